@@ -1,0 +1,189 @@
+"""`amenable <command> --option value`: a command is a file in stages/, serve/ or recipes/ that has `Config` and `run`.
+
+There is no table of commands: the file system is the table. Heavy imports happen only once a command is chosen.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from amenable.errors import InputError, Interrupted
+
+PACKAGES = {
+    "stages": "Stages: each reads run directories and files, and writes a run directory",
+    "recipes": "Recipes: whole experiments, stage after stage",
+    "serve": "Talk to a model",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return the exit code: 0 done, 2 mend the input, 130 stopped and saved."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        return dispatch(arguments)
+    except InputError as error:
+        if debug:
+            raise
+        print(f"amenable: {error}", file=sys.stderr)
+        return 2
+    except Interrupted as stop:
+        print(f"\namenable: {stop}", file=sys.stderr)
+        return 130
+    except KeyboardInterrupt:
+        print(
+            "\namenable: stopped; what was saved before stays, and the same command goes on from there", file=sys.stderr
+        )
+        return 130
+    except BrokenPipeError:
+        return 141
+
+
+def dispatch(arguments: list[str]) -> int:
+    """Find the command's file, make its Config of the options, run it."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if arguments[0] == "--version":
+        from amenable import __version__
+
+        print(f"amenable {__version__}")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    commands = {file.stem: package for package, files in command_files().items() for file in files}
+    if name not in commands:
+        near = difflib.get_close_matches(name, commands, n=1)
+        raise InputError(
+            f"there is no command '{name}'", how=f"did you mean '{near[0]}'?" if near else "see 'amenable --help'"
+        )
+    module = importlib.import_module(f"amenable.{commands[name]}.{name}")
+    module.run(parse(module.Config, rest, f"amenable {name}", module.__doc__ or ""))
+    return 0
+
+
+def command_files() -> dict[str, list[Path]]:
+    """The files that are commands, by package: those that define both Config and run."""
+    here = Path(__file__).parent
+    return {
+        package: [file for file in sorted((here / package).glob("[a-z]*.py")) if is_command(file)]
+        for package in PACKAGES
+    }
+
+
+def is_command(file: Path) -> bool:
+    text = file.read_text("utf-8")
+    return "\nclass Config" in text and "\ndef run(" in text
+
+
+def overview() -> str:
+    """What `amenable --help` prints: every command with the first line of its file."""
+    lines = ["usage: amenable <command> [--option value ...] [--config file.yaml] [--debug]", ""]
+    for package, files in command_files().items():
+        lines.append(PACKAGES[package])
+        for file in files:
+            docstring = ast.get_docstring(ast.parse(file.read_text("utf-8"))) or ""
+            lines.append(f"  {file.stem:<12} {docstring.splitlines()[0] if docstring else ''}")
+        lines.append("")
+    lines.append("'amenable <command> --help' shows a command's options; each runs bare.")
+    return "\n".join(lines)
+
+
+def parse(config_class: type, arguments: list[str], program: str, description: str) -> Any:
+    """Options over `--config file.yaml` over the defaults."""
+    import tyro
+
+    arguments, file = take_config_file(arguments)
+    default = config_class() if file is None else from_yaml(config_class, file)
+    return tyro.cli(
+        config_class,
+        args=arguments,
+        default=default,
+        prog=program,
+        description=description,
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+
+
+def take_config_file(arguments: list[str]) -> tuple[list[str], Path | None]:
+    """Split `--config FILE` (or `--config=FILE`) from the other options."""
+    rest, file = [], None
+    waiting = iter(arguments)
+    for argument in waiting:
+        if argument == "--config":
+            value = next(waiting, None)
+            if value is None:
+                raise InputError("--config needs a file", how="as in --config runs/ppo/config.yaml")
+            file = Path(value)
+        elif argument.startswith("--config="):
+            file = Path(argument.removeprefix("--config="))
+        else:
+            rest.append(argument)
+    return rest, file
+
+
+def from_yaml(config_class: type, file: Path) -> Any:
+    """A Config from the YAML file that a run wrote; an unknown key names the nearest right one."""
+    import yaml
+
+    if not file.is_file():
+        raise InputError("no such configuration file", file, "a run writes its own as config.yaml")
+    try:
+        values = yaml.safe_load(file.read_text("utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = str(error).replace("\n", " ")
+        raise InputError(f"not readable as YAML ({reason})", file, "mend it or leave --config out") from None
+    if not isinstance(values, dict):
+        raise InputError("a configuration is a mapping of options to values", file)
+    values.pop("command", None)
+    return build(config_class, values, file)
+
+
+def build(config_class: type, values: dict[str, Any], file: Path, prefix: str = "") -> Any:
+    """A dataclass from plain values, checked key by key and type by type."""
+    import typing
+
+    fields = {field.name: field for field in dataclasses.fields(config_class)}
+    hints = typing.get_type_hints(config_class)
+    made: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            how = f"did you mean '{prefix}{near[0]}'?" if near else f"known are: {', '.join(fields)}"
+            raise InputError(f"unknown option '{prefix}{key}'", file, how)
+        made[key] = convert(hints[key], value, file, prefix + key)
+    return config_class(**made)
+
+
+def convert(hint: Any, value: Any, file: Path, key: str) -> Any:
+    """A plain YAML value as the type that a field wants."""
+    import types
+    import typing
+
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return build(typing.cast(type, hint), value, file, f"{key}.")
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in inner:
+            return None
+        return convert(next(kind for kind in inner if kind is not type(None)), value, file, key)
+    if origin is tuple and isinstance(value, list):
+        kinds = [inner[0]] * len(value) if len(inner) == 2 and inner[1] is Ellipsis else inner
+        return tuple(convert(kind, item, file, key) for kind, item in zip(kinds, value))
+    if origin is typing.Literal:
+        if value not in inner:
+            raise InputError(f"'{key}' is {value!r}", file, f"one of {', '.join(map(str, inner))}")
+        return value
+    if hint is Path:
+        return Path(value)
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and not isinstance(value, hint):
+        raise InputError(f"'{key}' is {value!r}, not {hint.__name__}", file)
+    return value

@@ -1,0 +1,157 @@
+"""From logits to a token: repetition penalty, temperature, top-k, top-p, min-p, one draw.
+
+    p = softmax(filters(logits / temperature))        token = first id whose cumulative p exceeds u
+
+The filters act in this order, each on the distribution that the one before left (as in Hugging Face `transformers`).
+All of it is a pure function of logits and of the uniform numbers handed over, so a row's token never depends on its
+neighbours, and the log-probability returned is that of the distribution that was drawn from.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from amenable.errors import InputError
+
+# sorting a whole vocabulary costs more than a small model's step; the nucleus is nearly always among so many tokens
+NUCLEUS_GUESS = 512
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to draw tokens. The defaults draw from the model's own distribution."""
+
+    temperature: float = 1.0
+    """logits are divided by it; 0 takes the most probable token"""
+    top_k: int = 0
+    """keep the k most probable tokens; 0 keeps all"""
+    top_p: float = 1.0
+    """keep the smallest set of tokens that holds this much probability; 1 keeps all"""
+    min_p: float = 0.0
+    """keep tokens at least this fraction as probable as the most probable one; 0 keeps all"""
+    repetition_penalty: float = 1.0
+    """above 1 makes tokens of the prompt and answer so far less likely"""
+    max_new_tokens: int = 128
+    """the longest answer, in tokens"""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise InputError(f"temperature is {self.temperature}", how="use 0 (greedy) or more, such as 0.7")
+        if self.top_k < 0:
+            raise InputError(f"top_k is {self.top_k}", how="use a count of tokens, or 0 for all")
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"top_p is {self.top_p}", how="use a probability above 0, up to 1 for all tokens")
+        if not 0 <= self.min_p <= 1:
+            raise InputError(f"min_p is {self.min_p}", how="use a fraction from 0 to 1")
+        if not (math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0):
+            raise InputError(f"repetition_penalty is {self.repetition_penalty}", how="use 1 for none, or a bit above")
+        if self.max_new_tokens < 1:
+            raise InputError(f"max_new_tokens is {self.max_new_tokens}", how="use 1 or more")
+
+
+def sample(logits: Tensor, uniforms: Tensor, sampling: Sampling, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """One token for each row. logits [R, V], uniforms [R] in [0, 1), seen [R, V] bool -> tokens [R], logps [R].
+
+    At temperature 0 the draw is a point mass, whose log-probability would say nothing: what is returned instead is the
+    model's own, at temperature 1 and without filters.
+    """
+    adjusted = adjust(logits, sampling, seen)
+    return greedy(adjusted) if sampling.temperature == 0 else draw(adjusted, uniforms)
+
+
+def adjust(logits: Tensor, sampling: Sampling, seen: Tensor | None = None) -> Tensor:
+    """Logits [..., V] whose softmax is the distribution that `sample` draws from, in fp32; dropped tokens are -inf.
+
+    A trainer that wants the sampler's log-probabilities applies this to its own logits. `seen` [..., V] marks the
+    tokens to which the repetition penalty applies. Temperature 0 changes nothing but that penalty.
+    """
+    logits = logits.float()
+    if seen is not None and sampling.repetition_penalty != 1:
+        logits = penalize_repetition(logits, seen, sampling.repetition_penalty)
+    if sampling.temperature == 0:
+        return logits
+    if sampling.temperature != 1:
+        logits = logits / sampling.temperature
+    if sampling.top_k:
+        logits = top_k(logits, sampling.top_k)
+    if sampling.top_p < 1:
+        logits = top_p(logits, sampling.top_p)
+    if sampling.min_p:
+        logits = min_p(logits, sampling.min_p)
+    return logits
+
+
+def penalize_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Divide positive and multiply negative logits of tokens seen, once each (Keskar et al., 2019, section 4.1)."""
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def top_k(logits: Tensor, k: int) -> Tensor:
+    """Keep the k largest logits of each row and all that equal the k-th (Fan et al., 2018). [..., V] -> [..., V]."""
+    if k >= logits.shape[-1]:
+        return logits
+    smallest_kept = logits.topk(k, dim=-1).values[..., -1:]
+    return logits.masked_fill(logits < smallest_kept, -torch.inf)
+
+
+def top_p(logits: Tensor, p: float) -> Tensor:
+    """Keep the smallest set of most probable tokens whose mass is at least p (Holtzman et al., 2019). [..., V] -> same.
+
+    The token that crosses p is kept, so at least one is. Of tokens with equal logits the smaller ids come first.
+    """
+    ordered, mass = largest_first(logits, p)
+    kept = (mass < p).sum(-1, keepdim=True).clamp(max=ordered.shape[-1] - 1) + 1
+    cut = ordered.gather(-1, kept - 1)
+    dropped = logits < cut
+    if ((~dropped).sum(-1, keepdim=True) > kept).any():
+        tied = logits == cut
+        room = kept - (logits > cut).sum(-1, keepdim=True)
+        dropped |= tied & (tied.cumsum(-1) > room)
+    return logits.masked_fill(dropped, -torch.inf)
+
+
+def largest_first(logits: Tensor, p: float) -> tuple[Tensor, Tensor]:
+    """Enough of each row's largest logits, in order, to hold mass p; and their cumulative probability."""
+    log_total = logits.logsumexp(-1, keepdim=True)
+    if logits.shape[-1] > NUCLEUS_GUESS:
+        ordered = logits.topk(NUCLEUS_GUESS, dim=-1).values
+        mass = (ordered - log_total).exp().cumsum(-1)
+        if (mass[..., -1] >= p).all():
+            return ordered, mass
+    ordered = logits.sort(dim=-1, descending=True).values
+    return ordered, (ordered - log_total).exp().cumsum(-1)
+
+
+def min_p(logits: Tensor, fraction: float) -> Tensor:
+    """Keep tokens with p_i >= fraction * max p (Nguyen et al., 2024). [..., V] -> [..., V]."""
+    threshold = logits.amax(-1, keepdim=True) + math.log(fraction)
+    return logits.masked_fill(logits < threshold, -torch.inf)
+
+
+def greedy(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The most probable token of each row, the smaller id if two are equal. logits [R, V] -> tokens [R], logps [R]."""
+    largest, tokens = logits.max(-1)
+    return tokens, largest - logits.logsumexp(-1)
+
+
+def draw(logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    """Invert the cumulative distribution of each row. logits [R, V], uniforms [R] in [0, 1) -> tokens [R], logps [R].
+
+    A token of probability 0 is never drawn.
+    """
+    probs = logits.float().softmax(-1)
+    cumulative = probs.cumsum(-1)
+    total = cumulative[:, -1]
+    # below the total even after rounding, so that the search ends at a token that adds mass
+    target = torch.minimum(uniforms * total, total.nextafter(torch.zeros_like(total)))
+    tokens = torch.searchsorted(cumulative, target[:, None], right=True).clamp(max=probs.shape[-1] - 1)
+    drawn = probs.gather(-1, tokens)
+    if (drawn == 0).any():
+        # sums made in parallel may rise by a rounding error at a token without mass
+        tokens = torch.where(drawn == 0, probs.argmax(-1, keepdim=True), tokens)
+        drawn = probs.gather(-1, tokens)
+    return tokens[:, 0], drawn[:, 0].log()

@@ -1,0 +1,154 @@
+"""Attention inside the rows of a flat batch, over the rows of a cache, and rotary positions.
+
+On CPU the tokens of each row are gathered to right-padded buckets and attended causally without a mask: padding comes
+after every real token of its row, so no real query sees it. Rows of one length are a view and cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from amenable.models.cache import Cache
+from amenable.models.config import DecoderConfig
+from amenable.models.layout import Layout
+
+try:  # torch without this module, or a build without the kernels, takes the padded way
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:
+    varlen_attn = None  # type: ignore[assignment]
+
+Rotation = tuple[Tensor, Tensor]
+"""cosines and sines of the position angles, [N, 1, W / 2] each"""
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""layer, queries [N, H, W], keys and values [N, K, W] -> [N, H W]"""
+
+
+def rotary(config: DecoderConfig, positions: Tensor) -> Rotation:
+    """Angles position * theta^(-2i/W) of each pair i, positions [N] (Su et al., 2021, eq. 15)."""
+    pairs = torch.arange(0, config.head_size, 2, device=positions.device, dtype=torch.float32)
+    angles = torch.outer(positions.float(), config.rope_theta ** (-pairs / config.head_size))[:, None]
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Tensor, rotation: Rotation) -> Tensor:
+    """Turn each pair (x_i, x_{i + W/2}) by its angle, [N, H, W] -> [N, H, W]: the "rotate_half" pairing of Llama."""
+    return Rotate.apply(x, *rotation)
+
+
+class Rotate(torch.autograd.Function):
+    """A rotation; its gradient is the rotation back, which needs no activations."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return turn(x, cos.to(x.dtype), sin.to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return turn(grads[0], cos.to(grads[0].dtype), -sin.to(grads[0].dtype)), None, None
+
+
+def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    turned = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    left, right = turned.chunk(2, dim=-1)
+    torch.mul(first, cos, out=left).addcmul_(second, sin, value=-1)
+    torch.mul(second, cos, out=right).addcmul_(first, sin)
+    return turned
+
+
+def attend_rows(layout: Layout, dropout: float, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention inside each row of the batch."""
+    if varlen_attn is not None and q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and not dropout:
+        return varlen(layout, q, k, v)
+    if layout.is_even:
+        return causal(q, k, v, len(layout.lengths), layout.longest, dropout)
+    padding = layout.padding
+    q, k, v = (Pad.apply(x, padding.tokens, padding.slots) for x in (q, k, v))
+    parts = zip(*(x.split(padding.sizes) for x in (q, k, v)), padding.buckets)
+    outs = [causal(*part, *bucket, dropout) for *part, bucket in parts]
+    return Unpad.apply(torch.cat(outs) if len(outs) > 1 else outs[0], padding.slots)
+
+
+def causal(q: Tensor, k: Tensor, v: Tensor, rows: int, length: int, dropout: float) -> Tensor:
+    """Rows of one length, one after another: [rows * length, H, W] -> [rows * length, H W]."""
+    q, k, v = (x.unflatten(0, (rows, length)).transpose(1, 2) for x in (q, k, v))
+    grouped = q.shape[1] != k.shape[1]
+    out = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, enable_gqa=grouped)
+    return out.transpose(1, 2).reshape(rows * length, -1)
+
+
+def varlen(layout: Layout, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Flash attention over ragged rows, on CUDA."""
+    groups = q.shape[1] // k.shape[1]
+    if groups > 1:
+        k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+    bounds, longest = layout.offsets, layout.longest
+    out = varlen_attn(q, k, v, bounds, bounds, longest, longest, window_size=(-1, 0))
+    return out.flatten(1)
+
+
+class Pad(torch.autograd.Function):
+    """Tokens to padded slots: x [N, ...], tokens [P] -> [P, ...]. Nothing reads a padded slot, so its gradient is 0."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, tokens: Tensor, slots: Tensor) -> Tensor:
+        ctx.save_for_backward(slots)
+        return x.index_select(0, tokens)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (slots,) = ctx.saved_tensors
+        return grads[0].index_select(0, slots), None, None
+
+
+class Unpad(torch.autograd.Function):
+    """Padded slots back to tokens: x [P, ...], slots [N] -> [N, ...]."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, slots: Tensor) -> Tensor:
+        ctx.save_for_backward(slots)
+        ctx.shape = x.shape
+        return x.index_select(0, slots)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (slots,) = ctx.saved_tensors
+        return grads[0].new_zeros(ctx.shape).index_copy_(0, slots, grads[0]), None
+
+
+def prefill_rows(cache: Cache, rows: Tensor, layout: Layout, inside: Attend) -> Attend:
+    """Attention inside the batch that also leaves its keys and values in the cache; rows [N] is each token's cache row."""
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        cache.write(layer, rows, layout.positions, k, v)
+        return inside(layer, q, k, v)
+
+    return attend
+
+
+def step_rows(cache: Cache, rows: Tensor | None, lengths: Tensor) -> Attend:
+    """Attention of one new token for each row over what the row holds, itself included; lengths [R] before the token.
+
+    Grouped queries stand as several queries of one key head, so that keys are not copied.
+    """
+    longest = int(lengths.max()) + 1
+    index = torch.arange(lengths.numel(), device=lengths.device) if rows is None else rows
+    seen = torch.arange(longest, device=lengths.device) <= lengths[:, None]
+    unseen = torch.zeros(seen.shape, dtype=cache.keys[0].dtype, device=seen.device).masked_fill_(~seen, float("-inf"))
+    mask = None if bool(seen.all()) else unseen[:, None, None]
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        cache.write(layer, index, lengths, k, v)
+        keys, values = cache.read(layer, lengths.numel() if rows is None else rows, longest)
+        queries = q.unflatten(1, (k.shape[1], -1)).to(keys.dtype)
+        out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+        return out.flatten(1).to(q.dtype)
+
+    return attend

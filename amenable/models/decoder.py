@@ -1,0 +1,201 @@
+"""The transformer decoder of GPT-1/2/3, Llama and Qwen, by configuration, over flat batches without padding.
+
+    pre-norm (GPT-2, Llama):   x = x + attention(norm(x));   x = x + mlp(norm(x));   a norm at the end
+    post-norm (GPT-1):         x = norm(x + attention(x));   x = norm(x + mlp(x))
+
+Linear layers see [N, D], the tokens of all rows one after another. Rows never see each other: attention is computed
+inside each row (models/attention.py), so a packed batch is its rows apart.
+
+Shapes: N tokens in B rows, D width, H heads, K heads of keys and values, W head width, V vocabulary, R cache rows.
+Radford et al., 2018 and 2019; Su et al., 2021 (RoPE); Shazeer, 2020 (SwiGLU); Ainslie et al., 2023 (grouped queries).
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from amenable.errors import InputError
+from amenable.models.attention import Attend, Rotation, attend_rows, prefill_rows, rotary, rotate, step_rows
+from amenable.models.cache import Cache
+from amenable.models.config import DecoderConfig
+from amenable.models.layout import Layout
+from amenable.models.norms import RmsNorm
+
+__all__ = ["Decoder", "DecoderConfig", "count_parameters"]
+
+
+class Decoder(nn.Module):
+    """Token ids to hidden states, and hidden states to logits. Weights start from `init_weights` with seed 0."""
+
+    def __init__(self, config: DecoderConfig, device: torch.device | str = "cpu"):
+        super().__init__()
+        self.config = config
+        learned = config.positions == "learned"
+        with torch.device("meta"):
+            self.token_embedding = nn.Embedding(config.vocab_size, config.width)
+            self.position_embedding = nn.Embedding(config.context, config.width) if learned else None
+            self.layers = nn.ModuleList([Block(config, index) for index in range(config.layers)])
+            self.final_norm = norm(config) if config.norm_placement == "pre" else None
+            self.output = None if config.tied else nn.Linear(config.width, config.vocab_size, bias=False)
+        if torch.device(device).type != "meta":
+            self.to_empty(device=device)
+            self.init_weights(torch.Generator().manual_seed(0))
+
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator) -> None:
+        """Weights N(0, 0.02), positions N(0, 0.01), biases 0, gains 1; projections into the residual stream
+        N(0, 0.02 / sqrt(2 layers)) (GPT-2). Where the norm comes after (GPT-1): N(0, 0.02) throughout.
+
+        Drawn on the generator's device, so that the weights are the same wherever the model is.
+        """
+        pre = self.config.norm_placement == "pre"
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 1:
+                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+                continue
+            std = 0.02
+            if pre and name.startswith("position_embedding"):
+                std = 0.01
+            if pre and name.endswith(("attention.out.weight", "mlp.down.weight")):
+                std = 0.02 / math.sqrt(2 * self.config.layers)
+            parameter.copy_(normal(parameter.shape, std, generator))
+
+    def forward(self, ids: Tensor, layout: Layout, cache: Cache | None = None, rows: Tensor | None = None) -> Tensor:
+        """Hidden states after the final norm, ids [N] -> [N, D].
+
+        With a cache this is a prefill: row b of the batch fills cache row rows[b] (None: row b) from its slot 0 on; what
+        that cache row held before is forgotten. Raises InputError for a row longer than the context or the cache.
+        """
+        if ids.numel() != layout.tokens:
+            raise ValueError(f"{ids.numel()} ids for a layout of {layout.tokens} tokens")
+        room = self.config.context if cache is None else cache.length
+        if layout.longest > room:
+            what = f"row {layout.lengths.index(layout.longest)} has {layout.longest} tokens"
+            raise InputError(f"{what}; the {'context' if cache is None else 'cache'} holds {room}", how="shorten it")
+        inside = partial(attend_rows, layout, self.config.dropout if self.training else 0.0)
+        if cache is None:
+            return self.run(ids, layout.positions, inside)
+        if rows is None:
+            rows = torch.arange(len(layout.lengths), device=ids.device)
+        hidden = self.run(ids, layout.positions, prefill_rows(cache, rows.index_select(0, layout.rows), layout, inside))
+        cache.lengths[rows] = layout.ends - layout.starts + 1
+        return hidden
+
+    def step(self, ids: Tensor, cache: Cache, rows: Tensor | None = None) -> Tensor:
+        """One more token for each of R cache rows, ids [R] -> hidden states [R, D]; advances cache.lengths.
+
+        Token ids[i] belongs to cache row rows[i]; None is rows 0..R-1, which reads the cache without copying it. Raises
+        InputError where a row has no slot left.
+        """
+        lengths = cache.lengths[: ids.numel()] if rows is None else cache.lengths.index_select(0, rows)
+        if int(lengths.max()) >= cache.length:
+            raise InputError(f"cache row is full: it holds {cache.length} tokens", how="make the cache longer")
+        hidden = self.run(ids, lengths, step_rows(cache, rows, lengths))
+        cache.lengths[slice(ids.numel()) if rows is None else rows] = lengths + 1
+        return hidden
+
+    def run(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        """The layers over tokens [N] at positions [N]; `attend` is what attention sees of them."""
+        x = self.token_embedding(ids)
+        if self.position_embedding is not None:
+            x = x + self.position_embedding(positions)
+        x = F.dropout(x, self.config.dropout, self.training)
+        rotation = rotary(self.config, positions) if self.config.positions == "rope" else None
+        for layer in self.layers:
+            x = layer(x, rotation, attend)
+        return x if self.final_norm is None else self.final_norm(x)
+
+    @property
+    def unembedding(self) -> Tensor:
+        """The matrix [V, D] that turns hidden states into logits."""
+        return self.token_embedding.weight if self.output is None else self.output.weight
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[..., D] -> [..., V]."""
+        return F.linear(hidden, self.unembedding)
+
+
+class Block(nn.Module):
+    """Attention and MLP, each added to the residual stream."""
+
+    def __init__(self, config: DecoderConfig, index: int):
+        super().__init__()
+        self.config = config
+        self.attention_norm = norm(config)
+        self.attention = Attention(config, index)
+        self.mlp_norm = norm(config)
+        self.mlp = Mlp(config)
+
+    def forward(self, x: Tensor, rotation: Rotation | None, attend: Attend) -> Tensor:
+        """[N, D] -> [N, D]."""
+        if self.config.norm_placement == "pre":
+            x = x + self.drop(self.attention(self.attention_norm(x), rotation, attend))
+            return x + self.drop(self.mlp(self.mlp_norm(x)))
+        x = self.attention_norm(x + self.drop(self.attention(x, rotation, attend)))
+        return self.mlp_norm(x + self.drop(self.mlp(x)))
+
+    def drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.config.dropout, self.training)
+
+
+class Attention(nn.Module):
+    """Queries, keys and values in one product, attention inside each row, projection back."""
+
+    def __init__(self, config: DecoderConfig, index: int):
+        super().__init__()
+        self.index, self.width = index, config.head_size
+        self.sizes = [config.heads, config.kv_head_count, config.kv_head_count]
+        self.qkv = nn.Linear(config.width, sum(self.sizes) * self.width, bias=config.has_qkv_bias)
+        self.out = nn.Linear(config.heads * self.width, config.width, bias=config.bias)
+        self.query_norm = RmsNorm(self.width, config.norm_eps) if config.qk_norm else None
+        self.key_norm = RmsNorm(self.width, config.norm_eps) if config.qk_norm else None
+
+    def forward(self, x: Tensor, rotation: Rotation | None, attend: Attend) -> Tensor:
+        """[N, D] -> [N, D]."""
+        q, k, v = self.qkv(x).unflatten(-1, (sum(self.sizes), self.width)).split(self.sizes, dim=1)
+        if self.query_norm is not None and self.key_norm is not None:
+            q, k = self.query_norm(q), self.key_norm(k)
+        if rotation is not None:
+            q, k = rotate(q, rotation), rotate(k, rotation)
+        return self.out(attend(self.index, q, k, v))
+
+
+class Mlp(nn.Module):
+    """GPT: down(gelu(up(x))). SwiGLU: down(silu(gate(x)) * up(x)), gate and up in one product."""
+
+    def __init__(self, config: DecoderConfig):
+        super().__init__()
+        self.activation = config.activation
+        gated = config.activation == "swiglu"
+        self.up = nn.Linear(config.width, (2 if gated else 1) * config.mlp_size, bias=config.bias)
+        self.down = nn.Linear(config.mlp_size, config.width, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, D] -> [N, D]."""
+        x = self.up(x)
+        if self.activation == "swiglu":
+            gate, up = x.chunk(2, dim=-1)
+            return self.down(F.silu(gate) * up)
+        return self.down(F.gelu(x, approximate="tanh") if self.activation == "gelu" else F.relu(x))
+
+
+def norm(config: DecoderConfig) -> nn.Module:
+    """The configured norm over the width."""
+    if config.norm == "rms":
+        return RmsNorm(config.width, config.norm_eps)
+    return nn.LayerNorm(config.width, config.norm_eps)
+
+
+def normal(shape: torch.Size, std: float, generator: torch.Generator) -> Tensor:
+    """N(0, std^2) on the generator's device."""
+    return torch.empty(shape, device=generator.device).normal_(0, std, generator=generator)
+
+
+def count_parameters(config: DecoderConfig) -> int:
+    """Parameters of a decoder of this configuration; none of them is made."""
+    return sum(parameter.numel() for parameter in Decoder(config, device="meta").parameters())

@@ -1,0 +1,47 @@
+"""One number instead of a vocabulary: reward models and critics."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from amenable.models.decoder import Decoder, normal
+from amenable.models.layout import Layout
+
+
+class ScalarModel(nn.Module):
+    """A decoder whose unembedding is a linear layer to one number.
+
+    A critic reads the number at every token; a reward model reads it at the last token of a row,
+    `values[layout.ends]`, which has seen the whole row.
+    """
+
+    def __init__(self, decoder: Decoder):
+        super().__init__()
+        self.decoder = decoder
+        device = decoder.token_embedding.weight.device
+        self.score = nn.utils.skip_init(nn.Linear, decoder.config.width, 1, device=device)
+        if device.type != "meta":
+            self.init_score(torch.Generator().manual_seed(0))
+
+    @classmethod
+    def from_decoder(cls, decoder: Decoder, generator: torch.Generator) -> ScalarModel:
+        """Put a new head on a trained decoder, which becomes part of the model (it is not copied)."""
+        model = cls(decoder)
+        model.init_score(generator)
+        return model
+
+    @torch.no_grad()
+    def init_score(self, generator: torch.Generator) -> None:
+        """Weight N(0, 1 / (D + 1)), a deviation of 1 / sqrt(D + 1), and bias 0 (Stiennon et al., 2020, by their code)."""
+        weight = self.score.weight
+        weight.copy_(normal(weight.shape, 1 / math.sqrt(weight.shape[1] + 1), generator))
+        self.score.bias.zero_()
+
+    def forward(self, ids: Tensor, layout: Layout) -> Tensor:
+        """A scalar at every token, ids [N] -> [N] in fp32."""
+        hidden = self.decoder(ids, layout)
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.score(hidden.float()).squeeze(-1)

@@ -1,0 +1,179 @@
+"""Direct preference optimisation: fit the policy to comparisons without a reward model.
+
+    L = -log sigma(beta [(log pi(y_w) - log ref(y_w)) - (log pi(y_l) - log ref(y_l))])
+
+which is the reward model's loss with the implicit reward beta * log(pi / ref). Log-probabilities are summed over the
+answer's tokens, EOS included; the reference's are computed once. Rafailov et al. (2023, eq. 7).
+
+Reads the SFT model and rankings (every pair of a ranking that is not tied) or pairs; writes a model directory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from amenable.data import batches, sources
+from amenable.data.types import Ranking
+from amenable.errors import InputError
+from amenable.feedback.comparisons import pairs_of
+from amenable.functional.losses import dpo_loss
+from amenable.models.decoder import Decoder
+from amenable.text.tokenizer import Tokenizer
+from amenable.train import artifacts, passes, plan, runtime
+from amenable.train.feed import ranking_rows
+from amenable.train.optimizer import Optimizer, OptimizerConfig
+from amenable.train.run import Run
+
+
+@dataclass(frozen=True)
+class Config:
+    """Fit a policy to comparisons, by DPO."""
+
+    model: Path = Path("runs/sft")
+    """policy and reference"""
+    data: Path = Path("runs/annotate/train.jsonl")
+    """rankings or pairs: a file, or a folder of files"""
+    validation: Path | None = None
+    """held-out rankings or pairs; without it a share of the prompts is held out"""
+    out: Path = Path("runs/dpo")
+    beta: float = 0.1
+    label_smoothing: float = 0.0
+    """share of labels taken to be flipped (conservative DPO)"""
+    epochs: int = 1
+    pairs_per_prompt: int = 4
+    """at most so many pairs of one ranking, drawn by the seed; 0 takes all"""
+    batch_size: int = 32
+    """pairs in one update"""
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=2e-4))
+    warmup_steps: int = 10
+    final_learning_rate: float = 0.1
+    held_out: float = 0.05
+    max_tokens_per_pass: int = 8192
+    eval_steps: int = 50
+    save_steps: int = 100
+    seed: int = 0
+    machine: runtime.Machine = field(default_factory=runtime.Machine)
+
+    def __post_init__(self) -> None:
+        if self.beta <= 0:
+            raise InputError(f"beta is {self.beta}", how="it must be above 0")
+        if not 0 <= self.label_smoothing < 0.5:
+            raise InputError(f"label_smoothing is {self.label_smoothing}", how="it must lie in [0, 0.5)")
+        for name in ("epochs", "batch_size", "max_tokens_per_pass", "eval_steps"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}", how="it must be 1 or more")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One comparison as rows, and the reference's summed log-probabilities of both answers."""
+
+    chosen: passes.Row
+    rejected: passes.Row
+    ref_chosen: float = 0.0
+    ref_rejected: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        return len(self.chosen[0]) + len(self.rejected[0])
+
+
+def run(config: Config) -> Path:
+    """Train and return the run directory."""
+    inputs = {"model": config.model, "data": config.data, "validation": config.validation}
+    run = Run(config.out, "dpo", config, inputs)
+    if run.done():
+        return run.out
+    machine = runtime.start(config.machine)
+    policy, tokenizer = artifacts.load_policy(config.model, machine)
+    training, validation = read(config, tokenizer, policy.config.context)
+    run.claim()
+    training, validation = (with_reference(policy, pairs, config, machine) for pairs in (training, validation))
+    optimizer = Optimizer([policy], config.optimizer)
+    per_epoch = plan.epochs_of(1, len(training), config.batch_size)
+    total = per_epoch * config.epochs
+    schedule = plan.cosine_with_warmup(total, config.warmup_steps, config.final_learning_rate)
+    run.log.say(f"{plan.parameters(policy)}; {machine.describe()}")
+    run.log.say(f"{len(training)} pairs x {config.epochs} epochs / {config.batch_size} a step = {total} steps")
+
+    policy.eval()  # dropout is off: the reference was computed without it
+    for step in run.steps(total, {"policy": policy, "optimizer": optimizer}, config.save_steps):
+        epoch, place = divmod(step - 1, per_epoch)
+        chosen = batches.by_rows(len(training), config.batch_size, config.seed, epoch)[place]
+        pairs = [training[i] for i in chosen]
+        stats = walk(policy, pairs, config, machine)
+        norm = optimizer.step(schedule(step))
+        if validation and (step % config.eval_steps == 0 or step == total):
+            with torch.no_grad():
+                held_out = walk(policy, validation, config, machine)
+            stats |= {"eval/loss": held_out["loss"], "eval/accuracy": held_out["rewards/accuracies"]}
+        tokens = sum(pair.tokens for pair in pairs)
+        run.record(step, tokens, ("loss", "rewards/accuracies"), **stats, grad_norm=norm, lr=schedule(step))
+
+    artifacts.save_model(run.out, policy, tokenizer)
+    return run.finish(**run.metrics)
+
+
+def read(config: Config, tokenizer: Tokenizer, context: int) -> tuple[list[Pair], list[Pair]]:
+    """Pairs to train on and held-out ones, no prompt in both."""
+    training = sources.read_rankings(config.data).rows
+    if config.validation is not None:
+        validation = sources.read_rankings(config.validation).rows
+    else:
+        training, validation = sources.split_holdout(training, config.held_out, config.seed)
+    pairs = [pair for ranking in training for pair in pairs_from(ranking, tokenizer, context, config)]
+    if not pairs:
+        raise InputError(f"no pair fits the context of {context} tokens", config.data)
+    return pairs, [pair for ranking in validation for pair in pairs_from(ranking, tokenizer, context, config)]
+
+
+def pairs_from(ranking: Ranking, tokenizer: Tokenizer, context: int, config: Config) -> list[Pair]:
+    """The ranking's pairs that are not tied."""
+    rows = ranking_rows(ranking, tokenizer, context)
+    if rows is None:
+        return []
+    pairs = pairs_of(ranking.ranks)
+    if config.pairs_per_prompt:
+        order = batches.shuffled(len(pairs), runtime.number(config.seed, "pairs", ranking.id), 0)
+        pairs = [pairs[i] for i in order[: config.pairs_per_prompt]]
+    return [Pair(rows[better], rows[worse]) for better, worse in pairs]
+
+
+def with_reference(policy: Decoder, pairs: list[Pair], config: Config, machine: runtime.Runtime) -> list[Pair]:
+    """The pairs with the log-probabilities that the policy gives them before it learns anything."""
+    rows = [row for pair in pairs for row in (pair.chosen, pair.rejected)]
+    sums = [float(part.sum()) for part in passes.row_logprobs(policy, rows, machine, config.max_tokens_per_pass)]
+    return [Pair(pair.chosen, pair.rejected, sums[2 * i], sums[2 * i + 1]) for i, pair in enumerate(pairs)]
+
+
+def walk(policy: Decoder, pairs: list[Pair], config: Config, machine: runtime.Runtime) -> dict[str, float]:
+    """The numbers DPO users watch, and (with gradients on) the gradient of the mean loss, in as many passes as needed."""
+    stats: dict[str, float] = {}
+    for part in batches.microbatches([pair.tokens for pair in pairs], config.max_tokens_per_pass):
+        chosen = [pairs[i] for i in part]
+        share = len(chosen) / len(pairs)
+        loss, seen = loss_of(policy, chosen, config, machine)
+        if loss.requires_grad:
+            (share * loss).backward()
+        stats = {key: stats.get(key, 0.0) + share * float(value) for key, value in {"loss": loss, **seen}.items()}
+    return stats
+
+
+def loss_of(
+    policy: Decoder, pairs: list[Pair], config: Config, machine: runtime.Runtime
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """DPO's loss on some pairs: all chosen rows, then all rejected rows, in one flat batch."""
+    rows = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+    batch = batches.collate(rows).to(machine.device)
+    with machine.autocast():
+        logps, _ = passes.trained_logprobs(policy, batch)
+    sums = torch.stack([part.sum() for part in logps.split([sum(trained) for _, trained in rows])])
+    chosen, rejected = sums.split(len(pairs))
+    ref_chosen = torch.tensor([pair.ref_chosen for pair in pairs], device=machine.device)
+    ref_rejected = torch.tensor([pair.ref_rejected for pair in pairs], device=machine.device)
+    loss, stats = dpo_loss(chosen - ref_chosen, rejected - ref_rejected, config.beta, config.label_smoothing)
+    return loss, {**stats, "logps/chosen": chosen.mean().detach(), "logps/rejected": rejected.mean().detach()}

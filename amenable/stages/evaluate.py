@@ -1,0 +1,292 @@
+"""Put models side by side on the same prompts, sampled at temperature 1 and greedily.
+
+For each model: gold and its parts where a world knows the truth, reward, KL to a reference, length, whether answers
+end, bits per byte of raw text. For each pair of models: how often a judge prefers one, shown in both orders, ties half,
+with Wilson intervals. Much of a gain at temperature 1 can be mere sharpening, so both decodings are always shown.
+
+Reads model directories and prompts; writes evaluation.json and samples.jsonl (every prompt with every model's answer).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from amenable.data import sources
+from amenable.data.types import Prompt
+from amenable.errors import InputError
+from amenable.functional.statistics import mean_interval, wilson
+from amenable.generation.engine import Completion, generate
+from amenable.generation.sampling import Sampling
+from amenable.models.decoder import Decoder
+from amenable.text.chat import PLAIN_STOP, render_completion, render_prompt
+from amenable.text.tokenizer import Tokenizer
+from amenable.train import artifacts, passes, runtime
+from amenable.train.feed import pieces_of, whole
+from amenable.train.run import Run, write_text
+from amenable.world.closed import ClosedWorld
+
+DECODINGS = ("sampled", "greedy")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Compare models on the same prompts."""
+
+    models: tuple[str, ...] = ("base=runs/pretrain", "sft=runs/sft", "ppo=runs/ppo", "dpo=runs/dpo")
+    """name=folder of each model"""
+    data: Path = Path("runs/world/prompts/test.jsonl")
+    """prompts: a file, or a folder of files"""
+    world: Path | None = Path("runs/world")
+    """the closed world that knows the truth about these prompts; leave it out (None) for other data"""
+    reward_model: Path | None = Path("runs/reward")
+    """scores the answers, and judges them where there is no world"""
+    text: Path | None = Path("runs/world/text/validation.jsonl")
+    """raw text for bits per byte"""
+    reference: str = "sft"
+    """KL is measured to this one of the models"""
+    out: Path = Path("runs/evaluate")
+    limit: int = 0
+    """take only so many prompts; 0 takes all"""
+    temperature: float = 1.0
+    """of the sampled answers; greedy ones are always made as well"""
+    max_new_tokens: int = 96
+    text_tokens: int = 30_000
+    """at most so many tokens of raw text for bits per byte"""
+    max_tokens_per_pass: int = 8192
+    rows: int = 128
+    """answers decoded at once"""
+    seed: int = 0
+    machine: runtime.Machine = field(default_factory=runtime.Machine)
+
+    def __post_init__(self) -> None:
+        for entry in self.models:
+            if "=" not in entry:
+                raise InputError(
+                    f"'{entry}' is no model", how="write name=folder, as in --models sft=runs/sft ppo=runs/ppo"
+                )
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        return {name: Path(folder) for name, folder in (entry.split("=", 1) for entry in self.models)}
+
+
+class Results:
+    """What has been measured so far; part of the checkpoint."""
+
+    def __init__(self) -> None:
+        self.models: dict[str, dict[str, Any]] = {}
+        self.answers: dict[str, dict[str, list[dict[str, Any]]]] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"models": self.models, "answers": self.answers}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.models, self.answers = state["models"], state["answers"]
+
+
+def run(config: Config) -> Path:
+    """Evaluate and return the run directory."""
+    inputs: dict[str, Path | None] = {f"model {name}": folder for name, folder in config.folders.items()}
+    others = {"data": config.data, "reward_model": config.reward_model, "text": config.text, "world": config.world}
+    run = Run(config.out, "evaluate", config, {**inputs, **others})
+    if run.done():
+        return run.out
+    machine = runtime.start(config.machine)
+    for folder in config.folders.values():
+        artifacts.require_model(folder, "a training stage")
+    prompts = sources.read_prompts(config.data, limit=config.limit or None).rows
+    world = ClosedWorld.load(config.world) if config.world is not None else None
+    run.claim()
+    results = Results()
+    names = list(config.folders)
+    run.log.say(f"{len(names)} models x {len(prompts)} prompts x {len(DECODINGS)} decodings; {machine.describe()}")
+
+    for step in run.steps(len(names), {"results": results}, save_steps=1):
+        name = names[step - 1]
+        figures, answers = examine(config.folders[name], prompts, world, config, machine)
+        results.models[name], results.answers[name] = figures, answers
+        run.record(
+            step, 0, ("model", "gold", "reward"), model=name, **{k: v for k, v in figures.items() if k != "greedy"}
+        )
+
+    preference = compare(results, prompts, world, config)
+    write_text(run.out / "evaluation.json", json.dumps({"models": results.models, "preference": preference}, indent=1))
+    run.log.samples(len(names), side_by_side(results, prompts))
+    return run.finish(prompts=len(prompts))
+
+
+def examine(
+    folder: Path, prompts: list[Prompt], world: ClosedWorld | None, config: Config, machine: runtime.Runtime
+) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
+    """Everything measured of one model alone, and its answers by decoding."""
+    decoder, tokenizer = artifacts.load_policy(folder, machine)
+    figures: dict[str, dict[str, Any]] = {}
+    answers: dict[str, list[dict[str, Any]]] = {}
+    for decoding in DECODINGS:
+        completions = respond(decoder, tokenizer, prompts, decoding, config, machine)
+        answers[decoding] = [{"text": answer.text, "ended": answer.ended} for answer in completions]
+        figures[decoding] = {
+            **truth_figures(answers[decoding], prompts, world),
+            **likelihood_figures(decoder, tokenizer, prompts, completions, answers[decoding], config, machine),
+        }
+    bpb = raw_bits_per_byte(decoder, tokenizer, config, machine) if config.text is not None else None
+    return {**figures["sampled"], "bpb": bpb, "greedy": {**figures["greedy"], "bpb": bpb}}, answers
+
+
+def respond(
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    prompts: list[Prompt],
+    decoding: str,
+    config: Config,
+    machine: runtime.Runtime,
+) -> list[Completion]:
+    """One answer to each prompt. A base model, which knows no turns, is shown a transcript and stopped where its turn ends."""
+    sampling = Sampling(
+        temperature=0.0 if decoding == "greedy" else config.temperature, max_new_tokens=config.max_new_tokens
+    )
+    with machine.autocast():
+        groups = generate(
+            decoder,
+            [render_prompt(tokenizer, prompt.messages) for prompt in prompts],
+            sampling,
+            eos_id=tokenizer.eos_id,
+            seeds=[runtime.number(config.seed, "evaluate", prompt.id) for prompt in prompts],
+            stop=() if tokenizer.chat_template else PLAIN_STOP,
+            decode=tokenizer.decode,
+            rows=config.rows,
+        )
+    return [group[0] for group in groups]
+
+
+def truth_figures(answers: list[dict[str, Any]], prompts: list[Prompt], world: ClosedWorld | None) -> dict[str, Any]:
+    """Mean gold with its interval, and the rate of each part over the prompts where it applies."""
+    figures: dict[str, Any] = {
+        "length": sum(len(answer["text"].split()) for answer in answers) / len(answers),
+        "ended": sum(answer["ended"] for answer in answers) / len(answers),
+    }
+    if world is None:
+        return figures
+    parts = [world.gold(prompt.id, answer["text"], answer["ended"]) for prompt, answer in zip(prompts, answers)]
+    mean, low, high = mean_interval(torch.tensor([part.gold for part in parts]))
+    figures |= {"gold": mean, "gold_low": low, "gold_high": high}
+    for name in ("truthful", "hallucination", "over_refusal", "rude", "harmful", "follows"):
+        applies = [float(value) for part in parts if (value := getattr(part, name)) is not None]
+        figures[name] = sum(applies) / len(applies) if applies else None
+    kinds = sorted({prompt.meta.get("kind", "") for prompt in prompts})
+    figures["gold_by_kind"] = {
+        kind: sum(part.gold for part, _ in chosen) / len(chosen)
+        for kind in kinds
+        if (chosen := [(part, p) for part, p in zip(parts, prompts) if p.meta.get("kind", "") == kind])
+    }
+    for part, answer in zip(parts, answers):
+        answer["gold"] = part.gold
+    return figures
+
+
+def likelihood_figures(
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    prompts: list[Prompt],
+    completions: list[Completion],
+    answers: list[dict[str, Any]],
+    config: Config,
+    machine: runtime.Runtime,
+) -> dict[str, Any]:
+    """Mean reward, and KL to the reference in nats an answer (the k1 estimate, at the sampling temperature)."""
+    figures: dict[str, Any] = {"reward": None, "kl": None}
+    limit = config.max_tokens_per_pass
+    chat = tokenizer if tokenizer.chat_template else tokenizer.with_chat_template()
+    told = zip(prompts, completions, answers)
+    rows = [answer_row(chat, p, c, a, bool(tokenizer.chat_template), decoder.config.context) for p, c, a in told]
+    if config.reward_model is not None:
+        scores = passes.row_rewards(
+            artifacts.load_reward_model(config.reward_model, machine, chat), rows, machine, limit
+        )
+        figures["reward"] = float(scores.mean())
+        for answer, score in zip(answers, scores.tolist()):
+            answer["reward"] = score
+    if config.reference in config.folders and tokenizer.chat_template:
+        reference, _ = artifacts.load_policy(config.folders[config.reference], machine)
+        ours = passes.row_logprobs(decoder, rows, machine, limit, config.temperature)
+        theirs = passes.row_logprobs(reference, rows, machine, limit, config.temperature)
+        figures["kl"] = sum(float((a - b).sum()) for a, b in zip(ours, theirs)) / len(rows)
+    return figures
+
+
+def answer_row(
+    chat: Tokenizer, prompt: Prompt, completion: Completion, answer: dict[str, Any], own_ids: bool, context: int
+) -> passes.Row:
+    """Prompt and answer as a conversation: the very ids that were drawn, or a base model's text put into a turn."""
+    before = render_prompt(chat, prompt.messages)
+    ids = completion.ids if own_ids else render_completion(chat, answer["text"], answer["ended"])
+    ids = ids or [chat.eos_id]
+    return (before + ids)[:context], ([False] * len(before) + [True] * len(ids))[:context]
+
+
+def raw_bits_per_byte(decoder: Decoder, tokenizer: Tokenizer, config: Config, machine: runtime.Runtime) -> float:
+    """Bits per byte of the raw text, documents apart."""
+    rows: list[passes.Row] = []
+    tokens = byte_count = 0
+    for text in sources.read_texts(config.text).rows:
+        pieces = pieces_of([text], tokenizer, decoder.config.context)
+        rows += [whole(piece) for piece in pieces]
+        tokens, byte_count = tokens + sum(map(len, pieces)), byte_count + len(text.text.encode())
+        if tokens >= config.text_tokens:
+            break
+    return passes.bits_per_byte(decoder, rows, byte_count, machine, config.max_tokens_per_pass)
+
+
+def compare(results: Results, prompts: list[Prompt], world: ClosedWorld | None, config: Config) -> list[dict[str, Any]]:
+    """How often the first of two models is preferred, for every pair and decoding; a judge sees both orders, ties half."""
+    table = []
+    for decoding in DECODINGS:
+        for a, b in combinations(results.models, 2):
+            pairs = list(zip(prompts, results.answers[a][decoding], results.answers[b][decoding]))
+            for judges in ("heldout", "training") if world is not None else ("reward",):
+                wins = sum(preferred(prompt, x, y, judges, world, config) for prompt, x, y in pairs)
+                low, high = wilson(wins, len(pairs))
+                row = {"a": a, "b": b, "decoding": decoding, "judges": judges}
+                table.append({**row, "wins": wins / len(pairs), "low": low, "high": high, "n": len(pairs)})
+    return table
+
+
+def preferred(
+    prompt: Prompt,
+    a: dict[str, Any],
+    b: dict[str, Any],
+    judges: str,
+    world: ClosedWorld | None,
+    config: Config,
+) -> float:
+    """1 where a is preferred, 0 where b is, one half where the two orders disagree or the judge sees a tie."""
+    if a["text"] == b["text"] and a["ended"] == b["ended"]:
+        return 0.5
+    if world is None:
+        gap = a.get("reward", 0.0) - b.get("reward", 0.0)
+        return 0.5 if gap == 0 else float(gap > 0)
+    seed = runtime.number(config.seed, "prefer", prompt.id, judges)
+    return world.prefer(prompt.id, (a["text"], a["ended"]), (b["text"], b["ended"]), judges == "heldout", seed)
+
+
+def side_by_side(results: Results, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+    """One row a prompt: every model's answer, both decodings."""
+    return [
+        {
+            "id": prompt.id,
+            "kind": prompt.meta.get("kind"),
+            "prompt": [{"role": message.role, "content": message.content} for message in prompt.messages],
+            "answers": {
+                name: {decoding: by_decoding[decoding][i] for decoding in DECODINGS}
+                for name, by_decoding in results.answers.items()
+            },
+        }
+        for i, prompt in enumerate(prompts)
+    ]

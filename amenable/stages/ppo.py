@@ -1,0 +1,357 @@
+"""PPO from a reward model: sample, score, estimate advantages, take a few clipped steps, repeat.
+
+    r_t = -kl_coef (log pi(y_t) - log ref(y_t)),  plus the score on the last token
+    A   = GAE(r, V), standardised over the batch
+    L   = ppo_policy_loss - entropy_coef H,   L_V = vf_coef value_loss,   and  -ptx_coef log pi(raw text)  (PPO-ptx)
+
+Policy and reference start as the SFT model, the critic as the reward model; dropout is off everywhere; the sampling
+temperature divides the logits in every log-probability. Schulman et al. (2017); Stiennon et al. (2020);
+Ouyang et al. (2022, eq. 2 and appendix C.4).
+
+Reads run directories of `sft` (policy, reference) and `reward` (scorer, first critic), and prompts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from amenable.data import batches, sources
+from amenable.errors import InputError
+from amenable.functional.advantages import masked_gae
+from amenable.functional.losses import ppo_policy_loss, value_loss
+from amenable.functional.masked import scale, standardize
+from amenable.functional.rewards import penalise_missing_eos, token_rewards
+from amenable.generation.experience import Experience, Targets, objective_metrics, sample_rows
+from amenable.generation.rollout import collect, spread
+from amenable.generation.sampling import Sampling
+from amenable.models.decoder import Decoder
+from amenable.models.heads import ScalarModel
+from amenable.text.tokenizer import Tokenizer
+from amenable.train import artifacts, passes, plan, runtime
+from amenable.train.best import Best
+from amenable.train.feed import fitting_prompts, pieces_of, prompts_of_step, raw_rows
+from amenable.train.kl_coefficient import KLCoefficient
+from amenable.train.optimizer import Optimizer, OptimizerConfig, freeze
+from amenable.train.run import Run
+from amenable.train.step import backward_next_token
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train a policy to please a reward model without leaving its reference behind."""
+
+    model: Path = Path("runs/sft")
+    """policy and reference"""
+    reward_model: Path = Path("runs/reward")
+    """scorer and first critic"""
+    data: Path = Path("runs/world/prompts/ppo.jsonl")
+    """prompts: a file, or a folder of files"""
+    validation: Path | None = None
+    """held-out prompts, for --select score"""
+    out: Path = Path("runs/ppo")
+    max_steps: int = 45
+    """iterations of sampling and learning"""
+    prompts_per_step: int = 128
+    num_generations: int = 1
+    """samples of each prompt"""
+    num_mini_batches: int = 4
+    """updates of one pass over the samples"""
+    num_ppo_epochs: int = 1
+    """passes over the samples"""
+    temperature: float = 1.0
+    """of the policy: divides the logits when sampling and in every log-probability"""
+    max_new_tokens: int = 96
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(learning_rate=2e-4, beta2=0.95, eps=1e-5)
+    )
+    critic_learning_rate: float = 4e-4
+    warmup_steps: int = 5
+    final_learning_rate: float = 0.1
+    """share of the peak at which the cosine ends"""
+    kl_coef: float = 0.05
+    """price of a nat away from the reference, in units of reward"""
+    kl_target: float = 0.0
+    """nats a response; above 0 the coefficient adapts to meet it"""
+    kl_horizon: float = 2000.0
+    """samples over which the coefficient adapts"""
+    gamma: float = 1.0
+    lam: float = 0.95
+    cliprange: float = 0.2
+    cliprange_value: float = 0.2
+    vf_coef: float = 0.1
+    entropy_coef: float = 0.0
+    missing_eos_penalty: float = 1.0
+    """taken from the score of an answer that was cut by the length limit"""
+    score_clip: float = 0.0
+    """scores are clipped to this size; 0 leaves them"""
+    whiten_rewards: bool = False
+    """divide the token rewards by their standard deviation"""
+    target_kl: float = 0.0
+    """end an iteration's updates when the policy has moved so far from the sampler (k3); 0 never"""
+    ptx_coef: float = 0.0
+    """weight of the next-token loss on raw text mixed in (PPO-ptx)"""
+    ptx_data: Path | None = None
+    ptx_tokens: int = 1024
+    """raw tokens mixed into each update"""
+    frozen_layers: int = 0
+    """lowest layers (with the embeddings) that the policy does not train"""
+    select: Literal["last", "score"] = "last"
+    """which weights are kept: the last, or those of the best score on the validation prompts"""
+    eval_steps: int = 10
+    sample_steps: int = 5
+    """write samples every so many iterations"""
+    max_tokens_per_pass: int = 8192
+    rows: int = 128
+    """answers decoded at once"""
+    save_steps: int = 10
+    seed: int = 0
+    machine: runtime.Machine = field(default_factory=runtime.Machine)
+
+    def __post_init__(self) -> None:
+        if self.samples % self.num_mini_batches:
+            raise InputError(
+                f"num_mini_batches {self.num_mini_batches} does not divide the {self.samples} samples of a step",
+                how="prompts_per_step x num_generations must be a multiple of it",
+            )
+        if self.temperature <= 0:
+            raise InputError(f"temperature is {self.temperature}", how="sampling for PPO needs one above 0")
+        if self.ptx_coef and self.ptx_data is None:
+            raise InputError("--ptx-coef needs raw text", how="give --ptx-data")
+        if self.select == "score" and self.validation is None:
+            raise InputError("--select score needs held-out prompts", how="give --validation")
+
+    @property
+    def samples(self) -> int:
+        return self.prompts_per_step * self.num_generations
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(temperature=self.temperature, max_new_tokens=self.max_new_tokens)
+
+
+@dataclass(frozen=True)
+class Actors:
+    """The four models of PPO, the tokenizer they share, and the machine they live on."""
+
+    policy: Decoder
+    reference: Decoder
+    critic: ScalarModel
+    scorer: ScalarModel
+    tokenizer: Tokenizer
+    machine: runtime.Runtime
+
+
+def run(config: Config) -> Path:
+    """Train and return the run directory."""
+    inputs = {"model": config.model, "reward_model": config.reward_model, "data": config.data}
+    run = Run(config.out, "ppo", config, {**inputs, "validation": config.validation, "ptx_data": config.ptx_data})
+    if run.done():
+        return run.out
+    actors = load(config)
+    prompts, held_out, raw = read(config, actors)
+    run.claim()
+    optimizer = Optimizer([actors.policy], config.optimizer)
+    critic_optimizer = Optimizer([actors.critic], replace(config.optimizer, learning_rate=config.critic_learning_rate))
+    schedule = plan.cosine_with_warmup(config.max_steps, config.warmup_steps, config.final_learning_rate)
+    coefficient, best = KLCoefficient(config.kl_coef, config.kl_target, config.kl_horizon), Best(actors.policy)
+    tell_plan(run, config, actors, len(prompts))
+
+    state = {
+        "policy": actors.policy,
+        "critic": actors.critic,
+        "optimizer": optimizer,
+        "critic_optimizer": critic_optimizer,
+        "kl_coefficient": coefficient,
+        "best": best,
+    }
+    for step in run.steps(config.max_steps, state, config.save_steps):
+        runtime.seed_step(config.seed, step)
+        experience = gather(actors, prompts_of_step(prompts, config.prompts_per_step, config.seed, step), step, config)
+        targets = estimate(experience, coefficient.value, config)
+        stats = learn(actors, (optimizer, critic_optimizer), experience, targets, raw, step, schedule(step), config)
+        metrics = {**objective_metrics(experience, targets, coefficient.value), **stats, "lr": schedule(step)}
+        coefficient.adapt(metrics["objective/kl"], config.samples)
+        if held_out and (step % config.eval_steps == 0 or step == config.max_steps):
+            metrics["eval/score"] = greedy_score(actors, held_out, config)
+        standing = metrics.get("eval/score") if config.select == "score" else float(step)
+        if standing is not None:
+            best.offer(standing, step)
+        if step % config.sample_steps == 0 or step == 1:
+            run.log.samples(step, sample_rows(experience, actors.tokenizer.decode))
+        tokens = int(experience.rollout.lengths.sum())
+        run.record(step, tokens, ("objective/scores", "objective/kl", "eval/score"), **metrics)
+
+    best.restore()
+    artifacts.save_model(run.out, actors.policy, actors.tokenizer)
+    return run.finish(selected_step=best.step, **run.metrics)
+
+
+def load(config: Config) -> Actors:
+    """Policy and reference from the SFT model, scorer and critic from the reward model; dropout off in all."""
+    machine = runtime.start(config.machine)
+    policy, tokenizer = artifacts.load_policy(config.model, machine)
+    reference, _ = artifacts.load_policy(config.model, machine)
+    scorer = artifacts.load_reward_model(config.reward_model, machine, tokenizer)
+    critic = artifacts.load_reward_model(config.reward_model, machine, tokenizer)
+    reference.requires_grad_(False)
+    scorer.requires_grad_(False)
+    freeze(policy, config.frozen_layers)
+    return Actors(policy, reference, critic, scorer, tokenizer, machine)
+
+
+def read(config: Config, actors: Actors) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
+    """Prompts to learn on and held-out ones, as ids, and pieces of raw text for PPO-ptx."""
+    context = actors.policy.config.context
+    room = context - config.max_new_tokens
+    _, prompts = fitting_prompts(config.data, actors.tokenizer, room)
+    held_out = fitting_prompts(config.validation, actors.tokenizer, room)[1] if config.validation else []
+    texts = sources.read_texts(config.ptx_data).rows if config.ptx_data and config.ptx_coef else []
+    return prompts, held_out, pieces_of(texts, actors.tokenizer, context)
+
+
+def gather(actors: Actors, prompts: list[list[int]], step: int, config: Config) -> Experience:
+    """Sample answers, and ask reference, critic and scorer about them once."""
+    machine, limit = actors.machine, config.max_tokens_per_pass
+    with machine.autocast():
+        rollout = collect(
+            actors.policy,
+            prompts,
+            config.sampling,
+            eos_id=actors.tokenizer.eos_id,
+            seeds=[runtime.number(config.seed, "rollout", step, i) for i in range(len(prompts))],
+            samples=config.num_generations,
+            rows=config.rows,
+        )
+    rows = rollout.rows()
+    ref_logps = passes.row_logprobs(actors.reference, rows, machine, limit, config.temperature)
+    raw_scores = passes.row_rewards(actors.scorer, rows, machine, limit)
+    clipped = raw_scores.clamp(-config.score_clip, config.score_clip) if config.score_clip else raw_scores
+    return Experience(
+        rollout=rollout,
+        ref_logps=spread(ref_logps, rollout.mask),
+        values=spread(passes.row_values(actors.critic, rows, machine, limit), rollout.mask),
+        raw_scores=raw_scores,
+        scores=penalise_missing_eos(clipped, rollout.ended, config.missing_eos_penalty),
+    )
+
+
+def estimate(experience: Experience, kl_coef: float, config: Config) -> Targets:
+    """Token rewards, standardised advantages, value targets."""
+    rollout = experience.rollout
+    rewards = token_rewards(rollout.logps, experience.ref_logps, experience.scores, rollout.mask, kl_coef)
+    if config.whiten_rewards:
+        rewards = scale(rewards, rollout.mask)
+    advantages, returns = masked_gae(rewards, experience.values, rollout.mask, config.gamma, config.lam)
+    return Targets(standardize(advantages, rollout.mask), returns, rewards)
+
+
+def learn(
+    actors: Actors,
+    optimizers: tuple[Optimizer, Optimizer],
+    experience: Experience,
+    targets: Targets,
+    raw: list[list[int]],
+    step: int,
+    multiplier: float,
+    config: Config,
+) -> dict[str, float]:
+    """Epochs times minibatches of updates. Returns the mean of each statistic over the updates."""
+    size = config.samples // config.num_mini_batches
+    history: list[dict[str, float]] = []
+    for epoch in range(config.num_ppo_epochs):
+        order = batches.shuffled(config.samples, runtime.number(config.seed, "minibatch", step), epoch)
+        for start in range(0, config.samples, size):
+            stats = backward(actors, experience, targets, order[start : start + size], config)
+            if raw:
+                rows = raw_rows(raw, config.ptx_tokens, config.seed, step, len(history))
+                ptx = backward_next_token(
+                    actors.policy, rows, actors.machine, config.max_tokens_per_pass, config.ptx_coef
+                )
+                stats["loss/ptx"] = float(ptx)
+            if not history:
+                require_same_distribution(stats["val/ratio_gap"], actors.machine)
+            stats["policy/grad_norm"], stats["val/grad_norm"] = (part.step(multiplier) for part in optimizers)
+            history.append(stats)
+        if config.target_kl and history[-1]["policy/approxkl_avg"] > config.target_kl:
+            break
+    mean = {key: sum(stats[key] for stats in history) / len(history) for key in history[0]}
+    return {**mean, "val/ratio_gap": history[0]["val/ratio_gap"], "updates": len(history)}
+
+
+def backward(
+    actors: Actors, experience: Experience, targets: Targets, chosen: list[int], config: Config
+) -> dict[str, float]:
+    """Gradients of policy and critic on the chosen rows: the mean over their tokens, however many passes it takes."""
+    rollout, device = experience.rollout, actors.machine.device
+    rows, total = rollout.rows(chosen), int(rollout.mask[chosen].sum())
+    stats: dict[str, float] = {}
+    for part in batches.microbatches([len(ids) for ids, _ in rows], config.max_tokens_per_pass):
+        batch = batches.collate([rows[i] for i in part]).to(device)
+        places = torch.tensor([chosen[i] for i in part])
+        mask = rollout.mask[places]
+        old_logps, old_values, advantages, returns = (
+            values[places][mask].to(device)
+            for values in (rollout.logps, experience.values, targets.advantages, targets.returns)
+        )
+        every = torch.ones_like(old_logps, dtype=torch.bool)
+        with actors.machine.autocast():
+            logps, entropies = passes.trained_logprobs(actors.policy, batch, config.temperature, entropy=True)
+            values = passes.trained_values(actors.critic, batch)
+        policy_loss, policy_stats = ppo_policy_loss(logps, old_logps, advantages, every, config.cliprange)
+        critic_loss, critic_stats = value_loss(values, old_values, returns, every, config.cliprange_value)
+        entropy = entropies.mean()
+        share = logps.numel() / total
+        loss = policy_loss - config.entropy_coef * entropy + config.vf_coef * critic_loss
+        (share * loss).backward()
+        seen = {
+            "loss/policy_avg": policy_loss,
+            "loss/value_avg": critic_loss,
+            "policy/entropy_avg": entropy,
+            "policy/approxkl_avg": policy_stats["approx_kl"],
+            "policy/clipfrac_avg": policy_stats["clip_fraction"],
+            "val/clipfrac_avg": critic_stats["clip_fraction"],
+            "val/ratio": policy_stats["ratio"],
+            "val/ratio_gap": (logps - old_logps).abs().mean(),
+        }
+        for key, value in seen.items():
+            stats[key] = stats.get(key, 0.0) + share * float(value)
+    return stats
+
+
+def require_same_distribution(gap: float, machine: runtime.Runtime) -> None:
+    """At the first update nothing has moved yet: the trainer's log-probabilities must be the sampler's (ratio 1)."""
+    tolerance = 0.1 if machine.bf16 else 0.01
+    if not gap < tolerance:
+        raise RuntimeError(
+            f"the sampler's log-probabilities differ from the trainer's by {gap:.3g} nats a token before any update; "
+            "likely causes: dropout left on, another temperature or filter, another precision, another template"
+        )
+
+
+def greedy_score(actors: Actors, prompts: list[list[int]], config: Config) -> float:
+    """Mean reward of greedy answers to held-out prompts."""
+    sampling = Sampling(temperature=0.0, max_new_tokens=config.max_new_tokens)
+    seeds = [0] * len(prompts)
+    with actors.machine.autocast():
+        rollout = collect(
+            actors.policy, prompts, sampling, eos_id=actors.tokenizer.eos_id, seeds=seeds, rows=config.rows
+        )
+    scores = passes.row_rewards(actors.scorer, rollout.rows(), actors.machine, config.max_tokens_per_pass)
+    return float(penalise_missing_eos(scores, rollout.ended, config.missing_eos_penalty).mean())
+
+
+def tell_plan(run: Run, config: Config, actors: Actors, prompts: int) -> None:
+    samples, size = config.samples, config.samples // config.num_mini_batches
+    run.log.say(
+        f"policy {plan.parameters(actors.policy)}; critic {plan.parameters(actors.critic)}; {actors.machine.describe()}"
+    )
+    run.log.say(
+        f"{config.prompts_per_step} prompts x {config.num_generations} samples = {samples} a step; "
+        f"{config.num_ppo_epochs} epochs x {config.num_mini_batches} minibatches of {size}; "
+        f"{config.max_steps} steps over {prompts} prompts = {config.max_steps * config.prompts_per_step / prompts:.2f} epochs"
+    )

@@ -1,0 +1,153 @@
+"""Pretrain a decoder on raw text: predict the next token.
+
+    L = -mean_t log p(x_t | x_<t)
+
+Documents are packed one after another, each with its own positions, and never see each other. Progress is told in bits
+per byte of held-out text, which is comparable between vocabularies. Radford et al. (2018, 2019); Brown et al. (2020).
+
+Reads a tokenizer and text; writes a published-format model directory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from amenable.data import batches, sources
+from amenable.errors import InputError
+from amenable.models.decoder import Decoder, DecoderConfig
+from amenable.models.presets import preset
+from amenable.text.tokenizer import Tokenizer
+from amenable.train import artifacts, passes, plan, runtime
+from amenable.train.feed import pieces_of, whole
+from amenable.train.optimizer import Optimizer, OptimizerConfig
+from amenable.train.run import Run
+from amenable.train.step import backward_next_token
+
+
+@dataclass(frozen=True)
+class Config:
+    """Pretrain a decoder on raw text."""
+
+    data: Path = Path("runs/world/text/train.jsonl")
+    """text: a file, or a folder of files"""
+    validation: Path | None = None
+    """held-out text; without it a share of the documents is held out"""
+    tokenizer: Path = Path("runs/tokenizer")
+    out: Path = Path("runs/pretrain")
+    model: str = "nano"
+    """a preset: nano tiny mini tiny-gpt2 gpt1 gpt2 gpt2-medium ... gpt3-175b"""
+    context: int = 256
+    """tokens of the longest document piece; longer documents are cut into pieces"""
+    dropout: float = 0.0
+    tokens_per_step: int = 2048
+    """tokens in one update"""
+    epochs: float = 3.0
+    """passes over the text (max_steps, where given, decides instead)"""
+    max_steps: int = 0
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(learning_rate=4e-3, muon_learning_rate=0.02, weight_decay=0.01)
+    )
+    warmup_steps: int = 20
+    final_learning_rate: float = 0.1
+    """share of the peak at which the cosine ends"""
+    held_out: float = 0.02
+    """share of the documents held out where no validation file is given"""
+    eval_steps: int = 200
+    """validate every so many steps"""
+    eval_tokens: int = 50_000
+    """at most so many tokens of held-out text a validation"""
+    max_tokens_per_pass: int = 8192
+    """tokens computed at once; a step of more is accumulated, with the same result"""
+    save_steps: int = 500
+    seed: int = 0
+    machine: runtime.Machine = field(default_factory=runtime.Machine)
+
+    def __post_init__(self) -> None:
+        for name in ("tokens_per_step", "context", "eval_steps", "max_tokens_per_pass"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}", how="it must be 1 or more")
+        if self.epochs <= 0 and self.max_steps < 1:
+            raise InputError(f"epochs is {self.epochs}", how="it must be above 0")
+
+
+def run(config: Config) -> Path:
+    """Train and return the run directory."""
+    inputs = {"data": config.data, "validation": config.validation, "tokenizer": config.tokenizer}
+    run = Run(config.out, "pretrain", config, inputs)
+    if run.done():
+        return run.out
+    machine = runtime.start(config.machine)
+    tokenizer = Tokenizer.load(config.tokenizer)
+    shape = replace(preset(config.model, tokenizer.vocab_size), context=config.context, dropout=config.dropout)
+    training, held_out, byte_count = read(config, tokenizer)
+    steps = epoch_plan(config, [len(row) for row in training])
+    run.claim()
+    decoder = Decoder(shape).to(machine.device)
+    decoder.init_weights(runtime.generator(config.seed, "init"))
+    optimizer = Optimizer([decoder], config.optimizer)
+    schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_learning_rate)
+    tell_plan(run, config, shape, decoder, training, len(steps), machine)
+
+    for step in run.steps(len(steps), {"decoder": decoder, "optimizer": optimizer}, config.save_steps):
+        runtime.seed_step(config.seed, step)
+        rows = [whole(training[i]) for i in steps[step - 1]]
+        loss = backward_next_token(decoder.train(), rows, machine, config.max_tokens_per_pass)
+        optimizer.step(schedule(step))
+        extra = {}
+        if step % config.eval_steps == 0 or step == len(steps):
+            bpb = passes.bits_per_byte(decoder.eval(), held_out, byte_count, machine, config.max_tokens_per_pass)
+            extra = {"val_bpb": bpb}
+        tokens = sum(len(ids) for ids, _ in rows)
+        run.record(step, tokens, ("loss", "val_bpb"), loss=loss, lr=schedule(step), tokens=tokens, **extra)
+
+    artifacts.save_model(run.out, decoder, tokenizer)
+    return run.finish(**{key: run.metrics[key] for key in ("loss", "val_bpb")})
+
+
+def read(config: Config, tokenizer: Tokenizer) -> tuple[list[list[int]], list[passes.Row], int]:
+    """Pieces to train on, held-out rows, and how many bytes of text the held-out rows are."""
+    texts = sources.read_texts(config.data).rows
+    if config.validation is not None:
+        held_out = sources.read_texts(config.validation).rows
+    else:
+        texts, held_out = sources.split_holdout(texts, config.held_out, config.seed)
+    kept, tokens, byte_count = [], 0, 0
+    for text in held_out:
+        pieces = pieces_of([text], tokenizer, config.context)
+        if kept and tokens + sum(map(len, pieces)) > config.eval_tokens:
+            break
+        kept += pieces
+        tokens, byte_count = tokens + sum(map(len, pieces)), byte_count + len(text.text.encode())
+    return pieces_of(texts, tokenizer, config.context), [whole(ids) for ids in kept], byte_count
+
+
+def epoch_plan(config: Config, lengths: list[int]) -> list[list[int]]:
+    """Which pieces each step trains on: a function of the seed alone, so that a step number is the data cursor."""
+    total = sum(lengths) * config.epochs / config.tokens_per_step
+    wanted = config.max_steps or max(1, round(total))
+    steps: list[list[int]] = []
+    epoch = 0
+    while len(steps) < wanted:
+        order = batches.shuffled(len(lengths), config.seed, epoch)
+        steps += batches.by_tokens(lengths, config.tokens_per_step, order)
+        epoch += 1
+    return steps[:wanted]
+
+
+def tell_plan(
+    run: Run,
+    config: Config,
+    shape: DecoderConfig,
+    decoder: Decoder,
+    training: list[list[int]],
+    steps: int,
+    machine: runtime.Runtime,
+) -> None:
+    tokens = sum(map(len, training))
+    size = plan.memory(sum(p.numel() for p in decoder.parameters()), config.tokens_per_step, shape.width, shape.layers)
+    run.log.say(f"{config.model}: {plan.parameters(decoder)}, {size}; {machine.describe()}")
+    run.log.say(
+        f"{tokens:,} tokens in {len(training):,} pieces; {steps} steps x {config.tokens_per_step} tokens "
+        f"= {steps * config.tokens_per_step / tokens:.2f} epochs"
+    )

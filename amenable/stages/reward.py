@@ -1,0 +1,184 @@
+"""Train a reward model from rankings of K answers: Bradley-Terry over all K-choose-2 pairs of a prompt.
+
+    L = -1/C(K,2)  sum over pairs  log sigma(r(x, y_better) - r(x, y_worse))
+
+All pairs of a prompt are one element of the batch: each answer is computed once, and ties count for nothing. The body is
+the SFT model (or any model with the same tokenizer) without its unembedding, with a scalar head read at the last token.
+Afterwards the bias is set so that demonstrations score zero on average. Ouyang et al. (2022, eq. 1, appendix C.2);
+Stiennon et al. (2020).
+
+Reads rankings (pairs are rankings of two); writes a sequence-classification model directory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from amenable.data import batches, sources
+from amenable.data.types import Ranking
+from amenable.errors import InputError
+from amenable.feedback.comparisons import Item, pairs_of, summary
+from amenable.functional.losses import ranking_loss_flat
+from amenable.models.heads import ScalarModel
+from amenable.text.chat import render
+from amenable.text.tokenizer import Tokenizer
+from amenable.train import artifacts, passes, plan, runtime
+from amenable.train.feed import ranking_rows
+from amenable.train.optimizer import Optimizer, OptimizerConfig, freeze
+from amenable.train.run import Run
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train a reward model from rankings."""
+
+    model: Path = Path("runs/sft")
+    """body of the reward model: the SFT model, or another one with the same tokenizer"""
+    data: Path = Path("runs/annotate/train.jsonl")
+    """rankings or pairs: a file, or a folder of files"""
+    validation: Path | None = None
+    """held-out rankings by the same annotators; without it a share of the prompts is held out"""
+    heldout: Path | None = None
+    """rankings by annotators that the training has not seen"""
+    demonstrations: Path | None = Path("runs/world/demonstrations/train.jsonl")
+    """their mean reward becomes zero"""
+    out: Path = Path("runs/reward")
+    epochs: int = 1
+    prompts_per_step: int = 8
+    """prompts in one update, all their answers with them"""
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=5e-4))
+    warmup_steps: int = 10
+    final_learning_rate: float = 0.1
+    """share of the peak at which the cosine ends"""
+    frozen_layers: int = 0
+    """lowest layers (with the embeddings) that are not trained"""
+    held_out: float = 0.1
+    """share of the prompts held out where no validation file is given"""
+    max_tokens_per_pass: int = 8192
+    save_steps: int = 100
+    seed: int = 0
+    machine: runtime.Machine = field(default_factory=runtime.Machine)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "prompts_per_step", "max_tokens_per_pass"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}", how="it must be 1 or more")
+
+
+def run(config: Config) -> Path:
+    """Train and return the run directory."""
+    inputs = {"model": config.model, "data": config.data, "validation": config.validation, "heldout": config.heldout}
+    run = Run(config.out, "reward", config, {**inputs, "demonstrations": config.demonstrations})
+    if run.done():
+        return run.out
+    machine = runtime.start(config.machine)
+    decoder, tokenizer = artifacts.load_policy(config.model, machine)
+    training, sets = read(config, tokenizer, decoder.config.context)
+    demonstrations = demonstration_rows(config, tokenizer, decoder.config.context)
+    run.claim()
+    model = ScalarModel.from_decoder(decoder, runtime.generator(config.seed, "head")).to(machine.device)
+    freeze(model.decoder, config.frozen_layers)
+    optimizer = Optimizer([model], config.optimizer)
+    per_epoch = plan.epochs_of(1, len(training), config.prompts_per_step)
+    total = per_epoch * config.epochs
+    schedule = plan.cosine_with_warmup(total, config.warmup_steps, config.final_learning_rate)
+    run.log.say(f"{plan.parameters(model)}; {machine.describe()}")
+    run.log.say(
+        f"{len(training)} prompts, {sum(len(item.rows) for item in training)} answers, "
+        f"{sum(len(pairs_of(item.ranks)) for item in training)} pairs; {config.epochs} epochs = {total} steps"
+    )
+
+    model.eval()  # dropout is off: rewards of one prompt are compared with each other
+    for step in run.steps(total, {"model": model, "optimizer": optimizer}, config.save_steps):
+        epoch, place = divmod(step - 1, per_epoch)
+        chosen = batches.by_rows(len(training), config.prompts_per_step, config.seed, epoch)[place]
+        items = [training[i] for i in chosen]
+        stats = backward(model, items, config, machine)
+        norm = optimizer.step(schedule(step))
+        tokens = sum(len(ids) for item in items for ids, _ in item.rows)
+        run.record(step, tokens, ("loss", "accuracy"), **stats, grad_norm=norm, lr=schedule(step))
+
+    rows = demonstrations or [row for item in training for row in item.rows]
+    center(model, rows, config, machine)
+    artifacts.save_model(run.out, model, tokenizer)
+    figures = {name: measure(model, items, config, machine) for name, items in sets.items()}
+    for name, figure in figures.items():
+        run.log.say(
+            f"{name}: accuracy {figure['accuracy']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}] "
+            f"on {figure['pairs']} pairs; 'the longer answer wins' {figure['longer_wins']:.3f}"
+        )
+    return run.finish(**figures)
+
+
+def read(config: Config, tokenizer: Tokenizer, context: int) -> tuple[list[Item], dict[str, list[Item]]]:
+    """Items to train on, and named sets to measure on."""
+    training = sources.read_rankings(config.data).rows
+    if config.validation is not None:
+        validation = sources.read_rankings(config.validation).rows
+    else:
+        training, validation = sources.split_holdout(training, config.held_out, config.seed)
+    sets = {"validation": validation}
+    if config.heldout is not None:
+        sets["heldout"] = sources.read_rankings(config.heldout).rows
+    items = [item for ranking in training if (item := item_of(ranking, tokenizer, context)) is not None]
+    if not items:
+        raise InputError(f"no ranking fits the context of {context} tokens", config.data)
+    measured = {
+        name: [item for ranking in rankings if (item := item_of(ranking, tokenizer, context)) is not None]
+        for name, rankings in sets.items()
+    }
+    return items, measured
+
+
+def item_of(ranking: Ranking, tokenizer: Tokenizer, context: int) -> Item | None:
+    """One prompt with its answers as rows; None where they don't fit the context."""
+    rows = ranking_rows(ranking, tokenizer, context)
+    lengths = [len(text) for text in ranking.completions]
+    return None if rows is None else Item(rows, list(ranking.ranks), lengths, ranking.annotator or "")
+
+
+def demonstration_rows(config: Config, tokenizer: Tokenizer, context: int) -> list[passes.Row]:
+    """Whole demonstrations, each to be scored at its last token."""
+    if config.demonstrations is None:
+        return []
+    rendered = [render(tokenizer, row.messages) for row in sources.read_demonstrations(config.demonstrations).rows]
+    return [(row.ids, row.trained) for row in rendered if len(row.ids) <= context]
+
+
+def backward(model: ScalarModel, items: list[Item], config: Config, machine: runtime.Runtime) -> dict[str, Any]:
+    """Gradient of the mean over prompts of their mean over pairs, however many passes it takes."""
+    useful = [item for item in items if pairs_of(item.ranks)]
+    stats = {"loss": 0.0, "accuracy": 0.0, "margin": 0.0, "mean_reward": 0.0}
+    sizes = [sum(len(ids) for ids, _ in item.rows) for item in useful]
+    for part in batches.microbatches(sizes, config.max_tokens_per_pass):
+        chosen = [useful[i] for i in part]
+        batch = batches.collate([row for item in chosen for row in item.rows]).to(machine.device)
+        ranks = torch.tensor([rank for item in chosen for rank in item.ranks], device=machine.device)
+        prompts = torch.tensor([i for i, item in enumerate(chosen) for _ in item.rows], device=machine.device)
+        with machine.autocast():
+            scores = passes.rewards(model, batch)
+        loss, seen = ranking_loss_flat(scores.float(), ranks, prompts)
+        share = len(chosen) / len(useful)
+        (share * loss).backward()
+        seen = {"loss": loss, "accuracy": seen["accuracy"], "margin": seen["margin"], "mean_reward": scores.mean()}
+        stats = {key: stats[key] + share * float(value) for key, value in seen.items()}
+    return stats
+
+
+@torch.no_grad()
+def center(model: ScalarModel, rows: list[passes.Row], config: Config, machine: runtime.Runtime) -> None:
+    """Shift the bias so that these rows have mean reward zero."""
+    model.score.bias -= passes.row_rewards(model, rows, machine, config.max_tokens_per_pass).mean().to(machine.device)
+
+
+def measure(model: ScalarModel, items: list[Item], config: Config, machine: runtime.Runtime) -> dict[str, Any]:
+    """Accuracy with its interval, by annotator, calibration, and what 'the longer answer wins' would reach."""
+    rows = [row for item in items for row in item.rows]
+    scores = passes.row_rewards(model, rows, machine, config.max_tokens_per_pass)
+    return summary(
+        items, list(scores.split([len(item.rows) for item in items])), runtime.generator(config.seed, "bootstrap")
+    )

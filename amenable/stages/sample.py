@@ -1,0 +1,96 @@
+"""Sample K answers to every prompt of a file.
+
+The pool from which comparisons are asked: Ouyang et al. (2022, section 3.5) showed K = 4 to 9 answers a prompt.
+Each answer has its own random numbers, so that it does not depend on what else is sampled with it.
+
+Reads a model and prompts; writes samples.jsonl: prompt, id, completions, ended, model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from amenable.data.types import Prompt
+from amenable.errors import InputError
+from amenable.generation.engine import Completion, generate
+from amenable.generation.sampling import Sampling
+from amenable.text.tokenizer import Tokenizer
+from amenable.train import artifacts, runtime
+from amenable.train.feed import fitting_prompts
+from amenable.train.run import Run
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sample K answers to every prompt."""
+
+    model: Path = Path("runs/sft")
+    data: Path = Path("runs/world/prompts/reward.jsonl")
+    """prompts: a file, or a folder of files"""
+    out: Path = Path("runs/sample")
+    num_generations: int = 6
+    """K, the answers to one prompt"""
+    limit: int = 0
+    """take only so many prompts; 0 takes all"""
+    sampling: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=96))
+    prompts_per_step: int = 100
+    """prompts between two saves"""
+    rows: int = 128
+    """answers decoded at once"""
+    seed: int = 0
+    machine: runtime.Machine = field(default_factory=runtime.Machine)
+
+    def __post_init__(self) -> None:
+        for name in ("num_generations", "prompts_per_step", "rows"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}", how="it must be 1 or more")
+
+
+def run(config: Config) -> Path:
+    """Sample and return the run directory."""
+    run = Run(config.out, "sample", config, {"model": config.model, "data": config.data})
+    if run.done():
+        return run.out
+    machine = runtime.start(config.machine)
+    decoder, tokenizer = artifacts.load_policy(config.model, machine)
+    room = decoder.config.context - config.sampling.max_new_tokens
+    prompts, ids = fitting_prompts(config.data, tokenizer, room, config.limit)
+    run.claim()
+    total = -(-len(prompts) // config.prompts_per_step)
+    run.log.say(f"{len(prompts)} prompts x {config.num_generations} answers; {machine.describe()}")
+
+    for step in run.steps(total, {}, save_steps=1):
+        part = slice((step - 1) * config.prompts_per_step, step * config.prompts_per_step)
+        seeds = [runtime.number(config.seed, "sample", prompt.id) for prompt in prompts[part]]
+        with machine.autocast():
+            groups = generate(
+                decoder,
+                ids[part],
+                config.sampling,
+                eos_id=tokenizer.eos_id,
+                seeds=seeds,
+                samples=config.num_generations,
+                rows=config.rows,
+            )
+        run.log.samples(
+            step, [row_of(prompt, group, tokenizer, config) for prompt, group in zip(prompts[part], groups)]
+        )
+        every = [completion for group in groups for completion in group]
+        tokens = sum(len(completion.ids) for completion in every)
+        ended = sum(completion.ended for completion in every) / len(every)
+        run.record(step, tokens, ("ended",), ended=ended, length=tokens / len(every))
+
+    return run.finish(prompts=len(prompts))
+
+
+def row_of(prompt: Prompt, group: list[Completion], tokenizer: Tokenizer, config: Config) -> dict:
+    """One row of samples.jsonl."""
+    return {
+        "id": prompt.id,
+        "prompt": [{"role": message.role, "content": message.content} for message in prompt.messages],
+        "completions": [tokenizer.decode(completion.ids) for completion in group],
+        "ended": [completion.ended for completion in group],
+        "model": str(config.model),
+        **{key: value for key, value in prompt.meta.items() if key == "kind"},
+    }

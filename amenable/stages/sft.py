@@ -1,0 +1,171 @@
+"""Supervised fine-tuning: imitate demonstrations.
+
+    L = -mean log p(y_t | x, y_<t)   over the assistant's tokens and the EOS that ends each turn, nothing else
+
+Ouyang et al. (2022, section 3.5 and appendix C.1): cosine to 10 %, residual dropout 0.2, more epochs than validation
+loss likes, the checkpoint chosen by a reward model's score where there is one.
+
+Reads a base model and conversations; writes a published-format model directory with the chat template.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from amenable.data import batches, sources
+from amenable.data.types import Demonstration
+from amenable.errors import InputError
+from amenable.generation.engine import generate
+from amenable.generation.sampling import Sampling
+from amenable.models.decoder import Decoder
+from amenable.models.heads import ScalarModel
+from amenable.text.chat import render, render_prompt
+from amenable.text.tokenizer import Tokenizer
+from amenable.train import artifacts, passes, plan, runtime
+from amenable.train.best import Best
+from amenable.train.optimizer import Optimizer, OptimizerConfig
+from amenable.train.run import Run
+from amenable.train.step import backward_next_token
+
+
+@dataclass(frozen=True)
+class Config:
+    """Fine-tune a base model on demonstrations."""
+
+    model: Path = Path("runs/pretrain")
+    data: Path = Path("runs/world/demonstrations/train.jsonl")
+    """conversations: a file, or a folder of files"""
+    validation: Path | None = None
+    """held-out conversations; without it a share of them is held out"""
+    out: Path = Path("runs/sft")
+    epochs: int = 4
+    batch_size: int = 8
+    """conversations in one update"""
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=5e-4))
+    warmup_steps: int = 10
+    final_learning_rate: float = 0.1
+    """share of the peak at which the cosine ends"""
+    dropout: float = 0.1
+    held_out: float = 0.05
+    """share of the conversations held out where no validation file is given"""
+    select: Literal["last", "loss", "reward"] = "last"
+    """which epoch's weights are kept: the last, the one of lowest validation loss, or of highest reward"""
+    reward_model: Path | None = None
+    """scores greedy answers to the validation prompts, for --select reward"""
+    reward_prompts: int = 100
+    """how many validation prompts are answered for --select reward"""
+    max_new_tokens: int = 96
+    max_tokens_per_pass: int = 8192
+    """tokens computed at once; a step of more is accumulated, with the same result"""
+    save_steps: int = 200
+    seed: int = 0
+    machine: runtime.Machine = field(default_factory=runtime.Machine)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "max_tokens_per_pass"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}", how="it must be 1 or more")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout is {self.dropout}", how="it must lie in [0, 1)")
+        if self.select == "reward" and self.reward_model is None:
+            raise InputError("--select reward needs a judge", how="give --reward-model, or select by loss")
+
+
+def run(config: Config) -> Path:
+    """Fine-tune and return the run directory."""
+    inputs = {"model": config.model, "data": config.data, "validation": config.validation}
+    run = Run(config.out, "sft", config, {**inputs, "reward_model": config.reward_model})
+    if run.done():
+        return run.out
+    machine = runtime.start(config.machine)
+    decoder, base_tokenizer = artifacts.load_policy(config.model, machine, "amenable pretrain")
+    tokenizer = base_tokenizer.with_chat_template()
+    judge = None
+    if config.reward_model is not None:
+        judge = artifacts.load_reward_model(config.reward_model, machine, tokenizer)
+    training, held_out = read(config)
+    rows, held_out_rows = rows_of(training, tokenizer, decoder, run), rows_of(held_out, tokenizer, decoder, run)
+    run.claim()
+    decoder.set_dropout(config.dropout)
+    optimizer = Optimizer([decoder], config.optimizer)
+    per_epoch = plan.epochs_of(1, len(rows), config.batch_size)
+    total = per_epoch * config.epochs
+    schedule = plan.cosine_with_warmup(total, config.warmup_steps, config.final_learning_rate)
+    best = Best(decoder)
+    run.log.say(f"{plan.parameters(decoder)}; {machine.describe()}")
+    run.log.say(f"{len(rows)} conversations x {config.epochs} epochs / {config.batch_size} a step = {total} steps")
+
+    state = {"decoder": decoder, "optimizer": optimizer, "best": best}
+    for step in run.steps(total, state, config.save_steps):
+        runtime.seed_step(config.seed, step)
+        epoch, place = divmod(step - 1, per_epoch)
+        chosen = batches.by_rows(len(rows), config.batch_size, config.seed, epoch)[place]
+        part = [rows[i] for i in chosen]
+        loss = backward_next_token(decoder.train(), part, machine, config.max_tokens_per_pass)
+        optimizer.step(schedule(step))
+        extra = {}
+        if place == per_epoch - 1:
+            extra = validate(decoder, held_out, held_out_rows, judge, tokenizer, config, machine)
+            best.offer(standing(config, extra, step), step)
+        tokens = sum(len(ids) for ids, _ in part)
+        run.record(step, tokens, ("loss", "val_loss", "val_reward"), loss=loss, lr=schedule(step), **extra)
+
+    best.restore()
+    artifacts.save_model(run.out, decoder, tokenizer)
+    return run.finish(selected_step=best.step, **{k: v for k, v in run.metrics.items() if k.startswith("val_")})
+
+
+def read(config: Config) -> tuple[list[Demonstration], list[Demonstration]]:
+    """Demonstrations to train on, and held-out ones."""
+    training = sources.read_demonstrations(config.data).rows
+    if config.validation is not None:
+        return training, sources.read_demonstrations(config.validation).rows
+    return sources.split_holdout(training, config.held_out, config.seed)
+
+
+def rows_of(demonstrations: list[Demonstration], tokenizer: Tokenizer, decoder: Decoder, run: Run) -> list[passes.Row]:
+    """Token ids and trained marks; what is longer than the context keeps its beginning, and that is said."""
+    context, rows, cut = decoder.config.context, [], 0
+    for demonstration in demonstrations:
+        rendered = render(tokenizer, demonstration.messages)
+        row = rendered.ids[:context], rendered.trained[:context]
+        cut += len(rendered.ids) > context
+        if any(row[1]):
+            rows.append(row)
+    if cut:
+        run.log.say(f"{cut} of {len(demonstrations)} conversations are longer than {context} tokens and were cut")
+    if not rows:
+        raise InputError("no conversation has an answer within the model's context", how=f"it is {context} tokens")
+    return rows
+
+
+def validate(
+    decoder: Decoder,
+    held_out: list[Demonstration],
+    rows: list[passes.Row],
+    judge: ScalarModel | None,
+    tokenizer: Tokenizer,
+    config: Config,
+    machine: runtime.Runtime,
+) -> dict[str, float]:
+    """Validation loss, and the reward of greedy answers where there is a judge."""
+    decoder.eval()
+    figures = {"val_loss": passes.mean_loss(decoder, rows, machine, config.max_tokens_per_pass)}
+    if judge is not None:
+        prompts = [render_prompt(tokenizer, row.messages[:-1]) for row in held_out[: config.reward_prompts]]
+        sampling = Sampling(temperature=0.0, max_new_tokens=config.max_new_tokens)
+        answers = generate(decoder, prompts, sampling, eos_id=tokenizer.eos_id, seeds=config.seed)
+        answered = [
+            (ids + answer[0].ids, [False] * len(ids) + [True] * len(answer[0].ids))
+            for ids, answer in zip(prompts, answers)
+        ]
+        scores = passes.row_rewards(judge, answered, machine, config.max_tokens_per_pass)
+        figures["val_reward"] = float(scores.mean())
+    return figures
+
+
+def standing(config: Config, figures: dict[str, float], step: int) -> float:
+    """The number by which epochs are compared; higher is better."""
+    return {"last": float(step), "loss": -figures["val_loss"], "reward": figures.get("val_reward", 0.0)}[config.select]

@@ -1,0 +1,60 @@
+"""Train a byte-level BPE tokenizer on text files.
+
+Any bytes go in and come out unchanged. The control tokens that structure a conversation have ids that no text can
+produce. Sennrich et al. (2016); byte level as in Radford et al. (2019, section 2.2).
+
+Reads text (and, if given, demonstrations, so that their words are tokens too); writes tokenizer.json and its company.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from amenable.data import sources
+from amenable.errors import InputError
+from amenable.text.tokenizer import Tokenizer
+from amenable.train.run import Run
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train a byte-level BPE tokenizer."""
+
+    data: Path = Path("runs/world/text/train.jsonl")
+    """text: a file, or a folder of files"""
+    demonstrations: Path | None = None
+    """conversations whose contents count as text as well"""
+    out: Path = Path("runs/tokenizer")
+    vocab_size: int = 1280
+    """tokens, the 256 bytes and 6 control tokens included"""
+
+    def __post_init__(self) -> None:
+        if self.vocab_size < 262:
+            raise InputError(f"vocab_size is {self.vocab_size}", how="256 bytes and 6 control tokens need 262 or more")
+
+
+def run(config: Config) -> Path:
+    """Train the tokenizer and return the run directory."""
+    run = Run(config.out, "tokenizer", config, {"data": config.data, "demonstrations": config.demonstrations})
+    if run.done():
+        return run.out
+    texts = list(read(config))
+    run.claim()
+    tokenizer = Tokenizer.train(texts, config.vocab_size)
+    tokenizer.save(run.out)
+    sizes = [(len(ids), len(text.encode())) for text, ids in zip(texts, tokenizer.encode_batch(texts))]
+    tokens, size = sum(n for n, _ in sizes), sum(n for _, n in sizes)
+    run.log.say(f"{tokenizer.vocab_size} tokens; {size:,} bytes are {tokens:,} tokens, {size / tokens:.2f} bytes each")
+    return run.finish(vocab_size=tokenizer.vocab_size, bytes_per_token=size / tokens, tokens=tokens)
+
+
+def read(config: Config) -> Iterator[str]:
+    """Every text to learn from."""
+    for text in sources.read_texts(config.data).rows:
+        yield text.text
+    if config.demonstrations is not None:
+        for demonstration in sources.read_demonstrations(config.demonstrations).rows:
+            for message in demonstration.messages:
+                yield message.content

@@ -1,0 +1,59 @@
+"""Models and their tokenizers, out of run directories and into them, with the checks that belong to each meeting."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from amenable.errors import InputError
+from amenable.models import hub
+from amenable.models.decoder import Decoder
+from amenable.models.heads import ScalarModel
+from amenable.text.tokenizer import Tokenizer
+from amenable.train.runtime import Runtime
+
+
+def load_policy(folder: Path, runtime: Runtime, made_by: str = "amenable sft") -> tuple[Decoder, Tokenizer]:
+    """A language model and its tokenizer. The model comes in evaluation mode."""
+    require_model(folder, made_by)
+    tokenizer = Tokenizer.load(folder)
+    decoder = hub.load_decoder(folder).to(runtime.device).eval()
+    require_fit(decoder, tokenizer, folder)
+    return decoder, tokenizer
+
+
+def load_reward_model(
+    folder: Path, runtime: Runtime, tokenizer: Tokenizer, made_by: str = "amenable reward"
+) -> ScalarModel:
+    """A reward model that reads the same ids as `tokenizer` writes. In evaluation mode."""
+    require_model(folder, made_by)
+    require_same_tokenizer(tokenizer, Tokenizer.load(folder), folder)
+    return hub.load_scalar(folder).to(runtime.device).eval()
+
+
+def save_model(folder: Path, model: Decoder | ScalarModel, tokenizer: Tokenizer) -> None:
+    """A published-format model directory: weights, configuration, tokenizer, chat template."""
+    hub.save(folder, model, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id, bos_id=tokenizer.bos_id)
+    tokenizer.save(folder)
+
+
+def require_model(folder: Path, made_by: str) -> None:
+    if not folder.exists():
+        raise InputError("no such model folder", folder, f"make it with '{made_by}', or name another")
+    if not (folder / "config.json").exists():
+        unfinished = " yet: its run has not finished" if (folder / "config.yaml").exists() else ""
+        raise InputError(f"holds no model{unfinished}", folder, f"'{made_by}' makes one")
+
+
+def require_fit(decoder: Decoder, tokenizer: Tokenizer, folder: Path) -> None:
+    if tokenizer.vocab_size > decoder.config.vocab_size:
+        raise InputError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens and the model {decoder.config.vocab_size}",
+            folder,
+            "use the tokenizer that the model was trained with",
+        )
+
+
+def require_same_tokenizer(ours: Tokenizer, theirs: Tokenizer, folder: Path) -> None:
+    """Two models that read the same ids must have the same vocabulary."""
+    if ours.fingerprint != theirs.fingerprint:
+        raise InputError("has another tokenizer than the policy", folder, "train both from the same base model")

@@ -1,0 +1,71 @@
+"""What a step is fed: prompts and raw text, as functions of seed and step, so that a step number is the data cursor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from amenable.data import sources
+from amenable.data.batches import chunk_documents, shuffled
+from amenable.data.types import Prompt, Ranking, Text
+from amenable.errors import InputError
+from amenable.text.chat import render_completion, render_document, render_prompt
+from amenable.text.tokenizer import Tokenizer
+from amenable.train.passes import Row
+from amenable.train.runtime import number
+
+
+def fitting_prompts(
+    path: Path, tokenizer: Tokenizer, room: int, limit: int = 0
+) -> tuple[list[Prompt], list[list[int]]]:
+    """Prompts of at most `room` tokens, with their ids; an error where none fits."""
+    prompts = sources.read_prompts(path, limit=limit or None).rows
+    ids = [render_prompt(tokenizer, prompt.messages) for prompt in prompts]
+    kept = [i for i, prompt in enumerate(ids) if len(prompt) <= room]
+    if not kept:
+        raise InputError(f"no prompt is within {room} tokens", path, "lower the number of new tokens")
+    return [prompts[i] for i in kept], [ids[i] for i in kept]
+
+
+def prompts_of_step(prompts: list[list[int]], per_step: int, seed: int, step: int) -> list[list[int]]:
+    """The prompts of step 1, 2, ...: each epoch in an order of its own; an epoch's remainder joins the next."""
+    first = (step - 1) * per_step
+    places = [divmod(place, len(prompts)) for place in range(first, first + per_step)]
+    orders = {epoch: shuffled(len(prompts), seed, epoch) for epoch, _ in places}
+    return [prompts[orders[epoch][index]] for epoch, index in places]
+
+
+def pieces_of(texts: list[Text], tokenizer: Tokenizer, context: int) -> list[list[int]]:
+    """Documents as ids, cut into pieces that fit the context."""
+    return chunk_documents([render_document(tokenizer, text.text) for text in texts], context)
+
+
+def whole(ids: list[int]) -> Row:
+    """A row in which everything is predicted but the first token, which nothing comes before."""
+    return ids, [False] + [True] * (len(ids) - 1)
+
+
+def raw_rows(pieces: list[list[int]], tokens: int, seed: int, step: int, update: int) -> list[Row]:
+    """At least `tokens` tokens of raw text, drawn by seed, step and update."""
+    rows: list[Row] = []
+    drawn = 0
+    for i in shuffled(len(pieces), number(seed, "raw", step), update):
+        rows.append(whole(pieces[i]))
+        drawn += len(pieces[i])
+        if drawn >= tokens:
+            break
+    return rows
+
+
+def ranking_rows(ranking: Ranking, tokenizer: Tokenizer, context: int) -> list[Row] | None:
+    """One row an answer: the prompt as context, the answer trained, EOS with it where the answer ended by itself.
+
+    A prompt that is too long loses its beginning, for all answers alike; None where an answer alone is too long.
+    """
+    prompt = render_prompt(tokenizer, ranking.prompt)
+    ended = ranking.meta.get("ended") or [True] * len(ranking.completions)
+    answers = [render_completion(tokenizer, text, end) for text, end in zip(ranking.completions, ended)]
+    room = context - max(map(len, answers))
+    if room < 2:
+        return None
+    kept = prompt if len(prompt) <= room else prompt[:1] + prompt[len(prompt) - room + 1 :]
+    return [(kept + answer, [False] * len(kept) + [True] * len(answer)) for answer in answers]

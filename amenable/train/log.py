@@ -1,0 +1,111 @@
+"""What a run says: metrics.jsonl and samples.jsonl on disk, a bar on a terminal, plain lines in a pipe.
+
+metrics.jsonl holds what the seed decides and nothing of the clock, so that two runs can be compared bit for bit;
+times go to timings.jsonl.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Log:
+    """Rows of numbers in files, and progress on the screen."""
+
+    def __init__(self, folder: Path, name: str):
+        self.folder, self.name = folder, name
+        self.console = Console(file=sys.stderr, highlight=False)
+        self.progress: Progress | None = None
+        self.latest = ""
+        self.tokens, self.seconds = 0, 0.0
+
+    def say(self, line: str) -> None:
+        """One line to the person at the screen."""
+        self.console.print(f"[bold]{self.name}[/bold]  {line}" if self.console.is_terminal else f"{self.name}  {line}")
+
+    def row(self, step: int, values: dict[str, Any]) -> None:
+        """Append one row to metrics.jsonl. Tensors become numbers; what is not finite becomes null."""
+        plain = {key: plain_number(value) for key, value in values.items()}
+        append(self.folder / "metrics.jsonl", [{"step": step, **plain}])
+
+    def samples(self, step: int, rows: list[dict[str, Any]]) -> None:
+        """Append rows to samples.jsonl: what the model said, and what was thought of it."""
+        append(self.folder / "samples.jsonl", [{"step": step, **row} for row in rows])
+
+    def keep_until(self, step: int) -> None:
+        """Drop the rows after a step: they will be made again."""
+        for name in ("metrics.jsonl", "samples.jsonl", "timings.jsonl"):
+            path = self.folder / name
+            if path.exists():
+                rows = [line for line in path.read_text("utf-8").splitlines() if kept(line, step)]
+                temporary = path.with_suffix(".writing")
+                temporary.write_text("".join(line + "\n" for line in rows), "utf-8")
+                temporary.replace(path)
+
+    def open(self, done: int, total: int) -> None:
+        """Start the bar (on a terminal) or the counting of lines (in a pipe)."""
+        self.total, self.begun, self.first, self.told = total, time.monotonic(), done, time.monotonic()
+        self.tokens, self.seconds = 0, 0.0
+        if self.console.is_terminal:
+            self.progress = Progress(
+                TextColumn("[bold]{task.description}"),
+                BarColumn(bar_width=None),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[latest]}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=self.console,
+            )
+            self.progress.start()
+            self.task = self.progress.add_task(self.name, total=total, completed=done, latest="")
+
+    def advance(self, done: int, tokens: int, values: dict[str, Any]) -> None:
+        """Move the bar to `done` steps; the pipe gets a line now and then."""
+        now = time.monotonic()
+        self.tokens += tokens
+        self.seconds = now - self.begun
+        rate = f"{self.tokens / max(self.seconds, 1e-9):,.0f} tok/s  " if self.tokens else ""
+        self.latest = rate + "  ".join(f"{key} {short(value)}" for key, value in values.items())
+        if self.progress is not None:
+            self.progress.update(self.task, completed=done, latest=self.latest)
+        elif now - self.told > 10 or done == self.total:
+            left = (self.total - done) * self.seconds / max(done - self.first, 1)
+            self.told = now
+            self.say(f"{done}/{self.total}  {self.latest}  {left:.0f} s left")
+
+    def close(self) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None
+
+
+def append(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def kept(line: str, step: int) -> bool:
+    """Whether a row belongs to the steps already done; a line torn by a crash does not."""
+    try:
+        return json.loads(line)["step"] <= step
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def plain_number(value: Any) -> Any:
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def short(value: Any) -> str:
+    value = plain_number(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,103 @@
+"""A model over a batch: log-probabilities where something is trained, rewards at the last token, bits per byte.
+
+Batches are flat: `ids [N]` holds the rows one after another, M of its tokens are trained, and nothing is padded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from amenable.data.batches import Batch, collate, microbatches, targets
+from amenable.functional.logprobs import linear_logprobs
+from amenable.models.decoder import Decoder
+from amenable.models.heads import ScalarModel
+from amenable.models.layout import Layout
+from amenable.train.runtime import Runtime
+
+Row = tuple[list[int], list[bool]]
+"""one sequence: its ids, and which of them are trained"""
+
+
+def trained_logprobs(
+    decoder: Decoder, batch: Batch, temperature: float = 1.0, entropy: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Log-probability [M] of every trained token (fp32), and the entropy [M] of its distribution if asked for."""
+    hidden = decoder(batch.ids, Layout.of(batch.lengths, batch.ids.device))
+    index, tokens = targets(batch)
+    return linear_logprobs(
+        hidden.index_select(0, index), decoder.unembedding, tokens, temperature=temperature, entropy=entropy
+    )
+
+
+def trained_values(critic: ScalarModel, batch: Batch) -> Tensor:
+    """The critic's value [M] of the state before every trained token."""
+    index, _ = targets(batch)
+    return critic(batch.ids, Layout.of(batch.lengths, batch.ids.device)).index_select(0, index)
+
+
+def rewards(model: ScalarModel, batch: Batch) -> Tensor:
+    """Reward [B] of every row, read at its last token. The place comes with the row, never from a token's id."""
+    layout = Layout.of(batch.lengths, batch.ids.device)
+    return model(batch.ids, layout).index_select(0, layout.ends)
+
+
+@torch.inference_mode()
+def row_logprobs(
+    decoder: Decoder, rows: Sequence[Row], runtime: Runtime, max_tokens: int, temperature: float = 1.0
+) -> list[Tensor]:
+    """Log-probabilities of each row's trained tokens, one tensor a row (on the CPU), a token budget at a time."""
+    out: list[Tensor] = [torch.empty(0)] * len(rows)
+    for chosen, batch in in_chunks(rows, runtime, max_tokens):
+        with runtime.autocast():
+            logps, _ = trained_logprobs(decoder, batch, temperature)
+        counts = [sum(rows[i][1]) for i in chosen]
+        for i, part in zip(chosen, logps.cpu().split(counts)):
+            out[i] = part
+    return out
+
+
+@torch.inference_mode()
+def row_values(critic: ScalarModel, rows: Sequence[Row], runtime: Runtime, max_tokens: int) -> list[Tensor]:
+    """The critic's values before each row's trained tokens, one tensor a row (on the CPU)."""
+    out: list[Tensor] = [torch.empty(0)] * len(rows)
+    for chosen, batch in in_chunks(rows, runtime, max_tokens):
+        with runtime.autocast():
+            values = trained_values(critic, batch)
+        for i, part in zip(chosen, values.float().cpu().split([sum(rows[i][1]) for i in chosen])):
+            out[i] = part
+    return out
+
+
+@torch.inference_mode()
+def row_rewards(model: ScalarModel, rows: Sequence[Row], runtime: Runtime, max_tokens: int) -> Tensor:
+    """Reward of each row [B] on the CPU, a token budget at a time."""
+    out = torch.zeros(len(rows))
+    for chosen, batch in in_chunks(rows, runtime, max_tokens):
+        with runtime.autocast():
+            out[torch.tensor(chosen)] = rewards(model, batch).float().cpu()
+    return out
+
+
+def in_chunks(rows: Sequence[Row], runtime: Runtime, max_tokens: int) -> list[tuple[list[int], Batch]]:
+    """Rows of similar length together, at most `max_tokens` a batch: (which rows, the batch)."""
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
+    parts = microbatches([len(rows[i][0]) for i in order], max_tokens)
+    chunks = [[order[j] for j in part] for part in parts]
+    return [(chunk, collate([rows[i] for i in chunk]).to(runtime.device)) for chunk in chunks]
+
+
+def mean_loss(decoder: Decoder, rows: Sequence[Row], runtime: Runtime, max_tokens: int) -> float:
+    """Mean negative log-probability of the trained tokens, in nats a token."""
+    logps = row_logprobs(decoder, rows, runtime, max_tokens)
+    count = sum(part.numel() for part in logps)
+    return -sum(float(part.double().sum()) for part in logps) / max(count, 1)
+
+
+def bits_per_byte(decoder: Decoder, rows: Sequence[Row], byte_count: int, runtime: Runtime, max_tokens: int) -> float:
+    """Bits that the model needs for each byte of the text that the rows encode; the same scale for any vocabulary."""
+    nats = -sum(float(part.double().sum()) for part in row_logprobs(decoder, rows, runtime, max_tokens))
+    return nats / math.log(2) / byte_count

@@ -1,0 +1,53 @@
+"""The plan of a run as arithmetic, printed before it starts: what is read, how many steps, how much memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from torch import nn
+
+from amenable.errors import InputError
+from amenable.functional import schedules
+
+Schedule = Callable[[int], float]
+"""step (from 1) -> multiplier of the peak learning rate"""
+
+
+def parameters(module: nn.Module) -> str:
+    """'2.03M parameters', those that train told apart where some are frozen."""
+    total = sum(p.numel() for p in module.parameters())
+    training = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    return f"{million(total)} parameters" + (f", {million(training)} training" if training != total else "")
+
+
+def million(number: float) -> str:
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{letter}"
+    return f"{number:.0f}"
+
+
+def memory(parameter_count: int, tokens: int, width: int, layers: int) -> str:
+    """Weights, gradients and two moments in fp32 (16 bytes a parameter), and about 34 numbers a token, layer and unit."""
+    size = 16 * parameter_count + 4 * 34 * tokens * width * layers
+    return f"about {size / 2**30:.2g} GiB"
+
+
+def cosine_with_warmup(total: int, warmup_steps: int, floor: float) -> Schedule:
+    """Rise over `warmup_steps`, then fall along a cosine to `floor` of the peak at step `total`."""
+    if warmup_steps >= total > 0 and warmup_steps > 0:
+        raise InputError(f"warm-up of {warmup_steps} steps in a run of {total}", how="lower --warmup-steps")
+
+    def multiplier(step: int) -> float:
+        rising = schedules.warmup(step, warmup_steps)
+        return rising * schedules.cosine(max(step - 1 - warmup_steps, 0), max(total - warmup_steps, 1), floor)
+
+    return multiplier
+
+
+def epochs_of(epochs: float, rows: int, per_step: int) -> int:
+    """Steps that `epochs` passes over `rows` rows take at `per_step` rows a step."""
+    if rows < 1:
+        raise InputError("no rows to train on")
+    return max(1, math.ceil(epochs * rows / per_step))

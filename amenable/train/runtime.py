@@ -1,0 +1,123 @@
+"""Where a run computes: device, precision, threads, and where its randomness comes from.
+
+Nothing here is decided at import: a stage calls `start` once and hands the result on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import os
+import platform
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from amenable.errors import InputError
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where to compute."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps"""
+    precision: Precision = "auto"
+    """bf16: matrix products in bfloat16, weights in fp32; auto takes it where the processor is fast at it"""
+    threads: int = 0
+    """processor threads; 0 is one a core"""
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise InputError(f"threads is {self.threads}", how="0 means one for each core")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Device and precision of one run. Weights stay in fp32; `autocast` makes the matrix products bf16."""
+
+    device: torch.device
+    bf16: bool
+    threads: int
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """bf16 matrix products where the run uses them, else nothing."""
+        if not self.bf16:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def describe(self) -> str:
+        precision = "bf16 products, fp32 weights" if self.bf16 else "fp32"
+        return f"{self.device.type}, {precision}, {self.threads} thread{'s' if self.threads != 1 else ''}"
+
+
+def start(machine: Machine) -> Runtime:
+    """Choose device and precision, set the threads, and keep freed memory for the next step."""
+    device = pick_device(machine.device)
+    if machine.threads:
+        torch.set_num_threads(machine.threads)
+    if device.type == "cpu":
+        keep_memory()
+    bf16 = machine.precision == "bf16" or (machine.precision == "auto" and fast_bf16(device))
+    return Runtime(device, bf16, torch.get_num_threads())
+
+
+def pick_device(name: str) -> torch.device:
+    """ "auto" is CUDA where there is one, else the CPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"no device is called '{name}'", how="use auto, cpu, cuda, cuda:1 or mps") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError("this machine has no CUDA device", how="use --device cpu")
+    return device
+
+
+def fast_bf16(device: torch.device) -> bool:
+    """Whether bf16 matrix products beat fp32 here: on CUDA, and on processors with instructions for them."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return device.type == "cpu" and processor_multiplies_bf16()
+
+
+def processor_multiplies_bf16() -> bool:
+    """Whether the processor has AMX tiles or AVX-512 BF16 (Linux says so in /proc/cpuinfo)."""
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as file:
+            flags = file.read()
+    except OSError:
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+def keep_memory() -> None:
+    """Ask glibc to keep large freed blocks: giving them back costs page faults at every step."""
+    if platform.system() != "Linux" or os.environ.get("MALLOC_TRIM_THRESHOLD_"):
+        return
+    mmap_threshold, trim_threshold, top_pad = -3, -1, -2
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        for option, value in ((mmap_threshold, 1 << 30), (trim_threshold, 2**31 - 1), (top_pad, 64 << 20)):
+            libc.mallopt(option, value)
+
+
+def number(seed: int, *parts: object) -> int:
+    """A seed for one purpose, made of the run's seed and the purpose's name: stable across machines and runs."""
+    digest = hashlib.sha256(repr((seed, *parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def generator(seed: int, *parts: object) -> torch.Generator:
+    """A CPU generator for one purpose."""
+    return torch.Generator().manual_seed(number(seed, *parts))
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Seed torch's own generator for one step: dropout takes no generator, and this makes it a function of the step."""
+    torch.manual_seed(number(seed, "step", step))

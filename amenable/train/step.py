@@ -1,0 +1,33 @@
+"""From rows to gradients: the mean over all trained tokens, however many passes it is computed in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from amenable.data.batches import collate, microbatches
+from amenable.functional.losses import next_token_loss
+from amenable.models.decoder import Decoder
+from amenable.train.passes import Row, trained_logprobs
+from amenable.train.runtime import Runtime
+
+
+def backward_next_token(
+    decoder: Decoder, rows: Sequence[Row], runtime: Runtime, max_tokens: int, weight: float = 1.0
+) -> torch.Tensor:
+    """Add the gradient of weight * (mean next-token loss over the rows' trained tokens). Returns that mean, a scalar.
+
+    A pass holds at most `max_tokens` tokens; each counts by its share of the trained tokens, so that the result does not
+    depend on how the rows are divided.
+    """
+    total = sum(sum(trained) for _, trained in rows)
+    loss = torch.zeros(())
+    for part in microbatches([len(ids) for ids, _ in rows], max_tokens):
+        batch = collate([rows[i] for i in part]).to(runtime.device)
+        with runtime.autocast():
+            logps, _ = trained_logprobs(decoder, batch)
+        share = next_token_loss(logps) * (logps.numel() / total)
+        (weight * share).backward()
+        loss += share.detach().cpu()
+    return loss

@@ -1,0 +1,342 @@
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from amenable.errors import InputError
+from amenable.generation.engine import Completion, GrowingText, Stream, generate
+from amenable.generation.sampling import Sampling, adjust
+from amenable.models.decoder import Decoder, DecoderConfig
+from amenable.models.layout import Layout
+
+EOS = 3
+VOCABULARY = 17
+CLASSIC = DecoderConfig(vocab_size=VOCABULARY, context=40, layers=2, width=32, heads=2)
+MODERN = replace(
+    CLASSIC, positions="rope", norm="rms", activation="swiglu", heads=4, kv_heads=2, bias=False, qk_norm=True
+)
+
+
+def make_decoder(config: DecoderConfig = MODERN) -> Decoder:
+    """A random model with opinions: larger weights than at the start of training."""
+    decoder = Decoder(config)
+    decoder.init_weights(torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(6)
+    return decoder.eval()
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Decoder:
+    return make_decoder()
+
+
+def make_prompts(count: int, seed: int = 0) -> list[list[int]]:
+    numbers = random.Random(seed)
+    return [[numbers.randrange(4, VOCABULARY) for _ in range(numbers.randrange(1, 14))] for _ in range(count)]
+
+
+def letters(ids: list[int]) -> str:
+    return "".join(chr(ord("a") + token) for token in ids)
+
+
+def full_logits(decoder: Decoder, ids: list[int]) -> torch.Tensor:
+    """Logits [len(ids), V] with no cache."""
+    with torch.no_grad():
+        return decoder.logits(decoder(torch.tensor(ids), Layout.of([len(ids)])))
+
+
+def tokens_of(results: list[list[Completion]]) -> list[list[list[int]]]:
+    return [[completion.ids for completion in row] for row in results]
+
+
+@pytest.mark.parametrize("config", [CLASSIC, MODERN], ids=["classic", "modern"])
+def test_greedy_answers_are_those_of_a_loop_without_cache(config):
+    decoder = make_decoder(config)
+    prompts = make_prompts(6)
+    results = generate(decoder, prompts, Sampling(temperature=0, max_new_tokens=12), eos_id=EOS, rows=4)
+    for prompt, (completion,) in zip(prompts, results):
+        ids = list(prompt)
+        while len(ids) < len(prompt) + 12 and (len(ids) == len(prompt) or ids[-1] != EOS):
+            ids.append(int(full_logits(decoder, ids)[-1].argmax()))
+        assert completion.ids == ids[len(prompt) :]
+
+
+def test_answers_do_not_depend_on_the_number_of_rows_nor_on_the_neighbours(decoder):
+    prompts, seeds = make_prompts(13), list(range(100, 113))
+    sampling = Sampling(temperature=0.9, max_new_tokens=16)
+
+    def answers(order: list[int], rows: int) -> list[list[list[int]]]:
+        found = generate(
+            decoder,
+            [prompts[i] for i in order],
+            sampling,
+            eos_id=EOS,
+            seeds=[seeds[i] for i in order],
+            samples=3,
+            rows=rows,
+        )
+        return [ids for _, ids in sorted(zip(order, tokens_of(found)))]
+
+    straight = list(range(13))
+    shuffled = random.Random(1).sample(straight, 13)
+    expected = answers(straight, 64)
+    assert len({tuple(ids) for row in expected for ids in row}) > 30
+    assert {ids[-1] == EOS for row in expected for ids in row} == {True, False}
+    for rows in (1, 3, 8):
+        assert answers(straight, rows) == expected
+    assert answers(shuffled, 7) == expected
+    alone = generate(decoder, prompts[4:5], sampling, eos_id=EOS, seeds=seeds[4:5], samples=1)
+    assert alone[0][0].ids == expected[4][0]
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(max_new_tokens=20),
+        Sampling(temperature=0.6, max_new_tokens=20),
+        Sampling(temperature=1.3, top_k=9, top_p=0.93, min_p=0.01, max_new_tokens=20),
+    ],
+    ids=["plain", "temperature", "filters"],
+)
+def test_log_probabilities_are_those_of_a_full_forward_under_the_same_sampling(decoder, sampling):
+    prompts = make_prompts(9)
+    for prompt, row in zip(prompts, generate(decoder, prompts, sampling, eos_id=EOS, samples=2, seeds=7, rows=5)):
+        for completion in row:
+            logits = adjust(full_logits(decoder, [*prompt, *completion.ids])[len(prompt) - 1 : -1], sampling)
+            expected = logits.log_softmax(-1).gather(-1, torch.tensor(completion.ids)[:, None])[:, 0]
+            assert torch.tensor(completion.logps).allclose(expected, atol=1e-4)
+
+
+def test_repetition_penalty_counts_the_prompt_and_the_answer_so_far(decoder):
+    prompts = make_prompts(5)
+    sampling = Sampling(temperature=0, repetition_penalty=1.7, max_new_tokens=10)
+    for prompt, (completion,) in zip(prompts, generate(decoder, prompts, sampling, eos_id=EOS, rows=2)):
+        ids = list(prompt)
+        for token in completion.ids:
+            seen = torch.zeros(1, VOCABULARY, dtype=torch.bool)
+            seen[0, ids] = True
+            assert token == adjust(full_logits(decoder, ids)[-1:], sampling, seen).argmax()
+            ids.append(token)
+
+
+def test_an_answer_ends_at_eos_which_it_keeps(decoder):
+    results = generate(decoder, make_prompts(30), Sampling(max_new_tokens=10), eos_id=EOS, seeds=3, decode=letters)
+    assert {row[0].stopped_by for row in results} == {"eos", "length"}
+    for (completion,) in results:
+        assert len(completion.logps) == len(completion.ids)
+        assert EOS not in completion.ids[:-1]
+        assert completion.ended == (completion.ids[-1] == EOS) == (completion.stopped_by == "eos")
+        assert completion.ended or len(completion.ids) == 10
+        assert completion.text == letters([token for token in completion.ids if token != EOS])
+
+
+def test_without_an_eos_every_answer_has_the_full_length(decoder):
+    results = generate(decoder, make_prompts(8), Sampling(max_new_tokens=9), eos_id=None, samples=2, rows=3)
+    assert {(len(c.ids), c.stopped_by) for row in results for c in row} == {(9, "length")}
+
+
+def test_the_context_cuts_an_answer_short(decoder):
+    context = decoder.config.context
+    prompts = [[5] * (context - 1), [5] * (context - 4), [5]]
+    results = generate(decoder, prompts, Sampling(max_new_tokens=6), eos_id=None, rows=2)
+    assert [(len(row[0].ids), row[0].stopped_by) for row in results] == [(1, "length"), (4, "length"), (6, "length")]
+
+
+def test_prompts_without_room_or_without_tokens_are_refused_by_number(decoder):
+    with pytest.raises(InputError, match="prompt 1 has 40 tokens and leaves no room in a context of 40"):
+        generate(decoder, [[5], [5] * 40], Sampling(), eos_id=EOS)
+    with pytest.raises(InputError, match="prompt 0 is empty"):
+        generate(decoder, [[]], Sampling(), eos_id=EOS)
+    with pytest.raises(InputError, match="samples is 0"):
+        generate(decoder, [[5]], Sampling(), eos_id=EOS, samples=0)
+    assert generate(decoder, [], Sampling(), eos_id=EOS) == []
+
+
+def test_samples_of_a_prompt_differ_and_do_not_depend_on_how_many_there_are(decoder):
+    sampling = Sampling(max_new_tokens=12)
+    many = tokens_of(generate(decoder, [[5, 6]], sampling, eos_id=None, seeds=1, samples=6))[0]
+    few = tokens_of(generate(decoder, [[5, 6]], sampling, eos_id=None, seeds=1, samples=2))[0]
+    other = tokens_of(generate(decoder, [[5, 6]], sampling, eos_id=None, seeds=2, samples=2))[0]
+    twins = tokens_of(generate(decoder, [[5, 6], [5, 6]], sampling, eos_id=None, seeds=1))
+    assert len({tuple(ids) for ids in many}) == 6
+    assert many[:2] == few != other
+    assert twins[0] != twins[1]
+
+
+def test_a_longer_limit_continues_the_same_answer(decoder):
+    short = tokens_of(generate(decoder, [[5, 6]], Sampling(max_new_tokens=5), eos_id=None, seeds=1))[0][0]
+    long = tokens_of(generate(decoder, [[5, 6]], Sampling(max_new_tokens=30), eos_id=None, seeds=1))[0][0]
+    assert long[:5] == short
+
+
+def test_each_prompt_is_read_once_for_all_its_samples(decoder, monkeypatch):
+    read = []
+    forward = decoder.forward
+    monkeypatch.setattr(decoder, "forward", lambda ids, *rest: read.append(len(ids)) or forward(ids, *rest))
+    prompts = make_prompts(5)
+    generate(decoder, prompts, Sampling(max_new_tokens=3), eos_id=None, samples=4, rows=20)
+    assert sum(read) == sum(map(len, prompts))
+
+
+def test_long_sets_of_prompts_are_read_in_portions(decoder, monkeypatch):
+    monkeypatch.setattr("amenable.generation.engine.PREFILL_TOKENS", 20)
+    read = []
+    forward = decoder.forward
+    prompts = make_prompts(9)
+    expected = generate(decoder, prompts, Sampling(max_new_tokens=4), eos_id=EOS, samples=2, rows=64)
+    monkeypatch.setattr(decoder, "forward", lambda ids, *rest: read.append(len(ids)) or forward(ids, *rest))
+    again = generate(decoder, prompts, Sampling(max_new_tokens=4), eos_id=EOS, samples=2, rows=64)
+    assert max(read) <= 20 and len(read) > 2
+    assert tokens_of(again) == tokens_of(expected)
+
+
+def test_a_stop_string_is_found_across_tokens_and_trimmed_from_the_text(decoder):
+    prompts = make_prompts(6)
+    sampling = Sampling(max_new_tokens=20)
+    free = generate(decoder, prompts, sampling, eos_id=None, seeds=5, decode=letters)
+    stops = [free[0][0].text[6:9], free[3][0].text[10:12]]
+    results = generate(decoder, prompts, sampling, eos_id=None, seeds=5, decode=letters, stop=stops, rows=4)
+    for (whole,), (cut,) in zip(free, results):
+        ends = {whole.text.find(stop) + len(stop) for stop in stops if stop in whole.text}
+        if ends:
+            end = min(ends)
+            assert cut.stopped_by == "stop" and not cut.ended
+            assert cut.ids == whole.ids[:end]
+            stop = next(stop for stop in stops if whole.text[:end].endswith(stop))
+            assert cut.text == whole.text[: end - len(stop)]
+        else:
+            assert (cut.ids, cut.text, cut.stopped_by) == (whole.ids, whole.text, "length")
+    assert results[0][0].stopped_by == results[3][0].stopped_by == "stop"
+
+
+def test_stop_strings_that_cannot_work_are_refused(decoder):
+    with pytest.raises(ValueError, match="decode"):
+        generate(decoder, [[5]], Sampling(), eos_id=EOS, stop=["x"])
+    with pytest.raises(ValueError, match="not empty"):
+        generate(decoder, [[5]], Sampling(), eos_id=EOS, stop=[""], decode=letters)
+
+
+def test_every_token_is_told_of_as_it_comes(decoder):
+    heard: dict[tuple[int, int], list[int]] = {}
+    results = generate(
+        decoder,
+        make_prompts(5),
+        Sampling(max_new_tokens=8),
+        eos_id=EOS,
+        samples=2,
+        rows=3,
+        on_token=lambda prompt, sample, token: heard.setdefault((prompt, sample), []).append(token),
+    )
+    assert heard == {(i, k): c.ids for i, row in enumerate(results) for k, c in enumerate(row)}
+
+
+def test_the_mode_of_the_model_is_restored_and_it_can_still_be_trained():
+    decoder = make_decoder().train()
+    frozen = next(module for module in decoder.children())
+    frozen.eval()
+    generate(decoder, [[5, 6]], Sampling(max_new_tokens=3), eos_id=None)
+    assert decoder.training and not frozen.training
+    loss = decoder.logits(decoder(torch.tensor([5, 6, 7]), Layout.of([3]))).square().mean()
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in decoder.parameters())
+
+
+def test_dropout_is_off_while_generating():
+    decoder = make_decoder(replace(MODERN, dropout=0.5)).train()
+    results = [generate(decoder, [[5, 6]], Sampling(temperature=0, max_new_tokens=10), eos_id=None) for _ in range(3)]
+    assert tokens_of(results[0]) == tokens_of(results[1]) == tokens_of(results[2])
+
+
+def test_a_model_that_diverged_is_named_as_such():
+    decoder = make_decoder()
+    with torch.no_grad():
+        decoder.unembedding.fill_(float("nan"))
+    with pytest.raises(InputError, match="nan"):
+        generate(decoder, [[5]], Sampling(), eos_id=EOS)
+    assert not decoder.training
+
+
+def test_half_precision_generates_with_a_half_precision_cache(decoder):
+    sampling = Sampling(max_new_tokens=12)
+    prompts = make_prompts(4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        results = generate(decoder, prompts, sampling, eos_id=None)
+    for prompt, (completion,) in zip(prompts, results):
+        logits = full_logits(decoder, [*prompt, *completion.ids])[len(prompt) - 1 : -1]
+        expected = logits.log_softmax(-1).gather(-1, torch.tensor(completion.ids)[:, None])[:, 0]
+        assert torch.tensor(completion.logps).allclose(expected, atol=0.2)
+
+
+def test_a_stream_is_the_answer_of_generate_in_pieces(decoder):
+    sampling = Sampling(max_new_tokens=20)
+    whole = generate(decoder, [[5, 6]], sampling, eos_id=EOS, seeds=[9], decode=letters)[0][0]
+    decoder.train()
+    stream = Stream(decoder, [5, 6], sampling, eos_id=EOS, seed=9, decode=letters)
+    pieces = list(stream)
+    assert decoder.training and not torch.is_inference_mode_enabled()
+    decoder.eval()
+    assert stream.completion == whole
+    assert "".join(pieces) == whole.text
+    assert len(pieces) > 5
+
+
+def test_a_stream_holds_back_what_may_become_a_stop_string(decoder):
+    sampling = Sampling(max_new_tokens=20)
+    whole = generate(decoder, [[5, 6]], sampling, eos_id=None, seeds=[9], decode=letters)[0][0]
+    stop = whole.text[8:12]
+    stream = Stream(decoder, [5, 6], sampling, eos_id=None, seed=9, decode=letters, stop=[stop])
+    pieces = list(stream)
+    assert "".join(pieces) == stream.completion.text == whole.text[: whole.text.index(stop)]
+    assert stream.completion.stopped_by == "stop"
+    never = Stream(decoder, [5, 6], sampling, eos_id=None, seed=9, decode=letters, stop=[whole.text[-2:] + "!"])
+    assert "".join(never) == whole.text
+
+
+def test_a_stream_left_early_restores_the_mode(decoder):
+    decoder.train()
+    iterator = iter(Stream(decoder, [5, 6], Sampling(), eos_id=None, decode=letters))
+    next(iterator)
+    iterator.close()
+    assert decoder.training
+    decoder.eval()
+
+
+def utf8(ids: list[int]) -> str:
+    return bytes(ids).decode("utf-8", errors="replace")
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text(max_size=60))
+def test_growing_text_never_shows_half_a_character(text):
+    text = text.replace("\ufffd", "").encode("utf-8", "ignore").decode()
+    growing = GrowingText(utf8)
+    for byte in text.encode():
+        growing.push(byte)
+        assert text.startswith(growing.text)
+    assert growing.text == text
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.binary(max_size=80))
+def test_growing_text_of_broken_bytes_lags_by_at_most_the_open_character(data):
+    growing = GrowingText(utf8)
+    for i, byte in enumerate(data):
+        growing.push(byte)
+        whole = utf8(list(data[: i + 1]))
+        assert whole.startswith(growing.text)
+        assert len(whole) - len(growing.text) <= 3
+
+
+def test_growing_text_decodes_a_window_and_not_everything():
+    longest = []
+    growing = GrowingText(lambda ids: longest.append(len(ids)) or letters(ids))
+    for _ in range(200):
+        growing.push(5)
+    assert growing.text == "f" * 200
+    assert max(longest) < 25

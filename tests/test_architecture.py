@@ -1,0 +1,134 @@
+"""The drawing in docs/design.md as assertions: who may import whom, how long a stage may be, that every module is tested."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "amenable"
+
+# lower numbers are further down; a package imports only packages below it
+LAYERS = {
+    "functional": 0,
+    "models": 1,
+    "text": 1,
+    "data": 1,
+    "generation": 2,
+    "feedback": 2,
+    "world": 2,
+    "train": 2,
+    "stages": 3,
+    "serve": 3,
+    "recipes": 4,
+    "cli": 5,
+    "__main__": 6,
+}
+SIBLINGS = {("text", "data"), ("feedback", "data"), ("recipes", "stages")}
+"""the few imports within a layer: a conversation is made of data's messages"""
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
+SOURCES = [path for path in MODULES if path.parent.name in ("stages",)]
+
+
+def imports(path: Path) -> set[str]:
+    """Every module a file imports, at the top or inside a function."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def package_of(name: str) -> str | None:
+    parts = name.split(".")
+    return parts[1] if parts[0] == "amenable" and len(parts) > 1 else None
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path: Path) -> None:
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if own == "errors":
+        assert not [name for name in imports(path) if name.startswith("amenable")]
+        return
+    for name in imports(path):
+        other = package_of(name)
+        if other in (None, "errors", "__version__", own):
+            continue
+        assert LAYERS[other] < LAYERS[own] or (own, other) in SIBLINGS, f"{own} imports {name}"
+
+
+def test_functional_knows_tensors_only() -> None:
+    for path in (PACKAGE / "functional").glob("*.py"):
+        for name in imports(path):
+            top = name.split(".")[0]
+            assert top in {"torch", "math", "__future__", "collections", "typing", "itertools", "dataclasses"} or (
+                name.startswith("amenable.functional")
+            ), f"{path.name} imports {name}"
+        assert not re.search(r"\bconfig\b", path.read_text("utf-8"), re.IGNORECASE), f"{path.name} speaks of a config"
+
+
+def test_stages_import_no_stage() -> None:
+    for path in (PACKAGE / "stages").glob("*.py"):
+        assert not [name for name in imports(path) if name.startswith("amenable.stages")], path.name
+
+
+def test_stages_are_short() -> None:
+    for path in (PACKAGE / "stages").glob("*.py"):
+        assert len(path.read_text("utf-8").splitlines()) < 300, f"{path.name} is too long for one idea"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_stage_has_config_and_run_in_order(path: Path) -> None:
+    tree = ast.parse(path.read_text("utf-8"))
+    names = [node.name for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
+    assert ast.get_docstring(tree), "a stage opens with what it does, its equations and papers"
+    assert names.index("Config") < names.index("run")
+    functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    assert functions[0] == "run", "run comes first, its helpers below in the order it calls them"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_module_has_its_test(path: Path) -> None:
+    if path.name == "__main__.py":
+        return
+    relative = path.relative_to(PACKAGE)
+    assert (ROOT / "tests" / relative.parent / f"test_{relative.name}").exists(), f"no test of {relative}"
+
+
+def test_nothing_imports_cuda_or_does_work_at_import() -> None:
+    for path in MODULES:
+        for node in ast.parse(path.read_text("utf-8")).body:
+            assert isinstance(
+                node, (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.ClassDef, ast.FunctionDef, ast.Expr, ast.If)
+            ), f"{path.name} does something when imported (line {node.lineno})"
+            if isinstance(node, ast.If):
+                condition = ast.unparse(node.test)
+                assert condition in ("__name__ == '__main__'", "TYPE_CHECKING"), f"{path.name} line {node.lineno}"
+            if isinstance(node, ast.Expr):
+                assert isinstance(node.value, ast.Constant), f"{path.name} line {node.lineno} calls something"
+
+
+def test_every_path_in_the_readme_exists() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    named = set(re.findall(r"`((?:amenable|tests|docs|benchmarks)/[\w./-]+)`", text))
+    named |= {path for path in re.findall(r"\]\(([\w./-]+)\)", text) if not path.startswith("http")}
+    assert named, "the README names the files that do the work"
+    for path in named:
+        assert (ROOT / path).exists(), f"README names {path}"
+
+
+def test_every_configuration_field_is_read() -> None:
+    """A documented option that nothing reads is a lie."""
+    for path in (PACKAGE / "stages").glob("[a-z]*.py"):
+        tree = ast.parse(path.read_text("utf-8"))
+        config = next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Config"), None)
+        if config is None:
+            continue
+        fields = [node.target.id for node in config.body if isinstance(node, ast.AnnAssign)]
+        text = path.read_text("utf-8")
+        for name in fields:
+            assert re.search(rf"(config|self)\.{name}\b", text), f"{path.name}: nothing reads '{name}'"
