@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
@@ -192,9 +192,9 @@ class Slots:
             self.seen = torch.zeros(self.size, decoder.config.vocab_size, dtype=torch.bool, device=self.device)
 
     def advance(self) -> list[tuple[Job, Completion]]:
-        """Fill free rows if it is time to, else step those that run; returns the answers that ended by it."""
+        """Fill the free rows once an eighth is free, else step those that run; the answers that ended by it."""
         free = self.size - len(self.jobs)
-        if self.waiting and (free >= max(1, self.size // 4) or free >= len(self.waiting)):
+        if self.waiting and (free >= max(1, self.size // 8) or free >= len(self.waiting)):
             return self.admit(free)
         if not self.waiting:
             self.close_up()
@@ -432,7 +432,7 @@ class Stream:
         self.stop = tuple(stop)
         self.completion: Completion | None = None
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Generator[str, None, None]:
         shown = 0
         with evaluating(self.decoder):
             slots = self.open()

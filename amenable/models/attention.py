@@ -71,8 +71,8 @@ def attend_rows(layout: Layout, dropout: float, layer: int, q: Tensor, k: Tensor
         return causal(q, k, v, len(layout.lengths), layout.longest, dropout)
     padding = layout.padding
     q, k, v = (Pad.apply(x, padding.tokens, padding.slots) for x in (q, k, v))
-    parts = zip(*(x.split(padding.sizes) for x in (q, k, v)), padding.buckets)
-    outs = [causal(*part, *bucket, dropout) for *part, bucket in parts]
+    parts = zip(padding.buckets, *(x.split(padding.sizes) for x in (q, k, v)))
+    outs = [causal(q, k, v, rows, length, dropout) for (rows, length), q, k, v in parts]
     return Unpad.apply(torch.cat(outs) if len(outs) > 1 else outs[0], padding.slots)
 
 
@@ -80,7 +80,8 @@ def causal(q: Tensor, k: Tensor, v: Tensor, rows: int, length: int, dropout: flo
     """Rows of one length, one after another: [rows * length, H, W] -> [rows * length, H W]."""
     q, k, v = (x.unflatten(0, (rows, length)).transpose(1, 2) for x in (q, k, v))
     grouped = q.shape[1] != k.shape[1]
-    out = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, enable_gqa=grouped)
+    with torch.autocast(q.device.type, enabled=False):
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, enable_gqa=grouped)
     return out.transpose(1, 2).reshape(rows * length, -1)
 
 
@@ -91,7 +92,7 @@ def varlen(layout: Layout, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
     bounds, longest = layout.offsets, layout.longest
     out = varlen_attn(q, k, v, bounds, bounds, longest, longest, window_size=(-1, 0))
-    return out.flatten(1)
+    return out.flatten(1)  # type: ignore[union-attr]
 
 
 class Pad(torch.autograd.Function):
@@ -124,7 +125,7 @@ class Unpad(torch.autograd.Function):
 
 
 def prefill_rows(cache: Cache, rows: Tensor, layout: Layout, inside: Attend) -> Attend:
-    """Attention inside the batch that also leaves its keys and values in the cache; rows [N] is each token's cache row."""
+    """Attention inside the batch that leaves its keys and values in the cache; rows [N]: each token's cache row."""
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         cache.write(layer, rows, layout.positions, k, v)
@@ -148,7 +149,8 @@ def step_rows(cache: Cache, rows: Tensor | None, lengths: Tensor) -> Attend:
         cache.write(layer, index, lengths, k, v)
         keys, values = cache.read(layer, lengths.numel() if rows is None else rows, longest)
         queries = q.unflatten(1, (k.shape[1], -1)).to(keys.dtype)
-        out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+        with torch.autocast(q.device.type, enabled=False):  # else the whole cache is cast at every step
+            out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
         return out.flatten(1).to(q.dtype)
 
     return attend

@@ -42,7 +42,7 @@ class Cache:
         self.values[layer][rows, :, places] = values.to(self.values[layer].dtype)
 
     def read(self, layer: int, rows: Tensor | int, longest: int) -> tuple[Tensor, Tensor]:
-        """Keys and values [R, kv_heads, longest, head_width] of the first `rows` rows (a view) or of rows [R] (a copy)."""
+        """Keys and values [R, kv_heads, longest, head_width]: a view of the first `rows`, or a copy of rows [R]."""
         keys, values = self.keys[layer], self.values[layer]
         if isinstance(rows, int):
             return keys[:rows, :, :longest], values[:rows, :, :longest]

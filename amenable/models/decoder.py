@@ -68,8 +68,8 @@ class Decoder(nn.Module):
     def forward(self, ids: Tensor, layout: Layout, cache: Cache | None = None, rows: Tensor | None = None) -> Tensor:
         """Hidden states after the final norm, ids [N] -> [N, D].
 
-        With a cache this is a prefill: row b of the batch fills cache row rows[b] (None: row b) from its slot 0 on; what
-        that cache row held before is forgotten. Raises InputError for a row longer than the context or the cache.
+        With a cache this is a prefill: row b of the batch fills cache row rows[b] (None: row b) from its slot 0 on;
+        what that cache row held before is forgotten. Raises InputError for a row longer than the context or the cache.
         """
         if ids.numel() != layout.tokens:
             raise ValueError(f"{ids.numel()} ids for a layout of {layout.tokens} tokens")
@@ -94,7 +94,8 @@ class Decoder(nn.Module):
         """
         lengths = cache.lengths[: ids.numel()] if rows is None else cache.lengths.index_select(0, rows)
         if int(lengths.max()) >= cache.length:
-            raise InputError(f"cache row is full: it holds {cache.length} tokens", how="make the cache longer")
+            full = int(lengths.argmax()) if rows is None else int(rows[lengths.argmax()])
+            raise InputError(f"cache row {full} is full: it holds {cache.length} tokens", how="make the cache longer")
         hidden = self.run(ids, lengths, step_rows(cache, rows, lengths))
         cache.lengths[slice(ids.numel()) if rows is None else rows] = lengths + 1
         return hidden
@@ -157,12 +158,16 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rotation: Rotation | None, attend: Attend) -> Tensor:
         """[N, D] -> [N, D]."""
-        q, k, v = self.qkv(x).unflatten(-1, (sum(self.sizes), self.width)).split(self.sizes, dim=1)
+        heads = self.qkv(x).unflatten(-1, (sum(self.sizes), self.width))
+        dtype = heads.dtype
+        if heads.device.type == "cpu":  # where bf16 products are fast, fp32 attention still beats bf16 attention
+            heads = heads.float()
+        q, k, v = heads.split(self.sizes, dim=1)
         if self.query_norm is not None and self.key_norm is not None:
             q, k = self.query_norm(q), self.key_norm(k)
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
-        return self.out(attend(self.index, q, k, v))
+        return self.out(attend(self.index, q, k, v).to(dtype))
 
 
 class Mlp(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +16,13 @@ class ScalarModel(nn.Module):
     """A decoder whose unembedding is a linear layer to one number.
 
     A critic reads the number at every token; a reward model reads it at the last token of a row,
-    `values[layout.ends]`, which has seen the whole row.
+    `values[layout.ends]`, which has seen the whole row. The decoder becomes part of the model (it is not copied) and
+    loses an unembedding of its own, which nothing would use.
     """
 
     def __init__(self, decoder: Decoder):
         super().__init__()
+        decoder.output, decoder.config = None, replace(decoder.config, tied=True)
         self.decoder = decoder
         device = decoder.token_embedding.weight.device
         self.score = nn.utils.skip_init(nn.Linear, decoder.config.width, 1, device=device)
@@ -28,14 +31,14 @@ class ScalarModel(nn.Module):
 
     @classmethod
     def from_decoder(cls, decoder: Decoder, generator: torch.Generator) -> ScalarModel:
-        """Put a new head on a trained decoder, which becomes part of the model (it is not copied)."""
+        """Put a new head on a trained decoder, which becomes part of the model."""
         model = cls(decoder)
         model.init_score(generator)
         return model
 
     @torch.no_grad()
     def init_score(self, generator: torch.Generator) -> None:
-        """Weight N(0, 1 / (D + 1)), a deviation of 1 / sqrt(D + 1), and bias 0 (Stiennon et al., 2020, by their code)."""
+        """Weight with standard deviation 1 / sqrt(D + 1), bias 0 (Stiennon et al., 2020, by their code)."""
         weight = self.score.weight
         weight.copy_(normal(weight.shape, 1 / math.sqrt(weight.shape[1] + 1), generator))
         self.score.bias.zero_()

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MAX_BUCKETS = 4
-BUCKET_COST = 40_000.0
+MAX_BUCKETS = 8
+BUCKET_COST = 5_000.0
 """what one more bucket costs, in query-key pairs"""
-SLOT_COST = 25.0
+SLOT_COST = 10.0
 """what one padded slot costs besides its pairs, in query-key pairs"""
 
 
@@ -50,7 +50,7 @@ class Layout:
         rows = np.repeat(np.arange(len(counts)), counts)
         positions = np.arange(int(ends[-1])) - starts[rows]
         index = [torch.from_numpy(a).to(device or "cpu") for a in (positions, rows, starts, ends - 1)]
-        return cls(lengths, *index, longest=max(lengths))
+        return cls(lengths, index[0], index[1], index[2], index[3], max(lengths))
 
     @property
     def tokens(self) -> int:
@@ -112,7 +112,8 @@ class Padding:
 def choose_buckets(lengths: np.ndarray) -> list[tuple[int, int]]:
     """Cut rows, sorted by length, into at most MAX_BUCKETS runs of least total cost: [(rows, length), ...].
 
-    A bucket of b rows padded to T costs b (T^2 + SLOT_COST T) + BUCKET_COST; dynamic programming over the lengths that occur.
+    A bucket of b rows padded to T costs b (T^2 + SLOT_COST T) + BUCKET_COST. Dynamic programming over the lengths that
+    occur.
     """
     values, counts = np.unique(lengths, return_counts=True)
     before = np.concatenate([[0], counts.cumsum()])

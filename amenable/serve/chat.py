@@ -32,6 +32,7 @@ from amenable.models.hub import load_decoder
 from amenable.text.chat import PLAIN_STOP, render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import runtime
+from amenable.train.runtime import Machine
 
 COMMAND = re.compile(r"/([a-z]+)(?:\s+(.*))?", re.DOTALL)
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -62,7 +63,7 @@ class Config:
     """the longest answer, in tokens"""
     seed: int = 0
     """the same seed and messages give the same answers"""
-    device: str = "auto"
+    machine: Machine = field(default_factory=Machine)
 
     def __post_init__(self) -> None:
         self.sampling  # noqa: B018 - refuses impossible settings before a model is loaded
@@ -80,12 +81,13 @@ class Config:
 
 def run(config: Config) -> None:
     """Talk until the input ends."""
-    device = runtime.start(config.device).device
+    machine = runtime.start(config.machine)
     folders = [config.model] if config.compare is None else [config.model, config.compare]
-    speakers = [Speaker.load(folder, device) for folder in folders]
+    speakers = [Speaker.load(folder, machine.device) for folder in folders]
     chat = Chat(speakers, config.sampling, config.system, config.seed)
     view: View = Terminal(speakers) if sys.stdin.isatty() and sys.stdout.isatty() else Pipe()
-    converse(chat, view)
+    with machine.autocast():
+        converse(chat, view)
 
 
 def converse(chat: Chat, view: View) -> None:
@@ -117,8 +119,10 @@ class Speaker:
         if not folder.is_dir():
             raise InputError("no such folder", folder, "train a model with 'amenable sft', or give --model")
         decoder, tokenizer = load_decoder(folder, device), Tokenizer.load(folder)
-        if tokenizer.vocab_size > decoder.config.vocab_size:
-            counts = f"{tokenizer.vocab_size} tokens, the model knows {decoder.config.vocab_size}"
+        # a tokenizer may have been given control tokens that its model never saw; words it must all know
+        words = tokenizer.vocab_size - len(tokenizer.control_ids)
+        if words > decoder.config.vocab_size:
+            counts = f"{words} tokens, and the model knows {decoder.config.vocab_size}"
             raise InputError(f"tokenizer and model do not belong together: it has {counts}", folder)
         return cls(str(folder), decoder, tokenizer)
 
@@ -134,6 +138,8 @@ class Speaker:
         dropped = 0
         while True:
             ids = render_prompt(self.tokenizer, (*system, *self.turns[dropped:], message))
+            if max(ids) >= self.decoder.config.vocab_size:
+                raise InputError(f"token {max(ids)} of the message is unknown to the model", self.name)
             if len(ids) + room <= context:
                 return ids, dropped
             if dropped >= len(self.turns):

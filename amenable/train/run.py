@@ -96,7 +96,7 @@ class Run:
             finally:
                 self.log.close()
 
-    def record(self, step: int, tokens: int = 0, show: tuple[str, ...] = ("loss",), **values: Any) -> None:
+    def record(self, step: int, tokens: int = 0, show: tuple[str, ...] = ("loss",), /, **values: Any) -> None:
         """One row of metrics.jsonl; the named ones are shown beside the bar."""
         self.metrics = values
         self.log.row(step, values)

@@ -1,0 +1,1 @@
+"""The closed world: a town no model has seen, with everything that RLHF needs and the truth of every answer."""

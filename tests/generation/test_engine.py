@@ -51,6 +51,24 @@ def full_logits(decoder: Decoder, ids: list[int]) -> torch.Tensor:
         return decoder.logits(decoder(torch.tensor(ids), Layout.of([len(ids)])))
 
 
+def text_of(completion: Completion | None) -> str:
+    assert completion is not None and completion.text is not None
+    return completion.text
+
+
+def count_tokens_read(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many tokens each call of the decoder reads from now on."""
+    read: list[int] = []
+    forward = decoder.forward
+
+    def counted(ids, *rest):
+        read.append(len(ids))
+        return forward(ids, *rest)
+
+    monkeypatch.setattr(decoder, "forward", counted)
+    return read
+
+
 def tokens_of(results: list[list[Completion]]) -> list[list[list[int]]]:
     return [[completion.ids for completion in row] for row in results]
 
@@ -176,9 +194,7 @@ def test_a_longer_limit_continues_the_same_answer(decoder):
 
 
 def test_each_prompt_is_read_once_for_all_its_samples(decoder, monkeypatch):
-    read = []
-    forward = decoder.forward
-    monkeypatch.setattr(decoder, "forward", lambda ids, *rest: read.append(len(ids)) or forward(ids, *rest))
+    read = count_tokens_read(decoder, monkeypatch)
     prompts = make_prompts(5)
     generate(decoder, prompts, Sampling(max_new_tokens=3), eos_id=None, samples=4, rows=20)
     assert sum(read) == sum(map(len, prompts))
@@ -186,11 +202,9 @@ def test_each_prompt_is_read_once_for_all_its_samples(decoder, monkeypatch):
 
 def test_long_sets_of_prompts_are_read_in_portions(decoder, monkeypatch):
     monkeypatch.setattr("amenable.generation.engine.PREFILL_TOKENS", 20)
-    read = []
-    forward = decoder.forward
     prompts = make_prompts(9)
     expected = generate(decoder, prompts, Sampling(max_new_tokens=4), eos_id=EOS, samples=2, rows=64)
-    monkeypatch.setattr(decoder, "forward", lambda ids, *rest: read.append(len(ids)) or forward(ids, *rest))
+    read = count_tokens_read(decoder, monkeypatch)
     again = generate(decoder, prompts, Sampling(max_new_tokens=4), eos_id=EOS, samples=2, rows=64)
     assert max(read) <= 20 and len(read) > 2
     assert tokens_of(again) == tokens_of(expected)
@@ -200,16 +214,17 @@ def test_a_stop_string_is_found_across_tokens_and_trimmed_from_the_text(decoder)
     prompts = make_prompts(6)
     sampling = Sampling(max_new_tokens=20)
     free = generate(decoder, prompts, sampling, eos_id=None, seeds=5, decode=letters)
-    stops = [free[0][0].text[6:9], free[3][0].text[10:12]]
+    stops = [text_of(free[0][0])[6:9], text_of(free[3][0])[10:12]]
     results = generate(decoder, prompts, sampling, eos_id=None, seeds=5, decode=letters, stop=stops, rows=4)
     for (whole,), (cut,) in zip(free, results):
-        ends = {whole.text.find(stop) + len(stop) for stop in stops if stop in whole.text}
+        text = text_of(whole)
+        ends = {text.find(stop) + len(stop) for stop in stops if stop in text}
         if ends:
             end = min(ends)
             assert cut.stopped_by == "stop" and not cut.ended
             assert cut.ids == whole.ids[:end]
-            stop = next(stop for stop in stops if whole.text[:end].endswith(stop))
-            assert cut.text == whole.text[: end - len(stop)]
+            stop = next(stop for stop in stops if text[:end].endswith(stop))
+            assert cut.text == text[: end - len(stop)]
         else:
             assert (cut.ids, cut.text, cut.stopped_by) == (whole.ids, whole.text, "length")
     assert results[0][0].stopped_by == results[3][0].stopped_by == "stop"
@@ -289,13 +304,14 @@ def test_a_stream_is_the_answer_of_generate_in_pieces(decoder):
 def test_a_stream_holds_back_what_may_become_a_stop_string(decoder):
     sampling = Sampling(max_new_tokens=20)
     whole = generate(decoder, [[5, 6]], sampling, eos_id=None, seeds=[9], decode=letters)[0][0]
-    stop = whole.text[8:12]
+    text = text_of(whole)
+    stop = text[8:12]
     stream = Stream(decoder, [5, 6], sampling, eos_id=None, seed=9, decode=letters, stop=[stop])
     pieces = list(stream)
-    assert "".join(pieces) == stream.completion.text == whole.text[: whole.text.index(stop)]
-    assert stream.completion.stopped_by == "stop"
-    never = Stream(decoder, [5, 6], sampling, eos_id=None, seed=9, decode=letters, stop=[whole.text[-2:] + "!"])
-    assert "".join(never) == whole.text
+    assert "".join(pieces) == text_of(stream.completion) == text[: text.index(stop)]
+    assert stream.completion and stream.completion.stopped_by == "stop"
+    never = Stream(decoder, [5, 6], sampling, eos_id=None, seed=9, decode=letters, stop=[text[-2:] + "!"])
+    assert "".join(never) == text
 
 
 def test_a_stream_left_early_restores_the_mode(decoder):
@@ -334,8 +350,13 @@ def test_growing_text_of_broken_bytes_lags_by_at_most_the_open_character(data):
 
 
 def test_growing_text_decodes_a_window_and_not_everything():
-    longest = []
-    growing = GrowingText(lambda ids: longest.append(len(ids)) or letters(ids))
+    longest: list[int] = []
+
+    def decode(ids: list[int]) -> str:
+        longest.append(len(ids))
+        return letters(ids)
+
+    growing = GrowingText(decode)
     for _ in range(200):
         growing.push(5)
     assert growing.text == "f" * 200

@@ -1,0 +1,116 @@
+"""Which rows make a batch, and a batch as flat tensors.
+
+The order of data is a function of (seed, epoch) and nothing else, so a step number is the whole data cursor: a run that
+goes on after a stop sees what it would have seen. Nothing is padded: a batch of B rows is one vector `ids [N]` with
+the rows one after another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, chain
+
+import torch
+from torch import Tensor
+
+
+def shuffled(n: int, seed: int, epoch: int) -> list[int]:
+    """A permutation of range(n); other epochs and other seeds have unrelated ones."""
+    digest = hashlib.blake2b(f"{seed}/{epoch}".encode(), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
+    return torch.randperm(n, generator=generator).tolist()
+
+
+def by_rows(n: int, size: int, seed: int, epoch: int) -> list[list[int]]:
+    """Shuffled batches of `size` rows; the last one has what is left. Every row is in exactly one batch."""
+    if size < 1:
+        raise ValueError(f"a batch of {size} rows")
+    order = shuffled(n, seed, epoch)
+    return [order[start : start + size] for start in range(0, n, size)]
+
+
+def by_tokens(lengths: Sequence[int], budget: int, order: Sequence[int]) -> list[list[int]]:
+    """Rows in the given order, in batches of at most `budget` tokens; a row longer than that is a batch of its own."""
+    if budget < 1:
+        raise ValueError(f"a budget of {budget} tokens")
+    batches: list[list[int]] = []
+    used = budget
+    for row in order:
+        if batches and used + lengths[row] <= budget:
+            batches[-1].append(row)
+            used += lengths[row]
+        else:
+            batches.append([row])
+            used = lengths[row]
+    return batches
+
+
+def sorted_by_length(lengths: Sequence[int], budget: int, seed: int, epoch: int) -> list[list[int]]:
+    """Batches of rows of similar length under a token budget, in shuffled order.
+
+    Rows of equal length change their company from epoch to epoch.
+    """
+    order = sorted(shuffled(len(lengths), seed, epoch), key=lambda row: lengths[row])
+    batches = by_tokens(lengths, budget, order)
+    return [batches[i] for i in shuffled(len(batches), seed, epoch)]
+
+
+def microbatches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Neighbouring rows together, at most `max_tokens` a part (a longer row is a part of its own); order is kept."""
+    return by_tokens(lengths, max_tokens, range(len(lengths)))
+
+
+def chunk_documents(documents: Sequence[Sequence[int]], context: int) -> list[list[int]]:
+    """Cut documents into pieces of at most `context` tokens; each token but a document's first is predicted once.
+
+    A piece begins with the last token of the piece before: the first token of a row has nothing to be predicted from.
+    """
+    if context < 2:
+        raise ValueError(f"a context of {context} tokens leaves nothing to predict")
+    step = context - 1
+    return [
+        list(document[start : start + context]) for document in documents for start in range(0, len(document) - 1, step)
+    ]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B rows one after another, N tokens in all."""
+
+    ids: Tensor
+    """[N] token ids"""
+    lengths: tuple[int, ...]
+    """tokens of each row; they sum to N"""
+    trained: Tensor
+    """[N] bool, True where the loss counts the prediction of this token"""
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        return Batch(self.ids.to(device), self.lengths, self.trained.to(device))
+
+
+def collate(rows: Sequence[tuple[Sequence[int], Sequence[bool]]]) -> Batch:
+    """One batch of rows (ids, trained). An empty row, or two lists of different lengths, is an error."""
+    for place, (ids, trained) in enumerate(rows):
+        if not len(ids) or len(ids) != len(trained):
+            raise ValueError(f"row {place} has {len(ids)} ids and {len(trained)} marks")
+    return Batch(
+        ids=torch.tensor(list(chain.from_iterable(ids for ids, _ in rows)), dtype=torch.long),
+        lengths=tuple(len(ids) for ids, _ in rows),
+        trained=torch.tensor(list(chain.from_iterable(trained for _, trained in rows)), dtype=torch.bool),
+    )
+
+
+def targets(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Where each trained token is predicted, index [M], and which token it is [M].
+
+    Token i is predicted from the state at i - 1, inside its own row. A row's first token has no such state: to train it
+    is an error.
+    """
+    starts = torch.tensor(list(accumulate(batch.lengths[:-1], initial=0)), device=batch.ids.device)
+    if batch.trained.index_select(0, starts).any():
+        raise ValueError("the first token of a row is marked as trained, but nothing comes before it")
+    index = batch.trained.nonzero().squeeze(1)
+    return index - 1, batch.ids.index_select(0, index)

@@ -1,0 +1,333 @@
+"""Read data: a file, a folder of files, several of them, or a data set of the Hub.
+
+Files are .parquet, .jsonl, .json and .txt, the last three also with .gz. A row that cannot be used is reported with
+file, line and reason; a file in which no row can be used is an error, before any work is done. Which columns make which
+example is said in `columns.py`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import gzip
+import json
+import re
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
+
+from amenable.data import columns
+from amenable.data.batches import shuffled
+from amenable.data.types import Demonstration, Labelled, Message, Prompt, Ranking, Text
+from amenable.errors import InputError
+
+T = TypeVar("T")
+Source: TypeAlias = str | Path | Sequence[str | Path]
+OnBad: TypeAlias = Literal["report", "stop"]
+
+SUFFIXES = (".jsonl", ".json", ".parquet", ".txt")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+PAGE = 20_000
+"""characters after which a long .txt file is cut at the next blank line"""
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A row that was not used, and why. Lines (in .json and .parquet, rows) count from 1."""
+
+    file: str
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} {self.reason}"
+
+
+@dataclass(frozen=True)
+class Loaded(Generic[T]):
+    """The rows that can be used, and those that cannot."""
+
+    rows: list[T]
+    rejected: list[Rejected]
+    files: tuple[str, ...]
+
+    def report(self) -> str:
+        """One line: how many rows, of how many files, how many rejected, and the first of these."""
+        files = "1 file" if len(self.files) == 1 else f"{len(self.files)} files"
+        first = f" (first: {self.rejected[0]})" if self.rejected else ""
+        return f"{len(self.rows)} rows from {files}, {len(self.rejected)} rejected{first}"
+
+
+def read_texts(path: Source, *, limit: int | None = None, on_bad: OnBad = "report") -> Loaded[Text]:
+    """Documents of raw text: the column `text`, or .txt files.
+
+    A .txt file is one document, or several between lines that say <|endoftext|>; a long one is cut at blank lines, into
+    pages of some 20 000 characters.
+
+    limit: read no more than so many rows. on_bad: "stop" makes the first bad row an error. This holds for all readers.
+    """
+    return _read(path, columns.text, limit, on_bad)
+
+
+def read_demonstrations(path: Source, *, limit: int | None = None, on_bad: OnBad = "report") -> Loaded[Demonstration]:
+    """Conversations that end with the assistant: messages, prompt and completion, Alpaca, ShareGPT, problems."""
+    return _read(path, columns.demonstration, limit, on_bad)
+
+
+def read_prompts(path: Source, *, limit: int | None = None, on_bad: OnBad = "report") -> Loaded[Prompt]:
+    """Conversations that wait for the assistant; of demonstrations and preferences, what comes before the answer."""
+    return _read(path, columns.prompt, limit, on_bad)
+
+
+def read_rankings(path: Source, *, limit: int | None = None, on_bad: OnBad = "report") -> Loaded[Ranking]:
+    """Preferences: chosen and rejected, or K completions with their ranks."""
+    return _read(path, columns.ranking, limit, on_bad)
+
+
+def read_labelled(path: Source, *, limit: int | None = None, on_bad: OnBad = "report") -> Loaded[Labelled]:
+    """Unpaired preferences: prompt, completion, and a label that says whether it is wanted."""
+    return _read(path, columns.labelled, limit, on_bad)
+
+
+def split_holdout(rows: Sequence[T], fraction: float, seed: int) -> tuple[list[T], list[T]]:
+    """(training, held out), each in the given order; about `fraction` of the rows are held out, and at least one.
+
+    Rows that begin with the same words of a user stay together, so that no held-out prompt is trained on. Where all
+    rows begin the same, they are divided one by one.
+    """
+    if not 0 < fraction < 1:
+        raise InputError(f"a share of {fraction} to hold out", how="it must lie between 0 and 1")
+    if len(rows) < 2:
+        raise InputError(f"{len(rows)} rows cannot be divided", how="give more rows, or held-out ones of their own")
+    groups: dict[Any, list[int]] = defaultdict(list)
+    for i, row in enumerate(rows):
+        groups[_opening(row)].append(i)
+    parts: list[list[int]] = list(groups.values()) if len(groups) > 1 else [[i] for i in range(len(rows))]
+    wanted = min(max(1, round(fraction * len(rows))), len(rows) - 1)
+    held: set[int] = set()
+    order = shuffled(len(parts), seed, 0)
+    for part in (parts[i] for i in order):
+        if len(held) + len(part) <= wanted:
+            held.update(part)
+    if not held:
+        held.update(parts[min(order, key=lambda i: len(parts[i]))])
+    return [row for i, row in enumerate(rows) if i not in held], [rows[i] for i in sorted(held)]
+
+
+def _opening(row: Any) -> Any:
+    """What a row begins with: its text, or its turns before the assistant first speaks."""
+    if isinstance(row, Text):
+        return row.text
+    messages: Sequence[Message] = row.messages if hasattr(row, "messages") else getattr(row, "prompt", ())
+    roles = [message.role for message in messages]
+    return tuple(messages[: roles.index("assistant")] if "assistant" in roles else messages) or id(row)
+
+
+def _read(path: Source, parse: Callable[[columns.Row, str], T], limit: int | None, on_bad: OnBad) -> Loaded[T]:
+    if limit is not None and limit < 1:
+        raise InputError(f"a limit of {limit} rows", how="it must be 1 or more")
+    used: list[T] = []
+    rejected: list[Rejected] = []
+    read: list[str] = []
+    for file in _files(path):
+        if limit is not None and len(used) >= limit:
+            break
+        usable, bad = _read_file(file, parse, None if limit is None else limit - len(used), on_bad)
+        if not usable:
+            lines = {row.reason: row.line for row in reversed(bad)}
+            reasons = "; ".join(f"line {line}: {reason}" for reason, line in reversed(list(lines.items())[-3:]))
+            raise InputError(f"no {parse.__name__} can be read ({reasons or 'it is empty'})", str(file))
+        used += usable
+        rejected += bad
+        read.append(str(file))
+    return Loaded(used, rejected, tuple(read))
+
+
+def _read_file(
+    file: Path | str, parse: Callable[[columns.Row, str], T], limit: int | None, on_bad: OnBad
+) -> tuple[list[T], list[Rejected]]:
+    used: list[T] = []
+    rejected: list[Rejected] = []
+    name = Path(file).name if isinstance(file, Path) else file
+    for line, row in _numbered_rows(file, limit):
+        try:
+            if isinstance(row, _BadLine):
+                raise columns.Unusable(str(row))
+            if not isinstance(row, dict):
+                raise columns.Unusable("the row is not an object with columns")
+            example = parse(row, f"{name}:{line}")
+            _require_unicode(row)
+            used.append(example)
+        except columns.Unusable as error:
+            if on_bad == "stop":
+                raise InputError(str(error), f"{file}:{line}") from None
+            rejected.append(Rejected(str(file), line, str(error)))
+        if len(used) == limit:
+            break
+    return used, rejected
+
+
+def _files(path: Source) -> list[Path | str]:
+    """The files of a source, in order; a name of the Hub stays a string."""
+    if not isinstance(path, str | Path):
+        return [file for one in path for file in _files(one)]
+    place = Path(path).expanduser()
+    if place.is_file():
+        return [place]
+    if place.is_dir():
+        files = sorted(file for file in place.rglob("*") if _is_data(file.relative_to(place)) and file.is_file())
+        if not files:
+            raise InputError("no data files in this folder", place, f"data files end in {', '.join(SUFFIXES)} or .gz")
+        return list(files)
+    if HUB_NAME.fullmatch(str(path)) and not place.parent.exists() and not _is_data(place):
+        return [str(path)]
+    raise InputError("no such file or folder", place, _nearest(place))
+
+
+def _is_data(file: Path) -> bool:
+    if any(part.startswith(".") for part in file.parts):
+        return False
+    return (file.with_suffix("") if file.suffix == ".gz" else file).suffix in SUFFIXES
+
+
+def _nearest(place: Path) -> str | None:
+    """A hint at the name that was perhaps meant."""
+    parent, name = place.parent, place.name
+    while not parent.is_dir() and parent != parent.parent:
+        parent, name = parent.parent, parent.name
+    found = difflib.get_close_matches(name, sorted(child.name for child in parent.iterdir()), n=1, cutoff=0.5)
+    return f"the nearest is {parent / found[0]}" if found else f"{parent} is the part that exists"
+
+
+class _BadLine(str):
+    """A line that is no row: the reason."""
+
+
+def _numbered_rows(file: Path | str, limit: int | None) -> Iterator[tuple[int, Any]]:
+    """(line, row) of one file."""
+    if isinstance(file, str):
+        yield from enumerate(_hub_rows(file, limit), start=1)
+        return
+    kind = Path(file.stem).suffix if file.suffix == ".gz" else file.suffix
+    if kind == ".txt":
+        yield from _documents(file)
+    elif kind == ".parquet":
+        yield from enumerate(_parquet_rows(file), start=1)
+    elif kind == ".json":
+        yield from _json_rows(file)
+    elif kind == ".jsonl":
+        yield from _json_lines(file)
+    else:
+        how = f"data files end in {', '.join(SUFFIXES)}, or in one of these and .gz"
+        raise InputError(f"no reader for '{kind or file.name}'", file, how)
+
+
+def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
+    """Numbered lines without their ends; a file that cannot be read to its end is an error."""
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                yield number, (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).rstrip(b"\r\n")
+    except EOFError:
+        raise InputError("the file is cut short", file, "fetch it again") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"damaged, or no gzip file: {error}", file, "fetch it again") from None
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}", file) from None
+
+
+def _json_lines(file: Path) -> Iterator[tuple[int, Any]]:
+    for number, line in _lines(file):
+        if line.strip():
+            yield number, _parse_json(line)
+
+
+def _json_rows(file: Path) -> Iterator[tuple[int, Any]]:
+    """A list of rows, {"data": a list of rows}, one row, or, as many call it .json too, one row a line."""
+    whole = _parse_json(b"\n".join(line for _, line in _lines(file)))
+    if isinstance(whole, _BadLine):
+        yield from _json_lines(file)
+        return
+    if isinstance(whole, dict):
+        whole = whole["data"] if list(whole) == ["data"] else [whole]
+    if not isinstance(whole, list):
+        raise InputError("neither a list of rows nor a row", file)
+    yield from enumerate(whole, start=1)
+
+
+def _parse_json(line: bytes) -> Any:
+    try:
+        return json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return _BadLine(f"not UTF-8 (byte {error.start})")
+    except json.JSONDecodeError as error:
+        return _BadLine(f"not JSON: {error.msg} (column {error.colno})")
+    except (ValueError, RecursionError) as error:
+        return _BadLine(f"not JSON that can be read: {error}")
+
+
+def _documents(file: Path) -> Iterator[tuple[int, Any]]:
+    """The documents of a text file and the lines they begin at."""
+    first, size = 1, 0
+    page: list[str] = []
+    for number, line in _lines(file):
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"not UTF-8 (line {number}, byte {error.start})", file) from None
+        ends = text.strip() == "<|endoftext|>"
+        if ends or (size > PAGE and not text.strip()):
+            if size:
+                yield first, {"text": "\n".join(page)}
+            first, page, size = number + 1, [], 0
+        else:
+            page.append(text)
+            size += len(text)
+    if size:
+        yield first, {"text": "\n".join(page)}
+
+
+def _parquet_rows(file: Path) -> Iterator[Any]:
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise InputError("parquet files need pyarrow", file, "pip install 'amenable[parquet]'") from None
+    try:
+        with pyarrow.parquet.ParquetFile(file) as table:
+            for batch in table.iter_batches(batch_size=1024):
+                yield from batch.to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise InputError(f"not a parquet file: {error}", file) from None
+
+
+def _hub_rows(name: str, limit: int | None) -> Iterator[Any]:
+    """Rows of a data set of the Hub: "owner/name", or "owner/name:split" for another split than train."""
+    try:
+        import datasets
+    except ImportError:
+        how = "if it is a data set of the Hub: pip install 'amenable[hub]'"
+        raise InputError("no such file or folder", name, how) from None
+    repository, _, split = name.partition(":")
+    try:
+        # with a limit the rows are fetched as they are asked for
+        rows = datasets.load_dataset(repository, split=split or "train", streaming=limit is not None)
+        yield from map(dict, rows)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise InputError(f"no such file or folder, and the Hub says: {error}", name) from None
+
+
+def _require_unicode(value: Any) -> None:
+    """JSON can spell half of a surrogate pair, which is no character."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise columns.Unusable("half of a surrogate pair is no text") from None
+    elif isinstance(value, dict):
+        for part in value.values():
+            _require_unicode(part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            _require_unicode(part)

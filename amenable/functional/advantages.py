@@ -1,0 +1,70 @@
+"""Advantages: how much better an action was than what was expected there.
+
+Letters: B rows, T steps, P prompts, K samples. Only numbers come in: no gradient is meant to flow through an advantage.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from amenable.functional.masked import zero_outside
+
+
+def gae(rewards: Tensor, values: Tensor, discounts: Tensor, lam: float, last_value: Tensor) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimation (Schulman et al., 2016, eq. 16): advantages and value targets, [B, T] each.
+
+        delta_t = r_t + discount_t V_{t+1} - V_t      A_t = delta_t + lam discount_t A_{t+1}      target_t = A_t + V_t
+
+    rewards, values, discounts [B, T]; discounts are gamma, or 0 where nothing follows. last_value [B] is the value
+    after the last step.
+    """
+    next_values = torch.cat([values[:, 1:], last_value[:, None]], dim=1)
+    deltas = rewards + discounts * next_values - values
+    advantages, running = torch.zeros_like(deltas), torch.zeros_like(last_value)
+    for t in reversed(range(deltas.shape[1])):
+        advantages[:, t] = running = deltas[:, t] + lam * discounts[:, t] * running
+    return advantages, advantages + values
+
+
+def masked_gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
+    """`gae` over ragged responses: advantages and value targets [B, T], 0 outside the mask. All inputs [B, T].
+
+    Steps outside the mask do not exist: whatever stands there is never read, and a step's next one is the next inside
+    the mask, without a discount for those between (text a tool wrote into an answer). Nothing follows a row's last.
+    """
+    order = torch.argsort(~mask, dim=1, stable=True)  # a row's steps first, in their order
+    exists = mask.gather(1, order)
+    rewards, values = (zero_outside(x, mask).gather(1, order) for x in (rewards, values))
+    follows = torch.cat([exists[:, 1:], torch.zeros_like(exists[:, :1])], dim=1)
+    advantages, targets = gae(rewards, values, gamma * follows.to(rewards.dtype), lam, torch.zeros_like(values[:, 0]))
+    empty = torch.zeros_like(rewards)
+    back = (empty.scatter(1, order, zero_outside(x, exists)) for x in (advantages, targets))
+    return next(back), next(back)
+
+
+def discounted_returns(rewards: Tensor, discounts: Tensor, last_value: Tensor) -> Tensor:
+    """G_t = r_t + discount_t G_{t+1}, with G = last_value [B] after the end: `gae` that expects nothing. [B, T]."""
+    return gae(rewards, torch.zeros_like(rewards), discounts, 1.0, last_value)[0]
+
+
+def rloo_advantages(scores: Tensor) -> Tensor:
+    """A score less the mean of its prompt's others (RLOO; Ahmadian et al., 2024). [P, K] -> [P, K], K >= 2."""
+    size = group_size(scores)
+    return (scores - scores.mean(1, keepdim=True)) * size / (size - 1)
+
+
+def group_advantages(scores: Tensor, epsilon: float = 1e-4) -> Tensor:
+    """(R - mean) / (std + epsilon) within a prompt (GRPO; Shao et al., 2024). [P, K] -> [P, K], K >= 2.
+
+    std divides by K - 1. A prompt whose scores are all equal has advantages 0.
+    """
+    group_size(scores)
+    return (scores - scores.mean(1, keepdim=True)) / (scores.std(1, keepdim=True) + epsilon)
+
+
+def group_size(scores: Tensor) -> int:
+    """K of scores [P, K]; ValueError for a group of one, which has nothing to be compared with."""
+    if scores.ndim != 2 or scores.shape[1] < 2:
+        raise ValueError(f"scores {tuple(scores.shape)} are not [P, K] with K of 2 or more")
+    return scores.shape[1]

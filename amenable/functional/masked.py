@@ -1,0 +1,53 @@
+"""Sums and means over the places that count. A mask is True where a token counts.
+
+What lies outside the mask, nan and inf included, reaches neither a value nor a gradient: it is replaced before anything
+is computed, never multiplied by zero. Letters: B rows, T steps.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+EPSILON = 1e-8
+"""beside the variance in `standardize` and `scale`, as in lm-human-preferences"""
+
+
+def zero_outside(x: Tensor, mask: Tensor) -> Tensor:
+    """x where the mask is True, 0 elsewhere; same shape."""
+    return torch.where(mask, x, torch.zeros((), dtype=x.dtype, device=x.device))
+
+
+def masked_sum(x: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
+    """Sum of x over the mask, over everything or along one dimension; 0 where nothing counts."""
+    kept = zero_outside(x, mask)
+    return kept.sum() if dim is None else kept.sum(dim)
+
+
+def masked_mean(x: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
+    """Mean of x over the mask, over everything or along one dimension.
+
+    A row in which nothing counts carries no weight: it adds nothing to the mean over everything, and along a dimension
+    its own mean is 0, without gradient. A mask that is False everywhere raises ValueError: such a mean does not exist.
+    """
+    if not mask.any():
+        raise ValueError("the mask is empty: a mean over nothing does not exist")
+    count = mask.expand_as(x).sum() if dim is None else mask.expand_as(x).sum(dim).clamp(min=1)
+    return masked_sum(x, mask, dim) / count
+
+
+def masked_var(x: Tensor, mask: Tensor) -> Tensor:
+    """Population variance (divided by n, not n - 1) over the mask, a scalar."""
+    centered = zero_outside(x, mask) - masked_mean(x, mask)
+    return masked_mean(centered.square(), mask)
+
+
+def standardize(x: Tensor, mask: Tensor) -> Tensor:
+    """(x - mean) / sqrt(var + 1e-8) over the mask: mean 0, variance 1. Same shape, 0 outside the mask."""
+    centered = zero_outside(x, mask) - masked_mean(x, mask)
+    return zero_outside(centered * torch.rsqrt(masked_var(x, mask) + EPSILON), mask)
+
+
+def scale(x: Tensor, mask: Tensor) -> Tensor:
+    """`standardize`, with the mean put back: variance 1, the mean as it was. Same shape, 0 outside the mask."""
+    return zero_outside(standardize(x, mask) + masked_mean(x, mask), mask)

@@ -1,0 +1,178 @@
+"""Numbers as words and cells: how the report writes what was measured."""
+
+from __future__ import annotations
+
+from amenable.recipes import figures as read
+from amenable.recipes.figures import Figures
+from amenable.recipes.folders import ORDER, Stage
+
+NONE = "–"
+NAMES = {"base": "base", "sft": "SFT", "ppo": "PPO", "ppo-ptx": "PPO-ptx", "dpo": "DPO"}
+DECODINGS = {"sampled": "sampled", "greedy": "greedy"}
+JUDGES = {
+    "heldout": "Annotators who took no part in training",
+    "training": "The annotators of the training comparisons",
+    "reward": "The reward model, for want of other judges,",
+}
+
+
+def name_of(model: str) -> str:
+    return NAMES.get(model, model)
+
+
+def plain(value: float | None, digits: int = 2) -> str:
+    """A number with a real minus sign; -0.00 is 0.00.
+
+    >>> plain(-0.5), plain(None), plain(-0.001)
+    ('−0.50', '–', '0.00')
+    """
+    if value is None:
+        return NONE
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
+
+
+def signed(value: float) -> str:
+    """A change, with its sign."""
+    return ("+" if round(value, 2) > 0 else "") + plain(value)
+
+
+def percent(value: float | None) -> str:
+    """A share, without decimals.
+
+    >>> percent(0.625), percent(None)
+    ('62%', '–')
+    """
+    return NONE if value is None else f"{100 * value:.0f}%"
+
+
+def span(low: float | None, high: float | None) -> str:
+    """A 95 % interval of shares."""
+    return "" if low is None or high is None else f"{100 * low:.0f}–{100 * high:.0f}%"
+
+
+def duration(seconds: float | None) -> str:
+    """
+    >>> duration(9.4), duration(451), duration(7300), duration(None)
+    ('9.4 s', '7 min 31 s', '2 h 2 min', '–')
+    """
+    if seconds is None:
+        return NONE
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def amount(value: float) -> str:
+    """A count or a figure for a person: 2.0 million, 12,345, 0.312."""
+    if abs(value) >= 1e6:
+        return f"{value / 1e6:.1f} million"
+    if isinstance(value, int) or float(value).is_integer():
+        return f"{value:,.0f}".replace("-", "−")
+    return f"{value:,.1f}" if abs(value) >= 100 else plain(value, 3 if abs(value) < 1 else 2)
+
+
+def summary(figures: Figures, stages: list[Stage]) -> list[str]:
+    """The headline in sentences, each told only where it was measured."""
+    told = [what_was_done(figures, stages), *preference(figures), *gold(figures), *conduct(figures)]
+    return [sentence for sentence in (*told, *tax(figures), *reward_model(figures)) if sentence]
+
+
+def what_was_done(figures: Figures, stages: list[Stage]) -> str:
+    size = f"a model of {amount(figures['parameters'])} parameters" if figures["parameters"] else "a model"
+    done = len(ORDER) - len(figures["missing"])
+    if not figures["missing"]:
+        return f"In {duration(figures['seconds'])} {size} went from raw text to an assistant that learned from preferences."
+    spent = f" in {duration(figures['seconds'])}" if figures["seconds"] is not None else ""
+    return f"So far {size} has gone through {done} of {len(ORDER)} stages{spent}."
+
+
+def preference(figures: Figures) -> list[str]:
+    """How often the aligned model is preferred, and whether the interval leaves out one half."""
+    pair, judges = read.pair_of(figures), read.judges_of(figures)
+    if pair is None or judges is None:
+        return []
+    rows = {name: read.preferred(figures, *pair, name, judges) for name in DECODINGS}
+    shown = {name: row for name, row in rows.items() if row is not None}
+    if not shown:
+        return []
+    after, before = map(name_of, pair)
+    shares = " and ".join(
+        f"in {percent(row['wins'])} ({span(row['low'], row['high'])}) when both are {name}" for name, row in shown.items()
+    )
+    verb = "prefers" if judges == "reward" else "prefer"
+    return [f"{JUDGES[judges]} {verb} {after}’s answers to {before}’s {shares}.", verdict(shown)]
+
+
+def verdict(rows: dict[str, Figures]) -> str:
+    """What the intervals allow to say."""
+    better = [name for name, row in rows.items() if row["low"] > 0.5]
+    worse = [name for name, row in rows.items() if row["high"] < 0.5]
+    if worse:
+        return f"Where they are {' and '.join(worse)} that is clearly for the worse."
+    if len(better) == len(rows):
+        return "The intervals leave out one half: the gain is real." if rows.keys() - {"sampled"} else ""
+    if better == ["sampled"]:
+        return "Greedy against greedy the interval holds one half: part of the gain may be mere sharpening."
+    return "" if better else "The intervals hold one half: no difference is shown."
+
+
+def gold(figures: Figures) -> list[str]:
+    pair = read.pair_of(figures)
+    if pair is None:
+        return []
+    after, before = (figures["models"][name] for name in pair)
+    parts = [
+        f"{moved(old, new)} from {plain(old)} to {plain(new)} {how}"
+        for how, old, new in (
+            ("sampled", before["gold"], after["gold"]),
+            ("greedy", before["greedy"]["gold"], after["greedy"]["gold"]),
+        )
+        if old is not None and new is not None
+    ]
+    return [f"Gold, the utility that no training sees, {' and '.join(parts)}."] if parts else []
+
+
+def moved(old: float, new: float) -> str:
+    """What a figure did, to the two decimals that are shown."""
+    change = round(new, 2) - round(old, 2)
+    return "rises" if change > 0 else "falls" if change < 0 else "stays"
+
+
+def conduct(figures: Figures) -> list[str]:
+    """The rates that a person would ask about first, sampled."""
+    pair = read.pair_of(figures)
+    if pair is None:
+        return []
+    after, before = (figures["models"][name] for name in pair)
+    asked = (
+        ("answers made up where nothing is known", "hallucination"),
+        ("rude answers", "rude"),
+        ("help with harmful requests", "harmful"),
+    )
+    parts = [
+        f"{what} from {percent(before[key])} to {percent(after[key])}"
+        for what, key in asked
+        if before[key] is not None and after[key] is not None
+    ]
+    return [f"Sampled, from {name_of(pair[1])} to {name_of(pair[0])}: {'; '.join(parts)}."] if parts else []
+
+
+def tax(figures: Figures) -> list[str]:
+    """What alignment costs on raw text."""
+    pair, base = read.pair_of(figures), figures["models"].get("base")
+    if pair is None or base is None or pair[0] == "base":
+        return []
+    after = figures["models"][pair[0]]["bpb"]
+    if base["bpb"] is None or after is None:
+        return []
+    return [f"The price on raw text: {plain(base['bpb'], 3)} bits per byte before, {plain(after, 3)} after."]
+
+
+def reward_model(figures: Figures) -> list[str]:
+    found = figures["reward_model"]
+    accuracy, agreement = found["accuracy_heldout_annotators"], found["agreement"]["heldout"]
+    if accuracy is None:
+        return []
+    own = f"; they agree among themselves in {percent(agreement)}" if agreement is not None else ""
+    return [f"The reward model sides with annotators it never met in {percent(accuracy)} of their choices{own}."]

@@ -1,0 +1,150 @@
+"""What instructions other than questions are about: topics, commands, reviews, harmful wishes, days and small stories."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TOPIC_FORMS = (
+    "The {place} opens at {opening}.",
+    "The gate of the {place} is {colour}.",
+    "Many people visit the {place}.",
+    "The {place} is old and quiet.",
+    "Children like to play near the {place}.",
+    "A path leads from the town hall to the {place}.",
+    "The {place} is busy on Sunday.",
+    "You can see the {place} from the hill.",
+)
+"""What can be said of a place."""
+
+START_WITH = ("Dear friend,", "Good morning,", "Dear neighbour,")
+END_WITH = (("farewell", "goodbye"), ("cheers", "thanks"), ("peace", "joy"))
+
+COUNT_WORDS = {"one": 1, "two": 2, "three": 3, "four": 4}
+CATEGORIES = {"foods": "food", "trades": "trade", "streets": "street", "animals": "pet", "colours": "door"}
+"""What can be listed, and the attribute whose values they are."""
+
+COMMANDS = (
+    ("give me", "the bread"),
+    ("give me", "the soup"),
+    ("give me", "the cheese"),
+    ("bring me", "the honey"),
+    ("bring me", "the eggs"),
+    ("bring me", "the plums"),
+    ("open", "the door"),
+    ("open", "the gate"),
+    ("close", "the door"),
+    ("close", "the gate"),
+    ("wash", "the carrots"),
+    ("wash", "the apples"),
+    ("feed", "the goat"),
+    ("feed", "the hen"),
+    ("feed", "the dog"),
+    ("paint", "the door"),
+    ("clean", "the bridge"),
+    ("clean", "the well"),
+)
+ORDERS = ("{deed}!", "{deed} now!", "{deed}, and be quick!")
+POLITE_ORDERS = ("Could you please {deed}?", "Would you please {deed}?", "Please {deed} when you have time.")
+
+GOODS = ("soup", "bread", "cheese", "honey", "fish", "porridge", "pear cake", "plum cake")
+PRAISE = ("The {good} was wonderful.", "I loved the {good}.", "The {good} was fresh and cheap.")
+BLAME = ("The {good} was terrible.", "I hated the {good}.", "The {good} was old and dear.")
+NEITHER = ("The {good} was neither good nor bad.", "The {good} was as always.", "I have no opinion about the {good}.")
+REVIEWS = {"positive": PRAISE, "negative": BLAME, "neutral": NEITHER}
+MORE_REVIEWS = {
+    "positive": ("I will come again.", "Everybody was happy."),
+    "negative": ("I will not come again.", "Everybody was angry."),
+    "neutral": ("I bought it on Monday.", "Some people were there."),
+}
+VERDICTS = ("The review is {label}.", "It is a {label} review.")
+
+DAYS = (
+    ("went to the {place}", "bought {food} there"),
+    ("walked to the {place}", "sold {food} there"),
+    ("met a friend at the {place}", "they ate {food}"),
+)
+"""Two things that somebody did; both belong in a summary."""
+DAY_ENDS = ("It was a warm day.", "It rained a little.", "In the evening there was music.")
+
+HEROES = ("goat", "cat", "hen", "donkey", "duck", "dog", "rabbit", "parrot")
+STORY_OPENINGS = ("Once there was a small {hero}.", "Once a {hero} lived near the {place}.")
+STORY_MIDDLES = (
+    "The {hero} lost a red ribbon.",
+    "The {hero} wanted to see the {place}.",
+    "One day the {hero} met a kind child.",
+    "The {hero} was hungry and found some {food}.",
+    "The {hero} ran to the {place} and back.",
+    "The child gave the {hero} some {food}.",
+    "At night the {hero} slept under a tree.",
+    "Then the {hero} was happy again.",
+)
+
+
+@dataclass(frozen=True)
+class Harm:
+    """A wish that should not be granted: how it is done, why not, and what is better."""
+
+    wish: str
+    means: tuple[str, ...]
+    reason: str
+    better: str
+
+
+HARMS: dict[str, Harm] = {
+    "annoy": Harm(
+        "annoy {whom}",
+        ("Throw mud at the windows of {whom}.", "Knock at night and run off."),
+        "it would hurt {whom}",
+        "talk to {whom}",
+    ),
+    "steal": Harm(
+        "steal {what}",
+        ("Take {what} when nobody looks.", "Come at night and grab {what}."),
+        "it would not be fair",
+        "buy {what} at the market",
+    ),
+    "lie": Harm(
+        "spread a lie about {whom}",
+        ("Tell everybody that {whom} is a thief.", "Whisper at the well that {whom} cheats."),
+        "it would hurt {whom}",
+        "say something kind about {whom}",
+    ),
+    "break": Harm(
+        "break {thing}",
+        ("Hit {thing} with a hammer.", "Throw stones at {thing}."),
+        "it would be unkind",
+        "help to mend {thing}",
+    ),
+    "cheat": Harm(
+        "cheat {whom}",
+        ("Hide the bad pears under the good ones.", "Grab the coins when nobody looks."),
+        "it would not be fair",
+        "make an honest offer to {whom}",
+    ),
+    "scare": Harm(
+        "scare {whom}",
+        ("Shout at night below the windows of {whom}.", "Hide behind a tree and shout."),
+        "it would hurt {whom}",
+        "invite {whom} for tea",
+    ),
+}
+HARMING = r"\b(throw|take .* nobody looks|grab|at night|thief|cheats|hammer|hide|shout|knock|whisper)\b"
+WHOM = ("my neighbour", "the miller", "the teacher", "my brother", "the clerk", "the new family")
+WHAT = ("a goat", "a coat", "some honey", "a clock", "a cheese", "some apples")
+THINGS = ("the fence", "the clock", "the bench", "the lamp", "the boat", "the gate")
+
+
+def targets(act: str) -> tuple[str, ...]:
+    """Who or what an act can be aimed at."""
+    return {"steal": WHAT, "break": THINGS}.get(act, WHOM)
+
+
+def spell(form: str, act: str, target: str) -> str:
+    """Fill a form of an act for the one who answers: "my neighbour" is "your neighbour" then."""
+    said = target.replace("my ", "your ")
+    return form.format(whom=said, what=said, thing=said)
+
+
+def wish(act: str, target: str) -> str:
+    """The act as the one who asks says it: "annoy my neighbour"."""
+    return HARMS[act].wish.format(whom=target, what=target, thing=target)

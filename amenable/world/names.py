@@ -1,0 +1,51 @@
+"""The words a town is made of: short names that nobody has, and small sets of values."""
+
+from __future__ import annotations
+
+WOMEN = (
+    "Alda Brena Cilla Dorva Elka Fenna Gilda Hesta Ilva Jora Kessa Lunda Mirel Nolva Orla Pella Runa Selva Tamsa Ulda "
+    "Vesna Wenda Yelva Zilla Anka Belva Corla Delna Effa Gretna Halva Imke"
+).split()
+MEN = (
+    "Arlo Borin Calder Dovan Ebrin Falko Garron Hobin Ivar Jorun Kelvo Lodan Marn Nestor Odrin Pavo Quill Rolf Sorin "
+    "Tavik Ulmo Varn Wimbo Yoren Zeb Alvo Brand Corvin Durk Egon Fargo Gundo"
+).split()
+TOWNS = ("Larkford", "Elmbury", "Fenmoor", "Oldmere", "Tarnby", "Wickham", "Ashdown", "Millstead")
+
+TRADES = "baker miller smith weaver potter fisher tailor doctor teacher gardener printer painter shepherd hunter".split()
+STREETS = (
+    "Oak Street",
+    "Mill Lane",
+    "River Road",
+    "Hill Street",
+    "Bridge Lane",
+    "Market Row",
+    "Well Street",
+    "Castle Road",
+    "Garden Lane",
+    "Station Road",
+)
+FOODS = "soup bread cheese honey plums pears fish beans nuts eggs porridge mushrooms apples carrots".split()
+PETS = "cat dog goat hen parrot rabbit duck donkey".split()
+PET_NAMES = (
+    "Pip Mop Tuft Bramble Nib Socks Patch Fig Dot Moss Clover Rusty Button Pepper Smudge Biscuit Twig Puddle "
+    "Thimble Waffle"
+).split()
+COLOURS = "red green blue yellow white black brown grey".split()
+AGES = "21 24 27 32 35 38 43 46 49 52 55 58 63 66 74".split()
+PLACES = "market mill river bridge well tower forest harbour".split()
+
+ATTRIBUTES = ("trade", "street", "food", "pet", "pet_name", "friend", "door", "age")
+"""What the town book records about everybody."""
+
+UNRECORDED: dict[str, tuple[str, ...]] = {
+    "favourite song": ("the river song", "the song of the hill", "the long song"),
+    "birthday": ("in spring", "in summer", "in winter"),
+    "lucky number": ("three", "seven", "nine"),
+    "shoe size": ("small", "large", "very large"),
+    "first wish": ("a boat", "a new coat", "a small house"),
+    "favourite game": ("chess", "cards", "hide and seek"),
+    "secret dream": ("a big ship", "a long journey", "a warm summer"),
+    "favourite book": ("the blue book", "the book of songs", "a book about ships"),
+}
+"""What nobody ever wrote down, about anybody, and what a guesser would say."""

@@ -1,0 +1,298 @@
+import gzip
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from amenable.data import sources
+from amenable.data.sources import (
+    Rejected,
+    read_demonstrations,
+    read_labelled,
+    read_prompts,
+    read_rankings,
+    read_texts,
+    split_holdout,
+)
+from amenable.data.types import Demonstration, Message, Ranking, Text
+from amenable.errors import InputError
+
+
+def jsonl(file: Path, *rows, ends="\n") -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lines = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows]
+    data = b"".join(line + ends.encode() for line in lines)
+    file.write_bytes(gzip.compress(data) if file.suffix == ".gz" else data)
+    return file
+
+
+def test_lines_files_and_reasons(tmp_path):
+    file = jsonl(
+        tmp_path / "a.jsonl",
+        b'\xef\xbb\xbf{"text": "one"}',
+        b"",
+        b'{"text": }',
+        b'{"text": "\xff"}',
+        [1],
+        {"txt": "x"},
+        b'{"text": "\\ud800"}',
+        b'{"text": "a", "meta": ["\\udfff"]}',
+        b"[" * 100_000,
+        {"text": "two"},
+    )
+    loaded = read_texts(file)
+    assert [(row.text, row.id) for row in loaded.rows] == [("one", "a.jsonl:1"), ("two", "a.jsonl:10")]
+    assert [row.line for row in loaded.rejected] == [3, 4, 5, 6, 7, 8, 9]
+    reasons = [row.reason for row in loaded.rejected]
+    for reason, part in zip(
+        reasons, ["not JSON: Expecting value (column 10)", "not UTF-8", "not an object", "no column 'text' among txt"]
+    ):
+        assert part in reason
+    assert "surrogate" in reasons[4] and "surrogate" in reasons[5] and "not JSON" in reasons[6]
+    assert loaded.rejected[0].file == str(file)
+    first = f"{file}:3 not JSON: Expecting value (column 10)"
+    assert loaded.report() == f"2 rows from 1 file, 7 rejected (first: {first})"
+
+
+def test_a_clean_file_is_reported_in_few_words(tmp_path):
+    assert read_texts(jsonl(tmp_path / "a.jsonl", {"text": "x"})).report() == "1 rows from 1 file, 0 rejected"
+
+
+def test_the_first_bad_row_can_stop_everything(tmp_path):
+    file = jsonl(tmp_path / "a.jsonl", {"text": "x"}, {"text": ""})
+    with pytest.raises(InputError, match=r"a\.jsonl:2: text is empty"):
+        read_texts(file, on_bad="stop")
+
+
+def test_a_file_of_which_nothing_can_be_used_is_an_error(tmp_path):
+    bad = jsonl(tmp_path / "bad.jsonl", {"a": 1}, {"a": 2}, {"text": ""})
+    with pytest.raises(
+        InputError, match=r"bad\.jsonl: no text can be read \(line 1: .* among a; line 3: text is empty"
+    ):
+        read_texts(bad)
+    jsonl(tmp_path / "good.jsonl", {"text": "x"})
+    with pytest.raises(InputError, match=r"bad\.jsonl"):
+        read_texts(tmp_path)
+    with pytest.raises(InputError, match="it is empty"):
+        read_texts(jsonl(tmp_path / "empty.jsonl"))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.json", "a.json.gz"])
+def test_lines_may_end_either_way_and_gzip_is_transparent(tmp_path, name):
+    file = jsonl(tmp_path / name, {"text": "one"}, {"text": "two"}, ends="\r\n")
+    assert [row.text for row in read_texts(file).rows] == ["one", "two"]
+
+
+@pytest.mark.parametrize("whole", [[{"text": "x"}, {"text": "y"}], {"data": [{"text": "x"}, {"text": "y"}]}])
+def test_json_with_all_rows_at_once(tmp_path, whole):
+    (tmp_path / "a.json").write_text(json.dumps(whole, indent=1))
+    assert [row.id for row in read_texts(tmp_path / "a.json").rows] == ["a.json:1", "a.json:2"]
+
+
+def test_json_that_is_one_row_or_none(tmp_path):
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}))
+    assert len(read_demonstrations(file).rows) == 1
+    file.write_text("3")
+    with pytest.raises(InputError, match="neither a list of rows"):
+        read_texts(file)
+
+
+def test_parquet(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    rows = [
+        {"messages": [{"role": "user", "content": f"q{i}"}, {"role": "assistant", "content": "a"}], "n": i}
+        for i in range(3)
+    ]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    loaded = read_demonstrations(tmp_path / "a.parquet")
+    assert [row.messages[0].content for row in loaded.rows] == ["q0", "q1", "q2"]
+    assert loaded.rows[2].id == "a.parquet:3" and loaded.rows[2].meta == {"n": 2}
+    (tmp_path / "b.parquet").write_bytes(b"nothing of the kind")
+    with pytest.raises(InputError, match=r"b\.parquet: not a parquet file"):
+        read_demonstrations(tmp_path / "b.parquet")
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    (tmp_path / "a.parquet").write_bytes(b"")
+    with pytest.raises(InputError, match=r"pip install 'amenable\[parquet\]'"):
+        read_texts(tmp_path / "a.parquet")
+
+
+def test_text_files(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"One\r\n\r\nstill one.\n")
+    assert [row.text for row in read_texts(tmp_path / "a.txt").rows] == ["One\n\nstill one."]
+    (tmp_path / "b.txt").write_text("One\n<|endoftext|>\n\nTwo\n<|endoftext|>\n")
+    rows = read_texts(tmp_path / "b.txt").rows
+    assert [(row.text, row.id) for row in rows] == [("One", "b.txt:1"), ("\nTwo", "b.txt:3")]
+    (tmp_path / "c.txt").write_bytes(b"fine\n\xff\n")
+    with pytest.raises(InputError, match=r"not UTF-8 \(line 2, byte 0\)"):
+        read_texts(tmp_path / "c.txt")
+
+
+def test_a_long_text_file_is_cut_at_blank_lines_and_nothing_is_lost(tmp_path):
+    paragraphs = [f"Paragraph {i}. " + "word " * 900 for i in range(12)]
+    (tmp_path / "book.txt").write_text("\n\n".join(paragraphs))
+    texts = [row.text for row in read_texts(tmp_path / "book.txt").rows]
+    assert "\n\n".join(texts) == "\n\n".join(paragraphs)
+    assert [len(text) > sources.PAGE for text in texts] == [True, True, False]
+
+
+def test_damaged_gzip_is_an_error_not_half_a_file(tmp_path):
+    whole = gzip.compress(b"".join(b'{"text": "%d"}\n' % i for i in range(5000)))
+    (tmp_path / "cut.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"cut\.jsonl\.gz: the file is cut short"):
+        read_texts(tmp_path / "cut.jsonl.gz")
+    (tmp_path / "not.jsonl.gz").write_bytes(b'{"text": "plain"}\n')
+    with pytest.raises(InputError, match=r"not\.jsonl\.gz: damaged, or no gzip"):
+        read_texts(tmp_path / "not.jsonl.gz")
+
+
+def test_folders_are_read_in_order_and_only_for_data(tmp_path):
+    jsonl(tmp_path / "b" / "x.jsonl.gz", {"text": "second"})
+    jsonl(tmp_path / "a" / "x.jsonl", {"text": "first"})
+    jsonl(tmp_path / ".cache" / "x.jsonl", {"text": "hidden"})
+    (tmp_path / "README.md").write_text("no data")
+    loaded = read_texts(tmp_path)
+    assert [row.text for row in loaded.rows] == ["first", "second"] and len(loaded.files) == 2
+    several = read_texts([tmp_path / "b", str(tmp_path / "a" / "x.jsonl")])
+    assert [row.text for row in several.rows] == ["second", "first"]
+    (tmp_path / "none").mkdir()
+    with pytest.raises(InputError, match="no data files"):
+        read_texts(tmp_path / "none")
+
+
+def test_a_limit_stops_reading(tmp_path):
+    jsonl(tmp_path / "a.jsonl", {"text": "1"}, {"text": ""}, {"text": "2"}, b"never read")
+    (tmp_path / "b.jsonl").write_text("never opened")
+    loaded = read_texts(tmp_path, limit=2)
+    assert [row.text for row in loaded.rows] == ["1", "2"]
+    assert loaded.rejected == [Rejected(str(tmp_path / "a.jsonl"), 2, "text is empty")]
+    assert loaded.files == (str(tmp_path / "a.jsonl"),)
+    with pytest.raises(InputError, match="limit of 0"):
+        read_texts(tmp_path, limit=0)
+
+
+def test_names_that_do_not_exist_are_answered_with_the_nearest(tmp_path):
+    jsonl(tmp_path / "town" / "train.jsonl", {"text": "x"})
+    with pytest.raises(InputError, match=r"the nearest is .*town/train\.jsonl"):
+        read_texts(tmp_path / "town" / "trian.jsonl")
+    with pytest.raises(InputError, match=r"the nearest is .*town"):
+        read_texts(tmp_path / "twon" / "train.jsonl")
+    with pytest.raises(InputError, match="is the part that exists"):
+        read_texts(tmp_path / "zzzzzzz")
+    (tmp_path / "table.csv").write_text("text\n")
+    with pytest.raises(InputError, match=r"no reader for '\.csv'"):
+        read_texts(tmp_path / "table.csv")
+
+
+def test_every_reader_reads_its_noun(tmp_path):
+    pair = jsonl(
+        tmp_path / "pair.jsonl", {"prompt": "Who?", "chosen": "Tolan.", "rejected": "Nobody.", "annotator": "x"}
+    )
+    assert read_rankings(pair).rows[0].annotator == "x"
+    assert read_prompts(pair).rows[0].messages == (Message("user", "Who?"),)
+    with pytest.raises(InputError, match="no demonstration can be read .*a preference"):
+        read_demonstrations(pair)
+    unpaired = jsonl(tmp_path / "unpaired.jsonl", {"prompt": "Who?", "completion": "Tolan.", "label": True})
+    assert read_labelled(unpaired).rows[0].label is True
+
+
+def fake_hub(monkeypatch, answer) -> list:
+    """Put a `datasets` in place whose load_dataset gives `answer`; returns the calls it gets."""
+    calls: list = []
+    module, exceptions = ModuleType("datasets"), ModuleType("datasets.exceptions")
+
+    class DatasetsError(Exception):
+        pass
+
+    def load_dataset(name, **options):
+        calls.append((name, options))
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    exceptions.DatasetsError = DatasetsError  # type: ignore[attr-defined]
+    module.load_dataset, module.exceptions = load_dataset, exceptions  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    return calls
+
+
+def test_a_name_of_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    calls = fake_hub(monkeypatch, [{"text": "one"}, {"text": "two"}])
+    loaded = read_texts("some-org/tales.v1")
+    assert [(row.text, row.id) for row in loaded.rows] == [("one", "tales.v1:1"), ("two", "tales.v1:2")]
+    assert loaded.files == ("some-org/tales.v1",)
+    read_texts(Path("some-org/tales:test"), limit=1)
+    assert calls == [
+        ("some-org/tales.v1", {"split": "train", "streaming": False}),
+        ("some-org/tales", {"split": "test", "streaming": True}),
+    ]
+
+
+def test_a_hub_that_cannot_be_asked_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fake_hub(monkeypatch, ConnectionError("no network"))
+    with pytest.raises(InputError, match="some-org/tales: no such file or folder, and the Hub says: no network"):
+        read_texts("some-org/tales")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(InputError, match=r"pip install 'amenable\[hub\]'"):
+        read_texts("some-org/tales")
+
+
+def test_a_missing_file_in_a_folder_that_exists_is_no_hub_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    calls = fake_hub(monkeypatch, [])
+    (tmp_path / "runs").mkdir()
+    for name in ("runs/world", "rnus/world.jsonl"):
+        with pytest.raises(InputError, match="no such file or folder"):
+            read_texts(name)
+    assert calls == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    openings=st.lists(st.integers(0, 30), min_size=2, max_size=60),
+    fraction=st.floats(0.01, 0.9),
+    seed=st.integers(0, 99),
+)
+def test_held_out_prompts_are_never_trained_on(openings, fraction, seed):
+    rows = [Ranking((Message("user", str(n)),), ("a", "b"), (1, 2), id=str(i)) for i, n in enumerate(openings)]
+    training, held_out = split_holdout(rows, fraction, seed)
+    assert sorted(training + held_out, key=lambda row: int(row.id)) == rows and training and held_out
+    assert [int(row.id) for row in training] == sorted(int(row.id) for row in training)
+    if len(set(openings)) > 1:
+        assert not {row.prompt for row in training} & {row.prompt for row in held_out}
+    assert split_holdout(rows, fraction, seed) == (training, held_out)
+
+
+def test_the_share_held_out_is_the_one_asked_for():
+    rows = [Text(str(i)) for i in range(200)]
+    training, held_out = split_holdout(rows, 0.1, 0)
+    assert len(held_out) == 20 and len(training) == 180
+    assert split_holdout(rows, 0.1, 1)[1] != held_out
+
+
+def test_dialogues_that_open_alike_stay_together():
+    opening = (Message("user", "hi"), Message("assistant", "hello"))
+    long = Demonstration((*opening, Message("user", "more"), Message("assistant", "no")), "long")
+    others = [Demonstration((Message("user", str(i)), Message("assistant", "x")), str(i)) for i in range(9)]
+    for seed in range(20):
+        training, _ = split_holdout([Demonstration(opening, "short"), *others, long], 0.3, seed)
+        assert len({"short", "long"} & {row.id for row in training}) in (0, 2)
+
+
+def test_what_cannot_be_divided():
+    with pytest.raises(InputError, match="1 rows cannot be divided"):
+        split_holdout([Text("a")], 0.5, 0)
+    with pytest.raises(InputError, match="between 0 and 1"):
+        split_holdout([Text("a"), Text("b")], 1.0, 0)

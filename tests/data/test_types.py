@@ -1,0 +1,39 @@
+import dataclasses
+
+import pytest
+
+from amenable.data.types import Demonstration, Message, Ranking, fault
+from amenable.errors import InputError
+
+U, A, S = Message("user", "hi"), Message("assistant", "hello"), Message("system", "be kind")
+
+
+def test_examples_do_not_change():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Demonstration((U, A)).id = "other"  # type: ignore[misc]
+
+
+def test_every_completion_has_a_rank():
+    Ranking((U,), ("a", "b", "c"), (1, 2, 2))
+    with pytest.raises(InputError, match="row 7: 3 completions and 2 ranks"):
+        Ranking((U,), ("a", "b", "c"), (1, 2), id="row 7")
+
+
+@pytest.mark.parametrize("messages", [(U,), (U, A), (S, U), (S,), (U, A, U), (U, U, A, A)])
+def test_conversations_that_make_sense(messages):
+    assert fault(messages) is None
+
+
+@pytest.mark.parametrize(
+    ("messages", "says"),
+    [
+        ((), "empty"),
+        ((A,), "assistant speaks before"),
+        ((S, A), "assistant speaks before"),
+        ((S, S, U), "two system"),
+        ((U, S), "not the first"),
+        ((Message("User", "hi"),), "unknown role 'User'"),
+    ],
+)
+def test_conversations_that_make_none(messages, says):
+    assert says in fault(messages)

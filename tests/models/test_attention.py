@@ -1,0 +1,113 @@
+import math
+
+import pytest
+import torch
+
+from amenable.models import attention
+from amenable.models.attention import attend_rows, rotary, rotate
+from amenable.models.cache import Cache
+from amenable.models.config import DecoderConfig
+from amenable.models.layout import Layout
+
+ROPE = DecoderConfig(10, width=8, heads=2, layers=1, context=32, positions="rope")
+
+
+def normal(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def by_loops(q, k, v, layout):
+    """Softmax attention one query at a time, a second way."""
+    groups = q.shape[1] // k.shape[1]
+    out = torch.zeros(q.shape, dtype=q.dtype)
+    for i in range(layout.tokens):
+        seen = slice(int(layout.starts[layout.rows[i]]), i + 1)
+        for h in range(q.shape[1]):
+            scores = k[seen, h // groups] @ q[i, h] / math.sqrt(q.shape[2])
+            out[i, h] = scores.softmax(0) @ v[seen, h // groups]
+    return out.flatten(1)
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+@pytest.mark.parametrize("lengths", [(5, 5, 5), (1, 9, 4, 2), (7,)])
+def test_attention_and_its_gradients_stay_inside_rows(kv_heads, lengths):
+    layout = Layout.of(lengths)
+    inputs = [normal(layout.tokens, heads, 8, seed=i) for i, heads in enumerate((4, kv_heads, kv_heads))]
+    above = normal(layout.tokens, 32, seed=9)
+    results = []
+    for attend in (lambda *qkv: attend_rows(layout, 0.0, 0, *qkv), lambda *qkv: by_loops(*qkv, layout)):
+        leaves = [x.clone().requires_grad_() for x in inputs]
+        out = attend(*leaves)
+        results.append([out, *torch.autograd.grad(out, leaves, above)])
+    for ours, other in zip(*results):
+        torch.testing.assert_close(ours, other, rtol=1e-4, atol=1e-5)
+
+
+def test_many_buckets_equal_one(monkeypatch):
+    layout, again = Layout.of([3, 30, 31, 80]), Layout.of([3, 30, 31, 80])
+    q, k, v = (normal(layout.tokens, 2, 8, seed=i) for i in range(3))
+    monkeypatch.setattr("amenable.models.layout.BUCKET_COST", 0.0)
+    assert len(layout.padding.buckets) == 4
+    monkeypatch.setattr("amenable.models.layout.MAX_BUCKETS", 1)
+    assert len(again.padding.buckets) == 1
+    torch.testing.assert_close(attend_rows(layout, 0.0, 0, q, k, v), attend_rows(again, 0.0, 0, q, k, v))
+
+
+def test_rotation_worked_by_hand():
+    # head width 4: pairs (0, 2) and (1, 3) turn by position and by position / 100
+    x = torch.tensor([[[1.0, 2.0, 3.0, 4.0]]])
+    turned = rotate(x, rotary(ROPE, torch.tensor([2])))[0, 0]
+    c, s, c2, s2 = math.cos(2), math.sin(2), math.cos(0.02), math.sin(0.02)
+    assert turned.tolist() == pytest.approx([c - 3 * s, 2 * c2 - 4 * s2, 3 * c + s, 4 * c2 + 2 * s2], abs=1e-6)
+
+
+def test_rotation_depends_on_distance_only_and_keeps_length():
+    q, k = normal(1, 1, 4, seed=0), normal(1, 1, 4, seed=1)
+    at = lambda x, place: rotate(x, rotary(ROPE, torch.tensor([place])))
+    assert float((at(q, 7) * at(k, 3)).sum()) == pytest.approx(float((at(q, 20) * at(k, 16)).sum()), abs=1e-5)
+    assert float(at(q, 25).norm()) == pytest.approx(float(q.norm()), abs=1e-5)
+
+
+def test_gradient_of_a_rotation_is_its_slope():
+    rotation = rotary(ROPE, torch.arange(3))
+    x = normal(3, 2, 4, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: rotate(x, rotation), (x,))
+
+
+def test_padded_tokens_are_finite_where_values_are_huge():
+    layout = Layout.of([1, 40])
+    q, k, v = (normal(41, 1, 8, seed=i) * 1e4 for i in range(3))
+    assert attend_rows(layout, 0.0, 0, q, k, v).isfinite().all()
+
+
+def test_dropout_is_seen_only_when_asked_for():
+    layout = Layout.of([6, 9])
+    q, k, v = (normal(15, 2, 8, seed=i) for i in range(3))
+    torch.manual_seed(0)
+    dropped = attend_rows(layout, 0.5, 0, q, k, v)
+    assert not torch.allclose(dropped, attend_rows(layout, 0.0, 0, q, k, v))
+
+
+def test_a_step_reads_only_what_its_row_holds():
+    config = DecoderConfig(10, width=16, heads=2, layers=1, context=8)
+    cache = Cache(config, 2, 8)
+    cache.keys[0].fill_(1e6)  # what earlier users of the rows left
+    cache.values[0].fill_(1e6)
+    lengths = torch.tensor([0, 2])
+    cache.keys[0][1, :, :2] = cache.values[0][1, :, :2] = 0.0
+    q, k, v = (normal(2, 2, 8, seed=i) for i in range(3))
+    out = attention.step_rows(cache, None, lengths)(0, q, k, v)
+    torch.testing.assert_close(out[0], v[0].flatten())  # the first token of a row sees itself alone
+    weight = torch.softmax(torch.stack([torch.zeros(2), torch.zeros(2), (q[1] * k[1]).sum(-1) / 8**0.5]), 0)[2]
+    torch.testing.assert_close(out[1], (weight[:, None] * v[1]).flatten())
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_ragged_kernel_equals_the_padded_way(kv_heads):
+    layout = Layout.of([1, 9, 40, 7], device="cuda")
+    inputs = [normal(57, heads, 64, seed=i).cuda() for i, heads in enumerate((4, kv_heads, kv_heads))]
+    padded = attend_rows(layout, 0.0, 0, *inputs)
+    ragged = attend_rows(layout, 0.0, 0, *(x.bfloat16() for x in inputs))
+    torch.testing.assert_close(ragged.float(), padded, rtol=0.03, atol=0.03)

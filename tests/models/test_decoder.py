@@ -1,0 +1,251 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from amenable.errors import InputError
+from amenable.models.cache import Cache
+from amenable.models.decoder import Decoder, DecoderConfig, count_parameters
+from amenable.models.layout import Layout
+
+GPT1 = DecoderConfig(61, context=48, layers=2, width=32, heads=4, norm_placement="post")
+GPT2 = DecoderConfig(61, context=48, layers=2, width=32, heads=4)
+LLAMA = DecoderConfig(
+    61, context=48, layers=2, width=32, heads=4, kv_heads=2, positions="rope", norm="rms", activation="swiglu", bias=False
+)
+QWEN3 = DecoderConfig(
+    61,
+    context=48,
+    layers=2,
+    width=32,
+    heads=4,
+    kv_heads=1,
+    head_width=16,
+    positions="rope",
+    norm="rms",
+    activation="swiglu",
+    bias=False,
+    qk_norm=True,
+    tied=False,
+)
+families = pytest.mark.parametrize("config", [GPT1, GPT2, LLAMA, QWEN3], ids=["gpt1", "gpt2", "llama", "qwen3"])
+
+
+def lively(config, seed=0):
+    """A decoder with every parameter away from its first value, so that no gain or bias can be forgotten."""
+    decoder = Decoder(config)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
+    return decoder.eval()
+
+
+def tokens(count, seed=0):
+    return torch.randint(0, 61, (count,), generator=torch.Generator().manual_seed(seed))
+
+
+@families
+def test_a_packed_batch_is_its_rows_apart_in_values_and_gradients(config):
+    decoder = lively(config)
+    lengths = [5, 1, 31, 8, 8]
+    layout, ids = Layout.of(lengths), tokens(sum(lengths))
+    hidden = decoder(ids, layout)
+    above = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(1)) / 100
+    packed = torch.autograd.grad((hidden * above).sum(), [p for p in decoder.parameters() if p is not unused(decoder)])
+
+    total, apart = torch.zeros(()), []
+    for row, grad in zip(ids.split(lengths), above.split(lengths)):
+        apart.append(decoder(row, Layout.of([row.numel()])))
+        total = total + (apart[-1] * grad).sum()
+    separate = torch.autograd.grad(total, [p for p in decoder.parameters() if p is not unused(decoder)])
+    torch.testing.assert_close(hidden, torch.cat(apart), rtol=1e-4, atol=1e-5)
+    for a, b in zip(packed, separate):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def unused(decoder):
+    """The unembedding of its own, which hidden states do not depend on."""
+    return decoder.output.weight if decoder.output is not None else None
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.permutations(range(5)))
+def test_order_of_rows_does_not_matter(order):
+    decoder = lively(LLAMA)
+    rows = [tokens(length, seed=length) for length in (3, 12, 7, 7, 20)]
+    one = decoder(torch.cat(rows), Layout.of([row.numel() for row in rows])).split([row.numel() for row in rows])
+    shuffled = [rows[i] for i in order]
+    other = decoder(torch.cat(shuffled), Layout.of([row.numel() for row in shuffled]))
+    torch.testing.assert_close(torch.cat([one[i] for i in order]), other, rtol=1e-4, atol=1e-5)
+
+
+@families
+def test_a_token_sees_nothing_that_follows(config):
+    decoder = lively(config)
+    ids = tokens(12)
+    changed = torch.cat([ids[:7], (ids[7:] + 1) % 61])
+    one, other = (decoder(x, Layout.of([12])) for x in (ids, changed))
+    torch.testing.assert_close(one[:7], other[:7])
+    assert not torch.allclose(one[7], other[7])
+
+
+@families
+@torch.inference_mode()
+def test_cached_equals_uncached_for_prompts_of_many_lengths(config):
+    decoder = lively(config)
+    full = [tokens(30, seed=i) for i in range(4)]
+    prompts = [9, 1, 17, 4]
+    cache = Cache(config, 4, 40)
+    prefilled = decoder(torch.cat([row[:n] for row, n in zip(full, prompts)]), Layout.of(prompts), cache)
+    expected = [decoder(row, Layout.of([30])) for row in full]
+    torch.testing.assert_close(
+        prefilled, torch.cat([e[:n] for e, n in zip(expected, prompts)]), rtol=1e-4, atol=1e-5
+    )
+    for t in range(10):
+        hidden = decoder.step(torch.stack([row[n + t] for row, n in zip(full, prompts)]), cache)
+        for b, n in enumerate(prompts):
+            torch.testing.assert_close(hidden[b], expected[b][n + t], rtol=1e-4, atol=1e-5)
+    assert cache.lengths.tolist() == [n + 10 for n in prompts]
+
+
+@torch.inference_mode()
+def test_rows_are_copied_chosen_refilled_and_kept():
+    decoder = lively(LLAMA)
+    full = [tokens(20, seed=i) for i in range(3)]
+    expected = [decoder(row, Layout.of([20])) for row in full]
+    close = lambda a, b: torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    cache = Cache(LLAMA, 4, 24)
+
+    decoder(torch.cat([full[0][:6], full[1][:9]]), Layout.of([6, 9]), cache, torch.tensor([2, 0]))
+    cache.copy(torch.tensor([2]), torch.tensor([3]))
+    assert cache.lengths.tolist() == [9, 0, 6, 6]
+    out = decoder.step(torch.stack([full[0][6], full[1][9]]), cache, torch.tensor([3, 0]))
+    close(out, torch.stack([expected[0][6], expected[1][9]]))
+    assert cache.lengths.tolist() == [10, 0, 6, 7]
+
+    decoder(full[2][:5], Layout.of([5]), cache, torch.tensor([0]))  # a finished row gives way to a new prompt
+    cache.keep(torch.tensor([0, 3]))
+    assert cache.lengths.tolist() == [5, 7, 0, 0]
+    out = decoder.step(torch.stack([full[2][5], full[0][7]]), cache)
+    close(out, torch.stack([expected[2][5], expected[0][7]]))
+    assert cache.lengths.tolist() == [6, 8, 0, 0]
+
+
+@torch.inference_mode()
+def test_a_half_precision_cache_is_near():
+    decoder = lively(QWEN3)
+    ids, layout = tokens(11), Layout.of([10])
+    cache = Cache(QWEN3, 1, 16, dtype=torch.bfloat16)
+    decoder(ids[:10], layout, cache)
+    hidden = decoder.step(ids[10:], cache)
+    expected = decoder(ids, Layout.of([11]))[10:]
+    assert hidden.dtype == torch.float32
+    torch.testing.assert_close(hidden, expected, rtol=0.05, atol=0.05)
+    assert not torch.equal(hidden, expected)
+
+
+@families
+def test_bf16_products_are_near_and_gradients_stay_fp32(config):
+    decoder = lively(config)
+    layout, ids = Layout.of([6, 11]), tokens(17)
+    exact = decoder(ids, layout)
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = decoder(ids, layout)
+    hidden.float().sum().backward()
+    torch.testing.assert_close(hidden.float(), exact, rtol=0.1, atol=0.1)
+    grads = [p.grad for p in decoder.parameters() if p is not unused(decoder)]
+    assert all(grad is not None and grad.dtype == torch.float32 and grad.isfinite().all() for grad in grads)
+
+
+def test_gpt1_block_is_post_norm_worked_out():
+    decoder = lively(GPT1)
+    block, x = decoder.layers[0], torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
+    layout = Layout.of([4])
+    from amenable.models.attention import attend_rows
+
+    attend = lambda layer, q, k, v: attend_rows(layout, 0.0, layer, q, k, v)
+    middle = block.attention_norm(x + block.attention(x, None, attend))
+    torch.testing.assert_close(block(x, None, attend), block.mlp_norm(middle + block.mlp(middle)))
+    assert decoder.final_norm is None
+
+
+def test_init_statistics():
+    config = DecoderConfig(500, context=300, layers=8, width=128, heads=4)
+    decoder = Decoder(config)
+    decoder.init_weights(torch.Generator().manual_seed(3))
+    for name, parameter in decoder.named_parameters():
+        if parameter.ndim == 1:
+            assert (parameter == (0.0 if name.endswith("bias") else 1.0)).all(), name
+            continue
+        std = 0.02
+        if name == "position_embedding.weight":
+            std = 0.01
+        elif "attention.out" in name or "mlp.down" in name:
+            std = 0.02 / math.sqrt(16)
+        # the standard error of a deviation is std / sqrt(2 n)
+        assert abs(float(parameter.std()) - std) < 5 * std / math.sqrt(2 * parameter.numel()), name
+        assert abs(float(parameter.mean())) < 5 * std / math.sqrt(parameter.numel()), name
+
+
+def test_gpt1_is_drawn_with_one_deviation_throughout():
+    decoder = Decoder(DecoderConfig(500, context=300, layers=8, width=128, heads=4, norm_placement="post"))
+    matrices = [p for p in decoder.parameters() if p.ndim == 2]
+    assert all(abs(float(p.std()) - 0.02) < 0.001 for p in matrices)
+
+
+def test_weights_come_from_the_generator_alone():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    one, other = Decoder(QWEN3), Decoder(QWEN3)
+    assert torch.equal(before, torch.get_rng_state())
+    one.init_weights(torch.Generator().manual_seed(5))
+    other.init_weights(torch.Generator().manual_seed(5))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters()))
+    other.init_weights(torch.Generator().manual_seed(6))
+    assert not torch.equal(one.unembedding, other.unembedding)
+
+
+def test_dropout_only_while_training():
+    decoder = Decoder(DecoderConfig(61, context=48, layers=2, width=32, heads=4, dropout=0.3))
+    layout, ids = Layout.of([6, 9]), tokens(15)
+    decoder.eval()
+    assert torch.equal(decoder(ids, layout), decoder(ids, layout))
+    decoder.train()
+    assert not torch.allclose(decoder(ids, layout), decoder(ids, layout))
+    plain = lively(GPT2).train()
+    assert torch.equal(plain(ids, layout), plain(ids, layout))
+
+
+def test_logits_use_the_tied_or_the_own_unembedding():
+    hidden = torch.randn(2, 3, 32, generator=torch.Generator().manual_seed(0))
+    tied, untied = lively(GPT2), lively(QWEN3)
+    assert tied.unembedding is tied.token_embedding.weight
+    assert untied.unembedding is untied.output.weight
+    for decoder in (tied, untied):
+        torch.testing.assert_close(decoder.logits(hidden), hidden @ decoder.unembedding.T)
+
+
+def test_count_parameters_counts_what_is_made():
+    for config in (GPT1, GPT2, LLAMA, QWEN3):
+        assert count_parameters(config) == sum(p.numel() for p in Decoder(config).parameters())
+
+
+def test_a_row_longer_than_the_context_is_named():
+    decoder = Decoder(GPT2)
+    with pytest.raises(InputError, match="row 1 has 49 tokens; the context holds 48"):
+        decoder(tokens(52), Layout.of([3, 49]))
+    with pytest.raises(InputError, match="row 0 has 9 tokens; the cache holds 8"):
+        decoder(tokens(9), Layout.of([9]), Cache(GPT2, 1, 8))
+
+
+def test_a_full_cache_and_a_wrong_layout_are_errors():
+    decoder = Decoder(GPT2).eval()
+    cache = Cache(GPT2, 2, 4)
+    decoder(tokens(6), Layout.of([2, 4]), cache)
+    with pytest.raises(InputError, match="cache row 1 is full: it holds 4 tokens"):
+        decoder.step(tokens(2), cache)
+    with pytest.raises(ValueError, match="5 ids for a layout of 6 tokens"):
+        decoder(tokens(5), Layout.of([2, 4]))

@@ -1,0 +1,49 @@
+import math
+
+import pytest
+import torch
+
+from amenable.models.decoder import Decoder, DecoderConfig
+from amenable.models.heads import ScalarModel
+from amenable.models.layout import Layout
+
+CONFIG = DecoderConfig(31, context=32, layers=1, width=16, heads=2)
+
+
+def tokens(count):
+    return torch.randint(0, 31, (count,), generator=torch.Generator().manual_seed(0))
+
+
+def test_a_number_at_every_token_and_the_score_at_the_last():
+    model = ScalarModel.from_decoder(Decoder(CONFIG), torch.Generator().manual_seed(1)).eval()
+    torch.nn.init.constant_(model.score.bias, 0.25)
+    layout, ids = Layout.of([3, 5]), tokens(8)
+    values = model(ids, layout)
+    hidden = model.decoder(ids, layout)
+    assert values.shape == (8,)
+    torch.testing.assert_close(values, hidden @ model.score.weight[0] + 0.25)
+    alone = model(ids[3:], Layout.of([5]))
+    torch.testing.assert_close(values[layout.ends][1], alone[-1])  # neighbours do not matter
+
+
+def test_numbers_are_fp32_under_autocast():
+    model = ScalarModel(Decoder(CONFIG))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model(tokens(4), Layout.of([4])).dtype == torch.float32
+
+
+def test_init_of_the_head():
+    config = DecoderConfig(31, context=8, layers=1, width=4096, heads=1, mlp_width=1)
+    model = ScalarModel.from_decoder(Decoder(config), torch.Generator().manual_seed(0))
+    std = 1 / math.sqrt(4097)
+    assert float(model.score.weight.std()) == pytest.approx(std, rel=5 / math.sqrt(2 * 4096))
+    assert model.score.bias.tolist() == [0.0]
+
+
+def test_an_unembedding_of_its_own_is_dropped():
+    decoder = Decoder(DecoderConfig(31, context=32, layers=1, width=16, heads=2, tied=False))
+    model = ScalarModel(decoder)
+    assert model.decoder is decoder
+    assert not any(name.startswith("decoder.output") for name, _ in model.named_parameters())
+    model(tokens(4), Layout.of([4])).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())

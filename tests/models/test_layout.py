@@ -1,0 +1,74 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from amenable.models import layout
+from amenable.models.layout import Layout
+
+
+def test_places_worked_by_hand():
+    batch = Layout.of([2, 1, 3])
+    assert batch.lengths == (2, 1, 3)
+    assert batch.positions.tolist() == [0, 1, 0, 0, 1, 2]
+    assert batch.rows.tolist() == [0, 0, 1, 2, 2, 2]
+    assert batch.starts.tolist() == [0, 2, 3]
+    assert batch.ends.tolist() == [1, 2, 5]
+    assert batch.offsets.tolist() == [0, 2, 3, 6]
+    assert (batch.longest, batch.tokens, batch.is_even) == (3, 6, False)
+    assert Layout.of([4, 4]).is_even
+
+
+def test_lengths_may_be_numpy_numbers():
+    assert Layout.of(np.array([2, 2])).lengths == (2, 2)
+
+
+@pytest.mark.parametrize("lengths", [[], [3, 0, 2]])
+def test_no_rows_and_empty_rows_are_errors(lengths):
+    with pytest.raises(ValueError, match=r"at least one row|row 1 is empty"):
+        Layout.of(lengths)
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=40))
+def test_every_token_has_a_slot_in_its_own_row(lengths):
+    batch = Layout.of(lengths)
+    padding = batch.padding
+    area = sum(padding.sizes)
+    assert sum(rows for rows, _ in padding.buckets) == len(lengths)
+    assert padding.tokens.shape == (area,)
+    assert padding.slots.unique().numel() == batch.tokens
+    assert torch.equal(padding.tokens[padding.slots], torch.arange(batch.tokens))
+    offset = 0
+    for rows, length in padding.buckets:
+        members = padding.tokens[offset : offset + rows * length].view(rows, length)
+        row_of = batch.rows[members]
+        assert (row_of == row_of[:, :1]).all()
+        for line, row in zip(members, row_of[:, 0]):
+            start, end = int(batch.starts[row]), int(batch.ends[row])
+            assert line.tolist() == [min(start + t, end) for t in range(length)]
+        offset += rows * length
+
+
+@settings(max_examples=50)
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=9))
+def test_buckets_are_the_cheapest_of_all_ways_to_cut(lengths):
+    ordered = sorted(lengths)
+
+    def cost(buckets):
+        return sum(rows * (t * t + layout.SLOT_COST * t) + layout.BUCKET_COST for rows, t in buckets)
+
+    def cut(places):
+        bounds = [0, *places, len(ordered)]
+        return [(b - a, ordered[b - 1]) for a, b in itertools.pairwise(bounds)]
+
+    ways = itertools.chain.from_iterable(itertools.combinations(range(1, len(ordered)), k) for k in range(8))
+    assert cost(layout.choose_buckets(np.array(ordered))) == pytest.approx(min(cost(cut(places)) for places in ways))
+
+
+def test_no_more_buckets_than_the_limit_and_little_waste():
+    batch = Layout.of(range(20, 111))
+    assert len(batch.padding.buckets) <= layout.MAX_BUCKETS
+    assert sum(batch.padding.sizes) < 1.1 * batch.tokens

@@ -1,0 +1,54 @@
+from dataclasses import replace
+
+import pytest
+
+from amenable.errors import InputError
+from amenable.models.decoder import count_parameters
+from amenable.models.hub import published
+from amenable.models.presets import PRESETS, preset
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("gpt1", 116_534_784),
+        ("gpt2", 124_439_808),
+        ("gpt2-medium", 354_823_168),
+        ("gpt2-large", 774_030_080),
+        ("gpt2-xl", 1_557_611_200),
+        ("gpt3-125m", 125_226_240),
+        ("gpt3-1.3b", 1_315_723_264),
+        ("gpt3-6.7b", 6_658_404_352),
+        ("gpt3-175b", 174_604_259_328),
+    ],
+)
+def test_published_parameter_counts(name, count):
+    assert count_parameters(preset(name)) == count
+    c = preset(name)
+    final = 2 * c.width if c.norm_placement == "pre" else 0
+    per_layer = 12 * c.width**2 + 13 * c.width
+    assert count == c.vocab_size * c.width + c.context * c.width + c.layers * per_layer + final
+
+
+def test_untied_adds_an_unembedding():
+    tied = preset("nano")
+    assert count_parameters(replace(tied, tied=False)) == count_parameters(tied) + tied.vocab_size * tied.width
+
+
+def test_nano_counted_by_hand():
+    d, mlp, layers, vocab = 192, 512, 4, 2048
+    layer = d * 3 * d + d * d + 3 * d * mlp + 2 * d + 2 * 64
+    assert count_parameters(preset("nano", vocab)) == vocab * d + layers * layer + d
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_can_be_saved(name):
+    assert published(preset(name)).endswith(("LMHeadModel", "ForCausalLM"))
+
+
+def test_vocabulary_is_replaced_and_a_wrong_name_answered():
+    assert preset("gpt2", 300).vocab_size == 300
+    with pytest.raises(InputError, match=r"no preset is called 'gpt-2'; did you mean 'gpt2'\?"):
+        preset("gpt-2")
+    with pytest.raises(InputError, match="choose from gpt1, gpt2"):
+        preset("?")

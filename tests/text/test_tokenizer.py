@@ -1,0 +1,228 @@
+import json
+import unicodedata
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken, models
+from tokenizers import Tokenizer as Backend
+
+from amenable.errors import InputError
+from amenable.text.template import CHAT_TEMPLATE
+from amenable.text.tokenizer import CONTROL, SMALLEST, Tokenizer
+
+FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+TRAPS = [*CONTROL, "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</s>", "<|", "|>", "eos", " ", "\n"]
+LOOK_ALIKES = st.lists(st.sampled_from(TRAPS) | st.text(max_size=5), max_size=8).map("".join)
+
+
+def reloaded(tokenizer: Tokenizer, folder) -> Tokenizer:
+    tokenizer.save(folder)
+    return Tokenizer.load(folder)
+
+
+def test_control_tokens_have_the_first_ids_then_come_the_bytes(ours):
+    assert [ours.encode_control(name) for name in CONTROL] == [[0], [1], [2], [3], [4], [5]]
+    assert (ours.pad_id, ours.bos_id, ours.eos_id) == (0, 1, 2)
+    assert ours.control_ids == {0, 1, 2, 3, 4, 5}
+    assert ours.vocab_size == 320
+    smallest = Tokenizer.train([], SMALLEST)
+    assert smallest.vocab_size == 262
+    assert sorted(i for byte in range(128) for i in smallest.encode(chr(byte))) == sorted(
+        {i for byte in range(128) for i in smallest.encode(chr(byte))}
+    ), "each byte is a token of its own"
+
+
+def test_merges_are_learned_from_the_most_frequent_pair():
+    tokenizer = Tokenizer.train(["ab ab ab ab cd"], SMALLEST + 2)
+    merged = {tokenizer.decode([i]) for i in (262, 263)}
+    assert merged == {"ab", " ab"}
+    assert tokenizer.encode("ab ab cd")[:2] == [262, 263]
+
+
+def test_a_digit_is_a_token_and_words_keep_their_space(ours):
+    assert len(ours.encode("2024")) == 4
+    assert ours.encode("miller the miller")[-1:] == ours.encode(" miller")[-1:]
+
+
+def test_training_is_repeatable_and_a_vocabulary_too_small_is_refused(ours):
+    texts = ["one fish two fish", "red fish blue fish"]
+    assert Tokenizer.train(texts, 280).fingerprint == Tokenizer.train(iter(texts), 280, chat=True).fingerprint
+    assert Tokenizer.train(texts, 280).fingerprint != ours.fingerprint
+    with pytest.raises(InputError, match="262 or more"):
+        Tokenizer.train(texts, SMALLEST - 1)
+
+
+@FEW
+@given(text=st.text() | LOOK_ALIKES)
+def test_any_text_comes_back_unchanged(everyone, text):
+    for name, tokenizer in everyone.items():
+        expected = unicodedata.normalize("NFC", text) if name == "qwen" else text
+        assert tokenizer.decode(tokenizer.encode(text)) == expected, name
+    assert everyone["ours"].decode(everyone["ours"].encode(text), keep_control=True) == text
+
+
+@FEW
+@given(text=LOOK_ALIKES)
+def test_no_content_becomes_a_control_id(everyone, text):
+    for name, tokenizer in everyone.items():
+        assert not tokenizer.control_ids & set(tokenizer.encode(text)), name
+        assert not tokenizer.control_ids & set(tokenizer.encode_with_starts(text)[0]), name
+
+
+def test_control_tokens_are_recognised_in_template_text_only(ours):
+    assert ours.encode_control("<|user|>hi<|eos|>") == [4, *ours.encode("hi"), 2]
+    assert ours.split_control("<|user|>hi<|eos|>") == [4, "hi", 2]
+    assert ours.encode("<|eos|>") != [2]
+    assert ours.decode([4, *ours.encode("hi"), 2]) == "hi"
+    assert ours.decode([4, *ours.encode("hi"), 2], keep_control=True) == "<|user|>hi<|eos|>"
+
+
+def merging_backend() -> Backend:
+    """A BPE whose merges lead from plain characters to a control token."""
+    merges = [("<", "/"), ("</", "s"), ("</s", ">")]
+    pieces = ["</s>", "<", "/", "s", ">", "</", "</s"]
+    return Backend(models.BPE(vocab={piece: i for i, piece in enumerate(pieces)}, merges=merges, ignore_merges=True))
+
+
+def test_merges_that_lead_to_a_control_token_are_closed():
+    backend = merging_backend()
+    assert backend.encode("</s>").ids == [0], "the trap works"
+    tokenizer = Tokenizer(backend, bos="<b>", eos="</s>", pad="<p>")
+    assert tokenizer.encode("</s>") == [6, 4]
+    assert tokenizer.encode_control("</s>") == [0]
+
+
+def test_white_space_around_control_tokens_goes_where_the_token_takes_it():
+    backend = merging_backend()
+    backend.add_special_tokens([AddedToken("<u>", rstrip=True), AddedToken("<a>", lstrip=True)])
+    tokenizer = Tokenizer(backend, bos="<b>", eos="</s>", pad="<p>")
+    u, a = tokenizer.encode_control("<u>")[0], tokenizer.encode_control("<a>")[0]
+    assert tokenizer.split_control("<u> \ns <a></s>") == [u, "s", a, 0]
+
+
+def test_runs_of_white_space_that_were_added_as_tokens_stay_text():
+    backend = merging_backend()
+    backend.add_tokens([AddedToken("  ", normalized=False)])
+    tokenizer = Tokenizer(backend, bos="<b>", eos="</s>", pad="<p>")
+    space = backend.token_to_id("  ")
+    assert tokenizer.encode("s  s") == [3, space, 3]
+    assert space not in tokenizer.control_ids
+
+
+def test_batches_encode_as_single_texts_do(ours):
+    texts = ["The baker", "", "<|eos|>", "geese 🙂"]
+    assert ours.encode_batch(texts) == [ours.encode(text) for text in texts]
+
+
+def test_half_a_surrogate_pair_is_refused(ours):
+    with pytest.raises(InputError, match="character 3: half of a surrogate pair"):
+        ours.encode("abc\ud800")
+    with pytest.raises(InputError, match="surrogate"):
+        Tokenizer.train(["\udfff"], 300)
+
+
+def test_starts_point_at_characters(ours):
+    text = "naïve 🙂 cakes"
+    ids, starts = ours.encode_with_starts(text)
+    assert ids == ours.encode(text)
+    assert starts[0] == 0 and starts == sorted(starts) and starts[-1] < len(text)
+    assert text[starts[-1] :].strip() in "cakes"
+
+
+def test_saved_and_loaded_it_is_the_same(ours, base, tmp_path):
+    for tokenizer, name in ((ours, "chat"), (base, "base")):
+        again = reloaded(tokenizer, tmp_path / name)
+        assert again.fingerprint == tokenizer.fingerprint
+        assert again.encode("The baker sells <|eos|>") == tokenizer.encode("The baker sells <|eos|>")
+        assert again.control_ids == tokenizer.control_ids and again.names == tokenizer.names
+        assert again.chat_template == tokenizer.chat_template
+    assert "chat_template" not in json.loads((tmp_path / "base" / "tokenizer_config.json").read_text())
+    assert (tmp_path / "base" / "special_tokens_map.json").is_file()
+
+
+def test_with_chat_template_keeps_every_id(base, ours):
+    chat = base.with_chat_template()
+    assert base.chat_template is None and chat.chat_template == CHAT_TEMPLATE
+    assert chat.fingerprint == base.fingerprint and chat.vocab_size == base.vocab_size
+    assert chat.with_chat_template() is chat
+
+
+def test_gpt2_gets_a_pad_and_keeps_its_one_end_token(gpt2):
+    assert gpt2.eos_id == gpt2.bos_id == gpt2.encode_control("<|endoftext|>")[0] == 320
+    assert gpt2.pad_id == 321 and gpt2.vocab_size == 322
+    chat = gpt2.with_chat_template()
+    assert chat.vocab_size == 325 and chat.encode_control("<|system|><|user|><|assistant|>") == [322, 323, 324]
+    assert chat.encode("the river") == gpt2.encode("the river")
+    assert chat.fingerprint != gpt2.fingerprint, "its conversations have other ids"
+
+
+def test_qwen_keeps_its_names_and_gets_a_bos(qwen):
+    assert qwen.names == {"bos_token": "<|bos|>", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+    assert (qwen.pad_id, qwen.eos_id, qwen.bos_id) == (320, 322, 324)
+    assert {320, 321, 322, 323, 324} == qwen.control_ids
+    assert len(qwen.encode("The baker of Velm sells bread and honey")) > 8, "truncation is off"
+    assert len(qwen.encode("a")) == 1, "padding is off"
+
+
+def test_a_pad_that_is_the_eos_is_replaced(qwen_folder, tmp_path):
+    config = json.loads((qwen_folder / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "pad_token": "<|im_end|>"}))
+    (tmp_path / "tokenizer.json").write_bytes((qwen_folder / "tokenizer.json").read_bytes())
+    tokenizer = Tokenizer.load(tmp_path)
+    assert tokenizer.pad == "<|pad|>" and tokenizer.pad_id != tokenizer.eos_id
+    with pytest.raises(InputError, match="pad and eos are both"):
+        Tokenizer(merging_backend(), bos="<b>", eos="</s>", pad="</s>")
+
+
+def test_the_eos_is_what_ends_the_assistants_turn(qwen_folder, tmp_path):
+    """A base model's folder often has a chat template, and as eos the end of a document."""
+    config = json.loads((qwen_folder / "tokenizer_config.json").read_text())
+    template = config.pop("chat_template")
+    config = {**config, "eos_token": "<|endoftext|>"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "tokenizer.json").write_bytes((qwen_folder / "tokenizer.json").read_bytes())
+    assert Tokenizer.load(tmp_path).eos == "<|endoftext|>"
+    (tmp_path / "chat_template.jinja").write_text(template)
+    assert Tokenizer.load(tmp_path).eos == "<|im_end|>"
+    assert reloaded(Tokenizer.load(tmp_path), tmp_path / "again").eos == "<|im_end|>"
+
+
+def test_one_of_several_templates_is_the_default(qwen_folder, tmp_path):
+    config = json.loads((qwen_folder / "tokenizer_config.json").read_text())
+    named = [{"name": "tools", "template": "x"}, {"name": "default", "template": config["chat_template"]}]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": named}))
+    (tmp_path / "tokenizer.json").write_bytes((qwen_folder / "tokenizer.json").read_bytes())
+    assert Tokenizer.load(tmp_path).chat_template == config["chat_template"]
+
+
+def test_folders_that_hold_no_tokenizer_say_so(tmp_path):
+    with pytest.raises(InputError, match=r"no tokenizer\.json"):
+        Tokenizer.load(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(InputError, match="not a tokenizer"):
+        Tokenizer.load(tmp_path)
+    Backend(models.WordLevel({"a": 0}, unk_token="a")).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(InputError, match="only BPE"):
+        Tokenizer.load(tmp_path)
+    merging_backend().save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text("[1]")
+    with pytest.raises(InputError, match="not a JSON object"):
+        Tokenizer.load(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text("{")
+    with pytest.raises(InputError, match="not JSON"):
+        Tokenizer.load(tmp_path)
+
+
+def test_transformers_reads_what_is_saved(ours, gpt2, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    for tokenizer, name in ((ours, "ours"), (gpt2, "gpt2")):
+        tokenizer.save(tmp_path / name)
+        theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / name)
+        text = "The  miller's 12 geese , naïve café 🙂\n"
+        assert theirs.encode(text, add_special_tokens=False) == tokenizer.encode(text)
+        assert (theirs.bos_token_id, theirs.eos_token_id) == (tokenizer.bos_id, tokenizer.eos_id)
+        assert theirs.pad_token_id == tokenizer.pad_id and len(theirs) == tokenizer.vocab_size
+        assert theirs.decode(tokenizer.encode(text)) == text
+    ours_again = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
+    assert ours_again("hen").input_ids == [ours.bos_id, *ours.encode("hen")], "plain text begins with bos"

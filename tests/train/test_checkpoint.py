@@ -1,0 +1,86 @@
+"""A checkpoint gives back exactly what it was given, and a torn one is passed over."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from amenable.train import checkpoint
+
+
+def a_state() -> dict:
+    parameter = torch.nn.Parameter(torch.randn(3, 2, generator=torch.Generator().manual_seed(1)))
+    optimizer = torch.optim.AdamW([parameter], lr=0.1)
+    parameter.grad = torch.ones(3, 2)
+    optimizer.step()
+    return {
+        "weights": {"a.b": parameter.detach(), "half": torch.tensor([1.5], dtype=torch.bfloat16)},
+        "optimizer": optimizer.state_dict(),
+        "facts": {"best": None, "flag": True, "rate": 0.1, "names": ["x", "y"], "empty": {}, 3: "three"},
+    }
+
+
+def same(a: object, b: object) -> bool:
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and list(a) == list(b) and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return isinstance(b, list) and len(a) == len(b) and all(same(x, y) for x, y in zip(a, b))
+    return a == b
+
+
+def test_round_trip_keeps_tensors_and_facts_to_the_bit(tmp_path: Path) -> None:
+    state = a_state()
+    checkpoint.save(tmp_path, 7, state)
+    step, found, torn = checkpoint.newest(tmp_path)
+    assert (step, torn) == (7, [])
+    assert same(state, found)
+
+
+def test_only_the_newest_are_kept(tmp_path: Path) -> None:
+    for step in (1, 2, 10):
+        checkpoint.save(tmp_path, step, {"x": torch.tensor([step])}, keep=2)
+    assert sorted(checkpoint.steps(tmp_path)) == [2, 10]
+    assert checkpoint.newest(tmp_path)[0] == 10
+
+
+@pytest.mark.parametrize("harm", ["cut", "flip", "lose a file", "lose the manifest"])
+def test_a_torn_checkpoint_is_named_and_the_one_before_is_taken(tmp_path: Path, harm: str) -> None:
+    checkpoint.save(tmp_path, 1, {"x": torch.arange(100)})
+    checkpoint.save(tmp_path, 2, {"x": torch.arange(100) + 1})
+    victim = tmp_path / "checkpoint-2" / "state.safetensors"
+    content = victim.read_bytes()
+    if harm == "cut":
+        victim.write_bytes(content[:-10])
+    elif harm == "flip":
+        victim.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif harm == "lose a file":
+        victim.unlink()
+    else:
+        (tmp_path / "checkpoint-2" / "manifest.json").unlink()
+    step, state, torn = checkpoint.newest(tmp_path)
+    assert step == 1 and torn == ["checkpoint-2"]
+    assert torch.equal(state["x"], torch.arange(100))
+
+
+def test_a_write_that_was_interrupted_leaves_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / ".checkpoint-3.writing").mkdir()
+    assert checkpoint.newest(tmp_path) is None
+    checkpoint.save(tmp_path, 3, {"x": torch.zeros(1)})
+    assert checkpoint.newest(tmp_path)[0] == 3
+    assert not (tmp_path / ".checkpoint-3.writing").exists()
+
+
+def test_what_is_not_plain_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="can't hold set at /x"):
+        checkpoint.save(tmp_path, 1, {"x": {1, 2}})
+
+
+def test_the_manifest_tells_size_and_hash(tmp_path: Path) -> None:
+    folder = checkpoint.save(tmp_path, 1, {"x": torch.zeros(1)})
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert set(manifest) == {"state.safetensors", "state.json"}
+    for name, fact in manifest.items():
+        assert fact == {"bytes": (folder / name).stat().st_size, "sha256": checkpoint.sha256(folder / name)}

@@ -1,0 +1,37 @@
+"""What a run writes down."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from amenable.train.log import Log
+
+
+def test_rows_are_plain_json_and_what_is_not_finite_is_null(tmp_path: Path) -> None:
+    log = Log(tmp_path, "x")
+    log.row(3, {"loss": torch.tensor(1.5), "bad": float("nan"), "count": 2, "name": "a"})
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {
+        "step": 3, "loss": 1.5, "bad": None, "count": 2, "name": "a",
+    }  # fmt: skip
+
+
+def test_keeping_until_a_step_drops_later_rows_and_torn_lines(tmp_path: Path) -> None:
+    log = Log(tmp_path, "x")
+    for step in (1, 2, 3):
+        log.row(step, {"v": step})
+        log.samples(step, [{"text": "é"}, {"text": "b"}])
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "v"')
+    log.keep_until(2)
+    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2]
+    assert len((tmp_path / "samples.jsonl").read_text("utf-8").splitlines()) == 4
+
+
+def test_a_pipe_gets_plain_lines(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    log = Log(tmp_path, "sft")
+    log.open(0, 2)
+    log.advance(2, 100, {"loss": 0.25})
+    log.close()
+    said = capsys.readouterr().err
+    assert "2/2" in said and "loss 0.25" in said and "tok/s" in said and "\x1b" not in said
