@@ -74,3 +74,15 @@ def sample_rows(experience: Experience, decode: Callable[[list[int]], str], coun
         }
         for i in range(min(count, len(rollout.prompts)))
     ]
+
+
+def require_same_distribution(gap: float, tolerance: float) -> None:
+    """At the first update nothing has moved yet: the trainer's log-probabilities must be the sampler's (ratio 1).
+
+    `gap` is the mean absolute difference in nats a token. Raises RuntimeError above the tolerance.
+    """
+    if not gap < tolerance:
+        raise RuntimeError(
+            f"the sampler's log-probabilities differ from the trainer's by {gap:.3g} nats a token before any update; "
+            "likely causes: dropout left on, another temperature or filter, another precision, another template"
+        )

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from amenable.models.decoder import Decoder, normal
@@ -47,4 +48,4 @@ class ScalarModel(nn.Module):
         """A scalar at every token, ids [N] -> [N] in fp32."""
         hidden = self.decoder(ids, layout)
         with torch.autocast(hidden.device.type, enabled=False):
-            return self.score(hidden.float()).squeeze(-1)
+            return F.linear(hidden.float(), self.score.weight.float(), self.score.bias.float()).squeeze(-1)

@@ -81,7 +81,7 @@ def save(
             "id2label": {"0": "score"},
             "label2id": {"score": 0},
             "problem_type": "regression",
-            "score_bias": float(model.score.bias),
+            "score_bias": model.score.bias.item(),
         }
     write(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
     if not isinstance(model, ScalarModel):

@@ -138,7 +138,10 @@ def iterations(ppo: Stage | None) -> list[Iteration]:
     for row in read_rows(ppo.folder / "samples.jsonl") if ppo else []:
         step = number(row, "step")
         if step is not None and "completion" in row:
-            kept = {"prompt": turns_of(row.get("prompt"))[-1][1] if row.get("prompt") else "", "ended": row.get("ended")}
+            kept = {
+                "prompt": turns_of(row.get("prompt"))[-1][1] if row.get("prompt") else "",
+                "ended": row.get("ended"),
+            }
             figures = {"score": number(row, "score"), "kl": number(row, "kl")}
             by_step.setdefault(int(step), []).append({**kept, "completion": str(row["completion"]), **figures})
     return [Iteration(step, by_step[step]) for step in sorted(by_step)]

@@ -1,7 +1,7 @@
 """Small charts as inline SVG: lines with values under the pointer, sparklines, calibration.
 
-Colours are classes (c0, c1 ...) that the page's style sheet defines for light and dark. Every chart carries its points as
-data, so that report.js can read a value out; without scripts the picture stands as it is.
+Colours are classes (c0, c1 ...) that the page's style sheet defines for light and dark. Every chart carries its points
+as data, so that report.js can read a value out; without scripts the picture stands as it is.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def line_chart(title: str, series: Sequence[Series], x_name: str = "step") -> Ma
     last = ", ".join(short(one.points[-1][1]) for one in drawn)
     return Markup(
         f'<figure class="chart" data-chart="{escape(chart_data(drawn, frame, x_name))}">'
-        f'<figcaption><span>{escape(title)} {keys}</span><output>{escape(last)}</output></figcaption>'
+        f"<figcaption><span>{escape(title)} {keys}</span><output>{escape(last)}</output></figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}, ends at {escape(last)}">'
         f"{''.join(shapes)}</svg></figure>"
     )
@@ -97,7 +97,9 @@ def calibration_chart(title: str, groups: Sequence[tuple[str, Sequence[dict[str,
         shapes.append(f'<path class="line thin c{colour}" d="{path(places)}"/>')
         for (x, y), one in zip(places, bins):
             told = f"{name}: predicted {one['predicted']:.0%}, actual {one['actual']:.0%}, {one['count']:.0f} pairs"
-            mark = f'<circle class="dot c{colour}" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{escape(told)}</title></circle>'
+            mark = (
+                f'<circle class="dot c{colour}" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{escape(told)}</title></circle>'
+            )
             shapes.append(mark)
     keys = "".join(f'<span class="key c{colour}">{escape(name)}</span>' for name, _, colour in groups)
     return Markup(
@@ -119,7 +121,7 @@ def axes(frame: Frame, percent: bool = False) -> str:
     """Faint lines and their numbers; a zero within the range is drawn stronger."""
     shapes = []
     for value in ticks(frame.y_low, frame.y_high, 4):
-        y, kind = frame.y(value), "zero" if value == 0 else "grid"
+        y, kind = frame.y(value), "zero" if value == 0 else "rule"
         shapes.append(f'<path class="{kind}" d="M{LEFT} {y:.1f}H{RIGHT}"/>')
         told = f"{value:.0%}" if percent else short(value)
         shapes.append(f'<text x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{told}</text>')

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from amenable.recipes.folders import Stage, missing, number, read_json
+from amenable.recipes.folders import Stage, missing, number, read_json, unfinished
 
 SCHEMA = 1
 MEASURES = (
@@ -44,6 +44,7 @@ def figures_of(stages: list[Stage]) -> Figures:
         "schema": SCHEMA,
         "seconds": round(sum(known), 1) if known else None,
         "missing": missing(stages),
+        "unfinished": unfinished(stages),
         "seed": same(stage.config.get("seed") for stage in stages),
         "versions": versions(stages),
         "parameters": first(parameters(by_name[name].folder) for name in ("sft", "pretrain") if name in by_name),
@@ -73,7 +74,7 @@ def decoded(found: Figures) -> Figures:
 
 
 def reward_model(reward: Stage | None, annotate: Stage | None) -> Figures:
-    """How often the reward model sides with annotators it was trained on and with others, beside their own agreement."""
+    """How often the reward model sides with annotators it learned from and with others, beside their agreement."""
     judged = reward.finished if reward is not None else None
     asked = annotate.finished if annotate is not None else None
     pairs = {name: number(judged, f"{name}.pairs") for name in ("validation", "heldout")}

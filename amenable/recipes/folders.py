@@ -72,6 +72,16 @@ def missing(stages: list[Stage]) -> list[str]:
     return [command for command in ORDER if command not in done]
 
 
+def unfinished(stages: list[Stage]) -> list[str]:
+    """The missing ones that are still to come: begun, or later than everything begun.
+
+    An earlier one that is missing was left out on purpose, as a run on real text leaves out the world.
+    """
+    begun = {stage.command for stage in stages}
+    latest = max(ORDER.index(command) for command in begun)
+    return [command for command in missing(stages) if command in begun or ORDER.index(command) > latest]
+
+
 def read_yaml(path: Path) -> dict[str, Any] | None:
     """A mapping, or None where there is no file."""
     if not path.is_file():

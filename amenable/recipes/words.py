@@ -72,19 +72,20 @@ def amount(value: float) -> str:
     return f"{value:,.1f}" if abs(value) >= 100 else plain(value, 3 if abs(value) < 1 else 2)
 
 
-def summary(figures: Figures, stages: list[Stage]) -> list[str]:
-    """The headline in sentences, each told only where it was measured."""
-    told = [what_was_done(figures, stages), *preference(figures), *gold(figures), *conduct(figures)]
-    return [sentence for sentence in (*told, *tax(figures), *reward_model(figures)) if sentence]
+def summary(figures: Figures, stages: list[Stage]) -> tuple[str, str]:
+    """The headline, and what else to know, in sentences; each is told only where it was measured."""
+    headline = [what_was_done(figures, stages), *preference(figures), *gold(figures)]
+    return " ".join(headline), " ".join([*conduct(figures), *tax(figures), *reward_model(figures)])
 
 
 def what_was_done(figures: Figures, stages: list[Stage]) -> str:
+    """How far it went, how large the model is, and how long it took."""
     size = f"a model of {amount(figures['parameters'])} parameters" if figures["parameters"] else "a model"
-    done = len(ORDER) - len(figures["missing"])
-    if not figures["missing"]:
-        return f"In {duration(figures['seconds'])} {size} went from raw text to an assistant that learned from preferences."
-    spent = f" in {duration(figures['seconds'])}" if figures["seconds"] is not None else ""
-    return f"So far {size} has gone through {done} of {len(ORDER)} stages{spent}."
+    done = sum(stage.finished is not None for stage in stages)
+    spent = f" and {duration(figures['seconds'])} of work" if figures["seconds"] is not None else ""
+    if figures["unfinished"]:
+        return f"Not finished: so far {size} has gone through {done} of {len(ORDER)} stages{spent}."
+    return f"In {done} stages{spent}, {size} went from raw text to an assistant that learned from preferences."
 
 
 def preference(figures: Figures) -> list[str]:
@@ -98,10 +99,12 @@ def preference(figures: Figures) -> list[str]:
         return []
     after, before = map(name_of, pair)
     shares = " and ".join(
-        f"in {percent(row['wins'])} ({span(row['low'], row['high'])}) when both are {name}" for name, row in shown.items()
+        f"in {percent(row['wins'])} ({span(row['low'], row['high'])}) when both are {name}"
+        for name, row in shown.items()
     )
     verb = "prefers" if judges == "reward" else "prefer"
-    return [f"{JUDGES[judges]} {verb} {after}’s answers to {before}’s {shares}.", verdict(shown)]
+    told = [f"{JUDGES[judges]} {verb} {after}’s answers to {before}’s {shares}.", verdict(shown)]
+    return [sentence for sentence in told if sentence]
 
 
 def verdict(rows: dict[str, Figures]) -> str:
@@ -109,12 +112,12 @@ def verdict(rows: dict[str, Figures]) -> str:
     better = [name for name, row in rows.items() if row["low"] > 0.5]
     worse = [name for name, row in rows.items() if row["high"] < 0.5]
     if worse:
-        return f"Where they are {' and '.join(worse)} that is clearly for the worse."
-    if len(better) == len(rows):
-        return "The intervals leave out one half: the gain is real." if rows.keys() - {"sampled"} else ""
-    if better == ["sampled"]:
-        return "Greedy against greedy the interval holds one half: part of the gain may be mere sharpening."
-    return "" if better else "The intervals hold one half: no difference is shown."
+        return f"When both are {' and '.join(worse)}, that is clearly for the worse."
+    if not better:
+        return "One half lies within: no difference is shown."
+    if better == ["sampled"] and "greedy" in rows:
+        return "Greedy against greedy, one half lies within the interval: some of the gain may be mere sharpening."
+    return "Both intervals lie above one half." if len(better) == 2 else ""
 
 
 def gold(figures: Figures) -> list[str]:
@@ -122,13 +125,12 @@ def gold(figures: Figures) -> list[str]:
     if pair is None:
         return []
     after, before = (figures["models"][name] for name in pair)
+    told = ("sampled", before["gold"], after["gold"]), ("greedy", before["greedy"]["gold"], after["greedy"]["gold"])
+    known = [(how, old, new) for how, old, new in told if old is not None and new is not None]
+    verbs = [moved(old, new) for _, old, new in known]
     parts = [
-        f"{moved(old, new)} from {plain(old)} to {plain(new)} {how}"
-        for how, old, new in (
-            ("sampled", before["gold"], after["gold"]),
-            ("greedy", before["greedy"]["gold"], after["greedy"]["gold"]),
-        )
-        if old is not None and new is not None
+        f"{'' if verbs[:place].count(verb) else verb + ' '}from {plain(old)} to {plain(new)} {how}"
+        for place, (verb, (how, old, new)) in enumerate(zip(verbs, known))
     ]
     return [f"Gold, the utility that no training sees, {' and '.join(parts)}."] if parts else []
 
@@ -155,7 +157,7 @@ def conduct(figures: Figures) -> list[str]:
         for what, key in asked
         if before[key] is not None and after[key] is not None
     ]
-    return [f"Sampled, from {name_of(pair[1])} to {name_of(pair[0])}: {'; '.join(parts)}."] if parts else []
+    return [f"From {name_of(pair[1])} to {name_of(pair[0])}, sampled: {'; '.join(parts)}."] if parts else []
 
 
 def tax(figures: Figures) -> list[str]:
@@ -170,9 +172,13 @@ def tax(figures: Figures) -> list[str]:
 
 
 def reward_model(figures: Figures) -> list[str]:
+    """The reward model beside two yardsticks: the annotators' own agreement, and preferring the longer answer."""
     found = figures["reward_model"]
     accuracy, agreement = found["accuracy_heldout_annotators"], found["agreement"]["heldout"]
+    longer = found["longer_wins_heldout_annotators"]
     if accuracy is None:
         return []
-    own = f"; they agree among themselves in {percent(agreement)}" if agreement is not None else ""
-    return [f"The reward model sides with annotators it never met in {percent(accuracy)} of their choices{own}."]
+    beside = [f"they agree among themselves in {percent(agreement)}"] if agreement is not None else []
+    beside += [f"always preferring the longer answer would reach {percent(longer)}"] if longer is not None else []
+    whom = "annotators it never met" if agreement is not None else "those who made the held-out comparisons"
+    return [f"The reward model sides with {whom} in {'; '.join([percent(accuracy) + ' of pairs', *beside])}."]

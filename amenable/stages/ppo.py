@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from amenable.data import batches, sources
 from amenable.errors import InputError
@@ -26,17 +25,21 @@ from amenable.functional.advantages import masked_gae
 from amenable.functional.losses import ppo_policy_loss, value_loss
 from amenable.functional.masked import scale, standardize
 from amenable.functional.rewards import penalise_missing_eos, token_rewards
-from amenable.generation.experience import Experience, Targets, objective_metrics, sample_rows
+from amenable.generation.experience import (
+    Experience,
+    Targets,
+    objective_metrics,
+    require_same_distribution,
+    sample_rows,
+)
 from amenable.generation.rollout import collect, spread
 from amenable.generation.sampling import Sampling
-from amenable.models.decoder import Decoder
-from amenable.models.heads import ScalarModel
-from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts, passes, plan, runtime
+from amenable.train.actors import Actors, load_actors
 from amenable.train.best import Best
 from amenable.train.feed import fitting_prompts, pieces_of, prompts_of_step, raw_rows
 from amenable.train.kl_coefficient import KLCoefficient
-from amenable.train.optimizer import Optimizer, OptimizerConfig, freeze
+from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
 from amenable.train.step import backward_next_token
 
@@ -106,8 +109,6 @@ class Config:
     sample_steps: int = 5
     """write samples every so many iterations"""
     max_tokens_per_pass: int = 8192
-    rows: int = 128
-    """answers decoded at once"""
     save_steps: int = 10
     seed: int = 0
     machine: runtime.Machine = field(default_factory=runtime.Machine)
@@ -134,25 +135,13 @@ class Config:
         return Sampling(temperature=self.temperature, max_new_tokens=self.max_new_tokens)
 
 
-@dataclass(frozen=True)
-class Actors:
-    """The four models of PPO, the tokenizer they share, and the machine they live on."""
-
-    policy: Decoder
-    reference: Decoder
-    critic: ScalarModel
-    scorer: ScalarModel
-    tokenizer: Tokenizer
-    machine: runtime.Runtime
-
-
 def run(config: Config) -> Path:
     """Train and return the run directory."""
     inputs = {"model": config.model, "reward_model": config.reward_model, "data": config.data}
     run = Run(config.out, "ppo", config, {**inputs, "validation": config.validation, "ptx_data": config.ptx_data})
     if run.done():
         return run.out
-    actors = load(config)
+    actors = load_actors(config.model, config.reward_model, config.frozen_layers, runtime.start(config.machine))
     prompts, held_out, raw = read(config, actors)
     run.claim()
     optimizer = Optimizer([actors.policy], config.optimizer)
@@ -191,19 +180,6 @@ def run(config: Config) -> Path:
     return run.finish(selected_step=best.step, **run.metrics)
 
 
-def load(config: Config) -> Actors:
-    """Policy and reference from the SFT model, scorer and critic from the reward model; dropout off in all."""
-    machine = runtime.start(config.machine)
-    policy, tokenizer = artifacts.load_policy(config.model, machine)
-    reference, _ = artifacts.load_policy(config.model, machine)
-    scorer = artifacts.load_reward_model(config.reward_model, machine, tokenizer)
-    critic = artifacts.load_reward_model(config.reward_model, machine, tokenizer)
-    reference.requires_grad_(False)
-    scorer.requires_grad_(False)
-    freeze(policy, config.frozen_layers)
-    return Actors(policy, reference, critic, scorer, tokenizer, machine)
-
-
 def read(config: Config, actors: Actors) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
     """Prompts to learn on and held-out ones, as ids, and pieces of raw text for PPO-ptx."""
     context = actors.policy.config.context
@@ -225,7 +201,6 @@ def gather(actors: Actors, prompts: list[list[int]], step: int, config: Config) 
             eos_id=actors.tokenizer.eos_id,
             seeds=[runtime.number(config.seed, "rollout", step, i) for i in range(len(prompts))],
             samples=config.num_generations,
-            rows=config.rows,
         )
     rows = rollout.rows()
     ref_logps = passes.row_logprobs(actors.reference, rows, machine, limit, config.temperature)
@@ -274,7 +249,7 @@ def learn(
                 )
                 stats["loss/ptx"] = float(ptx)
             if not history:
-                require_same_distribution(stats["val/ratio_gap"], actors.machine)
+                require_same_distribution(stats["val/ratio_gap"], tolerance=0.1 if actors.machine.bf16 else 0.01)
             stats["policy/grad_norm"], stats["val/grad_norm"] = (part.step(multiplier) for part in optimizers)
             history.append(stats)
         if config.target_kl and history[-1]["policy/approxkl_avg"] > config.target_kl:
@@ -318,40 +293,24 @@ def backward(
             "val/ratio": policy_stats["ratio"],
             "val/ratio_gap": (logps - old_logps).abs().mean(),
         }
-        for key, value in seen.items():
-            stats[key] = stats.get(key, 0.0) + share * float(value)
+        stats = {key: stats.get(key, 0.0) + share * float(value) for key, value in seen.items()}
     return stats
-
-
-def require_same_distribution(gap: float, machine: runtime.Runtime) -> None:
-    """At the first update nothing has moved yet: the trainer's log-probabilities must be the sampler's (ratio 1)."""
-    tolerance = 0.1 if machine.bf16 else 0.01
-    if not gap < tolerance:
-        raise RuntimeError(
-            f"the sampler's log-probabilities differ from the trainer's by {gap:.3g} nats a token before any update; "
-            "likely causes: dropout left on, another temperature or filter, another precision, another template"
-        )
 
 
 def greedy_score(actors: Actors, prompts: list[list[int]], config: Config) -> float:
     """Mean reward of greedy answers to held-out prompts."""
     sampling = Sampling(temperature=0.0, max_new_tokens=config.max_new_tokens)
-    seeds = [0] * len(prompts)
     with actors.machine.autocast():
-        rollout = collect(
-            actors.policy, prompts, sampling, eos_id=actors.tokenizer.eos_id, seeds=seeds, rows=config.rows
-        )
+        rollout = collect(actors.policy, prompts, sampling, eos_id=actors.tokenizer.eos_id, seeds=[0] * len(prompts))
     scores = passes.row_rewards(actors.scorer, rollout.rows(), actors.machine, config.max_tokens_per_pass)
     return float(penalise_missing_eos(scores, rollout.ended, config.missing_eos_penalty).mean())
 
 
 def tell_plan(run: Run, config: Config, actors: Actors, prompts: int) -> None:
-    samples, size = config.samples, config.samples // config.num_mini_batches
+    epochs = config.max_steps * config.prompts_per_step / prompts
+    run.log.say(f"policy {plan.parameters(actors.policy)}; critic {plan.parameters(actors.critic)}")
     run.log.say(
-        f"policy {plan.parameters(actors.policy)}; critic {plan.parameters(actors.critic)}; {actors.machine.describe()}"
-    )
-    run.log.say(
-        f"{config.prompts_per_step} prompts x {config.num_generations} samples = {samples} a step; "
-        f"{config.num_ppo_epochs} epochs x {config.num_mini_batches} minibatches of {size}; "
-        f"{config.max_steps} steps over {prompts} prompts = {config.max_steps * config.prompts_per_step / prompts:.2f} epochs"
+        f"{config.prompts_per_step} prompts x {config.num_generations} samples = {config.samples} a step; "
+        f"{config.num_ppo_epochs} epochs x {config.num_mini_batches} minibatches; "
+        f"{config.max_steps} steps = {epochs:.2f} epochs of {prompts} prompts; {actors.machine.describe()}"
     )

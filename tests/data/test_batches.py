@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -58,7 +60,7 @@ def test_token_budgets_are_kept_and_each_row_comes_once(lengths, budget, seed):
     assert flat(parts) == list(range(len(lengths)))
     for batch in [*in_order, *by_length, *parts]:
         assert batch and (sum(lengths[row] for row in batch) <= budget or len(batch) == 1)
-    for first, second in zip(in_order, in_order[1:]):
+    for first, second in pairwise(in_order):
         assert sum(lengths[row] for row in first) + lengths[second[0]] > budget, "as full as the order allows"
 
 

@@ -63,7 +63,10 @@ def test_rotation_worked_by_hand():
 
 def test_rotation_depends_on_distance_only_and_keeps_length():
     q, k = normal(1, 1, 4, seed=0), normal(1, 1, 4, seed=1)
-    at = lambda x, place: rotate(x, rotary(ROPE, torch.tensor([place])))
+
+    def at(x, place):
+        return rotate(x, rotary(ROPE, torch.tensor([place])))
+
     assert float((at(q, 7) * at(k, 3)).sum()) == pytest.approx(float((at(q, 20) * at(k, 16)).sum()), abs=1e-5)
     assert float(at(q, 25).norm()) == pytest.approx(float(q.norm()), abs=1e-5)
 

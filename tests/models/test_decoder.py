@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amenable.errors import InputError
+from amenable.models.attention import attend_rows
 from amenable.models.cache import Cache
 from amenable.models.decoder import Decoder, DecoderConfig, count_parameters
 from amenable.models.layout import Layout
@@ -13,7 +14,16 @@ from amenable.models.layout import Layout
 GPT1 = DecoderConfig(61, context=48, layers=2, width=32, heads=4, norm_placement="post")
 GPT2 = DecoderConfig(61, context=48, layers=2, width=32, heads=4)
 LLAMA = DecoderConfig(
-    61, context=48, layers=2, width=32, heads=4, kv_heads=2, positions="rope", norm="rms", activation="swiglu", bias=False
+    61,
+    context=48,
+    layers=2,
+    width=32,
+    heads=4,
+    kv_heads=2,
+    positions="rope",
+    norm="rms",
+    activation="swiglu",
+    bias=False,
 )
 QWEN3 = DecoderConfig(
     61,
@@ -101,9 +111,7 @@ def test_cached_equals_uncached_for_prompts_of_many_lengths(config):
     cache = Cache(config, 4, 40)
     prefilled = decoder(torch.cat([row[:n] for row, n in zip(full, prompts)]), Layout.of(prompts), cache)
     expected = [decoder(row, Layout.of([30])) for row in full]
-    torch.testing.assert_close(
-        prefilled, torch.cat([e[:n] for e, n in zip(expected, prompts)]), rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(prefilled, torch.cat([e[:n] for e, n in zip(expected, prompts)]), rtol=1e-4, atol=1e-5)
     for t in range(10):
         hidden = decoder.step(torch.stack([row[n + t] for row, n in zip(full, prompts)]), cache)
         for b, n in enumerate(prompts):
@@ -116,7 +124,10 @@ def test_rows_are_copied_chosen_refilled_and_kept():
     decoder = lively(LLAMA)
     full = [tokens(20, seed=i) for i in range(3)]
     expected = [decoder(row, Layout.of([20])) for row in full]
-    close = lambda a, b: torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+    def close(a, b):
+        return torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
     cache = Cache(LLAMA, 4, 24)
 
     decoder(torch.cat([full[0][:6], full[1][:9]]), Layout.of([6, 9]), cache, torch.tensor([2, 0]))
@@ -164,9 +175,10 @@ def test_gpt1_block_is_post_norm_worked_out():
     decoder = lively(GPT1)
     block, x = decoder.layers[0], torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
     layout = Layout.of([4])
-    from amenable.models.attention import attend_rows
 
-    attend = lambda layer, q, k, v: attend_rows(layout, 0.0, layer, q, k, v)
+    def attend(layer, q, k, v):
+        return attend_rows(layout, 0.0, layer, q, k, v)
+
     middle = block.attention_norm(x + block.attention(x, None, attend))
     torch.testing.assert_close(block(x, None, attend), block.mlp_norm(middle + block.mlp(middle)))
     assert decoder.final_norm is None
@@ -176,7 +188,7 @@ def test_init_statistics():
     config = DecoderConfig(500, context=300, layers=8, width=128, heads=4)
     decoder = Decoder(config)
     decoder.init_weights(torch.Generator().manual_seed(3))
-    for name, parameter in decoder.named_parameters():
+    for name, parameter in decoder.state_dict().items():
         if parameter.ndim == 1:
             assert (parameter == (0.0 if name.endswith("bias") else 1.0)).all(), name
             continue

@@ -1,0 +1,116 @@
+"""Simulated annotators: each weighs the parts of gold in an own way, and errs.
+
+    u = sum_k w_k c_k + scale * Gumbel noise      rank by u
+
+Gumbel noise makes the preference between two answers logistic in the difference of their utilities, which is Bradley and
+Terry's model (1952); its scale is fitted so that two annotators agree as often as InstructGPT's did, in 73 % of pairs
+(Ouyang et al., 2022, section 3.4).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from amenable.world.gold import Parts
+
+COMPONENTS = ("truthful", "honest", "harmless", "follows", "polite", "brief", "rambling", "rude", "ended", "fluent")
+NOTICEABLE = 0.25
+"""answers whose noisy utilities fall into one step of this size, in units of the noise scale, share a rank"""
+
+Item = Sequence[Parts]
+"""The judged answers to one prompt."""
+
+
+@dataclass(frozen=True)
+class Annotator:
+    """One person's taste. Held-out annotators label nothing that is trained on."""
+
+    name: str
+    held_out: bool
+    weights: dict[str, float]
+
+    def utility(self, parts: Parts) -> float:
+        """What an answer is worth to this annotator, without noise."""
+        return sum(self.weights[name] * value for name, value in parts.components.items())
+
+    def rank(self, answers: Item, generator: torch.Generator, noise: float) -> tuple[float, ...]:
+        """Ranks of answers to one prompt, 1 the best; equally good ones share a rank. `noise` is the Gumbel scale."""
+        utilities = torch.tensor([self.utility(parts) for parts in answers], dtype=torch.float64)
+        return ranks(utilities + noise * gumbel(len(answers), generator), noise * NOTICEABLE)
+
+    def as_row(self) -> dict[str, Any]:
+        """A row for world.json."""
+        return {"name": self.name, "held_out": self.held_out, "weights": self.weights}
+
+
+def draw_annotators(seed: int, number: int = 10, held_out: int = 4, spread: float = 0.5) -> tuple[Annotator, ...]:
+    """Annotators with weights drawn log-normally around 1; the last `held_out` of them are held out."""
+    draw = random.Random(f"annotators/{seed}")
+    return tuple(
+        Annotator(
+            name=f"annotator-{index + 1:02d}",
+            held_out=index >= number - held_out,
+            weights={name: round(draw.lognormvariate(0, spread), 4) for name in COMPONENTS},
+        )
+        for index in range(number)
+    )
+
+
+def gumbel(number: int, generator: torch.Generator) -> Tensor:
+    """Standard Gumbel noise, [number]."""
+    uniform = torch.rand(number, generator=generator, dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
+    return -torch.log(-torch.log(uniform))
+
+
+def ranks(utilities: Tensor, step: float) -> tuple[float, ...]:
+    """Ranks 1, 2, ... of utilities [K]; those in one step of the scale tie."""
+    levels = (utilities / step).floor().tolist() if step > 0 else utilities.tolist()
+    order = sorted(set(levels), reverse=True)
+    return tuple(float(order.index(level) + 1) for level in levels)
+
+
+def agreement(annotators: Sequence[Annotator], items: Sequence[Item], noise: float, seed: int) -> float:
+    """Share of answer pairs on which two annotators agree, of those that both order strictly.
+
+    Every item is ranked by all annotators, with own noise; nan where nothing is ordered.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    agreed = ordered = 0
+    for item in items:
+        given = torch.tensor([annotator.rank(item, generator, noise) for annotator in annotators])
+        signs = torch.sign(given[:, :, None] - given[:, None, :])
+        signs = signs[:, *torch.triu_indices(len(item), len(item), 1)]
+        both = signs[:, None] * signs[None, :]
+        both = both[torch.triu(torch.ones(len(annotators), len(annotators)), 1).bool()]
+        agreed += int((both > 0).sum())
+        ordered += int((both != 0).sum())
+    return agreed / ordered if ordered else float("nan")
+
+
+def fit_noise(annotators: Sequence[Annotator], items: Sequence[Item], seed: int, target: float = 0.73) -> float:
+    """The Gumbel scale at which annotators agree in a share `target` of pairs, by bisection with common noise."""
+    low, high = 0.01, 8.0
+    for _ in range(14):
+        middle = (low + high) / 2
+        if agreement(annotators, items, middle, seed) > target:
+            low = middle
+        else:
+            high = middle
+    return round((low + high) / 2, 4)
+
+
+def prefer(
+    annotators: Sequence[Annotator], first: Parts, second: Parts, generator: torch.Generator, noise: float
+) -> float:
+    """Share of a panel that prefers the first of two answers; ties count half."""
+    votes = 0.0
+    for annotator in annotators:
+        one, other = annotator.rank([first, second], generator, noise)
+        votes += 0.5 if one == other else float(one < other)
+    return votes / len(annotators)
