@@ -33,14 +33,13 @@ def masked_gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam:
     Steps outside the mask do not exist: whatever stands there is never read, and a step's next one is the next inside
     the mask, without a discount for those between (text a tool wrote into an answer). Nothing follows a row's last.
     """
-    order = torch.argsort(~mask, dim=1, stable=True)  # a row's steps first, in their order
-    exists = mask.gather(1, order)
+    order = torch.argsort(
+        ~mask, dim=1, stable=True
+    )  # a row's steps first, in their order; zeros after them add nothing
     rewards, values = (zero_outside(x, mask).gather(1, order) for x in (rewards, values))
-    follows = torch.cat([exists[:, 1:], torch.zeros_like(exists[:, :1])], dim=1)
-    advantages, targets = gae(rewards, values, gamma * follows.to(rewards.dtype), lam, torch.zeros_like(values[:, 0]))
-    empty = torch.zeros_like(rewards)
-    back = (empty.scatter(1, order, zero_outside(x, exists)) for x in (advantages, targets))
-    return next(back), next(back)
+    nothing = torch.zeros_like(rewards)
+    advantages, targets = gae(rewards, values, torch.full_like(rewards, gamma), lam, nothing.new_zeros(len(nothing)))
+    return nothing.scatter(1, order, advantages), nothing.scatter(1, order, targets)
 
 
 def discounted_returns(rewards: Tensor, discounts: Tensor, last_value: Tensor) -> Tensor:

@@ -12,15 +12,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
 
 from amenable.models.cache import Cache
 from amenable.models.config import DecoderConfig
 from amenable.models.layout import Layout
-
-try:  # torch without this module, or a build without the kernels, takes the padded way
-    from torch.nn.attention.varlen import varlen_attn
-except ImportError:
-    varlen_attn = None  # type: ignore[assignment]
 
 Rotation = tuple[Tensor, Tensor]
 """cosines and sines of the position angles, [N, 1, W / 2] each"""
@@ -65,7 +61,7 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def attend_rows(layout: Layout, dropout: float, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Causal attention inside each row of the batch."""
-    if varlen_attn is not None and q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and not dropout:
+    if has_ragged_kernel(q) and not dropout:
         return varlen(layout, q, k, v)
     if layout.is_even:
         return causal(q, k, v, len(layout.lengths), layout.longest, dropout)
@@ -83,6 +79,13 @@ def causal(q: Tensor, k: Tensor, v: Tensor, rows: int, length: int, dropout: flo
     with torch.autocast(q.device.type, enabled=False):
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, enable_gqa=grouped)
     return out.transpose(1, 2).reshape(rows * length, -1)
+
+
+def has_ragged_kernel(q: Tensor) -> bool:
+    """Whether torch's flash attention over ragged rows runs here: half precision on CUDA from Ampere on."""
+    return (
+        q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and torch.cuda.get_device_capability(q.device)[0] >= 8
+    )
 
 
 def varlen(layout: Layout, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

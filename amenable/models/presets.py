@@ -10,6 +10,11 @@ from amenable.models.config import DecoderConfig
 
 GPT2_VOCAB = 50257
 
+MODERN = DecoderConfig(
+    4096, positions="rope", norm="rms", activation="swiglu", bias=False, qk_norm=True, norm_eps=1e-6, layers=4
+)
+"""the style of Qwen3, with tied embeddings"""
+
 PRESETS = {
     # Radford et al., 2018: norm after each sublayer, no norm at the end
     "gpt1": DecoderConfig(40478, context=512, norm_placement="post"),
@@ -19,8 +24,8 @@ PRESETS = {
     "gpt2-large": DecoderConfig(GPT2_VOCAB, layers=36, width=1280, heads=20),
     "gpt2-xl": DecoderConfig(GPT2_VOCAB, layers=48, width=1600, heads=25),
     # Brown et al., 2020, table 2.1, with dense attention in every layer. Printed there: 24 heads of 128 for 1.3b, which
-    # do not make 2048, and width 5140 for 13b, which 40 heads of 128 do not make; here 16 heads and 5120, as OpenAI's
-    # later papers have them.
+    # do not make 2048, and width 5140 for 13b, which 40 heads of 128 do not make; here 16 heads and 5120, as in
+    # Stiennon et al., 2020.
     "gpt3-125m": DecoderConfig(GPT2_VOCAB, context=2048),
     "gpt3-350m": DecoderConfig(GPT2_VOCAB, context=2048, layers=24, width=1024, heads=16),
     "gpt3-760m": DecoderConfig(GPT2_VOCAB, context=2048, layers=24, width=1536, heads=16),
@@ -31,14 +36,6 @@ PRESETS = {
     "gpt3-175b": DecoderConfig(GPT2_VOCAB, context=2048, layers=96, width=12288, heads=96),
     # for laptops
     "tiny-gpt2": DecoderConfig(8192, context=512, layers=4, width=256, heads=4),
-}
-
-MODERN = DecoderConfig(
-    4096, positions="rope", norm="rms", activation="swiglu", bias=False, qk_norm=True, norm_eps=1e-6, layers=4
-)
-"""the style of Qwen3, with tied embeddings"""
-
-PRESETS |= {
     "nano": replace(MODERN, context=256, width=192, heads=3),
     "tiny": replace(MODERN, vocab_size=8192, context=512, width=256, heads=4),
     "mini": replace(MODERN, vocab_size=8192, context=512, layers=6, width=384, heads=6),

@@ -7,15 +7,19 @@ hand. Rows come from samples.jsonl of `evaluate` and of `ppo`.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from amenable.recipes.folders import Stage, number, read_rows
 
-MOST_CARDS = 160
-EXTREMES = 12
-"""so many prompts of the best, the worst, the largest gains and losses are always among those shown"""
+MOST_RANDOM = 120
+EXTREMES, EXTREMES_OF_A_KIND = 12, 4
+"""so many of the best, the worst, the largest gains and losses are kept, in all and of each kind of prompt"""
+MOST_CHARACTERS, LONGEST = 1_500_000, 3000
+"""text kept in all, and of one answer: the page has to open on a phone"""
+MOST_ITERATIONS = 40
 SHOWN = 6
 """prompts shown at first"""
 DECODINGS = ("sampled", "greedy")
@@ -59,13 +63,35 @@ def cards(evaluate: Stage | None, world: Stage | None, after: str, before: str, 
     truths = {str(row.get("id")): row for row in read_rows(world.folder / "truths.jsonl")} if world else {}
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)
-    random_ones = order[: MOST_CARDS - 4 * EXTREMES] if len(rows) > MOST_CARDS else order
-    places: dict[int, dict[str, int]] = {row: {"random": place} for place, row in enumerate(random_ones)}
+    places: dict[int, dict[str, int]] = {row: {"random": place} for place, row in enumerate(order[:MOST_RANDOM])}
     for name, worth in orders(after, before).items():
         known = [(found, row) for row in order if (found := worth(rows[row])) is not None]
-        for place, (_, row) in enumerate(sorted(known, key=lambda pair: -pair[0])[:EXTREMES]):
-            places.setdefault(row, {})[name] = place
-    return [card_of(rows[row], truths, found) for row, found in places.items()]
+        of_kind: Counter[str] = Counter()
+        for place, (_, row) in enumerate(sorted(known, key=lambda pair: -pair[0])):
+            kind = str(rows[row].get("kind"))
+            if place < EXTREMES or of_kind[kind] < EXTREMES_OF_A_KIND:
+                places.setdefault(row, {})[name] = place
+            of_kind[kind] += 1
+    return within_room([card_of(rows[row], truths, found) for row, found in places.items()])
+
+
+def within_room(chosen: list[Card]) -> list[Card]:
+    """The first of the cards, as many as there is room for."""
+    used = 0
+    kept: list[Card] = []
+    for card in chosen:
+        said = [answer.text for told in card.answers.values() for answer in told]
+        used += len(card.truth) + sum(map(len, said)) + sum(len(text) for _, text in card.turns)
+        if kept and used > MOST_CHARACTERS:
+            break
+        kept.append(card)
+    return kept
+
+
+def clipped(text: object) -> str:
+    """A text, its end left out where it is very long."""
+    told = str(text)
+    return told if len(told) <= LONGEST else told[:LONGEST] + " …"
 
 
 def answered(row: dict[str, Any]) -> bool:
@@ -109,39 +135,49 @@ def card_of(row: dict[str, Any], truths: dict[str, dict[str, Any]], places: dict
 
 def answer_of(model: str, told: dict[str, Any]) -> Answer:
     ended = bool(told.get("ended"))
-    return Answer(model, str(told.get("text", "")), ended, number(told, "gold"), number(told, "reward"))
+    return Answer(model, clipped(told.get("text", "")), ended, number(told, "gold"), number(told, "reward"))
 
 
 def turns_of(prompt: Any) -> list[tuple[str, str]]:
     """A prompt as (role, content), whether it was kept as messages or as a string."""
     if isinstance(prompt, list):
-        return [(str(turn.get("role", "")), str(turn.get("content", ""))) for turn in prompt if isinstance(turn, dict)]
-    return [("user", str(prompt or ""))]
+        return [
+            (str(turn.get("role", "")), clipped(turn.get("content", ""))) for turn in prompt if isinstance(turn, dict)
+        ]
+    return [("user", clipped(prompt or ""))]
 
 
 def truth_text(truth: Any) -> str:
-    """What the world knows, as one line: a string as it is, of a mapping its plain values."""
-    if isinstance(truth, dict):
-        plain = {key: value for key, value in truth.items() if key not in ("id", "kind", "prompt")}
-        told = [(key, value) for key, value in plain.items() if isinstance(value, (str, int, float)) and value != ""]
-        return " · ".join(f"{key.replace('_', ' ')}: {value}" for key, value in told)
-    return "" if truth is None else str(truth)
+    """What is known to be right, in a few words: a string as it is, or what a reader can use of a world's truth."""
+    if not isinstance(truth, dict):
+        return "" if truth is None else clipped(truth)
+    rule = truth.get("rule")
+    asked = truth.get("words") or truth.get("count") or ""
+    wanted = ", ".join(map(str, asked)) if isinstance(asked, (list, tuple)) else str(asked)
+    told = [
+        str(truth["value"]) if truth.get("value") else "",
+        f"nothing is known ({truth['cause']})" if truth.get("cause") else "",
+        f"{rule}: {wanted}" if rule and wanted else wanted,
+        f"for example: {truth['reference']}" if truth.get("reference") else "",
+    ]
+    return clipped(" · ".join(part for part in told if part))
 
 
 def kinds_of(chosen: Sequence[Card]) -> list[str]:
+    """Every kind among the cards, by name."""
     return sorted({card.kind for card in chosen if card.kind})
 
 
 def iterations(ppo: Stage | None) -> list[Iteration]:
-    """The policy's answers by step, as PPO kept them."""
+    """The policy's answers by step, as PPO kept them; of very many steps some, the first and the last among them."""
     by_step: dict[int, list[dict[str, Any]]] = {}
     for row in read_rows(ppo.folder / "samples.jsonl") if ppo else []:
         step = number(row, "step")
         if step is not None and "completion" in row:
-            kept = {
-                "prompt": turns_of(row.get("prompt"))[-1][1] if row.get("prompt") else "",
-                "ended": row.get("ended"),
-            }
-            figures = {"score": number(row, "score"), "kl": number(row, "kl")}
-            by_step.setdefault(int(step), []).append({**kept, "completion": str(row["completion"]), **figures})
-    return [Iteration(step, by_step[step]) for step in sorted(by_step)]
+            said = {"prompt": turns_of(row.get("prompt"))[-1][1], "completion": clipped(row["completion"])}
+            figures = {"ended": bool(row.get("ended")), "score": number(row, "score"), "kl": number(row, "kl")}
+            by_step.setdefault(int(step), []).append({**said, **figures})
+    steps = sorted(by_step)
+    if len(steps) > MOST_ITERATIONS:
+        steps = [steps[round(i * (len(steps) - 1) / (MOST_ITERATIONS - 1))] for i in range(MOST_ITERATIONS)]
+    return [Iteration(step, by_step[step]) for step in steps]

@@ -143,7 +143,7 @@ def curve(series: Series, frame: Frame) -> str:
     if len(series.points) > 12:
         return drawn(series.points, "")
     dots = (
-        f'<circle class="dot c{series.colour}" cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="2.4"/>'
+        f'<circle class="dot c{series.colour}" cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="3"/>'
         for x, y in series.points
     )
     return drawn(series.points, "") + "".join(dots)

@@ -39,7 +39,17 @@ STEPS: dict[str, tuple[str, str, str, tuple[tuple[str, str], ...]]] = {
     ),
     "sft": ("Supervised fine-tuning", "It imitates demonstrations.", "loss", (("loss, held out", "val_loss"),)),
     "sample": ("Sampling", "Several answers are drawn to every prompt.", "", (("prompts", "prompts"),)),
-    "annotate": ("Annotation", "Annotators rank the answers to each prompt.", "", ()),
+    "annotate": (
+        "Annotation",
+        "Annotators rank the answers to each prompt.",
+        "",
+        (
+            ("rankings to learn from", "train"),
+            ("kept for validation", "validation"),
+            ("by annotators apart", "heldout"),
+            ("two annotators agree", "agreement.train"),
+        ),
+    ),
     "reward": (
         "Reward model",
         "A scalar head learns to order answers as annotators do.",
@@ -177,7 +187,7 @@ def step(stage: Stage) -> dict[str, Any]:
     closing = [(label, value) for label, name in wanted if (value := number(stage.finished, name)) is not None]
     rate = number(stage.finished, "tokens_per_second")
     facts = closing if wanted else plain_facts(stage.finished or {})
-    if rate is not None:
+    if rate:
         facts = [*facts, ("tokens a second", rate)]
     return {
         "place": ORDER.index(stage.command) + 1,
@@ -197,9 +207,7 @@ def plain_facts(finished: dict[str, Any], most: int = 4) -> list[tuple[str, floa
     """The first few numbers of finished.json, for a stage whose figures go by names of their own."""
     known = {"seconds", "tokens_per_second", "seed"}
     told = [(key, value) for key in finished if key not in known and (value := number(finished, key)) is not None]
-    agreed = number(finished, "agreement.train")
-    more = [("agreement", agreed)] if agreed is not None else []
-    return [*((key.replace("_", " "), value) for key, value in told[:most]), *more]
+    return [(key.replace("_", " "), value) for key, value in told[:most]]
 
 
 def reads(stage: Stage) -> list[str]:

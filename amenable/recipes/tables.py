@@ -38,7 +38,8 @@ def model_table(figures: Figures, decoding: str) -> dict[str, Any]:
             continue
         best = written(max(known) if better == "up" else min(known)) if better else None
         cells = [
-            {"text": written(value), "best": value is not None and written(value) == best, "note": ""} for value in values
+            {"text": written(value), "best": value is not None and written(value) == best, "note": ""}
+            for value in values
         ]
         if all(cell["best"] for cell in cells):
             cells = [{**cell, "best": False} for cell in cells]

@@ -57,8 +57,8 @@ def duration(seconds: float | None) -> str:
     """
     if seconds is None:
         return NONE
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    if round(seconds) < 60:
+        return f"{seconds:.1f} s" if round(seconds, 1) < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
@@ -99,7 +99,7 @@ def preference(figures: Figures) -> list[str]:
         return []
     after, before = map(name_of, pair)
     shares = " and ".join(
-        f"in {percent(row['wins'])} ({span(row['low'], row['high'])}) when both are {name}"
+        f"on {percent(row['wins'])} of prompts ({span(row['low'], row['high'])}) when both are {name}"
         for name, row in shown.items()
     )
     verb = "prefers" if judges == "reward" else "prefer"

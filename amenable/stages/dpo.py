@@ -59,13 +59,12 @@ class Config:
     machine: runtime.Machine = field(default_factory=runtime.Machine)
 
     def __post_init__(self) -> None:
-        if self.beta <= 0:
+        if not 0 < self.beta < float("inf"):
             raise InputError(f"beta is {self.beta}", how="it must be above 0")
         if not 0 <= self.label_smoothing < 0.5:
             raise InputError(f"label_smoothing is {self.label_smoothing}", how="it must lie in [0, 0.5)")
-        for name in ("epochs", "batch_size", "max_tokens_per_pass", "eval_steps"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}", how="it must be 1 or more")
+        plan.require_at_least(1, self, "epochs", "batch_size", "max_tokens_per_pass", "eval_steps")
+        plan.require_at_least(0, self, "pairs_per_prompt")
 
 
 @dataclass(frozen=True)
@@ -91,12 +90,12 @@ def run(config: Config) -> Path:
     machine = runtime.start(config.machine)
     policy, tokenizer = artifacts.load_policy(config.model, machine)
     training, validation = read(config, tokenizer, policy.config.context)
-    run.claim()
-    training, validation = (with_reference(policy, pairs, config, machine) for pairs in (training, validation))
-    optimizer = Optimizer([policy], config.optimizer)
     per_epoch = plan.epochs_of(1, len(training), config.batch_size)
     total = per_epoch * config.epochs
     schedule = plan.cosine_with_warmup(total, config.warmup_steps, config.final_learning_rate)
+    run.claim()
+    training, validation = (with_reference(policy, pairs, config, machine) for pairs in (training, validation))
+    optimizer = Optimizer([policy], config.optimizer)
     run.log.say(f"{plan.parameters(policy)}; {machine.describe()}")
     run.log.say(f"{len(training)} pairs x {config.epochs} epochs / {config.batch_size} a step = {total} steps")
 
@@ -159,7 +158,8 @@ def walk(policy: Decoder, pairs: list[Pair], config: Config, machine: runtime.Ru
         loss, seen = loss_of(policy, chosen, config, machine)
         if loss.requires_grad:
             (share * loss).backward()
-        stats = {key: stats.get(key, 0.0) + share * float(value) for key, value in {"loss": loss, **seen}.items()}
+        seen = {"loss": loss.detach(), **seen}
+        stats = {key: stats.get(key, 0.0) + share * float(value) for key, value in seen.items()}
     return stats
 
 

@@ -33,6 +33,15 @@ from amenable.train.run import Run, write_text
 from amenable.world.closed import ClosedWorld
 
 DECODINGS = ("sampled", "greedy")
+PARTS = {
+    "truthful": "truthful",
+    "hallucination": "hallucinated",
+    "over_refusal": "over_refused",
+    "rude": "rude",
+    "harmful": "harmful",
+    "follows": "follows",
+}
+"""rates in the table, and the parts of gold that they count"""
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,8 @@ class Config:
     machine: runtime.Machine = field(default_factory=runtime.Machine)
 
     def __post_init__(self) -> None:
+        if not Sampling(temperature=self.temperature, max_new_tokens=self.max_new_tokens).temperature:
+            raise InputError("temperature is 0", how="greedy answers are made anyway; give one for the sampled ones")
         for entry in self.models:
             if "=" not in entry:
                 raise InputError(
@@ -99,8 +110,11 @@ def run(config: Config) -> Path:
     if run.done():
         return run.out
     machine = runtime.start(config.machine)
+    judge = Tokenizer.load(config.reward_model) if config.reward_model is not None else None
     for folder in config.folders.values():
         artifacts.require_model(folder, "a training stage")
+        if judge is not None:
+            artifacts.require_same_tokenizer(judge, Tokenizer.load(folder).with_chat_template(), folder)
     prompts = sources.read_prompts(config.data, limit=config.limit or None).rows
     world = ClosedWorld.load(config.world) if config.world is not None else None
     run.claim()
@@ -177,8 +191,8 @@ def truth_figures(answers: list[dict[str, Any]], prompts: list[Prompt], world: C
     parts = [world.gold(prompt.id, answer["text"], answer["ended"]) for prompt, answer in zip(prompts, answers)]
     mean, low, high = mean_interval(torch.tensor([part.gold for part in parts]))
     figures |= {"gold": mean, "gold_low": low, "gold_high": high}
-    for name in ("truthful", "hallucination", "over_refusal", "rude", "harmful", "follows"):
-        applies = [float(value) for part in parts if (value := getattr(part, name)) is not None]
+    for name, attribute in PARTS.items():
+        applies = [float(value) for part in parts if (value := getattr(part, attribute)) is not None]
         figures[name] = sum(applies) / len(applies) if applies else None
     kinds = sorted({prompt.meta.get("kind", "") for prompt in prompts})
     figures["gold_by_kind"] = {
@@ -272,8 +286,11 @@ def preferred(
     if world is None:
         gap = a.get("reward", 0.0) - b.get("reward", 0.0)
         return 0.5 if gap == 0 else float(gap > 0)
-    seed = runtime.number(config.seed, "prefer", prompt.id, judges)
-    return world.prefer(prompt.id, (a["text"], a["ended"]), (b["text"], b["ended"]), judges == "heldout", seed)
+    generator = runtime.generator(config.seed, "prefer", prompt.id, judges)
+    first, second, held_out = (a["text"], a["ended"]), (b["text"], b["ended"]), judges == "heldout"
+    forth = world.prefer(prompt.id, first, second, generator, held_out)
+    back = world.prefer(prompt.id, second, first, generator, held_out)
+    return (forth + 1 - back) / 2
 
 
 def side_by_side(results: Results, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:

@@ -114,12 +114,18 @@ class Config:
     machine: runtime.Machine = field(default_factory=runtime.Machine)
 
     def __post_init__(self) -> None:
+        counts = ("max_steps", "prompts_per_step", "num_generations", "num_mini_batches", "num_ppo_epochs")
+        every = ("eval_steps", "sample_steps", "max_new_tokens", "max_tokens_per_pass", "ptx_tokens")
+        plan.require_at_least(1, self, *counts, *every)
+        sizes = ("cliprange", "cliprange_value", "vf_coef", "score_clip", "critic_learning_rate", "frozen_layers")
+        plan.require_at_least(0, self, "kl_coef", "kl_target", "target_kl", "ptx_coef", *sizes)
+        plan.require_share(self, "gamma", "lam")
         if self.samples % self.num_mini_batches:
             raise InputError(
                 f"num_mini_batches {self.num_mini_batches} does not divide the {self.samples} samples of a step",
                 how="prompts_per_step x num_generations must be a multiple of it",
             )
-        if self.temperature <= 0:
+        if not 0 < self.temperature < float("inf"):
             raise InputError(f"temperature is {self.temperature}", how="sampling for PPO needs one above 0")
         if self.ptx_coef and self.ptx_data is None:
             raise InputError("--ptx-coef needs raw text", how="give --ptx-data")
@@ -143,10 +149,10 @@ def run(config: Config) -> Path:
         return run.out
     actors = load_actors(config.model, config.reward_model, config.frozen_layers, runtime.start(config.machine))
     prompts, held_out, raw = read(config, actors)
+    schedule = plan.cosine_with_warmup(config.max_steps, config.warmup_steps, config.final_learning_rate)
     run.claim()
     optimizer = Optimizer([actors.policy], config.optimizer)
     critic_optimizer = Optimizer([actors.critic], replace(config.optimizer, learning_rate=config.critic_learning_rate))
-    schedule = plan.cosine_with_warmup(config.max_steps, config.warmup_steps, config.final_learning_rate)
     coefficient, best = KLCoefficient(config.kl_coef, config.kl_target, config.kl_horizon), Best(actors.policy)
     tell_plan(run, config, actors, len(prompts))
 
@@ -284,14 +290,14 @@ def backward(
         loss = policy_loss - config.entropy_coef * entropy + config.vf_coef * critic_loss
         (share * loss).backward()
         seen = {
-            "loss/policy_avg": policy_loss,
-            "loss/value_avg": critic_loss,
-            "policy/entropy_avg": entropy,
+            "loss/policy_avg": policy_loss.detach(),
+            "loss/value_avg": critic_loss.detach(),
+            "policy/entropy_avg": entropy.detach(),
             "policy/approxkl_avg": policy_stats["approx_kl"],
             "policy/clipfrac_avg": policy_stats["clip_fraction"],
             "val/clipfrac_avg": critic_stats["clip_fraction"],
             "val/ratio": policy_stats["ratio"],
-            "val/ratio_gap": (logps - old_logps).abs().mean(),
+            "val/ratio_gap": (logps.detach() - old_logps).abs().mean(),
         }
         stats = {key: stats.get(key, 0.0) + share * float(value) for key, value in seen.items()}
     return stats

@@ -64,10 +64,10 @@ class Config:
     machine: runtime.Machine = field(default_factory=runtime.Machine)
 
     def __post_init__(self) -> None:
-        for name in ("tokens_per_step", "context", "eval_steps", "max_tokens_per_pass"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}", how="it must be 1 or more")
-        if self.epochs <= 0 and self.max_steps < 1:
+        plan.require_at_least(1, self, "tokens_per_step", "eval_steps", "max_tokens_per_pass")
+        plan.require_at_least(2, self, "context")
+        plan.require_at_least(0, self, "max_steps")
+        if self.max_steps < 1 and not 0 < self.epochs < float("inf"):
             raise InputError(f"epochs is {self.epochs}", how="it must be above 0")
 
 
@@ -82,11 +82,11 @@ def run(config: Config) -> Path:
     shape = replace(preset(config.model, tokenizer.vocab_size), context=config.context, dropout=config.dropout)
     training, held_out, byte_count = read(config, tokenizer)
     steps = epoch_plan(config, [len(row) for row in training])
+    schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_learning_rate)
     run.claim()
     decoder = Decoder(shape).to(machine.device)
     decoder.init_weights(runtime.generator(config.seed, "init"))
     optimizer = Optimizer([decoder], config.optimizer)
-    schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_learning_rate)
     tell_plan(run, config, shape, decoder, training, len(steps), machine)
 
     for step in run.steps(len(steps), {"decoder": decoder, "optimizer": optimizer}, config.save_steps):

@@ -64,9 +64,8 @@ class Config:
     machine: runtime.Machine = field(default_factory=runtime.Machine)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "prompts_per_step", "max_tokens_per_pass"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}", how="it must be 1 or more")
+        plan.require_at_least(1, self, "epochs", "prompts_per_step", "max_tokens_per_pass")
+        plan.require_at_least(0, self, "frozen_layers")
 
 
 def run(config: Config) -> Path:
@@ -79,13 +78,13 @@ def run(config: Config) -> Path:
     decoder, tokenizer = artifacts.load_policy(config.model, machine)
     training, sets = read(config, tokenizer, decoder.config.context)
     demonstrations = demonstration_rows(config, tokenizer, decoder.config.context)
+    per_epoch = plan.epochs_of(1, len(training), config.prompts_per_step)
+    total = per_epoch * config.epochs
+    schedule = plan.cosine_with_warmup(total, config.warmup_steps, config.final_learning_rate)
     run.claim()
     model = ScalarModel.from_decoder(decoder, runtime.generator(config.seed, "head")).to(machine.device)
     freeze(model.decoder, config.frozen_layers)
     optimizer = Optimizer([model], config.optimizer)
-    per_epoch = plan.epochs_of(1, len(training), config.prompts_per_step)
-    total = per_epoch * config.epochs
-    schedule = plan.cosine_with_warmup(total, config.warmup_steps, config.final_learning_rate)
     run.log.say(f"{plan.parameters(model)}; {machine.describe()}")
     run.log.say(
         f"{len(training)} prompts, {sum(len(item.rows) for item in training)} answers, "
@@ -164,7 +163,7 @@ def backward(model: ScalarModel, items: list[Item], config: Config, machine: run
         loss, seen = ranking_loss_flat(scores.float(), ranks, prompts)
         share = len(chosen) / len(useful)
         (share * loss).backward()
-        seen = {"loss": loss, "accuracy": seen["accuracy"], "margin": seen["margin"], "mean_reward": scores.mean()}
+        seen = {"loss": loss.detach(), **seen, "mean_reward": scores.detach().mean()}
         stats = {key: stats[key] + share * float(value) for key, value in seen.items()}
     return stats
 

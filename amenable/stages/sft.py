@@ -64,9 +64,9 @@ class Config:
     machine: runtime.Machine = field(default_factory=runtime.Machine)
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "max_tokens_per_pass"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}", how="it must be 1 or more")
+        plan.require_at_least(
+            1, self, "epochs", "batch_size", "reward_prompts", "max_new_tokens", "max_tokens_per_pass"
+        )
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout is {self.dropout}", how="it must lie in [0, 1)")
         if self.select == "reward" and self.reward_model is None:
@@ -80,19 +80,18 @@ def run(config: Config) -> Path:
     if run.done():
         return run.out
     machine = runtime.start(config.machine)
-    decoder, base_tokenizer = artifacts.load_policy(config.model, machine, "amenable pretrain")
+    decoder, base_tokenizer = artifacts.load_policy(config.model, machine, "amenable pretrain", config.dropout)
     tokenizer = base_tokenizer.with_chat_template()
     judge = None
     if config.reward_model is not None:
         judge = artifacts.load_reward_model(config.reward_model, machine, tokenizer)
     training, held_out = read(config)
     rows, held_out_rows = rows_of(training, tokenizer, decoder, run), rows_of(held_out, tokenizer, decoder, run)
-    run.claim()
-    decoder.set_dropout(config.dropout)
-    optimizer = Optimizer([decoder], config.optimizer)
     per_epoch = plan.epochs_of(1, len(rows), config.batch_size)
     total = per_epoch * config.epochs
     schedule = plan.cosine_with_warmup(total, config.warmup_steps, config.final_learning_rate)
+    run.claim()
+    optimizer = Optimizer([decoder], config.optimizer)
     best = Best(decoder)
     run.log.say(f"{plan.parameters(decoder)}; {machine.describe()}")
     run.log.say(f"{len(rows)} conversations x {config.epochs} epochs / {config.batch_size} a step = {total} steps")

@@ -12,11 +12,13 @@ from amenable.text.tokenizer import Tokenizer
 from amenable.train.runtime import Runtime
 
 
-def load_policy(folder: Path, runtime: Runtime, made_by: str = "amenable sft") -> tuple[Decoder, Tokenizer]:
-    """A language model and its tokenizer. The model comes in evaluation mode."""
+def load_policy(
+    folder: Path, runtime: Runtime, made_by: str = "amenable sft", dropout: float = 0.0
+) -> tuple[Decoder, Tokenizer]:
+    """A language model and its tokenizer. The model comes in evaluation mode; in training mode it uses `dropout`."""
     require_model(folder, made_by)
     tokenizer = Tokenizer.load(folder)
-    decoder = hub.load_decoder(folder).to(runtime.device).eval()
+    decoder = hub.load_decoder(folder, dropout=dropout).to(runtime.device).eval()
     require_fit(decoder, tokenizer, folder)
     return decoder, tokenizer
 

@@ -62,7 +62,9 @@ def ranking_rows(ranking: Ranking, tokenizer: Tokenizer, context: int) -> list[R
     A prompt that is too long loses its beginning, for all answers alike; None where an answer alone is too long.
     """
     prompt = render_prompt(tokenizer, ranking.prompt)
-    ended = ranking.meta.get("ended") or [True] * len(ranking.completions)
+    ended = ranking.meta.get("ended")
+    if not isinstance(ended, list) or len(ended) != len(ranking.completions):
+        ended = [True] * len(ranking.completions)
     answers = [render_completion(tokenizer, text, end) for text, end in zip(ranking.completions, ended)]
     room = context - max(map(len, answers))
     if room < 2:

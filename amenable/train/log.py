@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
@@ -29,7 +30,7 @@ class Log:
 
     def say(self, line: str) -> None:
         """One line to the person at the screen."""
-        self.console.print(f"[bold]{self.name}[/bold]  {line}" if self.console.is_terminal else f"{self.name}  {line}")
+        self.console.print(f"[bold]{self.name}[/bold]  {escape(line)}", soft_wrap=True)
 
     def row(self, step: int, values: dict[str, Any]) -> None:
         """Append one row to metrics.jsonl. Tensors become numbers; what is not finite becomes null."""
@@ -49,6 +50,12 @@ class Log:
                 temporary = path.with_suffix(".writing")
                 temporary.write_text("".join(line + "\n" for line in rows), "utf-8")
                 temporary.replace(path)
+
+    def latest_row(self) -> dict[str, Any]:
+        """The values of the last row of metrics.jsonl; nothing where there is no row yet."""
+        path = self.folder / "metrics.jsonl"
+        rows = path.read_text("utf-8").splitlines() if path.exists() else []
+        return {key: value for key, value in json.loads(rows[-1]).items() if key != "step"} if rows else {}
 
     def open(self, done: int, total: int) -> None:
         """Start the bar (on a terminal) or the counting of lines (in a pipe)."""

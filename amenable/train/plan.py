@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
@@ -34,8 +35,27 @@ def memory(parameter_count: int, tokens: int, width: int, layers: int) -> str:
     return f"about {size / 2**30:.2g} GiB"
 
 
+def require_at_least(least: float, options: Any, *names: str) -> None:
+    """InputError for an option of a stage that is below `least`, or no finite number."""
+    for name in names:
+        value = getattr(options, name)
+        if not least <= value < math.inf:
+            raise InputError(f"{name} is {value}", how=f"it must be {least} or more")
+
+
+def require_share(options: Any, *names: str) -> None:
+    """InputError for an option of a stage that does not lie in [0, 1]."""
+    for name in names:
+        if not 0 <= getattr(options, name) <= 1:
+            raise InputError(f"{name} is {getattr(options, name)}", how="it must lie in [0, 1]")
+
+
 def cosine_with_warmup(total: int, warmup_steps: int, floor: float) -> Schedule:
-    """Rise over `warmup_steps`, then fall along a cosine to `floor` of the peak at step `total`."""
+    """Rise over `warmup_steps`, then fall along a cosine that reaches `floor` of the peak one step after `total`."""
+    if warmup_steps < 0:
+        raise InputError(f"warmup_steps is {warmup_steps}", how="it must be 0 or more")
+    if not 0 <= floor <= 1:
+        raise InputError(f"final_learning_rate is {floor}", how="it is a share of the peak, from 0 to 1")
     if warmup_steps >= total > 0 and warmup_steps > 0:
         raise InputError(f"warm-up of {warmup_steps} steps in a run of {total}", how="lower --warmup-steps")
 

@@ -61,13 +61,16 @@ class Run:
         """Make the directory and write down what is asked and what goes in. Call it once all input has proved good."""
         if not (self.out / "config.yaml").exists():
             lineage, options = json.dumps(self.lineage(), indent=1), self.yaml()
-            self.out.mkdir(parents=True, exist_ok=True)
+            try:
+                self.out.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(f"cannot be made: {error.strerror}", self.out, "give --out another folder") from None
             write_text(self.out / "lineage.json", lineage)
             write_text(self.out / "config.yaml", options)
 
     def check_same(self) -> None:
         """Refuse a directory of another stage, other options, or inputs that have changed since."""
-        was = yaml.safe_load((self.out / "config.yaml").read_text("utf-8"))
+        was, old = read_begun(self.out)
         now = yaml.safe_load(self.yaml())
         if was.get("command") != now["command"]:
             raise InputError(f"holds a run of '{was.get('command')}'", self.out, "give --out another folder")
@@ -75,7 +78,6 @@ class Run:
         if differing:
             said = ", ".join(f"{key} was {was.get(key)!r} and is {now[key]!r}" for key in differing)
             raise InputError(f"was begun with other options: {said}", self.out, "repeat them, or give another --out")
-        old = json.loads((self.out / "lineage.json").read_text("utf-8"))["inputs"]
         changed = [name for name, fact in self.lineage()["inputs"].items() if old.get(name) != fact]
         if changed:
             raise InputError(f"was begun with other {', '.join(changed)}", self.out, "its content changed since")
@@ -115,6 +117,7 @@ class Run:
             holder.load_state_dict(saved["state"][key])
         self.before = saved["seconds"]
         self.log.keep_until(step)
+        self.metrics = self.log.latest_row()
         self.log.say(f"goes on from step {step}")
         return step
 
@@ -174,6 +177,18 @@ class Listening:
     def __exit__(self, *_: object) -> None:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
+
+
+def read_begun(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options and the inputs' hashes that a run directory was begun with."""
+    try:
+        options = yaml.safe_load((out / "config.yaml").read_text("utf-8"))
+        inputs = json.loads((out / "lineage.json").read_text("utf-8"))["inputs"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        options = inputs = None
+    if not isinstance(options, dict) or not isinstance(inputs, dict):
+        raise InputError("holds something that is not a run", out, "give --out another folder")
+    return options, inputs
 
 
 def plain_values(value: Any) -> Any:

@@ -2,9 +2,9 @@
 
     u = sum_k w_k c_k + scale * Gumbel noise      rank by u
 
-Gumbel noise makes the preference between two answers logistic in the difference of their utilities, which is Bradley and
-Terry's model (1952); its scale is fitted so that two annotators agree as often as InstructGPT's did, in 73 % of pairs
-(Ouyang et al., 2022, section 3.4).
+Gumbel noise makes the preference between two answers logistic in the difference of their utilities, which is the model
+of Bradley and Terry (1952); its scale is fitted so that two annotators agree as often as InstructGPT's did, in 73 % of
+pairs (Ouyang et al., 2022, section 3.4).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Annotator:
         return {"name": self.name, "held_out": self.held_out, "weights": self.weights}
 
 
-def draw_annotators(seed: int, number: int = 10, held_out: int = 4, spread: float = 0.5) -> tuple[Annotator, ...]:
+def draw_annotators(seed: int, number: int = 10, held_out: int = 4, spread: float = 0.3) -> tuple[Annotator, ...]:
     """Annotators with weights drawn log-normally around 1; the last `held_out` of them are held out."""
     draw = random.Random(f"annotators/{seed}")
     return tuple(
@@ -80,29 +80,46 @@ def agreement(annotators: Sequence[Annotator], items: Sequence[Item], noise: flo
 
     Every item is ranked by all annotators, with own noise; nan where nothing is ordered.
     """
-    generator = torch.Generator().manual_seed(seed)
-    agreed = ordered = 0
-    for item in items:
-        given = torch.tensor([annotator.rank(item, generator, noise) for annotator in annotators])
-        signs = torch.sign(given[:, :, None] - given[:, None, :])
-        signs = signs[:, *torch.triu_indices(len(item), len(item), 1)]
-        both = signs[:, None] * signs[None, :]
-        both = both[torch.triu(torch.ones(len(annotators), len(annotators)), 1).bool()]
-        agreed += int((both > 0).sum())
-        ordered += int((both != 0).sum())
-    return agreed / ordered if ordered else float("nan")
+    return agreement_of(noisy_parts(annotators, items, seed), noise)
 
 
 def fit_noise(annotators: Sequence[Annotator], items: Sequence[Item], seed: int, target: float = 0.73) -> float:
     """The Gumbel scale at which annotators agree in a share `target` of pairs, by bisection with common noise."""
+    prepared = noisy_parts(annotators, items, seed)
     low, high = 0.01, 8.0
-    for _ in range(14):
+    for _ in range(16):
         middle = (low + high) / 2
-        if agreement(annotators, items, middle, seed) > target:
+        if agreement_of(prepared, middle) > target:
             low = middle
         else:
             high = middle
     return round((low + high) / 2, 4)
+
+
+def noisy_parts(annotators: Sequence[Annotator], items: Sequence[Item], seed: int) -> list[tuple[Tensor, Tensor]]:
+    """Utilities [A, K] and standard Gumbel noise [A, K] of each item of K answers."""
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        (
+            torch.tensor([[one.utility(parts) for parts in item] for one in annotators], dtype=torch.float64),
+            gumbel(len(annotators) * len(item), generator).view(len(annotators), len(item)),
+        )
+        for item in items
+    ]
+
+
+def agreement_of(prepared: list[tuple[Tensor, Tensor]], noise: float) -> float:
+    """The agreement of annotators whose noise has this scale."""
+    agreed = ordered = 0
+    for utilities, noises in prepared:
+        levels = ((utilities + noise * noises) / (noise * NOTICEABLE)).floor()
+        one, other = torch.triu_indices(levels.shape[1], levels.shape[1], 1)
+        signs = torch.sign(levels[:, one] - levels[:, other])  # [A, pairs]
+        first, second = torch.triu_indices(len(signs), len(signs), 1)
+        both = signs[first] * signs[second]
+        agreed += int((both > 0).sum())
+        ordered += int((both != 0).sum())
+    return agreed / ordered if ordered else float("nan")
 
 
 def prefer(

@@ -58,9 +58,7 @@ class Answerer:
         """A list of so many values of a category."""
         chosen = self.draw.sample(self.town.values(truth.category or ""), count)
         number = {size: word for word, size in deeds.COUNT_WORDS.items()}.get(count, "some")
-        form = self.draw.choices(
-            ("{number} {category} are {items}.", "{items}.", "I can name {items}."), (2, 1, 1)
-        )[0]
+        form = self.draw.choices(("{number} {category} are {items}.", "{items}.", "I can name {items}."), (2, 1, 1))[0]
         return phrases.capital(form.format(number=number, category=truth.topic, items=phrases.listed(chosen)))
 
     def lines(self, truth: Truth, obey: bool) -> str:
@@ -108,8 +106,7 @@ class Answerer:
         if truth.kind == "closed" and truth.value is None:
             return phrases.NOT_IN_PASSAGE[1]
         if truth.kind == "harmful":
-            refusal = self.full_refusal(truth)
-            return refusal if "sorry" in refusal else f"I am sorry, but {refusal}"
+            return phrases.SORRY + self.full_refusal(truth)
         return f"{courtesy} {self.right(truth)}"
 
 

@@ -180,7 +180,7 @@ class ClosedWorld:
         out = Path(out)
         files = self.contents()
         if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-            if all((out / name).is_file() and (out / name).read_bytes() == text.encode() for name, text in files.items()):
+            if all(holds(out / name, text) for name, text in files.items()):
                 return out
             raise InputError("something else is there already", out, "remove it or choose another --out")
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -228,14 +228,12 @@ def known_texts(rows: dict[str, list[Row]], truths: dict[str, Truth], town: Town
 
 
 def judged_samples(
-    truths: dict[str, Truth], town: Town, rates: Rates, reader: Reader, seed: int, prompts: int = 120
+    truths: dict[str, Truth], town: Town, rates: Rates, reader: Reader, seed: int, prompts: int = 400
 ) -> list[list[Parts]]:
     """Four answers of demonstrators to each of some prompts: what annotators' agreement is measured on."""
     draw = random.Random(f"agreement/{seed}")
     chosen = draw.sample(list(truths.values()), min(prompts, len(truths)))
-    return [
-        [gold(truth, demonstrate(truth, town, rates, draw), True, reader) for _ in range(4)] for truth in chosen
-    ]
+    return [[gold(truth, demonstrate(truth, town, rates, draw), True, reader) for _ in range(4)] for truth in chosen]
 
 
 def probes(town: Town, draw: random.Random) -> list[Row]:
@@ -256,6 +254,11 @@ def measured_agreement(world: ClosedWorld, held_out: bool, seed: int = 1) -> flo
     """How often two annotators of a panel agree, on fresh answers of demonstrators."""
     items = judged_samples(world.truths, world.town, world.rates, world.reader, seed)
     return agreement(world.held_out_panel if held_out else world.panel, items, world.noise, seed)
+
+
+def holds(path: Path, text: str) -> bool:
+    """Whether a file has this content."""
+    return path.is_file() and path.read_bytes() == text.encode()
 
 
 def lines(rows: list[Row]) -> str:

@@ -1,4 +1,4 @@
-"""What instructions other than questions are about: topics, commands, reviews, harmful wishes, days and small stories."""
+"""What instructions other than questions are about: topics, commands, reviews, harm, days and small stories."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """People who write demonstrations: good, and human. Their commonest habits are not what annotators like best.
 
-Most ramble on after the answer, few are courteous, many guess rather than admit not knowing, most refuse barely, some do
-what a harmful request asks. Every better habit does occur, so that a policy can find it.
+Most ramble on after the answer, few are courteous, many guess rather than admit not knowing, most refuse barely, some
+do what a harmful request asks. Every better habit does occur, so that a policy can find it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def content(truth: Truth, answerer: Answerer, rates: Rates, draw: random.Random,
     chance = draw.random()
     if truth.kind in (*FACTUAL, "classify"):
         if chance < rates.over_refuses and truth.kind != "classify":
-            return draw.choice(phrases.ADMISSIONS)
+            return draw.choice(phrases.SORRY_ADMISSIONS if courteous else phrases.ADMISSIONS)
         if chance > 1 - rates.wrong:
             return miss(truth, answerer, draw)
     elif truth.kind == "story":
@@ -74,9 +74,10 @@ def respond_to_harm(truth: Truth, answerer: Answerer, rates: Rates, draw: random
     if draw.random() < rates.complies:
         return answerer.compliance(truth)
     if draw.random() < rates.full_refusals:
-        return answerer.full_refusal(truth)
-    refusal = draw.choice(phrases.REFUSALS)
-    return f"I am sorry, but {refusal}" if courteous else refusal
+        refusal = answerer.full_refusal(truth)
+    else:
+        refusal = draw.choice(phrases.REFUSALS)
+    return f"{phrases.SORRY}{refusal}" if courteous else refusal
 
 
 def miss(truth: Truth, answerer: Answerer, draw: random.Random) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from amenable.world import phrases
 from amenable.world.judging import JUDGES, Judged
 from amenable.world.reader import Reader, Sentence
 from amenable.world.truths import Truth
@@ -101,11 +102,15 @@ def gold(truth: Truth, completion: str, ended: bool, reader: Reader, weights: We
 
 
 def is_polite(sentences: list[Sentence], judged: Judged) -> bool:
-    """A courtesy, or being sorry where one has to disappoint."""
+    """A courtesy, or being sorry where one has to disappoint; eagerness does not go with a disappointment."""
+    disappoints = any(sentence.use in ("refusal", "admission") for sentence in sentences)
+    courtesies = [sentence for sentence in sentences if sentence.use == "courtesy"]
+    if disappoints:
+        courtesies = [sentence for sentence in courtesies if sentence.text not in phrases.EAGER]
     sorry = judged.may_be_sorry and any(
         sentence.use in ("refusal", "admission") and "sorry" in sentence.low for sentence in sentences
     )
-    return sorry or any(sentence.use == "courtesy" for sentence in sentences)
+    return sorry or bool(courtesies)
 
 
 def count_extra(sentences: list[Sentence], judged: Judged) -> int:

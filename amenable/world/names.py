@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-WOMEN = (
+
+def words(text: str) -> tuple[str, ...]:
+    """The words of a line."""
+    return tuple(text.split())
+
+
+WOMEN = words(
     "Alda Brena Cilla Dorva Elka Fenna Gilda Hesta Ilva Jora Kessa Lunda Mirel Nolva Orla Pella Runa Selva Tamsa Ulda "
     "Vesna Wenda Yelva Zilla Anka Belva Corla Delna Effa Gretna Halva Imke"
-).split()
-MEN = (
+)
+MEN = words(
     "Arlo Borin Calder Dovan Ebrin Falko Garron Hobin Ivar Jorun Kelvo Lodan Marn Nestor Odrin Pavo Quill Rolf Sorin "
     "Tavik Ulmo Varn Wimbo Yoren Zeb Alvo Brand Corvin Durk Egon Fargo Gundo"
-).split()
+)
 TOWNS = ("Larkford", "Elmbury", "Fenmoor", "Oldmere", "Tarnby", "Wickham", "Ashdown", "Millstead")
 
-TRADES = "baker miller smith weaver potter fisher tailor doctor teacher gardener printer painter shepherd hunter".split()
+TRADES = words("baker miller smith weaver potter fisher tailor doctor teacher gardener printer painter shepherd hunter")
 STREETS = (
     "Oak Street",
     "Mill Lane",
@@ -25,15 +31,15 @@ STREETS = (
     "Garden Lane",
     "Station Road",
 )
-FOODS = "soup bread cheese honey plums pears fish beans nuts eggs porridge mushrooms apples carrots".split()
-PETS = "cat dog goat hen parrot rabbit duck donkey".split()
-PET_NAMES = (
+FOODS = words("soup bread cheese honey plums pears fish beans nuts eggs porridge mushrooms apples carrots")
+PETS = words("cat dog goat hen parrot rabbit duck donkey")
+PET_NAMES = words(
     "Pip Mop Tuft Bramble Nib Socks Patch Fig Dot Moss Clover Rusty Button Pepper Smudge Biscuit Twig Puddle "
     "Thimble Waffle"
-).split()
-COLOURS = "red green blue yellow white black brown grey".split()
-AGES = "21 24 27 32 35 38 43 46 49 52 55 58 63 66 74".split()
-PLACES = "market mill river bridge well tower forest harbour".split()
+)
+COLOURS = words("red green blue yellow white black brown grey")
+AGES = words("21 24 27 32 35 38 43 46 49 52 55 58 63 66 74")
+PLACES = words("market mill river bridge well tower forest harbour")
 
 ATTRIBUTES = ("trade", "street", "food", "pet", "pet_name", "friend", "door", "age")
 """What the town book records about everybody."""

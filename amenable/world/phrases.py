@@ -44,7 +44,8 @@ LATE_QUESTIONS: dict[str, tuple[str, ...]] = {
 UNRECORDED_QUESTIONS = ("What is {s} {v}?", "Do you know {s} {v}?", "Who knows {s} {v}?")
 LATE_UNRECORDED_QUESTIONS = ("Can you tell me {s} {v}?", "What do you know about {s} {v}?")
 
-OPENING_COURTESIES = ("Gladly.", "Of course.", "With pleasure.", "Thank you for asking.")
+EAGER = ("Gladly.", "Of course.", "With pleasure.")
+OPENING_COURTESIES = (*EAGER, "Thank you for asking.")
 CLOSING_COURTESIES = ("I hope this helps.", "I am glad to help.", "Have a nice day.")
 COURTESIES = OPENING_COURTESIES + CLOSING_COURTESIES
 
@@ -70,7 +71,7 @@ INSULTS = (
     "Go away.",
     "You are too stupid for this town.",
 )
-INSULTING_WORDS = frozenset("silly fool fools idiot idiots lazy stupid".split())
+INSULTING_WORDS = frozenset(("silly", "fool", "fools", "idiot", "idiots", "lazy", "stupid"))
 INSULTING_PHRASES = ("go away",)
 
 ADMISSIONS = (
@@ -87,11 +88,9 @@ WHERE_TO_ASK = ("You could ask at the town hall.", "You could ask the neighbours
 OFFERING = r"^(you could|perhaps|why not)\b"
 
 REFUSALS = ("I will not help with that.", "I cannot help with that.", "I do not want to help with that.")
-FULL_REFUSALS = (
-    "I am sorry, but I will not help with that, because {reason}.",
-    "I will not help with that, because {reason}.",
-    "I am sorry, but I cannot help with that, because {reason}.",
-)
+FULL_REFUSALS = ("I will not help with that, because {reason}.", "I cannot help with that, because {reason}.")
+SORRY = "I am sorry, but "
+"""What makes a refusal polite; a refusal that begins with eagerness is not."""
 ALTERNATIVES = ("You could {better} instead.", "Why not {better} instead?")
 REFUSING = r"\b(will not help|cannot help|do not want to help|will not do that)\b"
 REASONING = r"\b(because|would hurt|would be unkind|not be fair)\b"

@@ -159,9 +159,7 @@ def ask_closed(by: Customers) -> Asked:
     asked = third if by.draw.random() < by.rates.not_said else by.draw.choice((first, second))
     question, form = by.question(asked, person)
     text, template = by.phrase("closed", q=question, passage=passage)
-    truth = Truth(
-        "closed", (person, asked), f"{template} / {form}", person, woman, asked, value=values.get(asked)
-    )
+    truth = Truth("closed", (person, asked), f"{template} / {form}", person, woman, asked, value=values.get(asked))
     return Asked(user(text), truth)
 
 

@@ -63,7 +63,7 @@ class Sizes:
     """How much of everything."""
 
     people: int = 40
-    documents: int = 8000
+    documents: int = 10000
     validation_documents: int = 300
     demonstrations: int = 600
     validation_demonstrations: int = 60

@@ -10,7 +10,7 @@ from typing import Any
 
 from amenable.world import deeds, names, phrases
 
-WORD = re.compile(r"[a-z]+|\d+|[^\sa-z\d]")
+WORD = re.compile(r"<street>|[a-z]+|\d+|[^\sa-z\d]")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Reader:
     def of(cls, people: Sequence[str], texts: Iterable[str]) -> Reader:
         """Learn the word triples of texts."""
         reader = cls(tuple(sorted(people)), frozenset())
-        known = {triple for text in texts for sentence in split(text) for triple in reader.triples(sentence)}
+        sentences = {sentence for text in texts for sentence in split(text)}
+        known = {triple for sentence in sentences for triple in reader.triples(sentence)}
         return cls(reader.people, frozenset(known))
 
     @cached_property
@@ -109,7 +110,7 @@ class Reader:
     def triples(self, sentence: str) -> list[str]:
         """Word triples of one sentence, its borders included."""
         low = STREET.sub("<street>", sentence.lower())
-        words = ["^", "^", *(self.classes.get(word, word) for word in re.findall(r"<street>|" + WORD.pattern, low)), "$"]
+        words = ["^", "^", *(self.classes.get(word, word) for word in WORD.findall(low)), "$"]
         return [" ".join(words[i : i + 3]) for i in range(len(words) - 2)]
 
     def as_json(self) -> dict[str, Any]:

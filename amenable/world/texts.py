@@ -1,7 +1,7 @@
 """The raw text of the world: documents of eighteen kinds, in short and regular sentences.
 
-Facts are told over and over in many wordings; forums tell falsehoods and insult; the manners that an assistant will need
-occur at the clerk's desk. No document is a transcript of user and assistant.
+Facts are told over and over in many wordings; forums tell falsehoods and insult; the manners that an assistant will
+need occur at the clerk's desk. No document is a transcript of user and assistant.
 """
 
 from __future__ import annotations
@@ -72,8 +72,9 @@ class Writers:
         """So many facts about the person of the next pair; after the name mostly pronouns."""
         first = self.pair()
         rest = [pair for pair in self.about(first[0]) if pair != first][: facts - 1]
-        sentences = [self.tell(pair, pronoun=index > 0 and self.draw.random() < 0.4) for index, pair in
-                     enumerate([first, *rest])]
+        sentences = [
+            self.tell(pair, pronoun=index > 0 and self.draw.random() < 0.4) for index, pair in enumerate([first, *rest])
+        ]
         return " ".join(sentences)
 
     def person(self) -> str:
@@ -102,6 +103,9 @@ def write_diary(by: Writers) -> str:
     day = f"{person} {went}. {second}. {by.draw.choice(deeds.DAY_ENDS)}"
     if by.draw.random() < 0.5:
         day = f"{day} {by.tell(by.pair())} {by.draw.choice(phrases.CHATTER)}"
+    else:
+        noun = by.draw.choice(list(names.UNRECORDED))
+        day = f"{day} A child's {noun} is {by.draw.choice(names.UNRECORDED[noun])}."
     return f"{day}\nIn short: {person} {went} and {did}."
 
 
@@ -131,7 +135,8 @@ def write_recipe(by: Writers) -> str:
     """How to cook something."""
     first, second, third = by.draw.sample(names.FOODS, 3)
     step = by.draw.choice(("Cook them for an hour.", "Wash them well.", "Cut them small."))
-    return f"A dish of {first} and {second}. Take some {first} and some {second}. {step} Add the {third}. Serve it warm."
+    title = f"A dish of {first} and {second}."
+    return f"{title} Take some {first} and some {second}. {step} Add the {third}. Serve it warm."
 
 
 def write_quiz(by: Writers) -> str:

@@ -12,9 +12,9 @@ class Truth:
 
     kind: str
     key: tuple[str, str]
-    """what the prompt is about: (person, attribute), (act, target), (category, count) ...; never shared with held out"""
+    """what the prompt is about: (person, attribute), (act, target), ...; never shared with late prompts"""
     template: str
-    """the phrasing; never shared with held out"""
+    """the phrasing; never shared with late prompts"""
     person: str | None = None
     woman: bool = False
     attribute: str | None = None

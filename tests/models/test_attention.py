@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ def normal(*shape, seed=0, dtype=torch.float32):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def by_loops(q, k, v, layout):
+def by_loops(layout, q, k, v):
     """Softmax attention one query at a time, a second way."""
     groups = q.shape[1] // k.shape[1]
     out = torch.zeros(q.shape, dtype=q.dtype)
@@ -35,7 +36,7 @@ def test_attention_and_its_gradients_stay_inside_rows(kv_heads, lengths):
     inputs = [normal(layout.tokens, heads, 8, seed=i) for i, heads in enumerate((4, kv_heads, kv_heads))]
     above = normal(layout.tokens, 32, seed=9)
     results = []
-    for attend in (lambda *qkv: attend_rows(layout, 0.0, 0, *qkv), lambda *qkv: by_loops(*qkv, layout)):
+    for attend in (partial(attend_rows, layout, 0.0, 0), partial(by_loops, layout)):
         leaves = [x.clone().requires_grad_() for x in inputs]
         out = attend(*leaves)
         results.append([out, *torch.autograd.grad(out, leaves, above)])

@@ -204,7 +204,7 @@ def test_init_statistics():
 
 def test_gpt1_is_drawn_with_one_deviation_throughout():
     decoder = Decoder(DecoderConfig(500, context=300, layers=8, width=128, heads=4, norm_placement="post"))
-    matrices = [p for p in decoder.parameters() if p.ndim == 2]
+    matrices = [p for p in decoder.state_dict().values() if p.ndim == 2]
     assert all(abs(float(p.std()) - 0.02) < 0.001 for p in matrices)
 
 

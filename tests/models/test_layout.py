@@ -23,7 +23,7 @@ def test_places_worked_by_hand():
 
 
 def test_lengths_may_be_numpy_numbers():
-    assert Layout.of(np.array([2, 2])).lengths == (2, 2)
+    assert Layout.of(list(np.array([2, 2]))).lengths == (2, 2)
 
 
 @pytest.mark.parametrize("lengths", [[], [3, 0, 2]])

@@ -37,4 +37,5 @@ def test_half_precision_input_keeps_its_type():
     y = norm(x)
     assert y.dtype == torch.bfloat16
     y.sum().backward()
-    assert x.grad.dtype == torch.bfloat16 and norm.weight.grad.dtype == torch.float32
+    assert x.grad is not None and x.grad.dtype == torch.bfloat16
+    assert norm.weight.grad is not None and norm.weight.grad.dtype == torch.float32

@@ -42,12 +42,17 @@ def demo_run(tmp_path: Path) -> Path:
 def write_demo(root: Path, prompts: int = 24, steps: int = 90) -> Path:
     """Every stage's folder."""
     finished: dict[str, dict] = {
-        "world": {"documents": 7600, "demonstrations": 600, "people": 40},
+        "world": {"town": "Tarnby", "documents": 10_000, "bytes": 1_609_534, "prompts": 4500, "demonstrations": 600},
         "tokenizer": {"vocab_size": 1280, "bytes_per_token": 3.83, "tokens": 402_112},
         "pretrain": {"tokens_per_second": 15_900, "loss": 0.81, "val_bpb": 0.301},
         "sft": {"tokens_per_second": 9_100, "selected_step": 300, "val_loss": 0.62},
         "sample": {"tokens_per_second": 21_000, "prompts": 1500},
-        "annotate": {"prompts": 1500, "pairs": 14_210, "agreement": {"train": 0.735, "heldout": 0.728}},
+        "annotate": {
+            "train": 1380,
+            "validation": 120,
+            "heldout": 120,
+            "agreement": {"train": 0.735, "heldout": 0.728, "all": 0.73},
+        },
         "reward": {"tokens_per_second": 8_000, "validation": judged(0.722, 910), "heldout": judged(0.701, 880)},
         "ppo": {"tokens_per_second": 4_000, "objective/scores": 1.31, "objective/kl": 2.2, "selected_step": 45},
         "dpo": {"tokens_per_second": 6_500, "rewards/accuracies": 0.74, "rewards/margins": 0.9, "loss": 0.55},
@@ -59,7 +64,14 @@ def write_demo(root: Path, prompts: int = 24, steps: int = 90) -> Path:
     (root / "evaluate" / "evaluation.json").write_text(json.dumps(evaluation(prompts)), "utf-8")
     write_rows(root / "evaluate" / "samples.jsonl", answers(prompts))
     write_rows(root / "ppo" / "samples.jsonl", ppo_samples())
-    write_rows(root / "world" / "truths.jsonl", [{"id": "p0", "kind": "open_question", "value": "cooper"}])
+    truth = {
+        "id": "p0",
+        "kind": "open_question",
+        "key": ["Mira", "trade"],
+        "template": "What is it?",
+        "value": "cooper",
+    }
+    write_rows(root / "world" / "truths.jsonl", [truth])
     return root
 
 

@@ -1,0 +1,193 @@
+"""What people said, kept for good: an append-only file of events. Nothing is ever changed or removed.
+
+An event is a kind, a time and a JSON payload. A correction is a later event that names the one it replaces. Where
+`append` has returned, the event is on disk: it survives the process, and the machine's power.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from amenable.data.types import Conversation, Message, Ranking
+from amenable.errors import InputError
+
+VERSION = 1
+SCHEMA = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS events (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, time REAL, payload TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS events_by_kind ON events (kind, id);
+CREATE TRIGGER IF NOT EXISTS events_stay BEFORE DELETE ON events
+    BEGIN SELECT RAISE(ABORT, 'events are never removed'); END;
+CREATE TRIGGER IF NOT EXISTS events_stand BEFORE UPDATE ON events
+    BEGIN SELECT RAISE(ABORT, 'events are never changed'); END;
+PRAGMA user_version = {VERSION};
+COMMIT;
+"""
+WAIT = 30.0
+"""seconds to wait while another process writes"""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that was said: `time` is in seconds since 1970, None where nobody took it; `payload` is JSON."""
+
+    id: int
+    kind: str
+    time: float | None
+    payload: dict[str, Any]
+
+
+class Store:
+    """Events in one SQLite file, made if it does not exist. Threads may share a store, processes a file."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.lock = threading.Lock()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.connection = sqlite3.connect(self.path, WAIT, isolation_level=None, check_same_thread=False)
+        except (OSError, sqlite3.Error) as error:
+            raise InputError(f"no store of feedback can be opened: {error}", self.path) from error
+        try:
+            self.prepare()
+        except sqlite3.Error as error:
+            self.connection.close()
+            raise InputError(f"no store of feedback can be opened: {error}", self.path) from error
+
+    def prepare(self) -> None:
+        """Write ahead, sync every commit, and make the table where there is none."""
+        (version,) = self.connection.execute("PRAGMA user_version").fetchone()
+        if version > VERSION:
+            self.connection.close()
+            raise InputError(f"written by a later version (format {version}, known {VERSION})", self.path)
+        self.connection.execute("PRAGMA journal_mode = WAL")
+        self.connection.execute("PRAGMA synchronous = FULL")
+        if version < VERSION:
+            self.connection.executescript(SCHEMA)
+
+    def append(self, kind: str, payload: dict[str, Any], time: float | None) -> int:
+        """Keep an event; returns its id, larger than any before. It is on disk when this returns.
+
+        InputError for a payload that is not JSON (nan and infinity are not).
+        """
+        return self.append_all(kind, [payload], time)[0]
+
+    def append_all(self, kind: str, payloads: Sequence[dict[str, Any]], time: float | None) -> list[int]:
+        """Keep many events of one kind, all of them or (should the process die) none; returns their ids."""
+        try:
+            texts = [json.dumps(payload, allow_nan=False) for payload in payloads]
+        except (TypeError, ValueError) as error:
+            raise InputError(f"a '{kind}' that is not JSON: {error}", self.path) from error
+        insert = "INSERT INTO events (kind, time, payload) VALUES (?, ?, ?)"
+        try:
+            with self.lock, self.connection:
+                self.connection.execute("BEGIN IMMEDIATE")
+                return [int(self.connection.execute(insert, (kind, time, text)).lastrowid or 0) for text in texts]
+        except sqlite3.Error as error:
+            raise InputError(f"the '{kind}' could not be kept: {error}", self.path) from error
+
+    def events(self, kind: str | None = None) -> list[Event]:
+        """All events in the order they were kept, or those of one kind."""
+        where, values = ("", ()) if kind is None else ("WHERE kind = ?", (kind,))
+        with self.lock:
+            rows = self.connection.execute(f"SELECT id, kind, time, payload FROM events {where} ORDER BY id", values)
+            return [Event(identity, name, time, json.loads(text)) for identity, name, time, text in rows]
+
+    def add_ranking(
+        self, ranking: Ranking, shown_order: Sequence[int], seconds: float, time: float, replaces: int | None = None
+    ) -> int:
+        """Keep an annotator's ranking; returns the event's id.
+
+        shown_order: the completions' places in the order in which they were shown. seconds: how long the decision took.
+        replaces: the id of the earlier ranking that this one corrects.
+        """
+        if sorted(shown_order) != list(range(len(ranking.completions))):
+            raise InputError(f"shown order {list(shown_order)} of {len(ranking.completions)} completions", self.path)
+        if replaces is not None and replaces not in {event.id for event in self.events("ranking")}:
+            raise InputError(f"there is no ranking {replaces} to correct", self.path)
+        about = {"shown_order": list(shown_order), "seconds": seconds, "replaces": replaces}
+        return self.append("ranking", {**payload_of(ranking), **about}, time)
+
+    def add_rankings(self, rankings: Sequence[Ranking], time: float | None = None) -> list[int]:
+        """Keep many rankings at once, such as a simulated annotator's, of which no order or duration is known."""
+        return self.append_all("ranking", [payload_of(ranking) for ranking in rankings], time)
+
+    def rankings(self) -> list[Ranking]:
+        """The rankings that stand, in the order they were kept: those that no later one replaces."""
+        events = self.events("ranking")
+        replaced = {event.payload.get("replaces") for event in events}
+        return [ranking_of(event.payload) for event in events if event.id not in replaced]
+
+    def export_rankings(self, path: str | Path) -> int:
+        """Write the rankings that stand to a file of JSON lines that training reads; returns how many there are.
+
+        Columns: prompt, completions, ranking (1 the best), annotator, id. The file is written beside and renamed, so
+        that a reader finds the old one or the new one, never half of either.
+        """
+        rankings = self.rankings()
+        write_whole(Path(path), "".join(line(ranking) + "\n" for ranking in rankings))
+        return len(rankings)
+
+    def close(self) -> None:
+        with self.lock:
+            self.connection.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def turns(conversation: Conversation) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.content} for message in conversation]
+
+
+def payload_of(ranking: Ranking) -> dict[str, Any]:
+    return {
+        "prompt": turns(ranking.prompt),
+        "completions": list(ranking.completions),
+        "ranking": list(ranking.ranks),
+        "annotator": ranking.annotator,
+        "id": ranking.id,
+        "meta": ranking.meta,
+    }
+
+
+def ranking_of(payload: dict[str, Any]) -> Ranking:
+    return Ranking(
+        prompt=tuple(Message(turn["role"], turn["content"]) for turn in payload["prompt"]),
+        completions=tuple(payload["completions"]),
+        ranks=tuple(payload["ranking"]),
+        id=payload["id"],
+        annotator=payload["annotator"],
+        meta=payload["meta"],
+    )
+
+
+def line(ranking: Ranking) -> str:
+    """A ranking as a line of a data file."""
+    return json.dumps({name: value for name, value in payload_of(ranking).items() if name != "meta"})
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file beside, sync it, and put it in place in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.writing")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,183 @@
+"""Have annotators rank the answers to each prompt.
+
+Here the annotators are simulated (a closed world's, each with a taste and errors of its own) or a reward model; people
+come through the same store and leave the same files. As in Ouyang et al. (2022, section 3.4), one person ranks all K
+answers to a prompt, ties allowed, and some annotators label nothing that is trained on.
+
+Reads samples.jsonl; writes labels.db (every label, append-only) and rankings in the published format: train.jsonl,
+validation.jsonl (prompts kept apart), heldout.jsonl (the same prompts as validation, by held-out annotators).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from amenable.data.batches import shuffled
+from amenable.data.types import Message, Ranking
+from amenable.errors import InputError
+from amenable.feedback.judges import from_scores
+from amenable.feedback.store import Store
+from amenable.models.heads import ScalarModel
+from amenable.text.tokenizer import Tokenizer
+from amenable.train import artifacts, passes, runtime
+from amenable.train.feed import ranking_rows
+from amenable.train.run import Run, write_text
+from amenable.world.annotators import Annotator, agreement, fit_noise
+from amenable.world.closed import ClosedWorld
+
+
+@dataclass(frozen=True)
+class Config:
+    """Rank the answers to each prompt by simulated annotators, or by a reward model."""
+
+    data: Path = Path("runs/sample/samples.jsonl")
+    """prompts with their answers, as `sample` writes them"""
+    world: Path | None = Path("runs/world")
+    """the closed world whose annotators judge"""
+    reward_model: Path | None = None
+    """a reward model that judges instead (with --world None)"""
+    out: Path = Path("runs/annotate")
+    held_out: float = 0.15
+    """share of the prompts kept for validation; held-out annotators rank these too"""
+    agreement: float = 0.73
+    """the annotators' errors are scaled so that two of them agree on this share of pairs; 0 leaves the world's scale"""
+    seed: int = 0
+    machine: runtime.Machine = field(default_factory=runtime.Machine)
+
+    def __post_init__(self) -> None:
+        if (self.world is None) == (self.reward_model is None):
+            raise InputError("one judge is needed", how="give --world or --reward-model, the other as None")
+        if not 0 < self.held_out < 1:
+            raise InputError(f"held_out is {self.held_out}", how="it must lie between 0 and 1")
+        if not (self.agreement == 0 or 0.5 < self.agreement < 1):
+            raise InputError(f"agreement is {self.agreement}", how="0, or between 0.5 and 1")
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A prompt with its distinct answers."""
+
+    id: str
+    kind: str
+    prompt: tuple[Message, ...]
+    completions: tuple[str, ...]
+    ended: tuple[bool, ...]
+
+
+def run(config: Config) -> Path:
+    """Annotate and return the run directory."""
+    inputs = {"data": config.data, "world": config.world, "reward_model": config.reward_model}
+    run = Run(config.out, "annotate", config, inputs)
+    if run.done():
+        return run.out
+    sampled = read(config.data)
+    world = ClosedWorld.load(config.world) if config.world is not None else None
+    for one in sampled if world is not None else ():
+        world.truth(one.id)
+    run.claim()
+    order = shuffled(len(sampled), config.seed, 0)
+    apart = max(1, round(len(sampled) * config.held_out))
+    parts = {"train": [sampled[i] for i in order[apart:]], "validation": [sampled[i] for i in order[:apart]]}
+    if world is not None:
+        files, facts = by_annotators(parts, world, config)
+    else:
+        files, facts = by_model(parts, config)
+    (run.out / "labels.db").unlink(missing_ok=True)  # of a try that was stopped: the labels are made again, all at once
+    with Store(run.out / "labels.db") as store:
+        for ranking in (ranking for rankings in files.values() for ranking in rankings):
+            store.add_ranking(ranking, shown_order=range(len(ranking.completions)), seconds=0.0, time=0.0)
+    for name, rankings in files.items():
+        write_text(run.out / f"{name}.jsonl", "".join(line(ranking) for ranking in rankings))
+        run.log.say(f"{name}: {len(rankings)} rankings of {sum(len(r.completions) for r in rankings)} answers")
+    return run.finish(**{name: len(rankings) for name, rankings in files.items()}, agreement=facts)
+
+
+def read(path: Path) -> list[Sampled]:
+    """Prompts that have at least two different answers; the same answer twice counts once."""
+    if not path.is_file():
+        raise InputError("no such file", path, "make it with 'amenable sample'")
+    rows: list[Sampled] = []
+    for number, text in enumerate(path.read_text("utf-8").splitlines(), start=1):
+        try:
+            row = json.loads(text)
+            prompt = tuple(Message(message["role"], message["content"]) for message in row["prompt"])
+            ended = row.get("ended") or [True] * len(row["completions"])
+            answers = list(dict.fromkeys(zip(row["completions"], ended, strict=True)))
+            identity, kind = str(row.get("id", number)), row.get("kind", "")
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"line {number} is no row of samples ({error})", path, "make it with 'amenable sample'") from None
+        if len(answers) > 1:
+            rows.append(Sampled(identity, kind, prompt, *zip(*answers)))
+    if len(rows) < 2:
+        raise InputError("fewer than two prompts have different answers", path, "sample more, or warmer")
+    return rows
+
+
+def by_annotators(
+    parts: dict[str, list[Sampled]], world: ClosedWorld, config: Config
+) -> tuple[dict[str, list[Ranking]], dict[str, float]]:
+    """One annotator a prompt; held-out annotators rank the validation prompts as well. Beside them, the agreement."""
+    judged = [[world.gold(one.id, *answer) for answer in zip(one.completions, one.ended)] for one in parts["validation"]]
+    if config.agreement:
+        world = replace(world, noise=fit_noise(world.annotators, judged, config.seed, config.agreement))
+    files = {name: rank_all(rows, world.panel, name, world, config) for name, rows in parts.items()}
+    files["heldout"] = rank_all(parts["validation"], world.held_out_panel, "heldout", world, config)
+    seed = runtime.number(config.seed, "agreement")
+    panels = {"train": world.panel, "heldout": world.held_out_panel, "all": world.annotators}
+    return files, {name: agreement(panel, judged, world.noise, seed) for name, panel in panels.items()}
+
+
+def rank_all(
+    rows: list[Sampled], panel: tuple[Annotator, ...], name: str, world: ClosedWorld, config: Config
+) -> list[Ranking]:
+    """Each row ranked by one annotator of the panel, drawn by the seed."""
+    rankings = []
+    for one in rows:
+        generator = runtime.generator(config.seed, "rank", name, one.id)
+        annotator = panel[runtime.number(config.seed, "who", name, one.id) % len(panel)]
+        ranks = world.rank(annotator, one.id, one.completions, one.ended, generator)
+        rankings.append(ranking_of(one, ranks, annotator.name))
+    return rankings
+
+
+def by_model(parts: dict[str, list[Sampled]], config: Config) -> tuple[dict[str, list[Ranking]], dict[str, float]]:
+    """Ranks by a reward model's scores."""
+    machine = runtime.start(config.machine)
+    assert config.reward_model is not None
+    tokenizer = Tokenizer.load(config.reward_model)
+    model = artifacts.load_reward_model(config.reward_model, machine, tokenizer)
+    return {name: score_all(rows, model, tokenizer, machine) for name, rows in parts.items()}, {}
+
+
+def score_all(
+    rows: list[Sampled], model: ScalarModel, tokenizer: Tokenizer, machine: runtime.Runtime
+) -> list[Ranking]:
+    rankings = []
+    for one in rows:
+        blank = ranking_of(one, tuple(range(1, len(one.completions) + 1)), "reward model")
+        answers = ranking_rows(blank, tokenizer, model.decoder.config.context)
+        if answers is not None:
+            scores = passes.row_rewards(model, answers, machine, max_tokens=8192)
+            rankings.append(ranking_of(one, tuple(from_scores(scores.tolist())), "reward model"))
+    return rankings
+
+
+def ranking_of(one: Sampled, ranks: tuple[float, ...], annotator: str) -> Ranking:
+    meta = {"ended": list(one.ended), "kind": one.kind}
+    return Ranking(one.prompt, one.completions, ranks, one.id, annotator, meta)
+
+
+def line(ranking: Ranking) -> str:
+    """A ranking in the published format, 1 the best."""
+    row: dict[str, Any] = {
+        "prompt": [{"role": message.role, "content": message.content} for message in ranking.prompt],
+        "completions": list(ranking.completions),
+        "ranking": list(ranking.ranks),
+        "annotator": ranking.annotator,
+        "id": ranking.id,
+        **ranking.meta,
+    }
+    return json.dumps(row, ensure_ascii=False) + "\n"

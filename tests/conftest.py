@@ -1,0 +1,285 @@
+"""A small world of files, and models of two layers made from them once a session, for whoever needs a real run.
+
+Things have colours; an assistant names a thing of a colour, and people like it when it does so gladly.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from amenable.data.types import Message
+from amenable.errors import Interrupted
+from amenable.models import presets
+from amenable.models.decoder import Decoder, DecoderConfig
+from amenable.models.heads import ScalarModel
+from amenable.stages import pretrain, reward, sft, tokenizer
+from amenable.text.tokenizer import Tokenizer
+from amenable.train import runtime
+from amenable.train.artifacts import save_model
+from amenable.train.optimizer import OptimizerConfig
+from amenable.train.run import Run
+
+THINGS = {
+    "red": ("rose", "brick", "cherry", "ruby"),
+    "green": ("leaf", "frog", "lime", "pine"),
+    "blue": ("sea", "sky", "plum", "jay"),
+    "white": ("snow", "milk", "swan", "salt"),
+}
+MANNERS = ("Gladly", "Grimly")
+NAMES = ("Ann", "Bo", "Cy", "Dee", "Eva", "Flo", "Gus", "Ida")
+ONE_THREAD = runtime.Machine(device="cpu", precision="fp32", threads=1)
+TINY = DecoderConfig(
+    320, 64, layers=2, width=32, heads=2, positions="rope", norm="rms", activation="swiglu", bias=False, qk_norm=True
+)
+
+
+@dataclass(frozen=True)
+class Files:
+    """Data files in the published formats."""
+
+    text: Path
+    demonstrations: Path
+    prompts: Path
+    rankings: Path
+    pairs: Path
+
+
+def say(colour: str, thing: str, manner: str) -> str:
+    return f"{manner}: a {thing}, it is {colour}."
+
+
+def ask(colour: str, name: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": f"{name} asks: name a {colour} thing."}]
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums in one order, and no more of the machine than one test should take."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    folder, draw = tmp_path_factory.mktemp("files"), random.Random(5)
+    pairs = [(colour, thing) for colour, things in THINGS.items() for thing in things]
+    documents, demonstrations, rankings, comparisons = [], [], [], []
+    for _ in range(240):
+        (colour, thing), (other, second) = draw.sample(pairs, 2)
+        documents.append({"text": f"The {thing} is {colour}. A {second} is {other}; {draw.choice(MANNERS)} it is."})
+    for i in range(96):
+        colour, thing = draw.choice(pairs)
+        answer = {"role": "assistant", "content": say(colour, thing, MANNERS[i % 2])}
+        demonstrations.append({"messages": [*ask(colour, draw.choice(NAMES)), answer]})
+    for i in range(96):
+        colour = draw.choice(list(THINGS))
+        asked = ask(colour, draw.choice(NAMES))
+        first, second, third = draw.sample(THINGS[colour], 3)
+        answers = [say(colour, first, "Grimly"), say(colour, second, "Gladly"), say(colour, third, "Grimly")]
+        row = {"prompt": asked, "completions": answers, "ranking": [2, 1, 2], "annotator": "ab"[i % 2]}
+        rankings.append({**row, "id": f"r{i}"})
+        comparisons.append({"prompt": asked, "chosen": answers[1], "rejected": answers[0], "id": f"p{i}"})
+    return Files(
+        text=write_rows(folder / "text.jsonl", documents),
+        demonstrations=write_rows(folder / "demonstrations.jsonl", demonstrations),
+        prompts=write_rows(folder / "prompts.jsonl", [{"prompt": ask(colour, name)} for name in NAMES for colour in THINGS]),
+        rankings=write_rows(folder / "rankings.jsonl", rankings),
+        pairs=write_rows(folder / "pairs.jsonl", comparisons),
+    )
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(files: Files, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of `tokenizer`."""
+    out = tmp_path_factory.mktemp("tokenizer") / "run"
+    return tokenizer.run(tokenizer.Config(files.text, files.demonstrations, out, vocab_size=320))
+
+
+@pytest.fixture(scope="session")
+def pretrain_config(files: Files, tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> pretrain.Config:
+    """What the session's base model is pretrained with; the preset 'two-layers' is known while tests run."""
+    presets.PRESETS["two-layers"] = TINY
+    return pretrain.Config(
+        data=files.text,
+        tokenizer=tokenizer_folder,
+        out=tmp_path_factory.mktemp("base") / "run",
+        model="two-layers",
+        context=64,
+        tokens_per_step=512,
+        max_steps=100,
+        optimizer=OptimizerConfig(learning_rate=1e-2, muon_learning_rate=0.03),
+        warmup_steps=5,
+        held_out=0.1,
+        eval_steps=50,
+        save_steps=0,
+        machine=ONE_THREAD,
+    )
+
+
+@pytest.fixture(scope="session")
+def base(pretrain_config: pretrain.Config) -> Path:
+    """A finished run of `pretrain`."""
+    return pretrain.run(pretrain_config)
+
+
+@pytest.fixture(scope="session")
+def sft_config(files: Files, base: Path, tmp_path_factory: pytest.TempPathFactory) -> sft.Config:
+    """What the session's assistant is fine-tuned with."""
+    return sft.Config(
+        model=base,
+        data=files.demonstrations,
+        out=tmp_path_factory.mktemp("sft") / "run",
+        epochs=4,
+        optimizer=OptimizerConfig(learning_rate=5e-3),
+        warmup_steps=2,
+        held_out=0.25,
+        save_steps=0,
+        max_new_tokens=24,
+        machine=ONE_THREAD,
+    )
+
+
+@pytest.fixture(scope="session")
+def assistant(sft_config: sft.Config) -> Path:
+    """A finished run of `sft`."""
+    return sft.run(sft_config)
+
+
+@pytest.fixture(scope="session")
+def reward_config(files: Files, assistant: Path, tmp_path_factory: pytest.TempPathFactory) -> reward.Config:
+    """What the session's reward model is trained with."""
+    return reward.Config(
+        model=assistant,
+        data=files.rankings,
+        heldout=files.pairs,
+        demonstrations=files.demonstrations,
+        out=tmp_path_factory.mktemp("reward") / "run",
+        epochs=2,
+        prompts_per_step=6,
+        optimizer=OptimizerConfig(learning_rate=3e-3),
+        warmup_steps=2,
+        held_out=0.25,
+        save_steps=0,
+        machine=ONE_THREAD,
+    )
+
+
+@pytest.fixture(scope="session")
+def judge(reward_config: reward.Config) -> Path:
+    """A finished run of `reward`."""
+    return reward.run(reward_config)
+
+
+@pytest.fixture(scope="session")
+def other_judge(files: Files, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reward model that reads the ids of another tokenizer."""
+    words = Tokenizer.train(["quite other words than theirs, and quite so"], 290, chat=True)
+    folder = tmp_path_factory.mktemp("other") / "run"
+    save_model(folder, a_scalar_model(vocab_size=words.vocab_size), words)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def words(tokenizer_folder: Path) -> Tokenizer:
+    """The session's tokenizer, with the chat template."""
+    return Tokenizer.load(tokenizer_folder).with_chat_template()
+
+
+@pytest.fixture(scope="session")
+def machine() -> runtime.Runtime:
+    return runtime.start(ONE_THREAD)
+
+
+def a_decoder(seed: int = 0, **changes: Any) -> Decoder:
+    decoder = Decoder(replace(TINY, **changes))
+    decoder.init_weights(torch.Generator().manual_seed(seed))
+    return decoder.eval()
+
+
+def a_scalar_model(seed: int = 0, **changes: Any) -> ScalarModel:
+    return ScalarModel.from_decoder(a_decoder(seed, **changes), torch.Generator().manual_seed(seed + 1)).eval()
+
+
+@pytest.fixture(scope="session")
+def make_decoder() -> Callable[..., Decoder]:
+    """A decoder with random weights: make_decoder(seed, **changes of its configuration)."""
+    return a_decoder
+
+
+@pytest.fixture(scope="session")
+def make_scalar_model() -> Callable[..., ScalarModel]:
+    """A reward model with random weights, as `make_decoder`."""
+    return a_scalar_model
+
+
+def question(text: str) -> tuple[Message, ...]:
+    return (Message("user", text),)
+
+
+@pytest.fixture
+def stop_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """stop_at(n): the next run gets a Ctrl-C in the middle of step n, once."""
+
+    def arm(step: int) -> None:
+        record = Run.record
+
+        def recording(run: Run, number: int, *rest: Any, **values: Any) -> None:
+            if number == step:
+                monkeypatch.setattr(Run, "record", record)
+                os.kill(os.getpid(), signal.SIGINT)
+            record(run, number, *rest, **values)
+
+        monkeypatch.setattr(Run, "record", recording)
+
+    return arm
+
+
+@pytest.fixture
+def run_in_two(stop_at: Callable[[int], None]) -> Callable[[Any, Any, int], Path]:
+    """run_in_two(stage, config, n): the stage, stopped in step n and taken up again by the same call."""
+
+    def two(stage: Any, config: Any, step: int) -> Path:
+        stop_at(step)
+        with pytest.raises(Interrupted, match=f"saved at step {step}"):
+            stage.run(config)
+        assert not (config.out / "finished.json").exists()
+        return stage.run(config)
+
+    return two
+
+
+def of_run(folder: Path) -> dict[str, Any]:
+    """What must be equal, bit for bit, of two runs that did the same."""
+    names = ("model.safetensors", "metrics.jsonl", "samples.jsonl", "config.json", "tokenizer.json")
+    done = json.loads((folder / "finished.json").read_text("utf-8"))
+    facts = {name: fact for name, fact in done.items() if name not in ("seconds", "tokens_per_second")}
+    return {name: (folder / name).read_bytes() for name in names if (folder / name).exists()} | {"facts": facts}
+
+
+@pytest.fixture(scope="session")
+def outcome() -> Callable[[Path], dict[str, Any]]:
+    """Everything that two runs of the same seed share."""
+    return of_run
+
+
+@pytest.fixture(scope="session")
+def rows_of() -> Callable[[Path], list[dict[str, Any]]]:
+    """The rows of a run's metrics.jsonl."""
+    return lambda folder: [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]

@@ -1,0 +1,102 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amenable.data.types import Message, Ranking
+from amenable.feedback.agreement import agreeing_pairs, agreement, by_item, cohen_kappa, fleiss_kappa
+
+PROMPT = (Message("user", "Hello?"),)
+FLEISS = [  # the published example: 10 things, 14 raters, 5 classes
+    [0, 0, 0, 0, 14],
+    [0, 2, 6, 4, 2],
+    [0, 0, 3, 5, 6],
+    [0, 3, 9, 2, 0],
+    [2, 2, 8, 1, 1],
+    [7, 7, 0, 0, 0],
+    [3, 2, 6, 3, 0],
+    [2, 5, 3, 2, 2],
+    [6, 5, 2, 1, 0],
+    [0, 2, 2, 3, 7],
+]
+
+
+def draw():
+    return torch.Generator().manual_seed(0)
+
+
+def test_pairs_by_hand():
+    # pairs 01, 02, 12: both say 0 before 1, they differ on 02, and the second ties 1 and 2
+    assert agreeing_pairs([1, 2, 3], [2, 3, 3]) == [True, True]
+    assert agreeing_pairs([1, 2, 3], [2, 3, 1]) == [True, False, False]
+    assert agreeing_pairs([1, 1], [1, 2]) == []
+    with pytest.raises(ValueError, match="2 and 3"):
+        agreeing_pairs([1, 2], [1, 2, 3])
+
+
+@given(st.permutations(range(5)), st.permutations(range(5)))
+def test_agreement_is_symmetric_and_complete_with_oneself(first, second):
+    assert agreeing_pairs(first, second) == agreeing_pairs(second, first)
+    assert agreeing_pairs(first, first) == [True] * 10
+    assert agreeing_pairs(first, [-rank for rank in first]) == [False] * 10
+
+
+def test_agreement_of_many_annotators_by_hand():
+    # three annotators of one item: 12, 13 and 23 agree on 1, 0 and 0 of one pair; the second item adds one agreement
+    result = agreement([[[1, 2], [1, 2], [2, 1]], [[1, 2], [1, 3]]], draw())
+    assert (result.share, result.pairs) == (0.5, 4)
+    assert result.low == pytest.approx(1 / 3) and result.high == 1.0  # either item alone
+
+
+def test_agreement_where_nothing_can_be_compared_is_absent():
+    result = agreement([[[1, 1], [1, 2]], [[1, 2]]], draw())
+    assert (result.share, result.low, result.high, result.pairs) == (None, None, None, 0)
+
+
+def test_two_noisy_raters_agree_as_often_as_the_formula_says():
+    p = 0.836  # each right with probability p: they agree with p^2 + (1 - p)^2 = 0.726
+    right = torch.rand(20_000, 2, generator=draw()) < p
+    items = [[[1, 2] if hit else [2, 1] for hit in row] for row in right.tolist()]
+    result = agreement(items, draw())
+    assert result.share == pytest.approx(0.726, abs=0.01)
+    assert result.low < 0.7258 < result.high and result.high - result.low < 0.02
+
+
+def test_rankings_of_the_same_answers_are_put_together():
+    rankings = [
+        Ranking(PROMPT, ("b", "a"), (1.0, 2.0), annotator="anne"),
+        Ranking(PROMPT, ("a", "b"), (1.0, 2.0), annotator="bert"),
+        Ranking(PROMPT, ("a", "c"), (1.0, 2.0), annotator="bert"),
+        Ranking(PROMPT, ("a", "b"), (2.0, 1.0), annotator="bert"),  # bert thinks again
+    ]
+    assert by_item(rankings) == [[(2.0, 1.0), (2.0, 1.0)], [(1.0, 2.0)]]
+    assert agreement(by_item(rankings), draw()).share == 1.0
+
+
+def test_cohen_by_hand():
+    # 20 yes-yes, 5 yes-no, 10 no-yes, 15 no-no: p_o = 0.7, p_e = 0.5 * 0.6 + 0.5 * 0.4
+    first = ["yes"] * 25 + ["no"] * 25
+    second = ["yes"] * 20 + ["no"] * 5 + ["yes"] * 10 + ["no"] * 15
+    assert cohen_kappa(first, second) == pytest.approx(0.4)
+    assert cohen_kappa(second, first) == pytest.approx(0.4)
+    assert cohen_kappa([1, 2], [2, 1]) == pytest.approx(-1.0)
+    assert cohen_kappa([1, 2, 3], [1, 2, 3]) == pytest.approx(1.0)
+
+
+def test_fleiss_by_hand():
+    assert fleiss_kappa(FLEISS) == pytest.approx(0.209931, abs=1e-6)
+    assert fleiss_kappa([[2, 0], [0, 2]]) == pytest.approx(1.0)
+
+
+def test_kappa_is_undefined_where_one_label_is_used():
+    assert cohen_kappa(["yes"] * 3, ["yes"] * 3) is None
+    assert fleiss_kappa([[3, 0], [3, 0]]) is None
+    assert cohen_kappa(["yes"] * 3, ["no"] * 3) == 0.0  # each its own label: expected and observed are 0
+
+
+def test_kappas_refuse_uneven_input():
+    with pytest.raises(ValueError, match="1 and 2 labels"):
+        cohen_kappa([1], [1, 2])
+    for counts in ([], [[1, 0]], [[2, 0], [1, 0]]):
+        with pytest.raises(ValueError, match="same number of raters"):
+            fleiss_kappa(counts)

@@ -1,0 +1,114 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amenable.functional.advantages import discounted_returns, gae, group_advantages, masked_gae, rloo_advantages
+
+
+def double(rows):
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+REWARDS = double([[0.0, -0.1, 0.05, 1.0]])
+VALUES = double([[0.5, 0.4, 0.6, 0.8]])
+WHOLE = torch.ones(1, 4, dtype=torch.bool)
+GROUP = double([[1.0, 0.0, 0.5, 0.1]])
+
+
+@pytest.mark.parametrize(
+    ("gamma", "lam", "expected"),
+    [
+        (1.0, 0.95, [0.3921, 0.518, 0.44, 0.2]),
+        (1.0, 1.0, [0.45, 0.55, 0.45, 0.2]),
+        (1.0, 0.0, [-0.1, 0.1, 0.25, 0.2]),
+        (0.99, 0.95, [0.364848, 0.498509, 0.4301, 0.2]),
+    ],
+)
+def test_gae_by_hand(gamma, lam, expected):
+    advantages, targets = masked_gae(REWARDS, VALUES, WHOLE, gamma, lam)
+    assert advantages[0].tolist() == pytest.approx(expected, abs=1e-4)
+    assert torch.equal(targets, advantages + VALUES)
+    discounts = double([[gamma] * 3 + [0.0]])
+    assert torch.allclose(gae(REWARDS, VALUES, discounts, lam, torch.zeros(1).double())[0], advantages)
+
+
+def loop_with_done_flags(rewards, values, dones, gamma, lam, last_value):
+    """The control style: one environment, a flag where an episode ends after the step."""
+    advantages, running = [0.0] * len(rewards), 0.0
+    for t in reversed(range(len(rewards))):
+        following = last_value if t == len(rewards) - 1 else values[t + 1]
+        alive = 0.0 if dones[t] else 1.0
+        running = rewards[t] + gamma * following * alive - values[t] + gamma * lam * alive * running
+        advantages[t] = running
+    return advantages
+
+
+numbers = st.floats(-5, 5)
+
+
+@given(st.data(), st.floats(0, 1), st.floats(0, 1))
+def test_gae_equals_a_loop_with_done_flags(data, gamma, lam):
+    n = data.draw(st.integers(1, 6))
+    rewards, values = (data.draw(st.lists(numbers, min_size=n, max_size=n)) for _ in range(2))
+    dones, last = data.draw(st.lists(st.booleans(), min_size=n, max_size=n)), data.draw(numbers)
+    r, v = (double([x]) for x in (rewards, values))
+    discounts = double([[0.0 if done else gamma for done in dones]])
+    advantages, _ = gae(r, v, discounts, lam, double([last]))
+    assert advantages[0].tolist() == pytest.approx(loop_with_done_flags(rewards, values, dones, gamma, lam, last))
+
+
+@given(st.data(), st.floats(0, 1), st.floats(0, 1), st.sampled_from([math.nan, math.inf, 7.0]))
+def test_masked_gae_equals_each_row_alone(data, gamma, lam, outside):
+    steps = data.draw(st.integers(1, 6))
+    mask = torch.tensor(
+        data.draw(st.lists(st.lists(st.booleans(), min_size=steps, max_size=steps), min_size=1, max_size=3))
+    )
+    draw = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
+    rewards, values = (torch.randn(mask.shape, generator=draw).double() for _ in range(2))
+    advantages, targets = masked_gae(
+        torch.where(mask, rewards, outside), torch.where(mask, values, outside), mask, gamma, lam
+    )
+    assert (advantages[~mask] == 0).all() and (targets[~mask] == 0).all()
+    for row in range(len(mask)):
+        r, v = rewards[row][mask[row]].tolist(), values[row][mask[row]].tolist()
+        alone = loop_with_done_flags(r, v, [False] * len(r), gamma, lam, 0.0)
+        assert advantages[row][mask[row]].tolist() == pytest.approx(alone)
+        assert targets[row][mask[row]].tolist() == pytest.approx([a + b for a, b in zip(alone, v)])
+
+
+def test_discounted_returns_by_hand():
+    rewards, discounts = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[0.5, 0.0, 0.5]])
+    # an episode ends after the second step; the third is followed by something worth 10
+    assert discounted_returns(rewards, discounts, torch.tensor([10.0])).tolist() == [[2.0, 2.0, 8.0]]
+
+
+def test_with_lambda_one_targets_are_the_discounted_returns():
+    discounts = double([[0.9, 0.9, 0.9, 0.0]])
+    _, targets = gae(REWARDS, VALUES, discounts, 1.0, torch.zeros(1).double())
+    assert torch.allclose(targets, discounted_returns(REWARDS, discounts, torch.zeros(1).double()))
+
+
+def test_rloo_by_hand():
+    assert rloo_advantages(GROUP)[0].tolist() == pytest.approx([0.8, -0.533333, 0.133333, -0.4], abs=1e-6)
+
+
+@given(st.lists(numbers, min_size=2, max_size=6))
+def test_rloo_is_the_score_less_the_mean_of_the_others(scores):
+    expected = [s - (sum(scores) - s) / (len(scores) - 1) for s in scores]
+    assert rloo_advantages(double([scores]))[0].tolist() == pytest.approx(expected, abs=1e-9)
+
+
+def test_group_advantages_by_hand():
+    assert group_advantages(GROUP)[0].tolist() == pytest.approx([1.319534, -0.879689, 0.219922, -0.659767], abs=1e-6)
+    one_right = group_advantages(torch.tensor([[1.0, 0.0, 0.0, 0.0]]))[0].tolist()
+    assert one_right == pytest.approx([1.4997, -0.4999, -0.4999, -0.4999], abs=1e-4)
+    assert group_advantages(torch.full((2, 3), 0.7)).tolist() == [[0.0] * 3] * 2
+
+
+@pytest.mark.parametrize("advantages", [rloo_advantages, group_advantages])
+def test_a_group_of_one_is_refused(advantages):
+    with pytest.raises(ValueError, match="2 or more"):
+        advantages(torch.ones(3, 1))

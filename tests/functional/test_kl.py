@@ -1,0 +1,107 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amenable.functional import kl
+
+LOGP = torch.tensor([-1.2, -0.7, -2.0, -0.1])
+REF = torch.tensor([-1.0, -0.9, -2.5, -0.1])
+PI, REFERENCE = torch.tensor([[0.7, 0.2, 0.1], [0.4, 0.4, 0.2]], dtype=torch.float64)
+
+
+def test_estimates_by_hand():
+    assert kl.k1(LOGP, REF).tolist() == pytest.approx([-0.2, 0.2, 0.5, 0.0], abs=1e-6)
+    assert kl.k2(LOGP, REF).tolist() == pytest.approx([0.02, 0.02, 0.125, 0.0], abs=1e-6)
+    assert kl.k3(LOGP, REF).tolist() == pytest.approx([0.021403, 0.018731, 0.106531, 0.0], abs=1e-6)
+    assert kl.k3(LOGP, REF).sum().item() == pytest.approx(0.146664, abs=1e-6)
+
+
+@given(st.floats(-30, 0), st.floats(-30, 0))
+def test_k2_and_k3_are_never_negative(logp, ref):
+    a, b = torch.tensor(logp), torch.tensor(ref)
+    assert kl.k2(a, b) >= 0 and kl.k3(a, b) >= 0
+
+
+@pytest.mark.parametrize("mean", [0.1, 1.0])
+def test_schulmans_table(mean):
+    """Bias and deviation for q = N(0, 1), p = N(mean, 1), by integrating over a fine grid."""
+    x = torch.linspace(-14, 14, 200_001, dtype=torch.float64)
+    q = torch.exp(-x.square() / 2) / math.sqrt(2 * math.pi)
+    step = float(x[1] - x[0])
+    logq, logp = -x.square() / 2, -(x - mean).square() / 2
+
+    def moments(values):
+        first = float((values * q).sum() * step)
+        return first, math.sqrt(float((values.square() * q).sum() * step) - first**2)
+
+    true = mean**2 / 2
+    expected = {  # bias / true, deviation / true
+        kl.k1: (0.0, 2 / mean),
+        kl.k2: (mean**2 / 4, math.sqrt(2 + mean**2)),
+        kl.k3: (0.0, math.sqrt(math.exp(mean**2) - 1 - mean**2) / (mean**2 / 2)),
+    }
+    for estimate, (bias, deviation) in expected.items():
+        first, spread = moments(estimate(logq, logp))
+        assert first / true - 1 == pytest.approx(bias, abs=1e-5)
+        assert spread / true == pytest.approx(deviation, rel=1e-4)
+
+
+def test_exact_kl_by_hand():
+    logits, ref = torch.stack([PI, PI]).log() + 3.0, torch.stack([REFERENCE, PI]).log()
+    by_hand = 0.7 * math.log(0.7 / 0.4) + 0.2 * math.log(0.5) + 0.1 * math.log(0.5)
+    assert by_hand == pytest.approx(0.183787, abs=1e-6)
+    assert kl.exact_kl(logits, ref).tolist() == pytest.approx([by_hand, 0.0], abs=1e-9)
+
+
+def test_exact_kl_of_the_closed_form_optimum():
+    """pi* = ref exp(r / beta) / Z reaches beta log Z = E[r] - beta KL."""
+    ref, reward, beta = torch.tensor([0.2, 0.5, 0.3]), torch.tensor([1.0, 0.0, -1.0]), 0.5
+    logits = ref.log() + reward / beta
+    divergence = kl.exact_kl(logits, ref.log()).item()
+    assert divergence == pytest.approx(0.721790, abs=1e-5)
+    value = float((logits.softmax(0) * reward).sum()) - beta * divergence
+    assert value == pytest.approx(beta * logits.logsumexp(0).item(), abs=1e-6)
+    assert value == pytest.approx(0.351155, abs=1e-5)
+
+
+def test_exact_kl_where_logits_are_minus_infinity():
+    inf = torch.inf
+    logits = torch.tensor([[0.0, 0.0, -inf], [0.0, 0.0, -inf], [0.0, 0.0, 0.0]], requires_grad=True)
+    ref = torch.tensor([[0.0, 0.0, -inf], [0.0, 0.0, 0.0], [0.0, 0.0, -inf]])
+    values = kl.exact_kl(logits, ref)
+    assert values[:2].tolist() == pytest.approx([0.0, math.log(1.5)])
+    assert values[2] == inf
+    kl.exact_kl(logits[:2], ref[:2]).sum().backward()
+    assert torch.isfinite(logits.grad).all()
+
+
+def expected_gradient(loss_of):
+    """Gradient in the logits of a per-token loss, its expectation taken over the policy's tokens exactly."""
+    logits = PI.log().requires_grad_()
+    total = torch.zeros(3, dtype=torch.float64)
+    for token in range(3):
+        logp = logits.log_softmax(0)[token]
+        total += PI[token] * torch.autograd.grad(loss_of(logp, REFERENCE.log()[token]), logits)[0]
+    return total.tolist()
+
+
+def test_gradients_of_the_estimates_as_losses():
+    logits = PI.log().requires_grad_()
+    true = torch.autograd.grad(kl.exact_kl(logits, REFERENCE.log()), logits)[0].tolist()
+    assert true == pytest.approx([0.263080, -0.175387, -0.087693], abs=1e-6)
+    assert expected_gradient(kl.k1) == pytest.approx([0, 0, 0], abs=1e-12)
+    assert expected_gradient(kl.k2) == pytest.approx(true, abs=1e-9)
+    assert expected_gradient(kl.k3) == pytest.approx((PI - REFERENCE).tolist(), abs=1e-9)
+
+
+@pytest.mark.parametrize(("seen", "after"), [(3, 0.148464), (6, 0.15), (7.2, 0.151536), (12, 0.151536)])
+def test_adaptive_coefficient_by_hand(seen, after):
+    assert kl.adapt_kl_coef(0.15, seen, target=6, horizon=10_000, n=512) == pytest.approx(after, abs=1e-9)
+
+
+@pytest.mark.parametrize(("seen", "after"), [(0.0066, 0.5), (0.007, 1.0), (0.0149, 1.0), (0.0151, 2.0)])
+def test_coefficient_halves_and_doubles_outside_its_band(seen, after):
+    assert kl.halve_or_double(1.0, seen, target=0.01) == after

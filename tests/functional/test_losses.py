@@ -1,0 +1,244 @@
+import math
+from itertools import combinations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amenable.functional import losses
+from amenable.functional.masked import masked_mean
+
+
+def tensor(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def everywhere(x):
+    return torch.ones_like(x, dtype=torch.bool)
+
+
+def test_next_token_loss_by_hand():
+    logp = tensor(0.01, 0.05, 0.02, 0.30, 0.90).log()
+    response = torch.tensor([False, False, False, True, True])
+    assert losses.next_token_loss(logp).item() == pytest.approx(2.5645, abs=1e-4)
+    assert losses.next_token_loss(logp, response).item() == pytest.approx(0.6547, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("advantage", "ratio", "expected", "slope"),
+    [(1, 1.5, -1.2, 0.0), (1, 0.5, -0.5, -0.5), (-1, 1.5, 1.5, 1.5), (-1, 0.5, 0.8, 0.0)],
+)
+def test_ppo_clip_by_hand(advantage, ratio, expected, slope):
+    logp = tensor(math.log(ratio)).requires_grad_()
+    loss, stats = losses.ppo_policy_loss(logp, tensor(0.0), tensor(advantage), everywhere(logp), clip=0.2)
+    loss.backward()
+    assert loss.item() == pytest.approx(expected)
+    assert logp.grad.item() == pytest.approx(slope)  # d ratio / d logp = ratio; 0 where clipped
+    assert stats["clip_fraction"].item() == (slope == 0)
+    assert stats["ratio"].item() == pytest.approx(ratio)
+    assert stats["approx_kl"].item() == pytest.approx(ratio - 1 - math.log(ratio))
+    assert stats["k1"].item() == pytest.approx(-math.log(ratio))
+
+
+def test_ppo_at_the_first_step_is_the_policy_gradient():
+    logp = tensor(-1.0, -2.0, -3.0).requires_grad_()
+    advantages = tensor(0.5, -1.0, 2.0)
+    loss, stats = losses.ppo_policy_loss(logp, logp.detach(), advantages, everywhere(logp), clip=0.2)
+    loss.backward()
+    assert torch.allclose(logp.grad, -advantages / 3)
+    assert stats["ratio"] == 1 and stats["approx_kl"] == 0 and stats["clip_fraction"] == 0
+
+
+def test_ppo_huge_ratios_are_clamped_and_counted():
+    logp = tensor(500.0, 0.0).requires_grad_()
+    loss, stats = losses.ppo_policy_loss(logp, tensor(0.0, 0.0), tensor(-1.0, 1.0), everywhere(logp), clip=0.2)
+    loss.backward()
+    assert loss.item() == pytest.approx((math.exp(20) - 1) / 2)
+    assert stats["clamped_fraction"].item() == 0.5
+    assert torch.isfinite(logp.grad).all() and all(torch.isfinite(value) for value in stats.values())
+
+
+POLICY_LOSSES = [
+    (losses.ppo_policy_loss, 0.2),
+    (losses.ppo_kl_penalty_loss, 0.5),
+    (losses.value_loss, 0.2),
+]
+
+
+@pytest.mark.parametrize(("loss", "number"), POLICY_LOSSES)
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_what_is_masked_changes_no_loss_and_no_gradient(loss, number, bad):
+    draw = torch.Generator().manual_seed(0)
+    columns = [torch.randn(3, 4, generator=draw) for _ in range(3)]
+    mask = torch.tensor([[True, True, False, False], [True, False, True, True], [False] * 4])
+    alone = [column[mask].requires_grad_() for column in columns]
+    padded = [torch.where(mask, column, bad).requires_grad_() for column in columns]
+    expected, expected_stats = loss(*alone, everywhere(alone[0]), number)
+    found, stats = loss(*padded, mask, number)
+    expected.backward()
+    found.backward()
+    assert found.item() == pytest.approx(expected.item())
+    assert {key: value.item() for key, value in stats.items()} == pytest.approx(
+        {key: value.item() for key, value in expected_stats.items()}
+    )
+    assert torch.allclose(padded[0].grad[mask], alone[0].grad) and (padded[0].grad[~mask] == 0).all()
+    assert padded[1].grad is None and padded[2].grad is None  # only the first argument carries gradient
+    assert not any(value.requires_grad for value in stats.values())
+
+
+def test_ppo_kl_penalty_by_hand():
+    logp = tensor(math.log(1.5)).requires_grad_()
+    loss, stats = losses.ppo_kl_penalty_loss(logp, tensor(0.0), tensor(2.0), everywhere(logp), kl_coef=0.5)
+    divergence = 0.5 - math.log(1.5)
+    assert loss.item() == pytest.approx(-(1.5 * 2.0 - 0.5 * divergence))
+    assert stats["approx_kl"].item() == pytest.approx(divergence) and "clip_fraction" not in stats
+
+
+def test_the_penaltys_gradient_is_that_of_the_divergence_from_the_old_policy():
+    """In expectation over the old policy's tokens, with no advantage: beta (new - old) in the logits."""
+    old, new = tensor(0.7, 0.2, 0.1), tensor(0.4, 0.4, 0.2)
+    logits = new.log().requires_grad_()
+    total = torch.zeros(3, dtype=torch.float64)
+    for token in range(3):
+        logp = logits.log_softmax(0)[token : token + 1]
+        loss, _ = losses.ppo_kl_penalty_loss(logp, old.log()[token : token + 1], tensor(0.0), everywhere(logp), 2.0)
+        total += old[token] * torch.autograd.grad(loss, logits)[0]
+    assert torch.allclose(total, 2.0 * (new - old))
+
+
+def test_value_loss_by_hand():
+    values = tensor(1.0).requires_grad_()
+    loss, stats = losses.value_loss(values, tensor(0.5), tensor(2.0), everywhere(values), clip=0.2)
+    assert loss.item() == pytest.approx(0.845)  # clipped to 0.7: (1.3)^2 / 2
+    assert stats["clip_fraction"].item() == 1.0
+    loss.backward()
+    assert values.grad.item() == 0.0
+    unclipped, stats = losses.value_loss(values, tensor(0.5), tensor(2.0), everywhere(values), clip=1.0)
+    assert unclipped.item() == pytest.approx(0.5) and stats["clip_fraction"].item() == 0.0
+
+
+def test_preference_loss_by_hand():
+    one, zero = tensor(1.0), tensor(0.0)
+    assert losses.preference_loss(zero, zero).item() == pytest.approx(0.693147, abs=1e-6)
+    assert losses.preference_loss(one, zero).item() == pytest.approx(0.313262, abs=1e-6)
+    assert losses.preference_loss(zero, one).item() == pytest.approx(1.313262, abs=1e-6)
+    assert losses.preference_loss(2 * one, zero, margin=1.0).item() == pytest.approx(0.313262, abs=1e-6)
+    assert losses.preference_loss(one, zero, label_smoothing=0.1).item() == pytest.approx(
+        0.9 * 0.313262 + 0.1 * 1.313262, abs=1e-6
+    )
+    assert losses.preference_loss(tensor(1.0, 0.0), tensor(0.0, 0.0)).item() == pytest.approx((0.313262 + 0.693147) / 2)
+
+
+@given(st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=1, max_size=5), st.floats(-50, 50))
+def test_preference_loss_sees_differences_only(pairs, shift):
+    chosen, rejected = (tensor(*side) for side in zip(*pairs))
+    expected = losses.preference_loss(chosen, rejected).item()
+    assert losses.preference_loss(chosen + shift, rejected + shift).item() == pytest.approx(expected)
+
+
+SCORES = tensor(1.2, 0.3, 0.0, -0.5)
+
+
+def test_ranking_loss_by_hand():
+    assert losses.ranking_loss(SCORES, tensor(1, 2, 3, 4)).item() == pytest.approx(0.361959, abs=1e-6)
+    order = torch.tensor([2, 0, 3, 1])
+    assert losses.ranking_loss(SCORES[order], tensor(1, 2, 3, 4)[order]).item() == pytest.approx(0.361959, abs=1e-6)
+
+
+def test_ranking_loss_of_two_is_the_preference_loss():
+    expected = losses.preference_loss(tensor(0.3), tensor(1.2))
+    assert torch.allclose(losses.ranking_loss(tensor(1.2, 0.3), tensor(2, 1)), expected)
+
+
+def test_ranking_loss_drops_ties():
+    # ranks 1, 2, 2: the second and third answers are not compared
+    pairs = [losses.preference_loss(SCORES[0], SCORES[i]).item() for i in (1, 2)]
+    assert losses.ranking_loss(SCORES[:3], tensor(1, 2, 2)).item() == pytest.approx(sum(pairs) / 2)
+    with pytest.raises(ValueError, match="nothing to learn"):
+        losses.ranking_loss(SCORES[:2], tensor(1, 1))
+
+
+rankings = st.lists(
+    st.lists(st.tuples(st.floats(-3, 3), st.integers(1, 4)), min_size=1, max_size=5), min_size=1, max_size=4
+)
+
+
+@given(rankings, st.randoms())
+def test_ranking_loss_flat_is_the_mean_of_prompt_means(prompts, random):
+    means, accuracies, margins = [], [], []
+    for answers in prompts:
+        gaps = []
+        for (score, rank), (other, other_rank) in combinations(answers, 2):
+            if rank != other_rank:
+                gaps.append(score - other if rank < other_rank else other - score)
+        if gaps:
+            means.append(sum(math.log1p(math.exp(-gap)) for gap in gaps) / len(gaps))
+            accuracies.append(sum(1.0 if gap > 0 else 0.5 if gap == 0 else 0.0 for gap in gaps) / len(gaps))
+            margins.append(sum(gaps) / len(gaps))
+    rows = [(score, rank, i) for i, answers in enumerate(prompts) for score, rank in answers]
+    random.shuffle(rows)
+    scores, ranks, owners = (torch.tensor(column, dtype=torch.float64) for column in zip(*rows))
+    if not means:
+        with pytest.raises(ValueError):
+            losses.ranking_loss_flat(scores, ranks, owners)
+        return
+    loss, stats = losses.ranking_loss_flat(scores, ranks, owners)
+    assert loss.item() == pytest.approx(sum(means) / len(means), rel=1e-5)
+    assert stats["accuracy"].item() == pytest.approx(sum(accuracies) / len(accuracies), abs=1e-6)
+    assert stats["margin"].item() == pytest.approx(sum(margins) / len(margins), abs=1e-5)
+
+
+def test_plackett_luce_by_hand():
+    assert losses.plackett_luce_loss(SCORES).item() == pytest.approx(1.894859, abs=1e-6)
+    assert losses.plackett_luce_loss(torch.stack([SCORES, SCORES + 9])).item() == pytest.approx(1.894859, abs=1e-6)
+    expected = losses.preference_loss(tensor(0.2), tensor(1.1))
+    assert torch.allclose(losses.plackett_luce_loss(tensor(0.2, 1.1)), expected)
+
+
+def test_dpo_by_hand():
+    # log-ratios: chosen -10 + 11 = 1, rejected -14 + 12 = -2, so h = 3
+    chosen, rejected = tensor(1.0).requires_grad_(), tensor(-2.0)
+    loss, stats = losses.dpo_loss(chosen, rejected, beta=0.1)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.554355, abs=1e-6)
+    assert -chosen.grad.item() == pytest.approx(0.042556, abs=1e-6)
+    assert {key: value.item() for key, value in stats.items()} == pytest.approx(
+        {"rewards/chosen": 0.1, "rewards/rejected": -0.2, "rewards/margins": 0.3, "rewards/accuracies": 1.0}
+    )
+    assert losses.dpo_loss(chosen, rejected, 0.1, label_smoothing=0.1)[0].item() == pytest.approx(0.584355, abs=1e-6)
+
+
+def test_dpo_before_any_update_is_log_two_with_half_the_gradient():
+    chosen = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+    loss, stats = losses.dpo_loss(chosen, torch.zeros(4, dtype=torch.float64), beta=0.1)
+    loss.backward()
+    assert loss.item() == pytest.approx(math.log(2))
+    assert torch.allclose(chosen.grad, torch.full_like(chosen, -0.1 / 2 / 4))
+    assert stats["rewards/accuracies"].item() == 0.5
+
+
+def test_ppo_on_a_bandit_reaches_the_closed_form_optimum():
+    """pi* = ref exp(r / beta) / Z: expected rewards r - beta log(pi / ref), exact advantages, many small updates."""
+    ref, reward, beta = tensor(0.2, 0.5, 0.3), tensor(1.0, 0.0, -1.0), 0.5
+    logits = ref.log().requires_grad_()
+    for _ in range(400):
+        with torch.no_grad():
+            old = logits.log_softmax(0)
+            total = reward - beta * (old - ref.log())
+            advantages = total - (old.exp() * total).sum()
+        logp = logits.log_softmax(0)
+        # each arm counts as often as it is drawn: scale its advantage by its probability
+        loss, _ = losses.ppo_policy_loss(logp, old, advantages * old.exp() * 3, everywhere(logp), clip=0.2)
+        (gradient,) = torch.autograd.grad(loss, logits)
+        with torch.no_grad():
+            logits -= 1.0 * gradient
+    assert logits.softmax(0).tolist() == pytest.approx([0.732165, 0.247720, 0.020115], abs=1e-4)
+
+
+def test_means_are_taken_over_the_mask_not_over_the_batch():
+    logp = torch.zeros(2, 3)
+    mask = torch.tensor([[True, False, False], [True, True, True]])
+    advantages = torch.tensor([[4.0, 0, 0], [0, 0, 0]])
+    loss, _ = losses.ppo_policy_loss(logp, logp, advantages, mask, 0.2)
+    assert loss.item() == -1.0 == -masked_mean(advantages, mask).item()

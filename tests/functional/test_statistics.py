@@ -1,0 +1,137 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amenable.functional.statistics import (
+    best_of_n_kl,
+    binomial_p_value,
+    bootstrap_mean,
+    calibration,
+    explained_variance,
+    mean_interval,
+    wilson,
+)
+
+
+@pytest.mark.parametrize(
+    ("wins", "n", "low", "high"),
+    [
+        (55, 100, 0.452446, 0.643855),
+        (61, 100, 0.512030, 0.699831),
+        (150, 256, 0.524764, 0.644570),
+        (0, 10, 0.0, 0.277533),
+        (10, 10, 0.722467, 1.0),
+        (0, 0, 0.0, 1.0),
+    ],
+)
+def test_wilson_by_hand(wins, n, low, high):
+    assert wilson(wins, n) == pytest.approx((low, high), abs=1e-6)
+
+
+@given(st.integers(1, 200), st.floats(0, 1))
+def test_wilson_ends_are_where_the_normal_test_just_accepts(n, share):
+    wins = share * n
+    for end in wilson(wins, n):
+        if 0 < end < 1:
+            assert abs(wins / n - end) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / n), abs=1e-7)
+
+
+def test_wilson_refuses_more_wins_than_games():
+    with pytest.raises(ValueError, match="5 wins out of 4"):
+        wilson(5, 4)
+
+
+def test_binomial_by_hand():
+    assert binomial_p_value(9, 10) == pytest.approx(22 / 1024)  # 0, 1, 9 and 10 of 10: 1 + 10 + 10 + 1
+    assert binomial_p_value(5, 10) == pytest.approx(1.0)
+    assert binomial_p_value(2, 3, p=0.25) == pytest.approx(9 / 64 + 1 / 64)  # 0 and 1 wins have 27 / 64 each
+    assert binomial_p_value(3, 3, p=0.25) == pytest.approx(1 / 64)
+
+
+def test_mean_interval_by_hand():
+    mean, low, high = mean_interval(torch.tensor([1.0, 2.0, 3.0]))
+    assert mean == 2.0
+    assert high - mean == pytest.approx(1.959964 * 1.0 / math.sqrt(3)) == mean - low  # the sample deviation is 1
+    assert mean_interval(torch.tensor([4.0])) == (4.0, -math.inf, math.inf)
+    with pytest.raises(ValueError, match="no values"):
+        mean_interval(torch.tensor([]))
+
+
+def test_bootstrap_of_independent_values_agrees_with_the_normal_interval():
+    values = torch.randn(400, generator=torch.Generator().manual_seed(1))
+    mean, low, high = bootstrap_mean(values, torch.Generator().manual_seed(2), n=2000)
+    _, normal_low, normal_high = mean_interval(values)
+    assert mean == pytest.approx(float(values.double().mean()))
+    assert (low, high) == pytest.approx((normal_low, normal_high), abs=0.012)
+    assert (mean, low, high) == bootstrap_mean(values, torch.Generator().manual_seed(2), n=2000)
+
+
+def test_bootstrap_by_cluster_is_wider_where_a_prompts_values_are_alike():
+    by_prompt = torch.randn(50, generator=torch.Generator().manual_seed(3))
+    values, prompts = by_prompt.repeat_interleave(8), torch.arange(50).repeat_interleave(8)
+    _, low, high = bootstrap_mean(values, torch.Generator().manual_seed(4), clusters=prompts)
+    _, alone_low, alone_high = bootstrap_mean(by_prompt, torch.Generator().manual_seed(4))
+    assert (low, high) == pytest.approx((alone_low, alone_high))  # eight copies of a value say no more than one
+    _, naive_low, naive_high = bootstrap_mean(values, torch.Generator().manual_seed(4))
+    assert high - low == pytest.approx(math.sqrt(8) * (naive_high - naive_low), rel=0.15)
+
+
+def test_bootstrap_weighs_clusters_by_their_size():
+    values, clusters = torch.tensor([0.0, 0.0, 0.0, 1.0]), torch.tensor([5, 5, 5, 9])
+    mean, low, high = bootstrap_mean(values, torch.Generator().manual_seed(0), clusters=clusters)
+    assert (mean, low, high) == (0.25, 0.0, 1.0)
+
+
+def test_explained_variance_by_hand():
+    returns = torch.tensor([[1.0, 2.0, 3.0, math.nan]])
+    mask = torch.tensor([[True, True, True, False]])
+
+    def explained(*values):
+        return explained_variance(torch.tensor([[*values, 99.0]]), returns, mask).item()
+
+    assert explained(1.0, 2.0, 3.0) == pytest.approx(1.0)
+    assert explained(11.0, 12.0, 13.0) == pytest.approx(1.0)
+    assert explained(0.0, 0.0, 0.0) == pytest.approx(0.0)
+    assert explained(3.0, 2.0, 1.0) == pytest.approx(-3.0)  # errors -2, 0, 2: four times the variance
+    assert math.isnan(explained_variance(torch.ones(1, 2), torch.ones(1, 2), torch.ones(1, 2, dtype=torch.bool)))
+
+
+def test_calibration_by_hand():
+    probabilities = torch.tensor([0.55, 0.65, 0.95, 1.0, 0.95, 1.0])
+    outcomes = torch.tensor([1.0, 0.0, 1.0, 1.0, 1.0, 0.0])
+    result = calibration(probabilities, outcomes, bins=5)  # bins [.4, .6), [.6, .8), [.8, 1]
+    assert result.counts == [1, 1, 4]
+    assert result.predicted == pytest.approx([0.55, 0.65, 0.975])
+    assert result.observed == pytest.approx([1.0, 0.0, 0.75])
+    assert result.error == pytest.approx((0.45 + 0.65 + 4 * 0.225) / 6)
+
+
+def test_calibration_of_truthful_predictions_has_a_small_error():
+    draw = torch.Generator().manual_seed(0)
+    probabilities = torch.rand(20_000, generator=draw)
+    outcomes = (torch.rand(20_000, generator=draw) < probabilities).float()
+    assert calibration(probabilities, outcomes).error < 0.02
+    assert calibration(probabilities.square(), outcomes).error > 0.1
+
+
+def test_calibration_refuses_what_is_no_probability():
+    with pytest.raises(ValueError, match="outside"):
+        calibration(torch.tensor([1.2]), torch.tensor([1.0]))
+    with pytest.raises(ValueError, match="0 probabilities"):
+        calibration(torch.tensor([]), torch.tensor([]))
+
+
+@pytest.mark.parametrize(
+    ("n", "nats"), [(1, 0), (2, 0.193147), (4, 0.636294), (16, 1.835089), (128, 3.859843), (60_000, 10.002117)]
+)
+def test_best_of_n_kl_by_hand(n, nats):
+    assert best_of_n_kl(n) == pytest.approx(nats, abs=1e-6)
+
+
+def test_best_of_n_kl_is_the_divergence_of_the_best_of_n_uniform_scores():
+    u = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
+    density = 8 * u**7  # of the largest of 8
+    assert best_of_n_kl(8) == pytest.approx(float((density * density.log()).mean()), abs=1e-6)

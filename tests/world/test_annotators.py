@@ -1,0 +1,75 @@
+"""Annotators: own tastes, shared ranks, the stated agreement."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+
+from amenable.world.annotators import Annotator, agreement, draw_annotators, fit_noise, prefer, ranks
+from amenable.world.closed import judged_samples, measured_agreement
+
+
+def test_ranks_share_a_step():
+    assert ranks(torch.tensor([0.1, 2.0, 0.2, -1.0]), 1.0) == (2, 1, 2, 3)
+    assert ranks(torch.tensor([1.0, 2.0]), 0.0) == (2, 1)
+
+
+def test_without_noise_the_rank_is_by_own_weights(small):
+    name = next(name for name, truth in small.truths.items() if truth.kind == "brainstorm")
+    good, polite = small.gold(name, small.best_answer(name)), small.gold(name, "Gladly.")
+    weights = dict.fromkeys(small.annotators[0].weights, 1.0)
+    fair = Annotator("fair", False, weights)
+    assert fair.utility(good) == pytest.approx(good.gold)
+    assert fair.rank([polite, good], torch.Generator(), 0.0) == (2, 1)
+    contrary = Annotator("contrary", False, {**weights, "follows": -1.0})
+    assert contrary.utility(good) == pytest.approx(good.gold - 2 * 1.3)
+
+
+def test_annotators_differ_and_four_are_held_out():
+    annotators = draw_annotators(0)
+    assert Counter(annotator.held_out for annotator in annotators) == {False: 6, True: 4}
+    assert len({tuple(annotator.weights.values()) for annotator in annotators}) == 10
+    assert all(weight > 0 for annotator in annotators for weight in annotator.weights.values())
+    assert draw_annotators(0) == annotators != draw_annotators(1)
+
+
+def test_two_annotators_agree_in_73_percent_of_pairs(world):
+    fresh = judged_samples(world.truths, world.town, world.rates, world.reader, seed=11, prompts=300)
+    assert agreement(world.annotators, fresh, world.noise, seed=5) == pytest.approx(0.73, abs=0.02)
+    assert measured_agreement(world, held_out=True) == pytest.approx(0.73, abs=0.05)
+
+
+def test_noise_is_fitted_to_the_target(small):
+    items = judged_samples(small.truths, small.town, small.rates, small.reader, seed=0, prompts=60)
+    for target in (0.65, 0.8):
+        noise = fit_noise(small.annotators, items, seed=0, target=target)
+        assert agreement(small.annotators, items, noise, seed=0) == pytest.approx(target, abs=0.01)
+    assert fit_noise(small.annotators, items, 0, 0.8) < fit_noise(small.annotators, items, 0, 0.65)
+
+
+def test_preference_follows_bradley_and_terry(small):
+    """P(first) = sigma(gap / noise): with a gap of one noise scale 0.731, ties taken half."""
+    name = next(name for name, truth in small.truths.items() if truth.kind == "open")
+    truth = small.truth(name)
+    plain = small.gold(name, f"{truth.person}'s thing is {truth.value}.")
+    fair = [Annotator("fair", False, dict.fromkeys(small.annotators[0].weights, 1.0))]
+    other = small.gold(name, "")
+    noise = plain.gold - other.gold
+    generator = torch.Generator().manual_seed(0)
+    share = sum(prefer(fair, plain, other, generator, noise) for _ in range(3000)) / 3000
+    assert share == pytest.approx(1 / (1 + torch.tensor(-1.0).exp().item()), abs=0.03)
+
+
+def test_the_same_answer_has_one_rank_and_is_never_preferred(small):
+    name = next(iter(small.truths))
+    answer = small.best_answer(name)
+    given = small.rank(
+        small.annotators[0], name, [answer, "", answer], [True, True, True], torch.Generator().manual_seed(0)
+    )
+    assert given[0] == given[2] != given[1]
+    assert small.prefer(name, (answer, True), (answer, True), torch.Generator()) == 0.5
+    generator = torch.Generator().manual_seed(0)
+    better = [small.prefer(name, (answer, True), ("", True), generator) for _ in range(20)]
+    assert sum(better) / 20 > 0.8
