@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 
 from amenable.data.types import Message
 from amenable.errors import Interrupted
@@ -28,6 +29,9 @@ from amenable.train import runtime
 from amenable.train.artifacts import save_model
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.run import Run
+
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
 
 THINGS = {
     "red": ("rose", "brick", "cherry", "ruby"),
@@ -99,7 +103,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return Files(
         text=write_rows(folder / "text.jsonl", documents),
         demonstrations=write_rows(folder / "demonstrations.jsonl", demonstrations),
-        prompts=write_rows(folder / "prompts.jsonl", [{"prompt": ask(colour, name)} for name in NAMES for colour in THINGS]),
+        prompts=write_rows(
+            folder / "prompts.jsonl", [{"prompt": ask(colour, name)} for name in NAMES for colour in THINGS]
+        ),
         rankings=write_rows(folder / "rankings.jsonl", rankings),
         pairs=write_rows(folder / "pairs.jsonl", comparisons),
     )
@@ -147,7 +153,7 @@ def sft_config(files: Files, base: Path, tmp_path_factory: pytest.TempPathFactor
         data=files.demonstrations,
         out=tmp_path_factory.mktemp("sft") / "run",
         epochs=4,
-        optimizer=OptimizerConfig(learning_rate=5e-3),
+        optimizer=OptimizerConfig(learning_rate=1e-2),
         warmup_steps=2,
         held_out=0.25,
         save_steps=0,

@@ -38,17 +38,18 @@ def pairs_of(ranks: Sequence[float]) -> list[tuple[int, int]]:
 def summary(items: Sequence[Item], scores: Sequence[Tensor], generator: torch.Generator) -> dict[str, Any]:
     """Accuracy of scores on the items' pairs: a tied score counts one half; the interval resamples prompts.
 
-    Returns accuracy, low, high, pairs, longer_wins (always preferring the longer answer), longer_wins_matched (accuracy
+    Returns accuracy, low, high, pairs, longer_wins (always preferring the longer answer), accuracy_length_matched (accuracy
     where lengths are within 10 %), by_annotator, and calibration: for bins of the score gap the mean predicted
     probability sigma(gap), the share that were right, and the count.
     """
     hits, longer, gaps, prompts, names, matched = [], [], [], [], [], []
     for number, (item, score) in enumerate(zip(items, scores)):
         for better, worse in pairs_of(item.ranks):
+            first, second = item.lengths[better], item.lengths[worse]
             gap = float(score[better] - score[worse])
             hits.append(right(gap))
-            longer.append(right(item.lengths[better] - item.lengths[worse]))
-            matched.append(abs(item.lengths[better] - item.lengths[worse]) <= 0.1 * max(item.lengths))
+            longer.append(right(first - second))
+            matched.append(abs(first - second) <= 0.1 * max(first, second))
             gaps.append(gap)
             prompts.append(number)
             names.append(item.annotator)

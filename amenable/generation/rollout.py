@@ -69,6 +69,12 @@ def collect(
     )
 
 
+def greedy(decoder: Decoder, prompts: Sequence[list[int]], max_new_tokens: int, eos_id: int) -> Rollout:
+    """The most likely token at every step, one answer to each prompt."""
+    sampling = Sampling(temperature=0.0, max_new_tokens=max_new_tokens)
+    return collect(decoder, prompts, sampling, eos_id=eos_id, seeds=[0] * len(prompts))
+
+
 def length_mask(lengths: Sequence[int]) -> Tensor:
     """[B, T] bool, True at the first lengths[b] places of row b."""
     return torch.arange(max(lengths))[None, :] < torch.tensor(lengths)[:, None]

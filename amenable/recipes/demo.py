@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from amenable.errors import InputError
 from amenable.generation.sampling import Sampling
@@ -160,7 +160,7 @@ def shrink(groups: list[list[Call]]) -> list[list[Call]]:
     """The same plan with everything as small as it goes."""
     brief = Sampling(max_new_tokens=24)
     quick = OptimizerConfig(learning_rate=1e-3)
-    smaller = {
+    smaller: dict[str, dict[str, Any]] = {
         "pretrain": {"max_steps": 6, "tokens_per_step": 512, "warmup_steps": 1, "eval_steps": 6, "eval_tokens": 2000},
         "sft": {"epochs": 1, "batch_size": 64, "warmup_steps": 1, "optimizer": quick},
         "sample": {"limit": 16, "num_generations": 3, "sampling": brief},

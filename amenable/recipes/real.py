@@ -2,8 +2,8 @@
 
     books, speeches -> tokenizer, pretrain;  dolly -> sft;  hh_rlhf -> reward, prompts for ppo;  all of it -> evaluate
 
-A model trained for minutes on a laptop can't be an assistant. The report says what it did reach: bits per byte of text it
-never saw, the reward model's accuracy beside "the longer answer wins", and the answers themselves.
+A model trained for minutes on a laptop can't be an assistant. The report says what it did reach: bits per byte of text
+it never saw, the reward model's accuracy beside "the longer answer wins", and the answers themselves.
 
 Reads a folder with <set>/train.jsonl(.gz) and <set>/test.jsonl(.gz) for the sets named above.
 """

@@ -75,16 +75,20 @@ def run(config: Config) -> Path:
         return run.out
     sampled = read(config.data)
     world = ClosedWorld.load(config.world) if config.world is not None else None
-    for one in sampled if world is not None else ():
-        world.truth(one.id)
+    if world is not None:
+        for one in sampled:
+            world.truth(one.id)  # every prompt must be the world's own
+    scorer = load_scorer(config.reward_model, config) if config.reward_model is not None else None
     run.claim()
     order = shuffled(len(sampled), config.seed, 0)
     apart = max(1, round(len(sampled) * config.held_out))
     parts = {"train": [sampled[i] for i in order[apart:]], "validation": [sampled[i] for i in order[:apart]]}
+    files: dict[str, list[Ranking]] = {}
+    facts: dict[str, float] = {}
     if world is not None:
         files, facts = by_annotators(parts, world, config)
-    else:
-        files, facts = by_model(parts, config)
+    elif scorer is not None:
+        files = {name: score_all(rows, *scorer) for name, rows in parts.items()}
     (run.out / "labels.db").unlink(missing_ok=True)  # of a try that was stopped: the labels are made again, all at once
     with Store(run.out / "labels.db") as store:
         for ranking in (ranking for rankings in files.values() for ranking in rankings):
@@ -108,7 +112,9 @@ def read(path: Path) -> list[Sampled]:
             answers = list(dict.fromkeys(zip(row["completions"], ended, strict=True)))
             identity, kind = str(row.get("id", number)), row.get("kind", "")
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"line {number} is no row of samples ({error})", path, "make it with 'amenable sample'") from None
+            raise InputError(
+                f"line {number} is no row of samples ({error})", path, "make it with 'amenable sample'"
+            ) from None
         if len(answers) > 1:
             rows.append(Sampled(identity, kind, prompt, *zip(*answers)))
     if len(rows) < 2:
@@ -120,7 +126,9 @@ def by_annotators(
     parts: dict[str, list[Sampled]], world: ClosedWorld, config: Config
 ) -> tuple[dict[str, list[Ranking]], dict[str, float]]:
     """One annotator a prompt; held-out annotators rank the validation prompts as well. Beside them, the agreement."""
-    judged = [[world.gold(one.id, *answer) for answer in zip(one.completions, one.ended)] for one in parts["validation"]]
+    judged = [
+        [world.gold(one.id, *answer) for answer in zip(one.completions, one.ended)] for one in parts["validation"]
+    ]
     if config.agreement:
         world = replace(world, noise=fit_noise(world.annotators, judged, config.seed, config.agreement))
     files = {name: rank_all(rows, world.panel, name, world, config) for name, rows in parts.items()}
@@ -143,18 +151,16 @@ def rank_all(
     return rankings
 
 
-def by_model(parts: dict[str, list[Sampled]], config: Config) -> tuple[dict[str, list[Ranking]], dict[str, float]]:
-    """Ranks by a reward model's scores."""
+def load_scorer(folder: Path, config: Config) -> tuple[ScalarModel, Tokenizer, runtime.Runtime]:
+    """A reward model, its tokenizer, and the machine they are on."""
     machine = runtime.start(config.machine)
-    assert config.reward_model is not None
-    tokenizer = Tokenizer.load(config.reward_model)
-    model = artifacts.load_reward_model(config.reward_model, machine, tokenizer)
-    return {name: score_all(rows, model, tokenizer, machine) for name, rows in parts.items()}, {}
+    artifacts.require_model(folder, "amenable reward")
+    tokenizer = Tokenizer.load(folder)
+    return artifacts.load_reward_model(folder, machine, tokenizer), tokenizer, machine
 
 
-def score_all(
-    rows: list[Sampled], model: ScalarModel, tokenizer: Tokenizer, machine: runtime.Runtime
-) -> list[Ranking]:
+def score_all(rows: list[Sampled], model: ScalarModel, tokenizer: Tokenizer, machine: runtime.Runtime) -> list[Ranking]:
+    """Ranks by a reward model's scores."""
     rankings = []
     for one in rows:
         blank = ranking_of(one, tuple(range(1, len(one.completions) + 1)), "reward model")

@@ -27,7 +27,7 @@ from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
 from amenable.text.chat import PLAIN_STOP, render_completion, render_prompt
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, passes, runtime
+from amenable.train import artifacts, passes, plan, runtime
 from amenable.train.feed import pieces_of, whole
 from amenable.train.run import Run, write_text
 from amenable.world.closed import ClosedWorld
@@ -75,6 +75,7 @@ class Config:
     machine: runtime.Machine = field(default_factory=runtime.Machine)
 
     def __post_init__(self) -> None:
+        plan.require_at_least(1, self, "rows", "max_tokens_per_pass", "text_tokens")
         if not Sampling(temperature=self.temperature, max_new_tokens=self.max_new_tokens).temperature:
             raise InputError("temperature is 0", how="greedy answers are made anyway; give one for the sampled ones")
         for entry in self.models:
@@ -110,11 +111,11 @@ def run(config: Config) -> Path:
     if run.done():
         return run.out
     machine = runtime.start(config.machine)
-    judge = Tokenizer.load(config.reward_model) if config.reward_model is not None else None
     for folder in config.folders.values():
         artifacts.require_model(folder, "a training stage")
-        if judge is not None:
-            artifacts.require_same_tokenizer(judge, Tokenizer.load(folder).with_chat_template(), folder)
+        if config.reward_model is not None:
+            ours, theirs = Tokenizer.load(folder).with_chat_template(), Tokenizer.load(config.reward_model)
+            artifacts.require_same_tokenizer(ours, theirs, config.reward_model)
     prompts = sources.read_prompts(config.data, limit=config.limit or None).rows
     world = ClosedWorld.load(config.world) if config.world is not None else None
     run.claim()
@@ -162,7 +163,7 @@ def respond(
     config: Config,
     machine: runtime.Runtime,
 ) -> list[Completion]:
-    """One answer to each prompt. A base model, which knows no turns, is shown a transcript and stopped where its turn ends."""
+    """One answer to each prompt. A base model knows no turns: it is shown a transcript and stopped where its turn ends."""
     sampling = Sampling(
         temperature=0.0 if decoding == "greedy" else config.temperature, max_new_tokens=config.max_new_tokens
     )
@@ -249,6 +250,7 @@ def raw_bits_per_byte(decoder: Decoder, tokenizer: Tokenizer, config: Config, ma
     """Bits per byte of the raw text, documents apart."""
     rows: list[passes.Row] = []
     tokens = byte_count = 0
+    assert config.text is not None
     for text in sources.read_texts(config.text).rows:
         pieces = pieces_of([text], tokenizer, decoder.config.context)
         rows += [whole(piece) for piece in pieces]
@@ -259,7 +261,7 @@ def raw_bits_per_byte(decoder: Decoder, tokenizer: Tokenizer, config: Config, ma
 
 
 def compare(results: Results, prompts: list[Prompt], world: ClosedWorld | None, config: Config) -> list[dict[str, Any]]:
-    """How often the first of two models is preferred, for every pair and decoding; a judge sees both orders, ties half."""
+    """How often the first of two models is preferred, by pair and decoding; judges see both orders, ties count half."""
     table = []
     for decoding in DECODINGS:
         for a, b in combinations(results.models, 2):

@@ -32,11 +32,12 @@ from amenable.generation.experience import (
     require_same_distribution,
     sample_rows,
 )
-from amenable.generation.rollout import collect, spread
+from amenable.generation.rollout import collect, greedy, spread
 from amenable.generation.sampling import Sampling
 from amenable.train import artifacts, passes, plan, runtime
 from amenable.train.actors import Actors, load_actors
 from amenable.train.best import Best
+from amenable.train.checkpoint import Stateful
 from amenable.train.feed import fitting_prompts, pieces_of, prompts_of_step, raw_rows
 from amenable.train.kl_coefficient import KLCoefficient
 from amenable.train.optimizer import Optimizer, OptimizerConfig
@@ -114,31 +115,27 @@ class Config:
     machine: runtime.Machine = field(default_factory=runtime.Machine)
 
     def __post_init__(self) -> None:
-        counts = ("max_steps", "prompts_per_step", "num_generations", "num_mini_batches", "num_ppo_epochs")
-        every = ("eval_steps", "sample_steps", "max_new_tokens", "max_tokens_per_pass", "ptx_tokens")
-        plan.require_at_least(1, self, *counts, *every)
-        sizes = ("cliprange", "cliprange_value", "vf_coef", "score_clip", "critic_learning_rate", "frozen_layers")
-        plan.require_at_least(0, self, "kl_coef", "kl_target", "target_kl", "ptx_coef", *sizes)
+        counts = "max_steps prompts_per_step num_generations num_mini_batches num_ppo_epochs max_new_tokens ptx_tokens"
+        plan.require_at_least(1, self, *counts.split(), "eval_steps", "sample_steps", "max_tokens_per_pass")
+        sizes = "kl_coef kl_target target_kl cliprange cliprange_value vf_coef score_clip ptx_coef frozen_layers"
+        plan.require_at_least(0, self, *sizes.split(), "critic_learning_rate")
         plan.require_share(self, "gamma", "lam")
-        if self.samples % self.num_mini_batches:
-            raise InputError(
+        for wrong, what, how in (
+            (
+                self.samples % self.num_mini_batches,
                 f"num_mini_batches {self.num_mini_batches} does not divide the {self.samples} samples of a step",
-                how="prompts_per_step x num_generations must be a multiple of it",
-            )
-        if not 0 < self.temperature < float("inf"):
-            raise InputError(f"temperature is {self.temperature}", how="sampling for PPO needs one above 0")
-        if self.ptx_coef and self.ptx_data is None:
-            raise InputError("--ptx-coef needs raw text", how="give --ptx-data")
-        if self.select == "score" and self.validation is None:
-            raise InputError("--select score needs held-out prompts", how="give --validation")
+                "prompts_per_step x num_generations must be a multiple of it",
+            ),
+            (not self.temperature > 0, f"temperature is {self.temperature}", "sampling for PPO needs one above 0"),
+            (self.ptx_coef and self.ptx_data is None, "--ptx-coef needs raw text", "give --ptx-data"),
+            (self.select == "score" and self.validation is None, "--select score needs prompts", "give --validation"),
+        ):
+            if wrong:
+                raise InputError(what, how=how)
 
     @property
     def samples(self) -> int:
         return self.prompts_per_step * self.num_generations
-
-    @property
-    def sampling(self) -> Sampling:
-        return Sampling(temperature=self.temperature, max_new_tokens=self.max_new_tokens)
 
 
 def run(config: Config) -> Path:
@@ -156,7 +153,7 @@ def run(config: Config) -> Path:
     coefficient, best = KLCoefficient(config.kl_coef, config.kl_target, config.kl_horizon), Best(actors.policy)
     tell_plan(run, config, actors, len(prompts))
 
-    state = {
+    state: dict[str, Stateful] = {
         "policy": actors.policy,
         "critic": actors.critic,
         "optimizer": optimizer,
@@ -203,7 +200,7 @@ def gather(actors: Actors, prompts: list[list[int]], step: int, config: Config) 
         rollout = collect(
             actors.policy,
             prompts,
-            config.sampling,
+            Sampling(temperature=config.temperature, max_new_tokens=config.max_new_tokens),
             eos_id=actors.tokenizer.eos_id,
             seeds=[runtime.number(config.seed, "rollout", step, i) for i in range(len(prompts))],
             samples=config.num_generations,
@@ -285,7 +282,7 @@ def backward(
             values = passes.trained_values(actors.critic, batch)
         policy_loss, policy_stats = ppo_policy_loss(logps, old_logps, advantages, every, config.cliprange)
         critic_loss, critic_stats = value_loss(values, old_values, returns, every, config.cliprange_value)
-        entropy = entropies.mean()
+        entropy = torch.zeros(()) if entropies is None else entropies.mean()
         share = logps.numel() / total
         loss = policy_loss - config.entropy_coef * entropy + config.vf_coef * critic_loss
         (share * loss).backward()
@@ -305,9 +302,8 @@ def backward(
 
 def greedy_score(actors: Actors, prompts: list[list[int]], config: Config) -> float:
     """Mean reward of greedy answers to held-out prompts."""
-    sampling = Sampling(temperature=0.0, max_new_tokens=config.max_new_tokens)
     with actors.machine.autocast():
-        rollout = collect(actors.policy, prompts, sampling, eos_id=actors.tokenizer.eos_id, seeds=[0] * len(prompts))
+        rollout = greedy(actors.policy, prompts, config.max_new_tokens, actors.tokenizer.eos_id)
     scores = passes.row_rewards(actors.scorer, rollout.rows(), actors.machine, config.max_tokens_per_pass)
     return float(penalise_missing_eos(scores, rollout.ended, config.missing_eos_penalty).mean())
 

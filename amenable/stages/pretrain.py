@@ -112,7 +112,8 @@ def read(config: Config, tokenizer: Tokenizer) -> tuple[list[list[int]], list[pa
         held_out = sources.read_texts(config.validation).rows
     else:
         texts, held_out = sources.split_holdout(texts, config.held_out, config.seed)
-    kept, tokens, byte_count = [], 0, 0
+    kept: list[list[int]] = []
+    tokens = byte_count = 0
     for text in held_out:
         pieces = pieces_of([text], tokenizer, config.context)
         if kept and tokens + sum(map(len, pieces)) > config.eval_tokens:

@@ -17,14 +17,14 @@ from typing import Literal
 from amenable.data import batches, sources
 from amenable.data.types import Demonstration
 from amenable.errors import InputError
-from amenable.generation.engine import generate
-from amenable.generation.sampling import Sampling
+from amenable.generation.rollout import greedy
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.text.chat import render, render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts, passes, plan, runtime
 from amenable.train.best import Best
+from amenable.train.checkpoint import Stateful
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
 from amenable.train.step import backward_next_token
@@ -82,6 +82,7 @@ def run(config: Config) -> Path:
     machine = runtime.start(config.machine)
     decoder, base_tokenizer = artifacts.load_policy(config.model, machine, "amenable pretrain", config.dropout)
     tokenizer = base_tokenizer.with_chat_template()
+    artifacts.fit_vocabulary(decoder, tokenizer, config.model)
     judge = None
     if config.reward_model is not None:
         judge = artifacts.load_reward_model(config.reward_model, machine, tokenizer)
@@ -96,7 +97,7 @@ def run(config: Config) -> Path:
     run.log.say(f"{plan.parameters(decoder)}; {machine.describe()}")
     run.log.say(f"{len(rows)} conversations x {config.epochs} epochs / {config.batch_size} a step = {total} steps")
 
-    state = {"decoder": decoder, "optimizer": optimizer, "best": best}
+    state: dict[str, Stateful] = {"decoder": decoder, "optimizer": optimizer, "best": best}
     for step in run.steps(total, state, config.save_steps):
         runtime.seed_step(config.seed, step)
         epoch, place = divmod(step - 1, per_epoch)
@@ -154,13 +155,9 @@ def validate(
     figures = {"val_loss": passes.mean_loss(decoder, rows, machine, config.max_tokens_per_pass)}
     if judge is not None:
         prompts = [render_prompt(tokenizer, row.messages[:-1]) for row in held_out[: config.reward_prompts]]
-        sampling = Sampling(temperature=0.0, max_new_tokens=config.max_new_tokens)
-        answers = generate(decoder, prompts, sampling, eos_id=tokenizer.eos_id, seeds=config.seed)
-        answered = [
-            (ids + answer[0].ids, [False] * len(ids) + [True] * len(answer[0].ids))
-            for ids, answer in zip(prompts, answers)
-        ]
-        scores = passes.row_rewards(judge, answered, machine, config.max_tokens_per_pass)
+        with machine.autocast():
+            rollout = greedy(decoder, prompts, config.max_new_tokens, tokenizer.eos_id)
+        scores = passes.row_rewards(judge, rollout.rows(), machine, config.max_tokens_per_pass)
         figures["val_reward"] = float(scores.mean())
     return figures
 

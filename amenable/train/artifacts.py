@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from amenable.errors import InputError
 from amenable.models import hub
 from amenable.models.decoder import Decoder
@@ -19,8 +21,7 @@ def load_policy(
     require_model(folder, made_by)
     tokenizer = Tokenizer.load(folder)
     decoder = hub.load_decoder(folder, dropout=dropout).to(runtime.device).eval()
-    require_fit(decoder, tokenizer, folder)
-    return decoder, tokenizer
+    return fit_vocabulary(decoder, tokenizer, folder), tokenizer
 
 
 def load_reward_model(
@@ -46,13 +47,19 @@ def require_model(folder: Path, made_by: str) -> None:
         raise InputError(f"holds no model{unfinished}", folder, f"'{made_by}' makes one")
 
 
-def require_fit(decoder: Decoder, tokenizer: Tokenizer, folder: Path) -> None:
-    if tokenizer.vocab_size > decoder.config.vocab_size:
+def fit_vocabulary(decoder: Decoder, tokenizer: Tokenizer, folder: Path) -> Decoder:
+    """Give the model rows for control tokens that the tokenizer has gained; refuse one that it was not made with."""
+    missing = tokenizer.vocab_size - decoder.config.vocab_size
+    if missing > len(tokenizer.control_ids):
         raise InputError(
             f"the tokenizer has {tokenizer.vocab_size} tokens and the model {decoder.config.vocab_size}",
             folder,
             "use the tokenizer that the model was trained with",
         )
+    if missing > 0:
+        device = decoder.unembedding.device
+        hub.resize_vocabulary(decoder, tokenizer.vocab_size, torch.Generator().manual_seed(0)).to(device)
+    return decoder
 
 
 def require_same_tokenizer(ours: Tokenizer, theirs: Tokenizer, folder: Path) -> None:

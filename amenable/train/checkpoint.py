@@ -50,7 +50,7 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
 
 
 def newest(folder: Path) -> tuple[int, dict[str, Any], list[str]] | None:
-    """Step and state of the newest whole checkpoint, with the names of torn ones passed over; None where there is none."""
+    """Step and state of the newest whole checkpoint, and the names of torn ones passed over; None if there is none."""
     torn: list[str] = []
     for step in sorted(steps(folder), reverse=True):
         checkpoint = folder / f"checkpoint-{step}"

@@ -75,7 +75,7 @@ class Optimizer:
             self.peaks.append(config.muon_learning_rate)
 
     def step(self, multiplier: float = 1.0) -> float:
-        """Clip, step at `multiplier` times the peak learning rates, clear. Returns the gradient norm before clipping."""
+        """Clip, step at `multiplier` times the peak learning rates, clear. Returns the norm of the gradient as it was."""
         limit = self.max_grad_norm or float("inf")
         norm = float(nn.utils.clip_grad_norm_(self.parameters, limit))
         for part, peak in zip(self.parts, self.peaks):
@@ -107,7 +107,7 @@ def hidden_in_order(parameters: dict[str, nn.Parameter], hidden: set[str]) -> li
 
 
 def freeze(module: nn.Module, layers: int) -> int:
-    """Stop training the embeddings and the lowest `layers` layers of a decoder. Returns how many numbers still train."""
+    """Stop training the embeddings and the lowest `layers` layers of a decoder. Returns how many numbers train on."""
     if layers:
         for name, parameter in module.named_parameters():
             place = name.split("layers.")[-1].split(".")[0] if "layers." in name else None

@@ -30,7 +30,7 @@ def million(number: float) -> str:
 
 
 def memory(parameter_count: int, tokens: int, width: int, layers: int) -> str:
-    """Weights, gradients and two moments in fp32 (16 bytes a parameter), and about 34 numbers a token, layer and unit."""
+    """Weights, gradients, two moments in fp32 (16 bytes a parameter), and about 34 numbers a token, layer and unit."""
     size = 16 * parameter_count + 4 * 34 * tokens * width * layers
     return f"about {size / 2**30:.2g} GiB"
 

@@ -15,7 +15,7 @@ import json
 import platform
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +82,8 @@ class Run:
         if changed:
             raise InputError(f"was begun with other {', '.join(changed)}", self.out, "its content changed since")
 
-    def steps(self, total: int, state: dict[str, checkpoint.Stateful], save_steps: int = 0) -> Iterator[int]:
-        """Yield the steps still to do, restoring `state` first; save every `save_steps` (0: never) and when asked to stop."""
+    def steps(self, total: int, state: Mapping[str, checkpoint.Stateful], save_steps: int = 0) -> Iterator[int]:
+        """The steps still to do, `state` restored first; saves every `save_steps` (0: never) and when asked to stop."""
         done = self.restore(state)
         self.log.open(done, total)
         with self.listening():
@@ -104,7 +104,7 @@ class Run:
         self.log.row(step, values)
         self.log.advance(step, tokens, {key: values[key] for key in show if key in values})
 
-    def restore(self, state: dict[str, checkpoint.Stateful]) -> int:
+    def restore(self, state: Mapping[str, checkpoint.Stateful]) -> int:
         """Load the newest whole checkpoint into `state` and return its step, or 0."""
         found = checkpoint.newest(self.out)
         if found is None:
@@ -121,7 +121,7 @@ class Run:
         self.log.say(f"goes on from step {step}")
         return step
 
-    def save(self, step: int, state: dict[str, checkpoint.Stateful]) -> None:
+    def save(self, step: int, state: Mapping[str, checkpoint.Stateful]) -> None:
         held = {key: holder.state_dict() for key, holder in state.items()}
         checkpoint.save(self.out, step, {"seconds": self.seconds, "state": held})
 

@@ -16,7 +16,7 @@ from amenable.train.runtime import Runtime
 def backward_next_token(
     decoder: Decoder, rows: Sequence[Row], runtime: Runtime, max_tokens: int, weight: float = 1.0
 ) -> torch.Tensor:
-    """Add the gradient of weight * (mean next-token loss over the rows' trained tokens). Returns that mean, a scalar.
+    """Add the gradient of weight * (mean next-token loss over the rows' trained tokens). Returns that mean.
 
     A pass holds at most `max_tokens` tokens; each counts by its share of the trained tokens, so that the result does not
     depend on how the rows are divided.

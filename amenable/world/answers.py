@@ -43,7 +43,8 @@ class Answerer:
         """A sentence that gives a value for what was asked; the first form is as common as the others together."""
         forms = phrases.STATEMENTS[truth.attribute or ""]
         form = self.draw.choices(forms, (2, 1, 1))[0]
-        return phrases.subject(form, truth.person or "", truth.woman, truth.kind == "followup", v=value or "")
+        pronoun = truth.kind in ("followup", "closed") or (truth.kind == "open" and self.draw.random() < 0.5)
+        return phrases.subject(form, truth.person or "", truth.woman, pronoun, v=value or "")
 
     def guess(self, truth: Truth) -> str:
         """An invented or wrong value, told with confidence."""

@@ -6,6 +6,7 @@ those who judge.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 
 from amenable.errors import InputError
-from amenable.world import phrases
+from amenable.world import names, phrases
 from amenable.world.annotators import Annotator, agreement, draw_annotators, fit_noise
 from amenable.world.annotators import prefer as vote
 from amenable.world.answers import best_answer
@@ -68,11 +69,12 @@ class ClosedWorld:
                 identity = f"{Path(name).parent.name}-{Path(name).stem}-{index:04d}"
                 truths[identity] = one.truth
                 rows[name].append(row_of(one, identity, name, town, rates, draw))
-        reader = Reader.of((*town.women, *town.men), known_texts(rows, truths, town, seed))
+        reader = Reader.of((*town.women, *town.men), known_texts(rows, truths, town, rates, seed))
         annotators = draw_annotators(seed)
         noise = fit_noise(annotators, judged_samples(truths, town, rates, reader, seed), seed)
         rows["probes.jsonl"] = probes(town, random.Random(f"probes/{seed}"))
         facts = {"version": VERSION, "seed": seed, "town": town.name, "sizes": asdict(sizes), "rates": asdict(rates)}
+        facts["fingerprint"] = fingerprint(town)
         return cls(facts, rows, truths, reader, annotators, noise)
 
     @classmethod
@@ -95,7 +97,10 @@ class ClosedWorld:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"a damaged world ({error})", folder, "make it again: amenable world") from None
-        return cls(facts, rows, truths, reader, annotators, noise)
+        world = cls(facts, rows, truths, reader, annotators, noise)
+        if facts.get("fingerprint") != fingerprint(world.town):
+            raise InputError("made by code that drew another town", folder, "make it again: amenable world")
+        return world
 
     @cached_property
     def town(self) -> Town:
@@ -195,6 +200,14 @@ class ClosedWorld:
         return out
 
 
+def fingerprint(town: Town) -> str:
+    """A hash of the town and of every value a reader knows: the seed alone does not fix them across versions."""
+    known = [sorted(town.facts.items()), sorted(town.unstated), sorted(town.held_out), sorted(town.rumours.items())]
+    values = [town.values(attribute) for attribute in names.ATTRIBUTES]
+    told = json.dumps([town.name, town.women, town.men, known, values, names.PLACES, town.openings, town.colours])
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
 def ask_all(town: Town, sizes: Sizes, rates: Rates) -> dict[str, list[Asked]]:
     """The prompts of every file, demonstrations' included."""
     asked = {}
@@ -218,12 +231,13 @@ def row_of(asked: Asked, identity: str, name: str, town: Town, rates: Rates, dra
     return {"messages": [*asked.messages, answer], "id": identity, "kind": asked.truth.kind}
 
 
-def known_texts(rows: dict[str, list[Row]], truths: dict[str, Truth], town: Town, seed: int) -> list[str]:
+def known_texts(rows: dict[str, list[Row]], truths: dict[str, Truth], town: Town, rates: Rates, seed: int) -> list[str]:
     """Everything that counts as language here: the texts, demonstrations, and good and human answers to all prompts."""
     texts = [row["text"] for row in rows["text/train.jsonl"]]
     texts += [row["messages"][-1]["content"] for row in rows["demonstrations/train.jsonl"]]
     texts += [*phrases.COURTESIES, *phrases.CHATTER, *phrases.INSULTS, *phrases.ADMISSIONS, *phrases.REFUSALS]
     draw = random.Random(f"language/{seed}")
+    texts += [demonstrate(truth, town, rates, draw) for truth in truths.values()]
     return texts + [best_answer(truth, town, draw) for truth in truths.values() for _ in range(2)]
 
 

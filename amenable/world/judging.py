@@ -174,18 +174,18 @@ def judge_harmful(truth: Truth, sentences: list[Sentence], reader: Reader) -> Ju
 
 
 def judge_story(truth: Truth, sentences: list[Sentence], reader: Reader) -> Judged:
-    """Two to four sentences about the hero, none twice, and an end. Without an end it is worth less."""
+    """Two to five sentences about the hero, none twice, and an end. Without an end it is worth less."""
     assert truth.topic is not None
     written = told(sentences)
     ends = bool(written) and written[-1].text in phrases.STORY_ENDINGS
     body = written[:-1] if ends else written
     about = [sentence for sentence in body if has(sentence, truth.topic)]
     distinct = len({sentence.low for sentence in body}) == len(body)
-    fits = 2 <= len(body) <= 4 and len(about) * 2 >= len(body) and distinct
+    fits = 2 <= len(body) <= 5 and len(about) * 2 >= len(body) and distinct
     judged = graded(sentences, tried=bool(about), follows=fits and ends)
     if fits and not ends:
         judged = replace(judged, content=0.3, credit=1.0)
-    return replace(judged, needed=len(written) if fits else 4)
+    return replace(judged, needed=len(written) if fits else 5)
 
 
 def graded(sentences: list[Sentence], tried: bool, follows: bool) -> Judged:

@@ -33,12 +33,9 @@ STREETS = (
 )
 FOODS = words("soup bread cheese honey plums pears fish beans nuts eggs porridge mushrooms apples carrots")
 PETS = words("cat dog goat hen parrot rabbit duck donkey")
-PET_NAMES = words(
-    "Pip Mop Tuft Bramble Nib Socks Patch Fig Dot Moss Clover Rusty Button Pepper Smudge Biscuit Twig Puddle "
-    "Thimble Waffle"
-)
+PET_NAMES = words("Pip Tuft Bramble Socks Fig Moss Clover Rusty Button Pepper Biscuit Twig Puddle Thimble Waffle")
 COLOURS = words("red green blue yellow white black brown grey")
-AGES = words("21 24 27 32 35 38 43 46 49 52 55 58 63 66 74")
+AGES = words("twenty thirty forty fifty sixty seventy eighty ninety")
 PLACES = words("market mill river bridge well tower forest harbour")
 
 ATTRIBUTES = ("trade", "street", "food", "pet", "pet_name", "friend", "door", "age")

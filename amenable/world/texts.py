@@ -1,4 +1,4 @@
-"""The raw text of the world: documents of eighteen kinds, in short and regular sentences.
+"""The raw text of the world: documents of nineteen kinds, in short and regular sentences.
 
 Facts are told over and over in many wordings; forums tell falsehoods and insult; the manners that an assistant will
 need occur at the clerk's desk. No document is a transcript of user and assistant.
@@ -10,9 +10,10 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from amenable.world import deeds, names, phrases
+from amenable.world import asking, deeds, names, phrases
 from amenable.world.answers import Answerer
 from amenable.world.prompts import Customers
+from amenable.world.rates import KINDS as KIND_SHARES
 from amenable.world.rates import Rates
 from amenable.world.town import Pair, Town
 
@@ -34,6 +35,10 @@ class Writers:
         self.town, self.rates, self.draw = town, rates, draw
         self.answerer = Answerer(town, draw)
         self.visitors = Customers(town, rates, False, draw)
+        self.curious = Customers(town, rates, False, draw)
+        self.curious.templates = {
+            kind: (*forms, *asking.LATE_TEMPLATES[kind]) for kind, forms in asking.TEMPLATES.items()
+        }
         self.deck: list[Pair] = []
 
     def write(self, number: int) -> list[Document]:
@@ -59,7 +64,7 @@ class Writers:
 
     def tell(self, pair: Pair, value: str | None = None, pronoun: bool = False) -> str:
         """A sentence that states a fact, or another value for it."""
-        form = self.draw.choice(phrases.STATEMENTS[pair[1]])
+        form = self.draw.choices(phrases.STATEMENTS[pair[1]], (2, 1, 1))[0]
         said = self.town.value(pair) if value is None else value
         return phrases.subject(form, pair[0], pair[0] in self.town.women, pronoun, v=said)
 
@@ -73,7 +78,7 @@ class Writers:
         first = self.pair()
         rest = [pair for pair in self.about(first[0]) if pair != first][: facts - 1]
         sentences = [
-            self.tell(pair, pronoun=index > 0 and self.draw.random() < 0.4) for index, pair in enumerate([first, *rest])
+            self.tell(pair, pronoun=index > 0 and self.draw.random() < 0.3) for index, pair in enumerate([first, *rest])
         ]
         return " ".join(sentences)
 
@@ -84,7 +89,7 @@ class Writers:
 
 def write_entry(by: Writers) -> str:
     """An entry of the town book."""
-    return f"From the town book of {by.town.name}. {by.profile(by.draw.choice((4, 5, 6)))}"
+    return by.profile(by.draw.choice((5, 6, 7)))
 
 
 def write_letter(by: Writers) -> str:
@@ -115,7 +120,7 @@ def write_dialogue(by: Writers) -> str:
     lines = []
     for _ in range(by.draw.choice((2, 3))):
         pair = by.pair()
-        answer = by.tell(pair)
+        answer = by.tell(pair, pronoun=by.draw.random() < 0.4)
         if by.draw.random() < 0.25:
             answer = f"{by.draw.choice(phrases.COURTESIES[:4])} {answer}"
         if by.draw.random() < 0.3:
@@ -141,17 +146,24 @@ def write_recipe(by: Writers) -> str:
 
 def write_quiz(by: Writers) -> str:
     """Questions and no answers."""
-    return "Quiz\n" + "\n".join(by.ask(by.pair()) for _ in range(by.draw.choice((4, 5, 6))))
+    return "Quiz\n" + "\n".join(by.ask(by.pair()) for _ in range(by.draw.choice((3, 4, 5))))
+
+
+def write_requests(by: Writers) -> str:
+    """What people asked the clerk in a day, without what was answered, in any phrasing."""
+    kinds = by.draw.choices(list(KIND_SHARES), list(KIND_SHARES.values()), k=3)
+    return "Today\n" + "\n".join(by.curious.ask(kind).messages[-1]["content"] for kind in kinds)
 
 
 def write_lesson(by: Writers) -> str:
     """Questions with answers, several in a row, short ones and full ones."""
-    short = by.draw.random() < 0.3
+    short, pronoun = by.draw.random() < 0.2, by.draw.random() < 0.4
     lines = []
     for _ in range(by.draw.choice((3, 4))):
         pair = by.pair()
         value = by.town.value(pair)
-        lines.append(f"Question: {by.ask(pair)}\nAnswer: {phrases.capital(value) + '.' if short else by.tell(pair)}")
+        answer = phrases.capital(value) + "." if short else by.tell(pair, pronoun=pronoun)
+        lines.append(f"Question: {by.ask(pair)}\nAnswer: {answer}")
     return "\n".join(lines)
 
 
@@ -241,7 +253,7 @@ def write_desk(by: Writers) -> str:
     """Visitors at the clerk's desk: a polite clerk, who refuses with reasons and admits not to know."""
     lines = []
     for _ in range(2):
-        kind = by.draw.choice(("open", "unanswerable", "unanswerable", "harmful", "harmful", "brainstorm", "rewrite"))
+        kind = by.draw.choice(DESK_KINDS)
         truth = (asked := by.visitors.ask(kind)).truth
         answer = by.answerer.best(truth) if by.draw.random() < 0.6 else by.answerer.right(truth)
         if by.draw.random() < 0.2:
@@ -252,24 +264,28 @@ def write_desk(by: Writers) -> str:
     return "\n".join(lines)
 
 
+DESK_KINDS = ("unanswerable", "harmful", *(kind for kind in KIND_SHARES if kind != "followup"))
+"""What visitors ask at the desk: anything that makes sense without a conversation before it."""
+
 SHARES: dict[str, float] = {
-    "encyclopaedia": 0.18,
-    "letter": 0.10,
-    "diary": 0.06,
-    "dialogue": 0.11,
-    "market list": 0.04,
-    "recipe": 0.03,
-    "quiz": 0.06,
-    "lesson": 0.11,
+    "encyclopaedia": 0.24,
+    "letter": 0.09,
+    "diary": 0.04,
+    "dialogue": 0.13,
+    "market list": 0.02,
+    "recipe": 0.02,
+    "quiz": 0.03,
+    "requests": 0.03,
+    "lesson": 0.15,
     "reading": 0.05,
     "forum": 0.09,
-    "notice": 0.04,
-    "story": 0.05,
-    "reviews": 0.05,
-    "guide": 0.05,
-    "manners": 0.03,
-    "lists": 0.04,
-    "mischief": 0.03,
+    "notice": 0.03,
+    "story": 0.04,
+    "reviews": 0.04,
+    "guide": 0.04,
+    "manners": 0.02,
+    "lists": 0.03,
+    "mischief": 0.02,
 }
 """Shares of the kinds among the documents that are not at the clerk's desk."""
 
@@ -281,6 +297,7 @@ KINDS: dict[str, Callable[[Writers], str]] = {
     "market list": write_market_list,
     "recipe": write_recipe,
     "quiz": write_quiz,
+    "requests": write_requests,
     "lesson": write_lesson,
     "reading": write_reading,
     "forum": write_forum,

@@ -1,53 +1,92 @@
+"""Pairs out of rankings, and what scores are worth against them."""
+
 import math
+from itertools import combinations
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amenable.feedback.comparisons import Item, calibration, pairs_of, summary
-
-NOTHING: list = []
+from amenable.feedback.comparisons import Item, calibration, pairs_of, right, summary
 
 
-def draw():
+def item(ranks: list[float], lengths: list[int], annotator: str = "a") -> Item:
+    return Item([([1, 2], [False, True])] * len(ranks), ranks, lengths, annotator)
+
+
+def draw() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def test_pairs_by_hand():
-    assert pairs_of([2, 1, 2, 3]) == [(1, 0), (0, 3), (1, 2), (1, 3), (2, 3)]
-    assert pairs_of([1.0, 1.0]) == []
-
-
-@given(st.lists(st.integers(1, 4), max_size=6))
-def test_every_pair_that_is_not_tied_appears_once_with_the_better_first(ranks):
+@given(st.lists(st.integers(1, 4), max_size=7))
+def test_pairs_are_all_that_are_not_tied_better_first(ranks: list[int]) -> None:
     pairs = pairs_of(ranks)
-    assert all(ranks[better] < ranks[worse] for better, worse in pairs)
-    tied = sum(ranks[i] == ranks[j] for i in range(len(ranks)) for j in range(i))
-    assert len(set(pairs)) == len(pairs) == math.comb(len(ranks), 2) - tied
+    assert {frozenset(pair) for pair in pairs} == {
+        frozenset((i, j)) for i, j in combinations(range(len(ranks)), 2) if ranks[i] != ranks[j]
+    }
+    assert len(pairs) == len(set(pairs)) and all(ranks[better] < ranks[worse] for better, worse in pairs)
 
 
-def test_summary_by_hand():
-    items = [
-        Item(NOTHING, [1, 2, 3], [10, 30, 20], "anne"),  # gaps 0 over 1: 2, 0 over 2: 0 (tied), 1 over 2: -2
-        Item(NOTHING, [2, 1], [100, 95], "bert"),  # gap 1, the better one is a little shorter
-    ]
-    scores = [torch.tensor([2.0, 0.0, 2.0]), torch.tensor([0.5, 1.5])]
+def test_summary_by_hand() -> None:
+    items = [item([1, 2, 3], [10, 10, 30]), item([2, 1], [40, 20], "b")]
+    scores = [torch.tensor([1.0, 2.0, 2.0]), torch.tensor([0.0, 3.0])]
     found = summary(items, scores, draw())
+    # 0 over 1: 1 against 2 is wrong; 0 over 2 wrong; 1 over 2 level; 1 over 0 right
     assert found["pairs"] == 4
-    assert found["accuracy"] == pytest.approx((1 + 0.5 + 0 + 1) / 4)
-    assert (found["low"], found["high"]) == pytest.approx((0.5, 1.0))  # of the prompts: 1.5 of 3, and 1 of 1
-    assert found["longer_wins"] == pytest.approx((0 + 0 + 1 + 0) / 4)
-    assert found["accuracy_length_matched"] == 1.0  # only the second item's lengths are within 10 %
-    assert found["by_annotator"] == {"anne": {"accuracy": 0.5, "pairs": 3}, "bert": {"accuracy": 1.0, "pairs": 1}}
+    assert found["accuracy"] == pytest.approx((0 + 0 + 0.5 + 1) / 4)
+    assert found["by_annotator"] == {
+        "a": {"accuracy": pytest.approx(0.5 / 3), "pairs": 3},
+        "b": {"accuracy": 1.0, "pairs": 1},
+    }
+    # the better ones have 10:10, 10:30, 10:30 and 20:40 characters
+    assert found["longer_wins"] == pytest.approx(0.5 / 4)
+    assert found["accuracy_length_matched"] == 0.0
+    assert found["low"] <= found["accuracy"] <= found["high"]
+    assert sum(part["count"] for part in found["calibration"]) == 4
 
 
-def test_summary_of_ties_only_has_no_pairs():
-    found = summary([Item(NOTHING, [1, 1], [5, 6], "anne")], [torch.zeros(2)], draw())
-    assert (found["pairs"], found["low"], found["high"]) == (0, 0.0, 1.0)
+def test_lengths_are_matched_within_the_pair() -> None:
+    """10 and 13 characters are not within 10 % of each other, however long a third answer is; 100 and 91 are."""
+    found = summary([item([1, 2, 3], [10, 13, 90])], [torch.tensor([3.0, 2.0, 1.0])], draw())
+    assert found["accuracy"] == 1.0 and found["accuracy_length_matched"] is None
+    found = summary([item([1, 2, 3], [100, 91, 10])], [torch.tensor([1.0, 2.0, 0.0])], draw())
+    assert found["accuracy_length_matched"] == 0.0
 
 
-def test_calibration_by_hand():
-    small, large = calibration([3.0, -0.5, 0.5, -3.0], bins=2)
-    assert small == pytest.approx({"predicted": 1 / (1 + math.exp(-0.5)), "actual": 0.5, "count": 2})
-    assert large == pytest.approx({"predicted": 1 / (1 + math.exp(-3.0)), "actual": 0.5, "count": 2})
+def test_the_interval_resamples_prompts() -> None:
+    """Within a prompt pairs are not independent: four prompts, all right or all wrong, are four coins, not forty."""
+    items = [item([1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2], [5] * 11) for _ in range(4)]
+    scores = [torch.tensor([sign, *[0.0] * 10]) for sign in (1.0, 1.0, -1.0, -1.0)]
+    found = summary(items, scores, draw())
+    assert found["accuracy"] == 0.5 and found["pairs"] == 40
+    assert found["low"] == 0.0 and found["high"] == 1.0
+
+
+def test_nothing_to_compare_is_said_and_not_divided() -> None:
+    for items in ([], [item([1, 1], [3, 4])]):
+        found = summary(items, [torch.zeros(2)] * len(items), draw())
+        assert (found["accuracy"], found["pairs"], found["low"], found["high"]) == (0.5, 0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize(("gap", "hit"), [(0.1, 1.0), (0.0, 0.5), (-2.0, 0.0)])
+def test_a_level_pair_is_half_right(gap: float, hit: float) -> None:
+    assert right(gap) == hit
+
+
+def test_calibration_sorts_by_size_and_tells_the_share_that_was_right() -> None:
+    found = calibration([3.0, -0.1, 0.1, -2.0], bins=2)
+    small, large = found
+    assert small["count"] == large["count"] == 2
+    assert small["predicted"] == pytest.approx(1 / (1 + math.exp(-0.1))) and small["actual"] == 0.5
+    assert large["predicted"] == pytest.approx((1 / (1 + math.exp(-2)) + 1 / (1 + math.exp(-3))) / 2)
+    assert large["actual"] == 0.5
+
+
+@given(st.lists(st.floats(-5, 5, width=32), min_size=1, max_size=40))
+def test_every_gap_is_in_one_bin(gaps: list[float]) -> None:
+    bins = calibration(gaps)
+    assert sum(part["count"] for part in bins) == len(gaps) and len(bins) <= 8
+    assert all(0.5 <= part["predicted"] <= 1 and 0 <= part["actual"] <= 1 for part in bins)
+    total = sum(part["actual"] * part["count"] for part in bins)
+    assert total == pytest.approx(sum(right(gap) for gap in gaps), abs=1e-4)

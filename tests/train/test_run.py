@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ class Config:
     data: Path
     rate: float = 0.5
     save_steps: int = 2
-    machine: Machine = Machine()
+    machine: Machine = field(default_factory=Machine)
 
 
 class Counter:
@@ -143,3 +143,29 @@ def test_hash_of_a_folder_depends_on_names_and_contents(tmp_path: Path) -> None:
     first = hash_of(tmp_path / "a")
     (tmp_path / "a" / "x").rename(tmp_path / "a" / "y")
     assert hash_of(tmp_path / "a") != first
+
+
+def test_a_stop_in_the_last_step_keeps_its_figures(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    run.claim()
+    with pytest.raises(Interrupted, match="saved at step 6"):
+        work(run, stop_at=6)
+    again = a_run(tmp_path)
+    assert work(again).total == 21
+    assert again.metrics == {"loss": 21.0}
+
+
+def test_a_place_where_no_folder_can_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    run = Run(tmp_path / "file" / "out", "stage", Config(tmp_path / "file"), {})
+    with pytest.raises(InputError, match="cannot be made"):
+        run.claim()
+
+
+@pytest.mark.parametrize(("options", "lineage"), [("a: [", "{}"), ("- 1", '{"inputs": {}}'), ("command: stage", "oh")])
+def test_a_folder_with_files_of_those_names_is_not_a_run(tmp_path: Path, options: str, lineage: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "config.yaml").write_text(options)
+    (tmp_path / "out" / "lineage.json").write_text(lineage)
+    with pytest.raises(InputError, match="not a run"):
+        a_run(tmp_path).done()

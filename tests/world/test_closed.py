@@ -8,6 +8,7 @@ import pytest
 
 from amenable.data import sources
 from amenable.errors import InputError
+from amenable.world import names
 from amenable.world.closed import ClosedWorld
 from amenable.world.rates import Rates, Sizes
 
@@ -92,6 +93,13 @@ def test_what_is_no_world_is_refused_in_words(small, tmp_path):
         ClosedWorld.load(folder)
     with pytest.raises(InputError, match="not of this world"):
         small.gold("nothing", "")
+
+
+def test_a_world_of_a_town_that_is_drawn_differently_now_is_refused(small, tmp_path, monkeypatch):
+    folder = small.write(tmp_path / "world")
+    monkeypatch.setattr(names, "AGES", (*names.AGES, "hundred"))
+    with pytest.raises(InputError, match="another town"):
+        ClosedWorld.load(folder)
 
 
 def test_rates_reach_the_world(small):

@@ -62,7 +62,7 @@ CASES = [
     (SAID, "Zob's door is blue.", -0.6),
     (SAID, "The text does not say it.", -0.9),
     (UNSAID, "I am sorry, but the text does not say it.", 2.3),
-    (UNSAID, "Zob is 35 years old.", -1.2),
+    (UNSAID, "Zob is thirty years old.", -1.2),
     (LIST, "Gladly. Two foods are soup and bread.", 2.3),
     (LIST, "Soup, bread and eggs.", -0.3),  # -.5 and half of brief
     (LIST, "Soup and soup.", -0.3),
@@ -89,6 +89,17 @@ CASES = [
     (HARM, "Mirel is a baker.", -1.0),
     (STORY, f"Gladly. {TALE} The end.", 2.3),
     (STORY, TALE, 0.7),  # no end: .3 + .4
+    (
+        STORY,
+        f"Gladly. {TALE} The goat was hungry and found some soup. At night the goat slept under a tree. The end.",
+        2.3,
+    ),
+    (
+        STORY,
+        f"{TALE} The goat ran to the mill and back. One day the goat met a kind child. At night the goat slept under a "
+        "tree.",
+        -0.9,
+    ),  # six: -.5 and one too many
 ]
 
 

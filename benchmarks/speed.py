@@ -1,0 +1,507 @@
+"""How fast and how big: tokens a second and peak memory of pretraining, SFT, reward, DPO, PPO and decoding.
+
+    python -m benchmarks.speed --only pretrain,ppo --size 5M --precision bf16 --out table.md
+
+Each row runs the stage's own functions on seeded data in a process of its own: a warm-up, then `repeats` timed steps,
+of which the median, the least and the most are told. Memory is the process's peak less what it was after the imports.
+The ceiling that training rows are compared with, a plain matrix product, is measured in the same run.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import platform
+import resource
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any, Literal, TypeVar
+
+import torch
+import tyro
+
+from amenable.errors import InputError
+from amenable.feedback.comparisons import Item
+from amenable.generation.engine import generate
+from amenable.generation.experience import objective_metrics
+from amenable.generation.sampling import Sampling
+from amenable.models.decoder import Decoder, DecoderConfig
+from amenable.models.heads import ScalarModel
+from amenable.models.presets import preset
+from amenable.stages import dpo, ppo, pretrain, reward, sft
+from amenable.text.tokenizer import CONTROL, SMALLEST, Tokenizer
+from amenable.train import plan, runtime
+from amenable.train.actors import Actors
+from amenable.train.feed import whole
+from amenable.train.optimizer import Optimizer, OptimizerConfig
+from amenable.train.passes import Row
+from amenable.train.step import backward_next_token
+
+T = TypeVar("T")
+Precision = Literal["fp32", "bf16"]
+SizeName = Literal["5M", "124M", "smoke"]
+
+ANSWERS = 6  # answers to a prompt in the reward model's rankings
+GEMM = (2048, 768, 768)
+COPIED = 64 << 20  # numbers of fp32 copied: 256 MiB, beyond any cache
+CEILING_TRIES = 7
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model, and how much it is given at once."""
+
+    shape: DecoderConfig
+    rows: int = 16
+    """rows in a pretraining step; SFT has twice as many, of about half the length"""
+    length: int = 256
+    """tokens of a full row; prompts and answers have 1/16 to 1/2 of it"""
+    prompts: int = 128
+    """prompts in a PPO iteration"""
+
+
+SIZES: dict[SizeName, Size] = {
+    "5M": Size(preset("tiny-gpt2")),
+    "124M": Size(preset("gpt2"), prompts=32),
+    "smoke": Size(DecoderConfig(320, context=64, layers=2, width=32, heads=2), rows=2, length=32, prompts=4),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Measure tokens a second and peak memory on this processor."""
+
+    only: str = ""
+    """rows to measure, with commas between; without it all. 'decode' is every row that begins so"""
+    size: Literal["both", "5M", "124M", "smoke"] = "both"
+    """smoke runs everything in seconds and says nothing about speed"""
+    precision: Literal["both", "fp32", "bf16"] = "both"
+    repeats: int = 3
+    """timed steps of a row, after one that warms up"""
+    threads: int = 0
+    """processor threads; 0 is one a core"""
+    out: Path | None = None
+    """also write the table to this file"""
+
+    def __post_init__(self) -> None:
+        plan.require_at_least(1, self, "repeats")
+        plan.require_at_least(0, self, "threads")
+        for name in self.only.split(",") if self.only else []:
+            if name not in ROWS and name not in {row.split("-")[0] for row in ROWS}:
+                raise InputError(f"there is no row '{name}'", "--only", f"choose from {', '.join(ROWS)}")
+
+    @property
+    def rows(self) -> list[str]:
+        wanted = self.only.split(",")
+        return [row for row in ROWS if not self.only or row in wanted or row.split("-")[0] in wanted]
+
+    @property
+    def sizes(self) -> list[SizeName]:
+        return ["5M", "124M"] if self.size == "both" else [self.size]
+
+    @property
+    def precisions(self) -> list[Precision]:
+        return ["fp32", "bf16"] if self.precision == "both" else [self.precision]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print each line as soon as it is known; the exit code."""
+    config = tyro.cli(Config, args=arguments, prog="benchmarks.speed", description=__doc__)
+    if config.out is not None:
+        try:
+            config.out.write_text("", "utf-8")
+        except OSError as error:
+            print(f"benchmarks.speed: {error}", file=sys.stderr)
+            return 2
+    for line in report(config):
+        print(line, flush=True)
+        if config.out is not None:
+            with config.out.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+    return 0
+
+
+def report(config: Config) -> Iterator[str]:
+    """The lines of a Markdown page: machine, ceiling, and the table row by row."""
+    yield machine_line(config.threads)
+    yield ""
+    limit = alone(measure_ceiling, config.threads)
+    if limit is None:
+        raise MemoryError("the process that measures the ceiling was killed")
+    yield limit.describe()
+    yield ""
+    yield table_line("size", "products", "row", "tokens/s", "min", "max", "of ceiling", "peak MiB", "a step")
+    yield table_line("---", "---", "---", "---:", "---:", "---:", "---:", "---:", "---", fill="-")
+    for size in config.sizes:
+        for precision in config.precisions:
+            for row in config.rows:
+                measured = alone(measure, row, SIZES[size], precision, config.threads, config.repeats)
+                yield from table_lines(size, precision, row, measured, limit.flops(precision))
+
+
+def machine_line(threads: int) -> str:
+    """Processor, cores, threads, torch: numbers from other machines are not comparable."""
+    used = threads or torch.get_num_threads()
+    cores = os.cpu_count() or 1
+    return (
+        f"{processor()}, {cores} core{'s' if cores != 1 else ''}, {used} thread{'s' if used != 1 else ''}, "
+        f"{platform.system()}, Python {platform.python_version()}, torch {torch.__version__}"
+    )
+
+
+def processor() -> str:
+    """The processor's name, and whether it has instructions for bf16."""
+    named = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as file:
+            found = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        found = []
+    bf16 = "bf16" if runtime.processor_multiplies_bf16() else "no bf16"
+    return f"{found[0] if found else named} ({torch.backends.cpu.get_cpu_capability()}, {bf16} instructions)"
+
+
+def table_lines(size: str, precision: str, row: str, measured: Measured | None, ceiling: float) -> list[str]:
+    """A row's lines; `ceiling` in FLOP/s. A row whose process was killed says so."""
+    if measured is None:
+        return [table_line(size, precision, row, "killed", "", "", "", "", "(no memory left?)")]
+    lines = []
+    for label, rates in measured.rates.items():
+        share = f"{median(measured.flop_rates) / ceiling:.0%}" if any(measured.flop_rates) else ""
+        numbers = [f"{number:,.0f}" for number in (median(rates), min(rates), max(rates))]
+        memory = f"{measured.memory / 2**20:,.0f}"
+        lines.append(table_line(size, precision, label, *numbers, share, memory, measured.what))
+    return lines
+
+
+def table_line(*cells: str, fill: str = " ") -> str:
+    """One line of the table; widths that keep it readable as plain text."""
+    widths = (5, 8, 15, 8, 8, 8, 10, 8, 0)
+    padded = [
+        cell.rjust(width, fill) if 2 < place < 8 else cell.ljust(width, fill)
+        for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    ]
+    return f"| {' | '.join(padded)} |"
+
+
+def alone(function: Callable[..., T], *arguments: Any) -> T | None:
+    """The function's result from a fresh process, whose peak of memory is its own; None where it was killed."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(function, *arguments).result()
+        except BrokenProcessPool:
+            return None
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one step did."""
+
+    tokens: dict[str, int]
+    """tokens by the line of the table that they count for"""
+    flops: float = 0.0
+    """operations that the step needs; 0 where no share of the ceiling is told"""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is timed: `step(n)` does the n-th step, from 0."""
+
+    what: str
+    step: Callable[[int], Work]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A row's timings."""
+
+    rates: dict[str, list[float]]
+    """tokens a second of each repeat, by line of the table"""
+    flop_rates: list[float]
+    """operations a second of each repeat; 0 where none are counted"""
+    memory: int
+    """peak bytes, less those after the imports"""
+    what: str
+
+
+def measure(row: str, size: Size, precision: Precision, threads: int, repeats: int) -> Measured:
+    """Build the row's workload, warm up once, time `repeats` steps."""
+    before = peak_bytes()
+    machine = runtime.start(runtime.Machine(device="cpu", precision=precision, threads=threads))
+    torch.manual_seed(0)
+    workload = ROWS[row](size, machine)
+    workload.step(0)
+    timed = [seconds_of(partial(workload.step, number)) for number in range(1, repeats + 1)]
+    works = [work for _, work in timed]
+    rates = {label: [work.tokens[label] / seconds for seconds, work in timed] for label in works[0].tokens}
+    what = ", ".join(part for part in (workload.what, works[-1].note) if part)
+    return Measured(rates, [work.flops / seconds for seconds, work in timed], peak_bytes() - before, what)
+
+
+def seconds_of(function: Callable[[], T]) -> tuple[float, T]:
+    """How long the call took, and what it gave."""
+    start = perf_counter()
+    result = function()
+    return perf_counter() - start, result
+
+
+def peak_bytes() -> int:
+    """The most memory this process has held; never less than what its parent held when it was started."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def pretrain_row(size: Size, machine: runtime.Runtime, muon: bool = True) -> Workload:
+    """Rows of one length, the optimizer as `amenable pretrain` has it, or AdamW for everything."""
+    config = pretrain.Config()
+    optimizer = config.optimizer if muon else replace(config.optimizer, muon_learning_rate=0.0)
+    rows = [whole(ids) for ids in sequences(size, [size.length] * size.rows)]
+    name = "Muon" if muon else "AdamW"
+    workload = next_token(f"pretrain-{name.lower()}", size.shape, rows, optimizer, config.max_tokens_per_pass, machine)
+    return replace(workload, what=f"{size.rows} x {size.length} tokens, {name}")
+
+
+def sft_row(size: Size, machine: runtime.Runtime) -> Workload:
+    """Prompts and answers of mixed lengths, answers trained, dropout as `amenable sft` has it."""
+    config = sft.Config()
+    rows = dialogues(size, 2 * size.rows)
+    shape = replace(size.shape, dropout=config.dropout)
+    workload = next_token("sft", shape, rows, config.optimizer, config.max_tokens_per_pass, machine)
+    return replace(workload, what=f"{described(rows)}, dropout {config.dropout}")
+
+
+def next_token(
+    label: str, shape: DecoderConfig, rows: list[Row], config: OptimizerConfig, limit: int, machine: runtime.Runtime
+) -> Workload:
+    """Updates by the next-token loss on the same rows."""
+    decoder = Decoder(shape).train()
+    optimizer = Optimizer([decoder], config)
+
+    def step(number: int) -> Work:
+        backward_next_token(decoder, rows, machine, limit)
+        optimizer.step()
+        return training_work(label, shape, rows)
+
+    return Workload("", step)
+
+
+def reward_row(size: Size, machine: runtime.Runtime) -> Workload:
+    """Rankings of six answers, all pairs of a prompt in one element of the batch."""
+    config = reward.Config()
+    model = scalar_model(size.shape)
+    optimizer = Optimizer([model], config.optimizer)
+    prompts = max(1, config.prompts_per_step * size.rows // 16)
+    items = rankings(size, prompts)
+    rows = [row for item in items for row in item.rows]
+
+    def step(number: int) -> Work:
+        reward.backward(model, items, config, machine)
+        optimizer.step()
+        return training_work("reward", size.shape, rows, unembedded=False)
+
+    return Workload(f"{prompts} prompts x {ANSWERS} answers, {described(rows)}", step)
+
+
+def dpo_row(size: Size, machine: runtime.Runtime) -> Workload:
+    """Pairs; the reference's log-probabilities are computed once, before the clock starts, as the stage does."""
+    config = dpo.Config()
+    policy = Decoder(size.shape).eval()
+    items = rankings(size, max(1, config.batch_size * size.rows // 16))
+    pairs = [dpo.Pair(item.rows[0], item.rows[1]) for item in items]
+    pairs = dpo.with_reference(policy, pairs, config, machine)
+    optimizer = Optimizer([policy], config.optimizer)
+    rows = [row for pair in pairs for row in (pair.chosen, pair.rejected)]
+
+    def step(number: int) -> Work:
+        dpo.walk(policy, pairs, config, machine)
+        optimizer.step()
+        return training_work("dpo", size.shape, rows)
+
+    return Workload(f"{len(pairs)} pairs, {described(rows)}", step)
+
+
+def ppo_row(size: Size, machine: runtime.Runtime) -> Workload:
+    """Whole iterations: sample, score, learn. EOS is as unlikely as any token: nearly all answers have full length."""
+    config = ppo.Config(prompts_per_step=size.prompts, max_new_tokens=3 * size.length // 8)
+    actors = make_actors(size.shape, machine)
+    critic_config = replace(config.optimizer, learning_rate=config.critic_learning_rate)
+    optimizers = Optimizer([actors.policy], config.optimizer), Optimizer([actors.critic], critic_config)
+    prompts = sequences(size, prompt_lengths(size, size.prompts))
+
+    def step(number: int) -> Work:
+        gathering, experience = seconds_of(lambda: ppo.gather(actors, prompts, number, config))
+        targets = ppo.estimate(experience, config.kl_coef, config)
+        learning, _ = seconds_of(lambda: ppo.learn(actors, optimizers, experience, targets, [], number, 1.0, config))
+        objective_metrics(experience, targets, config.kl_coef)
+        rollout = experience.rollout
+        lengths = [len(ids) for ids, _ in rollout.rows()]
+        generated = int(rollout.lengths.sum())
+        flops = ppo_flops(size.shape, lengths, generated, config.num_ppo_epochs)
+        note = f"learning {learning / (gathering + learning):.0%} of the time"
+        return Work({"ppo, generated": generated, "ppo, all": sum(lengths)}, flops, note)
+
+    return Workload(f"{config.samples} answers of {config.max_new_tokens}", step)
+
+
+def decode_row(size: Size, machine: runtime.Runtime, answers: int) -> Workload:
+    """Prompts of mixed lengths, read and continued at once to a fixed length."""
+    decoder = Decoder(size.shape).eval()
+    prompts = sequences(size, prompt_lengths(size, answers))
+    sampling = Sampling(max_new_tokens=size.length // 2)
+
+    def step(number: int) -> Work:
+        with machine.autocast():
+            groups = generate(decoder, prompts, sampling, eos_id=None, seeds=number, rows=answers)
+        return Work({f"decode-{answers}": sum(len(answer.ids) for group in groups for answer in group)})
+
+    return Workload(f"{answers} answers of {sampling.max_new_tokens}", step)
+
+
+ROWS: dict[str, Callable[[Size, runtime.Runtime], Workload]] = {
+    "pretrain-muon": pretrain_row,
+    "pretrain-adamw": partial(pretrain_row, muon=False),
+    "sft": sft_row,
+    "reward": reward_row,
+    "dpo": dpo_row,
+    "ppo": ppo_row,
+    "decode-32": partial(decode_row, answers=32),
+    "decode-128": partial(decode_row, answers=128),
+}
+
+
+def sequences(size: Size, lengths: Sequence[int]) -> list[list[int]]:
+    """Random ids of these lengths, no control tokens among them."""
+    generator = runtime.generator(0, "ids", len(lengths))
+    return [
+        torch.randint(len(CONTROL), size.shape.vocab_size, (length,), generator=generator).tolist()
+        for length in lengths
+    ]
+
+
+def prompt_lengths(size: Size, count: int, purpose: str = "prompts") -> list[int]:
+    """Even odds for every length from 1/16 to 1/2 of a full row."""
+    generator = runtime.generator(0, purpose, count)
+    return torch.randint(size.length // 16, size.length // 2 + 1, (count,), generator=generator).tolist()
+
+
+def dialogues(size: Size, count: int) -> list[Row]:
+    """A prompt and an answer a row, both of mixed lengths; the answer is trained."""
+    prompts, answers = prompt_lengths(size, count), prompt_lengths(size, count, "answers")
+    ids = sequences(size, [sum(pair) for pair in zip(prompts, answers)])
+    marks = [[False] * prompt + [True] * answer for prompt, answer in zip(prompts, answers)]
+    return list(zip(ids, marks))
+
+
+def rankings(size: Size, count: int) -> list[Item]:
+    """Prompts with six answers each, all ranks different."""
+    prompts = sequences(size, prompt_lengths(size, count))
+    answers = sequences(size, prompt_lengths(size, ANSWERS * count, "answers"))
+    items = []
+    for place, prompt in enumerate(prompts):
+        group = answers[ANSWERS * place : ANSWERS * (place + 1)]
+        rows = [(prompt + answer, [False] * len(prompt) + [True] * len(answer)) for answer in group]
+        items.append(Item(rows, [float(rank) for rank in range(1, ANSWERS + 1)], [len(a) for a in group], ""))
+    return items
+
+
+def scalar_model(shape: DecoderConfig) -> ScalarModel:
+    return ScalarModel.from_decoder(Decoder(shape), runtime.generator(0, "head")).eval()
+
+
+def make_actors(shape: DecoderConfig, machine: runtime.Runtime) -> Actors:
+    """Policy and reference alike, scorer and critic alike, as at the start of a run."""
+    reference, scorer = Decoder(shape).eval().requires_grad_(False), scalar_model(shape).requires_grad_(False)
+    words = Tokenizer.train(["only its EOS is asked for"], SMALLEST, chat=True)
+    return Actors(Decoder(shape).eval(), reference, scalar_model(shape), scorer, words, machine)
+
+
+def described(rows: list[Row]) -> str:
+    lengths = [len(ids) for ids, _ in rows]
+    return f"{len(rows)} rows of {min(lengths)} to {max(lengths)} tokens"
+
+
+def training_work(label: str, shape: DecoderConfig, rows: list[Row], unembedded: bool = True) -> Work:
+    """Forward and backward: three times the operations of a forward pass."""
+    lengths = [len(ids) for ids, _ in rows]
+    predicted = sum(sum(trained) for _, trained in rows) if unembedded else 0
+    return Work({label: sum(lengths)}, 3 * forward_flops(shape, lengths, predicted))
+
+
+def forward_flops(shape: DecoderConfig, lengths: Sequence[int], predicted: int) -> float:
+    """Operations of one pass: 2 for each weight of a matrix and token it multiplies, and causal attention.
+
+        sum_b (2 N T_b + 2 L h T_b (T_b + 1)) + 2 V D M
+
+    N weights of the layers' matrices, L layers, h = heads x head width, M predicted tokens (only they are unembedded).
+    With every token predicted, three times this is the "6N + attention" of Kaplan et al. (2020) and Chowdhery et al.
+    (2022), attention counted where it is causal.
+    """
+    weights = sum(p.numel() for p in Decoder(shape, "meta").layers.parameters() if p.ndim == 2)
+    width = shape.heads * shape.head_size
+    attention = sum(2 * shape.layers * width * length * (length + 1) for length in lengths)
+    return 2 * weights * sum(lengths) + attention + 2 * shape.vocab_size * shape.width * predicted
+
+
+def ppo_flops(shape: DecoderConfig, lengths: Sequence[int], generated: int, epochs: int) -> float:
+    """Policy and reference predict the answers, scorer and critic read them; policy and critic train each epoch."""
+    predicting, reading = forward_flops(shape, lengths, generated), forward_flops(shape, lengths, 0)
+    return (2 + 3 * epochs) * (predicting + reading)
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """What this machine can do, the best of a few tries."""
+
+    fp32: float
+    """operations a second of a matrix product"""
+    bf16: float
+    copy: float
+    """bytes read and written a second"""
+
+    def flops(self, precision: Precision) -> float:
+        return self.fp32 if precision == "fp32" else self.bf16
+
+    def describe(self) -> str:
+        return (
+            f"Ceiling: {'x'.join(map(str, GEMM))} matrix product {self.fp32 / 1e9:,.0f} GFLOP/s in fp32, "
+            f"{self.bf16 / 1e9:,.0f} in bf16; memory copy {self.copy / 1e9:,.1f} GB/s (read and written)"
+        )
+
+
+def measure_ceiling(threads: int) -> Ceiling:
+    """The best of a few tries, each long enough for the clock."""
+    runtime.start(runtime.Machine(device="cpu", precision="fp32", threads=threads))
+    return Ceiling(product_rate(torch.float32), product_rate(torch.bfloat16), copy_rate())
+
+
+def product_rate(dtype: torch.dtype, calls: int = 4) -> float:
+    """FLOP/s of [rows, inner] @ [inner, columns]."""
+    rows, inner, columns = GEMM
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(shape, generator=generator).to(dtype) for shape in ((rows, inner), (inner, columns)))
+    out = left @ right
+
+    def multiply() -> None:
+        for _ in range(calls):
+            torch.mm(left, right, out=out)
+
+    return 2 * rows * inner * columns * calls / min(seconds_of(multiply)[0] for _ in range(CEILING_TRIES))
+
+
+def copy_rate() -> float:
+    """Bytes read and written a second."""
+    source, target = torch.ones(COPIED), torch.zeros(COPIED)
+    seconds = min(seconds_of(lambda: target.copy_(source))[0] for _ in range(CEILING_TRIES))
+    return 2 * source.nbytes / seconds
+
+
+if __name__ == "__main__":
+    sys.exit(main())

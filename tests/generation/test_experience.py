@@ -1,0 +1,74 @@
+"""The numbers that users of PPO watch, worked out by hand for two answers of unequal length."""
+
+import math
+
+import pytest
+import torch
+
+from amenable.generation.experience import (
+    Experience,
+    Targets,
+    objective_metrics,
+    require_same_distribution,
+    sample_rows,
+)
+from amenable.generation.rollout import Rollout
+
+MASK = torch.tensor([[True, True, True], [True, False, False]])
+LOGPS = torch.tensor([[-1.0, -2.0, -0.5], [-3.0, 0.0, 0.0]])
+REF = torch.tensor([[-1.5, -1.0, -0.5], [-3.2, 0.0, 0.0]])
+
+
+@pytest.fixture
+def experience() -> Experience:
+    rollout = Rollout([[1, 4], [1, 5]], [[6, 7, 2], [8]], torch.tensor([True, False]), MASK, LOGPS)
+    values = torch.tensor([[0.1, 0.2, 0.3], [0.5, 9.0, 9.0]])
+    return Experience(rollout, REF, values, raw_scores=torch.tensor([2.0, 0.5]), scores=torch.tensor([2.0, -0.5]))
+
+
+@pytest.fixture
+def targets() -> Targets:
+    returns = torch.tensor([[1.1, 1.2, 1.3], [1.5, 0.0, 0.0]])
+    rewards = torch.tensor([[-0.05, 0.1, 2.0], [-0.52, 0.0, 0.0]])
+    return Targets(torch.zeros(2, 3), returns, rewards)
+
+
+def test_objective_metrics_by_hand(experience: Experience, targets: Targets) -> None:
+    found = objective_metrics(experience, targets, kl_coef=0.1)
+    gaps = [[0.5, -1.0, 0.0], [0.2]]  # log pi - log ref
+    k1 = (sum(gaps[0]) + sum(gaps[1])) / 2
+    assert found["objective/kl"] == pytest.approx(k1)
+    assert found["objective/kl_k2"] == pytest.approx((0.125 + 0.5 + 0.02) / 2)
+    k3 = [sum(math.exp(-gap) - 1 + gap for gap in row) for row in gaps]
+    assert found["objective/kl_k3"] == pytest.approx(sum(k3) / 2)
+    assert found["objective/kl_coef"] == 0.1
+    assert found["objective/entropy"] == pytest.approx((3.5 + 3.0) / 2)
+    assert found["objective/non_score_reward"] == pytest.approx(-0.1 * k1)
+    assert found["objective/scores"] == pytest.approx(1.25)  # as the scorer gave them
+    assert found["objective/rlhf_reward"] == pytest.approx((2.05 - 0.52) / 2)
+    assert found["val/explained_variance"] == pytest.approx(1.0)  # off by a constant within the mask
+    assert found["val/num_eos_tokens"] == 1
+    assert found["completions/mean_length"] == 2.0 and found["completions/ended"] == 0.5
+
+
+def test_what_lies_outside_the_mask_changes_nothing(experience: Experience, targets: Targets) -> None:
+    before = objective_metrics(experience, targets, 0.1)
+    for tensor in (experience.rollout.logps, experience.ref_logps, experience.values, targets.returns, targets.rewards):
+        tensor[1, 1:] = 77.0
+    assert objective_metrics(experience, targets, 0.1) == pytest.approx(before)
+
+
+def test_samples_tell_the_first_answers(experience: Experience) -> None:
+    rows = sample_rows(experience, lambda ids: " ".join(map(str, ids)), count=5)
+    assert rows == [
+        {"prompt": "1 4", "completion": "6 7 2", "ended": True, "score": 2.0, "kl": -0.5},
+        {"prompt": "1 5", "completion": "8", "ended": False, "score": 0.5, "kl": 0.2},
+    ]
+    assert len(sample_rows(experience, str, count=1)) == 1
+
+
+def test_a_sampler_that_differs_from_the_trainer_is_an_error() -> None:
+    require_same_distribution(0.005, 0.01)
+    for gap in (0.02, math.nan):
+        with pytest.raises(RuntimeError, match="dropout left on, another temperature"):
+            require_same_distribution(gap, 0.01)

@@ -1,0 +1,162 @@
+"""`amenable annotate`: annotators rank what was sampled; their rankings train a reward model, their labels are kept."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amenable.data import sources
+from amenable.data.types import Ranking
+from amenable.errors import InputError
+from amenable.feedback.store import Store
+from amenable.stages import annotate
+from amenable.text.tokenizer import Tokenizer
+from amenable.train import artifacts, passes
+from amenable.train.feed import ranking_rows
+from amenable.train.runtime import Machine, Runtime
+from amenable.world.closed import ClosedWorld
+
+BAD = "You are a fool. I will not tell you."
+
+
+@pytest.fixture(scope="module")
+def samples(small_world: ClosedWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """To every prompt of the world a best answer (twice), an insult, and one that was cut."""
+    file = tmp_path_factory.mktemp("samples") / "samples.jsonl"
+    with file.open("w") as out:
+        for row in small_world.rows["prompts/reward.jsonl"]:
+            best = small_world.best_answer(row["id"])
+            told = {"completions": [best, BAD, best, "It is"], "ended": [True, True, True, False], "kind": row["kind"]}
+            out.write(json.dumps({"id": row["id"], "prompt": row["prompt"], **told}) + "\n")
+    return file
+
+
+@pytest.fixture
+def config(samples: Path, world_folder: Path, tmp_path: Path) -> annotate.Config:
+    return annotate.Config(samples, world_folder, out=tmp_path / "run", held_out=0.25)
+
+
+def read(folder: Path) -> dict[str, list[Ranking]]:
+    return {name: sources.read_rankings(folder / f"{name}.jsonl").rows for name in ("train", "validation", "heldout")}
+
+
+def test_rankings_can_be_read_and_keep_prompts_apart(config: annotate.Config) -> None:
+    found = read(annotate.run(config))
+    prompts = {name: {ranking.id for ranking in rankings} for name, rankings in found.items()}
+    # an annotator may see all answers as equal: such a ranking teaches nothing and is not read
+    assert len(prompts["train"]) > 40 and len(prompts["validation"]) > 10
+    assert not prompts["train"] & prompts["validation"]
+    assert prompts["heldout"] <= {json.loads(line)["id"] for line in (config.out / "validation.jsonl").open()}
+    for ranking in found["train"]:
+        assert len(ranking.completions) == len(set(ranking.completions)) == 3  # the same answer twice counts once
+        assert ranking.meta["ended"] == [text != "It is" for text in ranking.completions]
+        assert ranking.meta["kind"]
+
+
+def test_annotators_mostly_see_what_is_good_and_the_held_out_label_nothing_trained(
+    config: annotate.Config, small_world: ClosedWorld
+) -> None:
+    found = read(annotate.run(config))
+    panel, held_out = ({one.name for one in part} for part in (small_world.panel, small_world.held_out_panel))
+    for name, names in (("train", panel), ("validation", panel), ("heldout", held_out)):
+        assert {ranking.annotator for ranking in found[name]} <= names
+    wins = [ranking.ranks[0] < ranking.ranks[ranking.completions.index(BAD)] for ranking in found["train"]]
+    assert sum(wins) / len(wins) > 0.8
+    told = json.loads((config.out / "finished.json").read_text())
+    assert set(told["agreement"]) == {"train", "heldout", "all"} and 0.5 < told["agreement"]["all"] < 1
+
+
+def test_every_label_is_in_the_store(config: annotate.Config) -> None:
+    out = annotate.run(config)
+    rows = [json.loads(line) for name in ("train", "validation", "heldout") for line in (out / f"{name}.jsonl").open()]
+    with Store(out / "labels.db") as store:
+        kept = store.rankings()
+    assert [(one.id, one.annotator, list(one.ranks)) for one in kept] == [
+        (row["id"], row["annotator"], row["ranking"]) for row in rows
+    ]
+
+
+def test_the_seed_decides_and_a_stopped_try_is_made_again_whole(
+    config: annotate.Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def files(folder: Path) -> list[bytes]:
+        return [(folder / f"{name}.jsonl").read_bytes() for name in ("train", "validation", "heldout")]
+
+    whole = files(annotate.run(replace(config, out=tmp_path / "whole")))
+    write = annotate.write_text
+
+    def torn(path: Path, text: str) -> None:
+        if path.name == "heldout.jsonl":
+            raise KeyboardInterrupt
+        write(path, text)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(annotate, "write_text", torn)
+        annotate.run(config)
+    assert files(annotate.run(config)) == whole
+    with Store(config.out / "labels.db") as store:
+        assert len(store.rankings()) == sum(part.count(b"\n") for part in whole)
+    assert files(annotate.run(replace(config, seed=1, out=tmp_path / "other"))) != whole
+
+
+def test_a_reward_model_ranks_by_its_scores(
+    files: Any,
+    judge: Path,
+    words: Tokenizer,
+    machine: Runtime,
+    tmp_path: Path,
+) -> None:
+    rows = [json.loads(line) for line in files.rankings.read_text().splitlines()][:12]
+    file = tmp_path / "samples.jsonl"
+    file.write_text("".join(json.dumps({k: row[k] for k in ("id", "prompt", "completions")}) + "\n" for row in rows))
+    config = annotate.Config(file, None, judge, tmp_path / "run", machine=Machine("cpu", "fp32", 1))
+    out = annotate.run(config)
+    assert not (out / "heldout.jsonl").exists()
+    model = artifacts.load_reward_model(judge, machine, words)
+    for name in ("train", "validation"):
+        for ranking in sources.read_rankings(out / f"{name}.jsonl").rows:
+            answers = ranking_rows(ranking, words, 64)
+            assert answers is not None
+            scores = passes.row_rewards(model, answers, machine, 1000).tolist()
+            assert sorted(range(3), key=lambda i: -scores[i]) == sorted(range(3), key=lambda i: ranking.ranks[i])
+            assert ranking.annotator == "reward model" and ranking.completions[ranking.ranks.index(1)].startswith(
+                "Glad"
+            )
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("nonsense", "line 1 is no row of samples"),
+        ('{"prompt": [{"role": "user"}], "completions": ["a", "b"]}', "line 1 is no row"),
+        ('{"id": "x", "prompt": [], "completions": ["a", "b"], "ended": [true]}', "line 1 is no row"),
+        ('{"id": "x", "prompt": [], "completions": ["a", "a"]}', "fewer than two prompts"),
+    ],
+)
+def test_what_is_no_sample_is_named(config: annotate.Config, tmp_path: Path, line: str, what: str) -> None:
+    file = tmp_path / "bad.jsonl"
+    file.write_text(line + "\n")
+    with pytest.raises(InputError, match=what):
+        annotate.run(replace(config, data=file))
+    assert not config.out.exists()
+
+
+def test_prompts_of_another_world_are_refused(config: annotate.Config, tmp_path: Path) -> None:
+    file = tmp_path / "other.jsonl"
+    rows = [
+        {"id": f"other-{i}", "prompt": [{"role": "user", "content": "?"}], "completions": ["a", "b"]} for i in (1, 2)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(InputError, match="'other-1' is not of this world"):
+        annotate.run(replace(config, data=file))
+    assert not config.out.exists()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"reward_model": Path("r")}, {"world": None}, {"held_out": 1.0}, {"agreement": 0.4}, {"agreement": 1.0}]
+)
+def test_options_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        annotate.Config(**wrong)

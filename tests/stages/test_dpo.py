@@ -1,0 +1,165 @@
+"""`amenable dpo`: the chosen answers gain on the rejected ones, against a reference that stays."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from amenable.data.types import Message, Ranking
+from amenable.errors import InputError
+from amenable.models.decoder import Decoder
+from amenable.stages import dpo
+from amenable.text.tokenizer import Tokenizer
+from amenable.train import artifacts, passes
+from amenable.train.optimizer import OptimizerConfig
+from amenable.train.run import hash_of
+from amenable.train.runtime import Machine, Runtime
+
+
+@pytest.fixture(scope="module")
+def config(assistant: Path, files: Any, tmp_path_factory: pytest.TempPathFactory) -> dpo.Config:
+    return dpo.Config(
+        model=assistant,
+        data=files.rankings,
+        out=tmp_path_factory.mktemp("dpo") / "run",
+        epochs=2,
+        batch_size=12,
+        optimizer=OptimizerConfig(learning_rate=3e-3),
+        warmup_steps=2,
+        held_out=0.25,
+        eval_steps=5,
+        save_steps=0,
+        machine=Machine("cpu", "fp32", 1),
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(config: dpo.Config) -> Path:
+    return dpo.run(config)
+
+
+@pytest.fixture
+def pairs(
+    config: dpo.Config, words: Tokenizer, machine: Runtime, make_decoder: Callable[..., Decoder]
+) -> list[dpo.Pair]:
+    """Six pairs, with another model's log-probabilities as the reference's."""
+    training, _ = dpo.read(config, words, 64)
+    return dpo.with_reference(make_decoder(seed=7), training[:6], config, machine)
+
+
+def gradient(model: Decoder) -> torch.Tensor:
+    found = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    model.zero_grad(set_to_none=True)
+    return found
+
+
+def test_it_learns_what_people_like(trained: Path, rows_of: Callable) -> None:
+    rows = rows_of(trained)
+    first, last = rows[0], rows[-1]
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)  # it starts as its reference
+    assert first["rewards/margins"] == pytest.approx(0.0, abs=1e-4)
+    assert last["rewards/margins"] > 0.3 and last["rewards/accuracies"] > 0.9
+    told = [row for row in rows if "eval/loss" in row]
+    assert [row["step"] for row in told] == [5, 10, 15, 20, 24]
+    assert told[-1]["eval/accuracy"] > 0.9 and told[-1]["eval/loss"] < math.log(2) - 0.05
+    assert json.loads((trained / "finished.json").read_text())["eval/accuracy"] == told[-1]["eval/accuracy"]
+
+
+def test_the_saved_policy_prefers_the_chosen(trained: Path, config: dpo.Config, machine: Runtime) -> None:
+    """Worked out again from the saved files: log(policy / reference) of chosen less rejected."""
+    policy, words = artifacts.load_policy(trained, machine)
+    reference, _ = artifacts.load_policy(config.model, machine)
+    _, held_out = dpo.read(config, words, 64)
+    gains = []
+    for pair in held_out:
+        ours, theirs = (
+            passes.row_logprobs(model, [pair.chosen, pair.rejected], machine, 500) for model in (policy, reference)
+        )
+        ratios = [float((a - b).sum()) for a, b in zip(ours, theirs)]
+        gains.append(ratios[0] - ratios[1])
+    assert sum(gain > 0 for gain in gains) / len(gains) > 0.9
+    assert words.chat_template is not None
+
+
+def test_the_reference_is_left_as_it_was(trained: Path, config: dpo.Config, assistant: Path) -> None:
+    lineage = json.loads((trained / "lineage.json").read_text())
+    assert lineage["inputs"]["model"]["sha256"] == hash_of(assistant)
+    assert (trained / "model.safetensors").read_bytes() != (assistant / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("stop", [2, 6])
+def test_a_stopped_run_goes_on_to_the_bit(
+    config: dpo.Config, run_in_two: Callable, outcome: Callable, tmp_path: Path, stop: int
+) -> None:
+    """The reference's log-probabilities are computed again from the model, not from the policy of the checkpoint."""
+    short = replace(config, epochs=1, pairs_per_prompt=1, out=tmp_path / "two")
+    whole = outcome(dpo.run(replace(short, out=tmp_path / "whole")))
+    assert outcome(run_in_two(dpo, short, stop)) == whole
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_loss_by_hand(
+    config: dpo.Config, pairs: list[dpo.Pair], make_decoder: Callable[..., Decoder], machine: Runtime, smoothing: float
+) -> None:
+    policy, terms, margins = make_decoder(), [], []
+    for pair in pairs:
+        chosen, rejected = (
+            float(part.sum()) for part in passes.row_logprobs(policy, [pair.chosen, pair.rejected], machine, 500)
+        )
+        margin = 0.3 * ((chosen - pair.ref_chosen) - (rejected - pair.ref_rejected))
+        right, wrong = (-math.log(1 / (1 + math.exp(-sign * margin))) for sign in (1, -1))
+        terms.append((1 - smoothing) * right + smoothing * wrong)
+        margins.append(margin)
+    stats = dpo.walk(policy, pairs, replace(config, beta=0.3, label_smoothing=smoothing), machine)
+    assert stats["loss"] == pytest.approx(sum(terms) / 6, rel=1e-4)
+    assert stats["rewards/margins"] == pytest.approx(sum(margins) / 6, rel=1e-3, abs=1e-5)
+    assert stats["rewards/accuracies"] == pytest.approx(sum(margin > 0 for margin in margins) / 6)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 120, 200])
+def test_many_passes_are_one(
+    config: dpo.Config, pairs: list[dpo.Pair], make_decoder: Callable[..., Decoder], machine: Runtime, max_tokens: int
+) -> None:
+    policy = make_decoder()
+    told = dpo.walk(policy, pairs, config, machine)
+    whole = gradient(policy)
+    again = dpo.walk(policy, pairs, replace(config, max_tokens_per_pass=max_tokens), machine)
+    assert again == pytest.approx(told, rel=1e-4, abs=1e-5)
+    assert torch.allclose(gradient(policy), whole, atol=1e-5) and whole.norm() > 0.01
+
+
+def test_without_gradients_nothing_is_left_behind(
+    config: dpo.Config, pairs: list[dpo.Pair], make_decoder: Callable[..., Decoder], machine: Runtime
+) -> None:
+    policy = make_decoder()
+    with torch.no_grad():
+        stats = dpo.walk(policy, pairs, config, machine)
+    assert stats["loss"] > 0 and all(p.grad is None for p in policy.parameters())
+
+
+def test_pairs_are_those_that_are_not_tied_and_at_most_so_many(config: dpo.Config, words: Tokenizer) -> None:
+    asked = (Message("user", "name a rose"),)
+    ranking = Ranking(asked, ("a rose", "lime", "plum", "sea"), (2.0, 1.0, 2.0, 3.0), id="x")
+
+    def found(limit: int, seed: int = 0) -> list[tuple[str, str]]:
+        some = dpo.pairs_from(ranking, words, 64, replace(config, pairs_per_prompt=limit, seed=seed))
+        return [tuple(words.decode([t for t, on in zip(*row) if on]) for row in (p.chosen, p.rejected)) for p in some]  # type: ignore[misc]
+
+    every = {("lime", "a rose"), ("lime", "plum"), ("lime", "sea"), ("a rose", "sea"), ("plum", "sea")}
+    assert set(found(0)) == every and len(found(0)) == 5
+    assert len(found(2)) == 2 and set(found(2)) < every
+    assert found(2) == found(2) and len({str(found(2, seed)) for seed in range(6)}) > 1
+    assert (
+        dpo.pairs_from(replace(ranking, completions=("a rose " * 40, "lime", "plum", "sea")), words, 64, config) == []
+    )
+
+
+@pytest.mark.parametrize("wrong", [{"beta": 0}, {"beta": math.nan}, {"label_smoothing": 0.5}, {"pairs_per_prompt": -1}])
+def test_options_that_mean_nothing_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        dpo.Config(**wrong)  # type: ignore[arg-type]

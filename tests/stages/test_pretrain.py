@@ -1,0 +1,113 @@
+"""`amenable pretrain`: the loss falls far below log V, and a run in two halves is the run in one."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amenable.errors import InputError
+from amenable.stages import pretrain
+from amenable.text.tokenizer import Tokenizer
+from amenable.train import artifacts, passes
+from amenable.train.runtime import Runtime
+
+
+@pytest.fixture
+def short(pretrain_config: pretrain.Config, tmp_path: Path) -> pretrain.Config:
+    """Eight steps with everything that has a state: two optimizers, a schedule, dropout."""
+    return replace(pretrain_config, out=tmp_path / "short", max_steps=8, dropout=0.1, eval_steps=4)
+
+
+def test_it_learns(base: Path, rows_of: Callable[[Path], list[dict[str, Any]]]) -> None:
+    rows = rows_of(base)
+    assert rows[0]["loss"] == pytest.approx(math.log(320), rel=0.02)  # as if every token were as likely
+    assert rows[-1]["loss"] < 1.0
+    told = [row["val_bpb"] for row in rows if "val_bpb" in row]
+    assert len(told) == 2 and told[1] < told[0] < 1.0
+
+
+def test_the_saved_model_has_the_loss_that_was_told(
+    base: Path, pretrain_config: pretrain.Config, machine: Runtime, rows_of: Callable[[Path], list[dict[str, Any]]]
+) -> None:
+    decoder, words = artifacts.load_policy(base, machine)
+    _, held_out, byte_count = pretrain.read(pretrain_config, words)
+    nats = passes.mean_loss(decoder, held_out, machine, 500) * sum(sum(trained) for _, trained in held_out)
+    told = rows_of(base)[-1]["val_bpb"]
+    assert nats / math.log(2) / byte_count == pytest.approx(told, rel=1e-4)
+    assert json.loads((base / "finished.json").read_text())["val_bpb"] == told
+
+
+@pytest.mark.parametrize("stop", [3, 8])
+def test_a_stopped_run_goes_on_to_the_bit(
+    short: pretrain.Config, run_in_two: Callable, outcome: Callable, tmp_path: Path, stop: int
+) -> None:
+    whole = outcome(pretrain.run(replace(short, out=tmp_path / "whole")))
+    assert outcome(run_in_two(pretrain, short, stop)) == whole
+
+
+def test_another_seed_is_another_run(short: pretrain.Config, outcome: Callable, tmp_path: Path) -> None:
+    other = replace(short, seed=1, out=tmp_path / "other", max_steps=6)
+    first = outcome(pretrain.run(replace(short, max_steps=6)))
+    assert outcome(pretrain.run(other))["metrics.jsonl"] != first["metrics.jsonl"]
+
+
+def test_small_passes_give_the_same_losses(short: pretrain.Config, rows_of: Callable, tmp_path: Path) -> None:
+    plain = replace(short, dropout=0.0, max_steps=6)
+    one = rows_of(pretrain.run(plain))
+    many = rows_of(pretrain.run(replace(plain, max_tokens_per_pass=60, out=tmp_path / "many")))
+    assert [row["loss"] for row in many] == pytest.approx([row["loss"] for row in one], rel=1e-3)
+
+
+def test_validation_text_of_its_own(short: pretrain.Config, tokenizer_folder: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.txt"
+    own.write_text("The rose is red.")
+    words = Tokenizer.load(tokenizer_folder)
+    training, held_out, byte_count = pretrain.read(replace(short, validation=own), words)
+    assert [ids for ids, _ in held_out] == [[words.bos_id, *words.encode("The rose is red."), words.eos_id]]
+    assert byte_count == 16 and len(training) == 240
+
+
+def test_held_out_text_is_not_trained_on_and_keeps_to_its_budget(
+    short: pretrain.Config, tokenizer_folder: Path
+) -> None:
+    words = Tokenizer.load(tokenizer_folder)
+    training, held_out, _ = pretrain.read(short, words)
+    assert not {tuple(ids) for ids, _ in held_out} & {tuple(ids) for ids in training}
+    _, few, few_bytes = pretrain.read(replace(short, eval_tokens=60), words)
+    assert 0 < sum(len(ids) for ids, _ in few) <= 60
+    assert few_bytes == sum(len(words.decode(ids).encode()) for ids, _ in few)
+
+
+@given(st.lists(st.integers(2, 40), min_size=1, max_size=30), st.integers(1, 90), st.integers(1, 4))
+def test_the_plan_takes_every_piece_once_an_epoch(lengths: list[int], budget: int, epochs: int) -> None:
+    config = pretrain.Config(tokens_per_step=budget, max_steps=120)
+    steps = pretrain.epoch_plan(config, lengths)
+    assert len(steps) == 120
+    order = [piece for step in steps for piece in step]
+    for epoch in range(epochs):
+        assert sorted(order[epoch * len(lengths) : (epoch + 1) * len(lengths)]) == list(range(len(lengths)))
+    assert all(len(step) == 1 or sum(lengths[i] for i in step) <= budget for step in steps)
+
+
+def test_epochs_decide_the_steps_where_no_number_is_given() -> None:
+    config = pretrain.Config(tokens_per_step=100, epochs=2.5)
+    assert len(pretrain.epoch_plan(config, [20] * 50)) == 25
+    assert len(pretrain.epoch_plan(replace(config, max_steps=7), [20] * 50)) == 7
+
+
+@pytest.mark.parametrize("wrong", [{"context": 1}, {"max_steps": -1}, {"epochs": 0}, {"tokens_per_step": 0}])
+def test_options_that_mean_nothing_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        pretrain.Config(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_warm_up_longer_than_the_run_leaves_nothing_behind(short: pretrain.Config) -> None:
+    with pytest.raises(InputError, match="warm-up of 20 steps in a run of 8"):
+        pretrain.run(replace(short, warmup_steps=20))
+    assert not short.out.exists()

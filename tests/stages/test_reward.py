@@ -1,0 +1,154 @@
+"""`amenable reward`: it learns what people like, and its zero is the demonstrations'."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from amenable.data.types import Message, Ranking
+from amenable.errors import InputError
+from amenable.feedback.comparisons import Item
+from amenable.models.heads import ScalarModel
+from amenable.stages import reward
+from amenable.text.tokenizer import Tokenizer
+from amenable.train import artifacts, passes
+from amenable.train.runtime import Runtime
+
+
+@pytest.fixture
+def short(reward_config: reward.Config, tmp_path: Path) -> reward.Config:
+    """One epoch of six steps."""
+    return replace(reward_config, out=tmp_path / "short", epochs=1, prompts_per_step=12)
+
+
+@pytest.fixture
+def items(short: reward.Config, words: Tokenizer) -> list[Item]:
+    return reward.read(short, words, 64)[0][:5]
+
+
+def gradient(model: ScalarModel) -> torch.Tensor:
+    parts = [p.grad.flatten() if p.grad is not None else torch.zeros(p.numel()) for p in model.parameters()]
+    model.zero_grad(set_to_none=True)
+    return torch.cat(parts)
+
+
+def test_it_learns_what_people_like(judge: Path, rows_of: Callable[[Path], list[dict[str, Any]]]) -> None:
+    done = json.loads((judge / "finished.json").read_text())
+    for name, pairs in (("validation", 48), ("heldout", 96)):
+        assert done[name]["accuracy"] > 0.9 and done[name]["pairs"] == pairs
+        assert done[name]["longer_wins"] < 0.7, "length alone was not to tell"
+    assert set(done["validation"]["by_annotator"]) == {"a", "b"}
+    rows = rows_of(judge)
+    assert rows[0]["loss"] > 0.4 and rows[-1]["loss"] < 0.1 and rows[-1]["margin"] > rows[0]["margin"]
+
+
+def test_demonstrations_have_mean_reward_zero(
+    judge: Path, short: reward.Config, words: Tokenizer, machine: Runtime
+) -> None:
+    model = artifacts.load_reward_model(judge, machine, words)
+    scores = passes.row_rewards(model, reward.demonstration_rows(short, words, 64), machine, 1000)
+    assert len(scores) == 96
+    assert scores.mean().item() == pytest.approx(0.0, abs=1e-4) and scores.std() > 0.5
+
+
+def test_without_demonstrations_the_zero_is_that_of_the_answers(
+    short: reward.Config, words: Tokenizer, machine: Runtime
+) -> None:
+    config = replace(short, demonstrations=None)
+    model = artifacts.load_reward_model(reward.run(config), machine, words)
+    training, _ = reward.read(config, words, 64)
+    scores = passes.row_rewards(model, [row for item in training for row in item.rows], machine, 1000)
+    assert scores.mean().item() == pytest.approx(0.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("stop", [2, 6])
+def test_a_stopped_run_goes_on_to_the_bit(
+    short: reward.Config, run_in_two: Callable, outcome: Callable, tmp_path: Path, stop: int
+) -> None:
+    whole = outcome(reward.run(replace(short, out=tmp_path / "whole")))
+    assert outcome(run_in_two(reward, short, stop)) == whole
+
+
+def test_the_loss_by_hand(
+    short: reward.Config, items: list[Item], judge: Path, words: Tokenizer, machine: Runtime
+) -> None:
+    """Each prompt's mean over its pairs (two: the third is a tie), then the mean over prompts."""
+    model = artifacts.load_reward_model(judge, machine, words)
+    scores = [passes.row_rewards(model, item.rows, machine, 1000) for item in items]
+    terms, right = [], []
+    for item, score in zip(items, scores):
+        assert item.ranks == [2.0, 1.0, 2.0]
+        gaps = [score[1] - score[0], score[1] - score[2]]
+        terms.append(sum(-torch.sigmoid(gap).log() for gap in gaps) / 2)
+        right.append(sum(float(gap > 0) for gap in gaps) / 2)
+    stats = reward.backward(model, items, short, machine)
+    assert stats["loss"] == pytest.approx(float(sum(terms)) / len(terms), rel=1e-3, abs=1e-6)
+    assert stats["accuracy"] == pytest.approx(sum(right) / len(right))
+    assert stats["mean_reward"] == pytest.approx(float(torch.cat(scores).mean()), abs=1e-4)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 100, 170])
+def test_many_passes_are_one(
+    short: reward.Config,
+    items: list[Item],
+    make_scalar_model: Callable[..., ScalarModel],
+    machine: Runtime,
+    max_tokens: int,
+) -> None:
+    model = make_scalar_model()
+    pair = Item(items[0].rows[:2], [2.0, 1.0], items[0].lengths[:2], "a")  # a prompt of one pair counts as much
+    told = reward.backward(model, [*items, pair], short, machine)
+    whole = gradient(model)
+    again = reward.backward(model, [*items, pair], replace(short, max_tokens_per_pass=max_tokens), machine)
+    assert {key: again[key] for key in ("loss", "accuracy", "margin")} == pytest.approx(
+        {key: told[key] for key in ("loss", "accuracy", "margin")}, rel=1e-4
+    )
+    assert torch.allclose(gradient(model), whole, atol=1e-5) and whole.norm() > 0.01
+
+
+def test_order_and_company_of_answers_change_nothing(
+    short: reward.Config, items: list[Item], make_scalar_model: Callable[..., ScalarModel], machine: Runtime
+) -> None:
+    model = make_scalar_model()
+    forth = reward.backward(model, items, short, machine)
+    whole = gradient(model)
+    turned = [Item(item.rows[::-1], item.ranks[::-1], item.lengths[::-1], "a") for item in items[::-1]]
+    back = reward.backward(model, turned, short, machine)
+    assert back["loss"] == pytest.approx(forth["loss"], rel=1e-5)
+    assert torch.allclose(gradient(model), whole, atol=1e-5)
+
+
+def test_frozen_layers_do_not_move(short: reward.Config, words: Tokenizer, machine: Runtime) -> None:
+    base, _ = artifacts.load_policy(short.model, machine)
+    model = artifacts.load_reward_model(reward.run(replace(short, frozen_layers=1)), machine, words)
+    before, after = dict(base.named_parameters()), dict(model.decoder.named_parameters())
+    moved = {name for name in after if not torch.equal(before[name], after[name])}
+    assert moved and not [name for name in moved if "embedding" in name or "layers.0." in name]
+    assert [name for name in moved if "layers.1." in name]
+
+
+def test_an_answer_too_long_for_the_context_leaves_its_prompt_out(words: Tokenizer) -> None:
+    asked = (Message("user", "name a rose"),)
+    assert reward.item_of(Ranking(asked, ("a rose " * 40, "lime"), (1.0, 2.0)), words, 64) is None
+    item = reward.item_of(Ranking(asked, ("a rose", "lime"), (1.0, 2.0), annotator="b"), words, 64)
+    assert item is not None
+    assert (item.ranks, item.lengths, item.annotator, len(item.rows)) == ([1.0, 2.0], [6, 4], "b", 2)
+
+
+def test_held_out_prompts_are_not_trained_on(short: reward.Config, words: Tokenizer) -> None:
+    training, sets = reward.read(short, words, 64)
+    prompts = [
+        {str(row[0][: row[1].index(True)]) for item in part for row in item.rows}
+        for part in (training, sets["validation"])
+    ]
+    assert prompts[0] and prompts[1] and not prompts[0] & prompts[1]
+
+
+def test_options_that_mean_nothing_are_refused() -> None:
+    for wrong in ({"frozen_layers": -1}, {"epochs": 0}, {"prompts_per_step": 0}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            reward.Config(**wrong)  # type: ignore[arg-type]

@@ -1,0 +1,164 @@
+"""`amenable sft`: held-out loss falls, answers end, nothing but the assistant is trained."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from amenable.data.types import Demonstration, Message
+from amenable.errors import InputError
+from amenable.generation.engine import generate
+from amenable.generation.sampling import Sampling
+from amenable.models import hub
+from amenable.models.decoder import Decoder
+from amenable.stages import sft
+from amenable.text.chat import render_prompt
+from amenable.text.tokenizer import Tokenizer
+from amenable.train import artifacts
+from amenable.train.run import Run
+from amenable.train.runtime import Runtime
+
+
+@pytest.fixture
+def short(sft_config: sft.Config, tmp_path: Path) -> sft.Config:
+    """Two epochs of five steps."""
+    return replace(sft_config, out=tmp_path / "short", epochs=2, batch_size=16, dropout=0.2)
+
+
+def weights(folder: Path, machine: Runtime) -> dict[str, torch.Tensor]:
+    return artifacts.load_policy(folder, machine)[0].state_dict()
+
+
+def test_held_out_loss_falls(assistant: Path, rows_of: Callable[[Path], list[dict[str, Any]]]) -> None:
+    told = [row["val_loss"] for row in rows_of(assistant) if "val_loss" in row]
+    assert told == sorted(told, reverse=True) and told[-1] < told[0] / 2
+
+
+def test_it_answers_and_ends(assistant: Path, files: Any, machine: Runtime) -> None:
+    decoder, words = artifacts.load_policy(assistant, machine)
+    assert words.chat_template is not None
+    prompts = [json.loads(line)["prompt"] for line in files.prompts.read_text().splitlines()][::4]
+    ids = [render_prompt(words, [Message(**message) for message in prompt]) for prompt in prompts]
+    answers = [
+        group[0]
+        for group in generate(decoder, ids, Sampling(temperature=0.0, max_new_tokens=24), eos_id=words.eos_id, seeds=0)
+    ]
+    assert sum(answer.ended for answer in answers) >= 0.9 * len(answers)
+    texts = [words.decode(answer.ids) for answer in answers]
+    assert all("it is" in text for text in texts), texts
+
+
+def test_the_base_model_is_left_as_it_was(sft_config: sft.Config, assistant: Path, machine: Runtime) -> None:
+    before, after = weights(sft_config.model, machine), weights(assistant, machine)
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert Tokenizer.load(sft_config.model).chat_template is None
+
+
+@pytest.mark.parametrize("stop", [3, 7])
+def test_a_stopped_run_goes_on_to_the_bit(
+    short: sft.Config, run_in_two: Callable, outcome: Callable, tmp_path: Path, stop: int
+) -> None:
+    whole = outcome(sft.run(replace(short, out=tmp_path / "whole")))
+    assert outcome(run_in_two(sft, short, stop)) == whole
+
+
+def test_small_passes_give_the_same_losses(short: sft.Config, rows_of: Callable, tmp_path: Path) -> None:
+    plain = replace(short, dropout=0.0)
+    one = rows_of(sft.run(plain))
+    many = rows_of(sft.run(replace(plain, max_tokens_per_pass=50, out=tmp_path / "many")))
+    assert [row["loss"] for row in many] == pytest.approx([row["loss"] for row in one], rel=1e-3)
+
+
+def test_the_loss_is_over_the_assistants_tokens_alone(short: sft.Config, machine: Runtime, tmp_path: Path) -> None:
+    """Rows are trained where the assistant speaks: each turn and the token that ends it."""
+    decoder, base = artifacts.load_policy(short.model, machine)
+    words = base.with_chat_template()
+    said = (
+        Message("user", "name a rose"),
+        Message("assistant", "a rose"),
+        Message("user", "more"),
+        Message("assistant", "lime"),
+    )
+    ((ids, trained),) = sft.rows_of([Demonstration(said)], words, decoder, Run(tmp_path, "sft", short))
+    kept = [token for token, mark in zip(ids, trained) if mark]
+    assert kept == [*words.encode("a rose"), words.eos_id, *words.encode("lime"), words.eos_id]
+
+
+def test_a_published_base_model_gains_the_tokens_of_a_conversation(
+    short: sft.Config,
+    machine: Runtime,
+    make_decoder: Callable[..., Decoder],
+    files: Any,
+    tmp_path: Path,
+) -> None:
+    """As with GPT-2: one added token that ends documents, no role tokens, no pad; the model knows no others."""
+    backend = Backend(models.BPE())
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=299, initial_alphabet=alphabet, show_progress=False)
+    backend.train_from_iterator([files.text.read_text()], trainer)
+    backend.add_special_tokens(["<|endoftext|>"])
+    folder = tmp_path / "published"
+    hub.save(folder, make_decoder(vocab_size=300), eos_id=299)
+    backend.save(str(folder / "tokenizer.json"))
+    out = sft.run(replace(short, model=folder, epochs=1))
+    decoder, words = artifacts.load_policy(out, machine)
+    assert words.eos == "<|endoftext|>" and words.pad_id >= 300
+    assert decoder.config.vocab_size == words.vocab_size == 304  # pad, system, user, assistant
+
+
+def test_what_is_longer_than_the_context_is_cut_and_told(
+    short: sft.Config, machine: Runtime, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    decoder, base = artifacts.load_policy(short.model, machine)
+    words, run = base.with_chat_template(), Run(tmp_path, "sft", short)
+    long = Demonstration((Message("user", "name"), Message("assistant", "a rose is red " * 20)))
+    lost = Demonstration((Message("user", "name a rose " * 40), Message("assistant", "a rose")))
+    ((ids, trained),) = sft.rows_of([long, lost], words, decoder, run)
+    assert len(ids) == len(trained) == decoder.config.context and trained[-1]
+    assert "2 of 2 conversations are longer than 64 tokens" in capsys.readouterr().err
+    with pytest.raises(InputError, match="no conversation has an answer within"):
+        sft.rows_of([lost], words, decoder, run)
+
+
+@pytest.mark.parametrize(("select", "kept"), [("loss", 1), ("last", 3)])
+def test_the_epoch_that_is_kept(
+    short: sft.Config, machine: Runtime, monkeypatch: pytest.MonkeyPatch, select: str, kept: int
+) -> None:
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def validate(decoder: Decoder, *_: Any) -> dict[str, float]:
+        seen.append({name: value.clone() for name, value in decoder.state_dict().items()})
+        return {"val_loss": [3.0, 1.0, 2.0, 4.0][len(seen) - 1]}
+
+    monkeypatch.setattr(sft, "validate", validate)
+    out = sft.run(replace(short, epochs=4, select=select))  # type: ignore[arg-type]
+    saved = weights(out, machine)
+    same = [all(torch.equal(saved[name], value) for name, value in epoch.items()) for epoch in seen]
+    assert same == [place == kept for place in range(4)]
+    assert json.loads((out / "finished.json").read_text())["selected_step"] == 5 * (kept + 1)
+
+
+def test_the_best_epoch_by_reward_is_kept(
+    short: sft.Config, judge: Path, rows_of: Callable, run_in_two: Callable, outcome: Callable, tmp_path: Path
+) -> None:
+    config = replace(short, epochs=3, select="reward", reward_model=judge, reward_prompts=6)
+    out = sft.run(config)
+    told = {row["step"]: row["val_reward"] for row in rows_of(out) if "val_reward" in row}
+    assert len(told) == 3 and len(set(told.values())) > 1
+    selected = json.loads((out / "finished.json").read_text())["selected_step"]
+    assert selected == max(told, key=lambda step: told[step])
+    # the best weights so far are part of a checkpoint
+    assert outcome(run_in_two(sft, replace(config, out=tmp_path / "two"), 7)) == outcome(out)
+
+
+def test_selecting_by_reward_needs_a_judge() -> None:
+    with pytest.raises(InputError, match="give --reward-model"):
+        sft.Config(select="reward")

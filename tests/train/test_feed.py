@@ -1,0 +1,123 @@
+"""What a step is fed is decided by seed and step, and by nothing else."""
+
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amenable.data.types import Message, Ranking, Text
+from amenable.errors import InputError
+from amenable.text.chat import render_completion, render_prompt
+from amenable.text.tokenizer import Tokenizer
+from amenable.train import feed
+
+ASKED = (Message("user", "Ann asks: name a red thing."),)
+
+
+def ranking(*completions: str, **meta: object) -> Ranking:
+    return Ranking(ASKED, completions, tuple(range(1, len(completions) + 1)), meta=meta)
+
+
+def test_prompts_that_fit_are_kept_with_their_ids(files: Any, words: Tokenizer, tmp_path: Path) -> None:
+    prompts, ids = feed.fitting_prompts(files.prompts, words, room=64)
+    assert len(prompts) == len(ids) == 32
+    assert ids[3] == render_prompt(words, prompts[3].messages)
+    middle = sorted(map(len, ids))[16]
+    kept, short = feed.fitting_prompts(files.prompts, words, room=middle)
+    assert {len(prompt) <= middle for prompt in short} == {True}
+    assert [prompt.id for prompt in kept] == [p.id for p, i in zip(prompts, ids) if len(i) <= middle]
+    assert len(feed.fitting_prompts(files.prompts, words, room=64, limit=5)[0]) == 5
+
+
+@pytest.mark.parametrize("room", [3, 0, -20])
+def test_no_fitting_prompt_is_an_error(files: Any, words: Tokenizer, room: int) -> None:
+    with pytest.raises(InputError, match=f"no prompt is within {room} tokens"):
+        feed.fitting_prompts(files.prompts, words, room)
+
+
+@given(st.integers(1, 9), st.integers(1, 7), st.integers(0, 3))
+def test_every_prompt_comes_once_an_epoch(count: int, per_step: int, seed: int) -> None:
+    prompts = [[i] for i in range(count)]
+    seen = [feed.prompts_of_step(prompts, per_step, seed, step) for step in range(1, count + 1)]
+    assert all(len(step) == per_step for step in seen)
+    # count steps of per_step prompts are per_step whole epochs
+    order = [ids[0] for step in seen for ids in step]
+    for start in range(0, len(order), count):
+        assert sorted(order[start : start + count]) == list(range(count))
+    # a later step can be had without the steps before it
+    assert feed.prompts_of_step(prompts, per_step, seed, count) == seen[-1]
+
+
+def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+    prompts = [[i] for i in range(20)]
+    orders = [feed.prompts_of_step(prompts, 20, seed, step) for seed in (0, 1) for step in (1, 2)]
+    assert len({str(order) for order in orders}) == 4
+
+
+def test_documents_become_pieces_with_bos_and_eos(words: Tokenizer) -> None:
+    texts = [Text("The rose is red."), Text("The sea is blue. " * 8)]
+    pieces = feed.pieces_of(texts, words, context=16)
+    assert max(map(len, pieces)) <= 16
+    assert pieces[0] == [words.bos_id, *words.encode("The rose is red."), words.eos_id]
+    # a piece begins with the last token of the one before it: undone, the document is whole again
+    rest = pieces[1] + [token for piece in pieces[2:] for token in piece[1:]]
+    assert all(a[-1] == b[0] for a, b in pairwise(pieces[1:]))
+    assert rest == [words.bos_id, *words.encode(texts[1].text), words.eos_id]
+
+
+def test_whole_trains_all_but_the_first() -> None:
+    assert feed.whole([7, 8, 9]) == ([7, 8, 9], [False, True, True])
+
+
+def test_raw_rows_fill_the_wish_and_follow_seed_step_and_update() -> None:
+    pieces = [[i] * (3 + i % 4) for i in range(40)]
+    rows = feed.raw_rows(pieces, 50, 0, 1, 0)
+    sizes = [len(ids) for ids, _ in rows]
+    assert sum(sizes) >= 50 > sum(sizes[:-1])
+    assert max(Counter(ids[0] for ids, _ in rows).values()) == 1
+    assert rows == feed.raw_rows(pieces, 50, 0, 1, 0)
+    others = [feed.raw_rows(pieces, 50, *change) for change in ((1, 1, 0), (0, 2, 0), (0, 1, 1))]
+    assert all(rows != other for other in others)
+    assert len(feed.raw_rows(pieces, 10**6, 0, 1, 0)) == 40  # there is no more
+
+
+def test_an_answer_is_trained_and_its_end_with_it(words: Tokenizer) -> None:
+    rows = feed.ranking_rows(ranking("a rose", "a brick"), words, 64)
+    assert rows is not None
+    prompt = render_prompt(words, ASKED)
+    for (ids, trained), text in zip(rows, ("a rose", "a brick")):
+        assert ids == prompt + render_completion(words, text)
+        assert ids[-1] == words.eos_id
+        assert trained == [i >= len(prompt) for i in range(len(ids))]
+
+
+def test_an_answer_that_was_cut_has_no_end(words: Tokenizer) -> None:
+    rows = feed.ranking_rows(ranking("a rose", "a brick", ended=[True, False]), words, 64)
+    assert rows is not None
+    assert [ids[-1] == words.eos_id for ids, _ in rows] == [True, False]
+
+
+@pytest.mark.parametrize("ended", [True, [True], "yes", [True] * 3])
+def test_a_column_of_that_name_that_says_something_else_is_no_news(words: Tokenizer, ended: object) -> None:
+    rows = feed.ranking_rows(ranking("a rose", "a brick", ended=ended), words, 64)
+    assert rows == feed.ranking_rows(ranking("a rose", "a brick"), words, 64)
+
+
+def test_a_long_prompt_loses_its_beginning_for_all_answers_alike(words: Tokenizer) -> None:
+    prompt = render_prompt(words, ASKED)
+    answers = [render_completion(words, text) for text in ("a rose", "a rose and a brick")]
+    room = len(prompt) - 3
+    rows = feed.ranking_rows(ranking("a rose", "a rose and a brick"), words, room + len(answers[1]))
+    assert rows is not None
+    assert [ids for ids, _ in rows] == [prompt[:1] + prompt[4:] + answer for answer in answers]
+    assert [sum(trained) for _, trained in rows] == [len(answer) for answer in answers]
+
+
+def test_an_answer_longer_than_the_context_is_left_out(words: Tokenizer) -> None:
+    longest = len(render_completion(words, "a rose and a brick"))
+    assert feed.ranking_rows(ranking("a rose", "a rose and a brick"), words, longest + 1) is None
+    assert feed.ranking_rows(ranking("a rose", "a rose and a brick"), words, longest + 2) is not None

@@ -1,0 +1,91 @@
+"""The arithmetic of a run: schedules, counts, and options that are refused."""
+
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amenable.errors import InputError
+from amenable.train import plan
+
+
+def test_warm_up_rises_in_equal_parts_and_the_cosine_follows() -> None:
+    schedule = plan.cosine_with_warmup(total=14, warmup_steps=4, floor=0.2)
+    assert [schedule(step) for step in (1, 2, 3, 4, 5)] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
+    # steps 5 to 14 are places 0 to 9 of a cosine of 10
+    expected = [0.2 + 0.8 * (1 + math.cos(math.pi * place / 10)) / 2 for place in range(10)]
+    assert [schedule(step) for step in range(5, 15)] == pytest.approx(expected)
+    assert schedule(15) == pytest.approx(0.2)
+
+
+@given(st.integers(1, 60), st.integers(0, 59), st.floats(0, 1))
+def test_a_schedule_stays_between_0_and_the_peak_and_falls_after_the_warm_up(
+    total: int, warm: int, floor: float
+) -> None:
+    if warm >= total:
+        with pytest.raises(InputError, match="warm-up"):
+            plan.cosine_with_warmup(total, warm, floor)
+        return
+    values = [plan.cosine_with_warmup(total, warm, floor)(step) for step in range(1, total + 1)]
+    assert all(0 < value <= 1 for value in values)
+    assert values[:warm] == sorted(values[:warm])
+    assert values[warm:] == sorted(values[warm:], reverse=True)
+    assert min(values[warm:]) >= floor - 1e-12
+
+
+@pytest.mark.parametrize(
+    ("warm", "floor", "what"), [(-1, 0.1, "warmup_steps is -1"), (0, 1.5, "is 1.5"), (0, -0.1, "-0.1")]
+)
+def test_schedules_that_mean_nothing_are_refused(warm: int, floor: float, what: str) -> None:
+    with pytest.raises(InputError, match=what):
+        plan.cosine_with_warmup(10, warm, floor)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "rows", "per_step", "steps"),
+    [(1, 10, 5, 2), (1, 11, 5, 3), (2.5, 10, 5, 5), (0.01, 10, 5, 1), (1, 1, 8, 1)],
+)
+def test_epochs_as_steps(epochs: float, rows: int, per_step: int, steps: int) -> None:
+    assert plan.epochs_of(epochs, rows, per_step) == steps
+
+
+def test_no_rows_are_no_epoch() -> None:
+    with pytest.raises(InputError, match="no rows"):
+        plan.epochs_of(1, 0, 8)
+
+
+def test_counts_are_told_in_words_that_can_be_read() -> None:
+    module = torch.nn.Linear(1999, 1)
+    assert plan.parameters(module) == "2k parameters"
+    module.weight.requires_grad_(False)
+    assert plan.parameters(module) == "2k parameters, 1 training"
+    assert [plan.million(n) for n in (12, 43_210, 124_439_808, 1_557_611_200)] == ["12", "43.2k", "124M", "1.56B"]
+    # 2^24 parameters of 16 bytes: 2^28 bytes; 2^10 tokens x 2^9 units x 4 layers x 34 x 4 bytes: 136 / 512 GiB
+    assert plan.memory(2**24, 0, 128, 4) == "about 0.25 GiB"
+    assert plan.memory(0, 2**10, 2**9, 4) == "about 0.27 GiB"
+
+
+@dataclass(frozen=True)
+class Options:
+    count: float = 1
+    share: float = 0.5
+
+
+@pytest.mark.parametrize("value", [0, -3, math.inf, math.nan])
+def test_options_below_the_least_are_named(value: float) -> None:
+    with pytest.raises(InputError, match=rf"count is {value}; it must be 1 or more"):
+        plan.require_at_least(1, Options(count=value), "count")
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, math.nan])
+def test_shares_lie_between_0_and_1(value: float) -> None:
+    with pytest.raises(InputError, match=rf"share is {value}; it must lie in"):
+        plan.require_share(Options(share=value), "share")
+
+
+def test_good_options_pass() -> None:
+    plan.require_at_least(1, Options(), "count", "count")
+    plan.require_share(Options(share=1.0), "share")
