@@ -153,6 +153,8 @@ def sft_config(files: Files, base: Path, tmp_path_factory: pytest.TempPathFactor
         data=files.demonstrations,
         out=tmp_path_factory.mktemp("sft") / "run",
         epochs=4,
+        batch_size=8,
+        dropout=0.1,
         optimizer=OptimizerConfig(learning_rate=1e-2),
         warmup_steps=2,
         held_out=0.25,

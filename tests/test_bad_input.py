@@ -88,7 +88,11 @@ CASES = [
         "garbage: holds something that is not a run",
     ),
     ("run directory of another stage", "sft {sft} --out {base}", "holds a run of 'pretrain'|give --out another folder"),
-    ("run with other options", "sft {sft} --out {d}/begun", "begun with other options: |batch_size was 4 and is 8"),
+    (
+        "run with other options",
+        "sft {sft} --batch-size 8 --out {d}/begun",
+        "begun with other options: |batch_size was 4 and is 8",
+    ),
     ("out is a file", "sft {sft} --out {d}/file", "file: is a file|folder"),
     ("out below a file", "sft {sft} --out {d}/file/run", "run: cannot be made"),
     ("bad temperature", "sample {sample} --sampling.temperature -0.5", "temperature is -0.5|use 0 (greedy) or more"),

@@ -38,9 +38,9 @@ def pairs_of(ranks: Sequence[float]) -> list[tuple[int, int]]:
 def summary(items: Sequence[Item], scores: Sequence[Tensor], generator: torch.Generator) -> dict[str, Any]:
     """Accuracy of scores on the items' pairs: a tied score counts one half; the interval resamples prompts.
 
-    Returns accuracy, low, high, pairs, longer_wins (always preferring the longer answer), accuracy_length_matched (accuracy
-    where lengths are within 10 %), by_annotator, and calibration: for bins of the score gap the mean predicted
-    probability sigma(gap), the share that were right, and the count.
+    Returns accuracy, low, high, pairs, longer_wins (always preferring the longer answer), accuracy_length_matched
+    (accuracy where lengths are within 10 %), by_annotator, and calibration: for bins of the score gap the mean
+    predicted probability sigma(gap), the share that were right, and the count.
     """
     hits, longer, gaps, prompts, names, matched = [], [], [], [], [], []
     for number, (item, score) in enumerate(zip(items, scores)):

@@ -87,7 +87,8 @@ def generate(
     check_stops(stop, decode)
     completions: dict[tuple[int, int], Completion] = {}
     if jobs:
-        with evaluating(decoder), torch.inference_mode():
+        # not inference mode: there autocast casts every weight anew at every step
+        with evaluating(decoder), torch.no_grad():
             slots = Slots(decoder, jobs, sampling, eos_id, stop, decode, rows, on_token)
             while len(completions) < len(jobs):
                 completions.update(((job.prompt, job.sample), completion) for job, completion in slots.advance())

@@ -65,7 +65,7 @@ class Config:
     """take only so many prompts; 0 takes all"""
     temperature: float = 1.0
     """of the sampled answers; greedy ones are always made as well"""
-    max_new_tokens: int = 96
+    max_new_tokens: int = 64
     text_tokens: int = 30_000
     """at most so many tokens of raw text for bits per byte"""
     max_tokens_per_pass: int = 8192

@@ -58,7 +58,7 @@ class Config:
     validation: Path | None = None
     """held-out prompts, for --select score"""
     out: Path = Path("runs/ppo")
-    max_steps: int = 45
+    max_steps: int = 40
     """iterations of sampling and learning"""
     prompts_per_step: int = 128
     num_generations: int = 1
@@ -67,9 +67,9 @@ class Config:
     """updates of one pass over the samples"""
     num_ppo_epochs: int = 1
     """passes over the samples"""
-    temperature: float = 1.0
+    temperature: float = 0.7
     """of the policy: divides the logits when sampling and in every log-probability"""
-    max_new_tokens: int = 96
+    max_new_tokens: int = 64
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(learning_rate=2e-4, beta2=0.95, eps=1e-5)
     )
@@ -77,11 +77,11 @@ class Config:
     warmup_steps: int = 5
     final_learning_rate: float = 0.1
     """share of the peak at which the cosine ends"""
-    kl_coef: float = 0.05
+    kl_coef: float = 0.3
     """price of a nat away from the reference, in units of reward"""
-    kl_target: float = 0.0
-    """nats a response; above 0 the coefficient adapts to meet it"""
-    kl_horizon: float = 2000.0
+    kl_target: float = 1.5
+    """nats a response; the coefficient adapts to meet it; 0 keeps it fixed"""
+    kl_horizon: float = 600.0
     """samples over which the coefficient adapts"""
     gamma: float = 1.0
     lam: float = 0.95

@@ -42,7 +42,7 @@ class Config:
     dropout: float = 0.0
     tokens_per_step: int = 2048
     """tokens in one update"""
-    epochs: float = 3.0
+    epochs: float = 2.5
     """passes over the text (max_steps, where given, decides instead)"""
     max_steps: int = 0
     optimizer: OptimizerConfig = field(

@@ -33,7 +33,7 @@ class Config:
     """K, the answers to one prompt"""
     limit: int = 0
     """take only so many prompts; 0 takes all"""
-    sampling: Sampling = field(default_factory=lambda: Sampling(max_new_tokens=96))
+    sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.7, max_new_tokens=64))
     prompts_per_step: int = 100
     """prompts between two saves"""
     rows: int = 128

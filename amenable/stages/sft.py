@@ -40,7 +40,7 @@ class Config:
     validation: Path | None = None
     """held-out conversations; without it a share of them is held out"""
     out: Path = Path("runs/sft")
-    epochs: int = 4
+    epochs: int = 5
     batch_size: int = 8
     """conversations in one update"""
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=5e-4))
@@ -56,7 +56,7 @@ class Config:
     """scores greedy answers to the validation prompts, for --select reward"""
     reward_prompts: int = 100
     """how many validation prompts are answered for --select reward"""
-    max_new_tokens: int = 96
+    max_new_tokens: int = 64
     max_tokens_per_pass: int = 8192
     """tokens computed at once; a step of more is accumulated, with the same result"""
     save_steps: int = 200

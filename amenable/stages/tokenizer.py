@@ -27,7 +27,7 @@ class Config:
     demonstrations: Path | None = None
     """conversations whose contents count as text as well"""
     out: Path = Path("runs/tokenizer")
-    vocab_size: int = 1280
+    vocab_size: int = 1536
     """tokens, the 256 bytes and 6 control tokens included"""
 
     def __post_init__(self) -> None:

@@ -65,7 +65,7 @@ class Sizes:
     people: int = 40
     documents: int = 10000
     validation_documents: int = 300
-    demonstrations: int = 600
+    demonstrations: int = 1200
     validation_demonstrations: int = 60
     reward_prompts: int = 1500
     ppo_prompts: int = 2000

@@ -164,6 +164,19 @@ def test_both_orders_are_shown_and_ties_are_half(config: evaluate.Config, small_
         assert evaluate.preferred(prompt, best, dict(best), judges, small_world, config) == 0.5
 
 
+@pytest.mark.parametrize(("favours", "share"), [("the first shown", 0.5), ("the better", 1.0), ("the worse", 0.0)])
+def test_a_judge_that_looks_at_the_order_alone_prefers_none(
+    config: evaluate.Config, favours: str, share: float
+) -> None:
+    class Biased:
+        def prefer(self, prompt: str, first: tuple[str, bool], second: tuple[str, bool], *_: Any) -> float:
+            return {"the first shown": 1.0, "the better": first > second, "the worse": first < second}[favours]
+
+    better, worse = {"text": "b", "ended": True}, {"text": "a", "ended": True}
+    asked = columns.prompt({"prompt": "?"}, "")
+    assert evaluate.preferred(asked, better, worse, "heldout", Biased(), config) == share  # type: ignore[arg-type]
+
+
 def test_models_are_named_with_their_folders() -> None:
     config = evaluate.Config(models=("a=runs/x=1", "b=y"))
     assert config.folders == {"a": Path("runs/x=1"), "b": Path("y")}

@@ -101,6 +101,12 @@ def test_epochs_decide_the_steps_where_no_number_is_given() -> None:
     assert len(pretrain.epoch_plan(replace(config, max_steps=7), [20] * 50)) == 7
 
 
+def test_the_seed_decides_the_order() -> None:
+    config = pretrain.Config(tokens_per_step=100, max_steps=10)
+    assert pretrain.epoch_plan(config, [20] * 50) == pretrain.epoch_plan(config, [20] * 50)
+    assert pretrain.epoch_plan(config, [20] * 50) != pretrain.epoch_plan(replace(config, seed=1), [20] * 50)
+
+
 @pytest.mark.parametrize("wrong", [{"context": 1}, {"max_steps": -1}, {"epochs": 0}, {"tokens_per_step": 0}])
 def test_options_that_mean_nothing_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):

@@ -128,6 +128,21 @@ def test_what_is_longer_than_the_context_is_cut_and_told(
         sft.rows_of([lost], words, decoder, run)
 
 
+def test_the_best_epoch_so_far_survives_a_stop(
+    short: sft.Config, run_in_two: Callable, machine: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    def validate(decoder: Decoder, *_: Any) -> dict[str, float]:
+        seen.append(decoder.token_embedding.weight.detach().clone())
+        return {"val_loss": float(len(seen))}
+
+    monkeypatch.setattr(sft, "validate", validate)
+    out = run_in_two(sft, replace(short, epochs=3, select="loss"), 7)
+    assert torch.equal(weights(out, machine)["token_embedding.weight"], seen[0])
+    assert json.loads((out / "finished.json").read_text())["selected_step"] == 5 and len(seen) == 3
+
+
 @pytest.mark.parametrize(("select", "kept"), [("loss", 1), ("last", 3)])
 def test_the_epoch_that_is_kept(
     short: sft.Config, machine: Runtime, monkeypatch: pytest.MonkeyPatch, select: str, kept: int
