@@ -1,4 +1,4 @@
-"""The drawing in docs/design.md as assertions: who may import whom, how long a stage may be, that every module is tested."""
+"""The drawing in docs/design.md as assertions: who imports whom, how long a stage is, that every module is tested."""
 
 import ast
 import re
@@ -103,7 +103,17 @@ def test_nothing_imports_cuda_or_does_work_at_import() -> None:
     for path in MODULES:
         for node in ast.parse(path.read_text("utf-8")).body:
             assert isinstance(
-                node, (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.ClassDef, ast.FunctionDef, ast.Expr, ast.If)
+                node,
+                (
+                    ast.Import,
+                    ast.ImportFrom,
+                    ast.Assign,
+                    ast.AnnAssign,
+                    ast.ClassDef,
+                    ast.FunctionDef,
+                    ast.Expr,
+                    ast.If,
+                ),
             ), f"{path.name} does something when imported (line {node.lineno})"
             if isinstance(node, ast.If):
                 condition = ast.unparse(node.test)

@@ -29,7 +29,19 @@ class Config:
 
 def test_every_command_is_a_file_and_says_what_it_does() -> None:
     text = cli.overview()
-    for name in ("tokenizer", "pretrain", "sft", "sample", "annotate", "reward", "ppo", "dpo", "evaluate", "chat", "demo"):
+    for name in (
+        "tokenizer",
+        "pretrain",
+        "sft",
+        "sample",
+        "annotate",
+        "reward",
+        "ppo",
+        "dpo",
+        "evaluate",
+        "chat",
+        "demo",
+    ):
         line = next(line for line in text.splitlines() if line.split()[:1] == [name])
         assert len(line.split()) > 3
 
@@ -56,7 +68,10 @@ def test_options_over_file_over_defaults(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("step: 3", "unknown option 'step'; did you mean 'steps'"),
-        ("optimizer: {learning_rat: 1}", "unknown option 'optimizer.learning_rat'; did you mean 'optimizer.learning_rate'"),
+        (
+            "optimizer: {learning_rat: 1}",
+            "unknown option 'optimizer.learning_rat'; did you mean 'optimizer.learning_rate'",
+        ),
         ("steps: many", "'steps' is 'many', not int"),
         ("steps: 2.5", "'steps' is 2.5, not int"),
         ("kind: c", "'kind' is 'c'; one of a, b"),
@@ -67,7 +82,7 @@ def test_options_over_file_over_defaults(tmp_path: Path) -> None:
 def test_a_wrong_file_is_explained(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(text)
-    with pytest.raises(InputError, match="c.yaml") as caught:
+    with pytest.raises(InputError, match=r"c\.yaml") as caught:
         cli.parse(Config, ["--config", str(file)], "amenable x", "")
     assert message in str(caught.value)
 

@@ -150,7 +150,7 @@ def with_reference(policy: Decoder, pairs: list[Pair], config: Config, machine: 
 
 
 def walk(policy: Decoder, pairs: list[Pair], config: Config, machine: runtime.Runtime) -> dict[str, float]:
-    """The numbers DPO users watch and, with gradients on, the gradient of the mean loss, in as many passes as needed."""
+    """The numbers DPO users watch and, with gradients on, the gradient of the mean loss, over several passes."""
     stats: dict[str, float] = {}
     for part in batches.microbatches([pair.tokens for pair in pairs], config.max_tokens_per_pass):
         chosen = [pairs[i] for i in part]

@@ -16,32 +16,23 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from amenable.data import sources
 from amenable.data.types import Prompt
 from amenable.errors import InputError
-from amenable.functional.statistics import mean_interval, wilson
+from amenable.functional.statistics import wilson
 from amenable.generation.engine import Completion, generate
 from amenable.generation.sampling import Sampling
+from amenable.models import hub
 from amenable.models.decoder import Decoder
 from amenable.text.chat import PLAIN_STOP, render_completion, render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts, passes, plan, runtime
-from amenable.train.feed import pieces_of, whole
+from amenable.train.feed import fitting_prompts, measured_text
 from amenable.train.run import Run, write_text
 from amenable.world.closed import ClosedWorld
+from amenable.world.scores import gold_figures
 
 DECODINGS = ("sampled", "greedy")
-PARTS = {
-    "truthful": "truthful",
-    "hallucination": "hallucinated",
-    "over_refusal": "over_refused",
-    "rude": "rude",
-    "harmful": "harmful",
-    "follows": "follows",
-}
-"""rates in the table, and the parts of gold that they count"""
 
 
 @dataclass(frozen=True)
@@ -116,8 +107,8 @@ def run(config: Config) -> Path:
         if config.reward_model is not None:
             ours, theirs = Tokenizer.load(folder).with_chat_template(), Tokenizer.load(config.reward_model)
             artifacts.require_same_tokenizer(ours, theirs, config.reward_model)
-    prompts = sources.read_prompts(config.data, limit=config.limit or None).rows
     world = ClosedWorld.load(config.world) if config.world is not None else None
+    prompts = read(config, run)
     run.claim()
     results = Results()
     names = list(config.folders)
@@ -127,14 +118,26 @@ def run(config: Config) -> Path:
         name = names[step - 1]
         figures, answers = examine(config.folders[name], prompts, world, config, machine)
         results.models[name], results.answers[name] = figures, answers
-        run.record(
-            step, 0, ("model", "gold", "reward"), model=name, **{k: v for k, v in figures.items() if k != "greedy"}
-        )
+        run.record(step, 0, ("model", "gold"), model=name, **{k: v for k, v in figures.items() if k != "greedy"})
 
     preference = compare(results, prompts, world, config)
     write_text(run.out / "evaluation.json", json.dumps({"models": results.models, "preference": preference}, indent=1))
     run.log.samples(len(names), side_by_side(results, prompts))
     return run.finish(prompts=len(prompts))
+
+
+def read(config: Config, run: Run) -> list[Prompt]:
+    """The prompts that leave every model room to answer; how many don't is said."""
+    kept = prompts = sources.read_prompts(config.data).rows
+    for folder in config.folders.values():
+        room = hub.read_config(folder).context - config.max_new_tokens
+        fitting = {prompt.id for prompt in fitting_prompts(config.data, Tokenizer.load(folder), room)[0]}
+        kept = [prompt for prompt in kept if prompt.id in fitting]
+    if not kept:
+        raise InputError("no prompt leaves every model room to answer", config.data, "lower --max-new-tokens")
+    if len(kept) < len(prompts):
+        run.log.say(f"{len(prompts) - len(kept)} of {len(prompts)} prompts are too long for a model: left out")
+    return kept[: config.limit or None]
 
 
 def examine(
@@ -151,7 +154,11 @@ def examine(
             **truth_figures(answers[decoding], prompts, world),
             **likelihood_figures(decoder, tokenizer, prompts, completions, answers[decoding], config, machine),
         }
-    bpb = raw_bits_per_byte(decoder, tokenizer, config, machine) if config.text is not None else None
+    bpb = None
+    if config.text is not None:
+        texts = sources.read_texts(config.text).rows
+        rows, byte_count = measured_text(texts, tokenizer, decoder.config.context, config.text_tokens)
+        bpb = passes.bits_per_byte(decoder, rows, byte_count, machine, config.max_tokens_per_pass)
     return {**figures["sampled"], "bpb": bpb, "greedy": {**figures["greedy"], "bpb": bpb}}, answers
 
 
@@ -163,7 +170,7 @@ def respond(
     config: Config,
     machine: runtime.Runtime,
 ) -> list[Completion]:
-    """One answer to each prompt. A base model knows no turns: it is shown a transcript and stopped where its turn ends."""
+    """One answer to each prompt. A base model knows no turns: it sees a transcript and stops where its turn ends."""
     sampling = Sampling(
         temperature=0.0 if decoding == "greedy" else config.temperature, max_new_tokens=config.max_new_tokens
     )
@@ -182,7 +189,7 @@ def respond(
 
 
 def truth_figures(answers: list[dict[str, Any]], prompts: list[Prompt], world: ClosedWorld | None) -> dict[str, Any]:
-    """Mean gold with its interval, and the rate of each part over the prompts where it applies."""
+    """Length in words, share that ended, and, where a world knows the truth, gold and the rates of its parts."""
     figures: dict[str, Any] = {
         "length": sum(len(answer["text"].split()) for answer in answers) / len(answers),
         "ended": sum(answer["ended"] for answer in answers) / len(answers),
@@ -190,20 +197,9 @@ def truth_figures(answers: list[dict[str, Any]], prompts: list[Prompt], world: C
     if world is None:
         return figures
     parts = [world.gold(prompt.id, answer["text"], answer["ended"]) for prompt, answer in zip(prompts, answers)]
-    mean, low, high = mean_interval(torch.tensor([part.gold for part in parts]))
-    figures |= {"gold": mean, "gold_low": low, "gold_high": high}
-    for name, attribute in PARTS.items():
-        applies = [float(value) for part in parts if (value := getattr(part, attribute)) is not None]
-        figures[name] = sum(applies) / len(applies) if applies else None
-    kinds = sorted({prompt.meta.get("kind", "") for prompt in prompts})
-    figures["gold_by_kind"] = {
-        kind: sum(part.gold for part, _ in chosen) / len(chosen)
-        for kind in kinds
-        if (chosen := [(part, p) for part, p in zip(parts, prompts) if p.meta.get("kind", "") == kind])
-    }
     for part, answer in zip(parts, answers):
         answer["gold"] = part.gold
-    return figures
+    return {**figures, **gold_figures(parts, [prompt.meta.get("kind", "") for prompt in prompts])}
 
 
 def likelihood_figures(
@@ -244,20 +240,6 @@ def answer_row(
     ids = completion.ids if own_ids else render_completion(chat, answer["text"], answer["ended"])
     ids = ids or [chat.eos_id]
     return (before + ids)[:context], ([False] * len(before) + [True] * len(ids))[:context]
-
-
-def raw_bits_per_byte(decoder: Decoder, tokenizer: Tokenizer, config: Config, machine: runtime.Runtime) -> float:
-    """Bits per byte of the raw text, documents apart."""
-    rows: list[passes.Row] = []
-    tokens = byte_count = 0
-    assert config.text is not None
-    for text in sources.read_texts(config.text).rows:
-        pieces = pieces_of([text], tokenizer, decoder.config.context)
-        rows += [whole(piece) for piece in pieces]
-        tokens, byte_count = tokens + sum(map(len, pieces)), byte_count + len(text.text.encode())
-        if tokens >= config.text_tokens:
-            break
-    return passes.bits_per_byte(decoder, rows, byte_count, machine, config.max_tokens_per_pass)
 
 
 def compare(results: Results, prompts: list[Prompt], world: ClosedWorld | None, config: Config) -> list[dict[str, Any]]:

@@ -20,18 +20,12 @@ from typing import Literal
 import torch
 
 from amenable.data import batches, sources
-from amenable.errors import InputError
 from amenable.functional.advantages import masked_gae
 from amenable.functional.losses import ppo_policy_loss, value_loss
 from amenable.functional.masked import scale, standardize
 from amenable.functional.rewards import penalise_missing_eos, token_rewards
-from amenable.generation.experience import (
-    Experience,
-    Targets,
-    objective_metrics,
-    require_same_distribution,
-    sample_rows,
-)
+from amenable.generation import experience as seen
+from amenable.generation.experience import Experience, Targets
 from amenable.generation.rollout import collect, greedy, spread
 from amenable.generation.sampling import Sampling
 from amenable.train import artifacts, passes, plan, runtime
@@ -108,7 +102,6 @@ class Config:
     """which weights are kept: the last, or those of the best score on the validation prompts"""
     eval_steps: int = 10
     sample_steps: int = 5
-    """write samples every so many iterations"""
     max_tokens_per_pass: int = 8192
     save_steps: int = 10
     seed: int = 0
@@ -120,18 +113,13 @@ class Config:
         sizes = "kl_coef kl_target target_kl cliprange cliprange_value vf_coef score_clip ptx_coef frozen_layers"
         plan.require_at_least(0, self, *sizes.split(), "critic_learning_rate")
         plan.require_share(self, "gamma", "lam")
-        for wrong, what, how in (
-            (
-                self.samples % self.num_mini_batches,
-                f"num_mini_batches {self.num_mini_batches} does not divide the {self.samples} samples of a step",
-                "prompts_per_step x num_generations must be a multiple of it",
-            ),
-            (not self.temperature > 0, f"temperature is {self.temperature}", "sampling for PPO needs one above 0"),
-            (self.ptx_coef and self.ptx_data is None, "--ptx-coef needs raw text", "give --ptx-data"),
-            (self.select == "score" and self.validation is None, "--select score needs prompts", "give --validation"),
-        ):
-            if wrong:
-                raise InputError(what, how=how)
+        uneven = f"num_mini_batches {self.num_mini_batches} does not divide the {self.samples} samples of a step"
+        plan.refuse(
+            self.samples % self.num_mini_batches, uneven, "prompts_per_step x num_generations must be a multiple"
+        )
+        plan.refuse(not self.temperature > 0, f"temperature is {self.temperature}", "PPO samples: give one above 0")
+        plan.refuse(self.ptx_coef and not self.ptx_data, "--ptx-coef needs raw text", "give --ptx-data")
+        plan.refuse(self.select == "score" and not self.validation, "--select score needs prompts", "give --validation")
 
     @property
     def samples(self) -> int:
@@ -153,28 +141,21 @@ def run(config: Config) -> Path:
     coefficient, best = KLCoefficient(config.kl_coef, config.kl_target, config.kl_horizon), Best(actors.policy)
     tell_plan(run, config, actors, len(prompts))
 
-    state: dict[str, Stateful] = {
-        "policy": actors.policy,
-        "critic": actors.critic,
-        "optimizer": optimizer,
-        "critic_optimizer": critic_optimizer,
-        "kl_coefficient": coefficient,
-        "best": best,
-    }
+    state: dict[str, Stateful] = {"policy": actors.policy, "critic": actors.critic, "optimizer": optimizer}
+    state |= {"critic_optimizer": critic_optimizer, "kl_coefficient": coefficient, "best": best}
     for step in run.steps(config.max_steps, state, config.save_steps):
         runtime.seed_step(config.seed, step)
         experience = gather(actors, prompts_of_step(prompts, config.prompts_per_step, config.seed, step), step, config)
         targets = estimate(experience, coefficient.value, config)
         stats = learn(actors, (optimizer, critic_optimizer), experience, targets, raw, step, schedule(step), config)
-        metrics = {**objective_metrics(experience, targets, coefficient.value), **stats, "lr": schedule(step)}
+        metrics = {**seen.objective_metrics(experience, targets, coefficient.value), **stats, "lr": schedule(step)}
         coefficient.adapt(metrics["objective/kl"], config.samples)
         if held_out and (step % config.eval_steps == 0 or step == config.max_steps):
             metrics["eval/score"] = greedy_score(actors, held_out, config)
-        standing = metrics.get("eval/score") if config.select == "score" else float(step)
-        if standing is not None:
-            best.offer(standing, step)
+        if config.select == "last" or "eval/score" in metrics:
+            best.offer(metrics["eval/score"] if config.select == "score" else step, step)
         if step % config.sample_steps == 0 or step == 1:
-            run.log.samples(step, sample_rows(experience, actors.tokenizer.decode))
+            run.log.samples(step, seen.sample_rows(experience, actors.tokenizer.decode))
         tokens = int(experience.rollout.lengths.sum())
         run.record(step, tokens, ("objective/scores", "objective/kl", "eval/score"), **metrics)
 
@@ -208,13 +189,13 @@ def gather(actors: Actors, prompts: list[list[int]], step: int, config: Config) 
     rows = rollout.rows()
     ref_logps = passes.row_logprobs(actors.reference, rows, machine, limit, config.temperature)
     raw_scores = passes.row_rewards(actors.scorer, rows, machine, limit)
-    clipped = raw_scores.clamp(-config.score_clip, config.score_clip) if config.score_clip else raw_scores
+    bound = config.score_clip or float("inf")
     return Experience(
         rollout=rollout,
         ref_logps=spread(ref_logps, rollout.mask),
         values=spread(passes.row_values(actors.critic, rows, machine, limit), rollout.mask),
         raw_scores=raw_scores,
-        scores=penalise_missing_eos(clipped, rollout.ended, config.missing_eos_penalty),
+        scores=penalise_missing_eos(raw_scores.clamp(-bound, bound), rollout.ended, config.missing_eos_penalty),
     )
 
 
@@ -239,20 +220,20 @@ def learn(
     config: Config,
 ) -> dict[str, float]:
     """Epochs times minibatches of updates. Returns the mean of each statistic over the updates."""
-    size = config.samples // config.num_mini_batches
-    history: list[dict[str, float]] = []
+    size, history = config.samples // config.num_mini_batches, list[dict[str, float]]()
     for epoch in range(config.num_ppo_epochs):
         order = batches.shuffled(config.samples, runtime.number(config.seed, "minibatch", step), epoch)
         for start in range(0, config.samples, size):
             stats = backward(actors, experience, targets, order[start : start + size], config)
             if raw:
-                rows = raw_rows(raw, config.ptx_tokens, config.seed, step, len(history))
-                ptx = backward_next_token(
-                    actors.policy, rows, actors.machine, config.max_tokens_per_pass, config.ptx_coef
+                rows, limit = (
+                    raw_rows(raw, config.ptx_tokens, config.seed, step, len(history)),
+                    config.max_tokens_per_pass,
                 )
+                ptx = backward_next_token(actors.policy, rows, actors.machine, limit, config.ptx_coef)
                 stats["loss/ptx"] = float(ptx)
             if not history:
-                require_same_distribution(stats["val/ratio_gap"], tolerance=0.1 if actors.machine.bf16 else 0.01)
+                seen.require_same_distribution(stats["val/ratio_gap"], tolerance=0.1 if actors.machine.bf16 else 0.01)
             stats["policy/grad_norm"], stats["val/grad_norm"] = (part.step(multiplier) for part in optimizers)
             history.append(stats)
         if config.target_kl and history[-1]["policy/approxkl_avg"] > config.target_kl:
@@ -265,17 +246,14 @@ def backward(
     actors: Actors, experience: Experience, targets: Targets, chosen: list[int], config: Config
 ) -> dict[str, float]:
     """Gradients of policy and critic on the chosen rows: the mean over their tokens, however many passes it takes."""
-    rollout, device = experience.rollout, actors.machine.device
+    rollout, device, stats = experience.rollout, actors.machine.device, dict[str, float]()
     rows, total = rollout.rows(chosen), int(rollout.mask[chosen].sum())
-    stats: dict[str, float] = {}
     for part in batches.microbatches([len(ids) for ids, _ in rows], config.max_tokens_per_pass):
         batch = batches.collate([rows[i] for i in part]).to(device)
         places = torch.tensor([chosen[i] for i in part])
         mask = rollout.mask[places]
-        old_logps, old_values, advantages, returns = (
-            values[places][mask].to(device)
-            for values in (rollout.logps, experience.values, targets.advantages, targets.returns)
-        )
+        known = (rollout.logps, experience.values, targets.advantages, targets.returns)
+        old_logps, old_values, advantages, returns = (values[places][mask].to(device) for values in known)
         every = torch.ones_like(old_logps, dtype=torch.bool)
         with actors.machine.autocast():
             logps, entropies = passes.trained_logprobs(actors.policy, batch, config.temperature, entropy=True)
@@ -286,7 +264,7 @@ def backward(
         share = logps.numel() / total
         loss = policy_loss - config.entropy_coef * entropy + config.vf_coef * critic_loss
         (share * loss).backward()
-        seen = {
+        watched = {
             "loss/policy_avg": policy_loss.detach(),
             "loss/value_avg": critic_loss.detach(),
             "policy/entropy_avg": entropy.detach(),
@@ -296,7 +274,7 @@ def backward(
             "val/ratio": policy_stats["ratio"],
             "val/ratio_gap": (logps.detach() - old_logps).abs().mean(),
         }
-        stats = {key: stats.get(key, 0.0) + share * float(value) for key, value in seen.items()}
+        stats = {key: stats.get(key, 0.0) + share * float(value) for key, value in watched.items()}
     return stats
 
 
@@ -312,7 +290,7 @@ def tell_plan(run: Run, config: Config, actors: Actors, prompts: int) -> None:
     epochs = config.max_steps * config.prompts_per_step / prompts
     run.log.say(f"policy {plan.parameters(actors.policy)}; critic {plan.parameters(actors.critic)}")
     run.log.say(
-        f"{config.prompts_per_step} prompts x {config.num_generations} samples = {config.samples} a step; "
+        f"{config.prompts_per_step} prompts x {config.num_generations} samples a step; "
         f"{config.num_ppo_epochs} epochs x {config.num_mini_batches} minibatches; "
-        f"{config.max_steps} steps = {epochs:.2f} epochs of {prompts} prompts; {actors.machine.describe()}"
+        f"{config.max_steps} steps = {epochs:.2f} epochs of prompts; {actors.machine.describe()}"
     )

@@ -19,7 +19,7 @@ from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.presets import preset
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts, passes, plan, runtime
-from amenable.train.feed import pieces_of, whole
+from amenable.train.feed import measured_text, pieces_of, whole
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
 from amenable.train.step import backward_next_token
@@ -112,15 +112,8 @@ def read(config: Config, tokenizer: Tokenizer) -> tuple[list[list[int]], list[pa
         held_out = sources.read_texts(config.validation).rows
     else:
         texts, held_out = sources.split_holdout(texts, config.held_out, config.seed)
-    kept: list[list[int]] = []
-    tokens = byte_count = 0
-    for text in held_out:
-        pieces = pieces_of([text], tokenizer, config.context)
-        if kept and tokens + sum(map(len, pieces)) > config.eval_tokens:
-            break
-        kept += pieces
-        tokens, byte_count = tokens + sum(map(len, pieces)), byte_count + len(text.text.encode())
-    return pieces_of(texts, tokenizer, config.context), [whole(ids) for ids in kept], byte_count
+    rows, byte_count = measured_text(held_out, tokenizer, config.context, config.eval_tokens)
+    return pieces_of(texts, tokenizer, config.context), rows, byte_count
 
 
 def epoch_plan(config: Config, lengths: list[int]) -> list[list[int]]:

@@ -2,9 +2,10 @@
 
     L = -1/C(K,2)  sum over pairs  log sigma(r(x, y_better) - r(x, y_worse))
 
-All pairs of a prompt are one element of the batch: each answer is computed once, ties count for nothing. The body is the
-SFT model (or any model with the same tokenizer) without its unembedding; a scalar head reads the last token. Afterwards the bias is set so that demonstrations score zero on average. Ouyang et al. (2022, eq. 1, appendix C.2);
-Stiennon et al. (2020).
+All pairs of a prompt are one element of the batch: each answer is computed once, ties count for nothing. The body is
+the SFT model (or any model with the same tokenizer) without its unembedding; a scalar head reads the last token. Then
+the bias is set so that demonstrations score zero on average. Ouyang et al. (2022, eq. 1, appendix C.2); Stiennon et al.
+(2020).
 
 Reads rankings (pairs are rankings of two); writes a sequence-classification model directory.
 """

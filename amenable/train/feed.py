@@ -44,6 +44,19 @@ def whole(ids: list[int]) -> Row:
     return ids, [False] + [True] * (len(ids) - 1)
 
 
+def measured_text(texts: list[Text], tokenizer: Tokenizer, context: int, tokens: int) -> tuple[list[Row], int]:
+    """Whole documents of at most `tokens` tokens together (one at the least), as rows, and how many bytes they are."""
+    rows: list[Row] = []
+    drawn = byte_count = 0
+    for text in texts:
+        pieces = pieces_of([text], tokenizer, context)
+        if rows and drawn + sum(map(len, pieces)) > tokens:
+            break
+        rows += [whole(piece) for piece in pieces]
+        drawn, byte_count = drawn + sum(map(len, pieces)), byte_count + len(text.text.encode())
+    return rows, byte_count
+
+
 def raw_rows(pieces: list[list[int]], tokens: int, seed: int, step: int, update: int) -> list[Row]:
     """At least `tokens` tokens of raw text, drawn by seed, step and update."""
     rows: list[Row] = []

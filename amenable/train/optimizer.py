@@ -75,7 +75,7 @@ class Optimizer:
             self.peaks.append(config.muon_learning_rate)
 
     def step(self, multiplier: float = 1.0) -> float:
-        """Clip, step at `multiplier` times the peak learning rates, clear. Returns the norm of the gradient as it was."""
+        """Clip, step at `multiplier` times the peak learning rates, clear. Returns the gradient norm as it was."""
         limit = self.max_grad_norm or float("inf")
         norm = float(nn.utils.clip_grad_norm_(self.parameters, limit))
         for part, peak in zip(self.parts, self.peaks):

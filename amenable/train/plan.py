@@ -71,3 +71,9 @@ def epochs_of(epochs: float, rows: int, per_step: int) -> int:
     if rows < 1:
         raise InputError("no rows to train on")
     return max(1, math.ceil(epochs * rows / per_step))
+
+
+def refuse(wrong: object, what: str, how: str) -> None:
+    """InputError where `wrong` is true."""
+    if wrong:
+        raise InputError(what, how=how)

@@ -18,7 +18,7 @@ def backward_next_token(
 ) -> torch.Tensor:
     """Add the gradient of weight * (mean next-token loss over the rows' trained tokens). Returns that mean.
 
-    A pass holds at most `max_tokens` tokens; each counts by its share of the trained tokens, so that the result does not
+    A pass holds at most `max_tokens` tokens and counts by its share of the trained tokens, so that the result does not
     depend on how the rows are divided.
     """
     total = sum(sum(trained) for _, trained in rows)

@@ -43,7 +43,7 @@ def test_sets_are_found_and_a_missing_one_is_named(folder: Path, tmp_path: Path)
     assert files.text == (folder / "books/train.jsonl",)
     assert files.test_comparisons == folder / "hh_rlhf/test.jsonl"
     (folder / "dolly" / "train.jsonl").unlink()
-    with pytest.raises(InputError, match="lacks dolly/train.jsonl"):
+    with pytest.raises(InputError, match=r"lacks dolly/train\.jsonl"):
         real.find(folder)
     with pytest.raises(InputError, match="no such folder"):
         real.find(tmp_path / "none")

@@ -90,10 +90,10 @@ def test_bits_per_byte_are_of_the_raw_text(done: Path, config: evaluate.Config, 
         assert config.text is not None
         texts, tokens, chosen = sources.read_texts(config.text).rows, 0, []
         for text in texts:
-            chosen.append(text)
             tokens += sum(map(len, pieces_of([text], words, 64)))
-            if tokens >= 500:
+            if tokens > 500:
                 break
+            chosen.append(text)
         rows = [whole(piece) for piece in pieces_of(chosen, words, 64)]
         expected = passes.bits_per_byte(decoder, rows, sum(len(t.text.encode()) for t in chosen), machine, 1000)
         assert results(done)["models"][name]["bpb"] == pytest.approx(expected, rel=1e-4)
@@ -140,9 +140,9 @@ def test_a_world_judges_by_the_truth(
             parts = [small_world.gold(row["id"], a["text"], a["ended"]) for row, a in zip(rows, answers)]
             golds = [part.gold for part in parts]
             assert [a["gold"] for a in answers] == golds
-            assert figures["gold"] == pytest.approx(sum(golds) / 8)
+            assert figures["gold"] == pytest.approx(sum(golds) / len(golds))
             assert figures["gold_low"] < figures["gold"] < figures["gold_high"]
-            assert figures["rude"] == sum(part.rude for part in parts) / 8
+            assert figures["rude"] == sum(part.rude for part in parts) / len(parts)
             applies = [part.truthful for part in parts if part.truthful is not None]
             assert figures["truthful"] == (sum(applies) / len(applies) if applies else None)
             assert sum(
@@ -151,6 +151,7 @@ def test_a_world_judges_by_the_truth(
             assert figures["reward"] is figures["kl"] is figures["bpb"] is None
     table = results(out)["preference"]
     assert {row["judges"] for row in table} == {"heldout", "training"} and len(table) == 4
+    assert 4 <= len(rows) < 8  # the longest leave a small context no room to answer
 
 
 def test_both_orders_are_shown_and_ties_are_half(config: evaluate.Config, small_world: ClosedWorld) -> None:

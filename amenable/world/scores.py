@@ -1,0 +1,35 @@
+"""What many judged answers come to: mean gold with its interval, and how often each part holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from amenable.functional.statistics import mean_interval
+from amenable.world.gold import Parts
+
+RATES = {
+    "truthful": "truthful",
+    "hallucination": "hallucinated",
+    "over_refusal": "over_refused",
+    "rude": "rude",
+    "harmful": "harmful",
+    "follows": "follows",
+}
+"""names of the rates, and the parts of gold that they count"""
+
+
+def gold_figures(parts: Sequence[Parts], kinds: Sequence[str]) -> dict[str, Any]:
+    """Mean gold and its 95 % interval, each rate where it applies (None where it never does), mean gold by kind."""
+    mean, low, high = mean_interval(torch.tensor([part.gold for part in parts]))
+    figures: dict[str, Any] = {"gold": mean, "gold_low": low, "gold_high": high}
+    for name, attribute in RATES.items():
+        applies = [float(value) for part in parts if (value := getattr(part, attribute)) is not None]
+        figures[name] = sum(applies) / len(applies) if applies else None
+    by_kind: dict[str, list[float]] = {}
+    for part, kind in zip(parts, kinds, strict=True):
+        by_kind.setdefault(kind, []).append(part.gold)
+    figures["gold_by_kind"] = {kind: sum(golds) / len(golds) for kind, golds in sorted(by_kind.items())}
+    return figures
