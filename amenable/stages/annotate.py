@@ -93,14 +93,17 @@ def run(config: Config) -> Path:
     with Store(run.out / "labels.db") as store:
         for ranking in (ranking for rankings in files.values() for ranking in rankings):
             store.add_ranking(ranking, shown_order=range(len(ranking.completions)), seconds=0.0, time=0.0)
-    for name, rankings in files.items():
+    told = {name: [ranking for ranking in rankings if len(set(ranking.ranks)) > 1] for name, rankings in files.items()}
+    for name, rankings in told.items():
         write_text(run.out / f"{name}.jsonl", "".join(line(ranking) for ranking in rankings))
-        run.log.say(f"{name}: {len(rankings)} rankings of {sum(len(r.completions) for r in rankings)} answers")
-    return run.finish(**{name: len(rankings) for name, rankings in files.items()}, agreement=facts)
+        tied = f"; {len(files[name]) - len(rankings)} more, all tied, are only in labels.db"
+        answers = sum(len(ranking.completions) for ranking in rankings)
+        run.log.say(f"{name}: {len(rankings)} rankings of {answers} answers{tied}")
+    return run.finish(**{name: len(rankings) for name, rankings in told.items()}, agreement=facts)
 
 
 def read(path: Path) -> list[Sampled]:
-    """Prompts that have at least two different answers; the same answer twice counts once."""
+    """Prompts that have at least two different answers that are not empty; the same answer twice counts once."""
     if not path.is_file():
         raise InputError("no such file", path, "make it with 'amenable sample'")
     rows: list[Sampled] = []
@@ -109,7 +112,8 @@ def read(path: Path) -> list[Sampled]:
             row = json.loads(text)
             prompt = tuple(Message(message["role"], message["content"]) for message in row["prompt"])
             ended = row.get("ended") or [True] * len(row["completions"])
-            answers = list(dict.fromkeys(zip(row["completions"], ended, strict=True)))
+            pairs = zip(row["completions"], ended, strict=True)
+            answers = list(dict.fromkeys(pair for pair in pairs if pair[0].strip()))
             identity, kind = str(row.get("id", number)), row.get("kind", "")
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(

@@ -24,7 +24,7 @@ from amenable.functional.losses import dpo_loss
 from amenable.models.decoder import Decoder
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts, passes, plan, runtime
-from amenable.train.feed import ranking_rows
+from amenable.train.feed import ranking_rows, usable
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
 
@@ -119,9 +119,9 @@ def run(config: Config) -> Path:
 
 def read(config: Config, tokenizer: Tokenizer, context: int) -> tuple[list[Pair], list[Pair]]:
     """Pairs to train on and held-out ones, no prompt in both."""
-    training = sources.read_rankings(config.data).rows
+    training = usable(sources.read_rankings(config.data))
     if config.validation is not None:
-        validation = sources.read_rankings(config.validation).rows
+        validation = usable(sources.read_rankings(config.validation))
     else:
         training, validation = sources.split_holdout(training, config.held_out, config.seed)
     pairs = [pair for ranking in training for pair in pairs_from(ranking, tokenizer, context, config)]

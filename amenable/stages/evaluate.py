@@ -27,7 +27,7 @@ from amenable.models.decoder import Decoder
 from amenable.text.chat import PLAIN_STOP, render_completion, render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts, passes, plan, runtime
-from amenable.train.feed import fitting_prompts, measured_text
+from amenable.train.feed import fitting_prompts, measured_text, usable
 from amenable.train.run import Run, write_text
 from amenable.world.closed import ClosedWorld
 from amenable.world.scores import gold_figures
@@ -50,7 +50,7 @@ class Config:
     text: Path | None = Path("runs/world/text/validation.jsonl")
     """raw text for bits per byte"""
     reference: str = "sft"
-    """KL is measured to this one of the models"""
+    """KL is measured to this one of the models; none measures none"""
     out: Path = Path("runs/evaluate")
     limit: int = 0
     """take only so many prompts; 0 takes all"""
@@ -74,6 +74,9 @@ class Config:
                 raise InputError(
                     f"'{entry}' is no model", how="write name=folder, as in --models sft=runs/sft ppo=runs/ppo"
                 )
+
+        if self.reference not in (*self.folders, "none"):
+            raise InputError(f"the reference '{self.reference}' is none of the models", how="name one of them, or none")
 
     @property
     def folders(self) -> dict[str, Path]:
@@ -128,7 +131,7 @@ def run(config: Config) -> Path:
 
 def read(config: Config, run: Run) -> list[Prompt]:
     """The prompts that leave every model room to answer; how many don't is said."""
-    kept = prompts = sources.read_prompts(config.data).rows
+    kept = prompts = usable(sources.read_prompts(config.data))
     for folder in config.folders.values():
         room = hub.read_config(folder).context - config.max_new_tokens
         fitting = {prompt.id for prompt in fitting_prompts(config.data, Tokenizer.load(folder), room)[0]}
@@ -156,7 +159,7 @@ def examine(
         }
     bpb = None
     if config.text is not None:
-        texts = sources.read_texts(config.text).rows
+        texts = usable(sources.read_texts(config.text))
         rows, byte_count = measured_text(texts, tokenizer, decoder.config.context, config.text_tokens)
         bpb = passes.bits_per_byte(decoder, rows, byte_count, machine, config.max_tokens_per_pass)
     return {**figures["sampled"], "bpb": bpb, "greedy": {**figures["greedy"], "bpb": bpb}}, answers

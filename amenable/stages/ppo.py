@@ -32,7 +32,7 @@ from amenable.train import artifacts, passes, plan, runtime
 from amenable.train.actors import Actors, load_actors
 from amenable.train.best import Best
 from amenable.train.checkpoint import Stateful
-from amenable.train.feed import fitting_prompts, pieces_of, prompts_of_step, raw_rows
+from amenable.train.feed import fitting_prompts, pieces_of, prompts_of_step, raw_rows, usable
 from amenable.train.kl_coefficient import KLCoefficient
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
@@ -170,7 +170,7 @@ def read(config: Config, actors: Actors) -> tuple[list[list[int]], list[list[int
     room = context - config.max_new_tokens
     _, prompts = fitting_prompts(config.data, actors.tokenizer, room)
     held_out = fitting_prompts(config.validation, actors.tokenizer, room)[1] if config.validation else []
-    texts = sources.read_texts(config.ptx_data).rows if config.ptx_data and config.ptx_coef else []
+    texts = usable(sources.read_texts(config.ptx_data)) if config.ptx_data and config.ptx_coef else []
     return prompts, held_out, pieces_of(texts, actors.tokenizer, context)
 
 

@@ -19,7 +19,7 @@ from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.presets import preset
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts, passes, plan, runtime
-from amenable.train.feed import measured_text, pieces_of, whole
+from amenable.train.feed import measured_text, pieces_of, usable, whole
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
 from amenable.train.step import backward_next_token
@@ -107,9 +107,9 @@ def run(config: Config) -> Path:
 
 def read(config: Config, tokenizer: Tokenizer) -> tuple[list[list[int]], list[passes.Row], int]:
     """Pieces to train on, held-out rows, and how many bytes of text the held-out rows are."""
-    texts = sources.read_texts(config.data).rows
+    texts = usable(sources.read_texts(config.data))
     if config.validation is not None:
-        held_out = sources.read_texts(config.validation).rows
+        held_out = usable(sources.read_texts(config.validation))
     else:
         texts, held_out = sources.split_holdout(texts, config.held_out, config.seed)
     rows, byte_count = measured_text(held_out, tokenizer, config.context, config.eval_tokens)

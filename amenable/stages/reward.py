@@ -27,7 +27,7 @@ from amenable.models.heads import ScalarModel
 from amenable.text.chat import render
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts, passes, plan, runtime
-from amenable.train.feed import ranking_rows
+from amenable.train.feed import ranking_rows, usable
 from amenable.train.optimizer import Optimizer, OptimizerConfig, freeze
 from amenable.train.run import Run
 
@@ -115,14 +115,14 @@ def run(config: Config) -> Path:
 
 def read(config: Config, tokenizer: Tokenizer, context: int) -> tuple[list[Item], dict[str, list[Item]]]:
     """Items to train on, and named sets to measure on."""
-    training = sources.read_rankings(config.data).rows
+    training = usable(sources.read_rankings(config.data))
     if config.validation is not None:
-        validation = sources.read_rankings(config.validation).rows
+        validation = usable(sources.read_rankings(config.validation))
     else:
         training, validation = sources.split_holdout(training, config.held_out, config.seed)
     sets = {"validation": validation}
     if config.heldout is not None:
-        sets["heldout"] = sources.read_rankings(config.heldout).rows
+        sets["heldout"] = usable(sources.read_rankings(config.heldout))
     items = [item for ranking in training if (item := item_of(ranking, tokenizer, context)) is not None]
     if not items:
         raise InputError(f"no ranking fits the context of {context} tokens", config.data)
@@ -144,7 +144,7 @@ def demonstration_rows(config: Config, tokenizer: Tokenizer, context: int) -> li
     """Whole demonstrations, each to be scored at its last token."""
     if config.demonstrations is None:
         return []
-    rendered = [render(tokenizer, row.messages) for row in sources.read_demonstrations(config.demonstrations).rows]
+    rendered = [render(tokenizer, row.messages) for row in usable(sources.read_demonstrations(config.demonstrations))]
     return [(row.ids, row.trained) for row in rendered if len(row.ids) <= context]
 
 

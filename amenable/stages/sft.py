@@ -25,6 +25,7 @@ from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts, passes, plan, runtime
 from amenable.train.best import Best
 from amenable.train.checkpoint import Stateful
+from amenable.train.feed import usable
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
 from amenable.train.step import backward_next_token
@@ -119,9 +120,9 @@ def run(config: Config) -> Path:
 
 def read(config: Config) -> tuple[list[Demonstration], list[Demonstration]]:
     """Demonstrations to train on, and held-out ones."""
-    training = sources.read_demonstrations(config.data).rows
+    training = usable(sources.read_demonstrations(config.data))
     if config.validation is not None:
-        return training, sources.read_demonstrations(config.validation).rows
+        return training, usable(sources.read_demonstrations(config.validation))
     return sources.split_holdout(training, config.held_out, config.seed)
 
 

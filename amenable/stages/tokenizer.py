@@ -15,6 +15,7 @@ from pathlib import Path
 from amenable.data import sources
 from amenable.errors import InputError
 from amenable.text.tokenizer import Tokenizer
+from amenable.train.feed import usable
 from amenable.train.run import Run
 
 
@@ -52,9 +53,9 @@ def run(config: Config) -> Path:
 
 def read(config: Config) -> Iterator[str]:
     """Every text to learn from."""
-    for text in sources.read_texts(config.data).rows:
+    for text in usable(sources.read_texts(config.data)):
         yield text.text
     if config.demonstrations is not None:
-        for demonstration in sources.read_demonstrations(config.demonstrations).rows:
+        for demonstration in usable(sources.read_demonstrations(config.demonstrations)):
             for message in demonstration.messages:
                 yield message.content

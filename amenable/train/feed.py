@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import TypeVar
 
 from amenable.data import sources
 from amenable.data.batches import chunk_documents, shuffled
@@ -13,12 +15,21 @@ from amenable.text.tokenizer import Tokenizer
 from amenable.train.passes import Row
 from amenable.train.runtime import number
 
+T = TypeVar("T")
+
+
+def usable(loaded: sources.Loaded[T]) -> list[T]:
+    """The rows that can be used; how many were rejected, and why the first was, is said on stderr."""
+    if loaded.rejected:
+        print(f"data  {loaded.report()}", file=sys.stderr)
+    return loaded.rows
+
 
 def fitting_prompts(
     path: Path, tokenizer: Tokenizer, room: int, limit: int = 0
 ) -> tuple[list[Prompt], list[list[int]]]:
     """Prompts of at most `room` tokens, with their ids; an error where none fits."""
-    prompts = sources.read_prompts(path, limit=limit or None).rows
+    prompts = usable(sources.read_prompts(path, limit=limit or None))
     ids = [render_prompt(tokenizer, prompt.messages) for prompt in prompts]
     kept = [i for i, prompt in enumerate(ids) if len(prompt) <= room]
     if not kept:

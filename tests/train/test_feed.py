@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from amenable.data import sources
 from amenable.data.types import Message, Ranking, Text
 from amenable.errors import InputError
 from amenable.text.chat import render_completion, render_prompt
@@ -121,3 +122,14 @@ def test_an_answer_longer_than_the_context_is_left_out(words: Tokenizer) -> None
     longest = len(render_completion(words, "a rose and a brick"))
     assert feed.ranking_rows(ranking("a rose", "a rose and a brick"), words, longest + 1) is None
     assert feed.ranking_rows(ranking("a rose", "a rose and a brick"), words, longest + 2) is not None
+
+
+def test_rejected_rows_are_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = tmp_path / "texts.jsonl"
+    file.write_text('{"text": "good"}\n{"txt": "bad"}\n')
+    assert [text.text for text in feed.usable(sources.read_texts(file))] == ["good"]
+    told = capsys.readouterr().err
+    assert "1 rejected" in told and f"{file}" in told and "2" in told
+    file.write_text('{"text": "good"}\n')
+    feed.usable(sources.read_texts(file))
+    assert capsys.readouterr().err == ""
