@@ -6,9 +6,12 @@ There is no table of commands: the file system is the table. Heavy imports happe
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import importlib
+import io
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -101,14 +104,32 @@ def parse(config_class: type, arguments: list[str], program: str, description: s
 
     arguments, file = take_config_file(arguments)
     default = config_class() if file is None else from_yaml(config_class, file)
-    return tyro.cli(
-        config_class,
-        args=arguments,
-        default=default,
-        prog=program,
-        description=description,
-        config=(tyro.conf.AvoidSubcommands,),
-    )
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            return tyro.cli(
+                config_class,
+                args=arguments,
+                default=default,
+                prog=program,
+                description=description,
+                config=(tyro.conf.AvoidSubcommands,),
+            )
+    except SystemExit as end:
+        if end.code != 2:
+            raise
+        raise plainly(told.getvalue(), program) from None
+
+
+def plainly(told: str, program: str) -> InputError:
+    """What the parser of options says in a frame, as one line."""
+    lines = [line.strip("│|+╭╮╰╯ ") for line in told.splitlines()[1:]]
+    lines = [line for line in lines if line.strip("─-") and not line.startswith("For full helptext")]
+    what, _, meant = " ".join(lines).removeprefix("Error parsing Config: ").partition(" Perhaps you meant:")
+    what = what.partition(" Argument helptext:")[0]
+    near = re.search(r"--[\w.-]+", meant)
+    how = f"did you mean {near[0]}?" if near else None if ";" in what else f"see '{program} --help'"
+    return InputError(what, how=how)
 
 
 def take_config_file(arguments: list[str]) -> tuple[list[str], Path | None]:

@@ -94,11 +94,26 @@ def test_a_missing_file_and_a_missing_value(tmp_path: Path) -> None:
         cli.parse(Config, ["--config"], "amenable x", "")
 
 
-def test_a_wrong_option_ends_with_2(capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit) as caught:
-        cli.parse(Config, ["--stepz", "3"], "amenable x", "")
-    assert caught.value.code == 2
-    assert "--steps" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--step", "3"], "Unrecognized options: --step, 3; did you mean --steps?"),
+        (["--steps", "many"], "many"),
+        (["--kind", "c"], "invalid choice 'c'"),
+        (["--steps"], "Missing value for argument '--steps'"),
+    ],
+)
+def test_a_wrong_option_is_told_in_one_line(arguments: list[str], line: str) -> None:
+    with pytest.raises(InputError) as caught:
+        cli.parse(Config, arguments, "amenable x", "")
+    assert line in str(caught.value) and "\n" not in str(caught.value) and "│" not in str(caught.value)
+
+
+def test_what_a_configuration_refuses_is_told_in_its_own_words(capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["ppo", "--num-mini-batches", "7"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("amenable: num_mini_batches 7 does not divide the 128 samples of a step;")
+    assert len(told.splitlines()) == 1
 
 
 def test_version(capsys: pytest.CaptureFixture) -> None:
