@@ -32,6 +32,7 @@ from amenable.train.step import backward_next_token
 
 SHARES = {"pretrain": 0.50, "sft": 0.10, "reward": 0.10, "ppo": 0.14, "dpo": 0.10}
 """of the time, by stage; what is left is for reading, evaluation and the report"""
+SFT_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -139,9 +140,11 @@ def steps_for(config: Config, speed: float, files: Files) -> dict[str, int]:
     demonstrations = len(sources.read_demonstrations(files.demonstrations).rows)
     comparisons = len(sources.read_rankings(files.comparisons).rows)
     conversation, pair = 180, 2 * 180  # tokens, about, once cut to the context
+    epochs = max(1, min(4, int(seconds["sft"] * speed / (demonstrations * conversation))))
     return {
         "pretrain": max(20, int(seconds["pretrain"] * speed / 4096)),
-        "sft_epochs": max(1, min(4, int(seconds["sft"] * speed / (demonstrations * conversation)))),
+        "sft_epochs": epochs,
+        "sft_warmup": min(10, demonstrations * epochs // (5 * SFT_BATCH)),
         "reward": max(32, min(comparisons, int(seconds["reward"] * speed / pair))),
         "ppo": max(3, int(seconds["ppo"] * speed / (64 * 220 * 5))),  # sampling, three frozen passes, two trained ones
         "dpo": max(32, min(comparisons, int(seconds["dpo"] * speed / (pair * 1.5)))),
@@ -190,8 +193,9 @@ def plan(config: Config, files: Files, text: Path, steps: dict[str, int]) -> lis
                     data=files.demonstrations,
                     validation=files.validation_demonstrations,
                     epochs=steps["sft_epochs"],
-                    batch_size=16,
+                    batch_size=SFT_BATCH,
                     optimizer=OptimizerConfig(learning_rate=3e-4),
+                    warmup_steps=steps["sft_warmup"],
                     out=at["sft"],
                     seed=seed,
                 ),
@@ -207,7 +211,7 @@ def plan(config: Config, files: Files, text: Path, steps: dict[str, int]) -> lis
                     demonstrations=files.demonstrations,
                     prompts_per_step=16,
                     optimizer=OptimizerConfig(learning_rate=2e-4),
-                    warmup_steps=1,
+                    warmup_steps=min(1, steps["reward"] // 64),
                     out=at["reward"],
                     seed=seed,
                 ),
@@ -222,7 +226,7 @@ def plan(config: Config, files: Files, text: Path, steps: dict[str, int]) -> lis
                     data=files.comparisons,
                     max_steps=steps["ppo"],
                     prompts_per_step=64,
-                    max_new_tokens=64,
+                    max_new_tokens=config.context // 4,
                     optimizer=OptimizerConfig(learning_rate=1e-4, eps=1e-5),
                     critic_learning_rate=2e-4,
                     kl_target=3.0,
@@ -237,7 +241,7 @@ def plan(config: Config, files: Files, text: Path, steps: dict[str, int]) -> lis
                     model=at["sft"],
                     data=pairs,
                     optimizer=OptimizerConfig(learning_rate=5e-5),
-                    warmup_steps=1,
+                    warmup_steps=min(1, steps["dpo"] // 64),
                     out=at["dpo"],
                     seed=seed,
                 ),
@@ -253,7 +257,7 @@ def plan(config: Config, files: Files, text: Path, steps: dict[str, int]) -> lis
                     reward_model=at["reward"],
                     text=files.held_out_text,
                     limit=100,
-                    max_new_tokens=64,
+                    max_new_tokens=config.context // 4,
                     out=root / "evaluate",
                     seed=seed,
                 ),

@@ -27,6 +27,7 @@ COLUMNS: tuple[tuple[str, str, Callable[[float | None], str]], ...] = (
     ("harmful", "harmful", words.percent),
     ("follows", "follows", words.percent),
     ("length", "length", lambda value: words.plain(value, 1)),
+    ("bpb", "bits/byte", lambda value: words.plain(value, 3)),
     ("kl", "KL", words.plain),
     ("reward", "reward", words.plain),
 )
@@ -57,24 +58,30 @@ def tell(figures: Figures, page: Path, console: Console) -> None:
         console = Console(file=console.file, width=110)
     if figures["models"]:
         console.print(main_table(figures))
-    for line in (preference_lines(figures), missing_line(figures)):
+    for line in (preference_lines(figures), *words.reward_model(figures), missing_line(figures)):
         if line:
             console.print(line, highlight=False, markup=False)
     console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
 
 
 def main_table(figures: Figures) -> Table:
-    """Models x measures, sampled and greedy."""
+    """Models x measures, sampled and greedy; what was measured of no model has no column."""
+    rows = {
+        decoding: {name: one if decoding == "sampled" else one["greedy"] for name, one in figures["models"].items()}
+        for decoding in words.DECODINGS
+    }
+    every = [found for models in rows.values() for found in models.values()]
+    columns = [column for column in COLUMNS if any(found[column[0]] is not None for found in every)]
+    golden = any(found["gold"] is not None for found in every)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
-    for name in ("gold", *(heading for _, heading, _ in COLUMNS)):
-        table.add_column(name, justify="right", no_wrap=True)
-    for decoding in words.DECODINGS:
+    for heading in (["gold"] if golden else []) + [heading for _, heading, _ in columns]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for decoding, models in rows.items():
         table.add_row(f"[dim]{decoding}[/dim]")
-        for name, one in figures["models"].items():
-            found = one if decoding == "sampled" else one["greedy"]
-            cells = [written(found[key]) for key, _, written in COLUMNS]
-            table.add_row(words.name_of(name), gold_text(found), *cells, end_section=False)
+        for name, found in models.items():
+            cells = [gold_text(found)] if golden else []
+            table.add_row(words.name_of(name), *cells, *[written(found[key]) for key, _, written in columns])
     return table
 
 

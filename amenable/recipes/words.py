@@ -103,8 +103,20 @@ def preference(figures: Figures) -> list[str]:
         for name, row in shown.items()
     )
     verb = "prefers" if judges == "reward" else "prefer"
-    told = [f"{JUDGES[judges]} {verb} {after}’s answers to {before}’s {shares}.", verdict(shown)]
+    told = [f"{JUDGES[judges]} {verb} {after}’s answers to {before}’s {shares}."]
+    told.append(verdict(shown) if judges != "reward" else own_judge(figures, after))
     return [sentence for sentence in told if sentence]
+
+
+def own_judge(figures: Figures, after: str) -> str:
+    """What a preference is worth when its judge is the model that was trained on."""
+    low = figures["reward_model"].get("accuracy_heldout_annotators_low")
+    said = (
+        f"{after} was trained to please this very judge, so this shows that it learned to, not that people would agree"
+    )
+    if low is not None and low <= 0.5:
+        said += "; on people’s comparisons the judge itself is no better than chance"
+    return said + "."
 
 
 def verdict(rows: dict[str, Figures]) -> str:
@@ -180,5 +192,7 @@ def reward_model(figures: Figures) -> list[str]:
         return []
     beside = [f"they agree among themselves in {percent(agreement)}"] if agreement is not None else []
     beside += [f"always preferring the longer answer would reach {percent(longer)}"] if longer is not None else []
+    low, high = found.get("accuracy_heldout_annotators_low"), found.get("accuracy_heldout_annotators_high")
+    within = "" if low is None or high is None else f" ({span(low, high)})"
     whom = "annotators it never met" if agreement is not None else "those who made the held-out comparisons"
-    return [f"The reward model sides with {whom} in {'; '.join([percent(accuracy) + ' of pairs', *beside])}."]
+    return [f"The reward model sides with {whom} in {'; '.join([f'{percent(accuracy)}{within} of pairs', *beside])}."]

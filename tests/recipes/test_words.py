@@ -47,7 +47,9 @@ def test_the_summary_tells_the_figures(demo_run: Path) -> None:
     assert "rises from −0.50 to 0.57 sampled and from 0.70 to 1.18 greedy" in text
     assert "nothing is known from 72% to 36%; rude answers from 12% to 0%" in text
     assert "0.300 bits per byte before, 0.420 after" in text
-    assert "never met in 70% of pairs; they agree among themselves in 73%; always preferring the longer" in text
+    assert (
+        "never met in 70% (68–73%) of pairs; they agree among themselves in 73%; always preferring the longer" in text
+    )
 
 
 def test_a_summary_without_figures_invents_none(demo_run: Path) -> None:
@@ -73,3 +75,10 @@ def test_the_verdict_follows_the_intervals() -> None:
 
 def test_gold_that_falls_is_said_to_fall() -> None:
     assert (words.moved(0.5, 0.4), words.moved(0.4, 0.5), words.moved(0.501, 0.502)) == ("falls", "rises", "stays")
+
+
+def test_a_judge_that_was_trained_on_is_no_evidence() -> None:
+    chance = words.own_judge({"reward_model": {"accuracy_heldout_annotators_low": 0.47}}, "PPO")
+    assert "not that people would agree" in chance and "no better than chance" in chance
+    better = words.own_judge({"reward_model": {"accuracy_heldout_annotators_low": 0.6}}, "PPO")
+    assert "not that people would agree" in better and "chance" not in better
