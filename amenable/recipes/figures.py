@@ -79,8 +79,8 @@ def reward_model(reward: Stage | None, annotate: Stage | None) -> Figures:
     asked = annotate.finished if annotate is not None else None
     pairs = {name: number(judged, f"{name}.pairs") for name in ("validation", "heldout")}
     known = [count for count in pairs.values() if count is not None]
-    agreement = {name: number(asked, f"agreement.{name}") for name in ("train", "heldout")}
-    figures: Figures = {"agreement": agreement, "pairs": sum(known) if known else None}
+    figures: Figures = {"agreement": number(asked, "agreement.all"), "pairs": sum(known) if known else None}
+    figures |= {f"agreement_{name}": number(asked, f"agreement.{name}") for name in ("train", "heldout")}
     for name, part in (("train_annotators", "validation"), ("heldout_annotators", "heldout")):
         figures[f"accuracy_{name}"] = number(judged, f"{part}.accuracy")
         figures[f"accuracy_{name}_low"] = number(judged, f"{part}.low")

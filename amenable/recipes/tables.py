@@ -133,7 +133,7 @@ def reward_bars(figures: Figures, stage: Stage | None) -> list[dict[str, Any]]:
     """Panels of bars: training annotators, held-out annotators, and each annotator."""
     found, panels = figures["reward_model"], []
     known, met = ("Annotators it learned from, other prompts", "Annotators it never met")
-    if not any(found["agreement"].values()):
+    if found["agreement_train"] is None and found["agreement_heldout"] is None:
         known, met = "Validation comparisons", "Held-out comparisons"
     for key, short, name in (("train_annotators", "train", known), ("heldout_annotators", "heldout", met)):
         if found[f"accuracy_{key}"] is None:
@@ -141,7 +141,7 @@ def reward_bars(figures: Figures, stage: Stage | None) -> list[dict[str, Any]]:
         interval = (found[f"accuracy_{key}_low"], found[f"accuracy_{key}_high"])
         bars = [
             bar("reward model", found[f"accuracy_{key}"], 0, 1, 2, interval, share=True),
-            bar("one annotator with another", found["agreement"][short], 0, 1, 1, share=True),
+            bar("one annotator with another", found[f"agreement_{short}"], 0, 1, 1, share=True),
             bar("the longer answer wins", found[f"longer_wins_{key}"], 0, 1, 0, share=True),
         ]
         panels.append({"name": name, "note": pairs_note(found[f"pairs_{key}"]), "bars": bars})

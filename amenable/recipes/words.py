@@ -186,7 +186,7 @@ def tax(figures: Figures) -> list[str]:
 def reward_model(figures: Figures) -> list[str]:
     """The reward model beside two yardsticks: the annotators' own agreement, and preferring the longer answer."""
     found = figures["reward_model"]
-    accuracy, agreement = found["accuracy_heldout_annotators"], found["agreement"]["heldout"]
+    accuracy, agreement = found["accuracy_heldout_annotators"], found["agreement_heldout"]
     longer = found["longer_wins_heldout_annotators"]
     if accuracy is None:
         return []
