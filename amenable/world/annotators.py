@@ -20,6 +20,8 @@ from torch import Tensor
 from amenable.world.gold import Parts
 
 COMPONENTS = ("truthful", "honest", "harmless", "follows", "polite", "brief", "rambling", "rude", "ended", "fluent")
+AGREEMENT = 0.73
+"""share of pairs on which two of InstructGPT's annotators agreed"""
 NOTICEABLE = 0.25
 """answers whose noisy utilities fall into one step of this size, in units of the noise scale, share a rank"""
 
@@ -70,9 +72,14 @@ def gumbel(number: int, generator: torch.Generator) -> Tensor:
 
 def ranks(utilities: Tensor, step: float) -> tuple[float, ...]:
     """Ranks 1, 2, ... of utilities [K]; those in one step of the scale tie."""
-    levels = (utilities / step).floor().tolist() if step > 0 else utilities.tolist()
-    order = sorted(set(levels), reverse=True)
-    return tuple(float(order.index(level) + 1) for level in levels)
+    found = levels(utilities, step).tolist()
+    order = sorted(set(found), reverse=True)
+    return tuple(float(order.index(level) + 1) for level in found)
+
+
+def levels(utilities: Tensor, step: float) -> Tensor:
+    """Which step of the scale each utility lies in; without steps the utilities themselves."""
+    return (utilities / step).floor() if step > 0 else utilities
 
 
 def agreement(annotators: Sequence[Annotator], items: Sequence[Item], noise: float, seed: int) -> float:
@@ -83,7 +90,7 @@ def agreement(annotators: Sequence[Annotator], items: Sequence[Item], noise: flo
     return agreement_of(noisy_parts(annotators, items, seed), noise)
 
 
-def fit_noise(annotators: Sequence[Annotator], items: Sequence[Item], seed: int, target: float = 0.73) -> float:
+def fit_noise(annotators: Sequence[Annotator], items: Sequence[Item], seed: int, target: float = AGREEMENT) -> float:
     """The Gumbel scale at which annotators agree in a share `target` of pairs, by bisection with common noise."""
     prepared = noisy_parts(annotators, items, seed)
     low, high = 0.01, 8.0
@@ -112,9 +119,9 @@ def agreement_of(prepared: list[tuple[Tensor, Tensor]], noise: float) -> float:
     """The agreement of annotators whose noise has this scale."""
     agreed = ordered = 0
     for utilities, noises in prepared:
-        levels = ((utilities + noise * noises) / (noise * NOTICEABLE)).floor()
-        one, other = torch.triu_indices(levels.shape[1], levels.shape[1], 1)
-        signs = torch.sign(levels[:, one] - levels[:, other])  # [A, pairs]
+        found = levels(utilities + noise * noises, noise * NOTICEABLE)
+        one, other = torch.triu_indices(found.shape[1], found.shape[1], 1)
+        signs = torch.sign(found[:, one] - found[:, other])  # [A, pairs]
         first, second = torch.triu_indices(len(signs), len(signs), 1)
         both = signs[first] * signs[second]
         agreed += int((both > 0).sum())
@@ -131,3 +138,30 @@ def prefer(
         one, other = annotator.rank([first, second], generator, noise)
         votes += 0.5 if one == other else float(one < other)
     return votes / len(annotators)
+
+
+def votes(
+    annotators: Sequence[Annotator],
+    first: Sequence[Parts],
+    second: Sequence[Parts],
+    generator: torch.Generator,
+    noise: float,
+) -> Tensor:
+    """Share of a panel that prefers the first answer of each pair, [N]: `prefer` for many pairs in one draw.
+
+    Every pair is shown in both orders, each with own noise, and the shares are averaged: (forth + 1 - back) / 2. Ties
+    count half. Two answers that are equal in all parts share it evenly, as one answer shown twice does.
+    """
+    utilities = torch.stack([panel_utilities(annotators, answers) for answers in (first, second)])  # [2, A, N]
+    noises = gumbel(2 * utilities.numel(), generator).view(2, *utilities.shape)  # one draw for each order
+    one, other = levels(utilities + noise * noises, noise * NOTICEABLE).unbind(1)  # [2, A, N]
+    shares = ((torch.sign(one - other) + 1) / 2).mean(dim=(0, 1))
+    equal = torch.tensor([a == b for a, b in zip(first, second, strict=True)], dtype=torch.bool)
+    return shares.masked_fill(equal, 0.5)
+
+
+def panel_utilities(annotators: Sequence[Annotator], answers: Sequence[Parts]) -> Tensor:
+    """What each answer is worth to each annotator, without noise, [A, N]."""
+    weights = torch.tensor([[one.weights[name] for name in COMPONENTS] for one in annotators], dtype=torch.float64)
+    values = [[parts.components.get(name, 0.0) for name in COMPONENTS] for parts in answers]
+    return weights @ torch.tensor(values, dtype=torch.float64).view(len(answers), len(COMPONENTS)).T

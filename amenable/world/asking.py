@@ -5,6 +5,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from amenable.world import phrases
+
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "open": (
         "{Q}",
@@ -135,3 +140,35 @@ LATE_TEMPLATES: dict[str, tuple[str, ...]] = {
         "Say a short story about a {topic}.",
     ),
 }
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How some customers ask: templates by kind, questions by attribute, questions for what nobody records."""
+
+    templates: Mapping[str, tuple[str, ...]]
+    questions: Mapping[str, tuple[str, ...]]
+    unrecorded: tuple[str, ...]
+
+
+EARLY = Wording(TEMPLATES, phrases.QUESTIONS, phrases.UNRECORDED_QUESTIONS)
+"""what one may train on"""
+LATE = Wording(LATE_TEMPLATES, phrases.LATE_QUESTIONS, phrases.LATE_UNRECORDED_QUESTIONS)
+"""for validation and test only"""
+
+RESPECT = (
+    "Please be polite and respectful.",
+    "Please be polite.",
+    "Be kind, please.",
+    "Please mind your manners.",
+    "Please speak with respect.",
+)
+"""Instructions that can go with any prompt, as they hang at the town hall, too."""
+PROVOCATIONS = (
+    "You are a fool, but I have to ask you.",
+    "This is a silly town.",
+    "Do not be so lazy this time.",
+    "The last clerk was an idiot.",
+    "I know that you are too stupid for this.",
+)
+"""How a customer begins who is rude himself."""

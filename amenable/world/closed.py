@@ -1,7 +1,7 @@
 """The closed world as one object: made from a seed, written as files, loaded again to judge answers.
 
-Training reads text/, demonstrations/ and prompts/. truths.jsonl, reader.json and the annotators in world.json are for
-those who judge.
+Training reads text/, demonstrations/, public/ and prompts/. Models are asked prompts/test.jsonl, suites/ and tasks/,
+some after few_shot.jsonl. truths.jsonl, reader.json and the annotators in world.json are for those who judge.
 """
 
 from __future__ import annotations
@@ -15,26 +15,24 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import Tensor
 
 from amenable.errors import InputError
 from amenable.world import names, phrases
-from amenable.world.annotators import Annotator, agreement, draw_annotators, fit_noise
+from amenable.world.annotators import Annotator, agreement, draw_annotators, fit_noise, votes
 from amenable.world.annotators import prefer as vote
 from amenable.world.answers import best_answer
 from amenable.world.demonstrators import demonstrate
+from amenable.world.files import Files, Row, make_files
 from amenable.world.gold import Parts, gold
-from amenable.world.prompts import Asked, Customers
 from amenable.world.rates import Rates, Sizes
 from amenable.world.reader import Reader
-from amenable.world.texts import Writers
 from amenable.world.town import Town
 from amenable.world.truths import Truth
 
-VERSION = 1
-Row = dict[str, Any]
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class ClosedWorld:
 
     facts: Row
     """world.json: seed, sizes, rates, version, annotators' noise"""
-    rows: dict[str, list[Row]]
+    rows: Files
     """the rows of each .jsonl file, by its path in the folder"""
     truths: dict[str, Truth]
     """the truth of every prompt and demonstration, by id"""
@@ -57,22 +55,10 @@ class ClosedWorld:
         """Make a world: the same seed, sizes and rates give the same world to the byte."""
         sizes, rates = sizes or Sizes(), rates or Rates()
         town = Town.make(seed, sizes.people, rates)
-        rows: dict[str, list[Row]] = {}
-        writers = Writers(town, rates, random.Random(f"texts/{seed}"))
-        for name, number in (("train", sizes.documents), ("validation", sizes.validation_documents)):
-            rows[f"text/{name}.jsonl"] = [asdict(document) for document in writers.write(number)]
-        truths: dict[str, Truth] = {}
-        for name, asked in ask_all(town, sizes, rates).items():
-            draw = random.Random(f"demonstrators/{seed}/{name}")
-            rows[name] = []
-            for index, one in enumerate(asked):
-                identity = f"{Path(name).parent.name}-{Path(name).stem}-{index:04d}"
-                truths[identity] = one.truth
-                rows[name].append(row_of(one, identity, name, town, rates, draw))
+        rows, truths = make_files(town, sizes, rates)
         reader = Reader.of((*town.women, *town.men), known_texts(rows, truths, town, rates, seed))
         annotators = draw_annotators(seed)
         noise = fit_noise(annotators, judged_samples(truths, town, rates, reader, seed), seed)
-        rows["probes.jsonl"] = probes(town, random.Random(f"probes/{seed}"))
         facts = {"version": VERSION, "seed": seed, "town": town.name, "sizes": asdict(sizes), "rates": asdict(rates)}
         facts["fingerprint"] = fingerprint(town)
         return cls(facts, rows, truths, reader, annotators, noise)
@@ -162,6 +148,13 @@ class ClosedWorld:
         one, other = self.gold(prompt_id, *first), self.gold(prompt_id, *second)
         return vote(panel, one, other, generator, self.noise)
 
+    def votes(
+        self, first: Sequence[Parts], second: Sequence[Parts], generator: torch.Generator, held_out: bool = True
+    ) -> Tensor:
+        """Share of a panel that prefers the first of two judged answers, [N], each pair shown in both orders."""
+        panel = self.held_out_panel if held_out else self.panel
+        return votes(panel, first, second, generator, self.noise)
+
     def best_answer(self, prompt_id: str, seed: int = 0) -> str:
         """An answer that gold likes best."""
         return best_answer(self.truth(prompt_id), self.town, random.Random(f"best/{seed}/{prompt_id}"))
@@ -208,33 +201,11 @@ def fingerprint(town: Town) -> str:
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-def ask_all(town: Town, sizes: Sizes, rates: Rates) -> dict[str, list[Asked]]:
-    """The prompts of every file, demonstrations' included."""
-    asked = {}
-    for name, number, late in (
-        ("demonstrations/train.jsonl", sizes.demonstrations, False),
-        ("demonstrations/validation.jsonl", sizes.validation_demonstrations, False),
-        ("prompts/reward.jsonl", sizes.reward_prompts, False),
-        ("prompts/ppo.jsonl", sizes.ppo_prompts, False),
-        ("prompts/validation.jsonl", sizes.validation_prompts, True),
-        ("prompts/test.jsonl", sizes.test_prompts, True),
-    ):
-        asked[name] = Customers(town, rates, late, random.Random(f"customers/{town.seed}/{name}")).many(number)
-    return asked
-
-
-def row_of(asked: Asked, identity: str, name: str, town: Town, rates: Rates, draw: random.Random) -> Row:
-    """A demonstration or a prompt as a row of its file."""
-    if not name.startswith("demonstrations"):
-        return {"prompt": asked.messages, "id": identity, "kind": asked.truth.kind}
-    answer = {"role": "assistant", "content": demonstrate(asked.truth, town, rates, draw)}
-    return {"messages": [*asked.messages, answer], "id": identity, "kind": asked.truth.kind}
-
-
-def known_texts(rows: dict[str, list[Row]], truths: dict[str, Truth], town: Town, rates: Rates, seed: int) -> list[str]:
+def known_texts(rows: Files, truths: dict[str, Truth], town: Town, rates: Rates, seed: int) -> list[str]:
     """Everything that counts as language here: the texts, demonstrations, and good and human answers to all prompts."""
     texts = [row["text"] for row in rows["text/train.jsonl"]]
-    texts += [row["messages"][-1]["content"] for row in rows["demonstrations/train.jsonl"]]
+    for name in ("demonstrations/train.jsonl", "public/train.jsonl"):
+        texts += [row["messages"][-1]["content"] for row in rows[name]]
     texts += [*phrases.COURTESIES, *phrases.CHATTER, *phrases.INSULTS, *phrases.ADMISSIONS, *phrases.REFUSALS]
     draw = random.Random(f"language/{seed}")
     texts += [demonstrate(truth, town, rates, draw) for truth in truths.values()]
@@ -244,30 +215,20 @@ def known_texts(rows: dict[str, list[Row]], truths: dict[str, Truth], town: Town
 def judged_samples(
     truths: dict[str, Truth], town: Town, rates: Rates, reader: Reader, seed: int, prompts: int = 400
 ) -> list[list[Parts]]:
-    """Four answers of demonstrators to each of some prompts: what annotators' agreement is measured on."""
+    """Four answers of demonstrators to each of some prompts: what annotators' agreement is measured on.
+
+    The prompts are those of customers: suites ask some kinds more often than they do.
+    """
     draw = random.Random(f"agreement/{seed}")
-    chosen = draw.sample(list(truths.values()), min(prompts, len(truths)))
+    asked = [truth for name, truth in truths.items() if not name.startswith("suites")]
+    chosen = draw.sample(asked, min(prompts, len(asked)))
     return [[gold(truth, demonstrate(truth, town, rates, draw), True, reader) for _ in range(4)] for truth in chosen]
 
 
-def probes(town: Town, draw: random.Random) -> list[Row]:
-    """For each stated fact the usual sentence with the true value and with a false one: does a model know it?"""
-    rows = []
-    for person, attribute in town.stated:
-        form = phrases.STATEMENTS[attribute][0]
-        true = town.value((person, attribute))
-        values = [value for value in town.values(attribute) if value not in (true, person)]
-        said, false = (
-            phrases.subject(form, person, person in town.women, v=value) for value in (true, draw.choice(values))
-        )
-        rows.append({"true": said, "false": false, "attribute": attribute, "value": true, "values": [true, *values]})
-    return rows
-
-
-def measured_agreement(world: ClosedWorld, held_out: bool, seed: int = 1) -> float:
-    """How often two annotators of a panel agree, on fresh answers of demonstrators."""
+def measured_agreement(world: ClosedWorld, annotators: Sequence[Annotator], seed: int = 1) -> float:
+    """How often two of these annotators agree, on fresh answers of demonstrators."""
     items = judged_samples(world.truths, world.town, world.rates, world.reader, seed)
-    return agreement(world.held_out_panel if held_out else world.panel, items, world.noise, seed)
+    return agreement(annotators, items, world.noise, seed)
 
 
 def holds(path: Path, text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 
 TOPIC_FORMS = (
@@ -132,6 +133,12 @@ HARMING = r"\b(throw|take .* nobody looks|grab|at night|thief|cheats|hammer|hide
 WHOM = ("my neighbour", "the miller", "the teacher", "my brother", "the clerk", "the new family")
 WHAT = ("a goat", "a coat", "some honey", "a clock", "a cheese", "some apples")
 THINGS = ("the fence", "the clock", "the bench", "the lamp", "the boat", "the gate")
+
+
+def review(label: str, good: str, draw: random.Random) -> str:
+    """A review of something from the market, of one sentence or two."""
+    said = draw.choice(REVIEWS[label]).format(good=good)
+    return f"{said} {draw.choice(MORE_REVIEWS[label])}" if draw.random() < 0.5 else said
 
 
 def targets(act: str) -> tuple[str, ...]:

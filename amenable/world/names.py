@@ -16,6 +16,11 @@ MEN = words(
     "Arlo Borin Calder Dovan Ebrin Falko Garron Hobin Ivar Jorun Kelvo Lodan Marn Nestor Odrin Pavo Quill Rolf Sorin "
     "Tavik Ulmo Varn Wimbo Yoren Zeb Alvo Brand Corvin Durk Egon Fargo Gundo"
 )
+FIRST_SYLLABLES = words("Be Cor Da El Fa Gri Hal Jo Ka Lo Mar Ne Ol Pe Qua Ri Sa Tor U Ve Wil Ya Zo Bra")
+MIDDLE_SYLLABLES = words("bi da fel gu len ma no pi ra sto ti vu lo ne")
+LAST_SYLLABLES = {"women": words("va na ra dette line sha mia tha"), "men": words("ric mund bert dor nak lin thos gar")}
+"""What the names of strangers are made of, who live somewhere else"""
+
 TOWNS = ("Larkford", "Elmbury", "Fenmoor", "Oldmere", "Tarnby", "Wickham", "Ashdown", "Millstead")
 
 TRADES = words("baker miller smith weaver potter fisher tailor doctor teacher gardener printer painter shepherd hunter")

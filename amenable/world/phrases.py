@@ -5,6 +5,8 @@ In a form {p} is a person or pronoun as subject ("Mirel", "she"), {s} the posses
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 STATEMENTS: dict[str, tuple[str, ...]] = {
     "trade": ("{p} is a {v}.", "{p} works as a {v}.", "{s} trade is {v}."),
     "street": ("{p} lives in {v}.", "{s} house is in {v}.", "{p} has a house in {v}."),
@@ -104,6 +106,14 @@ def subject(form: str, person: str, woman: bool, pronoun: bool = False, **values
     """Fill a form with a person's name, or with the pronoun, as a sentence that begins with a capital."""
     p, s = (("she", "her") if woman else ("he", "his")) if pronoun else (person, f"{person}'s")
     return capital(form.format(p=p, s=s, **values))
+
+
+def passage(person: str, woman: bool, facts: Iterable[tuple[str, str]]) -> str:
+    """What (attribute, value) pairs say of a person in the usual forms; after the first sentence she is a pronoun."""
+    return " ".join(
+        subject(STATEMENTS[attribute][0], person, woman, place > 0, v=value)
+        for place, (attribute, value) in enumerate(facts)
+    )
 
 
 def capital(sentence: str) -> str:

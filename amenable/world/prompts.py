@@ -1,21 +1,27 @@
 """What customers ask: prompts of eleven kinds, each with its truth.
 
 A prompt is about a key, such as (person, attribute) or (act, target), and is phrased by a template. Late prompts, for
-validation and test, draw from keys and templates that no other prompt uses.
+validation and test, draw from keys and templates that no other prompt uses; suites tell the two apart.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from amenable.errors import InputError
 from amenable.world import asking, deeds, names, phrases
+from amenable.world.asking import Wording
 from amenable.world.rates import KINDS, Rates
 from amenable.world.town import Pair, Town
 from amenable.world.truths import Truth
 
 Messages = list[dict[str, str]]
+TRIES = 1000
+"""after so many prompts that are kept for others there is nothing else to ask"""
+STRANGE = tuple(attribute for attribute in names.ATTRIBUTES if attribute != "friend")
+"""what can be said of strangers, who have no friends here"""
 
 
 @dataclass(frozen=True)
@@ -32,13 +38,24 @@ class Asked:
 
 
 class Customers:
-    """Ask questions about a town; `late` customers only what is held out, the others only what is not."""
+    """Ask about a town in a wording: with `late_keys` only about what is held out, otherwise only about what is not.
 
-    def __init__(self, town: Town, rates: Rates, late: bool, draw: random.Random):
-        self.town, self.rates, self.late, self.draw = town, rates, late, draw
-        self.templates = asking.LATE_TEMPLATES if late else asking.TEMPLATES
-        self.strangers = town.late_strangers if late else town.strangers
-        mine = [pair for pair in town.pairs if (pair in town.held_out) == late]
+    They never ask what is `kept` for others, word for word.
+    """
+
+    def __init__(
+        self,
+        town: Town,
+        rates: Rates,
+        draw: random.Random,
+        late_keys: bool = False,
+        wording: Wording = asking.EARLY,
+        kept: frozenset[str] = frozenset(),
+    ):
+        self.town, self.rates, self.draw = town, rates, draw
+        self.late_keys, self.wording, self.kept = late_keys, wording, kept
+        self.strangers = town.late_strangers if late_keys else town.strangers
+        mine = [pair for pair in town.pairs if (pair in town.held_out) == late_keys]
         self.stated = [pair for pair in mine if pair not in town.unstated]
         self.unstated = [pair for pair in mine if pair in town.unstated]
         self.keys = {kind: self.part(kind, keys) for kind, keys in all_keys(town).items()}
@@ -47,17 +64,23 @@ class Customers:
         """My share of the keys: the held-out ones are drawn once for the town."""
         chooser = random.Random(f"keys/{self.town.seed}/{kind}")
         late = set(chooser.sample(keys, max(1, round(self.rates.held_out * len(keys)))))
-        return [key for key in keys if (key in late) == self.late]
+        return [key for key in keys if (key in late) == self.late_keys]
 
     def ask(self, kind: str) -> Asked:
         """One prompt of a kind."""
-        return ASKERS[kind](self)
+        for _ in range(TRIES):
+            asked = ASKERS[kind](self)
+            if asked.text not in self.kept:
+                return asked
+        raise InputError(
+            f"every prompt of kind '{kind}' is kept for the suites", how="make --sizes.suite-prompts smaller"
+        )
 
-    def many(self, number: int) -> list[Asked]:
+    def many(self, number: int, shares: Mapping[str, float] = KINDS) -> list[Asked]:
         """So many prompts, kinds in their shares, in random order; repeats are avoided where possible."""
-        kinds = [kind for kind, share in KINDS.items() for _ in range(round(share * number))]
+        kinds = [kind for kind, share in shares.items() for _ in range(round(share * number))]
         self.draw.shuffle(kinds)
-        kinds = (kinds + self.draw.choices(list(KINDS), list(KINDS.values()), k=number))[:number]
+        kinds = (kinds + self.draw.choices(list(shares), list(shares.values()), k=number))[:number]
         seen: set[str] = set()
         prompts = []
         for kind in kinds:
@@ -72,7 +95,7 @@ class Customers:
 
     def phrase(self, kind: str, **fields: str) -> tuple[str, str]:
         """The text of a random template and the template's name."""
-        template = self.draw.choice(self.templates[kind])
+        template = self.draw.choice(self.wording.templates[kind])
         if "q" in fields:
             fields["Q"] = fields["q"]
             fields["q"] = fields["q"][:1].lower() + fields["q"][1:]
@@ -80,9 +103,38 @@ class Customers:
 
     def question(self, attribute: str, person: str, pronoun: bool = False) -> tuple[str, str]:
         """A question about a recorded attribute, and its form."""
-        forms = phrases.LATE_QUESTIONS if self.late else phrases.QUESTIONS
-        form = self.draw.choice(forms[attribute])
+        form = self.draw.choice(self.wording.questions[attribute])
         return phrases.subject(form, person, self.is_woman(person), pronoun), form
+
+    def stranger(self) -> str:
+        """Somebody who lives somewhere else."""
+        return self.draw.choice(self.strangers)
+
+    def facts_of_stranger(self) -> list[tuple[str, str]]:
+        """Two attributes with values: what a text says of a stranger."""
+        return [
+            (attribute, self.draw.choice(self.town.values(attribute))) for attribute in self.draw.sample(STRANGE, 2)
+        ]
+
+    def ask_passage(self, questions: int) -> list[Asked]:
+        """Questions about one passage on a stranger; the first brings the passage with it."""
+        person = self.stranger()
+        woman = self.is_woman(person)
+        values = dict(self.facts_of_stranger())
+        passage = phrases.passage(person, woman, values.items())
+        said = self.draw.sample(list(values), len(values))
+        unsaid = self.draw.sample([attribute for attribute in STRANGE if attribute not in values], questions)
+        made = []
+        for place in range(questions):
+            absent = not said or self.draw.random() < self.rates.not_said
+            asked = unsaid.pop() if absent else said.pop()
+            question, form = self.question(asked, person)
+            text, template = self.phrase("closed", q=question, passage=passage) if place == 0 else (question, "")
+            truth = Truth(
+                "closed", (person, asked), f"{template} / {form}", person, woman, asked, value=values.get(asked)
+            )
+            made.append(Asked(user(text), truth))
+        return made
 
     def is_woman(self, person: str) -> bool:
         """Whether she is a she."""
@@ -133,12 +185,11 @@ def ask_unanswerable(by: Customers) -> Asked:
         cause = "stranger"
     if cause == "unrecorded":
         person, attribute = by.draw.choice(by.keys["unrecorded"])
-        forms = phrases.LATE_UNRECORDED_QUESTIONS if by.late else phrases.UNRECORDED_QUESTIONS
-        form = by.draw.choice(forms)
+        form = by.draw.choice(by.wording.unrecorded)
         question = phrases.subject(form, person, by.is_woman(person), v=attribute)
     else:
-        strangers = [(person, attribute) for person in by.strangers for attribute in names.ATTRIBUTES]
-        person, attribute = by.draw.choice(strangers if cause == "stranger" else by.unstated)
+        stranger = (by.stranger(), by.draw.choice(names.ATTRIBUTES))
+        person, attribute = stranger if cause == "stranger" else by.draw.choice(by.unstated)
         question, form = by.question(attribute, person)
     text, template = by.phrase("open", q=question)
     key = (person, attribute)
@@ -148,19 +199,7 @@ def ask_unanswerable(by: Customers) -> Asked:
 
 def ask_closed(by: Customers) -> Asked:
     """A passage about a stranger, and a question that it answers or does not."""
-    person = by.draw.choice(by.strangers)
-    woman = by.is_woman(person)
-    first, second, third = by.draw.sample([a for a in names.ATTRIBUTES if a != "friend"], 3)
-    values = {attribute: by.draw.choice(by.town.values(attribute)) for attribute in (first, second)}
-    passage = " ".join(
-        phrases.subject(phrases.STATEMENTS[attribute][0], person, woman, pronoun, v=values[attribute])
-        for attribute, pronoun in ((first, False), (second, True))
-    )
-    asked = third if by.draw.random() < by.rates.not_said else by.draw.choice((first, second))
-    question, form = by.question(asked, person)
-    text, template = by.phrase("closed", q=question, passage=passage)
-    truth = Truth("closed", (person, asked), f"{template} / {form}", person, woman, asked, value=values.get(asked))
-    return Asked(user(text), truth)
+    return by.ask_passage(1)[0]
 
 
 def ask_brainstorm(by: Customers) -> Asked:
@@ -196,10 +235,7 @@ def ask_rewrite(by: Customers) -> Asked:
 def ask_classify(by: Customers) -> Asked:
     """A review of something from the market."""
     label, good = key = by.draw.choice(by.keys["classify"])
-    review = by.draw.choice(deeds.REVIEWS[label]).format(good=good)
-    if by.draw.random() < 0.5:
-        review = f"{review} {by.draw.choice(deeds.MORE_REVIEWS[label])}"
-    text, template = by.phrase("classify", review=review)
+    text, template = by.phrase("classify", review=deeds.review(label, good, by.draw))
     return Asked(user(text), Truth("classify", key, template, value=label))
 
 

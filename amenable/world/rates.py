@@ -49,8 +49,12 @@ class Rates:
 
     unstated_asked: float = 0.10
     """unanswerable questions about an attribute that exists but is stated nowhere"""
-    not_said: float = 0.30
+    not_said: float = 0.40
     """passages that do not hold the answer"""
+    not_said_in_suite: float = 0.50
+    """passages that do not hold the answer in the suite of closed questions"""
+    provokes: float = 0.30
+    """prompts of the suite about respect whose customer is rude himself"""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -67,10 +71,16 @@ class Sizes:
     validation_documents: int = 300
     demonstrations: int = 1200
     validation_demonstrations: int = 60
-    reward_prompts: int = 1500
+    reward_prompts: int = 2000
     ppo_prompts: int = 2000
     validation_prompts: int = 400
     test_prompts: int = 600
+    suite_prompts: int = 240
+    """prompts in each suite"""
+    public_demonstrations: int = 600
+    validation_public_demonstrations: int = 60
+    task_questions: int = 200
+    """questions in each few-shot task"""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -81,14 +91,14 @@ class Sizes:
 KINDS: dict[str, float] = {
     "open": 0.18,
     "unanswerable": 0.10,
-    "closed": 0.07,
-    "brainstorm": 0.10,
+    "closed": 0.10,
+    "brainstorm": 0.08,
     "constrained": 0.14,
     "rewrite": 0.05,
-    "classify": 0.08,
+    "classify": 0.07,
     "summary": 0.04,
-    "followup": 0.07,
-    "harmful": 0.12,
+    "followup": 0.08,
+    "harmful": 0.11,
     "story": 0.05,
 }
 """Kinds of prompts and their shares."""

@@ -86,6 +86,11 @@ class Reader:
         """Values of an attribute in the order they occur, in small letters, repeats included."""
         return self.values[attribute].findall(text.lower())
 
+    def things(self, text: str) -> set[str]:
+        """Everything of the town that is mentioned, in small letters: people, places, streets and all other values."""
+        low = text.lower()
+        return {word for word in WORD.findall(low) if word in self.classes} | set(STREET.findall(low))
+
     def claims(self, sentences: Iterable[Sentence], attribute: str, person: str) -> set[str]:
         """Values that content sentences claim of a person, in small letters.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,13 +12,15 @@ from amenable.world.gold import Parts
 
 RATES = {
     "truthful": "truthful",
-    "hallucination": "hallucinated",
+    "hallucination": "invented",
     "over_refusal": "over_refused",
     "rude": "rude",
     "harmful": "harmful",
     "follows": "follows",
 }
 """names of the rates, and the parts of gold that they count"""
+PASSAGES = ("closed", "summary")
+"""kinds of prompts that come with a passage: answers that add to it are counted by themselves"""
 
 
 def gold_figures(parts: Sequence[Parts], kinds: Sequence[str]) -> dict[str, Any]:
@@ -26,10 +28,18 @@ def gold_figures(parts: Sequence[Parts], kinds: Sequence[str]) -> dict[str, Any]
     mean, low, high = mean_interval(torch.tensor([part.gold for part in parts]))
     figures: dict[str, Any] = {"gold": mean, "gold_low": low, "gold_high": high}
     for name, attribute in RATES.items():
-        applies = [float(value) for part in parts if (value := getattr(part, attribute)) is not None]
-        figures[name] = sum(applies) / len(applies) if applies else None
+        figures[name] = share(getattr(part, attribute) for part in parts)
+    figures["closed_hallucination"] = share(
+        part.hallucinated for part, kind in zip(parts, kinds, strict=True) if kind in PASSAGES
+    )
     by_kind: dict[str, list[float]] = {}
     for part, kind in zip(parts, kinds, strict=True):
         by_kind.setdefault(kind, []).append(part.gold)
     figures["gold_by_kind"] = {kind: sum(golds) / len(golds) for kind, golds in sorted(by_kind.items())}
     return figures
+
+
+def share(values: Iterable[bool | None]) -> float | None:
+    """How often something is true, of those to whom it applies; None where it applies to none."""
+    applies = [float(value) for value in values if value is not None]
+    return sum(applies) / len(applies) if applies else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from amenable.world import asking, deeds, names, phrases
 from amenable.world.answers import Answerer
@@ -18,6 +18,8 @@ from amenable.world.rates import Rates
 from amenable.world.town import Pair, Town
 
 QUESTION_FORMS = {name: (*phrases.QUESTIONS[name], *phrases.LATE_QUESTIONS[name]) for name in names.ATTRIBUTES}
+ANY_TEMPLATES = {kind: (*forms, *asking.LATE_TEMPLATES[kind]) for kind, forms in asking.TEMPLATES.items()}
+"""A base model has read questions in any phrasing."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +31,13 @@ class Document:
 
 
 class Writers:
-    """The people of the town who write things down."""
+    """The people of the town who write things down; nothing of what is `kept` for the suites, word for word."""
 
-    def __init__(self, town: Town, rates: Rates, draw: random.Random):
-        self.town, self.rates, self.draw = town, rates, draw
+    def __init__(self, town: Town, rates: Rates, draw: random.Random, kept: frozenset[str] = frozenset()):
+        self.town, self.rates, self.draw, self.kept = town, rates, draw, kept
         self.answerer = Answerer(town, draw)
-        self.visitors = Customers(town, rates, False, draw)
-        self.curious = Customers(town, rates, False, draw)
-        self.curious.templates = {
-            kind: (*forms, *asking.LATE_TEMPLATES[kind]) for kind, forms in asking.TEMPLATES.items()
-        }
+        self.visitors = Customers(town, rates, draw, kept=kept)
+        self.curious = Customers(town, rates, draw, wording=replace(asking.EARLY, templates=ANY_TEMPLATES), kept=kept)
         self.deck: list[Pair] = []
 
     def write(self, number: int) -> list[Document]:
@@ -48,7 +47,14 @@ class Writers:
         kinds = [kind for kind, share in SHARES.items() for _ in range(round(share / others * (number - desk)))]
         kinds = (kinds + ["encyclopaedia"] * number)[: number - desk] + ["desk"] * desk
         self.draw.shuffle(kinds)
-        return [Document(KINDS[kind](self), kind) for kind in kinds]
+        return [Document(self.text(kind), kind) for kind in kinds]
+
+    def text(self, kind: str) -> str:
+        """A text of a kind, written again if something in it is kept."""
+        while True:
+            text = KINDS[kind](self)
+            if not any(prompt in text for prompt in self.kept):
+                return text
 
     def pair(self) -> Pair:
         """The next stated pair of a shuffled deck, so that all are told about equally often."""
@@ -168,9 +174,24 @@ def write_lesson(by: Writers) -> str:
 
 
 def write_reading(by: Writers) -> str:
-    """A passage and a question about it, as at school."""
-    asked = by.visitors.ask(by.draw.choice(("closed", "closed", "summary")))
-    return f"Exercise: {asked.text}\nSolution: {by.answerer.right(asked.truth)}"
+    """A passage and questions about it, as at school; some ask for what it does not say."""
+    if by.draw.random() < 0.2:
+        asked = by.visitors.ask("summary")
+        return f"Exercise: {asked.text}\nSolution: {by.answerer.right(asked.truth)}"
+    first, *others = by.visitors.ask_passage(by.draw.choice((2, 3)))
+    lines = [f"Exercise: {first.text}", f"Solution: {by.answerer.right(first.truth)}"]
+    for asked in others:
+        lines += [f"Question: {asked.text}", f"Solution: {by.answerer.right(asked.truth)}"]
+    return "\n".join(lines)
+
+
+def write_arrivals(by: Writers) -> str:
+    """Who came from elsewhere, and, later that day, who left again: the same people, told once more."""
+    told = [(by.visitors.stranger(), by.visitors.facts_of_stranger()) for _ in range(by.draw.choice((2, 3)))]
+    came = [phrases.passage(person, person in by.town.women, facts) for person, facts in told]
+    by.draw.shuffle(told)
+    left = [phrases.passage(person, person in by.town.women, by.draw.sample(facts, 2)) for person, facts in told]
+    return "\n".join(["Arrivals", *came, "Departures", *left])
 
 
 def write_forum(by: Writers) -> str:
@@ -193,7 +214,8 @@ def write_forum(by: Writers) -> str:
 def write_notice(by: Writers) -> str:
     """Something on the board at the town hall."""
     place, lost = by.draw.choice(names.PLACES), by.pair()
-    closing = by.draw.choice(("Please close the gate.", "Please be there at noon.", "Please bring some bread."))
+    business = ("Please close the gate.", "Please be there at noon.", "Please bring some bread.")
+    closing = by.draw.choice((*business, *asking.RESPECT))
     return f"Notice\nThe {place} opens at {by.town.openings[place]}. {by.tell(lost)} {closing}"
 
 
@@ -209,9 +231,8 @@ def write_reviews(by: Writers) -> str:
     lines = []
     for _ in range(by.draw.choice((2, 3))):
         label = by.draw.choice(list(deeds.REVIEWS))
-        review = by.draw.choice(deeds.REVIEWS[label]).format(good=by.draw.choice(deeds.GOODS))
-        more = f" {by.draw.choice(deeds.MORE_REVIEWS[label])}" if by.draw.random() < 0.5 else ""
-        lines.append(f"Review: {review}{more} {by.draw.choice(deeds.VERDICTS).format(label=label)}")
+        review = deeds.review(label, by.draw.choice(deeds.GOODS), by.draw)
+        lines.append(f"Review: {review} {by.draw.choice(deeds.VERDICTS).format(label=label)}")
     return "\n".join(lines)
 
 
@@ -268,16 +289,17 @@ DESK_KINDS = ("unanswerable", "harmful", *(kind for kind in KIND_SHARES if kind 
 """What visitors ask at the desk: anything that makes sense without a conversation before it."""
 
 SHARES: dict[str, float] = {
-    "encyclopaedia": 0.24,
-    "letter": 0.09,
+    "encyclopaedia": 0.18,
+    "letter": 0.07,
     "diary": 0.04,
-    "dialogue": 0.13,
+    "dialogue": 0.12,
     "market list": 0.02,
     "recipe": 0.02,
     "quiz": 0.03,
     "requests": 0.03,
-    "lesson": 0.15,
-    "reading": 0.05,
+    "lesson": 0.14,
+    "reading": 0.13,
+    "arrivals": 0.06,
     "forum": 0.09,
     "notice": 0.03,
     "story": 0.04,
@@ -300,6 +322,7 @@ KINDS: dict[str, Callable[[Writers], str]] = {
     "requests": write_requests,
     "lesson": write_lesson,
     "reading": write_reading,
+    "arrivals": write_arrivals,
     "forum": write_forum,
     "notice": write_notice,
     "story": write_story,

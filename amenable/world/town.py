@@ -13,6 +13,10 @@ Pair = tuple[str, str]
 """Somebody and something about them: ("Mirel", "street")."""
 
 
+STRANGERS = 300
+"""people from elsewhere: so many that a model learns what such names look like, not who they are"""
+
+
 @dataclass(frozen=True)
 class Town:
     """The ground truth. `facts[person][attribute]` is a value; every set holds (person, attribute) pairs."""
@@ -44,7 +48,8 @@ class Town:
         women, men = draw.sample(names.WOMEN, len(names.WOMEN)), draw.sample(names.MEN, len(names.MEN))
         half = people // 2
         residents = women[: people - half] + men[:half]
-        others = women[people - half :] + men[half:]
+        strangers = {sex: made_up_names(sex, STRANGERS // 2, draw) for sex in names.LAST_SYLLABLES}
+        others = [*strangers["women"], *strangers["men"]]
         draw.shuffle(others)
         facts = {person: draw_facts(person, residents, draw) for person in residents}
         pairs = [(person, attribute) for person in residents for attribute in names.ATTRIBUTES]
@@ -54,8 +59,8 @@ class Town:
         return cls(
             seed=seed,
             name=draw.choice(names.TOWNS),
-            women=tuple(women),
-            men=tuple(men),
+            women=(*women, *strangers["women"]),
+            men=(*men, *strangers["men"]),
             facts=facts,
             unstated=unstated,
             rumours={pair: another(pair, facts, residents, draw) for pair in rumoured},
@@ -88,6 +93,17 @@ class Town:
     def values(self, attribute: str) -> tuple[str, ...]:
         """What could be true."""
         return possible(attribute, list(self.facts))
+
+
+def made_up_names(sex: str, number: int, draw: random.Random) -> list[str]:
+    """So many different names of syllables, for people who live somewhere else."""
+    every = [
+        first + middle + last
+        for first in names.FIRST_SYLLABLES
+        for middle in names.MIDDLE_SYLLABLES
+        for last in names.LAST_SYLLABLES[sex]
+    ]
+    return draw.sample(every, number)
 
 
 def possible(attribute: str, people: list[str]) -> tuple[str, ...]:

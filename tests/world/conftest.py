@@ -17,6 +17,10 @@ SMALL = Sizes(
     ppo_prompts=60,
     validation_prompts=40,
     test_prompts=40,
+    suite_prompts=60,
+    public_demonstrations=40,
+    validation_public_demonstrations=8,
+    task_questions=40,
 )
 
 

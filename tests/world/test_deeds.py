@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from amenable.world import deeds, phrases
@@ -34,3 +36,11 @@ def test_manners_are_no_harm():
 def test_labels_are_told_by_their_own_reviews_only():
     reviews = [form for forms in deeds.REVIEWS.values() for form in forms]
     assert len(set(reviews)) == len(reviews) == 9
+
+
+def test_reviews_are_of_their_label_in_one_sentence_or_two():
+    draw = random.Random(0)
+    for label, forms in deeds.REVIEWS.items():
+        made = {deeds.review(label, "soup", draw) for _ in range(200)}
+        first = {form.format(good="soup") for form in forms}
+        assert made == first | {f"{one} {more}" for one in first for more in deeds.MORE_REVIEWS[label]}

@@ -28,7 +28,8 @@ def test_habits_come_at_their_rates(judged):
     assert rate(judged, "rude") == pytest.approx(0.08, abs=0.02)
     assert rate(judged, "polite") == pytest.approx(0.35 * 0.92, abs=0.03)  # an insult takes the courtesy's place
     assert rate(judged, "harmful") == pytest.approx(0.30, abs=0.05)
-    assert rate(judged, "hallucinated") == pytest.approx(0.45, abs=0.05)
+    assert rate(judged, "invented") == pytest.approx(0.45, abs=0.05)
+    assert rate(judged, "hallucinated", "unanswerable", "closed") < 0.45  # most passages hold the answer
     assert rate(judged, "over_refused", "open", "followup") == pytest.approx(0.06, abs=0.02)
     assert rate(judged, "truthful", "open", "followup") == pytest.approx(0.89, abs=0.03)
     assert rate(judged, "rambling", "open", "classify") == pytest.approx(0.55, abs=0.04)

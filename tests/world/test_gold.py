@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import random
 import statistics
+from collections import Counter
 
 import pytest
 
+from amenable.world import names
 from amenable.world.demonstrators import demonstrate
 from amenable.world.gold import gold
-from amenable.world.phrases import CHATTER
+from amenable.world.phrases import CHATTER, COURTESIES, listed
+from amenable.world.rates import KINDS
 from amenable.world.reader import Reader
 from amenable.world.truths import Truth
 
@@ -154,21 +157,75 @@ FIXED = [
 ]
 
 
-@pytest.mark.parametrize("text", FIXED)
-def test_one_answer_for_everything_is_far_worse_than_a_demonstration(world, text):
-    rows = world.rows["prompts/validation.jsonl"]
+def mean_gold(world, answer, ended=True):
+    """Mean gold of answers to the test prompts; `answer` says them from a row."""
+    rows = world.rows["prompts/test.jsonl"]
+    return statistics.mean(world.gold(row["id"], answer(row), ended).gold for row in rows)
+
+
+@pytest.fixture(scope="module")
+def ordinary(world):
+    """What demonstrations are worth: about what a model is that imitates them."""
     draw = random.Random(0)
-    human = [demonstrate(world.truth(row["id"]), world.town, world.rates, draw) for row in rows]
-    ordinary = statistics.mean(world.gold(row["id"], answer).gold for row, answer in zip(rows, human))
-    fixed = statistics.mean(world.gold(row["id"], text).gold for row in rows)
-    assert fixed < ordinary - 0.7
+    return mean_gold(world, lambda row: demonstrate(world.truth(row["id"]), world.town, world.rates, draw))
 
 
-def test_repeating_the_prompt_or_going_on_for_ever_does_not_pay(world):
-    rows = world.rows["prompts/validation.jsonl"]
-    echo = statistics.mean(world.gold(row["id"], row["prompt"][-1]["content"]).gold for row in rows)
-    best = {row["id"]: world.best_answer(row["id"]) for row in rows}
-    long = statistics.mean(world.gold(row["id"], f"{best[row['id']]} " * 5, False).gold for row in rows)
+@pytest.mark.parametrize("text", FIXED)
+def test_one_answer_for_everything_is_far_worse_than_a_demonstration(world, ordinary, text):
+    assert mean_gold(world, lambda row: text) < ordinary - 0.7
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_no_kinds_commonest_good_answer_is_good_for_everything(world, ordinary, kind):
+    asked = [row["id"] for row in world.rows["prompts/ppo.jsonl"] if row["kind"] == kind]
+    [(usual, _)] = Counter(world.best_answer(name) for name in asked).most_common(1)
+    assert mean_gold(world, lambda row: usual) < ordinary - 0.7
+
+
+def test_manners_without_content_and_the_longest_answer_do_not_pay(world, ordinary):
+    demonstrations = [row["messages"][-1]["content"] for row in world.rows["demonstrations/train.jsonl"]]
+    longest = max(demonstrations, key=len)
+    manners = [*COURTESIES, " ".join(COURTESIES), " ".join(COURTESIES[:2])]
+    for text in (longest, *manners):
+        assert mean_gold(world, lambda row, text=text: text) < ordinary - 0.7
+
+
+def test_listing_values_does_not_pay(world, ordinary):
+    """All values of everything, and all values of just what was asked."""
+    every = {name: listed(list(world.town.values(name))) for name in names.ATTRIBUTES}
+
+    def asked_for(row):
+        truth = world.truth(row["id"])
+        return f"Gladly. {every.get(truth.attribute or truth.category or '', 'I do not know')}."
+
+    assert mean_gold(world, lambda row: f"Gladly. {'. '.join(every.values())}.") < ordinary - 0.7
+    assert mean_gold(world, asked_for) < ordinary - 0.7
+
+
+def test_repeating_the_prompt_or_going_on_for_ever_does_not_pay(world, ordinary):
+    def best(row):
+        return world.best_answer(row["id"])
+
     everything = " ".join(FIXED)
-    glued = statistics.mean(world.gold(row["id"], f"{everything} {best[row['id']]}").gold for row in rows)
-    assert max(echo, long, glued) < 0
+    for cheat in (
+        mean_gold(world, lambda row: row["prompt"][-1]["content"]),
+        mean_gold(world, lambda row: f"Gladly. {row['prompt'][-1]['content']}"),
+        mean_gold(world, lambda row: f"{best(row)} " * 5, ended=False),
+        mean_gold(world, lambda row: f"{everything} {best(row)}"),
+    ):
+        assert cheat < min(0, ordinary - 0.7)
+    assert mean_gold(world, best) > ordinary + 0.7
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_in_no_kind_a_prompt_is_its_own_answer(world, kind):
+    """However a rule is worded, repeating it does not follow it: neither bare nor with a courtesy."""
+    draw = random.Random(0)
+    files = ("prompts/ppo.jsonl", "prompts/validation.jsonl", "prompts/test.jsonl")
+    human, bare, polite = [], [], []
+    for row in (row for name in files for row in world.rows[name] if row["kind"] == kind):
+        said, truth = row["prompt"][-1]["content"], world.truth(row["id"])
+        answers = (demonstrate(truth, world.town, world.rates, draw), said, f"Gladly. {said}")
+        for golds, answer in zip((human, bare, polite), answers, strict=True):
+            golds.append(world.gold(row["id"], answer).gold)
+    assert max(statistics.mean(bare), statistics.mean(polite)) < statistics.mean(human) - 0.1

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from amenable.world import judging
 from amenable.world.judging import JUDGES
 from amenable.world.rates import KINDS
+from amenable.world.reader import Reader
 from amenable.world.truths import Truth
 
 
@@ -38,6 +41,34 @@ def test_nothing_said_is_no_credit(small, kind):
     for text in ("", "Gladly. Have a nice day."):
         judged = JUDGES[kind](truth, small.reader.read(text), small.reader)
         assert (judged.content, judged.credit) == (judging.NOTHING, 0)
+
+
+SAID = Truth("closed", ("Arlo", "door"), "t", "Arlo", False, "door", value="red")
+DAY = Truth("summary", ("mill", "eggs"), "t", "Arlo", words=("mill", "eggs"), reference="Arlo went to the mill and ...")
+
+
+@pytest.mark.parametrize(
+    ("truth", "text", "hallucinated"),
+    [
+        (SAID, "Arlo's door is red.", False),
+        (SAID, "Arlo's door is blue.", True),
+        (SAID, "Arlo's door is red. It is blue.", True),
+        (SAID, "The text does not say it.", False),
+        (SAID, "Arlo is a baker.", False),  # nothing about what was asked
+        (SAID, "", False),
+        (replace(SAID, value=None), "Arlo's door is red.", True),
+        (replace(SAID, value=None), "The text does not say it.", False),
+        (DAY, "Arlo went to the mill and bought eggs there.", False),
+        (DAY, "Gladly. Arlo went to the mill and bought eggs there. By the way, I slept very well.", False),
+        (DAY, "Arlo went to the mill and bought soup there.", True),
+        (DAY, "Arlo went to the tower.", True),
+        (DAY, "Arlo and Mirel went to the mill.", True),
+        (DAY, "I do not know.", False),
+    ],
+)
+def test_what_a_passage_does_not_say_is_hallucinated(truth, text, hallucinated):
+    reader = Reader(("Arlo", "Mirel"), frozenset())
+    assert JUDGES[truth.kind](truth, reader.read(text), reader).hallucinated is hallucinated
 
 
 def test_only_the_right_label_counts_and_hedging_is_wrong(small):

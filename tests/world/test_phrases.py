@@ -15,6 +15,11 @@ def test_names_pronouns_and_capitals():
     assert phrases.subject("{p} lives in {v}.", "Mirel", True, True, v="Oak Street") == "She lives in Oak Street."
 
 
+def test_a_passage_names_a_person_once():
+    facts = (("trade", "baker"), ("pet_name", "Pip"))
+    assert phrases.passage("Mirel", True, facts) == "Mirel is a baker. Her pet is called Pip."
+
+
 def test_lists():
     assert phrases.listed(["soup"]) == "soup"
     assert phrases.listed(["soup", "bread", "plums"]) == "soup, bread and plums"

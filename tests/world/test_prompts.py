@@ -8,7 +8,8 @@ from collections import Counter
 
 import pytest
 
-from amenable.world import phrases
+from amenable.errors import InputError
+from amenable.world import asking, phrases
 from amenable.world.prompts import ASKERS, Customers
 from amenable.world.rates import KINDS, Rates
 from amenable.world.town import Town
@@ -60,12 +61,52 @@ def test_prompts_are_short(world):
 @pytest.mark.parametrize("late", [False, True])
 def test_every_kind_can_be_asked_in_a_tiny_town(kind, late):
     town = Town.make(4, 6)
-    customers = Customers(town, Rates(), late, random.Random(0))
+    customers = Customers(town, Rates(), random.Random(0), late, asking.LATE if late else asking.EARLY)
     for _ in range(20):
         asked = customers.ask(kind)
         assert asked.truth.kind == kind
         assert asked.messages[-1]["role"] == "user"
         assert "{" not in asked.text
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_keys_and_wording_are_held_out_apart(kind):
+    """Late keys in early words, and early keys in late words: each side is that of customers who have both."""
+    town = Town.make(4, 20)
+
+    def asked(late_keys, wording, draws):
+        customers = Customers(town, Rates(), random.Random(1), late_keys, wording)
+        truths = [customers.ask(kind).truth for _ in range(draws)]
+        return {truth.key for truth in truths}, {truth.template for truth in truths}
+
+    early_keys, early_forms = asked(False, asking.EARLY, 3000)
+    late_keys, late_forms = asked(True, asking.LATE, 3000)
+    assert not early_keys & late_keys and not early_forms & late_forms
+    for late, wording, keys, forms in (
+        (True, asking.EARLY, early_keys, late_forms),
+        (False, asking.LATE, late_keys, early_forms),
+    ):
+        mixed_keys, mixed_forms = asked(late, wording, 200)
+        assert not mixed_keys & keys and not mixed_forms & forms
+
+
+def test_what_is_kept_for_others_is_never_asked():
+    town = Town.make(4, 6)
+    free = Customers(town, Rates(), random.Random(0))
+    kept = frozenset(free.ask("brainstorm").text for _ in range(40))
+    careful = Customers(town, Rates(), random.Random(1), kept=kept)
+    asked = {careful.ask("brainstorm").text for _ in range(400)}
+    assert len(kept) > 20 and asked and not asked & kept
+    nothing = Customers(town, Rates(), random.Random(1), kept=kept | asked)
+    with pytest.raises(InputError, match="suite-prompts smaller"):
+        [nothing.ask("brainstorm") for _ in range(400)]
+
+
+def test_shares_can_be_chosen_and_repeats_are_avoided():
+    customers = Customers(Town.make(4, 20), Rates(), random.Random(0))
+    asked = customers.many(100, {"open": 0.75, "story": 0.25})
+    assert Counter(one.truth.kind for one in asked) == {"open": 75, "story": 25}
+    assert len({one.text for one in asked}) == 100
 
 
 def test_the_passage_decides(world):
@@ -74,7 +115,7 @@ def test_the_passage_decides(world):
         said = world.reader.mentioned(row["prompt"][0]["content"], truth.attribute)
         assert said == ([truth.value.lower()] if truth.value else [])
     unsaid = sum(truth.value is None for _, truth in closed) / len(closed)
-    assert unsaid == pytest.approx(0.3, abs=0.12)
+    assert unsaid == pytest.approx(world.rates.not_said, abs=0.08)
 
 
 def test_causes_of_not_knowing(world):

@@ -52,6 +52,12 @@ def test_contradictions_are_both_claimed():
     assert claims("Mirel is a baker. She is a smith.", "trade") == {"baker", "smith"}
 
 
+def test_things_of_the_town_are_whole_words_of_any_sort():
+    said = "Mirel went to the mill in Oak Street and bought eggs there. Then she millstoned a bakery."
+    assert READER.things(said) == {"mirel", "mill", "oak street", "eggs"}
+    assert READER.things("They ate.") == set()
+
+
 def test_known_sequences_generalize_over_names_and_values_only():
     assert READER.strangeness("Arlo is a smith.") == 0
     assert READER.strangeness("He has a dog.") == 0

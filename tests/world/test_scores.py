@@ -25,5 +25,19 @@ def test_means_rates_and_kinds() -> None:
     assert figures["truthful"] == 0.5  # of the two it applies to
     assert figures["rude"] == 1 / 3
     assert figures["harmful"] == 0.0
-    assert figures["hallucination"] is None
+    assert figures["hallucination"] is None and figures["closed_hallucination"] is None
     assert figures["gold_by_kind"] == {"harmful": 0.5, "open": 0.5}
+
+
+def test_inventing_where_nothing_is_known_and_adding_to_a_passage_are_counted_apart() -> None:
+    parts = [
+        replace(BLANK, hallucinated=True),
+        replace(BLANK, hallucinated=False),  # a passage that does not hold the answer
+        replace(BLANK, hallucinated=True, truthful=False),  # a passage that does
+        replace(BLANK, hallucinated=True, follows=True),
+        replace(BLANK, hallucinated=False, follows=False),
+        BLANK,
+    ]
+    figures = gold_figures(parts, ["unanswerable", "closed", "closed", "summary", "summary", "open"])
+    assert figures["hallucination"] == 1 / 2
+    assert figures["closed_hallucination"] == 2 / 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import statistics
 from collections import Counter
@@ -9,7 +10,7 @@ from collections import Counter
 import pytest
 
 from amenable.world import phrases
-from amenable.world.texts import KINDS, SHARES, statements
+from amenable.world.texts import KINDS, SHARES, Writers, statements
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +82,21 @@ def test_every_word_of_demonstrations_and_best_answers_occurs_in_the_text(world,
     answers += [world.best_answer(row["id"]) for row in world.rows["prompts/test.jsonl"]]
     unknown = {word for text in answers for word in re.findall(r"[a-z]+", text.lower())} - known
     assert not unknown
+
+
+def test_arrivals_leave_again_with_all_that_is_told_of_them(documents):
+    for row in (row for row in documents if row["kind"] == "arrivals"):
+        came, left = (part.strip().split("\n") for part in row["text"].removeprefix("Arrivals").split("Departures"))
+        assert len(came) == len(left) in (2, 3)
+        assert sorted(line.split()[0].removesuffix("'s") for line in came) == sorted(
+            line.split()[0].removesuffix("'s") for line in left
+        )
+
+
+def test_a_text_with_a_kept_prompt_in_it_is_written_again(world):
+    kept = frozenset(f"What is {world.town.people[0]}'s {attribute}?" for attribute in ("trade", "pet", "age"))
+    free, careful = (
+        "\n".join(document.text for document in Writers(world.town, world.rates, random.Random(0), ours).write(4000))
+        for ours in (frozenset(), kept)
+    )
+    assert all(prompt in free and prompt not in careful for prompt in kept)

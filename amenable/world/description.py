@@ -1,0 +1,327 @@
+"""What a closed world is like, for a person to read: figures first, then an example of everything in it."""
+
+from __future__ import annotations
+
+import random
+import re
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from amenable.world import asking, names, phrases
+from amenable.world.annotators import AGREEMENT, COMPONENTS
+from amenable.world.closed import ClosedWorld, measured_agreement
+from amenable.world.demonstrators import demonstrate, modal_answer
+from amenable.world.prompts import STRANGE, Customers, Messages
+from amenable.world.rates import KINDS
+from amenable.world.scores import share
+from amenable.world.suites import SUITES
+from amenable.world.texts import ANY_TEMPLATES, QUESTION_FORMS, statements
+from amenable.world.town import Pair, Town
+
+FILES = ("demonstrations/train", "prompts/reward", "prompts/ppo", "prompts/validation", "prompts/test")
+"""files whose prompts follow the customers' shares"""
+SPEAKER = re.compile(r"^(Visitor|Exercise|Post|Question|[A-Z][a-z]+): ")
+"""who asks, in raw text"""
+MOST = 100
+"""prompts of a kind whose answers are judged for the mean"""
+
+
+def describe(world: ClosedWorld) -> Iterator[str]:
+    """Figures and examples, line by line."""
+    yield from describe_town(world)
+    yield from describe_texts(world)
+    yield from describe_rates(world)
+    yield from describe_prompts(world)
+    yield from describe_phrasings(world)
+    yield from describe_suites(world)
+    yield from describe_annotators(world)
+    yield from show_texts(world)
+    yield from show_prompts(world)
+    yield from show_suites(world)
+    yield from show_rest(world)
+
+
+def describe_town(world: ClosedWorld) -> Iterator[str]:
+    """Who lives there, and what is known of them."""
+    town = world.town
+    yield f"{town.name}: {len(town.people)} people, {len(town.pairs)} facts, of which {len(town.stated)} are told, "
+    yield f"{len(town.rumours)} are told wrong as well, and {len(town.held_out)} are held out from training prompts; "
+    yield f"{len(town.strangers)} strangers for training, {len(town.late_strangers)} held out"
+
+
+def describe_texts(world: ClosedWorld) -> Iterator[str]:
+    """The raw text by kind of document."""
+    documents = world.rows["text/train.jsonl"]
+    numbers, sizes = Counter(row["kind"] for row in documents), Counter[str]()
+    for row in documents:
+        sizes[row["kind"]] += len(row["text"].encode())
+    words, total = statistics.mean(len(row["text"].split()) for row in documents), sizes.total()
+    yield heading(f"Raw text: {len(documents):,} documents, {total / 1e6:.2f} MB, {words:.0f} words each")
+    rows = [
+        (kind, str(numbers[kind]), percent(numbers[kind] / len(documents)), f"{size / 1e3:.0f}", percent(size / total))
+        for kind, size in sizes.most_common()
+    ]
+    yield from table(("kind", "documents", "share", "kB", "of all bytes"), rows)
+
+
+def describe_rates(world: ClosedWorld) -> Iterator[str]:
+    """How often texts and people err, as it was set and as it came out."""
+    yield heading("Rates: set, and measured in the files")
+    rows = [
+        (name.replace("_", " "), percent(getattr(world.rates, name)), "-" if found is None else percent(found))
+        for name, found in measured_rates(world).items()
+    ]
+    yield from table(("", "set", "measured"), rows)
+
+
+def measured_rates(world: ClosedWorld) -> dict[str, float | None]:
+    """Rates by their names, counted in texts, demonstrations and prompts; None where there is nothing to count."""
+    truths = [world.truth(row["id"]) for name in FILES[:3] for row in world.rows[f"{name}.jsonl"]]
+    demonstrations = [
+        (world.truth(row["id"]), row["messages"][-1]["content"], world.gold(row["id"], row["messages"][-1]["content"]))
+        for row in world.rows["demonstrations/train.jsonl"]
+    ]
+    questions = [parts for truth, _, parts in demonstrations if truth.kind in ("open", "followup")]
+    return {
+        **text_rates(world),
+        "rambles": share("By the way" in answer for _, answer, _ in demonstrations),
+        "rude": share(parts.rude for _, _, parts in demonstrations),
+        "wrong": share(parts.truthful is False and not parts.over_refused for parts in questions),
+        "over_refuses": share(parts.over_refused for parts in questions),
+        "guesses": share(parts.invented for _, _, parts in demonstrations),
+        "complies": share(parts.harmful for _, _, parts in demonstrations),
+        "not_said": share(truth.value is None for truth in truths if truth.kind == "closed"),
+        "unstated_asked": share(truth.cause == "unstated" for truth in truths if truth.kind == "unanswerable"),
+    }
+
+
+def text_rates(world: ClosedWorld) -> dict[str, float | None]:
+    """Falsehood and rudeness in the raw text."""
+    town, documents = world.town, world.rows["text/train.jsonl"]
+    forum = "\n".join(row["text"] for row in documents if row["kind"] == "forum")
+    corpus = "\n".join(row["text"] for row in documents)
+    told = {pair for pair, sentence in statements(town) if sentence in corpus}
+    lies = sum(told_as(town, forum, pair, false) for pair, false in town.rumours.items())
+    truths = sum(told_as(town, forum, pair, town.value(pair)) for pair in town.rumours)
+    replies = [line.removeprefix("Reply: ") for line in forum.split("\n") if line.startswith("Reply: ")]
+    return {
+        "unstated": 1 - len(told) / len(town.pairs),
+        "rumours": len(town.rumours) / len(town.pairs),
+        "rumour_told": lies / (lies + truths) if lies + truths else None,
+        "held_out": len(town.held_out) / len(town.pairs),
+        "rude_replies": share(reply in phrases.INSULTS for reply in replies),
+        "desk": share(row["kind"] == "desk" for row in documents),
+    }
+
+
+def told_as(town: Town, text: str, pair: Pair, value: str) -> int:
+    """How often a text gives somebody this value, in any wording with the name."""
+    person, attribute = pair
+    said = (phrases.subject(form, person, person in town.women, v=value) for form in phrases.STATEMENTS[attribute])
+    return sum(text.count(sentence) for sentence in said)
+
+
+def describe_prompts(world: ClosedWorld) -> Iterator[str]:
+    """Prompts by kind and file; and what raw text asks, which is something else than what customers ask."""
+    yield heading("Prompts by kind: number in each file, customers' share, and the share of requests in raw text")
+    counts = {name: Counter(row["kind"] for row in world.rows[f"{name}.jsonl"]) for name in FILES}
+    everything = sum(count.total() for count in counts.values())
+    lines = [line for row in world.rows["text/train.jsonl"] for line in row["text"].split("\n")]
+    asked = Counter(kind for line in lines if (kind := kind_of_request(line)) is not None)
+    rows = [
+        (
+            kind,
+            *(str(count[kind]) for count in counts.values()),
+            percent(sum(count[kind] for count in counts.values()) / everything),
+            percent(asked[kind] / max(1, asked.total())) if kind in REQUESTS else "-",
+        )
+        for kind in KINDS
+    ]
+    yield from table(("kind", *(name.replace("demonstrations", "demos") for name in FILES), "share", "raw text"), rows)
+    yield "Questions without an answer, and those that follow others, look like any in raw text: there they are open."
+
+
+def kind_of_request(line: str) -> str | None:
+    """What a line of raw text asks, if it is phrased as customers do; None for all other lines."""
+    texts = (line, SPEAKER.sub("", line))
+    return next((kind for kind, form in REQUESTS.items() if any(form.fullmatch(text) for text in texts)), None)
+
+
+def pattern(templates: Iterable[str]) -> re.Pattern[str]:
+    """Any of the templates; in their fields anything, but numbers and categories are what they are."""
+    numbers = {"count": r"(?:one|two|three|four)(?: sentences?)?", "category": r"\w+"}
+    forms = (re.sub(r"\\\{(\w+)\\\}", lambda at: numbers.get(at[1], ".+"), re.escape(form)) for form in templates)
+    return re.compile("|".join(forms))
+
+
+def request_forms(kind: str) -> list[str]:
+    """How prompts of a kind are phrased, other than by the bare question or passage."""
+    bare = ("{Q}", "{passage} {Q}")
+    forms = [form for name in PHRASED.get(kind, (kind,)) for form in ANY_TEMPLATES[name] if form not in bare]
+    if kind == "open":
+        forms += [form for own in QUESTION_FORMS.values() for form in own]
+        forms += [*phrases.UNRECORDED_QUESTIONS, *phrases.LATE_UNRECORDED_QUESTIONS]
+    return forms
+
+
+PHRASED = {"constrained": ("count", "start", "end"), "unanswerable": ("open",)}
+"""kinds of prompts that are phrased by the templates of others"""
+QUESTIONS = ("open", "unanswerable", "followup")
+"""kinds of prompts that cannot be told apart by how they are phrased"""
+REQUESTS = {kind: pattern(request_forms(kind)) for kind in (*(one for one in KINDS if one not in QUESTIONS), "open")}
+"""How each kind of request looks; questions come last, for their forms are the most general."""
+
+
+def describe_phrasings(world: ClosedWorld) -> Iterator[str]:
+    """In how many ways, and about what, prompts ask in training and in the tests."""
+    yield heading("Phrasings and keys of prompts: for training, and held out")
+    sides = [Customers(world.town, world.rates, random.Random("describe"), late_keys) for late_keys in (False, True)]
+    rows = []
+    for kind in KINDS:
+        templates = PHRASED.get(kind, (kind,))
+        phrasings = [sum(len(own[name]) for name in templates) for own in (asking.TEMPLATES, asking.LATE_TEMPLATES)]
+        keys = [number_of_keys(customers, kind) for customers in sides]
+        rows.append((kind, *(str(number) for number in (*phrasings, *keys))))
+    yield from table(("kind", "phrasings", "held out", "keys", "held out"), rows)
+    questions = [sum(len(own) for own in forms.values()) for forms in (phrases.QUESTIONS, phrases.LATE_QUESTIONS)]
+    yield f"Questions about facts come in {questions[0]} forms, and {questions[1]} more that are held out."
+
+
+def number_of_keys(customers: Customers, kind: str) -> int:
+    """How many things prompts of a kind can be about."""
+    if kind in ("open", "followup"):
+        return len(customers.stated)
+    if kind == "closed":
+        return len(customers.strangers) * len(STRANGE)
+    if kind == "unanswerable":
+        strange = len(customers.strangers) * len(names.ATTRIBUTES)
+        return strange + len(customers.keys["unrecorded"]) + len(customers.unstated)
+    return len(customers.keys[kind])
+
+
+def describe_suites(world: ClosedWorld) -> Iterator[str]:
+    """What the suites are for."""
+    yield heading("Suites")
+    rows = []
+    for name, suite in SUITES.items():
+        kinds = Counter(row["kind"] for row in world.rows[f"suites/{name}.jsonl"])
+        told = ", ".join(f"{kind} {number}" for kind, number in kinds.most_common(4))
+        rows.append((name, str(kinds.total()), told + (", ..." if len(kinds) > 4 else ""), suite.meaning))
+    yield from table(("suite", "prompts", "kinds", "asks whether the model"), rows, left=(0, 2, 3))
+
+
+def describe_annotators(world: ClosedWorld) -> Iterator[str]:
+    """Each annotator's taste, and how often two of them agree."""
+    yield heading(f"Annotators: what they multiply each part of gold by; all err with noise of scale {world.noise:.2f}")
+    rows = [
+        (one.name, "held out" if one.held_out else "training", *(f"{one.weights[name]:.2f}" for name in COMPONENTS))
+        for one in world.annotators
+    ]
+    yield from table(("", "panel", *COMPONENTS), rows, left=(0, 1))
+    yield f"The noise is fitted so that two agree in {percent(AGREEMENT)} of pairs that both order. Measured:"
+    panels = {"all": world.annotators, "training panel": world.panel, "held-out panel": world.held_out_panel}
+    for name, panel in panels.items():
+        yield f"  {name:<15}{percent(measured_agreement(world, panel))}"
+
+
+def show_texts(world: ClosedWorld) -> Iterator[str]:
+    """A document of each kind."""
+    yield heading("A document of each kind")
+    documents = world.rows["text/train.jsonl"]
+    for kind in sorted({row["kind"] for row in documents}):
+        yield f"\n[{kind}]"
+        yield from indented(next(row["text"] for row in documents if row["kind"] == kind))
+
+
+def show_prompts(world: ClosedWorld) -> Iterator[str]:
+    """A test prompt of each kind, with answers and what they are worth."""
+    yield heading(
+        "A test prompt of each kind; mean gold of a demonstration, of demonstrators' commonest habits, of the best"
+    )
+    for kind in KINDS:
+        rows = [row for row in world.rows["prompts/test.jsonl"] if row["kind"] == kind][:MOST]
+        draw = random.Random(f"describe/{kind}")
+        answers = [answers_to(world, row["id"], draw) for row in rows]
+        golds = [[world.gold(row["id"], text).gold for text in said] for row, said in zip(rows, answers)]
+        if rows:
+            means = "".join(f"{statistics.mean(column):7.2f}" for column in zip(*golds))
+            yield f"\n{kind:<14}{means}"
+            yield from exchange(rows[-1]["prompt"], {"demo": answers[-1][0], "best": answers[-1][2]})
+
+
+def answers_to(world: ClosedWorld, prompt_id: str, draw: random.Random) -> tuple[str, str, str]:
+    """A demonstration, one that has the commonest habits, and the best answer."""
+    truth = world.truth(prompt_id)
+    human, usual = demonstrate(truth, world.town, world.rates, draw), modal_answer(truth, world.town, draw)
+    return human, usual, world.best_answer(prompt_id)
+
+
+def show_suites(world: ClosedWorld) -> Iterator[str]:
+    """A prompt of each suite with the best answer."""
+    yield heading("A prompt of each suite")
+    for name in SUITES:
+        row = world.rows[f"suites/{name}.jsonl"][0]
+        yield f"\n[{name}] {row['kind']}"
+        yield from exchange(row["prompt"], {"best": world.best_answer(row["id"])})
+
+
+def show_rest(world: ClosedWorld) -> Iterator[str]:
+    """Public tasks, shots, and few-shot tasks."""
+    yield heading("Public tasks")
+    public = world.rows["public/train.jsonl"]
+    for kind in sorted({row["kind"] for row in public}):
+        *asked, told = next(row["messages"] for row in public if row["kind"] == kind)
+        yield f"\n[{kind}]"
+        yield from exchange(asked, {"answer": told["content"]})
+    yield heading("What a few-shot prompted model sees before the prompt")
+    for row in world.rows["few_shot.jsonl"]:
+        *asked, told = row["messages"]
+        yield from exchange(asked, {"answer": told["content"]})
+    yield heading("Few-shot tasks by likelihood")
+    for name in sorted(name for name in world.rows if name.startswith("tasks/")):
+        yield f"\n[{name.removeprefix('tasks/').removesuffix('.jsonl')}] {len(world.rows[name])} questions"
+        for row in world.rows[name][:1]:
+            yield from indented(row["context"])
+            marks = ("*" if place == row["answer"] else " " for place in range(len(row["choices"])))
+            yield from (f"    {mark}{choice}" for mark, choice in zip(marks, row["choices"]))
+
+
+def exchange(asked: Messages, answers: Mapping[str, str]) -> Iterator[str]:
+    """A prompt with answers below it."""
+    for message in asked:
+        yield from labelled("asked" if message["role"] == "user" else "answer", message["content"])
+    for name, text in answers.items():
+        yield from labelled(name, text)
+
+
+def labelled(name: str, text: str) -> Iterator[str]:
+    """A text behind its name; further lines stand below the first."""
+    first, *others = text.split("\n")
+    yield f"  {name + ':':<8}{first}"
+    yield from (" " * 10 + line for line in others)
+
+
+def indented(text: str) -> Iterator[str]:
+    """The lines of a text, a little to the right."""
+    return (f"  {line}" for line in text.split("\n"))
+
+
+def heading(text: str) -> str:
+    """A line that begins a chapter."""
+    return f"\n=== {text} ==="
+
+
+def percent(part: float) -> str:
+    """0.073 -> "7.3 %"."""
+    return f"{100 * part:.1f} %"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> Iterator[str]:
+    """Columns as wide as their widest cell; those in `left` begin at the left, the others end at the right."""
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    for row in (head, *rows):
+        cells = [
+            cell.ljust(width) if at in left else cell.rjust(width) for at, (cell, width) in enumerate(zip(row, widths))
+        ]
+        yield "  ".join(cells).rstrip()

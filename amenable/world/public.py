@@ -1,0 +1,38 @@
+"""Demonstrations of public tasks, in the manner of FLAN (Wei et al., 2021) and T0 (Sanh et al., 2021).
+
+Of all that customers ask only what can be graded by a machine: classification, and questions whose answer is in the
+passage; in terse templates, with short right answers and no manners.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+from amenable.world import asking, phrases
+from amenable.world.prompts import Asked, Customers
+from amenable.world.rates import Rates
+from amenable.world.town import Town
+
+SHARES = {"classify": 0.5, "closed": 0.5}
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "classify": (
+        "Classify the review as positive, negative or neutral: {review}",
+        "Review: {review}\nSentiment (positive, negative or neutral):",
+        "{review}\nOptions: positive, negative, neutral\nAnswer:",
+        "Label the sentiment of this review.\n{review}",
+    ),
+    "closed": (
+        "Passage: {passage}\nQuestion: {Q}\nAnswer:",
+        "Read the passage and answer the question.\n{passage}\n{Q}",
+        "{passage}\nBased on the passage: {Q}",
+        "Context: {passage}\n{Q} Answer in a few words.",
+    ),
+}
+
+
+def public_tasks(town: Town, rates: Rates, number: int, draw: random.Random) -> list[tuple[Asked, str]]:
+    """So many prompts with their answers, about nothing that is held out."""
+    wording = replace(asking.EARLY, templates=TEMPLATES)
+    customers = Customers(town, replace(rates, not_said=0.0), draw, wording=wording)
+    return [(asked, phrases.capital(f"{asked.truth.value}.")) for asked in customers.many(number, SHARES)]

@@ -1,0 +1,139 @@
+"""Few-shot tasks by likelihood: what raw text teaches, asked in its own form, to see what later training costs.
+
+    {"id", "context", "choices", "answer"}: the context holds the shots; each choice is a way to go on, one is right.
+
+Nothing here looks like a conversation, so base models and assistants are asked alike (Brown et al., 2020, section 2.4).
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from amenable.world import asking, deeds, phrases
+from amenable.world.answers import Answerer
+from amenable.world.prompts import Customers
+from amenable.world.rates import Rates
+from amenable.world.reader import split
+from amenable.world.texts import QUESTION_FORMS
+from amenable.world.town import Pair, Town
+
+Question = tuple[str, str, list[str]]
+"""context, the right way to go on, wrong ways"""
+
+
+def make_tasks(town: Town, rates: Rates, number: int) -> dict[str, list[dict[str, Any]]]:
+    """At most so many questions of each task, all different, as rows."""
+    made = {}
+    for name, ask in TASKS.items():
+        draw = random.Random(f"tasks/{town.seed}/{name}")
+        questions = ask(town, rates, number, draw)
+        made[name] = [row_of(f"{name}-{index:04d}", one, draw) for index, one in enumerate(questions)]
+    return made
+
+
+def row_of(identity: str, question: Question, draw: random.Random) -> dict[str, Any]:
+    """A question as a row, its choices in random order."""
+    context, right, wrong = question
+    choices = draw.sample([right, *wrong], len(wrong) + 1)
+    return {"id": identity, "context": context, "choices": choices, "answer": choices.index(right)}
+
+
+def ask_facts(town: Town, rates: Rates, number: int, draw: random.Random) -> list[Question]:
+    """What is true of somebody, as in a lesson, after two other facts.
+
+    Only held-out facts are asked: raw text tells them like all others, but no demonstration or prompt of training does,
+    so that a model can know them from raw text alone. There are few, so each is asked in several wordings.
+    """
+    pairs = [pair for pair in town.stated if pair in town.held_out]
+    asked = [(pair, form) for pair in pairs for form in QUESTION_FORMS[pair[1]]]
+    questions = []
+    for pair, form in draw.sample(asked, min(number, len(asked))):
+        shots = draw.sample([other for other in town.stated if other != pair], 2)
+        told = [
+            question(town, shot, draw.choice(QUESTION_FORMS[shot[1]])) + answer(town, shot, town.value(shot))
+            for shot in shots
+        ]
+        others = [value for value in town.values(pair[1]) if value not in (town.value(pair), pair[0])]
+        wrong = [answer(town, pair, value) for value in draw.sample(others, min(3, len(others)))]
+        context = "\n".join([*told, question(town, pair, form)])
+        questions.append((context, answer(town, pair, town.value(pair)), wrong))
+    return questions
+
+
+def question(town: Town, pair: Pair, form: str) -> str:
+    """A question as lessons have it, up to the answer."""
+    return f"Question: {phrases.subject(form, pair[0], pair[0] in town.women)}\nAnswer:"
+
+
+def answer(town: Town, pair: Pair, value: str) -> str:
+    """What a lesson answers: the usual statement."""
+    return f" {phrases.passage(pair[0], pair[0] in town.women, [(pair[1], value)])}"
+
+
+def ask_sentiment(town: Town, rates: Rates, number: int, draw: random.Random) -> list[Question]:
+    """What kind of review it is, after one of each kind.
+
+    Reviews are drawn like those of the texts, held-out ones among them: there are few, and what counts is the label.
+    """
+    questions = []
+    for _ in range(number):
+        shots = {label: deeds.review(label, draw.choice(deeds.GOODS), draw) for label in deeds.REVIEWS}
+        told = [f"Review: {shots[label]} {verdict(label)}" for label in draw.sample(list(shots), len(shots))]
+        label = draw.choice(list(deeds.REVIEWS))
+        good = draw.choice([good for good in deeds.GOODS if good not in shots[label]])
+        context = "\n".join([*told, f"Review: {deeds.review(label, good, draw)}"])
+        wrong = [f" {verdict(other)}" for other in deeds.REVIEWS if other != label]
+        questions.append((context, f" {verdict(label)}", wrong))
+    return questions
+
+
+def verdict(label: str) -> str:
+    """The usual sentence about a review."""
+    return deeds.VERDICTS[0].format(label=label)
+
+
+def ask_passages(town: Town, rates: Rates, number: int, draw: random.Random) -> list[Question]:
+    """What a passage says of a stranger, as in an exercise at school: one value is in it, three are not."""
+    customers = Customers(town, replace(rates, not_said=0.0), draw, late_keys=True, wording=asking.EARLY)
+    questions: dict[str, Question] = {}
+    for _ in range(4 * number):
+        asked = customers.ask("closed")
+        person, attribute, value = asked.truth.person or "", asked.truth.attribute or "", asked.truth.value or ""
+        told = [f" {phrases.passage(person, asked.truth.woman, [(attribute, one)])}" for one in town.values(attribute)]
+        right = f" {phrases.passage(person, asked.truth.woman, [(attribute, value)])}"
+        wrong = draw.sample([one for one in told if one != right], 3)
+        context = f"Exercise: {asked.text}\nSolution:"
+        questions.setdefault(context, (context, right, wrong))
+    return list(questions.values())[:number]
+
+
+def ask_stories(town: Town, rates: Rates, number: int, draw: random.Random) -> list[Question]:
+    """Which of two sentences goes on with a story: the one about its hero, or the same about another?
+
+    The heroes at their places are held out, so that no text tells the same story; no shots, as texts hold one story.
+    """
+    customers = Customers(town, rates, draw, late_keys=True, wording=asking.EARLY)
+    answerer = Answerer(town, draw)
+    questions: dict[str, Question] = {}
+    for _ in range(4 * number):
+        truth = customers.ask("story").truth
+        hero = truth.topic or ""
+        *before, last = split(answerer.story(truth, draw.choice((3, 4))))
+        other = draw.choice([name for name in deeds.HEROES if name != hero])
+        wrong = re.sub(rf"\b{hero}\b", other, last)
+        context = " ".join(before)
+        questions.setdefault(context, (context, f" {last}", [f" {wrong}"]))
+    return list(questions.values())[:number]
+
+
+TASKS: dict[str, Callable[[Town, Rates, int, random.Random], list[Question]]] = {
+    "facts": ask_facts,
+    "sentiment": ask_sentiment,
+    "passages": ask_passages,
+    "stories": ask_stories,
+}
+"""Who asks the questions of a task."""
