@@ -19,11 +19,12 @@ LAYERS = {
     "feedback": 2,
     "world": 2,
     "train": 2,
-    "stages": 3,
-    "serve": 3,
-    "recipes": 4,
-    "cli": 5,
-    "__main__": 6,
+    "evaluation": 3,
+    "stages": 4,
+    "serve": 4,
+    "recipes": 5,
+    "cli": 6,
+    "__main__": 7,
 }
 SIBLINGS = {("text", "data"), ("feedback", "data"), ("recipes", "stages")}
 """the few imports within a layer: a conversation is made of data's messages"""

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from amenable.data import columns, sources
+from amenable.data import sources
 from amenable.errors import InputError
-from amenable.functional.statistics import wilson
+from amenable.evaluation.reading import read_answers
+from amenable.functional.statistics import best_of_n_kl, wilson
 from amenable.stages import evaluate
 from amenable.text.chat import render_prompt
 from amenable.text.tokenizer import Tokenizer
@@ -85,8 +86,8 @@ def test_figures_can_be_worked_out_from_what_was_said(
 
 
 def test_bits_per_byte_are_of_the_raw_text(done: Path, config: evaluate.Config, machine: Runtime) -> None:
-    for name, folder in config.folders.items():
-        decoder, words = artifacts.load_policy(folder, machine)
+    for one in config.contestants:
+        name, (decoder, words) = one.name, artifacts.load_policy(one.folder, machine)
         assert config.text is not None
         texts, tokens, chosen = sources.read_texts(config.text).rows, 0, []
         for text in texts:
@@ -127,8 +128,8 @@ def test_a_world_judges_by_the_truth(
     config: evaluate.Config, world_folder: Path, small_world: ClosedWorld, tmp_path: Path
 ) -> None:
     rows = small_world.rows["prompts/test.jsonl"]
-    short = [row for row in rows if sum(len(message["content"]) for message in row["prompt"]) < 45][:8]
-    assert len(short) == 8
+    rows = sorted(rows, key=lambda row: sum(len(message["content"]) for message in row["prompt"]))
+    short = [*rows[:7], rows[-1]]
     file = tmp_path / "prompts.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in short))
     asked = replace(config, data=file, world=world_folder, reward_model=None, text=None, reference="none")
@@ -151,38 +152,135 @@ def test_a_world_judges_by_the_truth(
             assert figures["reward"] is figures["kl"] is figures["bpb"] is None
     table = results(out)["preference"]
     assert {row["judges"] for row in table} == {"heldout", "training"} and len(table) == 4
-    assert 4 <= len(rows) < 8  # the longest leave a small context no room to answer
+    assert 4 <= len(rows) < 8  # the longest leaves a small context no room to answer
 
 
-def test_both_orders_are_shown_and_ties_are_half(config: evaluate.Config, small_world: ClosedWorld) -> None:
-    prompt = columns.prompt(small_world.rows["prompts/test.jsonl"][0], "")
-    best = {"text": small_world.best_answer(prompt.id), "ended": True}
-    bad = {"text": "You fool.", "ended": True}
-    for judges in ("heldout", "training"):
-        forth = evaluate.preferred(prompt, best, bad, judges, small_world, config)
-        back = evaluate.preferred(prompt, bad, best, judges, small_world, config)
-        assert forth > 0.5 and 0 <= back <= 1
-        assert evaluate.preferred(prompt, best, dict(best), judges, small_world, config) == 0.5
+def few_shot_file(folder: Path) -> Path:
+    turns = [{"role": "user", "content": "Name a thing."}, {"role": "assistant", "content": "Gladly: a rose."}]
+    file = folder / "few_shot.jsonl"
+    file.write_text(json.dumps({"messages": turns}) + "\n")
+    return file
 
 
-@pytest.mark.parametrize(("favours", "share"), [("the first shown", 0.5), ("the better", 1.0), ("the worse", 0.0)])
-def test_a_judge_that_looks_at_the_order_alone_prefers_none(
-    config: evaluate.Config, favours: str, share: float
+@pytest.fixture(scope="module")
+def asked_otherwise(config: evaluate.Config, files: Any, base: Path, assistant: Path, tmp_path_factory: Any) -> Path:
+    """One model in many ways, on two suites, against a reference that is none of them."""
+    folder = tmp_path_factory.mktemp("otherwise")
+    task = {"id": "t", "context": "The rose is", "choices": [" red.", " blue."], "answer": 0}
+    (folder / "colours.jsonl").write_text(json.dumps(task) + "\n")
+    models = (
+        f"cold={assistant}@temperature-0.5",
+        f"alike={assistant}@like-cold",
+        f"best={assistant}@best-of-4",
+        f"prompted={base}@few-shot",
+    )
+    asked = replace(
+        config,
+        models=models,
+        reference=str(assistant),
+        suites=(f"more={files.pairs}",),
+        suite_decodings=("greedy",),
+        few_shot=few_shot_file(folder),
+        tasks=folder / "colours.jsonl",
+        demonstrations=files.demonstrations,
+        best_of_prompts=5,
+        limit=8,
+        out=folder / "run",
+    )
+    return evaluate.run(asked)
+
+
+def test_a_model_is_asked_in_many_ways(asked_otherwise: Path) -> None:
+    found = results(asked_otherwise)
+    models = found["models"]
+    assert list(models) == ["cold", "alike", "best", "prompted"]
+    assert models["cold"]["temperature"] == 0.5 and 0.05 <= models["alike"]["temperature"] < 1
+    assert models["cold"]["kl"] > 0  # from itself at temperature 1
+    assert models["best"]["kl"] == pytest.approx(best_of_n_kl(4)) and models["best"]["greedy"] is None
+    assert models["prompted"]["kl"] is None
+    assert models["cold"]["bpb"] == models["best"]["bpb"] != models["prompted"]["bpb"]
+    size = models["cold"]["text_bytes"]
+    assert sum(models["cold"]["text_bits"]) / size == pytest.approx(models["cold"]["bpb"])
+    assert len(models["cold"]["demonstration_nats"]) == 96 and models["cold"]["demonstration_tokens"] > 96
+    assert [row["n"] for row in found["best_of"]["best"]] == [1, 2, 4]
+    assert list(found["tasks"]["colours"]) == list(models) and found["tasks"]["colours"]["cold"]["n"] == 1
+    assert list(found["suites"]) == ["more"] and list(found["suites"]["more"]) == ["cold", "alike", "prompted"]
+    assert found["suites"]["more"]["cold"]["greedy"]["length"] > 0
+    sizes = {(row["a"], row["b"], row["decoding"]): row["n"] for row in found["preference"]}
+    assert sizes["cold", "best", "sampled"] == 5 and sizes["cold", "alike", "greedy"] == 8
+    assert ("cold", "best", "greedy") not in sizes and len(sizes) == 6 + 3
+
+
+def test_answers_are_read_again_by_suite(asked_otherwise: Path, done: Path) -> None:
+    answers = read_answers([asked_otherwise, done])
+    assert answers.models == ["cold", "alike", "best", "prompted", "base", "sft"]
+    assert len(answers.of("best")) == 5 and answers.of("best", "greedy") == {}
+    assert len(answers.of("cold", "greedy", "more")) == 8 and answers.of("cold", "sampled", "more") == {}
+    same = answers.of("sft", "greedy")
+    assert {name: said["text"] for name, said in answers.of("cold", "greedy").items()} == {
+        name: same[name]["text"] for name in answers.of("cold", "greedy")
+    }
+
+
+def test_sizes_and_their_intervals_are_said(
+    config: evaluate.Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    class Biased:
-        def prefer(self, prompt: str, first: tuple[str, bool], second: tuple[str, bool], *_: Any) -> float:
-            return {"the first shown": 1.0, "the better": first > second, "the worse": first < second}[favours]
+    models = (config.models[1].replace("sft=", "best="), config.models[1] + "@best-of-2")
+    evaluate.run(replace(config, models=models, best_of_prompts=3, out=tmp_path / "run", text=None))
+    told = capsys.readouterr().err
+    assert "test ±28.3% (12 prompts), best of n ±56.6% (3 prompts)" in told
+    assert "no KL: the reference 'sft'" not in told
 
-    better, worse = {"text": "b", "ended": True}, {"text": "a", "ended": True}
-    asked = columns.prompt({"prompt": "?"}, "")
-    assert evaluate.preferred(asked, better, worse, "heldout", Biased(), config) == share  # type: ignore[arg-type]
+
+def test_a_reference_that_is_nowhere_is_said(
+    config: evaluate.Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = replace(config, reference="nobody", models=config.models[1:], out=tmp_path / "run", limit=2)
+    assert results(evaluate.run(asked))["models"]["sft"]["kl"] is None
+    assert "no KL: the reference 'nobody' is none of the models" in capsys.readouterr().err
+    with pytest.raises(InputError, match="no such model folder"):
+        evaluate.run(replace(asked, reference="runs/nobody", out=tmp_path / "other"))
+
+
+def test_an_evaluation_of_many_ways_goes_on_after_a_stop(
+    config: evaluate.Config, run_in_two: Callable, outcome: Callable, assistant: Path, tmp_path: Path
+) -> None:
+    asked = replace(
+        config,
+        models=(f"sft={assistant}", f"best={assistant}@best-of-2", f"alike={assistant}@like-sft"),
+        limit=4,
+        best_of_prompts=2,
+    )
+    whole_run = evaluate.run(replace(asked, out=tmp_path / "one"))
+    again = run_in_two(evaluate, replace(asked, out=tmp_path / "two"), 2)
+    assert outcome(again) == outcome(whole_run) and results(again) == results(whole_run)
+    assert results(again)["models"]["alike"]["temperature"] == 1.0
 
 
 def test_models_are_named_with_their_folders() -> None:
-    config = evaluate.Config(models=("a=runs/x=1", "b=y"))
-    assert config.folders == {"a": Path("runs/x=1"), "b": Path("y")}
-    with pytest.raises(InputError, match="'runs/x' is no model; write name=folder"):
-        evaluate.Config(models=("runs/x",))
+    config = evaluate.Config(models=("a=runs/x=1", "b=y@few-shot"), reference="b", suites=("more=p.jsonl",))
+    assert [one.folder for one in config.contestants] == [Path("runs/x=1"), Path("y")]
+    assert config.reference_folder == Path("y") and config.shots == Path("runs/world/few_shot.jsonl")
+    assert config.prompts == {"test": Path("runs/world/prompts/test.jsonl"), "more": Path("p.jsonl")}
+    plain = evaluate.Config(models=("a=x",), reference="", reward_model=None)
+    assert plain.reference_folder is plain.shots is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"models": ("runs/x",)}, "'runs/x' is no model; write name=folder"),
+        ({"models": ("a=x@best-of-4",), "reward_model": None}, "nobody can tell the best of n"),
+        ({"suites": ("more",)}, "'more' is no suite; write name=path"),
+        ({"suites": ("test=x",)}, "two suites are called 'test'"),
+        ({"suites": ("more=x", "more=y")}, "two suites are called 'more'"),
+        ({"limit": -1}, "limit is -1"),
+        ({"best_of_prompts": 0}, "best_of_prompts is 0"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_at_once(wrong: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        evaluate.Config(**wrong)
 
 
 @pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"temperature": -1.0}, {"max_new_tokens": 0}, {"rows": 0}])

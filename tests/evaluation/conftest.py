@@ -1,0 +1,32 @@
+"""A closed world of six people, and prompts of it that a small context has room for."""
+
+import pytest
+
+from amenable.data import columns
+from amenable.data.types import Prompt
+from amenable.world.closed import ClosedWorld
+from amenable.world.rates import Sizes
+
+
+@pytest.fixture(scope="session")
+def small_world() -> ClosedWorld:
+    sizes = Sizes(
+        people=6,
+        documents=20,
+        validation_documents=4,
+        demonstrations=20,
+        validation_demonstrations=4,
+        reward_prompts=60,
+        ppo_prompts=4,
+        validation_prompts=4,
+        test_prompts=40,
+    )
+    return ClosedWorld.make(0, sizes)
+
+
+@pytest.fixture(scope="session")
+def prompts(small_world: ClosedWorld) -> list[Prompt]:
+    """Six short ones."""
+    rows = small_world.rows["prompts/test.jsonl"]
+    short = sorted(rows, key=lambda row: sum(len(message["content"]) for message in row["prompt"]))[:6]
+    return [columns.prompt(row, "") for row in short]

@@ -1,0 +1,89 @@
+"""What is kept of several contestants, and how it is laid out in the files."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amenable.data.types import Message, Prompt
+from amenable.evaluation.contestants import Contestant
+from amenable.evaluation.examination import Examined, Tests
+from amenable.evaluation.figures import Yardsticks
+from amenable.evaluation.results import Results, answers_at
+from amenable.train.runtime import Runtime
+
+TESTS = Tests(
+    {
+        "test": [Prompt((Message("user", f"{name}?"),), id=name, meta={"kind": "open"}) for name in "pq"],
+        "more": [Prompt((Message("user", "r?"),), id="r")],
+    }
+)
+
+
+def row(text: str, reward: float) -> dict[str, Any]:
+    return {"text": text, "ended": True, "reward": reward}
+
+
+SFT = Examined(
+    figures={"test": {"reward": 1.5, "greedy": {"reward": 2.0}}, "more": {"reward": 0.0, "greedy": None}},
+    answers={
+        "test": {"sampled": [row("a", 1), row("b", 2)], "greedy": [row("c", 2), row("d", 2)]},
+        "more": {"sampled": [row("e", 0)]},
+    },
+    curve=None,
+    notes=[],
+)
+BEST = Examined(
+    figures={"test": {"reward": 3.0, "greedy": None}},
+    answers={"test": {"sampled": [row("z", 3)], "greedy": None}},
+    curve=[{"n": 1}],
+    notes=[],
+)
+
+
+@pytest.fixture
+def results() -> Results:
+    """Two contestants of one model."""
+    found = Results()
+    found.known["x"] = {"figures": {"bpb": 0.5, "text_bytes": 9}, "tasks": {"facts": {"accuracy": 0.7}}}
+    found.add(Contestant("sft", Path("x")), SFT)
+    found.add(Contestant("best", Path("x"), best_of=2), BEST)
+    return found
+
+
+def test_a_model_is_told_with_what_it_knows(results: Results, machine: Runtime) -> None:
+    told = results.evaluation(TESTS, Yardsticks(None, None, None, 1.0, machine, 1000), 0)
+    assert told["models"]["sft"] == {
+        "reward": 1.5,
+        "greedy": {"reward": 2.0, "bpb": 0.5},
+        "bpb": 0.5,
+        "text_bytes": 9,
+    }
+    assert told["models"]["best"] == {"reward": 3.0, "greedy": None, "bpb": 0.5, "text_bytes": 9}
+    assert told["suites"] == {"more": {"sft": {"reward": 0.0, "greedy": None}}}
+    assert told["tasks"] == {"facts": {"sft": {"accuracy": 0.7}, "best": {"accuracy": 0.7}}}
+    assert told["best_of"] == {"best": [{"n": 1}]} and told["preference"] == []
+    assert SFT.figures["test"] == {"reward": 1.5, "greedy": {"reward": 2.0}}  # nothing was written into it
+
+
+def test_prompts_show_who_answered_them(results: Results) -> None:
+    first, second, more = results.side_by_side(TESTS)
+    assert first == {
+        "suite": "test",
+        "id": "p",
+        "kind": "open",
+        "prompt": [{"role": "user", "content": "p?"}],
+        "answers": {
+            "sft": {"sampled": row("a", 1), "greedy": row("c", 2)},
+            "best": {"sampled": row("z", 3), "greedy": None},
+        },
+    }
+    assert list(second["answers"]) == ["sft"]  # the best of n answers only the first prompts
+    assert more["suite"] == "more" and more["kind"] is None and more["answers"] == {"sft": {"sampled": row("e", 0)}}
+    assert answers_at(1, {"sampled": [row("a", 1)], "greedy": None}) is None
+
+
+def test_results_survive_a_checkpoint(results: Results) -> None:
+    again = Results()
+    again.load_state_dict(results.state_dict())
+    assert again.side_by_side(TESTS) == results.side_by_side(TESTS) and again.known == results.known
