@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from torch import Tensor
@@ -60,20 +61,45 @@ def objective_metrics(experience: Experience, targets: Targets, kl_coef: float) 
     }
 
 
-def sample_rows(experience: Experience, decode: Callable[[list[int]], str], count: int = 8) -> list[dict[str, Any]]:
-    """The first answers of a rollout, as samples.jsonl keeps them."""
+def update_metrics(
+    policy_loss: Tensor,
+    policy_stats: dict[str, Tensor],
+    value_loss: Tensor,
+    value_stats: dict[str, Tensor],
+    entropy: Tensor,
+    moved: Tensor,
+) -> dict[str, float]:
+    """The metrics of one update: both losses with what they say of themselves, the mean entropy, and how far the
+    trained tokens' log-probabilities `moved` [M] from the sampler's."""
+    values = {
+        "loss/policy_avg": policy_loss,
+        "loss/value_avg": value_loss,
+        "policy/entropy_avg": entropy,
+        "policy/approxkl_avg": policy_stats["approx_kl"],
+        "policy/clipfrac_avg": policy_stats["clip_fraction"],
+        "val/clipfrac_avg": value_stats["clip_fraction"],
+        "val/ratio": policy_stats["ratio"],
+        "val/ratio_gap": moved.abs().mean(),
+    }
+    return {name: float(value.detach()) for name, value in values.items()}
+
+
+def answer_rows(experience: Experience, decode: Callable[[list[int]], str]) -> list[dict[str, Any]]:
+    """Every answer of a rollout as files keep it: the text, whether it ended, the scorer's word, nats of KL."""
     rollout = experience.rollout
     kls = masked_sum(rollout.logps - experience.ref_logps, rollout.mask, dim=1)
     return [
-        {
-            "prompt": decode(rollout.prompts[i]),
-            "completion": decode(rollout.responses[i]),
-            "ended": bool(rollout.ended[i]),
-            "score": round(float(experience.raw_scores[i]), 4),
-            "kl": round(float(kls[i]), 4),
-        }
-        for i in range(min(count, len(rollout.prompts)))
+        {"completion": decode(response), "ended": ended, "score": round(score, 4), "kl": round(kl, 4)}
+        for response, ended, score, kl in zip(
+            rollout.responses, rollout.ended.tolist(), experience.raw_scores.tolist(), kls.tolist()
+        )
     ]
+
+
+def sample_rows(experience: Experience, decode: Callable[[list[int]], str], count: int = 8) -> list[dict[str, Any]]:
+    """The first answers of a rollout with their prompts, as samples.jsonl keeps them."""
+    told = zip(experience.rollout.prompts, answer_rows(experience, decode))
+    return [{"prompt": decode(prompt), **row} for prompt, row in islice(told, count)]
 
 
 def require_same_distribution(gap: float, tolerance: float) -> None:

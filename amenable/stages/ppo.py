@@ -8,7 +8,8 @@ Policy and reference start as the SFT model, the critic as the reward model; dro
 temperature divides the logits in every log-probability. Schulman et al. (2017); Stiennon et al. (2020);
 Ouyang et al. (2022, eq. 2 and appendix C.4).
 
-Reads run directories of `sft` (policy, reference) and `reward` (scorer, first critic), and prompts.
+Reads run directories of `sft` (policy, reference) and `reward` (scorer, first critic), and prompts. Beside the model it
+leaves answers to held-out prompts (answers.jsonl) and single tokens' numbers for `amenable inspect` (traces.jsonl).
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from typing import Literal
 import torch
 
 from amenable.data import batches, sources
+from amenable.data.types import Prompt
+from amenable.evaluation import trace
 from amenable.functional.advantages import masked_gae
 from amenable.functional.losses import ppo_policy_loss, value_loss
 from amenable.functional.masked import scale, standardize
 from amenable.functional.rewards import penalise_missing_eos, token_rewards
 from amenable.generation import experience as seen
 from amenable.generation.experience import Experience, Targets
-from amenable.generation.rollout import collect, greedy, spread
+from amenable.generation.rollout import collect, spread
 from amenable.generation.sampling import Sampling
 from amenable.train import artifacts, passes, plan, runtime
 from amenable.train.actors import Actors, load_actors
@@ -34,9 +37,13 @@ from amenable.train.best import Best
 from amenable.train.checkpoint import Stateful
 from amenable.train.feed import fitting_prompts, pieces_of, prompts_of_step, raw_rows, usable
 from amenable.train.kl_coefficient import KLCoefficient
+from amenable.train.log import Log
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
 from amenable.train.step import backward_next_token
+
+Asked = tuple[Prompt, list[int]]
+"""a prompt, and its ids"""
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ class Config:
     data: Path = Path("runs/world/prompts/ppo.jsonl")
     """prompts: a file, or a folder of files"""
     validation: Path | None = None
-    """held-out prompts, for --select score"""
+    """held-out prompts: answered every eval_steps, with the same random numbers each time"""
     out: Path = Path("runs/ppo")
     max_steps: int = 40
     """iterations of sampling and learning"""
@@ -101,7 +108,11 @@ class Config:
     select: Literal["last", "score"] = "last"
     """which weights are kept: the last, or those of the best score on the validation prompts"""
     eval_steps: int = 10
+    eval_prompts: int = 200
+    """how many of the held-out prompts, from the first on; 0 takes all"""
     sample_steps: int = 5
+    watched: int = 6
+    """prompts of which every token's numbers are kept, every sample_steps; 0 is none"""
     max_tokens_per_pass: int = 8192
     save_steps: int = 10
     seed: int = 0
@@ -111,7 +122,7 @@ class Config:
         counts = "max_steps prompts_per_step num_generations num_mini_batches num_ppo_epochs max_new_tokens ptx_tokens"
         plan.require_at_least(1, self, *counts.split(), "eval_steps", "sample_steps", "max_tokens_per_pass")
         sizes = "kl_coef kl_target target_kl cliprange cliprange_value vf_coef score_clip ptx_coef frozen_layers"
-        plan.require_at_least(0, self, *sizes.split(), "critic_learning_rate")
+        plan.require_at_least(0, self, *sizes.split(), "critic_learning_rate", "eval_prompts", "watched")
         plan.require_share(self, "gamma", "lam")
         uneven = f"num_mini_batches {self.num_mini_batches} does not divide the {self.samples} samples of a step"
         plan.refuse(
@@ -133,29 +144,38 @@ def run(config: Config) -> Path:
     if run.done():
         return run.out
     actors = load_actors(config.model, config.reward_model, config.frozen_layers, runtime.start(config.machine))
-    prompts, held_out, raw = read(config, actors)
+    prompts, watched, held_out, raw = read(config, actors)
     schedule = plan.cosine_with_warmup(config.max_steps, config.warmup_steps, config.final_learning_rate)
     run.claim()
     optimizer = Optimizer([actors.policy], config.optimizer)
     critic_optimizer = Optimizer([actors.critic], replace(config.optimizer, learning_rate=config.critic_learning_rate))
     coefficient, best = KLCoefficient(config.kl_coef, config.kl_target, config.kl_horizon), Best(actors.policy)
-    tell_plan(run, config, actors, len(prompts))
+    run.log.say(f"policy {plan.parameters(actors.policy)}; critic {plan.parameters(actors.critic)}")
+    run.log.say(f"{plan.rollouts(config, len(prompts))}; {actors.machine.describe()}")
 
     state: dict[str, Stateful] = {"policy": actors.policy, "critic": actors.critic, "optimizer": optimizer}
     state |= {"critic_optimizer": critic_optimizer, "kl_coefficient": coefficient, "best": best}
     for step in run.steps(config.max_steps, state, config.save_steps):
         runtime.seed_step(config.seed, step)
-        experience = gather(actors, prompts_of_step(prompts, config.prompts_per_step, config.seed, step), step, config)
+        if held_out and step == 1:
+            evaluate(actors, held_out, run.log, 0, config)
+        asked = prompts_of_step(prompts, config.prompts_per_step, config.seed, step)
+        experience = gather(actors, asked, ("rollout", step), config.num_generations, config)
         targets = estimate(experience, coefficient.value, config)
+        saved = step % config.sample_steps == 0 or step in (1, config.max_steps)
+        traced = observe(actors, watched, coefficient.value, config) if saved and watched else None
         stats = learn(actors, (optimizer, critic_optimizer), experience, targets, raw, step, schedule(step), config)
+
         metrics = {**seen.objective_metrics(experience, targets, coefficient.value), **stats, "lr": schedule(step)}
         coefficient.adapt(metrics["objective/kl"], config.samples)
         if held_out and (step % config.eval_steps == 0 or step == config.max_steps):
-            metrics["eval/score"] = greedy_score(actors, held_out, config)
+            metrics |= evaluate(actors, held_out, run.log, step, config)
         if config.select == "last" or "eval/score" in metrics:
             best.offer(metrics["eval/score"] if config.select == "score" else step, step)
-        if step % config.sample_steps == 0 or step == 1:
+        if saved:
             run.log.samples(step, seen.sample_rows(experience, actors.tokenizer.decode))
+        if traced:
+            run.log.rows("traces", step, trace.rows_of(traced, actors))
         tokens = int(experience.rollout.lengths.sum())
         run.record(step, tokens, ("objective/scores", "objective/kl", "eval/score"), **metrics)
 
@@ -164,28 +184,34 @@ def run(config: Config) -> Path:
     return run.finish(selected_step=best.step, **run.metrics)
 
 
-def read(config: Config, actors: Actors) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
-    """Prompts to learn on and held-out ones, as ids, and pieces of raw text for PPO-ptx."""
+def read(config: Config, actors: Actors) -> tuple[list[list[int]], list[Asked], list[Asked], list[list[int]]]:
+    """Prompts to learn on, those of them that are watched, held-out ones, and pieces of raw text for PPO-ptx."""
     context = actors.policy.config.context
     room = context - config.max_new_tokens
-    _, prompts = fitting_prompts(config.data, actors.tokenizer, room)
-    held_out = fitting_prompts(config.validation, actors.tokenizer, room)[1] if config.validation else []
+    known, prompts = fitting_prompts(config.data, actors.tokenizer, room)
+    watched = trace.evenly(list(zip(known, prompts)), config.watched)
+    held_out = list(zip(*fitting_prompts(config.validation, actors.tokenizer, room))) if config.validation else []
     texts = usable(sources.read_texts(config.ptx_data)) if config.ptx_data and config.ptx_coef else []
-    return prompts, held_out, pieces_of(texts, actors.tokenizer, context)
+    return prompts, watched, held_out[: config.eval_prompts or None], pieces_of(texts, actors.tokenizer, context)
 
 
-def gather(actors: Actors, prompts: list[list[int]], step: int, config: Config) -> Experience:
-    """Sample answers, and ask reference, critic and scorer about them once."""
-    machine, limit = actors.machine, config.max_tokens_per_pass
+def evaluate(actors: Actors, held_out: list[Asked], log: Log, step: int, config: Config) -> dict[str, float]:
+    """Answer the held-out prompts, with the same random numbers every time: rows of answers.jsonl, and their means."""
+    experience = gather(actors, [ids for _, ids in held_out], ("held out",), 1, config)
+    answers = seen.answer_rows(experience, actors.tokenizer.decode)
+    log.rows("answers", step, [{"id": prompt.id, **answer} for (prompt, _), answer in zip(held_out, answers)])
+    return {"eval/score": float(experience.scores.mean()), "eval/kl": sum(row["kl"] for row in answers) / len(answers)}
+
+
+def gather(
+    actors: Actors, prompts: list[list[int]], purpose: tuple[object, ...], samples: int, config: Config
+) -> Experience:
+    """Sample answers, and ask reference, critic and scorer about them once. `purpose` decides the random numbers."""
+    machine, limit, eos_id = actors.machine, config.max_tokens_per_pass, actors.tokenizer.eos_id
+    sampling = Sampling(temperature=config.temperature, max_new_tokens=config.max_new_tokens)
+    seeds = [runtime.number(config.seed, *purpose, i) for i in range(len(prompts))]
     with machine.autocast():
-        rollout = collect(
-            actors.policy,
-            prompts,
-            Sampling(temperature=config.temperature, max_new_tokens=config.max_new_tokens),
-            eos_id=actors.tokenizer.eos_id,
-            seeds=[runtime.number(config.seed, "rollout", step, i) for i in range(len(prompts))],
-            samples=config.num_generations,
-        )
+        rollout = collect(actors.policy, prompts, sampling, eos_id=eos_id, seeds=seeds, samples=samples)
     rows = rollout.rows()
     ref_logps = passes.row_logprobs(actors.reference, rows, machine, limit, config.temperature)
     raw_scores = passes.row_rewards(actors.scorer, rows, machine, limit)
@@ -209,6 +235,13 @@ def estimate(experience: Experience, kl_coef: float, config: Config) -> Targets:
     return Targets(standardize(advantages, rollout.mask), returns, rewards)
 
 
+def observe(actors: Actors, watched: list[Asked], kl_coef: float, config: Config) -> trace.Trace:
+    """What the policy says to the watched prompts, always with the same random numbers, before this step's updates."""
+    experience = gather(actors, [ids for _, ids in watched], ("watched",), 1, config)
+    how = trace.Settings(kl_coef, config.gamma, config.lam, config.temperature, config.max_tokens_per_pass)
+    return trace.observe(actors, [prompt.id for prompt, _ in watched], experience, how)
+
+
 def learn(
     actors: Actors,
     optimizers: tuple[Optimizer, Optimizer],
@@ -226,12 +259,9 @@ def learn(
         for start in range(0, config.samples, size):
             stats = backward(actors, experience, targets, order[start : start + size], config)
             if raw:
-                rows, limit = (
-                    raw_rows(raw, config.ptx_tokens, config.seed, step, len(history)),
-                    config.max_tokens_per_pass,
-                )
-                ptx = backward_next_token(actors.policy, rows, actors.machine, limit, config.ptx_coef)
-                stats["loss/ptx"] = float(ptx)
+                rows = raw_rows(raw, config.ptx_tokens, config.seed, step, len(history))
+                limit, weight = config.max_tokens_per_pass, config.ptx_coef
+                stats["loss/ptx"] = float(backward_next_token(actors.policy, rows, actors.machine, limit, weight))
             if not history:
                 seen.require_same_distribution(stats["val/ratio_gap"], tolerance=0.1 if actors.machine.bf16 else 0.01)
             stats["policy/grad_norm"], stats["val/grad_norm"] = (part.step(multiplier) for part in optimizers)
@@ -264,33 +294,6 @@ def backward(
         share = logps.numel() / total
         loss = policy_loss - config.entropy_coef * entropy + config.vf_coef * critic_loss
         (share * loss).backward()
-        watched = {
-            "loss/policy_avg": policy_loss.detach(),
-            "loss/value_avg": critic_loss.detach(),
-            "policy/entropy_avg": entropy.detach(),
-            "policy/approxkl_avg": policy_stats["approx_kl"],
-            "policy/clipfrac_avg": policy_stats["clip_fraction"],
-            "val/clipfrac_avg": critic_stats["clip_fraction"],
-            "val/ratio": policy_stats["ratio"],
-            "val/ratio_gap": (logps.detach() - old_logps).abs().mean(),
-        }
-        stats = {key: stats.get(key, 0.0) + share * float(value) for key, value in watched.items()}
+        metrics = seen.update_metrics(policy_loss, policy_stats, critic_loss, critic_stats, entropy, logps - old_logps)
+        stats = {key: stats.get(key, 0.0) + share * value for key, value in metrics.items()}
     return stats
-
-
-def greedy_score(actors: Actors, prompts: list[list[int]], config: Config) -> float:
-    """Mean reward of greedy answers to held-out prompts."""
-    with actors.machine.autocast():
-        rollout = greedy(actors.policy, prompts, config.max_new_tokens, actors.tokenizer.eos_id)
-    scores = passes.row_rewards(actors.scorer, rollout.rows(), actors.machine, config.max_tokens_per_pass)
-    return float(penalise_missing_eos(scores, rollout.ended, config.missing_eos_penalty).mean())
-
-
-def tell_plan(run: Run, config: Config, actors: Actors, prompts: int) -> None:
-    epochs = config.max_steps * config.prompts_per_step / prompts
-    run.log.say(f"policy {plan.parameters(actors.policy)}; critic {plan.parameters(actors.critic)}")
-    run.log.say(
-        f"{config.prompts_per_step} prompts x {config.num_generations} samples a step; "
-        f"{config.num_ppo_epochs} epochs x {config.num_mini_batches} minibatches; "
-        f"{config.max_steps} steps = {epochs:.2f} epochs of prompts; {actors.machine.describe()}"
-    )

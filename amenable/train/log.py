@@ -1,4 +1,4 @@
-"""What a run says: metrics.jsonl and samples.jsonl on disk, a bar on a terminal, plain lines in a pipe.
+"""What a run says: rows in files (metrics, samples), a bar on a terminal, plain lines in a pipe.
 
 metrics.jsonl holds what the seed decides and nothing of the clock, so that two runs can be compared bit for bit;
 times go to timings.jsonl.
@@ -16,6 +16,9 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+FILES = ("metrics", "samples", "traces", "answers", "timings")
+"""the files of rows, each row with its step; a run that goes on after a stop drops those it will make again"""
 
 
 class Log:
@@ -39,12 +42,16 @@ class Log:
 
     def samples(self, step: int, rows: list[dict[str, Any]]) -> None:
         """Append rows to samples.jsonl: what the model said, and what was thought of it."""
-        append(self.folder / "samples.jsonl", [{"step": step, **row} for row in rows])
+        self.rows("samples", step, rows)
+
+    def rows(self, name: str, step: int, rows: list[dict[str, Any]]) -> None:
+        """Append rows to one of FILES. What was measured before any training has step 0."""
+        append(self.folder / f"{name}.jsonl", [{"step": step, **row} for row in rows])
 
     def keep_until(self, step: int) -> None:
-        """Drop the rows after a step: they will be made again."""
-        for name in ("metrics.jsonl", "samples.jsonl", "timings.jsonl"):
-            path = self.folder / name
+        """Drop the rows after a step: they will be made again. Rows of step 0 are made with those of step 1."""
+        for name in FILES:
+            path = self.folder / f"{name}.jsonl"
             if path.exists():
                 rows = [line for line in path.read_text("utf-8").splitlines() if kept(line, step)]
                 temporary = path.with_suffix(".writing")
@@ -102,7 +109,7 @@ def append(path: Path, rows: list[dict[str, Any]]) -> None:
 def kept(line: str, step: int) -> bool:
     """Whether a row belongs to the steps already done; a line torn by a crash does not."""
     try:
-        return json.loads(line)["step"] <= step
+        return max(json.loads(line)["step"], 1) <= step
     except (ValueError, KeyError, TypeError):
         return False
 

@@ -73,6 +73,16 @@ def epochs_of(epochs: float, rows: int, per_step: int) -> int:
     return max(1, math.ceil(epochs * rows / per_step))
 
 
+def rollouts(options: Any, prompts: int) -> str:
+    """What a stage that learns from its own samples does in a step, and how often it meets each prompt."""
+    epochs = options.max_steps * options.prompts_per_step / prompts
+    return (
+        f"{options.prompts_per_step} prompts x {options.num_generations} samples a step; "
+        f"{options.num_ppo_epochs} epochs x {options.num_mini_batches} minibatches; "
+        f"{options.max_steps} steps = {epochs:.2f} epochs of prompts"
+    )
+
+
 def refuse(wrong: object, what: str, how: str) -> None:
     """InputError where `wrong` is true."""
     if wrong:

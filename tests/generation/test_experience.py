@@ -11,6 +11,7 @@ from amenable.generation.experience import (
     objective_metrics,
     require_same_distribution,
     sample_rows,
+    update_metrics,
 )
 from amenable.generation.rollout import Rollout
 
@@ -56,6 +57,27 @@ def test_what_lies_outside_the_mask_changes_nothing(experience: Experience, targ
     for tensor in (experience.rollout.logps, experience.ref_logps, experience.values, targets.returns, targets.rewards):
         tensor[1, 1:] = 77.0
     assert objective_metrics(experience, targets, 0.1) == pytest.approx(before)
+
+
+def test_update_metrics_are_plain_numbers_by_the_names_users_know() -> None:
+    policy = {"approx_kl": torch.tensor(0.02), "clip_fraction": torch.tensor(0.25), "ratio": torch.tensor(1.01)}
+    moved = torch.tensor([0.1, -0.3])
+    told = update_metrics(
+        torch.tensor(-0.5), policy, torch.tensor(2.0), {"clip_fraction": torch.tensor(0.5)}, torch.tensor(1.5), moved
+    )
+    assert told == pytest.approx(
+        {
+            "loss/policy_avg": -0.5,
+            "loss/value_avg": 2.0,
+            "policy/entropy_avg": 1.5,
+            "policy/approxkl_avg": 0.02,
+            "policy/clipfrac_avg": 0.25,
+            "val/clipfrac_avg": 0.5,
+            "val/ratio": 1.01,
+            "val/ratio_gap": 0.2,
+        }
+    )
+    assert all(type(value) is float for value in told.values())
 
 
 def test_samples_tell_the_first_answers(experience: Experience) -> None:

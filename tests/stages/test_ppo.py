@@ -11,13 +11,16 @@ import pytest
 import torch
 
 from amenable.data import sources
+from amenable.data.types import Prompt
 from amenable.errors import InputError
 from amenable.generation.experience import Experience, Targets
 from amenable.generation.rollout import Rollout, length_mask
 from amenable.stages import ppo
+from amenable.text.chat import render_prompt
 from amenable.train import artifacts, passes
 from amenable.train.actors import Actors, load_actors
 from amenable.train.feed import fitting_prompts, pieces_of, prompts_of_step
+from amenable.train.log import Log
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import hash_of
 from amenable.train.runtime import Machine, Runtime
@@ -73,11 +76,19 @@ def actors(config: ppo.Config, machine: Runtime) -> Actors:
 @pytest.fixture
 def experience(actors: Actors, short: ppo.Config) -> Experience:
     _, prompts = fitting_prompts(short.data, actors.tokenizer, 44)
-    return ppo.gather(actors, prompts_of_step(prompts, 8, 0, 1), 1, short)
+    return ppo.gather(actors, prompts_of_step(prompts, 8, 0, 1), ("rollout", 1), 1, short)
+
+
+def ids_of(actors: Actors, prompt: Prompt) -> list[int]:
+    return render_prompt(actors.tokenizer, prompt.messages)
 
 
 def optimizers(actors: Actors, config: ppo.Config) -> tuple[Optimizer, Optimizer]:
     return Optimizer([actors.policy], config.optimizer), Optimizer([actors.critic], config.optimizer)
+
+
+def rows_in(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
 def weights(model: torch.nn.Module) -> torch.Tensor:
@@ -98,8 +109,8 @@ def test_the_score_rises_towards_what_people_like(
     rows = rows_of(trained)
     scores = [row["objective/scores"] for row in rows]
     assert sum(scores[-3:]) / 3 > scores[0] + 2.0
-    texts = [json.loads(line) for line in (trained / "samples.jsonl").read_text().splitlines()]
-    assert {row["step"] for row in texts} == {1, 5} and len(texts) == 16
+    texts = rows_in(trained / "samples.jsonl")
+    assert {row["step"] for row in texts} == {1, 5, 8} and len(texts) == 24
     late = [row["completion"] for row in texts if row["step"] == 5]
     assert sum("Gladly" in text for text in late) > len(late) / 2, late
 
@@ -148,9 +159,12 @@ def test_a_stopped_run_goes_on_to_the_bit(
         short, kl_target=2.0, kl_horizon=40.0, select="score", validation=files.prompts, eval_steps=1, sample_steps=1
     )
     rich = replace(rich, ptx_coef=0.5, ptx_data=files.text, ptx_tokens=100)
+    rich = replace(rich, watched=3, eval_prompts=5)
     whole = outcome(ppo.run(replace(rich, out=tmp_path / "whole")))
     assert outcome(run_in_two(ppo, rich, stop)) == whole
-    assert len(whole["samples.jsonl"].splitlines()) == 32
+    for name, lines in (("samples.jsonl", 32), ("traces.jsonl", 12), ("answers.jsonl", 25)):
+        text = (rich.out / name).read_bytes()
+        assert text == (tmp_path / "whole" / name).read_bytes() and len(text.splitlines()) == lines, name
 
 
 def test_the_coefficient_follows_its_target(short: ppo.Config, rows_of: Callable) -> None:
@@ -200,7 +214,8 @@ def test_many_passes_are_one(actors: Actors, experience: Experience, short: ppo.
 
 def test_gathering_does_not_depend_on_the_passes(actors: Actors, experience: Experience, short: ppo.Config) -> None:
     _, prompts = fitting_prompts(short.data, actors.tokenizer, 44)
-    again = ppo.gather(actors, prompts_of_step(prompts, 8, 0, 1), 1, replace(short, max_tokens_per_pass=40))
+    asked = prompts_of_step(prompts, 8, 0, 1)
+    again = ppo.gather(actors, asked, ("rollout", 1), 1, replace(short, max_tokens_per_pass=40))
     assert again.rollout.responses == experience.rollout.responses
     for name in ("ref_logps", "values", "raw_scores", "scores"):
         assert torch.allclose(getattr(again, name), getattr(experience, name), atol=1e-4), name
@@ -209,7 +224,7 @@ def test_gathering_does_not_depend_on_the_passes(actors: Actors, experience: Exp
 def test_scores_are_clipped_and_a_missing_end_costs(actors: Actors, short: ppo.Config) -> None:
     _, prompts = fitting_prompts(short.data, actors.tokenizer, 44)
     cut = replace(short, max_new_tokens=8, missing_eos_penalty=3.0, score_clip=0.5)
-    found = ppo.gather(actors, prompts[:8], 1, cut)
+    found = ppo.gather(actors, prompts[:8], ("rollout", 1), 1, cut)
     assert not found.rollout.ended.all() and found.raw_scores.abs().max() > 0.5
     expected = found.raw_scores.clamp(-0.5, 0.5) - 3.0 * (~found.rollout.ended).float()
     assert torch.allclose(found.scores, expected)
@@ -289,23 +304,79 @@ def test_the_weights_of_the_best_score_are_kept(
 ) -> None:
     seen: list[torch.Tensor] = []
 
-    def score(actors: Actors, *_: Any) -> float:
+    def scores(actors: Actors, held_out: list[ppo.Asked], log: Log, step: int, config: ppo.Config) -> dict[str, float]:
         seen.append(weights(actors.policy).clone())
-        return [0.0, 2.0, 1.0, -1.0][len(seen) - 1]
+        return {"eval/score": [5.0, 0.0, 2.0, 1.0, -1.0][step]}
 
-    monkeypatch.setattr(ppo, "greedy_score", score)
+    monkeypatch.setattr(ppo, "evaluate", scores)
     out = ppo.run(replace(short, select="score", validation=files.prompts, eval_steps=1))
     saved = weights(artifacts.load_policy(out, machine)[0])
-    assert [torch.equal(saved, each) for each in seen] == [False, True, False, False]
+    # the score before any update, though the highest, is none of the run's
+    assert [torch.equal(saved, each) for each in seen] == [False, False, True, False, False]
     assert json.loads((out / "finished.json").read_text())["selected_step"] == 2
 
 
-def test_the_held_out_score_is_of_greedy_answers(actors: Actors, short: ppo.Config) -> None:
-    _, prompts = fitting_prompts(short.data, actors.tokenizer, 44)
-    first = ppo.greedy_score(actors, prompts[:6], short)
-    assert first == ppo.greedy_score(actors, prompts[:6], replace(short, seed=5, temperature=0.3))
-    halves = [ppo.greedy_score(actors, part, short) for part in (prompts[:3], prompts[3:6])]
-    assert first == pytest.approx(sum(halves) / 2, abs=1e-4)
+def test_held_out_prompts_are_answered_as_the_policy_learns(
+    short: ppo.Config, files: Any, actors: Actors, rows_of: Callable
+) -> None:
+    out = ppo.run(replace(short, validation=files.prompts, eval_prompts=6, eval_steps=3, missing_eos_penalty=0.0))
+    rows = rows_in(out / "answers.jsonl")
+    known, _ = fitting_prompts(files.prompts, actors.tokenizer, 44)
+    assert [row["step"] for row in rows] == [0] * 6 + [3] * 6 + [4] * 6
+    assert [row["id"] for row in rows] == [prompt.id for prompt in known[:6]] * 3
+    assert max(abs(row["kl"]) for row in rows[:6]) < 1e-3, "before any update the policy is the reference"
+    assert sum(row["kl"] for row in rows[-6:]) > 0.1
+    metrics = {row["step"]: row for row in rows_of(out)}
+    assert [step for step in metrics if "eval/score" in metrics[step]] == [3, 4]
+    for step in (3, 4):
+        of_step = [row for row in rows if row["step"] == step]
+        assert metrics[step]["eval/score"] == pytest.approx(sum(row["score"] for row in of_step) / 6, abs=1e-3)
+        assert metrics[step]["eval/kl"] == pytest.approx(sum(row["kl"] for row in of_step) / 6, abs=1e-3)
+
+
+def test_held_out_answers_are_drawn_with_the_same_numbers(actors: Actors, short: ppo.Config, tmp_path: Path) -> None:
+    known, ids = fitting_prompts(short.data, actors.tokenizer, 44)
+    asked, log = list(zip(known, ids)), Log(tmp_path, "x")
+    first = ppo.evaluate(actors, asked, log, 1, short)
+    assert ppo.evaluate(actors, asked, log, 2, short) == first
+    assert ppo.evaluate(actors, asked[:9], log, 3, short) != first  # fewer prompts, each answered the same
+    assert ppo.evaluate(actors, asked[:9], log, 4, replace(short, seed=1)) != first
+    assert ppo.evaluate(actors, asked[:9], log, 5, replace(short, temperature=1.5)) != first
+    rows = rows_in(tmp_path / "answers.jsonl")
+    said = {step: [row["completion"] for row in rows if row["step"] == step] for step in range(1, 6)}
+    assert said[1] == said[2] and said[1][:9] == said[3]
+    assert said[3] != said[4] and said[3] != said[5]
+
+
+def test_watching_leaves_the_training_as_it_is(
+    short: ppo.Config, files: Any, outcome: Callable, tmp_path: Path
+) -> None:
+    """To the bit; and so does answering held-out prompts."""
+    plain = replace(short, watched=0, sample_steps=1, entropy_coef=0.01, out=tmp_path / "plain")
+    alone = outcome(ppo.run(plain))
+    watched = outcome(ppo.run(replace(plain, watched=5, out=tmp_path / "watched")))
+    assert watched == alone
+    assert not (plain.out / "traces.jsonl").exists() and (tmp_path / "watched" / "traces.jsonl").exists()
+    asked = outcome(ppo.run(replace(plain, validation=files.prompts, eval_steps=2, out=tmp_path / "asked")))
+    assert asked["model.safetensors"] == alone["model.safetensors"]
+
+
+def test_the_same_prompts_are_watched_with_the_same_numbers(
+    short: ppo.Config, files: Any, actors: Actors, rows_of: Callable
+) -> None:
+    out = ppo.run(replace(short, watched=4, sample_steps=2))
+    rows = rows_in(out / "traces.jsonl")
+    known, _ = fitting_prompts(files.prompts, actors.tokenizer, 44)
+    assert [row["step"] for row in rows] == [1] * 4 + [2] * 4 + [4] * 4
+    assert [row["id"] for row in rows] == [known[place].id for place in (0, 8, 16, 24)] * 3
+    coefficients = {row["step"]: row["objective/kl_coef"] for row in rows_of(out)}
+    for row in rows:
+        assert row["kl_coef"] == pytest.approx(coefficients[row["step"]], abs=1e-4)
+        assert sum(row["rewards"]) == pytest.approx(row["score"] - row["kl_coef"] * sum(row["kl"]), abs=1e-2)
+    assert max(abs(kl) for row in rows[:4] for kl in row["kl"]) < 1e-3
+    assert max(abs(ratio - 1) for row in rows for ratio in row["ratios"]) > 0.02
+    at_start = ppo.observe(actors, list(zip(known[:1], [ids_of(actors, known[0])])), 0.05, short)
+    assert actors.tokenizer.decode(at_start.experience.rollout.responses[0], True) == "".join(rows[0]["tokens"])
 
 
 @pytest.mark.parametrize(
@@ -319,6 +390,8 @@ def test_the_held_out_score_is_of_greedy_answers(actors: Actors, short: ppo.Conf
         {"kl_coef": -0.1},
         {"lam": 1.5},
         {"sample_steps": 0},
+        {"watched": -1},
+        {"eval_prompts": -1},
         {"frozen_layers": -1},
     ],
 )

@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
-from amenable.train.log import Log
+from amenable.train.log import FILES, Log
 
 
 def test_rows_are_plain_json_and_what_is_not_finite_is_null(tmp_path: Path) -> None:
@@ -26,6 +27,18 @@ def test_keeping_until_a_step_drops_later_rows_and_torn_lines(tmp_path: Path) ->
     log.keep_until(2)
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2]
     assert len((tmp_path / "samples.jsonl").read_text("utf-8").splitlines()) == 4
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("done", [0, 1, 2])
+def test_rows_that_will_be_made_again_are_dropped_from_every_file(tmp_path: Path, name: str, done: int) -> None:
+    log = Log(tmp_path, "x")
+    for step in (0, 1, 2, 3):
+        log.rows(name, step, [{"v": step}])
+    log.keep_until(done)
+    kept = [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
+    # what is measured before the first step is made by whoever takes the first step
+    assert kept == [{"step": step, "v": step} for step in range(done + 1 if done else 0)]
 
 
 def test_a_pipe_gets_plain_lines(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -89,3 +90,11 @@ def test_shares_lie_between_0_and_1(value: float) -> None:
 def test_good_options_pass() -> None:
     plan.require_at_least(1, Options(), "count", "count")
     plan.require_share(Options(share=1.0), "share")
+
+
+def test_what_a_step_of_rollouts_does() -> None:
+    options = SimpleNamespace(
+        max_steps=40, prompts_per_step=128, num_generations=2, num_mini_batches=4, num_ppo_epochs=3
+    )
+    told = plan.rollouts(options, prompts=2000)
+    assert told == "128 prompts x 2 samples a step; 3 epochs x 4 minibatches; 40 steps = 2.56 epochs of prompts"

@@ -1,0 +1,185 @@
+"""The page that shows single tokens: what it holds, what it refuses, how large it grows."""
+
+import json
+import random
+import re
+from pathlib import Path
+
+import pytest
+
+from amenable import cli
+from amenable.cli import from_yaml
+from amenable.errors import InputError
+from amenable.recipes import inspect
+
+SCRIPT = "</script><script>alert('a model said this')</script>"
+WORDS = ["Gladly", " I", " can", " name", " the", " river", ".", "\n", " porridge", " Tuesday", "é", "<|eos|>"]
+
+
+def a_row(step: int, place: int, tokens: int = 8, seed: int = 0) -> dict:
+    """A row of traces.jsonl as `ppo` writes it, with numbers at random."""
+    draw = random.Random(f"{seed},{step},{place}")
+
+    def numbers(low: float, high: float) -> list[float]:
+        return [round(draw.uniform(low, high), 4) for _ in range(tokens)]
+
+    return {
+        "step": step,
+        "id": f"p{place}",
+        "prompt": f"What is {place}?",
+        "prompt_tokens": ["<|bos|>", "<|user|>", f"What is {place}?", "<|assistant|>"],
+        "tokens": [draw.choice(WORDS) for _ in range(tokens)],
+        "ended": True,
+        "score": 1.25,
+        "raw_score": 1.25,
+        "score_index": tokens - 1,
+        "kl_coef": 0.3,
+        "logps": numbers(-3, 0),
+        "ref_logps": numbers(-3, 0),
+        "kl": numbers(-1, 1),
+        "values": numbers(-4, 4),
+        "rewards": numbers(-0.2, 0.2),
+        "advantages": numbers(-2, 2),
+        "returns": numbers(-2, 2),
+        "ratios": numbers(0.5, 2),
+        "top": [[[draw.choice(WORDS), round(draw.random(), 4)] for _ in range(5)] for _ in range(tokens)],
+    }
+
+
+def a_run(folder: Path, rows: list[dict], finished: bool = True, watched: int = 6, command: str = "ppo") -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(f"command: {command}\nwatched: {watched}\n")
+    if rows:
+        (folder / "traces.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    if finished:
+        (folder / "finished.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def ppo(tmp_path: Path) -> Path:
+    """A run of three iterations and two prompts."""
+    return a_run(tmp_path / "ppo", [a_row(step, place) for step in (1, 5, 9) for place in range(2)])
+
+
+def data_of(html: str) -> dict:
+    """What the page's script reads."""
+    found = re.findall(r'<script type="application/json">(.*?)</script>', html, re.DOTALL)
+    assert len(found) == 1
+    return json.loads(found[0])
+
+
+def test_the_page_holds_every_number(ppo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = inspect.run(inspect.Config(run=ppo))
+    assert out == ppo / "inspect.html"
+    assert capsys.readouterr().out == f"3 iterations of PPO: {out}\n"
+    film = data_of(out.read_text("utf-8"))
+    assert film["steps"] == [1, 5, 9] and film["last"] == 9
+    assert [prompt["text"] for prompt in film["prompts"]] == ["What is 0?", "What is 1?"]
+    for i, step in enumerate((1, 5, 9)):
+        for place in range(2):
+            row, told = a_row(step, place), film["answers"][i][place]
+            assert [film["pieces"][piece] for piece in told["tokens"]] == row["tokens"]
+            for key in ("logps", "rewards", "kl", "values", "advantages", "ratios"):
+                assert told[key] == pytest.approx(row[key], abs=5.1e-4), key
+            top = [[[film["pieces"][piece], p] for piece, p in place] for place in told["top"]]
+            assert [[piece for piece, _ in place] for place in top] == [[p for p, _ in place] for place in row["top"]]
+            assert (told["score"], told["score_index"], told["ended"]) == (1.25, 7, True)
+
+
+def test_nothing_is_fetched_and_a_model_can_write_no_script(tmp_path: Path) -> None:
+    row = a_row(1, 0)
+    row["tokens"][0], row["prompt"], row["prompt_tokens"][2], row["top"][0][0][0] = SCRIPT, SCRIPT, SCRIPT, SCRIPT
+    html = inspect.run(inspect.Config(run=a_run(tmp_path / "<b>run</b>", [row]))).read_text("utf-8")
+    assert SCRIPT not in html and "<b>run" not in html and data_of(html)["prompts"][0]["text"] == SCRIPT
+    assert html.count("<script") == html.count("</script>") == 2
+    assert not re.findall(r"https?://|//\w+\.|@import|url\(", html)
+    assert "default-src 'none'" in html and "innerHTML" not in html
+
+
+def test_ten_iterations_of_six_long_answers_stay_small(tmp_path: Path) -> None:
+    rows = [a_row(step, place, tokens=64) for step in range(10) for place in range(6)]
+    out = inspect.run(inspect.Config(run=a_run(tmp_path / "ppo", rows)))
+    assert out.stat().st_size < 1_000_000
+
+
+def test_a_run_that_is_still_going_shows_what_is_there(tmp_path: Path) -> None:
+    """The second iteration is half written, and its last line torn."""
+    run = a_run(tmp_path / "ppo", [a_row(1, 0), a_row(1, 1), a_row(5, 0)], finished=False)
+    with (run / "traces.jsonl").open("a") as file:
+        file.write('{"step": 5, "id": "p1", "tok')
+    film = data_of(inspect.run(inspect.Config(run=run)).read_text("utf-8"))
+    assert film["steps"] == [1, 5]
+    assert [[answer is not None for answer in answers] for answers in film["answers"]] == [[True, True], [True, False]]
+
+
+def test_of_many_iterations_some_are_kept(tmp_path: Path) -> None:
+    film = inspect.film([a_row(step, 0) for step in range(1, 101)])
+    assert len(film["steps"]) == len(film["answers"]) == inspect.MOST_ITERATIONS
+    assert film["steps"][0] == 1 and film["steps"][-1] == film["last"] == 100
+    assert film["answers"][1][0]["kl"] == pytest.approx(a_row(film["steps"][1], 0)["kl"], abs=5.1e-4)
+
+
+def test_the_strongest_colour_is_that_of_nearly_all_tokens() -> None:
+    rows = [{"kl": [0.1 * i - 5 for i in range(101)], "ratios": [0.5, 1.0, 2.0], "values": [0.0]}]
+    assert inspect.limit("kl", rows) == 4.9  # |kl| is 0 to 5 in steps of 0.1, twice each; zero says nothing
+    rows[0]["kl"][50] = 1000.0
+    assert inspect.limit("kl", rows) < 6, "one token out of line does not pale the others"
+    assert inspect.limit("ratios", rows) == 0.69  # log 2, above as below
+    assert inspect.limit("values", rows) == inspect.SMALLEST_LIMIT
+
+
+def test_a_part_goes_into_another_page(ppo: Path) -> None:
+    html = inspect.part([a_row(1, 0), a_row(5, 0)])
+    assert html.startswith('<section class="inspector"') and html.rstrip().endswith("</section>")
+    assert html.__html__() == str(html), "a template takes it as it is"
+    assert data_of(html)["steps"] == [1, 5]
+    assert inspect.part([]) == ""
+    selectors = re.findall(r"^\s*([^@}\n][^{]*)\{", (inspect.HERE / "inspect.css").read_text(), re.MULTILINE)
+    assert selectors and all(
+        one.strip().startswith(".inspector") for selector in selectors for one in selector.split(",")
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        ({"command": "dpo"}, "no run of PPO; name a folder that 'amenable ppo' wrote"),
+        ({"watched": 0}, "keeps no traces; run it again with --watched 6"),
+        ({}, "keeps no traces; run it again with --watched 6"),
+        ({"finished": False}, "no traces yet"),
+        ({"finished": False, "watched": 0}, "keeps no traces; run it again with --watched 6"),
+    ],
+)
+def test_a_folder_without_traces_says_what_to_do(tmp_path: Path, make: dict, message: str) -> None:
+    run = a_run(tmp_path / "run", [], **make)
+    with pytest.raises(InputError, match=re.escape(message)):
+        inspect.run(inspect.Config(run=run))
+    assert not (run / "inspect.html").exists()
+
+
+def test_a_folder_that_is_not_there_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no run of PPO"):
+        inspect.run(inspect.Config(run=tmp_path / "nowhere"))
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_the_command_takes_the_run_as_it_stands(ppo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "new" / "page.html"
+    assert cli.main(["inspect", str(ppo), "--out", str(out)]) == 0
+    assert data_of(out.read_text("utf-8"))["steps"] == [1, 5, 9]
+    assert cli.main(["inspect", str(tmp_path)]) == 2
+    assert "is no run of PPO" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert cli.main(["inspect", str(ppo), "--out", str(tmp_path / "file" / "page.html")]) == 2
+    assert "give --out another file" in capsys.readouterr().err
+
+
+def test_options_come_from_yaml(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("run: runs/mine\n")
+    assert from_yaml(inspect.Config, tmp_path / "config.yaml") == inspect.Config(run=Path("runs/mine"))
+
+
+def test_the_same_run_gives_the_same_page(ppo: Path) -> None:
+    first = inspect.run(inspect.Config(run=ppo)).read_bytes()
+    assert inspect.run(inspect.Config(run=ppo)).read_bytes() == first
