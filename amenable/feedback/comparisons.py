@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from amenable.functional.statistics import bootstrap_mean
@@ -35,12 +37,22 @@ def pairs_of(ranks: Sequence[float]) -> list[tuple[int, int]]:
     return pairs
 
 
-def summary(items: Sequence[Item], scores: Sequence[Tensor], generator: torch.Generator) -> dict[str, Any]:
-    """Accuracy of scores on the items' pairs: a tied score counts one half; the interval resamples prompts.
+def apart(items: Sequence[Item]) -> list[Item]:
+    """Every pair as an item of its own, the better answer first: an answer comes as often as it has pairs."""
+    return [
+        Item([item.rows[i] for i in pair], [1.0, 2.0], [item.lengths[i] for i in pair], item.annotator)
+        for item in items
+        for pair in pairs_of(item.ranks)
+    ]
 
-    Returns accuracy, low, high, pairs, longer_wins (always preferring the longer answer), accuracy_length_matched
-    (accuracy where lengths are within 10 %), by_annotator, and calibration: for bins of the score gap the mean
-    predicted probability sigma(gap), the share that were right, and the count.
+
+def summary(items: Sequence[Item], scores: Sequence[Tensor], generator: torch.Generator) -> dict[str, Any]:
+    """Accuracy and loss of scores on the items' pairs: a tied score counts one half; intervals resample prompts.
+
+    Returns accuracy, low, high, loss (mean of -log sigma(gap)), loss_low, loss_high, pairs, longer_wins (always
+    preferring the longer answer), accuracy_length_matched (accuracy where lengths are within 10 %), by_annotator, and
+    calibration: for bins of the score gap the mean predicted probability sigma(gap), the share that were right, and the
+    count.
     """
     hits, longer, gaps, prompts, names, matched = [], [], [], [], [], []
     for number, (item, score) in enumerate(zip(items, scores)):
@@ -54,14 +66,22 @@ def summary(items: Sequence[Item], scores: Sequence[Tensor], generator: torch.Ge
             prompts.append(number)
             names.append(item.annotator)
     if not hits:
-        return {"accuracy": 0.5, "low": 0.0, "high": 1.0, "pairs": 0, "longer_wins": 0.5, "by_annotator": {}}
-    values = torch.tensor(hits)
-    mean, low, high = bootstrap_mean(values, generator, clusters=torch.tensor(prompts))
+        return {
+            **{"accuracy": 0.5, "low": 0.0, "high": 1.0, "loss": math.log(2), "loss_low": None, "loss_high": None},
+            **{"pairs": 0, "longer_wins": 0.5, "by_annotator": {}},
+        }
+    owners = torch.tensor(prompts)
+    mean, low, high = bootstrap_mean(torch.tensor(hits), generator, clusters=owners)
+    losses = -F.logsigmoid(torch.tensor(gaps, dtype=torch.float64))
+    loss, loss_low, loss_high = bootstrap_mean(losses, generator, clusters=owners)
     close = [hit for hit, near in zip(hits, matched) if near]
     return {
         "accuracy": mean,
         "low": low,
         "high": high,
+        "loss": loss,
+        "loss_low": loss_low,
+        "loss_high": loss_high,
         "pairs": len(hits),
         "longer_wins": sum(longer) / len(longer),
         "accuracy_length_matched": sum(close) / len(close) if close else None,
@@ -81,7 +101,11 @@ def by_name(hits: list[float], names: list[str], name: str) -> dict[str, Any]:
 
 
 def calibration(gaps: list[float], bins: int = 8) -> list[dict[str, float]]:
-    """Pairs sorted by the size of their gap, in bins of equal count: predicted and actual share of right answers."""
+    """Pairs sorted by the size of their gap, in bins of equal count: predicted and actual share of right answers.
+
+    Most gaps of a reward model are small: bins of equal width, as in `functional.statistics.calibration`, would leave
+    the surest ones nearly empty.
+    """
     sizes = torch.tensor(gaps)
     order = sizes.abs().argsort()
     out = []

@@ -37,6 +37,7 @@ PRESETS = {
     # for laptops
     "tiny-gpt2": DecoderConfig(8192, context=512, layers=4, width=256, heads=4),
     "nano": replace(MODERN, context=256, width=192, heads=3),
+    "micro": replace(MODERN, context=256, layers=5, width=384, heads=6),
     "tiny": replace(MODERN, vocab_size=8192, context=512, width=256, heads=4),
     "mini": replace(MODERN, vocab_size=8192, context=512, layers=6, width=384, heads=6),
 }

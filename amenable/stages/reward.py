@@ -2,10 +2,11 @@
 
     L = -1/C(K,2)  sum over pairs  log sigma(r(x, y_better) - r(x, y_worse))
 
-All pairs of a prompt are one element of the batch: each answer is computed once, ties count for nothing. The body is
-the SFT model (or any model with the same tokenizer) without its unembedding; a scalar head reads the last token. Then
-the bias is set so that demonstrations score zero on average. Ouyang et al. (2022, eq. 1, appendix C.2); Stiennon et al.
-(2020).
+All pairs of a prompt are one element of the batch: each answer is computed once, ties count for nothing. With `--batch
+pairs` the pairs are shuffled into one list instead, so that an answer is trained on up to K-1 times an epoch, which
+overfits. The body is the SFT model (or any model with the same tokenizer) without its unembedding; a scalar head reads
+the last token. Then the bias is set so that demonstrations score zero on average. Ouyang et al. (2022, eq. 1, section
+3.5, appendix C.2); Stiennon et al. (2020).
 
 Reads rankings (pairs are rankings of two); writes a sequence-classification model directory.
 """
@@ -14,14 +15,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from amenable.data import batches, sources
 from amenable.data.types import Ranking
 from amenable.errors import InputError
-from amenable.feedback.comparisons import Item, pairs_of, summary
+from amenable.feedback.comparisons import Item, apart, pairs_of, summary
 from amenable.functional.losses import ranking_loss_flat
 from amenable.models.heads import ScalarModel
 from amenable.text.chat import render
@@ -30,6 +31,9 @@ from amenable.train import artifacts, passes, plan, runtime
 from amenable.train.feed import ranking_rows, usable
 from amenable.train.optimizer import Optimizer, OptimizerConfig, freeze
 from amenable.train.run import Run
+
+MEASURED = 200
+"""training prompts that are measured again at the end"""
 
 
 @dataclass(frozen=True)
@@ -46,10 +50,14 @@ class Config:
     """rankings by annotators that the training has not seen"""
     demonstrations: Path | None = Path("runs/world/demonstrations/train.jsonl")
     """their mean reward becomes zero"""
+    limit: int = 0
+    """train on the rankings of only so many prompts; 0 takes all"""
     out: Path = Path("runs/reward")
     epochs: int = 1
     prompts_per_step: int = 8
     """prompts in one update, all their answers with them"""
+    batch: Literal["prompts", "pairs"] = "prompts"
+    """an update's elements: prompts with all their pairs, or pairs of whatever prompts, as many as those would have"""
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=5e-4))
     warmup_steps: int = 10
     final_learning_rate: float = 0.1
@@ -65,7 +73,7 @@ class Config:
 
     def __post_init__(self) -> None:
         plan.require_at_least(1, self, "epochs", "prompts_per_step", "max_tokens_per_pass")
-        plan.require_at_least(0, self, "frozen_layers")
+        plan.require_at_least(0, self, "frozen_layers", "limit")
 
 
 def run(config: Config) -> Path:
@@ -78,7 +86,8 @@ def run(config: Config) -> Path:
     decoder, tokenizer = artifacts.load_policy(config.model, machine)
     training, sets = read(config, tokenizer, decoder.config.context)
     demonstrations = demonstration_rows(config, tokenizer, decoder.config.context)
-    per_epoch = plan.epochs_of(1, len(training), config.prompts_per_step)
+    elements, per_step = elements_of(training, config)
+    per_epoch = plan.epochs_of(1, len(elements), per_step)
     total = per_epoch * config.epochs
     schedule = plan.cosine_with_warmup(total, config.warmup_steps, config.final_learning_rate)
     run.claim()
@@ -87,15 +96,16 @@ def run(config: Config) -> Path:
     optimizer = Optimizer([model], config.optimizer)
     run.log.say(f"{plan.parameters(model)}; {machine.describe()}")
     run.log.say(
-        f"{len(training)} prompts, {sum(len(item.rows) for item in training)} answers, "
-        f"{sum(len(pairs_of(item.ranks)) for item in training)} pairs; {config.epochs} epochs = {total} steps"
+        f"{len(training)} rankings, {sum(len(item.rows) for item in training)} answers, "
+        f"{sum(len(pairs_of(item.ranks)) for item in training)} pairs; {per_step} {config.batch} a step, "
+        f"{config.epochs} epochs = {total} steps"
     )
 
     model.eval()  # dropout is off: rewards of one prompt are compared with each other
     for step in run.steps(total, {"model": model, "optimizer": optimizer}, config.save_steps):
         epoch, place = divmod(step - 1, per_epoch)
-        chosen = batches.by_rows(len(training), config.prompts_per_step, config.seed, epoch)[place]
-        items = [training[i] for i in chosen]
+        chosen = batches.by_rows(len(elements), per_step, config.seed, epoch)[place]
+        items = [elements[i] for i in chosen]
         stats = backward(model, items, config, machine)
         norm = optimizer.step(schedule(step))
         tokens = sum(len(ids) for item in items for ids, _ in item.rows)
@@ -108,18 +118,20 @@ def run(config: Config) -> Path:
     for name, figure in figures.items():
         run.log.say(
             f"{name}: accuracy {figure['accuracy']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}] "
-            f"on {figure['pairs']} pairs; 'the longer answer wins' {figure['longer_wins']:.3f}"
+            f"and loss {figure['loss']:.3f} on {figure['pairs']} pairs; "
+            f"'the longer answer wins' {figure['longer_wins']:.3f}"
         )
     return run.finish(**figures)
 
 
 def read(config: Config, tokenizer: Tokenizer, context: int) -> tuple[list[Item], dict[str, list[Item]]]:
-    """Items to train on, and named sets to measure on."""
+    """Items to train on, and named sets to measure on: some of those trained on, and rankings held out of training."""
     training = usable(sources.read_rankings(config.data))
     if config.validation is not None:
         validation = usable(sources.read_rankings(config.validation))
     else:
         training, validation = sources.split_holdout(training, config.held_out, config.seed)
+    training = of_first_prompts(training, config.limit)
     sets = {"validation": validation}
     if config.heldout is not None:
         sets["heldout"] = usable(sources.read_rankings(config.heldout))
@@ -130,7 +142,15 @@ def read(config: Config, tokenizer: Tokenizer, context: int) -> tuple[list[Item]
         name: [item for ranking in rankings if (item := item_of(ranking, tokenizer, context)) is not None]
         for name, rankings in sets.items()
     }
-    return items, measured
+    again = batches.shuffled(len(items), config.seed, 0)[:MEASURED]
+    return items, {"train": [items[i] for i in again], **measured}
+
+
+def of_first_prompts(rankings: list[Ranking], limit: int) -> list[Ranking]:
+    """The rankings of the first `limit` prompts; all of them for 0."""
+    prompts = list(dict.fromkeys(ranking.prompt for ranking in rankings))
+    kept = set(prompts[: limit or None])
+    return [ranking for ranking in rankings if ranking.prompt in kept]
 
 
 def item_of(ranking: Ranking, tokenizer: Tokenizer, context: int) -> Item | None:
@@ -146,6 +166,14 @@ def demonstration_rows(config: Config, tokenizer: Tokenizer, context: int) -> li
         return []
     rendered = [render(tokenizer, row.messages) for row in usable(sources.read_demonstrations(config.demonstrations))]
     return [(row.ids, row.trained) for row in rendered if len(row.ids) <= context]
+
+
+def elements_of(training: list[Item], config: Config) -> tuple[list[Item], int]:
+    """What is shuffled, and how many make an update: of pairs as many as `prompts_per_step` prompts have on average."""
+    if config.batch == "prompts":
+        return training, config.prompts_per_step
+    pairs = apart(training)
+    return pairs, max(1, round(config.prompts_per_step * len(pairs) / len(training)))
 
 
 def backward(model: ScalarModel, items: list[Item], config: Config, machine: runtime.Runtime) -> dict[str, Any]:
@@ -175,7 +203,7 @@ def center(model: ScalarModel, rows: list[passes.Row], config: Config, machine: 
 
 
 def measure(model: ScalarModel, items: list[Item], config: Config, machine: runtime.Runtime) -> dict[str, Any]:
-    """Accuracy with its interval, by annotator, calibration, and what 'the longer answer wins' would reach."""
+    """Accuracy and loss with intervals, by annotator, calibration, and what 'the longer answer wins' would reach."""
     rows = [row for item in items for row in item.rows]
     scores = passes.row_rewards(model, rows, machine, config.max_tokens_per_pass)
     return summary(

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amenable.feedback.comparisons import Item, calibration, pairs_of, right, summary
+from amenable.feedback.comparisons import Item, apart, calibration, pairs_of, right, summary
 
 
 def item(ranks: list[float], lengths: list[int], annotator: str = "a") -> Item:
@@ -28,6 +28,16 @@ def test_pairs_are_all_that_are_not_tied_better_first(ranks: list[int]) -> None:
     assert len(pairs) == len(set(pairs)) and all(ranks[better] < ranks[worse] for better, worse in pairs)
 
 
+@given(st.lists(st.integers(1, 4), max_size=6))
+def test_apart_every_pair_is_an_item(ranks: list[int]) -> None:
+    whole = Item([([i], [True]) for i in range(len(ranks))], [*map(float, ranks)], [10 * i for i in range(6)], "b")
+    pairs = apart([whole, whole])
+    assert [tuple(row[0][0] for row in pair.rows) for pair in pairs] == 2 * pairs_of(ranks)
+    for pair in pairs:
+        assert pairs_of(pair.ranks) == [(0, 1)] and pair.annotator == "b"
+        assert pair.lengths == [10 * row[0][0] for row in pair.rows]
+
+
 def test_summary_by_hand() -> None:
     items = [item([1, 2, 3], [10, 10, 30]), item([2, 1], [40, 20], "b")]
     scores = [torch.tensor([1.0, 2.0, 2.0]), torch.tensor([0.0, 3.0])]
@@ -35,6 +45,8 @@ def test_summary_by_hand() -> None:
     # 0 over 1: 1 against 2 is wrong; 0 over 2 wrong; 1 over 2 level; 1 over 0 right
     assert found["pairs"] == 4
     assert found["accuracy"] == pytest.approx((0 + 0 + 0.5 + 1) / 4)
+    terms = [math.log(1 + math.exp(-gap)) for gap in (-1.0, -1.0, 0.0, 3.0)]
+    assert found["loss"] == pytest.approx(sum(terms) / 4)
     assert found["by_annotator"] == {
         "a": {"accuracy": pytest.approx(0.5 / 3), "pairs": 3},
         "b": {"accuracy": 1.0, "pairs": 1},
@@ -61,12 +73,15 @@ def test_the_interval_resamples_prompts() -> None:
     found = summary(items, scores, draw())
     assert found["accuracy"] == 0.5 and found["pairs"] == 40
     assert found["low"] == 0.0 and found["high"] == 1.0
+    assert found["loss_low"] == pytest.approx(math.log(1 + math.exp(-1)))
+    assert found["loss_high"] == pytest.approx(math.log(1 + math.exp(1)))
 
 
 def test_nothing_to_compare_is_said_and_not_divided() -> None:
     for items in ([], [item([1, 1], [3, 4])]):
         found = summary(items, [torch.zeros(2)] * len(items), draw())
         assert (found["accuracy"], found["pairs"], found["low"], found["high"]) == (0.5, 0, 0.0, 1.0)
+        assert (found["loss"], found["loss_low"], found["loss_high"]) == (math.log(2), None, None)
 
 
 @pytest.mark.parametrize(("gap", "hit"), [(0.1, 1.0), (0.0, 0.5), (-2.0, 0.0)])

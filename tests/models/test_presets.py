@@ -41,6 +41,13 @@ def test_nano_counted_by_hand():
     assert count_parameters(preset("nano", vocab)) == vocab * d + layers * layer + d
 
 
+def test_micro_is_a_base_of_several_times_nano_at_the_same_context():
+    assert count_parameters(preset("micro", 1280)) / count_parameters(preset("nano", 1280)) == pytest.approx(
+        4.6, abs=0.1
+    )
+    assert preset("micro").context == preset("nano").context
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_can_be_saved(name):
     assert published(preset(name)).endswith(("LMHeadModel", "ForCausalLM"))

@@ -1,6 +1,7 @@
 """`amenable reward`: it learns what people like, and its zero is the demonstrations'."""
 
 import json
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from amenable.data import batches
 from amenable.data.types import Message, Ranking
 from amenable.errors import InputError
 from amenable.feedback.comparisons import Item
@@ -16,6 +18,7 @@ from amenable.models.heads import ScalarModel
 from amenable.stages import reward
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts, passes
+from amenable.train.optimizer import OptimizerConfig
 from amenable.train.runtime import Runtime
 
 
@@ -122,6 +125,73 @@ def test_order_and_company_of_answers_change_nothing(
     assert torch.allclose(gradient(model), whole, atol=1e-5)
 
 
+def test_pairs_of_two_answers_are_their_prompts(
+    short: reward.Config,
+    files: Any,
+    make_scalar_model: Callable[..., ScalarModel],
+    words: Tokenizer,
+    machine: Runtime,
+) -> None:
+    """With K = 2 both batchings are the same computation, but for the order of a pair's two answers."""
+    config = replace(short, data=files.pairs)
+    training, _ = reward.read(config, words, 64)
+    prompts, per_step = reward.elements_of(training, config)
+    pairs, pairs_per_step = reward.elements_of(training, replace(config, batch="pairs"))
+    assert prompts is training and pairs_per_step == per_step == 12 and len(pairs) == len(prompts)
+    model = make_scalar_model()
+    for start in (0, 12):
+        one = reward.backward(model, prompts[start : start + 12], config, machine)
+        whole = gradient(model)
+        other = reward.backward(model, pairs[start : start + 12], config, machine)
+        assert other == pytest.approx(one, rel=1e-5, abs=1e-6)
+        assert torch.allclose(gradient(model), whole, atol=1e-6) and whole.norm() > 0.01
+
+
+def test_pairs_make_as_many_updates_and_see_answers_more_than_once(
+    short: reward.Config, run_in_two: Callable, outcome: Callable, rows_of: Callable, tmp_path: Path
+) -> None:
+    """72 prompts of two pairs each: the tied answers are in one pair, the best one is in two."""
+    by_prompt = rows_of(reward.run(replace(short, out=tmp_path / "prompts")))
+    whole = reward.run(replace(short, out=tmp_path / "whole", batch="pairs"))
+    assert len(rows_of(whole)) == len(by_prompt) == 6
+    log = [row["loss"] for row in rows_of(whole)]
+    assert log != [row["loss"] for row in by_prompt], "the pairs were shuffled, not the prompts"
+    assert outcome(run_in_two(reward, replace(short, batch="pairs"), 2)) == outcome(whole)
+
+
+def test_pairs_of_a_prompt_are_scattered(short: reward.Config, words: Tokenizer) -> None:
+    config = replace(short, batch="pairs")
+    training, _ = reward.read(config, words, 64)
+    pairs, per_step = reward.elements_of(training, config)
+    assert (len(training), len(pairs), per_step) == (72, 144, 24)
+    step = batches.by_rows(len(pairs), per_step, config.seed, 0)[0]
+    prompts = {str(row[0][: row[1].index(True)]) for i in step for row in pairs[i].rows}
+    assert len(prompts) > 12, "prompts of their own would be twelve"
+
+
+def test_fewer_prompts_are_the_first_ones_with_all_their_rankings(short: reward.Config, words: Tokenizer) -> None:
+    whole, sets = reward.read(short, words, 64)
+    few, same = reward.read(replace(short, limit=5), words, 64)
+    asked = [str(item.rows[0][0][: item.rows[0][1].index(True)]) for item in whole]
+    first = list(dict.fromkeys(asked))[:5]
+    assert few == [item for item, prompt in zip(whole, asked) if prompt in first] and len(few) >= 5
+    assert same["validation"] == sets["validation"], "what is held out stays, so that runs can be compared"
+    assert sorted(map(str, same["train"])) == sorted(map(str, few)), "all of so few are measured again"
+
+
+def test_overfitting_can_be_read_off(short: reward.Config, files: Any, tmp_path: Path) -> None:
+    """Rankings at random can only be known by heart."""
+    draw, data = random.Random(0), tmp_path / "random.jsonl"
+    rows = [json.loads(line) for line in files.rankings.read_text("utf-8").splitlines()]
+    ranked = [{**row, "ranking": draw.sample([1, 2, 3], 3)} for row in rows]
+    data.write_text("".join(json.dumps(row) + "\n" for row in ranked), "utf-8")
+    config = replace(short, data=data, limit=4, epochs=30, optimizer=OptimizerConfig(learning_rate=1e-2))
+    done = json.loads((reward.run(config) / "finished.json").read_text())
+    assert done["train"]["loss"] < 0.4 and done["train"]["accuracy"] > 0.8
+    assert done["validation"]["loss"] > 1.0 and done["validation"]["accuracy"] < 0.75
+    assert done["validation"]["loss_low"] < done["validation"]["loss"] < done["validation"]["loss_high"]
+
+
 def test_frozen_layers_do_not_move(short: reward.Config, words: Tokenizer, machine: Runtime) -> None:
     base, _ = artifacts.load_policy(short.model, machine)
     model = artifacts.load_reward_model(reward.run(replace(short, frozen_layers=1)), machine, words)
@@ -149,6 +219,6 @@ def test_held_out_prompts_are_not_trained_on(short: reward.Config, words: Tokeni
 
 
 def test_options_that_mean_nothing_are_refused() -> None:
-    for wrong in ({"frozen_layers": -1}, {"epochs": 0}, {"prompts_per_step": 0}):
+    for wrong in ({"frozen_layers": -1}, {"limit": -1}, {"epochs": 0}, {"prompts_per_step": 0}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             reward.Config(**wrong)  # type: ignore[arg-type]
