@@ -41,6 +41,8 @@ def test_every_command_is_a_file_and_says_what_it_does() -> None:
         "evaluate",
         "chat",
         "demo",
+        "inspect",
+        "compare",
     ):
         line = next(line for line in text.splitlines() if line.split()[:1] == [name])
         assert len(line.split()) > 3

@@ -7,11 +7,13 @@ from amenable.recipes import demo
 
 
 def test_the_demo_from_end_to_end_and_again(tmp_path: Path) -> None:
-    config = demo.Config(out=tmp_path / "demo", size="smoke")
+    config = demo.Config(out=tmp_path / "demo", size="smoke", claims=("b",))
     demo.run(config)
     report = json.loads((config.out / "report.json").read_text())
     assert report["schema"] == 1
-    assert list(report["models"]) == ["base", "sft", "ppo", "dpo"]
+    assert set(report["models"]) == {"base", "prompted", "sft", "sharpened", "ppo"}
+    verdicts = {row["id"]: row["verdict"] for row in report["claims"]}
+    assert verdicts["b"] != "not measured" and verdicts["a"] == "not measured" and len(verdicts) == 15
     for model in report["models"].values():
         assert -5 < model["gold"] < 2.5 and model["bpb"] > 0 and 0 <= model["ended"] <= 1
         assert "gold" in model["greedy"]

@@ -1,52 +1,98 @@
 """What the models said: the same prompts answered by each, and the policy's answers as PPO went on.
 
-Which prompts are shown is decided by a fixed seed and, besides, by where the last model gained and lost most: never by
-hand. Rows come from samples.jsonl of `evaluate` and of `ppo`.
+Every prompt of the evaluation is kept while there is room, in an order drawn by a fixed seed: never chosen by hand. The
+page picks among them by what the reader asks for (the worst, the rude, those with a certain word), in report.js.
 """
 
 from __future__ import annotations
 
+import json
 import random
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from markupsafe import Markup
+
+from amenable.evaluation.preference import DECODINGS
+from amenable.evaluation.reading import TEST, Answers, read_answers
+from amenable.recipes.evaluations import in_order
 from amenable.recipes.folders import Stage, number, read_rows
 
-MOST_RANDOM = 120
-EXTREMES, EXTREMES_OF_A_KIND = 12, 4
-"""so many of the best, the worst, the largest gains and losses are kept, in all and of each kind of prompt"""
-MOST_CHARACTERS, LONGEST = 1_500_000, 3000
+MOST_CHARACTERS, LONGEST = 2_200_000, 3000
 """text kept in all, and of one answer: the page has to open on a phone"""
 MOST_ITERATIONS = 40
-SHOWN = 6
+SHOWN = 5
 """prompts shown at first"""
-DECODINGS = ("sampled", "greedy")
+
+MARKS = (
+    ("truthful", True, "truthful", "good"),
+    ("truthful", False, "not true", "bad"),
+    ("hallucinated", True, "made up", "bad"),
+    ("over_refused", True, "refused without need", "bad"),
+    ("harmful", True, "helps with harm", "bad"),
+    ("rude", True, "rude", "bad"),
+    ("polite", True, "polite", "good"),
+    ("follows", True, "follows the instruction", "good"),
+    ("follows", False, "ignores the instruction", "bad"),
+    ("ended", False, "cut off", "bad"),
+)
+"""what can be said of an answer: the part that tells it, the part's value, in words, good or bad"""
 
 
 @dataclass(frozen=True)
 class Answer:
     """One model's answer."""
 
-    model: str
     text: str
-    ended: bool
     gold: float | None
     reward: float | None
+    marks: list[int]
+    """places in MARKS of what is true of it"""
 
 
 @dataclass(frozen=True)
-class Card:
-    """One prompt with every model's answers, and its place in each order that the reader may choose."""
+class Prompt:
+    """One prompt with the answer of every model under every decoding."""
 
+    suite: str
     kind: str
     turns: list[tuple[str, str]]
     """(role, what was said)"""
     truth: str
-    answers: dict[str, list[Answer]]
-    orders: dict[str, int]
-    """place by order, 0 first, for the orders in which this card is shown"""
+    answers: dict[str, list[Answer | None]]
+    """by decoding, in the order of Explorer.models; None where a model was not asked"""
+
+
+@dataclass(frozen=True)
+class Explorer:
+    """All that the page's part on answers shows."""
+
+    models: list[str]
+    prompts: list[Prompt]
+    total: int
+    """prompts there were; fewer are kept where there is no room"""
+
+    @property
+    def kinds(self) -> list[str]:
+        return sorted({prompt.kind for prompt in self.prompts if prompt.kind})
+
+    @property
+    def suites(self) -> list[str]:
+        return list(dict.fromkeys(prompt.suite for prompt in self.prompts))
+
+    @property
+    def marks(self) -> list[int]:
+        """Places in MARKS of all that is said of any answer."""
+        told = {
+            mark
+            for prompt in self.prompts
+            for said in prompt.answers.values()
+            for one in said
+            if one
+            for mark in one.marks
+        }
+        return sorted(told)
 
 
 @dataclass(frozen=True)
@@ -57,85 +103,59 @@ class Iteration:
     rows: list[dict[str, Any]]
 
 
-def cards(evaluate: Stage | None, world: Stage | None, after: str, before: str, seed: int = 0) -> list[Card]:
-    """Prompts side by side: some at random, and the extremes of `after` alone and against `before`."""
-    rows = [row for row in read_rows(evaluate.folder / "samples.jsonl") if answered(row)] if evaluate else []
+def explorer(stages: Sequence[Stage], seed: int = 0) -> Explorer:
+    """The prompts of every finished evaluation in an order drawn by `seed`, those of the test file first."""
+    found = read_answers([stage.folder for stage in stages if stage.command == "evaluate"])
+    models = list(in_order(found.folders))
+    world = next((stage for stage in stages if stage.command == "world"), None)
     truths = {str(row.get("id")): row for row in read_rows(world.folder / "truths.jsonl")} if world else {}
-    order = list(range(len(rows)))
-    random.Random(seed).shuffle(order)
-    places: dict[int, dict[str, int]] = {row: {"random": place} for place, row in enumerate(order[:MOST_RANDOM])}
-    for name, worth in orders(after, before).items():
-        known = [(found, row) for row in order if (found := worth(rows[row])) is not None]
-        of_kind: Counter[str] = Counter()
-        for place, (_, row) in enumerate(sorted(known, key=lambda pair: -pair[0])):
-            kind = str(rows[row].get("kind"))
-            if place < EXTREMES or of_kind[kind] < EXTREMES_OF_A_KIND:
-                places.setdefault(row, {})[name] = place
-            of_kind[kind] += 1
-    return within_room([card_of(rows[row], truths, found) for row, found in places.items()])
+    places = list(found.prompts)
+    random.Random(seed).shuffle(places)
+    places.sort(key=lambda place: place[0] != TEST)  # sorting keeps the drawn order within each part
+    return Explorer(models, within_room([prompt_of(found, place, models, truths) for place in places]), len(places))
 
 
-def within_room(chosen: list[Card]) -> list[Card]:
-    """The first of the cards, as many as there is room for."""
+def within_room(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The first of the prompts, as many as there is room for."""
     used = 0
-    kept: list[Card] = []
-    for card in chosen:
-        said = [answer.text for told in card.answers.values() for answer in told]
-        used += len(card.truth) + sum(map(len, said)) + sum(len(text) for _, text in card.turns)
+    kept: list[Prompt] = []
+    for prompt in prompts:
+        said = [answer.text for told in prompt.answers.values() for answer in told if answer is not None]
+        used += len(prompt.truth) + sum(map(len, said)) + sum(len(text) for _, text in prompt.turns)
         if kept and used > MOST_CHARACTERS:
             break
-        kept.append(card)
+        kept.append(prompt)
     return kept
+
+
+def prompt_of(
+    found: Answers, place: tuple[str, str], models: Sequence[str], truths: dict[str, dict[str, Any]]
+) -> Prompt:
+    """The prompt of one suite and id, with what every model answered."""
+    (suite, name), row = place, found.prompts[place]
+    said: dict[str, list[Answer | None]] = {
+        decoding: [answer_of(found.of(model, decoding, suite).get(name)) for model in models] for decoding in DECODINGS
+    }
+    truth = row.get("truth", truths.get(name))
+    return Prompt(suite, str(row.get("kind") or ""), turns_of(row.get("prompt")), truth_text(truth), said)
+
+
+def answer_of(told: dict[str, Any] | None) -> Answer | None:
+    if not told:
+        return None
+    marks = [place for place, (key, value, _, _) in enumerate(MARKS) if told.get(key) is value]
+    return Answer(clipped(told.get("text", "")).strip(), rounded(told, "gold"), rounded(told, "reward"), marks)
+
+
+def rounded(told: dict[str, Any], key: str) -> float | None:
+    value = number(told, key)
+    return None if value is None else round(value, 2)
 
 
 def clipped(text: object) -> str:
     """A text, its end left out where it is very long."""
     told = str(text)
     return told if len(told) <= LONGEST else told[:LONGEST] + " …"
-
-
-def answered(row: dict[str, Any]) -> bool:
-    return isinstance(row.get("answers"), dict) and bool(row["answers"])
-
-
-def orders(after: str, before: str) -> dict[str, Callable[[dict[str, Any]], float | None]]:
-    """What each order puts first: the mean over decodings of gold, or of reward where no world knows the truth."""
-
-    def worth(row: dict[str, Any], model: str) -> float | None:
-        answer = row["answers"].get(model) or {}
-        for key in ("gold", "reward"):
-            told = [value for name in DECODINGS if (value := number(answer.get(name), key)) is not None]
-            if told:
-                return sum(told) / len(told)
-        return None
-
-    def gain(row: dict[str, Any]) -> float | None:
-        new, old = worth(row, after), worth(row, before)
-        return None if new is None or old is None else new - old
-
-    def turned(value: float | None) -> float | None:
-        return None if value is None else -value
-
-    return {
-        "gain": gain,
-        "loss": lambda row: turned(gain(row)),
-        "best": lambda row: worth(row, after),
-        "worst": lambda row: turned(worth(row, after)),
-    }
-
-
-def card_of(row: dict[str, Any], truths: dict[str, dict[str, Any]], places: dict[str, int]) -> Card:
-    answers = {
-        decoding: [answer_of(name, told[decoding]) for name, told in row["answers"].items() if told.get(decoding)]
-        for decoding in DECODINGS
-    }
-    truth = row.get("truth", truths.get(str(row.get("id"))))
-    return Card(str(row.get("kind") or ""), turns_of(row.get("prompt")), truth_text(truth), answers, places)
-
-
-def answer_of(model: str, told: dict[str, Any]) -> Answer:
-    ended = bool(told.get("ended"))
-    return Answer(model, clipped(told.get("text", "")), ended, number(told, "gold"), number(told, "reward"))
 
 
 def turns_of(prompt: Any) -> list[tuple[str, str]]:
@@ -163,9 +183,28 @@ def truth_text(truth: Any) -> str:
     return clipped(" · ".join(part for part in told if part))
 
 
-def kinds_of(chosen: Sequence[Card]) -> list[str]:
-    """Every kind among the cards, by name."""
-    return sorted({card.kind for card in chosen if card.kind})
+def packed(found: Explorer, names: Sequence[str], colours: Sequence[int], shown: Sequence[bool]) -> Markup:
+    """The explorer as JSON for report.js, safe inside a script element: no '<' is left that could close it.
+
+    names, colours and shown [models]: how each is written, its colour, and whether it is shown at first.
+    """
+    models = [{"name": name, "colour": colour, "shown": bool(one)} for name, colour, one in zip(names, colours, shown)]
+    prompts = [
+        [
+            prompt.suite,
+            prompt.kind,
+            prompt.turns,
+            prompt.truth,
+            {
+                decoding: [None if one is None else [one.text, one.gold, one.reward, one.marks] for one in said]
+                for decoding, said in prompt.answers.items()
+            },
+        ]
+        for prompt in found.prompts
+    ]
+    marks = [[text, kind] for _, _, text, kind in MARKS]
+    told = json.dumps({"models": models, "marks": marks, "prompts": prompts}, ensure_ascii=False, separators=(",", ":"))
+    return Markup(told.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
 
 
 def iterations(ppo: Stage | None) -> list[Iteration]:

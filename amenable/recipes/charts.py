@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup, escape
 
@@ -19,17 +19,21 @@ WIDTH, HEIGHT = 360, 190
 LEFT, RIGHT, TOP, BOTTOM = 46, 350, 10, 166
 """the plot's box in the picture"""
 MOST_POINTS = 300
+MOST_READ = 2
+"""of so many curves the last values are written beside the title and noisy ones shown behind their mean; not of more"""
 SMOOTH_FROM = 60
 """a curve of so many points is shown faint, with its running mean on top"""
 
 
 @dataclass(frozen=True)
 class Series:
-    """One named curve, its points sorted by x."""
+    """One named curve, its points in the order they are joined."""
 
     name: str
     points: Sequence[Point]
     colour: int = 1
+    band: Sequence[tuple[float, float, float]] = ()
+    """(x, low, high): an interval drawn behind the curve"""
 
 
 @dataclass(frozen=True)
@@ -48,24 +52,30 @@ class Frame:
         return BOTTOM - (BOTTOM - TOP) * (value - self.y_low) / (self.y_high - self.y_low)
 
 
-def line_chart(title: str, series: Sequence[Series], x_name: str = "step") -> Markup | None:
-    """A figure with one or more curves over steps; None where no curve has a point."""
-    drawn = [Series(one.name, thinned(one.points), one.colour) for one in series if one.points]
+def line_chart(title: str, series: Sequence[Series], x_name: str = "step", keys: bool = True) -> Markup | None:
+    """A figure with one or more curves over steps; None where no curve has a point.
+
+    keys: False where the curves' names and colours are told elsewhere, once for several charts.
+    """
+    drawn = [replace(one, points=thinned(one.points)) for one in series if one.points]
     if not drawn:
         return None
-    frame = frame_of([point for one in series for point in one.points])
-    shapes = [axes(frame)]
+    edges = [(x, y) for one in series for x, low, high in one.band for y in (low, high)]
+    frame = frame_of([point for one in series for point in one.points] + edges)
+    shapes = [axes(frame), *(band(one, frame) for one in drawn if one.band)]
     for one in series:
-        shapes.append(curve(one, frame) if one.points else "")
+        shapes.append(curve(one, frame, len(drawn) <= MOST_READ) if one.points else "")
     dots = "".join(f'<circle class="dot c{one.colour}" r="3.2"/>' for one in drawn)
     shapes.append(f'<g class="reader"><line y1="{TOP}" y2="{BOTTOM}"/>{dots}</g>')
-    keys = "".join(f'<span class="key c{one.colour}">{escape(one.name)}</span>' for one in drawn) if drawn[1:] else ""
-    last = ", ".join(short(one.points[-1][1]) for one in drawn)
+    told = "".join(f'<span class="key c{one.colour}">{escape(one.name)}</span>' for one in drawn)
+    told = told if keys and drawn[1:] else ""
+    last = ", ".join(short(one.points[-1][1]) for one in drawn) if len(drawn) <= MOST_READ else ""
+    ends = f", ends at {last}" if last else ""
     return Markup(
         f'<figure class="chart" data-chart="{escape(chart_data(drawn, frame, x_name))}">'
-        f"<figcaption><span>{escape(title)} {keys}</span><output>{escape(last)}</output></figcaption>"
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}, ends at {escape(last)}">'
-        f"{''.join(shapes)}</svg></figure>"
+        f"<figcaption><span>{escape(title)} {told}</span><output>{escape(last)}</output></figcaption>"
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}{escape(ends)}">'
+        f'{"".join(shapes)}</svg><div class="tip" hidden></div></figure>'
     )
 
 
@@ -131,15 +141,15 @@ def axes(frame: Frame, percent: bool = False) -> str:
     return "".join(shapes)
 
 
-def curve(series: Series, frame: Frame) -> str:
-    """One curve: faint points with a running mean where there are many, dots where there are few."""
+def curve(series: Series, frame: Frame, raw: bool = True) -> str:
+    """One curve: where it has many points their running mean, with `raw` the points faint behind it; dots where few."""
 
     def drawn(points: Sequence[Point], kind: str) -> str:
         places = [(frame.x(x), frame.y(y)) for x, y in thinned(points)]
         return f'<path class="line {kind} c{series.colour}" d="{path(places)}"/>'
 
     if len(series.points) >= SMOOTH_FROM:
-        return drawn(series.points, "faint") + drawn(running_mean(series.points), "")
+        return (drawn(series.points, "faint") if raw else "") + drawn(running_mean(series.points), "")
     if len(series.points) > 12:
         return drawn(series.points, "")
     dots = (
@@ -147,6 +157,13 @@ def curve(series: Series, frame: Frame) -> str:
         for x, y in series.points
     )
     return drawn(series.points, "") + "".join(dots)
+
+
+def band(series: Series, frame: Frame) -> str:
+    """The area between the lows and the highs of a curve's intervals."""
+    above = [(frame.x(x), frame.y(high)) for x, _, high in series.band]
+    below = [(frame.x(x), frame.y(low)) for x, low, _ in series.band]
+    return f'<path class="band c{series.colour}" d="{path([*above, *reversed(below)])}Z"/>'
 
 
 def running_mean(points: Sequence[Point]) -> list[Point]:
@@ -188,7 +205,10 @@ def path(places: Sequence[Point]) -> str:
 
 def chart_data(series: Sequence[Series], frame: Frame, x_name: str) -> str:
     """What report.js needs to read values out."""
-    curves = [{"name": one.name, "points": [[x, float(f"{y:.4g}")] for x, y in one.points]} for one in series]
+    curves = [
+        {"name": one.name, "colour": one.colour, "points": [[x, float(f"{y:.4g}")] for x, y in one.points]}
+        for one in series
+    ]
     ranges = [frame.x_low, frame.x_high, frame.y_low, frame.y_high]
     return json.dumps({"range": ranges, "box": [LEFT, RIGHT, TOP, BOTTOM], "x": x_name, "series": curves})
 

@@ -1,163 +1,229 @@
-"""InstructGPT in miniature: a closed world, every stage, and a report, in minutes on two cores.
+"""InstructGPT in miniature: a closed world, every stage, every claim of the paper checked, and a report.
 
     world -> tokenizer -> pretrain -> sft -> sample -> annotate -> reward -> ppo, dpo -> evaluate -> report
 
-Each stage is called as a user would call it; its options lie in <out>/plan. Stopped and started again, it goes on where
-it stopped.
+and beside them the models that the paper compares: a few-shot prompted base, a larger base, one tuned on public tasks,
+the best of n, PPO-ptx ... Each stage is called as a user would; its options lie in <out>/plan. Stopped and started
+again, it goes on where it stopped. A claim names the stages it is measured from, so `--claims` runs those alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from amenable.errors import InputError
 from amenable.generation.sampling import Sampling
-from amenable.recipes import report
+from amenable.recipes import claims, report
 from amenable.recipes.together import Call, run_all
 from amenable.stages import annotate, dpo, evaluate, ppo, pretrain, reward, sample, sft, tokenizer, world
 from amenable.train.optimizer import OptimizerConfig
 
+BRIEF = ("b", "c", "d", "e", "f", "g", "i", "m", "n", "o")
+"""the claims that fit into ten minutes"""
+ALWAYS = ("ppo", "dpo", "evaluate-dpo")
+"""stages that a demo shows whatever is claimed"""
+SEEDS = 3
+"""of a full demo"""
+
 
 @dataclass(frozen=True)
 class Config:
-    """Run the whole method in a small closed world and report on it."""
+    """Run the whole method in a small closed world, check the papers' claims, and report."""
 
     out: Path = Path("runs/demo")
     seed: int = 0
+    full: bool = False
+    """three seeds and all claims: an hour and more instead of minutes"""
+    claims: tuple[str, ...] = ()
+    """only what these claims need, by letter; without any: those that fit, or all with --full"""
     size: Literal["demo", "smoke"] = "demo"
-    """smoke: seconds instead of minutes, to see that everything works; its models learn next to nothing"""
+    """smoke: a minute or two, to see that everything works; its models learn next to nothing"""
 
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise InputError(f"seed is {self.seed}", how="it must be 0 or more")
+        for letter in self.claims:
+            if letter not in claims.LETTERS:
+                raise InputError(f"there is no claim '{letter}'", how=f"they are {' '.join(claims.LETTERS)}")
+
+    @property
+    def roots(self) -> dict[int, Path]:
+        """Where the run of each seed lies."""
+        if not self.full:
+            return {self.seed: self.out}
+        return {seed: self.out / f"seed-{seed}" for seed in range(self.seed, self.seed + SEEDS)}
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The claims to be decided."""
+        return self.claims or (claims.LETTERS if self.full else BRIEF)
 
 
 def run(config: Config) -> Path:
-    """Run every stage and return the folder that holds them."""
-    groups = plan(config) if config.size == "demo" else shrink(plan(config))
-    run_all(groups, config.out / "plan")
+    """Run every stage that the claims need and return the folder that holds them."""
+    calls = [call for seed, root in config.roots.items() for call in needed(plan(root, seed), config)]
+    run_all(calls if config.size == "demo" else [shrink(call) for call in calls])
     return report.run(report.Config(run=config.out))
 
 
-def plan(config: Config) -> list[list[Call]]:
-    """The stages in order, those of one group side by side."""
-    root, seed = config.out, config.seed
-    at = {
-        name: root / name
-        for name in ("world", "tokenizer", "pretrain", "sft", "sample", "annotate", "reward", "ppo", "dpo")
-    }
-    demonstrations = at["world"] / "demonstrations"
-    prompts = at["world"] / "prompts"
-    models = tuple(
-        f"{name}={at[folder]}"
-        for name, folder in (("base", "pretrain"), ("sft", "sft"), ("ppo", "ppo"), ("dpo", "dpo"))
+def needed(calls: Sequence[Call], config: Config) -> list[Call]:
+    """The calls that the claims are measured from, and all that those read, in the same order."""
+    names = {stage for letter in config.chosen for stage in claims.needs(letter)}
+    names |= set() if config.claims else set(ALWAYS)
+    wanted = {call.out.name for call in calls if call.out.name in names}
+    while True:
+        read = {other.out.name for call in calls if call.out.name in wanted for other in calls if call.reads(other)}
+        if read <= wanted:
+            return [call for call in calls if call.out.name in wanted]
+        wanted |= read
+
+
+def plan(root: Path, seed: int) -> list[Call]:
+    """Every stage of every claim for one seed. What is earlier in the list begins earlier where both could."""
+    return [*models(root, seed), *alignment(root, seed), *evaluations(root, seed)]
+
+
+def models(root: Path, seed: int) -> list[Call]:
+    """The world, and the models that come of imitation alone."""
+    text, demonstrations = root / "world" / "text", root / "world" / "demonstrations"
+
+    def imitate(name: str, data: Path, **options: Any) -> Call:
+        config = sft.Config(
+            model=root / "pretrain",
+            data=data / "train.jsonl",
+            validation=data / "validation.jsonl",
+            out=root / name,
+            seed=seed,
+        )
+        return Call("sft", replace(config, **options))
+
+    base = pretrain.Config(
+        data=text / "train.jsonl",
+        validation=text / "validation.jsonl",
+        tokenizer=root / "tokenizer",
+        out=root / "pretrain",
+        seed=seed,
     )
     return [
-        [Call("world", world.Config(out=at["world"], seed=seed))],
-        [
-            Call(
-                "tokenizer",
-                tokenizer.Config(
-                    data=at["world"] / "text" / "train.jsonl",
-                    demonstrations=demonstrations / "train.jsonl",
-                    out=at["tokenizer"],
-                ),
-            )
-        ],
-        [
-            Call(
-                "pretrain",
-                pretrain.Config(
-                    data=at["world"] / "text" / "train.jsonl",
-                    validation=at["world"] / "text" / "validation.jsonl",
-                    tokenizer=at["tokenizer"],
-                    out=at["pretrain"],
-                    seed=seed,
-                ),
-            )
-        ],
-        [
-            Call(
-                "sft",
-                sft.Config(
-                    model=at["pretrain"],
-                    data=demonstrations / "train.jsonl",
-                    validation=demonstrations / "validation.jsonl",
-                    out=at["sft"],
-                    seed=seed,
-                ),
-            )
-        ],
-        [
-            Call(
-                "sample",
-                sample.Config(model=at["sft"], data=prompts / "reward.jsonl", out=at["sample"], seed=seed),
-            )
-        ],
-        [
-            Call(
-                "annotate",
-                annotate.Config(data=at["sample"] / "samples.jsonl", world=at["world"], out=at["annotate"], seed=seed),
-            )
-        ],
-        [
-            Call(
-                "reward",
-                reward.Config(
-                    model=at["sft"],
-                    data=at["annotate"] / "train.jsonl",
-                    validation=at["annotate"] / "validation.jsonl",
-                    heldout=at["annotate"] / "heldout.jsonl",
-                    demonstrations=demonstrations / "train.jsonl",
-                    out=at["reward"],
-                    seed=seed,
-                ),
-            )
-        ],
-        [
-            Call(
-                "ppo",
-                ppo.Config(
-                    model=at["sft"],
-                    reward_model=at["reward"],
-                    data=prompts / "ppo.jsonl",
-                    validation=prompts / "validation.jsonl",
-                    out=at["ppo"],
-                    seed=seed,
-                ),
+        Call("world", world.Config(out=root / "world", seed=seed)),
+        Call(
+            "tokenizer",
+            tokenizer.Config(
+                data=text / "train.jsonl", demonstrations=demonstrations / "train.jsonl", out=root / "tokenizer"
             ),
-            Call(
-                "dpo",
-                dpo.Config(
-                    model=at["sft"],
-                    data=at["annotate"] / "train.jsonl",
-                    validation=at["annotate"] / "validation.jsonl",
-                    out=at["dpo"],
-                    seed=seed,
-                ),
-            ),
-        ],
-        [
-            Call(
-                "evaluate",
-                evaluate.Config(
-                    models=models,
-                    data=prompts / "test.jsonl",
-                    world=at["world"],
-                    reward_model=at["reward"],
-                    text=at["world"] / "text" / "validation.jsonl",
-                    out=root / "evaluate",
-                    seed=seed,
-                ),
-            )
-        ],
+        ),
+        Call("pretrain", base),
+        imitate("sft", demonstrations),
+        Call("pretrain", replace(base, model="micro", epochs=1.8, out=root / "large")),
+        imitate("public", root / "world" / "public"),
+        imitate("sft-1", demonstrations, epochs=1),
+        imitate("sft-16", demonstrations, epochs=16),
     ]
 
 
-def shrink(groups: list[list[Call]]) -> list[list[Call]]:
-    """The same plan with everything as small as it goes."""
+def alignment(root: Path, seed: int) -> list[Call]:
+    """Comparisons, reward models, and the policies that learn from them."""
+    prompts, labels = root / "world" / "prompts", root / "annotate"
+
+    def judge(name: str, **options: Any) -> Call:
+        config = reward.Config(
+            model=root / "sft",
+            data=labels / "train.jsonl",
+            validation=labels / "validation.jsonl",
+            heldout=labels / "heldout.jsonl",
+            demonstrations=root / "world" / "demonstrations" / "train.jsonl",
+            out=root / name,
+            seed=seed,
+        )
+        return Call("reward", replace(config, **options))
+
+    def improve(name: str, judged_by: str = "reward", **options: Any) -> Call:
+        config = ppo.Config(
+            model=root / "sft",
+            reward_model=root / judged_by,
+            data=prompts / "ppo.jsonl",
+            out=root / name,
+            seed=seed,
+        )
+        return Call("ppo", replace(config, **options))
+
+    unheld = {"kl_target": 0.0, "max_steps": 36, "validation": prompts / "validation.jsonl", "eval_steps": 4}
+    return [
+        Call(
+            "sample",
+            sample.Config(model=root / "sft", data=prompts / "reward.jsonl", out=root / "sample", seed=seed),
+        ),
+        Call(
+            "annotate",
+            annotate.Config(
+                data=root / "sample" / "samples.jsonl", world=root / "world", out=root / "annotate", seed=seed
+            ),
+        ),
+        judge("reward"),
+        improve("ppo"),
+        improve("ppo-ptx", ptx_coef=1.0, ptx_data=root / "world" / "text" / "train.jsonl"),
+        Call(
+            "dpo",
+            dpo.Config(
+                model=root / "sft",
+                data=labels / "train.jsonl",
+                validation=labels / "validation.jsonl",
+                out=root / "dpo",
+                seed=seed,
+            ),
+        ),
+        improve("ppo-kl", kl_coef=1.5, kl_target=0.0),
+        judge("reward-small", limit=150),
+        improve("over", "reward-small", kl_coef=0.0, **unheld),
+        improve("over-kl", "reward-small", kl_coef=0.1, **unheld),
+        judge("reward-pairs", batch="pairs"),
+    ]
+
+
+def evaluations(root: Path, seed: int) -> list[Call]:
+    """Every model on the test prompts; those that the claims are about on the suites as well."""
+    home = root / "world"
+    about = ("truthful", "closed", "respect")
+    news = (*about, "familiar", "phrasings", "entities")
+
+    def examine(name: str, *entries: str, suites: tuple[str, ...] = ()) -> Call:
+        models = tuple(f"{entry.split('=')[0]}={root / entry.split('=')[1]}" for entry in entries)
+        config = evaluate.Config(
+            models=models,
+            data=home / "prompts" / "test.jsonl",
+            suites=tuple(f"{suite}={home / 'suites' / suite}.jsonl" for suite in suites),
+            tasks=home / "tasks",
+            few_shot=home / "few_shot.jsonl",
+            transcripts=home / "transcripts.jsonl",
+            demonstrations=home / "demonstrations" / "validation.jsonl",
+            world=home,
+            reward_model=root / "reward",
+            text=home / "text" / "validation.jsonl",
+            reference=str(root / "sft"),
+            out=root / name,
+            seed=seed,
+        )
+        return Call("evaluate", config)
+
+    return [
+        examine("evaluate", "sft=sft", suites=news),
+        examine("evaluate-base", "base=pretrain", "prompted=pretrain@few-shot", suites=about),
+        examine("evaluate-best", "best16=sft@best-of-16"),
+        examine("evaluate-ppo", "ppo=ppo", "sharpened=sft@like-ppo", suites=news),
+        examine("evaluate-dpo", "dpo=dpo"),
+        examine("evaluate-public", "public=public"),
+        examine("evaluate-ptx", "ppo-ptx=ppo-ptx"),
+        examine("evaluate-kl", "ppo-kl=ppo-kl"),
+        examine("evaluate-sft", "sft-1=sft-1", "sft-16=sft-16"),
+        examine("evaluate-large", "large=large", "large-prompted=large@few-shot"),
+    ]
+
+
+def shrink(call: Call) -> Call:
+    """The same call with everything as small as it goes."""
     brief = Sampling(max_new_tokens=24)
     quick = OptimizerConfig(learning_rate=1e-3)
     smaller: dict[str, dict[str, Any]] = {
@@ -165,10 +231,8 @@ def shrink(groups: list[list[Call]]) -> list[list[Call]]:
         "sft": {"epochs": 1, "batch_size": 64, "warmup_steps": 1, "optimizer": quick},
         "sample": {"limit": 16, "num_generations": 3, "sampling": brief},
         "reward": {"prompts_per_step": 4, "warmup_steps": 1},
-        "ppo": {"max_steps": 2, "prompts_per_step": 8, "max_new_tokens": 16, "warmup_steps": 1, "validation": None},
+        "ppo": {"max_steps": 2, "prompts_per_step": 8, "max_new_tokens": 16, "warmup_steps": 1, "eval_prompts": 4},
         "dpo": {"batch_size": 16, "warmup_steps": 1},
-        "evaluate": {"limit": 12, "max_new_tokens": 16, "text_tokens": 2000},
+        "evaluate": {"limit": 12, "max_new_tokens": 16, "text_tokens": 2000, "best_of_prompts": 4},
     }
-    return [
-        [Call(call.stage, replace(call.config, **smaller.get(call.stage, {}))) for call in group] for group in groups
-    ]
+    return Call(call.stage, replace(call.config, **smaller.get(call.stage, {})))

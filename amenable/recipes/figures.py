@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from amenable.recipes.folders import Stage, missing, number, read_json, unfinished
+from amenable.recipes.evaluations import merged
+from amenable.recipes.folders import Stage, missing, number, unfinished
 
 SCHEMA = 1
 MEASURES = (
@@ -20,6 +21,7 @@ MEASURES = (
     "gold_high",
     "truthful",
     "hallucination",
+    "closed_hallucination",
     "over_refusal",
     "rude",
     "harmful",
@@ -29,35 +31,55 @@ MEASURES = (
     "bpb",
     "kl",
     "reward",
+    "entropy",
+    "temperature",
 )
 """what is told of every model, for each decoding"""
 
 Figures = dict[str, Any]
 
 
-def figures_of(stages: list[Stage]) -> Figures:
-    """Everything report.json holds."""
+def figures_of(
+    stages: list[Stage],
+    claims: Sequence[Figures] = (),
+    over: Sequence[Figures] = (),
+    across: Sequence[Figures] = (),
+) -> Figures:
+    """Everything report.json holds.
+
+    What takes the world's truth is worked out elsewhere and handed over: the claims, gold along the way of PPO (`over`)
+    and preference between models of different evaluations (`across`). `seeds` and `unjudged` are the report's own.
+    """
     by_name = {stage.name: stage for stage in stages}
-    evaluation = evaluation_of(by_name.get("evaluate"))
+    evaluation = merged(stages)
     known = [stage.seconds for stage in stages if stage.seconds is not None]
     return {
         "schema": SCHEMA,
         "seconds": round(sum(known), 1) if known else None,
         "missing": missing(stages),
         "unfinished": unfinished(stages),
+        "seeds": [],
+        "unjudged": None,
         "seed": same(stage.config.get("seed") for stage in stages),
         "versions": versions(stages),
         "parameters": first(parameters(by_name[name].folder) for name in ("sft", "pretrain") if name in by_name),
-        "stages": [{"name": stage.name, "seconds": stage.seconds, "run": str(stage.folder)} for stage in stages],
-        "models": {name: measures(found) for name, found in evaluation.get("models", {}).items()},
+        "stages": [
+            {"name": stage.name, "command": stage.command, "seconds": stage.seconds, "run": str(stage.folder)}
+            for stage in stages
+        ],
+        "claims": list(claims),
+        "models": measures_of(evaluation["models"]),
+        "suites": {suite: measures_of(found) for suite, found in evaluation["suites"].items()},
+        "tasks": evaluation["tasks"],
         "reward_model": reward_model(by_name.get("reward"), by_name.get("annotate")),
-        "preference": evaluation.get("preference", []),
+        "preference": [*evaluation["preference"], *across],
+        "over_optimisation": list(over),
+        "best_of": evaluation["best_of"],
     }
 
 
-def evaluation_of(stage: Stage | None) -> Figures:
-    """evaluation.json, or nothing where the evaluation is not done."""
-    return (read_json(stage.folder / "evaluation.json") or {}) if stage is not None else {}
+def measures_of(models: dict[str, Figures]) -> Figures:
+    return {name: measures(found) for name, found in models.items()}
 
 
 def measures(found: Figures) -> Figures:

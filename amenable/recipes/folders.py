@@ -1,13 +1,14 @@
 """The stage folders of a demo, read back: what was asked, what came out, how it went.
 
-A demo is a folder of run directories, one a stage. Whatever is not there yet is absent here: nothing is made up.
+A demo is a folder of run directories, one a stage, and of plan/, where the recipe wrote down every stage before the
+first began. Whatever is not there yet is absent here: nothing is made up. A full run holds one demo a seed.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ class Stage:
     finished: dict[str, Any] | None
     """closing figures, or None while the stage is not done"""
     metrics: list[dict[str, Any]]
+    planned: bool = False
+    """the recipe wrote it down, so that it is wanted even where its folder is not there yet"""
 
     @property
     def seconds(self) -> float | None:
@@ -43,15 +46,35 @@ class Stage:
         return [(step, value) for step, value in found if step is not None and value is not None]
 
 
+def seed_folders(run: Path) -> list[Path]:
+    """The demos of a full run, by seed: seed-0, seed-1 and so on. Empty where `run` is one demo."""
+    found = [folder for folder in run.glob("seed-*") if folder.is_dir() and folder.name.removeprefix("seed-").isdigit()]
+    return sorted(found, key=lambda folder: int(folder.name.removeprefix("seed-")))
+
+
 def read_stages(run: Path) -> list[Stage]:
-    """Every stage folder below `run`, in the order they happened. InputError where there is none."""
+    """Every stage below `run`, in the order they happen, with those still to come. InputError where none began."""
     if not run.is_dir():
         raise InputError("no such folder", run, "give --run the folder that 'amenable demo' wrote")
-    stages = [stage for folder in sorted(run.iterdir()) if (stage := read_stage(folder)) is not None]
-    if not stages:
+    begun = [stage for folder in sorted(run.iterdir()) if (stage := read_stage(folder)) is not None]
+    if not begun:
         how = f"a demo holds folders such as {ORDER[0]}, {ORDER[2]}, {ORDER[3]}; 'amenable demo' makes them"
         raise InputError("holds no stage of a demo", run, how)
+    plan = read_plan(run)
+    names = {stage.name for stage in begun}
+    stages = [replace(stage, planned=stage.name in plan) for stage in begun]
+    stages += [stage for name, stage in plan.items() if name not in names]
     return sorted(stages, key=lambda stage: (ORDER.index(stage.command), stage.name != stage.command, stage.name))
+
+
+def read_plan(run: Path) -> dict[str, Stage]:
+    """What the recipe wrote down, by folder name: a stage each, with its options and nothing else."""
+    found = {path.stem: read_yaml(path) or {} for path in sorted((run / "plan").glob("*.yaml"))}
+    return {
+        name: Stage(name, config["command"], run / name, config, {}, None, [], planned=True)
+        for name, config in found.items()
+        if config.get("command") in ORDER
+    }
 
 
 def read_stage(folder: Path) -> Stage | None:
@@ -67,19 +90,40 @@ def read_stage(folder: Path) -> Stage | None:
 
 
 def missing(stages: list[Stage]) -> list[str]:
-    """The stages of a demo that are not done."""
+    """The commands of a demo of which no stage is done."""
     done = {stage.command for stage in stages if stage.finished is not None}
     return [command for command in ORDER if command not in done]
 
 
 def unfinished(stages: list[Stage]) -> list[str]:
-    """The missing ones that are still to come: begun, or later than everything begun.
+    """The stages still to come. Where there is a plan: those of it, and those begun, that are not done.
 
-    An earlier one that is missing was left out on purpose, as a run on real text leaves out the world.
+    Without a plan, the missing commands that were begun or are later than everything begun: an earlier one was left
+    out on purpose, as a run on real text leaves out the world.
     """
+    if any(stage.planned for stage in stages):
+        return [stage.name for stage in stages if stage.finished is None]
     begun = {stage.command for stage in stages}
     latest = max(ORDER.index(command) for command in begun)
     return [command for command in missing(stages) if command in begun or ORDER.index(command) > latest]
+
+
+def named(stages: list[Stage], name: str) -> Stage | None:
+    """The stage of that folder, or None where it has not begun."""
+    return next((stage for stage in stages if stage.name == name), None)
+
+
+def paths_of(values: Any) -> list[str]:
+    """Every path-like string among nested options; of `name=folder@modifier` the folder.
+
+    >>> paths_of({"out": "a/b", "models": ["sft=runs/sft@few-shot"], "seed": 1})
+    ['a/b', 'runs/sft']
+    """
+    if isinstance(values, dict):
+        return [path for value in values.values() for path in paths_of(value)]
+    if isinstance(values, list):
+        return [path for value in values for path in paths_of(value)]
+    return [values.split("=", 1)[-1].split("@")[0]] if isinstance(values, str) and "/" in values else []
 
 
 def read_yaml(path: Path) -> dict[str, Any] | None:

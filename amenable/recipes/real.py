@@ -73,7 +73,7 @@ def run(config: Config) -> Path:
     text = gather_text(config, files)
     speed = measured_speed(config)
     steps = steps_for(config, speed, files)
-    run_all(plan(config, files, text, steps), config.out / "plan")
+    run_all(plan(config, files, text, steps))
     return report.run(report.Config(run=config.out))
 
 
@@ -151,118 +151,106 @@ def steps_for(config: Config, speed: float, files: Files) -> dict[str, int]:
     }
 
 
-def plan(config: Config, files: Files, text: Path, steps: dict[str, int]) -> list[list[Call]]:
-    """The stages in order, those of one group side by side."""
+def plan(config: Config, files: Files, text: Path, steps: dict[str, int]) -> list[Call]:
+    """The stages in order."""
     root, seed = config.out, config.seed
     at = {name: root / name for name in ("tokenizer", "pretrain", "sft", "reward", "ppo", "dpo")}
     folders = (("base", "pretrain"), ("sft", "sft"), ("ppo", "ppo"), ("dpo", "dpo"))
     comparisons = first_rows(files.comparisons, root / "comparisons.jsonl", steps["reward"])
     pairs = first_rows(files.comparisons, root / "pairs.jsonl", steps["dpo"])
     return [
-        [
-            Call(
-                "tokenizer",
-                tokenizer.Config(
-                    data=text, demonstrations=files.demonstrations, vocab_size=config.vocab_size, out=at["tokenizer"]
-                ),
-            )
-        ],
-        [
-            Call(
-                "pretrain",
-                pretrain.Config(
-                    data=text,
-                    validation=files.held_out_text,
-                    tokenizer=at["tokenizer"],
-                    model=config.model,
-                    context=config.context,
-                    tokens_per_step=4096,
-                    max_steps=steps["pretrain"],
-                    optimizer=OptimizerConfig(learning_rate=2e-3, muon_learning_rate=0.02, weight_decay=0.01),
-                    warmup_steps=min(20, steps["pretrain"] // 5),
-                    out=at["pretrain"],
-                    seed=seed,
-                ),
-            )
-        ],
-        [
-            Call(
-                "sft",
-                sft.Config(
-                    model=at["pretrain"],
-                    data=files.demonstrations,
-                    validation=files.validation_demonstrations,
-                    epochs=steps["sft_epochs"],
-                    batch_size=SFT_BATCH,
-                    optimizer=OptimizerConfig(learning_rate=3e-4),
-                    warmup_steps=steps["sft_warmup"],
-                    out=at["sft"],
-                    seed=seed,
-                ),
-            )
-        ],
-        [
-            Call(
-                "reward",
-                reward.Config(
-                    model=at["sft"],
-                    data=comparisons,
-                    heldout=files.test_comparisons,
-                    demonstrations=files.demonstrations,
-                    prompts_per_step=16,
-                    optimizer=OptimizerConfig(learning_rate=2e-4),
-                    warmup_steps=min(1, steps["reward"] // 64),
-                    out=at["reward"],
-                    seed=seed,
-                ),
-            )
-        ],
-        [
-            Call(
-                "ppo",
-                ppo.Config(
-                    model=at["sft"],
-                    reward_model=at["reward"],
-                    data=files.comparisons,
-                    max_steps=steps["ppo"],
-                    prompts_per_step=64,
-                    max_new_tokens=config.context // 4,
-                    optimizer=OptimizerConfig(learning_rate=1e-4, eps=1e-5),
-                    critic_learning_rate=2e-4,
-                    kl_target=3.0,
-                    warmup_steps=1,
-                    out=at["ppo"],
-                    seed=seed,
-                ),
+        Call(
+            "tokenizer",
+            tokenizer.Config(
+                data=text, demonstrations=files.demonstrations, vocab_size=config.vocab_size, out=at["tokenizer"]
             ),
-            Call(
-                "dpo",
-                dpo.Config(
-                    model=at["sft"],
-                    data=pairs,
-                    optimizer=OptimizerConfig(learning_rate=5e-5),
-                    warmup_steps=min(1, steps["dpo"] // 64),
-                    out=at["dpo"],
-                    seed=seed,
-                ),
+        ),
+        Call(
+            "pretrain",
+            pretrain.Config(
+                data=text,
+                validation=files.held_out_text,
+                tokenizer=at["tokenizer"],
+                model=config.model,
+                context=config.context,
+                tokens_per_step=4096,
+                max_steps=steps["pretrain"],
+                optimizer=OptimizerConfig(learning_rate=2e-3, muon_learning_rate=0.02, weight_decay=0.01),
+                warmup_steps=min(20, steps["pretrain"] // 5),
+                out=at["pretrain"],
+                seed=seed,
             ),
-        ],
-        [
-            Call(
-                "evaluate",
-                evaluate.Config(
-                    models=tuple(f"{name}={at[folder]}" for name, folder in folders),
-                    data=files.test_comparisons,
-                    world=None,
-                    reward_model=at["reward"],
-                    text=files.held_out_text,
-                    limit=100,
-                    max_new_tokens=config.context // 4,
-                    out=root / "evaluate",
-                    seed=seed,
-                ),
-            )
-        ],
+        ),
+        Call(
+            "sft",
+            sft.Config(
+                model=at["pretrain"],
+                data=files.demonstrations,
+                validation=files.validation_demonstrations,
+                epochs=steps["sft_epochs"],
+                batch_size=SFT_BATCH,
+                optimizer=OptimizerConfig(learning_rate=3e-4),
+                warmup_steps=steps["sft_warmup"],
+                out=at["sft"],
+                seed=seed,
+            ),
+        ),
+        Call(
+            "reward",
+            reward.Config(
+                model=at["sft"],
+                data=comparisons,
+                heldout=files.test_comparisons,
+                demonstrations=files.demonstrations,
+                prompts_per_step=16,
+                optimizer=OptimizerConfig(learning_rate=2e-4),
+                warmup_steps=min(1, steps["reward"] // 64),
+                out=at["reward"],
+                seed=seed,
+            ),
+        ),
+        Call(
+            "ppo",
+            ppo.Config(
+                model=at["sft"],
+                reward_model=at["reward"],
+                data=files.comparisons,
+                max_steps=steps["ppo"],
+                prompts_per_step=64,
+                max_new_tokens=config.context // 4,
+                optimizer=OptimizerConfig(learning_rate=1e-4, eps=1e-5),
+                critic_learning_rate=2e-4,
+                kl_target=3.0,
+                warmup_steps=1,
+                out=at["ppo"],
+                seed=seed,
+            ),
+        ),
+        Call(
+            "dpo",
+            dpo.Config(
+                model=at["sft"],
+                data=pairs,
+                optimizer=OptimizerConfig(learning_rate=5e-5),
+                warmup_steps=min(1, steps["dpo"] // 64),
+                out=at["dpo"],
+                seed=seed,
+            ),
+        ),
+        Call(
+            "evaluate",
+            evaluate.Config(
+                models=tuple(f"{name}={at[folder]}" for name, folder in folders),
+                data=files.test_comparisons,
+                world=None,
+                reward_model=at["reward"],
+                text=files.held_out_text,
+                limit=100,
+                max_new_tokens=config.context // 4,
+                out=root / "evaluate",
+                seed=seed,
+            ),
+        ),
     ]
 
 

@@ -1,12 +1,13 @@
 "use strict";
 
-// Values under the pointer: the nearest point of every curve is read out beside the chart's title.
+// Values under the pointer: the nearest point of every curve, in a small box beside it.
 function readOut(figure) {
   const { range: [xLow, xHigh, yLow, yHigh], box: [left, right, top, bottom], x: xName, series } = JSON.parse(figure.dataset.chart);
-  const svg = figure.querySelector("svg"), reader = figure.querySelector(".reader"), output = figure.querySelector("output");
-  const line = reader.querySelector("line"), dots = reader.querySelectorAll("circle"), atRest = output.textContent;
+  const svg = figure.querySelector("svg"), reader = figure.querySelector(".reader"), tip = figure.querySelector(".tip");
+  const line = reader.querySelector("line"), dots = reader.querySelectorAll("circle");
   const across = (value) => left + (right - left) * (value - xLow) / (xHigh - xLow);
   const down = (value) => bottom - (bottom - top) * (value - yLow) / (yHigh - yLow);
+  const written = (value) => String(value).replace("-", "\u2212");
 
   function show(event) {
     const place = svg.getBoundingClientRect();
@@ -20,41 +21,113 @@ function readOut(figure) {
       dots[i].setAttribute("cx", across(point[0]));
       dots[i].setAttribute("cy", down(point[1]));
     });
+    const rows = series.map(({ name, colour }, i) => made("span", `key c${colour}`, `${name} ${written(nearest[i][1])}`));
+    tip.replaceChildren(made("b", "", `${xName} ${written(Number(x.toPrecision(4)))}`), ...rows);
+    tip.style.left = across(x) < (left + right) / 2 ? `${across(x) / svg.viewBox.baseVal.width * 100 + 3}%` : "auto";
+    tip.style.right = across(x) < (left + right) / 2 ? "auto" : `${103 - across(x) / svg.viewBox.baseVal.width * 100}%`;
     reader.style.visibility = "visible";
-    output.textContent = `${xName} ${x}: ` + nearest.map((point) => String(point[1]).replace("-", "\u2212")).join(", ");
+    tip.hidden = false;
   }
   function rest() {
     reader.style.visibility = "hidden";
-    output.textContent = atRest;
+    tip.hidden = true;
   }
   svg.addEventListener("pointermove", show);
   svg.addEventListener("pointerdown", show);
   svg.addEventListener("pointerleave", rest);
 }
 
-// Which prompts are shown, in which order, and under which decoding.
-function chooseCards(section) {
-  const list = section.querySelector(".cards"), cards = [...list.children], more = section.querySelector("button");
-  const [order, kind, decoding] = ["order", "kind", "decoding"].map((name) => section.querySelector(`select[name=${name}]`));
-  const few = Number(section.dataset.shown);
+// An element with a class and a text; what models wrote only ever becomes text.
+function made(tag, kind, text, ...children) {
+  const element = document.createElement(tag);
+  if (kind) element.className = kind;
+  if (text) element.textContent = text;
+  element.append(...children);
+  return element;
+}
+
+// The same prompts, answered by each model: which are shown, in which order, is what the reader asks for.
+function explore(section) {
+  const { models, marks, prompts } = JSON.parse(section.querySelector("script").textContent);
+  const asked = section.querySelector(".asking"), cards = section.querySelector(".cards"), more = section.querySelector(".more");
+  const choices = Object.fromEntries([...asked.querySelectorAll("[name]")].map((choice) => [choice.name, choice]));
+  const chips = [...asked.querySelectorAll("[data-set]")];
+  const few = Number(section.dataset.few);
   let room = few;
 
+  const worth = (answer) => answer ? answer[1] ?? answer[2] : null;
+  const minus = (a, b) => a === null || b === null ? null : a - b;
+  const told = (prompt) => prompt[4][choices.decoding.value];
+  // how far up a prompt comes in each order; null where nothing is known
+  const orders = {
+    random: () => 0,
+    best: (prompt) => worth(told(prompt)[choices.model.value]),
+    worst: (prompt) => minus(0, orders.best(prompt)),
+    gain: (prompt) => minus(orders.best(prompt), worth(told(prompt)[choices.against.value])),
+    loss: (prompt) => minus(0, orders.gain(prompt)),
+  };
+
+  function fits(prompt) {
+    const [suite, kind, turns] = prompt, answer = told(prompt)[choices.model.value];
+    const wanted = choices.text.value.trim().toLowerCase();
+    return (choices.suite.value === "" || suite === choices.suite.value)
+      && (choices.kind.value === "" || kind === choices.kind.value)
+      && (choices.only.value === "" || Boolean(answer && answer[3].includes(Number(choices.only.value))))
+      && (wanted === "" || [...turns.map((turn) => turn[1]), ...told(prompt).map((one) => one ? one[0] : "")]
+        .some((text) => text.toLowerCase().includes(wanted)));
+  }
+
+  function spoken(answer, i) {
+    const { name, colour } = models[i];
+    const said = answer[0] ? made("dd", "", answer[0]) : made("dd", "", "", made("span", "empty", "says nothing"));
+    const found = answer[3].map((mark) => made("small", `mark ${marks[mark][1]}`, marks[mark][0]));
+    said.append(made("span", "marks", "", ...found));
+    const value = worth(answer);
+    const figure = made("dd", "figure", value === null ? "" : value.toFixed(2).replace("-", "\u2212"));
+    const row = made("div", i === Number(choices.model.value) ? "chosen" : "", "", made("dt", `c${colour}`, name), said, figure);
+    return row;
+  }
+
+  function card(prompt) {
+    const [suite, kind, turns, truth] = prompt;
+    const head = made("div", "", "", made("p", "kind", [kind.replaceAll("_", " "), choices.suite.value ? "" : suite].filter(Boolean).join(", ")));
+    for (const [role, text] of turns) head.append(made("p", `turn ${role === "assistant" || role === "system" ? role : "user"}`, text));
+    if (truth) head.append(made("p", "truth", `truth: ${truth}`));
+    const compared = choices.order.value === "gain" || choices.order.value === "loss" ? Number(choices.against.value) : -1;
+    const seen = (i) => choices.all.checked || models[i].shown || i === Number(choices.model.value) || i === compared;
+    const said = told(prompt).map((answer, i) => answer && seen(i) ? spoken(answer, i) : null).filter(Boolean);
+    return made("article", "card", "", head, made("dl", "said", "", ...said));
+  }
+
   function update() {
-    const place = (card) => JSON.parse(card.dataset.orders)[order.value];
-    const fitting = cards.filter((card) => place(card) !== undefined && (kind.value === "" || card.dataset.kind === kind.value));
-    fitting.sort((a, b) => place(a) - place(b));
-    cards.forEach((card) => { card.hidden = true; });
-    fitting.slice(0, room).forEach((card) => { card.hidden = false; list.append(card); });
-    section.querySelectorAll("[data-decoding]").forEach((said) => { said.hidden = said.dataset.decoding !== decoding.value; });
+    const worthOf = orders[choices.order.value], compared = ["gain", "loss"].includes(choices.order.value);
+    const fitting = prompts.filter(fits).map((prompt) => [worthOf(prompt), prompt])
+      .filter(([value]) => value !== null && (!compared || value > 0));
+    fitting.sort((a, b) => b[0] - a[0]);  // sorting keeps the drawn order among equals
+    cards.replaceChildren(...fitting.slice(0, room).map(([, prompt]) => card(prompt)));
     more.hidden = fitting.length <= room;
-    section.querySelector(".none").hidden = fitting.length > 0;
+    section.querySelector(".count").textContent = fitting.length ? `${fitting.length} of ${prompts.length} prompts` : "No such prompt is among those kept in this file.";
+    section.querySelector("[data-against]").hidden = !compared;
   }
-  for (const choice of [order, kind, decoding]) {
-    choice.addEventListener("change", () => { room = few; update(); });
+  function press(chip) {
+    const wanted = new URLSearchParams(chip.dataset.set);
+    for (const name of ["order", "only", "model", "against", "kind", "text"]) {
+      const choice = choices[name];
+      if (wanted.has(name)) choice.value = wanted.get(name);
+      else if (name === "order") choice.value = "random";
+      else if (name !== "model" && name !== "against") choice.value = "";
+    }
   }
-  more.addEventListener("click", () => { room += few; update(); });
-  section.querySelector(".choices").hidden = false;
-  update();
+  function changed(pressed) {
+    room = few;
+    chips.forEach((chip) => chip.setAttribute("aria-pressed", String(chip === pressed)));
+    update();
+  }
+  for (const choice of Object.values(choices)) choice.addEventListener("input", () => changed(null));
+  for (const chip of chips) chip.addEventListener("click", () => { press(chip); changed(chip); });
+  more.addEventListener("click", () => { room += 2 * few; update(); });
+  asked.hidden = false;
+  changed(chips[0]);
 }
 
 // One iteration of PPO at a time.
@@ -67,5 +140,5 @@ function chooseIteration(section) {
 }
 
 document.querySelectorAll("[data-chart]").forEach(readOut);
-document.querySelectorAll("[data-shown]").forEach(chooseCards);
+document.querySelectorAll("[data-explorer]").forEach(explore);
 document.querySelectorAll("[data-iterations]").forEach(chooseIteration);

@@ -1,12 +1,13 @@
 """What a demo came to: report.html for people, report.json for programs, and the main table on the terminal.
 
-Reads the stage folders of a run, finished or not, and shows what there is; what is missing is named and left empty.
+Reads the stage folders of a run, finished or not, and shows what there is; what is missing is named and left empty. A
+full run holds one demo a seed: each gets its report, and the whole one in which the claims are judged over all seeds.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,12 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from amenable.recipes import words
+from amenable.errors import InputError
+from amenable.recipes import claims, words
+from amenable.recipes.evaluations import merged, preference_across
+from amenable.recipes.evidence import Evidence
 from amenable.recipes.figures import Figures, figures_of, judges_of, pair_of, preferred
-from amenable.recipes.folders import read_stages
+from amenable.recipes.folders import read_stage, read_stages, seed_folders
 from amenable.recipes.page import missing_line, render
 from amenable.train.run import write_text
 
@@ -44,12 +48,35 @@ class Config:
 
 def run(config: Config) -> Path:
     """Write report.json and report.html into the run's folder, print the main table, return the folder."""
-    stages = read_stages(config.run)
-    figures = figures_of(stages)
-    write_text(config.run / "report.json", json.dumps(figures, indent=1, ensure_ascii=False, allow_nan=False))
-    write_text(config.run / "report.html", render(figures, stages, config.run))
-    tell(figures, config.run / "report.html", Console())
+    seeds = begun(seed_folders(config.run))
+    figures = [write(seed, [seed]) for seed in seeds]
+    settled = [seed for seed, found in zip(seeds, figures) if not found["unfinished"]]
+    told = [{"name": seed.name, "finished": seed in settled} for seed in seeds]
+    whole = write(config.run, settled or seeds[:1] or [config.run], told)
+    tell(whole, config.run / "report.html", Console())
     return config.run
+
+
+def begun(folders: Sequence[Path]) -> list[Path]:
+    """The demos in which at least one stage has begun."""
+    return [folder for folder in folders if any(read_stage(one) is not None for one in folder.iterdir())]
+
+
+def write(run: Path, demos: Sequence[Path], seeds: Sequence[Figures] = ()) -> Figures:
+    """Write a run's report and return its figures: the claims over all `demos`, all else from the first of them.
+
+    seeds: name and whether it is finished, for every demo of a full run.
+    """
+    stages = read_stages(demos[0])
+    try:
+        across = preference_across(Evidence(demos[0]), merged(stages))
+        figures = figures_of(stages, claims.decide(demos), claims.over_optimisation(demos[0]), across)
+    except InputError as error:  # a world of another version, say: all that needs no truth is still worth a report
+        figures = {**figures_of(stages), "unjudged": str(error)}
+    figures = {**figures, "seeds": list(seeds)}
+    write_text(run / "report.json", json.dumps(figures, indent=1, ensure_ascii=False, allow_nan=False))
+    write_text(run / "report.html", render(figures, stages, run))
+    return figures
 
 
 def tell(figures: Figures, page: Path, console: Console) -> None:
@@ -58,7 +85,8 @@ def tell(figures: Figures, page: Path, console: Console) -> None:
         console = Console(file=console.file, width=110)
     if figures["models"]:
         console.print(main_table(figures))
-    for line in (preference_lines(figures), *words.reward_model(figures), missing_line(figures)):
+    told = (*words.claims(figures), preference_lines(figures), *words.reward_model(figures), missing_line(figures))
+    for line in told:
         if line:
             console.print(line, highlight=False, markup=False)
     console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
@@ -74,7 +102,7 @@ def main_table(figures: Figures) -> Table:
     columns = [column for column in COLUMNS if any(found[column[0]] is not None for found in every)]
     golden = any(found["gold"] is not None for found in every)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for heading in (["gold"] if golden else []) + [heading for _, heading, _ in columns]:
         table.add_column(heading, justify="right", no_wrap=True)
     for decoding, models in rows.items():

@@ -2,56 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from amenable.recipes import charts, words
+from amenable.recipes.evaluations import in_order
 from amenable.recipes.figures import Figures, judges_of, preferred
 from amenable.recipes.folders import Stage, number
 
-MEASURES = (
-    ("gold", "Gold", "up", words.plain),
-    ("truthful", "Truthful", "up", words.percent),
-    ("hallucination", "Hallucinates", "down", words.percent),
-    ("over_refusal", "Over-refuses", "down", words.percent),
-    ("rude", "Rude", "down", words.percent),
-    ("harmful", "Helps with harm", "down", words.percent),
-    ("follows", "Follows instructions", "up", words.percent),
-    ("ended", "Ends its answer", "up", words.percent),
-    ("length", "Length, words", "", lambda value: words.plain(value, 1)),
-    ("bpb", "Bits per byte of raw text", "down", lambda value: words.plain(value, 3)),
-    ("kl", "KL to SFT, nats", "", words.plain),
-    ("reward", "Reward", "up", words.plain),
-)
-"""key, label, which way is better, how it is written"""
+MEASURES: dict[str, tuple[str, str, Callable[[float | None], str]]] = {
+    "gold": ("Gold", "up", words.plain),
+    "truthful": ("Truthful", "up", words.percent),
+    "hallucination": ("Hallucinates", "down", words.percent),
+    "closed_hallucination": ("Adds to the passage", "down", words.percent),
+    "over_refusal": ("Over-refuses", "down", words.percent),
+    "rude": ("Rude", "down", words.percent),
+    "harmful": ("Helps with harm", "down", words.percent),
+    "follows": ("Follows instructions", "up", words.percent),
+    "ended": ("Ends its answer", "up", words.percent),
+    "length": ("Length, words", "", lambda value: words.plain(value, 1)),
+    "bpb": ("Bits per byte of raw text", "down", lambda value: words.plain(value, 3)),
+    "kl": ("KL to SFT, nats", "", words.plain),
+    "reward": ("Reward", "up", words.plain),
+    "entropy": ("Entropy, nats an answer", "", lambda value: words.plain(value, 1)),
+    "temperature": ("Temperature", "", words.plain),
+}
+"""key: label, which way is better, how it is written"""
+
+SUITES = {
+    "truthful": ("Truthfulness", ("truthful", "hallucination", "over_refusal", "gold")),
+    "closed": ("Answers from a passage", ("closed_hallucination", "hallucination", "truthful", "gold")),
+    "respect": ("Asked to be respectful", ("rude", "harmful", "gold")),
+    "familiar": ("Known phrasings, known matters", ("gold", "truthful", "follows")),
+    "phrasings": ("New phrasings, known matters", ("gold", "truthful", "follows")),
+    "entities": ("Known phrasings, new matters", ("gold", "truthful", "follows")),
+}
+"""suite: title, what is told of it"""
+
+PARTS = ("train", "validation", "heldout")
+"""comparisons a reward model learned from, new ones of the same annotators, ones of other annotators"""
 
 
 def model_table(figures: Figures, decoding: str) -> dict[str, Any]:
     """Measures x models for one decoding; the best of a row is marked where there is one."""
     names = list(figures["models"])
     found = [figures["models"][name] if decoding == "sampled" else figures["models"][name]["greedy"] for name in names]
-    rows = []
-    for key, label, better, written in MEASURES:
-        values = [one[key] for one in found]
-        known = [value for value in values if value is not None]
-        if not known:
-            continue
-        best = written(max(known) if better == "up" else min(known)) if better else None
-        cells = [
-            {"text": written(value), "best": value is not None and written(value) == best, "note": ""}
-            for value in values
-        ]
-        if all(cell["best"] for cell in cells):
-            cells = [{**cell, "best": False} for cell in cells]
-        if key == "gold":
-            cells = [{**cell, "note": gold_interval(one)} for cell, one in zip(cells, found)]
-        rows.append({"label": label, "better": better, "cells": cells})
+    rows = [row for key in MEASURES if (row := measure_row(key, found)) is not None]
     return {"decoding": decoding, "names": names, "rows": rows}
+
+
+def measure_row(key: str, found: Sequence[Figures]) -> dict[str, Any] | None:
+    """One measure of several models; None where it was taken of none."""
+    label, better, written = MEASURES[key]
+    values = [one[key] for one in found]
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    best = written(max(known) if better == "up" else min(known)) if better else None
+    cells = [
+        {"text": written(value), "best": value is not None and written(value) == best, "note": ""} for value in values
+    ]
+    if key == "gold":
+        cells = [{**cell, "note": gold_interval(one)} for cell, one in zip(cells, found)]
+    return {"label": label, "better": better, "cells": unless_level(cells)}
+
+
+def unless_level(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same cells; where all are best, none is marked."""
+    return [{**cell, "best": False} for cell in cells] if all(cell["best"] for cell in cells) else cells
 
 
 def gold_interval(one: Figures) -> str:
     """The half-width of gold's interval."""
-    low, high = one["gold_low"], one["gold_high"]
+    low, high = one.get("gold_low"), one.get("gold_high")
     return "" if low is None or high is None else f"±{words.plain((high - low) / 2)}"
 
 
@@ -81,26 +105,65 @@ def matrix_cell(row: Figures) -> dict[str, Any]:
     }
 
 
-def kind_bars(figures: Figures) -> list[dict[str, Any]]:
-    """Gold by kind of prompt: for each decoding, for each kind, a bar a model on one common scale."""
-    made = []
-    for decoding in words.DECODINGS:
-        by_model = {
-            name: (one if decoding == "sampled" else one["greedy"])["gold_by_kind"] or {}
-            for name, one in figures["models"].items()
-        }
-        kinds = sorted({kind for found in by_model.values() for kind in found})
-        values = [value for found in by_model.values() for value in found.values() if value is not None]
-        if not values:
-            continue
-        low, high = min(0.0, *values), max(0.0, *values)
-        panels = []
-        for kind in kinds:
-            models = enumerate(by_model.items())
-            bars = [bar(words.name_of(name), told.get(kind), low, high, place % 7) for place, (name, told) in models]
-            panels.append((kind.replace("_", " "), bars))
-        made.append({"decoding": decoding, "panels": panels})
-    return made
+def kind_table(figures: Figures, decoding: str) -> dict[str, Any] | None:
+    """Mean gold by kind of prompt and model, each cell tinted by how far from zero it lies. None without gold."""
+    names = list(figures["models"])
+    found = [
+        (one if decoding == "sampled" else one["greedy"])["gold_by_kind"] or {} for one in figures["models"].values()
+    ]
+    kinds = sorted({kind for one in found for kind in one})
+    values = [value for one in found for value in one.values() if value is not None]
+    if not values:
+        return None
+    most = max(abs(value) for value in values) or 1.0
+    rows = [(kind.replace("_", " ") or "other", [tinted(one.get(kind), most) for one in found]) for kind in kinds]
+    return {"decoding": decoding, "names": names, "rows": rows}
+
+
+def tinted(value: float | None, most: float) -> dict[str, Any] | None:
+    """A cell of a heat table, its tint growing with the distance from zero up to `most`."""
+    if value is None:
+        return None
+    return {"text": words.plain(value), "side": "good" if value >= 0 else "bad", "tint": round(70 * abs(value) / most)}
+
+
+def suite_table(figures: Figures) -> dict[str, Any] | None:
+    """Every suite, sampled, in one table: what it is about first, then gold. None where nothing was measured."""
+    names = list(in_order({name: None for models in figures["suites"].values() for name in models}))
+    absent = dict.fromkeys(MEASURES)
+    parts = []
+    for suite, models in figures["suites"].items():
+        title, wanted = SUITES.get(suite, (suite, ("gold", "truthful", "follows")))
+        found = [models.get(name, absent) for name in names]
+        rows = [row for key in wanted if (row := measure_row(key, found)) is not None]
+        if rows:
+            parts.append({"title": title, "rows": rows})
+    return {"names": names, "parts": parts} if parts else None
+
+
+def task_table(figures: Figures) -> dict[str, Any] | None:
+    """Accuracy of every task by model, with the half-width of its interval."""
+    tasks = figures["tasks"]
+    names = list(in_order({name: None for found in tasks.values() for name in found}))
+    rows = []
+    for task, found in tasks.items():
+        known = [number(found.get(name), "accuracy") for name in names]
+        best = max((value for value in known if value is not None), default=None)
+        cells = [
+            {
+                "text": words.percent(value),
+                "best": value is not None and value == best,
+                "note": task_note(found.get(name)),
+            }
+            for name, value in zip(names, known)
+        ]
+        rows.append({"label": task.replace("_", " "), "better": "up", "cells": unless_level(cells)})
+    return {"names": names, "rows": rows} if rows else None
+
+
+def task_note(found: Figures | None) -> str:
+    low, high = number(found, "low"), number(found, "high")
+    return "" if low is None or high is None else f"±{50 * (high - low):.0f}"
 
 
 def bar(
@@ -157,6 +220,37 @@ def reward_bars(figures: Figures, stage: Stage | None) -> list[dict[str, Any]]:
 
 def pairs_note(pairs: float | None) -> str:
     return "" if pairs is None else f"{pairs:,.0f} pairs"
+
+
+def reward_models(stages: Sequence[Stage]) -> list[dict[str, Any]]:
+    """A row a reward model: accuracy on each kind of comparison, and loss on what it learned from and on new ones."""
+    return [
+        {
+            "name": stage.name,
+            "accuracies": [words.percent(number(stage.finished, f"{part}.accuracy")) for part in PARTS],
+            "losses": [words.plain(number(stage.finished, f"{part}.loss"), 3) for part in PARTS],
+        }
+        for stage in stages
+        if stage.command == "reward" and stage.finished is not None
+    ]
+
+
+def margin_bars(stage: Stage | None) -> list[dict[str, Any]]:
+    """Accuracy with held-out annotators by how far apart the two scores lie: the bins of the calibration.
+
+    The model's probability is the logistic function of the score gap, so a bin's gap is the log odds of its mean.
+    """
+    finished = (stage.finished or {}) if stage is not None else {}
+    bins = (finished.get("heldout") or finished.get("validation") or {}).get("calibration") or []
+    return [
+        bar(f"gap {words.plain(log_odds(one['predicted']))}", one["actual"], 0, 1, 2, share=True)
+        for one in bins
+        if 0 < one["predicted"] < 1
+    ]
+
+
+def log_odds(share: float) -> float:
+    return math.log(share / (1 - share))
 
 
 def calibration(stage: Stage | None) -> Any:

@@ -1,16 +1,19 @@
-"""Run stages one after another, or independent ones side by side, each as a user would.
+"""Run stages in the order their inputs ask for, independent ones side by side, each as a user would run it.
 
-Every stage's options are written to a file first, so that `amenable <stage> --config <file>` repeats it by hand. Stages
-side by side are processes of one thread each: at small sizes two of them use two cores better than one stage with two.
+Every stage's options are written to a file first, so that `amenable <stage> --config <file>` repeats it by hand. What a
+stage needs is read off its options: whatever lies in another stage's folder. Stages side by side are processes of one
+thread each: at small sizes two of them use two cores better than one stage with two.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 import threading
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,9 @@ import yaml
 
 from amenable.errors import InputError, Interrupted
 from amenable.train.run import plain_values
+
+SLOTS = 2
+"""stages at once"""
 
 
 @dataclass(frozen=True)
@@ -27,64 +33,123 @@ class Call:
     stage: str
     config: Any
 
-    def write(self, folder: Path) -> Path:
+    @property
+    def out(self) -> Path:
+        """Its run directory."""
+        return Path(self.config.out)
+
+    @property
+    def plan(self) -> Path:
+        """The file that keeps its options: in plan/ beside its run directory."""
+        return self.out.parent / "plan" / f"{self.out.name}.yaml"
+
+    def done(self) -> bool:
+        """Whether it has finished, with these options or with others: the stage itself looks closer."""
+        return (self.out / "finished.json").exists()
+
+    def write(self) -> Path:
         """The options as a file that `--config` reads."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{Path(self.config.out).name}.yaml"
+        self.plan.parent.mkdir(parents=True, exist_ok=True)
         values = {"command": self.stage, **plain_values(asdict(self.config))}
-        path.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), "utf-8")
-        return path
+        self.plan.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), "utf-8")
+        return self.plan
+
+    def reads(self, other: Call) -> bool:
+        """Whether one of its inputs lies in the other's run directory."""
+        return other is not self and any(path.is_relative_to(other.out) for path in paths_of(self.config))
 
 
-def run_all(groups: list[list[Call]], folder: Path) -> None:
-    """Run groups in order; the calls of a group side by side. `folder` keeps the options of each."""
-    for group in groups:
-        for call in group:
-            call.write(folder)
-        if len(group) == 1:
-            importlib.import_module(f"amenable.stages.{group[0].stage}").run(group[0].config)
-        else:
-            side_by_side([with_one_thread(call) for call in group], folder)
+def paths_of(value: Any) -> Iterator[Path]:
+    """Every path among the options, those of `name=folder@how` entries included."""
+    if isinstance(value, Path):
+        yield value
+    elif isinstance(value, str) and "=" in value:
+        yield Path(value.split("=", 1)[1].split("@", 1)[0])
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from paths_of(item)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for item in vars(value).values():
+            yield from paths_of(item)
+
+
+def run_all(calls: Sequence[Call]) -> None:
+    """Run every call once what it reads is there: as many as there are slots side by side, in the order given.
+
+    A call that is alone at its turn runs here, with all threads. After a failure nothing new begins, the others are
+    asked to save and stop, and the failure is told. Called again, it goes on where it stopped.
+    """
+    for call in calls:
+        call.write()
+    needs = {call.out: {other.out for other in calls if call.reads(other)} for call in calls}
+    waiting, running = list(calls), list[Child]()
+    try:
+        while waiting or running:
+            unfinished = {child.call.out for child in running} | {call.out for call in waiting}
+            ready = [call for call in waiting if not needs[call.out] & unfinished]
+            if not running and len(ready) == 1:
+                importlib.import_module(f"amenable.stages.{ready[0].stage}").run(ready[0].config)
+                waiting.remove(ready[0])
+                continue
+            for call in ready[: SLOTS - len(running)]:
+                running.append(Child(with_one_thread(call)))
+                waiting.remove(call)
+            for child in wait_for_any(running):
+                running.remove(child)
+                child.require_success()
+    except KeyboardInterrupt:  # the terminal has told the children too: they save, then end
+        for child in running:
+            child.process.wait()
+        raise Interrupted(calls[0].out.parent, 0) from None
+    finally:
+        for child in running:
+            child.end()
 
 
 def with_one_thread(call: Call) -> Call:
+    """The same call on one thread; a stage that has no such option has no use for threads."""
+    if not hasattr(call.config, "machine"):
+        return call
     return Call(call.stage, replace(call.config, machine=replace(call.config.machine, threads=1)))
 
 
-def side_by_side(calls: list[Call], folder: Path) -> None:
-    """One process a call. All are waited for; the first failure is told after the others have ended."""
-    todo = [call for call in calls if not (Path(call.config.out) / "finished.json").exists()]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "amenable", call.stage, "--config", str(call.write(folder))],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for call in todo
-    ]
-    threads = [threading.Thread(target=pass_on, args=(process,), daemon=True) for process in processes]
-    for thread in threads:
-        thread.start()
-    try:
-        codes = [process.wait() for process in processes]
-    except KeyboardInterrupt:  # the terminal has told the children too: they save, then end
-        codes = [process.wait() for process in processes]
-        raise Interrupted(folder.parent, 0) from None
-    finally:
-        for process in processes:
-            if process.poll() is None:
-                process.terminate()
-    for thread in threads:
-        thread.join(timeout=5)
-    for call, code in zip(todo, codes):
+class Child:
+    """A call as a process of its own, its lines passed on as they come."""
+
+    def __init__(self, call: Call):
+        self.call = call
+        arguments = [sys.executable, "-m", "amenable", call.stage, "--config", str(call.write())]
+        environment = {**os.environ, "RAYON_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=environment)
+        self.listener = threading.Thread(target=self.pass_on, daemon=True)
+        self.listener.start()
+
+    def pass_on(self) -> None:
+        """Its lines, with the name of its folder where that says more than the stage's."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            print(f"{self.call.out.parent.name}/{self.call.out.name}: {line}", end="", file=sys.stderr, flush=True)
+
+    def require_success(self) -> None:
+        """Raise what its exit code says."""
+        self.listener.join(timeout=5)
+        code = self.process.returncode
         if code == 130:
-            raise Interrupted(Path(call.config.out), 0)
+            raise Interrupted(self.call.out, 0)
         if code:
-            raise InputError(f"'{call.stage}' ended with exit code {code}", call.config.out, "its message is above")
+            raise InputError(f"'{self.call.stage}' ended with exit code {code}", self.call.out, "its message is above")
+
+    def end(self) -> None:
+        """Ask it to save and stop, and wait until it has."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait()
 
 
-def pass_on(process: subprocess.Popen) -> None:
-    """A child's lines, as they come."""
-    assert process.stderr is not None
-    for line in process.stderr:
-        print(line, end="", file=sys.stderr, flush=True)
+def wait_for_any(children: Sequence[Child], seconds: float = 0.1) -> list[Child]:
+    """Those that have ended, once any has."""
+    while True:
+        ended = [child for child in children if child.process.poll() is not None]
+        if ended or not children:
+            return ended
+        threading.Event().wait(seconds)

@@ -7,7 +7,22 @@ from amenable.recipes.figures import Figures
 from amenable.recipes.folders import ORDER, Stage
 
 NONE = "–"
-NAMES = {"base": "base", "sft": "SFT", "ppo": "PPO", "ppo-ptx": "PPO-ptx", "dpo": "DPO"}
+NAMES = {
+    "prompted": "base + shots",
+    "large": "large base",
+    "large-prompted": "large + shots",
+    "public": "public tasks",
+    "sft": "SFT",
+    "sft-1": "SFT, 1 epoch",
+    "sft-16": "SFT, 16 epochs",
+    "sharpened": "SFT, sharp",
+    "best16": "best of 16",
+    "dpo": "DPO",
+    "ppo": "PPO",
+    "ppo-kl": "PPO-kl",
+    "ppo-ptx": "PPO-ptx",
+}
+"""how models are written; any other goes by its own name"""
 DECODINGS = {"sampled": "sampled", "greedy": "greedy"}
 JUDGES = {
     "heldout": "Annotators who took no part in training",
@@ -45,6 +60,19 @@ def percent(value: float | None) -> str:
     return NONE if value is None else f"{100 * value:.0f}%"
 
 
+def in_unit(value: float | None, unit: str) -> str:
+    """A value as its unit is written: a share as a percentage, anything else as a number.
+
+    >>> in_unit(0.625, "share"), in_unit(0.034, "share"), in_unit(-0.5, "gold"), in_unit(0.2461, "bits")
+    ('62%', '3.4%', '−0.50', '0.246')
+    """
+    if value is None:
+        return NONE
+    if unit in ("share", "accuracy"):
+        return plain(100 * value, 1 if abs(value) < 0.1 and value else 0) + "%"
+    return plain(value, 3 if unit == "bits" else 2)
+
+
 def span(low: float | None, high: float | None) -> str:
     """A 95 % interval of shares."""
     return "" if low is None or high is None else f"{100 * low:.0f}–{100 * high:.0f}%"
@@ -53,7 +81,7 @@ def span(low: float | None, high: float | None) -> str:
 def duration(seconds: float | None) -> str:
     """
     >>> duration(9.4), duration(451), duration(7300), duration(None)
-    ('9.4 s', '7 min 31 s', '2 h 2 min', '–')
+    ('9.4 s', '7 min 31 s', '2 h 1 min', '–')
     """
     if seconds is None:
         return NONE
@@ -74,7 +102,7 @@ def amount(value: float) -> str:
 
 def summary(figures: Figures, stages: list[Stage]) -> tuple[str, str]:
     """The headline, and what else to know, in sentences; each is told only where it was measured."""
-    headline = [what_was_done(figures, stages), *preference(figures), *gold(figures)]
+    headline = [what_was_done(figures, stages), *claims(figures), *preference(figures), *gold(figures)]
     return " ".join(headline), " ".join([*conduct(figures), *tax(figures), *reward_model(figures)])
 
 
@@ -82,10 +110,25 @@ def what_was_done(figures: Figures, stages: list[Stage]) -> str:
     """How far it went, how large the model is, and how long it took."""
     size = f"a model of {amount(figures['parameters'])} parameters" if figures["parameters"] else "a model"
     done = sum(stage.finished is not None for stage in stages)
+    wanted = len(stages) if any(stage.planned for stage in stages) else len(ORDER)
     spent = f" and {duration(figures['seconds'])} of work" if figures["seconds"] is not None else ""
     if figures["unfinished"]:
-        return f"Not finished: so far {size} has gone through {done} of {len(ORDER)} stages{spent}."
+        return f"Not finished: so far {size} has gone through {done} of {wanted} stages{spent}."
     return f"In {done} stages{spent}, {size} went from raw text to an assistant that learned from preferences."
+
+
+def claims(figures: Figures) -> list[str]:
+    """How the claims of the papers fared, once any was measured."""
+    verdicts = [claim["verdict"] for claim in figures["claims"]]
+    measured = [verdict for verdict in verdicts if verdict != "not measured"]
+    if not measured:
+        return []
+    held, failed, open_ = (measured.count(verdict) for verdict in ("holds", "does not hold", "undecided"))
+    parts = [f"{held} hold{'s' if held == 1 else ''}"]
+    parts += [f"{failed} do{'es' if failed == 1 else ''} not"] if failed else []
+    parts += [f"{open_} {'is' if open_ == 1 else 'are'} undecided"] if open_ else []
+    said = f"Of the papers’ {len(verdicts)} claims, {len(measured)} were put to the test"
+    return [f"{said}: {', '.join(parts)}."]
 
 
 def preference(figures: Figures) -> list[str]:

@@ -30,7 +30,42 @@ SHARES = {
     "dpo": (0.46, 0.28, 0.05, 0.0, 0.16, 0.6),
 }
 """truthful, hallucination, over_refusal, rude, harmful, follows"""
+PARTS = {
+    "truthful": None,
+    "over_refused": None,
+    "harmful": None,
+    "polite": True,
+    "follows": False,
+    "logp": -9.0,
+    "kl": None,
+}
+"""what the world says of every answer"""
 SCRIPT = "<script>alert('a model said this')</script>"
+
+
+@pytest.fixture
+def claims() -> list[dict]:
+    """A claim of every verdict, as report.json keeps them."""
+    return [
+        claim("a", "holds", [part(0.9, 0.04), part(0.7, 0.05, decides=False)]),
+        claim("b", "does not hold", [part(-0.1, 0.02, null=0.0)]),
+        claim("c", "undecided", [part(0.4, 0.5, null=0.0, unit="gold")], note="<b>too few prompts</b>"),
+        claim("d", "not measured", [part(None)], needs=["ppo-ptx"]),
+    ]
+
+
+def claim(name: str, verdict: str, parts: list[dict], needs: list[str] | None = None, note: str = "") -> dict:
+    shown = {key: parts[0][key] for key in ("measured", "low", "high", "null", "unit", "seeds")}
+    told = {"id": name, "claim": f"Claim {name}", "paper": "71 % of pairs", "verdict": verdict, "note": note}
+    return {**told, **shown, "needs": needs or ["ppo", "evaluate"], "parts": parts}
+
+
+def part(value: float | None, half: float = 0.0, null: float = 0.5, unit: str = "share", decides: bool = True) -> dict:
+    told = {"what": "PPO against SFT", "paper": "", "null": null, "unit": unit, "wanted": "above", "decides": decides}
+    if value is None:
+        return {**told, "verdict": "not measured", "measured": None, "low": None, "high": None, "seeds": []}
+    verdict = "holds" if value - half > null else "does not hold" if value + half < null else "undecided"
+    return {**told, "verdict": verdict, "measured": value, "low": value - half, "high": value + half, "seeds": [value]}
 
 
 @pytest.fixture
@@ -81,7 +116,8 @@ def write_stage(root: Path, name: str, figures: dict) -> None:
     done = {"stage": name, "seconds": SECONDS[name], **figures}
     (folder / "finished.json").write_text(json.dumps(done), "utf-8")
     seed = {} if name == "tokenizer" else {"seed": 3}
-    (folder / "config.yaml").write_text(yaml.safe_dump({"command": name, "out": str(folder), **seed}), "utf-8")
+    data = {} if name == "world" else {"data": str(root / "world" / "text" / "train.jsonl")}
+    (folder / "config.yaml").write_text(yaml.safe_dump({"command": name, "out": str(folder), **data, **seed}), "utf-8")
     inputs = {} if name == "world" else {"data": {"path": str(root / "world" / "text" / "train.jsonl"), "sha256": "0"}}
     lineage = {"stage": name, "inputs": inputs, "versions": {"amenable": "0.1.0", "torch": "2.13.0"}}
     (folder / "lineage.json").write_text(json.dumps(lineage), "utf-8")
@@ -142,7 +178,13 @@ def evaluation(prompts: int) -> dict:
                 share = wins.get((a, b), (0.15, 0.1) if a == "base" else (0.55, 0.51))[place]
                 row = {"a": a, "b": b, "decoding": decoding, "judges": judges, "n": prompts}
                 preference.append({**row, "wins": share, "low": share - 0.04, "high": share + 0.04})
-    return {"models": models, "preference": preference}
+    suites = {"respect": {name: {**measured(name, 0), "rude": 0.2} for name in ("sft", "ppo")}}
+    tasks = {
+        "facts": {name: {"accuracy": 0.4 + i / 10, "low": 0.3, "high": 0.6, "n": 50} for i, name in enumerate(GOLD)}
+    }
+    curve = [{"n": 2**i, "kl": 0.5 * i, "reward": 0.4 * i, "gold": 0.3 * i - 0.06 * i * i} for i in range(5)]
+    best_of = [{**row, "gold_low": row["gold"] - 0.1, "gold_high": row["gold"] + 0.1} for row in curve]
+    return {"models": models, "suites": suites, "tasks": tasks, "best_of": {"sft": best_of}, "preference": preference}
 
 
 def measured(name: str, greedy: int) -> dict:
@@ -165,7 +207,15 @@ def answers(prompts: int) -> list[dict]:
     for i in range(prompts):
         told = {
             name: {
-                decoding: {"text": text, "ended": name != "base", "gold": GOLD[name][place] + noise.gauss(0, 1)}
+                decoding: {
+                    "text": text,
+                    "ended": name != "base",
+                    "gold": GOLD[name][place] + noise.gauss(0, 1),
+                    "reward": noise.gauss(0, 1),
+                    **PARTS,
+                    "hallucinated": name == "base",
+                    "rude": name == "sft" and i % 6 == 0,
+                }
                 for place, decoding in enumerate(("sampled", "greedy"))
             }
             for name, text in said.items()

@@ -16,70 +16,107 @@ def write(stage: Stage, rows: list[dict]) -> None:
     (stage.folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def row(i: int, ppo: float | None, sft: float | None, kind: str = "story", key: str = "gold") -> dict:
-    told = {
-        name: {"greedy": {"text": f"{name} {i}", "ended": True, key: v}} for name, v in (("ppo", ppo), ("sft", sft))
-    }
-    return {"id": f"p{i}", "kind": kind, "prompt": f"prompt {i}", "answers": told}
-
-
-def ordered(cards: list[answers.Card], order: str) -> list[str]:
-    found = sorted((card.orders[order], card.turns[0][1]) for card in cards if order in card.orders)
-    return [prompt.removeprefix("prompt ") for _, prompt in found]
-
-
-def test_orders_put_the_extremes_first(stages: dict[str, Stage]) -> None:
-    write(stages["evaluate"], [row(0, 1.0, 0.5), row(1, 2.0, 2.5), row(2, -1.0, -3.0)])
-    cards = answers.cards(stages["evaluate"], None, "ppo", "sft")
-    # gains: +0.5, -0.5, +2
-    assert ordered(cards, "gain") == ["2", "0", "1"] and ordered(cards, "loss") == ["1", "0", "2"]
-    assert ordered(cards, "best") == ["1", "0", "2"] and ordered(cards, "worst") == ["2", "0", "1"]
-
-
-def test_reward_stands_in_where_no_truth_is_known(stages: dict[str, Stage]) -> None:
-    write(stages["evaluate"], [row(0, 1.0, 0.5, key="reward"), row(1, 2.0, None, key="reward")])
-    cards = answers.cards(stages["evaluate"], None, "ppo", "sft")
-    assert ordered(cards, "best") == ["1", "0"]
-    assert ordered(cards, "gain") == ["0"], "nothing is known of the other model's second answer"
-
-
-def test_random_ones_depend_on_the_seed_alone(stages: dict[str, Stage]) -> None:
-    write(stages["evaluate"], [row(i, None, None) for i in range(200)])
-    first, again, other = (
-        ordered(answers.cards(stages["evaluate"], None, "ppo", "sft", seed), "random") for seed in (0, 0, 1)
+def row(i: int, suite: str | None = None, models: tuple[str, ...] = ("ppo", "sft"), **parts: object) -> dict:
+    told = {name: {"greedy": {"text": f"{name} {i}", "ended": True, **parts}} for name in models}
+    return {"id": f"p{i}", "kind": "story", "prompt": f"prompt {i}", "answers": told} | (
+        {"suite": suite} if suite else {}
     )
+
+
+def asked(found: answers.Explorer) -> list[str]:
+    return [prompt.turns[0][1].removeprefix("prompt ") for prompt in found.prompts]
+
+
+def test_the_order_depends_on_the_seed_alone(stages: dict[str, Stage]) -> None:
+    write(stages["evaluate"], [row(i) for i in range(50)])
+    first, again, other = (asked(answers.explorer([stages["evaluate"]], seed)) for seed in (0, 0, 1))
     assert first == again and first != other
-    assert len(first) == answers.MOST_RANDOM and len(set(first)) == len(first)
+    assert sorted(first, key=int) == [str(i) for i in range(50)], "every prompt is kept"
 
 
-def test_every_kind_keeps_its_extremes(stages: dict[str, Stage]) -> None:
-    rows = [row(i, 10.0 + i, 0.0, "easy") for i in range(300)] + [
-        row(i, float(-i), 0.0, "hard") for i in range(300, 400)
-    ]
-    write(stages["evaluate"], rows)
-    cards = answers.cards(stages["evaluate"], None, "ppo", "sft")
-    assert ordered(cards, "best")[:12] == [str(i) for i in range(299, 287, -1)]
-    assert ordered([card for card in cards if card.kind == "hard"], "best") == ["300", "301", "302", "303"]
-    assert answers.kinds_of(cards) == ["easy", "hard"]
+def test_the_test_prompts_come_before_the_suites(stages: dict[str, Stage]) -> None:
+    write(stages["evaluate"], [row(i, "respect") for i in range(9)] + [row(i, "test") for i in range(9, 12)])
+    found = answers.explorer([stages["evaluate"]])
+    assert [prompt.suite for prompt in found.prompts] == ["test"] * 3 + ["respect"] * 9
+    assert found.suites == ["test", "respect"]
 
 
-def test_text_is_kept_within_bounds(stages: dict[str, Stage]) -> None:
-    rows = [row(i, 1.0, 0.0) for i in range(400)]
+def test_evaluations_are_read_as_one(demo_run: Path, stages: dict[str, Stage]) -> None:
+    (demo_run / "evaluate-ppo").mkdir()
+    (demo_run / "evaluate-ppo" / "config.yaml").write_text("command: evaluate\n")
+    (demo_run / "evaluate-ppo" / "finished.json").write_text("{}")
+    write(stages["evaluate"], [row(1, models=("sft",), gold=1.0), row(2, models=("sft",))])
+    found = {stage.name: stage for stage in read_stages(demo_run)}
+    write(found["evaluate-ppo"], [row(1, "test", models=("ppo", "base"))])
+    explorer = answers.explorer(list(found.values()))
+    assert explorer.models == ["base", "sft", "ppo"], "in the order of display"
+    by_prompt = dict(zip(asked(explorer), explorer.prompts))
+    texts = [one.text if one else None for one in by_prompt["1"].answers["greedy"]]
+    assert texts == ["base 1", "sft 1", "ppo 1"]
+    assert [one is None for one in by_prompt["2"].answers["greedy"]] == [True, False, True]
+    assert by_prompt["2"].answers["sampled"] == [None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        ({"truthful": True}, ["truthful"]),
+        ({"truthful": False, "rude": True, "harmful": False}, ["not true", "rude"]),
+        ({"truthful": None, "hallucinated": True, "follows": False}, ["made up", "ignores the instruction"]),
+        ({"ended": False}, ["cut off"]),
+        ({}, []),
+    ],
+)
+def test_what_is_true_of_an_answer_is_said(parts: dict, told: list[str]) -> None:
+    found = answers.answer_of({"text": "x", "ended": True, **parts})
+    assert found is not None
+    assert [answers.MARKS[mark][2] for mark in found.marks] == told
+
+
+def test_only_what_is_said_of_some_answer_can_be_asked_for(stages: dict[str, Stage]) -> None:
+    write(stages["evaluate"], [row(1, rude=True), row(2, rude=False)])
+    found = answers.explorer([stages["evaluate"]])
+    assert [answers.MARKS[mark][2] for mark in found.marks] == ["rude"]
+    assert found.kinds == ["story"]
+
+
+def test_text_is_kept_within_bounds(stages: dict[str, Stage], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "MOST_CHARACTERS", 100_000)
+    rows = [row(i) for i in range(40)]
     for one in rows:
         one["answers"]["ppo"]["greedy"]["text"] = "word " * 10_000
     write(stages["evaluate"], rows)
-    cards = answers.cards(stages["evaluate"], None, "ppo", "sft")
-    longest = max(len(answer.text) for card in cards for answer in card.answers["greedy"])
+    found = answers.explorer([stages["evaluate"]])
+    longest = max(len(one.text) for prompt in found.prompts for one in prompt.answers["greedy"] if one)
     assert longest == answers.LONGEST + 2
-    assert 0 < sum(len(answer.text) for card in cards for answer in card.answers["greedy"]) <= answers.MOST_CHARACTERS
+    # 3002 of the long answer, 5 or 6 of the other, 8 or 9 of the prompt
+    assert len(found.prompts) == 100_000 // 3017 and found.total == 40
+
+
+def test_the_data_cannot_close_its_element_and_comes_back_whole(stages: dict[str, Stage]) -> None:
+    one = row(1, gold=0.126, rude=True)
+    one["answers"]["sft"]["greedy"]["text"] = "</script><b>\u2028"
+    write(stages["evaluate"], [one])
+    told = str(answers.packed(answers.explorer([stages["evaluate"]]), ["SFT", "PPO"], [3, 4], [True, False]))
+    assert "<" not in told and "\u2028" not in told
+    data = json.loads(told)
+    assert data["models"] == [
+        {"name": "SFT", "colour": 3, "shown": True},
+        {"name": "PPO", "colour": 4, "shown": False},
+    ]
+    suite, kind, turns, truth, said = data["prompts"][0]
+    assert (suite, kind, turns, truth) == ("test", "story", [["user", "prompt 1"]], "")
+    text, gold, reward, marks = said["greedy"][0]
+    assert (text, gold, reward) == ("</script><b>", 0.13, None)
+    assert [data["marks"][mark] for mark in marks] == [["rude", "bad"]]
 
 
 def test_the_truth_comes_from_the_row_or_from_the_world(stages: dict[str, Stage]) -> None:
-    cards = answers.cards(stages["evaluate"], stages["world"], "ppo", "sft")
-    told = {card.turns[-1][1].split()[-1]: card.truth for card in cards}
+    found = answers.explorer(list(stages.values()))
+    told = {prompt.turns[-1][1].split()[-1]: prompt.truth for prompt in found.prompts}
     assert told["0?"] == "cooper" and told["1?"] == ""
-    write(stages["evaluate"], [row(0, 1.0, 0.0) | {"truth": "a cooper"}])
-    assert answers.cards(stages["evaluate"], stages["world"], "ppo", "sft")[0].truth == "a cooper"
+    write(stages["evaluate"], [row(0) | {"truth": "a cooper"}])
+    assert answers.explorer(list(stages.values())).prompts[0].truth == "a cooper"
 
 
 @pytest.mark.parametrize(
@@ -100,13 +137,13 @@ def test_a_truth_in_a_few_words(truth: dict | None, told: str) -> None:
 
 
 def test_a_conversation_keeps_its_turns(stages: dict[str, Stage]) -> None:
-    cards = answers.cards(stages["evaluate"], None, "ppo", "sft")
-    talk = next(card for card in cards if card.turns[-1][1].endswith("number 5?"))
+    found = answers.explorer(list(stages.values()))
+    talk = next(prompt for prompt in found.prompts if prompt.turns[-1][1].endswith("number 5?"))
     assert [role for role, _ in talk.turns] == ["user", "assistant", "user"]
 
 
-def test_nothing_evaluated_no_cards() -> None:
-    assert answers.cards(None, None, "ppo", "sft") == []
+def test_nothing_evaluated_nothing_to_explore() -> None:
+    assert answers.explorer([]) == answers.Explorer([], [], 0)
     assert answers.iterations(None) == []
 
 

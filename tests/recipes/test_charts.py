@@ -35,7 +35,7 @@ def test_a_curve_is_drawn_where_its_numbers_say() -> None:
     # the range of y is 1..2, widened by 6 % of it on either side
     top, bottom = (TOP + (BOTTOM - TOP) * share for share in (0.06 / 1.12, 1.06 / 1.12))
     assert f"M{LEFT:.1f} {top:.1f}L{RIGHT:.1f} {bottom:.1f}" in chart
-    assert data_of(chart)["series"] == [{"name": "loss", "points": [[0, 2.0], [10, 1.0]]}]
+    assert data_of(chart)["series"] == [{"name": "loss", "colour": 1, "points": [[0, 2.0], [10, 1.0]]}]
     assert "<output>1</output>" in chart
 
 
@@ -44,6 +44,26 @@ def test_a_long_curve_is_faint_with_its_mean_on_top_and_its_data_thinned() -> No
     assert chart is not None
     assert chart.count('class="line faint') == 1 and chart.count("<path class=") > 2
     assert len(data_of(chart)["series"][0]["points"]) == 300
+
+
+def test_of_many_curves_only_the_means_are_drawn_and_no_last_values() -> None:
+    series = [Series(name, [(i, i % 2) for i in range(90)]) for name in "abc"]
+    chart = line_chart("Loss", series)
+    assert chart is not None
+    assert "line faint" not in chart and "<output></output>" in chart and chart.count('class="key') == 3
+    unnamed = line_chart("Loss", series, keys=False)
+    assert unnamed is not None and 'class="key' not in unnamed
+
+
+def test_a_band_lies_behind_its_curve_and_within_the_frame() -> None:
+    chart = line_chart("Gold", [Series("gold", [(0, 0.0), (1, 1.0)], 4, [(0, -3.0, 3.0), (1, 0.0, 3.0)])])
+    assert chart is not None
+    # the range is that of the band, -3..3, widened by 6 % of it
+    top, bottom = (TOP + (BOTTOM - TOP) * share for share in (0.06 / 1.12, 1.06 / 1.12))
+    low_end = TOP + (BOTTOM - TOP) * 0.56 / 1.12
+    drawn = f"M{LEFT:.1f} {top:.1f}L{RIGHT:.1f} {top:.1f}L{RIGHT:.1f} {low_end:.1f}L{LEFT:.1f} {bottom:.1f}Z"
+    assert f'<path class="band c4" d="{drawn}"/>' in chart
+    assert chart.index('class="band') < chart.index('class="line')
 
 
 def test_nothing_to_draw_is_no_chart() -> None:

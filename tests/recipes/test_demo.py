@@ -1,4 +1,4 @@
-"""The demo's plan: every stage, in order, each fed by the ones before it."""
+"""The demo's plan: every stage fed by others of the plan, and only those that the claims need."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -6,47 +6,67 @@ from pathlib import Path
 import pytest
 
 from amenable.errors import InputError
-from amenable.recipes import demo
+from amenable.recipes import claims, demo
+from amenable.recipes.together import paths_of
 
 
-def test_every_stage_is_there_in_order() -> None:
-    groups = demo.plan(demo.Config())
-    names = [[call.stage for call in group] for group in groups]
-    alone = [[name] for name in ("world", "tokenizer", "pretrain", "sft", "sample", "annotate", "reward")]
-    assert names == [*alone, ["ppo", "dpo"], ["evaluate"]]
+def names(config: demo.Config) -> list[str]:
+    calls = demo.plan(config.out, config.seed)
+    return [call.out.name for call in demo.needed(calls, config)]
 
 
-def test_each_input_is_some_earlier_output(tmp_path: Path) -> None:
-    made: list[Path] = []
-    for group in demo.plan(demo.Config(out=tmp_path)):
-        for call in group:
-            for field in fields(call.config):
-                value = getattr(call.config, field.name)
-                if isinstance(value, Path) and field.name != "out":
-                    assert any(value.is_relative_to(out) for out in made), f"{call.stage}.{field.name}: {value}"
-        made += [call.config.out for call in group]
+def test_every_input_is_some_other_stages_output(tmp_path: Path) -> None:
+    calls = demo.plan(tmp_path, 0)
+    for call in calls:
+        options = [getattr(call.config, field.name) for field in fields(call.config) if field.name != "out"]
+        for path in paths_of(options):
+            assert any(path.is_relative_to(other.out) for other in calls if other is not call), f"{call.out}: {path}"
+
+
+def test_the_brief_demo_leaves_out_what_only_other_claims_need() -> None:
+    brief, full = names(demo.Config()), names(demo.Config(full=True))
+    assert set(brief) < set(full) and len(full) == len(demo.plan(Path("x"), 0))
+    assert {"ppo", "dpo", "public", "evaluate-best"} <= set(brief)
+    assert not {"large", "over", "reward-pairs", "sft-16", "ppo-ptx"} & set(brief)
+
+
+def test_a_claim_alone_runs_its_stages_and_those_they_read() -> None:
+    assert names(demo.Config(claims=("j",))) == [
+        *("world", "tokenizer", "pretrain", "sft", "sample", "annotate"),
+        *("reward", "reward-pairs"),
+    ]
+
+
+def test_every_claim_names_stages_of_the_plan() -> None:
+    made = {call.out.name for call in demo.plan(Path("x"), 0)}
+    for letter in claims.LETTERS:
+        assert claims.needs(letter) and set(claims.needs(letter)) <= made
 
 
 def test_the_seed_reaches_every_stage() -> None:
-    for group in demo.plan(demo.Config(seed=3)):
-        for call in group:
-            assert getattr(call.config, "seed", 3) == 3
+    for call in demo.plan(Path("x"), 3):
+        assert getattr(call.config, "seed", 3) == 3
+
+
+def test_a_full_demo_has_three_seeds() -> None:
+    config = demo.Config(full=True, seed=5)
+    assert config.roots == {seed: Path(f"runs/demo/seed-{seed}") for seed in (5, 6, 7)}
 
 
 def test_training_never_sees_the_test_prompts_or_the_truth() -> None:
-    for group in demo.plan(demo.Config()):
-        for call in group:
-            if call.stage not in ("evaluate", "annotate"):
-                values = [str(getattr(call.config, field.name)) for field in fields(call.config)]
-                assert not [value for value in values if "test.jsonl" in value or "truths" in value]
+    for call in demo.plan(Path("x"), 0):
+        if call.stage not in ("evaluate", "annotate"):
+            values = [str(getattr(call.config, field.name)) for field in fields(call.config)]
+            assert not [value for value in values if "test.jsonl" in value or "truths" in value or "suites" in value]
 
 
 def test_the_small_plan_keeps_the_stages() -> None:
-    groups = demo.plan(demo.Config())
-    small = demo.shrink(groups)
-    assert [[call.stage for call in group] for group in small] == [[call.stage for call in group] for group in groups]
+    calls = demo.plan(Path("x"), 0)
+    assert [demo.shrink(call).out for call in calls] == [call.out for call in calls]
 
 
-def test_a_negative_seed_is_refused() -> None:
+def test_bad_options_are_refused() -> None:
     with pytest.raises(InputError, match="seed is -1"):
         demo.Config(seed=-1)
+    with pytest.raises(InputError, match="no claim 'z'"):
+        demo.Config(claims=("z",))

@@ -15,7 +15,12 @@ def test_everything_measured_is_told(demo_run: Path) -> None:
     assert (figures["schema"], figures["seed"], figures["missing"]) == (1, 3, [])
     assert figures["seconds"] == pytest.approx(1.4 + 0.9 + 84 + 16.5 + 11 + 3.2 + 41 + 95 + 52 + 14)
     assert figures["versions"] == {"amenable": "0.1.0", "torch": "2.13.0"}
-    assert figures["stages"][2] == {"name": "pretrain", "seconds": 84.0, "run": str(demo_run / "pretrain")}
+    assert figures["stages"][2] == {
+        "name": "pretrain",
+        "command": "pretrain",
+        "seconds": 84.0,
+        "run": str(demo_run / "pretrain"),
+    }
     ppo = figures["models"]["ppo"]
     assert (ppo["gold"], ppo["greedy"]["gold"], ppo["rude"]) == (0.57, 1.18, 0.0)
     assert set(MEASURES) <= set(ppo) and set(MEASURES) <= set(ppo["greedy"])
@@ -23,6 +28,9 @@ def test_everything_measured_is_told(demo_run: Path) -> None:
     assert (judge["accuracy_train_annotators"], judge["accuracy_heldout_annotators"]) == (0.722, 0.701)
     assert (judge["agreement"], judge["agreement_train"], judge["agreement_heldout"]) == (0.73, 0.735, 0.728)
     assert (judge["pairs"], judge["longer_wins_heldout_annotators"]) == (910 + 880, 0.41)
+    assert figures["suites"]["respect"]["ppo"]["rude"] == 0.2 and figures["suites"]["respect"]["ppo"]["entropy"] is None
+    assert figures["tasks"]["facts"]["sft"]["accuracy"] == 0.5 and len(figures["best_of"]["sft"]) == 5
+    assert (figures["claims"], figures["over_optimisation"], figures["seeds"]) == ([], [], [])
     json.dumps(figures, allow_nan=False)
 
 
@@ -33,6 +41,13 @@ def test_what_was_not_measured_is_null(demo_run: Path) -> None:
     assert figures["models"] == {} and figures["preference"] == []
     assert figures["missing"] == ["annotate", "reward", "evaluate"]
     assert set(figures["reward_model"].values()) == {None}
+
+
+def test_what_was_worked_out_elsewhere_is_kept(demo_run: Path, claims: list[dict]) -> None:
+    row = {"a": "base", "b": "mine"}
+    figures = figures_of(read_stages(demo_run), claims, [{"run": "over"}], [row])
+    assert figures["claims"] == claims and figures["over_optimisation"] == [{"run": "over"}]
+    assert figures["preference"][-1] == row and len(figures["preference"]) > 1
 
 
 def test_a_model_without_a_world_has_no_gold(demo_run: Path) -> None:

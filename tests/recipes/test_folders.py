@@ -4,7 +4,17 @@ from pathlib import Path
 import pytest
 
 from amenable.errors import InputError
-from amenable.recipes.folders import ORDER, missing, number, read_rows, read_stages, unfinished
+from amenable.recipes.folders import (
+    ORDER,
+    missing,
+    named,
+    number,
+    paths_of,
+    read_rows,
+    read_stages,
+    seed_folders,
+    unfinished,
+)
 
 
 def test_stages_come_in_the_order_they_happened(demo_run: Path) -> None:
@@ -33,6 +43,31 @@ def test_an_unfinished_run_names_what_is_to_come(demo_run: Path) -> None:
     stages = read_stages(demo_run)
     assert missing(stages) == ["sample", "ppo", "evaluate"]
     assert unfinished(stages) == ["ppo", "evaluate"], "sampling was left out: later stages went on without it"
+
+
+def test_with_a_plan_every_stage_of_it_is_wanted(demo_run: Path) -> None:
+    (demo_run / "plan").mkdir()
+    for name, command in (("sft", "sft"), ("over", "ppo"), ("notes", "bake")):
+        (demo_run / "plan" / f"{name}.yaml").write_text(f"command: {command}\n")
+    (demo_run / "sample").rename(demo_run.parent / "sample")
+    stages = read_stages(demo_run)
+    assert unfinished(stages) == ["over"], "sampling was never planned"
+    over = named(stages, "over")
+    assert over is not None and over.planned and over.finished is None and not over.folder.exists()
+    assert [stage.name for stage in stages][6:8] == ["ppo", "over"], "in the order they will happen"
+    (demo_run / "dpo" / "finished.json").unlink()
+    assert unfinished(read_stages(demo_run)) == ["over", "dpo"], "one begun by hand is to be finished too"
+
+
+def test_seeds_come_by_number(tmp_path: Path) -> None:
+    for name in ("seed-10", "seed-2", "seed-x", "other"):
+        (tmp_path / name).mkdir()
+    assert [folder.name for folder in seed_folders(tmp_path)] == ["seed-2", "seed-10"]
+
+
+def test_paths_among_options() -> None:
+    told = {"data": "a/b.jsonl", "models": ["x=c/d@best-of-16", "y=e/f"], "deep": {"g": "h/i"}, "name": "plain", "n": 2}
+    assert paths_of(told) == ["a/b.jsonl", "c/d", "e/f", "h/i"]
 
 
 def test_a_folder_that_is_no_demo_is_refused(tmp_path: Path) -> None:

@@ -1,15 +1,18 @@
+import json
 import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from markupsafe import Markup
 
+from amenable.recipes import inspect
 from amenable.recipes.figures import figures_of
-from amenable.recipes.folders import read_stages
+from amenable.recipes.folders import ORDER, read_stages
 from amenable.recipes.page import render
 
-VOID = {"meta", "link", "input"}
+VOID = {"meta", "link", "input", "br"}
 SCRIPT = "<script>alert('a model said this')</script>"
 
 
@@ -44,9 +47,18 @@ class Reader(HTMLParser):
             self.text.append(data)
 
 
-def page_of(run: Path) -> tuple[str, Reader]:
+def answers_of(html: str) -> dict:
+    found = re.search(r'<script type="application/json">(.*?)</script>', html)
+    assert found is not None
+    return json.loads(found.group(1))
+
+
+def page_of(run: Path, claims: list[dict] | None = None) -> tuple[str, Reader]:
     stages = read_stages(run)
-    html = render(figures_of(stages), stages, run)
+    over = [
+        {"run": "ppo", "step": i, "kl": i / 2, "proxy": i, "gold": i, "gold_low": 0, "gold_high": i} for i in range(4)
+    ]
+    html = render(figures_of(stages, claims or [], over if claims else []), stages, run)
     reader = Reader()
     reader.feed(html)
     reader.close()
@@ -58,7 +70,7 @@ def test_the_page_is_whole_and_stands_alone(demo_run: Path) -> None:
     html, reader = page_of(demo_run)
     assert all(link == "data:," or link.startswith("#") for link in reader.links), reader.links
     assert {link[1:] for link in reader.links if link.startswith("#")} <= reader.ids
-    assert not re.search(r"https?://|url\(|@import|//[a-z]+\.[a-z]", html)
+    assert not re.search(r"https?://|url\((?!#)|@import|//[a-z]+\.[a-z]", html)
     assert len(html.encode()) < 5_000_000
 
 
@@ -68,15 +80,15 @@ def test_what_models_and_users_wrote_is_escaped(demo_run: Path) -> None:
             path.read_text().replace("Name 2 foods", "<img src=x onerror=alert(1)>").replace("story", "<u>")
         )
     html, reader = page_of(demo_run)
-    assert reader.scripts == 1, "the page's own script alone"
-    assert SCRIPT not in html and SCRIPT in "".join(reader.text)
+    assert reader.scripts == 2, "the page's own script and the answers as data"
+    assert SCRIPT not in html and SCRIPT in str(answers_of(html))
     assert "<img" not in html and "<u>" not in html
 
 
-def test_every_part_of_a_finished_run_is_shown(demo_run: Path) -> None:
-    _, reader = page_of(demo_run)
-    ids = {"steps", "models", "preference", "kinds", "reward", "curves", "answers", "ppo"}
-    assert reader.ids == ids
+def test_every_part_of_a_finished_run_is_shown(demo_run: Path, claims: list[dict]) -> None:
+    _, reader = page_of(demo_run, claims)
+    ids = {"claims", "steps", "models", "preference", "kinds", "suites", "over", "reward", "curves", "answers", "ppo"}
+    assert reader.ids == ids | {"head"} | {f"stage-{name}" for name in ORDER}
     text = " ".join(reader.text)
     for told in (
         f"amenable ppo --config {demo_run}/ppo/config.yaml",
@@ -91,11 +103,53 @@ def test_every_part_of_a_finished_run_is_shown(demo_run: Path) -> None:
         assert (told in text) == (told != "Not done"), told
 
 
-def test_six_prompts_are_open_and_the_last_decoding_waits(demo_run: Path) -> None:
+def test_the_claims_come_first(demo_run: Path, claims: list[dict]) -> None:
+    html, reader = page_of(demo_run, claims)
+    assert html.index('id="claims"') < html.index('id="steps"') < html.index('id="answers"')
+    text = " ".join(" ".join(reader.text).split())
+    assert "✓ holds" in text and "✗ does not hold" in text and "≈ undecided" in text and "– not measured" in text
+    assert "<b>too few" not in html and "<b>too few prompts</b>" in text, "a note is text"
+    assert "amenable demo --full" in text and "all 2 measurements" in text
+    assert html.count('class="axis"') == 3 + 2, "a claim each that was measured, and both parts of the first"
+
+
+def test_every_stage_is_a_box_that_opens(demo_run: Path) -> None:
     html, _ = page_of(demo_run)
-    cards = re.findall(r'<article class="card"[^>]*>', html)
-    assert len(cards) == 24 and sum(" hidden" not in card for card in cards) == 6
-    assert html.count('data-decoding="sampled" hidden') == 24
+    for name in ORDER:
+        assert html.count(f'class="box done" popovertarget="stage-{name}"') == 1
+        assert f'popover id="stage-{name}"' in html
+
+
+def test_the_answers_are_data_with_models_by_name(demo_run: Path) -> None:
+    html, reader = page_of(demo_run)
+    data = answers_of(html)
+    assert [model["name"] for model in data["models"]] == ["base", "SFT", "DPO", "PPO"]
+    assert all(model["shown"] for model in data["models"]) and len(data["prompts"]) == 24
+    assert len({model["colour"] for model in data["models"]}) == 4
+    assert "PPO: made up" in "".join(reader.text) and '<option value="3" selected>PPO' in html
+
+
+def test_of_many_models_a_few_are_shown_at_first(demo_run: Path) -> None:
+    path = demo_run / "evaluate" / "evaluation.json"
+    told = json.loads(path.read_text())
+    told["models"] |= {f"mine-{i}": told["models"]["sft"] for i in range(4)}
+    path.write_text(json.dumps(told))
+    rows = [json.loads(line) for line in (demo_run / "evaluate" / "samples.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["answers"] |= {f"mine-{i}": row["answers"]["sft"] for i in range(4)}
+    (demo_run / "evaluate" / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    html, _ = page_of(demo_run)
+    assert [model["name"] for model in answers_of(html)["models"] if model["shown"]] == ["base", "SFT", "DPO", "PPO"]
+    assert 'class="grid one"' in html and "mine-3" in html
+
+
+def test_a_run_of_ppo_that_kept_traces_is_shown_by_token(demo_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 'id="tokens"' not in page_of(demo_run)[0]
+    monkeypatch.setattr(inspect, "part", lambda rows: Markup(f"<p>{len(rows)} traces</p>"))
+    (demo_run / "ppo" / "traces.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
+    html, reader = page_of(demo_run)
+    assert "tokens" in reader.ids and "<p>2 traces</p>" in html
+    assert f"amenable inspect {demo_run}/ppo" in html
 
 
 @pytest.mark.parametrize("kept", [("world",), ("world", "tokenizer", "pretrain"), ("evaluate",), ("reward", "ppo")])

@@ -1,4 +1,4 @@
-"""Calls are written down, run in order, and side by side as processes."""
+"""Calls are written down, run once what they read is there, and side by side as processes."""
 
 from pathlib import Path
 
@@ -7,8 +7,8 @@ import yaml
 
 from amenable.cli import from_yaml
 from amenable.errors import InputError
-from amenable.recipes.together import Call, run_all, side_by_side, with_one_thread
-from amenable.stages import dpo, tokenizer
+from amenable.recipes.together import Call, run_all, with_one_thread
+from amenable.stages import dpo, evaluate, sft, tokenizer
 
 
 def text_file(folder: Path) -> Path:
@@ -17,34 +17,64 @@ def text_file(folder: Path) -> Path:
     return path
 
 
+def token_call(folder: Path, name: str, size: int = 270) -> Call:
+    return Call("tokenizer", tokenizer.Config(data=text_file(folder), out=folder / name, vocab_size=size))
+
+
 def test_options_are_written_so_that_the_command_repeats_them(tmp_path: Path) -> None:
     call = Call("dpo", dpo.Config(out=tmp_path / "dpo", beta=0.25, data=tmp_path / "x.jsonl"))
-    path = call.write(tmp_path / "plan")
-    assert yaml.safe_load(path.read_text())["command"] == "dpo"
+    path = call.write()
+    assert path == tmp_path / "plan" / "dpo.yaml" and yaml.safe_load(path.read_text())["command"] == "dpo"
     assert from_yaml(dpo.Config, path) == call.config
 
 
-def test_groups_run_and_leave_their_options(tmp_path: Path) -> None:
-    config = tokenizer.Config(data=text_file(tmp_path), out=tmp_path / "tok", vocab_size=270)
-    run_all([[Call("tokenizer", config)]], tmp_path / "plan")
+def test_a_call_reads_those_whose_folders_its_options_name(tmp_path: Path) -> None:
+    base = Call("sft", sft.Config(out=tmp_path / "sft"))
+    longer = Call("sft", sft.Config(out=tmp_path / "sft-16"))
+    trained = Call("dpo", dpo.Config(model=tmp_path / "sft", data=tmp_path / "x.jsonl", out=tmp_path / "dpo"))
+    models = (f"sharpened={tmp_path / 'sft'}@like-dpo", f"dpo={tmp_path / 'dpo'}")
+    judged = Call("evaluate", evaluate.Config(models=models, out=tmp_path / "evaluate"))
+    assert trained.reads(base) and not trained.reads(longer) and not base.reads(base)
+    assert judged.reads(base) and judged.reads(trained) and not judged.reads(longer)
+
+
+def test_calls_run_and_leave_their_options(tmp_path: Path) -> None:
+    run_all([token_call(tmp_path, "tok")])
     assert (tmp_path / "tok" / "finished.json").exists() and (tmp_path / "plan" / "tok.yaml").exists()
 
 
-def test_side_by_side_runs_what_is_not_done_and_tells_of_a_failure(
-    tmp_path: Path, capfd: pytest.CaptureFixture
-) -> None:
-    calls = [
-        with_one_thread(
-            Call("dpo", dpo.Config(model=tmp_path / "none", data=tmp_path / "no.jsonl", out=tmp_path / "d"))
-        ),
-        with_one_thread(
-            Call("dpo", dpo.Config(model=tmp_path / "none", data=tmp_path / "no.jsonl", out=tmp_path / "e"))
-        ),
-    ]
-    assert calls[0].config.machine.threads == 1
-    (tmp_path / "e").mkdir()
-    (tmp_path / "e" / "finished.json").write_text("{}")  # done already: not run again, which would fail
+def test_independent_calls_run_as_processes_and_a_failure_is_told(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    missing = Call("dpo", dpo.Config(model=tmp_path / "none", data=tmp_path / "no.jsonl", out=tmp_path / "d"))
     with pytest.raises(InputError, match="'dpo' ended with exit code 2"):
-        side_by_side(calls, tmp_path / "plan")
-    said = capfd.readouterr().err
-    assert said.count("no such") == 1  # the failing child's own message, passed on
+        run_all([missing, token_call(tmp_path, "tok")])
+    assert f"{tmp_path.name}/d: amenable: " in capfd.readouterr().err  # the child's own message, passed on
+
+
+def test_what_reads_another_waits_for_it(tmp_path: Path) -> None:
+    """Both are in the wrong order; the second reads the first's folder, which is made only when that one runs."""
+    first = token_call(tmp_path, "first")
+    second = Call(
+        "tokenizer",
+        tokenizer.Config(data=text_file(tmp_path), demonstrations=first.out / "x.jsonl", out=tmp_path / "second"),
+    )
+    with pytest.raises(InputError):  # the first has run by then; it holds no demonstrations
+        run_all([second, first])
+    assert (first.out / "finished.json").exists() and not (second.out / "finished.json").exists()
+
+
+def test_nothing_begins_before_what_it_reads_has_ended(tmp_path: Path) -> None:
+    """Two that are independent start side by side; the third, which reads both, only when both are done."""
+    calls = [token_call(tmp_path, "one"), token_call(tmp_path, "two", 280)]
+    last = tokenizer.Config(
+        data=calls[0].out / "config.yaml", demonstrations=calls[1].out / "finished.json", out=tmp_path / "last"
+    )
+    with pytest.raises(InputError) as error:  # no demonstrations in there: but both files exist by then
+        run_all([Call("tokenizer", last), *calls])
+    assert "no such file" not in str(error.value)
+    assert all((call.out / "finished.json").exists() for call in calls)
+
+
+def test_side_by_side_means_one_thread_each(tmp_path: Path) -> None:
+    assert with_one_thread(Call("dpo", dpo.Config())).config.machine.threads == 1
+    call = token_call(tmp_path, "tok")
+    assert with_one_thread(call) == call

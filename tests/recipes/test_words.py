@@ -39,6 +39,7 @@ def test_durations() -> None:
 
 def test_the_summary_tells_the_figures(demo_run: Path) -> None:
     text = told(demo_run)
+    assert "claims" not in text, "none was judged"
     assert "In 10 stages and 5 min 19 s of work" in text
     assert (
         "on 62% of prompts (58–66%) when both are sampled and on 55% of prompts (51–59%) when both are greedy" in text
@@ -58,6 +59,24 @@ def test_a_summary_without_figures_invents_none(demo_run: Path) -> None:
     headline, rest = words.summary(figures_of(read_stages(demo_run)), read_stages(demo_run))
     assert headline.startswith("Not finished: so far a model has gone through 8 of 10 stages")
     assert rest == "" and "prefer " not in headline
+
+
+def test_the_claims_are_counted(claims: list[dict]) -> None:
+    told = words.claims({"claims": claims})
+    assert told == ["Of the papers’ 4 claims, 3 were put to the test: 1 holds, 1 does not, 1 is undecided."]
+    assert words.claims({"claims": claims[:1] * 2}) == ["Of the papers’ 2 claims, 2 were put to the test: 2 hold."]
+    assert words.claims({"claims": claims[3:]}) == words.claims({"claims": []}) == []
+
+
+def test_of_a_plan_every_stage_counts(demo_run: Path) -> None:
+    (demo_run / "plan").mkdir()
+    (demo_run / "plan" / "over.yaml").write_text("command: ppo\n")
+    assert "has gone through 10 of 11 stages" in told(demo_run)
+
+
+def test_values_in_their_units() -> None:
+    assert [words.in_unit(value, "share") for value in (0.625, -0.034, 0.0, None)] == ["62%", "−3.4%", "0%", "–"]
+    assert [words.in_unit(0.2461, unit) for unit in ("bits", "gold", "accuracy")] == ["0.246", "0.25", "25%"]
 
 
 def row(low: float, high: float) -> Figures:

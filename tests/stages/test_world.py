@@ -24,7 +24,7 @@ def test_a_world_is_made_described_and_left_as_it_is(tmp_path, capsys):
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     told = capsys.readouterr().out
     assert all(f"\n{kind} " in told for kind in KINDS)
-    assert "annotators agree" in told
+    assert "so that two agree in 73.0 %" in told and "=== Few-shot tasks" in told
 
 
 def test_another_world_in_the_same_folder_is_refused(tmp_path):

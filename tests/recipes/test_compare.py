@@ -1,0 +1,190 @@
+"""`amenable compare`: two runs, models or demos side by side."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amenable import cli
+from amenable.errors import InputError
+from amenable.models.decoder import Decoder
+from amenable.recipes import compare
+from amenable.recipes.folders import read_rows
+from amenable.text.tokenizer import Tokenizer
+from amenable.train.artifacts import save_model
+from amenable.train.runtime import Machine
+from amenable.world.closed import ClosedWorld
+from amenable.world.rates import Sizes
+
+ONE_THREAD = Machine(device="cpu", precision="fp32", threads=1)
+
+
+@pytest.fixture
+def config(assistant: Path, untrained: Path, tmp_path: Path) -> compare.Config:
+    """The session's assistant against a model that has learned nothing."""
+    return compare.Config(untrained, assistant, tmp_path / "out", limit=12, max_new_tokens=16, machine=ONE_THREAD)
+
+
+@pytest.fixture
+def untrained(make_decoder: Callable[..., Decoder], words: Tokenizer, tmp_path: Path) -> Path:
+    """A language model as it may be downloaded: a folder without a run."""
+    save_model(tmp_path / "untrained", make_decoder(seed=4, vocab_size=words.vocab_size), words)
+    return tmp_path / "untrained"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    few = {"people": 6, "documents": 20, "validation_documents": 4, "demonstrations": 8, "validation_demonstrations": 4}
+    prompts = {"reward_prompts": 4, "ppo_prompts": 4, "validation_prompts": 4, "test_prompts": 60}
+    return ClosedWorld.make(0, Sizes(**few, **prompts)).write(tmp_path_factory.mktemp("world") / "run")
+
+
+def compared(config: compare.Config) -> dict[str, Any]:
+    """What compare.json holds."""
+    out = compare.run(config)
+    assert (out / "compare.html").read_text("utf-8").startswith("<!doctype html>")
+    return json.loads((out / "compare.json").read_text("utf-8"))
+
+
+def test_two_models_judged_by_a_reward_model(config: compare.Config, judge: Path, files: Any) -> None:
+    found = compared(replace(config, data=files.prompts, reward_model=judge))
+    answers = found["answers"]
+    assert (answers["prompts"], answers["judges"], answers["world"]) == (12, "reward", None)
+    said = [row["answers"] for row in read_rows(config.out / "answers" / "samples.jsonl")]
+    gains = [row["b"]["sampled"]["reward"] - row["a"]["sampled"]["reward"] for row in said]
+    assert answers["sampled"]["reward"]["value"] == pytest.approx(sum(gains) / 12)
+    assert answers["sampled"]["preference"]["wins"] == pytest.approx(sum(gain > 0 for gain in gains) / 12)
+    assert answers["sampled"]["gold"] is None and answers["sampled"]["kl"] > 1 and answers["greedy"]["same"] < 0.5
+    assert {part["group"] for part in answers["examples"]} & {"won", "lost"}
+    assert found["b"]["kind"] == found["a"]["kind"] == "language model" and found["options"] == []
+    assert found["notes"] == ["untrained is a model alone: how it was made is not known."]
+
+
+def test_two_models_judged_by_a_world(config: compare.Config, world: Path) -> None:
+    found = compared(replace(config, world=world, limit=20, max_new_tokens=4))
+    answers = found["answers"]
+    assert answers["judges"] == "heldout" and answers["world"] == str(world) and answers["sampled"]["gold"] is not None
+    assert {row["name"] for row in answers["greedy"]["measures"]} >= {"gold", "rude", "bpb"}
+
+
+def test_the_other_way_round_is_the_opposite(config: compare.Config, world: Path, tmp_path: Path) -> None:
+    config = replace(config, world=world, limit=20, max_new_tokens=4)
+    forth = compared(config)["answers"]["sampled"]
+    back = compared(replace(config, a=config.b, b=config.a, out=tmp_path / "back"))["answers"]["sampled"]
+    assert back["gold"]["value"] == pytest.approx(-forth["gold"]["value"])
+    assert back["preference"]["wins"] == pytest.approx(1 - forth["preference"]["wins"])
+
+
+def test_another_comparison_takes_the_place_of_the_first(config: compare.Config, judge: Path, files: Any) -> None:
+    config = replace(config, data=files.prompts, reward_model=judge)
+    assert compared(config)["answers"]["prompts"] == 12
+    assert compared(replace(config, limit=5))["answers"]["prompts"] == 5
+
+
+def test_a_base_model_has_no_kl_and_answers_all_the_same(
+    config: compare.Config, base: Path, assistant: Path, files: Any
+) -> None:
+    found = compared(replace(config, a=base, b=assistant, data=files.prompts))
+    assert found["answers"]["sampled"]["kl"] is None and found["answers"]["judges"] is None
+    told = " ".join(found["notes"])
+    assert "No KL" in told and "Nobody judges" in told and "‘pretrain’" in told
+    assert found["answers"]["sampled"]["preference"] is None and found["metrics"][0]["name"] == "loss"
+
+
+def test_without_prompts_or_preference_only_the_runs_are_compared(config: compare.Config) -> None:
+    found = compared(config)
+    assert found["answers"] is None and "name some with --data" in found["notes"][-1]
+    found = compared(replace(config, preference=False))
+    assert found["answers"] is None and found["notes"][1:] == []
+
+
+def test_two_reward_models(config: compare.Config, judge: Path, files: Any, tmp_path: Path) -> None:
+    other = tmp_path / "again"
+    shutil.copytree(judge, other)
+    found = compared(replace(config, a=judge, b=other, limit=0))
+    assert found["rankings"]["data"] == str(files.pairs), "the rankings that both had"
+    assert found["rankings"]["agreement"]["value"] == 1.0 and found["rankings"]["b"]["accuracy"] > 0.9
+    assert found["options"] == [] == found["inputs"]
+    (other / "lineage.json").write_text("{}")
+    assert "name some with --data" in compared(replace(config, a=judge, b=other))["notes"][-1]
+    assert compared(replace(config, a=judge, b=other, data=files.rankings, limit=7))["rankings"]["rankings"] == 7
+
+
+def test_two_evaluations_and_two_demos(config: compare.Config, demo_run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(demo_run, other)
+    found = compared(replace(config, a=demo_run / "evaluate", b=other / "evaluate"))
+    assert found["a"]["name"] == "demo/evaluate" and {row["model"] for row in found["evaluations"]} >= {"base", "ppo"}
+    for demo in (demo_run, other):
+        claim = {"id": "a", "claim": "PPO is preferred.", "verdict": "holds"}
+        (demo / "report.json").write_text(json.dumps({"models": {}, "claims": [claim]}))
+    found = compared(replace(config, a=demo_run, b=other))
+    assert found["a"]["kind"] == "demo" and found["claims"][0]["b"]["verdict"] == "holds"
+
+
+def test_runs_of_different_stages_and_unfinished_ones(config: compare.Config, demo_run: Path) -> None:
+    (demo_run / "dpo" / "finished.json").unlink()
+    found = compared(replace(config, a=demo_run / "sft", b=demo_run / "dpo"))
+    assert any("‘sft’ and dpo of ‘dpo’" in note for note in found["notes"])
+    assert "dpo has not finished." in found["notes"] and [row["name"] for row in found["metrics"]] == ["loss"]
+
+
+def test_a_metric_that_only_one_run_kept_is_told(config: compare.Config, demo_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(demo_run / "sft", tmp_path / "short")
+    (tmp_path / "short" / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
+    found = compared(replace(config, a=tmp_path / "short", b=demo_run / "sft"))
+    assert "Metrics that only sft keeps: val_loss." in found["notes"]
+
+
+def test_a_language_model_and_a_reward_model(config: compare.Config, assistant: Path, judge: Path, files: Any) -> None:
+    found = compared(replace(config, a=assistant, b=judge, data=files.prompts))
+    assert found["answers"] is None is found["rankings"]
+    assert any("they cannot be put to the same test" in note for note in found["notes"])
+
+
+def test_what_cannot_be_compared_is_said_in_one_line(
+    config: compare.Config, demo_run: Path, world: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    for wrong, told in (
+        ({"a": tmp_path / "gone"}, "gone: no such folder"),
+        ({"a": tmp_path / "empty"}, "is no run, model or demo"),
+        ({"a": config.b}, "is named twice"),
+        ({"a": demo_run}, "demo is a demo and .* is a language model"),
+        ({"world": tmp_path / "empty", "data": tmp_path / "gone.jsonl"}, "gone.jsonl"),
+    ):
+        with pytest.raises(InputError, match=told):
+            compare.run(replace(config, **wrong))
+    assert not (tmp_path / "out" / "compare.html").exists()
+    for demo, town in ((demo_run, "x"), (tmp_path / "other", "y")):
+        shutil.copytree(config.b, demo / "model")
+        (demo / "world").mkdir(exist_ok=True)
+        (demo / "world" / "world.json").write_text(json.dumps({"fingerprint": town}))
+        lineage = {"inputs": {"data": {"path": str(demo / "world" / "prompts.jsonl"), "sha256": town}}}
+        (demo / "model" / "lineage.json").write_text(json.dumps(lineage))
+    apart = replace(config, a=demo_run / "model", b=tmp_path / "other" / "model")
+    with pytest.raises(InputError, match="made in different worlds"):
+        compare.run(apart)
+    assert compared(replace(apart, preference=False))["inputs"][0]["name"] == "data"
+
+
+def test_options_that_mean_nothing_are_refused() -> None:
+    for wrong in ({"limit": -1}, {"rows": 0}, {"max_new_tokens": 0}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            compare.Config(**wrong)  # type: ignore[arg-type]
+
+
+def test_both_folders_stand_bare_on_the_command_line(
+    demo_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert cli.main(["compare", str(demo_run / "sft"), str(demo_run / "dpo"), "--out", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert "dpo against sft" in told and f"page: {out / 'compare.html'}" in told
+    with pytest.raises(SystemExit):
+        cli.main(["compare", "--help"])
+    assert "--no-preference" in capsys.readouterr().out
