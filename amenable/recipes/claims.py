@@ -105,6 +105,8 @@ def in_order(runs: Runs) -> Verdict:
             preferred(runs, "ppo", "prompted", "PPO preferred to the few-shot prompted base", decides=False),
         ),
         ("evaluate", "evaluate-base", "evaluate-ppo"),
+        "The prompt is an expert's: it goes on like dialogues at the clerk's desk in the raw text, where answers are "
+        "more polite and ramble less than the demonstrations that SFT imitates.",
     )
 
 
@@ -171,6 +173,8 @@ def fewer_inventions(runs: Runs) -> Verdict:
             Part("the same, greedy", fallen("sft", "greedy"), decides=False),
         ),
         ("evaluate", "evaluate-base", "evaluate-ppo"),
+        "At this size a model hardly copies out of a passage (see the task `passages`), so neither policy nor reward "
+        "model can tell what it says; and a base that replies with an insult or beside the point makes nothing up.",
     )
 
 

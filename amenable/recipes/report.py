@@ -82,7 +82,7 @@ def write(run: Path, demos: Sequence[Path], seeds: Sequence[Figures] = ()) -> Fi
 def tell(figures: Figures, page: Path, console: Console) -> None:
     """The main table, the headline comparison, and where the page is."""
     if not console.is_terminal:
-        console = Console(file=console.file, width=110)
+        console = Console(file=console.file, width=130)
     if figures["models"]:
         console.print(main_table(figures))
     told = (*words.claims(figures), preference_lines(figures), *words.reward_model(figures), missing_line(figures))
@@ -108,6 +108,8 @@ def main_table(figures: Figures) -> Table:
     for decoding, models in rows.items():
         table.add_row(f"[dim]{decoding}[/dim]")
         for name, found in models.items():
+            if all(found[key] is None for key, _, _ in columns):  # the best of n has no greedy answers
+                continue
             cells = [gold_text(found)] if golden else []
             table.add_row(words.name_of(name), *cells, *[written(found[key]) for key, _, written in columns])
     return table

@@ -1,7 +1,8 @@
 """From measured numbers to a verdict: holds, does not hold, or undecided at this size. Intervals decide, not points.
 
 A number is measured once a seed, with its standard error over prompts. Over several seeds it is their mean. Three seeds
-are no sample to draw an interval from: so besides the interval of the mean, every seed must be on the same side.
+are no sample to draw an interval from: so besides the interval of the mean, every seed must be on the same side. An
+effect that is surely smaller than the smallest one worth speaking of does not hold either: it is not merely undecided.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ from torch import Tensor
 
 from amenable.functional.statistics import Z95
 
+SMALLEST = {"share": 0.02, "accuracy": 0.02, "nats": 0.02, "bits": 0.005, "gold": 0.1, "reward": 0.05}
+"""by unit, the smallest effect worth speaking of: one that is surely smaller is as good as none"""
+TIES = (0.0, 0.5)
+"""no difference, no preference: any other null is a tolerance, and says itself how much is too much"""
 HOLDS, FAILS, UNDECIDED, UNMEASURED = "holds", "does not hold", "undecided", "not measured"
 
 
@@ -54,7 +59,7 @@ class Part:
     null: float = 0.0
     wanted: Literal["above", "below"] = "above"
     unit: str = "share"
-    """share, gold, nats, bits, reward or accuracy"""
+    """one of SMALLEST"""
     paper: str = ""
     decides: bool = True
     """False where the number is told beside the claim and does not decide it"""
@@ -77,16 +82,16 @@ class Part:
 
     @property
     def verdict(self) -> str:
-        """holds where the interval and every seed lie on the wanted side; does not hold where they lie on the other."""
+        """holds where the interval and every seed lie on the wanted side; does not hold where no effect is left."""
         if not self.seeds:
             return UNMEASURED
-        low, high = self.interval
         sign = 1 if self.wanted == "above" else -1
-        sides = {math.copysign(1, sign * (one.value - self.null)) for one in self.seeds}
-        below, above = sorted((sign * (low - self.null), sign * (high - self.null)))
-        if below > 0 and sides == {1.0}:
+        low, high = sorted(sign * (bound - self.null) for bound in self.interval)
+        effects = [sign * (one.value - self.null) for one in self.seeds]
+        if low > 0 and min(effects) > 0:
             return HOLDS
-        return FAILS if above < 0 and sides == {-1.0} else UNDECIDED
+        nothing = SMALLEST[self.unit] if self.null in TIES else 0.0
+        return FAILS if high < nothing and max(effects) < nothing else UNDECIDED
 
     def as_row(self) -> dict[str, Any]:
         """As report.json keeps it."""
