@@ -28,11 +28,11 @@ def table(claims: Sequence[dict[str, Any]], stages: Sequence[Stage], run: Path) 
     """A row a claim, as report.jinja lays it out."""
     return [
         {
-            **shown({"wanted": first_of(claim).get("wanted"), **claim}),
+            **shown({"wanted": beside(claim).get("wanted"), **claim}),
             "id": claim.get("id", ""),
             "words": claim.get("claim", ""),
             "note": claim.get("note") or "",
-            "what": first_of(claim).get("what", ""),
+            "what": beside(claim).get("what", ""),
             "parts": [part_of(part) for part in parts] if len(parts := claim.get("parts") or []) > 1 else [],
             "sources": [name for name in claim.get("needs") or [] if named(list(stages), name) is not None],
             "commands": commands(claim.get("needs") or [], stages, run)
@@ -43,9 +43,10 @@ def table(claims: Sequence[dict[str, Any]], stages: Sequence[Stage], run: Path) 
     ]
 
 
-def first_of(claim: dict[str, Any]) -> dict[str, Any]:
-    """The measurement that stands beside the claim."""
-    return next(iter(claim.get("parts") or []), {})
+def beside(claim: dict[str, Any]) -> dict[str, Any]:
+    """The measurement that stands beside the claim: the one that settles it, else the first."""
+    parts = claim.get("parts") or []
+    return next((part for part in parts if part.get("what") == claim.get("what")), next(iter(parts), {}))
 
 
 def part_of(part: dict[str, Any]) -> dict[str, Any]:

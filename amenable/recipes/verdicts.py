@@ -112,7 +112,7 @@ class Verdict:
     claim: str
     paper: str
     parts: tuple[Part, ...]
-    """the first is shown beside the claim"""
+    """the first of those that settle the verdict is shown beside the claim"""
     needs: tuple[str, ...] = ()
     """stage folders it is measured from"""
     note: str = ""
@@ -124,9 +124,11 @@ class Verdict:
         return next(word for word in (FAILS, UNMEASURED, UNDECIDED, HOLDS) if word in found)
 
     def as_row(self) -> dict[str, Any]:
-        """As report.json keeps it: the first part's figures on top, all parts below."""
+        """As report.json keeps it: the figures of the part that settles it on top, all parts below."""
+        verdict = self.verdict
+        settling = next(part for part in self.parts if part.decides and part.verdict == verdict).as_row()
         rows = [part.as_row() for part in self.parts]
-        first = {key: rows[0][key] for key in ("measured", "low", "high", "null", "unit", "seeds")}
+        first = {key: settling[key] for key in ("what", "measured", "low", "high", "null", "wanted", "unit", "seeds")}
         told = {"id": self.id, "claim": self.claim, "paper": self.paper, "verdict": self.verdict, "note": self.note}
         return {**told, **first, "needs": list(self.needs), "parts": rows}
 

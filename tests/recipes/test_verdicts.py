@@ -75,9 +75,11 @@ def test_what_is_told_beside_does_not_decide() -> None:
 
 
 def test_a_row_holds_what_the_report_shows() -> None:
-    row = verdict_of(1.0, None).as_row()
+    row = verdict_of(1.0, 2.0).as_row()
     assert row["measured"] == 1.0 and row["low"] == pytest.approx(0.804, abs=1e-3) and row["seeds"] == [1.0]
-    assert row["parts"][1]["measured"] is None and row["parts"][1]["verdict"] == UNMEASURED
+    lacking = verdict_of(1.0, None).as_row()
+    assert lacking["measured"] is None and [part["measured"] for part in lacking["parts"]] == [1.0, None]
+    assert verdict_of(1.0, -2.0).as_row()["measured"] == -2.0, "the part that settles it stands beside the claim"
     single = Part("", (Estimate.of(torch.tensor([0.3])),)).as_row()
     assert single["low"] is None and single["high"] is None, "an infinite interval is no JSON number"
 
