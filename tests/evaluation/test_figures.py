@@ -126,7 +126,7 @@ def test_a_world_tells_the_parts_of_gold(
         assert (row["truthful"], row["harmful"]) == (parts.truthful, parts.harmful)
     figures = summary(rows, prompts, judged)
     assert figures["gold"] == pytest.approx(sum(row["gold"] for row in rows) / len(rows))
-    assert figures["gold_low"] <= figures["gold"] < figures["gold_high"] and figures["rude"] == 0.0
+    assert figures["gold_low"] <= figures["gold"] <= figures["gold_high"] and figures["rude"] == 0.0
     assert figures["reward"] is figures["kl"] is None
 
 
