@@ -86,7 +86,9 @@ def small_over_large(runs: Runs) -> Verdict:
             preferred(
                 runs, "ppo-ptx", "base", "PPO-ptx preferred to the base of its own size", "85 ± 3 %", decides=False
             ),
-            preferred(runs, "ppo-ptx", "prompted", "the same, few-shot prompted", "71 ± 4 %", decides=False),
+            preferred(
+                runs, "ppo-ptx", "prompted", "PPO-ptx preferred to it when few-shot prompted", "71 ± 4 %", decides=False
+            ),
         ),
         ("evaluate-base", "evaluate-ptx", "evaluate-large"),
     )
@@ -147,9 +149,9 @@ def more_truthful(runs: Runs) -> Verdict:
         "about twice as often as GPT-3 on TruthfulQA",
         (
             Part("rise of truthful answers from base to PPO, sampled", risen("base", "sampled")),
-            Part("the same, greedy", risen("base", "greedy")),
+            Part("rise of truthful answers from base to PPO, greedy", risen("base", "greedy")),
             Part("rise from SFT to PPO, sampled", risen("sft", "sampled"), decides=False),
-            Part("the same, greedy", risen("sft", "greedy"), decides=False),
+            Part("rise from SFT to PPO, greedy", risen("sft", "greedy"), decides=False),
         ),
         ("evaluate", "evaluate-base", "evaluate-ppo"),
         note,
@@ -168,12 +170,12 @@ def fewer_inventions(runs: Runs) -> Verdict:
         "41 % of GPT-3's answers, 21 % of InstructGPT's",
         (
             Part("fall of made-up answers from base to PPO, sampled", fallen("base", "sampled"), paper="20 points"),
-            Part("the same, greedy", fallen("base", "greedy")),
+            Part("fall of made-up answers from base to PPO, greedy", fallen("base", "greedy")),
             Part("fall from SFT to PPO, sampled", fallen("sft", "sampled"), decides=False),
-            Part("the same, greedy", fallen("sft", "greedy"), decides=False),
+            Part("fall from SFT to PPO, greedy", fallen("sft", "greedy"), decides=False),
         ),
         ("evaluate", "evaluate-base", "evaluate-ppo"),
-        "At this size a model hardly copies out of a passage (see the task `passages`), so neither policy nor reward "
+        'At this size a model hardly copies out of a passage (see the task "passages"), so neither policy nor reward '
         "model can tell what it says; and a base that replies with an insult or beside the point makes nothing up.",
     )
 
