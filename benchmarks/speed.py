@@ -337,7 +337,9 @@ def ppo_row(size: Size, machine: runtime.Runtime) -> Workload:
     prompts = sequences(size, prompt_lengths(size, size.prompts))
 
     def step(number: int) -> Work:
-        gathering, experience = seconds_of(lambda: ppo.gather(actors, prompts, ("rollout", number), config.num_generations, config))
+        gathering, experience = seconds_of(
+            lambda: ppo.gather(actors, prompts, ("rollout", number), config.num_generations, config)
+        )
         targets = ppo.estimate(experience, config.kl_coef, config)
         learning, _ = seconds_of(lambda: ppo.learn(actors, optimizers, experience, targets, [], number, 1.0, config))
         objective_metrics(experience, targets, config.kl_coef)
