@@ -32,6 +32,11 @@ def chances(n: int, drawn: int) -> Tensor:
     return torch.tensor([math.comb(i, n - 1) / picks for i in range(drawn)], dtype=torch.float64)
 
 
+def expected(values: Tensor, n: int) -> Tensor:
+    """The mean of values [P, N], sorted by reward, over the best of n: [P]."""
+    return values.double() @ chances(n, values.shape[1])
+
+
 def curve(rewards: Tensor, golds: Tensor | None) -> list[dict[str, Any]]:
     """Expected reward and gold of the best of n by reward, for n = 1, 2, 4 .., with 95 % intervals over the prompts.
 
@@ -44,7 +49,7 @@ def curve(rewards: Tensor, golds: Tensor | None) -> list[dict[str, Any]]:
     for n in sizes(drawn):
         row: dict[str, Any] = {"n": n, "kl": best_of_n_kl(n)}
         for name, values in in_order.items():
-            told = (None,) * 3 if values is None else mean_interval(values @ chances(n, drawn))
+            told = (None,) * 3 if values is None else mean_interval(expected(values, n))
             row |= zip((name, f"{name}_low", f"{name}_high"), map(plain_number, told))
         rows.append(row)
     return rows

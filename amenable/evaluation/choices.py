@@ -69,20 +69,20 @@ def question_of(row: Any) -> Question:
 
 def accuracy(
     decoder: Decoder, tokenizer: Tokenizer, questions: Sequence[Question], machine: Runtime, max_tokens: int
-) -> dict[str, float]:
-    """Share of questions whose right choice the model expects most, with Wilson's interval."""
+) -> dict[str, Any]:
+    """Share of questions whose right choice the model expects most, with Wilson's interval, and which they are."""
     rows = [
         ending(tokenizer, one.context, choice, decoder.config.context) for one in questions for choice in one.choices
     ]
     logps = passes.row_logprobs(decoder, rows, machine, max_tokens)
     totals = [float(part.double().sum()) for part in logps]
-    right = 0
+    right = []
     for one, start in zip(questions, accumulate((len(one.choices) for one in questions), initial=0)):
         found = zip(totals[start:], one.choices)
         rates = [total / len(choice.encode()) for total, choice in found]
-        right += rates.index(max(rates)) == one.answer
-    low, high = wilson(right, len(questions))
-    return {"accuracy": right / len(questions), "low": low, "high": high, "n": len(questions)}
+        right.append(rates.index(max(rates)) == one.answer)
+    share, (low, high) = sum(right) / len(right), wilson(sum(right), len(right))
+    return {"accuracy": share, "low": low, "high": high, "n": len(right), "right": right}
 
 
 def ending(tokenizer: Tokenizer, context: str, choice: str, room: int) -> passes.Row:

@@ -40,7 +40,7 @@ class Tests:
     """prompts by suite; those of the suite "test" are answered under both decodings"""
     suite_decodings: Sequence[Decoding] = DECODINGS
     """of the other suites"""
-    best_of_prompts: int = 200
+    best_of_prompts: int = 600
     """at most so many, the first, are answered by the best of n"""
     texts: list[Text] = field(default_factory=list)
     text_tokens: int = 30_000
@@ -103,6 +103,9 @@ def examine_best(speaker: Speaker, temperature: float, tests: Tests, asking: Ask
     rewards = torch.tensor(scores, dtype=torch.float64).view(len(prompts), n)
     best = [group[i] for group, i in zip(groups, rewards.argmax(1).tolist())]
     rows = further(measure(speaker, prompts, best, temperature, by), n)
+    by_size = {size: best_of.expected(rewards.sort(1).values, size).tolist() for size in best_of.sizes(n)}
+    for place, row in enumerate(rows):
+        row["best_of"] = {str(size): values[place] for size, values in by_size.items()}
     figures = {**summary(rows, prompts, by), "entropy": None, "temperature": temperature, "greedy": None}
     curve = best_of.curve(rewards, golds(prompts, groups, by))
     return Examined({TEST: figures}, {TEST: {"sampled": rows, "greedy": None}}, curve, [])

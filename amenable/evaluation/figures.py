@@ -1,10 +1,11 @@
 """What answers are worth: each by itself, and what many of them come to.
 
-    KL(p || ref) = E_p[log p(y) - log ref(y)], nats an answer      (the k1 estimate: the mean over drawn answers)
+    KL(p || ref) = E_p[sum_t KL(p(. | y_<t) || ref(. | y_<t))], nats an answer      (the mean over drawn answers)
     H(p) = E_p[-log p(y)], nats an answer
 
-p is the policy as it is drawn from, its temperature included. The best of n answers is further away by log n -
-(n - 1) / n than the policy it is picked from, which is added.
+p is the policy as it is drawn from, its temperature included. The divergence at each token is summed over the whole
+vocabulary, which has the mean of log p(y) - log ref(y) and far less noise. The best of n answers is further away by
+log n - (n - 1) / n than the policy it is picked from, which is added.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def measure(
     speaker: Speaker, prompts: Sequence[Prompt], answers: Sequence[Answer], temperature: float, by: Yardsticks
 ) -> list[Row]:
     """One row an answer: what was said, and all that is known of it. None where something does not apply."""
-    rewards, kls = score(speaker, prompts, answers, by), log_ratios(speaker, prompts, answers, temperature, by)
+    rewards, kls = score(speaker, prompts, answers, by), divergences(speaker, prompts, answers, temperature, by)
     rows = []
     for prompt, answer, reward, kl in zip(prompts, answers, rewards, kls, strict=True):
         row: Row = {"text": answer.text, "ended": answer.ended}
@@ -80,21 +81,22 @@ def answered(before: list[int], ids: list[int], context: int) -> passes.Row:
     return (before + ids)[:context], ([False] * len(before) + [True] * len(ids))[:context]
 
 
-def log_ratios(
+def divergences(
     speaker: Speaker, prompts: Sequence[Prompt], answers: Sequence[Answer], temperature: float, by: Yardsticks
 ) -> list[float] | list[None]:
-    """log p(y) - log ref(y) of every answer, p at the temperature given; the reference sees no shots."""
+    """KL to the reference along every answer, in nats, p at the temperature given; the reference sees no shots."""
     if by.reference is None or not comparable(speaker.tokenizer, by.reference.tokenizer):
         return [None] * len(answers)
-    context = min(speaker.decoder.config.context, by.reference.decoder.config.context)
-    seen = [answered(answer.before, answer.ids, context) for answer in answers]
+    reference, context = by.reference.decoder, by.reference.decoder.config.context
+    seen = [answered(answer.before, answer.ids, speaker.decoder.config.context) for answer in answers]
     plain = [
         answered(render_prompt(speaker.tokenizer, prompt.messages), answer.ids, context)
         for prompt, answer in zip(prompts, answers)
     ]
-    ours = passes.row_logprobs(speaker.decoder, seen, by.machine, by.max_tokens, temperature)
-    theirs = passes.row_logprobs(by.reference.decoder, plain, by.machine, by.max_tokens, by.temperature)
-    return [float((a - b).sum()) for a, b in zip(ours, theirs)]
+    found = passes.row_kls(
+        speaker.decoder, reference, seen, plain, by.machine, by.max_tokens, temperature, by.temperature
+    )
+    return [float(kl.sum()) for kl in found]
 
 
 def comparable(ours: Tokenizer, theirs: Tokenizer) -> bool:
@@ -103,7 +105,7 @@ def comparable(ours: Tokenizer, theirs: Tokenizer) -> bool:
 
 
 def further(rows: Sequence[Row], n: int) -> list[Row]:
-    """The rows of answers that are the best of n: the search adds to their log-ratio."""
+    """The rows of answers that are the best of n: the search adds to their divergence."""
     added = best_of_n_kl(n)
     return [{**row, "kl": None if row["kl"] is None else row["kl"] + added} for row in rows]
 

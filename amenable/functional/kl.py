@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from amenable.functional.logprobs import CHUNK_CPU, chunk_logprobs, parts
+
 
 def k1(logp: Tensor, ref_logp: Tensor) -> Tensor:
     """log pi - log ref: unbiased, can be negative. Any shape, elementwise."""
@@ -39,6 +41,29 @@ def exact_kl(logits: Tensor, ref_logits: Tensor) -> Tensor:
     impossible = probabilities == 0
     gap = logps.masked_fill(impossible, 0.0) - ref_logps.masked_fill(impossible, 0.0)
     return (probabilities * gap).sum(-1)
+
+
+@torch.no_grad()
+def linear_kl(
+    hidden: Tensor,
+    weight: Tensor,
+    ref_hidden: Tensor,
+    ref_weight: Tensor,
+    temperature: float = 1.0,
+    ref_temperature: float = 1.0,
+    chunk: int = CHUNK_CPU,
+) -> Tensor:
+    """`exact_kl` at every position, from hidden states: at most `chunk` logits of either model are held at once.
+
+    hidden [M, D] and weight [V, D] of the policy, ref_hidden [M, E] and ref_weight [V, E] of the reference -> [M],
+    fp32 nats, without gradient.
+    """
+    found = torch.empty(len(hidden), device=hidden.device)
+    for part in parts(len(hidden), max(1, chunk // len(weight))):
+        ours = chunk_logprobs(hidden[part], weight, temperature)
+        theirs = chunk_logprobs(ref_hidden[part], ref_weight, ref_temperature)
+        found[part] = torch.einsum("mv,mv->m", ours.exp(), ours - theirs)
+    return found
 
 
 def adapt_kl_coef(coef: float, kl: float, target: float, horizon: float, n: int) -> float:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from amenable.functional.statistics import Z95
+from amenable.functional.statistics import Z95, best_of_n_kl
 from amenable.recipes import evidence
 from amenable.recipes.evidence import Evidence
 from amenable.recipes.verdicts import Curve, Estimate, Part, Verdict, paired
@@ -200,12 +201,6 @@ def less_harm(runs: Runs) -> Verdict:
 
 def tax(runs: Runs) -> Verdict:
     """g. What alignment costs elsewhere."""
-
-    def lost(run: Evidence) -> Estimate | None:
-        before, after = run.task("base"), run.task("ppo")
-        gaps = [one.minus(other) for one, other in zip(before, after)]
-        return Part("", tuple(gaps)).pooled
-
     return Verdict(
         "g",
         "The alignment tax: raw text and few-shot tasks get worse under PPO",
@@ -216,7 +211,11 @@ def tax(runs: Runs) -> Verdict:
                 measured(runs, lambda run: run.bits("base", "ppo")),
                 unit="bits",
             ),
-            Part("accuracy that PPO loses on few-shot tasks", measured(runs, lost), unit="accuracy"),
+            Part(
+                "accuracy that PPO loses on few-shot tasks",
+                measured(runs, lambda run: run.accuracy("ppo", "base")),
+                unit="accuracy",
+            ),
             Part(
                 "bits a byte from base to SFT",
                 measured(runs, lambda run: run.bits("base", "sft")),
@@ -369,7 +368,7 @@ def more_epochs(runs: Runs) -> Verdict:
 def over_optimised(runs: Runs) -> Verdict:
     """l. Proxy and gold part as KL grows."""
 
-    def halves(curve: Curve) -> tuple[int, torch.Tensor]:
+    def halves(curve: Curve) -> tuple[int, Tensor]:
         """The peak, looked for on one half of the prompts, and the other half to measure it on."""
         places = torch.arange(curve.values.shape[1])
         return curve.peak(places[::2]), places[1::2]
@@ -424,13 +423,14 @@ def cheap_best_of_n(runs: Runs) -> Verdict:
     """m. The best of n samples buys reward with less KL than PPO."""
 
     def saved(run: Evidence) -> Estimate | None:
-        curve, ppo = run.best_of("best16"), run.rows("ppo")
-        scored = [(answer["reward"], answer["kl"]) for answer in ppo.values() if answer["kl"] is not None]
-        if not curve or not scored:
+        best, ppo = run.rows("best16"), run.rows("ppo")
+        ids = [name for name in best if name in ppo and ppo[name]["kl"] is not None]
+        if not ids:
             return None
-        rewards = Estimate.of(torch.tensor([score for score, _ in scored]))
-        kls = Estimate.of(torch.tensor([kl for _, kl in scored]))
-        return kl_saved(curve, rewards, kls)
+        sizes = list(best[ids[0]]["best_of"])
+        curve = torch.tensor([[best[name]["best_of"][n] for n in sizes] for name in ids], dtype=torch.float64)
+        spent = torch.tensor([[ppo[name]["reward"], ppo[name]["kl"]] for name in ids], dtype=torch.float64)
+        return kl_saved([int(n) for n in sizes], curve, spent[:, 0], spent[:, 1])
 
     def gained(run: Evidence) -> Estimate | None:
         return run.change("ppo", "best16", evidence.reward)
@@ -453,22 +453,24 @@ def cheap_best_of_n(runs: Runs) -> Verdict:
     )
 
 
-def kl_saved(curve: Sequence[dict[str, float]], reward: Estimate, kl: Estimate, draws: int = 2000) -> Estimate:
-    """PPO's KL less the KL at which the best of n reaches its reward: where it never does, the KL of the largest n."""
+def kl_saved(sizes: Sequence[int], best: Tensor, rewards: Tensor, kls: Tensor, draws: int = 2000) -> Estimate:
+    """PPO's KL less the KL at which the best of n reaches PPO's reward: where it never does, the KL of the largest n.
+
+    best [P, S]: a prompt's expected reward of the best of each of S sizes; rewards, kls [P]: of PPO's answers to the
+    same prompts. The error is the bootstrap's over prompts.
+    """
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(3, draws, generator=generator, dtype=torch.float64)
-    xs = torch.tensor([point["kl"] for point in curve], dtype=torch.float64)
-    ys = torch.tensor([point["reward"] for point in curve], dtype=torch.float64)
-    errors = torch.tensor([(point["reward_high"] - point["reward_low"]) / (2 * Z95) for point in curve]).double()
-    noise = torch.cat([torch.zeros(3, 1, dtype=torch.float64), noise], 1)
-    wanted = reward.value + reward.error * noise[0]
-    heights = ys[:, None] + errors[:, None] * noise[1]  # the curve moves as one: its points share their prompts
-    reached = crossing(xs, heights, wanted)
-    gaps = kl.value + kl.error * noise[2] - reached
-    return Estimate(float(gaps[0]), float(gaps[1:].std()))
+    picked = torch.randint(len(rewards), (draws, len(rewards)), generator=generator)
+    picked = torch.cat([torch.arange(len(rewards))[None], picked])
+    heights = torch.stack([column[picked].mean(1) for column in best.T])
+    reached = crossing(
+        torch.tensor([best_of_n_kl(n) for n in sizes], dtype=torch.float64), heights, rewards[picked].mean(1)
+    )
+    saved = kls[picked].mean(1) - reached
+    return Estimate(float(saved[0]), float(saved[1:].std()))
 
 
-def crossing(xs: torch.Tensor, heights: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+def crossing(xs: Tensor, heights: Tensor, wanted: Tensor) -> Tensor:
     """Where rising curves [P, D] over xs [P] first reach the wanted heights [D]: the first x below, the last beyond."""
     place = (heights < wanted).sum(0).clamp(1, len(xs) - 1)
     low, high = heights.gather(0, (place - 1)[None])[0], heights.gather(0, place[None])[0]

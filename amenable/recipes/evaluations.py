@@ -44,7 +44,7 @@ def merged(stages: Sequence[Stage]) -> Evaluation:
     return {
         "models": in_order(together([one.get("models") or {} for one in found])),
         "suites": by_name([one.get("suites") or {} for one in found]),
-        "tasks": by_name([one.get("tasks") or {} for one in found]),
+        "tasks": without_answers(by_name([one.get("tasks") or {} for one in found])),
         "best_of": in_order(together([one.get("best_of") or {} for one in found])),
         "preference": [row for one in found for row in one.get("preference") or []],
     }
@@ -70,6 +70,14 @@ def by_name(found: Sequence[dict[str, dict[str, Any]]]) -> dict[str, dict[str, A
     """{suite or task: {model: figures}} of several folders as one."""
     names = dict.fromkeys(name for one in found for name in one)
     return {name: in_order(together([one.get(name) or {} for one in found])) for name in names}
+
+
+def without_answers(tasks: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The figures of tasks alone: which of the questions a model was right about, evaluation.json tells."""
+    return {
+        task: {model: {key: one for key, one in figures.items() if key != "right"} for model, figures in found.items()}
+        for task, found in tasks.items()
+    }
 
 
 def together(found: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from amenable.evaluation.preference import Jury, outcomes
 from amenable.evaluation.reading import Answers, read_answers
 from amenable.functional.statistics import wilson
 from amenable.recipes.folders import number, read_json, read_rows
-from amenable.recipes.verdicts import Curve, Estimate
+from amenable.recipes.verdicts import Curve, Estimate, Part, paired
 from amenable.world.closed import ClosedWorld
 
 Answer = dict[str, Any]
@@ -67,20 +67,16 @@ class Evidence:
         found = (evaluation.get("models", {}).get(model) for evaluation in self.evaluations)
         return next((figures.get(key) for figures in found if figures is not None), None)
 
-    def best_of(self, model: str) -> list[dict[str, float]]:
-        """The curve of the best of n."""
-        found = (evaluation.get("best_of", {}).get(model) for evaluation in self.evaluations)
-        return next((curve for curve in found if curve), [])
+    def accuracy(self, before: str, after: str) -> Estimate | None:
+        """How much accuracy rises from one model to another: the mean over few-shot tasks, paired over questions."""
+        one, other = self.right(before), self.right(after)
+        rises = [paired(torch.tensor(other[task]), torch.tensor(one[task])) for task in one if task in other]
+        return Part("", tuple(rises)).pooled
 
-    def task(self, model: str) -> list[Estimate]:
-        """Accuracy on every few-shot task."""
-        made = []
-        for evaluation in self.evaluations:
-            for by_model in evaluation.get("tasks", {}).values():
-                if model in by_model:
-                    one = by_model[model]
-                    made.append(Estimate.between(one["accuracy"], one["low"], one["high"]))
-        return made
+    def right(self, model: str) -> dict[str, list[bool]]:
+        """Which questions of every few-shot task a model is right about."""
+        tasks = [(name, found) for one in self.evaluations for name, found in one.get("tasks", {}).items()]
+        return {name: found[model]["right"] for name, found in tasks if "right" in found.get(model, {})}
 
     def finished(self, stage: str, key: str) -> float | None:
         """One of a stage's closing figures."""

@@ -58,7 +58,7 @@ class Config:
     """how base models are asked: rows with name (zero-shot or few-shot), user, assistant, end"""
     tasks: Path | None = None
     """few-shot tasks by likelihood: a file, or a folder of them"""
-    best_of_prompts: int = 200
+    best_of_prompts: int = 600
     """models @best-of-N answer only so many prompts"""
     world: Path | None = Path("runs/world")
     """the closed world that knows the truth about these prompts; leave it out (None) for other data"""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from amenable.data.batches import Batch, collate, microbatches, targets
+from amenable.functional.kl import linear_kl
 from amenable.functional.logprobs import linear_logprobs
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
@@ -58,6 +59,38 @@ def row_logprobs(
         for i, part in zip(chosen, logps.cpu().split(counts)):
             out[i] = part
     return out
+
+
+@torch.inference_mode()
+def row_kls(
+    policy: Decoder,
+    reference: Decoder,
+    rows: Sequence[Row],
+    ref_rows: Sequence[Row],
+    runtime: Runtime,
+    max_tokens: int,
+    temperature: float = 1.0,
+    ref_temperature: float = 1.0,
+) -> list[Tensor]:
+    """KL(policy || reference), summed over the vocabulary, at each row's trained tokens, one tensor a row (on the CPU).
+
+    ref_rows are the same trained tokens as the reference sees them: what stands before them may differ.
+    """
+    out: list[Tensor] = [torch.empty(0)] * len(rows)
+    for chosen, batch in in_chunks(rows, runtime, max_tokens):
+        ref_batch = collate([ref_rows[i] for i in chosen]).to(runtime.device)
+        with runtime.autocast():
+            ours, theirs = trained_hidden(policy, batch), trained_hidden(reference, ref_batch)
+            kls = linear_kl(ours, policy.unembedding, theirs, reference.unembedding, temperature, ref_temperature)
+        for i, part in zip(chosen, kls.cpu().split([sum(rows[i][1]) for i in chosen])):
+            out[i] = part
+    return out
+
+
+def trained_hidden(decoder: Decoder, batch: Batch) -> Tensor:
+    """The hidden state [M, D] before every trained token."""
+    index, _ = targets(batch)
+    return decoder(batch.ids, Layout.of(batch.lengths, batch.ids.device)).index_select(0, index)
 
 
 @torch.inference_mode()

@@ -38,17 +38,17 @@ def test_a_model_is_right_where_the_right_choice_is_likeliest_for_its_bytes(base
         Question(f"The {thing} is", tuple(f" {one}." for one in ("red", "green", "blue", "white")), i % 4)
         for i, thing in enumerate(COLOURS)
     ]
-    right = 0
+    right = []
     for question in questions:
         rates = []
         for choice in question.choices:
             row = ending(words, question.context, choice, 64)
             (logps,) = passes.row_logprobs(decoder, [row], machine, 1000)
             rates.append(float(logps.sum()) / len(choice))
-        right += max(range(4), key=rates.__getitem__) == question.answer
+        right.append(max(range(4), key=rates.__getitem__) == question.answer)
     found = accuracy(decoder, words, questions, machine, 50)
-    assert found["accuracy"] == right / 6 and found["n"] == 6
-    assert (found["low"], found["high"]) == wilson(right, 6)
+    assert found["right"] == right and found["accuracy"] == sum(right) / 6 and found["n"] == 6
+    assert (found["low"], found["high"]) == wilson(sum(right), 6)
 
 
 def test_what_was_read_is_known(base: Path, machine: Runtime) -> None:

@@ -1,10 +1,11 @@
-"""Every figure from its definition: log-ratios by hand, rewards and gold read again, means of the rows."""
+"""Every figure from its definition: divergences by hand, rewards and gold read again, means of the rows."""
 
 import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from amenable.data.types import Demonstration, Message, Prompt, Text
 from amenable.evaluation.answering import Answer, Asking, Speaker, ask, entropy
@@ -14,16 +15,18 @@ from amenable.evaluation.figures import (
     Yardsticks,
     comparable,
     demonstration_figures,
+    divergences,
     drawn,
     further,
     judged_row,
-    log_ratios,
     mean,
     measure,
     summary,
     text_figures,
 )
 from amenable.evaluation.preference import Jury
+from amenable.functional.kl import exact_kl
+from amenable.models.layout import Layout
 from amenable.text.chat import render, render_completion, render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts, passes
@@ -54,14 +57,35 @@ def answers_of(speaker: Speaker, prompts: list[Prompt], temperature: float = 1.0
     return [group[0] for group in ask(speaker, prompts, ASKING.at(temperature))]
 
 
-def test_log_ratio_by_hand(sft: Speaker, by: Yardsticks) -> None:
+@torch.no_grad()
+def kl_by_hand(ours: list[int], theirs: list[int], said: list[int], sft: Speaker, temperature: float) -> float:
+    """The sum over an answer's tokens of exact divergences, from whole logits."""
+    both = []
+    for before, t in ((ours, temperature), (theirs, 1.0)):
+        ids = torch.tensor(before + said)
+        hidden = sft.decoder(ids, Layout.of([len(ids)], ids.device))
+        both.append((hidden @ sft.decoder.unembedding.T)[len(before) - 1 : -1] / t)
+    return float(exact_kl(*both).sum())
+
+
+def test_divergence_by_hand(sft: Speaker, by: Yardsticks) -> None:
     """The sharpened model against itself at temperature 1: two passes of one model at two temperatures."""
     answers = answers_of(sft, QUESTIONS, 0.5)
-    for answer, kl in zip(answers, log_ratios(sft, QUESTIONS, answers, 0.5, by)):
-        row = answer.before + answer.ids, [False] * len(answer.before) + [True] * len(answer.ids)
-        cold, usual = (passes.row_logprobs(sft.decoder, [row], sft.machine, 1000, t)[0].sum() for t in (0.5, 1.0))
-        assert kl == pytest.approx(float(cold - usual), abs=1e-4)
-    assert log_ratios(sft, QUESTIONS, answers, 1.0, by) == [0.0] * 3  # the reference itself
+    for answer, kl in zip(answers, divergences(sft, QUESTIONS, answers, 0.5, by)):
+        assert kl == pytest.approx(kl_by_hand(answer.before, answer.before, answer.ids, sft, 0.5), abs=1e-4) and kl > 0
+    assert divergences(sft, QUESTIONS, answers, 1.0, by) == pytest.approx([0.0] * 3)  # the reference itself
+
+
+def test_the_mean_divergence_is_the_mean_log_ratio(sft: Speaker, by: Yardsticks) -> None:
+    """What the sum over the vocabulary stands for: the same expectation, with less noise."""
+    groups = ask(sft, QUESTIONS[:1], ASKING.at(0.5), samples=300)
+    answers = groups[0]
+    kls = torch.tensor(divergences(sft, QUESTIONS[:1] * 300, answers, 0.5, by))
+    rows = [(a.before + a.ids, [False] * len(a.before) + [True] * len(a.ids)) for a in answers]
+    cold, usual = (passes.row_logprobs(sft.decoder, rows, sft.machine, 1000, t) for t in (0.5, 1.0))
+    ratios = torch.tensor([float((a - b).sum()) for a, b in zip(cold, usual)])
+    assert abs(float(kls.mean() - ratios.mean())) < 4 * float(ratios.std()) / 300**0.5
+    assert kls.std() < ratios.std()
 
 
 def test_shots_are_part_of_the_policy_and_not_of_the_reference(sft: Speaker, by: Yardsticks) -> None:
@@ -70,23 +94,19 @@ def test_shots_are_part_of_the_policy_and_not_of_the_reference(sft: Speaker, by:
     answer = ask(shown, QUESTIONS[:1], replace(ASKING, shots=(shot,)))[0][0]
     plain = render_prompt(sft.tokenizer, QUESTIONS[0].messages)
     assert len(answer.before) > len(plain)
-    sums = []
-    for before in (answer.before, plain):
-        row = before + answer.ids, [False] * len(before) + [True] * len(answer.ids)
-        sums.append(float(passes.row_logprobs(sft.decoder, [row], sft.machine, 1000)[0].sum()))
-    (kl,) = log_ratios(shown, QUESTIONS[:1], [answer], 1.0, by)
-    assert kl == pytest.approx(sums[0] - sums[1], abs=1e-4) and kl != 0
+    (kl,) = divergences(shown, QUESTIONS[:1], [answer], 1.0, by)
+    assert kl == pytest.approx(kl_by_hand(answer.before, plain, answer.ids, sft, 1.0), abs=1e-4) and kl > 0
 
 
-def test_models_that_write_other_ids_have_no_log_ratio(
+def test_models_that_write_other_ids_have_no_divergence(
     bare: Speaker, sft: Speaker, other_judge: Path, by: Yardsticks
 ) -> None:
     assert comparable(sft.tokenizer, sft.tokenizer)
     assert not comparable(sft.tokenizer, Tokenizer.load(other_judge))
     assert not comparable(bare.tokenizer, bare.tokenizer)  # a transcript is no conversation
     answers = answers_of(bare, QUESTIONS)
-    assert log_ratios(bare, QUESTIONS, answers, 1.0, by) == [None] * 3
-    assert log_ratios(sft, QUESTIONS, answers, 1.0, replace(by, reference=None)) == [None] * 3
+    assert divergences(bare, QUESTIONS, answers, 1.0, by) == [None] * 3
+    assert divergences(sft, QUESTIONS, answers, 1.0, replace(by, reference=None)) == [None] * 3
 
 
 def test_a_base_models_words_are_judged_as_a_turn(bare: Speaker, words: Tokenizer) -> None:

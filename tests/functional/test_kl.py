@@ -56,6 +56,16 @@ def test_exact_kl_by_hand():
     assert kl.exact_kl(logits, ref).tolist() == pytest.approx([by_hand, 0.0], abs=1e-9)
 
 
+def test_kl_from_hidden_states_is_that_of_the_logits():
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = torch.randn(7, 4, generator=generator), torch.randn(7, 6, generator=generator)
+    columns, ref_columns = torch.randn(11, 4, generator=generator), torch.randn(11, 6, generator=generator)
+    expected = kl.exact_kl(ours @ columns.T / 0.5, theirs @ ref_columns.T / 2.0)
+    for chunk in (1, 22, 1000):
+        found = kl.linear_kl(ours, columns, theirs, ref_columns, 0.5, 2.0, chunk)
+        assert torch.allclose(found, expected, atol=1e-5)
+
+
 def test_exact_kl_of_the_closed_form_optimum():
     """pi* = ref exp(r / beta) / Z reaches beta log Z = E[r] - beta KL."""
     ref, reward, beta = torch.tensor([0.2, 0.5, 0.3]), torch.tensor([1.0, 0.0, -1.0]), 0.5

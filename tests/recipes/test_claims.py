@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from amenable.functional.statistics import best_of_n_kl
 from amenable.recipes import claims, evidence
 from amenable.recipes.claims import CLAIMS, LETTERS, crossing, kl_saved
 from amenable.recipes.verdicts import FAILS, HOLDS, UNDECIDED, UNMEASURED, Curve, Estimate
@@ -47,9 +48,8 @@ class Measured:
     def bits(self, before: str, after: str) -> Estimate | None:
         return self.told(0.3 * self.sign)
 
-    def task(self, model: str) -> list[Estimate]:
-        high = 0.9 if (model == "base") == (self.sign > 0) else 0.5
-        return [] if self.lacking else [Estimate(high, self.error), Estimate(high, self.error)]
+    def accuracy(self, before: str, after: str) -> Estimate | None:
+        return self.told(0.4 * self.sign if (before, after) == ("ppo", "base") else 0.0)
 
     def demonstration_loss(self, before: str, after: str) -> Estimate | None:
         return self.told(0.1 * self.sign)
@@ -59,21 +59,15 @@ class Measured:
             return self.told(0.5 + (0.2 if stage == "reward-pairs" else 0) * self.sign)
         return self.told(0.7 - (0.03 if self.sign > 0 else 0.3) * (key.startswith("heldout")))
 
-    def best_of(self, model: str) -> list[dict[str, float]]:
-        if self.lacking:
-            return []
-        wide = self.error * 4
-        return [
-            {"n": n, "kl": kl, "reward": level, "reward_low": level - wide, "reward_high": level + wide}
-            for n, kl, level in ((1, 0.0, 0.0), (2, 0.2, 0.5), (4, 0.6, 1.0), (16, 1.8, 1.5))
-        ]
-
-    def rows(self, model: str) -> dict[str, dict[str, float]]:
+    def rows(self, model: str) -> dict[str, dict[str, Any]]:
         if self.lacking:
             return {}
         spread = 20 * self.error * torch.linspace(-1, 1, 400)
         kl = 2.0 if self.sign > 0 else 0.1
-        return {str(i): {"reward": 1.0 + float(x), "kl": kl + float(x)} for i, x in enumerate(spread)}
+        levels = {"1": 0.0, "2": 0.5, "4": 1.0, "16": 1.5}
+        return {
+            str(i): {"reward": 1.0 - float(x), "kl": kl + float(x), "best_of": levels} for i, x in enumerate(spread)
+        }
 
     def over_optimisation(self, stage: str) -> dict[str, Curve] | None:
         if self.lacking:
@@ -123,10 +117,19 @@ def test_the_best_of_n_is_read_where_its_curve_crosses() -> None:
     heights = torch.tensor([[0.0, 0.0, 0.0], [0.5, 0.5, 0.5], [1.0, 1.0, 1.0]]).double()
     found = crossing(xs, heights, torch.tensor([0.25, 0.75, 3.0]).double())
     assert found.tolist() == pytest.approx([0.1, 0.4, 0.6])
-    curve = [{"n": 1, "kl": 0.0, "reward": 0.0, "reward_low": -0.1, "reward_high": 0.1}]
-    curve.append({"n": 4, "kl": 0.6, "reward": 1.0, "reward_low": 0.9, "reward_high": 1.1})
-    saved = kl_saved(curve, Estimate(0.5, 0.0), Estimate(2.0, 0.3))
-    assert saved.value == pytest.approx(1.7) and saved.error == pytest.approx(0.3, rel=0.1)
+
+
+def test_what_the_best_of_n_saves_is_told_with_its_spread_over_prompts() -> None:
+    generator = torch.Generator().manual_seed(1)
+    best = torch.tensor([0.0, 1.0]).double().expand(400, 2)
+    kls = 2.0 + 0.3 * torch.randn(400, generator=generator).double()
+    saved = kl_saved([1, 4], best, torch.full((400,), 0.5).double(), kls)
+    assert saved.value == pytest.approx(float(kls.mean()) - best_of_n_kl(4) / 2)
+    assert saved.error == pytest.approx(0.3 / 20, rel=0.1)
+    # an easy prompt is easy for both: what moves curve and reward together is no noise
+    ease = torch.randn(400, 1, generator=generator).double()
+    alike = kl_saved([1, 4], best + ease, 0.5 + ease[:, 0], kls)
+    assert alike.value == pytest.approx(saved.value) and alike.error == pytest.approx(saved.error)
 
 
 def test_judgements_of_an_answer() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from amenable.recipes.evidence import Evidence, bad, good, made_up, reward
+from amenable.recipes.verdicts import Estimate
 from amenable.world.closed import ClosedWorld
 from amenable.world.rates import Sizes
 
@@ -60,7 +61,10 @@ def write_evaluation(folder: Path, world: ClosedWorld, said: dict[str, str | Non
             answers[name] = {"sampled": row | {key: getattr(parts, key) for key in names}, "greedy": None}
         rows.append({"suite": "test", "id": asked["id"], "kind": asked["kind"], "answers": answers})
     (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    tasks = {"facts": {name: {"accuracy": 0.6, "low": 0.5, "high": 0.7, "n": 100} for name in said}}
+    tasks = {
+        "facts": {name: {"right": [name == "ppo" or i < 3 for i in range(10)]} for name in said},
+        "stories": {name: {"right": [True] * 10} for name in said},
+    }
     (folder / "evaluation.json").write_text(json.dumps({"models": models, "tasks": tasks, "best_of": {}}))
     (folder / "finished.json").write_text("{}")
 
@@ -87,7 +91,14 @@ def test_likelihoods_are_paired_over_texts(run: Path) -> None:
     bits, nats = found.bits("sft", "ppo"), found.demonstration_loss("sft", "ppo")
     assert bits is not None and bits.value == pytest.approx(0.5 * sum(range(10, 30)) / 100) and bits.error > 0
     assert nats is not None and nats.value == pytest.approx(0.5 * sum(3 + i % 4 for i in range(20)) / 200)
-    assert [one.value for one in found.task("ppo")] == [0.6]
+
+
+def test_accuracy_is_paired_over_questions(run: Path) -> None:
+    found = Evidence(run)
+    risen = found.accuracy("sft", "ppo")
+    assert risen is not None and risen.value == pytest.approx((0.7 + 0.0) / 2) and 0 < risen.error < 0.1
+    same = found.accuracy("ppo", "ppo")
+    assert same == Estimate(0.0, 0.0), "right about the same questions"
 
 
 def test_what_is_not_there_is_none(run: Path) -> None:
@@ -95,7 +106,7 @@ def test_what_is_not_there_is_none(run: Path) -> None:
     assert found.preference("ppo", "dpo") is None and found.preference("ppo", "sft", "greedy") is None
     assert found.rate("dpo", bad) is None and found.change("sft", "dpo", bad) is None
     assert found.bits("sft", "dpo") is None and found.over_optimisation("over") is None
-    assert found.finished("reward", "validation.accuracy") is None and found.best_of("ppo") == []
+    assert found.finished("reward", "validation.accuracy") is None and found.accuracy("ppo", "dpo") is None
 
 
 def test_an_evaluation_that_is_not_done_is_passed_over(run: Path) -> None:
