@@ -22,7 +22,7 @@ from amenable.feedback.judges import from_scores
 from amenable.feedback.store import Store
 from amenable.models.heads import ScalarModel
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, passes, runtime
+from amenable.train import artifacts, care, passes, runtime
 from amenable.train.feed import ranking_rows
 from amenable.train.run import Run, write_text
 from amenable.world.annotators import Annotator, agreement, fit_noise
@@ -46,6 +46,7 @@ class Config:
     """the annotators' errors are scaled so that two of them agree on this share of pairs; 0 leaves the world's scale"""
     seed: int = 0
     machine: runtime.Machine = field(default_factory=runtime.Machine)
+    care: care.Care = field(default_factory=care.Options)
 
     def __post_init__(self) -> None:
         if (self.world is None) == (self.reward_model is None):

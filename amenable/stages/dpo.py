@@ -23,7 +23,7 @@ from amenable.feedback.comparisons import pairs_of
 from amenable.functional.losses import dpo_loss
 from amenable.models.decoder import Decoder
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, passes, plan, runtime
+from amenable.train import artifacts, care, passes, plan, runtime
 from amenable.train.feed import ranking_rows, usable
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
@@ -55,8 +55,11 @@ class Config:
     max_tokens_per_pass: int = 8192
     eval_steps: int = 50
     save_steps: int = 100
+    inspect_batch: bool = False
+    """show the first batch as it would be trained, and stop"""
     seed: int = 0
     machine: runtime.Machine = field(default_factory=runtime.Machine)
+    care: care.Care = field(default_factory=care.Options)
 
     def __post_init__(self) -> None:
         if not 0 < self.beta < float("inf"):

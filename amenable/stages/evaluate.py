@@ -31,7 +31,7 @@ from amenable.generation.sampling import Sampling
 from amenable.models import hub
 from amenable.text.chat import render_prompt
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, plan, runtime
+from amenable.train import artifacts, care, plan, runtime
 from amenable.train.feed import usable
 from amenable.train.run import Run, write_text
 from amenable.world.closed import ClosedWorld
@@ -83,6 +83,7 @@ class Config:
     """answers decoded at once"""
     seed: int = 0
     machine: runtime.Machine = field(default_factory=runtime.Machine)
+    care: care.Care = field(default_factory=care.Options)
 
     def __post_init__(self) -> None:
         plan.require_at_least(1, self, "rows", "max_tokens_per_pass", "text_tokens", "best_of_prompts")

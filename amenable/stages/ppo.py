@@ -31,7 +31,7 @@ from amenable.generation import experience as seen
 from amenable.generation.experience import Experience, Targets
 from amenable.generation.rollout import collect, spread
 from amenable.generation.sampling import Sampling
-from amenable.train import artifacts, passes, plan, runtime
+from amenable.train import artifacts, care, passes, plan, runtime
 from amenable.train.actors import Actors, load_actors
 from amenable.train.best import Best
 from amenable.train.checkpoint import Stateful
@@ -115,8 +115,11 @@ class Config:
     """prompts of which every token's numbers are kept, every sample_steps; 0 is none"""
     max_tokens_per_pass: int = 8192
     save_steps: int = 10
+    inspect_batch: bool = False
+    """show the first batch as it would be trained, and stop"""
     seed: int = 0
     machine: runtime.Machine = field(default_factory=runtime.Machine)
+    care: care.Care = field(default_factory=care.Options)
 
     def __post_init__(self) -> None:
         counts = "max_steps prompts_per_step num_generations num_mini_batches num_ppo_epochs max_new_tokens ptx_tokens"

@@ -18,7 +18,7 @@ from amenable.errors import InputError
 from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.presets import preset
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, passes, plan, runtime
+from amenable.train import artifacts, care, passes, plan, runtime
 from amenable.train.feed import measured_text, pieces_of, usable, whole
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
@@ -60,8 +60,11 @@ class Config:
     max_tokens_per_pass: int = 8192
     """tokens computed at once; a step of more is accumulated, with the same result"""
     save_steps: int = 500
+    inspect_batch: bool = False
+    """show the first batch as it would be trained, and stop"""
     seed: int = 0
     machine: runtime.Machine = field(default_factory=runtime.Machine)
+    care: care.Care = field(default_factory=care.Options)
 
     def __post_init__(self) -> None:
         plan.require_at_least(1, self, "tokens_per_step", "eval_steps", "max_tokens_per_pass")

@@ -27,7 +27,7 @@ from amenable.functional.losses import ranking_loss_flat
 from amenable.models.heads import ScalarModel
 from amenable.text.chat import render
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, passes, plan, runtime
+from amenable.train import artifacts, care, passes, plan, runtime
 from amenable.train.feed import ranking_rows, usable
 from amenable.train.optimizer import Optimizer, OptimizerConfig, freeze
 from amenable.train.run import Run
@@ -68,8 +68,11 @@ class Config:
     """share of the prompts held out where no validation file is given"""
     max_tokens_per_pass: int = 8192
     save_steps: int = 100
+    inspect_batch: bool = False
+    """show the first batch as it would be trained, and stop"""
     seed: int = 0
     machine: runtime.Machine = field(default_factory=runtime.Machine)
+    care: care.Care = field(default_factory=care.Options)
 
     def __post_init__(self) -> None:
         plan.require_at_least(1, self, "epochs", "prompts_per_step", "max_tokens_per_pass")

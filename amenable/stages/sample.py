@@ -16,7 +16,7 @@ from amenable.errors import InputError
 from amenable.generation.engine import Completion, generate
 from amenable.generation.sampling import Sampling
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, runtime
+from amenable.train import artifacts, care, runtime
 from amenable.train.feed import fitting_prompts
 from amenable.train.run import Run
 
@@ -40,6 +40,7 @@ class Config:
     """answers decoded at once"""
     seed: int = 0
     machine: runtime.Machine = field(default_factory=runtime.Machine)
+    care: care.Care = field(default_factory=care.Options)
 
     def __post_init__(self) -> None:
         for name in ("num_generations", "prompts_per_step", "rows"):

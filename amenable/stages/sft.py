@@ -22,7 +22,7 @@ from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.text.chat import render, render_prompt
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, passes, plan, runtime
+from amenable.train import artifacts, care, passes, plan, runtime
 from amenable.train.best import Best
 from amenable.train.checkpoint import Stateful
 from amenable.train.feed import usable
@@ -61,8 +61,11 @@ class Config:
     max_tokens_per_pass: int = 8192
     """tokens computed at once; a step of more is accumulated, with the same result"""
     save_steps: int = 200
+    inspect_batch: bool = False
+    """show the first batch as it would be trained, and stop"""
     seed: int = 0
     machine: runtime.Machine = field(default_factory=runtime.Machine)
+    care: care.Care = field(default_factory=care.Options)
 
     def __post_init__(self) -> None:
         plan.require_at_least(

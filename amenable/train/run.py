@@ -24,10 +24,10 @@ import yaml
 
 from amenable import __version__
 from amenable.errors import InputError, Interrupted
-from amenable.train import checkpoint
+from amenable.train import care, checkpoint
 from amenable.train.log import Log
 
-FREE = ("machine", "save_steps")
+FREE = ("machine", "save_steps", "care", "inspect_batch")
 """options that say where and how a run computes, not what: they may change when it goes on"""
 
 
@@ -123,7 +123,12 @@ class Run:
 
     def save(self, step: int, state: Mapping[str, checkpoint.Stateful]) -> None:
         held = {key: holder.state_dict() for key, holder in state.items()}
-        checkpoint.save(self.out, step, {"seconds": self.seconds, "state": held})
+        checkpoint.save(
+            self.out,
+            step,
+            {"seconds": self.seconds, "state": held},
+            getattr(self.config, "care", care.Options()).keep_checkpoints,
+        )
 
     def finish(self, **facts: Any) -> Path:
         """Write finished.json and drop the checkpoints. Returns the run directory."""
