@@ -117,7 +117,7 @@ def models(root: Path, seed: int) -> list[Call]:
         ),
         Call("pretrain", base),
         imitate("sft", demonstrations),
-        Call("pretrain", replace(base, model="micro", epochs=1.8, out=root / "large")),
+        Call("pretrain", replace(base, model="micro", out=root / "large")),
         imitate("public", root / "world" / "public"),
         imitate("sft-1", demonstrations, epochs=1),
         imitate("sft-16", demonstrations, epochs=16),
