@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, chain
 
 import torch
 from torch import Tensor
+
+Row = tuple[Sequence[int], Sequence[bool]]
+"""ids, and which of them are trained"""
+WORTHWHILE = 8
+"""a shorter context costs less to compute again than to share"""
 
 
 def shuffled(n: int, seed: int, epoch: int) -> list[int]:
@@ -82,25 +87,69 @@ class Batch:
     ids: Tensor
     """[N] token ids"""
     lengths: tuple[int, ...]
-    """tokens of each row; they sum to N"""
+    """tokens of each row"""
     trained: Tensor
     """[N] bool, True where the loss counts the prediction of this token"""
+    shared: tuple[int, ...] = ()
+    """of each row, how many of its first tokens are those of the row it branches off (models/layout.py) and are not
+    repeated; empty where no row does, and then the lengths sum to N"""
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        return Batch(self.ids.to(device), self.lengths, self.trained.to(device))
+        return replace(self, ids=self.ids.to(device), trained=self.trained.to(device))
 
 
-def collate(rows: Sequence[tuple[Sequence[int], Sequence[bool]]]) -> Batch:
-    """One batch of rows (ids, trained). An empty row, or two lists of different lengths, is an error."""
+def collate(rows: Sequence[Row], share: bool = False) -> Batch:
+    """One batch of rows (ids, trained). An empty row, or two lists of different lengths, is an error.
+
+    share: a context that neighbouring rows begin with is in the batch once, such as the prompt of several answers.
+    """
     for place, (ids, trained) in enumerate(rows):
         if not len(ids) or len(ids) != len(trained):
             raise ValueError(f"row {place} has {len(ids)} ids and {len(trained)} marks")
+    shared = stems(rows) if share else [0] * len(rows)
+    own = [(ids[stem:], trained[stem:]) for (ids, trained), stem in zip(rows, shared)]
     return Batch(
-        ids=torch.tensor(list(chain.from_iterable(ids for ids, _ in rows)), dtype=torch.long),
+        ids=torch.tensor(list(chain.from_iterable(ids for ids, _ in own)), dtype=torch.long),
         lengths=tuple(len(ids) for ids, _ in rows),
-        trained=torch.tensor(list(chain.from_iterable(trained for _, trained in rows)), dtype=torch.bool),
+        trained=torch.tensor(list(chain.from_iterable(trained for _, trained in own)), dtype=torch.bool),
+        shared=tuple(shared) if any(shared) else (),
     )
+
+
+def stems(rows: Sequence[Row]) -> list[int]:
+    """How many of its first tokens, none of them trained, each row shares with the last before it that shares none.
+
+    A row has at least one token of its own. A stem of less than WORTHWHILE tokens is none.
+
+    >>> prompt = [1, 5, 6, 7, 8, 9, 10, 11]
+    >>> stems([(prompt + [12], [False] * 8 + [True]), (prompt + [13], [False] * 8 + [True])])
+    [0, 8]
+    """
+    found: list[int] = []
+    leader: Row = ((), ())
+    for row in rows:
+        most = min(context_of(leader), context_of(row), len(row[0]) - 1)
+        same = common(leader[0], row[0], most)
+        found.append(same if same >= WORTHWHILE else 0)
+        if not found[-1]:
+            leader = row
+    return found
+
+
+def context_of(row: Row) -> int:
+    """How many tokens come before the first trained one."""
+    return next((place for place, trained in enumerate(row[1]) if trained), len(row[1]))
+
+
+def common(one: Sequence[int], other: Sequence[int], most: int) -> int:
+    """How many first tokens two rows have in common, at most so many."""
+    return next((place for place in range(most) if one[place] != other[place]), most)
+
+
+def distinct(rows: Sequence[Row]) -> int:
+    """Tokens of a batch in which these rows share their contexts."""
+    return sum(len(ids) for ids, _ in rows) - sum(stems(rows))
 
 
 def targets(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -109,8 +158,20 @@ def targets(batch: Batch) -> tuple[Tensor, Tensor]:
     Token i is predicted from the state at i - 1, inside its own row. A row's first token has no such state: to train it
     is an error.
     """
-    starts = torch.tensor(list(accumulate(batch.lengths[:-1], initial=0)), device=batch.ids.device)
-    if batch.trained.index_select(0, starts).any():
+    shared = batch.shared or (0,) * len(batch.lengths)
+    own = [length - stem for length, stem in zip(batch.lengths, shared)]
+    starts = list(accumulate(own[:-1], initial=0))
+    device = batch.ids.device
+    first = torch.tensor([start for start, stem in zip(starts, shared) if not stem], device=device)
+    if batch.trained.index_select(0, first).any():
         raise ValueError("the first token of a row is marked as trained, but nothing comes before it")
     index = batch.trained.nonzero().squeeze(1)
-    return index - 1, batch.ids.index_select(0, index)
+    before = index - 1
+    if batch.shared:
+        previous = torch.arange(-1, len(batch.ids) - 1)
+        leaders = accumulate((start if not stem else -1 for start, stem in zip(starts, shared)), max)
+        for start, stem, leader in zip(starts, shared, leaders):
+            if stem:
+                previous[start] = leader + stem - 1
+        before = previous.to(device).index_select(0, index)
+    return before, batch.ids.index_select(0, index)

@@ -97,7 +97,7 @@ def likeliest(
     for chosen, batch in passes.in_chunks(rows, runtime, max_tokens):
         index, _ = predicted(batch)
         with runtime.autocast():
-            hidden = decoder(batch.ids, Layout.of(batch.lengths, batch.ids.device))
+            hidden = decoder(batch.ids, Layout.of(batch.lengths, batch.ids.device, batch.shared))
             logits = decoder.logits(hidden.index_select(0, index))
         found = (logits.float() / temperature).softmax(-1).topk(min(count, logits.shape[-1]))
         places = [list(zip(*place)) for place in zip(found.indices.tolist(), found.values.tolist())]

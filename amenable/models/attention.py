@@ -1,7 +1,8 @@
 """Attention inside the rows of a flat batch, over the rows of a cache, and rotary positions.
 
 On CPU the tokens of each row are gathered to right-padded buckets and attended causally without a mask: padding comes
-after every real token of its row, so no real query sees it. Rows of one length are a view and cost nothing.
+after every real token of its row, so no real query sees it. Rows of one length are a view and cost nothing. A stem that
+several rows share is gathered to each of them, so that they attend as if it were their own.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch.nn.attention.varlen import varlen_attn
 
 from amenable.models.cache import Cache
 from amenable.models.config import DecoderConfig
-from amenable.models.layout import Layout
+from amenable.models.layout import Layout, Padding
 
 Rotation = tuple[Tensor, Tensor]
 """cosines and sines of the position angles, [N, 1, W / 2] each"""
@@ -66,7 +67,7 @@ def attend_rows(layout: Layout, dropout: float, layer: int, q: Tensor, k: Tensor
     if layout.is_even:
         return causal(q, k, v, len(layout.lengths), layout.longest, dropout)
     padding = layout.padding
-    q, k, v = (Pad.apply(x, padding.tokens, padding.slots) for x in (q, k, v))
+    q, k, v = padded(padding, q, k, v)
     parts = zip(padding.buckets, *(x.split(padding.sizes) for x in (q, k, v)))
     outs = [causal(q, k, v, rows, length, dropout) for (rows, length), q, k, v in parts]
     return Unpad.apply(torch.cat(outs) if len(outs) > 1 else outs[0], padding.slots)
@@ -88,28 +89,43 @@ def has_ragged_kernel(q: Tensor) -> bool:
     )
 
 
+def padded(padding: Padding, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values [N, ...] in their slots. Of a shared token only the query in its first row is read."""
+    tokens, slots, again = padding.tokens, padding.slots, padding.again
+    return Pad.apply(q, tokens, slots, None), Pad.apply(k, tokens, slots, again), Pad.apply(v, tokens, slots, again)
+
+
 def varlen(layout: Layout, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Flash attention over ragged rows, on CUDA."""
+    if layout.shared:
+        q, k, v = padded(layout.unfolded, q, k, v)
     groups = q.shape[1] // k.shape[1]
     if groups > 1:
         k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
     bounds, longest = layout.offsets, layout.longest
     out = varlen_attn(q, k, v, bounds, bounds, longest, longest, window_size=(-1, 0))
-    return out.flatten(1)  # type: ignore[union-attr]
+    flat = out.flatten(1)  # type: ignore[union-attr]
+    return Unpad.apply(flat, layout.unfolded.slots) if layout.shared else flat
 
 
 class Pad(torch.autograd.Function):
-    """Tokens to padded slots: x [N, ...], tokens [P] -> [P, ...]. Nothing reads a padded slot, so its gradient is 0."""
+    """Tokens to padded slots: x [N, ...], tokens [P] -> [P, ...]. Nothing reads a padded slot, so its gradient is 0.
+
+    A token's gradient comes from its slot, and from those further ones that are named in `again`.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, tokens: Tensor, slots: Tensor) -> Tensor:
-        ctx.save_for_backward(slots)
+    def forward(ctx: Any, x: Tensor, tokens: Tensor, slots: Tensor, again: Tensor | None) -> Tensor:
+        ctx.save_for_backward(tokens, slots, again)
         return x.index_select(0, tokens)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (slots,) = ctx.saved_tensors
-        return grads[0].index_select(0, slots), None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        tokens, slots, again = ctx.saved_tensors
+        gradient = grads[0].index_select(0, slots)
+        if again is not None:
+            gradient.index_add_(0, tokens.index_select(0, again), grads[0].index_select(0, again))
+        return gradient, None, None, None
 
 
 class Unpad(torch.autograd.Function):

@@ -80,6 +80,8 @@ class Decoder(nn.Module):
         inside = partial(attend_rows, layout, self.config.dropout if self.training else 0.0)
         if cache is None:
             return self.run(ids, layout.positions, inside)
+        if layout.shared:
+            raise ValueError("rows that share a stem cannot fill a cache")
         if rows is None:
             rows = torch.arange(len(layout.lengths), device=ids.device)
         hidden = self.run(ids, layout.positions, prefill_rows(cache, rows.index_select(0, layout.rows), layout, inside))

@@ -27,7 +27,7 @@ def trained_logprobs(
     decoder: Decoder, batch: Batch, temperature: float = 1.0, entropy: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probability [M] of every trained token (fp32), and the entropy [M] of its distribution if asked for."""
-    hidden = decoder(batch.ids, Layout.of(batch.lengths, batch.ids.device))
+    hidden = decoder(batch.ids, Layout.of(batch.lengths, batch.ids.device, batch.shared))
     index, tokens = targets(batch)
     return linear_logprobs(
         hidden.index_select(0, index), decoder.unembedding, tokens, temperature=temperature, entropy=entropy
@@ -37,12 +37,12 @@ def trained_logprobs(
 def trained_values(critic: ScalarModel, batch: Batch) -> Tensor:
     """The critic's value [M] of the state before every trained token."""
     index, _ = targets(batch)
-    return critic(batch.ids, Layout.of(batch.lengths, batch.ids.device)).index_select(0, index)
+    return critic(batch.ids, Layout.of(batch.lengths, batch.ids.device, batch.shared)).index_select(0, index)
 
 
 def rewards(model: ScalarModel, batch: Batch) -> Tensor:
     """Reward [B] of every row, read at its last token. The place comes with the row, never from a token's id."""
-    layout = Layout.of(batch.lengths, batch.ids.device)
+    layout = Layout.of(batch.lengths, batch.ids.device, batch.shared)
     return model(batch.ids, layout).index_select(0, layout.ends)
 
 
@@ -90,7 +90,7 @@ def row_kls(
 def trained_hidden(decoder: Decoder, batch: Batch) -> Tensor:
     """The hidden state [M, D] before every trained token."""
     index, _ = targets(batch)
-    return decoder(batch.ids, Layout.of(batch.lengths, batch.ids.device)).index_select(0, index)
+    return decoder(batch.ids, Layout.of(batch.lengths, batch.ids.device, batch.shared)).index_select(0, index)
 
 
 @torch.inference_mode()

@@ -11,9 +11,11 @@ from amenable.data.batches import (
     by_tokens,
     chunk_documents,
     collate,
+    distinct,
     microbatches,
     shuffled,
     sorted_by_length,
+    stems,
     targets,
 )
 
@@ -143,3 +145,52 @@ def test_rows_that_are_no_rows():
         collate([([1], [False]), ([], [])])
     with pytest.raises(ValueError, match="row 0 has 2 ids and 1 marks"):
         collate([([1, 2], [True])])
+
+
+PROMPT = list(range(100, 110))
+
+
+def answer_row(*answer: int, prompt: list[int] = PROMPT) -> tuple[list[int], list[bool]]:
+    return [*prompt, *answer], [False] * len(prompt) + [True] * len(answer)
+
+
+def test_a_prompt_of_several_answers_is_in_the_batch_once():
+    other = [1, 2, 3]
+    rows = [
+        answer_row(7, 8),
+        answer_row(7),
+        answer_row(9, 9, 9),
+        answer_row(5, prompt=other),
+        answer_row(6, prompt=other),
+    ]
+    batch = collate(rows, share=True)
+    assert batch.shared == (0, 10, 10, 0, 0), "three tokens are not worth sharing; trained ones never are shared"
+    assert batch.ids.tolist() == [*PROMPT, 7, 8, 7, 9, 9, 9, *other, 5, *other, 6]
+    assert batch.lengths == (12, 11, 13, 4, 4) and len(batch.ids) == distinct(rows)
+    before, tokens = targets(batch)
+    assert tokens.tolist() == [7, 8, 7, 9, 9, 9, 5, 6]
+    assert before.tolist() == [9, 10, 9, 9, 13, 14, 18, 22], "a first own token is predicted from the end of its stem"
+    assert collate(rows[3:], share=True).shared == (), "nothing to share"
+
+
+def test_a_stem_ends_where_rows_part_and_leaves_a_row_a_token_of_its_own():
+    assert stems([answer_row(7), answer_row(8, prompt=[*PROMPT[:9], 3])]) == [0, 9]
+    untrained = (PROMPT, [False] * 10)
+    assert stems([untrained, untrained]) == [0, 9]
+    assert stems([answer_row(7), answer_row(8, prompt=PROMPT[::-1]), answer_row(9)]) == [0, 0, 0]
+    assert stems([]) == []
+
+
+@FEW
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.lists(st.integers(0, 9), min_size=1, max_size=5)), min_size=1, max_size=9)
+)
+def test_sharing_changes_no_target(drawn):
+    prompts = [PROMPT, [*PROMPT[:8], 1, 1], [3, 4]]
+    rows = [answer_row(*answer, prompt=prompts[which]) for which, answer in drawn]
+    _, plain = targets(collate(rows))
+    batch = collate(rows, share=True)
+    before, tokens = targets(batch)
+    assert torch.equal(tokens, plain)
+    expected = [token for ids, trained in rows for token, mark in zip(ids[:-1], trained[1:]) if mark]
+    assert batch.ids[before].tolist() == expected, "what comes before each trained token is what came before it apart"

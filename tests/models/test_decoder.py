@@ -261,3 +261,40 @@ def test_a_full_cache_and_a_wrong_layout_are_errors():
         decoder.step(tokens(2), cache)
     with pytest.raises(ValueError, match="5 ids for a layout of 6 tokens"):
         decoder(tokens(5), Layout.of([2, 4]))
+
+
+@pytest.mark.parametrize("config", [GPT1, GPT2, LLAMA], ids=["gpt1", "gpt2", "llama"])
+def test_a_shared_stem_is_as_good_as_each_row_having_its_own(config):
+    """Hidden states and the gradients of all weights: a prompt computed once, or once for each of its answers."""
+    decoder = Decoder(config)
+    generator = torch.Generator().manual_seed(3)
+    stem, other = torch.randint(50, (9,), generator=generator), torch.randint(50, (4,), generator=generator)
+    answers = [torch.randint(50, (n,), generator=generator) for n in (3, 1, 5)]
+    last = torch.randint(50, (2,), generator=generator)
+    apart = [torch.cat([stem, answer]) for answer in answers] + [other, torch.cat([other, last])]
+    above = [torch.randn(len(own), 32, generator=generator) for own in (*answers, other, last)]
+
+    whole = decoder(torch.cat(apart), Layout.of([len(row) for row in apart]))
+    ends = [part[len(part) - len(down) :] for part, down in zip(whole.split([len(row) for row in apart]), above)]
+    sum((part * down).sum() for part, down in zip(ends, above)).backward()
+    expected = {key: p.grad.clone() for key, p in decoder.named_parameters() if p.grad is not None}
+    decoder.zero_grad()
+
+    together = Layout.of([len(row) for row in apart], shared=[0, 9, 9, 0, 4])
+    ids = torch.cat([stem, *answers, other, last])
+    assert together.tokens == len(ids) == sum(len(row) for row in apart) - 22
+    hidden = decoder(ids, together)
+    parts = hidden.split([12, 1, 5, 4, 2])
+    parts = [parts[0][9:], *parts[1:]]
+    for ours, theirs in zip(parts, ends):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    sum((part * down).sum() for part, down in zip(parts, above)).backward()
+    for key, p in decoder.named_parameters():
+        if p.grad is not None:
+            torch.testing.assert_close(p.grad, expected[key], rtol=1e-3, atol=1e-5)
+
+
+def test_a_shared_stem_fills_no_cache():
+    decoder = Decoder(DecoderConfig(50, width=16, heads=4, layers=1, context=32))
+    with pytest.raises(ValueError, match="cannot fill a cache"):
+        decoder(torch.arange(5), Layout.of([4, 4], shared=[0, 3]), Cache(decoder.config, 2, 8))

@@ -72,3 +72,46 @@ def test_no_more_buckets_than_the_limit_and_little_waste():
     batch = Layout.of(range(20, 111))
     assert len(batch.padding.buckets) <= layout.MAX_BUCKETS
     assert sum(batch.padding.sizes) < 1.1 * batch.tokens
+
+
+def test_a_row_that_branches_off_another_worked_by_hand():
+    # rows abcd, ab-xyz (two tokens shared), efg, e-h
+    batch = Layout.of([4, 5, 3, 2], shared=[0, 2, 0, 1])
+    assert batch.tokens == 11 and batch.lengths == (4, 5, 3, 2) and not batch.is_even
+    assert batch.rows.tolist() == [0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3]
+    assert batch.positions.tolist() == [0, 1, 2, 3, 2, 3, 4, 0, 1, 2, 1]
+    assert batch.starts.tolist() == [0, 4, 7, 10] and batch.ends.tolist() == [3, 6, 9, 10]
+    unfolded = batch.unfolded
+    assert unfolded.tokens.tolist() == [0, 1, 2, 3, 0, 1, 4, 5, 6, 7, 8, 9, 7, 10]
+    assert unfolded.slots.tolist() == [0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 13]
+    assert unfolded.again is not None and unfolded.again.tolist() == [4, 5, 12]
+    assert batch.offsets.tolist() == [0, 4, 9, 12, 14]
+    assert Layout.of([3, 3], shared=[0, 0]).padding.again is None and Layout.of([3, 3], shared=[0, 0]).shared == ()
+
+
+@pytest.mark.parametrize("shared", [[1, 0], [0, 3], [0, -1], [0], [0, 5]])
+def test_stems_that_cannot_be(shared):
+    with pytest.raises(ValueError, match=r"cannot share|stems for"):
+        Layout.of([4, 3], shared=shared)
+
+
+@given(st.lists(st.tuples(st.integers(1, 30), st.integers(0, 40)), min_size=1, max_size=30))
+def test_every_slot_holds_the_token_of_its_place(rows):
+    """Whatever branches off what, each row is its stem and its own tokens, and a token's slots are all known."""
+    lengths, shared, leader = [], [], 0
+    for place, (own, wanted) in enumerate(rows):
+        stem = min(wanted, leader) if place else 0
+        leader = leader if stem else own
+        lengths.append(stem + own)
+        shared.append(stem)
+    batch = Layout.of(lengths, shared=shared)
+    for padding in (batch.padding, batch.unfolded):
+        assert torch.equal(padding.tokens[padding.slots], torch.arange(batch.tokens))
+        offset = 0
+        seen = torch.cat([padding.slots, padding.slots[:0] if padding.again is None else padding.again])
+        assert seen.unique().numel() == seen.numel() == sum(lengths), "each place of each row is one slot"
+        for count, length in padding.buckets:
+            for line in padding.tokens[offset : offset + count * length].view(count, length):
+                own = batch.rows[line[-1]]
+                assert batch.positions[line].tolist() == [min(t, lengths[own] - 1) for t in range(length)]
+            offset += count * length
