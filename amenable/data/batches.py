@@ -147,6 +147,17 @@ def common(one: Sequence[int], other: Sequence[int], most: int) -> int:
     return next((place for place in range(most) if one[place] != other[place]), most)
 
 
+def families(rows: Sequence[Row]) -> list[list[int]]:
+    """Places of neighbouring rows that share a context, together."""
+    found: list[list[int]] = []
+    for place, stem in enumerate(stems(rows)):
+        if stem:
+            found[-1].append(place)
+        else:
+            found.append([place])
+    return found
+
+
 def distinct(rows: Sequence[Row]) -> int:
     """Tokens of a batch in which these rows share their contexts."""
     return sum(len(ids) for ids, _ in rows) - sum(stems(rows))

@@ -23,7 +23,7 @@ from amenable.feedback.comparisons import pairs_of
 from amenable.functional.losses import dpo_loss
 from amenable.models.decoder import Decoder
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, care, passes, plan, runtime
+from amenable.train import artifacts, care, first_batch, passes, plan, runtime
 from amenable.train.feed import ranking_rows, usable
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
@@ -81,7 +81,7 @@ class Pair:
 
     @property
     def tokens(self) -> int:
-        return len(self.chosen[0]) + len(self.rejected[0])
+        return batches.distinct([self.chosen, self.rejected])
 
 
 def run(config: Config) -> Path:
@@ -96,7 +96,12 @@ def run(config: Config) -> Path:
     per_epoch = plan.epochs_of(1, len(training), config.batch_size)
     total = per_epoch * config.epochs
     schedule = plan.cosine_with_warmup(total, config.warmup_steps, config.final_learning_rate)
+    first = batches.by_rows(len(training), config.batch_size, config.seed, 0)[0]
+    rows = [(pair.chosen, pair.rejected) for pair in training]
+    proof = first_batch.of_answers(rows, first, tokenizer, policy.config.context)
     run.claim()
+    if first_batch.show(run, proof, tokenizer):
+        return run.out
     training, validation = (with_reference(policy, pairs, config, machine) for pairs in (training, validation))
     optimizer = Optimizer([policy], config.optimizer)
     run.log.say(f"{plan.parameters(policy)}; {machine.describe()}")
@@ -169,13 +174,13 @@ def walk(policy: Decoder, pairs: list[Pair], config: Config, machine: runtime.Ru
 def loss_of(
     policy: Decoder, pairs: list[Pair], config: Config, machine: runtime.Runtime
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """DPO's loss on some pairs: all chosen rows, then all rejected rows, in one flat batch."""
-    rows = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
-    batch = batches.collate(rows).to(machine.device)
+    """DPO's loss on some pairs, each of them a chosen and a rejected row that share their prompt."""
+    rows = [row for pair in pairs for row in (pair.chosen, pair.rejected)]
+    batch = batches.collate(rows, share=True).to(machine.device)
     with machine.autocast():
         logps, _ = passes.trained_logprobs(policy, batch)
     sums = torch.stack([part.sum() for part in logps.split([sum(trained) for _, trained in rows])])
-    chosen, rejected = sums.split(len(pairs))
+    chosen, rejected = sums.view(len(pairs), 2).unbind(1)
     ref_chosen = torch.tensor([pair.ref_chosen for pair in pairs], device=machine.device)
     ref_rejected = torch.tensor([pair.ref_rejected for pair in pairs], device=machine.device)
     loss, stats = dpo_loss(chosen - ref_chosen, rejected - ref_rejected, config.beta, config.label_smoothing)

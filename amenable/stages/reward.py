@@ -27,7 +27,7 @@ from amenable.functional.losses import ranking_loss_flat
 from amenable.models.heads import ScalarModel
 from amenable.text.chat import render
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, care, passes, plan, runtime
+from amenable.train import artifacts, care, first_batch, passes, plan, runtime
 from amenable.train.feed import ranking_rows, usable
 from amenable.train.optimizer import Optimizer, OptimizerConfig, freeze
 from amenable.train.run import Run
@@ -93,6 +93,8 @@ def run(config: Config) -> Path:
     per_epoch = plan.epochs_of(1, len(elements), per_step)
     total = per_epoch * config.epochs
     schedule = plan.cosine_with_warmup(total, config.warmup_steps, config.final_learning_rate)
+    first = batches.by_rows(len(elements), per_step, config.seed, 0)[0]
+    proof = first_batch.of_answers([item.rows for item in elements], first, tokenizer, decoder.config.context)
     run.claim()
     model = ScalarModel.from_decoder(decoder, runtime.generator(config.seed, "head")).to(machine.device)
     freeze(model.decoder, config.frozen_layers)
@@ -104,6 +106,8 @@ def run(config: Config) -> Path:
         f"{config.epochs} epochs = {total} steps"
     )
 
+    if first_batch.show(run, proof, tokenizer):
+        return run.out
     model.eval()  # dropout is off: rewards of one prompt are compared with each other
     for step in run.steps(total, {"model": model, "optimizer": optimizer}, config.save_steps):
         epoch, place = divmod(step - 1, per_epoch)
@@ -183,10 +187,10 @@ def backward(model: ScalarModel, items: list[Item], config: Config, machine: run
     """Gradient of the mean over prompts of their mean over pairs, however many passes it takes."""
     useful = [item for item in items if pairs_of(item.ranks)]
     stats = {"loss": 0.0, "accuracy": 0.0, "margin": 0.0, "mean_reward": 0.0}
-    sizes = [sum(len(ids) for ids, _ in item.rows) for item in useful]
+    sizes = [batches.distinct(item.rows) for item in useful]
     for part in batches.microbatches(sizes, config.max_tokens_per_pass):
         chosen = [useful[i] for i in part]
-        batch = batches.collate([row for item in chosen for row in item.rows]).to(machine.device)
+        batch = batches.collate([row for item in chosen for row in item.rows], share=True).to(machine.device)
         ranks = torch.tensor([rank for item in chosen for rank in item.ranks], device=machine.device)
         prompts = torch.tensor([i for i, item in enumerate(chosen) for _ in item.rows], device=machine.device)
         with machine.autocast():

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from amenable.data.batches import Batch, collate, microbatches, targets
+from amenable.data.batches import Batch, collate, distinct, families, microbatches, targets
 from amenable.functional.kl import linear_kl
 from amenable.functional.logprobs import linear_logprobs
 from amenable.models.decoder import Decoder
@@ -116,11 +116,14 @@ def row_rewards(model: ScalarModel, rows: Sequence[Row], runtime: Runtime, max_t
 
 
 def in_chunks(rows: Sequence[Row], runtime: Runtime, max_tokens: int) -> list[tuple[list[int], Batch]]:
-    """Rows of similar length together, at most `max_tokens` a batch: (which rows, the batch)."""
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]))
-    parts = microbatches([len(rows[i][0]) for i in order], max_tokens)
-    chunks = [[order[j] for j in part] for part in parts]
-    return [(chunk, collate([rows[i] for i in chunk]).to(runtime.device)) for chunk in chunks]
+    """Rows of similar length together, at most `max_tokens` a batch: (which rows, the batch).
+
+    Neighbours that share a context stay together and have it computed once.
+    """
+    groups = sorted(families(rows), key=lambda group: max(len(rows[i][0]) for i in group))
+    parts = microbatches([distinct([rows[i] for i in group]) for group in groups], max_tokens)
+    chunks = [[i for place in part for i in groups[place]] for part in parts]
+    return [(chunk, collate([rows[i] for i in chunk], share=True).to(runtime.device)) for chunk in chunks]
 
 
 def mean_loss(decoder: Decoder, rows: Sequence[Row], runtime: Runtime, max_tokens: int) -> float:

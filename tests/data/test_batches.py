@@ -12,6 +12,7 @@ from amenable.data.batches import (
     chunk_documents,
     collate,
     distinct,
+    families,
     microbatches,
     shuffled,
     sorted_by_length,
@@ -194,3 +195,9 @@ def test_sharing_changes_no_target(drawn):
     assert torch.equal(tokens, plain)
     expected = [token for ids, trained in rows for token, mark in zip(ids[:-1], trained[1:]) if mark]
     assert batch.ids[before].tolist() == expected, "what comes before each trained token is what came before it apart"
+
+
+def test_families_are_neighbours_that_share():
+    other = answer_row(5, prompt=[1, 2, 3])
+    assert families([answer_row(7), answer_row(8), other, answer_row(9), other]) == [[0, 1], [2], [3], [4]]
+    assert families([]) == []
