@@ -290,5 +290,10 @@ def outcome() -> Callable[[Path], dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def rows_of() -> Callable[[Path], list[dict[str, Any]]]:
-    """The rows of a run's metrics.jsonl."""
-    return lambda folder: [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+    """The rows of a run's metrics.jsonl, without the summary that ends them."""
+
+    def rows(folder: Path) -> list[dict[str, Any]]:
+        found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+        return [row for row in found if "health" not in row]
+
+    return rows

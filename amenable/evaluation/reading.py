@@ -46,7 +46,7 @@ def read_answers(folders: Sequence[Path]) -> Answers:
     for folder in folders:
         if not (folder / "finished.json").exists() or not (folder / "samples.jsonl").exists():
             continue
-        rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text("utf-8").splitlines()]
+        rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text("utf-8").split("\n") if line]
         for name in dict.fromkeys(name for row in rows for name in row["answers"]):
             if name in answers.folders:
                 where = f"{answers.folders[name]} and {folder}"

@@ -5,6 +5,7 @@ B answers, the longest of T tokens; everything outside a rollout's mask is 0 and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -53,6 +54,8 @@ def objective_metrics(experience: Experience, targets: Targets, kl_coef: float) 
         "objective/entropy": float(masked_sum(-rollout.logps, mask, dim=1).mean()),
         "objective/non_score_reward": float(-kl_coef * sums["k1"].mean()),
         "objective/scores": float(experience.raw_scores.mean()),
+        "objective/scores_std": float(experience.raw_scores.std(unbiased=False)),
+        "objective/advantages_std": float((targets.returns - experience.values)[mask].std(unbiased=False)),
         "objective/rlhf_reward": float(masked_sum(targets.rewards, mask, dim=1).mean()),
         "val/explained_variance": float(explained_variance(experience.values, targets.returns, mask)),
         "val/num_eos_tokens": int(rollout.ended.sum()),
@@ -102,13 +105,26 @@ def sample_rows(experience: Experience, decode: Callable[[list[int]], str], coun
     return [{"prompt": decode(prompt), **row} for prompt, row in islice(told, count)]
 
 
-def require_same_distribution(gap: float, tolerance: float) -> None:
+def require_same_distribution(gap: float, tolerance: float, training: bool = False) -> None:
     """At the first update nothing has moved yet: the trainer's log-probabilities must be the sampler's (ratio 1).
 
-    `gap` is the mean absolute difference in nats a token. Raises RuntimeError above the tolerance.
+    `gap` is the mean absolute difference in nats a token; `training`: the policy is in training mode. Raises
+    RuntimeError above the tolerance, with the usual causes, and the one that shows where one does.
     """
     if not gap < tolerance:
         raise RuntimeError(
             f"the sampler's log-probabilities differ from the trainer's by {gap:.3g} nats a token before any update; "
-            "likely causes: dropout left on, another temperature or filter, another precision, another template"
+            "likely causes: dropout left on, another temperature or filter, another precision, another template, "
+            f"stale weights in the sampler; {telling_cause(gap, tolerance, training)}"
         )
+
+
+def telling_cause(gap: float, tolerance: float, training: bool) -> str:
+    """Which of the causes a look at the policy and at the size of the gap points to."""
+    if training:
+        return "the policy is in training mode, so it is dropout: call eval() before the updates"
+    if not math.isfinite(gap):
+        return "the gap is no number, so a model has diverged: look at the weights that the run began with"
+    if gap < 5 * tolerance:
+        return "dropout is off and the gap is small, which points to precision: compute both sides with the same one"
+    return "dropout is off and the gap is large, which points to temperature, template or stale weights"

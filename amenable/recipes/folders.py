@@ -86,7 +86,8 @@ def read_stage(folder: Path) -> Stage | None:
     if command not in ORDER:
         return None
     lineage = read_json(folder / "lineage.json") or {}
-    return Stage(folder.name, command, folder, config or {}, lineage, finished, read_rows(folder / "metrics.jsonl"))
+    rows = [row for row in read_rows(folder / "metrics.jsonl") if "health" not in row]  # the summary is in finished too
+    return Stage(folder.name, command, folder, config or {}, lineage, finished, rows)
 
 
 def missing(stages: list[Stage]) -> list[str]:

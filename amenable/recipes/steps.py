@@ -8,6 +8,7 @@ from typing import Any
 
 from amenable.recipes import charts, words
 from amenable.recipes.folders import Stage, number, paths_of
+from amenable.train.guards import told_warning
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def step(stage: Stage) -> dict[str, Any]:
     facts = facts or plain_facts(stage.finished or {})
     if rate := number(stage.finished, "tokens_per_second"):
         facts = [*facts, ("tokens a second", rate)]
+    health = (stage.finished or {}).get("health") or {"fine": [], "warnings": []}
     return {
         "name": stage.name,
         "title": told.title if stage.name == stage.command else words.name_of(stage.name),
@@ -93,6 +95,8 @@ def step(stage: Stage) -> dict[str, Any]:
         "seconds": words.duration(stage.seconds) if stage.finished is not None else state(stage),
         "facts": [(label, words.amount(value)) for label, value in facts],
         "reads": reads(stage),
+        "warnings": [told_warning(warning) for warning in health["warnings"]],
+        "fine": ", ".join(health["fine"]),
         "spark": charts.sparkline(stage.curve(told.spark)) if told.spark else None,
         "spark_name": told.spark,
         "options": options(stage.config),

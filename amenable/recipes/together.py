@@ -2,7 +2,8 @@
 
 Every stage's options are written to a file first, so that `amenable <stage> --config <file>` repeats it by hand. What a
 stage needs is read off its options: whatever lies in another stage's folder. Stages side by side are processes of one
-thread each: at small sizes two of them use two cores better than one stage with two.
+thread each: at small sizes two of them use two cores better than one stage with two. Whether a stage is alone, with all
+threads, is read off the plan and not off the clock: the number of threads decides the last bits of what it computes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from typing import Any
 import yaml
 
 from amenable.errors import InputError, Interrupted
+from amenable.train.files import write_text
+from amenable.train.lock import is_held
 from amenable.train.run import plain_values
 
 SLOTS = 2
@@ -51,7 +54,7 @@ class Call:
         """The options as a file that `--config` reads."""
         self.plan.parent.mkdir(parents=True, exist_ok=True)
         values = {"command": self.stage, **plain_values(asdict(self.config))}
-        self.plan.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), "utf-8")
+        write_text(self.plan, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
         return self.plan
 
     def reads(self, other: Call) -> bool:
@@ -76,18 +79,23 @@ def paths_of(value: Any) -> Iterator[Path]:
 def run_all(calls: Sequence[Call]) -> None:
     """Run every call once what it reads is there: as many as there are slots side by side, in the order given.
 
-    A call that is alone at its turn runs here, with all threads. After a failure nothing new begins, the others are
-    asked to save and stop, and the failure is told. Called again, it goes on where it stopped.
+    A call that nothing can run beside runs here, with all threads. After a failure nothing new begins, the others are
+    asked to save and stop, and the failure is told. Called again, it goes on where it stopped; a stage that outlived
+    the process that began it is waited for.
     """
     for call in calls:
         call.write()
     needs = {call.out: {other.out for other in calls if call.reads(other)} for call in calls}
+    alone = alone_in(needs)
     waiting, running = list(calls), list[Child]()
     try:
         while waiting or running:
             unfinished = {child.call.out for child in running} | {call.out for call in waiting}
             ready = [call for call in waiting if not needs[call.out] & unfinished]
-            if not running and len(ready) == 1:
+            ready = [call for call in ready if not is_held(call.out)]
+            if not running and not ready:
+                threading.Event().wait(1.0)
+            elif not running and ready[0].out in alone:
                 importlib.import_module(f"amenable.stages.{ready[0].stage}").run(ready[0].config)
                 waiting.remove(ready[0])
                 continue
@@ -96,7 +104,10 @@ def run_all(calls: Sequence[Call]) -> None:
                 waiting.remove(call)
             for child in wait_for_any(running):
                 running.remove(child)
-                child.require_success()
+                if child.process.returncode == 2 and is_held(child.call.out):
+                    waiting.insert(0, child.call)  # one that outlived its recipe was there first
+                else:
+                    child.require_success()
     except KeyboardInterrupt:  # the terminal has told the children too: they save, then end
         for child in running:
             child.process.wait()
@@ -104,6 +115,15 @@ def run_all(calls: Sequence[Call]) -> None:
     finally:
         for child in running:
             child.end()
+
+
+def alone_in(needs: dict[Path, set[Path]]) -> set[Path]:
+    """The calls that nothing can run beside: each of the others needs it, or is needed for it."""
+    before: dict[Path, set[Path]] = {out: set() for out in needs}
+    for _ in needs:
+        before = {out: first.union(*(before[one] for one in first)) for out, first in needs.items()}
+    after = {out: {other for other in needs if out in before[other]} for out in needs}
+    return {out for out in needs if len(before[out] | after[out]) == len(needs) - 1}
 
 
 def with_one_thread(call: Call) -> Call:

@@ -24,6 +24,7 @@ from amenable.models.heads import ScalarModel
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts, care, passes, runtime
 from amenable.train.feed import ranking_rows
+from amenable.train.files import beside, put, storing
 from amenable.train.run import Run, write_text
 from amenable.world.annotators import Annotator, agreement, fit_noise
 from amenable.world.closed import ClosedWorld
@@ -90,10 +91,7 @@ def run(config: Config) -> Path:
         files, facts = by_annotators(parts, world, config)
     elif scorer is not None:
         files = {name: score_all(rows, *scorer) for name, rows in parts.items()}
-    (run.out / "labels.db").unlink(missing_ok=True)  # of a try that was stopped: the labels are made again, all at once
-    with Store(run.out / "labels.db") as store:
-        for ranking in (ranking for rankings in files.values() for ranking in rankings):
-            store.add_ranking(ranking, shown_order=range(len(ranking.completions)), seconds=0.0, time=0.0)
+    keep_labels(run.out / "labels.db", [ranking for rankings in files.values() for ranking in rankings])
     told = {name: [ranking for ranking in rankings if len(set(ranking.ranks)) > 1] for name, rankings in files.items()}
     for name, rankings in told.items():
         write_text(run.out / f"{name}.jsonl", "".join(line(ranking) for ranking in rankings))
@@ -108,7 +106,7 @@ def read(path: Path) -> list[Sampled]:
     if not path.is_file():
         raise InputError("no such file", path, "make it with 'amenable sample'")
     rows: list[Sampled] = []
-    for number, text in enumerate(path.read_text("utf-8").splitlines(), start=1):
+    for number, text in enumerate(path.read_text("utf-8").removesuffix("\n").split("\n"), start=1):
         try:
             row = json.loads(text)
             prompt = tuple(Message(message["role"], message["content"]) for message in row["prompt"])
@@ -174,6 +172,15 @@ def score_all(rows: list[Sampled], model: ScalarModel, tokenizer: Tokenizer, mac
             scores = passes.row_rewards(model, answers, machine, max_tokens=8192)
             rankings.append(ranking_of(one, tuple(from_scores(scores.tolist())), "reward model"))
     return rankings
+
+
+def keep_labels(path: Path, rankings: list[Ranking]) -> None:
+    """Every label in a new store. A try that was stopped left none: it takes its name once all of them are in it."""
+    with storing(path):
+        with Store(beside(path)) as store:
+            for ranking in rankings:
+                store.add_ranking(ranking, shown_order=range(len(ranking.completions)), seconds=0.0, time=0.0)
+        put(beside(path), path)
 
 
 def ranking_of(one: Sampled, ranks: tuple[float, ...], annotator: str) -> Ranking:

@@ -24,7 +24,7 @@ from amenable.functional.losses import dpo_loss
 from amenable.models.decoder import Decoder
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts, care, first_batch, passes, plan, runtime
-from amenable.train.feed import ranking_rows, usable
+from amenable.train.feed import Sieve, ranking_rows, usable
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
 
@@ -92,7 +92,7 @@ def run(config: Config) -> Path:
         return run.out
     machine = runtime.start(config.machine)
     policy, tokenizer = artifacts.load_policy(config.model, machine)
-    training, validation = read(config, tokenizer, policy.config.context)
+    training, validation = read(config, tokenizer, policy.config.context, run.sieve)
     per_epoch = plan.epochs_of(1, len(training), config.batch_size)
     total = per_epoch * config.epochs
     schedule = plan.cosine_with_warmup(total, config.warmup_steps, config.final_learning_rate)
@@ -100,7 +100,7 @@ def run(config: Config) -> Path:
     rows = [(pair.chosen, pair.rejected) for pair in training]
     proof = first_batch.of_answers(rows, first, tokenizer, policy.config.context)
     run.claim()
-    if first_batch.show(run, proof, tokenizer):
+    if first_batch.show(run, proof, config.inspect_batch):
         return run.out
     training, validation = (with_reference(policy, pairs, config, machine) for pairs in (training, validation))
     optimizer = Optimizer([policy], config.optimizer)
@@ -111,6 +111,7 @@ def run(config: Config) -> Path:
     for step in run.steps(total, {"policy": policy, "optimizer": optimizer}, config.save_steps):
         epoch, place = divmod(step - 1, per_epoch)
         chosen = batches.by_rows(len(training), config.batch_size, config.seed, epoch)[place]
+        run.feeding(step, chosen)
         pairs = [training[i] for i in chosen]
         stats = walk(policy, pairs, config, machine)
         norm = optimizer.step(schedule(step))
@@ -125,11 +126,13 @@ def run(config: Config) -> Path:
     return run.finish(**run.metrics)
 
 
-def read(config: Config, tokenizer: Tokenizer, context: int) -> tuple[list[Pair], list[Pair]]:
+def read(
+    config: Config, tokenizer: Tokenizer, context: int, sieve: Sieve | None = None
+) -> tuple[list[Pair], list[Pair]]:
     """Pairs to train on and held-out ones, no prompt in both."""
-    training = usable(sources.read_rankings(config.data))
+    training = usable(sources.read_rankings(config.data), sieve)
     if config.validation is not None:
-        validation = usable(sources.read_rankings(config.validation))
+        validation = usable(sources.read_rankings(config.validation), sieve)
     else:
         training, validation = sources.split_holdout(training, config.held_out, config.seed)
     pairs = [pair for ranking in training for pair in pairs_from(ranking, tokenizer, context, config)]

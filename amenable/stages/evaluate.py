@@ -32,7 +32,7 @@ from amenable.models import hub
 from amenable.text.chat import render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts, care, plan, runtime
-from amenable.train.feed import usable
+from amenable.train.feed import Sieve, usable
 from amenable.train.run import Run, write_text
 from amenable.world.closed import ClosedWorld
 
@@ -129,7 +129,7 @@ def run(config: Config) -> Path:
     machine = runtime.start(config.machine)
     require_models(config)
     by = yardsticks(config, machine)
-    tests, asking = read(config, run), asking_of(config)
+    tests, asking = read(config, run), asking_of(config, run.sieve)
     run.claim()
     announce(config, tests, by, run)
     results = Results()
@@ -148,7 +148,7 @@ def run(config: Config) -> Path:
         run.record(step, 0, ("model", "gold"), model=contestant.name, **told)
 
     write_text(run.out / "evaluation.json", json.dumps(results.evaluation(tests, by, config.seed), indent=1))
-    run.log.samples(len(config.contestants), results.side_by_side(tests))
+    run.log.replace("samples", len(config.contestants), results.side_by_side(tests))
     return run.finish(prompts=len(tests.suites[TEST]))
 
 
@@ -190,20 +190,21 @@ def yardsticks(config: Config, machine: runtime.Runtime) -> Yardsticks:
 
 def read(config: Config, run: Run) -> Tests:
     """All that is asked."""
+    spoken = usable(sources.read_demonstrations(config.demonstrations), run.sieve) if config.demonstrations else []
     return Tests(
         suites={name: fitting(path, config, run) for name, path in config.prompts.items()},
         suite_decodings=config.suite_decodings,
         best_of_prompts=config.best_of_prompts,
-        texts=usable(sources.read_texts(config.text)) if config.text is not None else [],
+        texts=usable(sources.read_texts(config.text), run.sieve) if config.text is not None else [],
         text_tokens=config.text_tokens,
-        demonstrations=usable(sources.read_demonstrations(config.demonstrations)) if config.demonstrations else [],
+        demonstrations=spoken,
         tasks=read_tasks(config.tasks) if config.tasks is not None else {},
     )
 
 
 def fitting(path: Path, config: Config, run: Run) -> list[Prompt]:
     """The prompts that leave every model room to answer; how many don't is said."""
-    kept = prompts = usable(sources.read_prompts(path))
+    kept = prompts = usable(sources.read_prompts(path), run.sieve)
     for folder in models_of(config):
         tokenizer, room = Tokenizer.load(folder), hub.read_config(folder).context - config.max_new_tokens
         kept = [prompt for prompt in kept if len(render_prompt(tokenizer, prompt.messages)) <= room]
@@ -214,9 +215,9 @@ def fitting(path: Path, config: Config, run: Run) -> list[Prompt]:
     return kept[: config.limit or None]
 
 
-def asking_of(config: Config) -> Asking:
+def asking_of(config: Config, sieve: Sieve) -> Asking:
     """How everybody is asked."""
-    shots = read_shots(config.shots) if config.shots is not None else ()
+    shots = read_shots(config.shots, sieve) if config.shots is not None else ()
     transcripts = read_transcripts(config.transcripts) if config.transcripts is not None else {}
     return Asking(config.temperature, config.max_new_tokens, shots, transcripts, config.rows, config.seed)
 

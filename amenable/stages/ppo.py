@@ -15,14 +15,15 @@ leaves answers to held-out prompts (answers.jsonl) and single tokens' numbers fo
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from amenable.data import batches, sources
-from amenable.data.types import Prompt
-from amenable.evaluation import trace
+from amenable.evaluation import trace, watching
+from amenable.evaluation.watching import Asked
 from amenable.functional.advantages import masked_gae
 from amenable.functional.losses import ppo_policy_loss, value_loss
 from amenable.functional.masked import scale, standardize
@@ -31,19 +32,15 @@ from amenable.generation import experience as seen
 from amenable.generation.experience import Experience, Targets
 from amenable.generation.rollout import collect, spread
 from amenable.generation.sampling import Sampling
-from amenable.train import artifacts, care, passes, plan, runtime
+from amenable.train import artifacts, care, first_batch, passes, plan, runtime
 from amenable.train.actors import Actors, load_actors
 from amenable.train.best import Best
 from amenable.train.checkpoint import Stateful
-from amenable.train.feed import fitting_prompts, pieces_of, prompts_of_step, raw_rows, usable
+from amenable.train.feed import Sieve, fitting_prompts, pieces_of, prompts_of_step, raw_rows, usable
 from amenable.train.kl_coefficient import KLCoefficient
-from amenable.train.log import Log
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
 from amenable.train.step import backward_next_token
-
-Asked = tuple[Prompt, list[int]]
-"""a prompt, and its ids"""
 
 
 @dataclass(frozen=True)
@@ -54,6 +51,8 @@ class Config:
     """policy and reference"""
     reward_model: Path = Path("runs/reward")
     """scorer and first critic"""
+    watch_reward_model: Path | None = None
+    """another reward model, not trained on: a warning is given where its score falls while the scorer's rises"""
     data: Path = Path("runs/world/prompts/ppo.jsonl")
     """prompts: a file, or a folder of files"""
     validation: Path | None = None
@@ -98,6 +97,8 @@ class Config:
     """divide the token rewards by their standard deviation"""
     target_kl: float = 0.0
     """end an iteration's updates when the policy has moved so far from the sampler (k3); 0 never"""
+    max_kl: float = 100.0
+    """the run stops when objective/kl stays above this, in nats a response; 0 never"""
     ptx_coef: float = 0.0
     """weight of the next-token loss on raw text mixed in (PPO-ptx)"""
     ptx_data: Path | None = None
@@ -124,13 +125,11 @@ class Config:
     def __post_init__(self) -> None:
         counts = "max_steps prompts_per_step num_generations num_mini_batches num_ppo_epochs max_new_tokens ptx_tokens"
         plan.require_at_least(1, self, *counts.split(), "eval_steps", "sample_steps", "max_tokens_per_pass")
-        sizes = "kl_coef kl_target target_kl cliprange cliprange_value vf_coef score_clip ptx_coef frozen_layers"
+        sizes = "kl_coef kl_target target_kl max_kl cliprange cliprange_value vf_coef score_clip ptx_coef frozen_layers"
         plan.require_at_least(0, self, *sizes.split(), "critic_learning_rate", "eval_prompts", "watched")
         plan.require_share(self, "gamma", "lam")
         uneven = f"num_mini_batches {self.num_mini_batches} does not divide the {self.samples} samples of a step"
-        plan.refuse(
-            self.samples % self.num_mini_batches, uneven, "prompts_per_step x num_generations must be a multiple"
-        )
+        plan.refuse(self.samples % self.num_mini_batches, uneven, "prompts x num_generations must be a multiple")
         plan.refuse(not self.temperature > 0, f"temperature is {self.temperature}", "PPO samples: give one above 0")
         plan.refuse(self.ptx_coef and not self.ptx_data, "--ptx-coef needs raw text", "give --ptx-data")
         plan.refuse(self.select == "score" and not self.validation, "--select score needs prompts", "give --validation")
@@ -142,12 +141,14 @@ class Config:
 
 def run(config: Config) -> Path:
     """Train and return the run directory."""
-    inputs = {"model": config.model, "reward_model": config.reward_model, "data": config.data}
-    run = Run(config.out, "ppo", config, {**inputs, "validation": config.validation, "ptx_data": config.ptx_data})
+    inputs = {"model": config.model, "data": config.data, "validation": config.validation, "ptx_data": config.ptx_data}
+    judges = {"reward_model": config.reward_model, "watch_reward_model": config.watch_reward_model}
+    run = Run(config.out, "ppo", config, {**inputs, **judges}, config.max_kl)
     if run.done():
         return run.out
     actors = load_actors(config.model, config.reward_model, config.frozen_layers, runtime.start(config.machine))
-    prompts, watched, held_out, raw = read(config, actors)
+    watcher = watching.load_watcher(config.watch_reward_model, actors)
+    prompts, watched, held_out, raw = read(config, actors, run.sieve)
     schedule = plan.cosine_with_warmup(config.max_steps, config.warmup_steps, config.final_learning_rate)
     run.claim()
     optimizer = Optimizer([actors.policy], config.optimizer)
@@ -157,26 +158,35 @@ def run(config: Config) -> Path:
     run.log.say(f"{plan.rollouts(config, len(prompts))}; {actors.machine.describe()}")
 
     state: dict[str, Stateful] = {"policy": actors.policy, "critic": actors.critic, "optimizer": optimizer}
+    settings = trace.Settings(0.0, config.gamma, config.lam, config.temperature, config.max_tokens_per_pass)
+    ask, decode = partial(gather, actors, samples=1, config=config), actors.tokenizer.decode
     state |= {"critic_optimizer": critic_optimizer, "kl_coefficient": coefficient, "best": best}
     for step in run.steps(config.max_steps, state, config.save_steps):
         runtime.seed_step(config.seed, step)
         if held_out and step == 1:
-            evaluate(actors, held_out, run.log, 0, config)
-        asked = prompts_of_step(prompts, config.prompts_per_step, config.seed, step)
-        experience = gather(actors, asked, ("rollout", step), config.num_generations, config)
+            watching.evaluate(ask, held_out, decode, run.log, 0)
+        places = prompts_of_step(list(range(len(prompts))), config.prompts_per_step, config.seed, step)
+        run.feeding(step, places)
+        experience = gather(actors, [prompts[i] for i in places], ("rollout", step), config.num_generations, config)
+        if step == 1 or config.inspect_batch:
+            rollout = experience.rollout
+            proof = first_batch.of_samples(rollout.rows(), rollout.prompts, rollout.ended.tolist(), actors.tokenizer)
+            if first_batch.show(run, proof, config.inspect_batch):
+                return run.out
         targets = estimate(experience, coefficient.value, config)
         saved = step % config.sample_steps == 0 or step in (1, config.max_steps)
-        traced = observe(actors, watched, coefficient.value, config) if saved and watched else None
+        traced = watching.observe(ask, watched, actors, settings, coefficient.value) if saved and watched else None
         stats = learn(actors, (optimizer, critic_optimizer), experience, targets, raw, step, schedule(step), config)
 
         metrics = {**seen.objective_metrics(experience, targets, coefficient.value), **stats, "lr": schedule(step)}
+        metrics |= watching.second_opinion(watcher, experience, actors, config.max_tokens_per_pass)
         coefficient.adapt(metrics["objective/kl"], config.samples)
         if held_out and (step % config.eval_steps == 0 or step == config.max_steps):
-            metrics |= evaluate(actors, held_out, run.log, step, config)
+            metrics |= watching.evaluate(ask, held_out, decode, run.log, step)
         if config.select == "last" or "eval/score" in metrics:
             best.offer(metrics["eval/score"] if config.select == "score" else step, step)
         if saved:
-            run.log.samples(step, seen.sample_rows(experience, actors.tokenizer.decode))
+            run.log.samples(step, seen.sample_rows(experience, decode))
         if traced:
             run.log.rows("traces", step, trace.rows_of(traced, actors))
         tokens = int(experience.rollout.lengths.sum())
@@ -187,23 +197,17 @@ def run(config: Config) -> Path:
     return run.finish(selected_step=best.step, **run.metrics)
 
 
-def read(config: Config, actors: Actors) -> tuple[list[list[int]], list[Asked], list[Asked], list[list[int]]]:
+def read(
+    config: Config, actors: Actors, sieve: Sieve
+) -> tuple[list[list[int]], list[Asked], list[Asked], list[list[int]]]:
     """Prompts to learn on, those of them that are watched, held-out ones, and pieces of raw text for PPO-ptx."""
     context = actors.policy.config.context
     room = context - config.max_new_tokens
-    known, prompts = fitting_prompts(config.data, actors.tokenizer, room)
+    known, prompts = fitting_prompts(config.data, actors.tokenizer, room, sieve=sieve)
     watched = trace.evenly(list(zip(known, prompts)), config.watched)
-    held_out = list(zip(*fitting_prompts(config.validation, actors.tokenizer, room))) if config.validation else []
-    texts = usable(sources.read_texts(config.ptx_data)) if config.ptx_data and config.ptx_coef else []
-    return prompts, watched, held_out[: config.eval_prompts or None], pieces_of(texts, actors.tokenizer, context)
-
-
-def evaluate(actors: Actors, held_out: list[Asked], log: Log, step: int, config: Config) -> dict[str, float]:
-    """Answer the held-out prompts, with the same random numbers every time: rows of answers.jsonl, and their means."""
-    experience = gather(actors, [ids for _, ids in held_out], ("held out",), 1, config)
-    answers = seen.answer_rows(experience, actors.tokenizer.decode)
-    log.rows("answers", step, [{"id": prompt.id, **answer} for (prompt, _), answer in zip(held_out, answers)])
-    return {"eval/score": float(experience.scores.mean()), "eval/kl": sum(row["kl"] for row in answers) / len(answers)}
+    held_out = watching.held_out_prompts(config.validation, actors.tokenizer, room, config.eval_prompts, sieve)
+    texts = usable(sources.read_texts(config.ptx_data), sieve) if config.ptx_data and config.ptx_coef else []
+    return prompts, watched, held_out, pieces_of(texts, actors.tokenizer, context)
 
 
 def gather(
@@ -238,13 +242,6 @@ def estimate(experience: Experience, kl_coef: float, config: Config) -> Targets:
     return Targets(standardize(advantages, rollout.mask), returns, rewards)
 
 
-def observe(actors: Actors, watched: list[Asked], kl_coef: float, config: Config) -> trace.Trace:
-    """What the policy says to the watched prompts, always with the same random numbers, before this step's updates."""
-    experience = gather(actors, [ids for _, ids in watched], ("watched",), 1, config)
-    how = trace.Settings(kl_coef, config.gamma, config.lam, config.temperature, config.max_tokens_per_pass)
-    return trace.observe(actors, [prompt.id for prompt, _ in watched], experience, how)
-
-
 def learn(
     actors: Actors,
     optimizers: tuple[Optimizer, Optimizer],
@@ -266,7 +263,8 @@ def learn(
                 limit, weight = config.max_tokens_per_pass, config.ptx_coef
                 stats["loss/ptx"] = float(backward_next_token(actors.policy, rows, actors.machine, limit, weight))
             if not history:
-                seen.require_same_distribution(stats["val/ratio_gap"], tolerance=0.1 if actors.machine.bf16 else 0.01)
+                tolerance = 0.1 if actors.machine.bf16 else 0.01
+                seen.require_same_distribution(stats["val/ratio_gap"], tolerance, actors.policy.training)
             stats["policy/grad_norm"], stats["val/grad_norm"] = (part.step(multiplier) for part in optimizers)
             history.append(stats)
         if config.target_kl and history[-1]["policy/approxkl_avg"] > config.target_kl:

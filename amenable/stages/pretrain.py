@@ -18,8 +18,8 @@ from amenable.errors import InputError
 from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.presets import preset
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, care, passes, plan, runtime
-from amenable.train.feed import measured_text, pieces_of, usable, whole
+from amenable.train import artifacts, care, first_batch, passes, plan, runtime
+from amenable.train.feed import Sieve, measured_text, pieces_of, usable, whole
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
 from amenable.train.step import backward_next_token
@@ -83,24 +83,28 @@ def run(config: Config) -> Path:
     machine = runtime.start(config.machine)
     tokenizer = Tokenizer.load(config.tokenizer)
     shape = replace(preset(config.model, tokenizer.vocab_size), context=config.context, dropout=config.dropout)
-    training, held_out, byte_count = read(config, tokenizer)
+    training, held_out, byte_count = read(config, tokenizer, run.sieve)
     steps = epoch_plan(config, [len(row) for row in training])
     schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_learning_rate)
+    proof = first_batch.of_pieces([whole(training[i]) for i in steps[0]], tokenizer)
     run.claim()
     decoder = Decoder(shape).to(machine.device)
     decoder.init_weights(runtime.generator(config.seed, "init"))
     optimizer = Optimizer([decoder], config.optimizer)
     tell_plan(run, config, shape, decoder, training, len(steps), machine)
+    if first_batch.show(run, proof, config.inspect_batch):
+        return run.out
 
     for step in run.steps(len(steps), {"decoder": decoder, "optimizer": optimizer}, config.save_steps):
         runtime.seed_step(config.seed, step)
+        run.feeding(step, steps[step - 1])
         rows = [whole(training[i]) for i in steps[step - 1]]
         loss = backward_next_token(decoder.train(), rows, machine, config.max_tokens_per_pass)
-        optimizer.step(schedule(step))
-        extra = {}
+        norm = optimizer.step(schedule(step))
+        extra = {"grad_norm": norm}
         if step % config.eval_steps == 0 or step == len(steps):
             bpb = passes.bits_per_byte(decoder.eval(), held_out, byte_count, machine, config.max_tokens_per_pass)
-            extra = {"val_bpb": bpb}
+            extra["val_bpb"] = bpb
         tokens = sum(len(ids) for ids, _ in rows)
         run.record(step, tokens, ("loss", "val_bpb"), loss=loss, lr=schedule(step), tokens=tokens, **extra)
 
@@ -108,11 +112,13 @@ def run(config: Config) -> Path:
     return run.finish(**{key: run.metrics[key] for key in ("loss", "val_bpb")})
 
 
-def read(config: Config, tokenizer: Tokenizer) -> tuple[list[list[int]], list[passes.Row], int]:
+def read(
+    config: Config, tokenizer: Tokenizer, sieve: Sieve | None = None
+) -> tuple[list[list[int]], list[passes.Row], int]:
     """Pieces to train on, held-out rows, and how many bytes of text the held-out rows are."""
-    texts = usable(sources.read_texts(config.data))
+    texts = usable(sources.read_texts(config.data), sieve)
     if config.validation is not None:
-        held_out = usable(sources.read_texts(config.validation))
+        held_out = usable(sources.read_texts(config.validation), sieve)
     else:
         texts, held_out = sources.split_holdout(texts, config.held_out, config.seed)
     rows, byte_count = measured_text(held_out, tokenizer, config.context, config.eval_tokens)

@@ -28,7 +28,7 @@ from amenable.models.heads import ScalarModel
 from amenable.text.chat import render
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts, care, first_batch, passes, plan, runtime
-from amenable.train.feed import ranking_rows, usable
+from amenable.train.feed import Sieve, ranking_rows, usable
 from amenable.train.optimizer import Optimizer, OptimizerConfig, freeze
 from amenable.train.run import Run
 
@@ -87,8 +87,8 @@ def run(config: Config) -> Path:
         return run.out
     machine = runtime.start(config.machine)
     decoder, tokenizer = artifacts.load_policy(config.model, machine)
-    training, sets = read(config, tokenizer, decoder.config.context)
-    demonstrations = demonstration_rows(config, tokenizer, decoder.config.context)
+    training, sets = read(config, tokenizer, decoder.config.context, run.sieve)
+    demonstrations = demonstration_rows(config, tokenizer, decoder.config.context, run.sieve)
     elements, per_step = elements_of(training, config)
     per_epoch = plan.epochs_of(1, len(elements), per_step)
     total = per_epoch * config.epochs
@@ -106,12 +106,13 @@ def run(config: Config) -> Path:
         f"{config.epochs} epochs = {total} steps"
     )
 
-    if first_batch.show(run, proof, tokenizer):
+    if first_batch.show(run, proof, config.inspect_batch):
         return run.out
     model.eval()  # dropout is off: rewards of one prompt are compared with each other
     for step in run.steps(total, {"model": model, "optimizer": optimizer}, config.save_steps):
         epoch, place = divmod(step - 1, per_epoch)
         chosen = batches.by_rows(len(elements), per_step, config.seed, epoch)[place]
+        run.feeding(step, chosen)
         items = [elements[i] for i in chosen]
         stats = backward(model, items, config, machine)
         norm = optimizer.step(schedule(step))
@@ -131,20 +132,23 @@ def run(config: Config) -> Path:
     return run.finish(**figures)
 
 
-def read(config: Config, tokenizer: Tokenizer, context: int) -> tuple[list[Item], dict[str, list[Item]]]:
+def read(
+    config: Config, tokenizer: Tokenizer, context: int, sieve: Sieve | None = None
+) -> tuple[list[Item], dict[str, list[Item]]]:
     """Items to train on, and named sets to measure on: some of those trained on, and rankings held out of training."""
-    training = usable(sources.read_rankings(config.data))
+    training = usable(sources.read_rankings(config.data), sieve)
     if config.validation is not None:
-        validation = usable(sources.read_rankings(config.validation))
+        validation = usable(sources.read_rankings(config.validation), sieve)
     else:
         training, validation = sources.split_holdout(training, config.held_out, config.seed)
     training = of_first_prompts(training, config.limit)
     sets = {"validation": validation}
     if config.heldout is not None:
-        sets["heldout"] = usable(sources.read_rankings(config.heldout))
+        sets["heldout"] = usable(sources.read_rankings(config.heldout), sieve)
     items = [item for ranking in training if (item := item_of(ranking, tokenizer, context)) is not None]
     if not items:
         raise InputError(f"no ranking fits the context of {context} tokens", config.data)
+    first_batch.tell_left_out(len(training) - len(items), len(training), "rankings", context)
     measured = {
         name: [item for ranking in rankings if (item := item_of(ranking, tokenizer, context)) is not None]
         for name, rankings in sets.items()
@@ -167,11 +171,14 @@ def item_of(ranking: Ranking, tokenizer: Tokenizer, context: int) -> Item | None
     return None if rows is None else Item(rows, list(ranking.ranks), lengths, ranking.annotator or "")
 
 
-def demonstration_rows(config: Config, tokenizer: Tokenizer, context: int) -> list[passes.Row]:
+def demonstration_rows(
+    config: Config, tokenizer: Tokenizer, context: int, sieve: Sieve | None = None
+) -> list[passes.Row]:
     """Whole demonstrations, each to be scored at its last token."""
     if config.demonstrations is None:
         return []
-    rendered = [render(tokenizer, row.messages) for row in usable(sources.read_demonstrations(config.demonstrations))]
+    demonstrations = usable(sources.read_demonstrations(config.demonstrations), sieve)
+    rendered = [render(tokenizer, row.messages) for row in demonstrations]
     return [(row.ids, row.trained) for row in rendered if len(row.ids) <= context]
 
 

@@ -56,7 +56,7 @@ def run(config: Config) -> Path:
     machine = runtime.start(config.machine)
     decoder, tokenizer = artifacts.load_policy(config.model, machine)
     room = decoder.config.context - config.sampling.max_new_tokens
-    prompts, ids = fitting_prompts(config.data, tokenizer, room, config.limit)
+    prompts, ids = fitting_prompts(config.data, tokenizer, room, config.limit, run.sieve)
     run.claim()
     total = -(-len(prompts) // config.prompts_per_step)
     run.log.say(f"{len(prompts)} prompts x {config.num_generations} answers; {machine.describe()}")

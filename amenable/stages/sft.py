@@ -22,10 +22,10 @@ from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.text.chat import render, render_prompt
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, care, passes, plan, runtime
+from amenable.train import artifacts, care, first_batch, passes, plan, runtime
 from amenable.train.best import Best
 from amenable.train.checkpoint import Stateful
-from amenable.train.feed import usable
+from amenable.train.feed import Sieve, usable
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
 from amenable.train.step import backward_next_token
@@ -90,28 +90,33 @@ def run(config: Config) -> Path:
     judge = None
     if config.reward_model is not None:
         judge = artifacts.load_reward_model(config.reward_model, machine, tokenizer)
-    training, held_out = read(config)
+    training, held_out = read(config, run.sieve)
     rows, held_out_rows = rows_of(training, tokenizer, decoder, run), rows_of(held_out, tokenizer, decoder, run)
     per_epoch = plan.epochs_of(1, len(rows), config.batch_size)
     total = per_epoch * config.epochs
     schedule = plan.cosine_with_warmup(total, config.warmup_steps, config.final_learning_rate)
+    first = batches.by_rows(len(rows), config.batch_size, config.seed, 0)[0]
+    proof = first_batch.of_conversations(rows, first, training, tokenizer, decoder.config.context)
     run.claim()
     optimizer = Optimizer([decoder], config.optimizer)
     best = Best(decoder)
     run.log.say(f"{plan.parameters(decoder)}; {machine.describe()}")
     run.log.say(f"{len(rows)} conversations x {config.epochs} epochs / {config.batch_size} a step = {total} steps")
+    if first_batch.show(run, proof, config.inspect_batch):
+        return run.out
 
     state: dict[str, Stateful] = {"decoder": decoder, "optimizer": optimizer, "best": best}
     for step in run.steps(total, state, config.save_steps):
         runtime.seed_step(config.seed, step)
         epoch, place = divmod(step - 1, per_epoch)
         chosen = batches.by_rows(len(rows), config.batch_size, config.seed, epoch)[place]
+        run.feeding(step, chosen)
         part = [rows[i] for i in chosen]
         loss = backward_next_token(decoder.train(), part, machine, config.max_tokens_per_pass)
-        optimizer.step(schedule(step))
-        extra = {}
+        norm = optimizer.step(schedule(step))
+        extra = {"grad_norm": norm}
         if place == per_epoch - 1:
-            extra = validate(decoder, held_out, held_out_rows, judge, tokenizer, config, machine)
+            extra |= validate(decoder, held_out, held_out_rows, judge, tokenizer, config, machine)
             best.offer(standing(config, extra, step), step)
         tokens = sum(len(ids) for ids, _ in part)
         run.record(step, tokens, ("loss", "val_loss", "val_reward"), loss=loss, lr=schedule(step), **extra)
@@ -121,11 +126,11 @@ def run(config: Config) -> Path:
     return run.finish(selected_step=best.step, **{k: v for k, v in run.metrics.items() if k.startswith("val_")})
 
 
-def read(config: Config) -> tuple[list[Demonstration], list[Demonstration]]:
+def read(config: Config, sieve: Sieve) -> tuple[list[Demonstration], list[Demonstration]]:
     """Demonstrations to train on, and held-out ones."""
-    training = usable(sources.read_demonstrations(config.data))
+    training = usable(sources.read_demonstrations(config.data), sieve)
     if config.validation is not None:
-        return training, usable(sources.read_demonstrations(config.validation))
+        return training, usable(sources.read_demonstrations(config.validation), sieve)
     return sources.split_holdout(training, config.held_out, config.seed)
 
 

@@ -9,13 +9,15 @@ Reads text (and, if given, demonstrations, so that their words are tokens too); 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from amenable.data import sources
 from amenable.errors import InputError
 from amenable.text.tokenizer import Tokenizer
-from amenable.train.feed import usable
+from amenable.train import care
+from amenable.train.feed import Sieve, usable
+from amenable.train.files import storing
 from amenable.train.run import Run
 
 
@@ -30,6 +32,7 @@ class Config:
     out: Path = Path("runs/tokenizer")
     vocab_size: int = 1536
     """tokens, the 256 bytes and 6 control tokens included"""
+    care: care.Care = field(default_factory=care.Options)
 
     def __post_init__(self) -> None:
         if self.vocab_size < 262:
@@ -41,21 +44,22 @@ def run(config: Config) -> Path:
     run = Run(config.out, "tokenizer", config, {"data": config.data, "demonstrations": config.demonstrations})
     if run.done():
         return run.out
-    texts = list(read(config))
+    texts = list(read(config, run.sieve))
     run.claim()
     tokenizer = Tokenizer.train(texts, config.vocab_size)
-    tokenizer.save(run.out)
+    with storing(run.out):
+        tokenizer.save(run.out)
     sizes = [(len(ids), len(text.encode())) for text, ids in zip(texts, tokenizer.encode_batch(texts))]
     tokens, size = sum(n for n, _ in sizes), sum(n for _, n in sizes)
     run.log.say(f"{tokenizer.vocab_size} tokens; {size:,} bytes are {tokens:,} tokens, {size / tokens:.2f} bytes each")
     return run.finish(vocab_size=tokenizer.vocab_size, bytes_per_token=size / tokens, tokens=tokens)
 
 
-def read(config: Config) -> Iterator[str]:
+def read(config: Config, sieve: Sieve) -> Iterator[str]:
     """Every text to learn from."""
-    for text in usable(sources.read_texts(config.data)):
+    for text in usable(sources.read_texts(config.data), sieve):
         yield text.text
     if config.demonstrations is not None:
-        for demonstration in usable(sources.read_demonstrations(config.demonstrations)):
+        for demonstration in usable(sources.read_demonstrations(config.demonstrations), sieve):
             for message in demonstration.messages:
                 yield message.content

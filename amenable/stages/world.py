@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from amenable.errors import InputError
-from amenable.train.run import Run
+from amenable.train.files import storing
+from amenable.train.run import Run, is_blank
 from amenable.world.closed import ClosedWorld, measured_agreement
 from amenable.world.description import describe
 from amenable.world.rates import Rates, Sizes
@@ -38,15 +39,18 @@ class Config:
 def run(config: Config) -> Path:
     """Make the world and return its folder. The same world already there is left as it is."""
     run = Run(config.out, "world", replace(config, describe=False))
-    known = (config.out / "config.yaml").exists() and run.done()
+    begun = (config.out / "config.yaml").exists()
+    known = begun and run.done()
     world = ClosedWorld.make(config.seed, config.sizes, config.rates)
-    world.write(config.out)
+    if known or not (begun or is_blank(config.out)):
+        world.write(config.out)  # refuses a folder that holds anything else
     if config.describe:
         for line in describe(world):
             print(line)
     if known:
         return config.out
     run.claim()
+    write(world, config.out)
     documents = world.rows["text/train.jsonl"]
     return run.finish(
         town=world.facts["town"],
@@ -56,3 +60,11 @@ def run(config: Config) -> Path:
         demonstrations=len(world.rows["demonstrations/train.jsonl"]),
         agreement=measured_agreement(world, world.panel),
     )
+
+
+def write(world: ClosedWorld, out: Path) -> None:
+    """Every file of the world, in a folder that is claimed; what a stopped try has left there is written again."""
+    with storing(out):
+        for name, text in world.contents().items():
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            (out / name).write_bytes(text.encode())

@@ -11,6 +11,8 @@ from amenable.models import hub
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.text.tokenizer import Tokenizer
+from amenable.train import probe
+from amenable.train.files import storing
 from amenable.train.runtime import Runtime
 
 
@@ -34,17 +36,23 @@ def load_reward_model(
 
 
 def save_model(folder: Path, model: Decoder | ScalarModel, tokenizer: Tokenizer) -> None:
-    """A published-format model directory: weights, configuration, tokenizer, chat template."""
-    hub.save(folder, model, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id, bos_id=tokenizer.bos_id)
-    tokenizer.save(folder)
+    """A published-format model directory: weights, configuration, tokenizer, chat template; and what it says to a few
+    ids, for `amenable verify`."""
+    with storing(folder):
+        tokenizer.save(folder)
+        probe.save(folder, model)
+        hub.save(folder, model, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id, bos_id=tokenizer.bos_id)
 
 
 def require_model(folder: Path, made_by: str) -> None:
+    """Refuse a folder without a model; what lies in the folder of a run that has not finished is none yet."""
     if not folder.exists():
         raise InputError("no such model folder", folder, f"make it with '{made_by}', or name another")
+    unfinished = (folder / "config.yaml").exists() and not (folder / "finished.json").exists()
+    if unfinished:
+        raise InputError("holds no model yet: its run has not finished", folder, "repeat its command first")
     if not (folder / "config.json").exists():
-        unfinished = " yet: its run has not finished" if (folder / "config.yaml").exists() else ""
-        raise InputError(f"holds no model{unfinished}", folder, f"'{made_by}' makes one")
+        raise InputError("holds no model", folder, f"'{made_by}' makes one")
 
 
 def fit_vocabulary(decoder: Decoder, tokenizer: Tokenizer, folder: Path) -> Decoder:

@@ -6,9 +6,7 @@ every file, so a torn checkpoint is recognised and the one before it is taken.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -18,6 +16,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from amenable.train.files import MANIFEST, beside, sha256, storing, sync_folder, write_manifest
+
+TENSORS, FACTS = "state.safetensors", "state.json"
 TENSOR = "__tensor__"
 MAP = "__map__"
 
@@ -31,22 +32,36 @@ class Stateful(Protocol):
 
 
 def save(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
-    """Write `folder/checkpoint-<step>` and drop all but the newest `keep`."""
+    """Write `folder/checkpoint-<step>` and drop all but the newest `keep`, and those of later steps.
+
+    InputError where the disk refuses; then nothing of it is left, and the checkpoints before it stay.
+    """
     target = folder / f"checkpoint-{step}"
-    temporary = folder / f".checkpoint-{step}.writing"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    temporary = beside(target)
     tensors: dict[str, torch.Tensor] = {}
     facts = split(state, "", tensors)
-    save_file(tensors, temporary / "state.safetensors")
-    (temporary / "state.json").write_text(json.dumps({"step": step, "state": facts}), "utf-8")
-    write_manifest(temporary)
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.rename(target)
-    sync_folder(folder)
-    for old in sorted(steps(folder))[:-keep]:
-        shutil.rmtree(folder / f"checkpoint-{old}", ignore_errors=True)
+    with storing(target, "the checkpoint before it stays: make room, and the same command goes on from there"):
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            save_file(tensors, temporary / TENSORS)
+            (temporary / FACTS).write_text(json.dumps({"step": step, "state": facts}), "utf-8")
+            write_manifest(temporary)
+            shutil.rmtree(target, ignore_errors=True)
+            temporary.rename(target)
+            sync_folder(folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+    drop_others(folder, step, keep)
     return target
+
+
+def drop_others(folder: Path, step: int, keep: int) -> None:
+    """Drop all checkpoints but the newest `keep` up to a step: later ones are torn, or of another past."""
+    kept = sorted(one for one in steps(folder) if one <= step)[-keep:]
+    for other in set(steps(folder)) - set(kept):
+        shutil.rmtree(folder / f"checkpoint-{other}", ignore_errors=True)
 
 
 def newest(folder: Path) -> tuple[int, dict[str, Any], list[str]] | None:
@@ -57,8 +72,9 @@ def newest(folder: Path) -> tuple[int, dict[str, Any], list[str]] | None:
         if not is_whole(checkpoint):
             torn.append(checkpoint.name)
             continue
-        tensors = load_file(checkpoint / "state.safetensors")
-        facts = json.loads((checkpoint / "state.json").read_text("utf-8"))
+        # copies: what is read from a file may lie in memory at odd places, and be gone with it
+        tensors = {name: tensor.clone() for name, tensor in load_file(checkpoint / TENSORS).items()}
+        facts = json.loads((checkpoint / FACTS).read_text("utf-8"))
         return step, join(facts["state"], tensors), torn
     return None
 
@@ -100,43 +116,27 @@ def join(facts: Any, tensors: dict[str, torch.Tensor]) -> Any:
     return facts
 
 
-def write_manifest(folder: Path) -> None:
-    """Sync every file of a folder to disk and write down its size and hash."""
-    files = {}
-    for path in sorted(folder.iterdir()):
-        sync_file(path)
-        files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    manifest = folder / "manifest.json"
-    manifest.write_text(json.dumps(files, indent=1), "utf-8")
-    sync_file(manifest)
-    sync_folder(folder)
-
-
 def is_whole(folder: Path) -> bool:
     """Whether every file is there as the manifest says."""
     try:
-        files = json.loads((folder / "manifest.json").read_text("utf-8"))
-        return all(
+        files = json.loads((folder / MANIFEST).read_text("utf-8"))
+        return {TENSORS, FACTS} <= set(files) and all(
             (folder / name).stat().st_size == fact["bytes"] and sha256(folder / name) == fact["sha256"]
             for name, fact in files.items()
         )
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError):
         return False
 
 
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def bytes_in(value: Any) -> int:
+    """Bytes of the tensors in a nested state."""
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    if isinstance(value, dict):
+        return sum(bytes_in(item) for item in value.values())
+    return sum(bytes_in(item) for item in value) if isinstance(value, (list, tuple)) else 0
 
 
-def sync_file(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def bytes_kept(folder: Path) -> int:
+    """Bytes of the checkpoints that lie in a run directory."""
+    return sum(path.stat().st_size for path in folder.glob("checkpoint-*/*"))

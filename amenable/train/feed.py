@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,18 +20,40 @@ from amenable.train.runtime import number
 T = TypeVar("T")
 
 
-def usable(loaded: sources.Loaded[T]) -> list[T]:
-    """The rows that can be used; how many were rejected, and why the first was, is said on stderr."""
-    if loaded.rejected:
+class Sieve:
+    """What a run has read that could not be used; a share of bad rows above `borne` (1 bears all) ends it."""
+
+    def __init__(self, borne: float = 1.0):
+        self.borne = borne
+        self.rejected: list[sources.Rejected] = []
+
+    def pass_on(self, loaded: sources.Loaded[T]) -> list[T]:
+        """The rows that can be used. How many cannot, and why the first, is said on stderr; InputError for too many."""
+        if not loaded.rejected:
+            return loaded.rows
+        bad, total, first = len(loaded.rejected), len(loaded.rejected) + len(loaded.rows), loaded.rejected[0]
+        if bad / total > self.borne:
+            what = f"{first.reason}; {bad} of {total} rows cannot be used, and {self.borne:.3g} of them is borne"
+            raise InputError(what, f"{first.file}:{first.line}", "mend the rows, or raise --max-bad-rows")
         print(f"data  {loaded.report()}", file=sys.stderr)
-    return loaded.rows
+        self.rejected += loaded.rejected
+        return loaded.rows
+
+    def listing(self) -> str:
+        """The rejected rows, each once, as lines of JSON: file, line, reason."""
+        return "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in dict.fromkeys(self.rejected))
+
+
+def usable(loaded: sources.Loaded[T], sieve: Sieve | None = None) -> list[T]:
+    """The rows that can be used. The sieve is that of the run that reads; without one, bad rows are only told of."""
+    return (sieve or Sieve()).pass_on(loaded)
 
 
 def fitting_prompts(
-    path: Path, tokenizer: Tokenizer, room: int, limit: int = 0
+    path: Path, tokenizer: Tokenizer, room: int, limit: int = 0, sieve: Sieve | None = None
 ) -> tuple[list[Prompt], list[list[int]]]:
     """Prompts of at most `room` tokens, with their ids; an error where none fits."""
-    prompts = usable(sources.read_prompts(path, limit=limit or None))
+    prompts = usable(sources.read_prompts(path, limit=limit or None), sieve)
     ids = [render_prompt(tokenizer, prompt.messages) for prompt in prompts]
     kept = [i for i, prompt in enumerate(ids) if len(prompt) <= room]
     if not kept:
@@ -37,7 +61,7 @@ def fitting_prompts(
     return [prompts[i] for i in kept], [ids[i] for i in kept]
 
 
-def prompts_of_step(prompts: list[list[int]], per_step: int, seed: int, step: int) -> list[list[int]]:
+def prompts_of_step(prompts: list[T], per_step: int, seed: int, step: int) -> list[T]:
     """The prompts of step 1, 2, ...: each epoch in an order of its own; an epoch's remainder joins the next."""
     first = (step - 1) * per_step
     places = [divmod(place, len(prompts)) for place in range(first, first + per_step)]

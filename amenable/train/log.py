@@ -17,6 +17,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from amenable.train import guards
+from amenable.train.files import storing, sync_file, sync_folder, write_text
+
 FILES = ("metrics", "samples", "traces", "answers", "timings")
 """the files of rows, each row with its step; a run that goes on after a stop drops those it will make again"""
 
@@ -34,6 +37,21 @@ class Log:
     def say(self, line: str) -> None:
         """One line to the person at the screen."""
         self.console.print(f"[bold]{self.name}[/bold]  {escape(line)}", soft_wrap=True)
+
+    def warn(self, line: str) -> None:
+        """One line that should not be overlooked."""
+        self.console.print(f"[bold]{self.name}[/bold]  [yellow]warning[/yellow]  {escape(line)}", soft_wrap=True)
+
+    def health(self, health: dict[str, Any]) -> None:
+        """The summary at the end of a run: what is fine in green, the warnings in yellow."""
+        for good, line in guards.lines(health):
+            mark = "[green]fine[/green]" if good else "[yellow]warning[/yellow]"
+            self.console.print(f"[bold]{self.name}[/bold]  {mark}  {escape(line)}", soft_wrap=True)
+
+    def read(self, name: str) -> list[dict[str, Any]]:
+        """The rows of one of FILES; none where there is no such file yet."""
+        path = self.folder / f"{name}.jsonl"
+        return [json.loads(line) for line in lines_of(path)] if path.exists() else []
 
     def row(self, step: int, values: dict[str, Any]) -> None:
         """Append one row to metrics.jsonl. Tensors become numbers; what is not finite becomes null."""
@@ -53,15 +71,25 @@ class Log:
         for name in FILES:
             path = self.folder / f"{name}.jsonl"
             if path.exists():
-                rows = [line for line in path.read_text("utf-8").splitlines() if kept(line, step)]
-                temporary = path.with_suffix(".writing")
-                temporary.write_text("".join(line + "\n" for line in rows), "utf-8")
-                temporary.replace(path)
+                rows = [line for line in lines_of(path) if kept(line, step)]
+                write_text(path, "".join(line + "\n" for line in rows))
+
+    def replace(self, name: str, step: int, rows: list[dict[str, Any]]) -> None:
+        """Write one of FILES whole, in place of what it held: for rows that are made when all steps are done."""
+        write_text(self.folder / f"{name}.jsonl", as_lines([{"step": step, **row} for row in rows]))
+
+    def sync(self) -> None:
+        """See to it that all rows are on the disk, before a checkpoint counts on them."""
+        with storing(self.folder):
+            for path in (self.folder / f"{name}.jsonl" for name in FILES):
+                if path.exists():
+                    sync_file(path)
+            sync_folder(self.folder)
 
     def latest_row(self) -> dict[str, Any]:
         """The values of the last row of metrics.jsonl; nothing where there is no row yet."""
         path = self.folder / "metrics.jsonl"
-        rows = path.read_text("utf-8").splitlines() if path.exists() else []
+        rows = lines_of(path) if path.exists() else []
         return {key: value for key, value in json.loads(rows[-1]).items() if key != "step"} if rows else {}
 
     def open(self, done: int, total: int) -> None:
@@ -102,14 +130,25 @@ class Log:
 
 
 def append(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    with storing(path), path.open("a", encoding="utf-8") as file:
+        file.write(as_lines(rows))
+
+
+def as_lines(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of a file of rows. A crash may have torn the last one in the middle of a character, and an answer may
+    hold characters that some call the end of a line: only the line feed is."""
+    return [line for line in path.read_bytes().decode("utf-8", "replace").split("\n") if line]
 
 
 def kept(line: str, step: int) -> bool:
-    """Whether a row belongs to the steps already done; a line torn by a crash does not."""
+    """Whether a row belongs to the steps already done; a line torn by a crash does not, nor a summary of all steps."""
     try:
-        return max(json.loads(line)["step"], 1) <= step
+        row = json.loads(line)
+        return "health" not in row and max(row["step"], 1) <= step
     except (ValueError, KeyError, TypeError):
         return False
 

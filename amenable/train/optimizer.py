@@ -6,13 +6,16 @@ training it was the safer of the two at learning facts, so the small presets use
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
 
 from amenable.errors import InputError
+from amenable.train.guards import LOWER
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Optimizer:
             raise InputError("nothing is left to train", how="freeze fewer layers")
         self.parameters = list(parameters.values())
         self.max_grad_norm = config.max_grad_norm
+        self.refuse: Callable[[str, str], NoReturn] = refuse
         hidden = {name for name, p in parameters.items() if config.muon_learning_rate and is_hidden_matrix(name, p)}
         matrices = [p for name, p in parameters.items() if p.ndim >= 2 and name not in hidden]
         others = [p for name, p in parameters.items() if p.ndim < 2]
@@ -75,14 +79,21 @@ class Optimizer:
             self.peaks.append(config.muon_learning_rate)
 
     def step(self, multiplier: float = 1.0) -> float:
-        """Clip, step at `multiplier` times the peak learning rates, clear. Returns the gradient norm as it was."""
+        """Clip, step at `multiplier` times the peak learning rates, clear. Returns the gradient norm as it was.
+
+        A gradient that is not finite is refused before the step, weights that are not finite after it.
+        """
         limit = self.max_grad_norm or float("inf")
         norm = float(nn.utils.clip_grad_norm_(self.parameters, limit))
+        if not math.isfinite(norm):
+            self.refuse(f"the gradient is not finite (its norm is {norm})", LOWER)
         for part, peak in zip(self.parts, self.peaks):
             for group in part.param_groups:
                 group["lr"] = peak * multiplier
             part.step()
             part.zero_grad(set_to_none=True)
+        if not math.isfinite(largest(self.parameters)):
+            self.refuse("the weights are no longer finite after this step", LOWER)
         return norm
 
     def state_dict(self) -> dict[str, Any]:
@@ -91,6 +102,17 @@ class Optimizer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for i, part in enumerate(self.parts):
             part.load_state_dict(state[str(i)])
+
+
+def refuse(what: str, how: str) -> NoReturn:
+    """What an optimizer does with numbers that are not finite where no run takes it over."""
+    raise InputError(what, how=how)
+
+
+@torch.no_grad()
+def largest(parameters: list[nn.Parameter]) -> float:
+    """The largest size among all weights; not finite where one of them is not."""
+    return float(nn.utils.get_total_norm(parameters, norm_type=float("inf")))
 
 
 def named(module: nn.Module, index: int) -> list[tuple[str, nn.Parameter]]:

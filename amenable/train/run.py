@@ -2,9 +2,13 @@
 
 config.yaml      every option, so that `--config` repeats the run
 lineage.json     hash of every input, and the version of this package
+rejected.jsonl   rows of the data that could not be used: file, line, reason
 metrics.jsonl    a row a step; samples.jsonl: what the model said
 checkpoint-<n>/  everything needed to go on exactly
-finished.json    written last: seconds and closing figures
+manifest.json    size and hash of every file of the finished run
+stopped.json     where a guard stopped the run: at which step, why, and the rows of that batch
+finished.json    written last: seconds and closing figures. What a run has made counts once it is there
+.lock            who is at work here
 """
 
 from __future__ import annotations
@@ -13,11 +17,12 @@ import dataclasses
 import hashlib
 import json
 import platform
+import shutil
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import yaml
@@ -25,48 +30,92 @@ import yaml
 from amenable import __version__
 from amenable.errors import InputError, Interrupted
 from amenable.train import care, checkpoint
-from amenable.train.log import Log
+from amenable.train.best import Best
+from amenable.train.feed import Sieve
+from amenable.train.files import MANIFEST, WRITING, sha256, sweep, sync_folder, write_manifest, write_text
+from amenable.train.guards import Guards
+from amenable.train.lock import NAME as LOCK
+from amenable.train.lock import Lock
+from amenable.train.log import Log, plain_number
+from amenable.train.optimizer import Optimizer
 
-FREE = ("machine", "save_steps", "care", "inspect_batch")
+FREE = ("machine", "save_steps", "care", "inspect_batch", "max_kl")
 """options that say where and how a run computes, not what: they may change when it goes on"""
+OPTIONS, LINEAGE, FINISHED, STOPPED = "config.yaml", "lineage.json", "finished.json", "stopped.json"
+REJECTED = "rejected.jsonl"
+BEFORE_OPTIONS = (LOCK, LINEAGE, REJECTED)
+"""what a run writes before its options: where no more than that is there, it was stopped before it began"""
 
 
 class Run:
     """One stage's run directory, opened anew, or again after a stop."""
 
-    def __init__(self, out: Path, stage: str, config: Any, inputs: dict[str, Path | None] | None = None):
+    def __init__(
+        self, out: Path, stage: str, config: Any, inputs: dict[str, Path | None] | None = None, max_kl: float = 0.0
+    ):
         self.out, self.stage, self.config = Path(out), stage, config
         self.inputs = {name: Path(path) for name, path in (inputs or {}).items() if path is not None}
         self.log = Log(self.out, stage)
+        self.lock = Lock(self.out)
         self.before = 0.0
         self.begun = time.monotonic()
         self.asked_to_stop = False
         self.metrics: dict[str, Any] = {}
+        self.guards = Guards(max_kl)
+        self.sieve = Sieve(getattr(config, "care", care.Options()).max_bad_rows)
+        self.reached, self.fed = 0, list[int]()
 
     def done(self) -> bool:
-        """Whether this very run is finished already. Refuses a directory that holds anything else; changes nothing."""
+        """Whether this very run is finished already. Refuses a directory that holds anything else, or where another
+        process is at work; changes nothing that was made."""
         if self.out.is_file():
             raise InputError("is a file", self.out, "give --out a folder")
-        if not self.out.exists() or not any(self.out.iterdir()):
+        if is_blank(self.out):
             return False
-        if not (self.out / "config.yaml").exists():
+        if not (self.out / OPTIONS).exists():
             raise InputError("holds something that is not a run", self.out, "give --out another folder")
         self.check_same()
-        finished = (self.out / "finished.json").exists()
+        if not (self.out / FINISHED).exists():
+            self.lock.take()
+        finished = (self.out / FINISHED).exists()  # looked up with the lock in hand: its last owner may just have ended
         if finished:
+            self.lock.release()
+            checkpoint.clear(self.out)
             self.log.say(f"already done: {self.out}")
         return finished
 
     def claim(self) -> None:
         """Make the directory and write down what is asked and what goes in. Call it once all input has proved good."""
-        if not (self.out / "config.yaml").exists():
-            lineage, options = json.dumps(self.lineage(), indent=1), self.yaml()
-            try:
-                self.out.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise InputError(f"cannot be made: {error.strerror}", self.out, "give --out another folder") from None
-            write_text(self.out / "lineage.json", lineage)
-            write_text(self.out / "config.yaml", options)
+        lineage = {} if (self.out / OPTIONS).exists() else self.lineage()
+        if not self.lock.held:
+            self.take()
+        sweep(self.out)
+        if not (self.out / OPTIONS).exists():
+            write_text(self.out / LINEAGE, json.dumps(lineage, indent=1))
+            self.write_rejected()
+            write_text(self.out / OPTIONS, self.yaml())
+            sync_folder(self.out.parent)
+
+    def write_rejected(self) -> None:
+        """List the rows that could not be used, where there are any."""
+        (self.out / REJECTED).unlink(missing_ok=True)
+        if self.sieve.rejected:
+            write_text(self.out / REJECTED, self.sieve.listing())
+
+    def take(self) -> None:
+        """Make the directory and take its lock. Where another process has been there meanwhile, look again."""
+        for name, path in self.inputs.items():
+            require_finished(path, name)
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot be made: {error.strerror}", self.out, "give --out another folder") from None
+        self.lock.take()
+        if (self.out / OPTIONS).exists():
+            self.check_same()
+        if (self.out / FINISHED).exists():
+            self.lock.release()
+            raise InputError("another process has just finished this run", self.out, "there is nothing left to do")
 
     def check_same(self) -> None:
         """Refuse a directory of another stage, other options, or inputs that have changed since."""
@@ -85,6 +134,11 @@ class Run:
     def steps(self, total: int, state: Mapping[str, checkpoint.Stateful], save_steps: int = 0) -> Iterator[int]:
         """The steps still to do, `state` restored first; saves every `save_steps` (0: never) and when asked to stop."""
         done = self.restore(state)
+        self.require_space(state, save_steps)
+        (self.out / STOPPED).unlink(missing_ok=True)
+        for holder in state.values():
+            if isinstance(holder, Optimizer):
+                holder.refuse = self.stop
         self.log.open(done, total)
         with self.listening():
             try:
@@ -95,50 +149,101 @@ class Run:
                         self.save(step, state)
                     if stop:
                         raise Interrupted(self.out, step)
+            except BaseException:
+                self.lock.release()
+                raise
             finally:
                 self.log.close()
 
     def record(self, step: int, tokens: int = 0, show: tuple[str, ...] = ("loss",), /, **values: Any) -> None:
-        """One row of metrics.jsonl; the named ones are shown beside the bar."""
-        self.metrics = values
+        """One row of metrics.jsonl, which the guards look at; the named ones are shown beside the bar."""
+        self.reached, self.metrics = step, values
         self.log.row(step, values)
         self.log.advance(step, tokens, {key: values[key] for key in show if key in values})
+        for line in self.guards.look(step, {key: plain_number(value) for key, value in values.items()}):
+            self.log.warn(line)
+        fatal = self.guards.fatal(step, values)
+        if fatal is not None:
+            self.stop(*fatal)
+
+    def feeding(self, step: int, rows: Sequence[int]) -> None:
+        """Say what a step is about to train on: places, from 0, among the rows that can be trained on, in the order of
+        the data. They are written down if it has to stop."""
+        self.reached, self.fed = step, list(rows)
+
+    def stop(self, what: str, how: str) -> NoReturn:
+        """End the run for a reason that more steps would not mend; checkpoints stay, stopped.json says what was fed."""
+        told = {"step": self.reached, "what": what, "how": how, "rows": self.fed}
+        write_text(self.out / STOPPED, json.dumps(told, indent=1, ensure_ascii=False))
+        self.lock.release()
+        raise InputError(f"stopped in step {self.reached}: {what}", self.out, how)
 
     def restore(self, state: Mapping[str, checkpoint.Stateful]) -> int:
         """Load the newest whole checkpoint into `state` and return its step, or 0."""
         found = checkpoint.newest(self.out)
         if found is None:
+            for torn_step in sorted(checkpoint.steps(self.out)):
+                self.log.warn(f"checkpoint-{torn_step} is torn and none before it is whole: begins again")
             self.log.keep_until(0)
             return 0
         step, saved, torn = found
         for name in torn:
-            self.log.say(f"{name} is torn and is passed over")
+            self.log.warn(f"{name} is torn or altered and is passed over")
         for key, holder in state.items():
             holder.load_state_dict(saved["state"][key])
-        self.before = saved["seconds"]
+        self.before, self.reached = saved["seconds"], step
         self.log.keep_until(step)
         self.metrics = self.log.latest_row()
+        for row in self.log.read("metrics"):
+            self.guards.look(row["step"], row)
         self.log.say(f"goes on from step {step}")
         return step
 
+    def require_space(self, state: Mapping[str, checkpoint.Stateful], save_steps: int) -> None:
+        """Refuse to begin what the disk has no room for: the checkpoints kept, and one more while it is written."""
+        kept = self.keep_checkpoints + 1 if save_steps else 1
+        wanted = bytes_of(state) * kept - checkpoint.bytes_kept(self.out)
+        free = shutil.disk_usage(self.out).free
+        if wanted > free:
+            self.lock.release()
+            raise InputError(
+                f"{wanted / 2**20:,.0f} MiB are needed for {kept} checkpoints and {free / 2**20:,.0f} MiB are free",
+                self.out,
+                "make room, lower --keep-checkpoints, or give --out a folder on another disk",
+            )
+
     def save(self, step: int, state: Mapping[str, checkpoint.Stateful]) -> None:
+        """Write a checkpoint, its rows first."""
+        self.log.sync()
         held = {key: holder.state_dict() for key, holder in state.items()}
-        checkpoint.save(
-            self.out,
-            step,
-            {"seconds": self.seconds, "state": held},
-            getattr(self.config, "care", care.Options()).keep_checkpoints,
-        )
+        checkpoint.save(self.out, step, {"seconds": self.seconds, "state": held}, self.keep_checkpoints)
 
     def finish(self, **facts: Any) -> Path:
-        """Write finished.json and drop the checkpoints. Returns the run directory."""
-        plain = {key: value.item() if isinstance(value, torch.Tensor) else value for key, value in facts.items()}
+        """Tell the run's health, write manifest.json and finished.json, drop the checkpoints, let go. Returns the run
+        directory."""
+        plain = {key: plain_number(value) for key, value in facts.items()}
         rate = {"tokens_per_second": round(self.log.tokens / self.log.seconds)} if self.log.seconds else {}
-        done = {"stage": self.stage, "seconds": round(self.seconds, 1), **rate, **plain}
-        write_text(self.out / "finished.json", json.dumps(done, indent=1))
+        done = {"stage": self.stage, "seconds": round(self.seconds, 1), **rate, **plain, **self.health()}
+        write_run_manifest(self.out)
+        write_text(self.out / FINISHED, json.dumps(done, indent=1))
         checkpoint.clear(self.out)
+        self.lock.release()
         self.log.say(f"done in {self.seconds:.0f} s: {self.out}")
         return self.out
+
+    def health(self) -> dict[str, Any]:
+        """What the guards found, said, and added to metrics.jsonl; nothing where they had nothing to look at."""
+        health = self.guards.health()
+        if not health["fine"] and not health["warnings"]:
+            return {}
+        self.log.health(health)
+        self.log.row(self.reached, {"health": health})
+        return {"health": health}
+
+    @property
+    def keep_checkpoints(self) -> int:
+        """How many are kept; a stage without this option keeps the usual number."""
+        return getattr(self.config, "care", care.Options()).keep_checkpoints
 
     @property
     def seconds(self) -> float:
@@ -184,11 +289,45 @@ class Listening:
             signal.signal(number, handler)
 
 
+def is_blank(folder: Path) -> bool:
+    """Whether no run has begun in a folder: it is not there or empty, or a try was stopped before that."""
+    if not folder.exists():
+        return True
+    files = {path for path in folder.iterdir() if path.name not in BEFORE_OPTIONS}
+    return not files - set(folder.glob(WRITING))
+
+
+def require_finished(path: Path, name: str) -> None:
+    """Refuse an input that a run is still making: what is there may be half of it."""
+    for folder in (path.absolute(), *path.absolute().parents):
+        if (folder / OPTIONS).exists() and (folder / LINEAGE).exists() and not (folder / FINISHED).exists():
+            raise InputError(f"the run that makes this {name} has not finished", folder, "repeat its command first")
+
+
+def bytes_of(state: Mapping[str, checkpoint.Stateful]) -> int:
+    """Bytes of a checkpoint of this state once it is complete: with an optimizer's two moments, the best weights."""
+    sizes = []
+    for holder in state.values():
+        later = 0
+        if isinstance(holder, Optimizer):
+            later = 2 * checkpoint.bytes_in(holder.parameters)
+        elif isinstance(holder, Best):
+            later = checkpoint.bytes_in(holder.module.state_dict())
+        sizes.append(max(later, checkpoint.bytes_in(holder.state_dict())))
+    return sum(sizes)
+
+
+def write_run_manifest(out: Path) -> None:
+    """manifest.json: size and hash of every file that the run has made, all of them on the disk."""
+    passing = {f"checkpoint-{step}" for step in checkpoint.steps(out)}
+    write_manifest(out, {MANIFEST, FINISHED, LOCK, "timings.jsonl", *passing})
+
+
 def read_begun(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The options and the inputs' hashes that a run directory was begun with."""
     try:
-        options = yaml.safe_load((out / "config.yaml").read_text("utf-8"))
-        inputs = json.loads((out / "lineage.json").read_text("utf-8"))["inputs"]
+        options = yaml.safe_load((out / OPTIONS).read_text("utf-8"))
+        inputs = json.loads((out / LINEAGE).read_text("utf-8"))["inputs"]
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         options = inputs = None
     if not isinstance(options, dict) or not isinstance(inputs, dict):
@@ -208,21 +347,17 @@ def plain_values(value: Any) -> Any:
 def hash_of(path: Path) -> str:
     """Hash of a file; of a model directory by its weights and vocabulary; of a data folder by its files."""
     if path.is_file():
-        return checkpoint.sha256(path)
+        return sha256(path)
     if not path.exists():
         raise InputError("no such file or folder", path, "check the path")
     telling = [path / name for name in ("model.safetensors", "config.json", "tokenizer.json")]
-    files = [file for file in telling if file.exists()] or sorted(file for file in path.rglob("*") if file.is_file())
+    files = [file for file in telling if file.exists()] or sorted(visible_files(path))
     digest = hashlib.sha256()
     for file in files:
-        digest.update(f"{file.relative_to(path)}:{checkpoint.sha256(file)}\n".encode())
+        digest.update(f"{file.relative_to(path)}:{sha256(file)}\n".encode())
     return digest.hexdigest()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small file whole: beside, synced, renamed."""
-    temporary = path.with_name(f".{path.name}.writing")
-    temporary.write_text(text, "utf-8")
-    checkpoint.sync_file(temporary)
-    temporary.replace(path)
-    checkpoint.sync_folder(path.parent)
+def visible_files(folder: Path) -> Iterator[Path]:
+    """The files below a folder, but for hidden ones: whose lock it was is no part of what it holds."""
+    return (file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))

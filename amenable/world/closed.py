@@ -243,4 +243,4 @@ def lines(rows: list[Row]) -> str:
 
 def read_rows(path: Path) -> list[Row]:
     """JSON lines as rows."""
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line]
+    return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]

@@ -1,5 +1,7 @@
 """Calls are written down, run once what they read is there, and side by side as processes."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,7 @@ import yaml
 
 from amenable.cli import from_yaml
 from amenable.errors import InputError
-from amenable.recipes.together import Call, run_all, with_one_thread
+from amenable.recipes.together import Call, alone_in, run_all, with_one_thread
 from amenable.stages import dpo, evaluate, sft, tokenizer
 
 
@@ -72,6 +74,27 @@ def test_nothing_begins_before_what_it_reads_has_ended(tmp_path: Path) -> None:
         run_all([Call("tokenizer", last), *calls])
     assert "no such file" not in str(error.value)
     assert all((call.out / "finished.json").exists() for call in calls)
+
+
+def test_who_is_alone_is_read_off_the_plan() -> None:
+    """The number of threads decides the last bits: it must not depend on who happens to end first."""
+    a, b, c, d, e = (Path(name) for name in "abcde")
+    chain = {a: set(), b: {a}, c: {b}, d: {b}, e: {c, d}}
+    assert alone_in(chain) == {a, b, e}
+    assert alone_in({a: set(), b: set()}) == set()
+    assert alone_in({a: set()}) == {a}
+
+
+def test_a_stage_that_outlived_its_recipe_is_waited_for(tmp_path: Path) -> None:
+    call = token_call(tmp_path, "tok")
+    call.out.mkdir()
+    code = "import sys, pathlib, time; from amenable.train.lock import Lock; Lock(pathlib.Path(sys.argv[1])).take(); "
+    code += "print(1, flush=True); time.sleep(1.5)"
+    with subprocess.Popen([sys.executable, "-c", code, str(call.out)], stdout=subprocess.PIPE) as orphan:
+        assert orphan.stdout is not None and orphan.stdout.readline()
+        run_all([call])
+        assert orphan.poll() == 0
+    assert call.done()
 
 
 def test_side_by_side_means_one_thread_each(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from amenable.data import sources
 from amenable.data.types import Prompt
 from amenable.errors import InputError
+from amenable.evaluation import trace, watching
 from amenable.generation.experience import Experience, Targets
 from amenable.generation.rollout import Rollout, length_mask
 from amenable.stages import ppo
@@ -212,6 +214,27 @@ def test_many_passes_are_one(actors: Actors, experience: Experience, short: ppo.
     assert torch.allclose(gradients(actors), whole, atol=1e-5) and whole.norm() > 0.01
 
 
+def test_both_losses_by_hand(actors: Actors, experience: Experience, short: ppo.Config) -> None:
+    """Against the log-probabilities and values of the time of sampling, which the updates have moved away from."""
+    rollout, mask, chosen = experience.rollout, experience.rollout.mask, [3, 0, 5]
+    moved = torch.linspace(-0.5, 0.5, mask.numel()).view(mask.shape)
+    before = replace(rollout, logps=rollout.logps - moved)
+    old = replace(experience, rollout=before, values=experience.values - 2 * moved)
+    targets = ppo.estimate(old, 0.05, short)
+    policy, critic = [], []
+    for place in mask[chosen].nonzero().tolist():
+        at = chosen[place[0]], place[1]
+        ratio, advantage = moved[at].exp(), targets.advantages[at]
+        policy.append(-min(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage))
+        value, goal = experience.values[at], targets.returns[at]
+        held = value.clamp(old.values[at] - 0.2, old.values[at] + 0.2)
+        critic.append(max((value - goal) ** 2, (held - goal) ** 2) / 2)
+    told = ppo.backward(actors, old, targets, chosen, short)
+    assert told["loss/policy_avg"] == pytest.approx(float(sum(policy)) / len(policy), abs=1e-4)
+    assert told["loss/value_avg"] == pytest.approx(float(sum(critic)) / len(critic), rel=1e-3)
+    assert told["policy/clipfrac_avg"] > 0 and told["val/clipfrac_avg"] > 0
+
+
 def test_gathering_does_not_depend_on_the_passes(actors: Actors, experience: Experience, short: ppo.Config) -> None:
     _, prompts = fitting_prompts(short.data, actors.tokenizer, 44)
     asked = prompts_of_step(prompts, 8, 0, 1)
@@ -304,11 +327,11 @@ def test_the_weights_of_the_best_score_are_kept(
 ) -> None:
     seen: list[torch.Tensor] = []
 
-    def scores(actors: Actors, held_out: list[ppo.Asked], log: Log, step: int, config: ppo.Config) -> dict[str, float]:
-        seen.append(weights(actors.policy).clone())
+    def scores(ask: Any, held_out: list[watching.Asked], decode: Any, log: Log, step: int) -> dict[str, float]:
+        seen.append(weights(ask.args[0].policy).clone())
         return {"eval/score": [5.0, 0.0, 2.0, 1.0, -1.0][step]}
 
-    monkeypatch.setattr(ppo, "evaluate", scores)
+    monkeypatch.setattr(watching, "evaluate", scores)
     out = ppo.run(replace(short, select="score", validation=files.prompts, eval_steps=1))
     saved = weights(artifacts.load_policy(out, machine)[0])
     # the score before any update, though the highest, is none of the run's
@@ -337,11 +360,16 @@ def test_held_out_prompts_are_answered_as_the_policy_learns(
 def test_held_out_answers_are_drawn_with_the_same_numbers(actors: Actors, short: ppo.Config, tmp_path: Path) -> None:
     known, ids = fitting_prompts(short.data, actors.tokenizer, 44)
     asked, log = list(zip(known, ids)), Log(tmp_path, "x")
-    first = ppo.evaluate(actors, asked, log, 1, short)
-    assert ppo.evaluate(actors, asked, log, 2, short) == first
-    assert ppo.evaluate(actors, asked[:9], log, 3, short) != first  # fewer prompts, each answered the same
-    assert ppo.evaluate(actors, asked[:9], log, 4, replace(short, seed=1)) != first
-    assert ppo.evaluate(actors, asked[:9], log, 5, replace(short, temperature=1.5)) != first
+
+    def told(held_out: list[watching.Asked], step: int, config: ppo.Config) -> dict[str, float]:
+        ask = partial(ppo.gather, actors, samples=1, config=config)
+        return watching.evaluate(ask, held_out, actors.tokenizer.decode, log, step)
+
+    first = told(asked, 1, short)
+    assert told(asked, 2, short) == first
+    assert told(asked[:9], 3, short) != first  # fewer prompts, each answered the same
+    assert told(asked[:9], 4, replace(short, seed=1)) != first
+    assert told(asked[:9], 5, replace(short, temperature=1.5)) != first
     rows = rows_in(tmp_path / "answers.jsonl")
     said = {step: [row["completion"] for row in rows if row["step"] == step] for step in range(1, 6)}
     assert said[1] == said[2] and said[1][:9] == said[3]
@@ -375,7 +403,9 @@ def test_the_same_prompts_are_watched_with_the_same_numbers(
         assert sum(row["rewards"]) == pytest.approx(row["score"] - row["kl_coef"] * sum(row["kl"]), abs=1e-2)
     assert max(abs(kl) for row in rows[:4] for kl in row["kl"]) < 1e-3
     assert max(abs(ratio - 1) for row in rows for ratio in row["ratios"]) > 0.02
-    at_start = ppo.observe(actors, list(zip(known[:1], [ids_of(actors, known[0])])), 0.05, short)
+    ask = partial(ppo.gather, actors, samples=1, config=short)
+    how = trace.Settings(0.0, short.gamma, short.lam, short.temperature, short.max_tokens_per_pass)
+    at_start = watching.observe(ask, [(known[0], ids_of(actors, known[0]))], actors, how, 0.05)
     assert actors.tokenizer.decode(at_start.experience.rollout.responses[0], True) == "".join(rows[0]["tokens"])
 
 

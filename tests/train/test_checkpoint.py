@@ -46,7 +46,7 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     assert checkpoint.newest(tmp_path)[0] == 10
 
 
-@pytest.mark.parametrize("harm", ["cut", "flip", "lose a file", "lose the manifest"])
+@pytest.mark.parametrize("harm", ["cut", "flip", "lose a file", "lose the manifest", "an empty manifest"])
 def test_a_torn_checkpoint_is_named_and_the_one_before_is_taken(tmp_path: Path, harm: str) -> None:
     checkpoint.save(tmp_path, 1, {"x": torch.arange(100)})
     checkpoint.save(tmp_path, 2, {"x": torch.arange(100) + 1})
@@ -58,8 +58,10 @@ def test_a_torn_checkpoint_is_named_and_the_one_before_is_taken(tmp_path: Path, 
         victim.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     elif harm == "lose a file":
         victim.unlink()
-    else:
+    elif harm == "lose the manifest":
         (tmp_path / "checkpoint-2" / "manifest.json").unlink()
+    else:
+        (tmp_path / "checkpoint-2" / "manifest.json").write_text("{}")
     step, state, torn = checkpoint.newest(tmp_path)
     assert step == 1 and torn == ["checkpoint-2"]
     assert torch.equal(state["x"], torch.arange(100))
@@ -84,3 +86,29 @@ def test_the_manifest_tells_size_and_hash(tmp_path: Path) -> None:
     assert set(manifest) == {"state.safetensors", "state.json"}
     for name, fact in manifest.items():
         assert fact == {"bytes": (folder / name).stat().st_size, "sha256": checkpoint.sha256(folder / name)}
+
+
+def test_a_torn_one_of_a_later_step_takes_nobodys_place(tmp_path: Path) -> None:
+    """A run that goes on from 5 because 10 is torn, and saves at 8: 10 is not the newest to be kept."""
+    for step in (5, 10, 8):
+        checkpoint.save(tmp_path, step, {"x": torch.tensor([step])}, keep=1 if step == 8 else 2)
+    assert checkpoint.steps(tmp_path) == [8]
+    assert checkpoint.newest(tmp_path)[0] == 8
+
+
+def test_a_stop_while_it_is_written_leaves_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    checkpoint.save(tmp_path, 1, {"x": torch.zeros(1)})
+    monkeypatch.setattr(checkpoint, "write_manifest", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.save(tmp_path, 2, {"x": torch.zeros(1)})
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
+
+
+def test_bytes_are_those_of_the_tensors_and_of_the_files(tmp_path: Path) -> None:
+    state = {"a": torch.zeros(3, dtype=torch.float64), "b": [torch.zeros(2), {"c": 1}], "d": "text"}
+    assert checkpoint.bytes_in(state) == 24 + 8
+    folder = checkpoint.save(tmp_path, 1, state)
+    assert checkpoint.bytes_kept(tmp_path) == sum(path.stat().st_size for path in folder.iterdir())

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from amenable.errors import InputError
 from amenable.train.log import FILES, Log
 
 
@@ -62,3 +63,26 @@ def test_a_pipe_gets_paths_as_they_are(tmp_path: Path, capsys) -> None:  # type:
     path = f"/{'long/' * 30}[a]/[bold]x"
     Log(tmp_path, "sft").say(f"done: {path}")
     assert capsys.readouterr().err == f"sft  done: {path}\n"
+
+
+def test_an_answer_with_a_strange_end_of_line_is_one_row(tmp_path: Path) -> None:
+    log = Log(tmp_path, "x")
+    log.samples(1, [{"text": "a\u2028b\x85c"}])
+    before = (tmp_path / "samples.jsonl").read_bytes()
+    with (tmp_path / "samples.jsonl").open("ab") as file:
+        file.write('{"step": 1, "text": "é'.encode()[:-1])  # torn in the middle of a character
+    log.keep_until(1)
+    assert (tmp_path / "samples.jsonl").read_bytes() == before
+
+
+def test_rows_made_when_all_is_done_replace_what_was_there(tmp_path: Path) -> None:
+    log = Log(tmp_path, "x")
+    for _ in range(2):
+        log.replace("samples", 3, [{"text": "a"}])
+    assert (tmp_path / "samples.jsonl").read_text() == '{"step": 3, "text": "a"}\n'
+
+
+def test_a_full_disk_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(InputError, match=r"metrics\.jsonl: cannot be written \(No space left on device\)"):
+        Log(tmp_path, "x").row(1, {"loss": 1.0})

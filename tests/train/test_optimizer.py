@@ -45,6 +45,15 @@ def test_gradients_are_clipped_to_the_norm_over_all_modules() -> None:
     assert [a.weight.item(), b.weight.item()] == pytest.approx([-0.6e-6, -0.8e-6], rel=1e-4)
 
 
+def test_a_step_leaves_no_gradient_to_the_next(make_decoder: Callable[..., Decoder]) -> None:
+    decoder = make_decoder()
+    optimizer = Optimizer([decoder], OptimizerConfig(0.1, muon_learning_rate=0.02))
+    for p in decoder.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    assert all(p.grad is None or not p.grad.any() for p in decoder.parameters())
+
+
 def test_only_matrices_decay(make_decoder: Callable[..., Decoder]) -> None:
     decoder = make_decoder()
     optimizer = Optimizer([decoder], OptimizerConfig(0.1, weight_decay=0.5))
@@ -134,3 +143,24 @@ def test_nothing_to_train_is_an_error() -> None:
 def test_options_that_mean_nothing_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError, match=f"optimizer.{next(iter(wrong))}"):
         OptimizerConfig(**wrong)
+
+
+@pytest.mark.parametrize("gradient", [float("nan"), float("inf")])
+def test_a_gradient_that_is_no_number_is_refused_before_the_step(gradient: float) -> None:
+    layer = nn.Linear(2, 1, bias=False)
+    before = layer.weight.detach().clone()
+    layer.weight.grad = torch.tensor([[1.0, gradient]])
+    with pytest.raises(InputError, match=r"gradient is not finite.*learning rate"):
+        Optimizer([layer], PLAIN).step()
+    assert torch.equal(layer.weight, before)
+
+
+def test_weights_that_overflow_are_refused() -> None:
+    layer = nn.Linear(2, 1, bias=False)
+    optimizer = Optimizer([layer], OptimizerConfig(1e30, weight_decay=1e30))
+    told: list[str] = []
+    optimizer.refuse = lambda what, how: told.append(what)  # type: ignore[assignment, return-value]
+    for _ in range(3):
+        layer.weight.grad = torch.ones(1, 2)
+        optimizer.step()
+    assert told and "weights are no longer finite" in told[0]

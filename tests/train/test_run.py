@@ -1,17 +1,26 @@
 """A run directory: claimed once, refused to others, resumed exactly."""
 
+import errno
 import json
 import os
+import resource
+import shutil
 import signal
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from amenable.errors import InputError, Interrupted
-from amenable.train import checkpoint
-from amenable.train.run import Run, hash_of
+from amenable.train import checkpoint, files
+from amenable.train.best import Best
+from amenable.train.care import Options
+from amenable.train.optimizer import Optimizer, OptimizerConfig
+from amenable.train.run import Run, bytes_of, hash_of
 from amenable.train.runtime import Machine
 
 
@@ -21,6 +30,7 @@ class Config:
     rate: float = 0.5
     save_steps: int = 2
     machine: Machine = field(default_factory=Machine)
+    care: Options = field(default_factory=Options)
 
 
 class Counter:
@@ -169,3 +179,171 @@ def test_a_folder_with_files_of_those_names_is_not_a_run(tmp_path: Path, options
     (tmp_path / "out" / "lineage.json").write_text(lineage)
     with pytest.raises(InputError, match="not a run"):
         a_run(tmp_path).done()
+
+
+def test_only_so_many_checkpoints_are_kept(tmp_path: Path) -> None:
+    run = a_run(tmp_path, care=Options(keep_checkpoints=1))
+    run.claim()
+    with pytest.raises(Interrupted):
+        work(run, stop_at=5)
+    assert checkpoint.steps(run.out) == [5]
+    assert not a_run(tmp_path, care=Options(keep_checkpoints=3)).done()  # how, not what
+    assert work(a_run(tmp_path)).total == 21
+
+
+@pytest.mark.parametrize("there", [[], [".lock"], ["lineage.json"], [".lock", "lineage.json", ".config.yaml.writing"]])
+def test_a_run_that_was_stopped_while_it_began_begins_again(tmp_path: Path, there: list[str]) -> None:
+    (tmp_path / "out").mkdir()
+    for name in there:
+        (tmp_path / "out" / name).write_text("{")
+    run = a_run(tmp_path)
+    assert not run.done()
+    run.claim()
+    assert work(run).total == 21 and not list(run.out.glob(".*.writing"))
+    run.finish()
+    assert a_run(tmp_path).done()
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    a_run(tmp_path).claim()
+    (tmp_path / "out" / ".lock").unlink()
+    owner = "import sys,pathlib,time; from amenable.train.lock import Lock; Lock(pathlib.Path(sys.argv[1])).take(); "
+    code = owner + "print(1, flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(tmp_path / "out")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline()
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        for ask in (Run.done, Run.claim):
+            with pytest.raises(InputError, match=f"another process is at work here .process {other.pid} on"):
+                ask(a_run(tmp_path))
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+        (tmp_path / "out" / "finished.json").write_text("{}")
+        assert a_run(tmp_path).done()  # a finished run is everybody's
+        other.kill()
+
+
+def test_a_run_that_another_has_just_finished_is_left_alone(tmp_path: Path) -> None:
+    late = a_run(tmp_path)
+    assert not late.done()
+    first = a_run(tmp_path)
+    first.claim()
+    work(first)
+    first.finish()
+    with pytest.raises(InputError, match="another process has just finished this run"):
+        late.claim()
+
+
+def test_what_a_run_is_still_making_is_no_input(tmp_path: Path) -> None:
+    first = a_run(tmp_path)
+    first.claim()
+    work(first)
+    second = Run(tmp_path / "second", "stage", Config(first.out), {"data": first.out / "metrics.jsonl"})
+    with pytest.raises(InputError, match="out: the run that makes this data has not finished"):
+        second.claim()
+    assert not second.out.exists()
+    first.finish()
+    second.claim()
+
+
+def test_checkpoints_left_behind_a_finished_run_are_dropped(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    run.claim()
+    work(run)
+    run.finish()
+    checkpoint.save(run.out, 4, {})
+    assert a_run(tmp_path).done() and not checkpoint.steps(run.out)
+
+
+def test_the_manifest_names_what_was_made(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    run.claim()
+    work(run)
+    run.finish()
+    told = json.loads((run.out / "manifest.json").read_text())
+    assert set(told) == {"config.yaml", "lineage.json", "metrics.jsonl"}
+    assert told["metrics.jsonl"]["sha256"] == files.sha256(run.out / "metrics.jsonl")
+
+
+def test_the_lock_is_no_part_of_what_a_folder_holds(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    before = hash_of(tmp_path)
+    (tmp_path / ".lock").write_text("process 1")
+    assert hash_of(tmp_path) == before
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_and_one_line(tmp_path: Path) -> None:
+    """A process whose files may not grow: the system refuses in the middle of the weights."""
+    run = a_run(tmp_path)
+    run.claim()
+    held = {"model": torch.nn.Linear(100, 100)}
+    run.save(2, held)
+    before = {path: path.read_bytes() for path in run.out.rglob("*") if path.is_file()}
+    limits, old = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(
+            InputError, match=r"checkpoint-4: cannot be written .*the checkpoint before it stays"
+        ) as told:
+            run.save(4, held)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, old)
+    assert "\n" not in str(told.value)
+    assert {path: path.read_bytes() for path in run.out.rglob("*") if path.is_file()} == before
+    run.save(4, held)
+    assert sorted(checkpoint.steps(run.out)) == [2, 4]
+
+
+def test_a_folder_that_can_only_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("amenable.train.lock.os.open", refuse)
+    with pytest.raises(InputError, match=r"out: cannot be written \(Read-only file system\)"):
+        a_run(tmp_path).claim()
+
+
+def test_room_for_the_checkpoints_is_asked_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = torch.nn.Linear(512, 512)
+    state = {"model": module, "optimizer": Optimizer([module], OptimizerConfig()), "best": Best(module)}
+    size = 4 * (512 * 512 + 512) * 4
+    assert bytes_of(state) == size
+    run = a_run(tmp_path)
+    run.claim()
+    free = type("Usage", (), {"free": 3 * size - 1})
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: free)
+    with pytest.raises(InputError, match="12 MiB are needed for 3 checkpoints and 12 MiB are free"):
+        next(run.steps(6, state, save_steps=2))
+    assert not checkpoint.steps(run.out)
+    run.claim()
+    next(run.steps(6, state))  # where none is made but at a stop, there is room
+
+
+def test_a_second_stop_leaves_at_once(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    run.claim()
+    steps = run.steps(6, {"counter": Counter()})
+    next(steps)
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    steps.close()
+    assert not checkpoint.steps(run.out) and not run.lock.held
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("torn", [1, 2])
+def test_torn_checkpoints_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], torn: int) -> None:
+    run = a_run(tmp_path)
+    run.claim()
+    with pytest.raises(Interrupted):
+        work(run, stop_at=5)
+    for step in (5, 4)[:torn]:
+        (run.out / f"checkpoint-{step}" / "state.json").write_text("{")
+    again = a_run(tmp_path)
+    assert work(again).total == 21
+    told = capsys.readouterr().err
+    assert "checkpoint-5 is torn" in told and ("goes on from step 4" in told) == (torn == 1)
+    assert [row["loss"] for row in rows(run.out)] == [1, 3, 6, 10, 15, 21]

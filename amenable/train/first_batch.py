@@ -1,0 +1,327 @@
+"""The first batch as proof: what will be trained is checked, shown and saved before the first step.
+
+Every row has exactly one BOS, at its front; an answer that ended ends in an EOS that is trained; at least one token a
+row is trained, and none that is context; no id is outside the vocabulary, and none is padding. A row that breaks a rule
+stops the run before anything is written. Then the rows of the first step are shown in colour on the screen, and in
+first_batch.html, one file that opens anywhere.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from rich.text import Text
+
+from amenable.data.types import Demonstration
+from amenable.errors import InputError
+from amenable.text.chat import render
+from amenable.text.tokenizer import Tokenizer
+from amenable.train import checkpoint
+from amenable.train.passes import Row
+from amenable.train.run import Run, write_text
+
+HERE = Path(__file__).parent
+FILE = "first_batch.html"
+ON_SCREEN, ON_SCREEN_CHARACTERS = 3, 400
+"""rows on the screen, and characters a row: at most six lines of a narrow terminal"""
+IN_FILE = 256
+"""rows of the first step that the page shows"""
+WORRYING = 0.05
+"""share of truncated rows above which the run warns"""
+STYLES = {"context": "dim", "trained": "green", "eos": "bold black on green", "end": "bold yellow", "pad": "red"}
+"""how a kind of token looks on the screen; first_batch.jinja has the same names"""
+NOTES = {"reward": "; a reward is read at the last token of each row, and nowhere else"}
+"""what a stage does otherwise than train on every trained token"""
+
+
+@dataclass(frozen=True)
+class Marked:
+    """One row of N tokens as it is trained, with what is known of it apart from its marks."""
+
+    ids: list[int]
+    trained: list[bool]
+    roles: list[str]
+    """whose each token is: "control", "system", "user", "assistant"; or "context" with "answer" or "text";
+    or "sampled", which may be any token that the policy drew"""
+    ended: bool | None
+    """whether it must end in EOS, or must not; None where that is not known"""
+    opened: bool
+    """whether it must begin with BOS, or must not have one"""
+    cut: bool = False
+    """whether the context may have cut it"""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The first step's rows, all checked, and how many of all the rows known at the start were checked and cut."""
+
+    rows: list[Marked]
+    checked: int
+    cut: int
+    what: str
+    """what a row is, in the plural"""
+    tokenizer: Tokenizer
+
+
+def of_pieces(rows: Sequence[Row], tokenizer: Tokenizer) -> Proof:
+    """Pieces of documents: everything is trained but the first token. A piece that goes on from another has no BOS."""
+    marked = [
+        Marked(ids, trained, ["context"] + ["text"] * (len(ids) - 1), None, opened=ids[:1] == [tokenizer.bos_id])
+        for ids, trained in rows
+    ]
+    return proven(marked, range(len(marked)), tokenizer, "pieces of documents")
+
+
+def of_conversations(
+    rows: Sequence[Row],
+    first: Sequence[int],
+    demonstrations: Sequence[Demonstration],
+    tokenizer: Tokenizer,
+    context: int,
+) -> Proof:
+    """Conversations with every speaker's tokens by name in the `first` rows; all rows end in EOS, or fill the context.
+
+    `demonstrations` are those the rows were made of, in the same order; some of them may have no row.
+    """
+    opened = writes_bos(tokenizer)
+    marked = [
+        Marked(
+            ids,
+            trained,
+            roles_by_mark(trained),
+            ended=True if len(ids) < context else None,
+            opened=opened,
+            cut=len(ids) == context and ids[-1] != tokenizer.eos_id,
+        )
+        for ids, trained in rows
+    ]
+    for place, roles in speakers(rows, first, demonstrations, tokenizer, context):
+        marked[place] = replace(marked[place], roles=roles)
+    return proven(marked, first, tokenizer, "conversations")
+
+
+def of_answers(groups: Sequence[Sequence[Row]], first: Sequence[int], tokenizer: Tokenizer, context: int) -> Proof:
+    """Prompts with an answer each, a group for each ranking or pair; the `first` groups are those of the first step.
+
+    A group whose longest row fills the context may have lost the beginning of its prompt.
+    """
+    opened = writes_bos(tokenizer)
+    marked = [
+        [
+            Marked(ids, trained, roles_by_mark(trained), None, opened, cut=max(len(ids) for ids, _ in group) == context)
+            for ids, trained in group
+        ]
+        for group in groups
+    ]
+    shown = [row for i in first for row in marked[i]]
+    proof = proven([row for group in marked for row in group], (), tokenizer, "answers")
+    return replace(proof, rows=shown)
+
+
+def of_samples(
+    rows: Sequence[Row], prompts: Sequence[Sequence[int]], ended: Sequence[bool], tokenizer: Tokenizer
+) -> Proof:
+    """Sampled answers: the prompt is context, the answer is trained. Those that the length limit cut have no EOS."""
+    opened = writes_bos(tokenizer)
+    marked = [
+        Marked(ids, trained, ["context"] * len(prompt) + ["sampled"] * (len(ids) - len(prompt)), end, opened)
+        for (ids, trained), prompt, end in zip(rows, prompts, ended, strict=True)
+    ]
+    return proven(marked, range(len(marked)), tokenizer, "sampled answers")
+
+
+def writes_bos(tokenizer: Tokenizer) -> bool:
+    """Whether a conversation begins with BOS: some published templates have none."""
+    return (
+        tokenizer.chat_template is None
+        or "bos_token" in tokenizer.chat_template
+        or tokenizer.bos in tokenizer.chat_template
+    )
+
+
+def roles_by_mark(trained: Sequence[bool]) -> list[str]:
+    """Roles where only the marks tell them."""
+    return ["answer" if mark else "context" for mark in trained]
+
+
+def speakers(
+    rows: Sequence[Row],
+    first: Sequence[int],
+    demonstrations: Sequence[Demonstration],
+    tokenizer: Tokenizer,
+    context: int,
+) -> Iterator[tuple[int, list[str]]]:
+    """The roles of the `first` rows' tokens, by row."""
+    if len(rows) == len(demonstrations):
+        for place in first:
+            yield place, render(tokenizer, demonstrations[place].messages).roles[:context]
+        return
+    place, wanted = 0, set(first)
+    for demonstration in demonstrations:
+        rendered = render(tokenizer, demonstration.messages)
+        if place < len(rows) and rendered.ids[:context] == rows[place][0]:
+            if place in wanted:
+                yield place, rendered.roles[:context]
+            place += 1
+
+
+def proven(marked: Sequence[Marked], first: Sequence[int], tokenizer: Tokenizer, what: str) -> Proof:
+    """The first step's rows, once every row has been checked. InputError for the first that breaks a rule."""
+    for number, row in enumerate(marked, start=1):
+        wrong = fault(row, tokenizer)
+        if wrong is not None:
+            raise InputError(
+                f"row {number} of the {what} can't be trained on: {wrong}",
+                how="the tokenizer or its chat template does not write what training needs: see that it opens a "
+                "conversation with BOS, if at all, and closes the assistant's turn with EOS",
+            )
+    return Proof([marked[i] for i in first], len(marked), sum(row.cut for row in marked), what, tokenizer)
+
+
+def fault(row: Marked, tokenizer: Tokenizer) -> str | None:
+    """What is wrong with a row, and at which token; None where all is well."""
+    ids, eos, bos, pad = row.ids, tokenizer.eos_id, tokenizer.bos_id, tokenizer.pad_id
+    if not len(ids) == len(row.trained) == len(row.roles):
+        return f"it has {len(ids)} tokens, {len(row.trained)} marks and {len(row.roles)} roles"
+    outside = [place for place, token in enumerate(ids) if not 0 <= token < tokenizer.vocab_size]
+    if outside:
+        return f"token {outside[0]} has id {ids[outside[0]]}, and the vocabulary ends at {tokenizer.vocab_size - 1}"
+    given = [place for place, role in enumerate(row.roles) if role != "sampled"]
+    padding = [place for place in given if ids[place] == pad]
+    if padding:
+        return f"token {padding[0]} is padding ({told(pad, tokenizer)}), and rows have none"
+    return fault_of_ends(row, bos, eos, tokenizer) or fault_of_marks(row, eos, tokenizer)
+
+
+def fault_of_ends(row: Marked, bos: int, eos: int, tokenizer: Tokenizer) -> str | None:
+    """BOS once and at the front; a trained EOS last where the row ended, and none where it did not."""
+    ids = row.ids
+    places = [place for place, token in enumerate(ids) if token == bos and row.roles[place] != "sampled"]
+    if row.opened and ids[:1] != [bos]:
+        return f"token 0 is {told(ids[0], tokenizer)} and not BOS" if ids else "it is empty"
+    if bos != eos and len(places) > row.opened:
+        return f"token {places[row.opened]} is {'another' if row.opened else 'a'} BOS ({told(bos, tokenizer)})"
+    if row.ended and (ids[-1] != eos or not row.trained[-1]):
+        last = "EOS, which is not trained" if ids[-1] == eos else f"{told(ids[-1], tokenizer)} and not EOS"
+        return f"its last token, {len(ids) - 1}, is {last}: the model would not learn to stop"
+    if row.ended is False and row.trained[-1] and ids[-1] == eos:
+        return f"token {len(ids) - 1} is a trained EOS, and the answer did not end"
+    return None
+
+
+def fault_of_marks(row: Marked, eos: int, tokenizer: Tokenizer) -> str | None:
+    """Something is trained; nothing that is context; and all of the answer."""
+    if not any(row.trained):
+        return "none of its tokens is trained"
+    if row.trained[0]:
+        return "token 0 is trained, and nothing comes before it"
+    for place, (token, trained, role) in enumerate(zip(row.ids, row.trained, row.roles)):
+        mine = role in ("assistant", "answer", "text", "sampled")
+        if trained and not mine and not (role == "control" and token == eos):
+            return f"token {place}, {told(token, tokenizer)}, is trained and belongs to the {role}"
+        if mine and not trained:
+            return f"token {place}, {told(token, tokenizer)}, belongs to the {role} and is not trained"
+        if trained and token != eos and token in tokenizer.control_ids and role == "assistant":
+            return f"token {place}, {told(token, tokenizer)}, is a control token inside what the assistant says"
+    return None
+
+
+def told(token: int, tokenizer: Tokenizer) -> str:
+    return f"{tokenizer.decode([token], keep_control=True)!r} (id {token})"
+
+
+def show(run: Run, proof: Proof, inspect: bool = False) -> bool:
+    """Print the first rows and save all of them as first_batch.html; nothing of a run that goes on after a stop.
+
+    True where the run was asked to stop here. Its folder then is as that of a run killed before its first step.
+    """
+    if checkpoint.steps(run.out) and not inspect:
+        return False
+    write_text(run.out / FILE, page(proof, run.stage))
+    for number, row in enumerate(proof.rows[:ON_SCREEN], start=1):
+        run.log.console.print(Text(f"row {number}  ", style="bold") + shortened(row, proof.tokenizer))
+    run.log.say(f"first batch: {summary(proof, run.stage)}; all of it in {run.out / FILE}")
+    if proof.cut > WORRYING * proof.checked:
+        run.log.say(f"warning: {cut_line(proof)}; a longer context or shorter data would keep them whole")
+    if not inspect:
+        return False
+    run.config = replace(run.config, inspect_batch=False)  # what it leaves behind are the options of the real run
+    write_text(run.out / "config.yaml", run.yaml())
+    run.log.say("nothing was trained; the same command without --inspect-batch trains")
+    return True
+
+
+def kinds(row: Marked, tokenizer: Tokenizer) -> list[str]:
+    """Of each token one of STYLES: a trained EOS is "eos", another one "end"."""
+    return [
+        "pad"
+        if token == tokenizer.pad_id
+        else ("eos" if trained else "end")
+        if token == tokenizer.eos_id
+        else ("trained" if trained else "context")
+        for token, trained in zip(row.ids, row.trained)
+    ]
+
+
+def shortened(row: Marked, tokenizer: Tokenizer) -> Text:
+    """A row in a few lines of colour: its beginning and its end, where it is long."""
+    parts = [
+        (tokenizer.decode([token], keep_control=True).replace("\n", "↵"), STYLES[kind])
+        for token, kind in zip(row.ids, kinds(row, tokenizer))
+    ]
+    room = ON_SCREEN_CHARACTERS
+    if sum(len(text) for text, _ in parts) > room:
+        parts = [*within(parts, room // 2), (" … ", "bold"), *within(parts[::-1], room // 2)[::-1]]
+    return Text.assemble(*parts)
+
+
+def within(parts: Sequence[tuple[str, str]], room: int) -> list[tuple[str, str]]:
+    """The first parts of at most `room` characters together."""
+    kept, used = list[tuple[str, str]](), 0
+    for text, style in parts:
+        used += len(text)
+        if used > room:
+            break
+        kept.append((text, style))
+    return kept
+
+
+def summary(proof: Proof, stage: str) -> str:
+    """Rows, tokens, the share that is trained, how many may have been cut, and what the stage makes of its rows."""
+    tokens = sum(len(row.ids) for row in proof.rows)
+    trained = sum(sum(row.trained) for row in proof.rows)
+    return (
+        f"{len(proof.rows)} {proof.what}, {tokens:,} tokens, {trained / max(tokens, 1):.1%} trained, no padding; "
+        f"{cut_line(proof)}{NOTES.get(stage, '')}"
+    )
+
+
+def cut_line(proof: Proof) -> str:
+    return f"{proof.cut} of {proof.checked} {proof.what} truncated ({proof.cut / max(proof.checked, 1):.1%})"
+
+
+def page(proof: Proof, stage: str) -> str:
+    """first_batch.html: every token with its id and role, a legend, the counts."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    rows = [
+        [
+            (proof.tokenizer.decode([token], keep_control=True), token, role, kind)
+            for token, role, kind in zip(row.ids, row.roles, kinds(row, proof.tokenizer))
+        ]
+        for row in proof.rows[:IN_FILE]
+    ]
+    template = environment.get_template("first_batch.jinja")
+    return template.render(stage=stage, rows=rows, total=len(proof.rows), summary=summary(proof, stage))
+
+
+def tell_left_out(left: int, of: int, what: str, context: int) -> None:
+    """Say on stderr how many rows did not fit and are not trained on, with a warning where they are many."""
+    if left:
+        warning = "warning: " if left > WORRYING * of else ""
+        print(f"data  {warning}{left} of {of} {what} left out: longer than {context} tokens", file=sys.stderr)

@@ -1,0 +1,368 @@
+"""Kill every stage at random moments, run it again until it is done, and compare what it has made, file by file.
+
+    python -m benchmarks.crash --kills 100
+    python -m benchmarks.crash --kills 30 --stage ppo-ptx
+
+Each stage runs once undisturbed; then again and again as a process that is killed (SIGKILL) at a moment drawn by the
+seed, half of the time with checkpoints that are written slowly, so that kills fall between their files too. Models are
+tiny; everything else is as in a real run. Prints a line a stage and ends with exit code 1 if any file differs. Last it
+tells what share of a stage's time its checkpoints take, at the usual model and the usual interval.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+
+from amenable.errors import InputError
+from amenable.generation.sampling import Sampling
+from amenable.models import presets
+from amenable.models.config import DecoderConfig
+from amenable.stages import annotate, dpo, evaluate, ppo, pretrain, reward, sample, sft, tokenizer, world
+from amenable.train import checkpoint
+from amenable.train.files import manifest_of
+from amenable.train.optimizer import OptimizerConfig
+from amenable.train.run import Run
+from amenable.train.runtime import Machine
+from amenable.world.rates import Sizes
+
+TINY = DecoderConfig(
+    320, 128, layers=2, width=32, heads=2, positions="rope", norm="rms", activation="swiglu", bias=False, qk_norm=True
+)
+MACHINE = Machine("cpu", "fp32", 1)
+OF_ITS_OWN = ("config.yaml", "lineage.json", "finished.json", "manifest.json", "timings.jsonl", ".lock")
+"""what two runs of the same options may differ in: their folder's name, seconds, and hashes of these"""
+AT_MOST = 6
+"""kills of one run, before it may end"""
+SLOWLY = 0.15
+"""seconds between the files of a slow checkpoint"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is killed, and how often."""
+
+    kills: int = 100
+    """shared among the stages"""
+    stage: str | None = None
+    """only this one (ppo-ptx is one); the stages before it run undisturbed"""
+    seed: int = 0
+    cost: bool = True
+    """also measure what checkpoints cost"""
+
+    def __post_init__(self) -> None:
+        if self.kills < 1:
+            raise InputError(f"kills is {self.kills}", how="it must be 1 or more")
+
+
+@dataclass
+class Tally:
+    """What became of a stage."""
+
+    kills: int = 0
+    in_checkpoints: int = 0
+    """those that left a checkpoint half-written"""
+    resumes: int = 0
+    """runs that went on from a checkpoint"""
+    runs: int = 0
+    """runs that came to their end and were compared"""
+    differing: set[str] = field(default_factory=set)
+
+    def line(self, name: str, seconds: float) -> str:
+        verdict = f"DIFFERS in {', '.join(sorted(self.differing))}" if self.differing else "exact"
+        return (
+            f"{name:<10} {self.kills:>4} kills ({self.in_checkpoints} in a checkpoint), {self.resumes:>3} resumes, "
+            f"{self.runs:>3} runs compared: {verdict}   {seconds:.0f} s"
+        )
+
+
+def main(options: Options, folder: Path) -> bool:
+    """Whether every stage, however killed, made the same files as undisturbed."""
+    torch.set_num_threads(1)
+    presets.PRESETS["two-layers"] = TINY
+    calls = plan(folder / "whole")
+    if options.stage is not None and options.stage not in calls:
+        raise InputError(f"there is no stage '{options.stage}'", how=f"they are {', '.join(calls)}")
+    chosen = [options.stage] if options.stage else list(calls)
+    shares = {name: len(range(i, options.kills, len(chosen))) for i, name in enumerate(chosen)}
+    exact = True
+    for name, (stage, config) in calls.items():
+        begun = time.monotonic()
+        code = wait(start(lambda stage=stage, config=config: stage.run(config)))
+        if code != 0:
+            raise InputError(f"'{name}' does not run undisturbed (exit code {code})", folder)
+        if name in shares:
+            draw = random.Random(f"{options.seed}/{name}")
+            tally = torture(stage, config, folder / name, shares[name], time.monotonic() - begun, draw)
+            print(tally.line(name, time.monotonic() - begun), flush=True)
+            exact = exact and not tally.differing
+        if name == options.stage:
+            break
+    return exact
+
+
+def plan(root: Path) -> dict[str, tuple[Any, Any]]:
+    """Every stage with options of its own, each reading those before it, by name."""
+    quick = OptimizerConfig(learning_rate=3e-3)
+    town, labels = root / "world", root / "annotate"
+    text, shown = town / "text" / "train.jsonl", town / "demonstrations" / "train.jsonl"
+    base = pretrain.Config(
+        data=text,
+        tokenizer=root / "tokenizer",
+        out=root / "pretrain",
+        model="two-layers",
+        context=128,
+        tokens_per_step=512,
+        max_steps=12,
+        warmup_steps=2,
+        held_out=0.1,
+        eval_steps=4,
+        save_steps=2,
+        optimizer=replace(quick, muon_learning_rate=0.03),
+        machine=MACHINE,
+    )
+    tuned = sft.Config(
+        model=base.out, data=shown, out=root / "sft", epochs=2, batch_size=4, held_out=0.1, select="loss", save_steps=2
+    )
+    asked = sample.Config(
+        model=tuned.out, data=town / "prompts" / "reward.jsonl", out=root / "sample", num_generations=3, limit=24
+    )
+    ranked = annotate.Config(data=asked.out / "samples.jsonl", world=town, out=labels, held_out=0.2)
+    judge = reward.Config(
+        model=tuned.out,
+        data=labels / "train.jsonl",
+        validation=labels / "validation.jsonl",
+        heldout=labels / "heldout.jsonl",
+        demonstrations=shown,
+        out=root / "reward",
+        prompts_per_step=2,
+        warmup_steps=1,
+        save_steps=2,
+        machine=MACHINE,
+    )
+    policy = ppo.Config(
+        model=tuned.out,
+        reward_model=judge.out,
+        data=town / "prompts" / "ppo.jsonl",
+        out=root / "ppo",
+        max_steps=8,
+        prompts_per_step=4,
+        num_mini_batches=2,
+        max_new_tokens=12,
+        warmup_steps=1,
+        kl_target=2.0,
+        kl_horizon=40.0,
+        sample_steps=2,
+        watched=2,
+        save_steps=2,
+        machine=MACHINE,
+    )
+    mixed = replace(policy, ptx_coef=0.5, ptx_data=text, ptx_tokens=100, out=root / "ppo-ptx")
+    mixed = replace(
+        mixed, select="score", validation=town / "prompts" / "validation.jsonl", eval_steps=2, eval_prompts=3
+    )
+    paired = dpo.Config(
+        model=tuned.out,
+        data=labels / "train.jsonl",
+        validation=labels / "validation.jsonl",
+        out=root / "dpo",
+        batch_size=4,
+        warmup_steps=1,
+        eval_steps=3,
+        save_steps=2,
+        machine=MACHINE,
+    )
+    compared = evaluate.Config(
+        models=(f"sft={tuned.out}", f"ppo={policy.out}", f"dpo={paired.out}", f"base={base.out}"),
+        data=town / "prompts" / "test.jsonl",
+        world=town,
+        reward_model=judge.out,
+        text=town / "text" / "validation.jsonl",
+        out=root / "evaluate",
+        limit=6,
+        max_new_tokens=8,
+        text_tokens=300,
+        machine=MACHINE,
+    )
+    brief = Sampling(temperature=1.0, max_new_tokens=12)
+    return {
+        "world": (world, world.Config(out=town, sizes=Sizes(6, 60, 6, 40, 6, 60, 24, 6, 40))),
+        "tokenizer": (tokenizer, tokenizer.Config(data=text, demonstrations=shown, out=base.tokenizer, vocab_size=320)),
+        "pretrain": (pretrain, base),
+        "sft": (sft, replace(tuned, optimizer=quick, warmup_steps=1, machine=MACHINE)),
+        "sample": (sample, replace(asked, sampling=brief, prompts_per_step=4, machine=MACHINE)),
+        "annotate": (annotate, ranked),
+        "reward": (reward, replace(judge, optimizer=quick)),
+        "ppo": (ppo, replace(policy, optimizer=quick)),
+        "ppo-ptx": (ppo, replace(mixed, optimizer=quick)),
+        "dpo": (dpo, replace(paired, optimizer=quick)),
+        "evaluate": (evaluate, compared),
+    }
+
+
+def torture(stage: Any, config: Any, folder: Path, kills: int, seconds: float, draw: random.Random) -> Tally:
+    """Kill a stage so many times, over as many runs as that takes; each runs to its end and is compared.
+
+    seconds: how long it takes undisturbed; kills fall within that, or a little later.
+    """
+    tally, wanted = Tally(), manifest_of(config.out, OF_ITS_OWN)
+    while tally.kills < kills:
+        again = replace(config, out=folder / f"run-{tally.runs}")
+        for _ in range(min(AT_MOST, kills - tally.kills)):
+            slowly = draw.random() < 0.5
+            code = attempt(stage, again, draw.uniform(0, seconds * (2 if slowly else 1)), slowly, tally)
+            if code == 0:
+                break
+            tally.kills += 1
+            tally.in_checkpoints += any(again.out.glob(".checkpoint-*.writing"))
+        attempt(stage, again, None, False, tally)
+        tally.runs += 1
+        found = manifest_of(again.out, OF_ITS_OWN)
+        tally.differing |= {name for name in {*wanted, *found} if wanted.get(name) != found.get(name)}
+        shutil.rmtree(again.out)
+    return tally
+
+
+def attempt(stage: Any, config: Any, moment: float | None, slowly: bool, tally: Tally) -> int:
+    """Run a stage and kill it after so many seconds, if it is not done by then. Its exit code; -9 is ours."""
+    finished = (config.out / "finished.json").exists()
+    tally.resumes += not finished and checkpoint.newest(config.out) is not None
+
+    def work() -> None:
+        if slowly:
+            write_slowly()
+        stage.run(config)
+
+    code = wait(start(work), moment)
+    if code not in (0, -signal.SIGKILL):
+        raise InputError(f"ended with exit code {code} after a kill", config.out)
+    return code
+
+
+def write_slowly() -> None:
+    """From now on checkpoints are written with pauses between their files."""
+    for name in ("save_file", "write_manifest", "sync_folder", "drop_others"):
+        setattr(checkpoint, name, paused(getattr(checkpoint, name)))
+
+
+def paused(work: Callable[..., Any]) -> Callable[..., Any]:
+    def pausing(*arguments: Any, **options: Any) -> Any:
+        time.sleep(SLOWLY)
+        made = work(*arguments, **options)
+        time.sleep(SLOWLY)
+        return made
+
+    return pausing
+
+
+def start(work: Callable[[], object]) -> int:
+    """Do something in a process of its own, and say nothing about it. Returns its number."""
+    sys.stdout.flush()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        with tempfile.TemporaryFile() as told:
+            complaint = os.dup(2)
+            os.dup2(told.fileno(), 2)
+            os.dup2(told.fileno(), 1)
+            try:
+                work()
+                code = 0
+            except BaseException as error:
+                os.write(complaint, f"{type(error).__name__}: {error}\n".encode())
+    finally:
+        os._exit(code)
+
+
+def wait(child: int, moment: float | None = None) -> int:
+    """Wait for a process to end, or for so many seconds and kill it. Returns its exit code, -9 where it was killed."""
+    end = None if moment is None else time.monotonic() + moment
+    while True:
+        ended, status = os.waitpid(child, 0 if end is None else os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if end is not None and time.monotonic() >= end:
+            os.kill(child, signal.SIGKILL)
+            end = None
+        time.sleep(0.002)
+
+
+def costs(folder: Path) -> Iterator[str]:
+    """What share of a stage's time its checkpoints take, at the usual model, batch and interval: a line a stage."""
+    root = folder / "cost"
+    calls = plan(root)
+    usual = {"model": pretrain.Config().model, "tokens_per_step": pretrain.Config().tokens_per_step}
+    few = {"max_steps": 5, "save_steps": 2, "context": pretrain.Config().context}
+    calls["world"] = (world, world.Config(out=root / "world"))
+    calls["tokenizer"] = (tokenizer, replace(calls["tokenizer"][1], vocab_size=tokenizer.Config().vocab_size))
+    calls["pretrain"] = (pretrain, replace(calls["pretrain"][1], **usual, **few))
+    calls["sft"] = (sft, replace(calls["sft"][1], epochs=1, batch_size=sft.Config().batch_size))
+    standard = ppo.Config()
+    step = {"prompts_per_step": standard.prompts_per_step, "num_mini_batches": standard.num_mini_batches}
+    calls["ppo"] = (ppo, replace(calls["ppo"][1], max_steps=4, **step, max_new_tokens=standard.max_new_tokens))
+    for name in ("world", "tokenizer", "pretrain", "sft", "sample", "annotate", "reward", "ppo"):
+        stage, config = calls[name]
+        file = folder / f"{name}.json"
+        if wait(start(lambda stage=stage, config=config, file=file: timed(stage, config, file))) != 0:
+            raise InputError(f"'{name}' does not run at its usual size", folder)
+        if name in ("pretrain", "sft", "reward", "ppo"):
+            told, every = json.loads(file.read_text()), importlib.import_module(stage.__name__).Config().save_steps
+            share = told["save"] / (told["save"] + every * told["step"])
+            yield (
+                f"{name:<10} a checkpoint of {told['bytes'] / 2**20:.0f} MiB takes {told['save']:.2f} s, a step "
+                f"{told['step']:.2f} s: every {every} steps, {share:.1%} of the time"
+            )
+
+
+def timed(stage: Any, config: Any, file: Path) -> None:
+    """Run a stage and write down the median seconds of its steps and of its checkpoints, and their size."""
+    steps, saves, sizes, last = list[float](), list[float](), [0], [time.monotonic()]
+    record, save = Run.record, Run.save
+
+    def recording(run: Run, *arguments: Any, **values: Any) -> None:
+        record(run, *arguments, **values)
+        steps.append(time.monotonic() - last[0])
+        last[0] = time.monotonic()
+
+    def saving(run: Run, *arguments: Any) -> None:
+        begun = time.monotonic()
+        save(run, *arguments)
+        last[0] = time.monotonic()
+        saves.append(last[0] - begun)
+        sizes.append(checkpoint.bytes_kept(run.out) // len(checkpoint.steps(run.out)))
+
+    Run.record, Run.save = recording, saving  # type: ignore[method-assign]
+    stage.run(config)
+    middle = {"step": sorted(steps[1:] or [0.0]), "save": sorted(saves or [0.0])}
+    told = {name: values[len(values) // 2] for name, values in middle.items()}
+    file.write_text(json.dumps({**told, "bytes": sizes[-1]}))
+
+
+if __name__ == "__main__":
+    chosen = tyro.cli(Options, description=__doc__)
+    with tempfile.TemporaryDirectory(prefix="crash-") as place:
+        begun = time.monotonic()
+        exact = main(chosen, Path(place))
+        for line in costs(Path(place)) if chosen.cost else ():
+            print(line, flush=True)
+        print(f"{'all exact' if exact else 'NOT EXACT'}, {time.monotonic() - begun:.0f} s")
+    sys.exit(0 if exact else 1)

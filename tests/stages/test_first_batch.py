@@ -1,0 +1,123 @@
+"""Every training stage shows its first batch before it trains, and `--inspect-batch` stops there."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from amenable.errors import InputError
+from amenable.stages import dpo, ppo, pretrain, reward, sft
+from amenable.train.runtime import Machine
+
+STAGES = ("pretrain", "sft", "reward", "dpo", "ppo")
+ONE_THREAD = Machine("cpu", "fp32", 1)
+
+
+@pytest.fixture
+def configs(
+    files: Any,
+    pretrain_config: pretrain.Config,
+    sft_config: sft.Config,
+    reward_config: reward.Config,
+    assistant: Path,
+    judge: Path,
+    tmp_path: Path,
+) -> dict[str, Any]:
+    """The smallest runs of all training stages."""
+    out = tmp_path / "run"
+    return {
+        "pretrain": replace(pretrain_config, out=out, max_steps=2, warmup_steps=1),
+        "sft": replace(sft_config, out=out, epochs=1, batch_size=36, warmup_steps=1),
+        "reward": replace(reward_config, out=out, epochs=1, prompts_per_step=36, warmup_steps=1),
+        "dpo": dpo.Config(
+            assistant, files.pairs, out=out, epochs=1, batch_size=40, warmup_steps=1, save_steps=0, machine=ONE_THREAD
+        ),
+        "ppo": ppo.Config(
+            assistant,
+            judge,
+            data=files.prompts,
+            out=out,
+            max_steps=2,
+            prompts_per_step=4,
+            num_mini_batches=1,
+            max_new_tokens=12,
+            warmup_steps=1,
+            save_steps=0,
+            machine=ONE_THREAD,
+        ),
+    }
+
+
+def stage_of(name: str) -> Any:
+    return {"pretrain": pretrain, "sft": sft, "reward": reward, "dpo": dpo, "ppo": ppo}[name]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_inspecting_stops_and_leaves_the_real_run_as_it_would_be(
+    configs: dict[str, Any],
+    name: str,
+    outcome: Callable[[Path], dict[str, Any]],
+    capsys: pytest.CaptureFixture,
+    tmp_path: Path,
+) -> None:
+    stage, config = stage_of(name), configs[name]
+    assert stage.run(replace(config, inspect_batch=True)) == config.out
+    said = " ".join(capsys.readouterr().err.split())
+    assert "row 1" in said and "% trained, no padding" in said and "nothing was trained" in said
+    assert '<span class="trained"' in (config.out / "first_batch.html").read_text("utf-8")
+    assert not (config.out / "model.safetensors").exists() and not (config.out / "finished.json").exists()
+    assert yaml.safe_load((config.out / "config.yaml").read_text("utf-8"))["inspect_batch"] is False
+    stage.run(config)
+    untouched = replace(config, out=tmp_path / "untouched")
+    stage.run(untouched)
+    assert outcome(config.out) == outcome(untouched.out)
+    page = "first_batch.html"
+    assert (config.out / page).read_bytes() == (untouched.out / page).read_bytes()
+
+
+def test_a_run_that_goes_on_does_not_show_it_again(
+    configs: dict[str, Any], stop_at: Callable[[int], None], run_in_two: Callable, capsys: pytest.CaptureFixture
+) -> None:
+    run_in_two(dpo, replace(configs["dpo"], batch_size=20), 1)
+    said = capsys.readouterr().err
+    assert said.count("first batch:") == 1 and said.count("row 1 ") == 1
+
+
+def test_a_paused_ppo_is_inspected_where_it_stands(
+    configs: dict[str, Any], stop_at: Callable[[int], None], capsys: pytest.CaptureFixture
+) -> None:
+    stop_at(1)
+    with pytest.raises(Exception, match="saved at step 1"):
+        ppo.run(configs["ppo"])
+    capsys.readouterr()
+    ppo.run(replace(configs["ppo"], inspect_batch=True))
+    assert "nothing was trained" in capsys.readouterr().err
+    assert (configs["ppo"].out / "checkpoint-1").exists()
+
+
+@pytest.mark.parametrize("name", ["sft", "reward", "dpo", "ppo"])
+def test_a_template_that_opens_twice_is_refused(configs: dict[str, Any], name: str, assistant: Path) -> None:
+    model = configs[name].out.parent / "twice"
+    shutil.copytree(assistant, model)
+    settings = json.loads((model / "tokenizer_config.json").read_text("utf-8"))
+    settings["chat_template"] = "{{ bos_token }}" + settings["chat_template"]
+    (model / "tokenizer_config.json").write_text(json.dumps(settings), "utf-8")
+    with pytest.raises(InputError, match=r"row 1 of the .*token 1 is another BOS"):
+        stage_of(name).run(replace(configs[name], model=model))
+    assert name == "ppo" or not configs[name].out.exists()
+
+
+def test_conversations_that_were_cut_are_counted_and_warned_of(
+    configs: dict[str, Any], capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    said = '{"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "%s"}]}\n'
+    data = tmp_path / "long.jsonl"
+    data.write_text("".join(said % text for text in ["short"] * 7 + ["long " * 200]), "utf-8")
+    sft.run(replace(configs["sft"], data=data, validation=data, batch_size=4, inspect_batch=True))
+    told = " ".join(capsys.readouterr().err.split())
+    assert "1 of 8 conversations truncated (12.5%)" in told and "warning: 1 of 8" in told

@@ -1,0 +1,520 @@
+"""Each of these mistakes would train a worse model and say nothing. Every one of them is caught: here they are made.
+
+A row of the table says what goes wrong, which function is replaced by what, and which check notices: a test of the
+suite, or a run-time check in a tiny run. The check passes as the code stands, and fails with the mistake in it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from amenable.data.types import Message
+from amenable.errors import InputError
+from amenable.functional import losses
+from amenable.generation.sampling import Sampling
+from amenable.models.decoder import Decoder
+from amenable.models.heads import ScalarModel
+from amenable.models.layout import Layout
+from amenable.stages import dpo, ppo
+from amenable.text import chat
+from amenable.text.tokenizer import Tokenizer
+from amenable.train import actors as roles
+from amenable.train import artifacts, passes
+from amenable.train.actors import Actors
+from amenable.train.optimizer import Optimizer
+from amenable.train.runtime import Machine, Runtime
+
+TESTS = Path(__file__).parent
+CAUGHT = (AssertionError, InputError, RuntimeError)
+STOPPED = "before any update"
+"""what a run says that ends itself; any other RuntimeError is a mistake in this file"""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What checks are made with: random models of two layers, a tokenizer, a folder."""
+
+    machine: Runtime
+    words: Tokenizer
+    make_decoder: Callable[..., Decoder]
+    make_scalar_model: Callable[..., ScalarModel]
+    folder: Path
+
+
+@pytest.fixture
+def parts(
+    machine: Runtime,
+    words: Tokenizer,
+    make_decoder: Callable[..., Decoder],
+    make_scalar_model: Callable[..., ScalarModel],
+    tmp_path: Path,
+) -> Parts:
+    return Parts(machine, words, make_decoder, make_scalar_model, tmp_path)
+
+
+def file_of(path: str) -> ModuleType:
+    """A file of tests, read anew: what it imports is what stands there now."""
+    spec = importlib.util.spec_from_file_location(f"again_{path.replace('/', '_')[:-3]}", TESTS / path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def ppo_config(**changes: Any) -> ppo.Config:
+    small = ppo.Config(prompts_per_step=8, num_mini_batches=2, max_new_tokens=8, machine=Machine("cpu", "fp32", 1))
+    return replace(small, **changes)
+
+
+def ppo_actors(parts: Parts) -> Actors:
+    """Policy, reference, critic and scorer, read from folders as a run does."""
+    if not (parts.folder / "sft").exists():
+        artifacts.save_model(parts.folder / "sft", parts.make_decoder(), parts.words)
+        artifacts.save_model(parts.folder / "reward", parts.make_scalar_model(), parts.words)
+    return roles.load_actors(parts.folder / "sft", parts.folder / "reward", 0, parts.machine)
+
+
+def ppo_iteration(parts: Parts, actors: Actors | None = None) -> None:
+    """Sample, score, estimate, learn: the run stops where the sampler is not the trainer."""
+    actors, config = actors or ppo_actors(parts), ppo_config()
+    prompts = [chat.render_prompt(parts.words, [Message("user", f"{name} asks.")]) for name in "ABCDEFGH"]
+    seen = ppo.gather(actors, prompts, ("rollout", 1), 1, config)
+    optimizers = (Optimizer([actors.policy], config.optimizer), Optimizer([actors.critic], config.optimizer))
+    ppo.learn(actors, optimizers, seen, ppo.estimate(seen, 0.05, config), [], 1, 1.0, config)
+
+
+def frozen_models_stay(parts: Parts) -> None:
+    actors = ppo_actors(parts)
+    frozen = [p for model in (actors.reference, actors.scorer) for p in model.parameters()]
+    before = [p.clone() for p in frozen]
+    ppo_iteration(parts, actors)
+    assert all(torch.equal(*pair) for pair in zip(frozen, before))
+
+
+def conversation_by_hand(parts: Parts) -> None:
+    file_of("text/test_chat.py").test_a_conversation_by_hand(parts.words)
+
+
+def cut_answers_have_not_ended(parts: Parts) -> None:
+    tests = file_of("generation/test_rollout.py")
+    decoder = parts.make_decoder(seed=1, vocab_size=40)
+    with torch.no_grad():
+        decoder.token_embedding.weight *= 4
+    sampling = Sampling(max_new_tokens=12)
+    found = tests.collect(decoder, tests.PROMPTS, sampling, eos_id=2, seeds=[4, 5, 6], samples=4)
+    tests.test_mask_lengths_and_ends_say_what_the_responses_are(found)
+
+
+def dpo_loss_by_hand(parts: Parts) -> None:
+    tests, rows = file_of("stages/test_dpo.py"), file_of("train/test_passes.py").ROWS
+    config = dpo.Config(machine=Machine("cpu", "fp32", 1))
+    pairs = [dpo.Pair(rows[i % 4], rows[(i + 1) % 4]) for i in range(6)]
+    pairs = dpo.with_reference(parts.make_decoder(seed=7), pairs, config, parts.machine)
+    tests.test_the_loss_by_hand(config, pairs, parts.make_decoder, parts.machine, 0.0)
+
+
+def prompts_count_alike(parts: Parts) -> None:
+    """One prompt of three pairs and one of a single pair: the mean of two means."""
+    scores, ranks = torch.tensor([3.0, 1.0, -2.0, 0.5, 2.0]), torch.tensor([1.0, 2.0, 3.0, 1.0, 2.0])
+    alone = [losses.ranking_loss(scores[:3], ranks[:3]), losses.ranking_loss(scores[3:], ranks[3:])]
+    both, _ = losses.ranking_loss_flat(scores, ranks, torch.tensor([0, 0, 0, 1, 1]))
+    assert both.item() == pytest.approx(sum(float(loss) for loss in alone) / 2)
+
+
+def passes_test(name: str, *arguments: Any) -> Callable[[Parts], None]:
+    """A test of `train/test_passes.py` that takes a decoder or a scorer first."""
+
+    def check(parts: Parts) -> None:
+        model = parts.make_decoder(seed=3) if "logprobs" in name else parts.make_scalar_model(seed=4)
+        getattr(file_of("train/test_passes.py"), name)(model, *arguments_of(parts))
+
+    def arguments_of(parts: Parts) -> list[Any]:
+        return [getattr(parts, argument) if isinstance(argument, str) else argument for argument in arguments]
+
+    return check
+
+
+def engine_test(name: str, *arguments: Any) -> Callable[[Parts], None]:
+    """A test of `generation/test_engine.py` that takes its decoder first."""
+
+    def check(parts: Parts) -> None:
+        tests = file_of("generation/test_engine.py")
+        getattr(tests, name)(tests.make_decoder(), *arguments)
+
+    return check
+
+
+def suite_test(path: str, name: str, *arguments: Any) -> Callable[[Parts], None]:
+    """A test of the suite that takes these arguments and no fixture."""
+    return lambda parts: getattr(file_of(path), name)(*arguments)
+
+
+def shifted_mask(render: Any) -> Any:
+    def broken(*arguments: Any) -> chat.Rendered:
+        rendered = render(*arguments)
+        return replace(rendered, trained=[False, *rendered.trained[:-1]])
+
+    return broken
+
+
+def eos_untrained(render: Any) -> Any:
+    def broken(tokenizer: Tokenizer, messages: Any) -> chat.Rendered:
+        found = render(tokenizer, messages)
+        marks = [mark and token != tokenizer.eos_id for token, mark in zip(found.ids, found.trained)]
+        return replace(found, trained=marks)
+
+    return broken
+
+
+def two_bos(fill: Any) -> Any:
+    def broken(tokenizer: Tokenizer, *arguments: Any, **options: Any) -> chat.Rendered:
+        found = fill(tokenizer, *arguments, **options)
+        return chat.Rendered([tokenizer.bos_id, *found.ids], [False, *found.trained], ["control", *found.roles])
+
+    return broken
+
+
+def prediction_of_itself(targets: Any) -> Any:
+    def broken(batch: Any) -> Any:
+        index, tokens = targets(batch)
+        return index + 1, tokens
+
+    return broken
+
+
+def dropout_left_on(load_policy: Any) -> Any:
+    def broken(folder: Path, machine: Runtime, made_by: str = "", dropout: float = 0.0) -> Any:
+        decoder, tokenizer = load_policy(folder, machine, made_by, 0.2)
+        return decoder.train(), tokenizer
+
+    return broken
+
+
+def early_reward(rewards: Any) -> Any:
+    def broken(model: ScalarModel, batch: Any) -> torch.Tensor:
+        layout = Layout.of(batch.lengths)
+        return model(batch.ids, layout).index_select(0, layout.ends - 1)
+
+    return broken
+
+
+def late_value(values: Any) -> Any:
+    def broken(critic: ScalarModel, batch: Any) -> torch.Tensor:
+        return critic(batch.ids, Layout.of(batch.lengths))[batch.trained]
+
+    return broken
+
+
+def one_long_row(attend: Any) -> Any:
+    return lambda layout, *rest: attend(Layout.of([layout.tokens]), *rest)
+
+
+def late_positions(run: Any) -> Any:
+    def broken(self: Decoder, ids: torch.Tensor, positions: torch.Tensor, attend: Any) -> torch.Tensor:
+        stepping = "step_rows" in getattr(attend, "__qualname__", "")
+        return run(self, ids, positions + 1 if stepping else positions, attend)
+
+    return broken
+
+
+def own_next_value(gae: Any) -> Any:
+    def broken(rewards: Any, values: Any, discounts: Any, lam: float, last: Any) -> Any:
+        return gae(rewards, values.roll(1, dims=1), discounts, lam, last)
+
+    return broken
+
+
+def padding_counted(standardize: Any) -> Any:
+    return lambda x, mask: standardize(x, torch.ones_like(mask))
+
+
+def score_at_the_start(token_rewards: Any) -> Any:
+    def broken(logp: Any, ref: Any, score: Any, mask: Any, kl_coef: float) -> Any:
+        rewards = token_rewards(logp, ref, torch.zeros_like(score), mask, kl_coef)
+        rewards[:, 0] += score
+        return rewards
+
+    return broken
+
+
+def trains_along(load: Any) -> Any:
+    def broken(*arguments: Any) -> Actors:
+        actors = load(*arguments)
+        actors.policy.requires_grad_(True)
+        return replace(actors, reference=actors.policy)
+
+    return broken
+
+
+def mean_over_all_pairs(loss: Any) -> Any:
+    def broken(scores: torch.Tensor, ranks: torch.Tensor, prompts: torch.Tensor) -> Any:
+        better, worse = ((prompts[:, None] == prompts) & (ranks[:, None] < ranks)).nonzero(as_tuple=True)
+        return losses.preference_loss(scores[better], scores[worse]), {}
+
+    return broken
+
+
+def worse_is_better(loss: Any) -> Any:
+    return lambda scores, ranks, prompts: loss(scores, -ranks, prompts)
+
+
+def own_reference(loss_of: Any) -> Any:
+    def broken(policy: Decoder, pairs: Any, config: dpo.Config, machine: Runtime) -> Any:
+        return loss_of(policy, dpo.with_reference(policy, pairs, config, machine), config, machine)
+
+    return broken
+
+
+def mean_of_means(backward: Any) -> Any:
+    def broken(decoder: Any, rows: Any, machine: Any, max_tokens: int, weight: float = 1.0) -> torch.Tensor:
+        cut = passes.microbatches([len(ids) for ids, _ in rows], max_tokens)
+        found = [backward(decoder, [rows[i] for i in part], machine, 10**6, weight / len(cut)) for part in cut]
+        return torch.stack(found).mean()
+
+    return broken
+
+
+def clipped_at_the_targets(value_loss: Any) -> Any:
+    return lambda values, old, targets, mask, clip: value_loss(values, targets, targets, mask, clip)
+
+
+def nothing_clipped(loss: Any) -> Any:
+    return lambda logp, old, advantages, mask, clip: loss(logp, logp.detach(), advantages, mask, clip)
+
+
+def clipped_at_itself(value_loss: Any) -> Any:
+    return lambda values, old, targets, mask, clip: value_loss(values, values.detach(), targets, mask, clip)
+
+
+def gradients_kept(step: Any) -> Any:
+    def broken(self: Optimizer, multiplier: float = 1.0) -> float:
+        held = [p.grad.clone() if p.grad is not None else None for p in self.parameters]
+        norm = step(self, multiplier)
+        for p, grad in zip(self.parameters, held):
+            p.grad = grad
+        return norm
+
+    return broken
+
+
+def reference_at_one(row_logprobs: Any) -> Any:
+    return lambda decoder, rows, machine, limit, temperature=1.0: row_logprobs(decoder, rows, machine, limit)
+
+
+def always_ended(ranking_rows: Any) -> Any:
+    return lambda ranking, *rest: ranking_rows(replace(ranking, meta={}), *rest)
+
+
+def the_larger_term(loss: Any) -> Any:
+    def broken(logp: Any, old: Any, advantages: Any, mask: Any, clip: float) -> Any:
+        found, stats = loss(logp, old, -advantages, mask, clip)
+        return -found, stats
+
+    return broken
+
+
+def plain_logprobs(sample: Any) -> Any:
+    def broken(logits: torch.Tensor, uniforms: Any, sampling: Sampling, seen: Any = None) -> Any:
+        tokens, _ = sample(logits, uniforms, sampling, seen)
+        return tokens, logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+
+    return broken
+
+
+def no_temperature(trained_logprobs: Any) -> Any:
+    return lambda decoder, batch, temperature=1.0, entropy=False: trained_logprobs(decoder, batch, 1.0, entropy)
+
+
+def contents_as_templates(encode_batch: Any) -> Any:
+    return lambda self, texts: [self.encode_control(text) for text in texts]
+
+
+def encoded_by_hand(parts: Parts) -> None:
+    file_of("text/test_tokenizer.py").test_control_tokens_are_recognised_in_template_text_only(parts.words)
+
+
+def stopped_and_resumed(parts: Parts) -> None:
+    folder = parts.folder / str(len(list(parts.folder.iterdir())))
+    folder.mkdir()
+    file_of("train/test_run.py").test_a_stop_saves_and_the_same_command_goes_on_exactly(folder, signal.SIGINT)
+
+
+def accumulated(parts: Parts) -> None:
+    file_of("train/test_step.py").test_many_passes_are_one(parts.make_decoder, parts.machine, 5)
+
+
+def cached(parts: Parts) -> None:
+    tests = file_of("models/test_decoder.py")
+    tests.test_cached_equals_uncached_for_prompts_of_many_lengths(tests.LLAMA)
+
+
+def packed(parts: Parts) -> None:
+    tests = file_of("models/test_decoder.py")
+    tests.test_a_packed_batch_is_its_rows_apart_in_values_and_gradients(tests.LLAMA)
+
+
+def rollout_without_dropout(parts: Parts) -> None:
+    file_of("generation/test_engine.py").test_dropout_is_off_while_generating()
+
+
+def estimated_by_hand(parts: Parts) -> None:
+    file_of("stages/test_ppo.py").test_estimates_by_hand(ppo_config())
+
+
+def ppo_losses_by_hand(parts: Parts) -> None:
+    actors, config = ppo_actors(parts), ppo_config()
+    prompts = [chat.render_prompt(parts.words, [Message("user", f"{name} asks.")]) for name in "ABCDEFGH"]
+    seen = ppo.gather(actors, prompts, ("rollout", 1), 1, config)
+    file_of("stages/test_ppo.py").test_both_losses_by_hand(actors, seen, config)
+
+
+def gradients_cleared(parts: Parts) -> None:
+    file_of("train/test_optimizer.py").test_a_step_leaves_no_gradient_to_the_next(parts.make_decoder)
+
+
+def cut_rows_have_no_end(parts: Parts) -> None:
+    file_of("train/test_feed.py").test_an_answer_that_was_cut_has_no_end(parts.words)
+
+
+def torn_checkpoint_passed_over(parts: Parts) -> None:
+    folder = parts.folder / str(len(list(parts.folder.iterdir())))
+    file_of("train/test_checkpoint.py").test_a_torn_checkpoint_is_named_and_the_one_before_is_taken(folder, "flip")
+
+
+def trained_tokenizer(parts: Parts) -> None:
+    Tokenizer.train(["a rose is a rose"], 290)
+
+
+GAE_BY_HAND = suite_test("functional/test_advantages.py", "test_gae_by_hand", 1.0, 0.95, [0.3921, 0.518, 0.44, 0.2])
+CLIP_BY_HAND = suite_test("functional/test_losses.py", "test_ppo_clip_by_hand", 1, 1.5, -1.2, 0.0)
+VALUE_BY_HAND = suite_test("functional/test_losses.py", "test_value_loss_by_hand")
+RANKING_BY_HAND = suite_test("functional/test_losses.py", "test_ranking_loss_by_hand")
+REWARDS_BY_HAND = suite_test("functional/test_rewards.py", "test_token_rewards_by_hand")
+NAN_OUTSIDE = suite_test(
+    "functional/test_losses.py",
+    "test_what_is_masked_changes_no_loss_and_no_gradient",
+    losses.ppo_policy_loss,
+    0.2,
+    float("nan"),
+)
+WILSON_BY_HAND = suite_test("functional/test_statistics.py", "test_wilson_by_hand", 55, 100, 0.452446, 0.643855)
+ORDERS = suite_test("data/test_batches.py", "test_epochs_and_seeds_are_unrelated")
+DIALOGUES = suite_test("data/test_sources.py", "test_dialogues_that_open_alike_stay_together")
+SEEDS = suite_test("train/test_runtime.py", "test_seeds_are_stable_and_differ_by_purpose")
+LOGPROBS = passes_test("test_row_logprobs_are_each_rows_own", "machine", 8, 1.0)
+REWARD_PLACE = passes_test("test_a_reward_is_read_at_the_last_token_even_if_it_is_no_end", "words", "machine")
+VALUE_PLACE = passes_test("test_values_are_read_before_each_trained_token", "machine")
+NEIGHBOURS = engine_test("test_answers_do_not_depend_on_the_number_of_rows_nor_on_the_neighbours")
+SAMPLED = engine_test(
+    "test_log_probabilities_are_those_of_a_full_forward_under_the_same_sampling",
+    Sampling(temperature=0.6, max_new_tokens=20),
+)
+
+Mutation = tuple[str, str, Callable[[Any], Any], Callable[[Parts], None]]
+MUTATIONS: list[Mutation] = [
+    # what would go wrong silently, what is replaced, by what, and the check that notices
+    ("a word of the user is trained, the answer's end is not", "text.chat:render", shifted_mask, conversation_by_hand),
+    ("an answer learns to go on for ever", "text.chat:render", eos_untrained, conversation_by_hand),
+    ("conversations begin as no text ever did", "text.chat:_fill", two_bos, conversation_by_hand),
+    ("masking the padding masks EOS", "text.tokenizer:PAD", lambda pad: "<|eos|>", trained_tokenizer),
+    ("a user writes the assistant's turn", "text.tokenizer:Tokenizer.encode_batch", contents_as_templates,
+     encoded_by_hand),
+    ("a token is predicted from itself", "data.batches:targets", prediction_of_itself, LOGPROBS),
+    ("every epoch has the same order", "data.batches:shuffled", lambda f: lambda n, seed, epoch: f(n, seed, 0), ORDERS),
+    ("prompts of the training are in the held-out part", "data.sources:_opening", lambda f: id, DIALOGUES),
+    ("a row reads the rows before it", "models.attention:attend_rows", one_long_row, packed),
+    ("with a cache, tokens stand one place late", "models.decoder:Decoder.run", late_positions, cached),
+    ("the reward is of the answer without its end", "train.passes:rewards", early_reward, REWARD_PLACE),
+    ("the critic sees the action it is to judge", "train.passes:trained_values", late_value, VALUE_PLACE),
+    ("the ratio compares two temperatures", "train.passes:trained_logprobs", no_temperature, ppo_iteration),
+    ("the updates are of another policy than the samples", "train.artifacts:load_policy", dropout_left_on,
+     ppo_iteration),
+    ("samples come from a policy with holes", "generation.engine:evaluating", lambda f: nullcontext,
+     rollout_without_dropout),
+    ("samples have the probabilities of other samples", "generation.sampling:sample", plain_logprobs, SAMPLED),
+    ("an answer depends on what is sampled beside it", "generation.engine:numbers",
+     lambda f: lambda seed, count: torch.rand(count), NEIGHBOURS),
+    ("an answer that was cut is not punished", "generation.engine:Completion.ended", lambda f: True,
+     cut_answers_have_not_ended),
+    ("every step draws the same numbers", "train.runtime:number", lambda f: lambda seed, *purpose: f(seed), SEEDS),
+    ("the policy is paid for leaving its reference", "functional.kl:k1", lambda f: lambda logp, ref: f(ref, logp),
+     REWARDS_BY_HAND),
+    ("the score is of a token that did not earn it", "functional.rewards:token_rewards", score_at_the_start,
+     REWARDS_BY_HAND),
+    ("KL is measured to the policy itself", "train.actors:load_actors", trains_along, frozen_models_stay),
+    ("advantages look one step back", "functional.advantages:gae", own_next_value, GAE_BY_HAND),
+    ("padding pulls the advantages to zero", "functional.masked:standardize", padding_counted, estimated_by_hand),
+    ("NaN in the padding reaches the gradient", "functional.masked:zero_outside", lambda f: lambda x, mask: x * mask,
+     NAN_OUTSIDE),
+    ("what should be clipped is what is learned", "functional.losses:ppo_policy_loss", the_larger_term, CLIP_BY_HAND),
+    ("the critic is held to nothing", "functional.losses:value_loss", clipped_at_the_targets, VALUE_BY_HAND),
+    ("the policy is never held back", "functional.losses:ppo_policy_loss", nothing_clipped, ppo_losses_by_hand),
+    ("the critic is never held back", "functional.losses:value_loss", clipped_at_itself, ppo_losses_by_hand),
+    ("KL is between two temperatures", "train.passes:row_logprobs", reference_at_one,
+     passes_test("test_row_logprobs_are_each_rows_own", "machine", 8, 0.7)),
+    ("an answer that never ended is rewarded for it", "functional.rewards:penalise_missing_eos",
+     lambda f: lambda score, ended, penalty: f(score, ended, -penalty),
+     suite_test("functional/test_rewards.py", "test_missing_eos_is_subtracted")),
+    ("a cut answer is compared as if it had ended", "train.feed:ranking_rows", always_ended, cut_rows_have_no_end),
+    ("gradients of the last step are stepped along again", "train.optimizer:Optimizer.step", gradients_kept,
+     gradients_cleared),
+    ("the worst weights are kept", "train.best:Best.offer", lambda f: lambda self, score, step: f(self, -score, step),
+     suite_test("train/test_best.py", "test_the_highest_score_wins_and_comes_back")),
+    ("a run goes on from altered weights", "train.checkpoint:is_whole", lambda f: lambda folder: True,
+     torn_checkpoint_passed_over),
+    ("people's dislikes are learned", "functional.losses:ranking_loss_flat", worse_is_better, RANKING_BY_HAND),
+    ("long rankings outweigh short ones", "functional.losses:ranking_loss_flat", mean_over_all_pairs,
+     prompts_count_alike),
+    ("DPO's reference moves with the policy", "stages.dpo:loss_of", own_reference, dpo_loss_by_hand),
+    ("small passes weigh as much as large ones", "train.step:backward_next_token", mean_of_means, accumulated),
+    ("a resumed run trains a step twice", "train.run:Run.restore", lambda f: lambda *a: max(f(*a) - 1, 0),
+     stopped_and_resumed),
+    ("a resumed run leaves a step out", "train.run:Run.restore", lambda f: lambda *a: (n := f(*a)) + (n > 0),
+     stopped_and_resumed),
+    ("an interval ends before it begins", "functional.statistics:wilson", lambda f: lambda *a: f(*a)[::-1],
+     WILSON_BY_HAND),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "target", "broken", "check"), MUTATIONS, ids=[row[0] for row in MUTATIONS])
+def test_the_mistake_is_caught(
+    parts: Parts,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+    target: str,
+    broken: Callable[[Any], Any],
+    check: Callable[[Parts], None],
+) -> None:
+    check(parts)
+    mutate(monkeypatch, target, broken)
+    with pytest.raises(CAUGHT) as caught:
+        check(parts)
+    assert caught.type is not RuntimeError or STOPPED in str(caught.value)
+
+
+def mutate(monkeypatch: pytest.MonkeyPatch, target: str, broken: Callable[[Any], Any]) -> None:
+    """Replace `module:name` wherever the package has imported it, or `module:Class.method` in its class."""
+    module_name, name = target.split(":")
+    holder: Any = importlib.import_module(f"amenable.{module_name}")
+    if "." in name:
+        owner, method = name.split(".")
+        holder = getattr(holder, owner)
+        monkeypatch.setattr(holder, method, broken(getattr(holder, method)))
+        return
+    original = getattr(holder, name)
+    replacement = broken(original)
+    for module in [module for key, module in sys.modules.items() if key.startswith("amenable.")]:
+        if vars(module).get(name) is original:
+            monkeypatch.setattr(module, name, replacement)

@@ -1,0 +1,195 @@
+"""What the first batch must prove, rule by rule, and how it is shown."""
+
+import html
+import io
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from rich.console import Console
+
+from amenable.data.types import Demonstration, Message, Ranking
+from amenable.errors import InputError
+from amenable.generation.rollout import Rollout, length_mask
+from amenable.text.chat import render, render_completion, render_document, render_prompt
+from amenable.text.tokenizer import Tokenizer
+from amenable.train import first_batch
+from amenable.train.feed import ranking_rows, whole
+from amenable.train.first_batch import Marked
+
+ASKED = (Message("user", "Ann asks: name a red thing."),)
+SAID = Demonstration((*ASKED, Message("assistant", "Gladly: a rose, it is red.")))
+
+
+@pytest.fixture
+def row(words: Tokenizer) -> Marked:
+    """A conversation that is as it should be."""
+    rendered = render(words, SAID.messages)
+    return Marked(rendered.ids, rendered.trained, rendered.roles, ended=True, opened=True)
+
+
+def proof_of(words: Tokenizer, *rows: Marked) -> first_batch.Proof:
+    return first_batch.Proof(list(rows), len(rows), 0, "rows", words)
+
+
+def shifted(row: Marked, by: int) -> Marked:
+    """The marks moved to the right, the roles where they were."""
+    marks = row.trained[-by:] + row.trained[:-by] if by > 0 else row.trained[-by:] + [False] * -by
+    return replace(row, trained=marks)
+
+
+def test_a_good_row_has_no_fault(row: Marked, words: Tokenizer) -> None:
+    assert first_batch.fault(row, words) is None
+    assert row.roles.count("assistant") > 5 and row.roles.count("user") > 5
+
+
+BREAKS: dict[str, tuple[Callable[[Marked, Tokenizer], Marked], str]] = {
+    "no bos": (
+        lambda row, _: replace(row, ids=row.ids[1:], trained=row.trained[1:], roles=row.roles[1:]),
+        "token 0 is .* and not BOS",
+    ),
+    "two bos": (
+        lambda row, words: replace(
+            row, ids=[words.bos_id, *row.ids], trained=[False, *row.trained], roles=["control", *row.roles]
+        ),
+        "token 1 is another BOS",
+    ),
+    "bos inside": (
+        lambda row, words: replace(row, ids=[*row.ids[:5], words.bos_id, *row.ids[6:]]),
+        "token 5 is another BOS",
+    ),
+    "eos masked": (lambda row, _: replace(row, trained=[*row.trained[:-1], False]), "EOS, which is not trained"),
+    "eos missing": (
+        lambda row, _: replace(row, ids=row.ids[:-1], trained=row.trained[:-1], roles=row.roles[:-1]),
+        "not learn to stop",
+    ),
+    "eos of an answer that was cut": (lambda row, _: replace(row, ended=False), "the answer did not end"),
+    "nothing trained": (
+        lambda row, _: replace(row, trained=[False] * len(row.ids), ended=None),
+        "none of its tokens is trained",
+    ),
+    "all trained": (lambda row, _: replace(row, trained=[True] * len(row.ids)), "token 0 is trained"),
+    "prompt trained": (
+        lambda row, _: replace(row, trained=[False] + [True] * (len(row.ids) - 1)),
+        r"token \d+, .* is trained and belongs to the (control|user)",
+    ),
+    "mask one to the left": (lambda row, _: shifted(row, -1), "EOS, which is not trained"),
+    "mask one to the right": (lambda row, _: shifted(row, 1), "token 0 is trained|not trained"),
+    "a hole in the answer": (
+        lambda row, _: replace(row, trained=[*row.trained[:-3], False, *row.trained[-2:]]),
+        "belongs to the assistant and is not trained",
+    ),
+    "an id too high": (
+        lambda row, words: replace(row, ids=[*row.ids[:4], words.vocab_size, *row.ids[5:]]),
+        "token 4 has id 320, and the vocabulary ends at 319",
+    ),
+    "an id below 0": (lambda row, _: replace(row, ids=[*row.ids[:4], -1, *row.ids[5:]]), "token 4 has id -1"),
+    "padding": (
+        lambda row, words: replace(
+            row, ids=[*row.ids, words.pad_id], trained=[*row.trained, True], roles=[*row.roles, "assistant"]
+        ),
+        r"is padding \('<\|pad\|>' \(id \d\)\)",
+    ),
+    "a control token in the answer": (
+        lambda row, words: replace(row, ids=[*row.ids[:-3], words.encode_control("<|user|>")[0], *row.ids[-2:]]),
+        "is a control token inside what the assistant says",
+    ),
+    "marks that are fewer": (lambda row, _: replace(row, trained=row.trained[:-1]), "tokens, "),
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_every_broken_rule_is_named(name: str, row: Marked, words: Tokenizer) -> None:
+    change, said = BREAKS[name]
+    with pytest.raises(InputError, match=f"row 2 of the rows can't be trained on: .*{said}"):
+        first_batch.proven([row, change(row, words)], [0], words, "rows")
+
+
+def test_pieces_after_the_first_have_no_bos(words: Tokenizer) -> None:
+    document = render_document(words, "The rose is red. " * 20)
+    pieces = [document[:30], document[29:59]]
+    proof = first_batch.of_pieces([whole(piece) for piece in pieces], words)
+    assert [row.opened for row in proof.rows] == [True, False]
+    twice = [*pieces[1][:3], words.bos_id, *pieces[1][3:]]
+    with pytest.raises(InputError, match="token 3 is a BOS"):
+        first_batch.of_pieces([whole(twice)], words)
+    ids, _ = whole(pieces[0])
+    with pytest.raises(InputError, match="belongs to the text and is not trained"):
+        first_batch.of_pieces([(ids, [False, False, *[True] * (len(ids) - 2)])], words)
+
+
+def test_conversations_know_who_speaks_also_where_some_have_no_row(words: Tokenizer) -> None:
+    lost = Demonstration((Message("user", "why " * 90), Message("assistant", "So.")))
+    rendered = render(words, SAID.messages)
+    rows = [(rendered.ids, rendered.trained)] * 2
+    for demonstrations in ([SAID, SAID], [lost, SAID, lost, SAID]):
+        proof = first_batch.of_conversations(rows, [1], demonstrations, words, 64)
+        assert [row.roles for row in proof.rows] == [rendered.roles] and (proof.checked, proof.cut) == (2, 0)
+
+
+def test_a_conversation_that_was_cut_may_lack_its_end_and_is_counted(words: Tokenizer) -> None:
+    rendered = render(words, SAID.messages)
+    context = len(rendered.ids) - 3
+    cut = rendered.ids[:context], rendered.trained[:context]
+    assert first_batch.of_conversations([cut], [0], [SAID], words, context).cut == 1
+    with pytest.raises(InputError, match="not learn to stop"):
+        first_batch.of_conversations([cut], [], [SAID], words, context + 1)
+
+
+def test_answers_that_fill_the_context_are_counted(words: Tokenizer) -> None:
+    ranking = Ranking(ASKED, ("Gladly: a rose.", "No."), (1.0, 2.0))
+    whole_rows = ranking_rows(ranking, words, 64)
+    cut_rows = ranking_rows(ranking, words, max(len(ids) for ids, _ in whole_rows or []) - 2)
+    assert whole_rows and cut_rows
+    assert first_batch.of_answers([whole_rows, whole_rows], [1], words, 64).cut == 0
+    proof = first_batch.of_answers([cut_rows], [0], words, max(len(ids) for ids, _ in cut_rows))
+    assert proof.cut == len(proof.rows) == 2
+
+
+def test_a_rollout_is_its_prompts_and_what_was_said(words: Tokenizer) -> None:
+    prompt, ended, open_end = (
+        render_prompt(words, ASKED),
+        render_completion(words, "A rose."),
+        render_completion(words, "A", ended=False),
+    )
+    mask = length_mask([len(ended), len(open_end)])
+    rollout = Rollout([prompt] * 2, [ended, open_end], torch.tensor([True, False]), mask, torch.zeros(mask.shape))
+    rows = first_batch.of_samples(rollout.rows(), rollout.prompts, rollout.ended.tolist(), words).rows
+    assert [sum(row.trained) for row in rows] == [len(ended), len(open_end)]
+    odd = replace(rollout, responses=[[words.bos_id, words.pad_id, *ended[2:]], open_end])
+    assert len(first_batch.of_samples(odd.rows(), odd.prompts, odd.ended.tolist(), words).rows) == 2  # a policy may draw any token
+    for wrong in ([False, False], [True, True]):
+        with pytest.raises(InputError, match=r"did not end|learn to stop"):
+            first_batch.of_samples(rollout.rows(), rollout.prompts, wrong, words)
+
+
+def test_the_page_shows_every_token_and_escapes_what_was_said(words: Tokenizer) -> None:
+    said = Demonstration((Message("user", "<script>alert(1)</script> & more"), Message("assistant", "No <b>.")))
+    rendered = render(words, said.messages)
+    page = first_batch.page(proof_of(words, Marked(rendered.ids, rendered.trained, rendered.roles, True, True)), "sft")
+    shown = page[page.index('<div class="row">') :]
+    tokens = re.findall(r'<span class="(\w+)" title="(\d+), (\w+)">(.*?)</span>', shown, re.DOTALL)
+    assert [int(token) for _, token, _, _ in tokens] == rendered.ids
+    assert [role for _, _, role, _ in tokens] == rendered.roles
+    assert "".join(html.unescape(text) for *_, text in tokens) == words.decode(rendered.ids, keep_control=True)
+    assert [kind in ("trained", "eos") for kind, *_ in tokens] == rendered.trained and tokens[-1][0] == "eos"
+    assert "<script" not in page and "http" not in page and "prefers-color-scheme: dark" in page
+
+
+def test_a_row_on_the_screen_is_six_lines_at_most(row: Marked, words: Tokenizer) -> None:
+    long = replace(row, ids=row.ids * 40, trained=row.trained * 40, roles=row.roles * 40)
+    for one in (row, long):
+        console = Console(file=io.StringIO(), width=80, force_terminal=False)
+        console.print(first_batch.shortened(one, words))
+        lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+        assert len(lines) <= 6 and "Gladly" in "".join(lines)
+    assert {span.style for span in first_batch.shortened(row, words).spans} >= {"dim", "green", "bold black on green"}
+
+
+def test_what_was_left_out_is_told_and_warned_of_where_it_is_much(capsys: pytest.CaptureFixture) -> None:
+    for left, said in ((0, ""), (5, "5 of 100 rankings left out"), (6, "warning: 6 of 100 rankings left out")):
+        first_batch.tell_left_out(left, 100, "rankings", 64)
+        assert said in (told := capsys.readouterr().err) and bool(told) == bool(left)
+        assert ("warning" in told) == (left > 5)

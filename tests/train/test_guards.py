@@ -1,0 +1,134 @@
+"""Every guard by itself on rows made up for it: it fires when it should, is silent otherwise, and forgets nothing."""
+
+from typing import Any
+
+import pytest
+
+from amenable.train import guards
+from amenable.train.guards import BLIND_STEPS, MAX_KL_STEPS, Guards, lines
+
+WELL: dict[str, float] = {
+    "loss": 1.0,
+    "grad_norm": 0.5,
+    "policy/grad_norm": 0.5,
+    "objective/kl": 1.0,
+    "objective/scores": 0.2,
+    "objective/scores_std": 0.5,
+    "objective/advantages_std": 0.4,
+    "policy/entropy_avg": 0.35,
+    "policy/clipfrac_avg": 0.05,
+    "completions/ended": 0.97,
+    "completions/mean_length": 15.0,
+    "val/explained_variance": 0.4,
+    "val/ratio_gap": 0.002,
+    "watch/score": 0.1,
+}
+
+
+def after(rows: list[dict[str, Any]], max_kl: float = 0.0) -> tuple[Guards, list[str]]:
+    """Guards that have looked at these rows, and all that they said."""
+    watch = Guards(max_kl)
+    return watch, [line for step, row in enumerate(rows, 1) for line in watch.look(step, row)]
+
+
+def warned(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {warning["check"]: warning for warning in after(rows)[0].health()["warnings"]}
+
+
+def wavering(steps: int, **start_and_end: tuple[float, float]) -> list[dict[str, float]]:
+    """Rows in which some metrics go from one value to another, with a little scatter."""
+    return [
+        WELL | {key: a + (b - a) * i / (steps - 1) + 0.01 * (-1) ** i for key, (a, b) in start_and_end.items()}
+        for i in range(steps)
+    ]
+
+
+def test_a_healthy_run_has_no_warning_and_every_check_is_told_as_fine() -> None:
+    watch, said = after([WELL] * 30)
+    health = watch.health()
+    assert said == [] and health["warnings"] == []
+    assert len(health["fine"]) == len(guards.checks())
+    assert watch.fatal(30, WELL) is None
+
+
+def test_what_a_stage_does_not_measure_is_not_told() -> None:
+    watch, _ = after([{"loss": 1.0, "val_bpb": None, "note": "text"}] * 30)
+    assert watch.health() == {"fine": ["no jump of the loss"], "warnings": []}
+    assert after([{"answered": "all"}])[0].health() == {"fine": [], "warnings": []}
+
+
+@pytest.mark.parametrize(
+    ("check", "wrong"),
+    [
+        ("scores differ", {"objective/scores_std": 1e-5}),
+        ("advantages differ", {"objective/advantages_std": 1e-6}),
+        ("answers end", {"completions/ended": 0.3}),
+        ("EOS is said", {"completions/ended": 0.0}),
+        ("answers say something", {"completions/mean_length": 1.0}),
+        ("clipping", {"policy/clipfrac_avg": 0.7}),
+        ("ratio", {"val/ratio_gap": 0.3}),
+        ("loss is steady", {"loss": 11.0}),
+        ("gradient is steady", {"grad_norm": 6.0}),
+        ("policy's gradient is steady", {"policy/grad_norm": 6.0}),
+    ],
+)
+def test_one_wrong_step_is_warned_of_by_its_own_check_alone(check: str, wrong: dict[str, float]) -> None:
+    found = warned([WELL] * 15 + [WELL | wrong] + [WELL] * 5)
+    assert list(found) == [check]
+    assert (found[check]["steps"], found[check]["first_step"], found[check]["of"]) == (1, 16, 21)
+
+
+def test_a_warning_is_said_once_and_counted() -> None:
+    watch, said = after([WELL] * 12 + [WELL | {"completions/ended": 0.0}] * 7)
+    assert len(said) == 1 and said[0].startswith("step 13: no answer ends") and "--max-new-tokens" in said[0]
+    ((good, fine), (bad, warning)) = lines(watch.health())
+    assert good and "entropy holds" in fine and "EOS is said" not in fine
+    assert not bad and "7 of 19 steps, first at 13" in warning
+
+
+def test_entropy_may_fall_by_a_third_but_not_to_a_third() -> None:
+    assert not warned(wavering(40, **{"policy/entropy_avg": (0.36, 0.24)}))
+    assert list(warned(wavering(40, **{"policy/entropy_avg": (0.36, 0.12)}))) == ["entropy"]
+
+
+def test_a_critic_may_be_blind_at_first() -> None:
+    blind = WELL | {"val/explained_variance": -0.5}
+    assert not warned([blind] * (BLIND_STEPS - 1) + [WELL] * 20)
+    found = warned([blind] * (BLIND_STEPS + 2) + [WELL] * 20)
+    assert list(found) == ["critic"] and found["critic"]["steps"] == 3
+
+
+@pytest.mark.parametrize(
+    ("scores", "watching", "parts"),
+    [
+        ((0.0, 1.0), (0.5, 0.0), True),
+        ((0.0, 1.0), (0.5, 0.9), False),
+        ((0.0, 1.0), (0.5, 0.5), False),
+        ((1.0, 0.0), (0.5, 0.0), False),
+    ],
+)
+def test_two_reward_models_part(scores: tuple[float, float], watching: tuple[float, float], parts: bool) -> None:
+    rows = wavering(30, **{"objective/scores": scores, "watch/score": watching})
+    assert (list(warned(rows)) == ["a second opinion"]) == parts
+
+
+@pytest.mark.parametrize("key", ["loss", "loss/policy_avg", "loss/value_avg", "loss/ptx"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_is_fatal(key: str, value: float) -> None:
+    found = after([WELL])[0].fatal(7, WELL | {key: value})
+    assert found is not None and f"{key} is {value} at step 7" in found[0] and "learning rate" in found[1]
+
+
+def test_kl_is_fatal_when_it_stays_above_the_limit() -> None:
+    high = WELL | {"objective/kl": 9.0}
+    assert after([high] * (MAX_KL_STEPS - 1), 5.0)[0].fatal(2, high) is None
+    assert after([high, WELL] * MAX_KL_STEPS, 5.0)[0].fatal(6, WELL) is None
+    found = after([high] * MAX_KL_STEPS, 5.0)[0].fatal(3, high)
+    assert found is not None and "--max-kl 5" in found[0] and "--kl-coef" in found[1]
+    assert after([high] * 20)[0].fatal(20, high) is None, "0 is no limit"
+
+
+def test_the_past_is_bounded() -> None:
+    watch, _ = after([WELL] * 500)
+    assert all(len(values) <= guards.MEMORY for values in watch.past.last.values())
+    assert all(len(values) == guards.START for values in watch.past.first.values())
