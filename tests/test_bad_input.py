@@ -1,22 +1,71 @@
 """Mistakes, made through the command line: exit code 2, a line that says what, where and how, and nothing changed."""
 
+import dataclasses
+import gzip
+import importlib
 import json
+import math
 import shlex
 import shutil
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 
 from amenable import cli
+from amenable.errors import InputError
 from amenable.models.decoder import Decoder
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.artifacts import save_model
 
 ASKED = {"role": "user", "content": "Ann asks: name a red thing."}
+ANSWERED = {"role": "assistant", "content": "a rose"}
+PAIR = {"prompt": [ASKED], "chosen": "a rose", "rejected": "a frog"}
+TEXTS = '{"text": "The rose is red."}\n' * 9
+SQUEEZED = gzip.compress(TEXTS.encode())
+
+
+def lines(*rows: Any) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
 FILES = {
+    "cut.jsonl.gz": SQUEEZED[:-9],
+    "torn.jsonl.gz": SQUEEZED[:12] + bytes(8) + SQUEEZED[20:],
+    "plain.jsonl.gz": TEXTS,
+    "torn.parquet": "PAR1 and no more",
+    "some.jsonl": TEXTS + '{"text": "The sea is blue"\n',
+    "some.json": json.dumps([{"text": "The rose is red."}] * 9 + [{"txt": "The sea is blue."}]),
+    "some_latin.jsonl": TEXTS.encode() + b'{"text": "caf\xe9"}\n',
+    "lists.jsonl": "[1, 2]\n",
+    "numbers.jsonl": lines({"text": 7}),
+    "surrogate.jsonl": '{"text": "\\ud800"}\n',
+    "systems.jsonl": lines({"messages": [{"role": "system", "content": "Be kind."}] * 2 + [ASKED, ANSWERED]}),
+    "late_system.jsonl": lines({"messages": [ASKED, {"role": "system", "content": "Be kind."}, ANSWERED]}),
+    "assistant_first.jsonl": lines({"messages": [ANSWERED, ASKED, ANSWERED]}),
+    "no_turns.jsonl": lines({"messages": []}),
+    "long.jsonl": lines({"prompt": "name a red thing, " * 90}),
+    "long_pairs.jsonl": lines(*[{"prompt": f"{i}?", "chosen": "a rose " * 90, "rejected": "a"} for i in range(9)]),
+    "long_answers.jsonl": lines(*[{"prompt": "a thing? " * 90, "completion": "a rose"}] * 9),
+    "silent_prompt.jsonl": lines({"prompt": " "}),
+    "one_answer.jsonl": lines({"prompt": [ASKED], "completions": ["a rose"], "ranking": [1]}),
+    "empty_answer.jsonl": lines({**PAIR, "rejected": ""}),
+    "margin.jsonl": '{"prompt": "a thing?", "chosen": "a rose", "rejected": "a frog", "margin": NaN}\n',
+    "word_rank.jsonl": lines({"prompt": [ASKED], "completions": ["a", "b"], "ranking": ["first", "last"]}),
+    "unlike.jsonl": lines({"chosen": [ASKED, ANSWERED], "rejected": [{**ASKED, "content": "a thing?"}, ANSWERED]}),
+    "ids.jsonl": lines({"id": "a", "prompt": "a red thing?"}, {"id": "a", "prompt": "a blue thing?"}),
+    "pair_ids.jsonl": lines({**PAIR, "id": "a"}, {**PAIR, "id": "a", "prompt": "a blue thing?"}),
+    "sample_ids.jsonl": lines(
+        {"id": "a", "prompt": [ASKED], "completions": ["a", "b"]}, {"id": "a", "prompt": [], "completions": ["a", "b"]}
+    ),
+    "same_samples.jsonl": lines({"id": "a", "prompt": [ASKED], "completions": ["a", "a"]}),
+    "list.yaml": "- 1\n",
+    "choice.yaml": "select: best\n",
+    "share.yaml": "care: {max_bad_rows: 2}\n",
+    "latin.yaml": b"caf\xe9: 1\n",
     "empty.jsonl": "",
     "nonsense.jsonl": "{not json\nnor this\n",
     "columns.jsonl": '{"body": "a text"}\n',
@@ -55,7 +104,7 @@ CASES = [
     ("context of 1", "pretrain {pretrain} --context 1", "context is 1|2 or more"),
     ("no tokens", "pretrain {pretrain} --tokens-per-step -5", "tokens_per_step is -5"),
     ("steps below 0", "pretrain {pretrain} --max-steps -3", "max_steps is -3"),
-    ("all held out", "pretrain {pretrain} --held-out 1.0", "a share of 1.0 to hold out|between 0 and 1"),
+    ("all held out", "pretrain {pretrain} --held-out 1.0", "held_out is 1.0|between 0 and 1"),
     ("one document", "pretrain {pretrain} --data {d}/one.jsonl", "1 rows cannot be divided|held-out ones of their own"),
     ("dropout of 1", "pretrain {pretrain} --dropout 1", "dropout is 1.0"),
     ("learning rate below 0", "pretrain {pretrain} --optimizer.learning-rate -1", "learning_rate is -1.0"),
@@ -98,11 +147,12 @@ CASES = [
     ("bad temperature", "sample {sample} --sampling.temperature -0.5", "temperature is -0.5|use 0 (greedy) or more"),
     ("top-p of 0", "sample {sample} --sampling.top-p 0", "top_p is 0.0"),
     ("no room", "sample {sample} --sampling.max-new-tokens 64", "no prompt is within 0 tokens|lower the number"),
-    ("limit below 0", "sample {sample} --limit -1", "a limit of -1 rows"),
+    ("limit below 0", "sample {sample} --limit -1", "limit is -1; it must be 0 or more"),
     ("rankings without answers", "reward {reward} --data {demonstrations}", "no columns 'chosen' and 'rejected'"),
     ("all tied", "reward {reward} --data {d}/tied.jsonl", "tied.jsonl|all completions are tied"),
     ("ranks of another number", "reward {reward} --data {d}/ranks.jsonl", "ranking is not a list of 2 ranks"),
     ("no demonstrations", "reward {reward} --demonstrations {d}/none.jsonl", "none.jsonl: no such file"),
+    ("more layers than there are", "reward {reward} --frozen-layers 3", "frozen_layers is 3 and the model has 2"),
     ("frozen below 0", "reward {reward} --frozen-layers -1", "frozen_layers is -1"),
     (
         "batch that does not divide",
@@ -143,6 +193,98 @@ CASES = [
         "annotate --data {prompts} --world None --reward-model {judge}",
         "line 1 is no row of samples",
     ),
+    ("gzip cut short", "tokenizer --data {d}/cut.jsonl.gz", "cut.jsonl.gz: the file is cut short; fetch it again"),
+    ("gzip torn", "tokenizer --data {d}/torn.jsonl.gz", "torn.jsonl.gz: damaged, or no gzip file|fetch it again"),
+    ("gzip that is none", "tokenizer --data {d}/plain.jsonl.gz", "plain.jsonl.gz: damaged, or no gzip file"),
+    ("torn parquet", "tokenizer --data {d}/torn.parquet", "torn.parquet: "),
+    ("bad json at a line", "tokenizer --data {d}/some.jsonl", "some.jsonl:10: not JSON|1 of 10 rows|--max-bad-rows"),
+    ("bad row of a list", "tokenizer --data {d}/some.json", "some.json:10: no column 'text' among txt|1 of 10 rows"),
+    ("no utf-8 at a line", "tokenizer --data {d}/some_latin.jsonl", "some_latin.jsonl:10: not UTF-8|mend the rows"),
+    (
+        "more bad rows than are borne",
+        "tokenizer --data {d}/some.jsonl --max-bad-rows 0.09",
+        "1 of 10 rows cannot be used, a share of 0.09 is borne; mend the rows, or raise --max-bad-rows",
+    ),
+    ("bad rows borne of a word", "tokenizer --data {text} --max-bad-rows few", "few"),
+    ("bad rows borne beyond all", "tokenizer --data {text} --max-bad-rows 1.5", "max_bad_rows is 1.5|from 0 to 1"),
+    ("no checkpoint kept", "sft {sft} --keep-checkpoints 0", "keep_checkpoints is 0|1 or more"),
+    ("row that is no object", "tokenizer --data {d}/lists.jsonl", "line 1: the row is not an object"),
+    ("number for text", "tokenizer --data {d}/numbers.jsonl", "text is a number, not text"),
+    ("half a character", "tokenizer --data {d}/surrogate.jsonl", "half of a surrogate pair"),
+    ("two system messages", "sft {sft} --data {d}/systems.jsonl", "systems.jsonl|line 1: two system messages"),
+    ("late system message", "sft {sft} --data {d}/late_system.jsonl", "the system message is not the first"),
+    ("assistant speaks first", "sft {sft} --data {d}/assistant_first.jsonl", "the assistant speaks before any user"),
+    ("no turns", "sft {sft} --data {d}/no_turns.jsonl", "the conversation is empty"),
+    ("long demonstrations", "sft {sft} --data {d}/long_answers.jsonl", "no conversation has an answer within"),
+    ("prompt longer than the context", "sample {sample} --data {d}/long.jsonl", "long.jsonl: no prompt is within 56"),
+    ("long prompt for ppo", "ppo {ppo} --data {d}/long.jsonl", "long.jsonl: no prompt is within 56 tokens"),
+    ("long prompt to compare", "evaluate {evaluate} --data {d}/long.jsonl", "no prompt leaves every model room"),
+    ("long rankings", "reward {reward} --data {d}/long_pairs.jsonl", "no ranking fits the context of 64 tokens"),
+    ("long pairs", "dpo {dpo} --data {d}/long_pairs.jsonl", "long_pairs.jsonl: no pair fits the context"),
+    ("empty prompt", "sample {sample} --data {d}/silent_prompt.jsonl", "silent_prompt.jsonl|prompt is empty"),
+    ("ranking of one", "reward {reward} --data {d}/one_answer.jsonl", "completions is not a list of two or more"),
+    ("empty answer in a pair", "dpo {dpo} --data {d}/empty_answer.jsonl", "completion 2 of 2 is empty"),
+    ("NaN margin", "reward {reward} --data {d}/margin.jsonl", "margin.jsonl|line 1: margin is nan, not a number"),
+    ("rank that is a word", "reward {reward} --data {d}/word_rank.jsonl", "rank 'first' is not a number"),
+    ("pair of two prompts", "dpo {dpo} --data {d}/unlike.jsonl", "chosen and rejected differ before the last reply"),
+    ("two prompts of one id", "sample {sample} --data {d}/ids.jsonl", "ids.jsonl:2: the id 'a' belongs to another|:1"),
+    ("two pairs of one id", "dpo {dpo} --data {d}/pair_ids.jsonl", "pair_ids.jsonl:2: the id 'a' belongs to another"),
+    (
+        "samples of one id",
+        "annotate --data {d}/sample_ids.jsonl --world None --reward-model {judge}",
+        "sample_ids.jsonl: line 2 has the id 'a' of another prompt|an id of its own",
+    ),
+    (
+        "samples all the same",
+        "annotate --data {d}/same_samples.jsonl --world None --reward-model {judge}",
+        "fewer than two prompts have different answers|sample more",
+    ),
+    ("one demonstration", "sft {sft} --data {d}/one_demonstration.jsonl", "1 rows cannot be divided"),
+    ("shapes that do not fit", "sft {sft} --model {d}/shapes", "shapes: |.weight is [|where config.json says ["),
+    ("layers that are missing", "sft {sft} --model {d}/layers", "layers: lacks |does config.json belong"),
+    ("architecture that we do not have", "sft {sft} --model {d}/mamba", "model_type is 'mamba'|we read "),
+    ("pickled weights", "sft {sft} --model {d}/pickled", "pickled: has no model.safetensors|convert them"),
+    ("tokenizer that is no json", "sft {sft} --model {d}/unspoken", "unspoken"),
+    ("torn reward model", "ppo {ppo} --reward-model {d}/torn_judge", "torn_judge/model.safetensors: not a whole"),
+    ("reward model as policy", "ppo {ppo} --model {judge}", "holds a reward model, not a language model"),
+    ("no reward model", "ppo {ppo} --reward-model {d}/none", "none: no such model folder|amenable reward"),
+    ("watcher of another tokenizer", "ppo {ppo} --watch-reward-model {other}", "another tokenizer than the policy"),
+    ("all layers frozen", "ppo {ppo} --frozen-layers 99", "frozen_layers is 99 and the model has 2 layers|fewer"),
+    ("top-p above 1", "sample {sample} --sampling.top-p 1.2", "top_p is 1.2|above 0, up to 1"),
+    ("top-p below 0", "sample {sample} --sampling.top-p -0.1", "top_p is -0.1"),
+    ("top-p that is no number", "sample {sample} --sampling.top-p nan", "top_p is nan"),
+    ("min-p above 1", "sample {sample} --sampling.min-p 2", "min_p is 2.0|from 0 to 1"),
+    ("top-k below 0", "sample {sample} --sampling.top-k -5", "top_k is -5"),
+    ("sft warm-up", "sft {sft} --warmup-steps 4000", "warm-up of 4000 steps in a run of|--warmup-steps"),
+    ("reward warm-up", "reward {reward} --warmup-steps 4000", "warm-up of 4000 steps in a run of|--warmup-steps"),
+    ("dpo warm-up", "dpo {dpo} --warmup-steps 4000", "warm-up of 4000 steps in a run of|--warmup-steps"),
+    ("suite without a name", "evaluate {evaluate} --suites {prompts}", "is no suite; write name=path"),
+    ("two suites of a name", "evaluate {evaluate} --suites a=x a=y", "two suites are called 'a'"),
+    (
+        "out is the data's folder",
+        "tokenizer --data {d} --out {d}",
+        "lies inside the data that is read|folder of its own",
+    ),
+    (
+        "out inside the data",
+        "tokenizer --data {d}/more --out {d}/more/run",
+        "more/run: lies inside the data that is read",
+    ),
+    ("out around the data", "tokenizer --data {d}/thesis/chapter.txt --out {d}/thesis", "thesis: holds the data that"),
+    ("out inside the model", "sft {sft} --out {base}/sft", "sft: lies inside the model that is read|its own"),
+    ("out around the model", "sft {sft} --model {d}/torn --out {d}", "holds the model that is read"),
+    ("no such CUDA device", "sample {sample} --machine.device cuda:77", "CUDA device"),
+    ("a device that is no place", "sample {sample} --machine.device meta", "device 'meta'|cpu"),
+    ("too many threads", "sample {sample} --machine.threads 1000000", "threads is 1000000"),
+    ("precision of a word", "sample {sample} --machine.precision fp7", "fp7"),
+    ("choice that is none", "sft {sft} --select best", "best"),
+    ("a port in use", "label --data {samples} --store {d}/labels.db --port {port}", "{port}|give another --port"),
+    ("a port that is none", "label --data {samples} --store {d}/labels.db --port 99999", "port is 99999"),
+    ("list for yaml", "sft --config {d}/list.yaml", "list.yaml: a configuration is a mapping"),
+    ("yaml that is not utf-8", "sft --config {d}/latin.yaml", "latin.yaml: not readable as YAML"),
+    ("choice in yaml", "sft --config {d}/choice.yaml", "choice.yaml: 'select' is 'best'|one of last, loss, reward"),
+    ("share in yaml", "sft --config {d}/share.yaml", "max_bad_rows is 2.0"),
+    ("no file after config", "sft --config", "--config needs a file"),
     ("no such device", "sample {sample} --machine.device toaster", "no device is called 'toaster'|cpu"),
     ("threads below 0", "sample {sample} --machine.threads -2", "threads is -2"),
     ("unknown command", "retrain", "there is no command 'retrain'; did you mean 'pretrain'"),
@@ -155,6 +297,22 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
+def busy_port() -> Iterator[int]:
+    """A port that somebody else listens on."""
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        door.listen(1)
+        yield door.getsockname()[1]
+
+
+def altered(model: Path, folder: Path, change: dict[str, Any]) -> None:
+    """A copy of a model whose config.json says something else."""
+    shutil.copytree(model, folder)
+    facts = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**facts, **change}))
+
+
+@pytest.fixture(scope="module")
 def names(
     files: Any,
     tokenizer_folder: Path,
@@ -164,6 +322,7 @@ def names(
     other_judge: Path,
     make_decoder: Callable[..., Decoder],
     words: Tokenizer,
+    busy_port: int,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, str]:
     """Good files and models, bad ones in {d}, and the options of a good command for each stage."""
@@ -180,6 +339,18 @@ def names(
     (d / "begun" / "config.yaml").write_text(
         (d / "begun" / "config.yaml").read_text().replace("batch_size: 8", "batch_size: 4")
     )
+    (d / "one_demonstration.jsonl").write_text(lines({"messages": [ASKED, ANSWERED]}))
+    (d / "more").mkdir()
+    (d / "more" / "some.jsonl").write_text(TEXTS)
+    for name, change in (("shapes", {"hidden_size": 48}), ("layers", {"num_hidden_layers": 5})):
+        altered(base, d / name, change)
+    altered(base, d / "mamba", {"model_type": "mamba"})
+    altered(base, d / "pickled", {})
+    (d / "pickled" / "model.safetensors").rename(d / "pickled" / "pytorch_model.bin")
+    altered(base, d / "unspoken", {})
+    (d / "unspoken" / "tokenizer.json").write_text("{")
+    altered(judge, d / "torn_judge", {})
+    (d / "torn_judge" / "model.safetensors").write_bytes((judge / "model.safetensors").read_bytes()[:99])
     samples = d / "samples.jsonl"
     samples.write_text(2 * (json.dumps({"id": "x", "prompt": [ASKED], "completions": ["a", "b"]}) + "\n"))
     paths = {name: str(getattr(files, name)) for name in ("text", "demonstrations", "prompts", "rankings")}
@@ -193,13 +364,15 @@ def names(
     ppo = f"--model {assistant} --reward-model {judge} --data {files.prompts} --prompts-per-step 8 --max-new-tokens 8"
     return paths | {
         "samples": str(samples),
+        "port": str(busy_port),
         "pretrain": f"--data {files.text} --tokenizer {tokenizer_folder} --model nano --context 64",
         "sft": f"--model {base} --data {files.demonstrations}",
         "sample": f"--model {assistant} --data {files.prompts} --sampling.max-new-tokens 8",
         "reward": f"--model {assistant} --data {files.rankings} --demonstrations {files.demonstrations}",
         "ppo": ppo,
         "dpo": f"--model {assistant} --data {files.rankings}",
-        "evaluate": f"--models sft={assistant} --data {files.prompts} --reward-model {judge} --text None --world None",
+        "evaluate": f"--models sft={assistant} --data {files.prompts} --reward-model {judge} --text None --world None "
+        "--max-new-tokens 8",
     }
 
 
@@ -219,17 +392,174 @@ def test_a_mistake_is_explained_and_changes_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = shlex.split(command.format(**names))
-    if "--out" not in arguments and "--config" not in arguments and len(arguments) > 1:
+    if "--out" not in arguments and "--config" not in arguments and len(arguments) > 1 and arguments[0] != "label":
         arguments += ["--out", "new/run"]
     folders = [names["d"], names["base"], names["assistant"], names["judge"], tmp_path]
     before = contents(*folders)
     assert cli.main(arguments) == 2
     told = capsys.readouterr()
     assert contents(*folders) == before
-    for part in said.split("|"):
+    for part in said.format(**names).split("|"):
         assert part in told.err, told.err
     assert "Traceback" not in told.err + told.out
     assert 0 < len(told.err.strip().splitlines()) <= 2, told.err
+
+
+def test_there_are_enough_cases_and_each_is_another() -> None:
+    assert len({command for _, command, _ in CASES}) == len({name for name, _, _ in CASES}) == len(CASES) >= 60
+
+
+BAD_ROWS = lines({"txt": "The sea is blue."}) + '{"text": "caf\n'
+
+
+def test_bad_rows_that_are_borne_are_listed_with_their_reasons(
+    tmp_path: Path, capsys: pytest.CaptureFixture, files: Any
+) -> None:
+    data, out = tmp_path / "data.jsonl", tmp_path / "run"
+    data.write_text(TEXTS + BAD_ROWS + TEXTS)
+    arguments = ["tokenizer", "--data", str(data), "--out", str(out), "--vocab-size", "270"]
+    assert cli.main(arguments) == 2
+    told = capsys.readouterr().err
+    assert f"{data}:10: no column 'text' among txt; 2 of 20 rows cannot be used" in told and not out.exists()
+    assert cli.main([*arguments, "--max-bad-rows", "0.1"]) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "rejected" in line]
+    assert len(told) == 1 and f"18 rows from 1 file, 2 rejected (first: {data}:10 no column 'text'" in told[0]
+    rejected = [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
+    assert [(row["file"], row["line"]) for row in rejected] == [(str(data), 10), (str(data), 11)]
+    assert rejected[1]["reason"].startswith("not JSON")
+    assert "rejected.jsonl" in json.loads((out / "manifest.json").read_text())
+
+
+def test_good_data_leave_no_list(tokenizer_folder: Path) -> None:
+    assert not (tokenizer_folder / "rejected.jsonl").exists()
+
+
+SPOILT = "{not json\n"
+READS = {
+    "pretrain": ("data", "validation"),
+    "sft": ("data", "validation"),
+    "sample": ("data",),
+    "reward": ("data", "validation", "heldout", "demonstrations"),
+    "ppo": ("data", "validation", "ptx_data"),
+    "dpo": ("data", "validation"),
+    "evaluate": ("data", "text", "demonstrations", "few_shot"),
+}
+KIND_OF = {"demonstrations": "demonstrations", "few_shot": "demonstrations", "text": "text", "ptx_data": "text"}
+KINDS = {"pretrain": "text", "sft": "demonstrations", "reward": "rankings", "dpo": "rankings"}
+
+
+@pytest.mark.parametrize(("stage", "option"), [(stage, option) for stage in READS for option in READS[stage]])
+def test_every_stage_counts_the_bad_rows_of_all_it_reads(
+    stage: str, option: str, names: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    kind = KIND_OF.get(option) or KINDS.get(stage, "prompts")
+    spoilt = tmp_path / "spoilt.jsonl"
+    spoilt.write_text(Path(names[kind]).read_text() + 9 * SPOILT)
+    arguments = [*shlex.split(f"{stage} {names[stage]}"), f"--{option.replace('_', '-')}", str(spoilt)]
+    arguments += ["--ptx-coef", "1"] if option == "ptx_data" else []
+    arguments += ["--models", f"sft={names['assistant']}@few-shot"] if option == "few_shot" else []
+    assert cli.main([*arguments, "--out", str(tmp_path / "run")]) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert f"{spoilt}:" in told and "9 of " in told and "--max-bad-rows" in told
+    assert not (tmp_path / "run").exists()
+
+
+class Number(NamedTuple):
+    """A numeric option: of which stage, its path in the Config, and what it is by default."""
+
+    stage: str
+    path: tuple[str, ...]
+    default: float
+
+    def config(self, value: float) -> Any:
+        """The stage's Config with another value there."""
+        config = config_of(self.stage)()
+        holders = [config]
+        for name in self.path[:-1]:
+            holders.append(getattr(holders[-1], name))
+        for name, holder in zip(reversed(self.path), reversed(holders)):
+            value = dataclasses.replace(holder, **{name: value})
+        return value
+
+
+def config_of(stage: str) -> Any:
+    return importlib.import_module(f"amenable.stages.{stage}").Config
+
+
+def numbers_of(stage: str, options: Any, path: tuple[str, ...] = ()) -> Iterator[Number]:
+    """Every number among a stage's options, those of its parts included."""
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from numbers_of(stage, value, (*path, field.name))
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield Number(stage, (*path, field.name), value)
+
+
+STAGES = [cli.command_of(file) for file in cli.command_files()["stages"]]
+NUMBERS = [number for stage in STAGES for number in numbers_of(stage, config_of(stage)())]
+HUGE = 10**12
+ZERO_MEANS_SOMETHING = """
+    learning_rate muon_learning_rate weight_decay max_grad_norm beta1 beta2 critic_learning_rate final_learning_rate
+    threads limit save_steps pairs_per_prompt eval_prompts watched frozen_layers warmup_steps pretrain.max_steps
+    dropout label_smoothing agreement max_bad_rows min_p top_k kl_coef kl_target target_kl max_kl gamma lam
+    cliprange cliprange_value vf_coef entropy_coef missing_eos_penalty score_clip ptx_coef
+"""
+"""as small as can be, or none, or, of a limit, all"""
+LEGAL: dict[str, tuple[float, ...]] = {
+    **{name: (0,) for name in ZERO_MEANS_SOMETHING.split()},
+    "seed": (-1, 0, HUGE),  # any whole number
+    "keep_checkpoints": (HUGE,),  # all of them; whether the disk has room is asked when the run begins
+    "sampling.temperature": (0, HUGE),  # the likeliest token, and any token
+    "evaluate.temperature": (HUGE,),
+    "sampling.repetition_penalty": (HUGE,),  # nothing is said twice
+    "sampling.top_k": (0, HUGE),  # all tokens
+    "world.seed": (0, HUGE),
+    "max_grad_norm": (0, HUGE),  # no gradient is scaled down
+    "optimizer.learning_rate": (0, HUGE),  # weights that overflow stop the run in its first steps
+    "muon_learning_rate": (0, HUGE),
+    "weight_decay": (0, HUGE),
+}
+"""what is extreme and means something; a name with a dot goes before one without"""
+
+
+def legal(number: Number) -> tuple[float, ...]:
+    if number.path[0] == "rates":
+        return (0,)
+    name = number.path[-1]
+    owner = number.path[-2] if len(number.path) > 1 else number.stage
+    return LEGAL.get(f"{owner}.{name}", LEGAL.get(name, ()))
+
+
+def extremes(number: Number) -> tuple[float, ...]:
+    return (-1, 0, HUGE) if isinstance(number.default, int) else (-1.0, 0.0, 1e12, math.inf, -math.inf, math.nan)
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: f"{number.stage}-{'.'.join(number.path)}")
+def test_a_number_is_refused_unless_it_is_known_to_mean_something(
+    number: Number, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    allowed = legal(number)
+    for value in extremes(number):
+        if value in allowed:
+            number.config(value)
+            continue
+        with pytest.raises(InputError, match=number.path[-1]) as caught:
+            number.config(value)
+        assert caught.value.how, "how to mend it"
+    flat = [name for name in number.path if name != "care"]
+    option = f"--{'.'.join(flat).replace('_', '-')}"
+    assert cli.main([number.stage, option, "-1" if -1 not in allowed else "many"]) == 2
+    told = capsys.readouterr().err
+    assert flat[-1].replace("-", "_") in told.replace("-", "_") and 0 < len(told.splitlines()) <= 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_table_of_legal_extremes_names_options_that_exist() -> None:
+    known = {name for n in NUMBERS for name in (n.path[-1], f"{([n.stage, *n.path])[-2]}.{n.path[-1]}")}
+    assert set(LEGAL) <= known
+    assert len(NUMBERS) > 100
 
 
 def test_no_cuda_is_said(names: dict[str, str], capsys: pytest.CaptureFixture, tmp_path: Path) -> None:

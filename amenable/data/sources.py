@@ -20,12 +20,14 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from amenable.data import columns
 from amenable.data.batches import shuffled
-from amenable.data.types import Demonstration, Labelled, Message, Prompt, Ranking, Text
+from amenable.data.types import Conversation, Demonstration, Labelled, Message, Prompt, Ranking, Text
 from amenable.errors import InputError
 
 T = TypeVar("T")
 Source: TypeAlias = str | Path | Sequence[str | Path]
 OnBad: TypeAlias = Literal["report", "stop"]
+Known: TypeAlias = dict[str, tuple[Conversation, str]]
+"""the prompt that an id stands for, and where it was read"""
 
 SUFFIXES = (".jsonl", ".json", ".parquet", ".txt")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
@@ -131,10 +133,11 @@ def _read(path: Source, parse: Callable[[columns.Row, str], T], limit: int | Non
     used: list[T] = []
     rejected: list[Rejected] = []
     read: list[str] = []
+    known: Known = {}
     for file in _files(path):
         if limit is not None and len(used) >= limit:
             break
-        usable, bad = _read_file(file, parse, None if limit is None else limit - len(used), on_bad)
+        usable, bad = _read_file(file, parse, None if limit is None else limit - len(used), on_bad, known)
         if not usable:
             lines = {row.reason: row.line for row in reversed(bad)}
             reasons = "; ".join(f"line {line}: {reason}" for reason, line in reversed(list(lines.items())[-3:]))
@@ -146,7 +149,7 @@ def _read(path: Source, parse: Callable[[columns.Row, str], T], limit: int | Non
 
 
 def _read_file(
-    file: Path | str, parse: Callable[[columns.Row, str], T], limit: int | None, on_bad: OnBad
+    file: Path | str, parse: Callable[[columns.Row, str], T], limit: int | None, on_bad: OnBad, known: Known
 ) -> tuple[list[T], list[Rejected]]:
     used: list[T] = []
     rejected: list[Rejected] = []
@@ -159,6 +162,7 @@ def _read_file(
                 raise columns.Unusable("the row is not an object with columns")
             example = parse(row, f"{name}:{line}")
             _require_unicode(row)
+            _require_own_id(row, example, f"{name}:{line}", known)
             used.append(example)
         except columns.Unusable as error:
             if on_bad == "stop":
@@ -331,3 +335,13 @@ def _require_unicode(value: Any) -> None:
     elif isinstance(value, list | tuple):
         for part in value:
             _require_unicode(part)
+
+
+def _require_own_id(row: columns.Row, example: Any, place: str, known: Known) -> None:
+    """An id decides the random numbers of a prompt's answers, and joins what is said of them: two prompts need two."""
+    if row.get("id") is None or not isinstance(example, Prompt | Ranking):
+        return
+    prompt = example.messages if isinstance(example, Prompt) else example.prompt
+    other, first = known.setdefault(example.id, (prompt, place))
+    if other != prompt:
+        raise columns.Unusable(f"the id '{example.id}' belongs to another prompt ({first})")

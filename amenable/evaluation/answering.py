@@ -20,7 +20,7 @@ from amenable.models.decoder import Decoder
 from amenable.text.chat import PLAIN_STOP, answer_text, render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts, runtime
-from amenable.train.feed import usable
+from amenable.train.feed import Sieve, usable
 
 COLDEST, HOTTEST = 0.05, 2.0
 """temperatures between which one is sought, as multiples of the usual one"""
@@ -86,9 +86,9 @@ class Answer:
     """of all its tokens under the distribution it was drawn from; of a greedy answer at temperature 1"""
 
 
-def read_shots(path: Path) -> tuple[Conversation, ...]:
+def read_shots(path: Path, sieve: Sieve | None = None) -> tuple[Conversation, ...]:
     """The demonstrations that a few-shot contestant is shown."""
-    return tuple(row.messages for row in usable(sources.read_demonstrations(path)))
+    return tuple(row.messages for row in usable(sources.read_demonstrations(path), sieve))
 
 
 def ask(speaker: Speaker, prompts: Sequence[Prompt], asking: Asking, samples: int = 1) -> list[list[Answer]]:

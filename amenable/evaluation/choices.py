@@ -45,7 +45,7 @@ def read_tasks(path: Path) -> dict[str, list[Question]]:
 def read_questions(file: Path) -> list[Question]:
     """The rows of one task."""
     questions = []
-    for number, line in enumerate(file.read_text("utf-8").splitlines(), start=1):
+    for number, line in enumerate(file.read_text("utf-8").removesuffix("\n").split("\n"), start=1):
         if line.strip():
             try:
                 questions.append(question_of(json.loads(line)))

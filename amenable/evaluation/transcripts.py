@@ -44,7 +44,7 @@ def read_transcripts(path: Path) -> dict[str, Transcript]:
     found: dict[str, Transcript] = {}
     if not path.is_file():
         raise InputError("no such file", path, "a world has transcripts.jsonl; leave --transcripts out otherwise")
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text("utf-8").removesuffix("\n").split("\n"), start=1):
         try:
             row = json.loads(line)
             name, labels = row.pop("name"), Transcript(**row)

@@ -6,7 +6,7 @@ All of it is looked at with the same random numbers every time, and leaves the t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -27,6 +27,61 @@ Asked = tuple[Prompt, list[int]]
 
 Ask = Callable[[list[list[int]], tuple[object, ...]], Experience]
 """gives one answer to each prompt; the second argument, a purpose, decides the random numbers"""
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """When to look: samples and traces, answers to held-out prompts, and which step is the last."""
+
+    sample_steps: int
+    eval_steps: int
+    last: int
+
+    def shows(self, step: int) -> bool:
+        """Whether a step's samples and traces are kept."""
+        return step % self.sample_steps == 0 or step in (1, self.last)
+
+    def examines(self, step: int) -> bool:
+        """Whether held-out prompts are answered after a step."""
+        return step % self.eval_steps == 0 or step == self.last
+
+
+@dataclass
+class Watch:
+    """One run's watch: told before each step's updates and after them, it keeps rows and gives back metrics."""
+
+    actors: Actors
+    ask: Ask
+    log: Log
+    calendar: Calendar
+    watched: list[Asked]
+    """prompts that are followed token by token"""
+    held_out: list[Asked]
+    judge: ScalarModel | None
+    """a reward model that is not trained on"""
+    settings: trace.Settings
+    traced: trace.Trace | None = None
+
+    def before(self, step: int, kl_coef: float) -> None:
+        """What the policy says as it is before the updates of a step."""
+        if step == 1 and self.held_out:
+            evaluate(self.ask, self.held_out, self.decode, self.log, 0)
+        shown = self.calendar.shows(step) and self.watched
+        self.traced = observe(self.ask, self.watched, self.actors, self.settings, kl_coef) if shown else None
+
+    def after(self, step: int, experience: Experience) -> dict[str, float]:
+        """Rows of files and metrics, once the updates on a step's experience are done."""
+        if self.calendar.shows(step):
+            self.log.samples(step, seen.sample_rows(experience, self.decode))
+        if self.traced is not None:
+            self.log.rows("traces", step, trace.rows_of(self.traced, self.actors))
+        metrics = second_opinion(self.judge, experience, self.actors, self.settings.max_tokens)
+        if self.held_out and self.calendar.examines(step):
+            metrics |= evaluate(self.ask, self.held_out, self.decode, self.log, step)
+        return metrics
+
+    def decode(self, ids: list[int]) -> str:
+        return self.actors.tokenizer.decode(ids)
 
 
 def held_out_prompts(

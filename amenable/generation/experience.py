@@ -5,7 +5,6 @@ B answers, the longest of T tokens; everything outside a rollout's mask is 0 and
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -109,9 +108,10 @@ def require_same_distribution(gap: float, tolerance: float, training: bool = Fal
     """At the first update nothing has moved yet: the trainer's log-probabilities must be the sampler's (ratio 1).
 
     `gap` is the mean absolute difference in nats a token; `training`: the policy is in training mode. Raises
-    RuntimeError above the tolerance, with the usual causes, and the one that shows where one does.
+    RuntimeError above the tolerance, with the usual causes, and the one that shows where one does. A gap that is no
+    number is left to the optimizer, which refuses such gradients.
     """
-    if not gap < tolerance:
+    if gap >= tolerance:
         raise RuntimeError(
             f"the sampler's log-probabilities differ from the trainer's by {gap:.3g} nats a token before any update; "
             "likely causes: dropout left on, another temperature or filter, another precision, another template, "
@@ -119,12 +119,24 @@ def require_same_distribution(gap: float, tolerance: float, training: bool = Fal
         )
 
 
+def require_at_reference(experience: Experience, tolerance: float) -> None:
+    """Before any update the policy is its reference: their log-probabilities of the answers must agree (KL 0).
+
+    Raises RuntimeError where they differ by more than `tolerance` nats a token on average.
+    """
+    mask = experience.rollout.mask
+    gap = float((experience.rollout.logps - experience.ref_logps)[mask].abs().mean())
+    if gap >= tolerance:
+        raise RuntimeError(
+            f"the policy differs from its reference by {gap:.3g} nats a token before any update; likely causes: "
+            "other weights, another temperature or another template on one side, dropout left on, another precision"
+        )
+
+
 def telling_cause(gap: float, tolerance: float, training: bool) -> str:
     """Which of the causes a look at the policy and at the size of the gap points to."""
     if training:
         return "the policy is in training mode, so it is dropout: call eval() before the updates"
-    if not math.isfinite(gap):
-        return "the gap is no number, so a model has diverged: look at the weights that the run began with"
     if gap < 5 * tolerance:
         return "dropout is off and the gap is small, which points to precision: compute both sides with the same one"
     return "dropout is off and the gap is large, which points to temperature, template or stale weights"

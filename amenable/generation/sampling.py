@@ -49,8 +49,8 @@ class Sampling:
             raise InputError(f"min_p is {self.min_p}", how="use a fraction from 0 to 1")
         if not (math.isfinite(self.repetition_penalty) and self.repetition_penalty > 0):
             raise InputError(f"repetition_penalty is {self.repetition_penalty}", how="use 1 for none, or a bit above")
-        if self.max_new_tokens < 1:
-            raise InputError(f"max_new_tokens is {self.max_new_tokens}", how="use 1 or more")
+        if not 1 <= self.max_new_tokens <= 10**9:
+            raise InputError(f"max_new_tokens is {self.max_new_tokens}", how="use 1 or more, within the context")
 
 
 def sample(logits: Tensor, uniforms: Tensor, sampling: Sampling, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -106,6 +106,7 @@ def read(path: Path) -> list[Sampled]:
     if not path.is_file():
         raise InputError("no such file", path, "make it with 'amenable sample'")
     rows: list[Sampled] = []
+    prompts: dict[str, tuple[Message, ...]] = {}
     for number, text in enumerate(path.read_text("utf-8").removesuffix("\n").split("\n"), start=1):
         try:
             row = json.loads(text)
@@ -118,6 +119,9 @@ def read(path: Path) -> list[Sampled]:
             raise InputError(
                 f"line {number} is no row of samples ({error})", path, "make it with 'amenable sample'"
             ) from None
+        if prompts.setdefault(identity, prompt) != prompt:
+            how = "give every prompt an id of its own"
+            raise InputError(f"line {number} has the id '{identity}' of another prompt above it", path, how)
         if len(answers) > 1:
             rows.append(Sampled(identity, kind, prompt, *zip(*answers)))
     if len(rows) < 2:

@@ -62,12 +62,13 @@ class Config:
     care: care.Care = field(default_factory=care.Options)
 
     def __post_init__(self) -> None:
-        if not 0 < self.beta < float("inf"):
-            raise InputError(f"beta is {self.beta}", how="it must be above 0")
+        plan.require_above_zero(self, "beta")
         if not 0 <= self.label_smoothing < 0.5:
             raise InputError(f"label_smoothing is {self.label_smoothing}", how="it must lie in [0, 0.5)")
         plan.require_at_least(1, self, "epochs", "batch_size", "max_tokens_per_pass", "eval_steps")
-        plan.require_at_least(0, self, "pairs_per_prompt")
+        plan.require_at_least(0, self, "pairs_per_prompt", "warmup_steps", "save_steps")
+        plan.require_share(self, "final_learning_rate")
+        plan.require_held_out(self)
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from typing import Literal
 import torch
 
 from amenable.data import batches, sources
-from amenable.evaluation import trace, watching
-from amenable.evaluation.watching import Asked
+from amenable.evaluation import trace
+from amenable.evaluation.watching import Asked, Calendar, Watch, held_out_prompts, load_watcher
 from amenable.functional.advantages import masked_gae
 from amenable.functional.losses import ppo_policy_loss, value_loss
 from amenable.functional.masked import scale, standardize
@@ -126,11 +126,11 @@ class Config:
         counts = "max_steps prompts_per_step num_generations num_mini_batches num_ppo_epochs max_new_tokens ptx_tokens"
         plan.require_at_least(1, self, *counts.split(), "eval_steps", "sample_steps", "max_tokens_per_pass")
         sizes = "kl_coef kl_target target_kl max_kl cliprange cliprange_value vf_coef score_clip ptx_coef frozen_layers"
-        plan.require_at_least(0, self, *sizes.split(), "critic_learning_rate", "eval_prompts", "watched")
-        plan.require_share(self, "gamma", "lam")
-        uneven = f"num_mini_batches {self.num_mini_batches} does not divide the {self.samples} samples of a step"
-        plan.refuse(self.samples % self.num_mini_batches, uneven, "prompts x num_generations must be a multiple")
-        plan.refuse(not self.temperature > 0, f"temperature is {self.temperature}", "PPO samples: give one above 0")
+        sizes += " critic_learning_rate eval_prompts watched warmup_steps save_steps entropy_coef missing_eos_penalty"
+        plan.require_at_least(0, self, *sizes.split())
+        plan.require_share(self, "gamma", "lam", "final_learning_rate")
+        plan.require_above_zero(self, "temperature", "kl_horizon")
+        plan.require_minibatches(self)
         plan.refuse(self.ptx_coef and not self.ptx_data, "--ptx-coef needs raw text", "give --ptx-data")
         plan.refuse(self.select == "score" and not self.validation, "--select score needs prompts", "give --validation")
 
@@ -147,67 +147,66 @@ def run(config: Config) -> Path:
     if run.done():
         return run.out
     actors = load_actors(config.model, config.reward_model, config.frozen_layers, runtime.start(config.machine))
-    watcher = watching.load_watcher(config.watch_reward_model, actors)
-    prompts, watched, held_out, raw = read(config, actors, run.sieve)
+    asked, raw = read(config, actors, run.sieve)
+    watch = watch_of(asked, config, actors, run)
     schedule = plan.cosine_with_warmup(config.max_steps, config.warmup_steps, config.final_learning_rate)
     run.claim()
     optimizer = Optimizer([actors.policy], config.optimizer)
     critic_optimizer = Optimizer([actors.critic], replace(config.optimizer, learning_rate=config.critic_learning_rate))
     coefficient, best = KLCoefficient(config.kl_coef, config.kl_target, config.kl_horizon), Best(actors.policy)
     run.log.say(f"policy {plan.parameters(actors.policy)}; critic {plan.parameters(actors.critic)}")
-    run.log.say(f"{plan.rollouts(config, len(prompts))}; {actors.machine.describe()}")
-
+    run.log.say(f"{plan.rollouts(config, len(asked))}; {actors.machine.describe()}")
     state: dict[str, Stateful] = {"policy": actors.policy, "critic": actors.critic, "optimizer": optimizer}
-    settings = trace.Settings(0.0, config.gamma, config.lam, config.temperature, config.max_tokens_per_pass)
-    ask, decode = partial(gather, actors, samples=1, config=config), actors.tokenizer.decode
     state |= {"critic_optimizer": critic_optimizer, "kl_coefficient": coefficient, "best": best}
     for step in run.steps(config.max_steps, state, config.save_steps):
         runtime.seed_step(config.seed, step)
-        if held_out and step == 1:
-            watching.evaluate(ask, held_out, decode, run.log, 0)
-        places = prompts_of_step(list(range(len(prompts))), config.prompts_per_step, config.seed, step)
+        places = prompts_of_step(list(range(len(asked))), config.prompts_per_step, config.seed, step)
         run.feeding(step, places)
-        experience = gather(actors, [prompts[i] for i in places], ("rollout", step), config.num_generations, config)
+        experience = gather(actors, [asked[i][1] for i in places], ("rollout", step), config.num_generations, config)
+        if step == 1:
+            seen.require_at_reference(experience, actors.machine.tolerance)
         if step == 1 or config.inspect_batch:
-            rollout = experience.rollout
-            proof = first_batch.of_samples(rollout.rows(), rollout.prompts, rollout.ended.tolist(), actors.tokenizer)
+            said = experience.rollout
+            proof = first_batch.of_samples(said.prompts, said.responses, said.ended.tolist(), actors.tokenizer)
             if first_batch.show(run, proof, config.inspect_batch):
                 return run.out
         targets = estimate(experience, coefficient.value, config)
-        saved = step % config.sample_steps == 0 or step in (1, config.max_steps)
-        traced = watching.observe(ask, watched, actors, settings, coefficient.value) if saved and watched else None
+        watch.before(step, coefficient.value)
         stats = learn(actors, (optimizer, critic_optimizer), experience, targets, raw, step, schedule(step), config)
-
         metrics = {**seen.objective_metrics(experience, targets, coefficient.value), **stats, "lr": schedule(step)}
-        metrics |= watching.second_opinion(watcher, experience, actors, config.max_tokens_per_pass)
         coefficient.adapt(metrics["objective/kl"], config.samples)
-        if held_out and (step % config.eval_steps == 0 or step == config.max_steps):
-            metrics |= watching.evaluate(ask, held_out, decode, run.log, step)
+        metrics |= watch.after(step, experience)
         if config.select == "last" or "eval/score" in metrics:
             best.offer(metrics["eval/score"] if config.select == "score" else step, step)
-        if saved:
-            run.log.samples(step, seen.sample_rows(experience, decode))
-        if traced:
-            run.log.rows("traces", step, trace.rows_of(traced, actors))
-        tokens = int(experience.rollout.lengths.sum())
-        run.record(step, tokens, ("objective/scores", "objective/kl", "eval/score"), **metrics)
+        tokens, shown = int(experience.rollout.lengths.sum()), ("objective/scores", "objective/kl", "eval/score")
+        run.record(step, tokens, shown, **metrics)
 
     best.restore()
     artifacts.save_model(run.out, actors.policy, actors.tokenizer)
     return run.finish(selected_step=best.step, **run.metrics)
 
 
-def read(
-    config: Config, actors: Actors, sieve: Sieve
-) -> tuple[list[list[int]], list[Asked], list[Asked], list[list[int]]]:
-    """Prompts to learn on, those of them that are watched, held-out ones, and pieces of raw text for PPO-ptx."""
+def read(config: Config, actors: Actors, sieve: Sieve) -> tuple[list[Asked], list[list[int]]]:
+    """Prompts to learn on, and pieces of raw text for PPO-ptx."""
     context = actors.policy.config.context
-    room = context - config.max_new_tokens
-    known, prompts = fitting_prompts(config.data, actors.tokenizer, room, sieve=sieve)
-    watched = trace.evenly(list(zip(known, prompts)), config.watched)
-    held_out = watching.held_out_prompts(config.validation, actors.tokenizer, room, config.eval_prompts, sieve)
+    asked = list(zip(*fitting_prompts(config.data, actors.tokenizer, context - config.max_new_tokens, sieve=sieve)))
     texts = usable(sources.read_texts(config.ptx_data), sieve) if config.ptx_data and config.ptx_coef else []
-    return prompts, watched, held_out, pieces_of(texts, actors.tokenizer, context)
+    return asked, pieces_of(texts, actors.tokenizer, context)
+
+
+def watch_of(asked: list[Asked], config: Config, actors: Actors, run: Run) -> Watch:
+    """What looks on: some of the prompts token by token, held-out ones, and another reward model if there is one."""
+    room = actors.policy.config.context - config.max_new_tokens
+    return Watch(
+        actors=actors,
+        ask=partial(gather, actors, samples=1, config=config),
+        log=run.log,
+        calendar=Calendar(config.sample_steps, config.eval_steps, config.max_steps),
+        watched=trace.evenly(asked, config.watched),
+        held_out=held_out_prompts(config.validation, actors.tokenizer, room, config.eval_prompts, run.sieve),
+        judge=load_watcher(config.watch_reward_model, actors),
+        settings=trace.Settings(0.0, config.gamma, config.lam, config.temperature, config.max_tokens_per_pass),
+    )
 
 
 def gather(
@@ -263,8 +262,8 @@ def learn(
                 limit, weight = config.max_tokens_per_pass, config.ptx_coef
                 stats["loss/ptx"] = float(backward_next_token(actors.policy, rows, actors.machine, limit, weight))
             if not history:
-                tolerance = 0.1 if actors.machine.bf16 else 0.01
-                seen.require_same_distribution(stats["val/ratio_gap"], tolerance, actors.policy.training)
+                gap = stats["val/ratio_gap"]
+                seen.require_same_distribution(gap, actors.machine.tolerance, actors.policy.training)
             stats["policy/grad_norm"], stats["val/grad_norm"] = (part.step(multiplier) for part in optimizers)
             history.append(stats)
         if config.target_kl and history[-1]["policy/approxkl_avg"] > config.target_kl:

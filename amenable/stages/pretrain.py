@@ -67,11 +67,15 @@ class Config:
     care: care.Care = field(default_factory=care.Options)
 
     def __post_init__(self) -> None:
-        plan.require_at_least(1, self, "tokens_per_step", "eval_steps", "max_tokens_per_pass")
+        plan.require_at_least(1, self, "tokens_per_step", "eval_steps", "eval_tokens", "max_tokens_per_pass")
         plan.require_at_least(2, self, "context")
-        plan.require_at_least(0, self, "max_steps")
-        if self.max_steps < 1 and not 0 < self.epochs < float("inf"):
-            raise InputError(f"epochs is {self.epochs}", how="it must be above 0")
+        plan.require_at_least(0, self, "max_steps", "warmup_steps", "save_steps")
+        plan.require_share(self, "final_learning_rate")
+        plan.require_held_out(self)
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout is {self.dropout}", how="it must lie in [0, 1)")
+        if self.max_steps < 1:
+            plan.require_above_zero(self, "epochs")
 
 
 def run(config: Config) -> Path:

@@ -76,7 +76,9 @@ class Config:
 
     def __post_init__(self) -> None:
         plan.require_at_least(1, self, "epochs", "prompts_per_step", "max_tokens_per_pass")
-        plan.require_at_least(0, self, "frozen_layers", "limit")
+        plan.require_at_least(0, self, "frozen_layers", "limit", "warmup_steps", "save_steps")
+        plan.require_share(self, "final_learning_rate")
+        plan.require_held_out(self)
 
 
 def run(config: Config) -> Path:
@@ -95,10 +97,10 @@ def run(config: Config) -> Path:
     schedule = plan.cosine_with_warmup(total, config.warmup_steps, config.final_learning_rate)
     first = batches.by_rows(len(elements), per_step, config.seed, 0)[0]
     proof = first_batch.of_answers([item.rows for item in elements], first, tokenizer, decoder.config.context)
-    run.claim()
     model = ScalarModel.from_decoder(decoder, runtime.generator(config.seed, "head")).to(machine.device)
     freeze(model.decoder, config.frozen_layers)
     optimizer = Optimizer([model], config.optimizer)
+    run.claim()
     run.log.say(f"{plan.parameters(model)}; {machine.describe()}")
     run.log.say(
         f"{len(training)} rankings, {sum(len(item.rows) for item in training)} answers, "

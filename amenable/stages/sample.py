@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from amenable.data.types import Prompt
-from amenable.errors import InputError
 from amenable.generation.engine import Completion, generate
 from amenable.generation.sampling import Sampling
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, care, runtime
+from amenable.train import artifacts, care, plan, runtime
 from amenable.train.feed import fitting_prompts
 from amenable.train.run import Run
 
@@ -43,9 +42,8 @@ class Config:
     care: care.Care = field(default_factory=care.Options)
 
     def __post_init__(self) -> None:
-        for name in ("num_generations", "prompts_per_step", "rows"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}", how="it must be 1 or more")
+        plan.require_at_least(1, self, "num_generations", "prompts_per_step", "rows")
+        plan.require_at_least(0, self, "limit")
 
 
 def run(config: Config) -> Path:

@@ -71,6 +71,9 @@ class Config:
         plan.require_at_least(
             1, self, "epochs", "batch_size", "reward_prompts", "max_new_tokens", "max_tokens_per_pass"
         )
+        plan.require_at_least(0, self, "warmup_steps", "save_steps")
+        plan.require_share(self, "final_learning_rate")
+        plan.require_held_out(self)
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout is {self.dropout}", how="it must lie in [0, 1)")
         if self.select == "reward" and self.reward_model is None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from amenable.data import sources
 from amenable.errors import InputError
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import care
+from amenable.train import care, plan
 from amenable.train.feed import Sieve, usable
 from amenable.train.files import storing
 from amenable.train.run import Run
@@ -37,6 +37,7 @@ class Config:
     def __post_init__(self) -> None:
         if self.vocab_size < 262:
             raise InputError(f"vocab_size is {self.vocab_size}", how="256 bytes and 6 control tokens need 262 or more")
+        plan.require_at_least(262, self, "vocab_size")
 
 
 def run(config: Config) -> Path:

@@ -33,7 +33,7 @@ class Sieve:
             return loaded.rows
         bad, total, first = len(loaded.rejected), len(loaded.rejected) + len(loaded.rows), loaded.rejected[0]
         if bad / total > self.borne:
-            what = f"{first.reason}; {bad} of {total} rows cannot be used, and {self.borne:.3g} of them is borne"
+            what = f"{first.reason}; {bad} of {total} rows cannot be used, a share of {self.borne:.3g} is borne"
             raise InputError(what, f"{first.file}:{first.line}", "mend the rows, or raise --max-bad-rows")
         print(f"data  {loaded.report()}", file=sys.stderr)
         self.rejected += loaded.rejected

@@ -123,13 +123,19 @@ def of_answers(groups: Sequence[Sequence[Row]], first: Sequence[int], tokenizer:
 
 
 def of_samples(
-    rows: Sequence[Row], prompts: Sequence[Sequence[int]], ended: Sequence[bool], tokenizer: Tokenizer
+    prompts: Sequence[list[int]], responses: Sequence[list[int]], ended: Sequence[bool], tokenizer: Tokenizer
 ) -> Proof:
     """Sampled answers: the prompt is context, the answer is trained. Those that the length limit cut have no EOS."""
     opened = writes_bos(tokenizer)
     marked = [
-        Marked(ids, trained, ["context"] * len(prompt) + ["sampled"] * (len(ids) - len(prompt)), end, opened)
-        for (ids, trained), prompt, end in zip(rows, prompts, ended, strict=True)
+        Marked(
+            prompt + response,
+            [False] * len(prompt) + [True] * len(response),
+            ["context"] * len(prompt) + ["sampled"] * len(response),
+            end,
+            opened,
+        )
+        for prompt, response, end in zip(prompts, responses, ended, strict=True)
     ]
     return proven(marked, range(len(marked)), tokenizer, "sampled answers")
 

@@ -37,10 +37,12 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         for name in ("learning_rate", "muon_learning_rate", "weight_decay", "max_grad_norm"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise InputError(f"optimizer.{name} is {getattr(self, name)}", how="it must be 0 or more")
+                raise InputError(f"optimizer.{name} is {getattr(self, name)}", how="it must be 0 or more, and finite")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"optimizer.{name} is {getattr(self, name)}", how="it must lie in [0, 1)")
+        if not 0 < self.eps < 1e9:
+            raise InputError(f"optimizer.eps is {self.eps}", how="it must be above 0, such as 1e-8")
 
 
 class Optimizer:
@@ -130,10 +132,17 @@ def hidden_in_order(parameters: dict[str, nn.Parameter], hidden: set[str]) -> li
 
 def freeze(module: nn.Module, layers: int) -> int:
     """Stop training the embeddings and the lowest `layers` layers of a decoder. Returns how many numbers train on."""
+    depth = 1 + max(layer_of(name) for name, _ in module.named_parameters())
+    if layers > depth:
+        raise InputError(f"frozen_layers is {layers} and the model has {depth} layers", how="freeze fewer layers")
     if layers:
         for name, parameter in module.named_parameters():
-            place = name.split("layers.")[-1].split(".")[0] if "layers." in name else None
-            embedding = "embedding" in name
-            if embedding or (place is not None and place.isdigit() and int(place) < layers):
+            if "embedding" in name or 0 <= layer_of(name) < layers:
                 parameter.requires_grad_(False)
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+def layer_of(name: str) -> int:
+    """The layer that a parameter belongs to, from 0; -1 for one that belongs to none."""
+    place = name.split("layers.")[-1].split(".")[0] if "layers." in name else ""
+    return int(place) if place.isdigit() else -1

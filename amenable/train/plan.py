@@ -15,6 +15,10 @@ Schedule = Callable[[int], float]
 """step (from 1) -> multiplier of the peak learning rate"""
 
 
+MOST = 10**9
+"""what is counted, or weighed, by more than this is a slip of the hand"""
+
+
 def parameters(module: nn.Module) -> str:
     """'2.03M parameters', those that train told apart where some are frozen."""
     total = sum(p.numel() for p in module.parameters())
@@ -36,11 +40,12 @@ def memory(parameter_count: int, tokens: int, width: int, layers: int) -> str:
 
 
 def require_at_least(least: float, options: Any, *names: str) -> None:
-    """InputError for an option of a stage that is below `least`, or no finite number."""
+    """InputError for an option of a stage that is below `least`, above a billion, or no number."""
     for name in names:
         value = getattr(options, name)
-        if not least <= value < math.inf:
-            raise InputError(f"{name} is {value}", how=f"it must be {least} or more")
+        if not least <= value <= MOST:
+            how = f"it must be {MOST:,} or less" if MOST < value < math.inf else f"it must be {least} or more"
+            raise InputError(f"{name} is {value}", how=how)
 
 
 def require_share(options: Any, *names: str) -> None:
@@ -48,6 +53,27 @@ def require_share(options: Any, *names: str) -> None:
     for name in names:
         if not 0 <= getattr(options, name) <= 1:
             raise InputError(f"{name} is {getattr(options, name)}", how="it must lie in [0, 1]")
+
+
+def require_above_zero(options: Any, *names: str) -> None:
+    """InputError for an option of a stage that is not above 0, or above a billion."""
+    for name in names:
+        if not 0 < getattr(options, name) <= MOST:
+            raise InputError(f"{name} is {getattr(options, name)}", how="it must be above 0, and finite")
+
+
+def require_minibatches(options: Any) -> None:
+    """InputError where `num_mini_batches` does not divide the samples of a step."""
+    if options.samples % options.num_mini_batches:
+        what = f"num_mini_batches {options.num_mini_batches} does not divide the {options.samples} samples of a step"
+        raise InputError(what, how="prompts_per_step x num_generations must be a multiple")
+
+
+def require_held_out(options: Any) -> None:
+    """InputError for a share that cannot be held out, where one is: no validation file is given."""
+    if options.validation is None and not 0 < options.held_out < 1:
+        how = "it must lie between 0 and 1, or give --validation"
+        raise InputError(f"held_out is {options.held_out}", how=how)
 
 
 def cosine_with_warmup(total: int, warmup_steps: int, floor: float) -> Schedule:

@@ -70,9 +70,10 @@ class Run:
         process is at work; changes nothing that was made."""
         if self.out.is_file():
             raise InputError("is a file", self.out, "give --out a folder")
-        if is_blank(self.out):
-            return False
         if not (self.out / OPTIONS).exists():
+            require_apart(self.out, self.inputs)
+            if is_blank(self.out):
+                return False
             raise InputError("holds something that is not a run", self.out, "give --out another folder")
         self.check_same()
         if not (self.out / FINISHED).exists():
@@ -295,6 +296,17 @@ def is_blank(folder: Path) -> bool:
         return True
     files = {path for path in folder.iterdir() if path.name not in BEFORE_OPTIONS}
     return not files - set(folder.glob(WRITING))
+
+
+def require_apart(out: Path, inputs: Mapping[str, Path]) -> None:
+    """Refuse to write into a folder that is read, or around what is read."""
+    place = out.resolve()
+    for name, path in inputs.items():
+        read = path.resolve()
+        if place == read or read in place.parents:
+            raise InputError(f"lies inside the {name} that is read", out, "give --out a folder of its own")
+        if place in read.parents:
+            raise InputError(f"holds the {name} that is read ({path})", out, "give --out a folder of its own")
 
 
 def require_finished(path: Path, name: str) -> None:

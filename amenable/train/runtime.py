@@ -32,8 +32,8 @@ class Machine:
     """processor threads; 0 is one a core"""
 
     def __post_init__(self) -> None:
-        if self.threads < 0:
-            raise InputError(f"threads is {self.threads}", how="0 means one for each core")
+        if not 0 <= self.threads <= 4096:
+            raise InputError(f"threads is {self.threads}", how="use 1 or more, or 0 for one on each core")
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,11 @@ class Runtime:
         if not self.bf16:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    @property
+    def tolerance(self) -> float:
+        """Nats a token by which two ways of computing the same log-probability may differ on average."""
+        return 0.1 if self.bf16 else 0.01
 
     def describe(self) -> str:
         precision = "bf16 products, fp32 weights" if self.bf16 else "fp32"
@@ -74,8 +79,14 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise InputError(f"no device is called '{name}'", how="use auto, cpu, cuda, cuda:1 or mps") from None
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise InputError(f"nothing is computed on device '{name}'", how="use auto, cpu, cuda, cuda:1 or mps")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError("this machine has no CUDA device", how="use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"this machine has no '{name}'", how=f"it has {torch.cuda.device_count()} CUDA devices")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError("this machine has no MPS device", how="use --device cpu")
     return device
 
 

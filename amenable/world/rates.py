@@ -84,8 +84,8 @@ class Sizes:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if getattr(self, field.name) < 1:
-                raise InputError(f"{field.name} is {getattr(self, field.name)}", how="it must be 1 or more")
+            if not 1 <= getattr(self, field.name) <= 10**7:
+                raise InputError(f"{field.name} is {getattr(self, field.name)}", how="it must be 1 or more, to 10**7")
 
 
 KINDS: dict[str, float] = {

@@ -295,3 +295,19 @@ def test_what_cannot_be_divided():
         split_holdout([Text("a")], 0.5, 0)
     with pytest.raises(InputError, match="between 0 and 1"):
         split_holdout([Text("a"), Text("b")], 1.0, 0)
+
+
+def test_an_id_that_stands_for_two_prompts_is_a_bad_row(tmp_path: Path) -> None:
+    rows = [{"id": 1, "prompt": "a?"}, {"id": 1, "prompt": "a?"}, {"id": 1, "prompt": "b?"}, {"prompt": "b?"}]
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    loaded = sources.read_prompts(tmp_path)
+    assert [(row.file[-7:], row.line) for row in loaded.rejected] == [("a.jsonl", 3), ("b.jsonl", 3)]
+    assert {row.reason for row in loaded.rejected} == {"the id '1' belongs to another prompt (a.jsonl:1)"}
+    assert len(loaded.rows) == 6
+
+
+def test_several_rankings_of_a_prompt_share_its_id(tmp_path: Path) -> None:
+    row = {"id": "p", "prompt": "a?", "completions": ["x", "y"], "ranking": [1, 2]}
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({**row, "annotator": who}) + "\n" for who in "ab"))
+    assert not sources.read_rankings(tmp_path / "a.jsonl").rejected

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from amenable.recipes import steps
-from amenable.recipes.folders import ORDER, named, read_stages
+from amenable.recipes.folders import ORDER, Stage, named, read_stages
 
 
 def test_every_command_of_a_demo_is_told() -> None:
@@ -49,3 +49,12 @@ def test_options_by_dotted_name_without_paths() -> None:
         "machine": {"threads": 1},
     }
     assert steps.options(config) == [("seed", "0"), ("optimizer.learning_rate", "0.0002"), ("suites", "a, b")]
+
+
+def test_what_the_guards_found_is_told() -> None:
+    warning = {"what": "no answer ends", "how": "raise the limit", "steps": 2, "of": 9, "first_step": 4}
+    health = {"fine": ["entropy holds", "EOS is said"], "warnings": [warning]}
+    told = steps.step(Stage("ppo", "ppo", Path("ppo"), {}, {}, {"seconds": 1.0, "health": health}, []))
+    assert told["fine"] == "entropy holds, EOS is said"
+    assert told["warnings"] == ["no answer ends (2 of 9 steps, first at 4); raise the limit"]
+    assert steps.step(Stage("ppo", "ppo", Path("ppo"), {}, {}, None, []))["warnings"] == []

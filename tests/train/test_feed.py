@@ -1,5 +1,6 @@
 """What a step is fed is decided by seed and step, and by nothing else."""
 
+import json
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -122,6 +123,38 @@ def test_an_answer_longer_than_the_context_is_left_out(words: Tokenizer) -> None
     longest = len(render_completion(words, "a rose and a brick"))
     assert feed.ranking_rows(ranking("a rose", "a rose and a brick"), words, longest + 1) is None
     assert feed.ranking_rows(ranking("a rose", "a rose and a brick"), words, longest + 2) is not None
+
+
+def loaded(good: int, bad: int) -> sources.Loaded[int]:
+    rejected = [sources.Rejected("rows.jsonl", line, "the answer is empty") for line in range(1, bad + 1)]
+    return sources.Loaded(list(range(good)), rejected, ("rows.jsonl",))
+
+
+@pytest.mark.parametrize(
+    ("borne", "good", "bad"), [(0.01, 99, 1), (0.01, 3, 0), (0.0, 3, 0), (0.29, 71, 29), (1.0, 1, 99)]
+)
+def test_a_sieve_passes_good_rows_on_and_keeps_the_bad_ones(borne: float, good: int, bad: int) -> None:
+    sieve = feed.Sieve(borne)
+    assert sieve.pass_on(loaded(good, bad)) == list(range(good))
+    assert [row.line for row in sieve.rejected] == list(range(1, bad + 1))
+
+
+@pytest.mark.parametrize(("borne", "good", "bad"), [(0.01, 98, 1), (0.0, 10**4, 1), (0.29, 70, 29), (0.99, 0, 1)])
+def test_more_bad_rows_than_are_borne_are_an_error(borne: float, good: int, bad: int) -> None:
+    sieve = feed.Sieve(borne)
+    with pytest.raises(InputError, match=f"the answer is empty; {bad} of {good + bad} rows") as caught:
+        sieve.pass_on(loaded(good, bad))
+    assert caught.value.where == "rows.jsonl:1" and "--max-bad-rows" in str(caught.value.how)
+    assert sieve.rejected == []
+
+
+def test_a_row_that_was_read_twice_is_listed_once() -> None:
+    sieve = feed.Sieve()
+    for _ in range(2):
+        sieve.pass_on(loaded(1, 2))
+    rows = [json.loads(line) for line in sieve.listing().splitlines()]
+    assert rows == [{"file": "rows.jsonl", "line": line, "reason": "the answer is empty"} for line in (1, 2)]
+    assert feed.Sieve().listing() == ""
 
 
 def test_rejected_rows_are_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
