@@ -60,13 +60,13 @@ def dispatch(arguments: list[str]) -> int:
         print(f"amenable {__version__}")
         return 0
     name, rest = arguments[0], arguments[1:]
-    commands = {file.stem: package for package, files in command_files().items() for file in files}
+    commands = {command_of(file): package for package, files in command_files().items() for file in files}
     if name not in commands:
         near = difflib.get_close_matches(name, commands, n=1)
         raise InputError(
             f"there is no command '{name}'", how=f"did you mean '{near[0]}'?" if near else "see 'amenable --help'"
         )
-    module = importlib.import_module(f"amenable.{commands[name]}.{name}")
+    module = importlib.import_module(f"amenable.{commands[name]}.{name.replace('-', '_')}")
     module.run(parse(module.Config, rest, f"amenable {name}", module.__doc__ or ""))
     return 0
 
@@ -78,6 +78,11 @@ def command_files() -> dict[str, list[Path]]:
         package: [file for file in sorted((here / package).glob("[a-z]*.py")) if is_command(file)]
         for package in PACKAGES
     }
+
+
+def command_of(file: Path) -> str:
+    """A command's name: that of its file, with dashes as in options."""
+    return file.stem.replace("_", "-")
 
 
 def is_command(file: Path) -> bool:
@@ -92,7 +97,7 @@ def overview() -> str:
         lines.append(PACKAGES[package])
         for file in files:
             docstring = ast.get_docstring(ast.parse(file.read_text("utf-8"))) or ""
-            lines.append(f"  {file.stem:<12} {docstring.splitlines()[0] if docstring else ''}")
+            lines.append(f"  {command_of(file):<13} {docstring.splitlines()[0] if docstring else ''}")
         lines.append("")
     lines.append("'amenable <command> --help' shows a command's options; each runs bare.")
     return "\n".join(lines)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import TypeVar
 
 import torch
 
 from amenable.data.types import Conversation, Ranking
 from amenable.functional.statistics import bootstrap_mean
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -100,3 +103,48 @@ def fleiss_kappa(counts: Sequence[Sequence[int]]) -> float | None:
         return None
     expected = sum((total / (things * raters)) ** 2 for total in totals)
     return (observed - expected) / (1 - expected)
+
+
+def krippendorff_alpha(
+    units: Sequence[Sequence[float]], distance: Callable[[float, float], float] = lambda a, b: float(a != b)
+) -> float | None:
+    """Agreement of any number of raters, some of whom may be missing: 1 - D_o / D_e (Krippendorff, 2004).
+
+        D_o = sum over units of   sum_{i != j} d(v_i, v_j) / (m_u - 1)      / n
+        D_e = sum over all values sum_{i != j} d(v_i, v_j) / (n - 1)        / n
+
+    units[u] holds the m_u values that unit u was given; units of one value say nothing and are left out. distance: 0 or
+    1 for classes, (a - b)^2 for numbers. None where all values are the same: undefined.
+    """
+    shared = [unit for unit in units if len(unit) > 1]
+    counts = Counter(value for unit in shared for value in unit)
+    n = sum(counts.values())
+    expected = sum(counts[a] * counts[b] * distance(a, b) for a in counts for b in counts)
+    if n < 2 or expected == 0:
+        return None
+    observed = 0.0
+    for unit in shared:
+        own = Counter(unit)
+        observed += sum(own[a] * own[b] * distance(a, b) for a in own for b in own) / (len(unit) - 1)
+    return 1 - observed * (n - 1) / expected
+
+
+def resampled(
+    statistic: Callable[[Sequence[T]], float | None], groups: Sequence[T], generator: torch.Generator, n: int = 200
+) -> tuple[float, float] | None:
+    """Percentile interval (low, high), 95 %, of a statistic over n resamples of whole groups (such as tasks).
+
+    None where fewer than half of the resamples define it.
+    """
+    values = []
+    for _ in range(n):
+        drawn = torch.randint(len(groups), (len(groups),), generator=generator).tolist() if groups else []
+        value = statistic([groups[i] for i in drawn])
+        if value is not None:
+            values.append(value)
+    if 2 * len(values) < n or not values:
+        return None
+    low, high = torch.quantile(
+        torch.tensor(values, dtype=torch.float64), torch.tensor([0.025, 0.975]).double()
+    ).tolist()
+    return low, high

@@ -1,7 +1,15 @@
 """What people said, kept for good: an append-only file of events. Nothing is ever changed or removed.
 
-An event is a kind, a time and a JSON payload. A correction is a later event that names the one it replaces. Where
-`append` has returned, the event is on disk: it survives the process, and the machine's power.
+An event is a kind, a time and a JSON payload. A correction is a later event that names the one it replaces; what is
+taken back is named by a later `retraction`. Where `append` has returned, the event is on disk: it survives the process,
+and the machine's power. An event that must not be there twice is kept with `append_once`.
+
+    shown           a task on somebody's screen: the answers, their order, who made them, until when it is theirs
+    ranking         an order of the answers, with ratings, flags and notes where they were given
+    demonstration   an answer that somebody wrote; conversation: both sides of one
+    suggestion      what a model proposed to somebody who was writing
+    skip            a task that somebody found unclear, and why
+    retraction      an answer taken back, by its event's id
 """
 
 from __future__ import annotations
@@ -16,23 +24,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from amenable.data.types import Conversation, Message, Ranking
+from amenable.data.types import Conversation, Demonstration, Message, Ranking
 from amenable.errors import InputError
 
-VERSION = 1
-SCHEMA = f"""
-BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS events (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, time REAL, payload TEXT NOT NULL
-);
-CREATE INDEX IF NOT EXISTS events_by_kind ON events (kind, id);
-CREATE TRIGGER IF NOT EXISTS events_stay BEFORE DELETE ON events
-    BEGIN SELECT RAISE(ABORT, 'events are never removed'); END;
-CREATE TRIGGER IF NOT EXISTS events_stand BEFORE UPDATE ON events
-    BEGIN SELECT RAISE(ABORT, 'events are never changed'); END;
-PRAGMA user_version = {VERSION};
-COMMIT;
-"""
+VERSION = 2
+SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS events (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, time REAL, payload TEXT NOT NULL
+    )""",
+    "CREATE INDEX IF NOT EXISTS events_by_kind ON events (kind, id)",
+    """CREATE TRIGGER IF NOT EXISTS events_stay BEFORE DELETE ON events
+        BEGIN SELECT RAISE(ABORT, 'events are never removed'); END""",
+    """CREATE TRIGGER IF NOT EXISTS events_stand BEFORE UPDATE ON events
+        BEGIN SELECT RAISE(ABORT, 'events are never changed'); END""",
+    "ALTER TABLE events ADD COLUMN once TEXT",
+    "CREATE UNIQUE INDEX events_once ON events (once) WHERE once IS NOT NULL",
+    f"PRAGMA user_version = {VERSION}",
+)
+"""format 1, and what was added to it since"""
 WAIT = 30.0
 """seconds to wait while another process writes"""
 
@@ -66,14 +75,22 @@ class Store:
 
     def prepare(self) -> None:
         """Write ahead, sync every commit, and make the table where there is none."""
-        (version,) = self.connection.execute("PRAGMA user_version").fetchone()
+        version = self.version()
         if version > VERSION:
             self.connection.close()
             raise InputError(f"written by a later version (format {version}, known {VERSION})", self.path)
         self.connection.execute("PRAGMA journal_mode = WAL")
         self.connection.execute("PRAGMA synchronous = FULL")
         if version < VERSION:
-            self.connection.executescript(SCHEMA)
+            with self.connection:
+                self.connection.execute("BEGIN IMMEDIATE")
+                # another process may have been here since
+                for statement in SCHEMA if self.version() < VERSION else ():
+                    self.connection.execute(statement)
+
+    def version(self) -> int:
+        (version,) = self.connection.execute("PRAGMA user_version").fetchone()
+        return int(version)
 
     def append(self, kind: str, payload: dict[str, Any], time: float | None) -> int:
         """Keep an event; returns its id, larger than any before. It is on disk when this returns.
@@ -84,10 +101,7 @@ class Store:
 
     def append_all(self, kind: str, payloads: Sequence[dict[str, Any]], time: float | None) -> list[int]:
         """Keep many events of one kind, all of them or (should the process die) none; returns their ids."""
-        try:
-            texts = [json.dumps(payload, allow_nan=False) for payload in payloads]
-        except (TypeError, ValueError) as error:
-            raise InputError(f"a '{kind}' that is not JSON: {error}", self.path) from error
+        texts = [self.text_of(kind, payload) for payload in payloads]
         insert = "INSERT INTO events (kind, time, payload) VALUES (?, ?, ?)"
         try:
             with self.lock, self.connection:
@@ -96,12 +110,53 @@ class Store:
         except sqlite3.Error as error:
             raise InputError(f"the '{kind}' could not be kept: {error}", self.path) from error
 
-    def events(self, kind: str | None = None) -> list[Event]:
-        """All events in the order they were kept, or those of one kind."""
-        where, values = ("", ()) if kind is None else ("WHERE kind = ?", (kind,))
+    def append_once(self, kind: str, payload: dict[str, Any], time: float | None, once: str) -> tuple[int, bool]:
+        """Keep an event unless there is one of the name `once`; returns (id of the one that is there, whether new)."""
+        text = self.text_of(kind, payload)
+        insert = "INSERT INTO events (kind, time, payload, once) VALUES (?, ?, ?, ?)"
+        try:
+            with self.lock, self.connection:
+                self.connection.execute("BEGIN IMMEDIATE")
+                there = self.connection.execute("SELECT id FROM events WHERE once = ?", (once,)).fetchone()
+                if there is not None:
+                    return int(there[0]), False
+                return int(self.connection.execute(insert, (kind, time, text, once)).lastrowid or 0), True
+        except sqlite3.Error as error:
+            raise InputError(f"the '{kind}' could not be kept: {error}", self.path) from error
+
+    def append_new(self, kind: str, payloads: Sequence[dict[str, Any]], time: float | None, once: Sequence[str]) -> int:
+        """Keep those of many events whose names are not there yet, all or none; returns how many were new."""
+        rows = [(kind, time, self.text_of(kind, payload), name) for payload, name in zip(payloads, once)]
+        insert = "INSERT INTO events (kind, time, payload, once) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+        try:
+            with self.lock, self.connection:
+                self.connection.execute("BEGIN IMMEDIATE")
+                return sum(self.connection.execute(insert, row).rowcount for row in rows)
+        except sqlite3.Error as error:
+            raise InputError(f"the '{kind}' could not be kept: {error}", self.path) from error
+
+    def text_of(self, kind: str, payload: dict[str, Any]) -> str:
+        """A payload as it is kept."""
+        try:
+            return json.dumps(payload, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"a '{kind}' that is not JSON: {error}", self.path) from error
+
+    def events(self, kind: str | None = None, after: int = 0) -> list[Event]:
+        """All events in the order they were kept, or those of one kind; only those later than the event `after`."""
+        where, values = ("id > ?", (after,)) if kind is None else ("id > ? AND kind = ?", (after, kind))
         with self.lock:
-            rows = self.connection.execute(f"SELECT id, kind, time, payload FROM events {where} ORDER BY id", values)
+            rows = self.connection.execute(
+                f"SELECT id, kind, time, payload FROM events WHERE {where} ORDER BY id", values
+            )
             return [Event(identity, name, time, json.loads(text)) for identity, name, time, text in rows]
+
+    def standing(self, *kinds: str) -> list[Event]:
+        """The events of these kinds that no later one replaces or takes back, in the order they were kept."""
+        events = sorted((event for kind in kinds for event in self.events(kind)), key=lambda event: event.id)
+        gone = {event.payload.get("replaces") for event in events}
+        gone |= {event.payload.get("retracts") for event in self.events("retraction")}
+        return [event for event in events if event.id not in gone]
 
     def add_ranking(
         self, ranking: Ranking, shown_order: Sequence[int], seconds: float, time: float, replaces: int | None = None
@@ -123,10 +178,12 @@ class Store:
         return self.append_all("ranking", [payload_of(ranking) for ranking in rankings], time)
 
     def rankings(self) -> list[Ranking]:
-        """The rankings that stand, in the order they were kept: those that no later one replaces."""
-        events = self.events("ranking")
-        replaced = {event.payload.get("replaces") for event in events}
-        return [ranking_of(event.payload) for event in events if event.id not in replaced]
+        """The rankings that stand, in the order they were kept: those that no later one replaces or takes back."""
+        return [ranking_of(event.payload) for event in self.standing("ranking")]
+
+    def demonstrations(self) -> list[Demonstration]:
+        """What people wrote: answers to a prompt, and whole conversations."""
+        return [demonstration_of(event) for event in self.standing("demonstration", "conversation")]
 
     def export_rankings(self, path: str | Path) -> int:
         """Write the rankings that stand to a file of JSON lines that training reads; returns how many there are.
@@ -175,6 +232,13 @@ def ranking_of(payload: dict[str, Any]) -> Ranking:
         annotator=payload["annotator"],
         meta=payload["meta"],
     )
+
+
+def demonstration_of(event: Event) -> Demonstration:
+    """A `demonstration` or `conversation` as an example to imitate."""
+    payload = event.payload
+    messages = tuple(Message(turn["role"], turn["content"]) for turn in payload["messages"])
+    return Demonstration(messages, payload.get("id") or f"label-{event.id}", {"annotator": payload.get("annotator")})
 
 
 def line(ranking: Ranking) -> str:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from amenable.errors import InputError
-from amenable.generation.sampling import Sampling, sample
+from amenable.generation.sampling import Sampling, adjust, sample
 from amenable.models.cache import Cache
 from amenable.models.decoder import Decoder
 from amenable.models.layout import Layout
@@ -44,6 +44,8 @@ class Completion:
     stopped_by: StoppedBy
     text: str | None
     """decoded, without EOS and without the stop string; None where no `decode` was given"""
+    likeliest: list[list[tuple[int, float]]] | None = None
+    """at each token, the most probable (id, log-probability) of the distribution drawn from, if the job wants them"""
 
     @property
     def ended(self) -> bool:
@@ -53,13 +55,20 @@ class Completion:
 
 @dataclass(frozen=True)
 class Job:
-    """One answer to make: the prompt, which sample of it, and at most how many tokens."""
+    """One answer to make: the prompt, which sample of it, and at most how many tokens.
+
+    sampling and stop are those of all jobs, unless the job has its own. likeliest: how many of the most probable tokens
+    are wanted at each place.
+    """
 
     prompt: int
     sample: int
     ids: Sequence[int]
     limit: int
     seed: int
+    sampling: Sampling | None = None
+    stop: tuple[str, ...] | None = None
+    likeliest: int = 0
 
 
 def generate(
@@ -155,7 +164,8 @@ class Slots:
     """The rows of the cache and the answers that run in them.
 
     Rows 0 .. width - 1 are stepped together. Among them may be rows whose answer has ended: a few are cheaper than
-    moving the others, and new answers are put right into their place.
+    moving the others, and new answers are put right into their place. With `length` there are `rows` rows of so many
+    tokens from the start, for jobs that are added later and taken back at any time.
     """
 
     def __init__(
@@ -169,18 +179,20 @@ class Slots:
         rows: int = 64,
         on_token: OnToken | None = None,
         follow: bool = False,
+        length: int | None = None,
     ):
         self.decoder, self.sampling, self.decode, self.on_token = decoder, sampling, decode, on_token
         self.eos_id, self.stop = -1 if eos_id is None else eos_id, tuple(stop)
         self.follow = follow or bool(stop)  # whether the text is wanted after every token
         self.waiting = list(reversed(jobs))
-        self.size = max(1, min(rows, len(jobs)))
+        self.size = rows if length else max(1, min(rows, len(jobs)))
         self.width = 0
         self.jobs: dict[int, Job] = {}
         self.texts: dict[int, GrowingText] = {}
+        self.likeliest: dict[int, list[list[tuple[int, float]]]] = {}
         self.device = decoder.unembedding.device
-        self.cache = new_cache(decoder, self.size, max(len(job.ids) + job.limit for job in jobs))
-        longest = max(job.limit for job in jobs)
+        self.cache = new_cache(decoder, self.size, length or max(len(job.ids) + job.limit for job in jobs))
+        longest = length or max(job.limit for job in jobs)
         self.tokens = torch.zeros(self.size, longest, dtype=torch.long, device=self.device)
         self.logps = torch.zeros(self.size, longest, device=self.device)
         self.uniforms = torch.zeros(self.size, longest, device=self.device)
@@ -191,6 +203,20 @@ class Slots:
         self.seen: Tensor | None = None
         if sampling.repetition_penalty != 1:
             self.seen = torch.zeros(self.size, decoder.config.vocab_size, dtype=torch.bool, device=self.device)
+
+    def add(self, jobs: Sequence[Job]) -> None:
+        """More answers to make, after those that wait. Their `prompt` is a number that no job here has."""
+        self.waiting[:0] = reversed(jobs)
+
+    def cancel(self, prompt: int) -> None:
+        """Forget the answers to a prompt, those that wait and those that run."""
+        self.waiting = [job for job in self.waiting if job.prompt != prompt]
+        slots = [slot for slot, job in self.jobs.items() if job.prompt == prompt]
+        if slots:
+            self.empty(self.on_device(slots))
+        for slot in slots:
+            for state in (self.jobs, self.texts, self.likeliest):
+                state.pop(slot, None)
 
     def advance(self) -> list[tuple[Job, Completion]]:
         """Fill the free rows once an eighth is free, else step those that run; the answers that ended by it."""
@@ -218,7 +244,7 @@ class Slots:
         self.counts[index] = 0
         self.limits[index] = self.on_device([job.limit for _, job in placed])
         self.alive[index] = True
-        if self.sampling.temperature > 0:
+        if any(self.settings(job).temperature > 0 for _, job in placed):
             longest = self.uniforms.shape[1]
             self.uniforms[index] = torch.stack([numbers(job.seed, longest) for _, job in placed]).to(self.device)
         if self.seen is not None:
@@ -250,7 +276,7 @@ class Slots:
         """Draw a token for each of these rows, write it down, and let go of the answers that end by it."""
         counts = self.counts[slots].clamp_(max=self.tokens.shape[1] - 1)
         seen = None if self.seen is None else self.seen[slots]
-        tokens, logps = sample(logits, self.uniforms[slots, counts], self.sampling, seen)
+        tokens, logps = self.draw(slots, logits, self.uniforms[slots, counts], seen)
         self.tokens[slots, counts] = tokens
         self.logps[slots, counts] = logps
         self.last[slots] = tokens
@@ -265,6 +291,36 @@ class Slots:
             return self.release(sorted(stopped.union(slots[over].tolist())), stopped)
         return []
 
+    def settings(self, job: Job) -> Sampling:
+        return job.sampling or self.sampling
+
+    def draw(self, slots: Tensor, logits: Tensor, uniforms: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
+        """A token for each row, and its log-probability: rows of the same settings together. [R, V] -> [R], [R]."""
+        jobs = list(self.jobs.values())
+        if all(job.sampling is None and not job.likeliest for job in jobs):
+            return sample(logits, uniforms, self.sampling, seen)
+        tokens, logps = torch.zeros_like(slots), torch.zeros_like(uniforms)
+        groups: dict[Sampling, list[int]] = {}
+        for place, slot in enumerate(slots.tolist()):
+            if slot in self.jobs:
+                groups.setdefault(self.settings(self.jobs[slot]), []).append(place)
+        for sampling, places in groups.items():
+            rows = self.on_device(places)
+            own = None if seen is None else seen[rows]
+            tokens[rows], logps[rows] = sample(logits[rows], uniforms[rows], sampling, own)
+            self.note_likeliest(slots[rows].tolist(), logits[rows], sampling, own)
+        return tokens, logps
+
+    def note_likeliest(self, slots: list[int], logits: Tensor, sampling: Sampling, seen: Tensor | None) -> None:
+        """Write down the most probable tokens of the rows that want them."""
+        for place, slot in enumerate(slots):
+            count = self.jobs[slot].likeliest
+            if count:
+                own = None if seen is None else seen[place]
+                best = adjust(logits[place], sampling, own).log_softmax(-1).topk(min(count, logits.shape[-1]))
+                found = zip(best.indices.tolist(), best.values.tolist())
+                self.likeliest.setdefault(slot, []).append([(i, logp) for i, logp in found if logp > -math.inf])
+
     def listen(self, slots: Tensor, tokens: Tensor) -> set[int]:
         """Tell of each new token; the rows whose text now holds a stop string."""
         stopped = set()
@@ -273,7 +329,9 @@ class Slots:
                 continue
             if self.on_token:
                 self.on_token(self.jobs[slot].prompt, self.jobs[slot].sample, token)
-            if slot in self.texts and token != self.eos_id and self.texts[slot].push(token, self.stop):
+            stop = self.jobs[slot].stop
+            stop = self.stop if stop is None else stop
+            if slot in self.texts and token != self.eos_id and self.texts[slot].push(token, stop):
                 stopped.add(slot)
         return stopped
 
@@ -281,14 +339,18 @@ class Slots:
         """Free these rows and return their answers."""
         index = self.on_device(slots)
         made = zip(slots, self.counts[index].tolist(), self.tokens[index].tolist(), self.logps[index].tolist())
+        self.empty(index)
+        return [self.complete(slot, ids[:count], logps[:count], slot in stopped) for slot, count, ids, logps in made]
+
+    def empty(self, index: Tensor) -> None:
+        """These rows are free."""
         self.alive[index] = False
         self.counts[index] = 0
         self.cache.lengths[index] = 0
-        return [self.complete(slot, ids[:count], logps[:count], slot in stopped) for slot, count, ids, logps in made]
 
     def complete(self, slot: int, ids: list[int], logps: list[float], stopped: bool) -> tuple[Job, Completion]:
         """The answer in a row, which it leaves."""
-        job, growing = self.jobs.pop(slot), self.texts.pop(slot, None)
+        job, growing, likeliest = self.jobs.pop(slot), self.texts.pop(slot, None), self.likeliest.pop(slot, None)
         if math.isnan(logps[-1]):
             raise InputError("the model gives nan for logits", how="its training diverged: use an earlier checkpoint")
         by_eos = ids[-1] == self.eos_id
@@ -297,7 +359,8 @@ class Slots:
             text = growing.text
         elif self.decode:
             text = self.decode(ids[:-1] if by_eos else ids)
-        return job, Completion(ids, logps, "stop" if stopped else "eos" if by_eos else "length", text)
+        stopped_by: StoppedBy = "stop" if stopped else "eos" if by_eos else "length"
+        return job, Completion(ids, logps, stopped_by, text, likeliest)
 
     def close_up(self) -> None:
         """Move the last answers into the places of ended ones, once an eighth of the rows has ended."""
@@ -327,6 +390,8 @@ class Slots:
             self.jobs[new] = self.jobs.pop(old)
             if old in self.texts:
                 self.texts[new] = self.texts.pop(old)
+            if old in self.likeliest:
+                self.likeliest[new] = self.likeliest.pop(old)
 
     def on_device(self, values: Sequence) -> Tensor:
         return torch.tensor(values, device=self.device)

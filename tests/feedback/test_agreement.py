@@ -4,7 +4,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amenable.data.types import Message, Ranking
-from amenable.feedback.agreement import agreeing_pairs, agreement, by_item, cohen_kappa, fleiss_kappa
+from amenable.feedback.agreement import (
+    agreeing_pairs,
+    agreement,
+    by_item,
+    cohen_kappa,
+    fleiss_kappa,
+    krippendorff_alpha,
+    resampled,
+)
 
 PROMPT = (Message("user", "Hello?"),)
 FLEISS = [  # the published example: 10 things, 14 raters, 5 classes
@@ -100,3 +108,26 @@ def test_kappas_refuse_uneven_input():
     for counts in ([], [[1, 0]], [[2, 0], [1, 0]]):
         with pytest.raises(ValueError, match="same number of raters"):
             fleiss_kappa(counts)
+
+
+def test_krippendorff_alpha_is_one_minus_the_ratio_of_disagreements():
+    # two raters, ten units of 0 and 1, as Krippendorff's own example of binary data: alpha = 0.095
+    first = [0, 1, 0, 0, 0, 0, 0, 0, 1, 0]
+    second = [1, 1, 1, 0, 0, 1, 0, 0, 0, 0]
+    assert krippendorff_alpha(list(zip(first, second))) == pytest.approx(1 - 19 * 4 / (14 * 6), abs=1e-9)
+    # a unit of one value says nothing; all the same is undefined
+    assert krippendorff_alpha([*zip(first, second), (1,)]) == pytest.approx(1 - 19 * 4 / (14 * 6))
+    assert krippendorff_alpha([(1, 1), (1, 1)]) is None
+    assert krippendorff_alpha([(0, 0), (1, 1), (0, 0, 0)]) == 1.0
+    # with squares, 1 and 3 are further apart than 1 and 2
+    near = krippendorff_alpha([(1, 2), (3, 3), (1, 1)], lambda a, b: (a - b) ** 2)
+    far = krippendorff_alpha([(1, 3), (3, 3), (1, 1)], lambda a, b: (a - b) ** 2)
+    assert near > far
+
+
+def test_resampled_holds_the_value_and_needs_enough_that_are_defined():
+    generator = torch.Generator().manual_seed(0)
+    low, high = resampled(lambda xs: sum(xs) / len(xs), [0.0, 1.0] * 50, generator)
+    assert 0.35 < low < 0.5 < high < 0.65
+    assert resampled(lambda xs: None, [1.0], generator) is None
+    assert resampled(lambda xs: 1.0 if xs else None, [], generator) is None

@@ -168,3 +168,46 @@ def test_many_events_are_kept_whole_or_not_at_all(tmp_path):
         with pytest.raises(InputError, match="full"):
             store.append_all("note", [{"i": i} for i in range(3)], 0.0)
         assert store.events() == []
+
+
+def test_an_event_of_a_name_is_kept_once_by_any_process(tmp_path):
+    path = tmp_path / "feedback.db"
+    with Store(path) as store, Store(path) as other:
+        first = store.append_once("answer", {"said": "a"}, 1.0, "answer 7")
+        assert first == (1, True)
+        assert other.append_once("answer", {"said": "b"}, 2.0, "answer 7") == (1, False)
+        assert other.append_once("answer", {"said": "c"}, 2.0, "answer 8") == (2, True)
+        assert store.append_new("answer", [{"said": "d"}, {"said": "e"}], 3.0, ["answer 8", "answer 9"]) == 1
+        assert [event.payload["said"] for event in store.events(after=1)] == ["c", "e"]
+
+
+def test_what_is_taken_back_no_longer_stands(tmp_path):
+    with Store(tmp_path / "feedback.db") as store:
+        first = store.add_ranking(RANKING, [0, 1, 2], 1.0, time=1.0)
+        store.append("retraction", {"retracts": first}, 2.0)
+        assert store.rankings() == [] and len(store.events("ranking")) == 1
+        again = store.add_ranking(RANKING, [0, 1, 2], 1.0, time=3.0, replaces=first)
+        assert [event.id for event in store.standing("ranking")] == [again]
+
+
+def test_demonstrations_are_both_answers_and_conversations(tmp_path):
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
+    with Store(tmp_path / "feedback.db") as store:
+        store.append("demonstration", {"messages": messages, "annotator": "anne", "id": "d1"}, 1.0)
+        store.append("conversation", {"messages": messages * 2, "annotator": "bert"}, 2.0)
+        assert [(len(one.messages), one.id) for one in store.demonstrations()] == [(2, "d1"), (4, "label-2")]
+
+
+def test_a_store_of_the_first_format_is_opened_with_what_it_holds(tmp_path):
+    path = tmp_path / "old.db"
+    with sqlite3.connect(path) as old:
+        old.execute(
+            "CREATE TABLE events (id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, time REAL, payload TEXT)"
+        )
+        old.execute("INSERT INTO events (kind, time, payload) VALUES ('note', 1.0, '{}')")
+        old.execute("PRAGMA user_version = 1")
+    for _ in range(2):
+        with Store(path) as store:
+            assert [event.kind for event in store.events()] == ["note"]
+    with Store(path) as store:
+        assert store.append_once("note", {}, None, "x") == (2, True)

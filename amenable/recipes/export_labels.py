@@ -1,0 +1,35 @@
+"""Write what people said as data files that training reads: rankings, pairs, demonstrations, and their lineage.
+
+Reads the store that `label` writes. `amenable reward --data runs/labels/rankings.jsonl` learns from the first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from amenable.errors import InputError
+from amenable.feedback import exchange
+from amenable.feedback.store import Store
+
+
+@dataclass(frozen=True)
+class Config:
+    """Export the labels of a store."""
+
+    store: Path = Path("runs/labels.db")
+    out: Path = Path("runs/labels")
+    """folder of the files; files of these names are replaced"""
+
+
+def run(config: Config) -> Path:
+    """Write the files and return their folder."""
+    if not config.store.exists():
+        raise InputError("there is no such store of labels", config.store, "'amenable label' makes one")
+    if config.out.exists() and not config.out.is_dir():
+        raise InputError("is a file", config.out, "give --out a folder")
+    with Store(config.store) as store:
+        counts = exchange.export(store, config.out)
+    for what, rows in counts.items():
+        print(f"{rows:>8} {what:<16} {config.out / what}.jsonl")
+    return config.out

@@ -1,0 +1,248 @@
+"""Ask people: a web page to rank answers, compare two, write demonstrations, and hold both sides of a conversation.
+
+What is asked comes of `sample`; what is said goes into a store, append-only, and is on disk when the page says so. On
+this machine alone (127.0.0.1) who opens the page is its owner; with --host for others everybody needs a token, which
+`amenable annotators add NAME` makes. The owner's page shows how the work goes; `amenable export-labels` writes files
+that training reads.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from amenable.data.types import Message, Ranking
+from amenable.errors import InputError
+from amenable.feedback import annotators, quality
+from amenable.feedback.store import Store
+from amenable.generation.engine import mix
+from amenable.generation.sampling import Sampling
+from amenable.serve import security
+from amenable.serve.chat import Speaker
+from amenable.serve.security import LOCAL, Guard
+from amenable.serve.tasks import Desk, Kind, Rules, Task, known_tasks, read_tasks
+from amenable.text.tokenizer import Tokenizer
+from amenable.train import artifacts, passes, runtime
+from amenable.train.feed import ranking_rows
+
+if TYPE_CHECKING:
+    from amenable.serve.labelling import Office, Suggest
+
+SUGGESTING = Path("runs/demo/ppo")
+"""the model that suggests where none is named, if it is there"""
+INSTRUCTIONS = """\
+# What to do
+
+You see what somebody asked an assistant, and what was answered. Say which answers are better.
+
+- **Helpful**: it does what was asked, follows every constraint, and is no longer than it need be.
+- **Truthful**: it makes nothing up. Where the answer cannot be known, saying so is better than inventing one.
+- **Harmless**: it does not insult, and does not help to hurt anybody.
+
+Where these pull apart, truthful and harmless come first. Answers that are equally good may share a place. Where you
+cannot tell what was meant, skip the task and say why.
+"""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Open a page on which people label."""
+
+    data: tuple[Path, ...] = (Path("runs/demo/sample/samples.jsonl"),)
+    """files of samples; the answers of several to the same prompt come together"""
+    store: Path = Path("runs/labels.db")
+    """where everything that is said is kept"""
+    kinds: tuple[Kind, ...] = ("rank", "compare", "demonstrate", "converse")
+    """what people may do"""
+    answers: int = 6
+    """K, the most answers to rank at once"""
+    model: Path | None = None
+    """a model that suggests answers to those who write; runs/demo/ppo where that is there"""
+    reward_model: Path | None = None
+    """a reward model that people are compared with on the owner's page"""
+    instructions: Path | None = None
+    """a Markdown file of what people are told; without it the owner may edit the text on their page"""
+    calibration: Path | None = None
+    """rankings that are known to be right; one task in --calibration-every is one of them"""
+    screening: Path | None = None
+    """rankings that are known to be right; a newcomer ranks these first"""
+    overlap: float = 0.1
+    """share of the tasks that --raters people get, so that their agreement can be measured"""
+    raters: int = 2
+    calibration_every: int = 10
+    screening_pass: float = 0.75
+    """share of the known pairs that a newcomer must order rightly to go on"""
+    lease_minutes: float = 30.0
+    """a task left open for so long goes to somebody else"""
+    host: str = "127.0.0.1"
+    """0.0.0.0 lets others in, with tokens"""
+    port: int = 8017
+    require_tokens: bool = False
+    """demand tokens on 127.0.0.1 too, as behind a proxy"""
+    sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.7, max_new_tokens=64))
+    """how suggestions are drawn"""
+    seed: int = 0
+    machine: runtime.Machine = field(default_factory=runtime.Machine)
+
+    def __post_init__(self) -> None:
+        if not self.kinds or not self.data:
+            raise InputError(f"no {'kinds' if self.data else 'data'}", how="name one or more")
+        for name, least, most in (
+            ("answers", 2, 9),
+            ("raters", 2, 100),
+            ("overlap", 0, 1),
+            ("calibration_every", 2, 10**6),
+            ("screening_pass", 0, 1),
+            ("lease_minutes", 0.1, 10**5),
+            ("port", 0, 65535),
+        ):
+            if not least <= getattr(self, name) <= most:
+                raise InputError(f"{name} is {getattr(self, name)}", how=f"it must lie between {least} and {most}")
+
+    @property
+    def rules(self) -> Rules:
+        return Rules(
+            lease=60 * self.lease_minutes,
+            overlap=self.overlap,
+            raters=self.raters,
+            calibration_every=self.calibration_every,
+            screening_pass=self.screening_pass,
+            seed=self.seed,
+        )
+
+    @property
+    def is_local(self) -> bool:
+        return self.host in LOCAL
+
+
+def run(config: Config) -> None:
+    """Serve until it is stopped."""
+    security.require_server()
+    tasks, instructions = all_tasks(config), read_instructions(config)
+    suggest, score = suggester(config), scorer(config)
+    door = security.listen(config.host, config.port)
+    with door, Store(config.store) as store:
+        require_people(config, store)
+        office = open_office(config, store, tasks, instructions, suggest, score)
+        say(config, tasks, security.address_of(door, config.host), suggest is not None)
+        security.server(guarded(config, office)).run(sockets=[door])
+
+
+def all_tasks(config: Config) -> list[Task]:
+    """The pool, and the items of known order."""
+    pool = read_tasks(config.data, config.kinds, config.answers, config.rules)
+    calibration = known_tasks(config.calibration, "calibration")
+    return [*pool, *calibration, *known_tasks(config.screening, "screening")]
+
+
+def read_instructions(config: Config) -> str | None:
+    """The owner's file, or None."""
+    if config.instructions is None:
+        return None
+    try:
+        return config.instructions.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read: {error}", config.instructions, "give a Markdown file") from None
+
+
+def suggester(config: Config) -> Suggest | None:
+    """A model's answers to a conversation, each suggestion drawn anew; None without a model."""
+    folder = config.model or (SUGGESTING if (SUGGESTING / "finished.json").exists() else None)
+    if folder is None:
+        return None
+    machine = runtime.start(config.machine)
+    speaker, lock = Speaker.load(folder, machine.device), threading.Lock()
+
+    def suggest(conversation: Sequence[dict[str, str]], number: int) -> dict[str, Any]:
+        messages = [Message(turn["role"], turn["content"]) for turn in conversation]
+        system = [message for message in messages[:-1] if message.role == "system"]
+        seed = mix(config.seed, runtime.number(config.seed, "suggest", *map(str, conversation), number))
+        with lock, machine.autocast():
+            speaker.turns = [message for message in messages[:-1] if message.role != "system"]
+            ids, _ = speaker.fit(system, messages[-1], config.sampling.max_new_tokens)
+            text = "".join(speaker.stream(ids, config.sampling, seed)).strip()
+        return {"text": text, "model": str(folder), "sampling": asdict(config.sampling), "seed": seed}
+
+    return suggest
+
+
+def scorer(config: Config) -> quality.Score | None:
+    """Scores of the reward model; None without one. What was scored once is remembered."""
+    if config.reward_model is None:
+        return None
+    machine = runtime.start(config.machine)
+    artifacts.require_model(config.reward_model, "amenable reward")
+    tokenizer = Tokenizer.load(config.reward_model)
+    model = artifacts.load_reward_model(config.reward_model, machine, tokenizer)
+    known: dict[tuple[str, ...], list[float]] = {}
+
+    def score(prompt: Sequence[dict[str, str]], completions: Sequence[str], ended: Sequence[bool]) -> list[float]:
+        key = (str(prompt), *completions)
+        if key not in known:
+            asked = tuple(Message(turn["role"], turn["content"]) for turn in prompt)
+            blank = Ranking(asked, tuple(completions), (1.0,) * len(completions), meta={"ended": list(ended)})
+            rows = ranking_rows(blank, tokenizer, model.decoder.config.context)
+            # answers that are longer than the model reads are all the same to it
+            scores = [0.0] * len(completions)
+            if rows is not None:
+                scores = passes.row_rewards(model, rows, machine, max_tokens=8192).tolist()
+            known[key] = scores
+        return known[key]
+
+    return score
+
+
+def require_people(config: Config, store: Store) -> None:
+    """Where others can reach the page, somebody must hold a token."""
+    if config.is_local and not config.require_tokens:
+        return
+    if all(person.revoked for person in annotators.people(store)):
+        how = f"'amenable annotators add NAME --role owner --store {config.store}' makes one"
+        raise InputError("nobody holds a token", config.store, how)
+
+
+def open_office(
+    config: Config,
+    store: Store,
+    tasks: Sequence[Task],
+    instructions: str | None,
+    suggest: Suggest | None,
+    score: quality.Score | None,
+) -> Office:
+    """Everything that the routes need."""
+    from amenable.serve.labelling import Office
+
+    def told() -> str:
+        edited = store.events("instructions")
+        return instructions or (edited[-1].payload["text"] if edited else INSTRUCTIONS)
+
+    return Office(
+        desk=Desk(store, tasks, config.rules, time.time),
+        kinds=config.kinds,
+        instructions=told,
+        figures=lambda: quality.figures(store, config.seed, score),
+        suggest=suggest,
+        local_owner=config.is_local and not config.require_tokens,
+    )
+
+
+def say(config: Config, tasks: Sequence[Task], address: str, suggests: bool) -> None:
+    """What is asked, and where."""
+    pool = [task.kind for task in tasks if task.purpose in ("label", "overlap")]
+    counts = ", ".join(f"{pool.count(kind)} to {kind}" for kind in config.kinds if kind in pool)
+    print(f"{counts or 'conversations'}; answers go into {config.store}{'; a model suggests' if suggests else ''}")
+    print(f"label at {address}   the owner's page: {address}/owner   Ctrl-C ends", flush=True)
+
+
+def guarded(config: Config, office: Office) -> Guard:
+    """The application behind its guard. Names are checked where no token is; else tokens, but for the way in."""
+    from amenable.serve.labelling import FILES, make_app
+
+    if office.local_owner:
+        return Guard(make_app(office))
+    hosts = LOCAL if config.is_local else None
+    return Guard(make_app(office), hosts, admits=office.admits, open_paths=frozenset((*FILES, "/api/enter")))

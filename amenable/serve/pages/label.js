@@ -1,0 +1,189 @@
+// The labelling page: who is here, which task, how long it takes, and what becomes of the answer.
+
+import { el, markdown, turn } from "./label-text.js";
+import { compareForm, rankForm } from "./label-rank.js";
+import { writeForm } from "./label-write.js";
+
+const $ = (id) => document.getElementById(id);
+const NAMES = { rank: "Rank", compare: "Compare", demonstrate: "Write", converse: "Converse" };
+const IDLE = 60; // seconds without a sign of life that no longer count as work
+let me = null;
+let task = null;
+let form = null;
+let kind = null;
+let worked = 0;
+let alive = 0;
+let busy = false;
+
+async function ask(path, body) {
+  const options = body === undefined ? {} : { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) };
+  let reply;
+  try { reply = await fetch(path, options); } catch { return { status: 0, data: { error: "The server does not answer. What you did here is kept in this browser; try again." } }; }
+  const data = await reply.json().catch(() => ({ error: `The server said ${reply.status}.` }));
+  return { status: reply.status, data };
+}
+async function post(path, body) {
+  const { status, data } = await ask(path, body);
+  if (status === 200) return data;
+  if (status === 401) door();
+  toast(data.error, true);
+  return null;
+}
+
+async function begin() {
+  const link = /^#token=(.+)$/.exec(location.hash);
+  if (link) {
+    history.replaceState(null, "", location.pathname);
+    await ask("/api/enter", { token: decodeURIComponent(link[1]) });
+  }
+  const { status, data } = await ask("/api/me");
+  if (status === 401) return door();
+  if (status !== 200) return toast(data.error, true);
+  me = data;
+  $("me").replaceChildren(el("span", { class: "name" }, me.name), ...(me.role === "owner" ? [el("a", { href: "/owner" }, "Owner’s page")] : []),
+    ...(me.entered ? [el("button", { type: "button", onclick: leave }, "Leave")] : []));
+  $("reasons").append(...me.reasons.map((reason, n) => el("label", {}, el("input", { type: "radio", name: "reason", value: reason, checked: n === 0 }), el("span", {}, reason))));
+  const wanted = stored("kind");
+  kind = me.kinds.includes(wanted) ? wanted : me.kinds[0];
+  $("kinds").replaceChildren(...me.kinds.map((one) => el("button", { type: "button", "data-kind": one, onclick: () => change(one) }, NAMES[one])));
+  await next();
+  if (!stored("told")) { help(); store("told", "yes"); }
+}
+
+function door() {
+  task = form = null;
+  $("foot").hidden = true;
+  $("asked").replaceChildren();
+  $("kinds").replaceChildren();
+  const token = el("input", { type: "password", id: "token", autocomplete: "current-password", required: true });
+  const enter = async (event) => {
+    event.preventDefault();
+    const { status, data } = await ask("/api/enter", { token: token.value.trim() });
+    if (status === 200) { $("work").replaceChildren(); begin(); } else toast(data.error, true);
+  };
+  $("work").replaceChildren(el("form", { class: "door", onsubmit: enter }, el("h1", {}, "Come in"), el("p", {}, "The token you were given opens this page."), el("label", { for: "token" }, "Token"), token, el("button", { class: "main" }, "Enter")));
+  token.focus();
+}
+async function leave() { await ask("/api/leave", {}); location.reload(); }
+function change(one) { keep(); kind = one; store("kind", one); next(); }
+
+async function next() {
+  const data = await post("/api/next", { kind });
+  $("kinds").querySelectorAll("button").forEach((b) => b.setAttribute("aria-pressed", String(b.dataset.kind === kind)));
+  if (data) show(data);
+}
+
+function show({ task: found, progress }) {
+  task = found;
+  tell(progress);
+  $("foot").hidden = !task;
+  $("asked").replaceChildren();
+  if (!task) {
+    form = null;
+    $("work").replaceChildren(el("div", { class: "done" }, el("h1", {}, "Nothing left here"), el("p", {}, "Every task of this kind is answered, or in somebody’s hands. Thank you.")));
+    return;
+  }
+  const draft = JSON.parse(stored(`draft ${task.assignment}`) ?? "null") ?? task.former;
+  const page = { flags: me.flags, suggests: me.suggests, post, changed, announce, skip };
+  const make = { rank: rankForm, compare: compareForm }[task.kind] ?? writeForm;
+  form = make(task, draft, page);
+  $("asked").replaceChildren(...(task.prompt.length ? [el("h1", {}, "What was asked"), ...task.prompt.map(turn)] : [el("h1", {}, "A conversation of your own"), el("p", { class: "note" }, "You play both sides: ask something as a person would, and answer as a good assistant would.")]));
+  $("work").replaceChildren(form.node);
+  document.body.dataset.kind = task.kind;
+  $("notes").value = draft?.notes ?? "";
+  $("keys").replaceChildren(...[...form.keys, ["U", "take the last answer back"], ["S", "skip"], ["?", "this list"]].flatMap(([k, what]) => [el("dt", {}, el("kbd", {}, k)), el("dd", {}, what)]));
+  $("send").replaceChildren("Send", el("kbd", {}, ["demonstrate", "converse"].includes(task.kind) ? "Ctrl Enter" : "Enter"));
+  worked = Number(draft?.worked ?? 0);
+  alive = Date.now();
+  changed();
+  window.scrollTo(0, 0);
+  form.focus();
+}
+function tell(progress) {
+  const of = progress.tasks ? ` · ${progress.answered} of ${progress.tasks} answered` : "";
+  $("progress").textContent = `${progress.mine} by you${of}`;
+}
+
+function changed() {
+  const missing = form.ready();
+  $("missing").textContent = missing;
+  $("send").disabled = busy || Boolean(missing);
+  keep();
+}
+function keep() { if (form && task) store(`draft ${task.assignment}`, JSON.stringify({ ...form.state(), notes: $("notes").value, worked })); }
+function announce(text) { $("spoken").textContent = text; }
+function toast(text, bad = false) {
+  $("say").textContent = text;
+  $("say").classList.toggle("bad", bad);
+  $("say").hidden = false;
+  clearTimeout(toast.timer);
+  toast.timer = setTimeout(() => { $("say").hidden = true; }, bad ? 8000 : 2500);
+}
+
+async function finish(path, body, words) {
+  if (busy) return;
+  busy = true;
+  $("send").disabled = true;
+  const sent = await post(path, { assignment: task.assignment, notes: $("notes").value, seconds: Math.round(worked * 10) / 10, ...body });
+  busy = false;
+  if (!sent) { if (form) changed(); return; }
+  localStorage.removeItem(`draft ${task.assignment}`);
+  toast(words);
+  await next();
+}
+function send() { if (form && !form.ready()) finish(form.path, form.body(), "Kept. Thank you."); }
+function skip(reason, notes) { finish("/api/skip", { reason, ...(notes ? { notes } : {}) }, "Skipped."); }
+async function undo() {
+  keep();
+  const data = await post("/api/undo", {});
+  if (!data) return;
+  kind = data.task.kind;
+  $("kinds").querySelectorAll("button").forEach((b) => b.setAttribute("aria-pressed", String(b.dataset.kind === kind)));
+  show(data);
+  toast("Your last answer is taken back: change it and send it again.");
+}
+function help() {
+  $("instructions-text").replaceChildren(markdown(me.instructions));
+  $("instructions").showModal();
+}
+
+// Work is time with the page in view and signs of life.
+function life() { alive = Date.now(); }
+setInterval(() => {
+  if (!task || document.hidden || Date.now() - alive > IDLE * 1000) return;
+  worked += 1;
+  $("clock").textContent = `${Math.floor(worked / 60)}:${String(worked % 60 | 0).padStart(2, "0")}`;
+  if (worked % 15 === 0) keep();
+  if (worked % Math.max(60, Math.round(me.lease / 3)) === 0) ask("/api/hold", { assignment: task.assignment });
+}, 1000);
+for (const sign of ["pointermove", "pointerdown", "keydown", "scroll"]) document.addEventListener(sign, life, { passive: true });
+
+document.addEventListener("keydown", (event) => {
+  if (!form || busy || document.querySelector("dialog[open]")) return;
+  const typing = event.target.closest("textarea, input:not([type=range]):not([type=radio]):not([type=checkbox]), select");
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); send(); return; }
+  if (event.key === "Enter" && event.altKey && form.alt) { event.preventDefault(); form.alt(); return; }
+  if (typing || event.ctrlKey || event.metaKey) return;
+  const pressing = event.target.closest("button, summary, a, input[type=radio], input[type=checkbox]");
+  if (pressing && ["Enter", " ", "ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"].includes(event.key)) return;
+  if (form.key(event)) { event.preventDefault(); return; }
+  if (event.key === "Enter") { event.preventDefault(); if (!form.ready()) send(); }
+  else if (event.key === "u") undo();
+  else if (event.key === "s") { event.preventDefault(); $("why").showModal(); }
+  else if (event.key === "?") help();
+});
+$("send").addEventListener("click", send);
+$("undo").addEventListener("click", undo);
+$("help").addEventListener("click", help);
+$("skip").addEventListener("click", () => $("why").showModal());
+$("notes").addEventListener("input", keep);
+$("why").addEventListener("close", () => {
+  if ($("why").returnValue === "yes") skip(document.querySelector("[name=reason]:checked").value, $("why-notes").value || $("notes").value);
+  $("why-notes").value = "";
+  $("why").returnValue = "";
+});
+
+function store(name, value) { try { localStorage.setItem(name, value); } catch { /* a browser that keeps nothing */ } }
+function stored(name) { try { return localStorage.getItem(name); } catch { return null; } }
+
+begin();

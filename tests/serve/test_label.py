@@ -1,0 +1,124 @@
+import json
+import socket
+import threading
+import time
+import urllib.request
+
+import pytest
+
+from amenable.errors import InputError
+from amenable.feedback import annotators
+from amenable.feedback.store import Store
+from amenable.serve import label, security
+from amenable.train import runtime
+
+ONE_THREAD = runtime.Machine(device="cpu", precision="fp32", threads=1)
+
+
+@pytest.fixture
+def config(tmp_path):
+    row = {"prompt": [{"role": "user", "content": "Ann asks: name a red thing."}], "completions": list("abc")}
+    (tmp_path / "samples.jsonl").write_text(json.dumps(row) + "\n")
+    return label.Config(data=(tmp_path / "samples.jsonl",), store=tmp_path / "labels.db", port=0, machine=ONE_THREAD)
+
+
+def changed(config, **changes):
+    return label.Config(**{**vars(config), **changes})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"answers": 1},
+        {"answers": 10},
+        {"raters": 1},
+        {"overlap": 1.5},
+        {"overlap": float("nan")},
+        {"port": 70000},
+        {"lease_minutes": 0.0},
+        {"calibration_every": 1},
+        {"kinds": ()},
+        {"data": ()},
+    ],
+)
+def test_impossible_options_are_refused(config, changes):
+    with pytest.raises(InputError):
+        changed(config, **changes)
+
+
+def test_others_are_let_in_with_tokens_only(config):
+    public = changed(config, host="0.0.0.0")
+    with Store(config.store) as store:
+        label.require_people(config, store)
+        for asks in (public, changed(config, require_tokens=True)):
+            with pytest.raises(InputError, match=r"nobody holds a token.*annotators add"):
+                label.require_people(asks, store)
+        annotators.add(store, "Ann", "annotator", 0.0)
+        label.require_people(public, store)
+        assert not label.open_office(public, store, [], None, None, None).local_owner
+        assert label.open_office(config, store, [], None, None, None).local_owner
+        annotators.revoke(store, "Ann", 1.0)
+        with pytest.raises(InputError, match="nobody holds a token"):
+            label.require_people(public, store)
+
+
+def test_the_command_serves_until_it_is_stopped_and_says_where(config, capsys, monkeypatch):
+    servers = []
+    make = security.server
+    monkeypatch.setattr(security, "server", lambda guard: servers.append(make(guard)) or servers[-1])
+    monkeypatch.chdir(config.store.parent)
+    thread = threading.Thread(target=label.run, args=(config,))
+    thread.start()
+    try:
+        end = time.monotonic() + 20
+        while not (servers and servers[0].started) and time.monotonic() < end:
+            time.sleep(0.02)
+        said = capsys.readouterr().out
+        address = said.split("label at ")[1].split()[0]
+        assert "1 to rank, 1 to compare, 1 to demonstrate" in said
+        with urllib.request.urlopen(f"{address}/api/me") as reply:
+            assert json.load(reply)["name"] == "owner"
+    finally:
+        servers[0].should_exit = True
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_port_in_use_is_said(config):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(InputError, match="give another --port"):
+            label.run(changed(config, port=taken.getsockname()[1]))
+
+
+def test_a_model_suggests_and_another_try_is_another_answer(config, assistant):
+    suggest = label.suggester(changed(config, model=assistant))
+    asked = [{"role": "user", "content": "Ann asks: name a red thing."}]
+    first, again, second = suggest(asked, 0), suggest(asked, 0), suggest(asked, 1)
+    assert first == again and first["seed"] != second["seed"]
+    assert first["text"] and first["model"] == str(assistant) and first["sampling"]["temperature"] == 0.7
+    talked = [{"role": "system", "content": "Be kind."}, *asked, {"role": "assistant", "content": "A rose."}, *asked]
+    assert isinstance(suggest(talked * 1, 0)["text"], str)
+
+
+def test_a_reward_model_scores_what_people_ranked(config, judge):
+    score = label.scorer(changed(config, reward_model=judge))
+    prompt = [{"role": "user", "content": "Ann asks: name a red thing."}]
+    glad, grim = score(prompt, ["Gladly: a rose, it is red.", "Grimly: a rose, it is red."], [True, True])
+    assert glad > grim
+    assert score(prompt, ["word " * 500, "b"], [True, True]) == [0.0, 0.0]
+    assert label.scorer(config) is None
+
+
+def test_instructions_are_the_owners_file_or_text(config, tmp_path):
+    with Store(config.store) as store:
+        office = label.open_office(config, store, [], label.read_instructions(config), None, None)
+        assert office.instructions() == label.INSTRUCTIONS
+        store.append("instructions", {"text": "# Mine"}, 1.0)
+        assert office.instructions() == "# Mine"
+        (tmp_path / "told.md").write_text("# Theirs")
+        told = label.read_instructions(changed(config, instructions=tmp_path / "told.md"))
+        assert label.open_office(config, store, [], told, None, None).instructions() == "# Theirs"
+    with pytest.raises(InputError, match="give a Markdown file"):
+        label.read_instructions(changed(config, instructions=tmp_path / "none.md"))

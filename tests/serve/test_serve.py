@@ -1,0 +1,72 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from amenable.errors import InputError
+from amenable.feedback import annotators
+from amenable.feedback.store import Store
+from amenable.serve import serve
+from amenable.serve.serve import Config, chosen_models, chosen_rewards, named
+
+
+def test_models_have_names() -> None:
+    assert named(["a=runs/x", "runs/demo/ppo"]) == [("a", Path("runs/x")), ("ppo", Path("runs/demo/ppo"))]
+    for wrong in ("=runs/x", "a="):
+        with pytest.raises(InputError, match="names no model"):
+            Config(models=(wrong,))
+    with pytest.raises(InputError, match="two models have one name"):
+        Config(models=("a=runs/x",), reward_models=("a=runs/y",))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"rows": 0}, {"queue": -1}, {"port": 70_000}, {"max_new_tokens": 0}, {"per_minute": 0}]
+)
+def test_impossible_settings_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(InputError, match="must lie between"):
+        Config(**wrong)  # type: ignore[arg-type]
+
+
+def test_without_a_name_the_demos_models_are_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="no model to serve"):
+        chosen_models(Config())
+    for name in ("demo/sft", "sft", "demo/reward"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "finished.json").write_text("{}")
+    assert chosen_models(Config()) == [("sft", Path("runs/demo/sft"))]
+    assert chosen_rewards(Config()) == [("reward", Path("runs/demo/reward"))]
+    assert chosen_rewards(Config(models=("runs/sft",))) == []
+
+
+def test_others_are_let_in_only_where_somebody_holds_a_token(assistant: Path, tmp_path: Path) -> None:
+    config = Config(models=(str(assistant),), host="0.0.0.0", port=0, store=tmp_path / "labels.db")
+    assert config.wants_tokens and not Config().wants_tokens
+    with pytest.raises(InputError, match="nobody holds a token"):
+        serve.run(config)
+    with Store(config.store) as store:
+        annotators.add(store, "Ann", "annotator", 0.0)
+        annotators.revoke(store, "Ann", 1.0)
+    with pytest.raises(InputError, match="nobody holds a token"):
+        serve.run(config)
+
+
+def test_the_command_serves_until_it_is_stopped(assistant: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "amenable", "serve", "--models", f"tiny={assistant}", "--port", "0"]
+    process = subprocess.Popen(
+        [*command, "--store", str(tmp_path / "labels.db"), "--machine.threads", "1"],
+        stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("tiny; feedback goes into")
+        url = process.stdout.readline().split()[2]
+        assert "Talk" not in url and httpx.get(url).status_code == 200
+        assert httpx.get(f"{url}/v1/models").json()["data"][0]["id"] == "tiny"
+    finally:
+        process.send_signal(signal.SIGINT)
+    assert process.wait(20) in (0, 130)
