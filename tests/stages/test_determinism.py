@@ -1,0 +1,71 @@
+"""Two runs of a training stage with one seed make the same files, to the bit; another seed makes another model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from amenable.recipes import verify
+from amenable.stages import dpo, ppo, pretrain, reward, sft
+from amenable.train.optimizer import OptimizerConfig
+from amenable.train.runtime import Machine
+
+MACHINE = Machine("cpu", "fp32", 1)
+STAGES = ("pretrain", "sft", "reward", "ppo", "ppo-ptx", "ppo-bf16", "dpo")
+
+
+@pytest.fixture(scope="module")
+def calls(
+    files: Any, pretrain_config: pretrain.Config, sft_config: sft.Config, reward_config: reward.Config, judge: Path
+) -> dict[str, tuple[Any, Any]]:
+    """Every stage at its smallest, with whatever it draws at random at work: order, dropout, answers, minibatches."""
+    policy = ppo.Config(
+        model=reward_config.model,
+        reward_model=judge,
+        data=files.prompts,
+        max_steps=2,
+        prompts_per_step=4,
+        num_mini_batches=2,
+        max_new_tokens=8,
+        optimizer=OptimizerConfig(learning_rate=3e-3, eps=1e-5),
+        warmup_steps=1,
+        sample_steps=1,
+        watched=1,
+        machine=MACHINE,
+    )
+    preferences = dpo.Config(model=reward_config.model, data=files.rankings, epochs=1, batch_size=24, eval_steps=3)
+    return {
+        "pretrain": (pretrain, replace(pretrain_config, max_steps=3, warmup_steps=1, eval_steps=3, dropout=0.1)),
+        "sft": (sft, replace(sft_config, epochs=1, batch_size=24, dropout=0.2)),
+        "reward": (reward, replace(reward_config, epochs=1, prompts_per_step=24)),
+        "ppo": (ppo, policy),
+        "ppo-ptx": (ppo, replace(policy, ptx_coef=0.5, ptx_data=files.text, ptx_tokens=60)),
+        "ppo-bf16": (ppo, replace(policy, machine=replace(MACHINE, precision="bf16"))),
+        "dpo": (dpo, replace(preferences, held_out=0.25, warmup_steps=1, machine=MACHINE)),
+    }
+
+
+def made(folder: Path) -> dict[str, Any]:
+    """Hashes of all that a run has made but its options, which name its folder; and its closing figures."""
+    hashes = {name: fact["sha256"] for name, fact in json.loads((folder / "manifest.json").read_text()).items()}
+    closing = json.loads((folder / "finished.json").read_text())
+    figures = {name: fact for name, fact in closing.items() if name not in ("seconds", "tokens_per_second")}
+    return {"figures": figures, **{name: sha256 for name, sha256 in hashes.items() if name != "config.yaml"}}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_the_seed_decides_every_bit(name: str, calls: dict[str, tuple[Any, Any]], tmp_path: Path) -> None:
+    stage, config = calls[name]
+    first = made(stage.run(replace(config, out=tmp_path / "first")))
+    torch.manual_seed(12345)  # whatever has drawn from torch's own generator before has no say
+    torch.rand(7)
+    assert made(stage.run(replace(config, out=tmp_path / "second"))) == first
+    other = made(stage.run(replace(config, out=tmp_path / "other", seed=config.seed + 1)))
+    assert other["model.safetensors"] != first["model.safetensors"]
+    assert other["metrics.jsonl"] != first["metrics.jsonl"]
+    assert [check.line for check in verify.checks(verify.Config(tmp_path / "first")) if check.state != "good"] == []
