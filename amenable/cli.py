@@ -21,7 +21,7 @@ from amenable.errors import InputError, Interrupted
 PACKAGES = {
     "stages": "Stages: each reads run directories and files, and writes a run directory",
     "recipes": "Recipes: whole experiments, stage after stage",
-    "serve": "Talk to a model",
+    "serve": "People: talk to a model, label, serve",
 }
 
 

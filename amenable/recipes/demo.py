@@ -9,6 +9,7 @@ again, it goes on where it stopped. A claim names the stages it is measured from
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,7 +67,21 @@ def run(config: Config) -> Path:
     """Run every stage that the claims need and return the folder that holds them."""
     calls = [call for seed, root in config.roots.items() for call in needed(plan(root, seed), config)]
     run_all(calls if config.size == "demo" else [shrink(call) for call in calls])
-    return report.run(report.Config(run=config.out))
+    folder = report.run(report.Config(run=config.out))
+    tell_what_next(next(iter(config.roots.values())))
+    return folder
+
+
+def tell_what_next(root: Path) -> None:
+    """What a person can do with the models, on stderr."""
+    answers, store = root / "sample" / "samples.jsonl", root / "labels.db"
+    models = " ".join(f"{name}={root / name}" for name in ("sft", "ppo", "dpo"))
+    lines = (
+        f"amenable chat --model {root / 'ppo'}",
+        f"amenable serve --models {models} --store {store}",
+        f"amenable label --data {answers} --store {store}",
+    )
+    print("\nTalk to the models, and say which answers are better:", *lines, sep="\n  ", file=sys.stderr)
 
 
 def needed(calls: Sequence[Call], config: Config) -> list[Call]:

@@ -3,7 +3,8 @@
     amenable serve --models assistant=runs/demo/ppo plain=runs/demo/sft --reward-models judge=runs/demo/reward
 
 Requests to a model are answered together (continuous batching); where too many wait, the next is told when to come
-back. What people say of answers on the page (thumbs, rankings) goes into the store of labels. On this machine alone (127.0.0.1) nobody needs a token; with --host for others everybody does: `amenable annotators add NAME` makes one.
+back. What people say of answers on the page (thumbs, rankings) goes into the store of labels. On this machine alone
+(127.0.0.1) nobody needs a token; with --host for others everybody does: `amenable annotators add NAME` makes one.
 """
 
 from __future__ import annotations

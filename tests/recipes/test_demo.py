@@ -1,10 +1,13 @@
 """The demo's plan: every stage fed by others of the plan, and only those that the claims need."""
 
+import importlib
+import shlex
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from amenable import cli
 from amenable.errors import InputError
 from amenable.recipes import claims, demo
 from amenable.recipes.together import paths_of
@@ -70,3 +73,13 @@ def test_bad_options_are_refused() -> None:
         demo.Config(seed=-1)
     with pytest.raises(InputError, match="no claim 'z'"):
         demo.Config(claims=("z",))
+
+
+def test_what_it_offers_next_can_be_typed(capsys: pytest.CaptureFixture) -> None:
+    demo.tell_what_next(Path("runs/mine"))
+    offered = [shlex.split(line) for line in capsys.readouterr().err.splitlines() if line.startswith("  amenable")]
+    assert [words[1] for words in offered] == ["chat", "serve", "label"]
+    for _, command, *options in offered:
+        module = importlib.import_module(f"amenable.serve.{command}")
+        config = cli.parse(module.Config, options, command, "")
+        assert any(path.is_relative_to("runs/mine") for path in paths_of(config))

@@ -186,10 +186,10 @@ def test_overload_is_told_with_when_to_come_back(served, client, monkeypatch) ->
 def test_a_client_that_goes_frees_its_rows(served, http: httpx.Client, monkeypatch, stream: bool) -> None:
     gate, before = slow_down(served, monkeypatch), served.scheduler.counts.cancelled
     body = {"model": "tiny", "messages": ASKED, "n": 8, "stream": stream}
-    with pytest.raises(httpx.ReadTimeout):
-        with httpx.stream("POST", f"{served.url}/v1/chat/completions", json=body, timeout=0.3) as reply:
-            for _ in reply.iter_lines():
-                pass
+    asked = httpx.stream("POST", f"{served.url}/v1/chat/completions", json=body, timeout=0.3)
+    with pytest.raises(httpx.ReadTimeout), asked as reply:
+        for _ in reply.iter_lines():
+            pass
     until(lambda: served.scheduler.pending == 0)
     gate.set()
     until(lambda: served.scheduler.counts.cancelled == before + 1)

@@ -53,9 +53,10 @@ class Browser:
         )
         while True:
             reply = json.loads(self.receive())
-            if reply.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded"):
-                if reply["params"].get("entry", {}).get("source") not in ("network", "recommendation"):
-                    self.said.append(reply["params"])
+            told, about = reply.get("method"), reply.get("params", {})
+            mistake = about.get("entry", {}).get("source") not in ("network", "recommendation")
+            if told in ("Runtime.exceptionThrown", "Log.entryAdded") and mistake:
+                self.said.append(about)
             if reply.get("id") == self.number:
                 assert "error" not in reply, reply
                 return reply["result"]
@@ -152,9 +153,7 @@ def test_a_thumb_goes_into_the_store(page: Browser, served: Any) -> None:
 
 
 def test_several_answers_are_ranked_by_keys(page: Browser, served: Any) -> None:
-    page.js(
-        "(() => { const t = document.getElementById('temperature'); t.value = 1.5; t.dispatchEvent(new Event('input')); })()"
-    )
+    page.js("temperature.value = 1.5; temperature.dispatchEvent(new Event('input'))")
     page.say("Eva asks: name a white thing.")
     page.answered(1)
     page.click("Rank several")
