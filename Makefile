@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow check bench clean
+.PHONY: demo test test-slow check bench bench-peers clean
 
 demo: $(READY)
 	$(BIN)/amenable demo $(ARGS)
@@ -22,6 +22,16 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.speed $(ARGS)
+
+bench-peers: $(READY) .venv-peers/.ready
+	$(BIN)/python -m benchmarks.peers $(ARGS)
+
+# the peer in an environment of its own
+.venv-peers/.ready: benchmarks/peers.txt constraints.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)" -r benchmarks/peers.txt
+	touch .venv-peers/.ready
 
 # torch first, so that nothing else decides which build of it is taken
 $(READY): pyproject.toml constraints.txt
