@@ -24,7 +24,7 @@ from amenable.functional.losses import dpo_loss
 from amenable.models.decoder import Decoder
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts, care, first_batch, passes, plan, runtime
-from amenable.train.feed import Sieve, ranking_rows, usable
+from amenable.train.feed import Sieve, ranking_rows, tell_left_out, usable
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
 
@@ -136,17 +136,21 @@ def read(
         validation = usable(sources.read_rankings(config.validation), sieve)
     else:
         training, validation = sources.split_holdout(training, config.held_out, config.seed)
-    pairs = [pair for ranking in training for pair in pairs_from(ranking, tokenizer, context, config)]
+    found, held_out = (
+        [pairs_from(ranking, tokenizer, context, config) for ranking in rankings] for rankings in (training, validation)
+    )
+    pairs = [pair for some in found for pair in some or ()]
     if not pairs:
         raise InputError(f"no pair fits the context of {context} tokens", config.data)
-    return pairs, [pair for ranking in validation for pair in pairs_from(ranking, tokenizer, context, config)]
+    tell_left_out(found.count(None), len(found), "rankings", context)
+    return pairs, [pair for some in held_out for pair in some or ()]
 
 
-def pairs_from(ranking: Ranking, tokenizer: Tokenizer, context: int, config: Config) -> list[Pair]:
-    """The ranking's pairs that are not tied."""
+def pairs_from(ranking: Ranking, tokenizer: Tokenizer, context: int, config: Config) -> list[Pair] | None:
+    """The ranking's pairs that are not tied; None where an answer is too long for the context."""
     rows = ranking_rows(ranking, tokenizer, context)
     if rows is None:
-        return []
+        return None
     pairs = pairs_of(ranking.ranks)
     if config.pairs_per_prompt:
         order = batches.shuffled(len(pairs), runtime.number(config.seed, "pairs", ranking.id), 0)

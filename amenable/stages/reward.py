@@ -28,7 +28,7 @@ from amenable.models.heads import ScalarModel
 from amenable.text.chat import render
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts, care, first_batch, passes, plan, runtime
-from amenable.train.feed import Sieve, ranking_rows, usable
+from amenable.train.feed import Sieve, ranking_rows, tell_left_out, usable
 from amenable.train.optimizer import Optimizer, OptimizerConfig, freeze
 from amenable.train.run import Run
 
@@ -150,7 +150,7 @@ def read(
     items = [item for ranking in training if (item := item_of(ranking, tokenizer, context)) is not None]
     if not items:
         raise InputError(f"no ranking fits the context of {context} tokens", config.data)
-    first_batch.tell_left_out(len(training) - len(items), len(training), "rankings", context)
+    tell_left_out(len(training) - len(items), len(training), "rankings", context)
     measured = {
         name: [item for ranking in rankings if (item := item_of(ranking, tokenizer, context)) is not None]
         for name, rankings in sets.items()

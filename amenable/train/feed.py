@@ -18,6 +18,8 @@ from amenable.train.passes import Row
 from amenable.train.runtime import number
 
 T = TypeVar("T")
+WORRYING = 0.05
+"""share of rows that are cut or left out above which a run warns"""
 
 
 class Sieve:
@@ -58,7 +60,15 @@ def fitting_prompts(
     kept = [i for i, prompt in enumerate(ids) if len(prompt) <= room]
     if not kept:
         raise InputError(f"no prompt is within {room} tokens", path, "lower the number of new tokens")
+    tell_left_out(len(prompts) - len(kept), len(prompts), "prompts", room)
     return [prompts[i] for i in kept], [ids[i] for i in kept]
+
+
+def tell_left_out(left: int, of: int, what: str, context: int) -> None:
+    """Say on stderr how many rows did not fit and are not trained on, with a warning where they are many."""
+    if left:
+        warning = "warning: " if left > WORRYING * of else ""
+        print(f"data  {warning}{left} of {of} {what} left out: longer than {context} tokens", file=sys.stderr)
 
 
 def prompts_of_step(prompts: list[T], per_step: int, seed: int, step: int) -> list[T]:

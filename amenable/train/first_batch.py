@@ -8,7 +8,6 @@ first_batch.html, one file that opens anywhere.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from amenable.errors import InputError
 from amenable.text.chat import render
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import checkpoint
+from amenable.train.feed import WORRYING
 from amenable.train.passes import Row
 from amenable.train.run import Run, write_text
 
@@ -30,8 +30,6 @@ ON_SCREEN, ON_SCREEN_CHARACTERS = 3, 400
 """rows on the screen, and characters a row: at most six lines of a narrow terminal"""
 IN_FILE = 256
 """rows of the first step that the page shows"""
-WORRYING = 0.05
-"""share of truncated rows above which the run warns"""
 STYLES = {"context": "dim", "trained": "green", "eos": "bold black on green", "end": "bold yellow", "pad": "red"}
 """how a kind of token looks on the screen; first_batch.jinja has the same names"""
 NOTES = {"reward": "; a reward is read at the last token of each row, and nowhere else"}
@@ -324,10 +322,3 @@ def page(proof: Proof, stage: str) -> str:
     ]
     template = environment.get_template("first_batch.jinja")
     return template.render(stage=stage, rows=rows, total=len(proof.rows), summary=summary(proof, stage))
-
-
-def tell_left_out(left: int, of: int, what: str, context: int) -> None:
-    """Say on stderr how many rows did not fit and are not trained on, with a warning where they are many."""
-    if left:
-        warning = "warning: " if left > WORRYING * of else ""
-        print(f"data  {warning}{left} of {of} {what} left out: longer than {context} tokens", file=sys.stderr)

@@ -157,7 +157,7 @@ def test_pairs_are_those_that_are_not_tied_and_at_most_so_many(config: dpo.Confi
     assert len(found(2)) == 2 and set(found(2)) < every
     assert found(2) == found(2) and len({str(found(2, seed)) for seed in range(6)}) > 1
     assert (
-        dpo.pairs_from(replace(ranking, completions=("a rose " * 40, "lime", "plum", "sea")), words, 64, config) == []
+        dpo.pairs_from(replace(ranking, completions=("a rose " * 40, "lime", "plum", "sea")), words, 64, config) is None
     )
 
 

@@ -166,3 +166,10 @@ def test_rejected_rows_are_told(tmp_path: Path, capsys: pytest.CaptureFixture) -
     file.write_text('{"text": "good"}\n')
     feed.usable(sources.read_texts(file))
     assert capsys.readouterr().err == ""
+
+
+def test_what_was_left_out_is_told_and_warned_of_where_it_is_much(capsys: pytest.CaptureFixture) -> None:
+    for left, said in ((0, ""), (5, "5 of 100 rankings left out"), (6, "warning: 6 of 100 rankings left out")):
+        feed.tell_left_out(left, 100, "rankings", 64)
+        assert said in (told := capsys.readouterr().err) and bool(told) == bool(left)
+        assert ("warning" in told) == (left > 5)

@@ -188,10 +188,3 @@ def test_a_row_on_the_screen_is_six_lines_at_most(row: Marked, words: Tokenizer)
         lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
         assert len(lines) <= 6 and "Gladly" in "".join(lines)
     assert {span.style for span in first_batch.shortened(row, words).spans} >= {"dim", "green", "bold black on green"}
-
-
-def test_what_was_left_out_is_told_and_warned_of_where_it_is_much(capsys: pytest.CaptureFixture) -> None:
-    for left, said in ((0, ""), (5, "5 of 100 rankings left out"), (6, "warning: 6 of 100 rankings left out")):
-        first_batch.tell_left_out(left, 100, "rankings", 64)
-        assert said in (told := capsys.readouterr().err) and bool(told) == bool(left)
-        assert ("warning" in told) == (left > 5)
