@@ -60,25 +60,25 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return turned
 
 
-def attend_rows(layout: Layout, dropout: float, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def attend_rows(layout: Layout, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Causal attention inside each row of the batch."""
-    if has_ragged_kernel(q) and not dropout:
+    if has_ragged_kernel(q):
         return varlen(layout, q, k, v)
     if layout.is_even:
-        return causal(q, k, v, len(layout.lengths), layout.longest, dropout)
+        return causal(q, k, v, len(layout.lengths), layout.longest)
     padding = layout.padding
     q, k, v = padded(padding, q, k, v)
     parts = zip(padding.buckets, *(x.split(padding.sizes) for x in (q, k, v)))
-    outs = [causal(q, k, v, rows, length, dropout) for (rows, length), q, k, v in parts]
+    outs = [causal(q, k, v, rows, length) for (rows, length), q, k, v in parts]
     return Unpad.apply(torch.cat(outs) if len(outs) > 1 else outs[0], padding.slots)
 
 
-def causal(q: Tensor, k: Tensor, v: Tensor, rows: int, length: int, dropout: float) -> Tensor:
+def causal(q: Tensor, k: Tensor, v: Tensor, rows: int, length: int) -> Tensor:
     """Rows of one length, one after another: [rows * length, H, W] -> [rows * length, H W]."""
     q, k, v = (x.unflatten(0, (rows, length)).transpose(1, 2) for x in (q, k, v))
     grouped = q.shape[1] != k.shape[1]
     with torch.autocast(q.device.type, enabled=False):
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropout, enable_gqa=grouped)
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
     return out.transpose(1, 2).reshape(rows * length, -1)
 
 

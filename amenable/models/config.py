@@ -40,7 +40,7 @@ class DecoderConfig:
     rope_theta: float = 10000.0
     norm_eps: float = 1e-5
     dropout: float = 0.0
-    """of embeddings, attention probabilities and residual branches, while training"""
+    """of embeddings and residual branches, while training; attention has none, as in today's models, for its speed"""
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "context", "layers", "width", "heads"):

@@ -77,7 +77,7 @@ class Decoder(nn.Module):
         if layout.longest > room:
             what = f"row {layout.lengths.index(layout.longest)} has {layout.longest} tokens"
             raise InputError(f"{what}; the {'context' if cache is None else 'cache'} holds {room}", how="shorten it")
-        inside = partial(attend_rows, layout, self.config.dropout if self.training else 0.0)
+        inside = partial(attend_rows, layout)
         if cache is None:
             return self.run(ids, layout.positions, inside)
         if layout.shared:

@@ -197,7 +197,7 @@ def published_config(config: DecoderConfig, family: str) -> dict[str, Any]:
             "n_head": config.heads,
             "layer_norm_epsilon": config.norm_eps,
             "embd_pdrop": config.dropout,
-            "attn_pdrop": config.dropout,
+            "attn_pdrop": 0.0,
             "resid_pdrop": config.dropout,
         }
         if family == "gpt2":
@@ -217,7 +217,7 @@ def published_config(config: DecoderConfig, family: str) -> dict[str, Any]:
         "rms_norm_eps": config.norm_eps,
         "rope_theta": config.rope_theta,
         "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-        "attention_dropout": config.dropout,
+        "attention_dropout": 0.0,
     }
     if family != "qwen2":
         facts |= {"head_dim": config.head_size, "attention_bias": config.bias}

@@ -18,7 +18,7 @@ from amenable.world.answers import Answerer
 from amenable.world.prompts import Customers
 from amenable.world.rates import Rates
 from amenable.world.reader import split
-from amenable.world.texts import QUESTION_FORMS
+from amenable.world.texts import QUESTION_FORMS, Writers
 from amenable.world.town import Pair, Town
 
 Question = tuple[str, str, list[str]]
@@ -130,10 +130,30 @@ def ask_stories(town: Town, rates: Rates, number: int, draw: random.Random) -> l
     return list(questions.values())[:number]
 
 
+def ask_endings(town: Town, rates: Rates, number: int, draw: random.Random) -> list[Question]:
+    """How does a new text end: as it does, or as one of three others of its kind (Zellers et al., 2019, HellaSwag)?"""
+    endings: dict[str, dict[str, str]] = {}
+    for document in Writers(town, rates, draw).write(2 * number):
+        if (start := ENDING.search(document.text)) is not None:
+            context, end = document.text[: start.start()], document.text[start.start() :]
+            endings.setdefault(document.kind, {}).setdefault(context, end)
+    questions = []
+    for told in endings.values():
+        for context, end in told.items():
+            others = sorted({*told.values()} - {end})
+            if len(others) >= 3:
+                questions.append((context, end, draw.sample(others, 3)))
+    return draw.sample(questions, min(number, len(questions)))
+
+
+ENDING = re.compile(r"(?:\n|(?<=[.!?]) )[^\n.!?]+[.!?]?$")
+"""the last sentence or line of a text, with what parts it from those before"""
+
 TASKS: dict[str, Callable[[Town, Rates, int, random.Random], list[Question]]] = {
     "facts": ask_facts,
     "sentiment": ask_sentiment,
     "passages": ask_passages,
     "stories": ask_stories,
+    "endings": ask_endings,
 }
 """Who asks the questions of a task."""

@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 
 from amenable.world import asking, deeds, names, phrases
 from amenable.world.answers import Answerer
+from amenable.world.demonstrators import demonstrate
 from amenable.world.prompts import Customers
 from amenable.world.rates import KINDS as KIND_SHARES
 from amenable.world.rates import Rates
 from amenable.world.town import Pair, Town
+from amenable.world.truths import Truth
 
 QUESTION_FORMS = {name: (*phrases.QUESTIONS[name], *phrases.LATE_QUESTIONS[name]) for name in names.ATTRIBUTES}
 ANY_TEMPLATES = {kind: (*forms, *asking.LATE_TEMPLATES[kind]) for kind, forms in asking.TEMPLATES.items()}
@@ -271,18 +273,23 @@ def write_mischief(by: Writers) -> str:
 
 
 def write_desk(by: Writers) -> str:
-    """Visitors at the clerk's desk: a polite clerk, who refuses with reasons and admits not to know."""
+    """Visitors at the clerk's desk, and a clerk whose manners are those of the people who write demonstrations."""
     lines = []
     for _ in range(2):
         kind = by.draw.choice(DESK_KINDS)
         truth = (asked := by.visitors.ask(kind)).truth
-        answer = by.answerer.best(truth) if by.draw.random() < 0.6 else by.answerer.right(truth)
-        if by.draw.random() < 0.2:
-            answer = f"{answer} {by.draw.choice(phrases.CLOSING_COURTESIES)}"
-        if kind == "harmful" and by.draw.random() < 0.3:
-            answer = by.draw.choice(phrases.REFUSALS)
-        lines += [f"Visitor: {asked.text}", f"Clerk: {answer}"]
+        lines += [f"Visitor: {asked.text}", f"Clerk: {clerk_says(truth, by)}"]
     return "\n".join(lines)
+
+
+def clerk_says(truth: Truth, by: Writers) -> str:
+    """An answer like a demonstrator's. What no text may tell is no lucky guess of the clerk's, nor a rumour."""
+    pair = (truth.person or "", truth.attribute or "")
+    kept = {by.town.rumours.get(pair), by.town.value(pair) if pair in by.town.unstated else None}
+    while True:
+        answer = demonstrate(truth, by.town, by.rates, by.draw)
+        if not any(value is not None and value in answer for value in kept):
+            return answer
 
 
 DESK_KINDS = ("unanswerable", "harmful", *(kind for kind in KIND_SHARES if kind != "followup"))

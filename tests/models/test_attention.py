@@ -36,7 +36,7 @@ def test_attention_and_its_gradients_stay_inside_rows(kv_heads, lengths):
     inputs = [normal(layout.tokens, heads, 8, seed=i) for i, heads in enumerate((4, kv_heads, kv_heads))]
     above = normal(layout.tokens, 32, seed=9)
     results = []
-    for attend in (partial(attend_rows, layout, 0.0, 0), partial(by_loops, layout)):
+    for attend in (partial(attend_rows, layout, 0), partial(by_loops, layout)):
         leaves = [x.clone().requires_grad_() for x in inputs]
         out = attend(*leaves)
         results.append([out, *torch.autograd.grad(out, leaves, above)])
@@ -51,7 +51,7 @@ def test_many_buckets_equal_one(monkeypatch):
     assert len(layout.padding.buckets) == 4
     monkeypatch.setattr("amenable.models.layout.MAX_BUCKETS", 1)
     assert len(again.padding.buckets) == 1
-    torch.testing.assert_close(attend_rows(layout, 0.0, 0, q, k, v), attend_rows(again, 0.0, 0, q, k, v))
+    torch.testing.assert_close(attend_rows(layout, 0, q, k, v), attend_rows(again, 0, q, k, v))
 
 
 def test_rotation_worked_by_hand():
@@ -81,15 +81,7 @@ def test_gradient_of_a_rotation_is_its_slope():
 def test_padded_tokens_are_finite_where_values_are_huge():
     layout = Layout.of([1, 40])
     q, k, v = (normal(41, 1, 8, seed=i) * 1e4 for i in range(3))
-    assert attend_rows(layout, 0.0, 0, q, k, v).isfinite().all()
-
-
-def test_dropout_is_seen_only_when_asked_for():
-    layout = Layout.of([6, 9])
-    q, k, v = (normal(15, 2, 8, seed=i) for i in range(3))
-    torch.manual_seed(0)
-    dropped = attend_rows(layout, 0.5, 0, q, k, v)
-    assert not torch.allclose(dropped, attend_rows(layout, 0.0, 0, q, k, v))
+    assert attend_rows(layout, 0, q, k, v).isfinite().all()
 
 
 def test_a_step_reads_only_what_its_row_holds():
@@ -112,6 +104,6 @@ def test_a_step_reads_only_what_its_row_holds():
 def test_ragged_kernel_equals_the_padded_way(kv_heads):
     layout = Layout.of([1, 9, 40, 7], device="cuda")
     inputs = [normal(57, heads, 64, seed=i).cuda() for i, heads in enumerate((4, kv_heads, kv_heads))]
-    padded = attend_rows(layout, 0.0, 0, *inputs)
-    ragged = attend_rows(layout, 0.0, 0, *(x.bfloat16() for x in inputs))
+    padded = attend_rows(layout, 0, *inputs)
+    ragged = attend_rows(layout, 0, *(x.bfloat16() for x in inputs))
     torch.testing.assert_close(ragged.float(), padded, rtol=0.03, atol=0.03)

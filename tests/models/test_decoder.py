@@ -177,7 +177,7 @@ def test_gpt1_block_is_post_norm_worked_out():
     layout = Layout.of([4])
 
     def attend(layer, q, k, v):
-        return attend_rows(layout, 0.0, layer, q, k, v)
+        return attend_rows(layout, layer, q, k, v)
 
     middle = block.attention_norm(x + block.attention(x, None, attend))
     torch.testing.assert_close(block(x, None, attend), block.mlp_norm(middle + block.mlp(middle)))

@@ -17,7 +17,7 @@ def test_every_file_is_there(small):
         *(f"{folder}/{name}.jsonl" for folder in ("demonstrations", "public") for name in ("train", "validation")),
         *(f"prompts/{name}.jsonl" for name in ("reward", "ppo", "validation", "test")),
         *(f"suites/{name}.jsonl" for name in SUITES),
-        *(f"tasks/{name}.jsonl" for name in ("facts", "sentiment", "passages", "stories")),
+        *(f"tasks/{name}.jsonl" for name in ("facts", "sentiment", "passages", "stories", "endings")),
         "few_shot.jsonl",
         "transcripts.jsonl",
         "probes.jsonl",

@@ -16,14 +16,16 @@ def rows_of(world, name):
     return world.rows[f"tasks/{name}.jsonl"]
 
 
-@pytest.mark.parametrize(("name", "choices"), [("facts", 4), ("sentiment", 3), ("passages", 4), ("stories", 2)])
+@pytest.mark.parametrize(
+    ("name", "choices"), [("facts", 4), ("sentiment", 3), ("passages", 4), ("stories", 2), ("endings", 4)]
+)
 def test_rows(world, name, choices):
     rows = rows_of(world, name)
     assert len(rows) == 200 == len({row["id"] for row in rows}) == len({row["context"] for row in rows})
     for row in rows:
         assert set(row) == {"id", "context", "choices", "answer"}
         assert len(set(row["choices"])) == choices and 0 <= row["answer"] < choices
-        assert row["context"] == row["context"].strip() and all(choice.startswith(" ") for choice in row["choices"])
+        assert row["context"] == row["context"].strip() and all(choice[0] in " \n" for choice in row["choices"])
     places = Counter(row["answer"] for row in rows)
     assert all(places[place] / 200 == pytest.approx(1 / choices, abs=0.12) for place in range(choices))
 
@@ -85,3 +87,16 @@ def test_a_tiny_town_has_as_many_questions_as_there_are():
     held_out = [pair for pair in town.stated if pair in town.held_out]
     assert set(made) == set(TASKS) and len(made["facts"]) == 5 * len(held_out) < 200
     assert make_tasks(town, Rates(), 200) == made
+
+
+def test_endings_are_of_new_texts_and_of_one_kind(world):
+    corpus = [row["text"] for row in world.rows["text/train.jsonl"]]
+    known = " ".join(corpus)
+    rows = rows_of(world, "endings")
+    told = [row["context"] + row["choices"][row["answer"]] for row in rows]
+    assert sum(text in known for text in told) < 0.1 * len(told)
+    for row in rows:
+        assert all(choice.strip() == choice[1:] and choice[1:] for choice in row["choices"])
+        assert all("\n" not in choice[1:] for choice in row["choices"])
+        if "Question:" in row["context"].split("\n")[-1] and row["context"].count("\n") < 1:
+            assert all("Answer:" in choice or "Solution:" in choice for choice in row["choices"])
