@@ -17,7 +17,7 @@ import tyro
 from rich.console import Console
 
 from amenable.errors import InputError
-from amenable.models import hub
+from amenable.models.published import is_classifier
 from amenable.recipes import contest, differences, findings, orders, origins, side_by_side
 from amenable.recipes.folders import Stage, read_json, read_stage, seed_folders
 from amenable.stages import evaluate
@@ -130,7 +130,7 @@ def kind_of(stage: Stage) -> str:
     facts = read_json(stage.folder / "config.json")
     if facts is None:
         return RUN
-    return REWARD if hub.is_classifier(facts) else LANGUAGE
+    return REWARD if is_classifier(facts) else LANGUAGE
 
 
 def names_of(a: Path, b: Path) -> tuple[str, str]:

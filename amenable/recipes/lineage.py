@@ -20,7 +20,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from amenable.errors import InputError
-from amenable.models.hub import shortened
+from amenable.models.weights import shortened
 from amenable.recipes.differences import flat
 from amenable.recipes.folders import number, paths_of, read_json, read_yaml
 from amenable.train.run import hash_of, plain_values

@@ -23,9 +23,10 @@ from rich.console import Console
 from rich.text import Text
 
 from amenable.errors import InputError
-from amenable.models import hub
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
+from amenable.models.published import CONFIG, is_classifier, read_facts
+from amenable.models.weights import shortened
 from amenable.recipes import lineage
 from amenable.recipes.folders import read_json
 from amenable.text.tokenizer import Tokenizer
@@ -77,9 +78,9 @@ def run(config: Config) -> Path:
 def require_something(folder: Path) -> None:
     if not folder.is_dir():
         raise InputError("no such folder", folder, "name a run directory or a model folder")
-    if not any((folder / name).exists() for name in ("config.yaml", "lineage.json", MANIFEST, hub.CONFIG)):
+    if not any((folder / name).exists() for name in ("config.yaml", "lineage.json", MANIFEST, CONFIG)):
         inner = sorted(path.parent.name for path in folder.glob("*/config.yaml"))
-        how = f"name one of the runs in it: {hub.shortened(inner)}" if inner else "name one that a stage wrote"
+        how = f"name one of the runs in it: {shortened(inner)}" if inner else "name one that a stage wrote"
         raise InputError("is no run and no model", folder, how)
 
 
@@ -93,7 +94,7 @@ def checks(config: Config) -> Iterator[Check]:
         yield of_manifest(folder)
     if config.inputs:
         yield from of_inputs(folder)
-    if not unfinished and (folder / hub.CONFIG).exists():
+    if not unfinished and (folder / CONFIG).exists():
         yield from of_model(folder, config.transformers)
 
 
@@ -120,13 +121,13 @@ def of_manifest(folder: Path) -> Check:
         return Check("manifest", "open", "manifest: has none, so nobody can say whether its files have changed")
     wrong = [f"{name} {why}" for name, fact in listed.items() if (why := difference(folder / name, fact))]
     if wrong:
-        return Check("manifest", "bad", f"manifest: {hub.shortened(wrong)}")
+        return Check("manifest", "bad", f"manifest: {shortened(wrong)}")
     later = sorted(
         name
         for path in folder.rglob("*")
         if path.is_file() and (name := path.relative_to(folder).as_posix()) not in {*listed, *NOT_LISTED}
     )
-    added = f"; added since: {hub.shortened(later)}" if later else ""
+    added = f"; added since: {shortened(later)}" if later else ""
     return Check("manifest", "good", f"manifest: {len(listed)} files as they were written{added}")
 
 
@@ -223,7 +224,7 @@ def load(folder: Path, place: dict[str, Any]) -> Decoder | ScalarModel:
     here."""
     here = place.get("device") == "cuda" and torch.cuda.is_available()
     machine = runtime.Runtime(torch.device("cuda" if here else "cpu"), False, torch.get_num_threads())
-    if hub.is_classifier(hub.read_json(folder / hub.CONFIG)):
+    if is_classifier(read_facts(folder / CONFIG)):
         return artifacts.load_reward_model(folder, machine, Tokenizer.load(folder))
     return artifacts.load_policy(folder, machine)[0]
 
@@ -246,8 +247,8 @@ def said_by_transformers(folder: Path, stored: probe.Probe) -> torch.Tensor:
     """Logits [B, V], or rewards [B]: a classifier's head has no bias there, ours is in config.json."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    facts = hub.read_json(folder / hub.CONFIG)
-    if hub.is_classifier(facts):
+    facts = read_facts(folder / CONFIG)
+    if is_classifier(facts):
         judge = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
         scores = [judge(row[None]).logits[0, 0] for row in stored.rows()]
         return torch.stack(scores) + float(facts.get("score_bias", 0.0))
