@@ -22,17 +22,16 @@ import torch
 from torch import Tensor, nn
 
 from amenable.errors import InputError
+from amenable.generation.growing import Decode, GrowingText
 from amenable.generation.sampling import Sampling, adjust, sample
 from amenable.models.cache import Cache
 from amenable.models.decoder import Decoder
 from amenable.models.layout import Layout
 
-Decode = Callable[[list[int]], str]
 OnToken = Callable[[int, int, int], None]
 StoppedBy = Literal["eos", "stop", "length"]
 
 PREFILL_TOKENS = 8192  # prompts are read in portions, so that their activations stay small
-DECODE_WINDOW = 16
 
 
 @dataclass(frozen=True)
@@ -413,62 +412,14 @@ def portions(placed: list[tuple[int, Job]]) -> Iterator[list[tuple[int, Job]]]:
 
 
 def new_cache(decoder: Decoder, rows: int, length: int) -> Cache:
-    """An empty cache in the precision that the decoder computes in."""
+    """An empty cache: in the precision that the decoder computes in on a GPU, in fp32 on a processor, where attention
+    over bf16 keys takes up to three times as long."""
     weight = decoder.unembedding
-    autocast = torch.is_autocast_enabled(weight.device.type)
-    dtype = torch.get_autocast_dtype(weight.device.type) if autocast else weight.dtype
-    return Cache(decoder.config, rows, length, weight.device, dtype)
-
-
-class GrowingText:
-    """The text of ids that come one by one.
-
-    A token may end inside a character: what could still change is held back until the rest of it comes. Only the last
-    few tokens are decoded each time.
-    """
-
-    def __init__(self, decode: Decode):
-        self.decode = decode
-        self.ids: list[int] = []
-        self.text = ""
-        self.start = 0  # the window that is decoded is ids[start:]
-        self.clean = 0  # the last place where no character was open
-        self.known = ""  # how much of the window's text is in self.text
-
-    def push(self, token: int, stop: Sequence[str] = ()) -> bool:
-        """Add a token; True once the text holds a stop string, from which on it is then cut off."""
-        self.ids.append(token)
-        window = self.decode(self.ids[self.start :])
-        settled = window[: max(len(window.rstrip("\ufffd")), len(window) - 3)]
-        before = len(self.text)
-        self.text += settled[len(self.known) :]
-        self.known = settled
-        if settled == window:
-            self.shift()
-        return self.cut(stop, before)
-
-    def shift(self) -> None:
-        """Start the window later, where a character begins, once it has grown long."""
-        if len(self.ids) - self.start > DECODE_WINDOW:
-            self.start = self.clean
-            self.known = self.decode(self.ids[self.start :])
-        self.clean = len(self.ids)
-
-    def cut(self, stop: Sequence[str], before: int) -> bool:
-        """Cut the text where the first stop string begins, if one ends after place `before`."""
-        places = [self.text.find(string, max(0, before - len(string) + 1)) for string in stop]
-        found = [place for place in places if place >= 0]
-        if found:
-            self.text = self.text[: min(found)]
-        return bool(found)
-
-    def sure(self, stop: Sequence[str]) -> int:
-        """How many characters can't be part of a stop string that is still to be completed."""
-        longest = max((len(string) for string in stop), default=0)
-        for held in range(min(longest - 1, len(self.text)), 0, -1):
-            if any(string.startswith(self.text[-held:]) for string in stop):
-                return len(self.text) - held
-        return len(self.text)
+    kind = weight.device.type
+    halved = kind != "cpu" and torch.is_autocast_enabled(kind)
+    return Cache(
+        decoder.config, rows, length, weight.device, torch.get_autocast_dtype(kind) if halved else weight.dtype
+    )
 
 
 class Stream:

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 import torch
 
 from amenable.errors import InputError
-from amenable.generation.engine import Completion, Decode, Job, Slots, evaluating, mix, room
+from amenable.generation.engine import Completion, Job, Slots, evaluating, mix, room
+from amenable.generation.growing import Decode
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
 from amenable.train.runtime import Runtime
