@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from amenable.data import sources
-from amenable.data.batches import Row, chunk_documents, collate, microbatches, sorted_by_length, targets
+from amenable.data.batches import Row, by_tokens, chunk_documents, collate, microbatches, shuffled, targets
 from amenable.data.types import Message
 from amenable.errors import InputError
 from amenable.functional import losses
@@ -126,7 +126,8 @@ def test_packing_loses_nothing_and_predicts_every_token_once(
     pieces = chunk_documents(documents, context)
     seen: list[tuple[int, int]] = []
     rows = [(piece, [False] + [True] * (len(piece) - 1)) for piece in pieces]
-    for chosen in sorted_by_length([len(piece) for piece in pieces], budget, seed, 0):
+    sizes = [len(piece) for piece in pieces]
+    for chosen in by_tokens(sizes, budget, shuffled(len(sizes), seed, 0)):
         lengths = [len(pieces[i]) for i in chosen]
         assert sum(lengths) <= budget or len(chosen) == 1
         for part in microbatches(lengths, max(1, budget // 2)):

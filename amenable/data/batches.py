@@ -28,6 +28,11 @@ def shuffled(n: int, seed: int, epoch: int) -> list[int]:
     return torch.randperm(n, generator=generator).tolist()
 
 
+def shuffled_groups(groups: int, size: int, seed: int, epoch: int) -> list[int]:
+    """Rows in groups of `size`, such as the answers to a prompt: groups in random order, the rows of one together."""
+    return [group * size + row for group in shuffled(groups, seed, epoch) for row in range(size)]
+
+
 def by_rows(n: int, size: int, seed: int, epoch: int) -> list[list[int]]:
     """Shuffled batches of `size` rows; the last one has what is left. Every row is in exactly one batch."""
     if size < 1:
@@ -50,16 +55,6 @@ def by_tokens(lengths: Sequence[int], budget: int, order: Sequence[int]) -> list
             batches.append([row])
             used = lengths[row]
     return batches
-
-
-def sorted_by_length(lengths: Sequence[int], budget: int, seed: int, epoch: int) -> list[list[int]]:
-    """Batches of rows of similar length under a token budget, in shuffled order.
-
-    Rows of equal length change their company from epoch to epoch.
-    """
-    order = sorted(shuffled(len(lengths), seed, epoch), key=lambda row: lengths[row])
-    batches = by_tokens(lengths, budget, order)
-    return [batches[i] for i in shuffled(len(batches), seed, epoch)]
 
 
 def microbatches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:

@@ -252,9 +252,10 @@ def learn(
     config: Config,
 ) -> dict[str, float]:
     """Epochs times minibatches of updates. Returns the mean of each statistic over the updates."""
-    size, history = config.samples // config.num_mini_batches, list[dict[str, float]]()
+    size, seed = config.samples // config.num_mini_batches, runtime.number(config.seed, "minibatch", step)
+    history: list[dict[str, float]] = []
     for epoch in range(config.num_ppo_epochs):
-        order = batches.shuffled(config.samples, runtime.number(config.seed, "minibatch", step), epoch)
+        order = batches.shuffled_groups(config.prompts_per_step, config.num_generations, seed, epoch)
         for start in range(0, config.samples, size):
             stats = backward(actors, experience, targets, order[start : start + size], config)
             if raw:
@@ -262,8 +263,7 @@ def learn(
                 limit, weight = config.max_tokens_per_pass, config.ptx_coef
                 stats["loss/ptx"] = float(backward_next_token(actors.policy, rows, actors.machine, limit, weight))
             if not history:
-                gap = stats["val/ratio_gap"]
-                seen.require_same_distribution(gap, actors.machine.tolerance, actors.policy.training)
+                seen.require_same_distribution(stats["val/ratio_gap"], actors.machine.tolerance, actors.policy.training)
             stats["policy/grad_norm"], stats["val/grad_norm"] = (part.step(multiplier) for part in optimizers)
             history.append(stats)
         if config.target_kl and history[-1]["policy/approxkl_avg"] > config.target_kl:
@@ -279,7 +279,7 @@ def backward(
     rollout, device, stats = experience.rollout, actors.machine.device, dict[str, float]()
     rows, total = rollout.rows(chosen), int(rollout.mask[chosen].sum())
     for part in batches.microbatches([len(ids) for ids, _ in rows], config.max_tokens_per_pass):
-        batch = batches.collate([rows[i] for i in part]).to(device)
+        batch = batches.collate([rows[i] for i in part], share=True).to(device)
         places = torch.tensor([chosen[i] for i in part])
         mask = rollout.mask[places]
         known = (rollout.logps, experience.values, targets.advantages, targets.returns)

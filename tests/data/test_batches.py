@@ -15,7 +15,7 @@ from amenable.data.batches import (
     families,
     microbatches,
     shuffled,
-    sorted_by_length,
+    shuffled_groups,
     stems,
     targets,
 )
@@ -57,11 +57,9 @@ def test_token_budgets_are_kept_and_each_row_comes_once(lengths, budget, seed):
     order = shuffled(len(lengths), seed, 0)
     in_order = by_tokens(lengths, budget, order)
     assert flat(in_order) == order
-    by_length = sorted_by_length(lengths, budget, seed, 1)
-    assert sorted(flat(by_length)) == list(range(len(lengths)))
     parts = microbatches(lengths, budget)
     assert flat(parts) == list(range(len(lengths)))
-    for batch in [*in_order, *by_length, *parts]:
+    for batch in [*in_order, *parts]:
         assert batch and (sum(lengths[row] for row in batch) <= budget or len(batch) == 1)
     for first, second in pairwise(in_order):
         assert sum(lengths[row] for row in first) + lengths[second[0]] > budget, "as full as the order allows"
@@ -74,13 +72,11 @@ def test_batches_by_hand():
     assert microbatches([], 10) == []
 
 
-def test_similar_lengths_meet_and_the_batches_are_shuffled():
-    lengths = [1, 20] * 40
-    batches = sorted_by_length(lengths, 40, seed=0, epoch=0)
-    assert all(len({lengths[row] for row in batch}) == 1 for batch in batches)
-    means = [lengths[batch[0]] for batch in batches]
-    assert means != sorted(means), "short ones do not all come first"
-    assert {frozenset(batch) for batch in batches} != {frozenset(b) for b in sorted_by_length(lengths, 40, 0, 1)}
+def test_rows_of_a_group_stay_together_in_an_order_of_groups():
+    order = shuffled_groups(20, 3, seed=5, epoch=1)
+    assert order[::3] == [3 * group for group in shuffled(20, 5, 1)]
+    assert all(later == before + 1 for start in range(0, 60, 3) for before, later in pairwise(order[start : start + 3]))
+    assert shuffled_groups(20, 1, 5, 1) == shuffled(20, 5, 1)
 
 
 def test_sizes_below_one_are_errors():
