@@ -221,18 +221,20 @@ def test_answers_to_one_prompt_share_it_and_the_gradient_is_that_of_each_alone(
     config = replace(short, num_generations=3, entropy_coef=0.1)
     experience = ppo.gather(actors, prompts_of_step(prompts, 4, 0, 1), ("rollout", 1), 3, config)
     targets, chosen = ppo.estimate(experience, 0.05, config), [3, 4, 5, 0, 1, 2, 9]
-    lengths = []
-    seen = ppo.passes.trained_values
-    monkeypatch.setattr(
-        ppo.passes, "trained_values", lambda critic, batch: lengths.append(batch) or seen(critic, batch)
-    )
+    batches, values = list[Any](), ppo.passes.trained_values
+
+    def looked_at(critic: Any, batch: Any) -> torch.Tensor:
+        batches.append(batch)
+        return values(critic, batch)
+
+    monkeypatch.setattr(ppo.passes, "trained_values", looked_at)
     told = ppo.backward(actors, experience, targets, chosen, config)
     whole = gradients(actors)
-    (batch,) = seen
+    (batch,) = batches
     assert [stem > 0 for stem in batch.shared] == [False, True, True, False, True, True, False]
     assert len(batch.ids) < sum(batch.lengths)
     apart = ppo.backward(actors, experience, targets, chosen, replace(config, max_tokens_per_pass=1))
-    assert len(seen) == 8 and not seen[-1].shared
+    assert len(batches) == 8 and not batches[-1].shared
     assert apart == pytest.approx(told, rel=1e-4, abs=1e-5)
     assert torch.allclose(gradients(actors), whole, atol=1e-5) and whole.norm() > 0.01
 
