@@ -108,8 +108,8 @@ def in_order(runs: Runs) -> Verdict:
             preferred(runs, "ppo", "prompted", "PPO preferred to the few-shot prompted base", decides=False),
         ),
         ("evaluate", "evaluate-base", "evaluate-ppo"),
-        "The prompt is an expert's: it goes on like dialogues at the clerk's desk in the raw text, where answers are "
-        "more polite and ramble less than the demonstrations that SFT imitates.",
+        "The prompt is an expert's: it goes on like dialogues at the clerk's desk in the raw text, whose answers have "
+        "the manners of the demonstrations that SFT imitates.",
     )
 
 
