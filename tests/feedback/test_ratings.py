@@ -6,7 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amenable.errors import InputError
-from amenable.feedback.ratings import Battle, bootstrap_ratings, bradley_terry, elo, expected_score
+from amenable.feedback.ratings import (
+    Battle,
+    bootstrap_length_controlled,
+    bootstrap_ratings,
+    bradley_terry,
+    elo,
+    expected_score,
+    length_controlled,
+    resamples,
+)
 
 
 def battles(a, b, won, lost, tied=0):
@@ -115,6 +124,51 @@ def test_bootstrap_intervals_hold_the_truth_and_shrink_with_battles():
     assert many == bootstrap_ratings(games, torch.Generator().manual_seed(0), n=60)
 
 
+def test_length_is_told_apart_by_hand():
+    """At the maximum, wins are as many as expected, and so are wins weighted by the difference in length."""
+    longer, shorter, level = battles("a", "b", 8, 2), battles("a", "b", 5, 5), battles("a", "b", 20, 10)
+    games, gaps = [*longer, *shorter, *level], [40.0] * 10 + [-40.0] * 10 + [0.0] * 30
+    ratings, worth = length_controlled(games, gaps, prior=1e-9, level=0)
+    x, strength, w = math.tanh(40 / math.sqrt(40**2 * 20 / 50)), ratings["a"] - ratings["b"], worth / math.tanh(1)
+    expected = [expected_score(strength + w * sign * x, 0) for sign in (1, -1, 0)]
+    assert 10 * expected[0] + 10 * expected[1] + 30 * expected[2] == pytest.approx(33, abs=1e-6)
+    assert 10 * expected[0] - 10 * expected[1] == pytest.approx(8 - 5, abs=1e-6)
+    assert worth > 0
+
+
+def test_without_differences_of_length_the_ratings_are_those_of_bradley_terry():
+    games = battles("a", "b", 7, 3) + battles("b", "c", 4, 2) + battles("c", "a", 1, 5, tied=1)
+    ratings, worth = length_controlled(games, [0.0] * len(games), prior=0.3)
+    assert ratings == pytest.approx(bradley_terry(games, prior=0.3), abs=1e-6) and worth == 0
+    anchored, _ = length_controlled(games, [0.0] * len(games), prior=0.3, anchor="c", level=7.0)
+    assert anchored["c"] == 7
+
+
+def test_the_unit_and_the_side_of_lengths_do_not_matter():
+    games, gaps = battles("a", "b", 7, 3), [3.0, 1, 4, -1, 5, -9, 2, 6, -5, -3]
+    ratings, worth = length_controlled(games, gaps)
+    turned = [Battle(b, a, 1 - score) for a, b, score in games]
+    for others in (length_controlled(games, [7 * gap for gap in gaps]), length_controlled(turned, [-g for g in gaps])):
+        assert others[0] == pytest.approx(ratings) and others[1] == pytest.approx(worth)
+
+
+def test_a_judge_that_sees_only_length_leaves_a_finite_worth():
+    games = battles("a", "b", 20, 0) + battles("a", "b", 0, 20)
+    ratings, worth = length_controlled(games, [10.0] * 20 + [-10.0] * 20)
+    assert ratings["a"] == pytest.approx(ratings["b"]) and 400 < worth < 4000
+    found, interval = bootstrap_length_controlled(
+        games, [10.0] * 20 + [-10.0] * 20, torch.Generator().manual_seed(0), n=20
+    )
+    assert found["a"].rating == ratings["a"] and interval.rating == worth
+    assert interval.low <= worth <= interval.high and math.isfinite(interval.high)
+
+
+def test_groups_are_drawn_whole():
+    for times in resamples(["x", "y", "x", "z", "z", "z"], 30, torch.Generator().manual_seed(0)):
+        x, y, again, *zs = times.tolist()
+        assert x == again and len(set(zs)) == 1 and x + y + zs[0] == 3
+
+
 def test_mistakes_are_said():
     with pytest.raises(InputError, match="anchor 'z'"):
         bradley_terry(battles("a", "b", 1, 1), anchor="z")
@@ -122,3 +176,8 @@ def test_mistakes_are_said():
         bradley_terry([Battle("a", "a", 1.0)])
     with pytest.raises(ValueError, match="prior"):
         bootstrap_ratings(battles("a", "b", 1, 1), torch.Generator(), prior=0.0)
+    for gaps in ([1.0], [1.0, math.nan]):
+        with pytest.raises(InputError, match="differences of length for 2 battles"):
+            length_controlled(battles("a", "b", 1, 1), gaps)
+    with pytest.raises(ValueError, match="prior"):
+        length_controlled(battles("a", "b", 1, 1), [1.0, 2.0], prior=0.0)

@@ -1,0 +1,253 @@
+// The arena: one message to two hidden models, their answers side by side, a vote, and only then their names.
+
+import { $, ask, events, guardDoor, tell } from "./arena-ask.js";
+import { el, prose } from "./chat-text.js";
+
+const KEPT = "amenable-battle";
+const SIDES = ["left", "right"];
+const NAMES = { left: "Left", right: "Right" };
+const VOTES = [["left", "Left is better"], ["right", "Right is better"], ["tie", "A tie"], ["both_bad", "Both are bad"]];
+const KEEPS = { left: "left was better", right: "right was better", tie: "a tie", both_bad: "both were bad" };
+const IDLE = 60; // seconds without a sign of life that no longer count
+let battle = null; // its name, once something has been said
+let turns = [];
+let live = null; // the turn that is being answered
+let judged = null;
+let running = null;
+let voting = false;
+let worked = 0;
+let alive = Date.now();
+
+// ---- what is on the page
+
+function show() {
+  const all = live ? [...turns, live] : turns;
+  const hello = el("div", { class: "hello" }, el("h1", {}, "Two models, one question"),
+    el("p", { class: "note" }, "Ask something. Two models answer, and you do not see which. Go on as long as you like, say which is better, and then you see their names."));
+  $("thread").replaceChildren(...(all.length ? all.map(turnNode) : [hello]));
+  const ready = turns.length > 0 && !running && !judged;
+  $("votes").hidden = !ready;
+  $("votes").querySelectorAll("button").forEach((button) => { button.disabled = voting; });
+  $("after").hidden = !judged;
+  $("composer").hidden = Boolean(judged);
+  $("send").hidden = Boolean(running);
+  $("stop").hidden = !running;
+  $("new").hidden = Boolean(judged);
+  $("new").disabled = Boolean(running) || voting || !all.length;
+  SIDES.forEach(head);
+}
+
+function head(side) {
+  const won = judged && (judged.vote === side || judged.vote === "tie");
+  const name = judged ? el("b", { class: "name" }, judged.models[side]) : null;
+  $(`${side}-head`).className = won ? "won" : "";
+  $(`${side}-head`).replaceChildren(el("span", {}, NAMES[side]), ...(name ? [name] : []));
+}
+
+function turnNode(turn) {
+  return el("article", { class: "turn" },
+    el("div", { class: "asked" }, el("p", { class: "unseen" }, "You"), el("div", { class: "text" }, turn.user)),
+    el("div", { class: "answers" }, SIDES.map((side) => answerNode(turn, side))));
+}
+
+function answerNode(turn, side) {
+  const open = turn === live && turn.ended[side] === undefined;
+  const cut = !open && turn[side] && turn.ended[side] === false;
+  const text = turn[side] || open ? prose(turn[side]) : el("p", { class: "note" }, "It said nothing.");
+  return el("section", { class: `answer ${side}${open ? " open" : ""}`, "aria-label": `${NAMES[side]} answer`, "aria-busy": String(open) },
+    el("h3", {}, NAMES[side], judged ? el("b", { class: "name" }, ` ${judged.models[side]}`) : null), el("div", { class: "text" }, text),
+    cut ? el("p", { class: "note" }, turn.stopped ? "Stopped here." : "Cut at the longest answer.") : null);
+}
+
+function grow(side) {
+  const follow = atEnd();
+  const place = [...$("thread").querySelectorAll(`.answer.${side}`)].pop();
+  place?.replaceWith(answerNode(live, side));
+  if (follow) toEnd();
+}
+
+const atEnd = () => $("thread").scrollHeight - $("thread").scrollTop - $("thread").clientHeight < 90;
+const toEnd = () => { $("thread").scrollTop = $("thread").scrollHeight; };
+
+function remember() {
+  try {
+    if (battle) sessionStorage.setItem(KEPT, JSON.stringify({ battle, worked }));
+    else sessionStorage.removeItem(KEPT);
+  } catch { /* a browser that keeps nothing */ }
+}
+
+// ---- a battle
+
+async function say(text) {
+  const mine = (running = new AbortController());
+  live = { user: text, left: "", right: "", ended: {} };
+  tell("");
+  show();
+  toEnd();
+  let wrong = null;
+  try {
+    if (!battle) battle = (await (await ask("/api/battle", {}, mine.signal)).json()).battle;
+    remember();
+    const reply = await ask("/api/say", { battle, text }, mine.signal);
+    for await (const event of events(reply.body)) take(event);
+  } catch (error) {
+    wrong = error;
+  }
+  const stopped = wrong?.name === "AbortError";
+  if (wrong && !stopped) tell(wrong.message, true);
+  const known = await settle(stopped);
+  running = live = null;
+  if (!known && wrong?.code !== "no_battle") tell("The server does not answer; try again.", true);
+  if (wrong?.code === "no_battle" || (!turns.length && !stopped && !wrong)) battle = null;
+  const kept = turns.length > 0 && turns[turns.length - 1].user === text;
+  if (!kept && !$("say").value) $("say").value = text;
+  if (stopped) tell("Stopped.");
+  else if (kept && !wrong && !$("status").textContent) tell("Both have answered. Which is better?");
+  remember();
+  show();
+  toEnd();
+  fit();
+  if (kept) $("votes").focus({ preventScroll: true });
+  else $("say").focus();
+}
+
+function take(event) {
+  if (event.error) throw new Error(event.error);
+  if (event.dropped) tell("The conversation has become long: the models no longer see its oldest messages.");
+  if (!event.side) return;
+  if (event.text) live[event.side] += event.text;
+  if (event.ended !== undefined) live.ended[event.side] = event.ended;
+  grow(event.side);
+}
+
+// What the server keeps is what counts: after a stop it may have heard a little more or less than was shown here.
+async function settle(patient) {
+  if (!battle) return true;
+  for (let tries = 0; tries < 20; tries++) {
+    try {
+      const found = await (await ask(`/api/battle/${battle}`)).json();
+      if (!found.busy) {
+        turns = found.turns;
+        judged = found.judged;
+        if (judged) after();
+        return true;
+      }
+    } catch (error) {
+      if (error.status === 404) battle = null;
+      if (!patient || error.status) return error.status === 404;
+    }
+    await new Promise((done) => setTimeout(done, 100));
+  }
+  return false;
+}
+
+async function vote(choice) {
+  if (voting || running || judged || !turns.length) return;
+  voting = true;
+  tell("");
+  show();
+  try {
+    judged = await (await ask("/api/vote", { battle, vote: choice, seconds: Math.round(worked * 10) / 10 })).json();
+    tell("");
+    after();
+  } catch (error) {
+    tell(`${error.message}. Your vote is not kept yet: vote again.`, true);
+  }
+  voting = false;
+  remember();
+  show();
+  if (judged) $("next").focus({ preventScroll: true });
+  else if (turns.length) $("votes").focus({ preventScroll: true });
+}
+
+function after() {
+  const { vote, models } = judged;
+  $("after").replaceChildren(
+    el("p", { role: "status" }, `Kept: ${KEEPS[vote]}. Left was `, el("b", {}, models.left), ", right was ", el("b", {}, models.right), "."),
+    el("div", { class: "buttons" }, el("button", { type: "button", id: "next", class: "main", onclick: fresh }, "Next pair", el("kbd", {}, "Enter")),
+      el("a", { class: "button", href: "/leaderboard" }, "Leaderboard")));
+}
+
+function fresh() {
+  if (running || voting) return;
+  battle = judged = live = null;
+  turns = [];
+  worked = 0;
+  tell("");
+  remember();
+  show();
+  $("say").focus();
+}
+
+// ---- keys, time, the door
+
+const sends = (event) => event.key === "Enter" && !event.shiftKey && !event.isComposing;
+
+function fit() {
+  $("say").style.height = "auto";
+  $("say").style.height = `${$("say").scrollHeight + 2}px`;
+}
+
+function key(event) {
+  if ($("door").open || event.ctrlKey || event.metaKey) return;
+  if (event.key === "Escape") {
+    if (running) running.abort();
+    else if (event.target === $("say") && !$("votes").hidden) $("votes").focus();
+    return;
+  }
+  const typing = event.target === $("say") && !event.altKey;
+  const digit = /^Digit([1-4])$/.exec(event.code)?.[1] || (/^[1-4]$/.test(event.key) ? event.key : null);
+  if (digit && !typing && !$("votes").hidden) {
+    event.preventDefault();
+    vote(VOTES[digit - 1][0]);
+  } else if (event.key === "Enter" && event.target === $("votes")) {
+    event.preventDefault();
+    $("say").focus();
+  }
+}
+
+function arrange() {
+  $("votes").replaceChildren(...VOTES.map(([choice, words], n) =>
+    el("button", { type: "button", "data-vote": choice, "aria-keyshortcuts": `${n + 1}`, onclick: () => vote(choice) }, el("kbd", { "aria-hidden": "true" }, n + 1), el("span", {}, words))));
+  document.addEventListener("keydown", key);
+  $("new").addEventListener("click", fresh);
+  $("stop").addEventListener("click", () => running?.abort());
+  $("say").addEventListener("input", fit);
+  $("say").addEventListener("keydown", (event) => { if (sends(event) && !event.altKey) { event.preventDefault(); $("composer").requestSubmit(); } });
+  $("composer").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const text = $("say").value.trim();
+    if (!text || running || voting || judged) return;
+    $("say").value = "";
+    fit();
+    say(text);
+  });
+  guardDoor(() => { tell(""); recall(); });
+  for (const sign of ["pointermove", "pointerdown", "keydown", "scroll"]) document.addEventListener(sign, () => { alive = Date.now(); }, { passive: true, capture: true });
+  setInterval(() => {
+    if (!turns.length && !running) return;
+    if (judged || document.hidden || Date.now() - alive > IDLE * 1000) return;
+    worked += 0.5;
+  }, 500);
+  addEventListener("pagehide", remember);
+}
+
+// A page that was loaded anew finds its battle again.
+async function recall() {
+  try {
+    const kept = JSON.parse(sessionStorage.getItem(KEPT));
+    battle = kept?.battle || null;
+    worked = kept?.worked || 0;
+  } catch {
+    battle = null;
+  }
+  await settle(true);
+  show();
+  toEnd();
+  if (judged) $("next").focus();
+  else $("say").focus();
+}
+
+arrange();
+show();
+recall();

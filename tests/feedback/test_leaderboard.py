@@ -1,0 +1,121 @@
+import json
+import random
+from dataclasses import replace
+
+import pytest
+
+from amenable.errors import InputError
+from amenable.feedback.leaderboard import Terms, groups_of, leaderboard
+from amenable.feedback.ratings import bradley_terry, elo
+from amenable.feedback.votes import Bout
+
+TERMS = Terms(resamples=40)
+
+
+def bouts(a, b, won, lost, tied=0, lengths=None):
+    scores = [1.0] * won + [0.0] * lost + [0.5] * tied
+    return [Bout(a, b, score, lengths) for score in scores]
+
+
+def by_name(found):
+    return {row["name"]: row for row in found["players"]}
+
+
+def test_counts_and_win_rates_by_hand() -> None:
+    found = leaderboard([*bouts("a", "b", 6, 2, 2), Bout("b", "a", 0.5, both_bad=True)], TERMS)
+    a, b = (by_name(found)[name] for name in "ab")
+    counts = {"battles": 11, "wins": 6, "losses": 2, "ties": 3, "both_bad": 1}
+    assert {name: a[name] for name in counts} == counts
+    assert (b["wins"], b["losses"], b["ties"]) == (2, 6, 3)
+    assert a["score"] == pytest.approx(7.5 / 11) == found["win_rates"]["a"]["b"]["score"]
+    assert found["win_rates"]["b"]["a"] == {"score": pytest.approx(3.5 / 11), "count": 11}
+    assert found["win_rates"]["a"].get("a") is None and a["length"] is None
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_the_ratings_are_those_of_the_votes_best_first() -> None:
+    votes = [*bouts("a", "b", 30, 5), *bouts("b", "c", 30, 5), *bouts("a", "c", 33, 2)]
+    found = leaderboard(votes, TERMS)
+    assert [row["name"] for row in found["players"]] == ["a", "b", "c"]
+    assert [row["rank"] for row in found["players"]] == [1, 2, 3]
+    expected = bradley_terry([bout.battle for bout in votes], prior=TERMS.prior)
+    for name, row in by_name(found).items():
+        assert row["rating"] == expected[name] and row["low"] < row["rating"] < row["high"]
+        assert row["elo"] == elo([bout.battle for bout in votes], k=4.0)[name]
+
+
+def test_models_that_cannot_be_told_apart_share_a_rank() -> None:
+    found = leaderboard(bouts("a", "b", 4, 3), TERMS)
+    assert [row["rank"] for row in found["players"]] == [1, 1]
+
+
+def test_elo_follows_its_order_and_its_stake() -> None:
+    votes = [*bouts("a", "b", 10, 0), *bouts("a", "b", 0, 10)]
+    forward, backward, shuffled = (
+        by_name(leaderboard(votes, replace(TERMS, order=order)))["a"]["elo"]
+        for order in ("time", "reversed", "shuffled")
+    )
+    assert forward < shuffled < backward and shuffled == pytest.approx(1000, abs=3)
+    larger = by_name(leaderboard(votes, replace(TERMS, k=16.0)))["a"]["elo"]
+    assert abs(larger - 1000) > 3 * abs(forward - 1000)
+
+
+def test_the_anchor_stands_at_its_level() -> None:
+    found = by_name(leaderboard(bouts("a", "b", 6, 2), replace(TERMS, anchor="b", level=1500.0)))
+    assert found["b"]["rating"] == found["b"]["low"] == found["b"]["high"] == 1500 < found["a"]["rating"]
+    with pytest.raises(InputError, match="anchor 'z'"):
+        leaderboard(bouts("a", "b", 6, 2), replace(TERMS, anchor="z"))
+
+
+def test_at_equal_length_a_long_winded_winner_falls() -> None:
+    """a and b are equals, but people prefer the longer answer 3 times in 4, and a writes the longer one more often."""
+    draw, votes = random.Random(0), []
+    for _ in range(600):
+        longer = draw.random() < 0.8
+        won = draw.random() < (0.75 if longer else 0.25)
+        votes.append(Bout("a", "b", float(won), (90, 30) if longer else (30, 90)))
+    plain, controlled = (leaderboard(votes, replace(TERMS, length_controlled=is_on)) for is_on in (False, True))
+    assert by_name(plain)["a"]["low"] > by_name(plain)["b"]["high"] and plain["length_worth"] is None
+    assert abs(by_name(controlled)["a"]["rating"] - by_name(controlled)["b"]["rating"]) < 45
+    # 3 in 4 is 190.85 points, at a difference of one root mean square
+    worth = controlled["length_worth"]
+    assert worth["low"] < 190.85 < worth["high"] and worth["rating"] == pytest.approx(190.85, abs=40)
+    assert by_name(controlled)["a"]["length"] == pytest.approx(78, abs=3)
+
+
+def test_battles_without_lengths_are_left_out_and_told() -> None:
+    votes = [*bouts("a", "b", 4, 2, lengths=(10, 20)), *bouts("a", "b", 9, 0)]
+    found = leaderboard(votes, replace(TERMS, length_controlled=True))
+    assert found["battles"] == 6 and found["unmeasured"] == 9
+    with pytest.raises(InputError, match=r"how long.*--terms.length-controlled"):
+        leaderboard(bouts("a", "b", 9, 0), replace(TERMS, length_controlled=True))
+
+
+def test_pairs_of_one_ranking_say_less_than_votes_apart() -> None:
+    """Ten rankings copied ten times are no hundred: their intervals are wider than those of a hundred votes."""
+    votes = [Bout("a", "b", float(i % 10 % 3 > 0), group=f"event {i % 10}") for i in range(100)]
+    together, apart = (
+        by_name(leaderboard([replace(one, group=one.group if grouped else "") for one in votes], TERMS))["a"]
+        for grouped in (True, False)
+    )
+    assert together["rating"] == apart["rating"]
+    assert together["high"] - together["low"] > 2 * (apart["high"] - apart["low"])
+
+
+def test_groups_that_never_met_and_names_of_several_models_are_told() -> None:
+    votes = [*bouts("a", "b", 2, 1), *bouts("c", "d", 1, 2), Bout("a", "b", 1.0, hashes=("x", "y"))]
+    assert sorted(map(sorted, leaderboard(votes, TERMS)["groups"])) == [["a", "b"], ["c", "d"]]
+    assert leaderboard(votes, TERMS)["several"] == []
+    assert leaderboard([*votes, Bout("b", "a", 0.0, hashes=("y", "z"))], TERMS)["several"] == ["a"]
+    assert groups_of("abcd", [("a", "b"), ("c", "b")]) == [["a", "b", "c"], ["d"]]
+
+
+def test_nothing_was_said_yet() -> None:
+    found = leaderboard([], TERMS)
+    assert found["players"] == [] and found["win_rates"] == {} and found["battles"] == 0
+
+
+def test_impossible_terms_are_refused() -> None:
+    for wrong in ({"k": 0.0}, {"prior": 0.0}, {"resamples": 1}):
+        with pytest.raises(InputError, match="must lie between"):
+            Terms(**wrong)

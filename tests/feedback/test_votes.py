@@ -1,0 +1,148 @@
+import json
+
+import pytest
+
+from amenable.data.types import Message, Ranking
+from amenable.errors import InputError
+from amenable.feedback.store import Store, payload_of
+from amenable.feedback.votes import Bout, bouts, read_bouts
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store(tmp_path / "labels.db") as store:
+        yield store
+
+
+def vote(store, left, right, choice, by="Ann", sha="1"):
+    turns = [{"user": "x", "left": "four", "right": "five5"}, {"user": "y", "left": "", "right": "!"}]
+    origins = {
+        side: {"folder": f"runs/demo/{name}", "sha256": f"{name} {sha}"}
+        for side, name in (("left", left), ("right", right))
+    }
+    payload = {
+        "annotator": by,
+        "models": {"left": left, "right": right},
+        "origins": origins,
+        "vote": choice,
+        "turns": turns,
+    }
+    return store.append("vote", payload, 1.0)
+
+
+def ranking(completions, ranks, models=None, annotator="judge"):
+    return Ranking((Message("user", "x"),), tuple(completions), tuple(ranks), "r", annotator, {"models": models})
+
+
+def labelled(store, ranks, folders, **about):
+    """As the labelling page keeps a ranking: what each answer was sampled from is among its sources."""
+    payload = {**payload_of(ranking([f"answer {i}" for i in range(len(ranks))], ranks, annotator="Bo")), "meta": {}}
+    return store.append("ranking", {**payload, "sources": [{"model": folder} for folder in folders], **about}, 2.0)
+
+
+@pytest.mark.parametrize(("choice", "score"), [("left", 1.0), ("right", 0.0), ("tie", 0.5), ("both_bad", 0.5)])
+def test_a_vote_is_a_bout_of_left_against_right(store, choice, score):
+    event = vote(store, "ppo", "sft", choice)
+    expected = Bout("ppo", "sft", score, (4, 6), choice == "both_bad", "Ann", f"event {event}", ("ppo 1", "sft 1"))
+    assert bouts(store) == [expected]
+
+
+def test_a_ranking_is_a_bout_of_every_two_models(store):
+    store.append("ranking", payload_of(ranking(["a", "bb", "ccc"], [2, 1, 2], ["m", "n", "o"])), None)
+    found = bouts(store)
+    assert [(one.a, one.b, one.score, one.lengths) for one in found] == [
+        ("m", "n", 0.0, (1, 2)), ("m", "o", 0.5, (1, 3)), ("n", "o", 1.0, (2, 3)),
+    ]  # fmt: skip
+    assert {one.group for one in found} == {"event 1"} and found[0].by == "judge"
+
+
+def test_answers_of_one_model_and_of_none_fight_nobody(store):
+    store.append("ranking", payload_of(ranking(["a", "b", "c"], [1, 2, 3], ["m", "m", None])), None)
+    store.append("ranking", payload_of(ranking(["a", "b"], [1, 2])), None)
+    store.append("ranking", payload_of(ranking(["a", "b"], [1, 2], ["m"])), None)
+    assert bouts(store) == []
+
+
+def test_what_people_ranked_is_under_the_names_of_the_arena(store):
+    labelled(store, [1, 2], ["runs/demo/ppo", "runs/old"])
+    assert [(one.a, one.b) for one in bouts(store)] == [("runs/demo/ppo", "runs/old")]
+    vote(store, "ppo", "sft", "left")
+    assert [(one.a, one.b) for one in bouts(store)] == [("ppo", "runs/old"), ("ppo", "sft")]
+    assert [(one.a, one.b) for one in bouts(store, ("rankings",))] == [("ppo", "runs/old")]
+    assert [(one.a, one.b) for one in bouts(store, ("arena",))] == [("ppo", "sft")]
+
+
+def test_items_of_known_order_and_what_was_taken_back_do_not_count(store):
+    labelled(store, [1, 2], ["m", "n"], purpose="calibration")
+    labelled(store, [1, 2], ["m", "n"], purpose="screening")
+    gone = labelled(store, [1, 2], ["m", "n"], purpose="label")
+    store.append("retraction", {"retracts": gone}, 3.0)
+    corrected = labelled(store, [1, 2], ["m", "n"])
+    labelled(store, [2, 1], ["m", "n"], replaces=corrected)
+    assert [one.score for one in bouts(store)] == [0.0]
+
+
+def test_some_peoples_word_alone(store):
+    vote(store, "ppo", "sft", "left", by="Ann")
+    vote(store, "ppo", "sft", "right", by="Bo")
+    assert [one.score for one in bouts(store, annotators=("Bo",))] == [0.0]
+
+
+def write(path, rows, whole=False):
+    path.write_text(json.dumps(rows) if whole else "".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_comparisons_as_arenas_publish_them(tmp_path, whole):
+    talk = [{"role": "user", "content": "long question"}, {"role": "assistant", "content": "four"}]
+    rows = [
+        {"model_a": "x", "model_b": "y", "winner": "model_a", "judge": "Cy"},
+        {"model_a": "x", "model_b": "y", "winner": "tie (bothbad)", "conversation_a": talk, "conversation_b": talk * 2},
+        {"model_a": "y", "model_b": "x", "winner": "model_b", "answer_a": "ab", "answer_b": "c"},
+        {"model_a": "x", "model_b": "x", "winner": "tie"},
+    ]
+    found = read_bouts(write(tmp_path / "battles.json", rows, whole))
+    assert found == [
+        Bout("x", "y", 1.0, by="Cy"),
+        Bout("x", "y", 0.5, (4, 8), both_bad=True),
+        Bout("y", "x", 0.0, (2, 1)),
+    ]
+    assert read_bouts(tmp_path / "battles.json", ("Cy",)) == found[:1]
+
+
+def test_rankings_of_a_file(tmp_path):
+    row = {"prompt": "x", "completions": ["a", "bb"], "ranking": [2, 1], "models": ["m", "n"], "annotator": "Ann"}
+    (one,) = read_bouts(write(tmp_path / "rankings.jsonl", [row]))
+    assert (one.a, one.b, one.score, one.lengths, one.by) == ("m", "n", 0.0, (1, 2), "Ann")
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ({"model_a": "x", "model_b": "y"}, "no column 'winner'"),
+        ({"model_a": "x", "model_b": "y", "winner": "z"}, "the winner is 'z'"),
+        ({"completions": ["a", "b"], "ranking": [1, 2]}, "which model wrote"),
+        ({"completions": ["a", "b"], "ranking": [1], "models": ["m", "n"]}, "1 ranks for 2 answers"),
+        ({"completions": ["a", 3], "ranking": [1, 2], "models": ["m", "n"]}, "which are texts"),
+        ({"model_a": "x", "model_b": "y", "winner": "tie", "conversation_a": [1], "conversation_b": []}, ""),
+        (["model_a"], ""),
+        (7, ""),
+    ],
+)
+def test_a_row_that_compares_nothing_is_named(tmp_path, row, why):
+    good = {"model_a": "x", "model_b": "y", "winner": "tie"}
+    with pytest.raises(InputError, match=r"battles.jsonl.*row 2 is no comparison") as error:
+        read_bouts(write(tmp_path / "battles.jsonl", [good, row]))
+    assert why in str(error.value)
+
+
+def test_a_file_that_is_none_is_said(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        read_bouts(tmp_path / "nowhere.jsonl")
+    (tmp_path / "broken.jsonl").write_text("{")
+    with pytest.raises(InputError, match="is not JSON"):
+        read_bouts(tmp_path / "broken.jsonl")
+    (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="is not JSON"):
+        read_bouts(tmp_path / "bytes.jsonl")
