@@ -79,9 +79,11 @@ def tell_what_next(root: Path) -> None:
     lines = (
         f"amenable chat --model {root / 'ppo'}",
         f"amenable serve --models {models} --store {store}",
+        f"amenable arena --models {models} --store {store}",
         f"amenable label --data {answers} --store {store}",
+        f"amenable rounds --people --rounds 1 --labels 20 --home {root}",
     )
-    print("\nTalk to the models, and say which answers are better:", *lines, sep="\n  ", file=sys.stderr)
+    print("\nTalk to the models, say which answers are better, and train on what you said:", *lines, sep="\n  ", file=sys.stderr)
 
 
 def needed(calls: Sequence[Call], config: Config) -> list[Call]:

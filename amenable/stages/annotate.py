@@ -4,13 +4,15 @@ Here the annotators are simulated (a closed world's, each with a taste and error
 come through the same store and leave the same files. As in Ouyang et al. (2022, section 3.4), one person ranks all K
 answers to a prompt, ties allowed, and some annotators label nothing that is trained on.
 
-Reads samples.jsonl; writes labels.db (every label, append-only) and rankings in the published format: train.jsonl,
-validation.jsonl (prompts kept apart), heldout.jsonl (the same prompts as validation, by held-out annotators).
+Reads samples.jsonl, of several models if need be; writes labels.db (every label, append-only) and rankings in the
+published format: train.jsonl, validation.jsonl (prompts kept apart), heldout.jsonl (the same prompts as validation, by
+held-out annotators). Answers of several models to one prompt are ranked together, and `models` says who gave which.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,8 @@ class Config:
     reward_model: Path | None = None
     """a reward model that judges instead (with --world None)"""
     out: Path = Path("runs/annotate")
+    also: tuple[Path, ...] = ()
+    """samples of other models: their answers join those to the same prompt (by its id)"""
     held_out: float = 0.15
     """share of the prompts kept for validation; held-out annotators rank these too"""
     agreement: float = 0.73
@@ -60,22 +64,24 @@ class Config:
 
 @dataclass(frozen=True)
 class Sampled:
-    """A prompt with its distinct answers."""
+    """A prompt with its answers, and which model gave each where several were asked."""
 
     id: str
     kind: str
     prompt: tuple[Message, ...]
     completions: tuple[str, ...]
     ended: tuple[bool, ...]
+    models: tuple[str, ...]
 
 
 def run(config: Config) -> Path:
     """Annotate and return the run directory."""
     inputs = {"data": config.data, "world": config.world, "reward_model": config.reward_model}
+    inputs |= {f"also {number}": path for number, path in enumerate(config.also, start=1)}
     run = Run(config.out, "annotate", config, inputs)
     if run.done():
         return run.out
-    sampled = read(config.data)
+    sampled = read((config.data, *config.also))
     world = ClosedWorld.load(config.world) if config.world is not None else None
     if world is not None:
         for one in sampled:
@@ -101,32 +107,64 @@ def run(config: Config) -> Path:
     return run.finish(**{name: len(rankings) for name, rankings in told.items()}, agreement=facts)
 
 
-def read(path: Path) -> list[Sampled]:
-    """Prompts that have at least two different answers that are not empty; the same answer twice counts once."""
-    if not path.is_file():
-        raise InputError("no such file", path, "make it with 'amenable sample'")
+def read(files: Sequence[Path]) -> list[Sampled]:
+    """Prompts that have at least two different answers that are not empty; the same answer twice counts once.
+
+    What a later file holds of a prompt joins the answers of the earlier ones; other prompts stay as they are.
+    """
     rows: list[Sampled] = []
     prompts: dict[str, tuple[Message, ...]] = {}
+    for path in files:
+        places = {one.id: place for place, one in reversed(list(enumerate(rows)))}
+        for number, one in rows_of(path):
+            if prompts.setdefault(one.id, one.prompt) != one.prompt:
+                how = "give every prompt an id of its own"
+                raise InputError(f"line {number} has the id '{one.id}' of another prompt above it", path, how)
+            if one.id in places:
+                rows[places[one.id]] = joined(rows[places[one.id]], one)
+            else:
+                rows.append(one)
+    rows = [one for one in map(distinct, rows) if len(one.completions) > 1]
+    if len(rows) < 2:
+        raise InputError("fewer than two prompts have different answers", files[0], "sample more, or warmer")
+    return rows if len(files) > 1 else [replace(one, models=()) for one in rows]
+
+
+def rows_of(path: Path) -> Iterator[tuple[int, Sampled]]:
+    """(line, prompt with its answers) of a file of samples."""
+    if not path.is_file():
+        raise InputError("no such file", path, "make it with 'amenable sample'")
     for number, text in enumerate(path.read_text("utf-8").removesuffix("\n").split("\n"), start=1):
         try:
             row = json.loads(text)
             prompt = tuple(Message(message["role"], message["content"]) for message in row["prompt"])
-            ended = row.get("ended") or [True] * len(row["completions"])
-            pairs = zip(row["completions"], ended, strict=True)
-            answers = list(dict.fromkeys(pair for pair in pairs if pair[0].strip()))
+            completions = tuple(row["completions"])
+            ended = tuple(row.get("ended") or [True] * len(completions))
+            if len(ended) != len(completions) or not all(isinstance(answer, str) for answer in completions):
+                raise ValueError(f"{len(ended)} ends of {len(completions)} answers, which are texts")
             identity, kind = str(row.get("id", number)), row.get("kind", "")
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"line {number} is no row of samples ({error})", path, "make it with 'amenable sample'"
             ) from None
-        if prompts.setdefault(identity, prompt) != prompt:
-            how = "give every prompt an id of its own"
-            raise InputError(f"line {number} has the id '{identity}' of another prompt above it", path, how)
-        if len(answers) > 1:
-            rows.append(Sampled(identity, kind, prompt, *zip(*answers)))
-    if len(rows) < 2:
-        raise InputError("fewer than two prompts have different answers", path, "sample more, or warmer")
-    return rows
+        models = (str(row.get("model") or ""),) * len(completions)
+        yield number, Sampled(identity, kind, prompt, completions, ended, models)
+
+
+def joined(one: Sampled, other: Sampled) -> Sampled:
+    """A prompt with the answers of both."""
+    both = {name: getattr(one, name) + getattr(other, name) for name in ("completions", "ended", "models")}
+    return replace(one, **both)
+
+
+def distinct(one: Sampled) -> Sampled:
+    """Every answer once, as it came first; empty ones not at all."""
+    answers: dict[tuple[str, bool], str] = {}
+    for text, ended, model in zip(one.completions, one.ended, one.models, strict=True):
+        if text.strip():
+            answers.setdefault((text, ended), model)
+    texts, ends = tuple(text for text, _ in answers), tuple(ended for _, ended in answers)
+    return replace(one, completions=texts, ended=ends, models=tuple(answers.values()))
 
 
 def by_annotators(
@@ -188,7 +226,9 @@ def keep_labels(path: Path, rankings: list[Ranking]) -> None:
 
 
 def ranking_of(one: Sampled, ranks: tuple[float, ...], annotator: str) -> Ranking:
-    meta = {"ended": list(one.ended), "kind": one.kind}
+    meta: dict[str, Any] = {"ended": list(one.ended), "kind": one.kind}
+    if one.models:
+        meta["models"] = list(one.models)
     return Ranking(one.prompt, one.completions, ranks, one.id, annotator, meta)
 
 

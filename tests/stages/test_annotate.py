@@ -101,6 +101,38 @@ def test_the_seed_decides_and_a_stopped_try_is_made_again_whole(
     assert files(annotate.run(replace(config, seed=1, out=tmp_path / "other"))) != whole
 
 
+def test_answers_of_several_models_to_a_prompt_are_ranked_together(
+    config: annotate.Config, samples: Path, tmp_path: Path
+) -> None:
+    """The second file has the first forty prompts from the fifth on, and says one thing that the first says too."""
+    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    rows = [json.loads(line) for line in samples.read_text().splitlines()]
+    first.write_text("".join(json.dumps({**row, "model": "old"}) + "\n" for row in rows[:40]))
+    said = {"completions": [BAD, "I do not know.", " "], "ended": [True, True, True], "model": "new"}
+    second.write_text("".join(json.dumps({**row, **said}) + "\n" for row in rows[4:44]))
+    found = read(annotate.run(replace(config, data=first, also=(second,))))
+    by_id = {ranking.id: ranking for name in ("train", "validation") for ranking in found[name]}
+    alone, both, later = [row["id"] for row in rows[:4]], [row["id"] for row in rows[4:40]], rows[40]["id"]
+    assert {len(by_id[id].completions) for id in alone if id in by_id} == {3}
+    for id in both:
+        if id in by_id:
+            models = dict(zip(by_id[id].completions, by_id[id].meta["models"], strict=True))
+            assert models[BAD] == "old" and models["I do not know."] == "new" and len(models) == 4
+    assert len(by_id) > 35 and set(by_id[later].completions) == {BAD, "I do not know."}
+    known = json.loads((config.out / "lineage.json").read_text())["inputs"]
+    assert known["also 1"]["path"] == str(second)
+
+
+def test_an_id_that_another_file_gives_to_another_prompt_is_refused(
+    config: annotate.Config, samples: Path, tmp_path: Path
+) -> None:
+    rows = [json.loads(line) for line in samples.read_text().splitlines()]
+    other = tmp_path / "other.jsonl"
+    other.write_text(json.dumps({**rows[0], "prompt": rows[1]["prompt"]}) + "\n")
+    with pytest.raises(InputError, match="of another prompt above it"):
+        annotate.run(replace(config, also=(other,)))
+
+
 def test_a_reward_model_ranks_by_its_scores(
     files: Any,
     judge: Path,
