@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow check bench bench-peers clean
+.PHONY: demo test test-slow check bench bench-peers bench-labelling clean
 
 demo: $(READY)
 	$(BIN)/amenable demo $(ARGS)
@@ -23,15 +23,18 @@ check: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks.speed $(ARGS)
 
-bench-peers: $(READY) .venv-peers/.ready
+bench-peers: $(READY) .venv-peers/.ready .venv-peers-ppo/.ready
 	$(BIN)/python -m benchmarks.peers $(ARGS)
 
-# the peer in an environment of its own
-.venv-peers/.ready: benchmarks/peers.txt constraints.txt
-	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
-	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)" -r benchmarks/peers.txt
-	touch .venv-peers/.ready
+bench-labelling: $(READY)
+	$(BIN)/python -m benchmarks.labelling $(ARGS)
+
+# each peer in an environment of its own
+.venv-%/.ready: benchmarks/%.txt constraints.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)" -r benchmarks/$*.txt
+	touch .venv-$*/.ready
 
 # torch first, so that nothing else decides which build of it is taken
 $(READY): pyproject.toml constraints.txt

@@ -50,13 +50,13 @@ class Gate(TrainerCallback):
         self.begun = perf_counter()
 
 
-def main() -> None:
+def main(rows: dict[str, Callable[[dict[str, Any], str], Callable[[], Any]]]) -> None:
     """Read the work, build it, make steps until the input ends."""
     work = json.loads(Path(sys.argv[1]).read_text("utf-8"))
     torch.set_num_threads(work["threads"])
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
-        step = ROWS[work["row"]](work, folder)
+        step = rows[work["row"]](work, folder)
         step()
 
 
@@ -111,7 +111,11 @@ def reward(work: dict[str, Any], folder: str) -> Callable[[], Any]:
         {"chosen_ids": row["prompt"] + row["chosen"], "rejected_ids": row["prompt"] + row["rejected"]}
         for row in work["rows"]
     ]
-    config = RewardConfig(**common(work, folder, len(pairs)), max_length=work["shape"]["context"])
+    config = RewardConfig(
+        **common(work, folder, work["at_once"]),
+        gradient_accumulation_steps=len(pairs) // work["at_once"],
+        max_length=work["shape"]["context"],
+    )
     model = GPT2ForSequenceClassification(shape(work, 0.0, num_labels=1, pad_token_id=work["pad"]))
     return RewardTrainer(
         model, args=config, train_dataset=Dataset.from_list(pairs), processing_class=words(work), callbacks=[Gate()]
@@ -234,4 +238,4 @@ def text(ids: list[int]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    main(ROWS)

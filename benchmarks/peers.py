@@ -1,11 +1,13 @@
 """Side by side with TRL: the same ids, shape and precision, step by step in turn, medians and their ratio.
 
-    make bench-peers                                         # sets up .venv-peers, then runs this
-    python -m benchmarks.peers --size 5M --only sft,reward
+    make bench-peers                                         # sets up .venv-peers and .venv-peers-ppo, then runs this
+    python -m benchmarks.peers --size 5M --only sft,dpo
+    python -m benchmarks.peers --size 124M --repeats 3       # fewer rows a step: three processes share the memory
 
 Each side is a process of its own that makes a step when it is told to, so that both meet the same machine. The peer
 runs with the allocator's default settings and with those that this project uses, and the better one counts. Ours calls
 the stages' own functions; the peer's side (benchmarks/peer_trl.py) its own trainers, without gradient checkpointing.
+PPO has been taken out of TRL: its peer (benchmarks/peer_ppo.py) is the last version that had it.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
-from itertools import combinations
+from itertools import combinations, count
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -29,16 +31,29 @@ import tyro
 from amenable.errors import InputError
 from amenable.feedback.comparisons import Item
 from amenable.generation.engine import generate
+from amenable.generation.experience import objective_metrics
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
-from amenable.stages import dpo, reward, sft
+from amenable.stages import dpo, ppo, reward, sft
 from amenable.train import plan, runtime
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.passes import Row
 from amenable.train.step import backward_next_token
-from benchmarks.speed import SIZES, Size, peak_bytes, prompt_lengths, scalar_model, seconds_of, sequences
+from benchmarks import speed
+from benchmarks.speed import (
+    Size,
+    SizeName,
+    make_actors,
+    peak_bytes,
+    prompt_lengths,
+    scalar_model,
+    seconds_of,
+    sequences,
+)
 
 HERE = Path(__file__).parent
+SIZES: dict[SizeName, Size] = {**speed.SIZES, "124M": replace(speed.SIZES["124M"], rows=4, prompts=16)}
+"""as benchmarks/speed.py has them, but GPT-2 small with a quarter of the rows: three processes are there at once"""
 TUNED = {
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
@@ -49,6 +64,8 @@ EOS, PAD = 0, 1
 NEW_TOKENS = 64
 RANKED = 9
 """answers of the ranking"""
+ROLLOUT_ROWS = 64
+"""answers that the PPO peer generates at once"""
 
 Step = Callable[[], None]
 """one step of ours"""
@@ -60,13 +77,17 @@ class Config:
 
     peer: Path = Path(".venv-peers/bin/python")
     """the interpreter of an environment with trl"""
-    size: Literal["5M", "124M", "smoke"] = "5M"
+    peer_ppo: Path = Path(".venv-peers-ppo/bin/python")
+    """the same with the last trl that has PPO, for the row of that name"""
+    size: SizeName = "5M"
     precision: Literal["fp32", "bf16"] = "bf16"
     only: str = ""
     """rows to measure, with commas between; without it all"""
     repeats: int = 5
     """timed steps of each side, after one that warms up"""
     threads: int = 2
+    allocators: Literal["both", "tuned"] = "both"
+    """how the peer is run; tuned: without the allocator's defaults, for want of memory or time"""
 
     def __post_init__(self) -> None:
         plan.require_at_least(1, self, "repeats", "threads")
@@ -77,6 +98,9 @@ class Config:
     @property
     def rows(self) -> list[str]:
         return [row for row in WORK if not self.only or row in self.only.split(",")]
+
+    def interpreter(self, row: str) -> Path:
+        return self.peer_ppo if row == "ppo" else self.peer
 
 
 @dataclass(frozen=True)
@@ -96,8 +120,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         config = tyro.cli(Config, args=arguments, prog="benchmarks.peers", description=__doc__)
-        if not config.peer.exists():
-            raise InputError("no such interpreter", config.peer, "make bench-peers sets it up")
+        for python in map(config.interpreter, config.rows):
+            if not python.exists():
+                raise InputError("no such interpreter", python, "make bench-peers sets it up")
     except InputError as error:
         print(f"benchmarks.peers: {error}", file=sys.stderr)
         return 2
@@ -116,16 +141,19 @@ def line(row: str, config: Config) -> str:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         file = Path(folder) / "work.json"
         file.write_text(json.dumps(told), "utf-8")
-        peer = [str(config.peer), str(HERE / "peer_trl.py"), str(file)]
-        commands = [([sys.executable, "-m", "benchmarks.peers", "ours", row, options], {}), (peer, {}), (peer, TUNED)]
+        script = HERE / ("peer_ppo.py" if row == "ppo" else "peer_trl.py")
+        peer = [str(config.interpreter(row)), str(script), str(file)]
+        commands = [([sys.executable, "-m", "benchmarks.peers", "ours", row, options], {}), (peer, TUNED)]
+        commands += [(peer, {})] if config.allocators == "both" else []
         sides = [stack.enter_context(side(command, environment)) for command, environment in commands]
         for one in sides:
             step(one)
         timed = [[step(one) for one in sides] for _ in range(config.repeats)]
-    rates = [work.tokens / median(found[i]["seconds"] for found in timed) for i in range(3)]
-    ours, theirs = timed[-1][0]["peak"], min(timed[-1][1]["peak"], timed[-1][2]["peak"])
-    ratio = rates[0] / max(rates[1:])
-    return f"| {row} | {rates[0]:,.0f} | {rates[1]:,.0f} | {rates[2]:,.0f} | **{ratio:.1f}** | {ours / theirs:.2f} |"
+    ours, *theirs = [work.tokens / median(found["seconds"] for found in one) for one in zip(*timed)]
+    memory, *others = [found["peak"] for found in timed[-1]]
+    tuned, default = f"{theirs[0]:,.0f}", f"{theirs[1]:,.0f}" if theirs[1:] else ""
+    ratio, share = ours / max(theirs), memory / min(others)
+    return f"| {row} | {ours:,.0f} | {default} | {tuned} | **{ratio:.1f}** | {share:.2f} |"
 
 
 @contextmanager
@@ -252,8 +280,9 @@ def reward_work(size: Size, prompts: int, answers: int) -> Work:
         return make
 
     pairs = pairs_handed(told)
+    at_once = max(n for n in range(1, size.rows + 1) if len(pairs) % n == 0)
     tokens = sum(2 * len(p["prompt"]) + len(p["chosen"]) + len(p["rejected"]) for p in pairs)
-    return Work(handed("reward", size, pairs), build, tokens)
+    return Work(handed("reward", size, pairs, at_once=at_once), build, tokens)
 
 
 def dpo_work(size: Size) -> Work:
@@ -276,9 +305,41 @@ def dpo_work(size: Size) -> Work:
     return Work(handed("dpo", size, pairs_handed(told)), build, tokens)
 
 
-def decode_work(size: Size, count: int) -> Work:
+def ppo_work(size: Size) -> Work:
+    """Whole iterations with the stage's own settings, no EOS; the tokens are those generated."""
+    new = min(NEW_TOKENS, size.length // 2)
+    config = ppo.Config(prompts_per_step=size.prompts, max_new_tokens=new)
+    prompts = sequences(size, prompt_lengths(size, size.prompts))
+
+    def build(machine: runtime.Runtime) -> Step:
+        actors = make_actors(size.shape, machine)
+        actors.tokenizer.eos_id = -1  # never drawn: no answer ends early
+        optimizers = Optimizer([actors.policy], config.optimizer), Optimizer([actors.critic], config.optimizer)
+        numbers = count()
+
+        def make() -> None:
+            number = next(numbers)
+            experience = ppo.gather(actors, prompts, ("rollout", number), config.num_generations, config)
+            targets = ppo.estimate(experience, config.kl_coef, config)
+            ppo.learn(actors, optimizers, experience, targets, [], number, 1.0, config)
+            objective_metrics(experience, targets, config.kl_coef)
+
+        return make
+
+    rows = [{"prompt": prompt} for prompt in prompts]
+    settings = {
+        "new_tokens": new,
+        "temperature": config.temperature,
+        "epochs": config.num_ppo_epochs,
+        "minibatches": config.num_mini_batches,
+        "rollout_rows": ROLLOUT_ROWS,
+    }
+    return Work(handed("ppo", size, rows, **settings), build, size.prompts * new)
+
+
+def decode_work(size: Size, rows: int) -> Work:
     """Prompts of mixed lengths, continued by a fixed number of tokens."""
-    prompts = sequences(size, prompt_lengths(size, count))
+    prompts = sequences(size, prompt_lengths(size, rows))
     new = min(NEW_TOKENS, size.length // 2)
 
     def build(machine: runtime.Runtime) -> Step:
@@ -286,12 +347,12 @@ def decode_work(size: Size, count: int) -> Work:
 
         def make() -> None:
             with machine.autocast():
-                generate(decoder, prompts, Sampling(max_new_tokens=new), eos_id=None, rows=count)
+                generate(decoder, prompts, Sampling(max_new_tokens=new), eos_id=None, rows=rows)
 
         return make
 
-    rows = [{"prompt": prompt} for prompt in prompts]
-    return Work(handed("decode", size, rows, new_tokens=new), build, count * new)
+    told = [{"prompt": prompt} for prompt in prompts]
+    return Work(handed("decode", size, told, new_tokens=new), build, rows * new)
 
 
 WORK: dict[str, Callable[[Size], Work]] = {
@@ -300,6 +361,7 @@ WORK: dict[str, Callable[[Size], Work]] = {
     "reward-pairs": lambda size: reward_work(size, size.rows, 2),
     "reward-k9": lambda size: reward_work(size, 1, RANKED),
     "dpo": dpo_work,
+    "ppo": ppo_work,
     "decode-32": lambda size: decode_work(size, 32),
     "decode-128": lambda size: decode_work(size, 128),
 }

@@ -13,16 +13,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from amenable.data.types import Message, Ranking
 from amenable.errors import InputError
 from amenable.feedback import annotators, quality
+from amenable.feedback.queries import Rule
 from amenable.feedback.store import Store
 from amenable.generation.engine import mix
 from amenable.generation.sampling import Sampling
 from amenable.serve import security
 from amenable.serve.chat import Speaker
+from amenable.serve.order import in_order, require_ensemble
 from amenable.serve.security import LOCAL, Guard
 from amenable.serve.tasks import Desk, Kind, Rules, Task, known_tasks, read_tasks
 from amenable.text.tokenizer import Tokenizer
@@ -58,6 +60,10 @@ class Config:
     """where everything that is said is kept"""
     kinds: tuple[Kind, ...] = ("rank", "compare", "demonstrate", "converse")
     """what people may do"""
+    order: Literal["file", Rule] = "file"
+    """what is asked first: as in the files, or by a rule of feedback/queries.py"""
+    ensemble: tuple[Path, ...] = ()
+    """reward models that an order by disagreement, tie or spread goes by"""
     answers: int = 6
     """K, the most answers to rank at once"""
     model: Path | None = None
@@ -102,6 +108,8 @@ class Config:
         ):
             if not least <= getattr(self, name) <= most:
                 raise InputError(f"{name} is {getattr(self, name)}", how=f"it must lie between {least} and {most}")
+        if self.order != "file":
+            require_ensemble(self.order, self.ensemble)
 
     @property
     def rules(self) -> Rules:
@@ -135,6 +143,8 @@ def run(config: Config) -> None:
 def all_tasks(config: Config) -> list[Task]:
     """The pool, and the items of known order."""
     pool = read_tasks(config.data, config.kinds, config.answers, config.rules)
+    if config.order != "file":
+        pool = in_order(pool, config.order, config.ensemble, config.seed, runtime.start(config.machine))
     calibration = known_tasks(config.calibration, "calibration")
     return [*pool, *calibration, *known_tasks(config.screening, "screening")]
 

@@ -13,6 +13,7 @@ import itertools
 import math
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -181,8 +182,9 @@ class Scheduler:
             while self.take(slots):
                 try:
                     ended = slots.advance()
-                except Exception as error:
-                    self.fail(str(error))
+                except Exception:
+                    traceback.print_exc()
+                    self.fail("the model failed; the server's log says why")
                     slots = self.open()
                     continue
                 self.deliver(slots, ended)

@@ -32,6 +32,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
 COOKIE = "amenable_token"
+UNREAD = 60
+"""seconds after which a client that reads nothing of what it is sent is given up"""
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
@@ -54,6 +56,8 @@ class Limits:
     """bytes"""
     seconds: float = 10.0
     """for a whole request to arrive"""
+    idle_seconds: int = 15
+    """for which a connection is kept that asks nothing more"""
     answer_seconds: float = 600.0
     """for a whole answer to be fetched"""
     per_minute: int = 600
@@ -106,8 +110,12 @@ class Guard:
         if isinstance(body, Refusal):
             await self.answer(send, body)
         elif body is not None:
-            async with asyncio.timeout(self.limits.answer_seconds):
-                await self.app(scope, again(body, receive), send)
+            try:
+                async with asyncio.timeout(self.limits.answer_seconds):
+                    await self.app(scope, again(body, receive), send)
+            except TimeoutError:
+                # where the answer has begun this fails, and the connection is closed
+                await self.answer(send, Refusal(503, "the answer took too long"))
 
     def refuse(self, scope: Scope, headers: Mapping[str, str]) -> Refusal | None:
         """The first reason to let a request go no further, before anything of its body is read."""
@@ -149,7 +157,7 @@ class Guard:
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         # the rest of the body, if there is more, is not to be waited for
         headers += [(b"connection", b"close")] if refusal.status in (403, 408, 413, 415) else []
-        headers += [(b"retry-after", b"5")] if refusal.status == 429 else []
+        headers += [(b"retry-after", b"5")] if refusal.status in (429, 503) else []
         headers += [(b"www-authenticate", b"Bearer")] if refusal.status == 401 else []
         await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -251,6 +259,8 @@ def listen(host: str, port: int) -> socket.socket:
     # the protocol by name: only then does asyncio send small pieces at once, and not 40 ms later
     door = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+        door.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * UNREAD)
     try:
         door.bind((host, port))
         door.listen(128)
@@ -278,7 +288,7 @@ def server(guard: Guard, most_clients: int = 256) -> Any:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=15,
+        timeout_keep_alive=guard.limits.idle_seconds,
         limit_concurrency=most_clients,
         h11_max_incomplete_event_size=32_768,
         timeout_graceful_shutdown=3,
@@ -291,26 +301,36 @@ def impatient(seconds: float) -> Any:
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     class Impatient(H11Protocol):
-        waiting: asyncio.TimerHandle | None = None
+        timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self.wait()
+            self.watch()
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
-            self.wait()
+            self.watch()
 
-        def wait(self) -> None:
-            if self.waiting is None and self.is_idle():
-                self.waiting = self.loop.call_later(seconds, self.give_up)
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            self.unwatch()
 
-        def is_idle(self) -> bool:
-            return self.cycle is None or self.cycle.response_complete
+        def watch(self) -> None:
+            """While first lines are awaited, one clock runs from their first byte; a request under way has none."""
+            if self.cycle is not None and not self.cycle.response_complete:
+                self.unwatch()
+            elif self.timer is None:
+                self.timer = self.loop.call_later(seconds, self.give_up)
+
+        def unwatch(self) -> None:
+            if self.timer is not None:
+                self.timer.cancel()
+                self.timer = None
 
         def give_up(self) -> None:
-            self.waiting = None
-            if self.is_idle() and not self.transport.is_closing():
+            self.timer = None
+            idle = self.cycle is None or self.cycle.response_complete
+            if idle and not self.transport.is_closing():
                 self.transport.close()
 
     return Impatient

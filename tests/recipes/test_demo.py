@@ -80,6 +80,7 @@ def test_what_it_offers_next_can_be_typed(capsys: pytest.CaptureFixture) -> None
     offered = [shlex.split(line) for line in capsys.readouterr().err.splitlines() if line.startswith("  amenable")]
     assert [words[1] for words in offered] == ["chat", "serve", "arena", "label", "rounds"]
     for _, command, *options in offered:
-        module = importlib.import_module(f"amenable.serve.{command}")
+        package = "recipes" if command == "rounds" else "serve"
+        module = importlib.import_module(f"amenable.{package}.{command}")
         config = cli.parse(module.Config, options, command, "")
         assert any(path.is_relative_to("runs/mine") for path in paths_of(config))

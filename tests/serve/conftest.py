@@ -1,17 +1,20 @@
 """A server of the tiny models on a free port, in a thread of its own."""
 
 import contextlib
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
+import openai
 import pytest
 
 from amenable.feedback.store import Store
-from amenable.serve import security, serve
+from amenable.serve import label, security, serve
 from amenable.train import runtime
 
 
@@ -35,12 +38,19 @@ def running(config: serve.Config, limits: security.Limits | None = None) -> Iter
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(Store(config.store))
         people = serve.People(store)
-        door = stack.enter_context(security.listen(config.host, 0))
         models, judges = serve.chosen_models(config), serve.chosen_rewards(config)
         house = stack.enter_context(serve.open_house(config, models, judges, store, people))
         guard = serve.guard(config, house, people)
         if limits is not None:
             guard.limits = limits
+        port, server = stack.enter_context(listening(guard))
+        yield Running(f"http://127.0.0.1:{port}", port, house, store, server)
+
+
+@contextlib.contextmanager
+def listening(guard: security.Guard) -> Iterator[tuple[int, Any]]:
+    """The port of an application, served in a thread, and its server."""
+    with security.listen("127.0.0.1", 0) as door:
         server = security.server(guard)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
         thread.start()
@@ -48,9 +58,8 @@ def running(config: serve.Config, limits: security.Limits | None = None) -> Iter
         while not server.started:
             assert time.monotonic() < end, "the server did not start"
             time.sleep(0.01)
-        port = door.getsockname()[1]
         try:
-            yield Running(f"http://127.0.0.1:{port}", port, house, store, server)
+            yield door.getsockname()[1], server
         finally:
             server.should_exit = True
             thread.join(20)
@@ -60,6 +69,34 @@ def running(config: serve.Config, limits: security.Limits | None = None) -> Iter
 def run_server() -> Callable[..., contextlib.AbstractContextManager[Running]]:
     """run_server(config, limits): a server while the block lasts."""
     return running
+
+
+@pytest.fixture(scope="session")
+def run_guard() -> Callable[..., contextlib.AbstractContextManager[tuple[int, Any]]]:
+    """run_guard(guard): (port, server) while the block lasts."""
+    return listening
+
+
+@pytest.fixture(scope="session")
+def run_labelling(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """run_labelling(prompts, limits): (port, office) of a labelling page while the block lasts."""
+
+    @contextlib.contextmanager
+    def labelling(prompts: int, limits: security.Limits) -> Iterator[tuple[int, Any]]:
+        folder = tmp_path_factory.mktemp("labelling")
+        rows = [{"prompt": [{"role": "user", "content": f"{n}?"}], "completions": list("abc")} for n in range(prompts)]
+        (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        config = label.Config(data=(folder / "samples.jsonl",), store=folder / "labels.db")
+        with Store(config.store) as store:
+
+            def suggest(conversation: Any, number: int) -> dict[str, Any]:
+                return {"text": f"suggestion {number}", "model": "m", "seed": number}
+
+            office = label.open_office(config, store, label.all_tasks(config), None, suggest, None)
+            with listening(replace(label.guarded(config, office), limits=limits)) as (port, _):
+                yield port, office
+
+    return labelling
 
 
 @pytest.fixture(scope="session")
@@ -82,3 +119,16 @@ def served(serve_config: serve.Config) -> Iterator[Running]:
     """One server for all tests that leave it as it was."""
     with running(serve_config) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def client(served: Running) -> Iterator[openai.OpenAI]:
+    """OpenAI's own client of that server."""
+    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def http(served: Running) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=served.url, timeout=30) as client:
+        yield client

@@ -138,7 +138,7 @@ def test_a_cancelled_request_frees_its_rows(
 
 
 def test_a_failing_model_fails_what_runs_and_goes_on(
-    scheduler: Scheduler, words: Tokenizer, monkeypatch: pytest.MonkeyPatch
+    scheduler: Scheduler, words: Tokenizer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     asked = Asked(words.encode("snow"), WARM, 0)
     with monkeypatch.context() as broken:
@@ -148,7 +148,8 @@ def test_a_failing_model_fails_what_runs_and_goes_on(
 
         broken.setattr(scheduler.decoder, "forward", fail)
         listener = Listener(scheduler, asked)
-        assert listener.news.get(timeout=10) == Failed("out of memory")
+        assert listener.news.get(timeout=10) == Failed("the model failed; the server's log says why")
+    assert "RuntimeError: out of memory" in capfd.readouterr().err
     assert Listener(scheduler, asked).answers()
 
 
