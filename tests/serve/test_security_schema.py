@@ -1,0 +1,57 @@
+"""Whatever fits the schema of an API, and whatever does not, is answered without a fault: made up by schemathesis."""
+
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+
+from amenable.serve.labelling import make_app
+from amenable.serve.security import Limits
+
+POSITIVE, NEGATIVE = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
+
+
+def statuses(schema: Any, url: str, mode: GenerationMode) -> dict[str, set[int]]:
+    """What every operation answered, by its path; a mistake can only be made where there is a body."""
+    operations = [result.ok() for result in schema.get_all_operations()]
+    return {one.path: asked(one, url, mode) for one in operations if mode is POSITIVE or len(one.body)}
+
+
+def asked(operation: Any, url: str, mode: GenerationMode) -> set[int]:
+    """What is answered to four made-up requests."""
+    found = set()
+
+    @settings(max_examples=4, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def ask(case: Any) -> None:
+        reply = case.call(base_url=url)
+        case.validate_response(reply, checks=(not_a_server_error,))
+        found.add(reply.status_code)
+
+    ask()
+    return found
+
+
+@pytest.mark.parametrize("mode", [POSITIVE, NEGATIVE])
+def test_the_api_of_serve(served: Any, mode: GenerationMode) -> None:
+    found = statuses(schemathesis.openapi.from_url(f"{served.url}/openapi.json"), served.url, mode)
+    assert {"/v1/chat/completions", "/v1/completions", "/score", "/feedback/ranking", "/login"} <= set(found)
+    if mode is NEGATIVE:
+        assert set().union(*found.values()) <= {400, 413}
+
+
+@pytest.mark.parametrize("mode", [POSITIVE, NEGATIVE])
+def test_the_api_of_label(run_labelling: Any, mode: GenerationMode) -> None:
+    """Its schema is shown to nobody, and is there for this."""
+    with run_labelling(20, Limits(per_minute=10**6)) as (port, office):
+        schema = schemathesis.openapi.from_dict(make_app(office).openapi())
+        found = statuses(schema, f"http://127.0.0.1:{port}", mode)
+        assert {"/api/next", "/api/rank", "/api/write", "/api/suggest", "/api/enter", "/api/skip"} <= set(found)
+        if mode is POSITIVE:
+            assert 200 in found["/api/next"] and found["/api/me"] == {200}
+        else:
+            assert set().union(*found.values()) <= {400, 413, 422}
+            assert not office.desk.store.events("ranking")
