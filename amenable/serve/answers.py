@@ -179,9 +179,3 @@ async def until_gone(request: Request) -> None:
     """Returns once the client has gone."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-async def chain(first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    yield first
-    async for one in rest:
-        yield one

@@ -25,19 +25,12 @@ from starlette.concurrency import run_in_threadpool
 
 from amenable.generation.engine import mix
 from amenable.serve.answers import Answers
-from amenable.serve.answers import chain as chain
-from amenable.serve.bodies import Body as Body
 from amenable.serve.bodies import ChatBody, CompletionBody, Drawn, ScoreBody
-from amenable.serve.bodies import LoginBody as LoginBody
 from amenable.serve.forms import ChatForm, TextForm
 from amenable.serve.house import House, about, find, prometheus
-from amenable.serve.house import Score as Score
-from amenable.serve.house import Scoring as Scoring
-from amenable.serve.house import Served as Served
 from amenable.serve.opinions import add_feedback
 from amenable.serve.prompts import asking, prompt_of, prompts_of
 from amenable.serve.refusals import Json, Refused, add_errors
-from amenable.serve.refusals import said as said
 from amenable.serve.scheduler import Asked
 from amenable.text.chat import PLAIN_STOP
 

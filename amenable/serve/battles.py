@@ -17,13 +17,13 @@ import random
 import secrets
 import threading
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
@@ -34,10 +34,15 @@ from amenable.feedback.store import Event, Store
 from amenable.feedback.votes import Choice, bouts
 from amenable.generation.engine import mix
 from amenable.generation.sampling import Sampling
-from amenable.serve import api, security
-from amenable.serve.api import Body, House, Json, LoginBody, Refused, Served
+from amenable.serve import security
+from amenable.serve.answers import Streamed
+from amenable.serve.api import PAGES, sends
+from amenable.serve.bodies import Body, LoginBody
 from amenable.serve.chat import Speaker
-from amenable.serve.scheduler import Asked, Busy, Ended, Failed, News
+from amenable.serve.house import House, Served
+from amenable.serve.refusals import Json, Refused, add_errors
+from amenable.serve.scheduler import Asked, Busy, Ended, Failed, News, Scheduler
+from amenable.serve.scheduler import Request as Submitted
 from amenable.text.chat import PLAIN_STOP
 
 FILES = {
@@ -228,42 +233,31 @@ class Exchange:
         """of those that are complete: whether by themselves, and not at the limit"""
         self.dropped = 0
         self.failed = self.closed = False
+        self.requests: list[tuple[Scheduler, Submitted]] = []
+        self.waiting: asyncio.Queue[tuple[Side, News]] = asyncio.Queue()
 
-    async def response(self) -> Response:
+    def response(self) -> Response:
         """Submit to both, and stream. Refused, and as if nothing had been said, where one has no room."""
-        news = self.news()
         try:
-            first = await anext(news)
+            self.submit()
         except BaseException as error:
             self.failed = True
-            await self.close(news)
+            self.close()
             if isinstance(error, Busy):
                 raise Refused(429, str(error), code="overloaded", wait=error.seconds) from None
             raise
-        return Streaming(self.events(first, news), lambda: self.close(news))
+        return Streamed(self.events(), self.close, {})
 
-    async def news(self) -> AsyncGenerator[tuple[Side, News], None]:
-        """(side, news) as it comes. Where nobody asks on, the answers are taken back."""
-        loop, waiting = asyncio.get_running_loop(), asyncio.Queue[tuple[Side, News]]()
-        requests = []
-        try:
-            for side, asked in [(side, self.asked(side)) for side in SIDES]:
+    def submit(self) -> None:
+        """Ask both models."""
+        loop = asyncio.get_running_loop()
+        for side, asked in [(side, self.asked(side)) for side in SIDES]:
 
-                def tell(news: News, side: Side = side) -> None:
-                    loop.call_soon_threadsafe(waiting.put_nowait, (side, news))
+            def tell(news: News, side: Side = side) -> None:
+                loop.call_soon_threadsafe(self.waiting.put_nowait, (side, news))
 
-                scheduler = self.served[side].scheduler
-                requests.append((scheduler, scheduler.submit(asked, tell)))
-            left = len(SIDES)
-            while left:
-                side, news = await waiting.get()
-                left -= isinstance(news, Ended)
-                yield side, news
-                if isinstance(news, Failed):
-                    return
-        finally:
-            for scheduler, request in requests:
-                scheduler.cancel(request)
+            scheduler = self.served[side].scheduler
+            self.requests.append((scheduler, scheduler.submit(asked, tell)))
 
     def asked(self, side: Side) -> Asked:
         """One side's conversation so far, which ends with the message."""
@@ -279,13 +273,12 @@ class Exchange:
         seed = mix(self.battle.seed, 2 * len(turns) + SIDES.index(side))
         return Asked(ids, sampling, seed, stop=PLAIN_STOP if served.speaker.is_plain else ())
 
-    async def events(
-        self, first: tuple[Side, News], news: AsyncGenerator[tuple[Side, News], None]
-    ) -> AsyncIterator[str]:
+    async def events(self) -> AsyncIterator[str]:
         """Server-sent events: {side, text}, {side, ended}, and last {done} or {error}. None tells a name."""
         if self.dropped:
             yield line({"dropped": self.dropped})
-        async for side, new in api.chain(first, news):
+        while len(self.ended) < len(SIDES):
+            side, new = await self.waiting.get()
             if isinstance(new, Failed):
                 self.failed = True
                 yield line({"error": "one of the models has failed; the message is not kept"})
@@ -313,26 +306,11 @@ class Exchange:
             self.battle.turns.append({"user": self.text, **said, "ended": ended, "stopped": stopped})
         self.arena.let_go(self.battle)
 
-    async def close(self, news: AsyncGenerator[tuple[Side, News], None]) -> None:
+    def close(self) -> None:
         """However it ended: take the answers back, keep what came."""
-        try:
-            await news.aclose()
-        finally:
-            self.keep()
-
-
-class Streaming(StreamingResponse):
-    """Events that are streamed; `close` is awaited however that ends, also where it never began."""
-
-    def __init__(self, content: AsyncIterator[str], close: Callable[[], Awaitable[None]]):
-        super().__init__(content, media_type="text/event-stream")
-        self.close = close
-
-    async def __call__(self, scope: security.Scope, receive: security.Receive, send: security.Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            await self.close()
+        for scheduler, request in self.requests:
+            scheduler.cancel(request)
+        self.keep()
 
 
 def line(event: dict[str, Any]) -> str:
@@ -362,9 +340,9 @@ class VoteBody(Body):
 def make_app(arena: Arena) -> FastAPI:
     """The application, to be put behind a `security.Guard`."""
     app = FastAPI(title="amenable arena", docs_url=None, redoc_url=None, openapi_url=None, default_response_class=Json)
-    api.add_errors(app)
+    add_errors(app)
     for path, (name, kind) in FILES.items():
-        app.add_api_route(path, api.sends((api.PAGES / name).read_bytes(), kind))
+        app.add_api_route(path, sends((PAGES / name).read_bytes(), kind))
     app.add_api_route("/favicon.ico", lambda: Response(status_code=204))
     add_battles(app, arena)
     add_board(app, arena)
@@ -404,7 +382,7 @@ def add_battles(app: FastAPI, arena: Arena) -> None:
         if len(battle.turns) >= MOST_TURNS:
             arena.let_go(battle)
             raise Refused(409, f"{MOST_TURNS} messages are enough: judge, and begin another", "battle", "full")
-        return await Exchange(arena, battle, body.text.strip()).response()
+        return Exchange(arena, battle, body.text.strip()).response()
 
     @app.post("/api/vote")
     def vote(body: VoteBody, request: Request) -> dict[str, Any]:

@@ -15,12 +15,13 @@ from typing import Annotated, Any, Literal
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from amenable.errors import InputError
 from amenable.feedback import annotators, exchange
 from amenable.feedback.annotators import Person
 from amenable.feedback.store import Event
+from amenable.serve.bodies import Body
 from amenable.serve.security import COOKIE, cookie, headers_of, token_of
 from amenable.serve.tasks import Assignment, Desk, Kind, Refused
 
@@ -91,14 +92,9 @@ class Office:
             return annotators.holder(self.people.values(), token) is not None
 
 
-class Body(BaseModel):
-    """What a request says: nothing beyond its fields, no number that is not one."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
-
-
 Text = Annotated[str, Field(max_length=20_000)]
 Seconds = Annotated[float, Field(ge=0, le=1e6)]
+Flags = Annotated[list[Annotated[str, Field(max_length=100)]], Field(max_length=99)]
 
 
 class Token(Body):
@@ -122,8 +118,8 @@ class Ranked(Named):
     """1 the best, ties share a rank"""
     strength: Annotated[int, Field(ge=-4, le=4)] | None = None
     """of a comparison: below 0 the left one is better, 0 equal, above 0 the right one"""
-    ratings: Annotated[list[Annotated[int, Field(ge=1, le=7)] | None], Field(max_length=99)] = []
-    flags: Annotated[list[list[str]], Field(max_length=99)] = []
+    ratings: Annotated[list[Annotated[int, Field(ge=1, le=7)] | None], Field(max_length=99)] = Field(default_factory=list)
+    flags: Annotated[list[Flags], Field(max_length=99)] = Field(default_factory=list)
     notes: Text = ""
     seconds: Seconds = 0.0
 
@@ -148,7 +144,7 @@ class Skipped(Named):
 
 
 class Asked(Named):
-    turns: Annotated[list[Turn], Field(max_length=100)] = []
+    turns: Annotated[list[Turn], Field(max_length=100)] = Field(default_factory=list)
 
 
 class Instructions(Body):

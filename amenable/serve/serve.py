@@ -30,7 +30,7 @@ from amenable.train import artifacts, passes, runtime
 from amenable.train.feed import ranking_rows
 
 if TYPE_CHECKING:
-    from amenable.serve.api import House, Score
+    from amenable.serve.house import House, Score
 
 USUAL = (("assistant", Path("runs/demo/ppo")), ("sft", Path("runs/demo/sft")), ("sft", Path("runs/sft")))
 """the models that are served where none is named, those of them that are there"""
@@ -170,7 +170,7 @@ def open_house(
     people: People,
 ) -> Iterator[House]:
     """The models, each with its thread, which ends when this does."""
-    from amenable.serve.api import House, Scoring, Served
+    from amenable.serve.house import House, Scoring, Served
 
     machine = runtime.start(config.machine)
     speakers = {name: Speaker.load(folder, machine.device) for name, folder in models}
@@ -216,7 +216,7 @@ def scorer(folder: Path, machine: runtime.Runtime) -> Score:
 
 def guard(config: Config, house: House, people: People) -> security.Guard:
     """The application behind its checks."""
-    from amenable.serve import api
+    from amenable.serve import api, refusals
 
     admits: Callable[[str], bool] | None = None
     if config.wants_tokens:
@@ -227,5 +227,5 @@ def guard(config: Config, house: House, people: People) -> security.Guard:
         limits=security.Limits(per_minute=config.per_minute),
         admits=admits,
         open_paths=api.OPEN_PATHS,
-        said=api.said,
+        said=refusals.said,
     )

@@ -68,8 +68,8 @@ class Running:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, assistant: Path) -> Iterator[Running]:
     """An arena of two talkers, one of which has a name and says things that would be markup elsewhere."""
-    from amenable.serve.api import House, Served
     from amenable.serve.chat import Speaker
+    from amenable.serve.house import House, Served
 
     speaker = Speaker.load(assistant, "cpu")
     talkers = {NAMES[0]: Talker("A rose is red."), NAMES[1]: Talker(f"**Blue** {ATTACK}")}

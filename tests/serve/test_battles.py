@@ -346,7 +346,7 @@ def test_a_closed_stream_keeps_what_was_shown(served, place) -> None:
     place.house.models["plain"] = replace(place.house.models["plain"], scheduler=Slow())
 
     async def go() -> None:
-        response: Any = await Exchange(place, battle, "Hi").response()
+        response: Any = Exchange(place, battle, "Hi").response()
         sent: list[bytes] = []
 
         async def send(message: Any) -> None:

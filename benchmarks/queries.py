@@ -1,0 +1,574 @@
+"""Labels needed to reach a held-out accuracy, by the rule that chose what to ask; and votes needed for sure ratings.
+
+    python -m benchmarks.queries --run runs/demo
+
+On the closed world, with its simulated annotators, and the answers that a finished demo sampled. An item of the pool is
+two answers to one prompt; a label is one annotator's word on them, which may be that they are equal. All rules begin
+with the same random labels; then a rule sees reward models trained on what it has asked so far, and asks the next
+batch.
+
+Reward models are of two sorts. *Heads* are linear, on the mean state of the frozen SFT model over an answer: trained in
+milliseconds, so that every rule can be followed through many seeds. *Whole* ones are trained by the reward stage, on
+labels that were chosen with heads, for a few seeds. Accuracy is on pairs of answers to held-out prompts, against gold.
+
+Then the votes: models that the demo has evaluated fight on its test prompts, drawn at random or by `next_battles`; the
+error of their ratings is against those of all battles together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from torch import Tensor
+
+from amenable.errors import InputError
+from amenable.evaluation.reading import read_answers
+from amenable.feedback.judges import from_scores
+from amenable.feedback.queries import RULES, Pool, Rule, choose, next_battles
+from amenable.feedback.ratings import SCALE, Battle, strengths, win_table
+from amenable.functional.statistics import bootstrap_mean
+from amenable.models.decoder import Decoder
+from amenable.models.layout import Layout
+from amenable.stages import annotate, reward
+from amenable.text.chat import render_prompt
+from amenable.train import artifacts, passes, runtime
+from amenable.train.feed import ranking_rows
+from amenable.world.annotators import fit_noise
+from amenable.world.closed import ClosedWorld
+from amenable.world.gold import Parts
+
+
+@dataclass(frozen=True)
+class Config:
+    """Compare the rules that choose what people are asked."""
+
+    run: Path = Path("runs/demo")
+    """a finished demo"""
+    plot: Path = Path("benchmarks/queries.svg")
+    """also .png"""
+    figures: Path | None = None
+    """a file for the numbers of every seed, as JSON"""
+    rules: tuple[Rule, ...] = RULES
+    budgets: tuple[int, ...] = (50, 75, 100, 150, 200, 300, 400, 600, 800, 1200, 1600)
+    """labels at which reward models are trained anew; the first of them are random for all rules"""
+    seeds: int = 40
+    """each with its own held-out prompts, pool, annotators and errors, the same for all rules"""
+    ensemble: int = 5
+    """heads that a rule sees, each trained on a resample of the labels"""
+    ridge: float = 3.0
+    """weight penalty of the heads, where the answers to a prompt are 1 apart on average"""
+    held_out: float = 0.25
+    """share of the prompts"""
+    targets: tuple[int, ...] = (200, 400, 800)
+    """the accuracies aimed at are those that so many random labels reach"""
+    whole_labels: int = 400
+    """labels that whole reward models are trained on, one of the budgets; 0 for no such models"""
+    whole_seeds: int = 5
+    votes: tuple[int, ...] = (100, 200, 400, 800, 1600)
+    """numbers of votes after which ratings are measured; none for no ratings"""
+    batch: int = 10
+    """votes that are chosen at once"""
+    machine: runtime.Machine = field(default_factory=lambda: runtime.Machine(threads=1))
+
+    def __post_init__(self) -> None:
+        if list(self.budgets) != sorted(set(self.budgets)) or not self.budgets or self.budgets[0] < 2:
+            raise InputError(f"budgets are {self.budgets}", how="increasing numbers, 2 or more")
+        if "random" not in self.rules:
+            raise InputError("random is not among the rules", how="the others are compared with it")
+        wrong = [
+            n for n in (*self.targets, *([self.whole_labels] if self.whole_labels else ())) if n not in self.budgets
+        ]
+        if wrong:
+            raise InputError(f"{wrong} labels are none of the budgets", how=f"the budgets are {self.budgets}")
+
+
+@dataclass(frozen=True)
+class Material:
+    """Prompts with answers, judged and as features. A answers in all, the answers of a prompt beside each other."""
+
+    prompts: list[annotate.Sampled]
+    owners: Tensor
+    """[A] the prompt of each answer"""
+    judged: list[Parts]
+    """A answers"""
+    features: Tensor
+    """[A, D], scaled so that two answers to a prompt are 1 apart, in the root mean square"""
+    about: Tensor
+    """[P, D] features of the prompts"""
+    world: ClosedWorld
+    """with noise fitted to these answers"""
+
+    @property
+    def gold(self) -> Tensor:
+        return torch.tensor([parts.gold for parts in self.judged], dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is asked and what is measured with one seed, the same for all rules."""
+
+    pairs: Tensor
+    """[N, 2] answers that can be asked about"""
+    labels: Tensor
+    """[N] what is said of them: 1 the first is better, 0 the second, one half for a tie"""
+    pool: Pool
+    test: Tensor
+    """[T, 2] pairs of held-out prompts, the better answer first"""
+
+
+def main(config: Config) -> dict[str, Any]:
+    began = time.monotonic()
+    machine = runtime.start(config.machine)
+    material = gather(config, machine)
+    print(f"{len(material.prompts)} prompts, {len(material.judged)} answers; {machine.describe()}", flush=True)
+    curves, whole = compare(material, config)
+    found: dict[str, Any] = {
+        "budgets": config.budgets,
+        "accuracy": curves,
+        "whole": whole,
+        "errors": rate(material.world, config),
+    }
+    found["seconds"] = round(time.monotonic() - began)
+    if config.figures is not None:
+        config.figures.write_text(json.dumps(found), "utf-8")
+    print("\n\n".join(tables(found, config)))
+    draw_plot(found, config)
+    print(f"\n{found['seconds']} s; {config.plot}")
+    return found
+
+
+def gather(config: Config, machine: runtime.Runtime) -> Material:
+    """Everything that does not depend on a seed."""
+    prompts = annotate.read([config.run / "sample" / "samples.jsonl"])
+    world = ClosedWorld.load(config.run / "world")
+    decoder, tokenizer = artifacts.load_policy(config.run / "sft", machine)
+    kept, rows = [], []
+    for one in prompts:
+        found = ranking_rows(
+            annotate.ranking_of(one, (1.0,) * len(one.completions), ""), tokenizer, context_of(decoder)
+        )
+        if found is not None:
+            kept.append(one)
+            rows.append(found)
+    owners = torch.tensor([place for place, found in enumerate(rows) for _ in found])
+    judged = [[world.gold(one.id, *answer) for answer in zip(one.completions, one.ended)] for one in kept]
+    asked = [render_prompt(tokenizer, one.prompt)[-context_of(decoder) :] for one in kept]
+    features = mean_states(decoder, [row for found in rows for row in found], machine)
+    return Material(
+        prompts=kept,
+        owners=owners,
+        judged=[parts for found in judged for parts in found],
+        features=scaled(features, owners),
+        about=standard(mean_states(decoder, [(ids, [True] * len(ids)) for ids in asked], machine)),
+        world=replace(world, noise=fit_noise(world.annotators, judged, 0)),
+    )
+
+
+def context_of(decoder: Decoder) -> int:
+    return decoder.config.context
+
+
+@torch.inference_mode()
+def mean_states(decoder: Decoder, rows: Sequence[passes.Row], machine: runtime.Runtime) -> Tensor:
+    """The mean of the last hidden states over each row's trained tokens, [B, D]."""
+    out = torch.zeros(len(rows), decoder.config.width)
+    for chosen, batch in passes.in_chunks(rows, machine, 8192):
+        layout = Layout.of(batch.lengths, batch.ids.device, batch.shared)
+        with machine.autocast():
+            hidden = decoder(batch.ids, layout).float() * batch.trained[:, None]
+        sums = torch.zeros(len(chosen), hidden.shape[1], device=hidden.device).index_add_(0, layout.rows, hidden)
+        counts = torch.tensor([sum(rows[i][1]) for i in chosen])
+        out[torch.tensor(chosen)] = sums.cpu() / counts[:, None]
+    return out.double()
+
+
+def standard(features: Tensor) -> Tensor:
+    """Each column with mean 0 and standard deviation 1."""
+    return (features - features.mean(dim=0)) / features.std(dim=0).clamp(min=1e-6)
+
+
+def scaled(features: Tensor, owners: Tensor) -> Tensor:
+    """Standard columns, all divided by the usual distance of two answers to one prompt."""
+    columns = standard(features)
+    next_ones = owners[1:] == owners[:-1]
+    return columns / (columns[1:] - columns[:-1])[next_ones].square().sum(dim=1).mean().sqrt()
+
+
+def compare(material: Material, config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Accuracies by rule, a list for each seed: of heads at every budget, and of whole reward models."""
+    heads: dict[str, Any] = {rule: [] for rule in config.rules}
+    whole: dict[str, Any] = {rule: [] for rule in config.rules}
+    for seed in range(config.seeds):
+        trial = trial_of(material, seed, config)
+        for rule in config.rules:
+            accuracies, asked = ask(material.features, trial, rule, seed, config)
+            heads[rule].append(accuracies)
+            if config.whole_labels and seed < config.whole_seeds:
+                whole[rule].append(whole_accuracy(material, trial, asked[: config.whole_labels], seed, config))
+        told = ", ".join(f"{rule} {heads[rule][-1][-1]:.3f}" for rule in config.rules)
+        print(f"seed {seed}: {len(trial.pairs)} pairs to ask, {len(trial.test)} held out; {told}", flush=True)
+    return heads, whole
+
+
+def trial_of(material: Material, seed: int, config: Config) -> Trial:
+    """Hold prompts out; of the others' answers make pairs that share none, and have each judged by one annotator."""
+    generator = runtime.generator(seed, "queries")
+    order = torch.randperm(len(material.prompts), generator=generator).tolist()
+    answers = [(material.owners == place).nonzero().flatten() for place in range(len(material.prompts))]
+    apart = round(len(order) * config.held_out)
+    pairs = []
+    for place in sorted(order[apart:]):
+        mixed = answers[place][torch.randperm(len(answers[place]), generator=generator)].tolist()
+        pairs += list(zip(mixed[0::2], mixed[1::2]))
+    chosen = torch.tensor(pairs)
+    return Trial(
+        pairs=chosen,
+        labels=labels_of(material, pairs, generator),
+        pool=Pool(
+            size=len(pairs),
+            embeddings=material.about[material.owners[chosen[:, 0]]],
+            keys=material.owners[chosen[:, 0]].tolist(),
+        ),
+        test=ordered_pairs([answers[place].tolist() for place in order[:apart]], material.gold),
+    )
+
+
+def labels_of(material: Material, pairs: Sequence[tuple[int, int]], generator: torch.Generator) -> Tensor:
+    """What one annotator of the panel, drawn for each pair, says of it [N]."""
+    panel, said = material.world.panel, []
+    for one, other in pairs:
+        who = panel[int(torch.randint(len(panel), (), generator=generator))]
+        ranks = who.rank([material.judged[one], material.judged[other]], generator, material.world.noise)
+        said.append(0.5 if ranks[0] == ranks[1] else float(ranks[0] < ranks[1]))
+    return torch.tensor(said, dtype=torch.float64)
+
+
+def ordered_pairs(groups: Sequence[Sequence[int]], gold: Tensor) -> Tensor:
+    """[T, 2] all pairs of the answers of a group that gold tells apart, the better one first."""
+    both = torch.tensor([pair for group in groups for pair in combinations(group, 2)])
+    gaps = gold[both[:, 0]] - gold[both[:, 1]]
+    both[gaps < 0] = both[gaps < 0].flip(1)
+    return both[gaps.abs() > 1e-9]
+
+
+def ask(features: Tensor, trial: Trial, rule: Rule, seed: int, config: Config) -> tuple[list[float], list[int]]:
+    """(accuracy at every budget, the items asked in their order)."""
+    asked: list[int] = []
+    accuracies = []
+    for budget in config.budgets:
+        generator = runtime.generator(seed, "ask", budget)
+        rows = features[trial.pairs[asked, 0]] - features[trial.pairs[asked, 1]]
+        pool, now = trial.pool, rule if asked else "random"
+        if now in ("disagreement", "tie", "spread"):
+            heads = [
+                fit(rows, trial.labels[asked], config.ridge, resampled(len(asked), generator))
+                for _ in range(config.ensemble)
+            ]
+            pool = replace(pool, scores=torch.stack([(features @ head)[trial.pairs] for head in heads]))
+        asked += choose(now, pool, budget - len(asked), generator, asked)
+        rows = features[trial.pairs[asked, 0]] - features[trial.pairs[asked, 1]]
+        head = fit(rows, trial.labels[asked], config.ridge)
+        gaps = (features[trial.test[:, 0]] - features[trial.test[:, 1]]) @ head
+        accuracies.append(float(((gaps.sign() + 1) / 2).mean()))
+    return accuracies, asked
+
+
+def resampled(n: int, generator: torch.Generator) -> Tensor:
+    """How often each of n labels is in a bootstrap sample, [n]."""
+    return torch.bincount(torch.randint(n, (n,), generator=generator), minlength=n).double()
+
+
+def fit(rows: Tensor, labels: Tensor, ridge: float, times: Tensor | None = None) -> Tensor:
+    """Weights [D] of the linear reward that makes labels [N] likeliest, rows [N, D] the differences of two answers.
+
+    Bradley-Terry with weight penalty ridge / 2 |w|^2, by Newton's method; ties count for nothing, as in the stage.
+    """
+    told = labels != 0.5
+    rows, labels = rows[told], labels[told]
+    weight = torch.ones_like(labels) if times is None else times[told]
+    w = torch.zeros(rows.shape[1], dtype=torch.float64)
+    penalty = ridge * torch.eye(len(w), dtype=torch.float64)
+    for _ in range(30):
+        p = torch.sigmoid(rows @ w)
+        gradient = rows.t() @ (weight * (labels - p)) - ridge * w
+        if gradient.norm() < 1e-6 * max(1, len(labels)):
+            break
+        w = w + torch.linalg.solve(rows.t() @ ((weight * p * (1 - p))[:, None] * rows) + penalty, gradient)
+    return w
+
+
+def whole_accuracy(material: Material, trial: Trial, asked: Sequence[int], seed: int, config: Config) -> float:
+    """Accuracy of a reward model that the stage trains on the labels of these items."""
+    training = [
+        ranking_row(material, trial.pairs[i].tolist(), [2 - float(trial.labels[i]), 1 + float(trial.labels[i])])
+        for i in asked
+        if trial.labels[i] != 0.5
+    ]
+    held = material.owners[trial.test[:, 0]].unique().tolist()
+    groups = [(material.owners == place).nonzero().flatten().tolist() for place in held]
+    golds = [[material.judged[answer].gold for answer in group] for group in groups]
+    with tempfile.TemporaryDirectory() as name, contextlib.redirect_stdout(io.StringIO()):
+        folder = Path(name)
+        write_rows(folder / "train.jsonl", training)
+        write_rows(folder / "test.jsonl", [ranking_row(material, *one) for one in zip(groups, map(from_scores, golds))])
+        options = reward.Config(
+            model=config.run / "sft",
+            data=folder / "train.jsonl",
+            validation=folder / "test.jsonl",
+            demonstrations=None,
+            out=folder / "reward",
+            warmup_steps=min(10, len(training) // 32),
+            save_steps=0,
+            seed=seed,
+            machine=config.machine,
+        )
+        done = json.loads((reward.run(options) / "finished.json").read_text("utf-8"))
+    return float(done["validation"]["accuracy"])
+
+
+def ranking_row(material: Material, answers: Sequence[int], ranks: Sequence[float]) -> dict[str, Any]:
+    """Ranked answers to one prompt as a row of a file."""
+    place = int(material.owners[answers[0]])
+    first = int((material.owners < place).sum())
+    one = material.prompts[place]
+    return {
+        "prompt": [{"role": message.role, "content": message.content} for message in one.prompt],
+        "completions": [one.completions[answer - first] for answer in answers],
+        "ended": [one.ended[answer - first] for answer in answers],
+        "ranking": list(ranks),
+        "id": one.id,
+    }
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+
+
+def rate(world: ClosedWorld, config: Config) -> dict[str, Any]:
+    """Error of ratings in Elo points after so many votes, by how the pairs were chosen, a list for each seed.
+
+    Empty where fewer than three models were evaluated.
+    """
+    answers = read_answers(sorted(config.run.glob("evaluate*"))) if config.votes else None
+    players = [] if answers is None else [name for name in answers.models if answers.of(name)]
+    if answers is None or len(players) < 3:
+        print("fewer than three models were evaluated: no ratings")
+        return {}
+    said = [answers.of(name) for name in players]
+    prompts = sorted(set.intersection(*(set(rows) for rows in said)))
+    judged = [[world.gold(one, rows[one]["text"], rows[one]["ended"]) for one in prompts] for rows in said]
+    truth = true_strengths(world, judged)
+    print(f"{len(players)} models, {len(prompts)} prompts they all answered", flush=True)
+    return {
+        way: [vote(world, judged, players, truth, way, seed, config) for seed in range(config.seeds)]
+        for way in ("random", "next_battles")
+    }
+
+
+def true_strengths(world: ClosedWorld, judged: Sequence[Sequence[Parts]]) -> Tensor:
+    """Strengths [P] in nats, mean 0, of all models on all prompts, judged by the whole panel often."""
+    generator = runtime.generator(0, "truth")
+    wins = torch.zeros(len(judged), len(judged), dtype=torch.float64)
+    for a, b in combinations(range(len(judged)), 2):
+        wins[a, b] = world.votes(judged[a], judged[b], generator, held_out=False).sum()
+        wins[b, a] = len(judged[a]) - wins[a, b]
+    return strengths(wins, [str(number) for number in range(len(judged))], prior=0.1)
+
+
+def vote(
+    world: ClosedWorld,
+    judged: Sequence[Sequence[Parts]],
+    players: Sequence[str],
+    truth: Tensor,
+    way: str,
+    seed: int,
+    config: Config,
+) -> list[float]:
+    """Root mean square error of the ratings after each number of votes."""
+    generator = runtime.generator(seed, "votes")
+    pairs = list(combinations(range(len(players)), 2))
+    place = {name: number for number, name in enumerate(players)}
+    battles: list[Battle] = []
+    errors = []
+    for goal in config.votes:
+        while len(battles) < goal:
+            n = min(config.batch, goal - len(battles))
+            if way == "random":
+                drawn = [pairs[i] for i in torch.randint(len(pairs), (n,), generator=generator).tolist()]
+            else:
+                drawn = [(place[a], place[b]) for a, b in next_battles(battles, players, n, generator)]
+            battles += [
+                Battle(players[a], players[b], outcome(world, judged[a], judged[b], generator)) for a, b in drawn
+            ]
+        found = strengths(win_table(battles, players), players, prior=0.1)
+        errors.append(SCALE * float((found - truth).square().mean().sqrt()))
+    return errors
+
+
+def outcome(world: ClosedWorld, first: Sequence[Parts], second: Sequence[Parts], generator: torch.Generator) -> float:
+    """One annotator's word on the answers to one prompt, both drawn."""
+    prompt = int(torch.randint(len(first), (), generator=generator))
+    who = world.panel[int(torch.randint(len(world.panel), (), generator=generator))]
+    ranks = who.rank([first[prompt], second[prompt]], generator, world.noise)
+    return 0.5 if ranks[0] == ranks[1] else float(ranks[0] < ranks[1])
+
+
+def tables(found: dict[str, Any], config: Config) -> list[str]:
+    """What was found, as Markdown; intervals resample the seeds, differences are within a seed."""
+    parts = [accuracy_table(found, config), needed_table(found, config)]
+    if config.whole_labels and config.whole_seeds:
+        parts.append(whole_table(found, config))
+    return [*parts, votes_table(found, config)] if found["errors"] else parts
+
+
+def accuracy_table(found: dict[str, Any], config: Config) -> str:
+    shown = [n for n in config.budgets if n in config.targets or n in (config.budgets[0], config.budgets[-1])]
+    columns = [config.budgets.index(n) for n in shown]
+    rows = [["held-out accuracy (heads), and less random's", *(f"{n} labels" for n in shown)]]
+    base = torch.tensor(found["accuracy"]["random"])
+    for rule in config.rules:
+        values = torch.tensor(found["accuracy"][rule])
+        cells = [f"{values[:, c].mean():.3f}{against(values[:, c], base[:, c], rule)}" for c in columns]
+        rows.append([rule, *cells])
+    return markdown(rows)
+
+
+def against(values: Tensor, base: Tensor, rule: str, digits: int = 3) -> str:
+    """The difference from random in the same seeds, with its 95 % interval; nothing for random itself."""
+    if rule == "random":
+        return ""
+    mean, low, high = bootstrap_mean(values - base, torch.Generator().manual_seed(0))
+    return f" ({mean:+.{digits}f}, {low:+.{digits}f} to {high:+.{digits}f})"
+
+
+def needed_table(found: dict[str, Any], config: Config) -> str:
+    rows = [["labels needed (heads) for the accuracy of", *(f"{n} at random" for n in config.targets)]]
+    for rule in config.rules:
+        rows.append([rule, *(told(*needed(found, rule, n, config)) for n in config.targets)])
+    return markdown(rows)
+
+
+def told(number: float, low: float, high: float) -> str:
+    words = ["never" if math.isinf(value) else f"{value:.0f}" for value in (number, low, high)]
+    return f"{words[0]} ({words[1]} to {words[2]})"
+
+
+def needed(found: dict[str, Any], rule: str, target: int, config: Config) -> tuple[float, float, float]:
+    """Labels until the rule's mean accuracy is what `target` random labels reach, with its 95 % interval.
+
+    Seeds are resampled for both together. Infinite where the most labels do not suffice.
+    """
+    base, own = (torch.tensor(found["accuracy"][name], dtype=torch.float64) for name in ("random", rule))
+    column = config.budgets.index(target)
+    generator = torch.Generator().manual_seed(0)
+    samples = []
+    for _ in range(500):
+        drawn = torch.randint(len(base), (len(base),), generator=generator)
+        samples.append(crossing(config.budgets, own[drawn].mean(dim=0), float(base[drawn, column].mean())))
+    ordered = sorted(samples)
+    return crossing(config.budgets, own.mean(dim=0), float(base[:, column].mean())), ordered[12], ordered[487]
+
+
+def crossing(budgets: Sequence[int], accuracies: Tensor, aim: float) -> float:
+    """Labels at which a curve first reaches an accuracy, between budgets on a logarithmic scale; infinite for never."""
+    values = accuracies.tolist()
+    for place, value in enumerate(values):
+        if value >= aim - 1e-12:
+            if place == 0:
+                return float(budgets[0])
+            before, share = budgets[place - 1], (aim - values[place - 1]) / (value - values[place - 1])
+            return float(before * (budgets[place] / before) ** share)
+    return math.inf
+
+
+def whole_table(found: dict[str, Any], config: Config) -> str:
+    rows = [["whole reward models, less random's", f"{config.whole_labels} labels"]]
+    base = torch.tensor(found["whole"]["random"])
+    for rule in config.rules:
+        values = torch.tensor(found["whole"][rule])
+        rows.append([rule, f"{values.mean():.3f}{against(values, base, rule)}"])
+    return markdown(rows)
+
+
+def votes_table(found: dict[str, Any], config: Config) -> str:
+    rows = [["error of ratings in Elo points, and less random's", *(f"{n} votes" for n in config.votes)]]
+    base = torch.tensor(found["errors"]["random"])
+    for way, errors in found["errors"].items():
+        values = torch.tensor(errors)
+        cells = [
+            f"{values[:, c].mean():.0f}{against(values[:, c], base[:, c], way, 0)}" for c in range(len(config.votes))
+        ]
+        rows.append([way, *cells])
+    return markdown(rows)
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table; the first row is the heading."""
+    ruled = [rows[0], ["---", *("--:" for _ in rows[0][1:])], *rows[1:]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in ruled)
+
+
+def draw_plot(found: dict[str, Any], config: Config) -> None:
+    """Accuracy by labels, labels needed, and error by votes: means with 95 % intervals over the seeds."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(14, 4.2), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    draw_curves(left, config.budgets, found["accuracy"])
+    left.set(xlabel="labels", ylabel="accuracy on held-out pairs", title="What to ask: reward models (heads)")
+    draw_needed(middle, found, config)
+    middle.set(xlabel="labels needed", title="Labels for the accuracy of so many at random")
+    draw_curves(right, config.votes, found["errors"])
+    right.set(xlabel="votes", ylabel="error of ratings, Elo points", title="Whom to compare: ratings")
+    config.plot.parent.mkdir(parents=True, exist_ok=True)
+    with rc_context({"svg.hashsalt": "queries"}):  # the same numbers, the same file
+        figure.savefig(config.plot, metadata={"Date": None} if config.plot.suffix == ".svg" else None)
+
+
+def draw_needed(axes: Any, found: dict[str, Any], config: Config) -> None:
+    """A mark with its interval for every rule and target; what is never reached lies at the right edge."""
+    edge = 2 * config.budgets[-1]
+    for place, rule in enumerate(config.rules):
+        for number, target in enumerate(config.targets):
+            found_at, low, high = (min(value, edge) for value in needed(found, rule, target, config))
+            y = -place - 0.22 * (number - (len(config.targets) - 1) / 2)
+            axes.plot([low, high], [y, y], color=f"C{number}")
+            axes.plot([found_at], [y], "o", color=f"C{number}", label=f"{target}" if place == 0 else None)
+    for number, target in enumerate(config.targets):
+        axes.axvline(target, color=f"C{number}", alpha=0.4, linestyle=":")
+    axes.set_yticks([-place for place in range(len(config.rules))], config.rules)
+    axes.set_xscale("log")
+    axes.set_xticks([*config.budgets, edge], [*map(str, config.budgets), "never"], rotation=45)
+    axes.minorticks_off()
+    axes.legend(title="as random's")
+
+
+def draw_curves(axes: Any, numbers: Sequence[int], curves: dict[str, Any]) -> None:
+    for name, by_seed in curves.items():
+        columns = torch.tensor(by_seed).t()
+        middle, low, high = zip(*(bootstrap_mean(column, torch.Generator().manual_seed(0)) for column in columns))
+        (line,) = axes.plot(numbers, middle, marker="o", markersize=3, label=name)
+        axes.fill_between(numbers, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+    axes.set_xscale("log")
+    axes.set_xticks(numbers, [str(number) for number in numbers], rotation=45)
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    if curves:
+        axes.legend()
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
