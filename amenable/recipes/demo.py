@@ -83,7 +83,8 @@ def tell_what_next(root: Path) -> None:
         f"amenable label --data {answers} --store {store}",
         f"amenable rounds --people --rounds 1 --labels 20 --home {root}",
     )
-    print("\nTalk to the models, say which answers are better, and train on what you said:", *lines, sep="\n  ", file=sys.stderr)
+    said = "Talk to the models, say which answers are better, and train on what you said:"
+    print(f"\n{said}", *lines, sep="\n  ", file=sys.stderr)
 
 
 def needed(calls: Sequence[Call], config: Config) -> list[Call]:

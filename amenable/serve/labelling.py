@@ -94,6 +94,7 @@ class Office:
 
 Text = Annotated[str, Field(max_length=20_000)]
 Seconds = Annotated[float, Field(ge=0, le=1e6)]
+Rating = Annotated[int, Field(ge=1, le=7)]
 Flags = Annotated[list[Annotated[str, Field(max_length=100)]], Field(max_length=99)]
 
 
@@ -118,7 +119,7 @@ class Ranked(Named):
     """1 the best, ties share a rank"""
     strength: Annotated[int, Field(ge=-4, le=4)] | None = None
     """of a comparison: below 0 the left one is better, 0 equal, above 0 the right one"""
-    ratings: Annotated[list[Annotated[int, Field(ge=1, le=7)] | None], Field(max_length=99)] = Field(default_factory=list)
+    ratings: Annotated[list[Rating | None], Field(max_length=99)] = Field(default_factory=list)
     flags: Annotated[list[Flags], Field(max_length=99)] = Field(default_factory=list)
     notes: Text = ""
     seconds: Seconds = 0.0
