@@ -18,8 +18,8 @@ from rich.console import Console
 
 from amenable.errors import InputError
 from amenable.models.published import is_classifier
-from amenable.recipes import contest, differences, findings, orders, origins, side_by_side
-from amenable.recipes.folders import Stage, read_json, read_stage, seed_folders
+from amenable.recipes.reports import contest, differences, findings, orders, origins, side_by_side
+from amenable.recipes.reports.folders import Stage, read_json, read_stage, seed_folders
 from amenable.stages import evaluate
 from amenable.train import plan, runtime
 from amenable.train.run import write_text

@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 from amenable.errors import InputError
 from amenable.generation.sampling import Sampling
-from amenable.recipes import claims, report
+from amenable.recipes import report
+from amenable.recipes.reports import claims
 from amenable.recipes.together import Call, run_all
 from amenable.stages import annotate, dpo, evaluate, ppo, pretrain, reward, sample, sft, tokenizer, world
 from amenable.train.optimizer import OptimizerConfig

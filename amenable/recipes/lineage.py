@@ -21,8 +21,8 @@ from rich.tree import Tree
 
 from amenable.errors import InputError
 from amenable.models.weights import shortened
-from amenable.recipes.differences import flat
-from amenable.recipes.folders import number, paths_of, read_json, read_yaml
+from amenable.recipes.reports.differences import flat
+from amenable.recipes.reports.folders import number, paths_of, read_json, read_yaml
 from amenable.train.run import hash_of, plain_values
 
 State = Literal["same", "changed", "gone", "not hashed"]

@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.table import Table
 
 from amenable.errors import InputError
-from amenable.recipes import claims, words
-from amenable.recipes.evaluations import merged, preference_across
-from amenable.recipes.evidence import Evidence
-from amenable.recipes.figures import Figures, figures_of, judges_of, pair_of, preferred
-from amenable.recipes.folders import read_stage, read_stages, seed_folders
-from amenable.recipes.page import missing_line, render
+from amenable.recipes.reports import claims, words
+from amenable.recipes.reports.evaluations import merged, preference_across
+from amenable.recipes.reports.evidence import Evidence
+from amenable.recipes.reports.figures import Figures, figures_of, judges_of, pair_of, preferred
+from amenable.recipes.reports.folders import read_stage, read_stages, seed_folders
+from amenable.recipes.reports.page import missing_line, render
 from amenable.train.run import write_text
 
 COLUMNS: tuple[tuple[str, str, Callable[[float | None], str]], ...] = (

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from amenable.errors import InputError
 from amenable.recipes import demo, rounds_labels, rounds_people, rounds_report
-from amenable.recipes.folders import seed_folders
+from amenable.recipes.reports.folders import seed_folders
 from amenable.recipes.rounds_labels import Turn, write_rows
 from amenable.recipes.together import Call, run_all
 from amenable.stages import annotate, evaluate, ppo, reward, sample

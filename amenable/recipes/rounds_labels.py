@@ -14,7 +14,7 @@ import torch
 from amenable.data.batches import shuffled
 from amenable.evaluation.preference import won
 from amenable.feedback.votes import models_of, of_ranking
-from amenable.recipes.folders import read_rows
+from amenable.recipes.reports.folders import read_rows
 from amenable.train.files import write_text
 
 Row = dict[str, Any]

@@ -13,7 +13,7 @@ from amenable.data.batches import shuffled
 from amenable.errors import InputError
 from amenable.feedback.exchange import TESTS, rankings_rows
 from amenable.feedback.store import Store
-from amenable.recipes.folders import read_rows
+from amenable.recipes.reports.folders import read_rows
 from amenable.recipes.rounds_labels import Turn, asked, write_rows
 
 SECONDS = 2.0

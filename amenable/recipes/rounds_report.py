@@ -19,13 +19,14 @@ from rich.console import Console
 
 from amenable.data.types import Message, Ranking
 from amenable.feedback.agreement import agreement, by_item
-from amenable.recipes import contest, rounds_labels, words
-from amenable.recipes.charts import Point, Series, line_chart
-from amenable.recipes.figures import judges_of, preferred
-from amenable.recipes.folders import number, read_json, read_rows
-from amenable.recipes.inspect import HERE, templates
+from amenable.recipes import rounds_labels
+from amenable.recipes.reports import contest, words
+from amenable.recipes.reports.charts import Point, Series, line_chart
+from amenable.recipes.reports.figures import judges_of, preferred
+from amenable.recipes.reports.folders import number, read_json, read_rows
+from amenable.recipes.reports.rendering import render
+from amenable.recipes.reports.side_by_side import Grid, change, drawn
 from amenable.recipes.rounds_labels import Turn
-from amenable.recipes.side_by_side import Grid, change, drawn
 from amenable.train.files import write_text
 
 Row = dict[str, Any]
@@ -329,16 +330,13 @@ def accuracies(found: Row, name: str, said: str, colour: int) -> Series:
 
 def page(found: Row, command: str) -> str:
     """The whole page; nothing in it is fetched from anywhere."""
-    return (
-        templates()
-        .get_template("rounds.jinja")
-        .render(
-            headline=headline(found),
-            judge=words.JUDGES.get(found["judges"] or ""),
-            grids=grids(found),
-            charts=charts(found),
-            command=command,
-            css=(HERE / "report.css").read_text("utf-8"),
-            js=(HERE / "report.js").read_text("utf-8"),
-        )
+    return render(
+        "rounds.jinja",
+        css="report.css",
+        js="report.js",
+        headline=headline(found),
+        judge=words.JUDGES.get(found["judges"] or ""),
+        grids=grids(found),
+        charts=charts(found),
+        command=command,
     )

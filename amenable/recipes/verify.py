@@ -28,7 +28,7 @@ from amenable.models.heads import ScalarModel
 from amenable.models.published import CONFIG, is_classifier, read_facts
 from amenable.models.weights import shortened
 from amenable.recipes import lineage
-from amenable.recipes.folders import read_json
+from amenable.recipes.reports.folders import read_json
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts, checkpoint, probe, runtime
 from amenable.train.files import MANIFEST, sha256

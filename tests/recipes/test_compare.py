@@ -13,7 +13,7 @@ from amenable import cli
 from amenable.errors import InputError
 from amenable.models.decoder import Decoder
 from amenable.recipes import compare
-from amenable.recipes.folders import read_rows
+from amenable.recipes.reports.folders import read_rows
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.artifacts import save_model
 from amenable.train.runtime import Machine

@@ -9,7 +9,8 @@ import pytest
 
 from amenable import cli
 from amenable.errors import InputError
-from amenable.recipes import claims, demo
+from amenable.recipes import demo
+from amenable.recipes.reports import claims
 from amenable.recipes.together import paths_of
 
 

@@ -9,8 +9,8 @@ from rich.console import Console
 from amenable.cli import from_yaml
 from amenable.errors import InputError
 from amenable.recipes import report
-from amenable.recipes.figures import figures_of
-from amenable.recipes.folders import read_stages
+from amenable.recipes.reports.figures import figures_of
+from amenable.recipes.reports.folders import read_stages
 
 
 def test_the_report_is_written_and_told(demo_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

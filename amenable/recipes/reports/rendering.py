@@ -1,0 +1,25 @@
+"""Pages from the templates of this folder: whatever is put in is escaped, style and script stand inside the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+FOLDER = Path(__file__).parent
+
+
+def render(template: str, css: str, js: str | None = None, **values: Any) -> str:
+    """A template with its values; css and js are files beside it, whose text it gets. A value left out is an error."""
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    texts = {"css": (FOLDER / css).read_text("utf-8")}
+    if js is not None:
+        texts["js"] = (FOLDER / js).read_text("utf-8")
+    return environment.get_template(template).render(**texts, **values)

@@ -1,0 +1,73 @@
+import html
+import json
+import re
+import shutil
+from pathlib import Path
+
+from amenable.recipes.reports import curves
+from amenable.recipes.reports.figures import figures_of
+from amenable.recipes.reports.folders import read_stages
+
+
+def data_of(chart: str) -> dict:
+    found = re.search(r'data-chart="([^"]*)"', chart)
+    assert found is not None
+    return json.loads(html.unescape(found.group(1)))
+
+
+def panels(run: Path, over: list[dict] | None = None) -> dict[str, curves.Panel]:
+    stages = read_stages(run)
+    return {panel.title: panel for panel in curves.panels(stages, figures_of(stages, over=over or []))}
+
+
+def over_rows(run: str) -> list[dict]:
+    return [
+        {
+            "run": run,
+            "step": s,
+            "kl": s / 5,
+            "proxy": s / 4,
+            "gold": s * (9 - s),
+            "gold_low": s * (9 - s) - 1,
+            "gold_high": 20,
+        }
+        for s in range(6)
+    ]
+
+
+def test_every_command_with_curves_has_a_panel(demo_run: Path) -> None:
+    found = panels(demo_run)
+    assert list(found) == ["Pretraining", "Fine-tuning", "Reward model", "PPO", "DPO"]
+    assert [panel.keys for panel in found.values()] == [[]] * 5
+    sft = data_of(found["Fine-tuning"].charts[0])
+    assert [one["name"] for one in sft["series"]] == ["held out", "training"]
+
+
+def test_several_runs_of_a_command_share_their_charts(demo_run: Path) -> None:
+    shutil.copytree(demo_run / "sft", demo_run / "sft-16")
+    found = panels(demo_run)["Fine-tuning"]
+    assert [name for name, _ in found.keys] == ["SFT", "SFT, 16 epochs"]
+    assert len(found.charts) == 2, "one for the held-out loss, one for that in training"
+    assert [one["name"] for one in data_of(found.charts[0])["series"]] == ["SFT", "SFT, 16 epochs"]
+    assert all('class="key' not in chart for chart in found.charts), "their names stand above, once"
+
+
+def test_gold_along_the_way_stands_beside_the_score(demo_run: Path) -> None:
+    chart = data_of(panels(demo_run, over_rows("ppo"))["PPO"].charts[1])
+    assert chart["series"][0]["points"] == [[s, s * (9 - s)] for s in range(6)]
+    assert "Gold" not in "".join(panels(demo_run)["PPO"].charts), "where it was not worked out there is no chart"
+
+
+def test_reward_and_gold_against_kl(demo_run: Path) -> None:
+    figures = figures_of(read_stages(demo_run), over=over_rows("over"))
+    paid, meant = map(data_of, curves.over_optimisation(figures))
+    assert [one["name"] for one in meant["series"]] == ["over", "best of n, SFT"]
+    assert paid["x"] == "KL" and paid["series"][0]["points"][2] == [0.4, 0.5]
+    assert meant["series"][0]["points"][2] == [0.4, 14]
+    assert [x for x, _ in meant["series"][1]["points"]] == [0.0, 0.5, 1.0, 1.5, 2.0]
+    assert curves.over_optimisation({"over_optimisation": [], "best_of": {}}) == []
+
+
+def test_a_band_has_the_rows_with_an_interval() -> None:
+    rows = [{"kl": 1.0, "gold": 2.0, "gold_low": 1.5, "gold_high": 2.5}, {"kl": 2.0, "gold": 3.0}]
+    assert curves.band(rows, "gold") == [(1.0, 1.5, 2.5)]

@@ -1,0 +1,92 @@
+import re
+from pathlib import Path
+
+from amenable.recipes.reports import diagram
+from amenable.recipes.reports.folders import Stage
+
+
+def stage(name: str, *reads: str, command: str = "sft") -> Stage:
+    """A stage of a demo that was made elsewhere and moved to /here since."""
+    config = {"command": command, "out": f"runs/demo/{name}", "data": [f"runs/demo/{one}/x.jsonl" for one in reads]}
+    return Stage(name, command, Path("/here") / name, config, {}, None, [])
+
+
+def asked(name: str, *models: str) -> Stage:
+    config = {"out": f"runs/demo/{name}", "models": [f"m=runs/demo/{one}@few-shot" for one in models]}
+    return Stage(name, "evaluate", Path("/here") / name, {**config, "world": "runs/demo/world"}, {}, None, [])
+
+
+PIPELINE = (
+    stage("world"),
+    stage("sft", "world"),
+    stage("reward", "sft", "world"),
+    stage("ppo", "sft", "reward", "world"),
+    stage("dpo", "sft"),
+    asked("evaluate", "ppo", "dpo"),
+)
+
+
+def test_stages_build_on_those_whose_folders_they_name() -> None:
+    found = diagram.readings(PIPELINE)
+    assert found["ppo"] == {"sft", "reward", "world"} and found["world"] == set()
+    assert found["evaluate"] == {"ppo", "dpo"}, "of an evaluation the models alone"
+
+
+def test_what_lies_outside_is_no_stage() -> None:
+    found = diagram.readings(
+        [stage("world"), Stage("a", "sft", Path("a"), {"out": "x/a", "data": "y/world"}, {}, None, [])]
+    )
+    assert found["a"] == set()
+
+
+def test_arrows_that_follow_from_others_are_left_out() -> None:
+    found = diagram.reduced(diagram.readings(PIPELINE))
+    assert found["ppo"] == {"reward"} and found["reward"] == {"sft"} and found["dpo"] == {"sft"}
+
+
+def test_a_stage_stands_after_all_it_reads() -> None:
+    assert diagram.depths(diagram.reduced(diagram.readings(PIPELINE))) == {
+        "world": 0,
+        "sft": 1,
+        "reward": 2,
+        "dpo": 2,
+        "ppo": 3,
+        "evaluate": 4,
+    }
+
+
+def test_a_circle_is_cut() -> None:
+    assert set(diagram.depths({"a": {"b"}, "b": {"a"}}).values()) == {0, 1}
+
+
+def test_boxes_keep_apart_and_within_the_drawing() -> None:
+    drawn = diagram.draw(PIPELINE)
+    places = {place.name: place for place in drawn.places}
+    assert [place.name for place in drawn.places] == [stage.name for stage in PIPELINE]
+    assert places["world"].x == 0 and places["evaluate"].x + drawn.box == diagram.WIDTH
+    assert places["reward"].x == places["dpo"].x
+    assert abs(places["reward"].y - places["dpo"].y) >= diagram.BOX + diagram.ROOM
+    assert all(place.y >= 0 and place.y + diagram.BOX <= drawn.height + 1e-6 for place in drawn.places)
+    assert len(drawn.arrows) == 6  # world-sft, sft-reward, sft-dpo, reward-ppo, ppo-evaluate, dpo-evaluate
+
+
+def test_a_long_arrow_runs_clear_of_the_boxes_it_passes() -> None:
+    drawn = diagram.draw(PIPELINE)
+    passed = next(place for place in drawn.places if place.name == "ppo")
+    lanes = [arrow for arrow in drawn.arrows if arrow.count("C") == 3]
+    assert len(lanes) == 1, "from DPO past PPO to the evaluation"
+    x, y = map(float, re.findall(r"([-\d.]+) ([-\d.]+)(?=C)", lanes[0])[1])
+    assert abs(x - passed.x) < 0.1
+    assert not passed.y <= y <= passed.y + diagram.BOX
+
+
+def test_one_stage_alone_is_a_drawing() -> None:
+    drawn = diagram.draw([stage("world")])
+    assert drawn.places == [diagram.Place("world", 0.0, 0.0)] and drawn.arrows == []
+    assert (drawn.box, drawn.height) == (diagram.WIDEST, diagram.BOX)
+
+
+def test_an_evaluation_stands_in_the_last_column() -> None:
+    drawn = diagram.draw([*PIPELINE, asked("evaluate-sft", "sft")])
+    places = {place.name: place for place in drawn.places}
+    assert places["evaluate-sft"].x == places["evaluate"].x

@@ -1,0 +1,90 @@
+"""Two reward models on the same rankings."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from amenable.data.types import Message, Ranking
+from amenable.errors import InputError
+from amenable.feedback.comparisons import Item
+from amenable.models.heads import ScalarModel
+from amenable.recipes.reports import orders
+from amenable.text.tokenizer import Tokenizer
+from amenable.train.artifacts import save_model
+from amenable.train.runtime import Runtime
+
+
+def judged(scores: list[float], ranks: list[float], name: str = "r") -> orders.Judged:
+    asked = (Message("user", "name a rose"),)
+    texts = tuple(f"answer {place}" for place in range(len(scores)))
+    ranking = Ranking(asked, texts, tuple(ranks), name, "annotator")
+    return orders.Judged(ranking, Item([], ranks, [], "annotator"), torch.tensor(scores))
+
+
+@pytest.fixture
+def untrained(make_scalar_model: Callable[..., ScalarModel], words: Tokenizer, tmp_path: Path) -> Path:
+    """A reward model that has learned nothing, of the session's tokenizer."""
+    save_model(tmp_path / "untrained", make_scalar_model(seed=3, vocab_size=words.vocab_size), words)
+    return tmp_path / "untrained"
+
+
+def test_a_trained_one_against_an_untrained_one(untrained: Path, judge: Path, files: Any, machine: Runtime) -> None:
+    rankings = orders.read(files.rankings)
+    found = orders.orders(untrained, judge, rankings, machine, 2000, 0)
+    assert found["rankings"] == 96 and found["a"]["pairs"] == found["b"]["pairs"] == found["gain"]["n"] == 192
+    assert found["b"]["accuracy"] > 0.95 > 0.75 > found["a"]["accuracy"] and found["b"]["loss"] < found["a"]["loss"]
+    assert found["gain"]["value"] == pytest.approx(found["b"]["accuracy"] - found["a"]["accuracy"])
+    assert found["gain"]["low"] > 0 and found["agreement"]["n"] == 288
+    back = orders.orders(judge, untrained, rankings, machine, 2000, 0)
+    assert back["gain"]["value"] == -found["gain"]["value"] and back["agreement"] == found["agreement"]
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_model_agrees_with_itself(judge: Path, files: Any, machine: Runtime) -> None:
+    found = orders.orders(judge, judge, orders.read(files.pairs, limit=10), machine, 2000, 0)
+    assert found["rankings"] == 10 and found["gain"]["value"] == 0.0
+    assert found["agreement"]["value"] == 1.0 and found["disputes"] == []
+
+
+def test_models_of_different_tokenizers_can_be_compared(
+    judge: Path, other_judge: Path, files: Any, machine: Runtime
+) -> None:
+    found = orders.orders(judge, other_judge, orders.read(files.pairs), machine, 2000, 0)
+    assert 0 < found["rankings"] <= 96 and found["a"]["accuracy"] > found["b"]["accuracy"]
+
+
+def test_rankings_that_do_not_fit_are_left_out(judge: Path, machine: Runtime) -> None:
+    asked = (Message("user", "name a rose"),)
+    long, short = Ranking(asked, ("a rose " * 60, "lime"), (1, 2)), Ranking(asked, ("a rose", "lime"), (1, 2))
+    assert orders.orders(judge, judge, [long, short], machine, 2000, 0)["rankings"] == 1
+    with pytest.raises(InputError, match="no ranking fits"):
+        orders.orders(judge, judge, [long], machine, 2000, 0)
+
+
+def test_gains_and_agreements_by_hand() -> None:
+    a, b = judged([3, 2, 1], [1, 2, 2]), judged([3, 4, 3], [1, 2, 2])
+    assert orders.gains(a, b) == [-1.0, -0.5], "the better first answer: lost to the second, level with the third"
+    assert orders.agreements(a.scores, b.scores) == [0.0, 0.5, 1.0]
+
+
+def test_the_interval_resamples_prompts() -> None:
+    found = orders.clustered([[1.0] * 50, [0.0] * 50], 0)
+    assert found is not None and (found["value"], found["low"], found["high"], found["n"]) == (0.5, 0.0, 1.0, 100)
+    assert orders.clustered([[], []], 0) is None
+
+
+def test_a_dispute_is_about_the_pair_that_divides_most() -> None:
+    found = orders.dispute(judged([3, 2, 0], [1, 2, 3]), judged([1, 2, 9], [1, 2, 3]))
+    assert found is not None and found["strength"] == 3.0
+    assert [(answer["text"], answer["a"], answer["b"]) for answer in found["answers"]] == [
+        ("answer 0", 3.0, 1.0),
+        ("answer 2", 0.0, 9.0),
+    ]
+    assert orders.dispute(judged([3, 2], [1, 2]), judged([9, 1], [1, 2])) is None
+    mild, sharp = judged([1, 0], [1, 2], "mild"), judged([5, 0], [1, 2], "sharp")
+    told = orders.disputes([mild, sharp], [judged([0, 1], [1, 2]), judged([0, 5], [1, 2])])
+    assert [row["id"] for row in told] == ["sharp", "mild"]

@@ -1,0 +1,17 @@
+"""Templates: what is put in is escaped, and nothing may be left out."""
+
+import pytest
+from jinja2 import UndefinedError
+
+from amenable.recipes.reports.rendering import FOLDER, render
+
+
+def test_what_is_put_in_is_escaped_and_the_style_is_inside():
+    html = render("inspect.jinja", css="report.css", name="<b>", command="x", inspector="<i>", meanings=[("a", "b")])
+    assert "<b>" not in html and "&lt;b&gt;" in html and "&lt;i&gt;" in html
+    assert (FOLDER / "report.css").read_text("utf-8").splitlines()[0] in html
+
+
+def test_a_value_left_out_is_an_error():
+    with pytest.raises(UndefinedError):
+        render("inspect.jinja", css="report.css", name="n", command="x", inspector="")
