@@ -212,9 +212,26 @@ def tax(runs: Runs) -> Verdict:
                 unit="bits",
             ),
             Part(
-                "accuracy that PPO loses on few-shot tasks",
+                "accuracy that PPO loses on endings of texts, a task as HellaSwag is",
+                measured(runs, lambda run: run.accuracy("ppo", "base", "endings")),
+                unit="accuracy",
+            ),
+            Part(
+                "accuracy that PPO loses on questions about passages, a task as SQuAD is",
+                measured(runs, lambda run: run.accuracy("ppo", "base", "passages")),
+                unit="accuracy",
+            ),
+            Part(
+                "accuracy that PPO loses on facts of the raw text",
+                measured(runs, lambda run: run.accuracy("ppo", "base", "facts")),
+                unit="accuracy",
+                decides=False,
+            ),
+            Part(
+                "accuracy that PPO loses on all few-shot tasks",
                 measured(runs, lambda run: run.accuracy("ppo", "base")),
                 unit="accuracy",
+                decides=False,
             ),
             Part(
                 "bits a byte from base to SFT",
@@ -420,9 +437,9 @@ def over_optimised(runs: Runs) -> Verdict:
 
 
 def cheap_best_of_n(runs: Runs) -> Verdict:
-    """m. The best of n samples buys reward with less KL than PPO."""
+    """m. The best of n samples buys reward with far less KL than PPO."""
 
-    def saved(run: Evidence) -> Estimate | None:
+    def saved(run: Evidence, as_share: bool) -> Estimate | None:
         best, ppo = run.rows("best16"), run.rows("ppo")
         ids = [name for name in best if name in ppo and ppo[name]["kl"] is not None]
         if not ids:
@@ -430,17 +447,27 @@ def cheap_best_of_n(runs: Runs) -> Verdict:
         sizes = list(best[ids[0]]["best_of"])
         curve = torch.tensor([[best[name]["best_of"][n] for n in sizes] for name in ids], dtype=torch.float64)
         spent = torch.tensor([[ppo[name]["reward"], ppo[name]["kl"]] for name in ids], dtype=torch.float64)
-        return kl_saved([int(n) for n in sizes], curve, spent[:, 0], spent[:, 1])
+        return kl_saved([int(n) for n in sizes], curve, spent[:, 0], spent[:, 1], as_share)
 
     def gained(run: Evidence) -> Estimate | None:
         return run.change("ppo", "best16", evidence.reward)
 
     return Verdict(
         "m",
-        "The best of n samples reaches PPO's reward at less KL",
+        "The best of n samples reaches PPO's reward at far less KL",
         "the best of n is far cheaper in KL for the same reward (Gao et al.; Nakano et al.)",
         (
-            Part("nats that PPO spends more than the best of n for PPO's reward", measured(runs, saved), unit="nats"),
+            Part(
+                "share of PPO's KL that the best of n saves for PPO's reward (far less: half)",
+                measured(runs, lambda run: saved(run, as_share=True)),
+                null=0.5,
+            ),
+            Part(
+                "nats that PPO spends more than the best of n for PPO's reward",
+                measured(runs, lambda run: saved(run, as_share=False)),
+                unit="nats",
+                decides=False,
+            ),
             Part(
                 "reward of the best of 16 (1.84 nats) over PPO's, sampled",
                 measured(runs, gained),
@@ -453,8 +480,11 @@ def cheap_best_of_n(runs: Runs) -> Verdict:
     )
 
 
-def kl_saved(sizes: Sequence[int], best: Tensor, rewards: Tensor, kls: Tensor, draws: int = 2000) -> Estimate:
+def kl_saved(
+    sizes: Sequence[int], best: Tensor, rewards: Tensor, kls: Tensor, as_share: bool = False, draws: int = 2000
+) -> Estimate:
     """PPO's KL less the KL at which the best of n reaches PPO's reward: where it never does, the KL of the largest n.
+    In nats, or as a share of PPO's KL.
 
     best [P, S]: a prompt's expected reward of the best of each of S sizes; rewards, kls [P]: of PPO's answers to the
     same prompts. The error is the bootstrap's over prompts.
@@ -466,7 +496,8 @@ def kl_saved(sizes: Sequence[int], best: Tensor, rewards: Tensor, kls: Tensor, d
     reached = crossing(
         torch.tensor([best_of_n_kl(n) for n in sizes], dtype=torch.float64), heights, rewards[picked].mean(1)
     )
-    saved = kls[picked].mean(1) - reached
+    spent = kls[picked].mean(1)
+    saved = (spent - reached) / spent if as_share else spent - reached
     return Estimate(float(saved[0]), float(saved[1:].std()))
 
 

@@ -67,10 +67,12 @@ class Evidence:
         found = (evaluation.get("models", {}).get(model) for evaluation in self.evaluations)
         return next((figures.get(key) for figures in found if figures is not None), None)
 
-    def accuracy(self, before: str, after: str) -> Estimate | None:
-        """How much accuracy rises from one model to another: the mean over few-shot tasks, paired over questions."""
+    def accuracy(self, before: str, after: str, only: str | None = None) -> Estimate | None:
+        """How much accuracy rises from one model to another: the mean over few-shot tasks (or on one), paired over
+        questions."""
         one, other = self.right(before), self.right(after)
-        rises = [paired(torch.tensor(other[task]), torch.tensor(one[task])) for task in one if task in other]
+        tasks = [task for task in one if task in other and only in (None, task)]
+        rises = [paired(torch.tensor(other[task]), torch.tensor(one[task])) for task in tasks]
         return Part("", tuple(rises)).pooled
 
     def right(self, model: str) -> dict[str, list[bool]]:

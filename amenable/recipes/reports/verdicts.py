@@ -1,8 +1,8 @@
 """From measured numbers to a verdict: holds, does not hold, or undecided at this size. Intervals decide, not points.
 
 A number is measured once a seed, with its standard error over prompts. Over several seeds it is their mean. Three seeds
-are no sample to draw an interval from: so besides the interval of the mean, every seed must be on the same side. An
-effect that is surely smaller than the smallest one worth speaking of does not hold either: it is not merely undecided.
+are no sample to draw an interval from: so besides the interval of the mean, every seed must be on the same side. What a
+seed surely contradicts does not hold; nor does what has an effect surely smaller than the smallest worth speaking of.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import Any, Literal
 
 import torch
@@ -82,7 +83,8 @@ class Part:
 
     @property
     def verdict(self) -> str:
-        """holds where the interval and every seed lie on the wanted side; does not hold where no effect is left."""
+        """holds where the interval and every seed lie on the wanted side; does not hold where no effect is left, or
+        where a seed surely lies on the other side (its interval widened for the number of seeds: Bonferroni)."""
         if not self.seeds:
             return UNMEASURED
         sign = 1 if self.wanted == "above" else -1
@@ -90,6 +92,9 @@ class Part:
         effects = [sign * (one.value - self.null) for one in self.seeds]
         if low > 0 and min(effects) > 0:
             return HOLDS
+        wide = NormalDist().inv_cdf(1 - 0.025 / len(self.seeds))
+        if any(effect + wide * one.error < 0 for effect, one in zip(effects, self.seeds)):
+            return FAILS
         nothing = SMALLEST[self.unit] if self.null in TIES else 0.0
         return FAILS if high < nothing and max(effects) < nothing else UNDECIDED
 

@@ -48,7 +48,7 @@ class Measured:
     def bits(self, before: str, after: str) -> Estimate | None:
         return self.told(0.3 * self.sign)
 
-    def accuracy(self, before: str, after: str) -> Estimate | None:
+    def accuracy(self, before: str, after: str, *_: Any) -> Estimate | None:
         return self.told(0.4 * self.sign if (before, after) == ("ppo", "base") else 0.0)
 
     def demonstration_loss(self, before: str, after: str) -> Estimate | None:
@@ -126,6 +126,8 @@ def test_what_the_best_of_n_saves_is_told_with_its_spread_over_prompts() -> None
     saved = kl_saved([1, 4], best, torch.full((400,), 0.5).double(), kls)
     assert saved.value == pytest.approx(float(kls.mean()) - best_of_n_kl(4) / 2)
     assert saved.error == pytest.approx(0.3 / 20, rel=0.1)
+    share = kl_saved([1, 4], best, torch.full((400,), 0.5).double(), kls, as_share=True)
+    assert share.value == pytest.approx(saved.value / float(kls.mean())) and share.error < saved.error
     # an easy prompt is easy for both: what moves curve and reward together is no noise
     ease = torch.randn(400, 1, generator=generator).double()
     alike = kl_saved([1, 4], best + ease, 0.5 + ease[:, 0], kls)

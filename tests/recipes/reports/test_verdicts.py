@@ -52,7 +52,10 @@ def test_pooling_over_seeds_is_a_mean_with_a_smaller_error() -> None:
         ((0.6,), 0.1, UNDECIDED),
         ((0.4,), 0.02, FAILS),
         ((0.9, 0.9, 0.49), 0.01, UNDECIDED),  # one seed on the other side: the interval of the mean does not see it
-        ((0.1, 0.1, 0.53), 0.01, UNDECIDED),
+        ((0.1, 0.1, 0.53), 0.01, FAILS),
+        ((0.9, 0.9, 0.4), 0.01, FAILS),  # one seed contradicts it, surely
+        ((0.9, 0.9, 0.478), 0.01, UNDECIDED),  # 2.2 standard errors are too few where there are three chances
+        ((0.478,), 0.01, FAILS),
         ((0.505,), 0.005, FAILS),  # an effect, if there is one, too small to speak of
         ((0.505,), 0.01, UNDECIDED),
         ((), 0.01, UNMEASURED),
