@@ -23,7 +23,7 @@ from amenable.feedback.comparisons import pairs_of
 from amenable.functional.losses import dpo_loss
 from amenable.models.decoder import Decoder
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, care, first_batch, passes, plan, runtime
+from amenable.train import artifacts, care, first_batch, memory, passes, plan, runtime
 from amenable.train.feed import Sieve, ranking_rows, tell_left_out, usable
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
@@ -105,7 +105,10 @@ def run(config: Config) -> Path:
         return run.out
     training, validation = (with_reference(policy, pairs, config, machine) for pairs in (training, validation))
     optimizer = Optimizer([policy], config.optimizer)
-    run.log.say(f"{plan.parameters(policy)}; {machine.describe()}")
+    order, limit = batches.by_rows(len(rows), config.batch_size, config.seed, 0), config.max_tokens_per_pass
+    work = memory.heaviest(rows, order, limit, share=True)
+    size = memory.training(policy, config.optimizer, work, machine, total, read=limit)
+    run.log.say(f"{plan.parameters(policy)}, {memory.told(size, machine)}")
     run.log.say(f"{len(training)} pairs x {config.epochs} epochs / {config.batch_size} a step = {total} steps")
 
     policy.eval()  # dropout is off: the reference was computed without it

@@ -32,7 +32,7 @@ from amenable.generation import experience as seen
 from amenable.generation.experience import Experience, Targets
 from amenable.generation.rollout import collect, spread
 from amenable.generation.sampling import Sampling
-from amenable.train import artifacts, care, first_batch, passes, plan, runtime
+from amenable.train import artifacts, care, first_batch, memory, passes, plan, runtime
 from amenable.train.actors import Actors, load_actors
 from amenable.train.best import Best
 from amenable.train.checkpoint import Stateful
@@ -155,7 +155,7 @@ def run(config: Config) -> Path:
     critic_optimizer = Optimizer([actors.critic], replace(config.optimizer, learning_rate=config.critic_learning_rate))
     coefficient, best = KLCoefficient(config.kl_coef, config.kl_target, config.kl_horizon), Best(actors.policy)
     run.log.say(f"policy {plan.parameters(actors.policy)}; critic {plan.parameters(actors.critic)}")
-    run.log.say(f"{plan.rollouts(config, len(asked))}; {actors.machine.describe()}")
+    run.log.say(f"{plan.rollouts(config, len(asked))}; {memory.told_rollouts(actors, config, asked)}")
     state: dict[str, Stateful] = {"policy": actors.policy, "critic": actors.critic, "optimizer": optimizer}
     state |= {"critic_optimizer": critic_optimizer, "kl_coefficient": coefficient, "best": best}
     for step in run.steps(config.max_steps, state, config.save_steps):

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from amenable.data import batches, sources
 from amenable.errors import InputError
-from amenable.models.decoder import Decoder, DecoderConfig
+from amenable.models.decoder import Decoder
 from amenable.models.presets import preset
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, care, first_batch, passes, plan, runtime
+from amenable.train import artifacts, care, first_batch, memory, passes, plan, runtime
 from amenable.train.feed import Sieve, measured_text, pieces_of, usable, whole
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
@@ -95,7 +95,7 @@ def run(config: Config) -> Path:
     decoder = Decoder(shape).to(machine.device)
     decoder.init_weights(runtime.generator(config.seed, "init"))
     optimizer = Optimizer([decoder], config.optimizer)
-    tell_plan(run, config, shape, decoder, training, len(steps), machine)
+    tell_plan(run, config, decoder, training, steps, machine)
     if first_batch.show(run, proof, config.inspect_batch):
         return run.out
 
@@ -145,16 +145,18 @@ def epoch_plan(config: Config, lengths: list[int]) -> list[list[int]]:
 def tell_plan(
     run: Run,
     config: Config,
-    shape: DecoderConfig,
     decoder: Decoder,
     training: list[list[int]],
-    steps: int,
+    steps: list[list[int]],
     machine: runtime.Runtime,
 ) -> None:
-    tokens = sum(map(len, training))
-    size = plan.memory(sum(p.numel() for p in decoder.parameters()), config.tokens_per_step, shape.width, shape.layers)
-    run.log.say(f"{config.model}: {plan.parameters(decoder)}, {size}; {machine.describe()}")
+    tokens, limit = sum(map(len, training)), config.max_tokens_per_pass
+    first = [[whole(training[i])] for i in steps[0]]
+    work = memory.heaviest(first, [range(len(first))], limit)
+    read = min(limit, config.eval_tokens)
+    size = memory.training(decoder, config.optimizer, work, machine, len(steps), read, listed=tokens)
+    run.log.say(f"{config.model}: {plan.parameters(decoder)}, {memory.told(size, machine)}")
     run.log.say(
-        f"{tokens:,} tokens in {len(training):,} pieces; {steps} steps x {config.tokens_per_step} tokens "
-        f"= {steps * config.tokens_per_step / tokens:.2f} epochs"
+        f"{tokens:,} tokens in {len(training):,} pieces; {len(steps)} steps x {config.tokens_per_step} tokens "
+        f"= {len(steps) * config.tokens_per_step / tokens:.2f} epochs"
     )

@@ -27,7 +27,7 @@ from amenable.functional.losses import ranking_loss_flat
 from amenable.models.heads import ScalarModel
 from amenable.text.chat import render
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, care, first_batch, passes, plan, runtime
+from amenable.train import artifacts, care, first_batch, memory, passes, plan, runtime
 from amenable.train.feed import Sieve, ranking_rows, tell_left_out, usable
 from amenable.train.optimizer import Optimizer, OptimizerConfig, freeze
 from amenable.train.run import Run
@@ -101,7 +101,10 @@ def run(config: Config) -> Path:
     freeze(model.decoder, config.frozen_layers)
     optimizer = Optimizer([model], config.optimizer)
     run.claim()
-    run.log.say(f"{plan.parameters(model)}; {machine.describe()}")
+    order = batches.by_rows(len(elements), per_step, config.seed, 0)
+    work = memory.heaviest([item.rows for item in elements], order, config.max_tokens_per_pass, share=True)
+    size = memory.training(model, config.optimizer, work, machine, total, read=config.max_tokens_per_pass)
+    run.log.say(f"{plan.parameters(model)}, {memory.told(size, machine)}")
     run.log.say(
         f"{len(training)} rankings, {sum(len(item.rows) for item in training)} answers, "
         f"{sum(len(pairs_of(item.ranks)) for item in training)} pairs; {per_step} {config.batch} a step, "

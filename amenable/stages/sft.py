@@ -22,7 +22,7 @@ from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.text.chat import render, render_prompt
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, care, first_batch, passes, plan, runtime
+from amenable.train import artifacts, care, first_batch, memory, passes, plan, runtime
 from amenable.train.best import Best
 from amenable.train.checkpoint import Stateful
 from amenable.train.feed import Sieve, usable
@@ -103,7 +103,10 @@ def run(config: Config) -> Path:
     run.claim()
     optimizer = Optimizer([decoder], config.optimizer)
     best = Best(decoder)
-    run.log.say(f"{plan.parameters(decoder)}; {machine.describe()}")
+    order = batches.by_rows(len(rows), config.batch_size, config.seed, 0)
+    work = memory.heaviest([[row] for row in rows], order, config.max_tokens_per_pass)
+    size = memory.training(decoder, config.optimizer, work, machine, total, best=True)
+    run.log.say(f"{plan.parameters(decoder)}, {memory.told(size, machine)}")
     run.log.say(f"{len(rows)} conversations x {config.epochs} epochs / {config.batch_size} a step = {total} steps")
     if first_batch.show(run, proof, config.inspect_batch):
         return run.out

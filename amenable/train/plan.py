@@ -1,4 +1,4 @@
-"""The plan of a run as arithmetic, printed before it starts: what is read, how many steps, how much memory."""
+"""The plan of a run as arithmetic, printed before it starts: what is read, how many steps."""
 
 from __future__ import annotations
 
@@ -31,12 +31,6 @@ def million(number: float) -> str:
         if number >= size:
             return f"{number / size:.3g}{letter}"
     return f"{number:.0f}"
-
-
-def memory(parameter_count: int, tokens: int, width: int, layers: int) -> str:
-    """Weights, gradients, two moments in fp32 (16 bytes a parameter), and about 34 numbers a token, layer and unit."""
-    size = 16 * parameter_count + 4 * 34 * tokens * width * layers
-    return f"about {size / 2**30:.2g} GiB"
 
 
 def require_at_least(least: float, options: Any, *names: str) -> None:

@@ -64,9 +64,6 @@ def test_counts_are_told_in_words_that_can_be_read() -> None:
     module.weight.requires_grad_(False)
     assert plan.parameters(module) == "2k parameters, 1 training"
     assert [plan.million(n) for n in (12, 43_210, 124_439_808, 1_557_611_200)] == ["12", "43.2k", "124M", "1.56B"]
-    # 2^24 parameters of 16 bytes: 2^28 bytes; 2^10 tokens x 2^9 units x 4 layers x 34 x 4 bytes: 136 / 512 GiB
-    assert plan.memory(2**24, 0, 128, 4) == "about 0.25 GiB"
-    assert plan.memory(0, 2**10, 2**9, 4) == "about 0.27 GiB"
 
 
 @dataclass(frozen=True)

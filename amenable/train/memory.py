@@ -1,0 +1,302 @@
+"""How much memory a run needs at its peak, by arithmetic on shapes: what the plan of a run says before it starts.
+
+A run holds its models and, of those that train, the optimizer's moments. Beside that it needs, in turn and never at
+once, memory for each of these; the greatest of them makes the peak:
+
+    learning    what the layers keep for the backward pass, then the gradients that take its place
+    reading     one layer's working set over a batch, where nothing is learned
+    sampling    keys and values of the answers, and the logits of their next tokens
+    saving      a copy of all that a checkpoint holds
+
+All results are bytes beyond the program itself. A token is one of a flat batch; a slot is a place that attention
+computes: rows padded to one length, and shared contexts repeated.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from amenable.data import batches
+from amenable.functional.logprobs import CHUNK_ACCELERATOR, CHUNK_CPU, KEPT
+from amenable.models.config import DecoderConfig
+from amenable.models.decoder import Decoder
+from amenable.models.heads import ScalarModel
+from amenable.models.layout import choose_buckets
+from amenable.train.actors import Actors
+from amenable.train.optimizer import OptimizerConfig, is_hidden_matrix
+from amenable.train.passes import Row
+from amenable.train.runtime import Runtime
+
+FP32, BF16 = 4, 2
+LIBRARIES = 16 << 20
+"""what torch's kernels and threads take for themselves when they are first used"""
+SCATTER = 1.33
+"""a processor's allocator keeps freed blocks in pieces: what comes and goes takes so much more than it holds"""
+KERNEL = 750_000
+"""bytes of one bf16 product made for one shape, which the processor's library keeps for the next time"""
+KERNELS_OF_A_PASS = 16
+KERNELS_KEPT = 1024
+"""how many of them each of two caches keeps, unless ONEDNN_PRIMITIVE_CACHE_CAPACITY and LRU_CACHE_CAPACITY say less"""
+ROWS = 128
+"""answers that a rollout makes at once"""
+PREFILL = 8192
+"""prompt tokens that a rollout reads at once"""
+LISTED = 48
+"""bytes of a token among the rows of the data: a number, its place in a list, its mark"""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A decoder in memory that ends in logits, or in one number."""
+
+    shape: DecoderConfig
+    parameters: int
+    matrices: int
+    """those of the parameters that are matrices inside the layers"""
+    training: int = 0
+    """how many of the parameters train"""
+    moments: int = 0
+    """numbers that its optimizer keeps"""
+    predicts: bool = True
+    """whether it ends in logits"""
+
+
+def model_of(module: nn.Module, optimizer: OptimizerConfig | None = None) -> Model:
+    """What a module will hold; without an optimizer it is only read."""
+    decoder = module.decoder if isinstance(module, ScalarModel) else module
+    assert isinstance(decoder, Decoder)
+    count = sum(p.numel() for p in module.parameters())
+    matrices = sum(p.numel() for p in decoder.layers.parameters() if p.ndim == 2)
+    if optimizer is None:
+        return Model(decoder.config, count, matrices, predicts=decoder is module)
+    trained = [(f"0.{name}", p) for name, p in module.named_parameters() if p.requires_grad]
+    muon = optimizer.muon_learning_rate > 0
+    moments = sum(p.numel() * (1 if muon and is_hidden_matrix(name, p) else 2) for name, p in trained)
+    return Model(decoder.config, count, matrices, sum(p.numel() for _, p in trained), moments, decoder is module)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Rows that are computed at once."""
+
+    tokens: int
+    slots: int
+    trained: int
+    """tokens that are predicted by the vocabulary"""
+    further: bool = False
+    """whether the step has computed another pass before: then the gradients are there from the start"""
+
+
+def heaviest(
+    elements: Sequence[Sequence[Row]], steps: Sequence[Sequence[int]], limit: int, share: bool = False
+) -> Pass:
+    """The largest pass of the step with the most tokens. An element is the rows that stay together; limit: most tokens
+    of a pass; share: whether a context that neighbours begin with is computed once."""
+    sizes = [batches.distinct(rows) if share else sum(len(ids) for ids, _ in rows) for rows in elements]
+    step = max(steps, key=lambda places: sum(sizes[i] for i in places))
+    parts = batches.microbatches([sizes[i] for i in step], limit)
+    part = max(parts, key=lambda places: sum(sizes[step[i]] for i in places))
+    return pass_of([row for i in part for row in elements[step[i]]], share, further=len(parts) > 1)
+
+
+def pass_of(rows: Sequence[Row], share: bool = False, further: bool = False) -> Pass:
+    """What a batch of these rows is to a model."""
+    lengths = [len(ids) for ids, _ in rows]
+    slots = sum(count * length for count, length in choose_buckets(np.sort(lengths)))
+    tokens = batches.distinct(rows) if share else sum(lengths)
+    return Pass(tokens, slots, sum(sum(trained) for _, trained in rows), further)
+
+
+def learning(models: Sequence[Model], work: Pass, machine: Runtime) -> int:
+    """Of models that compute a pass together: the most of its forward end and its backward end.
+
+    At the forward end all that the layers keep is there; on the way back each layer's share makes room for its
+    gradients. The embedding's gradient comes last, beside that of the unembedding where they are one matrix.
+    """
+    gradients = FP32 * sum(model.training for model in models)
+    forward = sum(kept(model, work, machine) for model in models) + (gradients if work.further else 0)
+    turning = max(max(head(model, work, machine), layer_backward(model, work, machine)) for model in models)
+    embedding = FP32 * max(model.shape.vocab_size * model.shape.width for model in models)
+    backward = gradients + embedding + FP32 * work.tokens * max(model.shape.width for model in models)
+    return max(forward + turning, backward)
+
+
+def kept(model: Model, work: Pass, machine: Runtime) -> int:
+    """What the layers keep for the backward pass, the weights in the products' precision among it."""
+    shape, product = model.shape, product_bytes(machine)
+    casts = 0 if product == FP32 else product * model.matrices
+    token, slot = layer_keeps(shape, machine, even=work.slots == work.tokens)
+    dropout = FP32 if shape.dropout else 0
+    ends = (FP32 + FP32 + dropout) * shape.width  # the last norm's input, what it gives, the embedding's noise
+    rotation = FP32 * shape.head_size if shape.positions == "rope" else 0
+    return casts + shape.layers * (token * work.tokens + slot * work.slots) + (ends + rotation) * work.tokens
+
+
+def layer_keeps(shape: DecoderConfig, machine: Runtime, even: bool) -> tuple[int, int]:
+    """Bytes that one layer keeps for the backward pass: of each token, and of each slot. even: no row is padded."""
+    product, attention = product_bytes(machine), attention_bytes(machine)
+    queries, keys = shape.heads * shape.head_size, shape.kv_head_count * shape.head_size
+    norms = 2 * (FP32 + product) * shape.width
+    heads = attention * (queries + 2 * keys) if even or shape.qk_norm else 0
+    turned = shape.positions == "rope" or shape.qk_norm
+    copies = attention * ((queries + 2 * keys) if not even else (queries + keys) if turned else 0)
+    attended = attention * queries + FP32 * shape.heads
+    given = 0 if even and product == attention else product * queries
+    widths = {"swiglu": 4, "gelu": 2, "relu": 1}
+    mlp = widths[shape.activation] * product * shape.mlp_size
+    noise = 2 * product * shape.width if shape.dropout else 0
+    return norms + heads + given + mlp + noise, copies + attended
+
+
+def layer_backward(model: Model, work: Pass, machine: Runtime) -> int:
+    """The most that going back through one layer needs beside what was kept."""
+    shape, product, attention = model.shape, product_bytes(machine), attention_bytes(machine)
+    queries, keys = shape.heads * shape.head_size, shape.kv_head_count * shape.head_size
+    stream = (FP32 + product) * shape.width
+    mlp = (5 if shape.activation == "swiglu" else 2) * product * shape.mlp_size
+    heads = queries + 2 * keys
+    attended = (attention + product) * heads * work.tokens + attention * (heads + queries) * work.slots
+    return stream * work.tokens + max(mlp * work.tokens, attended)
+
+
+def head(model: Model, work: Pass, machine: Runtime) -> int:
+    """What the loss over the vocabulary needs, with its gradients to hidden states and unembedding."""
+    if not model.predicts:
+        return 0
+    shape, product = model.shape, product_bytes(machine)
+    logits = work.trained * shape.vocab_size
+    chunk = min(logits, CHUNK_CPU if machine.device.type == "cpu" else CHUNK_ACCELERATOR)
+    casts = 0 if product == FP32 else product * (work.trained * shape.width + 2 * shape.vocab_size * shape.width)
+    states = (FP32 + product) * work.trained * shape.width
+    remembered = FP32 * logits if logits <= KEPT else 0
+    return casts + states + remembered + FP32 * shape.vocab_size * shape.width + (2 * FP32 + product) * chunk
+
+
+def reading(model: Model, work: Pass, machine: Runtime) -> int:
+    """What a pass without gradients needs: the stream, and the most of attention, MLP and head."""
+    shape, product, attention = model.shape, product_bytes(machine), attention_bytes(machine)
+    queries, keys = shape.heads * shape.head_size, shape.kv_head_count * shape.head_size
+    heads = queries + 2 * keys
+    stream = (2 * FP32 + product) * shape.width * work.tokens
+    attended = (product + attention) * heads * work.tokens + attention * (heads + 2 * queries) * work.slots
+    mlp = (4 if shape.activation == "swiglu" else 2) * product * shape.mlp_size * work.tokens
+    columns = 0
+    if model.predicts:
+        chunk = min(work.trained * shape.vocab_size, CHUNK_CPU if machine.device.type == "cpu" else CHUNK_ACCELERATOR)
+        casts = 0 if product == FP32 else product * shape.vocab_size * shape.width
+        columns = casts + (FP32 + product) * work.trained * shape.width + (2 * FP32 + product) * chunk
+    return stream + max(attended, mlp, columns)
+
+
+def sampling(model: Model, rows: int, length: int, prompt_tokens: int, machine: Runtime) -> int:
+    """What `rows` answers made at once need, prompt and answer together at most `length` tokens each."""
+    shape, product = model.shape, product_bytes(machine)
+    cache = 2 * shape.layers * rows * length * shape.kv_head_count * shape.head_size * attention_bytes(machine)
+    casts = 0 if product == FP32 else product * (model.matrices + shape.vocab_size * shape.width)
+    drawing = (product + 4 * FP32) * rows * shape.vocab_size
+    prefill = reading(model, Pass(prompt_tokens, prompt_tokens, 0), machine)
+    return cache + casts + max(drawing, prefill)
+
+
+def saving(models: Sequence[Model], best: int = 0) -> int:
+    """A copy of the weights and moments of the models that train, and of so many numbers more."""
+    return FP32 * (sum(model.parameters + model.moments for model in models if model.training) + best)
+
+
+def product_bytes(machine: Runtime) -> int:
+    """Bytes of a number in a matrix product."""
+    return BF16 if machine.bf16 else FP32
+
+
+def attention_bytes(machine: Runtime) -> int:
+    """Bytes of a number in attention, which is computed in fp32 on a processor."""
+    return FP32 if machine.device.type == "cpu" else product_bytes(machine)
+
+
+def training(
+    module: nn.Module,
+    optimizer: OptimizerConfig,
+    work: Pass,
+    machine: Runtime,
+    steps: int = 1,
+    read: int = 0,
+    best: bool = False,
+    listed: int = 0,
+) -> int:
+    """Peak of a run that trains one model on data in so many steps.
+
+    read: tokens of a pass in which the model is only read, as in validation. best: whether the best weights are kept
+    beside the newest. listed: tokens of the data, as they lie in lists.
+    """
+    model = model_of(module, optimizer)
+    copies = model.parameters if best else 0
+    held = FP32 * (model.parameters + model.moments + copies) + LISTED * listed
+    review = reading(model, Pass(read, read, read if model.predicts else 0), machine)
+    return peak(held, max(learning([model], work, machine), review), saving([model], copies), steps, machine)
+
+
+def rollouts(actors: Actors, config: Any, prompts: Sequence[Sequence[int]]) -> int:
+    """Peak of a run that learns from its own samples, where every answer is as long as it may be.
+
+    config: the options of the stage. Policy and critic learn in one pass, with an optimizer each; the best weights of
+    the policy are kept. Prompts are taken as they come, which is in no order.
+    """
+    machine, limit = actors.machine, config.max_tokens_per_pass
+    policy, critic = (model_of(module, config.optimizer) for module in (actors.policy, actors.critic))
+    others = [model_of(actors.reference), model_of(actors.scorer)]
+    answer = config.max_new_tokens
+    asked = [list(prompts[i % len(prompts)]) for i in range(config.prompts_per_step)]
+    rows = [
+        (prompt + [0] * answer, [False] * len(prompt) + [True] * answer)
+        for prompt in asked
+        for _ in range(config.num_generations)
+    ]
+    size = len(rows) // config.num_mini_batches
+    work = heaviest([[row] for row in rows], [range(size)], limit, share=True)
+    whole = replace(heaviest([[row] for row in rows], [range(len(rows))], limit, share=True), further=False)
+    longest = max(map(len, asked)) + answer
+    passing = [
+        learning([policy, critic], work, machine),
+        sampling(policy, min(ROWS, len(rows)), longest, min(PREFILL, sum(map(len, asked))), machine),
+        *(reading(model, whole, machine) for model in others),
+    ]
+    if config.ptx_coef:
+        mixed = min(config.ptx_tokens, limit)
+        passing.append(learning([policy], Pass(mixed, mixed, mixed, further=True), machine) + FP32 * critic.training)
+    held = (
+        FP32 * sum(model.parameters + model.moments for model in (policy, critic, *others)) + FP32 * policy.parameters
+    )
+    steps = config.max_steps * (2 * len(rows) * longest // limit + 1 + config.num_ppo_epochs * config.num_mini_batches)
+    return peak(held, max(passing), saving([policy, critic], policy.parameters), steps, machine)
+
+
+def peak(held: int, passing: int, saved: int, passes: int, machine: Runtime) -> int:
+    """What is held all the time, and the greater of what comes and goes at every step and what a checkpoint copies."""
+    if machine.device.type != "cpu":
+        return held + passing
+    return LIBRARIES + kernels(passes, machine) + held + max(round(SCATTER * passing), saved)
+
+
+def kernels(passes: int, machine: Runtime) -> int:
+    """What a processor's library keeps of the bf16 products made for each number of tokens that passes have."""
+    if not machine.bf16:
+        return 0
+    limits = [int(os.environ.get(f"{name}_CACHE_CAPACITY", KERNELS_KEPT)) for name in ("ONEDNN_PRIMITIVE", "LRU")]
+    return KERNEL * min(sum(limits), KERNELS_OF_A_PASS * passes)
+
+
+def told(size: int, machine: Runtime) -> str:
+    """The size, and what computes there, as the plan of a run says them."""
+    number = f"{size / 2**30:.2g} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+    return f"about {number}; {machine.describe()}"
+
+
+def told_rollouts(actors: Actors, config: Any, asked: Sequence[tuple[Any, Sequence[int]]]) -> str:
+    """The same of `rollouts`; asked: prompts with their ids."""
+    return told(rollouts(actors, config, [ids for _, ids in asked]), actors.machine)

@@ -1,0 +1,539 @@
+"""How time and memory grow with the work: context, answers of a prompt, vocabulary, batch, model, rollout.
+
+    python -m benchmarks.scaling                            # all sweeps, at most two minutes each, a plot of each
+    python -m benchmarks.scaling --sweep context,memory --seconds 60
+
+A sweep changes one number and leaves the rest: time of a token in training and in decoding, the median of a few steps.
+The sweep 'memory' runs every stage's own steps on batches that differ, saves a checkpoint, and compares the most memory
+that was used with what the plan of such a run says. Each point is a process of its own, smallest first. What does not
+fit the memory, or the time, is left out and said.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+import tyro
+
+from amenable.errors import InputError
+from amenable.generation.engine import generate
+from amenable.generation.sampling import Sampling
+from amenable.models.decoder import Decoder, DecoderConfig
+from amenable.models.presets import preset
+from amenable.stages import dpo, ppo, pretrain, reward, sft
+from amenable.train import checkpoint, memory, plan, runtime
+from amenable.train.best import Best
+from amenable.train.checkpoint import Stateful
+from amenable.train.feed import whole
+from amenable.train.optimizer import Optimizer, OptimizerConfig
+from amenable.train.passes import Row
+from amenable.train.step import backward_next_token
+from benchmarks import speed
+
+BASE = preset("tiny-gpt2")
+SHAPES = {
+    "1M": replace(BASE, layers=2, width=96, heads=3),
+    "5M": BASE,
+    "23M": replace(BASE, layers=6, width=512, heads=8),
+    "124M": preset("gpt2"),
+    "355M": preset("gpt2-medium"),
+}
+TRIES = 5
+"""timed steps of a point at most, after one that warms up"""
+ROOM = 0.8
+"""share of the free memory that a point may take"""
+
+Timed = Callable[[int], tuple[int, float]]
+"""the n-th step -> tokens, and the seconds they took"""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One number that is changed."""
+
+    label: str
+    values: tuple[Any, ...]
+    point: Callable[[Any, runtime.Runtime], dict[str, Timed]]
+    """value -> what is timed, by name"""
+    bytes: Callable[[Any, runtime.Runtime], int] = field(default=lambda value, machine: 0)
+    """value -> memory that the point needs"""
+    size: Callable[[Any], float] = float
+    """value -> its place on the axis"""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Measure how time and memory grow with the work on this processor."""
+
+    sweep: str = ""
+    """sweeps, with commas between: context, answers, vocabulary, batch, model, rollout, memory; without it all"""
+    seconds: float = 120.0
+    """for each sweep; what it does not reach by then is left out"""
+    precision: runtime.Precision = "auto"
+    threads: int = 0
+    """processor threads; 0 is one a core"""
+    plots: Path = Path("benchmarks")
+    """folder of the plots, scaling-<sweep>.svg"""
+    out: Path | None = None
+    """also write the tables to this file"""
+
+    def __post_init__(self) -> None:
+        plan.require_above_zero(self, "seconds")
+        plan.require_at_least(0, self, "threads")
+        for name in self.sweep.split(",") if self.sweep else []:
+            if name not in NAMES:
+                raise InputError(f"there is no sweep '{name}'", "--sweep", f"choose from {', '.join(NAMES)}")
+
+    @property
+    def names(self) -> list[str]:
+        return self.sweep.split(",") if self.sweep else NAMES
+
+    @property
+    def machine(self) -> runtime.Machine:
+        return runtime.Machine(device="cpu", precision=self.precision, threads=self.threads)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print each line as soon as it is known, draw; the exit code."""
+    config = tyro.cli(Config, args=arguments, prog="benchmarks.scaling", description=__doc__)
+    try:
+        config.plots.mkdir(parents=True, exist_ok=True)
+        if config.out is not None:
+            config.out.write_text("", "utf-8")
+    except OSError as error:
+        print(f"benchmarks.scaling: {error}", file=sys.stderr)
+        return 2
+    for line in report(config):
+        print(line, flush=True)
+        if config.out is not None:
+            with config.out.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+    return 0
+
+
+def report(config: Config) -> Iterator[str]:
+    """The lines of a Markdown page: the machine, then a table for each sweep."""
+    yield speed.machine_line(config.threads)
+    for name in config.names:
+        yield ""
+        yield from memory_table(config) if name == "memory" else time_table(name, SWEEPS[name], config)
+
+
+def time_table(name: str, sweep: Sweep, config: Config) -> Iterator[str]:
+    """The sweep's lines as its points are measured; then its plot is drawn."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    deadline = perf_counter() + config.seconds
+    for place, value in enumerate(sweep.values):
+        left = deadline - perf_counter()
+        why = refusal(sweep, value, left, config)
+        share = left / (len(sweep.values) - place)
+        seconds = None if why else speed.alone(measure, name, value, config.machine, share)
+        if place == 0:
+            names = list(seconds or {"": 0.0})
+            yield line(sweep.label, *(f"{label}, ms a token" for label in names))
+            yield line("---", *("---:" for _ in names))
+        if seconds is None:
+            yield line(str(value), why or "killed (no memory left?)")
+            continue
+        yield line(str(value), *(f"{1000 * number:.4g}" for number in seconds.values()))
+        for label, number in seconds.items():
+            found.setdefault(label, []).append((sweep.size(value), 1000 * number))
+    draw(config.plots / f"scaling-{name}.svg", sweep.label, found)
+
+
+def refusal(sweep: Sweep, value: Any, left: float, config: Config) -> str:
+    """Why a point is left out; nothing where it is not."""
+    if left <= 0:
+        return "left out: the time is up"
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and runtime.processor_multiplies_bf16())
+    needed = sweep.bytes(value, runtime.Runtime(torch.device("cpu"), bf16, config.threads))
+    if needed > ROOM * free_bytes():
+        return f"left out: needs {needed / 2**30:.1f} GiB, and {free_bytes() / 2**30:.1f} GiB are free"
+    return ""
+
+
+def free_bytes() -> int:
+    """Memory that a new process can have."""
+    try:
+        found = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text("ascii"))
+    except OSError:
+        found = None
+    return 1024 * int(found[1]) if found else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def measure(name: str, value: Any, machine: runtime.Machine, seconds: float) -> dict[str, float]:
+    """Seconds of a token, by what is timed: the median of as many steps as the time allows, one at the least."""
+    torch.manual_seed(0)
+    steps = SWEEPS[name].point(value, runtime.start(machine))
+    found = {}
+    for label, step in steps.items():
+        deadline = perf_counter() + seconds / len(steps)
+        step(0)
+        timings: list[float] = []
+        while not timings or (len(timings) < TRIES and perf_counter() < deadline):
+            tokens, spent = step(len(timings) + 1)
+            timings.append(spent / tokens)
+        found[label] = median(timings)
+    return found
+
+
+def line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def draw(path: Path, label: str, found: dict[str, list[tuple[float, float]]]) -> None:
+    """Both axes in powers of ten; nothing where nothing was found."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    if not found:
+        return
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": path.stem}):
+        figure = Figure(figsize=(5.2, 3.2), layout="constrained")
+        axes = figure.add_subplot()
+        for name, points in found.items():
+            axes.plot(*zip(*points), marker="o", markersize=4, linewidth=1.2, label=name)
+        axes.set(xscale="log", yscale="log", xlabel=label, ylabel="ms a token")
+        ticks = sorted({x for points in found.values() for x, _ in points})
+        axes.set_xticks(ticks, [plan.million(x) for x in ticks], fontsize=8)
+        axes.set_xticks([], minor=True)
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False, fontsize=8)
+        figure.savefig(path, metadata={"Date": None})
+
+
+def training(shape: DecoderConfig, lengths: Sequence[int], machine: runtime.Runtime) -> Timed:
+    """Updates by the next-token loss on rows of these lengths."""
+    decoder = Decoder(shape).train()
+    optimizer = Optimizer([decoder], OptimizerConfig())
+    rows = [whole(ids) for ids in speed.sequences(speed.Size(shape), lengths)]
+
+    def step(number: int) -> tuple[int, float]:
+        start = perf_counter()
+        backward_next_token(decoder, rows, machine, 8192)
+        optimizer.step()
+        return sum(lengths), perf_counter() - start
+
+    return step
+
+
+def decoding(
+    shape: DecoderConfig, prompts: int, length: int, machine: runtime.Runtime, tokens: int = 32, samples: int = 1
+) -> Timed:
+    """Answers to prompts of one length, without the time that reading the prompts takes."""
+    decoder = Decoder(shape).eval()
+    asked = speed.sequences(speed.Size(shape), [length] * prompts)
+
+    def seconds(count: int, number: int) -> float:
+        start, sampling = perf_counter(), Sampling(max_new_tokens=count)
+        with machine.autocast():
+            generate(decoder, asked, sampling, eos_id=None, seeds=number, samples=samples, rows=prompts * samples)
+        return perf_counter() - start
+
+    def step(number: int) -> tuple[int, float]:
+        return tokens * prompts * samples, max(seconds(1 + tokens, number) - seconds(1, number), 1e-9)
+
+    return step
+
+
+def bytes_of_training(shape: DecoderConfig, lengths: Sequence[int], machine: runtime.Runtime) -> int:
+    """Memory of `training`; no model is made."""
+    rows = [([0] * length, [False] + [True] * (length - 1)) for length in lengths]
+    work = memory.heaviest([[row] for row in rows], [range(len(rows))], 8192)
+    return memory.training(Decoder(shape, "meta"), OptimizerConfig(), work, machine)
+
+
+def of_context(length: int, machine: runtime.Runtime) -> dict[str, Timed]:
+    shape = replace(BASE, context=2048)
+    return {
+        "training (4096 tokens)": training(shape, [length] * (4096 // length), machine),
+        "decoding (batch 8)": decoding(shape, 8, length - 33, machine),
+    }
+
+
+def of_answers(count: int, machine: runtime.Runtime) -> dict[str, Timed]:
+    """Prompts of 128 tokens with so many answers of 64; a token of a shared prompt counts once for each answer."""
+    size = speed.Size(BASE)
+    model, config = speed.scalar_model(BASE), reward.Config()
+    optimizer = Optimizer([model], config.optimizer)
+    prompts = speed.sequences(size, [128] * 4)
+    answers = speed.sequences(size, [64] * 4 * count)
+    marks = [False] * 128 + [True] * 64
+    items = [
+        speed.Item(
+            [(prompt + answer, marks) for answer in answers[count * place : count * (place + 1)]],
+            [float(rank) for rank in range(1, count + 1)],
+            [64] * count,
+            "",
+        )
+        for place, prompt in enumerate(prompts)
+    ]
+
+    def step(number: int) -> tuple[int, float]:
+        start = perf_counter()
+        reward.backward(model, items, config, machine)
+        optimizer.step()
+        return 4 * count * 192, perf_counter() - start
+
+    return {
+        "training (reward, 4 prompts)": step,
+        "decoding (4 prompts)": decoding(BASE, 4, 128, machine, samples=count),
+    }
+
+
+def of_vocabulary(count: int, machine: runtime.Runtime) -> dict[str, Timed]:
+    shape = replace(BASE, vocab_size=count)
+    return {
+        "training (8 x 256)": training(shape, [256] * 8, machine),
+        "decoding (batch 32)": decoding(shape, 32, 64, machine),
+    }
+
+
+def of_batch(rows: int, machine: runtime.Runtime) -> dict[str, Timed]:
+    return {
+        "training (rows of 256)": training(BASE, [256] * rows, machine),
+        "decoding": decoding(BASE, rows, 64, machine),
+    }
+
+
+def of_model(name: str, machine: runtime.Runtime) -> dict[str, Timed]:
+    return {
+        "training (4 x 256)": training(SHAPES[name], [256] * 4, machine),
+        "decoding (batch 16)": decoding(SHAPES[name], 16, 32, machine, tokens=8),
+    }
+
+
+def of_rollout(prompts: int, machine: runtime.Runtime) -> dict[str, Timed]:
+    """Iterations of PPO with so many prompts of 16 to 128 tokens, answers of 64: gathering and learning apart."""
+    size = speed.Size(BASE, prompts=prompts)
+    config = ppo.Config(prompts_per_step=prompts, max_new_tokens=64)
+    actors = speed.make_actors(BASE, machine)
+    critic = replace(config.optimizer, learning_rate=config.critic_learning_rate)
+    optimizers = Optimizer([actors.policy], config.optimizer), Optimizer([actors.critic], critic)
+    asked = speed.sequences(size, speed.prompt_lengths(size, prompts))
+
+    def gathering(number: int) -> tuple[int, float]:
+        start = perf_counter()
+        experience = ppo.gather(actors, asked, ("rollout", number), 1, config)
+        return int(experience.rollout.lengths.sum()), perf_counter() - start
+
+    def iteration(number: int) -> tuple[int, float]:
+        start = perf_counter()
+        experience = ppo.gather(actors, asked, ("rollout", number), 1, config)
+        targets = ppo.estimate(experience, config.kl_coef, config)
+        ppo.learn(actors, optimizers, experience, targets, [], number, 1.0, config)
+        return int(experience.rollout.lengths.sum()), perf_counter() - start
+
+    return {"sampling and scoring": gathering, "whole iteration": iteration}
+
+
+def parameters_of(name: str) -> float:
+    return float(sum(p.numel() for p in Decoder(SHAPES[name], "meta").parameters()))
+
+
+SWEEPS = {
+    "context": Sweep("context", (128, 256, 512, 1024, 2048), of_context),
+    "answers": Sweep("answers of a prompt (K)", (2, 3, 4, 6, 9), of_answers),
+    "vocabulary": Sweep("vocabulary", (1000, 2000, 5000, 10_000, 20_000, 50_000), of_vocabulary),
+    "batch": Sweep(
+        "rows",
+        (1, 2, 4, 8, 16, 32, 64),
+        of_batch,
+        lambda rows, machine: bytes_of_training(BASE, [256] * rows, machine),
+    ),
+    "model": Sweep(
+        "parameters",
+        tuple(SHAPES),
+        of_model,
+        lambda name, machine: bytes_of_training(SHAPES[name], [256] * 4, machine),
+        parameters_of,
+    ),
+    "rollout": Sweep("prompts of an iteration", (16, 32, 64, 128, 256), of_rollout),
+}
+NAMES = [*SWEEPS, "memory"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run whose memory is measured: so many steps of a stage on batches that differ."""
+
+    stage: str
+    size: str
+    precision: runtime.Precision
+    rows: int = 16
+    """rows of up to 256 tokens in a step"""
+    steps: int = 8
+
+    def __str__(self) -> str:
+        return f"{self.stage}, {self.size}, {self.precision}"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run that can be stepped, and saved."""
+
+    predicted: int
+    step: Callable[[int], object]
+    state: dict[str, Stateful]
+
+
+def memory_table(config: Config) -> Iterator[str]:
+    """What the plan says beside what was used, in MiB beyond what the program holds before it begins."""
+    yield line("run", "predicted, MiB", "measured, MiB", "predicted / measured")
+    yield line("---", "---:", "---:", "---:")
+    deadline = perf_counter() + config.seconds
+    for case in CASES:
+        if perf_counter() > deadline:
+            yield line(str(case), "left out: the time is up", "", "")
+            continue
+        found = speed.alone(use, case, config.threads)
+        if found is None:
+            yield line(str(case), "killed (no memory left?)", "", "")
+            continue
+        predicted, used = found
+        yield line(str(case), f"{predicted / 2**20:,.0f}", f"{used / 2**20:,.0f}", f"{predicted / used:.2f}")
+
+
+def use(case: Case, threads: int) -> tuple[int, int]:
+    """Predicted and used bytes of a run: its steps, then a checkpoint."""
+    before = held_bytes("VmRSS")
+    machine = runtime.start(runtime.Machine(device="cpu", precision=case.precision, threads=threads))
+    torch.manual_seed(0)
+    trained = STAGES[case.stage](case, machine)
+    for number in range(case.steps):
+        trained.step(number)
+    with tempfile.TemporaryDirectory() as folder:
+        state = {name: holder.state_dict() for name, holder in trained.state.items()}
+        checkpoint.save(Path(folder), case.steps, {"state": state})
+    return trained.predicted, held_bytes("VmHWM") - before
+
+
+def held_bytes(which: str) -> int:
+    """Memory of this process, now (VmRSS) or at its peak (VmHWM); elsewhere than on Linux always the peak."""
+    try:
+        found = re.search(rf"{which}:\s+(\d+)", Path("/proc/self/status").read_text("ascii"))
+    except OSError:
+        found = None
+    return 1024 * int(found[1]) if found else speed.peak_bytes()
+
+
+def size_of(case: Case) -> speed.Size:
+    return speed.Size(SHAPES[case.size], rows=case.rows, prompts=4 * case.rows)
+
+
+def in_steps(count: int, case: Case) -> list[range]:
+    """Elements 0 .. count - 1 in as many parts as the case has steps."""
+    size = count // case.steps
+    return [range(size * step, size * (step + 1)) for step in range(case.steps)]
+
+
+def next_token(
+    case: Case, shape: DecoderConfig, rows: list[Row], config: pretrain.Config | sft.Config, machine: runtime.Runtime
+) -> Trained:
+    """Updates by the next-token loss; SFT keeps its best weights beside the newest."""
+    steps, limit, keeps = in_steps(len(rows), case), config.max_tokens_per_pass, isinstance(config, sft.Config)
+    decoder = Decoder(shape).train()
+    work = memory.heaviest([[row] for row in rows], steps, limit)
+    predicted = memory.training(decoder, config.optimizer, work, machine, case.steps, best=keeps)
+    optimizer, best = Optimizer([decoder], config.optimizer), Best(decoder)
+
+    def step(number: int) -> None:
+        backward_next_token(decoder, [rows[i] for i in steps[number]], machine, limit)
+        optimizer.step()
+        if keeps:
+            best.offer(number, number)
+
+    return Trained(predicted, step, {"decoder": decoder, "optimizer": optimizer, "best": best})
+
+
+def pretraining(case: Case, machine: runtime.Runtime) -> Trained:
+    size = size_of(case)
+    lengths = [2 * length for length in speed.prompt_lengths(size, case.rows * case.steps, "pieces")]
+    rows = [whole(ids) for ids in speed.sequences(size, lengths)]
+    return next_token(case, size.shape, rows, pretrain.Config(), machine)
+
+
+def fine_tuning(case: Case, machine: runtime.Runtime) -> Trained:
+    size, config = size_of(case), sft.Config()
+    shape = replace(size.shape, dropout=config.dropout)
+    return next_token(case, shape, speed.dialogues(size, case.rows * case.steps), config, machine)
+
+
+def rewarding(case: Case, machine: runtime.Runtime) -> Trained:
+    config, model = reward.Config(), speed.scalar_model(SHAPES[case.size])
+    items = speed.rankings(size_of(case), max(1, case.rows // 2) * case.steps)
+    steps = in_steps(len(items), case)
+    work = memory.heaviest([item.rows for item in items], steps, config.max_tokens_per_pass, share=True)
+    predicted = memory.training(model, config.optimizer, work, machine, case.steps)
+    optimizer = Optimizer([model], config.optimizer)
+
+    def step(number: int) -> None:
+        reward.backward(model, [items[i] for i in steps[number]], config, machine)
+        optimizer.step()
+
+    return Trained(predicted, step, {"model": model, "optimizer": optimizer})
+
+
+def preferring(case: Case, machine: runtime.Runtime) -> Trained:
+    config, policy = dpo.Config(), Decoder(SHAPES[case.size]).eval()
+    pairs = [dpo.Pair(item.rows[0], item.rows[1]) for item in speed.rankings(size_of(case), case.rows * case.steps)]
+    steps, limit = in_steps(len(pairs), case), config.max_tokens_per_pass
+    work = memory.heaviest([(pair.chosen, pair.rejected) for pair in pairs], steps, limit, share=True)
+    read = min(limit, sum(pair.tokens for pair in pairs))
+    predicted = memory.training(policy, config.optimizer, work, machine, case.steps, read)
+    pairs = dpo.with_reference(policy, pairs, config, machine)
+    optimizer = Optimizer([policy], config.optimizer)
+
+    def step(number: int) -> None:
+        dpo.walk(policy, [pairs[i] for i in steps[number]], config, machine)
+        optimizer.step()
+
+    return Trained(predicted, step, {"policy": policy, "optimizer": optimizer})
+
+
+def reinforcing(case: Case, machine: runtime.Runtime) -> Trained:
+    size = size_of(case)
+    config = ppo.Config(prompts_per_step=size.prompts, max_new_tokens=64, max_steps=case.steps)
+    actors = speed.make_actors(size.shape, machine)
+    prompts = speed.sequences(size, speed.prompt_lengths(size, size.prompts * case.steps))
+    steps = in_steps(len(prompts), case)
+    predicted = memory.rollouts(actors, config, prompts)
+    optimizers = Optimizer([actors.policy], config.optimizer), Optimizer([actors.critic], config.optimizer)
+    best = Best(actors.policy)
+
+    def step(number: int) -> None:
+        asked = [prompts[i] for i in steps[number]]
+        experience = ppo.gather(actors, asked, ("rollout", number), config.num_generations, config)
+        targets = ppo.estimate(experience, config.kl_coef, config)
+        ppo.learn(actors, optimizers, experience, targets, [], number, 1.0, config)
+        best.offer(number, number)
+
+    state: dict[str, Stateful] = {"policy": actors.policy, "critic": actors.critic, "best": best}
+    return Trained(predicted, step, state | {"optimizer": optimizers[0], "critic_optimizer": optimizers[1]})
+
+
+STAGES: dict[str, Callable[[Case, runtime.Runtime], Trained]] = {
+    "pretrain": pretraining,
+    "sft": fine_tuning,
+    "reward": rewarding,
+    "dpo": preferring,
+    "ppo": reinforcing,
+}
+CASES = [
+    *(Case(stage, "5M", precision) for stage in STAGES for precision in ("fp32", "bf16")),
+    *(Case(stage, "124M", "bf16", rows=4, steps=2) for stage in STAGES),
+]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

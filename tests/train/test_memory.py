@@ -1,0 +1,189 @@
+"""The arithmetic of memory: by hand, against what torch keeps, and against what a process really used."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from amenable.models.decoder import Decoder, DecoderConfig
+from amenable.models.heads import ScalarModel
+from amenable.models.layout import Layout
+from amenable.models.presets import preset
+from amenable.stages import ppo
+from amenable.train import memory
+from amenable.train.optimizer import Optimizer, OptimizerConfig
+from amenable.train.passes import Row
+from amenable.train.runtime import Runtime
+from benchmarks import scaling, speed
+
+PLAIN = DecoderConfig(100, context=64, layers=2, width=32, heads=2)
+MODERN = replace(preset("nano", 100), context=64, layers=2, width=48, heads=3)
+FP32 = Runtime(torch.device("cpu"), bf16=False, threads=1)
+BF16 = replace(FP32, bf16=True)
+
+
+def whole(*lengths: int) -> list[Row]:
+    return [([7] * length, [False] + [True] * (length - 1)) for length in lengths]
+
+
+def kept_by_torch(shape: DecoderConfig, lengths: list[int], machine: Runtime) -> int:
+    """Bytes that a forward pass keeps for the backward pass, the weights themselves left out."""
+    decoder = Decoder(shape).train()
+    own = {p.untyped_storage().data_ptr() for p in decoder.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    ids = torch.full((sum(lengths),), 7)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), machine.autocast():
+        hidden = decoder(ids, Layout.of(lengths))
+    return sum(storage.nbytes() for storage in kept.values()) + hidden.nbytes
+
+
+@pytest.mark.parametrize("machine", [FP32, BF16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("lengths", [[64, 64, 64], [64, 30, 45, 51]], ids=["even", "ragged"])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        PLAIN,
+        MODERN,
+        replace(PLAIN, dropout=0.1),
+        replace(PLAIN, positions="rope", activation="relu"),
+        replace(MODERN, kv_heads=1, qk_norm=False),
+        replace(PLAIN, qk_norm=True),
+    ],
+    ids=["plain", "modern", "dropout", "rope", "grouped", "normed"],
+)
+def test_what_is_kept_for_the_backward_pass_is_what_torch_keeps(
+    shape: DecoderConfig, lengths: list[int], machine: Runtime
+) -> None:
+    model = memory.model_of(Decoder(shape), OptimizerConfig())
+    expected = kept_by_torch(shape, lengths, machine)
+    assert memory.kept(model, memory.pass_of(whole(*lengths)), machine) == pytest.approx(expected, rel=0.06)
+
+
+def test_a_layer_by_hand() -> None:
+    """Width 32, two heads of 16, MLP of 128, rows of one length, numbers of 4 bytes. Two norms keep what they read and
+    give, 4 x 32; queries, keys, values and their result 4 x 32; before and after gelu 2 x 128; a sum for each head.
+    """
+    assert memory.layer_keeps(PLAIN, FP32, even=True) == (4 * (4 * 32 + 3 * 32 + 2 * 128), 4 * (32 + 2))
+
+
+def test_weights_and_moments() -> None:
+    """AdamW keeps two numbers of each parameter, Muon one; a model that is only read, and frozen layers, none."""
+    decoder = Decoder(PLAIN)
+    count = sum(p.numel() for p in decoder.parameters())
+    matrices = 2 * 12 * 32 * 32
+    adam = memory.model_of(decoder, OptimizerConfig())
+    assert (adam.parameters, adam.matrices, adam.training, adam.moments) == (count, matrices, count, 2 * count)
+    muon = memory.model_of(decoder, OptimizerConfig(muon_learning_rate=0.02))
+    assert muon.moments == 2 * count - matrices
+    judge = memory.model_of(ScalarModel(decoder))
+    assert (judge.parameters, judge.training, judge.moments, judge.predicts) == (count + 33, 0, 0, False)
+    decoder.layers[0].requires_grad_(False)
+    assert memory.model_of(decoder, OptimizerConfig()).training == count - 12 * 32 * 32 - 13 * 32
+
+
+def test_moments_are_those_that_the_optimizer_makes() -> None:
+    decoder, config = Decoder(PLAIN), OptimizerConfig(muon_learning_rate=0.02)
+    optimizer = stepped(decoder, config)
+    state = [part.state_dict()["state"] for part in optimizer.parts]
+    numbers = sum(t.numel() for part in state for one in part.values() for t in one.values() if t.ndim)
+    assert memory.model_of(decoder, config).moments == numbers
+
+
+def stepped(decoder: Decoder, config: OptimizerConfig) -> Optimizer:
+    """An optimizer that has taken one step."""
+    optimizer = Optimizer([decoder], config)
+    for parameter in decoder.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    return optimizer
+
+
+def test_the_heaviest_pass_of_the_heaviest_step() -> None:
+    """Steps of 8, 30 and 20 tokens; 30 are passes of 14 and 16, for at most 20 tokens at once."""
+    rows = [[row] for row in whole(3, 5, 4, 10, 16, 20)]
+    work = memory.heaviest(rows, [[0, 1], [2, 3, 4], [5]], limit=20)
+    assert (work.tokens, work.trained, work.further) == (16, 15, True)
+    assert memory.heaviest(rows, [[0, 1], [2, 3, 4], [5]], limit=100).further is False
+
+
+def test_a_shared_context_is_computed_once_and_attended_by_each() -> None:
+    prompt = list(range(10, 30))
+    pair = [(prompt + [answer] * 4, [False] * 20 + [True] * 4) for answer in (1, 2)]
+    work = memory.heaviest([pair], [[0]], limit=100, share=True)
+    assert (work.tokens, work.slots, work.trained) == (28, 48, 8)
+    assert memory.heaviest([pair], [[0]], limit=100).tokens == 48
+
+
+def test_gradients_are_there_from_the_second_pass_on() -> None:
+    model = memory.model_of(Decoder(PLAIN), OptimizerConfig())
+    work = memory.pass_of(whole(*[64] * 50))
+    more = memory.learning([model], replace(work, further=True), FP32) - memory.learning([model], work, FP32)
+    assert more == 4 * model.parameters
+
+
+def test_bf16_products_take_less_and_longer_rows_more() -> None:
+    model = memory.model_of(Decoder(PLAIN), OptimizerConfig())
+    short, long = memory.pass_of(whole(*[32] * 50)), memory.pass_of(whole(*[64] * 50))
+    assert memory.learning([model], short, BF16) < memory.learning([model], short, FP32)
+    assert memory.learning([model], short, FP32) < memory.learning([model], long, FP32)
+    assert memory.reading(model, long, FP32) < memory.learning([model], long, FP32)
+
+
+def test_kernels_that_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many for each pass, up to a limit that can be set; fp32 has none."""
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        monkeypatch.delenv(name, raising=False)
+    assert memory.kernels(1, BF16) == memory.KERNEL * memory.KERNELS_OF_A_PASS
+    assert memory.kernels(10**6, BF16) == 2 * memory.KERNEL * memory.KERNELS_KEPT
+    assert memory.kernels(10**6, FP32) == 0
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+    monkeypatch.setenv("LRU_CACHE_CAPACITY", "32")
+    assert memory.kernels(10**6, BF16) == memory.KERNEL * 96
+
+
+def test_told() -> None:
+    assert memory.told(300 << 20, FP32) == "about 300 MiB; cpu, fp32, 1 thread"
+    assert memory.told(3 << 29, FP32).startswith("about 1.5 GiB; ")
+
+
+def test_rollouts_hold_four_models_two_of_them_with_moments_and_the_best() -> None:
+    """Few tokens: copying the state makes the peak. 4 models, 2 x 2 moments and the best are held, and 7 are copied."""
+    shape = replace(PLAIN, width=128, vocab_size=2000)
+    actors = speed.make_actors(shape, FP32)
+    policy, critic = (sum(p.numel() for p in module.parameters()) for module in (actors.policy, actors.critic))
+    size = memory.rollouts(actors, ppo.Config(max_steps=2, prompts_per_step=4, max_new_tokens=8), [[1, 2]])
+    assert size == memory.LIBRARIES + 4 * (5 * policy + 4 * critic) + 4 * (4 * policy + 3 * critic)
+
+
+def test_rollouts_grow_with_answers_and_not_with_minibatches() -> None:
+    actors = speed.make_actors(PLAIN, FP32)
+    prompts = [[1] * 12] * 8
+
+    def size(**changes: Any) -> int:
+        return memory.rollouts(
+            actors, ppo.Config(**{"prompts_per_step": 64, "max_new_tokens": 16, "max_steps": 2, **changes}), prompts
+        )
+
+    assert size(num_mini_batches=1) > size(num_mini_batches=4) > size(num_mini_batches=16)
+    assert size(max_new_tokens=40) > size(max_new_tokens=16)
+    assert size(num_mini_batches=1, ptx_coef=1.0, ptx_data=Path("text"), ptx_tokens=8192) > size(num_mini_batches=1)
+    assert memory.told_rollouts(actors, ppo.Config(), [("asked", prompts[0])]).endswith("cpu, fp32, 1 thread")
+
+
+def test_what_a_process_used_is_near_what_was_said() -> None:
+    """A model of 5M parameters in a process of its own, two steps and a checkpoint."""
+    found = speed.alone(scaling.use, scaling.Case("pretrain", "5M", "fp32", rows=4, steps=2), 1)
+    assert found is not None
+    predicted, used = found
+    assert predicted == pytest.approx(used, rel=0.35)
