@@ -64,8 +64,8 @@ EOS, PAD = 0, 1
 NEW_TOKENS = 64
 RANKED = 9
 """answers of the ranking"""
-ROLLOUT_ROWS = 64
-"""answers that the PPO peer generates at once"""
+ROLLOUT_ROWS = 128
+"""answers that the PPO peer generates at once: its best of 32, 64 and 128"""
 
 Step = Callable[[], None]
 """one step of ours"""
