@@ -31,7 +31,7 @@ from amenable.models.layout import choose_buckets
 from amenable.train.actors import Actors
 from amenable.train.optimizer import OptimizerConfig, is_hidden_matrix
 from amenable.train.passes import Row
-from amenable.train.runtime import Runtime
+from amenable.train.runtime import KERNELS, Runtime
 
 FP32, BF16 = 4, 2
 LIBRARIES = 16 << 20
@@ -41,8 +41,6 @@ SCATTER = 1.33
 KERNEL = 750_000
 """bytes of one bf16 product made for one shape, which the processor's library keeps for the next time"""
 KERNELS_OF_A_PASS = 16
-KERNELS_KEPT = 1024
-"""how many of them each of two caches keeps, unless ONEDNN_PRIMITIVE_CACHE_CAPACITY and LRU_CACHE_CAPACITY say less"""
 ROWS = 128
 """answers that a rollout makes at once"""
 PREFILL = 8192
@@ -287,7 +285,7 @@ def kernels(passes: int, machine: Runtime) -> int:
     """What a processor's library keeps of the bf16 products made for each number of tokens that passes have."""
     if not machine.bf16:
         return 0
-    limits = [int(os.environ.get(f"{name}_CACHE_CAPACITY", KERNELS_KEPT)) for name in ("ONEDNN_PRIMITIVE", "LRU")]
+    limits = [int(os.environ.get(f"{name}_CACHE_CAPACITY", KERNELS)) for name in ("ONEDNN_PRIMITIVE", "LRU")]
     return KERNEL * min(sum(limits), KERNELS_OF_A_PASS * passes)
 
 

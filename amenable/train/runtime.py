@@ -18,6 +18,8 @@ import torch
 from amenable.errors import InputError
 
 Precision = Literal["auto", "fp32", "bf16"]
+KERNELS = 64
+"""products that each of oneDNN's and torch's caches keeps"""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def start(machine: Machine) -> Runtime:
         torch.set_num_threads(machine.threads)
     if device.type == "cpu":
         keep_memory()
+        keep_few_kernels()
     bf16 = machine.precision == "bf16" or (machine.precision == "auto" and fast_bf16(device))
     return Runtime(device, bf16, torch.get_num_threads())
 
@@ -116,6 +119,13 @@ def keep_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         for option, value in ((mmap_threshold, 1 << 30), (trim_threshold, 2**31 - 1), (top_pad, 64 << 20)):
             libc.mallopt(option, value)
+
+
+def keep_few_kernels() -> None:
+    """Ask oneDNN to keep the products of the last few shapes, not of the last thousand: nearly every batch has another
+    number of tokens, so that the others are never met again, and fill up to a gigabyte."""
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(name, str(KERNELS))
 
 
 def number(seed: int, *parts: object) -> int:

@@ -145,7 +145,7 @@ def test_kernels_that_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         monkeypatch.delenv(name, raising=False)
     assert memory.kernels(1, BF16) == memory.KERNEL * memory.KERNELS_OF_A_PASS
-    assert memory.kernels(10**6, BF16) == 2 * memory.KERNEL * memory.KERNELS_KEPT
+    assert memory.kernels(10**6, BF16) == 2 * memory.KERNEL * memory.KERNELS
     assert memory.kernels(10**6, FP32) == 0
     monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     monkeypatch.setenv("LRU_CACHE_CAPACITY", "32")

@@ -1,5 +1,7 @@
 """Device, precision and where randomness comes from."""
 
+import os
+
 import pytest
 import torch
 
@@ -42,3 +44,11 @@ def test_unknown_devices_are_named() -> None:
             runtime.start(runtime.Machine(device="cuda"))
     with pytest.raises(InputError, match="threads"):
         runtime.Machine(threads=-1)
+
+
+def test_few_kernels_are_kept_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LRU_CACHE_CAPACITY", raising=False)
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
+    runtime.start(runtime.Machine(device="cpu", precision="fp32", threads=1))
+    assert os.environ["LRU_CACHE_CAPACITY"] == "64"
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
