@@ -46,7 +46,8 @@ def test_it_learns_what_people_like(judge: Path, rows_of: Callable[[Path], list[
         assert done[name]["longer_wins"] < 0.7, "length alone was not to tell"
     assert set(done["validation"]["by_annotator"]) == {"a", "b"}
     rows = rows_of(judge)
-    assert rows[0]["loss"] > 0.4 and rows[-1]["loss"] < 0.1 and rows[-1]["margin"] > rows[0]["margin"]
+    last = sum(row["loss"] for row in rows[-5:]) / 5
+    assert rows[0]["loss"] > 0.4 and last < 0.2 and rows[-1]["margin"] > rows[0]["margin"]
 
 
 def test_demonstrations_have_mean_reward_zero(
