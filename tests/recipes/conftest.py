@@ -3,6 +3,8 @@
 import json
 import math
 import random
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -241,3 +243,56 @@ def ppo_samples() -> list[dict]:
         for step in (1, 5, 10, 15, 20, 25, 30, 35, 40, 45)
         for n in (2, 3, 4, 5)
     ]
+
+
+WORDS = ["Gladly", " I", " can", " name", " the", " river", ".", "\n", " porridge", " Tuesday", "é", "<|eos|>"]
+"""pieces of watched answers"""
+
+
+def trace_row(step: int, place: int, tokens: int = 8, seed: int = 0) -> dict:
+    """A row of traces.jsonl as `ppo` writes it, with numbers at random."""
+    draw = random.Random(f"{seed},{step},{place}")
+
+    def numbers(low: float, high: float) -> list[float]:
+        return [round(draw.uniform(low, high), 4) for _ in range(tokens)]
+
+    return {
+        "step": step,
+        "id": f"p{place}",
+        "prompt": f"What is {place}?",
+        "prompt_tokens": ["<|bos|>", "<|user|>", f"What is {place}?", "<|assistant|>"],
+        "tokens": [draw.choice(WORDS) for _ in range(tokens)],
+        "ended": True,
+        "score": 1.25,
+        "raw_score": 1.25,
+        "score_index": tokens - 1,
+        "kl_coef": 0.3,
+        "logps": numbers(-3, 0),
+        "ref_logps": numbers(-3, 0),
+        "kl": numbers(-1, 1),
+        "values": numbers(-4, 4),
+        "rewards": numbers(-0.2, 0.2),
+        "advantages": numbers(-2, 2),
+        "returns": numbers(-2, 2),
+        "ratios": numbers(0.5, 2),
+        "top": [[[draw.choice(WORDS), round(draw.random(), 4)] for _ in range(5)] for _ in range(tokens)],
+    }
+
+
+def script_data(html: str) -> dict:
+    """What the page's script reads."""
+    found = re.findall(r'<script type="application/json">(.*?)</script>', html, re.DOTALL)
+    assert len(found) == 1
+    return json.loads(found[0])
+
+
+@pytest.fixture
+def a_row() -> Callable[..., dict]:
+    """Makes rows of traces.jsonl."""
+    return trace_row
+
+
+@pytest.fixture
+def data_of() -> Callable[[str], dict]:
+    """Reads what a page's script reads."""
+    return script_data

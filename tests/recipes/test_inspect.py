@@ -1,8 +1,8 @@
 """The page that shows single tokens: what it holds, what it refuses, how large it grows."""
 
 import json
-import random
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,37 +13,6 @@ from amenable.errors import InputError
 from amenable.recipes import inspect
 
 SCRIPT = "</script><script>alert('a model said this')</script>"
-WORDS = ["Gladly", " I", " can", " name", " the", " river", ".", "\n", " porridge", " Tuesday", "é", "<|eos|>"]
-
-
-def a_row(step: int, place: int, tokens: int = 8, seed: int = 0) -> dict:
-    """A row of traces.jsonl as `ppo` writes it, with numbers at random."""
-    draw = random.Random(f"{seed},{step},{place}")
-
-    def numbers(low: float, high: float) -> list[float]:
-        return [round(draw.uniform(low, high), 4) for _ in range(tokens)]
-
-    return {
-        "step": step,
-        "id": f"p{place}",
-        "prompt": f"What is {place}?",
-        "prompt_tokens": ["<|bos|>", "<|user|>", f"What is {place}?", "<|assistant|>"],
-        "tokens": [draw.choice(WORDS) for _ in range(tokens)],
-        "ended": True,
-        "score": 1.25,
-        "raw_score": 1.25,
-        "score_index": tokens - 1,
-        "kl_coef": 0.3,
-        "logps": numbers(-3, 0),
-        "ref_logps": numbers(-3, 0),
-        "kl": numbers(-1, 1),
-        "values": numbers(-4, 4),
-        "rewards": numbers(-0.2, 0.2),
-        "advantages": numbers(-2, 2),
-        "returns": numbers(-2, 2),
-        "ratios": numbers(0.5, 2),
-        "top": [[[draw.choice(WORDS), round(draw.random(), 4)] for _ in range(5)] for _ in range(tokens)],
-    }
 
 
 def a_run(folder: Path, rows: list[dict], finished: bool = True, watched: int = 6, command: str = "ppo") -> Path:
@@ -57,19 +26,14 @@ def a_run(folder: Path, rows: list[dict], finished: bool = True, watched: int = 
 
 
 @pytest.fixture
-def ppo(tmp_path: Path) -> Path:
+def ppo(tmp_path: Path, a_row: Callable) -> Path:
     """A run of three iterations and two prompts."""
     return a_run(tmp_path / "ppo", [a_row(step, place) for step in (1, 5, 9) for place in range(2)])
 
 
-def data_of(html: str) -> dict:
-    """What the page's script reads."""
-    found = re.findall(r'<script type="application/json">(.*?)</script>', html, re.DOTALL)
-    assert len(found) == 1
-    return json.loads(found[0])
-
-
-def test_the_page_holds_every_number(ppo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page_holds_every_number(
+    ppo: Path, capsys: pytest.CaptureFixture[str], a_row: Callable, data_of: Callable
+) -> None:
     out = inspect.run(inspect.Config(run=ppo))
     assert out == ppo / "inspect.html"
     assert capsys.readouterr().out == f"3 iterations of PPO: {out}\n"
@@ -87,7 +51,7 @@ def test_the_page_holds_every_number(ppo: Path, capsys: pytest.CaptureFixture[st
             assert (told["score"], told["score_index"], told["ended"]) == (1.25, 7, True)
 
 
-def test_nothing_is_fetched_and_a_model_can_write_no_script(tmp_path: Path) -> None:
+def test_nothing_is_fetched_and_a_model_can_write_no_script(tmp_path: Path, a_row: Callable, data_of: Callable) -> None:
     row = a_row(1, 0)
     row["tokens"][0], row["prompt"], row["prompt_tokens"][2], row["top"][0][0][0] = SCRIPT, SCRIPT, SCRIPT, SCRIPT
     html = inspect.run(inspect.Config(run=a_run(tmp_path / "<b>run</b>", [row]))).read_text("utf-8")
@@ -97,13 +61,13 @@ def test_nothing_is_fetched_and_a_model_can_write_no_script(tmp_path: Path) -> N
     assert "default-src 'none'" in html and "innerHTML" not in html
 
 
-def test_ten_iterations_of_six_long_answers_stay_small(tmp_path: Path) -> None:
+def test_ten_iterations_of_six_long_answers_stay_small(tmp_path: Path, a_row: Callable) -> None:
     rows = [a_row(step, place, tokens=64) for step in range(10) for place in range(6)]
     out = inspect.run(inspect.Config(run=a_run(tmp_path / "ppo", rows)))
     assert out.stat().st_size < 1_000_000
 
 
-def test_a_run_that_is_still_going_shows_what_is_there(tmp_path: Path) -> None:
+def test_a_run_that_is_still_going_shows_what_is_there(tmp_path: Path, a_row: Callable, data_of: Callable) -> None:
     """The second iteration is half written, and its last line torn."""
     run = a_run(tmp_path / "ppo", [a_row(1, 0), a_row(1, 1), a_row(5, 0)], finished=False)
     with (run / "traces.jsonl").open("a") as file:
@@ -136,7 +100,9 @@ def test_a_folder_that_is_not_there_is_no_run(tmp_path: Path) -> None:
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_the_command_takes_the_run_as_it_stands(ppo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_takes_the_run_as_it_stands(
+    ppo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], data_of: Callable
+) -> None:
     out = tmp_path / "new" / "page.html"
     assert cli.main(["inspect", str(ppo), "--out", str(out)]) == 0
     assert data_of(out.read_text("utf-8"))["steps"] == [1, 5, 9]
