@@ -108,17 +108,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = tyro.cli(Config, args=arguments, prog="benchmarks.scaling", description=__doc__)
     try:
         config.plots.mkdir(parents=True, exist_ok=True)
-        if config.out is not None:
-            config.out.write_text("", "utf-8")
     except OSError as error:
         print(f"benchmarks.scaling: {error}", file=sys.stderr)
         return 2
-    for line in report(config):
-        print(line, flush=True)
-        if config.out is not None:
-            with config.out.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-    return 0
+    return speed.tell(report(config), config.out, "benchmarks.scaling")
 
 
 def report(config: Config) -> Iterator[str]:

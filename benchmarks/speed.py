@@ -114,16 +114,21 @@ class Config:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print each line as soon as it is known; the exit code."""
     config = tyro.cli(Config, args=arguments, prog="benchmarks.speed", description=__doc__)
-    if config.out is not None:
+    return tell(report(config), config.out, "benchmarks.speed")
+
+
+def tell(lines: Iterator[str], out: Path | None, program: str) -> int:
+    """Print each line as soon as it is known, and into a file where one is named; the exit code."""
+    if out is not None:
         try:
-            config.out.write_text("", "utf-8")
+            out.write_text("", "utf-8")
         except OSError as error:
-            print(f"benchmarks.speed: {error}", file=sys.stderr)
+            print(f"{program}: {error}", file=sys.stderr)
             return 2
-    for line in report(config):
+    for line in lines:
         print(line, flush=True)
-        if config.out is not None:
-            with config.out.open("a", encoding="utf-8") as file:
+        if out is not None:
+            with out.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
     return 0
 
