@@ -1,10 +1,11 @@
-# make demo: the whole method in miniature    make test: the suite    make check: format, lint, types    make bench: speed
+# make demo: the whole method in miniature    make test: the suite    make check: format, lint, types
+# make bench: speed and memory beside a peer    make bench-speed: ours alone
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow check bench bench-peers bench-labelling clean
+.PHONY: demo test test-slow check bench bench-peers bench-vllm bench-speed bench-labelling clean
 
 demo: $(READY)
 	$(BIN)/amenable demo $(ARGS)
@@ -20,11 +21,17 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy amenable
 
-bench: $(READY)
-	$(BIN)/python -m benchmarks.speed $(ARGS)
-
-bench-peers: $(READY) .venv-peers/.ready .venv-peers-ppo/.ready
+bench: $(READY) bench-peers
 	$(BIN)/python -m benchmarks.peers $(ARGS)
+
+bench-peers: .venv-peers/.ready .venv-peers-ppo/.ready
+
+# a peer that is large and cannot be had everywhere; what it brings for images and sound would need another torch
+bench-vllm: .venv-peers-vllm/.ready
+	.venv-peers-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+
+bench-speed: $(READY)
+	$(BIN)/python -m benchmarks.speed $(ARGS)
 
 bench-labelling: $(READY)
 	$(BIN)/python -m benchmarks.labelling $(ARGS)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peer_trl import STEPS, Gate, common, main, shape, words
+from peer_trl import STEPS, Gate, common, main, own_words, shape
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel, PrinterCallback
 from trl.experimental.ppo import PPOConfig, PPOTrainer
 
@@ -46,7 +46,7 @@ def ppo(work: dict[str, Any], folder: str) -> Callable[[], Any]:
         missing_eos_penalty=1.0,
         num_sample_generations=0,
     )
-    tokenizer = words(work)
+    tokenizer = own_words(work)
     tokenizer.padding_side = "left"
     policy = Policy(shape(work, 0.0, bf16=work["bf16"]))
     policy.generation_config.use_cache = True  # and not in training

@@ -1,5 +1,10 @@
 """The peer's side of benchmarks/peers.py: TRL's own trainers and transformers' own generate, at their best setting.
 
+Both sides do the same arithmetic: the same ids (checked, where a trainer could have made others), bf16 products over
+fp32 weights, dropout on embeddings and residuals for SFT alone and none inside attention, fused AdamW with gradients
+clipped, no checkpointing, evaluation or logging. What TRL computes by itself in every step stays, such as entropy and
+token accuracy. Its generate has weights in bf16 outright, and draws from the whole distribution as ours does.
+
 Run by the interpreter of the peers' environment, in which this package is not installed:
 
     .venv-peers/bin/python benchmarks/peer_trl.py work.json
@@ -11,7 +16,6 @@ one step and says how many seconds it took and the peak of its memory; ends with
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import tempfile
 from collections.abc import Callable
@@ -21,9 +25,9 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from tokenizers import Tokenizer, models, pre_tokenizers
+from peer_steps import peak_bytes, shape, told, wait
+from peer_words import text, words
 from transformers import (
-    GPT2Config,
     GPT2ForSequenceClassification,
     GPT2LMHeadModel,
     PreTrainedTokenizerFast,
@@ -33,7 +37,7 @@ from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, S
 
 STEPS = 1000
 """more than anybody will ask for"""
-AT_START = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+AT_START = peak_bytes()
 """memory after the imports"""
 
 
@@ -45,7 +49,7 @@ class Gate(TrainerCallback):
         self.begun = perf_counter()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        told(perf_counter() - self.begun)
+        told(perf_counter() - self.begun, AT_START)
         wait()
         self.begun = perf_counter()
 
@@ -58,23 +62,6 @@ def main(rows: dict[str, Callable[[dict[str, Any], str], Callable[[], Any]]]) ->
     with tempfile.TemporaryDirectory() as folder:
         step = rows[work["row"]](work, folder)
         step()
-
-
-def wait() -> None:
-    """Say that all is ready, and wait to be told to go; end where nobody will."""
-    print("ready", flush=True)
-    if sys.stdin.readline().strip() != "go":
-        sys.stdout.flush()
-        raise SystemExit
-
-
-def told(seconds: float) -> None:
-    """Say how long a step took, and the most memory so far beyond what was there after the imports."""
-    print(json.dumps({"seconds": seconds, "peak": peak_bytes() - AT_START}), flush=True)
-
-
-def peak_bytes() -> int:
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def sft(work: dict[str, Any], folder: str) -> Callable[[], Any]:
@@ -97,7 +84,8 @@ def sft(work: dict[str, Any], folder: str) -> Callable[[], Any]:
             completion_only_loss=True,
         )
         model = GPT2LMHeadModel(shape(work, work["dropout"]))
-        return SFTTrainer(model, args=config, train_dataset=data, processing_class=words(work), callbacks=[Gate()])
+        made = SFTTrainer(model, args=config, train_dataset=data, processing_class=own_words(work), callbacks=[Gate()])
+        return same_tokens(made, {"input_ids": 1}, sum(len(row["input_ids"]) for row in rows))
 
     if not work["packing"]:
         return trainer(len(rows), 1).train
@@ -117,9 +105,11 @@ def reward(work: dict[str, Any], folder: str) -> Callable[[], Any]:
         max_length=work["shape"]["context"],
     )
     model = GPT2ForSequenceClassification(shape(work, 0.0, num_labels=1, pad_token_id=work["pad"]))
-    return RewardTrainer(
-        model, args=config, train_dataset=Dataset.from_list(pairs), processing_class=words(work), callbacks=[Gate()]
-    ).train
+    trainer = RewardTrainer(
+        model, args=config, train_dataset=Dataset.from_list(pairs), processing_class=own_words(work), callbacks=[Gate()]
+    )
+    handed = sum(len(ids) for pair in pairs for ids in pair.values())
+    return same_tokens(trainer, {"chosen_ids": 1, "rejected_ids": 1}, handed).train
 
 
 def dpo(work: dict[str, Any], folder: str) -> Callable[[], Any]:
@@ -135,17 +125,15 @@ def dpo(work: dict[str, Any], folder: str) -> Callable[[], Any]:
     config = DPOConfig(
         **common(work, folder, len(pairs)), max_length=work["shape"]["context"], precompute_ref_log_probs=True
     )
-    model = GPT2LMHeadModel(shape(work, 0.0))
-    model.config._name_or_path = folder  # the trainer asks where its reference is from
-    reference = GPT2LMHeadModel(shape(work, 0.0))
-    return DPOTrainer(
-        model,
-        ref_model=reference,
+    trainer = DPOTrainer(
+        GPT2LMHeadModel(shape(work, 0.0)),  # its own reference, so that no second model is held
         args=config,
         train_dataset=Dataset.from_list(pairs),
-        processing_class=words(work),
+        processing_class=own_words(work),
         callbacks=[Gate()],
-    ).train
+    )
+    handed = sum(2 * len(row["prompt"]) + len(row["chosen"]) + len(row["rejected"]) for row in work["rows"])
+    return same_tokens(trainer, {"prompt_ids": 2, "chosen_ids": 1, "rejected_ids": 1}, handed).train
 
 
 def decode(work: dict[str, Any], folder: str) -> Callable[[], Any]:
@@ -172,7 +160,7 @@ def decode(work: dict[str, Any], folder: str) -> Callable[[], Any]:
                     eos_token_id=None,
                     pad_token_id=work["pad"],
                 )
-            told(perf_counter() - begun)
+            told(perf_counter() - begun, AT_START)
 
     return steps
 
@@ -204,37 +192,17 @@ def common(work: dict[str, Any], folder: str, size: int) -> dict[str, Any]:
     }
 
 
-def shape(work: dict[str, Any], dropout: float, **others: Any) -> GPT2Config:
-    """The shape as transformers names it."""
-    told = work["shape"]
-    return GPT2Config(
-        vocab_size=told["vocab_size"],
-        n_positions=told["context"],
-        n_embd=told["width"],
-        n_layer=told["layers"],
-        n_head=told["heads"],
-        resid_pdrop=dropout,
-        embd_pdrop=dropout,
-        attn_pdrop=dropout,
-        bos_token_id=work["eos"],
-        eos_token_id=work["eos"],
-        use_cache=work["row"] == "decode",
-        **others,
-    )
+def own_words(work: dict[str, Any]) -> PreTrainedTokenizerFast:
+    return words(work["shape"]["vocab_size"], work["eos"], work["pad"])
 
 
-def words(work: dict[str, Any]) -> PreTrainedTokenizerFast:
-    """A tokenizer in which a number, written out, is a token: so text can stand for exact ids."""
-    vocabulary = {str(i): i for i in range(work["shape"]["vocab_size"])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=str(work["pad"])))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=str(work["pad"]), eos_token=str(work["eos"]), unk_token=str(work["pad"])
-    )
-
-
-def text(ids: list[int]) -> str:
-    return " ".join(map(str, ids))
+def same_tokens(trainer: Any, columns: dict[str, int], handed: int) -> Any:
+    """The trainer, unless it has made other tokens of what it was handed; columns with how often each is computed."""
+    data = trainer.train_dataset
+    made = sum(times * sum(map(len, data[name])) for name, times in columns.items())
+    if made != handed:
+        raise RuntimeError(f"the trainer has {made} tokens, and was handed {handed}")
+    return trainer
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
 """Side by side with TRL: the same ids, shape and precision, step by step in turn, medians and their ratio.
 
-    make bench-peers                                         # sets up .venv-peers and .venv-peers-ppo, then runs this
+    make bench                                               # sets the peers up, then runs this
     python -m benchmarks.peers --size 5M --only sft,dpo
     python -m benchmarks.peers --size 124M --repeats 3       # fewer rows a step: three processes share the memory
 
 Each side is a process of its own that makes a step when it is told to, so that both meet the same machine. The peer
 runs with the allocator's default settings and with those that this project uses, and the better one counts. Ours calls
 the stages' own functions; the peer's side (benchmarks/peer_trl.py) its own trainers, without gradient checkpointing.
-PPO has been taken out of TRL: its peer (benchmarks/peer_ppo.py) is the last version that had it.
+PPO has been taken out of TRL: its peer (benchmarks/peer_ppo.py) is the last version that had it. Pretraining has no
+peer: its row tells the share of the ceiling that is measured in the same run. Targets: benchmarks/targets.py, judged
+from a prototype on a processor with AMX.
 """
 
 from __future__ import annotations
@@ -17,58 +19,36 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
-from itertools import combinations, count
+from dataclasses import dataclass, fields
+from itertools import product
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import torch
 import tyro
 
 from amenable.errors import InputError
-from amenable.feedback.comparisons import Item
-from amenable.generation.engine import generate
-from amenable.generation.experience import objective_metrics
-from amenable.generation.sampling import Sampling
-from amenable.models.decoder import Decoder
-from amenable.stages import dpo, ppo, reward, sft
 from amenable.train import plan, runtime
-from amenable.train.optimizer import Optimizer, OptimizerConfig
-from amenable.train.passes import Row
-from amenable.train.step import backward_next_token
 from benchmarks import speed
-from benchmarks.speed import (
-    Size,
-    SizeName,
-    make_actors,
-    peak_bytes,
-    prompt_lengths,
-    scalar_model,
-    seconds_of,
-    sequences,
-)
+from benchmarks.peer_work import SIZES, WORK
+from benchmarks.speed import Ceiling, SizeName, peak_bytes, seconds_of, tell
+from benchmarks.targets import MEMORY, Found, failed_line, found_line, table_head
 
 HERE = Path(__file__).parent
-SIZES: dict[SizeName, Size] = {**speed.SIZES, "124M": replace(speed.SIZES["124M"], rows=4, prompts=16)}
-"""as benchmarks/speed.py has them, but GPT-2 small with a quarter of the rows: three processes are there at once"""
 TUNED = {
     "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TOP_PAD_": str(64 << 20),
 }
 """the allocator's settings that train/runtime.py makes for ourselves"""
-EOS, PAD = 0, 1
-NEW_TOKENS = 64
-RANKED = 9
-"""answers of the ranking"""
-ROLLOUT_ROWS = 128
-"""answers that the PPO peer generates at once: its best of 32, 64 and 128"""
-
-Step = Callable[[], None]
-"""one step of ours"""
+PRETRAIN = "pretrain"
+"""the row without a peer"""
+VLLM = "vllm-32"
+"""the row whose peer is vLLM, which few have for a processor"""
+ROWS = (PRETRAIN, *WORK)
 
 
 @dataclass(frozen=True)
@@ -78,8 +58,11 @@ class Config:
     peer: Path = Path(".venv-peers/bin/python")
     """the interpreter of an environment with trl"""
     peer_ppo: Path = Path(".venv-peers-ppo/bin/python")
-    """the same with the last trl that has PPO, for the row of that name"""
-    size: SizeName = "5M"
+    """another, with the last trl that has PPO, for the row of that name"""
+    peer_vllm: Path = Path(".venv-peers-vllm/bin/python")
+    """another, with a vLLM for processors, for the row of that name, which is left out where there is none"""
+    size: Literal["both", "5M", "124M", "smoke"] = "both"
+    """smoke runs everything in a minute and says nothing about speed"""
     precision: Literal["fp32", "bf16"] = "bf16"
     only: str = ""
     """rows to measure, with commas between; without it all"""
@@ -88,105 +71,184 @@ class Config:
     threads: int = 2
     allocators: Literal["both", "tuned"] = "both"
     """how the peer is run; tuned: without the allocator's defaults, for want of memory or time"""
+    out: Path | None = None
+    """also write the table to this file"""
 
     def __post_init__(self) -> None:
         plan.require_at_least(1, self, "repeats", "threads")
         for name in self.only.split(",") if self.only else []:
-            if name not in WORK:
-                raise InputError(f"there is no row '{name}'", "--only", f"choose from {', '.join(WORK)}")
+            if name not in ROWS:
+                raise InputError(f"there is no row '{name}'", "--only", f"choose from {', '.join(ROWS)}")
 
     @property
     def rows(self) -> list[str]:
-        return [row for row in WORK if not self.only or row in self.only.split(",")]
+        """Those that are wanted. vLLM is, where it is set up or named; it has no heads as small as smoke's."""
+        if self.only:
+            return [row for row in ROWS if row in self.only.split(",")]
+        return [row for row in ROWS if row != VLLM or (self.peer_vllm.exists() and self.size != "smoke")]
 
-    def interpreter(self, row: str) -> Path:
-        return self.peer_ppo if row == "ppo" else self.peer
+    @property
+    def sizes(self) -> list[SizeName]:
+        return ["5M", "124M"] if self.size == "both" else [self.size]
+
+    def peer_of(self, row: str) -> tuple[Path, str]:
+        """The interpreter and the script of the row's peer."""
+        others = {"ppo": (self.peer_ppo, "peer_ppo.py"), VLLM: (self.peer_vllm, "peer_vllm.py")}
+        return others.get(row, (self.peer, "peer_trl.py"))
+
+
+class Failed(Exception):
+    """A row that could not be measured: its last words."""
 
 
 @dataclass(frozen=True)
-class Work:
-    """One row: what the peer is handed, how our side makes a step, and how many tokens either is credited with."""
+class Side:
+    """A process that makes steps when told to, and what it says of errors."""
 
-    handed: dict[str, Any]
-    ours: Callable[[runtime.Runtime], Step]
-    tokens: int
+    name: str
+    process: subprocess.Popen[str]
+    errors: IO[str]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a line a row as soon as it is known; the exit code."""
+    """Print a line a row as soon as it is known; the exit code, 1 where a row failed."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments[:1] == ["ours"]:
         serve(arguments[1], json.loads(arguments[2]))
         return 0
     try:
         config = tyro.cli(Config, args=arguments, prog="benchmarks.peers", description=__doc__)
-        for python in map(config.interpreter, config.rows):
-            if not python.exists():
-                raise InputError("no such interpreter", python, "make bench-peers sets it up")
+        for row in config.rows:
+            python, _ = config.peer_of(row)
+            if row in WORK and not python.exists():
+                how = "make bench-vllm" if row == VLLM else "make bench-peers"
+                raise InputError("no such interpreter", python, f"{how} sets it up")
     except InputError as error:
         print(f"benchmarks.peers: {error}", file=sys.stderr)
         return 2
-    print("| row | ours, tokens/s | peer | peer, tuned malloc | ratio to its better | memory, ours : peer |")
-    print("|---|--:|--:|--:|--:|--:|", flush=True)
-    for row in config.rows:
-        print(line(row, config), flush=True)
-    return 0
+    failed: list[str] = []
+    return tell(report(config, failed), config.out, "benchmarks.peers") or int(bool(failed))
 
 
-def line(row: str, config: Config) -> str:
+def report(config: Config, failed: list[str]) -> Iterator[str]:
+    """The lines of a Markdown page: machine, ceiling, the table row by row, commands. Names of rows that fail are added
+    to `failed`."""
+    yield speed.machine_line(config.threads)
+    ceiling = speed.alone(speed.measure_ceiling, config.threads) if PRETRAIN in config.rows else None
+    yield from ["", ceiling.describe()] if ceiling else []
+    yield from ["", *table_head()]
+    for size, row in product(config.sizes, config.rows):
+        try:
+            found = pretraining(size, config, ceiling) if row == PRETRAIN else beside(row, size, config)
+            yield found_line(size, row, found)
+        except Failed as error:
+            failed.append(f"{size} {row}")
+            yield failed_line(size, row, str(error))
+    yield from ["", f"{config.precision}; medians of {config.repeats}. Memory is to be at most {MEMORY} of the peer's."]
+    if not config.only and VLLM not in config.rows:
+        yield f"No row {VLLM}: make bench-vllm sets it up, where its packages can be had."
+    yield from ["", "Each row by itself:", ""]
+    yield from (f"    {command(size, row, config)}" for size, row in product(config.sizes, config.rows))
+
+
+def command(size: SizeName, row: str, config: Config) -> str:
+    """What measures this row alone, as it was measured here."""
+    told = {name: getattr(config, name) for name in ("precision", "repeats", "threads", "allocators")}
+    defaults = {field.name: field.default for field in fields(Config)}
+    options = [f" --{name} {value}" for name, value in told.items() if value != defaults[name]]
+    return f"python -m benchmarks.peers --size {size} --only {row}{''.join(options)}"
+
+
+def pretraining(size: SizeName, config: Config, ceiling: Ceiling | None) -> Found:
+    """Ours alone: the share of the ceiling. AdamW, as a peer would."""
+    if ceiling is None:
+        raise Failed("the process that measures the ceiling was killed")
+    arguments = "pretrain-adamw", speed.SIZES[size], config.precision, config.threads, config.repeats
+    try:
+        measured = speed.alone(speed.measure, *arguments)
+    except Exception as error:
+        raise Failed(f"ours: {type(error).__name__}: {error}") from error
+    if measured is None:
+        raise Failed("ours: killed (no memory left?)")
+    (rates,) = measured.rates.values()
+    return Found(median(rates), median(measured.flop_rates) / ceiling.flops(config.precision))
+
+
+def beside(row: str, size: SizeName, config: Config) -> Found:
     """Measure one row: ours, the peer, and the peer with a tuned allocator, one step of each in turn."""
-    work = WORK[row](SIZES[config.size])
-    options = json.dumps({"size": config.size, "precision": config.precision, "threads": config.threads})
+    work = WORK[row](SIZES[size])
+    options = json.dumps({"size": size, "precision": config.precision, "threads": config.threads})
     told = {**work.handed, "bf16": config.precision == "bf16", "threads": config.threads}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         file = Path(folder) / "work.json"
         file.write_text(json.dumps(told), "utf-8")
-        script = HERE / ("peer_ppo.py" if row == "ppo" else "peer_trl.py")
-        peer = [str(config.interpreter(row)), str(script), str(file)]
-        commands = [([sys.executable, "-m", "benchmarks.peers", "ours", row, options], {}), (peer, TUNED)]
-        commands += [(peer, {})] if config.allocators == "both" else []
-        sides = [stack.enter_context(side(command, environment)) for command, environment in commands]
+        python, script = config.peer_of(row)
+        peer = [str(python), str(HERE / script), str(file)]
+        commands: list[tuple[str, list[str], dict[str, str]]]
+        commands = [("ours", [sys.executable, "-m", "benchmarks.peers", "ours", row, options], {})]
+        commands += [("the tuned peer", peer, TUNED)]
+        commands += [("the peer", peer, {})] if config.allocators == "both" else []
+        sides = [stack.enter_context(side(*one)) for one in commands]
         for one in sides:
             step(one)
         timed = [[step(one) for one in sides] for _ in range(config.repeats)]
     ours, *theirs = [work.tokens / median(found["seconds"] for found in one) for one in zip(*timed)]
     memory, *others = [found["peak"] for found in timed[-1]]
-    tuned, default = f"{theirs[0]:,.0f}", f"{theirs[1]:,.0f}" if theirs[1:] else ""
-    ratio, share = ours / max(theirs), memory / min(others)
-    return f"| {row} | {ours:,.0f} | {default} | {tuned} | **{ratio:.1f}** | {share:.2f} |"
+    tuned, default = theirs[0], theirs[1] if theirs[1:] else None
+    return Found(ours, ours / max(theirs), default, tuned, memory / max(1, min(others)))
 
 
 @contextmanager
-def side(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+def side(name: str, command: list[str], environment: dict[str, str]) -> Iterator[Side]:
     """A process that makes steps when told to."""
     quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, **quiet, **environment},
-    )
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**os.environ, **quiet, **environment},
+        )
+        try:
+            yield Side(name, process, errors)
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def step(one: Side) -> dict[str, float]:
+    """Have a side make one step; its seconds, and the peak of its memory. Raises Failed where it has ended."""
+    assert one.process.stdin is not None
+    heard(one, "ready")
     try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+        one.process.stdin.write("go\n")
+        one.process.stdin.flush()
+    except BrokenPipeError:
+        raise Failed(last_words(one)) from None
+    return json.loads(heard(one, "{"))
 
 
-def step(process: subprocess.Popen[str]) -> dict[str, float]:
-    """Have a side make one step; its seconds, and the peak of its memory."""
-    assert process.stdin is not None and process.stdout is not None
-    while (said := process.stdout.readline()).strip() != "ready":
-        if not said:
-            raise InputError("a side of the comparison ended early", how="run its command by hand to see why")
-    process.stdin.write("go\n")
-    process.stdin.flush()
-    while not (said := process.stdout.readline()).startswith("{"):
-        if not said:
-            raise InputError("a side of the comparison ended early", how="run its command by hand to see why")
-    return json.loads(said)
+def heard(one: Side, beginning: str) -> str:
+    """The next line of a side that begins so."""
+    assert one.process.stdout is not None
+    for said in iter(one.process.stdout.readline, ""):
+        if said.startswith(beginning):
+            return said
+    raise Failed(last_words(one))
+
+
+def last_words(one: Side) -> str:
+    """Which side has ended, and why as far as it said so."""
+    code = one.process.wait()
+    one.errors.seek(0)
+    why = f"killed by signal {-code}" if code < 0 else last_line(one.errors.read()) or f"ended with code {code}"
+    return f"{one.name}: {why}"
+
+
+def last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1].strip()
 
 
 def serve(row: str, options: dict[str, Any]) -> None:
@@ -201,171 +263,6 @@ def serve(row: str, options: dict[str, Any]) -> None:
             return
         seconds, _ = seconds_of(make)
         print(json.dumps({"seconds": seconds, "peak": peak_bytes() - before}), flush=True)
-
-
-def handed(row: str, size: Size, rows: list[dict[str, list[int]]], **others: Any) -> dict[str, Any]:
-    """A row's work as the peer reads it."""
-    return {"row": row, "shape": asdict(size.shape), "rows": rows, "eos": EOS, "pad": PAD, **others}
-
-
-def learner(size: Size, rows: list[Row], dropout: float, machine: runtime.Runtime) -> Step:
-    """An update by the next-token loss, as `sft` makes it."""
-    decoder = Decoder(replace(size.shape, dropout=dropout)).train()
-    optimizer = Optimizer([decoder], OptimizerConfig(learning_rate=1e-5))
-
-    def make() -> None:
-        backward_next_token(decoder, rows, machine, sft.Config().max_tokens_per_pass)
-        optimizer.step()
-
-    return make
-
-
-def sft_work(size: Size, packing: bool = False) -> Work:
-    """Prompts and answers of natural lengths, answers trained."""
-    told = asked(size, 2 * size.rows, 1)
-    rows = [{"prompt": prompt, "answer": answers[0]} for prompt, answers in told]
-    ours = [(prompt + answers[0], [False] * len(prompt) + [True] * len(answers[0])) for prompt, answers in told]
-    dropout = sft.Config().dropout
-    return Work(
-        handed("sft", size, rows, packing=packing, dropout=dropout),
-        lambda machine: learner(size, ours, dropout, machine),
-        sum(len(ids) for ids, _ in ours),
-    )
-
-
-def asked(size: Size, prompts: int, answers: int) -> list[tuple[list[int], list[list[int]]]]:
-    """Prompts of mixed lengths with so many answers each, all ending in EOS; no id is EOS or PAD by chance."""
-    asks = sequences(size, prompt_lengths(size, prompts))
-    said = sequences(size, prompt_lengths(size, prompts * answers, "answers"))
-    return [
-        (ask, [[*answer[:-1], EOS] for answer in said[answers * i : answers * (i + 1)]]) for i, ask in enumerate(asks)
-    ]
-
-
-def ranking_items(told: list[tuple[list[int], list[list[int]]]]) -> list[Item]:
-    """Rankings in the order in which the answers stand, the best first."""
-    return [
-        Item(
-            [(prompt + answer, [False] * len(prompt) + [True] * len(answer)) for answer in answers],
-            [float(rank) for rank in range(len(answers))],
-            [len(answer) for answer in answers],
-            "",
-        )
-        for prompt, answers in told
-    ]
-
-
-def pairs_handed(told: list[tuple[list[int], list[list[int]]]]) -> list[dict[str, list[int]]]:
-    """All pairs of every prompt's answers."""
-    return [
-        {"prompt": prompt, "chosen": better, "rejected": worse}
-        for prompt, answers in told
-        for better, worse in combinations(answers, 2)
-    ]
-
-
-def reward_work(size: Size, prompts: int, answers: int) -> Work:
-    """Rankings: ours computes each answer once, the peer each pair's two."""
-    told = asked(size, prompts, answers)
-    items = ranking_items(told)
-
-    def build(machine: runtime.Runtime) -> Step:
-        model = scalar_model(size.shape)
-        optimizer = Optimizer([model], OptimizerConfig(learning_rate=1e-5))
-
-        def make() -> None:
-            reward.backward(model, items, reward.Config(), machine)
-            optimizer.step()
-
-        return make
-
-    pairs = pairs_handed(told)
-    at_once = max(n for n in range(1, size.rows + 1) if len(pairs) % n == 0)
-    tokens = sum(2 * len(p["prompt"]) + len(p["chosen"]) + len(p["rejected"]) for p in pairs)
-    return Work(handed("reward", size, pairs, at_once=at_once), build, tokens)
-
-
-def dpo_work(size: Size) -> Work:
-    """Pairs, the reference's log-probabilities computed before the clock starts on both sides."""
-    told = asked(size, size.rows, 2)
-
-    def build(machine: runtime.Runtime) -> Step:
-        policy = Decoder(size.shape).eval()
-        pairs = [dpo.Pair(item.rows[0], item.rows[1]) for item in ranking_items(told)]
-        pairs = dpo.with_reference(policy, pairs, dpo.Config(), machine)
-        optimizer = Optimizer([policy], OptimizerConfig(learning_rate=1e-5))
-
-        def make() -> None:
-            dpo.walk(policy, pairs, dpo.Config(), machine)
-            optimizer.step()
-
-        return make
-
-    tokens = sum(2 * len(prompt) + sum(map(len, answers)) for prompt, answers in told)
-    return Work(handed("dpo", size, pairs_handed(told)), build, tokens)
-
-
-def ppo_work(size: Size) -> Work:
-    """Whole iterations with the stage's own settings, no EOS; the tokens are those generated."""
-    new = min(NEW_TOKENS, size.length // 2)
-    config = ppo.Config(prompts_per_step=size.prompts, max_new_tokens=new)
-    prompts = sequences(size, prompt_lengths(size, size.prompts))
-
-    def build(machine: runtime.Runtime) -> Step:
-        actors = make_actors(size.shape, machine)
-        actors.tokenizer.eos_id = -1  # never drawn: no answer ends early
-        optimizers = Optimizer([actors.policy], config.optimizer), Optimizer([actors.critic], config.optimizer)
-        numbers = count()
-
-        def make() -> None:
-            number = next(numbers)
-            experience = ppo.gather(actors, prompts, ("rollout", number), config.num_generations, config)
-            targets = ppo.estimate(experience, config.kl_coef, config)
-            ppo.learn(actors, optimizers, experience, targets, [], number, 1.0, config)
-            objective_metrics(experience, targets, config.kl_coef)
-
-        return make
-
-    rows = [{"prompt": prompt} for prompt in prompts]
-    settings = {
-        "new_tokens": new,
-        "temperature": config.temperature,
-        "epochs": config.num_ppo_epochs,
-        "minibatches": config.num_mini_batches,
-        "rollout_rows": ROLLOUT_ROWS,
-    }
-    return Work(handed("ppo", size, rows, **settings), build, size.prompts * new)
-
-
-def decode_work(size: Size, rows: int) -> Work:
-    """Prompts of mixed lengths, continued by a fixed number of tokens."""
-    prompts = sequences(size, prompt_lengths(size, rows))
-    new = min(NEW_TOKENS, size.length // 2)
-
-    def build(machine: runtime.Runtime) -> Step:
-        decoder = Decoder(size.shape).eval()
-
-        def make() -> None:
-            with machine.autocast():
-                generate(decoder, prompts, Sampling(max_new_tokens=new), eos_id=None, rows=rows)
-
-        return make
-
-    told = [{"prompt": prompt} for prompt in prompts]
-    return Work(handed("decode", size, told, new_tokens=new), build, rows * new)
-
-
-WORK: dict[str, Callable[[Size], Work]] = {
-    "sft": sft_work,
-    "sft-packed": lambda size: sft_work(size, packing=True),
-    "reward-pairs": lambda size: reward_work(size, size.rows, 2),
-    "reward-k9": lambda size: reward_work(size, 1, RANKED),
-    "dpo": dpo_work,
-    "ppo": ppo_work,
-    "decode-32": lambda size: decode_work(size, 32),
-    "decode-128": lambda size: decode_work(size, 128),
-}
-"""The rows; tokens count as the peer's data has them."""
 
 
 if __name__ == "__main__":

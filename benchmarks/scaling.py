@@ -242,7 +242,7 @@ def decoding(
 def bytes_of_training(shape: DecoderConfig, lengths: Sequence[int], machine: runtime.Runtime) -> int:
     """Memory of `training`; no model is made."""
     rows = [([0] * length, [False] + [True] * (length - 1)) for length in lengths]
-    work = memory.heaviest([[row] for row in rows], [range(len(rows))], 8192)
+    work = memory.heaviest([[row] for row in rows], [range(len(rows))], 8192, summed=True)
     return memory.training(Decoder(shape, "meta"), OptimizerConfig(), work, machine)
 
 
@@ -436,7 +436,7 @@ def next_token(
     """Updates by the next-token loss; SFT keeps its best weights beside the newest."""
     steps, limit, keeps = in_steps(len(rows), case), config.max_tokens_per_pass, isinstance(config, sft.Config)
     decoder = Decoder(shape).train()
-    work = memory.heaviest([[row] for row in rows], steps, limit)
+    work = memory.heaviest([[row] for row in rows], steps, limit, summed=True)
     predicted = memory.training(decoder, config.optimizer, work, machine, case.steps, best=keeps)
     optimizer, best = Optimizer([decoder], config.optimizer), Best(decoder)
 
@@ -467,6 +467,7 @@ def rewarding(case: Case, machine: runtime.Runtime) -> Trained:
     items = speed.rankings(size_of(case), max(1, case.rows // 2) * case.steps)
     steps = in_steps(len(items), case)
     work = memory.heaviest([item.rows for item in items], steps, config.max_tokens_per_pass, share=True)
+    work = replace(work, trained=work.rows)
     predicted = memory.training(model, config.optimizer, work, machine, case.steps)
     optimizer = Optimizer([model], config.optimizer)
 

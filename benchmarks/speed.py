@@ -425,9 +425,9 @@ def scalar_model(shape: DecoderConfig) -> ScalarModel:
 
 def make_actors(shape: DecoderConfig, machine: runtime.Runtime) -> Actors:
     """Policy and reference alike, scorer and critic alike, as at the start of a run."""
-    reference, scorer = Decoder(shape).eval().requires_grad_(False), scalar_model(shape).requires_grad_(False)
+    reference, scorer = (machine.asked(model).requires_grad_(False) for model in (Decoder(shape), scalar_model(shape)))
     words = Tokenizer.train(["only its EOS is asked for"], SMALLEST, chat=True)
-    return Actors(Decoder(shape).eval(), reference, scalar_model(shape), scorer, words, machine)
+    return Actors(Decoder(shape).eval(), reference.eval(), scalar_model(shape), scorer, words, machine)
 
 
 def described(rows: list[Row]) -> str:
@@ -436,31 +436,44 @@ def described(rows: list[Row]) -> str:
 
 
 def training_work(label: str, shape: DecoderConfig, rows: list[Row], unembedded: bool = True) -> Work:
-    """Forward and backward: three times the operations of a forward pass."""
+    """Forward and backward: three times the operations of a forward pass. A reward model is read once a row."""
     lengths = [len(ids) for ids, _ in rows]
-    predicted = sum(sum(trained) for _, trained in rows) if unembedded else 0
-    return Work({label: sum(lengths)}, 3 * forward_flops(shape, lengths, predicted))
+    predicted = sum(sum(trained) for _, trained in rows)
+    needed = (
+        forward_flops(shape, lengths, predicted, predicted)
+        if unembedded
+        else forward_flops(shape, lengths, 0, len(rows))
+    )
+    return Work({label: sum(lengths)}, 3 * needed)
 
 
-def forward_flops(shape: DecoderConfig, lengths: Sequence[int], predicted: int) -> float:
+def forward_flops(shape: DecoderConfig, lengths: Sequence[int], predicted: int, read: int) -> float:
     """Operations of one pass: 2 for each weight of a matrix and token it multiplies, and causal attention.
 
-        sum_b (2 N T_b + 2 L h T_b (T_b + 1)) + 2 V D M
+        sum_b (2 N T_b + 2 L h T_b (T_b + 1)) - 2 n (sum_b T_b - R) + 2 V D M
 
-    N weights of the layers' matrices, L layers, h = heads x head width, M predicted tokens (only they are unembedded).
-    With every token predicted, three times this is the "6N + attention" of Kaplan et al. (2020) and Chowdhery et al.
-    (2022), attention counted where it is causal.
+    N weights of the layers' matrices, L layers, h = heads x head width, R tokens whose hidden states are read, M of
+    them to be unembedded. After its attention the last layer, n weights, is needed at the tokens read alone. With every
+    token predicted, three times this is the "6N + attention" of Kaplan et al. (2020) and Chowdhery et al. (2022),
+    attention counted where it is causal.
     """
-    weights = sum(p.numel() for p in Decoder(shape, "meta").layers.parameters() if p.ndim == 2)
+    layers = Decoder(shape, "meta").layers
+    weights = sum(p.numel() for p in layers.parameters() if p.ndim == 2)
+    last = sum(
+        p.numel() for part in (layers[-1].attention.out, layers[-1].mlp) for p in part.parameters() if p.ndim == 2
+    )
     width = shape.heads * shape.head_size
     attention = sum(2 * shape.layers * width * length * (length + 1) for length in lengths)
-    return 2 * weights * sum(lengths) + attention + 2 * shape.vocab_size * shape.width * predicted
+    spared = 2 * last * (sum(lengths) - read)
+    return 2 * weights * sum(lengths) + attention - spared + 2 * shape.vocab_size * shape.width * predicted
 
 
 def ppo_flops(shape: DecoderConfig, lengths: Sequence[int], generated: int, epochs: int) -> float:
     """Policy and reference predict the answers, scorer and critic read them; policy and critic train each epoch."""
-    predicting, reading = forward_flops(shape, lengths, generated), forward_flops(shape, lengths, 0)
-    return (2 + 3 * epochs) * (predicting + reading)
+    predicting, valuing, scoring = (
+        forward_flops(shape, lengths, *counts) for counts in ((generated, generated), (0, generated), (0, len(lengths)))
+    )
+    return (2 + 3 * epochs) * predicting + (1 + 3 * epochs) * valuing + scoring
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,7 @@ def reward_config(files: Files, assistant: Path, tmp_path_factory: pytest.TempPa
         heldout=files.pairs,
         demonstrations=files.demonstrations,
         out=tmp_path_factory.mktemp("reward") / "run",
-        epochs=2,
+        epochs=4,
         prompts_per_step=6,
         optimizer=OptimizerConfig(learning_rate=3e-3),
         warmup_steps=2,

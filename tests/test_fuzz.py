@@ -252,7 +252,6 @@ def padded(draw: st.DrawFn, columns: int) -> tuple[list[torch.Tensor], torch.Ten
 
 
 SCALARS: list[tuple[int, Callable[..., torch.Tensor]]] = [
-    (1, losses.next_token_loss),
     (1, masked_mean),
     (1, masked_sum),
     (1, masked_var),
@@ -264,7 +263,7 @@ SCALARS: list[tuple[int, Callable[..., torch.Tensor]]] = [
     (2, lambda logp, ref, mask: (token_rewards(logp, ref, torch.ones(len(mask)), mask, 0.1) ** 2).sum()),
     (2, lambda rewards, values, mask: sum((x**2).sum() for x in masked_gae(rewards, values, mask, 0.9, 0.8))),
 ]
-NAMES = ["next_token", "mean", "sum", "var", "standardize", "scale", "ppo_clip", "ppo_kl", "value", "rewards", "gae"]
+NAMES = ["mean", "sum", "var", "standardize", "scale", "ppo_clip", "ppo_kl", "value", "rewards", "gae"]
 
 
 @pytest.mark.parametrize(("columns", "function"), SCALARS, ids=NAMES)

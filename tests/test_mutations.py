@@ -222,9 +222,9 @@ def one_long_row(attend: Any) -> Any:
 
 
 def late_positions(run: Any) -> Any:
-    def broken(self: Decoder, ids: torch.Tensor, positions: torch.Tensor, attend: Any) -> torch.Tensor:
+    def broken(self: Decoder, ids: torch.Tensor, positions: torch.Tensor, attend: Any, *rest: Any) -> torch.Tensor:
         stepping = "step_rows" in getattr(attend, "__qualname__", "")
-        return run(self, ids, positions + 1 if stepping else positions, attend)
+        return run(self, ids, positions + 1 if stepping else positions, attend, *rest)
 
     return broken
 

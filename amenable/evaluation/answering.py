@@ -64,7 +64,8 @@ class Speaker:
 
     @classmethod
     def load(cls, contestant: Contestant, machine: runtime.Runtime) -> Speaker:
-        return cls(contestant, *artifacts.load_policy(contestant.folder, machine, "a training stage"), machine)
+        decoder, tokenizer = artifacts.load_policy(contestant.folder, machine, "a training stage")
+        return cls(contestant, machine.asked(decoder), tokenizer, machine)
 
     @property
     def converses(self) -> bool:

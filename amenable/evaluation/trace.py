@@ -22,7 +22,6 @@ from amenable.functional.advantages import masked_gae
 from amenable.functional.rewards import token_rewards
 from amenable.generation.experience import Experience, Targets
 from amenable.models.decoder import Decoder
-from amenable.models.layout import Layout
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import passes
 from amenable.train.actors import Actors
@@ -97,8 +96,7 @@ def likeliest(
     for chosen, batch in passes.in_chunks(rows, runtime, max_tokens):
         index, _ = predicted(batch)
         with runtime.autocast():
-            hidden = decoder(batch.ids, Layout.of(batch.lengths, batch.ids.device, batch.shared))
-            logits = decoder.logits(hidden.index_select(0, index))
+            logits = decoder.logits(decoder(batch.ids, passes.layout_of(batch), at=index))
         found = (logits.float() / temperature).softmax(-1).topk(min(count, logits.shape[-1]))
         places = [list(zip(*place)) for place in zip(found.indices.tolist(), found.values.tolist())]
         for i in chosen:

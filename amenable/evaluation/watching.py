@@ -114,7 +114,8 @@ def load_watcher(folder: Path | None, actors: Actors) -> ScalarModel | None:
     """The reward model that looks on and is not trained on, or None where none was given."""
     if folder is None:
         return None
-    return artifacts.load_reward_model(folder, actors.machine, actors.tokenizer).requires_grad_(False)
+    model = artifacts.load_reward_model(folder, actors.machine, actors.tokenizer)
+    return actors.machine.asked(model).requires_grad_(False)
 
 
 def second_opinion(

@@ -1,6 +1,7 @@
-"""What training lowers. Letters: B rows, T steps, K answers of a prompt, R answers of all prompts.
+"""What training lowers, but for the next-token loss, which is logprobs.linear_nll.
 
-A loss that people watch returns (loss, stats): scalars, the stats without gradient.
+Letters: B rows, T steps, K answers of a prompt, R answers of all prompts. A loss that people watch returns (loss,
+stats): scalars, the stats without gradient.
 """
 
 from __future__ import annotations
@@ -14,11 +15,6 @@ from amenable.functional.masked import masked_mean, zero_outside
 
 LOG_RATIO_LIMIT = 20.0
 """log-ratios are clamped to this size, so that exp stays finite"""
-
-
-def next_token_loss(logp: Tensor, mask: Tensor | None = None) -> Tensor:
-    """-mean log p(y_t | y_<t), over the mask if there is one. logp and mask of any one shape -> scalar."""
-    return -(logp.mean() if mask is None else masked_mean(logp, mask))
 
 
 def ppo_policy_loss(

@@ -27,6 +27,7 @@ from amenable.generation.sampling import Sampling, adjust, sample
 from amenable.models.cache import Cache
 from amenable.models.decoder import Decoder
 from amenable.models.layout import Layout
+from amenable.models.lean import lean
 
 OnToken = Callable[[int, int, int], None]
 StoppedBy = Literal["eos", "stop", "length"]
@@ -95,8 +96,7 @@ def generate(
     check_stops(stop, decode)
     completions: dict[tuple[int, int], Completion] = {}
     if jobs:
-        # not inference mode: there autocast casts every weight anew at every step
-        with evaluating(decoder), torch.no_grad():
+        with evaluating(decoder), torch.inference_mode():
             slots = Slots(decoder, jobs, sampling, eos_id, stop, decode, rows, on_token)
             while len(completions) < len(jobs):
                 completions.update(((job.prompt, job.sample), completion) for job, completion in slots.advance())
@@ -180,7 +180,7 @@ class Slots:
         follow: bool = False,
         length: int | None = None,
     ):
-        self.decoder, self.sampling, self.decode, self.on_token = decoder, sampling, decode, on_token
+        self.decoder, self.sampling, self.decode, self.on_token = asked(decoder), sampling, decode, on_token
         self.eos_id, self.stop = -1 if eos_id is None else eos_id, tuple(stop)
         self.follow = follow or bool(stop)  # whether the text is wanted after every token
         self.waiting = list(reversed(jobs))
@@ -257,12 +257,13 @@ class Slots:
         prompts = [group[0][1].ids for group in groups]
         ids = self.on_device([token for prompt in prompts for token in prompt])
         layout = Layout.of([len(prompt) for prompt in prompts], self.device)
-        hidden = self.decoder(ids, layout, self.cache, self.on_device([group[0][0] for group in groups]))
+        leaders = self.on_device([group[0][0] for group in groups])
+        hidden = self.decoder(ids, layout, self.cache, leaders, at=layout.ends)
         copies = [(group[0][0], slot) for group in groups for slot, _ in group[1:]]
         if copies:
             source, target = self.on_device(copies).T
             self.cache.copy(source, target)
-        logits = self.decoder.logits(hidden[layout.ends])
+        logits = self.decoder.logits(hidden)
         logits = logits.repeat_interleave(self.on_device([len(group) for group in groups]), 0)
         return self.record(self.on_device([slot for slot, _ in placed]), logits)
 
@@ -411,15 +412,18 @@ def portions(placed: list[tuple[int, Job]]) -> Iterator[list[tuple[int, Job]]]:
     yield portion
 
 
+def asked(decoder: Decoder) -> Decoder:
+    """The decoder with the weights that autocast would make of its own at every step."""
+    kind = decoder.unembedding.device.type
+    return lean(decoder, torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else decoder
+
+
 def new_cache(decoder: Decoder, rows: int, length: int) -> Cache:
-    """An empty cache: in the precision that the decoder computes in on a GPU, in fp32 on a processor, where attention
-    over bf16 keys takes up to three times as long."""
+    """An empty cache, in the precision of the products that keys and values come from."""
     weight = decoder.unembedding
     kind = weight.device.type
-    halved = kind != "cpu" and torch.is_autocast_enabled(kind)
-    return Cache(
-        decoder.config, rows, length, weight.device, torch.get_autocast_dtype(kind) if halved else weight.dtype
-    )
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+    return Cache(decoder.config, rows, length, weight.device, dtype)
 
 
 class Stream:

@@ -19,6 +19,7 @@ from amenable.errors import InputError
 
 # sorting a whole vocabulary costs more than a small model's step; the nucleus is nearly always among so many tokens
 NUCLEUS_GUESS = 512
+BLOCK = 128  # tokens whose probabilities are summed before a running sum is made
 
 
 @dataclass(frozen=True)
@@ -141,17 +142,40 @@ def greedy(logits: Tensor) -> tuple[Tensor, Tensor]:
 def draw(logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     """Invert the cumulative distribution of each row. logits [R, V], uniforms [R] in [0, 1) -> tokens [R], logps [R].
 
-    A token of probability 0 is never drawn.
+    First a block of tokens is found, then the token inside it: running sums over a whole vocabulary cost more than its
+    softmax. A token of probability 0 is never drawn.
     """
     probs = logits.float().softmax(-1)
-    cumulative = probs.cumsum(-1)
-    total = cumulative[:, -1]
-    # below the total even after rounding, so that the search ends at a token that adds mass
-    target = torch.minimum(uniforms * total, total.nextafter(torch.zeros_like(total)))
-    tokens = torch.searchsorted(cumulative, target[:, None], right=True).clamp(max=probs.shape[-1] - 1)
+    masses = block_masses(probs)
+    block, rest = invert(masses, uniforms[:, None] * masses.sum(-1, keepdim=True))
+    inside = BLOCK * block + torch.arange(BLOCK, device=probs.device)
+    beyond = inside >= probs.shape[-1]
+    inside = inside.masked_fill(beyond, probs.shape[-1] - 1)
+    place, _ = invert(probs.gather(-1, inside).masked_fill(beyond, 0), rest)
+    tokens = inside.gather(-1, place)
     drawn = probs.gather(-1, tokens)
     if (drawn == 0).any():
         # sums made in parallel may rise by a rounding error at a token without mass
         tokens = torch.where(drawn == 0, probs.argmax(-1, keepdim=True), tokens)
         drawn = probs.gather(-1, tokens)
     return tokens[:, 0], drawn[:, 0].log()
+
+
+def block_masses(probs: Tensor) -> Tensor:
+    """Sums over BLOCK neighbours each, the last over those that are left. [R, V] -> [R, ceil(V / BLOCK)]."""
+    blocks = probs.shape[-1] // BLOCK
+    whole = probs[:, : blocks * BLOCK].unflatten(-1, (blocks, BLOCK)).sum(-1)
+    left = probs[:, blocks * BLOCK :]
+    return torch.cat([whole, left.sum(-1, keepdim=True)], -1) if left.shape[-1] else whole
+
+
+def invert(masses: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """The first place whose cumulative mass exceeds the target, and how far the target is beyond the mass before it.
+
+    masses [R, n], target [R, 1] -> [R, 1], [R, 1]. A target as large as the total, by rounding, counts as just below.
+    """
+    cumulative = masses.cumsum(-1)
+    total = cumulative[:, -1:]
+    target = torch.minimum(target, total.nextafter(torch.zeros_like(total)))
+    place = torch.searchsorted(cumulative, target, right=True).clamp(max=masses.shape[-1] - 1)
+    return place, (target - (cumulative - masses).gather(-1, place)).clamp(min=0)

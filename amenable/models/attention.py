@@ -7,7 +7,8 @@ several rows share is gathered to each of them, so that they attend as if it wer
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ Rotation = tuple[Tensor, Tensor]
 """cosines and sines of the position angles, [N, 1, W / 2] each"""
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """layer, queries [N, H, W], keys and values [N, K, W] -> [N, H W]"""
+
+TILE_BYTES = 3 << 20  # of keys and values for each thread: larger ones leave its cache, smaller ones are more calls
 
 
 def rotary(config: DecoderConfig, positions: Tensor) -> Rotation:
@@ -146,8 +149,10 @@ class Unpad(torch.autograd.Function):
 def prefill_rows(cache: Cache, rows: Tensor, layout: Layout, inside: Attend) -> Attend:
     """Attention inside the batch that leaves its keys and values in the cache; rows [N]: each token's cache row."""
 
+    slots = cache.slots(rows, layout.positions)
+
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        cache.write(layer, rows, layout.positions, k, v)
+        cache.write(layer, slots, k, v)
         return inside(layer, q, k, v)
 
     return attend
@@ -156,20 +161,73 @@ def prefill_rows(cache: Cache, rows: Tensor, layout: Layout, inside: Attend) -> 
 def step_rows(cache: Cache, rows: Tensor | None, lengths: Tensor) -> Attend:
     """Attention of one new token for each row over what the row holds, itself included; lengths [R] before the token.
 
-    Grouped queries stand as several queries of one key head, so that keys are not copied.
+    Grouped queries stand as several queries of one key head, so that keys are not copied. On a processor each portion
+    of rows is copied to an fp32 tile right before it is attended to: the processor's own cache hands attention a tile
+    faster than the memory hands it scattered heads, and torch's bf16 attention is slower than both.
     """
-    longest = int(lengths.max()) + 1
-    index = torch.arange(lengths.numel(), device=lengths.device) if rows is None else rows
-    seen = torch.arange(longest, device=lengths.device) <= lengths[:, None]
-    unseen = torch.zeros(seen.shape, dtype=cache.keys[0].dtype, device=seen.device).masked_fill_(~seen, float("-inf"))
-    mask = None if bool(seen.all()) else unseen[:, None, None]
+    slots = cache.slots(torch.arange(lengths.numel(), device=lengths.device) if rows is None else rows, lengths)
+    portions = row_portions(cache, rows, lengths)
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        cache.write(layer, index, lengths, k, v)
-        keys, values = cache.read(layer, lengths.numel() if rows is None else rows, longest)
-        queries = q.unflatten(1, (k.shape[1], -1)).to(keys.dtype)
+        cache.write(layer, slots, k, v)
+        queries = q.unflatten(1, (k.shape[1], -1))
         with torch.autocast(q.device.type, enabled=False):  # else the whole cache is cast at every step
-            out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-        return out.flatten(1).to(q.dtype)
+            outs = [portion.attend(cache, layer, queries) for portion in portions]
+        return torch.cat(outs).flatten(1).to(q.dtype)
 
     return attend
+
+
+@dataclass(frozen=True)
+class Portion:
+    """Neighbouring rows of a step that are attended together, over as many tokens as the longest of them holds."""
+
+    places: slice
+    """among the rows of the step"""
+    rows: Tensor | slice
+    """of the cache"""
+    longest: int
+    mask: Tensor | None
+    """[rows, 1, 1, longest]: -inf where a row holds nothing; None where all are of one length"""
+    tile: Tensor | None
+    """[rows, longest, 2, K, W], where keys and values are copied to; None to read them where they are"""
+
+    def attend(self, cache: Cache, layer: int, queries: Tensor) -> Tensor:
+        """Queries [R, K, H / K, W] of all rows of the step -> [rows, K, H / K, W]."""
+        held = cache.read(layer, self.rows, self.longest)
+        if self.tile is not None:
+            held = self.tile.copy_(held)
+        keys, values = (held[:, :, which].transpose(1, 2) for which in (0, 1))
+        return F.scaled_dot_product_attention(queries[self.places].to(keys.dtype), keys, values, self.mask)
+
+
+def row_portions(cache: Cache, rows: Tensor | None, lengths: Tensor) -> list[Portion]:
+    """The rows of a step [R]: in portions that fit a tile on a processor, else all in one."""
+    counts = (lengths + 1).tolist()
+    tiled = lengths.device.type == "cpu"
+    dtype = torch.float32 if tiled else cache.keys[0].dtype
+    unseen = torch.zeros(len(counts), max(counts), dtype=dtype, device=lengths.device)
+    unseen.masked_fill_(torch.arange(max(counts), device=lengths.device) > lengths[:, None], float("-inf"))
+    token = cache.pairs[0].shape[2:]
+    room = TILE_BYTES * torch.get_num_threads() // (dtype.itemsize * token.numel())
+    parts = list(neighbours(counts, room)) if tiled else [slice(0, len(counts))]
+    tokens = [(part.stop - part.start) * max(counts[part]) for part in parts]
+    tile = torch.empty(max(tokens), *token, dtype=dtype) if tiled else None
+    portions = []
+    for part, size in zip(parts, tokens):
+        longest = max(counts[part])
+        mask = None if min(counts[part]) == longest else unseen[part, None, None, :longest]
+        own = None if tile is None else tile[:size].unflatten(0, (-1, longest))
+        portions.append(Portion(part, part if rows is None else rows[part], longest, mask, own))
+    return portions
+
+
+def neighbours(counts: Sequence[int], room: int) -> Iterator[slice]:
+    """Rows of so many tokens in portions for which rows times longest is at most `room`, or which are one row."""
+    start, longest = 0, 0
+    for place, count in enumerate(counts):
+        longest = max(longest, count)
+        if place > start and (place + 1 - start) * longest > room:
+            yield slice(start, place)
+            start, longest = place, count
+    yield slice(start, len(counts))

@@ -14,7 +14,8 @@ from amenable.models.config import DecoderConfig
 class Cache:
     """A static cache for R rows of up to `length` tokens.
 
-    keys, values: a tensor [R, kv_heads, length, head_width] for each layer. lengths [R]: tokens held by each row.
+    keys, values: a tensor [R, length, kv_heads, head_width] for each layer, so that what a row holds lies together.
+    Of a layer both are views of one tensor, read at once. lengths [R]: tokens held by each row.
     """
 
     def __init__(
@@ -29,32 +30,34 @@ class Cache:
             raise ValueError(f"a cache of {rows} rows")
         if not 1 <= length <= config.context:
             raise ValueError(f"a cache of length {length} for a decoder with context {config.context}")
-        shape = (rows, config.kv_head_count, length, config.head_size)
+        shape = (rows, length, 2, config.kv_head_count, config.head_size)
         # zeros, not empty: slots beyond a row's length are read under a mask, where a stray nan would survive
-        self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.layers)]
-        self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.layers)]
+        self.pairs = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.layers)]
+        self.keys, self.values = [pair[:, :, 0] for pair in self.pairs], [pair[:, :, 1] for pair in self.pairs]
         self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
         self.rows, self.length = rows, length
 
-    def write(self, layer: int, rows: Tensor, places: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Put keys and values [N, kv_heads, head_width] at slot places[i] of row rows[i]."""
-        self.keys[layer][rows, :, places] = keys.to(self.keys[layer].dtype)
-        self.values[layer][rows, :, places] = values.to(self.values[layer].dtype)
+    def slots(self, rows: Tensor, places: Tensor) -> Tensor:
+        """Where `write` puts the token at places[i] of row rows[i], [N]: the same in every layer."""
+        return rows * self.length + places
 
-    def read(self, layer: int, rows: Tensor | int, longest: int) -> tuple[Tensor, Tensor]:
-        """Keys and values [R, kv_heads, longest, head_width]: a view of the first `rows`, or a copy of rows [R]."""
-        keys, values = self.keys[layer], self.values[layer]
-        if isinstance(rows, int):
-            return keys[:rows, :, :longest], values[:rows, :, :longest]
-        return keys[rows, :, :longest], values[rows, :, :longest]
+    def write(self, layer: int, slots: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Put keys and values [N, kv_heads, head_width] at these slots."""
+        for tensor, new in ((self.keys[layer], keys), (self.values[layer], values)):
+            tensor.flatten(0, 1).index_copy_(0, slots, new.to(tensor.dtype))
+
+    def read(self, layer: int, rows: Tensor | slice, longest: int) -> Tensor:
+        """The first `longest` keys and values of these rows [R, longest, 2, kv_heads, head_width]: a view where the
+        rows are a slice, else a copy."""
+        return self.pairs[layer][rows, :longest]
 
     def copy(self, source: Tensor, target: Tensor) -> None:
         """Row source[i] also becomes row target[i]; both [n]. No row may be a target twice."""
         if source.numel() == 0:
             return
         held = int(self.lengths[source].max())
-        for tensor in (*self.keys, *self.values):
-            tensor[target, :, :held] = tensor[source, :, :held]
+        for pair in self.pairs:
+            pair[target, :held] = pair[source, :held]
         self.lengths[target] = self.lengths[source]
 
     def keep(self, index: Tensor) -> None:

@@ -23,6 +23,7 @@ from amenable.errors import InputError
 from amenable.models.attention import Attend, Rotation, attend_rows, prefill_rows, rotary, rotate, step_rows
 from amenable.models.cache import Cache
 from amenable.models.config import DecoderConfig
+from amenable.models.dropout import dropout
 from amenable.models.layout import Layout
 from amenable.models.norms import RmsNorm
 
@@ -65,8 +66,17 @@ class Decoder(nn.Module):
                 std = 0.02 / math.sqrt(2 * self.config.layers)
             parameter.copy_(normal(parameter.shape, std, generator))
 
-    def forward(self, ids: Tensor, layout: Layout, cache: Cache | None = None, rows: Tensor | None = None) -> Tensor:
-        """Hidden states after the final norm, ids [N] -> [N, D].
+    def forward(
+        self,
+        ids: Tensor,
+        layout: Layout,
+        cache: Cache | None = None,
+        rows: Tensor | None = None,
+        at: Tensor | None = None,
+    ) -> Tensor:
+        """Hidden states after the final norm, ids [N] -> [N, D], or [M, D] of the tokens at the places `at` [M].
+
+        Of the last layer only what those places need is computed: its MLP sees M tokens instead of N.
 
         With a cache this is a prefill: row b of the batch fills cache row rows[b] (None: row b) from its slot 0 on;
         what that cache row held before is forgotten. Raises InputError for a row longer than the context or the cache.
@@ -79,12 +89,13 @@ class Decoder(nn.Module):
             raise InputError(f"{what}; the {'context' if cache is None else 'cache'} holds {room}", how="shorten it")
         inside = partial(attend_rows, layout)
         if cache is None:
-            return self.run(ids, layout.positions, inside)
+            return self.run(ids, layout.positions, inside, at)
         if layout.shared:
             raise ValueError("rows that share a stem cannot fill a cache")
         if rows is None:
             rows = torch.arange(len(layout.lengths), device=ids.device)
-        hidden = self.run(ids, layout.positions, prefill_rows(cache, rows.index_select(0, layout.rows), layout, inside))
+        filling = prefill_rows(cache, rows.index_select(0, layout.rows), layout, inside)
+        hidden = self.run(ids, layout.positions, filling, at)
         cache.lengths[rows] = layout.ends - layout.starts + 1
         return hidden
 
@@ -102,15 +113,16 @@ class Decoder(nn.Module):
         cache.lengths[slice(ids.numel()) if rows is None else rows] = lengths + 1
         return hidden
 
-    def run(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-        """The layers over tokens [N] at positions [N]; `attend` is what attention sees of them."""
+    def run(self, ids: Tensor, positions: Tensor, attend: Attend, at: Tensor | None = None) -> Tensor:
+        """The layers over tokens [N] at positions [N]; `attend` is what attention sees of them; the result `at` [M]."""
         x = self.token_embedding(ids)
         if self.position_embedding is not None:
             x = x + self.position_embedding(positions)
-        x = F.dropout(x, self.config.dropout, self.training)
+        x = dropout(x, self.config.dropout, self.training)
         rotation = rotary(self.config, positions) if self.config.positions == "rope" else None
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             x = layer(x, rotation, attend)
+        x = self.layers[-1](x, rotation, attend, at)
         return x if self.final_norm is None else self.final_norm(x)
 
     @property
@@ -134,16 +146,17 @@ class Block(nn.Module):
         self.mlp_norm = norm(config)
         self.mlp = Mlp(config)
 
-    def forward(self, x: Tensor, rotation: Rotation | None, attend: Attend) -> Tensor:
-        """[N, D] -> [N, D]."""
+    def forward(self, x: Tensor, rotation: Rotation | None, attend: Attend, at: Tensor | None = None) -> Tensor:
+        """[N, D] -> [N, D], or [M, D] of the tokens at the places `at` [M]."""
         if self.config.norm_placement == "pre":
-            x = x + self.drop(self.attention(self.attention_norm(x), rotation, attend))
+            mixed = self.attention(self.attention_norm(x), rotation, attend, at)
+            x = pick(x, at) + self.drop(mixed)
             return x + self.drop(self.mlp(self.mlp_norm(x)))
-        x = self.attention_norm(x + self.drop(self.attention(x, rotation, attend)))
+        x = self.attention_norm(pick(x, at) + self.drop(self.attention(x, rotation, attend, at)))
         return self.mlp_norm(x + self.drop(self.mlp(x)))
 
     def drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.config.dropout, self.training)
+        return dropout(x, self.config.dropout, self.training)
 
 
 class Attention(nn.Module):
@@ -158,8 +171,8 @@ class Attention(nn.Module):
         self.query_norm = RmsNorm(self.width, config.norm_eps) if config.qk_norm else None
         self.key_norm = RmsNorm(self.width, config.norm_eps) if config.qk_norm else None
 
-    def forward(self, x: Tensor, rotation: Rotation | None, attend: Attend) -> Tensor:
-        """[N, D] -> [N, D]."""
+    def forward(self, x: Tensor, rotation: Rotation | None, attend: Attend, at: Tensor | None = None) -> Tensor:
+        """[N, D] -> [N, D], or [M, D] of the tokens at the places `at` [M]; these see all that comes before them."""
         heads = self.qkv(x).unflatten(-1, (sum(self.sizes), self.width))
         dtype = heads.dtype
         if heads.device.type == "cpu":  # where bf16 products are fast, fp32 attention still beats bf16 attention
@@ -169,7 +182,7 @@ class Attention(nn.Module):
             q, k = self.query_norm(q), self.key_norm(k)
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
-        return self.out(attend(self.index, q, k, v).to(dtype))
+        return self.out(pick(attend(self.index, q, k, v), at).to(dtype))
 
 
 class Mlp(nn.Module):
@@ -184,11 +197,35 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, D] -> [N, D]."""
+        if self.activation == "gelu" and takes_gelu(self.up):
+            return self.down(linear_gelu(x, self.up))
         x = self.up(x)
         if self.activation == "swiglu":
             gate, up = x.chunk(2, dim=-1)
             return self.down(F.silu(gate) * up)
         return self.down(F.gelu(x, approximate="tanh") if self.activation == "gelu" else F.relu(x))
+
+
+def takes_gelu(linear: nn.Linear) -> bool:
+    """Whether oneDNN applies GELU to this layer's product before it is stored: bf16 on a processor, no gradient."""
+    weight = linear.weight
+    return (
+        weight.dtype == torch.bfloat16
+        and weight.device.type == "cpu"
+        and not torch.is_grad_enabled()
+        and torch.backends.mkldnn.is_available()
+    )
+
+
+def linear_gelu(x: Tensor, linear: nn.Linear) -> Tensor:
+    """gelu(linear(x)), of tanh, in one pass: on a processor GELU by itself takes as long as the product."""
+    product = torch.ops.mkldnn._linear_pointwise
+    return product(x.to(linear.weight.dtype), linear.weight, linear.bias, "gelu", [], "tanh")
+
+
+def pick(x: Tensor, at: Tensor | None) -> Tensor:
+    """The rows of x at the places `at` [M], or all of them."""
+    return x if at is None else x.index_select(0, at)
 
 
 def norm(config: DecoderConfig) -> nn.Module:

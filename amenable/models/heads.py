@@ -17,8 +17,8 @@ class ScalarModel(nn.Module):
     """A decoder whose unembedding is a linear layer to one number.
 
     A critic reads the number at every token; a reward model reads it at the last token of a row,
-    `values[layout.ends]`, which has seen the whole row. The decoder becomes part of the model (it is not copied) and
-    loses an unembedding of its own, which nothing would use.
+    `model(ids, layout, at=layout.ends)`, which has seen the whole row. The decoder becomes part of the model (it is not
+    copied) and loses an unembedding of its own, which nothing would use.
     """
 
     def __init__(self, decoder: Decoder):
@@ -44,8 +44,8 @@ class ScalarModel(nn.Module):
         weight.copy_(normal(weight.shape, 1 / math.sqrt(weight.shape[1] + 1), generator))
         self.score.bias.zero_()
 
-    def forward(self, ids: Tensor, layout: Layout) -> Tensor:
-        """A scalar at every token, ids [N] -> [N] in fp32."""
-        hidden = self.decoder(ids, layout)
+    def forward(self, ids: Tensor, layout: Layout, at: Tensor | None = None) -> Tensor:
+        """A scalar at every token, ids [N] -> [N] in fp32, or [M] at the places `at` [M]."""
+        hidden = self.decoder(ids, layout, at=at)
         with torch.autocast(hidden.device.type, enabled=False):
             return F.linear(hidden.float(), self.score.weight.float(), self.score.bias.float()).squeeze(-1)

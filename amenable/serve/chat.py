@@ -83,7 +83,7 @@ def run(config: Config) -> None:
     """Talk until the input ends."""
     machine = runtime.start(config.machine)
     folders = [config.model] if config.compare is None else [config.model, config.compare]
-    speakers = [Speaker.load(folder, machine.device) for folder in folders]
+    speakers = [Speaker.ready(folder, machine) for folder in folders]
     chat = Chat(speakers, config.sampling, config.system, config.seed)
     view: View = Terminal(speakers) if sys.stdin.isatty() and sys.stdout.isatty() else Pipe()
     with machine.autocast():
@@ -125,6 +125,13 @@ class Speaker:
             counts = f"{words} tokens, and the model knows {decoder.config.vocab_size}"
             raise InputError(f"tokenizer and model do not belong together: it has {counts}", folder)
         return cls(str(folder), decoder, tokenizer)
+
+    @classmethod
+    def ready(cls, folder: Path, machine: runtime.Runtime) -> Speaker:
+        """A model that answers under the machine's autocast, in the precision of its products."""
+        speaker = cls.load(folder, machine.device)
+        speaker.decoder = machine.asked(speaker.decoder)
+        return speaker
 
     @property
     def is_plain(self) -> bool:

@@ -165,7 +165,7 @@ def suggester(config: Config) -> Suggest | None:
     if folder is None:
         return None
     machine = runtime.start(config.machine)
-    speaker, lock = Speaker.load(folder, machine.device), threading.Lock()
+    speaker, lock = Speaker.ready(folder, machine), threading.Lock()
 
     def suggest(conversation: Sequence[dict[str, str]], number: int) -> dict[str, Any]:
         messages = [Message(turn["role"], turn["content"]) for turn in conversation]

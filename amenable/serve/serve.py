@@ -173,7 +173,7 @@ def open_house(
     from amenable.serve.house import House, Scoring, Served
 
     machine = runtime.start(config.machine)
-    speakers = {name: Speaker.load(folder, machine.device) for name, folder in models}
+    speakers = {name: Speaker.ready(folder, machine) for name, folder in models}
     scorers = {name: Scoring(scorer(folder, machine)) for name, folder in judges}
 
     def whose(token: str | None) -> str | None:

@@ -152,7 +152,7 @@ def tell_plan(
 ) -> None:
     tokens, limit = sum(map(len, training)), config.max_tokens_per_pass
     first = [[whole(training[i])] for i in steps[0]]
-    work = memory.heaviest(first, [range(len(first))], limit)
+    work = memory.heaviest(first, [range(len(first))], limit, summed=True)
     read = min(limit, config.eval_tokens)
     size = memory.training(decoder, config.optimizer, work, machine, len(steps), read, listed=tokens)
     run.log.say(f"{config.model}: {plan.parameters(decoder)}, {memory.told(size, machine)}")

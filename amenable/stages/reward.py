@@ -13,7 +13,7 @@ Reads rankings (pairs are rankings of two); writes a sequence-classification mod
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,6 +103,7 @@ def run(config: Config) -> Path:
     run.claim()
     order = batches.by_rows(len(elements), per_step, config.seed, 0)
     work = memory.heaviest([item.rows for item in elements], order, config.max_tokens_per_pass, share=True)
+    work = replace(work, trained=work.rows)  # one number a row
     size = memory.training(model, config.optimizer, work, machine, total, read=config.max_tokens_per_pass)
     run.log.say(f"{plan.parameters(model)}, {memory.told(size, machine)}")
     run.log.say(

@@ -52,7 +52,8 @@ def run(config: Config) -> Path:
     if run.done():
         return run.out
     machine = runtime.start(config.machine)
-    decoder, tokenizer = artifacts.load_policy(config.model, machine)
+    policy, tokenizer = artifacts.load_policy(config.model, machine)
+    decoder = machine.asked(policy)
     room = decoder.config.context - config.sampling.max_new_tokens
     prompts, ids = fitting_prompts(config.data, tokenizer, room, config.limit, run.sieve)
     run.claim()

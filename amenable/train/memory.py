@@ -23,7 +23,7 @@ import numpy as np
 from torch import nn
 
 from amenable.data import batches
-from amenable.functional.logprobs import CHUNK_ACCELERATOR, CHUNK_CPU, KEPT
+from amenable.functional.logprobs import CACHED, KEPT, chunk_size
 from amenable.models.config import DecoderConfig
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
@@ -38,6 +38,8 @@ LIBRARIES = 16 << 20
 """what torch's kernels and threads take for themselves when they are first used"""
 SCATTER = 1.33
 """a processor's allocator keeps freed blocks in pieces: what comes and goes takes so much more than it holds"""
+NOISE = 2
+"""bytes that dropout keeps of an element"""
 KERNEL = 750_000
 """bytes of one bf16 product made for one shape, which the processor's library keeps for the next time"""
 KERNELS_OF_A_PASS = 16
@@ -55,6 +57,8 @@ class Model:
 
     shape: DecoderConfig
     parameters: int
+    bytes: int
+    """of the parameters"""
     matrices: int
     """those of the parameters that are matrices inside the layers"""
     training: int = 0
@@ -69,14 +73,14 @@ def model_of(module: nn.Module, optimizer: OptimizerConfig | None = None) -> Mod
     """What a module will hold; without an optimizer it is only read."""
     decoder = module.decoder if isinstance(module, ScalarModel) else module
     assert isinstance(decoder, Decoder)
-    count = sum(p.numel() for p in module.parameters())
+    count, size = sum(p.numel() for p in module.parameters()), sum(p.nbytes for p in module.parameters())
     matrices = sum(p.numel() for p in decoder.layers.parameters() if p.ndim == 2)
     if optimizer is None:
-        return Model(decoder.config, count, matrices, predicts=decoder is module)
+        return Model(decoder.config, count, size, matrices, predicts=decoder is module)
     trained = [(f"0.{name}", p) for name, p in module.named_parameters() if p.requires_grad]
     muon = optimizer.muon_learning_rate > 0
     moments = sum(p.numel() * (1 if muon and is_hidden_matrix(name, p) else 2) for name, p in trained)
-    return Model(decoder.config, count, matrices, sum(p.numel() for _, p in trained), moments, decoder is module)
+    return Model(decoder.config, count, size, matrices, sum(p.numel() for _, p in trained), moments, decoder is module)
 
 
 @dataclass(frozen=True)
@@ -86,13 +90,20 @@ class Pass:
     tokens: int
     slots: int
     trained: int
-    """tokens that are predicted by the vocabulary"""
+    """tokens that are predicted, by the vocabulary or by one number: after the last attention only they are computed"""
     further: bool = False
     """whether the step has computed another pass before: then the gradients are there from the start"""
+    rows: int = 0
+    summed: bool = False
+    """whether the loss is the sum over what is predicted: then its gradient is computed with the logits"""
 
 
 def heaviest(
-    elements: Sequence[Sequence[Row]], steps: Sequence[Sequence[int]], limit: int, share: bool = False
+    elements: Sequence[Sequence[Row]],
+    steps: Sequence[Sequence[int]],
+    limit: int,
+    share: bool = False,
+    summed: bool = False,
 ) -> Pass:
     """The largest pass of the step with the most tokens. An element is the rows that stay together; limit: most tokens
     of a pass; share: whether a context that neighbours begin with is computed once."""
@@ -100,7 +111,8 @@ def heaviest(
     step = max(steps, key=lambda places: sum(sizes[i] for i in places))
     parts = batches.microbatches([sizes[i] for i in step], limit)
     part = max(parts, key=lambda places: sum(sizes[step[i]] for i in places))
-    return pass_of([row for i in part for row in elements[step[i]]], share, further=len(parts) > 1)
+    work = pass_of([row for i in part for row in elements[step[i]]], share, further=len(parts) > 1)
+    return replace(work, summed=summed)
 
 
 def pass_of(rows: Sequence[Row], share: bool = False, further: bool = False) -> Pass:
@@ -108,7 +120,7 @@ def pass_of(rows: Sequence[Row], share: bool = False, further: bool = False) -> 
     lengths = [len(ids) for ids, _ in rows]
     slots = sum(count * length for count, length in choose_buckets(np.sort(lengths)))
     tokens = batches.distinct(rows) if share else sum(lengths)
-    return Pass(tokens, slots, sum(sum(trained) for _, trained in rows), further)
+    return Pass(tokens, slots, sum(sum(trained) for _, trained in rows), further, len(rows))
 
 
 def learning(models: Sequence[Model], work: Pass, machine: Runtime) -> int:
@@ -130,26 +142,34 @@ def kept(model: Model, work: Pass, machine: Runtime) -> int:
     shape, product = model.shape, product_bytes(machine)
     casts = 0 if product == FP32 else product * model.matrices
     token, slot = layer_keeps(shape, machine, even=work.slots == work.tokens)
-    dropout = FP32 if shape.dropout else 0
-    ends = (FP32 + FP32 + dropout) * shape.width  # the last norm's input, what it gives, the embedding's noise
+    late = late_keeps(shape, machine)  # the last layer keeps this of the tokens alone whose states are read
+    dropout = NOISE * shape.width if shape.dropout else 0  # of the embedding
+    ends = (FP32 + FP32) * shape.width  # the last norm's input, and what it gives
     rotation = FP32 * shape.head_size if shape.positions == "rope" else 0
-    return casts + shape.layers * (token * work.tokens + slot * work.slots) + (ends + rotation) * work.tokens
+    layers = shape.layers * (token * work.tokens + slot * work.slots) - late * (work.tokens - work.trained)
+    return casts + layers + ends * work.trained + (rotation + dropout) * work.tokens
 
 
 def layer_keeps(shape: DecoderConfig, machine: Runtime, even: bool) -> tuple[int, int]:
     """Bytes that one layer keeps for the backward pass: of each token, and of each slot. even: no row is padded."""
     product, attention = product_bytes(machine), attention_bytes(machine)
     queries, keys = shape.heads * shape.head_size, shape.kv_head_count * shape.head_size
-    norms = 2 * (FP32 + product) * shape.width
+    norm = (FP32 + product) * shape.width
     heads = attention * (queries + 2 * keys) if even or shape.qk_norm else 0
     turned = shape.positions == "rope" or shape.qk_norm
     copies = attention * ((queries + 2 * keys) if not even else (queries + keys) if turned else 0)
     attended = attention * queries + FP32 * shape.heads
     given = 0 if even and product == attention else product * queries
+    noise = NOISE * shape.width if shape.dropout else 0
+    return norm + heads + given + noise + late_keeps(shape, machine), copies + attended
+
+
+def late_keeps(shape: DecoderConfig, machine: Runtime) -> int:
+    """Those bytes of a token that a layer keeps after its attention: norm, MLP, noise."""
+    product = product_bytes(machine)
     widths = {"swiglu": 4, "gelu": 2, "relu": 1}
     mlp = widths[shape.activation] * product * shape.mlp_size
-    noise = 2 * product * shape.width if shape.dropout else 0
-    return norms + heads + given + mlp + noise, copies + attended
+    return (FP32 + product) * shape.width + mlp + (NOISE * shape.width if shape.dropout else 0)
 
 
 def layer_backward(model: Model, work: Pass, machine: Runtime) -> int:
@@ -169,11 +189,18 @@ def head(model: Model, work: Pass, machine: Runtime) -> int:
         return 0
     shape, product = model.shape, product_bytes(machine)
     logits = work.trained * shape.vocab_size
-    chunk = min(logits, CHUNK_CPU if machine.device.type == "cpu" else CHUNK_ACCELERATOR)
-    casts = 0 if product == FP32 else product * (work.trained * shape.width + 2 * shape.vocab_size * shape.width)
+    added = 1 if machine.device.type == "cpu" else 2  # a processor has but few rows of the gradient's product at once
+    casts = 0 if product == FP32 else product * (work.trained + added * shape.vocab_size) * shape.width
     states = (FP32 + product) * work.trained * shape.width
-    remembered = FP32 * logits if logits <= KEPT else 0
-    return casts + states + remembered + FP32 * shape.vocab_size * shape.width + (2 * FP32 + product) * chunk
+    remembered = product * logits if product * logits <= KEPT and not work.summed else 0
+    return casts + states + remembered + FP32 * shape.vocab_size * shape.width + chunk(shape, work, machine)
+
+
+def chunk(shape: DecoderConfig, work: Pass, machine: Runtime) -> int:
+    """The logits that are computed at once, and their softmax: of few rows at once on a processor."""
+    cpu = machine.device.type == "cpu"
+    logits = min(work.trained * shape.vocab_size, chunk_size(shape.vocab_size, machine.device.type))
+    return product_bytes(machine) * logits + 2 * FP32 * (min(logits, CACHED) if cpu else logits)
 
 
 def reading(model: Model, work: Pass, machine: Runtime) -> int:
@@ -186,16 +213,15 @@ def reading(model: Model, work: Pass, machine: Runtime) -> int:
     mlp = (4 if shape.activation == "swiglu" else 2) * product * shape.mlp_size * work.tokens
     columns = 0
     if model.predicts:
-        chunk = min(work.trained * shape.vocab_size, CHUNK_CPU if machine.device.type == "cpu" else CHUNK_ACCELERATOR)
         casts = 0 if product == FP32 else product * shape.vocab_size * shape.width
-        columns = casts + (FP32 + product) * work.trained * shape.width + (2 * FP32 + product) * chunk
+        columns = casts + (FP32 + product) * work.trained * shape.width + chunk(shape, work, machine)
     return stream + max(attended, mlp, columns)
 
 
 def sampling(model: Model, rows: int, length: int, prompt_tokens: int, machine: Runtime) -> int:
     """What `rows` answers made at once need, prompt and answer together at most `length` tokens each."""
     shape, product = model.shape, product_bytes(machine)
-    cache = 2 * shape.layers * rows * length * shape.kv_head_count * shape.head_size * attention_bytes(machine)
+    cache = 2 * shape.layers * rows * length * shape.kv_head_count * shape.head_size * product
     casts = 0 if product == FP32 else product * (model.matrices + shape.vocab_size * shape.width)
     drawing = (product + 4 * FP32) * rows * shape.vocab_size
     prefill = reading(model, Pass(prompt_tokens, prompt_tokens, 0), machine)
@@ -234,7 +260,7 @@ def training(
     """
     model = model_of(module, optimizer)
     copies = model.parameters if best else 0
-    held = FP32 * (model.parameters + model.moments + copies) + LISTED * listed
+    held = model.bytes + FP32 * (model.moments + copies) + LISTED * listed
     review = reading(model, Pass(read, read, read if model.predicts else 0), machine)
     return peak(held, max(learning([model], work, machine), review), saving([model], copies), steps, machine)
 
@@ -266,10 +292,10 @@ def rollouts(actors: Actors, config: Any, prompts: Sequence[Sequence[int]]) -> i
     ]
     if config.ptx_coef:
         mixed = min(config.ptx_tokens, limit)
-        passing.append(learning([policy], Pass(mixed, mixed, mixed, further=True), machine) + FP32 * critic.training)
-    held = (
-        FP32 * sum(model.parameters + model.moments for model in (policy, critic, *others)) + FP32 * policy.parameters
-    )
+        passing.append(
+            learning([policy], Pass(mixed, mixed, mixed, further=True, summed=True), machine) + FP32 * critic.training
+        )
+    held = sum(model.bytes + FP32 * model.moments for model in (policy, critic, *others)) + policy.bytes
     steps = config.max_steps * (2 * len(rows) * longest // limit + 1 + config.num_ppo_epochs * config.num_mini_batches)
     return peak(held, max(passing), saving([policy, critic], policy.parameters), steps, machine)
 

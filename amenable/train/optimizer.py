@@ -94,7 +94,7 @@ class Optimizer:
                 group["lr"] = peak * multiplier
             part.step()
             part.zero_grad(set_to_none=True)
-        if not math.isfinite(largest(self.parameters)):
+        if not math.isfinite(length(self.parameters)):
             self.refuse("the weights are no longer finite after this step", LOWER)
         return norm
 
@@ -112,9 +112,9 @@ def refuse(what: str, how: str) -> NoReturn:
 
 
 @torch.no_grad()
-def largest(parameters: list[nn.Parameter]) -> float:
-    """The largest size among all weights; not finite where one of them is not."""
-    return float(nn.utils.get_total_norm(parameters, norm_type=float("inf")))
+def length(parameters: list[nn.Parameter]) -> float:
+    """The Euclidean norm of all weights; not finite where one of them is not, or is too large to be squared."""
+    return float(nn.utils.get_total_norm(parameters))
 
 
 def named(module: nn.Module, index: int) -> list[tuple[str, nn.Parameter]]:

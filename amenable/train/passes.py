@@ -13,7 +13,7 @@ from torch import Tensor
 
 from amenable.data.batches import Batch, collate, distinct, families, microbatches, targets
 from amenable.functional.kl import linear_kl
-from amenable.functional.logprobs import linear_logprobs
+from amenable.functional.logprobs import linear_logprobs, linear_nll
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.models.layout import Layout
@@ -27,23 +27,33 @@ def trained_logprobs(
     decoder: Decoder, batch: Batch, temperature: float = 1.0, entropy: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probability [M] of every trained token (fp32), and the entropy [M] of its distribution if asked for."""
-    hidden = decoder(batch.ids, Layout.of(batch.lengths, batch.ids.device, batch.shared))
     index, tokens = targets(batch)
-    return linear_logprobs(
-        hidden.index_select(0, index), decoder.unembedding, tokens, temperature=temperature, entropy=entropy
-    )
+    hidden = decoder(batch.ids, layout_of(batch), at=index)
+    return linear_logprobs(hidden, decoder.unembedding, tokens, temperature=temperature, entropy=entropy)
+
+
+def trained_nll(decoder: Decoder, batch: Batch, scale: float) -> Tensor:
+    """-scale * the sum of every trained token's log-probability, a scalar (fp32)."""
+    index, tokens = targets(batch)
+    hidden = decoder(batch.ids, layout_of(batch), at=index)
+    return linear_nll(hidden, decoder.unembedding, tokens, scale)
 
 
 def trained_values(critic: ScalarModel, batch: Batch) -> Tensor:
     """The critic's value [M] of the state before every trained token."""
     index, _ = targets(batch)
-    return critic(batch.ids, Layout.of(batch.lengths, batch.ids.device, batch.shared)).index_select(0, index)
+    return critic(batch.ids, layout_of(batch), at=index)
 
 
 def rewards(model: ScalarModel, batch: Batch) -> Tensor:
     """Reward [B] of every row, read at its last token. The place comes with the row, never from a token's id."""
-    layout = Layout.of(batch.lengths, batch.ids.device, batch.shared)
-    return model(batch.ids, layout).index_select(0, layout.ends)
+    layout = layout_of(batch)
+    return model(batch.ids, layout, at=layout.ends)
+
+
+def layout_of(batch: Batch) -> Layout:
+    """Where the batch's rows lie."""
+    return Layout.of(batch.lengths, batch.ids.device, batch.shared)
 
 
 @torch.inference_mode()
@@ -51,6 +61,7 @@ def row_logprobs(
     decoder: Decoder, rows: Sequence[Row], runtime: Runtime, max_tokens: int, temperature: float = 1.0
 ) -> list[Tensor]:
     """Log-probabilities of each row's trained tokens, one tensor a row (on the CPU), a token budget at a time."""
+    decoder = runtime.asked(decoder)
     out: list[Tensor] = [torch.empty(0)] * len(rows)
     for chosen, batch in in_chunks(rows, runtime, max_tokens):
         with runtime.autocast():
@@ -76,6 +87,7 @@ def row_kls(
 
     ref_rows are the same trained tokens as the reference sees them: what stands before them may differ.
     """
+    policy, reference = runtime.asked(policy), runtime.asked(reference)
     out: list[Tensor] = [torch.empty(0)] * len(rows)
     for chosen, batch in in_chunks(rows, runtime, max_tokens):
         ref_batch = collate([ref_rows[i] for i in chosen]).to(runtime.device)
@@ -90,12 +102,13 @@ def row_kls(
 def trained_hidden(decoder: Decoder, batch: Batch) -> Tensor:
     """The hidden state [M, D] before every trained token."""
     index, _ = targets(batch)
-    return decoder(batch.ids, Layout.of(batch.lengths, batch.ids.device, batch.shared)).index_select(0, index)
+    return decoder(batch.ids, layout_of(batch), at=index)
 
 
 @torch.inference_mode()
 def row_values(critic: ScalarModel, rows: Sequence[Row], runtime: Runtime, max_tokens: int) -> list[Tensor]:
     """The critic's values before each row's trained tokens, one tensor a row (on the CPU)."""
+    critic = runtime.asked(critic)
     out: list[Tensor] = [torch.empty(0)] * len(rows)
     for chosen, batch in in_chunks(rows, runtime, max_tokens):
         with runtime.autocast():
@@ -108,6 +121,7 @@ def row_values(critic: ScalarModel, rows: Sequence[Row], runtime: Runtime, max_t
 @torch.inference_mode()
 def row_rewards(model: ScalarModel, rows: Sequence[Row], runtime: Runtime, max_tokens: int) -> Tensor:
     """Reward of each row [B] on the CPU, a token budget at a time."""
+    model = runtime.asked(model)
     out = torch.zeros(len(rows))
     for chosen, batch in in_chunks(rows, runtime, max_tokens):
         with runtime.autocast():

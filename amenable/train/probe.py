@@ -73,7 +73,7 @@ def said(model: Decoder | ScalarModel, ids: Tensor, lengths: tuple[int, ...]) ->
     decoder = model.decoder if isinstance(model, ScalarModel) else model
     device = decoder.unembedding.device
     layout = Layout.of(lengths, device)
-    found = model(ids.to(device), layout).index_select(0, layout.ends)
+    found = model(ids.to(device), layout, at=layout.ends)
     values = found if isinstance(model, ScalarModel) else decoder.logits(found)
     model.train(was_training)
     return values.float().cpu()

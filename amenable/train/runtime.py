@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 
 from amenable.errors import InputError
+from amenable.models.lean import Model, lean
 
 Precision = Literal["auto", "fp32", "bf16"]
 KERNELS = 64
@@ -51,6 +52,10 @@ class Runtime:
         if not self.bf16:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def asked(self, model: Model) -> Model:
+        """The model for whoever only asks it and never trains it: with bf16 products, in half the memory."""
+        return lean(model, torch.bfloat16) if self.bf16 else model
 
     @property
     def tolerance(self) -> float:

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from amenable.data.batches import collate, microbatches
-from amenable.functional.losses import next_token_loss
 from amenable.models.decoder import Decoder
-from amenable.train.passes import Row, trained_logprobs
+from amenable.train.passes import Row, trained_nll
 from amenable.train.runtime import Runtime
 
 
@@ -26,8 +25,7 @@ def backward_next_token(
     for part in microbatches([len(ids) for ids, _ in rows], max_tokens):
         batch = collate([rows[i] for i in part]).to(runtime.device)
         with runtime.autocast():
-            logps, _ = trained_logprobs(decoder, batch)
-        share = next_token_loss(logps) * (logps.numel() / total)
+            share = trained_nll(decoder, batch, 1 / total)
         (weight * share).backward()
         loss += share.detach().cpu()
     return loss

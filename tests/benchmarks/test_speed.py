@@ -103,20 +103,23 @@ def test_operations_by_hand() -> None:
     """Width 4, two layers of 12 x 16 weights; rows of 1 and 3 tokens have 1 and 6 pairs of query and key.
 
     Matrices 2 x 384 x 4 = 3072; a pair costs 2 x 4 for its score and 2 x 4 for its sum: 16 x 2 layers x 7 = 224;
-    unembedding 2 x 10 x 4 = 80 for each of 3 predicted tokens.
+    unembedding 2 x 10 x 4 = 80 for each of 3 predicted tokens; the last layer's 16 + 128 weights after its attention
+    spare 288 for each token that is not read.
     """
     shape = DecoderConfig(10, context=8, layers=2, width=4, heads=2)
-    assert speed.forward_flops(shape, [1, 3], 0) == 3072 + 224
-    assert speed.forward_flops(shape, [1, 3], 3) == 3072 + 224 + 240
-    # two epochs: 2 + 3 x 2 passes of a model that predicts and of one that does not
-    assert speed.ppo_flops(shape, [1, 3], 3, epochs=2) == 8 * (2 * (3072 + 224) + 240)
+    assert speed.forward_flops(shape, [1, 3], 0, 4) == 3072 + 224
+    assert speed.forward_flops(shape, [1, 3], 3, 4) == 3072 + 224 + 240
+    assert speed.forward_flops(shape, [1, 3], 0, 1) == 3072 + 224 - 3 * 288
+    # two epochs: 2 + 3 x 2 passes of policy and reference, 1 + 3 x 2 of the critic, one of the scorer, read once a row
+    predicting, valuing, scoring = 3296 + 240 - 288, 3296 - 288, 3296 - 2 * 288
+    assert speed.ppo_flops(shape, [1, 3], 3, epochs=2) == 8 * predicting + 7 * valuing + scoring
 
 
 def test_operations_are_6n_a_token_where_all_are_predicted() -> None:
     """Long width, short row: attention is nearly nothing, and N is GPT-2's 124M without its positions."""
     shape = speed.SIZES["124M"].shape
     weights = 12 * 12 * 768**2 + 50257 * 768
-    assert 3 * speed.forward_flops(shape, [4], 4) / 4 == pytest.approx(6 * weights, rel=1e-3)
+    assert 3 * speed.forward_flops(shape, [4], 4, 4) / 4 == pytest.approx(6 * weights, rel=1e-3)
 
 
 def test_dialogues_are_ragged_and_free_of_control_tokens() -> None:

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amenable.functional.logprobs import entropy, linear_logprobs, token_logprobs
+from amenable.functional import logprobs
+from amenable.functional.logprobs import add_product, chunk_size, entropy, linear_logprobs, linear_nll, token_logprobs
 
 
 def problem(rows=7, width=5, vocabulary=11, dtype=torch.float32, seed=0):
@@ -94,10 +95,11 @@ def test_gradients_against_finite_differences(chunk, keep):
     assert torch.autograd.gradcheck(lambda h, w: both(h, w)[1], (hidden, weight))
 
 
-def test_a_second_backward_over_a_retained_graph_gives_the_same_gradient():
+@pytest.mark.parametrize("of", [lambda *given: linear_logprobs(*given)[0].sum(), linear_nll])
+def test_a_second_backward_over_a_retained_graph_gives_the_same_gradient(of):
     hidden, weight, tokens = problem()
     hidden.requires_grad_()
-    loss = linear_logprobs(hidden, weight, tokens)[0].sum()
+    loss = of(hidden, weight, tokens)
     first, second = (torch.autograd.grad(loss, hidden, retain_graph=True)[0] for _ in range(2))
     assert torch.allclose(first, second, atol=1e-6)
 
@@ -153,9 +155,12 @@ def test_never_holds_the_logits_of_the_whole_batch():
             return out
 
     with Largest() as largest:
-        logps, entropies = linear_logprobs(hidden, weight, tokens, chunk=1024, entropy=True, keep=0)
+        logps, entropies = linear_logprobs(hidden, weight, tokens, chunk=2048, entropy=True, keep=0)
         (logps.sum() + entropies.sum()).backward()
-    assert largest.size == 1024  # 256 * 64 = 16384 logits in all
+    assert largest.size == 2048  # 256 * 64 = 16384 logits in all
+    with Largest() as largest:
+        linear_nll(hidden, weight, tokens, chunk=2048).backward()
+    assert largest.size == 2048
 
 
 def test_extreme_logits_stay_finite():
@@ -173,9 +178,118 @@ def test_cooling_sharpens():
     assert all(low < high for low, high in pairwise(means))
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 9), st.integers(2, 12), st.floats(-2.0, 3.0), st.floats(-1.0, 2.0), st.integers(1, 60))
+def test_nll_equals_plain_in_value_and_gradient(rows, vocabulary, scale, upstream, chunk):
+    hidden, weight, tokens = problem(rows, 4, vocabulary)
+    results = []
+    for fused in (True, False):
+        h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+        if fused:
+            loss = linear_nll(h, w, tokens, scale, chunk)
+        else:
+            loss = -scale * token_logprobs(h @ w.T, tokens).sum()
+        (upstream * loss).backward()
+        results.append((loss, h.grad, w.grad))
+    for ours, plain in zip(*results):
+        assert ours.shape == plain.shape and torch.allclose(ours, plain, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("chunk", [5, 11, 10**6])
+def test_nll_gradients_against_finite_differences(chunk):
+    hidden, weight, tokens = problem(5, 3, 5, torch.float64)
+    hidden.requires_grad_()
+    weight.requires_grad_()
+    assert torch.autograd.gradcheck(lambda h, w: linear_nll(h, w, tokens, 0.3, chunk), (hidden, weight))
+
+
+@pytest.mark.parametrize("frozen", ["hidden", "weight"])
+def test_nll_of_something_frozen(frozen):
+    hidden, weight, tokens = problem()
+    asked, still = (weight, hidden) if frozen == "hidden" else (hidden, weight)
+    asked.requires_grad_()
+    plain = torch.autograd.grad(-token_logprobs(hidden @ weight.T, tokens).sum(), asked)[0]
+    linear_nll(hidden, weight, tokens, chunk=22).backward()
+    assert torch.allclose(asked.grad, plain, atol=1e-5) and still.grad is None
+
+
+def test_nll_without_gradients_is_the_value_alone():
+    hidden, weight, tokens = problem()
+    weight.requires_grad_()
+    with torch.no_grad():
+        loss = linear_nll(hidden, weight, tokens, 0.5)
+    assert loss.grad_fn is None and loss.item() == pytest.approx(linear_nll(hidden, weight, tokens, 0.5).item())
+    assert linear_nll(hidden, weight.detach(), tokens).grad_fn is None
+
+
+def test_nll_multiplies_in_bf16_and_sums_in_fp32():
+    hidden, weight, tokens = problem(64, 32, 40)
+    h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = linear_nll(h, w, tokens, 1 / 64, chunk=160)
+    loss.backward()
+    assert loss.dtype == h.grad.dtype == w.grad.dtype == torch.float32
+    plain_h, plain_w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+    plain = -token_logprobs(plain_h @ plain_w.T, tokens).mean()
+    plain.backward()
+    rounded = hidden.bfloat16() @ weight.bfloat16().T
+    assert loss.item() == pytest.approx(-token_logprobs(rounded, tokens).mean().item(), rel=1e-6)
+    assert loss.item() == pytest.approx(plain.item(), rel=0.01)
+    assert (h.grad - plain_h.grad).norm() < 0.01 * plain_h.grad.norm()
+    assert (w.grad - plain_w.grad).norm() < 0.01 * plain_w.grad.norm()
+
+
+def test_nll_of_an_impossible_token_is_finite():
+    """A probability that fp32 rounds to 0 has a logarithm that it can hold; the gradient is that of one step up."""
+    hidden = torch.tensor([[1e4], [-1e4]], requires_grad=True)
+    weight = torch.tensor([[1.0], [0.0], [-1.0]], requires_grad=True)
+    loss = linear_nll(hidden, weight, torch.tensor([0, 0]))
+    loss.backward()
+    assert loss.item() == pytest.approx(2e4)
+    assert hidden.grad.tolist() == [[0.0], [-2.0]] and weight.grad.tolist() == [[1e4], [0.0], [-1e4]]
+
+
+def test_pieces_change_nothing(monkeypatch):
+    """A processor takes the softmax of few rows at once, and adds to few rows of the weight's gradient."""
+    hidden, weight, tokens = problem(23, 5, 11)
+    results = []
+    for cached in (10**6, 30):
+        monkeypatch.setattr(logprobs, "CACHED", cached)
+        h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logps, entropies = linear_logprobs(h, w, tokens, 0.9, chunk=110, entropy=True)
+            ((logps * logps).sum() + entropies.sum() + linear_nll(h, w, tokens, chunk=110)).backward()
+        results.append((logps, entropies, h.grad, w.grad))
+    for whole, divided in zip(*results):
+        assert torch.allclose(whole, divided, atol=1e-6, rtol=1e-5)
+
+
+def test_a_chunk_has_many_rows_of_a_large_vocabulary_and_few_logits_of_a_small_one():
+    assert chunk_size(1000, "cpu") == logprobs.CHUNK_CPU < chunk_size(1000, "cuda") == logprobs.CHUNK_ACCELERATOR
+    assert chunk_size(50257, "cpu") == 50257 * logprobs.CHUNK_ROWS
+
+
+def test_a_product_is_added_in_fp32():
+    total = torch.full((3, 2), 1000.0)
+    for _ in range(100):
+        add_product(total, torch.ones(3, 1, dtype=torch.bfloat16), torch.ones(1, 2, dtype=torch.bfloat16), 0.5)
+    assert (total == 1050).all()  # in bf16 1000.5 is 1000 again
+
+
 def test_shapes_and_temperature_are_checked():
     hidden, weight, tokens = problem()
     with pytest.raises(ValueError, match=r"\[M, D\]"):
         linear_logprobs(hidden, weight[:, :-1], tokens)
+    with pytest.raises(ValueError, match=r"\[M, D\]"):
+        linear_nll(hidden, weight, tokens[:-1])
     with pytest.raises(ValueError, match="temperature"):
         linear_logprobs(hidden, weight, tokens, temperature=0.0)
+
+
+def test_the_next_token_loss_by_hand():
+    """Two tokens, the first with these probabilities: the mean over all rows, and over the answer's."""
+    p = torch.tensor([0.01, 0.05, 0.02, 0.30, 0.90], dtype=torch.float64)
+    hidden, weight = (p / (1 - p)).log()[:, None], torch.tensor([[1.0], [0.0]], dtype=torch.float64)
+    tokens = torch.zeros(5, dtype=torch.long)
+    assert linear_nll(hidden, weight, tokens, 1 / 5).item() == pytest.approx(2.5645, abs=1e-4)
+    assert linear_nll(hidden[3:], weight, tokens[3:], 1 / 2).item() == pytest.approx(0.6547, abs=1e-4)

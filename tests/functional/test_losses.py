@@ -18,13 +18,6 @@ def everywhere(x):
     return torch.ones_like(x, dtype=torch.bool)
 
 
-def test_next_token_loss_by_hand():
-    logp = tensor(0.01, 0.05, 0.02, 0.30, 0.90).log()
-    response = torch.tensor([False, False, False, True, True])
-    assert losses.next_token_loss(logp).item() == pytest.approx(2.5645, abs=1e-4)
-    assert losses.next_token_loss(logp, response).item() == pytest.approx(0.6547, abs=1e-4)
-
-
 @pytest.mark.parametrize(
     ("advantage", "ratio", "expected", "slope"),
     [(1, 1.5, -1.2, 0.0), (1, 0.5, -0.5, -0.5), (-1, 1.5, 1.5, 1.5), (-1, 0.5, 0.8, 0.0)],

@@ -60,9 +60,9 @@ def count_tokens_read(decoder: Decoder, monkeypatch: pytest.MonkeyPatch) -> list
     read: list[int] = []
     forward = decoder.forward
 
-    def counted(ids, *rest):
+    def counted(ids, *rest, **named):
         read.append(len(ids))
-        return forward(ids, *rest)
+        return forward(ids, *rest, **named)
 
     monkeypatch.setattr(decoder, "forward", counted)
     return read
@@ -276,11 +276,11 @@ def test_a_model_that_diverged_is_named_as_such():
     assert not decoder.training
 
 
-def test_half_precision_generates_the_same_with_a_cache_that_processors_read_faster(decoder):
+def test_half_precision_generates_the_same_with_a_cache_of_half_the_size(decoder):
     sampling = Sampling(max_new_tokens=12)
     prompts = make_prompts(4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert engine.new_cache(decoder, 2, 8).keys[0].dtype == torch.float32
+        assert engine.new_cache(decoder, 2, 8).keys[0].dtype == torch.bfloat16
         results = generate(decoder, prompts, sampling, eos_id=None)
     for prompt, (completion,) in zip(prompts, results):
         logits = full_logits(decoder, [*prompt, *completion.ids])[len(prompt) - 1 : -1]

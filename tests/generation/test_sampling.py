@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from amenable.errors import InputError
 from amenable.generation.sampling import (
+    BLOCK,
     NUCLEUS_GUESS,
     Sampling,
     adjust,
@@ -128,6 +129,25 @@ def test_draw_has_the_frequencies_of_the_distribution():
     uniforms = (torch.arange(1000) + 0.5) / 1000
     tokens, _ = draw(PROBS.log().expand(1000, 4), uniforms)
     assert tokens.bincount(minlength=4).tolist() == [500, 300, 150, 50]
+
+
+@pytest.mark.parametrize("vocabulary", [1, BLOCK - 1, BLOCK, BLOCK + 1, 5 * BLOCK + 17])
+def test_each_token_is_drawn_as_often_as_it_weighs(vocabulary):
+    weights = torch.randint(0, 4, (vocabulary,), generator=torch.Generator().manual_seed(vocabulary))
+    weights[vocabulary // 2] += 1  # at least one that can be drawn
+    uniforms = (torch.arange(int(weights.sum())) + 0.5) / weights.sum()
+    tokens, logps = draw(weights.log().expand(len(uniforms), vocabulary), uniforms)
+    assert torch.equal(tokens, torch.arange(vocabulary).repeat_interleave(weights))
+    torch.testing.assert_close(logps, (weights / weights.sum()).log()[tokens], rtol=1e-5, atol=1e-5)
+
+
+def test_a_row_is_drawn_as_if_it_were_alone():
+    generator = torch.Generator().manual_seed(0)
+    logits, uniforms = 3 * torch.randn(9, 1000, generator=generator), torch.rand(9, generator=generator)
+    tokens, logps = draw(logits, uniforms)
+    for row in range(9):
+        alone = draw(logits[row : row + 1], uniforms[row : row + 1])
+        assert tokens[row] == alone[0] and logps[row] == alone[1]
 
 
 @settings(max_examples=60, deadline=None)

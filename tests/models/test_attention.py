@@ -3,11 +3,14 @@ from functools import partial
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from amenable.models import attention
 from amenable.models.attention import attend_rows, rotary, rotate
 from amenable.models.cache import Cache
 from amenable.models.config import DecoderConfig
+from amenable.models.decoder import Decoder
 from amenable.models.layout import Layout
 
 ROPE = DecoderConfig(10, width=8, heads=2, layers=1, context=32, positions="rope")
@@ -90,12 +93,76 @@ def test_a_step_reads_only_what_its_row_holds():
     cache.keys[0].fill_(1e6)  # what earlier users of the rows left
     cache.values[0].fill_(1e6)
     lengths = torch.tensor([0, 2])
-    cache.keys[0][1, :, :2] = cache.values[0][1, :, :2] = 0.0
+    cache.keys[0][1, :2] = cache.values[0][1, :2] = 0.0
     q, k, v = (normal(2, 2, 8, seed=i) for i in range(3))
     out = attention.step_rows(cache, None, lengths)(0, q, k, v)
     torch.testing.assert_close(out[0], v[0].flatten())  # the first token of a row sees itself alone
     weight = torch.softmax(torch.stack([torch.zeros(2), torch.zeros(2), (q[1] * k[1]).sum(-1) / 8**0.5]), 0)[2]
     torch.testing.assert_close(out[1], (weight[:, None] * v[1]).flatten())
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+@pytest.mark.parametrize("tile", [1, 2000, 1 << 20], ids=["row by row", "portions", "all rows"])
+@pytest.mark.parametrize("chosen", [None, [3, 0, 6]])
+def test_a_step_equals_attention_over_each_row(monkeypatch, kv_heads, tile, chosen):
+    monkeypatch.setattr(attention, "TILE_BYTES", tile)
+    held = torch.tensor([11, 11, 9, 0, 3, 15, 2])
+    cache = Cache(DecoderConfig(10, width=32, heads=4, kv_heads=kv_heads, layers=2, context=16), 7, 16)
+    for i, tensor in enumerate((*cache.keys, *cache.values)):
+        tensor.copy_(normal(*tensor.shape, seed=i))
+    rows = torch.arange(7) if chosen is None else torch.tensor(chosen)
+    lengths = held[rows]
+    q, k, v = (normal(len(rows), heads, 8, seed=9 + i) for i, heads in enumerate((4, kv_heads, kv_heads)))
+    attend = attention.step_rows(cache, None if chosen is None else rows, lengths)
+    for layer in (0, 1):
+        out = attend(layer, q, k, v)
+        for place, (row, length) in enumerate(zip(rows.tolist(), lengths.tolist())):
+            keys = torch.cat([cache.keys[layer][row, :length], k[place, None]])
+            values = torch.cat([cache.values[layer][row, :length], v[place, None]])
+            queries = q[place].expand(length + 1, -1, -1)
+            expected = by_loops(Layout.of([length + 1]), queries, keys, values)[-1]
+            torch.testing.assert_close(out[place], expected, rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=20), st.integers(0, 200))
+def test_portions_hold_every_row_once_and_as_many_as_fit(counts, room):
+    parts = list(attention.neighbours(counts, room))
+    assert [place for part in parts for place in range(part.start, part.stop)] == list(range(len(counts)))
+    for part in parts:
+        assert part.stop == part.start + 1 or (part.stop - part.start) * max(counts[part]) <= room
+    for part in parts[:-1]:
+        assert (part.stop + 1 - part.start) * max(counts[part.start : part.stop + 1]) > room
+
+
+def test_portions_are_as_long_as_their_own_longest_row():
+    cache = Cache(DecoderConfig(10, width=8, heads=2, layers=1, context=64), 6, 64)
+    lengths = torch.tensor([50, 50, 6, 5, 9, 9])
+    everything = attention.row_portions(cache, None, lengths)
+    assert [portion.longest for portion in everything] == [51]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "TILE_BYTES", 130 * 64 // torch.get_num_threads())  # 130 tokens
+        portions = attention.row_portions(cache, None, lengths)
+    assert [(p.places.start, p.places.stop, p.longest) for p in portions] == [(0, 2, 51), (2, 6, 10)]
+    assert portions[0].mask is None
+    assert portions[1].mask is not None and (portions[1].mask == 0).sum(-1).flatten().tolist() == [7, 6, 10, 10]
+
+
+def test_a_half_precision_cache_holds_exactly_what_training_attends_to():
+    config = DecoderConfig(61, context=48, layers=2, width=32, heads=4, kv_heads=2)
+    decoder, ids, layout = Decoder(config), torch.arange(20), Layout.of([20])
+    cache, seen = Cache(config, 1, 20, dtype=torch.bfloat16), []
+
+    def attend(layer, q, k, v):
+        seen.append((k, v))
+        return attend_rows(layout, layer, q, k, v)
+
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        decoder(ids, layout, cache)
+        decoder.run(ids, layout.positions, attend)
+    for layer, (keys, values) in enumerate(seen):
+        assert keys.dtype == torch.float32 and torch.equal(cache.keys[layer][0].float(), keys)
+        assert torch.equal(cache.values[layer][0].float(), values)
 
 
 @pytest.mark.cuda

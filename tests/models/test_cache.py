@@ -12,7 +12,7 @@ def filled(lengths):
     cache = Cache(CONFIG, len(lengths), 16)
     for row, length in enumerate(lengths):
         for tensor in (*cache.keys, *cache.values):
-            tensor[row, :, :length] = row + 1
+            tensor[row, :length] = row + 1
     cache.lengths[:] = torch.tensor(lengths)
     return cache
 
@@ -20,7 +20,7 @@ def filled(lengths):
 def held(cache, row):
     """The number a row holds, checked to be the same at all its tokens in all layers."""
     length = int(cache.lengths[row])
-    numbers = {float(x) for t in (*cache.keys, *cache.values) for x in t[row, :, :length].unique()}
+    numbers = {float(x) for t in (*cache.keys, *cache.values) for x in t[row, :length].unique()}
     assert len(numbers) <= 1
     return (numbers.pop() if numbers else None), length
 
@@ -28,7 +28,7 @@ def held(cache, row):
 def test_shapes():
     cache = Cache(CONFIG, 5, 16, dtype=torch.bfloat16)
     assert len(cache.keys) == len(cache.values) == 2
-    assert cache.keys[0].shape == cache.values[1].shape == (5, 3, 16, 2)
+    assert cache.keys[0].shape == cache.values[1].shape == (5, 16, 3, 2)
     assert cache.keys[0].dtype == torch.bfloat16
     assert cache.lengths.tolist() == [0] * 5
 
@@ -36,8 +36,8 @@ def test_shapes():
 def test_write_puts_tokens_at_their_places():
     cache = Cache(CONFIG, 2, 16)
     keys, values = torch.arange(12.0).view(2, 3, 2), -torch.arange(12.0).view(2, 3, 2)
-    cache.write(1, torch.tensor([1, 0]), torch.tensor([4, 7]), keys, values)
-    assert torch.equal(cache.keys[1][1, :, 4], keys[0]) and torch.equal(cache.values[1][0, :, 7], values[1])
+    cache.write(1, cache.slots(torch.tensor([1, 0]), torch.tensor([4, 7])), keys, values)
+    assert torch.equal(cache.keys[1][1, 4], keys[0]) and torch.equal(cache.values[1][0, 7], values[1])
     assert int((cache.keys[1] != 0).sum()) == 11 and not cache.keys[0].any()
 
 

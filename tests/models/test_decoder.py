@@ -298,3 +298,29 @@ def test_a_shared_stem_fills_no_cache():
     decoder = Decoder(DecoderConfig(50, width=16, heads=4, layers=1, context=32))
     with pytest.raises(ValueError, match="cannot fill a cache"):
         decoder(torch.arange(5), Layout.of([4, 4], shared=[0, 3]), Cache(decoder.config, 2, 8))
+
+
+@families
+def test_hidden_states_at_some_places_are_those_of_all(config):
+    """Values and the gradients of all weights; a place may be asked for twice, and rows may share a stem."""
+    decoder = lively(config)
+    layout = Layout.of([12, 9, 3], shared=[0, 4, 0])
+    ids, places = tokens(layout.tokens), torch.tensor([11, 3, 3, 16, 17, 5])
+    above = torch.randn(len(places), 32, generator=torch.Generator().manual_seed(1)) / 100
+    learnt = [p for p in decoder.parameters() if p is not unused(decoder)]
+    every, some = decoder(ids, layout)[places], decoder(ids, layout, at=places)
+    torch.testing.assert_close(some, every, rtol=1e-5, atol=1e-6)
+    expected, found = (torch.autograd.grad((hidden * above).sum(), learnt) for hidden in (every, some))
+    for ours, theirs in zip(found, expected):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_a_prefill_at_the_ends_fills_the_whole_cache():
+    decoder, layout, ids = lively(LLAMA), Layout.of([5, 9, 2]), tokens(16)
+    caches = [Cache(LLAMA, 3, 16) for _ in range(2)]
+    every = decoder(ids, layout, caches[0])
+    ends = decoder(ids, layout, caches[1], at=layout.ends)
+    torch.testing.assert_close(ends, every[layout.ends], rtol=1e-5, atol=1e-6)
+    for one, other in zip(caches[0].keys + caches[0].values, caches[1].keys + caches[1].values):
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-6)
+    assert caches[0].lengths.tolist() == caches[1].lengths.tolist() == [5, 9, 2]

@@ -4,8 +4,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from amenable.models.decoder import Decoder
+from amenable.models.layout import Layout
 from amenable.train.passes import Row, mean_loss
 from amenable.train.runtime import Runtime
 from amenable.train.step import backward_next_token
@@ -33,6 +35,23 @@ def test_many_passes_are_one(make_decoder: Callable[..., Decoder], machine: Runt
     again = backward_next_token(decoder, ROWS, machine, max_tokens)
     assert again.item() == pytest.approx(loss.item(), rel=1e-5)
     assert torch.allclose(gradient(decoder), whole, atol=1e-6) and whole.norm() > 0.1
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_gradient_is_that_of_the_plain_mean(
+    make_decoder: Callable[..., Decoder], machine: Runtime, tied: bool
+) -> None:
+    decoder = make_decoder(tied=tied)
+    loss = backward_next_token(decoder, ROWS, machine, 13)
+    ours = gradient(decoder)
+    losses = []
+    for ids, trained in ROWS:
+        logits = decoder.logits(decoder(torch.tensor(ids), Layout.of([len(ids)])))
+        losses += [F.cross_entropy(logits[i - 1], torch.tensor(ids[i])) for i in range(1, len(ids)) if trained[i]]
+    mean = torch.stack(losses).mean()
+    mean.backward()
+    assert loss.item() == pytest.approx(mean.item(), rel=1e-5)
+    assert torch.allclose(ours, gradient(decoder), atol=1e-6)
 
 
 def test_a_weight_scales_the_gradient_and_not_what_is_told(

@@ -1,0 +1,46 @@
+"""What every peer's side of benchmarks/peers.py shares: steps when told to, the peak of memory, the shape."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from typing import Any
+
+from transformers import GPT2Config
+
+
+def wait() -> None:
+    """Say that all is ready, and wait to be told to go; end where nobody will."""
+    print("ready", flush=True)
+    if sys.stdin.readline().strip() != "go":
+        sys.stdout.flush()
+        raise SystemExit
+
+
+def told(seconds: float, before: int) -> None:
+    """Say how long a step took, and the most memory so far beyond what there was `before`."""
+    print(json.dumps({"seconds": seconds, "peak": peak_bytes() - before}), flush=True)
+
+
+def peak_bytes() -> int:
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def shape(work: dict[str, Any], dropout: float, **others: Any) -> GPT2Config:
+    """The shape as transformers names it."""
+    told = work["shape"]
+    return GPT2Config(
+        vocab_size=told["vocab_size"],
+        n_positions=told["context"],
+        n_embd=told["width"],
+        n_layer=told["layers"],
+        n_head=told["heads"],
+        resid_pdrop=dropout,
+        embd_pdrop=dropout,
+        attn_pdrop=0.0,  # as ours: with dropout inside it, the peer's attention would be slower still
+        bos_token_id=work["eos"],
+        eos_token_id=work["eos"],
+        use_cache=work["row"] == "decode",
+        **others,
+    )

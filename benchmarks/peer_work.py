@@ -1,0 +1,212 @@
+"""The rows of the comparison with a peer: what both sides are handed, and how ours makes a step.
+
+Ours calls the functions that the stages call. The peer is handed token ids and settings, never text to encode or a
+model to load; both sides are credited with the tokens that are in what the peer was handed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations, count
+from typing import Any
+
+from amenable.feedback.comparisons import Item
+from amenable.generation.engine import generate
+from amenable.generation.experience import objective_metrics
+from amenable.generation.sampling import Sampling
+from amenable.models.decoder import Decoder
+from amenable.stages import dpo, ppo, reward, sft
+from amenable.train import runtime
+from amenable.train.optimizer import Optimizer, OptimizerConfig
+from amenable.train.passes import Row
+from amenable.train.step import backward_next_token
+from benchmarks import speed
+from benchmarks.speed import Size, SizeName, make_actors, prompt_lengths, scalar_model, sequences
+
+SIZES: dict[SizeName, Size] = {**speed.SIZES, "124M": replace(speed.SIZES["124M"], rows=4, prompts=16)}
+"""as benchmarks/speed.py has them, but GPT-2 small with a quarter of the rows: three processes are there at once"""
+EOS, PAD = 0, 1
+NEW_TOKENS = 64
+RANKED = 9
+"""answers of the ranking"""
+ROLLOUT_ROWS = 128
+"""answers that the PPO peer generates at once: its best of 32, 64 and 128"""
+
+Step = Callable[[], None]
+"""one step of ours"""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One row: what the peer is handed, how our side makes a step, and how many tokens either is credited with."""
+
+    handed: dict[str, Any]
+    ours: Callable[[runtime.Runtime], Step]
+    tokens: int
+
+
+def handed(row: str, size: Size, rows: list[dict[str, list[int]]], **others: Any) -> dict[str, Any]:
+    """A row's work as the peer reads it."""
+    return {"row": row, "shape": asdict(size.shape), "rows": rows, "eos": EOS, "pad": PAD, **others}
+
+
+def learner(size: Size, rows: list[Row], dropout: float, machine: runtime.Runtime) -> Step:
+    """An update by the next-token loss, as `sft` makes it."""
+    decoder = Decoder(replace(size.shape, dropout=dropout)).train()
+    optimizer = Optimizer([decoder], OptimizerConfig(learning_rate=1e-5))
+
+    def make() -> None:
+        backward_next_token(decoder, rows, machine, sft.Config().max_tokens_per_pass)
+        optimizer.step()
+
+    return make
+
+
+def sft_work(size: Size, packing: bool = False) -> Work:
+    """Prompts and answers of natural lengths, answers trained."""
+    told = asked(size, 2 * size.rows, 1)
+    rows = [{"prompt": prompt, "answer": answers[0]} for prompt, answers in told]
+    ours = [(prompt + answers[0], [False] * len(prompt) + [True] * len(answers[0])) for prompt, answers in told]
+    dropout = sft.Config().dropout
+    return Work(
+        handed("sft", size, rows, packing=packing, dropout=dropout),
+        lambda machine: learner(size, ours, dropout, machine),
+        sum(len(ids) for ids, _ in ours),
+    )
+
+
+def asked(size: Size, prompts: int, answers: int) -> list[tuple[list[int], list[list[int]]]]:
+    """Prompts of mixed lengths with so many answers each, all ending in EOS; no id is EOS or PAD by chance."""
+    asks = sequences(size, prompt_lengths(size, prompts))
+    said = sequences(size, prompt_lengths(size, prompts * answers, "answers"))
+    return [
+        (ask, [[*answer[:-1], EOS] for answer in said[answers * i : answers * (i + 1)]]) for i, ask in enumerate(asks)
+    ]
+
+
+def ranking_items(told: list[tuple[list[int], list[list[int]]]]) -> list[Item]:
+    """Rankings in the order in which the answers stand, the best first."""
+    return [
+        Item(
+            [(prompt + answer, [False] * len(prompt) + [True] * len(answer)) for answer in answers],
+            [float(rank) for rank in range(len(answers))],
+            [len(answer) for answer in answers],
+            "",
+        )
+        for prompt, answers in told
+    ]
+
+
+def pairs_handed(told: list[tuple[list[int], list[list[int]]]]) -> list[dict[str, list[int]]]:
+    """All pairs of every prompt's answers."""
+    return [
+        {"prompt": prompt, "chosen": better, "rejected": worse}
+        for prompt, answers in told
+        for better, worse in combinations(answers, 2)
+    ]
+
+
+def reward_work(size: Size, prompts: int, answers: int) -> Work:
+    """Rankings: ours computes each answer once, the peer each pair's two."""
+    told = asked(size, prompts, answers)
+    items = ranking_items(told)
+
+    def build(machine: runtime.Runtime) -> Step:
+        model = scalar_model(size.shape)
+        optimizer = Optimizer([model], OptimizerConfig(learning_rate=1e-5))
+
+        def make() -> None:
+            reward.backward(model, items, reward.Config(), machine)
+            optimizer.step()
+
+        return make
+
+    pairs = pairs_handed(told)
+    at_once = max(n for n in range(1, size.rows + 1) if len(pairs) % n == 0)
+    tokens = sum(2 * len(p["prompt"]) + len(p["chosen"]) + len(p["rejected"]) for p in pairs)
+    return Work(handed("reward", size, pairs, at_once=at_once), build, tokens)
+
+
+def dpo_work(size: Size) -> Work:
+    """Pairs, the reference's log-probabilities computed before the clock starts on both sides."""
+    told = asked(size, size.rows, 2)
+
+    def build(machine: runtime.Runtime) -> Step:
+        policy = Decoder(size.shape).eval()
+        pairs = [dpo.Pair(item.rows[0], item.rows[1]) for item in ranking_items(told)]
+        pairs = dpo.with_reference(policy, pairs, dpo.Config(), machine)
+        optimizer = Optimizer([policy], OptimizerConfig(learning_rate=1e-5))
+
+        def make() -> None:
+            dpo.walk(policy, pairs, dpo.Config(), machine)
+            optimizer.step()
+
+        return make
+
+    tokens = sum(2 * len(prompt) + sum(map(len, answers)) for prompt, answers in told)
+    return Work(handed("dpo", size, pairs_handed(told)), build, tokens)
+
+
+def ppo_work(size: Size) -> Work:
+    """Whole iterations with the stage's own settings, no EOS; the tokens are those generated."""
+    new = min(NEW_TOKENS, size.length // 2)
+    config = ppo.Config(prompts_per_step=size.prompts, max_new_tokens=new)
+    prompts = sequences(size, prompt_lengths(size, size.prompts))
+
+    def build(machine: runtime.Runtime) -> Step:
+        actors = make_actors(size.shape, machine)
+        actors.tokenizer.eos_id = -1  # never drawn: no answer ends early
+        optimizers = Optimizer([actors.policy], config.optimizer), Optimizer([actors.critic], config.optimizer)
+        numbers = count()
+
+        def make() -> None:
+            number = next(numbers)
+            experience = ppo.gather(actors, prompts, ("rollout", number), config.num_generations, config)
+            targets = ppo.estimate(experience, config.kl_coef, config)
+            ppo.learn(actors, optimizers, experience, targets, [], number, 1.0, config)
+            objective_metrics(experience, targets, config.kl_coef)
+
+        return make
+
+    rows = [{"prompt": prompt} for prompt in prompts]
+    settings = {
+        "new_tokens": new,
+        "temperature": config.temperature,
+        "epochs": config.num_ppo_epochs,
+        "minibatches": config.num_mini_batches,
+        "rollout_rows": ROLLOUT_ROWS,
+    }
+    return Work(handed("ppo", size, rows, **settings), build, size.prompts * new)
+
+
+def decode_work(size: Size, rows: int) -> Work:
+    """Prompts of mixed lengths, continued by a fixed number of tokens."""
+    prompts = sequences(size, prompt_lengths(size, rows))
+    new = min(NEW_TOKENS, size.length // 2)
+
+    def build(machine: runtime.Runtime) -> Step:
+        decoder = machine.asked(Decoder(size.shape).eval())
+
+        def make() -> None:
+            with machine.autocast():
+                generate(decoder, prompts, Sampling(max_new_tokens=new), eos_id=None, rows=rows)
+
+        return make
+
+    told = [{"prompt": prompt} for prompt in prompts]
+    return Work(handed("decode", size, told, new_tokens=new), build, rows * new)
+
+
+WORK: dict[str, Callable[[Size], Work]] = {
+    "sft": sft_work,
+    "sft-packed": lambda size: sft_work(size, packing=True),
+    "reward-pairs": lambda size: reward_work(size, size.rows, 2),
+    "reward-k9": lambda size: reward_work(size, 1, RANKED),
+    "dpo": dpo_work,
+    "ppo": ppo_work,
+    "decode-32": lambda size: decode_work(size, 32),
+    "decode-128": lambda size: decode_work(size, 128),
+    "vllm-32": lambda size: decode_work(size, 32),
+}
+"""The rows that have a peer; tokens count as the peer's data has them."""
