@@ -143,7 +143,7 @@ def test_a_failing_model_fails_what_runs_and_goes_on(
     asked = Asked(words.encode("snow"), WARM, 0)
     with monkeypatch.context() as broken:
 
-        def fail(*_: object) -> None:
+        def fail(*_: object, **__: object) -> None:
             raise RuntimeError("out of memory")
 
         broken.setattr(scheduler.decoder, "forward", fail)
