@@ -202,6 +202,7 @@ def beside(row: str, size: SizeName, config: Config) -> Found:
 def side(name: str, command: list[str], environment: dict[str, str]) -> Iterator[Side]:
     """A process that makes steps when told to."""
     quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    beside = {"PYTHONSAFEPATH": ""}  # a peer's script imports its neighbours
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
         process = subprocess.Popen(
             command,
@@ -209,7 +210,7 @@ def side(name: str, command: list[str], environment: dict[str, str]) -> Iterator
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env={**os.environ, **quiet, **environment},
+            env={**os.environ, **quiet, **beside, **environment},
         )
         try:
             yield Side(name, process, errors)
