@@ -186,7 +186,7 @@ def decode_work(size: Size, rows: int) -> Work:
     new = min(NEW_TOKENS, size.length // 2)
 
     def build(machine: runtime.Runtime) -> Step:
-        decoder = machine.asked(Decoder(size.shape).eval())
+        decoder = machine.only_asked(Decoder(size.shape).eval())
 
         def make() -> None:
             with machine.autocast():

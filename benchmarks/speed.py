@@ -425,9 +425,9 @@ def scalar_model(shape: DecoderConfig) -> ScalarModel:
 
 def make_actors(shape: DecoderConfig, machine: runtime.Runtime) -> Actors:
     """Policy and reference alike, scorer and critic alike, as at the start of a run."""
-    reference, scorer = (machine.asked(model).requires_grad_(False) for model in (Decoder(shape), scalar_model(shape)))
+    frozen = [machine.only_asked(model).requires_grad_(False) for model in (Decoder(shape).eval(), scalar_model(shape))]
     words = Tokenizer.train(["only its EOS is asked for"], SMALLEST, chat=True)
-    return Actors(Decoder(shape).eval(), reference.eval(), scalar_model(shape), scorer, words, machine)
+    return Actors(Decoder(shape).eval(), frozen[0], scalar_model(shape), frozen[1], words, machine)
 
 
 def described(rows: list[Row]) -> str:

@@ -65,7 +65,7 @@ class Speaker:
     @classmethod
     def load(cls, contestant: Contestant, machine: runtime.Runtime) -> Speaker:
         decoder, tokenizer = artifacts.load_policy(contestant.folder, machine, "a training stage")
-        return cls(contestant, machine.asked(decoder), tokenizer, machine)
+        return cls(contestant, machine.only_asked(decoder), tokenizer, machine)
 
     @property
     def converses(self) -> bool:

@@ -115,7 +115,7 @@ def load_watcher(folder: Path | None, actors: Actors) -> ScalarModel | None:
     if folder is None:
         return None
     model = artifacts.load_reward_model(folder, actors.machine, actors.tokenizer)
-    return actors.machine.asked(model).requires_grad_(False)
+    return actors.machine.only_asked(model).requires_grad_(False)
 
 
 def second_opinion(

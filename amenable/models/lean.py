@@ -20,25 +20,31 @@ from amenable.models.heads import ScalarModel
 Model = TypeVar("Model", Decoder, ScalarModel)
 
 
-def lean(model: Model, dtype: torch.dtype) -> Model:
+def lean(model: Model, dtype: torch.dtype, in_place: bool = False) -> Model:
     """The model in evaluation mode with the matrices of its layers, and its unembedding, in `dtype`.
 
     Embeddings, norms and the head of a scalar model, which autocast leaves in fp32, are shared with the model that is
-    handed over. To be asked under autocast of the same type, without gradients. A lean model comes back as it is.
+    handed over. in_place: that model itself is changed, and never holds both. To be asked under autocast of the same
+    type, without gradients. A lean model comes back as it is.
     """
-    decoder = model.decoder if isinstance(model, ScalarModel) else model
-    linears = [part for part in decoder.layers.modules() if isinstance(part, nn.Linear)]
-    if all(part.weight.dtype == dtype for part in linears):
+    if all(part.weight.dtype == dtype for part in products(model)):
         return model
-    held = {id(parameter): frozen(parameter) for parameter in model.parameters()}
-    held |= {id(parameter): frozen(parameter, dtype) for part in linears for parameter in part.parameters()}
-    twin = copy.deepcopy(model, held).eval()
+    twin = model if in_place else copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
+    for part in products(twin):
+        part.weight = frozen(part.weight, dtype)
+        part.bias = None if part.bias is None else frozen(part.bias, dtype)
     if isinstance(twin, Decoder):
-        twin.output = nn.Linear(twin.config.width, twin.config.vocab_size, bias=False, device="meta")
-        twin.output.weight = frozen(decoder.unembedding, dtype)
-        twin.config = replace(twin.config, tied=False)
-    return twin
+        output = nn.Linear(twin.config.width, twin.config.vocab_size, bias=False, device="meta")
+        output.weight = frozen(twin.unembedding, dtype)
+        twin.output, twin.config = output, replace(twin.config, tied=False)
+    return twin.eval()
 
 
-def frozen(parameter: torch.Tensor, dtype: torch.dtype | None = None) -> nn.Parameter:
-    return nn.Parameter(parameter.detach().to(dtype or parameter.dtype), requires_grad=False)
+def products(model: Decoder | ScalarModel) -> list[nn.Linear]:
+    """The linear layers inside a model's layers."""
+    decoder = model.decoder if isinstance(model, ScalarModel) else model
+    return [part for part in decoder.layers.modules() if isinstance(part, nn.Linear)]
+
+
+def frozen(parameter: torch.Tensor, dtype: torch.dtype) -> nn.Parameter:
+    return nn.Parameter(parameter.detach().to(dtype), requires_grad=False)

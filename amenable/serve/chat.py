@@ -130,7 +130,7 @@ class Speaker:
     def ready(cls, folder: Path, machine: runtime.Runtime) -> Speaker:
         """A model that answers under the machine's autocast, in the precision of its products."""
         speaker = cls.load(folder, machine.device)
-        speaker.decoder = machine.asked(speaker.decoder)
+        speaker.decoder = machine.only_asked(speaker.decoder)
         return speaker
 
     @property

@@ -53,7 +53,7 @@ def run(config: Config) -> Path:
         return run.out
     machine = runtime.start(config.machine)
     policy, tokenizer = artifacts.load_policy(config.model, machine)
-    decoder = machine.asked(policy)
+    decoder = machine.only_asked(policy)
     room = decoder.config.context - config.sampling.max_new_tokens
     prompts, ids = fitting_prompts(config.data, tokenizer, room, config.limit, run.sieve)
     run.claim()

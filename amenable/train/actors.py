@@ -28,8 +28,8 @@ class Actors:
 def load_actors(model: Path, reward_model: Path, frozen_layers: int, machine: Runtime) -> Actors:
     """Policy and reference from the SFT model, scorer and critic from the reward model; dropout off in all."""
     policy, tokenizer = artifacts.load_policy(model, machine)
-    reference = machine.asked(artifacts.load_policy(model, machine)[0]).requires_grad_(False)
-    scorer = machine.asked(artifacts.load_reward_model(reward_model, machine, tokenizer)).requires_grad_(False)
+    reference = machine.only_asked(artifacts.load_policy(model, machine)[0]).requires_grad_(False)
+    scorer = machine.only_asked(artifacts.load_reward_model(reward_model, machine, tokenizer)).requires_grad_(False)
     critic = artifacts.load_reward_model(reward_model, machine, tokenizer)
     freeze(policy, frozen_layers)
     return Actors(policy, reference, critic, scorer, tokenizer, machine)

@@ -57,6 +57,10 @@ class Runtime:
         """The model for whoever only asks it and never trains it: with bf16 products, in half the memory."""
         return lean(model, torch.bfloat16) if self.bf16 else model
 
+    def only_asked(self, model: Model) -> Model:
+        """The same of a model that nobody needs as it was: it is changed itself."""
+        return lean(model, torch.bfloat16, in_place=True) if self.bf16 else model
+
     @property
     def tolerance(self) -> float:
         """Nats a token by which two ways of computing the same log-probability may differ on average."""

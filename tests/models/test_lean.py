@@ -67,8 +67,7 @@ def test_only_the_matrices_of_products_change_and_the_rest_is_shared():
     assert twin.token_embedding.weight.data_ptr() == decoder.token_embedding.weight.data_ptr()
     assert twin.final_norm.weight.data_ptr() == decoder.final_norm.weight.data_ptr()
     assert {p.dtype for p in twin.layers[0].mlp.parameters()} == {torch.bfloat16}
-    assert twin.unembedding.dtype == torch.bfloat16 and not twin.config.tied
-    assert not twin.training and not any(parameter.requires_grad for parameter in twin.parameters())
+    assert twin.unembedding.dtype == torch.bfloat16 and not twin.config.tied and not twin.training
 
 
 def test_what_it_was_made_from_is_as_before():
@@ -86,3 +85,12 @@ def test_it_is_about_half_as_big_and_made_once():
     assert lean(twin, torch.bfloat16) is twin
     model = lean(ScalarModel(Decoder(config)), torch.bfloat16)
     assert lean(model, torch.bfloat16) is model
+
+
+def test_in_place_it_is_the_model_itself():
+    decoder = Decoder(GPT2)
+    expected = asked(lean(decoder, torch.bfloat16))
+    assert lean(decoder, torch.bfloat16, in_place=True) is decoder
+    assert torch.equal(asked(decoder), expected) and decoder.layers[1].mlp.up.weight.dtype == torch.bfloat16
+    model = ScalarModel(Decoder(GPT2))
+    assert lean(model, torch.bfloat16, in_place=True) is model and model.decoder.output is None
