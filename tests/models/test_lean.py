@@ -1,6 +1,7 @@
 """A lean model says what autocast makes of the whole one, in half the memory."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,21 +10,10 @@ from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.heads import ScalarModel
 from amenable.models.layout import Layout
 from amenable.models.lean import lean
+from amenable.models.presets import preset
 
 GPT2 = DecoderConfig(61, context=48, layers=2, width=32, heads=4)
-LLAMA = DecoderConfig(
-    61,
-    context=48,
-    layers=2,
-    width=32,
-    heads=4,
-    kv_heads=2,
-    positions="rope",
-    norm="rms",
-    activation="swiglu",
-    bias=False,
-    tied=False,
-)
+LLAMA = replace(preset("nano", 61), context=48, layers=2, width=32, heads=4, kv_heads=2, tied=False)
 LAYOUT = Layout.of([9, 4])
 IDS = torch.arange(13) * 4
 families = pytest.mark.parametrize("config", [GPT2, LLAMA], ids=["gpt2", "llama"])
