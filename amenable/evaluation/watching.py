@@ -114,8 +114,7 @@ def load_watcher(folder: Path | None, actors: Actors) -> ScalarModel | None:
     """The reward model that looks on and is not trained on, or None where none was given."""
     if folder is None:
         return None
-    model = artifacts.load_reward_model(folder, actors.machine, actors.tokenizer)
-    return actors.machine.only_asked(model).requires_grad_(False)
+    return artifacts.load_judge(folder, actors.machine, actors.tokenizer)
 
 
 def second_opinion(

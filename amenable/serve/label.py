@@ -187,7 +187,7 @@ def scorer(config: Config) -> quality.Score | None:
     machine = runtime.start(config.machine)
     artifacts.require_model(config.reward_model, "amenable reward")
     tokenizer = Tokenizer.load(config.reward_model)
-    model = artifacts.load_reward_model(config.reward_model, machine, tokenizer)
+    model = artifacts.load_judge(config.reward_model, machine, tokenizer)
     known: dict[tuple[str, ...], list[float]] = {}
 
     def score(prompt: Sequence[dict[str, str]], completions: Sequence[str], ended: Sequence[bool]) -> list[float]:

@@ -58,7 +58,7 @@ def scores_of(tasks: Sequence[Task], ensemble: Sequence[Path], machine: runtime.
     for number, folder in enumerate(ensemble):
         artifacts.require_model(folder, "amenable reward")
         tokenizer = Tokenizer.load(folder)
-        model = artifacts.load_reward_model(folder, machine, tokenizer)
+        model = artifacts.load_judge(folder, machine, tokenizer)
         rows, places = [], []
         for place, task in enumerate(tasks):
             level = (1.0,) * len(task.completions)

@@ -201,7 +201,7 @@ def scorer(folder: Path, machine: runtime.Runtime) -> Score:
     """A reward model's scores of answers. InputError where a conversation is longer than it reads."""
     artifacts.require_model(folder, "amenable reward")
     tokenizer = Tokenizer.load(folder)
-    model = artifacts.load_reward_model(folder, machine, tokenizer)
+    model = artifacts.load_judge(folder, machine, tokenizer)
     context = model.decoder.config.context
 
     def score(prompt: Sequence[Message], completions: Sequence[str], ended: Sequence[bool]) -> Sequence[float]:

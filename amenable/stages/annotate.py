@@ -201,7 +201,7 @@ def load_scorer(folder: Path, config: Config) -> tuple[ScalarModel, Tokenizer, r
     machine = runtime.start(config.machine)
     artifacts.require_model(folder, "amenable reward")
     tokenizer = Tokenizer.load(folder)
-    return artifacts.load_reward_model(folder, machine, tokenizer), tokenizer, machine
+    return artifacts.load_judge(folder, machine, tokenizer), tokenizer, machine
 
 
 def score_all(rows: list[Sampled], model: ScalarModel, tokenizer: Tokenizer, machine: runtime.Runtime) -> list[Ranking]:

@@ -180,7 +180,7 @@ def yardsticks(config: Config, machine: runtime.Runtime) -> Yardsticks:
     judge, folder = config.reward_model, config.reference_folder
     return Yardsticks(
         jury=Jury(ClosedWorld.load(config.world)) if config.world is not None else None,
-        reward_model=artifacts.load_reward_model(judge, machine, Tokenizer.load(judge)) if judge is not None else None,
+        reward_model=artifacts.load_judge(judge, machine, Tokenizer.load(judge)) if judge is not None else None,
         reference=Speaker.load(Contestant("reference", folder), machine) if folder is not None else None,
         temperature=config.temperature,
         machine=machine,

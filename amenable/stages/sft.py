@@ -92,7 +92,7 @@ def run(config: Config) -> Path:
     artifacts.fit_vocabulary(decoder, tokenizer, config.model)
     judge = None
     if config.reward_model is not None:
-        judge = artifacts.load_reward_model(config.reward_model, machine, tokenizer)
+        judge = artifacts.load_judge(config.reward_model, machine, tokenizer)
     training, held_out = read(config, run.sieve)
     rows, held_out_rows = rows_of(training, tokenizer, decoder, run), rows_of(held_out, tokenizer, decoder, run)
     per_epoch = plan.epochs_of(1, len(rows), config.batch_size)

@@ -29,7 +29,7 @@ def load_actors(model: Path, reward_model: Path, frozen_layers: int, machine: Ru
     """Policy and reference from the SFT model, scorer and critic from the reward model; dropout off in all."""
     policy, tokenizer = artifacts.load_policy(model, machine)
     reference = machine.only_asked(artifacts.load_policy(model, machine)[0]).requires_grad_(False)
-    scorer = machine.only_asked(artifacts.load_reward_model(reward_model, machine, tokenizer)).requires_grad_(False)
+    scorer = artifacts.load_judge(reward_model, machine, tokenizer)
     critic = artifacts.load_reward_model(reward_model, machine, tokenizer)
     freeze(policy, frozen_layers)
     return Actors(policy, reference, critic, scorer, tokenizer, machine)

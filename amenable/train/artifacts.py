@@ -35,6 +35,11 @@ def load_reward_model(
     return hub.load_scalar(folder).to(runtime.device).eval()
 
 
+def load_judge(folder: Path, runtime: Runtime, tokenizer: Tokenizer) -> ScalarModel:
+    """A reward model that is only asked for rewards, in the precision of its products; not trained, not saved."""
+    return runtime.only_asked(load_reward_model(folder, runtime, tokenizer)).requires_grad_(False)
+
+
 def save_model(folder: Path, model: Decoder | ScalarModel, tokenizer: Tokenizer) -> None:
     """A published-format model directory: weights, configuration, tokenizer, chat template; and what it says to a few
     ids, for `amenable verify`."""

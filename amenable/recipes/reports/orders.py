@@ -73,7 +73,7 @@ def judged(
     folder: Path, told: Sequence[tuple[Ranking, Item]], machine: runtime.Runtime, max_tokens: int
 ) -> list[Judged]:
     """Every ranking with a model's scores."""
-    model = artifacts.load_reward_model(folder, machine, Tokenizer.load(folder))
+    model = artifacts.load_judge(folder, machine, Tokenizer.load(folder))
     scores = passes.row_rewards(model, [row for _, item in told for row in item.rows], machine, max_tokens)
     parts = scores.split([len(item.rows) for _, item in told])
     return [Judged(ranking, item, part) for (ranking, item), part in zip(told, parts)]
