@@ -89,7 +89,7 @@ def ranking(row: Row, id: str) -> Ranking:
         raise Unusable("all completions are tied")
     if len(set(completions)) == 1:
         raise Unusable("chosen and rejected are the same" if "chosen" in row else "all completions are the same")
-    margin = row.get("margin")
+    margin = row.get("margin") if len(completions) == 2 else None
     if margin is not None and not _is_number(margin):
         raise Unusable(f"margin is {margin!r}, not a number")
     annotator = row.get("annotator")
@@ -99,7 +99,8 @@ def ranking(row: Row, id: str) -> Ranking:
         ranks,
         _id(row, id),
         None if annotator is None else str(annotator),
-        _rest(row, "annotator", *used),
+        _rest(row, "annotator", *used, *(["margin"] if len(completions) == 2 else [])),
+        None if margin is None else float(margin),
     )
 
 

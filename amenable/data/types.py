@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -62,10 +63,16 @@ class Ranking:
     id: str = ""
     annotator: str | None = None
     meta: dict[str, Any] = field(default_factory=dict)
+    margin: float | None = None
+    """of a pair: how far the better answer's reward is to be above the other's, in units of reward, any finite number
+    (Touvron et al., 2023, eq. 2); rankings of more answers have none"""
 
     def __post_init__(self) -> None:
         if len(self.completions) != len(self.ranks):
             raise InputError(f"{len(self.completions)} completions and {len(self.ranks)} ranks", self.id or None)
+        if self.margin is not None and (len(self.completions) != 2 or not math.isfinite(self.margin)):
+            what = f"a margin of {self.margin} for {len(self.completions)} completions"
+            raise InputError(what, self.id or None, "a margin is a finite number that belongs to a pair")
 
 
 @dataclass(frozen=True)

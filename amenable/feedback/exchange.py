@@ -73,7 +73,10 @@ def ended(ranking: Ranking) -> dict[str, Any]:
 
 
 def pairs_rows(event: Event) -> Iterator[dict[str, Any]]:
-    """Every pair that is not tied; the margin is how sure the person was, where they were asked."""
+    """Every pair that is not tied, with how sure the person was (`strength`, 1 to 4), where they were asked.
+
+    It is no `margin`: that is in units of reward, and training would honour it.
+    """
     ranking, strength = ranking_of(event.payload), event.payload.get("strength")
     for i, better in enumerate(ranking.completions):
         for j, worse in enumerate(ranking.completions):
@@ -82,7 +85,7 @@ def pairs_rows(event: Event) -> Iterator[dict[str, Any]]:
                     "prompt": turns(ranking.prompt),
                     "chosen": better,
                     "rejected": worse,
-                    **({} if strength is None else {"margin": abs(strength)}),
+                    **({} if strength is None else {"strength": abs(strength)}),
                     "annotator": ranking.annotator,
                     "id": f"{ranking.id or f'label-{event.id}'}-{i}-{j}",
                     "event": event.id,

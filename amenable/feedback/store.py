@@ -220,6 +220,7 @@ def payload_of(ranking: Ranking) -> dict[str, Any]:
         "annotator": ranking.annotator,
         "id": ranking.id,
         "meta": ranking.meta,
+        **({} if ranking.margin is None else {"margin": ranking.margin}),
     }
 
 
@@ -231,6 +232,7 @@ def ranking_of(payload: dict[str, Any]) -> Ranking:
         id=payload["id"],
         annotator=payload["annotator"],
         meta=payload["meta"],
+        margin=payload.get("margin"),
     )
 
 

@@ -80,7 +80,11 @@ def test_rankings_keep_ties_order_margin_and_annotator():
     example = columns.ranking(row, "f:1")
     assert example.ranks == (2.0, 1.0, 2.0) and example.id == "r" and example.annotator is None and example.meta == {}
     pair = columns.ranking({"prompt": "Who?", "chosen": "a", "rejected": "b", "margin": 0.5}, "f:1")
-    assert pair.meta == {"margin": 0.5}
+    assert pair.margin == 0.5 and pair.meta == {}
+    two = columns.ranking({"prompt": "Who?", "completions": ["a", "b"], "ranking": [2, 1], "margin": -1}, "f:1")
+    assert two.margin == -1.0, "of the better one over the other, wherever it stands"
+    three = columns.ranking({**row, "margin": 0.5}, "f:1")
+    assert three.margin is None and three.meta == {"margin": 0.5}, "one number does not fit three pairs"
 
 
 def test_a_common_beginning_cuts_no_word():

@@ -19,6 +19,13 @@ def test_every_completion_has_a_rank():
         Ranking((U,), ("a", "b", "c"), (1, 2), id="row 7")
 
 
+def test_a_margin_belongs_to_a_pair_and_is_finite():
+    assert Ranking((U,), ("a", "b"), (1, 2), margin=-0.5).margin == -0.5
+    for completions, ranks, margin in ((("a", "b", "c"), (1, 2, 2), 0.5), (("a", "b"), (1, 2), float("inf"))):
+        with pytest.raises(InputError, match="row 7: a margin of"):
+            Ranking((U,), completions, ranks, id="row 7", margin=margin)
+
+
 @pytest.mark.parametrize("messages", [(U,), (U, A), (S, U), (S,), (U, A, U), (U, U, A, A)])
 def test_conversations_that_make_sense(messages):
     assert fault(messages) is None

@@ -44,7 +44,7 @@ def test_what_is_exported_is_what_training_reads(store, tmp_path):
     assert rankings[0].meta["ended"] == [True, False, True] and rankings[0].id == f"label-{first}"
     pairs = read_rankings(out / "pairs.jsonl").rows
     assert [pair.completions for pair in pairs] == [("b", "a"), ("b", "c"), ("y", "x")]
-    assert pairs[2].meta["margin"] == 3
+    assert pairs[2].meta["strength"] == 3 and pairs[2].margin is None
     (demonstration,) = read_demonstrations(out / "demonstrations.jsonl").rows
     assert demonstration.messages[-1].content == "A rose."
 

@@ -44,6 +44,11 @@ def test_a_ranking_comes_back_as_it_was(tmp_path):
         identity = store.add_ranking(RANKING, shown_order=[2, 0, 1], seconds=8.25, time=100.0)
         assert store.rankings() == [RANKING]
         (event,) = store.events()
+        pair = Ranking(PROMPT, ("x", "y"), (1.0, 2.0), "p8", "bert", margin=0.5)
+        store.add_ranking(pair, [0, 1], 1.0, time=101.0)
+        assert store.rankings() == [RANKING, pair]
+        assert store.export_rankings(tmp_path / "labels.jsonl") == 2
+    assert [row.margin for row in read_rankings(tmp_path / "labels.jsonl").rows] == [None, 0.5]
     assert (event.id, event.time) == (identity, 100.0)
     assert event.payload["shown_order"] == [2, 0, 1] and event.payload["seconds"] == 8.25
 
