@@ -1,13 +1,14 @@
 """The first batch as proof: what will be trained is checked, shown and saved before the first step.
 
-Every row has exactly one BOS, at its front; an answer that ended ends in an EOS that is trained; at least one token a
-row is trained, and none that is context; no id is outside the vocabulary, and none is padding. A row that breaks a rule
-stops the run before anything is written. Then the rows of the first step are shown in colour on the screen, and in
-first_batch.html, one file that opens anywhere.
+Every row has the BOS that its template writes, and never two in a row; an answer that ended ends in an EOS that is
+trained; at least one token a row is trained, and none that is context; no id is outside the vocabulary, and none is
+padding. A row that breaks a rule stops the run before anything is written. Then the rows of the first step are shown
+in colour on the screen, and in first_batch.html, one file that opens anywhere.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from rich.text import Text
 from amenable.data.types import Demonstration
 from amenable.errors import InputError
 from amenable.text.chat import render
+from amenable.text.template import PLAIN_TEMPLATE, outline
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import checkpoint
 from amenable.train.feed import WORRYING
@@ -48,7 +50,9 @@ class Marked:
     ended: bool | None
     """whether it must end in EOS, or must not; None where that is not known"""
     opened: bool
-    """whether it must begin with BOS, or must not have one"""
+    """whether it must begin with BOS"""
+    bos_inside: bool = False
+    """whether the template writes BOS further on too, as ChatML's `<|im_start|>` or Llama 2's `<s>`"""
     cut: bool = False
     """whether the context may have cut it"""
 
@@ -85,7 +89,7 @@ def of_conversations(
 
     `demonstrations` are those the rows were made of, in the same order; some of them may have no row.
     """
-    opened = writes_bos(tokenizer)
+    opened, bos_inside = bos_places(tokenizer)
     marked = [
         Marked(
             ids,
@@ -93,6 +97,7 @@ def of_conversations(
             roles_by_mark(trained),
             ended=True if len(ids) < context else None,
             opened=opened,
+            bos_inside=bos_inside,
             cut=len(ids) == context and ids[-1] != tokenizer.eos_id,
         )
         for ids, trained in rows
@@ -107,10 +112,18 @@ def of_answers(groups: Sequence[Sequence[Row]], first: Sequence[int], tokenizer:
 
     A group whose longest row fills the context may have lost the beginning of its prompt.
     """
-    opened = writes_bos(tokenizer)
+    opened, bos_inside = bos_places(tokenizer)
     marked = [
         [
-            Marked(ids, trained, roles_by_mark(trained), None, opened, cut=max(len(ids) for ids, _ in group) == context)
+            Marked(
+                ids,
+                trained,
+                roles_by_mark(trained),
+                ended=None,
+                opened=opened,
+                bos_inside=bos_inside,
+                cut=max(len(ids) for ids, _ in group) == context,
+            )
             for ids, trained in group
         ]
         for group in groups
@@ -124,7 +137,7 @@ def of_samples(
     prompts: Sequence[list[int]], responses: Sequence[list[int]], ended: Sequence[bool], tokenizer: Tokenizer
 ) -> Proof:
     """Sampled answers: the prompt is context, the answer is trained. Those that the length limit cut have no EOS."""
-    opened = writes_bos(tokenizer)
+    opened, bos_inside = bos_places(tokenizer)
     marked = [
         Marked(
             prompt + response,
@@ -132,19 +145,26 @@ def of_samples(
             ["context"] * len(prompt) + ["sampled"] * len(response),
             end,
             opened,
+            bos_inside,
         )
         for prompt, response, end in zip(prompts, responses, ended, strict=True)
     ]
     return proven(marked, range(len(marked)), tokenizer, "sampled answers")
 
 
-def writes_bos(tokenizer: Tokenizer) -> bool:
-    """Whether a conversation begins with BOS: some published templates have none."""
-    return (
-        tokenizer.chat_template is None
-        or "bos_token" in tokenizer.chat_template
-        or tokenizer.bos in tokenizer.chat_template
-    )
+def bos_places(tokenizer: Tokenizer) -> tuple[bool, bool]:
+    """(BOS begins every conversation, BOS is written elsewhere too), by what the template writes around its turns."""
+    template = PLAIN_TEMPLATE if tokenizer.chat_template is None else tokenizer.chat_template
+    begins, inside = set[bool](), False
+    for roles in (("user",), ("system", "user"), ("user", "assistant", "user")):
+        try:
+            pieces = outline(template, roles, tokenizer.names, add_generation_prompt=True)
+        except InputError:  # a template may refuse some turns, and does so again where a row has them
+            continue
+        ids = [part for piece in pieces if isinstance(piece, str) for part in tokenizer.split_control(piece)]
+        begins.add(ids[:1] == [tokenizer.bos_id] and isinstance(pieces[0], str))
+        inside |= tokenizer.bos_id in ids[1:]
+    return begins == {True}, inside or len(begins) > 1
 
 
 def roles_by_mark(trained: Sequence[bool]) -> list[str]:
@@ -202,19 +222,29 @@ def fault(row: Marked, tokenizer: Tokenizer) -> str | None:
 
 
 def fault_of_ends(row: Marked, bos: int, eos: int, tokenizer: Tokenizer) -> str | None:
-    """BOS once and at the front; a trained EOS last where the row ended, and none where it did not."""
+    """BOS where the template writes it; a trained EOS last where the row ended, and none where it did not."""
     ids = row.ids
-    places = [place for place, token in enumerate(ids) if token == bos and row.roles[place] != "sampled"]
     if row.opened and ids[:1] != [bos]:
         return f"token 0 is {told(ids[0], tokenizer)} and not BOS" if ids else "it is empty"
-    if bos != eos and len(places) > row.opened:
-        return f"token {places[row.opened]} is {'another' if row.opened else 'a'} BOS ({told(bos, tokenizer)})"
+    surplus = surplus_bos(row, bos, eos)
+    if surplus is not None:
+        return f"token {surplus} is {'another' if row.opened else 'a'} BOS ({told(bos, tokenizer)})"
     if row.ended and (ids[-1] != eos or not row.trained[-1]):
         last = "EOS, which is not trained" if ids[-1] == eos else f"{told(ids[-1], tokenizer)} and not EOS"
         return f"its last token, {len(ids) - 1}, is {last}: the model would not learn to stop"
     if row.ended is False and row.trained[-1] and ids[-1] == eos:
         return f"token {len(ids) - 1} is a trained EOS, and the answer did not end"
     return None
+
+
+def surplus_bos(row: Marked, bos: int, eos: int) -> int | None:
+    """The place of the first BOS that no template writes: a second one in a row, or any inside where it has none."""
+    places = [place for place, token in enumerate(row.ids) if token == bos and row.roles[place] != "sampled"]
+    if bos == eos:  # it ends turns as well: only a second one at the front is surely no end
+        return 1 if row.opened and places[:2] == [0, 1] and not row.trained[1] else None
+    if not row.bos_inside:
+        return next(iter(places[row.opened :]), None)
+    return next((place for before, place in itertools.pairwise(places) if place == before + 1), None)
 
 
 def fault_of_marks(row: Marked, eos: int, tokenizer: Tokenizer) -> str | None:

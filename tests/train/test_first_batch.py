@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from rich.console import Console
+from tokenizers import Tokenizer as Backend
 
 from amenable.data.types import Demonstration, Message, Ranking
 from amenable.errors import InputError
@@ -105,6 +106,55 @@ def test_every_broken_rule_is_named(name: str, row: Marked, words: Tokenizer) ->
     change, said = BREAKS[name]
     with pytest.raises(InputError, match=f"row 2 of the rows can't be trained on: .*{said}"):
         first_batch.proven([row, change(row, words)], [0], words, "rows")
+
+
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+CHATML_WITH_A_SYSTEM = (
+    "{% if messages[0].role != 'system' %}<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}" + CHATML
+)
+BOS_EVERY_TURN = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% elif m.role == 'user' %}"
+    "{{ bos_token + '[INST] ' + m.content + ' [/INST]' }}{% else %}{{ m.content + eos_token }}{% endif %}{% endfor %}"
+)
+NO_BOS = BOS_EVERY_TURN.replace("bos_token + ", "")
+TEMPLATES = {  # the template, its bos and eos, and what of bos it writes: at the front, elsewhere
+    "ChatML": (CHATML, "<|im_start|>", "<|im_end|>", (True, True)),
+    "ChatML with a system message of its own": (CHATML_WITH_A_SYSTEM, "<|im_start|>", "<|im_end|>", (True, True)),
+    "ChatML, its end before all": ("{{ bos_token }}" + CHATML, "<|im_end|>", "<|im_end|>", (True, True)),
+    "ChatML, another bos": (CHATML, "<s>", "<|im_end|>", (False, False)),
+    "ChatML after a bos": ("{{ bos_token }}" + CHATML, "<s>", "<|im_end|>", (True, False)),
+    "bos at every turn": (BOS_EVERY_TURN, "<s>", "</s>", (True, True)),
+    "no bos": (NO_BOS, "<s>", "</s>", (False, False)),
+}
+
+
+def with_template(words: Tokenizer, template: str, bos: str, eos: str) -> Tokenizer:
+    backend = Backend.from_str(words._backend.to_str())
+    backend.add_special_tokens(["<|im_start|>", "<|im_end|>", "<s>", "</s>"])
+    return Tokenizer(backend, bos=bos, eos=eos, pad=words.pad, chat_template=template)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_the_bos_that_a_template_writes_is_right_and_one_more_is_not(name: str, words: Tokenizer) -> None:
+    template, bos, eos, places = TEMPLATES[name]
+    tokenizer = with_template(words, template, bos, eos)
+    assert first_batch.bos_places(tokenizer) == places
+    for turns in (SAID.messages, (*SAID.messages, *SAID.messages)):
+        rendered = render(tokenizer, turns)
+        row = Marked(rendered.ids, rendered.trained, rendered.roles, True, *places)
+        assert first_batch.fault(row, tokenizer) is None
+        twice = replace(
+            row, ids=[tokenizer.bos_id, *row.ids], trained=[False, *row.trained], roles=["control", *row.roles]
+        )
+        wrong = "token 1 is another BOS" if places[0] else "token 0 is a BOS"
+        assert wrong in str(first_batch.fault(twice, tokenizer))
+        prompt = render_prompt(tokenizer, turns[:-1])
+        first_batch.of_samples([prompt], [render_completion(tokenizer, "A rose.")], [True], tokenizer)
+        with pytest.raises(InputError, match=wrong):
+            first_batch.of_samples([[tokenizer.bos_id, *prompt]], [prompt], [False], tokenizer)
 
 
 def test_pieces_after_the_first_have_no_bos(words: Tokenizer) -> None:
