@@ -17,7 +17,8 @@ from amenable.generation.experience import objective_metrics
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
 from amenable.stages import dpo, ppo, reward, sft
-from amenable.train import runtime
+from amenable.train import defaults, runtime
+from amenable.train.defaults import traits_of
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.passes import Row
 from amenable.train.step import backward_next_token
@@ -68,7 +69,7 @@ def sft_work(size: Size, packing: bool = False) -> Work:
     told = asked(size, 2 * size.rows, 1)
     rows = [{"prompt": prompt, "answer": answers[0]} for prompt, answers in told]
     ours = [(prompt + answers[0], [False] * len(prompt) + [True] * len(answers[0])) for prompt, answers in told]
-    dropout = sft.Config().dropout
+    dropout = 0.1  # as in GPT-2, and in the demo
     return Work(
         handed("sft", size, rows, packing=packing, dropout=dropout),
         lambda machine: learner(size, ours, dropout, machine),
@@ -152,6 +153,7 @@ def ppo_work(size: Size) -> Work:
     """Whole iterations with the stage's own settings, no EOS; the tokens are those generated."""
     new = min(NEW_TOKENS, size.length // 2)
     config = ppo.Config(prompts_per_step=size.prompts, max_new_tokens=new)
+    config, _ = defaults.ppo(config, traits_of(size.shape), traits_of(size.shape))
     prompts = sequences(size, prompt_lengths(size, size.prompts))
 
     def build(machine: runtime.Runtime) -> Step:

@@ -31,9 +31,10 @@ from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.presets import preset
 from amenable.stages import dpo, ppo, pretrain, reward, sft
-from amenable.train import checkpoint, memory, plan, runtime
+from amenable.train import checkpoint, defaults, memory, plan, runtime
 from amenable.train.best import Best
 from amenable.train.checkpoint import Stateful
+from amenable.train.defaults import traits_of
 from amenable.train.feed import whole
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.passes import Row
@@ -212,7 +213,7 @@ def draw(path: Path, label: str, found: dict[str, list[tuple[float, float]]]) ->
 def training(shape: DecoderConfig, lengths: Sequence[int], machine: runtime.Runtime) -> Timed:
     """Updates by the next-token loss on rows of these lengths."""
     decoder = Decoder(shape).train()
-    optimizer = Optimizer([decoder], OptimizerConfig())
+    optimizer = Optimizer([decoder], OptimizerConfig(learning_rate=3e-4))
     rows = [whole(ids) for ids in speed.sequences(speed.Size(shape), lengths)]
 
     def step(number: int) -> tuple[int, float]:
@@ -261,7 +262,7 @@ def of_context(length: int, machine: runtime.Runtime) -> dict[str, Timed]:
 def of_answers(count: int, machine: runtime.Runtime) -> dict[str, Timed]:
     """Prompts of 128 tokens with so many answers of 64; a token of a shared prompt counts once for each answer."""
     size = speed.Size(BASE)
-    model, config = speed.scalar_model(BASE), reward.Config()
+    model, (config, _) = speed.scalar_model(BASE), defaults.reward(reward.Config(), traits_of(BASE))
     optimizer = Optimizer([model], config.optimizer)
     prompts = speed.sequences(size, [128] * 4)
     answers = speed.sequences(size, [64] * 4 * count)
@@ -314,6 +315,7 @@ def of_rollout(prompts: int, machine: runtime.Runtime) -> dict[str, Timed]:
     """Iterations of PPO with so many prompts of 16 to 128 tokens, answers of 64: gathering and learning apart."""
     size = speed.Size(BASE, prompts=prompts)
     config = ppo.Config(prompts_per_step=prompts, max_new_tokens=64)
+    config, _ = defaults.ppo(config, traits_of(BASE), traits_of(BASE))
     actors = speed.make_actors(BASE, machine)
     critic = replace(config.optimizer, learning_rate=config.critic_learning_rate)
     optimizers = Optimizer([actors.policy], config.optimizer), Optimizer([actors.critic], critic)
@@ -457,17 +459,20 @@ def pretraining(case: Case, machine: runtime.Runtime) -> Trained:
     size = size_of(case)
     lengths = [2 * length for length in speed.prompt_lengths(size, case.rows * case.steps, "pieces")]
     rows = [whole(ids) for ids in speed.sequences(size, lengths)]
-    return next_token(case, size.shape, rows, pretrain.Config(), machine)
+    config, _ = defaults.pretrain(pretrain.Config(), traits_of(size.shape))
+    return next_token(case, size.shape, rows, config, machine)
 
 
 def fine_tuning(case: Case, machine: runtime.Runtime) -> Trained:
-    size, config = size_of(case), sft.Config()
+    size = size_of(case)
+    config, _ = defaults.sft(sft.Config(dropout=0.1), traits_of(size.shape))
     shape = replace(size.shape, dropout=config.dropout)
     return next_token(case, shape, speed.dialogues(size, case.rows * case.steps), config, machine)
 
 
 def rewarding(case: Case, machine: runtime.Runtime) -> Trained:
-    config, model = reward.Config(), speed.scalar_model(SHAPES[case.size])
+    config, _ = defaults.reward(reward.Config(), traits_of(SHAPES[case.size]))
+    model = speed.scalar_model(SHAPES[case.size])
     items = speed.rankings(size_of(case), max(1, case.rows // 2) * case.steps)
     steps = in_steps(len(items), case)
     work = memory.heaviest([item.rows for item in items], steps, config.max_tokens_per_pass, share=True)
@@ -483,7 +488,8 @@ def rewarding(case: Case, machine: runtime.Runtime) -> Trained:
 
 
 def preferring(case: Case, machine: runtime.Runtime) -> Trained:
-    config, policy = dpo.Config(), Decoder(SHAPES[case.size]).eval()
+    config, _ = defaults.dpo(dpo.Config(), traits_of(SHAPES[case.size]))
+    policy = Decoder(SHAPES[case.size]).eval()
     pairs = [dpo.Pair(item.rows[0], item.rows[1]) for item in speed.rankings(size_of(case), case.rows * case.steps)]
     steps, limit = in_steps(len(pairs), case), config.max_tokens_per_pass
     work = memory.heaviest([(pair.chosen, pair.rejected) for pair in pairs], steps, limit, share=True)
@@ -502,6 +508,7 @@ def preferring(case: Case, machine: runtime.Runtime) -> Trained:
 def reinforcing(case: Case, machine: runtime.Runtime) -> Trained:
     size = size_of(case)
     config = ppo.Config(prompts_per_step=size.prompts, max_new_tokens=64, max_steps=case.steps)
+    config, _ = defaults.ppo(config, traits_of(size.shape), traits_of(size.shape))
     actors = speed.make_actors(size.shape, machine)
     prompts = speed.sequences(size, speed.prompt_lengths(size, size.prompts * case.steps))
     steps = in_steps(len(prompts), case)

@@ -37,8 +37,9 @@ from amenable.models.heads import ScalarModel
 from amenable.models.presets import preset
 from amenable.stages import dpo, ppo, pretrain, reward, sft
 from amenable.text.tokenizer import CONTROL, SMALLEST, Tokenizer
-from amenable.train import plan, runtime
+from amenable.train import defaults, plan, runtime
 from amenable.train.actors import Actors
+from amenable.train.defaults import traits_of
 from amenable.train.feed import whole
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.passes import Row
@@ -266,7 +267,7 @@ def peak_bytes() -> int:
 
 def pretrain_row(size: Size, machine: runtime.Runtime, muon: bool = True) -> Workload:
     """Rows of one length, the optimizer as `amenable pretrain` has it, or AdamW for everything."""
-    config = pretrain.Config()
+    config, _ = defaults.pretrain(pretrain.Config(), traits_of(size.shape))
     optimizer = config.optimizer if muon else replace(config.optimizer, muon_learning_rate=0.0)
     rows = [whole(ids) for ids in sequences(size, [size.length] * size.rows)]
     name = "Muon" if muon else "AdamW"
@@ -275,8 +276,8 @@ def pretrain_row(size: Size, machine: runtime.Runtime, muon: bool = True) -> Wor
 
 
 def sft_row(size: Size, machine: runtime.Runtime) -> Workload:
-    """Prompts and answers of mixed lengths, answers trained, dropout as `amenable sft` has it."""
-    config = sft.Config()
+    """Prompts and answers of mixed lengths, answers trained, dropout as the demo has it."""
+    config, _ = defaults.sft(sft.Config(dropout=0.1), traits_of(size.shape))
     rows = dialogues(size, 2 * size.rows)
     shape = replace(size.shape, dropout=config.dropout)
     workload = next_token("sft", shape, rows, config.optimizer, config.max_tokens_per_pass, machine)
@@ -300,7 +301,7 @@ def next_token(
 
 def reward_row(size: Size, machine: runtime.Runtime) -> Workload:
     """Rankings of six answers, all pairs of a prompt in one element of the batch."""
-    config = reward.Config()
+    config, _ = defaults.reward(reward.Config(), traits_of(size.shape))
     model = scalar_model(size.shape)
     optimizer = Optimizer([model], config.optimizer)
     prompts = max(1, config.prompts_per_step * size.rows // 16)
@@ -317,7 +318,7 @@ def reward_row(size: Size, machine: runtime.Runtime) -> Workload:
 
 def dpo_row(size: Size, machine: runtime.Runtime) -> Workload:
     """Pairs; the reference's log-probabilities are computed once, before the clock starts, as the stage does."""
-    config = dpo.Config()
+    config, _ = defaults.dpo(dpo.Config(), traits_of(size.shape))
     policy = Decoder(size.shape).eval()
     items = rankings(size, max(1, config.batch_size * size.rows // 16))
     pairs = [dpo.Pair(item.rows[0], item.rows[1]) for item in items]
@@ -336,6 +337,7 @@ def dpo_row(size: Size, machine: runtime.Runtime) -> Workload:
 def ppo_row(size: Size, machine: runtime.Runtime) -> Workload:
     """Whole iterations: sample, score, learn. EOS is as unlikely as any token: nearly all answers have full length."""
     config = ppo.Config(prompts_per_step=size.prompts, max_new_tokens=3 * size.length // 8)
+    config, _ = defaults.ppo(config, traits_of(size.shape), traits_of(size.shape))
     actors = make_actors(size.shape, machine)
     critic_config = replace(config.optimizer, learning_rate=config.critic_learning_rate)
     optimizers = Optimizer([actors.policy], config.optimizer), Optimizer([actors.critic], critic_config)

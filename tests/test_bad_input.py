@@ -8,6 +8,7 @@ import math
 import shlex
 import shutil
 import socket
+import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -487,9 +488,12 @@ def config_of(stage: str) -> Any:
 
 
 def numbers_of(stage: str, options: Any, path: tuple[str, ...] = ()) -> Iterator[Number]:
-    """Every number among a stage's options, those of its parts included."""
+    """Every number among a stage's options, those of its parts included, and those that follow from the model."""
+    hints = typing.get_type_hints(type(options))
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
+        if value is None:
+            value = {float | None: 0.5, int | None: 5}.get(hints[field.name])
         if dataclasses.is_dataclass(value):
             yield from numbers_of(stage, value, (*path, field.name))
         elif isinstance(value, int | float) and not isinstance(value, bool):

@@ -136,7 +136,8 @@ def test_what_is_frozen_is_the_same_bit_for_bit_after_a_step(
     actors = load_actors(assistant, judge, 0, machine)
     models = (actors.policy, actors.critic, actors.reference, actors.scorer)
     before = [{name: tensor.clone() for name, tensor in model.state_dict().items()} for model in models]
-    optimizers = Optimizer([actors.policy], OptimizerConfig()), Optimizer([actors.critic], OptimizerConfig())
+    rate = OptimizerConfig(learning_rate=3e-4)
+    optimizers = Optimizer([actors.policy], rate), Optimizer([actors.critic], rate)
     config = replace(bench.ppo, prompts_per_step=6, num_mini_batches=2)
     ppo.learn(actors, optimizers, bench.experience, ppo.estimate(bench.experience, 0.1, config), [], 1, 1.0, config)
     same = [
@@ -197,7 +198,8 @@ def test_a_sampler_that_is_not_the_trainer_stops_the_run_with_the_cause(
 ) -> None:
     actors = load_actors(assistant, judge, 0, machine)
     config = replace(bench.ppo, prompts_per_step=6, num_mini_batches=1)
-    optimizers = Optimizer([actors.policy], OptimizerConfig()), Optimizer([actors.critic], OptimizerConfig())
+    rate = OptimizerConfig(learning_rate=3e-4)
+    optimizers = Optimizer([actors.policy], rate), Optimizer([actors.critic], rate)
     targets = ppo.estimate(bench.experience, 0.05, config)
     if wrong == "dropout":
         decoder = artifacts.hub.load_decoder(assistant, dropout=0.5).train()

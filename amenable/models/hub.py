@@ -34,6 +34,7 @@ from amenable.models.published import (
     is_classifier,
     published_config,
     read_facts,
+    training_dropout,
 )
 from amenable.models.weights import WEIGHTS, Weights, fill, published_tensors
 
@@ -109,6 +110,12 @@ def read_config(folder: Path | str) -> DecoderConfig:
     """The configuration of a saved model, its dropout 0."""
     path = Path(folder) / CONFIG
     return decoder_config(read_facts(path), path)
+
+
+def read_dropout(folder: Path | str) -> float:
+    """The dropout that a saved model's config.json states for training."""
+    path = Path(folder) / CONFIG
+    return training_dropout(read_facts(path), path)
 
 
 def published(config: DecoderConfig) -> str:

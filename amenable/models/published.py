@@ -3,7 +3,8 @@
     GPT-1 OpenAIGPTLMHeadModel, GPT-2/3 GPT2LMHeadModel, Llama LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
     reward models and critics: the same names with ...ForSequenceClassification
 
-Dropout belongs to a training run, not to a model: it is written, and read as 0.
+Dropout belongs to a training run, not to a model: it is written, and read as 0; `training_dropout` tells what was
+written.
 """
 
 from __future__ import annotations
@@ -177,6 +178,16 @@ def llama_config(facts: Mapping[str, Any], where: Path) -> DecoderConfig:
         rope_theta=rope.get("rope_theta", facts.get("rope_theta", 10000.0)),
         norm_eps=facts.get("rms_norm_eps", 1e-6),
     )
+
+
+def training_dropout(facts: Mapping[str, Any], where: Path) -> float:
+    """The dropout of residual branches that a config.json states for training: transformers' default for GPTs where it
+    states none, and 0 for families that have no such dropout."""
+    usual = 0.1 if facts.get("model_type") in ("gpt2", "openai-gpt") else 0.0
+    value = facts.get("resid_pdrop", usual)
+    if not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise InputError(f"resid_pdrop is {value!r}", where, "it must lie in [0, 1)")
+    return float(value)
 
 
 def refuse(where: Path, name: str, value: object, known: tuple[object, ...]) -> None:

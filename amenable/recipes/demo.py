@@ -29,6 +29,8 @@ ALWAYS = ("ppo", "dpo", "evaluate-dpo")
 """stages that a demo shows whatever is claimed"""
 SEEDS = 3
 """of a full demo"""
+PRETRAINING = OptimizerConfig(learning_rate=4e-3, muon_learning_rate=0.02, weight_decay=0.01)
+"""of both base models"""
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,8 @@ def models(root: Path, seed: int) -> list[Call]:
             data=data / "train.jsonl",
             validation=data / "validation.jsonl",
             out=root / name,
+            optimizer=OptimizerConfig(learning_rate=5e-4),
+            dropout=0.1,
             seed=seed,
         )
         return Call("sft", replace(config, **options))
@@ -124,6 +128,7 @@ def models(root: Path, seed: int) -> list[Call]:
         validation=text / "validation.jsonl",
         tokenizer=root / "tokenizer",
         out=root / "pretrain",
+        optimizer=PRETRAINING,
         seed=seed,
     )
     return [
@@ -155,6 +160,7 @@ def alignment(root: Path, seed: int) -> list[Call]:
             heldout=labels / "heldout.jsonl",
             demonstrations=root / "world" / "demonstrations" / "train.jsonl",
             out=root / name,
+            optimizer=OptimizerConfig(learning_rate=5e-4),
             seed=seed,
         )
         return Call("reward", replace(config, **options))
@@ -165,6 +171,8 @@ def alignment(root: Path, seed: int) -> list[Call]:
             reward_model=root / judged_by,
             data=prompts / "ppo.jsonl",
             out=root / name,
+            optimizer=OptimizerConfig(learning_rate=2e-4, eps=1e-5),
+            critic_learning_rate=4e-4,
             seed=seed,
         )
         return Call("ppo", replace(config, **options))
@@ -191,6 +199,7 @@ def alignment(root: Path, seed: int) -> list[Call]:
                 data=labels / "train.jsonl",
                 validation=labels / "validation.jsonl",
                 out=root / "dpo",
+                optimizer=OptimizerConfig(learning_rate=2e-4),
                 seed=seed,
             ),
         ),

@@ -196,7 +196,8 @@ def maker_of(path: Path) -> Path | None:
 
 
 def chosen_options(stage: str, options: dict[str, Any], inputs: set[str]) -> dict[str, Any]:
-    """The options that differ from the stage's defaults, by dotted name; paths are told as inputs."""
+    """The options that differ from the stage's defaults, or follow from the model, by dotted name; paths are told as
+    inputs."""
     defaults = default_options(stage)
     return {
         name: value

@@ -120,7 +120,7 @@ def measured_speed(config: Config) -> float:
     generator = torch.Generator().manual_seed(config.seed)
     decoder = Decoder(preset(config.model, config.vocab_size)).to(machine.device)
     decoder.init_weights(generator)
-    optimizer = Optimizer([decoder], OptimizerConfig(muon_learning_rate=0.01))
+    optimizer = Optimizer([decoder], OptimizerConfig(learning_rate=3e-4, muon_learning_rate=0.01))
     ids = torch.randint(6, config.vocab_size, (16, config.context), generator=generator).tolist()
     rows = [whole(row) for row in ids]
     rates = []
@@ -190,6 +190,7 @@ def plan(config: Config, files: Files, text: Path, steps: dict[str, int]) -> lis
                 epochs=steps["sft_epochs"],
                 batch_size=SFT_BATCH,
                 optimizer=OptimizerConfig(learning_rate=3e-4),
+                dropout=0.1,
                 warmup_steps=steps["sft_warmup"],
                 out=at["sft"],
                 seed=seed,

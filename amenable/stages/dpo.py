@@ -23,7 +23,8 @@ from amenable.feedback.comparisons import pairs_of
 from amenable.functional.losses import dpo_loss
 from amenable.models.decoder import Decoder
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, care, first_batch, memory, passes, plan, runtime
+from amenable.train import artifacts, care, defaults, first_batch, memory, passes, plan, runtime
+from amenable.train.defaults import traits
 from amenable.train.feed import Sieve, ranking_rows, tell_left_out, usable
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
@@ -48,7 +49,7 @@ class Config:
     """at most so many pairs of one ranking, drawn by the seed; 0 takes all"""
     batch_size: int = 32
     """pairs in one update"""
-    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=2e-4))
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     warmup_steps: int = 10
     final_learning_rate: float = 0.1
     held_out: float = 0.05
@@ -87,6 +88,7 @@ class Pair:
 
 def run(config: Config) -> Path:
     """Train and return the run directory."""
+    config, by_default = defaults.dpo(config, traits(config.model))
     inputs = {"model": config.model, "data": config.data, "validation": config.validation}
     run = Run(config.out, "dpo", config, inputs)
     if run.done():
@@ -110,6 +112,7 @@ def run(config: Config) -> Path:
     size = memory.training(policy, config.optimizer, work, machine, total, read=limit)
     run.log.say(f"{plan.parameters(policy)}, {memory.told(size, machine)}")
     run.log.say(f"{len(training)} pairs x {config.epochs} epochs / {config.batch_size} a step = {total} steps")
+    run.log.say(by_default)
 
     policy.eval()  # dropout is off: the reference was computed without it
     for step in run.steps(total, {"policy": policy, "optimizer": optimizer}, config.save_steps):

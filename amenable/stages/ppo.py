@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -32,10 +32,10 @@ from amenable.generation import experience as seen
 from amenable.generation.experience import Experience, Targets
 from amenable.generation.rollout import collect, spread
 from amenable.generation.sampling import Sampling
-from amenable.train import artifacts, care, first_batch, memory, passes, plan, runtime
+from amenable.train import artifacts, care, defaults, first_batch, memory, passes, plan, runtime
 from amenable.train.actors import Actors, load_actors
 from amenable.train.best import Best
-from amenable.train.checkpoint import Stateful
+from amenable.train.defaults import FROM_MODEL, FromModel, traits
 from amenable.train.feed import Sieve, fitting_prompts, pieces_of, prompts_of_step, raw_rows, usable
 from amenable.train.kl_coefficient import KLCoefficient
 from amenable.train.optimizer import Optimizer, OptimizerConfig
@@ -70,13 +70,11 @@ class Config:
     temperature: float = 0.7
     """of the policy: divides the logits when sampling and in every log-probability"""
     max_new_tokens: int = 64
-    optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(learning_rate=2e-4, beta2=0.95, eps=1e-5)
-    )
-    critic_learning_rate: float = 4e-4
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(eps=1e-5))
+    critic_learning_rate: FromModel[float] = FROM_MODEL
+    """by default from the size of the reward model"""
     warmup_steps: int = 5
     final_learning_rate: float = 0.1
-    """share of the peak at which the cosine ends"""
     kl_coef: float = 0.3
     """price of a nat away from the reference, in units of reward"""
     kl_target: float = 1.5
@@ -141,6 +139,7 @@ class Config:
 
 def run(config: Config) -> Path:
     """Train and return the run directory."""
+    config, by_default = defaults.ppo(config, traits(config.model), traits(config.reward_model, "amenable reward"))
     inputs = {"model": config.model, "data": config.data, "validation": config.validation, "ptx_data": config.ptx_data}
     judges = {"reward_model": config.reward_model, "watch_reward_model": config.watch_reward_model}
     run = Run(config.out, "ppo", config, {**inputs, **judges}, config.max_kl)
@@ -156,7 +155,8 @@ def run(config: Config) -> Path:
     coefficient, best = KLCoefficient(config.kl_coef, config.kl_target, config.kl_horizon), Best(actors.policy)
     run.log.say(f"policy {plan.parameters(actors.policy)}; critic {plan.parameters(actors.critic)}")
     run.log.say(f"{plan.rollouts(config, len(asked))}; {memory.told_rollouts(actors, config, asked)}")
-    state: dict[str, Stateful] = {"policy": actors.policy, "critic": actors.critic, "optimizer": optimizer}
+    run.log.say(by_default)
+    state: dict[str, Any] = {"policy": actors.policy, "critic": actors.critic, "optimizer": optimizer}
     state |= {"critic_optimizer": critic_optimizer, "kl_coefficient": coefficient, "best": best}
     for step in run.steps(config.max_steps, state, config.save_steps):
         runtime.seed_step(config.seed, step)

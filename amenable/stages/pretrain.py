@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from amenable.data import batches, sources
-from amenable.errors import InputError
 from amenable.models.decoder import Decoder
 from amenable.models.presets import preset
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, care, first_batch, memory, passes, plan, runtime
+from amenable.train import artifacts, care, defaults, first_batch, memory, passes, plan, runtime
+from amenable.train.defaults import traits_of
 from amenable.train.feed import Sieve, measured_text, pieces_of, usable, whole
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
@@ -46,7 +46,7 @@ class Config:
     """passes over the text (max_steps, where given, decides instead)"""
     max_steps: int = 0
     optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(learning_rate=4e-3, muon_learning_rate=0.02, weight_decay=0.01)
+        default_factory=lambda: OptimizerConfig(muon_learning_rate=0.02, weight_decay=0.01)
     )
     warmup_steps: int = 20
     final_learning_rate: float = 0.1
@@ -72,21 +72,21 @@ class Config:
         plan.require_at_least(0, self, "max_steps", "warmup_steps", "save_steps")
         plan.require_share(self, "final_learning_rate")
         plan.require_held_out(self)
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"dropout is {self.dropout}", how="it must lie in [0, 1)")
+        plan.require_below_one(self, "dropout")
         if self.max_steps < 1:
             plan.require_above_zero(self, "epochs")
 
 
 def run(config: Config) -> Path:
     """Train and return the run directory."""
+    tokenizer = Tokenizer.load(config.tokenizer)
+    shape = replace(preset(config.model, tokenizer.vocab_size), context=config.context, dropout=config.dropout)
+    config, by_default = defaults.pretrain(config, traits_of(shape))
     inputs = {"data": config.data, "validation": config.validation, "tokenizer": config.tokenizer}
     run = Run(config.out, "pretrain", config, inputs)
     if run.done():
         return run.out
     machine = runtime.start(config.machine)
-    tokenizer = Tokenizer.load(config.tokenizer)
-    shape = replace(preset(config.model, tokenizer.vocab_size), context=config.context, dropout=config.dropout)
     training, held_out, byte_count = read(config, tokenizer, run.sieve)
     steps = epoch_plan(config, [len(row) for row in training])
     schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_learning_rate)
@@ -96,6 +96,7 @@ def run(config: Config) -> Path:
     decoder.init_weights(runtime.generator(config.seed, "init"))
     optimizer = Optimizer([decoder], config.optimizer)
     tell_plan(run, config, decoder, training, steps, machine)
+    run.log.say(by_default)
     if first_batch.show(run, proof, config.inspect_batch):
         return run.out
 

@@ -27,7 +27,8 @@ from amenable.functional.losses import ranking_loss_flat
 from amenable.models.heads import ScalarModel
 from amenable.text.chat import render
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, care, first_batch, memory, passes, plan, runtime
+from amenable.train import artifacts, care, defaults, first_batch, memory, passes, plan, runtime
+from amenable.train.defaults import traits
 from amenable.train.feed import Sieve, ranking_rows, tell_left_out, usable
 from amenable.train.optimizer import Optimizer, OptimizerConfig, freeze
 from amenable.train.run import Run
@@ -58,7 +59,7 @@ class Config:
     """prompts in one update, all their answers with them"""
     batch: Literal["prompts", "pairs"] = "prompts"
     """an update's elements: prompts with all their pairs, or pairs of whatever prompts, as many as those would have"""
-    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=5e-4))
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     warmup_steps: int = 10
     final_learning_rate: float = 0.1
     """share of the peak at which the cosine ends"""
@@ -83,6 +84,7 @@ class Config:
 
 def run(config: Config) -> Path:
     """Train and return the run directory."""
+    config, by_default = defaults.reward(config, traits(config.model))
     inputs = {"model": config.model, "data": config.data, "validation": config.validation, "heldout": config.heldout}
     run = Run(config.out, "reward", config, {**inputs, "demonstrations": config.demonstrations})
     if run.done():
@@ -111,7 +113,7 @@ def run(config: Config) -> Path:
         f"{sum(len(pairs_of(item.ranks)) for item in training)} pairs; {per_step} {config.batch} a step, "
         f"{config.epochs} epochs = {total} steps"
     )
-
+    run.log.say(by_default)
     if first_batch.show(run, proof, config.inspect_batch):
         return run.out
     model.eval()  # dropout is off: rewards of one prompt are compared with each other

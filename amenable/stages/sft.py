@@ -22,9 +22,10 @@ from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.text.chat import render, render_prompt
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, care, first_batch, memory, passes, plan, runtime
+from amenable.train import artifacts, care, defaults, first_batch, memory, passes, plan, runtime
 from amenable.train.best import Best
 from amenable.train.checkpoint import Stateful
+from amenable.train.defaults import FROM_MODEL, FromModel, traits
 from amenable.train.feed import Sieve, usable
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
@@ -44,11 +45,12 @@ class Config:
     epochs: int = 5
     batch_size: int = 8
     """conversations in one update"""
-    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=5e-4))
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     warmup_steps: int = 10
     final_learning_rate: float = 0.1
     """share of the peak at which the cosine ends"""
-    dropout: float = 0.1
+    dropout: FromModel[float] = FROM_MODEL
+    """by default as the model's config.json says: .1 in GPT-2's, none in Llama's and Qwen's"""
     held_out: float = 0.05
     """share of the conversations held out where no validation file is given"""
     select: Literal["last", "loss", "reward"] = "last"
@@ -74,14 +76,14 @@ class Config:
         plan.require_at_least(0, self, "warmup_steps", "save_steps")
         plan.require_share(self, "final_learning_rate")
         plan.require_held_out(self)
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"dropout is {self.dropout}", how="it must lie in [0, 1)")
+        plan.require_below_one(self, "dropout")
         if self.select == "reward" and self.reward_model is None:
             raise InputError("--select reward needs a judge", how="give --reward-model, or select by loss")
 
 
 def run(config: Config) -> Path:
     """Fine-tune and return the run directory."""
+    config, by_default = defaults.sft(config, traits(config.model, "amenable pretrain"))
     inputs = {"model": config.model, "data": config.data, "validation": config.validation}
     run = Run(config.out, "sft", config, {**inputs, "reward_model": config.reward_model})
     if run.done():
@@ -108,6 +110,7 @@ def run(config: Config) -> Path:
     size = memory.training(decoder, config.optimizer, work, machine, total, best=True)
     run.log.say(f"{plan.parameters(decoder)}, {memory.told(size, machine)}")
     run.log.say(f"{len(rows)} conversations x {config.epochs} epochs / {config.batch_size} a step = {total} steps")
+    run.log.say(by_default)
     if first_batch.show(run, proof, config.inspect_batch):
         return run.out
 

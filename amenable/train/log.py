@@ -35,7 +35,9 @@ class Log:
         self.tokens, self.seconds = 0, 0.0
 
     def say(self, line: str) -> None:
-        """One line to the person at the screen."""
+        """One line to the person at the screen; nothing where it is empty."""
+        if not line:
+            return
         self.console.print(f"[bold]{self.name}[/bold]  {escape(line)}", soft_wrap=True)
 
     def warn(self, line: str) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from amenable.errors import InputError
+from amenable.train.defaults import FROM_MODEL, FromModel
 from amenable.train.guards import LOWER
 
 
@@ -22,8 +23,8 @@ from amenable.train.guards import LOWER
 class OptimizerConfig:
     """How a loss becomes a step."""
 
-    learning_rate: float = 3e-4
-    """peak learning rate of AdamW"""
+    learning_rate: FromModel[float] = FROM_MODEL
+    """peak learning rate of AdamW; by default from the model's size"""
     muon_learning_rate: float = 0.0
     """learning rate of Muon for the hidden matrices; 0 leaves them to AdamW"""
     weight_decay: float = 0.0
@@ -36,7 +37,7 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "muon_learning_rate", "weight_decay", "max_grad_norm"):
-            if not 0 <= getattr(self, name) < float("inf"):
+            if getattr(self, name) is not FROM_MODEL and not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"optimizer.{name} is {getattr(self, name)}", how="it must be 0 or more, and finite")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
@@ -49,6 +50,8 @@ class Optimizer:
     """One or two torch optimizers over the trainable parameters of some modules, stepped together."""
 
     def __init__(self, modules: list[nn.Module], config: OptimizerConfig):
+        if config.learning_rate is FROM_MODEL:
+            raise InputError("no learning rate is given", how="give optimizer.learning_rate, or fill it by the model")
         parameters = {name: p for i, m in enumerate(modules) for name, p in named(m, i) if p.requires_grad}
         if not parameters:
             raise InputError("nothing is left to train", how="freeze fewer layers")

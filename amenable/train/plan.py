@@ -34,12 +34,21 @@ def million(number: float) -> str:
 
 
 def require_at_least(least: float, options: Any, *names: str) -> None:
-    """InputError for an option of a stage that is below `least`, above a billion, or no number."""
+    """InputError for an option of a stage that is below `least`, above a billion, or not a number. None passes: it is
+    open yet."""
     for name in names:
         value = getattr(options, name)
-        if not least <= value <= MOST:
+        if value is not None and not least <= value <= MOST:
             how = f"it must be {MOST:,} or less" if MOST < value < math.inf else f"it must be {least} or more"
             raise InputError(f"{name} is {value}", how=how)
+
+
+def require_below_one(options: Any, *names: str) -> None:
+    """InputError for an option of a stage that does not lie in [0, 1). None passes: it is open yet."""
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and not 0 <= value < 1:
+            raise InputError(f"{name} is {value}", how="it must lie in [0, 1)")
 
 
 def require_share(options: Any, *names: str) -> None:
@@ -50,10 +59,11 @@ def require_share(options: Any, *names: str) -> None:
 
 
 def require_above_zero(options: Any, *names: str) -> None:
-    """InputError for an option of a stage that is not above 0, or above a billion."""
+    """InputError for an option of a stage that is not above 0, or above a billion. None passes: it is open yet."""
     for name in names:
-        if not 0 < getattr(options, name) <= MOST:
-            raise InputError(f"{name} is {getattr(options, name)}", how="it must be above 0, and finite")
+        value = getattr(options, name)
+        if value is not None and not 0 < value <= MOST:
+            raise InputError(f"{name} is {value}", how="it must be above 0, and finite")
 
 
 def require_minibatches(options: Any) -> None:

@@ -3,6 +3,7 @@
 import importlib
 import shlex
 from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,38 @@ def test_what_it_offers_next_can_be_typed(capsys: pytest.CaptureFixture) -> None
         module = importlib.import_module(f"amenable.{package}.{command}")
         config = cli.parse(module.Config, options, command, "")
         assert any(path.is_relative_to("runs/mine") for path in paths_of(config))
+
+
+NANO = {
+    "pretrain": {
+        "optimizer.learning_rate": 4e-3,
+        "optimizer.muon_learning_rate": 0.02,
+        "optimizer.weight_decay": 0.01,
+        "warmup_steps": 20,
+        "dropout": 0.0,
+        "context": 256,
+    },
+    "sft": {"optimizer.learning_rate": 5e-4, "dropout": 0.1, "warmup_steps": 10, "max_new_tokens": 64},
+    "reward": {"optimizer.learning_rate": 5e-4, "warmup_steps": 10},
+    "dpo": {"optimizer.learning_rate": 2e-4, "warmup_steps": 10, "beta": 0.1},
+    "ppo": {
+        "optimizer.learning_rate": 2e-4,
+        "optimizer.eps": 1e-5,
+        "critic_learning_rate": 4e-4,
+        "warmup_steps": 5,
+        "temperature": 0.7,
+        "max_new_tokens": 64,
+    },
+    "sample": {"sampling.temperature": 0.7, "sampling.max_new_tokens": 64},
+    "evaluate": {"temperature": 1.0, "max_new_tokens": 64},
+}
+"""what the closed world's small models are trained and asked with"""
+
+
+@pytest.mark.parametrize("stage", NANO)
+def test_the_closed_worlds_options_are_its_own(stage: str) -> None:
+    """They are given: what other models get by default does not move the demo."""
+    for call in demo.plan(Path("x"), 0):
+        if call.stage == stage:
+            for option, value in NANO[stage].items():
+                assert attrgetter(option)(call.config) == value, f"{call.out.name}: {option}"

@@ -101,7 +101,7 @@ def test_weights_and_moments() -> None:
 
 
 def test_moments_are_those_that_the_optimizer_makes() -> None:
-    decoder, config = Decoder(PLAIN), OptimizerConfig(muon_learning_rate=0.02)
+    decoder, config = Decoder(PLAIN), OptimizerConfig(1e-3, muon_learning_rate=0.02)
     optimizer = stepped(decoder, config)
     state = [part.state_dict()["state"] for part in optimizer.parts]
     numbers = sum(t.numel() for part in state for one in part.values() for t in one.values() if t.ndim)

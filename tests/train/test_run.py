@@ -307,7 +307,11 @@ def test_room_for_the_checkpoints_is_asked_before_the_first_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = torch.nn.Linear(512, 512)
-    state = {"model": module, "optimizer": Optimizer([module], OptimizerConfig()), "best": Best(module)}
+    state = {
+        "model": module,
+        "optimizer": Optimizer([module], OptimizerConfig(learning_rate=3e-4)),
+        "best": Best(module),
+    }
     size = 4 * (512 * 512 + 512) * 4
     assert bytes_of(state) == size
     run = a_run(tmp_path)

@@ -1,0 +1,170 @@
+"""Options that follow from the model: what a stage leaves open, and the numbers that it gets before anything begins.
+
+A learning rate that suits two million parameters is ten times too much for a hundred million. So options that depend on
+the model are declared `FromModel[...] = FROM_MODEL`, which is None on the command line and in a file, and a stage fills
+them from the `Traits` of its model. The numbers stand in config.yaml and in the plan of the run.
+
+    log(learning rate) = linear in log(parameters) between the anchors of a table, constant beyond its ends
+
+Learning rates are of AdamW and of models all of whose weights train; frozen layers do not change them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar
+
+from amenable.models import hub
+from amenable.models.config import DecoderConfig
+from amenable.models.decoder import Decoder
+from amenable.train import artifacts, plan
+
+T = TypeVar("T")
+if TYPE_CHECKING:
+    FromModel = Annotated[T, "None until `fill` has put a number there"]
+else:
+    FromModel = Optional
+FROM_MODEL: Any = None
+"""default of an option that follows from the model"""
+
+Table = tuple[tuple[float, float], ...]
+"""anchors: parameters, peak learning rate"""
+
+PRETRAIN: Table = (
+    (2.1e6, 4e-3),  # the closed world's nano model, beside Muon for the hidden matrices
+    (125e6, 6e-4),  # this and what follows: Brown et al. (2020, table 2.1)
+    (350e6, 3e-4),
+    (760e6, 2.5e-4),
+    (1.3e9, 2e-4),
+    (2.7e9, 1.6e-4),
+    (6.7e9, 1.2e-4),
+    (13e9, 1e-4),
+    (175e9, 6e-5),
+)
+SFT: Table = (
+    (2.1e6, 5e-4),  # the closed world's
+    (135e6, 2e-5),  # SmolLM2-135M-Instruct on dolly
+    (1.3e9, 9.65e-6),  # Ouyang et al. (2022, appendix C.1)
+    (6e9, 9.65e-6),
+    (175e9, 5.03e-6),
+)
+REWARD: Table = (
+    (2.1e6, 5e-4),  # the closed world's
+    (135e6, 2e-5),  # SmolLM2-135M-Instruct on hh-rlhf
+    (1.3e9, 1.5e-5),  # Stiennon et al. (2020, appendix B.1)
+    (6e9, 9e-6),  # Ouyang et al. (2022, appendix C.2)
+    (70e9, 5e-6),  # Touvron et al. (2023, section 3.2.2)
+)
+DPO: Table = (
+    (2.1e6, 2e-4),  # the closed world's
+    (135e6, 1e-5),  # SmolLM2-135M-Instruct
+    (2.8e9, 1e-6),  # Rafailov et al. (2023, appendix B)
+    (7e9, 5e-7),  # Tunstall et al. (2023, Zephyr)
+)
+PPO: Table = (
+    (2.1e6, 2e-4),  # the closed world's
+    (135e6, 1e-5),  # SmolLM2-135M-Instruct
+    (1e9, 3e-6),  # Huang et al. (2024), at all sizes from 1B to 6.9B
+)
+CRITIC: Table = (
+    (2.1e6, 4e-4),  # the closed world's
+    (135e6, 2e-5),  # SmolLM2-135M-Instruct
+    (6e9, 9e-6),  # Ouyang et al. (2022, appendix C.4)
+    (175e9, 5e-6),
+)
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What options follow from."""
+
+    parameters: int
+    dropout: float = 0.0
+    """that the model's own configuration states for training"""
+
+
+def traits(folder: Path, made_by: str = "amenable sft") -> Traits:
+    """Traits of a saved model, from its config.json alone. InputError where no model is; made_by: what makes one."""
+    artifacts.require_model(folder, made_by)
+    return replace(traits_of(hub.read_config(folder)), dropout=hub.read_dropout(folder))
+
+
+def traits_of(shape: DecoderConfig) -> Traits:
+    """Traits of a model of this shape."""
+    parameters = sum(parameter.numel() for parameter in Decoder(shape, device="meta").parameters())
+    return Traits(parameters, shape.dropout)
+
+
+def learning_rate(table: Table, parameters: int) -> float:
+    """Peak learning rate for a model with so many parameters, to two significant digits."""
+    size = min(max(parameters, table[0][0]), table[-1][0])
+    for (small, high), (large, low) in pairwise(table):
+        if size <= large:
+            share = math.log(size / small) / math.log(large / small)
+            return float(f"{high * (low / high) ** share:.1e}") if 0 < share < 1 else (high, low)[round(share)]
+    raise ValueError(f"a table of {len(table)} anchors")
+
+
+C = TypeVar("C")
+
+
+def pretrain(config: C, model: Traits) -> tuple[C, str]:
+    """Options of pretraining, filled for a model of this size; and a line that names them."""
+    return fill(config, model, {"optimizer.learning_rate": learning_rate(PRETRAIN, model.parameters)})
+
+
+def sft(config: C, model: Traits) -> tuple[C, str]:
+    """Options of supervised fine-tuning, filled for its base model; and a line that names them."""
+    rate = learning_rate(SFT, model.parameters)
+    return fill(config, model, {"optimizer.learning_rate": rate, "dropout": model.dropout})
+
+
+def reward(config: C, model: Traits) -> tuple[C, str]:
+    """Options of reward modelling, filled for the model that it starts from; and a line that names them."""
+    return fill(config, model, {"optimizer.learning_rate": learning_rate(REWARD, model.parameters)})
+
+
+def dpo(config: C, model: Traits) -> tuple[C, str]:
+    """Options of DPO, filled for its policy; and a line that names them."""
+    return fill(config, model, {"optimizer.learning_rate": learning_rate(DPO, model.parameters)})
+
+
+def ppo(config: C, policy: Traits, critic: Traits) -> tuple[C, str]:
+    """Options of PPO, filled for its policy and the reward model that its critic starts from; and a line that names
+    them."""
+    rates = {
+        "optimizer.learning_rate": learning_rate(PPO, policy.parameters),
+        "critic_learning_rate": learning_rate(CRITIC, critic.parameters),
+    }
+    return fill(config, policy, rates)
+
+
+def fill(config: C, model: Traits, values: Mapping[str, float]) -> tuple[C, str]:
+    """Put values, by dotted option, where the options are None. Returns the configuration, and a line for the plan that
+    names them; an empty one where all were given."""
+    filled, named = config, list[str]()
+    for option, value in values.items():
+        path = option.split(".")
+        if value_at(config, path) is None:
+            filled = put(filled, path, value)
+            words = path[-1].replace("_", " ")
+            named.append(f"{words} {value:g} (--{option.replace('_', '-')})")
+    said = f"by default for {plan.million(model.parameters)} parameters: {', '.join(named)}"
+    return filled, said if named else ""
+
+
+def value_at(config: Any, path: list[str]) -> Any:
+    """The value of a nested option."""
+    for name in path:
+        config = getattr(config, name)
+    return config
+
+
+def put(config: Any, path: list[str], value: Any) -> Any:
+    """A copy of nested dataclasses with another value of one option."""
+    name, *rest = path
+    return replace(config, **{name: put(getattr(config, name), rest, value) if rest else value})
