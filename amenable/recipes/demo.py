@@ -118,6 +118,7 @@ def models(root: Path, seed: int) -> list[Call]:
             validation=data / "validation.jsonl",
             out=root / name,
             optimizer=OptimizerConfig(learning_rate=5e-4),
+            warmup_steps=10,
             dropout=0.1,
             seed=seed,
         )
@@ -129,6 +130,7 @@ def models(root: Path, seed: int) -> list[Call]:
         tokenizer=root / "tokenizer",
         out=root / "pretrain",
         optimizer=PRETRAINING,
+        warmup_steps=20,
         seed=seed,
     )
     return [
@@ -161,6 +163,7 @@ def alignment(root: Path, seed: int) -> list[Call]:
             demonstrations=root / "world" / "demonstrations" / "train.jsonl",
             out=root / name,
             optimizer=OptimizerConfig(learning_rate=5e-4),
+            warmup_steps=10,
             seed=seed,
         )
         return Call("reward", replace(config, **options))
@@ -173,6 +176,7 @@ def alignment(root: Path, seed: int) -> list[Call]:
             out=root / name,
             optimizer=OptimizerConfig(learning_rate=2e-4, eps=1e-5),
             critic_learning_rate=4e-4,
+            warmup_steps=5,
             seed=seed,
         )
         return Call("ppo", replace(config, **options))
@@ -200,6 +204,7 @@ def alignment(root: Path, seed: int) -> list[Call]:
                 validation=labels / "validation.jsonl",
                 out=root / "dpo",
                 optimizer=OptimizerConfig(learning_rate=2e-4),
+                warmup_steps=10,
                 seed=seed,
             ),
         ),

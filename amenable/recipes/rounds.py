@@ -26,8 +26,6 @@ from amenable.recipes.together import Call, run_all
 from amenable.stages import annotate, evaluate, ppo, reward, sample
 from amenable.train import plan
 
-ENOUGH = 5
-"""the reward model warms up for at most one in so many of its steps"""
 SPARE = 4
 """people find one prompt more among so many"""
 
@@ -254,13 +252,12 @@ def learn(turns: Sequence[Turn], home: Home, config: Config) -> None:
         earlier = home.comparisons if config.mixes else None
         counts = rounds_labels.put_together(turn, earlier, home.held_out, config.repeat)
         tell(f"{turn.name}: {rounds_labels.told_mix(counts, config.people, config.repeat)}")
-        calls += [rewarding(turn, counts["rows"], home, config), improving(turn, home, config)]
+        calls += [rewarding(turn, home, config), improving(turn, home, config)]
     run_calls(calls, config)
 
 
-def rewarding(turn: Turn, rows: int, home: Home, config: Config) -> Call:
-    """The reward model of a turn; its warm-up fits the few steps that few labels make."""
-    usual = reward.Config()
+def rewarding(turn: Turn, home: Home, config: Config) -> Call:
+    """The reward model of a turn."""
     demonstrations = None if home.world is None else home.world / "demonstrations" / "train.jsonl"
     options = reward.Config(
         model=home.sft,
@@ -268,7 +265,6 @@ def rewarding(turn: Turn, rows: int, home: Home, config: Config) -> Call:
         validation=turn.labels / "validation.jsonl",
         heldout=turn.labels / "heldout.jsonl" if (turn.labels / "heldout.jsonl").exists() else None,
         demonstrations=demonstrations,
-        warmup_steps=min(usual.warmup_steps, rows // usual.prompts_per_step // ENOUGH),
         out=turn.reward,
         seed=config.seed,
     )

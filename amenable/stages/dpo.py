@@ -50,7 +50,8 @@ class Config:
     batch_size: int = 32
     """pairs in one update"""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    warmup_steps: int = 10
+    warmup_steps: int | None = None
+    """by default 10, and at most an eighth of the steps"""
     final_learning_rate: float = 0.1
     held_out: float = 0.05
     max_tokens_per_pass: int = 8192
@@ -111,7 +112,7 @@ def run(config: Config) -> Path:
     work = memory.heaviest(rows, order, limit, share=True)
     size = memory.training(policy, config.optimizer, work, machine, total, read=limit)
     run.log.say(f"{plan.parameters(policy)}, {memory.told(size, machine)}")
-    run.log.say(f"{len(training)} pairs x {config.epochs} epochs / {config.batch_size} a step = {total} steps")
+    run.log.say(f"{len(training)} pairs x {config.epochs} epochs / {config.batch_size} a step = {schedule}")
     run.log.say(by_default)
 
     policy.eval()  # dropout is off: the reference was computed without it
@@ -127,7 +128,7 @@ def run(config: Config) -> Path:
                 held_out = walk(policy, validation, config, machine)
             stats |= {"eval/loss": held_out["loss"], "eval/accuracy": held_out["rewards/accuracies"]}
         tokens = sum(pair.tokens for pair in pairs)
-        run.record(step, tokens, ("loss", "rewards/accuracies"), **stats, grad_norm=norm, lr=schedule(step))
+        run.record(step, tokens, ("loss", "rewards/accuracies"), **stats, grad_norm=norm, **optimizer.rates())
 
     artifacts.save_model(run.out, policy, tokenizer)
     return run.finish(**run.metrics)

@@ -73,7 +73,8 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(eps=1e-5))
     critic_learning_rate: FromModel[float] = FROM_MODEL
     """by default from the size of the reward model"""
-    warmup_steps: int = 5
+    warmup_steps: int | None = None
+    """by default 5, and at most an eighth of the steps"""
     final_learning_rate: float = 0.1
     kl_coef: float = 0.3
     """price of a nat away from the reference, in units of reward"""
@@ -140,21 +141,20 @@ class Config:
 def run(config: Config) -> Path:
     """Train and return the run directory."""
     config, by_default = defaults.ppo(config, traits(config.model), traits(config.reward_model, "amenable reward"))
-    inputs = {"model": config.model, "data": config.data, "validation": config.validation, "ptx_data": config.ptx_data}
-    judges = {"reward_model": config.reward_model, "watch_reward_model": config.watch_reward_model}
-    run = Run(config.out, "ppo", config, {**inputs, **judges}, config.max_kl)
+    inputs = ("model", "data", "validation", "ptx_data", "reward_model", "watch_reward_model")
+    run = Run(config.out, "ppo", config, {name: getattr(config, name) for name in inputs}, config.max_kl)
     if run.done():
         return run.out
     actors = load_actors(config.model, config.reward_model, config.frozen_layers, runtime.start(config.machine))
     asked, raw = read(config, actors, run.sieve)
     watch = watch_of(asked, config, actors, run)
-    schedule = plan.cosine_with_warmup(config.max_steps, config.warmup_steps, config.final_learning_rate)
+    schedule = plan.cosine_with_warmup(config.max_steps, config.warmup_steps, config.final_learning_rate, usual=5)
     run.claim()
     optimizer = Optimizer([actors.policy], config.optimizer)
     critic_optimizer = Optimizer([actors.critic], replace(config.optimizer, learning_rate=config.critic_learning_rate))
     coefficient, best = KLCoefficient(config.kl_coef, config.kl_target, config.kl_horizon), Best(actors.policy)
     run.log.say(f"policy {plan.parameters(actors.policy)}; critic {plan.parameters(actors.critic)}")
-    run.log.say(f"{plan.rollouts(config, len(asked))}; {memory.told_rollouts(actors, config, asked)}")
+    run.log.say(f"{plan.rollouts(config, schedule, len(asked))}; {memory.told_rollouts(actors, config, asked)}")
     run.log.say(by_default)
     state: dict[str, Any] = {"policy": actors.policy, "critic": actors.critic, "optimizer": optimizer}
     state |= {"critic_optimizer": critic_optimizer, "kl_coefficient": coefficient, "best": best}
@@ -173,9 +173,9 @@ def run(config: Config) -> Path:
         targets = estimate(experience, coefficient.value, config)
         watch.before(step, coefficient.value)
         stats = learn(actors, (optimizer, critic_optimizer), experience, targets, raw, step, schedule(step), config)
-        metrics = {**seen.objective_metrics(experience, targets, coefficient.value), **stats, "lr": schedule(step)}
+        metrics = {**seen.objective_metrics(experience, targets, coefficient.value), **stats}
         coefficient.adapt(metrics["objective/kl"], config.samples)
-        metrics |= watch.after(step, experience)
+        metrics |= {**optimizer.rates(), **critic_optimizer.rates("critic_"), **watch.after(step, experience)}
         if config.select == "last" or "eval/score" in metrics:
             best.offer(metrics["eval/score"] if config.select == "score" else step, step)
         tokens, shown = int(experience.rollout.lengths.sum()), ("objective/scores", "objective/kl", "eval/score")

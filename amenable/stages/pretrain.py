@@ -48,7 +48,8 @@ class Config:
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(muon_learning_rate=0.02, weight_decay=0.01)
     )
-    warmup_steps: int = 20
+    warmup_steps: int | None = None
+    """by default 20, and at most an eighth of the steps"""
     final_learning_rate: float = 0.1
     """share of the peak at which the cosine ends"""
     held_out: float = 0.02
@@ -89,13 +90,13 @@ def run(config: Config) -> Path:
     machine = runtime.start(config.machine)
     training, held_out, byte_count = read(config, tokenizer, run.sieve)
     steps = epoch_plan(config, [len(row) for row in training])
-    schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_learning_rate)
+    schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_learning_rate, usual=20)
     proof = first_batch.of_pieces([whole(training[i]) for i in steps[0]], tokenizer)
     run.claim()
     decoder = Decoder(shape).to(machine.device)
     decoder.init_weights(runtime.generator(config.seed, "init"))
     optimizer = Optimizer([decoder], config.optimizer)
-    tell_plan(run, config, decoder, training, steps, machine)
+    tell_plan(run, config, decoder, training, steps, schedule, machine)
     run.log.say(by_default)
     if first_batch.show(run, proof, config.inspect_batch):
         return run.out
@@ -111,7 +112,7 @@ def run(config: Config) -> Path:
             bpb = passes.bits_per_byte(decoder.eval(), held_out, byte_count, machine, config.max_tokens_per_pass)
             extra["val_bpb"] = bpb
         tokens = sum(len(ids) for ids, _ in rows)
-        run.record(step, tokens, ("loss", "val_bpb"), loss=loss, lr=schedule(step), tokens=tokens, **extra)
+        run.record(step, tokens, ("loss", "val_bpb"), loss=loss, **optimizer.rates(), tokens=tokens, **extra)
 
     artifacts.save_model(run.out, decoder, tokenizer)
     return run.finish(**{key: run.metrics[key] for key in ("loss", "val_bpb")})
@@ -149,6 +150,7 @@ def tell_plan(
     decoder: Decoder,
     training: list[list[int]],
     steps: list[list[int]],
+    schedule: plan.Schedule,
     machine: runtime.Runtime,
 ) -> None:
     tokens, limit = sum(map(len, training)), config.max_tokens_per_pass
@@ -158,6 +160,6 @@ def tell_plan(
     size = memory.training(decoder, config.optimizer, work, machine, len(steps), read, listed=tokens)
     run.log.say(f"{config.model}: {plan.parameters(decoder)}, {memory.told(size, machine)}")
     run.log.say(
-        f"{tokens:,} tokens in {len(training):,} pieces; {len(steps)} steps x {config.tokens_per_step} tokens "
-        f"= {len(steps) * config.tokens_per_step / tokens:.2f} epochs"
+        f"{tokens:,} tokens in {len(training):,} pieces, {config.tokens_per_step} a step: "
+        f"{len(steps) * config.tokens_per_step / tokens:.2f} epochs in {schedule}"
     )

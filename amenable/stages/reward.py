@@ -60,7 +60,8 @@ class Config:
     batch: Literal["prompts", "pairs"] = "prompts"
     """an update's elements: prompts with all their pairs, or pairs of whatever prompts, as many as those would have"""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    warmup_steps: int = 10
+    warmup_steps: int | None = None
+    """by default 10, and at most an eighth of the steps"""
     final_learning_rate: float = 0.1
     """share of the peak at which the cosine ends"""
     frozen_layers: int = 0
@@ -111,7 +112,7 @@ def run(config: Config) -> Path:
     run.log.say(
         f"{len(training)} rankings, {sum(len(item.rows) for item in training)} answers, "
         f"{sum(len(pairs_of(item.ranks)) for item in training)} pairs; {per_step} {config.batch} a step, "
-        f"{config.epochs} epochs = {total} steps"
+        f"{config.epochs} epochs = {schedule}"
     )
     run.log.say(by_default)
     if first_batch.show(run, proof, config.inspect_batch):
@@ -125,7 +126,7 @@ def run(config: Config) -> Path:
         stats = backward(model, items, config, machine)
         norm = optimizer.step(schedule(step))
         tokens = sum(len(ids) for item in items for ids, _ in item.rows)
-        run.record(step, tokens, ("loss", "accuracy"), **stats, grad_norm=norm, lr=schedule(step))
+        run.record(step, tokens, ("loss", "accuracy"), **stats, grad_norm=norm, **optimizer.rates())
 
     rows = demonstrations or [row for item in training for row in item.rows]
     center(model, rows, config, machine)

@@ -46,7 +46,8 @@ class Config:
     batch_size: int = 8
     """conversations in one update"""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    warmup_steps: int = 10
+    warmup_steps: int | None = None
+    """by default 10, and at most an eighth of the steps"""
     final_learning_rate: float = 0.1
     """share of the peak at which the cosine ends"""
     dropout: FromModel[float] = FROM_MODEL
@@ -109,7 +110,7 @@ def run(config: Config) -> Path:
     work = memory.heaviest([[row] for row in rows], order, config.max_tokens_per_pass, summed=True)
     size = memory.training(decoder, config.optimizer, work, machine, total, best=True)
     run.log.say(f"{plan.parameters(decoder)}, {memory.told(size, machine)}")
-    run.log.say(f"{len(rows)} conversations x {config.epochs} epochs / {config.batch_size} a step = {total} steps")
+    run.log.say(f"{len(rows)} conversations x {config.epochs} epochs / {config.batch_size} a step = {schedule}")
     run.log.say(by_default)
     if first_batch.show(run, proof, config.inspect_batch):
         return run.out
@@ -128,7 +129,7 @@ def run(config: Config) -> Path:
             extra |= validate(decoder, held_out, held_out_rows, judge, tokenizer, config, machine)
             best.offer(standing(config, extra, step), step)
         tokens = sum(len(ids) for ids, _ in part)
-        run.record(step, tokens, ("loss", "val_loss", "val_reward"), loss=loss, lr=schedule(step), **extra)
+        run.record(step, tokens, ("loss", "val_loss", "val_reward"), loss=loss, **optimizer.rates(), **extra)
 
     best.restore()
     artifacts.save_model(run.out, decoder, tokenizer)

@@ -101,6 +101,11 @@ class Optimizer:
             self.refuse("the weights are no longer finite after this step", LOWER)
         return norm
 
+    def rates(self, prefix: str = "") -> dict[str, float]:
+        """The learning rates of the last step as metrics: `lr`, and `muon_lr` where Muon has the hidden matrices."""
+        names = ("lr", "muon_lr")
+        return {prefix + name: part.param_groups[0]["lr"] for name, part in zip(names, self.parts)}
+
     def state_dict(self) -> dict[str, Any]:
         return {str(i): part.state_dict() for i, part in enumerate(self.parts)}
 

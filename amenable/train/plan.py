@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -11,10 +11,8 @@ from torch import nn
 from amenable.errors import InputError
 from amenable.functional import schedules
 
-Schedule = Callable[[int], float]
-"""step (from 1) -> multiplier of the peak learning rate"""
-
-
+WARMUP_SHARE = 8
+"""a warm-up takes at most one in so many steps, unless more are given"""
 MOST = 10**9
 """what is counted, or weighed, by more than this is a slip of the hand"""
 
@@ -80,20 +78,43 @@ def require_held_out(options: Any) -> None:
         raise InputError(f"held_out is {options.held_out}", how=how)
 
 
-def cosine_with_warmup(total: int, warmup_steps: int, floor: float) -> Schedule:
-    """Rise over `warmup_steps`, then fall along a cosine that reaches `floor` of the peak one step after `total`."""
-    if warmup_steps < 0:
+@dataclass(frozen=True)
+class Schedule:
+    """Step (from 1) -> multiplier of the peak learning rate: a linear warm-up, then a cosine."""
+
+    total: int
+    warmup_steps: int
+    floor: float
+    """multiplier that the cosine reaches one step after `total`"""
+    remark: str = ""
+    """why the warm-up is shorter than usual, or than given"""
+
+    def __call__(self, step: int) -> float:
+        rising = schedules.warmup(step, self.warmup_steps)
+        falling = max(step - 1 - self.warmup_steps, 0), max(self.total - self.warmup_steps, 1)
+        return rising * schedules.cosine(*falling, self.floor)
+
+    def __str__(self) -> str:
+        return f"{self.total} steps, {self.warmup_steps or 'none'} of them warm-up{self.remark}"
+
+
+def cosine_with_warmup(total: int, warmup_steps: int | None, floor: float, usual: int = 10) -> Schedule:
+    """Rise over `warmup_steps`, then fall along a cosine to `floor` of the peak.
+
+    Without a number the warm-up takes the usual steps, and at most one in `WARMUP_SHARE` of the run. One that is given
+    and does not fit into the run shrinks to that.
+    """
+    if warmup_steps is not None and warmup_steps < 0:
         raise InputError(f"warmup_steps is {warmup_steps}", how="it must be 0 or more")
     if not 0 <= floor <= 1:
         raise InputError(f"final_learning_rate is {floor}", how="it is a share of the peak, from 0 to 1")
-    if warmup_steps >= total > 0 and warmup_steps > 0:
-        raise InputError(f"warm-up of {warmup_steps} steps in a run of {total}", how="lower --warmup-steps")
-
-    def multiplier(step: int) -> float:
-        rising = schedules.warmup(step, warmup_steps)
-        return rising * schedules.cosine(max(step - 1 - warmup_steps, 0), max(total - warmup_steps, 1), floor)
-
-    return multiplier
+    most = max(1, total // WARMUP_SHARE)
+    if warmup_steps is None:
+        remark = f" (at most one in {WARMUP_SHARE}; {usual} are usual)" if most < usual else ""
+        return Schedule(total, min(usual, most), floor, remark)
+    if warmup_steps >= total > 0 and warmup_steps > most:
+        return Schedule(total, most, floor, f" (the {warmup_steps} given do not fit)")
+    return Schedule(total, warmup_steps, floor)
 
 
 def epochs_of(epochs: float, rows: int, per_step: int) -> int:
@@ -103,13 +124,13 @@ def epochs_of(epochs: float, rows: int, per_step: int) -> int:
     return max(1, math.ceil(epochs * rows / per_step))
 
 
-def rollouts(options: Any, prompts: int) -> str:
+def rollouts(options: Any, schedule: Schedule, prompts: int) -> str:
     """What a stage that learns from its own samples does in a step, and how often it meets each prompt."""
     epochs = options.max_steps * options.prompts_per_step / prompts
     return (
         f"{options.prompts_per_step} prompts x {options.num_generations} samples a step; "
         f"{options.num_ppo_epochs} epochs x {options.num_mini_batches} minibatches; "
-        f"{options.max_steps} steps = {epochs:.2f} epochs of prompts"
+        f"{epochs:.2f} epochs of prompts in {schedule}"
     )
 
 

@@ -78,7 +78,8 @@ def test_muon_takes_the_hidden_matrices_and_nothing_else(make_decoder: Callable[
     for p in decoder.parameters():
         p.grad = torch.ones_like(p)
     optimizer.step(0.5)
-    assert [part.param_groups[0]["lr"] for part in optimizer.parts] == pytest.approx([0.05, 0.01])
+    assert optimizer.rates() == {"lr": 0.05, "muon_lr": 0.01}
+    assert Optimizer([nn.Linear(2, 2)], OptimizerConfig(0.1)).rates("critic_") == {"critic_lr": 0.1}
 
 
 def test_a_saved_state_goes_on_to_the_bit(make_decoder: Callable[..., Decoder], tmp_path: Path) -> None:

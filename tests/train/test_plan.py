@@ -26,15 +26,31 @@ def test_warm_up_rises_in_equal_parts_and_the_cosine_follows() -> None:
 def test_a_schedule_stays_between_0_and_the_peak_and_falls_after_the_warm_up(
     total: int, warm: int, floor: float
 ) -> None:
-    if warm >= total:
-        with pytest.raises(InputError, match="warm-up"):
-            plan.cosine_with_warmup(total, warm, floor)
-        return
-    values = [plan.cosine_with_warmup(total, warm, floor)(step) for step in range(1, total + 1)]
+    schedule = plan.cosine_with_warmup(total, warm, floor)
+    warm = schedule.warmup_steps
+    values = [schedule(step) for step in range(1, total + 1)]
     assert all(0 < value <= 1 for value in values)
     assert values[:warm] == sorted(values[:warm])
     assert values[warm:] == sorted(values[warm:], reverse=True)
-    assert min(values[warm:]) >= floor - 1e-12
+    assert min(values[warm:], default=1) >= floor - 1e-12
+
+
+@given(st.integers(1, 200), st.one_of(st.none(), st.integers(0, 200)), st.integers(1, 30))
+def test_a_warm_up_shrinks_where_it_does_not_fit_and_says_so(total: int, given: int | None, usual: int) -> None:
+    schedule = plan.cosine_with_warmup(total, given, 0.1, usual)
+    used = schedule.warmup_steps
+    assert used == min(usual, max(1, total // 8)) if given is None else used == given or given >= total >= used
+    assert used <= total and max(schedule(step) for step in range(1, total + 1)) == 1
+    shrunk = used < (usual if given is None else given)
+    assert shrunk == ("(" in str(schedule))
+    assert str(schedule).startswith(f"{total} steps, {used or 'none'} of them warm-up")
+
+
+def test_a_warm_up_that_was_given_shrinks_with_a_word() -> None:
+    assert str(plan.cosine_with_warmup(16, 20, 0.1)) == "16 steps, 2 of them warm-up (the 20 given do not fit)"
+    assert str(plan.cosine_with_warmup(16, 15, 0.1)) == "16 steps, 15 of them warm-up"
+    assert str(plan.cosine_with_warmup(1, 1, 0.1)) == "1 steps, 1 of them warm-up"
+    assert str(plan.cosine_with_warmup(40, 0, 0.1)) == "40 steps, none of them warm-up"
 
 
 @pytest.mark.parametrize(
@@ -93,5 +109,8 @@ def test_what_a_step_of_rollouts_does() -> None:
     options = SimpleNamespace(
         max_steps=40, prompts_per_step=128, num_generations=2, num_mini_batches=4, num_ppo_epochs=3
     )
-    told = plan.rollouts(options, prompts=2000)
-    assert told == "128 prompts x 2 samples a step; 3 epochs x 4 minibatches; 40 steps = 2.56 epochs of prompts"
+    told = plan.rollouts(options, plan.cosine_with_warmup(40, 5, 0.1), prompts=2000)
+    assert told == (
+        "128 prompts x 2 samples a step; 3 epochs x 4 minibatches; "
+        "2.56 epochs of prompts in 40 steps, 5 of them warm-up"
+    )
