@@ -247,8 +247,8 @@ def decoding(
 def bytes_of_training(shape: DecoderConfig, lengths: Sequence[int], machine: runtime.Runtime) -> int:
     """Memory of `training`; no model is made."""
     rows = [([0] * length, [False] + [True] * (length - 1)) for length in lengths]
-    work = memory.heaviest([[row] for row in rows], [range(len(rows))], 8192, summed=True)
-    return memory.training(Decoder(shape, "meta"), OptimizerConfig(), work, machine)
+    works = memory.heaviest([[row] for row in rows], [range(len(rows))], 8192, summed=True)
+    return memory.training(Decoder(shape, "meta"), OptimizerConfig(), works, machine)
 
 
 def of_context(length: int, machine: runtime.Runtime) -> dict[str, Timed]:
@@ -442,8 +442,8 @@ def next_token(
     """Updates by the next-token loss; SFT keeps its best weights beside the newest."""
     steps, limit, keeps = in_steps(len(rows), case), config.max_tokens_per_pass, isinstance(config, sft.Config)
     decoder = Decoder(shape).train()
-    work = memory.heaviest([[row] for row in rows], steps, limit, summed=True)
-    predicted = memory.training(decoder, config.optimizer, work, machine, case.steps, best=keeps)
+    works = memory.heaviest([[row] for row in rows], steps, limit, summed=True)
+    predicted = memory.training(decoder, config.optimizer, works, machine, case.steps, best=keeps)
     optimizer, best = Optimizer([decoder], config.optimizer), Best(decoder)
 
     def step(number: int) -> None:
@@ -475,9 +475,9 @@ def rewarding(case: Case, machine: runtime.Runtime) -> Trained:
     model = speed.scalar_model(SHAPES[case.size])
     items = speed.rankings(size_of(case), max(1, case.rows // 2) * case.steps)
     steps = in_steps(len(items), case)
-    work = memory.heaviest([item.rows for item in items], steps, config.max_tokens_per_pass, share=True)
-    work = replace(work, trained=work.rows)
-    predicted = memory.training(model, config.optimizer, work, machine, case.steps)
+    works = memory.heaviest([item.rows for item in items], steps, config.max_tokens_per_pass, share=True)
+    works = [replace(work, trained=work.rows) for work in works]
+    predicted = memory.training(model, config.optimizer, works, machine, case.steps)
     optimizer = Optimizer([model], config.optimizer)
 
     def step(number: int) -> None:
@@ -492,9 +492,10 @@ def preferring(case: Case, machine: runtime.Runtime) -> Trained:
     policy = Decoder(SHAPES[case.size]).eval()
     pairs = [dpo.Pair(item.rows[0], item.rows[1]) for item in speed.rankings(size_of(case), case.rows * case.steps)]
     steps, limit = in_steps(len(pairs), case), config.max_tokens_per_pass
-    work = memory.heaviest([(pair.chosen, pair.rejected) for pair in pairs], steps, limit, share=True)
-    read = min(limit, sum(pair.tokens for pair in pairs))
-    predicted = memory.training(policy, config.optimizer, work, machine, case.steps, read)
+    rows = [(pair.chosen, pair.rejected) for pair in pairs]
+    works = memory.heaviest(rows, steps, limit, share=True)
+    reading = memory.largest_reading([row for pair in rows for row in pair], limit)
+    predicted = memory.training(policy, config.optimizer, works, machine, case.steps, reading)
     pairs = dpo.with_reference(policy, pairs, config, machine)
     optimizer = Optimizer([policy], config.optimizer)
 

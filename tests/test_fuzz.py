@@ -130,8 +130,8 @@ def test_packing_loses_nothing_and_predicts_every_token_once(
     for chosen in by_tokens(sizes, budget, shuffled(len(sizes), seed, 0)):
         lengths = [len(pieces[i]) for i in chosen]
         assert sum(lengths) <= budget or len(chosen) == 1
-        for part in microbatches(lengths, max(1, budget // 2)):
-            batch = collate([rows[chosen[i]] for i in part])
+        for part in microbatches([rows[i] for i in chosen], max(1, budget // 2)):
+            batch = collate([rows[chosen[i]] for i in part.rows])
             index, tokens = targets(batch)
             seen += zip(batch.ids[index].tolist(), tokens.tolist())
     assert sorted(seen) == sorted(pair for document in documents for pair in pairwise(document))

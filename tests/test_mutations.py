@@ -271,16 +271,17 @@ def worse_is_better(loss: Any) -> Any:
 
 
 def own_reference(loss_of: Any) -> Any:
-    def broken(policy: Decoder, pairs: Any, config: dpo.Config, machine: Runtime) -> Any:
-        return loss_of(policy, dpo.with_reference(policy, pairs, config, machine), config, machine)
+    def broken(pairs: Any, sums: torch.Tensor, config: dpo.Config) -> Any:
+        own = sums.detach().view(-1, 2).tolist()
+        return loss_of([replace(pair, ref_chosen=a, ref_rejected=b) for pair, (a, b) in zip(pairs, own)], sums, config)
 
     return broken
 
 
 def mean_of_means(backward: Any) -> Any:
     def broken(decoder: Any, rows: Any, machine: Any, max_tokens: int, weight: float = 1.0) -> torch.Tensor:
-        cut = passes.microbatches([len(ids) for ids, _ in rows], max_tokens)
-        found = [backward(decoder, [rows[i] for i in part], machine, 10**6, weight / len(cut)) for part in cut]
+        cut = passes.microbatches(rows, max_tokens)
+        found = [backward(decoder, [rows[i] for i in part.rows], machine, 10**6, weight / len(cut)) for part in cut]
         return torch.stack(found).mean()
 
     return broken

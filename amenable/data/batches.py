@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, chain
+from itertools import accumulate, chain, pairwise
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ Row = tuple[Sequence[int], Sequence[bool]]
 """ids, and which of them are trained"""
 WORTHWHILE = 8
 """a shorter context costs less to compute again than to share"""
+MAX_REPEATS = 4
+"""a microbatch's rows are together at most so many times the token budget: attention reads a shared context in each of
+them, so that an endless number of answers to one prompt would fit the budget and not the memory"""
 
 
 def shuffled(n: int, seed: int, epoch: int) -> list[int]:
@@ -57,9 +60,84 @@ def by_tokens(lengths: Sequence[int], budget: int, order: Sequence[int]) -> list
     return batches
 
 
-def microbatches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Neighbouring rows together, at most `max_tokens` a part (a longer row is a part of its own); order is kept."""
-    return by_tokens(lengths, max_tokens, range(len(lengths)))
+@dataclass(frozen=True)
+class Microbatch:
+    """Rows that one pass computes."""
+
+    rows: list[int]
+    """their places"""
+    tokens: int
+    """ids of the batch, a shared context counted once"""
+    row_tokens: int
+    """lengths of the rows together, a shared context counted in each"""
+    share: bool
+    """whether a context that neighbouring rows begin with is in the batch once"""
+
+    def fits(self, max_tokens: int) -> bool:
+        """Whether the pass is within the budget, or is a single row, which cannot be divided."""
+        within = self.tokens <= max_tokens and self.row_tokens <= MAX_REPEATS * max_tokens
+        return within or len(self.rows) <= 1
+
+
+@dataclass(frozen=True)
+class LossGroup:
+    """Elements whose loss is computed at once: in one microbatch, or in several if a single one is over the budget."""
+
+    elements: list[int]
+    microbatches: list[Microbatch]
+    """rows counted through all elements"""
+
+
+def loss_groups(elements: Sequence[Sequence[Row]], max_tokens: int, share: bool = False) -> list[LossGroup]:
+    """Neighbouring elements together, as many as fit a budget of `max_tokens` computed ids; order is kept.
+
+    An element is the rows that a loss couples, such as the answers of a ranking. One over the budget is a group of its
+    own, its rows divided into microbatches that fit. A single row over the budget is a microbatch of its own.
+    """
+    rows = list(chain.from_iterable(elements))
+    spans = [range(*bounds) for bounds in pairwise(accumulate(map(len, elements), initial=0))]
+    groups = []
+    for members, whole in pack(rows, spans, max_tokens, share):
+        divided = [whole]
+        if not whole.fits(max_tokens):
+            divided = [part for _, part in pack(rows, [[place] for place in whole.rows], max_tokens, share)]
+        groups.append(LossGroup(members, divided))
+    return groups
+
+
+def microbatches(rows: Sequence[Row], max_tokens: int, share: bool = False) -> list[Microbatch]:
+    """Neighbouring rows together, as many as fit a budget of `max_tokens` computed ids; order is kept.
+
+    Rows with a common context stay together where they fit; where not, each microbatch has the context once. A single
+    row over the budget is a microbatch of its own.
+    """
+    together = families(rows) if share else [[place] for place in range(len(rows))]
+    elements = [[rows[place] for place in places] for places in together]
+    return [part for group in loss_groups(elements, max_tokens, share) for part in group.microbatches]
+
+
+def pack(
+    rows: Sequence[Row], spans: Sequence[Sequence[int]], max_tokens: int, share: bool
+) -> list[tuple[list[int], Microbatch]]:
+    """Spans of rows one after another into microbatches that fit, and which spans each holds. A span that is over the
+    budget by itself is alone."""
+    if max_tokens < 1:
+        raise ValueError(f"a budget of {max_tokens} tokens")
+    found: list[tuple[list[int], Microbatch]] = []
+    leader: Row | None = None
+    for number, span in enumerate(spans):
+        added = [rows[place] for place in span]
+        length = sum(len(ids) for ids, _ in added)
+        members, last = found[-1] if found else ([], Microbatch([], 0, 0, share))
+        shared = stems(added, leader) if share else [0] * len(added)
+        joined = Microbatch([*last.rows, *span], last.tokens + length - sum(shared), last.row_tokens + length, share)
+        if found and joined.fits(max_tokens):
+            found[-1] = [*members, number], joined
+        else:
+            shared = stems(added) if share else shared
+            found.append(([number], Microbatch(list(span), length - sum(shared), length, share)))
+        leader = next((row for row, stem in zip(added[::-1], shared[::-1]) if not stem), leader)
+    return found
 
 
 def chunk_documents(documents: Sequence[Sequence[int]], context: int) -> list[list[int]]:
@@ -112,34 +190,32 @@ def collate(rows: Sequence[Row], share: bool = False) -> Batch:
     )
 
 
-def stems(rows: Sequence[Row]) -> list[int]:
-    """How many of its first tokens, none of them trained, each row shares with the last before it that shares none.
+def stems(rows: Sequence[Row], leader: Row | None = None) -> list[int]:
+    """How many of its first tokens each row shares with its leader: the last row before it that shares none.
 
-    A row has at least one token of its own. A stem of less than WORTHWHILE tokens is none.
+    Only a whole context is shared, the tokens before a row's first trained one: rows that merely begin alike, as all
+    with one system prompt do, have nothing in common. A row has at least one token of its own, and a context of less
+    than WORTHWHILE tokens is not shared. leader: the one that these rows follow.
 
     >>> prompt = [1, 5, 6, 7, 8, 9, 10, 11]
     >>> stems([(prompt + [12], [False] * 8 + [True]), (prompt + [13], [False] * 8 + [True])])
     [0, 8]
     """
     found: list[int] = []
-    leader: Row = ((), ())
+    context = context_of(leader) if leader is not None else []
     for row in rows:
-        most = min(context_of(leader), context_of(row), len(row[0]) - 1)
-        same = common(leader[0], row[0], most)
-        found.append(same if same >= WORTHWHILE else 0)
+        own = context_of(row)
+        shared = min(len(own), len(row[0]) - 1) if own == context else 0
+        found.append(shared if shared >= WORTHWHILE else 0)
         if not found[-1]:
-            leader = row
+            context = own
     return found
 
 
-def context_of(row: Row) -> int:
-    """How many tokens come before the first trained one."""
-    return next((place for place, trained in enumerate(row[1]) if trained), len(row[1]))
-
-
-def common(one: Sequence[int], other: Sequence[int], most: int) -> int:
-    """How many first tokens two rows have in common, at most so many."""
-    return next((place for place in range(most) if one[place] != other[place]), most)
+def context_of(row: Row) -> list[int]:
+    """The tokens before the first trained one; all of them where none is trained."""
+    ids, trained = row
+    return list(ids[: trained.index(True)] if True in trained else ids)
 
 
 def families(rows: Sequence[Row]) -> list[list[int]]:
@@ -151,6 +227,12 @@ def families(rows: Sequence[Row]) -> list[list[int]]:
         else:
             found.append([place])
     return found
+
+
+def by_length(rows: Sequence[Row]) -> list[int]:
+    """Places of the rows from short to long; neighbours that share a context stay together."""
+    groups = sorted(families(rows), key=lambda places: max(len(rows[place][0]) for place in places))
+    return list(chain.from_iterable(groups))
 
 
 def distinct(rows: Sequence[Row]) -> int:

@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from amenable.data.batches import targets as predicted
 from amenable.functional.advantages import masked_gae
 from amenable.functional.rewards import token_rewards
 from amenable.generation.experience import Experience, Targets
@@ -94,14 +93,12 @@ def likeliest(
     """At each row's every trained token the `count` likeliest ones under softmax(logits / temperature), best first."""
     out: list[list[list[Alternative]]] = [[] for _ in rows]
     for chosen, batch in passes.in_chunks(rows, runtime, max_tokens):
-        index, _ = predicted(batch)
         with runtime.autocast():
-            logits = decoder.logits(decoder(batch.ids, passes.layout_of(batch), at=index))
-        found = (logits.float() / temperature).softmax(-1).topk(min(count, logits.shape[-1]))
-        places = [list(zip(*place)) for place in zip(found.indices.tolist(), found.values.tolist())]
-        for i in chosen:
-            length = sum(rows[i][1])
-            out[i], places = places[:length], places[length:]
+            hidden = passes.trained_hidden(decoder, batch)
+            for i, states in zip(chosen, hidden.split([sum(rows[i][1]) for i in chosen])):
+                logits = decoder.logits(states).float() / temperature
+                found = logits.softmax(-1).topk(min(count, logits.shape[-1]))
+                out[i] = [list(zip(*place)) for place in zip(found.indices.tolist(), found.values.tolist())]
     return out
 
 

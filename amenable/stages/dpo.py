@@ -11,6 +11,7 @@ Reads the SFT model and rankings (every pair of a ranking that is not tied) or p
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,6 +29,7 @@ from amenable.train.defaults import traits
 from amenable.train.feed import Sieve, ranking_rows, tell_left_out, usable
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
+from amenable.train.step import backward_elements
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,10 @@ def run(config: Config) -> Path:
     training, validation = (with_reference(policy, pairs, config, machine) for pairs in (training, validation))
     optimizer = Optimizer([policy], config.optimizer)
     order, limit = batches.by_rows(len(rows), config.batch_size, config.seed, 0), config.max_tokens_per_pass
-    work = memory.heaviest(rows, order, limit, share=True)
-    size = memory.training(policy, config.optimizer, work, machine, total, read=limit)
-    run.log.say(f"{plan.parameters(policy)}, {memory.told(size, machine)}")
+    works = memory.heaviest(rows, order, limit, share=True)
+    reading = memory.largest_reading([row for pair in rows for row in pair], limit)
+    size = memory.training(policy, config.optimizer, works, machine, total, reading)
+    run.log.say(f"{plan.parameters(policy)}, {memory.told(size, machine, works)}")
     run.log.say(f"{len(training)} pairs x {config.epochs} epochs / {config.batch_size} a step = {schedule}")
     run.log.say(by_default)
 
@@ -174,29 +177,18 @@ def with_reference(policy: Decoder, pairs: list[Pair], config: Config, machine: 
 
 def walk(policy: Decoder, pairs: list[Pair], config: Config, machine: runtime.Runtime) -> dict[str, float]:
     """The numbers DPO users watch and, with gradients on, the gradient of the mean loss, over several passes."""
-    stats: dict[str, float] = {}
-    for part in batches.microbatches([pair.tokens for pair in pairs], config.max_tokens_per_pass):
-        chosen = [pairs[i] for i in part]
-        share = len(chosen) / len(pairs)
-        loss, seen = loss_of(policy, chosen, config, machine)
-        if loss.requires_grad:
-            (share * loss).backward()
-        seen = {"loss": loss.detach(), **seen}
-        stats = {key: stats.get(key, 0.0) + share * float(value) for key, value in seen.items()}
-    return stats
+
+    def loss_of_some(places: list[int], sums: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return loss_of([pairs[i] for i in places], sums, config)
+
+    elements, outputs = [(pair.chosen, pair.rejected) for pair in pairs], partial(passes.summed_logprobs, policy)
+    return backward_elements(elements, outputs, loss_of_some, machine, config.max_tokens_per_pass)
 
 
-def loss_of(
-    policy: Decoder, pairs: list[Pair], config: Config, machine: runtime.Runtime
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """DPO's loss on some pairs, each of them a chosen and a rejected row that share their prompt."""
-    rows = [row for pair in pairs for row in (pair.chosen, pair.rejected)]
-    batch = batches.collate(rows, share=True).to(machine.device)
-    with machine.autocast():
-        logps, _ = passes.trained_logprobs(policy, batch)
-    sums = torch.stack([part.sum() for part in logps.split([sum(trained) for _, trained in rows])])
+def loss_of(pairs: list[Pair], sums: Tensor, config: Config) -> tuple[Tensor, dict[str, Tensor]]:
+    """DPO's loss on some pairs; sums [2 * pairs]: each pair's log-probabilities, of the chosen and the rejected row."""
     chosen, rejected = sums.view(len(pairs), 2).unbind(1)
-    ref_chosen = torch.tensor([pair.ref_chosen for pair in pairs], device=machine.device)
-    ref_rejected = torch.tensor([pair.ref_rejected for pair in pairs], device=machine.device)
+    ref_chosen = torch.tensor([pair.ref_chosen for pair in pairs], device=sums.device)
+    ref_rejected = torch.tensor([pair.ref_rejected for pair in pairs], device=sums.device)
     loss, stats = dpo_loss(chosen - ref_chosen, rejected - ref_rejected, config.beta, config.label_smoothing)
     return loss, {**stats, "logps/chosen": chosen.mean().detach(), "logps/rejected": rejected.mean().detach()}

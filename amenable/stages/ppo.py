@@ -278,8 +278,7 @@ def backward(
     """Gradients of policy and critic on the chosen rows: the mean over their tokens, however many passes it takes."""
     rollout, device, stats = experience.rollout, actors.machine.device, dict[str, float]()
     rows, total = rollout.rows(chosen), int(rollout.mask[chosen].sum())
-    for part in batches.microbatches([len(ids) for ids, _ in rows], config.max_tokens_per_pass):
-        batch = batches.collate([rows[i] for i in part], share=True).to(device)
+    for part, batch in passes.in_order(rows, actors.machine, config.max_tokens_per_pass):
         places = torch.tensor([chosen[i] for i in part])
         mask = rollout.mask[places]
         known = (rollout.logps, experience.values, targets.advantages, targets.returns)

@@ -96,7 +96,7 @@ def run(config: Config) -> Path:
     decoder = Decoder(shape).to(machine.device)
     decoder.init_weights(runtime.generator(config.seed, "init"))
     optimizer = Optimizer([decoder], config.optimizer)
-    tell_plan(run, config, decoder, training, steps, schedule, machine)
+    tell_plan(run, config, decoder, training, held_out, steps, schedule, machine)
     run.log.say(by_default)
     if first_batch.show(run, proof, config.inspect_batch):
         return run.out
@@ -149,16 +149,17 @@ def tell_plan(
     config: Config,
     decoder: Decoder,
     training: list[list[int]],
+    held_out: list[passes.Row],
     steps: list[list[int]],
     schedule: plan.Schedule,
     machine: runtime.Runtime,
 ) -> None:
     tokens, limit = sum(map(len, training)), config.max_tokens_per_pass
-    first = [[whole(training[i])] for i in steps[0]]
-    work = memory.heaviest(first, [range(len(first))], limit, summed=True)
-    read = min(limit, config.eval_tokens)
-    size = memory.training(decoder, config.optimizer, work, machine, len(steps), read, listed=tokens)
-    run.log.say(f"{config.model}: {plan.parameters(decoder)}, {memory.told(size, machine)}")
+    pieces = [[whole(piece)] for piece in (*(training[i] for i in steps[0]), max(training, key=len))]
+    works = memory.heaviest(pieces, [range(len(pieces) - 1), [len(pieces) - 1]], limit, summed=True)
+    reading = memory.largest_reading(held_out, limit)
+    size = memory.training(decoder, config.optimizer, works, machine, len(steps), reading, listed=tokens)
+    run.log.say(f"{config.model}: {plan.parameters(decoder)}, {memory.told(size, machine, works)}")
     run.log.say(
         f"{tokens:,} tokens in {len(training):,} pieces, {config.tokens_per_step} a step: "
         f"{len(steps) * config.tokens_per_step / tokens:.2f} epochs in {schedule}"

@@ -14,10 +14,12 @@ Reads rankings (pairs are rankings of two); writes a sequence-classification mod
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from amenable.data import batches, sources
 from amenable.data.types import Ranking
@@ -32,6 +34,7 @@ from amenable.train.defaults import traits
 from amenable.train.feed import Sieve, ranking_rows, tell_left_out, usable
 from amenable.train.optimizer import Optimizer, OptimizerConfig, freeze
 from amenable.train.run import Run
+from amenable.train.step import backward_elements
 
 MEASURED = 200
 """training prompts that are measured again at the end"""
@@ -105,10 +108,12 @@ def run(config: Config) -> Path:
     optimizer = Optimizer([model], config.optimizer)
     run.claim()
     order = batches.by_rows(len(elements), per_step, config.seed, 0)
-    work = memory.heaviest([item.rows for item in elements], order, config.max_tokens_per_pass, share=True)
-    work = replace(work, trained=work.rows)  # one number a row
-    size = memory.training(model, config.optimizer, work, machine, total, read=config.max_tokens_per_pass)
-    run.log.say(f"{plan.parameters(model)}, {memory.told(size, machine)}")
+    works = memory.heaviest([item.rows for item in elements], order, config.max_tokens_per_pass, share=True)
+    works = [replace(work, trained=work.rows) for work in works]  # one number a row
+    measured = [row for items in (training, *sets.values()) for item in items for row in item.rows]
+    reading = memory.largest_reading([*measured, *demonstrations], config.max_tokens_per_pass)
+    size = memory.training(model, config.optimizer, works, machine, total, reading)
+    run.log.say(f"{plan.parameters(model)}, {memory.told(size, machine, works)}")
     run.log.say(
         f"{len(training)} rankings, {sum(len(item.rows) for item in training)} answers, "
         f"{sum(len(pairs_of(item.ranks)) for item in training)} pairs; {per_step} {config.batch} a step, "
@@ -202,21 +207,17 @@ def elements_of(training: list[Item], config: Config) -> tuple[list[Item], int]:
 def backward(model: ScalarModel, items: list[Item], config: Config, machine: runtime.Runtime) -> dict[str, Any]:
     """Gradient of the mean over prompts of their mean over pairs, however many passes it takes."""
     useful = [item for item in items if pairs_of(item.ranks)]
+
+    def loss_of(places: list[int], scores: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        chosen = [useful[i] for i in places]
+        ranks = torch.tensor([rank for item in chosen for rank in item.ranks], device=scores.device)
+        prompts = torch.tensor([i for i, item in enumerate(chosen) for _ in item.rows], device=scores.device)
+        loss, seen = ranking_loss_flat(scores, ranks, prompts)
+        return loss, {**seen, "mean_reward": scores.detach().mean()}
+
+    elements, limit = [item.rows for item in useful], config.max_tokens_per_pass
     stats = {"loss": 0.0, "accuracy": 0.0, "margin": 0.0, "mean_reward": 0.0}
-    sizes = [batches.distinct(item.rows) for item in useful]
-    for part in batches.microbatches(sizes, config.max_tokens_per_pass):
-        chosen = [useful[i] for i in part]
-        batch = batches.collate([row for item in chosen for row in item.rows], share=True).to(machine.device)
-        ranks = torch.tensor([rank for item in chosen for rank in item.ranks], device=machine.device)
-        prompts = torch.tensor([i for i, item in enumerate(chosen) for _ in item.rows], device=machine.device)
-        with machine.autocast():
-            scores = passes.rewards(model, batch)
-        loss, seen = ranking_loss_flat(scores.float(), ranks, prompts)
-        share = len(chosen) / len(useful)
-        (share * loss).backward()
-        seen = {"loss": loss.detach(), **seen, "mean_reward": scores.detach().mean()}
-        stats = {key: stats[key] + share * float(value) for key, value in seen.items()}
-    return stats
+    return stats | backward_elements(elements, partial(passes.rewards, model), loss_of, machine, limit)
 
 
 @torch.no_grad()

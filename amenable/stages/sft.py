@@ -107,9 +107,10 @@ def run(config: Config) -> Path:
     optimizer = Optimizer([decoder], config.optimizer)
     best = Best(decoder)
     order = batches.by_rows(len(rows), config.batch_size, config.seed, 0)
-    work = memory.heaviest([[row] for row in rows], order, config.max_tokens_per_pass, summed=True)
-    size = memory.training(decoder, config.optimizer, work, machine, total, best=True)
-    run.log.say(f"{plan.parameters(decoder)}, {memory.told(size, machine)}")
+    works = memory.heaviest([[row] for row in rows], order, config.max_tokens_per_pass, summed=True)
+    reading = memory.largest_reading(held_out_rows, config.max_tokens_per_pass)
+    size = memory.training(decoder, config.optimizer, works, machine, total, reading, best=True)
+    run.log.say(f"{plan.parameters(decoder)}, {memory.told(size, machine, works)}")
     run.log.say(f"{len(rows)} conversations x {config.epochs} epochs / {config.batch_size} a step = {schedule}")
     run.log.say(by_default)
     if first_batch.show(run, proof, config.inspect_batch):

@@ -15,8 +15,9 @@ computes: rows padded to one length, and shared contexts repeated.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.models.layout import choose_buckets
 from amenable.train.actors import Actors
+from amenable.train.feed import prompts_of_step
 from amenable.train.optimizer import OptimizerConfig, is_hidden_matrix
 from amenable.train.passes import Row
 from amenable.train.runtime import KERNELS, Runtime
@@ -43,6 +45,8 @@ NOISE = 2
 KERNEL = 750_000
 """bytes of one bf16 product made for one shape, which the processor's library keeps for the next time"""
 KERNELS_OF_A_PASS = 16
+STEPS = 50
+"""iterations of a rollout that are looked through for the largest pass"""
 ROWS = 128
 """answers that a rollout makes at once"""
 PREFILL = 8192
@@ -96,23 +100,42 @@ class Pass:
     rows: int = 0
     summed: bool = False
     """whether the loss is the sum over what is predicted: then its gradient is computed with the logits"""
+    budget: int = 0
+    """tokens that a pass may have; a single row may be longer"""
 
 
 def heaviest(
     elements: Sequence[Sequence[Row]],
-    steps: Sequence[Sequence[int]],
+    steps: Iterable[Sequence[int]],
     limit: int,
     share: bool = False,
     summed: bool = False,
-) -> Pass:
-    """The largest pass of the step with the most tokens. An element is the rows that stay together; limit: most tokens
-    of a pass; share: whether a context that neighbours begin with is computed once."""
-    sizes = [batches.distinct(rows) if share else sum(len(ids) for ids, _ in rows) for rows in elements]
-    step = max(steps, key=lambda places: sum(sizes[i] for i in places))
-    parts = batches.microbatches([sizes[i] for i in step], limit)
-    part = max(parts, key=lambda places: sum(sizes[step[i]] for i in places))
-    work = pass_of([row for i in part for row in elements[step[i]]], share, further=len(parts) > 1)
-    return replace(work, summed=summed)
+) -> list[Pass]:
+    """The largest pass that is a whole step, and the largest of a step of several; one of them if there is no other.
+
+    elements: each the rows that a loss couples; steps: which elements each has; limit: tokens of a pass; share: whether
+    a context that neighbours begin with is computed once; summed: whether the loss is a sum over what is predicted.
+    """
+    largest: dict[bool, tuple[int, Sequence[Row]]] = {}
+    for step in steps:
+        chosen = [elements[i] for i in step]
+        parts = [part for group in batches.loss_groups(chosen, limit, share) for part in group.microbatches]
+        rows, further = list(chain.from_iterable(chosen)), len(parts) > 1
+        for part in parts:
+            weight = part.tokens + part.row_tokens
+            if weight > largest.get(further, (0, ()))[0]:
+                largest[further] = weight, [rows[place] for place in part.rows]
+    return [
+        replace(pass_of(rows, share, further), summed=summed, budget=limit) for further, (_, rows) in largest.items()
+    ]
+
+
+def largest_reading(rows: Sequence[Row], limit: int) -> Pass:
+    """The largest pass over rows that are only read, in the order of `passes.in_chunks`."""
+    ordered = [rows[place] for place in batches.by_length(rows)]
+    parts = batches.microbatches(ordered, limit, share=True)
+    part = max(parts, key=lambda part: part.tokens + part.row_tokens, default=None)
+    return pass_of([ordered[place] for place in part.rows], share=True) if part else Pass(0, 0, 0)
 
 
 def pass_of(rows: Sequence[Row], share: bool = False, further: bool = False) -> Pass:
@@ -211,11 +234,12 @@ def reading(model: Model, work: Pass, machine: Runtime) -> int:
     stream = (2 * FP32 + product) * shape.width * work.tokens
     attended = (product + attention) * heads * work.tokens + attention * (heads + 2 * queries) * work.slots
     mlp = (4 if shape.activation == "swiglu" else 2) * product * shape.mlp_size * work.tokens
+    copies = 0 if product == FP32 or not model.training else product * model.matrices  # of one that is not lean yet
     columns = 0
     if model.predicts:
-        casts = 0 if product == FP32 else product * shape.vocab_size * shape.width
-        columns = casts + (FP32 + product) * work.trained * shape.width + chunk(shape, work, machine)
-    return stream + max(attended, mlp, columns)
+        copies += 0 if product == FP32 else product * shape.vocab_size * shape.width
+        columns = (FP32 + product) * work.trained * shape.width + chunk(shape, work, machine)
+    return copies + stream + max(attended, mlp, columns)
 
 
 def sampling(model: Model, rows: int, length: int, prompt_tokens: int, machine: Runtime) -> int:
@@ -246,48 +270,43 @@ def attention_bytes(machine: Runtime) -> int:
 def training(
     module: nn.Module,
     optimizer: OptimizerConfig,
-    work: Pass,
+    works: Sequence[Pass],
     machine: Runtime,
     steps: int = 1,
-    read: int = 0,
+    read: Pass | None = None,
     best: bool = False,
     listed: int = 0,
 ) -> int:
     """Peak of a run that trains one model on data in so many steps.
 
-    read: tokens of a pass in which the model is only read, as in validation. best: whether the best weights are kept
-    beside the newest. listed: tokens of the data, as they lie in lists.
+    works: its largest passes. read: the largest in which the model is only read, as in validation. best: whether the
+    best weights are kept beside the newest. listed: tokens of the data, as they lie in lists.
     """
     model = model_of(module, optimizer)
     copies = model.parameters if best else 0
     held = model.bytes + FP32 * (model.moments + copies) + LISTED * listed
-    review = reading(model, Pass(read, read, read if model.predicts else 0), machine)
-    return peak(held, max(learning([model], work, machine), review), saving([model], copies), steps, machine)
+    passing = [learning([model], work, machine) for work in works]
+    passing += [reading(model, read, machine)] if read else []
+    return peak(held, max(passing), saving([model], copies), steps, machine)
 
 
 def rollouts(actors: Actors, config: Any, prompts: Sequence[Sequence[int]]) -> int:
     """Peak of a run that learns from its own samples, where every answer is as long as it may be.
 
     config: the options of the stage. Policy and critic learn in one pass, with an optimizer each; the best weights of
-    the policy are kept. Prompts are taken as they come, which is in no order.
+    the policy are kept.
     """
     machine, limit = actors.machine, config.max_tokens_per_pass
     policy, critic = (model_of(module, config.optimizer) for module in (actors.policy, actors.critic))
     others = [model_of(actors.reference), model_of(actors.scorer)]
-    answer = config.max_new_tokens
-    asked = [list(prompts[i % len(prompts)]) for i in range(config.prompts_per_step)]
-    rows = [
-        (prompt + [0] * answer, [False] * len(prompt) + [True] * answer)
-        for prompt in asked
-        for _ in range(config.num_generations)
-    ]
-    size = len(rows) // config.num_mini_batches
-    work = heaviest([[row] for row in rows], [range(size)], limit, share=True)
-    whole = replace(heaviest([[row] for row in rows], [range(len(rows))], limit, share=True), further=False)
-    longest = max(map(len, asked)) + answer
+    steps = [full_answers(prompts, config, step) for step in range(1, min(config.max_steps, STEPS) + 1)]
+    whole = max((largest_reading(rows, limit) for rows in steps), key=lambda work: work.tokens + work.slots)
+    longest = max(len(ids) for rows in steps for ids, _ in rows)
+    most = max(sum(len(ids) for ids, _ in rows) for rows in steps)
+    asked = (most - config.samples * config.max_new_tokens) // config.num_generations
     passing = [
-        learning([policy, critic], work, machine),
-        sampling(policy, min(ROWS, len(rows)), longest, min(PREFILL, sum(map(len, asked))), machine),
+        *(learning([policy, critic], work, machine) for work in heaviest_minibatches(steps, config)),
+        sampling(policy, min(ROWS, config.samples), longest, min(PREFILL, asked), machine),
         *(reading(model, whole, machine) for model in others),
     ]
     if config.ptx_coef:
@@ -296,8 +315,32 @@ def rollouts(actors: Actors, config: Any, prompts: Sequence[Sequence[int]]) -> i
             learning([policy], Pass(mixed, mixed, mixed, further=True, summed=True), machine) + FP32 * critic.training
         )
     held = sum(model.bytes + FP32 * model.moments for model in (policy, critic, *others)) + policy.bytes
-    steps = config.max_steps * (2 * len(rows) * longest // limit + 1 + config.num_ppo_epochs * config.num_mini_batches)
-    return peak(held, max(passing), saving([policy, critic], policy.parameters), steps, machine)
+    count = config.max_steps * (
+        2 * config.samples * longest // limit + 1 + config.num_ppo_epochs * config.num_mini_batches
+    )
+    return peak(held, max(passing), saving([policy, critic], policy.parameters), count, machine)
+
+
+def full_answers(prompts: Sequence[Sequence[int]], config: Any, step: int) -> list[Row]:
+    """The rows of a step's rollout if every answer is as long as it may be."""
+    answer = config.max_new_tokens
+    asked = prompts_of_step([list(ids) for ids in prompts], config.prompts_per_step, config.seed, step)
+    rows = [(ids + [0] * answer, [False] * len(ids) + [True] * answer) for ids in asked]
+    return [row for row in rows for _ in range(config.num_generations)]
+
+
+def heaviest_minibatches(steps: Sequence[Sequence[Row]], config: Any) -> list[Pass]:
+    """The largest passes of a rollout's minibatches."""
+    size = config.samples // config.num_mini_batches
+    elements: list[list[Row]] = []
+    minibatches: list[range] = []
+    for rows in steps:
+        for start in range(0, len(rows), size):
+            some = rows[start : start + size]
+            before = len(elements)
+            elements += [[some[place] for place in places] for places in batches.families(some)]
+            minibatches.append(range(before, len(elements)))
+    return heaviest(elements, minibatches, config.max_tokens_per_pass, share=True)
 
 
 def peak(held: int, passing: int, saved: int, passes: int, machine: Runtime) -> int:
@@ -315,12 +358,17 @@ def kernels(passes: int, machine: Runtime) -> int:
     return KERNEL * min(sum(limits), KERNELS_OF_A_PASS * passes)
 
 
-def told(size: int, machine: Runtime) -> str:
-    """The size, and what computes there, as the plan of a run says them."""
+def told(size: int, machine: Runtime, works: Sequence[Pass] = ()) -> str:
+    """The size, what computes there, and the longest row if it is over the budget, as the plan of a run says them."""
     number = f"{size / 2**30:.2g} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
-    return f"about {number}; {machine.describe()}"
+    longest, budget = max(((work.tokens, work.budget) for work in works), default=(0, 0))
+    over = f"; passes of up to {longest:,} tokens, as the longest row has, not {budget:,}" if longest > budget else ""
+    return f"about {number}; {machine.describe()}{over}"
 
 
 def told_rollouts(actors: Actors, config: Any, asked: Sequence[tuple[Any, Sequence[int]]]) -> str:
     """The same of `rollouts`; asked: prompts with their ids."""
-    return told(rollouts(actors, config, [ids for _, ids in asked]), actors.machine)
+    prompts = [ids for _, ids in asked]
+    longest = max(map(len, prompts)) + config.max_new_tokens
+    row = Pass(longest, longest, config.max_new_tokens, budget=config.max_tokens_per_pass)
+    return told(rollouts(actors, config, prompts), actors.machine, [row])

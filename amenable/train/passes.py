@@ -6,12 +6,12 @@ Batches are flat: `ids [N]` holds the rows one after another, M of its tokens ar
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from amenable.data.batches import Batch, collate, distinct, families, microbatches, targets
+from amenable.data.batches import Batch, Microbatch, by_length, collate, microbatches, targets
 from amenable.functional.kl import linear_kl
 from amenable.functional.logprobs import linear_logprobs, linear_nll
 from amenable.models.decoder import Decoder
@@ -49,6 +49,13 @@ def rewards(model: ScalarModel, batch: Batch) -> Tensor:
     """Reward [B] of every row, read at its last token. The place comes with the row, never from a token's id."""
     layout = layout_of(batch)
     return model(batch.ids, layout, at=layout.ends)
+
+
+def summed_logprobs(decoder: Decoder, batch: Batch) -> Tensor:
+    """Log-probability [B] of each row's trained tokens together (fp32)."""
+    logps, _ = trained_logprobs(decoder, batch)
+    rows = layout_of(batch).rows[batch.trained]
+    return torch.zeros(len(batch.lengths), device=logps.device).index_add(0, rows, logps)
 
 
 def layout_of(batch: Batch) -> Layout:
@@ -90,9 +97,10 @@ def row_kls(
     policy, reference = runtime.asked(policy), runtime.asked(reference)
     out: list[Tensor] = [torch.empty(0)] * len(rows)
     for chosen, batch in in_chunks(rows, runtime, max_tokens):
-        ref_batch = collate([ref_rows[i] for i in chosen]).to(runtime.device)
         with runtime.autocast():
-            ours, theirs = trained_hidden(policy, batch), trained_hidden(reference, ref_batch)
+            ours = trained_hidden(policy, batch)
+            ref_batches = in_order([ref_rows[i] for i in chosen], runtime, max_tokens)
+            theirs = torch.cat([trained_hidden(reference, ref_batch) for _, ref_batch in ref_batches])
             kls = linear_kl(ours, policy.unembedding, theirs, reference.unembedding, temperature, ref_temperature)
         for i, part in zip(chosen, kls.cpu().split([sum(rows[i][1]) for i in chosen])):
             out[i] = part
@@ -129,15 +137,35 @@ def row_rewards(model: ScalarModel, rows: Sequence[Row], runtime: Runtime, max_t
     return out
 
 
-def in_chunks(rows: Sequence[Row], runtime: Runtime, max_tokens: int) -> list[tuple[list[int], Batch]]:
-    """Rows of similar length together, at most `max_tokens` a batch: (which rows, the batch).
+def in_chunks(rows: Sequence[Row], runtime: Runtime, max_tokens: int) -> Iterator[tuple[list[int], Batch]]:
+    """Rows of similar length together, at most `max_tokens` computed ids a batch: (which rows, the batch).
 
-    Neighbours that share a context stay together and have it computed once.
+    Neighbours with a common context stay together where they fit, and have it computed once a batch.
     """
-    groups = sorted(families(rows), key=lambda group: max(len(rows[i][0]) for i in group))
-    parts = microbatches([distinct([rows[i] for i in group]) for group in groups], max_tokens)
-    chunks = [[i for place in part for i in groups[place]] for part in parts]
-    return [(chunk, collate([rows[i] for i in chunk], share=True).to(runtime.device)) for chunk in chunks]
+    order = by_length(rows)
+    for places, batch in in_order([rows[i] for i in order], runtime, max_tokens):
+        yield [order[place] for place in places], batch
+
+
+def in_order(
+    rows: Sequence[Row], runtime: Runtime, max_tokens: int, share: bool = True
+) -> Iterator[tuple[list[int], Batch]]:
+    """Neighbouring rows together, at most `max_tokens` computed ids a batch: (which rows, the batch)."""
+    for part in microbatches(rows, max_tokens, share):
+        yield part.rows, load(rows, part, runtime, max_tokens)
+
+
+def load(rows: Sequence[Row], part: Microbatch, runtime: Runtime, max_tokens: int) -> Batch:
+    """A microbatch's rows as one batch on the device. Every pass of every stage is made here.
+
+    Raises RuntimeError for a batch that has other tokens than were planned, or more than the budget; a single row may.
+    """
+    batch = collate([rows[place] for place in part.rows], part.share)
+    if len(batch.ids) != part.tokens or not part.fits(max_tokens):
+        raise RuntimeError(
+            f"a pass of {len(batch.ids):,} tokens, planned as {part.tokens:,}, where at most {max_tokens:,} may be"
+        )
+    return batch.to(runtime.device)
 
 
 def mean_loss(decoder: Decoder, rows: Sequence[Row], runtime: Runtime, max_tokens: int) -> float:

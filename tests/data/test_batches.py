@@ -6,13 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amenable.data.batches import (
+    MAX_REPEATS,
     Batch,
+    by_length,
     by_rows,
     by_tokens,
     chunk_documents,
     collate,
     distinct,
     families,
+    loss_groups,
     microbatches,
     shuffled,
     shuffled_groups,
@@ -57,9 +60,7 @@ def test_token_budgets_are_kept_and_each_row_comes_once(lengths, budget, seed):
     order = shuffled(len(lengths), seed, 0)
     in_order = by_tokens(lengths, budget, order)
     assert flat(in_order) == order
-    parts = microbatches(lengths, budget)
-    assert flat(parts) == list(range(len(lengths)))
-    for batch in [*in_order, *parts]:
+    for batch in in_order:
         assert batch and (sum(lengths[row] for row in batch) <= budget or len(batch) == 1)
     for first, second in pairwise(in_order):
         assert sum(lengths[row] for row in first) + lengths[second[0]] > budget, "as full as the order allows"
@@ -68,7 +69,8 @@ def test_token_budgets_are_kept_and_each_row_comes_once(lengths, budget, seed):
 def test_batches_by_hand():
     assert by_tokens([3, 3, 3, 9, 1], 6, [0, 1, 2, 3, 4]) == [[0, 1], [2], [3], [4]]
     assert by_tokens([3, 3, 3, 9, 1], 6, [4, 2]) == [[4, 2]]
-    assert microbatches([5, 5, 5], 10) == [[0, 1], [2]]
+    rows = [([7] * 5, [False] + [True] * 4)] * 3
+    assert [(part.rows, part.tokens) for part in microbatches(rows, 10)] == [([0, 1], 10), ([2], 5)]
     assert microbatches([], 10) == []
 
 
@@ -83,7 +85,7 @@ def test_sizes_below_one_are_errors():
     with pytest.raises(ValueError, match="0 rows"):
         by_rows(3, 0, 0, 0)
     with pytest.raises(ValueError, match="0 tokens"):
-        microbatches([1], 0)
+        microbatches([([1], [False])], 0)
 
 
 def test_documents_are_cut_with_one_token_in_common():
@@ -170,11 +172,15 @@ def test_a_prompt_of_several_answers_is_in_the_batch_once():
     assert collate(rows[3:], share=True).shared == (), "nothing to share"
 
 
-def test_a_stem_ends_where_rows_part_and_leaves_a_row_a_token_of_its_own():
-    assert stems([answer_row(7), answer_row(8, prompt=[*PROMPT[:9], 3])]) == [0, 9]
+def test_only_a_whole_context_is_shared() -> None:
+    longer = answer_row(8, prompt=[*PROMPT, 3])
+    assert stems([answer_row(7), longer, longer]) == [0, 0, 11], "a row that merely begins alike shares nothing"
+    assert stems([longer, answer_row(7), answer_row(9)]) == [0, 0, 10], "nor does one whose context is a part"
+    assert stems([answer_row(7), answer_row(8, prompt=[*PROMPT[:9], 3])]) == [0, 0]
     untrained = (PROMPT, [False] * 10)
-    assert stems([untrained, untrained]) == [0, 9]
+    assert stems([untrained, untrained]) == [0, 9], "a row keeps a token of its own"
     assert stems([answer_row(7), answer_row(8, prompt=PROMPT[::-1]), answer_row(9)]) == [0, 0, 0]
+    assert stems([answer_row(8)], leader=answer_row(7)) == [10]
     assert stems([]) == []
 
 
@@ -197,3 +203,75 @@ def test_families_are_neighbours_that_share():
     other = answer_row(5, prompt=[1, 2, 3])
     assert families([answer_row(7), answer_row(8), other, answer_row(9), other]) == [[0, 1], [2], [3], [4]]
     assert families([]) == []
+
+
+def test_rows_from_short_to_long_keep_what_they_share() -> None:
+    long, short = answer_row(*range(20)), answer_row(5, prompt=[1, 2, 3])
+    assert by_length([answer_row(7), long, short, answer_row(9)]) == [2, 3, 0, 1]
+
+
+def test_a_coupled_element_over_the_budget_is_a_group_of_several_passes() -> None:
+    """Four answers of 3 to a prompt of 10 are 22 tokens; two of them 16."""
+    wide, narrow = [answer_row(i, i, i) for i in range(4)], [answer_row(5, prompt=[1, 2, 3])]
+    groups = loss_groups([narrow, wide, narrow, narrow], 18, share=True)
+    assert [group.elements for group in groups] == [[0], [1], [2, 3]]
+    assert [[(part.rows, part.tokens) for part in group.microbatches] for group in groups] == [
+        [([0], 4)],
+        [([1, 2], 16), ([3, 4], 16)],
+        [([5, 6], 8)],
+    ]
+    assert [group.elements for group in loss_groups([narrow, wide, narrow], 30, share=True)] == [[0, 1, 2]]
+
+
+def test_equal_prompts_of_neighbouring_elements_are_counted_once() -> None:
+    pairs = [[answer_row(1, 1), answer_row(2, 2)], [answer_row(3, 3), answer_row(4, 4)]]
+    (group,) = loss_groups(pairs, 18, share=True)
+    assert group.microbatches[0].tokens == 18
+    assert [group.elements for group in loss_groups(pairs, 17, share=True)] == [[0], [1]]
+
+
+def test_many_answers_to_a_long_prompt_are_divided() -> None:
+    """64 answers of 100 to a prompt of 2,000: 8,400 tokens, which attention would read as 134,400."""
+    rows = [answer_row(*[i] * 100, prompt=list(range(2000))) for i in range(64)]
+    parts = microbatches(rows, 8192, share=True)
+    assert flat([part.rows for part in parts]) == list(range(64))
+    assert [len(part.rows) for part in parts] == [15, 15, 15, 15, 4]
+    assert parts[0].tokens == 2000 + 15 * 100 and parts[0].row_tokens == 15 * 2100
+    assert len(microbatches(rows, 2099, share=True)) == 64, "a row over the budget is alone"
+    assert sum(part.tokens for part in parts) < sum(part.tokens for part in microbatches(rows, 8192)) / 5
+
+
+SYSTEM = list(range(200, 220))
+FEW_SHOT = [*SYSTEM, *range(220, 260)]
+OPENINGS = st.sampled_from([[], SYSTEM, FEW_SHOT, FEW_SHOT[:-3], [*FEW_SHOT, 1, 2, 3]])
+
+
+@st.composite
+def elements_of_rows(draw: st.DrawFn) -> list[list[tuple[list[int], list[bool]]]]:
+    """Elements of answers to a prompt or to several, with a system prompt or shots in common, nested, cut, repeated."""
+    prompts = [draw(OPENINGS) + draw(st.lists(st.integers(0, 3), min_size=1, max_size=12)) for _ in range(4)]
+    answers = st.lists(st.integers(4, 9), min_size=1, max_size=30)
+    rows = st.builds(lambda prompt, answer: answer_row(*answer, prompt=prompt), st.sampled_from(prompts), answers)
+    one_prompt = st.sampled_from(prompts).flatmap(
+        lambda prompt: st.lists(answers.map(lambda answer: answer_row(*answer, prompt=prompt)), min_size=1, max_size=9)
+    )
+    return draw(st.lists(st.lists(rows, min_size=1, max_size=4) | one_prompt, max_size=8))
+
+
+@settings(max_examples=300, deadline=None)
+@given(elements_of_rows(), st.integers(1, 400), st.booleans())
+def test_what_is_planned_is_what_is_computed_and_within_the_budget(elements, budget, share):
+    rows = [row for element in elements for row in element]
+    groups = loss_groups(elements, budget, share)
+    assert flat([group.elements for group in groups]) == list(range(len(elements)))
+    assert all(len(group.microbatches) == 1 or len(group.elements) == 1 for group in groups)
+    coupled = [part for group in groups for part in group.microbatches]
+    alone = microbatches(rows, budget, share)
+    for parts in (coupled, alone):
+        assert flat([part.rows for part in parts]) == list(range(len(rows))), "every row once, in order"
+        for part in parts:
+            batch = collate([rows[place] for place in part.rows], part.share)
+            assert part.tokens == len(batch.ids) and part.row_tokens == sum(batch.lengths)
+            assert len(part.rows) == 1 or (part.tokens <= budget and part.row_tokens <= MAX_REPEATS * budget)
+        apart = sum(len(ids) for ids, _ in rows)
+        assert sum(part.tokens for part in parts) <= apart, "sharing never computes more"

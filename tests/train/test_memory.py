@@ -120,17 +120,18 @@ def stepped(decoder: Decoder, config: OptimizerConfig) -> Optimizer:
 def test_the_heaviest_pass_of_the_heaviest_step() -> None:
     """Steps of 8, 30 and 20 tokens; 30 are passes of 14 and 16, for at most 20 tokens at once."""
     rows = [[row] for row in whole(3, 5, 4, 10, 16, 20)]
-    work = memory.heaviest(rows, [[0, 1], [2, 3, 4], [5]], limit=20)
-    assert (work.tokens, work.trained, work.further) == (16, 15, True)
-    assert memory.heaviest(rows, [[0, 1], [2, 3, 4], [5]], limit=100).further is False
+    steps = [[0, 1], [2, 3, 4], [5]]
+    works = memory.heaviest(rows, steps, limit=20)
+    assert [(work.tokens, work.trained, work.further) for work in works] == [(20, 19, False), (16, 15, True)]
+    assert [(work.tokens, work.further) for work in memory.heaviest(rows, steps, limit=100)] == [(30, False)]
 
 
 def test_a_shared_context_is_computed_once_and_attended_by_each() -> None:
     prompt = list(range(10, 30))
     pair = [(prompt + [answer] * 4, [False] * 20 + [True] * 4) for answer in (1, 2)]
-    work = memory.heaviest([pair], [[0]], limit=100, share=True)
+    (work,) = memory.heaviest([pair], [[0]], limit=100, share=True)
     assert (work.tokens, work.slots, work.trained) == (28, 48, 8)
-    assert memory.heaviest([pair], [[0]], limit=100).tokens == 48
+    assert memory.heaviest([pair], [[0]], limit=100)[0].tokens == 48
 
 
 def test_gradients_are_there_from_the_second_pass_on() -> None:
@@ -163,6 +164,10 @@ def test_kernels_that_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_told() -> None:
     assert memory.told(300 << 20, FP32) == "about 300 MiB; cpu, fp32, 1 thread"
     assert memory.told(3 << 29, FP32).startswith("about 1.5 GiB; ")
+    rows = [[row] for row in whole(30, 70, 30)]
+    fitting, over = (memory.heaviest(rows, [[0, 1, 2]], limit) for limit in (70, 60))
+    assert "passes of" not in memory.told(1, FP32, fitting)
+    assert memory.told(1, FP32, over).endswith("; passes of up to 70 tokens, as the longest row has, not 60")
 
 
 def test_rollouts_hold_four_models_two_of_them_with_moments_and_the_best() -> None:

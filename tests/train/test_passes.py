@@ -2,7 +2,10 @@
 
 import math
 import random
+import re
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -110,11 +113,67 @@ def test_a_reward_is_read_at_the_last_token_even_if_it_is_no_end(
 
 
 def test_chunks_hold_every_row_once_and_keep_the_budget(machine: Runtime) -> None:
-    chunks = passes.in_chunks(ROWS, machine, 8)
+    chunks = list(passes.in_chunks(ROWS, machine, 8))
     assert sorted(i for chosen, _ in chunks for i in chosen) == [0, 1, 2, 3]
     for chosen, batch in chunks:
         assert batch.lengths == tuple(len(ROWS[i][0]) for i in chosen)
         assert len(chosen) == 1 or len(batch.ids) <= 8
+
+
+def test_chunks_of_rows_with_one_system_prompt_keep_the_budget(machine: Runtime) -> None:
+    """40 questions of two answers after the same 30 tokens: 41 + 3 tokens a question."""
+    system = list(range(30))
+    rows = [
+        (system + [100 + question] * 10 + [answer] * 3, [False] * 40 + [True] * 3)
+        for question in range(40)
+        for answer in (7, 8)
+    ]
+    chunks = list(passes.in_chunks(rows, machine, 200))
+    assert [len(chosen) for chosen, _ in chunks] == [8] * 10
+    assert all(len(batch.ids) == 4 * 46 for _, batch in chunks)
+
+
+def test_a_pass_that_was_not_planned_is_not_computed(machine: Runtime) -> None:
+    (part,) = passes.microbatches(ROWS[:2], 20)
+    assert len(passes.load(ROWS, part, machine, 20).ids) == 14
+    for wrong in (replace(part, tokens=13), replace(part, rows=[0, 2])):
+        with pytest.raises(RuntimeError, match="planned as"):
+            passes.load(ROWS, wrong, machine, 20)
+    with pytest.raises(RuntimeError, match="at most 13"):
+        passes.load(ROWS, part, machine, 13)
+
+
+def test_every_pass_is_made_in_one_place() -> None:
+    """Whoever makes a batch by himself is held to no budget."""
+    package = Path(passes.__file__).parents[1]
+    makers = {path.name for path in package.rglob("*.py") if re.search(r"\bcollate\(", path.read_text("utf-8"))}
+    assert makers == {"batches.py", "passes.py"}
+
+
+def test_the_sum_of_a_rows_log_probabilities(decoder: Decoder) -> None:
+    prompt = list(range(20, 30))
+    rows = [(prompt + [answer, 3], [False] * 10 + [True] * 2) for answer in (1, 2)] + ROWS
+    with torch.no_grad():
+        sums = passes.summed_logprobs(decoder, collate(rows, share=True))
+    assert torch.allclose(sums, torch.stack([by_hand(decoder, row).sum() for row in rows]), atol=1e-4)
+
+
+def test_kl_is_between_the_same_tokens_after_other_contexts(
+    decoder: Decoder, machine: Runtime, make_decoder: Callable[..., Decoder]
+) -> None:
+    """The reference's rows are longer, and divided by themselves."""
+    reference = make_decoder(seed=8)
+    longer = [([90 + i for i in range(12)] + ids, [False] * 12 + marks) for ids, marks in ROWS]
+    together = passes.row_kls(decoder, reference, ROWS, longer, machine, 1000)
+    apart = passes.row_kls(decoder, reference, ROWS, longer, machine, 21)
+    for row, other, kls, again in zip(ROWS, longer, together, apart):
+        logps = []
+        for model, (ids, marks) in ((decoder, row), (reference, other)):
+            with torch.no_grad():
+                every = model.logits(model(torch.tensor(ids), Layout.of([len(ids)]))).log_softmax(-1)
+            logps.append(every[[i - 1 for i, mark in enumerate(marks) if mark]])
+        expected = (logps[0].exp() * (logps[0] - logps[1])).sum(-1)
+        assert torch.allclose(kls, expected, atol=1e-4) and torch.allclose(again, expected, atol=1e-4)
 
 
 def test_mean_loss_weighs_tokens_not_rows(decoder: Decoder, machine: Runtime) -> None:

@@ -6,11 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from amenable.data.batches import Batch
 from amenable.models.decoder import Decoder
 from amenable.models.layout import Layout
-from amenable.train.passes import Row, mean_loss
+from amenable.train.passes import Row, mean_loss, summed_logprobs
 from amenable.train.runtime import Runtime
-from amenable.train.step import backward_next_token
+from amenable.train.step import backward_elements, backward_next_token
 
 # rows of unequal shares: a mean of means would weigh them alike
 ROWS: list[Row] = [
@@ -73,3 +74,52 @@ def test_gradients_are_added_to_what_is_there(make_decoder: Callable[..., Decode
     backward_next_token(decoder, ROWS[:1], machine, 1000)
     backward_next_token(decoder, ROWS[1:], machine, 1000)
     assert torch.allclose(gradient(decoder), first + second, atol=1e-6)
+
+
+ELEMENTS: list[list[Row]] = [
+    [(list(range(40, 60)) + answer, [False] * 20 + [True] * len(answer)) for answer in ([1, 2], [3], [4, 5, 6], [7])],
+    [(list(range(40, 70)) + answer, [False] * 30 + [True] * len(answer)) for answer in ([1, 2], [3])],
+    ROWS,
+]
+"""answers to a prompt, answers to one that begins with it, rows with nothing in common"""
+
+
+def coupled(places: list[int], outputs: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """An element's loss needs all of its rows: the logsumexp of their outputs."""
+    parts = outputs.split([len(ELEMENTS[i]) for i in places])
+    return torch.stack([part.logsumexp(0) for part in parts]).mean(), {"least": outputs.detach().min()}
+
+
+@pytest.mark.parametrize("max_tokens", [1, 25, 40, 60])
+def test_elements_over_the_budget_have_the_gradient_of_whole_ones(
+    make_decoder: Callable[..., Decoder], machine: Runtime, max_tokens: int
+) -> None:
+    decoder, sizes = make_decoder(), list[tuple[int, int]]()
+
+    def outputs(batch: Batch) -> torch.Tensor:
+        sizes.append((len(batch.ids), len(batch.lengths)))
+        return summed_logprobs(decoder, batch)
+
+    whole = backward_elements(ELEMENTS, outputs, coupled, machine, 1000)
+    expected = gradient(decoder)
+    assert sizes == [(20 + 7 + 30 + 3 + 17, 9)] and expected.norm() > 0.1
+    sizes.clear()
+    again = backward_elements(ELEMENTS, outputs, coupled, machine, max_tokens)
+    assert again["loss"] == pytest.approx(whole["loss"], rel=1e-5)
+    assert torch.allclose(gradient(decoder), expected, atol=1e-5)
+    assert all(tokens <= max_tokens or rows == 1 for tokens, rows in sizes)
+
+
+def test_without_gradients_elements_over_the_budget_are_computed_once(
+    make_decoder: Callable[..., Decoder], machine: Runtime
+) -> None:
+    decoder, rows = make_decoder(), list[int]()
+
+    def outputs(batch: Batch) -> torch.Tensor:
+        rows.append(len(batch.lengths))
+        return summed_logprobs(decoder, batch)
+
+    with torch.no_grad():
+        found = backward_elements(ELEMENTS, outputs, coupled, machine, 1)
+    assert rows == [1] * 9 and found["loss"] != 0 and all(p.grad is None for p in decoder.parameters())
+    assert backward_elements([], outputs, coupled, machine, 1) == {}
