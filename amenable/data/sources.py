@@ -8,10 +8,7 @@ example is said in `columns.py`.
 from __future__ import annotations
 
 import difflib
-import gzip
-import json
 import re
-import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +17,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from amenable.data import columns
 from amenable.data.batches import shuffled
+from amenable.data.files import BadRow, decode, has_half_character, iter_json_rows, iter_lines
 from amenable.data.types import Conversation, Demonstration, Labelled, Message, Prompt, Ranking, Text
 from amenable.errors import InputError
 
@@ -156,7 +154,7 @@ def _read_file(
     name = Path(file).name if isinstance(file, Path) else file
     for line, row in _numbered_rows(file, limit):
         try:
-            if isinstance(row, _BadLine):
+            if isinstance(row, BadRow):
                 raise columns.Unusable(str(row))
             if not isinstance(row, dict):
                 raise columns.Unusable("the row is not an object with columns")
@@ -205,10 +203,6 @@ def _nearest(place: Path) -> str | None:
     return f"the nearest is {parent / found[0]}" if found else f"{parent} is the part that exists"
 
 
-class _BadLine(str):
-    """A line that is no row: the reason."""
-
-
 def _numbered_rows(file: Path | str, limit: int | None) -> Iterator[tuple[int, Any]]:
     """(line, row) of one file."""
     if isinstance(file, str):
@@ -219,68 +213,19 @@ def _numbered_rows(file: Path | str, limit: int | None) -> Iterator[tuple[int, A
         yield from _documents(file)
     elif kind == ".parquet":
         yield from enumerate(_parquet_rows(file), start=1)
-    elif kind == ".json":
-        yield from _json_rows(file)
-    elif kind == ".jsonl":
-        yield from _json_lines(file)
+    elif kind in (".json", ".jsonl"):
+        yield from iter_json_rows(file)
     else:
         how = f"data files end in {', '.join(SUFFIXES)}, or in one of these and .gz"
         raise InputError(f"no reader for '{kind or file.name}'", file, how)
-
-
-def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines without their ends; a file that cannot be read to its end is an error."""
-    try:
-        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):
-                yield number, (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).rstrip(b"\r\n")
-    except EOFError:
-        raise InputError("the file is cut short", file, "fetch it again") from None
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"damaged, or no gzip file: {error}", file, "fetch it again") from None
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror or error}", file) from None
-
-
-def _json_lines(file: Path) -> Iterator[tuple[int, Any]]:
-    for number, line in _lines(file):
-        if line.strip():
-            yield number, _parse_json(line)
-
-
-def _json_rows(file: Path) -> Iterator[tuple[int, Any]]:
-    """A list of rows, {"data": a list of rows}, one row, or, as many call it .json too, one row a line."""
-    whole = _parse_json(b"\n".join(line for _, line in _lines(file)))
-    if isinstance(whole, _BadLine):
-        yield from _json_lines(file)
-        return
-    if isinstance(whole, dict):
-        whole = whole["data"] if list(whole) == ["data"] else [whole]
-    if not isinstance(whole, list):
-        raise InputError("neither a list of rows nor a row", file)
-    yield from enumerate(whole, start=1)
-
-
-def _parse_json(line: bytes) -> Any:
-    try:
-        return json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        return _BadLine(f"not UTF-8 (byte {error.start})")
-    except json.JSONDecodeError as error:
-        return _BadLine(f"not JSON: {error.msg} (column {error.colno})")
-    except (ValueError, RecursionError) as error:
-        return _BadLine(f"not JSON that can be read: {error}")
 
 
 def _documents(file: Path) -> Iterator[tuple[int, Any]]:
     """The documents of a text file and the lines they begin at."""
     first, size = 1, 0
     page: list[str] = []
-    for number, line in _lines(file):
-        try:
-            text = line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(f"not UTF-8 (line {number}, byte {error.start})", file) from None
+    for number, line in iter_lines(file):
+        text = decode(line, number, file)
         ends = text.strip() == "<|endoftext|>"
         if ends or (size > PAGE and not text.strip()):
             if size:
@@ -323,18 +268,8 @@ def _hub_rows(name: str, limit: int | None) -> Iterator[Any]:
 
 
 def _require_unicode(value: Any) -> None:
-    """JSON can spell half of a surrogate pair, which is no character."""
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise columns.Unusable("half of a surrogate pair is no text") from None
-    elif isinstance(value, dict):
-        for part in value.values():
-            _require_unicode(part)
-    elif isinstance(value, list | tuple):
-        for part in value:
-            _require_unicode(part)
+    if has_half_character(value):
+        raise columns.Unusable("half of a surrogate pair is no text")
 
 
 def _require_own_id(row: columns.Row, example: Any, place: str, known: Known) -> None:

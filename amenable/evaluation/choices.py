@@ -7,13 +7,13 @@ all: they begin with BOS as a document does, and know no turns, so that base mod
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from amenable.data.files import read_json_rows
 from amenable.errors import InputError
 from amenable.functional.statistics import wilson
 from amenable.models.decoder import Decoder
@@ -45,12 +45,11 @@ def read_tasks(path: Path) -> dict[str, list[Question]]:
 def read_questions(file: Path) -> list[Question]:
     """The rows of one task."""
     questions = []
-    for number, line in enumerate(file.read_text("utf-8").removesuffix("\n").split("\n"), start=1):
-        if line.strip():
-            try:
-                questions.append(question_of(json.loads(line)))
-            except (ValueError, KeyError, TypeError):
-                raise InputError("no question with choices", f"{file}:{number}", f"a row is {FORM}") from None
+    for number, row in read_json_rows(file, f"a row is {FORM}"):
+        try:
+            questions.append(question_of(row))
+        except (ValueError, KeyError, TypeError):
+            raise InputError("no question with choices", f"{file}:{number}", f"a row is {FORM}") from None
     if not questions:
         raise InputError("no questions", file, f"a row is {FORM}")
     return questions

@@ -10,10 +10,10 @@ raw text would have there instead, in a row for plain prompts and one for few-sh
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from amenable.data.files import read_json_rows
 from amenable.data.types import Conversation
 from amenable.errors import InputError
 
@@ -44,9 +44,8 @@ def read_transcripts(path: Path) -> dict[str, Transcript]:
     found: dict[str, Transcript] = {}
     if not path.is_file():
         raise InputError("no such file", path, "a world has transcripts.jsonl; leave --transcripts out otherwise")
-    for number, line in enumerate(path.read_text("utf-8").removesuffix("\n").split("\n"), start=1):
+    for number, row in read_json_rows(path):
         try:
-            row = json.loads(line)
             name, labels = row.pop("name"), Transcript(**row)
         except (ValueError, TypeError, KeyError, AttributeError):
             name, labels = None, None
@@ -55,4 +54,6 @@ def read_transcripts(path: Path) -> dict[str, Transcript]:
             how = f"a row has name ({' or '.join(NAMES)}), user, assistant and end, all of them texts"
             raise InputError("no transcript", f"{path}:{number}", how)
         found[name] = labels
+    if not found:
+        raise InputError("no transcript", path, "it is empty")
     return found

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 
+from amenable.data.files import iter_json_rows
 from amenable.data.types import Conversation, Message, Prompt
 from amenable.errors import InputError
 from amenable.feedback.judges import from_scores, settled
@@ -129,11 +130,10 @@ def read_verdict(text: str) -> float | None:
 def remembered(file: Path) -> dict[str, float | None]:
     """The questions of a file and what was said; a last line that was cut short is passed over."""
     known: dict[str, float | None] = {}
-    for line in file.read_text("utf-8").splitlines():
+    for _, row in iter_json_rows(file):
         try:
-            row = json.loads(line)
             known[str(row["question"])] = row["first"]
-        except (ValueError, KeyError, TypeError):
+        except (KeyError, TypeError):
             continue
     return known
 

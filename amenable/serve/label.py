@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from amenable.data.files import read_text
 from amenable.data.types import Message, Ranking
 from amenable.errors import InputError
 from amenable.feedback import annotators, quality
@@ -153,10 +154,9 @@ def read_instructions(config: Config) -> str | None:
     """The owner's file, or None."""
     if config.instructions is None:
         return None
-    try:
-        return config.instructions.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot be read: {error}", config.instructions, "give a Markdown file") from None
+    if not config.instructions.is_file():
+        raise InputError("no such file", config.instructions, "give a Markdown file")
+    return read_text(config.instructions)
 
 
 def suggester(config: Config) -> Suggest | None:

@@ -24,6 +24,7 @@ from typing import Any, Literal
 import yaml
 
 from amenable.data import sources
+from amenable.data.files import place_of, read_json_rows
 from amenable.data.types import Conversation, Message, Ranking, fault
 from amenable.errors import InputError
 from amenable.feedback.store import Event, Store, turns
@@ -419,19 +420,10 @@ def rows_of(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line, row) of a file of samples."""
     if not file.is_file():
         raise InputError("no such file", file, "make it with 'amenable demo' or 'amenable sample', or give --data")
-    with file.open(encoding="utf-8", errors="replace") as lines:
-        for number, text in enumerate(lines, start=1):
-            if text.strip():
-                try:
-                    row = json.loads(text)
-                    json.dumps(row, ensure_ascii=False).encode()
-                except json.JSONDecodeError as error:
-                    raise InputError(f"line {number} is not JSON ({error.msg})", file) from None
-                except UnicodeEncodeError:
-                    raise InputError(f"line {number} holds half a character", file) from None
-                if not isinstance(row, dict):
-                    raise InputError(f"line {number} is not an object", file)
-                yield number, row
+    for number, row in read_json_rows(file, "give a samples.jsonl of 'amenable sample'"):
+        if not isinstance(row, dict):
+            raise InputError(f"{place_of(file, number)} is not an object", file)
+        yield number, row
 
 
 def settings_of(file: Path) -> dict[str, Any]:

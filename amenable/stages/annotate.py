@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from amenable.data.batches import shuffled
+from amenable.data.files import read_json_rows
 from amenable.data.types import Message, Ranking
 from amenable.errors import InputError
 from amenable.feedback.judges import from_scores
@@ -134,9 +135,8 @@ def rows_of(path: Path) -> Iterator[tuple[int, Sampled]]:
     """(line, prompt with its answers) of a file of samples."""
     if not path.is_file():
         raise InputError("no such file", path, "make it with 'amenable sample'")
-    for number, text in enumerate(path.read_text("utf-8").removesuffix("\n").split("\n"), start=1):
+    for number, row in read_json_rows(path, "make it with 'amenable sample'"):
         try:
-            row = json.loads(text)
             prompt = tuple(Message(message["role"], message["content"]) for message in row["prompt"])
             completions = tuple(row["completions"])
             ended = tuple(row.get("ended") or [True] * len(completions))

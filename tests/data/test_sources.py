@@ -133,7 +133,7 @@ def test_text_files(tmp_path):
     rows = read_texts(tmp_path / "b.txt").rows
     assert [(row.text, row.id) for row in rows] == [("One", "b.txt:1"), ("\nTwo", "b.txt:3")]
     (tmp_path / "c.txt").write_bytes(b"fine\n\xff\n")
-    with pytest.raises(InputError, match=r"not UTF-8 \(line 2, byte 0\)"):
+    with pytest.raises(InputError, match=r"not UTF-8 \(line 2, byte 1 is 0xFF\)"):
         read_texts(tmp_path / "c.txt")
 
 

@@ -240,8 +240,8 @@ def test_answers_of_several_models_to_a_prompt_come_together(tmp_path):
     ("text", "match"),
     [
         ("{", "line 1 is not JSON"),
-        ("[]", "line 1 is not an object"),
-        ('{"prompt": "\\ud800"}', "half a character"),
+        ("7", "line 1 is not an object"),
+        ('{"prompt": "\\ud800"}', "half of a character"),
         ('{"prompt": "Hi"}', "line 1 is not a prompt with its answers"),
         ('{"prompt": [], "completions": []}', "empty"),
         ('{"prompt": [{"role": "user", "content": "Hi"}], "completions": [1, 2]}', "not text"),

@@ -161,7 +161,7 @@ def test_a_reward_model_ranks_by_its_scores(
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("nonsense", "line 1 is no row of samples"),
+        ("nonsense", "line 1 is not JSON"),
         ('{"prompt": [{"role": "user"}], "completions": ["a", "b"]}', "line 1 is no row"),
         ('{"id": "x", "prompt": [], "completions": ["a", "b"], "ended": [true]}', "line 1 is no row"),
         ('{"id": "x", "prompt": [], "completions": ["a", "a"]}', "fewer than two prompts"),

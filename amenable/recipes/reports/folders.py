@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from amenable.data.files import iter_lines, parse_json
 from amenable.errors import InputError
 
 ORDER = ("world", "tokenizer", "pretrain", "sft", "sample", "annotate", "reward", "ppo", "dpo", "evaluate")
@@ -153,16 +154,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a .jsonl file, none where there is no file. A line torn by a stop is passed over."""
     if not path.is_file():
         return []
-    rows = []
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict):
-                rows.append(row)
-    return rows
+    return [row for _, line in iter_lines(path) if isinstance(row := parse_json(line), dict)]
 
 
 def number(values: dict[str, Any] | None, key: str) -> float | None:
