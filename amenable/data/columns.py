@@ -1,309 +1,339 @@
 """What a row of a data file says, whichever of the field's column conventions it follows.
 
-One function for each noun: `text`, `demonstration`, `prompt`, `ranking`, `labelled` take a row (a dict of columns) and
+One function for each noun: `text`, `demonstration`, `prompt`, `ranking`, `labelled` take a row (columns by name) and
 return the example, or raise `Unusable` with the reason. The conventions:
 
     text                                     raw text
-    messages | conversations                 a dialogue: [{role, content}], or [{from, value}] as ShareGPT has it
-    prompt[, completion]                     text, a dialogue, or a transcript (Human: ... Assistant: ...) as in hh-rlhf
-    prompt, completion, label                one answer, wanted or not
-    [prompt,] chosen, rejected[, margin]     two answers; without a prompt it is what the two have in common
-    prompt, completions, ranking             K answers, 1 the best, ties share a rank
-    context, completions [{rank, completion}]    K answers, 0 the best
-    instruction[, input, output, system, history]    as Alpaca has it
-    question[, answer]                       a problem and its solution
+    messages | conversations                 a dialogue
+    prompt                                   text, a dialogue, or a transcript (Human: ... Assistant: ...) as in hh-rlhf
+    question | instruction                   text; of both, the question follows the instruction
+    completion | output | answer | response  the answer to any of these
+    label                                    whether a completion is wanted
+    chosen, rejected[, margin]               two answers; the prompt is in a column above, or at the beginning of both
+    completions, ranking                     K answers, 1 the best, ties share a rank
+    completions [{rank, completion}]         K answers, 0 the best
+
+What is asked is read in one way for all nouns (`asked`). `system` stands in front of it. A passage (`input`, then
+`context`) follows `prompt`, `question` or `instruction` after a blank line, and is the prompt where there is none of
+them and no dialogue. `history` comes before. Null and blank columns are absent. `meta` keeps what is not used.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
+from amenable.data.record import Record, Unusable, is_number, words_of
+from amenable.data.turns import common_start, conversation, holds, reply, turns
 from amenable.data.types import Conversation, Demonstration, Labelled, Message, Prompt, Ranking, Text, fault
 
-Row = Mapping[str, Any]
+Row: TypeAlias = Mapping[str, Any]
 
-SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
-
-
-class Unusable(ValueError):
-    """Why a row cannot be used."""
+DIALOGUES = ("messages", "conversations")
+ASKING = (*DIALOGUES, "prompt", "question", "instruction")
+PASSAGES = ("input", "context")
+ANSWERS = ("completion", "output", "answer", "response")
 
 
 def text(row: Row, id: str) -> Text:
     """A document out of the column `text`."""
-    if "text" not in row:
-        raise Unusable(f"no column 'text' {_among(row)}")
-    return Text(_words(row, "text"), _id(row, id), _rest(row, "text"))
+    record = Record.of(row)
+    if "text" not in record:
+        raise Unusable(f"no column 'text' {record}")
+    return Text(words_of(record["text"], "text"), record.id(id), record.rest())
 
 
 def demonstration(row: Row, id: str) -> Demonstration:
-    """A conversation that ends with the assistant."""
-    if "chosen" in row or "completions" in row:
+    """A conversation that ends with the assistant, and in which something is trained."""
+    record = Record.of(row)
+    if "chosen" in record or "completions" in record:
         raise Unusable("a preference, not a demonstration")
-    if row.get("label") is False and "completion" in row:
+    if "completion" in record and record.get("label") is False:
         raise Unusable("an answer labelled as unwanted, not a demonstration")
-    messages, used = _dialogue(row)
+    messages = answered(record)
     if messages[-1].role != "assistant":
         raise Unusable("it does not end with an answer of the assistant")
-    if not messages[-1].content.strip():
-        raise Unusable("the answer is empty")
-    return Demonstration(messages, _id(row, id), _rest(row, *used))
+    require_words(messages)
+    if not any(message.trained for message in messages if message.role == "assistant"):
+        raise Unusable("no turn of the assistant is trained: all have the weight 0")
+    return Demonstration(messages, record.id(id), record.rest())
 
 
 def prompt(row: Row, id: str) -> Prompt:
-    """A conversation up to the last turn of the user; of demonstrations and preferences, that which was answered."""
-    if "completions" in row:
-        asked, _, _, used = _ranked(row)
-        return Prompt(_open(asked), _id(row, id), _rest(row, *used))
-    if "chosen" in row and "rejected" in row:
-        asked, _, used = _pair(row)
-        return Prompt(_open(asked), _id(row, id), _rest(row, *used))
-    messages, used = _dialogue(row)
-    while messages and messages[-1].role != "user":
+    """A conversation up to the last turn of the user; of demonstrations and preferences, that which was answered.
+
+    What an answer is checked against stays in `meta`.
+    """
+    record = Record.of(row)
+    sides = sides_of(record)
+    if sides and ("chosen" in sides or not asked(record)):
+        messages, _ = compared(record, sides)
+    else:
+        messages = require_asked(record)
+    while checked(messages) and messages[-1].role != "user":
         messages = messages[:-1]
-    if not messages:
-        raise Unusable("it has no turn of the user")
-    if not messages[-1].content.strip():
-        raise Unusable("the prompt is empty")
-    # what an answer is checked against stays with the prompt
-    return Prompt(messages, _id(row, id), _rest(row, *(used - {"answer", "output", "completion"})))
+        if not messages:
+            raise Unusable("it has no turn of the user")
+    described = {"kind": record["kind"]} if "kind" in record else {}
+    return Prompt(open_prompt(messages), record.id(id), record.rest() | described)
 
 
 def ranking(row: Row, id: str) -> Ranking:
-    """Answers in order of preference."""
-    if "completions" in row:
-        asked, completions, ranks, used = _ranked(row)
-    elif "chosen" in row and "rejected" in row:
-        asked, completions, used = _pair(row)
-        ranks = (1.0, 2.0)
-    else:
-        raise Unusable(f"no columns 'chosen' and 'rejected', or 'completions' {_among(row)}")
-    for place, completion in enumerate(completions, start=1):
-        if not completion.strip():
-            raise Unusable(f"completion {place} of {len(completions)} is empty")
+    """Answers in order of preference. An empty answer may have any rank, but cannot be `chosen`."""
+    record = Record.of(row)
+    sides = sides_of(record)
+    if not sides:
+        raise Unusable(f"no columns 'chosen' and 'rejected', or 'completions' {record}")
+    if "chosen" in sides and sides["chosen"] == sides["rejected"]:
+        raise Unusable("chosen and rejected are the same")
+    if len(sides) < 2:
+        raise Unusable("completions is not a list of two or more")
+    messages, completions = compared(record, sides)
+    ranks = (1.0, 2.0) if "chosen" in sides else ranks_of(record, len(completions))
+    if len(set(completions)) == 1:
+        raise Unusable("chosen and rejected are the same" if "chosen" in sides else "all completions are the same")
+    if not any(completion.strip() for completion in completions):
+        raise Unusable("all completions are empty")
+    if "chosen" in sides and not completions[0].strip():
+        raise Unusable("chosen is empty, and no answer can't be better than one")
     if len(set(ranks)) == 1:
         raise Unusable("all completions are tied")
-    if len(set(completions)) == 1:
-        raise Unusable("chosen and rejected are the same" if "chosen" in row else "all completions are the same")
-    margin = row.get("margin") if len(completions) == 2 else None
-    if margin is not None and not _is_number(margin):
+    margin = record["margin"] if "margin" in record and len(completions) == 2 else None
+    if margin is not None and not is_number(margin):
         raise Unusable(f"margin is {margin!r}, not a number")
-    annotator = row.get("annotator")
+    annotator = record.get("annotator")
+    ended = ended_of(record, len(completions))
     return Ranking(
-        _open(asked),
+        open_prompt(messages),
         completions,
         ranks,
-        _id(row, id),
+        record.id(id),
         None if annotator is None else str(annotator),
-        _rest(row, "annotator", *used, *(["margin"] if len(completions) == 2 else [])),
+        record.rest() | ended,
         None if margin is None else float(margin),
     )
 
 
 def labelled(row: Row, id: str) -> Labelled:
-    """One answer and whether it is wanted."""
-    for column in ("prompt", "completion", "label"):
-        if column not in row:
-            raise Unusable(f"no column '{column}' {_among(row)}")
-    if row["label"] not in (True, False):
-        raise Unusable(f"label is {row['label']!r}, not true or false")
-    messages, used = _dialogue(row)
-    if not messages[-1].content.strip():
+    """One answer and whether it is wanted. An unwanted one may be empty."""
+    record = Record.of(row)
+    for column in ("completion", "label"):
+        if column not in record:
+            raise Unusable(f"no column '{column}' {record}")
+    label = record["label"]
+    if label not in (True, False):
+        raise Unusable(f"label is {label!r}, not true or false")
+    before, completion = reply(record["completion"], "completion")
+    if before:
+        raise Unusable("completion is not one reply of the assistant")
+    if label and not completion.strip():
         raise Unusable("the answer is empty")
-    asked = _open(messages[:-1])
-    return Labelled(asked, messages[-1].content, bool(row["label"]), _id(row, id), _rest(row, "label", *used))
+    return Labelled(open_prompt(require_asked(record)), completion, bool(label), record.id(id), record.rest())
 
 
-def _dialogue(row: Row) -> tuple[Conversation, set[str]]:
-    """The conversation in a row that is no preference, and the columns it was read from."""
-    if "messages" in row or "conversations" in row:
-        column = "messages" if "messages" in row else "conversations"
-        return _checked(_turns(row[column], column)), {column}
-    if "prompt" in row:
-        asked = _conversation(row["prompt"], "prompt")
-        if row.get("completion") is None:
-            return _checked(asked), {"prompt", "completion"}
-        answer = Message("assistant", _reply(row["completion"], "completion"))
-        return _checked((*asked, answer)), {"prompt", "completion"}
-    if "instruction" in row:
-        return _checked(_alpaca(row)), {"instruction", "input", "output", "system", "history"}
-    if "question" in row:
-        asked = (Message("user", _words(row, "question")),)
-        answered = (Message("assistant", _words(row, "answer")),) if row.get("answer") is not None else ()
-        return asked + answered, {"question", "answer"}
-    known = "messages, conversations, prompt, instruction or question"
-    raise Unusable(f"no column {known} {_among(row)}")
+def asked(record: Record) -> Conversation:
+    """What the columns of a row ask, the system message in front; no messages where none of them asks.
+
+    Of several columns the first of ASKING is read. Another one counts as used where its text is in there.
+    """
+    columns = (*ASKING, *PASSAGES)
+    column = next(filter(record.filled, columns), None) or next((name for name in ASKING if name in record), None)
+    if column is None:
+        return ()
+    if column in DIALOGUES:
+        messages = turns(record[column], column)
+    else:
+        messages = with_history(with_passages(question(record, column), record, repeat=column != "prompt"), record)
+    for other in columns:
+        value = None if other in record.used else record.columns.get(other)
+        if isinstance(value, str) and any(mentions(message.content, value) for message in messages):
+            record.used.add(other)
+    return with_system(messages, record)
 
 
-def _alpaca(row: Row) -> Conversation:
-    messages = [Message("system", _words(row, "system"))] if row.get("system") else []
-    for turn in row.get("history") or []:
-        if not (isinstance(turn, Sequence) and len(turn) == 2 and all(isinstance(part, str) for part in turn)):
+def question(record: Record, column: str) -> Conversation:
+    """What one column asks that is no dialogue by name; `question` together with `instruction`."""
+    if column in ("question", "instruction"):
+        columns = filter(record.filled, ("instruction", "question"))
+        texts = [words_of(record[name], name) for name in columns] or [words_of(record[column], column)]
+        return (Message("user", "\n\n".join(texts)),)
+    return conversation(record[column], column)
+
+
+def with_passages(messages: Conversation, record: Record, repeat: bool) -> Conversation:
+    """The passages after the user's last words; without `repeat` not those that these hold already."""
+    last = max((place for place, message in enumerate(messages) if message.role == "user"), default=None)
+    if last is None:
+        return messages
+    for column in PASSAGES:
+        passage = record.columns.get(column)
+        if column not in record.used and isinstance(passage, str) and record.filled(column):
+            words = messages[last].content
+            if repeat or not mentions(words, passage):
+                words = f"{words}\n\n{record[column]}"
+            messages = (*messages[:last], Message("user", words), *messages[last + 1 :])
+    return messages
+
+
+def with_history(messages: Conversation, record: Record) -> Conversation:
+    """Earlier turns before what is asked now: messages, or Alpaca's list of (instruction, output)."""
+    if not messages or not record.filled("history") or not isinstance(record.columns["history"], list):
+        return messages
+    turns_before: list[Message] = []
+    for turn in record["history"]:
+        if isinstance(turn, Mapping):
+            turns_before += turns([turn], "history")
+        elif isinstance(turn, list) and len(turn) == 2 and all(isinstance(part, str) for part in turn):
+            turns_before += [Message("user", turn[0]), Message("assistant", turn[1])]
+        else:
             raise Unusable("history is not a list of (instruction, output)")
-        messages += [Message("user", turn[0]), Message("assistant", turn[1])]
-    asked = _words(row, "instruction")
-    if row.get("input"):
-        asked += "\n\n" + _words(row, "input")
-    messages.append(Message("user", asked))
-    if row.get("output") is not None:
-        messages.append(Message("assistant", _string(row["output"], "output")))
-    return tuple(messages)
+    system = messages[:1] if messages[0].role == "system" else ()
+    return (*system, *turns_before, *messages[len(system) :])
 
 
-def _ranked(row: Row) -> tuple[Conversation, tuple[str, ...], tuple[float, ...], set[str]]:
-    """(prompt, completions, ranks from 1, columns) of both ways to write a ranking."""
-    column = "prompt" if "prompt" in row else "context"
-    if column not in row:
-        raise Unusable(f"no column 'prompt' or 'context' {_among(row)}")
-    asked = _conversation(row[column], column)
-    entries = row["completions"]
-    if not isinstance(entries, Sequence) or isinstance(entries, str) or len(entries) < 2:
+def with_system(messages: Conversation, record: Record) -> Conversation:
+    """The column `system` in front of a conversation that has no system message, or the same one."""
+    text = record.columns.get("system")
+    if not messages or not isinstance(text, str) or not text.strip():
+        return messages
+    system = Message("system", record["system"])
+    if messages[0].role != "system":
+        return (system, *messages)
+    if messages[0].content.strip() not in ("", text.strip()):
+        raise Unusable("the column 'system' and the system message of the dialogue differ")
+    return (system, *messages[1:])
+
+
+def mentions(text: str, part: str) -> bool:
+    """Whether a text holds another, which begins and ends where words do."""
+    part = part.strip()
+    return part in text and re.search(rf"(?<!\w){re.escape(part)}(?!\w)", text) is not None
+
+
+def require_asked(record: Record) -> Conversation:
+    """What is asked; `Unusable` where nothing is."""
+    messages = asked(record)
+    if not messages and not any(column in record for column in DIALOGUES):
+        raise Unusable(f"no column {', '.join(ASKING[:-1])} or {ASKING[-1]} {record}")
+    return messages
+
+
+def answered(record: Record) -> Conversation:
+    """What is asked, and its answer where a column has one and the dialogue has none."""
+    messages = checked(require_asked(record))
+    present = [column for column in ANSWERS if column in record]
+    if present and not (messages[-1].role == "assistant" and record.used & set(DIALOGUES)):
+        column = next(filter(record.filled, present), present[0])
+        before, answer = reply(record[column], column)
+        if before:
+            raise Unusable(f"{column} is not one reply of the assistant")
+        messages = (*messages, Message("assistant", answer))
+    return messages
+
+
+def sides_of(record: Record) -> dict[str, Any]:
+    """The answers that a row compares, by name; none where it compares nothing."""
+    pair = "chosen" in record and "rejected" in record
+    if pair and not ("ranking" in record and "completions" in record):
+        return {"chosen": record["chosen"], "rejected": record["rejected"]}
+    if "completions" not in record:
+        return {}
+    entries = record["completions"]
+    if not isinstance(entries, list):
         raise Unusable("completions is not a list of two or more")
-    if all(isinstance(entry, Mapping) and "rank" in entry for entry in entries):
-        completions = tuple(_reply(entry.get("completion"), "completion") for entry in entries)
-        return asked, completions, tuple(1 + _rank(entry["rank"]) for entry in entries), {column, "completions"}
-    ranks = row.get("ranking")
-    if not isinstance(ranks, Sequence) or isinstance(ranks, str) or len(ranks) != len(entries):
-        raise Unusable(f"ranking is not a list of {len(entries)} ranks")
-    completions = tuple(_reply(entry, "completions") for entry in entries)
-    return asked, completions, tuple(_rank(rank) for rank in ranks), {column, "completions", "ranking"}
+    if is_graded(entries):
+        entries = [entry.get("completion") for entry in entries]
+    return {f"completion {place} of {len(entries)}": entry for place, entry in enumerate(entries, start=1)}
 
 
-def _pair(row: Row) -> tuple[Conversation, tuple[str, ...], set[str]]:
-    """(prompt, (chosen, rejected), columns). Only the last replies may differ."""
-    used = {"prompt", "chosen", "rejected"}
-    sides = [row["chosen"], row["rejected"]]
-    stated = row.get("prompt")
-    asked = None if stated is None else _conversation(stated, "prompt")
-    if all(isinstance(side, str) and not _is_transcript(side) for side in sides):
-        if asked is not None:
-            return asked, (sides[0], sides[1]), used
-        start = _common_start(sides[0], sides[1])
-        if not start.strip():
-            raise Unusable("no prompt, and chosen and rejected have no beginning in common")
-        return (Message("user", start.rstrip()),), (sides[0][len(start) :], sides[1][len(start) :]), used
-    dialogues = [_conversation(side, name) for side, name in zip(sides, ("chosen", "rejected"))]
-    for name, dialogue in zip(("chosen", "rejected"), dialogues):
-        if not dialogue or dialogue[-1].role != "assistant":
-            raise Unusable(f"{name} does not end with the assistant")
-    before = {dialogue[:-1] for dialogue in dialogues}
-    if before == {()} and asked is not None:
-        before = {asked}
-    if len(before) > 1 or asked not in (None, *before):
-        raise Unusable("chosen and rejected differ before the last reply")
-    return before.pop(), (dialogues[0][-1].content, dialogues[1][-1].content), used
+def compared(record: Record, sides: Mapping[str, Any]) -> tuple[Conversation, tuple[str, ...]]:
+    """(prompt, answers). Whole dialogues may differ in their last reply only, and agree with the columns that ask."""
+    pair = "chosen" in sides
+    replies = [reply(side, name, transcripts=pair) for name, side in sides.items()]
+    completions = tuple(answer for _, answer in replies)
+    names = "chosen and rejected" if pair else "the completions"
+    before = {dialogue for dialogue, _ in replies}
+    if len(before) > 1:
+        raise Unusable(f"{names} differ before the last reply")
+    begun, messages = before.pop(), asked(record)
+    if messages and messages[-1].role == "assistant" and messages[-1].content in completions:
+        messages = messages[:-1]
+    if begun and messages and not (holds(messages, begun) or holds(begun, messages)):
+        raise Unusable(f"the prompt and what {names} begin with differ before the last reply")
+    if begun and holds(begun, messages):
+        messages = with_system(begun, record)
+    if messages:
+        return messages, completions
+    return implicit(record, completions) if pair else (require_asked(record), completions)
 
 
-def _conversation(value: Any, column: str) -> Conversation:
-    """Messages, an hh-rlhf transcript, or text that a user says."""
-    if not isinstance(value, str):
-        return _turns(value, column)
-    if not value.strip():
-        raise Unusable(f"{column} is empty")
-    return _transcript(value) if _is_transcript(value) else (Message("user", value),)
+def implicit(record: Record, completions: Sequence[str]) -> tuple[Conversation, tuple[str, ...]]:
+    """A prompt that two texts begin with, and what follows it in each."""
+    if record.filled("system"):
+        raise Unusable("a system message, and no prompt")
+    end = common_start(*completions)
+    start = completions[0][:end].rstrip()
+    if not start:
+        raise Unusable("no prompt, and chosen and rejected have no beginning in common")
+    return (Message("user", start),), tuple(completion[end:].lstrip() for completion in completions)
 
 
-def _turns(value: Any, column: str) -> Conversation:
-    """[{role, content}] or [{from, value}]."""
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        raise Unusable(f"{column} is {_kind(value)}, not a list of messages")
-    messages = []
-    for place, turn in enumerate(value, start=1):
-        if not isinstance(turn, Mapping):
-            raise Unusable(f"message {place} in {column} is {_kind(turn)}, not an object")
-        role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
-        if not isinstance(role, str) or role not in SPEAKERS:
-            raise Unusable(f"unknown role {role!r} in message {place} of {column} (known: {', '.join(SPEAKERS)})")
-        messages.append(Message(SPEAKERS[role], _string(content, f"the content of message {place} of {column}")))
-    return tuple(messages)
+def is_graded(entries: Sequence[Any]) -> bool:
+    """Whether completions are objects with a rank each."""
+    return all(isinstance(entry, Mapping) and "rank" in entry for entry in entries)
 
 
-def _reply(value: Any, column: str) -> str:
-    """One answer: text, or a list that holds one message of the assistant."""
-    if isinstance(value, str):
-        return value
-    turns = _turns(value, column)
-    if len(turns) != 1 or turns[0].role != "assistant":
-        raise Unusable(f"{column} is not one reply of the assistant")
-    return turns[0].content
+def ranks_of(record: Record, count: int) -> tuple[float, ...]:
+    """Ranks from 1, of both ways to write them."""
+    entries = record["completions"]
+    if is_graded(entries):
+        return tuple(1 + rank_of(entry["rank"]) for entry in entries)
+    ranks = record.get("ranking")
+    if not isinstance(ranks, list) or len(ranks) != count:
+        raise Unusable(f"ranking is not a list of {count} ranks")
+    return tuple(map(rank_of, ranks))
 
 
-def _is_transcript(value: str) -> bool:
-    return value.lstrip().startswith("Human:") and "\n\nAssistant:" in value
-
-
-def _transcript(value: str) -> Conversation:
-    """hh-rlhf: blank line, "Human:" or "Assistant:", what was said. An empty last turn is where the answer goes."""
-    pieces = TURN.split(value)[1:]
-    roles = ["user" if name == "Human" else "assistant" for name in pieces[::2]]
-    messages = [Message(role, content.strip()) for role, content in zip(roles, pieces[1::2])]
-    return tuple(messages[:-1] if messages[-1] == Message("assistant", "") else messages)
-
-
-def _common_start(first: str, second: str) -> str:
-    """What two texts begin with, up to the last white space in it, so that no word is cut."""
-    end = next((i for i, (a, b) in enumerate(zip(first, second)) if a != b), min(len(first), len(second)))
-    while end and not first[end - 1].isspace():
-        end -= 1
-    return first[:end]
-
-
-def _open(messages: Conversation) -> Conversation:
-    """A prompt that the assistant can answer."""
-    if _checked(messages)[-1].role != "user":
-        raise Unusable("the prompt does not end with the user")
-    if not messages[-1].content.strip():
-        raise Unusable("the prompt is empty")
-    return messages
-
-
-def _checked(messages: Conversation) -> Conversation:
-    wrong = fault(messages)
-    if wrong is not None:
-        raise Unusable(wrong)
-    return messages
-
-
-def _words(row: Row, column: str) -> str:
-    value = _string(row[column], column)
-    if not value.strip():
-        raise Unusable(f"{column} is empty")
-    return value
-
-
-def _string(value: Any, name: str) -> str:
-    if not isinstance(value, str):
-        raise Unusable(f"{name} is {_kind(value)}, not text")
-    return value
-
-
-def _rank(value: Any) -> float:
-    if not _is_number(value):
+def rank_of(value: Any) -> float:
+    """A rank."""
+    if not is_number(value):
         raise Unusable(f"rank {value!r} is not a number")
     return float(value)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def ended_of(record: Record, count: int) -> dict[str, Any]:
+    """Whether each answer ended by itself, where the row says so; another column of that name is not used."""
+    ended = record.columns.get("ended")
+    if isinstance(ended, list) and len(ended) == count and all(isinstance(end, bool) for end in ended):
+        return {"ended": record["ended"]}
+    return {}
 
 
-def _kind(value: Any) -> str:
-    names = {type(None): "null", bool: "true or false", int: "a number", float: "a number", str: "text"}
-    return names.get(type(value), "a list" if isinstance(value, Sequence) else "an object")
+def open_prompt(messages: Conversation) -> Conversation:
+    """A prompt that the assistant can answer."""
+    if checked(messages)[-1].role != "user":
+        raise Unusable("the prompt does not end with the user")
+    if not messages[-1].content.strip():
+        raise Unusable("the prompt is empty")
+    require_words([message for message in messages if message.role == "user"])
+    return messages
 
 
-def _among(row: Row) -> str:
-    return f"among {', '.join(map(str, row))}" if row else "in an empty row"
+def require_words(messages: Sequence[Message]) -> None:
+    """Refuse an empty turn of the user, and one of the assistant that would be trained."""
+    for place, message in enumerate(messages, start=1):
+        if message.role == "system" or message.content.strip():
+            continue
+        if message.role == "user":
+            raise Unusable(f"message {place} is empty: the user says nothing")
+        if message.trained:
+            raise Unusable("the answer is empty" if place == len(messages) else f"message {place} is an empty answer")
 
 
-def _id(row: Row, id: str) -> str:
-    return id if row.get("id") is None else str(row["id"])
-
-
-def _rest(row: Row, *used: str) -> dict[str, Any]:
-    """The columns that were not read."""
-    return {name: value for name, value in row.items() if name not in used and name != "id"}
+def checked(messages: Conversation) -> Conversation:
+    """A conversation that is none of those that `fault` names."""
+    wrong = fault(messages)
+    if wrong is not None:
+        raise Unusable(wrong)
+    return messages

@@ -18,6 +18,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from amenable.data import columns
 from amenable.data.batches import shuffled
 from amenable.data.files import BadRow, decode, has_half_character, iter_json_rows, iter_lines
+from amenable.data.record import Record, Unusable, Usage
 from amenable.data.types import Conversation, Demonstration, Labelled, Message, Prompt, Ranking, Text
 from amenable.errors import InputError
 
@@ -27,6 +28,14 @@ OnBad: TypeAlias = Literal["report", "stop"]
 Known: TypeAlias = dict[str, tuple[Conversation, str]]
 """the prompt that an id stands for, and where it was read"""
 
+NOUNS = {
+    "text": "texts",
+    "demonstration": "demonstrations",
+    "prompt": "prompts",
+    "ranking": "rankings",
+    "labelled": "labelled answers",
+}
+"""a reader of columns, and what it makes of rows, in the plural"""
 SUFFIXES = (".jsonl", ".json", ".parquet", ".txt")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 PAGE = 20_000
@@ -52,6 +61,23 @@ class Loaded(Generic[T]):
     rows: list[T]
     rejected: list[Rejected]
     files: tuple[str, ...]
+    columns: tuple[Usage, ...] = ()
+    """of each file, which columns were used"""
+    noun: str = "rows"
+    """what a row is, in the plural"""
+
+    def plan(self) -> list[str]:
+        """A line for each file: its rows, and which columns they were made of. Files of a folder share one where their
+        columns are the same."""
+        alike: dict[tuple[str, str], list[Usage]] = defaultdict(list)
+        for one in self.columns:
+            alike[str(Path(one.file).parent), str(one)].append(one)
+        lines = []
+        for (folder, named), group in alike.items():
+            name = Path(group[0].file).name if len(group) == 1 else f"{len(group)} files in {folder}"
+            rows = sum(one.rows for one in group)
+            lines.append(f"{name}: {rows:,} {self.noun if rows != 1 else self.noun.removesuffix('s')}; {named}")
+        return lines
 
     def report(self) -> str:
         """One line: how many rows, of how many files, how many rejected, and the first of these."""
@@ -132,10 +158,12 @@ def _read(path: Source, parse: Callable[[columns.Row, str], T], limit: int | Non
     rejected: list[Rejected] = []
     read: list[str] = []
     known: Known = {}
+    tallies: list[Usage] = []
     for file in _files(path):
         if limit is not None and len(used) >= limit:
             break
-        usable, bad = _read_file(file, parse, None if limit is None else limit - len(used), on_bad, known)
+        tallies.append(Usage(str(file)))
+        usable, bad = _read_file(file, parse, None if limit is None else limit - len(used), on_bad, known, tallies[-1])
         if not usable:
             lines = {row.reason: row.line for row in reversed(bad)}
             reasons = "; ".join(f"line {line}: {reason}" for reason, line in reversed(list(lines.items())[-3:]))
@@ -143,11 +171,16 @@ def _read(path: Source, parse: Callable[[columns.Row, str], T], limit: int | Non
         used += usable
         rejected += bad
         read.append(str(file))
-    return Loaded(used, rejected, tuple(read))
+    return Loaded(used, rejected, tuple(read), tuple(tallies), NOUNS[parse.__name__])
 
 
 def _read_file(
-    file: Path | str, parse: Callable[[columns.Row, str], T], limit: int | None, on_bad: OnBad, known: Known
+    file: Path | str,
+    parse: Callable[[columns.Row, str], T],
+    limit: int | None,
+    on_bad: OnBad,
+    known: Known,
+    tally: Usage,
 ) -> tuple[list[T], list[Rejected]]:
     used: list[T] = []
     rejected: list[Rejected] = []
@@ -155,14 +188,16 @@ def _read_file(
     for line, row in _numbered_rows(file, limit):
         try:
             if isinstance(row, BadRow):
-                raise columns.Unusable(str(row))
+                raise Unusable(str(row))
             if not isinstance(row, dict):
-                raise columns.Unusable("the row is not an object with columns")
-            example = parse(row, f"{name}:{line}")
+                raise Unusable("the row is not an object with columns")
+            record = Record(row)
+            example = parse(record, f"{name}:{line}")
             _require_unicode(row)
-            _require_own_id(row, example, f"{name}:{line}", known)
+            _require_own_id(record, example, f"{name}:{line}", known)
             used.append(example)
-        except columns.Unusable as error:
+            tally.add(record)
+        except Unusable as error:
             if on_bad == "stop":
                 raise InputError(str(error), f"{file}:{line}") from None
             rejected.append(Rejected(str(file), line, str(error)))
@@ -269,14 +304,14 @@ def _hub_rows(name: str, limit: int | None) -> Iterator[Any]:
 
 def _require_unicode(value: Any) -> None:
     if has_half_character(value):
-        raise columns.Unusable("half of a surrogate pair is no text")
+        raise Unusable("half of a surrogate pair is no text")
 
 
-def _require_own_id(row: columns.Row, example: Any, place: str, known: Known) -> None:
+def _require_own_id(row: Record, example: Any, place: str, known: Known) -> None:
     """An id decides the random numbers of a prompt's answers, and joins what is said of them: two prompts need two."""
-    if row.get("id") is None or not isinstance(example, Prompt | Ranking):
+    if "id" not in row or not isinstance(example, Prompt | Ranking):
         return
     prompt = example.messages if isinstance(example, Prompt) else example.prompt
     other, first = known.setdefault(example.id, (prompt, place))
     if other != prompt:
-        raise columns.Unusable(f"the id '{example.id}' belongs to another prompt ({first})")
+        raise Unusable(f"the id '{example.id}' belongs to another prompt ({first})")

@@ -18,6 +18,9 @@ class Message:
 
     role: str
     content: str
+    trained: bool = field(default=True, compare=False)
+    """False makes an assistant's turn in a demonstration context only. It is no part of what was said: two turns that
+    differ in it are equal"""
 
 
 Conversation: TypeAlias = tuple[Message, ...]

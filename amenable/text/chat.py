@@ -1,6 +1,7 @@
 """The one place where a conversation becomes ids, roles and a loss mask.
 
-Trained are the assistant's words and the end token of its turn, nothing else. The template's text and the contents are
+Trained are the assistant's words and the end token of its turn, nothing else, and of these not the turns whose message
+is context only (`Message.trained`). The template's text and the contents are
 encoded apart, so no content can become a control token; the assistant's words are always tokens of their own, so
 
     render(prompt + [answer]).ids == render_prompt(prompt) + render_completion(answer)
@@ -30,9 +31,9 @@ class Rendered:
 
     ids: list[int] = field(default_factory=list)
     trained: list[bool] = field(default_factory=list)
-    """True for the assistant's words and the end of its turn"""
+    """True for the assistant's words and the end of its turn, where that turn is trained"""
     roles: list[str] = field(default_factory=list)
-    """who the token belongs to: "control" (the template), "system", "user" or "assistant" """
+    """who the token belongs to: "control" (the template), "system", "user", "assistant", or "untrained assistant" """
 
 
 def validate(messages: Sequence[Message]) -> None:
@@ -48,8 +49,8 @@ def render(tokenizer: Tokenizer, messages: Sequence[Message]) -> Rendered:
     if messages[-1].role != "assistant":
         return _fill(tokenizer, messages, asks=False)
     rendered = _fill(tokenizer, messages[:-1], asks=True)
-    answer = render_completion(tokenizer, messages[-1].content)
-    _extend(rendered, answer, True, ["assistant"] * (len(answer) - 1) + ["control"])
+    answer, last = render_completion(tokenizer, messages[-1].content), messages[-1]
+    _extend(rendered, answer, last.trained, [_role(last)] * (len(answer) - 1) + ["control"])
     return rendered
 
 
@@ -99,15 +100,16 @@ class _Run:
 def _fill(tokenizer: Tokenizer, messages: Sequence[Message], asks: bool) -> Rendered:
     """The messages in the template's places; `asks` adds the beginning of the assistant's next turn."""
     rendered = Rendered()
-    turn_open = False  # the assistant has spoken, and its turn has not been ended
+    turn_open = False  # the assistant has spoken words that are trained, and its turn has not been ended
     for part in _plan(tokenizer, tuple(message.role for message in messages), asks):
         if isinstance(part, int):
             _extend(rendered, [part], turn_open and part == tokenizer.eos_id, ["control"])
             turn_open = False
         elif part.speaker(messages) == "assistant":
-            ids = tokenizer.encode(_spoken(tokenizer, messages[part.slots[0].message].content))
-            _extend(rendered, ids, True, ["assistant"] * len(ids))
-            turn_open = True
+            message = messages[part.slots[0].message]
+            ids = tokenizer.encode(_spoken(tokenizer, message.content))
+            _extend(rendered, ids, message.trained, [_role(message)] * len(ids))
+            turn_open = message.trained
         else:
             _extend(rendered, *_encode_run(tokenizer, messages, part))
             turn_open = turn_open and not part.slots
@@ -153,6 +155,10 @@ def _encode_run(tokenizer: Tokenizer, messages: Sequence[Message], run: _Run) ->
     by_character = [writer for text, writer in zip(texts, writers) for _ in text]
     ids, starts = tokenizer.encode_with_starts("".join(texts))
     return ids, False, [by_character[start] for start in starts]
+
+
+def _role(message: Message) -> str:
+    return "assistant" if message.trained else "untrained assistant"
 
 
 def _spoken(tokenizer: Tokenizer, text: str) -> str:

@@ -47,7 +47,11 @@ class Sieve:
 
 
 def usable(loaded: sources.Loaded[T], sieve: Sieve | None = None) -> list[T]:
-    """The rows that can be used. The sieve is that of the run that reads; without one, bad rows are only told of."""
+    """The rows that can be used, and on stderr the columns they were made of. The sieve is that of the run that reads;
+    without one, only bad rows are told of."""
+    if sieve is not None:
+        for line in loaded.plan():
+            print(f"data  {line}", file=sys.stderr)
     return (sieve or Sieve()).pass_on(loaded)
 
 

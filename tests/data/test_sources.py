@@ -311,3 +311,40 @@ def test_several_rankings_of_a_prompt_share_its_id(tmp_path: Path) -> None:
     row = {"id": "p", "prompt": "a?", "completions": ["x", "y"], "ranking": [1, 2]}
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({**row, "annotator": who}) + "\n" for who in "ab"))
     assert not sources.read_rankings(tmp_path / "a.jsonl").rejected
+
+
+def test_every_column_is_used_or_named_in_a_line_for_each_file(tmp_path: Path) -> None:
+    pair = {"question": "Who?", "chosen": "a", "rejected": "b", "source": "x"}
+    file = jsonl(tmp_path / "pairs.jsonl", pair, {**pair, "question": None, "prompt": "Who?", "note": " "}, {"txt": 1})
+    assert sources.read_rankings(file).plan() == [
+        "pairs.jsonl: 2 rankings; columns question, chosen, rejected, prompt used; not used: source"
+    ]
+    dialogue = [{"role": "user", "content": "Who?", "name": "kim"}]
+    file = jsonl(tmp_path / "prompts.jsonl", {"prompt": "Who?", "id": 3}, {"messages": dialogue, "prompt": "?"})
+    assert sources.read_prompts(file).plan() == [
+        "prompts.jsonl: 2 prompts; columns prompt, id, messages used; not used: prompt (in 1 of 2 rows), messages.name"
+    ]
+
+
+def test_files_of_a_folder_with_the_same_columns_share_a_line(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        jsonl(tmp_path / f"{name}.jsonl", *[{"text": "Once", **({"title": "t"} if name == "c" else {})}] * 2)
+    assert sources.read_texts(tmp_path).plan() == [
+        f"2 files in {tmp_path}: 4 texts; column text used",
+        "c.jsonl: 2 texts; column text used; not used: title",
+    ]
+
+
+def test_parquet_fills_with_nulls_and_they_are_absent(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = [
+        {"prompt": "Hi", "completion": "Yes.", "chosen": None},
+        {"messages": [{"role": "user", "content": "Who?"}, {"from": "gpt", "value": "Otto.", "weight": 1}]},
+    ]
+    parquet.write_table(
+        pyarrow.Table.from_pylist([{**dict.fromkeys(rows[1]), **rows[0]}, rows[1]]), tmp_path / "a.parquet"
+    )
+    loaded = sources.read_demonstrations(tmp_path / "a.parquet")
+    assert [[message.content for message in row.messages] for row in loaded.rows] == [["Hi", "Yes."], ["Who?", "Otto."]]
+    assert loaded.rejected == []

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -76,6 +78,26 @@ def test_the_mask_covers_the_assistants_words_and_eos_and_nothing_else(everyone,
         ]
         assert [i for i, counts in zip(rendered.ids, rendered.trained) if counts] == expected, name
         assert len(rendered.ids) == len(rendered.trained) == len(rendered.roles), name
+
+
+@FEW
+@given(messages=conversations(), data=st.data())
+def test_an_untrained_turn_is_context_and_moves_no_token(everyone, messages, data):
+    marked = tuple(replace(message, trained=data.draw(st.booleans())) for message in messages)
+    for name in ("ours", "gpt2 chat", "qwen"):
+        tokenizer = everyone[name]
+        rendered, whole = render(tokenizer, marked), render(tokenizer, messages)
+        assert rendered.ids == whole.ids, name
+        assert [role.removeprefix("untrained ") for role in rendered.roles] == whole.roles, name
+        expected = [
+            i
+            for message in marked
+            if message.role == "assistant" and message.trained
+            for i in [*tokenizer.encode(message.content), tokenizer.eos_id]
+        ]
+        assert [i for i, counts in zip(rendered.ids, rendered.trained) if counts] == expected, name
+        by_role = {role for role, counts in zip(rendered.roles, rendered.trained) if counts}
+        assert by_role <= {"assistant", "control"}, name
 
 
 @FEW

@@ -1,0 +1,141 @@
+"""A row of a data file: its columns that are not null, and which of them an example was made of.
+
+Null is absent: `datasets` and parquet fill with it what a row does not have, also inside messages.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+FIELDS = {"role", "content", "from", "value", "weight", "train", "rank", "completion"}
+"""keys that are read of the objects in a column; others are listed as `column.key`"""
+
+
+class Unusable(ValueError):
+    """Why a row cannot be used."""
+
+
+class Record(Mapping[str, Any]):
+    """The columns of a row without nulls. One whose value is taken counts as used; `in` takes nothing."""
+
+    def __init__(self, row: Mapping[str, Any]):
+        self.columns: dict[str, Any] = without_nulls(row) or {}
+        self.used: set[str] = set()
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Record:
+        """The row as a record; a record is returned as it is."""
+        return row if isinstance(row, Record) else cls(row)
+
+    def __getitem__(self, column: str) -> Any:
+        value = self.columns[column]
+        self.used.add(column)
+        return value
+
+    def __contains__(self, column: object) -> bool:
+        return column in self.columns
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    def filled(self, column: str) -> bool:
+        """Whether a column is there and holds something: no blank text, no empty list."""
+        value = self.columns.get(column)
+        return bool(value.strip() if isinstance(value, str) else value is not None and value != [])
+
+    def id(self, default: str) -> str:
+        """The column `id` as text, or the default."""
+        return str(self.columns.get("id", default))
+
+    def rest(self) -> dict[str, Any]:
+        """The columns that were not used, and their values; without `id`."""
+        return {name: value for name, value in self.columns.items() if name not in self.used and name != "id"}
+
+    def unused(self) -> list[str]:
+        """Names of the columns that hold something, and of the keys inside used columns, of which nothing was made."""
+        inside = [
+            f"{name}.{key}" for name in self.columns if name in self.used for key in other_keys(self.columns[name])
+        ]
+        return [*filter(self.filled, self.rest()), *dict.fromkeys(inside)]
+
+    def __str__(self) -> str:
+        """The columns, as a reason for a rejected row names them."""
+        return f"among {', '.join(self.columns)}" if self.columns else "in an empty row"
+
+
+@dataclass
+class Usage:
+    """Counts over the usable rows of a file: how many there are, and in how many each column was used, or was not."""
+
+    file: str
+    rows: int = 0
+    used: Counter[str] = field(default_factory=Counter)
+    unused: Counter[str] = field(default_factory=Counter)
+
+    def add(self, record: Record) -> None:
+        """Count one usable row."""
+        self.rows += 1
+        self.used.update(column for column in record if column in record.used or column == "id")
+        self.unused.update(record.unused())
+
+    def __str__(self) -> str:
+        """The names: of a column that some rows use and others not, in how many it is not used."""
+        named = f"column{'' if len(self.used) == 1 else 's'} {', '.join(self.used)} used"
+        left = [
+            f"{name} (in {count:,} of {self.rows:,} rows)" if name in self.used else name
+            for name, count in self.unused.items()
+        ]
+        return named + (f"; not used: {', '.join(left)}" if left else "")
+
+
+def without_nulls(value: Any) -> Any:
+    """A value without the nulls in its objects, at any depth; an object of nothing but nulls is null."""
+    if isinstance(value, Mapping):
+        parts = {key: without_nulls(part) for key, part in value.items()}
+        return {key: part for key, part in parts.items() if part is not None} or (None if parts else {})
+    if isinstance(value, list | tuple):
+        return [without_nulls(part) for part in value]
+    return value
+
+
+def other_keys(value: Any) -> Iterator[str]:
+    """The keys, other than FIELDS, of the objects in a list, and in the lists inside those."""
+    for entry in value if isinstance(value, list) else [value]:
+        if isinstance(entry, Mapping):
+            for key, part in entry.items():
+                if key in FIELDS:
+                    yield from other_keys(part)
+                else:
+                    yield key
+
+
+def text_of(value: Any, name: str) -> str:
+    """A value that must be text."""
+    if not isinstance(value, str):
+        raise Unusable(f"{name} is {kind(value)}, not text")
+    return value
+
+
+def words_of(value: Any, name: str) -> str:
+    """A value that must be text, and not blank."""
+    if not text_of(value, name).strip():
+        raise Unusable(f"{name} is empty")
+    return str(value)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def kind(value: Any) -> str:
+    """The kind of a value in JSON's terms."""
+    names = {type(None): "null", bool: "true or false", int: "a number", float: "a number", str: "text"}
+    return names.get(type(value), "a list" if isinstance(value, Sequence) else "an object")
