@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -42,10 +43,7 @@ def add_errors(app: FastAPI) -> None:
         wrong = error.errors()
         if wrong[0]["type"] == "json_invalid":
             return Json(error_object(400, "the body is not JSON"), 400)
-        # a field of several types is wrong in several ways: the one that came furthest says most
-        found = max((one for one in wrong if one["loc"][:2] == wrong[0]["loc"][:2]), key=lambda one: len(one["loc"]))
-        param = ".".join(str(place) for place in found["loc"][1:] if not is_variant(place)) or None
-        return Json(error_object(400, f"{param}: {found['msg']}" if param else str(found["msg"]), param), 400)
+        return Json(validation_error([{**one, "loc": one["loc"][1:]} for one in wrong]), 400)
 
     @app.exception_handler(InputError)
     async def impossible(_: Request, error: InputError) -> Response:
@@ -58,6 +56,22 @@ def add_errors(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def broken(_: Request, error: Exception) -> Response:
         return Json(error_object(500, "the server failed; its log says why"), 500)
+
+
+def validation_error(errors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The error object of what pydantic found wrong in a body: a field by its name, and what is wrong with it."""
+    # a field of several types is wrong in several ways: the one that came furthest says most
+    same = (error for error in errors if error["loc"][:1] == errors[0]["loc"][:1])
+    furthest = max(same, key=lambda error: len(place_of(error)))
+    param = ".".join(map(str, place_of(furthest))) or None
+    why = f"{param}: {furthest['msg']}" if param else str(furthest["msg"])
+    return error_object(400, why, param, furthest.get("ctx", {}).get("code"))
+
+
+def place_of(error: Mapping[str, Any]) -> list[str | int]:
+    """Where in a body an error lies, as the client knows it: without the names of a field's types."""
+    field = error.get("ctx", {}).get("field")
+    return [*(place for place in error["loc"] if not is_variant(place)), *([] if field is None else [field])]
 
 
 def is_variant(place: Any) -> bool:
