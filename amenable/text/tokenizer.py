@@ -189,10 +189,37 @@ class Tokenizer:
         """The text of ids, without control tokens unless asked for. Bytes that are no UTF-8 become U+FFFD."""
         return self._backend.decode(list(ids), skip_special_tokens=not keep_control)
 
+    def token_bytes(self, token: int) -> bytes:
+        """The UTF-8 bytes that a token adds to a decoded text, perhaps part of a character; b"" for a control token."""
+        piece = self._backend.id_to_token(token)
+        if piece is None or not self.decode([token]):
+            return b""
+        if self._is_byte_level:
+            known = all(sign in BYTE_OF_SIGN for sign in piece)
+            return bytes(BYTE_OF_SIGN[sign] for sign in piece) if known else piece.encode()
+        fallback = re.fullmatch(r"<0x([0-9A-F]{2})>", piece)
+        # after another one: the first token of a text may lose the space before it
+        after = self.decode([token, token])[len(self.decode([token])) :]
+        return bytes.fromhex(fallback[1]) if fallback else after.encode()
+
+    @cached_property
+    def _is_byte_level(self) -> bool:
+        return '"ByteLevel"' in json.dumps(json.loads(self._backend.to_str())["decoder"])
+
     @cached_property
     def _control_pattern(self) -> re.Pattern[str]:
         longest_first = sorted(self._control, key=len, reverse=True)
         return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
+
+
+def _signs_of_bytes() -> dict[str, int]:
+    """The characters that stand for bytes in a byte-level vocabulary (GPT-2's bytes_to_unicode), each with its byte."""
+    shown = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    hidden = [byte for byte in range(256) if byte not in shown]
+    return {chr(byte): byte for byte in shown} | {chr(256 + place): byte for place, byte in enumerate(hidden)}
+
+
+BYTE_OF_SIGN = _signs_of_bytes()
 
 
 def _valid(text: str) -> str:

@@ -4,7 +4,7 @@ import unicodedata
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, models
+from tokenizers import AddedToken, decoders, models
 from tokenizers import Tokenizer as Backend
 
 from amenable.errors import InputError
@@ -59,6 +59,35 @@ def test_any_text_comes_back_unchanged(everyone, text):
         expected = unicodedata.normalize("NFC", text) if name == "qwen" else text
         assert tokenizer.decode(tokenizer.encode(text)) == expected, name
     assert everyone["ours"].decode(everyone["ours"].encode(text), keep_control=True) == text
+
+
+@FEW
+@given(data=st.data())
+def test_the_bytes_of_tokens_joined_are_the_text_of_any_ids(everyone, data):
+    for name, tokenizer in everyone.items():
+        ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size + 2), max_size=12), label=name)
+        joined = b"".join(tokenizer.token_bytes(token) for token in ids)
+        assert joined.decode("utf-8", "replace") == tokenizer.decode(ids), name
+
+
+@FEW
+@given(text=st.text())
+def test_the_bytes_of_a_text_are_those_of_its_tokens(everyone, text):
+    for name, tokenizer in everyone.items():
+        expected = unicodedata.normalize("NFC", text) if name == "qwen" else text
+        assert b"".join(map(tokenizer.token_bytes, tokenizer.encode(text))) == expected.encode(), name
+
+
+def test_a_vocabulary_of_words_and_bytes_has_bytes_too():
+    """As in SentencePiece's models: a space is a sign of its own, and unknown characters are bytes."""
+    pieces = ["<unk>", "<s>", "</s>", "▁the", "the", *(f"<0x{byte:02X}>" for byte in range(256))]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    backend = Backend(models.BPE(vocab=vocabulary, merges=[], byte_fallback=True, unk_token="<unk>"))
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer = Tokenizer(backend, bos="<s>", eos="</s>", pad="<pad>")
+    assert [tokenizer.token_bytes(token) for token in (1, 3, 4, 5 + 0xF0)] == [b"", b" the", b"the", b"\xf0"]
 
 
 @FEW
