@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from amenable.errors import InputError
 from amenable.generation.growing import Decode, GrowingText
 from amenable.generation.sampling import Sampling, adjust, sample
+from amenable.generation.top_logprobs import PromptLogprobs, TopLogprobs, prompt_logprobs, top_logprobs
 from amenable.models.cache import Cache
 from amenable.models.decoder import Decoder
 from amenable.models.layout import Layout
@@ -44,8 +45,10 @@ class Completion:
     stopped_by: StoppedBy
     text: str | None
     """decoded, without EOS and without the stop string; None where no `decode` was given"""
-    likeliest: list[list[tuple[int, float]]] | None = None
+    likeliest: list[TopLogprobs] | None = None
     """at each token, the most probable (id, log-probability) of the distribution drawn from, if the job wants them"""
+    prompt: PromptLogprobs | None = None
+    """of the prompt's tokens, if the job wants them"""
 
     @property
     def ended(self) -> bool:
@@ -58,7 +61,7 @@ class Job:
     """One answer to make: the prompt, which sample of it, and at most how many tokens.
 
     sampling and stop are those of all jobs, unless the job has its own. likeliest: how many of the most probable tokens
-    are wanted at each place.
+    are wanted at each place. prompt_logprobs: whether they, and log-probabilities, are wanted of the prompt too.
     """
 
     prompt: int
@@ -69,6 +72,7 @@ class Job:
     sampling: Sampling | None = None
     stop: tuple[str, ...] | None = None
     likeliest: int = 0
+    prompt_logprobs: bool = False
 
 
 def generate(
@@ -188,7 +192,8 @@ class Slots:
         self.width = 0
         self.jobs: dict[int, Job] = {}
         self.texts: dict[int, GrowingText] = {}
-        self.likeliest: dict[int, list[list[tuple[int, float]]]] = {}
+        self.likeliest: dict[int, list[TopLogprobs]] = {}
+        self.prompts: dict[int, PromptLogprobs] = {}
         self.device = decoder.unembedding.device
         self.cache = new_cache(decoder, self.size, length or max(len(job.ids) + job.limit for job in jobs))
         longest = length or max(job.limit for job in jobs)
@@ -214,7 +219,7 @@ class Slots:
         if slots:
             self.empty(self.on_device(slots))
         for slot in slots:
-            for state in (self.jobs, self.texts, self.likeliest):
+            for state in (self.jobs, self.texts, self.likeliest, self.prompts):
                 state.pop(slot, None)
 
     def advance(self) -> list[tuple[Job, Completion]]:
@@ -258,7 +263,12 @@ class Slots:
         ids = self.on_device([token for prompt in prompts for token in prompt])
         layout = Layout.of([len(prompt) for prompt in prompts], self.device)
         leaders = self.on_device([group[0][0] for group in groups])
-        hidden = self.decoder(ids, layout, self.cache, leaders, at=layout.ends)
+        if any(job.prompt_logprobs for _, job in placed):
+            everywhere = self.decoder(ids, layout, self.cache, leaders)
+            self.note_prompts(groups, everywhere, layout)
+            hidden = everywhere[layout.ends]
+        else:
+            hidden = self.decoder(ids, layout, self.cache, leaders, at=layout.ends)
         copies = [(group[0][0], slot) for group in groups for slot, _ in group[1:]]
         if copies:
             source, target = self.on_device(copies).T
@@ -266,6 +276,14 @@ class Slots:
         logits = self.decoder.logits(hidden)
         logits = logits.repeat_interleave(self.on_device([len(group) for group in groups]), 0)
         return self.record(self.on_device([slot for slot, _ in placed]), logits)
+
+    def note_prompts(self, groups: list[list[tuple[int, Job]]], hidden: Tensor, layout: Layout) -> None:
+        """Write down the log-probabilities of the prompts that are wanted. hidden [N, D], a group for each row."""
+        for group, states in zip(groups, hidden.split(layout.lengths)):
+            job = group[0][1]
+            if job.prompt_logprobs:
+                made = prompt_logprobs(self.decoder, states, job.ids, job.likeliest)
+                self.prompts.update((slot, made) for slot, _ in group)
 
     def step(self) -> list[tuple[Job, Completion]]:
         """One more token for every row."""
@@ -317,9 +335,8 @@ class Slots:
             count = self.jobs[slot].likeliest
             if count:
                 own = None if seen is None else seen[place]
-                best = adjust(logits[place], sampling, own).log_softmax(-1).topk(min(count, logits.shape[-1]))
-                found = zip(best.indices.tolist(), best.values.tolist())
-                self.likeliest.setdefault(slot, []).append([(i, logp) for i, logp in found if logp > -math.inf])
+                distribution = adjust(logits[place], sampling, own).log_softmax(-1)
+                self.likeliest.setdefault(slot, []).extend(top_logprobs(distribution[None], count))
 
     def listen(self, slots: Tensor, tokens: Tensor) -> set[int]:
         """Tell of each new token; the rows whose text now holds a stop string."""
@@ -360,7 +377,7 @@ class Slots:
         elif self.decode:
             text = self.decode(ids[:-1] if by_eos else ids)
         stopped_by: StoppedBy = "stop" if stopped else "eos" if by_eos else "length"
-        return job, Completion(ids, logps, stopped_by, text, likeliest)
+        return job, Completion(ids, logps, stopped_by, text, likeliest, self.prompts.pop(slot, None))
 
     def close_up(self) -> None:
         """Move the last answers into the places of ended ones, once an eighth of the rows has ended."""
@@ -392,6 +409,8 @@ class Slots:
                 self.texts[new] = self.texts.pop(old)
             if old in self.likeliest:
                 self.likeliest[new] = self.likeliest.pop(old)
+            if old in self.prompts:
+                self.prompts[new] = self.prompts.pop(old)
 
     def on_device(self, values: Sequence) -> Tensor:
         return torch.tensor(values, device=self.device)

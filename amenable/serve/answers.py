@@ -26,17 +26,20 @@ from amenable.serve.security import Receive, Scope, Send
 class Answers:
     """The answers to one request, of one or more prompts: sent piece by piece or whole."""
 
-    def __init__(self, served: Served, asked: Sequence[Asked], body: Drawn, form: ChatForm | TextForm):
+    def __init__(
+        self, served: Served, asked: Sequence[Asked], body: Drawn, form: ChatForm | TextForm, continues: bool = False
+    ):
         self.served, self.asked, self.body, self.form = served, asked, body, form
         self.id = f"{form.prefix}-{secrets.token_hex(12)}"
         self.created = int(time.time())
-        self.count = sum(one.samples for one in asked)
+        self.prompts = [one.ids for one in asked for _ in range(one.samples)]
+        self.count = len(self.prompts)
         self.used = 0
         self.requests: list[Submitted] = []
         self.waiting: asyncio.Queue[tuple[int, News]] = asyncio.Queue()
-        # a transcript's words begin with the space after "Assistant:"
+        # a transcript's words begin with the space after "Assistant:", and an answer that is continued with its own
         self.trimmed = served.speaker.is_plain and isinstance(form, ChatForm)
-        self.begun: set[int] = set()
+        self.begun: set[int] = set(range(self.count)) if continues else set()
 
     async def response(self, request: Request, headers: dict[str, str]) -> Response:
         """Submit, and answer in the way that was asked for. Refused where the queue is full.
@@ -64,7 +67,8 @@ class Answers:
         loop, first = asyncio.get_running_loop(), 0
         most = self.served.scheduler.rows + self.served.scheduler.queue
         if self.count > most:
-            raise Refused(400, f"{self.count} answers at once; ask for at most {most}", "n")
+            why = f"{self.count} answers at once; ask for at most {most}, of all prompts together"
+            raise Refused(400, why, "n" if len(self.asked) <= most else "prompt")
         try:
             for asked in self.asked:
 
@@ -98,7 +102,7 @@ class Answers:
 
     async def whole(self) -> dict[str, Any]:
         """All answers at once."""
-        texts: dict[int, str] = dict.fromkeys(range(self.count), "")
+        texts = [self.form.echoed(self.served.tokenizer, prompt) for prompt in self.prompts]
         choices: dict[int, dict[str, Any]] = {}
         async for choice, new in self.news():
             if isinstance(new, Failed):
@@ -107,7 +111,7 @@ class Answers:
             if isinstance(new, Ended):
                 self.used += len(new.completion.ids)
                 text = texts[choice].rstrip() if self.trimmed else texts[choice]
-                choices[choice] = {"index": choice, **self.form.choice(text), **await self.ending(new)}
+                choices[choice] = {"index": choice, **self.form.choice(text), **await self.ending(choice, new)}
         rows = [choices[choice] for choice in sorted(choices)]
         return {**self.head(self.form.object), "choices": rows, "usage": self.usage()}
 
@@ -115,10 +119,10 @@ class Answers:
         """Server-sent events. Log-probabilities come with the last of each choice, since text is not sent by token."""
         wants_usage = self.body.stream_options is not None and self.body.stream_options.include_usage
         nothing = {"usage": None} if wants_usage else {}
-        opening = self.form.opening()
-        for choice in range(self.count if opening else 0):
-            row = {"index": choice, **(opening or {}), "logprobs": None, "finish_reason": None}
-            yield self.event([row], nothing)
+        for choice, prompt in enumerate(self.prompts):
+            opening = self.form.opening(self.served.tokenizer, prompt)
+            if opening is not None:
+                yield self.event([{"index": choice, **opening, "logprobs": None, "finish_reason": None}], nothing)
         async for choice, new in self.news():
             if isinstance(new, Failed):
                 yield f"data: {json.dumps(error_object(500, new.why))}\n\n"
@@ -126,7 +130,9 @@ class Answers:
             text = self.text_of(choice, new)
             if isinstance(new, Ended):
                 self.used += len(new.completion.ids)
-                yield self.event([{"index": choice, **self.form.piece(text), **await self.ending(new)}], nothing)
+                yield self.event(
+                    [{"index": choice, **self.form.piece(text), **await self.ending(choice, new)}], nothing
+                )
             elif text:
                 row = {"index": choice, **self.form.piece(text), "logprobs": None, "finish_reason": None}
                 yield self.event([row], nothing)
@@ -143,11 +149,12 @@ class Answers:
             self.begun.add(choice)
         return text
 
-    async def ending(self, ended: Ended) -> dict[str, Any]:
+    async def ending(self, choice: int, ended: Ended) -> dict[str, Any]:
         """Why an answer ended, and its log-probabilities where they are wanted."""
         completion, logprobs = ended.completion, None
         if self.form.wants_logprobs:
-            logprobs = await run_in_threadpool(self.form.logprobs, self.served.tokenizer, completion)
+            prompt = self.prompts[choice]
+            logprobs = await run_in_threadpool(self.form.logprobs, self.served.tokenizer, prompt, completion)
         return {"logprobs": logprobs, "finish_reason": "length" if completion.stopped_by == "length" else "stop"}
 
     def event(self, choices: list[dict[str, Any]], more: dict[str, Any]) -> str:

@@ -1,12 +1,13 @@
 """The routes of `serve`: OpenAI's for chat and completions, scores of reward models, figures, and the chat page.
 
     POST /v1/chat/completions, /v1/completions    streamed (server-sent events) or whole;  GET /v1/models
-    POST /score                                   a reward model's scores of answers to a prompt
+    POST /score                                   a reward model's scores of answers to a prompt;  GET lists them
     POST /feedback/thumb, /feedback/ranking       what people say of answers; on disk when it is acknowledged
     GET  /health, /metrics, / (the page)
 
-A field that is not known here is refused and never ignored. Errors are OpenAI's objects. Text is text everywhere: no
-path or name of a request is ever opened as a file, and what a model wrote is markup to nobody.
+A field that asks for what is not here is refused by name, with advice; fields that have no part in an answer are named
+in x-ignored-fields. Errors are OpenAI's objects. Text is text everywhere: no path or name of a request is ever opened
+as a file, and what a model wrote is markup to nobody.
 
 What a request says is in bodies, what a model reads of it in prompts, what is answered in answers and forms, what goes
 wrong in refusals, what people say of answers in opinions.
@@ -16,6 +17,7 @@ wrong in refusals, what people say of answers in opinions.
 
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,9 @@ from amenable.generation.engine import mix
 from amenable.serve.answers import Answers
 from amenable.serve.bodies import ChatBody, CompletionBody, Drawn, ScoreBody
 from amenable.serve.forms import ChatForm, TextForm
-from amenable.serve.house import House, about, find, prometheus
+from amenable.serve.house import House, about, listing, model_of, prometheus, scorer_of
 from amenable.serve.opinions import add_feedback
-from amenable.serve.prompts import asking, prompt_of, prompts_of
+from amenable.serve.prompts import asking, conversation_of, prompt_of, prompts_of
 from amenable.serve.refusals import Json, Refused, add_errors
 from amenable.serve.scheduler import Asked
 from amenable.text.chat import PLAIN_STOP
@@ -86,39 +88,51 @@ def add_models(app: FastAPI, house: House) -> None:
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [about(house, name) for name in (*house.models, *house.scorers)]}
+        return listing(house, house.models)
 
     @app.get("/v1/models/{name:path}")
     async def model(name: str) -> dict[str, Any]:
+        model_of(house, name)
         return about(house, name)
 
     @app.post("/v1/chat/completions")
     async def chat(body: ChatBody, request: Request) -> Response:
-        served = find(house.models, body.model)
-        messages = asking(body.messages)
+        served = model_of(house, body.model)
+        messages, prefix = conversation_of(body)
         limit = body.max_completion_tokens or body.max_tokens or served.max_new_tokens
         # in a thread: long texts keep nobody else waiting
-        ids, dropped = await run_in_threadpool(prompt_of, served, messages, limit, body.truncation == "auto")
+        ids, dropped = await run_in_threadpool(prompt_of, served, messages, limit, body.truncation == "auto", prefix)
         stops = (*body.stops, *(PLAIN_STOP if served.speaker.is_plain else ()))
-        likeliest = body.top_logprobs or 0 if body.logprobs else 0
-        asked = Asked(ids, body.sampling(limit), seed_of(body), body.n or 1, stops, likeliest)
-        answers = Answers(served, [asked], body, ChatForm(bool(body.logprobs)))
-        return await answers.response(request, {"x-dropped-messages": str(dropped)})
+        asked = Asked(ids, body.sampling(limit), seed_of(body), body.n or 1, stops, body.top_logprobs or 0)
+        answers = Answers(served, [asked], body, ChatForm(bool(body.logprobs)), continues=bool(prefix))
+        return await answers.response(request, {"x-dropped-messages": str(dropped), **ignored_by(body)})
 
     @app.post("/v1/completions")
     async def completions(body: CompletionBody, request: Request) -> Response:
-        served = find(house.models, body.model)
-        limit, seed = body.max_tokens or served.max_new_tokens, seed_of(body)
-        prompts = await run_in_threadpool(prompts_of, served, body.prompt)
-        asked = [
-            Asked(ids, body.sampling(limit), mix(seed, i) if i else seed, body.n or 1, body.stops, body.logprobs or 0)
-            for i, ids in enumerate(prompts)
-        ]
-        return await Answers(served, asked, body, TextForm(body.logprobs is not None)).response(request, {})
+        served = model_of(house, body.model)
+        limit = served.max_new_tokens if body.max_tokens is None else body.max_tokens
+        prompts, added = await run_in_threadpool(prompts_of, served, body)
+        form = TextForm(body.logprobs is not None, body.echo, added)
+        usual = Asked(
+            ids=(),
+            sampling=body.sampling(max(1, limit)),
+            seed=seed_of(body),
+            samples=body.n or 1,
+            stop=body.stops,
+            likeliest=body.logprobs or 0,
+            prompt_logprobs=form.echo and form.wants_logprobs,
+            prompt_only=limit == 0,
+        )
+        asked = [replace(usual, ids=ids, seed=mix(usual.seed, i) if i else usual.seed) for i, ids in enumerate(prompts)]
+        return await Answers(served, asked, body, form).response(request, ignored_by(body))
+
+    @app.get("/score")
+    async def scorers() -> dict[str, Any]:
+        return listing(house, house.scorers)
 
     @app.post("/score")
     def score(body: ScoreBody) -> dict[str, Any]:
-        scoring = find(house.scorers, body.model)
+        scoring = scorer_of(house, body.model)
         messages = asking(body.messages)
         ended = body.ended or [True] * len(body.completions)
         if len(ended) != len(body.completions):
@@ -137,3 +151,8 @@ def add_models(app: FastAPI, house: House) -> None:
 def seed_of(body: Drawn) -> int:
     """The request's seed, or a new one."""
     return secrets.randbits(62) if body.seed is None else body.seed
+
+
+def ignored_by(body: Drawn) -> dict[str, str]:
+    """The header that names the fields of a request that had no part in its answer, if there are any."""
+    return {"x-ignored-fields": ",".join(body.ignored)} if body.ignored else {}

@@ -138,13 +138,15 @@ class Speaker:
         """Whether it continues a transcript, having no chat template."""
         return self.tokenizer.chat_template is None
 
-    def fit(self, system: list[Message], message: Message, max_new_tokens: int) -> tuple[list[int], int]:
-        """The prompt's ids and how many messages had to be dropped to leave room for an answer."""
+    def fit(
+        self, system: list[Message], message: Message, max_new_tokens: int, prefix: Sequence[int] = ()
+    ) -> tuple[list[int], int]:
+        """The prompt's ids with those of a prefix of its answer, and how many messages were dropped to leave room."""
         context = self.decoder.config.context
         room = min(max_new_tokens, context // 2)
         dropped = 0
         while True:
-            ids = render_prompt(self.tokenizer, (*system, *self.turns[dropped:], message))
+            ids = [*render_prompt(self.tokenizer, (*system, *self.turns[dropped:], message)), *prefix]
             if max(ids) >= self.decoder.config.vocab_size:
                 raise InputError(f"token {max(ids)} of the message is unknown to the model", self.name)
             if len(ids) + room <= context:

@@ -6,9 +6,9 @@ import json
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from amenable.data.types import Message
 from amenable.feedback.store import Store
@@ -17,7 +17,6 @@ from amenable.serve.refusals import Refused
 from amenable.serve.scheduler import Scheduler
 from amenable.text.tokenizer import Tokenizer
 
-M = TypeVar("M")
 Score = Callable[[Sequence[Message], Sequence[str], Sequence[bool]], Sequence[float]]
 """(prompt, completions, ended) -> scores; slow, and one at a time"""
 
@@ -62,15 +61,31 @@ class House:
     started: float = field(default_factory=time.time)
 
 
-def find(known: Mapping[str, M], name: str) -> M:
-    """A model by its name; Refused where there is none."""
-    if name not in known:
+def model_of(house: House, name: str) -> Served:
+    """A model that answers, by its name; Refused where there is none, with the use of one that is a reward model."""
+    if name in house.scorers:
+        raise Refused(404, f"{name:.100} is a reward model: it scores answers (POST /score) and gives none", "model")
+    if name not in house.models:
         raise unknown(name)
-    return known[name]
+    return house.models[name]
+
+
+def scorer_of(house: House, name: str) -> Scoring:
+    """A reward model by its name; Refused where there is none, with the use of one that is no reward model."""
+    if name in house.models:
+        raise Refused(404, f"{name:.100} gives answers and scores none; GET /score lists the reward models", "model")
+    if name not in house.scorers:
+        raise unknown(name)
+    return house.scorers[name]
 
 
 def unknown(name: str) -> Refused:
     return Refused(404, f"there is no such model here: {name:.100}", "model", "model_not_found")
+
+
+def listing(house: House, names: Iterable[str]) -> dict[str, Any]:
+    """Models as OpenAI's clients read their list."""
+    return {"object": "list", "data": [about(house, name) for name in names]}
 
 
 def about(house: House, name: str) -> dict[str, Any]:
@@ -78,9 +93,7 @@ def about(house: House, name: str) -> dict[str, Any]:
     facts = {"id": name, "object": "model", "created": int(house.started), "owned_by": "amenable"}
     if name in house.scorers:
         return {**facts, "kind": "reward"}
-    if name not in house.models:
-        raise unknown(name)
-    served = house.models[name]
+    served = model_of(house, name)
     return {**facts, "kind": "completion" if served.speaker.is_plain else "chat", "context": served.context}
 
 

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from amenable.data.types import Message, fault
-from amenable.serve.bodies import Turn
+from amenable.serve.bodies import ChatBody, CompletionBody, Turn
 from amenable.serve.chat import Speaker
 from amenable.serve.house import Served
 from amenable.serve.refusals import Refused
-from amenable.text.chat import render_prompt
+from amenable.text.chat import render_completion, render_prompt
+
+ADVICE = "one system message may come first, then the user and the assistant speak in turns, and the user last"
+NOT_CONTINUED = (
+    "the last message is not a user's: end with one, or set continue_final_message to true to have the assistant's "
+    "message continued"
+)
+NO_NEW_TURN = (
+    "an answer is a new turn of the assistant, or goes on with its last message where continue_final_message is true: "
+    "leave it out"
+)
 
 
 def asking(turns: Sequence[Turn]) -> list[Message]:
@@ -17,20 +28,48 @@ def asking(turns: Sequence[Turn]) -> list[Message]:
     messages = [turn.message for turn in turns]
     wrong = fault(messages) or (None if messages[-1].role == "user" else "the last message is not a user's")
     if wrong:
-        raise Refused(400, wrong, "messages")
+        raise Refused(400, f"{wrong}: {ADVICE}", "messages")
     return messages
 
 
-def prompt_of(served: Served, messages: list[Message], limit: int, drop: bool) -> tuple[list[int], int]:
-    """A conversation's ids, and how many of its oldest messages were dropped so that an answer has room."""
+def conversation_of(body: ChatBody) -> tuple[list[Message], str]:
+    """A conversation that waits for the assistant, and the words with which its answer is to begin ("" for none)."""
+    last, place = body.messages[-1], len(body.messages) - 1
+    for i, turn in enumerate(body.messages):
+        if turn.prefix and (i < place or turn.role != "assistant"):
+            raise Refused(400, "only a last message of the assistant can be continued", f"messages.{i}.prefix")
+    if not (body.continue_final_message or last.prefix):
+        if body.add_generation_prompt is False:
+            raise Refused(400, NO_NEW_TURN, "add_generation_prompt")
+        if last.role == "assistant":
+            raise Refused(400, NOT_CONTINUED, "messages")
+        return asking(body.messages), ""
+    if last.role != "assistant":
+        raise Refused(400, "the last message is not the assistant's: leave it out", "continue_final_message")
+    if body.add_generation_prompt:
+        why = "it begins a new turn, and continue_final_message goes on with the last: set one of them to false"
+        raise Refused(400, why, "add_generation_prompt")
+    if place == 0:
+        raise Refused(400, f"the assistant speaks before any user: {ADVICE}", "messages")
+    return asking(body.messages[:-1]), last.message.content
+
+
+def prompt_of(
+    served: Served, messages: list[Message], limit: int, drop: bool, prefix: str = ""
+) -> tuple[list[int], int]:
+    """The ids of a conversation and of the prefix of its answer; how many of its oldest messages were dropped.
+
+    With `drop` so many that an answer of `limit` tokens has room, or at least half the context.
+    """
+    words = render_completion(served.tokenizer, prefix, ended=False) if prefix else []
     if drop:
         system = [message for message in messages[:-1] if message.role == "system"]
         turns = [message for message in messages[:-1] if message.role != "system"]
         old = hopeless(turns, served)
         speaker = Speaker(served.name, served.speaker.decoder, served.tokenizer, turns[old:])
-        ids, dropped = speaker.fit(system, messages[-1], limit)
+        ids, dropped = speaker.fit(system, messages[-1], limit, words)
         return ids, old + dropped
-    return fitting(served, render_prompt(served.tokenizer, messages), "messages"), 0
+    return fitting(served, [*render_prompt(served.tokenizer, messages), *words], "messages"), 0
 
 
 def hopeless(turns: Sequence[Message], served: Served) -> int:
@@ -47,19 +86,20 @@ def hopeless(turns: Sequence[Message], served: Served) -> int:
     return 0
 
 
-def prompts_of(served: Served, prompt: str | list[int] | list[str]) -> list[list[int]]:
-    """The ids of one text, of several, or of what are ids already."""
-    if isinstance(prompt, list) and isinstance(prompt[0], int):
-        return [fitting(served, [int(token) for token in prompt], "prompt")]
-    texts = [prompt] if isinstance(prompt, str) else [str(text) for text in prompt]
-    tokenizer = served.tokenizer
-    return [fitting(served, [tokenizer.bos_id, *tokenizer.encode(text)], "prompt") for text in texts]
+def prompts_of(served: Served, body: CompletionBody) -> tuple[list[list[int]], int]:
+    """The ids of one text, of several, or of what are ids already; and how many were added before each (BOS: 1)."""
+    room = 0 if body.max_tokens == 0 else 1
+    several = body.prompt if isinstance(body.prompt, list) and not isinstance(body.prompt[0], int) else [body.prompt]
+    added = [served.tokenizer.bos_id] if isinstance(several[0], str) else []
+    ids = [served.tokenizer.encode(one) if isinstance(one, str) else cast(list[int], one) for one in several]
+    return [fitting(served, [*added, *own], "prompt", room) for own in ids], len(added)
 
 
-def fitting(served: Served, ids: list[int], param: str) -> list[int]:
-    """Ids that the model knows, and no more of them than it reads."""
-    if len(ids) >= served.context:
-        why = f"{len(ids)} tokens leave no room for an answer in a context of {served.context}"
+def fitting(served: Served, ids: list[int], param: str, room: int = 1) -> list[int]:
+    """Ids that the model knows, and no more of them than leave it `room` tokens of its context."""
+    if len(ids) + room > served.context:
+        lack = "leave no room for an answer in" if room else "are more than"
+        why = f"{len(ids)} tokens {lack} a context of {served.context}"
         raise Refused(400, why, param, "context_length_exceeded")
     if max(ids) >= served.speaker.decoder.config.vocab_size:
         raise Refused(400, f"token {max(ids)} is unknown to the model", param)

@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -38,6 +38,10 @@ class Asked:
     stop: tuple[str, ...] = ()
     likeliest: int = 0
     """how many of the most probable tokens are wanted at each place"""
+    prompt_logprobs: bool = False
+    """whether log-probabilities of the prompt's tokens are wanted too"""
+    prompt_only: bool = False
+    """whether nothing is wanted but those of the prompt, which may then fill the context"""
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,7 @@ class Scheduler:
         InputError for a prompt without room for an answer, or for more answers than the model computes at once; Busy
         where too many answers wait.
         """
-        room(asked.ids, asked.sampling.max_new_tokens, self.decoder.config.context, "the prompt")
+        self.limit(asked)
         if not 1 <= asked.samples <= self.rows:
             raise InputError(f"{asked.samples} answers to one prompt", how=f"ask for 1 to {self.rows}")
         with self.changed:
@@ -216,14 +220,20 @@ class Scheduler:
                     return not self.closing
                 self.changed.wait()
 
+    def limit(self, asked: Asked) -> int:
+        """How many tokens the engine is to draw: one, to be dropped, where nothing is wanted but the prompt's."""
+        context = self.decoder.config.context
+        if asked.prompt_only:
+            return room(asked.ids, 1, context + 1, "the prompt")
+        return room(asked.ids, asked.sampling.max_new_tokens, context, "the prompt")
+
     def jobs(self, request: Request) -> list[Job]:
         """The answers of a request, for the engine."""
-        asked = request.asked
-        limit = room(asked.ids, asked.sampling.max_new_tokens, self.decoder.config.context, "the prompt")
-        return [
-            Job(request.number, k, asked.ids, limit, mix(asked.seed, k), asked.sampling, asked.stop, asked.likeliest)
-            for k in range(asked.samples)
-        ]
+        asked, limit = request.asked, self.limit(request.asked)
+        job = Job(
+            request.number, 0, asked.ids, limit, 0, asked.sampling, asked.stop, asked.likeliest, asked.prompt_logprobs
+        )
+        return [replace(job, sample=k, seed=mix(asked.seed, k)) for k in range(asked.samples)]
 
     def deliver(self, slots: Slots, ended: Sequence[tuple[Job, Completion]]) -> None:
         """Tell what is new."""
@@ -248,6 +258,8 @@ class Scheduler:
         """An answer is complete, and with the last the request."""
         if not request.begun:
             self.begin(request)
+        if request.asked.prompt_only:
+            completion = Completion([], [], "length", "", [], completion.prompt)
         text = completion.text or ""
         with self.changed:
             request.left -= 1

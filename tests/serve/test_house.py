@@ -4,7 +4,7 @@ from typing import Any
 import httpx
 import pytest
 
-from amenable.serve.house import House, about, find, prometheus
+from amenable.serve.house import House, about, listing, model_of, prometheus, scorer_of
 from amenable.serve.refusals import Refused
 from amenable.serve.scheduler import Counts
 
@@ -30,15 +30,27 @@ def house_of(name: str) -> Any:
 
 def test_a_model_is_found_by_its_name_alone() -> None:
     house = house_of("tiny")
-    assert find(house.models, "tiny").context == 64
+    assert model_of(house, "tiny").context == 64
     assert (about(house, "tiny")["kind"], about(house, "tiny")["context"]) == ("chat", 64)
     assert about(house, "judge")["kind"] == "reward"
-    for name in ("judge", "../tiny", "tiny "):
-        with pytest.raises(Refused) as refused:
-            find(house.models, name)
-        assert (refused.value.status, refused.value.code) == (404, "model_not_found")
+    for name in ("../tiny", "tiny "):
+        for finding in (model_of, scorer_of):
+            with pytest.raises(Refused) as refused:
+                finding(house, name)
+            assert (refused.value.status, refused.value.code) == (404, "model_not_found")
     with pytest.raises(Refused):
         about(house, "x" * 1000)
+
+
+def test_a_model_of_the_wrong_kind_is_refused_with_its_use() -> None:
+    house = house_of("tiny")
+    with pytest.raises(Refused, match="judge is a reward model: it scores answers") as refused:
+        model_of(house, "judge")
+    assert (refused.value.status, refused.value.param) == (404, "model")
+    with pytest.raises(Refused, match="tiny gives answers and scores none"):
+        scorer_of(house, "tiny")
+    assert scorer_of(house, "judge") is None
+    assert [row["id"] for row in listing(house, house.models)["data"]] == ["tiny"]
 
 
 def test_a_name_with_signs_stays_one_line_of_the_figures() -> None:

@@ -2,13 +2,16 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
+import torch
 
 from amenable.errors import InputError
 from amenable.generation.engine import generate
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
+from amenable.models.layout import Layout
 from amenable.serve.scheduler import Asked, Busy, Ended, Failed, News, Piece, Request, Scheduler
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.runtime import Runtime
@@ -91,6 +94,50 @@ def test_the_likeliest_tokens_hold_the_greedy_one(scheduler: Scheduler, words: T
         assert len(best) == 3 and best[0][0] == token
         assert best[0][1] == pytest.approx(logp, abs=1e-5)
         assert best[0][1] >= best[1][1] >= best[2][1]
+
+
+def test_a_prompt_is_scored_on_request_and_its_neighbours_are_not(
+    scheduler: Scheduler, decoder: Decoder, words: Tokenizer
+) -> None:
+    rows = [words.encode(text) for text in ("a rose is red", "milk and snow, and a swan", "the sea")]
+    settings = Sampling(temperature=0, max_new_tokens=6)
+    scored = [Asked(ids, settings, 0, samples=1 + i, prompt_logprobs=i != 1) for i, ids in enumerate(rows)]
+    for asked, listener in zip(scored, [Listener(scheduler, one) for one in scored]):
+        answers = listener.answers()
+        apart = Listener(scheduler, replace(asked, prompt_logprobs=False)).answers()
+        for sample, (text, ended) in answers.items():
+            assert text == apart[sample][0] and apart[sample][1].completion.prompt is None
+            told = ended.completion.prompt
+            assert (told is not None) == asked.prompt_logprobs
+            if told is not None:
+                expected = logprobs_of(decoder, list(asked.ids))
+                assert told.logps == pytest.approx(expected, abs=1e-4)
+                assert told.likeliest == [[] for _ in expected]
+
+
+def logprobs_of(decoder: Decoder, ids: list[int]) -> list[float]:
+    """log p of every token but the first."""
+    with torch.no_grad():
+        hidden = decoder(torch.tensor(ids), Layout.of([len(ids)], torch.device("cpu")))
+        logps = decoder.logits(hidden).log_softmax(-1)
+    return [float(logps[place, token]) for place, token in enumerate(ids[1:])]
+
+
+def test_a_prompt_alone_may_fill_the_context_and_nothing_is_drawn(
+    scheduler: Scheduler, decoder: Decoder, words: Tokenizer
+) -> None:
+    ids = [6 + i for i in range(decoder.config.context)]
+    asked = Asked(ids, WARM, 0, samples=2, likeliest=1, prompt_logprobs=True, prompt_only=True)
+    before = scheduler.counts.completion_tokens
+    for text, ended in Listener(scheduler, asked).answers().values():
+        assert text == "" and ended.completion.ids == [] and ended.completion.stopped_by == "length"
+        assert ended.completion.prompt is not None
+        assert ended.completion.prompt.logps == pytest.approx(logprobs_of(decoder, ids), abs=1e-4)
+        assert len(ended.completion.prompt.likeliest) == len(ids) - 1
+    assert scheduler.counts.completion_tokens == before
+    with pytest.raises(InputError, match="leaves no room"):
+        Listener(scheduler, replace(asked, ids=[*ids, 6]))
+    assert Listener(scheduler, Asked(words.encode("snow"), WARM, 0)).answers()
 
 
 def slowly(scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
