@@ -66,13 +66,28 @@ def linear_kl(
     return found
 
 
-def adapt_kl_coef(coef: float, kl: float, target: float, horizon: float, n: int) -> float:
-    """The coefficient after n samples whose KL was `kl` (Ziegler et al., 2019, section 2.2).
+MAX_CHANGE = 0.2
+"""largest share by which `adapt_kl_coef` changes a coefficient at once, as Ziegler et al. (2019) clip the error"""
 
-    coef' = coef (1 + clip(kl / target - 1, -0.2, 0.2) n / horizon)
+
+def adapt_kl_coef(coef: float, kl: float, target: float, horizon: float, n: int) -> float:
+    """The coefficient after n samples whose mean KL was `kl` (Ziegler et al., 2019, section 2.2).
+
+        e = clip(kl / target - 1, -0.2, 0.2)      coef' = coef (1 + clip(e n / horizon, -0.2, 0.2))
+
+    The paper's K is n / horizon, 0.1 there. Up to n = horizon the second clip never binds and this is the paper's
+    update; beyond, 1 + K e alone would reach 0 at n = 5 horizon and turn negative, a bonus for leaving the reference.
+    One measurement moves the coefficient by a fifth at most, so a positive one stays positive for every n, horizon, kl.
+
+    kl and target in nats a response, coef in units of reward a nat; target and horizon (in samples) above 0.
     """
-    error = min(max(kl / target - 1, -0.2), 0.2)
-    return coef * (1 + error * n / horizon)
+    error = clip(kl / target - 1, MAX_CHANGE)
+    return coef * (1 + clip(error * n / horizon, MAX_CHANGE))
+
+
+def clip(value: float, limit: float) -> float:
+    """`value` moved into [-limit, limit]."""
+    return min(max(value, -limit), limit)
 
 
 def halve_or_double(coef: float, kl: float, target: float) -> float:

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from amenable.functional import kl
@@ -110,6 +110,28 @@ def test_gradients_of_the_estimates_as_losses():
 @pytest.mark.parametrize(("seen", "after"), [(3, 0.148464), (6, 0.15), (7.2, 0.151536), (12, 0.151536)])
 def test_adaptive_coefficient_by_hand(seen, after):
     assert kl.adapt_kl_coef(0.15, seen, target=6, horizon=10_000, n=512) == pytest.approx(after, abs=1e-9)
+
+
+@pytest.mark.parametrize("n", [1, 40, 2000])
+@pytest.mark.parametrize("seen", [-9.0, 0.0, 5.5, 6.0, 6.5, 1e9])
+def test_up_to_one_horizon_of_samples_the_adaptive_coefficient_is_the_papers(seen, n):
+    error = min(max(seen / 6 - 1, -0.2), 0.2)
+    assert kl.adapt_kl_coef(0.15, seen, target=6, horizon=2000, n=n) == 0.15 * (1 + error * n / 2000)
+
+
+@given(
+    coef=st.floats(1e-9, 1e9),
+    seen=st.floats(allow_nan=False),
+    target=st.floats(1e-6, 1e9),
+    horizon=st.floats(1e-6, 1e9),
+    n=st.integers(1, 10**9),
+)
+@example(coef=0.3, seen=0.0, target=1.5, horizon=2.0, n=128)
+@example(coef=0.3, seen=0.0, target=1.5, horizon=600.0, n=3000)
+def test_the_adaptive_coefficient_stays_positive_and_moves_towards_the_target(coef, seen, target, horizon, n):
+    after = kl.adapt_kl_coef(coef, seen, target, horizon, n)
+    assert 0.8 * coef <= after <= 1.2 * coef
+    assert after >= coef if seen > target else after <= coef
 
 
 @pytest.mark.parametrize(("seen", "after"), [(0.0066, 0.5), (0.007, 1.0), (0.0149, 1.0), (0.0151, 2.0)])
