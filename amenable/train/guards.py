@@ -1,9 +1,9 @@
 """Guards: what a run's own numbers say about its health, looked at after every step.
 
 A check knows by name the metrics it reads and is silent where a stage has none of them. What it finds is a warning,
-said once and counted. Two things stop the run: a number that is not finite, and a KL that stays above the limit. All
-that the checks remember follows from the rows of metrics.jsonl alone, so a run that goes on after a stop reads them
-again and ends with the same summary.
+said once and counted. Three things stop the run: a number that is not finite, a KL that stays above the limit, and a
+price on KL that is gone. All that the checks remember follows from the rows of metrics.jsonl alone, so a run that goes
+on after a stop reads them again and ends with the same summary.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ ENTROPY_LEFT = 0.5
 CUT = 0.5
 """share of answers cut by the length limit from which on the limit decides what is learned"""
 SHORT = 1.5
-"""mean tokens of an answer, EOS among them: one token is EOS alone"""
+"""mean tokens of an answer, EOS among them: at or below this half of them have one token. In an answer that ended by
+itself that token is EOS; in one cut by a length limit of one token it is not"""
 CLIPPED = 0.5
 """share of tokens whose update is clipped: in our runs it stayed below 0.05; at half, most of a batch is wasted"""
 RATIO_GAP = 0.1
@@ -147,9 +148,9 @@ def checks() -> list[Check]:
         ),
         Check(
             "answers say something",
-            ("completions/mean_length",),
-            lambda past: past.row["completions/mean_length"] <= SHORT,
-            "answers are empty: EOS comes at once",
+            ("completions/mean_length", "completions/ended"),
+            lambda past: past.row["completions/mean_length"] <= SHORT and past.row["completions/ended"] >= 1 - CUT,
+            "half of the answers or more are empty: EOS comes at once",
             "see what the reward model thinks of empty answers; raise --kl-coef",
             "answers are not empty",
         ),
@@ -261,6 +262,10 @@ class Guards:
         for key in ("loss", "loss/policy_avg", "loss/value_avg", "loss/ptx"):
             if key in values and not math.isfinite(float(values[key])):
                 return f"{key} is {float(values[key])} at step {step}", LOWER
+        coefficient, first = values.get("objective/kl_coef"), self.past.first.get("objective/kl_coef", [0.0])[0]
+        if coefficient is not None and not (coefficient > 0 or coefficient == first == 0):
+            what = f"objective/kl_coef is {float(coefficient)} at step {step}: leaving the reference would cost nothing"
+            return what, "set --kl-target 0, or raise --kl-horizon"
         if self.over >= MAX_KL_STEPS:
             what = f"objective/kl was above --max-kl {self.max_kl:g} for {MAX_KL_STEPS} steps, up to step {step}"
             return what, "raise --kl-coef, lower the learning rate, or raise --max-kl"

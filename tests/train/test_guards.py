@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from amenable.train import guards
 from amenable.train.guards import BLIND_STEPS, MAX_KL_STEPS, Guards, lines
@@ -12,6 +14,7 @@ WELL: dict[str, float] = {
     "grad_norm": 0.5,
     "policy/grad_norm": 0.5,
     "objective/kl": 1.0,
+    "objective/kl_coef": 0.3,
     "objective/scores": 0.2,
     "objective/scores_std": 0.5,
     "objective/advantages_std": 0.4,
@@ -126,6 +129,52 @@ def test_kl_is_fatal_when_it_stays_above_the_limit() -> None:
     found = after([high] * MAX_KL_STEPS, 5.0)[0].fatal(3, high)
     assert found is not None and "--max-kl 5" in found[0] and "--kl-coef" in found[1]
     assert after([high] * 20)[0].fatal(20, high) is None, "0 is no limit"
+
+
+@pytest.mark.parametrize("coefficient", [-0.18, 0.0, float("nan")])
+def test_a_price_on_kl_that_is_gone_is_fatal(coefficient: float) -> None:
+    row = WELL | {"objective/kl_coef": coefficient}
+    found = after([WELL, row])[0].fatal(2, row)
+    assert (
+        found is not None and f"objective/kl_coef is {coefficient} at step 2" in found[0] and "--kl-horizon" in found[1]
+    )
+
+
+def test_no_price_on_kl_from_the_start_is_no_fault() -> None:
+    free = WELL | {"objective/kl_coef": 0.0}
+    assert after([free] * 3)[0].fatal(3, free) is None
+    paid = WELL | {"objective/kl_coef": -0.1}
+    assert after([paid])[0].fatal(1, paid) is not None, "a bonus for leaving the reference is one at once"
+
+
+ENDS = ("answers end", "EOS is said", "answers say something")
+
+
+@given(st.integers(1, 64), st.data())
+def test_how_answers_end_is_told_in_one_true_word(limit: int, data: st.DataObject) -> None:
+    """Answers as (tokens, ended): those cut by the limit have as many tokens as it allows, and did not end."""
+    cut, ending = st.just((limit, False)), st.tuples(st.integers(1, limit), st.just(True))
+    answers = data.draw(st.lists(st.one_of(cut, ending), min_size=1, max_size=12))
+    row = {
+        "completions/mean_length": sum(tokens for tokens, _ in answers) / len(answers),
+        "completions/ended": sum(ended for _, ended in answers) / len(answers),
+    }
+    told = [name for name in warned([WELL | row]) if name in ENDS]
+    assert len(told) <= 1
+    empty = sum(answer == (1, True) for answer in answers)
+    true = {
+        "answers end": 0 < row["completions/ended"] < 0.5,
+        "EOS is said": not any(ended for _, ended in answers),
+        "answers say something": empty >= len(answers) / 2,
+    }
+    assert all(true[name] for name in told)
+    assert told or (not true["EOS is said"] and empty < len(answers))
+
+
+def test_one_token_that_is_not_eos_is_not_an_empty_answer() -> None:
+    one = {"completions/mean_length": 1.0, "completions/ended": 0.0}
+    assert list(warned([WELL | one])) == ["EOS is said"]
+    assert list(warned([WELL | one | {"completions/ended": 1.0}])) == ["answers say something"]
 
 
 def test_the_past_is_bounded() -> None:
