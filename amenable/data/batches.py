@@ -36,6 +36,15 @@ def shuffled_groups(groups: int, size: int, seed: int, epoch: int) -> list[int]:
     return [group * size + row for group in shuffled(groups, seed, epoch) for row in range(size)]
 
 
+def minibatches(groups: int, size: int, count: int, epochs: int, seed: int) -> list[list[int]]:
+    """The rows of every update: each epoch passes once over all rows, in an order of its own, `count` batches a pass.
+
+    Groups of `size` rows stay together as far as the batches' size allows; `count` divides groups * size.
+    """
+    step, orders = groups * size // count, (shuffled_groups(groups, size, seed, epoch) for epoch in range(epochs))
+    return [order[start : start + step] for order in orders for start in range(0, groups * size, step)]
+
+
 def by_rows(n: int, size: int, seed: int, epoch: int) -> list[list[int]]:
     """Shuffled batches of `size` rows; the last one has what is left. Every row is in exactly one batch."""
     if size < 1:

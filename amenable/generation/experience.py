@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from amenable.functional import kl
@@ -61,6 +62,18 @@ def objective_metrics(experience: Experience, targets: Targets, kl_coef: float) 
         "completions/mean_length": float(rollout.lengths.float().mean()),
         "completions/ended": float(rollout.ended.float().mean()),
     }
+
+
+def flat(
+    experience: Experience, targets: Targets, chosen: list[int], device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Log-probabilities and values at the time of sampling, advantages and returns, of the chosen answers' tokens: one
+    answer after another, [M] each."""
+    places = torch.tensor(chosen)
+    mask = experience.rollout.mask[places]
+    known = (experience.rollout.logps, experience.values, targets.advantages, targets.returns)
+    old_logps, old_values, advantages, returns = (values[places][mask].to(device) for values in known)
+    return old_logps, old_values, advantages, returns
 
 
 def update_metrics(

@@ -77,11 +77,11 @@ class Config:
     """by default 5, and at most an eighth of the steps"""
     final_learning_rate: float = 0.1
     kl_coef: float = 0.3
-    """price of a nat away from the reference, in units of reward"""
+    """price of a nat away from the reference, in units of reward; 0 is none, and stays none whatever the target"""
     kl_target: float = 1.5
     """nats a response; the coefficient adapts to meet it; 0 keeps it fixed"""
     kl_horizon: float = 600.0
-    """samples over which the coefficient adapts"""
+    """samples over which the coefficient changes by a fifth; below the samples of a step it does so in every step"""
     gamma: float = 1.0
     lam: float = 0.95
     cliprange: float = 0.2
@@ -95,7 +95,8 @@ class Config:
     whiten_rewards: bool = False
     """divide the token rewards by their standard deviation"""
     target_kl: float = 0.0
-    """end an iteration's updates when the policy has moved so far from the sampler (k3); 0 never"""
+    """an iteration's updates, the critic's too, end before the minibatch on which the policy's KL from the sampler is
+    above this (k3 in nats a token, as policy/approxkl_avg; stable-baselines3 waits for 1.5 times as much); 0 never"""
     max_kl: float = 100.0
     """the run stops when objective/kl stays above this, in nats a response; 0 never"""
     ptx_coef: float = 0.0
@@ -251,23 +252,24 @@ def learn(
     multiplier: float,
     config: Config,
 ) -> dict[str, float]:
-    """Epochs times minibatches of updates. Returns the mean of each statistic over the updates."""
-    size, seed = config.samples // config.num_mini_batches, runtime.number(config.seed, "minibatch", step)
+    """Epochs times minibatches of updates, up to the first minibatch that shows the policy above `target_kl`: it is not
+    stepped on. Returns the mean of each statistic over the updates, and how many `updates` there were."""
     history: list[dict[str, float]] = []
-    for epoch in range(config.num_ppo_epochs):
-        order = batches.shuffled_groups(config.prompts_per_step, config.num_generations, seed, epoch)
-        for start in range(0, config.samples, size):
-            stats = backward(actors, experience, targets, order[start : start + size], config)
-            if raw:
-                rows = raw_rows(raw, config.ptx_tokens, config.seed, step, len(history))
-                limit, weight = config.max_tokens_per_pass, config.ptx_coef
-                stats["loss/ptx"] = float(backward_next_token(actors.policy, rows, actors.machine, limit, weight))
-            if not history:
-                seen.require_same_distribution(stats["val/ratio_gap"], actors.machine.tolerance, actors.policy.training)
-            stats["policy/grad_norm"], stats["val/grad_norm"] = (part.step(multiplier) for part in optimizers)
-            history.append(stats)
-        if config.target_kl and history[-1]["policy/approxkl_avg"] > config.target_kl:
+    sizes = (config.prompts_per_step, config.num_generations, config.num_mini_batches, config.num_ppo_epochs)
+    for chosen in batches.minibatches(*sizes, runtime.number(config.seed, "minibatch", step)):
+        stats = backward(actors, experience, targets, chosen, config)
+        if not history:
+            seen.require_same_distribution(stats["val/ratio_gap"], actors.machine.tolerance, actors.policy.training)
+        elif config.target_kl and stats["policy/approxkl_avg"] > config.target_kl:
+            for part in optimizers:
+                part.zero_grad()
             break
+        if raw:
+            rows = raw_rows(raw, config.ptx_tokens, config.seed, step, len(history))
+            limit, weight = config.max_tokens_per_pass, config.ptx_coef
+            stats["loss/ptx"] = float(backward_next_token(actors.policy, rows, actors.machine, limit, weight))
+        stats["policy/grad_norm"], stats["val/grad_norm"] = (part.step(multiplier) for part in optimizers)
+        history.append(stats)
     mean = {key: sum(stats[key] for stats in history) / len(history) for key in history[0]}
     return {**mean, "val/ratio_gap": history[0]["val/ratio_gap"], "updates": len(history)}
 
@@ -279,10 +281,7 @@ def backward(
     rollout, device, stats = experience.rollout, actors.machine.device, dict[str, float]()
     rows, total = rollout.rows(chosen), int(rollout.mask[chosen].sum())
     for part, batch in passes.in_order(rows, actors.machine, config.max_tokens_per_pass):
-        places = torch.tensor([chosen[i] for i in part])
-        mask = rollout.mask[places]
-        known = (rollout.logps, experience.values, targets.advantages, targets.returns)
-        old_logps, old_values, advantages, returns = (values[places][mask].to(device) for values in known)
+        old_logps, old_values, advantages, returns = seen.flat(experience, targets, [chosen[i] for i in part], device)
         every = torch.ones_like(old_logps, dtype=torch.bool)
         with actors.machine.autocast():
             logps, entropies = passes.trained_logprobs(actors.policy, batch, config.temperature, entropy=True)

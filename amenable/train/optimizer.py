@@ -96,7 +96,7 @@ class Optimizer:
             for group in part.param_groups:
                 group["lr"] = peak * multiplier
             part.step()
-            part.zero_grad(set_to_none=True)
+        self.zero_grad()
         if not math.isfinite(length(self.parameters)):
             self.refuse("the weights are no longer finite after this step", LOWER)
         return norm
@@ -105,6 +105,11 @@ class Optimizer:
         """The learning rates of the last step as metrics: `lr`, and `muon_lr` where Muon has the hidden matrices."""
         names = ("lr", "muon_lr")
         return {prefix + name: part.param_groups[0]["lr"] for name, part in zip(names, self.parts)}
+
+    def zero_grad(self) -> None:
+        """Drop the gradients that have gathered since the last step."""
+        for part in self.parts:
+            part.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Any]:
         return {str(i): part.state_dict() for i, part in enumerate(self.parts)}

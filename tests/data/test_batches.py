@@ -17,6 +17,7 @@ from amenable.data.batches import (
     families,
     loss_groups,
     microbatches,
+    minibatches,
     shuffled,
     shuffled_groups,
     stems,
@@ -79,6 +80,12 @@ def test_rows_of_a_group_stay_together_in_an_order_of_groups():
     assert order[::3] == [3 * group for group in shuffled(20, 5, 1)]
     assert all(later == before + 1 for start in range(0, 60, 3) for before, later in pairwise(order[start : start + 3]))
     assert shuffled_groups(20, 1, 5, 1) == shuffled(20, 5, 1)
+
+
+def test_minibatches_pass_over_every_row_once_an_epoch():
+    found = minibatches(6, 4, 3, 2, seed=5)
+    assert [len(rows) for rows in found] == [8] * 6
+    assert flat(found[:3]) == shuffled_groups(6, 4, 5, 0) and flat(found[3:]) == shuffled_groups(6, 4, 5, 1)
 
 
 def test_sizes_below_one_are_errors():

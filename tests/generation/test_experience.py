@@ -8,6 +8,7 @@ import torch
 from amenable.generation.experience import (
     Experience,
     Targets,
+    flat,
     objective_metrics,
     require_same_distribution,
     sample_rows,
@@ -57,6 +58,13 @@ def test_what_lies_outside_the_mask_changes_nothing(experience: Experience, targ
     for tensor in (experience.rollout.logps, experience.ref_logps, experience.values, targets.returns, targets.rewards):
         tensor[1, 1:] = 77.0
     assert objective_metrics(experience, targets, 0.1) == pytest.approx(before)
+
+
+def test_the_tokens_of_chosen_answers_lie_one_after_another(experience: Experience, targets: Targets) -> None:
+    logps, values, advantages, returns = flat(experience, targets, [1, 0], torch.device("cpu"))
+    assert logps.tolist() == [-3.0, -1.0, -2.0, -0.5] and advantages.tolist() == [0.0] * 4
+    assert torch.equal(values, torch.tensor([0.5, 0.1, 0.2, 0.3]))
+    assert torch.equal(returns, torch.tensor([1.5, 1.1, 1.2, 1.3]))
 
 
 def test_update_metrics_are_plain_numbers_by_the_names_users_know() -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from amenable.data import sources
+from amenable.data.batches import minibatches
 from amenable.data.types import Prompt
 from amenable.errors import InputError
 from amenable.evaluation import trace, watching
@@ -25,7 +26,7 @@ from amenable.train.feed import fitting_prompts, pieces_of, prompts_of_step
 from amenable.train.log import Log
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import hash_of
-from amenable.train.runtime import Machine, Runtime
+from amenable.train.runtime import Machine, Runtime, number
 
 
 @pytest.fixture(scope="module")
@@ -325,14 +326,61 @@ def test_the_entropy_bonus_raises_entropy(actors: Actors, experience: Experience
     assert ppo.backward(actors, experience, targets, every, short)["policy/entropy_avg"] > before
 
 
-def test_updates_end_where_the_policy_has_moved_far_enough(
-    actors: Actors, experience: Experience, short: ppo.Config
+def updated(actors: Actors, experience: Experience, config: ppo.Config) -> dict[str, float]:
+    """What `learn` says of its updates on these answers; the models keep them."""
+    targets = ppo.estimate(experience, 0.05, config)
+    return ppo.learn(actors, optimizers(actors, config), experience, targets, [], 1, 1.0, config)
+
+
+def chosen_by(config: ppo.Config) -> list[list[int]]:
+    """The rows of every update of step 1."""
+    sizes = (config.prompts_per_step, config.num_generations, config.num_mini_batches, config.num_ppo_epochs)
+    return minibatches(*sizes, number(config.seed, "minibatch", 1))
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_updates_end_before_the_first_minibatch_that_is_too_far(
+    actors: Actors, experience: Experience, short: ppo.Config, epochs: int
 ) -> None:
-    config = replace(short, num_ppo_epochs=5, target_kl=1e-9)
-    stats = ppo.learn(
-        actors, optimizers(actors, config), experience, ppo.estimate(experience, 0.05, config), [], 1, 1.0, config
-    )
-    assert stats["updates"] == 2  # one pass of two minibatches, of five
+    """In the middle of a pass as well; what was not stepped on leaves no gradient, and neither model moves on."""
+    config = replace(short, num_mini_batches=4, num_ppo_epochs=epochs)
+    before = [{name: p.clone() for name, p in model.state_dict().items()} for model in (actors.policy, actors.critic)]
+
+    def again() -> None:
+        for model, state in zip((actors.policy, actors.critic), before):
+            model.load_state_dict(state)
+
+    assert updated(actors, experience, config)["updates"] == 4 * epochs
+    again()
+    assert updated(actors, experience, replace(config, target_kl=1e9))["updates"] == 4 * epochs
+    again()
+    assert updated(actors, experience, replace(config, target_kl=1e-9))["updates"] == 1
+    assert all(p.grad is None for model in (actors.policy, actors.critic) for p in model.parameters())
+    moved = weights(actors.policy), weights(actors.critic)
+    again()
+    targets, step = ppo.estimate(experience, 0.05, config), optimizers(actors, config)
+    ppo.backward(actors, experience, targets, chosen_by(config)[0], config)
+    for part in step:
+        part.step(1.0)
+    assert torch.equal(moved[0], weights(actors.policy)) and torch.equal(moved[1], weights(actors.critic))
+
+
+def test_updates_go_on_up_to_the_target(actors: Actors, experience: Experience, short: ppo.Config) -> None:
+    """The kl of every minibatch, measured before its update, decides: the first above the target ends the updates."""
+    config = replace(short, num_mini_batches=4, num_ppo_epochs=2)
+    start, measured = {name: p.clone() for name, p in actors.policy.state_dict().items()}, list[float]()
+    value = {name: p.clone() for name, p in actors.critic.state_dict().items()}
+    targets, step = ppo.estimate(experience, 0.05, config), optimizers(actors, config)
+    for chosen in chosen_by(config):
+        measured.append(ppo.backward(actors, experience, targets, chosen, config)["policy/approxkl_avg"])
+        for part in step:
+            part.step(1.0)
+    limit = sorted(measured)[4]
+    allowed = next(place for place, kl in enumerate(measured) if kl > limit)
+    actors.policy.load_state_dict(start)
+    actors.critic.load_state_dict(value)
+    assert 1 < allowed < 8, measured
+    assert updated(actors, experience, replace(config, target_kl=limit))["updates"] == allowed
 
 
 def test_a_sampler_that_is_not_the_trainer_is_stopped(
