@@ -28,21 +28,23 @@ class ScalarModel(nn.Module):
         device = decoder.token_embedding.weight.device
         self.score = nn.utils.skip_init(nn.Linear, decoder.config.width, 1, device=device)
         if device.type != "meta":
-            self.init_score(torch.Generator().manual_seed(0))
+            nn.init.zeros_(self.score.weight)
+            nn.init.zeros_(self.score.bias)
 
     @classmethod
-    def from_decoder(cls, decoder: Decoder, generator: torch.Generator) -> ScalarModel:
-        """Put a new head on a trained decoder, which becomes part of the model."""
-        model = cls(decoder)
-        model.init_score(generator)
-        return model
+    def from_decoder(cls, decoder: Decoder, generator: torch.Generator | None = None) -> ScalarModel:
+        """Put a new head on a trained decoder, which becomes part of the model.
 
-    @torch.no_grad()
-    def init_score(self, generator: torch.Generator) -> None:
-        """Weight with standard deviation 1 / sqrt(D + 1), bias 0 (Stiennon et al., 2020, by their code)."""
-        weight = self.score.weight
-        weight.copy_(normal(weight.shape, 1 / math.sqrt(weight.shape[1] + 1), generator))
-        self.score.bias.zero_()
+        The head starts at zero: every score is 0, and no size of the hidden states can make the first scores large.
+        With a generator its weight has standard deviation 1 / sqrt(D + 1) instead (Stiennon et al., 2020, by their
+        code), which suits hidden states of size 1.
+        """
+        model = cls(decoder)
+        if generator is not None:
+            weight = model.score.weight
+            with torch.no_grad():
+                weight.copy_(normal(weight.shape, 1 / math.sqrt(weight.shape[1] + 1), generator))
+        return model
 
     def forward(self, ids: Tensor, layout: Layout, at: Tensor | None = None) -> Tensor:
         """A scalar at every token, ids [N] -> [N] in fp32, or [M] at the places `at` [M]."""

@@ -5,14 +5,16 @@
 All pairs of a prompt are one element of the batch: each answer is computed once, ties count for nothing. With `--batch
 pairs` the pairs are shuffled into one list instead, so that an answer is trained on up to K-1 times an epoch, which
 overfits. The body is the SFT model (or any model with the same tokenizer) without its unembedding; a scalar head reads
-the last token. Then the bias is set so that demonstrations score zero on average. Ouyang et al. (2022, eq. 1, section
-3.5, appendix C.2); Stiennon et al. (2020).
+the last token. The head starts at zero, so that the first loss is ln 2, and has a learning rate of its own. Then the
+bias is set so that demonstrations score zero on average. Ouyang et al. (2022, eq. 1, section 3.5, appendix C.2);
+Stiennon et al. (2020).
 
 Reads rankings (pairs are rankings of two); writes a sequence-classification model directory.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +32,8 @@ from amenable.models.heads import ScalarModel
 from amenable.text.chat import render
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts, care, defaults, first_batch, memory, passes, plan, runtime
-from amenable.train.defaults import traits
+from amenable.train.checkpoint import Stateful
+from amenable.train.defaults import FROM_MODEL, FromModel, traits
 from amenable.train.feed import Sieve, ranking_rows, tell_left_out, usable
 from amenable.train.optimizer import Optimizer, OptimizerConfig, freeze
 from amenable.train.run import Run
@@ -63,6 +66,8 @@ class Config:
     batch: Literal["prompts", "pairs"] = "prompts"
     """an update's elements: prompts with all their pairs, or pairs of whatever prompts, as many as those would have"""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    head_learning_rate: FromModel[float] = FROM_MODEL
+    """peak learning rate of the new head"""
     warmup_steps: int | None = None
     """by default 10, and at most an eighth of the steps"""
     final_learning_rate: float = 0.1
@@ -81,7 +86,7 @@ class Config:
 
     def __post_init__(self) -> None:
         plan.require_at_least(1, self, "epochs", "prompts_per_step", "max_tokens_per_pass")
-        plan.require_at_least(0, self, "frozen_layers", "limit", "warmup_steps", "save_steps")
+        plan.require_at_least(0, self, "frozen_layers", "limit", "warmup_steps", "save_steps", "head_learning_rate")
         plan.require_share(self, "final_learning_rate")
         plan.require_held_out(self)
 
@@ -103,9 +108,10 @@ def run(config: Config) -> Path:
     schedule = plan.cosine_with_warmup(total, config.warmup_steps, config.final_learning_rate)
     first = batches.by_rows(len(elements), per_step, config.seed, 0)[0]
     proof = first_batch.of_answers([item.rows for item in elements], first, tokenizer, decoder.config.context)
-    model = ScalarModel.from_decoder(decoder, runtime.generator(config.seed, "head")).to(machine.device)
+    model = ScalarModel.from_decoder(decoder).to(machine.device)
     freeze(model.decoder, config.frozen_layers)
-    optimizer = Optimizer([model], config.optimizer)
+    optimizer = Optimizer([model.decoder], config.optimizer)
+    head_optimizer = Optimizer([model.score], replace(config.optimizer, learning_rate=config.head_learning_rate))
     run.claim()
     order = batches.by_rows(len(elements), per_step, config.seed, 0)
     works = memory.heaviest([item.rows for item in elements], order, config.max_tokens_per_pass, share=True)
@@ -123,15 +129,19 @@ def run(config: Config) -> Path:
     if first_batch.show(run, proof, config.inspect_batch):
         return run.out
     model.eval()  # dropout is off: rewards of one prompt are compared with each other
-    for step in run.steps(total, {"model": model, "optimizer": optimizer}, config.save_steps):
+    state: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "head_optimizer": head_optimizer}
+    for step in run.steps(total, state, config.save_steps):
         epoch, place = divmod(step - 1, per_epoch)
         chosen = batches.by_rows(len(elements), per_step, config.seed, epoch)[place]
         run.feeding(step, chosen)
         items = [elements[i] for i in chosen]
         stats = backward(model, items, config, machine)
-        norm = optimizer.step(schedule(step))
+        if step == 1:
+            require_new(stats["loss"])
+        norm = math.hypot(optimizer.step(schedule(step)), head_optimizer.step(schedule(step)))
         tokens = sum(len(ids) for item in items for ids, _ in item.rows)
-        run.record(step, tokens, ("loss", "accuracy"), **stats, grad_norm=norm, **optimizer.rates())
+        rates = {**optimizer.rates(), **head_optimizer.rates("head_")}
+        run.record(step, tokens, ("loss", "accuracy"), **stats, grad_norm=norm, **rates)
 
     rows = demonstrations or [row for item in training for row in item.rows]
     center(model, rows, config, machine)
@@ -202,6 +212,15 @@ def elements_of(training: list[Item], config: Config) -> tuple[list[Item], int]:
         return training, config.prompts_per_step
     pairs = apart(training)
     return pairs, max(1, round(config.prompts_per_step * len(pairs) / len(training)))
+
+
+def require_new(loss: float) -> None:
+    """A new head gives every answer the score 0, so that the first loss is ln 2. RuntimeError where it is not."""
+    if abs(loss - math.log(2)) > 1e-5:
+        raise RuntimeError(
+            f"the first loss is {loss:.6g} and must be ln 2 = 0.693147, as the new head is zero; likely causes: "
+            "the head was loaded or trained before, pairs whose weights do not sum to 1, a margin that was not asked for"
+        )
 
 
 def backward(model: ScalarModel, items: list[Item], config: Config, machine: runtime.Runtime) -> dict[str, Any]:

@@ -85,6 +85,8 @@ class Traits:
     parameters: int
     dropout: float = 0.0
     """that the model's own configuration states for training"""
+    width: int = 0
+    """numbers in a hidden state"""
 
 
 def traits(folder: Path, made_by: str = "amenable sft") -> Traits:
@@ -96,7 +98,7 @@ def traits(folder: Path, made_by: str = "amenable sft") -> Traits:
 def traits_of(shape: DecoderConfig) -> Traits:
     """Traits of a model of this shape."""
     parameters = sum(parameter.numel() for parameter in Decoder(shape, device="meta").parameters())
-    return Traits(parameters, shape.dropout)
+    return Traits(parameters, shape.dropout, shape.width)
 
 
 def learning_rate(table: Table, parameters: int) -> float:
@@ -125,7 +127,20 @@ def sft(config: C, model: Traits) -> tuple[C, str]:
 
 def reward(config: C, model: Traits) -> tuple[C, str]:
     """Options of reward modelling, filled for the model that it starts from; and a line that names them."""
-    return fill(config, model, {"optimizer.learning_rate": learning_rate(REWARD, model.parameters)})
+    rates = {
+        "optimizer.learning_rate": learning_rate(REWARD, model.parameters),
+        "head_learning_rate": head_learning_rate(model.width),
+    }
+    return fill(config, model, rates)
+
+
+def head_learning_rate(width: int) -> float:
+    """Peak learning rate of a linear layer from hidden states of D numbers to one: 1 / D, to two significant digits.
+
+    A step of Adam moves each of the D weights by the rate, so that it moves scores by at most the mean size of a hidden
+    state's numbers, whatever D is: the rate of an output layer falls as 1 / D (Yang et al., 2022, table 3).
+    """
+    return float(f"{1 / width:.1e}")
 
 
 def dpo(config: C, model: Traits) -> tuple[C, str]:

@@ -27,12 +27,34 @@ def test_a_number_at_every_token_and_the_score_at_the_last():
 
 
 def test_numbers_are_fp32_under_autocast():
-    model = ScalarModel(Decoder(CONFIG))
+    model = ScalarModel.from_decoder(Decoder(CONFIG), torch.Generator().manual_seed(1))
     with torch.autocast("cpu", torch.bfloat16):
         assert model(tokens(4), Layout.of([4])).dtype == torch.float32
 
 
-def test_init_of_the_head():
+@pytest.mark.parametrize("size", [1.0, 100.0])
+def test_a_new_head_scores_zero_whatever_the_size_of_the_hidden_states(size):
+    decoder = Decoder(CONFIG)
+    torch.nn.init.constant_(decoder.final_norm.weight, size)
+    for model in (ScalarModel.from_decoder(decoder), ScalarModel(decoder)):
+        assert model.decoder(tokens(8), Layout.of([8])).std() > 0.3 * size
+        assert model(tokens(8), Layout.of([8])).tolist() == [0.0] * 8
+
+
+def test_a_new_head_learns_first_and_the_body_after_it():
+    model = ScalarModel.from_decoder(Decoder(CONFIG))
+    layout, optimizer = Layout.of([3, 5]), torch.optim.SGD(model.parameters(), lr=0.1)
+    sizes = []
+    for _ in range(2):
+        better, worse = model(tokens(8), layout, at=layout.ends)
+        (worse - better).backward()
+        sizes.append([float(p.grad.abs().max()) for p in (model.score.weight, model.decoder.layers[0].mlp.up.weight)])
+        optimizer.step()
+        optimizer.zero_grad()
+    assert sizes[0][0] > 0 and sizes[0][1] == 0 and min(sizes[1]) > 0
+
+
+def test_a_random_head_has_the_papers_deviation():
     config = DecoderConfig(31, context=8, layers=1, width=4096, heads=1, mlp_width=1)
     model = ScalarModel.from_decoder(Decoder(config), torch.Generator().manual_seed(0))
     std = 1 / math.sqrt(4097)

@@ -1,6 +1,7 @@
 """`amenable reward`: it learns what people like, and its zero is the demonstrations'."""
 
 import json
+import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -47,7 +48,31 @@ def test_it_learns_what_people_like(judge: Path, rows_of: Callable[[Path], list[
     assert set(done["validation"]["by_annotator"]) == {"a", "b"}
     rows = rows_of(judge)
     last = sum(row["loss"] for row in rows[-5:]) / 5
-    assert rows[0]["loss"] > 0.4 and last < 0.2 and rows[-1]["margin"] > rows[0]["margin"]
+    assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-6), "all scores are 0"
+    assert last < 0.2 and rows[-1]["margin"] > rows[0]["margin"] == 0.0
+
+
+def test_a_head_that_does_not_start_at_zero_stops_the_run(
+    short: reward.Config, make_scalar_model: Callable[..., ScalarModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A head of another model, as a mistake in loading would leave it."""
+    monkeypatch.setattr(ScalarModel, "from_decoder", lambda decoder, other=make_scalar_model(): other)
+    with pytest.raises(RuntimeError, match="the first loss is .* must be ln 2 = 0.693147.*likely causes: the head"):
+        reward.run(short)
+    assert not (short.out / "metrics.jsonl").exists(), "no step was taken"
+
+
+def test_the_head_has_a_learning_rate_of_its_own(
+    short: reward.Config, make_scalar_model: Callable[..., ScalarModel], words: Tokenizer, machine: Runtime
+) -> None:
+    """By default 0.1 / D. At 0 it stays at zero, and the body, which learns through it, stays as well."""
+    model = make_scalar_model(width=64)
+    assert reward.of_head(short, model) == replace(short.optimizer, learning_rate=0.1 / 64)
+    assert reward.of_head(replace(short, head_learning_rate=0.02), model).learning_rate == 0.02
+    still = artifacts.load_reward_model(reward.run(replace(short, head_learning_rate=0.0)), machine, words)
+    base, _ = artifacts.load_policy(short.model, machine)
+    assert not still.score.weight.any()
+    assert all(map(torch.equal, base.parameters(), still.decoder.parameters()))
 
 
 def test_demonstrations_have_mean_reward_zero(
@@ -186,7 +211,8 @@ def test_overfitting_can_be_read_off(short: reward.Config, files: Any, tmp_path:
     rows = [json.loads(line) for line in files.rankings.read_text("utf-8").splitlines()]
     ranked = [{**row, "ranking": draw.sample([1, 2, 3], 3)} for row in rows]
     data.write_text("".join(json.dumps(row) + "\n" for row in ranked), "utf-8")
-    config = replace(short, data=data, limit=4, epochs=30, optimizer=OptimizerConfig(learning_rate=1e-2))
+    rates = {"optimizer": OptimizerConfig(learning_rate=1e-2), "head_learning_rate": 1e-2}
+    config = replace(short, data=data, limit=4, epochs=30, **rates)
     done = json.loads((reward.run(config) / "finished.json").read_text())
     assert done["train"]["loss"] < 0.4 and done["train"]["accuracy"] > 0.8
     assert done["validation"]["loss"] > 0.8 and done["validation"]["accuracy"] < 0.75  # no idea: 0.69
