@@ -122,7 +122,7 @@ def dpo_loss_by_hand(parts: Parts) -> None:
     config = dpo.Config(machine=Machine("cpu", "fp32", 1))
     pairs = [dpo.Pair(rows[i % 4], rows[(i + 1) % 4]) for i in range(6)]
     pairs = dpo.with_reference(parts.make_decoder(seed=7), pairs, config, parts.machine)
-    tests.test_the_loss_by_hand(config, pairs, parts.make_decoder, parts.machine, 0.0)
+    tests.test_the_loss_by_hand(config, pairs, parts.make_decoder, parts.machine, 0.0, 0.5)
 
 
 def prompts_count_alike(parts: Parts) -> None:
@@ -259,7 +259,7 @@ def trains_along(load: Any) -> Any:
 
 
 def mean_over_all_pairs(loss: Any) -> Any:
-    def broken(scores: torch.Tensor, ranks: torch.Tensor, prompts: torch.Tensor) -> Any:
+    def broken(scores: torch.Tensor, ranks: torch.Tensor, prompts: torch.Tensor, margins: Any = None) -> Any:
         better, worse = ((prompts[:, None] == prompts) & (ranks[:, None] < ranks)).nonzero(as_tuple=True)
         return losses.preference_loss(scores[better], scores[worse]), {}
 
@@ -267,7 +267,7 @@ def mean_over_all_pairs(loss: Any) -> Any:
 
 
 def worse_is_better(loss: Any) -> Any:
-    return lambda scores, ranks, prompts: loss(scores, -ranks, prompts)
+    return lambda scores, ranks, prompts, margins=None: loss(scores, -ranks, prompts, margins)
 
 
 def own_reference(loss_of: Any) -> Any:

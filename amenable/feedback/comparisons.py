@@ -26,6 +26,8 @@ class Item:
     lengths: list[int]
     """characters of each answer"""
     annotator: str
+    margin: float = 0.0
+    """how far apart a pair's rewards are to be"""
 
 
 def pairs_of(ranks: Sequence[float]) -> list[tuple[int, int]]:
@@ -40,7 +42,7 @@ def pairs_of(ranks: Sequence[float]) -> list[tuple[int, int]]:
 def apart(items: Sequence[Item]) -> list[Item]:
     """Every pair as an item of its own, the better answer first: an answer comes as often as it has pairs."""
     return [
-        Item([item.rows[i] for i in pair], [1.0, 2.0], [item.lengths[i] for i in pair], item.annotator)
+        Item([item.rows[i] for i in pair], [1.0, 2.0], [item.lengths[i] for i in pair], item.annotator, item.margin)
         for item in items
         for pair in pairs_of(item.ranks)
     ]
@@ -48,6 +50,8 @@ def apart(items: Sequence[Item]) -> list[Item]:
 
 def summary(items: Sequence[Item], scores: Sequence[Tensor], generator: torch.Generator) -> dict[str, Any]:
     """Accuracy and loss of scores on the items' pairs: a tied score counts one half; intervals resample prompts.
+
+    It is measured who is ahead, not by how much: the items' margins are left out.
 
     Returns accuracy, low, high, loss (mean of -log sigma(gap)), loss_low, loss_high, pairs, longer_wins (always
     preferring the longer answer), accuracy_length_matched (accuracy where lengths are within 10 %), by_annotator, and

@@ -94,8 +94,9 @@ def preference_loss(
 
         h = chosen - rejected - margin      L = -mean ((1 - e) log sigma(h) + e log sigma(-h))
 
-    margin, a number or [B]: how far apart a grade wants them (Touvron et al., 2023, eq. 2). label_smoothing e: share of
-    labels taken to be flipped.
+    margin, a number or [B], in the units of the scores: how far apart a grade wants them (Touvron et al., 2023, eq. 2).
+    label_smoothing e: share of labels taken to be flipped; the loss is least at chosen - rejected = margin +
+    log((1 - e) / e).
     """
     gap = chosen - rejected - margin
     return -((1 - label_smoothing) * F.logsigmoid(gap) + label_smoothing * F.logsigmoid(-gap)).mean()
@@ -109,12 +110,17 @@ def ranking_loss(scores: Tensor, ranks: Tensor) -> Tensor:
     return ranking_loss_flat(scores, ranks, torch.zeros_like(ranks, dtype=torch.long))[0]
 
 
-def ranking_loss_flat(scores: Tensor, ranks: Tensor, prompts: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def ranking_loss_flat(
+    scores: Tensor, ranks: Tensor, prompts: Tensor, margins: Tensor | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
     """`ranking_loss` of many prompts at once: the mean over prompts of the mean over their pairs.
 
-    scores [R], ranks [R] (1 the best), prompts [R] (which prompt an answer belongs to). A prompt without a pair of
-    different ranks carries no weight; ValueError if no prompt has one. Stats, averaged in the same way: accuracy (share
-    of pairs whose better answer scores higher, equal scores one half) and margin (better score less worse).
+        L = -mean over prompts  mean over pairs  log sigma(r_better - r_worse - m)
+
+    scores [R], ranks [R] (1 the best), prompts [R] (which prompt an answer belongs to, from 0), margins m [P] (of each
+    prompt, in the units of the scores, as in `preference_loss`; none is 0). A prompt without a pair of different ranks
+    carries no weight; ValueError if no prompt has one. Stats, averaged in the same way: accuracy (share of pairs whose
+    better answer scores higher, equal scores one half) and margin (better score less worse), whatever m is.
     """
     better, worse = ((prompts[:, None] == prompts) & (ranks[:, None] < ranks)).nonzero(as_tuple=True)
     if better.numel() == 0:
@@ -122,7 +128,8 @@ def ranking_loss_flat(scores: Tensor, ranks: Tensor, prompts: Tensor) -> tuple[T
     _, owner, pairs = prompts[better].unique(return_inverse=True, return_counts=True)
     weight = 1 / (pairs[owner] * pairs.numel()).to(scores.dtype)  # the weights sum to 1
     gap = scores[better] - scores[worse]
-    loss = -(weight * F.logsigmoid(gap)).sum()
+    wanted = 0.0 if margins is None else margins[prompts[better]]
+    loss = -(weight * F.logsigmoid(gap - wanted)).sum()
     right = (gap.detach().sign() + 1) / 2
     return loss, {"accuracy": (weight * right).sum(), "margin": (weight * gap.detach()).sum()}
 
@@ -139,16 +146,23 @@ def plackett_luce_loss(scores: Tensor) -> Tensor:
 
 
 def dpo_loss(
-    chosen_logratio: Tensor, rejected_logratio: Tensor, beta: float, label_smoothing: float = 0.0
+    chosen_logratio: Tensor,
+    rejected_logratio: Tensor,
+    beta: float,
+    label_smoothing: float = 0.0,
+    margin: Tensor | float = 0.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """DPO (Rafailov et al., 2023, eq. 7): `preference_loss` with the implicit reward beta log(pi / ref).
 
+        h = beta (chosen_logratio - rejected_logratio) - margin      L = -mean log sigma(h)
+
     Log-ratios [B] and [B], summed over an answer's tokens, EOS included. label_smoothing e > 0 is conservative DPO:
-    (1 - e) L(h) + e L(-h). Stats, means over the batch: rewards/chosen, rewards/rejected, rewards/margins,
+    (1 - e) L(h) + e L(-h). margin, a number or [B], in units of reward (Amini et al., 2024: DPO with an offset).
+    Stats, means over the batch: rewards/chosen, rewards/rejected, rewards/margins (what was reached, not `margin`),
     rewards/accuracies (equal rewards one half).
     """
     chosen, rejected = beta * chosen_logratio, beta * rejected_logratio
-    loss = preference_loss(chosen, rejected, label_smoothing=label_smoothing)
+    loss = preference_loss(chosen, rejected, margin, label_smoothing)
     margins = (chosen - rejected).detach()
     return loss, {
         "rewards/chosen": chosen.detach().mean(),

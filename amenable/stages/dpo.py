@@ -1,18 +1,20 @@
 """Direct preference optimisation: fit the policy to comparisons without a reward model.
 
-    L = -log sigma(beta [(log pi(y_w) - log ref(y_w)) - (log pi(y_l) - log ref(y_l))])
+    L = -log sigma(beta [(log pi(y_w) - log ref(y_w)) - (log pi(y_l) - log ref(y_l))] - m)
 
-which is the reward model's loss with the implicit reward beta * log(pi / ref). Log-probabilities are summed over the
-answer's tokens, EOS included; the reference's are computed once. Rafailov et al. (2023, eq. 7).
+which is the reward model's loss with the implicit reward beta * log(pi / ref); m is 0, or the `margin` that the data
+gives of a pair, in units of reward (Amini et al., 2024). Log-probabilities are summed over the answer's tokens, EOS
+included; the reference's are computed once. Rafailov et al. (2023, eq. 7).
 
 Reads the SFT model and rankings (every pair of a ranking that is not tied) or pairs; writes a model directory.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch import Tensor
@@ -81,6 +83,7 @@ class Pair:
 
     chosen: passes.Row
     rejected: passes.Row
+    margin: float = 0.0
     ref_chosen: float = 0.0
     ref_rejected: float = 0.0
 
@@ -118,6 +121,7 @@ def run(config: Config) -> Path:
     run.log.say(f"{len(training)} pairs x {config.epochs} epochs / {config.batch_size} a step = {schedule}")
     run.log.say(by_default)
 
+    with_margins = any(pair.margin for pair in training)
     policy.eval()  # dropout is off: the reference was computed without it
     for step in run.steps(total, {"policy": policy, "optimizer": optimizer}, config.save_steps):
         epoch, place = divmod(step - 1, per_epoch)
@@ -125,6 +129,8 @@ def run(config: Config) -> Path:
         run.feeding(step, chosen)
         pairs = [training[i] for i in chosen]
         stats = walk(policy, pairs, config, machine)
+        if with_margins:
+            stats["margin/given"] = fmean(pair.margin for pair in pairs)
         norm = optimizer.step(schedule(step))
         if validation and (step % config.eval_steps == 0 or step == total):
             with torch.no_grad():
@@ -165,14 +171,14 @@ def pairs_from(ranking: Ranking, tokenizer: Tokenizer, context: int, config: Con
     if config.pairs_per_prompt:
         order = batches.shuffled(len(pairs), runtime.number(config.seed, "pairs", ranking.id), 0)
         pairs = [pairs[i] for i in order[: config.pairs_per_prompt]]
-    return [Pair(rows[better], rows[worse]) for better, worse in pairs]
+    return [Pair(rows[better], rows[worse], ranking.margin or 0.0) for better, worse in pairs]
 
 
 def with_reference(policy: Decoder, pairs: list[Pair], config: Config, machine: runtime.Runtime) -> list[Pair]:
     """The pairs with the log-probabilities that the policy gives them before it learns anything."""
     rows = [row for pair in pairs for row in (pair.chosen, pair.rejected)]
     sums = [float(part.sum()) for part in passes.row_logprobs(policy, rows, machine, config.max_tokens_per_pass)]
-    return [Pair(pair.chosen, pair.rejected, sums[2 * i], sums[2 * i + 1]) for i, pair in enumerate(pairs)]
+    return [replace(pair, ref_chosen=sums[2 * i], ref_rejected=sums[2 * i + 1]) for i, pair in enumerate(pairs)]
 
 
 def walk(policy: Decoder, pairs: list[Pair], config: Config, machine: runtime.Runtime) -> dict[str, float]:
@@ -190,5 +196,6 @@ def loss_of(pairs: list[Pair], sums: Tensor, config: Config) -> tuple[Tensor, di
     chosen, rejected = sums.view(len(pairs), 2).unbind(1)
     ref_chosen = torch.tensor([pair.ref_chosen for pair in pairs], device=sums.device)
     ref_rejected = torch.tensor([pair.ref_rejected for pair in pairs], device=sums.device)
-    loss, stats = dpo_loss(chosen - ref_chosen, rejected - ref_rejected, config.beta, config.label_smoothing)
+    margin = torch.tensor([pair.margin for pair in pairs], device=sums.device)
+    loss, stats = dpo_loss(chosen - ref_chosen, rejected - ref_rejected, config.beta, config.label_smoothing, margin)
     return loss, {**stats, "logps/chosen": chosen.mean().detach(), "logps/rejected": rejected.mean().detach()}

@@ -1,13 +1,14 @@
 """Train a reward model from rankings of K answers: Bradley-Terry over all K-choose-2 pairs of a prompt.
 
-    L = -1/C(K,2)  sum over pairs  log sigma(r(x, y_better) - r(x, y_worse))
+    L = -1/C(K,2)  sum over pairs  log sigma(r(x, y_better) - r(x, y_worse) - m)
 
-All pairs of a prompt are one element of the batch: each answer is computed once, ties count for nothing. With `--batch
-pairs` the pairs are shuffled into one list instead, so that an answer is trained on up to K-1 times an epoch, which
-overfits. The body is the SFT model (or any model with the same tokenizer) without its unembedding; a scalar head reads
-the last token. The head starts at zero, so that the first loss is ln 2, and has a learning rate of its own. Then the
-bias is set so that demonstrations score zero on average. Ouyang et al. (2022, eq. 1, section 3.5, appendix C.2);
-Stiennon et al. (2020).
+m is 0, or the `margin` that the data gives of a pair, in units of reward (Touvron et al., 2023, eq. 2). All pairs of a
+prompt are one element of the batch: each answer is computed once, ties count for nothing. With `--batch pairs` the
+pairs are shuffled into one list instead, so that an answer is trained on up to K-1 times an epoch, which overfits. The
+body is the SFT model (or any model with the same tokenizer) without its unembedding; a scalar head reads the last
+token. The head starts at zero, so that the first loss is ln 2, and has a learning rate of its own. Then the bias is set
+so that demonstrations score zero on average. Ouyang et al. (2022, eq. 1, section 3.5, appendix C.2); Stiennon et al.
+(2020).
 
 Reads rankings (pairs are rankings of two); writes a sequence-classification model directory.
 """
@@ -18,6 +19,7 @@ import math
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 import torch
@@ -128,6 +130,7 @@ def run(config: Config) -> Path:
     run.log.say(by_default)
     if first_batch.show(run, proof, config.inspect_batch):
         return run.out
+    with_margins = any(item.margin for item in elements)
     model.eval()  # dropout is off: rewards of one prompt are compared with each other
     state: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "head_optimizer": head_optimizer}
     for step in run.steps(total, state, config.save_steps):
@@ -136,7 +139,9 @@ def run(config: Config) -> Path:
         run.feeding(step, chosen)
         items = [elements[i] for i in chosen]
         stats = backward(model, items, config, machine)
-        if step == 1:
+        if with_margins:
+            stats["margin/given"] = fmean(item.margin for item in items)
+        elif step == 1:
             require_new(stats["loss"])
         norm = math.hypot(optimizer.step(schedule(step)), head_optimizer.step(schedule(step)))
         tokens = sum(len(ids) for item in items for ids, _ in item.rows)
@@ -192,7 +197,9 @@ def item_of(ranking: Ranking, tokenizer: Tokenizer, context: int) -> Item | None
     """One prompt with its answers as rows; None where they don't fit the context."""
     rows = ranking_rows(ranking, tokenizer, context)
     lengths = [len(text) for text in ranking.completions]
-    return None if rows is None else Item(rows, list(ranking.ranks), lengths, ranking.annotator or "")
+    if rows is None:
+        return None
+    return Item(rows, list(ranking.ranks), lengths, ranking.annotator or "", ranking.margin or 0.0)
 
 
 def demonstration_rows(
@@ -215,11 +222,11 @@ def elements_of(training: list[Item], config: Config) -> tuple[list[Item], int]:
 
 
 def require_new(loss: float) -> None:
-    """A new head gives every answer the score 0, so that the first loss is ln 2. RuntimeError where it is not."""
+    """Check that the first loss is ln 2, as it is where a new head gives every answer the score 0: RuntimeError."""
     if abs(loss - math.log(2)) > 1e-5:
         raise RuntimeError(
             f"the first loss is {loss:.6g} and must be ln 2 = 0.693147, as the new head is zero; likely causes: "
-            "the head was loaded or trained before, pairs whose weights do not sum to 1, a margin that was not asked for"
+            "the head was loaded or trained before, pairs whose weights do not sum to 1, a margin where none was given"
         )
 
 
@@ -231,7 +238,8 @@ def backward(model: ScalarModel, items: list[Item], config: Config, machine: run
         chosen = [useful[i] for i in places]
         ranks = torch.tensor([rank for item in chosen for rank in item.ranks], device=scores.device)
         prompts = torch.tensor([i for i, item in enumerate(chosen) for _ in item.rows], device=scores.device)
-        loss, seen = ranking_loss_flat(scores, ranks, prompts)
+        margins = torch.tensor([item.margin for item in chosen], device=scores.device)
+        loss, seen = ranking_loss_flat(scores, ranks, prompts, margins)
         return loss, {**seen, "mean_reward": scores.detach().mean()}
 
     elements, limit = [item.rows for item in useful], config.max_tokens_per_pass

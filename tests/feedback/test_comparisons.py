@@ -1,6 +1,7 @@
 """Pairs out of rankings, and what scores are worth against them."""
 
 import math
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -31,8 +32,9 @@ def test_pairs_are_all_that_are_not_tied_better_first(ranks: list[int]) -> None:
 @given(st.lists(st.integers(1, 4), max_size=6))
 def test_apart_every_pair_is_an_item(ranks: list[int]) -> None:
     whole = Item([([i], [True]) for i in range(len(ranks))], [*map(float, ranks)], [10 * i for i in range(6)], "b")
-    pairs = apart([whole, whole])
+    pairs = apart([whole, replace(whole, margin=0.5)])
     assert [tuple(row[0][0] for row in pair.rows) for pair in pairs] == 2 * pairs_of(ranks)
+    assert [pair.margin for pair in pairs] == [0.0] * (len(pairs) // 2) + [0.5] * (len(pairs) // 2)
     for pair in pairs:
         assert pairs_of(pair.ranks) == [(0, 1)] and pair.annotator == "b"
         assert pair.lengths == [10 * row[0][0] for row in pair.rows]

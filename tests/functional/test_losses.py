@@ -157,16 +157,16 @@ rankings = st.lists(
 )
 
 
-@given(rankings, st.randoms())
-def test_ranking_loss_flat_is_the_mean_of_prompt_means(prompts, random):
+@given(rankings, st.lists(st.floats(-3, 3), min_size=4, max_size=4), st.randoms())
+def test_ranking_loss_flat_is_the_mean_of_prompt_means(prompts, wanted, random):
     means, accuracies, margins = [], [], []
-    for answers in prompts:
+    for answers, margin in zip(prompts, wanted):
         gaps = []
         for (score, rank), (other, other_rank) in combinations(answers, 2):
             if rank != other_rank:
                 gaps.append(score - other if rank < other_rank else other - score)
         if gaps:
-            means.append(sum(math.log1p(math.exp(-gap)) for gap in gaps) / len(gaps))
+            means.append(sum(math.log1p(math.exp(margin - gap)) for gap in gaps) / len(gaps))
             accuracies.append(sum(1.0 if gap > 0 else 0.5 if gap == 0 else 0.0 for gap in gaps) / len(gaps))
             margins.append(sum(gaps) / len(gaps))
     rows = [(score, rank, i) for i, answers in enumerate(prompts) for score, rank in answers]
@@ -176,10 +176,19 @@ def test_ranking_loss_flat_is_the_mean_of_prompt_means(prompts, random):
         with pytest.raises(ValueError):
             losses.ranking_loss_flat(scores, ranks, owners)
         return
-    loss, stats = losses.ranking_loss_flat(scores, ranks, owners)
+    loss, stats = losses.ranking_loss_flat(scores, ranks, owners.long(), tensor(*wanted))
     assert loss.item() == pytest.approx(sum(means) / len(means), rel=1e-5)
     assert stats["accuracy"].item() == pytest.approx(sum(accuracies) / len(accuracies), abs=1e-6)
     assert stats["margin"].item() == pytest.approx(sum(margins) / len(margins), abs=1e-5)
+
+
+def test_a_margin_is_in_the_units_of_the_scores():
+    """The pair 2 above 0 wants 1.5: log(1 + e^-0.5); without one: log(1 + e^-2)."""
+    scores, ranks, prompts = tensor(2.0, 0.0), tensor(1, 2), torch.zeros(2, dtype=torch.long)
+    loss, stats = losses.ranking_loss_flat(scores, ranks, prompts, tensor(1.5))
+    assert loss.item() == pytest.approx(0.474077, abs=1e-6) and stats["margin"].item() == 2.0
+    none, zero = (losses.ranking_loss_flat(scores, ranks, prompts, margins)[0] for margins in (None, tensor(0.0)))
+    assert none.item() == zero.item() == pytest.approx(0.126928, abs=1e-6)
 
 
 def test_plackett_luce_by_hand():
@@ -200,6 +209,25 @@ def test_dpo_by_hand():
         {"rewards/chosen": 0.1, "rewards/rejected": -0.2, "rewards/margins": 0.3, "rewards/accuracies": 1.0}
     )
     assert losses.dpo_loss(chosen, rejected, 0.1, label_smoothing=0.1)[0].item() == pytest.approx(0.584355, abs=1e-6)
+
+
+def test_dpo_with_a_margin_by_hand():
+    """h = 0.1 (1 + 2) - 0.5 = -0.2: log(1 + e^0.2); smoothed by 0.1 less 0.1 h, as without a margin."""
+    chosen, rejected = tensor(1.0, 1.0), tensor(-2.0, -2.0)
+    loss, stats = losses.dpo_loss(chosen[:1], rejected[:1], 0.1, margin=0.5)
+    assert loss.item() == pytest.approx(0.798139, abs=1e-6)
+    assert stats["rewards/margins"].item() == pytest.approx(0.3) and stats["rewards/accuracies"].item() == 1.0
+    smoothed, _ = losses.dpo_loss(chosen[:1], rejected[:1], 0.1, 0.1, 0.5)
+    assert smoothed.item() == pytest.approx(0.798139 - 0.1 * 0.2, abs=1e-6)
+    both, _ = losses.dpo_loss(chosen, rejected, 0.1, margin=tensor(0.5, 0.0))
+    assert both.item() == pytest.approx((0.798139 + 0.554355) / 2, abs=1e-6)
+
+
+@given(st.floats(-4, 4), st.floats(0.01, 0.49))
+def test_with_smoothed_labels_a_margin_moves_where_the_loss_is_least(margin, e):
+    gap = tensor(margin + math.log((1 - e) / e)).requires_grad_()
+    losses.preference_loss(gap, torch.zeros_like(gap), margin, e).backward()
+    assert gap.grad.item() == pytest.approx(0.0, abs=1e-9)
 
 
 def test_dpo_before_any_update_is_log_two_with_half_the_gradient():

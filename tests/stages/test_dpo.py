@@ -104,23 +104,45 @@ def test_a_stopped_run_goes_on_to_the_bit(
     assert outcome(run_in_two(dpo, short, stop)) == whole
 
 
+@pytest.mark.parametrize("given", [0.0, 0.7])
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_the_loss_by_hand(
-    config: dpo.Config, pairs: list[dpo.Pair], make_decoder: Callable[..., Decoder], machine: Runtime, smoothing: float
+    config: dpo.Config,
+    pairs: list[dpo.Pair],
+    make_decoder: Callable[..., Decoder],
+    machine: Runtime,
+    smoothing: float,
+    given: float,
 ) -> None:
     policy, terms, margins = make_decoder(), [], []
+    pairs = [replace(pair, margin=given * i) for i, pair in enumerate(pairs)]
     for pair in pairs:
         chosen, rejected = (
             float(part.sum()) for part in passes.row_logprobs(policy, [pair.chosen, pair.rejected], machine, 500)
         )
         margin = 0.3 * ((chosen - pair.ref_chosen) - (rejected - pair.ref_rejected))
-        right, wrong = (-math.log(1 / (1 + math.exp(-sign * margin))) for sign in (1, -1))
+        right, wrong = (-math.log(1 / (1 + math.exp(-sign * (margin - pair.margin)))) for sign in (1, -1))
         terms.append((1 - smoothing) * right + smoothing * wrong)
         margins.append(margin)
     stats = dpo.walk(policy, pairs, replace(config, beta=0.3, label_smoothing=smoothing), machine)
     assert stats["loss"] == pytest.approx(sum(terms) / 6, rel=1e-4)
     assert stats["rewards/margins"] == pytest.approx(sum(margins) / 6, rel=1e-3, abs=1e-5)
     assert stats["rewards/accuracies"] == pytest.approx(sum(margin > 0 for margin in margins) / 6)
+
+
+def test_a_pairs_margin_is_read_and_logged_beside_what_was_reached(
+    config: dpo.Config, files: Any, words: Tokenizer, rows_of: Callable, tmp_path: Path
+) -> None:
+    rows = [json.loads(line) for line in files.pairs.read_text("utf-8").splitlines()]
+    data = tmp_path / "graded.jsonl"
+    data.write_text("".join(json.dumps({**row, "margin": 0.5 + i % 2}) + "\n" for i, row in enumerate(rows)), "utf-8")
+    short = replace(config, epochs=1, data=data, out=tmp_path / "wide")
+    assert {pair.margin for pair in dpo.read(short, words, 64)[0]} == {0.5, 1.5}
+    wide, plain = (rows_of(dpo.run(each)) for each in (short, replace(short, data=files.pairs, out=tmp_path / "plain")))
+    assert all(0.5 < row["margin/given"] < 1.5 for row in wide) and not any("margin/given" in row for row in plain)
+    assert wide[0]["loss"] > 0.95 and plain[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert wide[0]["rewards/margins"] == pytest.approx(0.0, abs=1e-4)
+    assert wide[-1]["rewards/margins"] != plain[-1]["rewards/margins"]
 
 
 @pytest.mark.parametrize("max_tokens", [1, 120, 200])

@@ -56,19 +56,19 @@ def test_a_head_that_does_not_start_at_zero_stops_the_run(
     short: reward.Config, make_scalar_model: Callable[..., ScalarModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A head of another model, as a mistake in loading would leave it."""
-    monkeypatch.setattr(ScalarModel, "from_decoder", lambda decoder, other=make_scalar_model(): other)
-    with pytest.raises(RuntimeError, match="the first loss is .* must be ln 2 = 0.693147.*likely causes: the head"):
+    other = make_scalar_model()
+    monkeypatch.setattr(ScalarModel, "from_decoder", lambda decoder: other)
+    with pytest.raises(RuntimeError, match=r"the first loss is .* must be ln 2 = 0.693147.*likely causes: the head"):
         reward.run(short)
     assert not (short.out / "metrics.jsonl").exists(), "no step was taken"
 
 
 def test_the_head_has_a_learning_rate_of_its_own(
-    short: reward.Config, make_scalar_model: Callable[..., ScalarModel], words: Tokenizer, machine: Runtime
+    short: reward.Config, words: Tokenizer, machine: Runtime, rows_of: Callable, tmp_path: Path
 ) -> None:
-    """By default 0.1 / D. At 0 it stays at zero, and the body, which learns through it, stays as well."""
-    model = make_scalar_model(width=64)
-    assert reward.of_head(short, model) == replace(short.optimizer, learning_rate=0.1 / 64)
-    assert reward.of_head(replace(short, head_learning_rate=0.02), model).learning_rate == 0.02
+    """By default 1 / D. At 0 it stays at zero, and the body, which learns through it, stays as well."""
+    rows = rows_of(reward.run(replace(short, out=tmp_path / "usual")))
+    assert max(row["head_lr"] for row in rows) == 0.031 and max(row["lr"] for row in rows) < 0.02  # D = 32
     still = artifacts.load_reward_model(reward.run(replace(short, head_learning_rate=0.0)), machine, words)
     base, _ = artifacts.load_policy(short.model, machine)
     assert not still.score.weight.any()
@@ -118,6 +118,45 @@ def test_the_loss_by_hand(
     assert stats["loss"] == pytest.approx(float(sum(terms)) / len(terms), rel=1e-3, abs=1e-6)
     assert stats["accuracy"] == pytest.approx(sum(right) / len(right))
     assert stats["mean_reward"] == pytest.approx(float(torch.cat(scores).mean()), abs=1e-4)
+
+
+@pytest.fixture
+def graded(files: Any, tmp_path: Path) -> Path:
+    """The pairs, each with a margin of its own."""
+    rows = [json.loads(line) for line in files.pairs.read_text("utf-8").splitlines()]
+    path = tmp_path / "graded.jsonl"
+    path.write_text("".join(json.dumps({**row, "margin": 1.0 + i % 3}) + "\n" for i, row in enumerate(rows)), "utf-8")
+    return path
+
+
+def test_a_margin_counts_in_units_of_reward(
+    short: reward.Config,
+    graded: Path,
+    make_scalar_model: Callable[..., ScalarModel],
+    words: Tokenizer,
+    machine: Runtime,
+) -> None:
+    model, items = make_scalar_model(), reward.read(replace(short, data=graded), words, 64)[0][:5]
+    assert {item.margin for item in items} == {1.0, 2.0, 3.0}
+    scores = [passes.row_rewards(model, item.rows, machine, 1000) for item in items]
+    terms = [-torch.sigmoid(better - worse - item.margin).log() for item, (better, worse) in zip(items, scores)]
+    stats = reward.backward(model, items, short, machine)
+    assert stats["loss"] == pytest.approx(float(sum(terms)) / 5, rel=1e-4)
+    assert stats["margin"] == pytest.approx(sum(float(better - worse) for better, worse in scores) / 5, abs=1e-4)
+    apart = reward.elements_of(items, replace(short, batch="pairs"))[0]
+    assert reward.backward(model, apart, short, machine)["loss"] == pytest.approx(stats["loss"], rel=1e-5)
+
+
+def test_margins_are_learned_and_logged_beside_what_was_reached(
+    short: reward.Config, files: Any, graded: Path, rows_of: Callable, tmp_path: Path
+) -> None:
+    """The first loss is that of scores 0 under the margins."""
+    plain = rows_of(reward.run(replace(short, data=files.pairs, out=tmp_path / "plain")))
+    wide = rows_of(reward.run(replace(short, data=graded, out=tmp_path / "wide")))
+    assert not any("margin/given" in row for row in plain)
+    assert all(1 < row["margin/given"] < 3 for row in wide)
+    assert wide[0]["loss"] > math.log1p(math.e) - 0.5 > plain[0]["loss"]
+    assert wide[-1]["margin"] != plain[-1]["margin"]
 
 
 @pytest.mark.parametrize("max_tokens", [1, 100, 170])

@@ -62,6 +62,7 @@ def test_lr_is_the_rate_and_a_short_run_warms_up_for_a_short_time(
     peaks = {"lr": config.optimizer.learning_rate}
     peaks |= {"muon_lr": config.optimizer.muon_learning_rate} if name == "pretrain" else {}
     peaks |= {"critic_lr": config.critic_learning_rate} if name == "ppo" else {}
+    peaks |= {"head_lr": config.head_learning_rate or 0.031} if name == "reward" else {}  # 1 / 32, by default
     for metric, peak in peaks.items():
         assert [row[metric] for row in rows] == [peak * schedule(step) for step in range(1, steps + 1)]
     assert f"{steps} steps, 1 of them warm-up (at most one in 8; {usual} are usual)" in capsys.readouterr().err

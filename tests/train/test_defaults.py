@@ -61,6 +61,11 @@ def test_between_two_anchors_it_is_a_line_in_the_logarithms() -> None:
     assert learning_rate(table, 3_000_000) == pytest.approx(math.exp(math.log(1e-3) - math.log(3)), rel=0.05)
 
 
+def test_the_rate_of_a_new_head_falls_with_the_width_it_reads() -> None:
+    assert [defaults.head_learning_rate(width) for width in (192, 576, 4096)] == [5.2e-3, 1.7e-3, 2.4e-4]
+    assert traits_of(preset("nano", 1536)).width == preset("nano", 1536).width
+
+
 def model_folder(folder: Path, shape: DecoderConfig, words: Tokenizer) -> Path:
     """A saved model of this shape."""
     decoder = Decoder(replace(shape, vocab_size=words.vocab_size))
