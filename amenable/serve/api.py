@@ -16,9 +16,7 @@ wrong in refusals, what people say of answers in opinions.
 """
 
 import secrets
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -34,17 +32,11 @@ from amenable.serve.opinions import add_feedback
 from amenable.serve.prompts import asking, conversation_of, prompt_of, prompts_of
 from amenable.serve.refusals import Json, Refused, add_errors
 from amenable.serve.scheduler import Asked
+from amenable.serve.web_pages import add_static, static_routes
 from amenable.text.chat import PLAIN_STOP
 
-PAGES = Path(__file__).parent / "pages"
-FILES = {
-    "/": ("chat.html", "text/html"),
-    "/chat.css": ("chat.css", "text/css"),
-    "/chat.js": ("chat.js", "text/javascript"),
-    "/chat-text.js": ("chat-text.js", "text/javascript"),
-    "/chat-rank.js": ("chat-rank.js", "text/javascript"),
-}
-OPEN_PATHS = frozenset({*FILES, "/favicon.ico", "/health", "/login"})
+FILES = static_routes({"/": "chat.html"}, "chat.css", "chat.js", "chat-rank.js", "chat-store.js")
+OPEN_PATHS = frozenset({*FILES, "/health", "/login"})
 """what is shown to those without a token"""
 
 
@@ -52,24 +44,10 @@ def make_app(house: House) -> FastAPI:
     """The application, to be put behind a `security.Guard`."""
     app = FastAPI(title="amenable", docs_url=None, redoc_url=None, default_response_class=Json)
     add_errors(app)
-    add_pages(app)
+    add_static(app, FILES)
     add_models(app, house)
     add_feedback(app, house)
     return app
-
-
-def add_pages(app: FastAPI) -> None:
-    """The page's own few files, read once."""
-    for path, (name, kind) in FILES.items():
-        content = (PAGES / name).read_bytes()
-
-        app.add_api_route(path, sends(content, kind), include_in_schema=False)
-    app.add_api_route("/favicon.ico", lambda: Response(status_code=204), include_in_schema=False)
-
-
-def sends(content: bytes, kind: str) -> Callable[[], Response]:
-    """A route that answers always the same."""
-    return lambda: Response(content, media_type=kind)
 
 
 def add_models(app: FastAPI, house: House) -> None:

@@ -36,25 +36,19 @@ from amenable.generation.engine import mix
 from amenable.generation.sampling import Sampling
 from amenable.serve import security
 from amenable.serve.answers import Streamed
-from amenable.serve.api import PAGES, sends
 from amenable.serve.bodies import Body, LoginBody
 from amenable.serve.chat import Speaker
 from amenable.serve.house import House, Served
 from amenable.serve.refusals import Json, Refused, add_errors
 from amenable.serve.scheduler import Asked, Busy, Ended, Failed, News, Scheduler
 from amenable.serve.scheduler import Request as Submitted
+from amenable.serve.web_pages import add_static, static_routes
 from amenable.text.chat import PLAIN_STOP
 
-FILES = {
-    "/": ("arena.html", "text/html"),
-    "/leaderboard": ("arena-board.html", "text/html"),
-    "/arena.css": ("arena.css", "text/css"),
-    "/arena.js": ("arena.js", "text/javascript"),
-    "/arena-ask.js": ("arena-ask.js", "text/javascript"),
-    "/arena-board.js": ("arena-board.js", "text/javascript"),
-    "/chat-text.js": ("chat-text.js", "text/javascript"),
-}
-OPEN_PATHS = frozenset({*FILES, "/favicon.ico", "/login"})
+FILES = static_routes(
+    {"/": "arena.html", "/leaderboard": "arena-board.html"}, "arena.css", "arena.js", "arena-ask.js", "arena-board.js"
+)
+OPEN_PATHS = frozenset({*FILES, "/login"})
 """what is shown to those without a token"""
 Side = Literal["left", "right"]
 SIDES: tuple[Side, ...] = ("left", "right")
@@ -341,9 +335,7 @@ def make_app(arena: Arena) -> FastAPI:
     """The application, to be put behind a `security.Guard`."""
     app = FastAPI(title="amenable arena", docs_url=None, redoc_url=None, openapi_url=None, default_response_class=Json)
     add_errors(app)
-    for path, (name, kind) in FILES.items():
-        app.add_api_route(path, sends((PAGES / name).read_bytes(), kind))
-    app.add_api_route("/favicon.ico", lambda: Response(status_code=204))
+    add_static(app, FILES)
     add_battles(app, arena)
     add_board(app, arena)
     return app

@@ -9,7 +9,6 @@ ever opened. Who wrote an answer, and which items are tests, stays here.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Request
@@ -24,18 +23,11 @@ from amenable.feedback.store import Event
 from amenable.serve.bodies import Body
 from amenable.serve.security import COOKIE, cookie, headers_of, token_of
 from amenable.serve.tasks import Assignment, Desk, Kind, Refused
+from amenable.serve.web_pages import add_static, static_routes
 
-PAGES = Path(__file__).parent / "pages"
-FILES = {
-    "/": ("label.html", "text/html"),
-    "/owner": ("owner.html", "text/html"),
-    "/label.css": ("label.css", "text/css"),
-    "/label.js": ("label.js", "text/javascript"),
-    "/label-rank.js": ("label-rank.js", "text/javascript"),
-    "/label-write.js": ("label-write.js", "text/javascript"),
-    "/label-text.js": ("label-text.js", "text/javascript"),
-    "/owner.js": ("owner.js", "text/javascript"),
-}
+FILES = static_routes(
+    {"/": "label.html", "/owner": "owner.html"}, "label.css", "label.js", "label-rank.js", "label-write.js", "owner.js"
+)
 FLAGS = (
     "fails to follow the instruction",
     "inappropriate",
@@ -158,8 +150,7 @@ def make_app(office: Office) -> FastAPI:
     app.add_exception_handler(Refused, told)
     app.add_exception_handler(RequestValidationError, told_plainly)
     app.add_exception_handler(InputError, told_plainly)
-    for path, (name, kind) in FILES.items():
-        app.add_api_route(path, static((PAGES / name).read_bytes(), kind), methods=["GET"])
+    add_static(app, FILES)
 
     def who(request: Request) -> Person:
         return office.whose(token_of(headers_of(request.scope)))
@@ -187,10 +178,6 @@ def told_plainly(request: Request, error: Exception) -> JSONResponse:
         where = ".".join(str(part) for part in first["loc"])
         return JSONResponse({"error": f"{where}: {first['msg']}"}, 422)
     return JSONResponse({"error": str(error)}, 422)
-
-
-def static(content: bytes, kind: str) -> Callable[[], Response]:
-    return lambda: Response(content, media_type=f"{kind}; charset=utf-8")
 
 
 def add_entrance(app: FastAPI, office: Office, who: Callable[[Request], Person]) -> None:

@@ -28,13 +28,13 @@ ATTACK = "<img src=x onerror='window.bad=1'><script>window.bad=1</script>"
 NAMES = ("plain", f"tiny {ATTACK}")
 
 
-def browser_of(path: Path, folder: Path) -> Any:
-    """The browser that another file of tests drives."""
-    spec = importlib.util.spec_from_file_location("driven_browser", path)
+def neighbour(name: str) -> Any:
+    """Another file of tests, for the browser that it drives or what it looks for."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.Browser(folder)
+    return module
 
 
 class Talker:
@@ -92,7 +92,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, assistant: Path) -> Iterat
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    browser = browser_of(Path(__file__).parent / "test_label_page.py", tmp_path_factory.mktemp("chromium"))
+    browser = neighbour("test_label_page").Browser(tmp_path_factory.mktemp("chromium"))
     yield browser
     browser.close()
 
@@ -198,3 +198,20 @@ def test_it_fits_a_phone_and_says_what_it_is(page: Any, running: Running, dark: 
     page.go(f"{running.url}/leaderboard")
     page.until("document.querySelector('#standings tbody tr')")
     assert page.js("document.documentElement.scrollWidth") <= 390
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False), (390, True)])
+def test_axe_finds_nothing(browser: Any, running: Running, width: int, dark: bool) -> None:
+    look = neighbour("test_accessibility")
+    if not look.AXE.is_file():
+        pytest.skip("no axe-core here: make test installs it")
+    look.open_page(browser, running.url, width, dark, "document.activeElement.id === 'say'")
+    assert look.violations(browser) == [], "before a battle"
+    say(browser, "Name a red thing.")
+    assert look.violations(browser) == [], "during a battle"
+    browser.js("document.querySelector('[data-vote=left]').click()")
+    browser.until("!document.getElementById('after').hidden")
+    assert look.violations(browser) == [], "after a battle"
+    browser.go(f"{running.url}/leaderboard")
+    browser.until("document.querySelector('table')")
+    assert look.violations(browser) == [], "leaderboard"

@@ -116,7 +116,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def page(browser: Browser, served: Any) -> Iterator[Browser]:
     browser.go(served.url)
     browser.js("localStorage.setItem('amenable-settings', JSON.stringify({model: 'tiny', temperature: 0.7}))")
-    browser.js("localStorage.removeItem('amenable-chats')")
+    mine = "Object.keys(localStorage).filter((key) => key.startsWith('amenable-chat'))"
+    browser.js(f"{mine}.forEach((key) => localStorage.removeItem(key))")
     browser.go(served.url)
     browser.said.clear()
     yield browser
@@ -212,3 +213,45 @@ def test_it_fits_a_phone(page: Browser, served: Any) -> None:
     assert page.js("getComputedStyle(document.getElementById('side')).visibility") == "hidden"
     page.js("document.getElementById('menu').click()")
     assert page.js("getComputedStyle(document.getElementById('side')).visibility") == "visible"
+
+
+CHATS = """Object.keys(localStorage).filter((key) => key.startsWith('amenable-chat-'))
+    .map((key) => JSON.parse(localStorage.getItem(key)))"""
+
+
+def test_two_tabs_keep_each_others_messages(page: Browser, served: Any) -> None:
+    page.say("Hal asks: name a red thing.")
+    page.answered(1)
+    chat = page.js(f"{CHATS}[0]")
+    # another tab goes on in the same conversation, and begins one of its own
+    other = {**chat, "version": "other", "turns": [*chat["turns"], {"role": "user", "content": "From the other tab."}]}
+    new = {"id": "new", "title": "New there", "turns": other["turns"][:1], "changed": 10**14, "version": "1"}
+    for one in (other, new):
+        page.js(f"localStorage.setItem('amenable-chat-{one['id']}', {json.dumps(json.dumps(one))})")
+    page.say("Ida asks: name a blue thing.")
+    page.answered(2)
+    kept = page.js(CHATS)
+    said = [[turn["content"] for turn in one["turns"] if turn["role"] == "user"] for one in kept]
+    assert sorted(map(len, said)) == [1, 2, 2]
+    assert ["Hal asks: name a red thing.", "From the other tab."] in said
+    assert ["Hal asks: name a red thing.", "Ida asks: name a blue thing."] in said
+
+
+def test_what_another_tab_keeps_is_shown(page: Browser, served: Any) -> None:
+    page.say("Jon asks: name a red thing.")
+    page.answered(1)
+    chat = page.js(f"{CHATS}[0]")
+    chat |= {"version": "other", "turns": [*chat["turns"], {"role": "user", "content": "From the other tab."}]}
+    event = f"new StorageEvent('storage', {{ key: 'amenable-chat-{chat['id']}', newValue: 'x' }})"
+    page.js(f"localStorage.setItem('amenable-chat-{chat['id']}', {json.dumps(json.dumps(chat))})")
+    page.js(f"window.dispatchEvent({event})")
+    page.until("document.querySelector('#thread').innerText.includes('From the other tab.')")
+
+
+def test_the_list_of_before_is_taken_over(page: Browser, served: Any) -> None:
+    turns = [{"role": "user", "content": "Kim"}, {"role": "assistant", "content": "Yes.", "model": "tiny"}]
+    earlier = [{"id": name, "title": f"Title {name}", "turns": turns} for name in ("a", "b")]
+    page.js(f"localStorage.setItem('amenable-chats', {json.dumps(json.dumps(earlier))})")
+    page.go(served.url)
+    assert page.js("[...document.querySelectorAll('#list .title')].map((b) => b.textContent)") == ["Title a", "Title b"]
+    assert page.js("localStorage.getItem('amenable-chats')") is None and len(page.js(CHATS)) == 2

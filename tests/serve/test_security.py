@@ -48,7 +48,7 @@ def test_the_page_has_no_inline_script_or_style(served) -> None:
     page = httpx.get(served.url).text
     assert page.count("<script") == 1 and '<script type="module" src="/chat.js"></script>' in page
     assert "<style" not in page and " style=" not in page and " on" not in page.replace(" only", "").split("<body>")[0]
-    for name in ("chat", "chat-text", "chat-rank"):
+    for name in ("chat", "chat-store", "chat-rank", "elements"):
         script = httpx.get(f"{served.url}/{name}.js").text
         assert not any(
             word in script for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(")
@@ -205,3 +205,9 @@ def test_a_port_in_use_is_told(served) -> None:
     with pytest.raises(security.InputError, match="cannot be opened"):
         security.listen("127.0.0.1", served.port)
     connection.close()
+
+
+def test_the_icon_that_browsers_ask_for_is_there(served) -> None:
+    for path in ("/favicon.ico", "/icon.svg"):
+        reply = httpx.get(f"{served.url}{path}")
+        assert reply.status_code == 200 and reply.headers["content-type"].startswith("image/svg+xml")

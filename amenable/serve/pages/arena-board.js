@@ -1,7 +1,7 @@
 // The leaderboard: ratings with their intervals, and who beat whom how often.
 
 import { $, ask, guardDoor, tell } from "./arena-ask.js";
-import { el } from "./chat-text.js";
+import { el, plural } from "./elements.js";
 
 const whole = (value) => Math.round(value).toString().replace("-", "−");
 const percent = (value) => `${Math.round(100 * value)} %`;
@@ -50,8 +50,8 @@ function rates(found) {
 }
 
 function notes(found) {
-  const told = [`${found.battles} votes. The rating is Bradley-Terry's; the interval comes of resampling the votes. A rank is one more than how many are surely better.`,
-    `Elo: ${found.terms.k} points at stake, ${{ time: "in the order of the votes", reversed: "the last vote first", shuffled: "the mean over many orders" }[found.terms.order]}. “Both are bad” counts as a tie. Characters are those of a model's answers in a battle.`];
+  const told = [`${plural(found.battles, "vote")}. The rating is Bradley-Terry's; the interval comes of resampling the votes. A rank is one more than how many are surely better.`,
+    `Elo: ${plural(found.terms.k, "point")} at stake, ${{ time: "in the order of the votes", reversed: "the last vote first", shuffled: "the mean over many orders" }[found.terms.order]}. “Both are bad” counts as a tie. Characters are those of a model's answers in a battle.`];
   if (found.length_worth) told.push(`At equal length: an answer longer by a usual difference is worth ${whole(found.length_worth.rating)} points (${whole(found.length_worth.low)} to ${whole(found.length_worth.high)}), which are not counted here.`);
   if (found.several.length) told.push(`Several models fought under one name, and are rated as one: ${found.several.join(", ")}.`);
   if (found.groups.length > 1) told.push(`Never met, so that their ratings cannot be compared: ${found.groups.map((group) => group.join(", ")).join("; ")}.`);

@@ -1,7 +1,7 @@
 // The arena: one message to two hidden models, their answers side by side, a vote, and only then their names.
 
 import { $, ask, events, guardDoor, tell } from "./arena-ask.js";
-import { el, prose } from "./chat-text.js";
+import { el, completion, folded, markdown, plain } from "./elements.js";
 
 const KEPT = "amenable-battle";
 const SIDES = ["left", "right"];
@@ -22,7 +22,7 @@ let alive = Date.now();
 
 function show() {
   const all = live ? [...turns, live] : turns;
-  const hello = el("div", { class: "hello" }, el("h1", {}, "Two models, one question"),
+  const hello = el("div", { class: "hello" }, el("h2", {}, "Two models, one question"),
     el("p", { class: "note" }, "Ask something. Two models answer, and you do not see which. Go on as long as you like, say which is better, and then you see their names."));
   $("thread").replaceChildren(...(all.length ? all.map(turnNode) : [hello]));
   const ready = turns.length > 0 && !running && !judged;
@@ -46,16 +46,17 @@ function head(side) {
 
 function turnNode(turn) {
   return el("article", { class: "turn" },
-    el("div", { class: "asked" }, el("p", { class: "unseen" }, "You"), el("div", { class: "text" }, turn.user)),
+    el("div", { class: "asked" }, el("p", { class: "unseen" }, "You"), plain(turn.user)),
     el("div", { class: "answers" }, SIDES.map((side) => answerNode(turn, side))));
 }
 
 function answerNode(turn, side) {
   const open = turn === live && turn.ended[side] === undefined;
   const cut = !open && turn[side] && turn.ended[side] === false;
-  const text = turn[side] || open ? prose(turn[side]) : el("p", { class: "note" }, "It said nothing.");
+  const growing = el("div", { class: "text" }, turn[side] ? markdown(turn[side]) : el("p", {}, "\u200b"));
+  const text = open ? growing : folded(completion(turn[side]), turn[side]);
   return el("section", { class: `answer ${side}${open ? " open" : ""}`, "aria-label": `${NAMES[side]} answer`, "aria-busy": String(open) },
-    el("h3", {}, NAMES[side], judged ? el("b", { class: "name" }, ` ${judged.models[side]}`) : null), el("div", { class: "text" }, text),
+    el("h2", {}, NAMES[side], judged ? el("b", { class: "name" }, ` ${judged.models[side]}`) : null), text,
     cut ? el("p", { class: "note" }, turn.stopped ? "Stopped here." : "Cut at the longest answer.") : null);
 }
 

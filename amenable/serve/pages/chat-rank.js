@@ -1,6 +1,6 @@
 // Several answers to one prompt, put in order by a person: a place for each, ties allowed, keys or pointer alike.
 
-import { el, prose } from "./chat-text.js";
+import { completion, el, folded } from "./elements.js";
 
 export function rankForm(answers, done, drop) {
   const began = performance.now();
@@ -11,7 +11,7 @@ export function rankForm(answers, done, drop) {
       el("label", {}, el("input", { type: "radio", name: `${name}-${i}`, value: k + 1, onchange: () => (save.disabled = !ranks().every(Boolean)) }),
         el("span", {}, el("b", { class: "unseen" }, "place "), String(k + 1))));
     return el("fieldset", {}, el("legend", {}, `Answer ${String.fromCharCode(65 + i)}`),
-      el("div", { class: "text" }, prose(answer)), el("div", { class: "places" }, places));
+      folded(completion(answer), answer), el("div", { class: "places" }, places));
   });
   const ranks = () => rows.map((row) => Number(row.querySelector("input:checked")?.value || 0));
   const form = el("form", { class: "rank", "aria-label": "Rank these answers" },

@@ -1,39 +1,49 @@
 // The chat page: conversations kept in this browser, answers streamed, and what a person thinks of them sent back.
 
-import { el, prose } from "./chat-text.js";
+import { completion, el, markdown, plain } from "./elements.js";
 import { rankForm } from "./chat-rank.js";
+import { freshId, loadChats, read, removeChat, saveChat, watchChats } from "./chat-store.js";
 
 const $ = (id) => document.getElementById(id);
-const KEPT = "amenable-chats";
 const CHOSEN = "amenable-settings";
 const RANKED = 4; // answers to rank at once
-const MOST = 100; // conversations kept
 const settings = { temperature: 0.7, top_p: 0.95, top_k: 0, max_tokens: 128, system: "", model: "", ...read(CHOSEN, {}) };
-let chats = read(KEPT, []);
+let chats = loadChats();
 let now = chats[0]?.id || null;
 let running = null;
 let ranking = null;
 let editing = null;
 
-function read(name, otherwise) {
+function keep(write) {
   try {
-    return JSON.parse(localStorage.getItem(name)) ?? otherwise;
-  } catch {
-    return otherwise;
-  }
-}
-
-function keep() {
-  try {
-    localStorage.setItem(KEPT, JSON.stringify(chats.slice(0, MOST)));
-    localStorage.setItem(CHOSEN, JSON.stringify(settings));
+    write();
   } catch {
     tell("This browser keeps nothing here: the conversations end with the page.", true);
   }
 }
 
+const keepSettings = () => keep(() => localStorage.setItem(CHOSEN, JSON.stringify(settings)));
+
+function keepChat(chat) {
+  const id = chat.id;
+  keep(() => saveChat(chat));
+  if (chat.id === id) return;
+  tell("Another tab has changed this conversation too: what was said here is kept as a conversation of its own.");
+  chats = loadChats().map((kept) => (kept.id === chat.id ? chat : kept));
+  if (now === id) now = chat.id;
+}
+
+// What another tab has written. A conversation that something is being done to here stays as it is until that is kept.
+function takeOver(id, kept) {
+  const here = chats.findIndex((chat) => chat.id === id);
+  if (id === now && (running || ranking || editing !== null)) return;
+  if (kept && here >= 0) chats[here] = kept;
+  else if (kept) chats.unshift(kept);
+  else if (here >= 0 && id !== now) chats.splice(here, 1);
+  show();
+}
+
 const current = () => chats.find((chat) => chat.id === now);
-const fresh = () => Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
 function tell(text, wrong = false) {
   $("status").textContent = text;
@@ -56,10 +66,10 @@ function show() {
   const chat = current();
   $("list").replaceChildren(...chats.map((one) =>
     el("li", { class: one.id === now ? "now" : "" },
-      el("button", { type: "button", class: "title", "aria-current": one.id === now ? "true" : null, onclick: () => open(one.id) }, one.title || "New conversation"),
+      el("button", { type: "button", class: "title", dir: "auto", "aria-current": one.id === now ? "true" : null, onclick: () => open(one.id) }, one.title || "New conversation"),
       el("button", { type: "button", class: "gone", "aria-label": `Delete ${one.title || "conversation"}`, onclick: () => remove(one.id) }, "✕"))));
   const turns = chat ? chat.turns.map(turnNode) : [];
-  if (!turns.length) turns.push(el("div", { class: "hello" }, el("h1", {}, "Ask something"), el("p", { class: "note" }, "Enter sends, Shift+Enter makes a new line, Esc stops an answer.")));
+  if (!turns.length) turns.push(el("div", { class: "hello" }, el("h2", {}, "Ask something"), el("p", { class: "note" }, "Enter sends, Shift+Enter makes a new line, Esc stops an answer.")));
   if (ranking) turns.push(ranking);
   $("thread").replaceChildren(...turns);
   $("stop").hidden = !running;
@@ -70,11 +80,11 @@ function turnNode(turn, place) {
   const last = place === current().turns.length - 1;
   if (turn.role === "user") {
     if (editing === place) return editNode(turn, place);
-    return el("article", { class: "turn user" }, el("p", { class: "who unseen" }, "You"), el("div", { class: "text" }, turn.content),
+    return el("article", { class: "turn user" }, el("p", { class: "who unseen" }, "You"), plain(turn.content),
       deeds(deed("Edit", () => { editing = place; show(); $("thread").querySelector("form textarea").focus(); })));
   }
   const live = running && last;
-  const text = el("div", { class: "text" }, prose(turn.content));
+  const text = live && !turn.content ? el("div", { class: "text" }, el("p", {}, "\u200b")) : completion(turn.content);
   const thumb = (up, name) => deed(name, () => judge(place, up), { "aria-pressed": String(turn.up === up), title: `${name} answer` });
   return el("article", { class: `turn assistant${live ? " live" : ""}` }, el("p", { class: "who" }, turn.model), text,
     live ? null : deeds(thumb(true, "Good"), thumb(false, "Bad"),
@@ -85,7 +95,7 @@ const deeds = (...all) => el("div", { class: "deeds" }, all);
 const deed = (name, act, more = {}) => el("button", { type: "button", disabled: Boolean(running), onclick: act, ...more }, name);
 
 function editNode(turn, place) {
-  const box = el("textarea", { rows: 3, maxlength: 20000, "aria-label": "Your message" });
+  const box = el("textarea", { rows: 3, dir: "auto", maxlength: 20000, "aria-label": "Your message" });
   box.value = turn.content;
   const leave = () => { editing = null; show(); };
   const form = el("form", {}, box, el("div", { class: "buttons" }, el("button", { type: "submit", class: "main" }, "Send again"), el("button", { type: "button", onclick: leave }, "Leave it")));
@@ -127,17 +137,18 @@ function begin() {
 function remove(id) {
   if (id === now) halt();
   chats = chats.filter((chat) => chat.id !== id);
+  keep(() => removeChat(id));
   if (id === now) open(chats[0]?.id || null);
-  keep();
   show();
 }
 
 function say(text) {
   if (!current()) {
-    now = fresh();
+    now = freshId();
     chats.unshift({ id: now, title: text.slice(0, 60), turns: [] });
   }
   current().turns.push({ role: "user", content: text });
+  keepChat(current());
   answer();
 }
 
@@ -161,7 +172,7 @@ const drawn = () => ({ temperature: settings.temperature, top_p: settings.top_p,
 async function answer() {
   const chat = current();
   const body = request(chat.turns, { stream: true });
-  const turn = { role: "assistant", content: "", model: settings.model, id: fresh(), drawn: drawn() };
+  const turn = { role: "assistant", content: "", model: settings.model, id: freshId(), drawn: drawn() };
   const mine = (running = new AbortController());
   chat.turns.push(turn);
   tell("");
@@ -186,7 +197,7 @@ async function answer() {
     if (!$("status").textContent) tell("The model said nothing.");
   }
   if (running === mine) running = null;
-  keep();
+  keepChat(chat);
   show();
   if (now === chat.id) toEnd();
 }
@@ -212,7 +223,7 @@ async function* events(stream) {
 function grow(turn) {
   const follow = atEnd();
   const text = $("thread").querySelector(".turn.live .text");
-  if (text) text.replaceChildren(prose(turn.content));
+  if (text) text.replaceChildren(markdown(turn.content));
   if (follow) toEnd();
 }
 
@@ -224,13 +235,14 @@ function halt() {
 // ---- what people think of them
 
 async function judge(place, up) {
-  const turns = current().turns.slice(0, place + 1);
+  const chat = current();
+  const turns = chat.turns.slice(0, place + 1);
   const turn = turns[place];
   const messages = request(turns, {}).messages;
   try {
-    await ask("/feedback/thumb", { id: `${turn.id}-${up ? "up" : "down"}-${fresh().slice(0, 6)}`, model: turn.model, messages, up, sampling: turn.drawn });
+    await ask("/feedback/thumb", { id: `${turn.id}-${up ? "up" : "down"}-${freshId().slice(0, 6)}`, model: turn.model, messages, up, sampling: turn.drawn });
     turn.up = up;
-    keep();
+    keepChat(chat);
     tell("Noted, thank you.");
   } catch (error) {
     tell(error.message, true);
@@ -247,7 +259,7 @@ async function rankSeveral() {
   show();
   try {
     const reply = await ask("/v1/chat/completions", request(before, { n: RANKED - 1 }), mine.signal);
-    const made = (await reply.json()).choices.map((choice) => ({ ...first, content: choice.message.content.trim(), model: settings.model, id: fresh(), drawn: drawn(), up: undefined }));
+    const made = (await reply.json()).choices.map((choice) => ({ ...first, content: choice.message.content.trim(), model: settings.model, id: freshId(), drawn: drawn(), up: undefined }));
     const answers = shuffled([first, ...made].filter((one) => one.content));
     tell(answers.length < 2 ? "The model said nothing else." : "");
     if (answers.length > 1 && now === chat.id) ranking = rankForm(answers.map((one) => one.content), (ranks, seconds) => keepRanks(chat, before, answers, ranks, seconds), () => { ranking = null; show(); });
@@ -261,7 +273,7 @@ async function rankSeveral() {
 }
 
 async function keepRanks(chat, before, answers, ranks, seconds) {
-  const body = { id: fresh(), messages: request(before, {}).messages, completions: answers.map((one) => one.content), ranking: ranks, models: answers.map((one) => one.model), sampling: drawn(), seconds };
+  const body = { id: freshId(), messages: request(before, {}).messages, completions: answers.map((one) => one.content), ranking: ranks, models: answers.map((one) => one.model), sampling: drawn(), seconds };
   try {
     await ask("/feedback/ranking", body);
   } catch (error) {
@@ -270,7 +282,7 @@ async function keepRanks(chat, before, answers, ranks, seconds) {
   }
   chat.turns[chat.turns.length - 1] = answers[ranks.indexOf(1)];
   ranking = null;
-  keep();
+  keepChat(chat);
   tell("The order is kept, thank you.");
   show();
 }
@@ -316,13 +328,13 @@ function arrange() {
       if (!box.checkValidity() || (box.type === "number" && box.value === "")) return;
       settings[name] = name === "system" ? box.value : Number(box.value);
       if ($(`${name}-is`)) $(`${name}-is`).textContent = Number(box.value).toFixed(2);
-      keep();
+      keepSettings();
     };
     box.addEventListener("input", set);
     set();
   }
   $("settings").addEventListener("submit", (event) => event.preventDefault());
-  $("model").addEventListener("change", () => { settings.model = $("model").value; keep(); });
+  $("model").addEventListener("change", () => { settings.model = $("model").value; keepSettings(); });
   $("tune").addEventListener("click", () => {
     $("settings").hidden = !$("settings").hidden;
     $("tune").setAttribute("aria-expanded", String(!$("settings").hidden));
@@ -357,6 +369,7 @@ function arrange() {
 }
 
 arrange();
+watchChats(takeOver);
 show();
 toEnd();
 meet().catch((error) => tell(error.message, true)).finally(() => $("say").focus());

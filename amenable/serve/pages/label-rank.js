@@ -1,6 +1,6 @@
 // Orders of answers: a ranking with ties, by keys, buttons or dragging; and a comparison of two with a slider.
 
-import { el, nth } from "./label-text.js";
+import { completion, el, folded, nth, plural } from "./elements.js";
 
 const STRENGTHS = ["far better", "clearly better", "better", "slightly better"];
 
@@ -32,12 +32,17 @@ function judged(i, k, state, page) {
     el("summary", {}, "Rate and flag", said), rate, flags);
   function mark() {
     const count = state.flags[i].length;
-    const words = [state.ratings[i] ? `${state.ratings[i]} of 7` : "", count ? `${count} flag${count > 1 ? "s" : ""}` : ""];
+    const words = [state.ratings[i] ? `${state.ratings[i]} of 7` : "", count ? plural(count, "flag") : ""];
     said.textContent = words.filter(Boolean).join(", ");
   }
   mark();
   return box;
 }
+
+// Words for those who have keys, and for those who touch.
+const placing = () => (matchMedia("(pointer: coarse)").matches
+  ? "Tap “Place next” from the best answer to the worst, or drag them here by their numbers."
+  : "Press the numbers of the answers from best to worst, or drag them here.");
 
 const beginning = (k, given) => ({
   ratings: given?.ratings?.length === k ? given.ratings : Array(k).fill(null),
@@ -51,6 +56,7 @@ export function rankForm(task, given, page) {
   const places = el("ol", { class: "places", "aria-label": "Your order, best first" });
   const pool = el("div", { class: "pool", role: "group", "aria-label": "Answers not yet placed" });
   const node = el("div", { class: "ranking" }, places, pool);
+  const texts = task.completions.map((text, i) => folded(completion(text, { id: `text-${i}` }), text));
   const placed = () => state.places.flat();
   const placeOf = (i) => state.places.findIndex((place) => place.includes(i));
   let drag = null;
@@ -92,7 +98,7 @@ export function rankForm(task, given, page) {
          button("=", tied ? "Untie" : "Tie with the one above", () => tie(i), { disabled: at === 0 && !tied, "aria-pressed": String(tied) }), button("×", "Take out", () => out(i))];
     return el("article", { class: "card", tabindex: 0, "data-answer": i, "aria-label": `Answer ${i + 1}, ${where}`, "aria-describedby": `text-${i}` },
       el("span", { class: "grip", "aria-hidden": "true", title: "Drag", onpointerdown: (event) => lift(event, i) }, String(i + 1)),
-      el("div", { class: "text", id: `text-${i}` }, task.completions[i]),
+      el("div", { class: "answer" }, texts[i]),
       el("div", { class: "moves" }, moves), judged(i, k, state, page));
   }
   function draw() {
@@ -102,7 +108,7 @@ export function rankForm(task, given, page) {
       const word = at === 0 ? "best" : at === last && full ? "worst" : "";
       return el("li", { class: `place${word ? ` ${word}` : ""}` }, el("div", { class: "rank" }, el("b", {}, String(at + 1)), word && el("span", {}, word), place.length > 1 && el("i", {}, "tied")), el("div", { class: "cards" }, place.map(card)));
     }));
-    if (!state.places.length) places.append(el("li", { class: "place empty" }, "Press the numbers of the answers from best to worst, or drag them here."));
+    if (!state.places.length) places.append(el("li", { class: "place empty" }, placing()));
     const left = [...Array(k).keys()].filter((i) => placeOf(i) < 0);
     pool.replaceChildren(...(left.length ? [el("h2", {}, left.length === k ? "Answers" : "Not yet placed"), ...left.map(card)] : []));
     pool.hidden = !left.length;
@@ -190,7 +196,7 @@ export function compareForm(task, given, page) {
   const state = { ...beginning(2, given), value: given?.strength ?? null };
   const names = ["Left", "Right"];
   const cards = names.map((name, i) => el("article", { class: "card side", "aria-label": `${name} answer` },
-    el("h2", {}, name), el("div", { class: "text" }, task.completions[i]), judged(i, 2, state, page)));
+    el("h2", {}, name), folded(completion(task.completions[i]), task.completions[i]), judged(i, 2, state, page)));
   const words = el("output", { for: "strength" });
   const slider = el("input", { type: "range", id: "strength", min: -4, max: 4, step: 1, value: state.value ?? 0, "aria-label": "Which is better, and by how much", oninput: () => set(Number(slider.value)), onpointerup: () => set(Number(slider.value)) });
   const choice = (text, value) => el("button", { type: "button", "data-value": value, onclick: () => set(value) }, text);

@@ -1,6 +1,6 @@
 // What people write: one answer, or both sides of a conversation, with suggestions to take, edit or refuse.
 
-import { el, turn } from "./label-text.js";
+import { completion, el, turn } from "./elements.js";
 
 export function writeForm(task, given, page) {
   const both = task.kind === "converse";
@@ -12,7 +12,7 @@ export function writeForm(task, given, page) {
   }
   const said = el("div", { class: "dialogue", "aria-label": "Conversation so far" });
   const label = el("label", { for: "words" });
-  const words = el("textarea", { id: "words", rows: 5, maxlength: 20000, oninput: () => { state.words = words.value; page.changed(); draw(); } });
+  const words = el("textarea", { id: "words", dir: "auto", rows: 5, maxlength: 20000, oninput: () => { state.words = words.value; page.changed(); draw(); } });
   const offer = el("div", { class: "offer", role: "group", "aria-label": "A suggestion", hidden: true });
   const ask = el("button", { type: "button", id: "suggest", onclick: suggest }, "Suggest an answer");
   const add = el("button", { type: "button", id: "add", onclick: () => { push(); } }, "Add turn");
@@ -62,7 +62,7 @@ export function writeForm(task, given, page) {
     if (!found) return;
     state.offered = found;
     offer.replaceChildren(
-      el("b", {}, "Suggestion"), el("p", {}, found.text || "(nothing)"),
+      el("b", {}, "Suggestion"), completion(found.text),
       el("div", { class: "buttons" },
         el("button", { type: "button", id: "take", class: "main", onclick: () => accept(true) }, "Take"),
         el("button", { type: "button", id: "edit", onclick: () => accept(false) }, "Edit"),

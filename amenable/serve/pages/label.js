@@ -1,6 +1,6 @@
 // The labelling page: who is here, which task, how long it takes, and what becomes of the answer.
 
-import { el, markdown, turn } from "./label-text.js";
+import { el, markdown, plural, turn } from "./elements.js";
 import { compareForm, rankForm } from "./label-rank.js";
 import { writeForm } from "./label-write.js";
 
@@ -100,7 +100,7 @@ function show({ task: found, progress }) {
   form.focus();
 }
 function tell(progress) {
-  const of = progress.tasks ? ` · ${progress.answered} of ${progress.tasks} answered` : "";
+  const of = progress.tasks ? ` · ${progress.answered} of ${plural(progress.tasks, "task")} answered` : "";
   $("progress").textContent = `${progress.mine} by you${of}`;
 }
 
@@ -124,12 +124,18 @@ async function finish(path, body, words) {
   if (busy) return;
   busy = true;
   $("send").disabled = true;
-  const sent = await post(path, { assignment: task.assignment, notes: $("notes").value, seconds: Math.round(worked * 10) / 10, ...body });
+  const { assignment } = task;
+  const { status, data } = await ask(path, { assignment, notes: $("notes").value, seconds: Math.round(worked * 10) / 10, ...body });
   busy = false;
-  if (!sent) { if (form) changed(); return; }
-  localStorage.removeItem(`draft ${task.assignment}`);
-  toast(words);
-  await next();
+  if (status === 200) {
+    localStorage.removeItem(`draft ${assignment}`);
+    toast(words);
+    return next();
+  }
+  if (status === 401) door();
+  toast(data.error, true);
+  if (status === 409 || status === 404) return next(); // answered in another tab, or with somebody else by now
+  if (form) changed();
 }
 function send() { if (form && !form.ready()) finish(form.path, form.body(), "Kept. Thank you."); }
 function skip(reason, notes) { finish("/api/skip", { reason, ...(notes ? { notes } : {}) }, "Skipped."); }
@@ -143,7 +149,7 @@ async function undo() {
   toast("Your last answer is taken back: change it and send it again.");
 }
 function help() {
-  $("instructions-text").replaceChildren(markdown(me.instructions));
+  $("instructions-text").replaceChildren(markdown(me.instructions, { links: true, heading: (level) => level + 1 }));
   $("instructions").showModal();
 }
 
@@ -172,6 +178,7 @@ document.addEventListener("keydown", (event) => {
   else if (event.key === "s") { event.preventDefault(); $("why").showModal(); }
   else if (event.key === "?") help();
 });
+new ResizeObserver(([{ target }]) => document.body.style.setProperty("--foot", `${target.offsetHeight}px`)).observe($("foot"));
 $("send").addEventListener("click", send);
 $("undo").addEventListener("click", undo);
 $("help").addEventListener("click", help);
@@ -181,6 +188,13 @@ $("why").addEventListener("close", () => {
   if ($("why").returnValue === "yes") skip(document.querySelector("[name=reason]:checked").value, $("why-notes").value || $("notes").value);
   $("why-notes").value = "";
   $("why").returnValue = "";
+});
+
+// Another tab has answered the task that is open here: its draft is gone.
+addEventListener("storage", (event) => {
+  if (!task || busy || event.key !== `draft ${task.assignment}` || event.newValue !== null) return;
+  toast("Answered in another tab.");
+  next();
 });
 
 function store(name, value) { try { localStorage.setItem(name, value); } catch { /* a browser that keeps nothing */ } }

@@ -1,6 +1,6 @@
 // The owner's page: the figures of the labels so far, the labels themselves, and the instructions.
 
-import { el, turn } from "./label-text.js";
+import { el, plural, turn } from "./elements.js";
 
 const $ = (id) => document.getElementById(id);
 const percent = (x) => (x === null || x === undefined ? "–" : `${(100 * x).toFixed(0)} %`);
@@ -28,18 +28,18 @@ function tiles(data) {
   const tile = (value, what, more) => el("div", { class: "tile" }, el("b", {}, value), el("span", {}, what), more ? el("small", {}, more) : null);
   const alike = data.agreement.pairwise;
   return el("div", { class: "tiles" },
-    tile(String(labels), "labels", `${data.kinds.ranking ?? 0} orders, ${(data.kinds.demonstration ?? 0) + (data.kinds.conversation ?? 0)} written`),
+    tile(String(labels), labels === 1 ? "label" : "labels", `${plural(data.kinds.ranking ?? 0, "order")}, ${(data.kinds.demonstration ?? 0) + (data.kinds.conversation ?? 0)} written`),
     tile(worked > 0 ? (labels / worked).toFixed(0) : "–", "labels an hour", `of ${worked.toFixed(1)} hours at work`),
-    tile(percent(alike.share), "of pairs ordered alike", alike.share === null ? "no task was ranked by two people yet" : `${percent(alike.low)} to ${percent(alike.high)}, ${alike.n} pairs`),
-    tile(number(data.agreement.krippendorff.value), "Krippendorff’s alpha", data.agreement.krippendorff.low === null ? `${data.agreement.tasks} tasks` : `${number(data.agreement.krippendorff.low)} to ${number(data.agreement.krippendorff.high)}`));
+    tile(percent(alike.share), "of pairs ordered alike", alike.share === null ? "no task was ranked by two people yet" : `${percent(alike.low)} to ${percent(alike.high)}, ${plural(alike.n, "pair")}`),
+    tile(number(data.agreement.krippendorff.value), "Krippendorff’s alpha", data.agreement.krippendorff.low === null ? plural(data.agreement.tasks, "task") : `${number(data.agreement.krippendorff.low)} to ${number(data.agreement.krippendorff.high)}`));
 }
-const table = (head, rows) => el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, head.map((h) => el("th", { scope: "col" }, h)))), el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell) => el("td", {}, cell)))))));
+const table = (head, rows) => el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `A table of ${head.filter(Boolean).join(", ")}` }, el("table", {}, el("thead", {}, el("tr", {}, head.map((h) => (h ? el("th", { scope: "col" }, h) : el("td"))))), el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell) => el("td", {}, cell)))))));
 
 function people(data) {
   if (!data.people.length) return el("p", { class: "note" }, "Nobody has labelled anything yet.");
   return el("section", {}, el("h2", {}, "People"), table(
     ["", "labels", "an hour", "median time", "skipped", "right where the order is known"],
-    data.people.map((one) => [one.name, String(one.labels), one.per_hour === null ? "–" : one.per_hour.toFixed(0), seconds(one.median_seconds), String(one.skips), [percent(one.known.share), one.known.n ? el("small", {}, ` ${percent(one.known.low)} to ${percent(one.known.high)}, ${one.known.n} pairs`) : ""]])));
+    data.people.map((one) => [one.name, String(one.labels), one.per_hour === null ? "–" : one.per_hour.toFixed(0), seconds(one.median_seconds), String(one.skips), [percent(one.known.share), one.known.n ? el("small", {}, ` ${percent(one.known.low)} to ${percent(one.known.high)}, ${plural(one.known.n, "pair")}`) : ""]])));
 }
 function hours(data) {
   if (data.hours.length < 2) return null;
@@ -51,7 +51,7 @@ function between(data) {
   const all = data.agreement;
   if (!all.tasks) return null;
   const row = (what, x) => [what, number(x.value), ends(x) ?? "–"];
-  return el("section", {}, el("h2", {}, "Agreement"), el("p", { class: "note" }, `Of pairs of answers, over ${all.tasks} tasks that several people ranked; intervals resample tasks.`),
+  return el("section", {}, el("h2", {}, "Agreement"), el("p", { class: "note" }, `Of pairs of answers, over ${plural(all.tasks, "task")} that several people ranked.`),
     table(["", "beyond chance", "95 %"], [row("Krippendorff’s alpha, everybody", all.krippendorff), row("Fleiss’ kappa, everybody", all.fleiss), ...all.cohen.map((one) => row(`Cohen’s kappa, ${one.people[0]} and ${one.people[1]}`, one))]));
 }
 function model(data) {
@@ -64,7 +64,7 @@ function leaning(data) {
   const groups = data.positions.filter((one) => one.places[0].n >= 5);
   if (!groups.length) return null;
   return el("section", {}, el("h2", {}, "Does the place on the page matter?"), el("p", { class: "note" }, "How often the answer shown at each place was the best. The order is drawn by lot, so every place should win as often (dashed)."),
-    groups.map((one) => [el("h3", {}, `${one.answers} answers, ${one.places[0].n} tasks`), ...one.places.map((place, n) => bar(one.answers === 2 ? ["left", "right"][n] : `place ${n + 1}`, place, one.expected))]));
+    groups.map((one) => [el("h3", {}, `${plural(one.answers, "answer")}, ${plural(one.places[0].n, "task")}`), ...one.places.map((place, n) => bar(one.answers === 2 ? ["left", "right"][n] : `place ${n + 1}`, place, one.expected))]));
 }
 function bar(name, x, even) {
   const ns = "http://www.w3.org/2000/svg";
@@ -90,7 +90,7 @@ function contrary(data) {
 function contrast(one) {
   return el("div", { class: "contrary" }, one.prompt.map(turn),
     table(["answer", ...one.said.map((s) => s.annotator)], one.completions.map((text, i) => [excerpt(text), ...one.said.map((s) => String(s.ranks[i]))])),
-    el("p", { class: "note" }, `${percent(one.contrary)} of ${one.pairs === 1 ? "one pair" : `${one.pairs} pairs`} contrary. `, one.said.filter((s) => s.notes).map((s) => `${s.annotator}: ${s.notes} `)));
+    el("p", { class: "note" }, `${percent(one.contrary)} of ${plural(one.pairs, "pair")} contrary. `, one.said.filter((s) => s.notes).map((s) => `${s.annotator}: ${s.notes} `)));
 }
 function counts(data) {
   const lists = [["Flags", data.flags], ["Skipped because", data.skips], ["Suggestions", data.suggestions]].filter(([, all]) => Object.keys(all).length);
