@@ -69,6 +69,7 @@ def bench(
     one_thread = Machine("cpu", "fp32", 1)
     of_dpo = dpo.Config(assistant, files.pairs, machine=one_thread)
     of_ppo = ppo.Config(assistant, judge, data=files.prompts, max_new_tokens=16, entropy_coef=0.1, machine=one_thread)
+    of_ppo = replace(of_ppo, temperature=0.7, kl_coef=0.3, kl_target=1.5)
     _, prompts = fitting_prompts(files.prompts, words, 40)
     demonstrations = read_demonstrations(files.demonstrations).rows[:6]
     rendered = [render(words, row.messages) for row in demonstrations]

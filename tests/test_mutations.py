@@ -33,7 +33,7 @@ from amenable.text.tokenizer import Tokenizer
 from amenable.train import actors as roles
 from amenable.train import artifacts, passes
 from amenable.train.actors import Actors
-from amenable.train.optimizer import Optimizer
+from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.runtime import Machine, Runtime
 
 TESTS = Path(__file__).parent
@@ -75,7 +75,8 @@ def file_of(path: str) -> ModuleType:
 
 def ppo_config(**changes: Any) -> ppo.Config:
     small = ppo.Config(prompts_per_step=8, num_mini_batches=2, max_new_tokens=8, machine=Machine("cpu", "fp32", 1))
-    return replace(small, **changes)
+    filled = {"temperature": 0.7, "kl_coef": 0.3, "kl_target": 1.5, "optimizer": OptimizerConfig(2e-4, eps=1e-5)}
+    return replace(small, **filled | changes)
 
 
 def ppo_actors(parts: Parts) -> Actors:

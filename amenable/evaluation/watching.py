@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,6 +22,7 @@ from amenable.train import artifacts, passes
 from amenable.train.actors import Actors
 from amenable.train.feed import Sieve, fitting_prompts
 from amenable.train.log import Log
+from amenable.train.run import Run
 
 Asked = tuple[Prompt, list[int]]
 """a prompt, and its ids"""
@@ -82,6 +84,22 @@ class Watch:
 
     def decode(self, ids: list[int]) -> str:
         return self.actors.tokenizer.decode(ids)
+
+
+def watch_of(asked: list[Asked], ask: Ask, config: Any, actors: Actors, run: Run) -> Watch:
+    """The watch over a run by the options of its stage: some of its prompts token by token, held-out ones, and another
+    reward model if there is one. Nothing is asked yet."""
+    room = actors.policy.config.context - config.max_new_tokens
+    return Watch(
+        actors=actors,
+        ask=ask,
+        log=run.log,
+        calendar=Calendar(config.sample_steps, config.eval_steps, config.max_steps),
+        watched=trace.evenly(asked, config.watched),
+        held_out=held_out_prompts(config.validation, actors.tokenizer, room, config.eval_prompts, run.sieve),
+        judge=load_watcher(config.watch_reward_model, actors),
+        settings=trace.Settings(0.0, config.gamma, config.lam, config.temperature, config.max_tokens_per_pass),
+    )
 
 
 def held_out_prompts(

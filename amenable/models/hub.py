@@ -118,6 +118,19 @@ def read_dropout(folder: Path | str) -> float:
     return training_dropout(read_facts(path), path)
 
 
+def read_temperature(folder: Path | str) -> float | None:
+    """The sampling temperature that a saved model's generation_config.json states; None where it states none, or means
+    greedy decoding."""
+    path = Path(folder) / GENERATION
+    facts = read_facts(path) if path.exists() else {}
+    value = facts.get("temperature")
+    if not value or facts.get("do_sample") is False:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        raise InputError(f"temperature is {value!r}", path, "it must be 0 or more")
+    return float(value)
+
+
 def published(config: DecoderConfig) -> str:
     """The architecture a configuration is saved as. Raises InputError for a mixture that none has."""
     return LANGUAGE_MODELS[family_of(config)]

@@ -22,6 +22,7 @@ from amenable.recipes.reports import contest, differences, findings, orders, ori
 from amenable.recipes.reports.folders import Stage, read_json, read_stage, seed_folders
 from amenable.stages import evaluate
 from amenable.train import plan, runtime
+from amenable.train.defaults import FROM_MODEL, FromModel
 from amenable.train.run import write_text
 
 DEMO, EVALUATION, LANGUAGE, REWARD, RUN = "demo", "evaluation", "language model", "reward model", "run"
@@ -53,7 +54,8 @@ class Config:
     """take only so many prompts or rankings; 0 takes all"""
     temperature: float = 1.0
     """of the sampled answers; greedy ones are always made as well"""
-    max_new_tokens: int = 64
+    max_new_tokens: FromModel[int] = FROM_MODEL
+    """by default a quarter of the least context of the two, at most 256"""
     max_tokens_per_pass: int = 8192
     rows: int = 128
     """answers decoded at once"""

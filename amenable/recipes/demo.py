@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from amenable.errors import InputError
-from amenable.generation.sampling import Sampling
 from amenable.recipes import report
 from amenable.recipes.reports import claims
 from amenable.recipes.together import Call, run_all
@@ -31,6 +30,8 @@ SEEDS = 3
 """of a full demo"""
 PRETRAINING = OptimizerConfig(learning_rate=4e-3, muon_learning_rate=0.02, weight_decay=0.01)
 """of both base models"""
+TEMPERATURE, ANSWER = 0.7, 64
+"""at which the world's models answer, and the most tokens that they need"""
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ def models(root: Path, seed: int) -> list[Call]:
             optimizer=OptimizerConfig(learning_rate=5e-4),
             warmup_steps=10,
             dropout=0.1,
+            max_new_tokens=ANSWER,
             seed=seed,
         )
         return Call("sft", replace(config, **options))
@@ -130,6 +132,7 @@ def models(root: Path, seed: int) -> list[Call]:
         tokenizer=root / "tokenizer",
         out=root / "pretrain",
         optimizer=PRETRAINING,
+        context=256,
         warmup_steps=20,
         seed=seed,
     )
@@ -177,6 +180,10 @@ def alignment(root: Path, seed: int) -> list[Call]:
             optimizer=OptimizerConfig(learning_rate=2e-4, eps=1e-5),
             critic_learning_rate=4e-4,
             warmup_steps=5,
+            temperature=TEMPERATURE,
+            max_new_tokens=ANSWER,
+            kl_coef=0.3,
+            kl_target=1.5,
             seed=seed,
         )
         return Call("ppo", replace(config, **options))
@@ -185,7 +192,13 @@ def alignment(root: Path, seed: int) -> list[Call]:
     return [
         Call(
             "sample",
-            sample.Config(model=root / "sft", data=prompts / "reward.jsonl", out=root / "sample", seed=seed),
+            sample.Config(
+                model=root / "sft",
+                data=prompts / "reward.jsonl",
+                sampling=sample.AnswerSampling(temperature=TEMPERATURE, max_new_tokens=ANSWER),
+                out=root / "sample",
+                seed=seed,
+            ),
         ),
         Call(
             "annotate",
@@ -236,6 +249,7 @@ def evaluations(root: Path, seed: int) -> list[Call]:
             reward_model=root / "reward",
             text=home / "text" / "validation.jsonl",
             reference=str(root / "sft"),
+            max_new_tokens=ANSWER,
             out=root / name,
             seed=seed,
         )
@@ -257,7 +271,7 @@ def evaluations(root: Path, seed: int) -> list[Call]:
 
 def shrink(call: Call) -> Call:
     """The same call with everything as small as it goes."""
-    brief = Sampling(max_new_tokens=24)
+    brief = sample.AnswerSampling(temperature=1.0, max_new_tokens=24)
     quick = OptimizerConfig(learning_rate=1e-3)
     smaller: dict[str, dict[str, Any]] = {
         "pretrain": {"max_steps": 6, "tokens_per_step": 512, "warmup_steps": 1, "eval_steps": 6, "eval_tokens": 2000},

@@ -221,6 +221,8 @@ def plan(config: Config, files: Files, text: Path, steps: dict[str, int]) -> lis
                 max_new_tokens=config.context // 4,
                 optimizer=OptimizerConfig(learning_rate=1e-4, eps=1e-5),
                 critic_learning_rate=2e-4,
+                temperature=0.7,
+                kl_coef=0.3,
                 kl_target=3.0,
                 warmup_steps=1,
                 out=at["ppo"],

@@ -32,6 +32,9 @@ from amenable.train.run import Run, write_text
 from amenable.world.annotators import Annotator, agreement, fit_noise
 from amenable.world.closed import ClosedWorld
 
+WORLD = Path("runs/world")
+"""whose annotators judge where no judge is given"""
+
 
 @dataclass(frozen=True)
 class Config:
@@ -39,10 +42,10 @@ class Config:
 
     data: Path = Path("runs/sample/samples.jsonl")
     """prompts with their answers, as `sample` writes them"""
-    world: Path | None = Path("runs/world")
-    """the closed world whose annotators judge"""
+    world: Path | None = None
+    """the closed world whose annotators judge; by default runs/world, where no reward model is given"""
     reward_model: Path | None = None
-    """a reward model that judges instead (with --world None)"""
+    """a reward model that judges instead"""
     out: Path = Path("runs/annotate")
     also: tuple[Path, ...] = ()
     """samples of other models: their answers join those to the same prompt (by its id)"""
@@ -55,8 +58,8 @@ class Config:
     care: care.Care = field(default_factory=care.Options)
 
     def __post_init__(self) -> None:
-        if (self.world is None) == (self.reward_model is None):
-            raise InputError("one judge is needed", how="give --world or --reward-model, the other as None")
+        if self.world is not None and self.reward_model is not None:
+            raise InputError("one judge is needed, and two are given", how="give --world or --reward-model")
         if not 0 < self.held_out < 1:
             raise InputError(f"held_out is {self.held_out}", how="it must lie between 0 and 1")
         if not (self.agreement == 0 or 0.5 < self.agreement < 1):
@@ -77,6 +80,7 @@ class Sampled:
 
 def run(config: Config) -> Path:
     """Annotate and return the run directory."""
+    config = with_judge(config)
     inputs = {"data": config.data, "world": config.world, "reward_model": config.reward_model}
     inputs |= {f"also {number}": path for number, path in enumerate(config.also, start=1)}
     run = Run(config.out, "annotate", config, inputs)
@@ -106,6 +110,15 @@ def run(config: Config) -> Path:
         answers = sum(len(ranking.completions) for ranking in rankings)
         run.log.say(f"{name}: {len(rankings)} rankings of {answers} answers{tied}")
     return run.finish(**{name: len(rankings) for name, rankings in told.items()}, agreement=facts)
+
+
+def with_judge(config: Config) -> Config:
+    """The configuration with the usual world as judge where none is given."""
+    if config.world is not None or config.reward_model is not None:
+        return config
+    if not WORLD.exists():
+        raise InputError("one judge is needed", how="give --world or --reward-model")
+    return replace(config, world=WORLD)
 
 
 def read(files: Sequence[Path]) -> list[Sampled]:

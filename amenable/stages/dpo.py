@@ -109,6 +109,7 @@ def run(config: Config) -> Path:
     rows = [(pair.chosen, pair.rejected) for pair in training]
     proof = first_batch.of_answers(rows, first, tokenizer, policy.config.context)
     run.claim()
+    run.log.say(by_default)
     if first_batch.show(run, proof, config.inspect_batch):
         return run.out
     training, validation = (with_reference(policy, pairs, config, machine) for pairs in (training, validation))
@@ -119,7 +120,6 @@ def run(config: Config) -> Path:
     size = memory.training(policy, config.optimizer, works, machine, total, reading)
     run.log.say(f"{plan.parameters(policy)}, {memory.told(size, machine, works)}")
     run.log.say(f"{len(training)} pairs x {config.epochs} epochs / {config.batch_size} a step = {schedule}")
-    run.log.say(by_default)
 
     with_margins = any(pair.margin for pair in training)
     policy.eval()  # dropout is off: the reference was computed without it

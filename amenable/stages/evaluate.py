@@ -12,7 +12,7 @@ Reads model directories and prompts; writes evaluation.json and samples.jsonl (e
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from amenable.data import sources
@@ -31,7 +31,8 @@ from amenable.generation.sampling import Sampling
 from amenable.models import hub
 from amenable.text.chat import render_prompt
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, care, plan, runtime
+from amenable.train import artifacts, care, defaults, plan, runtime
+from amenable.train.defaults import FROM_MODEL, FromModel, traits
 from amenable.train.feed import Sieve, usable
 from amenable.train.run import Run, write_text
 from amenable.world.closed import ClosedWorld
@@ -39,20 +40,24 @@ from amenable.world.closed import ClosedWorld
 ALIKE_PROMPTS = 150
 """on which a temperature is sought"""
 
+USUAL = ("base=runs/pretrain", "sft=runs/sft", "ppo=runs/ppo", "dpo=runs/dpo")
+"""the models that are compared where none are named, as far as they are there"""
+
 
 @dataclass(frozen=True)
 class Config:
     """Compare models on the same prompts."""
 
-    models: tuple[str, ...] = ("base=runs/pretrain", "sft=runs/sft", "ppo=runs/ppo", "dpo=runs/dpo")
-    """name=folder of each model, or name=folder@how: @few-shot, @best-of-16, @temperature-0.6, @like-NAME"""
+    models: tuple[str, ...] = ()
+    """name=folder of each model, or name=folder@how: @few-shot, @best-of-16, @temperature-0.6, @like-NAME; by default
+    those of base=runs/pretrain, sft=runs/sft, ppo=runs/ppo and dpo=runs/dpo that are finished"""
     data: Path = Path("runs/world/prompts/test.jsonl")
     """prompts: a file, or a folder of files"""
     suites: tuple[str, ...] = ()
     """name=path of further prompts, each with figures of its own"""
     suite_decodings: tuple[Decoding, ...] = DECODINGS
     """how the suites are answered; --data always both ways"""
-    few_shot: Path = Path("runs/world/few_shot.jsonl")
+    few_shot: Path | None = None
     """demonstrations that models @few-shot see before every prompt"""
     transcripts: Path | None = None
     """how base models are asked: rows with name (zero-shot or few-shot), user, assistant, end"""
@@ -60,11 +65,11 @@ class Config:
     """few-shot tasks by likelihood: a file, or a folder of them"""
     best_of_prompts: int = 600
     """models @best-of-N answer only so many prompts"""
-    world: Path | None = Path("runs/world")
-    """the closed world that knows the truth about these prompts; leave it out (None) for other data"""
-    reward_model: Path | None = Path("runs/reward")
+    world: Path | None = None
+    """the closed world that knows the truth about these prompts"""
+    reward_model: Path | None = None
     """scores the answers, and judges them where there is no world"""
-    text: Path | None = Path("runs/world/text/validation.jsonl")
+    text: Path | None = None
     """raw text for bits per byte"""
     demonstrations: Path | None = None
     """conversations whose likelihood is measured"""
@@ -75,7 +80,8 @@ class Config:
     """take only so many prompts of each suite; 0 takes all"""
     temperature: float = 1.0
     """of the sampled answers; greedy ones are always made as well"""
-    max_new_tokens: int = 64
+    max_new_tokens: FromModel[int] = FROM_MODEL
+    """by default a quarter of the least context of the models, at most 256"""
     text_tokens: int = 30_000
     """at most so many tokens of raw text for bits per byte"""
     max_tokens_per_pass: int = 8192
@@ -88,10 +94,13 @@ class Config:
     def __post_init__(self) -> None:
         plan.require_at_least(1, self, "rows", "max_tokens_per_pass", "text_tokens", "best_of_prompts")
         plan.require_at_least(0, self, "limit")
-        if not Sampling(temperature=self.temperature, max_new_tokens=self.max_new_tokens).temperature:
+        plan.require_at_least(1, self, "max_new_tokens")
+        if not Sampling(temperature=self.temperature).temperature:
             raise InputError("temperature is 0", how="greedy answers are made anyway; give one for the sampled ones")
         searches = any(one.best_of > 1 for one in self.contestants)
         plan.refuse(searches and self.reward_model is None, "nobody can tell the best of n", "name a --reward-model")
+        prompted = any(one.few_shot for one in self.contestants)
+        plan.refuse(prompted and self.few_shot is None, "a model @few-shot needs demonstrations", "give --few-shot")
         names = [TEST, *(entry.partition("=")[0] for entry in self.suites)]
         for entry, name in zip(self.suites, names[1:]):
             plan.refuse(not name or not entry.partition("=")[2], f"'{entry}' is no suite", "write name=path")
@@ -99,7 +108,7 @@ class Config:
 
     @property
     def contestants(self) -> tuple[Contestant, ...]:
-        return roster(self.models)
+        return roster(self.models) if self.models else ()
 
     @property
     def prompts(self) -> dict[str, Path]:
@@ -123,6 +132,8 @@ class Config:
 
 def run(config: Config) -> Path:
     """Evaluate and return the run directory."""
+    config = with_models(config)
+    config, by_default = defaults.evaluate(config, [traits(folder, "a training stage") for folder in models_of(config)])
     run = Run(config.out, "evaluate", config, inputs(config))
     if run.done():
         return run.out
@@ -132,6 +143,7 @@ def run(config: Config) -> Path:
     tests, asking = read(config, run), asking_of(config, run.sieve)
     run.claim()
     announce(config, tests, by, run)
+    run.log.say(by_default)
     results = Results()
 
     for step in run.steps(len(config.contestants), {"results": results}, save_steps=1):
@@ -150,6 +162,16 @@ def run(config: Config) -> Path:
     write_text(run.out / "evaluation.json", json.dumps(results.evaluation(tests, by, config.seed), indent=1))
     run.log.replace("samples", len(config.contestants), results.side_by_side(tests))
     return run.finish(prompts=len(tests.suites[TEST]))
+
+
+def with_models(config: Config) -> Config:
+    """The configuration with the usual models that are there, where none are named."""
+    if config.models:
+        return config
+    there = tuple(entry for entry in USUAL if (Path(entry.partition("=")[2]) / "finished.json").exists())
+    how = f"write name=folder, as in --models {' '.join(USUAL[1:3])}"
+    plan.refuse(not there, "no models to evaluate: none are named, and runs/ holds none", how)
+    return replace(config, models=there)
 
 
 def inputs(config: Config) -> dict[str, Path | None]:
@@ -232,6 +254,8 @@ def announce(config: Config, tests: Tests, by: Yardsticks, run: Run) -> None:
         sizes["best of n"] = min(len(prompts), config.best_of_prompts)
     told = ", ".join(f"{name} ±{half_width(n):.1%} ({n} prompts)" for name, n in sizes.items())
     run.log.say(f"95 % interval of a preference or a rate, at most: {told}")
+    if by.jury is None and by.reward_model is None:
+        run.log.say("nobody judges the answers: give --reward-model, or the --world that the prompts are from")
     if by.reference is None:
         run.log.say(f"no KL: the reference '{config.reference}' is none of the models, and no folder of one")
 

@@ -22,8 +22,7 @@ from typing import Any, Literal
 import torch
 
 from amenable.data import batches, sources
-from amenable.evaluation import trace
-from amenable.evaluation.watching import Asked, Calendar, Watch, held_out_prompts, load_watcher
+from amenable.evaluation.watching import Asked, watch_of
 from amenable.functional.advantages import masked_gae
 from amenable.functional.losses import ppo_policy_loss, value_loss
 from amenable.functional.masked import scale, standardize
@@ -67,19 +66,22 @@ class Config:
     """updates of one pass over the samples"""
     num_ppo_epochs: int = 1
     """passes over the samples"""
-    temperature: float = 0.7
-    """of the policy: divides the logits when sampling and in every log-probability"""
-    max_new_tokens: int = 64
+    temperature: FromModel[float] = FROM_MODEL
+    """divides the logits when sampling and in every log-probability; by default generation_config.json's, or 0.7"""
+    max_new_tokens: FromModel[int] = FROM_MODEL
+    """by default a quarter of the context, at most 256"""
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(eps=1e-5))
     critic_learning_rate: FromModel[float] = FROM_MODEL
     """by default from the size of the reward model"""
     warmup_steps: int | None = None
     """by default 5, and at most an eighth of the steps"""
     final_learning_rate: float = 0.1
-    kl_coef: float = 0.3
-    """price of a nat away from the reference, in units of reward; 0 is none, and stays none whatever the target"""
-    kl_target: float = 1.5
-    """nats a response; the coefficient adapts to meet it; 0 keeps it fixed"""
+    kl_coef: FromModel[float] = FROM_MODEL
+    """price of a nat away from the reference, in units of reward; 0 is none, and stays none whatever the target; by
+    default 0.3 for answers of at most 64 tokens, and in proportion less for longer ones"""
+    kl_target: FromModel[float] = FROM_MODEL
+    """nats a response; the coefficient adapts to meet it; 0 keeps it fixed; by default 1.5 for answers of at most 64
+    tokens, and in proportion more for longer ones"""
     kl_horizon: float = 600.0
     """samples over which the coefficient changes by a fifth; below the samples of a step it does so in every step"""
     gamma: float = 1.0
@@ -148,7 +150,7 @@ def run(config: Config) -> Path:
         return run.out
     actors = load_actors(config.model, config.reward_model, config.frozen_layers, runtime.start(config.machine))
     asked, raw = read(config, actors, run.sieve)
-    watch = watch_of(asked, config, actors, run)
+    watch = watch_of(asked, partial(gather, actors, samples=1, config=config), config, actors, run)
     schedule = plan.cosine_with_warmup(config.max_steps, config.warmup_steps, config.final_learning_rate, usual=5)
     run.claim()
     optimizer = Optimizer([actors.policy], config.optimizer)
@@ -193,21 +195,6 @@ def read(config: Config, actors: Actors, sieve: Sieve) -> tuple[list[Asked], lis
     asked = list(zip(*fitting_prompts(config.data, actors.tokenizer, context - config.max_new_tokens, sieve=sieve)))
     texts = usable(sources.read_texts(config.ptx_data), sieve) if config.ptx_data and config.ptx_coef else []
     return asked, pieces_of(texts, actors.tokenizer, context)
-
-
-def watch_of(asked: list[Asked], config: Config, actors: Actors, run: Run) -> Watch:
-    """What looks on: some of the prompts token by token, held-out ones, and another reward model if there is one."""
-    room = actors.policy.config.context - config.max_new_tokens
-    return Watch(
-        actors=actors,
-        ask=partial(gather, actors, samples=1, config=config),
-        log=run.log,
-        calendar=Calendar(config.sample_steps, config.eval_steps, config.max_steps),
-        watched=trace.evenly(asked, config.watched),
-        held_out=held_out_prompts(config.validation, actors.tokenizer, room, config.eval_prompts, run.sieve),
-        judge=load_watcher(config.watch_reward_model, actors),
-        settings=trace.Settings(0.0, config.gamma, config.lam, config.temperature, config.max_tokens_per_pass),
-    )
 
 
 def gather(

@@ -18,7 +18,7 @@ from amenable.models.decoder import Decoder
 from amenable.models.presets import preset
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts, care, defaults, first_batch, memory, passes, plan, runtime
-from amenable.train.defaults import traits_of
+from amenable.train.defaults import FROM_MODEL, FromModel, traits_of
 from amenable.train.feed import Sieve, measured_text, pieces_of, usable, whole
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
@@ -37,8 +37,8 @@ class Config:
     out: Path = Path("runs/pretrain")
     model: str = "nano"
     """a preset: nano tiny mini tiny-gpt2 gpt1 gpt2 gpt2-medium ... gpt3-175b"""
-    context: int = 256
-    """tokens of the longest document piece; longer documents are cut into pieces"""
+    context: FromModel[int] = FROM_MODEL
+    """tokens of the longest document piece, by default the preset's; longer documents are cut into pieces"""
     dropout: float = 0.0
     tokens_per_step: int = 2048
     """tokens in one update"""
@@ -81,8 +81,9 @@ class Config:
 def run(config: Config) -> Path:
     """Train and return the run directory."""
     tokenizer = Tokenizer.load(config.tokenizer)
-    shape = replace(preset(config.model, tokenizer.vocab_size), context=config.context, dropout=config.dropout)
+    shape = preset(config.model, tokenizer.vocab_size)
     config, by_default = defaults.pretrain(config, traits_of(shape))
+    shape = replace(shape, context=config.context, dropout=config.dropout)
     inputs = {"data": config.data, "validation": config.validation, "tokenizer": config.tokenizer}
     run = Run(config.out, "pretrain", config, inputs)
     if run.done():

@@ -7,8 +7,8 @@ prompt are one element of the batch: each answer is computed once, ties count fo
 pairs are shuffled into one list instead, so that an answer is trained on up to K-1 times an epoch, which overfits. The
 body is the SFT model (or any model with the same tokenizer) without its unembedding; a scalar head reads the last
 token. The head starts at zero, so that the first loss is ln 2, and has a learning rate of its own. Then the bias is set
-so that demonstrations score zero on average. Ouyang et al. (2022, eq. 1, section 3.5, appendix C.2); Stiennon et al.
-(2020).
+so that demonstrations (without any, the answers trained on) score zero on average. Ouyang et al. (2022, eq. 1, section
+3.5, appendix C.2); Stiennon et al. (2020).
 
 Reads rankings (pairs are rankings of two); writes a sequence-classification model directory.
 """
@@ -57,8 +57,8 @@ class Config:
     """held-out rankings by the same annotators; without it a share of the prompts is held out"""
     heldout: Path | None = None
     """rankings by annotators that the training has not seen"""
-    demonstrations: Path | None = Path("runs/world/demonstrations/train.jsonl")
-    """their mean reward becomes zero"""
+    demonstrations: Path | None = None
+    """conversations whose mean reward becomes zero; without any it is that of the answers trained on"""
     limit: int = 0
     """train on the rankings of only so many prompts; 0 takes all"""
     out: Path = Path("runs/reward")
@@ -128,6 +128,7 @@ def run(config: Config) -> Path:
         f"{config.epochs} epochs = {schedule}"
     )
     run.log.say(by_default)
+    run.log.say(zero_point(demonstrations, training))
     if first_batch.show(run, proof, config.inspect_batch):
         return run.out
     with_margins = any(item.margin for item in elements)
@@ -148,8 +149,7 @@ def run(config: Config) -> Path:
         rates = {**optimizer.rates(), **head_optimizer.rates("head_")}
         run.record(step, tokens, ("loss", "accuracy"), **stats, grad_norm=norm, **rates)
 
-    rows = demonstrations or [row for item in training for row in item.rows]
-    center(model, rows, config, machine)
+    center(model, demonstrations or [row for item in training for row in item.rows], config, machine)
     artifacts.save_model(run.out, model, tokenizer)
     figures = {name: measure(model, items, config, machine) for name, items in sets.items()}
     for name, figure in figures.items():
@@ -245,6 +245,17 @@ def backward(model: ScalarModel, items: list[Item], config: Config, machine: run
     elements, limit = [item.rows for item in useful], config.max_tokens_per_pass
     stats = {"loss": 0.0, "accuracy": 0.0, "margin": 0.0, "mean_reward": 0.0}
     return stats | backward_elements(elements, partial(passes.rewards, model), loss_of, machine, limit)
+
+
+def zero_point(demonstrations: list[passes.Row], training: list[Item]) -> str:
+    """A line that says what has mean reward zero in the end."""
+    if demonstrations:
+        return f"reward 0 will be the mean of {len(demonstrations)} demonstrations"
+    answers = sum(len(item.rows) for item in training)
+    return (
+        f"not centred on demonstrations, as none are given: reward 0 will be the mean of the {answers} answers "
+        "trained on (--demonstrations to change it)"
+    )
 
 
 @torch.no_grad()

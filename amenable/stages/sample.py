@@ -15,9 +15,23 @@ from amenable.data.types import Prompt
 from amenable.generation.engine import Completion, generate
 from amenable.generation.sampling import Sampling
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, care, plan, runtime
+from amenable.train import artifacts, care, defaults, plan, runtime
+from amenable.train.defaults import FROM_MODEL, FromModel, traits
 from amenable.train.feed import fitting_prompts
 from amenable.train.run import Run
+
+
+@dataclass(frozen=True)
+class AnswerSampling(Sampling):
+    """How answers are drawn; temperature and length follow from the model where they are not given."""
+
+    temperature: FromModel[float] = FROM_MODEL
+    """logits are divided by it; 0 takes the most probable token; by default as generation_config.json says, or 0.7"""
+    max_new_tokens: FromModel[int] = FROM_MODEL
+    """the longest answer, in tokens; by default a quarter of the context, at most 256"""
+
+    def __post_init__(self) -> None:
+        Sampling(**{name: value for name, value in vars(self).items() if value is not FROM_MODEL})
 
 
 @dataclass(frozen=True)
@@ -32,7 +46,7 @@ class Config:
     """K, the answers to one prompt"""
     limit: int = 0
     """take only so many prompts; 0 takes all"""
-    sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.7, max_new_tokens=64))
+    sampling: AnswerSampling = field(default_factory=AnswerSampling)
     prompts_per_step: int = 100
     """prompts between two saves"""
     rows: int = 128
@@ -48,6 +62,7 @@ class Config:
 
 def run(config: Config) -> Path:
     """Sample and return the run directory."""
+    config, by_default = defaults.sample(config, traits(config.model))
     run = Run(config.out, "sample", config, {"model": config.model, "data": config.data})
     if run.done():
         return run.out
@@ -59,6 +74,7 @@ def run(config: Config) -> Path:
     run.claim()
     total = -(-len(prompts) // config.prompts_per_step)
     run.log.say(f"{len(prompts)} prompts x {config.num_generations} answers; {machine.describe()}")
+    run.log.say(by_default)
 
     for step in run.steps(total, {}, save_steps=1):
         part = slice((step - 1) * config.prompts_per_step, step * config.prompts_per_step)

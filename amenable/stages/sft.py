@@ -60,7 +60,8 @@ class Config:
     """scores greedy answers to the validation prompts, for --select reward"""
     reward_prompts: int = 100
     """how many validation prompts are answered for --select reward"""
-    max_new_tokens: int = 64
+    max_new_tokens: FromModel[int] = FROM_MODEL
+    """of an answer to a validation prompt; by default a quarter of the context, at most 256"""
     max_tokens_per_pass: int = 8192
     """tokens computed at once; a step of more is accumulated, with the same result"""
     save_steps: int = 200

@@ -12,7 +12,7 @@ Learning rates are of AdamW and of models all of whose weights train; frozen lay
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -30,6 +30,13 @@ else:
     FromModel = Optional
 FROM_MODEL: Any = None
 """default of an option that follows from the model"""
+
+TEMPERATURE = 0.7
+"""at which a model is sampled whose folder states no other: Ziegler et al. (2019), Huang et al. (2024)"""
+LONGEST = 256
+"""tokens of an answer, whatever the context"""
+SHORT = 64
+"""tokens of an answer in the closed world, where price and target of the KL were settled"""
 
 Table = tuple[tuple[float, float], ...]
 """anchors: parameters, peak learning rate"""
@@ -83,22 +90,28 @@ class Traits:
     """What options follow from."""
 
     parameters: int
+    context: int
     dropout: float = 0.0
     """that the model's own configuration states for training"""
+    temperature: float = TEMPERATURE
+    """that the model is to be sampled at"""
     width: int = 0
     """numbers in a hidden state"""
 
 
 def traits(folder: Path, made_by: str = "amenable sft") -> Traits:
-    """Traits of a saved model, from its config.json alone. InputError where no model is; made_by: what makes one."""
+    """Traits of a saved model, from its config.json and generation_config.json; its weights are not read. InputError
+    where no model is; made_by: what makes one."""
     artifacts.require_model(folder, made_by)
-    return replace(traits_of(hub.read_config(folder)), dropout=hub.read_dropout(folder))
+    stated = hub.read_temperature(folder)
+    found = replace(traits_of(hub.read_config(folder)), dropout=hub.read_dropout(folder))
+    return found if stated is None else replace(found, temperature=stated)
 
 
 def traits_of(shape: DecoderConfig) -> Traits:
     """Traits of a model of this shape."""
     parameters = sum(parameter.numel() for parameter in Decoder(shape, device="meta").parameters())
-    return Traits(parameters, shape.dropout, shape.width)
+    return Traits(parameters, shape.context, shape.dropout, width=shape.width)
 
 
 def learning_rate(table: Table, parameters: int) -> float:
@@ -107,8 +120,25 @@ def learning_rate(table: Table, parameters: int) -> float:
     for (small, high), (large, low) in pairwise(table):
         if size <= large:
             share = math.log(size / small) / math.log(large / small)
-            return float(f"{high * (low / high) ** share:.1e}") if 0 < share < 1 else (high, low)[round(share)]
+            return min(high, max(low, float(f"{high * (low / high) ** share:.1e}")))
     raise ValueError(f"a table of {len(table)} anchors")
+
+
+def answer_length(context: int) -> int:
+    """Most tokens of an answer: a quarter of the context, at most `LONGEST`."""
+    return max(1, min(LONGEST, context // 4))
+
+
+def kl_target(answer: int) -> float:
+    """Nats a response away from the reference, for answers of at most so many tokens: 6 at 256 tokens and in proportion
+    to the length, as each token adds its own. Ziegler et al. (2019): 6; the closed world: 1.5 at 64, and for less."""
+    return float(f"{1.5 * max(answer, SHORT) / SHORT:.2g}")
+
+
+def kl_coef(answer: int) -> float:
+    """Price of a nat, to begin with: at the target all nats of a response cost the same at every length. 0.3 at 64
+    tokens, as in the closed world, and 0.075 at 256; Huang et al. (2024): 0.05, Ouyang et al. (2022): 0.02."""
+    return float(f"{0.3 * SHORT / max(answer, SHORT):.2g}")
 
 
 C = TypeVar("C")
@@ -116,13 +146,15 @@ C = TypeVar("C")
 
 def pretrain(config: C, model: Traits) -> tuple[C, str]:
     """Options of pretraining, filled for a model of this size; and a line that names them."""
-    return fill(config, model, {"optimizer.learning_rate": learning_rate(PRETRAIN, model.parameters)})
+    rate = learning_rate(PRETRAIN, model.parameters)
+    return fill(config, model, {"optimizer.learning_rate": rate, "context": model.context})
 
 
 def sft(config: C, model: Traits) -> tuple[C, str]:
     """Options of supervised fine-tuning, filled for its base model; and a line that names them."""
     rate = learning_rate(SFT, model.parameters)
-    return fill(config, model, {"optimizer.learning_rate": rate, "dropout": model.dropout})
+    values = {"dropout": model.dropout, "max_new_tokens": answer_length(model.context)}
+    return fill(config, model, {"optimizer.learning_rate": rate, **values})
 
 
 def reward(config: C, model: Traits) -> tuple[C, str]:
@@ -148,14 +180,31 @@ def dpo(config: C, model: Traits) -> tuple[C, str]:
     return fill(config, model, {"optimizer.learning_rate": learning_rate(DPO, model.parameters)})
 
 
-def ppo(config: C, policy: Traits, critic: Traits) -> tuple[C, str]:
+def ppo(config: Any, policy: Traits, critic: Traits) -> tuple[Any, str]:
     """Options of PPO, filled for its policy and the reward model that its critic starts from; and a line that names
     them."""
-    rates = {
+    answer = answer_length(policy.context) if config.max_new_tokens is None else config.max_new_tokens
+    values = {
         "optimizer.learning_rate": learning_rate(PPO, policy.parameters),
         "critic_learning_rate": learning_rate(CRITIC, critic.parameters),
+        "temperature": policy.temperature,
+        "max_new_tokens": answer,
+        "kl_coef": kl_coef(answer),
+        "kl_target": kl_target(answer),
     }
-    return fill(config, policy, rates)
+    return fill(config, policy, values)
+
+
+def sample(config: C, model: Traits) -> tuple[C, str]:
+    """Options of sampling, filled for the model that answers; and a line that names them."""
+    values = {"temperature": model.temperature, "max_new_tokens": answer_length(model.context)}
+    return fill(config, model, {f"sampling.{name}": value for name, value in values.items()})
+
+
+def evaluate(config: C, models: Sequence[Traits]) -> tuple[C, str]:
+    """Options of an evaluation, filled for the model of the least context; and a line that names them."""
+    least = min(models, key=lambda model: model.context)
+    return fill(config, least, {"max_new_tokens": answer_length(least.context)})
 
 
 def fill(config: C, model: Traits, values: Mapping[str, float]) -> tuple[C, str]:
@@ -168,7 +217,8 @@ def fill(config: C, model: Traits, values: Mapping[str, float]) -> tuple[C, str]
             filled = put(filled, path, value)
             words = path[-1].replace("_", " ")
             named.append(f"{words} {value:g} (--{option.replace('_', '-')})")
-    said = f"by default for {plan.million(model.parameters)} parameters: {', '.join(named)}"
+    model_words = f"{plan.million(model.parameters)} parameters and a context of {model.context:,}"
+    said = f"by default for {model_words}: {', '.join(named)}"
     return filled, said if named else ""
 
 

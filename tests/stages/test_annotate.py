@@ -187,8 +187,23 @@ def test_prompts_of_another_world_are_refused(config: annotate.Config, tmp_path:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"reward_model": Path("r")}, {"world": None}, {"held_out": 1.0}, {"agreement": 0.4}, {"agreement": 1.0}]
+    "wrong",
+    [{"world": Path("w"), "reward_model": Path("r")}, {"held_out": 1.0}, {"agreement": 0.4}, {"agreement": 1.0}],
 )
 def test_options_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         annotate.Config(**wrong)
+
+
+def test_the_usual_world_judges_where_no_judge_is_given(
+    config: annotate.Config, world_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bare = replace(config, world=None)
+    with pytest.raises(InputError, match="one judge is needed; give --world or --reward-model"):
+        annotate.run(bare)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "world").symlink_to(world_folder)
+    out = annotate.run(bare)
+    assert "world: runs/world\n" in (out / "config.yaml").read_text()
+    assert read(out) == read(annotate.run(replace(config, out=tmp_path / "again")))

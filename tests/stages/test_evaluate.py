@@ -258,11 +258,13 @@ def test_an_evaluation_of_many_ways_goes_on_after_a_stop(
 
 
 def test_models_are_named_with_their_folders() -> None:
-    config = evaluate.Config(models=("a=runs/x=1", "b=y@few-shot"), reference="b", suites=("more=p.jsonl",))
+    shots = Path("shots.jsonl")
+    named = {"models": ("a=runs/x=1", "b=y@few-shot"), "few_shot": shots}
+    config = evaluate.Config(**named, reference="b", suites=("more=p.jsonl",))
     assert [one.folder for one in config.contestants] == [Path("runs/x=1"), Path("y")]
-    assert config.reference_folder == Path("y") and config.shots == Path("runs/world/few_shot.jsonl")
+    assert config.reference_folder == Path("y") and config.shots == shots
     assert config.prompts == {"test": Path("runs/world/prompts/test.jsonl"), "more": Path("p.jsonl")}
-    plain = evaluate.Config(models=("a=x",), reference="", reward_model=None)
+    plain = evaluate.Config(models=("a=x",), reference="", few_shot=shots)
     assert plain.reference_folder is plain.shots is None
 
 
@@ -270,7 +272,8 @@ def test_models_are_named_with_their_folders() -> None:
     ("wrong", "told"),
     [
         ({"models": ("runs/x",)}, "'runs/x' is no model; write name=folder"),
-        ({"models": ("a=x@best-of-4",), "reward_model": None}, "nobody can tell the best of n"),
+        ({"models": ("a=x@best-of-4",)}, "nobody can tell the best of n"),
+        ({"models": ("a=x@few-shot",)}, "a model @few-shot needs demonstrations; give --few-shot"),
         ({"suites": ("more",)}, "'more' is no suite; write name=path"),
         ({"suites": ("test=x",)}, "two suites are called 'test'"),
         ({"suites": ("more=x", "more=y")}, "two suites are called 'more'"),

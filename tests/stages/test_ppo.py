@@ -41,6 +41,7 @@ def config(assistant: Path, judge: Path, files: Any, tmp_path_factory: pytest.Te
         num_generations=1,
         num_mini_batches=2,
         num_ppo_epochs=1,
+        temperature=0.7,
         kl_coef=0.05,
         kl_target=0.0,
         target_kl=0.0,

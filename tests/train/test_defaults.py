@@ -1,9 +1,13 @@
 """Options that follow from the model: the tables of learning rates, and how open options are filled."""
 
+import importlib
 import json
 import math
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from operator import attrgetter
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -13,6 +17,8 @@ from amenable.errors import InputError
 from amenable.models import hub
 from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.presets import preset
+from amenable.recipes import demo
+from amenable.stages import evaluate, ppo
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts, defaults
 from amenable.train.defaults import FROM_MODEL, FromModel, Traits, learning_rate, traits, traits_of
@@ -120,19 +126,137 @@ class Options:
 
 
 def test_open_options_are_filled_and_named() -> None:
-    model = Traits(135_000_000)
+    model = Traits(135_000_000, 8192)
     config, line = defaults.fill(Options(), model, {"optimizer.learning_rate": 1.2e-5, "rate": 0.1})
     assert config == Options(0.1, 3, OptimizerConfig(learning_rate=1.2e-5, eps=1e-5))
-    assert line == (
-        "by default for 135M parameters: learning rate 1.2e-05 (--optimizer.learning-rate), rate 0.1 (--rate)"
-    )
+    named = "learning rate 1.2e-05 (--optimizer.learning-rate), rate 0.1 (--rate)"
+    assert line == f"by default for 135M parameters and a context of 8,192: {named}"
 
 
 def test_what_is_given_stays_zero_included() -> None:
     given = Options(0.0, 3, OptimizerConfig(learning_rate=0.5))
-    assert defaults.fill(given, Traits(1), {"optimizer.learning_rate": 1.2e-5, "rate": 0.1}) == (given, "")
+    assert defaults.fill(given, Traits(1, 1), {"optimizer.learning_rate": 1.2e-5, "rate": 0.1}) == (given, "")
 
 
 def test_an_optimizer_without_a_rate_is_refused() -> None:
     with pytest.raises(InputError, match="no learning rate is given"):
         Optimizer([Decoder(SHAPE)], OptimizerConfig())
+
+
+FOLLOWING = {
+    "pretrain": {"optimizer.learning_rate", "context"},
+    "sft": {"optimizer.learning_rate", "dropout", "max_new_tokens"},
+    "reward": {"optimizer.learning_rate", "head_learning_rate"},
+    "dpo": {"optimizer.learning_rate"},
+    "ppo": {
+        *("optimizer.learning_rate", "critic_learning_rate"),
+        *("temperature", "max_new_tokens", "kl_coef", "kl_target"),
+    },
+    "sample": {"sampling.temperature", "sampling.max_new_tokens"},
+    "evaluate": {"max_new_tokens"},
+    "annotate": set(),
+    "tokenizer": set(),
+}
+"""the options that depend on the model"""
+ALIKE = {
+    "how long one wants to train, and on how much": """
+        epochs max_steps batch_size prompts_per_step tokens_per_step num_generations num_mini_batches num_ppo_epochs
+        pairs_per_prompt limit held_out ptx_tokens""",
+    "how much is computed at once: of the machine": """
+        max_tokens_per_pass rows machine.threads""",
+    "how often is looked and saved, and on how much": """
+        eval_steps eval_tokens eval_prompts sample_steps watched save_steps reward_prompts best_of_prompts text_tokens
+        care.keep_checkpoints care.max_bad_rows max_kl""",
+    "one rule for runs of every length": "warmup_steps final_learning_rate",
+    "the papers' numbers at every size": """
+        beta gamma lam cliprange cliprange_value vf_coef kl_horizon missing_eos_penalty optimizer.muon_learning_rate
+        optimizer.weight_decay optimizer.beta1 optimizer.beta2 optimizer.eps optimizer.max_grad_norm
+        evaluate.temperature pretrain.dropout""",
+    "off unless it is asked for": """
+        label_smoothing entropy_coef score_clip target_kl ptx_coef frozen_layers sampling.top_k sampling.top_p
+        sampling.min_p sampling.repetition_penalty""",
+    "before there is a model": "vocab_size agreement",
+    "a name": "seed",
+}
+"""options whose default is the same for every model, by the reason"""
+
+
+def numbers_of(options: Any, path: str = "") -> Iterator[tuple[str, bool]]:
+    """Every number among a stage's options by its dotted name, and whether it follows from the model."""
+    hints = get_type_hints(type(options))
+    for option in fields(options):
+        name, value = path + option.name, getattr(options, option.name)
+        if is_dataclass(value):
+            yield from numbers_of(value, f"{name}.")
+        elif hints[option.name] in (int, float, int | None, float | None):
+            yield name, "FromModel" in str(option.type)
+
+
+@pytest.mark.parametrize("stage", FOLLOWING)
+def test_every_number_is_known_to_follow_from_the_model_or_to_be_alike_for_all(stage: str) -> None:
+    """A new option whose default is a number belongs into one of the two tables."""
+    config = importlib.import_module(f"amenable.stages.{stage}").Config()
+    numbers = dict(numbers_of(config))
+    assert {name for name, follows in numbers.items() if follows} == FOLLOWING[stage]
+    alike = {name for names in ALIKE.values() for name in names.split()}
+    unknown = [name for name in numbers if name not in FOLLOWING[stage] and not {name, f"{stage}.{name}"} & alike]
+    assert not unknown, "does its default depend on the model?"
+
+
+def test_the_tables_name_options_that_exist() -> None:
+    stages = {
+        stage: dict(numbers_of(importlib.import_module(f"amenable.stages.{stage}").Config())) for stage in FOLLOWING
+    }
+    known = {name for numbers in stages.values() for name in numbers}
+    known |= {f"{stage}.{name}" for stage, numbers in stages.items() for name in numbers}
+    listed = [name for names in ALIKE.values() for name in names.split()]
+    assert set(listed) <= known and len(listed) == len(set(listed))
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "sft", "reward", "dpo", "ppo", "sample"])
+def test_a_bare_stage_trains_the_closed_worlds_model_as_the_demo_does(stage: str) -> None:
+    """But for dropout, which the demo gives and the model's configuration does not state."""
+    config = importlib.import_module(f"amenable.stages.{stage}").Config()
+    nano = traits_of(preset("nano", 1536))
+    (given,) = [call.config for call in demo.plan(Path("x"), 0) if call.out == Path("x") / stage]
+    models = [nano] * (2 if stage == "ppo" else 1)
+    bare, demos = (getattr(defaults, stage)(config, *models)[0] for config in (config, given))
+    left = {"seed", "warmup_steps"} | ({"dropout"} if stage == "sft" else set())
+    for name in {name for name, _ in numbers_of(config)} - left:
+        assert attrgetter(name)(bare) == attrgetter(name)(demos), name
+
+
+def test_a_published_chat_model_may_answer_at_length() -> None:
+    """And is held less tightly, as each token adds to the KL of an answer."""
+    config, line = defaults.ppo(ppo.Config(), Traits(135_000_000, 8192), Traits(135_000_000, 8192))
+    assert (config.max_new_tokens, config.kl_coef, config.kl_target, config.temperature) == (256, 0.075, 6.0, 0.7)
+    assert "max new tokens 256 (--max-new-tokens), kl coef 0.075 (--kl-coef), kl target 6 (--kl-target)" in line
+    short, _ = defaults.ppo(ppo.Config(max_new_tokens=16), Traits(135_000_000, 8192), Traits(135_000_000, 8192))
+    assert (short.kl_coef, short.kl_target) == (0.3, 1.5)
+    assert [defaults.answer_length(context) for context in (3, 64, 256, 1024, 131072)] == [1, 16, 64, 256, 256]
+    least, _ = defaults.evaluate(evaluate.Config(), [Traits(1, 8192), Traits(1, 256)])
+    assert least.max_new_tokens == 64
+
+
+@pytest.mark.parametrize(
+    ("stated", "temperature"),
+    [
+        ({}, 0.7),
+        ({"temperature": 0.2}, 0.2),
+        ({"temperature": 0.2, "do_sample": False}, 0.7),
+        ({"temperature": 0}, 0.7),
+        ({"temperature": "hot"}, None),
+    ],
+)
+def test_the_temperature_is_what_the_model_is_sampled_at(
+    stated: dict[str, float], temperature: float | None, tmp_path: Path, words: Tokenizer
+) -> None:
+    folder = model_folder(tmp_path / "m", MODERN, words)
+    (folder / "generation_config.json").write_text(json.dumps(stated))
+    if temperature is None:
+        with pytest.raises(InputError, match="temperature is 'hot'"):
+            traits(folder)
+        return
+    assert traits(folder).temperature == temperature
+    (folder / "generation_config.json").unlink()
+    assert traits(folder).temperature == 0.7
