@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow check bench bench-peers bench-vllm bench-speed bench-labelling clean
+.PHONY: demo test test-slow check bench bench-peers bench-vllm bench-lm-eval bench-speed bench-labelling clean
 
 demo: $(READY)
 	$(BIN)/amenable demo $(ARGS)
@@ -29,6 +29,9 @@ bench-peers: .venv-peers/.ready .venv-peers-ppo/.ready
 # a peer that is large and cannot be had everywhere; what it brings for images and sound would need another torch
 bench-vllm: .venv-peers-vllm/.ready
 	.venv-peers-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+
+bench-lm-eval: $(READY) .venv-lm-eval/.ready
+	$(BIN)/python -m benchmarks.lm_eval_agreement $(ARGS)
 
 bench-speed: $(READY)
 	$(BIN)/python -m benchmarks.speed $(ARGS)

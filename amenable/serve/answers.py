@@ -154,7 +154,7 @@ class Answers:
         completion, logprobs = ended.completion, None
         if self.form.wants_logprobs:
             prompt = self.prompts[choice]
-            logprobs = await run_in_threadpool(self.form.logprobs, self.served.tokenizer, prompt, completion)
+            logprobs = await run_in_threadpool(self.form.logprobs, self.served.tokenizer, completion, prompt)
         return {"logprobs": logprobs, "finish_reason": "length" if completion.stopped_by == "length" else "stop"}
 
     def event(self, choices: list[dict[str, Any]], more: dict[str, Any]) -> str:

@@ -9,6 +9,9 @@ A field that asks for what is not here is refused by name, with advice; fields t
 in x-ignored-fields. Errors are OpenAI's objects. Text is text everywhere: no path or name of a request is ever opened
 as a file, and what a model wrote is markup to nobody.
 
+Chat goes on with a last message of the assistant where `continue_final_message`, or `prefix` in that message, is true.
+Completions take texts or ids, one or several; `echo` with `logprobs` scores the prompt, and alone with `max_tokens` 0.
+
 What a request says is in bodies, what a model reads of it in prompts, what is answered in answers and forms, what goes
 wrong in refusals, what people say of answers in opinions.
 

@@ -49,7 +49,7 @@ class ChatForm:
     def piece(self, text: str) -> dict[str, Any]:
         return {"delta": {"content": text} if text else {}}
 
-    def logprobs(self, tokenizer: Tokenizer, prompt: Sequence[int], completion: Completion) -> dict[str, Any]:
+    def logprobs(self, tokenizer: Tokenizer, completion: Completion, prompt: Sequence[int] = ()) -> dict[str, Any]:
         """The tokens of an answer, without its EOS, which OpenAI's chat does not list either."""
         rows = answer_tokens(tokenizer, completion)
         return {"content": [token_row(tokenizer, row) for row in rows if row.id != tokenizer.eos_id], "refusal": None}
@@ -83,7 +83,7 @@ class TextForm:
     def piece(self, text: str) -> dict[str, Any]:
         return {"text": text}
 
-    def logprobs(self, tokenizer: Tokenizer, prompt: Sequence[int], completion: Completion) -> dict[str, Any]:
+    def logprobs(self, tokenizer: Tokenizer, completion: Completion, prompt: Sequence[int] = ()) -> dict[str, Any]:
         """All tokens that were drawn, EOS too, after those of the prompt if it is given back."""
         before = prompt_tokens(tokenizer, prompt, self.added, completion) if self.echo else []
         length = len(self.echoed(tokenizer, prompt))

@@ -21,14 +21,14 @@ def completion_of(words: Tokenizer, text: str) -> Completion:
 
 def test_each_token_has_its_place_and_the_end_is_no_text(words: Tokenizer) -> None:
     made = completion_of(words, "a rose is red")
-    told = TextForm(True).logprobs(words, [], made)
+    told = TextForm(True).logprobs(words, made)
     assert "".join(told["tokens"][:-1]) == "a rose is red"
     for token, place in zip(told["tokens"][:-1], told["text_offset"]):
         assert "a rose is red"[place:].startswith(token)
     assert (told["tokens"][-1], told["text_offset"][-1]) == (words.eos, len("a rose is red"))
     assert told["token_logprobs"] == made.logps
     assert told["top_logprobs"][1] == {told["tokens"][1]: -1.0}
-    rows = ChatForm(True).logprobs(words, [], made)["content"]
+    rows = ChatForm(True).logprobs(words, made)["content"]
     assert [row["token"] for row in rows] == told["tokens"][:-1]
     assert b"".join(bytes(row["bytes"]) for row in rows) == b"a rose is red"
     assert rows[2]["top_logprobs"] == [{"token": rows[2]["token"], "logprob": -2.0, "bytes": rows[2]["bytes"]}]
@@ -39,11 +39,11 @@ def test_parts_of_a_character_are_told_apart_by_their_bytes() -> None:
     rival = BYTES.encode("é")[0]
     likeliest = [[(ids[0], -0.1), (rival, -2.5)], *([(token, -0.1)] for token in ids[1:])]
     made = Completion(ids, [-0.1] * len(ids), "length", BYTES.decode(ids), likeliest)
-    told = TextForm(True).logprobs(BYTES, [], made)
+    told = TextForm(True).logprobs(BYTES, made)
     assert told["tokens"] == [r"bytes:\xf0", r"bytes:\x9f", r"bytes:\x99", r"bytes:\x82", " ", "a"]
     assert told["text_offset"] == [0, 0, 0, 0, 1, 2]
     assert told["top_logprobs"][0] == {r"bytes:\xf0": -0.1, r"bytes:\xc3": -2.5}
-    rows = ChatForm(True).logprobs(BYTES, [], made)["content"]
+    rows = ChatForm(True).logprobs(BYTES, made)["content"]
     assert b"".join(bytes(row["bytes"]) for row in rows).decode() == f"{FACE} a"
     assert rows[0]["top_logprobs"] == [word(BYTES, ids[0], -0.1), word(BYTES, rival, -2.5)]
     assert (rows[0]["token"], rows[0]["bytes"]) == (r"\xf0", [0xF0])
@@ -56,7 +56,7 @@ def test_every_id_has_an_entry_and_its_own_log_probability(data: Any, ids: list[
     likeliest = [[(i, -float(place)) for place, i in enumerate(data.draw(choices))] for _ in ids]
     logps = [dict(near).get(token, -9.0) for token, near in zip(ids, likeliest)]
     text = BYTES.decode(ids)
-    told = TextForm(True).logprobs(BYTES, [], Completion(ids, logps, "length", text, likeliest))
+    told = TextForm(True).logprobs(BYTES, Completion(ids, logps, "length", text, likeliest))
     for token, name, logp, near, named in zip(ids, told["tokens"], logps, likeliest, told["top_logprobs"]):
         assert named[name] == logp
         assert len(named) == len({*dict(near), token})
@@ -80,7 +80,7 @@ def test_two_ids_of_one_name_both_keep_their_entry() -> None:
     unknown = BYTES.vocab_size + 1
     assert token_name(BYTES, unknown) == f"token_id:{unknown}"
     twin = Completion([BYTES.eos_id], [-3.0], "length", "", [[(unknown, -1.0), (unknown + 1, -2.0)]])
-    (named,) = TextForm(True).logprobs(BYTES, [], twin)["top_logprobs"]
+    (named,) = TextForm(True).logprobs(BYTES, twin)["top_logprobs"]
     assert named == {f"token_id:{unknown}": -1.0, f"token_id:{unknown + 1}": -2.0, BYTES.eos: -3.0}
 
 
@@ -89,16 +89,16 @@ def test_a_prompt_is_given_back_with_its_tokens_before_the_answers(words: Tokeni
     logps = [-0.5] * (len(prompt) - 1)
     scored = Completion(**{**vars(made), "prompt": PromptLogprobs(logps, [[(7, -0.25)] for _ in logps])})
     form = TextForm(True, echo=True)
-    told = form.logprobs(words, prompt, scored)
+    told = form.logprobs(words, scored, prompt)
     assert form.echoed(words, prompt) == "a rose" and form.opening(words, prompt) == {"text": "a rose"}
     assert "".join(told["tokens"][:-1]) == "a rose is red"
     assert told["token_logprobs"] == [None, *logps, *made.logps]
     assert told["top_logprobs"][0] is None and told["top_logprobs"][1][token_name(words, 7)] == -0.25
     assert told["text_offset"][len(prompt) :] == [
-        len("a rose") + place for place in TextForm(True).logprobs(words, [], made)["text_offset"]
+        len("a rose") + place for place in TextForm(True).logprobs(words, made)["text_offset"]
     ]
     with_bos = Completion(**{**vars(made), "prompt": PromptLogprobs([-0.75, *logps], [[], *([] for _ in logps)])})
-    told = TextForm(True, echo=True, added=1).logprobs(words, [words.bos_id, *prompt], with_bos)
+    told = TextForm(True, echo=True, added=1).logprobs(words, with_bos, [words.bos_id, *prompt])
     assert told["tokens"][: len(prompt)] == [words.decode([token]) for token in prompt]
     assert told["token_logprobs"][: len(prompt)] == [-0.75, *logps] and None not in told["top_logprobs"]
 
@@ -112,7 +112,7 @@ def test_the_tokens_of_a_stop_string_are_left_out(words: Tokenizer) -> None:
     ids = words.encode("a rose is red")
     for text in ("a rose is", "a ro", "a", ""):
         cut = Completion(ids, [0.0] * len(ids), "stop", text)
-        told = "".join(TextForm(True).logprobs(words, [], cut)["tokens"])
+        told = "".join(TextForm(True).logprobs(words, cut)["tokens"])
         assert told.startswith(text) and len(told) - len(text) < 6
         assert (told == "") == (text == "")
     face = BYTES.encode(f"a{FACE}!")

@@ -1,0 +1,140 @@
+"""Does lm_eval find the same of a model by transformers and over the API? One task of its own, likelihoods and texts.
+
+    make bench-lm-eval                                              # sets .venv-lm-eval up, then runs this
+    python -m benchmarks.lm_eval_agreement --model runs/demo/pretrain
+
+lm_eval's `hf` opens the model's folder; its `local-completions` asks `amenable serve` (fp32), once by ids and once by
+text. `hf` begins a text with BOS where the tokenizer does so, and so does the server with a text, but ids are taken as
+they are: by ids lm_eval has to be told `add_bos_token=True`. Nothing is fetched: the task is written here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from amenable.serve import house
+from amenable.serve.chat import Speaker
+from amenable.serve.scheduler import Scheduler
+from amenable.train import runtime
+from benchmarks.serving import serving
+
+PEER = Path(".venv-lm-eval/bin/python")
+TOLERANCE = 2e-3
+"""of a log-likelihood in nats: sums of some dozens of fp32 numbers"""
+QUESTIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("The town is", (" old and quiet.", " a song.", " seventy, and blue.")),
+    ("Question: who is the baker?\n", ("Question: who is the miller?", "The baker is old.", "A rose")),
+    ("The rose is", (" red.", " green.", " white, as snow is.")),
+    ("In the caf\u00e9 they said \u201cgood day\u201d and", (" left.", " smiled \U0001f642", " \u4f60\u597d")),
+    ("1, 2, 3,", (" 4, 5", " 9, 9", " four")),
+    ("She lives in", (" the old house by the river.", " 12", "\n\nQuestion:")),
+)
+LIKELIHOODS = {
+    "output_type": "multiple_choice",
+    "doc_to_text": "{{context}}",
+    "doc_to_choice": "{{choices}}",
+    "doc_to_target": 0,
+    "target_delimiter": "",
+    "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
+}
+TEXTS = {
+    "output_type": "generate_until",
+    "doc_to_text": "{{context}}",
+    "doc_to_target": "{{choices[0]}}",
+    "generation_kwargs": {"until": ["\n"], "max_gen_toks": 16, "do_sample": False},
+    "metric_list": [{"metric": "exact_match"}],
+}
+TASKS: Mapping[str, Mapping[str, Any]] = {"amenable_likelihoods": LIKELIHOODS, "amenable_texts": TEXTS}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print a line a task and way; the exit code, 1 where one does not agree with `hf`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=Path("runs/demo/pretrain"))
+    parser.add_argument("--peer", type=Path, default=PEER, help="the interpreter of an environment with lm_eval")
+    options = parser.parse_args(arguments)
+    folder = options.model.resolve()
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        write_tasks(work / "tasks")
+        hf = evaluate(options.peer, work, "hf", f"pretrained={folder},dtype=float32", 1)
+        machine = runtime.start(runtime.Machine(device="cpu", precision="fp32"))
+        speaker = Speaker.load(folder, machine.device)
+        tokenizer = speaker.tokenizer
+        ours = Scheduler(speaker.decoder, tokenizer.decode, tokenizer.eos_id, machine, rows=32)
+        ways = {"ids": "add_bos_token=True", "text": "tokenized_requests=False"}
+        agreed = True
+        with serving(house.Served("m", speaker, ours)) as url:
+            usual = f"model=m,base_url={url}/v1/completions,tokenizer={folder},tokenizer_backend=huggingface"
+            length = f"max_length={speaker.decoder.config.context}"
+            for way, option in ways.items():
+                found = evaluate(options.peer, work, "local-completions", f"{usual},{length},{option}", 4)
+                for task in TASKS:
+                    differences = compare(hf[task], found[task])
+                    agreed = agreed and not differences
+                    print(f"{task} by {way}: {'; '.join(differences) or 'as by transformers'}", flush=True)
+        ours.close()
+    return 0 if agreed else 1
+
+
+def write_tasks(folder: Path) -> None:
+    """The tasks' files as lm_eval reads them, and the rows of both."""
+    folder.mkdir(parents=True)
+    rows = folder / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"context": c, "choices": list(e)}) + "\n" for c, e in QUESTIONS), "utf-8")
+    for name, settings in TASKS.items():
+        files = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(rows)}}, "test_split": "test"}
+        # JSON is YAML too
+        (folder / f"{name}.yaml").write_text(json.dumps({"task": name, **files, **settings}), "utf-8")
+
+
+def evaluate(peer: Path, work: Path, model: str, options: str, batch: int) -> dict[str, list[Any]]:
+    """What lm_eval finds, by task: of every row the log-likelihoods and whether they are greedy, or the text."""
+    out = Path(tempfile.mkdtemp(dir=work))
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(work / "cache"), "TOKENIZERS_PARALLELISM": "false"}
+    command = [str(peer), "-m", "lm_eval", "run", "--model", model, "--model_args", options, "--device", "cpu"]
+    command += ["--include_path", str(work / "tasks"), "--tasks", ",".join(TASKS), "--batch_size", str(batch)]
+    command += ["--output_path", str(out), "--log_samples"]
+    done = subprocess.run(command, env={**os.environ, **offline}, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"lm_eval failed:\n{done.stderr[-2000:]}")
+    return {task: answers_of(next(out.rglob(f"samples_{task}_*.jsonl"))) for task in TASKS}
+
+
+def answers_of(samples: Path) -> list[Any]:
+    """The answers to a task's rows, in order: texts, or lists of (log-likelihood, whether it is greedy)."""
+    rows = sorted(map(json.loads, samples.read_text("utf-8").splitlines()), key=lambda row: row["doc_id"])
+    return [[as_number(answer) for answer in row["filtered_resps"]] for row in rows]
+
+
+def as_number(answer: Any) -> Any:
+    """A log-likelihood and its flag, which lm_eval writes as texts; a text as it is."""
+    return answer if isinstance(answer, str) else (float(answer[0]), str(answer[1]) == "True")
+
+
+def compare(expected: Sequence[Any], found: Sequence[Any]) -> list[str]:
+    """What is different, a line for each row that is."""
+    if len(expected) != len(found):
+        return [f"{len(found)} rows for {len(expected)}"]
+    return [f"row {i}: {a} is {b}" for i, (a, b) in enumerate(zip(expected, found)) if not same(a, b)]
+
+
+def same(expected: Any, found: Any) -> bool:
+    """Whether texts are equal, and numbers but for the tolerance."""
+    if isinstance(expected, float):
+        return abs(expected - found) <= TOLERANCE
+    if isinstance(expected, (list, tuple)):
+        return len(expected) == len(found) and all(map(same, expected, found))
+    return bool(expected == found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
