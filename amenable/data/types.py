@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from amenable.errors import InputError
@@ -87,6 +87,15 @@ class Labelled:
     label: bool
     id: str = ""
     meta: dict[str, Any] = field(default_factory=dict)
+
+
+def last_trained(messages: Conversation) -> Conversation:
+    """The conversation with all turns of the assistant as context, but for the last of those that are trained."""
+    trained = [place for place, message in enumerate(messages) if message.role == "assistant" and message.trained]
+    return tuple(
+        replace(message, trained=place not in trained[:-1] and message.trained)
+        for place, message in enumerate(messages)
+    )
 
 
 def fault(messages: Sequence[Message]) -> str | None:

@@ -23,7 +23,7 @@ from amenable.models.heads import ScalarModel
 from amenable.text.chat import render, render_completion, render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import passes, runtime
-from amenable.train.feed import measured_text
+from amenable.train.feed import keep_fitting, measured_text
 from amenable.world.scores import gold_figures
 
 PARTS = ("truthful", "hallucinated", "over_refused", "harmful", "rude", "polite", "follows")
@@ -148,7 +148,8 @@ def demonstration_figures(speaker: Speaker, rows: Sequence[Demonstration], by: Y
     """Negative log-probability of each demonstration's trained tokens, in nats, and how many tokens they are."""
     context = speaker.decoder.config.context
     rendered = [render(speaker.tokenizer, row.messages) for row in rows]
-    fitting = [(one.ids, one.trained) for one in rendered if len(one.ids) <= context]
+    found = [(one.ids, one.trained) if len(one.ids) <= context else None for one in rendered]
+    _, fitting = keep_fitting(f"demonstrations to {speaker.contestant.name}", rows, found, "conversations", context)
     logps = passes.row_logprobs(speaker.decoder, fitting, by.machine, by.max_tokens)
     return {
         "demonstration_nats": [-float(part.double().sum()) for part in logps],

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from amenable.data.types import Prompt
+from amenable.errors import InputError
 from amenable.evaluation import trace
 from amenable.generation import experience as seen
 from amenable.generation.experience import Experience
@@ -90,13 +91,16 @@ def watch_of(asked: list[Asked], ask: Ask, config: Any, actors: Actors, run: Run
     """The watch over a run by the options of its stage: some of its prompts token by token, held-out ones, and another
     reward model if there is one. Nothing is asked yet."""
     room = actors.policy.config.context - config.max_new_tokens
+    held_out = held_out_prompts(config.validation, actors.tokenizer, room, config.eval_prompts, run.sieve)
+    if config.select == "score" and not held_out:
+        raise InputError("--select score has nothing to ask", config.validation, "give prompts that are shorter")
     return Watch(
         actors=actors,
         ask=ask,
         log=run.log,
         calendar=Calendar(config.sample_steps, config.eval_steps, config.max_steps),
         watched=trace.evenly(asked, config.watched),
-        held_out=held_out_prompts(config.validation, actors.tokenizer, room, config.eval_prompts, run.sieve),
+        held_out=held_out,
         judge=load_watcher(config.watch_reward_model, actors),
         settings=trace.Settings(0.0, config.gamma, config.lam, config.temperature, config.max_tokens_per_pass),
     )
@@ -108,7 +112,7 @@ def held_out_prompts(
     """The first `count` prompts of a file (0: all) that are within `room` tokens; none where there is no file."""
     if path is None:
         return []
-    return list(zip(*fitting_prompts(path, tokenizer, room, sieve=sieve)))[: count or None]
+    return list(zip(*fitting_prompts(path, tokenizer, room, sieve=sieve, split="validation")))[: count or None]
 
 
 def evaluate(

@@ -24,7 +24,6 @@ from amenable.feedback.store import Store
 from amenable.serve import security
 from amenable.serve.chat import Speaker
 from amenable.serve.scheduler import Scheduler
-from amenable.text.chat import render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts, passes, runtime
 from amenable.train.feed import ranking_rows
@@ -207,7 +206,7 @@ def scorer(folder: Path, machine: runtime.Runtime) -> Score:
     def score(prompt: Sequence[Message], completions: Sequence[str], ended: Sequence[bool]) -> Sequence[float]:
         blank = Ranking(tuple(prompt), tuple(completions), (1.0,) * len(completions), meta={"ended": list(ended)})
         rows = ranking_rows(blank, tokenizer, context)
-        if rows is None or rows[0][1].index(True) < len(render_prompt(tokenizer, blank.prompt)):
+        if rows is None:
             raise InputError(f"the conversation is longer than the {context} tokens that the model reads")
         return passes.row_rewards(model, rows, machine, max_tokens=8192).tolist()
 

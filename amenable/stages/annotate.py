@@ -26,7 +26,7 @@ from amenable.feedback.store import Store
 from amenable.models.heads import ScalarModel
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts, care, passes, runtime
-from amenable.train.feed import ranking_rows
+from amenable.train.feed import keep_fitting, ranking_rows
 from amenable.train.files import beside, put, storing
 from amenable.train.run import Run, write_text
 from amenable.world.annotators import Annotator, agreement, fit_noise
@@ -101,7 +101,7 @@ def run(config: Config) -> Path:
     if world is not None:
         files, facts = by_annotators(parts, world, config)
     elif scorer is not None:
-        files = {name: score_all(rows, *scorer) for name, rows in parts.items()}
+        files = {name: score_all(name, rows, *scorer) for name, rows in parts.items()}
     keep_labels(run.out / "labels.db", [ranking for rankings in files.values() for ranking in rankings])
     told = {name: [ranking for ranking in rankings if len(set(ranking.ranks)) > 1] for name, rankings in files.items()}
     for name, rankings in told.items():
@@ -217,15 +217,18 @@ def load_scorer(folder: Path, config: Config) -> tuple[ScalarModel, Tokenizer, r
     return artifacts.load_judge(folder, machine, tokenizer), tokenizer, machine
 
 
-def score_all(rows: list[Sampled], model: ScalarModel, tokenizer: Tokenizer, machine: runtime.Runtime) -> list[Ranking]:
-    """Ranks by a reward model's scores."""
+def score_all(
+    split: str, rows: list[Sampled], model: ScalarModel, tokenizer: Tokenizer, machine: runtime.Runtime
+) -> list[Ranking]:
+    """Ranks by a reward model's scores. Answers that are longer than its context are left out with their prompt."""
+    blanks = [ranking_of(one, tuple(range(1, len(one.completions) + 1)), "reward model") for one in rows]
+    context = model.decoder.config.context
+    found = [ranking_rows(blank, tokenizer, context) for blank in blanks]
+    kept, answers = keep_fitting(split, rows, found, "rankings", context)
     rankings = []
-    for one in rows:
-        blank = ranking_of(one, tuple(range(1, len(one.completions) + 1)), "reward model")
-        answers = ranking_rows(blank, tokenizer, model.decoder.config.context)
-        if answers is not None:
-            scores = passes.row_rewards(model, answers, machine, max_tokens=8192)
-            rankings.append(ranking_of(one, tuple(from_scores(scores.tolist())), "reward model"))
+    for one, pieces in zip(kept, answers):
+        scores = passes.row_rewards(model, pieces, machine, max_tokens=8192)
+        rankings.append(ranking_of(one, tuple(from_scores(scores.tolist())), "reward model"))
     return rankings
 
 

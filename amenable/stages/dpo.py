@@ -28,7 +28,7 @@ from amenable.models.decoder import Decoder
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts, care, defaults, first_batch, memory, passes, plan, runtime
 from amenable.train.defaults import traits
-from amenable.train.feed import Sieve, ranking_rows, tell_left_out, usable
+from amenable.train.feed import Sieve, keep_fitting, ranking_rows, usable
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
 from amenable.train.step import backward_elements
@@ -107,7 +107,7 @@ def run(config: Config) -> Path:
     schedule = plan.cosine_with_warmup(total, config.warmup_steps, config.final_learning_rate)
     first = batches.by_rows(len(training), config.batch_size, config.seed, 0)[0]
     rows = [(pair.chosen, pair.rejected) for pair in training]
-    proof = first_batch.of_answers(rows, first, tokenizer, policy.config.context)
+    proof = first_batch.of_answers(rows, first, tokenizer)
     run.claim()
     run.log.say(by_default)
     if first_batch.show(run, proof, config.inspect_batch):
@@ -152,18 +152,16 @@ def read(
         validation = usable(sources.read_rankings(config.validation), sieve)
     else:
         training, validation = sources.split_holdout(training, config.held_out, config.seed)
-    found, held_out = (
-        [pairs_from(ranking, tokenizer, context, config) for ranking in rankings] for rankings in (training, validation)
-    )
-    pairs = [pair for some in found for pair in some or ()]
-    if not pairs:
-        raise InputError(f"no pair fits the context of {context} tokens", config.data)
-    tell_left_out(found.count(None), len(found), "rankings", context)
-    return pairs, [pair for some in held_out for pair in some or ()]
+    splits = []
+    for split, rankings, required in (("train", training, config.data), ("validation", validation, None)):
+        found = [pairs_from(ranking, tokenizer, context, config) for ranking in rankings]
+        _, kept = keep_fitting(split, rankings, found, "rankings", context, sieve, required)
+        splits.append([pair for pairs in kept for pair in pairs])
+    return splits[0], splits[1]
 
 
 def pairs_from(ranking: Ranking, tokenizer: Tokenizer, context: int, config: Config) -> list[Pair] | None:
-    """The ranking's pairs that are not tied; None where an answer is too long for the context."""
+    """The ranking's pairs that are not tied; None where they are longer than the context."""
     rows = ranking_rows(ranking, tokenizer, context)
     if rows is None:
         return None

@@ -27,7 +27,6 @@ from torch import Tensor
 
 from amenable.data import batches, sources
 from amenable.data.types import Ranking
-from amenable.errors import InputError
 from amenable.feedback.comparisons import Item, apart, pairs_of, summary
 from amenable.functional.losses import ranking_loss_flat
 from amenable.models.heads import ScalarModel
@@ -36,7 +35,7 @@ from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts, care, defaults, first_batch, memory, passes, plan, runtime
 from amenable.train.checkpoint import Stateful
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
-from amenable.train.feed import Sieve, ranking_rows, tell_left_out, usable
+from amenable.train.feed import Sieve, keep_fitting, ranking_rows, usable
 from amenable.train.optimizer import Optimizer, OptimizerConfig, freeze
 from amenable.train.run import Run
 from amenable.train.step import backward_elements
@@ -109,7 +108,7 @@ def run(config: Config) -> Path:
     total = per_epoch * config.epochs
     schedule = plan.cosine_with_warmup(total, config.warmup_steps, config.final_learning_rate)
     first = batches.by_rows(len(elements), per_step, config.seed, 0)[0]
-    proof = first_batch.of_answers([item.rows for item in elements], first, tokenizer, decoder.config.context)
+    proof = first_batch.of_answers([item.rows for item in elements], first, tokenizer)
     model = ScalarModel.from_decoder(decoder).to(machine.device)
     freeze(model.decoder, config.frozen_layers)
     optimizer = Optimizer([model.decoder], config.optimizer)
@@ -153,6 +152,8 @@ def run(config: Config) -> Path:
     artifacts.save_model(run.out, model, tokenizer)
     figures = {name: measure(model, items, config, machine) for name, items in sets.items()}
     for name, figure in figures.items():
+        if not figure["pairs"]:
+            continue
         run.log.say(
             f"{name}: accuracy {figure['accuracy']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}] "
             f"and loss {figure['loss']:.3f} on {figure['pairs']} pairs; "
@@ -171,19 +172,16 @@ def read(
     else:
         training, validation = sources.split_holdout(training, config.held_out, config.seed)
     training = of_first_prompts(training, config.limit)
-    sets = {"validation": validation}
+    sets = {"train": training, "validation": validation}
     if config.heldout is not None:
         sets["heldout"] = usable(sources.read_rankings(config.heldout), sieve)
-    items = [item for ranking in training if (item := item_of(ranking, tokenizer, context)) is not None]
-    if not items:
-        raise InputError(f"no ranking fits the context of {context} tokens", config.data)
-    tell_left_out(len(training) - len(items), len(training), "rankings", context)
-    measured = {
-        name: [item for ranking in rankings if (item := item_of(ranking, tokenizer, context)) is not None]
-        for name, rankings in sets.items()
-    }
-    again = batches.shuffled(len(items), config.seed, 0)[:MEASURED]
-    return items, {"train": [items[i] for i in again], **measured}
+    items = {}
+    for split, rankings in sets.items():
+        found = [item_of(ranking, tokenizer, context) for ranking in rankings]
+        required = config.data if split == "train" else None
+        _, items[split] = keep_fitting(split, rankings, found, "rankings", context, sieve, required)
+    again = batches.shuffled(len(items["train"]), config.seed, 0)[:MEASURED]
+    return items["train"], {**items, "train": [items["train"][i] for i in again]}
 
 
 def of_first_prompts(rankings: list[Ranking], limit: int) -> list[Ranking]:
@@ -194,7 +192,7 @@ def of_first_prompts(rankings: list[Ranking], limit: int) -> list[Ranking]:
 
 
 def item_of(ranking: Ranking, tokenizer: Tokenizer, context: int) -> Item | None:
-    """One prompt with its answers as rows; None where they don't fit the context."""
+    """One prompt with its answers as rows; None where they are longer than the context."""
     rows = ranking_rows(ranking, tokenizer, context)
     lengths = [len(text) for text in ranking.completions]
     if rows is None:
@@ -210,7 +208,10 @@ def demonstration_rows(
         return []
     demonstrations = usable(sources.read_demonstrations(config.demonstrations), sieve)
     rendered = [render(tokenizer, row.messages) for row in demonstrations]
-    return [(row.ids, row.trained) for row in rendered if len(row.ids) <= context]
+    rows = [(row.ids, row.trained) if len(row.ids) <= context else None for row in rendered]
+    return keep_fitting("demonstrations", demonstrations, rows, "conversations", context, sieve, config.demonstrations)[
+        1
+    ]
 
 
 def elements_of(training: list[Item], config: Config) -> tuple[list[Item], int]:

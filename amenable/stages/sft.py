@@ -10,12 +10,12 @@ Reads a base model and conversations; writes a published-format model directory 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from amenable.data import batches, sources
-from amenable.data.types import Demonstration
+from amenable.data.types import Demonstration, last_trained
 from amenable.errors import InputError
 from amenable.generation.rollout import greedy
 from amenable.models.decoder import Decoder
@@ -26,7 +26,7 @@ from amenable.train import artifacts, care, defaults, first_batch, memory, passe
 from amenable.train.best import Best
 from amenable.train.checkpoint import Stateful
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
-from amenable.train.feed import Sieve, usable
+from amenable.train.feed import Sieve, keep_fitting, usable
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
 from amenable.train.step import backward_next_token
@@ -41,6 +41,8 @@ class Config:
     """conversations: a file, or a folder of files"""
     validation: Path | None = None
     """held-out conversations; without it a share of them is held out"""
+    train_on: Literal["all", "last"] = "all"
+    """turns of the assistant that are trained: all, or the last of each conversation; never those with weight 0"""
     out: Path = Path("runs/sft")
     epochs: int = 5
     batch_size: int = 8
@@ -98,12 +100,17 @@ def run(config: Config) -> Path:
     if config.reward_model is not None:
         judge = artifacts.load_judge(config.reward_model, machine, tokenizer)
     training, held_out = read(config, run.sieve)
-    rows, held_out_rows = rows_of(training, tokenizer, decoder, run), rows_of(held_out, tokenizer, decoder, run)
+    training, rows = fitting("train", training, tokenizer, decoder.config.context, run.sieve, config.data)
+    held_out, held_out_rows = fitting("validation", held_out, tokenizer, decoder.config.context, run.sieve)
+    if not held_out and config.select != "last":
+        raise InputError(
+            f"--select {config.select} has nothing to validate on", how="give other data, or --select last"
+        )
     per_epoch = plan.epochs_of(1, len(rows), config.batch_size)
     total = per_epoch * config.epochs
     schedule = plan.cosine_with_warmup(total, config.warmup_steps, config.final_learning_rate)
     first = batches.by_rows(len(rows), config.batch_size, config.seed, 0)[0]
-    proof = first_batch.of_conversations(rows, first, training, tokenizer, decoder.config.context)
+    proof = first_batch.of_conversations(rows, first, training, tokenizer)
     run.claim()
     optimizer = Optimizer([decoder], config.optimizer)
     best = Best(decoder)
@@ -128,7 +135,8 @@ def run(config: Config) -> Path:
         norm = optimizer.step(schedule(step))
         extra = {"grad_norm": norm}
         if place == per_epoch - 1:
-            extra |= validate(decoder, held_out, held_out_rows, judge, tokenizer, config, machine)
+            if held_out:
+                extra |= validate(decoder, held_out, held_out_rows, judge, tokenizer, config, machine)
             best.offer(standing(config, extra, step), step)
         tokens = sum(len(ids) for ids, _ in part)
         run.record(step, tokens, ("loss", "val_loss", "val_reward"), loss=loss, **optimizer.rates(), **extra)
@@ -142,24 +150,28 @@ def read(config: Config, sieve: Sieve) -> tuple[list[Demonstration], list[Demons
     """Demonstrations to train on, and held-out ones."""
     training = usable(sources.read_demonstrations(config.data), sieve)
     if config.validation is not None:
-        return training, usable(sources.read_demonstrations(config.validation), sieve)
-    return sources.split_holdout(training, config.held_out, config.seed)
+        held_out = usable(sources.read_demonstrations(config.validation), sieve)
+    else:
+        training, held_out = sources.split_holdout(training, config.held_out, config.seed)
+    if config.train_on == "last":
+        training, held_out = (
+            [replace(row, messages=last_trained(row.messages)) for row in rows] for rows in (training, held_out)
+        )
+    return training, held_out
 
 
-def rows_of(demonstrations: list[Demonstration], tokenizer: Tokenizer, decoder: Decoder, run: Run) -> list[passes.Row]:
-    """Token ids and trained marks; what is longer than the context keeps its beginning, and that is said."""
-    context, rows, cut = decoder.config.context, [], 0
-    for demonstration in demonstrations:
-        rendered = render(tokenizer, demonstration.messages)
-        row = rendered.ids[:context], rendered.trained[:context]
-        cut += len(rendered.ids) > context
-        if any(row[1]):
-            rows.append(row)
-    if cut:
-        run.log.say(f"{cut} of {len(demonstrations)} conversations are longer than {context} tokens and were cut")
-    if not rows:
-        raise InputError("no conversation has an answer within the model's context", how=f"it is {context} tokens")
-    return rows
+def fitting(
+    split: str,
+    demonstrations: list[Demonstration],
+    tokenizer: Tokenizer,
+    context: int,
+    sieve: Sieve,
+    required: Path | None = None,
+) -> tuple[list[Demonstration], list[passes.Row]]:
+    """The demonstrations that are within the context, as rows of token ids and trained marks; the others left out."""
+    rendered = [render(tokenizer, demonstration.messages) for demonstration in demonstrations]
+    rows = [(one.ids, one.trained) if len(one.ids) <= context else None for one in rendered]
+    return keep_fitting(split, demonstrations, rows, "conversations", context, sieve, required)
 
 
 def validate(
@@ -185,4 +197,6 @@ def validate(
 
 def standing(config: Config, figures: dict[str, float], step: int) -> float:
     """The number by which epochs are compared; higher is better."""
-    return {"last": float(step), "loss": -figures["val_loss"], "reward": figures.get("val_reward", 0.0)}[config.select]
+    if config.select == "last":
+        return float(step)
+    return -figures["val_loss"] if config.select == "loss" else figures["val_reward"]

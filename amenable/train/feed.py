@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,16 +19,36 @@ from amenable.train.passes import Row
 from amenable.train.runtime import number
 
 T = TypeVar("T")
+R = TypeVar("R")
 WORRYING = 0.05
-"""share of rows that are cut or left out above which a run warns"""
+"""share of rows left out above which a run warns"""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Rows of a split that are longer than the context: they are neither cut nor used, and are no bad rows."""
+
+    split: str
+    count: int
+    of: int
+    what: str
+    """a row, in the plural"""
+    context: int
+
+    def __str__(self) -> str:
+        return f"{self.split}: {self.count} of {self.of} {self.what} left out: longer than {self.context} tokens"
 
 
 class Sieve:
-    """What a run has read that could not be used; a share of bad rows above `borne` (1 bears all) ends it."""
+    """What a run has read that could not be used; a share of bad rows above `borne` (1 bears all) ends it.
+
+    Rows that are longer than the context count apart, in `left_out`.
+    """
 
     def __init__(self, borne: float = 1.0):
         self.borne = borne
         self.rejected: list[sources.Rejected] = []
+        self.left_out: list[LeftOut] = []
 
     def pass_on(self, loaded: sources.Loaded[T]) -> list[T]:
         """The rows that can be used. How many cannot, and why the first, is said on stderr; InputError for too many."""
@@ -55,24 +76,45 @@ def usable(loaded: sources.Loaded[T], sieve: Sieve | None = None) -> list[T]:
     return (sieve or Sieve()).pass_on(loaded)
 
 
+def keep_fitting(
+    split: str,
+    examples: Sequence[T],
+    rows: Sequence[R | None],
+    what: str,
+    context: int,
+    sieve: Sieve | None = None,
+    required: Path | None = None,
+) -> tuple[list[T], list[R]]:
+    """Examples that have a row, and these rows; a row is None where it is longer than the context.
+
+    How many are left out is said on stderr, with a warning where they are many. Nothing is left: InputError where the
+    split is `required` to be there (the file it comes from), else a line on stderr.
+    """
+    kept = [(example, row) for example, row in zip(examples, rows, strict=True) if row is not None]
+    left = LeftOut(split, len(examples) - len(kept), len(examples), what, context)
+    if left.count and required and not kept:
+        how = (
+            "lower the number of new tokens" if what == "prompts" else "shorten them, or take a model with more context"
+        )
+        raise InputError(f"none of the {left.of} {what} is within {context} tokens", required, how)
+    if left.count:
+        warning = "warning: " if left.count > WORRYING * left.of else ""
+        print(f"data  {warning}{left}", file=sys.stderr)
+    if left.count and not kept:
+        print(f"data  {split}: nothing is left to validate on", file=sys.stderr)
+    if sieve is not None and left.count:
+        sieve.left_out.append(left)
+    return [example for example, _ in kept], [row for _, row in kept]
+
+
 def fitting_prompts(
-    path: Path, tokenizer: Tokenizer, room: int, limit: int = 0, sieve: Sieve | None = None
+    path: Path, tokenizer: Tokenizer, room: int, limit: int = 0, sieve: Sieve | None = None, split: str = "train"
 ) -> tuple[list[Prompt], list[list[int]]]:
-    """Prompts of at most `room` tokens, with their ids; an error where none fits."""
+    """Prompts of at most `room` tokens, with their ids; InputError where none of a split `train` is."""
     prompts = usable(sources.read_prompts(path, limit=limit or None), sieve)
     ids = [render_prompt(tokenizer, prompt.messages) for prompt in prompts]
-    kept = [i for i, prompt in enumerate(ids) if len(prompt) <= room]
-    if not kept:
-        raise InputError(f"no prompt is within {room} tokens", path, "lower the number of new tokens")
-    tell_left_out(len(prompts) - len(kept), len(prompts), "prompts", room)
-    return [prompts[i] for i in kept], [ids[i] for i in kept]
-
-
-def tell_left_out(left: int, of: int, what: str, context: int) -> None:
-    """Say on stderr how many rows did not fit and are not trained on, with a warning where they are many."""
-    if left:
-        warning = "warning: " if left > WORRYING * of else ""
-        print(f"data  {warning}{left} of {of} {what} left out: longer than {context} tokens", file=sys.stderr)
+    rows = [row if len(row) <= room else None for row in ids]
+    return keep_fitting(split, prompts, rows, "prompts", room, sieve, path if split == "train" else None)
 
 
 def prompts_of_step(prompts: list[T], per_step: int, seed: int, step: int) -> list[T]:
@@ -119,17 +161,13 @@ def raw_rows(pieces: list[list[int]], tokens: int, seed: int, step: int, update:
 
 
 def ranking_rows(ranking: Ranking, tokenizer: Tokenizer, context: int) -> list[Row] | None:
-    """One row an answer: the prompt as context, the answer trained, EOS with it where the answer ended by itself.
-
-    A prompt that is too long loses its beginning, for all answers alike; None where an answer alone is too long.
-    """
+    """One row an answer: the prompt as context, the answer trained, EOS with it where the answer ended by itself, or is
+    empty. None where the prompt with its longest answer is longer than the context: nothing is cut."""
     prompt = render_prompt(tokenizer, ranking.prompt)
     ended = ranking.meta.get("ended")
     if not isinstance(ended, list) or len(ended) != len(ranking.completions):
         ended = [True] * len(ranking.completions)
-    answers = [render_completion(tokenizer, text, end) for text, end in zip(ranking.completions, ended)]
-    room = context - max(map(len, answers))
-    if room < 2:
+    answers = [render_completion(tokenizer, text, end or not text) for text, end in zip(ranking.completions, ended)]
+    if len(prompt) + max(map(len, answers)) > context:
         return None
-    kept = prompt if len(prompt) <= room else prompt[:1] + prompt[len(prompt) - room + 1 :]
-    return [(kept + answer, [False] * len(kept) + [True] * len(answer)) for answer in answers]
+    return [(prompt + answer, [False] * len(prompt) + [True] * len(answer)) for answer in answers]

@@ -9,7 +9,7 @@ in colour on the screen, and in first_batch.html, one file that opens anywhere.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from amenable.text.chat import render
 from amenable.text.template import PLAIN_TEMPLATE, outline
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import checkpoint
-from amenable.train.feed import WORRYING
+from amenable.train.feed import LeftOut
 from amenable.train.passes import Row
 from amenable.train.run import Run, write_text
 
@@ -45,7 +45,7 @@ class Marked:
     ids: list[int]
     trained: list[bool]
     roles: list[str]
-    """whose each token is: "control", "system", "user", "assistant"; or "context" with "answer" or "text";
+    """whose each token is: those of `text.chat.Rendered`; or "context" with "answer" or "text";
     or "sampled", which may be any token that the policy drew"""
     ended: bool | None
     """whether it must end in EOS, or must not; None where that is not known"""
@@ -53,17 +53,14 @@ class Marked:
     """whether it must begin with BOS"""
     bos_inside: bool = False
     """whether the template writes BOS further on too, as ChatML's `<|im_start|>` or Llama 2's `<s>`"""
-    cut: bool = False
-    """whether the context may have cut it"""
 
 
 @dataclass(frozen=True)
 class Proof:
-    """The first step's rows, all checked, and how many of all the rows known at the start were checked and cut."""
+    """The first step's rows, all checked, and how many of all the rows known at the start were checked."""
 
     rows: list[Marked]
     checked: int
-    cut: int
     what: str
     """what a row is, in the plural"""
     tokenizer: Tokenizer
@@ -79,51 +76,34 @@ def of_pieces(rows: Sequence[Row], tokenizer: Tokenizer) -> Proof:
 
 
 def of_conversations(
-    rows: Sequence[Row],
-    first: Sequence[int],
-    demonstrations: Sequence[Demonstration],
-    tokenizer: Tokenizer,
-    context: int,
+    rows: Sequence[Row], first: Sequence[int], demonstrations: Sequence[Demonstration], tokenizer: Tokenizer
 ) -> Proof:
-    """Conversations with every speaker's tokens by name in the `first` rows; all rows end in EOS, or fill the context.
+    """Conversations, each with its row, with every speaker's tokens by name in the `first` rows; rows end in EOS.
 
-    `demonstrations` are those the rows were made of, in the same order; some of them may have no row.
+    It is trained, but where the last turn is context only.
     """
     opened, bos_inside = bos_places(tokenizer)
+    shown = set(first)
     marked = [
         Marked(
             ids,
             trained,
-            roles_by_mark(trained),
-            ended=True if len(ids) < context else None,
+            render(tokenizer, one.messages).roles if place in shown else roles_by_mark(trained),
+            ended=True if one.messages[-1].trained else None,
             opened=opened,
             bos_inside=bos_inside,
-            cut=len(ids) == context and ids[-1] != tokenizer.eos_id,
         )
-        for ids, trained in rows
+        for place, ((ids, trained), one) in enumerate(zip(rows, demonstrations, strict=True))
     ]
-    for place, roles in speakers(rows, first, demonstrations, tokenizer, context):
-        marked[place] = replace(marked[place], roles=roles)
     return proven(marked, first, tokenizer, "conversations")
 
 
-def of_answers(groups: Sequence[Sequence[Row]], first: Sequence[int], tokenizer: Tokenizer, context: int) -> Proof:
-    """Prompts with an answer each, a group for each ranking or pair; the `first` groups are those of the first step.
-
-    A group whose longest row fills the context may have lost the beginning of its prompt.
-    """
+def of_answers(groups: Sequence[Sequence[Row]], first: Sequence[int], tokenizer: Tokenizer) -> Proof:
+    """Prompts with an answer each, a group for each ranking or pair; the `first` groups are those of the first step."""
     opened, bos_inside = bos_places(tokenizer)
     marked = [
         [
-            Marked(
-                ids,
-                trained,
-                roles_by_mark(trained),
-                ended=None,
-                opened=opened,
-                bos_inside=bos_inside,
-                cut=max(len(ids) for ids, _ in group) == context,
-            )
+            Marked(ids, trained, roles_by_mark(trained), ended=None, opened=opened, bos_inside=bos_inside)
             for ids, trained in group
         ]
         for group in groups
@@ -172,27 +152,6 @@ def roles_by_mark(trained: Sequence[bool]) -> list[str]:
     return ["answer" if mark else "context" for mark in trained]
 
 
-def speakers(
-    rows: Sequence[Row],
-    first: Sequence[int],
-    demonstrations: Sequence[Demonstration],
-    tokenizer: Tokenizer,
-    context: int,
-) -> Iterator[tuple[int, list[str]]]:
-    """The roles of the `first` rows' tokens, by row."""
-    if len(rows) == len(demonstrations):
-        for place in first:
-            yield place, render(tokenizer, demonstrations[place].messages).roles[:context]
-        return
-    place, wanted = 0, set(first)
-    for demonstration in demonstrations:
-        rendered = render(tokenizer, demonstration.messages)
-        if place < len(rows) and rendered.ids[:context] == rows[place][0]:
-            if place in wanted:
-                yield place, rendered.roles[:context]
-            place += 1
-
-
 def proven(marked: Sequence[Marked], first: Sequence[int], tokenizer: Tokenizer, what: str) -> Proof:
     """The first step's rows, once every row has been checked. InputError for the first that breaks a rule."""
     for number, row in enumerate(marked, start=1):
@@ -203,7 +162,7 @@ def proven(marked: Sequence[Marked], first: Sequence[int], tokenizer: Tokenizer,
                 how="the tokenizer or its chat template does not write what training needs: see that it opens a "
                 "conversation with BOS, if at all, and closes the assistant's turn with EOS",
             )
-    return Proof([marked[i] for i in first], len(marked), sum(row.cut for row in marked), what, tokenizer)
+    return Proof([marked[i] for i in first], len(marked), what, tokenizer)
 
 
 def fault(row: Marked, tokenizer: Tokenizer) -> str | None:
@@ -275,12 +234,10 @@ def show(run: Run, proof: Proof, inspect: bool = False) -> bool:
     """
     if checkpoint.steps(run.out) and not inspect:
         return False
-    write_text(run.out / FILE, page(proof, run.stage))
+    write_text(run.out / FILE, page(proof, run.stage, run.sieve.left_out))
     for number, row in enumerate(proof.rows[:ON_SCREEN], start=1):
         run.log.console.print(Text(f"row {number}  ", style="bold") + shortened(row, proof.tokenizer))
-    run.log.say(f"first batch: {summary(proof, run.stage)}; all of it in {run.out / FILE}")
-    if proof.cut > WORRYING * proof.checked:
-        run.log.say(f"warning: {cut_line(proof)}; a longer context or shorter data would keep them whole")
+    run.log.say(f"first batch: {summary(proof, run.stage, run.sieve.left_out)}; all of it in {run.out / FILE}")
     if not inspect:
         return False
     run.config = replace(run.config, inspect_batch=False)  # what it leaves behind are the options of the real run
@@ -324,21 +281,15 @@ def within(parts: Sequence[tuple[str, str]], room: int) -> list[tuple[str, str]]
     return kept
 
 
-def summary(proof: Proof, stage: str) -> str:
-    """Rows, tokens, the share that is trained, how many may have been cut, and what the stage makes of its rows."""
+def summary(proof: Proof, stage: str, left_out: Sequence[LeftOut] = ()) -> str:
+    """Rows, tokens, the share that is trained, what was left out as too long, and what the stage makes of its rows."""
     tokens = sum(len(row.ids) for row in proof.rows)
     trained = sum(sum(row.trained) for row in proof.rows)
-    return (
-        f"{len(proof.rows)} {proof.what}, {tokens:,} tokens, {trained / max(tokens, 1):.1%} trained, no padding; "
-        f"{cut_line(proof)}{NOTES.get(stage, '')}"
-    )
+    counts = f"{len(proof.rows)} {proof.what}, {tokens:,} tokens, {trained / max(tokens, 1):.1%} trained, no padding"
+    return "; ".join([counts, *map(str, left_out)]) + NOTES.get(stage, "")
 
 
-def cut_line(proof: Proof) -> str:
-    return f"{proof.cut} of {proof.checked} {proof.what} truncated ({proof.cut / max(proof.checked, 1):.1%})"
-
-
-def page(proof: Proof, stage: str) -> str:
+def page(proof: Proof, stage: str, left_out: Sequence[LeftOut] = ()) -> str:
     """first_batch.html: every token with its id and role, a legend, the counts."""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -351,4 +302,4 @@ def page(proof: Proof, stage: str) -> str:
         for row in proof.rows[:IN_FILE]
     ]
     template = environment.get_template("first_batch.jinja")
-    return template.render(stage=stage, rows=rows, total=len(proof.rows), summary=summary(proof, stage))
+    return template.render(stage=stage, rows=rows, total=len(proof.rows), summary=summary(proof, stage, left_out))

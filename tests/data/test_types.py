@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from amenable.data.types import Demonstration, Message, Ranking, fault
+from amenable.data.types import Demonstration, Message, Ranking, fault, last_trained
 from amenable.errors import InputError
 
 U, A, S = Message("user", "hi"), Message("assistant", "hello"), Message("system", "be kind")
@@ -44,3 +44,17 @@ def test_conversations_that_make_sense(messages):
 )
 def test_conversations_that_make_none(messages, says):
     assert says in (fault(messages) or "")
+
+
+def test_the_last_trained_turn_alone_is_trained():
+    off = Message("assistant", "no", trained=False)
+    for turns, kept in (
+        ((U, A, U, A), [3]),
+        ((U, A, U, off), [1]),
+        ((U, off, U, A), [3]),
+        ((U, off), []),
+        ((S, U, A), [2]),
+    ):
+        changed = last_trained(turns)
+        assert changed == turns
+        assert [i for i, turn in enumerate(changed) if turn.role == "assistant" and turn.trained] == kept

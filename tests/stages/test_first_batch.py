@@ -110,14 +110,3 @@ def test_a_template_that_opens_twice_is_refused(configs: dict[str, Any], name: s
     with pytest.raises(InputError, match=r"row 1 of the .*token 1 is another BOS"):
         stage_of(name).run(replace(configs[name], model=model))
     assert name == "ppo" or not configs[name].out.exists()
-
-
-def test_conversations_that_were_cut_are_counted_and_warned_of(
-    configs: dict[str, Any], capsys: pytest.CaptureFixture, tmp_path: Path
-) -> None:
-    said = '{"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "%s"}]}\n'
-    data = tmp_path / "long.jsonl"
-    data.write_text("".join(said % text for text in ["short"] * 7 + ["long " * 200]), "utf-8")
-    sft.run(replace(configs["sft"], data=data, validation=data, batch_size=4, inspect_batch=True))
-    told = " ".join(capsys.readouterr().err.split())
-    assert "1 of 8 conversations truncated (12.5%)" in told and "warning: 1 of 8" in told

@@ -21,7 +21,7 @@ from amenable.stages import sft
 from amenable.text.chat import render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts
-from amenable.train.run import Run
+from amenable.train.feed import Sieve
 from amenable.train.runtime import Runtime
 
 
@@ -76,19 +76,45 @@ def test_small_passes_give_the_same_losses(short: sft.Config, rows_of: Callable,
     assert [row["loss"] for row in many] == pytest.approx([row["loss"] for row in one], rel=1e-3)
 
 
-def test_the_loss_is_over_the_assistants_tokens_alone(short: sft.Config, machine: Runtime, tmp_path: Path) -> None:
+def test_the_loss_is_over_the_assistants_tokens_alone(words: Tokenizer) -> None:
     """Rows are trained where the assistant speaks: each turn and the token that ends it."""
-    decoder, base = artifacts.load_policy(short.model, machine)
-    words = base.with_chat_template()
     said = (
         Message("user", "name a rose"),
         Message("assistant", "a rose"),
         Message("user", "more"),
         Message("assistant", "lime"),
     )
-    ((ids, trained),) = sft.rows_of([Demonstration(said)], words, decoder, Run(tmp_path, "sft", short))
+    _, ((ids, trained),) = sft.fitting("train", [Demonstration(said)], words, 64, Sieve())
     kept = [token for token, mark in zip(ids, trained) if mark]
     assert kept == [*words.encode("a rose"), words.eos_id, *words.encode("lime"), words.eos_id]
+
+
+@pytest.mark.parametrize(
+    ("train_on", "weights", "wanted"),
+    [
+        ("all", [1, 1], ["a rose", "lime"]),
+        ("all", [0, 1], ["lime"]),
+        ("all", [1, 0], ["a rose"]),
+        ("last", [1, 1], ["lime"]),
+        ("last", [1, 0], ["a rose"]),
+    ],
+)
+def test_turns_without_weight_are_context(
+    short: sft.Config, words: Tokenizer, tmp_path: Path, train_on: Any, weights: list[int], wanted: list[str]
+) -> None:
+    asked, more = ({"role": "user", "content": text} for text in ("name a rose", "more"))
+    first, last = (
+        {"role": "assistant", "content": text, "weight": weight} for text, weight in zip(("a rose", "lime"), weights)
+    )
+    data = tmp_path / "turns.jsonl"
+    data.write_text((json.dumps({"messages": [asked, first, more, last]}) + "\n") * 4, "utf-8")
+    config = replace(short, data=data, validation=data, train_on=train_on)
+    for split in sft.read(config, Sieve()):
+        _, rows = sft.fitting("train", split, words, 64, Sieve())
+        kept = [token for token, mark in zip(*rows[0]) if mark]
+        assert kept == [token for text in wanted for token in (*words.encode(text), words.eos_id)]
+        assert words.decode(rows[0][0]).count("a rose") == 2 and len(rows) == 4
+    sft.run(replace(config, epochs=1, inspect_batch=True))
 
 
 def test_a_published_base_model_gains_the_tokens_of_a_conversation(
@@ -112,20 +138,6 @@ def test_a_published_base_model_gains_the_tokens_of_a_conversation(
     decoder, words = artifacts.load_policy(out, machine)
     assert words.eos == "<|endoftext|>" and words.pad_id >= 300
     assert decoder.config.vocab_size == words.vocab_size == 304  # pad, system, user, assistant
-
-
-def test_what_is_longer_than_the_context_is_cut_and_told(
-    short: sft.Config, machine: Runtime, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    decoder, base = artifacts.load_policy(short.model, machine)
-    words, run = base.with_chat_template(), Run(tmp_path, "sft", short)
-    long = Demonstration((Message("user", "name"), Message("assistant", "a rose is red " * 20)))
-    lost = Demonstration((Message("user", "name a rose " * 40), Message("assistant", "a rose")))
-    ((ids, trained),) = sft.rows_of([long, lost], words, decoder, run)
-    assert len(ids) == len(trained) == decoder.config.context and trained[-1]
-    assert "2 of 2 conversations are longer than 64 tokens" in capsys.readouterr().err
-    with pytest.raises(InputError, match="no conversation has an answer within"):
-        sft.rows_of([lost], words, decoder, run)
 
 
 def test_the_best_epoch_so_far_survives_a_stop(

@@ -37,7 +37,7 @@ def test_prompts_that_fit_are_kept_with_their_ids(files: Any, words: Tokenizer, 
 
 @pytest.mark.parametrize("room", [3, 0, -20])
 def test_no_fitting_prompt_is_an_error(files: Any, words: Tokenizer, room: int) -> None:
-    with pytest.raises(InputError, match=f"no prompt is within {room} tokens"):
+    with pytest.raises(InputError, match=f"none of the 32 prompts is within {room} tokens; lower"):
         feed.fitting_prompts(files.prompts, words, room)
 
 
@@ -109,20 +109,19 @@ def test_a_column_of_that_name_that_says_something_else_is_no_news(words: Tokeni
     assert rows == feed.ranking_rows(ranking("a rose", "a brick"), words, 64)
 
 
-def test_a_long_prompt_loses_its_beginning_for_all_answers_alike(words: Tokenizer) -> None:
+def test_what_is_longer_than_the_context_is_left_out_whole(words: Tokenizer) -> None:
+    longest = len(render_prompt(words, ASKED)) + len(render_completion(words, "a rose and a brick"))
+    both = ranking("a rose", "a rose and a brick")
+    assert feed.ranking_rows(both, words, longest - 1) is None
+    assert feed.ranking_rows(both, words, longest) == feed.ranking_rows(both, words, 64) is not None
+
+
+def test_an_empty_answer_is_its_end_alone(words: Tokenizer) -> None:
     prompt = render_prompt(words, ASKED)
-    answers = [render_completion(words, text) for text in ("a rose", "a rose and a brick")]
-    room = len(prompt) - 3
-    rows = feed.ranking_rows(ranking("a rose", "a rose and a brick"), words, room + len(answers[1]))
-    assert rows is not None
-    assert [ids for ids, _ in rows] == [prompt[:1] + prompt[4:] + answer for answer in answers]
-    assert [sum(trained) for _, trained in rows] == [len(answer) for answer in answers]
-
-
-def test_an_answer_longer_than_the_context_is_left_out(words: Tokenizer) -> None:
-    longest = len(render_completion(words, "a rose and a brick"))
-    assert feed.ranking_rows(ranking("a rose", "a rose and a brick"), words, longest + 1) is None
-    assert feed.ranking_rows(ranking("a rose", "a rose and a brick"), words, longest + 2) is not None
+    for ended in ([True, True], [False, True]):
+        rows = feed.ranking_rows(ranking("", "a brick", ended=ended), words, 64)
+        assert rows is not None
+        assert rows[0] == ([*prompt, words.eos_id], [False] * len(prompt) + [True]), "nothing said is said to its end"
 
 
 def loaded(good: int, bad: int) -> sources.Loaded[int]:
@@ -169,7 +168,32 @@ def test_rejected_rows_are_told(tmp_path: Path, capsys: pytest.CaptureFixture) -
 
 
 def test_what_was_left_out_is_told_and_warned_of_where_it_is_much(capsys: pytest.CaptureFixture) -> None:
-    for left, said in ((0, ""), (5, "5 of 100 rankings left out"), (6, "warning: 6 of 100 rankings left out")):
-        feed.tell_left_out(left, 100, "rankings", 64)
-        assert said in (told := capsys.readouterr().err) and bool(told) == bool(left)
-        assert ("warning" in told) == (left > 5)
+    sieve = feed.Sieve(0.0)
+    for count, line in (
+        (0, ""),
+        (5, "data  train: 5 of 100 rankings left out: longer than 64 tokens\n"),
+        (6, "data  warning: train: 6 of 100 rankings left out: longer than 64 tokens\n"),
+    ):
+        rows = [None] * count + list(range(count, 100))
+        assert feed.keep_fitting("train", list(range(100)), rows, "rankings", 64, sieve, Path("x"))[0] == rows[count:]
+        assert capsys.readouterr().err == line
+    assert [left.count for left in sieve.left_out] == [5, 6] and sieve.rejected == [], "they are no bad rows"
+
+
+def test_only_a_required_split_must_have_something_left(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(InputError, match=r"x.jsonl: none of the 2 rankings is within 64 tokens; shorten"):
+        feed.keep_fitting("train", [1, 2], [None, None], "rankings", 64, required=Path("x.jsonl"))
+    assert feed.keep_fitting("validation", [1, 2], [None, None], "rankings", 64) == ([], [])
+    said = capsys.readouterr().err
+    assert "validation: 2 of 2 rankings left out" in said and "validation: nothing is left to validate on" in said
+    assert feed.keep_fitting("validation", [], [], "rankings", 64) == ([], []) and capsys.readouterr().err == ""
+
+
+def test_held_out_prompts_may_all_be_too_long(files: Any, words: Tokenizer, capsys: pytest.CaptureFixture) -> None:
+    assert feed.fitting_prompts(files.prompts, words, 3, split="validation") == ([], [])
+    assert "nothing is left to validate on" in capsys.readouterr().err
+
+
+def test_the_columns_of_what_a_run_reads_are_told(files: Any, capsys: pytest.CaptureFixture) -> None:
+    feed.usable(sources.read_rankings(files.pairs), feed.Sieve())
+    assert capsys.readouterr().err == "data  pairs.jsonl: 96 rankings; columns prompt, chosen, rejected, id used\n"

@@ -11,13 +11,13 @@ import torch
 from rich.console import Console
 from tokenizers import Tokenizer as Backend
 
-from amenable.data.types import Demonstration, Message, Ranking
+from amenable.data.types import Demonstration, Message
 from amenable.errors import InputError
 from amenable.generation.rollout import Rollout, length_mask
 from amenable.text.chat import render, render_completion, render_document, render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import first_batch
-from amenable.train.feed import ranking_rows, whole
+from amenable.train.feed import LeftOut, whole
 from amenable.train.first_batch import Marked
 
 ASKED = (Message("user", "Ann asks: name a red thing."),)
@@ -32,7 +32,7 @@ def row(words: Tokenizer) -> Marked:
 
 
 def proof_of(words: Tokenizer, *rows: Marked) -> first_batch.Proof:
-    return first_batch.Proof(list(rows), len(rows), 0, "rows", words)
+    return first_batch.Proof(list(rows), len(rows), "rows", words)
 
 
 def shifted(row: Marked, by: int) -> Marked:
@@ -170,32 +170,41 @@ def test_pieces_after_the_first_have_no_bos(words: Tokenizer) -> None:
         first_batch.of_pieces([(ids, [False, False, *[True] * (len(ids) - 2)])], words)
 
 
-def test_conversations_know_who_speaks_also_where_some_have_no_row(words: Tokenizer) -> None:
-    lost = Demonstration((Message("user", "why " * 90), Message("assistant", "So.")))
+def test_conversations_know_who_speaks(words: Tokenizer) -> None:
     rendered = render(words, SAID.messages)
     rows = [(rendered.ids, rendered.trained)] * 2
-    for demonstrations in ([SAID, SAID], [lost, SAID, lost, SAID]):
-        proof = first_batch.of_conversations(rows, [1], demonstrations, words, 64)
-        assert [row.roles for row in proof.rows] == [rendered.roles] and (proof.checked, proof.cut) == (2, 0)
+    proof = first_batch.of_conversations(rows, [1], [SAID, SAID], words)
+    assert [row.roles for row in proof.rows] == [rendered.roles] and proof.checked == 2
 
 
-def test_a_conversation_that_was_cut_may_lack_its_end_and_is_counted(words: Tokenizer) -> None:
+def test_a_conversation_without_its_end_is_refused(words: Tokenizer) -> None:
     rendered = render(words, SAID.messages)
-    context = len(rendered.ids) - 3
-    cut = rendered.ids[:context], rendered.trained[:context]
-    assert first_batch.of_conversations([cut], [0], [SAID], words, context).cut == 1
+    cut = rendered.ids[:-3], rendered.trained[:-3]
     with pytest.raises(InputError, match="not learn to stop"):
-        first_batch.of_conversations([cut], [], [SAID], words, context + 1)
+        first_batch.of_conversations([cut], [], [SAID], words)
 
 
-def test_answers_that_fill_the_context_are_counted(words: Tokenizer) -> None:
-    ranking = Ranking(ASKED, ("Gladly: a rose.", "No."), (1.0, 2.0))
-    whole_rows = ranking_rows(ranking, words, 64)
-    cut_rows = ranking_rows(ranking, words, max(len(ids) for ids, _ in whole_rows or []) - 2)
-    assert whole_rows and cut_rows
-    assert first_batch.of_answers([whole_rows, whole_rows], [1], words, 64).cut == 0
-    proof = first_batch.of_answers([cut_rows], [0], words, max(len(ids) for ids, _ in cut_rows))
-    assert proof.cut == len(proof.rows) == 2
+def test_turns_that_are_context_are_shown_as_that(words: Tokenizer) -> None:
+    first, last = (Message("assistant", "A brick.", trained=False), Message("assistant", "A rose."))
+    for turns, roles in (((first, *ASKED, last), "assistant"), ((last, *ASKED, first), "assistant")):
+        row = render(words, (*ASKED, *turns))
+        proof = first_batch.of_conversations(
+            [(row.ids, row.trained)], [0], [Demonstration((*ASKED, *turns))], words
+        ).rows[0]
+        assert {role for role, mark in zip(proof.roles, proof.trained) if mark} <= {roles, "control"}
+        assert "untrained assistant" in proof.roles
+        wrong = replace(
+            proof, trained=render(words, [replace(turn, trained=True) for turn in (*ASKED, *turns)]).trained
+        )
+        assert "belongs to the untrained assistant" in (first_batch.fault(wrong, words) or "")
+
+
+def test_what_was_left_out_is_in_the_summary(row: Marked, words: Tokenizer) -> None:
+    left = [LeftOut("train", 3, 200, "conversations", 512), LeftOut("validation", 1, 9, "conversations", 512)]
+    proof = proof_of(words, row)
+    for said in (first_batch.summary(proof, "sft", left), first_batch.page(proof, "sft", left)):
+        assert "no padding; train: 3 of 200 conversations left out: longer than 512 tokens; validation: 1 of 9" in said
+    assert first_batch.summary(proof, "sft").endswith("no padding")
 
 
 def test_a_rollout_is_its_prompts_and_what_was_said(words: Tokenizer) -> None:
