@@ -197,7 +197,8 @@ class CompletionBody(Drawn):
         | Ids
         | Annotated[list[Text], Field(min_length=1, max_length=MOST_PROMPTS, fail_fast=True)]
         | Annotated[list[Ids], Field(min_length=1, max_length=MOST_PROMPTS, fail_fast=True)]
-    )
+    ) = ""
+    """without one a new text is begun, as at OpenAI"""
     max_tokens: Annotated[int, Field(ge=0, le=10**6)] | None = None
     """0 with echo: the prompt's log-probabilities alone"""
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None

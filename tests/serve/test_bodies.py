@@ -69,9 +69,9 @@ OFFICIAL = {
     CompletionBody: get_type_hints(text_params.CompletionCreateParamsBase),
 }
 """the fields of the official client's requests, with their types"""
-NEEDED: dict[Any, dict[str, Any]] = {ChatBody: CHAT, CompletionBody: {"model": "tiny", "prompt": "a"}}
-ASKS_IF_EMPTY = ("web_search_options", "moderation", "audio")
-"""an empty object asks for the defaults of these"""
+NEEDED: dict[Any, dict[str, Any]] = {ChatBody: CHAT, CompletionBody: {"model": "tiny"}}
+NULL_ALONE = ("web_search_options", "moderation", "audio", "prompt")
+"""of these an empty object asks for the defaults, and an empty list for no answer"""
 
 
 def is_required(typed_dict: Any) -> bool:
@@ -88,7 +88,7 @@ def neutral(name: str, kind: Any) -> list[Any]:
             values.append({})
         elif origin in (list, abc.Iterable, abc.Sequence):
             values.append([])
-    return values if name not in ASKS_IF_EMPTY else [None]
+    return values if name not in NULL_ALONE else [None]
 
 
 @pytest.mark.parametrize("body", OFFICIAL, ids=lambda body: body.__name__)
@@ -190,6 +190,7 @@ def test_as_many_answers_are_drawn_as_are_returned() -> None:
 
 
 def test_prompts_are_texts_or_ids_of_one_kind() -> None:
+    assert CompletionBody(model="m").prompt == CompletionBody(model="m", prompt=None).prompt == ""
     for prompt in ("a", ["a", "b"], [5, 6], [[5], [6, 7]]):
         assert CompletionBody(model="m", prompt=prompt).prompt == prompt
     for wrong in ([[5], []], [[5], "a"], [5, [6]], [[-1]], [["a"]], [[]]):
