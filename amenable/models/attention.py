@@ -14,7 +14,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
 
 from amenable.models.cache import Cache
 from amenable.models.config import DecoderConfig
@@ -100,6 +99,10 @@ def padded(padding: Padding, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, T
 
 def varlen(layout: Layout, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Flash attention over ragged rows, on CUDA."""
+    from torch.nn.attention.varlen import (
+        varlen_attn,
+    )  # it brings the compiler along, a second that a CPU has no use for
+
     if layout.shared:
         q, k, v = padded(layout.unfolded, q, k, v)
     groups = q.shape[1] // k.shape[1]

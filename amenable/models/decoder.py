@@ -38,8 +38,8 @@ class Decoder(nn.Module):
         self.config = config
         learned = config.positions == "learned"
         with torch.device("meta"):
-            self.token_embedding = nn.Embedding(config.vocab_size, config.width)
-            self.position_embedding = nn.Embedding(config.context, config.width) if learned else None
+            self.token_embedding = embedding(config.vocab_size, config.width)
+            self.position_embedding = embedding(config.context, config.width) if learned else None
             self.layers = nn.ModuleList([Block(config, index) for index in range(config.layers)])
             self.final_norm = norm(config) if config.norm_placement == "pre" else None
             self.output = None if config.tied else nn.Linear(config.width, config.vocab_size, bias=False)
@@ -238,6 +238,12 @@ def norm(config: DecoderConfig) -> nn.Module:
 def normal(shape: torch.Size, std: float, generator: torch.Generator) -> Tensor:
     """N(0, std^2) on the generator's device."""
     return torch.empty(shape, device=generator.device).normal_(0, std, generator=generator)
+
+
+def embedding(rows: int, width: int) -> nn.Embedding:
+    """An embedding whose weights nobody has drawn: to draw them on the meta device, torch loads its compiler, a second
+    in every process."""
+    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
 
 
 def count_parameters(config: DecoderConfig) -> int:

@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -324,3 +326,14 @@ def test_a_prefill_at_the_ends_fills_the_whole_cache():
     for one, other in zip(caches[0].keys + caches[0].values, caches[1].keys + caches[1].values):
         torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-6)
     assert caches[0].lengths.tolist() == caches[1].lengths.tolist() == [5, 9, 2]
+
+
+def test_a_model_is_made_without_loading_torchs_compiler():
+    """It takes a second, in every process of every command, and nothing here compiles."""
+    code = "import sys; from amenable.recipes import demo; from amenable.models.decoder import Decoder; "
+    code += (
+        "from amenable.models.config import DecoderConfig; Decoder(DecoderConfig(9, 8, width=8, heads=2, layers=1)); "
+    )
+    code += "print('torch._dynamo' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.strip() == "False"
