@@ -71,7 +71,7 @@ def run(config: Config) -> Path:
     """Run every stage that the claims need and return the folder that holds them."""
     calls = [call for seed, root in config.roots.items() for call in needed(plan(root, seed), config)]
     run_all(calls if config.size == "demo" else [shrink(call) for call in calls])
-    folder = report.run(report.Config(run=config.out))
+    folder = report.renew(config.out)
     tell_what_next(next(iter(config.roots.values())))
     return folder
 

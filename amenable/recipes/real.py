@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,6 +28,7 @@ from amenable.recipes.together import Call, run_all
 from amenable.stages import dpo, evaluate, ppo, pretrain, reward, sft, tokenizer
 from amenable.train import runtime
 from amenable.train.feed import whole
+from amenable.train.files import sha256
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import write_text
 from amenable.train.step import backward_next_token
@@ -74,7 +77,7 @@ def run(config: Config) -> Path:
     speed = measured_speed(config)
     steps = steps_for(config, speed, files)
     run_all(plan(config, files, text, steps))
-    return report.run(report.Config(run=config.out))
+    return report.renew(config.out)
 
 
 def find(folder: Path) -> Files:
@@ -103,11 +106,28 @@ def find(folder: Path) -> Files:
 
 def gather_text(config: Config, files: Files) -> Path:
     """All raw text as one file of the run, so that every stage reads the same."""
-    target = config.out / "text" / "train.jsonl"
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        rows = [text for file in files.text for text in sources.read_texts(file).rows]
-        write_text(target, "".join(json.dumps({"text": row.text}, ensure_ascii=False) + "\n" for row in rows))
+
+    def texts() -> Iterator[dict[str, Any]]:
+        return ({"text": text.text} for file in files.text for text in sources.read_texts(file).rows)
+
+    return made_once(config.out / "text" / "train.jsonl", files.text, 0, texts)
+
+
+def made_once(target: Path, read: Sequence[Path], count: int, rows: Callable[[], Iterator[dict[str, Any]]]) -> Path:
+    """A file of the run, made of rows of others: written once, and left as it is by a run that goes on.
+
+    InputError where the files that are read, or the `count` of rows taken from them, are no longer the same.
+    """
+    facts = {"sha256": [sha256(path) for path in read], "count": count}
+    kept = target.with_suffix(".made_of.json")
+    if target.exists():
+        if kept.exists() and json.loads(kept.read_text("utf-8")) != facts:
+            names = ", ".join(map(str, read))
+            raise InputError(f"was made of other rows of {names}", target, "repeat with those, or give another --out")
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_text(kept, json.dumps(facts))
+    write_text(target, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows()))
     return target
 
 
@@ -259,19 +279,10 @@ def plan(config: Config, files: Files, text: Path, steps: dict[str, int]) -> lis
 
 def first_rows(source: Path, target: Path, count: int) -> Path:
     """The first `count` comparisons as a file of the run: as many as there is time for."""
-    if not target.exists():
-        rows = sources.read_rankings(source, limit=count).rows
-        lines = [
-            json.dumps(
-                {
-                    "prompt": [{"role": m.role, "content": m.content} for m in row.prompt],
-                    "completions": list(row.completions),
-                    "ranking": list(row.ranks),
-                    "id": row.id,
-                },
-                ensure_ascii=False,
-            )
-            for row in rows
-        ]
-        write_text(target, "\n".join(lines) + "\n")
-    return target
+
+    def comparisons() -> Iterator[dict[str, Any]]:
+        for row in sources.read_rankings(source, limit=count).rows:
+            prompt = [{"role": m.role, "content": m.content} for m in row.prompt]
+            yield {"prompt": prompt, "completions": list(row.completions), "ranking": list(row.ranks), "id": row.id}
+
+    return made_once(target, [source], count, comparisons)

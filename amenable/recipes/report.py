@@ -6,10 +6,12 @@ full run holds one demo a seed: each gets its report, and the whole one in which
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -22,7 +24,8 @@ from amenable.recipes.reports.evidence import Evidence
 from amenable.recipes.reports.figures import Figures, figures_of, judges_of, pair_of, preferred
 from amenable.recipes.reports.folders import read_stage, read_stages, seed_folders
 from amenable.recipes.reports.page import missing_line, render
-from amenable.train.run import write_text
+from amenable.train.files import sha256
+from amenable.train.run import visible_files, write_text
 
 COLUMNS: tuple[tuple[str, str, Callable[[float | None], str]], ...] = (
     ("truthful", "truthful", words.percent),
@@ -48,13 +51,36 @@ class Config:
 
 def run(config: Config) -> Path:
     """Write report.json and report.html into the run's folder, print the main table, return the folder."""
-    seeds = begun(seed_folders(config.run))
+    state, seeds = state_of(config.run), begun(seed_folders(config.run))
     figures = [write(seed, [seed]) for seed in seeds]
     settled = [seed for seed, found in zip(seeds, figures) if not found["unfinished"]]
     told = [{"name": seed.name, "finished": seed in settled} for seed in seeds]
-    whole = write(config.run, settled or seeds[:1] or [config.run], told)
+    whole = write(config.run, settled or seeds[:1] or [config.run], {"seeds": told, "state": state})
     tell(whole, config.run / "report.html", Console())
     return config.run
+
+
+def renew(folder: Path) -> Path:
+    """Print the main table of a demo and return its folder; the report is written anew where the stages' files, or the
+    code that reads them, are not those that it was made from."""
+    page, kept = folder / "report.html", folder / "report.json"
+    figures = json.loads(kept.read_text("utf-8")) if kept.exists() and page.exists() else {}
+    if figures.get("state") != state_of(folder):
+        return run(Config(run=folder))
+    tell(figures, page, Console())
+    return folder
+
+
+def state_of(run: Path) -> str:
+    """A hash of all that a report is made from: this package's code, and every file of the stages but their tensors."""
+    package = Path(__file__).parents[1]
+    demos = seed_folders(run) or [run]
+    stages = [folder for demo in demos if demo.is_dir() for folder in demo.iterdir() if folder.is_dir()]
+    files = [file for folder in stages for file in visible_files(folder) if "tensors" not in file.suffix]
+    names = {file: file.relative_to(run).as_posix() for file in files}
+    names |= {file: file.relative_to(package).as_posix() for file in package.rglob("*.py")}
+    facts = sorted(f"{name}:{sha256(file)}\n" for file, name in names.items())
+    return hashlib.sha256("".join(facts).encode()).hexdigest()
 
 
 def begun(folders: Sequence[Path]) -> list[Path]:
@@ -62,10 +88,10 @@ def begun(folders: Sequence[Path]) -> list[Path]:
     return [folder for folder in folders if any(read_stage(one) is not None for one in folder.iterdir())]
 
 
-def write(run: Path, demos: Sequence[Path], seeds: Sequence[Figures] = ()) -> Figures:
+def write(run: Path, demos: Sequence[Path], more: Mapping[str, Any] | None = None) -> Figures:
     """Write a run's report and return its figures: the claims over all `demos`, all else from the first of them.
 
-    seeds: name and whether it is finished, for every demo of a full run.
+    more: "seeds", name and whether it is finished for every demo of a full run; "state", what it is made from.
     """
     stages = read_stages(demos[0])
     try:
@@ -73,7 +99,7 @@ def write(run: Path, demos: Sequence[Path], seeds: Sequence[Figures] = ()) -> Fi
         figures = figures_of(stages, claims.decide(demos), claims.over_optimisation(demos[0]), across)
     except InputError as error:  # a world of another version, say: all that needs no truth is still worth a report
         figures = {**figures_of(stages), "unjudged": str(error)}
-    figures = {**figures, "seeds": list(seeds)}
+    figures = {**figures, "seeds": [], **(more or {})}
     write_text(run / "report.json", json.dumps(figures, indent=1, ensure_ascii=False, allow_nan=False))
     write_text(run / "report.html", render(figures, stages, run))
     return figures

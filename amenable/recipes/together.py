@@ -50,6 +50,10 @@ class Call:
         """Whether it has finished, with these options or with others: the stage itself looks closer."""
         return (self.out / "finished.json").exists()
 
+    def run(self) -> None:
+        """Run it in this process. One that has finished raises InputError where it is not the same."""
+        importlib.import_module(f"amenable.stages.{self.stage}").run(self.config)
+
     def write(self) -> Path:
         """The options as a file that `--config` reads."""
         self.plan.parent.mkdir(parents=True, exist_ok=True)
@@ -79,12 +83,14 @@ def paths_of(value: Any) -> Iterator[Path]:
 def run_all(calls: Sequence[Call]) -> None:
     """Run every call once what it reads is there: as many as there are slots side by side, in the order given.
 
-    A call that nothing can run beside runs here, with all threads. After a failure nothing new begins, the others are
-    asked to save and stop, and the failure is told. Called again, it goes on where it stopped; a stage that outlived
-    the process that began it is waited for.
+    A call that nothing can run beside runs here, with all threads. So does one that has finished, which only looks
+    whether its options and the hashes of its inputs are the same: that is not worth a process. After a failure nothing
+    new begins, the others are asked to save and stop, and the failure is told. Called again, it goes on where it
+    stopped; a stage that outlived the process that began it is waited for.
     """
     for call in calls:
-        call.write()
+        if not (call.done() and call.plan.exists()):
+            call.write()
     needs = {call.out: {other.out for other in calls if call.reads(other)} for call in calls}
     alone = alone_in(needs)
     waiting, running = list(calls), list[Child]()
@@ -95,9 +101,11 @@ def run_all(calls: Sequence[Call]) -> None:
             ready = [call for call in ready if not is_held(call.out)]
             if not running and not ready:
                 threading.Event().wait(1.0)
-            elif not running and ready[0].out in alone:
-                importlib.import_module(f"amenable.stages.{ready[0].stage}").run(ready[0].config)
-                waiting.remove(ready[0])
+            done = next((call for call in ready if call.done()), None)
+            if done is not None or (ready and not running and ready[0].out in alone):
+                here = done or ready[0]
+                here.run()
+                waiting.remove(here)
                 continue
             for call in ready[: SLOTS - len(running)]:
                 running.append(Child(with_one_thread(call)))

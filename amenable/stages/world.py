@@ -7,13 +7,14 @@ to judge their answers; probes.jsonl to ask a model for facts.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from amenable.errors import InputError
-from amenable.train.files import storing
+from amenable.train.files import is_as_listed, storing
 from amenable.train.run import Run, is_blank
-from amenable.world.closed import ClosedWorld, measured_agreement
+from amenable.world.closed import VERSION, ClosedWorld, measured_agreement
 from amenable.world.description import describe
 from amenable.world.rates import Rates, Sizes
 
@@ -37,10 +38,13 @@ class Config:
 
 
 def run(config: Config) -> Path:
-    """Make the world and return its folder. The same world already there is left as it is."""
+    """Make the world and return its folder. The same world already there is left as it is; it is made again to compare
+    only where a file is not what the folder's manifest says."""
     run = Run(config.out, "world", replace(config, describe=False))
     begun = (config.out / "config.yaml").exists()
     known = begun and run.done()
+    if known and not config.describe and is_as_made(config.out):
+        return config.out
     world = ClosedWorld.make(config.seed, config.sizes, config.rates)
     if known or not (begun or is_blank(config.out)):
         world.write(config.out)  # refuses a folder that holds anything else
@@ -60,6 +64,11 @@ def run(config: Config) -> Path:
         demonstrations=len(world.rows["demonstrations/train.jsonl"]),
         agreement=measured_agreement(world, world.panel),
     )
+
+
+def is_as_made(out: Path) -> bool:
+    """Whether a finished world's files are as they were written, by this version of the world."""
+    return is_as_listed(out) and json.loads((out / "world.json").read_text("utf-8"))["version"] == VERSION
 
 
 def write(world: ClosedWorld, out: Path) -> None:

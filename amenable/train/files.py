@@ -83,6 +83,18 @@ def write_manifest(folder: Path, leave_out: Collection[str] = ()) -> None:
     write_text(folder / MANIFEST, json.dumps(facts, indent=1))
 
 
+def is_as_listed(folder: Path) -> bool:
+    """Whether every file that a folder's manifest lists is there, with the size and the hash that it says."""
+    try:
+        facts = json.loads((folder / MANIFEST).read_text("utf-8"))
+        return bool(facts) and all(
+            (folder / name).stat().st_size == fact["bytes"] and sha256(folder / name) == fact["sha256"]
+            for name, fact in facts.items()
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -67,6 +67,21 @@ def test_text_and_speed_are_kept_so_that_a_resumed_run_agrees(folder: Path, tmp_
     assert real.measured_speed(config) == 1234.5
 
 
+def test_files_that_the_run_makes_notice_that_what_they_are_made_of_has_changed(folder: Path, tmp_path: Path) -> None:
+    config, files = real.Config(data=folder, out=tmp_path / "out"), real.find(folder)
+    text, pairs = real.gather_text(config, files), tmp_path / "out" / "pairs.jsonl"
+    assert len(real.first_rows(files.comparisons, pairs, 5).read_text().splitlines()) == 5
+    before = [path.stat().st_mtime_ns for path in (text, pairs)]
+    real.gather_text(config, files)
+    real.first_rows(files.comparisons, pairs, 5)
+    assert before == [path.stat().st_mtime_ns for path in (text, pairs)]
+    with pytest.raises(InputError, match=r"pairs\.jsonl: was made of other rows of"):
+        real.first_rows(files.comparisons, pairs, 6)
+    files.text[0].write_text('{"text": "Another book."}\n')
+    with pytest.raises(InputError, match=r"train\.jsonl: was made of other rows of .*books"):
+        real.gather_text(config, files)
+
+
 def test_minutes_must_be_positive() -> None:
     with pytest.raises(InputError, match="minutes is 0"):
         real.Config(minutes=0)

@@ -32,6 +32,30 @@ def test_the_same_run_gives_the_same_report(demo_run: Path) -> None:
     assert first == [(demo_run / name).read_bytes() for name in ("report.json", "report.html")]
 
 
+def test_it_is_renewed_only_where_what_it_is_made_from_has_changed(
+    demo_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def times() -> list[int]:
+        return [(demo_run / name).stat().st_mtime_ns for name in ("report.json", "report.html")]
+
+    assert report.renew(demo_run) == demo_run
+    told, before = capsys.readouterr().out, times()
+    assert "PPO preferred to SFT" in told
+    report.renew(demo_run)
+    assert capsys.readouterr().out == told and times() == before
+    finished = demo_run / "ppo" / "finished.json"
+    finished.write_text(finished.read_text("utf-8").replace("95.0", "94.0"))
+    report.renew(demo_run)
+    assert all(now > then for now, then in zip(times(), before))
+    (demo_run / "report.html").unlink()
+    report.renew(demo_run)
+    assert (demo_run / "report.html").exists()
+    (demo_run / "evaluate" / "finished.json").unlink()
+    capsys.readouterr()
+    report.renew(demo_run)
+    assert "Not done yet: evaluate." in capsys.readouterr().out
+
+
 def test_the_table_has_both_decodings(demo_run: Path) -> None:
     said = io.StringIO()
     report.tell(figures_of(read_stages(demo_run)), demo_run / "report.html", Console(file=said))

@@ -9,6 +9,7 @@ import yaml
 
 from amenable.cli import from_yaml
 from amenable.errors import InputError
+from amenable.recipes import together
 from amenable.recipes.together import Call, alone_in, run_all, with_one_thread
 from amenable.stages import dpo, evaluate, sft, tokenizer
 
@@ -83,6 +84,41 @@ def test_who_is_alone_is_read_off_the_plan() -> None:
     assert alone_in(chain) == {a, b, e}
     assert alone_in({a: set(), b: set()}) == set()
     assert alone_in({a: set()}) == {a}
+
+
+def test_finished_calls_look_whether_they_are_the_same_without_a_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    calls = [token_call(tmp_path, "one"), token_call(tmp_path, "two", 280)]
+    run_all(calls)
+    made = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
+    capfd.readouterr()
+
+    def start(*_: object, **__: object) -> None:
+        raise AssertionError("a process")
+
+    monkeypatch.setattr(together.subprocess, "Popen", start)
+    run_all(calls)
+    told = capfd.readouterr().err
+    assert all(f"already done: {call.out}" in told for call in calls)
+    assert made == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
+    with pytest.raises(InputError, match="vocab_size was 280 and is 290"):
+        run_all([calls[0], token_call(tmp_path, "two", 290)])
+    assert "280" in calls[1].plan.read_text("utf-8")
+    (tmp_path / "text.txt").write_text("a dog\n" * 50)
+    with pytest.raises(InputError, match="was begun with other data"):
+        run_all(calls)
+
+
+def test_a_call_that_has_not_finished_is_repeated_beside_one_that_has(tmp_path: Path) -> None:
+    calls = [token_call(tmp_path, "one"), token_call(tmp_path, "two", 280)]
+    run_all(calls)
+    before = (calls[0].out / "finished.json").stat().st_mtime_ns
+    (calls[1].out / "finished.json").unlink()
+    (calls[1].out / "tokenizer.json").write_text("torn")
+    run_all(calls)
+    assert calls[1].done() and (calls[1].out / "tokenizer.json").read_text("utf-8") != "torn"
+    assert (calls[0].out / "finished.json").stat().st_mtime_ns == before
 
 
 def test_a_stage_that_outlived_its_recipe_is_waited_for(tmp_path: Path) -> None:

@@ -27,6 +27,19 @@ def test_a_world_is_made_described_and_left_as_it_is(tmp_path, capsys):
     assert "so that two agree in 73.0 %" in told and "=== Few-shot tasks" in told
 
 
+def test_a_finished_world_is_made_again_only_where_a_file_is_not_as_it_was(tmp_path, monkeypatch):
+    config = Config(tmp_path / "world", sizes=SIZES)
+    run(config)
+    made, make = [], ClosedWorld.make
+    monkeypatch.setattr(ClosedWorld, "make", lambda *options: made.append(options) or make(*options))
+    assert run(config) == config.out and not made
+    with (config.out / "truths.jsonl").open("a") as file:
+        file.write("\n")
+    with pytest.raises(InputError, match="something else is there already"):
+        run(config)
+    assert made
+
+
 def test_another_world_in_the_same_folder_is_refused(tmp_path):
     config = Config(tmp_path / "world", sizes=SIZES)
     run(config)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from amenable.train import checkpoint
+from amenable.train import checkpoint, files
 
 
 def a_state() -> dict:
@@ -85,7 +85,7 @@ def test_the_manifest_tells_size_and_hash(tmp_path: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     assert set(manifest) == {"state.safetensors", "state.json"}
     for name, fact in manifest.items():
-        assert fact == {"bytes": (folder / name).stat().st_size, "sha256": checkpoint.sha256(folder / name)}
+        assert fact == {"bytes": (folder / name).stat().st_size, "sha256": files.sha256(folder / name)}
 
 
 def test_a_torn_one_of_a_later_step_takes_nobodys_place(tmp_path: Path) -> None:

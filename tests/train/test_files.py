@@ -49,3 +49,20 @@ def test_a_manifest_tells_every_file_below(tmp_path: Path) -> None:
     assert told["a"]["sha256"] == "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"
     files.write_manifest(tmp_path, {"passing", "finished.json"})  # the old one is no part of the new one
     assert json.loads((tmp_path / "manifest.json").read_text()) == told
+
+
+def test_a_folder_is_as_its_manifest_lists_it(tmp_path: Path) -> None:
+    assert not files.is_as_listed(tmp_path)
+    (tmp_path / "inner").mkdir()
+    for name in ("a.txt", "inner/b.txt"):
+        (tmp_path / name).write_text("abc")
+    files.write_manifest(tmp_path)
+    (tmp_path / "later.txt").write_text("what was added is not listed")
+    assert files.is_as_listed(tmp_path)
+    (tmp_path / "inner" / "b.txt").write_text("abd")
+    assert not files.is_as_listed(tmp_path)
+    (tmp_path / "inner" / "b.txt").unlink()
+    assert not files.is_as_listed(tmp_path)
+    for broken in ("{}", "[1]", '{"a.txt": 3}', '{"a.txt": {"bytes": 3}}', "not json"):
+        (tmp_path / files.MANIFEST).write_text(broken)
+        assert not files.is_as_listed(tmp_path)
