@@ -158,7 +158,7 @@ def ppo_work(size: Size) -> Work:
 
     def build(machine: runtime.Runtime) -> Step:
         actors = make_actors(size.shape, machine)
-        actors.tokenizer.eos_id = -1  # never drawn: no answer ends early
+        actors.tokenizer.stop_ids = ()  # never drawn: no answer ends early
         optimizers = Optimizer([actors.policy], config.optimizer), Optimizer([actors.critic], config.optimizer)
         numbers = count()
 

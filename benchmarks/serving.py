@@ -89,7 +89,7 @@ def main() -> None:
     ]
     speaker = Speaker.load(options.model, machine.device)
     tokenizer = speaker.tokenizer
-    ours = Scheduler(speaker.decoder, tokenizer.decode, tokenizer.eos_id, machine, rows=32)
+    ours = Scheduler(speaker.decoder, tokenizer.decode, tokenizer.stop_ids, machine, rows=32)
     print(f"{len(prompts)} requests, at most {options.max_tokens} tokens, {machine.describe()}")
     print("| server | clients | requests/s | tokens/s | first token, median | 95 % |\n|---|---|---|---|---|---|")
     for name, scheduler in (("amenable", ours), ("transformers", Plain(options.model, machine.device))):

@@ -339,8 +339,8 @@ def no_temperature(trained_logprobs: Any) -> Any:
     return lambda decoder, batch, temperature=1.0, entropy=False: trained_logprobs(decoder, batch, 1.0, entropy)
 
 
-def contents_as_templates(encode_batch: Any) -> Any:
-    return lambda self, texts: [self.encode_control(text) for text in texts]
+def contents_as_templates(encode: Any) -> Any:
+    return lambda self, text, after="nothing": self.encode_control(text)
 
 
 def encoded_by_hand(parts: Parts) -> None:
@@ -431,8 +431,7 @@ MUTATIONS: list[Mutation] = [
     ("an answer learns to go on for ever", "text.chat:render", eos_untrained, conversation_by_hand),
     ("conversations begin as no text ever did", "text.chat:_fill", two_bos, conversation_by_hand),
     ("masking the padding masks EOS", "text.tokenizer:PAD", lambda pad: "<|eos|>", trained_tokenizer),
-    ("a user writes the assistant's turn", "text.tokenizer:Tokenizer.encode_batch", contents_as_templates,
-     encoded_by_hand),
+    ("a user writes the assistant's turn", "text.tokenizer:Tokenizer.encode", contents_as_templates, encoded_by_hand),
     ("a token is predicted from itself", "data.batches:targets", prediction_of_itself, LOGPROBS),
     ("every epoch has the same order", "data.batches:shuffled", lambda f: lambda n, seed, epoch: f(n, seed, 0), ORDERS),
     ("prompts of the training are in the held-out part", "data.sources:_opening", lambda f: id, DIALOGUES),

@@ -102,7 +102,7 @@ def ask(speaker: Speaker, prompts: Sequence[Prompt], asking: Asking, samples: in
             speaker.decoder,
             asked,
             Sampling(temperature=asking.temperature, max_new_tokens=asking.max_new_tokens),
-            eos_id=speaker.tokenizer.eos_id,
+            eos_id=speaker.tokenizer.stop_ids,
             seeds=[runtime.number(asking.seed, "evaluate", prompt.id) for prompt in prompts],
             samples=samples,
             stop=() if speaker.converses else stop,
@@ -149,7 +149,7 @@ def prompt_ids(tokenizer: Tokenizer, messages: Conversation, transcript: Transcr
     """A conversation as its model is shown it, ending where the answer begins."""
     if transcript is None:
         return render_prompt(tokenizer, messages)
-    return [tokenizer.bos_id, *tokenizer.encode(transcript.render(messages))]
+    return [*tokenizer.opening_ids, *tokenizer.encode(transcript.render(messages))]
 
 
 def shortened(speaker: Speaker, prompts: Sequence[Prompt], asking: Asking) -> int:

@@ -92,5 +92,7 @@ def ending(tokenizer: Tokenizer, context: str, choice: str, room: int) -> passes
     ids, starts = tokenizer.encode_with_starts(context + choice)
     ends = [*starts[1:], len(context) + len(choice)]
     counts = [end > len(context) for end in ends]
-    kept = room - 1
-    return [tokenizer.bos_id, *ids[-kept:]], [False, *counts[-kept:]]
+    opening = tokenizer.opening_ids
+    kept = room - len(opening)
+    row, marks = [*opening, *ids[-kept:]], [*([False] * len(opening)), *counts[-kept:]]
+    return row, [False, *marks[1:]]  # nothing comes before the first token

@@ -32,6 +32,8 @@ from amenable.models.lean import lean
 
 OnToken = Callable[[int, int, int], None]
 StoppedBy = Literal["eos", "stop", "length"]
+EosIds = int | Sequence[int] | None
+"""the id that ends an answer, or several of them"""
 
 PREFILL_TOKENS = 8192  # prompts are read in portions, so that their activations stay small
 
@@ -80,7 +82,7 @@ def generate(
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
     *,
-    eos_id: int | None,
+    eos_id: EosIds,
     seeds: Sequence[int] | int = 0,
     samples: int = 1,
     stop: Sequence[str] = (),
@@ -91,9 +93,9 @@ def generate(
     """`samples` answers to each prompt, in the order of the prompts.
 
     seeds: one for each prompt, or one number from which theirs are made; sample j of a prompt with seed s draws its
-    numbers from (s, j). An answer ends at `eos_id` (kept), at a `stop` string (matched on decoded text; the tokens up
-    to the one that completes it are kept, the text is trimmed), or after max_new_tokens or where the decoder's context
-    is full. rows: answers computed at once. on_token(prompt, sample, id) hears of every token as it is drawn.
+    numbers from (s, j). An answer ends at an `eos_id` (kept), at a `stop` string (matched on decoded text; the tokens
+    up to the one that completes it are kept, the text is trimmed), or after max_new_tokens or where the decoder's
+    context is full. rows: answers computed at once. on_token(prompt, sample, id) hears of every token as it is drawn.
     Raises InputError for a prompt that is empty or leaves no room in the context, and for a model that gives nan.
     """
     jobs = make_jobs(prompts, sampling, seeds, samples, decoder.config.context)
@@ -163,6 +165,13 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = True
 
 
+def as_ids(eos_id: EosIds) -> tuple[int, ...]:
+    """The ids that end an answer."""
+    if eos_id is None:
+        return ()
+    return (eos_id,) if isinstance(eos_id, int) else tuple(eos_id)
+
+
 class Slots:
     """The rows of the cache and the answers that run in them.
 
@@ -176,7 +185,7 @@ class Slots:
         decoder: Decoder,
         jobs: Sequence[Job],
         sampling: Sampling,
-        eos_id: int | None,
+        eos_id: EosIds,
         stop: Sequence[str] = (),
         decode: Decode | None = None,
         rows: int = 64,
@@ -185,7 +194,7 @@ class Slots:
         length: int | None = None,
     ):
         self.decoder, self.sampling, self.decode, self.on_token = asked(decoder), sampling, decode, on_token
-        self.eos_id, self.stop = -1 if eos_id is None else eos_id, tuple(stop)
+        self.eos_ids, self.stop = as_ids(eos_id), tuple(stop)
         self.follow = follow or bool(stop)  # whether the text is wanted after every token
         self.waiting = list(reversed(jobs))
         self.size = rows if length else max(1, min(rows, len(jobs)))
@@ -195,6 +204,7 @@ class Slots:
         self.likeliest: dict[int, list[TopLogprobs]] = {}
         self.prompts: dict[int, PromptLogprobs] = {}
         self.device = decoder.unembedding.device
+        self.ends = torch.tensor(self.eos_ids, dtype=torch.long, device=self.device)
         self.cache = new_cache(decoder, self.size, length or max(len(job.ids) + job.limit for job in jobs))
         longest = length or max(job.limit for job in jobs)
         self.tokens = torch.zeros(self.size, longest, dtype=torch.long, device=self.device)
@@ -302,7 +312,7 @@ class Slots:
         self.counts[slots] = counts
         if self.seen is not None:
             self.seen[slots, tokens] = True
-        over = (tokens == self.eos_id) | (counts >= self.limits[slots]) | logps.isnan()
+        over = (tokens[:, None] == self.ends).any(1) | (counts >= self.limits[slots]) | logps.isnan()
         over &= self.alive[slots]
         stopped = self.listen(slots, tokens) if self.follow or self.on_token else set()
         if stopped or over.any():
@@ -348,7 +358,7 @@ class Slots:
                 self.on_token(self.jobs[slot].prompt, self.jobs[slot].sample, token)
             stop = self.jobs[slot].stop
             stop = self.stop if stop is None else stop
-            if slot in self.texts and token != self.eos_id and self.texts[slot].push(token, stop):
+            if slot in self.texts and token not in self.eos_ids and self.texts[slot].push(token, stop):
                 stopped.add(slot)
         return stopped
 
@@ -370,7 +380,7 @@ class Slots:
         job, growing, likeliest = self.jobs.pop(slot), self.texts.pop(slot, None), self.likeliest.pop(slot, None)
         if math.isnan(logps[-1]):
             raise InputError("the model gives nan for logits", how="its training diverged: use an earlier checkpoint")
-        by_eos = ids[-1] == self.eos_id
+        by_eos = ids[-1] in self.eos_ids
         text = None
         if stopped and growing:
             text = growing.text
@@ -461,7 +471,7 @@ class Stream:
         prompt: Sequence[int],
         sampling: Sampling,
         *,
-        eos_id: int | None,
+        eos_id: EosIds,
         decode: Decode,
         seed: int = 0,
         stop: Sequence[str] = (),

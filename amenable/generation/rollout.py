@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from amenable.generation.engine import generate
+from amenable.generation.engine import EosIds, generate
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
 
@@ -51,7 +51,7 @@ def collect(
     prompts: Sequence[list[int]],
     sampling: Sampling,
     *,
-    eos_id: int,
+    eos_id: EosIds,
     seeds: Sequence[int],
     samples: int = 1,
     rows: int = 128,
@@ -69,7 +69,7 @@ def collect(
     )
 
 
-def greedy(decoder: Decoder, prompts: Sequence[list[int]], max_new_tokens: int, eos_id: int) -> Rollout:
+def greedy(decoder: Decoder, prompts: Sequence[list[int]], max_new_tokens: int, eos_id: EosIds) -> Rollout:
     """The most likely token at every step, one answer to each prompt."""
     sampling = Sampling(temperature=0.0, max_new_tokens=max_new_tokens)
     return collect(decoder, prompts, sampling, eos_id=eos_id, seeds=[0] * len(prompts))

@@ -164,7 +164,7 @@ class Speaker:
             self.decoder,
             ids,
             sampling,
-            eos_id=self.tokenizer.eos_id,
+            eos_id=self.tokenizer.stop_ids,
             decode=self.tokenizer.decode,
             seed=seed,
             stop=PLAIN_STOP if self.is_plain else (),

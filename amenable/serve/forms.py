@@ -52,7 +52,10 @@ class ChatForm:
     def logprobs(self, tokenizer: Tokenizer, completion: Completion, prompt: Sequence[int] = ()) -> dict[str, Any]:
         """The tokens of an answer, without its EOS, which OpenAI's chat does not list either."""
         rows = answer_tokens(tokenizer, completion)
-        return {"content": [token_row(tokenizer, row) for row in rows if row.id != tokenizer.eos_id], "refusal": None}
+        return {
+            "content": [token_row(tokenizer, row) for row in rows if row.id not in tokenizer.stop_ids],
+            "refusal": None,
+        }
 
 
 @dataclass(frozen=True)

@@ -90,13 +90,15 @@ def prompts_of(served: Served, body: CompletionBody) -> tuple[list[list[int]], i
     """The ids of one text, of several, or of what are ids already; and how many were added before each (BOS: 1)."""
     room = 0 if body.max_tokens == 0 else 1
     several = body.prompt if isinstance(body.prompt, list) and not isinstance(body.prompt[0], int) else [body.prompt]
-    added = [served.tokenizer.bos_id] if isinstance(several[0], str) else []
+    added = served.tokenizer.opening_ids if isinstance(several[0], str) else []
     ids = [served.tokenizer.encode(one) if isinstance(one, str) else cast(list[int], one) for one in several]
     return [fitting(served, [*added, *own], "prompt", room) for own in ids], len(added)
 
 
 def fitting(served: Served, ids: list[int], param: str, room: int = 1) -> list[int]:
     """Ids that the model knows, and no more of them than leave it `room` tokens of its context."""
+    if not ids:
+        raise Refused(400, "the prompt is empty", param)
     if len(ids) + room > served.context:
         lack = "leave no room for an answer in" if room else "are more than"
         why = f"{len(ids)} tokens {lack} a context of {served.context}"

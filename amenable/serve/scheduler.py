@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from amenable.errors import InputError
-from amenable.generation.engine import Completion, Job, Slots, evaluating, mix, room
+from amenable.generation.engine import Completion, EosIds, Job, Slots, evaluating, mix, room
 from amenable.generation.growing import Decode
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
@@ -119,7 +119,7 @@ class Scheduler:
         self,
         decoder: Decoder,
         decode: Decode,
-        eos_id: int,
+        eos_id: EosIds,
         machine: Runtime,
         rows: int = 32,
         queue: int = 64,

@@ -193,7 +193,7 @@ def open_house(
 
 def schedule(speaker: Speaker, machine: runtime.Runtime, rows: int, queue: int) -> Scheduler:
     tokenizer = speaker.tokenizer
-    return Scheduler(speaker.decoder, tokenizer.decode, tokenizer.eos_id, machine, rows, queue)
+    return Scheduler(speaker.decoder, tokenizer.decode, tokenizer.stop_ids, machine, rows, queue)
 
 
 def scorer(folder: Path, machine: runtime.Runtime) -> Score:

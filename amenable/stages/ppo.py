@@ -185,7 +185,7 @@ def run(config: Config) -> Path:
         run.record(step, tokens, shown, **metrics)
 
     best.restore()
-    artifacts.save_model(run.out, actors.policy, actors.tokenizer)
+    artifacts.save_model(run.out, actors.policy, actors.tokenizer, config.care.save_dtype)
     return run.finish(selected_step=best.step, **run.metrics)
 
 
@@ -201,7 +201,7 @@ def gather(
     actors: Actors, prompts: list[list[int]], purpose: tuple[object, ...], samples: int, config: Config
 ) -> Experience:
     """Sample answers, and ask reference, critic and scorer about them once. `purpose` decides the random numbers."""
-    machine, limit, eos_id = actors.machine, config.max_tokens_per_pass, actors.tokenizer.eos_id
+    machine, limit, eos_id = actors.machine, config.max_tokens_per_pass, actors.tokenizer.stop_ids
     sampling = Sampling(temperature=config.temperature, max_new_tokens=config.max_new_tokens)
     seeds = [runtime.number(config.seed, *purpose, i) for i in range(len(prompts))]
     with machine.autocast():

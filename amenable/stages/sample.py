@@ -84,7 +84,7 @@ def run(config: Config) -> Path:
                 decoder,
                 ids[part],
                 config.sampling,
-                eos_id=tokenizer.eos_id,
+                eos_id=tokenizer.stop_ids,
                 seeds=seeds,
                 samples=config.num_generations,
                 rows=config.rows,

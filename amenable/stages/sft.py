@@ -142,7 +142,7 @@ def run(config: Config) -> Path:
         run.record(step, tokens, ("loss", "val_loss", "val_reward"), loss=loss, **optimizer.rates(), **extra)
 
     best.restore()
-    artifacts.save_model(run.out, decoder, tokenizer)
+    artifacts.save_model(run.out, decoder, tokenizer, config.care.save_dtype)
     return run.finish(selected_step=best.step, **{k: v for k, v in run.metrics.items() if k.startswith("val_")})
 
 
@@ -189,7 +189,7 @@ def validate(
     if judge is not None:
         prompts = [render_prompt(tokenizer, row.messages[:-1]) for row in held_out[: config.reward_prompts]]
         with machine.autocast():
-            rollout = greedy(decoder, prompts, config.max_new_tokens, tokenizer.eos_id)
+            rollout = greedy(decoder, prompts, config.max_new_tokens, tokenizer.stop_ids)
         scores = passes.row_rewards(judge, rollout.rows(), machine, config.max_tokens_per_pass)
         figures["val_reward"] = float(scores.mean())
     return figures

@@ -65,12 +65,12 @@ def render_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int
 def render_completion(tokenizer: Tokenizer, text: str, ended: bool = True) -> list[int]:
     """An assistant's words as they follow a prompt, and the end of the turn if it ended."""
     ids = tokenizer.encode(_spoken(tokenizer, text))
-    return [*ids, tokenizer.eos_id] if ended else ids
+    return [*ids, tokenizer.end_of_turn_id] if ended else ids
 
 
 def render_document(tokenizer: Tokenizer, text: str) -> list[int]:
-    """A text for pretraining: bos, text, eos."""
-    return [tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id]
+    """A text for pretraining: bos if the tokenizer has one for texts, the text, eos."""
+    return [*tokenizer.opening_ids, *tokenizer.encode(text), tokenizer.eos_id]
 
 
 def answer_text(tokenizer: Tokenizer, text: str) -> str:
@@ -103,7 +103,7 @@ def _fill(tokenizer: Tokenizer, messages: Sequence[Message], asks: bool) -> Rend
     turn_open = False  # the assistant has spoken words that are trained, and its turn has not been ended
     for part in _plan(tokenizer, tuple(message.role for message in messages), asks):
         if isinstance(part, int):
-            _extend(rendered, [part], turn_open and part == tokenizer.eos_id, ["control"])
+            _extend(rendered, [part], turn_open and part == tokenizer.end_of_turn_id, ["control"])
             turn_open = False
         elif part.speaker(messages) == "assistant":
             message = messages[part.slots[0].message]

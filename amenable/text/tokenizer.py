@@ -19,6 +19,8 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, proc
 from tokenizers import Tokenizer as Backend
 
 from amenable.errors import InputError
+from amenable.text.folder import TOKENIZER, Files
+from amenable.text.spec import After, control_tokens, following, for_contents, turn_tokens
 from amenable.text.template import CHAT_TEMPLATE, Slot, outline
 
 PAD, BOS, EOS, SYSTEM, USER, ASSISTANT = "<|pad|>", "<|bos|>", "<|eos|>", "<|system|>", "<|user|>", "<|assistant|>"
@@ -35,21 +37,56 @@ ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", EOS)
 
 
 class Tokenizer:
-    """Text to ids and back. It does not change: what would change it makes another one."""
+    """Text to ids and back. It does not change: what would change it makes another one.
 
-    def __init__(self, backend: Backend, *, bos: str, eos: str, pad: str, chat_template: str | None = None):
-        """A `tokenizers` BPE, the names of its bos, eos and pad (added at the end if missing), its chat template."""
+    bos, eos and pad are those of its folder: eos ends a document. end_of_turn ends what an assistant says, as its chat
+    template writes it; without a template, or with one that writes none, it is the eos. Generation stops at stop_ids.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        bos: str | None,
+        eos: str,
+        pad: str | None,
+        chat_template: str | None = None,
+        files: Files | None = None,
+    ):
+        """A `tokenizers` BPE, the names of its bos, eos and pad (added at the end if missing), its chat template.
+
+        files: those of the folder it comes from. They are written back as they are, if nothing is added.
+        """
+        if pad == eos and files is None:
+            raise InputError(f"pad and eos are both {eos}", how="padding would hide where an answer ends")
         backend.no_padding()
         backend.no_truncation()
-        if pad == eos:
-            raise InputError(f"pad and eos are both {eos}", how="padding would hide where an answer ends")
-        backend.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in (pad, bos, eos)])
-        spec = json.loads(backend.to_str())
-        self._backend = backend
-        self._content = Backend.from_str(json.dumps(_without_control(spec)))
-        self._control = {token["content"]: token for token in _control_tokens(spec)}
+        named = [name for name in (pad, bos, eos) if name is not None]
+        known = {token.content for token in backend.get_added_tokens_decoder().values()}
+        missing = [name for name in named if name not in known]
+        if missing:
+            backend.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in missing])
+        own = {"bos_token": bos, "eos_token": eos, "pad_token": pad}
+        files = files or Files()
         self.bos, self.eos, self.pad, self.chat_template = bos, eos, pad, chat_template
-        self.bos_id, self.eos_id, self.pad_id = (self._control[name]["id"] for name in (bos, eos, pad))
+        self.names = {name: text for name, text in {**files.names, **own}.items() if text is not None}
+        """the special tokens that templates may call by name"""
+        whole = TOKENIZER in files.contents and not missing
+        self._files = files if whole else files.stating(self.names, chat_template).without_vocabulary()
+        self._backend = backend
+        spec = json.loads(backend.to_str())
+        ids = {token["content"]: int(token["id"]) for token in spec["added_tokens"]}
+        end, self._marks = (None, set[str]()) if chat_template is None else _turns(chat_template, self.names, list(ids))
+        self.end_of_turn = end or eos
+        padding = set[str]() if pad is None or pad == spec["model"].get("unk_token") else {pad}
+        self._control = control_tokens(spec, {bos, eos, self.end_of_turn} | self._marks | padding)
+        self._prefixing = {part: spec[part] for part in ("normalizer", "pre_tokenizer")}
+        self._contents: dict[After, Backend] = {
+            "nothing": Backend.from_str(json.dumps(for_contents(spec, self._control)))
+        }
+        self.bos_id, self.pad_id = (None if name is None else ids[name] for name in (bos, pad))
+        self.eos_id, self.end_of_turn_id = ids[eos], ids[self.end_of_turn]
+        self.stop_ids = tuple(dict.fromkeys([self.end_of_turn_id, *files.stops, self.eos_id]))
         self.control_ids = frozenset(token["id"] for token in self._control.values())
         self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
 
@@ -87,8 +124,8 @@ class Tokenizer:
     def load(cls, folder: str | Path) -> Tokenizer:
         """Read a folder in the published format: tokenizer.json, and tokenizer_config.json where there is one.
 
-        bos, eos or pad that the folder lacks are added at the end of the vocabulary; a pad that is the eos is replaced.
-        With a chat template, eos is the token that ends the assistant's turns.
+        A bos, eos or pad that the folder names and its vocabulary lacks is added at the end. Nothing else is: a folder
+        without a bos or a pad has none, and a pad may be its eos.
         """
         folder = Path(folder)
         file = folder / "tokenizer.json"
@@ -100,68 +137,100 @@ class Tokenizer:
             raise InputError(f"not a tokenizer: {error}", file) from None
         if not isinstance(backend.model, models.BPE):
             raise InputError(f"a {type(backend.model).__name__} tokenizer", file, "only BPE tokenizers are read")
-        settings = _settings(folder)
-        known = backend.get_vocab(with_added_tokens=True)
-        eos = settings.get("eos_token") or next((name for name in ENDS if name in known), EOS)
-        # GPT-2's folder names neither: there one token both ends a document and begins the next
-        unstated = eos if "bos_token" not in settings and eos == "<|endoftext|>" else BOS
-        bos = settings.get("bos_token") or unstated
-        template = settings.get("chat_template")
-        if template is not None:
-            eos = _turn_end(template, {"bos_token": bos, "eos_token": eos}, backend) or eos
-        pad = settings.get("pad_token") or PAD
-        return cls(backend, bos=bos, eos=eos, pad=PAD if pad == eos else pad, chat_template=template)
+        files = Files.read(folder)
+        names, known = files.names, backend.get_vocab(with_added_tokens=True)
+        eos = names.get("eos_token") or next((name for name in ENDS if name in known), EOS)
+        bos, pad = names.get("bos_token") or None, names.get("pad_token") or None
+        if "bos_token" not in names:
+            # GPT-2's folder names neither: there one token both ends a document and begins the next
+            bos = eos if eos == "<|endoftext|>" else BOS if BOS in known else None
+        return cls(backend, bos=bos, eos=eos, pad=pad, chat_template=files.chat_template, files=files)
 
     def save(self, folder: str | Path) -> None:
-        """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json, as transformers reads them."""
+        """Write the files that transformers reads: those of the folder it was loaded from as they were."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        names = self.names
-        config: dict[str, Any] = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            **names,
-            "clean_up_tokenization_spaces": False,
-        }
-        if self.chat_template is not None:
-            config["chat_template"] = self.chat_template
-        (folder / "tokenizer.json").write_text(self._backend.to_str(pretty=True), encoding="utf-8")
-        _write_json(folder / "tokenizer_config.json", config)
-        _write_json(folder / "special_tokens_map.json", names)
+        for name, content in self._files.contents.items():
+            (folder / name).write_bytes(content)
+        if TOKENIZER not in self._files.contents:
+            (folder / TOKENIZER).write_text(self._backend.to_str(pretty=True), encoding="utf-8")
 
-    @property
-    def names(self) -> dict[str, str]:
-        """The control tokens that templates may call by name."""
-        return {"bos_token": self.bos, "eos_token": self.eos, "pad_token": self.pad}
+    @cached_property
+    def generation_config(self) -> dict[str, Any]:
+        """generation_config.json, which tells others where to stop: the folder's own, with the end of a turn."""
+        own = dict(self._files.generation)
+        if not own:
+            own = {"bos_token_id": self.bos_id, "eos_token_id": None, "pad_token_id": self.pad_id}
+        if self.end_of_turn_id not in self._files.stops or not self._files.generation:
+            own["eos_token_id"] = self.stop_ids[0] if len(self.stop_ids) == 1 else list(self.stop_ids)
+        return own
+
+    @cached_property
+    def opening_ids(self) -> list[int]:
+        """What plain text begins with: bos, or nothing where its folder writes none, as transformers does.
+
+        A token that both ends a document and begins the next (GPT-2) begins the first one too.
+        """
+        written = self._files.config.get("add_bos_token")
+        if self.bos_id is None or written is False:
+            return []
+        written = written or self.bos_id == self.eos_id or self._backend.encode("").ids[:1] == [self.bos_id]
+        return [self.bos_id] if written else []
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of everything that decides which ids a text becomes: vocabulary, merges, splitting, control tokens."""
-        spec = _without_control(json.loads(self._backend.to_str()))
+        spec = for_contents(json.loads(self._backend.to_str()), self._control)
         parts = {name: spec[name] for name in ("model", "normalizer", "pre_tokenizer")}
         parts["control"] = {name: token["id"] for name, token in self._control.items()}
+        if spec["added_tokens"]:
+            parts["added"] = spec["added_tokens"]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def with_chat_template(self) -> Tokenizer:
-        """This tokenizer with our chat template and its three role tokens; itself if it has a template already."""
+        """This tokenizer with our chat template and its role tokens (and a pad, if it has none that is no end); itself
+        if it has a template already."""
         if self.chat_template is not None:
             return self
         backend = Backend.from_str(self._backend.to_str())
-        roles = [AddedToken(name, special=True, normalized=False) for name in (SYSTEM, USER, ASSISTANT)]
-        backend.add_special_tokens(roles)
-        return Tokenizer(backend, bos=self.bos, eos=self.eos, pad=self.pad, chat_template=CHAT_TEMPLATE)
+        pad = PAD if self.pad in (None, self.eos) else self.pad
+        new = [AddedToken(name, special=True, normalized=False) for name in (pad, SYSTEM, USER, ASSISTANT)]
+        backend.add_special_tokens([token for token in new if backend.token_to_id(token.content) is None])
+        names = {**self.names, "pad_token": pad}
+        files = self._files.stating(names, CHAT_TEMPLATE).without_vocabulary()
+        return Tokenizer(backend, bos=self.bos, eos=self.eos, pad=pad, chat_template=CHAT_TEMPLATE, files=files)
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of a content. Whatever the text, no control id is among them."""
-        return self.encode_batch([text])[0]
+    def with_padding(self) -> Tokenizer:
+        """This tokenizer with a pad that no conversation ends with, chosen among the tokens it has; itself if it has
+        one. transformers reads a reward at the last token that is not padding."""
+        if self.pad_id not in (None, self.end_of_turn_id):
+            return self
+        unused = [name for name in self._control if name not in (*self._marks, self.bos, self.eos, self.end_of_turn)]
+        likely = [PAD, self.names.get("unk_token"), *sorted(unused, key=lambda name: "pad" not in name), self.bos]
+        known = {token.content for token in self._backend.get_added_tokens_decoder().values()} - {self.end_of_turn}
+        pad = next((name for name in likely if name in known), None)
+        files = self._files if pad is None else self._files.stating({"pad_token": pad}, self.chat_template)
+        return Tokenizer(
+            Backend.from_str(self._backend.to_str()),
+            bos=self.bos,
+            eos=self.eos,
+            pad=pad,
+            chat_template=self.chat_template,
+            files=files,
+        )
+
+    def encode(self, text: str, after: After = "nothing") -> list[int]:
+        """Ids of a content that stands after nothing, a control token, or text. No control id is among them."""
+        return self._encoder(after).encode(_valid(text), add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of many texts, in parallel."""
-        encodings = self._content.encode_batch_fast([_valid(text) for text in texts], add_special_tokens=False)
+        encodings = self._encoder("nothing").encode_batch_fast([_valid(t) for t in texts], add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
-    def encode_with_starts(self, text: str) -> tuple[list[int], list[int]]:
+    def encode_with_starts(self, text: str, after: After = "nothing") -> tuple[list[int], list[int]]:
         """`encode`, and for each token the place of its first character in the text."""
-        encoding = self._content.encode(_valid(text), add_special_tokens=False)
+        encoding = self._encoder(after).encode(_valid(text), add_special_tokens=False)
         return encoding.ids, [start for start, _ in encoding.offsets]
 
     def encode_control(self, text: str) -> list[int]:
@@ -187,7 +256,16 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int], keep_control: bool = False) -> str:
         """The text of ids, without control tokens unless asked for. Bytes that are no UTF-8 become U+FFFD."""
-        return self._backend.decode(list(ids), skip_special_tokens=not keep_control)
+        shown = list(ids) if keep_control else [i for i in ids if i not in self.control_ids]
+        return self._backend.decode(shown, skip_special_tokens=not keep_control)
+
+    def _encoder(self, after: After) -> Backend:
+        """The tokenizer of contents in one place; mostly the same in all."""
+        if after not in self._contents:
+            there, plain = following(self._prefixing, after), self._contents["nothing"]
+            same = there == self._prefixing
+            self._contents[after] = plain if same else Backend.from_str(json.dumps(json.loads(plain.to_str()) | there))
+        return self._contents[after]
 
     def token_bytes(self, token: int) -> bytes:
         """The UTF-8 bytes that a token adds to a decoded text, perhaps part of a character; b"" for a control token."""
@@ -231,65 +309,17 @@ def _valid(text: str) -> str:
     return text
 
 
-def _control_tokens(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The added tokens that only a template may write. Runs of white space and the unknown token are ordinary text."""
-    unknown = spec["model"].get("unk_token")
-    return [token for token in spec["added_tokens"] if token["content"].strip() and token["content"] != unknown]
-
-
-def _without_control(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The same BPE for contents: it has no control tokens to recognise, and no merges that lead to one."""
-    control = {token["content"] for token in _control_tokens(spec)}
-    model = dict(spec["model"])
-    model["vocab"] = {piece: i for piece, i in model["vocab"].items() if piece not in control}
-    merges = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
-    model["merges"] = [list(pair) for pair in merges if not control & {*pair, "".join(pair)}]
-    kept = [token for token in spec["added_tokens"] if token["content"] not in control]
-    # an added token that the vocabulary lacks would be given the next free id, which may be another one
-    model["vocab"] |= {token["content"]: token["id"] for token in kept}
-    return {**spec, "model": model, "added_tokens": kept, "post_processor": None}
-
-
-def _turn_end(template: str, names: Mapping[str, str], backend: Backend) -> str | None:
-    """The control token that the template puts after an assistant's words, if there is one."""
-    try:
-        last = outline(template, ("user", "assistant"), names, add_generation_prompt=False)[-1]
-    except InputError:  # said when a conversation is rendered; as a base model the folder is of use without it
-        return None
-    if isinstance(last, Slot):
-        return None
-    known = {token.content for token in backend.get_added_tokens_decoder().values()} | set(names.values())
-    found = [(last.index(name), -len(name), name) for name in known if name.strip() and name in last]
-    return min(found)[2] if found else None
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    """Names of bos, eos and pad (a null is left as None) and the chat template, as far as the folder tells."""
-    stated = {**_read_json(folder / "special_tokens_map.json"), **_read_json(folder / "tokenizer_config.json")}
-    settings: dict[str, Any] = {}
-    for name in ("bos_token", "eos_token", "pad_token"):
-        if name in stated:
-            value = stated[name]
-            settings[name] = value["content"] if isinstance(value, dict) else value
-    template = stated.get("chat_template")
-    if isinstance(template, list):  # several, by name
-        template = {entry["name"]: entry["template"] for entry in template}.get("default")
-    file = folder / "chat_template.jinja"
-    settings["chat_template"] = file.read_text(encoding="utf-8") if file.is_file() else template
-    return settings
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"not JSON: {error}", file) from None
-    if not isinstance(value, dict):
-        raise InputError("not a JSON object", file)
-    return value
-
-
-def _write_json(file: Path, value: Mapping[str, Any]) -> None:
-    file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def _turns(template: str, names: Mapping[str, str], added: Sequence[str]) -> tuple[str | None, set[str]]:
+    """The token that the template puts after an assistant's words, and the tokens with which it marks turns."""
+    end, texts = None, list[str]()
+    known = sorted(filter(str.strip, added), key=len, reverse=True)
+    for roles in (("user", "assistant"), ("system", "user"), ("user", "assistant", "user")):
+        try:
+            pieces = outline(template, roles, names, add_generation_prompt=roles[-1] == "user")
+        except InputError:  # told when a conversation is rendered; as a base model the folder is of use without it
+            continue
+        texts += [piece for piece in pieces if isinstance(piece, str)]
+        if roles[-1] == "assistant" and not isinstance(pieces[-1], Slot):
+            places = [(pieces[-1].index(name), place) for place, name in enumerate(known) if name in pieces[-1]]
+            end = known[min(places)[1]] if places else None
+    return end, turn_tokens(texts, added)

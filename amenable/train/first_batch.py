@@ -167,39 +167,50 @@ def proven(marked: Sequence[Marked], first: Sequence[int], tokenizer: Tokenizer,
 
 def fault(row: Marked, tokenizer: Tokenizer) -> str | None:
     """What is wrong with a row, and at which token; None where all is well."""
-    ids, eos, bos, pad = row.ids, tokenizer.eos_id, tokenizer.bos_id, tokenizer.pad_id
+    ids = row.ids
     if not len(ids) == len(row.trained) == len(row.roles):
         return f"it has {len(ids)} tokens, {len(row.trained)} marks and {len(row.roles)} roles"
     outside = [place for place, token in enumerate(ids) if not 0 <= token < tokenizer.vocab_size]
     if outside:
         return f"token {outside[0]} has id {ids[outside[0]]}, and the vocabulary ends at {tokenizer.vocab_size - 1}"
     given = [place for place, role in enumerate(row.roles) if role != "sampled"]
-    padding = [place for place in given if ids[place] == pad]
+    padding = [place for place in given if is_padding(ids[place], tokenizer)]
     if padding:
-        return f"token {padding[0]} is padding ({told(pad, tokenizer)}), and rows have none"
-    return fault_of_ends(row, bos, eos, tokenizer) or fault_of_marks(row, eos, tokenizer)
+        return f"token {padding[0]} is padding ({told(ids[padding[0]], tokenizer)}), and rows have none"
+    return fault_of_ends(row, tokenizer) or fault_of_marks(row, tokenizer.end_of_turn_id, tokenizer)
 
 
-def fault_of_ends(row: Marked, bos: int, eos: int, tokenizer: Tokenizer) -> str | None:
+def is_padding(token: int, tokenizer: Tokenizer) -> bool:
+    """Whether an id can be nothing but padding: many published tokenizers pad with a token that has another use."""
+    other_uses = (tokenizer.bos_id, tokenizer.eos_id, tokenizer.end_of_turn_id)
+    return token == tokenizer.pad_id and token in tokenizer.control_ids and token not in other_uses
+
+
+def fault_of_ends(row: Marked, tokenizer: Tokenizer) -> str | None:
     """BOS where the template writes it; a trained EOS last where the row ended, and none where it did not."""
     ids = row.ids
-    if row.opened and ids[:1] != [bos]:
+    if row.opened and ids[:1] != [tokenizer.bos_id]:
         return f"token 0 is {told(ids[0], tokenizer)} and not BOS" if ids else "it is empty"
-    surplus = surplus_bos(row, bos, eos)
+    surplus = surplus_bos(row, tokenizer)
     if surplus is not None:
-        return f"token {surplus} is {'another' if row.opened else 'a'} BOS ({told(bos, tokenizer)})"
-    if row.ended and (ids[-1] != eos or not row.trained[-1]):
-        last = "EOS, which is not trained" if ids[-1] == eos else f"{told(ids[-1], tokenizer)} and not EOS"
+        return f"token {surplus} is {'another' if row.opened else 'a'} BOS ({told(ids[surplus], tokenizer)})"
+    ends = tokenizer.stop_ids if row.roles[-1:] == ["sampled"] else (tokenizer.end_of_turn_id,)
+    if row.ended and (ids[-1] not in ends or not row.trained[-1]):
+        last = "EOS, which is not trained" if ids[-1] in ends else f"{told(ids[-1], tokenizer)} and not EOS"
         return f"its last token, {len(ids) - 1}, is {last}: the model would not learn to stop"
-    if row.ended is False and row.trained[-1] and ids[-1] == eos:
+    if row.ended is False and row.trained[-1] and ids[-1] in ends:
         return f"token {len(ids) - 1} is a trained EOS, and the answer did not end"
     return None
 
 
-def surplus_bos(row: Marked, bos: int, eos: int) -> int | None:
+def surplus_bos(row: Marked, tokenizer: Tokenizer) -> int | None:
     """The place of the first BOS that no template writes: a second one in a row, or any inside where it has none."""
+    bos = tokenizer.bos_id
     places = [place for place, token in enumerate(row.ids) if token == bos and row.roles[place] != "sampled"]
-    if bos == eos:  # it ends turns as well: only a second one at the front is surely no end
+    if bos in (
+        tokenizer.eos_id,
+        tokenizer.end_of_turn_id,
+    ):  # it ends turns as well: only a second one at the front is surely no end
         return 1 if row.opened and places[:2] == [0, 1] and not row.trained[1] else None
     if not row.bos_inside:
         return next(iter(places[row.opened :]), None)
@@ -250,9 +261,9 @@ def kinds(row: Marked, tokenizer: Tokenizer) -> list[str]:
     """Of each token one of STYLES: a trained EOS is "eos", another one "end"."""
     return [
         "pad"
-        if token == tokenizer.pad_id
+        if is_padding(token, tokenizer)
         else ("eos" if trained else "end")
-        if token == tokenizer.eos_id
+        if token in (tokenizer.eos_id, *tokenizer.stop_ids)
         else ("trained" if trained else "context")
         for token, trained in zip(row.ids, row.trained)
     ]

@@ -75,7 +75,7 @@ def qwen_folder(tmp_path_factory) -> Path:
     backend.enable_padding(length=8)
     config = {
         "bos_token": None,
-        "eos_token": {"content": "<|im_end|>", "special": True},
+        "eos_token": {"__type": "AddedToken", "content": "<|im_end|>", "special": True},
         "pad_token": "<|endoftext|>",
         "chat_template": CHATML,
         "tokenizer_class": "PreTrainedTokenizerFast",

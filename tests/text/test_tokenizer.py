@@ -1,5 +1,7 @@
 import json
 import unicodedata
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -176,51 +178,103 @@ def test_with_chat_template_keeps_every_id(base, ours):
     assert chat.with_chat_template() is chat
 
 
-def test_gpt2_gets_a_pad_and_keeps_its_one_end_token(gpt2):
+def test_gpt2_keeps_its_one_end_token_and_gets_a_pad_with_its_roles(gpt2):
     assert gpt2.eos_id == gpt2.bos_id == gpt2.encode_control("<|endoftext|>")[0] == 320
-    assert gpt2.pad_id == 321 and gpt2.vocab_size == 322
+    assert gpt2.pad_id is None and gpt2.vocab_size == 321 and gpt2.opening_ids == [320]
     chat = gpt2.with_chat_template()
-    assert chat.vocab_size == 325 and chat.encode_control("<|system|><|user|><|assistant|>") == [322, 323, 324]
+    assert chat.pad_id == 321 and chat.vocab_size == 325
+    assert chat.encode_control("<|system|><|user|><|assistant|>") == [322, 323, 324]
     assert chat.encode("the river") == gpt2.encode("the river")
     assert chat.fingerprint != gpt2.fingerprint, "its conversations have other ids"
 
 
-def test_qwen_keeps_its_names_and_gets_a_bos(qwen):
-    assert qwen.names == {"bos_token": "<|bos|>", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
-    assert (qwen.pad_id, qwen.eos_id, qwen.bos_id) == (320, 322, 324)
-    assert {320, 321, 322, 323, 324} == qwen.control_ids
+def test_qwen_keeps_its_names_and_its_vocabulary(qwen):
+    assert qwen.names == {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+    assert (qwen.pad_id, qwen.eos_id, qwen.bos_id, qwen.vocab_size) == (320, 322, None, 324)
+    assert {320, 321, 322} == qwen.control_ids and qwen.opening_ids == []
     assert len(qwen.encode("The baker of Velm sells bread and honey")) > 8, "truncation is off"
     assert len(qwen.encode("a")) == 1, "padding is off"
 
 
-def test_a_pad_that_is_the_eos_is_replaced(qwen_folder, tmp_path):
-    config = json.loads((qwen_folder / "tokenizer_config.json").read_text())
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "pad_token": "<|im_end|>"}))
-    (tmp_path / "tokenizer.json").write_bytes((qwen_folder / "tokenizer.json").read_bytes())
-    tokenizer = Tokenizer.load(tmp_path)
-    assert tokenizer.pad == "<|pad|>" and tokenizer.pad_id != tokenizer.eos_id
+def folder_like(folder: Path, other: Path, **changes: Any) -> Path:
+    """A copy of a tokenizer's folder with another configuration; a change to ... takes the key away."""
+    config = json.loads((other / "tokenizer_config.json").read_text()) | changes
+    config = {name: value for name, value in config.items() if value is not ...}
+    folder.mkdir(exist_ok=True)
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "tokenizer.json").write_bytes((other / "tokenizer.json").read_bytes())
+    return folder
+
+
+def test_a_pad_that_is_the_eos_stays_and_no_row_is_added(qwen_folder, tmp_path):
+    tokenizer = Tokenizer.load(folder_like(tmp_path, qwen_folder, pad_token="<|im_end|>"))
+    assert tokenizer.pad_id == tokenizer.eos_id == 322 and tokenizer.vocab_size == 324
     with pytest.raises(InputError, match="pad and eos are both"):
         Tokenizer(merging_backend(), bos="<b>", eos="</s>", pad="</s>")
 
 
-def test_the_eos_is_what_ends_the_assistants_turn(qwen_folder, tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "pad"),
+    [
+        ({"pad_token": "<|endoftext|>"}, "<|endoftext|>"),
+        ({"pad_token": "<|im_end|>"}, "<|endoftext|>"),
+        ({"pad_token": None}, "<|endoftext|>"),
+        ({"pad_token": "<|im_end|>", "unk_token": "<|im_start|>"}, "<|im_start|>"),
+        ({"pad_token": None, "bos_token": "<|endoftext|>"}, "<|endoftext|>"),
+    ],
+)
+def test_a_reward_model_gets_a_pad_that_ends_no_conversation_and_no_row(changes, pad, qwen_folder, tmp_path):
+    tokenizer = Tokenizer.load(folder_like(tmp_path / "a", qwen_folder, **changes))
+    padded = tokenizer.with_padding()
+    assert padded.pad == pad and padded.pad_id not in (None, padded.end_of_turn_id)
+    assert padded.vocab_size == tokenizer.vocab_size and padded.fingerprint == tokenizer.fingerprint
+    again = reloaded(padded, tmp_path / "b")
+    assert again.pad == pad and again.chat_template == tokenizer.chat_template
+    assert (tmp_path / "a" / "tokenizer.json").read_bytes() == (tmp_path / "b" / "tokenizer.json").read_bytes()
+
+
+def test_the_end_of_a_turn_is_what_the_template_writes_and_the_eos_stays_the_folders(qwen_folder, tmp_path):
     """A base model's folder often has a chat template, and as eos the end of a document."""
-    config = json.loads((qwen_folder / "tokenizer_config.json").read_text())
-    template = config.pop("chat_template")
-    config = {**config, "eos_token": "<|endoftext|>"}
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-    (tmp_path / "tokenizer.json").write_bytes((qwen_folder / "tokenizer.json").read_bytes())
-    assert Tokenizer.load(tmp_path).eos == "<|endoftext|>"
+    template = json.loads((qwen_folder / "tokenizer_config.json").read_text())["chat_template"]
+    folder_like(tmp_path, qwen_folder, eos_token="<|endoftext|>", chat_template=...)
+    base = Tokenizer.load(tmp_path)
+    assert base.eos == base.end_of_turn == "<|endoftext|>" and base.stop_ids == (320,)
     (tmp_path / "chat_template.jinja").write_text(template)
-    assert Tokenizer.load(tmp_path).eos == "<|im_end|>"
-    assert reloaded(Tokenizer.load(tmp_path), tmp_path / "again").eos == "<|im_end|>"
+    for tokenizer in (Tokenizer.load(tmp_path), reloaded(Tokenizer.load(tmp_path), tmp_path / "again")):
+        assert (tokenizer.eos, tokenizer.end_of_turn) == ("<|endoftext|>", "<|im_end|>")
+        assert tokenizer.names["eos_token"] == "<|endoftext|>" and tokenizer.stop_ids == (322, 320)
+    assert not (tmp_path / "again" / "special_tokens_map.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("generation", "stops", "written"),
+    [
+        (None, (322, 320), [322, 320]),
+        ({"eos_token_id": 320, "top_k": 5}, (322, 320), [322, 320]),
+        ({"eos_token_id": 322}, (322, 320), 322),
+        ({"eos_token_id": [320, 322, 323]}, (322, 320, 323), [320, 322, 323]),
+        ({"eos_token_id": [323]}, (322, 323, 320), [322, 323, 320]),
+        ({"top_p": 0.9}, (322, 320), [322, 320]),
+    ],
+)
+def test_generation_stops_where_the_folder_says_and_at_the_end_of_a_turn(
+    generation, stops, written, qwen_folder, tmp_path
+):
+    folder_like(tmp_path, qwen_folder, eos_token="<|endoftext|>")
+    if generation is not None:
+        (tmp_path / "generation_config.json").write_text(json.dumps(generation))
+    tokenizer = Tokenizer.load(tmp_path)
+    assert tokenizer.stop_ids == stops
+    assert tokenizer.generation_config["eos_token_id"] == written
+    if generation is not None:
+        kept = {name: value for name, value in tokenizer.generation_config.items() if name != "eos_token_id"}
+        assert kept == {name: value for name, value in generation.items() if name != "eos_token_id"}
 
 
 def test_one_of_several_templates_is_the_default(qwen_folder, tmp_path):
     config = json.loads((qwen_folder / "tokenizer_config.json").read_text())
     named = [{"name": "tools", "template": "x"}, {"name": "default", "template": config["chat_template"]}]
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": named}))
-    (tmp_path / "tokenizer.json").write_bytes((qwen_folder / "tokenizer.json").read_bytes())
+    folder_like(tmp_path, qwen_folder, chat_template=named)
     assert Tokenizer.load(tmp_path).chat_template == config["chat_template"]
 
 
@@ -244,7 +298,7 @@ def test_folders_that_hold_no_tokenizer_say_so(tmp_path):
 
 def test_transformers_reads_what_is_saved(ours, gpt2, tmp_path):
     transformers = pytest.importorskip("transformers")
-    for tokenizer, name in ((ours, "ours"), (gpt2, "gpt2")):
+    for tokenizer, name in ((ours, "ours"), (gpt2.with_chat_template(), "gpt2")):
         tokenizer.save(tmp_path / name)
         theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / name)
         text = "The  miller's 12 geese , naïve café 🙂\n"
