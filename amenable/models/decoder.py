@@ -13,7 +13,9 @@ Radford et al., 2018 and 2019; Su et al., 2021 (RoPE); Shazeer, 2020 (SwiGLU); A
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +38,8 @@ class Decoder(nn.Module):
     def __init__(self, config: DecoderConfig, device: torch.device | str = "cpu"):
         super().__init__()
         self.config = config
+        self.origin: Mapping[str, Any] | None = None
+        """config.json of the published folder that it was read from"""
         learned = config.positions == "learned"
         with torch.device("meta"):
             self.token_embedding = embedding(config.vocab_size, config.width)

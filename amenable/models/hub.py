@@ -39,32 +39,38 @@ from amenable.models.published import (
 from amenable.models.weights import WEIGHTS, Weights, fill, published_tensors
 
 GENERATION = "generation_config.json"
+DROPOUTS = ("embd_pdrop", "resid_pdrop")
 
 
 def save(
     folder: Path | str,
     model: Decoder | ScalarModel,
     *,
-    eos_id: int | None = None,
+    eos_id: int | list[int] | None = None,
     pad_id: int | None = None,
     bos_id: int | None = None,
+    generation: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Write a model where transformers' AutoModelForCausalLM or AutoModelForSequenceClassification opens it.
 
     Each file is written beside its place, synced and renamed, config.json last. A sequence classifier needs `pad_id`:
-    transformers reads the score at the last token that is not padding. Raises InputError for a configuration that no
-    published architecture has.
+    transformers reads the score at the last token that is not padding. generation: generation_config.json, if it holds
+    more than these ids. Weights are written in `dtype`, or as they are. What else config.json said where the model was
+    read from is kept. Raises InputError for a configuration that no published architecture has.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     decoder = model.decoder if isinstance(model, ScalarModel) else model
     family = family_of(decoder.config)
     tokens = {"bos_token_id": bos_id, "eos_token_id": eos_id, "pad_token_id": pad_id}
-    facts = published_config(decoder.config, family) | tokens
-    facts["dtype"] = str(decoder.token_embedding.weight.dtype).removeprefix("torch.")
-    tensors = published_tensors(decoder, family)
+    dtype = decoder.token_embedding.weight.dtype if dtype is None else dtype
+    facts = with_origin(published_config(decoder.config, family), decoder, folder / CONFIG)
+    facts |= {name: ids for name, ids in tokens.items() if name in facts or ids is not None or decoder.origin is None}
+    facts["torch_dtype" if "torch_dtype" in facts else "dtype"] = str(dtype).removeprefix("torch.")
+    tensors = {name: tensor.to(dtype) for name, tensor in published_tensors(decoder, family).items()}
     if isinstance(model, ScalarModel):
-        tensors["score.weight"] = model.score.weight.detach().cpu().contiguous()
+        tensors["score.weight"] = model.score.weight.detach().to("cpu", dtype).contiguous()
         facts |= {
             "architectures": [CLASSIFIERS[family]],
             "id2label": {"0": "score"},
@@ -74,8 +80,20 @@ def save(
         }
     write(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
     if not isinstance(model, ScalarModel):
-        write_json(folder / GENERATION, tokens)
+        write_json(folder / GENERATION, tokens if generation is None else generation)
     write_json(folder / CONFIG, facts)
+
+
+def with_origin(facts: dict[str, Any], decoder: Decoder, where: Path) -> dict[str, Any]:
+    """config.json with what stood in the one that the decoder was read from, if that describes it still."""
+    if decoder.origin is None:
+        return facts
+    config = decoder.config
+    was = decoder_config(decoder.origin, where)
+    if replace(was, vocab_size=config.vocab_size, tied=config.tied, dropout=config.dropout) != config:
+        return facts
+    ours = ("architectures", "vocab_size", "tie_word_embeddings") + DROPOUTS * (decoder.config.dropout > 0)
+    return {**decoder.origin, **{name: facts[name] for name in ours if name in facts}}
 
 
 def load_decoder(folder: Path | str, device: torch.device | str = "cpu", dropout: float = 0.0) -> Decoder:
@@ -85,6 +103,7 @@ def load_decoder(folder: Path | str, device: torch.device | str = "cpu", dropout
     if is_classifier(facts):
         raise InputError("holds a reward model, not a language model", folder)
     decoder = Decoder(replace(decoder_config(facts, folder / CONFIG), dropout=dropout), device="meta")
+    decoder.origin = facts
     with Weights(folder) as weights:
         fill(decoder, weights, facts["model_type"])
     return decoder.to(device)
@@ -98,6 +117,7 @@ def load_scalar(folder: Path | str, device: torch.device | str = "cpu", dropout:
         raise InputError("holds a language model, not a reward model", folder, "'amenable reward' makes one")
     config = replace(decoder_config(facts, folder / CONFIG), dropout=dropout, tied=True)
     model = ScalarModel(Decoder(config, device="meta"))
+    model.decoder.origin = facts
     with Weights(folder) as weights:
         score = weights.take("score.weight", (1, config.width))
         fill(model.decoder, weights, facts["model_type"])

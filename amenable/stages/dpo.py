@@ -139,7 +139,7 @@ def run(config: Config) -> Path:
         tokens = sum(pair.tokens for pair in pairs)
         run.record(step, tokens, ("loss", "rewards/accuracies"), **stats, grad_norm=norm, **optimizer.rates())
 
-    artifacts.save_model(run.out, policy, tokenizer)
+    artifacts.save_model(run.out, policy, tokenizer, config.care.save_dtype)
     return run.finish(**run.metrics)
 
 

@@ -115,7 +115,7 @@ def run(config: Config) -> Path:
         tokens = sum(len(ids) for ids, _ in rows)
         run.record(step, tokens, ("loss", "val_bpb"), loss=loss, **optimizer.rates(), tokens=tokens, **extra)
 
-    artifacts.save_model(run.out, decoder, tokenizer)
+    artifacts.save_model(run.out, decoder, tokenizer, config.care.save_dtype)
     return run.finish(**{key: run.metrics[key] for key in ("loss", "val_bpb")})
 
 

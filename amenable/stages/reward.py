@@ -149,7 +149,7 @@ def run(config: Config) -> Path:
         run.record(step, tokens, ("loss", "accuracy"), **stats, grad_norm=norm, **rates)
 
     center(model, demonstrations or [row for item in training for row in item.rows], config, machine)
-    artifacts.save_model(run.out, model, tokenizer)
+    artifacts.save_model(run.out, model, tokenizer, config.care.save_dtype)
     figures = {name: measure(model, items, config, machine) for name, items in sets.items()}
     for name, figure in figures.items():
         if not figure["pairs"]:

@@ -12,8 +12,12 @@ from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import probe
+from amenable.train.care import SaveDtype
 from amenable.train.files import storing
 from amenable.train.runtime import Runtime
+
+VOCABULARY_MULTIPLE = 64
+"""a vocabulary that grows becomes a multiple of this, which matrix products are quick at"""
 
 
 def load_policy(
@@ -40,13 +44,42 @@ def load_judge(folder: Path, runtime: Runtime, tokenizer: Tokenizer) -> ScalarMo
     return runtime.only_asked(load_reward_model(folder, runtime, tokenizer)).requires_grad_(False)
 
 
-def save_model(folder: Path, model: Decoder | ScalarModel, tokenizer: Tokenizer) -> None:
+def save_model(folder: Path, model: Decoder | ScalarModel, tokenizer: Tokenizer, dtype: SaveDtype = "float32") -> None:
     """A published-format model directory: weights, configuration, tokenizer, chat template; and what it says to a few
-    ids, for `amenable verify`."""
+    ids, for `amenable verify`.
+
+    Where the model was read from a folder, bos, eos and pad in config.json are that folder's. bfloat16 rounds the
+    weights of the model itself, so that the probe is of what was saved.
+    """
+    decoder = model.decoder if isinstance(model, ScalarModel) else model
+    scalar = decoder is not model
+    tokenizer = tokenizer.with_padding() if scalar else tokenizer
+    origin = decoder.origin
+    ids = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
+    if origin is not None:
+        kept = {name: origin.get(f"{name}_token_id") for name in ids}
+        ids = kept | ({"pad": tokenizer.pad_id} if scalar else {})
+    if dtype == "bfloat16":
+        round_weights(model, torch.bfloat16)
     with storing(folder):
         tokenizer.save(folder)
         probe.save(folder, model)
-        hub.save(folder, model, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id, bos_id=tokenizer.bos_id)
+        hub.save(
+            folder,
+            model,
+            bos_id=ids["bos"],
+            eos_id=ids["eos"],
+            pad_id=ids["pad"],
+            generation=tokenizer.generation_config,
+            dtype=torch.bfloat16 if dtype == "bfloat16" else None,
+        )
+
+
+@torch.no_grad()
+def round_weights(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Give every parameter the nearest value that `dtype` has; it stays in its own type."""
+    for parameter in model.parameters():
+        parameter.copy_(parameter.to(dtype))
 
 
 def require_model(folder: Path, made_by: str) -> None:
@@ -61,7 +94,8 @@ def require_model(folder: Path, made_by: str) -> None:
 
 
 def fit_vocabulary(decoder: Decoder, tokenizer: Tokenizer, folder: Path) -> Decoder:
-    """Give the model rows for control tokens that the tokenizer has gained; refuse one that it was not made with."""
+    """Give the model rows for control tokens that the tokenizer has gained, VOCABULARY_MULTIPLE or more at a time;
+    refuse one that it was not made with."""
     missing = tokenizer.vocab_size - decoder.config.vocab_size
     if missing > len(tokenizer.control_ids):
         raise InputError(
@@ -71,7 +105,8 @@ def fit_vocabulary(decoder: Decoder, tokenizer: Tokenizer, folder: Path) -> Deco
         )
     if missing > 0:
         device = decoder.unembedding.device
-        hub.resize_vocabulary(decoder, tokenizer.vocab_size, torch.Generator().manual_seed(0)).to(device)
+        rows = -(-tokenizer.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+        hub.resize_vocabulary(decoder, rows, torch.Generator().manual_seed(0)).to(device)
     return decoder
 
 

@@ -1,16 +1,19 @@
 """How a run looks after itself and its user's time: the same few options for every stage.
 
-None of them changes what a run computes: they may differ when it goes on after a stop.
+None of them changes what a run computes: they may differ when it goes on after a stop. `save_dtype` rounds what it has
+computed: training and checkpoints are fp32 throughout, the model that is written at the end has half the size.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import arg
 
 from amenable.errors import InputError
+
+SaveDtype = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class Options:
     """the newest so many are kept while a run goes on"""
     max_bad_rows: float = 0.01
     """share of a file's rows that may be unusable; they are listed in rejected.jsonl"""
+    save_dtype: SaveDtype = "float32"
+    """of the finished model's weights; bfloat16 rounds them to its 8 bits, in half the space"""
 
     def __post_init__(self) -> None:
         if self.keep_checkpoints < 1:
