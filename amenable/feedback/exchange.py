@@ -264,6 +264,6 @@ def asked_and_answers(columns: dict[str, Any]) -> tuple[str | None, dict[str, st
 def ranking_made(
     prompt: str, answers: Sequence[Any], ranks: Sequence[float], id: str, who: str | None
 ) -> Ranking | None:
-    if len(answers) < 2 or not all(isinstance(answer, str) and answer.strip() for answer in answers):
+    if len(answers) < 2 or not all(isinstance(answer, str) for answer in answers) or not any(map(str.strip, answers)):
         return None
     return Ranking((Message("user", prompt),), tuple(answers), tuple(ranks), id, who)

@@ -18,7 +18,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -208,8 +208,17 @@ class Store:
         self.close()
 
 
-def turns(conversation: Conversation) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": message.content} for message in conversation]
+def turns(conversation: Conversation) -> list[dict[str, Any]]:
+    """Messages as rows of data have them; those of a demonstration that are context only have the weight 0."""
+    return [
+        {"role": message.role, "content": message.content, **({} if message.trained else {"weight": 0})}
+        for message in conversation
+    ]
+
+
+def conversation_of(turns: Sequence[Mapping[str, Any]]) -> Conversation:
+    """The messages of `turns`."""
+    return tuple(Message(turn["role"], turn["content"], turn.get("weight") != 0) for turn in turns)
 
 
 def payload_of(ranking: Ranking) -> dict[str, Any]:
@@ -226,7 +235,7 @@ def payload_of(ranking: Ranking) -> dict[str, Any]:
 
 def ranking_of(payload: dict[str, Any]) -> Ranking:
     return Ranking(
-        prompt=tuple(Message(turn["role"], turn["content"]) for turn in payload["prompt"]),
+        prompt=conversation_of(payload["prompt"]),
         completions=tuple(payload["completions"]),
         ranks=tuple(payload["ranking"]),
         id=payload["id"],
@@ -239,7 +248,7 @@ def ranking_of(payload: dict[str, Any]) -> Ranking:
 def demonstration_of(event: Event) -> Demonstration:
     """A `demonstration` or `conversation` as an example to imitate."""
     payload = event.payload
-    messages = tuple(Message(turn["role"], turn["content"]) for turn in payload["messages"])
+    messages = conversation_of(payload["messages"])
     return Demonstration(messages, payload.get("id") or f"label-{event.id}", {"annotator": payload.get("annotator")})
 
 

@@ -353,8 +353,8 @@ def right_pairs(one: Assignment) -> Iterator[float]:
 def read_tasks(files: Sequence[Path], kinds: Sequence[Kind], answers: int, rules: Rules) -> list[Task]:
     """The tasks of files of samples, in their order: for each prompt one of every kind that is asked for.
 
-    Answers to the same prompt come together, whichever file they are in; an empty answer, or one that is there
-    already, is left out, and of more than `answers` so many are drawn. A comparison takes two of them.
+    Answers to the same prompt come together, whichever file they are in; one that is there already is left out (all
+    blank ones are the empty answer), and of more than `answers` so many are drawn. A comparison takes two of them.
     """
     tasks = []
     for prompt, entries in pooled(files).items():
@@ -410,8 +410,8 @@ def pooled(files: Sequence[Path]) -> dict[Conversation, list[Entry]]:
             source = {"model": row.get("model"), **settings}
             ended = ended if isinstance(ended, list) and len(ended) == len(completions) else [True] * len(completions)
             entries = pool.setdefault(prompt, [])
-            for text, end in zip(completions, ended):
-                if text.strip() and text not in [there for there, _, _ in entries]:
+            for text, end in zip((text if text.strip() else "" for text in completions), ended):
+                if text not in [there for there, _, _ in entries]:
                     entries.append((text, source, bool(end)))
     return pool
 

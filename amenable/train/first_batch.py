@@ -34,6 +34,8 @@ IN_FILE = 256
 """rows of the first step that the page shows"""
 STYLES = {"context": "dim", "trained": "green", "eos": "bold black on green", "end": "bold yellow", "pad": "red"}
 """how a kind of token looks on the screen; first_batch.jinja has the same names"""
+NOTHING = "(says nothing)"
+"""stands before the end of an answer that is empty"""
 NOTES = {"reward": "; a reward is read at the last token of each row, and nowhere else"}
 """what a stage does otherwise than train on every trained token"""
 
@@ -269,11 +271,20 @@ def kinds(row: Marked, tokenizer: Tokenizer) -> list[str]:
     ]
 
 
+def empty_answers(kinds: Sequence[str]) -> list[bool]:
+    """Of each token, whether it is the trained end of an answer that says nothing."""
+    return [kind == "eos" and before != "trained" for before, kind in zip(["", *kinds], kinds)]
+
+
 def shortened(row: Marked, tokenizer: Tokenizer) -> Text:
     """A row in a few lines of colour: its beginning and its end, where it is long."""
+    shown = kinds(row, tokenizer)
     parts = [
-        (tokenizer.decode([token], keep_control=True).replace("\n", "↵"), STYLES[kind])
-        for token, kind in zip(row.ids, kinds(row, tokenizer))
+        (
+            (NOTHING if empty else "") + tokenizer.decode([token], keep_control=True).replace("\n", "↵"),
+            STYLES[kind],
+        )
+        for token, kind, empty in zip(row.ids, shown, empty_answers(shown))
     ]
     room = ON_SCREEN_CHARACTERS
     if sum(len(text) for text, _ in parts) > room:
@@ -307,10 +318,13 @@ def page(proof: Proof, stage: str, left_out: Sequence[LeftOut] = ()) -> str:
     )
     rows = [
         [
-            (proof.tokenizer.decode([token], keep_control=True), token, role, kind)
-            for token, role, kind in zip(row.ids, row.roles, kinds(row, proof.tokenizer))
+            (proof.tokenizer.decode([token], keep_control=True), token, role, kind, empty)
+            for token, role, kind, empty in zip(row.ids, row.roles, shown, empty_answers(shown))
         ]
         for row in proof.rows[:IN_FILE]
+        for shown in [kinds(row, proof.tokenizer)]
     ]
     template = environment.get_template("first_batch.jinja")
-    return template.render(stage=stage, rows=rows, total=len(proof.rows), summary=summary(proof, stage, left_out))
+    return template.render(
+        nothing=NOTHING, stage=stage, rows=rows, total=len(proof.rows), summary=summary(proof, stage, left_out)
+    )

@@ -24,6 +24,16 @@ def rank(store, texts, ranks, **more):
     return store.append("ranking", {**payload, "sources": [{"model": "m"}], **more}, 1.0)
 
 
+def test_turns_that_are_context_stay_so_through_a_store(tmp_path):
+    asked, said = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "No.", "weight": 0}
+    (tmp_path / "a.jsonl").write_text(json.dumps({"messages": [asked, said, asked, {**said, "weight": 1}]}) + "\n")
+    with Store(tmp_path / "labels.db") as store:
+        assert exchange.bring_in(store, tmp_path / "a.jsonl", "ann", 0.0)["new"] == 1
+        exchange.export(store, tmp_path / "out")
+    (row,) = read_demonstrations(tmp_path / "out" / "demonstrations.jsonl").rows
+    assert [message.trained for message in row.messages] == [True, False, True, True]
+
+
 def test_what_is_exported_is_what_training_reads(store, tmp_path):
     first = rank(store, ["a", "b", "c"], [2, 1, 2], meta={"ended": [True, False, True]})
     rank(store, ["x", "y"], [2, 1], strength=3)

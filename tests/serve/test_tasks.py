@@ -223,10 +223,10 @@ def test_answers_of_several_models_to_a_prompt_come_together(tmp_path):
     two = samples(tmp_path / "two.jsonl", {"prompt": asked("Hi"), "completions": ["c", "b"], "model": "y"})
     x = {"model": "x", "sampling": {"temperature": 0.5}, "seed": 3}
     entries = pooled([one, two])[(Message("user", "Hi"),)]
-    assert entries == [("a", x, True), ("b", x, False), ("c", {"model": "y"}, True)]
+    assert entries == [("a", x, True), ("b", x, False), ("", x, True), ("c", {"model": "y"}, True)]
     tasks = read_tasks([one, two], ("rank", "compare", "demonstrate", "converse"), 6, Rules(overlap=0.0))
     assert [(task.kind, len(task.completions)) for task in tasks] == [
-        ("rank", 3),
+        ("rank", 4),
         ("compare", 2),
         ("demonstrate", 0),
         ("demonstrate", 0),

@@ -11,13 +11,13 @@ import torch
 from rich.console import Console
 from tokenizers import Tokenizer as Backend
 
-from amenable.data.types import Demonstration, Message
+from amenable.data.types import Demonstration, Message, Ranking
 from amenable.errors import InputError
 from amenable.generation.rollout import Rollout, length_mask
 from amenable.text.chat import render, render_completion, render_document, render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import first_batch
-from amenable.train.feed import LeftOut, whole
+from amenable.train.feed import LeftOut, ranking_rows, whole
 from amenable.train.first_batch import Marked
 
 ASKED = (Message("user", "Ann asks: name a red thing."),)
@@ -197,6 +197,13 @@ def test_turns_that_are_context_are_shown_as_that(words: Tokenizer) -> None:
             proof, trained=render(words, [replace(turn, trained=True) for turn in (*ASKED, *turns)]).trained
         )
         assert "belongs to the untrained assistant" in (first_batch.fault(wrong, words) or "")
+
+
+def test_an_answer_that_says_nothing_is_shown_as_such(words: Tokenizer) -> None:
+    empty, full = ranking_rows(Ranking(ASKED, ("", "A rose."), (2.0, 1.0)), words, 64) or []
+    proof = first_batch.of_answers([[full, empty]], [0], words)
+    assert [first_batch.NOTHING in first_batch.shortened(row, words).plain for row in proof.rows] == [False, True]
+    assert first_batch.page(proof, "reward").count(f'<i>{first_batch.NOTHING}</i><span class="eos"') == 1
 
 
 def test_what_was_left_out_is_in_the_summary(row: Marked, words: Tokenizer) -> None:

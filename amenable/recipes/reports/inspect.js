@@ -69,7 +69,8 @@
       part("step").textContent = `${film.steps[step]} of ${film.last}`;
       part("asked").replaceChildren(...film.prompts[promptNow()].tokens.map(
         (piece) => make("span", isControl(piece) ? "piece control" : "piece", visible(piece))));
-      part("answer").replaceChildren(...(answer ? tokens(answer, step) : [make("span", "empty", "no answer of this iteration")]));
+      const nothing = answer?.ended && answer.tokens.length === 1 ? [make("span", "empty", "(says nothing)")] : [];
+      part("answer").replaceChildren(...nothing, ...(answer ? tokens(answer, step) : [make("span", "empty", "no answer of this iteration")]));
       if (answer) part("answer").append(make("small", "flag", `\u25c2 score ${signed(answer.score)} is read here`));
       part("facts").replaceChildren(...(answer ? facts(answer) : []).map(
         ([name, value]) => make("div", "", make("dt", "", name), make("dd", "", value))));

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 FOLDER = Path(__file__).parent
 
@@ -19,7 +20,13 @@ def render(template: str, css: str, js: str | None = None, **values: Any) -> str
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["answer"] = shown_answer
     texts = {"css": (FOLDER / css).read_text("utf-8")}
     if js is not None:
         texts["js"] = (FOLDER / js).read_text("utf-8")
     return environment.get_template(template).render(**texts, **values)
+
+
+def shown_answer(text: str) -> str:
+    """An answer without the blanks around it; words in its place where it is empty."""
+    return text.strip() or Markup('<span class="empty">(says nothing)</span>')

@@ -79,7 +79,7 @@ function explore(section) {
 
   function spoken(answer, i) {
     const { name, colour } = models[i];
-    const said = answer[0] ? made("dd", "", answer[0]) : made("dd", "", "", made("span", "empty", "says nothing"));
+    const said = answer[0] ? made("dd", "", answer[0]) : made("dd", "", "", made("span", "empty", "(says nothing)"));
     const found = answer[3].map((mark) => made("small", `mark ${marks[mark][1]}`, marks[mark][0]));
     said.append(made("span", "marks", "", ...found));
     const value = worth(answer);

@@ -3,7 +3,7 @@
 import pytest
 from jinja2 import UndefinedError
 
-from amenable.recipes.reports.rendering import FOLDER, render
+from amenable.recipes.reports.rendering import FOLDER, render, shown_answer
 
 
 def test_what_is_put_in_is_escaped_and_the_style_is_inside():
@@ -15,3 +15,7 @@ def test_what_is_put_in_is_escaped_and_the_style_is_inside():
 def test_a_value_left_out_is_an_error():
     with pytest.raises(UndefinedError):
         render("inspect.jinja", css="report.css", name="n", command="x", inspector="")
+
+
+def test_an_answer_that_says_nothing_is_said_to():
+    assert shown_answer(" <b> \n") == "<b>" and "(says nothing)" in shown_answer(" \n")
