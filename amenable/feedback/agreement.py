@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 
 from amenable.data.types import Conversation, Ranking
-from amenable.functional.statistics import bootstrap_mean
+from amenable.functional.statistics import FEW, clustered_share
 
 T = TypeVar("T")
 
@@ -40,10 +40,10 @@ def agreeing_pairs(first: Sequence[float], second: Sequence[float]) -> list[bool
     ]
 
 
-def agreement(items: Sequence[Sequence[Sequence[float]]], generator: torch.Generator) -> Agreement:
+def agreement(items: Sequence[Sequence[Sequence[float]]]) -> Agreement:
     """Agreement of any two annotators over many items: items[i] holds one ranking of item i's answers per annotator.
 
-    The mean is over pairs of answers; the interval resamples items, because the pairs of one are not independent.
+    The mean is over pairs of answers; the interval (`clustered_share`) is over items, whose pairs are not independent.
     """
     hits: list[float] = []
     owners: list[int] = []
@@ -54,7 +54,7 @@ def agreement(items: Sequence[Sequence[Sequence[float]]], generator: torch.Gener
             owners += [number] * len(alike)
     if not hits:
         return Agreement(None, None, None, 0)
-    share, low, high = bootstrap_mean(torch.tensor(hits), generator, clusters=torch.tensor(owners))
+    share, low, high = clustered_share(torch.tensor(hits), torch.tensor(owners))
     return Agreement(share, low, high, len(hits))
 
 
@@ -134,15 +134,16 @@ def resampled(
 ) -> tuple[float, float] | None:
     """Percentile interval (low, high), 95 %, of a statistic over n resamples of whole groups (such as tasks).
 
-    None where fewer than half of the resamples define it.
+    None where it cannot be told so: with fewer than FEW groups, where all resamples give the same (as where everybody
+    always agrees), and where fewer than half of them define it.
     """
     values = []
-    for _ in range(n):
-        drawn = torch.randint(len(groups), (len(groups),), generator=generator).tolist() if groups else []
+    for _ in range(n if len(groups) >= FEW else 0):
+        drawn = torch.randint(len(groups), (len(groups),), generator=generator).tolist()
         value = statistic([groups[i] for i in drawn])
         if value is not None:
             values.append(value)
-    if 2 * len(values) < n or not values:
+    if 2 * len(values) < n or min(values) == max(values):
         return None
     low, high = torch.quantile(
         torch.tensor(values, dtype=torch.float64), torch.tensor([0.025, 0.975]).double()

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from amenable.functional.statistics import bootstrap_mean
+from amenable.functional.statistics import bootstrap_mean, clustered_share
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def apart(items: Sequence[Item]) -> list[Item]:
 
 
 def summary(items: Sequence[Item], scores: Sequence[Tensor], generator: torch.Generator) -> dict[str, Any]:
-    """Accuracy and loss of scores on the items' pairs: a tied score counts one half; intervals resample prompts.
+    """Accuracy and loss of scores on the items' pairs: a tied score counts one half; intervals are over prompts.
 
     It is measured who is ahead, not by how much: the items' margins are left out.
 
@@ -75,7 +75,7 @@ def summary(items: Sequence[Item], scores: Sequence[Tensor], generator: torch.Ge
             **{"pairs": 0, "longer_wins": 0.5, "by_annotator": {}},
         }
     owners = torch.tensor(prompts)
-    mean, low, high = bootstrap_mean(torch.tensor(hits), generator, clusters=owners)
+    mean, low, high = clustered_share(torch.tensor(hits), owners)
     losses = -F.logsigmoid(torch.tensor(gaps, dtype=torch.float64))
     loss, loss_low, loss_high = bootstrap_mean(losses, generator, clusters=owners)
     close = [hit for hit, near in zip(hits, matched) if near]
@@ -84,8 +84,8 @@ def summary(items: Sequence[Item], scores: Sequence[Tensor], generator: torch.Ge
         "low": low,
         "high": high,
         "loss": loss,
-        "loss_low": loss_low,
-        "loss_high": loss_high,
+        "loss_low": loss_low if math.isfinite(loss_low) else None,
+        "loss_high": loss_high if math.isfinite(loss_high) else None,
         "pairs": len(hits),
         "longer_wins": sum(longer) / len(longer),
         "accuracy_length_matched": sum(close) / len(close) if close else None,

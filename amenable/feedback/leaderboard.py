@@ -11,16 +11,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-import torch
-
 from amenable.errors import InputError
 from amenable.feedback.ratings import (
     Battle,
     Rating,
-    bootstrap_length_controlled,
-    bootstrap_ratings,
     elo,
     players_of,
+    rate,
+    rate_length_controlled,
 )
 from amenable.feedback.votes import Bout
 
@@ -42,14 +40,13 @@ class Terms:
     anchor: str | None = None
     """the model that is put at `level`; without it their mean is"""
     level: float = 1000.0
-    prior: float = 0.1
+    prior: float = 1.0
     """as if each model had also tied so many battles with an average one: ratings stay finite where one always wins"""
-    resamples: int = 200
-    """of the votes, for the intervals"""
     seed: int = 0
+    """of the orders over which Elo is averaged"""
 
     def __post_init__(self) -> None:
-        for name, least, most in (("k", 1e-6, 1e4), ("prior", 1e-6, 1e6), ("resamples", 2, 10**5)):
+        for name, least, most in (("k", 1e-6, 1e4), ("prior", 1e-6, 1e6)):
             if not least <= getattr(self, name) <= most:
                 raise InputError(f"{name} is {getattr(self, name)}", how=f"it must lie between {least} and {most}")
 
@@ -90,13 +87,12 @@ def rated(bouts: Sequence[Bout], terms: Terms) -> tuple[dict[str, Rating], Ratin
     """Ratings with intervals, and what length is worth where that is told apart."""
     if not bouts:
         return {}, None
-    battles, generator = [bout.battle for bout in bouts], torch.Generator().manual_seed(terms.seed)
-    groups = [bout.group or i for i, bout in enumerate(bouts)]
-    options = (generator, terms.resamples, terms.prior, terms.anchor, terms.level, groups)
+    battles = [bout.battle for bout in bouts]
+    options = (terms.prior, terms.anchor, terms.level, [bout.group or i for i, bout in enumerate(bouts)])
     if not terms.length_controlled:
-        return bootstrap_ratings(battles, *options), None
+        return rate(battles, *options), None
     gaps = [float(bout.lengths[0] - bout.lengths[1]) for bout in bouts if bout.lengths is not None]
-    return bootstrap_length_controlled(battles, gaps, *options)
+    return rate_length_controlled(battles, gaps, *options)
 
 
 def elo_of(battles: Sequence[Battle], terms: Terms) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """How labelling goes, from the events of a store: how fast, how far people agree, where they lean, what to talk about.
 
 Everything about orders is measured on pairs of answers of one task: the first better (-1), tied (0), the second better
-(1). Intervals resample whole tasks, because the pairs of one are not independent.
+(1). Intervals take a task as one, because its pairs are not independent.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 
 from amenable.feedback import agreement
 from amenable.feedback.store import Event, Store
-from amenable.functional.statistics import wilson
+from amenable.functional.statistics import clustered_share, wilson
 
 Score = Callable[[Sequence[dict[str, str]], Sequence[str], Sequence[bool]], Sequence[float]]
 """(prompt, completions, ended) -> a score for each completion, of a reward model"""
@@ -54,7 +54,7 @@ def figures(store: Store, seed: int = 0, score: Score | None = None) -> dict[str
         "hours": by_hour(labels),
         "kinds": dict(Counter(event.kind for event in labels)),
         "agreement": between_people(trained, generator),
-        "reward_model": None if score is None else with_scores(trained, score, generator),
+        "reward_model": None if score is None else with_scores(trained, score),
         "positions": positions(ranked),
         "hasty": hasty(ranked),
         "disagreements": disagreements(trained),
@@ -88,10 +88,9 @@ def person(name: str, labels: Sequence[Event], skips: Sequence[Event], ranked: S
     seconds = [float(event.payload.get("seconds", 0.0)) for event in own]
     worked = sum(seconds) / 3600
     tests = [
-        (one.ranks[i] < one.ranks[j]) + (one.ranks[i] == one.ranks[j]) / 2
+        [(one.ranks[i] < one.ranks[j]) + (one.ranks[i] == one.ranks[j]) / 2 for i, j in ordered(one.known)]
         for one in ranked
         if one.annotator == name and one.known is not None
-        for i, j in ordered(one.known)
     ]
     return {
         "name": name,
@@ -100,7 +99,7 @@ def person(name: str, labels: Sequence[Event], skips: Sequence[Event], ranked: S
         "hours": worked,
         "per_hour": len(own) / worked if worked > 0 else None,
         "median_seconds": statistics.median(seconds) if seconds else None,
-        "known": share(sum(tests), len(tests)),
+        "known": clustered(tests),
     }
 
 
@@ -138,7 +137,7 @@ def together(ranked: Sequence[Ranked]) -> Items:
 def between_people(ranked: Sequence[Ranked], generator: torch.Generator) -> dict[str, Any]:
     """Pairwise agreement, Fleiss' kappa, Krippendorff's alpha, and Cohen's kappa of every two people."""
     items = together(ranked)
-    alike = agreement.agreement([list(item.values()) for item in items], generator)
+    alike = agreement.agreement([list(item.values()) for item in items])
     pairs = sorted({pair for item in items for pair in combinations(sorted(item), 2)})
     return {
         "tasks": len(items),
@@ -188,7 +187,7 @@ def cohen(items: Sequence[dict[str, tuple[float, ...]]], people: tuple[str, str]
     return agreement.cohen_kappa(ours, theirs) if ours else None
 
 
-def with_scores(ranked: Sequence[Ranked], score: Score, generator: torch.Generator) -> dict[str, Any]:
+def with_scores(ranked: Sequence[Ranked], score: Score) -> dict[str, Any]:
     """How far a reward model orders pairs as people do, together and by person."""
     by_person: dict[str, list[list[bool]]] = defaultdict(list)
     for one in ranked:
@@ -196,18 +195,19 @@ def with_scores(ranked: Sequence[Ranked], score: Score, generator: torch.Generat
         ended = payload["meta"].get("ended") or [True] * len(one.ranks)
         scores = score(payload["prompt"], payload["completions"], ended)
         by_person[one.annotator].append(agreement.agreeing_pairs(one.ranks, [-float(value) for value in scores]))
-    hits = {name: [hit for task in tasks for hit in task] for name, tasks in by_person.items()}
     every = [task for tasks in by_person.values() for task in tasks]
-    ends = agreement.resampled(mean_hit, every, generator)
-    return {
-        "all": {"share": mean_hit(every), "low": ends and ends[0], "high": ends and ends[1], "n": sum(map(len, every))},
-        "people": [{"name": name, **share(sum(own), len(own))} for name, own in sorted(hits.items())],
-    }
+    people = [{"name": name, **clustered(tasks)} for name, tasks in sorted(by_person.items())]
+    return {"all": clustered(every), "people": people}
 
 
-def mean_hit(tasks: Sequence[Sequence[bool]]) -> float | None:
-    hits = [hit for task in tasks for hit in task]
-    return sum(hits) / len(hits) if hits else None
+def clustered(tasks: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """The mean of numbers from 0 to 1 that come several a task, with its interval; None where there are none."""
+    values = [float(value) for task in tasks for value in task]
+    if not values:
+        return {"share": None, "low": None, "high": None, "n": 0}
+    owners = [place for place, task in enumerate(tasks) for _ in task]
+    mean, low, high = clustered_share(torch.tensor(values), torch.tensor(owners))
+    return {"share": mean, "low": low, "high": high, "n": len(values)}
 
 
 def positions(ranked: Sequence[Ranked]) -> list[dict[str, Any]]:

@@ -6,12 +6,16 @@ Where judges like long answers, `length_controlled` tells what is owed to length
 length-controlled AlpacaEval, Dubois et al., 2024):
 
     P(a beats b) = sigma(s_a - s_b + w tanh((length_a - length_b) / spread))        ratings are of s alone
+
+Intervals are those of the profile likelihood with the prior's ties. They have a width after a single battle and where
+one player always wins, unlike a bootstrap, all of whose resamples are the same there.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,9 +23,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from amenable.errors import InputError
+from amenable.feedback.likelihood import Likelihood, maximize, profile_interval
 
 SCALE = 400 / math.log(10)
 """Elo points in one nat of Bradley-Terry strength: 173.72"""
+WORTH = SCALE * math.tanh(1)
+"""Elo points of a longer answer for each unit of w: at one usual difference"""
 
 
 class Battle(NamedTuple):
@@ -56,53 +63,45 @@ def elo(battles: Iterable[Battle], k: float = 4.0, initial: float = 1000.0) -> d
 
 
 def bradley_terry(
-    battles: Sequence[Battle], prior: float = 0.0, anchor: str | None = None, level: float = 1000.0
+    battles: Sequence[Battle],
+    prior: float = 0.0,
+    anchor: str | None = None,
+    level: float = 1000.0,
+    weights: Sequence[float] | None = None,
 ) -> dict[str, float]:
     """Ratings that make the battles likeliest, P(a beats b) = sigma(s_a - s_b), whatever their order.
 
     The anchor is put at `level`, or the mean of all players without one. prior: as if each player had also tied so many
     battles with one of strength 0, which pulls ratings together. Without it the likelihood has a maximum only where
-    every group of players has both beaten and lost to the others (Ford, 1957); InputError where it has none.
+    every group of players has both beaten and lost to the others (Ford, 1957); InputError where it has none. weights:
+    how often each battle counts.
     """
     players = players_of(battles)
-    wins = win_table(battles, players)
-    return anchored(strengths(wins, players, prior), players, anchor, level)
+    return anchored(strengths(win_table(battles, players, weights), players, prior), players, anchor, level)
 
 
-def bootstrap_ratings(
+def rate(
     battles: Sequence[Battle],
-    generator: torch.Generator,
-    n: int = 200,
-    prior: float = 0.1,
+    prior: float = 1.0,
     anchor: str | None = None,
     level: float = 1000.0,
     groups: Sequence[Hashable] | None = None,
 ) -> dict[str, Rating]:
-    """`bradley_terry` with percentile intervals over n resamples of the battles.
-
-    groups: a name for each battle; those of one name, such as the pairs of one ranking, are drawn together. A resample
-    can miss the battles that hold the players together, hence the prior, which must be above 0.
-    """
+    """`bradley_terry` with intervals; battles count by `group_weights`. ValueError for a prior that is not above 0."""
     if prior <= 0:
-        raise ValueError("resampled battles need a prior above 0")
+        raise ValueError("intervals need a prior above 0")
     players = players_of(battles)
-    kinds = list(dict.fromkeys(battles))
-    number = {battle: i for i, battle in enumerate(kinds)}
-    of = torch.tensor([number[battle] for battle in battles])
-    samples = []
-    for times in resamples(range(len(battles)) if groups is None else groups, n, generator):
-        counts = torch.zeros(len(kinds), dtype=torch.float64).index_add(0, of, times).tolist()
-        wins = win_table(kinds, players, counts)
-        samples.append(anchored(strengths(wins, players, prior), players, anchor, level))
-    return with_intervals(bradley_terry(battles, prior, anchor, level), samples)
+    likelihood = likelihood_of_wins(win_table(battles, players, group_weights(battles, groups)), players, prior)
+    return with_intervals(likelihood, maximize(likelihood, zeros(len(players))), players, anchor, level)
 
 
 def length_controlled(
     battles: Sequence[Battle],
     gaps: Sequence[float],
-    prior: float = 0.1,
+    prior: float = 1.0,
     anchor: str | None = None,
     level: float = 1000.0,
+    weights: Sequence[float] | None = None,
 ) -> tuple[dict[str, float], float]:
     """Ratings as if all answers were of one length, and what length is worth.
 
@@ -111,30 +110,43 @@ def length_controlled(
     w, which keeps it finite where the longer answer always wins; above 0.
     """
     players = players_of(battles)
-    solved = solve(*design(battles, gaps, players), prior)
-    return anchored(solved[:-1], players, anchor, level), worth_of(solved)
+    likelihood = likelihood_of_scores(*design(battles, gaps, players), prior, weights)
+    solved = maximize(likelihood, zeros(len(players) + 1))
+    return anchored(solved[:-1], players, anchor, level), WORTH * float(solved[-1])
 
 
-def bootstrap_length_controlled(
+def rate_length_controlled(
     battles: Sequence[Battle],
     gaps: Sequence[float],
-    generator: torch.Generator,
-    n: int = 200,
-    prior: float = 0.1,
+    prior: float = 1.0,
     anchor: str | None = None,
     level: float = 1000.0,
     groups: Sequence[Hashable] | None = None,
 ) -> tuple[dict[str, Rating], Rating]:
-    """`length_controlled` with percentile intervals, of the ratings and of what length is worth; groups as there."""
+    """`length_controlled` with intervals, of the ratings and of what length is worth; battles count as in `rate`."""
     players = players_of(battles)
-    rows, scores = design(battles, gaps, players)
-    samples, worths = [], []
-    for times in resamples(range(len(battles)) if groups is None else groups, n, generator):
-        solved = solve(rows, scores, prior, times)
-        samples.append(anchored(solved[:-1], players, anchor, level))
-        worths.append({"": worth_of(solved)})
-    ratings, worth = length_controlled(battles, gaps, prior, anchor, level)
-    return with_intervals(ratings, samples), with_intervals({"": worth}, worths)[""]
+    likelihood = likelihood_of_scores(*design(battles, gaps, players), prior, group_weights(battles, groups))
+    solved = maximize(likelihood, zeros(len(players) + 1))
+    last = torch.eye(len(solved), dtype=torch.float64)[-1]
+    worth = Rating(*(WORTH * value for value in (float(solved[-1]), *profile_interval(likelihood, solved, last))))
+    return with_intervals(likelihood, solved, players, anchor, level), worth
+
+
+def group_weights(battles: Sequence[Battle], groups: Sequence[Hashable] | None) -> list[float]:
+    """How many independent battles each of N battles is worth, at most 1; groups: the name of each battle's ranking.
+
+    The pairs of one ranking of K answers are not independent. Where the answers are equals, the variance of an answer's
+    number of wins is (K + 1) / 3 times that of as many battles apart (Friedman, 1937), so that all of them together are
+    worth 3 / (K + 1) of their number. A group that names a pair several times has said it once.
+    """
+    if groups is None:
+        return [1.0] * len(battles)
+    sizes = Counter(groups)
+    players: defaultdict[Hashable, set[str]] = defaultdict(set)
+    for (a, b, _), group in zip(battles, groups, strict=True):
+        players[group].update((a, b))
+    worth = {group: 1.5 * len(met) * (len(met) - 1) / (len(met) + 1) for group, met in players.items()}
+    return [min(1.0, worth[group] / sizes[group]) for group in groups]
 
 
 def players_of(battles: Sequence[Battle]) -> list[str]:
@@ -142,23 +154,30 @@ def players_of(battles: Sequence[Battle]) -> list[str]:
     return sorted({player for a, b, _ in battles for player in (a, b)})
 
 
-def resamples(groups: Sequence[Hashable], n: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """n times: how often each battle [N] comes in a resample, whole groups at a time."""
-    numbers = {group: i for i, group in enumerate(dict.fromkeys(groups))}
-    of = torch.tensor([numbers[group] for group in groups])
-    for _ in range(n):
-        drawn = torch.randint(len(numbers), (len(numbers),), generator=generator)
-        yield torch.bincount(drawn, minlength=len(numbers))[of].double()
+def strengths(wins: Tensor, players: Sequence[str], prior: float) -> Tensor:
+    """Likeliest strengths [P] in nats of a table of wins [P, P], mean 0."""
+    s = maximize(likelihood_of_wins(wins, players, prior), zeros(len(players)))
+    return s - s.mean()
 
 
-def with_intervals(ratings: dict[str, float], samples: Sequence[dict[str, float]]) -> dict[str, Rating]:
-    """Ratings with the middle 95 % of what resamples gave."""
-    ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
-    found = {}
-    for player, rating in ratings.items():
-        values = torch.tensor([sample[player] for sample in samples], dtype=torch.float64)
-        found[player] = Rating(rating, *torch.quantile(values, ends).tolist())
-    return found
+def with_intervals(
+    likelihood: Likelihood, solved: Tensor, players: Sequence[str], anchor: str | None, level: float
+) -> dict[str, Rating]:
+    """Ratings of the strengths that `solved` begins with, each with its interval against the anchor or the mean."""
+    rated = {}
+    for player, rating in anchored(solved[: len(players)], players, anchor, level).items():
+        contrast = zeros(len(solved))
+        contrast[: len(players)] -= 1 / len(players) if anchor is None else 0.0
+        contrast[players.index(player)] += 1
+        if anchor is not None:
+            contrast[players.index(anchor)] -= 1
+        ends = profile_interval(likelihood, solved, contrast) if contrast.any() else (0.0, 0.0)
+        rated[player] = Rating(rating, *(level + SCALE * end for end in ends))
+    return rated
+
+
+def zeros(size: int) -> Tensor:
+    return torch.zeros(size, dtype=torch.float64)
 
 
 def design(battles: Sequence[Battle], gaps: Sequence[float], players: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -178,41 +197,38 @@ def design(battles: Sequence[Battle], gaps: Sequence[float], players: Sequence[s
     return rows, torch.tensor([score for _, _, score in battles], dtype=torch.float64)
 
 
-def solve(rows: Tensor, scores: Tensor, prior: float, times: Tensor | None = None) -> Tensor:
-    """Weights [P + 1] that make scores [N] likeliest in a logistic regression on rows [N, P + 1].
+def likelihood_of_scores(
+    rows: Tensor, scores: Tensor, prior: float, weights: Sequence[float] | None = None
+) -> Likelihood:
+    """Of scores [N] in a logistic regression on rows [N, P + 1], each counted by its weight.
 
-    times: how often each row counts [N]. Every weight also has `prior` ties with nothing, so that there is a maximum.
+    Every coefficient also has `prior` ties with nothing, so that there is a maximum; ValueError for a prior of 0.
     """
     if prior <= 0:
         raise ValueError("a regression on lengths needs a prior above 0")
-    times = torch.ones_like(scores) if times is None else times
+    times = torch.ones_like(scores) if weights is None else torch.tensor(weights, dtype=torch.float64)
 
-    def likelihood(weights: Tensor) -> Tensor:
-        ahead, behind = F.logsigmoid(rows @ weights), F.logsigmoid(-(rows @ weights))
-        return (times * (scores * ahead + (1 - scores) * behind)).sum() + drawn_to_zero(weights, prior)
+    def value(s: Tensor) -> Tensor:
+        ahead, behind = F.logsigmoid(rows @ s), F.logsigmoid(-(rows @ s))
+        return (times * (scores * ahead + (1 - scores) * behind)).sum() + drawn_to_zero(s, prior)
 
-    def slopes(weights: Tensor) -> tuple[Tensor, Tensor]:
-        expected, alone = torch.sigmoid(rows @ weights), torch.sigmoid(weights)
+    def slopes(s: Tensor) -> tuple[Tensor, Tensor]:
+        expected, alone = torch.sigmoid(rows @ s), torch.sigmoid(s)
         gradient = rows.t() @ (times * (scores - expected)) + prior * (0.5 - alone)
         spread = times * expected * (1 - expected)
         return gradient, rows.t() @ (spread[:, None] * rows) + torch.diag(prior * alone * (1 - alone))
 
-    return climb(torch.zeros(rows.shape[1], dtype=torch.float64), likelihood, slopes, float(times.sum()))
+    return Likelihood(value, slopes, float(times.sum()))
 
 
-def worth_of(weights: Tensor) -> float:
-    """What a longer answer gains, in Elo points, of the weights [P + 1]: at tanh 1, one usual difference."""
-    return SCALE * float(weights[-1]) * math.tanh(1)
-
-
-def win_table(battles: Sequence[Battle], players: Sequence[str], times: Sequence[float] | None = None) -> Tensor:
-    """wins [P, P]: how often row beat column, a tie one half each; each battle counts `times`, or once."""
+def win_table(battles: Sequence[Battle], players: Sequence[str], weights: Sequence[float] | None = None) -> Tensor:
+    """wins [P, P]: how often row beat column, a tie one half each; each battle counts by its weight, or once."""
     place = {player: i for i, player in enumerate(players)}
     wins = [[0.0] * len(players) for _ in players]
     for number, battle in enumerate(battles):
         require_battle(battle)
         a, b, score = battle
-        count = 1.0 if times is None else times[number]
+        count = 1.0 if weights is None else weights[number]
         wins[place[a]][place[b]] += count * score
         wins[place[b]][place[a]] += count * (1 - score)
     return torch.tensor(wins, dtype=torch.float64)
@@ -225,8 +241,8 @@ def require_battle(battle: Battle) -> None:
         raise InputError(f"a battle of '{a}' and '{b}' with score {score}", how="two players, and 0 to 1 for the first")
 
 
-def strengths(wins: Tensor, players: Sequence[str], prior: float) -> Tensor:
-    """Maximum-likelihood strengths [P] in nats, mean 0.
+def likelihood_of_wins(wins: Tensor, players: Sequence[str], prior: float) -> Likelihood:
+    """Of a table of wins [P, P] by strengths s [P] in nats.
 
     gradient_i = sum_j (w_ij - n_ij sigma(s_i - s_j)) + prior (1/2 - sigma(s_i)),   n_ij = w_ij + w_ji
     """
@@ -236,7 +252,7 @@ def strengths(wins: Tensor, players: Sequence[str], prior: float) -> Tensor:
     # without a prior a shift of all strengths changes nothing: the ones forbid it
     still = torch.ones_like(wins) if prior <= 0 else torch.zeros_like(wins)
 
-    def likelihood(s: Tensor) -> Tensor:
+    def value(s: Tensor) -> Tensor:
         return (wins * F.logsigmoid(s[:, None] - s)).sum() + drawn_to_zero(s, prior)
 
     def slopes(s: Tensor) -> tuple[Tensor, Tensor]:
@@ -245,35 +261,12 @@ def strengths(wins: Tensor, players: Sequence[str], prior: float) -> Tensor:
         spread = games * expected * (1 - expected)
         return gradient, torch.diag(spread.sum(1) + prior * alone * (1 - alone)) - spread + still
 
-    s = climb(torch.zeros(len(players), dtype=torch.float64), likelihood, slopes, float(games.sum()))
-    return s - s.mean()
+    return Likelihood(value, slopes, float(games.sum()))
 
 
 def drawn_to_zero(s: Tensor, prior: float) -> Tensor:
     """Log-likelihood of `prior` ties of each strength with 0."""
     return prior * (F.logsigmoid(s) + F.logsigmoid(-s)).sum() / 2
-
-
-def climb(
-    s: Tensor,
-    likelihood: Callable[[Tensor], Tensor],
-    slopes: Callable[[Tensor], tuple[Tensor, Tensor]],
-    scale: float,
-) -> Tensor:
-    """Where a concave likelihood is greatest, from s on, by Newton's method with halved steps.
-
-    slopes: gradient and negative Hessian. scale: the number of battles; a gradient of 1e-10 of it is none.
-    """
-    for _ in range(200):
-        gradient, curvature = slopes(s)
-        if gradient.abs().max() < 1e-10 * max(1.0, scale):
-            break
-        step = torch.linalg.solve(curvature, gradient)
-        before = likelihood(s)
-        while likelihood(s + step) < before - 1e-12 * before.abs():
-            step = step / 2
-        s = s + step
-    return s
 
 
 def require_connected(wins: Tensor, players: Sequence[str]) -> None:

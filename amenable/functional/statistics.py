@@ -12,9 +12,13 @@ from amenable.functional.masked import masked_var
 
 Z95 = 1.959964
 """standard deviations on either side of a normal mean that hold 95 %"""
+T95 = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622)
+"""the same of Student's t with 1 to 9 degrees of freedom"""
+FEW = 10
+"""clusters, below which their spread says little of how sure their mean is"""
 
 
-def wilson(wins: float, n: int, z: float = Z95) -> tuple[float, float]:
+def wilson(wins: float, n: float, z: float = Z95) -> tuple[float, float]:
     """Interval (low, high) of a share of `wins` out of n (Wilson, 1927); (0, 1) for n = 0. A tie may be half a win.
 
     (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)
@@ -29,6 +33,55 @@ def wilson(wins: float, n: int, z: float = Z95) -> tuple[float, float]:
     return max(0.0, below), min(1.0, above)
 
 
+def clustered_share(values: Tensor, clusters: Tensor) -> tuple[float, float, float]:
+    """Mean and interval (share, low, high) of values [N] from 0 to 1 in clusters [N], such as the pairs of a prompt.
+
+    Wilson's interval for as many independent values as these are worth (Korn and Graubard, 1998): p (1 - p) / V, with
+    the variance V of p over C clusters of n_c values, S_c their sum,
+
+        V = C / (C - 1) sum_c (S_c - p n_c)^2 / N^2
+
+    and no more than N. With fewer than FEW clusters, or where all have the same mean, V tells nothing: a cluster then
+    counts as a single value (N^2 / sum_c n_c^2 values, which is C where all are of one size).
+    """
+    sums, counts = _by_cluster(values, clusters)
+    n, share = float(counts.sum()), float(sums.sum() / counts.sum())
+    worth = n * n / float(counts.square().sum())
+    variance = _ratio_variance(sums, counts)
+    if len(sums) >= FEW and variance > 0:
+        worth = min(n, share * (1 - share) / variance)
+    return (share, *wilson(share * worth, worth))
+
+
+def _by_cluster(values: Tensor, clusters: Tensor) -> tuple[Tensor, Tensor]:
+    """Sums and counts [C] of values [N] in clusters [N]."""
+    if values.numel() == 0:
+        raise ValueError("the mean of no values")
+    values = values.double().flatten()
+    _, owner = clusters.to(values.device).flatten().unique(return_inverse=True)
+    counts = torch.bincount(owner).double()
+    return torch.zeros_like(counts).index_add_(0, owner, values), counts
+
+
+def _ratio_variance(sums: Tensor, counts: Tensor) -> float:
+    """V of `clustered_share`: that of sum(sums) / sum(counts) [C] over clusters; infinite for one cluster."""
+    size, mean = len(sums), sums.sum() / counts.sum()
+    if size == 1:
+        return math.inf
+    return float(size / (size - 1) * (sums - mean * counts).square().sum() / counts.sum().square())
+
+
+def t95(degrees: int) -> float:
+    """97.5 % quantile of Student's t with 1 or more degrees of freedom, to 0.003.
+
+    z + (z^3 + z) / 4d + (5 z^5 + 16 z^3 + 3 z) / 96 d^2 from 10 degrees on (Abramowitz and Stegun, 1964, 26.7.5).
+    """
+    if degrees <= len(T95):
+        return T95[degrees - 1]
+    z = Z95
+    return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+
+
 def binomial_p_value(wins: int, n: int, p: float = 0.5) -> float:
     """Chance of a result at most as likely as `wins` out of n, each won with probability p (exact, two-sided)."""
     if not 0 <= wins <= n or not 0 < p < 1:
@@ -41,25 +94,28 @@ def binomial_p_value(wins: int, n: int, p: float = 0.5) -> float:
     return min(1.0, math.fsum(math.exp(chance) for chance in log_chance if chance <= seen))
 
 
-def mean_interval(values: Tensor, z: float = Z95) -> tuple[float, float, float]:
-    """Mean and its normal interval (mean, low, high) of values [N]; the interval of a single value is infinite."""
+def mean_interval(values: Tensor) -> tuple[float, float, float]:
+    """Mean and its t interval (mean, low, high) of values [N]; the interval of a single value is infinite."""
     values = values.double().flatten()
     if values.numel() == 0:
         raise ValueError("the mean of no values")
     mean = float(values.mean())
     if values.numel() == 1:
         return mean, -math.inf, math.inf
-    reach = z * float(values.std()) / math.sqrt(values.numel())
+    reach = t95(values.numel() - 1) * float(values.std()) / math.sqrt(values.numel())
     return mean, mean - reach, mean + reach
 
 
 def bootstrap_mean(
-    values: Tensor, generator: torch.Generator, n: int = 1000, clusters: Tensor | None = None, level: float = 0.95
+    values: Tensor, generator: torch.Generator, n: int = 1000, clusters: Tensor | None = None
 ) -> tuple[float, float, float]:
-    """Mean and its percentile interval (mean, low, high) over n resamples of values [N].
+    """Mean and its percentile interval (mean, low, high) over n resamples of values [N]; infinite for a single cluster.
 
     With clusters [N] (which prompt a value belongs to) whole clusters are drawn, not single values: those of one prompt
     are not independent, and drawing them one by one gives intervals that are too narrow.
+
+    Percentiles are expanded for C clusters (Hesterberg, 2015): those of t instead of the normal distribution, times
+    sqrt(C / (C - 1)), since resamples vary too little by that. Of few clusters the ends are the extreme resamples.
     """
     values = values.to(generator.device, torch.float64).flatten()
     if values.numel() == 0:
@@ -74,7 +130,10 @@ def bootstrap_mean(
     for i in range(n):
         drawn = torch.randint(len(sums), (len(sums),), generator=generator, device=values.device)
         means[i] = sums[drawn].sum() / counts[drawn].sum()
-    tail = (1 - level) / 2
+    if len(sums) == 1:
+        return float(values.mean()), -math.inf, math.inf
+    reach = t95(len(sums) - 1) * math.sqrt(len(sums) / (len(sums) - 1))
+    tail = math.erfc(reach / math.sqrt(2)) / 2
     low, high = torch.quantile(means, means.new_tensor([tail, 1 - tail])).tolist()
     return float(values.mean()), low, high
 

@@ -101,7 +101,8 @@ def matrix(found: Mapping[str, Any]) -> Table:
 def notes(found: Mapping[str, Any]) -> list[str]:
     """What a reader must know to read the tables rightly."""
     told = [
-        "Rating: Bradley-Terry, intervals by bootstrap. The first column is one more than how many are surely better.",
+        "Rating: Bradley-Terry, with its 95 % interval (profile likelihood).",
+        "The first column is one more than how many are surely better.",
         "Score: a tie, and both being bad, count one half. Length: mean characters.",
     ]
     if found["length_worth"] is not None:

@@ -118,7 +118,7 @@ def between_people(rows: Sequence[Row]) -> float | None:
         )
         for row in rows
     ]
-    return agreement(by_item(rankings), torch.Generator().manual_seed(0)).share
+    return agreement(by_item(rankings)).share
 
 
 def measures(told: Row) -> Row:

@@ -13,6 +13,7 @@ from amenable.feedback.agreement import (
     krippendorff_alpha,
     resampled,
 )
+from amenable.functional.statistics import wilson
 
 PROMPT = (Message("user", "Hello?"),)
 FLEISS = [  # the published example: 10 things, 14 raters, 5 classes
@@ -51,13 +52,21 @@ def test_agreement_is_symmetric_and_complete_with_oneself(first, second):
 
 def test_agreement_of_many_annotators_by_hand():
     # three annotators of one item: 12, 13 and 23 agree on 1, 0 and 0 of one pair; the second item adds one agreement
-    result = agreement([[[1, 2], [1, 2], [2, 1]], [[1, 2], [1, 3]]], draw())
+    result = agreement([[[1, 2], [1, 2], [2, 1]], [[1, 2], [1, 3]]])
     assert (result.share, result.pairs) == (0.5, 4)
-    assert result.low == pytest.approx(1 / 3) and result.high == 1.0  # either item alone
+    # items of three pairs and one are worth 4^2 / (3^2 + 1) values
+    assert (result.low, result.high) == pytest.approx(wilson(0.8, 1.6))
+
+
+def test_one_shared_item_says_little_and_unanimous_ones_not_everything():
+    alone = agreement([[[1, 2, 3], [1, 3, 2]], [[1, 2, 3]]])
+    assert alone.share == pytest.approx(2 / 3) and alone.low < 0.2 and alone.high > 0.9
+    alike = agreement([[[1, 2, 3], [1, 2, 3]]] * 20)
+    assert (alike.share, alike.high) == (1.0, 1.0) and alike.low == pytest.approx(20 / (20 + 1.959964**2))
 
 
 def test_agreement_where_nothing_can_be_compared_is_absent():
-    result = agreement([[[1, 1], [1, 2]], [[1, 2]]], draw())
+    result = agreement([[[1, 1], [1, 2]], [[1, 2]]])
     assert (result.share, result.low, result.high, result.pairs) == (None, None, None, 0)
 
 
@@ -65,7 +74,7 @@ def test_two_noisy_raters_agree_as_often_as_the_formula_says():
     p = 0.836  # each right with probability p: they agree with p^2 + (1 - p)^2 = 0.726
     right = torch.rand(20_000, 2, generator=draw()) < p
     items = [[[1, 2] if hit else [2, 1] for hit in row] for row in right.tolist()]
-    result = agreement(items, draw())
+    result = agreement(items)
     assert result.share == pytest.approx(0.726, abs=0.01)
     assert result.low < 0.7258 < result.high and result.high - result.low < 0.02
 
@@ -78,7 +87,7 @@ def test_rankings_of_the_same_answers_are_put_together():
         Ranking(PROMPT, ("a", "b"), (2.0, 1.0), annotator="bert"),  # bert thinks again
     ]
     assert by_item(rankings) == [[(2.0, 1.0), (2.0, 1.0)], [(1.0, 2.0)]]
-    assert agreement(by_item(rankings), draw()).share == 1.0
+    assert agreement(by_item(rankings)).share == 1.0
 
 
 def test_cohen_by_hand():
@@ -129,5 +138,7 @@ def test_resampled_holds_the_value_and_needs_enough_that_are_defined():
     generator = torch.Generator().manual_seed(0)
     low, high = resampled(lambda xs: sum(xs) / len(xs), [0.0, 1.0] * 50, generator)
     assert 0.35 < low < 0.5 < high < 0.65
-    assert resampled(lambda xs: None, [1.0], generator) is None
+    assert resampled(lambda xs: None, [1.0] * 20, generator) is None
     assert resampled(lambda xs: 1.0 if xs else None, [], generator) is None
+    assert resampled(lambda xs: sum(xs), [0.0, 1.0] * 4, generator) is None, "too few"
+    assert resampled(lambda xs: sum(xs), [1.0] * 50, generator) is None, "all the same"

@@ -9,7 +9,7 @@ from amenable.feedback.leaderboard import Terms, groups_of, leaderboard
 from amenable.feedback.ratings import bradley_terry, elo
 from amenable.feedback.votes import Bout
 
-TERMS = Terms(resamples=40)
+TERMS = Terms()
 
 
 def bouts(a, b, won, lost, tied=0, lengths=None):
@@ -98,8 +98,23 @@ def test_pairs_of_one_ranking_say_less_than_votes_apart() -> None:
         by_name(leaderboard([replace(one, group=one.group if grouped else "") for one in votes], TERMS))["a"]
         for grouped in (True, False)
     )
-    assert together["rating"] == apart["rating"]
+    assert 1000 < together["rating"] < apart["rating"]  # ten votes outweigh the prior less than a hundred
     assert together["high"] - together["low"] > 2 * (apart["high"] - apart["low"])
+
+
+def test_a_single_vote_makes_nobody_surely_better() -> None:
+    found = leaderboard(bouts("north", "south", 1, 0), TERMS)
+    assert [row["rank"] for row in found["players"]] == [1, 1]
+    assert [row["name"] for row in found["players"]] == ["north", "south"]
+    for row in found["players"]:
+        assert row["low"] < 1000 < row["high"] and row["high"] - row["low"] > 400
+
+
+def test_unanimous_votes_leave_a_width_and_say_more_the_more_there_are() -> None:
+    boards = [by_name(leaderboard(bouts("a", "b", n, 0), TERMS)) for n in (5, 20, 80)]
+    assert [board["b"]["rank"] for board in boards] == [2, 2, 2]
+    lows = [board["a"]["low"] for board in boards]
+    assert lows == sorted(lows) and all(board["a"]["high"] - board["a"]["low"] > 100 for board in boards)
 
 
 def test_groups_that_never_met_and_names_of_several_models_are_told() -> None:
@@ -116,6 +131,6 @@ def test_nothing_was_said_yet() -> None:
 
 
 def test_impossible_terms_are_refused() -> None:
-    for wrong in ({"k": 0.0}, {"prior": 0.0}, {"resamples": 1}):
+    for wrong in ({"k": 0.0}, {"prior": 0.0}):
         with pytest.raises(InputError, match="must lie between"):
             Terms(**wrong)

@@ -59,6 +59,21 @@ def test_agreement_is_that_of_the_pairs(store):
     assert found["krippendorff"]["value"] == pytest.approx(1 - 24 * 89 / (2 * 87 * 3 * 4))
 
 
+def test_one_shared_task_says_little_of_how_people_agree(tmp_path):
+    """One pair ordered alike and one not, of one task: no "50 % to 50 %", and no interval of any coefficient."""
+    with Store(tmp_path / "labels.db") as store:
+        desk = Desk(store, [a_task(0)], Rules(overlap=1.0, raters=2), clock=lambda: 7200.0)
+        said(desk, "Ann", lambda task: [1, 2, 2])
+        said(desk, "Bo", lambda task: [2, 3, 1])
+        found = quality.figures(store, score=lambda *_: [3.0, 2.0, 1.0])
+        alike = found["agreement"]["pairwise"]
+        assert (alike["share"], alike["n"]) == (0.5, 2) and alike["low"] < 0.1 and alike["high"] > 0.9
+        assert found["agreement"]["krippendorff"]["value"] is not None
+        for told in (found["agreement"]["krippendorff"], found["agreement"]["fleiss"], *found["agreement"]["cohen"]):
+            assert told["low"] is None and told["high"] is None
+        assert found["reward_model"]["all"]["high"] - found["reward_model"]["all"]["low"] > 0.5
+
+
 def test_what_each_person_did(store):
     people = {one["name"]: one for one in quality.figures(store)["people"]}
     assert [people[name]["labels"] for name in ("Ann", "Bo", "Cy")] == [11, 11, 11]

@@ -23,7 +23,7 @@ from amenable.feedback.queries import (
     variances,
     word_vectors,
 )
-from amenable.feedback.ratings import SCALE, Battle, bootstrap_ratings, bradley_terry
+from amenable.feedback.ratings import SCALE, Battle, bradley_terry, rate
 
 NAN = math.nan
 
@@ -211,19 +211,19 @@ def test_then_the_widest_interval():
     assert len({frozenset(chosen) for chosen in next_battles(battles, list("abcd"), 8, draw())}) > 1
 
 
-def test_variances_are_those_of_a_bootstrap():
+def test_variances_are_those_of_the_ratings_intervals():
     generator = draw(5)
     truth = {"a": 0.5, "b": 0.0, "c": -0.5}
     battles = []
     for a, b in [("a", "b"), ("b", "c"), ("c", "a")] * 150:
         p = 1 / (1 + math.exp(truth[b] - truth[a]))
         battles.append(Battle(a, b, float(torch.rand((), generator=generator) < p)))
-    ratings = bootstrap_ratings(battles, draw(), n=200, anchor="a")
+    ratings = rate(battles, prior=0.1, anchor="a")
     s = torch.tensor([ratings[name].rating for name in "abc"], dtype=torch.float64) / SCALE
     games = 150.0 * (1 - torch.eye(3, dtype=torch.float64))
     expected = float(variances(s, games, 0.1)[0, 1].sqrt())
     measured = (ratings["b"].high - ratings["b"].low) / SCALE / (2 * 1.96)
-    assert measured == pytest.approx(expected, rel=0.2)
+    assert measured == pytest.approx(expected, rel=0.02)
 
 
 def test_battles_are_chosen_for_somebody():

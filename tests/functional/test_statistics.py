@@ -10,8 +10,10 @@ from amenable.functional.statistics import (
     binomial_p_value,
     bootstrap_mean,
     calibration,
+    clustered_share,
     explained_variance,
     mean_interval,
+    t95,
     wilson,
 )
 
@@ -54,10 +56,63 @@ def test_binomial_by_hand():
 def test_mean_interval_by_hand():
     mean, low, high = mean_interval(torch.tensor([1.0, 2.0, 3.0]))
     assert mean == 2.0
-    assert high - mean == pytest.approx(1.959964 * 1.0 / math.sqrt(3)) == mean - low  # the sample deviation is 1
+    # the sample deviation is 1, and t with 2 degrees of freedom has its 97.5 % quantile at 4.3027
+    assert high - mean == pytest.approx(4.3027 * 1.0 / math.sqrt(3)) == mean - low
     assert mean_interval(torch.tensor([4.0])) == (4.0, -math.inf, math.inf)
     with pytest.raises(ValueError, match="no values"):
         mean_interval(torch.tensor([]))
+
+
+@pytest.mark.parametrize(
+    ("degrees", "quantile"), [(1, 12.706), (5, 2.571), (9, 2.262), (10, 2.228), (15, 2.131), (30, 2.042), (200, 1.972)]
+)
+def test_quantiles_of_student_are_those_of_the_tables(degrees, quantile):
+    assert t95(degrees) == pytest.approx(quantile, abs=0.003)
+
+
+def test_a_clustered_share_by_hand():
+    # twelve prompts of two values, eight of them all right and four all wrong: worth 11 values, since
+    # p = 2/3, V = 12/11 * sum (S - 2p)^2 / 24^2 = 12/11 * (8 (2/3)^2 + 4 (4/3)^2) / 576 = 0.020202, p (1 - p) / V = 11
+    values = torch.tensor([1.0, 1.0] * 8 + [0.0, 0.0] * 4)
+    found = clustered_share(values, torch.arange(12).repeat_interleave(2))
+    assert found == pytest.approx((2 / 3, *wilson(11 * 2 / 3, 11)))
+    # each prompt half right, but for one: worth more than 24 values, and counted as 24
+    halves = clustered_share(torch.tensor([1.0, 0.0] * 11 + [1.0, 1.0]), torch.arange(12).repeat_interleave(2))
+    assert halves == pytest.approx((13 / 24, *wilson(13, 24)))
+
+
+@pytest.mark.parametrize(
+    ("values", "worth"),
+    [([[0.5]], 1), ([[1.0, 0.0]], 1), ([[1.0, 0.0]] * 5, 5), ([[1.0] * 6] * 20, 20), ([[0.0]] * 20, 20)],
+)
+def test_few_clusters_and_unanimous_ones_count_as_one_value_each(values, worth):
+    flat = torch.tensor([value for part in values for value in part])
+    owners = torch.tensor([place for place, part in enumerate(values) for _ in part])
+    share, low, high = clustered_share(flat, owners)
+    assert (low, high) == pytest.approx(wilson(share * worth, worth)) and high - low > 0.15
+
+
+@pytest.mark.parametrize(("clusters", "alike"), [(2, False), (5, True), (10, True), (20, False), (40, True)])
+@pytest.mark.parametrize("p", [0.6, 0.9])
+def test_intervals_of_clustered_shares_hold_the_truth(clusters, alike, p):
+    """Six values a cluster, drawn apart or all the same: a percentile bootstrap holds p in 45 % of the time for 2."""
+    draw, held = torch.Generator().manual_seed(clusters), 0
+    owners = torch.arange(clusters).repeat_interleave(6)
+    for _ in range(100):
+        hits = (torch.rand(clusters if alike else 6 * clusters, generator=draw) < p).double()
+        _, low, high = clustered_share(hits.repeat_interleave(6) if alike else hits, owners)
+        held += low <= p <= high
+    assert held >= 88
+
+
+def test_a_bootstrap_of_one_cluster_tells_nothing_and_of_few_reaches_far():
+    values = torch.tensor([1.0, 2.0, 4.0])
+    assert bootstrap_mean(values, torch.Generator(), clusters=torch.zeros(3)) == (values.mean(), -math.inf, math.inf)
+    draw, held = torch.Generator().manual_seed(0), 0
+    for _ in range(100):
+        _, low, high = bootstrap_mean(torch.randn(5, generator=draw), draw, n=300)
+        held += low <= 0 <= high
+    assert held >= 86
 
 
 def test_bootstrap_of_independent_values_agrees_with_the_normal_interval():

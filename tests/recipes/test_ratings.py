@@ -10,7 +10,7 @@ from amenable.feedback.leaderboard import Terms
 from amenable.feedback.store import Store
 from amenable.recipes.ratings import Config, run
 
-TERMS = Terms(resamples=20)
+TERMS = Terms()
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_json_holds_the_same(votes: Path, capsys: pytest.CaptureFixture) -> None
     found = json.loads(told(capsys, store=votes, json=True, terms=TERMS))
     assert found["battles"] == 13 and [row["name"] for row in found["players"]] == ["ppo", "[red]sft", "base"]
     assert found["win_rates"]["ppo"]["base"] == {"score": 1.0, "count": 1}
-    assert found["terms"]["resamples"] == 20
+    assert found["terms"]["prior"] == 1.0
 
 
 def test_whose_word_counts_and_of_what(votes: Path, capsys: pytest.CaptureFixture) -> None:
@@ -60,7 +60,7 @@ def test_whose_word_counts_and_of_what(votes: Path, capsys: pytest.CaptureFixtur
 
 
 def test_what_a_reader_must_know_is_told(tmp_path: Path, votes: Path, capsys: pytest.CaptureFixture) -> None:
-    controlled = Terms(resamples=20, length_controlled=True)
+    controlled = Terms(length_controlled=True)
     assert "At equal length; being longer" in told(capsys, store=votes, terms=controlled)
     rows = [{"model_a": a, "model_b": b, "winner": "model_a", **more} for a, b, more in (
         ("a", "b", {}), ("c", "d", {"answer_a": "x", "answer_b": "yy"}),
@@ -81,7 +81,7 @@ def test_without_votes_it_says_where_to_get_some(tmp_path: Path) -> None:
 
 
 def test_it_is_a_command(votes: Path, capsys: pytest.CaptureFixture) -> None:
-    assert cli.main(["ratings", "--store", str(votes), "--terms.resamples", "5", "--json"]) == 0
+    assert cli.main(["ratings", "--store", str(votes), "--terms.prior", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["battles"] == 13
     assert cli.main(["ratings", "--store", str(votes), "--terms.anchor", "z"]) == 2
     assert "no battle of the anchor 'z'" in capsys.readouterr().err

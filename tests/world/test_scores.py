@@ -21,7 +21,7 @@ def test_means_rates_and_kinds() -> None:
     figures = gold_figures(parts, ["open", "open", "harmful"])
     assert figures["gold"] == 0.5
     std = math.sqrt((1.5**2 + 1.5**2 + 0) / 2)
-    assert math.isclose(figures["gold_high"] - 0.5, 1.959964 * std / math.sqrt(3), rel_tol=1e-5)
+    assert math.isclose(figures["gold_high"] - 0.5, 4.3027 * std / math.sqrt(3), rel_tol=1e-5)
     assert figures["truthful"] == 0.5  # of the two it applies to
     assert figures["rude"] == 1 / 3
     assert figures["harmful"] == 0.0

@@ -5,18 +5,18 @@ Everything is said of `b` against `a`: its share of preferences, its gold less t
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from amenable.functional.statistics import Z95
+from amenable.functional.statistics import mean_interval
 from amenable.recipes.reports.evaluations import DECODINGS
 from amenable.recipes.reports.figures import preferred
 from amenable.recipes.reports.folders import number, read_json, read_rows
 from amenable.recipes.reports.tables import MEASURES
-from amenable.recipes.reports.verdicts import Estimate, finite
 from amenable.stages import evaluate
 
 Row = dict[str, Any]
@@ -51,20 +51,17 @@ def outcome(evaluation: Row, rows: Sequence[Row], decoding: str, judges: str | N
 
 
 def gain(said: Sequence[tuple[Row, Row]], key: str) -> Row | None:
-    """How much higher b's answers score than a's to the same prompts, with the interval of the paired difference."""
+    """How much higher b's answers score than a's to the same prompts, with the interval of the paired difference.
+
+    low and high are None where the differences tell nothing of it: of one prompt, or where they are all the same.
+    """
     pairs = [(number(one, key), number(other, key)) for one, other in said]
     gaps = [high - low for low, high in pairs if low is not None and high is not None]
-    return interval(Estimate.of(torch.tensor(gaps))) if gaps else None
-
-
-def interval(estimate: Estimate) -> Row:
-    """A number with its 95 % interval, as JSON can hold it."""
-    reach = Z95 * estimate.error
-    return {
-        "value": finite(estimate.value),
-        "low": finite(estimate.value - reach),
-        "high": finite(estimate.value + reach),
-    }
+    if not gaps:
+        return None
+    mean, low, high = mean_interval(torch.tensor(gaps))
+    is_told = math.isfinite(low) and low < high
+    return {"value": mean, "low": low if is_told else None, "high": high if is_told else None}
 
 
 def measures(a: Row, b: Row, left_out: Sequence[str] = ("kl", "temperature")) -> list[Row]:

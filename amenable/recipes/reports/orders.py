@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations
@@ -15,7 +16,7 @@ from amenable.data import sources
 from amenable.data.types import Ranking
 from amenable.errors import InputError
 from amenable.feedback.comparisons import Item, pairs_of, right, summary
-from amenable.functional.statistics import bootstrap_mean
+from amenable.functional.statistics import bootstrap_mean, clustered_share
 from amenable.models import hub
 from amenable.stages import reward
 from amenable.text.tokenizer import Tokenizer
@@ -52,8 +53,8 @@ def orders(a: Path, b: Path, rankings: Sequence[Ranking], machine: runtime.Runti
         "rankings": len(kept),
         "a": accuracy(first, seed),
         "b": accuracy(second, seed),
-        "gain": clustered([gains(x, y) for x, y in zip(first, second)], seed),
-        "agreement": clustered([agreements(x.scores, y.scores) for x, y in zip(first, second)], seed),
+        "gain": mean_gain([gains(x, y) for x, y in zip(first, second)], seed),
+        "agreement": mean_agreement([agreements(x.scores, y.scores) for x, y in zip(first, second)]),
         "disputes": disputes(first, second),
     }
 
@@ -104,14 +105,32 @@ def gap(scores: Tensor, i: int, j: int) -> float:
     return float(scores[i] - scores[j])
 
 
-def clustered(values: Sequence[Sequence[float]], seed: int) -> Row | None:
-    """The mean of values that come several a prompt, an interval that resamples prompts, and how many there are."""
-    every = torch.tensor([value for part in values for value in part])
+def mean_gain(values: Sequence[Sequence[float]], seed: int) -> Row | None:
+    """The mean of values that come several a prompt, an interval that resamples prompts, and how many there are.
+
+    low and high are None where resamples tell nothing: of a single prompt, or where all values are the same.
+    """
+    every, owners = flat(values)
     if not len(every):
         return None
-    owners = torch.tensor([place for place, part in enumerate(values) for _ in part])
     mean, low, high = bootstrap_mean(every, runtime.generator(seed, "compare"), clusters=owners)
+    is_told = math.isfinite(low) and low < high
+    return {"value": mean, "low": low if is_told else None, "high": high if is_told else None, "n": len(every)}
+
+
+def mean_agreement(values: Sequence[Sequence[float]]) -> Row | None:
+    """The mean of shares that come several a prompt, with its interval, and how many there are."""
+    every, owners = flat(values)
+    if not len(every):
+        return None
+    mean, low, high = clustered_share(every, owners)
     return {"value": mean, "low": low, "high": high, "n": len(every)}
+
+
+def flat(values: Sequence[Sequence[float]]) -> tuple[Tensor, Tensor]:
+    """Values [N] of all prompts, and the places [N] of their prompts."""
+    owners = [place for place, part in enumerate(values) for _ in part]
+    return torch.tensor([value for part in values for value in part]), torch.tensor(owners)
 
 
 def disputes(a: Sequence[Judged], b: Sequence[Judged]) -> list[Row]:

@@ -93,7 +93,7 @@ def orders_told(rankings: Row, a: str, b: str) -> list[str]:
         share, within = words.percent(agree["value"]), words.span(agree["low"], agree["high"])
         told.append(f"{a} and {b} agree on {share} of {agree['n']:,} pairs of answers ({within}).")
     if gain is not None:
-        points = change({key: 100 * gain[key] for key in ("value", "low", "high")})
+        points = change({key: None if gain[key] is None else 100 * gain[key] for key in ("value", "low", "high")})
         told.append(f"The accuracy of {b} differs from that of {a} by {points} percentage points.")
     return told
 

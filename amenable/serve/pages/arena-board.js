@@ -50,7 +50,7 @@ function rates(found) {
 }
 
 function notes(found) {
-  const told = [`${plural(found.battles, "vote")}. The rating is Bradley-Terry's; the interval comes of resampling the votes. A rank is one more than how many are surely better.`,
+  const told = [`${plural(found.battles, "vote")}. The rating is Bradley-Terry's; the interval holds what the votes leave possible (95 %). A rank is one more than how many are surely better.`,
     `Elo: ${plural(found.terms.k, "point")} at stake, ${{ time: "in the order of the votes", reversed: "the last vote first", shuffled: "the mean over many orders" }[found.terms.order]}. “Both are bad” counts as a tie. Characters are those of a model's answers in a battle.`];
   if (found.length_worth) told.push(`At equal length: an answer longer by a usual difference is worth ${whole(found.length_worth.rating)} points (${whole(found.length_worth.low)} to ${whole(found.length_worth.high)}), which are not counted here.`);
   if (found.several.length) told.push(`Several models fought under one name, and are rated as one: ${found.several.join(", ")}.`);

@@ -51,7 +51,7 @@ function between(data) {
   const all = data.agreement;
   if (!all.tasks) return null;
   const row = (what, x) => [what, number(x.value), ends(x) ?? "–"];
-  return el("section", {}, el("h2", {}, "Agreement"), el("p", { class: "note" }, `Of pairs of answers, over ${plural(all.tasks, "task")} that several people ranked.`),
+  return el("section", {}, el("h2", {}, "Agreement"), el("p", { class: "note" }, `Of pairs of answers, over ${plural(all.tasks, "task")} that several people ranked; intervals take a task as one, and are left out where tasks are too few.`),
     table(["", "beyond chance", "95 %"], [row("Krippendorff’s alpha, everybody", all.krippendorff), row("Fleiss’ kappa, everybody", all.fleiss), ...all.cohen.map((one) => row(`Cohen’s kappa, ${one.people[0]} and ${one.people[1]}`, one))]));
 }
 function model(data) {

@@ -1,5 +1,7 @@
 """Two language models asked the same."""
 
+import math
+
 import pytest
 
 from amenable.recipes.reports import contest
@@ -15,13 +17,24 @@ def row(place: int, one: float | None, other: float | None) -> dict:
 
 
 def test_a_gain_is_paired() -> None:
-    """The answers are worth anything, b's always one half more: that is certain."""
-    pairs = [({"gold": float(value)}, {"gold": value + 0.5}) for value in range(-9, 9)]
-    assert contest.gain(pairs, "gold") == {"value": 0.5, "low": 0.5, "high": 0.5}
+    """The answers are worth anything, b's one half more, give or take a quarter."""
+    pairs = [({"gold": float(value)}, {"gold": value + (0.25 if value % 2 else 0.75)}) for value in range(-9, 9)]
+    found = contest.gain(pairs, "gold")
+    reach = 2.1098 * 0.25 * math.sqrt(18 / 17) / math.sqrt(18)
+    assert found == {
+        "value": 0.5,
+        "low": pytest.approx(0.5 - reach, abs=1e-3),
+        "high": pytest.approx(0.5 + reach, abs=1e-3),
+    }
     turned = contest.gain([(b, a) for a, b in pairs], "gold")
-    assert turned is not None and turned["value"] == -0.5
+    assert turned is not None and turned["value"] == -0.5 and turned["high"] == pytest.approx(-found["low"])
     assert contest.gain(pairs, "reward") is None
-    assert contest.gain(pairs[:1], "gold") == {"value": 0.5, "low": None, "high": None}, "of one nothing is sure"
+
+
+@pytest.mark.parametrize("prompts", [1, 2, 18])
+def test_differences_that_are_all_the_same_tell_no_interval(prompts: int) -> None:
+    pairs = [({"gold": float(value)}, {"gold": value + 0.5}) for value in range(prompts)]
+    assert contest.gain(pairs, "gold") == {"value": 0.5, "low": None, "high": None}
 
 
 def test_examples_are_the_best_the_worst_and_some_by_lot() -> None:

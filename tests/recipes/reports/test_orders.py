@@ -46,8 +46,8 @@ def test_a_trained_one_against_an_untrained_one(untrained: Path, judge: Path, fi
 
 def test_a_model_agrees_with_itself(judge: Path, files: Any, machine: Runtime) -> None:
     found = orders.orders(judge, judge, orders.read(files.pairs, limit=10), machine, 2000, 0)
-    assert found["rankings"] == 10 and found["gain"]["value"] == 0.0
-    assert found["agreement"]["value"] == 1.0 and found["disputes"] == []
+    assert found["rankings"] == 10 and found["gain"]["value"] == 0.0 and found["gain"]["low"] is None
+    assert found["agreement"]["value"] == 1.0 and found["disputes"] == [] and found["agreement"]["low"] < 0.8
 
 
 def test_models_of_different_tokenizers_can_be_compared(
@@ -71,10 +71,21 @@ def test_gains_and_agreements_by_hand() -> None:
     assert orders.agreements(a.scores, b.scores) == [0.0, 0.5, 1.0]
 
 
-def test_the_interval_resamples_prompts() -> None:
-    found = orders.clustered([[1.0] * 50, [0.0] * 50], 0)
+def test_the_intervals_are_over_prompts() -> None:
+    found = orders.mean_gain([[1.0] * 50, [0.0] * 50], 0)
     assert found is not None and (found["value"], found["low"], found["high"], found["n"]) == (0.5, 0.0, 1.0, 100)
-    assert orders.clustered([[], []], 0) is None
+    share = orders.mean_agreement([[1.0] * 50, [0.0] * 50])
+    assert share is not None and (share["value"], share["n"]) == (0.5, 100)
+    assert (share["low"], share["high"]) == pytest.approx((0.0945, 0.9055), abs=1e-4), "two values, not a hundred"
+    assert orders.mean_gain([[], []], 0) is None and orders.mean_agreement([[], []]) is None
+
+
+def test_a_single_prompt_and_no_difference_at_all_leave_no_interval_or_a_wide_one() -> None:
+    for values in ([[1.0, 1.0, 0.0]], [[0.0, 0.0]] * 20):
+        found = orders.mean_gain(values, 0)
+        assert found is not None and found["low"] is None and found["high"] is None
+    share = orders.mean_agreement([[1.0, 1.0]] * 20)
+    assert share is not None and share["low"] == pytest.approx(20 / (20 + 1.959964**2)) and share["high"] == 1.0
 
 
 def test_a_dispute_is_about_the_pair_that_divides_most() -> None:
