@@ -5,7 +5,7 @@
 
 lm_eval's `hf` opens the model's folder; its `local-completions` asks `amenable serve` (fp32), once by ids and once by
 text. `hf` begins a text with BOS where the tokenizer does so, and so does the server with a text, but ids are taken as
-they are: by ids lm_eval has to be told `add_bos_token=True`. Nothing is fetched: the task is written here.
+they are: by ids lm_eval needs `add_bos_token=True`. Nothing is fetched: the task is written here.
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             usual = f"model=m,base_url={url}/v1/completions,tokenizer={folder},tokenizer_backend=huggingface"
             length = f"max_length={speaker.decoder.config.context}"
             for way, option in ways.items():
-                found = evaluate(options.peer, work, "local-completions", f"{usual},{length},{option}", 4)
+                results = evaluate(options.peer, work, "local-completions", f"{usual},{length},{option}", 4)
                 for task in TASKS:
-                    differences = compare(hf[task], found[task])
+                    differences = compare(hf[task], results[task])
                     agreed = agreed and not differences
                     print(f"{task} by {way}: {'; '.join(differences) or 'as by transformers'}", flush=True)
         ours.close()
@@ -97,7 +97,7 @@ def write_tasks(folder: Path) -> None:
 
 
 def evaluate(peer: Path, work: Path, model: str, options: str, batch: int) -> dict[str, list[Any]]:
-    """What lm_eval finds, by task: of every row the log-likelihoods and whether they are greedy, or the text."""
+    """Run lm_eval. By task: of every row the log-likelihoods and whether they are greedy, or the text."""
     out = Path(tempfile.mkdtemp(dir=work))
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(work / "cache"), "TOKENIZERS_PARALLELISM": "false"}
     command = [str(peer), "-m", "lm_eval", "run", "--model", model, "--model_args", options, "--device", "cpu"]
@@ -120,20 +120,20 @@ def as_number(answer: Any) -> Any:
     return answer if isinstance(answer, str) else (float(answer[0]), str(answer[1]) == "True")
 
 
-def compare(expected: Sequence[Any], found: Sequence[Any]) -> list[str]:
-    """What is different, a line for each row that is."""
-    if len(expected) != len(found):
-        return [f"{len(found)} rows for {len(expected)}"]
-    return [f"row {i}: {a} is {b}" for i, (a, b) in enumerate(zip(expected, found)) if not same(a, b)]
+def compare(expected: Sequence[Any], actual: Sequence[Any]) -> list[str]:
+    """The differences, a line a row."""
+    if len(expected) != len(actual):
+        return [f"{len(actual)} rows for {len(expected)}"]
+    return [f"row {i}: {a} is {b}" for i, (a, b) in enumerate(zip(expected, actual)) if not same(a, b)]
 
 
-def same(expected: Any, found: Any) -> bool:
-    """Whether texts are equal, and numbers but for the tolerance."""
+def same(expected: Any, actual: Any) -> bool:
+    """Test texts and flags for equality, and numbers within the tolerance."""
     if isinstance(expected, float):
-        return abs(expected - found) <= TOLERANCE
+        return abs(expected - actual) <= TOLERANCE
     if isinstance(expected, (list, tuple)):
-        return len(expected) == len(found) and all(map(same, expected, found))
-    return bool(expected == found)
+        return len(expected) == len(actual) and all(map(same, expected, actual))
+    return bool(expected == actual)
 
 
 if __name__ == "__main__":

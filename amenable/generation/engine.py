@@ -63,7 +63,7 @@ class Job:
     """One answer to make: the prompt, which sample of it, and at most how many tokens.
 
     sampling and stop are those of all jobs, unless the job has its own. likeliest: how many of the most probable tokens
-    are wanted at each place. prompt_logprobs: whether they, and log-probabilities, are wanted of the prompt too.
+    are wanted at each place. prompt_logprobs: they are wanted of the prompt too, with its own log-probabilities.
     """
 
     prompt: int

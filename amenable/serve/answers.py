@@ -32,7 +32,7 @@ class Answers:
         self.served, self.asked, self.body, self.form = served, asked, body, form
         self.id = f"{form.prefix}-{secrets.token_hex(12)}"
         self.created = int(time.time())
-        self.prompts = [one.ids for one in asked for _ in range(one.samples)]
+        self.prompts = [request.ids for request in asked for _ in range(request.samples)]
         self.count = len(self.prompts)
         self.used = 0
         self.requests: list[Submitted] = []

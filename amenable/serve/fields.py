@@ -52,14 +52,14 @@ class ClientBody(Body):
 
     @model_validator(mode="before")
     @classmethod
-    def drop_empty(cls, said: Any) -> Any:
+    def drop_empty(cls, fields: Any) -> Any:
         """Remove what is null, and unknown fields that are empty; PydanticCustomError for any other unknown one."""
-        if not isinstance(said, dict) or len(said) > MOST_FIELDS:
-            return said
-        for name, value in said.items():
+        if not isinstance(fields, dict) or len(fields) > MOST_FIELDS:
+            return fields
+        for name, value in fields.items():
             if name not in cls.model_fields and value not in EMPTY:
                 raise error_at(name, f"there is no such field{nearest(str(name), cls)}", "unknown_parameter")
-        return {name: value for name, value in said.items() if name in cls.model_fields and value is not None}
+        return {name: value for name, value in fields.items() if name in cls.model_fields and value is not None}
 
     @property
     def ignored(self) -> list[str]:

@@ -39,7 +39,7 @@ class ChatForm:
         return {"message": {"role": "assistant", "content": text, "refusal": None}}
 
     def opening(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> dict[str, Any] | None:
-        """What is sent before the first piece of an answer."""
+        """The message of a stream before the first piece of an answer."""
         return {"delta": {"role": "assistant", "content": ""}}
 
     def echoed(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> str:
@@ -76,7 +76,7 @@ class TextForm:
         return {"text": text}
 
     def opening(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> dict[str, Any] | None:
-        """What is sent before the first piece of an answer."""
+        """The message of a stream before the first piece of an answer."""
         return self.piece(self.echoed(tokenizer, prompt)) if self.echo else None
 
     def echoed(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> str:
@@ -182,7 +182,7 @@ def by_name(tokenizer: Tokenizer, token: TokenLogprob) -> dict[str, float] | Non
 def token_row(tokenizer: Tokenizer, token: TokenLogprob) -> dict[str, Any]:
     """A token of a turn, and the likeliest in its place."""
     near = [(other, token.logp if other == token.id else logp) for other, logp in token.likeliest]
-    return {**word(tokenizer, token.id, token.logp), "top_logprobs": [word(tokenizer, *one) for one in near]}
+    return {**word(tokenizer, token.id, token.logp), "top_logprobs": [word(tokenizer, *pair) for pair in near]}
 
 
 def word(tokenizer: Tokenizer, token: int, logp: float | None) -> dict[str, Any]:

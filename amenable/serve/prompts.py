@@ -91,7 +91,7 @@ def prompts_of(served: Served, body: CompletionBody) -> tuple[list[list[int]], i
     room = 0 if body.max_tokens == 0 else 1
     several = body.prompt if isinstance(body.prompt, list) and not isinstance(body.prompt[0], int) else [body.prompt]
     added = served.tokenizer.opening_ids if isinstance(several[0], str) else []
-    ids = [served.tokenizer.encode(one) if isinstance(one, str) else cast(list[int], one) for one in several]
+    ids = [served.tokenizer.encode(text) if isinstance(text, str) else cast(list[int], text) for text in several]
     return [fitting(served, [*added, *own], "prompt", room) for own in ids], len(added)
 
 

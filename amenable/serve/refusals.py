@@ -43,7 +43,7 @@ def add_errors(app: FastAPI) -> None:
         wrong = error.errors()
         if wrong[0]["type"] == "json_invalid":
             return Json(error_object(400, "the body is not JSON"), 400)
-        return Json(validation_error([{**one, "loc": one["loc"][1:]} for one in wrong]), 400)
+        return Json(validation_error([{**fault, "loc": fault["loc"][1:]} for fault in wrong]), 400)
 
     @app.exception_handler(InputError)
     async def impossible(_: Request, error: InputError) -> Response:

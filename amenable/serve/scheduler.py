@@ -39,9 +39,9 @@ class Asked:
     likeliest: int = 0
     """how many of the most probable tokens are wanted at each place"""
     prompt_logprobs: bool = False
-    """whether log-probabilities of the prompt's tokens are wanted too"""
+    """log-probabilities of the prompt's tokens are wanted too"""
     prompt_only: bool = False
-    """whether nothing is wanted but those of the prompt, which may then fill the context"""
+    """nothing is wanted but those of the prompt, which may then fill the context"""
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class Scheduler:
                 self.changed.wait()
 
     def limit(self, asked: Asked) -> int:
-        """How many tokens the engine is to draw: one, to be dropped, where nothing is wanted but the prompt's."""
+        """The number of tokens that the engine draws: 1, to be dropped, where nothing is wanted but the prompt's."""
         context = self.decoder.config.context
         if asked.prompt_only:
             return room(asked.ids, 1, context + 1, "the prompt")

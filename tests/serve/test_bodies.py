@@ -39,9 +39,9 @@ def test_turns_in_parts_and_developers_are_read() -> None:
 
 
 def test_an_answer_that_is_sent_back_is_read() -> None:
-    said = {"role": "assistant", "content": None, "refusal": None, "tool_calls": [], "annotations": [], "audio": None}
-    assert Turn(**said, function_call=None).message == Message("assistant", "")
-    assert Turn(**{**said, "refusal": "I would rather not."}).message == Message("assistant", "I would rather not.")
+    fields = {"role": "assistant", "content": None, "refusal": None, "tool_calls": [], "annotations": [], "audio": None}
+    assert Turn(**fields, function_call=None).message == Message("assistant", "")
+    assert Turn(**{**fields, "refusal": "I would rather not."}).message == Message("assistant", "I would rather not.")
     refusing = [{"type": "refusal", "refusal": "No."}]
     assert Turn(role="assistant", content=refusing).message == Message("assistant", "No.")
 
@@ -82,9 +82,9 @@ def is_required(typed_dict: Any) -> bool:
 def neutral(name: str, kind: Any) -> list[Any]:
     """The values of a field's type that ask for nothing: null, and an empty list or object."""
     values: list[Any] = [None]
-    for one in (*get_args(kind), kind):
-        origin = get_origin(one) or one
-        if origin is dict or (hasattr(one, "__required_keys__") and not is_required(one)):
+    for option in (*get_args(kind), kind):
+        origin = get_origin(option) or option
+        if origin is dict or (hasattr(option, "__required_keys__") and not is_required(option)):
             values.append({})
         elif origin in (list, abc.Iterable, abc.Sequence):
             values.append([])
@@ -110,7 +110,7 @@ def test_every_official_field_is_known() -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "fields",
     [
         {"tools": []}, {"tool_choice": "none"}, {"tool_choice": "auto"}, {"parallel_tool_calls": True},
         {"functions": []},
@@ -123,12 +123,12 @@ def test_every_official_field_is_known() -> None:
     ],
     ids=str,
 )  # fmt: skip
-def test_what_asks_for_nothing_is_accepted(said: dict[str, Any]) -> None:
-    assert ChatBody(**{**CHAT, **said}).ignored == []
+def test_what_asks_for_nothing_is_accepted(fields: dict[str, Any]) -> None:
+    assert ChatBody(**{**CHAT, **fields}).ignored == []
 
 
 @pytest.mark.parametrize(
-    ("said", "named"),
+    ("fields", "named"),
     [
         ({"metadata": {"a": "b"}, "store": True}, ["metadata", "store"]),
         ({"user": "ann", "service_tier": "auto"}, ["user", "service_tier"]),
@@ -137,8 +137,8 @@ def test_what_asks_for_nothing_is_accepted(said: dict[str, Any]) -> None:
     ],
     ids=str,
 )
-def test_what_has_no_part_in_an_answer_is_accepted_and_named(said: dict[str, Any], named: list[str]) -> None:
-    assert ChatBody(**{**CHAT, **said}).ignored == named
+def test_what_has_no_part_in_an_answer_is_accepted_and_named(fields: dict[str, Any], named: list[str]) -> None:
+    assert ChatBody(**{**CHAT, **fields}).ignored == named
 
 
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {}}}
@@ -146,7 +146,7 @@ CALL = {"id": "1", "type": "function", "function": {"name": "weather", "argument
 
 
 @pytest.mark.parametrize(
-    ("body", "said", "param", "advice"),
+    ("body", "fields", "param", "advice"),
     [
         (ChatBody, {"tools": [TOOL]}, "tools", "write into a message"),
         (ChatBody, {"tool_choice": "required"}, "tool_choice", "no tools are called"),
@@ -176,9 +176,9 @@ CALL = {"id": "1", "type": "function", "function": {"name": "weather", "argument
     ],
     ids=str,
 )  # fmt: skip
-def test_what_cannot_be_done_is_refused_by_name_with_advice(body: Any, said: Any, param: str, advice: str) -> None:
+def test_what_cannot_be_done_is_refused_by_name_with_advice(body: Any, fields: Any, param: str, advice: str) -> None:
     with pytest.raises(ValidationError) as refused:
-        body(**{**NEEDED[body], **said})
+        body(**{**NEEDED[body], **fields})
     answer = validation_error(refused.value.errors())["error"]
     assert answer["param"] == param and answer["message"].startswith(f"{param}: ") and advice in answer["message"]
     assert answer["code"]

@@ -30,10 +30,10 @@ def test_three_turns_as_every_tutorial_has_them(client: openai.OpenAI) -> None:
         messages.append({"role": "user", "content": question, "name": "ann"})
         reply = client.chat.completions.create(model="tiny", messages=messages, max_tokens=4, store=True, tools=[])
         messages.append(reply.choices[0].message)
-    assert [getattr(one, "role", None) or one["role"] for one in messages[1:]] == ["user", "assistant"] * 3
-    dumped = [one if isinstance(one, dict) else one.model_dump() for one in messages[:-1]]
+    dumped = [turn if isinstance(turn, dict) else turn.model_dump() for turn in messages[:-1]]
+    assert [turn["role"] for turn in dumped[1:]] == [*["user", "assistant"] * 2, "user"]
     again: Any = {"model": "tiny", "max_tokens": 4, "temperature": 0}
-    twice = [client.chat.completions.create(messages=said, **again) for said in (messages[:-1], dumped)]
+    twice = [client.chat.completions.create(messages=turns, **again) for turns in (messages[:-1], dumped)]
     assert twice[0].choices[0].message.content == twice[1].choices[0].message.content
 
 
@@ -103,15 +103,15 @@ def test_prompts_are_scored_as_lm_eval_asks_for_it(http: httpx.Client, base: Pat
     choices = http.post("/v1/completions", json=body).raise_for_status().json()["choices"]
     expected = logprobs_of(base, rows, machine)
     for choice, context, row, logps in zip(choices, contexts, rows, expected):
-        told = choice["logprobs"]
-        assert [len(column) for column in told.values()] == [len(row) + 1] * 4
-        assert told["token_logprobs"][0] is told["top_logprobs"][0] is None
-        assert told["token_logprobs"][1:-1] == pytest.approx(logps, abs=1e-4)
-        best = [max(near.values()) for near in told["top_logprobs"][len(context) : -1]]
-        greedy = told["token_logprobs"][len(context) : -1] == best
+        logprobs = choice["logprobs"]
+        assert [len(column) for column in logprobs.values()] == [len(row) + 1] * 4
+        assert logprobs["token_logprobs"][0] is logprobs["top_logprobs"][0] is None
+        assert logprobs["token_logprobs"][1:-1] == pytest.approx(logps, abs=1e-4)
+        best = [max(near.values()) for near in logprobs["top_logprobs"][len(context) : -1]]
+        greedy = logprobs["token_logprobs"][len(context) : -1] == best
         alone = http.post("/v1/completions", json={**body, "prompt": context, "max_tokens": 9, "echo": False})
         drawn = alone.json()["choices"][0]["logprobs"]["tokens"]
-        names = told["tokens"][len(context) : -1]
+        names = logprobs["tokens"][len(context) : -1]
         assert greedy == (drawn[: len(names)] == names)
         assert choice["text"].startswith(tokenizer.decode(row))
 
@@ -124,8 +124,8 @@ def test_a_prompt_that_ends_with_the_models_end_keeps_its_place(http: httpx.Clie
     answer = http.post("/v1/completions", json={**settings, "prompt": prompt, "max_tokens": 30}).json()["choices"][0]
     ids = [*prompt, *render_completion(tokenizer, answer["text"], ended=False)]
     body = {**settings, "prompt": ids, "max_tokens": 1, "echo": True}
-    told = http.post("/v1/completions", json=body).json()["choices"][0]
-    assert told["logprobs"]["tokens"][-1] == tokenizer.eos and len(told["logprobs"]["tokens"]) == len(ids) + 1
+    tokens = http.post("/v1/completions", json=body).json()["choices"][0]["logprobs"]["tokens"]
+    assert tokens[-1] == tokenizer.eos and len(tokens) == len(ids) + 1
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -133,18 +133,18 @@ def test_echo_gives_the_prompt_back(client: openai.OpenAI, stream: bool) -> None
     usual: Any = {"model": "plain", "prompt": ["The rose", "The sea is"], "seed": 2, "n": 2, "logprobs": 2}
     whole = client.completions.create(**usual, max_tokens=5)
     if stream:
-        texts, told = [""] * 4, {}
+        texts, logprobs = [""] * 4, {}
         for chunk in client.completions.create(**usual, max_tokens=5, echo=True, stream=True):
             texts[chunk.choices[0].index] += chunk.choices[0].text
-            told[chunk.choices[0].index] = chunk.choices[0].logprobs
+            logprobs[chunk.choices[0].index] = chunk.choices[0].logprobs
     else:
         made = client.completions.create(**usual, max_tokens=5, echo=True)
         texts = [choice.text for choice in made.choices]
-        told = {choice.index: choice.logprobs for choice in made.choices}
+        logprobs = {choice.index: choice.logprobs for choice in made.choices}
     for choice in whole.choices:
         prompt = usual["prompt"][choice.index // 2]
         assert texts[choice.index] == prompt + choice.text
-        rows = told[choice.index]
+        rows = logprobs[choice.index]
         assert rows is not None and rows.tokens and rows.text_offset and choice.logprobs is not None
         for token, place in zip(rows.tokens, rows.text_offset):
             assert texts[choice.index][place:].startswith(token) or token == "<|eos|>"
@@ -158,9 +158,9 @@ def test_a_prompt_alone_may_fill_the_context(http: httpx.Client, base: Path, mac
     ids = torch.randint(6, 300, (64,), generator=draws).tolist()
     body = {"model": "plain", "prompt": ids, "max_tokens": 0, "echo": True, "logprobs": 5}
     made = http.post("/v1/completions", json=body).raise_for_status().json()
-    told = made["choices"][0]["logprobs"]
-    assert told["token_logprobs"][1:] == pytest.approx(logprobs_of(base, [ids], machine)[0], abs=1e-4)
-    for token, logp, near in list(zip(told["tokens"], told["token_logprobs"], told["top_logprobs"]))[1:]:
+    logprobs = made["choices"][0]["logprobs"]
+    assert logprobs["token_logprobs"][1:] == pytest.approx(logprobs_of(base, [ids], machine)[0], abs=1e-4)
+    for token, logp, near in list(zip(logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"]))[1:]:
         fifth = sorted(near.values())[-5]
         assert near[token] == logp and len(near) == (5 if logp >= fifth else 6)
     assert made["usage"] == {"prompt_tokens": 64, "completion_tokens": 0, "total_tokens": 64}

@@ -13,10 +13,10 @@ class Asked(ClientBody):
     label: Ignored = None
 
 
-def wrong(**said: Any) -> dict[str, Any]:
+def wrong(**fields: Any) -> dict[str, Any]:
     """The first thing that is wrong."""
     with pytest.raises(ValidationError) as refused:
-        Asked(**said)
+        Asked(**fields)
     return dict(refused.value.errors()[0])
 
 

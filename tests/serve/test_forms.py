@@ -21,15 +21,15 @@ def completion_of(words: Tokenizer, text: str) -> Completion:
 
 def test_each_token_has_its_place_and_the_end_is_no_text(words: Tokenizer) -> None:
     made = completion_of(words, "a rose is red")
-    told = TextForm(True).logprobs(words, made)
-    assert "".join(told["tokens"][:-1]) == "a rose is red"
-    for token, place in zip(told["tokens"][:-1], told["text_offset"]):
+    logprobs = TextForm(True).logprobs(words, made)
+    assert "".join(logprobs["tokens"][:-1]) == "a rose is red"
+    for token, place in zip(logprobs["tokens"][:-1], logprobs["text_offset"]):
         assert "a rose is red"[place:].startswith(token)
-    assert (told["tokens"][-1], told["text_offset"][-1]) == (words.eos, len("a rose is red"))
-    assert told["token_logprobs"] == made.logps
-    assert told["top_logprobs"][1] == {told["tokens"][1]: -1.0}
+    assert (logprobs["tokens"][-1], logprobs["text_offset"][-1]) == (words.eos, len("a rose is red"))
+    assert logprobs["token_logprobs"] == made.logps
+    assert logprobs["top_logprobs"][1] == {logprobs["tokens"][1]: -1.0}
     rows = ChatForm(True).logprobs(words, made)["content"]
-    assert [row["token"] for row in rows] == told["tokens"][:-1]
+    assert [row["token"] for row in rows] == logprobs["tokens"][:-1]
     assert b"".join(bytes(row["bytes"]) for row in rows) == b"a rose is red"
     assert rows[2]["top_logprobs"] == [{"token": rows[2]["token"], "logprob": -2.0, "bytes": rows[2]["bytes"]}]
 
@@ -39,10 +39,10 @@ def test_parts_of_a_character_are_told_apart_by_their_bytes() -> None:
     rival = BYTES.encode("é")[0]
     likeliest = [[(ids[0], -0.1), (rival, -2.5)], *([(token, -0.1)] for token in ids[1:])]
     made = Completion(ids, [-0.1] * len(ids), "length", BYTES.decode(ids), likeliest)
-    told = TextForm(True).logprobs(BYTES, made)
-    assert told["tokens"] == [r"bytes:\xf0", r"bytes:\x9f", r"bytes:\x99", r"bytes:\x82", " ", "a"]
-    assert told["text_offset"] == [0, 0, 0, 0, 1, 2]
-    assert told["top_logprobs"][0] == {r"bytes:\xf0": -0.1, r"bytes:\xc3": -2.5}
+    logprobs = TextForm(True).logprobs(BYTES, made)
+    assert logprobs["tokens"] == [r"bytes:\xf0", r"bytes:\x9f", r"bytes:\x99", r"bytes:\x82", " ", "a"]
+    assert logprobs["text_offset"] == [0, 0, 0, 0, 1, 2]
+    assert logprobs["top_logprobs"][0] == {r"bytes:\xf0": -0.1, r"bytes:\xc3": -2.5}
     rows = ChatForm(True).logprobs(BYTES, made)["content"]
     assert b"".join(bytes(row["bytes"]) for row in rows).decode() == f"{FACE} a"
     assert rows[0]["top_logprobs"] == [word(BYTES, ids[0], -0.1), word(BYTES, rival, -2.5)]
@@ -56,12 +56,12 @@ def test_every_id_has_an_entry_and_its_own_log_probability(data: Any, ids: list[
     likeliest = [[(i, -float(place)) for place, i in enumerate(data.draw(choices))] for _ in ids]
     logps = [dict(near).get(token, -9.0) for token, near in zip(ids, likeliest)]
     text = BYTES.decode(ids)
-    told = TextForm(True).logprobs(BYTES, Completion(ids, logps, "length", text, likeliest))
-    for token, name, logp, near, named in zip(ids, told["tokens"], logps, likeliest, told["top_logprobs"]):
+    logprobs = TextForm(True).logprobs(BYTES, Completion(ids, logps, "length", text, likeliest))
+    for token, name, logp, near, named in zip(ids, logprobs["tokens"], logps, likeliest, logprobs["top_logprobs"]):
         assert named[name] == logp
         assert len(named) == len({*dict(near), token})
         assert sorted(named.values()) == sorted({**dict(near), token: logp}.values())
-    assert told["text_offset"] == sorted(told["text_offset"]) and told["text_offset"][-1] <= len(text)
+    assert logprobs["text_offset"] == sorted(logprobs["text_offset"]) and logprobs["text_offset"][-1] <= len(text)
 
 
 @given(st.binary(max_size=24))
@@ -89,18 +89,18 @@ def test_a_prompt_is_given_back_with_its_tokens_before_the_answers(words: Tokeni
     logps = [-0.5] * (len(prompt) - 1)
     scored = Completion(**{**vars(made), "prompt": PromptLogprobs(logps, [[(7, -0.25)] for _ in logps])})
     form = TextForm(True, echo=True)
-    told = form.logprobs(words, scored, prompt)
+    logprobs = form.logprobs(words, scored, prompt)
     assert form.echoed(words, prompt) == "a rose" and form.opening(words, prompt) == {"text": "a rose"}
-    assert "".join(told["tokens"][:-1]) == "a rose is red"
-    assert told["token_logprobs"] == [None, *logps, *made.logps]
-    assert told["top_logprobs"][0] is None and told["top_logprobs"][1][token_name(words, 7)] == -0.25
-    assert told["text_offset"][len(prompt) :] == [
+    assert "".join(logprobs["tokens"][:-1]) == "a rose is red"
+    assert logprobs["token_logprobs"] == [None, *logps, *made.logps]
+    assert logprobs["top_logprobs"][0] is None and logprobs["top_logprobs"][1][token_name(words, 7)] == -0.25
+    assert logprobs["text_offset"][len(prompt) :] == [
         len("a rose") + place for place in TextForm(True).logprobs(words, made)["text_offset"]
     ]
     with_bos = Completion(**{**vars(made), "prompt": PromptLogprobs([-0.75, *logps], [[], *([] for _ in logps)])})
-    told = TextForm(True, echo=True, added=1).logprobs(words, with_bos, [words.bos_id, *prompt])
-    assert told["tokens"][: len(prompt)] == [words.decode([token]) for token in prompt]
-    assert told["token_logprobs"][: len(prompt)] == [-0.75, *logps] and None not in told["top_logprobs"]
+    logprobs = TextForm(True, echo=True, added=1).logprobs(words, with_bos, [words.bos_id, *prompt])
+    assert logprobs["tokens"][: len(prompt)] == [words.decode([token]) for token in prompt]
+    assert logprobs["token_logprobs"][: len(prompt)] == [-0.75, *logps] and None not in logprobs["top_logprobs"]
 
 
 def test_a_piece_without_text_says_nothing() -> None:
@@ -112,9 +112,9 @@ def test_the_tokens_of_a_stop_string_are_left_out(words: Tokenizer) -> None:
     ids = words.encode("a rose is red")
     for text in ("a rose is", "a ro", "a", ""):
         cut = Completion(ids, [0.0] * len(ids), "stop", text)
-        told = "".join(TextForm(True).logprobs(words, cut)["tokens"])
-        assert told.startswith(text) and len(told) - len(text) < 6
-        assert (told == "") == (text == "")
+        logprobs = "".join(TextForm(True).logprobs(words, cut)["tokens"])
+        assert logprobs.startswith(text) and len(logprobs) - len(text) < 6
+        assert (logprobs == "") == (text == "")
     face = BYTES.encode(f"a{FACE}!")
     cut = Completion(face, [0.0] * len(face), "stop", f"a{FACE}")
     assert [row.id for row in answer_tokens(BYTES, cut)] == face[:-1]

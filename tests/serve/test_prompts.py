@@ -42,7 +42,7 @@ def test_a_conversation_waits_for_the_assistant() -> None:
 
 
 def chat(*turns: Turn, **switches: Any) -> ChatBody:
-    return ChatBody(model="m", messages=[one.model_dump(exclude_none=True) for one in turns], **switches)
+    return ChatBody(model="m", messages=[turn.model_dump(exclude_none=True) for turn in turns], **switches)
 
 
 SPOKEN = (turn("user", "a"), turn("assistant", "The sea"))
@@ -106,17 +106,17 @@ def reader(words: Tokenizer) -> Any:
     return SimpleNamespace(tokenizer=words, context=8, speaker=SimpleNamespace(decoder=decoder))
 
 
-def asked(prompt: Any, **settings: Any) -> CompletionBody:
+def completion(prompt: Any, **settings: Any) -> CompletionBody:
     return CompletionBody(model="m", prompt=prompt, **settings)
 
 
 def test_texts_begin_with_bos_and_ids_are_taken_as_they_are(reader: Any, words: Tokenizer) -> None:
-    assert prompts_of(reader, asked("a rose")) == ([[words.bos_id, *words.encode("a rose")]], 1)
-    assert prompts_of(reader, asked(["a", ""])) == ([[words.bos_id, *words.encode("a")], [words.bos_id]], 1)
-    assert prompts_of(reader, asked([5, 6])) == ([[5, 6]], 0)
-    assert prompts_of(reader, asked([[5, 6], [7]])) == ([[5, 6], [7]], 0)
+    assert prompts_of(reader, completion("a rose")) == ([[words.bos_id, *words.encode("a rose")]], 1)
+    assert prompts_of(reader, completion(["a", ""])) == ([[words.bos_id, *words.encode("a")], [words.bos_id]], 1)
+    assert prompts_of(reader, completion([5, 6])) == ([[5, 6]], 0)
+    assert prompts_of(reader, completion([[5, 6], [7]])) == ([[5, 6], [7]], 0)
     longer: Any = SimpleNamespace(**{**vars(reader), "context": 64})
-    ((typed,), _) = prompts_of(longer, asked(words.eos))
+    ((typed,), _) = prompts_of(longer, completion(words.eos))
     assert words.eos_id not in typed
 
 
@@ -125,9 +125,9 @@ def test_what_the_model_cannot_read_is_refused(reader: Any, words: Tokenizer) ->
     with pytest.raises(Refused) as refused:
         fitting(reader, [1] * 8, "prompt")
     assert refused.value.code == "context_length_exceeded"
-    assert prompts_of(reader, asked([1] * 8, max_tokens=0, echo=True)) == ([[1] * 8], 0)
+    assert prompts_of(reader, completion([1] * 8, max_tokens=0, echo=True)) == ([[1] * 8], 0)
     with pytest.raises(Refused, match="9 tokens are more than a context of 8"):
-        prompts_of(reader, asked([1] * 9, max_tokens=0, echo=True))
+        prompts_of(reader, completion([1] * 9, max_tokens=0, echo=True))
     with pytest.raises(Refused, match="unknown to the model"):
         fitting(reader, [words.vocab_size], "prompt")
 

@@ -107,12 +107,12 @@ def test_a_prompt_is_scored_on_request_and_its_neighbours_are_not(
         apart = Listener(scheduler, replace(asked, prompt_logprobs=False)).answers()
         for sample, (text, ended) in answers.items():
             assert text == apart[sample][0] and apart[sample][1].completion.prompt is None
-            told = ended.completion.prompt
-            assert (told is not None) == asked.prompt_logprobs
-            if told is not None:
+            prompt = ended.completion.prompt
+            assert (prompt is not None) == asked.prompt_logprobs
+            if prompt is not None:
                 expected = logprobs_of(decoder, list(asked.ids))
-                assert told.logps == pytest.approx(expected, abs=1e-4)
-                assert told.likeliest == [[] for _ in expected]
+                assert prompt.logps == pytest.approx(expected, abs=1e-4)
+                assert prompt.likeliest == [[] for _ in expected]
 
 
 def logprobs_of(decoder: Decoder, ids: list[int]) -> list[float]:
