@@ -20,9 +20,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from amenable.serve import house
+from amenable.serve import house, serve
 from amenable.serve.chat import Speaker
-from amenable.serve.scheduler import Scheduler
 from amenable.train import runtime
 from benchmarks.serving import serving
 
@@ -68,8 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hf = evaluate(options.peer, work, "hf", f"pretrained={folder},dtype=float32", 1)
         machine = runtime.start(runtime.Machine(device="cpu", precision="fp32"))
         speaker = Speaker.load(folder, machine.device)
-        tokenizer = speaker.tokenizer
-        ours = Scheduler(speaker.decoder, tokenizer.decode, tokenizer.eos_id, machine, rows=32)
+        ours = serve.schedule(speaker, machine, rows=32, queue=64)
         ways = {"ids": "add_bos_token=True", "text": "tokenized_requests=False"}
         agreed = True
         with serving(house.Served("m", speaker, ours)) as url:
