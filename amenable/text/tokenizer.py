@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,10 @@ WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 """merges stay inside these pieces: a word with the space before it, one digit, a run of signs (the split of Qwen 2)"""
+
+LONGEST = 1000
+"""characters of a piece that merges are learned inside: the library's time grows with the square of a piece"""
+UNBROKEN = re.compile(rf"(?<!\S)\S{{{LONGEST},}}|(?<!\s)\s{{{LONGEST},}}")
 
 ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", EOS)
 """names of an end token where a published folder does not say which it is"""
@@ -94,18 +98,16 @@ class Tokenizer:
     def train(cls, texts: Iterable[str], vocab_size: int, chat: bool = False) -> Tokenizer:
         """Learn merges from texts until there are `vocab_size` tokens (fewer if the texts have no more to merge).
 
-        The control tokens have the ids 0 to 5, then come the 256 bytes, then the merges.
+        A word of more than LONGEST characters counts as several. The control tokens have the ids 0 to 5, then come
+        the 256 bytes, then the merges.
         """
         if vocab_size < SMALLEST:
             how = f"256 bytes and {len(CONTROL)} control tokens need {SMALLEST} or more"
             raise InputError(f"a vocabulary of {vocab_size}", how=how)
         backend = Backend(models.BPE())
-        backend.pre_tokenizer = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(Regex(WORDS), behavior="isolated"),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
-        )
+        words = pre_tokenizers.Split(Regex(WORDS), behavior="isolated")
+        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        backend.pre_tokenizer = pre_tokenizers.Sequence([words, byte_level])
         backend.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size,
@@ -113,7 +115,8 @@ class Tokenizer:
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
-        backend.train_from_iterator(map(_valid, texts), trainer)
+        parts = (part for text in texts for part in _divided(_valid(text), words))
+        backend.train_from_iterator(parts, trainer)
         # others who encode plain text with the saved files begin it as the model was trained
         backend.post_processor = processors.TemplateProcessing(
             single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, backend.token_to_id(BOS))]
@@ -298,6 +301,17 @@ def _signs_of_bytes() -> dict[str, int]:
 
 
 BYTE_OF_SIGN = _signs_of_bytes()
+
+
+def _divided(text: str, words: pre_tokenizers.PreTokenizer) -> Iterator[str]:
+    """A text in parts, cut inside its words of more than LONGEST characters and nowhere else."""
+    begin = 0
+    for unbroken in UNBROKEN.finditer(text):
+        for _, (start, end) in words.pre_tokenize_str(unbroken[0]):
+            for cut in range(start + LONGEST, end, LONGEST):
+                yield text[begin : unbroken.start() + cut]
+                begin = unbroken.start() + cut
+    yield text[begin:]
 
 
 def _valid(text: str) -> str:

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, decoders, models
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from amenable.errors import InputError
 from amenable.text.template import CHAT_TEMPLATE
-from amenable.text.tokenizer import CONTROL, SMALLEST, Tokenizer
+from amenable.text.tokenizer import CONTROL, LONGEST, SMALLEST, WORDS, Tokenizer, _divided
 
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TRAPS = [*CONTROL, "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</s>", "<|", "|>", "eos", " ", "\n"]
@@ -39,6 +39,34 @@ def test_merges_are_learned_from_the_most_frequent_pair():
     merged = {tokenizer.decode([i]) for i in (262, 263)}
     assert merged == {"ab", " ab"}
     assert tokenizer.encode("ab ab cd")[:2] == [262, 263]
+
+
+WORD_SPLIT = pre_tokenizers.Split(Regex(WORDS), behavior="isolated")
+LONG = st.sampled_from(["a", "你", "=", " ", "\n", "ab ", "a1", "x,y", "é\n"]).flatmap(
+    lambda unit: st.integers(1, 3 * LONGEST).map(lambda count: unit * count)
+)
+
+
+@FEW
+@given(texts=st.lists(LONG | st.text(max_size=8), max_size=4))
+def test_merges_are_learned_inside_pieces_of_bounded_length(texts):
+    """The library's time grows with the square of a piece, so that one word could take minutes."""
+    text = "".join(texts)
+    parts = list(_divided(text, WORD_SPLIT))
+    assert "".join(parts) == text
+    pieces = [piece for piece, _ in WORD_SPLIT.pre_tokenize_str(text)]
+    found = [piece for part in parts for piece, _ in WORD_SPLIT.pre_tokenize_str(part)]
+    assert max(map(len, found), default=0) <= 2 * LONGEST + 1, "signs, the space before, the line ends after"
+    assert len(parts) == 1 or max(map(len, pieces)) >= LONGEST, "a text without such a word is not cut"
+
+
+def test_a_word_that_is_longer_is_learned_from_as_several():
+    word = "abc" * LONGEST
+    cuts = [f"of {word[:LONGEST]}", word[LONGEST:-LONGEST], f"{word[-LONGEST:]}, so"]
+    assert list(_divided(f"of {word}, so", WORD_SPLIT)) == cuts
+    tokenizer = Tokenizer.train([word, "the rose is red"], 300)
+    apart = Tokenizer.train([word[:LONGEST], word[LONGEST:-LONGEST], word[-LONGEST:], "the rose is red"], 300)
+    assert tokenizer.fingerprint == apart.fingerprint and len(tokenizer.encode(word)) < len(word) / 3
 
 
 def test_a_digit_is_a_token_and_words_keep_their_space(ours):
