@@ -508,6 +508,7 @@ STAGES = [cli.command_of(file) for file in cli.command_files()["stages"]]
 NUMBERS = [number for stage in STAGES for number in numbers_of(stage, config_of(stage)())]
 HUGE = 10**12
 ZERO_MEANS_SOMETHING = """
+    head_learning_rate
     learning_rate muon_learning_rate weight_decay max_grad_norm beta1 beta2 critic_learning_rate final_learning_rate
     threads limit save_steps pairs_per_prompt eval_prompts watched frozen_layers warmup_steps pretrain.max_steps
     dropout label_smoothing agreement max_bad_rows min_p top_k kl_coef kl_target target_kl max_kl gamma lam

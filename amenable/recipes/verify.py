@@ -122,10 +122,12 @@ def of_manifest(folder: Path) -> Check:
     wrong = [f"{name} {why}" for name, fact in listed.items() if (why := difference(folder / name, fact))]
     if wrong:
         return Check("manifest", "bad", f"manifest: {shortened(wrong)}")
+    kept = {f"checkpoint-{step}" for step in checkpoint.steps(folder)}  # of a run that can be prolonged
     later = sorted(
         name
         for path in folder.rglob("*")
         if path.is_file() and (name := path.relative_to(folder).as_posix()) not in {*listed, *NOT_LISTED}
+        if name.split("/")[0] not in kept
     )
     added = f"; added since: {shortened(later)}" if later else ""
     return Check("manifest", "good", f"manifest: {len(listed)} files as they were written{added}")

@@ -108,7 +108,7 @@ def run(config: Config) -> Path:
     first = batches.by_rows(len(training), config.batch_size, config.seed, 0)[0]
     rows = [(pair.chosen, pair.rejected) for pair in training]
     proof = first_batch.of_answers(rows, first, tokenizer)
-    run.claim()
+    run.claim(schedule)
     run.log.say(by_default)
     if first_batch.show(run, proof, config.inspect_batch):
         return run.out

@@ -152,7 +152,7 @@ def run(config: Config) -> Path:
     asked, raw = read(config, actors, run.sieve)
     watch = watch_of(asked, partial(gather, actors, samples=1, config=config), config, actors, run)
     schedule = plan.cosine_with_warmup(config.max_steps, config.warmup_steps, config.final_learning_rate, usual=5)
-    run.claim()
+    run.claim(schedule)
     optimizer = Optimizer([actors.policy], config.optimizer)
     critic_optimizer = Optimizer([actors.critic], replace(config.optimizer, learning_rate=config.critic_learning_rate))
     coefficient, best = KLCoefficient(config.kl_coef, config.kl_target, config.kl_horizon), Best(actors.policy)

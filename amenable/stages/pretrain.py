@@ -93,7 +93,7 @@ def run(config: Config) -> Path:
     steps = epoch_plan(config, [len(row) for row in training])
     schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_learning_rate, usual=20)
     proof = first_batch.of_pieces([whole(training[i]) for i in steps[0]], tokenizer)
-    run.claim()
+    run.claim(schedule)
     decoder = Decoder(shape).to(machine.device)
     decoder.init_weights(runtime.generator(config.seed, "init"))
     optimizer = Optimizer([decoder], config.optimizer)

@@ -113,7 +113,7 @@ def run(config: Config) -> Path:
     freeze(model.decoder, config.frozen_layers)
     optimizer = Optimizer([model.decoder], config.optimizer)
     head_optimizer = Optimizer([model.score], replace(config.optimizer, learning_rate=config.head_learning_rate))
-    run.claim()
+    run.claim(schedule)
     order = batches.by_rows(len(elements), per_step, config.seed, 0)
     works = memory.heaviest([item.rows for item in elements], order, config.max_tokens_per_pass, share=True)
     works = [replace(work, trained=work.rows) for work in works]  # one number a row

@@ -111,7 +111,7 @@ def run(config: Config) -> Path:
     schedule = plan.cosine_with_warmup(total, config.warmup_steps, config.final_learning_rate)
     first = batches.by_rows(len(rows), config.batch_size, config.seed, 0)[0]
     proof = first_batch.of_conversations(rows, first, training, tokenizer)
-    run.claim()
+    run.claim(schedule)
     optimizer = Optimizer([decoder], config.optimizer)
     best = Best(decoder)
     order = batches.by_rows(len(rows), config.batch_size, config.seed, 0)

@@ -78,15 +78,21 @@ def newest(folder: Path) -> tuple[int, dict[str, Any], list[str]] | None:
     return None
 
 
+def fact(folder: Path, name: str) -> Any:
+    """One of the facts that a whole checkpoint holds beside its tensors; None where it has none of that name."""
+    facts = json.loads((folder / FACTS).read_text("utf-8"))
+    return join(dict(facts["state"][MAP]).get(name), {})
+
+
 def steps(folder: Path) -> list[int]:
     """Steps of the checkpoints in a run directory."""
     names = (re.fullmatch(r"checkpoint-(\d+)", path.name) for path in folder.glob("checkpoint-*"))
     return [int(name[1]) for name in names if name]
 
 
-def clear(folder: Path) -> None:
-    """Remove all checkpoints of a run, its work being done."""
-    for step in steps(folder):
+def clear(folder: Path, keep: int = 0) -> None:
+    """Remove all checkpoints of a run, its work being done, but the one of step `keep`."""
+    for step in set(steps(folder)) - {keep}:
         shutil.rmtree(folder / f"checkpoint-{step}", ignore_errors=True)
 
 

@@ -29,7 +29,7 @@ import yaml
 
 from amenable import __version__
 from amenable.errors import InputError, Interrupted
-from amenable.train import care, checkpoint
+from amenable.train import care, checkpoint, prolong
 from amenable.train.best import Best
 from amenable.train.feed import Sieve
 from amenable.train.files import MANIFEST, WRITING, sha256, sweep, sync_folder, write_manifest, write_text
@@ -38,6 +38,7 @@ from amenable.train.lock import NAME as LOCK
 from amenable.train.lock import Lock
 from amenable.train.log import Log, plain_number
 from amenable.train.optimizer import Optimizer
+from amenable.train.plan import Schedule
 
 FREE = ("machine", "save_steps", "care", "inspect_batch", "max_kl")
 """options that say where and how a run computes, not what: they may change when it goes on"""
@@ -64,6 +65,8 @@ class Run:
         self.guards = Guards(max_kl)
         self.sieve = Sieve(getattr(config, "care", care.Options()).max_bad_rows)
         self.reached, self.fed = 0, list[int]()
+        self.longer, self.kept = False, 0
+        self.schedule: Schedule | None = None
 
     def done(self) -> bool:
         """Whether this very run is finished already. Refuses a directory that holds anything else, or where another
@@ -76,20 +79,29 @@ class Run:
                 return False
             raise InputError("holds something that is not a run", self.out, "give --out another folder")
         self.check_same()
-        if not (self.out / FINISHED).exists():
+        if self.longer or not (self.out / FINISHED).exists():
             self.lock.take()
-        finished = (self.out / FINISHED).exists()  # looked up with the lock in hand: its last owner may just have ended
+        # looked up with the lock in hand: its last owner may just have ended
+        finished = (self.out / FINISHED).exists() and not self.longer
         if finished:
             self.lock.release()
-            checkpoint.clear(self.out)
+            checkpoint.clear(self.out, keep=prolong.kept_checkpoint(self.out / FINISHED))
             self.log.say(f"already done: {self.out}")
         return finished
 
-    def claim(self) -> None:
-        """Make the directory and write down what is asked and what goes in. Call it once all input has proved good."""
+    def claim(self, schedule: Schedule | None = None) -> None:
+        """Make the directory and write down what is asked and what goes in. Call it once all input has proved good.
+        A longer run than was begun is refused unless its `schedule` has the same past."""
+        self.schedule = schedule
         lineage = {} if (self.out / OPTIONS).exists() else self.lineage()
         if not self.lock.held:
             self.take()
+        if self.longer and schedule is not None:
+            try:
+                prolong.require_same_past(self.out, self.stage, schedule, (self.out / FINISHED).exists())
+            except InputError:
+                self.lock.release()
+                raise
         sweep(self.out)
         if not (self.out / OPTIONS).exists():
             write_text(self.out / LINEAGE, json.dumps(lineage, indent=1))
@@ -114,7 +126,7 @@ class Run:
         self.lock.take()
         if (self.out / OPTIONS).exists():
             self.check_same()
-        if (self.out / FINISHED).exists():
+        if (self.out / FINISHED).exists() and not self.longer:
             self.lock.release()
             raise InputError("another process has just finished this run", self.out, "there is nothing left to do")
 
@@ -125,7 +137,8 @@ class Run:
         if was.get("command") != now["command"]:
             raise InputError(f"holds a run of '{was.get('command')}'", self.out, "give --out another folder")
         differing = [key for key in now if key not in FREE and was.get(key) != now[key]]
-        if differing:
+        self.longer = prolong.is_raised(was, now, differing) and not now.get("inspect_batch")
+        if differing and not self.longer:
             said = ", ".join(f"{key} was {was.get(key)!r} and is {now[key]!r}" for key in differing)
             raise InputError(f"was begun with other options: {said}", self.out, "repeat them, or give another --out")
         changed = [name for name, fact in self.lineage()["inputs"].items() if old.get(name) != fact]
@@ -134,6 +147,9 @@ class Run:
 
     def steps(self, total: int, state: Mapping[str, checkpoint.Stateful], save_steps: int = 0) -> Iterator[int]:
         """The steps still to do, `state` restored first; saves every `save_steps` (0: never) and when asked to stop."""
+        if self.longer:
+            self.reopen()
+        self.kept = prolong.checkpoint_to_keep(self.schedule, save_steps)
         done = self.restore(state)
         self.require_space(state, save_steps)
         (self.out / STOPPED).unlink(missing_ok=True)
@@ -146,7 +162,7 @@ class Run:
                 for step in range(done + 1, total + 1):
                     yield step
                     stop = self.asked_to_stop
-                    if (save_steps and step % save_steps == 0 and step < total) or stop:
+                    if (save_steps and step % save_steps == 0 and step < total) or step == self.kept or stop:
                         self.save(step, state)
                     if stop:
                         raise Interrupted(self.out, step)
@@ -178,6 +194,13 @@ class Run:
         write_text(self.out / STOPPED, json.dumps(told, indent=1, ensure_ascii=False))
         self.lock.release()
         raise InputError(f"stopped in step {self.reached}: {what}", self.out, how)
+
+    def reopen(self) -> None:
+        """Let the run go on beyond its end, with the options of a longer one: it has not finished any more."""
+        prolong.drop_end(self.out)
+        (self.out / FINISHED).unlink(missing_ok=True)
+        write_text(self.out / OPTIONS, self.yaml())
+        sync_folder(self.out)
 
     def restore(self, state: Mapping[str, checkpoint.Stateful]) -> int:
         """Load the newest whole checkpoint into `state` and return its step, or 0."""
@@ -217,17 +240,19 @@ class Run:
         """Write a checkpoint, its rows first."""
         self.log.sync()
         held = {key: holder.state_dict() for key, holder in state.items()}
-        checkpoint.save(self.out, step, {"seconds": self.seconds, "state": held}, self.keep_checkpoints)
+        facts = {"seconds": self.seconds, prolong.SCHEDULE: prolong.facts_of(self.schedule)}
+        checkpoint.save(self.out, step, {**facts, "state": held}, self.keep_checkpoints)
 
     def finish(self, **facts: Any) -> Path:
-        """Tell the run's health, write manifest.json and finished.json, drop the checkpoints, let go. Returns the run
-        directory."""
+        """Tell the run's health, write manifest.json and finished.json, drop the checkpoints but the one from which it
+        can be prolonged, let go. Returns the run directory."""
         plain = {key: plain_number(value) for key, value in facts.items()}
         rate = {"tokens_per_second": round(self.log.tokens / self.log.seconds)} if self.log.seconds else {}
-        done = {"stage": self.stage, "seconds": round(self.seconds, 1), **rate, **plain, **self.health()}
+        kept = {"checkpoint": self.kept} if self.kept in checkpoint.steps(self.out) else {}
+        done = {"stage": self.stage, "seconds": round(self.seconds, 1), **rate, **plain, **kept, **self.health()}
         write_run_manifest(self.out)
         write_text(self.out / FINISHED, json.dumps(done, indent=1))
-        checkpoint.clear(self.out)
+        checkpoint.clear(self.out, keep=self.kept)
         self.lock.release()
         self.log.say(f"done in {self.seconds:.0f} s: {self.out}")
         return self.out

@@ -16,7 +16,7 @@ from amenable.errors import Interrupted
 from amenable.models.decoder import Decoder
 from amenable.stages import sft
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, probe
+from amenable.train import artifacts, checkpoint, probe
 from amenable.train.run import Run
 
 
@@ -95,6 +95,14 @@ def test_files_that_came_later_are_told_and_no_fault(assistant: Path, a_copy: Ca
     (run / "inspect.html").write_text("a page")
     code, _, text = verified(run)
     assert code == 0 and "added since: inspect.html" in text
+
+
+def test_the_checkpoint_from_which_a_run_can_be_prolonged_is_its_own(
+    assistant: Path, a_copy: Callable, verified: Callable
+) -> None:
+    folder = a_copy(assistant)
+    checkpoint.save(folder, 35, {"seconds": 1.0, "state": {}})
+    assert "added since" not in verified(folder)[2]
 
 
 def test_other_weights_are_found_without_the_manifest(assistant: Path, a_copy: Callable, verified: Callable) -> None:

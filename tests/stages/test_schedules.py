@@ -1,16 +1,19 @@
-"""The learning rate of every training stage: what metrics say is what the optimizers used."""
+"""The learning rate of every training stage: metrics say what was used, and a run goes on where it allows it."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from amenable.errors import InputError, Interrupted
 from amenable.stages import dpo, ppo, pretrain, reward, sft
-from amenable.train import plan
+from amenable.train import checkpoint, plan
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.runtime import Machine
 
@@ -66,3 +69,95 @@ def test_lr_is_the_rate_and_a_short_run_warms_up_for_a_short_time(
     for metric, peak in peaks.items():
         assert [row[metric] for row in rows] == [peak * schedule(step) for step in range(1, steps + 1)]
     assert f"{steps} steps, 1 of them warm-up (at most one in 8; {usual} are usual)" in capsys.readouterr().err
+
+
+LONGER = {"pretrain": {"max_steps": 7}, "sft": {"epochs": 3}, "reward": {"epochs": 3}, "dpo": {"epochs": 3}}
+LONGER["ppo"] = {"max_steps": 6}
+
+
+@pytest.fixture(scope="module")
+def lasting(files: Any, configs: dict[str, tuple[Any, Any]]) -> dict[str, tuple[Any, Any]]:
+    """The same stages at a rate that stays, with all that they do now and then, and in their last step."""
+    extra = {
+        "pretrain": {"eval_steps": 2},
+        "sft": {"select": "loss"},
+        "dpo": {"eval_steps": 2},
+        "ppo": {
+            **{"select": "score", "validation": files.prompts, "eval_steps": 2, "eval_prompts": 3},
+            **{"sample_steps": 2, "watched": 1, "kl_target": 2.0, "kl_horizon": 40.0},
+        },
+    }
+    lasts = {"final_learning_rate": 1.0, "warmup_steps": 2, "save_steps": 2}
+    return {name: (stage, replace(one, **lasts, **extra.get(name, {}))) for name, (stage, one) in configs.items()}
+
+
+def made(folder: Path) -> dict[str, Any]:
+    """Hashes of all that a run has made, its closing figures, and its options but for where it lies."""
+    files, closing = (json.loads((folder / f"{name}.json").read_text()) for name in ("manifest", "finished"))
+    options = {**yaml.safe_load((folder / "config.yaml").read_text()), "out": None}
+    facts = {name: fact for name, fact in closing.items() if name not in ("seconds", "tokens_per_second")}
+    return {**files, "config.yaml": options, "figures": facts}
+
+
+@pytest.mark.parametrize("name", LONGER)
+def test_a_finished_run_goes_on_as_if_it_had_been_longer_from_the_start(
+    name: str, lasting: dict[str, tuple[Any, Any]], tmp_path: Path
+) -> None:
+    stage, short = lasting[name]
+    config = replace(short, out=tmp_path / "run")
+    stage.run(config)
+    (kept,) = checkpoint.steps(config.out)
+    assert json.loads((config.out / "finished.json").read_text())["checkpoint"] == kept
+    before = made(config.out)
+    assert made(stage.run(config)) == before, "the same command does nothing, and keeps the checkpoint"
+    assert checkpoint.steps(config.out) == [kept]
+    longer = replace(config, **LONGER[name])
+    assert made(stage.run(longer)) == made(stage.run(replace(longer, out=tmp_path / "whole")))
+    assert checkpoint.steps(config.out) == checkpoint.steps(tmp_path / "whole") != [kept]
+
+
+def test_a_run_killed_while_it_is_opened_again_goes_on_either_way(
+    lasting: dict[str, tuple[Any, Any]], tmp_path: Path
+) -> None:
+    """It has not finished any more, and its options are those of the shorter run."""
+    stage, short = lasting["ppo"]
+    config = replace(short, out=tmp_path / "run")
+    before = made(stage.run(config))
+    (config.out / "finished.json").unlink()
+    assert made(stage.run(config)) == before
+    (config.out / "finished.json").unlink()
+    longer = replace(config, **LONGER["ppo"])
+    assert made(stage.run(longer)) == made(stage.run(replace(longer, out=tmp_path / "whole")))
+
+
+@pytest.mark.parametrize("name", ["pretrain", "ppo"])
+def test_a_stopped_run_goes_on_to_another_end(
+    name: str, lasting: dict[str, tuple[Any, Any]], stop_at: Callable[[int], None], tmp_path: Path
+) -> None:
+    """Also one that was stopped in its last step, when what belongs to the end was done."""
+    stage, short = lasting[name]
+    whole = made(stage.run(replace(short, **LONGER[name], out=tmp_path / "whole")))
+    for stop in (2, 3):
+        config = replace(short, out=tmp_path / f"stopped-{stop}")
+        stop_at(stop)
+        with pytest.raises(Interrupted):
+            stage.run(config)
+        assert made(stage.run(replace(config, **LONGER[name]))) == whole
+
+
+@pytest.mark.parametrize("name", ["sft", "ppo"])
+def test_a_cosine_that_has_ended_is_not_prolonged(
+    name: str, configs: dict[str, tuple[Any, Any]], tmp_path: Path
+) -> None:
+    stage, config = configs[name]
+    config = replace(config, out=tmp_path / "run", save_steps=1)
+    before = made(stage.run(config))
+    assert not checkpoint.steps(config.out)
+    for _ in range(2):
+        with pytest.raises(
+            InputError, match=r"cosine .* has ended.*; start anew from its result: --model .*/run --out"
+        ):
+            stage.run(replace(config, **LONGER[name]))
+    assert made(config.out) == before == made(stage.run(config))
+    with pytest.raises(InputError, match="was begun with other options"):
+        stage.run(replace(config, seed=1, **LONGER[name]))
