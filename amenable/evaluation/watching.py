@@ -112,7 +112,8 @@ def held_out_prompts(
     """The first `count` prompts of a file (0: all) that are within `room` tokens; none where there is no file."""
     if path is None:
         return []
-    return list(zip(*fitting_prompts(path, tokenizer, room, sieve=sieve, split="validation")))[: count or None]
+    fitting = fitting_prompts(path, tokenizer, room, sieve=sieve, split="validation", required=False)
+    return list(zip(*fitting))[: count or None]
 
 
 def evaluate(

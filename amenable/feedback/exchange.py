@@ -75,17 +75,19 @@ def ended(ranking: Ranking) -> dict[str, Any]:
 def pairs_rows(event: Event) -> Iterator[dict[str, Any]]:
     """Every pair that is not tied, with how sure the person was (`strength`, 1 to 4), where they were asked.
 
-    It is no `margin`: that is in units of reward, and training would honour it.
+    It is no `margin`: that is in units of reward, and training would honour it. An empty answer that was preferred is
+    in the rankings only: a pair's `chosen` can't be empty.
     """
     ranking, strength = ranking_of(event.payload), event.payload.get("strength")
     for i, better in enumerate(ranking.completions):
         for j, worse in enumerate(ranking.completions):
-            if ranking.ranks[i] < ranking.ranks[j]:
+            if ranking.ranks[i] < ranking.ranks[j] and better.strip():
                 yield {
                     "prompt": turns(ranking.prompt),
                     "chosen": better,
                     "rejected": worse,
                     **({} if strength is None else {"strength": abs(strength)}),
+                    **({} if ranking.margin is None else {"margin": ranking.margin}),
                     "annotator": ranking.annotator,
                     "id": f"{ranking.id or f'label-{event.id}'}-{i}-{j}",
                     "event": event.id,

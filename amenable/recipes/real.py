@@ -283,6 +283,7 @@ def first_rows(source: Path, target: Path, count: int) -> Path:
     def comparisons() -> Iterator[dict[str, Any]]:
         for row in sources.read_rankings(source, limit=count).rows:
             prompt = [{"role": m.role, "content": m.content} for m in row.prompt]
-            yield {"prompt": prompt, "completions": list(row.completions), "ranking": list(row.ranks), "id": row.id}
+            made = {"prompt": prompt, "completions": list(row.completions), "ranking": list(row.ranks), "id": row.id}
+            yield made | ({} if row.margin is None else {"margin": row.margin})
 
     return made_once(target, [source], count, comparisons)

@@ -70,7 +70,7 @@ def run(config: Config) -> Path:
     policy, tokenizer = artifacts.load_policy(config.model, machine)
     decoder = machine.only_asked(policy)
     room = decoder.config.context - config.sampling.max_new_tokens
-    prompts, ids = fitting_prompts(config.data, tokenizer, room, config.limit, run.sieve)
+    prompts, ids = fitting_prompts(config.data, tokenizer, room, config.limit, run.sieve, "sample")
     run.claim()
     total = -(-len(prompts) // config.prompts_per_step)
     run.log.say(f"{len(prompts)} prompts x {config.num_generations} answers; {machine.describe()}")

@@ -108,13 +108,19 @@ def keep_fitting(
 
 
 def fitting_prompts(
-    path: Path, tokenizer: Tokenizer, room: int, limit: int = 0, sieve: Sieve | None = None, split: str = "train"
+    path: Path,
+    tokenizer: Tokenizer,
+    room: int,
+    limit: int = 0,
+    sieve: Sieve | None = None,
+    split: str = "train",
+    required: bool = True,
 ) -> tuple[list[Prompt], list[list[int]]]:
-    """Prompts of at most `room` tokens, with their ids; InputError where none of a split `train` is."""
+    """Prompts of at most `room` tokens, with their ids; InputError where there is none and some are required."""
     prompts = usable(sources.read_prompts(path, limit=limit or None), sieve)
     ids = [render_prompt(tokenizer, prompt.messages) for prompt in prompts]
     rows = [row if len(row) <= room else None for row in ids]
-    return keep_fitting(split, prompts, rows, "prompts", room, sieve, path if split == "train" else None)
+    return keep_fitting(split, prompts, rows, "prompts", room, sieve, path if required else None)
 
 
 def prompts_of_step(prompts: list[T], per_step: int, seed: int, step: int) -> list[T]:

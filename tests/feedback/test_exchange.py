@@ -34,6 +34,16 @@ def test_turns_that_are_context_stay_so_through_a_store(tmp_path):
     assert [message.trained for message in row.messages] == [True, False, True, True]
 
 
+def test_pairs_keep_a_margin_and_choose_no_empty_answer(store, tmp_path):
+    rank(store, ["x", "y"], [2, 1], margin=0.5)
+    rank(store, ["x", "", "y"], [2, 1, 3])
+    assert exchange.export(store, tmp_path) == {"rankings": 2, "pairs": 2}
+    pairs = read_rankings(tmp_path / "pairs.jsonl")
+    assert [(row.completions, row.margin) for row in pairs.rows] == [(("y", "x"), 0.5), (("x", "y"), None)]
+    assert [row.completions for row in read_rankings(tmp_path / "rankings.jsonl").rows][1] == ("x", "", "y")
+    assert pairs.rejected == []
+
+
 def test_what_is_exported_is_what_training_reads(store, tmp_path):
     first = rank(store, ["a", "b", "c"], [2, 1, 2], meta={"ended": [True, False, True]})
     rank(store, ["x", "y"], [2, 1], strength=3)

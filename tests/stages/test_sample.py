@@ -75,6 +75,6 @@ def test_annotators_can_read_what_was_sampled(config: sample.Config) -> None:
 
 
 def test_no_room_for_an_answer_is_an_error(config: sample.Config) -> None:
-    with pytest.raises(InputError, match="no prompt is within 0 tokens"):
+    with pytest.raises(InputError, match="none of the 10 prompts is within 0 tokens"):
         sample.run(replace(config, sampling=Sampling(max_new_tokens=64)))
     assert not config.out.exists()

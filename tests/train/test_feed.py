@@ -190,7 +190,7 @@ def test_only_a_required_split_must_have_something_left(capsys: pytest.CaptureFi
 
 
 def test_held_out_prompts_may_all_be_too_long(files: Any, words: Tokenizer, capsys: pytest.CaptureFixture) -> None:
-    assert feed.fitting_prompts(files.prompts, words, 3, split="validation") == ([], [])
+    assert feed.fitting_prompts(files.prompts, words, 3, split="validation", required=False) == ([], [])
     assert "nothing is left to validate on" in capsys.readouterr().err
 
 
