@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from amenable.data.batches import shuffled
 from amenable.functional.statistics import bootstrap_mean, clustered_share
 
 
@@ -36,6 +37,26 @@ def pairs_of(ranks: Sequence[float]) -> list[tuple[int, int]]:
     for i, j in combinations(range(len(ranks)), 2):
         if ranks[i] != ranks[j]:
             pairs.append((i, j) if ranks[i] < ranks[j] else (j, i))
+    return pairs
+
+
+Choice = Literal["all", "best-worst", "random"]
+"""which pairs of a ranking are used"""
+
+
+def choose_pairs(ranks: Sequence[float], choice: Choice, at_most: int, seed: int) -> list[tuple[int, int]]:
+    """(better, worse) for the chosen pairs of a ranking; none of them is tied.
+
+    all: every pair. best-worst: the best answer against the worst; of several that tie for best or worst the seed draws
+    one. random: `at_most` pairs, drawn by the seed; 0 takes all.
+    """
+    pairs = pairs_of(ranks)
+    order = shuffled(len(pairs), seed, 0)
+    if choice == "best-worst":
+        extremes = [pairs[i] for i in order if ranks[pairs[i][0]] == min(ranks) and ranks[pairs[i][1]] == max(ranks)]
+        return extremes[:1]
+    if choice == "random" and at_most:
+        return [pairs[i] for i in order[:at_most]]
     return pairs
 
 

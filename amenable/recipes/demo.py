@@ -279,7 +279,7 @@ def shrink(call: Call) -> Call:
         "sample": {"limit": 16, "num_generations": 3, "sampling": brief},
         "reward": {"prompts_per_step": 4, "warmup_steps": 1},
         "ppo": {"max_steps": 2, "prompts_per_step": 8, "max_new_tokens": 16, "warmup_steps": 1, "eval_prompts": 4},
-        "dpo": {"batch_size": 16, "warmup_steps": 1},
+        "dpo": {"batch_size": 16, "warmup_steps": 1, "eval_prompts": 4, "max_new_tokens": 16},
         "evaluate": {"limit": 12, "max_new_tokens": 16, "text_tokens": 2000, "best_of_prompts": 4},
     }
     return Call(call.stage, replace(call.config, **smaller.get(call.stage, {})))

@@ -177,7 +177,8 @@ def head_learning_rate(width: int) -> float:
 
 def dpo(config: C, model: Traits) -> tuple[C, str]:
     """Options of DPO, filled for its policy; and a line that names them."""
-    return fill(config, model, {"optimizer.learning_rate": learning_rate(DPO, model.parameters)})
+    rate = learning_rate(DPO, model.parameters)
+    return fill(config, model, {"optimizer.learning_rate": rate, "max_new_tokens": answer_length(model.context)})
 
 
 def ppo(config: Any, policy: Traits, critic: Traits) -> tuple[Any, str]:

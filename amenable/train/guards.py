@@ -22,7 +22,14 @@ RECENT = 5
 MEMORY = 20
 """steps that a norm is compared with: their median shrugs off a few odd ones"""
 MAX_KL_STEPS = 3
-"""a limit on KL stops the run after so many steps above it in a row: one odd batch should not"""
+"""a limit on KL stops the run after so many measurements above it in a row: one odd batch should not"""
+FAR = 10.0
+"""nats a response from the reference: as far as the best of exp(10 + 1) = 60,000 answers is, by log n - (n - 1) / n"""
+FAR_A_TOKEN = 0.1
+"""long answers may be further away, as each token adds its own"""
+FALLEN = 12.0
+"""nats by which chosen answers have become less likely: in our runs of the closed world it is 10, and 15 in a run that
+had gone too far"""
 FLAT_SCORES = 1e-3
 """scores that differ by less than this order nothing: those of a reward model are around 1 in size"""
 FLAT_ADVANTAGES = 1e-4
@@ -121,6 +128,25 @@ def checks() -> list[Check]:
             "advantages differ",
         ),
         Check(
+            "KL",
+            ("objective/kl", "completions/mean_length"),
+            lambda past: past.row["objective/kl"] > max(FAR, FAR_A_TOKEN * past.row["completions/mean_length"]),
+            f"the policy is more than {FAR:.0f} nats a response (and {FAR_A_TOKEN} a token) from its reference: little "
+            "may be left of what it knew",
+            "raise --kl-coef (dpo: --beta), lower the learning rate, train for less, or set --max-kl",
+            "the policy stays near its reference",
+        ),
+        Check(
+            "chosen answers",
+            ("logratios/chosen", "rewards/margins"),
+            displaced,
+            f"the chosen answers have become less likely by more than {FALLEN:.0f} nats while the margins rose: "
+            "likelihood displacement",
+            "lower the learning rate, train for less, raise --beta, or use pairs that differ more (--pairs best-worst)",
+            "the chosen answers stay likely",
+            needs=RECENT,
+        ),
+        Check(
             "entropy",
             ("policy/entropy_avg",),
             lambda past: collapsed(past, "policy/entropy_avg"),
@@ -216,6 +242,12 @@ def collapsed(past: Past, key: str) -> bool:
     return not early and fmean(past.recent(key)) < ENTROPY_LEFT * fmean(past.first[key])
 
 
+def displaced(past: Past) -> bool:
+    """Whether the rejected answers were pushed down together with the chosen ones (Razin et al., 2025)."""
+    risen = fmean(past.recent("rewards/margins")) > fmean(past.first["rewards/margins"])
+    return risen and fmean(past.recent("logratios/chosen")) < -FALLEN
+
+
 def parted(past: Past) -> bool:
     """Whether the trained score has risen since the start and the watching one fallen, both beyond their scatter."""
     return past.change("objective/scores") > PARTED and past.change("watch/score") < -PARTED
@@ -234,8 +266,8 @@ class Finding:
 class Guards:
     """All checks of one run and what they have found."""
 
-    def __init__(self, max_kl: float = 0.0):
-        self.max_kl, self.over = max_kl, 0
+    def __init__(self, max_kl: float = 0.0, max_kl_steps: int = MAX_KL_STEPS):
+        self.max_kl, self.max_kl_steps, self.over = max_kl, max_kl_steps, 0
         self.past = Past()
         self.found = {check.name: (check, Finding()) for check in checks()}
 
@@ -253,8 +285,8 @@ class Guards:
                 if finding.times == 1:
                     finding.first_step = step
                     said.append(f"step {step}: {check.warning}; {check.how}")
-        kl = self.past.row.get("objective/kl", 0.0)
-        self.over = self.over + 1 if self.max_kl and kl > self.max_kl else 0
+        if "objective/kl" in self.past.row:  # some stages measure it now and then
+            self.over = self.over + 1 if self.max_kl and self.past.row["objective/kl"] > self.max_kl else 0
         return said
 
     def fatal(self, step: int, values: dict[str, Any]) -> tuple[str, str] | None:
@@ -266,9 +298,10 @@ class Guards:
         if coefficient is not None and not (coefficient > 0 or coefficient == first == 0):
             what = f"objective/kl_coef is {float(coefficient)} at step {step}: leaving the reference would cost nothing"
             return what, "set --kl-target 0, or raise --kl-horizon"
-        if self.over >= MAX_KL_STEPS:
-            what = f"objective/kl was above --max-kl {self.max_kl:g} for {MAX_KL_STEPS} steps, up to step {step}"
-            return what, "raise --kl-coef, lower the learning rate, or raise --max-kl"
+        if self.over >= self.max_kl_steps:
+            times = f"{self.over} times in a row, " if self.over > 1 else ""
+            what = f"objective/kl was above --max-kl {self.max_kl:g} {times}up to step {step}"
+            return what, "raise --kl-coef (dpo: --beta), lower the learning rate, or raise --max-kl"
         return None
 
     def health(self) -> dict[str, Any]:

@@ -276,18 +276,22 @@ def training(
     read: Pass | None = None,
     best: bool = False,
     listed: int = 0,
+    reference: nn.Module | None = None,
+    others: Sequence[int] = (),
 ) -> int:
     """Peak of a run that trains one model on data in so many steps.
 
     works: its largest passes. read: the largest in which the model is only read, as in validation. best: whether the
-    best weights are kept beside the newest. listed: tokens of the data, as they lie in lists.
+    best weights are kept beside the newest. listed: tokens of the data, as they lie in lists. reference: a
+    model that is held and only read. others: bytes of whatever else comes and goes.
     """
     model = model_of(module, optimizer)
     copies = model.parameters if best else 0
     held = model.bytes + FP32 * (model.moments + copies) + LISTED * listed
     passing = [learning([model], work, machine) for work in works]
     passing += [reading(model, read, machine)] if read else []
-    return peak(held, max(passing), saving([model], copies), steps, machine)
+    held += model_of(reference).bytes if reference is not None else 0
+    return peak(held, max([*passing, *others]), saving([model], copies), steps, machine)
 
 
 def rollouts(actors: Actors, config: Any, prompts: Sequence[Sequence[int]]) -> int:
@@ -323,10 +327,14 @@ def rollouts(actors: Actors, config: Any, prompts: Sequence[Sequence[int]]) -> i
 
 def full_answers(prompts: Sequence[Sequence[int]], config: Any, step: int) -> list[Row]:
     """The rows of a step's rollout if every answer is as long as it may be."""
-    answer = config.max_new_tokens
     asked = prompts_of_step([list(ids) for ids in prompts], config.prompts_per_step, config.seed, step)
-    rows = [(ids + [0] * answer, [False] * len(ids) + [True] * answer) for ids in asked]
+    rows = [full_answer(ids, config.max_new_tokens) for ids in asked]
     return [row for row in rows for _ in range(config.num_generations)]
+
+
+def full_answer(prompt: list[int], length: int) -> Row:
+    """A prompt with an answer of so many tokens."""
+    return prompt + [0] * length, [False] * len(prompt) + [True] * length
 
 
 def heaviest_minibatches(steps: Sequence[Sequence[Row]], config: Any) -> list[Pass]:

@@ -33,7 +33,7 @@ from amenable.train import care, checkpoint, prolong
 from amenable.train.best import Best
 from amenable.train.feed import Sieve
 from amenable.train.files import MANIFEST, WRITING, sha256, sweep, sync_folder, write_manifest, write_text
-from amenable.train.guards import Guards
+from amenable.train.guards import MAX_KL_STEPS, Guards
 from amenable.train.lock import NAME as LOCK
 from amenable.train.lock import Lock
 from amenable.train.log import Log, plain_number
@@ -52,7 +52,13 @@ class Run:
     """One stage's run directory, opened anew, or again after a stop."""
 
     def __init__(
-        self, out: Path, stage: str, config: Any, inputs: dict[str, Path | None] | None = None, max_kl: float = 0.0
+        self,
+        out: Path,
+        stage: str,
+        config: Any,
+        inputs: dict[str, Path | None] | None = None,
+        max_kl: float = 0.0,
+        max_kl_steps: int = MAX_KL_STEPS,
     ):
         self.out, self.stage, self.config = Path(out), stage, config
         self.inputs = {name: Path(path) for name, path in (inputs or {}).items() if path is not None}
@@ -62,7 +68,7 @@ class Run:
         self.begun = time.monotonic()
         self.asked_to_stop = False
         self.metrics: dict[str, Any] = {}
-        self.guards = Guards(max_kl)
+        self.guards = Guards(max_kl, max_kl_steps)
         self.sieve = Sieve(getattr(config, "care", care.Options()).max_bad_rows)
         self.reached, self.fed = 0, list[int]()
         self.longer, self.kept = False, 0

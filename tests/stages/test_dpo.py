@@ -35,6 +35,7 @@ def config(assistant: Path, files: Any, tmp_path_factory: pytest.TempPathFactory
         warmup_steps=2,
         held_out=0.25,
         eval_steps=5,
+        max_new_tokens=20,
         save_steps=0,
         machine=Machine("cpu", "fp32", 1),
     )
@@ -70,6 +71,75 @@ def test_it_learns_what_people_like(trained: Path, rows_of: Callable) -> None:
     assert [row["step"] for row in told] == [5, 10, 15, 20, 24]
     assert told[-1]["eval/accuracy"] > 0.9 and told[-1]["eval/loss"] < math.log(2) - 0.05
     assert json.loads((trained / "finished.json").read_text())["eval/accuracy"] == told[-1]["eval/accuracy"]
+
+
+def test_the_distance_from_the_reference_is_measured_on_answers_to_held_out_prompts(
+    trained: Path, config: dpo.Config, words: Tokenizer, machine: Runtime, rows_of: Callable
+) -> None:
+    told = {row["step"]: row for row in rows_of(trained) if "objective/kl" in row}
+    kls = [row["objective/kl"] for row in told.values()]
+    assert list(told) == [5, 10, 15, 20, 24] and 0 < kls[0] < kls[-1] < 20
+    assert json.loads((trained / "finished.json").read_text())["objective/kl"] == kls[-1]
+    training, held_out = dpo.read(config, words, 64)
+    prompts = dpo.prompts_of(held_out, 64, config)
+    asked = [words.decode(ids) for ids in prompts]
+    samples = [json.loads(line) for line in (trained / "samples.jsonl").read_text().splitlines()]
+    assert [row["prompt"] for row in samples] == 5 * asked[:8]
+    assert not set(asked) & {words.decode(pair.prompt) for pair in training}
+    policy, _ = artifacts.load_policy(trained, machine)
+    reference, _ = artifacts.load_policy(config.model, machine)
+    found, _ = dpo.examine(policy, reference, prompts, words, config, machine)
+    assert found["objective/kl"] == pytest.approx(kls[-1], rel=1e-3) and found["completions/mean_length"] > 3
+    assert dpo.examine(reference, reference, prompts, words, config, machine)[0]["objective/kl"] < 1e-3
+
+
+def test_held_out_prompts_are_few_distinct_and_leave_room(config: dpo.Config, words: Tokenizer) -> None:
+    _, held_out = dpo.read(config, words, 64)
+    every = dpo.prompts_of(held_out, 64, replace(config, max_new_tokens=1))
+    assert len({str(ids) for ids in every}) == len(every) < len(held_out)
+    assert dpo.prompts_of(held_out, 64, replace(config, max_new_tokens=1, eval_prompts=2)) == every[:2]
+    longest = max(map(len, every))
+    assert dpo.prompts_of(held_out, longest + 9, replace(config, max_new_tokens=10)) == [
+        ids for ids in every if len(ids) < longest
+    ]
+    assert dpo.prompts_of(held_out, 64, replace(config, eval_prompts=0)) == []
+
+
+def test_that_kl_is_not_measured_is_told(config: dpo.Config, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = dpo.run(replace(config, out=tmp_path / "no room", epochs=1, max_new_tokens=64))
+    assert "no held-out prompt leaves room for --max-new-tokens 64: the KL" in capsys.readouterr().err
+    assert "objective/kl" not in (out / "metrics.jsonl").read_text()
+
+
+def test_a_policy_that_leaves_its_reference_is_stopped(config: dpo.Config, tmp_path: Path) -> None:
+    short = replace(config, out=tmp_path / "far", epochs=1, eval_steps=3, max_kl=1e-6)
+    with pytest.raises(InputError, match=r"stopped in step 3: objective/kl was above --max-kl 1e-06 up to step 3"):
+        dpo.run(short)
+    assert not (short.out / "model.safetensors").exists()
+    unmeasured = dpo.run(replace(short, out=tmp_path / "unmeasured", eval_prompts=0))
+    assert "objective/kl" not in (unmeasured / "metrics.jsonl").read_text()
+
+
+def test_chosen_answers_that_become_unlikely_are_told_of(config: dpo.Config, rows_of: Callable, tmp_path: Path) -> None:
+    wild = replace(config, out=tmp_path / "wild", epochs=3, beta=0.01, optimizer=OptimizerConfig(learning_rate=2e-2))
+    done = json.loads((dpo.run(wild) / "finished.json").read_text())
+    assert rows_of(wild.out)[-1]["logratios/chosen"] < -12
+    assert {"chosen answers", "KL"} <= {warning["check"] for warning in done["health"]["warnings"]}
+
+
+def test_frozen_layers_do_not_move(config: dpo.Config, machine: Runtime, tmp_path: Path) -> None:
+    short = replace(config, out=tmp_path / "frozen", epochs=1, frozen_layers=1, eval_prompts=0)
+    before = dict(artifacts.load_policy(config.model, machine)[0].named_parameters())
+    after = dict(artifacts.load_policy(dpo.run(short), machine)[0].named_parameters())
+    moved = {name for name in after if not torch.equal(before[name], after[name])}
+    assert moved and not [name for name in moved if "embedding" in name or "layers.0." in name]
+
+
+@pytest.mark.parametrize(("pairs", "count"), [("all", 144), ("best-worst", 72), ("random", 72)])
+def test_which_pairs_of_a_ranking_are_trained_on(config: dpo.Config, words: Tokenizer, pairs: Any, count: int) -> None:
+    """Rankings of three answers, one of them the best and two that tie."""
+    training, _ = dpo.read(replace(config, pairs=pairs, pairs_per_prompt=1), words, 64)
+    assert len(training) == count
 
 
 def test_the_saved_policy_prefers_the_chosen(trained: Path, config: dpo.Config, machine: Runtime) -> None:
@@ -183,7 +253,9 @@ def test_pairs_are_those_that_are_not_tied_and_at_most_so_many(config: dpo.Confi
     )
 
 
-@pytest.mark.parametrize("wrong", [{"beta": 0}, {"beta": math.nan}, {"label_smoothing": 0.5}, {"pairs_per_prompt": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"beta": 0}, {"beta": math.nan}, {"label_smoothing": 0.5}, {"pairs_per_prompt": -1}, {"max_kl": -1}]
+)
 def test_options_that_mean_nothing_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):
         dpo.Config(**wrong)  # type: ignore[arg-type]

@@ -99,7 +99,7 @@ def test_the_command_line_says_it_in_one_line(
 
 def test_ppo_stops_above_its_limit_of_kl_and_goes_on_with_another(small_ppo: ppo.Config) -> None:
     config = replace(small_ppo, max_steps=5, max_kl=1e-9, kl_coef=0.0, optimizer=OptimizerConfig(learning_rate=3e-3))
-    with pytest.raises(InputError, match=r"--max-kl .* for 3 steps"):
+    with pytest.raises(InputError, match=r"--max-kl .* 3 times in a row"):
         ppo.run(config)
     assert len(read(config.out / "stopped.json")["rows"]) == 8
     assert (ppo.run(replace(config, max_kl=0.0)) / "finished.json").exists()

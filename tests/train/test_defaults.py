@@ -147,7 +147,7 @@ FOLLOWING = {
     "pretrain": {"optimizer.learning_rate", "context"},
     "sft": {"optimizer.learning_rate", "dropout", "max_new_tokens"},
     "reward": {"optimizer.learning_rate", "head_learning_rate"},
-    "dpo": {"optimizer.learning_rate"},
+    "dpo": {"optimizer.learning_rate", "max_new_tokens"},
     "ppo": {
         *("optimizer.learning_rate", "critic_learning_rate"),
         *("temperature", "max_new_tokens", "kl_coef", "kl_target"),

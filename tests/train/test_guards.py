@@ -25,6 +25,8 @@ WELL: dict[str, float] = {
     "val/explained_variance": 0.4,
     "val/ratio_gap": 0.002,
     "watch/score": 0.1,
+    "rewards/margins": 0.5,
+    "logratios/chosen": -3.0,
 }
 
 
@@ -65,6 +67,7 @@ def test_what_a_stage_does_not_measure_is_not_told() -> None:
     [
         ("scores differ", {"objective/scores_std": 1e-5}),
         ("advantages differ", {"objective/advantages_std": 1e-6}),
+        ("KL", {"objective/kl": 11.8}),
         ("answers end", {"completions/ended": 0.3}),
         ("EOS is said", {"completions/ended": 0.0}),
         ("answers say something", {"completions/mean_length": 1.0}),
@@ -129,6 +132,33 @@ def test_kl_is_fatal_when_it_stays_above_the_limit() -> None:
     found = after([high] * MAX_KL_STEPS, 5.0)[0].fatal(3, high)
     assert found is not None and "--max-kl 5" in found[0] and "--kl-coef" in found[1]
     assert after([high] * 20)[0].fatal(20, high) is None, "0 is no limit"
+
+
+def test_a_stage_that_measures_kl_now_and_then_is_stopped_by_its_first_measurement_above_the_limit() -> None:
+    watch, high = Guards(5.0, max_kl_steps=1), {"loss": 1.0, "objective/kl": 9.0}
+    watch.look(1, high)
+    found = watch.fatal(1, high)
+    assert found is not None and "above --max-kl 5 up to step 1" in found[0] and "--beta" in found[1]
+
+
+def test_long_answers_may_be_further_from_the_reference() -> None:
+    far = {"objective/kl": 20.0}
+    assert list(warned([WELL | far | {"completions/mean_length": 190.0}] * 3)) == ["KL"]
+    assert not warned([WELL | far | {"completions/mean_length": 210.0}] * 3)
+
+
+def test_rows_without_kl_are_no_measurement_below_the_limit() -> None:
+    high, between = {"loss": 1.0, "objective/kl": 9.0}, {"loss": 1.0}
+    assert after([high, between] * MAX_KL_STEPS, 5.0)[0].fatal(6, between) is not None
+    assert after([high, between] * (MAX_KL_STEPS - 1), 5.0)[0].fatal(4, between) is None
+
+
+def test_displaced_likelihood_is_warned_of_where_margins_rise_and_chosen_answers_fall() -> None:
+    fallen = wavering(20, **{"logratios/chosen": (0.0, -18.0), "rewards/margins": (0.0, 1.0)})
+    assert list(warned(fallen)) == ["chosen answers"]
+    assert "likelihood displacement" in warned(fallen)["chosen answers"]["what"]
+    assert not warned(wavering(20, **{"logratios/chosen": (0.0, -9.0), "rewards/margins": (0.0, 1.0)}))
+    assert not warned(wavering(20, **{"logratios/chosen": (0.0, 18.0), "rewards/margins": (0.0, 1.0)}))
 
 
 @pytest.mark.parametrize("coefficient", [-0.18, 0.0, float("nan")])

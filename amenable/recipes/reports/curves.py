@@ -35,6 +35,7 @@ CURVES: dict[str, tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = {
         ("Loss", (("loss", "training"), ("eval/loss", "held out"))),
         ("Accuracy", (("rewards/accuracies", "training"), ("eval/accuracy", "held out"))),
         ("Margin of the implicit reward", (("rewards/margins", "margin"),)),
+        ("KL to SFT, nats an answer", (("objective/kl", "held out"),)),
     ),
 }
 """command: charts (title, curves (key, name))"""

@@ -69,7 +69,7 @@ STEPS = {
         "DPO",
         "The same comparisons, without a reward model.",
         "loss",
-        (("accuracy", "rewards/accuracies"), ("margin", "rewards/margins")),
+        (("accuracy", "rewards/accuracies"), ("margin", "rewards/margins"), ("KL, nats", "objective/kl")),
     ),
     "evaluate": Step(
         "Evaluation", "Models answer the same prompts, which none of them has seen.", facts=(("prompts", "prompts"),)

@@ -1,0 +1,85 @@
+"""KL on a policy's own answers: that of all answers, worked out one by one, and what it costs."""
+
+from collections.abc import Callable
+from itertools import product
+
+import pytest
+import torch
+
+from amenable.evaluation.divergence import answers_with_kl, peaks
+from amenable.models.decoder import Decoder
+from amenable.models.layout import Layout
+from amenable.train.runtime import Runtime
+
+EOS = 2
+PROMPTS = [[1, 5, 7], [1, 9, 4, 4, 8]]
+
+
+@pytest.fixture
+def policy(make_decoder: Callable[..., Decoder]) -> Decoder:
+    return make_decoder(seed=1, vocab_size=10)
+
+
+@pytest.fixture
+def reference(make_decoder: Callable[..., Decoder]) -> Decoder:
+    return make_decoder(seed=2, vocab_size=10)
+
+
+def measure(policy: Decoder, reference: Decoder, machine: Runtime, copies: int, length: int) -> torch.Tensor:
+    """KL of `copies` answers to each prompt, [prompts, copies]."""
+    prompts = [prompt for prompt in PROMPTS for _ in range(copies)]
+    _, kls = answers_with_kl(
+        policy,
+        reference,
+        prompts,
+        max_new_tokens=length,
+        eos_id=EOS,
+        seeds=range(len(prompts)),
+        runtime=machine,
+        max_tokens=500,
+    )
+    return kls.view(len(PROMPTS), copies)
+
+
+def logprobs(decoder: Decoder, ids: list[int]) -> torch.Tensor:
+    """Of the token after each of these, [len(ids), V]."""
+    with torch.no_grad():
+        hidden = decoder(torch.tensor(ids), Layout.of([len(ids)]))
+        return (hidden @ decoder.unembedding.T).log_softmax(-1).double()
+
+
+def exact(policy: Decoder, reference: Decoder, prompt: list[int]) -> float:
+    """E log(pi / ref) over all answers of at most two tokens."""
+    total = 0.0
+    for first, second in product(range(10), repeat=2):
+        ours, theirs = (logprobs(model, [*prompt, first]) for model in (policy, reference))
+        path, ratio = ours[-2, first], ours[-2, first] - theirs[-2, first]
+        if first != EOS:
+            path, ratio = path + ours[-1, second], ratio + ours[-1, second] - theirs[-1, second]
+            total += float(path.exp() * ratio)
+        elif second == 0:  # an answer that is EOS alone, once
+            total += float(path.exp() * ratio)
+    return total
+
+
+def test_its_mean_is_the_divergence_of_all_answers(policy: Decoder, reference: Decoder, machine: Runtime) -> None:
+    kls = measure(policy, reference, machine, copies=300, length=2)
+    for prompt, found in zip(PROMPTS, kls):
+        error = float(found.std()) / 300**0.5
+        assert abs(float(found.mean()) - exact(policy, reference, prompt)) < 4 * error + 1e-4
+        assert float(found.mean()) > 10 * error, "far from zero, so that the test says something"
+
+
+def test_of_a_policy_from_itself_it_is_zero_and_else_above(
+    policy: Decoder, reference: Decoder, machine: Runtime
+) -> None:
+    assert measure(policy, policy, machine, copies=4, length=8).abs().max() < 1e-4
+    kls = measure(policy, reference, machine, copies=4, length=8)
+    assert (kls > 0).all()
+    assert torch.equal(kls, measure(policy, reference, machine, copies=4, length=8)), "the same random numbers"
+
+
+def test_what_it_needs_grows_with_what_is_asked(policy: Decoder, machine: Runtime) -> None:
+    assert peaks(policy, [], 8, 500, machine) == []
+    few, many = peaks(policy, PROMPTS, 8, 500, machine), peaks(policy, PROMPTS * 4, 32, 500, machine)
+    assert all(0 < small < large for small, large in zip(few, many, strict=True))
