@@ -48,6 +48,7 @@ SHAPES = {
     "23M": replace(BASE, layers=6, width=512, heads=8),
     "124M": preset("gpt2"),
     "355M": preset("gpt2-medium"),
+    "12M Llama": replace(preset("mini"), qk_norm=False, kv_heads=2),
 }
 TRIES = 5
 """timed steps of a point at most, after one that warms up"""
@@ -372,9 +373,16 @@ class Case:
     rows: int = 16
     """rows of up to 256 tokens in a step"""
     steps: int = 8
+    system: int = 0
+    """tokens of a system prompt that every conversation begins with"""
 
     def __str__(self) -> str:
-        return f"{self.stage}, {self.size}, {self.precision}"
+        return f"{self.stage}, {self.size}, {self.precision}" + (", system prompt" if self.system else "")
+
+    def preceded(self, row: Row) -> Row:
+        """The row after the system prompt."""
+        ids, trained = row
+        return [*range(20, 20 + self.system), *ids], [False] * self.system + trained
 
 
 @dataclass(frozen=True)
@@ -467,13 +475,20 @@ def fine_tuning(case: Case, machine: runtime.Runtime) -> Trained:
     size = size_of(case)
     config, _ = defaults.sft(sft.Config(dropout=0.1), traits_of(size.shape))
     shape = replace(size.shape, dropout=config.dropout)
-    return next_token(case, shape, speed.dialogues(size, case.rows * case.steps), config, machine)
+    rows = [case.preceded(row) for row in speed.dialogues(size, case.rows * case.steps)]
+    return next_token(case, shape, rows, config, machine)
+
+
+def rankings(case: Case, count: int) -> list[speed.Item]:
+    return [
+        replace(item, rows=[case.preceded(row) for row in item.rows]) for item in speed.rankings(size_of(case), count)
+    ]
 
 
 def rewarding(case: Case, machine: runtime.Runtime) -> Trained:
     config, _ = defaults.reward(reward.Config(), traits_of(SHAPES[case.size]))
     model = speed.scalar_model(SHAPES[case.size])
-    items = speed.rankings(size_of(case), max(1, case.rows // 2) * case.steps)
+    items = rankings(case, max(1, case.rows // 2) * case.steps)
     steps = in_steps(len(items), case)
     works = memory.heaviest([item.rows for item in items], steps, config.max_tokens_per_pass, share=True)
     works = [replace(work, trained=work.rows) for work in works]
@@ -490,7 +505,7 @@ def rewarding(case: Case, machine: runtime.Runtime) -> Trained:
 def preferring(case: Case, machine: runtime.Runtime) -> Trained:
     config, _ = defaults.dpo(dpo.Config(), traits_of(SHAPES[case.size]))
     policy = Decoder(SHAPES[case.size]).eval()
-    pairs = [dpo.Pair(item.rows[0], item.rows[1]) for item in speed.rankings(size_of(case), case.rows * case.steps)]
+    pairs = [dpo.Pair(item.rows[0], item.rows[1]) for item in rankings(case, case.rows * case.steps)]
     steps, limit = in_steps(len(pairs), case), config.max_tokens_per_pass
     rows = [(pair.chosen, pair.rejected) for pair in pairs]
     works = memory.heaviest(rows, steps, limit, share=True)
@@ -512,6 +527,7 @@ def reinforcing(case: Case, machine: runtime.Runtime) -> Trained:
     config, _ = defaults.ppo(config, traits_of(size.shape), traits_of(size.shape))
     actors = speed.make_actors(size.shape, machine)
     prompts = speed.sequences(size, speed.prompt_lengths(size, size.prompts * case.steps))
+    prompts = [case.preceded((ids, []))[0] for ids in prompts]
     steps = in_steps(len(prompts), case)
     predicted = memory.rollouts(actors, config, prompts)
     optimizers = Optimizer([actors.policy], config.optimizer), Optimizer([actors.critic], config.optimizer)
@@ -538,6 +554,7 @@ STAGES: dict[str, Callable[[Case, runtime.Runtime], Trained]] = {
 CASES = [
     *(Case(stage, "5M", precision) for stage in STAGES for precision in ("fp32", "bf16")),
     *(Case(stage, "124M", "bf16", rows=4, steps=2) for stage in STAGES),
+    *(Case(stage, "12M Llama", "bf16", system=64) for stage in STAGES if stage != "pretrain"),
 ]
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from amenable.data.sources import read_demonstrations, read_texts
-from amenable.generation.experience import Experience, require_same_distribution
+from amenable.generation.experience import Experience, Ratios, require_same_distribution
 from amenable.models.heads import ScalarModel
 from amenable.stages import dpo, ppo, reward, sft
 from amenable.text.chat import render
@@ -217,7 +217,7 @@ def test_a_sampler_that_is_not_the_trainer_stops_the_run_with_the_cause(
 
 def test_a_small_gap_points_to_precision() -> None:
     with pytest.raises(RuntimeError, match="points to precision"):
-        require_same_distribution(0.02, 0.01)
+        require_same_distribution(Ratios(1000, 0.015, 1.0, 0.0), 0.01)
 
 
 def test_a_reward_does_not_know_its_batch(bench: Bench, machine: Runtime) -> None:

@@ -23,6 +23,7 @@ import torch
 from amenable.data.types import Message
 from amenable.errors import InputError
 from amenable.functional import losses
+from amenable.generation import experience
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
@@ -37,6 +38,8 @@ from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.runtime import Machine, Runtime
 
 TESTS = Path(__file__).parent
+NAMES = ("Ann", "Bo", "Cy", "Dee", "Eva", "Flo", "Gus", "Ida")
+COLOURS = ("red", "green", "blue", "white")
 CAUGHT = (AssertionError, InputError, RuntimeError)
 STOPPED = "before any update"
 """what a run says that ends itself; any other RuntimeError is a mistake in this file"""
@@ -44,13 +47,15 @@ STOPPED = "before any update"
 
 @dataclass(frozen=True)
 class Parts:
-    """What checks are made with: random models of two layers, a tokenizer, a folder."""
+    """What checks are made with: random models of two layers, trained ones, a tokenizer, a folder."""
 
     machine: Runtime
     words: Tokenizer
     make_decoder: Callable[..., Decoder]
     make_scalar_model: Callable[..., ScalarModel]
     folder: Path
+    assistant: Path
+    judge: Path
 
 
 @pytest.fixture
@@ -60,8 +65,10 @@ def parts(
     make_decoder: Callable[..., Decoder],
     make_scalar_model: Callable[..., ScalarModel],
     tmp_path: Path,
+    assistant: Path,
+    judge: Path,
 ) -> Parts:
-    return Parts(machine, words, make_decoder, make_scalar_model, tmp_path)
+    return Parts(machine, words, make_decoder, make_scalar_model, tmp_path, assistant, judge)
 
 
 def file_of(path: str) -> ModuleType:
@@ -94,6 +101,31 @@ def ppo_iteration(parts: Parts, actors: Actors | None = None) -> None:
     seen = ppo.gather(actors, prompts, ("rollout", 1), 1, config)
     optimizers = (Optimizer([actors.policy], config.optimizer), Optimizer([actors.critic], config.optimizer))
     ppo.learn(actors, optimizers, seen, ppo.estimate(seen, 0.05, config), [], 1, 1.0, config)
+
+
+def bf16_iteration(temperature: float) -> Callable[[Parts], None]:
+    """The same in bf16, with trained models: what is gathered is the reference's too, as a run's first step asks."""
+
+    def check(parts: Parts) -> None:
+        machine = replace(parts.machine, bf16=True)
+        actors = roles.load_actors(parts.assistant, parts.judge, 0, machine)
+        config = ppo_config(prompts_per_step=32, num_generations=2, num_mini_batches=1, temperature=temperature)
+        config = replace(config, max_new_tokens=20, critic_learning_rate=1e-3)
+        asked = [f"{name} asks: name a {colour} thing." for name in NAMES for colour in COLOURS]
+        prompts = [chat.render_prompt(parts.words, [Message("user", text)]) for text in asked]
+        seen = ppo.gather(actors, prompts, ("rollout", 1), 2, config)
+        optimizers = (Optimizer([actors.policy], config.optimizer), Optimizer([actors.critic], config.optimizer))
+        ppo.learn(actors, optimizers, seen, ppo.estimate(seen, 0.05, config), [], 1, 1.0, config)
+
+    return check
+
+
+def starts_at_the_reference(parts: Parts) -> None:
+    machine = replace(parts.machine, bf16=True)
+    actors = roles.load_actors(parts.assistant, parts.judge, 0, machine)
+    prompts = [chat.render_prompt(parts.words, [Message("user", f"{name} asks: name a red thing.")]) for name in NAMES]
+    seen = ppo.gather(actors, prompts, ("rollout", 1), 4, ppo_config(temperature=0.7, max_new_tokens=20))
+    experience.require_at_reference(seen, machine.tolerance)
 
 
 def frozen_models_stay(parts: Parts) -> None:
@@ -330,9 +362,16 @@ def the_larger_term(loss: Any) -> Any:
 def plain_logprobs(sample: Any) -> Any:
     def broken(logits: torch.Tensor, uniforms: Any, sampling: Sampling, seen: Any = None) -> Any:
         tokens, _ = sample(logits, uniforms, sampling, seen)
-        return tokens, logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+        return tokens, logits.float().log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
 
     return broken
+
+
+def drawn_by(**changes: Any) -> Callable[[Any], Any]:
+    """The sampler draws with other settings than the run's."""
+    return lambda generate: (
+        lambda decoder, prompts, sampling, **rest: generate(decoder, prompts, replace(sampling, **changes), **rest)
+    )
 
 
 def no_temperature(trained_logprobs: Any) -> Any:
@@ -418,6 +457,7 @@ SEEDS = suite_test("train/test_runtime.py", "test_seeds_are_stable_and_differ_by
 LOGPROBS = passes_test("test_row_logprobs_are_each_rows_own", "machine", 8, 1.0)
 REWARD_PLACE = passes_test("test_a_reward_is_read_at_the_last_token_even_if_it_is_no_end", "words", "machine")
 VALUE_PLACE = passes_test("test_values_are_read_before_each_trained_token", "machine")
+COOL, WARM = bf16_iteration(0.7), bf16_iteration(1.0)
 NEIGHBOURS = engine_test("test_answers_do_not_depend_on_the_number_of_rows_nor_on_the_neighbours")
 SAMPLED = engine_test(
     "test_log_probabilities_are_those_of_a_full_forward_under_the_same_sampling",
@@ -442,6 +482,19 @@ MUTATIONS: list[Mutation] = [
     ("the ratio compares two temperatures", "train.passes:trained_logprobs", no_temperature, ppo_iteration),
     ("the updates are of another policy than the samples", "train.artifacts:load_policy", dropout_left_on,
      ppo_iteration),
+    ("in bf16 the ratio compares two temperatures", "train.passes:trained_logprobs", no_temperature, COOL),
+    ("in bf16 the updates are of another policy", "train.artifacts:load_policy", dropout_left_on, COOL),
+    ("in bf16 samples have the probabilities of others", "generation.sampling:sample", plain_logprobs, COOL),
+    ("in bf16 the samples are of a temperature near by", "generation.rollout:generate", drawn_by(temperature=0.75),
+     COOL),
+    ("in bf16 the samples are of another temperature", "generation.rollout:generate", drawn_by(temperature=0.9), WARM),
+    ("in bf16 the samples leave out what is unlikely", "generation.rollout:generate", drawn_by(top_p=0.9), COOL),
+    ("in bf16 the samples leave out a little", "generation.rollout:generate", drawn_by(top_p=0.98), WARM),
+    ("in bf16 the samples are among few tokens", "generation.rollout:generate", drawn_by(top_k=20), WARM),
+    ("in bf16 the samples shun what was said", "generation.rollout:generate", drawn_by(repetition_penalty=1.1), COOL),
+    ("the reference sees another temperature", "train.passes:row_logprobs", reference_at_one, starts_at_the_reference),
+    ("the reference gives what is never drawn", "generation.rollout:generate", drawn_by(top_p=0.9),
+     starts_at_the_reference),
     ("samples come from a policy with holes", "generation.engine:evaluating", lambda f: nullcontext,
      rollout_without_dropout),
     ("samples have the probabilities of other samples", "generation.sampling:sample", plain_logprobs, SAMPLED),

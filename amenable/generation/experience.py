@@ -5,6 +5,7 @@ B answers, the longest of T tokens; everything outside a rollout's mask is 0 and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -17,6 +18,11 @@ from amenable.functional import kl
 from amenable.functional.masked import masked_sum
 from amenable.functional.statistics import explained_variance
 from amenable.generation.rollout import Rollout
+
+MISSING = 0.003
+"""probability that a sampler may leave out: chance alone stays below it where answers are thousands of tokens"""
+ERRORS = 5
+"""standard errors by which a mean ratio must be off to be no chance"""
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,7 @@ def update_metrics(
         "policy/clipfrac_avg": policy_stats["clip_fraction"],
         "val/clipfrac_avg": value_stats["clip_fraction"],
         "val/ratio": policy_stats["ratio"],
+        "val/ratio_var": moved.exp().var(unbiased=False),
         "val/ratio_gap": moved.abs().mean(),
     }
     return {name: float(value.detach()) for name, value in values.items()}
@@ -117,32 +124,70 @@ def sample_rows(experience: Experience, decode: Callable[[list[int]], str], coun
     return [{"prompt": decode(prompt), **row} for prompt, row in islice(told, count)]
 
 
-def require_same_distribution(gap: float, tolerance: float, training: bool = False) -> None:
+@dataclass(frozen=True)
+class Ratios:
+    """The trainer's probabilities of sampled tokens over the sampler's, before any update: all 1 but for rounding."""
+
+    tokens: int
+    gap: float
+    """mean absolute logarithm, in nats a token"""
+    mean: float
+    """1 less the probability of all tokens that the sampler never draws, wherever the trainer's own is whole:
+    E_pi[pi' / pi] = the sum of pi' where pi > 0"""
+    variance: float
+
+    @classmethod
+    def of(cls, moved: Tensor) -> Ratios:
+        """From the trainer's log-probabilities less the sampler's, [M]."""
+        ratios = moved.exp()
+        return cls(moved.numel(), float(moved.abs().mean()), float(ratios.mean()), float(ratios.var(unbiased=False)))
+
+    @property
+    def missing(self) -> float:
+        """The probability that the sampler never draws; 0 where that may be chance."""
+        off = 1 - self.mean
+        return off if abs(off) > max(MISSING, ERRORS * math.sqrt(self.variance / max(self.tokens, 1))) else 0.0
+
+
+def require_same_distribution(
+    ratios: Ratios, tolerance: float, training: bool = False, rounding: Callable[[], float] = lambda: 0.0
+) -> None:
     """At the first update nothing has moved yet: the trainer's log-probabilities must be the sampler's (ratio 1).
 
-    `gap` is the mean absolute difference in nats a token; `training`: the policy is in training mode. Raises
-    RuntimeError above the tolerance, with the usual causes, and the one that shows where one does. A gap that is no
-    number is left to the optimizer, which refuses such gradients.
+    `training`: the policy is in training mode. rounding(): nats a token that the precision of products makes; twice as
+    much is borne, as both sides are rounded, but for a policy in training mode, whose dropout would pass for rounding.
+    Raises RuntimeError above the tolerance, and where the mean ratio says that the sampler leaves tokens out, with the
+    usual causes, and the one that shows where one does. A gap that is no number is left to the optimizer, which refuses
+    such gradients.
     """
-    if gap >= tolerance:
+    gap = ratios.gap
+    if gap >= tolerance and (training or gap >= 2 * rounding()):
         raise RuntimeError(
             f"the sampler's log-probabilities differ from the trainer's by {gap:.3g} nats a token before any update; "
             "likely causes: dropout left on, another temperature or filter, another precision, another template, "
             f"stale weights in the sampler; {telling_cause(gap, tolerance, training)}"
         )
+    if ratios.missing:
+        raise RuntimeError(
+            f"before any update the trainer's probabilities are {ratios.mean:.4f} times the sampler's on average, "
+            f"beyond chance: the sampler leaves out {ratios.missing:.1%} of what the trainer gives, as top-k, top-p "
+            "and min-p do: sample without filters"
+        )
 
 
-def require_at_reference(experience: Experience, tolerance: float) -> None:
+def require_at_reference(experience: Experience, tolerance: float, rounding: Callable[[], float] = lambda: 0.0) -> None:
     """Before any update the policy is its reference: their log-probabilities of the answers must agree (KL 0).
 
-    Raises RuntimeError where they differ by more than `tolerance` nats a token on average.
+    Raises RuntimeError where they differ by more than `tolerance` nats a token on average, or than twice rounding(), or
+    where the sampler leaves tokens out that the reference gives a probability.
     """
     mask = experience.rollout.mask
-    gap = float((experience.rollout.logps - experience.ref_logps)[mask].abs().mean())
-    if gap >= tolerance:
+    ratios = Ratios.of((experience.ref_logps - experience.rollout.logps)[mask])
+    if ratios.missing or (ratios.gap >= tolerance and ratios.gap >= 2 * rounding()):
         raise RuntimeError(
-            f"the policy differs from its reference by {gap:.3g} nats a token before any update; likely causes: "
-            "other weights, another temperature or another template on one side, dropout left on, another precision"
+            f"the policy differs from its reference by {ratios.gap:.3g} nats a token before any update, the mean ratio "
+            f"is {ratios.mean:.4f}; likely causes: other weights, another temperature, a filter or another template on "
+            "one side, dropout left on, another precision"
         )
 
 
@@ -150,6 +195,6 @@ def telling_cause(gap: float, tolerance: float, training: bool) -> str:
     """Which of the causes a look at the policy and at the size of the gap points to."""
     if training:
         return "the policy is in training mode, so it is dropout: call eval() before the updates"
-    if gap < 5 * tolerance:
+    if gap < 2 * tolerance:
         return "dropout is off and the gap is small, which points to precision: compute both sides with the same one"
     return "dropout is off and the gap is large, which points to temperature, template or stale weights"

@@ -62,6 +62,18 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return turned
 
 
+class Rounded(torch.autograd.Function):
+    """Numbers rounded to those of another type, in their own; the gradient passes as if they were not."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
+        return x.to(dtype).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0], None
+
+
 def attend_rows(layout: Layout, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Causal attention inside each row of the batch."""
     if has_ragged_kernel(q):

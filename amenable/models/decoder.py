@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from amenable.errors import InputError
-from amenable.models.attention import Attend, Rotation, attend_rows, prefill_rows, rotary, rotate, step_rows
+from amenable.models.attention import Attend, Rotation, Rounded, attend_rows, prefill_rows, rotary, rotate, step_rows
 from amenable.models.cache import Cache
 from amenable.models.config import DecoderConfig
 from amenable.models.dropout import dropout
@@ -186,6 +186,8 @@ class Attention(nn.Module):
             q, k = self.query_norm(q), self.key_norm(k)
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
+        if k.dtype != dtype:  # a cache holds keys in the products' type: training reads the keys that sampling reads
+            k = Rounded.apply(k, dtype)
         return self.out(pick(attend(self.index, q, k, v), at).to(dtype))
 
 

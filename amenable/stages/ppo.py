@@ -14,6 +14,7 @@ leaves answers to held-out prompts (answers.jsonl) and single tokens' numbers fo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -167,7 +168,7 @@ def run(config: Config) -> Path:
         run.feeding(step, places)
         experience = gather(actors, [asked[i][1] for i in places], ("rollout", step), config.num_generations, config)
         if step == 1:
-            seen.require_at_reference(experience, actors.machine.tolerance)
+            seen.require_at_reference(experience, actors.machine.tolerance, rounding_of(actors, experience, config))
         if step == 1 or config.inspect_batch:
             said = experience.rollout
             proof = first_batch.of_samples(said.prompts, said.responses, said.ended.tolist(), actors.tokenizer)
@@ -246,7 +247,10 @@ def learn(
     for chosen in batches.minibatches(*sizes, runtime.number(config.seed, "minibatch", step)):
         stats = backward(actors, experience, targets, chosen, config)
         if not history:
-            seen.require_same_distribution(stats["val/ratio_gap"], actors.machine.tolerance, actors.policy.training)
+            count = int(experience.rollout.mask[chosen].sum())
+            ratios = seen.Ratios(count, stats["val/ratio_gap"], stats["val/ratio"], stats["val/ratio_var"])
+            rounding = rounding_of(actors, experience, config)
+            seen.require_same_distribution(ratios, actors.machine.tolerance, actors.policy.training, rounding)
         elif config.target_kl and stats["policy/approxkl_avg"] > config.target_kl:
             for part in optimizers:
                 part.zero_grad()
@@ -259,6 +263,12 @@ def learn(
         history.append(stats)
     mean = {key: sum(stats[key] for stats in history) / len(history) for key in history[0]}
     return {**mean, "val/ratio_gap": history[0]["val/ratio_gap"], "updates": len(history)}
+
+
+def rounding_of(actors: Actors, experience: Experience, config: Config) -> Callable[[], float]:
+    """What bf16 alone makes of the first answers' log-probabilities, for whoever has to tell it from a mistake."""
+    rows = experience.rollout.rows(range(min(8, config.samples)))
+    return partial(passes.rounding, actors.policy, rows, actors.machine, config.max_tokens_per_pass, config.temperature)
 
 
 def backward(

@@ -1,15 +1,18 @@
 """The numbers that users of PPO watch, worked out by hand for two answers of unequal length."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from amenable.generation.experience import (
     Experience,
+    Ratios,
     Targets,
     flat,
     objective_metrics,
+    require_at_reference,
     require_same_distribution,
     sample_rows,
     update_metrics,
@@ -82,6 +85,7 @@ def test_update_metrics_are_plain_numbers_by_the_names_users_know() -> None:
             "policy/clipfrac_avg": 0.25,
             "val/clipfrac_avg": 0.5,
             "val/ratio": 1.01,
+            "val/ratio_var": (math.exp(0.1) - math.exp(-0.3)) ** 2 / 4,
             "val/ratio_gap": 0.2,
         }
     )
@@ -97,8 +101,58 @@ def test_samples_tell_the_first_answers(experience: Experience) -> None:
     assert len(sample_rows(experience, str, count=1)) == 1
 
 
+def gap_of(gap: float) -> Ratios:
+    return Ratios(1000, gap, 1.0, 0.01)
+
+
 def test_a_sampler_that_differs_from_the_trainer_is_an_error() -> None:
-    require_same_distribution(0.005, 0.01)
+    require_same_distribution(gap_of(0.005), 0.01)
     with pytest.raises(RuntimeError, match="dropout left on, another temperature"):
-        require_same_distribution(0.02, 0.01)
-    require_same_distribution(math.nan, 0.01)  # the optimizer refuses that, and tells which rows it came from
+        require_same_distribution(gap_of(0.02), 0.01)
+    require_same_distribution(gap_of(math.nan), 0.01)  # the optimizer refuses that, and tells which rows it came from
+    require_same_distribution(Ratios.of(torch.tensor([math.nan])), 0.01)
+
+
+def test_what_rounding_makes_is_borne_and_dropout_is_no_rounding() -> None:
+    """Both sides are rounded, so twice as much is borne; where the gap is small, nobody measures it."""
+    require_same_distribution(gap_of(0.005), 0.01, rounding=lambda: pytest.fail("nobody had to know"))
+    require_same_distribution(gap_of(0.05), 0.01, rounding=lambda: 0.03)
+    with pytest.raises(RuntimeError, match="points to temperature"):
+        require_same_distribution(gap_of(0.07), 0.01, rounding=lambda: 0.03)
+    with pytest.raises(RuntimeError, match="it is dropout"):
+        require_same_distribution(gap_of(0.05), 0.01, training=True, rounding=lambda: 0.03)
+
+
+def test_a_sampler_that_leaves_tokens_out_is_an_error() -> None:
+    """Half of the places lose a hundredth: too little for the gap, and no chance."""
+    filtered = Ratios.of(torch.tensor([0.0, math.log(0.99)] * 500))
+    assert filtered.gap < 0.01 and filtered.missing == pytest.approx(0.005, abs=1e-6)
+    with pytest.raises(RuntimeError, match=r"leaves out 0\.5% .* top-k, top-p"):
+        require_same_distribution(filtered, 0.01)
+    assert Ratios.of(torch.tensor([0.0, math.log(0.996)] * 500)).missing == 0, "two thousandths"
+    assert Ratios.of(torch.tensor([0.2, -0.2, -0.06] * 10)).missing == 0, "a few tokens may be as far off by chance"
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 1.5])
+def test_a_mean_ratio_is_one_whatever_the_trainers_distribution(temperature: float) -> None:
+    """Drawn from pi, the mean of pi' / pi is the sum of pi': noise and temperature leave it, a filter does not."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(50, generator=generator)
+    ours = torch.log_softmax(logits, -1)
+    theirs = torch.log_softmax(logits / temperature + 0.1 * torch.randn(50, generator=generator), -1)
+    drawn = ours.exp().multinomial(50_000, replacement=True, generator=generator)
+    assert Ratios.of((theirs - ours)[drawn]).missing == 0
+    kept = ours.topk(40).indices
+    mass = ours[kept].exp().sum()
+    drawn = kept[(ours[kept] - mass.log()).exp().multinomial(50_000, replacement=True, generator=generator)]
+    left = theirs[kept].exp().sum()
+    assert Ratios.of((theirs - ours + mass.log())[drawn]).missing == pytest.approx(1 - float(left), abs=0.01)
+
+
+def test_a_policy_that_is_not_its_reference_is_an_error(experience: Experience) -> None:
+    same = replace(experience, ref_logps=experience.rollout.logps + 0.0005)
+    require_at_reference(same, 0.001)
+    other = replace(experience, ref_logps=torch.where(MASK, LOGPS + torch.tensor([0.02, -0.02, 0.0]), 0.0))
+    require_at_reference(other, 0.01, rounding=lambda: 0.02)
+    with pytest.raises(RuntimeError, match=r"differs from its reference by 0\.015 nats"):
+        require_at_reference(other, 0.01, rounding=lambda: 0.001)
