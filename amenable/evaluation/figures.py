@@ -73,7 +73,8 @@ def score(
 def judged_row(chat: Tokenizer, prompt: Prompt, answer: Answer, own_ids: bool, context: int) -> passes.Row:
     """Prompt and answer as a conversation: the very ids that were drawn, or a base model's text put into a turn."""
     ids = answer.ids if own_ids else render_completion(chat, answer.text, answer.ended)
-    return answered(render_prompt(chat, prompt.messages), ids or [chat.end_of_turn_id], context)
+    before = render_prompt(chat, prompt.messages, None if own_ids else answer.text)
+    return answered(before, ids or [chat.end_of_turn_id], context)
 
 
 def answered(before: list[int], ids: list[int], context: int) -> passes.Row:

@@ -33,7 +33,7 @@ CHAT_TEMPLATE = (
 
 PLAIN_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
-    "{% if message['role'] == 'assistant' %}Assistant:{{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}Assistant: {{ message['content'] }}"
     "{% elif message['role'] == 'user' %}User: {{ message['content'] }}"
     "{% else %}{{ message['content'] }}{% endif %}"
     "{% if add_generation_prompt or not loop.last %}{{ '\n\n' }}{% endif %}"
@@ -43,6 +43,9 @@ PLAIN_TEMPLATE = (
 
 SPACE = "\u2003"
 STAND_IN = re.compile(f"({SPACE}?)\ue000([0-9]+)\ue001({SPACE}?)")
+
+THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>\s*(</\1>\s*)?\Z")
+"""a block of thought at the end of a template's text, empty or open"""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,22 @@ def outline(
             how="it must show every message once",
         )
     return [piece for piece in pieces if piece != ""]
+
+
+def thoughts_of(template: str, answer: str) -> str:
+    """The tags of thought in an answer to a template that has such blocks: `<think>` if it begins with one, `</think>`
+    if it closes one, both, or nothing."""
+    tag = re.search(r"<(think|thinking|thought|reasoning)>", template)
+    if tag is None:
+        return ""
+    opens = answer.lstrip().startswith(tag[0])
+    return tag[0] * opens + f"</{tag[1]}>" * (f"</{tag[1]}>" in answer)
+
+
+def without_thought(text: str, thoughts: str) -> str:
+    """A template's text before an answer, without a block of thought at its end where the answer opens its own."""
+    block = THOUGHT.search(text)
+    return text[: block.start()] if block is not None and f"<{block[1]}>" in thoughts else text
 
 
 def _show(template: str, **values: Any) -> str:

@@ -84,6 +84,7 @@ class Tokenizer:
         self.end_of_turn = end or eos
         padding = set[str]() if pad is None or pad == spec["model"].get("unk_token") else {pad}
         self._control = control_tokens(spec, {bos, eos, self.end_of_turn} | self._marks | padding)
+        self._strips = {token["id"]: (token["lstrip"], token["rstrip"]) for token in self._control.values()}
         self._prefixing = {part: spec[part] for part in ("normalizer", "pre_tokenizer")}
         self._contents: dict[After, Backend] = {
             "nothing": Backend.from_str(json.dumps(for_contents(spec, self._control)))
@@ -239,6 +240,10 @@ class Tokenizer:
     def encode_control(self, text: str) -> list[int]:
         """Ids of a template's text, in which control tokens are recognised. Never for what a person wrote."""
         return self._backend.encode(_valid(text), add_special_tokens=False).ids
+
+    def strips(self, token: int) -> tuple[bool, bool]:
+        """Whether a control token takes the white space before it, and after it."""
+        return self._strips.get(token, (False, False))
 
     def split_control(self, text: str) -> list[int | str]:
         """A template's text as control ids and the plain text between them."""

@@ -13,7 +13,7 @@ from amenable.data import sources
 from amenable.data.batches import chunk_documents, shuffled
 from amenable.data.types import Prompt, Ranking, Text
 from amenable.errors import InputError
-from amenable.text.chat import render_completion, render_document, render_prompt
+from amenable.text.chat import render_completion, render_document, render_prompt, render_prompts
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.passes import Row
 from amenable.train.runtime import number
@@ -169,11 +169,11 @@ def raw_rows(pieces: list[list[int]], tokens: int, seed: int, step: int, update:
 def ranking_rows(ranking: Ranking, tokenizer: Tokenizer, context: int) -> list[Row] | None:
     """One row an answer: the prompt as context, the answer trained, EOS with it where the answer ended by itself, or is
     empty. None where the prompt with its longest answer is longer than the context: nothing is cut."""
-    prompt = render_prompt(tokenizer, ranking.prompt)
+    prompts = render_prompts(tokenizer, ranking.prompt, ranking.completions)
     ended = ranking.meta.get("ended")
     if not isinstance(ended, list) or len(ended) != len(ranking.completions):
         ended = [True] * len(ranking.completions)
     answers = [render_completion(tokenizer, text, end or not text) for text, end in zip(ranking.completions, ended)]
-    if len(prompt) + max(map(len, answers)) > context:
+    if max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers)) > context:
         return None
-    return [(prompt + answer, [False] * len(prompt) + [True] * len(answer)) for answer in answers]
+    return [(prompt + answer, [False] * len(prompt) + [True] * len(answer)) for prompt, answer in zip(prompts, answers)]

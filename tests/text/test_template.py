@@ -16,7 +16,7 @@ def test_our_template_begins_once_and_ends_every_answer():
 
 def test_the_transcript_separates_turns_by_a_blank_line():
     assert outline(PLAIN_TEMPLATE, ("user", "assistant"), NAMES, False) == [
-        "<b>User: ", Slot(0), "\n\nAssistant:", Slot(1),
+        "<b>User: ", Slot(0), "\n\nAssistant: ", Slot(1),
     ]  # fmt: skip
     assert outline(PLAIN_TEMPLATE, ("system", "user"), NAMES, True) == [
         "<b>", Slot(0), "\n\nUser: ", Slot(1), "\n\nAssistant:",
