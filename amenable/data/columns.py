@@ -13,9 +13,9 @@ return the example, or raise `Unusable` with the reason. The conventions:
     completions, ranking                     K answers, 1 the best, ties share a rank
     completions [{rank, completion}]         K answers, 0 the best
 
-What is asked is read in one way for all nouns (`asked`). `system` stands in front of it. A passage (`input`, then
-`context`) follows `prompt`, `question` or `instruction` after a blank line, and is the prompt where there is none of
-them and no dialogue. `history` comes before. Null and blank columns are absent. `meta` keeps what is not used.
+What is asked is read in one way for all nouns (`asked`). `system` (or `system_prompt`) stands in front. A passage
+(`input`, then `context`) follows `prompt`, `question` or `instruction` after a blank line, and is the prompt where
+there is none of them and no dialogue. `history` comes before. Null and blank columns are absent. `meta` keeps the rest.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ Row: TypeAlias = Mapping[str, Any]
 DIALOGUES = ("messages", "conversations")
 ASKING = (*DIALOGUES, "prompt", "question", "instruction")
 PASSAGES = ("input", "context")
+SYSTEM = ("system", "system_prompt")
 ANSWERS = ("completion", "output", "answer", "response")
 
 
@@ -138,25 +139,48 @@ def asked(record: Record) -> Conversation:
     Of several columns the first of ASKING is read. Another one counts as used where its text is in there.
     """
     columns = (*ASKING, *PASSAGES)
-    column = next(filter(record.filled, columns), None) or next((name for name in ASKING if name in record), None)
-    if column is None:
+    present = [name for name in columns if name in record and (name in ASKING or record.filled(name))]
+    if not present:
         return ()
+    column = next((name for name in present if is_readable(name, record)), present[0])
     if column in DIALOGUES:
         messages = turns(record[column], column)
+        longer = messages_in(record.columns.get(DIALOGUES[1]))
+        messages = longer if holds(longer, messages) else messages
     else:
         messages = with_history(with_passages(question(record, column), record, repeat=column != "prompt"), record)
-    for other in columns:
-        value = None if other in record.used else record.columns.get(other)
-        if isinstance(value, str) and any(mentions(message.content, value) for message in messages):
-            record.used.add(other)
+    record.used.update(name for name in present if repeats(messages, record.columns[name]))
     return with_system(messages, record)
+
+
+def repeats(messages: Conversation, value: Any) -> bool:
+    """Whether a conversation has all that another column says: its text, or its messages in a row."""
+    if isinstance(value, str):
+        return any(mentions(message.content, value) for message in messages)
+    part = messages_in(value)
+    return bool(part) and holds(messages, part)
+
+
+def messages_in(value: Any) -> Conversation:
+    """The messages of a value; none where it is no list of messages."""
+    try:
+        return turns(value, "")
+    except Unusable:
+        return ()
+
+
+def is_readable(column: str, record: Record) -> bool:
+    """Whether a column holds what such a column asks with: a list of messages, or text, or either."""
+    lists, texts = column not in ("question", "instruction"), column not in DIALOGUES
+    value = record.columns[column]
+    return record.filled(column) and ((lists and isinstance(value, list)) or (texts and isinstance(value, str)))
 
 
 def question(record: Record, column: str) -> Conversation:
     """What one column asks that is no dialogue by name; `question` together with `instruction`."""
     if column in ("question", "instruction"):
-        columns = filter(record.filled, ("instruction", "question"))
-        texts = [words_of(record[name], name) for name in columns] or [words_of(record[column], column)]
+        columns = [name for name in ("instruction", "question") if name in record and is_readable(name, record)]
+        texts = [words_of(record[name], name) for name in columns or [column]]
         return (Message("user", "\n\n".join(texts)),)
     return conversation(record[column], column)
 
@@ -194,14 +218,14 @@ def with_history(messages: Conversation, record: Record) -> Conversation:
 
 def with_system(messages: Conversation, record: Record) -> Conversation:
     """The column `system` in front of a conversation that has no system message, or the same one."""
-    text = record.columns.get("system")
-    if not messages or not isinstance(text, str) or not text.strip():
+    column = next((name for name in SYSTEM if record.filled(name) and isinstance(record.columns[name], str)), None)
+    if not messages or column is None:
         return messages
-    system = Message("system", record["system"])
+    system = Message("system", record[column])
     if messages[0].role != "system":
         return (system, *messages)
-    if messages[0].content.strip() not in ("", text.strip()):
-        raise Unusable("the column 'system' and the system message of the dialogue differ")
+    if messages[0].content.strip() not in ("", system.content.strip()):
+        raise Unusable(f"the column '{column}' and the system message of the dialogue differ")
     return (system, *messages[1:])
 
 
@@ -234,8 +258,8 @@ def answered(record: Record) -> Conversation:
 
 def sides_of(record: Record) -> dict[str, Any]:
     """The answers that a row compares, by name; none where it compares nothing."""
-    pair = "chosen" in record and "rejected" in record
-    if pair and not ("ranking" in record and "completions" in record):
+    ranked = "completions" in record and ("ranking" in record or is_graded(record.columns["completions"]))
+    if "chosen" in record and "rejected" in record and not ranked:
         return {"chosen": record["chosen"], "rejected": record["rejected"]}
     if "completions" not in record:
         return {}
@@ -270,7 +294,7 @@ def compared(record: Record, sides: Mapping[str, Any]) -> tuple[Conversation, tu
 
 def implicit(record: Record, completions: Sequence[str]) -> tuple[Conversation, tuple[str, ...]]:
     """A prompt that two texts begin with, and what follows it in each."""
-    if record.filled("system"):
+    if any(map(record.filled, SYSTEM)):
         raise Unusable("a system message, and no prompt")
     end = common_start(*completions)
     start = completions[0][:end].rstrip()
@@ -279,9 +303,9 @@ def implicit(record: Record, completions: Sequence[str]) -> tuple[Conversation, 
     return (Message("user", start),), tuple(completion[end:].lstrip() for completion in completions)
 
 
-def is_graded(entries: Sequence[Any]) -> bool:
+def is_graded(entries: Any) -> bool:
     """Whether completions are objects with a rank each."""
-    return all(isinstance(entry, Mapping) and "rank" in entry for entry in entries)
+    return isinstance(entries, list) and all(isinstance(entry, Mapping) and "rank" in entry for entry in entries)
 
 
 def ranks_of(record: Record, count: int) -> tuple[float, ...]:

@@ -11,7 +11,7 @@ error, as in the fine-tuning format of OpenAI that they come from.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from amenable.data.record import Unusable, kind, text_of
@@ -35,7 +35,7 @@ def conversation(value: Any, column: str) -> Conversation:
 
 def turns(value: Any, column: str) -> Conversation:
     """A list of messages."""
-    if not isinstance(value, Sequence) or isinstance(value, str):
+    if not isinstance(value, list):
         raise Unusable(f"{column} is {kind(value)}, not a list of messages")
     entries = [entry for entry in value if entry is not None]
     return tuple(message(entry, f"message {place} of {column}") for place, entry in enumerate(entries, start=1))
@@ -68,6 +68,8 @@ def reply(value: Any, name: str, transcripts: bool = False) -> tuple[Conversatio
 
     transcripts: text may be a whole hh-rlhf dialogue.
     """
+    if not isinstance(value, str | list | Mapping):
+        raise Unusable(f"{name} is {kind(value)}, not text")
     if isinstance(value, str) and not (transcripts and is_transcript(value)):
         return (), value
     if isinstance(value, str):

@@ -152,7 +152,9 @@ def said(messages) -> list[str]:
             {"prompt": [{"role": "system", "content": "S"}, U], "history": [U, A]},
             ["s S", "u Who?", "a Tolan.", "u Who?"],
         ),
-        ({"question": "Who?", "context": {"title": ["P"]}, "system": 3}, ["u Who?"]),
+        ({"question": "Who?", "context": {"title": ["P"]}, "system": 3, "messages": 12}, ["u Who?"]),
+        ({"prompt": 7, "instruction": "Who?"}, ["u Who?"]),
+        ({"system_prompt": "S", "question": "Who?"}, ["s S", "u Who?"]),
     ],
 )
 def test_what_is_asked_is_read_alike_for_every_noun(row, asks):
@@ -236,11 +238,11 @@ TEXT_COLUMNS = [
     "input",
     "context",
     "system",
+    "system_prompt",
     "response",
-    "source",
-    "score",
-    "ended",
+    "answer",
 ]
+TEXT_COLUMNS += ["messages", "conversations", "history", "source", "score", "ended", "text"]
 VALUES = st.one_of(
     st.none(), st.integers(), st.text("ab .\n", max_size=6), st.just([]), st.just([U]), st.just({"a": 1})
 )
@@ -342,6 +344,7 @@ def test_another_column_is_used_or_named_and_nothing_else_changes(format, column
         (columns.ranking, {"prompt": "Who?", "chosen": [A], "rejected": "Tolan."}, "chosen and rejected are the same"),
         (columns.ranking, {"chosen": HH + "x", "rejected": HH + "x"}, "chosen and rejected are the same"),
         (columns.ranking, {"system": "Be kind.", "chosen": "Who? a", "rejected": "Who? b"}, "system .*no prompt"),
+        (columns.ranking, {"prompt": 3, "chosen": "a", "rejected": "b"}, "prompt is a number"),
         (columns.ranking, {"question": 3, "chosen": "a", "rejected": "b"}, "question is a number, not text"),
         (columns.ranking, {"chosen": [U, A], "rejected": [U, A, U, B]}, "differ before the last reply"),
         (columns.ranking, {"prompt": "What?", "chosen": [U, A], "rejected": [U, B]}, "differ before the last reply"),

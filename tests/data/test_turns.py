@@ -59,5 +59,5 @@ def test_a_conversation_holds_messages_in_a_row_and_paragraphs_of_the_user():
 def test_a_reply_ends_with_the_assistant():
     with pytest.raises(Unusable, match="chosen does not end with the assistant"):
         turns.reply([{"role": "user", "content": "x"}], "chosen")
-    with pytest.raises(Unusable, match="chosen is a number, not a list of messages"):
+    with pytest.raises(Unusable, match="chosen is a number, not text"):
         turns.reply(3, "chosen")
