@@ -41,7 +41,7 @@ class Config:
     """NAME=FOLDER or FOLDER, two or more; without it those that `amenable demo` made"""
     store: Path = Path("runs/labels.db")
     """where votes are kept"""
-    sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.7, top_p=0.95, max_new_tokens=128))
+    sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.7, top_p=0.95, max_new_tokens=512))
     """how both draw their answers"""
     terms: Terms = field(default_factory=Terms)
     """how the leaderboard's ratings are made"""

@@ -59,7 +59,7 @@ class Config:
     top_p: float = 0.95
     top_k: int = 0
     repetition_penalty: float = 1.0
-    max_new_tokens: int = 128
+    max_new_tokens: int = 512
     """the longest answer, in tokens"""
     seed: int = 0
     """the same seed and messages give the same answers"""

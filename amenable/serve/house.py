@@ -28,7 +28,7 @@ class Served:
     name: str
     speaker: Speaker
     scheduler: Scheduler
-    max_new_tokens: int = 128
+    max_new_tokens: int = 512
     """of an answer whose request names no limit"""
 
     @property

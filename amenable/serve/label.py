@@ -90,7 +90,7 @@ class Config:
     port: int = 8017
     require_tokens: bool = False
     """demand tokens on 127.0.0.1 too, as behind a proxy"""
-    sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.7, max_new_tokens=64))
+    sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.7, max_new_tokens=256))
     """how suggestions are drawn"""
     seed: int = 0
     machine: runtime.Machine = field(default_factory=runtime.Machine)

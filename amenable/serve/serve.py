@@ -48,7 +48,7 @@ class Config:
     """NAME=FOLDER of reward models, for /score"""
     store: Path = Path("runs/labels.db")
     """where thumbs and rankings are kept"""
-    max_new_tokens: int = 128
+    max_new_tokens: int = 512
     """the longest answer where a request names no limit"""
     rows: int = 32
     """answers that a model computes at once"""
