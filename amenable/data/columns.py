@@ -48,7 +48,7 @@ def text(row: Row, id: str) -> Text:
 def demonstration(row: Row, id: str) -> Demonstration:
     """A conversation that ends with the assistant, and in which something is trained."""
     record = Record.of(row)
-    if "chosen" in record or "completions" in record:
+    if record.filled("chosen") or record.filled("completions"):
         raise Unusable("a preference, not a demonstration")
     if "completion" in record and record.get("label") is False:
         raise Unusable("an answer labelled as unwanted, not a demonstration")
@@ -149,7 +149,8 @@ def asked(record: Record) -> Conversation:
         messages = longer if holds(longer, messages) else messages
     else:
         messages = with_history(with_passages(question(record, column), record, repeat=column != "prompt"), record)
-    record.used.update(name for name in present if repeats(messages, record.columns[name]))
+    others = [name for name in present if name not in record.used]
+    record.used.update(name for name in others if repeats(messages, record.columns[name]))
     return with_system(messages, record)
 
 
@@ -258,10 +259,11 @@ def answered(record: Record) -> Conversation:
 
 def sides_of(record: Record) -> dict[str, Any]:
     """The answers that a row compares, by name; none where it compares nothing."""
-    ranked = "completions" in record and ("ranking" in record or is_graded(record.columns["completions"]))
+    several = record.filled("completions")
+    ranked = several and ("ranking" in record or is_graded(record.columns["completions"]))
     if "chosen" in record and "rejected" in record and not ranked:
         return {"chosen": record["chosen"], "rejected": record["rejected"]}
-    if "completions" not in record:
+    if not several:
         return {}
     entries = record["completions"]
     if not isinstance(entries, list):
@@ -287,9 +289,9 @@ def compared(record: Record, sides: Mapping[str, Any]) -> tuple[Conversation, tu
         raise Unusable(f"the prompt and what {names} begin with differ before the last reply")
     if begun and holds(begun, messages):
         messages = with_system(begun, record)
-    if messages:
-        return messages, completions
-    return implicit(record, completions) if pair else (require_asked(record), completions)
+    if not messages and pair and all(isinstance(side, str) for side in sides.values()):
+        return implicit(record, completions)
+    return messages or require_asked(record), completions
 
 
 def implicit(record: Record, completions: Sequence[str]) -> tuple[Conversation, tuple[str, ...]]:

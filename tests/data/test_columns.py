@@ -37,6 +37,7 @@ def test_text():
         {"instruction": "Who?", "context": "", "response": "Tolan."},
         {"input": "Who?", "output": "Tolan."},
         {"prompt": "Who?", "prompt_id": "7", "messages": [U, A]},
+        {"prompt": "Who?", "completion": "Tolan.", "chosen": "", "completions": [], "messages": [], "system": ""},
     ],
 )
 def test_every_way_to_write_a_demonstration(row):
@@ -71,7 +72,7 @@ def test_alpaca_in_full():
             "rejected": {"from": "gpt", "value": "Nobody."},
         },
         {"messages": [U], "chosen": "Tolan.", "rejected": "Nobody."},
-        {"prompt": "Who?", "messages": [U, A], "chosen": [U, A], "rejected": [U, B]},
+        {"prompt": "Who?", "messages": [U, A], "chosen": [U, A], "rejected": [U, B], "completions": []},
         {"prompt": "Who?", "completions": ["Tolan.", "Nobody."], "ranking": [1, 2]},
         {"question": "Who?", "completions": ["Tolan.", "Nobody."], "ranking": [1, 2]},
         {"completions": [[U, A], [U, B]], "ranking": [1, 2]},
@@ -345,6 +346,8 @@ def test_another_column_is_used_or_named_and_nothing_else_changes(format, column
         (columns.ranking, {"chosen": HH + "x", "rejected": HH + "x"}, "chosen and rejected are the same"),
         (columns.ranking, {"system": "Be kind.", "chosen": "Who? a", "rejected": "Who? b"}, "system .*no prompt"),
         (columns.ranking, {"prompt": 3, "chosen": "a", "rejected": "b"}, "prompt is a number"),
+        (columns.ranking, {"chosen": [A], "rejected": [{**A, "content": "Tolan?"}]}, "no column messages"),
+        (columns.ranking, {"prompt": "Who?", "completions": []}, "no columns 'chosen'"),
         (columns.ranking, {"question": 3, "chosen": "a", "rejected": "b"}, "question is a number, not text"),
         (columns.ranking, {"chosen": [U, A], "rejected": [U, A, U, B]}, "differ before the last reply"),
         (columns.ranking, {"prompt": "What?", "chosen": [U, A], "rejected": [U, B]}, "differ before the last reply"),
