@@ -104,3 +104,21 @@ def test_seconds_of_steps_and_checkpoints_are_measured(tmp_path: Path) -> None:
     assert crash.wait(crash.start(lambda: crash.timed(Stage(), Config(tmp_path / "run", 0.1), file))) == 0
     told = json.loads(file.read_text())
     assert told["step"] >= 0.1 and told["save"] > 0 and told["bytes"] > 100
+
+
+def test_what_checkpoints_cost_is_told_of_every_stage_that_has_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole part at the sizes of the kills; that it runs to its end at the usual ones hangs on the same options."""
+    monkeypatch.setitem(crash.presets.PRESETS, "two-layers", crash.TINY)
+    told = list(crash.costs(tmp_path, crash.plan(tmp_path / "cost")))
+    assert [line.split()[0] for line in told] == ["pretrain", "sft", "reward", "ppo"]
+    assert all("a checkpoint of" in line and "of the time" in line for line in told)
+
+
+def test_the_usual_sizes_are_those_that_the_stages_have_by_default(tmp_path: Path) -> None:
+    calls, small = crash.usual(tmp_path), crash.plan(tmp_path)
+    assert calls.keys() == small.keys()
+    assert calls["pretrain"][1].model == crash.pretrain.Config().model != small["pretrain"][1].model
+    assert calls["ppo"][1].prompts_per_step == crash.ppo.Config().prompts_per_step
+    assert calls["ppo"][1].max_kl == 0, "a model of random weights goes beyond any limit"
