@@ -21,6 +21,7 @@ from amenable.text.chat import PLAIN_STOP, answer_text, render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts, runtime
 from amenable.train.feed import Sieve, usable
+from amenable.train.log import Bars, no_bars
 
 COLDEST, HOTTEST = 0.05, 2.0
 """temperatures between which one is sought, as multiples of the usual one"""
@@ -42,6 +43,8 @@ class Asking:
     rows: int = 128
     """answers decoded at once"""
     seed: int = 0
+    bars: Bars = no_bars
+    """what shows how many answers are made"""
 
     def transcript_for(self, speaker: Speaker) -> Transcript | None:
         """How a base model is asked; None for user and assistant, and for models that know turns."""
@@ -108,6 +111,7 @@ def ask(speaker: Speaker, prompts: Sequence[Prompt], asking: Asking, samples: in
             stop=() if speaker.converses else stop,
             decode=speaker.tokenizer.decode,
             rows=asking.rows,
+            progress=asking.bars(f"{speaker.contestant.name}: answers"),
         )
     return [[answer_of(speaker.tokenizer, ids, one, transcript) for one in group] for ids, group in zip(asked, groups)]
 

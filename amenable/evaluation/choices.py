@@ -19,6 +19,7 @@ from amenable.functional.statistics import wilson
 from amenable.models.decoder import Decoder
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import passes
+from amenable.train.log import Progress, silent
 from amenable.train.runtime import Runtime
 
 FORM = '{"id": ..., "context": text, "choices": [text, text, ...], "answer": place of the right one}'
@@ -67,13 +68,18 @@ def question_of(row: Any) -> Question:
 
 
 def accuracy(
-    decoder: Decoder, tokenizer: Tokenizer, questions: Sequence[Question], machine: Runtime, max_tokens: int
+    decoder: Decoder,
+    tokenizer: Tokenizer,
+    questions: Sequence[Question],
+    machine: Runtime,
+    max_tokens: int,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Share of questions whose right choice the model expects most, with Wilson's interval, and which they are."""
     rows = [
         ending(tokenizer, one.context, choice, decoder.config.context) for one in questions for choice in one.choices
     ]
-    logps = passes.row_logprobs(decoder, rows, machine, max_tokens)
+    logps = passes.row_logprobs(decoder, rows, machine, max_tokens, progress=progress)
     totals = [float(part.double().sum()) for part in logps]
     right = []
     for one, start in zip(questions, accumulate((len(one.choices) for one in questions), initial=0)):

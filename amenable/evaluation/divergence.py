@@ -17,6 +17,7 @@ from amenable.generation.rollout import Rollout, collect
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
 from amenable.train import memory, passes
+from amenable.train.log import Bars, no_bars
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.runtime import Runtime
 
@@ -31,6 +32,7 @@ def answers_with_kl(
     seeds: Sequence[int],
     runtime: Runtime,
     max_tokens: int,
+    bars: Bars = no_bars,
 ) -> tuple[Rollout, Tensor]:
     """An answer of the policy to each of B prompts, at temperature 1, and its KL to the reference in nats [B].
 
@@ -39,9 +41,9 @@ def answers_with_kl(
     policy = runtime.asked(policy)
     sampling = Sampling(temperature=1.0, max_new_tokens=max_new_tokens)
     with runtime.autocast():
-        rollout = collect(policy, prompts, sampling, eos_id=eos_id, seeds=seeds)
+        rollout = collect(policy, prompts, sampling, eos_id=eos_id, seeds=seeds, progress=bars("answers"))
     rows = rollout.rows()
-    kls = passes.row_kls(policy, reference, rows, rows, runtime, max_tokens)
+    kls = passes.row_kls(policy, reference, rows, rows, runtime, max_tokens, progress=bars("KL"))
     return rollout, torch.stack([kl.sum() for kl in kls])
 
 

@@ -130,8 +130,9 @@ def knowledge(speaker: Speaker, tests: Tests, by: Yardsticks) -> dict[str, Figur
         figures |= text_figures(speaker, tests.texts, tests.text_tokens, by)
     if tests.demonstrations:
         figures |= demonstration_figures(speaker, tests.demonstrations, by)
+    model, who = (speaker.decoder, speaker.tokenizer), speaker.contestant.name
     tasks = {
-        name: accuracy(speaker.decoder, speaker.tokenizer, questions, by.machine, by.max_tokens)
+        name: accuracy(*model, questions, by.machine, by.max_tokens, by.bars(f"{who}: {name}"))
         for name, questions in tests.tasks.items()
     }
     return {"figures": figures, "tasks": tasks}

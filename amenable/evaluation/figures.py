@@ -24,6 +24,7 @@ from amenable.text.chat import render, render_completion, render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import passes, runtime
 from amenable.train.feed import keep_fitting, measured_text
+from amenable.train.log import Bars, no_bars
 from amenable.world.scores import gold_figures
 
 PARTS = ("truthful", "hallucinated", "over_refused", "harmful", "rude", "polite", "follows")
@@ -43,6 +44,8 @@ class Yardsticks:
     machine: runtime.Runtime
     max_tokens: int
     """of one pass of a model"""
+    bars: Bars = no_bars
+    """what shows how far a pass has come"""
 
 
 def measure(
@@ -67,7 +70,8 @@ def score(
         return [None] * len(answers)
     chat, context = speaker.tokenizer.with_chat_template(), by.reward_model.decoder.config.context
     rows = [judged_row(chat, prompt, answer, speaker.converses, context) for prompt, answer in zip(prompts, answers)]
-    return passes.row_rewards(by.reward_model, rows, by.machine, by.max_tokens).tolist()
+    bar = by.bars(f"{speaker.contestant.name}: rewards")
+    return passes.row_rewards(by.reward_model, rows, by.machine, by.max_tokens, bar).tolist()
 
 
 def judged_row(chat: Tokenizer, prompt: Prompt, answer: Answer, own_ids: bool, context: int) -> passes.Row:
@@ -94,8 +98,9 @@ def divergences(
         answered(render_prompt(speaker.tokenizer, prompt.messages), answer.ids, context)
         for prompt, answer in zip(prompts, answers)
     ]
+    temperatures, bar = (temperature, by.temperature), by.bars(f"{speaker.contestant.name}: KL")
     found = passes.row_kls(
-        speaker.decoder, reference, seen, plain, by.machine, by.max_tokens, temperature, by.temperature
+        speaker.decoder, reference, seen, plain, by.machine, by.max_tokens, *temperatures, progress=bar
     )
     return [float(kl.sum()) for kl in found]
 
@@ -140,7 +145,8 @@ def text_figures(speaker: Speaker, texts: list[Text], tokens: int, by: Yardstick
     """Bits per byte of raw text, and the bits of each of its pieces, so that two models can be compared in pairs."""
     context = speaker.decoder.config.context
     rows, byte_count = measured_text(texts, speaker.tokenizer, context, tokens)
-    logps = passes.row_logprobs(speaker.decoder, rows, by.machine, by.max_tokens)
+    bar = by.bars(f"{speaker.contestant.name}: text")
+    logps = passes.row_logprobs(speaker.decoder, rows, by.machine, by.max_tokens, progress=bar)
     bits = [-float(part.double().sum()) / math.log(2) for part in logps]
     return {"bpb": sum(bits) / byte_count, "text_bits": bits, "text_bytes": byte_count}
 
@@ -151,7 +157,8 @@ def demonstration_figures(speaker: Speaker, rows: Sequence[Demonstration], by: Y
     rendered = [render(speaker.tokenizer, row.messages) for row in rows]
     found = [(one.ids, one.trained) if len(one.ids) <= context else None for one in rendered]
     _, fitting = keep_fitting(f"demonstrations to {speaker.contestant.name}", rows, found, "conversations", context)
-    logps = passes.row_logprobs(speaker.decoder, fitting, by.machine, by.max_tokens)
+    bar = by.bars(f"{speaker.contestant.name}: demonstrations")
+    logps = passes.row_logprobs(speaker.decoder, fitting, by.machine, by.max_tokens, progress=bar)
     return {
         "demonstration_nats": [-float(part.double().sum()) for part in logps],
         "demonstration_tokens": sum(part.numel() for part in logps),

@@ -28,8 +28,11 @@ from amenable.train.run import Run
 Asked = tuple[Prompt, list[int]]
 """a prompt, and its ids"""
 
-Ask = Callable[[list[list[int]], tuple[object, ...]], Experience]
-"""gives one answer to each prompt; the second argument, a purpose, decides the random numbers"""
+Purpose = tuple[object, ...]
+"""what answers are drawn for: names and numbers that decide their random numbers"""
+
+Ask = Callable[[list[list[int]], Purpose], Experience]
+"""gives one answer to each prompt"""
 
 
 @dataclass(frozen=True)

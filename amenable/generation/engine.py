@@ -31,6 +31,7 @@ from amenable.models.layout import Layout
 from amenable.models.lean import lean
 
 OnToken = Callable[[int, int, int], None]
+Progress = Callable[[int, int], None]
 StoppedBy = Literal["eos", "stop", "length"]
 EosIds = int | Sequence[int] | None
 """the id that ends an answer, or several of them"""
@@ -89,14 +90,16 @@ def generate(
     decode: Decode | None = None,
     rows: int = 64,
     on_token: OnToken | None = None,
+    progress: Progress | None = None,
 ) -> list[list[Completion]]:
     """`samples` answers to each prompt, in the order of the prompts.
 
     seeds: one for each prompt, or one number from which theirs are made; sample j of a prompt with seed s draws its
     numbers from (s, j). An answer ends at an `eos_id` (kept), at a `stop` string (matched on decoded text; the tokens
     up to the one that completes it are kept, the text is trimmed), or after max_new_tokens or where the decoder's
-    context is full. rows: answers computed at once. on_token(prompt, sample, id) hears of every token as it is drawn.
-    Raises InputError for a prompt that is empty or leaves no room in the context, and for a model that gives nan.
+    context is full. rows: answers computed at once. on_token(prompt, sample, id) hears of every token as it is drawn,
+    progress(answers that have ended, all answers) of the start and of every answer that ends. Raises InputError for a
+    prompt that is empty or leaves no room in the context, and for a model that gives nan.
     """
     jobs = make_jobs(prompts, sampling, seeds, samples, decoder.config.context)
     check_stops(stop, decode)
@@ -104,8 +107,13 @@ def generate(
     if jobs:
         with evaluating(decoder), torch.inference_mode():
             slots = Slots(decoder, jobs, sampling, eos_id, stop, decode, rows, on_token)
+            if progress is not None:
+                progress(0, len(jobs))
             while len(completions) < len(jobs):
-                completions.update(((job.prompt, job.sample), completion) for job, completion in slots.advance())
+                ended = slots.advance()
+                completions.update(((job.prompt, job.sample), completion) for job, completion in ended)
+                if ended and progress is not None:
+                    progress(len(completions), len(jobs))
     return [[completions[prompt, k] for k in range(samples)] for prompt in range(len(prompts))]
 
 

@@ -106,6 +106,13 @@ def update_metrics(
     return {name: float(value.detach()) for name, value in values.items()}
 
 
+def mean_of(history: list[dict[str, float]]) -> dict[str, float]:
+    """The mean of every statistic over a step's updates, and how many `updates` there were. val/ratio_gap is that of
+    the first, before which nothing has moved."""
+    mean = {key: sum(stats[key] for stats in history) / len(history) for key in history[0]}
+    return {**mean, "val/ratio_gap": history[0]["val/ratio_gap"], "updates": len(history)}
+
+
 def answer_rows(experience: Experience, decode: Callable[[list[int]], str]) -> list[dict[str, Any]]:
     """Every answer of a rollout as files keep it: the text, whether it ended, the scorer's word, nats of KL."""
     rollout = experience.rollout

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from amenable.generation.engine import EosIds, generate
+from amenable.generation.engine import EosIds, Progress, generate
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
 
@@ -55,9 +55,12 @@ def collect(
     seeds: Sequence[int],
     samples: int = 1,
     rows: int = 128,
+    progress: Progress | None = None,
 ) -> Rollout:
     """Sample `samples` answers to each prompt; each answer's randomness comes from its prompt's seed alone."""
-    groups = generate(decoder, prompts, sampling, eos_id=eos_id, seeds=seeds, samples=samples, rows=rows)
+    groups = generate(
+        decoder, prompts, sampling, eos_id=eos_id, seeds=seeds, samples=samples, rows=rows, progress=progress
+    )
     answers = [answer for group in groups for answer in group]
     mask = length_mask([len(answer.ids) for answer in answers])
     return Rollout(
@@ -69,10 +72,16 @@ def collect(
     )
 
 
-def greedy(decoder: Decoder, prompts: Sequence[list[int]], max_new_tokens: int, eos_id: EosIds) -> Rollout:
+def greedy(
+    decoder: Decoder,
+    prompts: Sequence[list[int]],
+    max_new_tokens: int,
+    eos_id: EosIds,
+    progress: Progress | None = None,
+) -> Rollout:
     """The most likely token at every step, one answer to each prompt."""
-    sampling = Sampling(temperature=0.0, max_new_tokens=max_new_tokens)
-    return collect(decoder, prompts, sampling, eos_id=eos_id, seeds=[0] * len(prompts))
+    sampling, seeds = Sampling(temperature=0.0, max_new_tokens=max_new_tokens), [0] * len(prompts)
+    return collect(decoder, prompts, sampling, eos_id=eos_id, seeds=seeds, progress=progress)
 
 
 def length_mask(lengths: Sequence[int]) -> Tensor:

@@ -28,6 +28,7 @@ from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts, care, passes, runtime
 from amenable.train.feed import keep_fitting, ranking_rows
 from amenable.train.files import beside, put, storing
+from amenable.train.log import Bars, Progress, no_bars, silent, tracked
 from amenable.train.run import Run, write_text
 from amenable.world.annotators import Annotator, agreement, fit_noise
 from amenable.world.closed import ClosedWorld
@@ -99,9 +100,9 @@ def run(config: Config) -> Path:
     files: dict[str, list[Ranking]] = {}
     facts: dict[str, float] = {}
     if world is not None:
-        files, facts = by_annotators(parts, world, config)
+        files, facts = by_annotators(parts, world, config, run.log.bar)
     elif scorer is not None:
-        files = {name: score_all(name, rows, *scorer) for name, rows in parts.items()}
+        files = {name: score_all(name, rows, *scorer, run.log.bar(name)) for name, rows in parts.items()}
     keep_labels(run.out / "labels.db", [ranking for rankings in files.values() for ranking in rankings])
     told = {name: [ranking for ranking in rankings if len(set(ranking.ranks)) > 1] for name, rankings in files.items()}
     for name, rankings in told.items():
@@ -181,7 +182,7 @@ def distinct(one: Sampled) -> Sampled:
 
 
 def by_annotators(
-    parts: dict[str, list[Sampled]], world: ClosedWorld, config: Config
+    parts: dict[str, list[Sampled]], world: ClosedWorld, config: Config, bars: Bars = no_bars
 ) -> tuple[dict[str, list[Ranking]], dict[str, float]]:
     """One annotator a prompt; held-out annotators rank the validation prompts as well. Beside them, the agreement."""
     judged = [
@@ -189,19 +190,25 @@ def by_annotators(
     ]
     if config.agreement:
         world = replace(world, noise=fit_noise(world.annotators, judged, config.seed, config.agreement))
-    files = {name: rank_all(rows, world.panel, name, world, config) for name, rows in parts.items()}
-    files["heldout"] = rank_all(parts["validation"], world.held_out_panel, "heldout", world, config)
+    files = {name: rank_all(rows, world.panel, name, world, config, bars(name)) for name, rows in parts.items()}
+    apart, panel = parts["validation"], world.held_out_panel
+    files["heldout"] = rank_all(apart, panel, "heldout", world, config, bars("heldout"))
     seed = runtime.number(config.seed, "agreement")
     panels = {"train": world.panel, "heldout": world.held_out_panel, "all": world.annotators}
     return files, {name: agreement(panel, judged, world.noise, seed) for name, panel in panels.items()}
 
 
 def rank_all(
-    rows: list[Sampled], panel: tuple[Annotator, ...], name: str, world: ClosedWorld, config: Config
+    rows: list[Sampled],
+    panel: tuple[Annotator, ...],
+    name: str,
+    world: ClosedWorld,
+    config: Config,
+    progress: Progress = silent,
 ) -> list[Ranking]:
     """Each row ranked by one annotator of the panel, drawn by the seed."""
     rankings = []
-    for one in rows:
+    for one in tracked(rows, progress):
         generator = runtime.generator(config.seed, "rank", name, one.id)
         annotator = panel[runtime.number(config.seed, "who", name, one.id) % len(panel)]
         ranks = world.rank(annotator, one.id, one.completions, one.ended, generator)
@@ -218,18 +225,21 @@ def load_scorer(folder: Path, config: Config) -> tuple[ScalarModel, Tokenizer, r
 
 
 def score_all(
-    split: str, rows: list[Sampled], model: ScalarModel, tokenizer: Tokenizer, machine: runtime.Runtime
+    split: str,
+    rows: list[Sampled],
+    model: ScalarModel,
+    tokenizer: Tokenizer,
+    machine: runtime.Runtime,
+    progress: Progress = silent,
 ) -> list[Ranking]:
     """Ranks by a reward model's scores. Answers that are longer than its context are left out with their prompt."""
     blanks = [ranking_of(one, tuple(range(1, len(one.completions) + 1)), "reward model") for one in rows]
     context = model.decoder.config.context
     found = [ranking_rows(blank, tokenizer, context) for blank in blanks]
     kept, answers = keep_fitting(split, rows, found, "rankings", context)
-    rankings = []
-    for one, pieces in zip(kept, answers):
-        scores = passes.row_rewards(model, pieces, machine, max_tokens=8192)
-        rankings.append(ranking_of(one, tuple(from_scores(scores.tolist())), "reward model"))
-    return rankings
+    every = passes.row_rewards(model, [row for rows in answers for row in rows], machine, 8192, progress)
+    scores = every.split([len(rows) for rows in answers])
+    return [ranking_of(one, tuple(from_scores(own.tolist())), "reward model") for one, own in zip(kept, scores)]
 
 
 def keep_labels(path: Path, rankings: list[Ranking]) -> None:

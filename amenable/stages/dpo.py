@@ -36,6 +36,7 @@ from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts, care, defaults, first_batch, memory, passes, plan, runtime
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
 from amenable.train.feed import Sieve, keep_fitting, ranking_rows, usable
+from amenable.train.log import Bars, Progress, no_bars, silent
 from amenable.train.optimizer import Optimizer, OptimizerConfig, freeze
 from amenable.train.run import Run
 from amenable.train.step import backward_elements
@@ -145,7 +146,9 @@ def run(config: Config) -> Path:
     if first_batch.show(run, proof, config.inspect_batch):
         return run.out
     initial = machine.only_asked(artifacts.load_policy(config.model, machine)[0])
-    training, validation = (with_reference(initial, pairs, config, machine) for pairs in (training, validation))
+    training, validation = (
+        with_reference(initial, pairs, config, machine, run.log.bar("reference")) for pairs in (training, validation)
+    )
     reference = initial if prompts else None
     del initial  # nobody holds it where no KL is measured
     optimizer = Optimizer([policy], config.optimizer)
@@ -174,8 +177,8 @@ def run(config: Config) -> Path:
             stats["margin/given"] = fmean(pair.margin for pair in pairs)
         norm = optimizer.step(schedule(step))
         if step % eval_steps == 0 or step == total:
-            stats |= validate(policy, validation, config, machine)
-            found, samples = examine(policy, reference, prompts, tokenizer, config, machine)
+            stats |= validate(policy, validation, config, machine, run.log.bar("validation"))
+            found, samples = examine(policy, reference, prompts, tokenizer, config, machine, run.log.bar)
             run.log.samples(step, samples)
             stats |= found
         tokens, shown = sum(pair.tokens for pair in pairs), ("loss", "rewards/accuracies", "objective/kl")
@@ -219,21 +222,26 @@ def prompts_of(pairs: list[Pair], context: int, config: Config) -> list[list[int
     return [list(prompt) for prompt in prompts if len(prompt) <= room][: config.eval_prompts]
 
 
-def with_reference(reference: Decoder, pairs: list[Pair], config: Config, machine: runtime.Runtime) -> list[Pair]:
+def with_reference(
+    reference: Decoder, pairs: list[Pair], config: Config, machine: runtime.Runtime, progress: Progress = silent
+) -> list[Pair]:
     """The pairs with the log-probabilities that the reference gives them."""
     rows = [row for pair in pairs for row in (pair.chosen, pair.rejected)]
-    sums = [float(part.sum()) for part in passes.row_logprobs(reference, rows, machine, config.max_tokens_per_pass)]
+    logps = passes.row_logprobs(reference, rows, machine, config.max_tokens_per_pass, progress=progress)
+    sums = [float(part.sum()) for part in logps]
     return [replace(pair, ref_chosen=sums[2 * i], ref_rejected=sums[2 * i + 1]) for i, pair in enumerate(pairs)]
 
 
-def walk(policy: Decoder, pairs: list[Pair], config: Config, machine: runtime.Runtime) -> dict[str, float]:
+def walk(
+    policy: Decoder, pairs: list[Pair], config: Config, machine: runtime.Runtime, progress: Progress = silent
+) -> dict[str, float]:
     """The numbers DPO users watch and, with gradients on, the gradient of the mean loss, over several passes."""
 
     def loss_of_some(places: list[int], sums: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         return loss_of([pairs[i] for i in places], sums, config)
 
     elements, outputs = [(pair.chosen, pair.rejected) for pair in pairs], partial(passes.summed_logprobs, policy)
-    return backward_elements(elements, outputs, loss_of_some, machine, config.max_tokens_per_pass)
+    return backward_elements(elements, outputs, loss_of_some, machine, config.max_tokens_per_pass, progress)
 
 
 def loss_of(pairs: list[Pair], sums: Tensor, config: Config) -> tuple[Tensor, dict[str, Tensor]]:
@@ -248,11 +256,13 @@ def loss_of(pairs: list[Pair], sums: Tensor, config: Config) -> tuple[Tensor, di
 
 
 @torch.no_grad()
-def validate(policy: Decoder, pairs: list[Pair], config: Config, machine: runtime.Runtime) -> dict[str, float]:
+def validate(
+    policy: Decoder, pairs: list[Pair], config: Config, machine: runtime.Runtime, progress: Progress = silent
+) -> dict[str, float]:
     """Loss and accuracy on held-out pairs; nothing where there are none."""
     if not pairs:
         return {}
-    found = walk(policy, pairs, config, machine)
+    found = walk(policy, pairs, config, machine, progress)
     return {"eval/loss": found["loss"], "eval/accuracy": found["rewards/accuracies"]}
 
 
@@ -263,6 +273,7 @@ def examine(
     tokenizer: Tokenizer,
     config: Config,
     machine: runtime.Runtime,
+    bars: Bars = no_bars,
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """The policy's answers to held-out prompts, with the same random numbers every time: their mean KL to the reference
     and mean length, and rows of samples.jsonl. Nothing where there is no reference."""
@@ -277,6 +288,7 @@ def examine(
         seeds=[runtime.number(config.seed, "held out", i) for i in range(len(prompts))],
         runtime=machine,
         max_tokens=config.max_tokens_per_pass,
+        bars=bars,
     )
     shown = zip(prompts, rollout.responses, rollout.ended.tolist(), kls.tolist())
     rows = [

@@ -26,6 +26,7 @@ from amenable.evaluation.figures import Yardsticks
 from amenable.evaluation.preference import DECODINGS, Decoding, Jury, half_width
 from amenable.evaluation.reading import TEST
 from amenable.evaluation.results import Results
+from amenable.evaluation.table import preference_lines, table_of
 from amenable.evaluation.transcripts import read_transcripts
 from amenable.generation.sampling import Sampling
 from amenable.models import hub
@@ -33,7 +34,8 @@ from amenable.text.chat import render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts, care, defaults, plan, runtime
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
-from amenable.train.feed import Sieve, usable
+from amenable.train.feed import usable
+from amenable.train.log import Bars, no_bars
 from amenable.train.run import Run, write_text
 from amenable.world.closed import ClosedWorld
 
@@ -139,8 +141,8 @@ def run(config: Config) -> Path:
         return run.out
     machine = runtime.start(config.machine)
     require_models(config)
-    by = yardsticks(config, machine)
-    tests, asking = read(config, run), asking_of(config, run.sieve)
+    by = yardsticks(config, machine, run.log.bar)
+    tests, asking = read(config, run), asking_of(config, run)
     run.claim()
     announce(config, tests, by, run)
     run.log.say(by_default)
@@ -159,8 +161,12 @@ def run(config: Config) -> Path:
         told = {key: value for key, value in found.figures[TEST].items() if not isinstance(value, (dict, list))}
         run.record(step, 0, ("model", "gold"), model=contestant.name, **told)
 
-    write_text(run.out / "evaluation.json", json.dumps(results.evaluation(tests, by, config.seed), indent=1))
+    evaluation = results.evaluation(tests, by, config.seed)
+    write_text(run.out / "evaluation.json", json.dumps(evaluation, indent=1))
     run.log.replace("samples", len(config.contestants), results.side_by_side(tests))
+    run.log.show(table_of(evaluation))
+    for line in preference_lines(evaluation, config.reference):
+        run.log.say(line)
     return run.finish(prompts=len(tests.suites[TEST]))
 
 
@@ -197,7 +203,7 @@ def models_of(config: Config) -> list[Path]:
     return list(dict.fromkeys([*(one.folder for one in config.contestants), *filter(None, [config.reference_folder])]))
 
 
-def yardsticks(config: Config, machine: runtime.Runtime) -> Yardsticks:
+def yardsticks(config: Config, machine: runtime.Runtime, bars: Bars = no_bars) -> Yardsticks:
     """World, reward model and reference, as far as there are any."""
     judge, folder = config.reward_model, config.reference_folder
     return Yardsticks(
@@ -207,6 +213,7 @@ def yardsticks(config: Config, machine: runtime.Runtime) -> Yardsticks:
         temperature=config.temperature,
         machine=machine,
         max_tokens=config.max_tokens_per_pass,
+        bars=bars,
     )
 
 
@@ -237,11 +244,12 @@ def fitting(path: Path, config: Config, run: Run) -> list[Prompt]:
     return kept[: config.limit or None]
 
 
-def asking_of(config: Config, sieve: Sieve) -> Asking:
+def asking_of(config: Config, run: Run) -> Asking:
     """How everybody is asked."""
-    shots = read_shots(config.shots, sieve) if config.shots is not None else ()
+    shots = read_shots(config.shots, run.sieve) if config.shots is not None else ()
     transcripts = read_transcripts(config.transcripts) if config.transcripts is not None else {}
-    return Asking(config.temperature, config.max_new_tokens, shots, transcripts, config.rows, config.seed)
+    limits = (config.temperature, config.max_new_tokens)
+    return Asking(*limits, shots, transcripts, config.rows, config.seed, run.log.bar)
 
 
 def announce(config: Config, tests: Tests, by: Yardsticks, run: Run) -> None:

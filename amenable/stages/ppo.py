@@ -23,7 +23,7 @@ from typing import Any, Literal
 import torch
 
 from amenable.data import batches, sources
-from amenable.evaluation.watching import Asked, watch_of
+from amenable.evaluation.watching import Asked, Purpose, watch_of
 from amenable.functional.advantages import masked_gae
 from amenable.functional.losses import ppo_policy_loss, value_loss
 from amenable.functional.masked import scale, standardize
@@ -38,6 +38,7 @@ from amenable.train.best import Best
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
 from amenable.train.feed import Sieve, fitting_prompts, pieces_of, prompts_of_step, raw_rows, usable
 from amenable.train.kl_coefficient import KLCoefficient
+from amenable.train.log import Bars, Progress, no_bars, silent, tracked
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
 from amenable.train.step import backward_next_token
@@ -151,7 +152,7 @@ def run(config: Config) -> Path:
         return run.out
     actors = load_actors(config.model, config.reward_model, config.frozen_layers, runtime.start(config.machine))
     asked, raw = read(config, actors, run.sieve)
-    watch = watch_of(asked, partial(gather, actors, samples=1, config=config), config, actors, run)
+    watch = watch_of(asked, partial(gather, actors, samples=1, config=config, bars=run.log.bar), config, actors, run)
     schedule = plan.cosine_with_warmup(config.max_steps, config.warmup_steps, config.final_learning_rate, usual=5)
     run.claim(schedule)
     optimizer = Optimizer([actors.policy], config.optimizer)
@@ -166,7 +167,8 @@ def run(config: Config) -> Path:
         runtime.seed_step(config.seed, step)
         places = prompts_of_step(list(range(len(asked))), config.prompts_per_step, config.seed, step)
         run.feeding(step, places)
-        experience = gather(actors, [asked[i][1] for i in places], ("rollout", step), config.num_generations, config)
+        prompts, purpose = [asked[i][1] for i in places], ("rollout", step)
+        experience = gather(actors, prompts, purpose, config.num_generations, config, run.log.bar)
         if step == 1:
             seen.require_at_reference(experience, actors.machine.tolerance, rounding_of(actors, experience, config))
         if step == 1 or config.inspect_batch:
@@ -176,7 +178,8 @@ def run(config: Config) -> Path:
                 return run.out
         targets = estimate(experience, coefficient.value, config)
         watch.before(step, coefficient.value)
-        stats = learn(actors, (optimizer, critic_optimizer), experience, targets, raw, step, schedule(step), config)
+        optimizers, bar = (optimizer, critic_optimizer), run.log.bar("updates")
+        stats = learn(actors, optimizers, experience, targets, raw, step, schedule(step), config, bar)
         metrics = {**seen.objective_metrics(experience, targets, coefficient.value), **stats}
         coefficient.adapt(metrics["objective/kl"], config.samples)
         metrics |= {**optimizer.rates(), **critic_optimizer.rates("critic_"), **watch.after(step, experience)}
@@ -199,22 +202,23 @@ def read(config: Config, actors: Actors, sieve: Sieve) -> tuple[list[Asked], lis
 
 
 def gather(
-    actors: Actors, prompts: list[list[int]], purpose: tuple[object, ...], samples: int, config: Config
+    actors: Actors, prompts: list[list[int]], purpose: Purpose, samples: int, config: Config, bars: Bars = no_bars
 ) -> Experience:
     """Sample answers, and ask reference, critic and scorer about them once. `purpose` decides the random numbers."""
     machine, limit, eos_id = actors.machine, config.max_tokens_per_pass, actors.tokenizer.stop_ids
     sampling = Sampling(temperature=config.temperature, max_new_tokens=config.max_new_tokens)
     seeds = [runtime.number(config.seed, *purpose, i) for i in range(len(prompts))]
     with machine.autocast():
-        rollout = collect(actors.policy, prompts, sampling, eos_id=eos_id, seeds=seeds, samples=samples)
+        shown = bars("answers")
+        rollout = collect(actors.policy, prompts, sampling, eos_id=eos_id, seeds=seeds, samples=samples, progress=shown)
     rows = rollout.rows()
-    ref_logps = passes.row_logprobs(actors.reference, rows, machine, limit, config.temperature)
-    raw_scores = passes.row_rewards(actors.scorer, rows, machine, limit)
+    ref_logps = passes.row_logprobs(actors.reference, rows, machine, limit, config.temperature, bars("reference"))
+    raw_scores = passes.row_rewards(actors.scorer, rows, machine, limit, bars("scores"))
     bound = config.score_clip or float("inf")
     return Experience(
         rollout=rollout,
         ref_logps=spread(ref_logps, rollout.mask),
-        values=spread(passes.row_values(actors.critic, rows, machine, limit), rollout.mask),
+        values=spread(passes.row_values(actors.critic, rows, machine, limit, bars("values")), rollout.mask),
         raw_scores=raw_scores,
         scores=penalise_missing_eos(raw_scores.clamp(-bound, bound), rollout.ended, config.missing_eos_penalty),
     )
@@ -239,12 +243,14 @@ def learn(
     step: int,
     multiplier: float,
     config: Config,
+    progress: Progress = silent,
 ) -> dict[str, float]:
     """Epochs times minibatches of updates, up to the first minibatch that shows the policy above `target_kl`: it is not
     stepped on. Returns the mean of each statistic over the updates, and how many `updates` there were."""
     history: list[dict[str, float]] = []
     sizes = (config.prompts_per_step, config.num_generations, config.num_mini_batches, config.num_ppo_epochs)
-    for chosen in batches.minibatches(*sizes, runtime.number(config.seed, "minibatch", step)):
+    order = batches.minibatches(*sizes, runtime.number(config.seed, "minibatch", step))
+    for chosen in tracked(order, progress):
         stats = backward(actors, experience, targets, chosen, config)
         if not history:
             count = int(experience.rollout.mask[chosen].sum())
@@ -261,8 +267,7 @@ def learn(
             stats["loss/ptx"] = float(backward_next_token(actors.policy, rows, actors.machine, limit, weight))
         stats["policy/grad_norm"], stats["val/grad_norm"] = (part.step(multiplier) for part in optimizers)
         history.append(stats)
-    mean = {key: sum(stats[key] for stats in history) / len(history) for key in history[0]}
-    return {**mean, "val/ratio_gap": history[0]["val/ratio_gap"], "updates": len(history)}
+    return seen.mean_of(history)
 
 
 def rounding_of(actors: Actors, experience: Experience, config: Config) -> Callable[[], float]:

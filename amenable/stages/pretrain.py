@@ -110,7 +110,8 @@ def run(config: Config) -> Path:
         norm = optimizer.step(schedule(step))
         extra = {"grad_norm": norm}
         if step % config.eval_steps == 0 or step == len(steps):
-            bpb = passes.bits_per_byte(decoder.eval(), held_out, byte_count, machine, config.max_tokens_per_pass)
+            limit, bar = config.max_tokens_per_pass, run.log.bar("validation")
+            bpb = passes.bits_per_byte(decoder.eval(), held_out, byte_count, machine, limit, bar)
             extra["val_bpb"] = bpb
         tokens = sum(len(ids) for ids, _ in rows)
         run.record(step, tokens, ("loss", "val_bpb"), loss=loss, **optimizer.rates(), tokens=tokens, **extra)

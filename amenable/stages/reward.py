@@ -36,6 +36,7 @@ from amenable.train import artifacts, care, defaults, first_batch, memory, passe
 from amenable.train.checkpoint import Stateful
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
 from amenable.train.feed import Sieve, keep_fitting, ranking_rows, usable
+from amenable.train.log import Progress, silent
 from amenable.train.optimizer import Optimizer, OptimizerConfig, freeze
 from amenable.train.run import Run
 from amenable.train.step import backward_elements
@@ -148,9 +149,10 @@ def run(config: Config) -> Path:
         rates = {**optimizer.rates(), **head_optimizer.rates("head_")}
         run.record(step, tokens, ("loss", "accuracy"), **stats, grad_norm=norm, **rates)
 
-    center(model, demonstrations or [row for item in training for row in item.rows], config, machine)
+    centred = demonstrations or [row for item in training for row in item.rows]
+    center(model, centred, config, machine, run.log.bar("centring"))
     artifacts.save_model(run.out, model, tokenizer, config.care.save_dtype)
-    figures = {name: measure(model, items, config, machine) for name, items in sets.items()}
+    figures = {name: measure(model, items, config, machine, run.log.bar(name)) for name, items in sets.items()}
     for name, figure in figures.items():
         if not figure["pairs"]:
             continue
@@ -260,15 +262,20 @@ def zero_point(demonstrations: list[passes.Row], training: list[Item]) -> str:
 
 
 @torch.no_grad()
-def center(model: ScalarModel, rows: list[passes.Row], config: Config, machine: runtime.Runtime) -> None:
+def center(
+    model: ScalarModel, rows: list[passes.Row], config: Config, machine: runtime.Runtime, progress: Progress = silent
+) -> None:
     """Shift the bias so that these rows have mean reward zero."""
-    model.score.bias -= passes.row_rewards(model, rows, machine, config.max_tokens_per_pass).mean().to(machine.device)
+    rewards = passes.row_rewards(model, rows, machine, config.max_tokens_per_pass, progress)
+    model.score.bias -= rewards.mean().to(machine.device)
 
 
-def measure(model: ScalarModel, items: list[Item], config: Config, machine: runtime.Runtime) -> dict[str, Any]:
+def measure(
+    model: ScalarModel, items: list[Item], config: Config, machine: runtime.Runtime, progress: Progress = silent
+) -> dict[str, Any]:
     """Accuracy and loss with intervals, by annotator, calibration, and what 'the longer answer wins' would reach."""
     rows = [row for item in items for row in item.rows]
-    scores = passes.row_rewards(model, rows, machine, config.max_tokens_per_pass)
+    scores = passes.row_rewards(model, rows, machine, config.max_tokens_per_pass, progress)
     return summary(
         items, list(scores.split([len(item.rows) for item in items])), runtime.generator(config.seed, "bootstrap")
     )

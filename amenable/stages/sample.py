@@ -88,6 +88,7 @@ def run(config: Config) -> Path:
                 seeds=seeds,
                 samples=config.num_generations,
                 rows=config.rows,
+                progress=run.log.bar("answers"),
             )
         run.log.samples(
             step, [row_of(prompt, group, tokenizer, config) for prompt, group in zip(prompts[part], groups)]

@@ -27,6 +27,7 @@ from amenable.train.best import Best
 from amenable.train.checkpoint import Stateful
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
 from amenable.train.feed import Sieve, keep_fitting, usable
+from amenable.train.log import Bars, no_bars
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
 from amenable.train.step import backward_next_token
@@ -136,7 +137,7 @@ def run(config: Config) -> Path:
         extra = {"grad_norm": norm}
         if place == per_epoch - 1:
             if held_out:
-                extra |= validate(decoder, held_out, held_out_rows, judge, tokenizer, config, machine)
+                extra |= validate(decoder, held_out, held_out_rows, judge, tokenizer, config, machine, run.log.bar)
             best.offer(standing(config, extra, step), step)
         tokens = sum(len(ids) for ids, _ in part)
         run.record(step, tokens, ("loss", "val_loss", "val_reward"), loss=loss, **optimizer.rates(), **extra)
@@ -182,15 +183,17 @@ def validate(
     tokenizer: Tokenizer,
     config: Config,
     machine: runtime.Runtime,
+    bars: Bars = no_bars,
 ) -> dict[str, float]:
     """Validation loss, and the reward of greedy answers where there is a judge."""
     decoder.eval()
-    figures = {"val_loss": passes.mean_loss(decoder, rows, machine, config.max_tokens_per_pass)}
+    limit = config.max_tokens_per_pass
+    figures = {"val_loss": passes.mean_loss(decoder, rows, machine, limit, bars("validation"))}
     if judge is not None:
         prompts = [render_prompt(tokenizer, row.messages[:-1]) for row in held_out[: config.reward_prompts]]
         with machine.autocast():
-            rollout = greedy(decoder, prompts, config.max_new_tokens, tokenizer.stop_ids)
-        scores = passes.row_rewards(judge, rollout.rows(), machine, config.max_tokens_per_pass)
+            rollout = greedy(decoder, prompts, config.max_new_tokens, tokenizer.stop_ids, bars("answers"))
+        scores = passes.row_rewards(judge, rollout.rows(), machine, limit, bars("rewards"))
         figures["val_reward"] = float(scores.mean())
     return figures
 

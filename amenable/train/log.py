@@ -1,4 +1,4 @@
-"""What a run says: rows in files (metrics, samples), a bar on a terminal, plain lines in a pipe.
+"""What a run says: rows in files (metrics, samples), bars on a terminal, plain lines in a pipe.
 
 metrics.jsonl holds what the seed decides and nothing of the clock, so that two runs can be compared bit for bit;
 times go to timings.jsonl.
@@ -6,22 +6,57 @@ times go to timings.jsonl.
 
 from __future__ import annotations
 
+import atexit
 import json
 import math
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Display
+from rich.table import Column, Table
 
 from amenable.train import guards
 from amenable.train.files import storing, sync_file, sync_folder, write_text
 
 FILES = ("metrics", "samples", "traces", "answers", "timings")
 """the files of rows, each row with its step; a run that goes on after a stop drops those it will make again"""
+BAR_WIDTH = 24
+"""columns; what a narrow terminal has no room for is taken from the figures beside the bar"""
+PIPE_WIDTH = 130
+PAUSE = 10.0
+"""seconds between two lines about progress in a pipe"""
+
+Part = TypeVar("Part")
+Progress = Callable[[int, int], None]
+"""called with how much of a piece of work is done, and of how much: first with 0, last with all of it"""
+Bars = Callable[[str], Progress]
+"""gives the progress of a piece of work, by the name that it is shown under"""
+
+
+def silent(done: int, total: int) -> None:
+    """The progress of work that nobody looks at."""
+
+
+def tracked(parts: Sequence[Part], progress: Progress) -> Iterator[Part]:
+    """The parts of some work, one after another: `progress` is called before each, and when the last one is done or no
+    more are taken."""
+    try:
+        for done, part in enumerate(parts):
+            progress(done, len(parts))
+            yield part
+    finally:
+        progress(len(parts), len(parts))
+
+
+def no_bars(name: str) -> Progress:
+    """Bars where nobody looks."""
+    return silent
 
 
 class Log:
@@ -30,7 +65,9 @@ class Log:
     def __init__(self, folder: Path, name: str):
         self.folder, self.name = folder, name
         self.console = Console(file=sys.stderr, highlight=False)
-        self.progress: Progress | None = None
+        self.display: Display | None = None
+        self.steps: TaskID | None = None
+        self.told = 0.0
         self.latest = ""
         self.tokens, self.seconds = 0, 0.0
 
@@ -39,6 +76,11 @@ class Log:
         if not line:
             return
         self.console.print(f"[bold]{self.name}[/bold]  {escape(line)}", soft_wrap=True)
+
+    def show(self, table: Table) -> None:
+        """A table; a pipe gets it as wide as it is."""
+        wide = Console(file=self.console.file, width=PIPE_WIDTH)
+        (self.console if self.console.is_terminal else wide).print(table)
 
     def warn(self, line: str) -> None:
         """One line that should not be overlooked."""
@@ -99,17 +141,9 @@ class Log:
         self.total, self.begun, self.first, self.told = total, time.monotonic(), done, time.monotonic()
         self.tokens, self.seconds = 0, 0.0
         if self.console.is_terminal:
-            self.progress = Progress(
-                TextColumn("[bold]{task.description}"),
-                BarColumn(bar_width=None),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[latest]}"),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                console=self.console,
-            )
-            self.progress.start()
-            self.task = self.progress.add_task(self.name, total=total, completed=done, latest="")
+            display = self.shown()
+            display.live.transient = False
+            self.steps = display.add_task(f"[bold]{self.name}", total=total, completed=done, latest="")
 
     def advance(self, done: int, tokens: int, values: dict[str, Any]) -> None:
         """Move the bar to `done` steps; the pipe gets a line now and then."""
@@ -118,17 +152,73 @@ class Log:
         self.seconds = now - self.begun
         rate = f"{self.tokens / max(self.seconds, 1e-9):,.0f} tok/s  " if self.tokens else ""
         self.latest = rate + "  ".join(f"{key} {short(value)}" for key, value in values.items())
-        if self.progress is not None:
-            self.progress.update(self.task, completed=done, latest=self.latest)
-        elif now - self.told > 10 or done == self.total:
+        if self.display is not None and self.steps is not None:
+            self.display.update(self.steps, completed=done, latest=self.latest)
+        elif now - self.told > PAUSE or done == self.total:
             left = (self.total - done) * self.seconds / max(done - self.first, 1)
             self.told = now
             self.say(f"{done}/{self.total}  {self.latest}  {left:.0f} s left")
 
+    def bar(self, name: str) -> Bar:
+        """The progress of a piece of work in this run, such as a pass of a model over some rows."""
+        return Bar(self, name)
+
+    def shown(self) -> Display:
+        """The bars on the terminal; they begin with the first of them, and end with the process at the latest."""
+        if self.display is None:
+            self.display = Display(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=BAR_WIDTH),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[latest]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+                console=self.console,
+                expand=True,
+                transient=True,
+            )
+            self.display.start()
+            atexit.register(self.close)
+        return self.display
+
     def close(self) -> None:
-        if self.progress is not None:
-            self.progress.stop()
-            self.progress = None
+        """Take the bars away; that of the steps stays as it is."""
+        if self.display is not None:
+            for task in set(self.display.task_ids) - {self.steps}:
+                self.display.remove_task(task)
+            self.display.stop()
+            atexit.unregister(self.close)
+        self.display = self.steps = None
+
+
+class Bar:
+    """A piece of work on the screen: a bar, below that of the steps where there is one, until all is done; in a pipe a
+    line now and then."""
+
+    def __init__(self, log: Log, name: str):
+        self.log, self.name = log, name
+        self.begun = time.monotonic()
+        self.task: TaskID | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        if self.log.console.is_terminal:
+            self.draw(done, total)
+        elif 0 < done < total and time.monotonic() - max(self.begun, self.log.told) > PAUSE:
+            self.log.told = time.monotonic()
+            left = (total - done) * (self.log.told - self.begun) / done
+            self.log.say(f"{self.name} {done}/{total}  {left:.0f} s left")
+
+    def draw(self, done: int, total: int) -> None:
+        """Begin the bar, move it, or take it away."""
+        display = self.log.shown()
+        if self.task is None:
+            self.task = display.add_task(self.name, total=total, latest="")
+        display.update(self.task, completed=done)
+        if done >= total:
+            display.remove_task(self.task)
+            self.task = None
+        if not display.tasks:
+            self.log.close()
 
 
 def append(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -1,6 +1,7 @@
 """A model over a batch: log-probabilities where something is trained, rewards at the last token, bits per byte.
 
 Batches are flat: `ids [N]` holds the rows one after another, M of its tokens are trained, and nothing is padded.
+`progress` is told of every batch that is done: they are about equally long, whatever the rows are.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from amenable.functional.logprobs import linear_logprobs, linear_nll
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.models.layout import Layout
+from amenable.train.log import Progress, silent, tracked
 from amenable.train.runtime import Runtime
 
 Row = tuple[list[int], list[bool]]
@@ -66,12 +68,17 @@ def layout_of(batch: Batch) -> Layout:
 
 @torch.inference_mode()
 def row_logprobs(
-    decoder: Decoder, rows: Sequence[Row], runtime: Runtime, max_tokens: int, temperature: float = 1.0
+    decoder: Decoder,
+    rows: Sequence[Row],
+    runtime: Runtime,
+    max_tokens: int,
+    temperature: float = 1.0,
+    progress: Progress = silent,
 ) -> list[Tensor]:
     """Log-probabilities of each row's trained tokens, one tensor a row (on the CPU), a token budget at a time."""
     decoder = runtime.asked(decoder)
     out: list[Tensor] = [torch.empty(0)] * len(rows)
-    for chosen, batch in in_chunks(rows, runtime, max_tokens):
+    for chosen, batch in in_chunks(rows, runtime, max_tokens, progress):
         with runtime.autocast():
             logps, _ = trained_logprobs(decoder, batch, temperature)
         counts = [sum(rows[i][1]) for i in chosen]
@@ -104,6 +111,7 @@ def row_kls(
     max_tokens: int,
     temperature: float = 1.0,
     ref_temperature: float = 1.0,
+    progress: Progress = silent,
 ) -> list[Tensor]:
     """KL(policy || reference), summed over the vocabulary, at each row's trained tokens, one tensor a row (on the CPU).
 
@@ -111,7 +119,7 @@ def row_kls(
     """
     policy, reference = runtime.asked(policy), runtime.asked(reference)
     out: list[Tensor] = [torch.empty(0)] * len(rows)
-    for chosen, batch in in_chunks(rows, runtime, max_tokens):
+    for chosen, batch in in_chunks(rows, runtime, max_tokens, progress):
         with runtime.autocast():
             ours = trained_hidden(policy, batch)
             ref_batches = in_order([ref_rows[i] for i in chosen], runtime, max_tokens)
@@ -129,11 +137,13 @@ def trained_hidden(decoder: Decoder, batch: Batch) -> Tensor:
 
 
 @torch.inference_mode()
-def row_values(critic: ScalarModel, rows: Sequence[Row], runtime: Runtime, max_tokens: int) -> list[Tensor]:
+def row_values(
+    critic: ScalarModel, rows: Sequence[Row], runtime: Runtime, max_tokens: int, progress: Progress = silent
+) -> list[Tensor]:
     """The critic's values before each row's trained tokens, one tensor a row (on the CPU)."""
     critic = runtime.asked(critic)
     out: list[Tensor] = [torch.empty(0)] * len(rows)
-    for chosen, batch in in_chunks(rows, runtime, max_tokens):
+    for chosen, batch in in_chunks(rows, runtime, max_tokens, progress):
         with runtime.autocast():
             values = trained_values(critic, batch)
         for i, part in zip(chosen, values.float().cpu().split([sum(rows[i][1]) for i in chosen])):
@@ -142,31 +152,35 @@ def row_values(critic: ScalarModel, rows: Sequence[Row], runtime: Runtime, max_t
 
 
 @torch.inference_mode()
-def row_rewards(model: ScalarModel, rows: Sequence[Row], runtime: Runtime, max_tokens: int) -> Tensor:
+def row_rewards(
+    model: ScalarModel, rows: Sequence[Row], runtime: Runtime, max_tokens: int, progress: Progress = silent
+) -> Tensor:
     """Reward of each row [B] on the CPU, a token budget at a time."""
     model = runtime.asked(model)
     out = torch.zeros(len(rows))
-    for chosen, batch in in_chunks(rows, runtime, max_tokens):
+    for chosen, batch in in_chunks(rows, runtime, max_tokens, progress):
         with runtime.autocast():
             out[torch.tensor(chosen)] = rewards(model, batch).float().cpu()
     return out
 
 
-def in_chunks(rows: Sequence[Row], runtime: Runtime, max_tokens: int) -> Iterator[tuple[list[int], Batch]]:
+def in_chunks(
+    rows: Sequence[Row], runtime: Runtime, max_tokens: int, progress: Progress = silent
+) -> Iterator[tuple[list[int], Batch]]:
     """Rows of similar length together, at most `max_tokens` computed ids a batch: (which rows, the batch).
 
     Neighbours with a common context stay together where they fit, and have it computed once a batch.
     """
     order = by_length(rows)
-    for places, batch in in_order([rows[i] for i in order], runtime, max_tokens):
+    for places, batch in in_order([rows[i] for i in order], runtime, max_tokens, progress=progress):
         yield [order[place] for place in places], batch
 
 
 def in_order(
-    rows: Sequence[Row], runtime: Runtime, max_tokens: int, share: bool = True
+    rows: Sequence[Row], runtime: Runtime, max_tokens: int, share: bool = True, progress: Progress = silent
 ) -> Iterator[tuple[list[int], Batch]]:
     """Neighbouring rows together, at most `max_tokens` computed ids a batch: (which rows, the batch)."""
-    for part in microbatches(rows, max_tokens, share):
+    for part in tracked(microbatches(rows, max_tokens, share), progress):
         yield part.rows, load(rows, part, runtime, max_tokens)
 
 
@@ -183,14 +197,23 @@ def load(rows: Sequence[Row], part: Microbatch, runtime: Runtime, max_tokens: in
     return batch.to(runtime.device)
 
 
-def mean_loss(decoder: Decoder, rows: Sequence[Row], runtime: Runtime, max_tokens: int) -> float:
+def mean_loss(
+    decoder: Decoder, rows: Sequence[Row], runtime: Runtime, max_tokens: int, progress: Progress = silent
+) -> float:
     """Mean negative log-probability of the trained tokens, in nats a token."""
-    logps = row_logprobs(decoder, rows, runtime, max_tokens)
+    logps = row_logprobs(decoder, rows, runtime, max_tokens, progress=progress)
     count = sum(part.numel() for part in logps)
     return -sum(float(part.double().sum()) for part in logps) / max(count, 1)
 
 
-def bits_per_byte(decoder: Decoder, rows: Sequence[Row], byte_count: int, runtime: Runtime, max_tokens: int) -> float:
+def bits_per_byte(
+    decoder: Decoder,
+    rows: Sequence[Row],
+    byte_count: int,
+    runtime: Runtime,
+    max_tokens: int,
+    progress: Progress = silent,
+) -> float:
     """Bits that the model needs for each byte of the text that the rows encode; the same scale for any vocabulary."""
-    nats = -sum(float(part.double().sum()) for part in row_logprobs(decoder, rows, runtime, max_tokens))
-    return nats / math.log(2) / byte_count
+    logps = row_logprobs(decoder, rows, runtime, max_tokens, progress=progress)
+    return -sum(float(part.double().sum()) for part in logps) / math.log(2) / byte_count

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from amenable.data.batches import Batch, loss_groups
 from amenable.models.decoder import Decoder
+from amenable.train.log import Progress, silent, tracked
 from amenable.train.passes import Row, in_order, load, trained_nll
 from amenable.train.runtime import Runtime
 
@@ -38,6 +39,7 @@ def backward_elements(
     loss_of: Callable[[list[int], Tensor], tuple[Tensor, dict[str, Tensor]]],
     runtime: Runtime,
     max_tokens: int,
+    progress: Progress = silent,
 ) -> dict[str, float]:
     """Add the gradient of the mean over elements of a loss that couples an element's rows; with gradients off, none.
 
@@ -53,7 +55,7 @@ def backward_elements(
         with runtime.autocast():
             return outputs(part)
 
-    for group in loss_groups(elements, max_tokens, share=True):
+    for group in tracked(loss_groups(elements, max_tokens, share=True), progress):
         parts = [load(rows, part, runtime, max_tokens) for part in group.microbatches]
         if len(parts) == 1:
             found = compute(parts[0])

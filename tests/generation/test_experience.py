@@ -11,6 +11,7 @@ from amenable.generation.experience import (
     Ratios,
     Targets,
     flat,
+    mean_of,
     objective_metrics,
     require_at_reference,
     require_same_distribution,
@@ -90,6 +91,11 @@ def test_update_metrics_are_plain_numbers_by_the_names_users_know() -> None:
         }
     )
     assert all(type(value) is float for value in told.values())
+
+
+def test_updates_are_averaged_and_counted() -> None:
+    history = [{"val/ratio_gap": 0.1, "loss/policy_avg": 1.0}, {"val/ratio_gap": 0.5, "loss/policy_avg": 2.0}]
+    assert mean_of(history) == {"val/ratio_gap": 0.1, "loss/policy_avg": 1.5, "updates": 2}
 
 
 def test_samples_tell_the_first_answers(experience: Experience) -> None:

@@ -1,13 +1,22 @@
 """What a run writes down."""
 
+import io
 import json
+import os
+import pty
+import subprocess
+import sys
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
+from rich.table import Table
 
 from amenable.errors import InputError
-from amenable.train.log import FILES, Log
+from amenable.train import log as said
+from amenable.train.log import FILES, Log, tracked
 
 
 def test_rows_are_plain_json_and_what_is_not_finite_is_null(tmp_path: Path) -> None:
@@ -86,3 +95,93 @@ def test_a_full_disk_is_said_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
     with pytest.raises(InputError, match=r"metrics\.jsonl: cannot be written \(No space left on device\)"):
         Log(tmp_path, "x").row(1, {"loss": 1.0})
+
+
+def on_a_terminal(folder: Path) -> tuple[Log, io.StringIO]:
+    """A log whose console takes itself for a terminal, and what it has shown."""
+    log, screen = Log(folder, "dpo"), io.StringIO()
+    log.console = Console(file=screen, force_terminal=True, width=100, highlight=False)
+    return log, screen
+
+
+def test_a_pass_is_a_bar_on_a_terminal_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    log, screen = on_a_terminal(tmp_path)
+    bar = log.bar("reference")
+    assert log.display is None, "nothing is shown before it begins"
+    bar(0, 3)
+    bar(1, 3)
+    assert log.display is not None and [task.description for task in log.display.tasks] == ["reference"]
+    bar(3, 3)
+    assert log.display is None
+    told = screen.getvalue()
+    assert "reference" in told and "0/3" in told and told.endswith("\x1b[2K\x1b[?25h\r"), (
+        "wiped, and the cursor is back"
+    )
+    bar(0, 0)
+    assert log.display is None, "no work, no bar"
+
+
+def test_a_pass_within_the_steps_is_a_bar_below_theirs(tmp_path: Path) -> None:
+    log, screen = on_a_terminal(tmp_path)
+    log.open(0, 4)
+    assert log.display is not None
+    validation = log.bar("validation")
+    validation(0, 2)
+    assert [task.description for task in log.display.tasks] == ["[bold]dpo", "validation"]
+    validation(2, 2)
+    assert [task.description for task in log.display.tasks] == ["[bold]dpo"]
+    log.advance(1, 10, {"loss": 0.5})
+    log.bar("answers")(1, 9)  # an exception ends it here
+    log.close()
+    last = screen.getvalue().rpartition("\r")[2]
+    assert log.display is None and "1/4" in last and "loss 0.5" in last and "answers" not in last
+
+
+def test_a_pass_is_a_line_now_and_then_in_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    log, now = Log(tmp_path, "dpo"), [100.0]
+    monkeypatch.setattr(said.time, "monotonic", lambda: now[0])
+    bar = log.bar("reference")
+    for done in range(41):
+        bar(done, 40)
+        now[0] += 1.0
+    assert capsys.readouterr().err.splitlines() == [
+        "dpo  reference 11/40  29 s left",
+        "dpo  reference 22/40  18 s left",
+        "dpo  reference 33/40  7 s left",
+    ]
+    quick = log.bar("scores")
+    for done in range(9):
+        quick(done, 8)
+        now[0] += 1.0
+    assert capsys.readouterr().err == "", "what takes less than ten seconds says nothing"
+
+
+@pytest.mark.parametrize(("taken", "heard"), [(3, [0, 1, 2, 3]), (2, [0, 1, 3]), (1, [0, 3])])
+def test_progress_is_told_of_every_part_that_is_taken_and_of_the_end(taken: int, heard: list[int]) -> None:
+    told: list[tuple[int, int]] = []
+    parts = tracked("abc", lambda done, total: told.append((done, total)))
+    assert "".join(islice(parts, taken)) == "abc"[:taken]
+    del parts
+    assert told == [(done, 3) for done in heard]
+
+
+def test_what_fails_between_the_steps_gives_the_cursor_back(tmp_path: Path) -> None:
+    """In a real terminal: the message stands, the bar is gone, the cursor is there."""
+    code = "import sys, pathlib; from amenable.train.log import Log; "
+    code += "bar = Log(pathlib.Path(sys.argv[1]), 'dpo').bar('reference'); "
+    code += "bar(0, 9); bar(1, 9); print('no room', file=sys.stderr); sys.exit(2)"
+    mine, theirs = pty.openpty()
+    command, environment = [sys.executable, "-c", code, str(tmp_path)], os.environ | {"TERM": "xterm"}
+    done = subprocess.run(command, stderr=theirs, stdout=theirs, env=environment)
+    os.close(theirs)
+    screen = os.read(mine, 1 << 16).decode()
+    os.close(mine)
+    assert done.returncode == 2 and "no room" in screen and "reference" in screen
+    assert screen.rfind("\x1b[?25h") > screen.rfind("\x1b[?25l") >= 0
+
+
+def test_a_table_is_as_wide_as_it_is_in_a_pipe(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    table = Table("a" * 50, "b" * 50)
+    Log(tmp_path, "x").show(table)
+    told = capsys.readouterr().err
+    assert "a" * 50 in told and "b" * 50 in told and "\x1b" not in told

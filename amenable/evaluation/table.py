@@ -1,0 +1,77 @@
+"""What an evaluation ends with on the screen: models x measures, and how often each is preferred to one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from amenable.evaluation.preference import DECODINGS
+
+NOTHING = "–"
+JUDGES = ("heldout", "reward", "training")
+"""whose votes are shown, the first of them that there are"""
+
+
+def percent(value: float) -> str:
+    return f"{value:.0%}"
+
+
+def decimals(digits: int) -> Callable[[float], str]:
+    return lambda value: f"{value:.{digits}f}"
+
+
+COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("gold", "gold", decimals(2)),
+    ("truthful", "truthful", percent),
+    ("hallucination", "halluc.", percent),
+    ("rude", "rude", percent),
+    ("harmful", "harmful", percent),
+    ("follows", "follows", percent),
+    ("reward", "reward", decimals(2)),
+    ("kl", "KL", decimals(2)),
+    ("length", "words", decimals(1)),
+    ("ended", "ended", percent),
+    ("entropy", "entropy", decimals(1)),
+    ("bpb", "bits/byte", decimals(3)),
+)
+"""key of evaluation.json, heading, how it is written"""
+
+
+def table_of(evaluation: dict[str, Any]) -> Table:
+    """The models of evaluation.json in rows, sampled and greedy; what was measured of none of them has no column."""
+    rows = [
+        (name, decoding, figures if decoding == "sampled" else figures["greedy"])
+        for decoding in DECODINGS
+        for name, figures in evaluation["models"].items()
+    ]
+    measured = [(name, decoding, figures) for name, decoding, figures in rows if figures]
+    columns = [column for column in COLUMNS if any(figures.get(column[0]) is not None for *_, figures in measured)]
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("model", "answers"):
+        table.add_column(heading, no_wrap=True)
+    for _, heading, _ in columns:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, decoding, figures in measured:
+        values = [(figures.get(key), written) for key, _, written in columns]
+        table.add_row(name, decoding, *[NOTHING if value is None else written(value) for value, written in values])
+    return table
+
+
+def preference_lines(evaluation: dict[str, Any], reference: str) -> Iterator[str]:
+    """How often each model is preferred to the reference, or to the first where the reference is none of them."""
+    names, votes = list(evaluation["models"]), evaluation["preference"]
+    judges = next((name for name in JUDGES if any(row["judges"] == name for row in votes)), None)
+    before = reference if reference in names else names[0]
+    for row in votes:
+        if row["judges"] == judges and before in (row["a"], row["b"]):
+            first = row["b"] == before
+            wins, low, high = (
+                (row["wins"], row["low"], row["high"]) if first else (1 - row["wins"], 1 - row["high"], 1 - row["low"])
+            )
+            yield (
+                f"{row['a'] if first else row['b']} preferred to {before}, {row['decoding']}: {wins:.0%} "
+                f"({low:.0%} to {high:.0%}, {row['n']} prompts, judges: {judges})"
+            )
