@@ -203,7 +203,11 @@ def alignment(root: Path, seed: int) -> list[Call]:
         Call(
             "annotate",
             annotate.Config(
-                data=root / "sample" / "samples.jsonl", world=root / "world", out=root / "annotate", seed=seed
+                data=root / "sample" / "samples.jsonl",
+                world=root / "world",
+                empty_share=0.1,
+                out=root / "annotate",
+                seed=seed,
             ),
         ),
         judge("reward"),

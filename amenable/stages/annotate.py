@@ -7,6 +7,7 @@ answers to a prompt, ties allowed, and some annotators label nothing that is tra
 Reads samples.jsonl, of several models if need be; writes labels.db (every label, append-only) and rankings in the
 published format: train.jsonl, validation.jsonl (prompts kept apart), heldout.jsonl (the same prompts as validation, by
 held-out annotators). Answers of several models to one prompt are ranked together, and `models` says who gave which.
+Some of the training rankings can hold an answer that says nothing, so that a reward model learns what that is worth.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from amenable.data.batches import shuffled
 from amenable.data.files import read_json_rows
 from amenable.data.types import Message, Ranking
@@ -25,7 +28,7 @@ from amenable.feedback.judges import from_scores
 from amenable.feedback.store import Store
 from amenable.models.heads import ScalarModel
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, care, passes, runtime
+from amenable.train import artifacts, care, passes, plan, runtime
 from amenable.train.feed import keep_fitting, ranking_rows
 from amenable.train.files import beside, put, storing
 from amenable.train.log import Bars, Progress, no_bars, silent, tracked
@@ -50,6 +53,8 @@ class Config:
     out: Path = Path("runs/annotate")
     also: tuple[Path, ...] = ()
     """samples of other models: their answers join those to the same prompt (by its id)"""
+    empty_share: float = 0.0
+    """share of the training prompts whose answers are ranked together with an empty one"""
     held_out: float = 0.15
     """share of the prompts kept for validation; held-out annotators rank these too"""
     agreement: float = 0.73
@@ -63,6 +68,7 @@ class Config:
             raise InputError("one judge is needed, and two are given", how="give --world or --reward-model")
         if not 0 < self.held_out < 1:
             raise InputError(f"held_out is {self.held_out}", how="it must lie between 0 and 1")
+        plan.require_share(self, "empty_share")
         if not (self.agreement == 0 or 0.5 < self.agreement < 1):
             raise InputError(f"agreement is {self.agreement}", how="0, or between 0.5 and 1")
 
@@ -96,7 +102,8 @@ def run(config: Config) -> Path:
     run.claim()
     order = shuffled(len(sampled), config.seed, 0)
     apart = max(1, round(len(sampled) * config.held_out))
-    parts = {"train": [sampled[i] for i in order[apart:]], "validation": [sampled[i] for i in order[:apart]]}
+    training = [with_empty(sampled[i], config) for i in order[apart:]]
+    parts = {"train": training, "validation": [sampled[i] for i in order[:apart]]}
     files: dict[str, list[Ranking]] = {}
     facts: dict[str, float] = {}
     if world is not None:
@@ -123,7 +130,7 @@ def with_judge(config: Config) -> Config:
 
 
 def read(files: Sequence[Path]) -> list[Sampled]:
-    """Prompts that have at least two different answers that are not empty; the same answer twice counts once.
+    """Prompts that have at least two different answers; the same answer twice counts once.
 
     What a later file holds of a prompt joins the answers of the earlier ones; other prompts stay as they are.
     """
@@ -172,13 +179,21 @@ def joined(one: Sampled, other: Sampled) -> Sampled:
 
 
 def distinct(one: Sampled) -> Sampled:
-    """Every answer once, as it came first; empty ones not at all."""
+    """Every answer once, as it came first; one of nothing but white space is the empty one."""
     answers: dict[tuple[str, bool], str] = {}
     for text, ended, model in zip(one.completions, one.ended, one.models, strict=True):
-        if text.strip():
-            answers.setdefault((text, ended), model)
+        answers.setdefault((text, ended) if text.strip() else ("", True), model)
     texts, ends = tuple(text for text, _ in answers), tuple(ended for _, ended in answers)
     return replace(one, completions=texts, ended=ends, models=tuple(answers.values()))
+
+
+def with_empty(one: Sampled, config: Config) -> Sampled:
+    """The prompt, for a share of the prompts that the seed draws, with an empty answer among its answers."""
+    drawn = runtime.generator(config.seed, "empty", one.id)
+    if "" in one.completions or float(torch.rand((), generator=drawn)) >= config.empty_share:
+        return one
+    models = (*one.models, "") if one.models else ()
+    return replace(one, completions=(*one.completions, ""), ended=(*one.ended, True), models=models)
 
 
 def by_annotators(

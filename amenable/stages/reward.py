@@ -27,6 +27,7 @@ from torch import Tensor
 
 from amenable.data import batches, sources
 from amenable.data.types import Ranking
+from amenable.evaluation.empty_answers import rank_of_empty
 from amenable.feedback.comparisons import Item, apart, pairs_of, summary
 from amenable.functional.losses import ranking_loss_flat
 from amenable.models.heads import ScalarModel
@@ -42,7 +43,7 @@ from amenable.train.run import Run
 from amenable.train.step import backward_elements
 
 MEASURED = 200
-"""training prompts that are measured again at the end"""
+"""training prompts that are measured again at the end; held-out ones that are scored together with an empty answer"""
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def run(config: Config) -> Path:
     run.log.say(zero_point(demonstrations, training))
     if first_batch.show(run, proof, config.inspect_batch):
         return run.out
-    with_margins = any(item.margin for item in elements)
+    with_margins, validation = any(item.margin for item in elements), sets["validation"]
     model.eval()  # dropout is off: rewards of one prompt are compared with each other
     state: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "head_optimizer": head_optimizer}
     for step in run.steps(total, state, config.save_steps):
@@ -146,6 +147,8 @@ def run(config: Config) -> Path:
             require_new(stats["loss"])
         norm = math.hypot(optimizer.step(schedule(step)), head_optimizer.step(schedule(step)))
         tokens = sum(len(ids) for item in items for ids, _ in item.rows)
+        if step == total:
+            stats |= rank_of_empty(model, validation[:MEASURED], tokenizer, machine, config.max_tokens_per_pass)
         rates = {**optimizer.rates(), **head_optimizer.rates("head_")}
         run.record(step, tokens, ("loss", "accuracy"), **stats, grad_norm=norm, **rates)
 

@@ -21,6 +21,8 @@ RECENT = 5
 """steps whose mean is where a run stands: the same number, so that both means scatter alike"""
 MEMORY = 20
 """steps that a norm is compared with: their median shrugs off a few odd ones"""
+EMPTY_BELOW = 0.9
+"""share of held-out prompts whose empty answer scores below the mean of the given ones: 0.5 is chance"""
 MAX_KL_STEPS = 3
 """a limit on KL stops the run after so many measurements above it in a row: one odd batch should not"""
 FAR = 10.0
@@ -214,6 +216,15 @@ def checks() -> list[Check]:
             "the watching reward model does not disagree",
             patience=2,
             needs=START + RECENT,
+        ),
+        Check(
+            "empty answers",
+            ("eval/empty_below",),
+            lambda past: past.row["eval/empty_below"] < EMPTY_BELOW,
+            f"an empty answer scores above the mean of the given ones on more than {1 - EMPTY_BELOW:.0%} of the "
+            "held-out prompts: a policy that pleases this model may learn to say nothing",
+            "train on rankings in which an empty completion is the worst (annotate --empty-share 0.1 makes some)",
+            "an empty answer scores low",
         ),
         *(spike(key, name) for key, name in NORMS),
     ]

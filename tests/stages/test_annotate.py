@@ -68,6 +68,23 @@ def test_annotators_mostly_see_what_is_good_and_the_held_out_label_nothing_train
     assert set(told["agreement"]) == {"train", "heldout", "all"} and 0.5 < told["agreement"]["all"] < 1
 
 
+def test_an_empty_answer_is_ranked_among_those_of_a_share_of_the_training_prompts(
+    config: annotate.Config, tmp_path: Path
+) -> None:
+    """And the annotators put it below a good one; nobody sees it among what is held out."""
+    every = read(annotate.run(replace(config, empty_share=1.0)))
+    assert all(len(ranking.completions) == 4 and ranking.completions[-1] == "" for ranking in every["train"])
+    worse = [ranking.ranks[-1] > ranking.ranks[0] for ranking in every["train"]]
+    assert sum(worse) / len(worse) > 0.9
+    assert not any("" in ranking.completions for name in ("validation", "heldout") for ranking in every[name])
+    some = read(annotate.run(replace(config, empty_share=0.4, out=tmp_path / "some")))["train"]
+    assert 0.2 < sum("" in ranking.completions for ranking in some) / len(some) < 0.6
+    plain = {one.id: one for one in read(annotate.run(replace(config, out=tmp_path / "none")))["train"]}
+    assert [one for one in some if "" not in one.completions] == [
+        plain[one.id] for one in some if "" not in one.completions
+    ], "the other rankings are as they were"
+
+
 def test_every_label_is_in_the_store(config: annotate.Config) -> None:
     out = annotate.run(config)
     rows = [json.loads(line) for name in ("train", "validation", "heldout") for line in (out / f"{name}.jsonl").open()]
@@ -108,7 +125,7 @@ def test_answers_of_several_models_to_a_prompt_are_ranked_together(
     first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
     rows = [json.loads(line) for line in samples.read_text().splitlines()]
     first.write_text("".join(json.dumps({**row, "model": "old"}) + "\n" for row in rows[:40]))
-    said = {"completions": [BAD, "I do not know.", " "], "ended": [True, True, True], "model": "new"}
+    said = {"completions": [BAD, "I do not know.", " ", ""], "ended": [True] * 4, "model": "new"}
     second.write_text("".join(json.dumps({**row, **said}) + "\n" for row in rows[4:44]))
     found = read(annotate.run(replace(config, data=first, also=(second,))))
     by_id = {ranking.id: ranking for name in ("train", "validation") for ranking in found[name]}
@@ -117,8 +134,8 @@ def test_answers_of_several_models_to_a_prompt_are_ranked_together(
     for id in both:
         if id in by_id:
             models = dict(zip(by_id[id].completions, by_id[id].meta["models"], strict=True))
-            assert models[BAD] == "old" and models["I do not know."] == "new" and len(models) == 4
-    assert len(by_id) > 35 and set(by_id[later].completions) == {BAD, "I do not know."}
+            assert models[BAD] == "old" and models["I do not know."] == models[""] == "new" and len(models) == 5
+    assert len(by_id) > 35 and by_id[later].completions == (BAD, "I do not know.", "")
     known = json.loads((config.out / "lineage.json").read_text())["inputs"]
     assert known["also 1"]["path"] == str(second)
 
@@ -188,7 +205,13 @@ def test_prompts_of_another_world_are_refused(config: annotate.Config, tmp_path:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"world": Path("w"), "reward_model": Path("r")}, {"held_out": 1.0}, {"agreement": 0.4}, {"agreement": 1.0}],
+    [
+        {"world": Path("w"), "reward_model": Path("r")},
+        {"held_out": 1.0},
+        {"agreement": 0.4},
+        {"agreement": 1.0},
+        {"empty_share": 2},
+    ],
 )
 def test_options_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError):

@@ -52,6 +52,23 @@ def test_it_learns_what_people_like(judge: Path, rows_of: Callable[[Path], list[
     assert last < 0.2 and rows[-1]["margin"] > rows[0]["margin"] == 0.0
 
 
+@pytest.mark.parametrize(("rank", "warned"), [(4, False), (0.5, True)])
+def test_where_an_empty_answer_stands_is_measured_and_told(
+    short: reward.Config, files: Any, rows_of: Callable, tmp_path: Path, rank: float, warned: bool
+) -> None:
+    """Rankings in which saying nothing is the worst, or the best."""
+    rows = [json.loads(line) for line in files.rankings.read_text("utf-8").splitlines()]
+    data = tmp_path / "silent.jsonl"
+    told = [{**row, "completions": [*row["completions"], ""], "ranking": [*row["ranking"], rank]} for row in rows]
+    data.write_text("".join(json.dumps(row) + "\n" for row in told), "utf-8")
+    out = reward.run(replace(short, data=data, epochs=3))
+    below = rows_of(out)[-1]["eval/empty_below"]
+    health = json.loads((out / "finished.json").read_text())["health"]
+    assert below < 0.1 if warned else below > 0.9
+    assert ("empty answers" in [warning["check"] for warning in health["warnings"]]) == warned
+    assert ("an empty answer scores low" in health["fine"]) != warned
+
+
 def test_a_head_that_does_not_start_at_zero_stops_the_run(
     short: reward.Config, make_scalar_model: Callable[..., ScalarModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:

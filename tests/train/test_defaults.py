@@ -173,8 +173,8 @@ ALIKE = {
         optimizer.weight_decay optimizer.beta1 optimizer.beta2 optimizer.eps optimizer.max_grad_norm
         evaluate.temperature pretrain.dropout""",
     "off unless it is asked for": """
-        label_smoothing entropy_coef score_clip target_kl ptx_coef frozen_layers sampling.top_k sampling.top_p
-        sampling.min_p sampling.repetition_penalty""",
+        label_smoothing entropy_coef score_clip target_kl ptx_coef frozen_layers empty_share sampling.top_k
+        sampling.top_p sampling.min_p sampling.repetition_penalty""",
     "before there is a model": "vocab_size agreement",
     "a name": "seed",
 }

@@ -27,6 +27,7 @@ WELL: dict[str, float] = {
     "watch/score": 0.1,
     "rewards/margins": 0.5,
     "logratios/chosen": -3.0,
+    "eval/empty_below": 0.97,
 }
 
 
@@ -68,6 +69,7 @@ def test_what_a_stage_does_not_measure_is_not_told() -> None:
         ("scores differ", {"objective/scores_std": 1e-5}),
         ("advantages differ", {"objective/advantages_std": 1e-6}),
         ("KL", {"objective/kl": 11.8}),
+        ("empty answers", {"eval/empty_below": 0.6}),
         ("answers end", {"completions/ended": 0.3}),
         ("EOS is said", {"completions/ended": 0.0}),
         ("answers say something", {"completions/mean_length": 1.0}),

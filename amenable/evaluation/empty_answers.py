@@ -1,0 +1,48 @@
+"""Where a reward model puts the answer that says nothing.
+
+Comparisons seldom hold one, so that its score is whatever the model makes of EOS after a prompt. Where that is high, a
+policy that is trained to please learns to be silent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from amenable.feedback.comparisons import Item
+from amenable.models.heads import ScalarModel
+from amenable.text.chat import render_completion
+from amenable.text.tokenizer import Tokenizer
+from amenable.train import passes
+from amenable.train.runtime import Runtime
+
+
+def rank_of_empty(
+    model: ScalarModel, items: Sequence[Item], tokenizer: Tokenizer, runtime: Runtime, max_tokens: int
+) -> dict[str, float]:
+    """Metrics over prompts: the share whose empty answer scores below the mean of the given ones (eval/empty_below),
+    and below each of them (eval/empty_last). Given answers that are empty are left out; nothing where none is left.
+
+    max_tokens: tokens of a pass.
+    """
+    below, last = [], []
+    rows = [[*given_rows(item), empty_row(item, tokenizer)] for item in items]
+    scores = passes.row_rewards(model, [row for some in rows for row in some], runtime, max_tokens)
+    for part in scores.split([len(some) for some in rows]):
+        *given, empty = part.tolist()
+        if given:
+            below.append(empty < fmean(given))
+            last.append(empty < min(given))
+    return {"eval/empty_below": fmean(below), "eval/empty_last": fmean(last)} if below else {}
+
+
+def given_rows(item: Item) -> list[passes.Row]:
+    """The rows of the answers that say something."""
+    return [row for row, length in zip(item.rows, item.lengths) if length]
+
+
+def empty_row(item: Item, tokenizer: Tokenizer) -> passes.Row:
+    """The item's prompt, and an answer that ends at once."""
+    ids, trained = item.rows[0]
+    prompt, answer = ids[: trained.index(True)], render_completion(tokenizer, "")
+    return prompt + answer, [False] * len(prompt) + [True] * len(answer)
