@@ -155,10 +155,9 @@ def run(config: Config) -> Path:
     centred = demonstrations or [row for item in training for row in item.rows]
     center(model, centred, config, machine, run.log.bar("centring"))
     artifacts.save_model(run.out, model, tokenizer, config.care.save_dtype)
-    figures = {name: measure(model, items, config, machine, run.log.bar(name)) for name, items in sets.items()}
+    kept = {name: items for name, items in sets.items() if items}
+    figures = {name: measure(model, items, config, machine, run.log.bar(name)) for name, items in kept.items()}
     for name, figure in figures.items():
-        if not figure["pairs"]:
-            continue
         run.log.say(
             f"{name}: accuracy {figure['accuracy']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}] "
             f"and loss {figure['loss']:.3f} on {figure['pairs']} pairs; "

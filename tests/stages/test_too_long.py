@@ -89,6 +89,9 @@ def test_a_run_needs_no_held_out_rows(name: str, train: Callable[..., Path], cap
     out = train(name, make(12), make(4, long=(0, 1, 2, 3)))
     assert (out / "model.safetensors").exists()
     told = capsys.readouterr().err
+    assert not [
+        key for key in json.loads((out / "finished.json").read_text()) if key.startswith(("val_", "validation", "eval"))
+    ]
     assert f"validation: 4 of 4 {what} left out" in told and "validation: nothing is left to validate on" in told
 
 
