@@ -76,7 +76,8 @@ def nearest(name: str, body: type[BaseModel]) -> str:
 
 def error_at(field: str, advice: str, code: str = "invalid_value") -> PydanticCustomError:
     """An error of a body's field, raised by a validator of the whole body; `code` is that of OpenAI's error object."""
-    return PydanticCustomError("refused_field", "{advice}", {"advice": advice, "field": str(field)[:200], "code": code})
+    name = str(field)[:200].encode("utf-8", "replace").decode()  # half of a surrogate pair cannot be sent back
+    return PydanticCustomError("refused_field", "{advice}", {"advice": advice, "field": name, "code": code})
 
 
 def unsupported(advice: str, *neutral: Any) -> BeforeValidator:

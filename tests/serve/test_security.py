@@ -109,7 +109,7 @@ def test_large_bodies_are_refused_unread(served) -> None:
         b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b"[" * 100_000, b'{"model": NaN}', b'{"a":' * 20_000,
         b'{"model": "tiny", "messages": [{"role": "user", "content": "\\ud800"}]}', b'{"\\ud800": 1}',
         b'{"model": "tiny", "messages": [{"role": "tool", "content": "x"}]}', b"1" * 6000,
-        b'{"model": "tiny", "messages": []}', b'{"model": "tiny", "messages": [{"role": "system", "content": "x"}]}',
+        b'{"model": "tiny", "messages": [{"role": "system", "content": "x"}]}',
     ],
 )  # fmt: skip
 def test_malformed_bodies_are_the_clients_mistake(served, content: bytes) -> None:
@@ -117,6 +117,11 @@ def test_malformed_bodies_are_the_clients_mistake(served, content: bytes) -> Non
         reply = httpx.post(served.url + path, content=content, headers={"content-type": "application/json"})
         assert reply.status_code == 400, (path, reply.text)
         assert reply.json()["error"]["message"]
+
+
+def test_a_conversation_of_nothing_is_refused(served) -> None:
+    reply = httpx.post(served.url + CHAT, json={"model": "tiny", "messages": []})
+    assert reply.status_code == 400 and reply.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(
