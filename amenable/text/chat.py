@@ -94,10 +94,15 @@ def render_document(tokenizer: Tokenizer, text: str) -> list[int]:
     return [*tokenizer.opening_ids, *tokenizer.encode(text), tokenizer.eos_id]
 
 
+def completion_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """The words of a completion: `render_completion` makes the same ids of them again."""
+    return _words(tokenizer, tokenizer.decode(ids))
+
+
 def answer_text(tokenizer: Tokenizer, text: str) -> str:
     """What was said, of a decoded completion. Without a chat template, what a transcript shows before the next turn."""
     if tokenizer.chat_template is not None:
-        return text
+        return _words(tokenizer, text)
     for stop in PLAIN_STOP:
         text = text.split(stop, 1)[0]
     return text.strip()
@@ -254,6 +259,13 @@ def _frame(tokenizer: Tokenizer) -> _Frame:
 def _text(pieces: Sequence[str | Slot]) -> str:
     """The text that the pieces begin with."""
     return pieces[0] if pieces and isinstance(pieces[0], str) else ""
+
+
+def _words(tokenizer: Tokenizer, text: str) -> str:
+    """A decoded completion without the white space that the template puts around an assistant's words."""
+    lead, trail = _frame(tokenizer).lead, _frame(tokenizer).trail
+    text = text.removeprefix(lead) if lead.isspace() else text
+    return text.removesuffix(trail) if trail.isspace() else text
 
 
 def _template(tokenizer: Tokenizer) -> str:

@@ -82,11 +82,9 @@ class Files:
 
     def stating(self, names: Mapping[str, str], chat_template: str | None) -> Files:
         """The files of the same tokenizer with these names and this template."""
-        config: dict[str, Any] = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "clean_up_tokenization_spaces": False,
-            **self.config,
-        }
+        config = dict(self.config)
+        if "tokenizer_class" not in config:
+            config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False} | config
         states = {name: text for name, text in names.items() if self.names.get(name) != text}
         if chat_template is not None and chat_template != self.chat_template:
             config["chat_template"] = chat_template

@@ -84,12 +84,11 @@ def turn_tokens(texts: Iterable[str], added: Collection[str]) -> set[str]:
     if not added:
         return set()
     pattern = re.compile("|".join(map(re.escape, sorted(added, key=len, reverse=True))))
+    texts = list(texts)
     written = {name for text in texts for name in pattern.findall(text)}
-    return {name for name in written if _partner(name) not in added}
+    return {name for name in written if not any(_partner(name) in other for other in (*added, *texts))}
 
 
-def _partner(name: str) -> str | None:
+def _partner(name: str) -> str:
     """</x> of <x>, and the other way round."""
-    if name.startswith("</"):
-        return "<" + name[2:]
-    return "</" + name[1:] if name.startswith("<") else None
+    return "<" + name[2:] if name.startswith("</") else "</" + name[1:]

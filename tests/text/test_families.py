@@ -18,7 +18,7 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from tokenizers import Tokenizer as Backend
 
 from amenable.data.types import Message, Ranking
-from amenable.text.chat import render, render_completion, render_prompt
+from amenable.text.chat import completion_text, render, render_completion, render_prompt
 from amenable.text.tokenizer import WORDS, Tokenizer
 from amenable.train import first_batch
 from amenable.train.feed import ranking_rows
@@ -306,6 +306,20 @@ def test_the_folder_comes_back_and_no_token_is_added(name, folders, tokenizers, 
     if tokenizer.end_of_turn_id in (stops if isinstance(stops, list) else [stops]):
         assert tokenizer.generation_config == FAMILIES[name].generation
     assert tokenizer.end_of_turn_id in tokenizer.stop_ids and tokenizer.eos_id in tokenizer.stop_ids
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_words_of_a_sampled_completion_become_its_ids_again(name, tokenizers):
+    tokenizer = tokenizers[name]
+
+    @FEW
+    @given(text=letters)
+    def check(text):
+        ids = render_completion(tokenizer, text)
+        assert completion_text(tokenizer, ids) == text
+        assert render_completion(tokenizer, completion_text(tokenizer, ids)) == ids
+
+    check()
 
 
 THOUGHTS = ("<think>\nthe hen\n</think>\n\n", "the hen\n</think>\n\n", "")

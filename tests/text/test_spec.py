@@ -92,7 +92,7 @@ def test_tokens_that_mark_turns_and_blocks_inside_turns():
     texts = ["<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"]
     added = ["<|im_start|>", "<|im_end|>", "<think>", "</think>", "<tool>", "user"]
     assert turn_tokens(texts, added) == {"<|im_start|>", "<|im_end|>", "user"}
-    assert turn_tokens(texts, []) == set()
+    assert turn_tokens(texts, ["<think>"]) == turn_tokens(texts, []) == set()
 
 
 def test_a_turn_token_that_is_not_special_cannot_be_typed_either(base):

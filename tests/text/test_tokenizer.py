@@ -258,6 +258,8 @@ def test_a_reward_model_gets_a_pad_that_ends_no_conversation_and_no_row(changes,
     assert padded.vocab_size == tokenizer.vocab_size and padded.fingerprint == tokenizer.fingerprint
     again = reloaded(padded, tmp_path / "b")
     assert again.pad == pad and again.chat_template == tokenizer.chat_template
+    before, after = (json.loads((tmp_path / name / "tokenizer_config.json").read_text()) for name in "ab")
+    assert after == before | {"pad_token": pad}
     assert (tmp_path / "a" / "tokenizer.json").read_bytes() == (tmp_path / "b" / "tokenizer.json").read_bytes()
 
 
