@@ -1,4 +1,4 @@
-"""What a row of a data file says, whichever of the field's column conventions it follows.
+"""Examples out of the rows of data files, in any of the field's column conventions.
 
 One function for each noun: `text`, `demonstration`, `prompt`, `ranking`, `labelled` take a row (columns by name) and
 return the example, or raise `Unusable` with the reason. The conventions:
@@ -13,7 +13,7 @@ return the example, or raise `Unusable` with the reason. The conventions:
     completions, ranking                     K answers, 1 the best, ties share a rank
     completions [{rank, completion}]         K answers, 0 the best
 
-What is asked is read in one way for all nouns (`asked`). `system` (or `system_prompt`) stands in front. A passage
+The prompt is read in one way for all nouns (`asked`). `system` (or `system_prompt`) stands in front. A passage
 (`input`, then `context`) follows `prompt`, `question` or `instruction` after a blank line, and is the prompt where
 there is none of them and no dialogue. `history` comes before. Null and blank columns are absent. `meta` keeps the rest.
 """
@@ -134,7 +134,7 @@ def labelled(row: Row, id: str) -> Labelled:
 
 
 def asked(record: Record) -> Conversation:
-    """What the columns of a row ask, the system message in front; no messages where none of them asks.
+    """Read the prompt of a row, the system message in front; no messages where no column asks.
 
     Of several columns the first of ASKING is read. Another one counts as used where its text is in there.
     """
@@ -155,7 +155,7 @@ def asked(record: Record) -> Conversation:
 
 
 def repeats(messages: Conversation, value: Any) -> bool:
-    """Whether a conversation has all that another column says: its text, or its messages in a row."""
+    """True where a conversation has all of another column: its text, or its messages in a row."""
     if isinstance(value, str):
         return any(mentions(message.content, value) for message in messages)
     part = messages_in(value)
@@ -171,14 +171,14 @@ def messages_in(value: Any) -> Conversation:
 
 
 def is_readable(column: str, record: Record) -> bool:
-    """Whether a column holds what such a column asks with: a list of messages, or text, or either."""
+    """True for a column that holds what its convention has: a list of messages, text, or either."""
     lists, texts = column not in ("question", "instruction"), column not in DIALOGUES
     value = record.columns[column]
     return record.filled(column) and ((lists and isinstance(value, list)) or (texts and isinstance(value, str)))
 
 
 def question(record: Record, column: str) -> Conversation:
-    """What one column asks that is no dialogue by name; `question` together with `instruction`."""
+    """Read one column that is no dialogue by name; `question` together with `instruction`."""
     if column in ("question", "instruction"):
         columns = [name for name in ("instruction", "question") if name in record and is_readable(name, record)]
         texts = [words_of(record[name], name) for name in columns or [column]]
@@ -231,13 +231,13 @@ def with_system(messages: Conversation, record: Record) -> Conversation:
 
 
 def mentions(text: str, part: str) -> bool:
-    """Whether a text holds another, which begins and ends where words do."""
+    """True where a text holds another, which begins and ends where words do."""
     part = part.strip()
     return part in text and re.search(rf"(?<!\w){re.escape(part)}(?!\w)", text) is not None
 
 
 def require_asked(record: Record) -> Conversation:
-    """What is asked; `Unusable` where nothing is."""
+    """Read the prompt of a row; `Unusable` where there is none."""
     messages = asked(record)
     if not messages and not any(column in record for column in DIALOGUES):
         raise Unusable(f"no column {', '.join(ASKING[:-1])} or {ASKING[-1]} {record}")
@@ -245,7 +245,7 @@ def require_asked(record: Record) -> Conversation:
 
 
 def answered(record: Record) -> Conversation:
-    """What is asked, and its answer where a column has one and the dialogue has none."""
+    """Read the prompt, and its answer where a column has one and the dialogue has none."""
     messages = checked(require_asked(record))
     present = [column for column in ANSWERS if column in record]
     if present and not (messages[-1].role == "assistant" and record.used & set(DIALOGUES)):
@@ -306,7 +306,7 @@ def implicit(record: Record, completions: Sequence[str]) -> tuple[Conversation, 
 
 
 def is_graded(entries: Any) -> bool:
-    """Whether completions are objects with a rank each."""
+    """True for completions that are objects with a rank each."""
     return isinstance(entries, list) and all(isinstance(entry, Mapping) and "rank" in entry for entry in entries)
 
 
@@ -329,7 +329,7 @@ def rank_of(value: Any) -> float:
 
 
 def ended_of(record: Record, count: int) -> dict[str, Any]:
-    """Whether each answer ended by itself, where the row says so; another column of that name is not used."""
+    """The column `ended`, true for each answer that ended by itself; another column of that name is not used."""
     ended = record.columns.get("ended")
     if isinstance(ended, list) and len(ended) == count and all(isinstance(end, bool) for end in ended):
         return {"ended": record["ended"]}

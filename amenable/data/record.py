@@ -16,7 +16,7 @@ FIELDS = {"role", "content", "from", "value", "weight", "train", "rank", "comple
 
 
 class Unusable(ValueError):
-    """Why a row cannot be used."""
+    """The reason for which a row cannot be used."""
 
 
 class Record(Mapping[str, Any]):
@@ -46,7 +46,7 @@ class Record(Mapping[str, Any]):
         return len(self.columns)
 
     def filled(self, column: str) -> bool:
-        """Whether a column is there and holds something: no blank text, no empty list."""
+        """True for a column that is there and holds something: no blank text, no empty list."""
         value = self.columns.get(column)
         return bool(value.strip() if isinstance(value, str) else value is not None and value != [])
 
@@ -131,7 +131,7 @@ def words_of(value: Any, name: str) -> str:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite number; true and false are none."""
+    """True for a finite number; true and false are none."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

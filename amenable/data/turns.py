@@ -53,7 +53,7 @@ def message(value: Any, name: str) -> Message:
 
 
 def is_trained(turn: Mapping[str, Any], name: str) -> bool:
-    """Whether an assistant's message is trained, or context."""
+    """True for an assistant's message that is trained, false for one that is context."""
     marks = {key: turn[key] for key in ("weight", "train") if key in turn}
     for key, mark in marks.items():
         if not isinstance(mark, int | float) or mark not in (0, 1):
@@ -64,7 +64,7 @@ def is_trained(turn: Mapping[str, Any], name: str) -> bool:
 
 
 def reply(value: Any, name: str, transcripts: bool = False) -> tuple[Conversation, str]:
-    """(what comes before it, an answer): text, a message, or messages that end with the answer.
+    """Split an answer, that is text, a message, or messages that end with it, into (the messages before it, its text).
 
     transcripts: text may be a whole hh-rlhf dialogue.
     """
@@ -82,7 +82,7 @@ def reply(value: Any, name: str, transcripts: bool = False) -> tuple[Conversatio
 
 
 def is_transcript(value: str) -> bool:
-    """Whether text is a dialogue as hh-rlhf writes it."""
+    """True for a dialogue as hh-rlhf writes it."""
     return value.lstrip().startswith("Human:") and "\n\nAssistant:" in value
 
 
@@ -94,7 +94,7 @@ def transcript(value: str) -> Conversation:
 
 
 def common_start(first: str, second: str) -> int:
-    """How many characters two texts begin with alike, up to the end of a word in both."""
+    """Count the characters that two texts begin with alike, up to the end of a word in both."""
     end = next((i for i, (a, b) in enumerate(zip(first, second)) if a != b), min(len(first), len(second)))
     while end and not all(ends_word(text, end) for text in (first, second)):
         end -= 1
@@ -102,12 +102,12 @@ def common_start(first: str, second: str) -> int:
 
 
 def ends_word(text: str, end: int) -> bool:
-    """Whether no word goes on across a place in a text."""
+    """True for a place in a text across which no word goes on."""
     return end == len(text) or text[end - 1].isspace() or text[end].isspace()
 
 
 def holds(conversation: Conversation, part: Conversation) -> bool:
-    """Whether a conversation has the messages of another in a row; a user's text may have further paragraphs."""
+    """True where a conversation has the messages of another in a row; a user's text may have further paragraphs."""
 
     def same(mine: Message, other: Message) -> bool:
         more = mine.role == "user" and f"\n\n{other.content}\n\n" in f"\n\n{mine.content}\n\n"

@@ -101,7 +101,7 @@ def keep_fitting(
         warning = "warning: " if left.count > WORRYING * left.of else ""
         print(f"data  {warning}{left}", file=sys.stderr)
     if left.count and not kept:
-        print(f"data  {split}: nothing is left to validate on", file=sys.stderr)
+        print(f"data  {split}: nothing is left{' to validate on' if split == 'validation' else ''}", file=sys.stderr)
     if sieve is not None and left.count:
         sieve.left_out.append(left)
     return [example for example, _ in kept], [row for _, row in kept]

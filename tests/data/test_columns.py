@@ -127,7 +127,7 @@ def test_prompts_end_with_the_user_and_keep_the_solution():
     assert columns.prompt(tied, "f:1").messages == ASKED, "what is no preference is a prompt all the same"
 
 
-def said(messages) -> list[str]:
+def texts_of(messages) -> list[str]:
     return [f"{message.role[0]} {message.content}" for message in messages]
 
 
@@ -167,10 +167,10 @@ def test_what_is_asked_is_read_alike_for_every_noun(row, asks):
     }.items():
         example = noun({**row, **more}, "f:1")
         messages = getattr(example, "messages", None) or example.prompt
-        assert said(messages)[: len(asks)] == asks, noun
+        assert texts_of(messages)[: len(asks)] == asks, noun
         assert len(messages) == len(asks) + (noun is columns.demonstration)
     ranked = columns.ranking({**row, "completions": ["a", "b"], "ranking": [1, 2]}, "f:1")
-    assert said(ranked.prompt) == asks and ranked.completions == ("a", "b")
+    assert texts_of(ranked.prompt) == asks and ranked.completions == ("a", "b")
 
 
 def test_dialogues_of_a_comparison_and_columns_that_agree_are_the_fuller_of_both():
@@ -182,7 +182,7 @@ def test_dialogues_of_a_comparison_and_columns_that_agree_are_the_fuller_of_both
         ({"prompt": late, "chosen": [late[2], A], "rejected": [late[2], B]}, ["u Who?", "a Tolan.", "u And he?"]),
         ({"question": "Who?", "context": "P", "chosen": [U, A], "rejected": [U, B]}, ["u Who?\n\nP"]),
     ):
-        assert said(columns.ranking(row, "f:1").prompt) == asks
+        assert texts_of(columns.ranking(row, "f:1").prompt) == asks
 
 
 def test_an_empty_answer_may_be_the_worse_a_tied_or_a_ranked_one():

@@ -1,4 +1,4 @@
-"""One rule for all stages: what is longer than the context is left out, told by split, and never cut."""
+"""One rule for all stages: what is longer than the context is left out, stderr by split, and never cut."""
 
 import json
 from collections.abc import Callable
@@ -74,11 +74,11 @@ def test_what_is_too_long_is_left_out_of_its_split_and_is_no_bad_row(
 ) -> None:
     _, make, what = STAGES[name]
     out = train(name, make(24, long=(3,)), make(8, long=(1, 2)), inspect_batch=True)
-    told = " ".join(capsys.readouterr().err.split())
+    stderr = " ".join(capsys.readouterr().err.split())
     context = 56 if name == "ppo" else 64
-    assert f"data train: 1 of 24 {what} left out: longer than {context} tokens" in told
-    assert f"data warning: validation: 2 of 8 {what} left out: longer than {context} tokens" in told
-    assert "cut" not in told.replace("was cut", "") and "truncated" not in told
+    assert f"data train: 1 of 24 {what} left out: longer than {context} tokens" in stderr
+    assert f"data warning: validation: 2 of 8 {what} left out: longer than {context} tokens" in stderr
+    assert "cut" not in stderr.replace("was cut", "") and "truncated" not in stderr
     assert f"train: 1 of 24 {what} left out" in text_of(out) and "mill" not in text_of(out), "no part of it is there"
     assert not (out / "rejected.jsonl").exists()
 
@@ -88,11 +88,11 @@ def test_a_run_needs_no_held_out_rows(name: str, train: Callable[..., Path], cap
     _, make, what = STAGES[name]
     out = train(name, make(12), make(4, long=(0, 1, 2, 3)))
     assert (out / "model.safetensors").exists()
-    told = capsys.readouterr().err
+    stderr = capsys.readouterr().err
     assert not [
         key for key in json.loads((out / "finished.json").read_text()) if key.startswith(("val_", "validation", "eval"))
     ]
-    assert f"validation: 4 of 4 {what} left out" in told and "validation: nothing is left to validate on" in told
+    assert f"validation: 4 of 4 {what} left out" in stderr and "validation: nothing is left to validate on" in stderr
 
 
 @pytest.mark.parametrize("name", STAGES)
