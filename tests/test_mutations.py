@@ -158,6 +158,12 @@ def dpo_loss_by_hand(parts: Parts) -> None:
     tests.test_the_loss_by_hand(config, pairs, parts.make_decoder, parts.machine, 0.0, 0.5)
 
 
+def kl_of_two_is_above_zero(parts: Parts) -> None:
+    tests = file_of("evaluation/test_divergence.py")
+    policy, reference = (parts.make_decoder(seed=seed, vocab_size=10) for seed in (1, 2))
+    tests.test_of_a_policy_from_itself_it_is_zero_and_else_above(policy, reference, parts.machine)
+
+
 def prompts_count_alike(parts: Parts) -> None:
     """One prompt of three pairs and one of a single pair: the mean of two means."""
     scores, ranks = torch.tensor([3.0, 1.0, -2.0, 0.5, 2.0]), torch.tensor([1.0, 2.0, 3.0, 1.0, 2.0])
@@ -531,6 +537,11 @@ MUTATIONS: list[Mutation] = [
     ("people's dislikes are learned", "functional.losses:ranking_loss_flat", worse_is_better, RANKING_BY_HAND),
     ("long rankings outweigh short ones", "functional.losses:ranking_loss_flat", mean_over_all_pairs,
      prompts_count_alike),
+    ("a margin is not looked at", "functional.losses:ranking_loss_flat",
+     lambda f: lambda scores, ranks, prompts, margins=None: f(scores, ranks, prompts),
+     suite_test("functional/test_losses.py", "test_a_margin_is_in_the_units_of_the_scores")),
+    ("DPO's KL is measured from the policy itself", "train.passes:row_kls",
+     lambda f: lambda policy, reference, *rest, **more: f(policy, policy, *rest, **more), kl_of_two_is_above_zero),
     ("DPO's reference moves with the policy", "stages.dpo:loss_of", own_reference, dpo_loss_by_hand),
     ("small passes weigh as much as large ones", "train.step:backward_next_token", mean_of_means, accumulated),
     ("a resumed run trains a step twice", "train.run:Run.restore", lambda f: lambda *a: max(f(*a) - 1, 0),
