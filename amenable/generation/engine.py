@@ -224,7 +224,7 @@ class Slots:
         self.alive = torch.zeros(self.size, dtype=torch.bool, device=self.device)
         self.seen: Tensor | None = None
         if sampling.repetition_penalty != 1:
-            self.seen = torch.zeros(self.size, decoder.config.vocab_size, dtype=torch.bool, device=self.device)
+            self.seen = torch.zeros(self.size, decoder.num_tokens, dtype=torch.bool, device=self.device)
 
     def add(self, jobs: Sequence[Job]) -> None:
         """More answers to make, after those that wait. Their `prompt` is a number that no job here has."""

@@ -37,7 +37,7 @@ def top_logprobs(logps: Tensor, count: int) -> list[TopLogprobs]:
 def prompt_logprobs(decoder: Decoder, hidden: Tensor, ids: Sequence[int], count: int) -> PromptLogprobs:
     """log p(ids[i] | ids[:i]) for i from 1 on, and the `count` likeliest in each place. hidden [L, D] of ids [L]."""
     targets = torch.tensor(ids[1:], dtype=torch.long, device=hidden.device)
-    size = max(1, CHUNK_LOGITS // decoder.config.vocab_size)
+    size = max(1, CHUNK_LOGITS // decoder.num_tokens)
     logps: list[float] = []
     likeliest: list[TopLogprobs] = []
     for states, tokens in zip(hidden[:-1].split(size), targets.split(size)):

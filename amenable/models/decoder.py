@@ -6,7 +6,8 @@
 Linear layers see [N, D], the tokens of all rows one after another. Rows never see each other: attention is computed
 inside each row (models/attention.py), so a packed batch is its rows apart.
 
-Shapes: N tokens in B rows, D width, H heads, K heads of keys and values, W head width, V vocabulary, R cache rows.
+Shapes: N tokens in B rows, D width, H heads, K heads of keys and values, W head width, V vocabulary, of which T tokens,
+R cache rows.
 Radford et al., 2018 and 2019; Su et al., 2021 (RoPE); Shazeer, 2020 (SwiGLU); Ainslie et al., 2023 (grouped queries).
 """
 
@@ -40,6 +41,8 @@ class Decoder(nn.Module):
         self.config = config
         self.origin: Mapping[str, Any] | None = None
         """config.json of the published folder that it was read from"""
+        self.num_tokens = config.vocab_size
+        """tokens that its tokenizer has; what follows them in the vocabulary is padding: never drawn, never trained"""
         learned = config.positions == "learned"
         with torch.device("meta"):
             self.token_embedding = embedding(config.vocab_size, config.width)
@@ -131,12 +134,22 @@ class Decoder(nn.Module):
 
     @property
     def unembedding(self) -> Tensor:
-        """The matrix [V, D] that turns hidden states into logits."""
+        """The matrix [T, D] that turns hidden states into the logits of the tokenizer's T tokens."""
+        weight = self.padded_unembedding
+        return weight if len(weight) == self.num_tokens else weight[: self.num_tokens]
+
+    @property
+    def padded_unembedding(self) -> Tensor:
+        """All its rows [V, D], as they are saved."""
         return self.token_embedding.weight if self.output is None else self.output.weight
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[..., D] -> [..., V]."""
+        """[..., D] -> [..., T], of the tokenizer's tokens."""
         return F.linear(hidden, self.unembedding)
+
+    def padded_logits(self, hidden: Tensor) -> Tensor:
+        """[..., D] -> [..., V], those of the padding too, as transformers gives them."""
+        return F.linear(hidden, self.padded_unembedding)
 
 
 class Block(nn.Module):
@@ -186,7 +199,8 @@ class Attention(nn.Module):
             q, k = self.query_norm(q), self.key_norm(k)
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
-        if k.dtype != dtype:  # a cache holds keys in the products' type: training reads the keys that sampling reads
+        changed = rotation is not None or self.key_norm is not None
+        if changed and k.dtype != dtype:  # a cache holds keys in the products' type: training reads what sampling reads
             k = Rounded.apply(k, dtype)
         return self.out(pick(attend(self.index, q, k, v), at).to(dtype))
 

@@ -169,7 +169,7 @@ def resize_vocabulary(decoder: Decoder, vocab_size: int, generator: torch.Genera
     decoder.token_embedding.num_embeddings = vocab_size
     if decoder.output is not None:
         decoder.output.out_features = vocab_size
-    decoder.config = replace(decoder.config, vocab_size=vocab_size)
+    decoder.config, decoder.num_tokens = replace(decoder.config, vocab_size=vocab_size), vocab_size
     return decoder
 
 

@@ -35,7 +35,7 @@ def lean(model: Model, dtype: torch.dtype, in_place: bool = False) -> Model:
         part.bias = None if part.bias is None else frozen(part.bias, dtype)
     if isinstance(twin, Decoder):
         output = nn.Linear(twin.config.width, twin.config.vocab_size, bias=False, device="meta")
-        output.weight = frozen(twin.unembedding, dtype)
+        output.weight = frozen(twin.padded_unembedding, dtype)
         twin.output, twin.config = output, replace(twin.config, tied=False)
     return twin.eval()
 

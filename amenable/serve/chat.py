@@ -124,6 +124,7 @@ class Speaker:
         if words > decoder.config.vocab_size:
             counts = f"{words} tokens, and the model knows {decoder.config.vocab_size}"
             raise InputError(f"tokenizer and model do not belong together: it has {counts}", folder)
+        decoder.num_tokens = min(tokenizer.vocab_size, decoder.config.vocab_size)
         return cls(str(folder), decoder, tokenizer)
 
     @classmethod
@@ -147,7 +148,7 @@ class Speaker:
         dropped = 0
         while True:
             ids = [*render_prompt(self.tokenizer, (*system, *self.turns[dropped:], message)), *prefix]
-            if max(ids) >= self.decoder.config.vocab_size:
+            if max(ids) >= self.decoder.num_tokens:
                 raise InputError(f"token {max(ids)} of the message is unknown to the model", self.name)
             if len(ids) + room <= context:
                 return ids, dropped

@@ -103,6 +103,6 @@ def fitting(served: Served, ids: list[int], param: str, room: int = 1) -> list[i
         lack = "leave no room for an answer in" if room else "are more than"
         why = f"{len(ids)} tokens {lack} a context of {served.context}"
         raise Refused(400, why, param, "context_length_exceeded")
-    if max(ids) >= served.speaker.decoder.config.vocab_size:
+    if max(ids) >= served.speaker.decoder.num_tokens:
         raise Refused(400, f"token {max(ids)} is unknown to the model", param)
     return ids

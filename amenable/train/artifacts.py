@@ -36,7 +36,9 @@ def load_reward_model(
     """A reward model that reads the same ids as `tokenizer` writes. In evaluation mode."""
     require_model(folder, made_by)
     require_same_tokenizer(tokenizer, Tokenizer.load(folder), folder)
-    return hub.load_scalar(folder).to(runtime.device).eval()
+    model = hub.load_scalar(folder).to(runtime.device).eval()
+    model.decoder.num_tokens = min(tokenizer.vocab_size, model.decoder.config.vocab_size)
+    return model
 
 
 def load_judge(folder: Path, runtime: Runtime, tokenizer: Tokenizer) -> ScalarModel:
@@ -95,7 +97,7 @@ def require_model(folder: Path, made_by: str) -> None:
 
 def fit_vocabulary(decoder: Decoder, tokenizer: Tokenizer, folder: Path) -> Decoder:
     """Give the model rows for control tokens that the tokenizer has gained, VOCABULARY_MULTIPLE or more at a time;
-    refuse one that it was not made with."""
+    refuse one that it was not made with. Rows beyond the tokenizer's tokens are padding from now on."""
     missing = tokenizer.vocab_size - decoder.config.vocab_size
     if missing > len(tokenizer.control_ids):
         raise InputError(
@@ -107,6 +109,7 @@ def fit_vocabulary(decoder: Decoder, tokenizer: Tokenizer, folder: Path) -> Deco
         device = decoder.unembedding.device
         rows = -(-tokenizer.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
         hub.resize_vocabulary(decoder, rows, torch.Generator().manual_seed(0)).to(device)
+    decoder.num_tokens = tokenizer.vocab_size
     return decoder
 
 

@@ -71,6 +71,8 @@ class Model:
     """numbers that its optimizer keeps"""
     predicts: bool = True
     """whether it ends in logits"""
+    padded: bool = False
+    """whether the vocabulary has more rows than its tokenizer has tokens: their gradient is made whole by a copy"""
 
 
 def model_of(module: nn.Module, optimizer: OptimizerConfig | None = None) -> Model:
@@ -84,7 +86,9 @@ def model_of(module: nn.Module, optimizer: OptimizerConfig | None = None) -> Mod
     trained = [(f"0.{name}", p) for name, p in module.named_parameters() if p.requires_grad]
     muon = optimizer.muon_learning_rate > 0
     moments = sum(p.numel() * (1 if muon and is_hidden_matrix(name, p) else 2) for name, p in trained)
-    return Model(decoder.config, count, size, matrices, sum(p.numel() for _, p in trained), moments, decoder is module)
+    padded = decoder.num_tokens < decoder.config.vocab_size
+    numbers = sum(p.numel() for _, p in trained)
+    return Model(decoder.config, count, size, matrices, numbers, moments, decoder is module, padded)
 
 
 @dataclass(frozen=True)
@@ -216,7 +220,8 @@ def head(model: Model, work: Pass, machine: Runtime) -> int:
     casts = 0 if product == FP32 else product * (work.trained + added * shape.vocab_size) * shape.width
     states = (FP32 + product) * work.trained * shape.width
     remembered = product * logits if product * logits <= KEPT and not work.summed else 0
-    return casts + states + remembered + FP32 * shape.vocab_size * shape.width + chunk(shape, work, machine)
+    gradient = (2 if model.padded else 1) * FP32 * shape.vocab_size * shape.width
+    return casts + states + remembered + gradient + chunk(shape, work, machine)
 
 
 def chunk(shape: DecoderConfig, work: Pass, machine: Runtime) -> int:

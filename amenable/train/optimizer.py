@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from amenable.errors import InputError
+from amenable.models.decoder import Decoder
 from amenable.train.defaults import FROM_MODEL, FromModel
 from amenable.train.guards import LOWER
 
@@ -71,6 +72,7 @@ class Optimizer:
                 fused=True,
             )
         ]
+        self.paddings = [padding for module in modules for padding in paddings_of(module)]
         self.peaks = [config.learning_rate]
         if hidden:
             self.parts.append(
@@ -96,6 +98,8 @@ class Optimizer:
             for group in part.param_groups:
                 group["lr"] = peak * multiplier
             part.step()
+        for parameter, count, rows in self.paddings:
+            parameter.data[count:] = rows
         self.zero_grad()
         if not math.isfinite(length(self.parameters)):
             self.refuse("the weights are no longer finite after this step", LOWER)
@@ -132,6 +136,17 @@ def length(parameters: list[nn.Parameter]) -> float:
 
 def named(module: nn.Module, index: int) -> list[tuple[str, nn.Parameter]]:
     return [(f"{index}.{name}", parameter) for name, parameter in module.named_parameters()]
+
+
+def paddings_of(module: nn.Module) -> list[tuple[Tensor, int, Tensor]]:
+    """Embeddings and unembeddings with more rows than their tokenizer has tokens: the matrix, how many tokens, and the
+    rows beyond them. No gradient reaches these; weight decay would."""
+    found = []
+    for decoder in (part for part in module.modules() if isinstance(part, Decoder)):
+        matrices = [decoder.token_embedding] + ([decoder.output] if decoder.output is not None else [])
+        if decoder.num_tokens < decoder.config.vocab_size:
+            found += [(m.weight, decoder.num_tokens, m.weight.detach()[decoder.num_tokens :].clone()) for m in matrices]
+    return found
 
 
 def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:

@@ -74,7 +74,7 @@ def said(model: Decoder | ScalarModel, ids: Tensor, lengths: tuple[int, ...]) ->
     device = decoder.unembedding.device
     layout = Layout.of(lengths, device)
     found = model(ids.to(device), layout, at=layout.ends)
-    values = found if isinstance(model, ScalarModel) else decoder.logits(found)
+    values = found if isinstance(model, ScalarModel) else decoder.padded_logits(found)
     model.train(was_training)
     return values.float().cpu()
 

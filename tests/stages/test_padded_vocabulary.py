@@ -1,0 +1,152 @@
+"""Rows of a vocabulary that no token of the tokenizer has, as Qwen has: not drawn, not trained, saved unchanged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from amenable.evaluation import choices
+from amenable.generation.engine import generate
+from amenable.generation.sampling import Sampling
+from amenable.models import hub
+from amenable.models.decoder import Decoder
+from amenable.models.heads import ScalarModel
+from amenable.serve.chat import Speaker
+from amenable.stages import dpo, ppo, reward, sft
+from amenable.text.tokenizer import Tokenizer
+from amenable.train import artifacts, memory, passes
+from amenable.train.feed import whole
+from amenable.train.optimizer import Optimizer, OptimizerConfig
+from amenable.train.runtime import Runtime
+
+PADDING = 23
+LOUD = OptimizerConfig(learning_rate=1e-3, weight_decay=0.5)
+
+
+def pad(folder: Path, out: Path) -> Path:
+    """The model of a folder with rows that no token has; as tokens they would be the likeliest everywhere."""
+    model = hub.load_scalar(folder) if "judge" in out.name else hub.load_decoder(folder)
+    decoder = model.decoder if isinstance(model, ScalarModel) else model
+    words, count = Tokenizer.load(folder), decoder.config.vocab_size
+    hub.resize_vocabulary(decoder, count + PADDING, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        decoder.token_embedding.weight[count:] *= 100
+    artifacts.save_model(out, model, words)
+    return out
+
+
+@pytest.fixture(scope="module")
+def folders(assistant: Path, judge: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    out = tmp_path_factory.mktemp("padded")
+    padded = {"padded": pad(assistant, out / "assistant"), "padded judge": pad(judge, out / "judge")}
+    return {"whole": assistant, "whole judge": judge, **padded}
+
+
+@pytest.fixture
+def calls(sft_config: sft.Config, reward_config: reward.Config, files: Any) -> dict[str, tuple[Any, Any]]:
+    small: dict[str, Any] = {"warmup_steps": 0, "optimizer": LOUD, "machine": sft_config.machine}
+    steps = {"max_steps": 2, "prompts_per_step": 8, "num_mini_batches": 2, "max_new_tokens": 8, "temperature": 1.6}
+    return {
+        "sft": (sft, replace(sft_config, epochs=1, batch_size=24, dropout=0.0, **small)),
+        "reward": (reward, replace(reward_config, epochs=1, prompts_per_step=24, **small)),
+        "dpo": (dpo, dpo.Config(data=files.rankings, epochs=1, batch_size=24, held_out=0.25, eval_steps=3, **small)),
+        "ppo": (
+            ppo,
+            ppo.Config(data=files.prompts, validation=files.prompts, critic_learning_rate=1e-3, **steps, **small),
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", ["sft", "reward", "dpo", "ppo"])
+def test_a_stage_does_what_it_does_without_them_and_saves_them_as_they_were(
+    name: str, calls: dict[str, tuple[Any, Any]], folders: dict[str, Path], rows_of: Any, tmp_path: Path
+) -> None:
+    stage, config = calls[name]
+    outs = {}
+    for kind in ("whole", "padded"):
+        inputs = {"model": folders[kind]} | ({"reward_model": folders[f"{kind} judge"]} if name == "ppo" else {})
+        outs[kind] = stage.run(replace(config, out=tmp_path / kind, **inputs))
+    for whole_row, padded_row in zip(rows_of(outs["whole"]), rows_of(outs["padded"]), strict=True):
+        assert padded_row == pytest.approx(whole_row, rel=1e-3, abs=1e-4)
+    load = hub.load_scalar if name == "reward" else hub.load_decoder
+    before = hub.load_decoder(folders["padded"]).state_dict()
+    whole_state, padded_state = (load(outs[kind]).state_dict() for kind in ("whole", "padded"))
+    embeddings = [key for key in padded_state if key.endswith("token_embedding.weight")]
+    assert embeddings and whole_state.keys() == padded_state.keys()
+    for key, value in padded_state.items():
+        if key in embeddings:
+            assert torch.equal(value[-PADDING:], before["token_embedding.weight"][-PADDING:])
+            value = value[:-PADDING]
+        assert torch.allclose(value, whole_state[key], atol=2e-4), key
+
+
+@pytest.fixture
+def both(folders: dict[str, Path], machine: Runtime) -> tuple[Decoder, Decoder, Tokenizer]:
+    """The model without and with padding."""
+    (plain, words), (padded, _) = (artifacts.load_policy(folders[name], machine) for name in ("whole", "padded"))
+    assert padded.config.vocab_size == plain.config.vocab_size + PADDING and padded.num_tokens == words.vocab_size
+    return plain, padded, words
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(temperature=2.0, max_new_tokens=12),
+        Sampling(temperature=0.0, max_new_tokens=12),
+        Sampling(temperature=1.5, repetition_penalty=1.3, top_k=200, max_new_tokens=12),
+    ],
+    ids=["hot", "greedy", "penalised"],
+)
+def test_they_are_never_drawn(
+    both: tuple[Decoder, Decoder, Tokenizer], sampling: Sampling, bf16: bool, machine: Runtime
+) -> None:
+    plain, padded, words = both
+    prompts = [[words.bos_id, *words.encode(text)] for text in ("a rose is", "the sea")]
+    with replace(machine, bf16=bf16).autocast():
+        (ours, theirs) = (
+            generate(decoder, prompts, sampling, eos_id=words.eos_id, samples=4) for decoder in (padded, plain)
+        )
+    for group, other in zip(ours, theirs):
+        for answer, same in zip(group, other):
+            assert answer.ids == same.ids and answer.logps == pytest.approx(same.logps, abs=1e-5)
+
+
+def test_log_probabilities_are_of_the_tokens_alone(both: tuple[Decoder, Decoder, Tokenizer], machine: Runtime) -> None:
+    plain, padded, words = both
+    rows = [whole([words.bos_id, *words.encode(text)]) for text in ("the rose is red.", "a sea, it is blue.")]
+    for one, other in zip(*(passes.row_logprobs(decoder, rows, machine, 100) for decoder in (plain, padded))):
+        assert torch.allclose(one, other, atol=1e-5)
+    kls = passes.row_kls(padded, plain, rows, rows, machine, 100)
+    assert max(float(kl.abs().max()) for kl in kls) < 1e-5
+    question = choices.Question("the rose is", (" red.", " blue."), 0)
+    found = [choices.accuracy(decoder, words, [question], machine, 100) for decoder in (plain, padded)]
+    assert found[0] == found[1]
+
+
+def test_a_chat_knows_how_many_tokens_there_are(folders: dict[str, Path], words: Tokenizer) -> None:
+    assert Speaker.load(folders["padded"], torch.device("cpu")).decoder.num_tokens == words.vocab_size
+
+
+def test_all_logits_are_there_for_whoever_compares_them_with_others(
+    both: tuple[Decoder, Decoder, Tokenizer],
+) -> None:
+    plain, padded, _ = both
+    hidden = torch.randn(3, padded.config.width)
+    assert padded.padded_logits(hidden).shape[1] == plain.logits(hidden).shape[1] + PADDING
+    assert torch.equal(padded.padded_logits(hidden)[:, :-PADDING], padded.logits(hidden))
+
+
+def test_weight_decay_leaves_them_and_the_plan_counts_the_copy(both: tuple[Decoder, Decoder, Tokenizer]) -> None:
+    plain, padded, _ = both
+    optimizer, before = Optimizer([padded], LOUD), padded.token_embedding.weight.detach().clone()
+    for parameter in padded.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    after = padded.token_embedding.weight.detach()
+    assert torch.equal(after[-PADDING:], before[-PADDING:]) and not torch.equal(after[:-PADDING], before[:-PADDING])
+    assert [memory.model_of(decoder, LOUD).padded for decoder in (plain, padded)] == [False, True]
