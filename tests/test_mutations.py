@@ -350,7 +350,7 @@ def gradients_kept(step: Any) -> Any:
 
 
 def reference_at_one(row_logprobs: Any) -> Any:
-    return lambda decoder, rows, machine, limit, temperature=1.0: row_logprobs(decoder, rows, machine, limit)
+    return lambda decoder, rows, machine, limit, *_, **__: row_logprobs(decoder, rows, machine, limit)
 
 
 def always_ended(ranking_rows: Any) -> Any:
@@ -448,6 +448,9 @@ GAE_BY_HAND = suite_test("functional/test_advantages.py", "test_gae_by_hand", 1.
 CLIP_BY_HAND = suite_test("functional/test_losses.py", "test_ppo_clip_by_hand", 1, 1.5, -1.2, 0.0)
 VALUE_BY_HAND = suite_test("functional/test_losses.py", "test_value_loss_by_hand")
 RANKING_BY_HAND = suite_test("functional/test_losses.py", "test_ranking_loss_by_hand")
+PRICE_STAYS = suite_test(
+    "functional/test_kl.py", "test_the_adaptive_coefficient_stays_positive_and_moves_towards_the_target"
+)
 REWARDS_BY_HAND = suite_test("functional/test_rewards.py", "test_token_rewards_by_hand")
 NAN_OUTSIDE = suite_test(
     "functional/test_losses.py",
@@ -511,6 +514,7 @@ MUTATIONS: list[Mutation] = [
     ("every step draws the same numbers", "train.runtime:number", lambda f: lambda seed, *purpose: f(seed), SEEDS),
     ("the policy is paid for leaving its reference", "functional.kl:k1", lambda f: lambda logp, ref: f(ref, logp),
      REWARDS_BY_HAND),
+    ("the price on KL goes below zero", "functional.kl:clip", lambda f: lambda value, limit: value, PRICE_STAYS),
     ("the score is of a token that did not earn it", "functional.rewards:token_rewards", score_at_the_start,
      REWARDS_BY_HAND),
     ("KL is measured to the policy itself", "train.actors:load_actors", trains_along, frozen_models_stay),
