@@ -105,6 +105,13 @@ def test_every_module_has_its_test(path: Path) -> None:
     assert (ROOT / "tests" / relative.parent / f"test_{relative.name}").exists(), f"no test of {relative}"
 
 
+def test_answers_end_wherever_their_tokenizer_says() -> None:
+    """A tokenizer's eos ends documents; an answer ends at any of its stop_ids."""
+    for path in (*MODULES, *(ROOT / "benchmarks").glob("*.py")):
+        found = re.findall(r"eos_id=\S*tokenizer\.eos_id|decode, \S*tokenizer\.eos_id", path.read_text("utf-8"))
+        assert not found, f"{path.name} ends answers at the end of a document: {found}"
+
+
 def test_nothing_imports_cuda_or_does_work_at_import() -> None:
     for path in MODULES:
         for node in ast.parse(path.read_text("utf-8")).body:

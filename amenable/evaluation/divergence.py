@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from amenable.generation.engine import EosIds
 from amenable.generation.rollout import Rollout, collect
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
@@ -28,7 +29,7 @@ def answers_with_kl(
     prompts: Sequence[list[int]],
     *,
     max_new_tokens: int,
-    eos_id: int,
+    eos_id: EosIds,
     seeds: Sequence[int],
     runtime: Runtime,
     max_tokens: int,

@@ -284,7 +284,7 @@ def examine(
         reference,
         prompts,
         max_new_tokens=config.max_new_tokens,
-        eos_id=tokenizer.eos_id,
+        eos_id=tokenizer.stop_ids,
         seeds=[runtime.number(config.seed, "held out", i) for i in range(len(prompts))],
         runtime=machine,
         max_tokens=config.max_tokens_per_pass,

@@ -96,7 +96,7 @@ def render_document(tokenizer: Tokenizer, text: str) -> list[int]:
 
 def completion_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
     """The words of a completion: `render_completion` makes the same ids of them again."""
-    return _words(tokenizer, tokenizer.decode(ids))
+    return _words(tokenizer, tokenizer.decode(ids), ended=bool(ids) and ids[-1] in tokenizer.stop_ids)
 
 
 def answer_text(tokenizer: Tokenizer, text: str) -> str:
@@ -261,11 +261,11 @@ def _text(pieces: Sequence[str | Slot]) -> str:
     return pieces[0] if pieces and isinstance(pieces[0], str) else ""
 
 
-def _words(tokenizer: Tokenizer, text: str) -> str:
+def _words(tokenizer: Tokenizer, text: str, ended: bool = True) -> str:
     """A decoded completion without the white space that the template puts around an assistant's words."""
     lead, trail = _frame(tokenizer).lead, _frame(tokenizer).trail
     text = text.removeprefix(lead) if lead.isspace() else text
-    return text.removesuffix(trail) if trail.isspace() else text
+    return text.removesuffix(trail) if ended and trail.isspace() else text
 
 
 def _template(tokenizer: Tokenizer) -> str:

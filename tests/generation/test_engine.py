@@ -84,6 +84,19 @@ def test_greedy_answers_are_those_of_a_loop_without_cache(config):
         assert completion.ids == ids[len(prompt) :]
 
 
+def test_an_answer_ends_at_the_first_of_several_ids(decoder):
+    prompts, sampling = make_prompts(9), Sampling(max_new_tokens=20)
+    free = generate(decoder, prompts, sampling, eos_id=None, seeds=3, samples=2)
+    ended = generate(decoder, prompts, sampling, eos_id=[EOS, 7, 11], seeds=3, samples=2, decode=letters)
+    stopped = 0
+    for whole, cut in zip([one for group in free for one in group], [one for group in ended for one in group]):
+        places = [place for place, token in enumerate(whole.ids) if token in (EOS, 7, 11)]
+        assert cut.ids == whole.ids[: places[0] + 1] if places else cut.ids == whole.ids
+        assert cut.ended == bool(places) and (not places or cut.text == letters(cut.ids[:-1]))
+        stopped += bool(places)
+    assert stopped > 3 and {one.ids[-1] for group in ended for one in group if one.ended} == {EOS, 7, 11}
+
+
 def test_answers_do_not_depend_on_the_number_of_rows_nor_on_the_neighbours(decoder):
     prompts, seeds = make_prompts(13), list(range(100, 113))
     sampling = Sampling(temperature=0.9, max_new_tokens=16)

@@ -318,6 +318,8 @@ def test_the_words_of_a_sampled_completion_become_its_ids_again(name, tokenizers
         ids = render_completion(tokenizer, text)
         assert completion_text(tokenizer, ids) == text
         assert render_completion(tokenizer, completion_text(tokenizer, ids)) == ids
+        cut = render_completion(tokenizer, text + " ", ended=False)
+        assert completion_text(tokenizer, cut) == text + " ", "what the length limit cut had no end to say"
 
     check()
 
