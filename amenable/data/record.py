@@ -5,12 +5,13 @@ Null is absent: `datasets` and parquet fill with it what a row does not have, al
 
 from __future__ import annotations
 
-import math
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+LARGEST = sys.float_info.max
 FIELDS = {"role", "content", "from", "value", "weight", "train", "rank", "completion"}
 """keys that are read of the objects in a column; others are listed as `column.key`"""
 
@@ -132,7 +133,7 @@ def words_of(value: Any, name: str) -> str:
 
 def is_number(value: Any) -> bool:
     """True for a finite number; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST < value < LARGEST
 
 
 def kind(value: Any) -> str:

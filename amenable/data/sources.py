@@ -17,7 +17,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from amenable.data import columns
 from amenable.data.batches import shuffled
-from amenable.data.files import BadRow, decode, has_half_character, iter_json_rows, iter_lines
+from amenable.data.files import BadRow, decode, has_half_character, iter_json_rows, iter_lines, read_json_rows
 from amenable.data.record import Record, Unusable, Usage
 from amenable.data.types import Conversation, Demonstration, Labelled, Message, Prompt, Ranking, Text
 from amenable.errors import InputError
@@ -115,6 +115,11 @@ def read_rankings(path: Source, *, limit: int | None = None, on_bad: OnBad = "re
 def read_labelled(path: Source, *, limit: int | None = None, on_bad: OnBad = "report") -> Loaded[Labelled]:
     """Unpaired preferences: prompt, completion, and a label that says whether it is wanted."""
     return _read(path, columns.labelled, limit, on_bad)
+
+
+def read_rows(file: Path) -> list[tuple[int, Any]]:
+    """(number, row) of one file, whatever is in the rows; InputError for the first that cannot be read at all."""
+    return read_json_rows(file) if _kind(file) in (".json", ".jsonl") else list(_numbered_rows(file, None))
 
 
 def split_holdout(rows: Sequence[T], fraction: float, seed: int) -> tuple[list[T], list[T]]:
@@ -243,7 +248,7 @@ def _numbered_rows(file: Path | str, limit: int | None) -> Iterator[tuple[int, A
     if isinstance(file, str):
         yield from enumerate(_hub_rows(file, limit), start=1)
         return
-    kind = Path(file.stem).suffix if file.suffix == ".gz" else file.suffix
+    kind = _kind(file)
     if kind == ".txt":
         yield from _documents(file)
     elif kind == ".parquet":
@@ -253,6 +258,10 @@ def _numbered_rows(file: Path | str, limit: int | None) -> Iterator[tuple[int, A
     else:
         how = f"data files end in {', '.join(SUFFIXES)}, or in one of these and .gz"
         raise InputError(f"no reader for '{kind or file.name}'", file, how)
+
+
+def _kind(file: Path) -> str:
+    return Path(file.stem).suffix if file.suffix == ".gz" else file.suffix
 
 
 def _documents(file: Path) -> Iterator[tuple[int, Any]]:

@@ -3,28 +3,35 @@
 Out: rankings.jsonl, pairs.jsonl, demonstrations.jsonl in the columns that training reads, and lineage.json. Left out
 are answers to items whose order was known beforehand, and orders in which everything is tied: they teach nothing.
 
-In: whatever `sources` reads as rankings or demonstrations (hh-rlhf among them), and the JSON exports of Argilla and
-Label Studio. Every row has a name made of its file's content, so that a file that comes twice is kept once.
+In: whatever `sources` reads as rankings or demonstrations (hh-rlhf among them), and what others publish or export, in
+FORMS. Every row has a name made of its file's content, so that a file that comes twice is kept once.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from amenable.data import sources
-from amenable.data.types import Demonstration, Message, Ranking
+from amenable.data.files import place_of
+from amenable.data.record import Record, Unusable, kind
+from amenable.data.types import Demonstration, Ranking
 from amenable.errors import InputError
-from amenable.feedback.judges import from_scores
+from amenable.feedback import argilla, label_studio, open_assistant, published
+from amenable.feedback.formats import Label, Reader
+from amenable.feedback.hints import Hints, Unclear
 from amenable.feedback.store import Event, Store, demonstration_of, payload_of, ranking_of, turns, write_whole
 
 What = Literal["rankings", "pairs", "demonstrations"]
 WHATS: tuple[What, ...] = ("rankings", "pairs", "demonstrations")
 TESTS = ("calibration", "screening")
+KNOWN = "known are rankings and preferences between texts, and written answers"
 
 
 def export(store: Store, out: Path) -> dict[str, int]:
@@ -98,7 +105,7 @@ def lineage(store: Store, out: Path, counts: Mapping[What, int]) -> dict[str, An
     """Which events went in, who said it, which models wrote the answers, and the hashes of the files."""
     used = [*standing_rankings(store), *store.standing("demonstration", "conversation")]
     people = Counter(str(event.payload.get("annotator")) for event in used)
-    models = {json.dumps(source, sort_keys=True) for event in used for source in event.payload.get("sources", [])}
+    models = {json.dumps(source, sort_keys=True) for event in used for source in sources_of(event)}
     return {
         "store": str(store.path),
         "last_event": max(event.id for event in used),
@@ -115,38 +122,156 @@ def lineage(store: Store, out: Path, counts: Mapping[What, int]) -> dict[str, An
     }
 
 
-def bring_in(store: Store, file: Path, annotator: str | None, time: float) -> dict[str, int]:
-    """Keep the labels of a file; returns how many there were, how many were new, and rows that could not be used.
+def sources_of(event: Event) -> list[dict[str, Any]]:
+    """Every model that gave one of the answers."""
+    others = [source for more in event.payload.get("other_sources", []) for source in more]
+    return [*event.payload.get("sources", []), *others]
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of export: its name, how a row of it is known, and what reads one."""
+
+    name: str
+    fits: Callable[[Mapping[str, Any]], bool]
+    labels: Reader
+
+
+FORMS = (
+    Form("Label Studio, JSON", label_studio.is_task, label_studio.task_labels),
+    Form("Label Studio, JSON-MIN", label_studio.is_minimal, label_studio.minimal_labels),
+    Form("Argilla, JSON", argilla.is_record, argilla.record_labels),
+    Form("Argilla, rows of the Hub", argilla.is_flat, argilla.flat_labels),
+    Form("Open-Assistant, trees", open_assistant.is_tree, open_assistant.tree_labels),
+    Form("Open-Assistant, messages", open_assistant.is_message, open_assistant.tree_labels),
+    Form("comparisons of two models", published.is_comparison, published.comparison_labels),
+)
+
+
+@dataclass
+class Imported:
+    """What a file of labels holds. Rows are numbered as in `sources`."""
+
+    form: str
+    rankings: list[Ranking] = field(default_factory=list)
+    demonstrations: list[Demonstration] = field(default_factory=list)
+    rejected: list[tuple[int, str]] = field(default_factory=list)
+    """labels, or whole rows, of which nothing can be made: number of the row, and why"""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """columns that are not kept, by the number of rows that have them"""
+
+    def plan(self, file: Path) -> list[str]:
+        """What is taken in, what is kept beside it, and what is not, in lines for a reader."""
+        sizes = {"ranking": len(self.rankings), "demonstration": len(self.demonstrations)}
+        counts = ", ".join(f"{size} {noun}{'' if size == 1 else 's'}" for noun, size in sizes.items())
+        metas = [*(one.meta for one in self.rankings), *(one.meta for one in self.demonstrations)]
+        kept = dict.fromkeys(key for meta in metas for key in meta)
+        told = [f"{file.name} ({self.form}): {counts}"]
+        told += [f"kept beside them: {', '.join(kept)}"] if kept else []
+        told += [f"not kept: {', '.join(self.dropped)}"] if self.dropped else []
+        reasons = Counter(why for _, why in self.rejected)
+        for why, count in reasons.most_common(3):
+            first = next(number for number, reason in self.rejected if reason == why)
+            told.append(f"{count} could not be used: {why} (first: {where(file, first)})")
+        return told + ([f"and {len(reasons) - 3} more reasons"] if len(reasons) > 3 else [])
+
+
+def bring_in(
+    store: Store, file: Path, annotator: str | None, time: float, hints: Hints | None = None
+) -> dict[str, int]:
+    """Keep the labels of a file; returns how many there were, how many were new, and labels that could not be used.
 
     annotator: who said them, where the file does not say so.
     """
-    if not file.is_file():
-        raise InputError("no such file", file, "give a file of labels: .jsonl, .json or .parquet")
-    rankings, demonstrations, unusable = read(file)
+    return keep(store, file, read(file, hints), annotator, time, hints)
+
+
+def keep(
+    store: Store, file: Path, found: Imported, annotator: str | None, time: float, hints: Hints | None = None
+) -> dict[str, int]:
+    """Keep what `read` found in a file. InputError where it is in the store already, read with other hints."""
     hashed = hashlib.sha256(file.read_bytes()).hexdigest()
-    meta = {"imported": file.name, "sha256": hashed}
+    meta: dict[str, Any] = {"imported": file.name, "sha256": hashed}
+    if hints is not None and hints != Hints():
+        meta["hints"] = json.loads(json.dumps(asdict(hints)))
+    for event in store.events("ranking") + store.events("demonstration"):
+        known = event.payload.get("meta") or {}
+        if known.get("sha256") == hashed and known.get("hints") != meta.get("hints"):
+            how = "what is in a store stays there: import into a new one"
+            raise InputError("these labels were imported before, and read in another way", file, how)
     orders = [
-        {**payload_of(ranking), "annotator": ranking.annotator or annotator, "meta": {**ranking.meta, **meta}}
-        for ranking in rankings
+        {**payload_of(ranking), "annotator": ranking.annotator or annotator, "meta": {**plain(ranking.meta), **meta}}
+        for ranking in found.rankings
     ]
     written = [
-        {"messages": turns(one.messages), "annotator": one.meta.get("annotator") or annotator, "id": one.id, **meta}
-        for one in demonstrations
+        {
+            **{"messages": turns(one.messages), "annotator": one.meta.get("annotator") or annotator, "id": one.id},
+            "meta": {**plain(one.meta), **meta},
+        }
+        for one in found.demonstrations
     ]
     new = 0
-    for kind, payloads in (("ranking", orders), ("demonstration", written)):
-        once = [f"import {hashed} {kind} {number}" for number in range(len(payloads))]
-        new += store.append_new(kind, payloads, time, once)
-    return {"labels": len(orders) + len(written), "new": new, "unusable": unusable}
+    for event_kind, payloads in (("ranking", orders), ("demonstration", written)):
+        once = [f"import {hashed} {event_kind} {number}" for number in range(len(payloads))]
+        new += store.append_new(event_kind, payloads, time, once)
+    return {"labels": len(orders) + len(written), "new": new, "unusable": len(found.rejected)}
 
 
-def read(file: Path) -> tuple[list[Ranking], list[Demonstration], int]:
-    """Rankings and demonstrations of a file in any of the known formats, and how many rows were unusable."""
-    rows = exported_rows(file)
-    if rows and "annotations" in rows[0] and "data" in rows[0]:
-        return tell(file, [found for number, row in enumerate(rows) for found in label_studio(row, str(number))])
-    if rows and "fields" in rows[0]:
-        return tell(file, [found for number, row in enumerate(rows) for found in argilla(row, str(number))])
+def read(file: Path, hints: Hints | None = None) -> Imported:
+    """The labels of a file in any of the known forms; InputError, by line, where it cannot be read or holds none."""
+    if not file.is_file():
+        raise InputError("no such file", file, "give a file of labels: .jsonl, .json or .parquet")
+    rows = [(number, plain(row)) for number, row in sources.read_rows(file)]
+    first = next((row for _, row in rows if isinstance(row, dict)), {})
+    form = next((form for form in FORMS if form.fits(first)), None)
+    if form is None:
+        return customary(file)
+    found = Imported(form.name)
+    hints = hints or Hints()
+    for number, row in numbered(form, rows, found):
+        record, before = Record(row), len(found.rankings) + len(found.demonstrations)
+        try:
+            for label in form.labels(record, f"{file.name}:{number}", hints):
+                take(found, label, number)
+        except Unusable as error:
+            found.rejected.append((number, str(error)))
+        except Unclear as error:
+            raise InputError(f"{where(file, number)}: {error.what}", file, error.how) from None
+        if len(found.rankings) + len(found.demonstrations) > before:
+            found.dropped.update(filter(record.filled, record.rest()))
+    found.rejected.sort(key=lambda reason: reason[0])
+    if not found.rankings and not found.demonstrations:
+        number, why = found.rejected[0] if found.rejected else (1, "it is empty")
+        raise InputError(f"holds no label that can be used ({where(file, number)}: {why})", file, KNOWN)
+    return found
+
+
+def numbered(form: Form, rows: Sequence[tuple[int, Any]], found: Imported) -> list[tuple[int, dict[str, Any]]]:
+    """The rows of a form; others are rejected. Messages of a flat table are put together as trees."""
+    own = [(number, row) for number, row in rows if isinstance(row, dict) and form.fits(row)]
+    known = {number for number, _ in own}
+    for number, row in rows:
+        if number not in known:
+            found.rejected.append((number, f"it is {kind(row)}, and not as other rows are ({form.name})"))
+    if form.fits is not open_assistant.is_message:
+        return own
+    trees, rejected = open_assistant.trees_of(own)
+    found.rejected += rejected
+    return trees
+
+
+def take(found: Imported, label: Label, number: int) -> None:
+    """Add what is said in a row."""
+    if isinstance(label, Unusable):
+        found.rejected.append((number, str(label)))
+    elif isinstance(label, Ranking):
+        found.rankings.append(label)
+    else:
+        found.demonstrations.append(label)
+
+
+def customary(file: Path) -> Imported:
+    """A file in the columns that training reads: rankings, or else demonstrations."""
     try:
         ranked = sources.read_rankings(file)
     except InputError as no_rankings:
@@ -154,118 +279,22 @@ def read(file: Path) -> tuple[list[Ranking], list[Demonstration], int]:
             written = sources.read_demonstrations(file)
         except InputError:
             raise no_rankings from None
-        return [], written.rows, len(written.rejected)
-    return ranked.rows, [], len(ranked.rejected)
+        rejected = [(row.line, row.reason) for row in written.rejected]
+        return Imported("demonstrations", demonstrations=written.rows, rejected=rejected)
+    return Imported("rankings", ranked.rows, rejected=[(row.line, row.reason) for row in ranked.rejected])
 
 
-Found = Ranking | Demonstration | None
-"""what one person said of a row; None where it is no label that is known here"""
+def where(file: Path, number: int) -> str:
+    """The place of a row in words."""
+    return f"row {number}" if file.suffix == ".parquet" else place_of(file, number)
 
 
-def tell(file: Path, found: Sequence[Found]) -> tuple[list[Ranking], list[Demonstration], int]:
-    rankings = [one for one in found if isinstance(one, Ranking)]
-    written = [one for one in found if isinstance(one, Demonstration)]
-    if not rankings and not written:
-        how = "known are rankings and preferences between texts, and written answers"
-        raise InputError("holds no label that can be used", file, how)
-    return rankings, written, len(found) - len(rankings) - len(written)
-
-
-def exported_rows(file: Path) -> list[dict[str, Any]]:
-    """The objects of a .json or .jsonl file; of anything else nothing."""
-    try:
-        text = file.read_text("utf-8")
-        values = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines()]
-    except (ValueError, OSError):
-        return []
-    return values if all(isinstance(value, dict) for value in values) else []
-
-
-def label_studio(row: dict[str, Any], id: str) -> Iterator[Found]:
-    """What each annotation of a task says: a choice between two texts (Pairwise), an order (Ranker), or a text."""
-    data = row["data"]
-    for annotation in row["annotations"] or []:
-        if annotation.get("was_cancelled"):
-            continue
-        who = annotation.get("completed_by")
-        who = who.get("email") or who.get("id") if isinstance(who, dict) else who
-        for result in annotation.get("result") or []:
-            yield studio_label(data, result, str(row.get("id", id)), None if who is None else str(who))
-
-
-def studio_label(data: dict[str, Any], result: dict[str, Any], id: str, who: str | None) -> Found:
-    value, kind = result.get("value", {}), result.get("type")
-    prompt, others = asked_and_answers(data)
-    if prompt is None:
-        return None
-    if kind == "pairwise" and len(others) == 2 and value.get("selected") in ("left", "right"):
-        ranks = (1.0, 2.0) if value["selected"] == "left" else (2.0, 1.0)
-        return ranking_made(prompt, list(others.values()), ranks, id, who)
-    if kind == "ranker":
-        places = value.get("ranker")
-        order = places if isinstance(places, list) else max(places.values(), key=len) if places else []
-        items = next((v for v in data.values() if isinstance(v, list) and v and isinstance(v[0], dict)), [])
-        texts = {str(item.get("id")): item.get("body") or item.get("title") or item.get("html") for item in items}
-        answers = [texts.get(str(name)) for name in order]
-        return ranking_made(prompt, answers, tuple(float(n + 1) for n in range(len(answers))), id, who)
-    if kind == "textarea" and value.get("text"):
-        answer = value["text"] if isinstance(value["text"], str) else "\n".join(value["text"])
-        return Demonstration((Message("user", prompt), Message("assistant", answer)), id, {"annotator": who})
-    return None
-
-
-def argilla(row: dict[str, Any], id: str) -> Iterator[Found]:
-    """What each response to a record says: an order of fields, the name of the better field, or a text.
-
-    Responses are {question: [{value, user_id}]}, or before version 2 [{user_id, values: {question: {value}}}].
-    """
-    given = row.get("responses") or {}
-    if isinstance(given, dict):
-        said = [(answer, question) for question, answers in given.items() for answer in answers or []]
-    else:
-        said = [
-            ({**value, "user_id": answer.get("user_id"), "status": answer.get("status")}, question)
-            for answer in given
-            for question, value in (answer.get("values") or {}).items()
-        ]
-    for answer, question in said:
-        if answer.get("status") in (None, "submitted"):
-            who = answer.get("user_id")
-            name = str(row.get("external_id") or row.get("id") or id)
-            yield argilla_label(row["fields"], question, answer.get("value"), name, None if who is None else str(who))
-
-
-def argilla_label(fields: dict[str, Any], question: str, value: Any, id: str, who: str | None) -> Found:
-    prompt, others = asked_and_answers(fields)
-    if prompt is None:
-        return None
-    if isinstance(value, list) and value:
-        entries = [entry if isinstance(entry, dict) else {"value": entry, "rank": n} for n, entry in enumerate(value)]
-        if all(entry.get("value") in others for entry in entries):
-            places = [-float(entry.get("rank") or 0) for entry in entries]
-            return ranking_made(prompt, [others[entry["value"]] for entry in entries], from_scores(places), id, who)
-        return None
-    if isinstance(value, str) and value in others and len(others) == 2:
-        ranks = [1.0 if name == value else 2.0 for name in others]
-        return ranking_made(prompt, list(others.values()), ranks, id, who)
-    if isinstance(value, str) and value.strip() and not others:
-        return Demonstration((Message("user", prompt), Message("assistant", value)), id, {"annotator": who})
-    return None
-
-
-def asked_and_answers(columns: dict[str, Any]) -> tuple[str | None, dict[str, str]]:
-    """The column that asks (prompt, instruction, question, or else the first text), and the other texts by name."""
-    texts = {name: value for name, value in columns.items() if isinstance(value, str) and value.strip()}
-    usual = ("prompt", "instruction", "question", "input", "context", "text")
-    asking = next((name for name in usual if name in texts), next(iter(texts), None))
-    if asking is None:
-        return None, {}
-    return texts[asking], {name: value for name, value in texts.items() if name != asking}
-
-
-def ranking_made(
-    prompt: str, answers: Sequence[Any], ranks: Sequence[float], id: str, who: str | None
-) -> Ranking | None:
-    if len(answers) < 2 or not all(isinstance(answer, str) for answer in answers) or not any(map(str.strip, answers)):
-        return None
-    return Ranking((Message("user", prompt),), tuple(answers), tuple(ranks), id, who)
+def plain(value: Any) -> Any:
+    """A value as JSON can hold it: no nan or infinity (null), no dates or bytes (their text)."""
+    if isinstance(value, dict):
+        return {str(key): plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -1,23 +1,28 @@
 """What was said of two models' answers, from wherever it was said, as bouts that ratings are made of.
 
     vote       somebody's in the arena: two conversations side by side, and which was better
-    ranking    of answers whose models are known: every pair of two models is a bout (people's, simulated, or a judge's)
-    a file     rows of rankings with `models`, or in the form that arenas publish: model_a, model_b, winner
+    ranking    of answers whose models are known: every pair of two models is a bout (people's, a judge's).
+               What is said of a text that several models gave is said of each of them
+    a file     rows of rankings with `models`, or comparisons as others publish them (published.py)
 
 Bouts of one vote or one ranking share a group: they are not independent, and a bootstrap draws them together.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
+from amenable.data.files import place_of, read_json_rows
+from amenable.data.record import Record, Unusable, is_number, kind
+from amenable.data.types import Conversation
 from amenable.errors import InputError
 from amenable.feedback.exchange import TESTS
+from amenable.feedback.formats import name_of
+from amenable.feedback.published import dialogues, is_comparison, verdict_of
 from amenable.feedback.ratings import Battle
 from amenable.feedback.store import Event, Store
 
@@ -26,7 +31,7 @@ KINDS: tuple[Kind, ...] = ("arena", "rankings")
 Choice = Literal["left", "right", "tie", "both_bad"]
 SCORES: dict[Choice, float] = {"left": 1.0, "right": 0.0, "tie": 0.5, "both_bad": 0.5}
 """what the left one gets"""
-WINNERS = {"model_a": 1.0, "a": 1.0, "model_b": 0.0, "b": 0.0, "tie": 0.5, "both_bad": 0.5, "tie (bothbad)": 0.5}
+HOW = "give model_a, model_b, winner; or prompt, completions, ranking, models"
 
 
 @dataclass(frozen=True)
@@ -99,84 +104,84 @@ def of_vote(event: Event) -> Bout:
     )
 
 
-def models_of(payload: dict[str, Any]) -> list[str | None]:
-    """Which model wrote each answer of a ranking, None where that is not said."""
-    named = (payload.get("meta") or {}).get("models") or payload.get("models")
-    if named is None:
-        named = [source.get("model") for source in payload.get("sources") or []]
+def models_of(payload: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Which models gave each answer of a ranking: several where they gave the same text, none where it is not said."""
+    known = {**payload, **(payload.get("meta") or {})}
+    first, others = known.get("models"), known.get("other_models")
+    if not first:
+        first = [source.get("model") for source in payload.get("sources") or []]
+        others = [[source.get("model") for source in more] for more in payload.get("other_sources") or []]
     count = len(payload["completions"])
-    return [None if name is None else str(name) for name in named] if len(named) == count else [None] * count
+    if len(first) != count:
+        return [()] * count
+    found = [[name, *more] for name, more in zip(first, others if others and len(others) == count else [[]] * count)]
+    return [tuple(dict.fromkeys(str(name) for name in names if name is not None)) for names in found]
+
+
+def model_columns(models: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """`models_of` as columns of a ranking: models, the first of each answer, and other_models where there are more."""
+    first = [names[0] if names else None for names in models]
+    others = [list(names[1:]) for names in models]
+    return {"models": first, **({"other_models": others} if any(others) else {})}
 
 
 def of_ranking(
-    models: Sequence[str | None],
+    models: Sequence[Sequence[str]],
     completions: Sequence[str],
     ranks: Sequence[float],
     by: str,
     group: str,
 ) -> Iterator[Bout]:
-    """Every pair of answers of two models that are known."""
+    """Every pair of answers, and for each every two models that gave them; those of one text are not compared."""
     for i, j in combinations(range(len(ranks)), 2):
-        a, b = models[i], models[j]
-        if a is not None and b is not None and a != b:
-            score = 0.5 if ranks[i] == ranks[j] else float(ranks[i] < ranks[j])
-            yield Bout(a, b, score, (len(completions[i]), len(completions[j])), by=by, group=group)
+        score = 0.5 if ranks[i] == ranks[j] else float(ranks[i] < ranks[j])
+        lengths = (len(completions[i]), len(completions[j]))
+        yield from (Bout(a, b, score, lengths, by=by, group=group) for a in models[i] for b in models[j] if a != b)
 
 
 def read_bouts(file: Path, annotators: Sequence[str] = ()) -> list[Bout]:
-    """The bouts of a file of comparisons, .jsonl or .json. InputError for a row that is none, by its line."""
+    """The bouts of a file of comparisons, .jsonl or .json. InputError for a row that is none, by its place."""
     found: list[Bout] = []
-    for line, row in rows_of(file):
+    for number, row in read_json_rows(file, HOW):
         try:
-            found += of_row(row, f"{file} line {line}")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            why = f"no column {error}" if isinstance(error, KeyError) else str(error)
-            how = "give model_a, model_b, winner; or prompt, completions, ranking, models"
-            raise InputError(f"row {line} is no comparison of models ({why})", file, how) from None
+            if not isinstance(row, dict):
+                raise Unusable(f"it is {kind(row)}, not an object")
+            found += of_row(row, f"{file} {number}")
+        except Unusable as error:
+            where = place_of(file, number)
+            raise InputError(f"{where} is no comparison of models ({error})", file, HOW) from None
     return [bout for bout in found if not annotators or bout.by in annotators]
 
 
-def rows_of(file: Path) -> list[tuple[int, Any]]:
-    """(number, row) of a file: a list of rows, or one row a line."""
-    try:
-        text = file.read_text("utf-8-sig")
-        if text.lstrip().startswith("["):
-            return list(enumerate(json.loads(text), start=1))
-        return [(n, json.loads(line)) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror or error}", file, "give a .jsonl or .json file") from None
-    except ValueError as error:
-        raise InputError(f"is not JSON: {error}", file, "give a list of rows, or one row a line") from None
-
-
 def of_row(row: dict[str, Any], group: str) -> Iterator[Bout]:
-    """A row of a file; KeyError, TypeError or ValueError where it is none."""
-    by = str(row.get("annotator") or row.get("judge") or "?")
+    """The bouts of a row of a file; `Unusable` where it is no comparison of models."""
     if "completions" in row:
-        models, completions, ranks = models_of(row), row["completions"], row["ranking"]
-        if len(completions) != len(ranks) or not all(isinstance(text, str) for text in completions):
-            raise ValueError(f"{len(ranks)} ranks for {len(completions)} answers, which are texts")
-        if None in models:
-            raise ValueError("it does not say which model wrote each answer")
-        yield from of_ranking(models, completions, [float(rank) for rank in ranks], by, group)
+        yield from of_ranking_row(row, group)
         return
-    a, b, winner = str(row["model_a"]), str(row["model_b"]), str(row["winner"]).lower()
-    if winner not in WINNERS:
-        raise ValueError(f"the winner is '{winner:.40}', not model_a, model_b, tie or tie (bothbad)")
+    if not is_comparison(row):
+        raise Unusable(f"no columns model_a and model_b, or completions {Record(row)}")
+    verdict = verdict_of(row)
+    a, b = verdict.models
+    both = dialogues(row)
+    lengths = None if both is None else (characters(both[0]), characters(both[1]))
     if a != b:
-        yield Bout(a, b, WINNERS[winner], lengths_of(row), "bad" in winner, by)
+        yield Bout(a, b, verdict.score, lengths, verdict.both_bad, verdict.by or "?")
 
 
-def lengths_of(row: dict[str, Any]) -> tuple[int, int] | None:
-    """How much each wrote, in a conversation or an answer; None where the row has neither."""
-    for one, other in (("conversation_a", "conversation_b"), ("answer_a", "answer_b"), ("response_a", "response_b")):
-        if row.get(one) is not None and row.get(other) is not None:
-            return written(row[one]), written(row[other])
-    return None
+def of_ranking_row(row: dict[str, Any], group: str) -> Iterator[Bout]:
+    """The bouts of a ranking whose models are named."""
+    completions, ranks = row["completions"], row.get("ranking")
+    if not isinstance(completions, list) or not isinstance(ranks, list) or len(completions) != len(ranks):
+        raise Unusable("completions and ranking are not two lists of one length")
+    if not all(isinstance(text, str) for text in completions) or not all(map(is_number, ranks)):
+        raise Unusable("the completions are not texts, or the ranks not numbers")
+    named = row.get("models")
+    if not isinstance(named, list) or len(named) != len(ranks) or not all(map(name_of, named)):
+        raise Unusable("it does not say which model wrote each answer, in a list `models` of names")
+    by = name_of(row.get("annotator")) or name_of(row.get("judge")) or "?"
+    yield from of_ranking(models_of({**row, "meta": None}), completions, list(map(float, ranks)), by, group)
 
 
-def written(said: Any) -> int:
-    """Characters of a text, or of the assistant's turns of a conversation."""
-    if isinstance(said, str):
-        return len(said)
-    return sum(len(turn["content"]) for turn in said if turn["role"] == "assistant")
+def characters(conversation: Conversation) -> int:
+    """How much the assistant wrote."""
+    return sum(len(message.content) for message in conversation if message.role == "assistant")

@@ -1,7 +1,15 @@
-"""Take labels of others into a store: preferences, rankings or demonstrations in any of the field's formats.
+"""Take labels of others into a store: preferences, rankings or demonstrations in any of the field's forms.
 
-Known are the columns that training reads (hh-rlhf's among them), and what Argilla and Label Studio export as JSON. A
-file that comes twice is kept once.
+    columns that training reads   chosen and rejected, completions and ranking, messages ... (hh-rlhf among them)
+    Label Studio, JSON            Pairwise, Ranker (with buckets, too) and TextArea of each annotation
+    Label Studio, JSON-MIN        the same, an annotation a row
+    Argilla, JSON and Hub rows    orders of fields, the better of two, written answers; of version 1 and 2
+    Open-Assistant                message trees, or the table of messages: ranked replies
+    Chatbot Arena, LMSYS          model_a, model_b and winner, or winner_model_a, winner_model_b, winner_tie
+    AlpacaEval                    generator_1, generator_2, output_1, output_2, preference
+
+Files are .jsonl, .json (both also with .gz) or .parquet. A file that comes twice is kept once. Where an export does not
+say which answer was preferred, it is not guessed: the command stops with the question, and an option answers it.
 """
 
 from __future__ import annotations
@@ -12,6 +20,7 @@ from pathlib import Path
 
 from amenable.errors import InputError
 from amenable.feedback import exchange
+from amenable.feedback.hints import Hints, read_layout
 from amenable.feedback.store import Store
 
 
@@ -24,16 +33,32 @@ class Config:
     store: Path = Path("runs/labels.db")
     annotator: str | None = None
     """who said them, where the file does not say so"""
+    prompt_field: str | None = None
+    """of Argilla's and Label Studio's exports: the field that is the prompt, where it is not clear"""
+    left_field: str | None = None
+    """of Label Studio's Pairwise: the data field whose text stands on the left"""
+    right_field: str | None = None
+    buckets: tuple[str, ...] = ()
+    """of Label Studio's Ranker: its buckets, the best first; what is in one bucket is tied"""
+    label_config: Path | None = None
+    """of Label Studio: the code of the labelling interface (XML), which answers all of these"""
+
+    def __post_init__(self) -> None:
+        if (self.left_field is None) != (self.right_field is None):
+            raise InputError("--left-field and --right-field belong together", how="give both")
 
 
 def run(config: Config) -> Path:
     """Take the labels in and return the store."""
     if config.data is None:
         raise InputError("--data is missing", how="give a file of labels")
-    if not config.data.is_file():
-        raise InputError("no such file", config.data, "give a file of labels: .jsonl, .json or .parquet")
-    exchange.read(config.data)
+    hints = Hints(
+        config.prompt_field, config.left_field, config.right_field, config.buckets, read_layout(config.label_config)
+    )
+    found = exchange.read(config.data, hints)
+    for line in found.plan(config.data):
+        print(line)
     with Store(config.store) as store:
-        counts = exchange.bring_in(store, config.data, config.annotator, time.time())
+        counts = exchange.keep(store, config.data, found, config.annotator, time.time(), hints)
     print(f"{counts['labels']} labels, {counts['new']} of them new; {counts['unusable']} rows could not be used")
     return config.store

@@ -73,7 +73,9 @@ def read(config: Config) -> list[votes.Bout]:
 
 def standings(found: Mapping[str, Any]) -> Table:
     """One row a model, best first."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=f"{found['battles']} battles", title_justify="left")
+    table = Table(
+        box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=counted(found["battles"], "battle"), title_justify="left"
+    )
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("Model", overflow="fold")
     for head in ("Rating", "95 %", "Elo", "Battles", "Won/tied/lost", "Score", "Length"):
@@ -84,6 +86,10 @@ def standings(found: Mapping[str, Any]) -> Table:
         length = "" if row["length"] is None else f"{row['length']:.0f}"
         table.add_row(str(row["rank"]), escape(row["name"]), *ratings, *counts, f"{row['score']:.0%}", length)
     return table
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def matrix(found: Mapping[str, Any]) -> Table:
@@ -112,7 +118,7 @@ def notes(found: Mapping[str, Any]) -> list[str]:
             f"At equal length; being longer by a usual difference is worth {worth['rating']:.0f} ({ends}) points."
         )
     if found["unmeasured"]:
-        told.append(f"{found['unmeasured']} battles say nothing of lengths and are left out.")
+        told.append(f"Left out, since nothing is said of lengths: {counted(found['unmeasured'], 'battle')}.")
     if found["several"]:
         told.append(f"Several models fought under one name, and are rated as one: {', '.join(found['several'])}.")
     if len(found["groups"]) > 1:

@@ -5,7 +5,7 @@ import pytest
 from amenable.data.types import Message, Ranking
 from amenable.errors import InputError
 from amenable.feedback.store import Store, payload_of
-from amenable.feedback.votes import Bout, bouts, read_bouts
+from amenable.feedback.votes import Bout, bouts, model_columns, models_of, of_ranking, read_bouts
 
 
 @pytest.fixture
@@ -117,32 +117,86 @@ def test_rankings_of_a_file(tmp_path):
     assert (one.a, one.b, one.score, one.lengths, one.by) == ("m", "n", 0.0, (1, 2), "Ann")
 
 
+def test_alpaca_eval_and_lmsys_are_rated_too(tmp_path):
+    rows = [
+        {"instruction": "x", "output_1": "a", "generator_1": "m", "output_2": "bb", "generator_2": "n",
+         "preference": 1.25},
+        {"model_a": "m", "model_b": "n", "winner_model_a": 0, "winner_model_b": 0, "winner_tie": 1,
+         "prompt": '["x", "y"]', "response_a": '["one","two"]', "response_b": '["four","five"]'},
+    ]  # fmt: skip
+    found = read_bouts(write(tmp_path / "battles.jsonl", rows))
+    assert [(one.a, one.b, one.score, one.lengths) for one in found] == [
+        ("m", "n", 0.75, (1, 2)), ("m", "n", 0.5, (6, 8)),
+    ]  # fmt: skip
+
+
+def test_the_winner_may_be_called_as_a_side_is(tmp_path):
+    rows = [{"model_a": "B", "model_b": "A", "winner": winner} for winner in ("A", "model_a", "B")]
+    assert [one.score for one in read_bouts(write(tmp_path / "battles.jsonl", rows))] == [0.0, 1.0, 1.0]
+
+
 @pytest.mark.parametrize(
     ("row", "why"),
     [
         ({"model_a": "x", "model_b": "y"}, "no column 'winner'"),
         ({"model_a": "x", "model_b": "y", "winner": "z"}, "the winner is 'z'"),
+        ({"model_a": "x", "model_b": "y", "winner": 1}, "the winner is a number, not text"),
+        ({"model_a": None, "model_b": "y", "winner": "model_a"}, "model_a is missing, or null"),
+        ({"model_a": ["x"], "model_b": "y", "winner": "model_a"}, "model_a is a list, not text"),
+        ({"model_a": "B", "model_b": "A", "winner": "a"}, "is a side and also the name of a model"),
         ({"completions": ["a", "b"], "ranking": [1, 2]}, "which model wrote"),
-        ({"completions": ["a", "b"], "ranking": [1], "models": ["m", "n"]}, "1 ranks for 2 answers"),
-        ({"completions": ["a", 3], "ranking": [1, 2], "models": ["m", "n"]}, "which are texts"),
-        ({"model_a": "x", "model_b": "y", "winner": "tie", "conversation_a": [1], "conversation_b": []}, ""),
-        (["model_a"], ""),
-        (7, ""),
+        ({"completions": ["a", "b"], "ranking": [1, 2], "models": ["m", None]}, "which model wrote"),
+        ({"completions": ["a", "b"], "ranking": [1], "models": ["m", "n"]}, "not two lists of one length"),
+        ({"completions": ["a", 3], "ranking": [1, 2], "models": ["m", "n"]}, "not texts"),
+        ({"completions": ["a", "b"], "ranking": [1, None], "models": ["m", "n"]}, "the ranks not numbers"),
+        (
+            {"model_a": "x", "model_b": "y", "winner": "tie", "conversation_a": [1], "conversation_b": []},
+            "message 1 of conversation_a is a number, not an object",
+        ),
+        ({"text": "x"}, "no columns model_a and model_b, or completions among text"),
+        (["model_a"], "it is a list, not an object"),
+        (7, "it is a number, not an object"),
     ],
 )
 def test_a_row_that_compares_nothing_is_named(tmp_path, row, why):
     good = {"model_a": "x", "model_b": "y", "winner": "tie"}
-    with pytest.raises(InputError, match=r"battles.jsonl.*row 2 is no comparison") as error:
-        read_bouts(write(tmp_path / "battles.jsonl", [good, row]))
+    with pytest.raises(InputError, match=r"battles.jsonl: line 3 is no comparison") as error:
+        read_bouts(write(tmp_path / "battles.jsonl", [good, good, row]))
     assert why in str(error.value)
+    (tmp_path / "battles.json").write_text(json.dumps([good, row], indent=1))
+    with pytest.raises(InputError, match=r"battles.json: row 2 \(line 7\) is no comparison"):
+        read_bouts(tmp_path / "battles.json")
 
 
 def test_a_file_that_is_none_is_said(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
         read_bouts(tmp_path / "nowhere.jsonl")
-    (tmp_path / "broken.jsonl").write_text("{")
-    with pytest.raises(InputError, match="is not JSON"):
+    (tmp_path / "broken.jsonl").write_text('{"model_a": "x", "model_b": "y", "winner": "tie"}\n\n{')
+    with pytest.raises(InputError, match="line 3 is not JSON"):
         read_bouts(tmp_path / "broken.jsonl")
     (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="is not JSON"):
+    with pytest.raises(InputError, match="it is UTF-16, not UTF-8"):
         read_bouts(tmp_path / "bytes.jsonl")
+
+
+def test_a_text_that_two_models_gave_counts_for_both(store, tmp_path):
+    """The pool shows a text once: what is said of it is said of everybody who gave it."""
+    sources = [{"model": "m"}, {"model": "o"}]
+    labelled(store, [1, 2], ["m", "o"], sources=sources, other_sources=[[{"model": "n"}], []])
+    expected = [("m", "o", 1.0), ("n", "o", 1.0)]
+    assert [(one.a, one.b, one.score) for one in bouts(store)] == expected
+    row = {"completions": ["a", "bb"], "ranking": [1, 2], **model_columns([("m", "n"), ("o",)])}
+    assert row["other_models"] == [["n"], []]
+    found = read_bouts(write(tmp_path / "rankings.jsonl", [row]))
+    assert [(one.a, one.b, one.score) for one in found] == expected
+    ranked = ranking(["a", "bb"], [1, 2])
+    ranked.meta.update(model_columns([("m", "n"), ("o",)]))
+    store.append("ranking", payload_of(ranked), None)
+    assert [(one.a, one.b, one.score) for one in bouts(store)][2:] == expected
+
+
+def test_models_that_share_one_text_and_differ_in_another():
+    found = of_ranking([("m", "n"), ("n",), ()], ["a", "b", "c"], [2, 1, 3], "?", "g")
+    assert [(one.a, one.b, one.score) for one in found] == [("m", "n", 0.0)]
+    assert models_of({"completions": ["a", "b"], "sources": [{"model": "m"}, {"model": None}]}) == [("m",), ()]
+    assert model_columns([("m",), ()]) == {"models": ["m", None]}

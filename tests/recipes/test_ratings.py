@@ -68,7 +68,7 @@ def test_what_a_reader_must_know_is_told(tmp_path: Path, votes: Path, capsys: py
     file = tmp_path / "battles.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert "never met" in told(capsys, data=(file,), terms=TERMS)
-    assert "1 battles say nothing of lengths" in told(capsys, data=(file,), terms=controlled)
+    assert "nothing is said of lengths: 1 battle." in told(capsys, data=(file,), terms=controlled)
 
 
 def test_without_votes_it_says_where_to_get_some(tmp_path: Path) -> None:

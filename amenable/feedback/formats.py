@@ -1,0 +1,94 @@
+"""Parts that readers of others' labels share: what is found in a row, what a user may have to say of it.
+
+A reader takes a row and yields what is said in it: rankings, demonstrations, and `Unusable` for each label of which
+nothing can be made. `Unclear` stops it where an export leaves open which answer was preferred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from amenable.data.record import Record, Unusable
+from amenable.data.types import Conversation, Demonstration, Message, Ranking
+from amenable.feedback.hints import Hints, Unclear
+
+ASKING = ("prompt", "instruction", "question")
+"""fields that ask, whatever else there is"""
+
+
+Label: TypeAlias = Ranking | Demonstration | Unusable
+Reader: TypeAlias = Callable[[Record, str, Hints], Iterator[Label]]
+"""(row, id where it has none, hints) -> what is said in it"""
+
+
+def attempt(read: Callable[..., Ranking | Demonstration], *values: Any) -> Label:
+    """What `read` makes of the values, or why it can make nothing of them."""
+    try:
+        return read(*values)
+    except Unusable as error:
+        return error
+
+
+def texts_of(fields: Mapping[str, Any]) -> dict[str, str]:
+    """The fields that hold a text which is not blank."""
+    return {name: value for name, value in fields.items() if isinstance(value, str) and value.strip()}
+
+
+def prompt_field(texts: Mapping[str, str], answers: Collection[str], hints: Hints) -> str:
+    """The field that asks: the one named by a hint, or prompt, instruction or question, or the only other text."""
+    if hints.prompt_field is not None:
+        if hints.prompt_field not in texts:
+            raise Unusable(f"no text in the field '{hints.prompt_field}'")
+        return hints.prompt_field
+    others = [name for name in texts if name not in answers]
+    usual = [name for name in ASKING if name in others]
+    if usual or len(others) == 1:
+        return (usual or others)[0]
+    if not others:
+        raise Unusable("no field with a text that asks")
+    raise Unclear(f"which field is the prompt: {', '.join(others)}?", "answer with --prompt-field NAME")
+
+
+def ranking_made(
+    prompt: Conversation,
+    answers: Sequence[Any],
+    ranks: Sequence[float],
+    id: str,
+    annotator: str | None,
+    meta: Mapping[str, Any],
+) -> Ranking:
+    """A ranking, where these are two or more different texts; `Unusable` otherwise."""
+    if len(answers) < 2:
+        raise Unusable(f"{len(answers)} ranked answers, and it takes two")
+    if not all(isinstance(answer, str) for answer in answers):
+        raise Unusable("one of the answers is no text")
+    if not any(answer.strip() for answer in answers):
+        raise Unusable("all answers are empty")
+    if len(set(answers)) == 1:
+        raise Unusable("all answers are the same")
+    return Ranking(prompt, tuple(answers), tuple(map(float, ranks)), id, annotator, without_empty(meta))
+
+
+def demonstration_made(
+    prompt: str, answer: str, id: str, annotator: str | None, meta: Mapping[str, Any]
+) -> Demonstration:
+    """A written answer to a prompt."""
+    if not answer.strip():
+        raise Unusable("the written answer is empty")
+    about = without_empty({"annotator": annotator, **meta})
+    return Demonstration((Message("user", prompt), Message("assistant", answer)), id, about)
+
+
+def without_empty(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries that hold something."""
+    return {name: value for name, value in meta.items() if value not in (None, "", [], {})}
+
+
+def name_of(value: Any) -> str | None:
+    """Somebody's name or number, or of an object the e-mail address, name or id in it; None where there is none."""
+    if isinstance(value, Mapping):
+        value = next((value[key] for key in ("email", "username", "id") if value.get(key) not in (None, "")), None)
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        return None
+    return str(value)

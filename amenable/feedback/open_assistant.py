@@ -1,0 +1,117 @@
+"""Rankings out of Open-Assistant's data (Köpf et al., 2023): message trees, and the same messages as a flat table.
+
+    trees       {message_tree_id, tree_state, prompt: {message_id, text, role, replies: [{..., rank, replies}]}}
+    messages    {message_id, parent_id, text, role, rank, ...}: each names the one that it replies to
+
+Wherever two or more of the assistant's replies have a rank (0 the best), they are a ranking of answers to what was said
+before. Prompters' replies are ranked as well: nothing is made of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from amenable.data.record import Record, Unusable, is_number, kind
+from amenable.data.types import Message, Ranking
+from amenable.feedback.formats import Label, attempt, name_of, ranking_made
+from amenable.feedback.hints import Hints
+
+ROLES = {"prompter": "user", "assistant": "assistant"}
+Node = Mapping[str, Any]
+
+
+def is_tree(row: Mapping[str, Any]) -> bool:
+    """Whether a row is a tree."""
+    return "message_tree_id" in row and "prompt" in row
+
+
+def is_message(row: Mapping[str, Any]) -> bool:
+    """Whether a row is a message of the flat table."""
+    return {"message_id", "message_tree_id", "role", "text"} <= set(row) and not is_tree(row)
+
+
+def trees_of(rows: Sequence[tuple[int, Node]]) -> tuple[list[tuple[int, dict[str, Any]]], list[tuple[int, str]]]:
+    """Numbered messages of a flat table put together as trees, each by the number of its first message.
+
+    Beside them, numbered reasons for rows that are no message. What replies to nobody that is there begins a tree.
+    """
+    nodes: dict[str, tuple[int, dict[str, Any]]] = {}
+    rejected = []
+    for number, row in rows:
+        name = name_of(row["message_id"])
+        if name is None or name in nodes:
+            rejected.append((number, f"the message_id {row['message_id']!s:.40} is no name, or that of another row"))
+        else:
+            nodes[name] = (number, {**row, "replies": []})
+    roots: list[str] = []
+    above: dict[str, str] = {}
+    for name, (_, node) in nodes.items():
+        parent = name_of(node.get("parent_id"))
+        # two that reply to each other would be in no tree: the reply that closes the circle begins one
+        if parent in nodes and parent is not None and not leads_to(parent, name, above):
+            above[name] = parent
+            nodes[parent][1]["replies"].append(node)
+        else:
+            roots.append(name)
+    made = [
+        (nodes[name][0], {"message_tree_id": nodes[name][1]["message_tree_id"], "prompt": nodes[name][1]})
+        for name in roots
+    ]
+    return made, rejected
+
+
+def leads_to(name: str, other: str, above: Mapping[str, str]) -> bool:
+    """Whether a message is another one, or replies to it, if only through others."""
+    while name != other and name in above:
+        name = above[name]
+    return name == other
+
+
+def tree_labels(row: Record, id: str, hints: Hints) -> Iterator[Label]:
+    """The rankings of a tree, from its root on."""
+    root = row.get("prompt")
+    about = {name: row[name] for name in ("message_tree_id", "tree_state") if name in row}
+    waiting: list[tuple[Any, tuple[Message, ...]]] = [(root, ())]
+    found = False
+    while waiting:
+        node, before = waiting.pop()
+        try:
+            turn, replies = message_of(node)
+        except Unusable as error:
+            yield error
+            continue
+        said = (*before, turn)
+        waiting += [(reply, said) for reply in reversed(replies)]
+        ranked = [reply for reply in replies if isinstance(reply, Mapping) and is_number(reply.get("rank"))]
+        if turn.role == "user" and len(ranked) > 1:
+            found = True
+            yield attempt(ranking_of, said, ranked, str(node.get("message_id", id)), about)
+    if not found:
+        yield Unusable("no message in it has two ranked replies")
+
+
+def message_of(node: Any) -> tuple[Message, list[Any]]:
+    """A message and its replies."""
+    if not isinstance(node, Mapping):
+        raise Unusable(f"a message is {kind(node)}, not an object")
+    role, text, replies = node.get("role"), node.get("text"), node.get("replies", [])
+    if not isinstance(role, str) or role not in ROLES:
+        raise Unusable(f"unknown role {role!r:.40} (known: {', '.join(ROLES)})")
+    if not isinstance(text, str):
+        raise Unusable(f"the text of a message is {kind(text)}, not text")
+    if not isinstance(replies, list):
+        raise Unusable(f"the replies to a message are {kind(replies)}, not a list")
+    return Message(ROLES[role], text), replies
+
+
+def ranking_of(prompt: tuple[Message, ...], replies: Sequence[Node], id: str, about: Mapping[str, Any]) -> Ranking:
+    """The ranked replies to a conversation. What is known of each message is kept by the replies' places."""
+    turns = [message_of(reply)[0] for reply in replies]
+    if any(turn.role != "assistant" for turn in turns):
+        raise Unusable("a prompter replies to a prompter")
+    columns = ("message_id", "user_id", "lang", "synthetic", "model_name", "review_count", "labels", "emojis")
+    kept = {name: [reply.get(name) for reply in replies] for name in columns}
+    kept = {name: values for name, values in kept.items() if any(value is not None for value in values)}
+    ranks = [1.0 + float(reply["rank"]) for reply in replies]
+    return ranking_made(prompt, [turn.content for turn in turns], ranks, id, None, {**about, "replies": kept})

@@ -1,0 +1,181 @@
+"""Comparisons of two models as others publish them: how their columns name the models, the texts and the winner.
+
+    Chatbot Arena    model_a, model_b, conversation_a, conversation_b, judge,
+                     winner (model_a, model_b, tie, tie (bothbad) or both_bad)
+    LMSYS, Kaggle    model_a, model_b, prompt, response_a, response_b (the last three JSON lists as text),
+                     winner_model_a, winner_model_b, winner_tie (one of them 1)
+    AlpacaEval       instruction[, input], output_1, generator_1, output_2, generator_2, annotator,
+                     preference (1 the first, 2 the second, or between; 1.5 a tie)
+
+A winner may also be named as a model. Where its name says two things (a model called "model_b" is `model_a`), the row
+is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from amenable.data.files import has_half_character, parse_json
+from amenable.data.record import Record, Unusable, is_number, text_of, words_of
+from amenable.data.turns import turns
+from amenable.data.types import Conversation, Message, Ranking, fault
+from amenable.feedback.formats import Label, attempt, ranking_made
+from amenable.feedback.hints import Hints
+from amenable.feedback.judges import from_scores
+
+SIDES = {"model_a": 1.0, "model_b": 0.0, "tie": 0.5, "both_bad": 0.5, "bothbad": 0.5, "tie (bothbad)": 0.5}
+LETTERS = {"a": 1.0, "b": 0.0}
+"""sides by one letter, where no model is called so"""
+FLAGS = {"winner_model_a": 1.0, "winner_model_b": 0.0, "winner_tie": 0.5}
+TEXTS = (
+    ("conversation_a", "conversation_b"),
+    ("response_a", "response_b"),
+    ("answer_a", "answer_b"),
+    ("output_1", "output_2"),
+)
+ANSWERED_BY = ("annotator", "judge")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Which of two models won: `score` is what the first got, 1 won, 0 lost, one half tied."""
+
+    models: tuple[str, str]
+    score: float
+    both_bad: bool = False
+    by: str | None = None
+
+
+def is_comparison(row: Mapping[str, Any]) -> bool:
+    """Whether a row has the columns of one of the forms."""
+    return {"model_a", "model_b"} <= set(row) or {"generator_1", "generator_2", "preference"} <= set(row)
+
+
+def verdict_of(row: Mapping[str, Any]) -> Verdict:
+    """What a row says; `Unusable` where it does not name two models and a winner."""
+    by = next(
+        (str(row[name]) for name in ANSWERED_BY if isinstance(row.get(name), str | int) and row[name] != ""), None
+    )
+    if "generator_1" in row:
+        models = (model_of(row, "generator_1"), model_of(row, "generator_2"))
+        return Verdict(models, preferred(row.get("preference")), by=by)
+    models = (model_of(row, "model_a"), model_of(row, "model_b"))
+    if row.get("winner") is None and any(row.get(flag) is not None for flag in FLAGS):
+        return Verdict(models, flagged(row), by=by)
+    if "winner" not in row:
+        raise Unusable("no column 'winner', or winner_model_a, winner_model_b and winner_tie")
+    winner = text_of(row["winner"], "the winner")
+    return Verdict(models, winning(winner, models), "bad" in winner.lower() and winner not in models, by)
+
+
+def model_of(row: Mapping[str, Any], column: str) -> str:
+    """The name of a model; nobody can be rated without one."""
+    if row.get(column) is None:
+        raise Unusable(f"{column} is missing, or null: it names no model")
+    if isinstance(row[column], int) and not isinstance(row[column], bool):
+        return str(row[column])
+    return words_of(row[column], column)
+
+
+def winning(winner: str, models: tuple[str, str]) -> float:
+    """What the first of two models got, by the word for the winner: a side, or the name of a model."""
+    word = winner.strip().lower()
+    named = {1.0 if winner == models[0] else 0.0} if winner in models and models[0] != models[1] else set()
+    sides = {SIDES[word]} if word in SIDES else set()
+    letters = {LETTERS[word]} if word in LETTERS else set()
+    alike = {score for name, score in zip(models, (1.0, 0.0)) if name.lower() == word}
+    # a letter is a side only where it cannot be a name
+    meanings = named | sides or letters | alike
+    if len(meanings) > 1:
+        raise Unusable(f"the winner '{winner:.40}' is a side and also the name of a model on the other")
+    if not meanings:
+        names = " or ".join(f"'{name:.40}'" for name in models)
+        raise Unusable(f"the winner is '{winner:.40}', not model_a, model_b, tie, tie (bothbad), nor {names}")
+    return meanings.pop()
+
+
+def flagged(row: Mapping[str, Any]) -> float:
+    """What model_a got, by the column of the winner that is 1."""
+    values = {flag: row.get(flag) for flag in FLAGS}
+    if any(value not in (0, 1, None) for value in values.values()) or list(values.values()).count(1) != 1:
+        told = ", ".join(f"{flag} {value}" for flag, value in values.items())
+        raise Unusable(f"one of the columns of the winner must be 1 and the others 0: {told}")
+    return next(FLAGS[flag] for flag, value in values.items() if value == 1)
+
+
+def preferred(preference: Any) -> float:
+    """What generator_1 got, 2 - preference: 1 for a preference of 1, 0 for 2. A tie is 1.5, or 0 in old files."""
+    if not is_number(preference) or not (preference == 0 or 1 <= preference <= 2):
+        raise Unusable(f"preference is {preference!r:.40}, not from 1 to 2")
+    return 2.0 - (preference or 1.5)
+
+
+def dialogues(row: Mapping[str, Any]) -> tuple[Conversation, Conversation] | None:
+    """Both conversations, up to the last answers; None where the row has not both."""
+    for columns in TEXTS:
+        if row.get(columns[0]) is not None and row.get(columns[1]) is not None:
+            first, second = (dialogue(row, column) for column in columns)
+            return first, second
+    return None
+
+
+def dialogue(row: Mapping[str, Any], column: str) -> Conversation:
+    """One side's conversation, of a column of messages, or of answers beside the prompts."""
+    value = row[column]
+    if column.startswith("conversation"):
+        return turns(value, column)
+    asked = row.get("instruction", row.get("prompt"))
+    if row.get("input"):
+        asked = f"{text_of(asked, 'instruction')}\n\n{text_of(row['input'], 'input')}"
+    is_encoded = any(flag in row for flag in FLAGS)
+    prompts = texts_in(asked, "the prompt", is_encoded) if asked is not None else []
+    answers = texts_in(value, column, is_encoded)
+    if prompts and len(prompts) != len(answers):
+        raise Unusable(f"{len(prompts)} prompts and {len(answers)} answers in {column}")
+    said = [Message("assistant", answer) for answer in answers]
+    if not prompts:
+        return tuple(said)
+    users = [Message("user", prompt) for prompt in prompts]
+    return tuple(message for pair in zip(users, said) for message in pair)
+
+
+def texts_in(value: Any, name: str, is_encoded: bool) -> list[str]:
+    """The texts of a column: one, a list, or (is_encoded) a list as JSON text; null in a list is an empty text."""
+    if isinstance(value, str) and is_encoded and value.lstrip().startswith("["):
+        decoded = parse_json(value.encode("utf-8", "surrogatepass"))
+        value = decoded if isinstance(decoded, list) else value
+    values = value if isinstance(value, list) else [value]
+    texts = ["" if one is None else text_of(one, name) for one in values]
+    if has_half_character(texts):
+        raise Unusable(f"{name} holds half of a character")
+    return texts
+
+
+def comparison_labels(row: Record, id: str, hints: Hints) -> Iterator[Label]:
+    """The comparison as a ranking of two answers, with `models` in its meta."""
+    yield attempt(ranking_of, row, row.id(str(row.get("question_id", id))))
+
+
+def ranking_of(row: Record, id: str) -> Ranking:
+    """A ranking; `Unusable` where the two answered different conversations, which no ranking can hold."""
+    verdict, both = verdict_of(row), dialogues(row)
+    if both is None:
+        raise Unusable("no texts of the two answers; 'amenable ratings --data FILE' rates the models")
+    for conversation, column in zip(both, ("first", "second")):
+        if not conversation or conversation[-1].role != "assistant":
+            raise Unusable(f"the {column} conversation does not end with an answer")
+    prompt = both[0][:-1]
+    if prompt != both[1][:-1]:
+        how = "'amenable ratings --data FILE' rates the models all the same"
+        raise Unusable(f"the two conversations differ before the last answers; {how}")
+    wrong = fault(prompt) or ("the prompt does not end with the user" if prompt[-1].role != "user" else None)
+    if wrong is not None:
+        raise Unusable(wrong)
+    ranks = from_scores([verdict.score, 1 - verdict.score])
+    about = {"models": list(verdict.models), "both_bad": verdict.both_bad or None}
+    about |= {"preference": row["preference"]} if "preference" in row else {}
+    answers = [conversation[-1].content for conversation in both]
+    others = {name: row[name] for name in row.rest()}
+    return ranking_made(prompt, answers, ranks, id, verdict.by, {**others, **about})
