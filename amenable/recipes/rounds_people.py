@@ -13,6 +13,7 @@ from amenable.data.batches import shuffled
 from amenable.errors import InputError
 from amenable.feedback.exchange import TESTS, rankings_rows
 from amenable.feedback.store import Store
+from amenable.feedback.votes import model_columns
 from amenable.recipes.reports.folders import read_rows
 from amenable.recipes.rounds_labels import Turn, asked, write_rows
 
@@ -57,13 +58,14 @@ def collect(
 
 
 def pool_of(files: Sequence[Path]) -> dict[str, Row]:
-    """What was asked, by prompt: its id, and which model gave which answer."""
+    """What was asked, by prompt: its id, and which models gave which answer."""
     pool: dict[str, Row] = {}
     for file in files:
         for row in read_rows(file):
             entry = pool.setdefault(asked(row), {"id": str(row["id"]), "models": {}})
             for answer in row["completions"]:
-                entry["models"].setdefault(answer, row.get("model"))
+                names = entry["models"].setdefault(answer, [])
+                names += [row["model"]] if row.get("model") not in (None, *names) else []
     return pool
 
 
@@ -96,7 +98,7 @@ def rankings(pool: Mapping[str, Row], path: Path) -> list[Row]:
         entry = pool.get(asked(event.payload))
         if entry is not None and set(event.payload["completions"]) <= set(entry["models"]):
             for row in rankings_rows(event):
-                models = [entry["models"][answer] for answer in row["completions"]]
+                models = model_columns([entry["models"][answer] for answer in row["completions"]])
                 seconds = float(event.payload.get("seconds") or 0.0)
-                rows.append({**row, "id": entry["id"], "models": models, "seconds": seconds})
+                rows.append({**row, "id": entry["id"], **models, "seconds": seconds})
     return rows

@@ -341,7 +341,7 @@ def ranking_said(one: Assignment, body: Ranked) -> dict[str, Any]:
         "ranking": [1 + sum(other < rank for other in ranks) for rank in ranks],
         "id": f"label-{one.id}",
         "meta": {"ended": list(one.task.ended)},
-        "sources": list(one.task.sources),
+        **one.task.origins,
         "shown_order": list(one.order),
         "strength": body.strength,
         "ratings": [body.ratings[place[i]] for i in range(k)] if body.ratings else [],

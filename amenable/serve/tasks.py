@@ -24,8 +24,8 @@ from typing import Any, Literal
 import yaml
 
 from amenable.data import sources
-from amenable.data.files import place_of, read_json_rows
-from amenable.data.types import Conversation, Message, Ranking, fault
+from amenable.data.samples import read_samples
+from amenable.data.types import Conversation, Message, Ranking
 from amenable.errors import InputError
 from amenable.feedback.store import Event, Store, turns
 
@@ -59,6 +59,14 @@ class Task:
     known: tuple[float, ...] | None = None
     """the right ranks, of an item that tests"""
     purpose: Purpose = "label"
+    other_sources: tuple[tuple[dict[str, Any], ...], ...] = ()
+    """of each answer, further models that gave the same text; empty where there is none at all"""
+
+    @property
+    def origins(self) -> dict[str, Any]:
+        """Where the answers come from, as an event keeps it."""
+        others = {"other_sources": list(map(list, self.other_sources))} if any(self.other_sources) else {}
+        return {"sources": list(self.sources), **others}
 
 
 @dataclass(frozen=True)
@@ -205,7 +213,7 @@ class Desk:
         payload = {
             **{"annotator": annotator, "task": task.id, "place": place, "task_kind": task.kind},
             **{"purpose": task.purpose, "prompt": turns(task.prompt), "completions": list(task.completions)},
-            **{"sources": list(task.sources), "ended": list(task.ended), "known": task.known, "shown_order": order},
+            **{"ended": list(task.ended), "known": task.known, "shown_order": order, **task.origins},
         }
         identity, new = self.store.append_once("shown", payload, self.clock(), f"shown {task.id} {place} {turn}")
         self.refresh()
@@ -330,6 +338,7 @@ def shown_task(event: Event) -> Assignment:
         prompt=tuple(Message(turn["role"], turn["content"]) for turn in p["prompt"]),
         completions=tuple(p["completions"]),
         sources=tuple(p["sources"]),
+        other_sources=tuple(map(tuple, p.get("other_sources", []))),
         ended=tuple(p["ended"]),
         known=None if p["known"] is None else tuple(p["known"]),
         purpose=p["purpose"],
@@ -363,13 +372,13 @@ def read_tasks(files: Sequence[Path], kinds: Sequence[Kind], answers: int, rules
                 continue
             wanted = {"rank": answers, "compare": 2, "demonstrate": 0}[kind]
             if kind == "demonstrate":
-                chosen = []
+                chosen: list[Entry] = []
             elif len(entries) < 2 or (kind == "rank" and len(entries) < 3 and "compare" in kinds):
                 continue
             else:
                 draw = random.Random(f"{rules.seed} {kind} {prompt}")
                 chosen = draw.sample(entries, min(wanted, len(entries)))
-            texts = tuple(text for text, _, _ in chosen)
+            texts = tuple(entry.text for entry in chosen)
             identity = digest(kind, json.dumps(turns(prompt)), *texts)
             common = random.Random(f"{rules.seed} {identity}").random() < rules.overlap
             tasks.append(
@@ -378,8 +387,9 @@ def read_tasks(files: Sequence[Path], kinds: Sequence[Kind], answers: int, rules
                     kind=kind,
                     prompt=prompt,
                     completions=texts,
-                    sources=tuple(source for _, source, _ in chosen),
-                    ended=tuple(ended for _, _, ended in chosen),
+                    sources=tuple(entry.sources[0] for entry in chosen),
+                    other_sources=tuple(tuple(entry.sources[1:]) for entry in chosen),
+                    ended=tuple(entry.ended for entry in chosen),
                     purpose="overlap" if common else "label",
                 )
             )
@@ -388,42 +398,27 @@ def read_tasks(files: Sequence[Path], kinds: Sequence[Kind], answers: int, rules
     return tasks
 
 
-Entry = tuple[str, dict[str, Any], bool]
-"""an answer, where it comes from, and whether it ended by itself"""
+@dataclass
+class Entry:
+    """An answer in a pool. sources: where it comes from, more than one where several models gave the same text."""
+
+    text: str
+    ended: bool
+    sources: list[dict[str, Any]] = field(default_factory=list)
 
 
 def pooled(files: Sequence[Path]) -> dict[Conversation, list[Entry]]:
     """The different answers to each prompt, over all files."""
-    pool: dict[Conversation, list[Entry]] = {}
+    pool: dict[Conversation, dict[str, Entry]] = {}
     for file in files:
         settings = settings_of(file)
-        for number, row in rows_of(file):
-            try:
-                prompt = tuple(Message(turn["role"], turn["content"]) for turn in row["prompt"])
-                completions, ended = list(row["completions"]), row.get("ended")
-                wrong = fault(prompt) or (None if all(isinstance(c, str) for c in completions) else "not text")
-            except (KeyError, TypeError) as error:
-                wrong = f"no column {error}" if isinstance(error, KeyError) else str(error)
-            if wrong:
-                how = "give a samples.jsonl of 'amenable sample'"
-                raise InputError(f"line {number} is not a prompt with its answers ({wrong})", file, how)
-            source = {"model": row.get("model"), **settings}
-            ended = ended if isinstance(ended, list) and len(ended) == len(completions) else [True] * len(completions)
-            entries = pool.setdefault(prompt, [])
-            for text, end in zip((text if text.strip() else "" for text in completions), ended):
-                if text not in [there for there, _, _ in entries]:
-                    entries.append((text, source, bool(end)))
-    return pool
-
-
-def rows_of(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line, row) of a file of samples."""
-    if not file.is_file():
-        raise InputError("no such file", file, "make it with 'amenable demo' or 'amenable sample', or give --data")
-    for number, row in read_json_rows(file, "give a samples.jsonl of 'amenable sample'"):
-        if not isinstance(row, dict):
-            raise InputError(f"{place_of(file, number)} is not an object", file)
-        yield number, row
+        for _, row in read_samples(file):
+            source = {"model": row.model, **settings}
+            entries = pool.setdefault(row.prompt, {})
+            for text, ended in zip((text if text.strip() else "" for text in row.completions), row.ended):
+                entry = entries.setdefault(text, Entry(text, ended))
+                entry.sources += [source] if source not in entry.sources else []
+    return {prompt: list(entries.values()) for prompt, entries in pool.items()}
 
 
 def settings_of(file: Path) -> dict[str, Any]:

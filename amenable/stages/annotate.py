@@ -21,11 +21,12 @@ from typing import Any
 import torch
 
 from amenable.data.batches import shuffled
-from amenable.data.files import read_json_rows
+from amenable.data.samples import read_samples
 from amenable.data.types import Message, Ranking
 from amenable.errors import InputError
 from amenable.feedback.judges import from_scores
 from amenable.feedback.store import Store
+from amenable.feedback.votes import model_columns
 from amenable.models.heads import ScalarModel
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import artifacts, care, passes, plan, runtime
@@ -75,14 +76,14 @@ class Config:
 
 @dataclass(frozen=True)
 class Sampled:
-    """A prompt with its answers, and which model gave each where several were asked."""
+    """A prompt with its answers, and which models gave each where several were asked."""
 
     id: str
     kind: str
     prompt: tuple[Message, ...]
     completions: tuple[str, ...]
     ended: tuple[bool, ...]
-    models: tuple[str, ...]
+    models: tuple[tuple[str, ...], ...]
 
 
 def run(config: Config) -> Path:
@@ -153,23 +154,10 @@ def read(files: Sequence[Path]) -> list[Sampled]:
 
 
 def rows_of(path: Path) -> Iterator[tuple[int, Sampled]]:
-    """(line, prompt with its answers) of a file of samples."""
-    if not path.is_file():
-        raise InputError("no such file", path, "make it with 'amenable sample'")
-    for number, row in read_json_rows(path, "make it with 'amenable sample'"):
-        try:
-            prompt = tuple(Message(message["role"], message["content"]) for message in row["prompt"])
-            completions = tuple(row["completions"])
-            ended = tuple(row.get("ended") or [True] * len(completions))
-            if len(ended) != len(completions) or not all(isinstance(answer, str) for answer in completions):
-                raise ValueError(f"{len(ended)} ends of {len(completions)} answers, which are texts")
-            identity, kind = str(row.get("id", number)), row.get("kind", "")
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"line {number} is no row of samples ({error})", path, "make it with 'amenable sample'"
-            ) from None
-        models = (str(row.get("model") or ""),) * len(completions)
-        yield number, Sampled(identity, kind, prompt, completions, ended, models)
+    """(number, prompt with its answers) of a file of samples."""
+    for number, row in read_samples(path):
+        models = ((row.model or "",),) * len(row.completions)
+        yield number, Sampled(row.id, row.kind, row.prompt, row.completions, row.ended, models)
 
 
 def joined(one: Sampled, other: Sampled) -> Sampled:
@@ -179,10 +167,11 @@ def joined(one: Sampled, other: Sampled) -> Sampled:
 
 
 def distinct(one: Sampled) -> Sampled:
-    """Every answer once, as it came first; one of nothing but white space is the empty one."""
-    answers: dict[tuple[str, bool], str] = {}
-    for text, ended, model in zip(one.completions, one.ended, one.models, strict=True):
-        answers.setdefault((text, ended) if text.strip() else ("", True), model)
+    """Every answer once, with all models that gave it; one of nothing but white space is the empty one."""
+    answers: dict[tuple[str, bool], tuple[str, ...]] = {}
+    for text, ended, names in zip(one.completions, one.ended, one.models, strict=True):
+        answer = (text, ended) if text.strip() else ("", True)
+        answers[answer] = tuple(dict.fromkeys((*answers.get(answer, ()), *names)))
     texts, ends = tuple(text for text, _ in answers), tuple(ended for _, ended in answers)
     return replace(one, completions=texts, ended=ends, models=tuple(answers.values()))
 
@@ -269,7 +258,7 @@ def keep_labels(path: Path, rankings: list[Ranking]) -> None:
 def ranking_of(one: Sampled, ranks: tuple[float, ...], annotator: str) -> Ranking:
     meta: dict[str, Any] = {"ended": list(one.ended), "kind": one.kind}
     if one.models:
-        meta["models"] = list(one.models)
+        meta |= model_columns(one.models)
     return Ranking(one.prompt, one.completions, ranks, one.id, annotator, meta)
 
 

@@ -48,6 +48,7 @@ def test_rankings_of_the_pool_count_and_say_who_answered(pool: list[Path], tmp_p
     assert rounds_people.rankings(known, store) == [] and not store.exists()
     add(store, ranking(0), ranking(9), ranking(1, answers=("one", "two", "another")), ranking(2, (2, 1), ANSWERS[1:]))
     found = rounds_people.rankings(known, store)
+    assert [row["other_models"] for row in found] == [[[], ["old"], []], [["old"], []]], "both said 'two'"
     assert [(row["id"], row["ranking"], row["models"], row["seconds"]) for row in found] == [
         ("p0", [1, 2, 3], ["new", "new", "old"], 3.0),
         ("p2", [2, 1], ["new", "old"], 3.0),

@@ -6,7 +6,7 @@ import pytest
 from amenable.data.types import Message
 from amenable.errors import InputError
 from amenable.feedback.store import Store
-from amenable.serve.tasks import Desk, Refused, Rules, Task, known_tasks, pooled, read_tasks
+from amenable.serve.tasks import Desk, Entry, Refused, Rules, Task, known_tasks, pooled, read_tasks
 
 PROMPT = (Message("user", "Name a thing."),)
 
@@ -221,9 +221,11 @@ def test_answers_of_several_models_to_a_prompt_come_together(tmp_path):
     )
     (tmp_path / "one" / "config.yaml").write_text("command: sample\nseed: 3\nsampling: {temperature: 0.5}\nrows: 4\n")
     two = samples(tmp_path / "two.jsonl", {"prompt": asked("Hi"), "completions": ["c", "b"], "model": "y"})
-    x = {"model": "x", "sampling": {"temperature": 0.5}, "seed": 3}
+    x, y = {"model": "x", "sampling": {"temperature": 0.5}, "seed": 3}, {"model": "y"}
     entries = pooled([one, two])[(Message("user", "Hi"),)]
-    assert entries == [("a", x, True), ("b", x, False), ("", x, True), ("c", {"model": "y"}, True)]
+    assert entries == [
+        Entry("a", True, [x]), Entry("b", False, [x, y]), Entry("", True, [x]), Entry("c", True, [y])
+    ]  # fmt: skip
     tasks = read_tasks([one, two], ("rank", "compare", "demonstrate", "converse"), 6, Rules(overlap=0.0))
     assert [(task.kind, len(task.completions)) for task in tasks] == [
         ("rank", 4),
@@ -240,11 +242,14 @@ def test_answers_of_several_models_to_a_prompt_come_together(tmp_path):
     ("text", "match"),
     [
         ("{", "line 1 is not JSON"),
-        ("7", "line 1 is not an object"),
+        ("7", "line 1 is no row of samples .it is a number, not an object"),
         ('{"prompt": "\\ud800"}', "half of a character"),
-        ('{"prompt": "Hi"}', "line 1 is not a prompt with its answers"),
+        ('{"prompt": "Hi"}', "line 1 is no row of samples .no column 'completions'"),
         ('{"prompt": [], "completions": []}', "empty"),
-        ('{"prompt": [{"role": "user", "content": "Hi"}], "completions": [1, 2]}', "not text"),
+        (
+            '{"prompt": [{"role": "user", "content": "Hi"}], "completions": [1, 2]}',
+            "completion 1 is a number, not text",
+        ),
         ('{"prompt": [{"role": "user", "content": "Hi"}], "completions": ["a"]}', "two different answers"),
     ],
 )
@@ -254,6 +259,24 @@ def test_a_file_that_is_none_of_samples_is_refused(tmp_path, text, match):
         read_tasks([tmp_path / "bad.jsonl"], ("rank",), 6, Rules())
     with pytest.raises(InputError, match=r"no such file.*amenable demo"):
         read_tasks([tmp_path / "none.jsonl"], ("rank",), 6, Rules())
+
+
+def test_a_text_that_two_models_gave_names_both_in_what_is_kept(tmp_path):
+    for name, texts in (("x", ["a", "b"]), ("y", ["b", "c"])):
+        samples(tmp_path / f"{name}.jsonl", {"prompt": asked("Hi"), "completions": texts, "model": name})
+    (task,) = read_tasks([tmp_path / "x.jsonl", tmp_path / "y.jsonl"], ("rank",), 6, Rules(overlap=0.0))
+    origins = {
+        text: [source["model"] for source in (first, *others)]
+        for text, first, others in zip(task.completions, task.sources, task.other_sources)
+    }
+    assert origins == {"a": ["x"], "b": ["x", "y"], "c": ["y"]}
+    with Store(tmp_path / "labels.db") as store:
+        one = Desk(store, [task], Rules()).next("ann", "rank")
+        again = Desk(store, [task], Rules())
+        again.refresh()
+        assert again.given[one.id].task.origins == task.origins == one.task.origins
+        (shown,) = store.events("shown")
+        assert shown.payload["other_sources"] == [list(others) for others in task.other_sources]
 
 
 def test_items_of_known_order_are_read_from_rankings(files):

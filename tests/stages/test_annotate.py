@@ -135,6 +135,8 @@ def test_answers_of_several_models_to_a_prompt_are_ranked_together(
         if id in by_id:
             models = dict(zip(by_id[id].completions, by_id[id].meta["models"], strict=True))
             assert models[BAD] == "old" and models["I do not know."] == models[""] == "new" and len(models) == 5
+            others = dict(zip(by_id[id].completions, by_id[id].meta["other_models"], strict=True))
+            assert {text: names for text, names in others.items() if names} == {BAD: ["new"]}
     assert len(by_id) > 35 and by_id[later].completions == (BAD, "I do not know.", "")
     known = json.loads((config.out / "lineage.json").read_text())["inputs"]
     assert known["also 1"]["path"] == str(second)
@@ -180,8 +182,12 @@ def test_a_reward_model_ranks_by_its_scores(
     [
         ("nonsense", "line 1 is not JSON"),
         ('{"prompt": [{"role": "user"}], "completions": ["a", "b"]}', "line 1 is no row"),
-        ('{"id": "x", "prompt": [], "completions": ["a", "b"], "ended": [true]}', "line 1 is no row"),
-        ('{"id": "x", "prompt": [], "completions": ["a", "a"]}', "fewer than two prompts"),
+        ('{"id": "x", "prompt": "Hi", "completions": ["a", "b"], "ended": [true]}', "line 1 is no row"),
+        (
+            '{"id": "x", "prompt": [], "completions": ["a", "b"]}',
+            "line 1 is no row of samples .the conversation is empty",
+        ),
+        ('{"id": "x", "prompt": "Hi", "completions": ["a", "a"]}', "fewer than two prompts"),
     ],
 )
 def test_what_is_no_sample_is_named(config: annotate.Config, tmp_path: Path, line: str, what: str) -> None:
