@@ -61,9 +61,9 @@ def sample_of(row: Record, id: str) -> Sample:
 
 
 def ended_of(value: Any, count: int) -> tuple[bool, ...]:
-    """Whether each answer ended by itself; all of them where it is not said."""
+    """Marks that are True for an answer that ended by itself [count]; all of them where the row has none."""
     if value is None:
         return (True,) * count
-    if not isinstance(value, list) or len(value) != count or not all(isinstance(one, bool) for one in value):
+    if not isinstance(value, list) or len(value) != count or not all(isinstance(mark, bool) for mark in value):
         raise Unusable(f"ended is not a list of {count} times true or false, one a completion")
     return tuple(value)

@@ -35,7 +35,7 @@ ABOUT = ("id", "_server_id", "status", "external_id", "metadata")
 
 
 class Response(NamedTuple):
-    """What one person answered to one question."""
+    """One person's answer to one question."""
 
     question: str
     value: Any
@@ -44,12 +44,12 @@ class Response(NamedTuple):
 
 
 def is_record(row: Mapping[str, Any]) -> bool:
-    """Whether a row is a record of the JSON export."""
+    """True for a record of the JSON export."""
     return "fields" in row and "responses" in row
 
 
 def is_flat(row: Mapping[str, Any]) -> bool:
-    """Whether a row is one of the Hub's."""
+    """True for a row as it is on the Hub."""
     return bool(flat_questions(row) or old_questions(row))
 
 
@@ -64,13 +64,14 @@ def old_questions(row: Mapping[str, Any]) -> list[str]:
 
 
 def is_answered(value: Any) -> bool:
-    """Whether a column holds responses, [{value, user_id, status}] or as columns."""
+    """True for a column of responses, [{value, user_id, status}] or as an object of lists."""
     entries = value if isinstance(value, list) else [value]
-    return bool(entries) and all(isinstance(one, Mapping) and one != {} and set(one) <= RESPONSE for one in entries)
+    objects = [entry for entry in entries if isinstance(entry, Mapping) and entry != {}]
+    return bool(entries) and len(objects) == len(entries) and all(set(entry) <= RESPONSE for entry in objects)
 
 
 def record_labels(row: Record, id: str, hints: Hints) -> Iterator[Label]:
-    """What is said in a record of the JSON export."""
+    """Yield the labels in a record of the JSON export."""
     fields = row.get("fields")
     if not isinstance(fields, Mapping):
         yield Unusable(f"fields is {kind(fields)}, not an object")
@@ -80,11 +81,11 @@ def record_labels(row: Record, id: str, hints: Hints) -> Iterator[Label]:
 
 
 def flat_labels(row: Record, id: str, hints: Hints) -> Iterator[Label]:
-    """What is said in a row of the Hub."""
+    """Yield the labels in a row of the Hub."""
     questions, old = flat_questions(row), old_questions(row.columns)
     apart = {*ABOUT, *old, *(f"{name}{SUGGESTION}" for name in old)}
-    beside = tuple(f"{question}." for question in questions)
-    texts = [name for name in texts_of(row.columns) if name not in apart and not name.startswith(beside)]
+    prefixes = tuple(f"{question}." for question in questions)
+    texts = [name for name in texts_of(row.columns) if name not in apart and not name.startswith(prefixes)]
     fields = {name: row[name] for name in texts}
     given = [response for question in questions for response in columns_of(row, question)]
     given += [response for question in old for response in entries_of(question, row[question])]
@@ -100,11 +101,12 @@ def named(row: Record, id: str) -> str:
 def columns_of(row: Record, question: str) -> list[Response]:
     """The responses to a question in columns of version 2."""
     values = row[f"{question}{RESPONSES}"]
-    beside = [row.get(f"{question}{RESPONSES}.{name}") for name in ("users", "status")]
+    columns = [row.get(f"{question}{RESPONSES}.{name}") for name in ("users", "status")]
     if not isinstance(values, list):
         return [Response(question, Unusable(f"the responses to '{question}' are {kind(values)}, not a list"), None)]
+    unknown = [None] * len(values)
     users, states = (
-        column if isinstance(column, list) and len(column) == len(values) else [None] * len(values) for column in beside
+        column if isinstance(column, list) and len(column) == len(values) else unknown for column in columns
     )
     return [Response(question, *response) for response in zip(values, map(name_of, users), states)]
 
@@ -115,16 +117,16 @@ def responses_of(given: Any) -> list[Response]:
         return [response for question, entries in given.items() for response in entries_of(question, entries)]
     if not isinstance(given, list):
         return [Response("?", Unusable(f"the responses are {kind(given)}, not a list or an object"), None)]
-    found = []
+    responses = []
     for entry in given:
         values = entry.get("values", {}) if isinstance(entry, Mapping) else None
         if not isinstance(values, Mapping):
-            found.append(Response("?", Unusable("a response is no object with values"), None))
+            responses.append(Response("?", Unusable("a response is no object with values"), None))
             continue
         for question, value in values.items():
             answer = value.get("value") if isinstance(value, Mapping) else value
-            found.append(Response(question, answer, name_of(entry.get("user_id")), entry.get("status")))
-    return found
+            responses.append(Response(question, answer, name_of(entry.get("user_id")), entry.get("status")))
+    return responses
 
 
 def entries_of(question: str, entries: Any) -> list[Response]:
@@ -143,20 +145,21 @@ def entries_of(question: str, entries: Any) -> list[Response]:
 def labels(
     fields: Mapping[str, Any], given: list[Response], id: str, about: Mapping[str, Any], hints: Hints
 ) -> Iterator[Label]:
-    """What the submitted responses say; answers to other questions of the same person are kept beside it as notes."""
-    said = [response for response in given if response.status in (None, "submitted") and response.value is not None]
-    faults = [response.value for response in said if isinstance(response.value, Unusable)]
-    found = [response for response in said if is_label(response, fields)]
+    """Yield the labels in submitted responses; a person's answers to other questions are kept with them as notes."""
+    submitted = [response for response in given if response.status in (None, "submitted")]
+    submitted = [response for response in submitted if response.value is not None]
+    faults = [response.value for response in submitted if isinstance(response.value, Unusable)]
+    usable = [response for response in submitted if is_label(response, fields)]
     yield from faults
-    for response in found:
-        notes = {other.question: other.value for other in said if other.by == response.by and other not in found}
+    for response in usable:
+        notes = {other.question: other.value for other in submitted if other.by == response.by and other not in usable}
         yield attempt(label_of, fields, response, id, {**about, "notes": notes}, hints)
-    if said and not found and not faults:
-        yield Unusable(f"no order of fields, better field or text among the responses to '{said[0].question}'")
+    if submitted and not usable and not faults:
+        yield Unusable(f"no order of fields, better field or text among the responses to '{submitted[0].question}'")
 
 
 def is_label(response: Response, fields: Mapping[str, Any]) -> bool:
-    """Whether a response is an order of fields, the name of one, or, where nothing is compared, a text."""
+    """True for an order of fields, the name of a field, or, where nothing is compared, a text."""
     value, texts = response.value, texts_of(fields)
     if isinstance(value, Unusable):
         return False

@@ -123,7 +123,7 @@ def lineage(store: Store, out: Path, counts: Mapping[What, int]) -> dict[str, An
 
 
 def sources_of(event: Event) -> list[dict[str, Any]]:
-    """Every model that gave one of the answers."""
+    """The models that gave the answers of an event."""
     others = [source for more in event.payload.get("other_sources", []) for source in more]
     return [*event.payload.get("sources", []), *others]
 
@@ -150,7 +150,7 @@ FORMS = (
 
 @dataclass
 class Imported:
-    """What a file of labels holds. Rows are numbered as in `sources`."""
+    """The labels of a file. Rows are numbered as in `sources`."""
 
     form: str
     rankings: list[Ranking] = field(default_factory=list)
@@ -161,19 +161,19 @@ class Imported:
     """columns that are not kept, by the number of rows that have them"""
 
     def plan(self, file: Path) -> list[str]:
-        """What is taken in, what is kept beside it, and what is not, in lines for a reader."""
+        """Lines for a reader: numbers of labels, columns kept with them, columns that are not, reasons for the rest."""
         sizes = {"ranking": len(self.rankings), "demonstration": len(self.demonstrations)}
         counts = ", ".join(f"{size} {noun}{'' if size == 1 else 's'}" for noun, size in sizes.items())
-        metas = [*(one.meta for one in self.rankings), *(one.meta for one in self.demonstrations)]
+        metas = [*(ranking.meta for ranking in self.rankings), *(made.meta for made in self.demonstrations)]
         kept = dict.fromkeys(key for meta in metas for key in meta)
-        told = [f"{file.name} ({self.form}): {counts}"]
-        told += [f"kept beside them: {', '.join(kept)}"] if kept else []
-        told += [f"not kept: {', '.join(self.dropped)}"] if self.dropped else []
+        lines = [f"{file.name} ({self.form}): {counts}"]
+        lines += [f"kept with them: {', '.join(kept)}"] if kept else []
+        lines += [f"not kept: {', '.join(self.dropped)}"] if self.dropped else []
         reasons = Counter(why for _, why in self.rejected)
         for why, count in reasons.most_common(3):
             first = next(number for number, reason in self.rejected if reason == why)
-            told.append(f"{count} could not be used: {why} (first: {where(file, first)})")
-        return told + ([f"and {len(reasons) - 3} more reasons"] if len(reasons) > 3 else [])
+            lines.append(f"{count} could not be used: {why} (first: {where(file, first)})")
+        return lines + ([f"and {len(reasons) - 3} more reasons"] if len(reasons) > 3 else [])
 
 
 def bring_in(
@@ -187,9 +187,9 @@ def bring_in(
 
 
 def keep(
-    store: Store, file: Path, found: Imported, annotator: str | None, time: float, hints: Hints | None = None
+    store: Store, file: Path, labels: Imported, annotator: str | None, time: float, hints: Hints | None = None
 ) -> dict[str, int]:
-    """Keep what `read` found in a file. InputError where it is in the store already, read with other hints."""
+    """Keep the labels that `read` returns for a file. InputError where they are in the store, read with other hints."""
     hashed = hashlib.sha256(file.read_bytes()).hexdigest()
     meta: dict[str, Any] = {"imported": file.name, "sha256": hashed}
     if hints is not None and hints != Hints():
@@ -201,20 +201,20 @@ def keep(
             raise InputError("these labels were imported before, and read in another way", file, how)
     orders = [
         {**payload_of(ranking), "annotator": ranking.annotator or annotator, "meta": {**plain(ranking.meta), **meta}}
-        for ranking in found.rankings
+        for ranking in labels.rankings
     ]
     written = [
         {
-            **{"messages": turns(one.messages), "annotator": one.meta.get("annotator") or annotator, "id": one.id},
-            "meta": {**plain(one.meta), **meta},
+            **{"messages": turns(made.messages), "annotator": made.meta.get("annotator") or annotator, "id": made.id},
+            "meta": {**plain(made.meta), **meta},
         }
-        for one in found.demonstrations
+        for made in labels.demonstrations
     ]
     new = 0
     for event_kind, payloads in (("ranking", orders), ("demonstration", written)):
         once = [f"import {hashed} {event_kind} {number}" for number in range(len(payloads))]
         new += store.append_new(event_kind, payloads, time, once)
-    return {"labels": len(orders) + len(written), "new": new, "unusable": len(found.rejected)}
+    return {"labels": len(orders) + len(written), "new": new, "unusable": len(labels.rejected)}
 
 
 def read(file: Path, hints: Hints | None = None) -> Imported:
@@ -226,48 +226,48 @@ def read(file: Path, hints: Hints | None = None) -> Imported:
     form = next((form for form in FORMS if form.fits(first)), None)
     if form is None:
         return customary(file)
-    found = Imported(form.name)
+    imported = Imported(form.name)
     hints = hints or Hints()
-    for number, row in numbered(form, rows, found):
-        record, before = Record(row), len(found.rankings) + len(found.demonstrations)
+    for number, row in numbered(form, rows, imported):
+        record, before = Record(row), len(imported.rankings) + len(imported.demonstrations)
         try:
             for label in form.labels(record, f"{file.name}:{number}", hints):
-                take(found, label, number)
+                add(imported, label, number)
         except Unusable as error:
-            found.rejected.append((number, str(error)))
+            imported.rejected.append((number, str(error)))
         except Unclear as error:
             raise InputError(f"{where(file, number)}: {error.what}", file, error.how) from None
-        if len(found.rankings) + len(found.demonstrations) > before:
-            found.dropped.update(filter(record.filled, record.rest()))
-    found.rejected.sort(key=lambda reason: reason[0])
-    if not found.rankings and not found.demonstrations:
-        number, why = found.rejected[0] if found.rejected else (1, "it is empty")
+        if len(imported.rankings) + len(imported.demonstrations) > before:
+            imported.dropped.update(filter(record.filled, record.rest()))
+    imported.rejected.sort(key=lambda reason: reason[0])
+    if not imported.rankings and not imported.demonstrations:
+        number, why = imported.rejected[0] if imported.rejected else (1, "it is empty")
         raise InputError(f"holds no label that can be used ({where(file, number)}: {why})", file, KNOWN)
-    return found
+    return imported
 
 
-def numbered(form: Form, rows: Sequence[tuple[int, Any]], found: Imported) -> list[tuple[int, dict[str, Any]]]:
+def numbered(form: Form, rows: Sequence[tuple[int, Any]], imported: Imported) -> list[tuple[int, dict[str, Any]]]:
     """The rows of a form; others are rejected. Messages of a flat table are put together as trees."""
     own = [(number, row) for number, row in rows if isinstance(row, dict) and form.fits(row)]
     known = {number for number, _ in own}
     for number, row in rows:
         if number not in known:
-            found.rejected.append((number, f"it is {kind(row)}, and not as other rows are ({form.name})"))
+            imported.rejected.append((number, f"it is {kind(row)}, and not as other rows are ({form.name})"))
     if form.fits is not open_assistant.is_message:
         return own
     trees, rejected = open_assistant.trees_of(own)
-    found.rejected += rejected
+    imported.rejected += rejected
     return trees
 
 
-def take(found: Imported, label: Label, number: int) -> None:
-    """Add what is said in a row."""
+def add(imported: Imported, label: Label, number: int) -> None:
+    """Add a label, or the reason why there is none."""
     if isinstance(label, Unusable):
-        found.rejected.append((number, str(label)))
+        imported.rejected.append((number, str(label)))
     elif isinstance(label, Ranking):
-        found.rankings.append(label)
+        imported.rankings.append(label)
     else:
-        found.demonstrations.append(label)
+        imported.demonstrations.append(label)
 
 
 def customary(file: Path) -> Imported:

@@ -1,7 +1,7 @@
-"""Parts that readers of others' labels share: what is found in a row, what a user may have to say of it.
+"""Parts that readers of others' labels share.
 
-A reader takes a row and yields what is said in it: rankings, demonstrations, and `Unusable` for each label of which
-nothing can be made. `Unclear` stops it where an export leaves open which answer was preferred.
+A reader takes a row and yields its labels: rankings, demonstrations, and `Unusable` for each of which nothing can be
+made. It raises `Unclear` where an export leaves open which answer was preferred.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from amenable.data.record import Record, Unusable
-from amenable.data.types import Conversation, Demonstration, Message, Ranking
+from amenable.data.types import Conversation, Demonstration, Message, Ranking, fault
 from amenable.feedback.hints import Hints, Unclear
 
 ASKING = ("prompt", "instruction", "question")
@@ -19,11 +19,11 @@ ASKING = ("prompt", "instruction", "question")
 
 Label: TypeAlias = Ranking | Demonstration | Unusable
 Reader: TypeAlias = Callable[[Record, str, Hints], Iterator[Label]]
-"""(row, id where it has none, hints) -> what is said in it"""
+"""(row, its id where it names none, hints) -> its labels"""
 
 
 def attempt(read: Callable[..., Ranking | Demonstration], *values: Any) -> Label:
-    """What `read` makes of the values, or why it can make nothing of them."""
+    """Return read(*values), or the `Unusable` that it raises."""
     try:
         return read(*values)
     except Unusable as error:
@@ -63,6 +63,9 @@ def ranking_made(
         raise Unusable(f"{len(answers)} ranked answers, and it takes two")
     if not all(isinstance(answer, str) for answer in answers):
         raise Unusable("one of the answers is no text")
+    wrong = fault(prompt)
+    if wrong is not None:
+        raise Unusable(wrong)
     if not any(answer.strip() for answer in answers):
         raise Unusable("all answers are empty")
     if len(set(answers)) == 1:

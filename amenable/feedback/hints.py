@@ -1,4 +1,4 @@
-"""What an export of labels leaves open, and a user's answers to it."""
+"""Answers of a user to questions that an export of labels leaves open."""
 
 from __future__ import annotations
 

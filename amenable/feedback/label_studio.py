@@ -35,17 +35,17 @@ WHERE = "or --label-config FILE (Label Studio: Settings, Labeling Interface, Cod
 
 
 def is_task(row: Mapping[str, Any]) -> bool:
-    """Whether a row is a task of the JSON export."""
+    """True for a task of the JSON export."""
     return "annotations" in row and "data" in row
 
 
 def is_minimal(row: Mapping[str, Any]) -> bool:
-    """Whether a row is an annotation of the JSON-MIN export."""
+    """True for an annotation of the JSON-MIN export."""
     return set(row) >= MINIMAL and not is_task(row)
 
 
 def task_labels(row: Record, id: str, hints: Hints) -> Iterator[Label]:
-    """What the annotations of a task say."""
+    """Yield the labels in the annotations of a task."""
     data, annotations = row.get("data"), row.get("annotations", [])
     if not isinstance(data, Mapping) or not isinstance(annotations, list):
         yield Unusable("data is no object of fields, or annotations no list")
@@ -58,7 +58,7 @@ def task_labels(row: Record, id: str, hints: Hints) -> Iterator[Label]:
             if not isinstance(results, list):
                 yield Unusable(f"the result of an annotation is {kind(results)}, not a list")
                 continue
-            about = {key: annotation[key] for key in ("lead_time", "created_at", "ground_truth") if annotation.get(key)}
+            about = {key: value for key, value in annotation.items() if key not in ("result", "completed_by")}
             notes = notes_of(results)
             by = name_of(annotation.get("completed_by"))
             for result in results:
@@ -69,7 +69,7 @@ def task_labels(row: Record, id: str, hints: Hints) -> Iterator[Label]:
 
 
 def minimal_labels(row: Record, id: str, hints: Hints) -> Iterator[Label]:
-    """What one annotation says, whose results are columns beside the data."""
+    """Yield the labels of an annotation whose results are columns next to the data."""
     layout = hints.layout
     about = {key: row[key] for key in ("lead_time", "created_at", "annotation_id") if key in row}
     by = name_of(row.get("annotator"))
@@ -91,11 +91,11 @@ def results_of(name: str, value: Any, layout: Layout) -> list[dict[str, Any]]:
     if layout.types.get(name) == "choices":
         return [{**about, "type": "choices", "value": {"choices": value}}]
     entries = value if isinstance(value, list) else [value]
-    found = []
+    results = []
     for entry in entries:
         if isinstance(entry, Mapping) and ("selected" in entry or "ranker" in entry):
-            found.append({**about, "type": "pairwise" if "selected" in entry else "ranker", "value": dict(entry)})
-    return found
+            results.append({**about, "type": "pairwise" if "selected" in entry else "ranker", "value": dict(entry)})
+    return results
 
 
 def type_of(result: Any) -> str:
@@ -107,7 +107,7 @@ def is_label(result: Any) -> bool:
 
 
 def is_note(result: Any) -> bool:
-    """Whether a result is a choice, rating or number beside a label, which is kept with it."""
+    """True for a choice, a rating or a number, which are kept with the annotation's labels."""
     return type_of(result) in ("choices", "rating", "number")
 
 
@@ -143,9 +143,10 @@ def label_of(
         asking = prompt_field(texts, (), hints)
     else:
         asking = prompt_field(texts, (), hints)
-        return demonstration_made(texts[asking], written(value.get("text")), id, by, about)
-    meta = {**about, "answers": names, "fields": {name: text for name, text in texts.items() if name != asking}}
-    meta["fields"] = {name: text for name, text in meta["fields"].items() if name not in names}
+        others = {name: value for name, value in data.items() if name != asking}
+        return demonstration_made(texts[asking], written(value.get("text")), id, by, {**about, "fields": others})
+    others = {name: value for name, value in data.items() if name not in (asking, *names)}
+    meta = {**about, "answers": names, "fields": others}
     return ranking_made((Message("user", texts[asking]),), [answers[name] for name in names], ranks, id, by, meta)
 
 
@@ -180,18 +181,18 @@ def sides(result: Mapping[str, Any], data: Mapping[str, Any], hints: Hints) -> t
     """The data fields on the left and on the right."""
     layout = hints.layout
     if hints.left_field is not None or hints.right_field is not None:
-        found = (hints.left_field, hints.right_field)
+        fields = (hints.left_field, hints.right_field)
     else:
         named = result.get("to_name") or layout.shows.get(str(result.get("from_name")))
         tags = [tag.strip() for tag in named.split(",")] if isinstance(named, str) else []
         if len(tags) != 2:
             what = f"which fields are compared is not said (there are {', '.join(data)})"
             raise Unclear(what, f"answer with --left-field NAME --right-field NAME, {WHERE}")
-        found = (layout.fields.get(tags[0], tags[0]), layout.fields.get(tags[1], tags[1]))
-        if not set(found) <= set(data):
+        fields = (layout.fields.get(tags[0], tags[0]), layout.fields.get(tags[1], tags[1]))
+        if not set(fields) <= set(data):
             what = f"which fields do the tags '{tags[0]}' (left) and '{tags[1]}' (right) show, of {', '.join(data)}?"
             raise Unclear(what, f"answer with --left-field NAME --right-field NAME, {WHERE}")
-    left, right = found
+    left, right = fields
     if left is None or right is None or left == right or not {left, right} <= set(data):
         what = f"the fields '{left}' and '{right}' are not two of {', '.join(data)}"
         raise Unclear(what, "give --left-field NAME --right-field NAME")
@@ -224,10 +225,10 @@ def items_of(data: Mapping[str, Any], result: Mapping[str, Any], layout: Layout)
         if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value)
     }
     tag = result.get("to_name") or layout.shows.get(str(result.get("from_name"))) or ""
-    found = layout.fields.get(str(tag), str(tag))
-    if found not in lists:
+    shown = layout.fields.get(str(tag), str(tag))
+    if shown not in lists:
         if len(lists) != 1:
             what = f"which field is the list that the tag '{tag}' shows, of {', '.join(data)}?"
             raise Unclear(what, WHERE.removeprefix("or "))
-        (found,) = lists
-    return {str(item.get("id")): item.get("body") or item.get("title") or item.get("html") for item in lists[found]}
+        (shown,) = lists
+    return {str(item.get("id")): item.get("body") or item.get("title") or item.get("html") for item in lists[shown]}

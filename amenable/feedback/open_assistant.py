@@ -18,23 +18,24 @@ from amenable.feedback.formats import Label, attempt, name_of, ranking_made
 from amenable.feedback.hints import Hints
 
 ROLES = {"prompter": "user", "assistant": "assistant"}
+READ = {"text", "role", "rank", "replies", "parent_id", "message_tree_id"}
 Node = Mapping[str, Any]
 
 
 def is_tree(row: Mapping[str, Any]) -> bool:
-    """Whether a row is a tree."""
+    """True for a tree."""
     return "message_tree_id" in row and "prompt" in row
 
 
 def is_message(row: Mapping[str, Any]) -> bool:
-    """Whether a row is a message of the flat table."""
+    """True for a message of the flat table."""
     return {"message_id", "message_tree_id", "role", "text"} <= set(row) and not is_tree(row)
 
 
 def trees_of(rows: Sequence[tuple[int, Node]]) -> tuple[list[tuple[int, dict[str, Any]]], list[tuple[int, str]]]:
     """Numbered messages of a flat table put together as trees, each by the number of its first message.
 
-    Beside them, numbered reasons for rows that are no message. What replies to nobody that is there begins a tree.
+    Returns these, and numbered reasons for rows that are no message. A reply to nobody in the table begins a tree.
     """
     nodes: dict[str, tuple[int, dict[str, Any]]] = {}
     rejected = []
@@ -62,18 +63,18 @@ def trees_of(rows: Sequence[tuple[int, Node]]) -> tuple[list[tuple[int, dict[str
 
 
 def leads_to(name: str, other: str, above: Mapping[str, str]) -> bool:
-    """Whether a message is another one, or replies to it, if only through others."""
+    """True where a message is the other one, or replies to it, if only through others."""
     while name != other and name in above:
         name = above[name]
     return name == other
 
 
 def tree_labels(row: Record, id: str, hints: Hints) -> Iterator[Label]:
-    """The rankings of a tree, from its root on."""
+    """Yield the rankings of a tree, from its root on."""
     root = row.get("prompt")
     about = {name: row[name] for name in ("message_tree_id", "tree_state") if name in row}
     waiting: list[tuple[Any, tuple[Message, ...]]] = [(root, ())]
-    found = False
+    is_ranked = False
     while waiting:
         node, before = waiting.pop()
         try:
@@ -81,13 +82,13 @@ def tree_labels(row: Record, id: str, hints: Hints) -> Iterator[Label]:
         except Unusable as error:
             yield error
             continue
-        said = (*before, turn)
-        waiting += [(reply, said) for reply in reversed(replies)]
+        conversation = (*before, turn)
+        waiting += [(reply, conversation) for reply in reversed(replies)]
         ranked = [reply for reply in replies if isinstance(reply, Mapping) and is_number(reply.get("rank"))]
         if turn.role == "user" and len(ranked) > 1:
-            found = True
-            yield attempt(ranking_of, said, ranked, str(node.get("message_id", id)), about)
-    if not found:
+            is_ranked = True
+            yield attempt(ranking_of, conversation, ranked, str(node.get("message_id", id)), about)
+    if not is_ranked:
         yield Unusable("no message in it has two ranked replies")
 
 
@@ -106,12 +107,11 @@ def message_of(node: Any) -> tuple[Message, list[Any]]:
 
 
 def ranking_of(prompt: tuple[Message, ...], replies: Sequence[Node], id: str, about: Mapping[str, Any]) -> Ranking:
-    """The ranked replies to a conversation. What is known of each message is kept by the replies' places."""
+    """The ranked replies to a conversation; meta has their other columns, a list each, in the order of the replies."""
     turns = [message_of(reply)[0] for reply in replies]
     if any(turn.role != "assistant" for turn in turns):
         raise Unusable("a prompter replies to a prompter")
-    columns = ("message_id", "user_id", "lang", "synthetic", "model_name", "review_count", "labels", "emojis")
+    columns = dict.fromkeys(name for reply in replies for name in reply if name not in READ)
     kept = {name: [reply.get(name) for reply in replies] for name in columns}
-    kept = {name: values for name, values in kept.items() if any(value is not None for value in values)}
     ranks = [1.0 + float(reply["rank"]) for reply in replies]
     return ranking_made(prompt, [turn.content for turn in turns], ranks, id, None, {**about, "replies": kept})

@@ -20,7 +20,7 @@ from typing import Any
 from amenable.data.files import has_half_character, parse_json
 from amenable.data.record import Record, Unusable, is_number, text_of, words_of
 from amenable.data.turns import turns
-from amenable.data.types import Conversation, Message, Ranking, fault
+from amenable.data.types import Conversation, Message, Ranking
 from amenable.feedback.formats import Label, attempt, ranking_made
 from amenable.feedback.hints import Hints
 from amenable.feedback.judges import from_scores
@@ -40,7 +40,7 @@ ANSWERED_BY = ("annotator", "judge")
 
 @dataclass(frozen=True)
 class Verdict:
-    """Which of two models won: `score` is what the first got, 1 won, 0 lost, one half tied."""
+    """The winner of two models: `score` is 1 for the first, 0 for the second, one half for a tie."""
 
     models: tuple[str, str]
     score: float
@@ -49,12 +49,12 @@ class Verdict:
 
 
 def is_comparison(row: Mapping[str, Any]) -> bool:
-    """Whether a row has the columns of one of the forms."""
+    """True for a row with the columns of one of the forms."""
     return {"model_a", "model_b"} <= set(row) or {"generator_1", "generator_2", "preference"} <= set(row)
 
 
 def verdict_of(row: Mapping[str, Any]) -> Verdict:
-    """What a row says; `Unusable` where it does not name two models and a winner."""
+    """The verdict in a row; `Unusable` where it does not name two models and a winner."""
     by = next(
         (str(row[name]) for name in ANSWERED_BY if isinstance(row.get(name), str | int) and row[name] != ""), None
     )
@@ -80,7 +80,7 @@ def model_of(row: Mapping[str, Any], column: str) -> str:
 
 
 def winning(winner: str, models: tuple[str, str]) -> float:
-    """What the first of two models got, by the word for the winner: a side, or the name of a model."""
+    """Score of the first of two models, by the word for the winner: a side, or the name of a model."""
     word = winner.strip().lower()
     named = {1.0 if winner == models[0] else 0.0} if winner in models and models[0] != models[1] else set()
     sides = {SIDES[word]} if word in SIDES else set()
@@ -97,16 +97,16 @@ def winning(winner: str, models: tuple[str, str]) -> float:
 
 
 def flagged(row: Mapping[str, Any]) -> float:
-    """What model_a got, by the column of the winner that is 1."""
+    """Score of model_a, by the column of the winner that is 1."""
     values = {flag: row.get(flag) for flag in FLAGS}
     if any(value not in (0, 1, None) for value in values.values()) or list(values.values()).count(1) != 1:
-        told = ", ".join(f"{flag} {value}" for flag, value in values.items())
-        raise Unusable(f"one of the columns of the winner must be 1 and the others 0: {told}")
+        listed = ", ".join(f"{flag} {value}" for flag, value in values.items())
+        raise Unusable(f"one of the columns of the winner must be 1 and the others 0: {listed}")
     return next(FLAGS[flag] for flag, value in values.items() if value == 1)
 
 
 def preferred(preference: Any) -> float:
-    """What generator_1 got, 2 - preference: 1 for a preference of 1, 0 for 2. A tie is 1.5, or 0 in old files."""
+    """Score of generator_1, 2 - preference: 1 for a preference of 1, 0 for 2. A tie is 1.5, or 0 in old files."""
     if not is_number(preference) or not (preference == 0 or 1 <= preference <= 2):
         raise Unusable(f"preference is {preference!r:.40}, not from 1 to 2")
     return 2.0 - (preference or 1.5)
@@ -126,19 +126,19 @@ def dialogue(row: Mapping[str, Any], column: str) -> Conversation:
     value = row[column]
     if column.startswith("conversation"):
         return turns(value, column)
-    asked = row.get("instruction", row.get("prompt"))
+    prompt = row.get("instruction", row.get("prompt"))
     if row.get("input"):
-        asked = f"{text_of(asked, 'instruction')}\n\n{text_of(row['input'], 'input')}"
+        prompt = f"{text_of(prompt, 'instruction')}\n\n{text_of(row['input'], 'input')}"
     is_encoded = any(flag in row for flag in FLAGS)
-    prompts = texts_in(asked, "the prompt", is_encoded) if asked is not None else []
+    prompts = texts_in(prompt, "the prompt", is_encoded) if prompt is not None else []
     answers = texts_in(value, column, is_encoded)
     if prompts and len(prompts) != len(answers):
         raise Unusable(f"{len(prompts)} prompts and {len(answers)} answers in {column}")
-    said = [Message("assistant", answer) for answer in answers]
+    replies = [Message("assistant", answer) for answer in answers]
     if not prompts:
-        return tuple(said)
+        return tuple(replies)
     users = [Message("user", prompt) for prompt in prompts]
-    return tuple(message for pair in zip(users, said) for message in pair)
+    return tuple(message for pair in zip(users, replies) for message in pair)
 
 
 def texts_in(value: Any, name: str, is_encoded: bool) -> list[str]:
@@ -147,14 +147,14 @@ def texts_in(value: Any, name: str, is_encoded: bool) -> list[str]:
         decoded = parse_json(value.encode("utf-8", "surrogatepass"))
         value = decoded if isinstance(decoded, list) else value
     values = value if isinstance(value, list) else [value]
-    texts = ["" if one is None else text_of(one, name) for one in values]
+    texts = ["" if text is None else text_of(text, name) for text in values]
     if has_half_character(texts):
         raise Unusable(f"{name} holds half of a character")
     return texts
 
 
 def comparison_labels(row: Record, id: str, hints: Hints) -> Iterator[Label]:
-    """The comparison as a ranking of two answers, with `models` in its meta."""
+    """Yield the comparison as a ranking of two answers, with `models` in its meta."""
     yield attempt(ranking_of, row, row.id(str(row.get("question_id", id))))
 
 
@@ -170,9 +170,8 @@ def ranking_of(row: Record, id: str) -> Ranking:
     if prompt != both[1][:-1]:
         how = "'amenable ratings --data FILE' rates the models all the same"
         raise Unusable(f"the two conversations differ before the last answers; {how}")
-    wrong = fault(prompt) or ("the prompt does not end with the user" if prompt[-1].role != "user" else None)
-    if wrong is not None:
-        raise Unusable(wrong)
+    if not prompt or prompt[-1].role != "user":
+        raise Unusable("no prompt, or one that does not end with the user")
     ranks = from_scores([verdict.score, 1 - verdict.score])
     about = {"models": list(verdict.models), "both_bad": verdict.both_bad or None}
     about |= {"preference": row["preference"]} if "preference" in row else {}

@@ -105,17 +105,18 @@ def of_vote(event: Event) -> Bout:
 
 
 def models_of(payload: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Which models gave each answer of a ranking: several where they gave the same text, none where it is not said."""
+    """Models of each answer of a ranking: several where they gave the same text, none where they are not named."""
     known = {**payload, **(payload.get("meta") or {})}
     first, others = known.get("models"), known.get("other_models")
     if not first:
         first = [source.get("model") for source in payload.get("sources") or []]
         others = [[source.get("model") for source in more] for more in payload.get("other_sources") or []]
     count = len(payload["completions"])
-    if len(first) != count:
+    if not isinstance(first, list) or len(first) != count:
         return [()] * count
-    found = [[name, *more] for name, more in zip(first, others if others and len(others) == count else [[]] * count)]
-    return [tuple(dict.fromkeys(str(name) for name in names if name is not None)) for names in found]
+    more = others if isinstance(others, list) and len(others) == count else [[]] * count
+    names = [[name, *(rest if isinstance(rest, list) else [])] for name, rest in zip(first, more)]
+    return [tuple(dict.fromkeys(filter(None, map(name_of, group)))) for group in names]
 
 
 def model_columns(models: Sequence[Sequence[str]]) -> dict[str, Any]:
@@ -176,12 +177,12 @@ def of_ranking_row(row: dict[str, Any], group: str) -> Iterator[Bout]:
     if not all(isinstance(text, str) for text in completions) or not all(map(is_number, ranks)):
         raise Unusable("the completions are not texts, or the ranks not numbers")
     named = row.get("models")
-    if not isinstance(named, list) or len(named) != len(ranks) or not all(map(name_of, named)):
+    if not isinstance(named, list) or len(named) != len(ranks) or len(list(filter(name_of, named))) < 2:
         raise Unusable("it does not say which model wrote each answer, in a list `models` of names")
     by = name_of(row.get("annotator")) or name_of(row.get("judge")) or "?"
     yield from of_ranking(models_of({**row, "meta": None}), completions, list(map(float, ranks)), by, group)
 
 
 def characters(conversation: Conversation) -> int:
-    """How much the assistant wrote."""
+    """Characters that the assistant wrote."""
     return sum(len(message.content) for message in conversation if message.role == "assistant")

@@ -55,10 +55,10 @@ def run(config: Config) -> Path:
     hints = Hints(
         config.prompt_field, config.left_field, config.right_field, config.buckets, read_layout(config.label_config)
     )
-    found = exchange.read(config.data, hints)
-    for line in found.plan(config.data):
+    labels = exchange.read(config.data, hints)
+    for line in labels.plan(config.data):
         print(line)
     with Store(config.store) as store:
-        counts = exchange.keep(store, config.data, found, config.annotator, time.time(), hints)
+        counts = exchange.keep(store, config.data, labels, config.annotator, time.time(), hints)
     print(f"{counts['labels']} labels, {counts['new']} of them new; {counts['unusable']} rows could not be used")
     return config.store

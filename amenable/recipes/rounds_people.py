@@ -58,7 +58,7 @@ def collect(
 
 
 def pool_of(files: Sequence[Path]) -> dict[str, Row]:
-    """What was asked, by prompt: its id, and which models gave which answer."""
+    """The prompts of samples, each with its id and, by answer, the models that gave it."""
     pool: dict[str, Row] = {}
     for file in files:
         for row in read_rows(file):

@@ -181,7 +181,7 @@ def with_empty(one: Sampled, config: Config) -> Sampled:
     drawn = runtime.generator(config.seed, "empty", one.id)
     if "" in one.completions or float(torch.rand((), generator=drawn)) >= config.empty_share:
         return one
-    models = (*one.models, "") if one.models else ()
+    models = (*one.models, ()) if one.models else ()
     return replace(one, completions=(*one.completions, ""), ended=(*one.ended, True), models=models)
 
 

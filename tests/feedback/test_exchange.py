@@ -208,7 +208,7 @@ def test_what_is_kept_and_what_is_not_is_told(store, tmp_path):
     found = exchange.read(file)
     assert found.plan(file) == [
         "arena.jsonl (comparisons of two models): 1 ranking, 0 demonstrations",
-        "kept beside them: language, models",
+        "kept with them: language, models",
         "1 could not be used: no column 'winner', or winner_model_a, winner_model_b and winner_tie (first: line 2)",
         "1 could not be used: the winner is 'z', not model_a, model_b, tie, tie (bothbad), nor 'x' or 'y'"
         " (first: line 3)",
@@ -218,7 +218,7 @@ def test_what_is_kept_and_what_is_not_is_told(store, tmp_path):
     assert store.rankings()[0].annotator == "ann" and store.rankings()[0].meta["models"] == ["x", "y"]
     argilla = {"fields": {"prompt": "x"}, "responses": {"a": [{"value": "y", "user_id": "p"}]}, "vectors": {"v": [1]}}
     file = file_of(tmp_path, "argilla.json", [argilla])
-    assert exchange.read(file).plan(file)[1:] == ["kept beside them: annotator, question", "not kept: vectors"]
+    assert exchange.read(file).plan(file)[1:] == ["kept with them: annotator, question", "not kept: vectors"]
 
 
 def test_parquet_with_values_that_json_has_not(store, tmp_path):

@@ -198,5 +198,8 @@ def test_a_text_that_two_models_gave_counts_for_both(store, tmp_path):
 def test_models_that_share_one_text_and_differ_in_another():
     found = of_ranking([("m", "n"), ("n",), ()], ["a", "b", "c"], [2, 1, 3], "?", "g")
     assert [(one.a, one.b, one.score) for one in found] == [("m", "n", 0.0)]
+    for odd in ({"models": "mn"}, {"models": ["m"]}, {"models": [{}, [1]]}, {"models": 7}):
+        assert models_of({"completions": ["a", "b"], "meta": odd}) == [(), ()]
+    assert models_of({"completions": ["a", "b"], "models": ["m", "n"], "other_models": ["o", 3]}) == [("m",), ("n",)]
     assert models_of({"completions": ["a", "b"], "sources": [{"model": "m"}, {"model": None}]}) == [("m",), ()]
     assert model_columns([("m",), ()]) == {"models": ["m", None]}
