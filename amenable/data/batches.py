@@ -80,10 +80,10 @@ class Microbatch:
     row_tokens: int
     """lengths of the rows together, a shared context counted in each"""
     share: bool
-    """whether a context that neighbouring rows begin with is in the batch once"""
+    """a context that neighbouring rows have in common is in the batch once"""
 
     def fits(self, max_tokens: int) -> bool:
-        """Whether the pass is within the budget, or is a single row, which cannot be divided."""
+        """True for a pass within the budget, and for a single row, which cannot be divided."""
         within = self.tokens <= max_tokens and self.row_tokens <= MAX_REPEATS * max_tokens
         return within or len(self.rows) <= 1
 
@@ -128,8 +128,8 @@ def microbatches(rows: Sequence[Row], max_tokens: int, share: bool = False) -> l
 def pack(
     rows: Sequence[Row], spans: Sequence[Sequence[int]], max_tokens: int, share: bool
 ) -> list[tuple[list[int], Microbatch]]:
-    """Spans of rows one after another into microbatches that fit, and which spans each holds. A span that is over the
-    budget by itself is alone."""
+    """Spans of rows one after another in microbatches that fit: the spans of each, and the microbatch. A span that is
+    over the budget by itself is alone."""
     if max_tokens < 1:
         raise ValueError(f"a budget of {max_tokens} tokens")
     found: list[tuple[list[int], Microbatch]] = []
@@ -200,7 +200,7 @@ def collate(rows: Sequence[Row], share: bool = False) -> Batch:
 
 
 def stems(rows: Sequence[Row], leader: Row | None = None) -> list[int]:
-    """How many of its first tokens each row shares with its leader: the last row before it that shares none.
+    """Tokens that each row shares with the beginning of its leader: the last row before it that shares none.
 
     Only a whole context is shared, the tokens before a row's first trained one: rows that merely begin alike, as all
     with one system prompt do, have nothing in common. A row has at least one token of its own, and a context of less

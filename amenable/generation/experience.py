@@ -23,6 +23,8 @@ MISSING = 0.003
 """probability that a sampler may leave out: chance alone stays below it where answers are thousands of tokens"""
 ERRORS = 5
 """standard errors by which a mean ratio must be off to be no chance"""
+ENOUGH = 100
+"""tokens that make a standard error: a few may all be off to one side, by rounding"""
 
 
 @dataclass(frozen=True)
@@ -152,8 +154,8 @@ class Ratios:
     @property
     def missing(self) -> float:
         """The probability that the sampler never draws; 0 where that may be chance."""
-        off = 1 - self.mean
-        return off if abs(off) > max(MISSING, ERRORS * math.sqrt(self.variance / max(self.tokens, 1))) else 0.0
+        off, error = 1 - self.mean, math.sqrt(self.variance / max(self.tokens, 1))
+        return off if self.tokens >= ENOUGH and abs(off) > max(MISSING, ERRORS * error) else 0.0
 
 
 def require_same_distribution(

@@ -72,7 +72,7 @@ class Model:
     predicts: bool = True
     """whether it ends in logits"""
     padded: bool = False
-    """whether the vocabulary has more rows than its tokenizer has tokens: their gradient is made whole by a copy"""
+    """the vocabulary has more rows than its tokenizer has tokens: a copy makes the unembedding's gradient whole"""
 
 
 def model_of(module: nn.Module, optimizer: OptimizerConfig | None = None) -> Model:

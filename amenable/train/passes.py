@@ -90,7 +90,7 @@ def row_logprobs(
 def rounding(
     decoder: Decoder, rows: Sequence[Row], runtime: Runtime, max_tokens: int, temperature: float = 1.0
 ) -> float:
-    """How far bf16 products move the rows' log-probabilities, in nats a token on average; 0 where the run is in fp32.
+    """Mean absolute change of the rows' log-probabilities by bf16 products, in nats a token; 0 for a run in fp32.
 
     It grows with the depth of a model: 0.005 for one of four layers, 0.03 for SmolLM2-135M's thirty.
     """

@@ -136,7 +136,8 @@ def test_a_sampler_that_leaves_tokens_out_is_an_error() -> None:
     with pytest.raises(RuntimeError, match=r"leaves out 0\.5% .* top-k, top-p"):
         require_same_distribution(filtered, 0.01)
     assert Ratios.of(torch.tensor([0.0, math.log(0.996)] * 500)).missing == 0, "two thousandths"
-    assert Ratios.of(torch.tensor([0.2, -0.2, -0.06] * 10)).missing == 0, "a few tokens may be as far off by chance"
+    assert Ratios.of(torch.tensor([0.2, -0.2, -0.03] * 100)).missing == 0, "tokens that scatter may be off by chance"
+    assert Ratios.of(torch.tensor([-0.009, -0.01])).missing == 0, "and so may a few that do not"
 
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0, 1.5])
