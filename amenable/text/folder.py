@@ -40,6 +40,10 @@ class Files:
         contents = {name: (folder / name).read_bytes() for name in KEPT if (folder / name).is_file()}
         for name in (CONFIG, SPECIAL):
             parsed(contents.get(name), folder / name)
+        try:
+            contents.get(TEMPLATE, b"").decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"not UTF-8 at byte {error.start}", folder / TEMPLATE) from None
         generation, model = (
             parsed((folder / name).read_bytes() if (folder / name).is_file() else None, folder / name)
             for name in (GENERATION, MODEL_CONFIG)
@@ -68,7 +72,7 @@ class Files:
     def chat_template(self) -> str | None:
         """The template itself, or of several the one called default."""
         if TEMPLATE in self.contents:
-            return self.contents[TEMPLATE].decode("utf-8")
+            return self.contents[TEMPLATE].decode("utf-8-sig")
         template = self.config.get("chat_template")
         if isinstance(template, list):
             template = {entry["name"]: entry["template"] for entry in template}.get("default")
@@ -106,7 +110,7 @@ def parsed(content: bytes | None, file: Path) -> dict[str, Any]:
     if content is None:
         return {}
     try:
-        value = json.loads(content.decode("utf-8"))
+        value = json.loads(content)
     except ValueError as error:
         raise InputError(f"not JSON: {error}", file) from None
     if not isinstance(value, dict):

@@ -80,3 +80,15 @@ def test_a_torn_file_is_named(file, tmp_path):
     (tmp_path / file).write_text("{")
     with pytest.raises(InputError, match=f"{file}: not JSON"):
         Files.read(tmp_path)
+
+
+def test_a_byte_order_mark_is_no_fault_and_other_encodings_are_named(qwen_folder, tmp_path):
+    (tmp_path / "tokenizer.json").write_bytes((qwen_folder / "tokenizer.json").read_bytes())
+    config = json.loads((qwen_folder / "tokenizer_config.json").read_text())
+    template = config.pop("chat_template")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8-sig")
+    (tmp_path / "chat_template.jinja").write_text(template, encoding="utf-8-sig")
+    assert Tokenizer.load(tmp_path).chat_template == template
+    (tmp_path / "chat_template.jinja").write_bytes(b"{{ messages }}\xff")
+    with pytest.raises(InputError, match="not UTF-8 at byte 14"):
+        Tokenizer.load(tmp_path)
