@@ -7,6 +7,7 @@ and nowhere else: U+2028, U+2029 and U+0085 are characters of a text. A name tha
 from __future__ import annotations
 
 import codecs
+import csv
 import gzip
 import json
 import re
@@ -166,6 +167,31 @@ def read_json_rows(file: Path, how: str | None = None) -> list[tuple[int, Any]]:
             raise InputError(f"{place_of(file, number)} is {row}", file, how)
         if has_half_character(row):
             raise InputError(f"{place_of(file, number)} holds half of a character (a lone surrogate)", file, how)
+    return rows
+
+
+def read_csv_rows(file: Path) -> list[tuple[int, dict[str, str]]]:
+    """(line, row) of a .csv file with a line of column names, all values texts; InputError for a row of another width.
+
+    A quoted value may hold commas and line ends: the line of a row is that on which it begins.
+    """
+    table = csv.reader(f"{line}\n" for line in read_text(file).split("\n"))
+    rows, start = [], 1
+    names: list[str] | None = None
+    usual = csv.field_size_limit(2**31 - 1)
+    try:
+        for values in table:
+            if names is None:
+                names = values
+            elif values and len(values) != len(names):
+                raise InputError(f"line {start} has {len(values)} values, and there are {len(names)} columns", file)
+            elif values:
+                rows.append((start, dict(zip(names, values))))
+            start = table.line_num + 1
+    except csv.Error as error:
+        raise InputError(f"line {start} is not CSV: {error}", file) from None
+    finally:
+        csv.field_size_limit(usual)
     return rows
 
 

@@ -17,7 +17,16 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from amenable.data import columns
 from amenable.data.batches import shuffled
-from amenable.data.files import BadRow, decode, has_half_character, iter_json_rows, iter_lines, read_json_rows
+from amenable.data.files import (
+    BadRow,
+    decode,
+    has_half_character,
+    iter_json_rows,
+    iter_lines,
+    place_of,
+    read_csv_rows,
+    read_json_rows,
+)
 from amenable.data.record import Record, Unusable, Usage
 from amenable.data.types import Conversation, Demonstration, Labelled, Message, Prompt, Ranking, Text
 from amenable.errors import InputError
@@ -118,8 +127,16 @@ def read_labelled(path: Source, *, limit: int | None = None, on_bad: OnBad = "re
 
 
 def read_rows(file: Path) -> list[tuple[int, Any]]:
-    """(number, row) of one file, whatever is in the rows; InputError for the first that cannot be read at all."""
-    return read_json_rows(file) if _kind(file) in (".json", ".jsonl") else list(_numbered_rows(file, None))
+    """(number, row) of one file, .csv among them, whatever is in the rows; InputError for the first unreadable one."""
+    kind = _kind(file)
+    if kind in (".json", ".jsonl"):
+        return read_json_rows(file)
+    return list(read_csv_rows(file) if kind == ".csv" else _numbered_rows(file, None))
+
+
+def place_in(file: Path, number: int) -> str:
+    """The place of a row in words, by its number in `read_rows`."""
+    return f"row {number}" if _kind(file) == ".parquet" else place_of(file, number)
 
 
 def split_holdout(rows: Sequence[T], fraction: float, seed: int) -> tuple[list[T], list[T]]:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from amenable.data import sources
-from amenable.data.files import place_of
 from amenable.data.record import Record, Unusable, kind
 from amenable.data.types import Demonstration, Ranking
 from amenable.errors import InputError
@@ -172,7 +171,7 @@ class Imported:
         reasons = Counter(why for _, why in self.rejected)
         for why, count in reasons.most_common(3):
             first = next(number for number, reason in self.rejected if reason == why)
-            lines.append(f"{count} could not be used: {why} (first: {where(file, first)})")
+            lines.append(f"{count} could not be used: {why} (first: {sources.place_in(file, first)})")
         return lines + ([f"and {len(reasons) - 3} more reasons"] if len(reasons) > 3 else [])
 
 
@@ -220,7 +219,7 @@ def keep(
 def read(file: Path, hints: Hints | None = None) -> Imported:
     """The labels of a file in any of the known forms; InputError, by line, where it cannot be read or holds none."""
     if not file.is_file():
-        raise InputError("no such file", file, "give a file of labels: .jsonl, .json or .parquet")
+        raise InputError("no such file", file, "give a file of labels: .jsonl, .json, .parquet or .csv")
     rows = [(number, plain(row)) for number, row in sources.read_rows(file)]
     first = next((row for _, row in rows if isinstance(row, dict)), {})
     form = next((form for form in FORMS if form.fits(first)), None)
@@ -236,13 +235,13 @@ def read(file: Path, hints: Hints | None = None) -> Imported:
         except Unusable as error:
             imported.rejected.append((number, str(error)))
         except Unclear as error:
-            raise InputError(f"{where(file, number)}: {error.what}", file, error.how) from None
+            raise InputError(f"{sources.place_in(file, number)}: {error.what}", file, error.how) from None
         if len(imported.rankings) + len(imported.demonstrations) > before:
             imported.dropped.update(filter(record.filled, record.rest()))
     imported.rejected.sort(key=lambda reason: reason[0])
     if not imported.rankings and not imported.demonstrations:
         number, why = imported.rejected[0] if imported.rejected else (1, "it is empty")
-        raise InputError(f"holds no label that can be used ({where(file, number)}: {why})", file, KNOWN)
+        raise InputError(f"holds no label that can be used ({sources.place_in(file, number)}: {why})", file, KNOWN)
     return imported
 
 
@@ -282,11 +281,6 @@ def customary(file: Path) -> Imported:
         rejected = [(row.line, row.reason) for row in written.rejected]
         return Imported("demonstrations", demonstrations=written.rows, rejected=rejected)
     return Imported("rankings", ranked.rows, rejected=[(row.line, row.reason) for row in ranked.rejected])
-
-
-def where(file: Path, number: int) -> str:
-    """The place of a row in words."""
-    return f"row {number}" if file.suffix == ".parquet" else place_of(file, number)
 
 
 def plain(value: Any) -> Any:

@@ -98,11 +98,16 @@ def winning(winner: str, models: tuple[str, str]) -> float:
 
 def flagged(row: Mapping[str, Any]) -> float:
     """Score of model_a, by the column of the winner that is 1."""
-    values = {flag: row.get(flag) for flag in FLAGS}
+    values = {flag: digit(row.get(flag)) for flag in FLAGS}
     if any(value not in (0, 1, None) for value in values.values()) or list(values.values()).count(1) != 1:
         listed = ", ".join(f"{flag} {value}" for flag, value in values.items())
         raise Unusable(f"one of the columns of the winner must be 1 and the others 0: {listed}")
     return next(FLAGS[flag] for flag, value in values.items() if value == 1)
+
+
+def digit(value: Any) -> Any:
+    """0 or 1 for the text of it, as in a .csv file; other values as they are."""
+    return {"0": 0, "1": 1}.get(value, value) if isinstance(value, str) else value
 
 
 def preferred(preference: Any) -> float:

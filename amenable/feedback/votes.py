@@ -16,7 +16,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
-from amenable.data.files import place_of, read_json_rows
+from amenable.data import sources
 from amenable.data.record import Record, Unusable, is_number, kind
 from amenable.data.types import Conversation
 from amenable.errors import InputError
@@ -141,15 +141,15 @@ def of_ranking(
 
 
 def read_bouts(file: Path, annotators: Sequence[str] = ()) -> list[Bout]:
-    """The bouts of a file of comparisons, .jsonl or .json. InputError for a row that is none, by its place."""
+    """The bouts of a file of comparisons (.jsonl, .json, .parquet, .csv). InputError, with its place, for a bad row."""
     found: list[Bout] = []
-    for number, row in read_json_rows(file, HOW):
+    for number, row in sources.read_rows(file):
         try:
             if not isinstance(row, dict):
                 raise Unusable(f"it is {kind(row)}, not an object")
             found += of_row(row, f"{file} {number}")
         except Unusable as error:
-            where = place_of(file, number)
+            where = sources.place_in(file, number)
             raise InputError(f"{where} is no comparison of models ({error})", file, HOW) from None
     return [bout for bout in found if not annotators or bout.by in annotators]
 

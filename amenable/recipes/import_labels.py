@@ -8,8 +8,8 @@
     Chatbot Arena, LMSYS          model_a, model_b and winner, or winner_model_a, winner_model_b, winner_tie
     AlpacaEval                    generator_1, generator_2, output_1, output_2, preference
 
-Files are .jsonl, .json (both also with .gz) or .parquet. A file that comes twice is kept once. Where an export does not
-say which answer was preferred, it is not guessed: the command stops with the question, and an option answers it.
+Files are .jsonl, .json (both also with .gz), .parquet or .csv. A file that comes twice is kept once. Where an export
+does not say which answer was preferred, it is not guessed: the command stops with the question, an option answers it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Config:
     """Import labels into a store."""
 
     data: Path | None = None
-    """a file of labels: .jsonl, .json or .parquet"""
+    """a file of labels: .jsonl, .json, .parquet or .csv"""
     store: Path = Path("runs/labels.db")
     annotator: str | None = None
     """who said them, where the file does not say so"""

@@ -14,6 +14,7 @@ from amenable.data.files import (
     iter_json_rows,
     iter_lines,
     place_of,
+    read_csv_rows,
     read_json_rows,
     read_text,
 )
@@ -99,6 +100,24 @@ def test_a_fault_has_its_own_place(tmp_path, name, content, where):
     with pytest.raises(InputError) as error:
         read_json_rows(tmp_path / name, "mend it")
     assert where in str(error.value)
+
+
+def test_csv(tmp_path):
+    file = tmp_path / "a.csv"
+    file.write_bytes(b'\xef\xbb\xbfid,text\r\n1,"two, with a\r\nbreak and ""quotes"""\r\n\r\n3,\xe2\x80\xa8\r\n')
+    assert read_csv_rows(file) == [
+        (2, {"id": "1", "text": 'two, with a\nbreak and "quotes"'}), (5, {"id": "3", "text": "\u2028"}),
+    ]  # fmt: skip
+    assert place_of(file, 5) == "line 5"
+    file.write_text("id,text\n1,2\n1,2,3\n")
+    with pytest.raises(InputError, match="line 3 has 3 values, and there are 2 columns"):
+        read_csv_rows(file)
+    file.write_text(f"text\n{'x' * 200_000}\n")
+    assert len(read_csv_rows(file)[0][1]["text"]) == 200_000
+    file.write_text("")
+    assert read_csv_rows(file) == []
+    file.write_text('a\n"never closed\nx')
+    assert len(read_csv_rows(file)) == 1
 
 
 def test_places_of_rows(tmp_path):

@@ -85,6 +85,13 @@ def test_nothing_to_export_is_said_and_nothing_is_written(store, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_every_model_that_gave_an_answer_is_in_the_lineage(store, tmp_path):
+    rank(store, ["x", "y"], [2, 1], sources=[{"model": "m"}, {"model": "n"}], other_sources=[[{"model": "o"}], []])
+    exchange.export(store, tmp_path / "out")
+    known = json.loads((tmp_path / "out" / "lineage.json").read_text())["answers_by"]
+    assert known == [{"model": "m"}, {"model": "n"}, {"model": "o"}]
+
+
 def test_an_export_comes_back_into_another_store(store, tmp_path):
     rank(store, ["a", "b", "c"], [2, 1, 3])
     exchange.export(store, tmp_path / "out")
@@ -231,6 +238,18 @@ def test_parquet_with_values_that_json_has_not(store, tmp_path):
     assert "first: row 2" in found.plan(tmp_path / "a.parquet")[-1]
     assert exchange.bring_in(store, tmp_path / "a.parquet", None, 1.0)["new"] == 1
     assert store.rankings()[0].meta["time"] == "2026-01-02 00:00:00" and "weight" not in store.rankings()[0].meta
+
+
+def test_the_table_of_a_competition(store, tmp_path):
+    """As Kaggle has it: quoted JSON lists, winners in three columns."""
+    names = "id,model_a,model_b,prompt,response_a,response_b,winner_model_a,winner_model_b,winner_tie,note"
+    first = r'7,x,y,"[""Hi"",""And?""]","[""a"",""b,\n1""]","[""a"",""c""]",0,1,0,' + '"two\nlines"'
+    text = f'{names}\n{first}\n8,x,y,"[""Hi""]","[""a""]","[""b""]",1,1,0,\n'
+    file = file_of(tmp_path, "train.csv", text)
+    assert exchange.bring_in(store, file, "crowd", 1.0) == {"labels": 1, "new": 1, "unusable": 1}
+    (ranking,) = store.rankings()
+    assert (ranking.completions, ranking.ranks, ranking.id) == (("b,\n1", "c"), (2.0, 1.0), "7")
+    assert exchange.read(file).plan(file)[-1].endswith("(first: line 4)")
 
 
 @pytest.mark.parametrize(

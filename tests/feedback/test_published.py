@@ -112,12 +112,13 @@ def test_nobody_is_rated_without_a_name(column, name):
     assert verdict_of({**ARENA, column: 7}).models.count("7") == 1
 
 
-@pytest.mark.parametrize("flags", [(1, 1, 0), (0, 0, 0), (2, 0, 0), ("1", 0, 0), (None, None, None), (0.3, 0.3, 0.4)])
+@pytest.mark.parametrize("flags", [(1, 1, 0), (0, 0, 0), (2, 0, 0), ("yes", 0, 0), (None, None, None), (0.3, 0.3, 0.4)])
 def test_one_column_of_the_winner_is_one(flags):
     with pytest.raises(Unusable, match=r"one of the columns of the winner must be 1|no column 'winner'"):
         names = ("winner_model_a", "winner_model_b", "winner_tie")
         verdict_of({"model_a": "x", "model_b": "y", **dict(zip(names, flags))})
     assert flagged({"winner_model_a": 1.0, "winner_model_b": 0.0, "winner_tie": 0.0}) == 1.0
+    assert flagged({"winner_model_a": "0", "winner_model_b": "1", "winner_tie": "0"}) == 0.0
     assert flagged({"winner_model_a": False, "winner_model_b": False, "winner_tie": True}) == 0.5
 
 

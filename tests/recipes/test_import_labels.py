@@ -15,6 +15,27 @@ def test_labels_are_taken_in_once(tmp_path, capsys):
         assert [one.annotator for one in kept.rankings()] == ["ann"]
 
 
+def test_a_question_is_answered_by_an_option(tmp_path, capsys):
+    data = {"answer2": "Blue.", "answer1": "Red.", "prompt": "Which?"}
+    result = {"type": "pairwise", "from_name": "pw", "to_name": "txt-1,txt-2", "value": {"selected": "left"}}
+    rows = [{"id": 1, "data": data, "annotations": [{"completed_by": 3, "result": [result]}], "predictions": [1]}]
+    (tmp_path / "studio.json").write_text(json.dumps(rows))
+    (tmp_path / "config.xml").write_text(
+        '<View><Text name="txt-1" value="$answer1"/><Text name="txt-2" value="$answer2"/></View>'
+    )
+    command = ["import-labels", "--data", str(tmp_path / "studio.json"), "--store", str(tmp_path / "labels.db")]
+    assert cli.main(command) == 2
+    assert "--left-field NAME --right-field NAME" in capsys.readouterr().err
+    assert cli.main([*command, "--left-field", "answer1"]) == 2
+    assert "belong together" in capsys.readouterr().err and not (tmp_path / "labels.db").exists()
+    assert cli.main([*command, "--label-config", str(tmp_path / "config.xml")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "studio.json (Label Studio, JSON): 1 ranking, 0 demonstrations"
+    assert "not kept: predictions" in lines and lines[-1].startswith("1 label")
+    with Store(tmp_path / "labels.db") as kept:
+        assert [(one.completions, one.ranks) for one in kept.rankings()] == [(("Red.", "Blue."), (1.0, 2.0))]
+
+
 def test_a_mistake_makes_no_store(tmp_path, capsys):
     store = ["--store", str(tmp_path / "labels.db")]
     (tmp_path / "odd.jsonl").write_text('{"text": "only text"}\n')
