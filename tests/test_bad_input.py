@@ -60,7 +60,7 @@ FILES = {
     "ids.jsonl": lines({"id": "a", "prompt": "a red thing?"}, {"id": "a", "prompt": "a blue thing?"}),
     "pair_ids.jsonl": lines({**PAIR, "id": "a"}, {**PAIR, "id": "a", "prompt": "a blue thing?"}),
     "sample_ids.jsonl": lines(
-        {"id": "a", "prompt": [ASKED], "completions": ["a", "b"]}, {"id": "a", "prompt": [], "completions": ["a", "b"]}
+        {"id": "a", "prompt": [ASKED], "completions": ["a", "b"]}, {"id": "a", "prompt": "x", "completions": ["a", "b"]}
     ),
     "same_samples.jsonl": lines({"id": "a", "prompt": [ASKED], "completions": ["a", "a"]}),
     "list.yaml": "- 1\n",
