@@ -511,7 +511,7 @@ ZERO_MEANS_SOMETHING = """
     head_learning_rate
     learning_rate muon_learning_rate weight_decay max_grad_norm beta1 beta2 critic_learning_rate final_learning_rate
     threads limit save_steps pairs_per_prompt eval_prompts watched frozen_layers warmup_steps pretrain.max_steps
-    dropout label_smoothing agreement max_bad_rows min_p top_k kl_coef kl_target target_kl max_kl gamma lam
+    dropout label_smoothing agreement empty_share max_bad_rows min_p top_k kl_coef kl_target target_kl max_kl gamma lam
     cliprange cliprange_value vf_coef entropy_coef missing_eos_penalty score_clip ptx_coef
 """
 """as small as can be, or none, or, of a limit, all"""
