@@ -102,7 +102,7 @@ def test_what_is_continued_counts_where_the_oldest_turns_are_dropped(reader: Any
 @pytest.fixture
 def reader(words: Tokenizer) -> Any:
     """A model that reads eight tokens."""
-    decoder = SimpleNamespace(num_tokens=words.vocab_size)
+    decoder = SimpleNamespace(num_tokens=words.vocab_size, config=SimpleNamespace(context=8))
     return SimpleNamespace(tokenizer=words, context=8, speaker=SimpleNamespace(decoder=decoder))
 
 
