@@ -92,7 +92,7 @@ def parse_json(line: bytes) -> Any:
 
 
 def depth(value: Any) -> int:
-    """How many lists and objects lie inside each other."""
+    """Return the depth to which lists and objects are nested."""
     level, layer = 0, [value]
     while layer := [part for part in layer if isinstance(part, dict | list)]:
         layer = [part for whole in layer for part in (whole.values() if isinstance(whole, dict) else whole)]
@@ -101,7 +101,7 @@ def depth(value: Any) -> int:
 
 
 def has_half_character(value: Any) -> bool:
-    """Whether a text in a JSON value holds half of a surrogate pair, which JSON can spell and which is no character."""
+    """Return True if a text in a JSON value holds half of a surrogate pair, which is no character."""
     waiting = [value]
     while waiting:
         part = waiting.pop()
@@ -196,7 +196,7 @@ def read_csv_rows(file: Path) -> list[tuple[int, dict[str, str]]]:
 
 
 def place_of(file: Path, number: int) -> str:
-    """Where the row of a number, as `iter_json_rows` counts, stands: "line 3", or "row 2 (line 17)" of a list."""
+    """Return the place of a row by its number in `iter_json_rows`: "line 3", or "row 2 (line 17)" of a list."""
     if _rows_of_one_value(file) is None:
         return f"line {number}"
     text, scan = read_text(file), json.JSONDecoder().raw_decode

@@ -1,4 +1,4 @@
-"""How far a policy has gone from its reference: the KL on its own answers to held-out prompts.
+"""KL of a policy from its reference, on the policy's own answers to held-out prompts.
 
     KL(pi || ref) = E_{y ~ pi}  sum_t  sum_v  pi(v | y_<t) log [pi(v | y_<t) / ref(v | y_<t)]
 

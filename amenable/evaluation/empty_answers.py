@@ -1,4 +1,4 @@
-"""Where a reward model puts the answer that says nothing.
+"""Rank of the empty answer under a reward model.
 
 Comparisons seldom hold one, so that its score is whatever the model makes of EOS after a prompt. Where that is high, a
 policy that is trained to please learns to be silent.
