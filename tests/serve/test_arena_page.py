@@ -215,3 +215,6 @@ def test_axe_finds_nothing(browser: Any, running: Running, width: int, dark: boo
     browser.go(f"{running.url}/leaderboard")
     browser.until("document.querySelector('table')")
     assert look.violations(browser) == [], "leaderboard"
+    for shade in [f"shade{sign}-{depth}" for sign in ("", "-low") for depth in range(5)]:
+        browser.js(f"document.querySelector('.matrix [class^=shade]').className = '{shade}'")
+        assert look.violations(browser) == [], f"a win rate in the colour {shade}"
