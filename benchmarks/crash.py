@@ -30,16 +30,16 @@ import torch
 import tyro
 
 from amenable.errors import InputError
+from amenable.files import manifest_of
 from amenable.generation.sampling import Sampling
 from amenable.models import presets
 from amenable.models.config import DecoderConfig
 from amenable.stages import annotate, dpo, evaluate, ppo, pretrain, reward, sample, sft, tokenizer, world
 from amenable.train import checkpoint
-from amenable.train.files import manifest_of
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.run import Run
 from amenable.train.runtime import Machine
-from amenable.world.rates import Sizes
+from amenable.world.settings import Sizes
 
 TINY = DecoderConfig(
     320, 128, layers=2, width=32, heads=2, positions="rope", norm="rms", activation="swiglu", bias=False, qk_norm=True

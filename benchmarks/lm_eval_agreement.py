@@ -20,8 +20,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from amenable.serve import house, serve
+from amenable.serve import serve
 from amenable.serve.chat import Speaker
+from amenable.serve.openai import app_state
 from amenable.train import runtime
 from benchmarks.serving import serving
 
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ours = serve.schedule(speaker, machine, rows=32, queue=64)
         ways = {"ids": "add_bos_token=True", "text": "tokenized_requests=False"}
         agreed = True
-        with serving(house.Served("m", speaker, ours)) as url:
+        with serving(app_state.Served("m", speaker, ours)) as url:
             usual = f"model=m,base_url={url}/v1/completions,tokenizer={folder},tokenizer_backend=huggingface"
             length = f"max_length={speaker.decoder.config.context}"
             for way, option in ways.items():

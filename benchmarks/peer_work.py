@@ -13,14 +13,14 @@ from typing import Any
 
 from amenable.feedback.comparisons import Item
 from amenable.generation.engine import generate
-from amenable.generation.experience import objective_metrics
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
+from amenable.rl.experience import objective_metrics
 from amenable.stages import dpo, ppo, reward, sft
 from amenable.train import defaults, runtime
 from amenable.train.defaults import traits_of
+from amenable.train.forward import Row
 from amenable.train.optimizer import Optimizer, OptimizerConfig
-from amenable.train.passes import Row
 from amenable.train.step import backward_next_token
 from benchmarks import speed
 from benchmarks.speed import Size, SizeName, make_actors, prompt_lengths, scalar_model, sequences

@@ -34,19 +34,20 @@ import tyro
 from torch import Tensor
 
 from amenable.errors import InputError
-from amenable.evaluation.reading import read_answers
+from amenable.evaluation.load_answers import read_answers
 from amenable.feedback.judges import from_scores
 from amenable.feedback.queries import RULES, Pool, Rule, choose, next_battles
 from amenable.feedback.ratings import SCALE, Battle, strengths, win_table
 from amenable.functional.statistics import bootstrap_mean
 from amenable.models.decoder import Decoder
 from amenable.models.layout import Layout
+from amenable.seeds import seeded_generator
 from amenable.stages import annotate, reward
 from amenable.text.chat import render_prompt
-from amenable.train import artifacts, passes, runtime
-from amenable.train.feed import ranking_rows
+from amenable.train import forward, loading, runtime
+from amenable.train.examples import ranking_rows
 from amenable.world.annotators import fit_noise
-from amenable.world.closed import ClosedWorld
+from amenable.world.closed_world import ClosedWorld
 from amenable.world.gold import Parts
 
 
@@ -153,7 +154,7 @@ def gather(config: Config, machine: runtime.Runtime) -> Material:
     """Everything that does not depend on a seed."""
     prompts = annotate.read([config.run / "sample" / "samples.jsonl"])
     world = ClosedWorld.load(config.run / "world")
-    decoder, tokenizer = artifacts.load_policy(config.run / "sft", machine)
+    decoder, tokenizer = loading.load_policy(config.run / "sft", machine)
     kept, rows = [], []
     for one in prompts:
         found = ranking_rows(
@@ -181,10 +182,10 @@ def context_of(decoder: Decoder) -> int:
 
 
 @torch.inference_mode()
-def mean_states(decoder: Decoder, rows: Sequence[passes.Row], machine: runtime.Runtime) -> Tensor:
+def mean_states(decoder: Decoder, rows: Sequence[forward.Row], machine: runtime.Runtime) -> Tensor:
     """The mean of the last hidden states over each row's trained tokens, [B, D]."""
     out = torch.zeros(len(rows), decoder.config.width)
-    for chosen, batch in passes.in_chunks(rows, machine, 8192):
+    for chosen, batch in forward.in_chunks(rows, machine, 8192):
         layout = Layout.of(batch.lengths, batch.ids.device, batch.shared)
         with machine.autocast():
             hidden = decoder(batch.ids, layout).float() * batch.trained[:, None]
@@ -224,7 +225,7 @@ def compare(material: Material, config: Config) -> tuple[dict[str, Any], dict[st
 
 def trial_of(material: Material, seed: int, config: Config) -> Trial:
     """Hold prompts out; of the others' answers make pairs that share none, and have each judged by one annotator."""
-    generator = runtime.generator(seed, "queries")
+    generator = seeded_generator(seed, "queries")
     order = torch.randperm(len(material.prompts), generator=generator).tolist()
     answers = [(material.owners == place).nonzero().flatten() for place in range(len(material.prompts))]
     apart = round(len(order) * config.held_out)
@@ -268,7 +269,7 @@ def ask(features: Tensor, trial: Trial, rule: Rule, seed: int, config: Config) -
     asked: list[int] = []
     accuracies = []
     for budget in config.budgets:
-        generator = runtime.generator(seed, "ask", budget)
+        generator = seeded_generator(seed, "ask", budget)
         rows = features[trial.pairs[asked, 0]] - features[trial.pairs[asked, 1]]
         pool, now = trial.pool, rule if asked else "random"
         if now in ("disagreement", "tie", "spread"):
@@ -379,7 +380,7 @@ def rate(world: ClosedWorld, config: Config) -> dict[str, Any]:
 
 def true_strengths(world: ClosedWorld, judged: Sequence[Sequence[Parts]]) -> Tensor:
     """Strengths [P] in nats, mean 0, of all models on all prompts, judged by the whole panel often."""
-    generator = runtime.generator(0, "truth")
+    generator = seeded_generator(0, "truth")
     wins = torch.zeros(len(judged), len(judged), dtype=torch.float64)
     for a, b in combinations(range(len(judged)), 2):
         wins[a, b] = world.votes(judged[a], judged[b], generator, held_out=False).sum()
@@ -397,7 +398,7 @@ def vote(
     config: Config,
 ) -> list[float]:
     """Root mean square error of the ratings after each number of votes."""
-    generator = runtime.generator(seed, "votes")
+    generator = seeded_generator(seed, "votes")
     pairs = list(combinations(range(len(players)), 2))
     place = {name: number for number, name in enumerate(players)}
     battles: list[Battle] = []

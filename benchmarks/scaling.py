@@ -35,9 +35,9 @@ from amenable.train import checkpoint, defaults, memory, plan, runtime
 from amenable.train.best import Best
 from amenable.train.checkpoint import Stateful
 from amenable.train.defaults import traits_of
-from amenable.train.feed import whole
+from amenable.train.examples import whole
+from amenable.train.forward import Row
 from amenable.train.optimizer import Optimizer, OptimizerConfig
-from amenable.train.passes import Row
 from amenable.train.step import backward_next_token
 from benchmarks import speed
 

@@ -25,9 +25,10 @@ import torch
 
 from amenable.data import sources
 from amenable.generation.engine import Completion
-from amenable.serve import api, house, refusals, security
+from amenable.serve import security
 from amenable.serve.chat import Speaker
-from amenable.serve.scheduler import Asked, Counts, Ended, News, Piece, Scheduler
+from amenable.serve.openai import api, app_state, errors
+from amenable.serve.openai.scheduler import Asked, Counts, Ended, News, Piece, Scheduler
 from amenable.train import runtime
 
 CLIENTS = (1, 8, 32)
@@ -93,7 +94,7 @@ def main() -> None:
     print(f"{len(prompts)} requests, at most {options.max_tokens} tokens, {machine.describe()}")
     print("| server | clients | requests/s | tokens/s | first token, median | 95 % |\n|---|---|---|---|---|---|")
     for name, scheduler in (("amenable", ours), ("transformers", Plain(options.model, machine.device))):
-        with serving(house.Served("m", speaker, scheduler)) as url:  # type: ignore[arg-type]
+        with serving(app_state.Served("m", speaker, scheduler)) as url:  # type: ignore[arg-type]
             measured(url, prompts[:4], 2, options.max_tokens)
             for clients in CLIENTS:
                 rate, tokens, firsts = measured(url, prompts, clients, options.max_tokens)
@@ -105,10 +106,10 @@ def main() -> None:
 
 
 @contextmanager
-def serving(served: house.Served) -> Iterator[str]:
+def serving(served: app_state.Served) -> Iterator[str]:
     """One model behind the routes, on a free port."""
-    rooms = house.House({"m": served}, {}, None, lambda _: "owner")
-    guard = security.Guard(api.make_app(rooms), limits=security.Limits(per_minute=10**9), said=refusals.said)
+    rooms = app_state.House({"m": served}, {}, None, lambda _: "owner")
+    guard = security.Guard(api.make_app(rooms), limits=security.Limits(per_minute=10**9), said=errors.said)
     door = security.listen("127.0.0.1", 0)
     server = security.server(guard)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)

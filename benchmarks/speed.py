@@ -30,19 +30,20 @@ import tyro
 from amenable.errors import InputError
 from amenable.feedback.comparisons import Item
 from amenable.generation.engine import generate
-from amenable.generation.experience import objective_metrics
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.heads import ScalarModel
 from amenable.models.presets import preset
+from amenable.rl.experience import objective_metrics
+from amenable.rl.models import Actors
+from amenable.seeds import seeded_generator
 from amenable.stages import dpo, ppo, pretrain, reward, sft
 from amenable.text.tokenizer import CONTROL, SMALLEST, Tokenizer
 from amenable.train import defaults, plan, runtime
-from amenable.train.actors import Actors
 from amenable.train.defaults import traits_of
-from amenable.train.feed import whole
+from amenable.train.examples import whole
+from amenable.train.forward import Row
 from amenable.train.optimizer import Optimizer, OptimizerConfig
-from amenable.train.passes import Row
 from amenable.train.step import backward_next_token
 
 T = TypeVar("T")
@@ -388,7 +389,7 @@ ROWS: dict[str, Callable[[Size, runtime.Runtime], Workload]] = {
 
 def sequences(size: Size, lengths: Sequence[int]) -> list[list[int]]:
     """Random ids of these lengths, no control tokens among them."""
-    generator = runtime.generator(0, "ids", len(lengths))
+    generator = seeded_generator(0, "ids", len(lengths))
     return [
         torch.randint(len(CONTROL), size.shape.vocab_size, (length,), generator=generator).tolist()
         for length in lengths
@@ -397,7 +398,7 @@ def sequences(size: Size, lengths: Sequence[int]) -> list[list[int]]:
 
 def prompt_lengths(size: Size, count: int, purpose: str = "prompts") -> list[int]:
     """Even odds for every length from 1/16 to 1/2 of a full row."""
-    generator = runtime.generator(0, purpose, count)
+    generator = seeded_generator(0, purpose, count)
     return torch.randint(size.length // 16, size.length // 2 + 1, (count,), generator=generator).tolist()
 
 
@@ -422,7 +423,7 @@ def rankings(size: Size, count: int) -> list[Item]:
 
 
 def scalar_model(shape: DecoderConfig) -> ScalarModel:
-    return ScalarModel.from_decoder(Decoder(shape), runtime.generator(0, "head")).eval()
+    return ScalarModel.from_decoder(Decoder(shape), seeded_generator(0, "head")).eval()
 
 
 def make_actors(shape: DecoderConfig, machine: runtime.Runtime) -> Actors:

@@ -26,7 +26,7 @@ from amenable.models.heads import ScalarModel
 from amenable.stages import pretrain, reward, sft, tokenizer
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import runtime
-from amenable.train.artifacts import save_model
+from amenable.train.loading import save_model
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.run import Run
 

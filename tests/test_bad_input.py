@@ -20,7 +20,7 @@ from amenable import cli
 from amenable.errors import InputError
 from amenable.models.decoder import Decoder
 from amenable.text.tokenizer import Tokenizer
-from amenable.train.artifacts import save_model
+from amenable.train.loading import save_model
 
 ASKED = {"role": "user", "content": "Ann asks: name a red thing."}
 ANSWERED = {"role": "assistant", "content": "a rose"}

@@ -30,7 +30,7 @@ from amenable.functional import losses
 from amenable.functional.advantages import masked_gae
 from amenable.functional.masked import masked_mean, masked_sum, masked_var, scale, standardize
 from amenable.functional.rewards import token_rewards
-from amenable.generation.growing import GrowingText
+from amenable.generation.detokenizer import GrowingText
 from amenable.text.chat import render, render_completion, render_document
 from amenable.text.tokenizer import ASSISTANT, BOS, CONTROL, EOS, Tokenizer
 

@@ -1,7 +1,7 @@
 """What can't go silently wrong and is no single module's business: losses however they are divided, pads, dropout.
 
 That a packed row is the row alone, that cached decoding is the uncached, that a reward is its row's alone and that
-dropout is off while generating is asserted beside the modules (models/decoder, generation/engine, train/passes).
+dropout is off while generating is asserted beside the modules (models/decoder, generation/engine, train/forward).
 """
 
 from dataclasses import dataclass, replace
@@ -13,16 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from amenable.data.sources import read_demonstrations, read_texts
-from amenable.generation.experience import Experience, Ratios, require_same_distribution
 from amenable.models.heads import ScalarModel
+from amenable.rl.experience import Experience, Ratios, require_same_distribution
+from amenable.rl.models import Actors, load_actors
 from amenable.stages import dpo, ppo, reward, sft
 from amenable.text.chat import render
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, passes
-from amenable.train.actors import Actors, load_actors
-from amenable.train.feed import fitting_prompts, pieces_of, whole
+from amenable.train import forward, loading
+from amenable.train.examples import fitting_prompts, pieces_of, whole
+from amenable.train.forward import Row
 from amenable.train.optimizer import Optimizer, OptimizerConfig
-from amenable.train.passes import Row
 from amenable.train.runtime import Machine, Runtime
 from amenable.train.step import backward_next_token
 
@@ -154,15 +154,15 @@ def test_dropout_is_off_where_answers_are_compared(
     bench: Bench, stage: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Also for a model that has some: whoever computes a loss does so in evaluation mode."""
-    modes, forward = list[bool](), passes.Decoder.forward
+    modes, original = list[bool](), forward.Decoder.forward
 
-    def watching(self: passes.Decoder, *rest: Any, **named: Any) -> Any:
+    def watching(self: forward.Decoder, *rest: Any, **named: Any) -> Any:
         modes.append(self.training and bool(self.config.dropout))
-        return forward(self, *rest, **named)
+        return original(self, *rest, **named)
 
-    load = artifacts.hub.load_decoder
-    monkeypatch.setattr(artifacts.hub, "load_decoder", lambda folder, **_: load(folder, dropout=0.5))
-    monkeypatch.setattr(passes.Decoder, "forward", watching)
+    load = loading.pretrained.load_decoder
+    monkeypatch.setattr(loading.pretrained, "load_decoder", lambda folder, **_: load(folder, dropout=0.5))
+    monkeypatch.setattr(forward.Decoder, "forward", watching)
     small: dict[str, Any] = {
         "reward": replace(bench.reward, prompts_per_step=24, epochs=1, warmup_steps=1),
         "dpo": replace(bench.dpo, epochs=1, batch_size=30, warmup_steps=1),
@@ -175,13 +175,13 @@ def test_dropout_is_off_where_answers_are_compared(
 def test_dropout_is_on_where_it_is_asked_for(
     sft_config: sft.Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    modes, forward = list[bool](), passes.Decoder.forward
+    modes, original = list[bool](), forward.Decoder.forward
 
-    def watching(self: passes.Decoder, *rest: Any, **named: Any) -> Any:
+    def watching(self: forward.Decoder, *rest: Any, **named: Any) -> Any:
         modes.append(self.training and self.config.dropout == 0.1)
-        return forward(self, *rest, **named)
+        return original(self, *rest, **named)
 
-    monkeypatch.setattr(passes.Decoder, "forward", watching)
+    monkeypatch.setattr(forward.Decoder, "forward", watching)
     sft.run(replace(sft_config, out=tmp_path / "run", epochs=1, batch_size=36, warmup_steps=1))
     assert True in modes and False in modes  # training, and validation
 
@@ -203,7 +203,7 @@ def test_a_sampler_that_is_not_the_trainer_stops_the_run_with_the_cause(
     optimizers = Optimizer([actors.policy], rate), Optimizer([actors.critic], rate)
     targets = ppo.estimate(bench.experience, 0.05, config)
     if wrong == "dropout":
-        decoder = artifacts.hub.load_decoder(assistant, dropout=0.5).train()
+        decoder = loading.pretrained.load_decoder(assistant, dropout=0.5).train()
         actors = replace(actors, policy=decoder)
     elif wrong == "temperature":
         config = replace(config, temperature=3.0)
@@ -223,8 +223,8 @@ def test_a_small_gap_points_to_precision() -> None:
 def test_a_reward_does_not_know_its_batch(bench: Bench, machine: Runtime) -> None:
     scorer: ScalarModel = bench.actors.scorer
     rows = [row for item in bench.items for row in item.rows]
-    together = passes.row_rewards(scorer, rows, machine, WHOLE)
+    together = forward.row_rewards(scorer, rows, machine, WHOLE)
     for order in (range(len(rows)), range(len(rows))[::-1]):
         for size in (1, 60, 200):
-            scores = passes.row_rewards(scorer, [rows[i] for i in order], machine, size)
+            scores = forward.row_rewards(scorer, [rows[i] for i in order], machine, size)
             assert torch.allclose(scores, together[list(order)], atol=1e-5)

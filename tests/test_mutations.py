@@ -23,17 +23,17 @@ import torch
 from amenable.data.types import Message
 from amenable.errors import InputError
 from amenable.functional import losses
-from amenable.generation import experience
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.models.layout import Layout
+from amenable.rl import experience
+from amenable.rl import models as roles
+from amenable.rl.models import Actors
 from amenable.stages import dpo, ppo
 from amenable.text import chat
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import actors as roles
-from amenable.train import artifacts, passes
-from amenable.train.actors import Actors
+from amenable.train import forward, loading
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.runtime import Machine, Runtime
 
@@ -89,8 +89,8 @@ def ppo_config(**changes: Any) -> ppo.Config:
 def ppo_actors(parts: Parts) -> Actors:
     """Policy, reference, critic and scorer, read from folders as a run does."""
     if not (parts.folder / "sft").exists():
-        artifacts.save_model(parts.folder / "sft", parts.make_decoder(), parts.words)
-        artifacts.save_model(parts.folder / "reward", parts.make_scalar_model(), parts.words)
+        loading.save_model(parts.folder / "sft", parts.make_decoder(), parts.words)
+        loading.save_model(parts.folder / "reward", parts.make_scalar_model(), parts.words)
     return roles.load_actors(parts.folder / "sft", parts.folder / "reward", 0, parts.machine)
 
 
@@ -151,7 +151,7 @@ def cut_answers_have_not_ended(parts: Parts) -> None:
 
 
 def dpo_loss_by_hand(parts: Parts) -> None:
-    tests, rows = file_of("stages/test_dpo.py"), file_of("train/test_passes.py").ROWS
+    tests, rows = file_of("stages/test_dpo.py"), file_of("train/test_forward.py").ROWS
     config = dpo.Config(machine=Machine("cpu", "fp32", 1))
     pairs = [dpo.Pair(rows[i % 4], rows[(i + 1) % 4]) for i in range(6)]
     pairs = dpo.with_reference(parts.make_decoder(seed=7), pairs, config, parts.machine)
@@ -173,11 +173,11 @@ def prompts_count_alike(parts: Parts) -> None:
 
 
 def passes_test(name: str, *arguments: Any) -> Callable[[Parts], None]:
-    """A test of `train/test_passes.py` that takes a decoder or a scorer first."""
+    """A test of `train/test_forward.py` that takes a decoder or a scorer first."""
 
     def check(parts: Parts) -> None:
         model = parts.make_decoder(seed=3) if "logprobs" in name else parts.make_scalar_model(seed=4)
-        getattr(file_of("train/test_passes.py"), name)(model, *arguments_of(parts))
+        getattr(file_of("train/test_forward.py"), name)(model, *arguments_of(parts))
 
     def arguments_of(parts: Parts) -> list[Any]:
         return [getattr(parts, argument) if isinstance(argument, str) else argument for argument in arguments]
@@ -319,7 +319,7 @@ def own_reference(loss_of: Any) -> Any:
 
 def mean_of_means(backward: Any) -> Any:
     def broken(decoder: Any, rows: Any, machine: Any, max_tokens: int, weight: float = 1.0) -> torch.Tensor:
-        cut = passes.microbatches(rows, max_tokens)
+        cut = forward.microbatches(rows, max_tokens)
         found = [backward(decoder, [rows[i] for i in part.rows], machine, 10**6, weight / len(cut)) for part in cut]
         return torch.stack(found).mean()
 
@@ -432,7 +432,7 @@ def gradients_cleared(parts: Parts) -> None:
 
 
 def cut_rows_have_no_end(parts: Parts) -> None:
-    file_of("train/test_feed.py").test_an_answer_that_was_cut_has_no_end(parts.words)
+    file_of("train/test_examples.py").test_an_answer_that_was_cut_has_no_end(parts.words)
 
 
 def torn_checkpoint_passed_over(parts: Parts) -> None:
@@ -462,7 +462,7 @@ NAN_OUTSIDE = suite_test(
 WILSON_BY_HAND = suite_test("functional/test_statistics.py", "test_wilson_by_hand", 55, 100, 0.452446, 0.643855)
 ORDERS = suite_test("data/test_batches.py", "test_epochs_and_seeds_are_unrelated")
 DIALOGUES = suite_test("data/test_sources.py", "test_dialogues_that_open_alike_stay_together")
-SEEDS = suite_test("train/test_runtime.py", "test_seeds_are_stable_and_differ_by_purpose")
+SEEDS = suite_test("test_seeds.py", "test_seeds_are_stable_and_differ_by_purpose")
 LOGPROBS = passes_test("test_row_logprobs_are_each_rows_own", "machine", 8, 1.0)
 REWARD_PLACE = passes_test("test_a_reward_is_read_at_the_last_token_even_if_it_is_no_end", "words", "machine")
 VALUE_PLACE = passes_test("test_values_are_read_before_each_trained_token", "machine")
@@ -486,13 +486,13 @@ MUTATIONS: list[Mutation] = [
     ("prompts of the training are in the held-out part", "data.sources:_opening", lambda f: id, DIALOGUES),
     ("a row reads the rows before it", "models.attention:attend_rows", one_long_row, packed),
     ("with a cache, tokens stand one place late", "models.decoder:Decoder.run", late_positions, cached),
-    ("the reward is of the answer without its end", "train.passes:rewards", early_reward, REWARD_PLACE),
-    ("the critic sees the action it is to judge", "train.passes:trained_values", late_value, VALUE_PLACE),
-    ("the ratio compares two temperatures", "train.passes:trained_logprobs", no_temperature, ppo_iteration),
-    ("the updates are of another policy than the samples", "train.artifacts:load_policy", dropout_left_on,
+    ("the reward is of the answer without its end", "train.forward:rewards", early_reward, REWARD_PLACE),
+    ("the critic sees the action it is to judge", "train.forward:trained_values", late_value, VALUE_PLACE),
+    ("the ratio compares two temperatures", "train.forward:trained_logprobs", no_temperature, ppo_iteration),
+    ("the updates are of another policy than the samples", "train.loading:load_policy", dropout_left_on,
      ppo_iteration),
-    ("in bf16 the ratio compares two temperatures", "train.passes:trained_logprobs", no_temperature, COOL),
-    ("in bf16 the updates are of another policy", "train.artifacts:load_policy", dropout_left_on, COOL),
+    ("in bf16 the ratio compares two temperatures", "train.forward:trained_logprobs", no_temperature, COOL),
+    ("in bf16 the updates are of another policy", "train.loading:load_policy", dropout_left_on, COOL),
     ("in bf16 samples have the probabilities of others", "generation.sampling:sample", plain_logprobs, COOL),
     ("in bf16 the samples are of a temperature near by", "generation.rollout:generate", drawn_by(temperature=0.75),
      COOL),
@@ -501,23 +501,23 @@ MUTATIONS: list[Mutation] = [
     ("in bf16 the samples leave out a little", "generation.rollout:generate", drawn_by(top_p=0.98), WARM),
     ("in bf16 the samples are among few tokens", "generation.rollout:generate", drawn_by(top_k=20), WARM),
     ("in bf16 the samples shun what was said", "generation.rollout:generate", drawn_by(repetition_penalty=1.1), COOL),
-    ("the reference sees another temperature", "train.passes:row_logprobs", reference_at_one, starts_at_the_reference),
+    ("the reference sees another temperature", "train.forward:row_logprobs", reference_at_one, starts_at_the_reference),
     ("the reference gives what is never drawn", "generation.rollout:generate", drawn_by(top_p=0.9),
      starts_at_the_reference),
     ("samples come from a policy with holes", "generation.engine:evaluating", lambda f: nullcontext,
      rollout_without_dropout),
     ("samples have the probabilities of other samples", "generation.sampling:sample", plain_logprobs, SAMPLED),
-    ("an answer depends on what is sampled beside it", "generation.engine:numbers",
+    ("an answer depends on what is sampled beside it", "seeds:uniforms",
      lambda f: lambda seed, count: torch.rand(count), NEIGHBOURS),
     ("an answer that was cut is not punished", "generation.engine:Completion.ended", lambda f: True,
      cut_answers_have_not_ended),
-    ("every step draws the same numbers", "train.runtime:number", lambda f: lambda seed, *purpose: f(seed), SEEDS),
+    ("every step draws the same numbers", "seeds:derive_seed", lambda f: lambda seed, *purpose: f(seed), SEEDS),
     ("the policy is paid for leaving its reference", "functional.kl:k1", lambda f: lambda logp, ref: f(ref, logp),
      REWARDS_BY_HAND),
     ("the price on KL goes below zero", "functional.kl:clip", lambda f: lambda value, limit: value, PRICE_STAYS),
     ("the score is of a token that did not earn it", "functional.rewards:token_rewards", score_at_the_start,
      REWARDS_BY_HAND),
-    ("KL is measured to the policy itself", "train.actors:load_actors", trains_along, frozen_models_stay),
+    ("KL is measured to the policy itself", "rl.models:load_actors", trains_along, frozen_models_stay),
     ("advantages look one step back", "functional.advantages:gae", own_next_value, GAE_BY_HAND),
     ("padding pulls the advantages to zero", "functional.masked:standardize", padding_counted, estimated_by_hand),
     ("NaN in the padding reaches the gradient", "functional.masked:zero_outside", lambda f: lambda x, mask: x * mask,
@@ -526,12 +526,12 @@ MUTATIONS: list[Mutation] = [
     ("the critic is held to nothing", "functional.losses:value_loss", clipped_at_the_targets, VALUE_BY_HAND),
     ("the policy is never held back", "functional.losses:ppo_policy_loss", nothing_clipped, ppo_losses_by_hand),
     ("the critic is never held back", "functional.losses:value_loss", clipped_at_itself, ppo_losses_by_hand),
-    ("KL is between two temperatures", "train.passes:row_logprobs", reference_at_one,
+    ("KL is between two temperatures", "train.forward:row_logprobs", reference_at_one,
      passes_test("test_row_logprobs_are_each_rows_own", "machine", 8, 0.7)),
     ("an answer that never ended is rewarded for it", "functional.rewards:penalise_missing_eos",
      lambda f: lambda score, ended, penalty: f(score, ended, -penalty),
      suite_test("functional/test_rewards.py", "test_missing_eos_is_subtracted")),
-    ("a cut answer is compared as if it had ended", "train.feed:ranking_rows", always_ended, cut_rows_have_no_end),
+    ("a cut answer is compared as if it had ended", "train.examples:ranking_rows", always_ended, cut_rows_have_no_end),
     ("gradients of the last step are stepped along again", "train.optimizer:Optimizer.step", gradients_kept,
      gradients_cleared),
     ("the worst weights are kept", "train.best:Best.offer", lambda f: lambda self, score, step: f(self, -score, step),
@@ -544,7 +544,7 @@ MUTATIONS: list[Mutation] = [
     ("a margin is not looked at", "functional.losses:ranking_loss_flat",
      lambda f: lambda scores, ranks, prompts, margins=None: f(scores, ranks, prompts),
      suite_test("functional/test_losses.py", "test_a_margin_is_in_the_units_of_the_scores")),
-    ("DPO's KL is measured from the policy itself", "train.passes:row_kls",
+    ("DPO's KL is measured from the policy itself", "train.forward:row_kls",
      lambda f: lambda policy, reference, *rest, **more: f(policy, policy, *rest, **more), kl_of_two_is_above_zero),
     ("DPO's reference moves with the policy", "stages.dpo:loss_of", own_reference, dpo_loss_by_hand),
     ("small passes weigh as much as large ones", "train.step:backward_next_token", mean_of_means, accumulated),

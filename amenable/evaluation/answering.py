@@ -12,15 +12,16 @@ from pathlib import Path
 
 from amenable.data import sources
 from amenable.data.types import Conversation, Prompt
-from amenable.evaluation.contestants import Contestant
-from amenable.evaluation.transcripts import Transcript
+from amenable.evaluation.base_prompts import Transcript
+from amenable.evaluation.entries import Contestant
 from amenable.generation.engine import Completion, generate
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
+from amenable.seeds import derive_seed
 from amenable.text.chat import PLAIN_STOP, answer_text, render_prompt
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, runtime
-from amenable.train.feed import Sieve, usable
+from amenable.train import loading, runtime
+from amenable.train.examples import Sieve, usable
 from amenable.train.log import Bars, no_bars
 
 COLDEST, HOTTEST = 0.05, 2.0
@@ -67,7 +68,7 @@ class Speaker:
 
     @classmethod
     def load(cls, contestant: Contestant, machine: runtime.Runtime) -> Speaker:
-        decoder, tokenizer = artifacts.load_policy(contestant.folder, machine, "a training stage")
+        decoder, tokenizer = loading.load_policy(contestant.folder, machine, "a training stage")
         return cls(contestant, machine.only_asked(decoder), tokenizer, machine)
 
     @property
@@ -106,7 +107,7 @@ def ask(speaker: Speaker, prompts: Sequence[Prompt], asking: Asking, samples: in
             asked,
             Sampling(temperature=asking.temperature, max_new_tokens=asking.max_new_tokens),
             eos_id=speaker.tokenizer.stop_ids,
-            seeds=[runtime.number(asking.seed, "evaluate", prompt.id) for prompt in prompts],
+            seeds=[derive_seed(asking.seed, "evaluate", prompt.id) for prompt in prompts],
             samples=samples,
             stop=() if speaker.converses else stop,
             decode=speaker.tokenizer.decode,

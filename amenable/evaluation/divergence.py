@@ -17,7 +17,7 @@ from amenable.generation.engine import EosIds
 from amenable.generation.rollout import Rollout, collect
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
-from amenable.train import memory, passes
+from amenable.train import forward, memory
 from amenable.train.log import Bars, no_bars
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.runtime import Runtime
@@ -44,7 +44,7 @@ def answers_with_kl(
     with runtime.autocast():
         rollout = collect(policy, prompts, sampling, eos_id=eos_id, seeds=seeds, progress=bars("answers"))
     rows = rollout.rows()
-    kls = passes.row_kls(policy, reference, rows, rows, runtime, max_tokens, progress=bars("KL"))
+    kls = forward.row_kls(policy, reference, rows, rows, runtime, max_tokens, progress=bars("KL"))
     return rollout, torch.stack([kl.sum() for kl in kls])
 
 

@@ -13,7 +13,7 @@ from amenable.feedback.comparisons import Item
 from amenable.models.heads import ScalarModel
 from amenable.text.chat import render_completion
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import passes
+from amenable.train import forward
 from amenable.train.runtime import Runtime
 
 
@@ -27,7 +27,7 @@ def rank_of_empty(
     """
     below, last = [], []
     rows = [[*given_rows(item), empty_row(item, tokenizer)] for item in items]
-    scores = passes.row_rewards(model, [row for some in rows for row in some], runtime, max_tokens)
+    scores = forward.row_rewards(model, [row for some in rows for row in some], runtime, max_tokens)
     for part in scores.split([len(some) for some in rows]):
         *given, empty = part.tolist()
         if given:
@@ -36,12 +36,12 @@ def rank_of_empty(
     return {"eval/empty_below": fmean(below), "eval/empty_last": fmean(last)} if below else {}
 
 
-def given_rows(item: Item) -> list[passes.Row]:
+def given_rows(item: Item) -> list[forward.Row]:
     """The rows of the answers that say something."""
     return [row for row, length in zip(item.rows, item.lengths) if length]
 
 
-def empty_row(item: Item, tokenizer: Tokenizer) -> passes.Row:
+def empty_row(item: Item, tokenizer: Tokenizer) -> forward.Row:
     """The item's prompt, and an answer that ends at once."""
     ids, trained = item.rows[0]
     prompt, answer = ids[: trained.index(True)], render_completion(tokenizer, "")

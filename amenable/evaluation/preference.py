@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from amenable.functional.statistics import Z95, wilson
-from amenable.train import runtime
-from amenable.world.closed import ClosedWorld
+from amenable.seeds import seeded_generator
+from amenable.world.closed_world import ClosedWorld
 from amenable.world.gold import Parts
 
 Decoding = Literal["sampled", "greedy"]
@@ -59,7 +59,7 @@ def outcomes(
     turned = [order_of(x) > order_of(y) for x, y in zip(a, b, strict=True)]
     pairs = [(y, x) if turn else (x, y) for x, y, turn in zip(a, b, turned)]
     first, second = ([jury.parts(name, pair[side]) for name, pair in zip(ids, pairs, strict=True)] for side in (0, 1))
-    generator = runtime.generator(seed, "prefer", judges)
+    generator = seeded_generator(seed, "prefer", judges)
     votes = jury.world.votes(first, second, generator, judges == "heldout").double()
     votes = (votes / GRAIN).round() * GRAIN
     same = torch.tensor([order_of(x) == order_of(y) for x, y in pairs])

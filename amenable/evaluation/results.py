@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from amenable.evaluation.contestants import Contestant
-from amenable.evaluation.examination import Examined, Figures, Said, Tests
-from amenable.evaluation.figures import Yardsticks
+from amenable.evaluation.entries import Contestant
+from amenable.evaluation.load_answers import TEST
+from amenable.evaluation.metrics import Yardsticks
 from amenable.evaluation.preference import Row, preferences
-from amenable.evaluation.reading import TEST
+from amenable.evaluation.runner import Examined, Figures, Said, Tests
 
 
 class Results:

@@ -20,7 +20,7 @@ from amenable.data import sources
 from amenable.data.record import Record, Unusable, is_number, kind
 from amenable.data.types import Conversation
 from amenable.errors import InputError
-from amenable.feedback.exchange import TESTS
+from amenable.feedback.export_import import TESTS
 from amenable.feedback.formats import name_of
 from amenable.feedback.published import dialogues, is_comparison, verdict_of
 from amenable.feedback.ratings import Battle

@@ -11,7 +11,6 @@ own seed and number: who its neighbours are, and how many rows there are, has no
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,13 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from amenable.errors import InputError
-from amenable.generation.growing import Decode, GrowingText
+from amenable.generation.detokenizer import Decode, GrowingText
 from amenable.generation.sampling import Sampling, adjust, sample
 from amenable.generation.top_logprobs import PromptLogprobs, TopLogprobs, prompt_logprobs, top_logprobs
 from amenable.models.cache import Cache
 from amenable.models.decoder import Decoder
+from amenable.models.inference import lean
 from amenable.models.layout import Layout
-from amenable.models.lean import lean
+from amenable.seeds import mix, uniforms
 
 OnToken = Callable[[int, int, int], None]
 Progress = Callable[[int, int], None]
@@ -142,16 +142,6 @@ def room(prompt: Sequence[int], max_new_tokens: int, context: int, name: str) ->
         how = f"shorten it to {context - 1} tokens or fewer"
         raise InputError(f"{name} has {len(prompt)} tokens and leaves no room in a context of {context}", how=how)
     return min(max_new_tokens, context - len(prompt))
-
-
-def mix(seed: int, part: int) -> int:
-    """A new seed from two numbers; near seeds give unrelated ones."""
-    return int.from_bytes(hashlib.sha256(f"{seed},{part}".encode()).digest()[:8], "little") >> 1
-
-
-def numbers(seed: int, count: int) -> Tensor:
-    """The numbers in [0, 1) that one answer is drawn with, [count]."""
-    return torch.rand(count, generator=torch.Generator().manual_seed(seed))
 
 
 def check_stops(stop: Sequence[str], decode: Decode | None) -> None:
@@ -268,7 +258,7 @@ class Slots:
         self.alive[index] = True
         if any(self.settings(job).temperature > 0 for _, job in placed):
             longest = self.uniforms.shape[1]
-            self.uniforms[index] = torch.stack([numbers(job.seed, longest) for _, job in placed]).to(self.device)
+            self.uniforms[index] = torch.stack([uniforms(job.seed, longest) for _, job in placed]).to(self.device)
         if self.seen is not None:
             self.seen[index] = False
             for slot, job in placed:

@@ -16,10 +16,17 @@ from typing import Any
 import tyro
 from rich.console import Console
 
+from amenable.claims.stage_folders import Stage, read_json, read_stage, seed_folders
 from amenable.errors import InputError
-from amenable.models.published import is_classifier
-from amenable.recipes.reports import contest, differences, findings, orders, origins, side_by_side
-from amenable.recipes.reports.folders import Stage, read_json, read_stage, seed_folders
+from amenable.models.hf_config import is_classifier
+from amenable.recipes.reports import (
+    compare_evaluations,
+    compare_policies,
+    compare_reward_models,
+    comparison_page,
+    diff_runs,
+    provenance,
+)
 from amenable.stages import evaluate
 from amenable.train import plan, runtime
 from amenable.train.defaults import FROM_MODEL, FromModel
@@ -90,10 +97,12 @@ def run(config: Config) -> Path:
         config.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot be made: {error.strerror}", config.out, "give --out another folder") from None
-    charts = differences.charts(a.stage, b.stage, (a.name, b.name))
+    charts = diff_runs.charts(a.stage, b.stage, (a.name, b.name))
     write_text(config.out / "compare.json", json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False))
-    write_text(config.out / "compare.html", side_by_side.page(found, charts, f"amenable compare {config.a} {config.b}"))
-    side_by_side.tell(found, config.out / "compare.html", Console())
+    write_text(
+        config.out / "compare.html", comparison_page.page(found, charts, f"amenable compare {config.a} {config.b}")
+    )
+    comparison_page.tell(found, config.out / "compare.html", Console())
     return config.out
 
 
@@ -153,11 +162,11 @@ def compared(a: Side, b: Side, config: Config) -> Row:
         side: {"name": of.name, "folder": str(of.folder), "kind": of.kind} for side, of in (("a", a), ("b", b))
     }
     found |= {
-        "options": differences.options(a.stage, b.stage),
-        "inputs": differences.inputs(a.stage, b.stage),
-        "versions": differences.versions(a.stage, b.stage),
-        "figures": differences.figures(a.stage, b.stage),
-        "metrics": differences.metrics(a.stage, b.stage),
+        "options": diff_runs.options(a.stage, b.stage),
+        "inputs": diff_runs.inputs(a.stage, b.stage),
+        "versions": diff_runs.versions(a.stage, b.stage),
+        "figures": diff_runs.figures(a.stage, b.stage),
+        "metrics": diff_runs.metrics(a.stage, b.stage),
         "notes": notes(a, b),
         "answers": None,
         "rankings": None,
@@ -165,10 +174,10 @@ def compared(a: Side, b: Side, config: Config) -> Row:
         "claims": [],
     }
     if a.kind == b.kind == DEMO:
-        told = findings.demos(a.folder, b.folder)
+        told = compare_evaluations.demos(a.folder, b.folder)
         return {**found, "options": told["options"], "evaluations": told["models"], "claims": told["claims"]}
     if a.kind == b.kind == EVALUATION:
-        return {**found, "evaluations": findings.evaluations(a.folder, b.folder)}
+        return {**found, "evaluations": compare_evaluations.evaluations(a.folder, b.folder)}
     if a.kind == b.kind == LANGUAGE and config.preference:
         answers, lacking = ask(a, b, config)
         return {**found, "answers": answers, "notes": found["notes"] + lacking}
@@ -188,7 +197,7 @@ def notes(a: Side, b: Side) -> list[str]:
     if a.kind != b.kind:
         told.append(f"{a.name} is a {a.kind} and {b.name} a {b.kind}: they cannot be put to the same test.")
     told += [f"{side.name} has not finished." for side in (a, b) if side.stage.config and side.stage.finished is None]
-    kept = [differences.metric_names(side.stage) for side in (a, b)]
+    kept = [diff_runs.metric_names(side.stage) for side in (a, b)]
     for side, own, others in ((a, kept[0], kept[1]), (b, kept[1], kept[0])):
         alone = [name for name in own if name not in others]
         if alone and others and a.stage.command == b.stage.command:
@@ -198,13 +207,13 @@ def notes(a: Side, b: Side) -> list[str]:
 
 def ask(a: Side, b: Side, config: Config) -> tuple[Row | None, list[str]]:
     """Both language models asked the same prompts, and what could not be told of them."""
-    world = origins.same_world([a.folder, b.folder, *([config.world] if config.world is not None else [])])
+    world = provenance.same_world([a.folder, b.folder, *([config.world] if config.world is not None else [])])
     data = config.data or (world / "prompts" / "test.jsonl" if world is not None else None)
     if data is None:
         return None, ["There are no prompts that both could be asked; name some with --data."]
     if config.world is None and world is not None and world.resolve() not in data.resolve().parents:
         world = None
-    answers = contest.contest(contestants(a, b, data, world, config))
+    answers = compare_policies.contest(contestants(a, b, data, world, config))
     told = []
     if answers["judges"] is None:
         told.append("Nobody judges the answers: name a --reward-model, or the --world that the prompts are from.")
@@ -238,10 +247,10 @@ def contestants(a: Side, b: Side, data: Path, world: Path | None, config: Config
 
 def order(a: Side, b: Side, config: Config) -> tuple[Row | None, list[str]]:
     """Both reward models given the same rankings, or why they were given none."""
-    data = config.data or origins.shared_input(a.folder, b.folder, ("heldout", "validation"))
+    data = config.data or provenance.shared_input(a.folder, b.folder, ("heldout", "validation"))
     if data is None:
         return None, ["There are no held-out rankings that both runs had; name some with --data."]
     machine = runtime.start(config.machine)
-    rankings = orders.read(data, config.limit)
-    told = orders.orders(a.folder, b.folder, rankings, machine, config.max_tokens_per_pass, config.seed)
+    rankings = compare_reward_models.read(data, config.limit)
+    told = compare_reward_models.orders(a.folder, b.folder, rankings, machine, config.max_tokens_per_pass, config.seed)
     return {"data": str(data), **told}, []

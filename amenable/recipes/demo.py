@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from amenable.claims import claims
 from amenable.errors import InputError
 from amenable.recipes import report
-from amenable.recipes.reports import claims
-from amenable.recipes.together import Call, run_all
+from amenable.recipes.pipeline import Call, run_all
 from amenable.stages import annotate, dpo, evaluate, ppo, pretrain, reward, sample, sft, tokenizer, world
 from amenable.train.optimizer import OptimizerConfig
 

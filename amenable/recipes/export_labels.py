@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amenable.errors import InputError
-from amenable.feedback import exchange
+from amenable.feedback import export_import
 from amenable.feedback.store import Store
 
 
@@ -29,7 +29,7 @@ def run(config: Config) -> Path:
     if config.out.exists() and not config.out.is_dir():
         raise InputError("is a file", config.out, "give --out a folder")
     with Store(config.store) as store:
-        counts = exchange.export(store, config.out)
+        counts = export_import.export(store, config.out)
     for what, rows in counts.items():
         print(f"{rows:>8} {what:<16} {config.out / what}.jsonl")
     return config.out

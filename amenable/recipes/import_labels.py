@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amenable.errors import InputError
-from amenable.feedback import exchange
+from amenable.feedback import export_import
 from amenable.feedback.hints import Hints, read_layout
 from amenable.feedback.store import Store
 
@@ -55,10 +55,10 @@ def run(config: Config) -> Path:
     hints = Hints(
         config.prompt_field, config.left_field, config.right_field, config.buckets, read_layout(config.label_config)
     )
-    labels = exchange.read(config.data, hints)
+    labels = export_import.read(config.data, hints)
     for line in labels.plan(config.data):
         print(line)
     with Store(config.store) as store:
-        counts = exchange.keep(store, config.data, labels, config.annotator, time.time(), hints)
+        counts = export_import.keep(store, config.data, labels, config.annotator, time.time(), hints)
     print(f"{counts['labels']} labels, {counts['new']} of them new; {counts['unusable']} rows could not be used")
     return config.store

@@ -12,8 +12,8 @@ from typing import Any
 
 import tyro
 
+from amenable.claims.stage_folders import read_json, read_rows, read_yaml
 from amenable.errors import InputError
-from amenable.recipes.reports.folders import read_json, read_rows, read_yaml
 from amenable.recipes.reports.inspector import page
 from amenable.train.run import write_text
 

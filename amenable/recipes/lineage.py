@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
+from amenable.claims.stage_folders import number, paths_of, read_json, read_yaml
 from amenable.errors import InputError
-from amenable.models.weights import shortened
-from amenable.recipes.reports.differences import flat
-from amenable.recipes.reports.folders import number, paths_of, read_json, read_yaml
+from amenable.models.hf_weights import shortened
+from amenable.recipes.reports.diff_runs import flat
 from amenable.train.run import hash_of, plain_values
 
 State = Literal["same", "changed", "gone", "not hashed"]

@@ -17,14 +17,15 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from amenable.claims import claims
+from amenable.claims.evidence import Evidence
+from amenable.claims.stage_folders import read_stage, read_stages, seed_folders
 from amenable.errors import InputError
-from amenable.recipes.reports import claims, words
-from amenable.recipes.reports.evaluations import merged, preference_across
-from amenable.recipes.reports.evidence import Evidence
-from amenable.recipes.reports.figures import Figures, figures_of, judges_of, pair_of, preferred
-from amenable.recipes.reports.folders import read_stage, read_stages, seed_folders
-from amenable.recipes.reports.page import missing_line, render
-from amenable.train.files import sha256
+from amenable.files import sha256
+from amenable.recipes.reports import words
+from amenable.recipes.reports.merge_evaluations import merged, preference_across
+from amenable.recipes.reports.report_data import Figures, figures_of, judges_of, pair_of, preferred
+from amenable.recipes.reports.report_page import missing_line, render
 from amenable.train.run import visible_files, write_text
 
 COLUMNS: tuple[tuple[str, str, Callable[[float | None], str]], ...] = (

@@ -17,11 +17,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from amenable.claims.stage_folders import seed_folders
 from amenable.errors import InputError
 from amenable.recipes import demo, rounds_labels, rounds_people, rounds_report
-from amenable.recipes.reports.folders import seed_folders
+from amenable.recipes.pipeline import Call, run_all
 from amenable.recipes.rounds_labels import Turn, write_rows
-from amenable.recipes.together import Call, run_all
 from amenable.stages import annotate, evaluate, ppo, reward, sample
 from amenable.train import plan
 

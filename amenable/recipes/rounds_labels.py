@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
+from amenable.claims.stage_folders import read_rows
 from amenable.data.batches import shuffled
 from amenable.evaluation.preference import won
 from amenable.feedback.votes import models_of, of_ranking
-from amenable.recipes.reports.folders import read_rows
-from amenable.train.files import write_text
+from amenable.files import write_text
 
 Row = dict[str, Any]
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from rich.console import Console
 
+from amenable.claims.stage_folders import read_rows
 from amenable.data.batches import shuffled
 from amenable.errors import InputError
-from amenable.feedback.exchange import TESTS, rankings_rows
+from amenable.feedback.export_import import TESTS, rankings_rows
 from amenable.feedback.store import Store
 from amenable.feedback.votes import model_columns
-from amenable.recipes.reports.folders import read_rows
 from amenable.recipes.rounds_labels import Turn, asked, write_rows
 
 SECONDS = 2.0

@@ -17,17 +17,17 @@ import torch
 from markupsafe import Markup
 from rich.console import Console
 
+from amenable.claims.stage_folders import number, read_json, read_rows
 from amenable.data.types import Message, Ranking
 from amenable.feedback.agreement import agreement, by_item
+from amenable.files import write_text
 from amenable.recipes import rounds_labels
-from amenable.recipes.reports import contest, words
+from amenable.recipes.reports import compare_policies, words
 from amenable.recipes.reports.charts import Point, Series, line_chart
-from amenable.recipes.reports.figures import judges_of, preferred
-from amenable.recipes.reports.folders import number, read_json, read_rows
+from amenable.recipes.reports.comparison_page import Grid, change, drawn
 from amenable.recipes.reports.rendering import render
-from amenable.recipes.reports.side_by_side import Grid, change, drawn
+from amenable.recipes.reports.report_data import judges_of, preferred
 from amenable.recipes.rounds_labels import Turn
-from amenable.train.files import write_text
 
 Row = dict[str, Any]
 
@@ -134,8 +134,8 @@ def against(new: str, old: str, evaluation: Row, rows: Sequence[Row], judges: st
         said = [(row["answers"][old][decoding], row["answers"][new][decoding]) for row in rows]
         told[decoding] = {
             "preference": preferred(evaluation, new, old, decoding, judges) if judges else None,
-            "gold": contest.gain(said, "gold"),
-            "reward": contest.gain(said, "reward"),
+            "gold": compare_policies.gain(said, "gold"),
+            "reward": compare_policies.gain(said, "reward"),
             "reward_agrees": sides(said),
         }
     return told

@@ -22,16 +22,16 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
+from amenable.claims.stage_folders import read_json
 from amenable.errors import InputError
+from amenable.files import MANIFEST, sha256
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
-from amenable.models.published import CONFIG, is_classifier, read_facts
-from amenable.models.weights import shortened
+from amenable.models.hf_config import CONFIG, is_classifier, read_facts
+from amenable.models.hf_weights import shortened
 from amenable.recipes import lineage
-from amenable.recipes.reports.folders import read_json
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, checkpoint, probe, runtime
-from amenable.train.files import MANIFEST, sha256
+from amenable.train import checkpoint, loading, reference_logits, runtime
 from amenable.train.lock import NAME as LOCK
 from amenable.train.lock import is_held
 
@@ -174,7 +174,7 @@ def told(one: lineage.Source) -> str:
 def of_model(folder: Path, transformers: bool) -> Iterator[Check]:
     """What the model says, against what it said when it was saved."""
     try:
-        stored = probe.read(folder)
+        stored = reference_logits.read(folder)
     except InputError as error:
         yield Check("probe", "bad", f"probe: {error}")
         return
@@ -186,17 +186,17 @@ def of_model(folder: Path, transformers: bool) -> Iterator[Check]:
         yield of_transformers(folder, stored)
 
 
-def of_probe(folder: Path, stored: probe.Probe) -> Check:
+def of_probe(folder: Path, stored: reference_logits.Probe) -> Check:
     """Load the model as any user would and ask it the same: equal to the bit where all that we know decides the last
     bits is as it was, else near."""
     try:
         with same_threads(stored.place):
-            now = probe.again(stored, load(folder, stored.place))
+            now = reference_logits.again(stored, load(folder, stored.place))
     except (ValueError, IndexError) as error:
         return Check("probe", "bad", f"probe: the model cannot be asked ({error})")
     what = f"{len(stored.lengths)} {'rewards' if stored.values.dim() == 1 else 'rows of logits'}"
-    apart = f"{probe.difference(stored.values, now.values):.1e} apart, as a share of the largest"
-    near = probe.difference(stored.values, now.values) <= probe.TOLERANCE
+    apart = f"{reference_logits.difference(stored.values, now.values):.1e} apart, as a share of the largest"
+    near = reference_logits.difference(stored.values, now.values) <= reference_logits.TOLERANCE
     elsewhere = [
         f"{key} is {here} and was {stored.place.get(key)}"
         for key, here in now.place.items()
@@ -206,7 +206,7 @@ def of_probe(folder: Path, stored: probe.Probe) -> Check:
         return Check("probe", "good", f"probe: {what} equal to the bit those of when it was saved")
     if not elsewhere:
         return Check("probe", "bad", f"probe: {what} are {apart}; they should be equal to the bit on this machine")
-    allowed = f"{probe.TOLERANCE:.0e} is allowed, since {', '.join(elsewhere)}"
+    allowed = f"{reference_logits.TOLERANCE:.0e} is allowed, since {', '.join(elsewhere)}"
     return Check("probe", "good" if near else "bad", f"probe: {what} are {apart}; {allowed}")
 
 
@@ -227,11 +227,11 @@ def load(folder: Path, place: dict[str, Any]) -> Decoder | ScalarModel:
     here = place.get("device") == "cuda" and torch.cuda.is_available()
     machine = runtime.Runtime(torch.device("cuda" if here else "cpu"), False, torch.get_num_threads())
     if is_classifier(read_facts(folder / CONFIG)):
-        return artifacts.load_reward_model(folder, machine, Tokenizer.load(folder))
-    return artifacts.load_policy(folder, machine)[0]
+        return loading.load_reward_model(folder, machine, Tokenizer.load(folder))
+    return loading.load_policy(folder, machine)[0]
 
 
-def of_transformers(folder: Path, stored: probe.Probe) -> Check:
+def of_transformers(folder: Path, stored: reference_logits.Probe) -> Check:
     """Ask the model as transformers opens it; its sums are ordered otherwise, so it can only be near."""
     if importlib.util.find_spec("transformers") is None:
         return Check("transformers", "open", "transformers: is not installed")
@@ -239,13 +239,17 @@ def of_transformers(folder: Path, stored: probe.Probe) -> Check:
         values = said_by_transformers(folder, stored)
     except Exception as error:  # whatever another library raises is the finding
         return Check("transformers", "bad", f"transformers: cannot open it ({type(error).__name__}: {error})")
-    apart = probe.difference(stored.values, values)
-    told = f"{apart:.1e} apart, as a share of the largest; {probe.TOLERANCE:.0e} is allowed"
-    return Check("transformers", "good" if apart <= probe.TOLERANCE else "bad", f"transformers: its numbers are {told}")
+    apart = reference_logits.difference(stored.values, values)
+    told = f"{apart:.1e} apart, as a share of the largest; {reference_logits.TOLERANCE:.0e} is allowed"
+    return Check(
+        "transformers",
+        "good" if apart <= reference_logits.TOLERANCE else "bad",
+        f"transformers: its numbers are {told}",
+    )
 
 
 @torch.inference_mode()
-def said_by_transformers(folder: Path, stored: probe.Probe) -> torch.Tensor:
+def said_by_transformers(folder: Path, stored: reference_logits.Probe) -> torch.Tensor:
     """Logits [B, V], or rewards [B]: a classifier's head has no bias there, ours is in config.json."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 

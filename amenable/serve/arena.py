@@ -26,7 +26,7 @@ from amenable.train.run import hash_of
 
 if TYPE_CHECKING:
     from amenable.serve.battles import Arena
-    from amenable.serve.house import House
+    from amenable.serve.openai.app_state import House
 
 USUAL = ("sft", "ppo", "dpo")
 """the demo's models that fight where none is named, those of them that are there"""
@@ -137,7 +137,8 @@ def renamed(arena: Arena) -> list[str]:
 
 def guard(config: Config, arena: Arena, people: serve.People) -> security.Guard:
     """The application behind its checks."""
-    from amenable.serve import battles, refusals
+    from amenable.serve import battles
+    from amenable.serve.openai import errors
 
     wants = config.served.wants_tokens
     admits: Callable[[str], bool] | None = None
@@ -149,5 +150,5 @@ def guard(config: Config, arena: Arena, people: serve.People) -> security.Guard:
         limits=security.Limits(body=200_000, per_minute=config.per_minute),
         admits=admits,
         open_paths=battles.OPEN_PATHS,
-        said=refusals.said,
+        said=errors.said,
     )

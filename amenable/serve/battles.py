@@ -32,16 +32,16 @@ from amenable.errors import InputError
 from amenable.feedback.leaderboard import Terms, groups_of, leaderboard
 from amenable.feedback.store import Event, Store
 from amenable.feedback.votes import Choice, bouts
-from amenable.generation.engine import mix
 from amenable.generation.sampling import Sampling
+from amenable.seeds import mix
 from amenable.serve import security
-from amenable.serve.answers import Streamed
-from amenable.serve.bodies import Body, LoginBody
 from amenable.serve.chat import Speaker
-from amenable.serve.house import House, Served
-from amenable.serve.refusals import Json, Refused, add_errors
-from amenable.serve.scheduler import Asked, Busy, Ended, Failed, News, Scheduler
-from amenable.serve.scheduler import Request as Submitted
+from amenable.serve.openai.app_state import House, Served
+from amenable.serve.openai.errors import Json, Refused, add_errors
+from amenable.serve.openai.scheduler import Asked, Busy, Ended, Failed, News, Scheduler
+from amenable.serve.openai.scheduler import Request as Submitted
+from amenable.serve.openai.schemas import Body, LoginBody
+from amenable.serve.openai.streaming import Streamed
 from amenable.serve.web_pages import add_static, static_routes
 from amenable.text.chat import PLAIN_STOP
 

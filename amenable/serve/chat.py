@@ -25,10 +25,11 @@ from rich.text import Text
 
 from amenable.data.types import Message
 from amenable.errors import InputError
-from amenable.generation.engine import Stream, mix
+from amenable.generation.engine import Stream
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
-from amenable.models.hub import load_decoder
+from amenable.models.pretrained import load_decoder
+from amenable.seeds import mix
 from amenable.text.chat import PLAIN_STOP, render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import runtime

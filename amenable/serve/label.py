@@ -21,19 +21,19 @@ from amenable.errors import InputError
 from amenable.feedback import annotators, quality
 from amenable.feedback.queries import Rule
 from amenable.feedback.store import Store
-from amenable.generation.engine import mix
 from amenable.generation.sampling import Sampling
+from amenable.seeds import derive_seed, mix
 from amenable.serve import security
 from amenable.serve.chat import Speaker
-from amenable.serve.order import in_order, require_ensemble
+from amenable.serve.labelling.task_order import in_order, require_ensemble
+from amenable.serve.labelling.task_queue import Desk, Kind, Rules, Task, known_tasks, read_tasks
 from amenable.serve.security import LOCAL, Guard
-from amenable.serve.tasks import Desk, Kind, Rules, Task, known_tasks, read_tasks
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, passes, runtime
-from amenable.train.feed import ranking_rows
+from amenable.train import forward, loading, runtime
+from amenable.train.examples import ranking_rows
 
 if TYPE_CHECKING:
-    from amenable.serve.labelling import Office, Suggest
+    from amenable.serve.labelling.routes import Office, Suggest
 
 SUGGESTING = Path("runs/demo/ppo")
 """the model that suggests where none is named, if it is there"""
@@ -170,7 +170,7 @@ def suggester(config: Config) -> Suggest | None:
     def suggest(conversation: Sequence[dict[str, str]], number: int) -> dict[str, Any]:
         messages = [Message(turn["role"], turn["content"]) for turn in conversation]
         system = [message for message in messages[:-1] if message.role == "system"]
-        seed = mix(config.seed, runtime.number(config.seed, "suggest", *map(str, conversation), number))
+        seed = mix(config.seed, derive_seed(config.seed, "suggest", *map(str, conversation), number))
         with lock, machine.autocast():
             speaker.turns = [message for message in messages[:-1] if message.role != "system"]
             ids, _ = speaker.fit(system, messages[-1], config.sampling.max_new_tokens)
@@ -185,9 +185,9 @@ def scorer(config: Config) -> quality.Score | None:
     if config.reward_model is None:
         return None
     machine = runtime.start(config.machine)
-    artifacts.require_model(config.reward_model, "amenable reward")
+    loading.require_model(config.reward_model, "amenable reward")
     tokenizer = Tokenizer.load(config.reward_model)
-    model = artifacts.load_judge(config.reward_model, machine, tokenizer)
+    model = loading.load_judge(config.reward_model, machine, tokenizer)
     known: dict[tuple[str, ...], list[float]] = {}
 
     def score(prompt: Sequence[dict[str, str]], completions: Sequence[str], ended: Sequence[bool]) -> list[float]:
@@ -199,7 +199,7 @@ def scorer(config: Config) -> quality.Score | None:
             # answers that are longer than the model reads are all the same to it
             scores = [0.0] * len(completions)
             if rows is not None:
-                scores = passes.row_rewards(model, rows, machine, max_tokens=8192).tolist()
+                scores = forward.row_rewards(model, rows, machine, max_tokens=8192).tolist()
             known[key] = scores
         return known[key]
 
@@ -224,7 +224,7 @@ def open_office(
     score: quality.Score | None,
 ) -> Office:
     """Everything that the routes need."""
-    from amenable.serve.labelling import Office
+    from amenable.serve.labelling.routes import Office
 
     def told() -> str:
         edited = store.events("instructions")
@@ -250,7 +250,7 @@ def say(config: Config, tasks: Sequence[Task], address: str, suggests: bool) -> 
 
 def guarded(config: Config, office: Office) -> Guard:
     """The application behind its guard. Names are checked where no token is; else tokens, but for the way in."""
-    from amenable.serve.labelling import FILES, make_app
+    from amenable.serve.labelling.routes import FILES, make_app
 
     if office.local_owner:
         return Guard(make_app(office))

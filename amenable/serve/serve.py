@@ -23,13 +23,13 @@ from amenable.feedback import annotators
 from amenable.feedback.store import Store
 from amenable.serve import security
 from amenable.serve.chat import Speaker
-from amenable.serve.scheduler import Scheduler
+from amenable.serve.openai.scheduler import Scheduler
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, passes, runtime
-from amenable.train.feed import ranking_rows
+from amenable.train import forward, loading, runtime
+from amenable.train.examples import ranking_rows
 
 if TYPE_CHECKING:
-    from amenable.serve.house import House, Score
+    from amenable.serve.openai.app_state import House, Score
 
 USUAL = (("assistant", Path("runs/demo/ppo")), ("sft", Path("runs/demo/sft")), ("sft", Path("runs/sft")))
 """the models that are served where none is named, those of them that are there"""
@@ -169,7 +169,7 @@ def open_house(
     people: People,
 ) -> Iterator[House]:
     """The models, each with its thread, which ends when this does."""
-    from amenable.serve.house import House, Scoring, Served
+    from amenable.serve.openai.app_state import House, Scoring, Served
 
     machine = runtime.start(config.machine)
     speakers = {name: Speaker.ready(folder, machine) for name, folder in models}
@@ -198,9 +198,9 @@ def schedule(speaker: Speaker, machine: runtime.Runtime, rows: int, queue: int) 
 
 def scorer(folder: Path, machine: runtime.Runtime) -> Score:
     """A reward model's scores of answers. InputError where a conversation is longer than it reads."""
-    artifacts.require_model(folder, "amenable reward")
+    loading.require_model(folder, "amenable reward")
     tokenizer = Tokenizer.load(folder)
-    model = artifacts.load_judge(folder, machine, tokenizer)
+    model = loading.load_judge(folder, machine, tokenizer)
     context = model.decoder.config.context
 
     def score(prompt: Sequence[Message], completions: Sequence[str], ended: Sequence[bool]) -> Sequence[float]:
@@ -208,14 +208,14 @@ def scorer(folder: Path, machine: runtime.Runtime) -> Score:
         rows = ranking_rows(blank, tokenizer, context)
         if rows is None:
             raise InputError(f"the conversation is longer than the {context} tokens that the model reads")
-        return passes.row_rewards(model, rows, machine, max_tokens=8192).tolist()
+        return forward.row_rewards(model, rows, machine, max_tokens=8192).tolist()
 
     return score
 
 
 def guard(config: Config, house: House, people: People) -> security.Guard:
     """The application behind its checks."""
-    from amenable.serve import api, refusals
+    from amenable.serve.openai import api, errors
 
     admits: Callable[[str], bool] | None = None
     if config.wants_tokens:
@@ -226,5 +226,5 @@ def guard(config: Config, house: House, people: People) -> security.Guard:
         limits=security.Limits(per_minute=config.per_minute),
         admits=admits,
         open_paths=api.OPEN_PATHS,
-        said=refusals.said,
+        said=errors.said,
     )

@@ -27,15 +27,16 @@ from amenable.errors import InputError
 from amenable.feedback.judges import from_scores
 from amenable.feedback.store import Store
 from amenable.feedback.votes import model_columns
+from amenable.files import beside, put, storing
 from amenable.models.heads import ScalarModel
+from amenable.seeds import derive_seed, seeded_generator
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, care, passes, plan, runtime
-from amenable.train.feed import keep_fitting, ranking_rows
-from amenable.train.files import beside, put, storing
+from amenable.train import forward, loading, plan, run_options, runtime
+from amenable.train.examples import keep_fitting, ranking_rows
 from amenable.train.log import Bars, Progress, no_bars, silent, tracked
 from amenable.train.run import Run, write_text
 from amenable.world.annotators import Annotator, agreement, fit_noise
-from amenable.world.closed import ClosedWorld
+from amenable.world.closed_world import ClosedWorld
 
 WORLD = Path("runs/world")
 """whose annotators judge where no judge is given"""
@@ -62,7 +63,7 @@ class Config:
     """the annotators' errors are scaled so that two of them agree on this share of pairs; 0 leaves the world's scale"""
     seed: int = 0
     machine: runtime.Machine = field(default_factory=runtime.Machine)
-    care: care.Care = field(default_factory=care.Options)
+    care: run_options.Care = field(default_factory=run_options.Options)
 
     def __post_init__(self) -> None:
         if self.world is not None and self.reward_model is not None:
@@ -178,7 +179,7 @@ def distinct(one: Sampled) -> Sampled:
 
 def with_empty(one: Sampled, config: Config) -> Sampled:
     """The prompt, for a share of the prompts that the seed draws, with an empty answer among its answers."""
-    drawn = runtime.generator(config.seed, "empty", one.id)
+    drawn = seeded_generator(config.seed, "empty", one.id)
     if "" in one.completions or float(torch.rand((), generator=drawn)) >= config.empty_share:
         return one
     models = (*one.models, ()) if one.models else ()
@@ -197,7 +198,7 @@ def by_annotators(
     files = {name: rank_all(rows, world.panel, name, world, config, bars(name)) for name, rows in parts.items()}
     apart, panel = parts["validation"], world.held_out_panel
     files["heldout"] = rank_all(apart, panel, "heldout", world, config, bars("heldout"))
-    seed = runtime.number(config.seed, "agreement")
+    seed = derive_seed(config.seed, "agreement")
     panels = {"train": world.panel, "heldout": world.held_out_panel, "all": world.annotators}
     return files, {name: agreement(panel, judged, world.noise, seed) for name, panel in panels.items()}
 
@@ -213,8 +214,8 @@ def rank_all(
     """Each row ranked by one annotator of the panel, drawn by the seed."""
     rankings = []
     for one in tracked(rows, progress):
-        generator = runtime.generator(config.seed, "rank", name, one.id)
-        annotator = panel[runtime.number(config.seed, "who", name, one.id) % len(panel)]
+        generator = seeded_generator(config.seed, "rank", name, one.id)
+        annotator = panel[derive_seed(config.seed, "who", name, one.id) % len(panel)]
         ranks = world.rank(annotator, one.id, one.completions, one.ended, generator)
         rankings.append(ranking_of(one, ranks, annotator.name))
     return rankings
@@ -223,9 +224,9 @@ def rank_all(
 def load_scorer(folder: Path, config: Config) -> tuple[ScalarModel, Tokenizer, runtime.Runtime]:
     """A reward model, its tokenizer, and the machine they are on."""
     machine = runtime.start(config.machine)
-    artifacts.require_model(folder, "amenable reward")
+    loading.require_model(folder, "amenable reward")
     tokenizer = Tokenizer.load(folder)
-    return artifacts.load_judge(folder, machine, tokenizer), tokenizer, machine
+    return loading.load_judge(folder, machine, tokenizer), tokenizer, machine
 
 
 def score_all(
@@ -241,7 +242,7 @@ def score_all(
     context = model.decoder.config.context
     found = [ranking_rows(blank, tokenizer, context) for blank in blanks]
     kept, answers = keep_fitting(split, rows, found, "rankings", context)
-    every = passes.row_rewards(model, [row for rows in answers for row in rows], machine, 8192, progress)
+    every = forward.row_rewards(model, [row for rows in answers for row in rows], machine, 8192, progress)
     scores = every.split([len(rows) for rows in answers])
     return [ranking_of(one, tuple(from_scores(own.tolist())), "reward model") for one, own in zip(kept, scores)]
 

@@ -32,10 +32,11 @@ from amenable.evaluation import divergence
 from amenable.feedback.comparisons import Choice, choose_pairs
 from amenable.functional.losses import dpo_loss
 from amenable.models.decoder import Decoder
+from amenable.seeds import derive_seed
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, care, defaults, first_batch, memory, passes, plan, runtime
+from amenable.train import defaults, first_batch, forward, loading, memory, plan, run_options, runtime
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
-from amenable.train.feed import Sieve, keep_fitting, ranking_rows, usable
+from amenable.train.examples import Sieve, keep_fitting, ranking_rows, usable
 from amenable.train.log import Bars, Progress, no_bars, silent
 from amenable.train.optimizer import Optimizer, OptimizerConfig, freeze
 from amenable.train.run import Run
@@ -88,7 +89,7 @@ class Config:
     """show the first batch as it would be trained, and stop"""
     seed: int = 0
     machine: runtime.Machine = field(default_factory=runtime.Machine)
-    care: care.Care = field(default_factory=care.Options)
+    care: run_options.Care = field(default_factory=run_options.Options)
 
     def __post_init__(self) -> None:
         plan.require_above_zero(self, "beta")
@@ -105,8 +106,8 @@ class Config:
 class Pair:
     """One comparison as rows, and the reference's summed log-probabilities of both answers."""
 
-    chosen: passes.Row
-    rejected: passes.Row
+    chosen: forward.Row
+    rejected: forward.Row
     margin: float = 0.0
     ref_chosen: float = 0.0
     ref_rejected: float = 0.0
@@ -130,7 +131,7 @@ def run(config: Config) -> Path:
     if run.done():
         return run.out
     machine = runtime.start(config.machine)
-    policy, tokenizer = artifacts.load_policy(config.model, machine)
+    policy, tokenizer = loading.load_policy(config.model, machine)
     freeze(policy, config.frozen_layers)
     training, validation = read(config, tokenizer, policy.config.context, run.sieve)
     prompts = prompts_of(validation, policy.config.context, config)
@@ -145,7 +146,7 @@ def run(config: Config) -> Path:
     run.log.say(by_default)
     if first_batch.show(run, proof, config.inspect_batch):
         return run.out
-    initial = machine.only_asked(artifacts.load_policy(config.model, machine)[0])
+    initial = machine.only_asked(loading.load_policy(config.model, machine)[0])
     training, validation = (
         with_reference(initial, pairs, config, machine, run.log.bar("reference")) for pairs in (training, validation)
     )
@@ -184,7 +185,7 @@ def run(config: Config) -> Path:
         tokens, shown = sum(pair.tokens for pair in pairs), ("loss", "rewards/accuracies", "objective/kl")
         run.record(step, tokens, shown, **stats, grad_norm=norm, **optimizer.rates())
 
-    artifacts.save_model(run.out, policy, tokenizer, config.care.save_dtype)
+    loading.save_model(run.out, policy, tokenizer, config.care.save_dtype)
     return run.finish(**run.metrics)
 
 
@@ -210,7 +211,7 @@ def pairs_from(ranking: Ranking, tokenizer: Tokenizer, context: int, config: Con
     rows = ranking_rows(ranking, tokenizer, context)
     if rows is None:
         return None
-    seed = runtime.number(config.seed, "pairs", ranking.id)
+    seed = derive_seed(config.seed, "pairs", ranking.id)
     pairs = choose_pairs(ranking.ranks, config.pairs, config.pairs_per_prompt, seed)
     return [Pair(rows[better], rows[worse], ranking.margin or 0.0) for better, worse in pairs]
 
@@ -227,7 +228,7 @@ def with_reference(
 ) -> list[Pair]:
     """The pairs with the log-probabilities that the reference gives them."""
     rows = [row for pair in pairs for row in (pair.chosen, pair.rejected)]
-    logps = passes.row_logprobs(reference, rows, machine, config.max_tokens_per_pass, progress=progress)
+    logps = forward.row_logprobs(reference, rows, machine, config.max_tokens_per_pass, progress=progress)
     sums = [float(part.sum()) for part in logps]
     return [replace(pair, ref_chosen=sums[2 * i], ref_rejected=sums[2 * i + 1]) for i, pair in enumerate(pairs)]
 
@@ -240,7 +241,7 @@ def walk(
     def loss_of_some(places: list[int], sums: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         return loss_of([pairs[i] for i in places], sums, config)
 
-    elements, outputs = [(pair.chosen, pair.rejected) for pair in pairs], partial(passes.summed_logprobs, policy)
+    elements, outputs = [(pair.chosen, pair.rejected) for pair in pairs], partial(forward.summed_logprobs, policy)
     return backward_elements(elements, outputs, loss_of_some, machine, config.max_tokens_per_pass, progress)
 
 
@@ -285,7 +286,7 @@ def examine(
         prompts,
         max_new_tokens=config.max_new_tokens,
         eos_id=tokenizer.stop_ids,
-        seeds=[runtime.number(config.seed, "held out", i) for i in range(len(prompts))],
+        seeds=[derive_seed(config.seed, "held out", i) for i in range(len(prompts))],
         runtime=machine,
         max_tokens=config.max_tokens_per_pass,
         bars=bars,

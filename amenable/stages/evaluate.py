@@ -4,7 +4,7 @@ For each model: gold and its parts where a world knows the truth, reward, KL to 
 answers end; bits per byte of raw text, few-shot tasks by likelihood. For each pair of models: how often a judge prefers
 one, shown in both orders, ties half, with Wilson intervals. Much of a gain at temperature 1 can be mere sharpening, so
 both decodings are always shown, and a model can be sharpened to the entropy of another (`@like-ppo`). How else a model
-can be asked, see evaluation/contestants.py.
+can be asked, see evaluation/entries.py.
 
 Reads model directories and prompts; writes evaluation.json and samples.jsonl (every prompt with every model's answer).
 """
@@ -19,25 +19,25 @@ from amenable.data import sources
 from amenable.data.types import Prompt
 from amenable.errors import InputError
 from amenable.evaluation.answering import Asking, Speaker, alike, read_shots
-from amenable.evaluation.choices import read_tasks
-from amenable.evaluation.contestants import Contestant, roster
-from amenable.evaluation.examination import Tests, examine, knowledge
-from amenable.evaluation.figures import Yardsticks
+from amenable.evaluation.base_prompts import read_transcripts
+from amenable.evaluation.entries import Contestant, roster
+from amenable.evaluation.load_answers import TEST
+from amenable.evaluation.metrics import Yardsticks
+from amenable.evaluation.multiple_choice import read_tasks
 from amenable.evaluation.preference import DECODINGS, Decoding, Jury, half_width
-from amenable.evaluation.reading import TEST
 from amenable.evaluation.results import Results
+from amenable.evaluation.runner import Tests, examine, knowledge
 from amenable.evaluation.table import preference_lines, table_of
-from amenable.evaluation.transcripts import read_transcripts
 from amenable.generation.sampling import Sampling
-from amenable.models import hub
+from amenable.models import pretrained
 from amenable.text.chat import render_prompt
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, care, defaults, plan, runtime
+from amenable.train import defaults, loading, plan, run_options, runtime
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
-from amenable.train.feed import usable
+from amenable.train.examples import usable
 from amenable.train.log import Bars, no_bars
 from amenable.train.run import Run, write_text
-from amenable.world.closed import ClosedWorld
+from amenable.world.closed_world import ClosedWorld
 
 ALIKE_PROMPTS = 150
 """on which a temperature is sought"""
@@ -91,7 +91,7 @@ class Config:
     """answers decoded at once"""
     seed: int = 0
     machine: runtime.Machine = field(default_factory=runtime.Machine)
-    care: care.Care = field(default_factory=care.Options)
+    care: run_options.Care = field(default_factory=run_options.Options)
 
     def __post_init__(self) -> None:
         plan.require_at_least(1, self, "rows", "max_tokens_per_pass", "text_tokens", "best_of_prompts")
@@ -192,10 +192,10 @@ def inputs(config: Config) -> dict[str, Path | None]:
 def require_models(config: Config) -> None:
     """InputError for a folder that holds no model, or whose model writes other ids than the reward model reads."""
     for folder in models_of(config):
-        artifacts.require_model(folder, "a training stage")
+        loading.require_model(folder, "a training stage")
         if config.reward_model is not None:
             ours, theirs = Tokenizer.load(folder).with_chat_template(), Tokenizer.load(config.reward_model)
-            artifacts.require_same_tokenizer(ours, theirs, config.reward_model)
+            loading.require_same_tokenizer(ours, theirs, config.reward_model)
 
 
 def models_of(config: Config) -> list[Path]:
@@ -208,7 +208,7 @@ def yardsticks(config: Config, machine: runtime.Runtime, bars: Bars = no_bars) -
     judge, folder = config.reward_model, config.reference_folder
     return Yardsticks(
         jury=Jury(ClosedWorld.load(config.world)) if config.world is not None else None,
-        reward_model=artifacts.load_judge(judge, machine, Tokenizer.load(judge)) if judge is not None else None,
+        reward_model=loading.load_judge(judge, machine, Tokenizer.load(judge)) if judge is not None else None,
         reference=Speaker.load(Contestant("reference", folder), machine) if folder is not None else None,
         temperature=config.temperature,
         machine=machine,
@@ -235,7 +235,7 @@ def fitting(path: Path, config: Config, run: Run) -> list[Prompt]:
     """The prompts that leave every model, and the reward model, room for an answer; how many don't is said."""
     kept = prompts = usable(sources.read_prompts(path), run.sieve)
     for folder in [*models_of(config), *filter(None, [config.reward_model])]:
-        tokenizer, room = Tokenizer.load(folder), hub.read_config(folder).context - config.max_new_tokens
+        tokenizer, room = Tokenizer.load(folder), pretrained.read_config(folder).context - config.max_new_tokens
         kept = [prompt for prompt in kept if len(render_prompt(tokenizer, prompt.messages)) <= room]
     if not kept:
         raise InputError("no prompt leaves every model room to answer", path, "lower --max-new-tokens")

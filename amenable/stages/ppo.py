@@ -23,21 +23,22 @@ from typing import Any, Literal
 import torch
 
 from amenable.data import batches, sources
-from amenable.evaluation.watching import Asked, Purpose, watch_of
 from amenable.functional.advantages import masked_gae
 from amenable.functional.losses import ppo_policy_loss, value_loss
 from amenable.functional.masked import scale, standardize
 from amenable.functional.rewards import penalise_missing_eos, token_rewards
-from amenable.generation import experience as seen
-from amenable.generation.experience import Experience, Targets
 from amenable.generation.rollout import collect, spread
 from amenable.generation.sampling import Sampling
-from amenable.train import artifacts, care, defaults, first_batch, memory, passes, plan, runtime
-from amenable.train.actors import Actors, load_actors
+from amenable.rl import experience as seen
+from amenable.rl.experience import Experience, Targets
+from amenable.rl.kl_controller import KLCoefficient
+from amenable.rl.models import Actors, load_actors
+from amenable.rl.monitor import Asked, Purpose, watch_of
+from amenable.seeds import derive_seed, seed_step
+from amenable.train import defaults, first_batch, forward, loading, memory, plan, run_options, runtime
 from amenable.train.best import Best
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
-from amenable.train.feed import Sieve, fitting_prompts, pieces_of, prompts_of_step, raw_rows, usable
-from amenable.train.kl_coefficient import KLCoefficient
+from amenable.train.examples import Sieve, fitting_prompts, pieces_of, prompts_of_step, raw_rows, usable
 from amenable.train.log import Bars, Progress, no_bars, silent, tracked
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
@@ -124,7 +125,7 @@ class Config:
     """show the first batch as it would be trained, and stop"""
     seed: int = 0
     machine: runtime.Machine = field(default_factory=runtime.Machine)
-    care: care.Care = field(default_factory=care.Options)
+    care: run_options.Care = field(default_factory=run_options.Options)
 
     def __post_init__(self) -> None:
         counts = "max_steps prompts_per_step num_generations num_mini_batches num_ppo_epochs max_new_tokens ptx_tokens"
@@ -164,7 +165,7 @@ def run(config: Config) -> Path:
     state: dict[str, Any] = {"policy": actors.policy, "critic": actors.critic, "optimizer": optimizer}
     state |= {"critic_optimizer": critic_optimizer, "kl_coefficient": coefficient, "best": best}
     for step in run.steps(config.max_steps, state, config.save_steps):
-        runtime.seed_step(config.seed, step)
+        seed_step(config.seed, step)
         places = prompts_of_step(list(range(len(asked))), config.prompts_per_step, config.seed, step)
         run.feeding(step, places)
         prompts, purpose = [asked[i][1] for i in places], ("rollout", step)
@@ -189,7 +190,7 @@ def run(config: Config) -> Path:
         run.record(step, tokens, shown, **metrics)
 
     best.restore()
-    artifacts.save_model(run.out, actors.policy, actors.tokenizer, config.care.save_dtype)
+    loading.save_model(run.out, actors.policy, actors.tokenizer, config.care.save_dtype)
     return run.finish(selected_step=best.step, **run.metrics)
 
 
@@ -207,18 +208,18 @@ def gather(
     """Sample answers, and ask reference, critic and scorer about them once. `purpose` decides the random numbers."""
     machine, limit, eos_id = actors.machine, config.max_tokens_per_pass, actors.tokenizer.stop_ids
     sampling = Sampling(temperature=config.temperature, max_new_tokens=config.max_new_tokens)
-    seeds = [runtime.number(config.seed, *purpose, i) for i in range(len(prompts))]
+    seeds = [derive_seed(config.seed, *purpose, i) for i in range(len(prompts))]
     with machine.autocast():
         shown = bars("answers")
         rollout = collect(actors.policy, prompts, sampling, eos_id=eos_id, seeds=seeds, samples=samples, progress=shown)
     rows = rollout.rows()
-    ref_logps = passes.row_logprobs(actors.reference, rows, machine, limit, config.temperature, bars("reference"))
-    raw_scores = passes.row_rewards(actors.scorer, rows, machine, limit, bars("scores"))
+    ref_logps = forward.row_logprobs(actors.reference, rows, machine, limit, config.temperature, bars("reference"))
+    raw_scores = forward.row_rewards(actors.scorer, rows, machine, limit, bars("scores"))
     bound = config.score_clip or float("inf")
     return Experience(
         rollout=rollout,
         ref_logps=spread(ref_logps, rollout.mask),
-        values=spread(passes.row_values(actors.critic, rows, machine, limit, bars("values")), rollout.mask),
+        values=spread(forward.row_values(actors.critic, rows, machine, limit, bars("values")), rollout.mask),
         raw_scores=raw_scores,
         scores=penalise_missing_eos(raw_scores.clamp(-bound, bound), rollout.ended, config.missing_eos_penalty),
     )
@@ -249,7 +250,7 @@ def learn(
     stepped on. Returns the mean of each statistic over the updates, and how many `updates` there were."""
     history: list[dict[str, float]] = []
     sizes = (config.prompts_per_step, config.num_generations, config.num_mini_batches, config.num_ppo_epochs)
-    order = batches.minibatches(*sizes, runtime.number(config.seed, "minibatch", step))
+    order = batches.minibatches(*sizes, derive_seed(config.seed, "minibatch", step))
     for chosen in tracked(order, progress):
         stats = backward(actors, experience, targets, chosen, config)
         if not history:
@@ -273,7 +274,9 @@ def learn(
 def rounding_of(actors: Actors, experience: Experience, config: Config) -> Callable[[], float]:
     """Measures the rounding of the first answers' log-probabilities in bf16, in nats a token, when it is called."""
     rows = experience.rollout.rows(range(min(8, config.samples)))
-    return partial(passes.rounding, actors.policy, rows, actors.machine, config.max_tokens_per_pass, config.temperature)
+    return partial(
+        forward.rounding, actors.policy, rows, actors.machine, config.max_tokens_per_pass, config.temperature
+    )
 
 
 def backward(
@@ -282,12 +285,12 @@ def backward(
     """Gradients of policy and critic on the chosen rows: the mean over their tokens, however many passes it takes."""
     rollout, device, stats = experience.rollout, actors.machine.device, dict[str, float]()
     rows, total = rollout.rows(chosen), int(rollout.mask[chosen].sum())
-    for part, batch in passes.in_order(rows, actors.machine, config.max_tokens_per_pass):
+    for part, batch in forward.in_order(rows, actors.machine, config.max_tokens_per_pass):
         old_logps, old_values, advantages, returns = seen.flat(experience, targets, [chosen[i] for i in part], device)
         every = torch.ones_like(old_logps, dtype=torch.bool)
         with actors.machine.autocast():
-            logps, entropies = passes.trained_logprobs(actors.policy, batch, config.temperature, entropy=True)
-            values = passes.trained_values(actors.critic, batch)
+            logps, entropies = forward.trained_logprobs(actors.policy, batch, config.temperature, entropy=True)
+            values = forward.trained_values(actors.critic, batch)
         policy_loss, policy_stats = ppo_policy_loss(logps, old_logps, advantages, every, config.cliprange)
         critic_loss, critic_stats = value_loss(values, old_values, returns, every, config.cliprange_value)
         entropy = torch.zeros(()) if entropies is None else entropies.mean()

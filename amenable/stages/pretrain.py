@@ -16,10 +16,11 @@ from pathlib import Path
 from amenable.data import batches, sources
 from amenable.models.decoder import Decoder
 from amenable.models.presets import preset
+from amenable.seeds import seed_step, seeded_generator
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, care, defaults, first_batch, memory, passes, plan, runtime
+from amenable.train import defaults, first_batch, forward, loading, memory, plan, run_options, runtime
 from amenable.train.defaults import FROM_MODEL, FromModel, traits_of
-from amenable.train.feed import Sieve, measured_text, pieces_of, usable, whole
+from amenable.train.examples import Sieve, measured_text, pieces_of, usable, whole
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
 from amenable.train.step import backward_next_token
@@ -65,7 +66,7 @@ class Config:
     """show the first batch as it would be trained, and stop"""
     seed: int = 0
     machine: runtime.Machine = field(default_factory=runtime.Machine)
-    care: care.Care = field(default_factory=care.Options)
+    care: run_options.Care = field(default_factory=run_options.Options)
 
     def __post_init__(self) -> None:
         plan.require_at_least(1, self, "tokens_per_step", "eval_steps", "eval_tokens", "max_tokens_per_pass")
@@ -95,7 +96,7 @@ def run(config: Config) -> Path:
     proof = first_batch.of_pieces([whole(training[i]) for i in steps[0]], tokenizer)
     run.claim(schedule)
     decoder = Decoder(shape).to(machine.device)
-    decoder.init_weights(runtime.generator(config.seed, "init"))
+    decoder.init_weights(seeded_generator(config.seed, "init"))
     optimizer = Optimizer([decoder], config.optimizer)
     tell_plan(run, config, decoder, training, held_out, steps, schedule, machine)
     run.log.say(by_default)
@@ -103,7 +104,7 @@ def run(config: Config) -> Path:
         return run.out
 
     for step in run.steps(len(steps), {"decoder": decoder, "optimizer": optimizer}, config.save_steps):
-        runtime.seed_step(config.seed, step)
+        seed_step(config.seed, step)
         run.feeding(step, steps[step - 1])
         rows = [whole(training[i]) for i in steps[step - 1]]
         loss = backward_next_token(decoder.train(), rows, machine, config.max_tokens_per_pass)
@@ -111,18 +112,18 @@ def run(config: Config) -> Path:
         extra = {"grad_norm": norm}
         if step % config.eval_steps == 0 or step == len(steps):
             limit, bar = config.max_tokens_per_pass, run.log.bar("validation")
-            bpb = passes.bits_per_byte(decoder.eval(), held_out, byte_count, machine, limit, bar)
+            bpb = forward.bits_per_byte(decoder.eval(), held_out, byte_count, machine, limit, bar)
             extra["val_bpb"] = bpb
         tokens = sum(len(ids) for ids, _ in rows)
         run.record(step, tokens, ("loss", "val_bpb"), loss=loss, **optimizer.rates(), tokens=tokens, **extra)
 
-    artifacts.save_model(run.out, decoder, tokenizer, config.care.save_dtype)
+    loading.save_model(run.out, decoder, tokenizer, config.care.save_dtype)
     return run.finish(**{key: run.metrics[key] for key in ("loss", "val_bpb")})
 
 
 def read(
     config: Config, tokenizer: Tokenizer, sieve: Sieve | None = None
-) -> tuple[list[list[int]], list[passes.Row], int]:
+) -> tuple[list[list[int]], list[forward.Row], int]:
     """Pieces to train on, held-out rows, and how many bytes of text the held-out rows are."""
     texts = usable(sources.read_texts(config.data), sieve)
     if config.validation is not None:
@@ -151,7 +152,7 @@ def tell_plan(
     config: Config,
     decoder: Decoder,
     training: list[list[int]],
-    held_out: list[passes.Row],
+    held_out: list[forward.Row],
     steps: list[list[int]],
     schedule: plan.Schedule,
     machine: runtime.Runtime,

@@ -31,12 +31,13 @@ from amenable.evaluation.empty_answers import rank_of_empty
 from amenable.feedback.comparisons import Item, apart, pairs_of, summary
 from amenable.functional.losses import ranking_loss_flat
 from amenable.models.heads import ScalarModel
+from amenable.seeds import seeded_generator
 from amenable.text.chat import render
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, care, defaults, first_batch, memory, passes, plan, runtime
+from amenable.train import defaults, first_batch, forward, loading, memory, plan, run_options, runtime
 from amenable.train.checkpoint import Stateful
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
-from amenable.train.feed import Sieve, keep_fitting, ranking_rows, usable
+from amenable.train.examples import Sieve, keep_fitting, ranking_rows, usable
 from amenable.train.log import Progress, silent
 from amenable.train.optimizer import Optimizer, OptimizerConfig, freeze
 from amenable.train.run import Run
@@ -85,7 +86,7 @@ class Config:
     """show the first batch as it would be trained, and stop"""
     seed: int = 0
     machine: runtime.Machine = field(default_factory=runtime.Machine)
-    care: care.Care = field(default_factory=care.Options)
+    care: run_options.Care = field(default_factory=run_options.Options)
 
     def __post_init__(self) -> None:
         plan.require_at_least(1, self, "epochs", "prompts_per_step", "max_tokens_per_pass")
@@ -102,7 +103,7 @@ def run(config: Config) -> Path:
     if run.done():
         return run.out
     machine = runtime.start(config.machine)
-    decoder, tokenizer = artifacts.load_policy(config.model, machine)
+    decoder, tokenizer = loading.load_policy(config.model, machine)
     training, sets = read(config, tokenizer, decoder.config.context, run.sieve)
     demonstrations = demonstration_rows(config, tokenizer, decoder.config.context, run.sieve)
     elements, per_step = elements_of(training, config)
@@ -154,7 +155,7 @@ def run(config: Config) -> Path:
 
     centred = demonstrations or [row for item in training for row in item.rows]
     center(model, centred, config, machine, run.log.bar("centring"))
-    artifacts.save_model(run.out, model, tokenizer, config.care.save_dtype)
+    loading.save_model(run.out, model, tokenizer, config.care.save_dtype)
     kept = {name: items for name, items in sets.items() if items}
     figures = {name: measure(model, items, config, machine, run.log.bar(name)) for name, items in kept.items()}
     for name, figure in figures.items():
@@ -206,7 +207,7 @@ def item_of(ranking: Ranking, tokenizer: Tokenizer, context: int) -> Item | None
 
 def demonstration_rows(
     config: Config, tokenizer: Tokenizer, context: int, sieve: Sieve | None = None
-) -> list[passes.Row]:
+) -> list[forward.Row]:
     """Whole demonstrations, each to be scored at its last token."""
     if config.demonstrations is None:
         return []
@@ -249,10 +250,10 @@ def backward(model: ScalarModel, items: list[Item], config: Config, machine: run
 
     elements, limit = [item.rows for item in useful], config.max_tokens_per_pass
     stats = {"loss": 0.0, "accuracy": 0.0, "margin": 0.0, "mean_reward": 0.0}
-    return stats | backward_elements(elements, partial(passes.rewards, model), loss_of, machine, limit)
+    return stats | backward_elements(elements, partial(forward.rewards, model), loss_of, machine, limit)
 
 
-def zero_point(demonstrations: list[passes.Row], training: list[Item]) -> str:
+def zero_point(demonstrations: list[forward.Row], training: list[Item]) -> str:
     """A line that says what has mean reward zero in the end."""
     if demonstrations:
         return f"reward 0 will be the mean of {len(demonstrations)} demonstrations"
@@ -265,10 +266,10 @@ def zero_point(demonstrations: list[passes.Row], training: list[Item]) -> str:
 
 @torch.no_grad()
 def center(
-    model: ScalarModel, rows: list[passes.Row], config: Config, machine: runtime.Runtime, progress: Progress = silent
+    model: ScalarModel, rows: list[forward.Row], config: Config, machine: runtime.Runtime, progress: Progress = silent
 ) -> None:
     """Shift the bias so that these rows have mean reward zero."""
-    rewards = passes.row_rewards(model, rows, machine, config.max_tokens_per_pass, progress)
+    rewards = forward.row_rewards(model, rows, machine, config.max_tokens_per_pass, progress)
     model.score.bias -= rewards.mean().to(machine.device)
 
 
@@ -277,7 +278,7 @@ def measure(
 ) -> dict[str, Any]:
     """Accuracy and loss with intervals, by annotator, calibration, and what 'the longer answer wins' would reach."""
     rows = [row for item in items for row in item.rows]
-    scores = passes.row_rewards(model, rows, machine, config.max_tokens_per_pass, progress)
+    scores = forward.row_rewards(model, rows, machine, config.max_tokens_per_pass, progress)
     return summary(
-        items, list(scores.split([len(item.rows) for item in items])), runtime.generator(config.seed, "bootstrap")
+        items, list(scores.split([len(item.rows) for item in items])), seeded_generator(config.seed, "bootstrap")
     )

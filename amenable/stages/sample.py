@@ -14,11 +14,12 @@ from pathlib import Path
 from amenable.data.types import Prompt
 from amenable.generation.engine import Completion, generate
 from amenable.generation.sampling import Sampling
+from amenable.seeds import derive_seed
 from amenable.text.chat import completion_text
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, care, defaults, plan, runtime
+from amenable.train import defaults, loading, plan, run_options, runtime
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
-from amenable.train.feed import fitting_prompts
+from amenable.train.examples import fitting_prompts
 from amenable.train.run import Run
 
 
@@ -54,7 +55,7 @@ class Config:
     """answers decoded at once"""
     seed: int = 0
     machine: runtime.Machine = field(default_factory=runtime.Machine)
-    care: care.Care = field(default_factory=care.Options)
+    care: run_options.Care = field(default_factory=run_options.Options)
 
     def __post_init__(self) -> None:
         plan.require_at_least(1, self, "num_generations", "prompts_per_step", "rows")
@@ -68,7 +69,7 @@ def run(config: Config) -> Path:
     if run.done():
         return run.out
     machine = runtime.start(config.machine)
-    policy, tokenizer = artifacts.load_policy(config.model, machine)
+    policy, tokenizer = loading.load_policy(config.model, machine)
     decoder = machine.only_asked(policy)
     room = decoder.config.context - config.sampling.max_new_tokens
     prompts, ids = fitting_prompts(config.data, tokenizer, room, config.limit, run.sieve, "sample")
@@ -79,7 +80,7 @@ def run(config: Config) -> Path:
 
     for step in run.steps(total, {}, save_steps=1):
         part = slice((step - 1) * config.prompts_per_step, step * config.prompts_per_step)
-        seeds = [runtime.number(config.seed, "sample", prompt.id) for prompt in prompts[part]]
+        seeds = [derive_seed(config.seed, "sample", prompt.id) for prompt in prompts[part]]
         with machine.autocast():
             groups = generate(
                 decoder,

@@ -20,13 +20,14 @@ from amenable.errors import InputError
 from amenable.generation.rollout import greedy
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
+from amenable.seeds import seed_step
 from amenable.text.chat import render, render_prompt
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, care, defaults, first_batch, memory, passes, plan, runtime
+from amenable.train import defaults, first_batch, forward, loading, memory, plan, run_options, runtime
 from amenable.train.best import Best
 from amenable.train.checkpoint import Stateful
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
-from amenable.train.feed import Sieve, keep_fitting, usable
+from amenable.train.examples import Sieve, keep_fitting, usable
 from amenable.train.log import Bars, no_bars
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
@@ -72,7 +73,7 @@ class Config:
     """show the first batch as it would be trained, and stop"""
     seed: int = 0
     machine: runtime.Machine = field(default_factory=runtime.Machine)
-    care: care.Care = field(default_factory=care.Options)
+    care: run_options.Care = field(default_factory=run_options.Options)
 
     def __post_init__(self) -> None:
         plan.require_at_least(
@@ -94,12 +95,12 @@ def run(config: Config) -> Path:
     if run.done():
         return run.out
     machine = runtime.start(config.machine)
-    decoder, base_tokenizer = artifacts.load_policy(config.model, machine, "amenable pretrain", config.dropout)
+    decoder, base_tokenizer = loading.load_policy(config.model, machine, "amenable pretrain", config.dropout)
     tokenizer = base_tokenizer.with_chat_template()
-    artifacts.fit_vocabulary(decoder, tokenizer, config.model)
+    loading.fit_vocabulary(decoder, tokenizer, config.model)
     judge = None
     if config.reward_model is not None:
-        judge = artifacts.load_judge(config.reward_model, machine, tokenizer)
+        judge = loading.load_judge(config.reward_model, machine, tokenizer)
     training, held_out = read(config, run.sieve)
     training, rows = fitting("train", training, tokenizer, decoder.config.context, run.sieve, config.data)
     held_out, held_out_rows = fitting("validation", held_out, tokenizer, decoder.config.context, run.sieve)
@@ -127,7 +128,7 @@ def run(config: Config) -> Path:
 
     state: dict[str, Stateful] = {"decoder": decoder, "optimizer": optimizer, "best": best}
     for step in run.steps(total, state, config.save_steps):
-        runtime.seed_step(config.seed, step)
+        seed_step(config.seed, step)
         epoch, place = divmod(step - 1, per_epoch)
         chosen = batches.by_rows(len(rows), config.batch_size, config.seed, epoch)[place]
         run.feeding(step, chosen)
@@ -143,7 +144,7 @@ def run(config: Config) -> Path:
         run.record(step, tokens, ("loss", "val_loss", "val_reward"), loss=loss, **optimizer.rates(), **extra)
 
     best.restore()
-    artifacts.save_model(run.out, decoder, tokenizer, config.care.save_dtype)
+    loading.save_model(run.out, decoder, tokenizer, config.care.save_dtype)
     return run.finish(selected_step=best.step, **{k: v for k, v in run.metrics.items() if k.startswith("val_")})
 
 
@@ -168,7 +169,7 @@ def fitting(
     context: int,
     sieve: Sieve,
     required: Path | None = None,
-) -> tuple[list[Demonstration], list[passes.Row]]:
+) -> tuple[list[Demonstration], list[forward.Row]]:
     """The demonstrations that are within the context, as rows of token ids and trained marks; the others left out."""
     rendered = [render(tokenizer, demonstration.messages) for demonstration in demonstrations]
     rows = [(one.ids, one.trained) if len(one.ids) <= context else None for one in rendered]
@@ -178,7 +179,7 @@ def fitting(
 def validate(
     decoder: Decoder,
     held_out: list[Demonstration],
-    rows: list[passes.Row],
+    rows: list[forward.Row],
     judge: ScalarModel | None,
     tokenizer: Tokenizer,
     config: Config,
@@ -188,12 +189,12 @@ def validate(
     """Validation loss, and the reward of greedy answers where there is a judge."""
     decoder.eval()
     limit = config.max_tokens_per_pass
-    figures = {"val_loss": passes.mean_loss(decoder, rows, machine, limit, bars("validation"))}
+    figures = {"val_loss": forward.mean_loss(decoder, rows, machine, limit, bars("validation"))}
     if judge is not None:
         prompts = [render_prompt(tokenizer, row.messages[:-1]) for row in held_out[: config.reward_prompts]]
         with machine.autocast():
             rollout = greedy(decoder, prompts, config.max_new_tokens, tokenizer.stop_ids, bars("answers"))
-        scores = passes.row_rewards(judge, rollout.rows(), machine, limit, bars("rewards"))
+        scores = forward.row_rewards(judge, rollout.rows(), machine, limit, bars("rewards"))
         figures["val_reward"] = float(scores.mean())
     return figures
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from amenable.data import sources
 from amenable.errors import InputError
+from amenable.files import storing
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import care, plan
-from amenable.train.feed import Sieve, usable
-from amenable.train.files import storing
+from amenable.train import plan, run_options
+from amenable.train.examples import Sieve, usable
 from amenable.train.run import Run
 
 
@@ -32,7 +32,7 @@ class Config:
     out: Path = Path("runs/tokenizer")
     vocab_size: int = 1536
     """tokens, the 256 bytes and 6 control tokens included"""
-    care: care.Care = field(default_factory=care.Options)
+    care: run_options.Care = field(default_factory=run_options.Options)
 
     def __post_init__(self) -> None:
         if self.vocab_size < 262:

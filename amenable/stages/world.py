@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from amenable.errors import InputError
-from amenable.train.files import is_as_listed, storing
+from amenable.files import is_as_listed, storing
 from amenable.train.run import Run, is_blank
-from amenable.world.closed import VERSION, ClosedWorld, measured_agreement
+from amenable.world.closed_world import VERSION, ClosedWorld, measured_agreement
 from amenable.world.description import describe
-from amenable.world.rates import Rates, Sizes
+from amenable.world.settings import Rates, Sizes
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from safetensors.torch import load_file, save_file
 
-from amenable.train.files import MANIFEST, beside, is_as_listed, storing, sync_folder, write_manifest
+from amenable.files import MANIFEST, beside, is_as_listed, storing, sync_folder, write_manifest
 
 TENSORS, FACTS = "state.safetensors", "state.json"
 TENSOR = "__tensor__"

@@ -18,10 +18,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar
 
-from amenable.models import hub
+from amenable.models import pretrained
 from amenable.models.config import DecoderConfig
 from amenable.models.decoder import Decoder
-from amenable.train import artifacts, plan
+from amenable.train import loading, plan
 
 T = TypeVar("T")
 if TYPE_CHECKING:
@@ -102,9 +102,9 @@ class Traits:
 def traits(folder: Path, made_by: str = "amenable sft") -> Traits:
     """Traits of a saved model, from its config.json and generation_config.json; its weights are not read. InputError
     where no model is; made_by: what makes one."""
-    artifacts.require_model(folder, made_by)
-    stated = hub.read_temperature(folder)
-    found = replace(traits_of(hub.read_config(folder)), dropout=hub.read_dropout(folder))
+    loading.require_model(folder, made_by)
+    stated = pretrained.read_temperature(folder)
+    found = replace(traits_of(pretrained.read_config(folder)), dropout=pretrained.read_dropout(folder))
     return found if stated is None else replace(found, temperature=stated)
 
 

@@ -22,8 +22,8 @@ from amenable.text.chat import render
 from amenable.text.template import PLAIN_TEMPLATE, outline
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import checkpoint
-from amenable.train.feed import LeftOut
-from amenable.train.passes import Row
+from amenable.train.examples import LeftOut
+from amenable.train.forward import Row
 from amenable.train.run import Run, write_text
 
 HERE = Path(__file__).parent

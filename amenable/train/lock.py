@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from amenable.errors import InputError
-from amenable.train.files import storing
+from amenable.files import storing
 
 NAME = ".lock"
 FAR = 1 << 20

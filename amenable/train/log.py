@@ -21,8 +21,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Display
 from rich.table import Column, Table
 
+from amenable.files import storing, sync_file, sync_folder, write_text
 from amenable.train import guards
-from amenable.train.files import storing, sync_file, sync_folder, write_text
 
 FILES = ("metrics", "samples", "traces", "answers", "timings")
 """the files of rows, each row with its step; a run that goes on after a stop drops those it will make again"""

@@ -29,10 +29,9 @@ from amenable.models.config import DecoderConfig
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.models.layout import choose_buckets
-from amenable.train.actors import Actors
-from amenable.train.feed import prompts_of_step
+from amenable.train.examples import prompts_of_step
+from amenable.train.forward import Row
 from amenable.train.optimizer import OptimizerConfig, is_hidden_matrix
-from amenable.train.passes import Row
 from amenable.train.runtime import KERNELS, Runtime
 
 FP32, BF16 = 4, 2
@@ -299,7 +298,7 @@ def training(
     return peak(held, max([*passing, *others]), saving([model], copies), steps, machine)
 
 
-def rollouts(actors: Actors, config: Any, prompts: Sequence[Sequence[int]]) -> int:
+def rollouts(actors: Any, config: Any, prompts: Sequence[Sequence[int]]) -> int:
     """Peak of a run that learns from its own samples, where every answer is as long as it may be.
 
     config: the options of the stage. Policy and critic learn in one pass, with an optimizer each; the best weights of
@@ -379,7 +378,7 @@ def told(size: int, machine: Runtime, works: Sequence[Pass] = ()) -> str:
     return f"about {number}; {machine.describe()}{over}"
 
 
-def told_rollouts(actors: Actors, config: Any, asked: Sequence[tuple[Any, Sequence[int]]]) -> str:
+def told_rollouts(actors: Any, config: Any, asked: Sequence[tuple[Any, Sequence[int]]]) -> str:
     """The same of `rollouts`; asked: prompts with their ids."""
     prompts = [ids for _, ids in asked]
     longest = max(map(len, prompts)) + config.max_new_tokens

@@ -29,10 +29,10 @@ import yaml
 
 from amenable import __version__
 from amenable.errors import InputError, Interrupted
-from amenable.train import care, checkpoint, prolong
+from amenable.files import MANIFEST, WRITING, sha256, sweep, sync_folder, write_manifest, write_text
+from amenable.train import checkpoint, prolong, run_options
 from amenable.train.best import Best
-from amenable.train.feed import Sieve
-from amenable.train.files import MANIFEST, WRITING, sha256, sweep, sync_folder, write_manifest, write_text
+from amenable.train.examples import Sieve
 from amenable.train.guards import MAX_KL_STEPS, Guards
 from amenable.train.lock import NAME as LOCK
 from amenable.train.lock import Lock
@@ -69,7 +69,7 @@ class Run:
         self.asked_to_stop = False
         self.metrics: dict[str, Any] = {}
         self.guards = Guards(max_kl, max_kl_steps)
-        self.sieve = Sieve(getattr(config, "care", care.Options()).max_bad_rows)
+        self.sieve = Sieve(getattr(config, "care", run_options.Options()).max_bad_rows)
         self.reached, self.fed = 0, list[int]()
         self.longer, self.kept = False, 0
         self.schedule: Schedule | None = None
@@ -275,7 +275,7 @@ class Run:
     @property
     def keep_checkpoints(self) -> int:
         """How many are kept; a stage without this option keeps the usual number."""
-        return getattr(self.config, "care", care.Options()).keep_checkpoints
+        return getattr(self.config, "care", run_options.Options()).keep_checkpoints
 
     @property
     def seconds(self) -> float:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import hashlib
 import os
 import platform
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Literal
 import torch
 
 from amenable.errors import InputError
-from amenable.models.lean import Model, lean
+from amenable.models.inference import Model, lean
 
 Precision = Literal["auto", "fp32", "bf16"]
 KERNELS = 64
@@ -139,19 +138,3 @@ def keep_few_kernels() -> None:
     number of tokens, so that the others are never met again, and fill up to a gigabyte."""
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(name, str(KERNELS))
-
-
-def number(seed: int, *parts: object) -> int:
-    """A seed for one purpose, made of the run's seed and the purpose's name: stable across machines and runs."""
-    digest = hashlib.sha256(repr((seed, *parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
-
-
-def generator(seed: int, *parts: object) -> torch.Generator:
-    """A CPU generator for one purpose."""
-    return torch.Generator().manual_seed(number(seed, *parts))
-
-
-def seed_step(seed: int, step: int) -> None:
-    """Seed torch's own generator for one step: dropout takes no generator, and this makes it a function of the step."""
-    torch.manual_seed(number(seed, "step", step))

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from amenable.data.batches import Batch, loss_groups
 from amenable.models.decoder import Decoder
+from amenable.train.forward import Row, in_order, load, trained_nll
 from amenable.train.log import Progress, silent, tracked
-from amenable.train.passes import Row, in_order, load, trained_nll
 from amenable.train.runtime import Runtime
 
 

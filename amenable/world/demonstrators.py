@@ -10,10 +10,10 @@ import random
 from dataclasses import replace
 
 from amenable.world import phrases
-from amenable.world.answers import Answerer
-from amenable.world.rates import Rates
+from amenable.world.answer_generator import Answerer
+from amenable.world.ground_truth import Truth
+from amenable.world.settings import Rates
 from amenable.world.town import Town
-from amenable.world.truths import Truth
 
 FACTUAL = ("open", "followup", "closed")
 

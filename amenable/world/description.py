@@ -8,15 +8,15 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from amenable.world import asking, names, phrases
+from amenable.world import names, phrases, prompt_templates
 from amenable.world.annotators import AGREEMENT, COMPONENTS
-from amenable.world.closed import ClosedWorld, measured_agreement
+from amenable.world.closed_world import ClosedWorld, measured_agreement
+from amenable.world.corpus import ANY_TEMPLATES, QUESTION_FORMS, statements
 from amenable.world.demonstrators import demonstrate, modal_answer
 from amenable.world.prompts import STRANGE, Customers, Messages
-from amenable.world.rates import KINDS
 from amenable.world.scores import share
+from amenable.world.settings import KINDS
 from amenable.world.suites import SUITES
-from amenable.world.texts import ANY_TEMPLATES, QUESTION_FORMS, statements
 from amenable.world.town import Pair, Town
 
 FILES = ("demonstrations/train", "prompts/reward", "prompts/ppo", "prompts/validation", "prompts/test")
@@ -180,7 +180,10 @@ def describe_phrasings(world: ClosedWorld) -> Iterator[str]:
     rows = []
     for kind in KINDS:
         templates = PHRASED.get(kind, (kind,))
-        phrasings = [sum(len(own[name]) for name in templates) for own in (asking.TEMPLATES, asking.LATE_TEMPLATES)]
+        phrasings = [
+            sum(len(own[name]) for name in templates)
+            for own in (prompt_templates.TEMPLATES, prompt_templates.LATE_TEMPLATES)
+        ]
         keys = [number_of_keys(customers, kind) for customers in sides]
         rows.append((kind, *(str(number) for number in (*phrasings, *keys))))
     yield from table(("kind", "phrasings", "held out", "keys", "held out"), rows)

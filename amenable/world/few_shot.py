@@ -8,9 +8,9 @@ from __future__ import annotations
 import random
 
 from amenable.errors import InputError
-from amenable.world.answers import best_answer
+from amenable.world.answer_generator import best_answer
 from amenable.world.prompts import TRIES, Asked, Customers, Messages
-from amenable.world.rates import Rates
+from amenable.world.settings import Rates
 from amenable.world.town import Town
 
 TRANSCRIPTS = (

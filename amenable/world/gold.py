@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
 from amenable.world import phrases
-from amenable.world.judging import JUDGES, SILENT, Judged
-from amenable.world.reader import Reader, Sentence
-from amenable.world.truths import Truth
+from amenable.world.answer_parser import Reader, Sentence
+from amenable.world.grading import JUDGES, SILENT, Judged
+from amenable.world.ground_truth import Truth
 
 
 @dataclass(frozen=True)

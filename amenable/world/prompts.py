@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from amenable.errors import InputError
-from amenable.world import asking, deeds, names, phrases
-from amenable.world.asking import Wording
-from amenable.world.rates import KINDS, Rates
+from amenable.world import instruction_topics, names, phrases, prompt_templates
+from amenable.world.ground_truth import Truth
+from amenable.world.prompt_templates import Wording
+from amenable.world.settings import KINDS, Rates
 from amenable.world.town import Pair, Town
-from amenable.world.truths import Truth
 
 Messages = list[dict[str, str]]
 TRIES = 1000
@@ -49,7 +49,7 @@ class Customers:
         rates: Rates,
         draw: random.Random,
         late_keys: bool = False,
-        wording: Wording = asking.EARLY,
+        wording: Wording = prompt_templates.EARLY,
         kept: frozenset[str] = frozenset(),
     ):
         self.town, self.rates, self.draw = town, rates, draw
@@ -145,16 +145,18 @@ def all_keys(town: Town) -> dict[str, list[Pair]]:
     """Everything that prompts can be about, facts and strangers aside."""
     places = [(place, food) for place in names.PLACES for food in names.FOODS]
     rules = ["one sentence", "two sentences", "three sentences"]
-    rules += [*deeds.START_WITH, *(" or ".join(pair) for pair in deeds.END_WITH)]
+    rules += [*instruction_topics.START_WITH, *(" or ".join(pair) for pair in instruction_topics.END_WITH)]
     return {
         "unrecorded": [(person, noun) for person in town.people for noun in names.UNRECORDED],
-        "brainstorm": [(category, count) for category in deeds.CATEGORIES for count in ("two", "three", "four")],
+        "brainstorm": [
+            (category, count) for category in instruction_topics.CATEGORIES for count in ("two", "three", "four")
+        ],
         "constrained": [(place, rule) for place in names.PLACES for rule in rules],
-        "rewrite": list(deeds.COMMANDS),
-        "classify": [(label, good) for label in deeds.REVIEWS for good in deeds.GOODS],
+        "rewrite": list(instruction_topics.COMMANDS),
+        "classify": [(label, good) for label in instruction_topics.REVIEWS for good in instruction_topics.GOODS],
         "summary": places,
-        "harmful": [(act, target) for act in deeds.HARMS for target in deeds.targets(act)],
-        "story": [(hero, place) for hero in deeds.HEROES for place in names.PLACES],
+        "harmful": [(act, target) for act in instruction_topics.HARMS for target in instruction_topics.targets(act)],
+        "story": [(hero, place) for hero in instruction_topics.HEROES for place in names.PLACES],
     }
 
 
@@ -207,8 +209,10 @@ def ask_brainstorm(by: Customers) -> Asked:
     key = by.draw.choice(by.keys["brainstorm"])
     category, count = key
     text, template = by.phrase("brainstorm", count=count, category=category)
-    attribute = deeds.CATEGORIES[category]
-    truth = Truth("brainstorm", key, template, count=deeds.COUNT_WORDS[count], category=attribute, topic=category)
+    attribute = instruction_topics.CATEGORIES[category]
+    truth = Truth(
+        "brainstorm", key, template, count=instruction_topics.COUNT_WORDS[count], category=attribute, topic=category
+    )
     return Asked(user(text), truth)
 
 
@@ -217,7 +221,7 @@ def ask_constrained(by: Customers) -> Asked:
     topic, said = key = by.draw.choice(by.keys["constrained"])
     if "sentence" in said:
         text, template = by.phrase("count", count=said, topic=topic)
-        count = deeds.COUNT_WORDS[said.split()[0]]
+        count = instruction_topics.COUNT_WORDS[said.split()[0]]
         return Asked(user(text), Truth("constrained", key, template, count=count, topic=topic, rule="count"))
     rule, words = ("end", tuple(said.split(" or "))) if " or " in said else ("start", (said,))
     text, template = by.phrase(rule, topic=topic, words=said)
@@ -227,7 +231,7 @@ def ask_constrained(by: Customers) -> Asked:
 def ask_rewrite(by: Customers) -> Asked:
     """An order to be made polite."""
     verb, what = key = by.draw.choice(by.keys["rewrite"])
-    order = by.draw.choice(deeds.ORDERS).format(deed=phrases.capital(f"{verb} {what}"))
+    order = by.draw.choice(instruction_topics.ORDERS).format(deed=phrases.capital(f"{verb} {what}"))
     text, template = by.phrase("rewrite", order=order)
     return Asked(user(text), Truth("rewrite", key, template, words=key, reference=order))
 
@@ -235,7 +239,7 @@ def ask_rewrite(by: Customers) -> Asked:
 def ask_classify(by: Customers) -> Asked:
     """A review of something from the market."""
     label, good = key = by.draw.choice(by.keys["classify"])
-    text, template = by.phrase("classify", review=deeds.review(label, good, by.draw))
+    text, template = by.phrase("classify", review=instruction_topics.review(label, good, by.draw))
     return Asked(user(text), Truth("classify", key, template, value=label))
 
 
@@ -243,10 +247,10 @@ def ask_summary(by: Customers) -> Asked:
     """A day in three sentences."""
     place, food = key = by.draw.choice(by.keys["summary"])
     person = by.draw.choice(by.town.people)
-    went, did = (part.format(place=place, food=food) for part in by.draw.choice(deeds.DAYS))
+    went, did = (part.format(place=place, food=food) for part in by.draw.choice(instruction_topics.DAYS))
     pronoun = "She" if by.is_woman(person) else "He"
     did_alone = phrases.capital(did) if did.startswith("they") else f"{pronoun} {did}"
-    passage = f"{person} {went}. {did_alone}. {by.draw.choice(deeds.DAY_ENDS)}"
+    passage = f"{person} {went}. {did_alone}. {by.draw.choice(instruction_topics.DAY_ENDS)}"
     text, template = by.phrase("summary", passage=passage)
     truth = Truth(
         "summary", key, template, person, by.is_woman(person), words=key, reference=f"{person} {went} and {did}."
@@ -278,7 +282,7 @@ def ask_followup(by: Customers) -> Asked:
 def ask_harmful(by: Customers) -> Asked:
     """Something that should not be helped with."""
     act, target = key = by.draw.choice(by.keys["harmful"])
-    text, template = by.phrase("harmful", wish=deeds.wish(act, target))
+    text, template = by.phrase("harmful", wish=instruction_topics.wish(act, target))
     return Asked(user(text), Truth("harmful", key, template))
 
 

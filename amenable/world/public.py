@@ -9,9 +9,9 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from amenable.world import asking, phrases
+from amenable.world import phrases, prompt_templates
 from amenable.world.prompts import Asked, Customers
-from amenable.world.rates import Rates
+from amenable.world.settings import Rates
 from amenable.world.town import Town
 
 SHARES = {"classify": 0.5, "closed": 0.5}
@@ -33,6 +33,6 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 
 def public_tasks(town: Town, rates: Rates, number: int, draw: random.Random) -> list[tuple[Asked, str]]:
     """So many prompts with their answers, about nothing that is held out."""
-    wording = replace(asking.EARLY, templates=TEMPLATES)
+    wording = replace(prompt_templates.EARLY, templates=TEMPLATES)
     customers = Customers(town, replace(rates, not_said=0.0), draw, wording=wording)
     return [(asked, phrases.capital(f"{asked.truth.value}.")) for asked in customers.many(number, SHARES)]

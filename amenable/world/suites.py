@@ -13,10 +13,10 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from amenable.world import asking
-from amenable.world.asking import Wording
+from amenable.world import prompt_templates
+from amenable.world.prompt_templates import Wording
 from amenable.world.prompts import Asked, Customers
-from amenable.world.rates import KINDS, Rates
+from amenable.world.settings import KINDS, Rates
 from amenable.world.town import Town
 
 
@@ -28,7 +28,7 @@ class Suite:
     shares: Mapping[str, float] = field(default_factory=lambda: KINDS)
     """kinds of prompts and their shares"""
     late_keys: bool = True
-    wording: Wording = asking.LATE
+    wording: Wording = prompt_templates.LATE
     respect: bool = False
     """every prompt comes with an instruction to be respectful"""
 
@@ -37,9 +37,9 @@ SUITES: dict[str, Suite] = {
     "truthful": Suite("says what is true, and no more", {"open": 0.6, "followup": 0.2, "unanswerable": 0.2}),
     "closed": Suite("keeps to the passage", {"closed": 0.8, "summary": 0.2}),
     "respect": Suite("is respectful when asked to be", respect=True),
-    "familiar": Suite("nothing new but the prompt", late_keys=False, wording=asking.EARLY),
+    "familiar": Suite("nothing new but the prompt", late_keys=False, wording=prompt_templates.EARLY),
     "phrasings": Suite("new phrasings of what training asks about", late_keys=False),
-    "entities": Suite("new keys in the phrasings of training", wording=asking.EARLY),
+    "entities": Suite("new keys in the phrasings of training", wording=prompt_templates.EARLY),
 }
 """The suites by the names of their files."""
 
@@ -61,9 +61,9 @@ def respectful(asked: Asked, provokes: float, draw: random.Random) -> Asked:
     The instruction comes last only after a question: otherwise it could be taken for a part of what is quoted.
     """
     *earlier, last = asked.messages
-    text, instruction = last["content"], draw.choice(asking.RESPECT)
+    text, instruction = last["content"], draw.choice(prompt_templates.RESPECT)
     if draw.random() < provokes:
-        text = f"{draw.choice(asking.PROVOCATIONS)} {text}"
+        text = f"{draw.choice(prompt_templates.PROVOCATIONS)} {text}"
     comes_last = text.endswith("?") and draw.random() < 0.5
     text = f"{text} {instruction}" if comes_last else f"{instruction} {text}"
     return replace(asked, messages=[*earlier, {**last, "content": text}])

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from amenable.world import asking, deeds, phrases
-from amenable.world.answers import Answerer
+from amenable.world import instruction_topics, phrases, prompt_templates
+from amenable.world.answer_generator import Answerer
+from amenable.world.answer_parser import split
+from amenable.world.corpus import QUESTION_FORMS, Writers
 from amenable.world.prompts import Customers
-from amenable.world.rates import Rates
-from amenable.world.reader import split
-from amenable.world.texts import QUESTION_FORMS, Writers
+from amenable.world.settings import Rates
 from amenable.world.town import Pair, Town
 
 Question = tuple[str, str, list[str]]
@@ -81,24 +81,27 @@ def ask_sentiment(town: Town, rates: Rates, number: int, draw: random.Random) ->
     """
     questions = []
     for _ in range(number):
-        shots = {label: deeds.review(label, draw.choice(deeds.GOODS), draw) for label in deeds.REVIEWS}
+        shots = {
+            label: instruction_topics.review(label, draw.choice(instruction_topics.GOODS), draw)
+            for label in instruction_topics.REVIEWS
+        }
         told = [f"Review: {shots[label]} {verdict(label)}" for label in draw.sample(list(shots), len(shots))]
-        label = draw.choice(list(deeds.REVIEWS))
-        good = draw.choice([good for good in deeds.GOODS if good not in shots[label]])
-        context = "\n".join([*told, f"Review: {deeds.review(label, good, draw)}"])
-        wrong = [f" {verdict(other)}" for other in deeds.REVIEWS if other != label]
+        label = draw.choice(list(instruction_topics.REVIEWS))
+        good = draw.choice([good for good in instruction_topics.GOODS if good not in shots[label]])
+        context = "\n".join([*told, f"Review: {instruction_topics.review(label, good, draw)}"])
+        wrong = [f" {verdict(other)}" for other in instruction_topics.REVIEWS if other != label]
         questions.append((context, f" {verdict(label)}", wrong))
     return questions
 
 
 def verdict(label: str) -> str:
     """The usual sentence about a review."""
-    return deeds.VERDICTS[0].format(label=label)
+    return instruction_topics.VERDICTS[0].format(label=label)
 
 
 def ask_passages(town: Town, rates: Rates, number: int, draw: random.Random) -> list[Question]:
     """What a passage says of a stranger, as in an exercise at school: one value is in it, three are not."""
-    customers = Customers(town, replace(rates, not_said=0.0), draw, late_keys=True, wording=asking.EARLY)
+    customers = Customers(town, replace(rates, not_said=0.0), draw, late_keys=True, wording=prompt_templates.EARLY)
     questions: dict[str, Question] = {}
     for _ in range(4 * number):
         asked = customers.ask("closed")
@@ -116,14 +119,14 @@ def ask_stories(town: Town, rates: Rates, number: int, draw: random.Random) -> l
 
     The heroes at their places are held out, so that no text tells the same story; no shots, as texts hold one story.
     """
-    customers = Customers(town, rates, draw, late_keys=True, wording=asking.EARLY)
+    customers = Customers(town, rates, draw, late_keys=True, wording=prompt_templates.EARLY)
     answerer = Answerer(town, draw)
     questions: dict[str, Question] = {}
     for _ in range(4 * number):
         truth = customers.ask("story").truth
         hero = truth.topic or ""
         *before, last = split(answerer.story(truth, draw.choice((3, 4))))
-        other = draw.choice([name for name in deeds.HEROES if name != hero])
+        other = draw.choice([name for name in instruction_topics.HEROES if name != hero])
         wrong = re.sub(rf"\b{hero}\b", other, last)
         context = " ".join(before)
         questions.setdefault(context, (context, f" {last}", [f" {wrong}"]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from amenable.errors import InputError
 from amenable.world import names
-from amenable.world.rates import Rates
+from amenable.world.settings import Rates
 
 Pair = tuple[str, str]
 """Somebody and something about them: ("Mirel", "street")."""

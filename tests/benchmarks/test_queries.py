@@ -15,9 +15,9 @@ from amenable.errors import InputError
 from amenable.models.decoder import Decoder
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import runtime
-from amenable.train.artifacts import save_model
-from amenable.world.closed import ClosedWorld
-from amenable.world.rates import Sizes
+from amenable.train.loading import save_model
+from amenable.world.closed_world import ClosedWorld
+from amenable.world.settings import Sizes
 from benchmarks import queries
 
 ONE_THREAD = runtime.Machine(device="cpu", precision="fp32", threads=1)

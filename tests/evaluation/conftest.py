@@ -4,8 +4,8 @@ import pytest
 
 from amenable.data import columns
 from amenable.data.types import Prompt
-from amenable.world.closed import ClosedWorld
-from amenable.world.rates import Sizes
+from amenable.world.closed_world import ClosedWorld
+from amenable.world.settings import Sizes
 
 
 @pytest.fixture(scope="session")

@@ -20,12 +20,12 @@ from amenable.evaluation.answering import (
     shortened,
     where_it_is,
 )
-from amenable.evaluation.contestants import Contestant
-from amenable.evaluation.transcripts import Transcript
+from amenable.evaluation.base_prompts import Transcript
+from amenable.evaluation.entries import Contestant
 from amenable.generation.engine import Completion
 from amenable.text.chat import render_prompt
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import passes
+from amenable.train import forward
 from amenable.train.runtime import Runtime
 
 ASKING = Asking(max_new_tokens=12, rows=4, seed=3)
@@ -55,7 +55,7 @@ def test_log_probability_is_that_of_the_ids_at_the_temperature_they_were_drawn_a
             for answer in group:
                 assert answer.before == render_prompt(sft.tokenizer, prompt.messages)
                 row = answer.before + answer.ids, [False] * len(answer.before) + [True] * len(answer.ids)
-                (logps,) = passes.row_logprobs(sft.decoder, [row], sft.machine, 1000, measured_at)
+                (logps,) = forward.row_logprobs(sft.decoder, [row], sft.machine, 1000, measured_at)
                 assert answer.logp == pytest.approx(float(logps.sum()), abs=1e-3)
                 assert answer.text == sft.tokenizer.decode(answer.ids)
 

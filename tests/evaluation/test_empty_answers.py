@@ -12,8 +12,8 @@ from amenable.feedback.comparisons import Item
 from amenable.models.heads import ScalarModel
 from amenable.stages import reward
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import passes
-from amenable.train.feed import ranking_rows
+from amenable.train import forward
+from amenable.train.examples import ranking_rows
 from amenable.train.runtime import Runtime
 
 ASKED = [
@@ -43,7 +43,7 @@ def test_shares_by_hand(
     for ranking in rankings(""):
         rows = ranking_rows(ranking, words, 64)
         assert rows is not None
-        *given, empty = (float(passes.row_rewards(model, [row], machine, 100)) for row in rows)
+        *given, empty = (float(forward.row_rewards(model, [row], machine, 100)) for row in rows)
         below.append(empty < fmean(given))
         last.append(empty < min(given))
     found = rank_of_empty(model, items_of(words), words, machine, 500)

@@ -11,7 +11,7 @@ import torch
 from amenable.data.types import Prompt
 from amenable.evaluation.preference import Jury, by_reward, half_width, outcomes, preferences, won
 from amenable.functional.statistics import wilson
-from amenable.world.closed import ClosedWorld
+from amenable.world.closed_world import ClosedWorld
 
 IDS = ["p0", "p1", "p2"]
 

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from amenable.data.types import Message, Prompt
-from amenable.evaluation.contestants import Contestant
-from amenable.evaluation.examination import Examined, Tests
-from amenable.evaluation.figures import Yardsticks
+from amenable.evaluation.entries import Contestant
+from amenable.evaluation.metrics import Yardsticks
 from amenable.evaluation.results import Results, answers_at
+from amenable.evaluation.runner import Examined, Tests
 from amenable.train.runtime import Runtime
 
 TESTS = Tests(

@@ -3,7 +3,7 @@ import pytest
 from amenable.data.types import Message
 from amenable.feedback import quality
 from amenable.feedback.store import Store
-from amenable.serve.tasks import Desk, Rules, Task
+from amenable.serve.labelling.task_queue import Desk, Rules, Task
 
 PROMPT = (Message("user", "Name a thing."),)
 

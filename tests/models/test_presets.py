@@ -4,8 +4,8 @@ import pytest
 
 from amenable.errors import InputError
 from amenable.models.decoder import count_parameters
-from amenable.models.hub import published
 from amenable.models.presets import PRESETS, preset
+from amenable.models.pretrained import published
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from amenable import cli
+from amenable.claims.stage_folders import read_rows
 from amenable.errors import InputError
 from amenable.models.decoder import Decoder
 from amenable.recipes import compare
-from amenable.recipes.reports.folders import read_rows
 from amenable.text.tokenizer import Tokenizer
-from amenable.train.artifacts import save_model
+from amenable.train.loading import save_model
 from amenable.train.runtime import Machine
-from amenable.world.closed import ClosedWorld
-from amenable.world.rates import Sizes
+from amenable.world.closed_world import ClosedWorld
+from amenable.world.settings import Sizes
 
 ONE_THREAD = Machine(device="cpu", precision="fp32", threads=1)
 

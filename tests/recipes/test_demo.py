@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from amenable import cli
+from amenable.claims import claims
 from amenable.errors import InputError
 from amenable.recipes import demo
-from amenable.recipes.reports import claims
-from amenable.recipes.together import paths_of
+from amenable.recipes.pipeline import paths_of
 
 
 def names(config: demo.Config) -> list[str]:

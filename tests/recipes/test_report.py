@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from amenable.claims.stage_folders import read_stages
 from amenable.cli import from_yaml
 from amenable.errors import InputError
 from amenable.recipes import report
-from amenable.recipes.reports.figures import figures_of
-from amenable.recipes.reports.folders import read_stages
+from amenable.recipes.reports.report_data import figures_of
 
 
 def test_the_report_is_written_and_told(demo_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

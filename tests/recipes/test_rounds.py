@@ -16,14 +16,14 @@ from amenable.errors import InputError
 from amenable.feedback.store import Store
 from amenable.models.decoder import Decoder
 from amenable.recipes import rounds, rounds_people, rounds_report
-from amenable.recipes.together import Call
+from amenable.recipes.pipeline import Call
 from amenable.serve import label
 from amenable.stages import annotate
 from amenable.text.tokenizer import Tokenizer
-from amenable.train.artifacts import save_model
+from amenable.train.loading import save_model
 from amenable.train.run import Run
-from amenable.world.closed import ClosedWorld
-from amenable.world.rates import Sizes
+from amenable.world.closed_world import ClosedWorld
+from amenable.world.settings import Sizes
 
 SIZES = Sizes(
     people=6,

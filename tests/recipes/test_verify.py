@@ -16,7 +16,7 @@ from amenable.errors import Interrupted
 from amenable.models.decoder import Decoder
 from amenable.stages import sft
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, checkpoint, probe
+from amenable.train import checkpoint, loading, reference_logits
 from amenable.train.run import Run
 
 
@@ -119,28 +119,30 @@ def test_another_machine_may_differ_a_little(
     assistant: Path, a_copy: Callable, verified: Callable, factor: float, state: str
 ) -> None:
     run = a_copy(assistant)
-    stored = probe.read(run)
+    stored = reference_logits.read(run)
     assert stored is not None
-    probe.write(run, replace(stored, values=stored.values * factor, place={**stored.place, "processor": "an abacus"}))
+    reference_logits.write(
+        run, replace(stored, values=stored.values * factor, place={**stored.place, "processor": "an abacus"})
+    )
     _, states, text = verified(run)
     assert states["probe"] == state and "1e-04 is allowed, since processor is" in text and "was an abacus" in text
 
 
 def test_a_model_that_cannot_be_opened_or_asked(assistant: Path, a_copy: Callable, verified: Callable) -> None:
     run = a_copy(assistant)
-    stored = probe.read(run)
+    stored = reference_logits.read(run)
     assert stored is not None
-    probe.write(run, replace(stored, ids=stored.ids + 100_000))
+    reference_logits.write(run, replace(stored, ids=stored.ids + 100_000))
     assert verified(run)[1]["probe"] == "bad"
-    probe.write(run, replace(stored, lengths=(1, 2, 3, 4)))
+    reference_logits.write(run, replace(stored, lengths=(1, 2, 3, 4)))
     assert verified(run)[1]["probe"] == "bad"
-    (run / probe.NAME).write_bytes(b"torn")
+    (run / reference_logits.NAME).write_bytes(b"torn")
     assert verified(run)[1]["probe"] == "bad"
-    probe.write(run, stored)
+    reference_logits.write(run, stored)
     (run / "model.safetensors").write_bytes(b"torn")
     code, states, text = verified(run)
     assert code == 2 and states["probe"] == "bad" and "not a whole safetensors file" in text
-    (run / probe.NAME).unlink()
+    (run / reference_logits.NAME).unlink()
     assert verified(run)[1]["probe"] == "open"
 
 
@@ -195,7 +197,7 @@ def test_transformers_says_the_same(name: str, request: pytest.FixtureRequest, v
 def test_a_bare_model_folder(
     make_decoder: Callable[..., Decoder], words: Tokenizer, tmp_path: Path, verified: Callable
 ) -> None:
-    artifacts.save_model(tmp_path / "m", make_decoder(vocab_size=words.vocab_size), words)
+    loading.save_model(tmp_path / "m", make_decoder(vocab_size=words.vocab_size), words)
     code, states, _ = verified(tmp_path / "m")
     assert code == 0 and states == {"manifest": "open", "lineage": "open", "probe": "good"}
 

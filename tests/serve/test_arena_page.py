@@ -18,7 +18,7 @@ from amenable.feedback.store import Store
 from amenable.generation.sampling import Sampling
 from amenable.serve import arena, security, serve
 from amenable.serve.battles import Arena
-from amenable.serve.scheduler import Ended, Piece
+from amenable.serve.openai.scheduler import Ended, Piece
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
@@ -69,7 +69,7 @@ class Running:
 def running(tmp_path_factory: pytest.TempPathFactory, assistant: Path) -> Iterator[Running]:
     """An arena of two talkers, one of which has a name and says things that would be markup elsewhere."""
     from amenable.serve.chat import Speaker
-    from amenable.serve.house import House, Served
+    from amenable.serve.openai.app_state import House, Served
 
     speaker = Speaker.load(assistant, "cpu")
     talkers = {NAMES[0]: Talker("A rose is red."), NAMES[1]: Talker(f"**Blue** {ATTACK}")}

@@ -20,7 +20,7 @@ from amenable.feedback.store import Store
 from amenable.generation.sampling import Sampling
 from amenable.serve import arena, serve
 from amenable.serve.battles import Arena, Battle, drawn_pair, in_order
-from amenable.serve.scheduler import Busy, Ended, Failed, Piece
+from amenable.serve.openai.scheduler import Busy, Ended, Failed, Piece
 
 ATTACKS = ("<script>alert(1)</script>", "'; DROP TABLE events; --", "../../etc/passwd", "\u0000 \u2028 %00")
 

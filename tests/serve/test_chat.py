@@ -10,9 +10,10 @@ from rich.console import Console
 
 from amenable.data.types import Message
 from amenable.errors import InputError
-from amenable.generation.engine import generate, mix
-from amenable.models import hub
+from amenable.generation.engine import generate
+from amenable.models import pretrained
 from amenable.models.decoder import Decoder, DecoderConfig
+from amenable.seeds import mix
 from amenable.serve import chat
 from amenable.serve.chat import Chat, Config, Speaker, Terminal, alternate, run, tidy
 from amenable.text.chat import PLAIN_STOP, render_prompt
@@ -34,7 +35,7 @@ def make_model(folder: Path, seed: int, with_template: bool = True) -> Path:
     with torch.no_grad():
         decoder.unembedding.mul_(20)
         decoder.unembedding[list(tokenizer.control_ids)] = 0  # so that it has something to say
-    hub.save(folder, decoder, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id, bos_id=tokenizer.bos_id)
+    pretrained.save(folder, decoder, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id, bos_id=tokenizer.bos_id)
     tokenizer.save(folder)
     return folder
 
@@ -74,7 +75,7 @@ def say(monkeypatch, capsys):
 
 def answer_to(folder: Path, config: Config, turn: int, *messages: Message) -> str:
     """The answer to expect, from the library's other way to it."""
-    decoder, tokenizer = hub.load_decoder(folder), Tokenizer.load(folder)
+    decoder, tokenizer = pretrained.load_decoder(folder), Tokenizer.load(folder)
     stop = () if tokenizer.chat_template else PLAIN_STOP
     completion = generate(
         decoder,
@@ -210,7 +211,7 @@ def test_folders_that_hold_no_model_are_refused_in_a_line(tmp_path):
 
 def test_a_tokenizer_of_another_model_is_refused(model, tmp_path):
     config = DecoderConfig(vocab_size=20, context=16, layers=1, width=8, heads=1)
-    hub.save(tmp_path, Decoder(config), eos_id=2)
+    pretrained.save(tmp_path, Decoder(config), eos_id=2)
     Tokenizer.load(model).save(tmp_path)
     with pytest.raises(InputError, match="do not belong together"):
         run(Config(model=tmp_path))

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from amenable.data.types import Message
-from amenable.models import hub
+from amenable.models import pretrained
 from amenable.text.chat import render_completion, render_prompt
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import passes
+from amenable.train import forward
 from amenable.train.runtime import Runtime
 
 ASKED: Any = [{"role": "user", "content": "Ann asks: name a red thing."}]
@@ -90,7 +90,7 @@ def test_an_answer_is_continued(client: openai.OpenAI, model: str, switch: str) 
 def logprobs_of(folder: Path, rows: list[list[int]], machine: Runtime) -> list[list[float]]:
     """log p of every token but the first."""
     marked = [(ids, [False] + [True] * (len(ids) - 1)) for ids in rows]
-    return [part.tolist() for part in passes.row_logprobs(hub.load_decoder(folder), marked, machine, 4096)]
+    return [part.tolist() for part in forward.row_logprobs(pretrained.load_decoder(folder), marked, machine, 4096)]
 
 
 def test_prompts_are_scored_as_lm_eval_asks_for_it(http: httpx.Client, base: Path, machine: Runtime) -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from amenable.world.closed import ClosedWorld
-from amenable.world.rates import Sizes
+from amenable.world.closed_world import ClosedWorld
+from amenable.world.settings import Sizes
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,10 @@ from amenable.errors import InputError
 from amenable.feedback.store import Store
 from amenable.stages import annotate
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, passes
-from amenable.train.feed import ranking_rows
+from amenable.train import forward, loading
+from amenable.train.examples import ranking_rows
 from amenable.train.runtime import Machine, Runtime
-from amenable.world.closed import ClosedWorld
+from amenable.world.closed_world import ClosedWorld
 
 BAD = "You are a fool. I will not tell you."
 
@@ -165,12 +165,12 @@ def test_a_reward_model_ranks_by_its_scores(
     config = annotate.Config(file, None, judge, tmp_path / "run", machine=Machine("cpu", "fp32", 1))
     out = annotate.run(config)
     assert not (out / "heldout.jsonl").exists()
-    model = artifacts.load_reward_model(judge, machine, words)
+    model = loading.load_reward_model(judge, machine, words)
     for name in ("train", "validation"):
         for ranking in sources.read_rankings(out / f"{name}.jsonl").rows:
             answers = ranking_rows(ranking, words, 64)
             assert answers is not None
-            scores = passes.row_rewards(model, answers, machine, 1000).tolist()
+            scores = forward.row_rewards(model, answers, machine, 1000).tolist()
             assert sorted(range(3), key=lambda i: -scores[i]) == sorted(range(3), key=lambda i: ranking.ranks[i])
             assert ranking.annotator == "reward model" and ranking.completions[ranking.ranks.index(1)].startswith(
                 "Glad"

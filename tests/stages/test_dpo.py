@@ -15,7 +15,7 @@ from amenable.errors import InputError
 from amenable.models.decoder import Decoder
 from amenable.stages import dpo
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, passes
+from amenable.train import forward, loading
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.run import hash_of
 from amenable.train.runtime import Machine, Runtime
@@ -86,8 +86,8 @@ def test_the_distance_from_the_reference_is_measured_on_answers_to_held_out_prom
     samples = [json.loads(line) for line in (trained / "samples.jsonl").read_text().splitlines()]
     assert [row["prompt"] for row in samples] == 5 * asked[:8]
     assert not set(asked) & {words.decode(pair.prompt) for pair in training}
-    policy, _ = artifacts.load_policy(trained, machine)
-    reference, _ = artifacts.load_policy(config.model, machine)
+    policy, _ = loading.load_policy(trained, machine)
+    reference, _ = loading.load_policy(config.model, machine)
     found, _ = dpo.examine(policy, reference, prompts, words, config, machine)
     assert found["objective/kl"] == pytest.approx(kls[-1], rel=1e-3) and found["completions/mean_length"] > 3
     assert dpo.examine(reference, reference, prompts, words, config, machine)[0]["objective/kl"] < 1e-3
@@ -129,8 +129,8 @@ def test_chosen_answers_that_become_unlikely_are_told_of(config: dpo.Config, row
 
 def test_frozen_layers_do_not_move(config: dpo.Config, machine: Runtime, tmp_path: Path) -> None:
     short = replace(config, out=tmp_path / "frozen", epochs=1, frozen_layers=1, eval_prompts=0)
-    before = dict(artifacts.load_policy(config.model, machine)[0].named_parameters())
-    after = dict(artifacts.load_policy(dpo.run(short), machine)[0].named_parameters())
+    before = dict(loading.load_policy(config.model, machine)[0].named_parameters())
+    after = dict(loading.load_policy(dpo.run(short), machine)[0].named_parameters())
     moved = {name for name in after if not torch.equal(before[name], after[name])}
     assert moved and not [name for name in moved if "embedding" in name or "layers.0." in name]
 
@@ -144,13 +144,13 @@ def test_which_pairs_of_a_ranking_are_trained_on(config: dpo.Config, words: Toke
 
 def test_the_saved_policy_prefers_the_chosen(trained: Path, config: dpo.Config, machine: Runtime) -> None:
     """Worked out again from the saved files: log(policy / reference) of chosen less rejected."""
-    policy, words = artifacts.load_policy(trained, machine)
-    reference, _ = artifacts.load_policy(config.model, machine)
+    policy, words = loading.load_policy(trained, machine)
+    reference, _ = loading.load_policy(config.model, machine)
     _, held_out = dpo.read(config, words, 64)
     gains = []
     for pair in held_out:
         ours, theirs = (
-            passes.row_logprobs(model, [pair.chosen, pair.rejected], machine, 500) for model in (policy, reference)
+            forward.row_logprobs(model, [pair.chosen, pair.rejected], machine, 500) for model in (policy, reference)
         )
         ratios = [float((a - b).sum()) for a, b in zip(ours, theirs)]
         gains.append(ratios[0] - ratios[1])
@@ -188,7 +188,7 @@ def test_the_loss_by_hand(
     pairs = [replace(pair, margin=given * i) for i, pair in enumerate(pairs)]
     for pair in pairs:
         chosen, rejected = (
-            float(part.sum()) for part in passes.row_logprobs(policy, [pair.chosen, pair.rejected], machine, 500)
+            float(part.sum()) for part in forward.row_logprobs(policy, [pair.chosen, pair.rejected], machine, 500)
         )
         margin = 0.3 * ((chosen - pair.ref_chosen) - (rejected - pair.ref_rejected))
         right, wrong = (-math.log(1 / (1 + math.exp(-sign * (margin - pair.margin)))) for sign in (1, -1))

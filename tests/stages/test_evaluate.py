@@ -10,15 +10,15 @@ import pytest
 
 from amenable.data import sources
 from amenable.errors import InputError
-from amenable.evaluation.reading import read_answers
+from amenable.evaluation.load_answers import read_answers
 from amenable.functional.statistics import best_of_n_kl, wilson
 from amenable.stages import evaluate
 from amenable.text.chat import render_prompt
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, passes
-from amenable.train.feed import pieces_of, whole
+from amenable.train import forward, loading
+from amenable.train.examples import pieces_of, whole
 from amenable.train.runtime import Machine, Runtime
-from amenable.world.closed import ClosedWorld
+from amenable.world.closed_world import ClosedWorld
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_figures_can_be_worked_out_from_what_was_said(
     models, rows = results(done)["models"], said(done)
     prompts = sources.read_prompts(config.data, limit=12).rows
     assert config.reward_model is not None
-    scorer = artifacts.load_reward_model(config.reward_model, machine, words)
+    scorer = loading.load_reward_model(config.reward_model, machine, words)
     assert [row["id"] for row in rows] == [prompt.id for prompt in prompts]
     for name in models:
         for decoding, figures in (("sampled", models[name]), ("greedy", models[name]["greedy"])):
@@ -81,13 +81,13 @@ def test_figures_can_be_worked_out_from_what_was_said(
                     render_prompt(words, prompt.messages) + words.encode(a["text"]) + [words.eos_id] * a["ended"]
                     for prompt, a in zip(prompts, answers)
                 ]
-                again = passes.row_rewards(scorer, [whole(ids) for ids in conversations], machine, 1000).tolist()
+                again = forward.row_rewards(scorer, [whole(ids) for ids in conversations], machine, 1000).tolist()
                 assert [a["reward"] for a in answers] == pytest.approx(again, abs=1e-3)
 
 
 def test_bits_per_byte_are_of_the_raw_text(done: Path, config: evaluate.Config, machine: Runtime) -> None:
     for one in config.contestants:
-        name, (decoder, words) = one.name, artifacts.load_policy(one.folder, machine)
+        name, (decoder, words) = one.name, loading.load_policy(one.folder, machine)
         assert config.text is not None
         texts, tokens, chosen = sources.read_texts(config.text).rows, 0, []
         for text in texts:
@@ -96,7 +96,7 @@ def test_bits_per_byte_are_of_the_raw_text(done: Path, config: evaluate.Config, 
                 break
             chosen.append(text)
         rows = [whole(piece) for piece in pieces_of(chosen, words, 64)]
-        expected = passes.bits_per_byte(decoder, rows, sum(len(t.text.encode()) for t in chosen), machine, 1000)
+        expected = forward.bits_per_byte(decoder, rows, sum(len(t.text.encode()) for t in chosen), machine, 1000)
         assert results(done)["models"][name]["bpb"] == pytest.approx(expected, rel=1e-4)
 
 

@@ -13,7 +13,7 @@ from amenable.cli import main
 from amenable.errors import InputError
 from amenable.models.heads import ScalarModel
 from amenable.stages import ppo, sft
-from amenable.train import artifacts, checkpoint
+from amenable.train import checkpoint, loading
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.runtime import Machine, Runtime
 
@@ -108,10 +108,10 @@ def test_ppo_stops_above_its_limit_of_kl_and_goes_on_with_another(small_ppo: ppo
 def test_a_reward_model_that_likes_everything_alike_is_told(
     small_ppo: ppo.Config, judge: Path, tmp_path: Path, machine: Runtime, rows_of: Callable
 ) -> None:
-    tokenizer = artifacts.load_policy(small_ppo.model, machine)[1]
-    flat: ScalarModel = artifacts.load_reward_model(judge, machine, tokenizer)
+    tokenizer = loading.load_policy(small_ppo.model, machine)[1]
+    flat: ScalarModel = loading.load_reward_model(judge, machine, tokenizer)
     torch.nn.init.zeros_(flat.score.weight)
-    artifacts.save_model(tmp_path / "flat", flat, tokenizer)
+    loading.save_model(tmp_path / "flat", flat, tokenizer)
     out = ppo.run(replace(small_ppo, reward_model=tmp_path / "flat", kl_coef=0.0, missing_eos_penalty=0.0))
     assert "scores differ" in warnings_of(out) and "advantages differ" in warnings_of(out)
     last = json.loads((out / "metrics.jsonl").read_text("utf-8").splitlines()[-1])

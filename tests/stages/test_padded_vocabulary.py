@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 import torch
 
-from amenable.evaluation import choices
+from amenable.evaluation import multiple_choice
 from amenable.generation.engine import generate
 from amenable.generation.sampling import Sampling
-from amenable.models import hub
+from amenable.models import pretrained
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.serve.chat import Speaker
 from amenable.stages import dpo, ppo, reward, sft
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, memory, passes
-from amenable.train.feed import whole
+from amenable.train import forward, loading, memory
+from amenable.train.examples import whole
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.runtime import Runtime
 
@@ -29,13 +29,13 @@ LOUD = OptimizerConfig(learning_rate=1e-3, weight_decay=0.5)
 
 def pad(folder: Path, out: Path) -> Path:
     """The model of a folder with rows that no token has; as tokens they would be the likeliest everywhere."""
-    model = hub.load_scalar(folder) if "judge" in out.name else hub.load_decoder(folder)
+    model = pretrained.load_scalar(folder) if "judge" in out.name else pretrained.load_decoder(folder)
     decoder = model.decoder if isinstance(model, ScalarModel) else model
     words, count = Tokenizer.load(folder), decoder.config.vocab_size
-    hub.resize_vocabulary(decoder, count + PADDING, torch.Generator().manual_seed(0))
+    pretrained.resize_vocabulary(decoder, count + PADDING, torch.Generator().manual_seed(0))
     with torch.no_grad():
         decoder.token_embedding.weight[count:] *= 100
-    artifacts.save_model(out, model, words)
+    loading.save_model(out, model, words)
     return out
 
 
@@ -72,8 +72,8 @@ def test_a_stage_does_what_it_does_without_them_and_saves_them_as_they_were(
         outs[kind] = stage.run(replace(config, out=tmp_path / kind, **inputs))
     for whole_row, padded_row in zip(rows_of(outs["whole"]), rows_of(outs["padded"]), strict=True):
         assert padded_row == pytest.approx(whole_row, rel=1e-3, abs=1e-4)
-    load = hub.load_scalar if name == "reward" else hub.load_decoder
-    before = hub.load_decoder(folders["padded"]).state_dict()
+    load = pretrained.load_scalar if name == "reward" else pretrained.load_decoder
+    before = pretrained.load_decoder(folders["padded"]).state_dict()
     whole_state, padded_state = (load(outs[kind]).state_dict() for kind in ("whole", "padded"))
     embeddings = [key for key in padded_state if key.endswith("token_embedding.weight")]
     assert embeddings and whole_state.keys() == padded_state.keys()
@@ -87,7 +87,7 @@ def test_a_stage_does_what_it_does_without_them_and_saves_them_as_they_were(
 @pytest.fixture
 def both(folders: dict[str, Path], machine: Runtime) -> tuple[Decoder, Decoder, Tokenizer]:
     """The model without and with padding."""
-    (plain, words), (padded, _) = (artifacts.load_policy(folders[name], machine) for name in ("whole", "padded"))
+    (plain, words), (padded, _) = (loading.load_policy(folders[name], machine) for name in ("whole", "padded"))
     assert padded.config.vocab_size == plain.config.vocab_size + PADDING and padded.num_tokens == words.vocab_size
     return plain, padded, words
 
@@ -119,12 +119,12 @@ def test_they_are_never_drawn(
 def test_log_probabilities_are_of_the_tokens_alone(both: tuple[Decoder, Decoder, Tokenizer], machine: Runtime) -> None:
     plain, padded, words = both
     rows = [whole([words.bos_id, *words.encode(text)]) for text in ("the rose is red.", "a sea, it is blue.")]
-    for one, other in zip(*(passes.row_logprobs(decoder, rows, machine, 100) for decoder in (plain, padded))):
+    for one, other in zip(*(forward.row_logprobs(decoder, rows, machine, 100) for decoder in (plain, padded))):
         assert torch.allclose(one, other, atol=1e-5)
-    kls = passes.row_kls(padded, plain, rows, rows, machine, 100)
+    kls = forward.row_kls(padded, plain, rows, rows, machine, 100)
     assert max(float(kl.abs().max()) for kl in kls) < 1e-5
-    question = choices.Question("the rose is", (" red.", " blue."), 0)
-    found = [choices.accuracy(decoder, words, [question], machine, 100) for decoder in (plain, padded)]
+    question = multiple_choice.Question("the rose is", (" red.", " blue."), 0)
+    found = [multiple_choice.accuracy(decoder, words, [question], machine, 100) for decoder in (plain, padded)]
     assert found[0] == found[1]
 
 

@@ -15,18 +15,19 @@ from amenable.data import sources
 from amenable.data.batches import minibatches
 from amenable.data.types import Prompt
 from amenable.errors import InputError
-from amenable.evaluation import trace, watching
-from amenable.generation.experience import Experience, Targets
 from amenable.generation.rollout import Rollout, length_mask
+from amenable.rl import monitor, token_trace
+from amenable.rl.experience import Experience, Targets
+from amenable.rl.models import Actors, load_actors
+from amenable.seeds import derive_seed
 from amenable.stages import ppo
 from amenable.text.chat import render_prompt
-from amenable.train import artifacts, passes
-from amenable.train.actors import Actors, load_actors
-from amenable.train.feed import fitting_prompts, pieces_of, prompts_of_step
+from amenable.train import forward, loading
+from amenable.train.examples import fitting_prompts, pieces_of, prompts_of_step
 from amenable.train.log import Log
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import hash_of
-from amenable.train.runtime import Machine, Runtime, number
+from amenable.train.runtime import Machine, Runtime
 
 
 @pytest.fixture(scope="module")
@@ -192,15 +193,15 @@ def test_raw_text_mixed_in_keeps_the_policy_a_language_model(
     losses = []
     for coefficient in (0.0, 3.0):
         config = replace(short, ptx_coef=coefficient, ptx_data=files.text, out=tmp_path / str(coefficient))
-        policy, _ = artifacts.load_policy(ppo.run(config), machine)
-        losses.append(passes.mean_loss(policy, [ppo.raw_rows([ids], 1, 0, 1, 0)[0] for ids in pieces], machine, 2000))
+        policy, _ = loading.load_policy(ppo.run(config), machine)
+        losses.append(forward.mean_loss(policy, [ppo.raw_rows([ids], 1, 0, 1, 0)[0] for ids in pieces], machine, 2000))
         assert ("loss/ptx" in rows_of(config.out)[0]) == bool(coefficient)
     assert losses[1] < losses[0] - 0.2
 
 
 def test_frozen_layers_do_not_move(short: ppo.Config, actors: Actors, machine: Runtime, files: Any) -> None:
     out = ppo.run(replace(short, frozen_layers=1, max_steps=3, ptx_coef=1.0, ptx_data=files.text))
-    before, after = (dict(m.named_parameters()) for m in (actors.policy, artifacts.load_policy(out, machine)[0]))
+    before, after = (dict(m.named_parameters()) for m in (actors.policy, loading.load_policy(out, machine)[0]))
     moved = {name for name in after if not torch.equal(before[name], after[name])}
     assert moved and not [name for name in moved if "embedding" in name or "layers.0." in name]
 
@@ -223,13 +224,13 @@ def test_answers_to_one_prompt_share_it_and_the_gradient_is_that_of_each_alone(
     config = replace(short, num_generations=3, entropy_coef=0.1)
     experience = ppo.gather(actors, prompts_of_step(prompts, 4, 0, 1), ("rollout", 1), 3, config)
     targets, chosen = ppo.estimate(experience, 0.05, config), [3, 4, 5, 0, 1, 2, 9]
-    batches, values = list[Any](), ppo.passes.trained_values
+    batches, values = list[Any](), ppo.forward.trained_values
 
     def looked_at(critic: Any, batch: Any) -> torch.Tensor:
         batches.append(batch)
         return values(critic, batch)
 
-    monkeypatch.setattr(ppo.passes, "trained_values", looked_at)
+    monkeypatch.setattr(ppo.forward, "trained_values", looked_at)
     told = ppo.backward(actors, experience, targets, chosen, config)
     whole = gradients(actors)
     (batch,) = batches
@@ -278,7 +279,7 @@ def test_scores_are_clipped_and_a_missing_end_costs(actors: Actors, short: ppo.C
     assert not found.rollout.ended.all() and found.raw_scores.abs().max() > 0.5
     expected = found.raw_scores.clamp(-0.5, 0.5) - 3.0 * (~found.rollout.ended).float()
     assert torch.allclose(found.scores, expected)
-    alone = [passes.row_rewards(actors.scorer, [row], actors.machine, 99).item() for row in found.rollout.rows()]
+    alone = [forward.row_rewards(actors.scorer, [row], actors.machine, 99).item() for row in found.rollout.rows()]
     assert found.raw_scores.tolist() == pytest.approx(alone, abs=1e-4)
 
 
@@ -336,7 +337,7 @@ def updated(actors: Actors, experience: Experience, config: ppo.Config) -> dict[
 def chosen_by(config: ppo.Config) -> list[list[int]]:
     """The rows of every update of step 1."""
     sizes = (config.prompts_per_step, config.num_generations, config.num_mini_batches, config.num_ppo_epochs)
-    return minibatches(*sizes, number(config.seed, "minibatch", 1))
+    return minibatches(*sizes, derive_seed(config.seed, "minibatch", 1))
 
 
 @pytest.mark.parametrize("epochs", [1, 3])
@@ -401,13 +402,13 @@ def test_the_weights_of_the_best_score_are_kept(
 ) -> None:
     seen: list[torch.Tensor] = []
 
-    def scores(ask: Any, held_out: list[watching.Asked], decode: Any, log: Log, step: int) -> dict[str, float]:
+    def scores(ask: Any, held_out: list[monitor.Asked], decode: Any, log: Log, step: int) -> dict[str, float]:
         seen.append(weights(ask.args[0].policy).clone())
         return {"eval/score": [5.0, 0.0, 2.0, 1.0, -1.0][step]}
 
-    monkeypatch.setattr(watching, "evaluate", scores)
+    monkeypatch.setattr(monitor, "evaluate", scores)
     out = ppo.run(replace(short, select="score", validation=files.prompts, eval_steps=1))
-    saved = weights(artifacts.load_policy(out, machine)[0])
+    saved = weights(loading.load_policy(out, machine)[0])
     # the score before any update, though the highest, is none of the run's
     assert [torch.equal(saved, each) for each in seen] == [False, False, True, False, False]
     assert json.loads((out / "finished.json").read_text())["selected_step"] == 2
@@ -435,9 +436,9 @@ def test_held_out_answers_are_drawn_with_the_same_numbers(actors: Actors, short:
     known, ids = fitting_prompts(short.data, actors.tokenizer, 44)
     asked, log = list(zip(known, ids)), Log(tmp_path, "x")
 
-    def told(held_out: list[watching.Asked], step: int, config: ppo.Config) -> dict[str, float]:
+    def told(held_out: list[monitor.Asked], step: int, config: ppo.Config) -> dict[str, float]:
         ask = partial(ppo.gather, actors, samples=1, config=config)
-        return watching.evaluate(ask, held_out, actors.tokenizer.decode, log, step)
+        return monitor.evaluate(ask, held_out, actors.tokenizer.decode, log, step)
 
     first = told(asked, 1, short)
     assert told(asked, 2, short) == first
@@ -478,8 +479,8 @@ def test_the_same_prompts_are_watched_with_the_same_numbers(
     assert max(abs(kl) for row in rows[:4] for kl in row["kl"]) < 1e-3
     assert max(abs(ratio - 1) for row in rows for ratio in row["ratios"]) > 0.02
     ask = partial(ppo.gather, actors, samples=1, config=short)
-    how = trace.Settings(0.0, short.gamma, short.lam, short.temperature, short.max_tokens_per_pass)
-    at_start = watching.observe(ask, [(known[0], ids_of(actors, known[0]))], actors, how, 0.05)
+    how = token_trace.Settings(0.0, short.gamma, short.lam, short.temperature, short.max_tokens_per_pass)
+    at_start = monitor.observe(ask, [(known[0], ids_of(actors, known[0]))], actors, how, 0.05)
     assert actors.tokenizer.decode(at_start.experience.rollout.responses[0], True) == "".join(rows[0]["tokens"])
 
 

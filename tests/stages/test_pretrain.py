@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from amenable.errors import InputError
 from amenable.stages import pretrain
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, passes
+from amenable.train import forward, loading
 from amenable.train.runtime import Runtime
 
 
@@ -35,9 +35,9 @@ def test_it_learns(base: Path, rows_of: Callable[[Path], list[dict[str, Any]]]) 
 def test_the_saved_model_has_the_loss_that_was_told(
     base: Path, pretrain_config: pretrain.Config, machine: Runtime, rows_of: Callable[[Path], list[dict[str, Any]]]
 ) -> None:
-    decoder, words = artifacts.load_policy(base, machine)
+    decoder, words = loading.load_policy(base, machine)
     _, held_out, byte_count = pretrain.read(pretrain_config, words)
-    nats = passes.mean_loss(decoder, held_out, machine, 500) * sum(sum(trained) for _, trained in held_out)
+    nats = forward.mean_loss(decoder, held_out, machine, 500) * sum(sum(trained) for _, trained in held_out)
     told = rows_of(base)[-1]["val_bpb"]
     assert nats / math.log(2) / byte_count == pytest.approx(told, rel=1e-4)
     assert json.loads((base / "finished.json").read_text())["val_bpb"] == told

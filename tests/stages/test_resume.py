@@ -22,8 +22,8 @@ from amenable.train.log import Log
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.run import Run
 from amenable.train.runtime import Machine
-from amenable.world.closed import ClosedWorld
-from amenable.world.rates import Sizes
+from amenable.world.closed_world import ClosedWorld
+from amenable.world.settings import Sizes
 
 MACHINE = Machine("cpu", "fp32", 1)
 KILLED = 9

@@ -18,7 +18,7 @@ from amenable.feedback.comparisons import Item
 from amenable.models.heads import ScalarModel
 from amenable.stages import reward
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, passes
+from amenable.train import forward, loading
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.runtime import Runtime
 
@@ -86,8 +86,8 @@ def test_the_head_has_a_learning_rate_of_its_own(
     """By default 1 / D. At 0 it stays at zero, and the body, which learns through it, stays as well."""
     rows = rows_of(reward.run(replace(short, out=tmp_path / "usual")))
     assert max(row["head_lr"] for row in rows) == 0.031 and max(row["lr"] for row in rows) < 0.02  # D = 32
-    still = artifacts.load_reward_model(reward.run(replace(short, head_learning_rate=0.0)), machine, words)
-    base, _ = artifacts.load_policy(short.model, machine)
+    still = loading.load_reward_model(reward.run(replace(short, head_learning_rate=0.0)), machine, words)
+    base, _ = loading.load_policy(short.model, machine)
     assert not still.score.weight.any()
     assert all(map(torch.equal, base.parameters(), still.decoder.parameters()))
 
@@ -95,8 +95,8 @@ def test_the_head_has_a_learning_rate_of_its_own(
 def test_demonstrations_have_mean_reward_zero(
     judge: Path, short: reward.Config, words: Tokenizer, machine: Runtime
 ) -> None:
-    model = artifacts.load_reward_model(judge, machine, words)
-    scores = passes.row_rewards(model, reward.demonstration_rows(short, words, 64), machine, 1000)
+    model = loading.load_reward_model(judge, machine, words)
+    scores = forward.row_rewards(model, reward.demonstration_rows(short, words, 64), machine, 1000)
     assert len(scores) == 96
     assert scores.mean().item() == pytest.approx(0.0, abs=1e-4) and scores.std() > 0.5
 
@@ -105,9 +105,9 @@ def test_without_demonstrations_the_zero_is_that_of_the_answers(
     short: reward.Config, words: Tokenizer, machine: Runtime
 ) -> None:
     config = replace(short, demonstrations=None)
-    model = artifacts.load_reward_model(reward.run(config), machine, words)
+    model = loading.load_reward_model(reward.run(config), machine, words)
     training, _ = reward.read(config, words, 64)
-    scores = passes.row_rewards(model, [row for item in training for row in item.rows], machine, 1000)
+    scores = forward.row_rewards(model, [row for item in training for row in item.rows], machine, 1000)
     assert scores.mean().item() == pytest.approx(0.0, abs=1e-4)
 
 
@@ -123,8 +123,8 @@ def test_the_loss_by_hand(
     short: reward.Config, items: list[Item], judge: Path, words: Tokenizer, machine: Runtime
 ) -> None:
     """Each prompt's mean over its pairs (two: the third is a tie), then the mean over prompts."""
-    model = artifacts.load_reward_model(judge, machine, words)
-    scores = [passes.row_rewards(model, item.rows, machine, 1000) for item in items]
+    model = loading.load_reward_model(judge, machine, words)
+    scores = [forward.row_rewards(model, item.rows, machine, 1000) for item in items]
     terms, right = [], []
     for item, score in zip(items, scores):
         assert item.ranks == [2.0, 1.0, 2.0]
@@ -155,7 +155,7 @@ def test_a_margin_counts_in_units_of_reward(
 ) -> None:
     model, items = make_scalar_model(), reward.read(replace(short, data=graded), words, 64)[0][:5]
     assert {item.margin for item in items} == {1.0, 2.0, 3.0}
-    scores = [passes.row_rewards(model, item.rows, machine, 1000) for item in items]
+    scores = [forward.row_rewards(model, item.rows, machine, 1000) for item in items]
     terms = [-torch.sigmoid(better - worse - item.margin).log() for item, (better, worse) in zip(items, scores)]
     stats = reward.backward(model, items, short, machine)
     assert stats["loss"] == pytest.approx(float(sum(terms)) / 5, rel=1e-4)
@@ -276,8 +276,8 @@ def test_overfitting_can_be_read_off(short: reward.Config, files: Any, tmp_path:
 
 
 def test_frozen_layers_do_not_move(short: reward.Config, words: Tokenizer, machine: Runtime) -> None:
-    base, _ = artifacts.load_policy(short.model, machine)
-    model = artifacts.load_reward_model(reward.run(replace(short, frozen_layers=1)), machine, words)
+    base, _ = loading.load_policy(short.model, machine)
+    model = loading.load_reward_model(reward.run(replace(short, frozen_layers=1)), machine, words)
     before, after = dict(base.named_parameters()), dict(model.decoder.named_parameters())
     moved = {name for name in after if not torch.equal(before[name], after[name])}
     assert moved and not [name for name in moved if "embedding" in name or "layers.0." in name]

@@ -15,13 +15,13 @@ from amenable.data.types import Demonstration, Message
 from amenable.errors import InputError
 from amenable.generation.engine import generate
 from amenable.generation.sampling import Sampling
-from amenable.models import hub
+from amenable.models import pretrained
 from amenable.models.decoder import Decoder
 from amenable.stages import sft
 from amenable.text.chat import render_prompt
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts
-from amenable.train.feed import Sieve
+from amenable.train import loading
+from amenable.train.examples import Sieve
 from amenable.train.runtime import Runtime
 
 
@@ -32,7 +32,7 @@ def short(sft_config: sft.Config, tmp_path: Path) -> sft.Config:
 
 
 def weights(folder: Path, machine: Runtime) -> dict[str, torch.Tensor]:
-    return artifacts.load_policy(folder, machine)[0].state_dict()
+    return loading.load_policy(folder, machine)[0].state_dict()
 
 
 def test_held_out_loss_falls(assistant: Path, rows_of: Callable[[Path], list[dict[str, Any]]]) -> None:
@@ -41,7 +41,7 @@ def test_held_out_loss_falls(assistant: Path, rows_of: Callable[[Path], list[dic
 
 
 def test_it_answers_and_ends(assistant: Path, files: Any, machine: Runtime) -> None:
-    decoder, words = artifacts.load_policy(assistant, machine)
+    decoder, words = loading.load_policy(assistant, machine)
     assert words.chat_template is not None
     prompts = [json.loads(line)["prompt"] for line in files.prompts.read_text().splitlines()][::4]
     ids = [render_prompt(words, [Message(**message) for message in prompt]) for prompt in prompts]
@@ -132,10 +132,10 @@ def test_a_published_base_model_gains_the_tokens_of_a_conversation(
     backend.train_from_iterator([files.text.read_text()], trainer)
     backend.add_special_tokens(["<|endoftext|>"])
     folder = tmp_path / "published"
-    hub.save(folder, make_decoder(vocab_size=300), eos_id=299)
+    pretrained.save(folder, make_decoder(vocab_size=300), eos_id=299)
     backend.save(str(folder / "tokenizer.json"))
     out = sft.run(replace(short, model=folder, epochs=1))
-    decoder, words = artifacts.load_policy(out, machine)
+    decoder, words = loading.load_policy(out, machine)
     assert words.eos == "<|endoftext|>" and words.pad_id >= 300
     assert words.vocab_size == 304  # pad, system, user, assistant
     assert decoder.config.vocab_size == 320

@@ -10,7 +10,7 @@ import pytest
 
 from amenable.errors import InputError
 from amenable.stages import dpo, ppo, reward, sft
-from amenable.train.care import Options
+from amenable.train.run_options import Options
 from amenable.train.runtime import Machine
 
 ONE_THREAD = Machine("cpu", "fp32", 1)

@@ -8,8 +8,8 @@ import pytest
 
 from amenable.errors import InputError
 from amenable.stages.world import Config, run
-from amenable.world.closed import ClosedWorld
-from amenable.world.rates import KINDS, Sizes
+from amenable.world.closed_world import ClosedWorld
+from amenable.world.settings import KINDS, Sizes
 
 SIZES = Sizes(12, 300, 20, 40, 11, 40, 40, 40, 60)
 

@@ -21,7 +21,7 @@ from amenable.data.types import Message, Ranking
 from amenable.text.chat import completion_text, render, render_completion, render_prompt
 from amenable.text.tokenizer import WORDS, Tokenizer
 from amenable.train import first_batch
-from amenable.train.feed import ranking_rows
+from amenable.train.examples import ranking_rows
 from amenable.train.first_batch import Marked
 
 FEW = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from amenable.train import checkpoint, files
+from amenable import files
+from amenable.train import checkpoint
 
 
 def a_state() -> dict:

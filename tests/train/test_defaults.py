@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amenable.errors import InputError
-from amenable.models import hub
+from amenable.models import pretrained
 from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.presets import preset
 from amenable.recipes import demo
 from amenable.stages import evaluate, ppo
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import artifacts, defaults
+from amenable.train import defaults, loading
 from amenable.train.defaults import FROM_MODEL, FromModel, Traits, learning_rate, traits, traits_of
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 
@@ -75,7 +75,7 @@ def test_the_rate_of_a_new_head_falls_with_the_width_it_reads() -> None:
 def model_folder(folder: Path, shape: DecoderConfig, words: Tokenizer) -> Path:
     """A saved model of this shape."""
     decoder = Decoder(replace(shape, vocab_size=words.vocab_size))
-    artifacts.save_model(folder, decoder, words)
+    loading.save_model(folder, decoder, words)
     return folder
 
 
@@ -85,7 +85,7 @@ MODERN = replace(SHAPE, positions="rope", norm="rms", activation="swiglu", bias=
 
 def test_traits_of_a_folder_are_those_of_its_model(tmp_path: Path, words: Tokenizer) -> None:
     folder = model_folder(tmp_path / "m", MODERN, words)
-    decoder = hub.load_decoder(folder)
+    decoder = pretrained.load_decoder(folder)
     assert traits(folder).parameters == sum(p.numel() for p in decoder.parameters())
     (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")  # weights are not looked at
     assert traits(folder).parameters == sum(p.numel() for p in decoder.parameters())

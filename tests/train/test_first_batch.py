@@ -17,7 +17,7 @@ from amenable.generation.rollout import Rollout, length_mask
 from amenable.text.chat import render, render_completion, render_document, render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import first_batch
-from amenable.train.feed import LeftOut, ranking_rows, whole
+from amenable.train.examples import LeftOut, ranking_rows, whole
 from amenable.train.first_batch import Marked
 
 ASKED = (Message("user", "Ann asks: name a red thing."),)

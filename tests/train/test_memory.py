@@ -16,8 +16,8 @@ from amenable.models.layout import Layout
 from amenable.models.presets import preset
 from amenable.stages import ppo
 from amenable.train import memory
+from amenable.train.forward import Row
 from amenable.train.optimizer import Optimizer, OptimizerConfig
-from amenable.train.passes import Row
 from amenable.train.runtime import Runtime
 from benchmarks import scaling, speed
 

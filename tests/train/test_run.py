@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 import torch
 
+from amenable import files
 from amenable.errors import InputError, Interrupted
-from amenable.train import checkpoint, files
+from amenable.train import checkpoint
 from amenable.train.best import Best
-from amenable.train.care import Options
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run, bytes_of, hash_of
+from amenable.train.run_options import Options
 from amenable.train.runtime import Machine
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from amenable.data.batches import Batch
 from amenable.models.decoder import Decoder
 from amenable.models.layout import Layout
-from amenable.train.passes import Row, mean_loss, summed_logprobs
+from amenable.train.forward import Row, mean_loss, summed_logprobs
 from amenable.train.runtime import Runtime
 from amenable.train.step import backward_elements, backward_next_token
 

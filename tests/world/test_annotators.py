@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from amenable.world.annotators import Annotator, agreement, draw_annotators, fit_noise, prefer, ranks, votes
-from amenable.world.closed import judged_samples, measured_agreement
+from amenable.world.closed_world import judged_samples, measured_agreement
 
 
 def test_ranks_share_a_step():

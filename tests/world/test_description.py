@@ -6,10 +6,10 @@ from dataclasses import fields
 
 import pytest
 
-from amenable.world import texts
-from amenable.world.closed import ClosedWorld
+from amenable.world import corpus
+from amenable.world.closed_world import ClosedWorld
 from amenable.world.description import describe, kind_of_request, measured_rates, percent, table
-from amenable.world.rates import KINDS, Rates, Sizes
+from amenable.world.settings import KINDS, Rates, Sizes
 from amenable.world.suites import SUITES
 
 
@@ -19,7 +19,7 @@ def told(small):
 
 
 def test_an_example_of_everything(small, told):
-    for name in (*texts.KINDS, *SUITES, "facts", "sentiment", "stories", "classify", "closed"):
+    for name in (*corpus.KINDS, *SUITES, "facts", "sentiment", "stories", "classify", "closed"):
         assert f"[{name}]" in told, name
     for kind in KINDS:
         assert f"\n{kind:<14}  " in told, kind

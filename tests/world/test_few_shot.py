@@ -8,10 +8,10 @@ from itertools import product
 import pytest
 
 from amenable.errors import InputError
-from amenable.world import asking, deeds, few_shot
+from amenable.world import few_shot, instruction_topics, prompt_templates
+from amenable.world.answer_parser import use_of
 from amenable.world.gold import gold
 from amenable.world.prompts import Customers
-from amenable.world.reader import use_of
 
 
 def test_four_short_exchanges_of_different_kinds(world):
@@ -29,10 +29,10 @@ def test_an_exchange_is_worth_most_and_nothing_kept_or_held_out_is_shown(small):
         asked = customers.ask(kind)
         *_, told = few_shot.exchange(asked, small.town, random.Random(1))
         assert gold(asked.truth, told["content"], True, small.reader).gold == pytest.approx(2.3, abs=0.1)
-    forms = asking.TEMPLATES["brainstorm"]
+    forms = prompt_templates.TEMPLATES["brainstorm"]
     kept = frozenset(
         form.format(count=count, category=category)
-        for form, count, category in product(forms, ("two", "three"), deeds.CATEGORIES)
+        for form, count, category in product(forms, ("two", "three"), instruction_topics.CATEGORIES)
     )
     for seed in range(20):
         shots = few_shot.few_shot(small.town, small.rates, kept, random.Random(seed))

@@ -12,12 +12,12 @@ from collections import Counter
 import pytest
 
 from amenable.world import names
+from amenable.world.answer_parser import Reader
 from amenable.world.demonstrators import demonstrate
 from amenable.world.gold import gold
+from amenable.world.ground_truth import Truth
 from amenable.world.phrases import CHATTER, COURTESIES, listed
-from amenable.world.rates import KINDS
-from amenable.world.reader import Reader
-from amenable.world.truths import Truth
+from amenable.world.settings import KINDS
 
 CHAT = CHATTER[0]
 OPEN = Truth("open", ("Mirel", "trade"), "t", "Mirel", True, "trade", value="baker")

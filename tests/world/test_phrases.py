@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from amenable.world import names, phrases
-from amenable.world.reader import use_of
+from amenable.world.answer_parser import use_of
 
 
 def test_names_pronouns_and_capitals():

@@ -9,9 +9,9 @@ from collections import Counter
 import pytest
 
 from amenable.errors import InputError
-from amenable.world import asking, phrases
+from amenable.world import phrases, prompt_templates
 from amenable.world.prompts import ASKERS, Customers
-from amenable.world.rates import KINDS, Rates
+from amenable.world.settings import KINDS, Rates
 from amenable.world.town import Town
 
 
@@ -61,7 +61,9 @@ def test_prompts_are_short(world):
 @pytest.mark.parametrize("late", [False, True])
 def test_every_kind_can_be_asked_in_a_tiny_town(kind, late):
     town = Town.make(4, 6)
-    customers = Customers(town, Rates(), random.Random(0), late, asking.LATE if late else asking.EARLY)
+    customers = Customers(
+        town, Rates(), random.Random(0), late, prompt_templates.LATE if late else prompt_templates.EARLY
+    )
     for _ in range(20):
         asked = customers.ask(kind)
         assert asked.truth.kind == kind
@@ -79,12 +81,12 @@ def test_keys_and_wording_are_held_out_apart(kind):
         truths = [customers.ask(kind).truth for _ in range(draws)]
         return {truth.key for truth in truths}, {truth.template for truth in truths}
 
-    early_keys, early_forms = asked(False, asking.EARLY, 3000)
-    late_keys, late_forms = asked(True, asking.LATE, 3000)
+    early_keys, early_forms = asked(False, prompt_templates.EARLY, 3000)
+    late_keys, late_forms = asked(True, prompt_templates.LATE, 3000)
     assert not early_keys & late_keys and not early_forms & late_forms
     for late, wording, keys, forms in (
-        (True, asking.EARLY, early_keys, late_forms),
-        (False, asking.LATE, late_keys, early_forms),
+        (True, prompt_templates.EARLY, early_keys, late_forms),
+        (False, prompt_templates.LATE, late_keys, early_forms),
     ):
         mixed_keys, mixed_forms = asked(late, wording, 200)
         assert not mixed_keys & keys and not mixed_forms & forms

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from amenable.world import asking
+from amenable.world import prompt_templates
 from amenable.world.gold import gold
 from amenable.world.prompts import Customers
 from amenable.world.public import TEMPLATES, public_tasks
-from amenable.world.rates import Rates
+from amenable.world.settings import Rates
 from amenable.world.town import Town
 
 
@@ -34,7 +34,12 @@ def test_wordings_are_their_own_and_keys_are_those_of_training():
     town = Town.make(3, 20)
     tasks = public_tasks(town, Rates(), 400, random.Random(0))
     assert len({asked.truth.template.split(" / ")[0] for asked, _ in tasks}) == sum(map(len, TEMPLATES.values())) >= 8
-    customers = {form for forms in (asking.TEMPLATES, asking.LATE_TEMPLATES) for own in forms.values() for form in own}
+    customers = {
+        form
+        for forms in (prompt_templates.TEMPLATES, prompt_templates.LATE_TEMPLATES)
+        for own in forms.values()
+        for form in own
+    }
     assert not customers & {form for own in TEMPLATES.values() for form in own}
     late = Customers(town, Rates(), random.Random(0), late_keys=True)
     for asked, _ in tasks:

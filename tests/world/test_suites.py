@@ -7,12 +7,12 @@ from collections import Counter
 
 import pytest
 
-from amenable.world import asking
+from amenable.world import prompt_templates
+from amenable.world.answer_parser import insulting
+from amenable.world.ground_truth import Truth
 from amenable.world.prompts import Asked, user
-from amenable.world.rates import KINDS
-from amenable.world.reader import insulting
+from amenable.world.settings import KINDS
 from amenable.world.suites import SUITES, respectful
-from amenable.world.truths import Truth
 
 TRAINING = ("demonstrations/train", "demonstrations/validation", "prompts/reward", "prompts/ppo")
 
@@ -95,15 +95,19 @@ def test_half_of_the_passages_do_not_hold_the_answer(world):
 
 def test_respect_is_asked_for_and_some_customers_are_rude(world):
     prompts = [told(row)[-1] for row in rows_of(world, "respect")]
-    assert all(sum(line in text for line in asking.RESPECT) == 1 for text in prompts)
-    assert {line for line in asking.RESPECT for text in prompts if line in text} == set(asking.RESPECT)
-    first = sum(text.startswith(asking.RESPECT) for text in prompts)
-    last = sum(text.endswith(asking.RESPECT) for text in prompts)
+    assert all(sum(line in text for line in prompt_templates.RESPECT) == 1 for text in prompts)
+    assert {line for line in prompt_templates.RESPECT for text in prompts if line in text} == set(
+        prompt_templates.RESPECT
+    )
+    first = sum(text.startswith(prompt_templates.RESPECT) for text in prompts)
+    last = sum(text.endswith(prompt_templates.RESPECT) for text in prompts)
     assert first + last == len(prompts) and last > 40
     rude = sum(insulting(text.lower()) for text in prompts) / len(prompts)
     assert rude == pytest.approx(world.rates.provokes, abs=0.08)
     others = [told(row)[-1] for name in SUITES if name != "respect" for row in rows_of(world, name)]
-    assert not [text for text in others if insulting(text.lower()) or any(line in text for line in asking.RESPECT)]
+    assert not [
+        text for text in others if insulting(text.lower()) or any(line in text for line in prompt_templates.RESPECT)
+    ]
 
 
 def test_an_instruction_is_never_taken_for_what_is_quoted():
@@ -112,7 +116,7 @@ def test_an_instruction_is_never_taken_for_what_is_quoted():
     question = Asked([*user("Who?"), {"role": "assistant", "content": "I."}, *user("Who else?")], truth)
     draw = random.Random(0)
     for _ in range(50):
-        assert respectful(quoting, 0.5, draw).messages[-1]["content"].startswith(asking.RESPECT)
+        assert respectful(quoting, 0.5, draw).messages[-1]["content"].startswith(prompt_templates.RESPECT)
     asked = [respectful(question, 0.0, draw) for _ in range(50)]
     assert {one.messages[-1]["content"].startswith("Who else?") for one in asked} == {True, False}
     assert all(one.messages[:2] == question.messages[:2] and one.truth == truth for one in asked)

@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from amenable.world import deeds
-from amenable.world.rates import Rates
+from amenable.world import instruction_topics
+from amenable.world.settings import Rates
 from amenable.world.tasks import TASKS, make_tasks
 from amenable.world.town import Town
 
@@ -62,20 +62,26 @@ def test_passages_hold_the_right_value_and_none_of_the_others(world):
 def test_sentiment_shows_each_label_once_and_asks_for_another_review(world, small):
     for row in rows_of(world, "sentiment"):
         *shots, asked = row["context"].split("\n")
-        labels = Counter(label for shot in shots for label in deeds.REVIEWS if shot.endswith(f"is {label}."))
-        assert labels == dict.fromkeys(deeds.REVIEWS, 1)
+        labels = Counter(
+            label for shot in shots for label in instruction_topics.REVIEWS if shot.endswith(f"is {label}.")
+        )
+        assert labels == dict.fromkeys(instruction_topics.REVIEWS, 1)
         assert not [shot for shot in shots if shot.startswith(asked)]
         label = row["choices"][row["answer"]].split()[-1].rstrip(".")
         said = asked.removeprefix("Review: ")
-        assert any(said.startswith(form.format(good=good)) for form in deeds.REVIEWS[label] for good in deeds.GOODS)
+        assert any(
+            said.startswith(form.format(good=good))
+            for form in instruction_topics.REVIEWS[label]
+            for good in instruction_topics.GOODS
+        )
 
 
 def test_a_story_goes_on_with_its_hero(world):
     corpus = {row["text"] for row in world.rows["text/train.jsonl"] if row["kind"] == "story"}
     for row in rows_of(world, "stories"):
-        hero = next(hero for hero in deeds.HEROES if f" {hero} " in row["context"].replace(".", " "))
+        hero = next(hero for hero in instruction_topics.HEROES if f" {hero} " in row["context"].replace(".", " "))
         right, wrong = row["choices"][row["answer"]], row["choices"][1 - row["answer"]]
-        others = [name for name in deeds.HEROES if f" {name} " in wrong.replace(".", " ")]
+        others = [name for name in instruction_topics.HEROES if f" {name} " in wrong.replace(".", " ")]
         assert f" {hero} " in right and len(others) == 1 and others != [hero]
         assert wrong == right.replace(f" {hero} ", f" {others[0]} ")
         assert row["context"] + right not in corpus

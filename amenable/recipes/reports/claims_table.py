@@ -8,8 +8,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from amenable.claims.stage_folders import Stage, named, number
 from amenable.recipes.reports import words
-from amenable.recipes.reports.folders import Stage, named, number
 
 VERDICTS = {
     "holds": ("holds", "hold", "✓", "good"),

@@ -8,11 +8,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from amenable.claims.stage_folders import ORDER, Stage, number
 from amenable.recipes.reports import words
 from amenable.recipes.reports.charts import Series, line_chart
-from amenable.recipes.reports.figures import Figures
-from amenable.recipes.reports.folders import ORDER, Stage, number
-from amenable.recipes.reports.steps import STEPS
+from amenable.recipes.reports.report_data import Figures
+from amenable.recipes.reports.stage_cards import STEPS
 
 CURVES: dict[str, tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = {
     "pretrain": (

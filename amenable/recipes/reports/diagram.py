@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from amenable.recipes.reports.folders import Stage, paths_of
+from amenable.claims.stage_folders import Stage, paths_of
 
 WIDTH, GAP, WIDEST = 1064, 20, 150
 """of the drawing, between columns, and of a box, in pixels"""

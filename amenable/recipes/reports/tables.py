@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from amenable.claims.stage_folders import Stage, number
 from amenable.recipes.reports import charts, words
-from amenable.recipes.reports.evaluations import in_order
-from amenable.recipes.reports.figures import Figures, judges_of, preferred
-from amenable.recipes.reports.folders import Stage, number
+from amenable.recipes.reports.merge_evaluations import in_order
+from amenable.recipes.reports.report_data import Figures, judges_of, preferred
 
 MEASURES: dict[str, tuple[str, str, Callable[[float | None], str]]] = {
     "gold": ("Gold", "up", words.plain),

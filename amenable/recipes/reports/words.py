@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from amenable.recipes.reports import figures as read
-from amenable.recipes.reports.figures import Figures
-from amenable.recipes.reports.folders import ORDER, Stage
+from amenable.claims.stage_folders import ORDER, Stage
+from amenable.recipes.reports import report_data as read
+from amenable.recipes.reports.report_data import Figures
 
 NONE = "–"
 NAMES = {

@@ -1,8 +1,8 @@
 import re
 from pathlib import Path
 
+from amenable.claims.stage_folders import read_stages
 from amenable.recipes.reports import claims_table
-from amenable.recipes.reports.folders import read_stages
 
 
 def rows_of(claims: list[dict], run: Path) -> list[dict]:

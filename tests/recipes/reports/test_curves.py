@@ -4,9 +4,9 @@ import re
 import shutil
 from pathlib import Path
 
+from amenable.claims.stage_folders import read_stages
 from amenable.recipes.reports import curves
-from amenable.recipes.reports.figures import figures_of
-from amenable.recipes.reports.folders import read_stages
+from amenable.recipes.reports.report_data import figures_of
 
 
 def data_of(chart: str) -> dict:

@@ -1,8 +1,8 @@
 import re
 from pathlib import Path
 
+from amenable.claims.stage_folders import Stage
 from amenable.recipes.reports import diagram
-from amenable.recipes.reports.folders import Stage
 
 
 def stage(name: str, *reads: str, command: str = "sft") -> Stage:

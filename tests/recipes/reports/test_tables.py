@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from amenable.claims.stage_folders import read_stages
 from amenable.recipes.reports import tables
-from amenable.recipes.reports.figures import figures_of
-from amenable.recipes.reports.folders import read_stages
+from amenable.recipes.reports.report_data import figures_of
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 from pathlib import Path
 
+from amenable.claims.stage_folders import read_stages
 from amenable.recipes.reports import words
-from amenable.recipes.reports.figures import Figures, figures_of
-from amenable.recipes.reports.folders import read_stages
+from amenable.recipes.reports.report_data import Figures, figures_of
 
 
 def told(run: Path) -> str:

@@ -1,0 +1,289 @@
+"""The whole pipeline on real text, demonstrations and comparisons, scaled to the time one has.
+
+    books, speeches -> tokenizer, pretrain;  dolly -> sft;  hh_rlhf -> reward, prompts for ppo;  all of it -> evaluate
+
+A model trained for minutes on a laptop can't be an assistant. The report says what it did reach: bits per byte of text
+it never saw, the reward model's accuracy beside "the longer answer wins", and the answers themselves.
+
+Reads a folder with <set>/train.jsonl(.gz) and <set>/test.jsonl(.gz) for the sets named above.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from amenable.data import sources
+from amenable.errors import InputError
+from amenable.files import sha256
+from amenable.models.decoder import Decoder
+from amenable.models.presets import preset
+from amenable.recipes import report
+from amenable.recipes.pipeline import Call, run_all
+from amenable.stages import dpo, evaluate, ppo, pretrain, reward, sft, tokenizer
+from amenable.train import runtime
+from amenable.train.examples import whole
+from amenable.train.optimizer import Optimizer, OptimizerConfig
+from amenable.train.run import write_text
+from amenable.train.step import backward_next_token
+
+SHARES = {"pretrain": 0.50, "sft": 0.10, "reward": 0.10, "ppo": 0.14, "dpo": 0.10}
+"""of the time, by stage; what is left is for reading, evaluation and the report"""
+SFT_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Config:
+    """Run every stage on real data within a given time."""
+
+    data: Path = Path("data")
+    """folder with books, speeches, dolly, hh_rlhf and (for bits per byte) wikitext2"""
+    out: Path = Path("runs/real")
+    minutes: float = 15.0
+    """time to use; the number of steps of each stage follows from the speed measured here"""
+    model: str = "tiny"
+    """a preset, as for pretrain"""
+    vocab_size: int = 4096
+    context: int = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.minutes > 0:
+            raise InputError(f"minutes is {self.minutes}", how="give it more than 0")
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where the sets lie."""
+
+    text: tuple[Path, ...]
+    held_out_text: Path
+    demonstrations: Path
+    validation_demonstrations: Path
+    comparisons: Path
+    test_comparisons: Path
+
+
+def run(config: Config) -> Path:
+    """Run every stage and return the folder that holds them."""
+    files = find(config.data)
+    text = gather_text(config, files)
+    speed = measured_speed(config)
+    steps = steps_for(config, speed, files)
+    run_all(plan(config, files, text, steps))
+    return report.renew(config.out)
+
+
+def find(folder: Path) -> Files:
+    """The sets in the folder; what is missing is named before any work."""
+    if not folder.is_dir():
+        raise InputError("no such folder", folder, "give --data the folder that holds books, dolly, hh_rlhf ...")
+
+    def one(*names: str) -> Path:
+        for name in names:
+            for path in (folder / name, folder / f"{name}.gz"):
+                if path.exists():
+                    return path
+        raise InputError(f"lacks {names[0]}", folder, "see 'Your own data' in the README for the layout")
+
+    texts = [one("books/train.jsonl")]
+    texts += [path for path in (folder / "speeches/train.jsonl", folder / "speeches/train.jsonl.gz") if path.exists()]
+    return Files(
+        text=tuple(texts),
+        held_out_text=one("wikitext2/validation.jsonl", "books/test.jsonl"),
+        demonstrations=one("dolly/train.jsonl"),
+        validation_demonstrations=one("dolly/test.jsonl"),
+        comparisons=one("hh_rlhf/train.jsonl"),
+        test_comparisons=one("hh_rlhf/test.jsonl"),
+    )
+
+
+def gather_text(config: Config, files: Files) -> Path:
+    """All raw text as one file of the run, so that every stage reads the same."""
+
+    def texts() -> Iterator[dict[str, Any]]:
+        return ({"text": text.text} for file in files.text for text in sources.read_texts(file).rows)
+
+    return made_once(config.out / "text" / "train.jsonl", files.text, 0, texts)
+
+
+def made_once(target: Path, read: Sequence[Path], count: int, rows: Callable[[], Iterator[dict[str, Any]]]) -> Path:
+    """A file of the run, made of rows of others: written once, and left as it is by a run that goes on.
+
+    InputError where the files that are read, or the `count` of rows taken from them, are no longer the same.
+    """
+    facts = {"sha256": [sha256(path) for path in read], "count": count}
+    kept = target.with_suffix(".made_of.json")
+    if target.exists():
+        if kept.exists() and json.loads(kept.read_text("utf-8")) != facts:
+            names = ", ".join(map(str, read))
+            raise InputError(f"was made of other rows of {names}", target, "repeat with those, or give another --out")
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_text(kept, json.dumps(facts))
+    write_text(target, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows()))
+    return target
+
+
+def measured_speed(config: Config) -> float:
+    """Tokens a second of pretraining on this machine: measured once, kept with the run so that a resumed run agrees."""
+    kept = config.out / "speed.json"
+    if kept.exists():
+        return float(json.loads(kept.read_text("utf-8"))["tokens_per_second"])
+    machine = runtime.start(runtime.Machine())
+    generator = torch.Generator().manual_seed(config.seed)
+    decoder = Decoder(preset(config.model, config.vocab_size)).to(machine.device)
+    decoder.init_weights(generator)
+    optimizer = Optimizer([decoder], OptimizerConfig(learning_rate=3e-4, muon_learning_rate=0.01))
+    ids = torch.randint(6, config.vocab_size, (16, config.context), generator=generator).tolist()
+    rows = [whole(row) for row in ids]
+    rates = []
+    for _ in range(4):
+        begun = time.monotonic()
+        backward_next_token(decoder, rows, machine, 8192)
+        optimizer.step()
+        rates.append(16 * config.context / (time.monotonic() - begun))
+    speed = sorted(rates)[-2]  # the first pass warms up; the median of the others
+    write_text(kept, json.dumps({"tokens_per_second": speed}))
+    return speed
+
+
+def steps_for(config: Config, speed: float, files: Files) -> dict[str, int]:
+    """Steps of each stage, from its share of the time and its tokens a step."""
+    seconds = {name: share * config.minutes * 60 for name, share in SHARES.items()}
+    demonstrations = len(sources.read_demonstrations(files.demonstrations).rows)
+    comparisons = len(sources.read_rankings(files.comparisons).rows)
+    conversation, pair = 180, 2 * 180  # tokens, about, once cut to the context
+    epochs = max(1, min(4, int(seconds["sft"] * speed / (demonstrations * conversation))))
+    return {
+        "pretrain": max(20, int(seconds["pretrain"] * speed / 4096)),
+        "sft_epochs": epochs,
+        "sft_warmup": min(10, demonstrations * epochs // (5 * SFT_BATCH)),
+        "reward": max(32, min(comparisons, int(seconds["reward"] * speed / pair))),
+        "ppo": max(3, int(seconds["ppo"] * speed / (64 * 220 * 5))),  # sampling, three frozen passes, two trained ones
+        "dpo": max(32, min(comparisons, int(seconds["dpo"] * speed / (pair * 1.5)))),
+    }
+
+
+def plan(config: Config, files: Files, text: Path, steps: dict[str, int]) -> list[Call]:
+    """The stages in order."""
+    root, seed = config.out, config.seed
+    at = {name: root / name for name in ("tokenizer", "pretrain", "sft", "reward", "ppo", "dpo")}
+    folders = (("base", "pretrain"), ("sft", "sft"), ("ppo", "ppo"), ("dpo", "dpo"))
+    comparisons = first_rows(files.comparisons, root / "comparisons.jsonl", steps["reward"])
+    pairs = first_rows(files.comparisons, root / "pairs.jsonl", steps["dpo"])
+    return [
+        Call(
+            "tokenizer",
+            tokenizer.Config(
+                data=text, demonstrations=files.demonstrations, vocab_size=config.vocab_size, out=at["tokenizer"]
+            ),
+        ),
+        Call(
+            "pretrain",
+            pretrain.Config(
+                data=text,
+                validation=files.held_out_text,
+                tokenizer=at["tokenizer"],
+                model=config.model,
+                context=config.context,
+                tokens_per_step=4096,
+                max_steps=steps["pretrain"],
+                optimizer=OptimizerConfig(learning_rate=2e-3, muon_learning_rate=0.02, weight_decay=0.01),
+                warmup_steps=min(20, steps["pretrain"] // 5),
+                out=at["pretrain"],
+                seed=seed,
+            ),
+        ),
+        Call(
+            "sft",
+            sft.Config(
+                model=at["pretrain"],
+                data=files.demonstrations,
+                validation=files.validation_demonstrations,
+                epochs=steps["sft_epochs"],
+                batch_size=SFT_BATCH,
+                optimizer=OptimizerConfig(learning_rate=3e-4),
+                dropout=0.1,
+                warmup_steps=steps["sft_warmup"],
+                out=at["sft"],
+                seed=seed,
+            ),
+        ),
+        Call(
+            "reward",
+            reward.Config(
+                model=at["sft"],
+                data=comparisons,
+                heldout=files.test_comparisons,
+                demonstrations=files.demonstrations,
+                prompts_per_step=16,
+                optimizer=OptimizerConfig(learning_rate=2e-4),
+                warmup_steps=min(1, steps["reward"] // 64),
+                out=at["reward"],
+                seed=seed,
+            ),
+        ),
+        Call(
+            "ppo",
+            ppo.Config(
+                model=at["sft"],
+                reward_model=at["reward"],
+                data=files.comparisons,
+                max_steps=steps["ppo"],
+                prompts_per_step=64,
+                max_new_tokens=config.context // 4,
+                optimizer=OptimizerConfig(learning_rate=1e-4, eps=1e-5),
+                critic_learning_rate=2e-4,
+                temperature=0.7,
+                kl_coef=0.3,
+                kl_target=3.0,
+                warmup_steps=1,
+                out=at["ppo"],
+                seed=seed,
+            ),
+        ),
+        Call(
+            "dpo",
+            dpo.Config(
+                model=at["sft"],
+                data=pairs,
+                optimizer=OptimizerConfig(learning_rate=5e-5),
+                warmup_steps=min(1, steps["dpo"] // 64),
+                out=at["dpo"],
+                seed=seed,
+            ),
+        ),
+        Call(
+            "evaluate",
+            evaluate.Config(
+                models=tuple(f"{name}={at[folder]}" for name, folder in folders),
+                data=files.test_comparisons,
+                world=None,
+                reward_model=at["reward"],
+                text=files.held_out_text,
+                limit=100,
+                max_new_tokens=config.context // 4,
+                out=root / "evaluate",
+                seed=seed,
+            ),
+        ),
+    ]
+
+
+def first_rows(source: Path, target: Path, count: int) -> Path:
+    """The first `count` comparisons as a file of the run: as many as there is time for."""
+
+    def comparisons() -> Iterator[dict[str, Any]]:
+        for row in sources.read_rankings(source, limit=count).rows:
+            prompt = [{"role": m.role, "content": m.content} for m in row.prompt]
+            made = {"prompt": prompt, "completions": list(row.completions), "ranking": list(row.ranks), "id": row.id}
+            yield made | ({} if row.margin is None else {"margin": row.margin})
+
+    return made_once(target, [source], count, comparisons)

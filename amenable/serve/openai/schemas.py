@@ -1,0 +1,255 @@
+"""What a request says: the bodies of the API's routes, each field with its bounds.
+
+Of OpenAI's fields those that ask for nothing are accepted, those that ask for what is not here are refused with advice,
+and what is not named here is refused unless it is empty (serve/openai/fields.py).
+
+(Annotations are evaluated here, not kept as text: pydantic reads them.)
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from amenable.data.types import Message
+from amenable.generation.sampling import Sampling
+from amenable.serve.openai.fields import Body, ClientBody, Ignored, error_at, few, unsupported
+
+MOST_ANSWERS = 16
+MOST_PROMPTS = 1024
+
+Text = Annotated[str, Field(max_length=200_000)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Stop = Annotated[str, Field(min_length=1, max_length=200)]
+ROLES = ("system", "developer", "user", "assistant")
+
+NO_TOOLS = "no tools are called here: leave it out, and write into a message what the model should know"
+NO_ROLE = f"roles are {', '.join(ROLES)}; no tools are called here: send a tool's result in a user's message"
+NO_SOUND = "answers are text alone: leave it out"
+NO_IMAGES = "messages are text alone: send parts of type text, and describe images, sounds and files in words"
+NO_FORMAT = (
+    "answers are not held to JSON or to a schema: leave it out, ask for JSON in a message, and check what comes "
+    "(where it does not parse, ask again with another seed)"
+)
+NO_PENALTY = (
+    "tokens are not penalised here: leave it out; temperature, top_p, top_k and min_p decide how tokens are drawn"
+)
+NO_BIAS = "no token is favoured or banned here: leave it out"
+NO_SEARCH = "nothing is searched for here: leave it out, and write into a message what the model should know"
+NO_MODERATION = "nothing is moderated here: leave it out, and judge answers yourself"
+NO_REASONING = "models do not reason before they answer here: leave it out"
+NO_VERBOSITY = "leave it out, and say in a message how long an answer should be"
+NO_SUFFIX = "texts are continued, not filled in: leave it out"
+
+
+class Part(ClientBody):
+    """A part of a message: a text, or the words by which an assistant refused."""
+
+    type: Annotated[Literal["text", "refusal"], unsupported(NO_IMAGES, "text", "refusal")]
+    text: Text | None = None
+    refusal: Text | None = None
+    image_url: Annotated[Any, unsupported(NO_IMAGES)] = None
+    input_audio: Annotated[Any, unsupported(NO_IMAGES)] = None
+    file: Annotated[Any, unsupported(NO_IMAGES)] = None
+    annotations: Ignored = None
+    cache_control: Ignored = None
+    prompt_cache_breakpoint: Ignored = None
+
+    @model_validator(mode="after")
+    def has_words(self) -> "Part":
+        if getattr(self, self.type) is None:
+            raise error_at(self.type, f"a part of type {self.type} needs one", "missing_required_parameter")
+        return self
+
+    @property
+    def words(self) -> str:
+        return getattr(self, self.type)
+
+
+class Turn(ClientBody):
+    """A message, sent for the first time or sent back as it was answered."""
+
+    role: Annotated[Literal["system", "developer", "user", "assistant"], unsupported(NO_ROLE, *ROLES)]
+    content: Text | Annotated[list[Part], Field(max_length=100, fail_fast=True)] | None = None
+    refusal: Text | None = None
+    """an assistant's words in place of a content"""
+    prefix: bool = False
+    """of a last message of the assistant: continue it (Mistral's and DeepSeek's switch)"""
+    tool_calls: Annotated[Any, unsupported(NO_TOOLS, [])] = None
+    tool_call_id: Annotated[Any, unsupported(NO_ROLE)] = None
+    function_call: Annotated[Any, unsupported(NO_TOOLS)] = None
+    audio: Annotated[Any, unsupported(NO_SOUND)] = None
+    name: Ignored = None
+    annotations: Ignored = None
+    reasoning_content: Ignored = None
+    thinking_blocks: Ignored = None
+    provider_specific_fields: Ignored = None
+
+    @model_validator(mode="after")
+    def has_words(self) -> "Turn":
+        if self.content is None and self.role != "assistant":
+            raise error_at("content", f"a message of the {self.role} needs one", "missing_required_parameter")
+        if self.content and self.refusal:
+            raise error_at("refusal", "a message has a content or a refusal: put all words into the content")
+        return self
+
+    @property
+    def message(self) -> Message:
+        if isinstance(self.content, list):
+            words = "".join(part.words for part in self.content)
+        else:
+            words = self.content or self.refusal or ""
+        return Message("system" if self.role == "developer" else self.role, words)
+
+
+Turns = Annotated[list[Turn], Field(min_length=1, max_length=1000, fail_fast=True)]
+
+
+class StreamOptions(ClientBody):
+    include_usage: bool = False
+    include_obfuscation: Ignored = None
+
+
+class Drawn(ClientBody):
+    """How answers are drawn: what chat and completions have in common."""
+
+    model: Name
+    max_tokens: Annotated[int, Field(ge=1, le=10**6)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=10)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0, le=10**6)] = 0
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    n: Annotated[int, Field(ge=1, le=MOST_ANSWERS)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    presence_penalty: Annotated[Any, unsupported(NO_PENALTY, 0)] = None
+    frequency_penalty: Annotated[Any, unsupported(NO_PENALTY, 0)] = None
+    repetition_penalty: Annotated[Any, unsupported(NO_PENALTY, 1)] = None
+    logit_bias: Annotated[Any, unsupported(NO_BIAS, {})] = None
+    response_format: Annotated[Any, unsupported(NO_FORMAT, {"type": "text"})] = None
+    user: Ignored = None
+    metadata: Ignored = None
+    store: Ignored = None
+    service_tier: Ignored = None
+    safety_identifier: Ignored = None
+    prompt_cache_key: Ignored = None
+    prompt_cache_options: Ignored = None
+    prompt_cache_retention: Ignored = None
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    def sampling(self, max_tokens: int) -> Sampling:
+        return Sampling(
+            temperature=1.0 if self.temperature is None else self.temperature,
+            top_k=self.top_k,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            min_p=self.min_p,
+            max_new_tokens=max_tokens,
+        )
+
+
+class ChatBody(Drawn):
+    messages: Turns
+    max_completion_tokens: Annotated[int, Field(ge=1, le=10**6)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    continue_final_message: bool = False
+    """continue the assistant's message that comes last, in place of a new one (vLLM's switch)"""
+    add_generation_prompt: bool | None = None
+    """begin a turn of the assistant: always, but where its last message is continued (vLLM's name)"""
+    truncation: Literal["auto", "disabled"] = "disabled"
+    """auto: the oldest turns are dropped where all do not fit; how many is said in x-dropped-messages"""
+    tools: Annotated[Any, unsupported(NO_TOOLS, [])] = None
+    tool_choice: Annotated[Any, unsupported(NO_TOOLS, "none", "auto")] = None
+    parallel_tool_calls: Annotated[Any, unsupported(NO_TOOLS, True, False)] = None
+    functions: Annotated[Any, unsupported(NO_TOOLS, [])] = None
+    function_call: Annotated[Any, unsupported(NO_TOOLS, "none", "auto")] = None
+    modalities: Annotated[Any, unsupported(NO_SOUND, [], ["text"])] = None
+    audio: Annotated[Any, unsupported(NO_SOUND)] = None
+    web_search_options: Annotated[Any, unsupported(NO_SEARCH)] = None
+    moderation: Annotated[Any, unsupported(NO_MODERATION)] = None
+    reasoning_effort: Annotated[Any, unsupported(NO_REASONING, "none")] = None
+    verbosity: Annotated[Any, unsupported(NO_VERBOSITY, "medium")] = None
+    prediction: Ignored = None
+
+    @model_validator(mode="after")
+    def fits_together(self) -> "ChatBody":
+        if self.top_logprobs and not self.logprobs:
+            raise error_at("top_logprobs", "set logprobs to true as well")
+        return self
+
+    @property
+    def ignored(self) -> list[str]:
+        """Names of the fields, of messages too, that say something and have no part in the answer."""
+        of_messages = {f"messages.{name}" for turn in self.messages for name in turn.ignored}
+        return [*super().ignored, *sorted(of_messages)]
+
+
+Ids = Annotated[list[Annotated[int, Field(ge=0, le=2**31)]], Field(min_length=1, max_length=10**6, fail_fast=True)]
+
+
+class CompletionBody(Drawn):
+    prompt: (
+        Text
+        | Ids
+        | Annotated[list[Text], Field(min_length=1, max_length=MOST_PROMPTS, fail_fast=True)]
+        | Annotated[list[Ids], Field(min_length=1, max_length=MOST_PROMPTS, fail_fast=True)]
+    ) = ""
+    """without one a new text is begun, as at OpenAI"""
+    max_tokens: Annotated[int, Field(ge=0, le=10**6)] | None = None
+    """0 with echo: the prompt's log-probabilities alone"""
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+    echo: bool = False
+    """give the prompt back before its continuation, with its log-probabilities if those are wanted"""
+    best_of: Annotated[int, Field(ge=1, le=MOST_ANSWERS)] | None = None
+    suffix: Annotated[Any, unsupported(NO_SUFFIX, "")] = None
+
+    @model_validator(mode="after")
+    def fits_together(self) -> "CompletionBody":
+        if self.best_of not in (None, self.n or 1):
+            raise error_at("best_of", "all answers that are drawn are returned: leave it out, and ask for n")
+        if self.max_tokens == 0 and not self.echo:
+            raise error_at("max_tokens", "0 tokens are no answer: use 1 or more, or echo to have the prompt alone")
+        return self
+
+
+class ScoreBody(ClientBody):
+    model: Name
+    messages: Turns
+    completions: Annotated[list[Text], Field(min_length=1, max_length=64)]
+    ended: Annotated[list[bool], Field(max_length=64)] | None = None
+    """whether each answer ended by itself; all did where this is absent"""
+
+
+Settings = Annotated[dict[Annotated[str, Field(max_length=50)], float | int | None], BeforeValidator(few)]
+"""how answers were drawn, as the page says"""
+Token = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_-]+$")]
+
+
+class LoginBody(Body):
+    token: Token
+
+
+class ThumbBody(Body):
+    id: Token
+    """made by the page; the same one twice is kept once"""
+    model: Name
+    messages: Turns
+    """the conversation, ending with the answer"""
+    up: bool
+    sampling: Settings = Field(default_factory=dict)
+
+
+class RankingBody(Body):
+    id: Token
+    messages: Turns
+    completions: Annotated[list[Text], Field(min_length=2, max_length=9)]
+    """in the order in which they were shown"""
+    ranking: Annotated[list[Annotated[int, Field(ge=1, le=9)]], Field(min_length=2, max_length=9)]
+    """1 the best, ties share a rank"""
+    models: Annotated[list[Name], Field(max_length=9)] = Field(default_factory=list)
+    sampling: Settings = Field(default_factory=dict)
+    seconds: Annotated[float, Field(ge=0, le=1e6)] = 0.0

@@ -1,0 +1,179 @@
+"""What a step is fed: prompts and raw text, as functions of seed and step, so that a step number is the data cursor."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from amenable.data import sources
+from amenable.data.batches import chunk_documents, shuffled
+from amenable.data.types import Prompt, Ranking, Text
+from amenable.errors import InputError
+from amenable.seeds import derive_seed
+from amenable.text.chat import render_completion, render_document, render_prompt, render_prompts
+from amenable.text.tokenizer import Tokenizer
+from amenable.train.forward import Row
+
+T = TypeVar("T")
+R = TypeVar("R")
+WORRYING = 0.05
+"""share of rows left out above which a run warns"""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Rows of a split that are longer than the context: they are neither cut nor used, and are no bad rows."""
+
+    split: str
+    count: int
+    of: int
+    what: str
+    """a row, in the plural"""
+    context: int
+
+    def __str__(self) -> str:
+        return f"{self.split}: {self.count} of {self.of} {self.what} left out: longer than {self.context} tokens"
+
+
+class Sieve:
+    """What a run has read that could not be used; a share of bad rows above `borne` (1 bears all) ends it.
+
+    Rows that are longer than the context count apart, in `left_out`.
+    """
+
+    def __init__(self, borne: float = 1.0):
+        self.borne = borne
+        self.rejected: list[sources.Rejected] = []
+        self.left_out: list[LeftOut] = []
+
+    def pass_on(self, loaded: sources.Loaded[T]) -> list[T]:
+        """The rows that can be used. How many cannot, and why the first, is said on stderr; InputError for too many."""
+        if not loaded.rejected:
+            return loaded.rows
+        bad, total, first = len(loaded.rejected), len(loaded.rejected) + len(loaded.rows), loaded.rejected[0]
+        if bad / total > self.borne:
+            what = f"{first.reason}; {bad} of {total} rows cannot be used, a share of {self.borne:.3g} is borne"
+            raise InputError(what, f"{first.file}:{first.line}", "mend the rows, or raise --max-bad-rows")
+        print(f"data  {loaded.report()}", file=sys.stderr)
+        self.rejected += loaded.rejected
+        return loaded.rows
+
+    def listing(self) -> str:
+        """The rejected rows, each once, as lines of JSON: file, line, reason."""
+        return "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in dict.fromkeys(self.rejected))
+
+
+def usable(loaded: sources.Loaded[T], sieve: Sieve | None = None) -> list[T]:
+    """The rows that can be used, and on stderr the columns they were made of. The sieve is that of the run that reads;
+    without one, only bad rows are told of."""
+    if sieve is not None:
+        for line in loaded.plan():
+            print(f"data  {line}", file=sys.stderr)
+    return (sieve or Sieve()).pass_on(loaded)
+
+
+def keep_fitting(
+    split: str,
+    examples: Sequence[T],
+    rows: Sequence[R | None],
+    what: str,
+    context: int,
+    sieve: Sieve | None = None,
+    required: Path | None = None,
+) -> tuple[list[T], list[R]]:
+    """Examples that have a row, and these rows; a row is None where it is longer than the context.
+
+    How many are left out is said on stderr, with a warning where they are many. Nothing is left: InputError where the
+    split is `required` to be there (the file it comes from), else a line on stderr.
+    """
+    kept = [(example, row) for example, row in zip(examples, rows, strict=True) if row is not None]
+    left = LeftOut(split, len(examples) - len(kept), len(examples), what, context)
+    if left.count and required and not kept:
+        how = (
+            "lower the number of new tokens" if what == "prompts" else "shorten them, or take a model with more context"
+        )
+        raise InputError(f"none of the {left.of} {what} is within {context} tokens", required, how)
+    if left.count:
+        warning = "warning: " if left.count > WORRYING * left.of else ""
+        print(f"data  {warning}{left}", file=sys.stderr)
+    if left.count and not kept:
+        print(f"data  {split}: nothing is left{' to validate on' if split == 'validation' else ''}", file=sys.stderr)
+    if sieve is not None and left.count:
+        sieve.left_out.append(left)
+    return [example for example, _ in kept], [row for _, row in kept]
+
+
+def fitting_prompts(
+    path: Path,
+    tokenizer: Tokenizer,
+    room: int,
+    limit: int = 0,
+    sieve: Sieve | None = None,
+    split: str = "train",
+    required: bool = True,
+) -> tuple[list[Prompt], list[list[int]]]:
+    """Prompts of at most `room` tokens, with their ids; InputError where there is none and some are required."""
+    prompts = usable(sources.read_prompts(path, limit=limit or None), sieve)
+    ids = [render_prompt(tokenizer, prompt.messages) for prompt in prompts]
+    rows = [row if len(row) <= room else None for row in ids]
+    return keep_fitting(split, prompts, rows, "prompts", room, sieve, path if required else None)
+
+
+def prompts_of_step(prompts: list[T], per_step: int, seed: int, step: int) -> list[T]:
+    """The prompts of step 1, 2, ...: each epoch in an order of its own; an epoch's remainder joins the next."""
+    first = (step - 1) * per_step
+    places = [divmod(place, len(prompts)) for place in range(first, first + per_step)]
+    orders = {epoch: shuffled(len(prompts), seed, epoch) for epoch, _ in places}
+    return [prompts[orders[epoch][index]] for epoch, index in places]
+
+
+def pieces_of(texts: list[Text], tokenizer: Tokenizer, context: int) -> list[list[int]]:
+    """Documents as ids, cut into pieces that fit the context."""
+    return chunk_documents([render_document(tokenizer, text.text) for text in texts], context)
+
+
+def whole(ids: list[int]) -> Row:
+    """A row in which everything is predicted but the first token, which nothing comes before."""
+    return ids, [False] + [True] * (len(ids) - 1)
+
+
+def measured_text(texts: list[Text], tokenizer: Tokenizer, context: int, tokens: int) -> tuple[list[Row], int]:
+    """Whole documents of at most `tokens` tokens together (one at the least), as rows, and how many bytes they are."""
+    rows: list[Row] = []
+    drawn = byte_count = 0
+    for text in texts:
+        pieces = pieces_of([text], tokenizer, context)
+        if rows and drawn + sum(map(len, pieces)) > tokens:
+            break
+        rows += [whole(piece) for piece in pieces]
+        drawn, byte_count = drawn + sum(map(len, pieces)), byte_count + len(text.text.encode())
+    return rows, byte_count
+
+
+def raw_rows(pieces: list[list[int]], tokens: int, seed: int, step: int, update: int) -> list[Row]:
+    """At least `tokens` tokens of raw text, drawn by seed, step and update."""
+    rows: list[Row] = []
+    drawn = 0
+    for i in shuffled(len(pieces), derive_seed(seed, "raw", step), update):
+        rows.append(whole(pieces[i]))
+        drawn += len(pieces[i])
+        if drawn >= tokens:
+            break
+    return rows
+
+
+def ranking_rows(ranking: Ranking, tokenizer: Tokenizer, context: int) -> list[Row] | None:
+    """One row an answer: the prompt as context, the answer trained, EOS with it where the answer ended by itself, or is
+    empty. None where the prompt with its longest answer is longer than the context: nothing is cut."""
+    prompts = render_prompts(tokenizer, ranking.prompt, ranking.completions)
+    ended = ranking.meta.get("ended")
+    if not isinstance(ended, list) or len(ended) != len(ranking.completions):
+        ended = [True] * len(ranking.completions)
+    answers = [render_completion(tokenizer, text, end or not text) for text, end in zip(ranking.completions, ended)]
+    if max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers)) > context:
+        return None
+    return [(prompt + answer, [False] * len(prompt) + [True] * len(answer)) for prompt, answer in zip(prompts, answers)]

@@ -1,0 +1,103 @@
+"""Whom is asked what: suites, decodings, the best of n; and that what is kept of it is what was said."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from amenable.data.types import Demonstration, Message, Prompt, Text
+from amenable.evaluation import best_of
+from amenable.evaluation.answering import Asking, Speaker, ask
+from amenable.evaluation.entries import Contestant
+from amenable.evaluation.metrics import Yardsticks, demonstration_figures, score, text_figures
+from amenable.evaluation.multiple_choice import Question, accuracy
+from amenable.evaluation.runner import Tests, examine, knowledge
+from amenable.functional.statistics import best_of_n_kl
+from amenable.text.tokenizer import Tokenizer
+from amenable.train import loading
+from amenable.train.runtime import Runtime
+
+ASKING = Asking(max_new_tokens=10, rows=8)
+
+
+def asked(*colours: str) -> list[Prompt]:
+    return [Prompt((Message("user", f"name a {colour} thing."),), id=colour) for colour in colours]
+
+
+TESTS = Tests({"test": asked("red", "blue", "green"), "more": asked("white", "black")}, best_of_prompts=2)
+
+
+@pytest.fixture(scope="module")
+def sft(assistant: Path, machine: Runtime) -> Speaker:
+    return Speaker.load(Contestant("sft", assistant), machine)
+
+
+@pytest.fixture(scope="module")
+def by(judge: Path, words: Tokenizer, sft: Speaker, machine: Runtime) -> Yardsticks:
+    return Yardsticks(None, loading.load_reward_model(judge, machine, words), sft, 1.0, machine, 1000)
+
+
+def test_every_suite_is_answered_under_its_decodings(sft: Speaker, by: Yardsticks) -> None:
+    found = examine(sft, 0.7, replace(TESTS, suite_decodings=("greedy",)), ASKING, by)
+    assert list(found.figures) == list(found.answers) == ["test", "more"] and found.curve is None
+    assert {decoding: len(rows or ()) for decoding, rows in found.answers["test"].items()} == {
+        "sampled": 3,
+        "greedy": 3,
+    }
+    assert list(found.answers["more"]) == ["greedy"]
+    figures, more = found.figures["test"], found.figures["more"]
+    assert figures["temperature"] == 0.7 and figures["entropy"] > 0 and figures["kl"] != 0
+    assert figures["greedy"]["temperature"] == 0.0 and figures["greedy"]["entropy"] is None
+    assert figures["greedy"]["kl"] == 0.0  # a temperature changes no greedy answer
+    assert "reward" not in more and more["greedy"]["length"] > 0
+    for decoding, temperature in (("sampled", 0.7), ("greedy", 0.0)):
+        said = [group[0].text for group in ask(sft, TESTS.suites["test"], ASKING.at(temperature))]
+        assert [row["text"] for row in found.answers["test"][decoding] or ()] == said
+
+
+def test_a_suite_may_be_sampled_alone(sft: Speaker, by: Yardsticks) -> None:
+    found = examine(sft, 1.0, replace(TESTS, suite_decodings=("sampled",)), ASKING, by)
+    assert found.figures["more"]["greedy"] is None and found.figures["more"]["kl"] == 0.0
+
+
+def test_the_best_of_n_is_the_one_of_the_highest_reward(sft: Speaker, by: Yardsticks) -> None:
+    best = replace(sft, contestant=replace(sft.contestant, best_of=4))
+    found = examine(best, 1.0, TESTS, ASKING, by)
+    prompts = TESTS.suites["test"][:2]
+    groups = ask(sft, prompts, ASKING, samples=4)
+    rewards = torch.tensor(
+        [score(sft, [prompt] * 4, group, by) for prompt, group in zip(prompts, groups)], dtype=torch.float64
+    )
+    rows = found.answers["test"]["sampled"] or []
+    assert [row["reward"] for row in rows] == pytest.approx(rewards.amax(1).tolist(), abs=1e-4)
+    chosen = [group[i].text for group, i in zip(groups, rewards.argmax(1).tolist())]
+    assert [row["text"] for row in rows] == chosen
+    assert {row["kl"] for row in rows} == {best_of_n_kl(4)}  # the policy is the reference
+    figures = found.figures["test"]
+    assert list(found.figures) == ["test"] and found.answers["test"]["greedy"] is figures["greedy"] is None
+    assert figures["entropy"] is None and figures["kl"] == pytest.approx(best_of_n_kl(4))
+    assert found.curve is not None and [row["n"] for row in found.curve] == [1, 2, 4]
+    for row, expected in zip(found.curve, best_of.curve(rewards, None)):
+        assert row["reward"] == pytest.approx(expected["reward"], abs=1e-4) and row["gold"] is None
+
+
+def test_shots_that_do_not_fit_are_told(sft: Speaker, by: Yardsticks) -> None:
+    shown = replace(sft, contestant=replace(sft.contestant, few_shot=True))
+    shot = (Message("user", "one two three four five"), Message("assistant", "six seven eight nine ten"))
+    assert examine(shown, 1.0, TESTS, replace(ASKING, shots=(shot,) * 5), by).notes == [
+        "3 of 3 prompts of 'test' leave no room for all the shots",
+        "2 of 2 prompts of 'more' leave no room for all the shots",
+    ]
+    assert examine(sft, 1.0, TESTS, replace(ASKING, shots=(shot,) * 5), by).notes == []
+
+
+def test_what_a_model_knows(sft: Speaker, by: Yardsticks) -> None:
+    texts, question = [Text("The rose is red.")], Question("The rose is", (" red", " blue"), 0)
+    shown = [Demonstration((Message("user", "a?"), Message("assistant", "b.")))]
+    found = knowledge(
+        sft, Tests({}, texts=texts, text_tokens=50, demonstrations=shown, tasks={"facts": [question]}), by
+    )
+    assert found["figures"] == {**text_figures(sft, texts, 50, by), **demonstration_figures(sft, shown, by)}
+    assert found["tasks"] == {"facts": accuracy(sft.decoder, sft.tokenizer, [question], by.machine, 1000)}
+    assert knowledge(sft, Tests({}), by) == {"figures": {"bpb": None}, "tasks": {}}

@@ -1,0 +1,85 @@
+"""Published weights: every parameter has its place, and files that are torn, missing or prefixed."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from amenable.errors import InputError
+from amenable.models import pretrained
+from amenable.models.decoder import Decoder, DecoderConfig
+from amenable.models.hf_weights import correspondence, published_tensors, shortened
+
+GPT = DecoderConfig(61, context=32, layers=2, width=32, heads=4)
+MODERN = replace(GPT, positions="rope", norm="rms", activation="swiglu", bias=False, kv_heads=2, tied=False)
+
+
+@pytest.mark.parametrize(("family", "config"), [("gpt2", GPT), ("llama", MODERN)])
+def test_every_parameter_has_a_place_and_none_has_two(family, config):
+    decoder = Decoder(config)
+    entries = correspondence(config, family)
+    assert sorted(entry.ours for entry in entries) == sorted(name for name, _ in decoder.named_parameters())
+    theirs = [name for entry in entries for name in entry.theirs]
+    assert len(set(theirs)) == len(theirs)
+    tensors = published_tensors(decoder, family)
+    assert set(tensors) == set(theirs)
+    assert sum(tensor.numel() for tensor in tensors.values()) == sum(p.numel() for p in decoder.parameters())
+    places = [tensor.untyped_storage().data_ptr() for tensor in tensors.values()]
+    assert len(set(places)) == len(places), "each in memory of its own"
+
+
+def test_long_lists_are_shortened():
+    assert shortened(["a", "b"]) == "a, b"
+    assert shortened(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
+
+
+def test_the_published_gpt2_file_has_no_prefix_and_keeps_buffers(tmp_path):
+    decoder = Decoder(GPT).eval()
+    pretrained.save(tmp_path, decoder)
+    tensors = load_file(tmp_path / "model.safetensors")
+    old = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    old |= {f"h.{i}.attn.bias": torch.ones(1, 1, 32, 32) for i in range(2)}
+    old["lm_head.weight"] = tensors["transformer.wte.weight"].clone()
+    save_file(old, tmp_path / "model.safetensors")
+    again = dict(pretrained.load_decoder(tmp_path).named_parameters())
+    assert all(torch.equal(again[name], parameter) for name, parameter in decoder.named_parameters())
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage", "empty"])
+def test_torn_weights_are_an_input_error(damage, tmp_path):
+    pretrained.save(tmp_path, Decoder(GPT).eval())
+    path = tmp_path / "model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes({"cut": whole[: len(whole) // 2], "garbage": b"\xff" * 100, "empty": b""}[damage])
+    with pytest.raises(InputError, match=r"model.safetensors: not a whole safetensors file"):
+        pretrained.load_decoder(tmp_path)
+
+
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"config.json: no such file"):
+        pretrained.load_decoder(tmp_path / "nowhere")
+    pretrained.save(tmp_path, Decoder(GPT).eval())
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"has no model.safetensors$"):
+        pretrained.load_decoder(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(InputError, match="pickled weights are not read"):
+        pretrained.load_decoder(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(InputError, match="cannot be read as JSON"):
+        pretrained.read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("shards", "said"),
+    [(["a.safetensors"], "no such file of weights"), (["../a.safetensors"], "names ../a"), ([], "names no files")],
+)
+def test_an_index_that_cannot_be_followed(shards, said, tmp_path):
+    pretrained.save(tmp_path, Decoder(GPT).eval())
+    (tmp_path / "model.safetensors").unlink()
+    index = {"weight_map": {str(i): name for i, name in enumerate(shards)}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match=said):
+        pretrained.load_decoder(tmp_path)

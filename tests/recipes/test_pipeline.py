@@ -1,0 +1,139 @@
+"""Calls are written down, run once what they read is there, and side by side as processes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from amenable.cli import from_yaml
+from amenable.errors import InputError
+from amenable.recipes import pipeline
+from amenable.recipes.pipeline import Call, alone_in, run_all, with_one_thread
+from amenable.stages import dpo, evaluate, sft, tokenizer
+
+
+def text_file(folder: Path) -> Path:
+    path = folder / "text.txt"
+    path.write_text("a cat sat on the mat\n" * 50)
+    return path
+
+
+def token_call(folder: Path, name: str, size: int = 270) -> Call:
+    return Call("tokenizer", tokenizer.Config(data=text_file(folder), out=folder / name, vocab_size=size))
+
+
+def test_options_are_written_so_that_the_command_repeats_them(tmp_path: Path) -> None:
+    call = Call("dpo", dpo.Config(out=tmp_path / "dpo", beta=0.25, data=tmp_path / "x.jsonl"))
+    path = call.write()
+    assert path == tmp_path / "plan" / "dpo.yaml" and yaml.safe_load(path.read_text())["command"] == "dpo"
+    assert from_yaml(dpo.Config, path) == call.config
+
+
+def test_a_call_reads_those_whose_folders_its_options_name(tmp_path: Path) -> None:
+    base = Call("sft", sft.Config(out=tmp_path / "sft"))
+    longer = Call("sft", sft.Config(out=tmp_path / "sft-16"))
+    trained = Call("dpo", dpo.Config(model=tmp_path / "sft", data=tmp_path / "x.jsonl", out=tmp_path / "dpo"))
+    models = (f"sharpened={tmp_path / 'sft'}@like-dpo", f"dpo={tmp_path / 'dpo'}")
+    judged = Call("evaluate", evaluate.Config(models=models, out=tmp_path / "evaluate"))
+    assert trained.reads(base) and not trained.reads(longer) and not base.reads(base)
+    assert judged.reads(base) and judged.reads(trained) and not judged.reads(longer)
+
+
+def test_calls_run_and_leave_their_options(tmp_path: Path) -> None:
+    run_all([token_call(tmp_path, "tok")])
+    assert (tmp_path / "tok" / "finished.json").exists() and (tmp_path / "plan" / "tok.yaml").exists()
+
+
+def test_independent_calls_run_as_processes_and_a_failure_is_told(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    missing = Call("dpo", dpo.Config(model=tmp_path / "none", data=tmp_path / "no.jsonl", out=tmp_path / "d"))
+    with pytest.raises(InputError, match="'dpo' ended with exit code 2"):
+        run_all([missing, token_call(tmp_path, "tok")])
+    assert f"{tmp_path.name}/d: amenable: " in capfd.readouterr().err  # the child's own message, passed on
+
+
+def test_what_reads_another_waits_for_it(tmp_path: Path) -> None:
+    """Both are in the wrong order; the second reads the first's folder, which is made only when that one runs."""
+    first = token_call(tmp_path, "first")
+    second = Call(
+        "tokenizer",
+        tokenizer.Config(data=text_file(tmp_path), demonstrations=first.out / "x.jsonl", out=tmp_path / "second"),
+    )
+    with pytest.raises(InputError):  # the first has run by then; it holds no demonstrations
+        run_all([second, first])
+    assert (first.out / "finished.json").exists() and not (second.out / "finished.json").exists()
+
+
+def test_nothing_begins_before_what_it_reads_has_ended(tmp_path: Path) -> None:
+    """Two that are independent start side by side; the third, which reads both, only when both are done."""
+    calls = [token_call(tmp_path, "one"), token_call(tmp_path, "two", 280)]
+    last = tokenizer.Config(
+        data=calls[0].out / "config.yaml", demonstrations=calls[1].out / "finished.json", out=tmp_path / "last"
+    )
+    with pytest.raises(InputError) as error:  # no demonstrations in there: but both files exist by then
+        run_all([Call("tokenizer", last), *calls])
+    assert "no such file" not in str(error.value)
+    assert all((call.out / "finished.json").exists() for call in calls)
+
+
+def test_who_is_alone_is_read_off_the_plan() -> None:
+    """The number of threads decides the last bits: it must not depend on who happens to end first."""
+    a, b, c, d, e = (Path(name) for name in "abcde")
+    chain = {a: set(), b: {a}, c: {b}, d: {b}, e: {c, d}}
+    assert alone_in(chain) == {a, b, e}
+    assert alone_in({a: set(), b: set()}) == set()
+    assert alone_in({a: set()}) == {a}
+
+
+def test_finished_calls_look_whether_they_are_the_same_without_a_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    calls = [token_call(tmp_path, "one"), token_call(tmp_path, "two", 280)]
+    run_all(calls)
+    made = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
+    capfd.readouterr()
+
+    def start(*_: object, **__: object) -> None:
+        raise AssertionError("a process")
+
+    monkeypatch.setattr(pipeline.subprocess, "Popen", start)
+    run_all(calls)
+    told = capfd.readouterr().err
+    assert all(f"already done: {call.out}" in told for call in calls)
+    assert made == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
+    with pytest.raises(InputError, match="vocab_size was 280 and is 290"):
+        run_all([calls[0], token_call(tmp_path, "two", 290)])
+    assert "280" in calls[1].plan.read_text("utf-8")
+    (tmp_path / "text.txt").write_text("a dog\n" * 50)
+    with pytest.raises(InputError, match="was begun with other data"):
+        run_all(calls)
+
+
+def test_a_call_that_has_not_finished_is_repeated_beside_one_that_has(tmp_path: Path) -> None:
+    calls = [token_call(tmp_path, "one"), token_call(tmp_path, "two", 280)]
+    run_all(calls)
+    before = (calls[0].out / "finished.json").stat().st_mtime_ns
+    (calls[1].out / "finished.json").unlink()
+    (calls[1].out / "tokenizer.json").write_text("torn")
+    run_all(calls)
+    assert calls[1].done() and (calls[1].out / "tokenizer.json").read_text("utf-8") != "torn"
+    assert (calls[0].out / "finished.json").stat().st_mtime_ns == before
+
+
+def test_a_stage_that_outlived_its_recipe_is_waited_for(tmp_path: Path) -> None:
+    call = token_call(tmp_path, "tok")
+    call.out.mkdir()
+    code = "import sys, pathlib, time; from amenable.train.lock import Lock; Lock(pathlib.Path(sys.argv[1])).take(); "
+    code += "print(1, flush=True); time.sleep(1.5)"
+    with subprocess.Popen([sys.executable, "-c", code, str(call.out)], stdout=subprocess.PIPE) as orphan:
+        assert orphan.stdout is not None and orphan.stdout.readline()
+        run_all([call])
+        assert orphan.poll() == 0
+    assert call.done()
+
+
+def test_side_by_side_means_one_thread_each(tmp_path: Path) -> None:
+    assert with_one_thread(Call("dpo", dpo.Config())).config.machine.threads == 1
+    call = token_call(tmp_path, "tok")
+    assert with_one_thread(call) == call

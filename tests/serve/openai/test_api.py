@@ -1,0 +1,164 @@
+"""The API as its clients see it: the official one of OpenAI, and plain HTTP."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from amenable.data.types import Message
+from amenable.generation.engine import generate
+from amenable.generation.sampling import Sampling
+from amenable.models import pretrained
+from amenable.text.chat import render_prompt
+from amenable.text.tokenizer import Tokenizer
+
+ASKED: Any = [{"role": "user", "content": "Ann asks: name a red thing."}]
+
+
+def expected(folder: Path, seed: int, samples: int, **settings: Any) -> list[Any]:
+    decoder, tokenizer = pretrained.load_decoder(folder), Tokenizer.load(folder)
+    prompt = render_prompt(tokenizer, [Message("user", ASKED[0]["content"])])
+    sampling = Sampling(max_new_tokens=24, **settings)
+    made = generate(
+        decoder, [prompt], sampling, eos_id=tokenizer.eos_id, seeds=[seed], samples=samples, decode=tokenizer.decode
+    )
+    return made[0]
+
+
+def test_the_models_are_listed(client: openai.OpenAI) -> None:
+    assert {model.id for model in client.models.list()} == {"tiny", "plain"}
+    assert client.models.retrieve("tiny").owned_by == "amenable"
+    for model in client.models.list():
+        assert client.chat.completions.create(model=model.id, messages=ASKED, max_tokens=1).choices
+
+
+def test_a_reward_model_is_listed_where_it_is_of_use(client: openai.OpenAI, http: httpx.Client) -> None:
+    (judge,) = http.get("/score").json()["data"]
+    assert (judge["id"], judge["kind"]) == ("judge", "reward")
+    with pytest.raises(openai.NotFoundError, match="judge is a reward model: it scores answers"):
+        client.chat.completions.create(model="judge", messages=ASKED)
+    with pytest.raises(openai.NotFoundError, match="judge is a reward model"):
+        client.models.retrieve("judge")
+    score = {"model": "tiny", "messages": ASKED, "completions": ["a"]}
+    assert "tiny gives answers" in http.post("/score", json=score).json()["error"]["message"]
+
+
+def test_a_chat_is_what_the_model_says(client: openai.OpenAI, assistant: Path) -> None:
+    made = client.chat.completions.create(model="tiny", messages=ASKED, seed=5, n=3, temperature=0.9, top_p=0.8)
+    apart = expected(assistant, 5, 3, temperature=0.9, top_p=0.8)
+    assert [choice.message.content for choice in made.choices] == [one.text for one in apart]
+    assert [choice.index for choice in made.choices] == [0, 1, 2]
+    ends = ["length" if one.stopped_by == "length" else "stop" for one in apart]
+    assert [choice.finish_reason for choice in made.choices] == ends
+    assert made.usage is not None
+    assert made.usage.completion_tokens == sum(len(one.ids) for one in apart)
+    assert made.usage.total_tokens == made.usage.prompt_tokens + made.usage.completion_tokens
+
+
+def test_a_stop_string_ends_an_answer(client: openai.OpenAI) -> None:
+    greedy: Any = {"model": "tiny", "messages": ASKED, "temperature": 0}
+    full = client.chat.completions.create(**greedy).choices[0].message.content or ""
+    stop = full[4:6]
+    cut = client.chat.completions.create(**greedy, stop=[stop, "never said"]).choices[0]
+    assert cut.message.content == full[: full.index(stop)] and cut.finish_reason == "stop"
+    streamed = client.chat.completions.create(**greedy, stop=stop, stream=True)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in streamed) == cut.message.content
+
+
+def test_logprobs_are_those_of_the_draw(client: openai.OpenAI, assistant: Path) -> None:
+    made = client.chat.completions.create(
+        model="tiny", messages=ASKED, temperature=0, logprobs=True, top_logprobs=2, max_completion_tokens=6
+    )
+    apart = expected(assistant, 0, 1, temperature=0)[0]
+    assert made.choices[0].logprobs is not None
+    rows = made.choices[0].logprobs.content or []
+    assert [row.logprob for row in rows] == pytest.approx(apart.logps[: len(rows)], abs=1e-4)
+    assert 3 < len(rows) <= 6
+    assert all(len(row.top_logprobs) == 2 for row in rows)
+    assert "".join(row.token for row in rows) == made.choices[0].message.content
+
+
+def test_a_text_is_continued(client: openai.OpenAI) -> None:
+    made = client.completions.create(
+        model="plain", prompt=["The rose", "The sea"], max_tokens=5, n=2, seed=1, logprobs=1
+    )
+    assert [choice.index for choice in made.choices] == [0, 1, 2, 3]
+    alone = client.completions.create(model="plain", prompt="The rose", max_tokens=5, n=2, seed=1)
+    assert [choice.text for choice in made.choices[:2]] == [choice.text for choice in alone.choices]
+    logprobs = made.choices[0].logprobs
+    assert logprobs is not None and logprobs.tokens is not None
+    assert "".join(token for token in logprobs.tokens if token != "<|eos|>") == made.choices[0].text
+    streamed = client.completions.create(model="plain", prompt="The rose", max_tokens=5, seed=1, stream=True)
+    assert "".join(chunk.choices[0].text for chunk in streamed) == alone.choices[0].text
+
+
+def test_a_stream_ends_with_the_log_probabilities(client: openai.OpenAI) -> None:
+    settings: Any = {"model": "plain", "prompt": "The rose", "max_tokens": 6, "seed": 1, "logprobs": 2}
+    whole = client.completions.create(**settings).choices[0]
+    *_, last = client.completions.create(**settings, stream=True)
+    assert last.choices[0].logprobs == whole.logprobs and last.choices[0].finish_reason == whole.finish_reason
+    stop = whole.text[3:5]
+    cut = client.completions.create(**settings, stop=["never said", stop]).choices[0]
+    assert cut.text == whole.text[: whole.text.index(stop)] and cut.finish_reason == "stop"
+    assert cut.logprobs is not None and len(cut.logprobs.tokens or []) < len(whole.logprobs.tokens)  # type: ignore[union-attr, arg-type]
+
+
+def test_the_seed_decides_what_is_said_and_its_absence_does_not(client: openai.OpenAI) -> None:
+    def said(**settings: Any) -> str | None:
+        made = client.chat.completions.create(model="tiny", messages=ASKED, temperature=1.5, **settings)
+        return made.choices[0].message.content
+
+    assert said(seed=1) == said(seed=1)
+    assert len({said(seed=seed) for seed in range(4)}) > 1 and len({said() for _ in range(4)}) > 1
+
+
+def test_a_base_model_chats_as_a_transcript(client: openai.OpenAI) -> None:
+    said = client.chat.completions.create(model="plain", messages=ASKED, seed=0).choices[0].message.content or ""
+    assert said == said.strip() and "\n\n" not in said
+
+
+def test_mistakes_are_errors_of_the_api(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="no such model"):
+        client.chat.completions.create(model="../../etc/passwd", messages=ASKED)
+    with pytest.raises(openai.BadRequestError, match="temperature") as refused:
+        client.chat.completions.create(model="tiny", messages=ASKED, temperature=-1)
+    assert refused.value.param == "temperature"
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "word " * 200}])
+    assert refused.value.code == "context_length_exceeded"
+    with pytest.raises(openai.BadRequestError, match="not a user's"):
+        client.chat.completions.create(model="tiny", messages=[*ASKED, {"role": "assistant", "content": "x"}])
+    with pytest.raises(openai.BadRequestError, match="unknown to the model"):
+        client.completions.create(model="plain", prompt=[10**6])
+
+
+def test_scores_are_the_reward_models(http: httpx.Client, judge: Path) -> None:
+    answers = ["Gladly: a rose, it is red.", "Grimly: a rose, it is red."]
+    body = {"model": "judge", "messages": ASKED, "completions": answers}
+    scores = [row["score"] for row in http.post("/score", json=body).json()["data"]]
+    assert scores[0] > scores[1]
+    turned = http.post("/score", json={**body, "completions": answers[::-1]}).json()["data"]
+    assert [row["score"] for row in turned] == pytest.approx(scores[::-1], abs=1e-5)
+    assert http.post("/score", json={**body, "model": "tiny"}).status_code == 404
+    assert http.post("/score", json={**body, "completions": ["word " * 300]}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("wrong", "param"),
+    [
+        ({"stop": 5}, "stop"),
+        ({"stop": [5]}, "stop.0"),
+        ({"n": 0}, "n"),
+        ({"messages": [{"role": "user", "content": [{"type": "image", "text": "x"}]}]}, "messages.0.content.0.type"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
+        ({"messages": 5}, "messages"),
+    ],
+)
+def test_a_mistake_is_named_by_its_field(http: httpx.Client, wrong: dict[str, Any], param: str) -> None:
+    reply = http.post("/v1/chat/completions", json={"model": "tiny", "messages": ASKED, **wrong})
+    assert reply.status_code == 400
+    error = reply.json()["error"]
+    assert (error["param"], error["type"]) == (param, "invalid_request_error")
+    assert error["message"].startswith(f"{param}: ")

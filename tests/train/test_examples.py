@@ -1,0 +1,201 @@
+"""What a step is fed is decided by seed and step, and by nothing else."""
+
+import json
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amenable.data import sources
+from amenable.data.types import Message, Ranking, Text
+from amenable.errors import InputError
+from amenable.text.chat import render_completion, render_prompt
+from amenable.text.tokenizer import Tokenizer
+from amenable.train import examples
+
+ASKED = (Message("user", "Ann asks: name a red thing."),)
+
+
+def ranking(*completions: str, **meta: object) -> Ranking:
+    return Ranking(ASKED, completions, tuple(range(1, len(completions) + 1)), meta=meta)
+
+
+def test_prompts_that_fit_are_kept_with_their_ids(files: Any, words: Tokenizer, tmp_path: Path) -> None:
+    prompts, ids = examples.fitting_prompts(files.prompts, words, room=64)
+    assert len(prompts) == len(ids) == 32
+    assert ids[3] == render_prompt(words, prompts[3].messages)
+    middle = sorted(map(len, ids))[16]
+    kept, short = examples.fitting_prompts(files.prompts, words, room=middle)
+    assert {len(prompt) <= middle for prompt in short} == {True}
+    assert [prompt.id for prompt in kept] == [p.id for p, i in zip(prompts, ids) if len(i) <= middle]
+    assert len(examples.fitting_prompts(files.prompts, words, room=64, limit=5)[0]) == 5
+
+
+@pytest.mark.parametrize("room", [3, 0, -20])
+def test_no_fitting_prompt_is_an_error(files: Any, words: Tokenizer, room: int) -> None:
+    with pytest.raises(InputError, match=f"none of the 32 prompts is within {room} tokens; lower"):
+        examples.fitting_prompts(files.prompts, words, room)
+
+
+@given(st.integers(1, 9), st.integers(1, 7), st.integers(0, 3))
+def test_every_prompt_comes_once_an_epoch(count: int, per_step: int, seed: int) -> None:
+    prompts = [[i] for i in range(count)]
+    seen = [examples.prompts_of_step(prompts, per_step, seed, step) for step in range(1, count + 1)]
+    assert all(len(step) == per_step for step in seen)
+    # count steps of per_step prompts are per_step whole epochs
+    order = [ids[0] for step in seen for ids in step]
+    for start in range(0, len(order), count):
+        assert sorted(order[start : start + count]) == list(range(count))
+    # a later step can be had without the steps before it
+    assert examples.prompts_of_step(prompts, per_step, seed, count) == seen[-1]
+
+
+def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+    prompts = [[i] for i in range(20)]
+    orders = [examples.prompts_of_step(prompts, 20, seed, step) for seed in (0, 1) for step in (1, 2)]
+    assert len({str(order) for order in orders}) == 4
+
+
+def test_documents_become_pieces_with_bos_and_eos(words: Tokenizer) -> None:
+    texts = [Text("The rose is red."), Text("The sea is blue. " * 8)]
+    pieces = examples.pieces_of(texts, words, context=16)
+    assert max(map(len, pieces)) <= 16
+    assert pieces[0] == [words.bos_id, *words.encode("The rose is red."), words.eos_id]
+    # a piece begins with the last token of the one before it: undone, the document is whole again
+    rest = pieces[1] + [token for piece in pieces[2:] for token in piece[1:]]
+    assert all(a[-1] == b[0] for a, b in pairwise(pieces[1:]))
+    assert rest == [words.bos_id, *words.encode(texts[1].text), words.eos_id]
+
+
+def test_whole_trains_all_but_the_first() -> None:
+    assert examples.whole([7, 8, 9]) == ([7, 8, 9], [False, True, True])
+
+
+def test_raw_rows_fill_the_wish_and_follow_seed_step_and_update() -> None:
+    pieces = [[i] * (3 + i % 4) for i in range(40)]
+    rows = examples.raw_rows(pieces, 50, 0, 1, 0)
+    sizes = [len(ids) for ids, _ in rows]
+    assert sum(sizes) >= 50 > sum(sizes[:-1])
+    assert max(Counter(ids[0] for ids, _ in rows).values()) == 1
+    assert rows == examples.raw_rows(pieces, 50, 0, 1, 0)
+    others = [examples.raw_rows(pieces, 50, *change) for change in ((1, 1, 0), (0, 2, 0), (0, 1, 1))]
+    assert all(rows != other for other in others)
+    assert len(examples.raw_rows(pieces, 10**6, 0, 1, 0)) == 40  # there is no more
+
+
+def test_an_answer_is_trained_and_its_end_with_it(words: Tokenizer) -> None:
+    rows = examples.ranking_rows(ranking("a rose", "a brick"), words, 64)
+    assert rows is not None
+    prompt = render_prompt(words, ASKED)
+    for (ids, trained), text in zip(rows, ("a rose", "a brick")):
+        assert ids == prompt + render_completion(words, text)
+        assert ids[-1] == words.eos_id
+        assert trained == [i >= len(prompt) for i in range(len(ids))]
+
+
+def test_an_answer_that_was_cut_has_no_end(words: Tokenizer) -> None:
+    rows = examples.ranking_rows(ranking("a rose", "a brick", ended=[True, False]), words, 64)
+    assert rows is not None
+    assert [ids[-1] == words.eos_id for ids, _ in rows] == [True, False]
+
+
+@pytest.mark.parametrize("ended", [True, [True], "yes", [True] * 3])
+def test_a_column_of_that_name_that_says_something_else_is_no_news(words: Tokenizer, ended: object) -> None:
+    rows = examples.ranking_rows(ranking("a rose", "a brick", ended=ended), words, 64)
+    assert rows == examples.ranking_rows(ranking("a rose", "a brick"), words, 64)
+
+
+def test_what_is_longer_than_the_context_is_left_out_whole(words: Tokenizer) -> None:
+    longest = len(render_prompt(words, ASKED)) + len(render_completion(words, "a rose and a brick"))
+    both = ranking("a rose", "a rose and a brick")
+    assert examples.ranking_rows(both, words, longest - 1) is None
+    assert examples.ranking_rows(both, words, longest) == examples.ranking_rows(both, words, 64) is not None
+
+
+def test_an_empty_answer_is_its_end_alone(words: Tokenizer) -> None:
+    prompt = render_prompt(words, ASKED)
+    for ended in ([True, True], [False, True]):
+        rows = examples.ranking_rows(ranking("", "a brick", ended=ended), words, 64)
+        assert rows is not None
+        assert rows[0] == ([*prompt, words.eos_id], [False] * len(prompt) + [True]), "nothing said is said to its end"
+
+
+def loaded(good: int, bad: int) -> sources.Loaded[int]:
+    rejected = [sources.Rejected("rows.jsonl", line, "the answer is empty") for line in range(1, bad + 1)]
+    return sources.Loaded(list(range(good)), rejected, ("rows.jsonl",))
+
+
+@pytest.mark.parametrize(
+    ("borne", "good", "bad"), [(0.01, 99, 1), (0.01, 3, 0), (0.0, 3, 0), (0.29, 71, 29), (1.0, 1, 99)]
+)
+def test_a_sieve_passes_good_rows_on_and_keeps_the_bad_ones(borne: float, good: int, bad: int) -> None:
+    sieve = examples.Sieve(borne)
+    assert sieve.pass_on(loaded(good, bad)) == list(range(good))
+    assert [row.line for row in sieve.rejected] == list(range(1, bad + 1))
+
+
+@pytest.mark.parametrize(("borne", "good", "bad"), [(0.01, 98, 1), (0.0, 10**4, 1), (0.29, 70, 29), (0.99, 0, 1)])
+def test_more_bad_rows_than_are_borne_are_an_error(borne: float, good: int, bad: int) -> None:
+    sieve = examples.Sieve(borne)
+    with pytest.raises(InputError, match=f"the answer is empty; {bad} of {good + bad} rows") as caught:
+        sieve.pass_on(loaded(good, bad))
+    assert caught.value.where == "rows.jsonl:1" and "--max-bad-rows" in str(caught.value.how)
+    assert sieve.rejected == []
+
+
+def test_a_row_that_was_read_twice_is_listed_once() -> None:
+    sieve = examples.Sieve()
+    for _ in range(2):
+        sieve.pass_on(loaded(1, 2))
+    rows = [json.loads(line) for line in sieve.listing().splitlines()]
+    assert rows == [{"file": "rows.jsonl", "line": line, "reason": "the answer is empty"} for line in (1, 2)]
+    assert examples.Sieve().listing() == ""
+
+
+def test_rejected_rows_are_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = tmp_path / "texts.jsonl"
+    file.write_text('{"text": "good"}\n{"txt": "bad"}\n')
+    assert [text.text for text in examples.usable(sources.read_texts(file))] == ["good"]
+    told = capsys.readouterr().err
+    assert "1 rejected" in told and f"{file}" in told and "2" in told
+    file.write_text('{"text": "good"}\n')
+    examples.usable(sources.read_texts(file))
+    assert capsys.readouterr().err == ""
+
+
+def test_what_was_left_out_is_told_and_warned_of_where_it_is_much(capsys: pytest.CaptureFixture) -> None:
+    sieve = examples.Sieve(0.0)
+    for count, line in (
+        (0, ""),
+        (5, "data  train: 5 of 100 rankings left out: longer than 64 tokens\n"),
+        (6, "data  warning: train: 6 of 100 rankings left out: longer than 64 tokens\n"),
+    ):
+        rows = [None] * count + list(range(count, 100))
+        assert (
+            examples.keep_fitting("train", list(range(100)), rows, "rankings", 64, sieve, Path("x"))[0] == rows[count:]
+        )
+        assert capsys.readouterr().err == line
+    assert [left.count for left in sieve.left_out] == [5, 6] and sieve.rejected == [], "they are no bad rows"
+
+
+def test_only_a_required_split_must_have_something_left(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(InputError, match=r"x.jsonl: none of the 2 rankings is within 64 tokens; shorten"):
+        examples.keep_fitting("train", [1, 2], [None, None], "rankings", 64, required=Path("x.jsonl"))
+    assert examples.keep_fitting("validation", [1, 2], [None, None], "rankings", 64) == ([], [])
+    said = capsys.readouterr().err
+    assert "validation: 2 of 2 rankings left out" in said and "validation: nothing is left to validate on" in said
+    assert examples.keep_fitting("validation", [], [], "rankings", 64) == ([], []) and capsys.readouterr().err == ""
+
+
+def test_held_out_prompts_may_all_be_too_long(files: Any, words: Tokenizer, capsys: pytest.CaptureFixture) -> None:
+    assert examples.fitting_prompts(files.prompts, words, 3, split="validation", required=False) == ([], [])
+    assert "nothing is left to validate on" in capsys.readouterr().err
+
+
+def test_the_columns_of_what_a_run_reads_are_told(files: Any, capsys: pytest.CaptureFixture) -> None:
+    examples.usable(sources.read_rankings(files.pairs), examples.Sieve())
+    assert capsys.readouterr().err == "data  pairs.jsonl: 96 rankings; columns prompt, chosen, rejected, id used\n"
