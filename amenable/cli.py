@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from amenable.errors import InputError, Interrupted
+from amenable.renamed_options import new_name
 
 PACKAGES = {
     "stages": "Stages: each reads run directories and files, and writes a run directory",
@@ -109,9 +110,9 @@ def parse(config_class: type, arguments: list[str], program: str, description: s
 
     arguments, file = take_config_file(arguments)
     default = config_class() if file is None else from_yaml(config_class, file)
-    told = io.StringIO()
+    errors = io.StringIO()
     try:
-        with contextlib.redirect_stderr(told):
+        with contextlib.redirect_stderr(errors):
             return tyro.cli(
                 config_class,
                 args=arguments,
@@ -123,18 +124,22 @@ def parse(config_class: type, arguments: list[str], program: str, description: s
     except SystemExit as end:
         if end.code != 2:
             raise
-        raise plainly(told.getvalue(), program) from None
+        raise usage_error(
+            errors.getvalue(), program, [field.name for field in dataclasses.fields(config_class)]
+        ) from None
 
 
-def plainly(told: str, program: str) -> InputError:
-    """What the parser of options says in a frame, as one line."""
-    lines = [line.strip("│|+╭╮╰╯ ") for line in told.splitlines()[1:]]
+def usage_error(message: str, program: str, known: list[str]) -> InputError:
+    """Return the option parser's framed message as one line, with the nearest or the new name of an unknown option."""
+    lines = [line.strip("│|+╭╮╰╯ ") for line in message.splitlines()[1:]]
     lines = [line for line in lines if line.strip("─-") and not line.startswith("For full helptext")]
     what, _, meant = " ".join(lines).removeprefix("Error parsing Config: ").partition(" Perhaps you meant:")
     what = what.partition(" Argument helptext:")[0]
     near = re.search(r"--[\w.-]+", meant)
     how = f"did you mean {near[0]}?" if near else None if ";" in what else f"see '{program} --help'"
-    return InputError(what, how=how)
+    unknown = re.match(r"Unrecognized options: --([\w.-]+)", what)
+    renamed = new_name(unknown[1], known) if unknown else None
+    return InputError(what, how=f"the option is called --{renamed.replace('_', '-')} now" if renamed else how)
 
 
 def take_config_file(arguments: list[str]) -> tuple[list[str], Path | None]:
@@ -182,6 +187,8 @@ def build(config_class: type, values: dict[str, Any], file: Path, prefix: str = 
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=1)
             how = f"did you mean '{prefix}{near[0]}'?" if near else f"known are: {', '.join(fields)}"
+            if renamed := new_name(key, fields):
+                how = f"the option is called '{renamed}' now"
             raise InputError(f"unknown option '{prefix}{key}'", file, how)
         made[key] = convert(hints[key], value, file, prefix + key)
     return config_class(**made)

@@ -13,6 +13,7 @@ PACKAGE = ROOT / "amenable"
 LAYERS = {
     "files": -1,
     "seeds": -1,
+    "renamed_options": -1,
     "functional": 0,
     "models": 1,
     "text": 1,

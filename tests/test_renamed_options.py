@@ -1,0 +1,34 @@
+"""An option's old name leads to its new one, on the command line and in a YAML file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from amenable import cli
+from amenable.errors import InputError
+from amenable.renamed_options import NEW_NAMES, new_name
+
+
+@dataclass(frozen=True)
+class Config:
+    adaptive_kl_target: float = 6.0
+    steps: int = 1
+
+
+def test_new_name_is_among_those_the_command_knows() -> None:
+    assert new_name("kl-target", ["adaptive_kl_target"]) == "adaptive_kl_target"
+    assert new_name("machine.device", ["device"]) == "device.device"
+    assert new_name("kl_target", ["steps"]) is None and new_name("steps", ["steps"]) is None
+
+
+def test_command_line_and_yaml_name_the_new_option(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the option is called --adaptive-kl-target now"):
+        cli.parse(Config, ["--kl-target", "3"], "amenable x", "")
+    (tmp_path / "c.yaml").write_text("kl_target: 3\n")
+    with pytest.raises(InputError, match="the option is called 'adaptive_kl_target' now"):
+        cli.parse(Config, ["--config", str(tmp_path / "c.yaml")], "amenable x", "")
+
+
+def test_no_old_name_leads_to_itself() -> None:
+    assert not [old for old, new in NEW_NAMES.items() if old in new]
