@@ -129,6 +129,16 @@ def parse(config_class: type, arguments: list[str], program: str, description: s
         ) from None
 
 
+def option_names(config_class: type) -> list[str]:
+    """Return the names of a Config's options; those of a nested group stand by their own names too."""
+    names = list[str]()
+    for field in dataclasses.fields(config_class):
+        group: Any = field.default_factory
+        names += [field.name]
+        names += [inner.name for inner in dataclasses.fields(group)] if dataclasses.is_dataclass(group) else []
+    return names
+
+
 def usage_error(message: str, program: str, known: list[str]) -> InputError:
     """Return the option parser's framed message as one line, with the nearest or the new name of an unknown option."""
     lines = [line.strip("│|+╭╮╰╯ ") for line in message.splitlines()[1:]]

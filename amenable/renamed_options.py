@@ -9,7 +9,9 @@ NEW_NAMES: dict[str, tuple[str, ...]] = {
     "heldout": ("heldout_annotators",),
     "held_out": ("validation_split",),
     "final_learning_rate": ("final_lr_frac",),
-    "machine": ("device",),
+    "machine.device": ("device",),
+    "machine.precision": ("precision",),
+    "machine.threads": ("threads",),
     "watch_reward_model": ("eval_reward_model",),
     "watched": ("num_traced_prompts",),
     "select": ("keep_weights",),
@@ -24,8 +26,7 @@ NEW_NAMES: dict[str, tuple[str, ...]] = {
 def new_name(old: str, known: Iterable[str]) -> str | None:
     """Return the new name of option `old` among the names a command knows, None where the option was never renamed.
 
-    Both sides may be dotted (`machine.device`) and may have dashes; the first part is what was renamed.
+    `old` may be dotted (`machine.device`) and may have dashes.
     """
-    first, dot, rest = old.replace("-", "_").partition(".")
-    names = {name.replace("-", "_") for name in known}
-    return next((name + dot + rest for name in NEW_NAMES.get(first, ()) if name in names), None)
+    known = {name.replace("-", "_") for name in known}
+    return next((name for name in NEW_NAMES.get(old.replace("-", "_"), ()) if name in known), None)

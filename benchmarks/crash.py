@@ -38,13 +38,13 @@ from amenable.stages import annotate, dpo, evaluate, ppo, pretrain, reward, samp
 from amenable.train import checkpoint
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.run import Run
-from amenable.train.runtime import Machine
+from amenable.train.runtime import DeviceOptions
 from amenable.world.settings import Sizes
 
 TINY = DecoderConfig(
     320, 128, layers=2, width=32, heads=2, positions="rope", norm="rms", activation="swiglu", bias=False, qk_norm=True
 )
-MACHINE = Machine("cpu", "fp32", 1)
+MACHINE = DeviceOptions("cpu", "fp32", 1)
 OF_ITS_OWN = ("config.yaml", "lineage.json", "finished.json", "manifest.json", "timings.jsonl", ".lock")
 """what two runs of the same options may differ in: their folder's name, seconds, and hashes of these"""
 AT_MOST = 6
@@ -134,7 +134,7 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
         eval_steps=4,
         save_steps=2,
         optimizer=replace(quick, muon_learning_rate=0.03),
-        machine=MACHINE,
+        device=MACHINE,
     )
     tuned = sft.Config(
         model=base.out, data=shown, out=root / "sft", epochs=2, batch_size=4, held_out=0.1, select="loss", save_steps=2
@@ -153,7 +153,7 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
         prompts_per_step=2,
         warmup_steps=1,
         save_steps=2,
-        machine=MACHINE,
+        device=MACHINE,
     )
     policy = ppo.Config(
         model=tuned.out,
@@ -171,7 +171,7 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
         sample_steps=2,
         watched=2,
         save_steps=2,
-        machine=MACHINE,
+        device=MACHINE,
     )
     mixed = replace(policy, ptx_coef=0.5, ptx_data=text, ptx_tokens=100, out=root / "ppo-ptx")
     mixed = replace(
@@ -186,7 +186,7 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
         warmup_steps=1,
         eval_steps=3,
         save_steps=2,
-        machine=MACHINE,
+        device=MACHINE,
     )
     compared = evaluate.Config(
         models=(f"sft={tuned.out}", f"ppo={policy.out}", f"dpo={paired.out}", f"base={base.out}"),
@@ -198,15 +198,15 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
         limit=6,
         max_new_tokens=8,
         text_tokens=300,
-        machine=MACHINE,
+        device=MACHINE,
     )
     brief = Sampling(temperature=1.0, max_new_tokens=12)
     return {
         "world": (world, world.Config(out=town, sizes=Sizes(6, 60, 6, 40, 6, 60, 24, 6, 40))),
         "tokenizer": (tokenizer, tokenizer.Config(data=text, demonstrations=shown, out=base.tokenizer, vocab_size=320)),
         "pretrain": (pretrain, base),
-        "sft": (sft, replace(tuned, optimizer=quick, warmup_steps=1, machine=MACHINE)),
-        "sample": (sample, replace(asked, sampling=brief, prompts_per_step=4, machine=MACHINE)),
+        "sft": (sft, replace(tuned, optimizer=quick, warmup_steps=1, device=MACHINE)),
+        "sample": (sample, replace(asked, sampling=brief, prompts_per_step=4, device=MACHINE)),
         "annotate": (annotate, ranked),
         "reward": (reward, replace(judge, optimizer=quick)),
         "ppo": (ppo, replace(policy, optimizer=quick)),

@@ -23,7 +23,7 @@ from typing import Any
 from amenable.serve import serve
 from amenable.serve.chat import Speaker
 from amenable.serve.openai import app_state
-from amenable.train import runtime
+from amenable.train.runtime import DeviceOptions, start_runtime
 from benchmarks.serving import serving
 
 PEER = Path(".venv-lm-eval/bin/python")
@@ -66,9 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         work = Path(name)
         write_tasks(work / "tasks")
         hf = evaluate(options.peer, work, "hf", f"pretrained={folder},dtype=float32", 1)
-        machine = runtime.start(runtime.Machine(device="cpu", precision="fp32"))
-        speaker = Speaker.load(folder, machine.device)
-        ours = serve.schedule(speaker, machine, rows=32, queue=64)
+        runtime = start_runtime(DeviceOptions(device="cpu", precision="fp32"))
+        speaker = Speaker.load(folder, runtime.device)
+        ours = serve.schedule(speaker, runtime, rows=32, queue=64)
         ways = {"ids": "add_bos_token=True", "text": "tokenized_requests=False"}
         agreed = True
         with serving(app_state.Served("m", speaker, ours)) as url:

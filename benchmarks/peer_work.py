@@ -17,10 +17,11 @@ from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
 from amenable.rl.experience import objective_metrics
 from amenable.stages import dpo, ppo, reward, sft
-from amenable.train import defaults, runtime
+from amenable.train import defaults
 from amenable.train.defaults import traits_of
 from amenable.train.forward import Row
 from amenable.train.optimizer import Optimizer, OptimizerConfig
+from amenable.train.runtime import Runtime
 from amenable.train.step import backward_next_token
 from benchmarks import speed
 from benchmarks.speed import Size, SizeName, make_actors, prompt_lengths, scalar_model, sequences
@@ -43,7 +44,7 @@ class Work:
     """One row: what the peer is handed, how our side makes a step, and how many tokens either is credited with."""
 
     handed: dict[str, Any]
-    ours: Callable[[runtime.Runtime], Step]
+    ours: Callable[[Runtime], Step]
     tokens: int
 
 
@@ -52,13 +53,13 @@ def handed(row: str, size: Size, rows: list[dict[str, list[int]]], **others: Any
     return {"row": row, "shape": asdict(size.shape), "rows": rows, "eos": EOS, "pad": PAD, **others}
 
 
-def learner(size: Size, rows: list[Row], dropout: float, machine: runtime.Runtime) -> Step:
+def learner(size: Size, rows: list[Row], dropout: float, runtime: Runtime) -> Step:
     """An update by the next-token loss, as `sft` makes it."""
     decoder = Decoder(replace(size.shape, dropout=dropout)).train()
     optimizer = Optimizer([decoder], OptimizerConfig(learning_rate=1e-5))
 
     def make() -> None:
-        backward_next_token(decoder, rows, machine, sft.Config().max_tokens_per_pass)
+        backward_next_token(decoder, rows, runtime, sft.Config().max_tokens_per_pass)
         optimizer.step()
 
     return make
@@ -72,7 +73,7 @@ def sft_work(size: Size, packing: bool = False) -> Work:
     dropout = 0.1  # as in GPT-2, and in the demo
     return Work(
         handed("sft", size, rows, packing=packing, dropout=dropout),
-        lambda machine: learner(size, ours, dropout, machine),
+        lambda runtime: learner(size, ours, dropout, runtime),
         sum(len(ids) for ids, _ in ours),
     )
 
@@ -113,12 +114,12 @@ def reward_work(size: Size, prompts: int, answers: int) -> Work:
     told = asked(size, prompts, answers)
     items = ranking_items(told)
 
-    def build(machine: runtime.Runtime) -> Step:
+    def build(runtime: Runtime) -> Step:
         model = scalar_model(size.shape)
         optimizer = Optimizer([model], OptimizerConfig(learning_rate=1e-5))
 
         def make() -> None:
-            reward.backward(model, items, reward.Config(), machine)
+            reward.backward(model, items, reward.Config(), runtime)
             optimizer.step()
 
         return make
@@ -133,14 +134,14 @@ def dpo_work(size: Size) -> Work:
     """Pairs, the reference's log-probabilities computed before the clock starts on both sides."""
     told = asked(size, size.rows, 2)
 
-    def build(machine: runtime.Runtime) -> Step:
+    def build(runtime: Runtime) -> Step:
         policy = Decoder(size.shape).eval()
         pairs = [dpo.Pair(item.rows[0], item.rows[1]) for item in ranking_items(told)]
-        pairs = dpo.with_reference(policy, pairs, dpo.Config(), machine)
+        pairs = dpo.with_reference(policy, pairs, dpo.Config(), runtime)
         optimizer = Optimizer([policy], OptimizerConfig(learning_rate=1e-5))
 
         def make() -> None:
-            dpo.walk(policy, pairs, dpo.Config(), machine)
+            dpo.walk(policy, pairs, dpo.Config(), runtime)
             optimizer.step()
 
         return make
@@ -156,8 +157,8 @@ def ppo_work(size: Size) -> Work:
     config, _ = defaults.ppo(config, traits_of(size.shape), traits_of(size.shape))
     prompts = sequences(size, prompt_lengths(size, size.prompts))
 
-    def build(machine: runtime.Runtime) -> Step:
-        actors = make_actors(size.shape, machine)
+    def build(runtime: Runtime) -> Step:
+        actors = make_actors(size.shape, runtime)
         actors.tokenizer.stop_ids = ()  # never drawn: no answer ends early
         optimizers = Optimizer([actors.policy], config.optimizer), Optimizer([actors.critic], config.optimizer)
         numbers = count()
@@ -187,11 +188,11 @@ def decode_work(size: Size, rows: int) -> Work:
     prompts = sequences(size, prompt_lengths(size, rows))
     new = min(NEW_TOKENS, size.length // 2)
 
-    def build(machine: runtime.Runtime) -> Step:
-        decoder = machine.only_asked(Decoder(size.shape).eval())
+    def build(runtime: Runtime) -> Step:
+        decoder = runtime.only_asked(Decoder(size.shape).eval())
 
         def make() -> None:
-            with machine.autocast():
+            with runtime.autocast():
                 generate(decoder, prompts, Sampling(max_new_tokens=new), eos_id=None, rows=rows)
 
         return make

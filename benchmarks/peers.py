@@ -31,7 +31,8 @@ import torch
 import tyro
 
 from amenable.errors import InputError
-from amenable.train import plan, runtime
+from amenable.train import plan
+from amenable.train.runtime import DeviceOptions, start_runtime
 from benchmarks import speed
 from benchmarks.peer_work import SIZES, WORK
 from benchmarks.speed import Ceiling, SizeName, peak_bytes, seconds_of, tell
@@ -254,10 +255,10 @@ def last_line(text: str) -> str:
 
 def serve(row: str, options: dict[str, Any]) -> None:
     """Our side: build the row's work and make steps when told to."""
-    machine = runtime.start(runtime.Machine(device="cpu", precision=options["precision"], threads=options["threads"]))
+    runtime = start_runtime(DeviceOptions(device="cpu", precision=options["precision"], threads=options["threads"]))
     torch.manual_seed(0)
     before = peak_bytes()
-    make = WORK[row](SIZES[options["size"]]).ours(machine)
+    make = WORK[row](SIZES[options["size"]]).ours(runtime)
     while True:
         print("ready", flush=True)
         if sys.stdin.readline().strip() != "go":

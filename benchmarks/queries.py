@@ -44,8 +44,9 @@ from amenable.models.layout import Layout
 from amenable.seeds import seeded_generator
 from amenable.stages import annotate, reward
 from amenable.text.chat import render_prompt
-from amenable.train import forward, loading, runtime
+from amenable.train import forward, loading
 from amenable.train.examples import ranking_rows
+from amenable.train.runtime import DeviceOptions, Runtime, start_runtime
 from amenable.world.annotators import fit_noise
 from amenable.world.closed_world import ClosedWorld
 from amenable.world.gold import Parts
@@ -81,7 +82,7 @@ class Config:
     """numbers of votes after which ratings are measured; none for no ratings"""
     batch: int = 10
     """votes that are chosen at once"""
-    machine: runtime.Machine = field(default_factory=lambda: runtime.Machine(threads=1))
+    device: DeviceOptions = field(default_factory=lambda: DeviceOptions(threads=1))
 
     def __post_init__(self) -> None:
         if list(self.budgets) != sorted(set(self.budgets)) or not self.budgets or self.budgets[0] < 2:
@@ -131,9 +132,9 @@ class Trial:
 
 def main(config: Config) -> dict[str, Any]:
     began = time.monotonic()
-    machine = runtime.start(config.machine)
-    material = gather(config, machine)
-    print(f"{len(material.prompts)} prompts, {len(material.judged)} answers; {machine.describe()}", flush=True)
+    runtime = start_runtime(config.device)
+    material = gather(config, runtime)
+    print(f"{len(material.prompts)} prompts, {len(material.judged)} answers; {runtime.describe()}", flush=True)
     curves, whole = compare(material, config)
     found: dict[str, Any] = {
         "budgets": config.budgets,
@@ -150,11 +151,11 @@ def main(config: Config) -> dict[str, Any]:
     return found
 
 
-def gather(config: Config, machine: runtime.Runtime) -> Material:
+def gather(config: Config, runtime: Runtime) -> Material:
     """Everything that does not depend on a seed."""
     prompts = annotate.read([config.run / "sample" / "samples.jsonl"])
     world = ClosedWorld.load(config.run / "world")
-    decoder, tokenizer = loading.load_policy(config.run / "sft", machine)
+    decoder, tokenizer = loading.load_policy(config.run / "sft", runtime)
     kept, rows = [], []
     for one in prompts:
         found = ranking_rows(
@@ -166,13 +167,13 @@ def gather(config: Config, machine: runtime.Runtime) -> Material:
     owners = torch.tensor([place for place, found in enumerate(rows) for _ in found])
     judged = [[world.gold(one.id, *answer) for answer in zip(one.completions, one.ended)] for one in kept]
     asked = [render_prompt(tokenizer, one.prompt)[-context_of(decoder) :] for one in kept]
-    features = mean_states(decoder, [row for found in rows for row in found], machine)
+    features = mean_states(decoder, [row for found in rows for row in found], runtime)
     return Material(
         prompts=kept,
         owners=owners,
         judged=[parts for found in judged for parts in found],
         features=scaled(features, owners),
-        about=standard(mean_states(decoder, [(ids, [True] * len(ids)) for ids in asked], machine)),
+        about=standard(mean_states(decoder, [(ids, [True] * len(ids)) for ids in asked], runtime)),
         world=replace(world, noise=fit_noise(world.annotators, judged, 0)),
     )
 
@@ -182,12 +183,12 @@ def context_of(decoder: Decoder) -> int:
 
 
 @torch.inference_mode()
-def mean_states(decoder: Decoder, rows: Sequence[forward.Row], machine: runtime.Runtime) -> Tensor:
+def mean_states(decoder: Decoder, rows: Sequence[forward.Row], runtime: Runtime) -> Tensor:
     """The mean of the last hidden states over each row's trained tokens, [B, D]."""
     out = torch.zeros(len(rows), decoder.config.width)
-    for chosen, batch in forward.in_chunks(rows, machine, 8192):
+    for chosen, batch in forward.in_chunks(rows, runtime, 8192):
         layout = Layout.of(batch.lengths, batch.ids.device, batch.shared)
-        with machine.autocast():
+        with runtime.autocast():
             hidden = decoder(batch.ids, layout).float() * batch.trained[:, None]
         sums = torch.zeros(len(chosen), hidden.shape[1], device=hidden.device).index_add_(0, layout.rows, hidden)
         counts = torch.tensor([sum(rows[i][1]) for i in chosen])
@@ -333,7 +334,7 @@ def whole_accuracy(material: Material, trial: Trial, asked: Sequence[int], seed:
             warmup_steps=min(10, len(training) // 32),
             save_steps=0,
             seed=seed,
-            machine=config.machine,
+            device=config.device,
         )
         done = json.loads((reward.run(options) / "finished.json").read_text("utf-8"))
     return float(done["validation"]["accuracy"])

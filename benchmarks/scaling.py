@@ -31,13 +31,14 @@ from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.presets import preset
 from amenable.stages import dpo, ppo, pretrain, reward, sft
-from amenable.train import checkpoint, defaults, memory, plan, runtime
+from amenable.train import checkpoint, defaults, memory, plan
 from amenable.train.best import Best
 from amenable.train.checkpoint import Stateful
 from amenable.train.defaults import traits_of
 from amenable.train.examples import whole
 from amenable.train.forward import Row
 from amenable.train.optimizer import Optimizer, OptimizerConfig
+from amenable.train.runtime import DeviceOptions, Precision, Runtime, processor_multiplies_bf16, start_runtime
 from amenable.train.step import backward_next_token
 from benchmarks import speed
 
@@ -65,9 +66,9 @@ class Sweep:
 
     label: str
     values: tuple[Any, ...]
-    point: Callable[[Any, runtime.Runtime], dict[str, Timed]]
+    point: Callable[[Any, Runtime], dict[str, Timed]]
     """value -> what is timed, by name"""
-    bytes: Callable[[Any, runtime.Runtime], int] = field(default=lambda value, machine: 0)
+    bytes: Callable[[Any, Runtime], int] = field(default=lambda value, runtime: 0)
     """value -> memory that the point needs"""
     size: Callable[[Any], float] = float
     """value -> its place on the axis"""
@@ -81,7 +82,7 @@ class Config:
     """sweeps, with commas between: context, answers, vocabulary, batch, model, rollout, memory; without it all"""
     seconds: float = 120.0
     """for each sweep; what it does not reach by then is left out"""
-    precision: runtime.Precision = "auto"
+    precision: Precision = "auto"
     threads: int = 0
     """processor threads; 0 is one a core"""
     plots: Path = Path("benchmarks")
@@ -101,8 +102,8 @@ class Config:
         return self.sweep.split(",") if self.sweep else NAMES
 
     @property
-    def machine(self) -> runtime.Machine:
-        return runtime.Machine(device="cpu", precision=self.precision, threads=self.threads)
+    def runtime(self) -> DeviceOptions:
+        return DeviceOptions(device="cpu", precision=self.precision, threads=self.threads)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -132,7 +133,7 @@ def time_table(name: str, sweep: Sweep, config: Config) -> Iterator[str]:
         left = deadline - perf_counter()
         why = refusal(sweep, value, left, config)
         share = left / (len(sweep.values) - place)
-        seconds = None if why else speed.alone(measure, name, value, config.machine, share)
+        seconds = None if why else speed.alone(measure, name, value, config.device, share)
         if place == 0:
             names = list(seconds or {"": 0.0})
             yield line(sweep.label, *(f"{label}, ms a token" for label in names))
@@ -150,8 +151,8 @@ def refusal(sweep: Sweep, value: Any, left: float, config: Config) -> str:
     """Why a point is left out; nothing where it is not."""
     if left <= 0:
         return "left out: the time is up"
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and runtime.processor_multiplies_bf16())
-    needed = sweep.bytes(value, runtime.Runtime(torch.device("cpu"), bf16, config.threads))
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and processor_multiplies_bf16())
+    needed = sweep.bytes(value, Runtime(torch.device("cpu"), bf16, config.threads))
     if needed > ROOM * free_bytes():
         return f"left out: needs {needed / 2**30:.1f} GiB, and {free_bytes() / 2**30:.1f} GiB are free"
     return ""
@@ -166,10 +167,10 @@ def free_bytes() -> int:
     return 1024 * int(found[1]) if found else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-def measure(name: str, value: Any, machine: runtime.Machine, seconds: float) -> dict[str, float]:
+def measure(name: str, value: Any, device: DeviceOptions, seconds: float) -> dict[str, float]:
     """Seconds of a token, by what is timed: the median of as many steps as the time allows, one at the least."""
     torch.manual_seed(0)
-    steps = SWEEPS[name].point(value, runtime.start(machine))
+    steps = SWEEPS[name].point(value, start_runtime(device))
     found = {}
     for label, step in steps.items():
         deadline = perf_counter() + seconds / len(steps)
@@ -211,7 +212,7 @@ def draw(path: Path, label: str, found: dict[str, list[tuple[float, float]]]) ->
         figure.savefig(path, metadata={"Date": None})
 
 
-def training(shape: DecoderConfig, lengths: Sequence[int], machine: runtime.Runtime) -> Timed:
+def training(shape: DecoderConfig, lengths: Sequence[int], runtime: Runtime) -> Timed:
     """Updates by the next-token loss on rows of these lengths."""
     decoder = Decoder(shape).train()
     optimizer = Optimizer([decoder], OptimizerConfig(learning_rate=3e-4))
@@ -219,7 +220,7 @@ def training(shape: DecoderConfig, lengths: Sequence[int], machine: runtime.Runt
 
     def step(number: int) -> tuple[int, float]:
         start = perf_counter()
-        backward_next_token(decoder, rows, machine, 8192)
+        backward_next_token(decoder, rows, runtime, 8192)
         optimizer.step()
         return sum(lengths), perf_counter() - start
 
@@ -227,7 +228,7 @@ def training(shape: DecoderConfig, lengths: Sequence[int], machine: runtime.Runt
 
 
 def decoding(
-    shape: DecoderConfig, prompts: int, length: int, machine: runtime.Runtime, tokens: int = 32, samples: int = 1
+    shape: DecoderConfig, prompts: int, length: int, runtime: Runtime, tokens: int = 32, samples: int = 1
 ) -> Timed:
     """Answers to prompts of one length, without the time that reading the prompts takes."""
     decoder = Decoder(shape).eval()
@@ -235,7 +236,7 @@ def decoding(
 
     def seconds(count: int, number: int) -> float:
         start, sampling = perf_counter(), Sampling(max_new_tokens=count)
-        with machine.autocast():
+        with runtime.autocast():
             generate(decoder, asked, sampling, eos_id=None, seeds=number, samples=samples, rows=prompts * samples)
         return perf_counter() - start
 
@@ -245,22 +246,22 @@ def decoding(
     return step
 
 
-def bytes_of_training(shape: DecoderConfig, lengths: Sequence[int], machine: runtime.Runtime) -> int:
+def bytes_of_training(shape: DecoderConfig, lengths: Sequence[int], runtime: Runtime) -> int:
     """Memory of `training`; no model is made."""
     rows = [([0] * length, [False] + [True] * (length - 1)) for length in lengths]
     works = memory.heaviest([[row] for row in rows], [range(len(rows))], 8192, summed=True)
-    return memory.training(Decoder(shape, "meta"), OptimizerConfig(), works, machine)
+    return memory.training(Decoder(shape, "meta"), OptimizerConfig(), works, runtime)
 
 
-def of_context(length: int, machine: runtime.Runtime) -> dict[str, Timed]:
+def of_context(length: int, runtime: Runtime) -> dict[str, Timed]:
     shape = replace(BASE, context=2048)
     return {
-        "training (4096 tokens)": training(shape, [length] * (4096 // length), machine),
-        "decoding (batch 8)": decoding(shape, 8, length - 33, machine),
+        "training (4096 tokens)": training(shape, [length] * (4096 // length), runtime),
+        "decoding (batch 8)": decoding(shape, 8, length - 33, runtime),
     }
 
 
-def of_answers(count: int, machine: runtime.Runtime) -> dict[str, Timed]:
+def of_answers(count: int, runtime: Runtime) -> dict[str, Timed]:
     """Prompts of 128 tokens with so many answers of 64; a token of a shared prompt counts once for each answer."""
     size = speed.Size(BASE)
     model, (config, _) = speed.scalar_model(BASE), defaults.reward(reward.Config(), traits_of(BASE))
@@ -280,44 +281,44 @@ def of_answers(count: int, machine: runtime.Runtime) -> dict[str, Timed]:
 
     def step(number: int) -> tuple[int, float]:
         start = perf_counter()
-        reward.backward(model, items, config, machine)
+        reward.backward(model, items, config, runtime)
         optimizer.step()
         return 4 * count * 192, perf_counter() - start
 
     return {
         "training (reward, 4 prompts)": step,
-        "decoding (4 prompts)": decoding(BASE, 4, 128, machine, samples=count),
+        "decoding (4 prompts)": decoding(BASE, 4, 128, runtime, samples=count),
     }
 
 
-def of_vocabulary(count: int, machine: runtime.Runtime) -> dict[str, Timed]:
+def of_vocabulary(count: int, runtime: Runtime) -> dict[str, Timed]:
     shape = replace(BASE, vocab_size=count)
     return {
-        "training (8 x 256)": training(shape, [256] * 8, machine),
-        "decoding (batch 32)": decoding(shape, 32, 64, machine),
+        "training (8 x 256)": training(shape, [256] * 8, runtime),
+        "decoding (batch 32)": decoding(shape, 32, 64, runtime),
     }
 
 
-def of_batch(rows: int, machine: runtime.Runtime) -> dict[str, Timed]:
+def of_batch(rows: int, runtime: Runtime) -> dict[str, Timed]:
     return {
-        "training (rows of 256)": training(BASE, [256] * rows, machine),
-        "decoding": decoding(BASE, rows, 64, machine),
+        "training (rows of 256)": training(BASE, [256] * rows, runtime),
+        "decoding": decoding(BASE, rows, 64, runtime),
     }
 
 
-def of_model(name: str, machine: runtime.Runtime) -> dict[str, Timed]:
+def of_model(name: str, runtime: Runtime) -> dict[str, Timed]:
     return {
-        "training (4 x 256)": training(SHAPES[name], [256] * 4, machine),
-        "decoding (batch 16)": decoding(SHAPES[name], 16, 32, machine, tokens=8),
+        "training (4 x 256)": training(SHAPES[name], [256] * 4, runtime),
+        "decoding (batch 16)": decoding(SHAPES[name], 16, 32, runtime, tokens=8),
     }
 
 
-def of_rollout(prompts: int, machine: runtime.Runtime) -> dict[str, Timed]:
+def of_rollout(prompts: int, runtime: Runtime) -> dict[str, Timed]:
     """Iterations of PPO with so many prompts of 16 to 128 tokens, answers of 64: gathering and learning apart."""
     size = speed.Size(BASE, prompts=prompts)
     config = ppo.Config(prompts_per_step=prompts, max_new_tokens=64)
     config, _ = defaults.ppo(config, traits_of(BASE), traits_of(BASE))
-    actors = speed.make_actors(BASE, machine)
+    actors = speed.make_actors(BASE, runtime)
     critic = replace(config.optimizer, learning_rate=config.critic_learning_rate)
     optimizers = Optimizer([actors.policy], config.optimizer), Optimizer([actors.critic], critic)
     asked = speed.sequences(size, speed.prompt_lengths(size, prompts))
@@ -349,13 +350,13 @@ SWEEPS = {
         "rows",
         (1, 2, 4, 8, 16, 32, 64),
         of_batch,
-        lambda rows, machine: bytes_of_training(BASE, [256] * rows, machine),
+        lambda rows, runtime: bytes_of_training(BASE, [256] * rows, runtime),
     ),
     "model": Sweep(
         "parameters",
         tuple(SHAPES),
         of_model,
-        lambda name, machine: bytes_of_training(SHAPES[name], [256] * 4, machine),
+        lambda name, runtime: bytes_of_training(SHAPES[name], [256] * 4, runtime),
         parameters_of,
     ),
     "rollout": Sweep("prompts of an iteration", (16, 32, 64, 128, 256), of_rollout),
@@ -369,7 +370,7 @@ class Case:
 
     stage: str
     size: str
-    precision: runtime.Precision
+    precision: Precision
     rows: int = 16
     """rows of up to 256 tokens in a step"""
     steps: int = 8
@@ -415,9 +416,9 @@ def use(case: Case, threads: int) -> tuple[int, int]:
     """Predicted and used bytes of a run: its steps, then a checkpoint."""
     load_torch()
     before = held_bytes("VmRSS")
-    machine = runtime.start(runtime.Machine(device="cpu", precision=case.precision, threads=threads))
+    runtime = start_runtime(DeviceOptions(device="cpu", precision=case.precision, threads=threads))
     torch.manual_seed(0)
-    trained = STAGES[case.stage](case, machine)
+    trained = STAGES[case.stage](case, runtime)
     for number in range(case.steps):
         trained.step(number)
     with tempfile.TemporaryDirectory() as folder:
@@ -430,7 +431,7 @@ def load_torch() -> None:
     """One step of a tiny model: what torch loads when it is first used is the program's, not the run's."""
     decoder = Decoder(DecoderConfig(10, context=4, layers=1, width=4, heads=1))
     optimizer = Optimizer([decoder], OptimizerConfig(learning_rate=1e-3))
-    backward_next_token(decoder, [whole([1, 2, 3])], runtime.Runtime(torch.device("cpu"), False, 1), 4)
+    backward_next_token(decoder, [whole([1, 2, 3])], Runtime(torch.device("cpu"), False, 1), 4)
     optimizer.step()
 
 
@@ -454,17 +455,17 @@ def in_steps(count: int, case: Case) -> list[range]:
 
 
 def next_token(
-    case: Case, shape: DecoderConfig, rows: list[Row], config: pretrain.Config | sft.Config, machine: runtime.Runtime
+    case: Case, shape: DecoderConfig, rows: list[Row], config: pretrain.Config | sft.Config, runtime: Runtime
 ) -> Trained:
     """Updates by the next-token loss; SFT keeps its best weights beside the newest."""
     steps, limit, keeps = in_steps(len(rows), case), config.max_tokens_per_pass, isinstance(config, sft.Config)
     decoder = Decoder(shape).train()
     works = memory.heaviest([[row] for row in rows], steps, limit, summed=True)
-    predicted = memory.training(decoder, config.optimizer, works, machine, case.steps, best=keeps)
+    predicted = memory.training(decoder, config.optimizer, works, runtime, case.steps, best=keeps)
     optimizer, best = Optimizer([decoder], config.optimizer), Best(decoder)
 
     def step(number: int) -> None:
-        backward_next_token(decoder, [rows[i] for i in steps[number]], machine, limit)
+        backward_next_token(decoder, [rows[i] for i in steps[number]], runtime, limit)
         optimizer.step()
         if keeps:
             best.offer(number, number)
@@ -472,20 +473,20 @@ def next_token(
     return Trained(predicted, step, {"decoder": decoder, "optimizer": optimizer, "best": best})
 
 
-def pretraining(case: Case, machine: runtime.Runtime) -> Trained:
+def pretraining(case: Case, runtime: Runtime) -> Trained:
     size = size_of(case)
     lengths = [2 * length for length in speed.prompt_lengths(size, case.rows * case.steps, "pieces")]
     rows = [whole(ids) for ids in speed.sequences(size, lengths)]
     config, _ = defaults.pretrain(pretrain.Config(), traits_of(size.shape))
-    return next_token(case, size.shape, rows, config, machine)
+    return next_token(case, size.shape, rows, config, runtime)
 
 
-def fine_tuning(case: Case, machine: runtime.Runtime) -> Trained:
+def fine_tuning(case: Case, runtime: Runtime) -> Trained:
     size = size_of(case)
     config, _ = defaults.sft(sft.Config(dropout=0.1), traits_of(size.shape))
     shape = replace(size.shape, dropout=config.dropout)
     rows = [case.preceded(row) for row in speed.dialogues(size, case.rows * case.steps)]
-    return next_token(case, shape, rows, config, machine)
+    return next_token(case, shape, rows, config, runtime)
 
 
 def rankings(case: Case, count: int) -> list[speed.Item]:
@@ -494,24 +495,24 @@ def rankings(case: Case, count: int) -> list[speed.Item]:
     ]
 
 
-def rewarding(case: Case, machine: runtime.Runtime) -> Trained:
+def rewarding(case: Case, runtime: Runtime) -> Trained:
     config, _ = defaults.reward(reward.Config(), traits_of(SHAPES[case.size]))
     model = speed.scalar_model(SHAPES[case.size])
     items = rankings(case, max(1, case.rows // 2) * case.steps)
     steps = in_steps(len(items), case)
     works = memory.heaviest([item.rows for item in items], steps, config.max_tokens_per_pass, share=True)
     works = [replace(work, trained=work.rows) for work in works]
-    predicted = memory.training(model, config.optimizer, works, machine, case.steps)
+    predicted = memory.training(model, config.optimizer, works, runtime, case.steps)
     optimizer = Optimizer([model], config.optimizer)
 
     def step(number: int) -> None:
-        reward.backward(model, [items[i] for i in steps[number]], config, machine)
+        reward.backward(model, [items[i] for i in steps[number]], config, runtime)
         optimizer.step()
 
     return Trained(predicted, step, {"model": model, "optimizer": optimizer})
 
 
-def preferring(case: Case, machine: runtime.Runtime) -> Trained:
+def preferring(case: Case, runtime: Runtime) -> Trained:
     config, _ = defaults.dpo(dpo.Config(), traits_of(SHAPES[case.size]))
     policy = Decoder(SHAPES[case.size]).eval()
     pairs = [dpo.Pair(item.rows[0], item.rows[1]) for item in rankings(case, case.rows * case.steps)]
@@ -519,22 +520,22 @@ def preferring(case: Case, machine: runtime.Runtime) -> Trained:
     rows = [(pair.chosen, pair.rejected) for pair in pairs]
     works = memory.heaviest(rows, steps, limit, share=True)
     reading = memory.largest_reading([row for pair in rows for row in pair], limit)
-    predicted = memory.training(policy, config.optimizer, works, machine, case.steps, reading)
-    pairs = dpo.with_reference(policy, pairs, config, machine)
+    predicted = memory.training(policy, config.optimizer, works, runtime, case.steps, reading)
+    pairs = dpo.with_reference(policy, pairs, config, runtime)
     optimizer = Optimizer([policy], config.optimizer)
 
     def step(number: int) -> None:
-        dpo.walk(policy, [pairs[i] for i in steps[number]], config, machine)
+        dpo.walk(policy, [pairs[i] for i in steps[number]], config, runtime)
         optimizer.step()
 
     return Trained(predicted, step, {"policy": policy, "optimizer": optimizer})
 
 
-def reinforcing(case: Case, machine: runtime.Runtime) -> Trained:
+def reinforcing(case: Case, runtime: Runtime) -> Trained:
     size = size_of(case)
     config = ppo.Config(prompts_per_step=size.prompts, max_new_tokens=64, max_steps=case.steps)
     config, _ = defaults.ppo(config, traits_of(size.shape), traits_of(size.shape))
-    actors = speed.make_actors(size.shape, machine)
+    actors = speed.make_actors(size.shape, runtime)
     prompts = speed.sequences(size, speed.prompt_lengths(size, size.prompts * case.steps))
     prompts = [case.preceded((ids, []))[0] for ids in prompts]
     steps = in_steps(len(prompts), case)
@@ -553,7 +554,7 @@ def reinforcing(case: Case, machine: runtime.Runtime) -> Trained:
     return Trained(predicted, step, state | {"optimizer": optimizers[0], "critic_optimizer": optimizers[1]})
 
 
-STAGES: dict[str, Callable[[Case, runtime.Runtime], Trained]] = {
+STAGES: dict[str, Callable[[Case, Runtime], Trained]] = {
     "pretrain": pretraining,
     "sft": fine_tuning,
     "reward": rewarding,

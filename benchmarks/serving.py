@@ -29,7 +29,7 @@ from amenable.serve import security
 from amenable.serve.chat import Speaker
 from amenable.serve.openai import api, app_state, errors
 from amenable.serve.openai.scheduler import Asked, Counts, Ended, News, Piece, Scheduler
-from amenable.train import runtime
+from amenable.train.runtime import DeviceOptions, start_runtime
 
 CLIENTS = (1, 8, 32)
 
@@ -83,17 +83,17 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=48)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    machine = runtime.start(runtime.Machine(precision="fp32", threads=options.threads))
+    runtime = start_runtime(DeviceOptions(precision="fp32", threads=options.threads))
     prompts = [
         [{"role": message.role, "content": message.content} for message in prompt.messages]
         for prompt in sources.read_prompts(options.prompts).rows[: options.requests]
     ]
-    speaker = Speaker.load(options.model, machine.device)
+    speaker = Speaker.load(options.model, runtime.device)
     tokenizer = speaker.tokenizer
-    ours = Scheduler(speaker.decoder, tokenizer.decode, tokenizer.stop_ids, machine, rows=32)
-    print(f"{len(prompts)} requests, at most {options.max_tokens} tokens, {machine.describe()}")
+    ours = Scheduler(speaker.decoder, tokenizer.decode, tokenizer.stop_ids, runtime, rows=32)
+    print(f"{len(prompts)} requests, at most {options.max_tokens} tokens, {runtime.describe()}")
     print("| server | clients | requests/s | tokens/s | first token, median | 95 % |\n|---|---|---|---|---|---|")
-    for name, scheduler in (("amenable", ours), ("transformers", Plain(options.model, machine.device))):
+    for name, scheduler in (("amenable", ours), ("transformers", Plain(options.model, runtime.device))):
         with serving(app_state.Served("m", speaker, scheduler)) as url:  # type: ignore[arg-type]
             measured(url, prompts[:4], 2, options.max_tokens)
             for clients in CLIENTS:

@@ -39,11 +39,12 @@ from amenable.rl.models import Actors
 from amenable.seeds import seeded_generator
 from amenable.stages import dpo, ppo, pretrain, reward, sft
 from amenable.text.tokenizer import CONTROL, SMALLEST, Tokenizer
-from amenable.train import defaults, plan, runtime
+from amenable.train import defaults, plan
 from amenable.train.defaults import traits_of
 from amenable.train.examples import whole
 from amenable.train.forward import Row
 from amenable.train.optimizer import Optimizer, OptimizerConfig
+from amenable.train.runtime import DeviceOptions, Runtime, processor_multiplies_bf16, start_runtime
 from amenable.train.step import backward_next_token
 
 T = TypeVar("T")
@@ -171,7 +172,7 @@ def processor() -> str:
             found = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
     except OSError:
         found = []
-    bf16 = "bf16" if runtime.processor_multiplies_bf16() else "no bf16"
+    bf16 = "bf16" if processor_multiplies_bf16() else "no bf16"
     return f"{found[0] if found else named} ({torch.backends.cpu.get_cpu_capability()}, {bf16} instructions)"
 
 
@@ -242,9 +243,9 @@ class Measured:
 def measure(row: str, size: Size, precision: Precision, threads: int, repeats: int) -> Measured:
     """Build the row's workload, warm up once, time `repeats` steps."""
     before = peak_bytes()
-    machine = runtime.start(runtime.Machine(device="cpu", precision=precision, threads=threads))
+    runtime = start_runtime(DeviceOptions(device="cpu", precision=precision, threads=threads))
     torch.manual_seed(0)
-    workload = ROWS[row](size, machine)
+    workload = ROWS[row](size, runtime)
     workload.step(0)
     timed = [seconds_of(partial(workload.step, number)) for number in range(1, repeats + 1)]
     works = [work for _, work in timed]
@@ -266,41 +267,41 @@ def peak_bytes() -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def pretrain_row(size: Size, machine: runtime.Runtime, muon: bool = True) -> Workload:
+def pretrain_row(size: Size, runtime: Runtime, muon: bool = True) -> Workload:
     """Rows of one length, the optimizer as `amenable pretrain` has it, or AdamW for everything."""
     config, _ = defaults.pretrain(pretrain.Config(), traits_of(size.shape))
     optimizer = config.optimizer if muon else replace(config.optimizer, muon_learning_rate=0.0)
     rows = [whole(ids) for ids in sequences(size, [size.length] * size.rows)]
     name = "Muon" if muon else "AdamW"
-    workload = next_token(f"pretrain-{name.lower()}", size.shape, rows, optimizer, config.max_tokens_per_pass, machine)
+    workload = next_token(f"pretrain-{name.lower()}", size.shape, rows, optimizer, config.max_tokens_per_pass, runtime)
     return replace(workload, what=f"{size.rows} x {size.length} tokens, {name}")
 
 
-def sft_row(size: Size, machine: runtime.Runtime) -> Workload:
+def sft_row(size: Size, runtime: Runtime) -> Workload:
     """Prompts and answers of mixed lengths, answers trained, dropout as the demo has it."""
     config, _ = defaults.sft(sft.Config(dropout=0.1), traits_of(size.shape))
     rows = dialogues(size, 2 * size.rows)
     shape = replace(size.shape, dropout=config.dropout)
-    workload = next_token("sft", shape, rows, config.optimizer, config.max_tokens_per_pass, machine)
+    workload = next_token("sft", shape, rows, config.optimizer, config.max_tokens_per_pass, runtime)
     return replace(workload, what=f"{described(rows)}, dropout {config.dropout}")
 
 
 def next_token(
-    label: str, shape: DecoderConfig, rows: list[Row], config: OptimizerConfig, limit: int, machine: runtime.Runtime
+    label: str, shape: DecoderConfig, rows: list[Row], config: OptimizerConfig, limit: int, runtime: Runtime
 ) -> Workload:
     """Updates by the next-token loss on the same rows."""
     decoder = Decoder(shape).train()
     optimizer = Optimizer([decoder], config)
 
     def step(number: int) -> Work:
-        backward_next_token(decoder, rows, machine, limit)
+        backward_next_token(decoder, rows, runtime, limit)
         optimizer.step()
         return training_work(label, shape, rows)
 
     return Workload("", step)
 
 
-def reward_row(size: Size, machine: runtime.Runtime) -> Workload:
+def reward_row(size: Size, runtime: Runtime) -> Workload:
     """Rankings of six answers, all pairs of a prompt in one element of the batch."""
     config, _ = defaults.reward(reward.Config(), traits_of(size.shape))
     model = scalar_model(size.shape)
@@ -310,36 +311,36 @@ def reward_row(size: Size, machine: runtime.Runtime) -> Workload:
     rows = [row for item in items for row in item.rows]
 
     def step(number: int) -> Work:
-        reward.backward(model, items, config, machine)
+        reward.backward(model, items, config, runtime)
         optimizer.step()
         return training_work("reward", size.shape, rows, unembedded=False)
 
     return Workload(f"{prompts} prompts x {ANSWERS} answers, {described(rows)}", step)
 
 
-def dpo_row(size: Size, machine: runtime.Runtime) -> Workload:
+def dpo_row(size: Size, runtime: Runtime) -> Workload:
     """Pairs; the reference's log-probabilities are computed once, before the clock starts, as the stage does."""
     config, _ = defaults.dpo(dpo.Config(), traits_of(size.shape))
     policy = Decoder(size.shape).eval()
     items = rankings(size, max(1, config.batch_size * size.rows // 16))
     pairs = [dpo.Pair(item.rows[0], item.rows[1]) for item in items]
-    pairs = dpo.with_reference(policy, pairs, config, machine)
+    pairs = dpo.with_reference(policy, pairs, config, runtime)
     optimizer = Optimizer([policy], config.optimizer)
     rows = [row for pair in pairs for row in (pair.chosen, pair.rejected)]
 
     def step(number: int) -> Work:
-        dpo.walk(policy, pairs, config, machine)
+        dpo.walk(policy, pairs, config, runtime)
         optimizer.step()
         return training_work("dpo", size.shape, rows)
 
     return Workload(f"{len(pairs)} pairs, {described(rows)}", step)
 
 
-def ppo_row(size: Size, machine: runtime.Runtime) -> Workload:
+def ppo_row(size: Size, runtime: Runtime) -> Workload:
     """Whole iterations: sample, score, learn. EOS is as unlikely as any token: nearly all answers have full length."""
     config = ppo.Config(prompts_per_step=size.prompts, max_new_tokens=3 * size.length // 8)
     config, _ = defaults.ppo(config, traits_of(size.shape), traits_of(size.shape))
-    actors = make_actors(size.shape, machine)
+    actors = make_actors(size.shape, runtime)
     critic_config = replace(config.optimizer, learning_rate=config.critic_learning_rate)
     optimizers = Optimizer([actors.policy], config.optimizer), Optimizer([actors.critic], critic_config)
     prompts = sequences(size, prompt_lengths(size, size.prompts))
@@ -361,21 +362,21 @@ def ppo_row(size: Size, machine: runtime.Runtime) -> Workload:
     return Workload(f"{config.samples} answers of {config.max_new_tokens}", step)
 
 
-def decode_row(size: Size, machine: runtime.Runtime, answers: int) -> Workload:
+def decode_row(size: Size, runtime: Runtime, answers: int) -> Workload:
     """Prompts of mixed lengths, read and continued at once to a fixed length."""
     decoder = Decoder(size.shape).eval()
     prompts = sequences(size, prompt_lengths(size, answers))
     sampling = Sampling(max_new_tokens=size.length // 2)
 
     def step(number: int) -> Work:
-        with machine.autocast():
+        with runtime.autocast():
             groups = generate(decoder, prompts, sampling, eos_id=None, seeds=number, rows=answers)
         return Work({f"decode-{answers}": sum(len(answer.ids) for group in groups for answer in group)})
 
     return Workload(f"{answers} answers of {sampling.max_new_tokens}", step)
 
 
-ROWS: dict[str, Callable[[Size, runtime.Runtime], Workload]] = {
+ROWS: dict[str, Callable[[Size, Runtime], Workload]] = {
     "pretrain-muon": pretrain_row,
     "pretrain-adamw": partial(pretrain_row, muon=False),
     "sft": sft_row,
@@ -426,11 +427,11 @@ def scalar_model(shape: DecoderConfig) -> ScalarModel:
     return ScalarModel.from_decoder(Decoder(shape), seeded_generator(0, "head")).eval()
 
 
-def make_actors(shape: DecoderConfig, machine: runtime.Runtime) -> Actors:
+def make_actors(shape: DecoderConfig, runtime: Runtime) -> Actors:
     """Policy and reference alike, scorer and critic alike, as at the start of a run."""
-    frozen = [machine.only_asked(model).requires_grad_(False) for model in (Decoder(shape).eval(), scalar_model(shape))]
+    frozen = [runtime.only_asked(model).requires_grad_(False) for model in (Decoder(shape).eval(), scalar_model(shape))]
     words = Tokenizer.train(["only its EOS is asked for"], SMALLEST, chat=True)
-    return Actors(Decoder(shape).eval(), frozen[0], scalar_model(shape), frozen[1], words, machine)
+    return Actors(Decoder(shape).eval(), frozen[0], scalar_model(shape), frozen[1], words, runtime)
 
 
 def described(rows: list[Row]) -> str:
@@ -501,7 +502,7 @@ class Ceiling:
 
 def measure_ceiling(threads: int) -> Ceiling:
     """The best of a few tries, each long enough for the clock."""
-    runtime.start(runtime.Machine(device="cpu", precision="fp32", threads=threads))
+    start_runtime(DeviceOptions(device="cpu", precision="fp32", threads=threads))
     return Ceiling(product_rate(torch.float32), product_rate(torch.bfloat16), copy_rate())
 
 

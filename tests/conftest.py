@@ -25,10 +25,10 @@ from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.heads import ScalarModel
 from amenable.stages import pretrain, reward, sft, tokenizer
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import runtime
 from amenable.train.loading import save_model
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.run import Run
+from amenable.train.runtime import DeviceOptions, Runtime, start_runtime
 
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
@@ -41,7 +41,7 @@ THINGS = {
 }
 MANNERS = ("Gladly", "Grimly")
 NAMES = ("Ann", "Bo", "Cy", "Dee", "Eva", "Flo", "Gus", "Ida")
-ONE_THREAD = runtime.Machine(device="cpu", precision="fp32", threads=1)
+ONE_THREAD = DeviceOptions(device="cpu", precision="fp32", threads=1)
 TINY = DecoderConfig(
     320, 64, layers=2, width=32, heads=2, positions="rope", norm="rms", activation="swiglu", bias=False, qk_norm=True
 )
@@ -135,7 +135,7 @@ def pretrain_config(files: Files, tokenizer_folder: Path, tmp_path_factory: pyte
         held_out=0.1,
         eval_steps=50,
         save_steps=0,
-        machine=ONE_THREAD,
+        device=ONE_THREAD,
     )
 
 
@@ -160,7 +160,7 @@ def sft_config(files: Files, base: Path, tmp_path_factory: pytest.TempPathFactor
         held_out=0.25,
         save_steps=0,
         max_new_tokens=24,
-        machine=ONE_THREAD,
+        device=ONE_THREAD,
     )
 
 
@@ -185,7 +185,7 @@ def reward_config(files: Files, assistant: Path, tmp_path_factory: pytest.TempPa
         warmup_steps=2,
         held_out=0.25,
         save_steps=0,
-        machine=ONE_THREAD,
+        device=ONE_THREAD,
     )
 
 
@@ -211,8 +211,8 @@ def words(tokenizer_folder: Path) -> Tokenizer:
 
 
 @pytest.fixture(scope="session")
-def machine() -> runtime.Runtime:
-    return runtime.start(ONE_THREAD)
+def runtime() -> Runtime:
+    return start_runtime(ONE_THREAD)
 
 
 def a_decoder(seed: int = 0, **changes: Any) -> Decoder:

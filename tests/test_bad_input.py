@@ -277,10 +277,10 @@ CASES = [
     ("out around the data", "tokenizer --data {d}/thesis/chapter.txt --out {d}/thesis", "thesis: holds the data that"),
     ("out inside the model", "sft {sft} --out {base}/sft", "sft: lies inside the model that is read|its own"),
     ("out around the model", "sft {sft} --model {d}/torn --out {d}", "holds the model that is read"),
-    ("no such CUDA device", "sample {sample} --machine.device cuda:77", "CUDA device"),
-    ("a device that is no place", "sample {sample} --machine.device meta", "device 'meta'|cpu"),
-    ("too many threads", "sample {sample} --machine.threads 1000000", "threads is 1000000"),
-    ("precision of a word", "sample {sample} --machine.precision fp7", "fp7"),
+    ("no such CUDA device", "sample {sample} --device cuda:77", "CUDA device"),
+    ("a device that is no place", "sample {sample} --device meta", "device 'meta'|cpu"),
+    ("too many threads", "sample {sample} --threads 1000000", "threads is 1000000"),
+    ("precision of a word", "sample {sample} --precision fp7", "fp7"),
     ("choice that is none", "sft {sft} --select best", "best"),
     ("a port in use", "label --data {samples} --store {d}/labels.db --port {port}", "{port}|give another --port"),
     ("a port that is none", "label --data {samples} --store {d}/labels.db --port 99999", "port is 99999"),
@@ -289,8 +289,8 @@ CASES = [
     ("choice in yaml", "sft --config {d}/choice.yaml", "choice.yaml: 'select' is 'best'|one of last, loss, reward"),
     ("share in yaml", "sft --config {d}/share.yaml", "max_bad_rows is 2.0"),
     ("no file after config", "sft --config", "--config needs a file"),
-    ("no such device", "sample {sample} --machine.device toaster", "no device is called 'toaster'|cpu"),
-    ("threads below 0", "sample {sample} --machine.threads -2", "threads is -2"),
+    ("no such device", "sample {sample} --device toaster", "no device is called 'toaster'|cpu"),
+    ("threads below 0", "sample {sample} --threads -2", "threads is -2"),
     ("unknown command", "retrain", "there is no command 'retrain'; did you mean 'pretrain'"),
     ("unknown option", "sft {sft} --epoch 3", "--epoch"),
     ("no yaml", "sft --config {d}/none.yaml", "none.yaml: no such configuration file"),
@@ -574,7 +574,7 @@ def test_the_table_of_legal_extremes_names_options_that_exist() -> None:
 def test_no_cuda_is_said(names: dict[str, str], capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")
-    arguments = shlex.split(f"sample {names['sample']} --machine.device cuda --out {tmp_path / 'run'}")
+    arguments = shlex.split(f"sample {names['sample']} --device cuda --out {tmp_path / 'run'}")
     assert cli.main(arguments) == 2
     assert "no CUDA device; use --device cpu" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -23,7 +23,7 @@ from amenable.train import forward, loading
 from amenable.train.examples import fitting_prompts, pieces_of, whole
 from amenable.train.forward import Row
 from amenable.train.optimizer import Optimizer, OptimizerConfig
-from amenable.train.runtime import Machine, Runtime
+from amenable.train.runtime import DeviceOptions, Runtime
 from amenable.train.step import backward_next_token
 
 LOSSES = ("pretrain", "sft", "reward", "dpo", "ppo", "ptx")
@@ -48,14 +48,14 @@ class Bench:
     def backward(self, loss: str, max_tokens: int, models: Actors | None = None) -> None:
         """Add the gradient of a loss, as its stage does, at most `max_tokens` a pass."""
         actors = models or self.actors
-        policy, machine = actors.policy, actors.machine
+        policy, runtime = actors.policy, actors.runtime
         if loss in ("pretrain", "sft", "ptx"):
             rows, weight = (self.conversations if loss == "sft" else self.texts), 0.3 if loss == "ptx" else 1.0
-            backward_next_token(policy, rows, machine, max_tokens, weight)
+            backward_next_token(policy, rows, runtime, max_tokens, weight)
         elif loss == "reward":
-            reward.backward(actors.critic, self.items, replace(self.reward, max_tokens_per_pass=max_tokens), machine)
+            reward.backward(actors.critic, self.items, replace(self.reward, max_tokens_per_pass=max_tokens), runtime)
         elif loss == "dpo":
-            dpo.walk(policy, self.pairs, replace(self.dpo, max_tokens_per_pass=max_tokens), machine)
+            dpo.walk(policy, self.pairs, replace(self.dpo, max_tokens_per_pass=max_tokens), runtime)
         else:
             config = replace(self.ppo, max_tokens_per_pass=max_tokens)
             ppo.backward(actors, self.experience, ppo.estimate(self.experience, 0.05, config), [5, 0, 3, 1], config)
@@ -63,12 +63,12 @@ class Bench:
 
 @pytest.fixture(scope="module")
 def bench(
-    files: Any, assistant: Path, judge: Path, reward_config: reward.Config, words: Tokenizer, machine: Runtime
+    files: Any, assistant: Path, judge: Path, reward_config: reward.Config, words: Tokenizer, runtime: Runtime
 ) -> Bench:
-    actors = load_actors(assistant, judge, 0, machine)
-    one_thread = Machine("cpu", "fp32", 1)
-    of_dpo = dpo.Config(assistant, files.pairs, machine=one_thread)
-    of_ppo = ppo.Config(assistant, judge, data=files.prompts, max_new_tokens=16, entropy_coef=0.1, machine=one_thread)
+    actors = load_actors(assistant, judge, 0, runtime)
+    one_thread = DeviceOptions("cpu", "fp32", 1)
+    of_dpo = dpo.Config(assistant, files.pairs, device=one_thread)
+    of_ppo = ppo.Config(assistant, judge, data=files.prompts, max_new_tokens=16, entropy_coef=0.1, device=one_thread)
     of_ppo = replace(of_ppo, temperature=0.7, kl_coef=0.3, kl_target=1.5)
     _, prompts = fitting_prompts(files.prompts, words, 40)
     demonstrations = read_demonstrations(files.demonstrations).rows[:6]
@@ -80,7 +80,7 @@ def bench(
         [whole(piece) for piece in pieces_of(texts, words, 23)],
         [(row.ids, row.trained) for row in rendered],
         reward.read(reward_config, words, 64)[0][:5],
-        dpo.with_reference(actors.policy, dpo.read(of_dpo, words, 64)[0][:5], of_dpo, machine),
+        dpo.with_reference(actors.policy, dpo.read(of_dpo, words, 64)[0][:5], of_dpo, runtime),
         reward_config,
         of_dpo,
         of_ppo,
@@ -132,9 +132,9 @@ def test_the_pad_embedding_of_a_model_that_predicts_nothing_has_no_gradient(benc
 
 
 def test_what_is_frozen_is_the_same_bit_for_bit_after_a_step(
-    bench: Bench, assistant: Path, judge: Path, machine: Runtime
+    bench: Bench, assistant: Path, judge: Path, runtime: Runtime
 ) -> None:
-    actors = load_actors(assistant, judge, 0, machine)
+    actors = load_actors(assistant, judge, 0, runtime)
     models = (actors.policy, actors.critic, actors.reference, actors.scorer)
     before = [{name: tensor.clone() for name, tensor in model.state_dict().items()} for model in models]
     rate = OptimizerConfig(learning_rate=3e-4)
@@ -195,9 +195,9 @@ def test_dropout_is_on_where_it_is_asked_for(
     ],
 )
 def test_a_sampler_that_is_not_the_trainer_stops_the_run_with_the_cause(
-    bench: Bench, wrong: str, said: str, assistant: Path, judge: Path, machine: Runtime
+    bench: Bench, wrong: str, said: str, assistant: Path, judge: Path, runtime: Runtime
 ) -> None:
-    actors = load_actors(assistant, judge, 0, machine)
+    actors = load_actors(assistant, judge, 0, runtime)
     config = replace(bench.ppo, prompts_per_step=6, num_mini_batches=1)
     rate = OptimizerConfig(learning_rate=3e-4)
     optimizers = Optimizer([actors.policy], rate), Optimizer([actors.critic], rate)
@@ -220,11 +220,11 @@ def test_a_small_gap_points_to_precision() -> None:
         require_same_distribution(Ratios(1000, 0.015, 1.0, 0.0), 0.01)
 
 
-def test_a_reward_does_not_know_its_batch(bench: Bench, machine: Runtime) -> None:
+def test_a_reward_does_not_know_its_batch(bench: Bench, runtime: Runtime) -> None:
     scorer: ScalarModel = bench.actors.scorer
     rows = [row for item in bench.items for row in item.rows]
-    together = forward.row_rewards(scorer, rows, machine, WHOLE)
+    together = forward.row_rewards(scorer, rows, runtime, WHOLE)
     for order in (range(len(rows)), range(len(rows))[::-1]):
         for size in (1, 60, 200):
-            scores = forward.row_rewards(scorer, [rows[i] for i in order], machine, size)
+            scores = forward.row_rewards(scorer, [rows[i] for i in order], runtime, size)
             assert torch.allclose(scores, together[list(order)], atol=1e-5)

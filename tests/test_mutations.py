@@ -35,7 +35,7 @@ from amenable.text import chat
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, loading
 from amenable.train.optimizer import Optimizer, OptimizerConfig
-from amenable.train.runtime import Machine, Runtime
+from amenable.train.runtime import DeviceOptions, Runtime
 
 TESTS = Path(__file__).parent
 NAMES = ("Ann", "Bo", "Cy", "Dee", "Eva", "Flo", "Gus", "Ida")
@@ -49,7 +49,7 @@ STOPPED = "before any update"
 class Parts:
     """What checks are made with: random models of two layers, trained ones, a tokenizer, a folder."""
 
-    machine: Runtime
+    runtime: Runtime
     words: Tokenizer
     make_decoder: Callable[..., Decoder]
     make_scalar_model: Callable[..., ScalarModel]
@@ -60,7 +60,7 @@ class Parts:
 
 @pytest.fixture
 def parts(
-    machine: Runtime,
+    runtime: Runtime,
     words: Tokenizer,
     make_decoder: Callable[..., Decoder],
     make_scalar_model: Callable[..., ScalarModel],
@@ -68,7 +68,7 @@ def parts(
     assistant: Path,
     judge: Path,
 ) -> Parts:
-    return Parts(machine, words, make_decoder, make_scalar_model, tmp_path, assistant, judge)
+    return Parts(runtime, words, make_decoder, make_scalar_model, tmp_path, assistant, judge)
 
 
 def file_of(path: str) -> ModuleType:
@@ -81,7 +81,7 @@ def file_of(path: str) -> ModuleType:
 
 
 def ppo_config(**changes: Any) -> ppo.Config:
-    small = ppo.Config(prompts_per_step=8, num_mini_batches=2, max_new_tokens=8, machine=Machine("cpu", "fp32", 1))
+    small = ppo.Config(prompts_per_step=8, num_mini_batches=2, max_new_tokens=8, device=DeviceOptions("cpu", "fp32", 1))
     filled = {"temperature": 0.7, "kl_coef": 0.3, "kl_target": 1.5, "optimizer": OptimizerConfig(2e-4, eps=1e-5)}
     return replace(small, **filled | changes)
 
@@ -91,7 +91,7 @@ def ppo_actors(parts: Parts) -> Actors:
     if not (parts.folder / "sft").exists():
         loading.save_model(parts.folder / "sft", parts.make_decoder(), parts.words)
         loading.save_model(parts.folder / "reward", parts.make_scalar_model(), parts.words)
-    return roles.load_actors(parts.folder / "sft", parts.folder / "reward", 0, parts.machine)
+    return roles.load_actors(parts.folder / "sft", parts.folder / "reward", 0, parts.runtime)
 
 
 def ppo_iteration(parts: Parts, actors: Actors | None = None) -> None:
@@ -107,8 +107,8 @@ def bf16_iteration(temperature: float) -> Callable[[Parts], None]:
     """The same in bf16, with trained models: what is gathered is the reference's too, as a run's first step asks."""
 
     def check(parts: Parts) -> None:
-        machine = replace(parts.machine, bf16=True)
-        actors = roles.load_actors(parts.assistant, parts.judge, 0, machine)
+        runtime = replace(parts.runtime, bf16=True)
+        actors = roles.load_actors(parts.assistant, parts.judge, 0, runtime)
         config = ppo_config(prompts_per_step=32, num_generations=2, num_mini_batches=1, temperature=temperature)
         config = replace(config, max_new_tokens=20, critic_learning_rate=1e-3)
         asked = [f"{name} asks: name a {colour} thing." for name in NAMES for colour in COLOURS]
@@ -121,11 +121,11 @@ def bf16_iteration(temperature: float) -> Callable[[Parts], None]:
 
 
 def starts_at_the_reference(parts: Parts) -> None:
-    machine = replace(parts.machine, bf16=True)
-    actors = roles.load_actors(parts.assistant, parts.judge, 0, machine)
+    runtime = replace(parts.runtime, bf16=True)
+    actors = roles.load_actors(parts.assistant, parts.judge, 0, runtime)
     prompts = [chat.render_prompt(parts.words, [Message("user", f"{name} asks: name a red thing.")]) for name in NAMES]
     seen = ppo.gather(actors, prompts, ("rollout", 1), 4, ppo_config(temperature=0.7, max_new_tokens=20))
-    experience.require_at_reference(seen, machine.tolerance)
+    experience.require_at_reference(seen, runtime.tolerance)
 
 
 def frozen_models_stay(parts: Parts) -> None:
@@ -152,16 +152,16 @@ def cut_answers_have_not_ended(parts: Parts) -> None:
 
 def dpo_loss_by_hand(parts: Parts) -> None:
     tests, rows = file_of("stages/test_dpo.py"), file_of("train/test_forward.py").ROWS
-    config = dpo.Config(machine=Machine("cpu", "fp32", 1))
+    config = dpo.Config(device=DeviceOptions("cpu", "fp32", 1))
     pairs = [dpo.Pair(rows[i % 4], rows[(i + 1) % 4]) for i in range(6)]
-    pairs = dpo.with_reference(parts.make_decoder(seed=7), pairs, config, parts.machine)
-    tests.test_the_loss_by_hand(config, pairs, parts.make_decoder, parts.machine, 0.0, 0.5)
+    pairs = dpo.with_reference(parts.make_decoder(seed=7), pairs, config, parts.runtime)
+    tests.test_the_loss_by_hand(config, pairs, parts.make_decoder, parts.runtime, 0.0, 0.5)
 
 
 def kl_of_two_is_above_zero(parts: Parts) -> None:
     tests = file_of("evaluation/test_divergence.py")
     policy, reference = (parts.make_decoder(seed=seed, vocab_size=10) for seed in (1, 2))
-    tests.test_of_a_policy_from_itself_it_is_zero_and_else_above(policy, reference, parts.machine)
+    tests.test_of_a_policy_from_itself_it_is_zero_and_else_above(policy, reference, parts.runtime)
 
 
 def prompts_count_alike(parts: Parts) -> None:
@@ -234,8 +234,8 @@ def prediction_of_itself(targets: Any) -> Any:
 
 
 def dropout_left_on(load_policy: Any) -> Any:
-    def broken(folder: Path, machine: Runtime, made_by: str = "", dropout: float = 0.0) -> Any:
-        decoder, tokenizer = load_policy(folder, machine, made_by, 0.2)
+    def broken(folder: Path, runtime: Runtime, made_by: str = "", dropout: float = 0.0) -> Any:
+        decoder, tokenizer = load_policy(folder, runtime, made_by, 0.2)
         return decoder.train(), tokenizer
 
     return broken
@@ -318,9 +318,9 @@ def own_reference(loss_of: Any) -> Any:
 
 
 def mean_of_means(backward: Any) -> Any:
-    def broken(decoder: Any, rows: Any, machine: Any, max_tokens: int, weight: float = 1.0) -> torch.Tensor:
+    def broken(decoder: Any, rows: Any, runtime: Any, max_tokens: int, weight: float = 1.0) -> torch.Tensor:
         cut = forward.microbatches(rows, max_tokens)
-        found = [backward(decoder, [rows[i] for i in part.rows], machine, 10**6, weight / len(cut)) for part in cut]
+        found = [backward(decoder, [rows[i] for i in part.rows], runtime, 10**6, weight / len(cut)) for part in cut]
         return torch.stack(found).mean()
 
     return broken
@@ -350,7 +350,7 @@ def gradients_kept(step: Any) -> Any:
 
 
 def reference_at_one(row_logprobs: Any) -> Any:
-    return lambda decoder, rows, machine, limit, *_, **__: row_logprobs(decoder, rows, machine, limit)
+    return lambda decoder, rows, runtime, limit, *_, **__: row_logprobs(decoder, rows, runtime, limit)
 
 
 def always_ended(ranking_rows: Any) -> Any:
@@ -399,7 +399,7 @@ def stopped_and_resumed(parts: Parts) -> None:
 
 
 def accumulated(parts: Parts) -> None:
-    file_of("train/test_step.py").test_many_passes_are_one(parts.make_decoder, parts.machine, 5)
+    file_of("train/test_step.py").test_many_passes_are_one(parts.make_decoder, parts.runtime, 5)
 
 
 def cached(parts: Parts) -> None:
@@ -463,9 +463,9 @@ WILSON_BY_HAND = suite_test("functional/test_statistics.py", "test_wilson_by_han
 ORDERS = suite_test("data/test_batches.py", "test_epochs_and_seeds_are_unrelated")
 DIALOGUES = suite_test("data/test_sources.py", "test_dialogues_that_open_alike_stay_together")
 SEEDS = suite_test("test_seeds.py", "test_seeds_are_stable_and_differ_by_purpose")
-LOGPROBS = passes_test("test_row_logprobs_are_each_rows_own", "machine", 8, 1.0)
-REWARD_PLACE = passes_test("test_a_reward_is_read_at_the_last_token_even_if_it_is_no_end", "words", "machine")
-VALUE_PLACE = passes_test("test_values_are_read_before_each_trained_token", "machine")
+LOGPROBS = passes_test("test_row_logprobs_are_each_rows_own", "runtime", 8, 1.0)
+REWARD_PLACE = passes_test("test_a_reward_is_read_at_the_last_token_even_if_it_is_no_end", "words", "runtime")
+VALUE_PLACE = passes_test("test_values_are_read_before_each_trained_token", "runtime")
 COOL, WARM = bf16_iteration(0.7), bf16_iteration(1.0)
 NEIGHBOURS = engine_test("test_answers_do_not_depend_on_the_number_of_rows_nor_on_the_neighbours")
 SAMPLED = engine_test(
@@ -527,7 +527,7 @@ MUTATIONS: list[Mutation] = [
     ("the policy is never held back", "functional.losses:ppo_policy_loss", nothing_clipped, ppo_losses_by_hand),
     ("the critic is never held back", "functional.losses:value_loss", clipped_at_itself, ppo_losses_by_hand),
     ("KL is between two temperatures", "train.forward:row_logprobs", reference_at_one,
-     passes_test("test_row_logprobs_are_each_rows_own", "machine", 8, 0.7)),
+     passes_test("test_row_logprobs_are_each_rows_own", "runtime", 8, 0.7)),
     ("an answer that never ended is rewarded for it", "functional.rewards:penalise_missing_eos",
      lambda f: lambda score, ended, penalty: f(score, ended, -penalty),
      suite_test("functional/test_rewards.py", "test_missing_eos_is_subtracted")),

@@ -20,9 +20,10 @@ from amenable.models.decoder import Decoder
 from amenable.seeds import derive_seed
 from amenable.text.chat import PLAIN_STOP, answer_text, render_prompt
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import loading, runtime
+from amenable.train import loading
 from amenable.train.examples import Sieve, usable
 from amenable.train.log import Bars, no_bars
+from amenable.train.runtime import Runtime
 
 COLDEST, HOTTEST = 0.05, 2.0
 """temperatures between which one is sought, as multiples of the usual one"""
@@ -64,12 +65,12 @@ class Speaker:
     contestant: Contestant
     decoder: Decoder
     tokenizer: Tokenizer
-    machine: runtime.Runtime
+    runtime: Runtime
 
     @classmethod
-    def load(cls, contestant: Contestant, machine: runtime.Runtime) -> Speaker:
-        decoder, tokenizer = loading.load_policy(contestant.folder, machine, "a training stage")
-        return cls(contestant, machine.only_asked(decoder), tokenizer, machine)
+    def load(cls, contestant: Contestant, runtime: Runtime) -> Speaker:
+        decoder, tokenizer = loading.load_policy(contestant.folder, runtime, "a training stage")
+        return cls(contestant, runtime.only_asked(decoder), tokenizer, runtime)
 
     @property
     def converses(self) -> bool:
@@ -101,7 +102,7 @@ def ask(speaker: Speaker, prompts: Sequence[Prompt], asking: Asking, samples: in
     asked = [shown(speaker, prompt, asking)[0] for prompt in prompts]
     transcript = asking.transcript_for(speaker)
     stop = PLAIN_STOP if transcript is None else (transcript.end,)
-    with speaker.machine.autocast():
+    with speaker.runtime.autocast():
         groups = generate(
             speaker.decoder,
             asked,

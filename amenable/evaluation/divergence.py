@@ -49,7 +49,7 @@ def answers_with_kl(
 
 
 def peaks(
-    policy: nn.Module, prompts: Sequence[list[int]], max_new_tokens: int, limit: int, machine: Runtime
+    policy: nn.Module, prompts: Sequence[list[int]], max_new_tokens: int, limit: int, runtime: Runtime
 ) -> list[int]:
     """Bytes that `answers_with_kl` needs at its peaks: for the answers, and for the pass of both models over them."""
     if not prompts:
@@ -57,5 +57,5 @@ def peaks(
     model = memory.model_of(policy, OptimizerConfig())
     rows = [memory.full_answer(prompt, max_new_tokens) for prompt in prompts]
     longest, asked = max(len(ids) for ids, _ in rows), min(memory.PREFILL, sum(map(len, prompts)))
-    both = 2 * memory.reading(model, memory.largest_reading(rows, limit), machine)
-    return [memory.sampling(model, min(memory.ROWS, len(rows)), longest, asked, machine), both]
+    both = 2 * memory.reading(model, memory.largest_reading(rows, limit), runtime)
+    return [memory.sampling(model, min(memory.ROWS, len(rows)), longest, asked, runtime), both]

@@ -22,9 +22,10 @@ from amenable.functional.statistics import best_of_n_kl
 from amenable.models.heads import ScalarModel
 from amenable.text.chat import render, render_completion, render_prompt
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import forward, runtime
+from amenable.train import forward
 from amenable.train.examples import keep_fitting, measured_text
 from amenable.train.log import Bars, no_bars
+from amenable.train.runtime import Runtime
 from amenable.world.scores import gold_figures
 
 PARTS = ("truthful", "hallucinated", "over_refused", "harmful", "rude", "polite", "follows")
@@ -41,7 +42,7 @@ class Yardsticks:
     """what KL is measured to"""
     temperature: float
     """at which the reference is drawn from"""
-    machine: runtime.Runtime
+    runtime: Runtime
     max_tokens: int
     """of one pass of a model"""
     bars: Bars = no_bars
@@ -71,7 +72,7 @@ def score(
     chat, context = speaker.tokenizer.with_chat_template(), by.reward_model.decoder.config.context
     rows = [judged_row(chat, prompt, answer, speaker.converses, context) for prompt, answer in zip(prompts, answers)]
     bar = by.bars(f"{speaker.contestant.name}: rewards")
-    return forward.row_rewards(by.reward_model, rows, by.machine, by.max_tokens, bar).tolist()
+    return forward.row_rewards(by.reward_model, rows, by.runtime, by.max_tokens, bar).tolist()
 
 
 def judged_row(chat: Tokenizer, prompt: Prompt, answer: Answer, own_ids: bool, context: int) -> forward.Row:
@@ -100,7 +101,7 @@ def divergences(
     ]
     temperatures, bar = (temperature, by.temperature), by.bars(f"{speaker.contestant.name}: KL")
     found = forward.row_kls(
-        speaker.decoder, reference, seen, plain, by.machine, by.max_tokens, *temperatures, progress=bar
+        speaker.decoder, reference, seen, plain, by.runtime, by.max_tokens, *temperatures, progress=bar
     )
     return [float(kl.sum()) for kl in found]
 
@@ -146,7 +147,7 @@ def text_figures(speaker: Speaker, texts: list[Text], tokens: int, by: Yardstick
     context = speaker.decoder.config.context
     rows, byte_count = measured_text(texts, speaker.tokenizer, context, tokens)
     bar = by.bars(f"{speaker.contestant.name}: text")
-    logps = forward.row_logprobs(speaker.decoder, rows, by.machine, by.max_tokens, progress=bar)
+    logps = forward.row_logprobs(speaker.decoder, rows, by.runtime, by.max_tokens, progress=bar)
     bits = [-float(part.double().sum()) / math.log(2) for part in logps]
     return {"bpb": sum(bits) / byte_count, "text_bits": bits, "text_bytes": byte_count}
 
@@ -158,7 +159,7 @@ def demonstration_figures(speaker: Speaker, rows: Sequence[Demonstration], by: Y
     found = [(one.ids, one.trained) if len(one.ids) <= context else None for one in rendered]
     _, fitting = keep_fitting(f"demonstrations to {speaker.contestant.name}", rows, found, "conversations", context)
     bar = by.bars(f"{speaker.contestant.name}: demonstrations")
-    logps = forward.row_logprobs(speaker.decoder, fitting, by.machine, by.max_tokens, progress=bar)
+    logps = forward.row_logprobs(speaker.decoder, fitting, by.runtime, by.max_tokens, progress=bar)
     return {
         "demonstration_nats": [-float(part.double().sum()) for part in logps],
         "demonstration_tokens": sum(part.numel() for part in logps),

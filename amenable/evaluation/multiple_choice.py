@@ -71,7 +71,7 @@ def accuracy(
     decoder: Decoder,
     tokenizer: Tokenizer,
     questions: Sequence[Question],
-    machine: Runtime,
+    runtime: Runtime,
     max_tokens: int,
     progress: Progress = silent,
 ) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def accuracy(
     rows = [
         ending(tokenizer, one.context, choice, decoder.config.context) for one in questions for choice in one.choices
     ]
-    logps = forward.row_logprobs(decoder, rows, machine, max_tokens, progress=progress)
+    logps = forward.row_logprobs(decoder, rows, runtime, max_tokens, progress=progress)
     totals = [float(part.double().sum()) for part in logps]
     right = []
     for one, start in zip(questions, accumulate((len(one.choices) for one in questions), initial=0)):

@@ -132,7 +132,7 @@ def knowledge(speaker: Speaker, tests: Tests, by: Yardsticks) -> dict[str, Figur
         figures |= demonstration_figures(speaker, tests.demonstrations, by)
     model, who = (speaker.decoder, speaker.tokenizer), speaker.contestant.name
     tasks = {
-        name: accuracy(*model, questions, by.machine, by.max_tokens, by.bars(f"{who}: {name}"))
+        name: accuracy(*model, questions, by.runtime, by.max_tokens, by.bars(f"{who}: {name}"))
         for name, questions in tests.tasks.items()
     }
     return {"figures": figures, "tasks": tasks}

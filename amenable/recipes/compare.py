@@ -28,9 +28,10 @@ from amenable.recipes.reports import (
     provenance,
 )
 from amenable.stages import evaluate
-from amenable.train import plan, runtime
+from amenable.train import plan
 from amenable.train.defaults import FROM_MODEL, FromModel
 from amenable.train.run import write_text
+from amenable.train.runtime import Device, DeviceOptions, start_runtime
 
 DEMO, EVALUATION, LANGUAGE, REWARD, RUN = "demo", "evaluation", "language model", "reward model", "run"
 """what can be compared"""
@@ -67,7 +68,7 @@ class Config:
     rows: int = 128
     """answers decoded at once"""
     seed: int = 0
-    machine: runtime.Machine = field(default_factory=runtime.Machine)
+    device: Device = field(default_factory=DeviceOptions)
 
     def __post_init__(self) -> None:
         plan.require_at_least(1, self, "max_new_tokens", "max_tokens_per_pass", "rows")
@@ -241,7 +242,7 @@ def contestants(a: Side, b: Side, data: Path, world: Path | None, config: Config
         max_tokens_per_pass=config.max_tokens_per_pass,
         rows=config.rows,
         seed=config.seed,
-        machine=config.machine,
+        device=config.device,
     )
 
 
@@ -250,7 +251,7 @@ def order(a: Side, b: Side, config: Config) -> tuple[Row | None, list[str]]:
     data = config.data or provenance.shared_input(a.folder, b.folder, ("heldout", "validation"))
     if data is None:
         return None, ["There are no held-out rankings that both runs had; name some with --data."]
-    machine = runtime.start(config.machine)
+    runtime = start_runtime(config.device)
     rankings = compare_reward_models.read(data, config.limit)
-    told = compare_reward_models.orders(a.folder, b.folder, rankings, machine, config.max_tokens_per_pass, config.seed)
+    told = compare_reward_models.orders(a.folder, b.folder, rankings, runtime, config.max_tokens_per_pass, config.seed)
     return {"data": str(data), **told}, []

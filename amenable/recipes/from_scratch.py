@@ -27,10 +27,10 @@ from amenable.models.presets import preset
 from amenable.recipes import report
 from amenable.recipes.pipeline import Call, run_all
 from amenable.stages import dpo, evaluate, ppo, pretrain, reward, sft, tokenizer
-from amenable.train import runtime
 from amenable.train.examples import whole
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import write_text
+from amenable.train.runtime import DeviceOptions, start_runtime
 from amenable.train.step import backward_next_token
 
 SHARES = {"pretrain": 0.50, "sft": 0.10, "reward": 0.10, "ppo": 0.14, "dpo": 0.10}
@@ -136,9 +136,9 @@ def measured_speed(config: Config) -> float:
     kept = config.out / "speed.json"
     if kept.exists():
         return float(json.loads(kept.read_text("utf-8"))["tokens_per_second"])
-    machine = runtime.start(runtime.Machine())
+    runtime = start_runtime(DeviceOptions())
     generator = torch.Generator().manual_seed(config.seed)
-    decoder = Decoder(preset(config.model, config.vocab_size)).to(machine.device)
+    decoder = Decoder(preset(config.model, config.vocab_size)).to(runtime.device)
     decoder.init_weights(generator)
     optimizer = Optimizer([decoder], OptimizerConfig(learning_rate=3e-4, muon_learning_rate=0.01))
     ids = torch.randint(6, config.vocab_size, (16, config.context), generator=generator).tolist()
@@ -146,7 +146,7 @@ def measured_speed(config: Config) -> float:
     rates = []
     for _ in range(4):
         begun = time.monotonic()
-        backward_next_token(decoder, rows, machine, 8192)
+        backward_next_token(decoder, rows, runtime, 8192)
         optimizer.step()
         rates.append(16 * config.context / (time.monotonic() - begun))
     speed = sorted(rates)[-2]  # the first pass warms up; the median of the others

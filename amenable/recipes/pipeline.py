@@ -136,9 +136,9 @@ def alone_in(needs: dict[Path, set[Path]]) -> set[Path]:
 
 def with_one_thread(call: Call) -> Call:
     """The same call on one thread; a stage that has no such option has no use for threads."""
-    if not hasattr(call.config, "machine"):
+    if not hasattr(call.config, "device"):
         return call
-    return Call(call.stage, replace(call.config, machine=replace(call.config.machine, threads=1)))
+    return Call(call.stage, replace(call.config, device=replace(call.config.device, threads=1)))
 
 
 class Child:

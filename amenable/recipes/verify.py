@@ -31,9 +31,10 @@ from amenable.models.hf_config import CONFIG, is_classifier, read_facts
 from amenable.models.hf_weights import shortened
 from amenable.recipes import lineage
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import checkpoint, loading, reference_logits, runtime
+from amenable.train import checkpoint, loading, reference_logits
 from amenable.train.lock import NAME as LOCK
 from amenable.train.lock import is_held
+from amenable.train.runtime import Runtime
 
 State = Literal["good", "bad", "open"]
 COLOURS: dict[State, str] = {"good": "green", "bad": "bold red", "open": "yellow"}
@@ -225,10 +226,10 @@ def load(folder: Path, place: dict[str, Any]) -> Decoder | ScalarModel:
     """A language or reward model with its tokenizer, in fp32, on the kind of device where it was saved if there is one
     here."""
     here = place.get("device") == "cuda" and torch.cuda.is_available()
-    machine = runtime.Runtime(torch.device("cuda" if here else "cpu"), False, torch.get_num_threads())
+    runtime = Runtime(torch.device("cuda" if here else "cpu"), False, torch.get_num_threads())
     if is_classifier(read_facts(folder / CONFIG)):
-        return loading.load_reward_model(folder, machine, Tokenizer.load(folder))
-    return loading.load_policy(folder, machine)[0]
+        return loading.load_reward_model(folder, runtime, Tokenizer.load(folder))
+    return loading.load_policy(folder, runtime)[0]
 
 
 def of_transformers(folder: Path, stored: reference_logits.Probe) -> Check:

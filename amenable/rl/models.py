@@ -22,14 +22,14 @@ class Actors:
     critic: ScalarModel
     scorer: ScalarModel
     tokenizer: Tokenizer
-    machine: Runtime
+    runtime: Runtime
 
 
-def load_actors(model: Path, reward_model: Path, frozen_layers: int, machine: Runtime) -> Actors:
+def load_actors(model: Path, reward_model: Path, frozen_layers: int, runtime: Runtime) -> Actors:
     """Policy and reference from the SFT model, scorer and critic from the reward model; dropout off in all."""
-    policy, tokenizer = loading.load_policy(model, machine)
-    reference = machine.only_asked(loading.load_policy(model, machine)[0]).requires_grad_(False)
-    scorer = loading.load_judge(reward_model, machine, tokenizer)
-    critic = loading.load_reward_model(reward_model, machine, tokenizer)
+    policy, tokenizer = loading.load_policy(model, runtime)
+    reference = runtime.only_asked(loading.load_policy(model, runtime)[0]).requires_grad_(False)
+    scorer = loading.load_judge(reward_model, runtime, tokenizer)
+    critic = loading.load_reward_model(reward_model, runtime, tokenizer)
     freeze(policy, frozen_layers)
-    return Actors(policy, reference, critic, scorer, tokenizer, machine)
+    return Actors(policy, reference, critic, scorer, tokenizer, runtime)

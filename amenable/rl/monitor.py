@@ -142,7 +142,7 @@ def load_watcher(folder: Path | None, actors: Actors) -> ScalarModel | None:
     """The reward model that looks on and is not trained on, or None where none was given."""
     if folder is None:
         return None
-    return loading.load_judge(folder, actors.machine, actors.tokenizer)
+    return loading.load_judge(folder, actors.runtime, actors.tokenizer)
 
 
 def second_opinion(
@@ -152,7 +152,7 @@ def second_opinion(
     with the scores that are trained on (0 where either gives all of them the same). Nothing without a watcher."""
     if watcher is None:
         return {}
-    scores = forward.row_rewards(watcher, experience.rollout.rows(), actors.machine, max_tokens)
+    scores = forward.row_rewards(watcher, experience.rollout.rows(), actors.runtime, max_tokens)
     both = torch.stack([scores, experience.raw_scores]).float()
     told = both.std(dim=1, unbiased=False).min() > 0
     correlation = float(both.corrcoef()[0, 1]) if told else 0.0

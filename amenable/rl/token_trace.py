@@ -77,7 +77,7 @@ def observe(actors: Actors, names: list[str], experience: Experience, settings: 
     rollout = experience.rollout
     rewards = token_rewards(rollout.logps, experience.ref_logps, experience.scores, rollout.mask, settings.kl_coef)
     advantages, returns = masked_gae(rewards, experience.values, rollout.mask, settings.gamma, settings.lam)
-    top = likeliest(actors.policy, rollout.rows(), actors.machine, settings.max_tokens, settings.temperature)
+    top = likeliest(actors.policy, rollout.rows(), actors.runtime, settings.max_tokens, settings.temperature)
     return Trace(names, experience, Targets(advantages, returns, rewards), top, settings)
 
 
@@ -105,7 +105,7 @@ def likeliest(
 def rows_of(trace: Trace, actors: Actors) -> list[dict[str, Any]]:
     """The rows of traces.jsonl, one an answer, once the policy has taken the iteration's updates."""
     rows, settings = trace.experience.rollout.rows(), trace.settings
-    after = forward.row_logprobs(actors.policy, rows, actors.machine, settings.max_tokens, settings.temperature)
+    after = forward.row_logprobs(actors.policy, rows, actors.runtime, settings.max_tokens, settings.temperature)
     return [{**told(trace, i, actors.tokenizer), **numbers(trace, i, after[i])} for i in range(len(rows))]
 
 

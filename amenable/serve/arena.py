@@ -21,8 +21,8 @@ from amenable.feedback.leaderboard import Terms
 from amenable.feedback.store import Store
 from amenable.generation.sampling import Sampling
 from amenable.serve import security, serve
-from amenable.train import runtime
 from amenable.train.run import hash_of
+from amenable.train.runtime import Device, DeviceOptions
 
 if TYPE_CHECKING:
     from amenable.serve.battles import Arena
@@ -59,7 +59,7 @@ class Config:
     """for a server that is reached by https, through a proxy"""
     per_minute: int = 600
     """requests of one address or token"""
-    machine: runtime.Machine = field(default_factory=runtime.Machine)
+    device: Device = field(default_factory=DeviceOptions)
 
     def __post_init__(self) -> None:
         self.served  # noqa: B018 - refuses impossible settings before a model is loaded
@@ -78,7 +78,7 @@ class Config:
             require_tokens=self.require_tokens,
             secure_cookies=self.secure_cookies,
             per_minute=self.per_minute,
-            machine=self.machine,
+            device=self.device,
         )
 
 

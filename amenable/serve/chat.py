@@ -32,8 +32,7 @@ from amenable.models.pretrained import load_decoder
 from amenable.seeds import mix
 from amenable.text.chat import PLAIN_STOP, render_prompt
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import runtime
-from amenable.train.runtime import Machine
+from amenable.train.runtime import Device, DeviceOptions, Runtime, start_runtime
 
 COMMAND = re.compile(r"/([a-z]+)(?:\s+(.*))?", re.DOTALL)
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -64,7 +63,7 @@ class Config:
     """the longest answer, in tokens"""
     seed: int = 0
     """the same seed and messages give the same answers"""
-    machine: Machine = field(default_factory=Machine)
+    device: Device = field(default_factory=DeviceOptions)
 
     def __post_init__(self) -> None:
         self.sampling  # noqa: B018 - refuses impossible settings before a model is loaded
@@ -82,12 +81,12 @@ class Config:
 
 def run(config: Config) -> None:
     """Talk until the input ends."""
-    machine = runtime.start(config.machine)
+    runtime = start_runtime(config.device)
     folders = [config.model] if config.compare is None else [config.model, config.compare]
-    speakers = [Speaker.ready(folder, machine) for folder in folders]
+    speakers = [Speaker.ready(folder, runtime) for folder in folders]
     chat = Chat(speakers, config.sampling, config.system, config.seed)
     view: View = Terminal(speakers) if sys.stdin.isatty() and sys.stdout.isatty() else Pipe()
-    with machine.autocast():
+    with runtime.autocast():
         converse(chat, view)
 
 
@@ -129,10 +128,10 @@ class Speaker:
         return cls(str(folder), decoder, tokenizer)
 
     @classmethod
-    def ready(cls, folder: Path, machine: runtime.Runtime) -> Speaker:
+    def ready(cls, folder: Path, runtime: Runtime) -> Speaker:
         """A model that answers under the machine's autocast, in the precision of its products."""
-        speaker = cls.load(folder, machine.device)
-        speaker.decoder = machine.only_asked(speaker.decoder)
+        speaker = cls.load(folder, runtime.device)
+        speaker.decoder = runtime.only_asked(speaker.decoder)
         return speaker
 
     @property

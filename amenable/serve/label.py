@@ -29,8 +29,9 @@ from amenable.serve.labelling.task_order import in_order, require_ensemble
 from amenable.serve.labelling.task_queue import Desk, Kind, Rules, Task, known_tasks, read_tasks
 from amenable.serve.security import LOCAL, Guard
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import forward, loading, runtime
+from amenable.train import forward, loading
 from amenable.train.examples import ranking_rows
+from amenable.train.runtime import Device, DeviceOptions, start_runtime
 
 if TYPE_CHECKING:
     from amenable.serve.labelling.routes import Office, Suggest
@@ -93,7 +94,7 @@ class Config:
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.7, max_new_tokens=256))
     """how suggestions are drawn"""
     seed: int = 0
-    machine: runtime.Machine = field(default_factory=runtime.Machine)
+    device: Device = field(default_factory=DeviceOptions)
 
     def __post_init__(self) -> None:
         if not self.kinds or not self.data:
@@ -145,7 +146,7 @@ def all_tasks(config: Config) -> list[Task]:
     """The pool, and the items of known order."""
     pool = read_tasks(config.data, config.kinds, config.answers, config.rules)
     if config.order != "file":
-        pool = in_order(pool, config.order, config.ensemble, config.seed, runtime.start(config.machine))
+        pool = in_order(pool, config.order, config.ensemble, config.seed, start_runtime(config.device))
     calibration = known_tasks(config.calibration, "calibration")
     return [*pool, *calibration, *known_tasks(config.screening, "screening")]
 
@@ -164,14 +165,14 @@ def suggester(config: Config) -> Suggest | None:
     folder = config.model or (SUGGESTING if (SUGGESTING / "finished.json").exists() else None)
     if folder is None:
         return None
-    machine = runtime.start(config.machine)
-    speaker, lock = Speaker.ready(folder, machine), threading.Lock()
+    runtime = start_runtime(config.device)
+    speaker, lock = Speaker.ready(folder, runtime), threading.Lock()
 
     def suggest(conversation: Sequence[dict[str, str]], number: int) -> dict[str, Any]:
         messages = [Message(turn["role"], turn["content"]) for turn in conversation]
         system = [message for message in messages[:-1] if message.role == "system"]
         seed = mix(config.seed, derive_seed(config.seed, "suggest", *map(str, conversation), number))
-        with lock, machine.autocast():
+        with lock, runtime.autocast():
             speaker.turns = [message for message in messages[:-1] if message.role != "system"]
             ids, _ = speaker.fit(system, messages[-1], config.sampling.max_new_tokens)
             text = "".join(speaker.stream(ids, config.sampling, seed)).strip()
@@ -184,10 +185,10 @@ def scorer(config: Config) -> quality.Score | None:
     """Scores of the reward model; None without one. What was scored once is remembered."""
     if config.reward_model is None:
         return None
-    machine = runtime.start(config.machine)
+    runtime = start_runtime(config.device)
     loading.require_model(config.reward_model, "amenable reward")
     tokenizer = Tokenizer.load(config.reward_model)
-    model = loading.load_judge(config.reward_model, machine, tokenizer)
+    model = loading.load_judge(config.reward_model, runtime, tokenizer)
     known: dict[tuple[str, ...], list[float]] = {}
 
     def score(prompt: Sequence[dict[str, str]], completions: Sequence[str], ended: Sequence[bool]) -> list[float]:
@@ -199,7 +200,7 @@ def scorer(config: Config) -> quality.Score | None:
             # answers that are longer than the model reads are all the same to it
             scores = [0.0] * len(completions)
             if rows is not None:
-                scores = forward.row_rewards(model, rows, machine, max_tokens=8192).tolist()
+                scores = forward.row_rewards(model, rows, runtime, max_tokens=8192).tolist()
             known[key] = scores
         return known[key]
 

@@ -25,8 +25,9 @@ from amenable.serve import security
 from amenable.serve.chat import Speaker
 from amenable.serve.openai.scheduler import Scheduler
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import forward, loading, runtime
+from amenable.train import forward, loading
 from amenable.train.examples import ranking_rows
+from amenable.train.runtime import Device, DeviceOptions, Runtime, start_runtime
 
 if TYPE_CHECKING:
     from amenable.serve.openai.app_state import House, Score
@@ -64,7 +65,7 @@ class Config:
     """for a server that is reached by https, through a proxy"""
     per_minute: int = 600
     """requests of one address or token"""
-    machine: runtime.Machine = field(default_factory=runtime.Machine)
+    device: Device = field(default_factory=DeviceOptions)
 
     def __post_init__(self) -> None:
         for name, least, most in (
@@ -171,9 +172,9 @@ def open_house(
     """The models, each with its thread, which ends when this does."""
     from amenable.serve.openai.app_state import House, Scoring, Served
 
-    machine = runtime.start(config.machine)
-    speakers = {name: Speaker.ready(folder, machine) for name, folder in models}
-    scorers = {name: Scoring(scorer(folder, machine)) for name, folder in judges}
+    runtime = start_runtime(config.device)
+    speakers = {name: Speaker.ready(folder, runtime) for name, folder in models}
+    scorers = {name: Scoring(scorer(folder, runtime)) for name, folder in judges}
 
     def whose(token: str | None) -> str | None:
         if token is None or not config.wants_tokens:
@@ -183,7 +184,7 @@ def open_house(
     house = House({}, scorers, store, whose, config.secure_cookies)
     try:
         for name, speaker in speakers.items():
-            scheduler = schedule(speaker, machine, config.rows, config.queue)
+            scheduler = schedule(speaker, runtime, config.rows, config.queue)
             house.models[name] = Served(name, speaker, scheduler, config.max_new_tokens)
         yield house
     finally:
@@ -191,16 +192,16 @@ def open_house(
             served.scheduler.close()
 
 
-def schedule(speaker: Speaker, machine: runtime.Runtime, rows: int, queue: int) -> Scheduler:
+def schedule(speaker: Speaker, runtime: Runtime, rows: int, queue: int) -> Scheduler:
     tokenizer = speaker.tokenizer
-    return Scheduler(speaker.decoder, tokenizer.decode, tokenizer.stop_ids, machine, rows, queue)
+    return Scheduler(speaker.decoder, tokenizer.decode, tokenizer.stop_ids, runtime, rows, queue)
 
 
-def scorer(folder: Path, machine: runtime.Runtime) -> Score:
+def scorer(folder: Path, runtime: Runtime) -> Score:
     """A reward model's scores of answers. InputError where a conversation is longer than it reads."""
     loading.require_model(folder, "amenable reward")
     tokenizer = Tokenizer.load(folder)
-    model = loading.load_judge(folder, machine, tokenizer)
+    model = loading.load_judge(folder, runtime, tokenizer)
     context = model.decoder.config.context
 
     def score(prompt: Sequence[Message], completions: Sequence[str], ended: Sequence[bool]) -> Sequence[float]:
@@ -208,7 +209,7 @@ def scorer(folder: Path, machine: runtime.Runtime) -> Score:
         rows = ranking_rows(blank, tokenizer, context)
         if rows is None:
             raise InputError(f"the conversation is longer than the {context} tokens that the model reads")
-        return forward.row_rewards(model, rows, machine, max_tokens=8192).tolist()
+        return forward.row_rewards(model, rows, runtime, max_tokens=8192).tolist()
 
     return score
 

@@ -31,10 +31,11 @@ from amenable.files import beside, put, storing
 from amenable.models.heads import ScalarModel
 from amenable.seeds import derive_seed, seeded_generator
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import forward, loading, plan, run_options, runtime
+from amenable.train import forward, loading, plan, run_options
 from amenable.train.examples import keep_fitting, ranking_rows
 from amenable.train.log import Bars, Progress, no_bars, silent, tracked
 from amenable.train.run import Run, write_text
+from amenable.train.runtime import Device, DeviceOptions, Runtime, start_runtime
 from amenable.world.annotators import Annotator, agreement, fit_noise
 from amenable.world.closed_world import ClosedWorld
 
@@ -62,7 +63,7 @@ class Config:
     agreement: float = 0.73
     """the annotators' errors are scaled so that two of them agree on this share of pairs; 0 leaves the world's scale"""
     seed: int = 0
-    machine: runtime.Machine = field(default_factory=runtime.Machine)
+    device: Device = field(default_factory=DeviceOptions)
     care: run_options.Care = field(default_factory=run_options.Options)
 
     def __post_init__(self) -> None:
@@ -221,12 +222,12 @@ def rank_all(
     return rankings
 
 
-def load_scorer(folder: Path, config: Config) -> tuple[ScalarModel, Tokenizer, runtime.Runtime]:
+def load_scorer(folder: Path, config: Config) -> tuple[ScalarModel, Tokenizer, Runtime]:
     """A reward model, its tokenizer, and the machine they are on."""
-    machine = runtime.start(config.machine)
+    runtime = start_runtime(config.device)
     loading.require_model(folder, "amenable reward")
     tokenizer = Tokenizer.load(folder)
-    return loading.load_judge(folder, machine, tokenizer), tokenizer, machine
+    return loading.load_judge(folder, runtime, tokenizer), tokenizer, runtime
 
 
 def score_all(
@@ -234,7 +235,7 @@ def score_all(
     rows: list[Sampled],
     model: ScalarModel,
     tokenizer: Tokenizer,
-    machine: runtime.Runtime,
+    runtime: Runtime,
     progress: Progress = silent,
 ) -> list[Ranking]:
     """Ranks by a reward model's scores. Answers that are longer than its context are left out with their prompt."""
@@ -242,7 +243,7 @@ def score_all(
     context = model.decoder.config.context
     found = [ranking_rows(blank, tokenizer, context) for blank in blanks]
     kept, answers = keep_fitting(split, rows, found, "rankings", context)
-    every = forward.row_rewards(model, [row for rows in answers for row in rows], machine, 8192, progress)
+    every = forward.row_rewards(model, [row for rows in answers for row in rows], runtime, 8192, progress)
     scores = every.split([len(rows) for rows in answers])
     return [ranking_of(one, tuple(from_scores(own.tolist())), "reward model") for one, own in zip(kept, scores)]
 

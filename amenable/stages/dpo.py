@@ -34,12 +34,13 @@ from amenable.functional.losses import dpo_loss
 from amenable.models.decoder import Decoder
 from amenable.seeds import derive_seed
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import defaults, first_batch, forward, loading, memory, plan, run_options, runtime
+from amenable.train import defaults, first_batch, forward, loading, memory, plan, run_options
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
 from amenable.train.examples import Sieve, keep_fitting, ranking_rows, usable
 from amenable.train.log import Bars, Progress, no_bars, silent
 from amenable.train.optimizer import Optimizer, OptimizerConfig, freeze
 from amenable.train.run import Run
+from amenable.train.runtime import Device, DeviceOptions, Runtime, start_runtime
 from amenable.train.step import backward_elements
 
 EVAL_STEPS = 50
@@ -88,7 +89,7 @@ class Config:
     inspect_batch: bool = False
     """show the first batch as it would be trained, and stop"""
     seed: int = 0
-    machine: runtime.Machine = field(default_factory=runtime.Machine)
+    device: Device = field(default_factory=DeviceOptions)
     care: run_options.Care = field(default_factory=run_options.Options)
 
     def __post_init__(self) -> None:
@@ -130,8 +131,8 @@ def run(config: Config) -> Path:
     run = Run(config.out, "dpo", config, inputs, config.max_kl, max_kl_steps=1)
     if run.done():
         return run.out
-    machine = runtime.start(config.machine)
-    policy, tokenizer = loading.load_policy(config.model, machine)
+    runtime = start_runtime(config.device)
+    policy, tokenizer = loading.load_policy(config.model, runtime)
     freeze(policy, config.frozen_layers)
     training, validation = read(config, tokenizer, policy.config.context, run.sieve)
     prompts = prompts_of(validation, policy.config.context, config)
@@ -146,9 +147,9 @@ def run(config: Config) -> Path:
     run.log.say(by_default)
     if first_batch.show(run, proof, config.inspect_batch):
         return run.out
-    initial = machine.only_asked(loading.load_policy(config.model, machine)[0])
+    initial = runtime.only_asked(loading.load_policy(config.model, runtime)[0])
     training, validation = (
-        with_reference(initial, pairs, config, machine, run.log.bar("reference")) for pairs in (training, validation)
+        with_reference(initial, pairs, config, runtime, run.log.bar("reference")) for pairs in (training, validation)
     )
     reference = initial if prompts else None
     del initial  # nobody holds it where no KL is measured
@@ -156,11 +157,11 @@ def run(config: Config) -> Path:
     order, limit = batches.by_rows(len(rows), config.batch_size, config.seed, 0), config.max_tokens_per_pass
     works = memory.heaviest(rows, order, limit, share=True)
     reading = memory.largest_reading([row for pair in rows for row in pair], limit)
-    answering = divergence.peaks(policy, prompts, config.max_new_tokens, limit, machine)
+    answering = divergence.peaks(policy, prompts, config.max_new_tokens, limit, runtime)
     size = memory.training(
-        policy, config.optimizer, works, machine, total, reading, reference=reference, others=answering
+        policy, config.optimizer, works, runtime, total, reading, reference=reference, others=answering
     )
-    run.log.say(f"{plan.parameters(policy)}, {memory.told(size, machine, works)}")
+    run.log.say(f"{plan.parameters(policy)}, {memory.told(size, runtime, works)}")
     run.log.say(f"{len(training)} pairs x {config.epochs} epochs / {config.batch_size} a step = {schedule}")
     if config.eval_prompts and not prompts:
         what = f"no held-out prompt leaves room for --max-new-tokens {config.max_new_tokens}"
@@ -173,13 +174,13 @@ def run(config: Config) -> Path:
         chosen = batches.by_rows(len(training), config.batch_size, config.seed, epoch)[place]
         run.feeding(step, chosen)
         pairs = [training[i] for i in chosen]
-        stats = walk(policy, pairs, config, machine)
+        stats = walk(policy, pairs, config, runtime)
         if with_margins:
             stats["margin/given"] = fmean(pair.margin for pair in pairs)
         norm = optimizer.step(schedule(step))
         if step % eval_steps == 0 or step == total:
-            stats |= validate(policy, validation, config, machine, run.log.bar("validation"))
-            found, samples = examine(policy, reference, prompts, tokenizer, config, machine, run.log.bar)
+            stats |= validate(policy, validation, config, runtime, run.log.bar("validation"))
+            found, samples = examine(policy, reference, prompts, tokenizer, config, runtime, run.log.bar)
             run.log.samples(step, samples)
             stats |= found
         tokens, shown = sum(pair.tokens for pair in pairs), ("loss", "rewards/accuracies", "objective/kl")
@@ -224,17 +225,17 @@ def prompts_of(pairs: list[Pair], context: int, config: Config) -> list[list[int
 
 
 def with_reference(
-    reference: Decoder, pairs: list[Pair], config: Config, machine: runtime.Runtime, progress: Progress = silent
+    reference: Decoder, pairs: list[Pair], config: Config, runtime: Runtime, progress: Progress = silent
 ) -> list[Pair]:
     """The pairs with the log-probabilities that the reference gives them."""
     rows = [row for pair in pairs for row in (pair.chosen, pair.rejected)]
-    logps = forward.row_logprobs(reference, rows, machine, config.max_tokens_per_pass, progress=progress)
+    logps = forward.row_logprobs(reference, rows, runtime, config.max_tokens_per_pass, progress=progress)
     sums = [float(part.sum()) for part in logps]
     return [replace(pair, ref_chosen=sums[2 * i], ref_rejected=sums[2 * i + 1]) for i, pair in enumerate(pairs)]
 
 
 def walk(
-    policy: Decoder, pairs: list[Pair], config: Config, machine: runtime.Runtime, progress: Progress = silent
+    policy: Decoder, pairs: list[Pair], config: Config, runtime: Runtime, progress: Progress = silent
 ) -> dict[str, float]:
     """The numbers DPO users watch and, with gradients on, the gradient of the mean loss, over several passes."""
 
@@ -242,7 +243,7 @@ def walk(
         return loss_of([pairs[i] for i in places], sums, config)
 
     elements, outputs = [(pair.chosen, pair.rejected) for pair in pairs], partial(forward.summed_logprobs, policy)
-    return backward_elements(elements, outputs, loss_of_some, machine, config.max_tokens_per_pass, progress)
+    return backward_elements(elements, outputs, loss_of_some, runtime, config.max_tokens_per_pass, progress)
 
 
 def loss_of(pairs: list[Pair], sums: Tensor, config: Config) -> tuple[Tensor, dict[str, Tensor]]:
@@ -258,12 +259,12 @@ def loss_of(pairs: list[Pair], sums: Tensor, config: Config) -> tuple[Tensor, di
 
 @torch.no_grad()
 def validate(
-    policy: Decoder, pairs: list[Pair], config: Config, machine: runtime.Runtime, progress: Progress = silent
+    policy: Decoder, pairs: list[Pair], config: Config, runtime: Runtime, progress: Progress = silent
 ) -> dict[str, float]:
     """Loss and accuracy on held-out pairs; nothing where there are none."""
     if not pairs:
         return {}
-    found = walk(policy, pairs, config, machine, progress)
+    found = walk(policy, pairs, config, runtime, progress)
     return {"eval/loss": found["loss"], "eval/accuracy": found["rewards/accuracies"]}
 
 
@@ -273,7 +274,7 @@ def examine(
     prompts: list[list[int]],
     tokenizer: Tokenizer,
     config: Config,
-    machine: runtime.Runtime,
+    runtime: Runtime,
     bars: Bars = no_bars,
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """The policy's answers to held-out prompts, with the same random numbers every time: their mean KL to the reference
@@ -287,7 +288,7 @@ def examine(
         max_new_tokens=config.max_new_tokens,
         eos_id=tokenizer.stop_ids,
         seeds=[derive_seed(config.seed, "held out", i) for i in range(len(prompts))],
-        runtime=machine,
+        runtime=runtime,
         max_tokens=config.max_tokens_per_pass,
         bars=bars,
     )

@@ -32,11 +32,12 @@ from amenable.generation.sampling import Sampling
 from amenable.models import pretrained
 from amenable.text.chat import render_prompt
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import defaults, loading, plan, run_options, runtime
+from amenable.train import defaults, loading, plan, run_options
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
 from amenable.train.examples import usable
 from amenable.train.log import Bars, no_bars
 from amenable.train.run import Run, write_text
+from amenable.train.runtime import Device, DeviceOptions, Runtime, start_runtime
 from amenable.world.closed_world import ClosedWorld
 
 ALIKE_PROMPTS = 150
@@ -90,7 +91,7 @@ class Config:
     rows: int = 128
     """answers decoded at once"""
     seed: int = 0
-    machine: runtime.Machine = field(default_factory=runtime.Machine)
+    device: Device = field(default_factory=DeviceOptions)
     care: run_options.Care = field(default_factory=run_options.Options)
 
     def __post_init__(self) -> None:
@@ -139,9 +140,9 @@ def run(config: Config) -> Path:
     run = Run(config.out, "evaluate", config, inputs(config))
     if run.done():
         return run.out
-    machine = runtime.start(config.machine)
+    runtime = start_runtime(config.device)
     require_models(config)
-    by = yardsticks(config, machine, run.log.bar)
+    by = yardsticks(config, runtime, run.log.bar)
     tests, asking = read(config, run), asking_of(config, run)
     run.claim()
     announce(config, tests, by, run)
@@ -150,7 +151,7 @@ def run(config: Config) -> Path:
 
     for step in run.steps(len(config.contestants), {"results": results}, save_steps=1):
         contestant = config.contestants[step - 1]
-        speaker = Speaker.load(contestant, machine)
+        speaker = Speaker.load(contestant, runtime)
         temperature = temperature_of(speaker, tests, config, asking, run)
         if str(contestant.folder) not in results.known:
             results.known[str(contestant.folder)] = knowledge(speaker, tests, by)
@@ -203,15 +204,15 @@ def models_of(config: Config) -> list[Path]:
     return list(dict.fromkeys([*(one.folder for one in config.contestants), *filter(None, [config.reference_folder])]))
 
 
-def yardsticks(config: Config, machine: runtime.Runtime, bars: Bars = no_bars) -> Yardsticks:
+def yardsticks(config: Config, runtime: Runtime, bars: Bars = no_bars) -> Yardsticks:
     """World, reward model and reference, as far as there are any."""
     judge, folder = config.reward_model, config.reference_folder
     return Yardsticks(
         jury=Jury(ClosedWorld.load(config.world)) if config.world is not None else None,
-        reward_model=loading.load_judge(judge, machine, Tokenizer.load(judge)) if judge is not None else None,
-        reference=Speaker.load(Contestant("reference", folder), machine) if folder is not None else None,
+        reward_model=loading.load_judge(judge, runtime, Tokenizer.load(judge)) if judge is not None else None,
+        reference=Speaker.load(Contestant("reference", folder), runtime) if folder is not None else None,
         temperature=config.temperature,
-        machine=machine,
+        runtime=runtime,
         max_tokens=config.max_tokens_per_pass,
         bars=bars,
     )
@@ -256,7 +257,7 @@ def announce(config: Config, tests: Tests, by: Yardsticks, run: Run) -> None:
     """The work ahead, and how sure its numbers will be: choose the number of prompts by the interval wanted."""
     prompts = tests.suites[TEST]
     work = f"{len(config.contestants)} models x {len(prompts)} prompts x {len(DECODINGS)} decodings"
-    run.log.say(f"{work}; {by.machine.describe()}")
+    run.log.say(f"{work}; {by.runtime.describe()}")
     sizes = {name: len(suite) for name, suite in tests.suites.items()}
     if any(one.best_of > 1 for one in config.contestants):
         sizes["best of n"] = min(len(prompts), config.best_of_prompts)
@@ -275,6 +276,6 @@ def temperature_of(speaker: Speaker, tests: Tests, config: Config, asking: Askin
         return contestant.temperature or config.temperature
     model = next(one for one in config.contestants if one.name == contestant.like)
     prompts = tests.suites[TEST][:ALIKE_PROMPTS]
-    found = alike(speaker, Speaker.load(model, speaker.machine), prompts, asking)
+    found = alike(speaker, Speaker.load(model, speaker.runtime), prompts, asking)
     run.log.say(f"{contestant.name}: at temperature {found:.3f} its entropy is that of {model.name}")
     return found

@@ -35,13 +35,14 @@ from amenable.rl.kl_controller import KLCoefficient
 from amenable.rl.models import Actors, load_actors
 from amenable.rl.monitor import Asked, Purpose, watch_of
 from amenable.seeds import derive_seed, seed_step
-from amenable.train import defaults, first_batch, forward, loading, memory, plan, run_options, runtime
+from amenable.train import defaults, first_batch, forward, loading, memory, plan, run_options
 from amenable.train.best import Best
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
 from amenable.train.examples import Sieve, fitting_prompts, pieces_of, prompts_of_step, raw_rows, usable
 from amenable.train.log import Bars, Progress, no_bars, silent, tracked
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
+from amenable.train.runtime import Device, DeviceOptions, start_runtime
 from amenable.train.step import backward_next_token
 
 
@@ -124,7 +125,7 @@ class Config:
     inspect_batch: bool = False
     """show the first batch as it would be trained, and stop"""
     seed: int = 0
-    machine: runtime.Machine = field(default_factory=runtime.Machine)
+    device: Device = field(default_factory=DeviceOptions)
     care: run_options.Care = field(default_factory=run_options.Options)
 
     def __post_init__(self) -> None:
@@ -151,7 +152,7 @@ def run(config: Config) -> Path:
     run = Run(config.out, "ppo", config, {name: getattr(config, name) for name in inputs}, config.max_kl)
     if run.done():
         return run.out
-    actors = load_actors(config.model, config.reward_model, config.frozen_layers, runtime.start(config.machine))
+    actors = load_actors(config.model, config.reward_model, config.frozen_layers, start_runtime(config.device))
     asked, raw = read(config, actors, run.sieve)
     watch = watch_of(asked, partial(gather, actors, samples=1, config=config, bars=run.log.bar), config, actors, run)
     schedule = plan.cosine_with_warmup(config.max_steps, config.warmup_steps, config.final_learning_rate, usual=5)
@@ -171,7 +172,7 @@ def run(config: Config) -> Path:
         prompts, purpose = [asked[i][1] for i in places], ("rollout", step)
         experience = gather(actors, prompts, purpose, config.num_generations, config, run.log.bar)
         if step == 1:
-            seen.require_at_reference(experience, actors.machine.tolerance, rounding_of(actors, experience, config))
+            seen.require_at_reference(experience, actors.runtime.tolerance, rounding_of(actors, experience, config))
         if step == 1 or config.inspect_batch:
             said = experience.rollout
             proof = first_batch.of_samples(said.prompts, said.responses, said.ended.tolist(), actors.tokenizer)
@@ -206,20 +207,20 @@ def gather(
     actors: Actors, prompts: list[list[int]], purpose: Purpose, samples: int, config: Config, bars: Bars = no_bars
 ) -> Experience:
     """Sample answers, and ask reference, critic and scorer about them once. `purpose` decides the random numbers."""
-    machine, limit, eos_id = actors.machine, config.max_tokens_per_pass, actors.tokenizer.stop_ids
+    runtime, limit, eos_id = actors.runtime, config.max_tokens_per_pass, actors.tokenizer.stop_ids
     sampling = Sampling(temperature=config.temperature, max_new_tokens=config.max_new_tokens)
     seeds = [derive_seed(config.seed, *purpose, i) for i in range(len(prompts))]
-    with machine.autocast():
+    with runtime.autocast():
         shown = bars("answers")
         rollout = collect(actors.policy, prompts, sampling, eos_id=eos_id, seeds=seeds, samples=samples, progress=shown)
     rows = rollout.rows()
-    ref_logps = forward.row_logprobs(actors.reference, rows, machine, limit, config.temperature, bars("reference"))
-    raw_scores = forward.row_rewards(actors.scorer, rows, machine, limit, bars("scores"))
+    ref_logps = forward.row_logprobs(actors.reference, rows, runtime, limit, config.temperature, bars("reference"))
+    raw_scores = forward.row_rewards(actors.scorer, rows, runtime, limit, bars("scores"))
     bound = config.score_clip or float("inf")
     return Experience(
         rollout=rollout,
         ref_logps=spread(ref_logps, rollout.mask),
-        values=spread(forward.row_values(actors.critic, rows, machine, limit, bars("values")), rollout.mask),
+        values=spread(forward.row_values(actors.critic, rows, runtime, limit, bars("values")), rollout.mask),
         raw_scores=raw_scores,
         scores=penalise_missing_eos(raw_scores.clamp(-bound, bound), rollout.ended, config.missing_eos_penalty),
     )
@@ -257,7 +258,7 @@ def learn(
             count = int(experience.rollout.mask[chosen].sum())
             ratios = seen.Ratios(count, stats["val/ratio_gap"], stats["val/ratio"], stats["val/ratio_var"])
             rounding = rounding_of(actors, experience, config)
-            seen.require_same_distribution(ratios, actors.machine.tolerance, actors.policy.training, rounding)
+            seen.require_same_distribution(ratios, actors.runtime.tolerance, actors.policy.training, rounding)
         elif config.target_kl and stats["policy/approxkl_avg"] > config.target_kl:
             for part in optimizers:
                 part.zero_grad()
@@ -265,7 +266,7 @@ def learn(
         if raw:
             rows = raw_rows(raw, config.ptx_tokens, config.seed, step, len(history))
             limit, weight = config.max_tokens_per_pass, config.ptx_coef
-            stats["loss/ptx"] = float(backward_next_token(actors.policy, rows, actors.machine, limit, weight))
+            stats["loss/ptx"] = float(backward_next_token(actors.policy, rows, actors.runtime, limit, weight))
         stats["policy/grad_norm"], stats["val/grad_norm"] = (part.step(multiplier) for part in optimizers)
         history.append(stats)
     return seen.mean_of(history)
@@ -275,7 +276,7 @@ def rounding_of(actors: Actors, experience: Experience, config: Config) -> Calla
     """Measures the rounding of the first answers' log-probabilities in bf16, in nats a token, when it is called."""
     rows = experience.rollout.rows(range(min(8, config.samples)))
     return partial(
-        forward.rounding, actors.policy, rows, actors.machine, config.max_tokens_per_pass, config.temperature
+        forward.rounding, actors.policy, rows, actors.runtime, config.max_tokens_per_pass, config.temperature
     )
 
 
@@ -283,12 +284,12 @@ def backward(
     actors: Actors, experience: Experience, targets: Targets, chosen: list[int], config: Config
 ) -> dict[str, float]:
     """Gradients of policy and critic on the chosen rows: the mean over their tokens, however many passes it takes."""
-    rollout, device, stats = experience.rollout, actors.machine.device, dict[str, float]()
+    rollout, device, stats = experience.rollout, actors.runtime.device, dict[str, float]()
     rows, total = rollout.rows(chosen), int(rollout.mask[chosen].sum())
-    for part, batch in forward.in_order(rows, actors.machine, config.max_tokens_per_pass):
+    for part, batch in forward.in_order(rows, actors.runtime, config.max_tokens_per_pass):
         old_logps, old_values, advantages, returns = seen.flat(experience, targets, [chosen[i] for i in part], device)
         every = torch.ones_like(old_logps, dtype=torch.bool)
-        with actors.machine.autocast():
+        with actors.runtime.autocast():
             logps, entropies = forward.trained_logprobs(actors.policy, batch, config.temperature, entropy=True)
             values = forward.trained_values(actors.critic, batch)
         policy_loss, policy_stats = ppo_policy_loss(logps, old_logps, advantages, every, config.cliprange)

@@ -18,11 +18,12 @@ from amenable.models.decoder import Decoder
 from amenable.models.presets import preset
 from amenable.seeds import seed_step, seeded_generator
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import defaults, first_batch, forward, loading, memory, plan, run_options, runtime
+from amenable.train import defaults, first_batch, forward, loading, memory, plan, run_options
 from amenable.train.defaults import FROM_MODEL, FromModel, traits_of
 from amenable.train.examples import Sieve, measured_text, pieces_of, usable, whole
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
+from amenable.train.runtime import Device, DeviceOptions, Runtime, start_runtime
 from amenable.train.step import backward_next_token
 
 
@@ -65,7 +66,7 @@ class Config:
     inspect_batch: bool = False
     """show the first batch as it would be trained, and stop"""
     seed: int = 0
-    machine: runtime.Machine = field(default_factory=runtime.Machine)
+    device: Device = field(default_factory=DeviceOptions)
     care: run_options.Care = field(default_factory=run_options.Options)
 
     def __post_init__(self) -> None:
@@ -89,16 +90,16 @@ def run(config: Config) -> Path:
     run = Run(config.out, "pretrain", config, inputs)
     if run.done():
         return run.out
-    machine = runtime.start(config.machine)
+    runtime = start_runtime(config.device)
     training, held_out, byte_count = read(config, tokenizer, run.sieve)
     steps = epoch_plan(config, [len(row) for row in training])
     schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_learning_rate, usual=20)
     proof = first_batch.of_pieces([whole(training[i]) for i in steps[0]], tokenizer)
     run.claim(schedule)
-    decoder = Decoder(shape).to(machine.device)
+    decoder = Decoder(shape).to(runtime.device)
     decoder.init_weights(seeded_generator(config.seed, "init"))
     optimizer = Optimizer([decoder], config.optimizer)
-    tell_plan(run, config, decoder, training, held_out, steps, schedule, machine)
+    tell_plan(run, config, decoder, training, held_out, steps, schedule, runtime)
     run.log.say(by_default)
     if first_batch.show(run, proof, config.inspect_batch):
         return run.out
@@ -107,12 +108,12 @@ def run(config: Config) -> Path:
         seed_step(config.seed, step)
         run.feeding(step, steps[step - 1])
         rows = [whole(training[i]) for i in steps[step - 1]]
-        loss = backward_next_token(decoder.train(), rows, machine, config.max_tokens_per_pass)
+        loss = backward_next_token(decoder.train(), rows, runtime, config.max_tokens_per_pass)
         norm = optimizer.step(schedule(step))
         extra = {"grad_norm": norm}
         if step % config.eval_steps == 0 or step == len(steps):
             limit, bar = config.max_tokens_per_pass, run.log.bar("validation")
-            bpb = forward.bits_per_byte(decoder.eval(), held_out, byte_count, machine, limit, bar)
+            bpb = forward.bits_per_byte(decoder.eval(), held_out, byte_count, runtime, limit, bar)
             extra["val_bpb"] = bpb
         tokens = sum(len(ids) for ids, _ in rows)
         run.record(step, tokens, ("loss", "val_bpb"), loss=loss, **optimizer.rates(), tokens=tokens, **extra)
@@ -155,14 +156,14 @@ def tell_plan(
     held_out: list[forward.Row],
     steps: list[list[int]],
     schedule: plan.Schedule,
-    machine: runtime.Runtime,
+    runtime: Runtime,
 ) -> None:
     tokens, limit = sum(map(len, training)), config.max_tokens_per_pass
     pieces = [[whole(piece)] for piece in (*(training[i] for i in steps[0]), max(training, key=len))]
     works = memory.heaviest(pieces, [range(len(pieces) - 1), [len(pieces) - 1]], limit, summed=True)
     reading = memory.largest_reading(held_out, limit)
-    size = memory.training(decoder, config.optimizer, works, machine, len(steps), reading, listed=tokens)
-    run.log.say(f"{config.model}: {plan.parameters(decoder)}, {memory.told(size, machine, works)}")
+    size = memory.training(decoder, config.optimizer, works, runtime, len(steps), reading, listed=tokens)
+    run.log.say(f"{config.model}: {plan.parameters(decoder)}, {memory.told(size, runtime, works)}")
     run.log.say(
         f"{tokens:,} tokens in {len(training):,} pieces, {config.tokens_per_step} a step: "
         f"{len(steps) * config.tokens_per_step / tokens:.2f} epochs in {schedule}"

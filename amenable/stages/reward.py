@@ -34,13 +34,14 @@ from amenable.models.heads import ScalarModel
 from amenable.seeds import seeded_generator
 from amenable.text.chat import render
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import defaults, first_batch, forward, loading, memory, plan, run_options, runtime
+from amenable.train import defaults, first_batch, forward, loading, memory, plan, run_options
 from amenable.train.checkpoint import Stateful
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
 from amenable.train.examples import Sieve, keep_fitting, ranking_rows, usable
 from amenable.train.log import Progress, silent
 from amenable.train.optimizer import Optimizer, OptimizerConfig, freeze
 from amenable.train.run import Run
+from amenable.train.runtime import Device, DeviceOptions, Runtime, start_runtime
 from amenable.train.step import backward_elements
 
 MEASURED = 200
@@ -85,7 +86,7 @@ class Config:
     inspect_batch: bool = False
     """show the first batch as it would be trained, and stop"""
     seed: int = 0
-    machine: runtime.Machine = field(default_factory=runtime.Machine)
+    device: Device = field(default_factory=DeviceOptions)
     care: run_options.Care = field(default_factory=run_options.Options)
 
     def __post_init__(self) -> None:
@@ -102,8 +103,8 @@ def run(config: Config) -> Path:
     run = Run(config.out, "reward", config, {**inputs, "demonstrations": config.demonstrations})
     if run.done():
         return run.out
-    machine = runtime.start(config.machine)
-    decoder, tokenizer = loading.load_policy(config.model, machine)
+    runtime = start_runtime(config.device)
+    decoder, tokenizer = loading.load_policy(config.model, runtime)
     training, sets = read(config, tokenizer, decoder.config.context, run.sieve)
     demonstrations = demonstration_rows(config, tokenizer, decoder.config.context, run.sieve)
     elements, per_step = elements_of(training, config)
@@ -112,7 +113,7 @@ def run(config: Config) -> Path:
     schedule = plan.cosine_with_warmup(total, config.warmup_steps, config.final_learning_rate)
     first = batches.by_rows(len(elements), per_step, config.seed, 0)[0]
     proof = first_batch.of_answers([item.rows for item in elements], first, tokenizer)
-    model = ScalarModel.from_decoder(decoder).to(machine.device)
+    model = ScalarModel.from_decoder(decoder).to(runtime.device)
     freeze(model.decoder, config.frozen_layers)
     optimizer = Optimizer([model.decoder], config.optimizer)
     head_optimizer = Optimizer([model.score], replace(config.optimizer, learning_rate=config.head_learning_rate))
@@ -122,8 +123,8 @@ def run(config: Config) -> Path:
     works = [replace(work, trained=work.rows) for work in works]  # one number a row
     measured = [row for items in (training, *sets.values()) for item in items for row in item.rows]
     reading = memory.largest_reading([*measured, *demonstrations], config.max_tokens_per_pass)
-    size = memory.training(model, config.optimizer, works, machine, total, reading)
-    run.log.say(f"{plan.parameters(model)}, {memory.told(size, machine, works)}")
+    size = memory.training(model, config.optimizer, works, runtime, total, reading)
+    run.log.say(f"{plan.parameters(model)}, {memory.told(size, runtime, works)}")
     run.log.say(
         f"{len(training)} rankings, {sum(len(item.rows) for item in training)} answers, "
         f"{sum(len(pairs_of(item.ranks)) for item in training)} pairs; {per_step} {config.batch} a step, "
@@ -141,7 +142,7 @@ def run(config: Config) -> Path:
         chosen = batches.by_rows(len(elements), per_step, config.seed, epoch)[place]
         run.feeding(step, chosen)
         items = [elements[i] for i in chosen]
-        stats = backward(model, items, config, machine)
+        stats = backward(model, items, config, runtime)
         if with_margins:
             stats["margin/given"] = fmean(item.margin for item in items)
         elif step == 1:
@@ -149,15 +150,15 @@ def run(config: Config) -> Path:
         norm = math.hypot(optimizer.step(schedule(step)), head_optimizer.step(schedule(step)))
         tokens = sum(len(ids) for item in items for ids, _ in item.rows)
         if step == total:
-            stats |= rank_of_empty(model, validation[:MEASURED], tokenizer, machine, config.max_tokens_per_pass)
+            stats |= rank_of_empty(model, validation[:MEASURED], tokenizer, runtime, config.max_tokens_per_pass)
         rates = {**optimizer.rates(), **head_optimizer.rates("head_")}
         run.record(step, tokens, ("loss", "accuracy"), **stats, grad_norm=norm, **rates)
 
     centred = demonstrations or [row for item in training for row in item.rows]
-    center(model, centred, config, machine, run.log.bar("centring"))
+    center(model, centred, config, runtime, run.log.bar("centring"))
     loading.save_model(run.out, model, tokenizer, config.care.save_dtype)
     kept = {name: items for name, items in sets.items() if items}
-    figures = {name: measure(model, items, config, machine, run.log.bar(name)) for name, items in kept.items()}
+    figures = {name: measure(model, items, config, runtime, run.log.bar(name)) for name, items in kept.items()}
     for name, figure in figures.items():
         run.log.say(
             f"{name}: accuracy {figure['accuracy']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}] "
@@ -236,7 +237,7 @@ def require_new(loss: float) -> None:
         )
 
 
-def backward(model: ScalarModel, items: list[Item], config: Config, machine: runtime.Runtime) -> dict[str, Any]:
+def backward(model: ScalarModel, items: list[Item], config: Config, runtime: Runtime) -> dict[str, Any]:
     """Gradient of the mean over prompts of their mean over pairs, however many passes it takes."""
     useful = [item for item in items if pairs_of(item.ranks)]
 
@@ -250,7 +251,7 @@ def backward(model: ScalarModel, items: list[Item], config: Config, machine: run
 
     elements, limit = [item.rows for item in useful], config.max_tokens_per_pass
     stats = {"loss": 0.0, "accuracy": 0.0, "margin": 0.0, "mean_reward": 0.0}
-    return stats | backward_elements(elements, partial(forward.rewards, model), loss_of, machine, limit)
+    return stats | backward_elements(elements, partial(forward.rewards, model), loss_of, runtime, limit)
 
 
 def zero_point(demonstrations: list[forward.Row], training: list[Item]) -> str:
@@ -266,19 +267,19 @@ def zero_point(demonstrations: list[forward.Row], training: list[Item]) -> str:
 
 @torch.no_grad()
 def center(
-    model: ScalarModel, rows: list[forward.Row], config: Config, machine: runtime.Runtime, progress: Progress = silent
+    model: ScalarModel, rows: list[forward.Row], config: Config, runtime: Runtime, progress: Progress = silent
 ) -> None:
     """Shift the bias so that these rows have mean reward zero."""
-    rewards = forward.row_rewards(model, rows, machine, config.max_tokens_per_pass, progress)
-    model.score.bias -= rewards.mean().to(machine.device)
+    rewards = forward.row_rewards(model, rows, runtime, config.max_tokens_per_pass, progress)
+    model.score.bias -= rewards.mean().to(runtime.device)
 
 
 def measure(
-    model: ScalarModel, items: list[Item], config: Config, machine: runtime.Runtime, progress: Progress = silent
+    model: ScalarModel, items: list[Item], config: Config, runtime: Runtime, progress: Progress = silent
 ) -> dict[str, Any]:
     """Accuracy and loss with intervals, by annotator, calibration, and what 'the longer answer wins' would reach."""
     rows = [row for item in items for row in item.rows]
-    scores = forward.row_rewards(model, rows, machine, config.max_tokens_per_pass, progress)
+    scores = forward.row_rewards(model, rows, runtime, config.max_tokens_per_pass, progress)
     return summary(
         items, list(scores.split([len(item.rows) for item in items])), seeded_generator(config.seed, "bootstrap")
     )

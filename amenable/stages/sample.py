@@ -17,10 +17,11 @@ from amenable.generation.sampling import Sampling
 from amenable.seeds import derive_seed
 from amenable.text.chat import completion_text
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import defaults, loading, plan, run_options, runtime
+from amenable.train import defaults, loading, plan, run_options
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
 from amenable.train.examples import fitting_prompts
 from amenable.train.run import Run
+from amenable.train.runtime import Device, DeviceOptions, start_runtime
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Config:
     rows: int = 128
     """answers decoded at once"""
     seed: int = 0
-    machine: runtime.Machine = field(default_factory=runtime.Machine)
+    device: Device = field(default_factory=DeviceOptions)
     care: run_options.Care = field(default_factory=run_options.Options)
 
     def __post_init__(self) -> None:
@@ -68,20 +69,20 @@ def run(config: Config) -> Path:
     run = Run(config.out, "sample", config, {"model": config.model, "data": config.data})
     if run.done():
         return run.out
-    machine = runtime.start(config.machine)
-    policy, tokenizer = loading.load_policy(config.model, machine)
-    decoder = machine.only_asked(policy)
+    runtime = start_runtime(config.device)
+    policy, tokenizer = loading.load_policy(config.model, runtime)
+    decoder = runtime.only_asked(policy)
     room = decoder.config.context - config.sampling.max_new_tokens
     prompts, ids = fitting_prompts(config.data, tokenizer, room, config.limit, run.sieve, "sample")
     run.claim()
     total = -(-len(prompts) // config.prompts_per_step)
-    run.log.say(f"{len(prompts)} prompts x {config.num_generations} answers; {machine.describe()}")
+    run.log.say(f"{len(prompts)} prompts x {config.num_generations} answers; {runtime.describe()}")
     run.log.say(by_default)
 
     for step in run.steps(total, {}, save_steps=1):
         part = slice((step - 1) * config.prompts_per_step, step * config.prompts_per_step)
         seeds = [derive_seed(config.seed, "sample", prompt.id) for prompt in prompts[part]]
-        with machine.autocast():
+        with runtime.autocast():
             groups = generate(
                 decoder,
                 ids[part],

@@ -23,7 +23,7 @@ from amenable.models.heads import ScalarModel
 from amenable.seeds import seed_step
 from amenable.text.chat import render, render_prompt
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import defaults, first_batch, forward, loading, memory, plan, run_options, runtime
+from amenable.train import defaults, first_batch, forward, loading, memory, plan, run_options
 from amenable.train.best import Best
 from amenable.train.checkpoint import Stateful
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
@@ -31,6 +31,7 @@ from amenable.train.examples import Sieve, keep_fitting, usable
 from amenable.train.log import Bars, no_bars
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
+from amenable.train.runtime import Device, DeviceOptions, Runtime, start_runtime
 from amenable.train.step import backward_next_token
 
 
@@ -72,7 +73,7 @@ class Config:
     inspect_batch: bool = False
     """show the first batch as it would be trained, and stop"""
     seed: int = 0
-    machine: runtime.Machine = field(default_factory=runtime.Machine)
+    device: Device = field(default_factory=DeviceOptions)
     care: run_options.Care = field(default_factory=run_options.Options)
 
     def __post_init__(self) -> None:
@@ -94,13 +95,13 @@ def run(config: Config) -> Path:
     run = Run(config.out, "sft", config, {**inputs, "reward_model": config.reward_model})
     if run.done():
         return run.out
-    machine = runtime.start(config.machine)
-    decoder, base_tokenizer = loading.load_policy(config.model, machine, "amenable pretrain", config.dropout)
+    runtime = start_runtime(config.device)
+    decoder, base_tokenizer = loading.load_policy(config.model, runtime, "amenable pretrain", config.dropout)
     tokenizer = base_tokenizer.with_chat_template()
     loading.fit_vocabulary(decoder, tokenizer, config.model)
     judge = None
     if config.reward_model is not None:
-        judge = loading.load_judge(config.reward_model, machine, tokenizer)
+        judge = loading.load_judge(config.reward_model, runtime, tokenizer)
     training, held_out = read(config, run.sieve)
     training, rows = fitting("train", training, tokenizer, decoder.config.context, run.sieve, config.data)
     held_out, held_out_rows = fitting("validation", held_out, tokenizer, decoder.config.context, run.sieve)
@@ -119,8 +120,8 @@ def run(config: Config) -> Path:
     order = batches.by_rows(len(rows), config.batch_size, config.seed, 0)
     works = memory.heaviest([[row] for row in rows], order, config.max_tokens_per_pass, summed=True)
     reading = memory.largest_reading(held_out_rows, config.max_tokens_per_pass)
-    size = memory.training(decoder, config.optimizer, works, machine, total, reading, best=True)
-    run.log.say(f"{plan.parameters(decoder)}, {memory.told(size, machine, works)}")
+    size = memory.training(decoder, config.optimizer, works, runtime, total, reading, best=True)
+    run.log.say(f"{plan.parameters(decoder)}, {memory.told(size, runtime, works)}")
     run.log.say(f"{len(rows)} conversations x {config.epochs} epochs / {config.batch_size} a step = {schedule}")
     run.log.say(by_default)
     if first_batch.show(run, proof, config.inspect_batch):
@@ -133,12 +134,12 @@ def run(config: Config) -> Path:
         chosen = batches.by_rows(len(rows), config.batch_size, config.seed, epoch)[place]
         run.feeding(step, chosen)
         part = [rows[i] for i in chosen]
-        loss = backward_next_token(decoder.train(), part, machine, config.max_tokens_per_pass)
+        loss = backward_next_token(decoder.train(), part, runtime, config.max_tokens_per_pass)
         norm = optimizer.step(schedule(step))
         extra = {"grad_norm": norm}
         if place == per_epoch - 1:
             if held_out:
-                extra |= validate(decoder, held_out, held_out_rows, judge, tokenizer, config, machine, run.log.bar)
+                extra |= validate(decoder, held_out, held_out_rows, judge, tokenizer, config, runtime, run.log.bar)
             best.offer(standing(config, extra, step), step)
         tokens = sum(len(ids) for ids, _ in part)
         run.record(step, tokens, ("loss", "val_loss", "val_reward"), loss=loss, **optimizer.rates(), **extra)
@@ -183,18 +184,18 @@ def validate(
     judge: ScalarModel | None,
     tokenizer: Tokenizer,
     config: Config,
-    machine: runtime.Runtime,
+    runtime: Runtime,
     bars: Bars = no_bars,
 ) -> dict[str, float]:
     """Validation loss, and the reward of greedy answers where there is a judge."""
     decoder.eval()
     limit = config.max_tokens_per_pass
-    figures = {"val_loss": forward.mean_loss(decoder, rows, machine, limit, bars("validation"))}
+    figures = {"val_loss": forward.mean_loss(decoder, rows, runtime, limit, bars("validation"))}
     if judge is not None:
         prompts = [render_prompt(tokenizer, row.messages[:-1]) for row in held_out[: config.reward_prompts]]
-        with machine.autocast():
+        with runtime.autocast():
             rollout = greedy(decoder, prompts, config.max_new_tokens, tokenizer.stop_ids, bars("answers"))
-        scores = forward.row_rewards(judge, rollout.rows(), machine, limit, bars("rewards"))
+        scores = forward.row_rewards(judge, rollout.rows(), runtime, limit, bars("rewards"))
         figures["val_reward"] = float(scores.mean())
     return figures
 

@@ -149,26 +149,26 @@ def pass_of(rows: Sequence[Row], share: bool = False, further: bool = False) -> 
     return Pass(tokens, slots, sum(sum(trained) for _, trained in rows), further, len(rows))
 
 
-def learning(models: Sequence[Model], work: Pass, machine: Runtime) -> int:
+def learning(models: Sequence[Model], work: Pass, runtime: Runtime) -> int:
     """Of models that compute a pass together: the most of its forward end and its backward end.
 
     At the forward end all that the layers keep is there; on the way back each layer's share makes room for its
     gradients. The embedding's gradient comes last, beside that of the unembedding where they are one matrix.
     """
     gradients = FP32 * sum(model.training for model in models)
-    forward = sum(kept(model, work, machine) for model in models) + (gradients if work.further else 0)
-    turning = max(max(head(model, work, machine), layer_backward(model, work, machine)) for model in models)
+    forward = sum(kept(model, work, runtime) for model in models) + (gradients if work.further else 0)
+    turning = max(max(head(model, work, runtime), layer_backward(model, work, runtime)) for model in models)
     embedding = FP32 * max(model.shape.vocab_size * model.shape.width for model in models)
     backward = gradients + embedding + FP32 * work.tokens * max(model.shape.width for model in models)
     return max(forward + turning, backward)
 
 
-def kept(model: Model, work: Pass, machine: Runtime) -> int:
+def kept(model: Model, work: Pass, runtime: Runtime) -> int:
     """What the layers keep for the backward pass, the weights in the products' precision among it."""
-    shape, product = model.shape, product_bytes(machine)
+    shape, product = model.shape, product_bytes(runtime)
     casts = 0 if product == FP32 else product * model.matrices
-    token, slot = layer_keeps(shape, machine, even=work.slots == work.tokens)
-    late = late_keeps(shape, machine)  # the last layer keeps this of the tokens alone whose states are read
+    token, slot = layer_keeps(shape, runtime, even=work.slots == work.tokens)
+    late = late_keeps(shape, runtime)  # the last layer keeps this of the tokens alone whose states are read
     dropout = NOISE * shape.width if shape.dropout else 0  # of the embedding
     ends = (FP32 + FP32) * shape.width  # the last norm's input, and what it gives
     rotation = FP32 * shape.head_size if shape.positions == "rope" else 0
@@ -176,9 +176,9 @@ def kept(model: Model, work: Pass, machine: Runtime) -> int:
     return casts + layers + ends * work.trained + (rotation + dropout) * work.tokens
 
 
-def layer_keeps(shape: DecoderConfig, machine: Runtime, even: bool) -> tuple[int, int]:
+def layer_keeps(shape: DecoderConfig, runtime: Runtime, even: bool) -> tuple[int, int]:
     """Bytes that one layer keeps for the backward pass: of each token, and of each slot. even: no row is padded."""
-    product, attention = product_bytes(machine), attention_bytes(machine)
+    product, attention = product_bytes(runtime), attention_bytes(runtime)
     queries, keys = shape.heads * shape.head_size, shape.kv_head_count * shape.head_size
     norm = (FP32 + product) * shape.width
     heads = attention * (queries + 2 * keys) if even or shape.qk_norm else 0
@@ -187,20 +187,20 @@ def layer_keeps(shape: DecoderConfig, machine: Runtime, even: bool) -> tuple[int
     attended = attention * queries + FP32 * shape.heads
     given = 0 if even and product == attention else product * queries
     noise = NOISE * shape.width if shape.dropout else 0
-    return norm + heads + given + noise + late_keeps(shape, machine), copies + attended
+    return norm + heads + given + noise + late_keeps(shape, runtime), copies + attended
 
 
-def late_keeps(shape: DecoderConfig, machine: Runtime) -> int:
+def late_keeps(shape: DecoderConfig, runtime: Runtime) -> int:
     """Those bytes of a token that a layer keeps after its attention: norm, MLP, noise."""
-    product = product_bytes(machine)
+    product = product_bytes(runtime)
     widths = {"swiglu": 4, "gelu": 2, "relu": 1}
     mlp = widths[shape.activation] * product * shape.mlp_size
     return (FP32 + product) * shape.width + mlp + (NOISE * shape.width if shape.dropout else 0)
 
 
-def layer_backward(model: Model, work: Pass, machine: Runtime) -> int:
+def layer_backward(model: Model, work: Pass, runtime: Runtime) -> int:
     """The most that going back through one layer needs beside what was kept."""
-    shape, product, attention = model.shape, product_bytes(machine), attention_bytes(machine)
+    shape, product, attention = model.shape, product_bytes(runtime), attention_bytes(runtime)
     queries, keys = shape.heads * shape.head_size, shape.kv_head_count * shape.head_size
     stream = (FP32 + product) * shape.width
     mlp = (5 if shape.activation == "swiglu" else 2) * product * shape.mlp_size
@@ -209,30 +209,30 @@ def layer_backward(model: Model, work: Pass, machine: Runtime) -> int:
     return stream * work.tokens + max(mlp * work.tokens, attended)
 
 
-def head(model: Model, work: Pass, machine: Runtime) -> int:
+def head(model: Model, work: Pass, runtime: Runtime) -> int:
     """What the loss over the vocabulary needs, with its gradients to hidden states and unembedding."""
     if not model.predicts:
         return 0
-    shape, product = model.shape, product_bytes(machine)
+    shape, product = model.shape, product_bytes(runtime)
     logits = work.trained * shape.vocab_size
-    added = 1 if machine.device.type == "cpu" else 2  # a processor has but few rows of the gradient's product at once
+    added = 1 if runtime.device.type == "cpu" else 2  # a processor has but few rows of the gradient's product at once
     casts = 0 if product == FP32 else product * (work.trained + added * shape.vocab_size) * shape.width
     states = (FP32 + product) * work.trained * shape.width
     remembered = product * logits if product * logits <= KEPT and not work.summed else 0
     gradient = (2 if model.padded else 1) * FP32 * shape.vocab_size * shape.width
-    return casts + states + remembered + gradient + chunk(shape, work, machine)
+    return casts + states + remembered + gradient + chunk(shape, work, runtime)
 
 
-def chunk(shape: DecoderConfig, work: Pass, machine: Runtime) -> int:
+def chunk(shape: DecoderConfig, work: Pass, runtime: Runtime) -> int:
     """The logits that are computed at once, and their softmax: of few rows at once on a processor."""
-    cpu = machine.device.type == "cpu"
-    logits = min(work.trained * shape.vocab_size, chunk_size(shape.vocab_size, machine.device.type))
-    return product_bytes(machine) * logits + 2 * FP32 * (min(logits, CACHED) if cpu else logits)
+    cpu = runtime.device.type == "cpu"
+    logits = min(work.trained * shape.vocab_size, chunk_size(shape.vocab_size, runtime.device.type))
+    return product_bytes(runtime) * logits + 2 * FP32 * (min(logits, CACHED) if cpu else logits)
 
 
-def reading(model: Model, work: Pass, machine: Runtime) -> int:
+def reading(model: Model, work: Pass, runtime: Runtime) -> int:
     """What a pass without gradients needs: the stream, and the most of attention, MLP and head."""
-    shape, product, attention = model.shape, product_bytes(machine), attention_bytes(machine)
+    shape, product, attention = model.shape, product_bytes(runtime), attention_bytes(runtime)
     queries, keys = shape.heads * shape.head_size, shape.kv_head_count * shape.head_size
     heads = queries + 2 * keys
     stream = (2 * FP32 + product) * shape.width * work.tokens
@@ -242,17 +242,17 @@ def reading(model: Model, work: Pass, machine: Runtime) -> int:
     columns = 0
     if model.predicts:
         copies += 0 if product == FP32 else product * shape.vocab_size * shape.width
-        columns = (FP32 + product) * work.trained * shape.width + chunk(shape, work, machine)
+        columns = (FP32 + product) * work.trained * shape.width + chunk(shape, work, runtime)
     return copies + stream + max(attended, mlp, columns)
 
 
-def sampling(model: Model, rows: int, length: int, prompt_tokens: int, machine: Runtime) -> int:
+def sampling(model: Model, rows: int, length: int, prompt_tokens: int, runtime: Runtime) -> int:
     """What `rows` answers made at once need, prompt and answer together at most `length` tokens each."""
-    shape, product = model.shape, product_bytes(machine)
+    shape, product = model.shape, product_bytes(runtime)
     cache = 2 * shape.layers * rows * length * shape.kv_head_count * shape.head_size * product
     casts = 0 if product == FP32 else product * (model.matrices + shape.vocab_size * shape.width)
     drawing = (product + 4 * FP32) * rows * shape.vocab_size
-    prefill = reading(model, Pass(prompt_tokens, prompt_tokens, 0), machine)
+    prefill = reading(model, Pass(prompt_tokens, prompt_tokens, 0), runtime)
     return cache + casts + max(drawing, prefill)
 
 
@@ -261,21 +261,21 @@ def saving(models: Sequence[Model], best: int = 0) -> int:
     return FP32 * (sum(model.parameters + model.moments for model in models if model.training) + best)
 
 
-def product_bytes(machine: Runtime) -> int:
+def product_bytes(runtime: Runtime) -> int:
     """Bytes of a number in a matrix product."""
-    return BF16 if machine.bf16 else FP32
+    return BF16 if runtime.bf16 else FP32
 
 
-def attention_bytes(machine: Runtime) -> int:
+def attention_bytes(runtime: Runtime) -> int:
     """Bytes of a number in attention, which is computed in fp32 on a processor."""
-    return FP32 if machine.device.type == "cpu" else product_bytes(machine)
+    return FP32 if runtime.device.type == "cpu" else product_bytes(runtime)
 
 
 def training(
     module: nn.Module,
     optimizer: OptimizerConfig,
     works: Sequence[Pass],
-    machine: Runtime,
+    runtime: Runtime,
     steps: int = 1,
     read: Pass | None = None,
     best: bool = False,
@@ -292,10 +292,10 @@ def training(
     model = model_of(module, optimizer)
     copies = model.parameters if best else 0
     held = model.bytes + FP32 * (model.moments + copies) + LISTED * listed
-    passing = [learning([model], work, machine) for work in works]
-    passing += [reading(model, read, machine)] if read else []
+    passing = [learning([model], work, runtime) for work in works]
+    passing += [reading(model, read, runtime)] if read else []
     held += model_of(reference).bytes if reference is not None else 0
-    return peak(held, max([*passing, *others]), saving([model], copies), steps, machine)
+    return peak(held, max([*passing, *others]), saving([model], copies), steps, runtime)
 
 
 def rollouts(actors: Any, config: Any, prompts: Sequence[Sequence[int]]) -> int:
@@ -304,7 +304,7 @@ def rollouts(actors: Any, config: Any, prompts: Sequence[Sequence[int]]) -> int:
     config: the options of the stage. Policy and critic learn in one pass, with an optimizer each; the best weights of
     the policy are kept.
     """
-    machine, limit = actors.machine, config.max_tokens_per_pass
+    runtime, limit = actors.runtime, config.max_tokens_per_pass
     policy, critic = (model_of(module, config.optimizer) for module in (actors.policy, actors.critic))
     others = [model_of(actors.reference), model_of(actors.scorer)]
     steps = [full_answers(prompts, config, step) for step in range(1, min(config.max_steps, STEPS) + 1)]
@@ -313,20 +313,20 @@ def rollouts(actors: Any, config: Any, prompts: Sequence[Sequence[int]]) -> int:
     most = max(sum(len(ids) for ids, _ in rows) for rows in steps)
     asked = (most - config.samples * config.max_new_tokens) // config.num_generations
     passing = [
-        *(learning([policy, critic], work, machine) for work in heaviest_minibatches(steps, config)),
-        sampling(policy, min(ROWS, config.samples), longest, min(PREFILL, asked), machine),
-        *(reading(model, whole, machine) for model in others),
+        *(learning([policy, critic], work, runtime) for work in heaviest_minibatches(steps, config)),
+        sampling(policy, min(ROWS, config.samples), longest, min(PREFILL, asked), runtime),
+        *(reading(model, whole, runtime) for model in others),
     ]
     if config.ptx_coef:
         mixed = min(config.ptx_tokens, limit)
         passing.append(
-            learning([policy], Pass(mixed, mixed, mixed, further=True, summed=True), machine) + FP32 * critic.training
+            learning([policy], Pass(mixed, mixed, mixed, further=True, summed=True), runtime) + FP32 * critic.training
         )
     held = sum(model.bytes + FP32 * model.moments for model in (policy, critic, *others)) + policy.bytes
     count = config.max_steps * (
         2 * config.samples * longest // limit + 1 + config.num_ppo_epochs * config.num_mini_batches
     )
-    return peak(held, max(passing), saving([policy, critic], policy.parameters), count, machine)
+    return peak(held, max(passing), saving([policy, critic], policy.parameters), count, runtime)
 
 
 def full_answers(prompts: Sequence[Sequence[int]], config: Any, step: int) -> list[Row]:
@@ -355,27 +355,27 @@ def heaviest_minibatches(steps: Sequence[Sequence[Row]], config: Any) -> list[Pa
     return heaviest(elements, minibatches, config.max_tokens_per_pass, share=True)
 
 
-def peak(held: int, passing: int, saved: int, passes: int, machine: Runtime) -> int:
+def peak(held: int, passing: int, saved: int, passes: int, runtime: Runtime) -> int:
     """What is held all the time, and the greater of what comes and goes at every step and what a checkpoint copies."""
-    if machine.device.type != "cpu":
+    if runtime.device.type != "cpu":
         return held + passing
-    return LIBRARIES + kernels(passes, machine) + held + max(round(SCATTER * passing), saved)
+    return LIBRARIES + kernels(passes, runtime) + held + max(round(SCATTER * passing), saved)
 
 
-def kernels(passes: int, machine: Runtime) -> int:
+def kernels(passes: int, runtime: Runtime) -> int:
     """What a processor's library keeps of the bf16 products made for each number of tokens that passes have."""
-    if not machine.bf16:
+    if not runtime.bf16:
         return 0
     limits = [int(os.environ.get(f"{name}_CACHE_CAPACITY", KERNELS)) for name in ("ONEDNN_PRIMITIVE", "LRU")]
     return KERNEL * min(sum(limits), KERNELS_OF_A_PASS * passes)
 
 
-def told(size: int, machine: Runtime, works: Sequence[Pass] = ()) -> str:
+def told(size: int, runtime: Runtime, works: Sequence[Pass] = ()) -> str:
     """The size, what computes there, and the longest row if it is over the budget, as the plan of a run says them."""
     number = f"{size / 2**30:.2g} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
     longest, budget = max(((work.tokens, work.budget) for work in works), default=(0, 0))
     over = f"; passes of up to {longest:,} tokens, as the longest row has, not {budget:,}" if longest > budget else ""
-    return f"about {number}; {machine.describe()}{over}"
+    return f"about {number}; {runtime.describe()}{over}"
 
 
 def told_rollouts(actors: Any, config: Any, asked: Sequence[tuple[Any, Sequence[int]]]) -> str:
@@ -383,4 +383,4 @@ def told_rollouts(actors: Any, config: Any, asked: Sequence[tuple[Any, Sequence[
     prompts = [ids for _, ids in asked]
     longest = max(map(len, prompts)) + config.max_new_tokens
     row = Pass(longest, longest, config.max_new_tokens, budget=config.max_tokens_per_pass)
-    return told(rollouts(actors, config, prompts), actors.machine, [row])
+    return told(rollouts(actors, config, prompts), actors.runtime, [row])

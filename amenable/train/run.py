@@ -40,7 +40,7 @@ from amenable.train.log import Log, plain_number
 from amenable.train.optimizer import Optimizer
 from amenable.train.plan import Schedule
 
-FREE = ("machine", "save_steps", "care", "inspect_batch", "max_kl")
+FREE = ("device", "save_steps", "care", "inspect_batch", "max_kl")
 """options that say where and how a run computes, not what: they may change when it goes on"""
 OPTIONS, LINEAGE, FINISHED, STOPPED = "config.yaml", "lineage.json", "finished.json", "stopped.json"
 REJECTED = "rejected.jsonl"

@@ -10,9 +10,10 @@ import ctypes
 import os
 import platform
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from tyro.conf import arg
 
 from amenable.errors import InputError
 from amenable.models.inference import Model, lean
@@ -23,7 +24,7 @@ KERNELS = 64
 
 
 @dataclass(frozen=True)
-class Machine:
+class DeviceOptions:
     """Where to compute."""
 
     device: str = "auto"
@@ -36,6 +37,10 @@ class Machine:
     def __post_init__(self) -> None:
         if not 0 <= self.threads <= 4096:
             raise InputError(f"threads is {self.threads}", how="use 1 or more, or 0 for one on each core")
+
+
+Device = Annotated[DeviceOptions, arg(name="")]
+"""the field of a Config: its options stand among the command's own, as --device, --precision and --threads"""
 
 
 @dataclass(frozen=True)
@@ -74,15 +79,15 @@ class Runtime:
         return f"{self.device.type}, {precision}, {self.threads} thread{'s' if self.threads != 1 else ''}"
 
 
-def start(machine: Machine) -> Runtime:
+def start_runtime(options: DeviceOptions) -> Runtime:
     """Choose device and precision, set the threads, and keep freed memory for the next step."""
-    device = pick_device(machine.device)
-    if machine.threads:
-        torch.set_num_threads(machine.threads)
+    device = pick_device(options.device)
+    if options.threads:
+        torch.set_num_threads(options.threads)
     if device.type == "cpu":
         keep_memory()
         keep_few_kernels()
-    bf16 = machine.precision == "bf16" or (machine.precision == "auto" and fast_bf16(device))
+    bf16 = options.precision == "bf16" or (options.precision == "auto" and fast_bf16(device))
     return Runtime(device, bf16, torch.get_num_threads())
 
 

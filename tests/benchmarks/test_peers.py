@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from amenable.stages import ppo
-from amenable.train import runtime
-from amenable.train.runtime import Runtime
+from amenable.train.runtime import DeviceOptions, Runtime, start_runtime
 from benchmarks import peer_work, peers, speed
 from benchmarks.peer_work import EOS, PAD, WORK
 from benchmarks.speed import SIZES, Size
@@ -23,7 +22,7 @@ SMOKE = SIZES["smoke"]
 
 @pytest.fixture(scope="module")
 def one_thread() -> Runtime:
-    return runtime.start(runtime.Machine(device="cpu", precision="fp32", threads=1))
+    return start_runtime(DeviceOptions(device="cpu", precision="fp32", threads=1))
 
 
 @pytest.mark.parametrize("row", WORK)

@@ -14,13 +14,13 @@ import torch
 from amenable.errors import InputError
 from amenable.models.decoder import Decoder
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import runtime
 from amenable.train.loading import save_model
+from amenable.train.runtime import DeviceOptions, start_runtime
 from amenable.world.closed_world import ClosedWorld
 from amenable.world.settings import Sizes
 from benchmarks import queries
 
-ONE_THREAD = runtime.Machine(device="cpu", precision="fp32", threads=1)
+ONE_THREAD = DeviceOptions(device="cpu", precision="fp32", threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def config(demo: Path, tmp_path: Path) -> queries.Config:
         whole_labels=12,
         whole_seeds=1,
         votes=(5, 20),
-        machine=ONE_THREAD,
+        device=ONE_THREAD,
     )
 
 
@@ -105,7 +105,7 @@ def test_everything_is_measured_and_told(config, capsys):
 
 
 def test_a_trial_holds_prompts_out_and_is_the_same_for_all_rules(config):
-    material = queries.gather(config, runtime.start(ONE_THREAD))
+    material = queries.gather(config, start_runtime(ONE_THREAD))
     trial = queries.trial_of(material, 0, config)
     asked = set(material.owners[trial.pairs].flatten().tolist())
     tested = set(material.owners[trial.test].flatten().tolist())
@@ -124,7 +124,7 @@ def test_a_trial_holds_prompts_out_and_is_the_same_for_all_rules(config):
 
 
 def test_answers_to_a_prompt_are_one_apart(config):
-    material = queries.gather(config, runtime.start(ONE_THREAD))
+    material = queries.gather(config, start_runtime(ONE_THREAD))
     same = material.owners[1:] == material.owners[:-1]
     steps = (material.features[1:] - material.features[:-1])[same]
     assert float(steps.square().sum(dim=1).mean()) == pytest.approx(1.0)

@@ -12,16 +12,16 @@ import torch
 
 from amenable.errors import InputError
 from amenable.models.decoder import DecoderConfig
-from amenable.train import runtime
+from amenable.train.runtime import DeviceOptions, Runtime, start_runtime
 from benchmarks import scaling, speed
 
 SMALL = DecoderConfig(320, context=64, layers=2, width=32, heads=2)
-ONE_THREAD = runtime.Machine(device="cpu", precision="fp32", threads=1)
+ONE_THREAD = DeviceOptions(device="cpu", precision="fp32", threads=1)
 
 
 @pytest.fixture
-def machine() -> runtime.Runtime:
-    return runtime.start(ONE_THREAD)
+def runtime() -> Runtime:
+    return start_runtime(ONE_THREAD)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def cells(line: str) -> list[str]:
 
 
 def test_a_sweep_is_printed_and_drawn(small: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def point(rows: int, machine: runtime.Runtime) -> dict[str, scaling.Timed]:
+    def point(rows: int, runtime: Runtime) -> dict[str, scaling.Timed]:
         return {"training": lambda number: (10 * rows, 0.1), "decoding": lambda number: (rows, 0.5)}
 
     monkeypatch.setitem(scaling.SWEEPS, "batch", scaling.Sweep("rows", (1, 2, 4), point))
@@ -55,40 +55,40 @@ def test_a_sweep_is_printed_and_drawn(small: None, monkeypatch: pytest.MonkeyPat
 
 
 def test_what_has_no_room_or_no_time_is_left_out(small: None, tmp_path: Path) -> None:
-    needs = scaling.Sweep("rows", (1,), lambda rows, machine: {}, lambda rows, machine: 2**60)
+    needs = scaling.Sweep("rows", (1,), lambda rows, runtime: {}, lambda rows, runtime: 2**60)
     config = scaling.Config(plots=tmp_path, precision="fp32", threads=1)
     assert "needs 1073741824.0 GiB" in scaling.refusal(needs, 1, 5.0, config)
-    assert scaling.refusal(replace(needs, bytes=lambda rows, machine: 0), 1, 5.0, config) == ""
+    assert scaling.refusal(replace(needs, bytes=lambda rows, runtime: 0), 1, 5.0, config) == ""
     assert "time is up" in scaling.refusal(needs, 1, 0.0, config)
     assert [cells(line) for line in scaling.time_table("batch", needs, config)][-1][1].startswith("left out")
 
 
-def test_points_count_their_tokens(small: None, machine: runtime.Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_points_count_their_tokens(small: None, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     """4 prompts x 3 answers of 128 + 64 tokens (reward), of 32 (decoding); 4 of PPO have answers of 1 to 64."""
     monkeypatch.setattr(scaling, "BASE", replace(SMALL, context=256))
-    answers = scaling.of_answers(3, machine)
+    answers = scaling.of_answers(3, runtime)
     assert [step(0)[0] for step in answers.values()] == [4 * 3 * 192, 4 * 3 * 32]
-    batch = scaling.of_batch(2, machine)
+    batch = scaling.of_batch(2, runtime)
     assert [step(0)[0] for step in batch.values()] == [512, 64]
-    for step in scaling.of_rollout(4, machine).values():
+    for step in scaling.of_rollout(4, runtime).values():
         tokens, seconds = step(0)
         assert 4 <= tokens <= 256 and seconds > 0
     assert scaling.parameters_of("124M") > scaling.parameters_of("5M")
 
 
-def test_time_does_not_count_reading_prompts(small: None, machine: runtime.Runtime, monkeypatch: Any) -> None:
+def test_time_does_not_count_reading_prompts(small: None, runtime: Runtime, monkeypatch: Any) -> None:
     asked: list[int] = []
 
     def generate(decoder: Any, prompts: Any, sampling: Any, **rest: Any) -> None:
         asked.append(sampling.max_new_tokens)
 
     monkeypatch.setattr(scaling, "generate", generate)
-    assert scaling.decoding(SMALL, 3, 8, machine, tokens=4)(0)[0] == 12
+    assert scaling.decoding(SMALL, 3, 8, runtime, tokens=4)(0)[0] == 12
     assert asked == [5, 1]
 
 
 def test_a_point_is_a_median_of_steps_after_one_that_warms_up(
-    small: None, monkeypatch: pytest.MonkeyPatch, machine: runtime.Runtime
+    small: None, monkeypatch: pytest.MonkeyPatch, runtime: Runtime
 ) -> None:
     seen: list[int] = []
 
@@ -96,7 +96,7 @@ def test_a_point_is_a_median_of_steps_after_one_that_warms_up(
         seen.append(number)
         return 2, [100.0, 2.0, 8.0, 4.0, 2.0, 6.0][number]
 
-    monkeypatch.setitem(scaling.SWEEPS, "batch", scaling.Sweep("rows", (1,), lambda rows, machine: {"it": step}))
+    monkeypatch.setitem(scaling.SWEEPS, "batch", scaling.Sweep("rows", (1,), lambda rows, runtime: {"it": step}))
     assert scaling.measure("batch", 1, ONE_THREAD, 60.0) == {"it": 2.0}
     assert seen == [0, 1, 2, 3, 4, 5]
     seen.clear()

@@ -12,7 +12,7 @@ import torch
 
 from amenable.errors import InputError
 from amenable.models.decoder import DecoderConfig
-from amenable.train import runtime
+from amenable.train.runtime import Runtime
 from benchmarks import speed
 
 SMOKE = speed.SIZES["smoke"]
@@ -20,8 +20,8 @@ COMMAND = ["--size", "smoke", "--precision", "fp32", "--repeats", "1", "--thread
 
 
 @pytest.fixture
-def machine() -> runtime.Runtime:
-    return runtime.Runtime(torch.device("cpu"), bf16=False, threads=1)
+def runtime() -> Runtime:
+    return Runtime(torch.device("cpu"), bf16=False, threads=1)
 
 
 @pytest.fixture
@@ -65,11 +65,11 @@ def test_every_row_is_printed_and_written(
         assert float(row[7].replace(",", "")) >= 0
 
 
-def test_tokens_of_a_step(machine: runtime.Runtime) -> None:
+def test_tokens_of_a_step(runtime: Runtime) -> None:
     """64 = 2 x 32; 32 x 16 and 128 x 16; PPO's prompts have 2 to 16 tokens, its 4 answers 12 unless EOS is drawn."""
 
     def tokens(row: str) -> dict[str, int]:
-        return speed.ROWS[row](SMOKE, machine).step(0).tokens
+        return speed.ROWS[row](SMOKE, runtime).step(0).tokens
 
     assert tokens("pretrain-adamw") == {"pretrain-adamw": 64}
     assert tokens("decode-32") == {"decode-32": 512}
@@ -81,11 +81,11 @@ def test_tokens_of_a_step(machine: runtime.Runtime) -> None:
     assert tokens("reward") == {"reward": sum(len(ids) for ids, _ in items[0].rows)}
 
 
-def test_training_rows_train(machine: runtime.Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_rows_train(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every step updates the weights: on the same rows the loss falls."""
     rows = [speed.whole(ids) for ids in speed.sequences(SMOKE, [32, 32])]
     seen: list[torch.Tensor] = []
-    workload = speed.pretrain_row(SMOKE, machine)
+    workload = speed.pretrain_row(SMOKE, runtime)
     original = speed.backward_next_token
 
     def recording(*arguments: Any) -> torch.Tensor:

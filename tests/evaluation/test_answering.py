@@ -34,13 +34,13 @@ ASKED = [Prompt((Message("user", f"name a {colour} thing."),), id=colour) for co
 
 
 @pytest.fixture(scope="module")
-def sft(assistant: Path, machine: Runtime) -> Speaker:
-    return Speaker.load(Contestant("sft", assistant), machine)
+def sft(assistant: Path, runtime: Runtime) -> Speaker:
+    return Speaker.load(Contestant("sft", assistant), runtime)
 
 
 @pytest.fixture(scope="module")
-def bare(base: Path, machine: Runtime) -> Speaker:
-    return Speaker.load(Contestant("base", base), machine)
+def bare(base: Path, runtime: Runtime) -> Speaker:
+    return Speaker.load(Contestant("base", base), runtime)
 
 
 def few_shot(speaker: Speaker) -> Speaker:
@@ -55,7 +55,7 @@ def test_log_probability_is_that_of_the_ids_at_the_temperature_they_were_drawn_a
             for answer in group:
                 assert answer.before == render_prompt(sft.tokenizer, prompt.messages)
                 row = answer.before + answer.ids, [False] * len(answer.before) + [True] * len(answer.ids)
-                (logps,) = forward.row_logprobs(sft.decoder, [row], sft.machine, 1000, measured_at)
+                (logps,) = forward.row_logprobs(sft.decoder, [row], sft.runtime, 1000, measured_at)
                 assert answer.logp == pytest.approx(float(logps.sum()), abs=1e-3)
                 assert answer.text == sft.tokenizer.decode(answer.ids)
 

@@ -25,7 +25,7 @@ def reference(make_decoder: Callable[..., Decoder]) -> Decoder:
     return make_decoder(seed=2, vocab_size=10)
 
 
-def measure(policy: Decoder, reference: Decoder, machine: Runtime, copies: int, length: int) -> torch.Tensor:
+def measure(policy: Decoder, reference: Decoder, runtime: Runtime, copies: int, length: int) -> torch.Tensor:
     """KL of `copies` answers to each prompt, [prompts, copies]."""
     prompts = [prompt for prompt in PROMPTS for _ in range(copies)]
     _, kls = answers_with_kl(
@@ -35,7 +35,7 @@ def measure(policy: Decoder, reference: Decoder, machine: Runtime, copies: int, 
         max_new_tokens=length,
         eos_id=EOS,
         seeds=range(len(prompts)),
-        runtime=machine,
+        runtime=runtime,
         max_tokens=500,
     )
     return kls.view(len(PROMPTS), copies)
@@ -62,8 +62,8 @@ def exact(policy: Decoder, reference: Decoder, prompt: list[int]) -> float:
     return total
 
 
-def test_its_mean_is_the_divergence_of_all_answers(policy: Decoder, reference: Decoder, machine: Runtime) -> None:
-    kls = measure(policy, reference, machine, copies=300, length=2)
+def test_its_mean_is_the_divergence_of_all_answers(policy: Decoder, reference: Decoder, runtime: Runtime) -> None:
+    kls = measure(policy, reference, runtime, copies=300, length=2)
     for prompt, found in zip(PROMPTS, kls):
         error = float(found.std()) / 300**0.5
         assert abs(float(found.mean()) - exact(policy, reference, prompt)) < 4 * error + 1e-4
@@ -71,15 +71,15 @@ def test_its_mean_is_the_divergence_of_all_answers(policy: Decoder, reference: D
 
 
 def test_of_a_policy_from_itself_it_is_zero_and_else_above(
-    policy: Decoder, reference: Decoder, machine: Runtime
+    policy: Decoder, reference: Decoder, runtime: Runtime
 ) -> None:
-    assert measure(policy, policy, machine, copies=4, length=8).abs().max() < 1e-4
-    kls = measure(policy, reference, machine, copies=4, length=8)
+    assert measure(policy, policy, runtime, copies=4, length=8).abs().max() < 1e-4
+    kls = measure(policy, reference, runtime, copies=4, length=8)
     assert (kls > 0).all()
-    assert torch.equal(kls, measure(policy, reference, machine, copies=4, length=8)), "the same random numbers"
+    assert torch.equal(kls, measure(policy, reference, runtime, copies=4, length=8)), "the same random numbers"
 
 
-def test_what_it_needs_grows_with_what_is_asked(policy: Decoder, machine: Runtime) -> None:
-    assert peaks(policy, [], 8, 500, machine) == []
-    few, many = peaks(policy, PROMPTS, 8, 500, machine), peaks(policy, PROMPTS * 4, 32, 500, machine)
+def test_what_it_needs_grows_with_what_is_asked(policy: Decoder, runtime: Runtime) -> None:
+    assert peaks(policy, [], 8, 500, runtime) == []
+    few, many = peaks(policy, PROMPTS, 8, 500, runtime), peaks(policy, PROMPTS * 4, 32, 500, runtime)
     assert all(0 < small < large for small, large in zip(few, many, strict=True))

@@ -37,25 +37,25 @@ def items_of(words: Tokenizer, *extra: str) -> list[Item]:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_shares_by_hand(
-    words: Tokenizer, make_scalar_model: Callable[..., ScalarModel], machine: Runtime, seed: int
+    words: Tokenizer, make_scalar_model: Callable[..., ScalarModel], runtime: Runtime, seed: int
 ) -> None:
     model, below, last = make_scalar_model(seed, vocab_size=words.vocab_size), [], []
     for ranking in rankings(""):
         rows = ranking_rows(ranking, words, 64)
         assert rows is not None
-        *given, empty = (float(forward.row_rewards(model, [row], machine, 100)) for row in rows)
+        *given, empty = (float(forward.row_rewards(model, [row], runtime, 100)) for row in rows)
         below.append(empty < fmean(given))
         last.append(empty < min(given))
-    found = rank_of_empty(model, items_of(words), words, machine, 500)
+    found = rank_of_empty(model, items_of(words), words, runtime, 500)
     assert found == pytest.approx({"eval/empty_below": fmean(below), "eval/empty_last": fmean(last)})
 
 
 def test_empty_answers_among_the_given_ones_are_left_out(
-    words: Tokenizer, make_scalar_model: Callable[..., ScalarModel], machine: Runtime
+    words: Tokenizer, make_scalar_model: Callable[..., ScalarModel], runtime: Runtime
 ) -> None:
     model = make_scalar_model(vocab_size=words.vocab_size)
-    without, among = (rank_of_empty(model, items_of(words, *extra), words, machine, 500) for extra in ((), ("",)))
+    without, among = (rank_of_empty(model, items_of(words, *extra), words, runtime, 500) for extra in ((), ("",)))
     assert among == without
     silent = [replace(item, rows=item.rows[-1:], lengths=[0]) for item in items_of(words, "")]
-    assert rank_of_empty(model, silent, words, machine, 500) == {}
-    assert rank_of_empty(model, [], words, machine, 500) == {}
+    assert rank_of_empty(model, silent, words, runtime, 500) == {}
+    assert rank_of_empty(model, [], words, runtime, 500) == {}

@@ -39,18 +39,18 @@ QUESTIONS = [Prompt((Message("user", f"name a {colour} thing."),), id=colour) fo
 
 
 @pytest.fixture(scope="module")
-def sft(assistant: Path, machine: Runtime) -> Speaker:
-    return Speaker.load(Contestant("sft", assistant), machine)
+def sft(assistant: Path, runtime: Runtime) -> Speaker:
+    return Speaker.load(Contestant("sft", assistant), runtime)
 
 
 @pytest.fixture(scope="module")
-def bare(base: Path, machine: Runtime) -> Speaker:
-    return Speaker.load(Contestant("base", base), machine)
+def bare(base: Path, runtime: Runtime) -> Speaker:
+    return Speaker.load(Contestant("base", base), runtime)
 
 
 @pytest.fixture(scope="module")
-def by(judge: Path, words: Tokenizer, sft: Speaker, machine: Runtime) -> Yardsticks:
-    return Yardsticks(None, loading.load_reward_model(judge, machine, words), sft, 1.0, machine, 1000)
+def by(judge: Path, words: Tokenizer, sft: Speaker, runtime: Runtime) -> Yardsticks:
+    return Yardsticks(None, loading.load_reward_model(judge, runtime, words), sft, 1.0, runtime, 1000)
 
 
 def answers_of(speaker: Speaker, prompts: list[Prompt], temperature: float = 1.0) -> list[Answer]:
@@ -82,7 +82,7 @@ def test_the_mean_divergence_is_the_mean_log_ratio(sft: Speaker, by: Yardsticks)
     answers = groups[0]
     kls = torch.tensor(divergences(sft, QUESTIONS[:1] * 300, answers, 0.5, by))
     rows = [(a.before + a.ids, [False] * len(a.before) + [True] * len(a.ids)) for a in answers]
-    cold, usual = (forward.row_logprobs(sft.decoder, rows, sft.machine, 1000, t) for t in (0.5, 1.0))
+    cold, usual = (forward.row_logprobs(sft.decoder, rows, sft.runtime, 1000, t) for t in (0.5, 1.0))
     ratios = torch.tensor([float((a - b).sum()) for a, b in zip(cold, usual)])
     assert abs(float(kls.mean() - ratios.mean())) < 4 * float(ratios.std()) / 300**0.5
     assert kls.std() < ratios.std()
@@ -126,7 +126,7 @@ def test_rows_say_all_that_is_known_of_an_answer(sft: Speaker, by: Yardsticks) -
     assert by.reward_model is not None
     for answer, row in zip(answers, rows):
         judged = judged_row(sft.tokenizer, QUESTIONS[rows.index(row)], answer, True, 64)
-        again = forward.row_rewards(by.reward_model, [judged], by.machine, 1000)
+        again = forward.row_rewards(by.reward_model, [judged], by.runtime, 1000)
         assert row["reward"] == pytest.approx(float(again[0]), abs=1e-5)
         assert (row["text"], row["ended"], row["logp"]) == (answer.text, answer.ended, answer.logp)
         assert row["gold"] is None and {row[name] for name in PARTS} == {None}
@@ -176,7 +176,7 @@ def test_bits_of_text(bare: Speaker, by: Yardsticks) -> None:
     figures = text_figures(bare, texts, 30, by)
     assert len(figures["text_bits"]) == len(rows) == 2 and figures["text_bytes"] == size
     assert sum(figures["text_bits"]) / size == figures["bpb"]
-    assert figures["bpb"] == pytest.approx(forward.bits_per_byte(bare.decoder, rows, size, by.machine, 1000), rel=1e-4)
+    assert figures["bpb"] == pytest.approx(forward.bits_per_byte(bare.decoder, rows, size, by.runtime, 1000), rel=1e-4)
     assert whole([1, 2, 3])[1] == [False, True, True]
 
 
@@ -186,7 +186,7 @@ def test_likelihood_of_demonstrations(sft: Speaker, by: Yardsticks) -> None:
         Demonstration((Message("user", "word " * 100), Message("assistant", "too long")), id="b"),
     ]
     rendered = render(sft.tokenizer, rows[0].messages)
-    (logps,) = forward.row_logprobs(sft.decoder, [(rendered.ids, rendered.trained)], by.machine, 1000)
+    (logps,) = forward.row_logprobs(sft.decoder, [(rendered.ids, rendered.trained)], by.runtime, 1000)
     figures = demonstration_figures(sft, rows, by)
     assert figures["demonstration_nats"] == [pytest.approx(-float(logps.sum()), rel=1e-5)]
     assert figures["demonstration_tokens"] == sum(rendered.trained)

@@ -32,8 +32,8 @@ def test_a_long_context_loses_its_beginning(words: Tokenizer) -> None:
     assert ids == [words.bos_id, *whole[-7:]] and len(counts) == 8 and not counts[0]
 
 
-def test_a_model_is_right_where_the_right_choice_is_likeliest_for_its_bytes(base: Path, machine: Runtime) -> None:
-    decoder, words = loading.load_policy(base, machine)
+def test_a_model_is_right_where_the_right_choice_is_likeliest_for_its_bytes(base: Path, runtime: Runtime) -> None:
+    decoder, words = loading.load_policy(base, runtime)
     questions = [
         Question(f"The {thing} is", tuple(f" {one}." for one in ("red", "green", "blue", "white")), i % 4)
         for i, thing in enumerate(COLOURS)
@@ -43,22 +43,22 @@ def test_a_model_is_right_where_the_right_choice_is_likeliest_for_its_bytes(base
         rates = []
         for choice in question.choices:
             row = ending(words, question.context, choice, 64)
-            (logps,) = forward.row_logprobs(decoder, [row], machine, 1000)
+            (logps,) = forward.row_logprobs(decoder, [row], runtime, 1000)
             rates.append(float(logps.sum()) / len(choice))
         right.append(max(range(4), key=rates.__getitem__) == question.answer)
-    found = accuracy(decoder, words, questions, machine, 50)
+    found = accuracy(decoder, words, questions, runtime, 50)
     assert found["right"] == right and found["accuracy"] == sum(right) / 6 and found["n"] == 6
     assert (found["low"], found["high"]) == wilson(sum(right), 6)
 
 
-def test_what_was_read_is_known(base: Path, machine: Runtime) -> None:
-    decoder, words = loading.load_policy(base, machine)
+def test_what_was_read_is_known(base: Path, runtime: Runtime) -> None:
+    decoder, words = loading.load_policy(base, runtime)
     choices = ("red", "green", "blue", "white")
     questions = [
         Question(f"The {thing} is", tuple(f" {one}." for one in choices), choices.index(colour))
         for thing, colour in COLOURS.items()
     ]
-    assert accuracy(decoder, words, questions, machine, 1000)["accuracy"] >= 4 / 6
+    assert accuracy(decoder, words, questions, runtime, 1000)["accuracy"] >= 4 / 6
 
 
 def test_tasks_are_files(tmp_path: Path) -> None:

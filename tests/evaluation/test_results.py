@@ -51,8 +51,8 @@ def results() -> Results:
     return found
 
 
-def test_a_model_is_told_with_what_it_knows(results: Results, machine: Runtime) -> None:
-    told = results.evaluation(TESTS, Yardsticks(None, None, None, 1.0, machine, 1000), 0)
+def test_a_model_is_told_with_what_it_knows(results: Results, runtime: Runtime) -> None:
+    told = results.evaluation(TESTS, Yardsticks(None, None, None, 1.0, runtime, 1000), 0)
     assert told["models"]["sft"] == {
         "reward": 1.5,
         "greedy": {"reward": 2.0, "bpb": 0.5},

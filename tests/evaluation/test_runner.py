@@ -29,13 +29,13 @@ TESTS = Tests({"test": asked("red", "blue", "green"), "more": asked("white", "bl
 
 
 @pytest.fixture(scope="module")
-def sft(assistant: Path, machine: Runtime) -> Speaker:
-    return Speaker.load(Contestant("sft", assistant), machine)
+def sft(assistant: Path, runtime: Runtime) -> Speaker:
+    return Speaker.load(Contestant("sft", assistant), runtime)
 
 
 @pytest.fixture(scope="module")
-def by(judge: Path, words: Tokenizer, sft: Speaker, machine: Runtime) -> Yardsticks:
-    return Yardsticks(None, loading.load_reward_model(judge, machine, words), sft, 1.0, machine, 1000)
+def by(judge: Path, words: Tokenizer, sft: Speaker, runtime: Runtime) -> Yardsticks:
+    return Yardsticks(None, loading.load_reward_model(judge, runtime, words), sft, 1.0, runtime, 1000)
 
 
 def test_every_suite_is_answered_under_its_decodings(sft: Speaker, by: Yardsticks) -> None:
@@ -99,5 +99,5 @@ def test_what_a_model_knows(sft: Speaker, by: Yardsticks) -> None:
         sft, Tests({}, texts=texts, text_tokens=50, demonstrations=shown, tasks={"facts": [question]}), by
     )
     assert found["figures"] == {**text_figures(sft, texts, 50, by), **demonstration_figures(sft, shown, by)}
-    assert found["tasks"] == {"facts": accuracy(sft.decoder, sft.tokenizer, [question], by.machine, 1000)}
+    assert found["tasks"] == {"facts": accuracy(sft.decoder, sft.tokenizer, [question], by.runtime, 1000)}
     assert knowledge(sft, Tests({}), by) == {"figures": {"bpb": None}, "tasks": {}}

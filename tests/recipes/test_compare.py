@@ -16,17 +16,17 @@ from amenable.models.decoder import Decoder
 from amenable.recipes import compare
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.loading import save_model
-from amenable.train.runtime import Machine
+from amenable.train.runtime import DeviceOptions
 from amenable.world.closed_world import ClosedWorld
 from amenable.world.settings import Sizes
 
-ONE_THREAD = Machine(device="cpu", precision="fp32", threads=1)
+ONE_THREAD = DeviceOptions(device="cpu", precision="fp32", threads=1)
 
 
 @pytest.fixture
 def config(assistant: Path, untrained: Path, tmp_path: Path) -> compare.Config:
     """The session's assistant against a model that has learned nothing."""
-    return compare.Config(untrained, assistant, tmp_path / "out", limit=12, max_new_tokens=16, machine=ONE_THREAD)
+    return compare.Config(untrained, assistant, tmp_path / "out", limit=12, max_new_tokens=16, device=ONE_THREAD)
 
 
 @pytest.fixture

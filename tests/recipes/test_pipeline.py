@@ -134,6 +134,6 @@ def test_a_stage_that_outlived_its_recipe_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_side_by_side_means_one_thread_each(tmp_path: Path) -> None:
-    assert with_one_thread(Call("dpo", dpo.Config())).config.machine.threads == 1
+    assert with_one_thread(Call("dpo", dpo.Config())).config.device.threads == 1
     call = token_call(tmp_path, "tok")
     assert with_one_thread(call) == call

@@ -17,8 +17,8 @@ from amenable.train.runtime import Runtime
 
 
 @pytest.fixture
-def actors(make_decoder: Callable, make_scalar_model: Callable, words: Tokenizer, machine: Runtime) -> Actors:
-    return Actors(make_decoder(), make_decoder(), make_scalar_model(), make_scalar_model(), words, machine)
+def actors(make_decoder: Callable, make_scalar_model: Callable, words: Tokenizer, runtime: Runtime) -> Actors:
+    return Actors(make_decoder(), make_decoder(), make_scalar_model(), make_scalar_model(), words, runtime)
 
 
 def an_experience(scores: torch.Tensor) -> Experience:
@@ -28,9 +28,9 @@ def an_experience(scores: torch.Tensor) -> Experience:
     return Experience(rollout, torch.zeros(3, 3), torch.zeros(3, 3), scores, scores)
 
 
-def test_a_second_opinion_by_hand(actors: Actors, make_scalar_model: Callable, machine: Runtime) -> None:
+def test_a_second_opinion_by_hand(actors: Actors, make_scalar_model: Callable, runtime: Runtime) -> None:
     watcher = make_scalar_model(4)
-    scores = forward.row_rewards(watcher, an_experience(torch.zeros(3)).rollout.rows(), machine, 100)
+    scores = forward.row_rewards(watcher, an_experience(torch.zeros(3)).rollout.rows(), runtime, 100)
     same = monitor.second_opinion(watcher, an_experience(2 * scores + 1), actors, 100)
     assert same["watch/score"] == pytest.approx(float(scores.mean()))
     assert same["watch/score_std"] == pytest.approx(float(scores.std(unbiased=False)))

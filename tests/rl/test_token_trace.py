@@ -23,7 +23,7 @@ SETTINGS = token_trace.Settings(kl_coef=0.1, gamma=0.9, lam=0.8, temperature=0.7
 
 
 @pytest.fixture
-def actors(make_decoder: Callable, make_scalar_model: Callable, words: Tokenizer, machine: Runtime) -> Actors:
+def actors(make_decoder: Callable, make_scalar_model: Callable, words: Tokenizer, runtime: Runtime) -> Actors:
     size = {"vocab_size": words.vocab_size}
     return Actors(
         make_decoder(1, **size),
@@ -31,7 +31,7 @@ def actors(make_decoder: Callable, make_scalar_model: Callable, words: Tokenizer
         make_scalar_model(3, **size),
         make_scalar_model(4, **size),
         words,
-        machine,
+        runtime,
     )
 
 
@@ -42,7 +42,7 @@ def experience(actors: Actors) -> Experience:
     rows = [(p + r, [False] * len(p) + [True] * len(r)) for p, r in zip(prompts, responses)]
     logps, ref_logps = torch.full((2, 3), 7.0), torch.full((2, 3), 9.0)
     for out, model in ((logps, actors.policy), (ref_logps, actors.reference)):
-        out[MASK] = torch.cat(forward.row_logprobs(model, rows, actors.machine, 100, SETTINGS.temperature))
+        out[MASK] = torch.cat(forward.row_logprobs(model, rows, actors.runtime, 100, SETTINGS.temperature))
     rollout = Rollout(prompts, responses, torch.tensor([True, False]), MASK, logps)
     values = torch.tensor([[0.1, 0.2, 0.3], [0.5, 9.0, 9.0]])
     return Experience(rollout, ref_logps, values, torch.tensor([2.0, 0.5]), torch.tensor([2.0, -0.5]))
@@ -87,7 +87,7 @@ def test_the_ratio_is_one_until_the_policy_moves(actors: Actors, experience: Exp
         for parameter in actors.policy.parameters():
             parameter.mul_(1.1)
     moved = token_trace.rows_of(seen, actors)
-    now = forward.row_logprobs(actors.policy, experience.rollout.rows(), actors.machine, 100, 0.7)
+    now = forward.row_logprobs(actors.policy, experience.rollout.rows(), actors.runtime, 100, 0.7)
     for i, row in enumerate(moved):
         expected = [math.exp(new - old) for new, old in zip(now[i].tolist(), row["logps"])]
         assert row["ratios"] == pytest.approx(expected, abs=1e-3)
@@ -103,7 +103,7 @@ def test_the_likeliest_are_those_of_the_sampler(
     actors: Actors, experience: Experience, temperature: float, max_tokens: int
 ) -> None:
     rollout = experience.rollout
-    top = token_trace.likeliest(actors.policy, rollout.rows(), actors.machine, max_tokens, temperature)
+    top = token_trace.likeliest(actors.policy, rollout.rows(), actors.runtime, max_tokens, temperature)
     for i in range(2):
         ids = torch.tensor(rollout.prompts[i] + rollout.responses[i])
         with torch.no_grad():

@@ -15,7 +15,7 @@ import pytest
 
 from amenable.feedback.store import Store
 from amenable.serve import label, security, serve
-from amenable.train import runtime
+from amenable.train.runtime import DeviceOptions
 
 
 @dataclass
@@ -110,7 +110,7 @@ def serve_config(assistant: Path, base: Path, judge: Path, tmp_path_factory: pyt
         rows=8,
         queue=8,
         per_minute=10**6,
-        machine=runtime.Machine(device="cpu", precision="fp32", threads=1),
+        device=DeviceOptions(device="cpu", precision="fp32", threads=1),
     )
 
 

@@ -12,7 +12,7 @@ from amenable.generation.sampling import Sampling
 from amenable.serve import arena, security
 from amenable.serve.arena import Config, chosen, renamed
 from amenable.serve.battles import Arena
-from amenable.train import runtime
+from amenable.train.runtime import DeviceOptions
 
 
 def test_without_names_the_demos_models_fight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,9 +69,9 @@ def test_the_command_opens_an_arena_of_its_models(
         return SimpleNamespace(run=lambda sockets: got.extend(client.get(path) for path in paths))
 
     monkeypatch.setattr(security, "server", server)
-    machine = runtime.Machine(device="cpu", precision="fp32", threads=1)
+    device = DeviceOptions(device="cpu", precision="fp32", threads=1)
     models = (f"a={assistant}", f"b={base}")
-    arena.run(Config(models=models, store=tmp_path / "votes.db", port=0, machine=machine))
+    arena.run(Config(models=models, store=tmp_path / "votes.db", port=0, device=device))
     assert [reply.status_code for reply in got] == [200, 200, 200, 404]
     assert "Arena" in got[0].text and "Leaderboard" in got[1].text and got[2].json()["waiting"] == ["a", "b"]
     told = capsys.readouterr().out.splitlines()

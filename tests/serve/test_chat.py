@@ -18,7 +18,7 @@ from amenable.serve import chat
 from amenable.serve.chat import Chat, Config, Speaker, Terminal, alternate, run, tidy
 from amenable.text.chat import PLAIN_STOP, render_prompt
 from amenable.text.tokenizer import Tokenizer
-from amenable.train.runtime import Machine
+from amenable.train.runtime import DeviceOptions
 
 TEXTS = ["hello there, how are you today?", "the answer is blue.\n\nUser: and then", "tell me a story of two cats"]
 CONTEXT = 96
@@ -42,7 +42,7 @@ def make_model(folder: Path, seed: int, with_template: bool = True) -> Path:
 
 def config_of(model: Path, **settings: Any) -> Config:
     """In full precision, so that answers can be compared with those of `answer_to`."""
-    return Config(model=model, machine=Machine(precision="fp32"), **settings)
+    return Config(model=model, device=DeviceOptions(precision="fp32"), **settings)
 
 
 @pytest.fixture(scope="module")

@@ -87,13 +87,13 @@ def test_an_answer_is_continued(client: openai.OpenAI, model: str, switch: str) 
     assert rest.startswith(" ") and (begun["content"] + rest).startswith(whole)
 
 
-def logprobs_of(folder: Path, rows: list[list[int]], machine: Runtime) -> list[list[float]]:
+def logprobs_of(folder: Path, rows: list[list[int]], runtime: Runtime) -> list[list[float]]:
     """log p of every token but the first."""
     marked = [(ids, [False] + [True] * (len(ids) - 1)) for ids in rows]
-    return [part.tolist() for part in forward.row_logprobs(pretrained.load_decoder(folder), marked, machine, 4096)]
+    return [part.tolist() for part in forward.row_logprobs(pretrained.load_decoder(folder), marked, runtime, 4096)]
 
 
-def test_prompts_are_scored_as_lm_eval_asks_for_it(http: httpx.Client, base: Path, machine: Runtime) -> None:
+def test_prompts_are_scored_as_lm_eval_asks_for_it(http: httpx.Client, base: Path, runtime: Runtime) -> None:
     """The request of lm_eval's local-completions for log-likelihoods, and its reading of the answer."""
     tokenizer = Tokenizer.load(base)
     contexts = [tokenizer.encode(text) for text in ("The rose is", "A leaf is green; Gladly", "The")]
@@ -101,7 +101,7 @@ def test_prompts_are_scored_as_lm_eval_asks_for_it(http: httpx.Client, base: Pat
     rows = [context + ending for context, ending in zip(contexts, endings)]
     body = {"model": "plain", "prompt": rows, "temperature": 0, "max_tokens": 1, "logprobs": 1, "seed": 1, "echo": True}
     choices = http.post("/v1/completions", json=body).raise_for_status().json()["choices"]
-    expected = logprobs_of(base, rows, machine)
+    expected = logprobs_of(base, rows, runtime)
     for choice, context, row, logps in zip(choices, contexts, rows, expected):
         logprobs = choice["logprobs"]
         assert [len(column) for column in logprobs.values()] == [len(row) + 1] * 4
@@ -153,13 +153,13 @@ def test_echo_gives_the_prompt_back(client: openai.OpenAI, stream: bool) -> None
         assert rows.token_logprobs[-later:] == pytest.approx(choice.logprobs.token_logprobs, abs=1e-5)
 
 
-def test_a_prompt_alone_may_fill_the_context(http: httpx.Client, base: Path, machine: Runtime) -> None:
+def test_a_prompt_alone_may_fill_the_context(http: httpx.Client, base: Path, runtime: Runtime) -> None:
     draws = torch.Generator().manual_seed(3)
     ids = torch.randint(6, 300, (64,), generator=draws).tolist()
     body = {"model": "plain", "prompt": ids, "max_tokens": 0, "echo": True, "logprobs": 5}
     made = http.post("/v1/completions", json=body).raise_for_status().json()
     logprobs = made["choices"][0]["logprobs"]
-    assert logprobs["token_logprobs"][1:] == pytest.approx(logprobs_of(base, [ids], machine)[0], abs=1e-4)
+    assert logprobs["token_logprobs"][1:] == pytest.approx(logprobs_of(base, [ids], runtime)[0], abs=1e-4)
     for token, logp, near in list(zip(logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"]))[1:]:
         fifth = sorted(near.values())[-5]
         assert near[token] == logp and len(near) == (5 if logp >= fifth else 6)

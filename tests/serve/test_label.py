@@ -10,16 +10,16 @@ from amenable.errors import InputError
 from amenable.feedback import annotators
 from amenable.feedback.store import Store
 from amenable.serve import label, security
-from amenable.train import runtime
+from amenable.train.runtime import DeviceOptions
 
-ONE_THREAD = runtime.Machine(device="cpu", precision="fp32", threads=1)
+ONE_THREAD = DeviceOptions(device="cpu", precision="fp32", threads=1)
 
 
 @pytest.fixture
 def config(tmp_path):
     row = {"prompt": [{"role": "user", "content": "Ann asks: name a red thing."}], "completions": list("abc")}
     (tmp_path / "samples.jsonl").write_text(json.dumps(row) + "\n")
-    return label.Config(data=(tmp_path / "samples.jsonl",), store=tmp_path / "labels.db", port=0, machine=ONE_THREAD)
+    return label.Config(data=(tmp_path / "samples.jsonl",), store=tmp_path / "labels.db", port=0, device=ONE_THREAD)
 
 
 def changed(config, **changes):

@@ -150,7 +150,7 @@ def test_a_client_that_asks_too_often_waits(serve_config, run_server, tmp_path) 
         assert refused.headers["retry-after"] == "5" and refused.json()["error"]["type"] == "rate_limit_error"
 
 
-def test_what_may_be_asked_comes_back(machine) -> None:
+def test_what_may_be_asked_comes_back(runtime) -> None:
     now = [0.0]
     guard = Guard(None, limits=Limits(per_minute=60), clock=lambda: now[0])  # type: ignore[arg-type]
     assert sum(guard.has_left("a") for _ in range(100)) == 60

@@ -58,7 +58,7 @@ def test_others_are_let_in_only_where_somebody_holds_a_token(assistant: Path, tm
 def test_the_command_serves_until_it_is_stopped(assistant: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "amenable", "serve", "--models", f"tiny={assistant}", "--port", "0"]
     process = subprocess.Popen(
-        [*command, "--store", str(tmp_path / "labels.db"), "--machine.threads", "1"],
+        [*command, "--store", str(tmp_path / "labels.db"), "--threads", "1"],
         stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     try:

@@ -15,7 +15,7 @@ from amenable.stages import annotate
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, loading
 from amenable.train.examples import ranking_rows
-from amenable.train.runtime import Machine, Runtime
+from amenable.train.runtime import DeviceOptions, Runtime
 from amenable.world.closed_world import ClosedWorld
 
 BAD = "You are a fool. I will not tell you."
@@ -156,21 +156,21 @@ def test_a_reward_model_ranks_by_its_scores(
     files: Any,
     judge: Path,
     words: Tokenizer,
-    machine: Runtime,
+    runtime: Runtime,
     tmp_path: Path,
 ) -> None:
     rows = [json.loads(line) for line in files.rankings.read_text().splitlines()][:12]
     file = tmp_path / "samples.jsonl"
     file.write_text("".join(json.dumps({k: row[k] for k in ("id", "prompt", "completions")}) + "\n" for row in rows))
-    config = annotate.Config(file, None, judge, tmp_path / "run", machine=Machine("cpu", "fp32", 1))
+    config = annotate.Config(file, None, judge, tmp_path / "run", device=DeviceOptions("cpu", "fp32", 1))
     out = annotate.run(config)
     assert not (out / "heldout.jsonl").exists()
-    model = loading.load_reward_model(judge, machine, words)
+    model = loading.load_reward_model(judge, runtime, words)
     for name in ("train", "validation"):
         for ranking in sources.read_rankings(out / f"{name}.jsonl").rows:
             answers = ranking_rows(ranking, words, 64)
             assert answers is not None
-            scores = forward.row_rewards(model, answers, machine, 1000).tolist()
+            scores = forward.row_rewards(model, answers, runtime, 1000).tolist()
             assert sorted(range(3), key=lambda i: -scores[i]) == sorted(range(3), key=lambda i: ranking.ranks[i])
             assert ranking.annotator == "reward model" and ranking.completions[ranking.ranks.index(1)].startswith(
                 "Glad"

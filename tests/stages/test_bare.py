@@ -15,7 +15,7 @@ import yaml
 from amenable import cli
 from amenable.errors import InputError
 from amenable.stages import evaluate, reward
-from amenable.train.runtime import Machine
+from amenable.train.runtime import DeviceOptions
 
 STAGES = [cli.command_of(file) for file in cli.command_files()["stages"]]
 
@@ -59,7 +59,7 @@ def test_a_command_runs_bare_on_what_the_others_made(
 ) -> None:
     few = {"sample": ["--limit", "2"], "ppo": ["--max-steps", "1", "--prompts-per-step", "4"]}.get(command, [])
     stop = ["--inspect-batch"] if command != "sample" else []
-    assert cli.main([command, *few, *stop, "--out", "made", "--machine.precision", "fp32"]) == 0
+    assert cli.main([command, *few, *stop, "--out", "made", "--precision", "fp32"]) == 0
     assert "by default for " in capsys.readouterr().err
     options = yaml.safe_load((tmp_path / "made" / "config.yaml").read_text())
     numbers = {**options, **options.get("optimizer", {}), **options.get("sampling", {})}
@@ -89,7 +89,9 @@ def test_ones_own_data_needs_nothing_of_the_closed_world(
 ) -> None:
     """And what reward zero means is said before the training."""
     monkeypatch.chdir(tmp_path)
-    own = reward.Config(reward_config.model, reward_config.data, out=Path("own"), machine=Machine("cpu", "fp32", 1))
+    own = reward.Config(
+        reward_config.model, reward_config.data, out=Path("own"), device=DeviceOptions("cpu", "fp32", 1)
+    )
     reward.run(replace(own, inspect_batch=True))
     told = capsys.readouterr().err
     assert "not centred on demonstrations, as none are given: reward 0 will be the mean of the " in told

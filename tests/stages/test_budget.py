@@ -36,7 +36,7 @@ def calls(
     demonstrations, rankings, prompts = (
         with_system_prompt(path, tmp_path, 24) for path in (files.demonstrations, files.rankings, files.prompts)
     )
-    small: dict[str, Any] = {"max_tokens_per_pass": BUDGET, "machine": sft_config.machine}
+    small: dict[str, Any] = {"max_tokens_per_pass": BUDGET, "device": sft_config.device}
     training: dict[str, Any] = {"epochs": 1, "warmup_steps": 0, "held_out": 0.25, **small}
     tuning = replace(sft_config, data=demonstrations, batch_size=9, **training)
     rating = replace(reward_config, data=rankings, heldout=None, demonstrations=demonstrations, **training)

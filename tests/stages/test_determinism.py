@@ -13,9 +13,9 @@ import torch
 from amenable.recipes import verify
 from amenable.stages import dpo, ppo, pretrain, reward, sft
 from amenable.train.optimizer import OptimizerConfig
-from amenable.train.runtime import Machine
+from amenable.train.runtime import DeviceOptions
 
-MACHINE = Machine("cpu", "fp32", 1)
+MACHINE = DeviceOptions("cpu", "fp32", 1)
 STAGES = ("pretrain", "sft", "reward", "ppo", "ppo-ptx", "ppo-bf16", "dpo")
 
 
@@ -36,7 +36,7 @@ def calls(
         warmup_steps=1,
         sample_steps=1,
         watched=1,
-        machine=MACHINE,
+        device=MACHINE,
     )
     preferences = dpo.Config(model=reward_config.model, data=files.rankings, epochs=1, batch_size=24, eval_steps=3)
     return {
@@ -45,8 +45,8 @@ def calls(
         "reward": (reward, replace(reward_config, epochs=1, prompts_per_step=24)),
         "ppo": (ppo, policy),
         "ppo-ptx": (ppo, replace(policy, ptx_coef=0.5, ptx_data=files.text, ptx_tokens=60)),
-        "ppo-bf16": (ppo, replace(policy, machine=replace(MACHINE, precision="bf16"))),
-        "dpo": (dpo, replace(preferences, held_out=0.25, warmup_steps=1, machine=MACHINE)),
+        "ppo-bf16": (ppo, replace(policy, device=replace(MACHINE, precision="bf16"))),
+        "dpo": (dpo, replace(preferences, held_out=0.25, warmup_steps=1, device=MACHINE)),
     }
 
 

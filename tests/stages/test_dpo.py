@@ -18,7 +18,7 @@ from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, loading
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.run import hash_of
-from amenable.train.runtime import Machine, Runtime
+from amenable.train.runtime import DeviceOptions, Runtime
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def config(assistant: Path, files: Any, tmp_path_factory: pytest.TempPathFactory
         eval_steps=5,
         max_new_tokens=20,
         save_steps=0,
-        machine=Machine("cpu", "fp32", 1),
+        device=DeviceOptions("cpu", "fp32", 1),
     )
 
 
@@ -48,11 +48,11 @@ def trained(config: dpo.Config) -> Path:
 
 @pytest.fixture
 def pairs(
-    config: dpo.Config, words: Tokenizer, machine: Runtime, make_decoder: Callable[..., Decoder]
+    config: dpo.Config, words: Tokenizer, runtime: Runtime, make_decoder: Callable[..., Decoder]
 ) -> list[dpo.Pair]:
     """Six pairs, with another model's log-probabilities as the reference's."""
     training, _ = dpo.read(config, words, 64)
-    return dpo.with_reference(make_decoder(seed=7), training[:6], config, machine)
+    return dpo.with_reference(make_decoder(seed=7), training[:6], config, runtime)
 
 
 def gradient(model: Decoder) -> torch.Tensor:
@@ -74,7 +74,7 @@ def test_it_learns_what_people_like(trained: Path, rows_of: Callable) -> None:
 
 
 def test_the_distance_from_the_reference_is_measured_on_answers_to_held_out_prompts(
-    trained: Path, config: dpo.Config, words: Tokenizer, machine: Runtime, rows_of: Callable
+    trained: Path, config: dpo.Config, words: Tokenizer, runtime: Runtime, rows_of: Callable
 ) -> None:
     told = {row["step"]: row for row in rows_of(trained) if "objective/kl" in row}
     kls = [row["objective/kl"] for row in told.values()]
@@ -86,11 +86,11 @@ def test_the_distance_from_the_reference_is_measured_on_answers_to_held_out_prom
     samples = [json.loads(line) for line in (trained / "samples.jsonl").read_text().splitlines()]
     assert [row["prompt"] for row in samples] == 5 * asked[:8]
     assert not set(asked) & {words.decode(pair.prompt) for pair in training}
-    policy, _ = loading.load_policy(trained, machine)
-    reference, _ = loading.load_policy(config.model, machine)
-    found, _ = dpo.examine(policy, reference, prompts, words, config, machine)
+    policy, _ = loading.load_policy(trained, runtime)
+    reference, _ = loading.load_policy(config.model, runtime)
+    found, _ = dpo.examine(policy, reference, prompts, words, config, runtime)
     assert found["objective/kl"] == pytest.approx(kls[-1], rel=1e-3) and found["completions/mean_length"] > 3
-    assert dpo.examine(reference, reference, prompts, words, config, machine)[0]["objective/kl"] < 1e-3
+    assert dpo.examine(reference, reference, prompts, words, config, runtime)[0]["objective/kl"] < 1e-3
 
 
 def test_held_out_prompts_are_few_distinct_and_leave_room(config: dpo.Config, words: Tokenizer) -> None:
@@ -127,10 +127,10 @@ def test_chosen_answers_that_become_unlikely_are_told_of(config: dpo.Config, row
     assert {"chosen answers", "KL"} <= {warning["check"] for warning in done["health"]["warnings"]}
 
 
-def test_frozen_layers_do_not_move(config: dpo.Config, machine: Runtime, tmp_path: Path) -> None:
+def test_frozen_layers_do_not_move(config: dpo.Config, runtime: Runtime, tmp_path: Path) -> None:
     short = replace(config, out=tmp_path / "frozen", epochs=1, frozen_layers=1, eval_prompts=0)
-    before = dict(loading.load_policy(config.model, machine)[0].named_parameters())
-    after = dict(loading.load_policy(dpo.run(short), machine)[0].named_parameters())
+    before = dict(loading.load_policy(config.model, runtime)[0].named_parameters())
+    after = dict(loading.load_policy(dpo.run(short), runtime)[0].named_parameters())
     moved = {name for name in after if not torch.equal(before[name], after[name])}
     assert moved and not [name for name in moved if "embedding" in name or "layers.0." in name]
 
@@ -142,15 +142,15 @@ def test_which_pairs_of_a_ranking_are_trained_on(config: dpo.Config, words: Toke
     assert len(training) == count
 
 
-def test_the_saved_policy_prefers_the_chosen(trained: Path, config: dpo.Config, machine: Runtime) -> None:
+def test_the_saved_policy_prefers_the_chosen(trained: Path, config: dpo.Config, runtime: Runtime) -> None:
     """Worked out again from the saved files: log(policy / reference) of chosen less rejected."""
-    policy, words = loading.load_policy(trained, machine)
-    reference, _ = loading.load_policy(config.model, machine)
+    policy, words = loading.load_policy(trained, runtime)
+    reference, _ = loading.load_policy(config.model, runtime)
     _, held_out = dpo.read(config, words, 64)
     gains = []
     for pair in held_out:
         ours, theirs = (
-            forward.row_logprobs(model, [pair.chosen, pair.rejected], machine, 500) for model in (policy, reference)
+            forward.row_logprobs(model, [pair.chosen, pair.rejected], runtime, 500) for model in (policy, reference)
         )
         ratios = [float((a - b).sum()) for a, b in zip(ours, theirs)]
         gains.append(ratios[0] - ratios[1])
@@ -180,7 +180,7 @@ def test_the_loss_by_hand(
     config: dpo.Config,
     pairs: list[dpo.Pair],
     make_decoder: Callable[..., Decoder],
-    machine: Runtime,
+    runtime: Runtime,
     smoothing: float,
     given: float,
 ) -> None:
@@ -188,13 +188,13 @@ def test_the_loss_by_hand(
     pairs = [replace(pair, margin=given * i) for i, pair in enumerate(pairs)]
     for pair in pairs:
         chosen, rejected = (
-            float(part.sum()) for part in forward.row_logprobs(policy, [pair.chosen, pair.rejected], machine, 500)
+            float(part.sum()) for part in forward.row_logprobs(policy, [pair.chosen, pair.rejected], runtime, 500)
         )
         margin = 0.3 * ((chosen - pair.ref_chosen) - (rejected - pair.ref_rejected))
         right, wrong = (-math.log(1 / (1 + math.exp(-sign * (margin - pair.margin)))) for sign in (1, -1))
         terms.append((1 - smoothing) * right + smoothing * wrong)
         margins.append(margin)
-    stats = dpo.walk(policy, pairs, replace(config, beta=0.3, label_smoothing=smoothing), machine)
+    stats = dpo.walk(policy, pairs, replace(config, beta=0.3, label_smoothing=smoothing), runtime)
     assert stats["loss"] == pytest.approx(sum(terms) / 6, rel=1e-4)
     assert stats["rewards/margins"] == pytest.approx(sum(margins) / 6, rel=1e-3, abs=1e-5)
     assert stats["rewards/accuracies"] == pytest.approx(sum(margin > 0 for margin in margins) / 6)
@@ -217,22 +217,22 @@ def test_a_pairs_margin_is_read_and_logged_beside_what_was_reached(
 
 @pytest.mark.parametrize("max_tokens", [1, 120, 200])
 def test_many_passes_are_one(
-    config: dpo.Config, pairs: list[dpo.Pair], make_decoder: Callable[..., Decoder], machine: Runtime, max_tokens: int
+    config: dpo.Config, pairs: list[dpo.Pair], make_decoder: Callable[..., Decoder], runtime: Runtime, max_tokens: int
 ) -> None:
     policy = make_decoder()
-    told = dpo.walk(policy, pairs, config, machine)
+    told = dpo.walk(policy, pairs, config, runtime)
     whole = gradient(policy)
-    again = dpo.walk(policy, pairs, replace(config, max_tokens_per_pass=max_tokens), machine)
+    again = dpo.walk(policy, pairs, replace(config, max_tokens_per_pass=max_tokens), runtime)
     assert again == pytest.approx(told, rel=1e-4, abs=1e-5)
     assert torch.allclose(gradient(policy), whole, atol=1e-5) and whole.norm() > 0.01
 
 
 def test_without_gradients_nothing_is_left_behind(
-    config: dpo.Config, pairs: list[dpo.Pair], make_decoder: Callable[..., Decoder], machine: Runtime
+    config: dpo.Config, pairs: list[dpo.Pair], make_decoder: Callable[..., Decoder], runtime: Runtime
 ) -> None:
     policy = make_decoder()
     with torch.no_grad():
-        stats = dpo.walk(policy, pairs, config, machine)
+        stats = dpo.walk(policy, pairs, config, runtime)
     assert stats["loss"] > 0 and all(p.grad is None for p in policy.parameters())
 
 

@@ -17,7 +17,7 @@ from amenable.text.chat import render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, loading
 from amenable.train.examples import pieces_of, whole
-from amenable.train.runtime import Machine, Runtime
+from amenable.train.runtime import DeviceOptions, Runtime
 from amenable.world.closed_world import ClosedWorld
 
 
@@ -35,7 +35,7 @@ def config(
         limit=12,
         max_new_tokens=20,
         text_tokens=500,
-        machine=Machine("cpu", "fp32", 1),
+        device=DeviceOptions("cpu", "fp32", 1),
     )
 
 
@@ -62,12 +62,12 @@ def test_fine_tuning_shows(done: Path) -> None:
 
 
 def test_figures_can_be_worked_out_from_what_was_said(
-    done: Path, config: evaluate.Config, words: Tokenizer, machine: Runtime
+    done: Path, config: evaluate.Config, words: Tokenizer, runtime: Runtime
 ) -> None:
     models, rows = results(done)["models"], said(done)
     prompts = sources.read_prompts(config.data, limit=12).rows
     assert config.reward_model is not None
-    scorer = loading.load_reward_model(config.reward_model, machine, words)
+    scorer = loading.load_reward_model(config.reward_model, runtime, words)
     assert [row["id"] for row in rows] == [prompt.id for prompt in prompts]
     for name in models:
         for decoding, figures in (("sampled", models[name]), ("greedy", models[name]["greedy"])):
@@ -81,13 +81,13 @@ def test_figures_can_be_worked_out_from_what_was_said(
                     render_prompt(words, prompt.messages) + words.encode(a["text"]) + [words.eos_id] * a["ended"]
                     for prompt, a in zip(prompts, answers)
                 ]
-                again = forward.row_rewards(scorer, [whole(ids) for ids in conversations], machine, 1000).tolist()
+                again = forward.row_rewards(scorer, [whole(ids) for ids in conversations], runtime, 1000).tolist()
                 assert [a["reward"] for a in answers] == pytest.approx(again, abs=1e-3)
 
 
-def test_bits_per_byte_are_of_the_raw_text(done: Path, config: evaluate.Config, machine: Runtime) -> None:
+def test_bits_per_byte_are_of_the_raw_text(done: Path, config: evaluate.Config, runtime: Runtime) -> None:
     for one in config.contestants:
-        name, (decoder, words) = one.name, loading.load_policy(one.folder, machine)
+        name, (decoder, words) = one.name, loading.load_policy(one.folder, runtime)
         assert config.text is not None
         texts, tokens, chosen = sources.read_texts(config.text).rows, 0, []
         for text in texts:
@@ -96,7 +96,7 @@ def test_bits_per_byte_are_of_the_raw_text(done: Path, config: evaluate.Config, 
                 break
             chosen.append(text)
         rows = [whole(piece) for piece in pieces_of(chosen, words, 64)]
-        expected = forward.bits_per_byte(decoder, rows, sum(len(t.text.encode()) for t in chosen), machine, 1000)
+        expected = forward.bits_per_byte(decoder, rows, sum(len(t.text.encode()) for t in chosen), runtime, 1000)
         assert results(done)["models"][name]["bpb"] == pytest.approx(expected, rel=1e-4)
 
 

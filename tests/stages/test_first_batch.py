@@ -12,10 +12,10 @@ import yaml
 
 from amenable.errors import InputError
 from amenable.stages import dpo, ppo, pretrain, reward, sft
-from amenable.train.runtime import Machine
+from amenable.train.runtime import DeviceOptions
 
 STAGES = ("pretrain", "sft", "reward", "dpo", "ppo")
-ONE_THREAD = Machine("cpu", "fp32", 1)
+ONE_THREAD = DeviceOptions("cpu", "fp32", 1)
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def configs(
         "sft": replace(sft_config, out=out, epochs=1, batch_size=36, warmup_steps=1),
         "reward": replace(reward_config, out=out, epochs=1, prompts_per_step=36, warmup_steps=1),
         "dpo": dpo.Config(
-            assistant, files.pairs, out=out, epochs=1, batch_size=40, warmup_steps=1, save_steps=0, machine=ONE_THREAD
+            assistant, files.pairs, out=out, epochs=1, batch_size=40, warmup_steps=1, save_steps=0, device=ONE_THREAD
         ),
         "ppo": ppo.Config(
             assistant,
@@ -48,7 +48,7 @@ def configs(
             max_new_tokens=12,
             warmup_steps=1,
             save_steps=0,
-            machine=ONE_THREAD,
+            device=ONE_THREAD,
         ),
     }
 

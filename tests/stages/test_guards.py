@@ -15,7 +15,7 @@ from amenable.models.heads import ScalarModel
 from amenable.stages import ppo, sft
 from amenable.train import checkpoint, loading
 from amenable.train.optimizer import Optimizer, OptimizerConfig
-from amenable.train.runtime import Machine, Runtime
+from amenable.train.runtime import DeviceOptions, Runtime
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def small_ppo(assistant: Path, judge: Path, files: Any, tmp_path: Path) -> ppo.C
         warmup_steps=1,
         save_steps=1,
         watched=0,
-        machine=Machine("cpu", "fp32", 1),
+        device=DeviceOptions("cpu", "fp32", 1),
     )
 
 
@@ -91,7 +91,7 @@ def test_the_command_line_says_it_in_one_line(
 ) -> None:
     poison(monkeypatch, at=1)
     out, data = str(tmp_path / "run"), str(sft_config.data)
-    told = ["sft", "--model", str(sft_config.model), "--data", data, "--out", out, "--machine.device", "cpu"]
+    told = ["sft", "--model", str(sft_config.model), "--data", data, "--out", out, "--device", "cpu"]
     assert main(told) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("amenable: ") and "stopped in step 1: the gradient is not finite" in last
@@ -106,10 +106,10 @@ def test_ppo_stops_above_its_limit_of_kl_and_goes_on_with_another(small_ppo: ppo
 
 
 def test_a_reward_model_that_likes_everything_alike_is_told(
-    small_ppo: ppo.Config, judge: Path, tmp_path: Path, machine: Runtime, rows_of: Callable
+    small_ppo: ppo.Config, judge: Path, tmp_path: Path, runtime: Runtime, rows_of: Callable
 ) -> None:
-    tokenizer = loading.load_policy(small_ppo.model, machine)[1]
-    flat: ScalarModel = loading.load_reward_model(judge, machine, tokenizer)
+    tokenizer = loading.load_policy(small_ppo.model, runtime)[1]
+    flat: ScalarModel = loading.load_reward_model(judge, runtime, tokenizer)
     torch.nn.init.zeros_(flat.score.weight)
     loading.save_model(tmp_path / "flat", flat, tokenizer)
     out = ppo.run(replace(small_ppo, reward_model=tmp_path / "flat", kl_coef=0.0, missing_eos_penalty=0.0))

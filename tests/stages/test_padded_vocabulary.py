@@ -48,7 +48,7 @@ def folders(assistant: Path, judge: Path, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def calls(sft_config: sft.Config, reward_config: reward.Config, files: Any) -> dict[str, tuple[Any, Any]]:
-    small: dict[str, Any] = {"warmup_steps": 0, "optimizer": LOUD, "machine": sft_config.machine}
+    small: dict[str, Any] = {"warmup_steps": 0, "optimizer": LOUD, "device": sft_config.device}
     steps = {"max_steps": 2, "prompts_per_step": 8, "num_mini_batches": 2, "max_new_tokens": 8, "temperature": 1.6}
     return {
         "sft": (sft, replace(sft_config, epochs=1, batch_size=24, dropout=0.0, **small)),
@@ -85,9 +85,9 @@ def test_a_stage_does_what_it_does_without_them_and_saves_them_as_they_were(
 
 
 @pytest.fixture
-def both(folders: dict[str, Path], machine: Runtime) -> tuple[Decoder, Decoder, Tokenizer]:
+def both(folders: dict[str, Path], runtime: Runtime) -> tuple[Decoder, Decoder, Tokenizer]:
     """The model without and with padding."""
-    (plain, words), (padded, _) = (loading.load_policy(folders[name], machine) for name in ("whole", "padded"))
+    (plain, words), (padded, _) = (loading.load_policy(folders[name], runtime) for name in ("whole", "padded"))
     assert padded.config.vocab_size == plain.config.vocab_size + PADDING and padded.num_tokens == words.vocab_size
     return plain, padded, words
 
@@ -103,11 +103,11 @@ def both(folders: dict[str, Path], machine: Runtime) -> tuple[Decoder, Decoder, 
     ids=["hot", "greedy", "penalised"],
 )
 def test_they_are_never_drawn(
-    both: tuple[Decoder, Decoder, Tokenizer], sampling: Sampling, bf16: bool, machine: Runtime
+    both: tuple[Decoder, Decoder, Tokenizer], sampling: Sampling, bf16: bool, runtime: Runtime
 ) -> None:
     plain, padded, words = both
     prompts = [[words.bos_id, *words.encode(text)] for text in ("a rose is", "the sea")]
-    with replace(machine, bf16=bf16).autocast():
+    with replace(runtime, bf16=bf16).autocast():
         (ours, theirs) = (
             generate(decoder, prompts, sampling, eos_id=words.eos_id, samples=4) for decoder in (padded, plain)
         )
@@ -116,15 +116,15 @@ def test_they_are_never_drawn(
             assert answer.ids == same.ids and answer.logps == pytest.approx(same.logps, abs=1e-5)
 
 
-def test_log_probabilities_are_of_the_tokens_alone(both: tuple[Decoder, Decoder, Tokenizer], machine: Runtime) -> None:
+def test_log_probabilities_are_of_the_tokens_alone(both: tuple[Decoder, Decoder, Tokenizer], runtime: Runtime) -> None:
     plain, padded, words = both
     rows = [whole([words.bos_id, *words.encode(text)]) for text in ("the rose is red.", "a sea, it is blue.")]
-    for one, other in zip(*(forward.row_logprobs(decoder, rows, machine, 100) for decoder in (plain, padded))):
+    for one, other in zip(*(forward.row_logprobs(decoder, rows, runtime, 100) for decoder in (plain, padded))):
         assert torch.allclose(one, other, atol=1e-5)
-    kls = forward.row_kls(padded, plain, rows, rows, machine, 100)
+    kls = forward.row_kls(padded, plain, rows, rows, runtime, 100)
     assert max(float(kl.abs().max()) for kl in kls) < 1e-5
     question = multiple_choice.Question("the rose is", (" red.", " blue."), 0)
-    found = [multiple_choice.accuracy(decoder, words, [question], machine, 100) for decoder in (plain, padded)]
+    found = [multiple_choice.accuracy(decoder, words, [question], runtime, 100) for decoder in (plain, padded)]
     assert found[0] == found[1]
 
 

@@ -27,7 +27,7 @@ from amenable.train.examples import fitting_prompts, pieces_of, prompts_of_step
 from amenable.train.log import Log
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import hash_of
-from amenable.train.runtime import Machine, Runtime
+from amenable.train.runtime import DeviceOptions, Runtime
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def config(assistant: Path, judge: Path, files: Any, tmp_path_factory: pytest.Te
         critic_learning_rate=5e-3,
         warmup_steps=2,
         save_steps=0,
-        machine=Machine("cpu", "fp32", 1),
+        device=DeviceOptions("cpu", "fp32", 1),
     )
 
 
@@ -74,8 +74,8 @@ def short(config: ppo.Config, tmp_path: Path) -> ppo.Config:
 
 
 @pytest.fixture
-def actors(config: ppo.Config, machine: Runtime) -> Actors:
-    return load_actors(config.model, config.reward_model, 0, machine)
+def actors(config: ppo.Config, runtime: Runtime) -> Actors:
+    return load_actors(config.model, config.reward_model, 0, runtime)
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def test_raw_text_mixed_in_keeps_the_policy_a_language_model(
     short: ppo.Config,
     files: Any,
     actors: Actors,
-    machine: Runtime,
+    runtime: Runtime,
     rows_of: Callable,
     tmp_path: Path,
 ) -> None:
@@ -193,15 +193,15 @@ def test_raw_text_mixed_in_keeps_the_policy_a_language_model(
     losses = []
     for coefficient in (0.0, 3.0):
         config = replace(short, ptx_coef=coefficient, ptx_data=files.text, out=tmp_path / str(coefficient))
-        policy, _ = loading.load_policy(ppo.run(config), machine)
-        losses.append(forward.mean_loss(policy, [ppo.raw_rows([ids], 1, 0, 1, 0)[0] for ids in pieces], machine, 2000))
+        policy, _ = loading.load_policy(ppo.run(config), runtime)
+        losses.append(forward.mean_loss(policy, [ppo.raw_rows([ids], 1, 0, 1, 0)[0] for ids in pieces], runtime, 2000))
         assert ("loss/ptx" in rows_of(config.out)[0]) == bool(coefficient)
     assert losses[1] < losses[0] - 0.2
 
 
-def test_frozen_layers_do_not_move(short: ppo.Config, actors: Actors, machine: Runtime, files: Any) -> None:
+def test_frozen_layers_do_not_move(short: ppo.Config, actors: Actors, runtime: Runtime, files: Any) -> None:
     out = ppo.run(replace(short, frozen_layers=1, max_steps=3, ptx_coef=1.0, ptx_data=files.text))
-    before, after = (dict(m.named_parameters()) for m in (actors.policy, loading.load_policy(out, machine)[0]))
+    before, after = (dict(m.named_parameters()) for m in (actors.policy, loading.load_policy(out, runtime)[0]))
     moved = {name for name in after if not torch.equal(before[name], after[name])}
     assert moved and not [name for name in moved if "embedding" in name or "layers.0." in name]
 
@@ -279,7 +279,7 @@ def test_scores_are_clipped_and_a_missing_end_costs(actors: Actors, short: ppo.C
     assert not found.rollout.ended.all() and found.raw_scores.abs().max() > 0.5
     expected = found.raw_scores.clamp(-0.5, 0.5) - 3.0 * (~found.rollout.ended).float()
     assert torch.allclose(found.scores, expected)
-    alone = [forward.row_rewards(actors.scorer, [row], actors.machine, 99).item() for row in found.rollout.rows()]
+    alone = [forward.row_rewards(actors.scorer, [row], actors.runtime, 99).item() for row in found.rollout.rows()]
     assert found.raw_scores.tolist() == pytest.approx(alone, abs=1e-4)
 
 
@@ -398,7 +398,7 @@ def test_the_weights_of_the_best_score_are_kept(
     short: ppo.Config,
     files: Any,
     monkeypatch: pytest.MonkeyPatch,
-    machine: Runtime,
+    runtime: Runtime,
 ) -> None:
     seen: list[torch.Tensor] = []
 
@@ -408,7 +408,7 @@ def test_the_weights_of_the_best_score_are_kept(
 
     monkeypatch.setattr(monitor, "evaluate", scores)
     out = ppo.run(replace(short, select="score", validation=files.prompts, eval_steps=1))
-    saved = weights(loading.load_policy(out, machine)[0])
+    saved = weights(loading.load_policy(out, runtime)[0])
     # the score before any update, though the highest, is none of the run's
     assert [torch.equal(saved, each) for each in seen] == [False, False, True, False, False]
     assert json.loads((out / "finished.json").read_text())["selected_step"] == 2

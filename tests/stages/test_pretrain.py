@@ -33,11 +33,11 @@ def test_it_learns(base: Path, rows_of: Callable[[Path], list[dict[str, Any]]]) 
 
 
 def test_the_saved_model_has_the_loss_that_was_told(
-    base: Path, pretrain_config: pretrain.Config, machine: Runtime, rows_of: Callable[[Path], list[dict[str, Any]]]
+    base: Path, pretrain_config: pretrain.Config, runtime: Runtime, rows_of: Callable[[Path], list[dict[str, Any]]]
 ) -> None:
-    decoder, words = loading.load_policy(base, machine)
+    decoder, words = loading.load_policy(base, runtime)
     _, held_out, byte_count = pretrain.read(pretrain_config, words)
-    nats = forward.mean_loss(decoder, held_out, machine, 500) * sum(sum(trained) for _, trained in held_out)
+    nats = forward.mean_loss(decoder, held_out, runtime, 500) * sum(sum(trained) for _, trained in held_out)
     told = rows_of(base)[-1]["val_bpb"]
     assert nats / math.log(2) / byte_count == pytest.approx(told, rel=1e-4)
     assert json.loads((base / "finished.json").read_text())["val_bpb"] == told

@@ -11,9 +11,9 @@ from amenable.generation.sampling import Sampling
 from amenable.stages import annotate, dpo, evaluate, ppo, pretrain, reward, sample, sft
 from amenable.train.log import Log
 from amenable.train.optimizer import OptimizerConfig
-from amenable.train.runtime import Machine
+from amenable.train.runtime import DeviceOptions
 
-CPU = Machine("cpu", "fp32", 1)
+CPU = DeviceOptions("cpu", "fp32", 1)
 QUICK = OptimizerConfig(learning_rate=1e-3)
 
 
@@ -39,7 +39,7 @@ def whole(heard: list[tuple[int, int]]) -> bool:
 def test_pretrain_and_sft_show_their_validation(
     base: Path, judge: Path, files: Any, tmp_path: Path, calls: dict[str, Any]
 ) -> None:
-    quick = {"warmup_steps": 1, "optimizer": QUICK, "machine": CPU, "save_steps": 0}
+    quick = {"warmup_steps": 1, "optimizer": QUICK, "device": CPU, "save_steps": 0}
     pretrain.run(
         pretrain.Config(
             data=files.text, tokenizer=base, out=tmp_path / "a", model="nano", context=64, tokens_per_step=256,
@@ -62,12 +62,12 @@ def test_sample_and_annotate_show_every_answer(
     drawn = sample.run(
         sample.Config(
             model=assistant, data=files.prompts, out=tmp_path / "a", num_generations=3, limit=8,
-            sampling=Sampling(max_new_tokens=12), prompts_per_step=5, rows=4, machine=CPU,
+            sampling=Sampling(max_new_tokens=12), prompts_per_step=5, rows=4, device=CPU,
         )
     )  # fmt: skip
     heard = calls.pop("answers")
     assert not calls and whole(heard) and {total for _, total in heard} == {15, 9} and len(heard) > 6
-    annotate.run(annotate.Config(data=drawn / "samples.jsonl", reward_model=judge, out=tmp_path / "b", machine=CPU))
+    annotate.run(annotate.Config(data=drawn / "samples.jsonl", reward_model=judge, out=tmp_path / "b", device=CPU))
     assert set(calls) == {"train", "validation"} and all(map(whole, calls.values()))
 
 
@@ -76,7 +76,7 @@ def test_reward_shows_what_it_measures_at_its_end(
 ) -> None:
     config = reward.Config(
         model=assistant, data=files.rankings, demonstrations=files.demonstrations, out=tmp_path / "a", limit=12,
-        prompts_per_step=12, warmup_steps=0, optimizer=QUICK, max_tokens_per_pass=256, machine=CPU,
+        prompts_per_step=12, warmup_steps=0, optimizer=QUICK, max_tokens_per_pass=256, device=CPU,
     )  # fmt: skip
     reward.run(config)
     assert set(calls) == {"centring", "train", "validation"} and all(map(whole, calls.values()))
@@ -88,7 +88,7 @@ def test_dpo_shows_its_reference_and_its_validation(
 ) -> None:
     config = dpo.Config(
         model=assistant, data=files.rankings, out=tmp_path / "a", batch_size=48, warmup_steps=0, optimizer=QUICK,
-        max_tokens_per_pass=256, machine=CPU,
+        max_tokens_per_pass=256, device=CPU,
     )  # fmt: skip
     dpo.run(config)
     assert set(calls) == {"reference", "validation", "answers", "KL"} and all(map(whole, calls.values()))
@@ -101,7 +101,7 @@ def test_ppo_shows_every_part_of_a_step_and_of_an_evaluation(
     config = ppo.Config(
         model=assistant, reward_model=judge, data=files.prompts, validation=files.prompts, out=tmp_path / "a",
         max_steps=1, prompts_per_step=8, num_mini_batches=4, max_new_tokens=12, eval_prompts=11, watched=0,
-        warmup_steps=0, kl_target=0.0, optimizer=QUICK, machine=CPU,
+        warmup_steps=0, kl_target=0.0, optimizer=QUICK, device=CPU,
     )  # fmt: skip
     ppo.run(config)
     assert set(calls) == {"answers", "reference", "scores", "values", "updates"} and all(map(whole, calls.values()))
@@ -114,7 +114,7 @@ def test_evaluate_shows_all_its_work_and_ends_with_a_table(
     config = evaluate.Config(
         models=(f"base={base}", f"sft={assistant}", f"best={assistant}@best-of-2", f"like={assistant}@like-sft"),
         data=files.prompts, world=None, reward_model=judge, text=files.text, demonstrations=files.demonstrations,
-        out=tmp_path / "a", limit=6, best_of_prompts=3, max_new_tokens=8, text_tokens=300, machine=CPU,
+        out=tmp_path / "a", limit=6, best_of_prompts=3, max_new_tokens=8, text_tokens=300, device=CPU,
     )  # fmt: skip
     evaluate.run(config)
     assert all(map(whole, calls.values()))

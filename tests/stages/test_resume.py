@@ -21,11 +21,11 @@ from amenable.train import checkpoint, run
 from amenable.train.log import Log
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.run import Run
-from amenable.train.runtime import Machine
+from amenable.train.runtime import DeviceOptions
 from amenable.world.closed_world import ClosedWorld
 from amenable.world.settings import Sizes
 
-MACHINE = Machine("cpu", "fp32", 1)
+MACHINE = DeviceOptions("cpu", "fp32", 1)
 KILLED = 9
 
 
@@ -74,7 +74,7 @@ def configs(
         sample_steps=2,
         watched=1,
         save_steps=2,
-        machine=MACHINE,
+        device=MACHINE,
     )
     mixed = replace(policy, ptx_coef=0.5, ptx_data=files.text, ptx_tokens=60)
     mixed = replace(mixed, select="score", validation=files.prompts, eval_steps=2, eval_prompts=3)
@@ -88,11 +88,11 @@ def configs(
         "reward": (reward, replace(reward_config, epochs=1, prompts_per_step=12, save_steps=2)),
         "ppo": (ppo, policy),
         "ppo-ptx": (ppo, mixed),
-        "dpo": (dpo, replace(preferences, warmup_steps=1, held_out=0.25, save_steps=2, machine=MACHINE)),
-        "sample": (sample, replace(asked, sampling=Sampling(max_new_tokens=8), prompts_per_step=2, machine=MACHINE)),
+        "dpo": (dpo, replace(preferences, warmup_steps=1, held_out=0.25, save_steps=2, device=MACHINE)),
+        "sample": (sample, replace(asked, sampling=Sampling(max_new_tokens=8), prompts_per_step=2, device=MACHINE)),
         "evaluate": (
             evaluate,
-            replace(compared, limit=3, max_new_tokens=6, text_tokens=100, machine=MACHINE),
+            replace(compared, limit=3, max_new_tokens=6, text_tokens=100, device=MACHINE),
         ),
     }
 

@@ -81,33 +81,33 @@ def test_a_head_that_does_not_start_at_zero_stops_the_run(
 
 
 def test_the_head_has_a_learning_rate_of_its_own(
-    short: reward.Config, words: Tokenizer, machine: Runtime, rows_of: Callable, tmp_path: Path
+    short: reward.Config, words: Tokenizer, runtime: Runtime, rows_of: Callable, tmp_path: Path
 ) -> None:
     """By default 1 / D. At 0 it stays at zero, and the body, which learns through it, stays as well."""
     rows = rows_of(reward.run(replace(short, out=tmp_path / "usual")))
     assert max(row["head_lr"] for row in rows) == 0.031 and max(row["lr"] for row in rows) < 0.02  # D = 32
-    still = loading.load_reward_model(reward.run(replace(short, head_learning_rate=0.0)), machine, words)
-    base, _ = loading.load_policy(short.model, machine)
+    still = loading.load_reward_model(reward.run(replace(short, head_learning_rate=0.0)), runtime, words)
+    base, _ = loading.load_policy(short.model, runtime)
     assert not still.score.weight.any()
     assert all(map(torch.equal, base.parameters(), still.decoder.parameters()))
 
 
 def test_demonstrations_have_mean_reward_zero(
-    judge: Path, short: reward.Config, words: Tokenizer, machine: Runtime
+    judge: Path, short: reward.Config, words: Tokenizer, runtime: Runtime
 ) -> None:
-    model = loading.load_reward_model(judge, machine, words)
-    scores = forward.row_rewards(model, reward.demonstration_rows(short, words, 64), machine, 1000)
+    model = loading.load_reward_model(judge, runtime, words)
+    scores = forward.row_rewards(model, reward.demonstration_rows(short, words, 64), runtime, 1000)
     assert len(scores) == 96
     assert scores.mean().item() == pytest.approx(0.0, abs=1e-4) and scores.std() > 0.5
 
 
 def test_without_demonstrations_the_zero_is_that_of_the_answers(
-    short: reward.Config, words: Tokenizer, machine: Runtime
+    short: reward.Config, words: Tokenizer, runtime: Runtime
 ) -> None:
     config = replace(short, demonstrations=None)
-    model = loading.load_reward_model(reward.run(config), machine, words)
+    model = loading.load_reward_model(reward.run(config), runtime, words)
     training, _ = reward.read(config, words, 64)
-    scores = forward.row_rewards(model, [row for item in training for row in item.rows], machine, 1000)
+    scores = forward.row_rewards(model, [row for item in training for row in item.rows], runtime, 1000)
     assert scores.mean().item() == pytest.approx(0.0, abs=1e-4)
 
 
@@ -120,18 +120,18 @@ def test_a_stopped_run_goes_on_to_the_bit(
 
 
 def test_the_loss_by_hand(
-    short: reward.Config, items: list[Item], judge: Path, words: Tokenizer, machine: Runtime
+    short: reward.Config, items: list[Item], judge: Path, words: Tokenizer, runtime: Runtime
 ) -> None:
     """Each prompt's mean over its pairs (two: the third is a tie), then the mean over prompts."""
-    model = loading.load_reward_model(judge, machine, words)
-    scores = [forward.row_rewards(model, item.rows, machine, 1000) for item in items]
+    model = loading.load_reward_model(judge, runtime, words)
+    scores = [forward.row_rewards(model, item.rows, runtime, 1000) for item in items]
     terms, right = [], []
     for item, score in zip(items, scores):
         assert item.ranks == [2.0, 1.0, 2.0]
         gaps = [score[1] - score[0], score[1] - score[2]]
         terms.append(sum(-torch.sigmoid(gap).log() for gap in gaps) / 2)
         right.append(sum(float(gap > 0) for gap in gaps) / 2)
-    stats = reward.backward(model, items, short, machine)
+    stats = reward.backward(model, items, short, runtime)
     assert stats["loss"] == pytest.approx(float(sum(terms)) / len(terms), rel=1e-3, abs=1e-6)
     assert stats["accuracy"] == pytest.approx(sum(right) / len(right))
     assert stats["mean_reward"] == pytest.approx(float(torch.cat(scores).mean()), abs=1e-4)
@@ -151,17 +151,17 @@ def test_a_margin_counts_in_units_of_reward(
     graded: Path,
     make_scalar_model: Callable[..., ScalarModel],
     words: Tokenizer,
-    machine: Runtime,
+    runtime: Runtime,
 ) -> None:
     model, items = make_scalar_model(), reward.read(replace(short, data=graded), words, 64)[0][:5]
     assert {item.margin for item in items} == {1.0, 2.0, 3.0}
-    scores = [forward.row_rewards(model, item.rows, machine, 1000) for item in items]
+    scores = [forward.row_rewards(model, item.rows, runtime, 1000) for item in items]
     terms = [-torch.sigmoid(better - worse - item.margin).log() for item, (better, worse) in zip(items, scores)]
-    stats = reward.backward(model, items, short, machine)
+    stats = reward.backward(model, items, short, runtime)
     assert stats["loss"] == pytest.approx(float(sum(terms)) / 5, rel=1e-4)
     assert stats["margin"] == pytest.approx(sum(float(better - worse) for better, worse in scores) / 5, abs=1e-4)
     apart = reward.elements_of(items, replace(short, batch="pairs"))[0]
-    assert reward.backward(model, apart, short, machine)["loss"] == pytest.approx(stats["loss"], rel=1e-5)
+    assert reward.backward(model, apart, short, runtime)["loss"] == pytest.approx(stats["loss"], rel=1e-5)
 
 
 def test_margins_are_learned_and_logged_beside_what_was_reached(
@@ -181,14 +181,14 @@ def test_many_passes_are_one(
     short: reward.Config,
     items: list[Item],
     make_scalar_model: Callable[..., ScalarModel],
-    machine: Runtime,
+    runtime: Runtime,
     max_tokens: int,
 ) -> None:
     model = make_scalar_model()
     pair = Item(items[0].rows[:2], [2.0, 1.0], items[0].lengths[:2], "a")  # a prompt of one pair counts as much
-    told = reward.backward(model, [*items, pair], short, machine)
+    told = reward.backward(model, [*items, pair], short, runtime)
     whole = gradient(model)
-    again = reward.backward(model, [*items, pair], replace(short, max_tokens_per_pass=max_tokens), machine)
+    again = reward.backward(model, [*items, pair], replace(short, max_tokens_per_pass=max_tokens), runtime)
     assert {key: again[key] for key in ("loss", "accuracy", "margin")} == pytest.approx(
         {key: told[key] for key in ("loss", "accuracy", "margin")}, rel=1e-4
     )
@@ -196,13 +196,13 @@ def test_many_passes_are_one(
 
 
 def test_order_and_company_of_answers_change_nothing(
-    short: reward.Config, items: list[Item], make_scalar_model: Callable[..., ScalarModel], machine: Runtime
+    short: reward.Config, items: list[Item], make_scalar_model: Callable[..., ScalarModel], runtime: Runtime
 ) -> None:
     model = make_scalar_model()
-    forth = reward.backward(model, items, short, machine)
+    forth = reward.backward(model, items, short, runtime)
     whole = gradient(model)
     turned = [Item(item.rows[::-1], item.ranks[::-1], item.lengths[::-1], "a") for item in items[::-1]]
-    back = reward.backward(model, turned, short, machine)
+    back = reward.backward(model, turned, short, runtime)
     assert back["loss"] == pytest.approx(forth["loss"], rel=1e-5)
     assert torch.allclose(gradient(model), whole, atol=1e-5)
 
@@ -212,7 +212,7 @@ def test_pairs_of_two_answers_are_their_prompts(
     files: Any,
     make_scalar_model: Callable[..., ScalarModel],
     words: Tokenizer,
-    machine: Runtime,
+    runtime: Runtime,
 ) -> None:
     """With K = 2 both batchings are the same computation, but for the order of a pair's two answers."""
     config = replace(short, data=files.pairs)
@@ -222,9 +222,9 @@ def test_pairs_of_two_answers_are_their_prompts(
     assert prompts is training and pairs_per_step == per_step == 12 and len(pairs) == len(prompts)
     model = make_scalar_model()
     for start in (0, 12):
-        one = reward.backward(model, prompts[start : start + 12], config, machine)
+        one = reward.backward(model, prompts[start : start + 12], config, runtime)
         whole = gradient(model)
-        other = reward.backward(model, pairs[start : start + 12], config, machine)
+        other = reward.backward(model, pairs[start : start + 12], config, runtime)
         assert other == pytest.approx(one, rel=1e-5, abs=1e-6)
         assert torch.allclose(gradient(model), whole, atol=1e-6) and whole.norm() > 0.01
 
@@ -275,9 +275,9 @@ def test_overfitting_can_be_read_off(short: reward.Config, files: Any, tmp_path:
     assert done["validation"]["loss_low"] < done["validation"]["loss"] < done["validation"]["loss_high"]
 
 
-def test_frozen_layers_do_not_move(short: reward.Config, words: Tokenizer, machine: Runtime) -> None:
-    base, _ = loading.load_policy(short.model, machine)
-    model = loading.load_reward_model(reward.run(replace(short, frozen_layers=1)), machine, words)
+def test_frozen_layers_do_not_move(short: reward.Config, words: Tokenizer, runtime: Runtime) -> None:
+    base, _ = loading.load_policy(short.model, runtime)
+    model = loading.load_reward_model(reward.run(replace(short, frozen_layers=1)), runtime, words)
     before, after = dict(base.named_parameters()), dict(model.decoder.named_parameters())
     moved = {name for name in after if not torch.equal(before[name], after[name])}
     assert moved and not [name for name in moved if "embedding" in name or "layers.0." in name]

@@ -12,7 +12,7 @@ from amenable.data import sources
 from amenable.errors import InputError
 from amenable.generation.sampling import Sampling
 from amenable.stages import sample
-from amenable.train.runtime import Machine
+from amenable.train.runtime import DeviceOptions
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def config(assistant: Path, files: Any, tmp_path: Path) -> sample.Config:
         limit=10,
         sampling=Sampling(max_new_tokens=24),
         prompts_per_step=4,
-        machine=Machine("cpu", "fp32", 1),
+        device=DeviceOptions("cpu", "fp32", 1),
     )
 
 

@@ -15,9 +15,9 @@ from amenable.errors import InputError, Interrupted
 from amenable.stages import dpo, ppo, pretrain, reward, sft
 from amenable.train import checkpoint, plan
 from amenable.train.optimizer import OptimizerConfig
-from amenable.train.runtime import Machine
+from amenable.train.runtime import DeviceOptions
 
-MACHINE = Machine("cpu", "fp32", 1)
+MACHINE = DeviceOptions("cpu", "fp32", 1)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def configs(
     files: Any, pretrain_config: pretrain.Config, sft_config: sft.Config, reward_config: reward.Config, judge: Path
 ) -> dict[str, tuple[Any, Any]]:
     """Every training stage in three to six steps, the warm-up left to the stage."""
-    short: dict[str, Any] = {"warmup_steps": None, "machine": MACHINE}
+    short: dict[str, Any] = {"warmup_steps": None, "device": MACHINE}
     preferences = dpo.Config(model=reward_config.model, data=files.pairs, batch_size=12, held_out=0.25, **short)
     policy = ppo.Config(
         model=reward_config.model,

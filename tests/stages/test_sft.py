@@ -31,8 +31,8 @@ def short(sft_config: sft.Config, tmp_path: Path) -> sft.Config:
     return replace(sft_config, out=tmp_path / "short", epochs=2, batch_size=16, dropout=0.2)
 
 
-def weights(folder: Path, machine: Runtime) -> dict[str, torch.Tensor]:
-    return loading.load_policy(folder, machine)[0].state_dict()
+def weights(folder: Path, runtime: Runtime) -> dict[str, torch.Tensor]:
+    return loading.load_policy(folder, runtime)[0].state_dict()
 
 
 def test_held_out_loss_falls(assistant: Path, rows_of: Callable[[Path], list[dict[str, Any]]]) -> None:
@@ -40,8 +40,8 @@ def test_held_out_loss_falls(assistant: Path, rows_of: Callable[[Path], list[dic
     assert told == sorted(told, reverse=True) and told[-1] < told[0] / 2
 
 
-def test_it_answers_and_ends(assistant: Path, files: Any, machine: Runtime) -> None:
-    decoder, words = loading.load_policy(assistant, machine)
+def test_it_answers_and_ends(assistant: Path, files: Any, runtime: Runtime) -> None:
+    decoder, words = loading.load_policy(assistant, runtime)
     assert words.chat_template is not None
     prompts = [json.loads(line)["prompt"] for line in files.prompts.read_text().splitlines()][::4]
     ids = [render_prompt(words, [Message(**message) for message in prompt]) for prompt in prompts]
@@ -54,8 +54,8 @@ def test_it_answers_and_ends(assistant: Path, files: Any, machine: Runtime) -> N
     assert all("it is" in text for text in texts), texts
 
 
-def test_the_base_model_is_left_as_it_was(sft_config: sft.Config, assistant: Path, machine: Runtime) -> None:
-    before, after = weights(sft_config.model, machine), weights(assistant, machine)
+def test_the_base_model_is_left_as_it_was(sft_config: sft.Config, assistant: Path, runtime: Runtime) -> None:
+    before, after = weights(sft_config.model, runtime), weights(assistant, runtime)
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
     assert Tokenizer.load(sft_config.model).chat_template is None
@@ -119,7 +119,7 @@ def test_turns_without_weight_are_context(
 
 def test_a_published_base_model_gains_the_tokens_of_a_conversation(
     short: sft.Config,
-    machine: Runtime,
+    runtime: Runtime,
     make_decoder: Callable[..., Decoder],
     files: Any,
     tmp_path: Path,
@@ -135,14 +135,14 @@ def test_a_published_base_model_gains_the_tokens_of_a_conversation(
     pretrained.save(folder, make_decoder(vocab_size=300), eos_id=299)
     backend.save(str(folder / "tokenizer.json"))
     out = sft.run(replace(short, model=folder, epochs=1))
-    decoder, words = loading.load_policy(out, machine)
+    decoder, words = loading.load_policy(out, runtime)
     assert words.eos == "<|endoftext|>" and words.pad_id >= 300
     assert words.vocab_size == 304  # pad, system, user, assistant
     assert decoder.config.vocab_size == 320
 
 
 def test_the_best_epoch_so_far_survives_a_stop(
-    short: sft.Config, run_in_two: Callable, machine: Runtime, monkeypatch: pytest.MonkeyPatch
+    short: sft.Config, run_in_two: Callable, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[torch.Tensor] = []
 
@@ -152,13 +152,13 @@ def test_the_best_epoch_so_far_survives_a_stop(
 
     monkeypatch.setattr(sft, "validate", validate)
     out = run_in_two(sft, replace(short, epochs=3, select="loss"), 7)
-    assert torch.equal(weights(out, machine)["token_embedding.weight"], seen[0])
+    assert torch.equal(weights(out, runtime)["token_embedding.weight"], seen[0])
     assert json.loads((out / "finished.json").read_text())["selected_step"] == 5 and len(seen) == 3
 
 
 @pytest.mark.parametrize(("select", "kept"), [("loss", 1), ("last", 3)])
 def test_the_epoch_that_is_kept(
-    short: sft.Config, machine: Runtime, monkeypatch: pytest.MonkeyPatch, select: str, kept: int
+    short: sft.Config, runtime: Runtime, monkeypatch: pytest.MonkeyPatch, select: str, kept: int
 ) -> None:
     seen: list[dict[str, torch.Tensor]] = []
 
@@ -168,7 +168,7 @@ def test_the_epoch_that_is_kept(
 
     monkeypatch.setattr(sft, "validate", validate)
     out = sft.run(replace(short, epochs=4, select=select))  # type: ignore[arg-type]
-    saved = weights(out, machine)
+    saved = weights(out, runtime)
     same = [all(torch.equal(saved[name], value) for name, value in epoch.items()) for epoch in seen]
     assert same == [place == kept for place in range(4)]
     assert json.loads((out / "finished.json").read_text())["selected_step"] == 5 * (kept + 1)

@@ -11,9 +11,9 @@ import pytest
 from amenable.errors import InputError
 from amenable.stages import dpo, ppo, reward, sft
 from amenable.train.run_options import Options
-from amenable.train.runtime import Machine
+from amenable.train.runtime import DeviceOptions
 
-ONE_THREAD = Machine("cpu", "fp32", 1)
+ONE_THREAD = DeviceOptions("cpu", "fp32", 1)
 LONG = "The barge carries grain to the mill. " * 12
 
 
@@ -32,7 +32,7 @@ def configs(
 ) -> dict[str, Any]:
     """The smallest runs of the stages that train on rows, without data."""
     care = Options(max_bad_rows=0.0)
-    few = {"out": tmp_path / "run", "save_steps": 0, "warmup_steps": 0, "machine": ONE_THREAD, "care": care}
+    few = {"out": tmp_path / "run", "save_steps": 0, "warmup_steps": 0, "device": ONE_THREAD, "care": care}
     return {
         "sft": replace(sft_config, epochs=1, batch_size=36, **few),
         "reward": replace(reward_config, heldout=None, demonstrations=None, epochs=1, prompts_per_step=36, **few),

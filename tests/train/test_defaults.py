@@ -163,7 +163,7 @@ ALIKE = {
         epochs max_steps batch_size prompts_per_step tokens_per_step num_generations num_mini_batches num_ppo_epochs
         pairs_per_prompt limit held_out ptx_tokens""",
     "how much is computed at once: of the machine": """
-        max_tokens_per_pass rows machine.threads""",
+        max_tokens_per_pass rows device.threads""",
     "how often is looked and saved, and on how much": """
         eval_steps eval_tokens eval_prompts sample_steps watched save_steps reward_prompts best_of_prompts text_tokens
         care.keep_checkpoints care.max_bad_rows max_kl""",

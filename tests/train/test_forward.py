@@ -52,9 +52,9 @@ def by_hand(decoder: Decoder, row: forward.Row, temperature: float = 1.0) -> tor
 @pytest.mark.parametrize("max_tokens", [1, 8, 1000])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_row_logprobs_are_each_rows_own(
-    decoder: Decoder, machine: Runtime, max_tokens: int, temperature: float
+    decoder: Decoder, runtime: Runtime, max_tokens: int, temperature: float
 ) -> None:
-    found = forward.row_logprobs(decoder, ROWS, machine, max_tokens, temperature)
+    found = forward.row_logprobs(decoder, ROWS, runtime, max_tokens, temperature)
     assert [len(part) for part in found] == [3, 3, 1, 3]
     for row, part in zip(ROWS, found):
         assert torch.allclose(part, by_hand(decoder, row, temperature), atol=1e-5)
@@ -70,8 +70,8 @@ def test_entropy_is_that_of_the_tempered_distribution(decoder: Decoder) -> None:
     assert torch.allclose(entropies, -(p * p.log()).sum(-1), atol=1e-4)
 
 
-def test_values_are_read_before_each_trained_token(scorer: ScalarModel, machine: Runtime) -> None:
-    found = forward.row_values(scorer, ROWS, machine, 8)
+def test_values_are_read_before_each_trained_token(scorer: ScalarModel, runtime: Runtime) -> None:
+    found = forward.row_values(scorer, ROWS, runtime, 8)
     for (ids, trained), part in zip(ROWS, found):
         with torch.no_grad():
             values = scorer(torch.tensor(ids), Layout.of([len(ids)]))
@@ -86,41 +86,41 @@ ids = st.lists(st.integers(0, 319), min_size=2, max_size=12)
 @given(st.lists(ids, min_size=1, max_size=6), st.randoms(use_true_random=False), st.integers(1, 60))
 def test_a_reward_depends_on_its_row_alone(
     scorer: ScalarModel,
-    machine: Runtime,
+    runtime: Runtime,
     texts: list[list[int]],
     draw: random.Random,
     max_tokens: int,
 ) -> None:
-    alone = torch.cat([forward.row_rewards(scorer, [whole(text)], machine, 1000) for text in texts])
+    alone = torch.cat([forward.row_rewards(scorer, [whole(text)], runtime, 1000) for text in texts])
     with torch.no_grad():
         last = torch.stack([scorer(torch.tensor(text), Layout.of([len(text)]))[-1] for text in texts])
     assert torch.allclose(alone, last, atol=1e-5)
     order = list(range(len(texts)))
     draw.shuffle(order)
-    company = forward.row_rewards(scorer, [whole(texts[i]) for i in order], machine, max_tokens)
+    company = forward.row_rewards(scorer, [whole(texts[i]) for i in order], runtime, max_tokens)
     assert torch.allclose(company, alone[order], atol=1e-5)
 
 
 def test_a_reward_is_read_at_the_last_token_even_if_it_is_no_end(
-    scorer: ScalarModel, words: Tokenizer, machine: Runtime
+    scorer: ScalarModel, words: Tokenizer, runtime: Runtime
 ) -> None:
     text = [*words.encode("a rose"), words.eos_id, *words.encode(" it is"), words.pad_id]
     with torch.no_grad():
         expected = scorer(torch.tensor(text), Layout.of([len(text)]))
-    (reward,) = forward.row_rewards(scorer, [whole(text)], machine, 1000)
+    (reward,) = forward.row_rewards(scorer, [whole(text)], runtime, 1000)
     assert reward == pytest.approx(expected[-1].item(), abs=1e-5)
     assert reward != pytest.approx(expected[-2].item(), abs=1e-5)
 
 
-def test_chunks_hold_every_row_once_and_keep_the_budget(machine: Runtime) -> None:
-    chunks = list(forward.in_chunks(ROWS, machine, 8))
+def test_chunks_hold_every_row_once_and_keep_the_budget(runtime: Runtime) -> None:
+    chunks = list(forward.in_chunks(ROWS, runtime, 8))
     assert sorted(i for chosen, _ in chunks for i in chosen) == [0, 1, 2, 3]
     for chosen, batch in chunks:
         assert batch.lengths == tuple(len(ROWS[i][0]) for i in chosen)
         assert len(chosen) == 1 or len(batch.ids) <= 8
 
 
-def test_chunks_of_rows_with_one_system_prompt_keep_the_budget(machine: Runtime) -> None:
+def test_chunks_of_rows_with_one_system_prompt_keep_the_budget(runtime: Runtime) -> None:
     """40 questions of two answers after the same 30 tokens: 41 + 3 tokens a question."""
     system = list(range(30))
     rows = [
@@ -128,19 +128,19 @@ def test_chunks_of_rows_with_one_system_prompt_keep_the_budget(machine: Runtime)
         for question in range(40)
         for answer in (7, 8)
     ]
-    chunks = list(forward.in_chunks(rows, machine, 200))
+    chunks = list(forward.in_chunks(rows, runtime, 200))
     assert [len(chosen) for chosen, _ in chunks] == [8] * 10
     assert all(len(batch.ids) == 4 * 46 for _, batch in chunks)
 
 
-def test_a_pass_that_was_not_planned_is_not_computed(machine: Runtime) -> None:
+def test_a_pass_that_was_not_planned_is_not_computed(runtime: Runtime) -> None:
     (part,) = forward.microbatches(ROWS[:2], 20)
-    assert len(forward.load(ROWS, part, machine, 20).ids) == 14
+    assert len(forward.load(ROWS, part, runtime, 20).ids) == 14
     for wrong in (replace(part, tokens=13), replace(part, rows=[0, 2])):
         with pytest.raises(RuntimeError, match="planned as"):
-            forward.load(ROWS, wrong, machine, 20)
+            forward.load(ROWS, wrong, runtime, 20)
     with pytest.raises(RuntimeError, match="at most 13"):
-        forward.load(ROWS, part, machine, 13)
+        forward.load(ROWS, part, runtime, 13)
 
 
 def test_every_pass_is_made_in_one_place() -> None:
@@ -159,13 +159,13 @@ def test_the_sum_of_a_rows_log_probabilities(decoder: Decoder) -> None:
 
 
 def test_kl_is_between_the_same_tokens_after_other_contexts(
-    decoder: Decoder, machine: Runtime, make_decoder: Callable[..., Decoder]
+    decoder: Decoder, runtime: Runtime, make_decoder: Callable[..., Decoder]
 ) -> None:
     """The reference's rows are longer, and divided by themselves."""
     reference = make_decoder(seed=8)
     longer = [([90 + i for i in range(12)] + ids, [False] * 12 + marks) for ids, marks in ROWS]
-    together = forward.row_kls(decoder, reference, ROWS, longer, machine, 1000)
-    apart = forward.row_kls(decoder, reference, ROWS, longer, machine, 21)
+    together = forward.row_kls(decoder, reference, ROWS, longer, runtime, 1000)
+    apart = forward.row_kls(decoder, reference, ROWS, longer, runtime, 21)
     for row, other, kls, again in zip(ROWS, longer, together, apart):
         logps = []
         for model, (ids, marks) in ((decoder, row), (reference, other)):
@@ -176,13 +176,13 @@ def test_kl_is_between_the_same_tokens_after_other_contexts(
         assert torch.allclose(kls, expected, atol=1e-4) and torch.allclose(again, expected, atol=1e-4)
 
 
-def test_mean_loss_weighs_tokens_not_rows(decoder: Decoder, machine: Runtime) -> None:
+def test_mean_loss_weighs_tokens_not_rows(decoder: Decoder, runtime: Runtime) -> None:
     every = torch.cat([by_hand(decoder, row) for row in ROWS])
-    assert forward.mean_loss(decoder, ROWS, machine, 8) == pytest.approx(-every.mean().item(), rel=1e-5)
+    assert forward.mean_loss(decoder, ROWS, runtime, 8) == pytest.approx(-every.mean().item(), rel=1e-5)
 
 
 def test_bits_per_byte_of_a_uniform_model(
-    words: Tokenizer, machine: Runtime, make_decoder: Callable[..., Decoder]
+    words: Tokenizer, runtime: Runtime, make_decoder: Callable[..., Decoder]
 ) -> None:
     uniform = make_decoder(vocab_size=words.vocab_size)
     with torch.no_grad():
@@ -191,10 +191,10 @@ def test_bits_per_byte_of_a_uniform_model(
     row = whole(render_document(words, text))
     # every token but BOS costs log2 V bits; EOS has to be predicted too, but is no byte of the text
     expected = math.log2(words.vocab_size) * (len(row[0]) - 1) / len(text.encode())
-    found = forward.bits_per_byte(uniform, [row], len(text.encode()), machine, 1000)
+    found = forward.bits_per_byte(uniform, [row], len(text.encode()), runtime, 1000)
     assert found == pytest.approx(expected, rel=1e-6)
 
 
-def test_bits_per_byte_is_nats_over_log_2_and_bytes(decoder: Decoder, machine: Runtime) -> None:
+def test_bits_per_byte_is_nats_over_log_2_and_bytes(decoder: Decoder, runtime: Runtime) -> None:
     nats = -sum(by_hand(decoder, row).sum().item() for row in ROWS)
-    assert forward.bits_per_byte(decoder, ROWS, 17, machine, 8) == pytest.approx(nats / math.log(2) / 17, rel=1e-5)
+    assert forward.bits_per_byte(decoder, ROWS, 17, runtime, 8) == pytest.approx(nats / math.log(2) / 17, rel=1e-5)

@@ -30,31 +30,31 @@ def same_weights(a: torch.nn.Module, b: torch.nn.Module) -> bool:
 
 
 def test_a_policy_comes_back_with_its_tokenizer(
-    make_decoder: Callable[..., Decoder], words: Tokenizer, machine: Runtime, tmp_path: Path
+    make_decoder: Callable[..., Decoder], words: Tokenizer, runtime: Runtime, tmp_path: Path
 ) -> None:
     model = make_decoder(vocab_size=words.vocab_size)
     loading.save_model(tmp_path / "m", model, words)
-    loaded, tokenizer = loading.load_policy(tmp_path / "m", machine)
+    loaded, tokenizer = loading.load_policy(tmp_path / "m", runtime)
     assert same_weights(model, loaded) and not loaded.training
     assert tokenizer.fingerprint == words.fingerprint and tokenizer.chat_template == words.chat_template
     assert loaded.config.dropout == 0.0
-    assert loading.load_policy(tmp_path / "m", machine, dropout=0.3)[0].config.dropout == 0.3
+    assert loading.load_policy(tmp_path / "m", runtime, dropout=0.3)[0].config.dropout == 0.3
 
 
 def test_a_reward_model_comes_back(
-    make_scalar_model: Callable[..., ScalarModel], words: Tokenizer, machine: Runtime, tmp_path: Path
+    make_scalar_model: Callable[..., ScalarModel], words: Tokenizer, runtime: Runtime, tmp_path: Path
 ) -> None:
     model = make_scalar_model(vocab_size=words.vocab_size)
     with torch.no_grad():
         model.score.bias.fill_(0.25)
     loading.save_model(tmp_path / "m", model, words)
-    loaded = loading.load_reward_model(tmp_path / "m", machine, words)
+    loaded = loading.load_reward_model(tmp_path / "m", runtime, words)
     assert same_weights(model, loaded) and not loaded.training
 
 
-def test_a_model_that_is_not_there_or_not_yet(machine: Runtime, tmp_path: Path) -> None:
+def test_a_model_that_is_not_there_or_not_yet(runtime: Runtime, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no such model folder; make it with 'amenable sft'"):
-        loading.load_policy(tmp_path / "none", machine)
+        loading.load_policy(tmp_path / "none", runtime)
     with pytest.raises(InputError, match="holds no model; 'amenable reward' makes one"):
         loading.require_model(tmp_path, "amenable reward")
     (tmp_path / "config.yaml").write_text("command: sft\n")
@@ -63,30 +63,30 @@ def test_a_model_that_is_not_there_or_not_yet(machine: Runtime, tmp_path: Path) 
 
 
 def test_a_vocabulary_much_larger_than_the_model_is_refused(
-    make_decoder: Callable[..., Decoder], words: Tokenizer, machine: Runtime, tmp_path: Path
+    make_decoder: Callable[..., Decoder], words: Tokenizer, runtime: Runtime, tmp_path: Path
 ) -> None:
     loading.save_model(tmp_path, make_decoder(vocab_size=words.vocab_size - 7), words)
     with pytest.raises(
         InputError, match=f"tokenizer has {words.vocab_size} tokens and the model {words.vocab_size - 7}"
     ):
-        loading.load_policy(tmp_path, machine)
+        loading.load_policy(tmp_path, runtime)
     loading.save_model(tmp_path, make_decoder(vocab_size=words.vocab_size + 5), words)  # spare rows do no harm
-    assert loading.load_policy(tmp_path, machine)[0].config.vocab_size == words.vocab_size + 5
+    assert loading.load_policy(tmp_path, runtime)[0].config.vocab_size == words.vocab_size + 5
 
 
 def test_a_model_gets_rows_for_control_tokens_that_it_lacks(
-    make_decoder: Callable[..., Decoder], words: Tokenizer, machine: Runtime, tmp_path: Path
+    make_decoder: Callable[..., Decoder], words: Tokenizer, runtime: Runtime, tmp_path: Path
 ) -> None:
     model = make_decoder(vocab_size=words.vocab_size - 3)
     loading.save_model(tmp_path, model, words)
-    grown = [loading.load_policy(tmp_path, machine)[0] for _ in range(2)]
+    grown = [loading.load_policy(tmp_path, runtime)[0] for _ in range(2)]
     assert grown[0].config.vocab_size == words.vocab_size
     assert torch.equal(grown[0].token_embedding.weight[:-3], model.token_embedding.weight)
     assert same_weights(*grown)  # the new rows are the same every time: a resumed run needs that
 
 
 def test_a_vocabulary_that_grows_becomes_a_multiple_of_64_and_one_that_need_not_stays(
-    make_decoder: Callable[..., Decoder], words: Tokenizer, machine: Runtime, tmp_path: Path
+    make_decoder: Callable[..., Decoder], words: Tokenizer, runtime: Runtime, tmp_path: Path
 ) -> None:
     """words has 320 tokens."""
     backend = Backend.from_str(words._backend.to_str())
@@ -95,7 +95,7 @@ def test_a_vocabulary_that_grows_becomes_a_multiple_of_64_and_one_that_need_not_
     for tokenizer, rows, loaded in ((more, 320, 384), (more, 321, 321), (words, 333, 333), (words, 317, 320)):
         folder = tmp_path / f"{rows}-{loaded}"
         loading.save_model(folder, make_decoder(vocab_size=rows), tokenizer)
-        assert loading.load_policy(folder, machine)[0].config.vocab_size == loaded
+        assert loading.load_policy(folder, runtime)[0].config.vocab_size == loaded
 
 
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -151,11 +151,11 @@ def read_folder(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_folder_comes_back_file_by_file(
-    name: str, make_decoder: Callable[..., Decoder], words: Tokenizer, machine: Runtime, tmp_path: Path
+    name: str, make_decoder: Callable[..., Decoder], words: Tokenizer, runtime: Runtime, tmp_path: Path
 ) -> None:
     first = published(tmp_path / "1", make_decoder(vocab_size=323), words, PUBLISHED[name])
-    loading.save_model(tmp_path / "2", *loading.load_policy(first, machine))
-    loading.save_model(tmp_path / "3", *loading.load_policy(tmp_path / "2", machine))
+    loading.save_model(tmp_path / "2", *loading.load_policy(first, runtime))
+    loading.save_model(tmp_path / "3", *loading.load_policy(tmp_path / "2", runtime))
     before, after, again = (read_folder(tmp_path / folder) for folder in "123")
     dtype = "torch_dtype" if "torch_dtype" in before["config.json"] else "dtype"
     assert after["config.json"].pop(dtype) == again["config.json"].pop(dtype) == "float32"
@@ -164,10 +164,10 @@ def test_a_published_folder_comes_back_file_by_file(
 
 
 def test_a_changed_shape_is_told_and_not_what_the_folder_said(
-    make_decoder: Callable[..., Decoder], words: Tokenizer, machine: Runtime, tmp_path: Path
+    make_decoder: Callable[..., Decoder], words: Tokenizer, runtime: Runtime, tmp_path: Path
 ) -> None:
     folder = published(tmp_path / "1", make_decoder(vocab_size=320), words, PUBLISHED["a base model"])
-    decoder, tokenizer = loading.load_policy(folder, machine)
+    decoder, tokenizer = loading.load_policy(folder, runtime)
     assert decoder.config.vocab_size == 384
     loading.save_model(tmp_path / "2", decoder, tokenizer)
     facts = json.loads((tmp_path / "2" / "config.json").read_text())
@@ -179,11 +179,11 @@ def test_a_changed_shape_is_told_and_not_what_the_folder_said(
 
 
 def test_transformers_reads_the_reward_where_we_do_though_the_folder_pads_with_its_eos(
-    make_decoder: Callable[..., Decoder], words: Tokenizer, machine: Runtime, tmp_path: Path
+    make_decoder: Callable[..., Decoder], words: Tokenizer, runtime: Runtime, tmp_path: Path
 ) -> None:
     transformers = pytest.importorskip("transformers")
     base = published(tmp_path / "1", make_decoder(vocab_size=323), words, PUBLISHED["pad and bos as ChatML has them"])
-    decoder, tokenizer = loading.load_policy(base, machine)
+    decoder, tokenizer = loading.load_policy(base, runtime)
     model = ScalarModel.from_decoder(decoder, torch.Generator().manual_seed(0)).eval()
     model.score.weight.data.normal_(generator=torch.Generator().manual_seed(1))
     loading.save_model(tmp_path / "2", model, tokenizer)
@@ -197,18 +197,18 @@ def test_transformers_reads_the_reward_where_we_do_though_the_folder_pads_with_i
         layout = Layout.of([len(row) for row in rows])
         ours = model(torch.tensor(rows[0] + rows[1]), layout, at=layout.ends)
     torch.testing.assert_close(scores, ours, rtol=1e-4, atol=1e-4)
-    loading.load_reward_model(tmp_path / "2", machine, tokenizer)
+    loading.load_reward_model(tmp_path / "2", runtime, tokenizer)
 
 
 def test_bf16_folders_come_back_to_the_bit_and_trained_weights_are_rounded_once(
-    make_decoder: Callable[..., Decoder], words: Tokenizer, machine: Runtime, tmp_path: Path
+    make_decoder: Callable[..., Decoder], words: Tokenizer, runtime: Runtime, tmp_path: Path
 ) -> None:
     model = make_decoder(vocab_size=words.vocab_size)
     exact = {name: value.clone() for name, value in model.state_dict().items()}
     loading.save_model(tmp_path / "1", model, words, "bfloat16")
     assert load_file(tmp_path / "1" / "model.safetensors")["model.norm.weight"].dtype == torch.bfloat16
     assert json.loads((tmp_path / "1" / "config.json").read_text())["dtype"] == "bfloat16"
-    loaded, tokenizer = loading.load_policy(tmp_path / "1", machine)
+    loaded, tokenizer = loading.load_policy(tmp_path / "1", runtime)
     assert all(p.dtype == torch.float32 for p in loaded.parameters()), "training goes on in fp32"
     assert all(torch.equal(value, exact[name].bfloat16().float()) for name, value in loaded.state_dict().items())
     assert same_weights(loaded, model), "the probe and every later use are of what was saved"
@@ -216,27 +216,27 @@ def test_bf16_folders_come_back_to_the_bit_and_trained_weights_are_rounded_once(
     for name in ("model.safetensors", "config.json", "probe.tensors"):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
     loading.save_model(tmp_path / "3", loaded, tokenizer)
-    assert same_weights(loading.load_policy(tmp_path / "3", machine)[0], loaded)
+    assert same_weights(loading.load_policy(tmp_path / "3", runtime)[0], loaded)
     small, large = ((tmp_path / n / "model.safetensors").stat().st_size for n in "13")
     assert small < 0.6 * large
 
 
 def test_a_bf16_reward_model_gives_the_rewards_of_its_probe(
-    make_scalar_model: Callable[..., ScalarModel], words: Tokenizer, machine: Runtime, tmp_path: Path
+    make_scalar_model: Callable[..., ScalarModel], words: Tokenizer, runtime: Runtime, tmp_path: Path
 ) -> None:
     model = make_scalar_model(vocab_size=words.vocab_size)
     with torch.no_grad():
         model.score.bias.fill_(0.3)
     loading.save_model(tmp_path, model, words, "bfloat16")
-    loaded = loading.load_reward_model(tmp_path, machine, words)
+    loaded = loading.load_reward_model(tmp_path, runtime, words)
     assert same_weights(model, loaded)
     stored = reference_logits.read(tmp_path)
     assert torch.equal(stored.values, reference_logits.again(stored, loaded).values)
 
 
-def test_another_tokenizer_is_refused(other_judge: Path, words: Tokenizer, machine: Runtime) -> None:
+def test_another_tokenizer_is_refused(other_judge: Path, words: Tokenizer, runtime: Runtime) -> None:
     with pytest.raises(InputError, match="another tokenizer"):
-        loading.load_reward_model(other_judge, machine, words)
+        loading.load_reward_model(other_judge, runtime, words)
 
 
 def test_a_chat_template_makes_no_other_tokenizer(words: Tokenizer, tokenizer_folder: Path) -> None:
@@ -244,16 +244,16 @@ def test_a_chat_template_makes_no_other_tokenizer(words: Tokenizer, tokenizer_fo
 
 
 def test_the_two_kinds_of_model_are_not_mistaken(
-    assistant: Path, judge: Path, words: Tokenizer, machine: Runtime
+    assistant: Path, judge: Path, words: Tokenizer, runtime: Runtime
 ) -> None:
     with pytest.raises(InputError, match="holds a reward model"):
-        loading.load_policy(judge, machine)
+        loading.load_policy(judge, runtime)
     with pytest.raises(InputError, match="holds a language model"):
-        loading.load_reward_model(assistant, machine, words)
+        loading.load_reward_model(assistant, runtime, words)
 
 
-def test_a_folder_without_its_tokenizer_says_so(assistant: Path, machine: Runtime, tmp_path: Path) -> None:
+def test_a_folder_without_its_tokenizer_says_so(assistant: Path, runtime: Runtime, tmp_path: Path) -> None:
     shutil.copytree(assistant, tmp_path / "copy")
     (tmp_path / "copy" / "tokenizer.json").unlink()
     with pytest.raises(InputError, match=r"no tokenizer\.json"):
-        loading.load_policy(tmp_path / "copy", machine)
+        loading.load_policy(tmp_path / "copy", runtime)

@@ -36,7 +36,7 @@ def answers(*lengths: int) -> list[Row]:
     return [([7] * length, [place >= length // 2 for place in range(length)]) for length in lengths]
 
 
-def kept_by_torch(shape: DecoderConfig, rows: list[Row], machine: Runtime) -> int:
+def kept_by_torch(shape: DecoderConfig, rows: list[Row], runtime: Runtime) -> int:
     """Bytes that a forward pass keeps for the backward pass, the weights themselves left out."""
     decoder = Decoder(shape).train()
     own = {p.untyped_storage().data_ptr() for p in decoder.parameters()}
@@ -49,12 +49,12 @@ def kept_by_torch(shape: DecoderConfig, rows: list[Row], machine: Runtime) -> in
         return tensor
 
     batch = collate(rows)
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), machine.autocast():
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), runtime.autocast():
         hidden = decoder(batch.ids, Layout.of(batch.lengths), at=targets(batch)[0])
     return sum(storage.nbytes() for storage in kept.values()) + hidden.nbytes
 
 
-@pytest.mark.parametrize("machine", [FP32, BF16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("runtime", [FP32, BF16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize(
     "rows", [whole(64, 64, 64), whole(64, 30, 45, 51), answers(64, 30, 45, 51)], ids=["even", "ragged", "answers"]
 )
@@ -71,11 +71,11 @@ def kept_by_torch(shape: DecoderConfig, rows: list[Row], machine: Runtime) -> in
     ids=["plain", "modern", "dropout", "rope", "grouped", "normed"],
 )
 def test_what_is_kept_for_the_backward_pass_is_what_torch_keeps(
-    shape: DecoderConfig, rows: list[Row], machine: Runtime
+    shape: DecoderConfig, rows: list[Row], runtime: Runtime
 ) -> None:
     model = memory.model_of(Decoder(shape), OptimizerConfig())
-    expected = kept_by_torch(shape, rows, machine)
-    assert memory.kept(model, memory.pass_of(rows), machine) == pytest.approx(expected, rel=0.08)
+    expected = kept_by_torch(shape, rows, runtime)
+    assert memory.kept(model, memory.pass_of(rows), runtime) == pytest.approx(expected, rel=0.08)
 
 
 def test_a_layer_by_hand() -> None:

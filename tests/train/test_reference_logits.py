@@ -58,16 +58,16 @@ def test_a_saved_model_says_the_same_to_the_bit(
     make_decoder: Callable[..., Decoder],
     make_scalar_model: Callable[..., ScalarModel],
     words: Tokenizer,
-    machine: Runtime,
+    runtime: Runtime,
     tmp_path: Path,
 ) -> None:
     make = make_decoder if kind == "decoder" else make_scalar_model
     loading.save_model(tmp_path, make(vocab_size=words.vocab_size), words)
     stored = reference_logits.read(tmp_path)
     loaded = (
-        loading.load_policy(tmp_path, machine)[0]
+        loading.load_policy(tmp_path, runtime)[0]
         if kind == "decoder"
-        else loading.load_reward_model(tmp_path, machine, words)
+        else loading.load_reward_model(tmp_path, runtime, words)
     )
     assert stored is not None
     now = reference_logits.again(stored, loaded)

@@ -22,7 +22,7 @@ from amenable.train.best import Best
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run, bytes_of, hash_of
 from amenable.train.run_options import Options
-from amenable.train.runtime import Machine
+from amenable.train.runtime import DeviceOptions
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Config:
     data: Path
     rate: float = 0.5
     save_steps: int = 2
-    machine: Machine = field(default_factory=Machine)
+    device: DeviceOptions = field(default_factory=DeviceOptions)
     care: Options = field(default_factory=Options)
 
 
@@ -123,7 +123,7 @@ def test_other_options_are_refused_with_the_difference(tmp_path: Path) -> None:
     a_run(tmp_path).claim()
     with pytest.raises(InputError, match=r"rate was 0\.5 and is 0\.7"):
         a_run(tmp_path, rate=0.7).done()
-    assert not a_run(tmp_path, save_steps=9, machine=Machine(threads=1)).done()  # how, not what
+    assert not a_run(tmp_path, save_steps=9, device=DeviceOptions(threads=1)).done()  # how, not what
 
 
 def test_another_stage_is_refused(tmp_path: Path) -> None:

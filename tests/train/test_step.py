@@ -28,22 +28,22 @@ def gradient(decoder: Decoder) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("max_tokens", [1, 5, 13, 14])
-def test_many_passes_are_one(make_decoder: Callable[..., Decoder], machine: Runtime, max_tokens: int) -> None:
+def test_many_passes_are_one(make_decoder: Callable[..., Decoder], runtime: Runtime, max_tokens: int) -> None:
     decoder = make_decoder()
-    loss = backward_next_token(decoder, ROWS, machine, 1000)
+    loss = backward_next_token(decoder, ROWS, runtime, 1000)
     whole = gradient(decoder)
-    assert loss.item() == pytest.approx(mean_loss(decoder, ROWS, machine, 1000), rel=1e-5)
-    again = backward_next_token(decoder, ROWS, machine, max_tokens)
+    assert loss.item() == pytest.approx(mean_loss(decoder, ROWS, runtime, 1000), rel=1e-5)
+    again = backward_next_token(decoder, ROWS, runtime, max_tokens)
     assert again.item() == pytest.approx(loss.item(), rel=1e-5)
     assert torch.allclose(gradient(decoder), whole, atol=1e-6) and whole.norm() > 0.1
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_gradient_is_that_of_the_plain_mean(
-    make_decoder: Callable[..., Decoder], machine: Runtime, tied: bool
+    make_decoder: Callable[..., Decoder], runtime: Runtime, tied: bool
 ) -> None:
     decoder = make_decoder(tied=tied)
-    loss = backward_next_token(decoder, ROWS, machine, 13)
+    loss = backward_next_token(decoder, ROWS, runtime, 13)
     ours = gradient(decoder)
     losses = []
     for ids, trained in ROWS:
@@ -56,23 +56,23 @@ def test_the_gradient_is_that_of_the_plain_mean(
 
 
 def test_a_weight_scales_the_gradient_and_not_what_is_told(
-    make_decoder: Callable[..., Decoder], machine: Runtime
+    make_decoder: Callable[..., Decoder], runtime: Runtime
 ) -> None:
     decoder = make_decoder()
-    loss = backward_next_token(decoder, ROWS, machine, 7)
+    loss = backward_next_token(decoder, ROWS, runtime, 7)
     whole = gradient(decoder)
-    assert backward_next_token(decoder, ROWS, machine, 7, weight=0.25).item() == pytest.approx(loss.item(), rel=1e-6)
+    assert backward_next_token(decoder, ROWS, runtime, 7, weight=0.25).item() == pytest.approx(loss.item(), rel=1e-6)
     assert torch.allclose(gradient(decoder), whole / 4, atol=1e-7)
 
 
-def test_gradients_are_added_to_what_is_there(make_decoder: Callable[..., Decoder], machine: Runtime) -> None:
+def test_gradients_are_added_to_what_is_there(make_decoder: Callable[..., Decoder], runtime: Runtime) -> None:
     decoder = make_decoder()
-    backward_next_token(decoder, ROWS[:1], machine, 1000)
+    backward_next_token(decoder, ROWS[:1], runtime, 1000)
     first = gradient(decoder)
-    backward_next_token(decoder, ROWS[1:], machine, 1000)
+    backward_next_token(decoder, ROWS[1:], runtime, 1000)
     second = gradient(decoder)
-    backward_next_token(decoder, ROWS[:1], machine, 1000)
-    backward_next_token(decoder, ROWS[1:], machine, 1000)
+    backward_next_token(decoder, ROWS[:1], runtime, 1000)
+    backward_next_token(decoder, ROWS[1:], runtime, 1000)
     assert torch.allclose(gradient(decoder), first + second, atol=1e-6)
 
 
@@ -92,7 +92,7 @@ def coupled(places: list[int], outputs: torch.Tensor) -> tuple[torch.Tensor, dic
 
 @pytest.mark.parametrize("max_tokens", [1, 25, 40, 60])
 def test_elements_over_the_budget_have_the_gradient_of_whole_ones(
-    make_decoder: Callable[..., Decoder], machine: Runtime, max_tokens: int
+    make_decoder: Callable[..., Decoder], runtime: Runtime, max_tokens: int
 ) -> None:
     decoder, sizes = make_decoder(), list[tuple[int, int]]()
 
@@ -100,18 +100,18 @@ def test_elements_over_the_budget_have_the_gradient_of_whole_ones(
         sizes.append((len(batch.ids), len(batch.lengths)))
         return summed_logprobs(decoder, batch)
 
-    whole = backward_elements(ELEMENTS, outputs, coupled, machine, 1000)
+    whole = backward_elements(ELEMENTS, outputs, coupled, runtime, 1000)
     expected = gradient(decoder)
     assert sizes == [(20 + 7 + 30 + 3 + 17, 9)] and expected.norm() > 0.1
     sizes.clear()
-    again = backward_elements(ELEMENTS, outputs, coupled, machine, max_tokens)
+    again = backward_elements(ELEMENTS, outputs, coupled, runtime, max_tokens)
     assert again["loss"] == pytest.approx(whole["loss"], rel=1e-5)
     assert torch.allclose(gradient(decoder), expected, atol=1e-5)
     assert all(tokens <= max_tokens or rows == 1 for tokens, rows in sizes)
 
 
 def test_without_gradients_elements_over_the_budget_are_computed_once(
-    make_decoder: Callable[..., Decoder], machine: Runtime
+    make_decoder: Callable[..., Decoder], runtime: Runtime
 ) -> None:
     decoder, rows = make_decoder(), list[int]()
 
@@ -120,6 +120,6 @@ def test_without_gradients_elements_over_the_budget_are_computed_once(
         return summed_logprobs(decoder, batch)
 
     with torch.no_grad():
-        found = backward_elements(ELEMENTS, outputs, coupled, machine, 1)
+        found = backward_elements(ELEMENTS, outputs, coupled, runtime, 1)
     assert rows == [1] * 9 and found["loss"] != 0 and all(p.grad is None for p in decoder.parameters())
-    assert backward_elements([], outputs, coupled, machine, 1) == {}
+    assert backward_elements([], outputs, coupled, runtime, 1) == {}

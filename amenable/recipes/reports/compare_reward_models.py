@@ -21,8 +21,9 @@ from amenable.models import pretrained
 from amenable.seeds import seeded_generator
 from amenable.stages import reward
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import forward, loading, runtime
+from amenable.train import forward, loading
 from amenable.train.examples import usable
+from amenable.train.runtime import Runtime
 
 Row = dict[str, Any]
 
@@ -40,14 +41,14 @@ class Judged:
     """[K]"""
 
 
-def orders(a: Path, b: Path, rankings: Sequence[Ranking], machine: runtime.Runtime, max_tokens: int, seed: int) -> Row:
+def orders(a: Path, b: Path, rankings: Sequence[Ranking], runtime: Runtime, max_tokens: int, seed: int) -> Row:
     """Accuracy and loss of each, how much more often b is right, how often they agree, and where they do not."""
     one, other = items_of(a, rankings), items_of(b, rankings)
     kept = [place for place in range(len(rankings)) if one[place] is not None and other[place] is not None]
     if not kept:
         raise InputError("no ranking fits the context of both models", how="give --data with shorter ones")
     first, second = (
-        judged(folder, [(rankings[i], item) for i in kept if (item := items[i]) is not None], machine, max_tokens)
+        judged(folder, [(rankings[i], item) for i in kept if (item := items[i]) is not None], runtime, max_tokens)
         for folder, items in ((a, one), (b, other))
     )
     return {
@@ -71,12 +72,10 @@ def items_of(folder: Path, rankings: Sequence[Ranking]) -> list[Item | None]:
     return [reward.item_of(ranking, tokenizer, context) for ranking in rankings]
 
 
-def judged(
-    folder: Path, told: Sequence[tuple[Ranking, Item]], machine: runtime.Runtime, max_tokens: int
-) -> list[Judged]:
+def judged(folder: Path, told: Sequence[tuple[Ranking, Item]], runtime: Runtime, max_tokens: int) -> list[Judged]:
     """Every ranking with a model's scores."""
-    model = loading.load_judge(folder, machine, Tokenizer.load(folder))
-    scores = forward.row_rewards(model, [row for _, item in told for row in item.rows], machine, max_tokens)
+    model = loading.load_judge(folder, runtime, Tokenizer.load(folder))
+    scores = forward.row_rewards(model, [row for _, item in told for row in item.rows], runtime, max_tokens)
     parts = scores.split([len(item.rows) for _, item in told])
     return [Judged(ranking, item, part) for (ranking, item), part in zip(told, parts)]
 

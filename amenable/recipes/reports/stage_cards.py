@@ -137,6 +137,6 @@ def options(config: dict[str, Any], above: str = "") -> list[tuple[str, str]]:
         name = f"{above}{key}"
         if isinstance(value, dict):
             found += options(value, f"{name}.")
-        elif name != "command" and value is not None and not paths_of(value) and not name.startswith("machine."):
+        elif name != "command" and value is not None and not paths_of(value) and not name.startswith("device."):
             found.append((name, ", ".join(map(str, value)) if isinstance(value, list) else f"{value}"))
     return found

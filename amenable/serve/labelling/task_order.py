@@ -19,8 +19,9 @@ from amenable.feedback.queries import SCORED, Pool, Rule, choose, word_vectors
 from amenable.seeds import seeded_generator
 from amenable.serve.labelling.task_queue import Task
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import forward, loading, runtime
+from amenable.train import forward, loading
 from amenable.train.examples import ranking_rows
+from amenable.train.runtime import Runtime
 
 BATCH = 50
 """tasks that are chosen at once"""
@@ -34,16 +35,14 @@ def require_ensemble(rule: Rule, ensemble: Sequence[Path]) -> None:
         raise InputError(f"the order '{rule}' has {len(ensemble)} reward models to go by", how=how)
 
 
-def in_order(
-    tasks: Sequence[Task], rule: Rule, ensemble: Sequence[Path], seed: int, machine: runtime.Runtime
-) -> list[Task]:
+def in_order(tasks: Sequence[Task], rule: Rule, ensemble: Sequence[Path], seed: int, runtime: Runtime) -> list[Task]:
     """The tasks, each kind by the rule; kinds stay in the order in which they came."""
     ordered: list[Task] = []
     for kind in dict.fromkeys(task.kind for task in tasks):
         own = [task for task in tasks if task.kind == kind]
         pool = Pool(
             size=len(own),
-            scores=scores_of(own, ensemble, machine) if rule in SCORED else None,
+            scores=scores_of(own, ensemble, runtime) if rule in SCORED else None,
             embeddings=word_vectors(["\n".join(turn.content for turn in task.prompt) for task in own]),
         )
         places: list[int] = []
@@ -53,13 +52,13 @@ def in_order(
     return ordered
 
 
-def scores_of(tasks: Sequence[Task], ensemble: Sequence[Path], machine: runtime.Runtime) -> Tensor:
+def scores_of(tasks: Sequence[Task], ensemble: Sequence[Path], runtime: Runtime) -> Tensor:
     """Scores [M, N, K] of the tasks' answers by each reward model; nan for what is not there, or too long for it."""
     scores = torch.full((len(ensemble), len(tasks), max(len(task.completions) for task in tasks)), math.nan)
     for number, folder in enumerate(ensemble):
         loading.require_model(folder, "amenable reward")
         tokenizer = Tokenizer.load(folder)
-        model = loading.load_judge(folder, machine, tokenizer)
+        model = loading.load_judge(folder, runtime, tokenizer)
         rows, places = [], []
         for place, task in enumerate(tasks):
             level = (1.0,) * len(task.completions)
@@ -69,5 +68,5 @@ def scores_of(tasks: Sequence[Task], ensemble: Sequence[Path], machine: runtime.
             places += [(place, answer) for answer in range(len(found or []))]
         if rows:
             where = torch.tensor(places).t()
-            scores[number, where[0], where[1]] = forward.row_rewards(model, rows, machine, max_tokens=8192)
+            scores[number, where[0], where[1]] = forward.row_rewards(model, rows, runtime, max_tokens=8192)
     return scores

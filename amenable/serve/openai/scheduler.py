@@ -121,11 +121,11 @@ class Scheduler:
         decoder: Decoder,
         decode: Decode,
         eos_id: EosIds,
-        machine: Runtime,
+        runtime: Runtime,
         rows: int = 32,
         queue: int = 64,
     ):
-        self.decoder, self.decode, self.eos_id, self.machine = decoder, decode, eos_id, machine
+        self.decoder, self.decode, self.eos_id, self.runtime = decoder, decode, eos_id, runtime
         self.rows, self.queue = rows, queue
         self.counts = Counts()
         self.numbers = itertools.count()
@@ -182,7 +182,7 @@ class Scheduler:
 
     def work(self) -> None:
         """The thread: take what came, advance all rows by a token, tell; until the end."""
-        with evaluating(self.decoder), torch.no_grad(), self.machine.autocast():
+        with evaluating(self.decoder), torch.no_grad(), self.runtime.autocast():
             slots = self.open()
             while self.take(slots):
                 try:

@@ -32,39 +32,39 @@ def untrained(make_scalar_model: Callable[..., ScalarModel], words: Tokenizer, t
     return tmp_path / "untrained"
 
 
-def test_a_trained_one_against_an_untrained_one(untrained: Path, judge: Path, files: Any, machine: Runtime) -> None:
+def test_a_trained_one_against_an_untrained_one(untrained: Path, judge: Path, files: Any, runtime: Runtime) -> None:
     rankings = compare_reward_models.read(files.rankings)
-    found = compare_reward_models.orders(untrained, judge, rankings, machine, 2000, 0)
+    found = compare_reward_models.orders(untrained, judge, rankings, runtime, 2000, 0)
     assert found["rankings"] == 96 and found["a"]["pairs"] == found["b"]["pairs"] == found["gain"]["n"] == 192
     assert found["b"]["accuracy"] > 0.95 > 0.75 > found["a"]["accuracy"] and found["b"]["loss"] < found["a"]["loss"]
     assert found["gain"]["value"] == pytest.approx(found["b"]["accuracy"] - found["a"]["accuracy"])
     assert found["gain"]["low"] > 0 and found["agreement"]["n"] == 288
-    back = compare_reward_models.orders(judge, untrained, rankings, machine, 2000, 0)
+    back = compare_reward_models.orders(judge, untrained, rankings, runtime, 2000, 0)
     assert back["gain"]["value"] == -found["gain"]["value"] and back["agreement"] == found["agreement"]
     json.dumps(found, allow_nan=False)
 
 
-def test_a_model_agrees_with_itself(judge: Path, files: Any, machine: Runtime) -> None:
+def test_a_model_agrees_with_itself(judge: Path, files: Any, runtime: Runtime) -> None:
     found = compare_reward_models.orders(
-        judge, judge, compare_reward_models.read(files.pairs, limit=10), machine, 2000, 0
+        judge, judge, compare_reward_models.read(files.pairs, limit=10), runtime, 2000, 0
     )
     assert found["rankings"] == 10 and found["gain"]["value"] == 0.0 and found["gain"]["low"] is None
     assert found["agreement"]["value"] == 1.0 and found["disputes"] == [] and found["agreement"]["low"] < 0.8
 
 
 def test_models_of_different_tokenizers_can_be_compared(
-    judge: Path, other_judge: Path, files: Any, machine: Runtime
+    judge: Path, other_judge: Path, files: Any, runtime: Runtime
 ) -> None:
-    found = compare_reward_models.orders(judge, other_judge, compare_reward_models.read(files.pairs), machine, 2000, 0)
+    found = compare_reward_models.orders(judge, other_judge, compare_reward_models.read(files.pairs), runtime, 2000, 0)
     assert 0 < found["rankings"] <= 96 and found["a"]["accuracy"] > found["b"]["accuracy"]
 
 
-def test_rankings_that_do_not_fit_are_left_out(judge: Path, machine: Runtime) -> None:
+def test_rankings_that_do_not_fit_are_left_out(judge: Path, runtime: Runtime) -> None:
     asked = (Message("user", "name a rose"),)
     long, short = Ranking(asked, ("a rose " * 60, "lime"), (1, 2)), Ranking(asked, ("a rose", "lime"), (1, 2))
-    assert compare_reward_models.orders(judge, judge, [long, short], machine, 2000, 0)["rankings"] == 1
+    assert compare_reward_models.orders(judge, judge, [long, short], runtime, 2000, 0)["rankings"] == 1
     with pytest.raises(InputError, match="no ranking fits"):
-        compare_reward_models.orders(judge, judge, [long], machine, 2000, 0)
+        compare_reward_models.orders(judge, judge, [long], runtime, 2000, 0)
 
 
 def test_gains_and_agreements_by_hand() -> None:

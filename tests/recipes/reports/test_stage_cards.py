@@ -46,7 +46,7 @@ def test_options_by_dotted_name_without_paths() -> None:
         "optimizer": {"learning_rate": 2e-4},
         "suites": ["a", "b"],
         "validation": None,
-        "machine": {"threads": 1},
+        "device": {"threads": 1},
     }
     assert stage_cards.options(config) == [("seed", "0"), ("optimizer.learning_rate", "0.0002"), ("suites", "a, b")]
 

@@ -45,39 +45,39 @@ def others(tmp_path, make_scalar_model, words):
 
 
 @pytest.mark.parametrize("rule", ["random", "disagreement", "tie", "diverse", "spread"])
-def test_every_task_has_its_place(tasks, others, machine, rule, monkeypatch):
+def test_every_task_has_its_place(tasks, others, runtime, rule, monkeypatch):
     monkeypatch.setattr(task_order, "BATCH", 3)
-    found = task_order.in_order(tasks, rule, others, 0, machine)
+    found = task_order.in_order(tasks, rule, others, 0, runtime)
     assert sorted(task.id for task in found) == sorted(task.id for task in tasks)
     assert found != tasks
-    assert found == task_order.in_order(tasks, rule, others, 0, machine)
+    assert found == task_order.in_order(tasks, rule, others, 0, runtime)
     # kinds are asked for by the person: each has an order of its own
     kinds = [task.kind for task in found]
     assert kinds == sorted(kinds, key=list(dict.fromkeys(kinds)).index)
 
 
-def test_the_most_disputed_is_first(tasks, others, machine):
+def test_the_most_disputed_is_first(tasks, others, runtime):
     ranked = [task for task in tasks if task.kind == "rank"]
-    found = task_order.in_order(ranked, "disagreement", others, 0, machine)
-    p = torch.sigmoid(differences(ranked, others, machine))
+    found = task_order.in_order(ranked, "disagreement", others, 0, runtime)
+    p = torch.sigmoid(differences(ranked, others, runtime))
     disputed = [float(one.nanmean().nan_to_num(0)) for one in p.var(dim=0, unbiased=False)]
     assert len(set(disputed)) > 3
     assert found == sorted(ranked, key=lambda task: -disputed[ranked.index(task)])
 
 
-def differences(tasks, folders, machine):
-    scores = task_order.scores_of(tasks, folders, machine)
+def differences(tasks, folders, runtime):
+    scores = task_order.scores_of(tasks, folders, runtime)
     first, second = torch.triu_indices(scores.shape[2], scores.shape[2], 1)
     return scores[..., first] - scores[..., second]
 
 
-def test_scores_stand_where_the_answers_do(tasks, others, machine):
-    scores = task_order.scores_of(tasks, others, machine)
+def test_scores_stand_where_the_answers_do(tasks, others, runtime):
+    scores = task_order.scores_of(tasks, others, runtime)
     there = ~scores.isnan()
     for place, task in enumerate(tasks):
         fits = not any(len(text) > 500 for text in task.completions)
         assert there[:, place].sum(dim=1).tolist() == [len(task.completions) if fits else 0] * 2
-    twice = task_order.scores_of([tasks[-3], tasks[0]], [others[1]], machine)
+    twice = task_order.scores_of([tasks[-3], tasks[0]], [others[1]], runtime)
     assert torch.allclose(twice[0, 1], scores[1, 0, : twice.shape[2]], atol=1e-5, equal_nan=True)
 
 

@@ -27,8 +27,8 @@ def decoder(make_decoder: Callable[..., Decoder], words: Tokenizer) -> Decoder:
 
 
 @pytest.fixture
-def scheduler(decoder: Decoder, words: Tokenizer, machine: Runtime) -> Iterator[Scheduler]:
-    scheduler = Scheduler(decoder, words.decode, words.eos_id, machine, rows=4, queue=4)
+def scheduler(decoder: Decoder, words: Tokenizer, runtime: Runtime) -> Iterator[Scheduler]:
+    scheduler = Scheduler(decoder, words.decode, words.eos_id, runtime, rows=4, queue=4)
     yield scheduler
     scheduler.close()
 
@@ -207,8 +207,8 @@ def test_what_can_never_be_answered_is_refused(scheduler: Scheduler, words: Toke
         Listener(scheduler, Asked(words.encode("snow"), WARM, 0, samples=5))
 
 
-def test_closing_fails_what_is_under_way(decoder: Decoder, words: Tokenizer, machine: Runtime) -> None:
-    scheduler = Scheduler(decoder, words.decode, words.eos_id, machine, rows=2)
+def test_closing_fails_what_is_under_way(decoder: Decoder, words: Tokenizer, runtime: Runtime) -> None:
+    scheduler = Scheduler(decoder, words.decode, words.eos_id, runtime, rows=2)
     scheduler.close()
     with pytest.raises(Busy):
         Listener(scheduler, Asked(words.encode("snow"), WARM, 0))
