@@ -102,7 +102,7 @@ class Config:
         return self.sweep.split(",") if self.sweep else NAMES
 
     @property
-    def runtime(self) -> DeviceOptions:
+    def device(self) -> DeviceOptions:
         return DeviceOptions(device="cpu", precision=self.precision, threads=self.threads)
 
 
