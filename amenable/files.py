@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: written beside, synced to the disk, renamed; and their hashes."""
+"""Atomic file writes (temporary name, sync, rename), and manifests of sizes and hashes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,45 +18,50 @@ from amenable.errors import InputError
 
 MANIFEST = "manifest.json"
 WRITING = ".*.writing*"
-"""files and folders that are being written, and become visible under their own name once they are whole"""
+"""temporary names of files and folders that are being written"""
 
 
 @contextmanager
-def storing(place: Path, how: str = "make room there or allow writing, then repeat the command") -> Iterator[None]:
-    """Say in one line what a disk refuses: no room, no permission, a folder that can only be read."""
+def disk_errors(path: Path, how: str = "make room there or allow writing, then repeat the command") -> Iterator[None]:
+    """Turn a disk's errors into an InputError: no room, no permission, a read-only folder."""
     try:
         yield
     except (OSError, SafetensorError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputError(f"cannot be written ({why})", place, how) from error
+        raise InputError(f"cannot be written ({why})", path, how) from error
 
 
-def beside(path: Path) -> Path:
-    """Where a file or folder is written before it takes its name."""
+def temporary_path(path: Path) -> Path:
+    """Return the path under which a file or folder is written before it takes its name."""
     return path.with_name(f".{path.name}.writing")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole: beside, synced, renamed."""
-    temporary = beside(path)
-    with storing(path):
+    """Write a UTF-8 file atomically."""
+    write_file(path, lambda temporary: temporary.write_bytes(text.encode("utf-8")))
+
+
+def write_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file atomically: `write` gets a temporary path; what it writes there is synced, then renamed."""
+    temporary = temporary_path(path)
+    with disk_errors(path):
         try:
-            temporary.write_bytes(text.encode("utf-8"))
-            put(temporary, path)
+            write(temporary)
+            commit_file(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
 
 
-def put(temporary: Path, path: Path) -> None:
-    """Give a file that was written beside its name, once it is on the disk."""
+def commit_file(temporary: Path, path: Path) -> None:
+    """Sync a temporary file to the disk and rename it to its path."""
     sync_file(temporary)
     temporary.replace(path)
     sync_folder(path.parent)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what a process that was killed left half-written in a folder."""
+def remove_temporaries(folder: Path) -> None:
+    """Remove the temporary files and folders that a killed process left in a folder."""
     for path in folder.glob(WRITING):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -65,7 +70,7 @@ def sweep(folder: Path) -> None:
 
 
 def manifest_of(folder: Path, leave_out: Collection[str] = ()) -> dict[str, dict[str, Any]]:
-    """Size and sha256 of every file below a folder, by its path there; some entries at its top are left out."""
+    """Return the size and sha256 of every file below a folder by relative path, without the top entries `leave_out`."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     inner = [path for path in files if path.relative_to(folder).parts[0] not in leave_out]
     return {
@@ -74,22 +79,22 @@ def manifest_of(folder: Path, leave_out: Collection[str] = ()) -> dict[str, dict
 
 
 def write_manifest(folder: Path, leave_out: Collection[str] = ()) -> None:
-    """Sync everything below a folder to the disk and write down its sizes and hashes."""
-    facts = manifest_of(folder, {MANIFEST, *leave_out})
-    for name in facts:
+    """Sync all files below a folder to the disk and write their sizes and hashes to its manifest.json."""
+    manifest = manifest_of(folder, {MANIFEST, *leave_out})
+    for name in manifest:
         sync_file(folder / name)
-    for inner in {(folder / name).parent for name in facts}:
+    for inner in {(folder / name).parent for name in manifest}:
         sync_folder(inner)
-    write_text(folder / MANIFEST, json.dumps(facts, indent=1))
+    write_text(folder / MANIFEST, json.dumps(manifest, indent=1))
 
 
-def is_as_listed(folder: Path) -> bool:
-    """Whether every file that a folder's manifest lists is there, with the size and the hash that it says."""
+def matches_manifest(folder: Path) -> bool:
+    """Return True if every file in a folder's manifest exists with the listed size and hash."""
     try:
-        facts = json.loads((folder / MANIFEST).read_text("utf-8"))
-        return bool(facts) and all(
-            (folder / name).stat().st_size == fact["bytes"] and sha256(folder / name) == fact["sha256"]
-            for name, fact in facts.items()
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+        return bool(manifest) and all(
+            (folder / name).stat().st_size == entry["bytes"] and sha256(folder / name) == entry["sha256"]
+            for name, entry in manifest.items()
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
@@ -106,7 +111,7 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Sync the names in a folder; Windows has no such thing."""
+    """Sync a folder's entries to the disk; Windows cannot."""
     if sys.platform == "win32":
         return
     handle = os.open(path, os.O_RDONLY)

@@ -42,7 +42,16 @@ from amenable.train.runtime import DeviceOptions
 from amenable.world.settings import Sizes
 
 TINY = DecoderConfig(
-    320, 128, layers=2, width=32, heads=2, positions="rope", norm="rms", activation="swiglu", bias=False, qk_norm=True
+    320,
+    128,
+    num_layers=2,
+    hidden_size=32,
+    num_heads=2,
+    positions="rope",
+    norm="rms",
+    activation="swiglu",
+    bias=False,
+    qk_norm=True,
 )
 MACHINE = DeviceOptions("cpu", "fp32", 1)
 OF_ITS_OWN = ("config.yaml", "lineage.json", "finished.json", "manifest.json", "timings.jsonl", ".lock")

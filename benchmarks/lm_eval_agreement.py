@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         agreed = True
         with serving(app_state.Served("m", speaker, ours)) as url:
             usual = f"model=m,base_url={url}/v1/completions,tokenizer={folder},tokenizer_backend=huggingface"
-            length = f"max_length={speaker.decoder.config.context}"
+            length = f"max_length={speaker.decoder.config.context_length}"
             for way, option in ways.items():
                 results = evaluate(options.peer, work, "local-completions", f"{usual},{length},{option}", 4)
                 for task in TASKS:

@@ -29,13 +29,13 @@ def peak_bytes() -> int:
 
 def shape(work: dict[str, Any], dropout: float, **others: Any) -> GPT2Config:
     """The shape as transformers names it."""
-    told = work["shape"]
+    shape = work["shape"]
     return GPT2Config(
-        vocab_size=told["vocab_size"],
-        n_positions=told["context"],
-        n_embd=told["width"],
-        n_layer=told["layers"],
-        n_head=told["heads"],
+        vocab_size=shape["vocab_size"],
+        n_positions=shape["context_length"],
+        n_embd=shape["hidden_size"],
+        n_layer=shape["num_layers"],
+        n_head=shape["num_heads"],
         resid_pdrop=dropout,
         embd_pdrop=dropout,
         attn_pdrop=0.0,  # as ours: with dropout inside it, the peer's attention would be slower still

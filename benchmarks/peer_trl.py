@@ -73,7 +73,7 @@ def sft(work: dict[str, Any], folder: str) -> Callable[[], Any]:
         }
         for row in work["rows"]
     ]
-    data, length = Dataset.from_list(rows), work["shape"]["context"]
+    data, length = Dataset.from_list(rows), work["shape"]["context_length"]
 
     def trainer(size: int, accumulated: int) -> SFTTrainer:
         config = SFTConfig(
@@ -102,7 +102,7 @@ def reward(work: dict[str, Any], folder: str) -> Callable[[], Any]:
     config = RewardConfig(
         **common(work, folder, work["at_once"]),
         gradient_accumulation_steps=len(pairs) // work["at_once"],
-        max_length=work["shape"]["context"],
+        max_length=work["shape"]["context_length"],
     )
     model = GPT2ForSequenceClassification(shape(work, 0.0, num_labels=1, pad_token_id=work["pad"]))
     trainer = RewardTrainer(
@@ -123,7 +123,7 @@ def dpo(work: dict[str, Any], folder: str) -> Callable[[], Any]:
         for row in work["rows"]
     ]
     config = DPOConfig(
-        **common(work, folder, len(pairs)), max_length=work["shape"]["context"], precompute_ref_log_probs=True
+        **common(work, folder, len(pairs)), max_length=work["shape"]["context_length"], precompute_ref_log_probs=True
     )
     trainer = DPOTrainer(
         GPT2LMHeadModel(shape(work, 0.0)),  # its own reference, so that no second model is held

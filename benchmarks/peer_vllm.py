@@ -42,7 +42,7 @@ def main() -> None:
             model=folder,
             skip_tokenizer_init=True,
             dtype=str(kind).removeprefix("torch."),
-            max_model_len=work["shape"]["context"],
+            max_model_len=work["shape"]["context_length"],
             max_num_seqs=len(work["rows"]),
             enable_prefix_caching=False,
         )

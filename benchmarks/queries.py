@@ -179,15 +179,15 @@ def gather(config: Config, runtime: Runtime) -> Material:
 
 
 def context_of(decoder: Decoder) -> int:
-    return decoder.config.context
+    return decoder.config.context_length
 
 
 @torch.inference_mode()
 def mean_states(decoder: Decoder, rows: Sequence[forward.Row], runtime: Runtime) -> Tensor:
     """The mean of the last hidden states over each row's trained tokens, [B, D]."""
-    out = torch.zeros(len(rows), decoder.config.width)
+    out = torch.zeros(len(rows), decoder.config.hidden_size)
     for chosen, batch in forward.in_chunks(rows, runtime, 8192):
-        layout = Layout.of(batch.lengths, batch.ids.device, batch.shared)
+        layout = Layout.of(batch.lengths, batch.ids.device, batch.prefix_lengths)
         with runtime.autocast():
             hidden = decoder(batch.ids, layout).float() * batch.trained[:, None]
         sums = torch.zeros(len(chosen), hidden.shape[1], device=hidden.device).index_add_(0, layout.rows, hidden)

@@ -44,12 +44,12 @@ from benchmarks import speed
 
 BASE = preset("tiny-gpt2")
 SHAPES = {
-    "1M": replace(BASE, layers=2, width=96, heads=3),
+    "1M": replace(BASE, num_layers=2, hidden_size=96, num_heads=3),
     "5M": BASE,
-    "23M": replace(BASE, layers=6, width=512, heads=8),
+    "23M": replace(BASE, num_layers=6, hidden_size=512, num_heads=8),
     "124M": preset("gpt2"),
     "355M": preset("gpt2-medium"),
-    "12M Llama": replace(preset("mini"), qk_norm=False, kv_heads=2),
+    "12M Llama": replace(preset("mini"), qk_norm=False, num_kv_heads=2),
 }
 TRIES = 5
 """timed steps of a point at most, after one that warms up"""
@@ -254,7 +254,7 @@ def bytes_of_training(shape: DecoderConfig, lengths: Sequence[int], runtime: Run
 
 
 def of_context(length: int, runtime: Runtime) -> dict[str, Timed]:
-    shape = replace(BASE, context=2048)
+    shape = replace(BASE, context_length=2048)
     return {
         "training (4096 tokens)": training(shape, [length] * (4096 // length), runtime),
         "decoding (batch 8)": decoding(shape, 8, length - 33, runtime),
@@ -429,7 +429,7 @@ def use(case: Case, threads: int) -> tuple[int, int]:
 
 def load_torch() -> None:
     """One step of a tiny model: what torch loads when it is first used is the program's, not the run's."""
-    decoder = Decoder(DecoderConfig(10, context=4, layers=1, width=4, heads=1))
+    decoder = Decoder(DecoderConfig(10, context_length=4, num_layers=1, hidden_size=4, num_heads=1))
     optimizer = Optimizer([decoder], OptimizerConfig(learning_rate=1e-3))
     backward_next_token(decoder, [whole([1, 2, 3])], Runtime(torch.device("cpu"), False, 1), 4)
     optimizer.step()

@@ -73,7 +73,9 @@ class Size:
 SIZES: dict[SizeName, Size] = {
     "5M": Size(preset("tiny-gpt2")),
     "124M": Size(preset("gpt2"), prompts=32),
-    "smoke": Size(DecoderConfig(320, context=64, layers=2, width=32, heads=2), rows=2, length=32, prompts=4),
+    "smoke": Size(
+        DecoderConfig(320, context_length=64, num_layers=2, hidden_size=32, num_heads=2), rows=2, length=32, prompts=4
+    ),
 }
 
 
@@ -466,10 +468,10 @@ def forward_flops(shape: DecoderConfig, lengths: Sequence[int], predicted: int, 
     last = sum(
         p.numel() for part in (layers[-1].attention.out, layers[-1].mlp) for p in part.parameters() if p.ndim == 2
     )
-    width = shape.heads * shape.head_size
-    attention = sum(2 * shape.layers * width * length * (length + 1) for length in lengths)
+    width = shape.num_heads * shape.head_size
+    attention = sum(2 * shape.num_layers * width * length * (length + 1) for length in lengths)
     spared = 2 * last * (sum(lengths) - read)
-    return 2 * weights * sum(lengths) + attention - spared + 2 * shape.vocab_size * shape.width * predicted
+    return 2 * weights * sum(lengths) + attention - spared + 2 * shape.vocab_size * shape.hidden_size * predicted
 
 
 def ppo_flops(shape: DecoderConfig, lengths: Sequence[int], generated: int, epochs: int) -> float:

@@ -43,7 +43,16 @@ MANNERS = ("Gladly", "Grimly")
 NAMES = ("Ann", "Bo", "Cy", "Dee", "Eva", "Flo", "Gus", "Ida")
 ONE_THREAD = DeviceOptions(device="cpu", precision="fp32", threads=1)
 TINY = DecoderConfig(
-    320, 64, layers=2, width=32, heads=2, positions="rope", norm="rms", activation="swiglu", bias=False, qk_norm=True
+    320,
+    64,
+    num_layers=2,
+    hidden_size=32,
+    num_heads=2,
+    positions="rope",
+    norm="rms",
+    activation="swiglu",
+    bias=False,
+    qk_norm=True,
 )
 
 

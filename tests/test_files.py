@@ -1,4 +1,4 @@
-"""A file is there whole or not at all, and a disk that refuses is told in one line."""
+"""Files are written atomically; disk errors become one line."""
 
 import errno
 import json
@@ -10,7 +10,7 @@ from amenable import files
 from amenable.errors import InputError
 
 
-def test_a_file_takes_its_name_when_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.json"
     files.write_text(path, "old\u2028")
     assert path.read_bytes() == "old\u2028".encode()
@@ -24,45 +24,45 @@ def test_a_file_takes_its_name_when_it_is_whole(tmp_path: Path, monkeypatch: pyt
     assert path.read_text() == "old\u2028" and [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file or directory"):
         files.write_text(tmp_path / "none" / "a", "x")
 
 
-def test_what_was_half_written_is_swept_and_nothing_else(tmp_path: Path) -> None:
+def test_only_temporaries_are_removed(tmp_path: Path) -> None:
     (tmp_path / ".checkpoint-3.writing").mkdir()
     (tmp_path / ".checkpoint-3.writing" / "state.json").write_text("{")
     for name in (".model.safetensors.writing", ".labels.db.writing-wal", ".lock", "writing.txt"):
         (tmp_path / name).write_text("x")
-    files.sweep(tmp_path)
+    files.remove_temporaries(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {".lock", "writing.txt"}
 
 
-def test_a_manifest_tells_every_file_below(tmp_path: Path) -> None:
+def test_a_manifest_lists_every_file_below(tmp_path: Path) -> None:
     (tmp_path / "text").mkdir()
     (tmp_path / "passing").mkdir()
     for name in ("a", "text/b", "passing/c", "finished.json"):
         (tmp_path / name).write_text(name)
     files.write_manifest(tmp_path, {"passing", "finished.json"})
-    told = json.loads((tmp_path / "manifest.json").read_text())
-    assert told == {name: {"bytes": len(name), "sha256": files.sha256(tmp_path / name)} for name in ("a", "text/b")}
-    assert told["a"]["sha256"] == "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest == {name: {"bytes": len(name), "sha256": files.sha256(tmp_path / name)} for name in ("a", "text/b")}
+    assert manifest["a"]["sha256"] == "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"
     files.write_manifest(tmp_path, {"passing", "finished.json"})  # the old one is no part of the new one
-    assert json.loads((tmp_path / "manifest.json").read_text()) == told
+    assert json.loads((tmp_path / "manifest.json").read_text()) == manifest
 
 
-def test_a_folder_is_as_its_manifest_lists_it(tmp_path: Path) -> None:
-    assert not files.is_as_listed(tmp_path)
+def test_a_changed_or_missing_file_does_not_match_the_manifest(tmp_path: Path) -> None:
+    assert not files.matches_manifest(tmp_path)
     (tmp_path / "inner").mkdir()
     for name in ("a.txt", "inner/b.txt"):
         (tmp_path / name).write_text("abc")
     files.write_manifest(tmp_path)
-    (tmp_path / "later.txt").write_text("what was added is not listed")
-    assert files.is_as_listed(tmp_path)
+    (tmp_path / "later.txt").write_text("a later file is not listed")
+    assert files.matches_manifest(tmp_path)
     (tmp_path / "inner" / "b.txt").write_text("abd")
-    assert not files.is_as_listed(tmp_path)
+    assert not files.matches_manifest(tmp_path)
     (tmp_path / "inner" / "b.txt").unlink()
-    assert not files.is_as_listed(tmp_path)
+    assert not files.matches_manifest(tmp_path)
     for broken in ("{}", "[1]", '{"a.txt": 3}', '{"a.txt": {"bytes": 3}}', "not json"):
         (tmp_path / files.MANIFEST).write_text(broken)
-        assert not files.is_as_listed(tmp_path)
+        assert not files.matches_manifest(tmp_path)

@@ -172,7 +172,7 @@ class Batch:
     """tokens of each row"""
     trained: Tensor
     """[N] bool, True where the loss counts the prediction of this token"""
-    shared: tuple[int, ...] = ()
+    prefix_lengths: tuple[int, ...] = ()
     """of each row, how many of its first tokens are those of the row it branches off (models/layout.py) and are not
     repeated; empty where no row does, and then the lengths sum to N"""
 
@@ -195,7 +195,7 @@ def collate(rows: Sequence[Row], share: bool = False) -> Batch:
         ids=torch.tensor(list(chain.from_iterable(ids for ids, _ in own)), dtype=torch.long),
         lengths=tuple(len(ids) for ids, _ in rows),
         trained=torch.tensor(list(chain.from_iterable(trained for _, trained in own)), dtype=torch.bool),
-        shared=tuple(shared) if any(shared) else (),
+        prefix_lengths=tuple(shared) if any(shared) else (),
     )
 
 
@@ -255,7 +255,7 @@ def targets(batch: Batch) -> tuple[Tensor, Tensor]:
     Token i is predicted from the state at i - 1, inside its own row. A row's first token has no such state: to train it
     is an error.
     """
-    shared = batch.shared or (0,) * len(batch.lengths)
+    shared = batch.prefix_lengths or (0,) * len(batch.lengths)
     own = [length - stem for length, stem in zip(batch.lengths, shared)]
     starts = list(accumulate(own[:-1], initial=0))
     device = batch.ids.device
@@ -264,7 +264,7 @@ def targets(batch: Batch) -> tuple[Tensor, Tensor]:
         raise ValueError("the first token of a row is marked as trained, but nothing comes before it")
     index = batch.trained.nonzero().squeeze(1)
     before = index - 1
-    if batch.shared:
+    if batch.prefix_lengths:
         previous = torch.arange(-1, len(batch.ids) - 1)
         leaders = accumulate((start if not stem else -1 for start, stem in zip(starts, shared)), max)
         for start, stem, leader in zip(starts, shared, leaders):

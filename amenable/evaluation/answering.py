@@ -129,7 +129,7 @@ def answer_of(
 
 def shown(speaker: Speaker, prompt: Prompt, asking: Asking) -> tuple[list[int], int]:
     """A prompt as its model is shown it, and how many shots were left away to leave room for an answer."""
-    room = speaker.decoder.config.context - asking.max_new_tokens
+    room = speaker.decoder.config.context_length - asking.max_new_tokens
     shots = asking.shots if speaker.contestant.few_shot else ()
     return preceded(speaker.tokenizer, prompt.messages, shots, room, asking.transcript_for(speaker))
 

@@ -69,7 +69,7 @@ def score(
     """The reward of every answer. Shots are not shown to the reward model: it judges an answer to the prompt."""
     if by.reward_model is None:
         return [None] * len(answers)
-    chat, context = speaker.tokenizer.with_chat_template(), by.reward_model.decoder.config.context
+    chat, context = speaker.tokenizer.with_chat_template(), by.reward_model.decoder.config.context_length
     rows = [judged_row(chat, prompt, answer, speaker.converses, context) for prompt, answer in zip(prompts, answers)]
     bar = by.bars(f"{speaker.contestant.name}: rewards")
     return forward.row_rewards(by.reward_model, rows, by.runtime, by.max_tokens, bar).tolist()
@@ -93,8 +93,8 @@ def divergences(
     """KL to the reference along every answer, in nats, p at the temperature given; the reference sees no shots."""
     if by.reference is None or not comparable(speaker.tokenizer, by.reference.tokenizer):
         return [None] * len(answers)
-    reference, context = by.reference.decoder, by.reference.decoder.config.context
-    seen = [answered(answer.before, answer.ids, speaker.decoder.config.context) for answer in answers]
+    reference, context = by.reference.decoder, by.reference.decoder.config.context_length
+    seen = [answered(answer.before, answer.ids, speaker.decoder.config.context_length) for answer in answers]
     plain = [
         answered(render_prompt(speaker.tokenizer, prompt.messages), answer.ids, context)
         for prompt, answer in zip(prompts, answers)
@@ -144,7 +144,7 @@ def mean(values: Sequence[float | None]) -> float | None:
 
 def text_figures(speaker: Speaker, texts: list[Text], tokens: int, by: Yardsticks) -> dict[str, Any]:
     """Bits per byte of raw text, and the bits of each of its pieces, so that two models can be compared in pairs."""
-    context = speaker.decoder.config.context
+    context = speaker.decoder.config.context_length
     rows, byte_count = measured_text(texts, speaker.tokenizer, context, tokens)
     bar = by.bars(f"{speaker.contestant.name}: text")
     logps = forward.row_logprobs(speaker.decoder, rows, by.runtime, by.max_tokens, progress=bar)
@@ -154,7 +154,7 @@ def text_figures(speaker: Speaker, texts: list[Text], tokens: int, by: Yardstick
 
 def demonstration_figures(speaker: Speaker, rows: Sequence[Demonstration], by: Yardsticks) -> dict[str, Any]:
     """Negative log-probability of each demonstration's trained tokens, in nats, and how many tokens they are."""
-    context = speaker.decoder.config.context
+    context = speaker.decoder.config.context_length
     rendered = [render(speaker.tokenizer, row.messages) for row in rows]
     found = [(one.ids, one.trained) if len(one.ids) <= context else None for one in rendered]
     _, fitting = keep_fitting(f"demonstrations to {speaker.contestant.name}", rows, found, "conversations", context)

@@ -77,7 +77,9 @@ def accuracy(
 ) -> dict[str, Any]:
     """Share of questions whose right choice the model expects most, with Wilson's interval, and which they are."""
     rows = [
-        ending(tokenizer, one.context, choice, decoder.config.context) for one in questions for choice in one.choices
+        ending(tokenizer, one.context, choice, decoder.config.context_length)
+        for one in questions
+        for choice in one.choices
     ]
     logps = forward.row_logprobs(decoder, rows, runtime, max_tokens, progress=progress)
     totals = [float(part.double().sum()) for part in logps]

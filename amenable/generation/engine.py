@@ -26,7 +26,7 @@ from amenable.generation.sampling import Sampling, adjust, sample
 from amenable.generation.top_logprobs import PromptLogprobs, TopLogprobs, prompt_logprobs, top_logprobs
 from amenable.models.cache import Cache
 from amenable.models.decoder import Decoder
-from amenable.models.inference import lean
+from amenable.models.inference import cast_for_inference
 from amenable.models.layout import Layout
 from amenable.seeds import mix, uniforms
 
@@ -101,7 +101,7 @@ def generate(
     progress(answers that have ended, all answers) of the start and of every answer that ends. Raises InputError for a
     prompt that is empty or leaves no room in the context, and for a model that gives nan.
     """
-    jobs = make_jobs(prompts, sampling, seeds, samples, decoder.config.context)
+    jobs = make_jobs(prompts, sampling, seeds, samples, decoder.config.context_length)
     check_stops(stop, decode)
     completions: dict[tuple[int, int], Completion] = {}
     if jobs:
@@ -442,7 +442,7 @@ def portions(placed: list[tuple[int, Job]]) -> Iterator[list[tuple[int, Job]]]:
 def asked(decoder: Decoder) -> Decoder:
     """The decoder with the weights that autocast would make of its own at every step."""
     kind = decoder.unembedding.device.type
-    return lean(decoder, torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else decoder
+    return cast_for_inference(decoder, torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else decoder
 
 
 def new_cache(decoder: Decoder, rows: int, length: int) -> Cache:
@@ -476,7 +476,7 @@ class Stream:
     ):
         check_stops(stop, decode)
         self.decoder, self.sampling, self.eos_id, self.decode = decoder, sampling, eos_id, decode
-        self.jobs = make_jobs([prompt], sampling, [seed], 1, decoder.config.context)
+        self.jobs = make_jobs([prompt], sampling, [seed], 1, decoder.config.context_length)
         self.stop = tuple(stop)
         self.completion: Completion | None = None
 

@@ -1,8 +1,8 @@
 """Attention inside the rows of a flat batch, over the rows of a cache, and rotary positions.
 
 On CPU the tokens of each row are gathered to right-padded buckets and attended causally without a mask: padding comes
-after every real token of its row, so no real query sees it. Rows of one length are a view and cost nothing. A stem that
-several rows share is gathered to each of them, so that they attend as if it were their own.
+after every real token of its row, so no real query sees it. Rows of one length are a view and cost nothing. A shared
+prefix is gathered to each of its rows.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
 
 
 class Rotate(torch.autograd.Function):
-    """A rotation; its gradient is the rotation back, which needs no activations."""
+    """Rotation of pairs; the gradient is the inverse rotation and needs no activations."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class Rounded(torch.autograd.Function):
-    """Numbers rounded to those of another type, in their own; the gradient passes as if they were not."""
+    """Round x to the values of another dtype but keep its own; straight-through gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -97,57 +97,55 @@ def causal(q: Tensor, k: Tensor, v: Tensor, rows: int, length: int) -> Tensor:
 
 
 def has_ragged_kernel(q: Tensor) -> bool:
-    """Whether torch's flash attention over ragged rows runs here: half precision on CUDA from Ampere on."""
+    """Return True if torch's variable-length flash attention runs here: half precision on CUDA from Ampere on."""
     return (
         q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and torch.cuda.get_device_capability(q.device)[0] >= 8
     )
 
 
 def padded(padding: Padding, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values [N, ...] in their slots. Of a shared token only the query in its first row is read."""
-    tokens, slots, again = padding.tokens, padding.slots, padding.again
-    return Pad.apply(q, tokens, slots, None), Pad.apply(k, tokens, slots, again), Pad.apply(v, tokens, slots, again)
+    """Gather queries, keys and values [N, ...] to their slots. Only the first row's query of a shared token is read."""
+    tokens, slots, extra = padding.tokens, padding.slots, padding.extra_slots
+    return Pad.apply(q, tokens, slots, None), Pad.apply(k, tokens, slots, extra), Pad.apply(v, tokens, slots, extra)
 
 
 def varlen(layout: Layout, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Flash attention over ragged rows, on CUDA."""
-    from torch.nn.attention.varlen import (
-        varlen_attn,
-    )  # it brings the compiler along, a second that a CPU has no use for
+    from torch.nn.attention.varlen import varlen_attn  # imports torch's compiler, which takes a second
 
-    if layout.shared:
-        q, k, v = padded(layout.unfolded, q, k, v)
+    if layout.prefix_lengths:
+        q, k, v = padded(layout.expanded, q, k, v)
     groups = q.shape[1] // k.shape[1]
     if groups > 1:
         k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
     bounds, longest = layout.offsets, layout.longest
     out = varlen_attn(q, k, v, bounds, bounds, longest, longest, window_size=(-1, 0))
     flat = out.flatten(1)  # type: ignore[union-attr]
-    return Unpad.apply(flat, layout.unfolded.slots) if layout.shared else flat
+    return Unpad.apply(flat, layout.expanded.slots) if layout.prefix_lengths else flat
 
 
 class Pad(torch.autograd.Function):
-    """Tokens to padded slots: x [N, ...], tokens [P] -> [P, ...]. Nothing reads a padded slot, so its gradient is 0.
+    """Gather tokens to padded slots: x [N, ...], tokens [P] -> [P, ...]. Padded slots are never read: gradient 0.
 
-    A token's gradient comes from its slot, and from those further ones that are named in `again`.
+    A token's gradient is that of its slot plus those of its `extra_slots`.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, tokens: Tensor, slots: Tensor, again: Tensor | None) -> Tensor:
-        ctx.save_for_backward(tokens, slots, again)
+    def forward(ctx: Any, x: Tensor, tokens: Tensor, slots: Tensor, extra_slots: Tensor | None) -> Tensor:
+        ctx.save_for_backward(tokens, slots, extra_slots)
         return x.index_select(0, tokens)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        tokens, slots, again = ctx.saved_tensors
+        tokens, slots, extra_slots = ctx.saved_tensors
         gradient = grads[0].index_select(0, slots)
-        if again is not None:
-            gradient.index_add_(0, tokens.index_select(0, again), grads[0].index_select(0, again))
+        if extra_slots is not None:
+            gradient.index_add_(0, tokens.index_select(0, extra_slots), grads[0].index_select(0, extra_slots))
         return gradient, None, None, None
 
 
 class Unpad(torch.autograd.Function):
-    """Padded slots back to tokens: x [P, ...], slots [N] -> [N, ...]."""
+    """Gather padded slots back to tokens: x [P, ...], slots [N] -> [N, ...]."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, slots: Tensor) -> Tensor:
@@ -162,7 +160,7 @@ class Unpad(torch.autograd.Function):
 
 
 def prefill_rows(cache: Cache, rows: Tensor, layout: Layout, inside: Attend) -> Attend:
-    """Attention inside the batch that leaves its keys and values in the cache; rows [N]: each token's cache row."""
+    """Return attention `inside` the batch that also writes the cache; rows [N]: cache row of each token."""
 
     slots = cache.slots(rows, layout.positions)
 
@@ -174,75 +172,75 @@ def prefill_rows(cache: Cache, rows: Tensor, layout: Layout, inside: Attend) -> 
 
 
 def step_rows(cache: Cache, rows: Tensor | None, lengths: Tensor) -> Attend:
-    """Attention of one new token for each row over what the row holds, itself included; lengths [R] before the token.
+    """Return attention of one new token per row over the row's cached tokens and itself; lengths [R] before the token.
 
-    Grouped queries stand as several queries of one key head, so that keys are not copied. On a processor each portion
-    of rows is copied to an fp32 tile right before it is attended to: the processor's own cache hands attention a tile
-    faster than the memory hands it scattered heads, and torch's bf16 attention is slower than both.
+    Grouped queries are several queries of one key head, so keys are not copied. On CPU each block of rows is copied to
+    an fp32 tile right before its attention: reading a tile from the processor's cache is faster than reading scattered
+    heads from memory, and torch's bf16 attention is slower than both.
     """
     slots = cache.slots(torch.arange(lengths.numel(), device=lengths.device) if rows is None else rows, lengths)
-    portions = row_portions(cache, rows, lengths)
+    blocks = row_blocks(cache, rows, lengths)
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         cache.write(layer, slots, k, v)
         queries = q.unflatten(1, (k.shape[1], -1))
         with torch.autocast(q.device.type, enabled=False):  # else the whole cache is cast at every step
-            outs = [portion.attend(cache, layer, queries) for portion in portions]
+            outs = [block.attend(cache, layer, queries) for block in blocks]
         return torch.cat(outs).flatten(1).to(q.dtype)
 
     return attend
 
 
 @dataclass(frozen=True)
-class Portion:
-    """Neighbouring rows of a step that are attended together, over as many tokens as the longest of them holds."""
+class RowBlock:
+    """Neighbouring rows of a step whose attention is computed together, over the `longest` row's tokens."""
 
-    places: slice
-    """among the rows of the step"""
+    steps: slice
+    """the rows' range in the step"""
     rows: Tensor | slice
-    """of the cache"""
+    """their rows in the cache"""
     longest: int
     mask: Tensor | None
-    """[rows, 1, 1, longest]: -inf where a row holds nothing; None where all are of one length"""
+    """[rows, 1, 1, longest]: -inf beyond a row's length; None if all lengths are equal"""
     tile: Tensor | None
-    """[rows, longest, 2, K, W], where keys and values are copied to; None to read them where they are"""
+    """[rows, longest, 2, K, W]: buffer that keys and values are copied to; None to read the cache itself"""
 
     def attend(self, cache: Cache, layer: int, queries: Tensor) -> Tensor:
-        """Queries [R, K, H / K, W] of all rows of the step -> [rows, K, H / K, W]."""
-        held = cache.read(layer, self.rows, self.longest)
+        """Attend from queries [R, K, H / K, W] of all rows of the step -> [rows, K, H / K, W]."""
+        cached = cache.read(layer, self.rows, self.longest)
         if self.tile is not None:
-            held = self.tile.copy_(held)
-        keys, values = (held[:, :, which].transpose(1, 2) for which in (0, 1))
-        return F.scaled_dot_product_attention(queries[self.places].to(keys.dtype), keys, values, self.mask)
+            cached = self.tile.copy_(cached)
+        keys, values = (cached[:, :, i].transpose(1, 2) for i in (0, 1))
+        return F.scaled_dot_product_attention(queries[self.steps].to(keys.dtype), keys, values, self.mask)
 
 
-def row_portions(cache: Cache, rows: Tensor | None, lengths: Tensor) -> list[Portion]:
-    """The rows of a step [R]: in portions that fit a tile on a processor, else all in one."""
+def row_blocks(cache: Cache, rows: Tensor | None, lengths: Tensor) -> list[RowBlock]:
+    """Divide the rows of a step [R] into blocks that fit a tile on CPU; one block elsewhere."""
     counts = (lengths + 1).tolist()
     tiled = lengths.device.type == "cpu"
     dtype = torch.float32 if tiled else cache.keys[0].dtype
-    unseen = torch.zeros(len(counts), max(counts), dtype=dtype, device=lengths.device)
-    unseen.masked_fill_(torch.arange(max(counts), device=lengths.device) > lengths[:, None], float("-inf"))
+    padding = torch.zeros(len(counts), max(counts), dtype=dtype, device=lengths.device)
+    padding.masked_fill_(torch.arange(max(counts), device=lengths.device) > lengths[:, None], float("-inf"))
     token = cache.pairs[0].shape[2:]
     room = TILE_BYTES * torch.get_num_threads() // (dtype.itemsize * token.numel())
-    parts = list(neighbours(counts, room)) if tiled else [slice(0, len(counts))]
+    parts = list(block_slices(counts, room)) if tiled else [slice(0, len(counts))]
     tokens = [(part.stop - part.start) * max(counts[part]) for part in parts]
     tile = torch.empty(max(tokens), *token, dtype=dtype) if tiled else None
-    portions = []
+    blocks = []
     for part, size in zip(parts, tokens):
         longest = max(counts[part])
-        mask = None if min(counts[part]) == longest else unseen[part, None, None, :longest]
+        mask = None if min(counts[part]) == longest else padding[part, None, None, :longest]
         own = None if tile is None else tile[:size].unflatten(0, (-1, longest))
-        portions.append(Portion(part, part if rows is None else rows[part], longest, mask, own))
-    return portions
+        blocks.append(RowBlock(part, part if rows is None else rows[part], longest, mask, own))
+    return blocks
 
 
-def neighbours(counts: Sequence[int], room: int) -> Iterator[slice]:
-    """Rows of so many tokens in portions for which rows times longest is at most `room`, or which are one row."""
+def block_slices(counts: Sequence[int], room: int) -> Iterator[slice]:
+    """Slice rows of `counts` tokens into blocks with rows times longest at most `room`, or of a single row."""
     start, longest = 0, 0
-    for place, count in enumerate(counts):
+    for row, count in enumerate(counts):
         longest = max(longest, count)
-        if place > start and (place + 1 - start) * longest > room:
-            yield slice(start, place)
-            start, longest = place, count
+        if row > start and (row + 1 - start) * longest > room:
+            yield slice(start, row)
+            start, longest = row, count
     yield slice(start, len(counts))

@@ -3,11 +3,11 @@
     pre-norm (GPT-2, Llama):   x = x + attention(norm(x));   x = x + mlp(norm(x));   a norm at the end
     post-norm (GPT-1):         x = norm(x + attention(x));   x = norm(x + mlp(x))
 
-Linear layers see [N, D], the tokens of all rows one after another. Rows never see each other: attention is computed
-inside each row (models/attention.py), so a packed batch is its rows apart.
+Linear layers get [N, D], the tokens of all rows one after another. Attention is computed inside each row
+(models/attention.py): a packed batch gives what its rows give alone.
 
-Shapes: N tokens in B rows, D width, H heads, K heads of keys and values, W head width, V vocabulary, of which T tokens,
-R cache rows.
+Shapes: N tokens in B rows, D hidden_size, H heads, K heads of keys and values, W head width, V rows of the vocabulary,
+of which T are tokens, R cache rows.
 Radford et al., 2018 and 2019; Su et al., 2021 (RoPE); Shazeer, 2020 (SwiGLU); Ainslie et al., 2023 (grouped queries).
 """
 
@@ -34,32 +34,34 @@ __all__ = ["Decoder", "DecoderConfig", "count_parameters"]
 
 
 class Decoder(nn.Module):
-    """Token ids to hidden states, and hidden states to logits. Weights start from `init_weights` with seed 0."""
+    """Transformer decoder: ids to hidden states, hidden states to logits. Weights are `init_weights` with seed 0."""
 
     def __init__(self, config: DecoderConfig, device: torch.device | str = "cpu"):
         super().__init__()
         self.config = config
         self.origin: Mapping[str, Any] | None = None
-        """config.json of the published folder that it was read from"""
+        """config.json of the folder that the weights were loaded from"""
         self.num_tokens = config.vocab_size
-        """tokens that its tokenizer has; what follows them in the vocabulary is padding: never drawn, never trained"""
+        """number of the tokenizer's tokens; later rows of the vocabulary are padding, never sampled or trained"""
         learned = config.positions == "learned"
         with torch.device("meta"):
-            self.token_embedding = embedding(config.vocab_size, config.width)
-            self.position_embedding = embedding(config.context, config.width) if learned else None
-            self.layers = nn.ModuleList([Block(config, index) for index in range(config.layers)])
+            self.token_embedding = embedding(config.vocab_size, config.hidden_size)
+            self.position_embedding = embedding(config.context_length, config.hidden_size) if learned else None
+            self.layers = nn.ModuleList([Block(config, index) for index in range(config.num_layers)])
             self.final_norm = norm(config) if config.norm_placement == "pre" else None
-            self.output = None if config.tied else nn.Linear(config.width, config.vocab_size, bias=False)
+            self.output = (
+                None if config.tie_embeddings else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+            )
         if torch.device(device).type != "meta":
             self.to_empty(device=device)
             self.init_weights(torch.Generator().manual_seed(0))
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
-        """Weights N(0, 0.02), positions N(0, 0.01), biases 0, gains 1; projections into the residual stream
-        N(0, 0.02 / sqrt(2 layers)) (GPT-2). Where the norm comes after (GPT-1): N(0, 0.02) throughout.
+        """Draw weights N(0, 0.02), positions N(0, 0.01), biases 0, gains 1; projections into the residual stream
+        N(0, 0.02 / sqrt(2 num_layers)) (GPT-2). Post-norm (GPT-1): N(0, 0.02) throughout.
 
-        Drawn on the generator's device, so that the weights are the same wherever the model is.
+        Drawn on the generator's device: equal weights on every device of the model.
         """
         pre = self.config.norm_placement == "pre"
         for name, parameter in self.named_parameters():
@@ -70,7 +72,7 @@ class Decoder(nn.Module):
             if pre and name.startswith("position_embedding"):
                 std = 0.01
             if pre and name.endswith(("attention.out.weight", "mlp.down.weight")):
-                std = 0.02 / math.sqrt(2 * self.config.layers)
+                std = 0.02 / math.sqrt(2 * self.config.num_layers)
             parameter.copy_(normal(parameter.shape, std, generator))
 
     def forward(
@@ -81,47 +83,47 @@ class Decoder(nn.Module):
         rows: Tensor | None = None,
         at: Tensor | None = None,
     ) -> Tensor:
-        """Hidden states after the final norm, ids [N] -> [N, D], or [M, D] of the tokens at the places `at` [M].
+        """Return hidden states after the final norm, ids [N] -> [N, D], or [M, D] at the flat indices `at` [M].
 
-        Of the last layer only what those places need is computed: its MLP sees M tokens instead of N.
+        With `at` the last layer's MLP is computed for M tokens instead of N.
 
-        With a cache this is a prefill: row b of the batch fills cache row rows[b] (None: row b) from its slot 0 on;
-        what that cache row held before is forgotten. Raises InputError for a row longer than the context or the cache.
+        With a cache this is a prefill: row b of the batch overwrites cache row rows[b] (None: row b) from slot 0 on.
+        Raises InputError for a row longer than the context or the cache.
         """
         if ids.numel() != layout.tokens:
             raise ValueError(f"{ids.numel()} ids for a layout of {layout.tokens} tokens")
-        room = self.config.context if cache is None else cache.length
+        room = self.config.context_length if cache is None else cache.length
         if layout.longest > room:
-            what = f"row {layout.lengths.index(layout.longest)} has {layout.longest} tokens"
-            raise InputError(f"{what}; the {'context' if cache is None else 'cache'} holds {room}", how="shorten it")
+            row, limit = layout.lengths.index(layout.longest), "context" if cache is None else "cache"
+            raise InputError(f"row {row} has {layout.longest} tokens; the {limit} holds {room}", how="shorten it")
         inside = partial(attend_rows, layout)
         if cache is None:
-            return self.run(ids, layout.positions, inside, at)
-        if layout.shared:
-            raise ValueError("rows that share a stem cannot fill a cache")
+            return self.apply_layers(ids, layout.positions, inside, at)
+        if layout.prefix_lengths:
+            raise ValueError("rows with a shared prefix cannot fill a cache")
         if rows is None:
             rows = torch.arange(len(layout.lengths), device=ids.device)
         filling = prefill_rows(cache, rows.index_select(0, layout.rows), layout, inside)
-        hidden = self.run(ids, layout.positions, filling, at)
+        hidden = self.apply_layers(ids, layout.positions, filling, at)
         cache.lengths[rows] = layout.ends - layout.starts + 1
         return hidden
 
     def step(self, ids: Tensor, cache: Cache, rows: Tensor | None = None) -> Tensor:
-        """One more token for each of R cache rows, ids [R] -> hidden states [R, D]; advances cache.lengths.
+        """Append one token to each of R cache rows, ids [R] -> hidden states [R, D]; advances cache.lengths.
 
-        Token ids[i] belongs to cache row rows[i]; None is rows 0..R-1, which reads the cache without copying it. Raises
-        InputError where a row has no slot left.
+        Token ids[i] belongs to cache row rows[i]; None is rows 0..R-1 and reads the cache without a copy. Raises
+        InputError for a row without a free slot.
         """
         lengths = cache.lengths[: ids.numel()] if rows is None else cache.lengths.index_select(0, rows)
         if int(lengths.max()) >= cache.length:
             full = int(lengths.argmax()) if rows is None else int(rows[lengths.argmax()])
             raise InputError(f"cache row {full} is full: it holds {cache.length} tokens", how="make the cache longer")
-        hidden = self.run(ids, lengths, step_rows(cache, rows, lengths))
+        hidden = self.apply_layers(ids, lengths, step_rows(cache, rows, lengths))
         cache.lengths[slice(ids.numel()) if rows is None else rows] = lengths + 1
         return hidden
 
-    def run(self, ids: Tensor, positions: Tensor, attend: Attend, at: Tensor | None = None) -> Tensor:
-        """The layers over tokens [N] at positions [N]; `attend` is what attention sees of them; the result `at` [M]."""
+    def apply_layers(self, ids: Tensor, positions: Tensor, attend: Attend, at: Tensor | None = None) -> Tensor:
+        """Embed ids [N] at positions [N] and apply the layers, with `attend` as attention -> [N, D], or `at` [M, D]."""
         x = self.token_embedding(ids)
         if self.position_embedding is not None:
             x = x + self.position_embedding(positions)
@@ -134,26 +136,26 @@ class Decoder(nn.Module):
 
     @property
     def unembedding(self) -> Tensor:
-        """The matrix [T, D] that turns hidden states into the logits of the tokenizer's T tokens."""
+        """The unembedding matrix [T, D] of the tokenizer's T tokens."""
         weight = self.padded_unembedding
         return weight if len(weight) == self.num_tokens else weight[: self.num_tokens]
 
     @property
     def padded_unembedding(self) -> Tensor:
-        """All its rows [V, D], as they are saved."""
+        """The unembedding matrix with its padding rows [V, D], as saved."""
         return self.token_embedding.weight if self.output is None else self.output.weight
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[..., D] -> [..., T], of the tokenizer's tokens."""
+        """Return logits of the tokenizer's tokens, [..., D] -> [..., T]."""
         return F.linear(hidden, self.unembedding)
 
     def padded_logits(self, hidden: Tensor) -> Tensor:
-        """[..., D] -> [..., V], those of the padding too, as transformers gives them."""
+        """Return logits with those of the padding rows, as transformers does, [..., D] -> [..., V]."""
         return F.linear(hidden, self.padded_unembedding)
 
 
 class Block(nn.Module):
-    """Attention and MLP, each added to the residual stream."""
+    """Transformer block: attention and MLP, each added to the residual stream."""
 
     def __init__(self, config: DecoderConfig, index: int):
         super().__init__()
@@ -164,12 +166,12 @@ class Block(nn.Module):
         self.mlp = Mlp(config)
 
     def forward(self, x: Tensor, rotation: Rotation | None, attend: Attend, at: Tensor | None = None) -> Tensor:
-        """[N, D] -> [N, D], or [M, D] of the tokens at the places `at` [M]."""
+        """Apply the block, [N, D] -> [N, D], or [M, D] at the flat indices `at` [M]."""
         if self.config.norm_placement == "pre":
             mixed = self.attention(self.attention_norm(x), rotation, attend, at)
-            x = pick(x, at) + self.drop(mixed)
+            x = select_rows(x, at) + self.drop(mixed)
             return x + self.drop(self.mlp(self.mlp_norm(x)))
-        x = self.attention_norm(pick(x, at) + self.drop(self.attention(x, rotation, attend, at)))
+        x = self.attention_norm(select_rows(x, at) + self.drop(self.attention(x, rotation, attend, at)))
         return self.mlp_norm(x + self.drop(self.mlp(x)))
 
     def drop(self, x: Tensor) -> Tensor:
@@ -177,22 +179,22 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Queries, keys and values in one product, attention inside each row, projection back."""
+    """Multi-head attention: queries, keys and values in one product, attention inside each row, output projection."""
 
     def __init__(self, config: DecoderConfig, index: int):
         super().__init__()
-        self.index, self.width = index, config.head_size
-        self.sizes = [config.heads, config.kv_head_count, config.kv_head_count]
-        self.qkv = nn.Linear(config.width, sum(self.sizes) * self.width, bias=config.has_qkv_bias)
-        self.out = nn.Linear(config.heads * self.width, config.width, bias=config.bias)
-        self.query_norm = RmsNorm(self.width, config.norm_eps) if config.qk_norm else None
-        self.key_norm = RmsNorm(self.width, config.norm_eps) if config.qk_norm else None
+        self.index, self.head_size = index, config.head_size
+        self.sizes = [config.num_heads, config.kv_head_count, config.kv_head_count]
+        self.qkv = nn.Linear(config.hidden_size, sum(self.sizes) * self.head_size, bias=config.has_qkv_bias)
+        self.out = nn.Linear(config.num_heads * self.head_size, config.hidden_size, bias=config.bias)
+        self.query_norm = RmsNorm(self.head_size, config.norm_eps) if config.qk_norm else None
+        self.key_norm = RmsNorm(self.head_size, config.norm_eps) if config.qk_norm else None
 
     def forward(self, x: Tensor, rotation: Rotation | None, attend: Attend, at: Tensor | None = None) -> Tensor:
-        """[N, D] -> [N, D], or [M, D] of the tokens at the places `at` [M]; these see all that comes before them."""
-        heads = self.qkv(x).unflatten(-1, (sum(self.sizes), self.width))
+        """Attend, [N, D] -> [N, D], or [M, D] at the flat indices `at` [M]."""
+        heads = self.qkv(x).unflatten(-1, (sum(self.sizes), self.head_size))
         dtype = heads.dtype
-        if heads.device.type == "cpu":  # where bf16 products are fast, fp32 attention still beats bf16 attention
+        if heads.device.type == "cpu":  # fp32 attention is faster than bf16 attention even where bf16 products are fast
             heads = heads.float()
         q, k, v = heads.split(self.sizes, dim=1)
         if self.query_norm is not None and self.key_norm is not None:
@@ -200,24 +202,24 @@ class Attention(nn.Module):
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
         changed = rotation is not None or self.key_norm is not None
-        if changed and k.dtype != dtype:  # a cache holds keys in the products' type: training reads what sampling reads
+        if changed and k.dtype != dtype:  # as the cache stores keys: training sees what sampling sees
             k = Rounded.apply(k, dtype)
-        return self.out(pick(attend(self.index, q, k, v), at).to(dtype))
+        return self.out(select_rows(attend(self.index, q, k, v), at).to(dtype))
 
 
 class Mlp(nn.Module):
-    """GPT: down(gelu(up(x))). SwiGLU: down(silu(gate(x)) * up(x)), gate and up in one product."""
+    """MLP: down(gelu(up(x))) (GPT), or down(silu(gate(x)) * up(x)) with gate and up in one product (SwiGLU)."""
 
     def __init__(self, config: DecoderConfig):
         super().__init__()
         self.activation = config.activation
         gated = config.activation == "swiglu"
-        self.up = nn.Linear(config.width, (2 if gated else 1) * config.mlp_size, bias=config.bias)
-        self.down = nn.Linear(config.mlp_size, config.width, bias=config.bias)
+        self.up = nn.Linear(config.hidden_size, (2 if gated else 1) * config.mlp_size, bias=config.bias)
+        self.down = nn.Linear(config.mlp_size, config.hidden_size, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, D] -> [N, D]."""
-        if self.activation == "gelu" and takes_gelu(self.up):
+        """Apply the MLP, [N, D] -> [N, D]."""
+        if self.activation == "gelu" and can_fuse_gelu(self.up):
             return self.down(linear_gelu(x, self.up))
         x = self.up(x)
         if self.activation == "swiglu":
@@ -226,8 +228,8 @@ class Mlp(nn.Module):
         return self.down(F.gelu(x, approximate="tanh") if self.activation == "gelu" else F.relu(x))
 
 
-def takes_gelu(linear: nn.Linear) -> bool:
-    """Whether oneDNN applies GELU to this layer's product before it is stored: bf16 on a processor, no gradient."""
+def can_fuse_gelu(linear: nn.Linear) -> bool:
+    """Return True if oneDNN can fuse GELU into this layer's product: bf16 on CPU without gradients."""
     weight = linear.weight
     return (
         weight.dtype == torch.bfloat16
@@ -238,34 +240,34 @@ def takes_gelu(linear: nn.Linear) -> bool:
 
 
 def linear_gelu(x: Tensor, linear: nn.Linear) -> Tensor:
-    """gelu(linear(x)), of tanh, in one pass: on a processor GELU by itself takes as long as the product."""
+    """Compute gelu(linear(x)) (tanh form) fused: on CPU an unfused GELU takes as long as the product."""
     product = torch.ops.mkldnn._linear_pointwise
     return product(x.to(linear.weight.dtype), linear.weight, linear.bias, "gelu", [], "tanh")
 
 
-def pick(x: Tensor, at: Tensor | None) -> Tensor:
-    """The rows of x at the places `at` [M], or all of them."""
+def select_rows(x: Tensor, at: Tensor | None) -> Tensor:
+    """Return the rows of x with index `at` [M], or all rows."""
     return x if at is None else x.index_select(0, at)
 
 
 def norm(config: DecoderConfig) -> nn.Module:
-    """The configured norm over the width."""
+    """Build the configured norm over hidden_size."""
     if config.norm == "rms":
-        return RmsNorm(config.width, config.norm_eps)
-    return nn.LayerNorm(config.width, config.norm_eps)
+        return RmsNorm(config.hidden_size, config.norm_eps)
+    return nn.LayerNorm(config.hidden_size, config.norm_eps)
 
 
 def normal(shape: torch.Size, std: float, generator: torch.Generator) -> Tensor:
-    """N(0, std^2) on the generator's device."""
+    """Draw N(0, std^2) on the generator's device."""
     return torch.empty(shape, device=generator.device).normal_(0, std, generator=generator)
 
 
 def embedding(rows: int, width: int) -> nn.Embedding:
-    """An embedding whose weights nobody has drawn: to draw them on the meta device, torch loads its compiler, a second
-    in every process."""
+    """Build an embedding without drawn weights: drawing on the meta device loads torch's compiler, a second per
+    process."""
     return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
 
 
 def count_parameters(config: DecoderConfig) -> int:
-    """Parameters of a decoder of this configuration; none of them is made."""
+    """Count the parameters of a configuration without allocating any."""
     return sum(parameter.numel() for parameter in Decoder(config, device="meta").parameters())

@@ -1,8 +1,7 @@
-"""Models that are only asked, never trained: their matrices in the type of their products.
+"""Inference copies of models: weight matrices are stored in bf16 instead of being cast by autocast at every use.
 
-A model whose products are bf16 has fp32 weights, since small updates would be lost in bf16, and autocast casts each at
-every use. A model that takes no updates needs the cast ones alone: half the memory, nothing cast again, and the same
-results.
+Training needs fp32 weights, since small updates are lost in bf16. A model without updates needs only the cast weights:
+half the memory and the same results.
 """
 
 from __future__ import annotations
@@ -20,30 +19,30 @@ from amenable.models.heads import ScalarModel
 Model = TypeVar("Model", Decoder, ScalarModel)
 
 
-def lean(model: Model, dtype: torch.dtype, in_place: bool = False) -> Model:
-    """The model in evaluation mode with the matrices of its layers, and its unembedding, in `dtype`.
+def cast_for_inference(model: Model, dtype: torch.dtype, in_place: bool = False) -> Model:
+    """Return the model in evaluation mode with its linear layers and unembedding in `dtype`.
 
-    Embeddings, norms and the head of a scalar model, which autocast leaves in fp32, are shared with the model that is
-    handed over. in_place: that model itself is changed, and never holds both. To be asked under autocast of the same
-    type, without gradients. A lean model comes back as it is.
+    Embeddings, norms and a scalar head stay in fp32, as under autocast, and are shared with `model`. in_place: convert
+    `model` itself. Use the result under autocast of the same dtype, without gradients. A converted model is returned
+    unchanged.
     """
-    if all(part.weight.dtype == dtype for part in products(model)):
+    if all(linear.weight.dtype == dtype for linear in linear_layers(model)):
         return model
     twin = model if in_place else copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
-    for part in products(twin):
-        part.weight = frozen(part.weight, dtype)
-        part.bias = None if part.bias is None else frozen(part.bias, dtype)
+    for linear in linear_layers(twin):
+        linear.weight = frozen(linear.weight, dtype)
+        linear.bias = None if linear.bias is None else frozen(linear.bias, dtype)
     if isinstance(twin, Decoder):
-        output = nn.Linear(twin.config.width, twin.config.vocab_size, bias=False, device="meta")
+        output = nn.Linear(twin.config.hidden_size, twin.config.vocab_size, bias=False, device="meta")
         output.weight = frozen(twin.padded_unembedding, dtype)
-        twin.output, twin.config = output, replace(twin.config, tied=False)
+        twin.output, twin.config = output, replace(twin.config, tie_embeddings=False)
     return twin.eval()
 
 
-def products(model: Decoder | ScalarModel) -> list[nn.Linear]:
-    """The linear layers inside a model's layers."""
+def linear_layers(model: Decoder | ScalarModel) -> list[nn.Linear]:
+    """Return the linear layers of a model's blocks."""
     decoder = model.decoder if isinstance(model, ScalarModel) else model
-    return [part for part in decoder.layers.modules() if isinstance(part, nn.Linear)]
+    return [module for module in decoder.layers.modules() if isinstance(module, nn.Linear)]
 
 
 def frozen(parameter: torch.Tensor, dtype: torch.dtype) -> nn.Parameter:

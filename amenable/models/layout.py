@@ -1,10 +1,10 @@
-"""Where the rows of a flat batch lie, and how attention groups them.
+"""Layouts of flat batches: row boundaries and token positions, shared prefixes, and the padding that attention needs.
 
-A batch of B sequences is one list of N tokens, row after row, without padding. Only attention needs to know rows: it
-reads them right-padded, in a few buckets of rows of similar length, so that little of what it computes is padding.
+A batch of B sequences is one list of N tokens, row after row, without padding. Only attention needs rows: it reads them
+right-padded, in a few buckets of rows of similar length, to compute little padding.
 
-A row may branch off an earlier one: its first tokens are those of that row and are not repeated, so that a prompt with
-K answers is in the list once. Linear layers compute such a stem once; attention reads it in every row that has it.
+A row may share its prefix with an earlier row, such as a prompt with K completions: the prefix is in the list once.
+Linear layers compute a shared prefix once; attention reads it in every row.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from torch import Tensor
 
 MAX_BUCKETS = 8
 BUCKET_COST = 5_000.0
-"""what one more bucket costs, in query-key pairs"""
+"""cost of a further bucket, in query-key pairs"""
 SLOT_COST = 10.0
-"""what one padded slot costs besides its pairs, in query-key pairs"""
+"""cost of a padded slot besides its pairs, in query-key pairs"""
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Rows of a flat batch of N tokens in B rows. Frozen; made once per batch.
+    """Layout of a flat batch of N tokens in B rows. Frozen; built once per batch.
 
-    lengths: B row lengths, stems included. positions [N]: place inside the token's own row, from 0. rows [N]: the
-    token's row; of a stem, the first that has it. starts, ends [B]: index of each row's first own token and of its last
-    one in the flat batch. longest: the greatest length. shared: how many of each row's first tokens are those of the
-    last row before it that shares none; empty where no row shares any.
+    lengths: B row lengths, shared prefixes included. positions [N]: position inside the token's row, from 0. rows [N]:
+    row of each token; of a shared prefix the first row that has it. starts, ends [B]: flat index of each row's first
+    token of its own, and of its last token. longest: the greatest length. prefix_lengths: number of first tokens that
+    each row shares with the last row before it that shares none; empty if no row shares any.
     """
 
     lengths: tuple[int, ...]
@@ -40,24 +40,26 @@ class Layout:
     starts: Tensor
     ends: Tensor
     longest: int
-    shared: tuple[int, ...] = ()
+    prefix_lengths: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, lengths: Sequence[int], device: torch.device | str | None = None, shared: Sequence[int] = ()) -> Layout:
-        """The layout of rows of these lengths. ValueError for no rows, an empty row, or a stem that cannot be one."""
+    def of(
+        cls, lengths: Sequence[int], device: torch.device | str | None = None, prefix_lengths: Sequence[int] = ()
+    ) -> Layout:
+        """Return the layout of rows of these lengths. ValueError for no rows, an empty row, or an impossible prefix."""
         lengths = tuple(int(length) for length in lengths)
         if not lengths:
             raise ValueError("a batch needs at least one row")
         if min(lengths) < 1:
             raise ValueError(f"row {lengths.index(min(lengths))} is empty")
-        stems = Stems.of(lengths, shared)
-        counts = np.asarray(lengths) - stems.lengths
+        prefixes = SharedPrefixes.of(lengths, prefix_lengths)
+        counts = np.asarray(lengths) - prefixes.lengths
         ends = counts.cumsum()
         rows = np.repeat(np.arange(len(counts)), counts)
-        positions = np.arange(int(ends[-1])) - (stems.starts - stems.lengths)[rows]
-        index = [torch.from_numpy(a).to(device or "cpu") for a in (positions, rows, stems.starts, ends - 1)]
-        told = tuple(shared) if any(shared) else ()
-        return cls(lengths, index[0], index[1], index[2], index[3], max(lengths), told)
+        positions = np.arange(int(ends[-1])) - (prefixes.starts - prefixes.lengths)[rows]
+        index = [torch.from_numpy(a).to(device or "cpu") for a in (positions, rows, prefixes.starts, ends - 1)]
+        prefix_lengths = tuple(prefix_lengths) if any(prefix_lengths) else ()
+        return cls(lengths, index[0], index[1], index[2], index[3], max(lengths), prefix_lengths)
 
     @property
     def tokens(self) -> int:
@@ -66,64 +68,64 @@ class Layout:
 
     @property
     def is_even(self) -> bool:
-        """Whether all rows are of one length, so that padding them is only a view."""
+        """True if all rows have the same length: padding is then only a view."""
         return self.tokens == len(self.lengths) * self.longest
 
     @cached_property
     def padding(self) -> Padding:
-        """How attention pads these rows."""
-        return Padding.of(self.lengths, self.positions.device, self.shared)
+        """The buckets in which attention pads these rows."""
+        return Padding.of(self.lengths, self.positions.device, self.prefix_lengths)
 
     @cached_property
-    def unfolded(self) -> Padding:
-        """The rows one after another with their stems repeated, and no padding: every row a bucket of its own."""
+    def expanded(self) -> Padding:
+        """The rows with their shared prefixes repeated and no padding: every row is a bucket of its own."""
         order = np.arange(len(self.lengths))
         buckets = tuple((1, length) for length in self.lengths)
-        return Padding.filled(self.lengths, self.positions.device, self.shared, order, buckets)
+        return Padding.filled(self.lengths, self.positions.device, self.prefix_lengths, order, buckets)
 
     @cached_property
     def offsets(self) -> Tensor:
-        """Row boundaries, int32 [B + 1]: where each row starts, its stem included, and where the last one ends."""
+        """Row boundaries with shared prefixes repeated, int32 [B + 1] (`cu_seqlens` of flash attention)."""
         return torch.tensor([0, *np.cumsum(self.lengths)], dtype=torch.int32, device=self.starts.device)
 
 
 @dataclass(frozen=True, eq=False)
-class Stems:
-    """Of each of B rows: how many tokens it shares, where these begin in the flat batch, and where its own begin."""
+class SharedPrefixes:
+    """Shared prefixes of B rows: their lengths, the flat index where each prefix begins, and where the row's own tokens
+    begin."""
 
     lengths: np.ndarray
-    places: np.ndarray
+    prefix_starts: np.ndarray
     starts: np.ndarray
 
     @classmethod
-    def of(cls, lengths: Sequence[int], shared: Sequence[int] = ()) -> Stems:
-        """ValueError for a stem that is as long as its row, or longer than the row it branches off."""
-        stems = np.asarray(shared if len(shared) else [0] * len(lengths), dtype=np.int64)
-        if len(stems) != len(lengths):
-            raise ValueError(f"{len(stems)} stems for {len(lengths)} rows")
-        counts = np.asarray(lengths) - stems
+    def of(cls, lengths: Sequence[int], prefix_lengths: Sequence[int] = ()) -> SharedPrefixes:
+        """Locate the prefixes. ValueError for one as long as its row, or longer than the row it is shared with."""
+        prefixes = np.asarray(prefix_lengths if len(prefix_lengths) else [0] * len(lengths), dtype=np.int64)
+        if len(prefixes) != len(lengths):
+            raise ValueError(f"{len(prefixes)} prefix lengths for {len(lengths)} rows")
+        counts = np.asarray(lengths) - prefixes
         starts = counts.cumsum() - counts
-        leaders = np.maximum.accumulate(np.where(stems == 0, np.arange(len(stems)), 0))
-        bad = (stems < 0) | (counts < 1) | (stems > np.asarray(lengths)[leaders]) | (stems[:1] > 0)
+        leaders = np.maximum.accumulate(np.where(prefixes == 0, np.arange(len(prefixes)), 0))
+        bad = (prefixes < 0) | (counts < 1) | (prefixes > np.asarray(lengths)[leaders]) | (prefixes[:1] > 0)
         if bad.any():
             row = int(bad.argmax())
-            raise ValueError(f"row {row} of {lengths[row]} tokens cannot share {stems[row]} with row {leaders[row]}")
-        return cls(stems, starts[leaders], starts)
+            raise ValueError(f"row {row} of {lengths[row]} tokens cannot share {prefixes[row]} with row {leaders[row]}")
+        return cls(prefixes, starts[leaders], starts)
 
 
 @dataclass(frozen=True, eq=False)
 class Padding:
-    """Buckets of right-padded rows, laid one after another in an area of P slots.
+    """Buckets of right-padded rows, one after another, P slots in all.
 
-    buckets: (rows, length) of each. slots [N]: the slot of every token. tokens [P]: the token in every slot; a padded
-    slot repeats the last token of its row, which nothing reads. again [C]: further slots of tokens that several rows
-    share; None where no row does.
+    buckets: (rows, length) of each. slots [N]: slot of each token. tokens [P]: token in each slot; a padded slot
+    repeats the last token of its row and is never read. extra_slots [C]: further slots of shared tokens, or None.
     """
 
     buckets: tuple[tuple[int, int], ...]
     slots: Tensor
     tokens: Tensor
-    again: Tensor | None
+    extra_slots: Tensor | None
 
     @property
     def sizes(self) -> list[int]:
@@ -131,46 +133,46 @@ class Padding:
         return [rows * length for rows, length in self.buckets]
 
     @classmethod
-    def of(cls, lengths: tuple[int, ...], device: torch.device, shared: Sequence[int] = ()) -> Padding:
-        """Rows of similar length together, chosen to waste little."""
+    def of(cls, lengths: tuple[int, ...], device: torch.device, prefix_lengths: Sequence[int] = ()) -> Padding:
+        """Return buckets of rows of similar length, chosen to waste little."""
         counts = np.asarray(lengths)
         order = np.argsort(counts, kind="stable")
-        return cls.filled(lengths, device, shared, order, tuple(choose_buckets(counts[order])))
+        return cls.filled(lengths, device, prefix_lengths, order, tuple(choose_buckets(counts[order])))
 
     @classmethod
     def filled(
         cls,
         lengths: tuple[int, ...],
         device: torch.device,
-        shared: Sequence[int],
+        prefix_lengths: Sequence[int],
         order: np.ndarray,
         buckets: tuple[tuple[int, int], ...],
     ) -> Padding:
-        """These buckets, filled with the rows in this order."""
-        counts, stems = np.asarray(lengths), Stems.of(lengths, shared)
+        """Fill these buckets with the rows in this order."""
+        counts, prefixes = np.asarray(lengths), SharedPrefixes.of(lengths, prefix_lengths)
         row_start = np.empty_like(counts)
         tokens, first, offset = [], 0, 0
         for size, length in buckets:
             members = order[first : first + size]
-            place = np.minimum(np.arange(length)[None, :], counts[members, None] - 1)
+            position = np.minimum(np.arange(length)[None, :], counts[members, None] - 1)
             origin = np.where(
-                place < stems.lengths[members, None],
-                stems.places[members, None],
-                (stems.starts - stems.lengths)[members, None],
+                position < prefixes.lengths[members, None],
+                prefixes.prefix_starts[members, None],
+                (prefixes.starts - prefixes.lengths)[members, None],
             )
-            tokens.append((origin + place).ravel())
+            tokens.append((origin + position).ravel())
             row_start[members] = offset + length * np.arange(size)
             first, offset = first + size, offset + size * length
-        own = counts - stems.lengths
-        slots = np.repeat(row_start + stems.lengths - stems.starts, own) + np.arange(int(own.sum()))
-        copied = stems.lengths
-        again = np.repeat(row_start - (copied.cumsum() - copied), copied) + np.arange(int(copied.sum()))
-        index = [torch.from_numpy(a).to(device) for a in (slots, np.concatenate(tokens), again)]
+        copied = prefixes.lengths
+        own = counts - copied
+        slots = np.repeat(row_start + copied - prefixes.starts, own) + np.arange(int(own.sum()))
+        extra = np.repeat(row_start - (copied.cumsum() - copied), copied) + np.arange(int(copied.sum()))
+        index = [torch.from_numpy(a).to(device) for a in (slots, np.concatenate(tokens), extra)]
         return cls(buckets, index[0], index[1], index[2] if copied.any() else None)
 
 
 def choose_buckets(lengths: np.ndarray) -> list[tuple[int, int]]:
-    """Cut rows, sorted by length, into at most MAX_BUCKETS runs of least total cost: [(rows, length), ...].
+    """Cut rows, sorted by length, into at most MAX_BUCKETS buckets of least total cost: [(rows, length), ...].
 
     A bucket of b rows padded to T costs b (T^2 + SLOT_COST T) + BUCKET_COST. Dynamic programming over the lengths that
     occur.

@@ -27,7 +27,7 @@ from amenable.errors import InputError
 from amenable.files import MANIFEST, sha256
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
-from amenable.models.hf_config import CONFIG, is_classifier, read_facts
+from amenable.models.hf_config import CONFIG, is_classifier, read_json_object
 from amenable.models.hf_weights import shortened
 from amenable.recipes import lineage
 from amenable.text.tokenizer import Tokenizer
@@ -227,7 +227,7 @@ def load(folder: Path, place: dict[str, Any]) -> Decoder | ScalarModel:
     here."""
     here = place.get("device") == "cuda" and torch.cuda.is_available()
     runtime = Runtime(torch.device("cuda" if here else "cpu"), False, torch.get_num_threads())
-    if is_classifier(read_facts(folder / CONFIG)):
+    if is_classifier(read_json_object(folder / CONFIG)):
         return loading.load_reward_model(folder, runtime, Tokenizer.load(folder))
     return loading.load_policy(folder, runtime)[0]
 
@@ -254,7 +254,7 @@ def said_by_transformers(folder: Path, stored: reference_logits.Probe) -> torch.
     """Logits [B, V], or rewards [B]: a classifier's head has no bias there, ours is in config.json."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    facts = read_facts(folder / CONFIG)
+    facts = read_json_object(folder / CONFIG)
     if is_classifier(facts):
         judge = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
         scores = [judge(row[None]).logits[0, 0] for row in stored.rows()]

@@ -93,7 +93,7 @@ class Watch:
 def watch_of(asked: list[Asked], ask: Ask, config: Any, actors: Actors, run: Run) -> Watch:
     """The watch over a run by the options of its stage: some of its prompts token by token, held-out ones, and another
     reward model if there is one. Nothing is asked yet."""
-    room = actors.policy.config.context - config.max_new_tokens
+    room = actors.policy.config.context_length - config.max_new_tokens
     held_out = held_out_prompts(config.validation, actors.tokenizer, room, config.eval_prompts, run.sieve)
     if config.select == "score" and not held_out:
         raise InputError("--select score has nothing to ask", config.validation, "give prompts that are shorter")

@@ -143,7 +143,7 @@ class Speaker:
         self, system: list[Message], message: Message, max_new_tokens: int, prefix: Sequence[int] = ()
     ) -> tuple[list[int], int]:
         """The prompt's ids with those of a prefix of its answer, and how many messages were dropped to leave room."""
-        context = self.decoder.config.context
+        context = self.decoder.config.context_length
         room = min(max_new_tokens, context // 2)
         dropped = 0
         while True:

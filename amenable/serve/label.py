@@ -196,7 +196,7 @@ def scorer(config: Config) -> quality.Score | None:
         if key not in known:
             asked = tuple(Message(turn["role"], turn["content"]) for turn in prompt)
             blank = Ranking(asked, tuple(completions), (1.0,) * len(completions), meta={"ended": list(ended)})
-            rows = ranking_rows(blank, tokenizer, model.decoder.config.context)
+            rows = ranking_rows(blank, tokenizer, model.decoder.config.context_length)
             # answers that are longer than the model reads are all the same to it
             scores = [0.0] * len(completions)
             if rows is not None:

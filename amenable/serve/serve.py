@@ -202,7 +202,7 @@ def scorer(folder: Path, runtime: Runtime) -> Score:
     loading.require_model(folder, "amenable reward")
     tokenizer = Tokenizer.load(folder)
     model = loading.load_judge(folder, runtime, tokenizer)
-    context = model.decoder.config.context
+    context = model.decoder.config.context_length
 
     def score(prompt: Sequence[Message], completions: Sequence[str], ended: Sequence[bool]) -> Sequence[float]:
         blank = Ranking(tuple(prompt), tuple(completions), (1.0,) * len(completions), meta={"ended": list(ended)})

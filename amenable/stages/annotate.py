@@ -27,7 +27,7 @@ from amenable.errors import InputError
 from amenable.feedback.judges import from_scores
 from amenable.feedback.store import Store
 from amenable.feedback.votes import model_columns
-from amenable.files import beside, put, storing
+from amenable.files import commit_file, disk_errors, temporary_path
 from amenable.models.heads import ScalarModel
 from amenable.seeds import derive_seed, seeded_generator
 from amenable.text.tokenizer import Tokenizer
@@ -240,7 +240,7 @@ def score_all(
 ) -> list[Ranking]:
     """Ranks by a reward model's scores. Answers that are longer than its context are left out with their prompt."""
     blanks = [ranking_of(one, tuple(range(1, len(one.completions) + 1)), "reward model") for one in rows]
-    context = model.decoder.config.context
+    context = model.decoder.config.context_length
     found = [ranking_rows(blank, tokenizer, context) for blank in blanks]
     kept, answers = keep_fitting(split, rows, found, "rankings", context)
     every = forward.row_rewards(model, [row for rows in answers for row in rows], runtime, 8192, progress)
@@ -250,11 +250,11 @@ def score_all(
 
 def keep_labels(path: Path, rankings: list[Ranking]) -> None:
     """Every label in a new store. A try that was stopped left none: it takes its name once all of them are in it."""
-    with storing(path):
-        with Store(beside(path)) as store:
+    with disk_errors(path):
+        with Store(temporary_path(path)) as store:
             for ranking in rankings:
                 store.add_ranking(ranking, shown_order=range(len(ranking.completions)), seconds=0.0, time=0.0)
-        put(beside(path), path)
+        commit_file(temporary_path(path), path)
 
 
 def ranking_of(one: Sampled, ranks: tuple[float, ...], annotator: str) -> Ranking:

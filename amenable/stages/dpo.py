@@ -134,8 +134,8 @@ def run(config: Config) -> Path:
     runtime = start_runtime(config.device)
     policy, tokenizer = loading.load_policy(config.model, runtime)
     freeze(policy, config.frozen_layers)
-    training, validation = read(config, tokenizer, policy.config.context, run.sieve)
-    prompts = prompts_of(validation, policy.config.context, config)
+    training, validation = read(config, tokenizer, policy.config.context_length, run.sieve)
+    prompts = prompts_of(validation, policy.config.context_length, config)
     per_epoch = plan.epochs_of(1, len(training), config.batch_size)
     total = per_epoch * config.epochs
     eval_steps = config.eval_steps or max(1, min(EVAL_STEPS, total // 4))

@@ -236,7 +236,7 @@ def fitting(path: Path, config: Config, run: Run) -> list[Prompt]:
     """The prompts that leave every model, and the reward model, room for an answer; how many don't is said."""
     kept = prompts = usable(sources.read_prompts(path), run.sieve)
     for folder in [*models_of(config), *filter(None, [config.reward_model])]:
-        tokenizer, room = Tokenizer.load(folder), pretrained.read_config(folder).context - config.max_new_tokens
+        tokenizer, room = Tokenizer.load(folder), pretrained.read_config(folder).context_length - config.max_new_tokens
         kept = [prompt for prompt in kept if len(render_prompt(tokenizer, prompt.messages)) <= room]
     if not kept:
         raise InputError("no prompt leaves every model room to answer", path, "lower --max-new-tokens")

@@ -197,7 +197,7 @@ def run(config: Config) -> Path:
 
 def read(config: Config, actors: Actors, sieve: Sieve) -> tuple[list[Asked], list[list[int]]]:
     """Prompts to learn on, and pieces of raw text for PPO-ptx."""
-    context = actors.policy.config.context
+    context = actors.policy.config.context_length
     asked = list(zip(*fitting_prompts(config.data, actors.tokenizer, context - config.max_new_tokens, sieve=sieve)))
     texts = usable(sources.read_texts(config.ptx_data), sieve) if config.ptx_data and config.ptx_coef else []
     return asked, pieces_of(texts, actors.tokenizer, context)

@@ -85,7 +85,7 @@ def run(config: Config) -> Path:
     tokenizer = Tokenizer.load(config.tokenizer)
     shape = preset(config.model, tokenizer.vocab_size)
     config, by_default = defaults.pretrain(config, traits_of(shape))
-    shape = replace(shape, context=config.context, dropout=config.dropout)
+    shape = replace(shape, context_length=config.context, dropout=config.dropout)
     inputs = {"data": config.data, "validation": config.validation, "tokenizer": config.tokenizer}
     run = Run(config.out, "pretrain", config, inputs)
     if run.done():

@@ -105,8 +105,8 @@ def run(config: Config) -> Path:
         return run.out
     runtime = start_runtime(config.device)
     decoder, tokenizer = loading.load_policy(config.model, runtime)
-    training, sets = read(config, tokenizer, decoder.config.context, run.sieve)
-    demonstrations = demonstration_rows(config, tokenizer, decoder.config.context, run.sieve)
+    training, sets = read(config, tokenizer, decoder.config.context_length, run.sieve)
+    demonstrations = demonstration_rows(config, tokenizer, decoder.config.context_length, run.sieve)
     elements, per_step = elements_of(training, config)
     per_epoch = plan.epochs_of(1, len(elements), per_step)
     total = per_epoch * config.epochs

@@ -72,7 +72,7 @@ def run(config: Config) -> Path:
     runtime = start_runtime(config.device)
     policy, tokenizer = loading.load_policy(config.model, runtime)
     decoder = runtime.only_asked(policy)
-    room = decoder.config.context - config.sampling.max_new_tokens
+    room = decoder.config.context_length - config.sampling.max_new_tokens
     prompts, ids = fitting_prompts(config.data, tokenizer, room, config.limit, run.sieve, "sample")
     run.claim()
     total = -(-len(prompts) // config.prompts_per_step)

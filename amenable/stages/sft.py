@@ -103,8 +103,8 @@ def run(config: Config) -> Path:
     if config.reward_model is not None:
         judge = loading.load_judge(config.reward_model, runtime, tokenizer)
     training, held_out = read(config, run.sieve)
-    training, rows = fitting("train", training, tokenizer, decoder.config.context, run.sieve, config.data)
-    held_out, held_out_rows = fitting("validation", held_out, tokenizer, decoder.config.context, run.sieve)
+    training, rows = fitting("train", training, tokenizer, decoder.config.context_length, run.sieve, config.data)
+    held_out, held_out_rows = fitting("validation", held_out, tokenizer, decoder.config.context_length, run.sieve)
     if not held_out and config.select != "last":
         raise InputError(
             f"--select {config.select} has nothing to validate on", how="give other data, or --select last"

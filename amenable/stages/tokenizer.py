@@ -14,7 +14,7 @@ from pathlib import Path
 
 from amenable.data import sources
 from amenable.errors import InputError
-from amenable.files import storing
+from amenable.files import disk_errors
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import plan, run_options
 from amenable.train.examples import Sieve, usable
@@ -48,7 +48,7 @@ def run(config: Config) -> Path:
     texts = list(read(config, run.sieve))
     run.claim()
     tokenizer = Tokenizer.train(texts, config.vocab_size)
-    with storing(run.out):
+    with disk_errors(run.out):
         tokenizer.save(run.out)
     sizes = [(len(ids), len(text.encode())) for text, ids in zip(texts, tokenizer.encode_batch(texts))]
     tokens, size = sum(n for n, _ in sizes), sum(n for _, n in sizes)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from amenable.errors import InputError
-from amenable.files import is_as_listed, storing
+from amenable.files import disk_errors, matches_manifest
 from amenable.train.run import Run, is_blank
 from amenable.world.closed_world import VERSION, ClosedWorld, measured_agreement
 from amenable.world.description import describe
@@ -68,12 +68,12 @@ def run(config: Config) -> Path:
 
 def is_as_made(out: Path) -> bool:
     """Whether a finished world's files are as they were written, by this version of the world."""
-    return is_as_listed(out) and json.loads((out / "world.json").read_text("utf-8"))["version"] == VERSION
+    return matches_manifest(out) and json.loads((out / "world.json").read_text("utf-8"))["version"] == VERSION
 
 
 def write(world: ClosedWorld, out: Path) -> None:
     """Every file of the world, in a folder that is claimed; what a stopped try has left there is written again."""
-    with storing(out):
+    with disk_errors(out):
         for name, text in world.contents().items():
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             (out / name).write_bytes(text.encode())

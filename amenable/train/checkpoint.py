@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from safetensors.torch import load_file, save_file
 
-from amenable.files import MANIFEST, beside, is_as_listed, storing, sync_folder, write_manifest
+from amenable.files import MANIFEST, disk_errors, matches_manifest, sync_folder, temporary_path, write_manifest
 
 TENSORS, FACTS = "state.safetensors", "state.json"
 TENSOR = "__tensor__"
@@ -36,10 +36,10 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
     InputError where the disk refuses; then nothing of it is left, and the checkpoints before it stay.
     """
     target = folder / f"checkpoint-{step}"
-    temporary = beside(target)
+    temporary = temporary_path(target)
     tensors: dict[str, torch.Tensor] = {}
     facts = split(state, "", tensors)
-    with storing(target, "the checkpoint before it stays: make room, and the same command goes on from there"):
+    with disk_errors(target, "the checkpoint before it stays: make room, and the same command goes on from there"):
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
@@ -124,7 +124,7 @@ def join(facts: Any, tensors: dict[str, torch.Tensor]) -> Any:
 def is_whole(folder: Path) -> bool:
     """Whether every file is there as the manifest says."""
     try:
-        return {TENSORS, FACTS} <= set(json.loads((folder / MANIFEST).read_text("utf-8"))) and is_as_listed(folder)
+        return {TENSORS, FACTS} <= set(json.loads((folder / MANIFEST).read_text("utf-8"))) and matches_manifest(folder)
     except (OSError, ValueError, TypeError):
         return False
 

@@ -111,7 +111,7 @@ def traits(folder: Path, made_by: str = "amenable sft") -> Traits:
 def traits_of(shape: DecoderConfig) -> Traits:
     """Traits of a model of this shape."""
     parameters = sum(parameter.numel() for parameter in Decoder(shape, device="meta").parameters())
-    return Traits(parameters, shape.context, shape.dropout, width=shape.width)
+    return Traits(parameters, shape.context_length, shape.dropout, width=shape.hidden_size)
 
 
 def learning_rate(table: Table, parameters: int) -> float:

@@ -63,7 +63,7 @@ def summed_logprobs(decoder: Decoder, batch: Batch) -> Tensor:
 
 def layout_of(batch: Batch) -> Layout:
     """Where the batch's rows lie."""
-    return Layout.of(batch.lengths, batch.ids.device, batch.shared)
+    return Layout.of(batch.lengths, batch.ids.device, batch.prefix_lengths)
 
 
 @torch.inference_mode()

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from amenable.errors import InputError
-from amenable.files import storing
+from amenable.files import disk_errors
 from amenable.models import pretrained
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
@@ -63,7 +63,7 @@ def save_model(folder: Path, model: Decoder | ScalarModel, tokenizer: Tokenizer,
         ids = kept | ({"pad": tokenizer.pad_id} if scalar else {})
     if dtype == "bfloat16":
         round_weights(model, torch.bfloat16)
-    with storing(folder):
+    with disk_errors(folder):
         tokenizer.save(folder)
         reference_logits.save(folder, model)
         pretrained.save(

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from amenable.errors import InputError
-from amenable.files import storing
+from amenable.files import disk_errors
 
 NAME = ".lock"
 FAR = 1 << 20
@@ -35,7 +35,7 @@ class Lock:
         """Take the lock of a folder that exists. InputError where another process has it."""
         if self.held:
             return
-        with storing(self.folder):
+        with disk_errors(self.folder):
             handle = os.open(self.folder / NAME, os.O_RDWR | os.O_CREAT, 0o644)
         if not lock(handle):
             owner = os.read(handle, 200).decode("utf-8", "replace") or "it has not said who it is"
@@ -44,7 +44,7 @@ class Lock:
                 f"another process is at work here ({owner})", self.folder, "wait until it ends, or stop it"
             )
         self.handle = handle
-        with storing(self.folder):
+        with disk_errors(self.folder):
             os.ftruncate(handle, 0)
             os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
 

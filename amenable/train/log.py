@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Display
 from rich.table import Column, Table
 
-from amenable.files import storing, sync_file, sync_folder, write_text
+from amenable.files import disk_errors, sync_file, sync_folder, write_text
 from amenable.train import guards
 
 FILES = ("metrics", "samples", "traces", "answers", "timings")
@@ -124,7 +124,7 @@ class Log:
 
     def sync(self) -> None:
         """See to it that all rows are on the disk, before a checkpoint counts on them."""
-        with storing(self.folder):
+        with disk_errors(self.folder):
             for path in (self.folder / f"{name}.jsonl" for name in FILES):
                 if path.exists():
                     sync_file(path)
@@ -222,7 +222,7 @@ class Bar:
 
 
 def append(path: Path, rows: list[dict[str, Any]]) -> None:
-    with storing(path), path.open("a", encoding="utf-8") as file:
+    with disk_errors(path), path.open("a", encoding="utf-8") as file:
         file.write(as_lines(rows))
 
 

@@ -158,8 +158,8 @@ def learning(models: Sequence[Model], work: Pass, runtime: Runtime) -> int:
     gradients = FP32 * sum(model.training for model in models)
     forward = sum(kept(model, work, runtime) for model in models) + (gradients if work.further else 0)
     turning = max(max(head(model, work, runtime), layer_backward(model, work, runtime)) for model in models)
-    embedding = FP32 * max(model.shape.vocab_size * model.shape.width for model in models)
-    backward = gradients + embedding + FP32 * work.tokens * max(model.shape.width for model in models)
+    embedding = FP32 * max(model.shape.vocab_size * model.shape.hidden_size for model in models)
+    backward = gradients + embedding + FP32 * work.tokens * max(model.shape.hidden_size for model in models)
     return max(forward + turning, backward)
 
 
@@ -169,24 +169,24 @@ def kept(model: Model, work: Pass, runtime: Runtime) -> int:
     casts = 0 if product == FP32 else product * model.matrices
     token, slot = layer_keeps(shape, runtime, even=work.slots == work.tokens)
     late = late_keeps(shape, runtime)  # the last layer keeps this of the tokens alone whose states are read
-    dropout = NOISE * shape.width if shape.dropout else 0  # of the embedding
-    ends = (FP32 + FP32) * shape.width  # the last norm's input, and what it gives
+    dropout = NOISE * shape.hidden_size if shape.dropout else 0  # of the embedding
+    ends = (FP32 + FP32) * shape.hidden_size  # the last norm's input, and what it gives
     rotation = FP32 * shape.head_size if shape.positions == "rope" else 0
-    layers = shape.layers * (token * work.tokens + slot * work.slots) - late * (work.tokens - work.trained)
+    layers = shape.num_layers * (token * work.tokens + slot * work.slots) - late * (work.tokens - work.trained)
     return casts + layers + ends * work.trained + (rotation + dropout) * work.tokens
 
 
 def layer_keeps(shape: DecoderConfig, runtime: Runtime, even: bool) -> tuple[int, int]:
     """Bytes that one layer keeps for the backward pass: of each token, and of each slot. even: no row is padded."""
     product, attention = product_bytes(runtime), attention_bytes(runtime)
-    queries, keys = shape.heads * shape.head_size, shape.kv_head_count * shape.head_size
-    norm = (FP32 + product) * shape.width
+    queries, keys = shape.num_heads * shape.head_size, shape.kv_head_count * shape.head_size
+    norm = (FP32 + product) * shape.hidden_size
     heads = attention * (queries + 2 * keys) if even or shape.qk_norm else 0
     turned = shape.positions == "rope" or shape.qk_norm
     copies = attention * ((queries + 2 * keys) if not even else (queries + keys) if turned else 0)
-    attended = attention * queries + FP32 * shape.heads
+    attended = attention * queries + FP32 * shape.num_heads
     given = 0 if even and product == attention else product * queries
-    noise = NOISE * shape.width if shape.dropout else 0
+    noise = NOISE * shape.hidden_size if shape.dropout else 0
     return norm + heads + given + noise + late_keeps(shape, runtime), copies + attended
 
 
@@ -195,14 +195,14 @@ def late_keeps(shape: DecoderConfig, runtime: Runtime) -> int:
     product = product_bytes(runtime)
     widths = {"swiglu": 4, "gelu": 2, "relu": 1}
     mlp = widths[shape.activation] * product * shape.mlp_size
-    return (FP32 + product) * shape.width + mlp + (NOISE * shape.width if shape.dropout else 0)
+    return (FP32 + product) * shape.hidden_size + mlp + (NOISE * shape.hidden_size if shape.dropout else 0)
 
 
 def layer_backward(model: Model, work: Pass, runtime: Runtime) -> int:
     """The most that going back through one layer needs beside what was kept."""
     shape, product, attention = model.shape, product_bytes(runtime), attention_bytes(runtime)
-    queries, keys = shape.heads * shape.head_size, shape.kv_head_count * shape.head_size
-    stream = (FP32 + product) * shape.width
+    queries, keys = shape.num_heads * shape.head_size, shape.kv_head_count * shape.head_size
+    stream = (FP32 + product) * shape.hidden_size
     mlp = (5 if shape.activation == "swiglu" else 2) * product * shape.mlp_size
     heads = queries + 2 * keys
     attended = (attention + product) * heads * work.tokens + attention * (heads + queries) * work.slots
@@ -216,10 +216,10 @@ def head(model: Model, work: Pass, runtime: Runtime) -> int:
     shape, product = model.shape, product_bytes(runtime)
     logits = work.trained * shape.vocab_size
     added = 1 if runtime.device.type == "cpu" else 2  # a processor has but few rows of the gradient's product at once
-    casts = 0 if product == FP32 else product * (work.trained + added * shape.vocab_size) * shape.width
-    states = (FP32 + product) * work.trained * shape.width
+    casts = 0 if product == FP32 else product * (work.trained + added * shape.vocab_size) * shape.hidden_size
+    states = (FP32 + product) * work.trained * shape.hidden_size
     remembered = product * logits if product * logits <= KEPT and not work.summed else 0
-    gradient = (2 if model.padded else 1) * FP32 * shape.vocab_size * shape.width
+    gradient = (2 if model.padded else 1) * FP32 * shape.vocab_size * shape.hidden_size
     return casts + states + remembered + gradient + chunk(shape, work, runtime)
 
 
@@ -233,24 +233,24 @@ def chunk(shape: DecoderConfig, work: Pass, runtime: Runtime) -> int:
 def reading(model: Model, work: Pass, runtime: Runtime) -> int:
     """What a pass without gradients needs: the stream, and the most of attention, MLP and head."""
     shape, product, attention = model.shape, product_bytes(runtime), attention_bytes(runtime)
-    queries, keys = shape.heads * shape.head_size, shape.kv_head_count * shape.head_size
+    queries, keys = shape.num_heads * shape.head_size, shape.kv_head_count * shape.head_size
     heads = queries + 2 * keys
-    stream = (2 * FP32 + product) * shape.width * work.tokens
+    stream = (2 * FP32 + product) * shape.hidden_size * work.tokens
     attended = (product + attention) * heads * work.tokens + attention * (heads + 2 * queries) * work.slots
     mlp = (4 if shape.activation == "swiglu" else 2) * product * shape.mlp_size * work.tokens
     copies = 0 if product == FP32 or not model.training else product * model.matrices  # of one that is not lean yet
     columns = 0
     if model.predicts:
-        copies += 0 if product == FP32 else product * shape.vocab_size * shape.width
-        columns = (FP32 + product) * work.trained * shape.width + chunk(shape, work, runtime)
+        copies += 0 if product == FP32 else product * shape.vocab_size * shape.hidden_size
+        columns = (FP32 + product) * work.trained * shape.hidden_size + chunk(shape, work, runtime)
     return copies + stream + max(attended, mlp, columns)
 
 
 def sampling(model: Model, rows: int, length: int, prompt_tokens: int, runtime: Runtime) -> int:
     """What `rows` answers made at once need, prompt and answer together at most `length` tokens each."""
     shape, product = model.shape, product_bytes(runtime)
-    cache = 2 * shape.layers * rows * length * shape.kv_head_count * shape.head_size * product
-    casts = 0 if product == FP32 else product * (model.matrices + shape.vocab_size * shape.width)
+    cache = 2 * shape.num_layers * rows * length * shape.kv_head_count * shape.head_size * product
+    casts = 0 if product == FP32 else product * (model.matrices + shape.vocab_size * shape.hidden_size)
     drawing = (product + 4 * FP32) * rows * shape.vocab_size
     prefill = reading(model, Pass(prompt_tokens, prompt_tokens, 0), runtime)
     return cache + casts + max(drawing, prefill)

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from amenable.errors import InputError
-from amenable.files import beside, put
+from amenable.files import commit_file, temporary_path
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.models.layout import Layout
@@ -53,7 +53,7 @@ def save(folder: Path, model: Decoder | ScalarModel) -> None:
 def take(model: Decoder | ScalarModel) -> Probe:
     """Ask a model, in fp32 and without dropout, where it is."""
     decoder = model.decoder if isinstance(model, ScalarModel) else model
-    lengths = tuple(min(length, decoder.config.context) for length in LENGTHS)
+    lengths = tuple(min(length, decoder.config.context_length) for length in LENGTHS)
     drawing = torch.Generator().manual_seed(0)
     ids = torch.randint(decoder.config.vocab_size, (sum(lengths),), generator=drawing)
     return Probe(ids, lengths, said(model, ids, lengths), place_of(decoder.unembedding.device))
@@ -101,9 +101,9 @@ def processor_name() -> str:
 
 def write(folder: Path, probe: Probe) -> None:
     tensors = {"ids": probe.ids, "lengths": torch.tensor(probe.lengths), "values": probe.values.contiguous()}
-    temporary = beside(folder / NAME)
+    temporary = temporary_path(folder / NAME)
     save_file(tensors, temporary, metadata={"place": json.dumps(probe.place)})
-    put(temporary, folder / NAME)
+    commit_file(temporary, folder / NAME)
 
 
 def read(folder: Path) -> Probe | None:

@@ -29,7 +29,7 @@ import yaml
 
 from amenable import __version__
 from amenable.errors import InputError, Interrupted
-from amenable.files import MANIFEST, WRITING, sha256, sweep, sync_folder, write_manifest, write_text
+from amenable.files import MANIFEST, WRITING, remove_temporaries, sha256, sync_folder, write_manifest, write_text
 from amenable.train import checkpoint, prolong, run_options
 from amenable.train.best import Best
 from amenable.train.examples import Sieve
@@ -108,7 +108,7 @@ class Run:
             except InputError:
                 self.lock.release()
                 raise
-        sweep(self.out)
+        remove_temporaries(self.out)
         if not (self.out / OPTIONS).exists():
             write_text(self.out / LINEAGE, json.dumps(lineage, indent=1))
             self.write_rejected()

@@ -16,7 +16,7 @@ import torch
 from tyro.conf import arg
 
 from amenable.errors import InputError
-from amenable.models.inference import Model, lean
+from amenable.models.inference import Model, cast_for_inference
 
 Precision = Literal["auto", "fp32", "bf16"]
 KERNELS = 64
@@ -59,11 +59,11 @@ class Runtime:
 
     def asked(self, model: Model) -> Model:
         """The model for whoever only asks it and never trains it: with bf16 products, in half the memory."""
-        return lean(model, torch.bfloat16) if self.bf16 else model
+        return cast_for_inference(model, torch.bfloat16) if self.bf16 else model
 
     def only_asked(self, model: Model) -> Model:
         """The same of a model that nobody needs as it was: it is changed itself."""
-        return lean(model, torch.bfloat16, in_place=True) if self.bf16 else model
+        return cast_for_inference(model, torch.bfloat16, in_place=True) if self.bf16 else model
 
     @property
     def tolerance(self) -> float:

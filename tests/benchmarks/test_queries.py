@@ -40,7 +40,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory, make_decoder: Callable[..., D
     )
     world = ClosedWorld.make(0, small)
     world.write(folder / "world")
-    save_model(folder / "sft", make_decoder(vocab_size=words.vocab_size, context=256), words)
+    save_model(folder / "sft", make_decoder(vocab_size=words.vocab_size, context_length=256), words)
     answers = ["I do not know.", "Gladly. It is red.", "I am sorry, but I do not know.", "No."]
     rows = []
     for row in world.rows["prompts/reward.jsonl"]:

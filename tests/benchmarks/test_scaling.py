@@ -15,7 +15,7 @@ from amenable.models.decoder import DecoderConfig
 from amenable.train.runtime import DeviceOptions, Runtime, start_runtime
 from benchmarks import scaling, speed
 
-SMALL = DecoderConfig(320, context=64, layers=2, width=32, heads=2)
+SMALL = DecoderConfig(320, context_length=64, num_layers=2, hidden_size=32, num_heads=2)
 ONE_THREAD = DeviceOptions(device="cpu", precision="fp32", threads=1)
 
 
@@ -33,7 +33,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(speed, "alone", here)
     monkeypatch.setattr(scaling, "BASE", SMALL)
-    monkeypatch.setattr(scaling, "SHAPES", {"5M": SMALL, "124M": replace(SMALL, width=64)})
+    monkeypatch.setattr(scaling, "SHAPES", {"5M": SMALL, "124M": replace(SMALL, hidden_size=64)})
 
 
 def cells(line: str) -> list[str]:
@@ -65,7 +65,7 @@ def test_what_has_no_room_or_no_time_is_left_out(small: None, tmp_path: Path) ->
 
 def test_points_count_their_tokens(small: None, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     """4 prompts x 3 answers of 128 + 64 tokens (reward), of 32 (decoding); 4 of PPO have answers of 1 to 64."""
-    monkeypatch.setattr(scaling, "BASE", replace(SMALL, context=256))
+    monkeypatch.setattr(scaling, "BASE", replace(SMALL, context_length=256))
     answers = scaling.of_answers(3, runtime)
     assert [step(0)[0] for step in answers.values()] == [4 * 3 * 192, 4 * 3 * 32]
     batch = scaling.of_batch(2, runtime)
@@ -107,7 +107,7 @@ def test_a_point_is_a_median_of_steps_after_one_that_warms_up(
 @pytest.mark.parametrize("stage", scaling.STAGES)
 def test_every_stage_is_stepped_and_saved(small: None, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is predicted is of the size of what such a model needs; what is used here is this whole process's."""
-    monkeypatch.setitem(scaling.SHAPES, "5M", replace(SMALL, context=256))
+    monkeypatch.setitem(scaling.SHAPES, "5M", replace(SMALL, context_length=256))
     before = torch.get_num_threads()
     predicted, used = scaling.use(scaling.Case(stage, "5M", "fp32", rows=2, steps=1), 1)
     torch.set_num_threads(before)

@@ -106,7 +106,7 @@ def test_operations_by_hand() -> None:
     unembedding 2 x 10 x 4 = 80 for each of 3 predicted tokens; the last layer's 16 + 128 weights after its attention
     spare 288 for each token that is not read.
     """
-    shape = DecoderConfig(10, context=8, layers=2, width=4, heads=2)
+    shape = DecoderConfig(10, context_length=8, num_layers=2, hidden_size=4, num_heads=2)
     assert speed.forward_flops(shape, [1, 3], 0, 4) == 3072 + 224
     assert speed.forward_flops(shape, [1, 3], 3, 4) == 3072 + 224 + 240
     assert speed.forward_flops(shape, [1, 3], 0, 1) == 3072 + 224 - 3 * 288

@@ -170,13 +170,13 @@ def test_a_prompt_of_several_answers_is_in_the_batch_once():
         answer_row(6, prompt=other),
     ]
     batch = collate(rows, share=True)
-    assert batch.shared == (0, 10, 10, 0, 0), "three tokens are not worth sharing; trained ones never are shared"
+    assert batch.prefix_lengths == (0, 10, 10, 0, 0), "3 tokens are too few; trained ones are never shared"
     assert batch.ids.tolist() == [*PROMPT, 7, 8, 7, 9, 9, 9, *other, 5, *other, 6]
     assert batch.lengths == (12, 11, 13, 4, 4) and len(batch.ids) == distinct(rows)
     before, tokens = targets(batch)
     assert tokens.tolist() == [7, 8, 7, 9, 9, 9, 5, 6]
     assert before.tolist() == [9, 10, 9, 9, 13, 14, 18, 22], "a first own token is predicted from the end of its stem"
-    assert collate(rows[3:], share=True).shared == (), "nothing to share"
+    assert collate(rows[3:], share=True).prefix_lengths == (), "nothing to share"
 
 
 def test_only_a_whole_context_is_shared() -> None:

@@ -122,7 +122,7 @@ def test_a_system_message_stays_the_first(words: Tokenizer) -> None:
 
 
 def test_shortened_prompts_are_counted(bare: Speaker) -> None:
-    room = bare.decoder.config.context - ASKING.max_new_tokens
+    room = bare.decoder.config.context_length - ASKING.max_new_tokens
     fits = [preceded(bare.tokenizer, prompt.messages, SHOTS, room)[1] == 0 for prompt in ASKED]
     assert shortened(few_shot(bare), ASKED, replace(ASKING, shots=SHOTS)) == fits.count(False)
     assert shortened(few_shot(bare), ASKED, replace(ASKING, shots=SHOTS * 4)) == 3

@@ -13,9 +13,9 @@ from amenable.models.layout import Layout
 
 EOS = 3
 VOCABULARY = 17
-CLASSIC = DecoderConfig(vocab_size=VOCABULARY, context=40, layers=2, width=32, heads=2)
+CLASSIC = DecoderConfig(vocab_size=VOCABULARY, context_length=40, num_layers=2, hidden_size=32, num_heads=2)
 MODERN = replace(
-    CLASSIC, positions="rope", norm="rms", activation="swiglu", heads=4, kv_heads=2, bias=False, qk_norm=True
+    CLASSIC, positions="rope", norm="rms", activation="swiglu", num_heads=4, num_kv_heads=2, bias=False, qk_norm=True
 )
 
 
@@ -172,7 +172,7 @@ def test_without_an_eos_every_answer_has_the_full_length(decoder):
 
 
 def test_the_context_cuts_an_answer_short(decoder):
-    context = decoder.config.context
+    context = decoder.config.context_length
     prompts = [[5] * (context - 1), [5] * (context - 4), [5]]
     results = generate(decoder, prompts, Sampling(max_new_tokens=6), eos_id=None, rows=2)
     assert [(len(row[0].ids), row[0].stopped_by) for row in results] == [(1, "length"), (4, "length"), (6, "length")]

@@ -13,7 +13,7 @@ from amenable.models.config import DecoderConfig
 from amenable.models.decoder import Decoder
 from amenable.models.layout import Layout
 
-ROPE = DecoderConfig(10, width=8, heads=2, layers=1, context=32, positions="rope")
+ROPE = DecoderConfig(10, hidden_size=8, num_heads=2, num_layers=1, context_length=32, positions="rope")
 
 
 def normal(*shape, seed=0, dtype=torch.float32):
@@ -25,10 +25,10 @@ def by_loops(layout, q, k, v):
     groups = q.shape[1] // k.shape[1]
     out = torch.zeros(q.shape, dtype=q.dtype)
     for i in range(layout.tokens):
-        seen = slice(int(layout.starts[layout.rows[i]]), i + 1)
+        visible = slice(int(layout.starts[layout.rows[i]]), i + 1)
         for h in range(q.shape[1]):
-            scores = k[seen, h // groups] @ q[i, h] / math.sqrt(q.shape[2])
-            out[i, h] = scores.softmax(0) @ v[seen, h // groups]
+            scores = k[visible, h // groups] @ q[i, h] / math.sqrt(q.shape[2])
+            out[i, h] = scores.softmax(0) @ v[visible, h // groups]
     return out.flatten(1)
 
 
@@ -47,7 +47,7 @@ def test_attention_and_its_gradients_stay_inside_rows(kv_heads, lengths):
         torch.testing.assert_close(ours, other, rtol=1e-4, atol=1e-5)
 
 
-def test_many_buckets_equal_one(monkeypatch):
+def test_many_buckets_equal_a_single_bucket(monkeypatch):
     layout, again = Layout.of([3, 30, 31, 80]), Layout.of([3, 30, 31, 80])
     q, k, v = (normal(layout.tokens, 2, 8, seed=i) for i in range(3))
     monkeypatch.setattr("amenable.models.layout.BUCKET_COST", 0.0)
@@ -68,8 +68,8 @@ def test_rotation_worked_by_hand():
 def test_rotation_depends_on_distance_only_and_keeps_length():
     q, k = normal(1, 1, 4, seed=0), normal(1, 1, 4, seed=1)
 
-    def at(x, place):
-        return rotate(x, rotary(ROPE, torch.tensor([place])))
+    def at(x, position):
+        return rotate(x, rotary(ROPE, torch.tensor([position])))
 
     assert float((at(q, 7) * at(k, 3)).sum()) == pytest.approx(float((at(q, 20) * at(k, 16)).sum()), abs=1e-5)
     assert float(at(q, 25).norm()) == pytest.approx(float(q.norm()), abs=1e-5)
@@ -88,7 +88,7 @@ def test_padded_tokens_are_finite_where_values_are_huge():
 
 
 def test_a_step_reads_only_what_its_row_holds():
-    config = DecoderConfig(10, width=16, heads=2, layers=1, context=8)
+    config = DecoderConfig(10, hidden_size=16, num_heads=2, num_layers=1, context_length=8)
     cache = Cache(config, 2, 8)
     cache.keys[0].fill_(1e6)  # what earlier users of the rows left
     cache.values[0].fill_(1e6)
@@ -107,7 +107,9 @@ def test_a_step_reads_only_what_its_row_holds():
 def test_a_step_equals_attention_over_each_row(monkeypatch, kv_heads, tile, chosen):
     monkeypatch.setattr(attention, "TILE_BYTES", tile)
     held = torch.tensor([11, 11, 9, 0, 3, 15, 2])
-    cache = Cache(DecoderConfig(10, width=32, heads=4, kv_heads=kv_heads, layers=2, context=16), 7, 16)
+    cache = Cache(
+        DecoderConfig(10, hidden_size=32, num_heads=4, num_kv_heads=kv_heads, num_layers=2, context_length=16), 7, 16
+    )
     for i, tensor in enumerate((*cache.keys, *cache.values)):
         tensor.copy_(normal(*tensor.shape, seed=i))
     rows = torch.arange(7) if chosen is None else torch.tensor(chosen)
@@ -116,51 +118,51 @@ def test_a_step_equals_attention_over_each_row(monkeypatch, kv_heads, tile, chos
     attend = attention.step_rows(cache, None if chosen is None else rows, lengths)
     for layer in (0, 1):
         out = attend(layer, q, k, v)
-        for place, (row, length) in enumerate(zip(rows.tolist(), lengths.tolist())):
-            keys = torch.cat([cache.keys[layer][row, :length], k[place, None]])
-            values = torch.cat([cache.values[layer][row, :length], v[place, None]])
-            queries = q[place].expand(length + 1, -1, -1)
+        for position, (row, length) in enumerate(zip(rows.tolist(), lengths.tolist())):
+            keys = torch.cat([cache.keys[layer][row, :length], k[position, None]])
+            values = torch.cat([cache.values[layer][row, :length], v[position, None]])
+            queries = q[position].expand(length + 1, -1, -1)
             expected = by_loops(Layout.of([length + 1]), queries, keys, values)[-1]
-            torch.testing.assert_close(out[place], expected, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(out[position], expected, rtol=1e-4, atol=1e-5)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=20), st.integers(0, 200))
-def test_portions_hold_every_row_once_and_as_many_as_fit(counts, room):
-    parts = list(attention.neighbours(counts, room))
-    assert [place for part in parts for place in range(part.start, part.stop)] == list(range(len(counts)))
+def test_blocks_hold_every_row_once_and_as_many_as_fit(counts, room):
+    parts = list(attention.block_slices(counts, room))
+    assert [position for part in parts for position in range(part.start, part.stop)] == list(range(len(counts)))
     for part in parts:
         assert part.stop == part.start + 1 or (part.stop - part.start) * max(counts[part]) <= room
     for part in parts[:-1]:
         assert (part.stop + 1 - part.start) * max(counts[part.start : part.stop + 1]) > room
 
 
-def test_portions_are_as_long_as_their_own_longest_row():
-    cache = Cache(DecoderConfig(10, width=8, heads=2, layers=1, context=64), 6, 64)
+def test_blocks_are_as_long_as_their_longest_row():
+    cache = Cache(DecoderConfig(10, hidden_size=8, num_heads=2, num_layers=1, context_length=64), 6, 64)
     lengths = torch.tensor([50, 50, 6, 5, 9, 9])
-    everything = attention.row_portions(cache, None, lengths)
-    assert [portion.longest for portion in everything] == [51]
+    everything = attention.row_blocks(cache, None, lengths)
+    assert [block.longest for block in everything] == [51]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "TILE_BYTES", 130 * 64 // torch.get_num_threads())  # 130 tokens
-        portions = attention.row_portions(cache, None, lengths)
-    assert [(p.places.start, p.places.stop, p.longest) for p in portions] == [(0, 2, 51), (2, 6, 10)]
-    assert portions[0].mask is None
-    assert portions[1].mask is not None and (portions[1].mask == 0).sum(-1).flatten().tolist() == [7, 6, 10, 10]
+        blocks = attention.row_blocks(cache, None, lengths)
+    assert [(block.steps.start, block.steps.stop, block.longest) for block in blocks] == [(0, 2, 51), (2, 6, 10)]
+    assert blocks[0].mask is None
+    assert blocks[1].mask is not None and (blocks[1].mask == 0).sum(-1).flatten().tolist() == [7, 6, 10, 10]
 
 
 def test_a_half_precision_cache_holds_exactly_what_training_attends_to():
-    config = DecoderConfig(61, context=48, layers=2, width=32, heads=4, kv_heads=2)
+    config = DecoderConfig(61, context_length=48, num_layers=2, hidden_size=32, num_heads=4, num_kv_heads=2)
     decoder, ids, layout = Decoder(config), torch.arange(20), Layout.of([20])
-    cache, seen = Cache(config, 1, 20, dtype=torch.bfloat16), []
+    cache, attended = Cache(config, 1, 20, dtype=torch.bfloat16), []
 
     def attend(layer, q, k, v):
-        seen.append((k, v))
+        attended.append((k, v))
         return attend_rows(layout, layer, q, k, v)
 
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         decoder(ids, layout, cache)
-        decoder.run(ids, layout.positions, attend)
-    for layer, (keys, values) in enumerate(seen):
+        decoder.apply_layers(ids, layout.positions, attend)
+    for layer, (keys, values) in enumerate(attended):
         assert keys.dtype == torch.float32 and torch.equal(cache.keys[layer][0].float(), keys)
         assert torch.equal(cache.values[layer][0].float(), values)
 

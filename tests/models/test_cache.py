@@ -4,7 +4,7 @@ import torch
 from amenable.models.cache import Cache
 from amenable.models.config import DecoderConfig
 
-CONFIG = DecoderConfig(10, context=16, layers=2, width=12, heads=6, kv_heads=3)
+CONFIG = DecoderConfig(10, context_length=16, num_layers=2, hidden_size=12, num_heads=6, num_kv_heads=3)
 
 
 def filled(lengths):
@@ -33,7 +33,7 @@ def test_shapes():
     assert cache.lengths.tolist() == [0] * 5
 
 
-def test_write_puts_tokens_at_their_places():
+def test_write_stores_tokens_at_their_slots():
     cache = Cache(CONFIG, 2, 16)
     keys, values = torch.arange(12.0).view(2, 3, 2), -torch.arange(12.0).view(2, 3, 2)
     cache.write(1, cache.slots(torch.tensor([1, 0]), torch.tensor([4, 7])), keys, values)
@@ -41,7 +41,7 @@ def test_write_puts_tokens_at_their_places():
     assert int((cache.keys[1] != 0).sum()) == 11 and not cache.keys[0].any()
 
 
-def test_copy_one_prompt_to_its_samples():
+def test_copy_of_a_prompt_to_its_samples():
     cache = filled([5, 3, 0, 9])
     cache.copy(torch.tensor([1, 1]), torch.tensor([2, 3]))
     assert [held(cache, row) for row in range(4)] == [(1, 5), (2, 3), (2, 3), (2, 3)]

@@ -13,15 +13,15 @@ from amenable.models.cache import Cache
 from amenable.models.decoder import Decoder, DecoderConfig, count_parameters
 from amenable.models.layout import Layout
 
-GPT1 = DecoderConfig(61, context=48, layers=2, width=32, heads=4, norm_placement="post")
-GPT2 = DecoderConfig(61, context=48, layers=2, width=32, heads=4)
+GPT1 = DecoderConfig(61, context_length=48, num_layers=2, hidden_size=32, num_heads=4, norm_placement="post")
+GPT2 = DecoderConfig(61, context_length=48, num_layers=2, hidden_size=32, num_heads=4)
 LLAMA = DecoderConfig(
     61,
-    context=48,
-    layers=2,
-    width=32,
-    heads=4,
-    kv_heads=2,
+    context_length=48,
+    num_layers=2,
+    hidden_size=32,
+    num_heads=4,
+    num_kv_heads=2,
     positions="rope",
     norm="rms",
     activation="swiglu",
@@ -29,18 +29,18 @@ LLAMA = DecoderConfig(
 )
 QWEN3 = DecoderConfig(
     61,
-    context=48,
-    layers=2,
-    width=32,
-    heads=4,
-    kv_heads=1,
+    context_length=48,
+    num_layers=2,
+    hidden_size=32,
+    num_heads=4,
+    num_kv_heads=1,
     head_width=16,
     positions="rope",
     norm="rms",
     activation="swiglu",
     bias=False,
     qk_norm=True,
-    tied=False,
+    tie_embeddings=False,
 )
 families = pytest.mark.parametrize("config", [GPT1, GPT2, LLAMA, QWEN3], ids=["gpt1", "gpt2", "llama", "qwen3"])
 
@@ -88,10 +88,10 @@ def unused(decoder):
 def test_order_of_rows_does_not_matter(order):
     decoder = lively(LLAMA)
     rows = [tokens(length, seed=length) for length in (3, 12, 7, 7, 20)]
-    one = decoder(torch.cat(rows), Layout.of([row.numel() for row in rows])).split([row.numel() for row in rows])
+    first = decoder(torch.cat(rows), Layout.of([row.numel() for row in rows])).split([row.numel() for row in rows])
     shuffled = [rows[i] for i in order]
-    other = decoder(torch.cat(shuffled), Layout.of([row.numel() for row in shuffled]))
-    torch.testing.assert_close(torch.cat([one[i] for i in order]), other, rtol=1e-4, atol=1e-5)
+    second = decoder(torch.cat(shuffled), Layout.of([row.numel() for row in shuffled]))
+    torch.testing.assert_close(torch.cat([first[i] for i in order]), second, rtol=1e-4, atol=1e-5)
 
 
 @families
@@ -99,9 +99,9 @@ def test_a_token_sees_nothing_that_follows(config):
     decoder = lively(config)
     ids = tokens(12)
     changed = torch.cat([ids[:7], (ids[7:] + 1) % 61])
-    one, other = (decoder(x, Layout.of([12])) for x in (ids, changed))
-    torch.testing.assert_close(one[:7], other[:7])
-    assert not torch.allclose(one[7], other[7])
+    first, second = (decoder(x, Layout.of([12])) for x in (ids, changed))
+    torch.testing.assert_close(first[:7], second[:7])
+    assert not torch.allclose(first[7], second[7])
 
 
 @families
@@ -122,7 +122,7 @@ def test_cached_equals_uncached_for_prompts_of_many_lengths(config):
 
 
 @torch.inference_mode()
-def test_rows_are_copied_chosen_refilled_and_kept():
+def test_rows_are_copied_chosen_and_refilled():
     decoder = lively(LLAMA)
     full = [tokens(20, seed=i) for i in range(3)]
     expected = [decoder(row, Layout.of([20])) for row in full]
@@ -187,7 +187,7 @@ def test_gpt1_block_is_post_norm_worked_out():
 
 
 def test_init_statistics():
-    config = DecoderConfig(500, context=300, layers=8, width=128, heads=4)
+    config = DecoderConfig(500, context_length=300, num_layers=8, hidden_size=128, num_heads=4)
     decoder = Decoder(config)
     decoder.init_weights(torch.Generator().manual_seed(3))
     for name, parameter in decoder.state_dict().items():
@@ -204,8 +204,10 @@ def test_init_statistics():
         assert abs(float(parameter.mean())) < 5 * std / math.sqrt(parameter.numel()), name
 
 
-def test_gpt1_is_drawn_with_one_deviation_throughout():
-    decoder = Decoder(DecoderConfig(500, context=300, layers=8, width=128, heads=4, norm_placement="post"))
+def test_gpt1_weights_have_the_same_deviation_throughout():
+    decoder = Decoder(
+        DecoderConfig(500, context_length=300, num_layers=8, hidden_size=128, num_heads=4, norm_placement="post")
+    )
     matrices = [p for p in decoder.state_dict().values() if p.ndim == 2]
     assert all(abs(float(p.std()) - 0.02) < 0.001 for p in matrices)
 
@@ -213,17 +215,17 @@ def test_gpt1_is_drawn_with_one_deviation_throughout():
 def test_weights_come_from_the_generator_alone():
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    one, other = Decoder(QWEN3), Decoder(QWEN3)
+    first, second = Decoder(QWEN3), Decoder(QWEN3)
     assert torch.equal(before, torch.get_rng_state())
-    one.init_weights(torch.Generator().manual_seed(5))
-    other.init_weights(torch.Generator().manual_seed(5))
-    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters()))
-    other.init_weights(torch.Generator().manual_seed(6))
-    assert not torch.equal(one.unembedding, other.unembedding)
+    first.init_weights(torch.Generator().manual_seed(5))
+    second.init_weights(torch.Generator().manual_seed(5))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters()))
+    second.init_weights(torch.Generator().manual_seed(6))
+    assert not torch.equal(first.unembedding, second.unembedding)
 
 
 def test_dropout_only_while_training():
-    decoder = Decoder(DecoderConfig(61, context=48, layers=2, width=32, heads=4, dropout=0.3))
+    decoder = Decoder(DecoderConfig(61, context_length=48, num_layers=2, hidden_size=32, num_heads=4, dropout=0.3))
     layout, ids = Layout.of([6, 9]), tokens(15)
     decoder.eval()
     assert torch.equal(decoder(ids, layout), decoder(ids, layout))
@@ -242,7 +244,7 @@ def test_logits_use_the_tied_or_the_own_unembedding():
         torch.testing.assert_close(decoder.logits(hidden), hidden @ decoder.unembedding.T)
 
 
-def test_count_parameters_counts_what_is_made():
+def test_count_parameters_counts_those_of_the_model():
     for config in (GPT1, GPT2, LLAMA, QWEN3):
         assert count_parameters(config) == sum(p.numel() for p in Decoder(config).parameters())
 
@@ -266,15 +268,15 @@ def test_a_full_cache_and_a_wrong_layout_are_errors():
 
 
 @pytest.mark.parametrize("config", [GPT1, GPT2, LLAMA], ids=["gpt1", "gpt2", "llama"])
-def test_a_shared_stem_is_as_good_as_each_row_having_its_own(config):
-    """Hidden states and the gradients of all weights: a prompt computed once, or once for each of its answers."""
+def test_a_shared_prefix_equals_a_prefix_in_each_row(config):
+    """Hidden states and gradients of all weights: a prompt computed once, or once per completion."""
     decoder = Decoder(config)
     generator = torch.Generator().manual_seed(3)
-    stem, other = torch.randint(50, (9,), generator=generator), torch.randint(50, (4,), generator=generator)
+    prefix, second = torch.randint(50, (9,), generator=generator), torch.randint(50, (4,), generator=generator)
     answers = [torch.randint(50, (n,), generator=generator) for n in (3, 1, 5)]
     last = torch.randint(50, (2,), generator=generator)
-    apart = [torch.cat([stem, answer]) for answer in answers] + [other, torch.cat([other, last])]
-    above = [torch.randn(len(own), 32, generator=generator) for own in (*answers, other, last)]
+    apart = [torch.cat([prefix, answer]) for answer in answers] + [second, torch.cat([second, last])]
+    above = [torch.randn(len(own), 32, generator=generator) for own in (*answers, second, last)]
 
     whole = decoder(torch.cat(apart), Layout.of([len(row) for row in apart]))
     ends = [part[len(part) - len(down) :] for part, down in zip(whole.split([len(row) for row in apart]), above)]
@@ -282,8 +284,8 @@ def test_a_shared_stem_is_as_good_as_each_row_having_its_own(config):
     expected = {key: p.grad.clone() for key, p in decoder.named_parameters() if p.grad is not None}
     decoder.zero_grad()
 
-    together = Layout.of([len(row) for row in apart], shared=[0, 9, 9, 0, 4])
-    ids = torch.cat([stem, *answers, other, last])
+    together = Layout.of([len(row) for row in apart], prefix_lengths=[0, 9, 9, 0, 4])
+    ids = torch.cat([prefix, *answers, second, last])
     assert together.tokens == len(ids) == sum(len(row) for row in apart) - 22
     hidden = decoder(ids, together)
     parts = hidden.split([12, 1, 5, 4, 2])
@@ -296,24 +298,24 @@ def test_a_shared_stem_is_as_good_as_each_row_having_its_own(config):
             torch.testing.assert_close(p.grad, expected[key], rtol=1e-3, atol=1e-5)
 
 
-def test_a_shared_stem_fills_no_cache():
-    decoder = Decoder(DecoderConfig(50, width=16, heads=4, layers=1, context=32))
+def test_rows_with_a_shared_prefix_cannot_fill_a_cache():
+    decoder = Decoder(DecoderConfig(50, hidden_size=16, num_heads=4, num_layers=1, context_length=32))
     with pytest.raises(ValueError, match="cannot fill a cache"):
-        decoder(torch.arange(5), Layout.of([4, 4], shared=[0, 3]), Cache(decoder.config, 2, 8))
+        decoder(torch.arange(5), Layout.of([4, 4], prefix_lengths=[0, 3]), Cache(decoder.config, 2, 8))
 
 
 @families
-def test_hidden_states_at_some_places_are_those_of_all(config):
-    """Values and the gradients of all weights; a place may be asked for twice, and rows may share a stem."""
+def test_hidden_states_at_some_indices_are_those_of_all(config):
+    """Values and gradients of all weights; indices may repeat, and rows may share a prefix."""
     decoder = lively(config)
-    layout = Layout.of([12, 9, 3], shared=[0, 4, 0])
-    ids, places = tokens(layout.tokens), torch.tensor([11, 3, 3, 16, 17, 5])
-    above = torch.randn(len(places), 32, generator=torch.Generator().manual_seed(1)) / 100
+    layout = Layout.of([12, 9, 3], prefix_lengths=[0, 4, 0])
+    ids, indices = tokens(layout.tokens), torch.tensor([11, 3, 3, 16, 17, 5])
+    above = torch.randn(len(indices), 32, generator=torch.Generator().manual_seed(1)) / 100
     learnt = [p for p in decoder.parameters() if p is not unused(decoder)]
-    every, some = decoder(ids, layout)[places], decoder(ids, layout, at=places)
+    every, some = decoder(ids, layout)[indices], decoder(ids, layout, at=indices)
     torch.testing.assert_close(some, every, rtol=1e-5, atol=1e-6)
-    expected, found = (torch.autograd.grad((hidden * above).sum(), learnt) for hidden in (every, some))
-    for ours, theirs in zip(found, expected):
+    expected, actual = (torch.autograd.grad((hidden * above).sum(), learnt) for hidden in (every, some))
+    for ours, theirs in zip(actual, expected):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
@@ -323,17 +325,15 @@ def test_a_prefill_at_the_ends_fills_the_whole_cache():
     every = decoder(ids, layout, caches[0])
     ends = decoder(ids, layout, caches[1], at=layout.ends)
     torch.testing.assert_close(ends, every[layout.ends], rtol=1e-5, atol=1e-6)
-    for one, other in zip(caches[0].keys + caches[0].values, caches[1].keys + caches[1].values):
-        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-6)
+    for first, second in zip(caches[0].keys + caches[0].values, caches[1].keys + caches[1].values):
+        torch.testing.assert_close(second, first, rtol=1e-5, atol=1e-6)
     assert caches[0].lengths.tolist() == caches[1].lengths.tolist() == [5, 9, 2]
 
 
-def test_a_model_is_made_without_loading_torchs_compiler():
-    """It takes a second, in every process of every command, and nothing here compiles."""
+def test_building_a_model_does_not_import_torchs_compiler():
+    """The import takes a second in every process, and nothing here compiles."""
     code = "import sys; from amenable.recipes import demo; from amenable.models.decoder import Decoder; "
-    code += (
-        "from amenable.models.config import DecoderConfig; Decoder(DecoderConfig(9, 8, width=8, heads=2, layers=1)); "
-    )
+    code += "from amenable.models.config import DecoderConfig; Decoder(DecoderConfig(9, 8, 1, 8, 2)); "
     code += "print('torch._dynamo' in sys.modules)"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert told.strip() == "False"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "False"

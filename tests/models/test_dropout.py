@@ -8,18 +8,18 @@ from amenable.models.dropout import STEPS, dropout
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
-def test_a_share_is_dropped_and_the_rest_scaled(dtype, rate):
+def test_a_fraction_is_dropped_and_the_rest_scaled(dtype, rate):
     torch.manual_seed(0)
     x = torch.ones(301, 501, dtype=dtype)
     out = dropout(x, rate, training=True)
-    kept = 1 - round(rate * STEPS) / STEPS
-    assert set(out.unique().tolist()) == {0.0, torch.tensor(1 / kept, dtype=dtype).item()}
+    share = 1 - round(rate * STEPS) / STEPS
+    assert set(out.unique().tolist()) == {0.0, torch.tensor(1 / share, dtype=dtype).item()}
     deviation = (rate * (1 - rate) / x.numel()) ** 0.5
     assert (out == 0).double().mean().item() == pytest.approx(rate, abs=5 * deviation + 1 / STEPS)
 
 
 def test_neighbours_are_dropped_independently():
-    """Four elements come of one draw: pairs at distances up to five must be dropped together as often as by chance."""
+    """Four elements share a draw: pairs at distances up to five are dropped together as often as by chance."""
     torch.manual_seed(1)
     gone = (dropout(torch.ones(400_000), 0.3, training=True) == 0).double() - 0.3
     for distance in range(1, 6):
@@ -27,10 +27,10 @@ def test_neighbours_are_dropped_independently():
         assert abs(correlation) < 5 / 400_000**0.5
 
 
-@pytest.mark.parametrize("place", range(4))
-def test_each_of_four_places_has_the_rate(place):
+@pytest.mark.parametrize("offset", range(4))
+def test_each_element_of_a_draw_has_the_rate(offset):
     torch.manual_seed(2)
-    gone = dropout(torch.ones(400_000), 0.1, training=True)[place::4] == 0
+    gone = dropout(torch.ones(400_000), 0.1, training=True)[offset::4] == 0
     assert gone.double().mean().item() == pytest.approx(0.1, abs=5 * (0.09 / 100_000) ** 0.5)
 
 
@@ -48,14 +48,14 @@ def test_the_gradient_passes_where_the_value_did():
     torch.testing.assert_close(out, x * x.grad)
 
 
-def test_what_is_not_contiguous():
+def test_an_input_that_is_not_contiguous():
     torch.manual_seed(4)
     x = torch.randn(6, 5).t()
     out = dropout(x, 0.5, training=True)
     torch.testing.assert_close(out, torch.where(out == 0, 0.0, 2 * x))
 
 
-def test_nan_is_dropped_too_and_the_mean_is_kept():
+def test_nan_is_dropped_too_and_the_mean_stays():
     torch.manual_seed(5)
     out = dropout(torch.full((1000,), float("nan")), 0.5, training=True)
     assert 400 < out.isnan().sum() < 600 and (out[~out.isnan()] == 0).all()
@@ -71,10 +71,10 @@ def test_the_seed_decides():
     assert torch.equal(outs[0], outs[1]) and not torch.equal(outs[0], outs[2])
 
 
-def test_nothing_where_nothing_is_asked():
+def test_no_dropout_outside_training_or_at_rate_zero():
     x = torch.randn(4)
     assert dropout(x, 0.5, training=False) is x and dropout(x, 0.0, training=True) is x
 
 
-def test_a_rate_of_one_drops_all():
+def test_rate_1_drops_all():
     assert not dropout(torch.ones(100), 1.0, training=True).any()

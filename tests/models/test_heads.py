@@ -7,7 +7,7 @@ from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.heads import ScalarModel
 from amenable.models.layout import Layout
 
-CONFIG = DecoderConfig(31, context=32, layers=1, width=16, heads=2)
+CONFIG = DecoderConfig(31, context_length=32, num_layers=1, hidden_size=16, num_heads=2)
 
 
 def tokens(count):
@@ -55,7 +55,7 @@ def test_a_new_head_learns_first_and_the_body_after_it():
 
 
 def test_a_random_head_has_the_papers_deviation():
-    config = DecoderConfig(31, context=8, layers=1, width=4096, heads=1, mlp_width=1)
+    config = DecoderConfig(31, context_length=8, num_layers=1, hidden_size=4096, num_heads=1, mlp_width=1)
     model = ScalarModel.from_decoder(Decoder(config), torch.Generator().manual_seed(0))
     std = 1 / math.sqrt(4097)
     assert float(model.score.weight.detach().std()) == pytest.approx(std, rel=5 / math.sqrt(2 * 4096))
@@ -63,7 +63,9 @@ def test_a_random_head_has_the_papers_deviation():
 
 
 def test_an_unembedding_of_its_own_is_dropped():
-    decoder = Decoder(DecoderConfig(31, context=32, layers=1, width=16, heads=2, tied=False))
+    decoder = Decoder(
+        DecoderConfig(31, context_length=32, num_layers=1, hidden_size=16, num_heads=2, tie_embeddings=False)
+    )
     model = ScalarModel(decoder)
     assert model.decoder is decoder
     assert not any(name.startswith("decoder.output") for name, _ in model.named_parameters())

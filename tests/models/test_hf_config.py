@@ -12,33 +12,36 @@ from amenable.models.hf_config import (
     CLASSIFIERS,
     LANGUAGE_MODELS,
     decoder_config,
-    family_of,
     is_classifier,
+    model_type_of,
     published_config,
-    read_facts,
+    read_json_object,
 )
 
-GPT = DecoderConfig(61, context=32, layers=2, width=32, heads=4)
+GPT = DecoderConfig(61, context_length=32, num_layers=2, hidden_size=32, num_heads=4)
 MODERN = replace(GPT, positions="rope", norm="rms", activation="swiglu", bias=False, norm_eps=1e-6)
 FAMILIES = {
     "openai-gpt": [replace(GPT, norm_placement="post"), replace(GPT, norm_placement="post", activation="relu")],
-    "gpt2": [GPT, replace(GPT, activation="relu", mlp_width=80, tied=False, norm_eps=1e-6)],
-    "llama": [replace(MODERN, kv_heads=2, tied=False, rope_theta=5000.0), replace(MODERN, bias=True, head_width=12)],
-    "qwen2": [replace(MODERN, kv_heads=1, qkv_bias=True)],
-    "qwen3": [replace(MODERN, kv_heads=2, head_width=16, qk_norm=True)],
+    "gpt2": [GPT, replace(GPT, activation="relu", mlp_width=80, tie_embeddings=False, norm_eps=1e-6)],
+    "llama": [
+        replace(MODERN, num_kv_heads=2, tie_embeddings=False, rope_theta=5000.0),
+        replace(MODERN, bias=True, head_width=12),
+    ],
+    "qwen2": [replace(MODERN, num_kv_heads=1, qkv_bias=True)],
+    "qwen3": [replace(MODERN, num_kv_heads=2, head_width=16, qk_norm=True)],
 }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_configuration_comes_back_but_for_dropout(family):
-    for config in FAMILIES[family]:
-        assert family_of(config) == family
-        facts = published_config(replace(config, dropout=0.2), family)
-        assert facts["architectures"] == [LANGUAGE_MODELS[family]] and not is_classifier(facts)
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_a_configuration_comes_back_but_for_dropout(model_type):
+    for config in FAMILIES[model_type]:
+        assert model_type_of(config) == model_type
+        facts = published_config(replace(config, dropout=0.2), model_type)
+        assert facts["architectures"] == [LANGUAGE_MODELS[model_type]] and not is_classifier(facts)
         again = decoder_config(facts, Path("config.json"))
-        said = ("kv_head_count", "head_size", "mlp_size", "has_qkv_bias")
-        assert [getattr(again, name) for name in said] == [getattr(config, name) for name in said]
-        optional = {"kv_heads": None, "head_width": None, "mlp_width": None, "qkv_bias": None}
+        derived = ("kv_head_count", "head_size", "mlp_size", "has_qkv_bias")
+        assert [getattr(again, name) for name in derived] == [getattr(config, name) for name in derived]
+        optional = {"num_kv_heads": None, "head_width": None, "mlp_width": None, "qkv_bias": None}
         assert replace(again, **optional) == replace(config, **optional)
 
 
@@ -47,10 +50,10 @@ def test_a_classifier_is_known_by_its_architecture():
     assert not is_classifier({}) and not is_classifier({"architectures": None})
 
 
-def test_what_is_no_object_is_refused(tmp_path):
+def test_a_file_that_is_no_object_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("[1]")
     with pytest.raises(InputError, match="is not a JSON object"):
-        read_facts(tmp_path / "config.json")
+        read_json_object(tmp_path / "config.json")
 
 
 @pytest.mark.parametrize(
@@ -58,7 +61,7 @@ def test_what_is_no_object_is_refused(tmp_path):
     [
         replace(GPT, norm="rms"),
         replace(GPT, bias=False),
-        replace(GPT, kv_heads=2),
+        replace(GPT, num_kv_heads=2),
         replace(GPT, norm_placement="post", mlp_width=64),
         replace(MODERN, norm_placement="post"),
         replace(MODERN, qk_norm=True, bias=True),
@@ -66,7 +69,7 @@ def test_what_is_no_object_is_refused(tmp_path):
         replace(MODERN, qkv_bias=True, head_width=12),
     ],
 )
-def test_a_mixture_that_nobody_publishes_is_refused(mixture, tmp_path):
+def test_an_unpublished_mixture_is_refused(mixture, tmp_path):
     with pytest.raises(InputError, match="no published architecture is positions="):
         pretrained.save(tmp_path, Decoder(mixture, device="meta"))
     assert list(tmp_path.iterdir()) == []

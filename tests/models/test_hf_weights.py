@@ -1,4 +1,4 @@
-"""Published weights: every parameter has its place, and files that are torn, missing or prefixed."""
+"""Published weights: the parameter map, and files that are torn, missing or without prefixes."""
 
 import json
 from dataclasses import replace
@@ -10,24 +10,26 @@ from safetensors.torch import load_file, save_file
 from amenable.errors import InputError
 from amenable.models import pretrained
 from amenable.models.decoder import Decoder, DecoderConfig
-from amenable.models.hf_weights import correspondence, published_tensors, shortened
+from amenable.models.hf_weights import parameter_map, published_tensors, shortened
 
-GPT = DecoderConfig(61, context=32, layers=2, width=32, heads=4)
-MODERN = replace(GPT, positions="rope", norm="rms", activation="swiglu", bias=False, kv_heads=2, tied=False)
+GPT = DecoderConfig(61, context_length=32, num_layers=2, hidden_size=32, num_heads=4)
+MODERN = replace(
+    GPT, positions="rope", norm="rms", activation="swiglu", bias=False, num_kv_heads=2, tie_embeddings=False
+)
 
 
-@pytest.mark.parametrize(("family", "config"), [("gpt2", GPT), ("llama", MODERN)])
-def test_every_parameter_has_a_place_and_none_has_two(family, config):
+@pytest.mark.parametrize(("model_type", "config"), [("gpt2", GPT), ("llama", MODERN)])
+def test_every_parameter_is_mapped_once(model_type, config):
     decoder = Decoder(config)
-    entries = correspondence(config, family)
+    entries = parameter_map(config, model_type)
     assert sorted(entry.ours for entry in entries) == sorted(name for name, _ in decoder.named_parameters())
     theirs = [name for entry in entries for name in entry.theirs]
     assert len(set(theirs)) == len(theirs)
-    tensors = published_tensors(decoder, family)
+    tensors = published_tensors(decoder, model_type)
     assert set(tensors) == set(theirs)
     assert sum(tensor.numel() for tensor in tensors.values()) == sum(p.numel() for p in decoder.parameters())
-    places = [tensor.untyped_storage().data_ptr() for tensor in tensors.values()]
-    assert len(set(places)) == len(places), "each in memory of its own"
+    addresses = [tensor.untyped_storage().data_ptr() for tensor in tensors.values()]
+    assert len(set(addresses)) == len(addresses), "copies share no memory"
 
 
 def test_long_lists_are_shortened():
@@ -73,13 +75,13 @@ def test_missing_files_are_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("shards", "said"),
+    ("shards", "message"),
     [(["a.safetensors"], "no such file of weights"), (["../a.safetensors"], "names ../a"), ([], "names no files")],
 )
-def test_an_index_that_cannot_be_followed(shards, said, tmp_path):
+def test_an_index_that_cannot_be_followed(shards, message, tmp_path):
     pretrained.save(tmp_path, Decoder(GPT).eval())
     (tmp_path / "model.safetensors").unlink()
     index = {"weight_map": {str(i): name for i, name in enumerate(shards)}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         pretrained.load_decoder(tmp_path)

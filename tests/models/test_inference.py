@@ -1,4 +1,4 @@
-"""A lean model says what autocast makes of the whole one, in half the memory."""
+"""Inference copies give the outputs of autocast in half the memory."""
 
 import copy
 from dataclasses import replace
@@ -8,79 +8,87 @@ import torch
 
 from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.heads import ScalarModel
-from amenable.models.inference import lean
+from amenable.models.inference import cast_for_inference
 from amenable.models.layout import Layout
 from amenable.models.presets import preset
 
-GPT2 = DecoderConfig(61, context=48, layers=2, width=32, heads=4)
-LLAMA = replace(preset("nano", 61), context=48, layers=2, width=32, heads=4, kv_heads=2, tied=False)
+GPT2 = DecoderConfig(61, context_length=48, num_layers=2, hidden_size=32, num_heads=4)
+LLAMA = replace(
+    preset("nano", 61),
+    context_length=48,
+    num_layers=2,
+    hidden_size=32,
+    num_heads=4,
+    num_kv_heads=2,
+    tie_embeddings=False,
+)
 LAYOUT = Layout.of([9, 4])
 IDS = torch.arange(13) * 4
 families = pytest.mark.parametrize("config", [GPT2, LLAMA], ids=["gpt2", "llama"])
 
 
-def asked(model):
-    """What the model says under autocast."""
+def bf16_outputs(model):
+    """Return the model's outputs under autocast."""
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        said = model(IDS, LAYOUT)
-        return (said if isinstance(model, ScalarModel) else model.logits(said)).float()
+        hidden = model(IDS, LAYOUT)
+        return (hidden if isinstance(model, ScalarModel) else model.logits(hidden)).float()
 
 
-def held(model):
+def parameter_bytes(model):
     return sum(parameter.nbytes for parameter in model.parameters())
 
 
 @families
-def test_it_says_the_same(config):
+def test_logits_equal_those_of_autocast(config):
     decoder = Decoder(config)
     with torch.no_grad():
         for parameter in decoder.parameters():
             parameter.mul_(3)
-    twin = lean(decoder, torch.bfloat16)
+    twin = cast_for_inference(decoder, torch.bfloat16)
     # with GELU inside the product its input is not rounded first
     bound = 0.0 if config.activation == "swiglu" else 0.05
-    assert (asked(twin) - asked(decoder)).abs().max() <= bound * asked(decoder).std()
-    assert asked(decoder).std() > 0.1
+    assert (bf16_outputs(twin) - bf16_outputs(decoder)).abs().max() <= bound * bf16_outputs(decoder).std()
+    assert bf16_outputs(decoder).std() > 0.1
 
 
 @families
-def test_a_scalar_model_says_the_same(config):
+def test_scores_equal_those_of_autocast(config):
     model = ScalarModel.from_decoder(Decoder(config), torch.Generator().manual_seed(0))
-    twin = lean(model, torch.bfloat16)
-    torch.testing.assert_close(asked(twin), asked(model), rtol=0.02, atol=0.02)
+    twin = cast_for_inference(model, torch.bfloat16)
+    torch.testing.assert_close(bf16_outputs(twin), bf16_outputs(model), rtol=0.02, atol=0.02)
     assert twin.score.weight.dtype == torch.float32
 
 
-def test_only_the_matrices_of_products_change_and_the_rest_is_shared():
+def test_only_linear_layers_are_cast_and_the_rest_is_shared():
     decoder = Decoder(GPT2)
-    twin = lean(decoder, torch.bfloat16)
+    twin = cast_for_inference(decoder, torch.bfloat16)
     assert twin.token_embedding.weight.data_ptr() == decoder.token_embedding.weight.data_ptr()
     assert twin.final_norm.weight.data_ptr() == decoder.final_norm.weight.data_ptr()
     assert {p.dtype for p in twin.layers[0].mlp.parameters()} == {torch.bfloat16}
-    assert twin.unembedding.dtype == torch.bfloat16 and not twin.config.tied and not twin.training
+    assert twin.unembedding.dtype == torch.bfloat16 and not twin.config.tie_embeddings and not twin.training
 
 
-def test_what_it_was_made_from_is_as_before():
+def test_the_original_is_unchanged():
     decoder = Decoder(GPT2).train()
     before = copy.deepcopy(decoder.state_dict())
-    lean(decoder, torch.bfloat16)
-    assert decoder.training and decoder.config.tied and all(p.requires_grad for p in decoder.parameters())
+    cast_for_inference(decoder, torch.bfloat16)
+    assert decoder.training and decoder.config.tie_embeddings and all(p.requires_grad for p in decoder.parameters())
     assert all(torch.equal(value, before[key]) for key, value in decoder.state_dict().items())
 
 
-def test_it_is_about_half_as_big_and_made_once():
-    config = DecoderConfig(61, context=48, layers=4, width=64, heads=4)
-    twin = lean(Decoder(config), torch.bfloat16)
-    assert held(twin) < 0.6 * held(Decoder(config))
-    assert lean(twin, torch.bfloat16) is twin
-    model = lean(ScalarModel(Decoder(config)), torch.bfloat16)
-    assert lean(model, torch.bfloat16) is model
+def test_the_copy_has_half_the_bytes_and_is_cast_once():
+    config = DecoderConfig(61, context_length=48, num_layers=4, hidden_size=64, num_heads=4)
+    twin = cast_for_inference(Decoder(config), torch.bfloat16)
+    assert parameter_bytes(twin) < 0.6 * parameter_bytes(Decoder(config))
+    assert cast_for_inference(twin, torch.bfloat16) is twin
+    model = cast_for_inference(ScalarModel(Decoder(config)), torch.bfloat16)
+    assert cast_for_inference(model, torch.bfloat16) is model
 
 
-def test_in_place_it_is_the_model_itself():
+def test_in_place_converts_the_model_itself():
     decoder = Decoder(GPT2)
-    expected = asked(lean(decoder, torch.bfloat16))
-    assert lean(decoder, torch.bfloat16, in_place=True) is decoder
-    assert torch.equal(asked(decoder), expected) and decoder.layers[1].mlp.up.weight.dtype == torch.bfloat16
+    expected = bf16_outputs(cast_for_inference(decoder, torch.bfloat16))
+    assert cast_for_inference(decoder, torch.bfloat16, in_place=True) is decoder
+    assert torch.equal(bf16_outputs(decoder), expected) and decoder.layers[1].mlp.up.weight.dtype == torch.bfloat16
     model = ScalarModel(Decoder(GPT2))
-    assert lean(model, torch.bfloat16, in_place=True) is model and model.decoder.output is None
+    assert cast_for_inference(model, torch.bfloat16, in_place=True) is model and model.decoder.output is None

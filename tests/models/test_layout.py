@@ -10,7 +10,7 @@ from amenable.models import layout
 from amenable.models.layout import Layout
 
 
-def test_places_worked_by_hand():
+def test_positions_worked_by_hand():
     batch = Layout.of([2, 1, 3])
     assert batch.lengths == (2, 1, 3)
     assert batch.positions.tolist() == [0, 1, 0, 0, 1, 2]
@@ -60,12 +60,12 @@ def test_buckets_are_the_cheapest_of_all_ways_to_cut(lengths):
     def cost(buckets):
         return sum(rows * (t * t + layout.SLOT_COST * t) + layout.BUCKET_COST for rows, t in buckets)
 
-    def cut(places):
-        bounds = [0, *places, len(ordered)]
+    def cut(bounds):
+        bounds = [0, *bounds, len(ordered)]
         return [(b - a, ordered[b - 1]) for a, b in itertools.pairwise(bounds)]
 
     ways = itertools.chain.from_iterable(itertools.combinations(range(1, len(ordered)), k) for k in range(8))
-    assert cost(layout.choose_buckets(np.array(ordered))) == pytest.approx(min(cost(cut(places)) for places in ways))
+    assert cost(layout.choose_buckets(np.array(ordered))) == pytest.approx(min(cost(cut(bounds)) for bounds in ways))
 
 
 def test_no_more_buckets_than_the_limit_and_little_waste():
@@ -74,42 +74,43 @@ def test_no_more_buckets_than_the_limit_and_little_waste():
     assert sum(batch.padding.sizes) < 1.1 * batch.tokens
 
 
-def test_a_row_that_branches_off_another_worked_by_hand():
+def test_shared_prefixes_worked_by_hand():
     # rows abcd, ab-xyz (two tokens shared), efg, e-h
-    batch = Layout.of([4, 5, 3, 2], shared=[0, 2, 0, 1])
+    batch = Layout.of([4, 5, 3, 2], prefix_lengths=[0, 2, 0, 1])
     assert batch.tokens == 11 and batch.lengths == (4, 5, 3, 2) and not batch.is_even
     assert batch.rows.tolist() == [0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3]
     assert batch.positions.tolist() == [0, 1, 2, 3, 2, 3, 4, 0, 1, 2, 1]
     assert batch.starts.tolist() == [0, 4, 7, 10] and batch.ends.tolist() == [3, 6, 9, 10]
-    unfolded = batch.unfolded
-    assert unfolded.tokens.tolist() == [0, 1, 2, 3, 0, 1, 4, 5, 6, 7, 8, 9, 7, 10]
-    assert unfolded.slots.tolist() == [0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 13]
-    assert unfolded.again is not None and unfolded.again.tolist() == [4, 5, 12]
+    expanded = batch.expanded
+    assert expanded.tokens.tolist() == [0, 1, 2, 3, 0, 1, 4, 5, 6, 7, 8, 9, 7, 10]
+    assert expanded.slots.tolist() == [0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 13]
+    assert expanded.extra_slots is not None and expanded.extra_slots.tolist() == [4, 5, 12]
     assert batch.offsets.tolist() == [0, 4, 9, 12, 14]
-    assert Layout.of([3, 3], shared=[0, 0]).padding.again is None and Layout.of([3, 3], shared=[0, 0]).shared == ()
+    plain = Layout.of([3, 3], prefix_lengths=[0, 0])
+    assert plain.padding.extra_slots is None and plain.prefix_lengths == ()
 
 
-@pytest.mark.parametrize("shared", [[1, 0], [0, 3], [0, -1], [0], [0, 5]])
-def test_stems_that_cannot_be(shared):
-    with pytest.raises(ValueError, match=r"cannot share|stems for"):
-        Layout.of([4, 3], shared=shared)
+@pytest.mark.parametrize("prefix_lengths", [[1, 0], [0, 3], [0, -1], [0], [0, 5]])
+def test_impossible_prefixes_are_errors(prefix_lengths):
+    with pytest.raises(ValueError, match=r"cannot share|prefix lengths for"):
+        Layout.of([4, 3], prefix_lengths=prefix_lengths)
 
 
 @given(st.lists(st.tuples(st.integers(1, 30), st.integers(0, 40)), min_size=1, max_size=30))
-def test_every_slot_holds_the_token_of_its_place(rows):
-    """Whatever branches off what, each row is its stem and its own tokens, and a token's slots are all known."""
-    lengths, shared, leader = [], [], 0
-    for place, (own, wanted) in enumerate(rows):
-        stem = min(wanted, leader) if place else 0
-        leader = leader if stem else own
-        lengths.append(stem + own)
-        shared.append(stem)
-    batch = Layout.of(lengths, shared=shared)
-    for padding in (batch.padding, batch.unfolded):
+def test_every_slot_holds_its_token(rows):
+    """Each padded row is its shared prefix and its own tokens, and every slot of a token is listed."""
+    lengths, prefix_lengths, leader = [], [], 0
+    for row, (own, wanted) in enumerate(rows):
+        prefix = min(wanted, leader) if row else 0
+        leader = leader if prefix else own
+        lengths.append(prefix + own)
+        prefix_lengths.append(prefix)
+    batch = Layout.of(lengths, prefix_lengths=prefix_lengths)
+    for padding in (batch.padding, batch.expanded):
         assert torch.equal(padding.tokens[padding.slots], torch.arange(batch.tokens))
         offset = 0
-        seen = torch.cat([padding.slots, padding.slots[:0] if padding.again is None else padding.again])
-        assert seen.unique().numel() == seen.numel() == sum(lengths), "each place of each row is one slot"
+        slots = torch.cat([padding.slots, padding.slots[:0] if padding.extra_slots is None else padding.extra_slots])
+        assert slots.unique().numel() == slots.numel() == sum(lengths), "a slot for each token of each row"
         for count, length in padding.buckets:
             for line in padding.tokens[offset : offset + count * length].view(count, length):
                 own = batch.rows[line[-1]]

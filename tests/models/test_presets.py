@@ -25,14 +25,17 @@ from amenable.models.pretrained import published
 def test_published_parameter_counts(name, count):
     assert count_parameters(preset(name)) == count
     c = preset(name)
-    final = 2 * c.width if c.norm_placement == "pre" else 0
-    per_layer = 12 * c.width**2 + 13 * c.width
-    assert count == c.vocab_size * c.width + c.context * c.width + c.layers * per_layer + final
+    final = 2 * c.hidden_size if c.norm_placement == "pre" else 0
+    per_layer = 12 * c.hidden_size**2 + 13 * c.hidden_size
+    assert count == c.vocab_size * c.hidden_size + c.context_length * c.hidden_size + c.num_layers * per_layer + final
 
 
 def test_untied_adds_an_unembedding():
     tied = preset("nano")
-    assert count_parameters(replace(tied, tied=False)) == count_parameters(tied) + tied.vocab_size * tied.width
+    assert (
+        count_parameters(replace(tied, tie_embeddings=False))
+        == count_parameters(tied) + tied.vocab_size * tied.hidden_size
+    )
 
 
 def test_nano_counted_by_hand():
@@ -45,7 +48,7 @@ def test_micro_is_a_base_of_several_times_nano_at_the_same_context():
     assert count_parameters(preset("micro", 1280)) / count_parameters(preset("nano", 1280)) == pytest.approx(
         4.6, abs=0.1
     )
-    assert preset("micro").context == preset("nano").context
+    assert preset("micro").context_length == preset("nano").context_length
 
 
 @pytest.mark.parametrize("name", PRESETS)

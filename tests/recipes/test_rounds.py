@@ -51,7 +51,7 @@ def home(world: ClosedWorld, tmp_path_factory: pytest.TempPathFactory, make_deco
     root = tmp_path_factory.mktemp("home")
     world.write(root / "world")
     words = Tokenizer.train([row["text"] for row in world.rows["text/train.jsonl"]], 320, chat=True)
-    save_model(root / "sft", make_decoder(vocab_size=words.vocab_size, context=320), words.with_chat_template())
+    save_model(root / "sft", make_decoder(vocab_size=words.vocab_size, context_length=320), words.with_chat_template())
     for name in ("world", "sft"):
         (root / name / "finished.json").write_text("{}")
     return root

@@ -27,8 +27,8 @@ CONTEXT = 96
 def make_model(folder: Path, seed: int, with_template: bool = True) -> Path:
     tokenizer = Tokenizer.train(TEXTS, 290, chat=with_template)
     config = DecoderConfig(
-        vocab_size=tokenizer.vocab_size, context=CONTEXT, layers=1, width=32, heads=2, positions="rope", norm="rms",
-        activation="swiglu", bias=False, tied=False,
+        vocab_size=tokenizer.vocab_size, context_length=CONTEXT, num_layers=1, hidden_size=32, num_heads=2,
+        positions="rope", norm="rms", activation="swiglu", bias=False, tie_embeddings=False,
     )  # fmt: skip
     decoder = Decoder(config)
     decoder.init_weights(torch.Generator().manual_seed(seed))
@@ -210,7 +210,7 @@ def test_folders_that_hold_no_model_are_refused_in_a_line(tmp_path):
 
 
 def test_a_tokenizer_of_another_model_is_refused(model, tmp_path):
-    config = DecoderConfig(vocab_size=20, context=16, layers=1, width=8, heads=1)
+    config = DecoderConfig(vocab_size=20, context_length=16, num_layers=1, hidden_size=8, num_heads=1)
     pretrained.save(tmp_path, Decoder(config), eos_id=2)
     Tokenizer.load(model).save(tmp_path)
     with pytest.raises(InputError, match="do not belong together"):

@@ -136,7 +136,7 @@ def test_all_logits_are_there_for_whoever_compares_them_with_others(
     both: tuple[Decoder, Decoder, Tokenizer],
 ) -> None:
     plain, padded, _ = both
-    hidden = torch.randn(3, padded.config.width)
+    hidden = torch.randn(3, padded.config.hidden_size)
     assert padded.padded_logits(hidden).shape[1] == plain.logits(hidden).shape[1] + PADDING
     assert torch.equal(padded.padded_logits(hidden)[:, :-PADDING], padded.logits(hidden))
 

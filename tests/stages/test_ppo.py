@@ -234,10 +234,10 @@ def test_answers_to_one_prompt_share_it_and_the_gradient_is_that_of_each_alone(
     told = ppo.backward(actors, experience, targets, chosen, config)
     whole = gradients(actors)
     (batch,) = batches
-    assert [stem > 0 for stem in batch.shared] == [False, True, True, False, True, True, False]
+    assert [stem > 0 for stem in batch.prefix_lengths] == [False, True, True, False, True, True, False]
     assert len(batch.ids) < sum(batch.lengths)
     apart = ppo.backward(actors, experience, targets, chosen, replace(config, max_tokens_per_pass=1))
-    assert len(batches) == 8 and not batches[-1].shared
+    assert len(batches) == 8 and not batches[-1].prefix_lengths
     assert apart == pytest.approx(told, rel=1e-4, abs=1e-5)
     assert torch.allclose(gradients(actors), whole, atol=1e-5) and whole.norm() > 0.01
 

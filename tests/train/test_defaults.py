@@ -69,7 +69,7 @@ def test_between_two_anchors_it_is_a_line_in_the_logarithms() -> None:
 
 def test_the_rate_of_a_new_head_falls_with_the_width_it_reads() -> None:
     assert [defaults.head_learning_rate(width) for width in (192, 576, 4096)] == [5.2e-3, 1.7e-3, 2.4e-4]
-    assert traits_of(preset("nano", 1536)).width == preset("nano", 1536).width
+    assert traits_of(preset("nano", 1536)).width == preset("nano", 1536).hidden_size
 
 
 def model_folder(folder: Path, shape: DecoderConfig, words: Tokenizer) -> Path:
@@ -79,7 +79,7 @@ def model_folder(folder: Path, shape: DecoderConfig, words: Tokenizer) -> Path:
     return folder
 
 
-SHAPE = DecoderConfig(61, context=48, layers=2, width=32, heads=4)
+SHAPE = DecoderConfig(61, context_length=48, num_layers=2, hidden_size=32, num_heads=4)
 MODERN = replace(SHAPE, positions="rope", norm="rms", activation="swiglu", bias=False)
 
 

@@ -172,10 +172,10 @@ def test_a_changed_shape_is_told_and_not_what_the_folder_said(
     loading.save_model(tmp_path / "2", decoder, tokenizer)
     facts = json.loads((tmp_path / "2" / "config.json").read_text())
     assert facts["vocab_size"] == 384 and facts["attention_dropout"] == 0.2
-    decoder.config = replace(decoder.config, context=decoder.config.context - 1)
+    decoder.config = replace(decoder.config, context_length=decoder.config.context_length - 1)
     pretrained.save(tmp_path / "3", decoder)
     facts = json.loads((tmp_path / "3" / "config.json").read_text())
-    assert facts["max_position_embeddings"] == decoder.config.context and facts["attention_dropout"] == 0.0
+    assert facts["max_position_embeddings"] == decoder.config.context_length and facts["attention_dropout"] == 0.0
 
 
 def test_transformers_reads_the_reward_where_we_do_though_the_folder_pads_with_its_eos(

@@ -21,8 +21,8 @@ from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.runtime import Runtime
 from benchmarks import scaling, speed
 
-PLAIN = DecoderConfig(100, context=64, layers=2, width=32, heads=2)
-MODERN = replace(preset("nano", 100), context=64, layers=2, width=48, heads=3)
+PLAIN = DecoderConfig(100, context_length=64, num_layers=2, hidden_size=32, num_heads=2)
+MODERN = replace(preset("nano", 100), context_length=64, num_layers=2, hidden_size=48, num_heads=3)
 FP32 = Runtime(torch.device("cpu"), bf16=False, threads=1)
 BF16 = replace(FP32, bf16=True)
 
@@ -65,7 +65,7 @@ def kept_by_torch(shape: DecoderConfig, rows: list[Row], runtime: Runtime) -> in
         MODERN,
         replace(PLAIN, dropout=0.1),
         replace(PLAIN, positions="rope", activation="relu"),
-        replace(MODERN, kv_heads=1, qk_norm=False),
+        replace(MODERN, num_kv_heads=1, qk_norm=False),
         replace(PLAIN, qk_norm=True),
     ],
     ids=["plain", "modern", "dropout", "rope", "grouped", "normed"],
@@ -172,7 +172,7 @@ def test_told() -> None:
 
 def test_rollouts_hold_four_models_two_of_them_with_moments_and_the_best() -> None:
     """Few tokens: copying the state makes the peak. 4 models, 2 x 2 moments and the best are held, and 7 are copied."""
-    shape = replace(PLAIN, width=128, vocab_size=2000)
+    shape = replace(PLAIN, hidden_size=128, vocab_size=2000)
     actors = speed.make_actors(shape, FP32)
     policy, critic = (sum(p.numel() for p in module.parameters()) for module in (actors.policy, actors.critic))
     size = memory.rollouts(actors, ppo.Config(max_steps=2, prompts_per_step=4, max_new_tokens=8), [[1, 2]])

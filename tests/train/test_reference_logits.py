@@ -40,7 +40,7 @@ def test_dropout_has_no_say_and_stays_on(make_decoder: Callable[..., Decoder]) -
 
 
 def test_a_short_context_is_enough(make_decoder: Callable[..., Decoder]) -> None:
-    assert reference_logits.take(make_decoder(context=6)).lengths == (1, 4, 6, 6)
+    assert reference_logits.take(make_decoder(context_length=6)).lengths == (1, 4, 6, 6)
 
 
 def test_the_ids_are_always_the_same_and_within_the_vocabulary(make_decoder: Callable[..., Decoder]) -> None:

@@ -42,7 +42,7 @@ def test_many_passes_are_one(make_decoder: Callable[..., Decoder], runtime: Runt
 def test_the_gradient_is_that_of_the_plain_mean(
     make_decoder: Callable[..., Decoder], runtime: Runtime, tied: bool
 ) -> None:
-    decoder = make_decoder(tied=tied)
+    decoder = make_decoder(tie_embeddings=tied)
     loss = backward_next_token(decoder, ROWS, runtime, 13)
     ours = gradient(decoder)
     losses = []

@@ -63,7 +63,7 @@ def scores_of(tasks: Sequence[Task], ensemble: Sequence[Path], runtime: Runtime)
         for place, task in enumerate(tasks):
             level = (1.0,) * len(task.completions)
             blank = Ranking(task.prompt, task.completions, level, meta={"ended": list(task.ended)})
-            found = ranking_rows(blank, tokenizer, model.decoder.config.context) if task.completions else None
+            found = ranking_rows(blank, tokenizer, model.decoder.config.context_length) if task.completions else None
             rows += found or []
             places += [(place, answer) for answer in range(len(found or []))]
         if rows:

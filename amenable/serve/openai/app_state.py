@@ -37,7 +37,7 @@ class Served:
 
     @property
     def context(self) -> int:
-        return self.speaker.decoder.config.context
+        return self.speaker.decoder.config.context_length
 
 
 @dataclass

@@ -197,7 +197,7 @@ class Scheduler:
 
     def open(self) -> Slots:
         """Empty rows. Sampling and stops are those of each job."""
-        context = self.decoder.config.context
+        context = self.decoder.config.context_length
         return Slots(
             self.decoder, [], Sampling(), self.eos_id, decode=self.decode, rows=self.rows, follow=True, length=context
         )
@@ -223,7 +223,7 @@ class Scheduler:
 
     def limit(self, asked: Asked) -> int:
         """The number of tokens that the engine draws: 1, to be dropped, where nothing is wanted but the prompt's."""
-        context = self.decoder.config.context
+        context = self.decoder.config.context_length
         if asked.prompt_only:
             return room(asked.ids, 1, context + 1, "the prompt")
         return room(asked.ids, asked.sampling.max_new_tokens, context, "the prompt")

@@ -89,7 +89,7 @@ def test_a_continued_answer_is_read_as_far_as_it_goes(reader: Any, words: Tokeni
 
 def test_what_is_continued_counts_where_the_oldest_turns_are_dropped(reader: Any, words: Tokenizer) -> None:
     reader.context = 32
-    reader.name, reader.speaker.decoder.config.context = "tiny", 32
+    reader.name, reader.speaker.decoder.config.context_length = "tiny", 32
     messages = [Message("user", "a"), Message("assistant", "b")] * 4 + [Message("user", "c")]
     for prefix in ("", "The sea and the sky"):
         ids, dropped = prompt_of(reader, messages, 8, True, prefix)

@@ -126,7 +126,7 @@ def logprobs_of(decoder: Decoder, ids: list[int]) -> list[float]:
 def test_a_prompt_alone_may_fill_the_context_and_nothing_is_drawn(
     scheduler: Scheduler, decoder: Decoder, words: Tokenizer
 ) -> None:
-    ids = [6 + i for i in range(decoder.config.context)]
+    ids = [6 + i for i in range(decoder.config.context_length)]
     asked = Asked(ids, WARM, 0, samples=2, likeliest=1, prompt_logprobs=True, prompt_only=True)
     before = scheduler.counts.completion_tokens
     for text, ended in Listener(scheduler, asked).answers().values():
