@@ -193,7 +193,7 @@ def decode_work(size: Size, rows: int) -> Work:
 
         def make() -> None:
             with runtime.autocast():
-                generate(decoder, prompts, Sampling(max_new_tokens=new), eos_id=None, rows=rows)
+                generate(decoder, prompts, Sampling(max_new_tokens=new), eos_id=None, max_batch_size=rows)
 
         return make
 

@@ -237,7 +237,9 @@ def decoding(
     def seconds(count: int, number: int) -> float:
         start, sampling = perf_counter(), Sampling(max_new_tokens=count)
         with runtime.autocast():
-            generate(decoder, asked, sampling, eos_id=None, seeds=number, samples=samples, rows=prompts * samples)
+            generate(
+                decoder, asked, sampling, eos_id=None, seeds=number, samples=samples, max_batch_size=prompts * samples
+            )
         return perf_counter() - start
 
     def step(number: int) -> tuple[int, float]:

@@ -24,7 +24,7 @@ import httpx
 import torch
 
 from amenable.data import sources
-from amenable.generation.engine import Completion
+from amenable.generation.requests import Completion
 from amenable.serve import security
 from amenable.serve.chat import Speaker
 from amenable.serve.openai import api, app_state, errors

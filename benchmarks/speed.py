@@ -372,7 +372,7 @@ def decode_row(size: Size, runtime: Runtime, answers: int) -> Workload:
 
     def step(number: int) -> Work:
         with runtime.autocast():
-            groups = generate(decoder, prompts, sampling, eos_id=None, seeds=number, rows=answers)
+            groups = generate(decoder, prompts, sampling, eos_id=None, seeds=number, max_batch_size=answers)
         return Work({f"decode-{answers}": sum(len(answer.ids) for group in groups for answer in group)})
 
     return Workload(f"{answers} answers of {sampling.max_new_tokens}", step)

@@ -30,7 +30,7 @@ from amenable.functional import losses
 from amenable.functional.advantages import masked_gae
 from amenable.functional.masked import masked_mean, masked_sum, masked_var, scale, standardize
 from amenable.functional.rewards import token_rewards
-from amenable.generation.detokenizer import GrowingText
+from amenable.generation.detokenizer import IncrementalDetokenizer
 from amenable.text.chat import render, render_completion, render_document
 from amenable.text.tokenizer import ASSISTANT, BOS, CONTROL, EOS, Tokenizer
 
@@ -206,7 +206,7 @@ def test_any_file_gives_rows_or_reasons(name: str, lines: list[bytes]) -> None:
 
 def growing(tokenizer: Tokenizer, ids: Sequence[int], stop: Sequence[str]) -> tuple[str, bool]:
     """The text of ids that come one by one, until a stop string is in it."""
-    text = GrowingText(tokenizer.decode)
+    text = IncrementalDetokenizer(tokenizer.decode)
     for token in ids:
         if text.push(token, stop):
             return text.text, True

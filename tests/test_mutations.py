@@ -147,7 +147,7 @@ def cut_answers_have_not_ended(parts: Parts) -> None:
         decoder.token_embedding.weight *= 4
     sampling = Sampling(max_new_tokens=12)
     found = tests.collect(decoder, tests.PROMPTS, sampling, eos_id=2, seeds=[4, 5, 6], samples=4)
-    tests.test_mask_lengths_and_ends_say_what_the_responses_are(found)
+    tests.test_mask_lengths_and_ended_describe_the_completions(found)
 
 
 def dpo_loss_by_hand(parts: Parts) -> None:
@@ -485,7 +485,7 @@ MUTATIONS: list[Mutation] = [
     ("every epoch has the same order", "data.batches:shuffled", lambda f: lambda n, seed, epoch: f(n, seed, 0), ORDERS),
     ("prompts of the training are in the held-out part", "data.sources:_opening", lambda f: id, DIALOGUES),
     ("a row reads the rows before it", "models.attention:attend_rows", one_long_row, packed),
-    ("with a cache, tokens stand one place late", "models.decoder:Decoder.run", late_positions, cached),
+    ("with a cache, tokens stand one place late", "models.decoder:Decoder.apply_layers", late_positions, cached),
     ("the reward is of the answer without its end", "train.forward:rewards", early_reward, REWARD_PLACE),
     ("the critic sees the action it is to judge", "train.forward:trained_values", late_value, VALUE_PLACE),
     ("the ratio compares two temperatures", "train.forward:trained_logprobs", no_temperature, ppo_iteration),
@@ -509,7 +509,7 @@ MUTATIONS: list[Mutation] = [
     ("samples have the probabilities of other samples", "generation.sampling:sample", plain_logprobs, SAMPLED),
     ("an answer depends on what is sampled beside it", "seeds:uniforms",
      lambda f: lambda seed, count: torch.rand(count), NEIGHBOURS),
-    ("an answer that was cut is not punished", "generation.engine:Completion.ended", lambda f: True,
+    ("an answer that was cut is not punished", "generation.requests:Completion.ended", lambda f: True,
      cut_answers_have_not_ended),
     ("every step draws the same numbers", "seeds:derive_seed", lambda f: lambda seed, *purpose: f(seed), SEEDS),
     ("the policy is paid for leaving its reference", "functional.kl:k1", lambda f: lambda logp, ref: f(ref, logp),

@@ -14,7 +14,8 @@ from amenable.data import sources
 from amenable.data.types import Conversation, Prompt
 from amenable.evaluation.base_prompts import Transcript
 from amenable.evaluation.entries import Contestant
-from amenable.generation.engine import Completion, generate
+from amenable.generation.engine import generate
+from amenable.generation.requests import Completion
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
 from amenable.seeds import derive_seed
@@ -112,7 +113,7 @@ def ask(speaker: Speaker, prompts: Sequence[Prompt], asking: Asking, samples: in
             samples=samples,
             stop=() if speaker.converses else stop,
             decode=speaker.tokenizer.decode,
-            rows=asking.rows,
+            max_batch_size=asking.rows,
             progress=asking.bars(f"{speaker.contestant.name}: answers"),
         )
     return [[answer_of(speaker.tokenizer, ids, one, transcript) for one in group] for ids, group in zip(asked, groups)]
@@ -124,7 +125,7 @@ def answer_of(
     """What was drawn, with the text that a reader would see."""
     said = completion.text or ""
     text = answer_text(tokenizer, said) if transcript is None else transcript.answer(said)
-    return Answer(before, completion.ids, text, completion.stopped_by != "length", math.fsum(completion.logps))
+    return Answer(before, completion.ids, text, completion.finish_reason != "length", math.fsum(completion.logps))
 
 
 def shown(speaker: Speaker, prompt: Prompt, asking: Asking) -> tuple[list[int], int]:

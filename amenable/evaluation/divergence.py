@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from amenable.generation.engine import EosIds
+from amenable.generation.requests import EosIds
 from amenable.generation.rollout import Rollout, collect
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder

@@ -1,4 +1,4 @@
-"""Text that grows token by token: never half a character, and cut at a stop string."""
+"""Incremental detokenization: text token by token, without partial characters, cut at a stop string."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from collections.abc import Callable, Sequence
 
 Decode = Callable[[list[int]], str]
 DECODE_WINDOW = 16
-"""tokens after which the window that is decoded anew starts later"""
+"""tokens after which the window that is decoded again starts later"""
 
 
-class GrowingText:
-    """The text of ids that come one by one.
+class IncrementalDetokenizer:
+    """Text of ids that arrive one by one.
 
-    A token may end inside a character: what could still change is held back until the rest of it comes. Only the last
-    few tokens are decoded each time.
+    A token may end inside a character: such a part is held back until the rest arrives. Only the last few tokens are
+    decoded each time.
     """
 
     def __init__(self, decode: Decode):
         self.decode = decode
         self.ids: list[int] = []
         self.text = ""
-        self.start = 0  # the window that is decoded is ids[start:]
-        self.clean = 0  # the last place where no character was open
-        self.known = ""  # how much of the window's text is in self.text
+        self.start = 0  # ids[start:] is the window that is decoded
+        self.clean = 0  # the last index where a character began
+        self.known = ""  # the part of the window's text that is in self.text
 
     def push(self, token: int, stop: Sequence[str] = ()) -> bool:
-        """Add a token; True once the text holds a stop string, from which on it is then cut off."""
+        """Append a token; cut the text at the first stop string and return True if there is one."""
         self.ids.append(token)
         window = self.decode(self.ids[self.start :])
         settled = window[: max(len(window.rstrip("\ufffd")), len(window) - 3)]
@@ -37,22 +37,22 @@ class GrowingText:
         return self.cut(stop, before)
 
     def shift(self) -> None:
-        """Start the window later, where a character begins, once it has grown long."""
+        """Start a long window later, where a character begins."""
         if len(self.ids) - self.start > DECODE_WINDOW:
             self.start = self.clean
             self.known = self.decode(self.ids[self.start :])
         self.clean = len(self.ids)
 
     def cut(self, stop: Sequence[str], before: int) -> bool:
-        """Cut the text where the first stop string begins, if one ends after place `before`."""
-        places = [self.text.find(string, max(0, before - len(string) + 1)) for string in stop]
-        found = [place for place in places if place >= 0]
-        if found:
-            self.text = self.text[: min(found)]
-        return bool(found)
+        """Cut the text where the first stop string that ends after index `before` begins; return True if any does."""
+        starts = [self.text.find(string, max(0, before - len(string) + 1)) for string in stop]
+        starts = [start for start in starts if start >= 0]
+        if starts:
+            self.text = self.text[: min(starts)]
+        return bool(starts)
 
-    def sure(self, stop: Sequence[str]) -> int:
-        """How many characters can't be part of a stop string that is still to be completed."""
+    def stable_length(self, stop: Sequence[str]) -> int:
+        """Count the characters that cannot become part of a stop string."""
         longest = max((len(string) for string in stop), default=0)
         for held in range(min(longest - 1, len(self.text)), 0, -1):
             if any(string.startswith(self.text[-held:]) for string in stop):

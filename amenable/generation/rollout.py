@@ -1,7 +1,7 @@
-"""Rollouts: what the policy said, with the log-probabilities it was drawn with.
+"""Rollouts: completions sampled from the policy, with their log-probabilities.
 
-B answers, the longest of T tokens. A response token is an action; EOS, where there is one, is the last of them. An
-answer cut by the length limit has no EOS and is marked as not ended.
+B completions, the longest of T tokens. A completion token is an action; EOS, if any, is the last action. A completion
+cut by the length limit has no EOS and `ended` False.
 """
 
 from __future__ import annotations
@@ -12,37 +12,36 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from amenable.generation.engine import EosIds, Progress, generate
+from amenable.generation.engine import Progress, generate
+from amenable.generation.requests import EosIds
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """Answers to prompts, one row each; a prompt's samples are neighbours."""
+    """Sampled completions, one per row; a prompt's samples are neighbours."""
 
     prompts: list[list[int]]
     """B lists of ids, each ending where the assistant begins"""
-    responses: list[list[int]]
-    """B lists of ids, EOS included where the answer ended"""
+    completions: list[list[int]]
+    """B lists of ids, EOS included if the completion ended"""
     ended: Tensor
-    """[B] bool: the answer ended by itself"""
+    """[B] bool: the completion ended by EOS"""
     mask: Tensor
-    """[B, T] bool: True where a response token is"""
+    """[B, T] bool: True for completion tokens"""
     logps: Tensor
-    """[B, T] log-probability of each response token under the distribution it was drawn from; 0 outside the mask"""
+    """[B, T] log-probability of each completion token under its sampling distribution; 0 outside the mask"""
 
     def rows(self, chosen: Sequence[int] | None = None) -> list[tuple[list[int], list[bool]]]:
-        """The sequences (or the chosen ones) as ids, and marks that are True on the response."""
-        picked = range(len(self.prompts)) if chosen is None else chosen
-        return [
-            (self.prompts[i] + self.responses[i], [False] * len(self.prompts[i]) + [True] * len(self.responses[i]))
-            for i in picked
-        ]
+        """Return (ids, loss mask) of all sequences, or of the chosen ones; the mask is True on the completion."""
+        chosen = range(len(self.prompts)) if chosen is None else chosen
+        pairs = [(self.prompts[i], self.completions[i]) for i in chosen]
+        return [(prompt + answer, [False] * len(prompt) + [True] * len(answer)) for prompt, answer in pairs]
 
     @property
     def lengths(self) -> Tensor:
-        """Response lengths [B]."""
+        """Completion lengths [B]."""
         return self.mask.sum(1)
 
 
@@ -54,21 +53,28 @@ def collect(
     eos_id: EosIds,
     seeds: Sequence[int],
     samples: int = 1,
-    rows: int = 128,
+    max_batch_size: int = 128,
     progress: Progress | None = None,
 ) -> Rollout:
-    """Sample `samples` answers to each prompt; each answer's randomness comes from its prompt's seed alone."""
+    """Sample `samples` completions of each prompt; random numbers depend on the prompt's seed alone."""
     groups = generate(
-        decoder, prompts, sampling, eos_id=eos_id, seeds=seeds, samples=samples, rows=rows, progress=progress
+        decoder,
+        prompts,
+        sampling,
+        eos_id=eos_id,
+        seeds=seeds,
+        samples=samples,
+        max_batch_size=max_batch_size,
+        progress=progress,
     )
-    answers = [answer for group in groups for answer in group]
-    mask = length_mask([len(answer.ids) for answer in answers])
+    completions = [completion for group in groups for completion in group]
+    mask = length_mask([len(completion.ids) for completion in completions])
     return Rollout(
         prompts=[list(prompt) for prompt in prompts for _ in range(samples)],
-        responses=[answer.ids for answer in answers],
-        ended=torch.tensor([answer.ended for answer in answers]),
+        completions=[completion.ids for completion in completions],
+        ended=torch.tensor([completion.ended for completion in completions]),
         mask=mask,
-        logps=spread([torch.tensor(answer.logps) for answer in answers], mask),
+        logps=pad_to_mask([torch.tensor(completion.logps) for completion in completions], mask),
     )
 
 
@@ -79,18 +85,18 @@ def greedy(
     eos_id: EosIds,
     progress: Progress | None = None,
 ) -> Rollout:
-    """The most likely token at every step, one answer to each prompt."""
+    """Decode a greedy completion of each prompt."""
     sampling, seeds = Sampling(temperature=0.0, max_new_tokens=max_new_tokens), [0] * len(prompts)
     return collect(decoder, prompts, sampling, eos_id=eos_id, seeds=seeds, progress=progress)
 
 
 def length_mask(lengths: Sequence[int]) -> Tensor:
-    """[B, T] bool, True at the first lengths[b] places of row b."""
+    """Return [B, T] bool, True at the first lengths[b] positions of row b."""
     return torch.arange(max(lengths))[None, :] < torch.tensor(lengths)[:, None]
 
 
-def spread(parts: Sequence[Tensor], mask: Tensor) -> Tensor:
-    """One tensor a row, laid into [B, T] where the mask is True; 0 elsewhere."""
+def pad_to_mask(parts: Sequence[Tensor], mask: Tensor) -> Tensor:
+    """Place a tensor per row into [B, T] where the mask is True; 0 elsewhere."""
     out = torch.zeros(mask.shape)
     out[mask] = torch.cat(list(parts)).float()
     return out

@@ -1,10 +1,10 @@
-"""From logits to a token: repetition penalty, temperature, top-k, top-p, min-p, one draw.
+"""Sampling from logits: repetition penalty, temperature, top-k, top-p, min-p, one draw.
 
     p = softmax(filters(logits / temperature))        token = first id whose cumulative p exceeds u
 
-The filters act in this order, each on the distribution that the one before left (as in Hugging Face `transformers`).
-All of it is a pure function of logits and of the uniform numbers handed over, so a row's token never depends on its
-neighbours, and the log-probability returned is that of the distribution that was drawn from.
+Each filter acts on the distribution that the previous filter left (as in Hugging Face `transformers`). Tokens are a
+pure function of logits and uniform numbers, so a row never depends on other rows; the log-probability returned is that
+of the distribution drawn from.
 """
 
 from __future__ import annotations
@@ -17,17 +17,16 @@ from torch import Tensor
 
 from amenable.errors import InputError
 
-# sorting a whole vocabulary costs more than a small model's step; the nucleus is nearly always among so many tokens
-NUCLEUS_GUESS = 512
-BLOCK = 128  # tokens whose probabilities are summed before a running sum is made
+NUCLEUS_GUESS = 512  # tokens tried first for top-p: sorting the vocabulary costs more than a small model's step
+BLOCK = 128  # tokens whose probabilities are summed before the cumulative sum
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to draw tokens. The defaults draw from the model's own distribution."""
+    """Sampling settings. The defaults sample from the model's own distribution."""
 
     temperature: float = 1.0
-    """logits are divided by it; 0 takes the most probable token"""
+    """divides the logits; 0 takes the most probable token"""
     top_k: int = 0
     """keep the k most probable tokens; 0 keeps all"""
     top_p: float = 1.0
@@ -35,9 +34,9 @@ class Sampling:
     min_p: float = 0.0
     """keep tokens at least this fraction as probable as the most probable one; 0 keeps all"""
     repetition_penalty: float = 1.0
-    """above 1 makes tokens of the prompt and answer so far less likely"""
+    """above 1 makes tokens of the prompt and completion so far less likely"""
     max_new_tokens: int = 128
-    """the longest answer, in tokens"""
+    """the longest completion, in tokens"""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
@@ -54,25 +53,26 @@ class Sampling:
             raise InputError(f"max_new_tokens is {self.max_new_tokens}", how="use 1 or more, within the context")
 
 
-def sample(logits: Tensor, uniforms: Tensor, sampling: Sampling, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """One token for each row. logits [R, V], uniforms [R] in [0, 1), seen [R, V] bool -> tokens [R], logps [R].
+def sample(
+    logits: Tensor, uniforms: Tensor, sampling: Sampling, penalized: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Sample a token per row: logits [R, V], uniforms [R] in [0, 1), penalized [R, V] bool -> tokens [R], logps [R].
 
-    At temperature 0 the draw is a point mass, whose log-probability would say nothing: what is returned instead is the
-    model's own, at temperature 1 and without filters.
+    At temperature 0 the log-probability is the model's own, at temperature 1 without filters (a point mass has none).
     """
-    adjusted = adjust(logits, sampling, seen)
+    adjusted = adjust(logits, sampling, penalized)
     return greedy(adjusted) if sampling.temperature == 0 else draw(adjusted, uniforms)
 
 
-def adjust(logits: Tensor, sampling: Sampling, seen: Tensor | None = None) -> Tensor:
-    """Logits [..., V] whose softmax is the distribution that `sample` draws from, in fp32; dropped tokens are -inf.
+def adjust(logits: Tensor, sampling: Sampling, penalized: Tensor | None = None) -> Tensor:
+    """Return fp32 logits [..., V] whose softmax is the distribution that `sample` draws from; dropped tokens are -inf.
 
-    A trainer that wants the sampler's log-probabilities applies this to its own logits. `seen` [..., V] marks the
-    tokens to which the repetition penalty applies. Temperature 0 changes nothing but that penalty.
+    Trainers apply `adjust` to their logits for the sampler's log-probabilities. penalized [..., V]: the tokens to which
+    the repetition penalty applies. At temperature 0 only that penalty is applied.
     """
     logits = logits.float()
-    if seen is not None and sampling.repetition_penalty != 1:
-        logits = penalize_repetition(logits, seen, sampling.repetition_penalty)
+    if penalized is not None and sampling.repetition_penalty != 1:
+        logits = penalize_repetition(logits, penalized, sampling.repetition_penalty)
     if sampling.temperature == 0:
         return logits
     if sampling.temperature != 1:
@@ -86,37 +86,37 @@ def adjust(logits: Tensor, sampling: Sampling, seen: Tensor | None = None) -> Te
     return logits
 
 
-def penalize_repetition(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """Divide positive and multiply negative logits of tokens seen, once each (Keskar et al., 2019, section 4.1)."""
-    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+def penalize_repetition(logits: Tensor, penalized: Tensor, penalty: float) -> Tensor:
+    """Divide positive and multiply negative logits of `penalized` tokens (Keskar et al., 2019, section 4.1)."""
+    return torch.where(penalized, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
 def top_k(logits: Tensor, k: int) -> Tensor:
     """Keep the k largest logits of each row and all that equal the k-th (Fan et al., 2018). [..., V] -> [..., V]."""
     if k >= logits.shape[-1]:
         return logits
-    smallest_kept = logits.topk(k, dim=-1).values[..., -1:]
-    return logits.masked_fill(logits < smallest_kept, -torch.inf)
+    threshold = logits.topk(k, dim=-1).values[..., -1:]
+    return logits.masked_fill(logits < threshold, -torch.inf)
 
 
 def top_p(logits: Tensor, p: float) -> Tensor:
     """Keep the smallest set of most probable tokens whose mass is at least p (Holtzman et al., 2019). [..., V] -> same.
 
-    The token that crosses p is kept, so at least one is. Of tokens with equal logits the smaller ids come first.
+    The token that crosses p stays, so at least one does. Of tokens with equal logits the smaller ids come first.
     """
     ordered, mass = largest_first(logits, p)
-    kept = (mass < p).sum(-1, keepdim=True).clamp(max=ordered.shape[-1] - 1) + 1
-    cut = ordered.gather(-1, kept - 1)
+    size = (mass < p).sum(-1, keepdim=True).clamp(max=ordered.shape[-1] - 1) + 1
+    cut = ordered.gather(-1, size - 1)
     dropped = logits < cut
-    if ((~dropped).sum(-1, keepdim=True) > kept).any():
+    if ((~dropped).sum(-1, keepdim=True) > size).any():
         tied = logits == cut
-        room = kept - (logits > cut).sum(-1, keepdim=True)
+        room = size - (logits > cut).sum(-1, keepdim=True)
         dropped |= tied & (tied.cumsum(-1) > room)
     return logits.masked_fill(dropped, -torch.inf)
 
 
 def largest_first(logits: Tensor, p: float) -> tuple[Tensor, Tensor]:
-    """Enough of each row's largest logits, in order, to hold mass p; and their cumulative probability."""
+    """Return each row's largest logits in order, enough to hold mass p, and their cumulative probability."""
     log_total = logits.logsumexp(-1, keepdim=True)
     if logits.shape[-1] > NUCLEUS_GUESS:
         ordered = logits.topk(NUCLEUS_GUESS, dim=-1).values
@@ -134,7 +134,7 @@ def min_p(logits: Tensor, fraction: float) -> Tensor:
 
 
 def greedy(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """The most probable token of each row, the smaller id if two are equal. logits [R, V] -> tokens [R], logps [R]."""
+    """Take the most probable token of each row, the smaller id of equals. logits [R, V] -> tokens [R], logps [R]."""
     largest, tokens = logits.max(-1)
     return tokens, largest - logits.logsumexp(-1)
 
@@ -142,8 +142,8 @@ def greedy(logits: Tensor) -> tuple[Tensor, Tensor]:
 def draw(logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     """Invert the cumulative distribution of each row. logits [R, V], uniforms [R] in [0, 1) -> tokens [R], logps [R].
 
-    First a block of tokens is found, then the token inside it: running sums over a whole vocabulary cost more than its
-    softmax. A token of probability 0 is never drawn.
+    Selects a block of tokens, then a token inside it: a cumulative sum over the vocabulary costs more than its softmax.
+    A token of probability 0 is never drawn.
     """
     probs = logits.float().softmax(-1)
     masses = block_masses(probs)
@@ -151,18 +151,18 @@ def draw(logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     inside = BLOCK * block + torch.arange(BLOCK, device=probs.device)
     beyond = inside >= probs.shape[-1]
     inside = inside.masked_fill(beyond, probs.shape[-1] - 1)
-    place, _ = invert(probs.gather(-1, inside).masked_fill(beyond, 0), rest)
-    tokens = inside.gather(-1, place)
+    index, _ = invert(probs.gather(-1, inside).masked_fill(beyond, 0), rest)
+    tokens = inside.gather(-1, index)
     drawn = probs.gather(-1, tokens)
     if (drawn == 0).any():
-        # sums made in parallel may rise by a rounding error at a token without mass
+        # parallel sums may rise by a rounding error at a token without mass
         tokens = torch.where(drawn == 0, probs.argmax(-1, keepdim=True), tokens)
         drawn = probs.gather(-1, tokens)
     return tokens[:, 0], drawn[:, 0].log()
 
 
 def block_masses(probs: Tensor) -> Tensor:
-    """Sums over BLOCK neighbours each, the last over those that are left. [R, V] -> [R, ceil(V / BLOCK)]."""
+    """Sum probabilities over blocks of BLOCK neighbours. [R, V] -> [R, ceil(V / BLOCK)]."""
     blocks = probs.shape[-1] // BLOCK
     whole = probs[:, : blocks * BLOCK].unflatten(-1, (blocks, BLOCK)).sum(-1)
     left = probs[:, blocks * BLOCK :]
@@ -170,12 +170,12 @@ def block_masses(probs: Tensor) -> Tensor:
 
 
 def invert(masses: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """The first place whose cumulative mass exceeds the target, and how far the target is beyond the mass before it.
+    """Return the first index whose cumulative mass exceeds the target, and the target minus the mass before that index.
 
-    masses [R, n], target [R, 1] -> [R, 1], [R, 1]. A target as large as the total, by rounding, counts as just below.
+    masses [R, n], target [R, 1] -> [R, 1], [R, 1]. A target that rounding made as large as the total counts as below.
     """
     cumulative = masses.cumsum(-1)
     total = cumulative[:, -1:]
     target = torch.minimum(target, total.nextafter(torch.zeros_like(total)))
-    place = torch.searchsorted(cumulative, target, right=True).clamp(max=masses.shape[-1] - 1)
-    return place, (target - (cumulative - masses).gather(-1, place)).clamp(min=0)
+    index = torch.searchsorted(cumulative, target, right=True).clamp(max=masses.shape[-1] - 1)
+    return index, (target - (cumulative - masses).gather(-1, index)).clamp(min=0)

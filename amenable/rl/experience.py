@@ -122,7 +122,7 @@ def answer_rows(experience: Experience, decode: Callable[[list[int]], str]) -> l
     return [
         {"completion": decode(response), "ended": ended, "score": round(score, 4), "kl": round(kl, 4)}
         for response, ended, score, kl in zip(
-            rollout.responses, rollout.ended.tolist(), experience.raw_scores.tolist(), kls.tolist()
+            rollout.completions, rollout.ended.tolist(), experience.raw_scores.tolist(), kls.tolist()
         )
     ]
 

@@ -116,7 +116,7 @@ def told(trace: Trace, i: int, tokenizer: Tokenizer) -> dict[str, Any]:
     word. `score_index` is the token at which the scorer was read: the answer's last.
     """
     experience, rollout = trace.experience, trace.experience.rollout
-    prompt, response = rollout.prompts[i], rollout.responses[i]
+    prompt, response = rollout.prompts[i], rollout.completions[i]
     return {
         "id": trace.names[i],
         "prompt": tokenizer.decode(prompt),

@@ -283,7 +283,7 @@ class Exchange:
             if text:
                 yield line({"side": side, "text": text})
             if isinstance(new, Ended):
-                self.ended[side] = new.completion.stopped_by != "length"
+                self.ended[side] = new.completion.finish_reason != "length"
                 yield line({"side": side, "ended": self.ended[side]})
         self.keep()
         yield line({"done": True})

@@ -292,7 +292,7 @@ def examine(
         max_tokens=config.max_tokens_per_pass,
         bars=bars,
     )
-    shown = zip(prompts, rollout.responses, rollout.ended.tolist(), kls.tolist())
+    shown = zip(prompts, rollout.completions, rollout.ended.tolist(), kls.tolist())
     rows = [
         {"prompt": tokenizer.decode(prompt), "completion": tokenizer.decode(answer), "ended": ended, "kl": round(kl, 4)}
         for prompt, answer, ended, kl in islice(shown, SAMPLES)

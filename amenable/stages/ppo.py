@@ -27,7 +27,7 @@ from amenable.functional.advantages import masked_gae
 from amenable.functional.losses import ppo_policy_loss, value_loss
 from amenable.functional.masked import scale, standardize
 from amenable.functional.rewards import penalise_missing_eos, token_rewards
-from amenable.generation.rollout import collect, spread
+from amenable.generation.rollout import collect, pad_to_mask
 from amenable.generation.sampling import Sampling
 from amenable.rl import experience as seen
 from amenable.rl.experience import Experience, Targets
@@ -175,7 +175,7 @@ def run(config: Config) -> Path:
             seen.require_at_reference(experience, actors.runtime.tolerance, rounding_of(actors, experience, config))
         if step == 1 or config.inspect_batch:
             said = experience.rollout
-            proof = first_batch.of_samples(said.prompts, said.responses, said.ended.tolist(), actors.tokenizer)
+            proof = first_batch.of_samples(said.prompts, said.completions, said.ended.tolist(), actors.tokenizer)
             if first_batch.show(run, proof, config.inspect_batch):
                 return run.out
         targets = estimate(experience, coefficient.value, config)
@@ -219,8 +219,8 @@ def gather(
     bound = config.score_clip or float("inf")
     return Experience(
         rollout=rollout,
-        ref_logps=spread(ref_logps, rollout.mask),
-        values=spread(forward.row_values(actors.critic, rows, runtime, limit, bars("values")), rollout.mask),
+        ref_logps=pad_to_mask(ref_logps, rollout.mask),
+        values=pad_to_mask(forward.row_values(actors.critic, rows, runtime, limit, bars("values")), rollout.mask),
         raw_scores=raw_scores,
         scores=penalise_missing_eos(raw_scores.clamp(-bound, bound), rollout.ended, config.missing_eos_penalty),
     )

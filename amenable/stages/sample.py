@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from amenable.data.types import Prompt
-from amenable.generation.engine import Completion, generate
+from amenable.generation.engine import generate
+from amenable.generation.requests import Completion
 from amenable.generation.sampling import Sampling
 from amenable.seeds import derive_seed
 from amenable.text.chat import completion_text
@@ -90,7 +91,7 @@ def run(config: Config) -> Path:
                 eos_id=tokenizer.stop_ids,
                 seeds=seeds,
                 samples=config.num_generations,
-                rows=config.rows,
+                max_batch_size=config.rows,
                 progress=run.log.bar("answers"),
             )
         run.log.samples(

@@ -53,9 +53,9 @@ def test_all_rows_of_the_iteration_have_full_length(one_thread: Runtime, monkeyp
     step = WORK["ppo"](replace(SMOKE, shape=replace(SMOKE.shape, vocab_size=32))).ours(one_thread)
     for _ in range(3):
         step()
-    assert any(EOS in ids for rollout in seen for ids in rollout.responses), "EOS is a token like any other"
-    assert all(len(ids) == 16 for rollout in seen for ids in rollout.responses)
-    assert seen[0].responses != seen[1].responses, "every iteration draws anew"
+    assert any(EOS in ids for rollout in seen for ids in rollout.completions), "EOS is a token like any other"
+    assert all(len(ids) == 16 for rollout in seen for ids in rollout.completions)
+    assert seen[0].completions != seen[1].completions, "every iteration draws anew"
 
 
 def test_the_peer_is_handed_the_settings_of_our_stage() -> None:

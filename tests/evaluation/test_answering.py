@@ -22,7 +22,7 @@ from amenable.evaluation.answering import (
 )
 from amenable.evaluation.base_prompts import Transcript
 from amenable.evaluation.entries import Contestant
-from amenable.generation.engine import Completion
+from amenable.generation.requests import Completion
 from amenable.text.chat import render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward

@@ -1,7 +1,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amenable.generation.detokenizer import GrowingText
+from amenable.generation.detokenizer import IncrementalDetokenizer
 
 
 def letters(ids: list[int]) -> str:
@@ -14,35 +14,35 @@ def utf8(ids: list[int]) -> str:
 
 @settings(max_examples=50, deadline=None)
 @given(st.text(max_size=60))
-def test_growing_text_never_shows_half_a_character(text):
+def test_text_never_ends_inside_a_character(text):
     text = text.replace("\ufffd", "").encode("utf-8", "ignore").decode()
-    growing = GrowingText(utf8)
+    detokenizer = IncrementalDetokenizer(utf8)
     for byte in text.encode():
-        growing.push(byte)
-        assert text.startswith(growing.text)
-    assert growing.text == text
+        detokenizer.push(byte)
+        assert text.startswith(detokenizer.text)
+    assert detokenizer.text == text
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.binary(max_size=80))
-def test_growing_text_of_broken_bytes_lags_by_at_most_the_open_character(data):
-    growing = GrowingText(utf8)
+def test_text_of_broken_bytes_lags_by_at_most_the_open_character(data):
+    detokenizer = IncrementalDetokenizer(utf8)
     for i, byte in enumerate(data):
-        growing.push(byte)
+        detokenizer.push(byte)
         whole = utf8(list(data[: i + 1]))
-        assert whole.startswith(growing.text)
-        assert len(whole) - len(growing.text) <= 3
+        assert whole.startswith(detokenizer.text)
+        assert len(whole) - len(detokenizer.text) <= 3
 
 
-def test_growing_text_decodes_a_window_and_not_everything():
+def test_only_a_window_is_decoded():
     longest: list[int] = []
 
     def decode(ids: list[int]) -> str:
         longest.append(len(ids))
         return letters(ids)
 
-    growing = GrowingText(decode)
+    detokenizer = IncrementalDetokenizer(decode)
     for _ in range(200):
-        growing.push(5)
-    assert growing.text == "f" * 200
+        detokenizer.push(5)
+    assert detokenizer.text == "f" * 200
     assert max(longest) < 25

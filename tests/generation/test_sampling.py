@@ -53,15 +53,15 @@ def test_filters_leave_the_distribution_worked_out_by_hand(sampling, expected):
 
 def test_repetition_penalty_divides_positive_and_multiplies_negative_logits_once():
     logits = torch.tensor([[2.0, -1.0, 3.0, -4.0]])
-    seen = torch.tensor([[True, True, False, False]])
-    assert penalize_repetition(logits, seen, 2.0).tolist() == [[1.0, -2.0, 3.0, -4.0]]
+    penalized = torch.tensor([[True, True, False, False]])
+    assert penalize_repetition(logits, penalized, 2.0).tolist() == [[1.0, -2.0, 3.0, -4.0]]
 
 
 def test_repetition_penalty_acts_before_the_temperature_and_also_on_greedy():
-    logits, seen = torch.tensor([[2.0, 1.9]]), torch.tensor([[True, False]])
-    tempered = adjust(logits, Sampling(temperature=0.5, repetition_penalty=2.0), seen)
+    logits, penalized = torch.tensor([[2.0, 1.9]]), torch.tensor([[True, False]])
+    tempered = adjust(logits, Sampling(temperature=0.5, repetition_penalty=2.0), penalized)
     assert tempered.tolist()[0] == pytest.approx([2.0, 3.8])
-    tokens, _ = sample(logits, torch.zeros(1), Sampling(temperature=0, repetition_penalty=2.0), seen)
+    tokens, _ = sample(logits, torch.zeros(1), Sampling(temperature=0, repetition_penalty=2.0), penalized)
     assert tokens.item() == 1
 
 
@@ -81,13 +81,13 @@ def test_rows_are_filtered_apart():
 
 
 def slow_nucleus(probs: list[float], p: float) -> set[int]:
-    kept, mass = set(), 0.0
+    nucleus, mass = set(), 0.0
     for token in sorted(range(len(probs)), key=lambda i: (-probs[i], i)):
-        kept.add(token)
+        nucleus.add(token)
         mass += probs[token]
         if mass >= p:
             break
-    return kept
+    return nucleus
 
 
 @settings(max_examples=60, deadline=None)
@@ -100,21 +100,21 @@ def test_nucleus_is_that_of_a_loop_over_the_sorted_tokens(weights, p):
         return
     probs = [weight / total for weight in weights]
     logits = torch.tensor(weights, dtype=torch.float32).log()[None]
-    kept = top_p(logits, limit)[0].isfinite().nonzero()[:, 0].tolist()
-    assert set(kept) == slow_nucleus(probs, limit)
+    nucleus = top_p(logits, limit)[0].isfinite().nonzero()[:, 0].tolist()
+    assert set(nucleus) == slow_nucleus(probs, limit)
 
 
 @pytest.mark.parametrize("spread", [0.3, 6.0])
 def test_nucleus_of_a_large_vocabulary_whether_or_not_the_first_guess_holds_it(spread):
     vocabulary = 4 * NUCLEUS_GUESS
     logits = torch.randn(3, vocabulary, generator=torch.Generator().manual_seed(0)) * spread
-    kept = top_p(logits, 0.9).isfinite()
-    for row, row_kept in zip(logits.double().softmax(-1), kept):
-        assert set(row_kept.nonzero()[:, 0].tolist()) == slow_nucleus(row.tolist(), 0.9)
-    assert bool((kept.sum(-1) > NUCLEUS_GUESS).all()) == (spread < 1)
+    nucleus = top_p(logits, 0.9).isfinite()
+    for row, row_nucleus in zip(logits.double().softmax(-1), nucleus):
+        assert set(row_nucleus.nonzero()[:, 0].tolist()) == slow_nucleus(row.tolist(), 0.9)
+    assert bool((nucleus.sum(-1) > NUCLEUS_GUESS).all()) == (spread < 1)
 
 
-def test_min_p_of_one_keeps_the_most_probable_alone():
+def test_min_p_1_leaves_the_most_probable_alone():
     assert min_p(PROBS.log()[None], 1.0).isfinite().tolist() == [[True, False, False, False]]
 
 

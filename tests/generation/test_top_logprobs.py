@@ -15,7 +15,7 @@ def test_the_most_probable_come_first_and_the_impossible_never() -> None:
     first, second = top_logprobs(logps, 3)
     assert first[0] == (0, pytest.approx(math.log(0.5))) and {token for token, _ in first[1:]} == {1, 2}
     assert [token for token, _ in second] == [2, 1]
-    assert [len(place) for place in top_logprobs(logps, 99)] == [3, 2]
+    assert [len(top) for top in top_logprobs(logps, 99)] == [3, 2]
     assert top_logprobs(logps, 0) == [[], []]
 
 
@@ -27,13 +27,13 @@ def test_a_prompts_tokens_are_scored_by_what_comes_before_them(
     monkeypatch.setattr(module, "CHUNK_LOGITS", chunk * decoder.config.vocab_size)
     with torch.no_grad():
         hidden = decoder(torch.tensor(ids), Layout.of([len(ids)], torch.device("cpu")))
-        made = prompt_logprobs(decoder, hidden, ids, 2)
+        scored = prompt_logprobs(decoder, hidden, ids, 2)
         whole = decoder.logits(hidden).log_softmax(-1)
-    assert made.logps == pytest.approx([float(whole[i, token]) for i, token in enumerate(ids[1:])], abs=1e-5)
-    assert [near[0][0] for near in made.likeliest] == whole[:-1].argmax(-1).tolist()
-    assert [len(near) for near in made.likeliest] == [2] * 5
+    assert scored.logps == pytest.approx([float(whole[i, token]) for i, token in enumerate(ids[1:])], abs=1e-5)
+    assert [near[0][0] for near in scored.top_logprobs] == whole[:-1].argmax(-1).tolist()
+    assert [len(near) for near in scored.top_logprobs] == [2] * 5
 
 
-def test_a_prompt_of_one_token_has_nothing_to_score(make_decoder: Callable[..., Decoder]) -> None:
-    made = prompt_logprobs(make_decoder(), torch.zeros(1, 32), [5], 3)
-    assert (made.logps, made.likeliest) == ([], [])
+def test_a_prompt_of_a_single_token_has_no_log_probabilities(make_decoder: Callable[..., Decoder]) -> None:
+    scored = prompt_logprobs(make_decoder(), torch.zeros(1, 32), [5], 3)
+    assert (scored.logps, scored.top_logprobs) == ([], [])

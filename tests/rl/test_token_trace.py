@@ -105,7 +105,7 @@ def test_the_likeliest_are_those_of_the_sampler(
     rollout = experience.rollout
     top = token_trace.likeliest(actors.policy, rollout.rows(), actors.runtime, max_tokens, temperature)
     for i in range(2):
-        ids = torch.tensor(rollout.prompts[i] + rollout.responses[i])
+        ids = torch.tensor(rollout.prompts[i] + rollout.completions[i])
         with torch.no_grad():
             logits = actors.policy.logits(actors.policy(ids, Layout.of([len(ids)], ids.device)))
         before = len(rollout.prompts[i]) - 1

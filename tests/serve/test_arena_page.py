@@ -49,7 +49,7 @@ class Talker:
             first, rest = self.says[:4], self.says[4:]
             tell(Piece(0, first))
             self.gate.wait(10)
-            tell(Ended(0, rest, SimpleNamespace(ids=[1], stopped_by="eos")))  # type: ignore[arg-type]
+            tell(Ended(0, rest, SimpleNamespace(ids=[1], finish_reason="eos")))  # type: ignore[arg-type]
 
         threading.Thread(target=speak, daemon=True).start()
         return object()

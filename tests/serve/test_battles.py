@@ -40,7 +40,7 @@ class Script:
                 raise said
             tell(said if isinstance(said, (Failed, Ended)) else Piece(0, said))
         if not isinstance(self.says[-1], (Failed, Ended)):
-            tell(Ended(0, "", SimpleNamespace(ids=[1], stopped_by="eos")))  # type: ignore[arg-type]
+            tell(Ended(0, "", SimpleNamespace(ids=[1], finish_reason="eos")))  # type: ignore[arg-type]
         return object()
 
     def cancel(self, request: Any) -> None:

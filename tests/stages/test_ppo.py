@@ -267,7 +267,7 @@ def test_gathering_does_not_depend_on_the_passes(actors: Actors, experience: Exp
     _, prompts = fitting_prompts(short.data, actors.tokenizer, 44)
     asked = prompts_of_step(prompts, 8, 0, 1)
     again = ppo.gather(actors, asked, ("rollout", 1), 1, replace(short, max_tokens_per_pass=40))
-    assert again.rollout.responses == experience.rollout.responses
+    assert again.rollout.completions == experience.rollout.completions
     for name in ("ref_logps", "values", "raw_scores", "scores"):
         assert torch.allclose(getattr(again, name), getattr(experience, name), atol=1e-4), name
 
@@ -481,7 +481,7 @@ def test_the_same_prompts_are_watched_with_the_same_numbers(
     ask = partial(ppo.gather, actors, samples=1, config=short)
     how = token_trace.Settings(0.0, short.gamma, short.lam, short.temperature, short.max_tokens_per_pass)
     at_start = monitor.observe(ask, [(known[0], ids_of(actors, known[0]))], actors, how, 0.05)
-    assert actors.tokenizer.decode(at_start.experience.rollout.responses[0], True) == "".join(rows[0]["tokens"])
+    assert actors.tokenizer.decode(at_start.experience.rollout.completions[0], True) == "".join(rows[0]["tokens"])
 
 
 @pytest.mark.parametrize(

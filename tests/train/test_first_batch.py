@@ -222,15 +222,15 @@ def test_a_rollout_is_its_prompts_and_what_was_said(words: Tokenizer) -> None:
     )
     mask = length_mask([len(ended), len(open_end)])
     rollout = Rollout([prompt] * 2, [ended, open_end], torch.tensor([True, False]), mask, torch.zeros(mask.shape))
-    rows = first_batch.of_samples(rollout.prompts, rollout.responses, rollout.ended.tolist(), words).rows
+    rows = first_batch.of_samples(rollout.prompts, rollout.completions, rollout.ended.tolist(), words).rows
     assert [sum(row.trained) for row in rows] == [len(ended), len(open_end)]
-    odd = replace(rollout, responses=[[words.bos_id, words.pad_id, *ended[2:]], open_end])
+    odd = replace(rollout, completions=[[words.bos_id, words.pad_id, *ended[2:]], open_end])
     assert (
-        len(first_batch.of_samples(odd.prompts, odd.responses, odd.ended.tolist(), words).rows) == 2
+        len(first_batch.of_samples(odd.prompts, odd.completions, odd.ended.tolist(), words).rows) == 2
     )  # a policy may draw any token
     for wrong in ([False, False], [True, True]):
         with pytest.raises(InputError, match=r"did not end|learn to stop"):
-            first_batch.of_samples(rollout.prompts, rollout.responses, wrong, words)
+            first_batch.of_samples(rollout.prompts, rollout.completions, wrong, words)
 
 
 def test_the_page_shows_every_token_and_escapes_what_was_said(words: Tokenizer) -> None:

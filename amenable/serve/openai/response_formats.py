@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from amenable.generation.engine import Completion
+from amenable.generation.requests import Completion
 from amenable.generation.top_logprobs import TopLogprobs
 from amenable.text.tokenizer import Tokenizer
 
@@ -102,9 +102,9 @@ class TextForm:
 
 def answer_tokens(tokenizer: Tokenizer, completion: Completion) -> list[TokenLogprob]:
     """The tokens of an answer, EOS too; of one that a stop string ended, those that begin before it."""
-    ids, likeliest = completion.ids, completion.likeliest or [[]] * len(completion.ids)
+    ids, likeliest = completion.ids, completion.top_logprobs or [[]] * len(completion.ids)
     rows = map(TokenLogprob, ids, token_offsets(tokenizer, ids), completion.logps, likeliest)
-    if completion.stopped_by != "stop":
+    if completion.finish_reason != "stop":
         return list(rows)
     length = len(completion.text or "")
     return [row for row in rows if row.offset < length]
@@ -114,9 +114,9 @@ def prompt_tokens(
     tokenizer: Tokenizer, prompt: Sequence[int], added: int, completion: Completion
 ) -> list[TokenLogprob]:
     """The tokens of a prompt that the client wrote."""
-    assert completion.prompt is not None
-    logps = [None, *completion.prompt.logps]
-    likeliest: list[TopLogprobs] = [[], *completion.prompt.likeliest]
+    assert completion.prompt_logprobs is not None
+    logps = [None, *completion.prompt_logprobs.logps]
+    likeliest: list[TopLogprobs] = [[], *completion.prompt_logprobs.top_logprobs]
     shown = prompt[added:]
     return list(map(TokenLogprob, shown, token_offsets(tokenizer, shown), logps[added:], likeliest[added:]))
 

@@ -20,8 +20,10 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from amenable.errors import InputError
+from amenable.generation.continuous_batch import ContinuousBatch
 from amenable.generation.detokenizer import Decode
-from amenable.generation.engine import Completion, EosIds, Job, Slots, evaluating, room
+from amenable.generation.engine import evaluating
+from amenable.generation.requests import Completion, EosIds, SampleRequest, completion_limit
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
 from amenable.seeds import mix
@@ -186,7 +188,7 @@ class Scheduler:
             slots = self.open()
             while self.take(slots):
                 try:
-                    ended = slots.advance()
+                    ended = slots.step()
                 except Exception:
                     traceback.print_exc()
                     self.fail("the model failed; the server's log says why")
@@ -195,14 +197,21 @@ class Scheduler:
                 self.deliver(slots, ended)
         self.fail("the server is closing")
 
-    def open(self) -> Slots:
+    def open(self) -> ContinuousBatch:
         """Empty rows. Sampling and stops are those of each job."""
         context = self.decoder.config.context_length
-        return Slots(
-            self.decoder, [], Sampling(), self.eos_id, decode=self.decode, rows=self.rows, follow=True, length=context
+        return ContinuousBatch(
+            self.decoder,
+            [],
+            Sampling(),
+            self.eos_id,
+            decode=self.decode,
+            max_batch_size=self.rows,
+            follow=True,
+            length=context,
         )
 
-    def take(self, slots: Slots) -> bool:
+    def take(self, slots: ContinuousBatch) -> bool:
         """Let go of the cancelled, put the new ones in; wait while there is nothing to do. False at the end."""
         with self.changed:
             while True:
@@ -225,25 +234,27 @@ class Scheduler:
         """The number of tokens that the engine draws: 1, to be dropped, where nothing is wanted but the prompt's."""
         context = self.decoder.config.context_length
         if asked.prompt_only:
-            return room(asked.ids, 1, context + 1, "the prompt")
-        return room(asked.ids, asked.sampling.max_new_tokens, context, "the prompt")
+            return completion_limit(asked.ids, 1, context + 1, "the prompt")
+        return completion_limit(asked.ids, asked.sampling.max_new_tokens, context, "the prompt")
 
-    def jobs(self, request: Request) -> list[Job]:
+    def jobs(self, request: Request) -> list[SampleRequest]:
         """The answers of a request, for the engine."""
         asked, limit = request.asked, self.limit(request.asked)
-        job = Job(
+        job = SampleRequest(
             request.number, 0, asked.ids, limit, 0, asked.sampling, asked.stop, asked.likeliest, asked.prompt_logprobs
         )
         return [replace(job, sample=k, seed=mix(asked.seed, k)) for k in range(asked.samples)]
 
-    def deliver(self, slots: Slots, ended: Sequence[tuple[Job, Completion]]) -> None:
+    def deliver(self, slots: ContinuousBatch, ended: Sequence[tuple[SampleRequest, Completion]]) -> None:
         """Tell what is new."""
-        for slot, job in slots.jobs.items():
-            request, growing = self.running[job.prompt], slots.texts[slot]
+        for running in slots.running.values():
+            job, detokenizer = running.request, running.detokenizer
+            assert detokenizer is not None
+            request = self.running[job.prompt]
             shown = request.shown.get(job.sample, 0)
-            if growing.ids and not request.begun:
+            if detokenizer.ids and not request.begun:
                 self.begin(request)
-            text = growing.text[shown : growing.sure(request.asked.stop)]
+            text = detokenizer.text[shown : detokenizer.stable_length(request.asked.stop)]
             if text:
                 request.shown[job.sample] = shown + len(text)
                 self.tell(request, Piece(job.sample, text))
@@ -255,12 +266,12 @@ class Scheduler:
         self.counts.first_tokens += 1
         self.counts.first_token_seconds += time.monotonic() - request.since
 
-    def finish(self, request: Request, job: Job, completion: Completion) -> None:
+    def finish(self, request: Request, job: SampleRequest, completion: Completion) -> None:
         """An answer is complete, and with the last the request."""
         if not request.begun:
             self.begin(request)
         if request.asked.prompt_only:
-            completion = Completion([], [], "length", "", [], completion.prompt)
+            completion = Completion([], [], "length", "", [], completion.prompt_logprobs)
         text = completion.text or ""
         with self.changed:
             request.left -= 1

@@ -155,7 +155,7 @@ class Answers:
         if self.form.wants_logprobs:
             prompt = self.prompts[choice]
             logprobs = await run_in_threadpool(self.form.logprobs, self.served.tokenizer, completion, prompt)
-        return {"logprobs": logprobs, "finish_reason": "length" if completion.stopped_by == "length" else "stop"}
+        return {"logprobs": logprobs, "finish_reason": "length" if completion.finish_reason == "length" else "stop"}
 
     def event(self, choices: list[dict[str, Any]], more: dict[str, Any]) -> str:
         return f"data: {json.dumps({**self.head(self.form.streamed), 'choices': choices, **more})}\n\n"

@@ -50,7 +50,7 @@ def test_a_chat_is_what_the_model_says(client: openai.OpenAI, assistant: Path) -
     apart = expected(assistant, 5, 3, temperature=0.9, top_p=0.8)
     assert [choice.message.content for choice in made.choices] == [one.text for one in apart]
     assert [choice.index for choice in made.choices] == [0, 1, 2]
-    ends = ["length" if one.stopped_by == "length" else "stop" for one in apart]
+    ends = ["length" if one.finish_reason == "length" else "stop" for one in apart]
     assert [choice.finish_reason for choice in made.choices] == ends
     assert made.usage is not None
     assert made.usage.completion_tokens == sum(len(one.ids) for one in apart)

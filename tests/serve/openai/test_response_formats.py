@@ -3,7 +3,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amenable.generation.engine import Completion
+from amenable.generation.requests import Completion
 from amenable.generation.top_logprobs import PromptLogprobs
 from amenable.serve.openai.response_formats import (
     ChatForm,
@@ -95,7 +95,7 @@ def test_two_ids_of_one_name_both_keep_their_entry() -> None:
 def test_a_prompt_is_given_back_with_its_tokens_before_the_answers(words: Tokenizer) -> None:
     prompt, made = words.encode("a rose"), completion_of(words, " is red")
     logps = [-0.5] * (len(prompt) - 1)
-    scored = Completion(**{**vars(made), "prompt": PromptLogprobs(logps, [[(7, -0.25)] for _ in logps])})
+    scored = Completion(**{**vars(made), "prompt_logprobs": PromptLogprobs(logps, [[(7, -0.25)] for _ in logps])})
     form = TextForm(True, echo=True)
     logprobs = form.logprobs(words, scored, prompt)
     assert form.echoed(words, prompt) == "a rose" and form.opening(words, prompt) == {"text": "a rose"}
@@ -105,7 +105,9 @@ def test_a_prompt_is_given_back_with_its_tokens_before_the_answers(words: Tokeni
     assert logprobs["text_offset"][len(prompt) :] == [
         len("a rose") + place for place in TextForm(True).logprobs(words, made)["text_offset"]
     ]
-    with_bos = Completion(**{**vars(made), "prompt": PromptLogprobs([-0.75, *logps], [[], *([] for _ in logps)])})
+    with_bos = Completion(
+        **{**vars(made), "prompt_logprobs": PromptLogprobs([-0.75, *logps], [[], *([] for _ in logps)])}
+    )
     logprobs = TextForm(True, echo=True, added=1).logprobs(words, with_bos, [words.bos_id, *prompt])
     assert logprobs["tokens"][: len(prompt)] == [words.decode([token]) for token in prompt]
     assert logprobs["token_logprobs"][: len(prompt)] == [-0.75, *logps] and None not in logprobs["top_logprobs"]

@@ -78,7 +78,7 @@ def test_answers_are_those_of_the_engine_whoever_else_asks(
         for sample, (text, ended) in listener.answers().items():
             assert ended.completion.ids == apart[sample].ids
             assert text == ended.completion.text == apart[sample].text
-            assert ended.completion.stopped_by == apart[sample].stopped_by
+            assert ended.completion.finish_reason == apart[sample].finish_reason
     until(lambda: scheduler.pending == 0)
     assert scheduler.counts.answers == sum(one.samples for one in asked)
 
@@ -87,8 +87,8 @@ def test_the_likeliest_tokens_hold_the_greedy_one(scheduler: Scheduler, words: T
     greedy = Asked(words.encode("a rose is"), Sampling(temperature=0, max_new_tokens=5), 0, likeliest=3)
     beside = Listener(scheduler, Asked(words.encode("a rose is"), WARM, 0))
     [(_, ended)] = Listener(scheduler, greedy).answers().values()
-    assert beside.answers()[0][1].completion.likeliest is None
-    found = ended.completion.likeliest
+    assert beside.answers()[0][1].completion.top_logprobs is None
+    found = ended.completion.top_logprobs
     assert found is not None and len(found) == len(ended.completion.ids)
     for token, logp, best in zip(ended.completion.ids, ended.completion.logps, found):
         assert len(best) == 3 and best[0][0] == token
@@ -106,13 +106,13 @@ def test_a_prompt_is_scored_on_request_and_its_neighbours_are_not(
         answers = listener.answers()
         apart = Listener(scheduler, replace(asked, prompt_logprobs=False)).answers()
         for sample, (text, ended) in answers.items():
-            assert text == apart[sample][0] and apart[sample][1].completion.prompt is None
-            prompt = ended.completion.prompt
+            assert text == apart[sample][0] and apart[sample][1].completion.prompt_logprobs is None
+            prompt = ended.completion.prompt_logprobs
             assert (prompt is not None) == asked.prompt_logprobs
             if prompt is not None:
                 expected = logprobs_of(decoder, list(asked.ids))
                 assert prompt.logps == pytest.approx(expected, abs=1e-4)
-                assert prompt.likeliest == [[] for _ in expected]
+                assert prompt.top_logprobs == [[] for _ in expected]
 
 
 def logprobs_of(decoder: Decoder, ids: list[int]) -> list[float]:
@@ -130,10 +130,10 @@ def test_a_prompt_alone_may_fill_the_context_and_nothing_is_drawn(
     asked = Asked(ids, WARM, 0, samples=2, likeliest=1, prompt_logprobs=True, prompt_only=True)
     before = scheduler.counts.completion_tokens
     for text, ended in Listener(scheduler, asked).answers().values():
-        assert text == "" and ended.completion.ids == [] and ended.completion.stopped_by == "length"
-        assert ended.completion.prompt is not None
-        assert ended.completion.prompt.logps == pytest.approx(logprobs_of(decoder, ids), abs=1e-4)
-        assert len(ended.completion.prompt.likeliest) == len(ids) - 1
+        assert text == "" and ended.completion.ids == [] and ended.completion.finish_reason == "length"
+        assert ended.completion.prompt_logprobs is not None
+        assert ended.completion.prompt_logprobs.logps == pytest.approx(logprobs_of(decoder, ids), abs=1e-4)
+        assert len(ended.completion.prompt_logprobs.top_logprobs) == len(ids) - 1
     assert scheduler.counts.completion_tokens == before
     with pytest.raises(InputError, match="leaves no room"):
         Listener(scheduler, replace(asked, ids=[*ids, 6]))
