@@ -22,13 +22,13 @@ WRITING = ".*.writing*"
 
 
 @contextmanager
-def disk_errors(path: Path, how: str = "make room there or allow writing, then repeat the command") -> Iterator[None]:
+def disk_errors(path: Path, hint: str = "make room there or allow writing, then repeat the command") -> Iterator[None]:
     """Turn a disk's errors into an InputError: no room, no permission, a read-only folder."""
     try:
         yield
     except (OSError, SafetensorError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputError(f"cannot be written ({why})", path, how) from error
+        raise InputError(f"cannot be written ({why})", path, hint) from error
 
 
 def temporary_path(path: Path) -> Path:

@@ -189,7 +189,7 @@ def mean_states(decoder: Decoder, rows: Sequence[forward.Row], runtime: Runtime)
     for chosen, batch in forward.in_chunks(rows, runtime, 8192):
         layout = Layout.of(batch.lengths, batch.ids.device, batch.prefix_lengths)
         with runtime.autocast():
-            hidden = decoder(batch.ids, layout).float() * batch.trained[:, None]
+            hidden = decoder(batch.ids, layout).float() * batch.loss_mask[:, None]
         sums = torch.zeros(len(chosen), hidden.shape[1], device=hidden.device).index_add_(0, layout.rows, hidden)
         counts = torch.tensor([sum(rows[i][1]) for i in chosen])
         out[torch.tensor(chosen)] = sums.cpu() / counts[:, None]

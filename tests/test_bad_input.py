@@ -249,7 +249,7 @@ CASES = [
     ("one demonstration", "sft {sft} --data {d}/one_demonstration.jsonl", "1 rows cannot be divided"),
     ("shapes that do not fit", "sft {sft} --model {d}/shapes", "shapes: |.weight is [|where config.json says ["),
     ("layers that are missing", "sft {sft} --model {d}/layers", "layers: lacks |does config.json belong"),
-    ("architecture that we do not have", "sft {sft} --model {d}/mamba", "model_type is 'mamba'|we read "),
+    ("architecture that we do not have", "sft {sft} --model {d}/mamba", "model_type is 'mamba'|supported are "),
     ("pickled weights", "sft {sft} --model {d}/pickled", "pickled: has no model.safetensors|convert them"),
     ("tokenizer that is no json", "sft {sft} --model {d}/unspoken", "unspoken"),
     ("torn reward model", "ppo {ppo} --reward-model {d}/torn_judge", "torn_judge/model.safetensors: not a whole"),

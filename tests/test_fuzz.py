@@ -183,7 +183,6 @@ READERS = [
     sources.read_demonstrations,
     sources.read_prompts,
     sources.read_rankings,
-    sources.read_labelled,
 ]
 
 

@@ -1,7 +1,7 @@
-"""Read files of rows in one way everywhere: bytes, lines, JSON.
+"""Readers of lines, JSON rows and CSV rows.
 
-A file is UTF-8, with or without a byte order mark. A line ends at a line feed (a carriage return before it is dropped)
-and nowhere else: U+2028, U+2029 and U+0085 are characters of a text. A name that ends in .gz is decompressed.
+A file is UTF-8, with or without a byte order mark. Lines end at a line feed (a carriage return before it is dropped),
+never at U+2028, U+2029 or U+0085. Files that end in .gz are decompressed.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from typing import Any
 from amenable.errors import InputError
 
 MAX_DEPTH = 200
-"""lists and objects inside each other, beyond which a row is refused"""
+"""greatest depth of nested lists and objects in a row"""
 TOO_DEEP = f"nested: more than {MAX_DEPTH} lists and objects inside each other"
 WRAPPED = re.compile(rb'\{\s*"data"\s*:')
-"""how a file that is {"data": a list of rows} begins"""
+"""beginning of a file that is {"data": list of rows}"""
 BETWEEN = re.compile(r"[ \t\r\n,]*")
 WIDE = ((codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"))
 
 
 class BadRow(str):
-    """A line or row that cannot be read: the reason."""
+    """Reason why a line or row cannot be read."""
 
 
 def iter_lines(file: Path) -> Iterator[tuple[int, bytes]]:
-    """(number from 1, line without its end); InputError for a file that cannot be read to its end, or is UTF-16."""
+    """Yield (number from 1, line without its end); InputError for an unreadable, cut or UTF-16 file."""
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
             for number, line in enumerate(stream, start=1):
                 if number == 1:
-                    _require_narrow(line, file)
+                    _require_utf8(line, file)
                     line = line.removeprefix(codecs.BOM_UTF8)
                 yield number, line.removesuffix(b"\n").removesuffix(b"\r")
     except EOFError:
@@ -48,23 +48,23 @@ def iter_lines(file: Path) -> Iterator[tuple[int, bytes]]:
         raise InputError(f"cannot be read: {error.strerror or error}", file) from None
 
 
-def _require_narrow(line: bytes, file: Path) -> None:
+def _require_utf8(line: bytes, file: Path) -> None:
     for mark, name in WIDE:
         if line.startswith(mark):
-            raise InputError(f"it is {name}, not UTF-8", file, conversion(file, name))
+            raise InputError(f"it is {name}, not UTF-8", file, conversion_hint(file, name))
 
 
-def conversion(file: Path, encoding: str = "LATIN1") -> str:
-    """Advice for a file in another encoding."""
+def conversion_hint(file: Path, encoding: str = "LATIN1") -> str:
+    """Return the hint for a file in another encoding."""
     return f"convert it, as in: iconv -f {encoding} -t UTF-8 '{file.name}' > 'utf8-{file.name}'"
 
 
-def decode(line: bytes, number: int, file: Path) -> str:
-    """A line as text; InputError with line, byte and advice where it is not UTF-8."""
+def decode_line(line: bytes, number: int, file: Path) -> str:
+    """Decode a line; InputError with line, byte and hint if it is not UTF-8."""
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"not UTF-8 (line {number}, {_bad_byte(error)})", file, conversion(file)) from None
+        raise InputError(f"not UTF-8 (line {number}, {_bad_byte(error)})", file, conversion_hint(file)) from None
 
 
 def _bad_byte(error: UnicodeDecodeError) -> str:
@@ -72,12 +72,12 @@ def _bad_byte(error: UnicodeDecodeError) -> str:
 
 
 def read_text(file: Path) -> str:
-    """The lines of a file with line feeds between them; InputError where it cannot be read or is not UTF-8."""
-    return "\n".join(decode(line, number, file) for number, line in iter_lines(file))
+    """Read a file with line feeds between its lines; InputError if it cannot be read or is not UTF-8."""
+    return "\n".join(decode_line(line, number, file) for number, line in iter_lines(file))
 
 
 def parse_json(line: bytes) -> Any:
-    """The value of a line, or BadRow."""
+    """Parse a line; return its value or a BadRow."""
     try:
         value = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -100,8 +100,8 @@ def depth(value: Any) -> int:
     return level
 
 
-def has_half_character(value: Any) -> bool:
-    """Return True if a text in a JSON value holds half of a surrogate pair, which is no character."""
+def has_lone_surrogate(value: Any) -> bool:
+    """Return True if a string in a JSON value holds half of a surrogate pair, which is not a character."""
     waiting = [value]
     while waiting:
         part = waiting.pop()
@@ -119,12 +119,12 @@ def has_half_character(value: Any) -> bool:
 
 
 def iter_json_rows(file: Path) -> Iterator[tuple[int, Any]]:
-    """(number, row or BadRow) of a .json or .jsonl file: its lines, or the places in a list, counted from 1.
+    """Yield (number, row or BadRow) of a .json or .jsonl file; numbers count lines, or list items, from 1.
 
-    A file is one row a line, a list of rows, or (.json) {"data": a list of rows} or a single row over several lines.
-    InputError, with line and column, for a list or a .json file that is none of these.
+    A file has a row per line, a list of rows, or (.json) {"data": list of rows} or a single row over several lines.
+    InputError, with line and column, for any other list or .json file.
     """
-    rows = _rows_of_one_value(file)
+    rows = _parse_whole(file)
     if rows is not None:
         yield from enumerate(rows, start=1)
         return
@@ -133,10 +133,10 @@ def iter_json_rows(file: Path) -> Iterator[tuple[int, Any]]:
             yield number, parse_json(line)
 
 
-def _rows_of_one_value(file: Path) -> list[Any] | None:
-    """The rows of a file that is one JSON value; None where each line is a row."""
+def _parse_whole(file: Path) -> list[Any] | None:
+    """Parse a file that is a single JSON value into rows; None if each line is a row."""
     first = next((line.strip() for _, line in iter_lines(file) if line.strip()), b"")
-    if first[:1] != b"[" and (_kind(file) != ".json" or (first[-1:] == b"}" and not WRAPPED.match(first))):
+    if first[:1] != b"[" and (suffix_of(file) != ".json" or (first[-1:] == b"}" and not WRAPPED.match(first))):
         return None
     text = read_text(file)
     try:
@@ -144,8 +144,8 @@ def _rows_of_one_value(file: Path) -> list[Any] | None:
     except json.JSONDecodeError as error:
         if error.msg == "Extra data" or not text.strip():
             return None
-        what = f"not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
-        raise InputError(what, file, "give a list of rows, or one row a line") from None
+        problem = f"not JSON: {error.msg} (line {error.lineno}, column {error.colno})"
+        raise InputError(problem, file, "give a list of rows, or one row a line") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"not JSON that can be read: {error}", file) from None
     if isinstance(value, dict):
@@ -155,25 +155,26 @@ def _rows_of_one_value(file: Path) -> list[Any] | None:
     return [BadRow(TOO_DEEP) if depth(row) > MAX_DEPTH else row for row in value]
 
 
-def _kind(file: Path) -> str:
+def suffix_of(file: Path) -> str:
+    """Return a file's suffix without .gz."""
     return Path(file.name.removesuffix(".gz")).suffix
 
 
-def read_json_rows(file: Path, how: str | None = None) -> list[tuple[int, Any]]:
-    """All (number, row) of a .json or .jsonl file; InputError, with its place and `how`, for the first bad row."""
+def read_json_rows(file: Path, hint: str | None = None) -> list[tuple[int, Any]]:
+    """Read all (number, row) of a .json or .jsonl file; InputError, with location and hint, for the first bad row."""
     rows = list(iter_json_rows(file))
     for number, row in rows:
         if isinstance(row, BadRow):
-            raise InputError(f"{place_of(file, number)} is {row}", file, how)
-        if has_half_character(row):
-            raise InputError(f"{place_of(file, number)} holds half of a character (a lone surrogate)", file, how)
+            raise InputError(f"{row_location(file, number)} is {row}", file, hint)
+        if has_lone_surrogate(row):
+            raise InputError(f"{row_location(file, number)} holds half of a character (a lone surrogate)", file, hint)
     return rows
 
 
 def read_csv_rows(file: Path) -> list[tuple[int, dict[str, str]]]:
-    """(line, row) of a .csv file with a line of column names, all values texts; InputError for a row of another width.
+    """Read (line, row) of a .csv file with a header, all values strings; InputError for a row of another width.
 
-    A quoted value may hold commas and line ends: the line of a row is that on which it begins.
+    Quoted values may hold commas and line ends; `line` is the row's first line.
     """
     table = csv.reader(f"{line}\n" for line in read_text(file).split("\n"))
     rows, start = [], 1
@@ -195,9 +196,11 @@ def read_csv_rows(file: Path) -> list[tuple[int, dict[str, str]]]:
     return rows
 
 
-def place_of(file: Path, number: int) -> str:
-    """Return the place of a row by its number in `iter_json_rows`: "line 3", or "row 2 (line 17)" of a list."""
-    if _rows_of_one_value(file) is None:
+def row_location(file: Path, number: int) -> str:
+    """Locate a row by its number in its reader: "line 3", "row 2 (line 17)" of a JSON list, "row 2" of parquet."""
+    if suffix_of(file) == ".parquet":
+        return f"row {number}"
+    if _parse_whole(file) is None:
         return f"line {number}"
     text, scan = read_text(file), json.JSONDecoder().raw_decode
     start = at = text.find("[") + 1

@@ -1,6 +1,6 @@
-"""A row of a data file: its columns that are not null, and which of them an example was made of.
+"""Records of data files: a row's columns without nulls, and the columns that an example used.
 
-Null is absent: `datasets` and parquet fill with it what a row does not have, also inside messages.
+Null means absent: `datasets` and parquet fill missing values with null, also inside messages.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any
 
 LARGEST = sys.float_info.max
 FIELDS = {"role", "content", "from", "value", "weight", "train", "rank", "completion"}
-"""keys that are read of the objects in a column; others are listed as `column.key`"""
+"""keys of a column's objects that are read; others are listed as unused, as `column.key`"""
 
 
-class Unusable(ValueError):
-    """The reason for which a row cannot be used."""
+class InvalidRow(ValueError):
+    """The reason why a row cannot be used."""
 
 
 class Record(Mapping[str, Any]):
-    """The columns of a row without nulls. One whose value is taken counts as used; `in` takes nothing."""
+    """Columns of a row without nulls. Reading a value marks its column as used; `in` does not."""
 
     def __init__(self, row: Mapping[str, Any]):
         self.columns: dict[str, Any] = without_nulls(row) or {}
@@ -29,7 +29,7 @@ class Record(Mapping[str, Any]):
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Record:
-        """The row as a record; a record is returned as it is."""
+        """Convert a row to a record; return a record unchanged."""
         return row if isinstance(row, Record) else cls(row)
 
     def __getitem__(self, column: str) -> Any:
@@ -47,33 +47,33 @@ class Record(Mapping[str, Any]):
         return len(self.columns)
 
     def filled(self, column: str) -> bool:
-        """True for a column that is there and holds something: no blank text, no empty list."""
+        """Return True for a column that is present, not blank text and not an empty list."""
         value = self.columns.get(column)
         return bool(value.strip() if isinstance(value, str) else value is not None and value != [])
 
     def id(self, default: str) -> str:
-        """The column `id` as text, or the default."""
+        """Return the column `id` as text, or the default."""
         return str(self.columns.get("id", default))
 
     def rest(self) -> dict[str, Any]:
-        """The columns that were not used, and their values; without `id`."""
+        """Return the unused columns and their values, without `id`."""
         return {name: value for name, value in self.columns.items() if name not in self.used and name != "id"}
 
     def unused(self) -> list[str]:
-        """Names of the columns that hold something, and of the keys inside used columns, of which nothing was made."""
+        """Return the names of unused filled columns, and of unused keys inside used columns."""
         inside = [
             f"{name}.{key}" for name in self.columns if name in self.used for key in other_keys(self.columns[name])
         ]
         return [*filter(self.filled, self.rest()), *dict.fromkeys(inside)]
 
     def __str__(self) -> str:
-        """The columns, as a reason for a rejected row names them."""
+        """Name the columns, for the reason of a rejected row."""
         return f"among {', '.join(self.columns)}" if self.columns else "in an empty row"
 
 
 @dataclass
 class Usage:
-    """Counts over the usable rows of a file: how many there are, and in how many each column was used, or was not."""
+    """Counts over the valid rows of a file: rows, and per column the rows that use it and those that do not."""
 
     file: str
     rows: int = 0
@@ -81,13 +81,13 @@ class Usage:
     unused: Counter[str] = field(default_factory=Counter)
 
     def add(self, record: Record) -> None:
-        """Count one usable row."""
+        """Count a valid row."""
         self.rows += 1
         self.used.update(column for column in record if column in record.used or column == "id")
         self.unused.update(record.unused())
 
     def __str__(self) -> str:
-        """The names: of a column that some rows use and others not, in how many it is not used."""
+        """Name the used and unused columns; for a column that only some rows use, the number of others."""
         named = f"column{'' if len(self.used) == 1 else 's'} {', '.join(self.used)} used"
         left = [
             f"{name} (in {count:,} of {self.rows:,} rows)" if name in self.used else name
@@ -97,7 +97,7 @@ class Usage:
 
 
 def without_nulls(value: Any) -> Any:
-    """A value without the nulls in its objects, at any depth; an object of nothing but nulls is null."""
+    """Remove nulls from objects at any depth; an object of nothing but nulls becomes null."""
     if isinstance(value, Mapping):
         parts = {key: without_nulls(part) for key, part in value.items()}
         return {key: part for key, part in parts.items() if part is not None} or (None if parts else {})
@@ -107,7 +107,7 @@ def without_nulls(value: Any) -> Any:
 
 
 def other_keys(value: Any) -> Iterator[str]:
-    """The keys, other than FIELDS, of the objects in a list, and in the lists inside those."""
+    """Yield the keys, other than FIELDS, of objects in a value, also nested ones."""
     for entry in value if isinstance(value, list) else [value]:
         if isinstance(entry, Mapping):
             for key, part in entry.items():
@@ -118,25 +118,25 @@ def other_keys(value: Any) -> Iterator[str]:
 
 
 def text_of(value: Any, name: str) -> str:
-    """A value that must be text."""
+    """Return a value that must be text."""
     if not isinstance(value, str):
-        raise Unusable(f"{name} is {kind(value)}, not text")
+        raise InvalidRow(f"{name} is {kind(value)}, not text")
     return value
 
 
 def words_of(value: Any, name: str) -> str:
-    """A value that must be text, and not blank."""
+    """Return a value that must be text and not blank."""
     if not text_of(value, name).strip():
-        raise Unusable(f"{name} is empty")
+        raise InvalidRow(f"{name} is empty")
     return str(value)
 
 
 def is_number(value: Any) -> bool:
-    """True for a finite number; true and false are none."""
+    """Return True for a finite number; True and False are not numbers."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST < value < LARGEST
 
 
 def kind(value: Any) -> str:
-    """The kind of a value in JSON's terms."""
+    """Name the type of a value in JSON's terms."""
     names = {type(None): "null", bool: "true or false", int: "a number", float: "a number", str: "text"}
     return names.get(type(value), "a list" if isinstance(value, Sequence) else "an object")

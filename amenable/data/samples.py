@@ -1,4 +1,4 @@
-"""Read files of samples: prompts with their answers, as `sample` writes them."""
+"""Files of samples: prompts with completions, as `amenable sample` writes them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from amenable.data.files import place_of, read_json_rows
-from amenable.data.record import Record, Unusable, kind, text_of
+from amenable.data.files import read_json_rows, row_location
+from amenable.data.record import InvalidRow, Record, kind, text_of
 from amenable.data.turns import conversation
-from amenable.data.types import Conversation, fault
+from amenable.data.types import Conversation, conversation_error
 from amenable.errors import InputError
 
 HOW = "give a samples.jsonl of 'amenable sample'"
@@ -18,10 +18,10 @@ HOW = "give a samples.jsonl of 'amenable sample'"
 
 @dataclass(frozen=True)
 class Sample:
-    """A row of samples: a prompt and the answers of one model. completions and ended are of one length."""
+    """Row of samples: a prompt and a model's completions, with `ended` for each."""
 
     id: str
-    """the number of the row where it names none"""
+    """the row number if the row has no id"""
     prompt: Conversation
     completions: tuple[str, ...]
     ended: tuple[bool, ...]
@@ -30,40 +30,39 @@ class Sample:
 
 
 def read_samples(file: Path) -> Iterator[tuple[int, Sample]]:
-    """(number, row) of a file of samples, .jsonl or .json; InputError, with its place, for a row that is none."""
+    """Yield (number, row) of a .jsonl or .json file of samples; InputError, with its line, for an invalid row."""
     if not file.is_file():
         raise InputError("no such file", file, "make it with 'amenable demo' or 'amenable sample', or give --data")
     for number, row in read_json_rows(file, HOW):
         try:
             if not isinstance(row, dict):
-                raise Unusable(f"it is {kind(row)}, not an object")
+                raise InvalidRow(f"it is {kind(row)}, not an object")
             yield number, sample_of(Record(row), str(number))
-        except Unusable as error:
-            raise InputError(f"{place_of(file, number)} is no row of samples ({error})", file, HOW) from None
+        except InvalidRow as error:
+            raise InputError(f"{row_location(file, number)} is no row of samples ({error})", file, HOW) from None
 
 
 def sample_of(row: Record, id: str) -> Sample:
-    """The columns prompt and completions, and id, ended, model and kind where they are there. `Unusable` otherwise."""
+    """Read a row with columns prompt and completions, and optionally id, ended, model and kind."""
     for column in ("prompt", "completions"):
         if column not in row:
-            raise Unusable(f"no column '{column}' {row}")
+            raise InvalidRow(f"no column '{column}' {row}")
     prompt = conversation(row["prompt"], "prompt")
-    wrong = fault(prompt)
-    if wrong is not None:
-        raise Unusable(wrong)
+    error = conversation_error(prompt)
+    if error is not None:
+        raise InvalidRow(error)
     if not isinstance(row["completions"], list):
-        raise Unusable(f"completions is {kind(row['completions'])}, not a list of texts")
-    places = enumerate(row["completions"], start=1)
-    completions = tuple(text_of(text, f"completion {place}") for place, text in places)
+        raise InvalidRow(f"completions is {kind(row['completions'])}, not a list of texts")
+    completions = tuple(text_of(text, f"completion {i}") for i, text in enumerate(row["completions"], start=1))
     ended = ended_of(row.get("ended"), len(completions))
     model, topic = (text_of(row.get(name, ""), name) for name in ("model", "kind"))
     return Sample(row.id(id), prompt, completions, ended, model or None, topic)
 
 
 def ended_of(value: Any, count: int) -> tuple[bool, ...]:
-    """Marks that are True for an answer that ended by itself [count]; all of them where the row has none."""
+    """Return `count` flags, True for completions that ended by EOS; all True if the row has none."""
     if value is None:
         return (True,) * count
     if not isinstance(value, list) or len(value) != count or not all(isinstance(mark, bool) for mark in value):
-        raise Unusable(f"ended is not a list of {count} times true or false, one a completion")
+        raise InvalidRow(f"ended is not a list of {count} times true or false, one per completion")
     return tuple(value)

@@ -1,8 +1,7 @@
-"""Read data: a file, a folder of files, several of them, or a data set of the Hub.
+"""Readers of data sources: a file, a folder of files, several of these, or a data set of the Hub.
 
-Files are .parquet, .jsonl, .json and .txt, the last three also with .gz. A row that cannot be used is reported with
-file, line and reason; a file in which no row can be used is an error, before any work is done. Which columns make which
-example is said in `columns.py`.
+Files are .parquet, .jsonl, .json and .txt, the last three also with .gz. Invalid rows are reported with file,
+line and reason; a file without valid rows is an error before any work starts. `columns.py` has the column conventions.
 """
 
 from __future__ import annotations
@@ -19,32 +18,31 @@ from amenable.data import columns
 from amenable.data.batches import shuffled
 from amenable.data.files import (
     BadRow,
-    decode,
-    has_half_character,
+    decode_line,
+    has_lone_surrogate,
     iter_json_rows,
     iter_lines,
-    place_of,
     read_csv_rows,
     read_json_rows,
+    suffix_of,
 )
-from amenable.data.record import Record, Unusable, Usage
-from amenable.data.types import Conversation, Demonstration, Labelled, Message, Prompt, Ranking, Text
+from amenable.data.record import InvalidRow, Record, Usage
+from amenable.data.types import Conversation, Demonstration, Message, Prompt, Ranking, Text
 from amenable.errors import InputError
 
 T = TypeVar("T")
 Source: TypeAlias = str | Path | Sequence[str | Path]
 OnBad: TypeAlias = Literal["report", "stop"]
 Known: TypeAlias = dict[str, tuple[Conversation, str]]
-"""the prompt that an id stands for, and where it was read"""
+"""id -> its prompt and the location of its first row"""
 
 NOUNS = {
     "text": "texts",
     "demonstration": "demonstrations",
     "prompt": "prompts",
     "ranking": "rankings",
-    "labelled": "labelled answers",
 }
-"""a reader of columns, and what it makes of rows, in the plural"""
+"""function of columns.py -> plural of its examples"""
 SUFFIXES = (".jsonl", ".json", ".parquet", ".txt")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 PAGE = 20_000
@@ -53,7 +51,7 @@ PAGE = 20_000
 
 @dataclass(frozen=True)
 class Rejected:
-    """A row that was not used, and why. Lines (in .json and .parquet, rows) count from 1."""
+    """Invalid row and the reason. Lines (in .json and .parquet, rows) count from 1."""
 
     file: str
     line: int
@@ -65,88 +63,77 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Loaded(Generic[T]):
-    """The rows that can be used, and those that cannot."""
+    """Valid rows of a source, and rejected ones."""
 
     rows: list[T]
     rejected: list[Rejected]
     files: tuple[str, ...]
     columns: tuple[Usage, ...] = ()
-    """of each file, which columns were used"""
+    """column usage of each file"""
     noun: str = "rows"
-    """what a row is, in the plural"""
+    """plural noun for the rows"""
 
     def plan(self) -> list[str]:
-        """A line for each file: its rows, and which columns they were made of. Files of a folder share one where their
-        columns are the same."""
-        alike: dict[tuple[str, str], list[Usage]] = defaultdict(list)
-        for one in self.columns:
-            alike[str(Path(one.file).parent), str(one)].append(one)
+        """Return a line per file with its rows and columns; files of a folder with the same columns share a line."""
+        groups: dict[tuple[str, str], list[Usage]] = defaultdict(list)
+        for usage in self.columns:
+            groups[str(Path(usage.file).parent), str(usage)].append(usage)
         lines = []
-        for (folder, named), group in alike.items():
+        for (folder, used), group in groups.items():
             name = Path(group[0].file).name if len(group) == 1 else f"{len(group)} files in {folder}"
-            rows = sum(one.rows for one in group)
-            lines.append(f"{name}: {rows:,} {self.noun if rows != 1 else self.noun.removesuffix('s')}; {named}")
+            rows = sum(usage.rows for usage in group)
+            lines.append(f"{name}: {rows:,} {self.noun if rows != 1 else self.noun.removesuffix('s')}; {used}")
         return lines
 
     def report(self) -> str:
-        """One line: how many rows, of how many files, how many rejected, and the first of these."""
+        """Return a line with the number of rows, files and rejected rows, and the first rejected row."""
         files = "1 file" if len(self.files) == 1 else f"{len(self.files)} files"
         first = f" (first: {self.rejected[0]})" if self.rejected else ""
         return f"{len(self.rows)} rows from {files}, {len(self.rejected)} rejected{first}"
 
 
 def read_texts(path: Source, *, limit: int | None = None, on_bad: OnBad = "report") -> Loaded[Text]:
-    """Documents of raw text: the column `text`, or .txt files.
+    """Read documents of raw text: the column `text`, or .txt files.
 
-    A .txt file is one document, or several between lines that say <|endoftext|>; a long one is cut at blank lines, into
-    pages of some 20 000 characters.
+    A .txt file is one document, or several separated by lines of <|endoftext|>; long ones are cut at blank lines, into
+    pages of about 20 000 characters.
 
-    limit: read no more than so many rows. on_bad: "stop" makes the first bad row an error. This holds for all readers.
+    For all readers: limit is the greatest number of rows; on_bad "stop" makes the first invalid row an error.
     """
     return _read(path, columns.text, limit, on_bad)
 
 
 def read_demonstrations(path: Source, *, limit: int | None = None, on_bad: OnBad = "report") -> Loaded[Demonstration]:
-    """Conversations that end with the assistant: messages, prompt and completion, Alpaca, ShareGPT, problems."""
+    """Read conversations that end with the assistant: messages, prompt and completion, Alpaca, ShareGPT, problems."""
     return _read(path, columns.demonstration, limit, on_bad)
 
 
 def read_prompts(path: Source, *, limit: int | None = None, on_bad: OnBad = "report") -> Loaded[Prompt]:
-    """Conversations that wait for the assistant; of demonstrations and preferences, what comes before the answer."""
+    """Read prompts; of demonstrations and preferences, the messages before the completion."""
     return _read(path, columns.prompt, limit, on_bad)
 
 
 def read_rankings(path: Source, *, limit: int | None = None, on_bad: OnBad = "report") -> Loaded[Ranking]:
-    """Preferences: chosen and rejected, or K completions with their ranks."""
+    """Read preferences: chosen and rejected, or K completions with ranks."""
     return _read(path, columns.ranking, limit, on_bad)
 
 
-def read_labelled(path: Source, *, limit: int | None = None, on_bad: OnBad = "report") -> Loaded[Labelled]:
-    """Unpaired preferences: prompt, completion, and a label that says whether it is wanted."""
-    return _read(path, columns.labelled, limit, on_bad)
-
-
 def read_rows(file: Path) -> list[tuple[int, Any]]:
-    """(number, row) of one file, .csv among them, whatever is in the rows; InputError for the first unreadable one."""
-    kind = _kind(file)
+    """Read (number, row) of a file of any columns, also .csv; InputError for the first unreadable row."""
+    kind = suffix_of(file)
     if kind in (".json", ".jsonl"):
         return read_json_rows(file)
     return list(read_csv_rows(file) if kind == ".csv" else _numbered_rows(file, None))
 
 
-def place_in(file: Path, number: int) -> str:
-    """The place of a row in words, by its number in `read_rows`."""
-    return f"row {number}" if _kind(file) == ".parquet" else place_of(file, number)
-
-
 def split_holdout(rows: Sequence[T], fraction: float, seed: int) -> tuple[list[T], list[T]]:
-    """(training, held out), each in the given order; about `fraction` of the rows are held out, and at least one.
+    """Split rows into (training, held-out), both in order; about `fraction` of the rows, at least one, is held out.
 
-    Rows that begin with the same words of a user stay together, so that no held-out prompt is trained on. Where all
-    rows begin the same, they are divided one by one.
+    Rows with the same first user turns stay together, so no held-out prompt is trained on. If all rows begin alike,
+    they are divided individually.
     """
     if not 0 < fraction < 1:
-        raise InputError(f"a share of {fraction} to hold out", how="it must lie between 0 and 1")
+        raise InputError(f"a fraction of {fraction} to hold out", how="it must lie between 0 and 1")
     if len(rows) < 2:
         raise InputError(f"{len(rows)} rows cannot be divided", how="give more rows, or held-out ones of their own")
     groups: dict[Any, list[int]] = defaultdict(list)
@@ -165,7 +152,7 @@ def split_holdout(rows: Sequence[T], fraction: float, seed: int) -> tuple[list[T
 
 
 def _opening(row: Any) -> Any:
-    """What a row begins with: its text, or its turns before the assistant first speaks."""
+    """Return the beginning of a row: its text, or its turns before the assistant's first."""
     if isinstance(row, Text):
         return row.text
     messages: Sequence[Message] = row.messages if hasattr(row, "messages") else getattr(row, "prompt", ())
@@ -210,16 +197,16 @@ def _read_file(
     for line, row in _numbered_rows(file, limit):
         try:
             if isinstance(row, BadRow):
-                raise Unusable(str(row))
+                raise InvalidRow(str(row))
             if not isinstance(row, dict):
-                raise Unusable("the row is not an object with columns")
+                raise InvalidRow("the row is not an object with columns")
             record = Record(row)
             example = parse(record, f"{name}:{line}")
             _require_unicode(row)
             _require_own_id(record, example, f"{name}:{line}", known)
             used.append(example)
             tally.add(record)
-        except Unusable as error:
+        except InvalidRow as error:
             if on_bad == "stop":
                 raise InputError(str(error), f"{file}:{line}") from None
             rejected.append(Rejected(str(file), line, str(error)))
@@ -229,43 +216,41 @@ def _read_file(
 
 
 def _files(path: Source) -> list[Path | str]:
-    """The files of a source, in order; a name of the Hub stays a string."""
+    """List the files of a source in order; a name of the Hub stays a string."""
     if not isinstance(path, str | Path):
-        return [file for one in path for file in _files(one)]
-    place = Path(path).expanduser()
-    if place.is_file():
-        return [place]
-    if place.is_dir():
-        files = sorted(file for file in place.rglob("*") if _is_data(file.relative_to(place)) and file.is_file())
+        return [file for part in path for file in _files(part)]
+    root = Path(path).expanduser()
+    if root.is_file():
+        return [root]
+    if root.is_dir():
+        files = sorted(file for file in root.rglob("*") if _is_data(file.relative_to(root)) and file.is_file())
         if not files:
-            raise InputError("no data files in this folder", place, f"data files end in {', '.join(SUFFIXES)} or .gz")
+            raise InputError("no data files in this folder", root, f"data files end in {', '.join(SUFFIXES)} or .gz")
         return list(files)
-    if HUB_NAME.fullmatch(str(path)) and not place.parent.exists() and not _is_data(place):
+    if HUB_NAME.fullmatch(str(path)) and not root.parent.exists() and not _is_data(root):
         return [str(path)]
-    raise InputError("no such file or folder", place, _nearest(place))
+    raise InputError("no such file or folder", root, _nearest(root))
 
 
 def _is_data(file: Path) -> bool:
-    if any(part.startswith(".") for part in file.parts):
-        return False
-    return (file.with_suffix("") if file.suffix == ".gz" else file).suffix in SUFFIXES
+    return suffix_of(file) in SUFFIXES and not any(part.startswith(".") for part in file.parts)
 
 
-def _nearest(place: Path) -> str | None:
-    """A hint at the name that was perhaps meant."""
-    parent, name = place.parent, place.name
+def _nearest(path: Path) -> str:
+    """Return a hint at the nearest existing name."""
+    parent, name = path.parent, path.name
     while not parent.is_dir() and parent != parent.parent:
         parent, name = parent.parent, parent.name
-    found = difflib.get_close_matches(name, sorted(child.name for child in parent.iterdir()), n=1, cutoff=0.5)
-    return f"the nearest is {parent / found[0]}" if found else f"{parent} is the part that exists"
+    close = difflib.get_close_matches(name, sorted(child.name for child in parent.iterdir()), n=1, cutoff=0.5)
+    return f"the nearest is {parent / close[0]}" if close else f"{parent} is the part that exists"
 
 
 def _numbered_rows(file: Path | str, limit: int | None) -> Iterator[tuple[int, Any]]:
-    """(line, row) of one file."""
+    """Yield (line, row) of a file."""
     if isinstance(file, str):
         yield from enumerate(_hub_rows(file, limit), start=1)
         return
-    kind = _kind(file)
+    kind = suffix_of(file)
     if kind == ".txt":
         yield from _documents(file)
     elif kind == ".parquet":
@@ -273,22 +258,18 @@ def _numbered_rows(file: Path | str, limit: int | None) -> Iterator[tuple[int, A
     elif kind in (".json", ".jsonl"):
         yield from iter_json_rows(file)
     else:
-        how = f"data files end in {', '.join(SUFFIXES)}, or in one of these and .gz"
-        raise InputError(f"no reader for '{kind or file.name}'", file, how)
-
-
-def _kind(file: Path) -> str:
-    return Path(file.stem).suffix if file.suffix == ".gz" else file.suffix
+        hint = f"data files end in {', '.join(SUFFIXES)}, or in one of these and .gz"
+        raise InputError(f"no reader for '{kind or file.name}'", file, hint)
 
 
 def _documents(file: Path) -> Iterator[tuple[int, Any]]:
-    """The documents of a text file and the lines they begin at."""
+    """Yield (first line, document) of a text file."""
     first, size = 1, 0
     page: list[str] = []
     for number, line in iter_lines(file):
-        text = decode(line, number, file)
-        ends = text.strip() == "<|endoftext|>"
-        if ends or (size > PAGE and not text.strip()):
+        text = decode_line(line, number, file)
+        separates = text.strip() == "<|endoftext|>"
+        if separates or (size > PAGE and not text.strip()):
             if size:
                 yield first, {"text": "\n".join(page)}
             first, page, size = number + 1, [], 0
@@ -313,15 +294,15 @@ def _parquet_rows(file: Path) -> Iterator[Any]:
 
 
 def _hub_rows(name: str, limit: int | None) -> Iterator[Any]:
-    """Rows of a data set of the Hub: "owner/name", or "owner/name:split" for another split than train."""
+    """Yield the rows of a data set of the Hub: "owner/name", or "owner/name:split" for a split other than train."""
     try:
         import datasets
     except ImportError:
-        how = "if it is a data set of the Hub: pip install 'amenable[hub]'"
-        raise InputError("no such file or folder", name, how) from None
+        hint = "if it is a data set of the Hub: pip install 'amenable[hub]'"
+        raise InputError("no such file or folder", name, hint) from None
     repository, _, split = name.partition(":")
     try:
-        # with a limit the rows are fetched as they are asked for
+        # streaming fetches rows one by one
         rows = datasets.load_dataset(repository, split=split or "train", streaming=limit is not None)
         yield from map(dict, rows)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
@@ -329,15 +310,15 @@ def _hub_rows(name: str, limit: int | None) -> Iterator[Any]:
 
 
 def _require_unicode(value: Any) -> None:
-    if has_half_character(value):
-        raise Unusable("half of a surrogate pair is no text")
+    if has_lone_surrogate(value):
+        raise InvalidRow("half of a surrogate pair is no text")
 
 
-def _require_own_id(row: Record, example: Any, place: str, known: Known) -> None:
-    """An id decides the random numbers of a prompt's answers, and joins what is said of them: two prompts need two."""
+def _require_own_id(row: Record, example: Any, location: str, known: Known) -> None:
+    """Raise InvalidRow if the id belongs to another prompt: ids seed completions and join their labels."""
     if "id" not in row or not isinstance(example, Prompt | Ranking):
         return
     prompt = example.messages if isinstance(example, Prompt) else example.prompt
-    other, first = known.setdefault(example.id, (prompt, place))
+    other, first = known.setdefault(example.id, (prompt, location))
     if other != prompt:
-        raise Unusable(f"the id '{example.id}' belongs to another prompt ({first})")
+        raise InvalidRow(f"the id '{example.id}' belongs to another prompt ({first})")

@@ -1,4 +1,4 @@
-"""What an example is: a text, a conversation, a prompt, a ranking of answers."""
+"""Types of examples: texts, conversations, prompts, rankings of completions."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ ROLES = ("system", "user", "assistant")
 
 @dataclass(frozen=True)
 class Message:
-    """One turn: who speaks (system, user or assistant) and what is said."""
+    """Turn of a conversation: role (system, user or assistant) and content."""
 
     role: str
     content: str
     trained: bool = field(default=True, compare=False)
-    """False makes an assistant's turn in a demonstration context only. It is no part of what was said: two turns that
-    differ in it are equal"""
+    """False excludes an assistant's turn of a demonstration from the loss; ignored when messages are compared"""
 
 
 Conversation: TypeAlias = tuple[Message, ...]
@@ -28,7 +27,7 @@ Conversation: TypeAlias = tuple[Message, ...]
 
 @dataclass(frozen=True)
 class Text:
-    """A document of raw text. `meta` keeps the other columns of its row, here and below."""
+    """Document of raw text. `meta` holds the unused columns of its row, here and below."""
 
     text: str
     id: str = ""
@@ -37,7 +36,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Demonstration:
-    """A conversation to imitate; it ends with the assistant."""
+    """Conversation to imitate; ends with the assistant."""
 
     messages: Conversation
     id: str = ""
@@ -46,7 +45,7 @@ class Demonstration:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A conversation that waits for the assistant; it ends with the user."""
+    """Conversation to complete; ends with the user."""
 
     messages: Conversation
     id: str = ""
@@ -55,9 +54,9 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Answers to one prompt in somebody's order of preference; a comparison is a ranking of two.
+    """Completions of a prompt with an annotator's ranks; a comparison is a ranking of two.
 
-    `ranks[i]` belongs to `completions[i]`: 1 is the best, equal answers share a rank.
+    `ranks[i]` belongs to `completions[i]`: 1 is the best, equal completions share a rank.
     """
 
     prompt: Conversation
@@ -67,39 +66,26 @@ class Ranking:
     annotator: str | None = None
     meta: dict[str, Any] = field(default_factory=dict)
     margin: float | None = None
-    """of a pair: how far the better answer's reward is to be above the other's, in units of reward, any finite number
-    (Touvron et al., 2023, eq. 2); rankings of more answers have none"""
+    """target reward difference of a pair, any finite number (Touvron et al., 2023, eq. 2); None for longer rankings"""
 
     def __post_init__(self) -> None:
         if len(self.completions) != len(self.ranks):
             raise InputError(f"{len(self.completions)} completions and {len(self.ranks)} ranks", self.id or None)
         if self.margin is not None and (len(self.completions) != 2 or not math.isfinite(self.margin)):
-            what = f"a margin of {self.margin} for {len(self.completions)} completions"
-            raise InputError(what, self.id or None, "a margin is a finite number that belongs to a pair")
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """One answer to one prompt, and whether it is wanted (unpaired preference)."""
-
-    prompt: Conversation
-    completion: str
-    label: bool
-    id: str = ""
-    meta: dict[str, Any] = field(default_factory=dict)
+            problem = f"a margin of {self.margin} for {len(self.completions)} completions"
+            raise InputError(problem, self.id or None, "a margin is a finite number that belongs to a pair")
 
 
 def last_trained(messages: Conversation) -> Conversation:
-    """The conversation with all turns of the assistant as context, but for the last of those that are trained."""
-    trained = [place for place, message in enumerate(messages) if message.role == "assistant" and message.trained]
+    """Return the conversation with only the last trained turn of the assistant trained."""
+    trained = [i for i, message in enumerate(messages) if message.role == "assistant" and message.trained]
     return tuple(
-        replace(message, trained=place not in trained[:-1] and message.trained)
-        for place, message in enumerate(messages)
+        replace(message, trained=i not in trained[:-1] and message.trained) for i, message in enumerate(messages)
     )
 
 
-def fault(messages: Sequence[Message]) -> str | None:
-    """What is wrong with a conversation, or None: it may open with one system message, and then the user speaks."""
+def conversation_error(messages: Sequence[Message]) -> str | None:
+    """Return the error in a conversation, or None. A system message may come first, then the user speaks."""
     if not messages:
         return "the conversation is empty"
     roles = [message.role for message in messages]

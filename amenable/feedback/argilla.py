@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from amenable.data.record import Record, Unusable, is_number, kind
+from amenable.data.record import InvalidRow, Record, is_number, kind
 from amenable.data.types import Demonstration, Message, Ranking
 from amenable.feedback.formats import (
     Label,
@@ -74,7 +74,7 @@ def record_labels(row: Record, id: str, hints: Hints) -> Iterator[Label]:
     """Yield the labels in a record of the JSON export."""
     fields = row.get("fields")
     if not isinstance(fields, Mapping):
-        yield Unusable(f"fields is {kind(fields)}, not an object")
+        yield InvalidRow(f"fields is {kind(fields)}, not an object")
         return
     about = {name: row[name] for name in ("metadata",) if name in row}
     yield from labels(fields, responses_of(row.get("responses", {})), named(row, id), about, hints)
@@ -103,7 +103,7 @@ def columns_of(row: Record, question: str) -> list[Response]:
     values = row[f"{question}{RESPONSES}"]
     columns = [row.get(f"{question}{RESPONSES}.{name}") for name in ("users", "status")]
     if not isinstance(values, list):
-        return [Response(question, Unusable(f"the responses to '{question}' are {kind(values)}, not a list"), None)]
+        return [Response(question, InvalidRow(f"the responses to '{question}' are {kind(values)}, not a list"), None)]
     unknown = [None] * len(values)
     users, states = (
         column if isinstance(column, list) and len(column) == len(values) else unknown for column in columns
@@ -116,12 +116,12 @@ def responses_of(given: Any) -> list[Response]:
     if isinstance(given, Mapping):
         return [response for question, entries in given.items() for response in entries_of(question, entries)]
     if not isinstance(given, list):
-        return [Response("?", Unusable(f"the responses are {kind(given)}, not a list or an object"), None)]
+        return [Response("?", InvalidRow(f"the responses are {kind(given)}, not a list or an object"), None)]
     responses = []
     for entry in given:
         values = entry.get("values", {}) if isinstance(entry, Mapping) else None
         if not isinstance(values, Mapping):
-            responses.append(Response("?", Unusable("a response is no object with values"), None))
+            responses.append(Response("?", InvalidRow("a response is no object with values"), None))
             continue
         for question, value in values.items():
             answer = value.get("value") if isinstance(value, Mapping) else value
@@ -136,7 +136,7 @@ def entries_of(question: str, entries: Any) -> list[Response]:
         sized = all(isinstance(column, list) for column in columns) and len(set(map(len, columns))) == 1
         entries = [dict(zip(("value", "user_id", "status"), entry)) for entry in zip(*columns)] if sized else None
     if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
-        return [Response(question, Unusable(f"the responses to '{question}' are not a list of objects"), None)]
+        return [Response(question, InvalidRow(f"the responses to '{question}' are not a list of objects"), None)]
     return [
         Response(question, entry.get("value"), name_of(entry.get("user_id")), entry.get("status")) for entry in entries
     ]
@@ -148,20 +148,20 @@ def labels(
     """Yield the labels in submitted responses; a person's answers to other questions are kept with them as notes."""
     submitted = [response for response in given if response.status in (None, "submitted")]
     submitted = [response for response in submitted if response.value is not None]
-    faults = [response.value for response in submitted if isinstance(response.value, Unusable)]
+    faults = [response.value for response in submitted if isinstance(response.value, InvalidRow)]
     usable = [response for response in submitted if is_label(response, fields)]
     yield from faults
     for response in usable:
         notes = {other.question: other.value for other in submitted if other.by == response.by and other not in usable}
         yield attempt(label_of, fields, response, id, {**about, "notes": notes}, hints)
     if submitted and not usable and not faults:
-        yield Unusable(f"no order of fields, better field or text among the responses to '{submitted[0].question}'")
+        yield InvalidRow(f"no order of fields, better field or text among the responses to '{submitted[0].question}'")
 
 
 def is_label(response: Response, fields: Mapping[str, Any]) -> bool:
     """True for an order of fields, the name of a field, or, where nothing is compared, a text."""
     value, texts = response.value, texts_of(fields)
-    if isinstance(value, Unusable):
+    if isinstance(value, InvalidRow):
         return False
     if isinstance(value, str):
         return value in texts or (len(texts) == 1 and bool(value.strip()))
@@ -198,7 +198,7 @@ def label_of(
         asking = prompt_field(texts, (response.value,), hints)
         names = [name for name in texts if name != asking]
         if len(names) != 2:
-            raise Unusable(f"'{response.value:.40}' is the best of {', '.join(names)}, which are not two")
+            raise InvalidRow(f"'{response.value:.40}' is the best of {', '.join(names)}, which are not two")
         ranks = [1.0 if name == response.value else 2.0 for name in names]
     else:
         asking = prompt_field(texts, (), hints)

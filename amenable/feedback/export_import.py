@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from amenable.data import sources
-from amenable.data.record import Record, Unusable, kind
+from amenable.data.files import row_location
+from amenable.data.record import InvalidRow, Record, kind
 from amenable.data.types import Demonstration, Ranking
 from amenable.errors import InputError
 from amenable.feedback import argilla, label_studio, open_assistant, published
@@ -171,7 +172,7 @@ class Imported:
         reasons = Counter(why for _, why in self.rejected)
         for why, count in reasons.most_common(3):
             first = next(number for number, reason in self.rejected if reason == why)
-            lines.append(f"{count} could not be used: {why} (first: {sources.place_in(file, first)})")
+            lines.append(f"{count} could not be used: {why} (first: {row_location(file, first)})")
         return lines + ([f"and {len(reasons) - 3} more reasons"] if len(reasons) > 3 else [])
 
 
@@ -232,16 +233,16 @@ def read(file: Path, hints: Hints | None = None) -> Imported:
         try:
             for label in form.labels(record, f"{file.name}:{number}", hints):
                 add(imported, label, number)
-        except Unusable as error:
+        except InvalidRow as error:
             imported.rejected.append((number, str(error)))
         except Unclear as error:
-            raise InputError(f"{sources.place_in(file, number)}: {error.what}", file, error.how) from None
+            raise InputError(f"{row_location(file, number)}: {error.what}", file, error.how) from None
         if len(imported.rankings) + len(imported.demonstrations) > before:
             imported.dropped.update(filter(record.filled, record.rest()))
     imported.rejected.sort(key=lambda reason: reason[0])
     if not imported.rankings and not imported.demonstrations:
         number, why = imported.rejected[0] if imported.rejected else (1, "it is empty")
-        raise InputError(f"holds no label that can be used ({sources.place_in(file, number)}: {why})", file, KNOWN)
+        raise InputError(f"holds no label that can be used ({row_location(file, number)}: {why})", file, KNOWN)
     return imported
 
 
@@ -261,7 +262,7 @@ def numbered(form: Form, rows: Sequence[tuple[int, Any]], imported: Imported) ->
 
 def add(imported: Imported, label: Label, number: int) -> None:
     """Add a label, or the reason why there is none."""
-    if isinstance(label, Unusable):
+    if isinstance(label, InvalidRow):
         imported.rejected.append((number, str(label)))
     elif isinstance(label, Ranking):
         imported.rankings.append(label)

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from amenable.data.record import Record, Unusable
-from amenable.data.types import Conversation, Demonstration, Message, Ranking, fault
+from amenable.data.record import InvalidRow, Record
+from amenable.data.types import Conversation, Demonstration, Message, Ranking, conversation_error
 from amenable.feedback.hints import Hints, Unclear
 
 ASKING = ("prompt", "instruction", "question")
 """fields that ask, whatever else there is"""
 
 
-Label: TypeAlias = Ranking | Demonstration | Unusable
+Label: TypeAlias = Ranking | Demonstration | InvalidRow
 Reader: TypeAlias = Callable[[Record, str, Hints], Iterator[Label]]
 """(row, its id where it names none, hints) -> its labels"""
 
@@ -26,7 +26,7 @@ def attempt(read: Callable[..., Ranking | Demonstration], *values: Any) -> Label
     """Return read(*values), or the `Unusable` that it raises."""
     try:
         return read(*values)
-    except Unusable as error:
+    except InvalidRow as error:
         return error
 
 
@@ -39,14 +39,14 @@ def prompt_field(texts: Mapping[str, str], answers: Collection[str], hints: Hint
     """The field that asks: the one named by a hint, or prompt, instruction or question, or the only other text."""
     if hints.prompt_field is not None:
         if hints.prompt_field not in texts:
-            raise Unusable(f"no text in the field '{hints.prompt_field}'")
+            raise InvalidRow(f"no text in the field '{hints.prompt_field}'")
         return hints.prompt_field
     others = [name for name in texts if name not in answers]
     usual = [name for name in ASKING if name in others]
     if usual or len(others) == 1:
         return (usual or others)[0]
     if not others:
-        raise Unusable("no field with a text that asks")
+        raise InvalidRow("no field with a text that asks")
     raise Unclear(f"which field is the prompt: {', '.join(others)}?", "answer with --prompt-field NAME")
 
 
@@ -60,16 +60,16 @@ def ranking_made(
 ) -> Ranking:
     """A ranking, where these are two or more different texts; `Unusable` otherwise."""
     if len(answers) < 2:
-        raise Unusable(f"{len(answers)} ranked answers, and it takes two")
+        raise InvalidRow(f"{len(answers)} ranked answers, and it takes two")
     if not all(isinstance(answer, str) for answer in answers):
-        raise Unusable("one of the answers is no text")
-    wrong = fault(prompt)
+        raise InvalidRow("one of the answers is no text")
+    wrong = conversation_error(prompt)
     if wrong is not None:
-        raise Unusable(wrong)
+        raise InvalidRow(wrong)
     if not any(answer.strip() for answer in answers):
-        raise Unusable("all answers are empty")
+        raise InvalidRow("all answers are empty")
     if len(set(answers)) == 1:
-        raise Unusable("all answers are the same")
+        raise InvalidRow("all answers are the same")
     return Ranking(prompt, tuple(answers), tuple(map(float, ranks)), id, annotator, without_empty(meta))
 
 
@@ -78,7 +78,7 @@ def demonstration_made(
 ) -> Demonstration:
     """A written answer to a prompt."""
     if not answer.strip():
-        raise Unusable("the written answer is empty")
+        raise InvalidRow("the written answer is empty")
     about = without_empty({"annotator": annotator, **meta})
     return Demonstration((Message("user", prompt), Message("assistant", answer)), id, about)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from amenable.data.record import Record, Unusable, kind
+from amenable.data.record import InvalidRow, Record, kind
 from amenable.data.types import Demonstration, Message, Ranking
 from amenable.feedback.formats import (
     Label,
@@ -48,15 +48,15 @@ def task_labels(row: Record, id: str, hints: Hints) -> Iterator[Label]:
     """Yield the labels in the annotations of a task."""
     data, annotations = row.get("data"), row.get("annotations", [])
     if not isinstance(data, Mapping) or not isinstance(annotations, list):
-        yield Unusable("data is no object of fields, or annotations no list")
+        yield InvalidRow("data is no object of fields, or annotations no list")
         return
     for annotation in annotations:
         if not isinstance(annotation, Mapping):
-            yield Unusable(f"an annotation is {kind(annotation)}, not an object")
+            yield InvalidRow(f"an annotation is {kind(annotation)}, not an object")
         elif not annotation.get("was_cancelled"):
             results = annotation.get("result", [])
             if not isinstance(results, list):
-                yield Unusable(f"the result of an annotation is {kind(results)}, not a list")
+                yield InvalidRow(f"the result of an annotation is {kind(results)}, not a list")
                 continue
             about = {key: value for key, value in annotation.items() if key not in ("result", "completed_by")}
             notes = notes_of(results)
@@ -65,7 +65,7 @@ def task_labels(row: Record, id: str, hints: Hints) -> Iterator[Label]:
                 if is_label(result):
                     yield attempt(label_of, data, result, row.id(id), by, {**about, **notes}, hints)
                 elif not is_note(result):
-                    yield Unusable(f"a label of the type '{type_of(result)}' is not read")
+                    yield InvalidRow(f"a label of the type '{type_of(result)}' is not read")
 
 
 def minimal_labels(row: Record, id: str, hints: Hints) -> Iterator[Label]:
@@ -78,7 +78,7 @@ def minimal_labels(row: Record, id: str, hints: Hints) -> Iterator[Label]:
     data = {name: value for name, value in data.items() if name not in {result["from_name"] for result in results}}
     labels = [result for result in results if is_label(result)]
     if not labels:
-        yield Unusable("no label in it; if a column is a written answer (TextArea), --label-config FILE says which")
+        yield InvalidRow("no label in it; if a column is a written answer (TextArea), --label-config FILE says which")
     for result in labels:
         yield attempt(label_of, data, result, row.id(id), by, {**about, **notes_of(results)}, hints)
 
@@ -128,7 +128,7 @@ def label_of(
     """A ranking or a demonstration; `Unusable` where the result is none, `Unclear` where the export leaves it open."""
     value = result.get("value")
     if not isinstance(value, Mapping):
-        raise Unusable(f"the value of a label is {kind(value)}, not an object")
+        raise InvalidRow(f"the value of a label is {kind(value)}, not an object")
     texts = texts_of(data)
     if result["type"] == "pairwise":
         names, ranks = compared(value, result, data, hints)
@@ -139,7 +139,7 @@ def label_of(
         answers = items_of(data, result, hints.layout)
         missing = [name for name in names if name not in answers]
         if missing:
-            raise Unusable(f"there is no item '{missing[0]:.40}' in the list that is ranked")
+            raise InvalidRow(f"there is no item '{missing[0]:.40}' in the list that is ranked")
         asking = prompt_field(texts, (), hints)
     else:
         asking = prompt_field(texts, (), hints)
@@ -154,7 +154,7 @@ def written(value: Any) -> str:
     """The text of a TextArea: one, or its lines."""
     lines = value if isinstance(value, list) else [value]
     if not lines or not all(isinstance(line, str) for line in lines):
-        raise Unusable(f"the written text is {kind(value)}")
+        raise InvalidRow(f"the written text is {kind(value)}")
     return "\n".join(lines)
 
 
@@ -164,7 +164,7 @@ def compared(
     """The fields that a Pairwise compares, left and right, and their ranks."""
     names, selected = list(sides(result, data, hints)), value.get("selected")
     if selected not in ("left", "right"):
-        raise Unusable(f"selected is {selected!s:.40}, not left or right")
+        raise InvalidRow(f"selected is {selected!s:.40}, not left or right")
     return names, [1.0, 2.0] if selected == "left" else [2.0, 1.0]
 
 
@@ -172,7 +172,7 @@ def ranked(groups: Sequence[Sequence[str]]) -> tuple[list[str], list[float]]:
     """Items and their ranks, of groups from the best to the worst; the items of a group share a rank."""
     names = [name for group in groups for name in group]
     if len(set(names)) < len(names):
-        raise Unusable("an item is ranked twice")
+        raise InvalidRow("an item is ranked twice")
     before = [sum(map(len, groups[:place])) for place in range(len(groups))]
     return names, [1.0 + before[place] for place, group in enumerate(groups) for _ in group]
 
@@ -204,7 +204,7 @@ def in_order(columns: Any, result: Mapping[str, Any], hints: Hints) -> list[list
     if isinstance(columns, list):
         columns = {"": columns}
     if not isinstance(columns, Mapping) or not all(isinstance(items, list) for items in columns.values()):
-        raise Unusable("the ranker's value is not lists of items by column")
+        raise InvalidRow("the ranker's value is not lists of items by column")
     filled = {str(name): list(map(str, items)) for name, items in columns.items()}
     control = str(result.get("from_name"))
     buckets = hints.buckets or hints.layout.buckets.get(control, ())

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from amenable.data.record import Record, Unusable, is_number, kind
+from amenable.data.record import InvalidRow, Record, is_number, kind
 from amenable.data.types import Message, Ranking
 from amenable.feedback.formats import Label, attempt, name_of, ranking_made
 from amenable.feedback.hints import Hints
@@ -79,7 +79,7 @@ def tree_labels(row: Record, id: str, hints: Hints) -> Iterator[Label]:
         node, before = waiting.pop()
         try:
             turn, replies = message_of(node)
-        except Unusable as error:
+        except InvalidRow as error:
             yield error
             continue
         conversation = (*before, turn)
@@ -89,20 +89,20 @@ def tree_labels(row: Record, id: str, hints: Hints) -> Iterator[Label]:
             is_ranked = True
             yield attempt(ranking_of, conversation, ranked, str(node.get("message_id", id)), about)
     if not is_ranked:
-        yield Unusable("no message in it has two ranked replies")
+        yield InvalidRow("no message in it has two ranked replies")
 
 
 def message_of(node: Any) -> tuple[Message, list[Any]]:
     """A message and its replies."""
     if not isinstance(node, Mapping):
-        raise Unusable(f"a message is {kind(node)}, not an object")
+        raise InvalidRow(f"a message is {kind(node)}, not an object")
     role, text, replies = node.get("role"), node.get("text"), node.get("replies", [])
     if not isinstance(role, str) or role not in ROLES:
-        raise Unusable(f"unknown role {role!r:.40} (known: {', '.join(ROLES)})")
+        raise InvalidRow(f"unknown role {role!r:.40} (known: {', '.join(ROLES)})")
     if not isinstance(text, str):
-        raise Unusable(f"the text of a message is {kind(text)}, not text")
+        raise InvalidRow(f"the text of a message is {kind(text)}, not text")
     if not isinstance(replies, list):
-        raise Unusable(f"the replies to a message are {kind(replies)}, not a list")
+        raise InvalidRow(f"the replies to a message are {kind(replies)}, not a list")
     return Message(ROLES[role], text), replies
 
 
@@ -110,7 +110,7 @@ def ranking_of(prompt: tuple[Message, ...], replies: Sequence[Node], id: str, ab
     """The ranked replies to a conversation; meta has their other columns, a list each, in the order of the replies."""
     turns = [message_of(reply)[0] for reply in replies]
     if any(turn.role != "assistant" for turn in turns):
-        raise Unusable("a prompter replies to a prompter")
+        raise InvalidRow("a prompter replies to a prompter")
     columns = dict.fromkeys(name for reply in replies for name in reply if name not in READ)
     kept = {name: [reply.get(name) for reply in replies] for name in columns}
     ranks = [1.0 + float(reply["rank"]) for reply in replies]

@@ -17,8 +17,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from amenable.data.files import has_half_character, parse_json
-from amenable.data.record import Record, Unusable, is_number, text_of, words_of
+from amenable.data.files import has_lone_surrogate, parse_json
+from amenable.data.record import InvalidRow, Record, is_number, text_of, words_of
 from amenable.data.turns import turns
 from amenable.data.types import Conversation, Message, Ranking
 from amenable.feedback.formats import Label, attempt, ranking_made
@@ -65,7 +65,7 @@ def verdict_of(row: Mapping[str, Any]) -> Verdict:
     if row.get("winner") is None and any(row.get(flag) is not None for flag in FLAGS):
         return Verdict(models, flagged(row), by=by)
     if "winner" not in row:
-        raise Unusable("no column 'winner', or winner_model_a, winner_model_b and winner_tie")
+        raise InvalidRow("no column 'winner', or winner_model_a, winner_model_b and winner_tie")
     winner = text_of(row["winner"], "the winner")
     return Verdict(models, winning(winner, models), "bad" in winner.lower() and winner not in models, by)
 
@@ -73,7 +73,7 @@ def verdict_of(row: Mapping[str, Any]) -> Verdict:
 def model_of(row: Mapping[str, Any], column: str) -> str:
     """The name of a model; nobody can be rated without one."""
     if row.get(column) is None:
-        raise Unusable(f"{column} is missing, or null: it names no model")
+        raise InvalidRow(f"{column} is missing, or null: it names no model")
     if isinstance(row[column], int) and not isinstance(row[column], bool):
         return str(row[column])
     return words_of(row[column], column)
@@ -89,10 +89,10 @@ def winning(winner: str, models: tuple[str, str]) -> float:
     # a letter is a side only where it cannot be a name
     meanings = named | sides or letters | alike
     if len(meanings) > 1:
-        raise Unusable(f"the winner '{winner:.40}' is a side and also the name of a model on the other")
+        raise InvalidRow(f"the winner '{winner:.40}' is a side and also the name of a model on the other")
     if not meanings:
         names = " or ".join(f"'{name:.40}'" for name in models)
-        raise Unusable(f"the winner is '{winner:.40}', not model_a, model_b, tie, tie (bothbad), nor {names}")
+        raise InvalidRow(f"the winner is '{winner:.40}', not model_a, model_b, tie, tie (bothbad), nor {names}")
     return meanings.pop()
 
 
@@ -101,7 +101,7 @@ def flagged(row: Mapping[str, Any]) -> float:
     values = {flag: digit(row.get(flag)) for flag in FLAGS}
     if any(value not in (0, 1, None) for value in values.values()) or list(values.values()).count(1) != 1:
         listed = ", ".join(f"{flag} {value}" for flag, value in values.items())
-        raise Unusable(f"one of the columns of the winner must be 1 and the others 0: {listed}")
+        raise InvalidRow(f"one of the columns of the winner must be 1 and the others 0: {listed}")
     return next(FLAGS[flag] for flag, value in values.items() if value == 1)
 
 
@@ -113,7 +113,7 @@ def digit(value: Any) -> Any:
 def preferred(preference: Any) -> float:
     """Score of generator_1, 2 - preference: 1 for a preference of 1, 0 for 2. A tie is 1.5, or 0 in old files."""
     if not is_number(preference) or not (preference == 0 or 1 <= preference <= 2):
-        raise Unusable(f"preference is {preference!r:.40}, not from 1 to 2")
+        raise InvalidRow(f"preference is {preference!r:.40}, not from 1 to 2")
     return 2.0 - (preference or 1.5)
 
 
@@ -138,7 +138,7 @@ def dialogue(row: Mapping[str, Any], column: str) -> Conversation:
     prompts = texts_in(prompt, "the prompt", is_encoded) if prompt is not None else []
     answers = texts_in(value, column, is_encoded)
     if prompts and len(prompts) != len(answers):
-        raise Unusable(f"{len(prompts)} prompts and {len(answers)} answers in {column}")
+        raise InvalidRow(f"{len(prompts)} prompts and {len(answers)} answers in {column}")
     replies = [Message("assistant", answer) for answer in answers]
     if not prompts:
         return tuple(replies)
@@ -153,8 +153,8 @@ def texts_in(value: Any, name: str, is_encoded: bool) -> list[str]:
         value = decoded if isinstance(decoded, list) else value
     values = value if isinstance(value, list) else [value]
     texts = ["" if text is None else text_of(text, name) for text in values]
-    if has_half_character(texts):
-        raise Unusable(f"{name} holds half of a character")
+    if has_lone_surrogate(texts):
+        raise InvalidRow(f"{name} holds half of a character")
     return texts
 
 
@@ -167,16 +167,16 @@ def ranking_of(row: Record, id: str) -> Ranking:
     """A ranking; `Unusable` where the two answered different conversations, which no ranking can hold."""
     verdict, both = verdict_of(row), dialogues(row)
     if both is None:
-        raise Unusable("no texts of the two answers; 'amenable ratings --data FILE' rates the models")
+        raise InvalidRow("no texts of the two answers; 'amenable ratings --data FILE' rates the models")
     for conversation, column in zip(both, ("first", "second")):
         if not conversation or conversation[-1].role != "assistant":
-            raise Unusable(f"the {column} conversation does not end with an answer")
+            raise InvalidRow(f"the {column} conversation does not end with an answer")
     prompt = both[0][:-1]
     if prompt != both[1][:-1]:
         how = "'amenable ratings --data FILE' rates the models all the same"
-        raise Unusable(f"the two conversations differ before the last answers; {how}")
+        raise InvalidRow(f"the two conversations differ before the last answers; {how}")
     if not prompt or prompt[-1].role != "user":
-        raise Unusable("no prompt, or one that does not end with the user")
+        raise InvalidRow("no prompt, or one that does not end with the user")
     ranks = from_scores([verdict.score, 1 - verdict.score])
     about = {"models": list(verdict.models), "both_bad": verdict.both_bad or None}
     about |= {"preference": row["preference"]} if "preference" in row else {}

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from amenable.data import sources
-from amenable.data.record import Record, Unusable, is_number, kind
+from amenable.data.files import row_location
+from amenable.data.record import InvalidRow, Record, is_number, kind
 from amenable.data.types import Conversation
 from amenable.errors import InputError
 from amenable.feedback.export_import import TESTS
@@ -146,10 +147,10 @@ def read_bouts(file: Path, annotators: Sequence[str] = ()) -> list[Bout]:
     for number, row in sources.read_rows(file):
         try:
             if not isinstance(row, dict):
-                raise Unusable(f"it is {kind(row)}, not an object")
+                raise InvalidRow(f"it is {kind(row)}, not an object")
             found += of_row(row, f"{file} {number}")
-        except Unusable as error:
-            where = sources.place_in(file, number)
+        except InvalidRow as error:
+            where = row_location(file, number)
             raise InputError(f"{where} is no comparison of models ({error})", file, HOW) from None
     return [bout for bout in found if not annotators or bout.by in annotators]
 
@@ -160,7 +161,7 @@ def of_row(row: dict[str, Any], group: str) -> Iterator[Bout]:
         yield from of_ranking_row(row, group)
         return
     if not is_comparison(row):
-        raise Unusable(f"no columns model_a and model_b, or completions {Record(row)}")
+        raise InvalidRow(f"no columns model_a and model_b, or completions {Record(row)}")
     verdict = verdict_of(row)
     a, b = verdict.models
     both = dialogues(row)
@@ -173,12 +174,12 @@ def of_ranking_row(row: dict[str, Any], group: str) -> Iterator[Bout]:
     """The bouts of a ranking whose models are named."""
     completions, ranks = row["completions"], row.get("ranking")
     if not isinstance(completions, list) or not isinstance(ranks, list) or len(completions) != len(ranks):
-        raise Unusable("completions and ranking are not two lists of one length")
+        raise InvalidRow("completions and ranking are not two lists of one length")
     if not all(isinstance(text, str) for text in completions) or not all(map(is_number, ranks)):
-        raise Unusable("the completions are not texts, or the ranks not numbers")
+        raise InvalidRow("the completions are not texts, or the ranks not numbers")
     named = row.get("models")
     if not isinstance(named, list) or len(named) != len(ranks) or len(list(filter(name_of, named))) < 2:
-        raise Unusable("it does not say which model wrote each answer, in a list `models` of names")
+        raise InvalidRow("it does not say which model wrote each answer, in a list `models` of names")
     by = name_of(row.get("annotator")) or name_of(row.get("judge")) or "?"
     yield from of_ranking(models_of({**row, "meta": None}), completions, list(map(float, ranks)), by, group)
 

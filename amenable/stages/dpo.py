@@ -121,7 +121,7 @@ class Pair:
 
     @property
     def tokens(self) -> int:
-        return batches.distinct([self.chosen, self.rejected])
+        return batches.unique_tokens([self.chosen, self.rejected])
 
 
 def run(config: Config) -> Path:

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from amenable.data.types import Message, fault
+from amenable.data.types import Message, conversation_error
 from amenable.errors import InputError
 from amenable.text.spec import After
 from amenable.text.template import PLAIN_TEMPLATE, THOUGHT, Slot, outline, thoughts_of, without_thought
@@ -44,7 +44,7 @@ class Rendered:
 
 def validate(messages: Sequence[Message]) -> None:
     """InputError for a conversation that cannot be rendered: empty, unknown role, assistant first, misplaced system."""
-    wrong = fault(messages)
+    wrong = conversation_error(messages)
     if wrong is not None:
         raise InputError(wrong)
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from amenable.data.batches import Batch, Microbatch, by_length, collate, microbatches, targets
+from amenable.data.batches import Batch, Microbatch, collate, microbatches, order_by_length, targets
 from amenable.functional.kl import linear_kl
 from amenable.functional.logprobs import linear_logprobs, linear_nll
 from amenable.models.decoder import Decoder
@@ -57,7 +57,7 @@ def rewards(model: ScalarModel, batch: Batch) -> Tensor:
 def summed_logprobs(decoder: Decoder, batch: Batch) -> Tensor:
     """Log-probability [B] of each row's trained tokens together (fp32)."""
     logps, _ = trained_logprobs(decoder, batch)
-    rows = layout_of(batch).rows[batch.trained]
+    rows = layout_of(batch).rows[batch.loss_mask]
     return torch.zeros(len(batch.lengths), device=logps.device).index_add(0, rows, logps)
 
 
@@ -171,7 +171,7 @@ def in_chunks(
 
     Neighbours with a common context stay together where they fit, and have it computed once a batch.
     """
-    order = by_length(rows)
+    order = order_by_length(rows)
     for places, batch in in_order([rows[i] for i in order], runtime, max_tokens, progress=progress):
         yield [order[place] for place in places], batch
 

@@ -135,7 +135,7 @@ def heaviest(
 
 def largest_reading(rows: Sequence[Row], limit: int) -> Pass:
     """The largest pass over rows that are only read, in the order of `passes.in_chunks`."""
-    ordered = [rows[place] for place in batches.by_length(rows)]
+    ordered = [rows[place] for place in batches.order_by_length(rows)]
     parts = batches.microbatches(ordered, limit, share=True)
     part = max(parts, key=lambda part: part.tokens + part.row_tokens, default=None)
     return pass_of([ordered[place] for place in part.rows], share=True) if part else Pass(0, 0, 0)
@@ -145,7 +145,7 @@ def pass_of(rows: Sequence[Row], share: bool = False, further: bool = False) -> 
     """What a batch of these rows is to a model."""
     lengths = [len(ids) for ids, _ in rows]
     slots = sum(count * length for count, length in choose_buckets(np.sort(lengths)))
-    tokens = batches.distinct(rows) if share else sum(lengths)
+    tokens = batches.unique_tokens(rows) if share else sum(lengths)
     return Pass(tokens, slots, sum(sum(trained) for _, trained in rows), further, len(rows))
 
 
@@ -350,7 +350,7 @@ def heaviest_minibatches(steps: Sequence[Sequence[Row]], config: Any) -> list[Pa
         for start in range(0, len(rows), size):
             some = rows[start : start + size]
             before = len(elements)
-            elements += [[some[place] for place in places] for places in batches.families(some)]
+            elements += [[some[place] for place in places] for places in batches.group_by_prefix(some)]
             minibatches.append(range(before, len(elements)))
     return heaviest(elements, minibatches, config.max_tokens_per_pass, share=True)
 

@@ -8,20 +8,20 @@ from hypothesis import strategies as st
 from amenable.data.batches import (
     MAX_REPEATS,
     Batch,
-    by_length,
     by_rows,
     by_tokens,
     chunk_documents,
     collate,
-    distinct,
-    families,
+    group_by_prefix,
     loss_groups,
     microbatches,
     minibatches,
+    order_by_length,
+    shared_prefix_lengths,
     shuffled,
     shuffled_groups,
-    stems,
     targets,
+    unique_tokens,
 )
 
 LENGTHS = st.lists(st.integers(1, 50), max_size=60)
@@ -57,7 +57,7 @@ def test_by_rows_covers_each_row_once_in_full_batches(n, size, seed):
 
 @FEW
 @given(lengths=LENGTHS, budget=st.integers(1, 120), seed=SEEDS)
-def test_token_budgets_are_kept_and_each_row_comes_once(lengths, budget, seed):
+def test_batches_meet_the_token_budget_and_have_each_row_once(lengths, budget, seed):
     order = shuffled(len(lengths), seed, 0)
     in_order = by_tokens(lengths, budget, order)
     assert flat(in_order) == order
@@ -83,19 +83,19 @@ def test_rows_of_a_group_stay_together_in_an_order_of_groups():
 
 
 def test_minibatches_pass_over_every_row_once_an_epoch():
-    found = minibatches(6, 4, 3, 2, seed=5)
-    assert [len(rows) for rows in found] == [8] * 6
-    assert flat(found[:3]) == shuffled_groups(6, 4, 5, 0) and flat(found[3:]) == shuffled_groups(6, 4, 5, 1)
+    batches = minibatches(6, 4, 3, 2, seed=5)
+    assert [len(rows) for rows in batches] == [8] * 6
+    assert flat(batches[:3]) == shuffled_groups(6, 4, 5, 0) and flat(batches[3:]) == shuffled_groups(6, 4, 5, 1)
 
 
-def test_sizes_below_one_are_errors():
+def test_sizes_below_1_are_errors():
     with pytest.raises(ValueError, match="0 rows"):
         by_rows(3, 0, 0, 0)
     with pytest.raises(ValueError, match="0 tokens"):
         microbatches([([1], [False])], 0)
 
 
-def test_documents_are_cut_with_one_token_in_common():
+def test_pieces_of_a_document_overlap_by_a_token():
     assert chunk_documents([[1, 2, 3, 4, 5, 6, 7]], 3) == [[1, 2, 3], [3, 4, 5], [5, 6, 7]]
     assert chunk_documents([[1, 2, 3, 4], [5, 6]], 3) == [[1, 2, 3], [3, 4], [5, 6]]
     assert chunk_documents([[1, 2, 3]], 3) == [[1, 2, 3]]
@@ -117,11 +117,11 @@ def test_a_batch_by_hand():
     batch = collate([([10, 11, 12], [False, True, False]), ([20, 21], [False, True])])
     assert batch.ids.tolist() == [10, 11, 12, 20, 21] and batch.ids.dtype == torch.long
     assert batch.lengths == (3, 2)
-    assert batch.trained.tolist() == [False, True, False, False, True]
+    assert batch.loss_mask.tolist() == [False, True, False, False, True]
     index, tokens = targets(batch)
     assert index.tolist() == [0, 3] and tokens.tolist() == [11, 21]
     moved = batch.to("meta")
-    assert isinstance(moved, Batch) and moved.ids.device.type == moved.trained.device.type == "meta"
+    assert isinstance(moved, Batch) and moved.ids.device.type == moved.loss_mask.device.type == "meta"
     assert moved.lengths == (3, 2)
 
 
@@ -133,7 +133,7 @@ def test_targets_are_the_trained_tokens_row_by_row(rows):
     index, tokens = targets(batch)
     expected, start = [], 0
     for row in rows:
-        expected += [(start + place - 1, i) for place, (i, counts) in enumerate(row) if counts]
+        expected += [(start + position - 1, i) for position, (i, counts) in enumerate(row) if counts]
         start += len(row)
     assert list(zip(index.tolist(), tokens.tolist())) == expected
 
@@ -149,7 +149,7 @@ def test_the_first_token_of_a_row_has_nothing_before_it():
 def test_rows_that_are_no_rows():
     with pytest.raises(ValueError, match="row 1 has 0 ids"):
         collate([([1], [False]), ([], [])])
-    with pytest.raises(ValueError, match="row 0 has 2 ids and 1 marks"):
+    with pytest.raises(ValueError, match="row 0 has 2 ids and a loss mask of 1"):
         collate([([1, 2], [True])])
 
 
@@ -172,23 +172,23 @@ def test_a_prompt_of_several_answers_is_in_the_batch_once():
     batch = collate(rows, share=True)
     assert batch.prefix_lengths == (0, 10, 10, 0, 0), "3 tokens are too few; trained ones are never shared"
     assert batch.ids.tolist() == [*PROMPT, 7, 8, 7, 9, 9, 9, *other, 5, *other, 6]
-    assert batch.lengths == (12, 11, 13, 4, 4) and len(batch.ids) == distinct(rows)
+    assert batch.lengths == (12, 11, 13, 4, 4) and len(batch.ids) == unique_tokens(rows)
     before, tokens = targets(batch)
     assert tokens.tolist() == [7, 8, 7, 9, 9, 9, 5, 6]
-    assert before.tolist() == [9, 10, 9, 9, 13, 14, 18, 22], "a first own token is predicted from the end of its stem"
+    assert before.tolist() == [9, 10, 9, 9, 13, 14, 18, 22], "a first own token is predicted from the end of its prefix"
     assert collate(rows[3:], share=True).prefix_lengths == (), "nothing to share"
 
 
-def test_only_a_whole_context_is_shared() -> None:
+def test_only_a_whole_prompt_is_shared() -> None:
     longer = answer_row(8, prompt=[*PROMPT, 3])
-    assert stems([answer_row(7), longer, longer]) == [0, 0, 11], "a row that merely begins alike shares nothing"
-    assert stems([longer, answer_row(7), answer_row(9)]) == [0, 0, 10], "nor does one whose context is a part"
-    assert stems([answer_row(7), answer_row(8, prompt=[*PROMPT[:9], 3])]) == [0, 0]
+    assert shared_prefix_lengths([answer_row(7), longer, longer]) == [0, 0, 11], "beginning alike"
+    assert shared_prefix_lengths([longer, answer_row(7), answer_row(9)]) == [0, 0, 10], "a part of the prompt"
+    assert shared_prefix_lengths([answer_row(7), answer_row(8, prompt=[*PROMPT[:9], 3])]) == [0, 0]
     untrained = (PROMPT, [False] * 10)
-    assert stems([untrained, untrained]) == [0, 9], "a row keeps a token of its own"
-    assert stems([answer_row(7), answer_row(8, prompt=PROMPT[::-1]), answer_row(9)]) == [0, 0, 0]
-    assert stems([answer_row(8)], leader=answer_row(7)) == [10]
-    assert stems([]) == []
+    assert shared_prefix_lengths([untrained, untrained]) == [0, 9], "a row keeps a token of its own"
+    assert shared_prefix_lengths([answer_row(7), answer_row(8, prompt=PROMPT[::-1]), answer_row(9)]) == [0, 0, 0]
+    assert shared_prefix_lengths([answer_row(8)], leader=answer_row(7)) == [10]
+    assert shared_prefix_lengths([]) == []
 
 
 @FEW
@@ -197,24 +197,24 @@ def test_only_a_whole_context_is_shared() -> None:
 )
 def test_sharing_changes_no_target(drawn):
     prompts = [PROMPT, [*PROMPT[:8], 1, 1], [3, 4]]
-    rows = [answer_row(*answer, prompt=prompts[which]) for which, answer in drawn]
+    rows = [answer_row(*answer, prompt=prompts[index]) for index, answer in drawn]
     _, plain = targets(collate(rows))
     batch = collate(rows, share=True)
     before, tokens = targets(batch)
     assert torch.equal(tokens, plain)
-    expected = [token for ids, trained in rows for token, mark in zip(ids[:-1], trained[1:]) if mark]
-    assert batch.ids[before].tolist() == expected, "what comes before each trained token is what came before it apart"
+    expected = [token for ids, mask in rows for token, counts in zip(ids[:-1], mask[1:]) if counts]
+    assert batch.ids[before].tolist() == expected, "the token before each trained token is the same"
 
 
-def test_families_are_neighbours_that_share():
+def test_neighbours_with_a_prompt_in_common_are_grouped():
     other = answer_row(5, prompt=[1, 2, 3])
-    assert families([answer_row(7), answer_row(8), other, answer_row(9), other]) == [[0, 1], [2], [3], [4]]
-    assert families([]) == []
+    assert group_by_prefix([answer_row(7), answer_row(8), other, answer_row(9), other]) == [[0, 1], [2], [3], [4]]
+    assert group_by_prefix([]) == []
 
 
-def test_rows_from_short_to_long_keep_what_they_share() -> None:
+def test_rows_in_order_of_length_stay_with_their_prompt() -> None:
     long, short = answer_row(*range(20)), answer_row(5, prompt=[1, 2, 3])
-    assert by_length([answer_row(7), long, short, answer_row(9)]) == [2, 3, 0, 1]
+    assert order_by_length([answer_row(7), long, short, answer_row(9)]) == [2, 3, 0, 1]
 
 
 def test_a_coupled_element_over_the_budget_is_a_group_of_several_passes() -> None:
@@ -259,15 +259,15 @@ def elements_of_rows(draw: st.DrawFn) -> list[list[tuple[list[int], list[bool]]]
     prompts = [draw(OPENINGS) + draw(st.lists(st.integers(0, 3), min_size=1, max_size=12)) for _ in range(4)]
     answers = st.lists(st.integers(4, 9), min_size=1, max_size=30)
     rows = st.builds(lambda prompt, answer: answer_row(*answer, prompt=prompt), st.sampled_from(prompts), answers)
-    one_prompt = st.sampled_from(prompts).flatmap(
+    same_prompt = st.sampled_from(prompts).flatmap(
         lambda prompt: st.lists(answers.map(lambda answer: answer_row(*answer, prompt=prompt)), min_size=1, max_size=9)
     )
-    return draw(st.lists(st.lists(rows, min_size=1, max_size=4) | one_prompt, max_size=8))
+    return draw(st.lists(st.lists(rows, min_size=1, max_size=4) | same_prompt, max_size=8))
 
 
 @settings(max_examples=300, deadline=None)
 @given(elements_of_rows(), st.integers(1, 400), st.booleans())
-def test_what_is_planned_is_what_is_computed_and_within_the_budget(elements, budget, share):
+def test_planned_tokens_are_those_of_the_batch_and_within_the_budget(elements, budget, share):
     rows = [row for element in elements for row in element]
     groups = loss_groups(elements, budget, share)
     assert flat([group.elements for group in groups]) == list(range(len(elements)))
@@ -277,7 +277,7 @@ def test_what_is_planned_is_what_is_computed_and_within_the_budget(elements, bud
     for parts in (coupled, alone):
         assert flat([part.rows for part in parts]) == list(range(len(rows))), "every row once, in order"
         for part in parts:
-            batch = collate([rows[place] for place in part.rows], part.share)
+            batch = collate([rows[i] for i in part.rows], part.share)
             assert part.tokens == len(batch.ids) and part.row_tokens == sum(batch.lengths)
             assert len(part.rows) == 1 or (part.tokens <= budget and part.row_tokens <= MAX_REPEATS * budget)
         apart = sum(len(ids) for ids, _ in rows)

@@ -5,7 +5,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from amenable.data import columns
-from amenable.data.record import Record, Unusable, without_nulls
+from amenable.data.record import InvalidRow, Record, without_nulls
 from amenable.data.types import Message
 
 U = {"role": "user", "content": "Who?"}
@@ -96,14 +96,14 @@ def test_only_the_last_reply_of_an_hh_dialogue_is_compared():
     assert example.completions == ("Tolan.", "Nobody.\n\nStill nobody.")
 
 
-def test_rankings_keep_ties_order_margin_and_annotator():
+def test_rankings_have_ties_order_margin_and_annotator():
     row = {"prompt": "Who?", "completions": ["a", "b", "c"], "ranking": [2, 1, 2], "id": "r"}
     example = columns.ranking(row, "f:1")
     assert example.ranks == (2.0, 1.0, 2.0) and example.id == "r" and example.annotator is None and example.meta == {}
     pair = columns.ranking({"prompt": "Who?", "chosen": "a", "rejected": "b", "margin": 0.5}, "f:1")
     assert pair.margin == 0.5 and pair.meta == {}
     two = columns.ranking({"prompt": "Who?", "completions": ["a", "b"], "ranking": [2, 1], "margin": -1}, "f:1")
-    assert two.margin == -1.0, "of the better one over the other, wherever it stands"
+    assert two.margin == -1.0, "of the better completion over the other, in any order"
     three = columns.ranking({**row, "margin": 0.5}, "f:1")
     assert three.margin is None and three.meta == {"margin": 0.5}, "one number does not fit three pairs"
 
@@ -113,18 +113,13 @@ def test_a_common_beginning_cuts_no_word():
     assert example.prompt == (Message("user", "Q: name?"),) and example.completions == ("Tolan", "Tomas")
 
 
-def test_labelled():
-    row = columns.labelled({"prompt": "Who?", "completion": "Tolan.", "label": False, "by": "x"}, "f:1")
-    assert (row.prompt, row.completion, row.label, row.meta) == (ASKED, "Tolan.", False, {"by": "x"})
-
-
-def test_prompts_end_with_the_user_and_keep_the_solution():
+def test_prompts_end_with_the_user_and_have_the_solution_in_meta():
     assert columns.prompt({"prompt": "Who?"}, "f:1").messages == ASKED
     assert columns.prompt({"messages": [U, A, U, B]}, "f:1").messages == (*ANSWERED, *ASKED)
     assert columns.prompt({"question": "Who?", "answer": "Tolan."}, "f:1").meta == {"answer": "Tolan."}
     assert columns.prompt({"prompt": "Who?", "kind": "qa"}, "f:1").meta == {"kind": "qa"}
     tied = {"prompt": "Who?", "completions": ["a", "a"], "ranking": [1, 1]}
-    assert columns.prompt(tied, "f:1").messages == ASKED, "what is no preference is a prompt all the same"
+    assert columns.prompt(tied, "f:1").messages == ASKED, "a row without a preference is still a prompt"
 
 
 def texts_of(messages) -> list[str]:
@@ -158,11 +153,10 @@ def texts_of(messages) -> list[str]:
         ({"system_prompt": "S", "question": "Who?"}, ["s S", "u Who?"]),
     ],
 )
-def test_what_is_asked_is_read_alike_for_every_noun(row, asks):
+def test_every_reader_reads_the_same_prompt(row, asks):
     for noun, more in {
         columns.prompt: {},
         columns.demonstration: {"completion": "x"},
-        columns.labelled: {"completion": "x", "label": True},
         columns.ranking: {"chosen": "The ferry is here", "rejected": "The ferry is gone"},
     }.items():
         example = noun({**row, **more}, "f:1")
@@ -185,7 +179,7 @@ def test_dialogues_of_a_comparison_and_columns_that_agree_are_the_fuller_of_both
         assert texts_of(columns.ranking(row, "f:1").prompt) == asks
 
 
-def test_an_empty_answer_may_be_the_worse_a_tied_or_a_ranked_one():
+def test_an_empty_completion_may_be_rejected_tied_or_ranked():
     for row, completions in (
         ({"prompt": "Who?", "chosen": "Tolan.", "rejected": ""}, ("Tolan.", "")),
         ({"chosen": [U, A], "rejected": [U, EMPTY]}, ("Tolan.", "")),
@@ -195,10 +189,9 @@ def test_an_empty_answer_may_be_the_worse_a_tied_or_a_ranked_one():
         ({"chosen": "Who? Tolan.", "rejected": "Who?"}, ("Tolan.", "")),
     ):
         assert columns.ranking(row, "f:1").completions == completions
-    assert columns.labelled({"prompt": "Who?", "completion": "", "label": False}, "f:1").completion == ""
 
 
-def test_weights_make_a_turn_context_and_change_nothing_else():
+def test_weights_exclude_a_turn_from_the_loss_and_change_nothing_else():
     for mark in ({"weight": 0}, {"weight": 0.0}, {"train": False}, {"weight": 0, "train": False}):
         messages = columns.demonstration(
             {"messages": [U, {**A, **mark}, U, {**B, "weight": 1, "train": True}]}, ""
@@ -208,7 +201,7 @@ def test_weights_make_a_turn_context_and_change_nothing_else():
             ANSWERED[1]
         )
     empty = columns.demonstration({"messages": [U, {**EMPTY, "weight": 0}, {**U, "weight": 7}, A]}, "").messages
-    assert empty[1].content == "" and not empty[1].trained, "context may be what it is"
+    assert empty[1].content == "" and not empty[1].trained, "a turn outside the loss may be empty"
 
 
 ROWS = {
@@ -228,9 +221,8 @@ ROWS = {
         {"context": [U], "completions": [{"rank": 1, "completion": "b"}, {"rank": 0, "completion": [A]}]},
         {"chosen": HH + "Tolan.", "rejected": HH + "Nobody."},
     ],
-    columns.labelled: [{"prompt": "Who?", "completion": "Tolan.", "label": False}],
 }
-"""rows of every format, by the noun that they make"""
+"""rows of every format, by reader"""
 FORMATS = st.sampled_from([(noun, row) for noun, rows in ROWS.items() for row in rows])
 TEXT_COLUMNS = [
     "prompt",
@@ -250,7 +242,7 @@ VALUES = st.one_of(
 
 
 def with_nulls(draw, value):
-    """The value as parquet writes it: objects filled up with nulls, nulls among messages."""
+    """Return the value as parquet writes it: objects filled up with nulls, nulls among messages."""
     if isinstance(value, dict):
         nulls = draw(st.sets(st.sampled_from(["role", "content", "from", "value", "weight", "train", "name", "rank"])))
         return {**{key: with_nulls(draw, part) for key, part in value.items()}, **dict.fromkeys(nulls - value.keys())}
@@ -276,7 +268,7 @@ def test_another_column_is_used_or_named_and_nothing_else_changes(format, column
     record, before = Record({**row, column: value}), noun(row, "f:1")
     try:
         after = noun(record, "f:1")
-    except Unusable as reason:
+    except InvalidRow as reason:
         assert column in str(reason) or "differ" in str(reason), "a reason names what is wrong"
         return
     if column in record.unused():
@@ -362,12 +354,8 @@ def test_another_column_is_used_or_named_and_nothing_else_changes(format, column
         (columns.ranking, {"prompt": "Who?", "completions": ["x", "y"], "ranking": [True, 2]}, "rank True"),
         (columns.ranking, {"prompt": "Who?", "completions": ["x", "y"], "ranking": [2, 2]}, "all completions are tied"),
         (columns.ranking, {"prompt": "Who?", "completions": ["x", "x"], "ranking": [1, 2]}, "are the same"),
-        (columns.labelled, {"prompt": "Who?", "completion": "x"}, "no column 'label'"),
-        (columns.labelled, {"prompt": "Who?", "completion": "x", "label": "good"}, "label is 'good'"),
-        (columns.labelled, {"prompt": "Who?", "completion": " ", "label": True}, "the answer is empty"),
-        (columns.labelled, {"completion": "x", "label": True}, "no column messages"),
     ],
 )
 def test_rows_that_cannot_be_used_say_why(reader, row, says):
-    with pytest.raises(Unusable, match=says):
+    with pytest.raises(InvalidRow, match=says):
         reader(row, "f:1")

@@ -10,17 +10,17 @@ from amenable.data.files import (
     MAX_DEPTH,
     BadRow,
     depth,
-    has_half_character,
+    has_lone_surrogate,
     iter_json_rows,
     iter_lines,
-    place_of,
     read_csv_rows,
     read_json_rows,
     read_text,
+    row_location,
 )
 from amenable.errors import InputError
 
-# what other readers take for the end of a line, beside letters and line feeds
+# characters that other readers take for the end of a line, and letters and line feeds
 TEXTS = st.text(st.sampled_from("aé\u2028\u2029\x85\x0b\x0c\x1c\r\n\ufeff🦆"), max_size=8)
 ROWS = st.lists(st.dictionaries(st.sampled_from("ab"), TEXTS, min_size=1), min_size=1, max_size=4)
 
@@ -34,8 +34,8 @@ ROWS = st.lists(st.dictionaries(st.sampled_from("ab"), TEXTS, min_size=1), min_s
     st.sampled_from([".json", ".json.gz", ".jsonl"]),
 )
 def test_every_way_to_write_rows_is_read_alike(tmp_path_factory, rows, form, mark, end, suffix):
-    def dumped(value, **how):
-        return json.dumps(value, ensure_ascii=False, **how)
+    def dumped(value, indent=None):
+        return json.dumps(value, ensure_ascii=False, indent=indent)
 
     text = {
         "lines": "".join(dumped(row) + "\n" for row in rows),
@@ -56,7 +56,7 @@ def test_the_text_of_a_file_is_without_its_mark_and_carriage_returns(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
-def test_what_is_not_utf8_is_named_by_line_and_byte(tmp_path, name):
+def test_bytes_that_are_not_utf8_are_named_by_line_and_byte(tmp_path, name):
     file = tmp_path / name
     file.write_bytes(b'{"text": "fine"}\n\n{"text": "Caf\xe9"}\n')
     with pytest.raises(InputError, match=r"line 3 is not UTF-8 \(byte 14 is 0xE9\).*iconv -f LATIN1 -t UTF-8"):
@@ -95,7 +95,7 @@ def test_utf16_is_named(tmp_path, encoding):
         ("a.json", "3", "neither a list of rows nor a row"),
     ],
 )
-def test_a_fault_has_its_own_place(tmp_path, name, content, where):
+def test_an_error_has_its_location(tmp_path, name, content, where):
     (tmp_path / name).write_text(content)
     with pytest.raises(InputError) as error:
         read_json_rows(tmp_path / name, "mend it")
@@ -108,7 +108,7 @@ def test_csv(tmp_path):
     assert read_csv_rows(file) == [
         (2, {"id": "1", "text": 'two, with a\nbreak and "quotes"'}), (5, {"id": "3", "text": "\u2028"}),
     ]  # fmt: skip
-    assert place_of(file, 5) == "line 5"
+    assert row_location(file, 5) == "line 5"
     file.write_text("id,text\n1,2\n1,2,3\n")
     with pytest.raises(InputError, match="line 3 has 3 values, and there are 2 columns"):
         read_csv_rows(file)
@@ -120,14 +120,19 @@ def test_csv(tmp_path):
     assert len(read_csv_rows(file)) == 1
 
 
-def test_places_of_rows(tmp_path):
+def test_locations_of_rows(tmp_path):
     file = tmp_path / "a.json"
     file.write_text(json.dumps([{"a": 1, "b": [1, 2]}, [1], "x"], indent=1))
-    assert [place_of(file, number) for number in (1, 2, 3)] == ["row 1 (line 2)", "row 2 (line 9)", "row 3 (line 12)"]
+    assert [row_location(file, number) for number in (1, 2, 3)] == [
+        "row 1 (line 2)",
+        "row 2 (line 9)",
+        "row 3 (line 12)",
+    ]
     file.write_text('{"a": 1}\n\n{"a": 2}\n')
-    assert place_of(file, 3) == "line 3"
+    assert row_location(file, 3) == "line 3"
     file.write_text('{"data": [1,\n2]}')
-    assert place_of(file, 2) == "row 2 (line 2)"
+    assert row_location(file, 2) == "row 2 (line 2)"
+    assert row_location(tmp_path / "a.parquet", 2) == "row 2"
 
 
 def test_depth_and_half_characters():
@@ -135,8 +140,8 @@ def test_depth_and_half_characters():
     value: list = []
     for _ in range(50 * MAX_DEPTH):
         value = [value]
-    assert depth(value) == 50 * MAX_DEPTH + 1 and not has_half_character(value)
-    assert has_half_character({"a": [{"b": ["fine", "\udfff"]}]}) and not has_half_character(["🦆", 1, None])
+    assert depth(value) == 50 * MAX_DEPTH + 1 and not has_lone_surrogate(value)
+    assert has_lone_surrogate({"a": [{"b": ["fine", "\udfff"]}]}) and not has_lone_surrogate(["🦆", 1, None])
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

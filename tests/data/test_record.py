@@ -1,6 +1,6 @@
 import pytest
 
-from amenable.data.record import Record, Unusable, is_number, text_of, without_nulls, words_of
+from amenable.data.record import InvalidRow, Record, is_number, text_of, without_nulls, words_of
 
 
 def test_null_is_absent_at_every_depth():
@@ -9,7 +9,7 @@ def test_null_is_absent_at_every_depth():
     assert dict(Record(row)) == {"b": [{"d": [None, None]}, None], "h": {}, "i": 0}
 
 
-def test_what_is_taken_is_used_and_what_is_not_is_named():
+def test_columns_that_are_read_are_used_and_others_named():
     record = Record({"id": 7, "b": [{"role": "user", "name": "x", "content": "hi"}], "c": 1, "d": " ", "e": None})
     assert "b" in record and record.used == set() and record.unused() == ["b", "c"]
     assert record["b"] and record.get("x") is None and record.used == {"b"}
@@ -18,12 +18,12 @@ def test_what_is_taken_is_used_and_what_is_not_is_named():
     assert Record.of(record) is record and len(record) == 4
 
 
-def test_keys_inside_answers_are_named_too():
+def test_unused_keys_inside_completions_are_named_too():
     record = Record({"completions": [{"rank": 0, "completion": [{"role": "assistant", "by": "x"}], "score": 1}]})
     assert record["completions"] and record.unused() == ["completions.by", "completions.score"]
 
 
-def test_blank_values_hold_nothing():
+def test_blank_values_are_not_filled():
     record = Record({"a": "", "b": " \n", "c": [], "d": 0, "e": False, "f": "x", "g": {}})
     assert [name for name in record if record.filled(name)] == ["d", "e", "f", "g"]
     assert not record.filled("nowhere")
@@ -32,14 +32,14 @@ def test_blank_values_hold_nothing():
 @pytest.mark.parametrize(
     ("value", "says"), [(3, "a number"), (True, "true or false"), ([], "a list"), ({}, "an object")]
 )
-def test_what_must_be_text_says_what_it_is(value, says):
-    with pytest.raises(Unusable, match=f"answer is {says}, not text"):
+def test_a_value_that_must_be_text_is_named_by_its_type(value, says):
+    with pytest.raises(InvalidRow, match=f"answer is {says}, not text"):
         text_of(value, "answer")
-    with pytest.raises(Unusable, match="answer is empty"):
+    with pytest.raises(InvalidRow, match="answer is empty"):
         words_of(" ", "answer")
 
 
-def test_numbers_are_finite_and_no_truths():
+def test_numbers_are_finite_and_no_booleans():
     assert [is_number(value) for value in (1, -0.5, True, float("nan"), float("inf"), "1", None)] == [True, True] + [
         False
     ] * 5

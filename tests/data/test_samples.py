@@ -18,12 +18,12 @@ def write(tmp_path, *rows):
     return file
 
 
-def test_rows_are_read_with_what_they_do_not_say(tmp_path):
+def test_absent_columns_have_defaults(tmp_path):
     bare = {"prompt": "Hi", "completions": ["x"], "ended": None, "model": None}
-    found = list(read_samples(write(tmp_path, ROW, {**ROW, "ended": [True, False], "kind": "open"}, bare)))
-    assert found[0] == (1, SAMPLE)
-    assert (found[1][1].ended, found[1][1].kind) == ((True, False), "open")
-    assert found[2] == (3, Sample("3", (Message("user", "Hi"),), ("x",), (True,)))
+    samples = list(read_samples(write(tmp_path, ROW, {**ROW, "ended": [True, False], "kind": "open"}, bare)))
+    assert samples[0] == (1, SAMPLE)
+    assert (samples[1][1].ended, samples[1][1].kind) == ((True, False), "open")
+    assert samples[2] == (3, Sample("3", (Message("user", "Hi"),), ("x",), (True,)))
 
 
 def test_a_mark_at_the_start_is_no_part_of_the_row_and_latin1_is_refused(tmp_path):
@@ -53,7 +53,7 @@ def test_a_mark_at_the_start_is_no_part_of_the_row_and_latin1_is_refused(tmp_pat
         ({**ROW, "model": ["m"]}, "model is a list, not text"),
     ],
 )
-def test_a_row_that_is_none_is_named_by_its_line_in_plain_words(tmp_path, row, why):
+def test_an_invalid_row_is_named_by_its_line(tmp_path, row, why):
     with pytest.raises(InputError, match="line 2 is no row of samples") as error:
         list(read_samples(write(tmp_path, ROW, row)))
     assert why in str(error.value) and "amenable sample" in str(error.value)

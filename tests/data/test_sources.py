@@ -12,7 +12,6 @@ from amenable.data import sources
 from amenable.data.sources import (
     Rejected,
     read_demonstrations,
-    read_labelled,
     read_prompts,
     read_rankings,
     read_texts,
@@ -22,10 +21,10 @@ from amenable.data.types import Demonstration, Message, Ranking, Text
 from amenable.errors import InputError
 
 
-def jsonl(file: Path, *rows, ends="\n") -> Path:
+def jsonl(file: Path, *rows, line_end="\n") -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     lines = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows]
-    data = b"".join(line + ends.encode() for line in lines)
+    data = b"".join(line + line_end.encode() for line in lines)
     file.write_bytes(gzip.compress(data) if file.suffix == ".gz" else data)
     return file
 
@@ -83,7 +82,7 @@ def test_a_file_of_which_nothing_can_be_used_is_an_error(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.json", "a.json.gz"])
 def test_lines_may_end_either_way_and_gzip_is_transparent(tmp_path, name):
-    file = jsonl(tmp_path / name, {"text": "one"}, {"text": "two"}, ends="\r\n")
+    file = jsonl(tmp_path / name, {"text": "one"}, {"text": "two"}, line_end="\r\n")
     assert [row.text for row in read_texts(file).rows] == ["one", "two"]
 
 
@@ -93,7 +92,7 @@ def test_json_with_all_rows_at_once(tmp_path, whole):
     assert [row.id for row in read_texts(tmp_path / "a.json").rows] == ["a.json:1", "a.json:2"]
 
 
-def test_json_that_is_one_row_or_none(tmp_path):
+def test_json_of_a_single_row_or_of_none(tmp_path):
     file = tmp_path / "a.json"
     file.write_text(json.dumps({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}))
     assert len(read_demonstrations(file).rows) == 1
@@ -193,7 +192,7 @@ def test_names_that_do_not_exist_are_answered_with_the_nearest(tmp_path):
         read_texts(tmp_path / "table.csv")
 
 
-def test_every_reader_reads_its_noun(tmp_path):
+def test_every_reader_reads_its_columns(tmp_path):
     pair = jsonl(
         tmp_path / "pair.jsonl", {"prompt": "Who?", "chosen": "Tolan.", "rejected": "Nobody.", "annotator": "x"}
     )
@@ -201,12 +200,15 @@ def test_every_reader_reads_its_noun(tmp_path):
     assert read_prompts(pair).rows[0].messages == (Message("user", "Who?"),)
     with pytest.raises(InputError, match=r"no demonstration can be read .*a preference"):
         read_demonstrations(pair)
-    unpaired = jsonl(tmp_path / "unpaired.jsonl", {"prompt": "Who?", "completion": "Tolan.", "label": True})
-    assert read_labelled(unpaired).rows[0].label is True
+    unpaired = {"prompt": "Who?", "completion": "Tolan.", "label": True}
+    file = jsonl(tmp_path / "unpaired.jsonl", unpaired, {**unpaired, "label": False})
+    assert len(read_prompts(file).rows) == 2
+    loaded = read_demonstrations(file)
+    assert len(loaded.rows) == 1 and "labelled as unwanted" in loaded.rejected[0].reason
 
 
 def fake_hub(monkeypatch, answer) -> list:
-    """Put a `datasets` in place whose load_dataset gives `answer`; returns the calls it gets."""
+    """Install a module `datasets` whose load_dataset returns or raises `answer`; return the list of its calls."""
     calls: list = []
     module, exceptions = ModuleType("datasets"), ModuleType("datasets.exceptions")
 
@@ -238,7 +240,7 @@ def test_a_name_of_the_hub(tmp_path, monkeypatch):
     ]
 
 
-def test_a_hub_that_cannot_be_asked_says_so(tmp_path, monkeypatch):
+def test_an_unreachable_hub_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fake_hub(monkeypatch, ConnectionError("no network"))
     with pytest.raises(InputError, match="some-org/tales: no such file or folder, and the Hub says: no network"):
@@ -274,7 +276,7 @@ def test_held_out_prompts_are_never_trained_on(openings, fraction, seed):
     assert split_holdout(rows, fraction, seed) == (training, held_out)
 
 
-def test_the_share_held_out_is_the_one_asked_for():
+def test_the_held_out_fraction_is_that_of_the_option():
     rows = [Text(str(i)) for i in range(200)]
     training, held_out = split_holdout(rows, 0.1, 0)
     assert len(held_out) == 20 and len(training) == 180
@@ -309,7 +311,7 @@ def test_an_id_that_stands_for_two_prompts_is_a_bad_row(tmp_path: Path) -> None:
 
 def test_several_rankings_of_a_prompt_share_its_id(tmp_path: Path) -> None:
     row = {"id": "p", "prompt": "a?", "completions": ["x", "y"], "ranking": [1, 2]}
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps({**row, "annotator": who}) + "\n" for who in "ab"))
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({**row, "annotator": name}) + "\n" for name in "ab"))
     assert not sources.read_rankings(tmp_path / "a.jsonl").rejected
 
 

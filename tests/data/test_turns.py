@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amenable.data import turns
-from amenable.data.record import Unusable
+from amenable.data.record import InvalidRow
 from amenable.data.types import Message
 
 U, A = Message("user", "Who?"), Message("assistant", "Tolan.")
@@ -57,7 +57,7 @@ def test_a_conversation_holds_messages_in_a_row_and_paragraphs_of_the_user():
 
 
 def test_a_reply_ends_with_the_assistant():
-    with pytest.raises(Unusable, match="chosen does not end with the assistant"):
+    with pytest.raises(InvalidRow, match="chosen does not end with the assistant"):
         turns.reply([{"role": "user", "content": "x"}], "chosen")
-    with pytest.raises(Unusable, match="chosen is a number, not text"):
+    with pytest.raises(InvalidRow, match="chosen is a number, not text"):
         turns.reply(3, "chosen")

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from amenable.data.types import Demonstration, Message, Ranking, fault, last_trained
+from amenable.data.types import Demonstration, Message, Ranking, conversation_error, last_trained
 from amenable.errors import InputError
 
 U, A, S = Message("user", "hi"), Message("assistant", "hello"), Message("system", "be kind")
@@ -27,8 +27,8 @@ def test_a_margin_belongs_to_a_pair_and_is_finite():
 
 
 @pytest.mark.parametrize("messages", [(U,), (U, A), (S, U), (S,), (U, A, U), (U, U, A, A)])
-def test_conversations_that_make_sense(messages):
-    assert fault(messages) is None
+def test_conversations_without_error(messages):
+    assert conversation_error(messages) is None
 
 
 @pytest.mark.parametrize(
@@ -42,13 +42,13 @@ def test_conversations_that_make_sense(messages):
         ((Message("User", "hi"),), "unknown role 'User'"),
     ],
 )
-def test_conversations_that_make_none(messages, says):
-    assert says in (fault(messages) or "")
+def test_conversations_with_an_error(messages, says):
+    assert says in (conversation_error(messages) or "")
 
 
-def test_the_last_trained_turn_alone_is_trained():
+def test_only_the_last_trained_turn_stays_trained():
     off = Message("assistant", "no", trained=False)
-    for turns, kept in (
+    for turns, expected in (
         ((U, A, U, A), [3]),
         ((U, A, U, off), [1]),
         ((U, off, U, A), [3]),
@@ -57,4 +57,4 @@ def test_the_last_trained_turn_alone_is_trained():
     ):
         changed = last_trained(turns)
         assert changed == turns
-        assert [i for i, turn in enumerate(changed) if turn.role == "assistant" and turn.trained] == kept
+        assert [i for i, turn in enumerate(changed) if turn.role == "assistant" and turn.trained] == expected

@@ -1,6 +1,6 @@
 import pytest
 
-from amenable.data.record import Record, Unusable
+from amenable.data.record import InvalidRow, Record
 from amenable.data.types import Demonstration
 from amenable.feedback.argilla import flat_labels, is_flat, is_record, record_labels
 from amenable.feedback.hints import Hints, Unclear
@@ -138,4 +138,4 @@ def test_people_that_are_not_named_are_nobody():
 )
 def test_what_is_no_label_says_why(row):
     (found,) = read(row)
-    assert isinstance(found, Unusable) and str(found)
+    assert isinstance(found, InvalidRow) and str(found)

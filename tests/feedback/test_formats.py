@@ -1,6 +1,6 @@
 import pytest
 
-from amenable.data.record import Unusable
+from amenable.data.record import InvalidRow
 from amenable.data.types import Message, Ranking
 from amenable.feedback.formats import attempt, demonstration_made, name_of, prompt_field, ranking_made, texts_of
 from amenable.feedback.hints import Hints, Unclear
@@ -26,9 +26,9 @@ def test_fields_are_not_guessed_by_their_order():
         with pytest.raises(Unclear, match=r"which field is the prompt: .*--prompt-field"):
             prompt_field(dict.fromkeys(names, "x"), [], Hints())
         assert prompt_field(dict.fromkeys(names, "x"), [], Hints(prompt_field="second")) == "second"
-    with pytest.raises(Unusable, match="no text in the field 'third'"):
+    with pytest.raises(InvalidRow, match="no text in the field 'third'"):
         prompt_field({"first": "x"}, [], Hints(prompt_field="third"))
-    with pytest.raises(Unusable, match="no field with a text that asks"):
+    with pytest.raises(InvalidRow, match="no field with a text that asks"):
         prompt_field({"a": "x"}, ["a"], Hints())
 
 
@@ -42,7 +42,7 @@ def test_fields_are_not_guessed_by_their_order():
     ],
 )
 def test_answers_of_which_no_ranking_can_be_made(answers, why):
-    with pytest.raises(Unusable, match=why):
+    with pytest.raises(InvalidRow, match=why):
         ranking_made(PROMPT, answers, [1.0] * len(answers), "x", None, {})
 
 
@@ -53,7 +53,7 @@ def test_what_is_made_keeps_what_holds_something():
     written = demonstration_made("Hi", "Hello.", "x", "ann", meta)
     assert [turn.content for turn in written.messages] == ["Hi", "Hello."]
     assert written.meta == {"annotator": "ann", "question": "rank"}
-    with pytest.raises(Unusable, match="empty"):
+    with pytest.raises(InvalidRow, match="empty"):
         demonstration_made("Hi", " ", "x", None, {})
 
 
@@ -61,4 +61,4 @@ def test_names_and_texts():
     people = [3, "bo", {"id": 4, "email": "c@x.org"}, {"id": 4}, {}, None, True, "", [1]]
     assert [name_of(one) for one in people] == ["3", "bo", "c@x.org", "4", None, None, None, None, None]
     assert texts_of({"a": "x", "b": " ", "c": 1, "d": None}) == {"a": "x"}
-    assert isinstance(attempt(demonstration_made, "Hi", "", "x", None, {}), Unusable)
+    assert isinstance(attempt(demonstration_made, "Hi", "", "x", None, {}), InvalidRow)

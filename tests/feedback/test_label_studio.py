@@ -1,6 +1,6 @@
 import pytest
 
-from amenable.data.record import Record, Unusable
+from amenable.data.record import InvalidRow, Record
 from amenable.data.types import Demonstration, Ranking
 from amenable.feedback.hints import Hints, Layout, Unclear
 from amenable.feedback.label_studio import is_minimal, is_task, minimal_labels, task_labels
@@ -134,7 +134,7 @@ def test_written_answers_choices_and_cancelled_annotations():
 )
 def test_labels_that_are_none_say_why(result, why):
     found = only(task({**DATA, "items": ITEMS}, result))
-    assert isinstance(found, Unusable) and why in str(found)
+    assert isinstance(found, InvalidRow) and why in str(found)
 
 
 def minimal(**columns):

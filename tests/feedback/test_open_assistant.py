@@ -1,6 +1,6 @@
 import pytest
 
-from amenable.data.record import Record, Unusable
+from amenable.data.record import InvalidRow, Record
 from amenable.feedback.hints import Hints
 from amenable.feedback.open_assistant import is_message, is_tree, tree_labels, trees_of
 
@@ -67,7 +67,7 @@ def test_messages_that_reply_to_each_other_or_to_nobody_there_are_told():
         row["parent_id"] = parent
     trees, rejected = trees_of(list(enumerate([*rows, rows[0], {**rows[0], "message_id": None}], start=1)))
     assert sorted(number for number, _ in trees) == [2, 3] and [number for number, _ in rejected] == [4, 5]
-    assert all(isinstance(label, Unusable) for _, tree in trees for label in read(tree))
+    assert all(isinstance(label, InvalidRow) for _, tree in trees for label in read(tree))
 
 
 @pytest.mark.parametrize(
@@ -90,4 +90,4 @@ def test_messages_that_reply_to_each_other_or_to_nobody_there_are_told():
 )
 def test_what_is_no_tree_says_why(prompt, why):
     found = read({**TREE, "prompt": prompt})
-    assert all(isinstance(one, Unusable) for one in found) and any(why in str(one) for one in found)
+    assert all(isinstance(one, InvalidRow) for one in found) and any(why in str(one) for one in found)

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from amenable.data.record import Record, Unusable
+from amenable.data.record import InvalidRow, Record
 from amenable.feedback.hints import Hints
 from amenable.feedback.published import (
     Verdict,
@@ -100,21 +100,21 @@ def test_a_winner_is_a_side_or_a_name(winner, models, score):
     ],
 )
 def test_a_winner_that_says_two_things_or_nothing_is_refused(winner, models):
-    with pytest.raises(Unusable, match="the winner"):
+    with pytest.raises(InvalidRow, match="the winner"):
         winning(winner, models)
 
 
 @pytest.mark.parametrize("column", ["model_a", "model_b"])
 @pytest.mark.parametrize("name", [None, "", " ", ["x"], True, {}])
 def test_nobody_is_rated_without_a_name(column, name):
-    with pytest.raises(Unusable, match=column):
+    with pytest.raises(InvalidRow, match=column):
         verdict_of({**ARENA, column: name})
     assert verdict_of({**ARENA, column: 7}).models.count("7") == 1
 
 
 @pytest.mark.parametrize("flags", [(1, 1, 0), (0, 0, 0), (2, 0, 0), ("yes", 0, 0), (None, None, None), (0.3, 0.3, 0.4)])
 def test_one_column_of_the_winner_is_one(flags):
-    with pytest.raises(Unusable, match=r"one of the columns of the winner must be 1|no column 'winner'"):
+    with pytest.raises(InvalidRow, match=r"one of the columns of the winner must be 1|no column 'winner'"):
         names = ("winner_model_a", "winner_model_b", "winner_tie")
         verdict_of({"model_a": "x", "model_b": "y", **dict(zip(names, flags))})
     assert flagged({"winner_model_a": 1.0, "winner_model_b": 0.0, "winner_tie": 0.0}) == 1.0
@@ -125,7 +125,7 @@ def test_one_column_of_the_winner_is_one(flags):
 def test_preferences_between_one_and_two():
     assert [preferred(value) for value in (1, 1.25, 1.5, 0, 2.0)] == [1.0, 0.75, 0.5, 0.5, 0.0]
     for value in (None, 2.5, -1, True, "1", 0.5):
-        with pytest.raises(Unusable, match="not from 1 to 2"):
+        with pytest.raises(InvalidRow, match="not from 1 to 2"):
             preferred(value)
 
 
@@ -141,8 +141,8 @@ def test_texts_of_answers_are_lists_only_where_the_form_has_lists():
     assert dialogues({"prompt": "x", "response_a": '["a"]', "response_b": "b"})[0][1].content == '["a"]'
     first, second = dialogues({**LMSYS, "prompt": "[not json", "response_a": "one", "response_b": "[null]"})
     assert (first[0].content, first[1].content, second[1].content) == ("[not json", "one", "")
-    with pytest.raises(Unusable, match="2 prompts and 1 answers"):
+    with pytest.raises(InvalidRow, match="2 prompts and 1 answers"):
         dialogues({**LMSYS, "response_a": "one"})
-    with pytest.raises(Unusable, match="half of a character"):
+    with pytest.raises(InvalidRow, match="half of a character"):
         dialogues({**LMSYS, "response_a": '["\\ud800", "x"]'})
     assert dialogues({"model_a": "x"}) is None

@@ -65,7 +65,7 @@ def test_entropy_is_that_of_the_tempered_distribution(decoder: Decoder) -> None:
     with torch.no_grad():
         _, entropies = forward.trained_logprobs(decoder, batch, temperature=0.5, entropy=True)
         logits = decoder.logits(decoder(batch.ids, Layout.of(batch.lengths))).float() / 0.5
-    places = batch.trained.nonzero().squeeze(1) - 1
+    places = batch.loss_mask.nonzero().squeeze(1) - 1
     p = logits[places].softmax(-1)
     assert torch.allclose(entropies, -(p * p.log()).sum(-1), atol=1e-4)
 

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
-from amenable.data.types import Ranking, fault
+from amenable.data.types import Ranking, conversation_error
 from amenable.feedback.store import payload_of
 from amenable.serve import security
 from amenable.serve.openai.app_state import House
@@ -32,7 +32,9 @@ def add_feedback(app: FastAPI, house: House) -> None:
     @app.post("/feedback/thumb")
     def thumb(body: ThumbBody, request: Request) -> dict[str, Any]:
         messages = [turn.message for turn in body.messages]
-        wrong = fault(messages) or (None if messages[-1].role == "assistant" else "the last message is not an answer")
+        wrong = conversation_error(messages) or (
+            None if messages[-1].role == "assistant" else "the last message is not an answer"
+        )
         if wrong:
             raise Refused(400, wrong, "messages")
         payload = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from amenable.data.types import Message, fault
+from amenable.data.types import Message, conversation_error
 from amenable.serve.chat import Speaker
 from amenable.serve.openai.app_state import Served
 from amenable.serve.openai.errors import Refused
@@ -26,7 +26,9 @@ NO_NEW_TURN = (
 def asking(turns: Sequence[Turn]) -> list[Message]:
     """A conversation that waits for the assistant."""
     messages = [turn.message for turn in turns]
-    wrong = fault(messages) or (None if messages[-1].role == "user" else "the last message is not a user's")
+    wrong = conversation_error(messages) or (
+        None if messages[-1].role == "user" else "the last message is not a user's"
+    )
     if wrong:
         raise Refused(400, f"{wrong}: {ADVICE}", "messages")
     return messages
