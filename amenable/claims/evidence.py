@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amenable.claims.stage_folders import number, read_json, read_rows
+from amenable.claims.stage_folders import number, read_json
 from amenable.claims.verdicts import Curve, Estimate, Part, paired
+from amenable.data.files import read_json_lines
 from amenable.evaluation.load_answers import Answers, read_answers
 from amenable.evaluation.preference import Jury, outcomes
 from amenable.functional.statistics import wilson
@@ -166,7 +167,7 @@ class Evidence:
 
     def over_optimisation(self, stage: str) -> dict[str, Curve] | None:
         """Gold and proxy of a PPO run's answers to the same prompts along its way, against their KL."""
-        rows = read_rows(self.run / stage / "answers.jsonl")
+        rows = read_json_lines(self.run / stage / "answers.jsonl")
         if not rows or self.jury is None or not (self.run / stage / "finished.json").exists():
             return None
         steps = sorted({row["step"] for row in rows})

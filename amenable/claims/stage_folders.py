@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from amenable.data.files import iter_lines, parse_json
+from amenable.data.files import read_json_lines
 from amenable.errors import InputError
 
 ORDER = ("world", "tokenizer", "pretrain", "sft", "sample", "annotate", "reward", "ppo", "dpo", "evaluate")
@@ -87,7 +87,9 @@ def read_stage(folder: Path) -> Stage | None:
     if command not in ORDER:
         return None
     lineage = read_json(folder / "lineage.json") or {}
-    rows = [row for row in read_rows(folder / "metrics.jsonl") if "health" not in row]  # the summary is in finished too
+    rows = [
+        row for row in read_json_lines(folder / "metrics.jsonl") if "health" not in row
+    ]  # the summary is in finished too
     return Stage(folder.name, command, folder, config or {}, lineage, finished, rows)
 
 
@@ -148,13 +150,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except ValueError:
         raise InputError("not readable as JSON", path, "run its stage again") from None
     return values if isinstance(values, dict) else {}
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a .jsonl file, none where there is no file. A line torn by a stop is passed over."""
-    if not path.is_file():
-        return []
-    return [row for _, line in iter_lines(path) if isinstance(row := parse_json(line), dict)]
 
 
 def number(values: dict[str, Any] | None, key: str) -> float | None:

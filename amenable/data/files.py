@@ -171,6 +171,13 @@ def read_json_rows(file: Path, hint: str | None = None) -> list[tuple[int, Any]]
     return rows
 
 
+def read_json_lines(file: Path) -> list[dict[str, Any]]:
+    """Read the rows of a .jsonl file that a run wrote; none if it is missing. A line torn by a stop is skipped."""
+    if not file.is_file():
+        return []
+    return [row for _, line in iter_lines(file) if isinstance(row := parse_json(line), dict)]
+
+
 def read_csv_rows(file: Path) -> list[tuple[int, dict[str, str]]]:
     """Read (line, row) of a .csv file with a header, all values strings; InputError for a row of another width.
 

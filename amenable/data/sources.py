@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from amenable.data import columns
 from amenable.data.batches import shuffled
@@ -32,7 +32,6 @@ from amenable.errors import InputError
 
 T = TypeVar("T")
 Source: TypeAlias = str | Path | Sequence[str | Path]
-OnBad: TypeAlias = Literal["report", "stop"]
 Known: TypeAlias = dict[str, tuple[Conversation, str]]
 """id -> its prompt and the location of its first row"""
 
@@ -92,30 +91,30 @@ class Loaded(Generic[T]):
         return f"{len(self.rows)} rows from {files}, {len(self.rejected)} rejected{first}"
 
 
-def read_texts(path: Source, *, limit: int | None = None, on_bad: OnBad = "report") -> Loaded[Text]:
+def read_texts(path: Source, *, limit: int | None = None) -> Loaded[Text]:
     """Read documents of raw text: the column `text`, or .txt files.
 
     A .txt file is one document, or several separated by lines of <|endoftext|>; long ones are cut at blank lines, into
     pages of about 20 000 characters.
 
-    For all readers: limit is the greatest number of rows; on_bad "stop" makes the first invalid row an error.
+    limit (of all readers): greatest number of rows.
     """
-    return _read(path, columns.text, limit, on_bad)
+    return _read(path, columns.text, limit)
 
 
-def read_demonstrations(path: Source, *, limit: int | None = None, on_bad: OnBad = "report") -> Loaded[Demonstration]:
+def read_demonstrations(path: Source, *, limit: int | None = None) -> Loaded[Demonstration]:
     """Read conversations that end with the assistant: messages, prompt and completion, Alpaca, ShareGPT, problems."""
-    return _read(path, columns.demonstration, limit, on_bad)
+    return _read(path, columns.demonstration, limit)
 
 
-def read_prompts(path: Source, *, limit: int | None = None, on_bad: OnBad = "report") -> Loaded[Prompt]:
+def read_prompts(path: Source, *, limit: int | None = None) -> Loaded[Prompt]:
     """Read prompts; of demonstrations and preferences, the messages before the completion."""
-    return _read(path, columns.prompt, limit, on_bad)
+    return _read(path, columns.prompt, limit)
 
 
-def read_rankings(path: Source, *, limit: int | None = None, on_bad: OnBad = "report") -> Loaded[Ranking]:
+def read_rankings(path: Source, *, limit: int | None = None) -> Loaded[Ranking]:
     """Read preferences: chosen and rejected, or K completions with ranks."""
-    return _read(path, columns.ranking, limit, on_bad)
+    return _read(path, columns.ranking, limit)
 
 
 def read_rows(file: Path) -> list[tuple[int, Any]]:
@@ -160,7 +159,7 @@ def _opening(row: Any) -> Any:
     return tuple(messages[: roles.index("assistant")] if "assistant" in roles else messages) or id(row)
 
 
-def _read(path: Source, parse: Callable[[columns.Row, str], T], limit: int | None, on_bad: OnBad) -> Loaded[T]:
+def _read(path: Source, parse: Callable[[columns.Row, str], T], limit: int | None) -> Loaded[T]:
     if limit is not None and limit < 1:
         raise InputError(f"a limit of {limit} rows", how="it must be 1 or more")
     used: list[T] = []
@@ -172,7 +171,7 @@ def _read(path: Source, parse: Callable[[columns.Row, str], T], limit: int | Non
         if limit is not None and len(used) >= limit:
             break
         tallies.append(Usage(str(file)))
-        usable, bad = _read_file(file, parse, None if limit is None else limit - len(used), on_bad, known, tallies[-1])
+        usable, bad = _read_file(file, parse, None if limit is None else limit - len(used), known, tallies[-1])
         if not usable:
             lines = {row.reason: row.line for row in reversed(bad)}
             reasons = "; ".join(f"line {line}: {reason}" for reason, line in reversed(list(lines.items())[-3:]))
@@ -187,7 +186,6 @@ def _read_file(
     file: Path | str,
     parse: Callable[[columns.Row, str], T],
     limit: int | None,
-    on_bad: OnBad,
     known: Known,
     tally: Usage,
 ) -> tuple[list[T], list[Rejected]]:
@@ -202,13 +200,12 @@ def _read_file(
                 raise InvalidRow("the row is not an object with columns")
             record = Record(row)
             example = parse(record, f"{name}:{line}")
-            _require_unicode(row)
+            if has_lone_surrogate(row):
+                raise InvalidRow("half of a surrogate pair is no text")
             _require_own_id(record, example, f"{name}:{line}", known)
             used.append(example)
             tally.add(record)
         except InvalidRow as error:
-            if on_bad == "stop":
-                raise InputError(str(error), f"{file}:{line}") from None
             rejected.append(Rejected(str(file), line, str(error)))
         if len(used) == limit:
             break
@@ -307,11 +304,6 @@ def _hub_rows(name: str, limit: int | None) -> Iterator[Any]:
         yield from map(dict, rows)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise InputError(f"no such file or folder, and the Hub says: {error}", name) from None
-
-
-def _require_unicode(value: Any) -> None:
-    if has_lone_surrogate(value):
-        raise InvalidRow("half of a surrogate pair is no text")
 
 
 def _require_own_id(row: Record, example: Any, location: str, known: Known) -> None:

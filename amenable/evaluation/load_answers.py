@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from amenable.data.files import read_json_rows
 from amenable.errors import InputError
 
 TEST = "test"
@@ -46,7 +46,7 @@ def read_answers(folders: Sequence[Path]) -> Answers:
     for folder in folders:
         if not (folder / "finished.json").exists() or not (folder / "samples.jsonl").exists():
             continue
-        rows = [json.loads(line) for line in (folder / "samples.jsonl").read_text("utf-8").split("\n") if line]
+        rows = [row for _, row in read_json_rows(folder / "samples.jsonl")]
         for name in dict.fromkeys(name for row in rows for name in row["answers"]):
             if name in answers.folders:
                 where = f"{answers.folders[name]} and {folder}"

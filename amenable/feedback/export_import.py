@@ -26,7 +26,8 @@ from amenable.errors import InputError
 from amenable.feedback import argilla, label_studio, open_assistant, published
 from amenable.feedback.formats import Label, Reader
 from amenable.feedback.hints import Hints, Unclear
-from amenable.feedback.store import Event, Store, demonstration_of, payload_of, ranking_of, turns, write_whole
+from amenable.feedback.store import Event, Store, demonstration_of, payload_of, ranking_of, turns
+from amenable.files import write_text
 
 What = Literal["rankings", "pairs", "demonstrations"]
 WHATS: tuple[What, ...] = ("rankings", "pairs", "demonstrations")
@@ -40,9 +41,10 @@ def export(store: Store, out: Path) -> dict[str, int]:
     counts = {what: len(rows) for what, rows in texts.items() if rows}
     if not counts:
         raise InputError("there is no label to write", store.path, "'amenable label' collects them")
+    out.mkdir(parents=True, exist_ok=True)
     for what in counts:
-        write_whole(out / f"{what}.jsonl", "".join(f"{row}\n" for row in texts[what]))
-    write_whole(out / "lineage.json", json.dumps(lineage(store, out, counts), indent=1))
+        write_text(out / f"{what}.jsonl", "".join(f"{row}\n" for row in texts[what]))
+    write_text(out / "lineage.json", json.dumps(lineage(store, out, counts), indent=1))
     return {str(what): rows for what, rows in counts.items()}
 
 

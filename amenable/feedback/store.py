@@ -15,7 +15,6 @@ and the machine's power. An event that must not be there twice is kept with `app
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import threading
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from typing import Any
 
 from amenable.data.types import Conversation, Demonstration, Message, Ranking
 from amenable.errors import InputError
+from amenable.files import write_text
 
 VERSION = 2
 SCHEMA = (
@@ -192,7 +192,8 @@ class Store:
         that a reader finds the old one or the new one, never half of either.
         """
         rankings = self.rankings()
-        write_whole(Path(path), "".join(line(ranking) + "\n" for ranking in rankings))
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_text(Path(path), "".join(line(ranking) + "\n" for ranking in rankings))
         return len(rankings)
 
     def close(self) -> None:
@@ -255,14 +256,3 @@ def demonstration_of(event: Event) -> Demonstration:
 def line(ranking: Ranking) -> str:
     """A ranking as a line of a data file."""
     return json.dumps({name: value for name, value in payload_of(ranking).items() if name != "meta"})
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file beside, sync it, and put it in place in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.writing")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -59,10 +59,3 @@ class Cache:
         for pair in self.pairs:
             pair[target, :longest] = pair[source, :longest]
         self.lengths[target] = self.lengths[source]
-
-    def keep(self, index: Tensor) -> None:
-        """Move row index[i] to row i; the rows after those become empty."""
-        target = torch.arange(index.numel(), device=index.device)
-        moved = (index != target).nonzero().flatten()
-        self.copy(index[moved], target[moved])
-        self.lengths[index.numel() :] = 0

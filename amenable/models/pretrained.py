@@ -27,7 +27,6 @@ from amenable.models.heads import ScalarModel
 from amenable.models.hf_config import (
     CLASSIFIERS,
     CONFIG,
-    LANGUAGE_MODELS,
     decoder_config,
     is_classifier,
     model_type_of,
@@ -148,11 +147,6 @@ def read_temperature(folder: Path | str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
         raise InputError(f"temperature is {value!r}", path, "it must be 0 or more")
     return float(value)
-
-
-def published(config: DecoderConfig) -> str:
-    """Return the architecture name in config.json. Raises InputError if no published architecture has `config`."""
-    return LANGUAGE_MODELS[model_type_of(config)]
 
 
 def resize_vocabulary(decoder: Decoder, vocab_size: int, generator: torch.Generator) -> Decoder:

@@ -12,7 +12,8 @@ from typing import Any
 
 import tyro
 
-from amenable.claims.stage_folders import read_json, read_rows, read_yaml
+from amenable.claims.stage_folders import read_json, read_yaml
+from amenable.data.files import read_json_lines
 from amenable.errors import InputError
 from amenable.recipes.reports.inspector import page
 from amenable.train.run import write_text
@@ -48,7 +49,7 @@ def read_traces(folder: Path) -> list[Row]:
     options = read_yaml(folder / "config.yaml") or {}
     if options.get("command") != "ppo":
         raise InputError("is no run of PPO", folder, "name a folder that 'amenable ppo' wrote, such as runs/ppo")
-    rows = read_rows(folder / "traces.jsonl")
+    rows = read_json_lines(folder / "traces.jsonl")
     if not rows and options.get("watched") and read_json(folder / "finished.json") is None:
         raise InputError("has no traces yet", folder, "they begin with its first step: wait for it")
     if not rows:

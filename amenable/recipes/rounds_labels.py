@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from amenable.claims.stage_folders import read_rows
 from amenable.data.batches import shuffled
+from amenable.data.files import read_json_lines
 from amenable.evaluation.preference import won
 from amenable.feedback.votes import models_of, of_ranking
 from amenable.files import write_text
@@ -61,13 +61,13 @@ class Turn:
     @property
     def rankings(self) -> list[Row]:
         """Its own rankings, all of them."""
-        return [row for name in ("train", "validation") for row in read_rows(self.asked / f"{name}.jsonl")]
+        return [row for name in ("train", "validation") for row in read_json_lines(self.asked / f"{name}.jsonl")]
 
 
 def fresh_prompts(file: Path, left_out: Iterable[Path], seed: int) -> list[Row]:
     """The rows of a file of prompts in an order of the seed, without the prompts of other files."""
-    gone = {asked(row) for other in left_out for row in read_rows(other)}
-    rows = read_rows(file)
+    gone = {asked(row) for other in left_out for row in read_json_lines(other)}
+    rows = read_json_lines(file)
     return [rows[i] for i in shuffled(len(rows), seed, 0) if asked(rows[i]) not in gone]
 
 
@@ -111,13 +111,13 @@ def put_together(turn: Turn, earlier: Path | None, held_out: Path | None, repeat
     A prompt that was asked about in a round counts where the round has put it.
     """
     own = [*turn.before, turn]
-    new = [row for one in own for row in read_rows(one.asked / "train.jsonl")]
-    validation = [row for one in own for row in read_rows(one.asked / "validation.jsonl")]
-    old = without(read_rows(earlier), validation) if earlier is not None else []
+    new = [row for one in own for row in read_json_lines(one.asked / "train.jsonl")]
+    validation = [row for one in own for row in read_json_lines(one.asked / "validation.jsonl")]
+    old = without(read_json_lines(earlier), validation) if earlier is not None else []
     rows = [*old, *(row for row in new for _ in range(repeat if old else 1))]
     write_rows(turn.labels / "train.jsonl", rows)
     write_rows(turn.labels / "validation.jsonl", validation)
-    kept = without(read_rows(held_out), new) if held_out is not None else []
+    kept = without(read_json_lines(held_out), new) if held_out is not None else []
     if kept:
         write_rows(turn.labels / "heldout.jsonl", kept)
     return {"new": len(new), "earlier": len(old), "rows": len(rows)}

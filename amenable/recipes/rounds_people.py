@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from amenable.claims.stage_folders import read_rows
 from amenable.data.batches import shuffled
+from amenable.data.files import read_json_lines
 from amenable.errors import InputError
 from amenable.feedback.export_import import TESTS, rankings_rows
 from amenable.feedback.store import Store
@@ -48,7 +48,7 @@ def collect(
         if len(pool) < wanted:
             raise InputError(f"holds {len(pool)} prompts, and {wanted} are to be ranked", files[0], "lower --labels")
         write_rows(file, wait(pool, store, wanted, pause))
-    told = [row for row in read_rows(file) if len(set(row["ranking"])) > 1]
+    told = [row for row in read_json_lines(file) if len(set(row["ranking"])) > 1]
     names = list(dict.fromkeys(row["id"] for row in told))
     if len(names) < 2:
         raise InputError("nearly all of it are ties, which teach nothing", file, "remove it, and rank some more")
@@ -61,7 +61,7 @@ def pool_of(files: Sequence[Path]) -> dict[str, Row]:
     """The prompts of samples, each with its id and, by answer, the models that gave it."""
     pool: dict[str, Row] = {}
     for file in files:
-        for row in read_rows(file):
+        for row in read_json_lines(file):
             entry = pool.setdefault(asked(row), {"id": str(row["id"]), "models": {}})
             for answer in row["completions"]:
                 names = entry["models"].setdefault(answer, [])

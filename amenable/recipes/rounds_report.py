@@ -17,7 +17,8 @@ import torch
 from markupsafe import Markup
 from rich.console import Console
 
-from amenable.claims.stage_folders import number, read_json, read_rows
+from amenable.claims.stage_folders import number, read_json
+from amenable.data.files import read_json_lines
 from amenable.data.types import Message, Ranking
 from amenable.feedback.agreement import agreement, by_item
 from amenable.files import write_text
@@ -50,7 +51,7 @@ def write(evaluation: Path, turns: Sequence[Turn], old: Mapping[str, Path], comm
 def figures(evaluation: Path, turns: Sequence[Turn], old: Mapping[str, Path]) -> Row:
     """Everything that rounds.json holds."""
     measured = read_json(evaluation / "evaluation.json") or {"models": {}, "preference": []}
-    rows, judges = read_rows(evaluation / "samples.jsonl"), judges_of(measured)
+    rows, judges = read_json_lines(evaluation / "samples.jsonl"), judges_of(measured)
     return {
         "prompts": len(rows),
         "judges": judges,

@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Display
 from rich.table import Column, Table
 
+from amenable.data.files import read_json_lines
 from amenable.files import disk_errors, sync_file, sync_folder, write_text
 from amenable.train import guards
 
@@ -94,8 +95,7 @@ class Log:
 
     def read(self, name: str) -> list[dict[str, Any]]:
         """The rows of one of FILES; none where there is no such file yet."""
-        path = self.folder / f"{name}.jsonl"
-        return [json.loads(line) for line in lines_of(path)] if path.exists() else []
+        return read_json_lines(self.folder / f"{name}.jsonl")
 
     def row(self, step: int, values: dict[str, Any]) -> None:
         """Append one row to metrics.jsonl. Tensors become numbers; what is not finite becomes null."""

@@ -3,17 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from amenable.claims.stage_folders import (
-    ORDER,
-    missing,
-    named,
-    number,
-    paths_of,
-    read_rows,
-    read_stages,
-    seed_folders,
-    unfinished,
-)
+from amenable.claims.stage_folders import ORDER, missing, named, number, paths_of, read_stages, seed_folders, unfinished
+from amenable.data.files import read_json_lines
 from amenable.errors import InputError
 
 
@@ -86,7 +77,7 @@ def test_a_broken_file_is_named(demo_run: Path, name: str, text: str) -> None:
 
 def test_a_torn_last_line_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"step": 1}\n[2]\n{"step": 2}\n{"st')
-    assert read_rows(tmp_path / "rows.jsonl") == [{"step": 1}, {"step": 2}]
+    assert read_json_lines(tmp_path / "rows.jsonl") == [{"step": 1}, {"step": 2}]
 
 
 def test_a_curve_leaves_out_rows_without_a_number(demo_run: Path) -> None:

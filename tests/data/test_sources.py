@@ -61,12 +61,6 @@ def test_a_clean_file_is_reported_in_few_words(tmp_path):
     assert read_texts(jsonl(tmp_path / "a.jsonl", {"text": "x"})).report() == "1 rows from 1 file, 0 rejected"
 
 
-def test_the_first_bad_row_can_stop_everything(tmp_path):
-    file = jsonl(tmp_path / "a.jsonl", {"text": "x"}, {"text": ""})
-    with pytest.raises(InputError, match=r"a\.jsonl:2: text is empty"):
-        read_texts(file, on_bad="stop")
-
-
 def test_a_file_of_which_nothing_can_be_used_is_an_error(tmp_path):
     bad = jsonl(tmp_path / "bad.jsonl", {"a": 1}, {"a": 2}, {"text": ""})
     with pytest.raises(

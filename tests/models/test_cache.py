@@ -53,15 +53,6 @@ def test_copy_of_nothing():
     assert held(cache, 0) == (1, 5)
 
 
-@pytest.mark.parametrize("index", [[0, 2, 3], [3, 0], [1], [], [0, 1, 2, 3]])
-def test_keep_moves_rows_to_the_front_and_frees_the_rest(index):
-    lengths = [5, 3, 7, 9]
-    cache = filled(lengths)
-    cache.keep(torch.tensor(index, dtype=torch.long))
-    assert [held(cache, i) for i in range(len(index))] == [(row + 1, lengths[row]) for row in index]
-    assert cache.lengths[len(index) :].tolist() == [0] * (4 - len(index))
-
-
 def test_impossible_sizes_are_errors():
     with pytest.raises(ValueError, match="context 16"):
         Cache(CONFIG, 1, 17)

@@ -140,11 +140,11 @@ def test_rows_are_copied_chosen_and_refilled():
     assert cache.lengths.tolist() == [10, 0, 6, 7]
 
     decoder(full[2][:5], Layout.of([5]), cache, torch.tensor([0]))  # a finished row gives way to a new prompt
-    cache.keep(torch.tensor([0, 3]))
-    assert cache.lengths.tolist() == [5, 7, 0, 0]
+    cache.copy(torch.tensor([3]), torch.tensor([1]))
+    assert cache.lengths.tolist() == [5, 7, 6, 7]
     out = decoder.step(torch.stack([full[2][5], full[0][7]]), cache)
     close(out, torch.stack([expected[2][5], expected[0][7]]))
-    assert cache.lengths.tolist() == [6, 8, 0, 0]
+    assert cache.lengths.tolist() == [6, 8, 6, 7]
 
 
 @torch.inference_mode()

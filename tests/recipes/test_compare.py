@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from amenable import cli
-from amenable.claims.stage_folders import read_rows
+from amenable.data.files import read_json_lines
 from amenable.errors import InputError
 from amenable.models.decoder import Decoder
 from amenable.recipes import compare
@@ -54,7 +54,7 @@ def test_two_models_judged_by_a_reward_model(config: compare.Config, judge: Path
     found = compared(replace(config, data=files.prompts, reward_model=judge))
     answers = found["answers"]
     assert (answers["prompts"], answers["judges"], answers["world"]) == (12, "reward", None)
-    said = [row["answers"] for row in read_rows(config.out / "answers" / "samples.jsonl")]
+    said = [row["answers"] for row in read_json_lines(config.out / "answers" / "samples.jsonl")]
     gains = [row["b"]["sampled"]["reward"] - row["a"]["sampled"]["reward"] for row in said]
     assert answers["sampled"]["reward"]["value"] == pytest.approx(sum(gains) / 12)
     assert answers["sampled"]["preference"]["wins"] == pytest.approx(sum(gain > 0 for gain in gains) / 12)

@@ -14,7 +14,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from amenable.claims.stage_folders import Stage, number, read_rows
+from amenable.claims.stage_folders import Stage, number
+from amenable.data.files import read_json_lines
 from amenable.evaluation.load_answers import TEST, Answers, read_answers
 from amenable.evaluation.preference import DECODINGS
 from amenable.recipes.reports.merge_evaluations import in_order
@@ -108,7 +109,7 @@ def explorer(stages: Sequence[Stage], seed: int = 0) -> Explorer:
     found = read_answers([stage.folder for stage in stages if stage.command == "evaluate"])
     models = list(in_order(found.folders))
     world = next((stage for stage in stages if stage.command == "world"), None)
-    truths = {str(row.get("id")): row for row in read_rows(world.folder / "truths.jsonl")} if world else {}
+    truths = {str(row.get("id")): row for row in read_json_lines(world.folder / "truths.jsonl")} if world else {}
     places = list(found.prompts)
     random.Random(seed).shuffle(places)
     places.sort(key=lambda place: place[0] != TEST)  # sorting keeps the drawn order within each part
@@ -210,7 +211,7 @@ def packed(found: Explorer, names: Sequence[str], colours: Sequence[int], shown:
 def iterations(ppo: Stage | None) -> list[Iteration]:
     """The policy's answers by step, as PPO kept them; of very many steps some, the first and the last among them."""
     by_step: dict[int, list[dict[str, Any]]] = {}
-    for row in read_rows(ppo.folder / "samples.jsonl") if ppo else []:
+    for row in read_json_lines(ppo.folder / "samples.jsonl") if ppo else []:
         step = number(row, "step")
         if step is not None and "completion" in row:
             said = {"prompt": turns_of(row.get("prompt"))[-1][1], "completion": clipped(row["completion"])}

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from amenable.claims.stage_folders import Stage, read_json, read_rows, read_stages, seed_folders
+from amenable.claims.stage_folders import Stage, read_json, read_stages, seed_folders
+from amenable.data.files import read_json_lines
 from amenable.errors import InputError
 from amenable.recipes.reports import diff_runs
 from amenable.recipes.reports.compare_policies import gain, measures
@@ -20,7 +21,7 @@ TEST = "test"
 def evaluations(a: Path, b: Path) -> list[Row]:
     """The figures of every model that two evaluations share, by suite, and how much higher its gold is in b."""
     one, other = (read_json(folder / "evaluation.json") or {} for folder in (a, b))
-    first, second = (read_rows(folder / "samples.jsonl") for folder in (a, b))
+    first, second = (read_json_lines(folder / "samples.jsonl") for folder in (a, b))
     return [{**row, "gain": paired(first, second, row["model"], row["suite"])} for row in shared_figures(one, other)]
 
 

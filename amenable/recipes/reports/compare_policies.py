@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from amenable.claims.stage_folders import number, read_json, read_rows
+from amenable.claims.stage_folders import number, read_json
+from amenable.data.files import read_json_lines
 from amenable.functional.statistics import mean_interval
 from amenable.recipes.reports.merge_evaluations import DECODINGS
 from amenable.recipes.reports.report_data import preferred
@@ -28,7 +29,7 @@ SHOWN = 4
 def contest(config: evaluate.Config) -> Row:
     """What the models `a` and `b` of an evaluation answer, and which is preferred."""
     folder = evaluate.run(config)
-    evaluation, rows = read_json(folder / "evaluation.json") or {}, read_rows(folder / "samples.jsonl")
+    evaluation, rows = read_json(folder / "evaluation.json") or {}, read_json_lines(folder / "samples.jsonl")
     judges = "heldout" if config.world is not None else "reward" if config.reward_model is not None else None
     found: Row = {"prompts": len(rows), "judges": judges, "world": str(config.world) if config.world else None}
     for decoding in DECODINGS:

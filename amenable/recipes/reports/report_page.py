@@ -12,7 +12,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from amenable.claims.stage_folders import Stage, named, read_rows
+from amenable.claims.stage_folders import Stage, named
+from amenable.data.files import read_json_lines
 from amenable.recipes.reports import answer_browser, claims_table, curves, diagram, inspector, rendering, tables, words
 from amenable.recipes.reports.report_data import Figures, judges_of, pair_of, preferred
 from amenable.recipes.reports.stage_cards import step
@@ -94,7 +95,7 @@ def inspectors(stages: Sequence[Stage]) -> list[tuple[str, Markup]]:
     """The token inspector of the first run of PPO that kept traces, with its command."""
     traced = [stage for stage in stages if stage.command == "ppo" and (stage.folder / "traces.jsonl").is_file()]
     made = [
-        (f"amenable inspect {stage.folder}", inspector.part(read_rows(stage.folder / "traces.jsonl")))
+        (f"amenable inspect {stage.folder}", inspector.part(read_json_lines(stage.folder / "traces.jsonl")))
         for stage in traced
     ]
     return [(command, part) for command, part in made if part][:1]
