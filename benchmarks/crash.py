@@ -139,24 +139,31 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
         tokens_per_step=512,
         max_steps=12,
         warmup_steps=2,
-        held_out=0.1,
+        validation_split=0.1,
         eval_steps=4,
         save_steps=2,
         optimizer=replace(quick, muon_learning_rate=0.03),
         device=MACHINE,
     )
     tuned = sft.Config(
-        model=base.out, data=shown, out=root / "sft", epochs=2, batch_size=4, held_out=0.1, select="loss", save_steps=2
+        model=base.out,
+        data=shown,
+        out=root / "sft",
+        epochs=2,
+        batch_size=4,
+        validation_split=0.1,
+        keep_weights="loss",
+        save_steps=2,
     )
     asked = sample.Config(
-        model=tuned.out, data=town / "prompts" / "reward.jsonl", out=root / "sample", num_generations=3, limit=24
+        model=tuned.out, data=town / "prompts" / "reward.jsonl", out=root / "sample", num_generations=3, max_prompts=24
     )
-    ranked = annotate.Config(data=asked.out / "samples.jsonl", world=town, out=labels, held_out=0.2)
+    ranked = annotate.Config(data=asked.out / "samples.jsonl", world=town, out=labels, validation_split=0.2)
     judge = reward.Config(
         model=tuned.out,
         data=labels / "train.jsonl",
         validation=labels / "validation.jsonl",
-        heldout=labels / "heldout.jsonl",
+        heldout_annotators=labels / "heldout.jsonl",
         demonstrations=shown,
         out=root / "reward",
         prompts_per_step=2,
@@ -166,7 +173,7 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
     )
     policy = ppo.Config(
         model=tuned.out,
-        reward_model=judge.out,
+        reward=judge.out,
         data=town / "prompts" / "ppo.jsonl",
         out=root / "ppo",
         max_steps=8,
@@ -174,17 +181,17 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
         num_mini_batches=2,
         max_new_tokens=12,
         warmup_steps=1,
-        kl_target=2.0,
+        adaptive_kl_target=2.0,
         kl_horizon=40.0,
         max_kl=0.0,  # a model of random weights may go anywhere: only what it costs, and that it goes on, is looked at
         sample_steps=2,
-        watched=2,
+        num_traced_prompts=2,
         save_steps=2,
         device=MACHINE,
     )
     mixed = replace(policy, ptx_coef=0.5, ptx_data=text, ptx_tokens=100, out=root / "ppo-ptx")
     mixed = replace(
-        mixed, select="score", validation=town / "prompts" / "validation.jsonl", eval_steps=2, eval_prompts=3
+        mixed, keep_weights="score", validation=town / "prompts" / "validation.jsonl", eval_steps=2, eval_prompts=3
     )
     paired = dpo.Config(
         model=tuned.out,
@@ -202,9 +209,9 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
         data=town / "prompts" / "test.jsonl",
         world=town,
         reward_model=judge.out,
-        text=town / "text" / "validation.jsonl",
+        lm_data=town / "text" / "validation.jsonl",
         out=root / "evaluate",
-        limit=6,
+        max_prompts=6,
         max_new_tokens=8,
         text_tokens=300,
         device=MACHINE,

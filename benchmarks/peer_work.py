@@ -15,16 +15,15 @@ from amenable.feedback.comparisons import Item
 from amenable.generation.engine import generate
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
-from amenable.rl.experience import objective_metrics
 from amenable.stages import dpo, ppo, reward, sft
 from amenable.train import defaults
 from amenable.train.defaults import traits_of
 from amenable.train.forward import Row
+from amenable.train.objective import NextToken, accumulate
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.runtime import Runtime
-from amenable.train.step import backward_next_token
 from benchmarks import speed
-from benchmarks.speed import Size, SizeName, make_actors, prompt_lengths, scalar_model, sequences
+from benchmarks.speed import Size, SizeName, make_ppo, ppo_iteration, prompt_lengths, scalar_model, sequences
 
 SIZES: dict[SizeName, Size] = {**speed.SIZES, "124M": replace(speed.SIZES["124M"], rows=4, prompts=16)}
 """as benchmarks/speed.py has them, but GPT-2 small with a quarter of the rows: three processes are there at once"""
@@ -59,7 +58,7 @@ def learner(size: Size, rows: list[Row], dropout: float, runtime: Runtime) -> St
     optimizer = Optimizer([decoder], OptimizerConfig(learning_rate=1e-5))
 
     def make() -> None:
-        backward_next_token(decoder, rows, runtime, sft.Config().max_tokens_per_pass)
+        accumulate(NextToken(decoder), rows, runtime, sft.Config().max_tokens_per_pass)
         optimizer.step()
 
     return make
@@ -119,7 +118,7 @@ def reward_work(size: Size, prompts: int, answers: int) -> Work:
         optimizer = Optimizer([model], OptimizerConfig(learning_rate=1e-5))
 
         def make() -> None:
-            reward.backward(model, items, reward.Config(), runtime)
+            accumulate(reward.BradleyTerry(model), items, runtime, reward.Config().max_tokens_per_pass)
             optimizer.step()
 
         return make
@@ -137,11 +136,12 @@ def dpo_work(size: Size) -> Work:
     def build(runtime: Runtime) -> Step:
         policy = Decoder(size.shape).eval()
         pairs = [dpo.Pair(item.rows[0], item.rows[1]) for item in ranking_items(told)]
-        pairs = dpo.with_reference(policy, pairs, dpo.Config(), runtime)
+        limit = dpo.Config().max_tokens_per_pass
+        pairs = dpo.add_reference_logps(policy, pairs, runtime, limit)
         optimizer = Optimizer([policy], OptimizerConfig(learning_rate=1e-5))
 
         def make() -> None:
-            dpo.walk(policy, pairs, dpo.Config(), runtime)
+            accumulate(dpo.DPO(policy, dpo.Config()), pairs, runtime, limit)
             optimizer.step()
 
         return make
@@ -158,17 +158,12 @@ def ppo_work(size: Size) -> Work:
     prompts = sequences(size, prompt_lengths(size, size.prompts))
 
     def build(runtime: Runtime) -> Step:
-        actors = make_actors(size.shape, runtime)
-        actors.tokenizer.stop_ids = ()  # never drawn: no answer ends early
-        optimizers = Optimizer([actors.policy], config.optimizer), Optimizer([actors.critic], config.optimizer)
+        algorithm, models = make_ppo(size.shape, runtime, config)
+        models.tokenizer.stop_ids = ()  # never drawn: no answer ends early
         numbers = count()
 
         def make() -> None:
-            number = next(numbers)
-            experience = ppo.gather(actors, prompts, ("rollout", number), config.num_generations, config)
-            targets = ppo.estimate(experience, config.kl_coef, config)
-            ppo.learn(actors, optimizers, experience, targets, [], number, 1.0, config)
-            objective_metrics(experience, targets, config.kl_coef)
+            ppo_iteration(algorithm, models, config, prompts, next(numbers))
 
         return make
 

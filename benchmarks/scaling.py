@@ -30,16 +30,18 @@ from amenable.generation.engine import generate
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.presets import preset
+from amenable.rl import memory as rl_memory
+from amenable.rl.improve import collect_experience
 from amenable.stages import dpo, ppo, pretrain, reward, sft
 from amenable.train import checkpoint, defaults, memory, plan
-from amenable.train.best import Best
+from amenable.train.best import BestWeights
 from amenable.train.checkpoint import Stateful
 from amenable.train.defaults import traits_of
 from amenable.train.examples import whole
 from amenable.train.forward import Row
+from amenable.train.objective import NextToken, accumulate
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.runtime import DeviceOptions, Precision, Runtime, processor_multiplies_bf16, start_runtime
-from amenable.train.step import backward_next_token
 from benchmarks import speed
 
 BASE = preset("tiny-gpt2")
@@ -220,7 +222,7 @@ def training(shape: DecoderConfig, lengths: Sequence[int], runtime: Runtime) -> 
 
     def step(number: int) -> tuple[int, float]:
         start = perf_counter()
-        backward_next_token(decoder, rows, runtime, 8192)
+        accumulate(NextToken(decoder), rows, runtime, 8192)
         optimizer.step()
         return sum(lengths), perf_counter() - start
 
@@ -283,7 +285,7 @@ def of_answers(count: int, runtime: Runtime) -> dict[str, Timed]:
 
     def step(number: int) -> tuple[int, float]:
         start = perf_counter()
-        reward.backward(model, items, config, runtime)
+        accumulate(reward.BradleyTerry(model), items, runtime, config.max_tokens_per_pass)
         optimizer.step()
         return 4 * count * 192, perf_counter() - start
 
@@ -320,21 +322,17 @@ def of_rollout(prompts: int, runtime: Runtime) -> dict[str, Timed]:
     size = speed.Size(BASE, prompts=prompts)
     config = ppo.Config(prompts_per_step=prompts, max_new_tokens=64)
     config, _ = defaults.ppo(config, traits_of(BASE), traits_of(BASE))
-    actors = speed.make_actors(BASE, runtime)
-    critic = replace(config.optimizer, learning_rate=config.critic_learning_rate)
-    optimizers = Optimizer([actors.policy], config.optimizer), Optimizer([actors.critic], critic)
+    algorithm, models = speed.make_ppo(BASE, runtime, config)
     asked = speed.sequences(size, speed.prompt_lengths(size, prompts))
 
     def gathering(number: int) -> tuple[int, float]:
         start = perf_counter()
-        experience = ppo.gather(actors, asked, ("rollout", number), 1, config)
+        experience = collect_experience(algorithm, models, config, asked, ("rollout", number), 1)
         return int(experience.rollout.lengths.sum()), perf_counter() - start
 
     def iteration(number: int) -> tuple[int, float]:
         start = perf_counter()
-        experience = ppo.gather(actors, asked, ("rollout", number), 1, config)
-        targets = ppo.estimate(experience, config.kl_coef, config)
-        ppo.learn(actors, optimizers, experience, targets, [], number, 1.0, config)
+        experience = speed.ppo_iteration(algorithm, models, config, asked, number)
         return int(experience.rollout.lengths.sum()), perf_counter() - start
 
     return {"sampling and scoring": gathering, "whole iteration": iteration}
@@ -433,7 +431,7 @@ def load_torch() -> None:
     """One step of a tiny model: what torch loads when it is first used is the program's, not the run's."""
     decoder = Decoder(DecoderConfig(10, context_length=4, num_layers=1, hidden_size=4, num_heads=1))
     optimizer = Optimizer([decoder], OptimizerConfig(learning_rate=1e-3))
-    backward_next_token(decoder, [whole([1, 2, 3])], Runtime(torch.device("cpu"), False, 1), 4)
+    accumulate(NextToken(decoder), [whole([1, 2, 3])], Runtime(torch.device("cpu"), False, 1), 4)
     optimizer.step()
 
 
@@ -464,13 +462,13 @@ def next_token(
     decoder = Decoder(shape).train()
     works = memory.heaviest([[row] for row in rows], steps, limit, summed=True)
     predicted = memory.training(decoder, config.optimizer, works, runtime, case.steps, best=keeps)
-    optimizer, best = Optimizer([decoder], config.optimizer), Best(decoder)
+    optimizer, best = Optimizer([decoder], config.optimizer), BestWeights(decoder, "eval/loss", lowest=True)
 
     def step(number: int) -> None:
-        backward_next_token(decoder, [rows[i] for i in steps[number]], runtime, limit)
+        accumulate(NextToken(decoder), [rows[i] for i in steps[number]], runtime, limit)
         optimizer.step()
         if keeps:
-            best.offer(number, number)
+            best.update({"eval/loss": -number}, number)
 
     return Trained(predicted, step, {"decoder": decoder, "optimizer": optimizer, "best": best})
 
@@ -508,7 +506,7 @@ def rewarding(case: Case, runtime: Runtime) -> Trained:
     optimizer = Optimizer([model], config.optimizer)
 
     def step(number: int) -> None:
-        reward.backward(model, [items[i] for i in steps[number]], config, runtime)
+        accumulate(reward.BradleyTerry(model), [items[i] for i in steps[number]], runtime, config.max_tokens_per_pass)
         optimizer.step()
 
     return Trained(predicted, step, {"model": model, "optimizer": optimizer})
@@ -523,11 +521,11 @@ def preferring(case: Case, runtime: Runtime) -> Trained:
     works = memory.heaviest(rows, steps, limit, share=True)
     reading = memory.largest_reading([row for pair in rows for row in pair], limit)
     predicted = memory.training(policy, config.optimizer, works, runtime, case.steps, reading)
-    pairs = dpo.with_reference(policy, pairs, config, runtime)
+    pairs = dpo.add_reference_logps(policy, pairs, runtime, config.max_tokens_per_pass)
     optimizer = Optimizer([policy], config.optimizer)
 
     def step(number: int) -> None:
-        dpo.walk(policy, [pairs[i] for i in steps[number]], config, runtime)
+        accumulate(dpo.DPO(policy, config), [pairs[i] for i in steps[number]], runtime, limit)
         optimizer.step()
 
     return Trained(predicted, step, {"policy": policy, "optimizer": optimizer})
@@ -537,23 +535,18 @@ def reinforcing(case: Case, runtime: Runtime) -> Trained:
     size = size_of(case)
     config = ppo.Config(prompts_per_step=size.prompts, max_new_tokens=64, max_steps=case.steps)
     config, _ = defaults.ppo(config, traits_of(size.shape), traits_of(size.shape))
-    actors = speed.make_actors(size.shape, runtime)
+    algorithm, models = speed.make_ppo(size.shape, runtime, config)
     prompts = speed.sequences(size, speed.prompt_lengths(size, size.prompts * case.steps))
     prompts = [case.preceded((ids, []))[0] for ids in prompts]
     steps = in_steps(len(prompts), case)
-    predicted = memory.rollouts(actors, config, prompts)
-    optimizers = Optimizer([actors.policy], config.optimizer), Optimizer([actors.critic], config.optimizer)
-    best = Best(actors.policy)
+    predicted = rl_memory.peak_bytes(algorithm, models, config, prompts)
 
     def step(number: int) -> None:
         asked = [prompts[i] for i in steps[number]]
-        experience = ppo.gather(actors, asked, ("rollout", number), config.num_generations, config)
-        targets = ppo.estimate(experience, config.kl_coef, config)
-        ppo.learn(actors, optimizers, experience, targets, [], number, 1.0, config)
-        best.offer(number, number)
+        speed.ppo_iteration(algorithm, models, config, asked, number)
 
-    state: dict[str, Stateful] = {"policy": actors.policy, "critic": actors.critic, "best": best}
-    return Trained(predicted, step, state | {"optimizer": optimizers[0], "critic_optimizer": optimizers[1]})
+    state: dict[str, Stateful] = {**algorithm.models}
+    return Trained(predicted, step, state | {f"{name}_optimizer": each for name, each in algorithm.optimizers.items()})
 
 
 STAGES: dict[str, Callable[[Case, Runtime], Trained]] = {

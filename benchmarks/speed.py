@@ -34,8 +34,9 @@ from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.heads import ScalarModel
 from amenable.models.presets import preset
-from amenable.rl.experience import objective_metrics
-from amenable.rl.models import Actors
+from amenable.rl.experience import Experience, objective_metrics
+from amenable.rl.improve import collect_experience, update
+from amenable.rl.models import Models, model_reward
 from amenable.seeds import seeded_generator
 from amenable.stages import dpo, ppo, pretrain, reward, sft
 from amenable.text.tokenizer import CONTROL, SMALLEST, Tokenizer
@@ -43,9 +44,9 @@ from amenable.train import defaults, plan
 from amenable.train.defaults import traits_of
 from amenable.train.examples import whole
 from amenable.train.forward import Row
+from amenable.train.objective import NextToken, accumulate
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.runtime import DeviceOptions, Runtime, processor_multiplies_bf16, start_runtime
-from amenable.train.step import backward_next_token
 
 T = TypeVar("T")
 Precision = Literal["fp32", "bf16"]
@@ -296,7 +297,7 @@ def next_token(
     optimizer = Optimizer([decoder], config)
 
     def step(number: int) -> Work:
-        backward_next_token(decoder, rows, runtime, limit)
+        accumulate(NextToken(decoder), rows, runtime, limit)
         optimizer.step()
         return training_work(label, shape, rows)
 
@@ -313,7 +314,7 @@ def reward_row(size: Size, runtime: Runtime) -> Workload:
     rows = [row for item in items for row in item.rows]
 
     def step(number: int) -> Work:
-        reward.backward(model, items, config, runtime)
+        accumulate(reward.BradleyTerry(model), items, runtime, config.max_tokens_per_pass)
         optimizer.step()
         return training_work("reward", size.shape, rows, unembedded=False)
 
@@ -326,12 +327,12 @@ def dpo_row(size: Size, runtime: Runtime) -> Workload:
     policy = Decoder(size.shape).eval()
     items = rankings(size, max(1, config.batch_size * size.rows // 16))
     pairs = [dpo.Pair(item.rows[0], item.rows[1]) for item in items]
-    pairs = dpo.with_reference(policy, pairs, config, runtime)
+    pairs = dpo.add_reference_logps(policy, pairs, runtime, config.max_tokens_per_pass)
     optimizer = Optimizer([policy], config.optimizer)
     rows = [row for pair in pairs for row in (pair.chosen, pair.rejected)]
 
     def step(number: int) -> Work:
-        dpo.walk(policy, pairs, config, runtime)
+        accumulate(dpo.DPO(policy, config), pairs, runtime, config.max_tokens_per_pass)
         optimizer.step()
         return training_work("dpo", size.shape, rows)
 
@@ -342,18 +343,14 @@ def ppo_row(size: Size, runtime: Runtime) -> Workload:
     """Whole iterations: sample, score, learn. EOS is as unlikely as any token: nearly all answers have full length."""
     config = ppo.Config(prompts_per_step=size.prompts, max_new_tokens=3 * size.length // 8)
     config, _ = defaults.ppo(config, traits_of(size.shape), traits_of(size.shape))
-    actors = make_actors(size.shape, runtime)
-    critic_config = replace(config.optimizer, learning_rate=config.critic_learning_rate)
-    optimizers = Optimizer([actors.policy], config.optimizer), Optimizer([actors.critic], critic_config)
+    algorithm, models = make_ppo(size.shape, runtime, config)
     prompts = sequences(size, prompt_lengths(size, size.prompts))
 
     def step(number: int) -> Work:
         gathering, experience = seconds_of(
-            lambda: ppo.gather(actors, prompts, ("rollout", number), config.num_generations, config)
+            lambda: collect_experience(algorithm, models, config, prompts, ("rollout", number), config.num_generations)
         )
-        targets = ppo.estimate(experience, config.kl_coef, config)
-        learning, _ = seconds_of(lambda: ppo.learn(actors, optimizers, experience, targets, [], number, 1.0, config))
-        objective_metrics(experience, targets, config.kl_coef)
+        learning, _ = seconds_of(lambda: learn(algorithm, models, config, experience, number))
         rollout = experience.rollout
         lengths = [len(ids) for ids, _ in rollout.rows()]
         generated = int(rollout.lengths.sum())
@@ -429,11 +426,32 @@ def scalar_model(shape: DecoderConfig) -> ScalarModel:
     return ScalarModel.from_decoder(Decoder(shape), seeded_generator(0, "head")).eval()
 
 
-def make_actors(shape: DecoderConfig, runtime: Runtime) -> Actors:
-    """Policy and reference alike, scorer and critic alike, as at the start of a run."""
-    frozen = [runtime.only_asked(model).requires_grad_(False) for model in (Decoder(shape).eval(), scalar_model(shape))]
+def make_ppo(shape: DecoderConfig, runtime: Runtime, config: ppo.Config) -> tuple[ppo.PPO, Models]:
+    """Return PPO and its models with random weights: policy and reference alike, reward model and critic alike."""
+    reference, scorer = (
+        runtime.only_asked(model).requires_grad_(False) for model in (Decoder(shape).eval(), scalar_model(shape))
+    )
     words = Tokenizer.train(["only its EOS is asked for"], SMALLEST, chat=True)
-    return Actors(Decoder(shape).eval(), frozen[0], scalar_model(shape), frozen[1], words, runtime)
+    reward = model_reward(scorer, runtime, config.max_tokens_per_pass)
+    models = Models(Decoder(shape).eval(), reference, words, reward, runtime, (reference, scorer))
+    return ppo.PPO(models, scalar_model(shape), config), models
+
+
+def learn(algorithm: ppo.PPO, models: Models, config: ppo.Config, experience: Experience, number: int) -> None:
+    """Take the updates of an iteration on its experience, and compute its metrics."""
+    algorithm.estimate(experience, config.kl_coef)
+    objective_metrics(experience, config.kl_coef)
+    update(algorithm, models, experience, [], number, 1.0, config, rounding=lambda: 0.0)
+
+
+def ppo_iteration(
+    algorithm: ppo.PPO, models: Models, config: ppo.Config, prompts: list[list[int]], number: int
+) -> Experience:
+    """Sample, score and learn; return the experience."""
+    samples = config.num_generations
+    experience = collect_experience(algorithm, models, config, prompts, ("rollout", number), samples)
+    learn(algorithm, models, config, experience, number)
+    return experience
 
 
 def described(rows: list[Row]) -> str:

@@ -64,8 +64,8 @@ FILES = {
     ),
     "same_samples.jsonl": lines({"id": "a", "prompt": [ASKED], "completions": ["a", "a"]}),
     "list.yaml": "- 1\n",
-    "choice.yaml": "select: best\n",
-    "share.yaml": "care: {max_bad_rows: 2}\n",
+    "choice.yaml": "keep_weights: best\n",
+    "share.yaml": "max_bad_rows: 2\n",
     "latin.yaml": b"caf\xe9: 1\n",
     "empty.jsonl": "",
     "nonsense.jsonl": "{not json\nnor this\n",
@@ -104,7 +104,7 @@ CASES = [
     ("context of 1", "pretrain {pretrain} --context 1", "context is 1|2 or more"),
     ("no tokens", "pretrain {pretrain} --tokens-per-step -5", "tokens_per_step is -5"),
     ("steps below 0", "pretrain {pretrain} --max-steps -3", "max_steps is -3"),
-    ("all held out", "pretrain {pretrain} --held-out 1.0", "held_out is 1.0|between 0 and 1"),
+    ("all held out", "pretrain {pretrain} --validation-split 1.0", "validation_split is 1.0|between 0 and 1"),
     ("one document", "pretrain {pretrain} --data {d}/one.jsonl", "1 rows cannot be divided|held-out ones of their own"),
     ("dropout of 1", "pretrain {pretrain} --dropout 1", "dropout is 1.0"),
     ("learning rate below 0", "pretrain {pretrain} --optimizer.learning-rate -1", "learning_rate is -1.0"),
@@ -122,7 +122,7 @@ CASES = [
     ("torn weights", "sft {sft} --model {d}/torn", "torn/model.safetensors"),
     ("config that is no json", "sft {sft} --model {d}/unread", "unread/config.json"),
     ("reward model as model", "sft {sft} --model {judge}", "holds a reward model, not a language model"),
-    ("no judge", "sft {sft} --select reward", "--select reward needs a judge|give --reward-model"),
+    ("no judge", "sft {sft} --keep-weights reward", "--keep-weights reward needs a reward model|give --reward-model"),
     ("judge of another tokenizer", "sft {sft} --reward-model {other}", "another tokenizer|from the same base model"),
     ("no epochs", "sft {sft} --epochs 0", "epochs is 0|1 or more"),
     ("a word for a number", "sft {sft} --epochs many", "many"),
@@ -147,7 +147,7 @@ CASES = [
     ("bad temperature", "sample {sample} --sampling.temperature -0.5", "temperature is -0.5|use 0 (greedy) or more"),
     ("top-p of 0", "sample {sample} --sampling.top-p 0", "top_p is 0.0"),
     ("no room", "sample {sample} --sampling.max-new-tokens 64", "prompts is within 0 tokens|lower the number"),
-    ("limit below 0", "sample {sample} --limit -1", "limit is -1; it must be 0 or more"),
+    ("limit below 0", "sample {sample} --max-prompts -1", "max_prompts is -1; it must be 0 or more"),
     ("rankings without answers", "reward {reward} --data {demonstrations}", "no columns 'chosen' and 'rejected'"),
     ("all tied", "reward {reward} --data {d}/tied.jsonl", "tied.jsonl|all completions are tied"),
     ("ranks of another number", "reward {reward} --data {d}/ranks.jsonl", "ranking is not a list of 2 ranks"),
@@ -163,11 +163,11 @@ CASES = [
     ("temperature of 0", "ppo {ppo} --temperature 0", "temperature is 0.0|above 0"),
     ("kl below 0", "ppo {ppo} --kl-coef -0.1", "kl_coef is -0.1"),
     ("no raw text", "ppo {ppo} --ptx-coef 1.0", "--ptx-coef needs raw text|give --ptx-data"),
-    ("no held-out prompts", "ppo {ppo} --select score", "--select score needs|give --validation"),
-    ("scorer of another tokenizer", "ppo {ppo} --reward-model {other}", "another tokenizer than the policy"),
+    ("no held-out prompts", "ppo {ppo} --keep-weights score", "--keep-weights score needs|give --validation"),
+    ("scorer of another tokenizer", "ppo {ppo} --reward {other}", "another tokenizer than the policy"),
     (
         "language model as scorer",
-        "ppo {ppo} --reward-model {base}",
+        "ppo {ppo} --reward {base}",
         "a language model, not a reward model|amenable reward",
     ),
     ("beta below 0", "dpo {dpo} --beta -1", "beta is -1.0|above 0"),
@@ -205,7 +205,11 @@ CASES = [
         "1 of 10 rows cannot be used, a share of 0.09 is borne; mend the rows, or raise --max-bad-rows",
     ),
     ("bad rows borne of a word", "tokenizer --data {text} --max-bad-rows few", "few"),
-    ("bad rows borne beyond all", "tokenizer --data {text} --max-bad-rows 1.5", "max_bad_rows is 1.5|from 0 to 1"),
+    (
+        "bad rows borne beyond all",
+        "tokenizer --data {text} --max-bad-rows 1.5",
+        "max_bad_rows is 1.5|it must lie in [0, 1]",
+    ),
     ("no checkpoint kept", "sft {sft} --keep-checkpoints 0", "keep_checkpoints is 0|1 or more"),
     ("row that is no object", "tokenizer --data {d}/lists.jsonl", "line 1: the row is not an object"),
     ("number for text", "tokenizer --data {d}/numbers.jsonl", "text is a number, not text"),
@@ -252,10 +256,10 @@ CASES = [
     ("architecture that we do not have", "sft {sft} --model {d}/mamba", "model_type is 'mamba'|supported are "),
     ("pickled weights", "sft {sft} --model {d}/pickled", "pickled: has no model.safetensors|convert them"),
     ("tokenizer that is no json", "sft {sft} --model {d}/unspoken", "unspoken"),
-    ("torn reward model", "ppo {ppo} --reward-model {d}/torn_judge", "torn_judge/model.safetensors: not a whole"),
+    ("torn reward model", "ppo {ppo} --reward {d}/torn_judge", "torn_judge/model.safetensors: not a whole"),
     ("reward model as policy", "ppo {ppo} --model {judge}", "holds a reward model, not a language model"),
-    ("no reward model", "ppo {ppo} --reward-model {d}/none", "none: no such model folder|amenable reward"),
-    ("watcher of another tokenizer", "ppo {ppo} --watch-reward-model {other}", "another tokenizer than the policy"),
+    ("no reward model", "ppo {ppo} --reward {d}/none", "none: no such model folder|amenable reward"),
+    ("watcher of another tokenizer", "ppo {ppo} --eval-reward-model {other}", "another tokenizer than the policy"),
     ("all layers frozen", "ppo {ppo} --frozen-layers 99", "frozen_layers is 99 and the model has 2 layers|fewer"),
     ("top-p above 1", "sample {sample} --sampling.top-p 1.2", "top_p is 1.2|above 0, up to 1"),
     ("top-p below 0", "sample {sample} --sampling.top-p -0.1", "top_p is -0.1"),
@@ -281,12 +285,16 @@ CASES = [
     ("a device that is no place", "sample {sample} --device meta", "device 'meta'|cpu"),
     ("too many threads", "sample {sample} --threads 1000000", "threads is 1000000"),
     ("precision of a word", "sample {sample} --precision fp7", "fp7"),
-    ("choice that is none", "sft {sft} --select best", "best"),
+    ("choice that is none", "sft {sft} --keep-weights best", "best"),
     ("a port in use", "label --data {samples} --store {d}/labels.db --port {port}", "{port}|give another --port"),
     ("a port that is none", "label --data {samples} --store {d}/labels.db --port 99999", "port is 99999"),
     ("list for yaml", "sft --config {d}/list.yaml", "list.yaml: a configuration is a mapping"),
     ("yaml that is not utf-8", "sft --config {d}/latin.yaml", "latin.yaml: not readable as YAML"),
-    ("choice in yaml", "sft --config {d}/choice.yaml", "choice.yaml: 'select' is 'best'|one of last, loss, reward"),
+    (
+        "choice in yaml",
+        "sft --config {d}/choice.yaml",
+        "choice.yaml: 'keep_weights' is 'best'|one of last, loss, reward",
+    ),
     ("share in yaml", "sft --config {d}/share.yaml", "max_bad_rows is 2.0"),
     ("no file after config", "sft --config", "--config needs a file"),
     ("no such device", "sample {sample} --device toaster", "no device is called 'toaster'|cpu"),
@@ -365,7 +373,7 @@ def names(
         "judge": str(judge),
         "other": str(other_judge),
     }
-    ppo = f"--model {assistant} --reward-model {judge} --data {files.prompts} --prompts-per-step 8 --max-new-tokens 8"
+    ppo = f"--model {assistant} --reward {judge} --data {files.prompts} --prompts-per-step 8 --max-new-tokens 8"
     return paths | {
         "samples": str(samples),
         "port": str(busy_port),
@@ -375,8 +383,8 @@ def names(
         "reward": f"--model {assistant} --data {files.rankings} --demonstrations {files.demonstrations}",
         "ppo": ppo,
         "dpo": f"--model {assistant} --data {files.rankings}",
-        "evaluate": f"--models sft={assistant} --data {files.prompts} --reward-model {judge} --text None --world None "
-        "--max-new-tokens 8",
+        "evaluate": f"--models sft={assistant} --data {files.prompts} --reward-model {judge} --lm-data None "
+        "--world None --max-new-tokens 8",
     }
 
 
@@ -444,12 +452,12 @@ READS = {
     "pretrain": ("data", "validation"),
     "sft": ("data", "validation"),
     "sample": ("data",),
-    "reward": ("data", "validation", "heldout", "demonstrations"),
+    "reward": ("data", "validation", "heldout_annotators", "demonstrations"),
     "ppo": ("data", "validation", "ptx_data"),
     "dpo": ("data", "validation"),
-    "evaluate": ("data", "text", "demonstrations", "few_shot"),
+    "evaluate": ("data", "lm_data", "demonstrations", "few_shot"),
 }
-KIND_OF = {"demonstrations": "demonstrations", "few_shot": "demonstrations", "text": "text", "ptx_data": "text"}
+KIND_OF = {"demonstrations": "demonstrations", "few_shot": "demonstrations", "lm_data": "text", "ptx_data": "text"}
 KINDS = {"pretrain": "text", "sft": "demonstrations", "reward": "rankings", "dpo": "rankings"}
 
 
@@ -509,9 +517,10 @@ NUMBERS = [number for stage in STAGES for number in numbers_of(stage, config_of(
 HUGE = 10**12
 ZERO_MEANS_SOMETHING = """
     head_learning_rate
-    learning_rate muon_learning_rate weight_decay max_grad_norm beta1 beta2 critic_learning_rate final_learning_rate
-    threads limit save_steps pairs_per_prompt eval_prompts watched frozen_layers warmup_steps pretrain.max_steps
-    dropout label_smoothing agreement empty_share max_bad_rows min_p top_k kl_coef kl_target target_kl max_kl gamma lam
+    learning_rate muon_learning_rate weight_decay max_grad_norm beta1 beta2 critic_learning_rate final_lr_frac
+    threads max_prompts save_steps pairs_per_prompt eval_prompts num_traced_prompts frozen_layers warmup_steps
+    pretrain.max_steps dropout label_smoothing agreement empty_share max_bad_rows min_p top_k kl_coef adaptive_kl_target
+    target_kl max_kl gamma lam
     cliprange cliprange_value vf_coef entropy_coef missing_eos_penalty score_clip ptx_coef
 """
 """as small as can be, or none, or, of a limit, all"""
@@ -557,7 +566,7 @@ def test_a_number_is_refused_unless_it_is_known_to_mean_something(
         with pytest.raises(InputError, match=number.path[-1]) as caught:
             number.config(value)
         assert caught.value.how, "how to mend it"
-    flat = [name for name in number.path if name != "care"]
+    flat = [name for name in number.path]
     option = f"--{'.'.join(flat).replace('_', '-')}"
     assert cli.main([number.stage, option, "-1" if -1 not in allowed else "many"]) == 2
     told = capsys.readouterr().err

@@ -29,7 +29,7 @@ from amenable.models.heads import ScalarModel
 from amenable.models.layout import Layout
 from amenable.rl import experience
 from amenable.rl import models as roles
-from amenable.rl.models import Actors
+from amenable.rl.models import Models
 from amenable.stages import dpo, ppo
 from amenable.text import chat
 from amenable.text.tokenizer import Tokenizer
@@ -82,25 +82,35 @@ def file_of(path: str) -> ModuleType:
 
 def ppo_config(**changes: Any) -> ppo.Config:
     small = ppo.Config(prompts_per_step=8, num_mini_batches=2, max_new_tokens=8, device=DeviceOptions("cpu", "fp32", 1))
-    filled = {"temperature": 0.7, "kl_coef": 0.3, "kl_target": 1.5, "optimizer": OptimizerConfig(2e-4, eps=1e-5)}
+    filled = {
+        "temperature": 0.7,
+        "kl_coef": 0.3,
+        "adaptive_kl_target": 1.5,
+        "critic_learning_rate": 2e-4,
+        "optimizer": OptimizerConfig(2e-4, eps=1e-5),
+    }
     return replace(small, **filled | changes)
 
 
-def ppo_actors(parts: Parts) -> Actors:
-    """Policy, reference, critic and scorer, read from folders as a run does."""
+def ppo_loaded(parts: Parts) -> Any:
+    """Policy, reference, critic and reward model, read from folders as a run does."""
     if not (parts.folder / "sft").exists():
         loading.save_model(parts.folder / "sft", parts.make_decoder(), parts.words)
         loading.save_model(parts.folder / "reward", parts.make_scalar_model(), parts.words)
-    return roles.load_actors(parts.folder / "sft", parts.folder / "reward", 0, parts.runtime)
+    return load_ppo(parts.folder / "sft", parts.folder / "reward", parts.runtime)
 
 
-def ppo_iteration(parts: Parts, actors: Actors | None = None) -> None:
+def load_ppo(sft: Path, reward: Path, runtime: Runtime) -> Any:
+    config = ppo_config(model=sft, reward=reward)
+    models = roles.load_models(config, runtime)
+    return file_of("stages/test_ppo.py").Loaded(models, roles.load_critic(reward, models))
+
+
+def ppo_iteration(parts: Parts, loaded: Any = None) -> None:
     """Sample, score, estimate, learn: the run stops where the sampler is not the trainer."""
-    actors, config = actors or ppo_actors(parts), ppo_config()
+    tests, loaded, config = file_of("stages/test_ppo.py"), loaded or ppo_loaded(parts), ppo_config()
     prompts = [chat.render_prompt(parts.words, [Message("user", f"{name} asks.")]) for name in "ABCDEFGH"]
-    seen = ppo.gather(actors, prompts, ("rollout", 1), 1, config)
-    optimizers = (Optimizer([actors.policy], config.optimizer), Optimizer([actors.critic], config.optimizer))
-    ppo.learn(actors, optimizers, seen, ppo.estimate(seen, 0.05, config), [], 1, 1.0, config)
+    tests.learn(loaded, tests.gather(loaded, prompts, 1, config), config)
 
 
 def bf16_iteration(temperature: float) -> Callable[[Parts], None]:
@@ -108,31 +118,30 @@ def bf16_iteration(temperature: float) -> Callable[[Parts], None]:
 
     def check(parts: Parts) -> None:
         runtime = replace(parts.runtime, bf16=True)
-        actors = roles.load_actors(parts.assistant, parts.judge, 0, runtime)
+        tests, loaded = file_of("stages/test_ppo.py"), load_ppo(parts.assistant, parts.judge, runtime)
         config = ppo_config(prompts_per_step=32, num_generations=2, num_mini_batches=1, temperature=temperature)
         config = replace(config, max_new_tokens=20, critic_learning_rate=1e-3)
         asked = [f"{name} asks: name a {colour} thing." for name in NAMES for colour in COLOURS]
         prompts = [chat.render_prompt(parts.words, [Message("user", text)]) for text in asked]
-        seen = ppo.gather(actors, prompts, ("rollout", 1), 2, config)
-        optimizers = (Optimizer([actors.policy], config.optimizer), Optimizer([actors.critic], config.optimizer))
-        ppo.learn(actors, optimizers, seen, ppo.estimate(seen, 0.05, config), [], 1, 1.0, config)
+        tests.learn(loaded, tests.gather(loaded, prompts, 2, config), config)
 
     return check
 
 
 def starts_at_the_reference(parts: Parts) -> None:
     runtime = replace(parts.runtime, bf16=True)
-    actors = roles.load_actors(parts.assistant, parts.judge, 0, runtime)
+    loaded = load_ppo(parts.assistant, parts.judge, runtime)
     prompts = [chat.render_prompt(parts.words, [Message("user", f"{name} asks: name a red thing.")]) for name in NAMES]
-    seen = ppo.gather(actors, prompts, ("rollout", 1), 4, ppo_config(temperature=0.7, max_new_tokens=20))
-    experience.require_at_reference(seen, runtime.tolerance)
+    config = ppo_config(temperature=0.7, max_new_tokens=20)
+    sampled = file_of("stages/test_ppo.py").gather(loaded, prompts, 4, config)
+    experience.require_at_reference(sampled, runtime.tolerance)
 
 
 def frozen_models_stay(parts: Parts) -> None:
-    actors = ppo_actors(parts)
-    frozen = [p for model in (actors.reference, actors.scorer) for p in model.parameters()]
+    loaded = ppo_loaded(parts)
+    frozen = [p for model in loaded.models.frozen for p in model.parameters()]
     before = [p.clone() for p in frozen]
-    ppo_iteration(parts, actors)
+    ppo_iteration(parts, loaded)
     assert all(torch.equal(*pair) for pair in zip(frozen, before))
 
 
@@ -154,7 +163,7 @@ def dpo_loss_by_hand(parts: Parts) -> None:
     tests, rows = file_of("stages/test_dpo.py"), file_of("train/test_forward.py").ROWS
     config = dpo.Config(device=DeviceOptions("cpu", "fp32", 1))
     pairs = [dpo.Pair(rows[i % 4], rows[(i + 1) % 4]) for i in range(6)]
-    pairs = dpo.with_reference(parts.make_decoder(seed=7), pairs, config, parts.runtime)
+    pairs = dpo.add_reference_logps(parts.make_decoder(seed=7), pairs, parts.runtime, config.max_tokens_per_pass)
     tests.test_the_loss_by_hand(config, pairs, parts.make_decoder, parts.runtime, 0.0, 0.5)
 
 
@@ -251,7 +260,7 @@ def early_reward(rewards: Any) -> Any:
 
 def late_value(values: Any) -> Any:
     def broken(critic: ScalarModel, batch: Any) -> torch.Tensor:
-        return critic(batch.ids, Layout.of(batch.lengths))[batch.trained]
+        return critic(batch.ids, Layout.of(batch.lengths))[batch.loss_mask]
 
     return broken
 
@@ -289,10 +298,10 @@ def score_at_the_start(token_rewards: Any) -> Any:
 
 
 def trains_along(load: Any) -> Any:
-    def broken(*arguments: Any) -> Actors:
-        actors = load(*arguments)
-        actors.policy.requires_grad_(True)
-        return replace(actors, reference=actors.policy)
+    def broken(*arguments: Any) -> Models:
+        models = load(*arguments)
+        models.policy.requires_grad_(True)
+        return replace(models, reference=models.policy, frozen=(models.policy, *models.frozen[1:]))
 
     return broken
 
@@ -309,19 +318,20 @@ def worse_is_better(loss: Any) -> Any:
     return lambda scores, ranks, prompts, margins=None: loss(scores, -ranks, prompts, margins)
 
 
-def own_reference(loss_of: Any) -> Any:
-    def broken(pairs: Any, sums: torch.Tensor, config: dpo.Config) -> Any:
+def own_reference(loss: Any) -> Any:
+    def broken(self: dpo.DPO, pairs: Any, sums: torch.Tensor) -> Any:
         own = sums.detach().view(-1, 2).tolist()
-        return loss_of([replace(pair, ref_chosen=a, ref_rejected=b) for pair, (a, b) in zip(pairs, own)], sums, config)
+        return loss(self, [replace(pair, ref_chosen=a, ref_rejected=b) for pair, (a, b) in zip(pairs, own)], sums)
 
     return broken
 
 
-def mean_of_means(backward: Any) -> Any:
-    def broken(decoder: Any, rows: Any, runtime: Any, max_tokens: int, weight: float = 1.0) -> torch.Tensor:
+def mean_of_means(accumulate: Any) -> Any:
+    def broken(objective: Any, rows: Any, runtime: Any, max_tokens: int) -> dict[str, float]:
         cut = forward.microbatches(rows, max_tokens)
-        found = [backward(decoder, [rows[i] for i in part.rows], runtime, 10**6, weight / len(cut)) for part in cut]
-        return torch.stack(found).mean()
+        parts = [[rows[i] for i in part.rows] for part in cut]
+        stats = [accumulate(objective, part, runtime, 10**6, scale=1 / len(cut)) for part in parts]
+        return {name: sum(each[name] for each in stats) / len(stats) for name in stats[0]}
 
     return broken
 
@@ -399,7 +409,7 @@ def stopped_and_resumed(parts: Parts) -> None:
 
 
 def accumulated(parts: Parts) -> None:
-    file_of("train/test_step.py").test_many_passes_are_one(parts.make_decoder, parts.runtime, 5)
+    file_of("train/test_objective.py").test_many_passes_are_one(parts.make_decoder, parts.runtime, 5)
 
 
 def cached(parts: Parts) -> None:
@@ -421,10 +431,9 @@ def estimated_by_hand(parts: Parts) -> None:
 
 
 def ppo_losses_by_hand(parts: Parts) -> None:
-    actors, config = ppo_actors(parts), ppo_config()
+    tests, loaded, config = file_of("stages/test_ppo.py"), ppo_loaded(parts), ppo_config()
     prompts = [chat.render_prompt(parts.words, [Message("user", f"{name} asks.")]) for name in "ABCDEFGH"]
-    seen = ppo.gather(actors, prompts, ("rollout", 1), 1, config)
-    file_of("stages/test_ppo.py").test_both_losses_by_hand(actors, seen, config)
+    tests.test_both_losses_by_hand(loaded, tests.gather(loaded, prompts, 1, config), config)
 
 
 def gradients_cleared(parts: Parts) -> None:
@@ -517,9 +526,10 @@ MUTATIONS: list[Mutation] = [
     ("the price on KL goes below zero", "functional.kl:clip", lambda f: lambda value, limit: value, PRICE_STAYS),
     ("the score is of a token that did not earn it", "functional.rewards:token_rewards", score_at_the_start,
      REWARDS_BY_HAND),
-    ("KL is measured to the policy itself", "rl.models:load_actors", trains_along, frozen_models_stay),
+    ("KL is measured to the policy itself", "rl.models:load_models", trains_along, frozen_models_stay),
     ("advantages look one step back", "functional.advantages:gae", own_next_value, GAE_BY_HAND),
-    ("padding pulls the advantages to zero", "functional.masked:standardize", padding_counted, estimated_by_hand),
+    ("padding pulls the advantages to zero", "functional.masked:standardize", padding_counted,
+     suite_test("functional/test_masked.py", "test_standardize_by_hand")),
     ("NaN in the padding reaches the gradient", "functional.masked:zero_outside", lambda f: lambda x, mask: x * mask,
      NAN_OUTSIDE),
     ("what should be clipped is what is learned", "functional.losses:ppo_policy_loss", the_larger_term, CLIP_BY_HAND),
@@ -534,7 +544,8 @@ MUTATIONS: list[Mutation] = [
     ("a cut answer is compared as if it had ended", "train.examples:ranking_rows", always_ended, cut_rows_have_no_end),
     ("gradients of the last step are stepped along again", "train.optimizer:Optimizer.step", gradients_kept,
      gradients_cleared),
-    ("the worst weights are kept", "train.best:Best.offer", lambda f: lambda self, score, step: f(self, -score, step),
+    ("the worst weights are kept", "train.best:BestWeights.update",
+     lambda f: lambda self, metrics, step: f(self, {name: -value for name, value in metrics.items()}, step),
      suite_test("train/test_best.py", "test_the_highest_score_wins_and_comes_back")),
     ("a run goes on from altered weights", "train.checkpoint:is_whole", lambda f: lambda folder: True,
      torn_checkpoint_passed_over),
@@ -546,8 +557,8 @@ MUTATIONS: list[Mutation] = [
      suite_test("functional/test_losses.py", "test_a_margin_is_in_the_units_of_the_scores")),
     ("DPO's KL is measured from the policy itself", "train.forward:row_kls",
      lambda f: lambda policy, reference, *rest, **more: f(policy, policy, *rest, **more), kl_of_two_is_above_zero),
-    ("DPO's reference moves with the policy", "stages.dpo:loss_of", own_reference, dpo_loss_by_hand),
-    ("small passes weigh as much as large ones", "train.step:backward_next_token", mean_of_means, accumulated),
+    ("DPO's reference moves with the policy", "stages.dpo:DPO.loss", own_reference, dpo_loss_by_hand),
+    ("small passes weigh as much as large ones", "train.objective:accumulate", mean_of_means, accumulated),
     ("a resumed run trains a step twice", "train.run:Run.restore", lambda f: lambda *a: max(f(*a) - 1, 0),
      stopped_and_resumed),
     ("a resumed run leaves a step out", "train.run:Run.restore", lambda f: lambda *a: (n := f(*a)) + (n > 0),

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain, pairwise
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -44,12 +45,40 @@ def minibatches(groups: int, size: int, count: int, epochs: int, seed: int) -> l
     return [order[start : start + step] for order in orders for start in range(0, groups * size, step)]
 
 
-def by_rows(n: int, size: int, seed: int, epoch: int) -> list[list[int]]:
-    """Return shuffled batches of `size` of n rows; the last has the remainder."""
-    if size < 1:
-        raise ValueError(f"a batch of {size} rows")
-    order = shuffled(n, seed, epoch)
-    return [order[start : start + size] for start in range(0, n, size)]
+class EpochBatches(Sequence[list[int]]):
+    """The rows of every step: each epoch passes once over n rows, `size` a step, in an order of its own.
+
+    An epoch's last step has the rows that are left. An order is a function of seed and epoch, and drawn once an epoch.
+    """
+
+    def __init__(self, n: int, size: int, epochs: int, seed: int):
+        if n < 1 or size < 1 or epochs < 1:
+            raise ValueError(f"{epochs} epochs of {n} rows, {size} a step")
+        self.n, self.size, self.epochs, self.seed = n, size, epochs, seed
+        self.drawn, self.order = -1, list[int]()
+
+    @property
+    def per_epoch(self) -> int:
+        """Steps of an epoch."""
+        return -(-self.n // self.size)
+
+    def __len__(self) -> int:
+        return self.epochs * self.per_epoch
+
+    @overload
+    def __getitem__(self, step: int) -> list[int]: ...
+    @overload
+    def __getitem__(self, step: slice) -> list[list[int]]: ...
+    def __getitem__(self, step: int | slice) -> list[int] | list[list[int]]:
+        """Return the rows of a step, from 0."""
+        if isinstance(step, slice):
+            return [self[i] for i in range(*step.indices(len(self)))]
+        if not 0 <= step < len(self):
+            raise IndexError(f"step {step} of {len(self)}")
+        epoch, within = divmod(step, self.per_epoch)
+        if epoch != self.drawn:
+            self.drawn, self.order = epoch, shuffled(self.n, self.seed, epoch)
+        return self.order[within * self.size : (within + 1) * self.size]
 
 
 def by_tokens(lengths: Sequence[int], budget: int, order: Sequence[int]) -> list[list[int]]:

@@ -233,14 +233,14 @@ def contestants(a: Side, b: Side, data: Path, world: Path | None, config: Config
         data=data,
         world=world,
         reward_model=config.reward_model,
-        text=None if world is None else world / "text" / "validation.jsonl",
+        lm_data=None if world is None else world / "text" / "validation.jsonl",
         reference="a",
         out=out,
-        limit=config.limit,
+        max_prompts=config.limit,
         temperature=config.temperature,
         max_new_tokens=config.max_new_tokens,
         max_tokens_per_pass=config.max_tokens_per_pass,
-        rows=config.rows,
+        max_batch_size=config.rows,
         seed=config.seed,
         device=config.device,
     )
@@ -248,7 +248,7 @@ def contestants(a: Side, b: Side, data: Path, world: Path | None, config: Config
 
 def order(a: Side, b: Side, config: Config) -> tuple[Row | None, list[str]]:
     """Both reward models given the same rankings, or why they were given none."""
-    data = config.data or provenance.shared_input(a.folder, b.folder, ("heldout", "validation"))
+    data = config.data or provenance.shared_input(a.folder, b.folder, ("heldout_annotators", "validation"))
     if data is None:
         return None, ["There are no held-out rankings that both runs had; name some with --data."]
     runtime = start_runtime(config.device)

@@ -162,7 +162,7 @@ def alignment(root: Path, seed: int) -> list[Call]:
             model=root / "sft",
             data=labels / "train.jsonl",
             validation=labels / "validation.jsonl",
-            heldout=labels / "heldout.jsonl",
+            heldout_annotators=labels / "heldout.jsonl",
             demonstrations=root / "world" / "demonstrations" / "train.jsonl",
             out=root / name,
             optimizer=OptimizerConfig(learning_rate=5e-4),
@@ -174,7 +174,7 @@ def alignment(root: Path, seed: int) -> list[Call]:
     def improve(name: str, judged_by: str = "reward", **options: Any) -> Call:
         config = ppo.Config(
             model=root / "sft",
-            reward_model=root / judged_by,
+            reward=root / judged_by,
             data=prompts / "ppo.jsonl",
             out=root / name,
             optimizer=OptimizerConfig(learning_rate=2e-4, eps=1e-5),
@@ -183,12 +183,12 @@ def alignment(root: Path, seed: int) -> list[Call]:
             temperature=TEMPERATURE,
             max_new_tokens=ANSWER,
             kl_coef=0.3,
-            kl_target=1.5,
+            adaptive_kl_target=1.5,
             seed=seed,
         )
         return Call("ppo", replace(config, **options))
 
-    unheld = {"kl_target": 0.0, "max_steps": 36, "validation": prompts / "validation.jsonl", "eval_steps": 4}
+    unheld = {"adaptive_kl_target": 0.0, "max_steps": 36, "validation": prompts / "validation.jsonl", "eval_steps": 4}
     return [
         Call(
             "sample",
@@ -220,16 +220,17 @@ def alignment(root: Path, seed: int) -> list[Call]:
                 data=labels / "train.jsonl",
                 validation=labels / "validation.jsonl",
                 out=root / "dpo",
+                pairs_per_prompt=4,
                 optimizer=OptimizerConfig(learning_rate=2e-4),
                 warmup_steps=10,
                 seed=seed,
             ),
         ),
-        improve("ppo-kl", kl_coef=1.5, kl_target=0.0),
-        judge("reward-small", limit=150),
+        improve("ppo-kl", kl_coef=1.5, adaptive_kl_target=0.0),
+        judge("reward-small", max_prompts=150),
         improve("over", "reward-small", kl_coef=0.0, **unheld),
         improve("over-kl", "reward-small", kl_coef=0.1, **unheld),
-        judge("reward-pairs", batch="pairs"),
+        judge("reward-pairs", batch_unit="pairs"),
     ]
 
 
@@ -251,7 +252,7 @@ def evaluations(root: Path, seed: int) -> list[Call]:
             demonstrations=home / "demonstrations" / "validation.jsonl",
             world=home,
             reward_model=root / "reward",
-            text=home / "text" / "validation.jsonl",
+            lm_data=home / "text" / "validation.jsonl",
             reference=str(root / "sft"),
             max_new_tokens=ANSWER,
             out=root / name,
@@ -280,10 +281,10 @@ def shrink(call: Call) -> Call:
     smaller: dict[str, dict[str, Any]] = {
         "pretrain": {"max_steps": 6, "tokens_per_step": 512, "warmup_steps": 1, "eval_steps": 6, "eval_tokens": 2000},
         "sft": {"epochs": 1, "batch_size": 64, "warmup_steps": 1, "optimizer": quick},
-        "sample": {"limit": 16, "num_generations": 3, "sampling": brief},
+        "sample": {"max_prompts": 16, "num_generations": 3, "sampling": brief},
         "reward": {"prompts_per_step": 4, "warmup_steps": 1},
         "ppo": {"max_steps": 2, "prompts_per_step": 8, "max_new_tokens": 16, "warmup_steps": 1, "eval_prompts": 4},
         "dpo": {"batch_size": 16, "warmup_steps": 1, "eval_prompts": 4, "max_new_tokens": 16},
-        "evaluate": {"limit": 12, "max_new_tokens": 16, "text_tokens": 2000, "best_of_prompts": 4},
+        "evaluate": {"max_prompts": 12, "max_new_tokens": 16, "text_tokens": 2000, "best_of_prompts": 4},
     }
     return Call(call.stage, replace(call.config, **smaller.get(call.stage, {})))

@@ -28,10 +28,10 @@ from amenable.recipes import report
 from amenable.recipes.pipeline import Call, run_all
 from amenable.stages import dpo, evaluate, ppo, pretrain, reward, sft, tokenizer
 from amenable.train.examples import whole
+from amenable.train.objective import NextToken, accumulate
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import write_text
 from amenable.train.runtime import DeviceOptions, start_runtime
-from amenable.train.step import backward_next_token
 
 SHARES = {"pretrain": 0.50, "sft": 0.10, "reward": 0.10, "ppo": 0.14, "dpo": 0.10}
 """of the time, by stage; what is left is for reading, evaluation and the report"""
@@ -146,7 +146,7 @@ def measured_speed(config: Config) -> float:
     rates = []
     for _ in range(4):
         begun = time.monotonic()
-        backward_next_token(decoder, rows, runtime, 8192)
+        accumulate(NextToken(decoder), rows, runtime, 8192)
         optimizer.step()
         rates.append(16 * config.context / (time.monotonic() - begun))
     speed = sorted(rates)[-2]  # the first pass warms up; the median of the others
@@ -221,7 +221,7 @@ def plan(config: Config, files: Files, text: Path, steps: dict[str, int]) -> lis
             reward.Config(
                 model=at["sft"],
                 data=comparisons,
-                heldout=files.test_comparisons,
+                heldout_annotators=files.test_comparisons,
                 demonstrations=files.demonstrations,
                 prompts_per_step=16,
                 optimizer=OptimizerConfig(learning_rate=2e-4),
@@ -234,7 +234,7 @@ def plan(config: Config, files: Files, text: Path, steps: dict[str, int]) -> lis
             "ppo",
             ppo.Config(
                 model=at["sft"],
-                reward_model=at["reward"],
+                reward=at["reward"],
                 data=files.comparisons,
                 max_steps=steps["ppo"],
                 prompts_per_step=64,
@@ -243,7 +243,7 @@ def plan(config: Config, files: Files, text: Path, steps: dict[str, int]) -> lis
                 critic_learning_rate=2e-4,
                 temperature=0.7,
                 kl_coef=0.3,
-                kl_target=3.0,
+                adaptive_kl_target=3.0,
                 warmup_steps=1,
                 out=at["ppo"],
                 seed=seed,
@@ -267,8 +267,8 @@ def plan(config: Config, files: Files, text: Path, steps: dict[str, int]) -> lis
                 data=files.test_comparisons,
                 world=None,
                 reward_model=at["reward"],
-                text=files.held_out_text,
-                limit=100,
+                lm_data=files.held_out_text,
+                max_prompts=100,
                 max_new_tokens=config.context // 4,
                 out=root / "evaluate",
                 seed=seed,

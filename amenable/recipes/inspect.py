@@ -50,8 +50,8 @@ def read_traces(folder: Path) -> list[Row]:
     if options.get("command") != "ppo":
         raise InputError("is no run of PPO", folder, "name a folder that 'amenable ppo' wrote, such as runs/ppo")
     rows = read_json_lines(folder / "traces.jsonl")
-    if not rows and options.get("watched") and read_json(folder / "finished.json") is None:
+    if not rows and options.get("num_traced_prompts") and read_json(folder / "finished.json") is None:
         raise InputError("has no traces yet", folder, "they begin with its first step: wait for it")
     if not rows:
-        raise InputError("keeps no traces", folder, "run it again with --watched 6 and another --out")
+        raise InputError("keeps no traces", folder, "run it again with --num-traced-prompts 6 and another --out")
     return rows

@@ -214,10 +214,10 @@ def annotating(turn: Turn, samples: Sequence[Path], home: Home, config: Config) 
     """Simulated annotators, as exact in every round: their errors are of the world's size, whatever is asked."""
     options = annotate.Config(
         data=samples[0],
-        also=tuple(samples[1:]),
+        extra_data=tuple(samples[1:]),
         world=home.world,
         out=turn.asked,
-        held_out=config.held_out,
+        validation_split=config.held_out,
         agreement=0,
         seed=config.seed,
     )
@@ -262,7 +262,7 @@ def rewarding(turn: Turn, home: Home, config: Config) -> Call:
         model=home.sft,
         data=turn.labels / "train.jsonl",
         validation=turn.labels / "validation.jsonl",
-        heldout=turn.labels / "heldout.jsonl" if (turn.labels / "heldout.jsonl").exists() else None,
+        heldout_annotators=turn.labels / "heldout.jsonl" if (turn.labels / "heldout.jsonl").exists() else None,
         demonstrations=demonstrations,
         out=turn.reward,
         seed=config.seed,
@@ -272,9 +272,7 @@ def rewarding(turn: Turn, home: Home, config: Config) -> Call:
 
 def improving(turn: Turn, home: Home, config: Config) -> Call:
     """PPO from SFT against the reward model of a turn."""
-    options = ppo.Config(
-        model=home.sft, reward_model=turn.reward, data=home.improving, out=turn.policy, seed=config.seed
-    )
+    options = ppo.Config(model=home.sft, reward=turn.reward, data=home.improving, out=turn.policy, seed=config.seed)
     return Call("ppo", options)
 
 
@@ -292,7 +290,7 @@ def examination(home: Home, config: Config) -> Call:
         data=home.test,
         world=home.world,
         reward_model=config.turns[-1].reward,
-        text=None,
+        lm_data=None,
         reference=str(home.sft),
         out=config.out / f"evaluate-{config.rounds}",
         seed=config.seed,

@@ -1,4 +1,4 @@
-"""Experience: a rollout with what reference, critic and scorer say of it, and the numbers that users watch.
+"""Experience: a rollout with its scores and columns of numbers, the metrics of both, and the checks before an update.
 
 B answers, the longest of T tokens; everything outside a rollout's mask is 0 and counts for nothing.
 """
@@ -6,8 +6,8 @@ B answers, the longest of T tokens; everything outside a rollout's mask is 0 and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -27,34 +27,39 @@ ENOUGH = 100
 """tokens that make a standard error: a few may all be off to one side, by rounding"""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Experience:
-    """A rollout with what the frozen models and the critic say of it. [B, T] but scores [B]."""
+    """A rollout with its scores, and columns: numbers of every response token, [B, T] by name, 0 outside the mask."""
 
     rollout: Rollout
-    ref_logps: Tensor
-    values: Tensor
     raw_scores: Tensor
+    """[B] as the reward gave them"""
     scores: Tensor
+    """[B] after clipping and the penalty of a missing end"""
+    columns: dict[str, Tensor] = field(default_factory=dict)
+    """such as ref_logps, values, rewards, advantages, returns"""
+
+    def flat(self, chosen: Sequence[int], device: torch.device) -> dict[str, Tensor]:
+        """Return `logps` and every column of the chosen answers' tokens, one answer after another, [M] each."""
+        index = torch.tensor(chosen)
+        mask = self.rollout.mask[index]
+        columns = {"logps": self.rollout.logps, **self.columns}
+        return {name: column[index][mask].to(device) for name, column in columns.items()}
 
 
-@dataclass(frozen=True)
-class Targets:
-    """What a rollout teaches: [B, T] each, 0 outside the mask."""
-
-    advantages: Tensor
-    returns: Tensor
-    rewards: Tensor
-
-
-def objective_metrics(experience: Experience, targets: Targets, kl_coef: float) -> dict[str, float]:
-    """The metrics PPO users know. KL is summed over a response and averaged over the batch, by every estimator."""
-    rollout, mask = experience.rollout, experience.rollout.mask
-    estimates = {
-        name: f(rollout.logps, experience.ref_logps) for name, f in (("k1", kl.k1), ("k2", kl.k2), ("k3", kl.k3))
-    }
+def objective_metrics(experience: Experience, kl_coef: float) -> dict[str, float]:
+    """Return the metrics of a step's samples. KL is summed over a response and averaged over the batch, by every
+    estimator; `advantages` are those before they are standardised."""
+    rollout, mask, columns = experience.rollout, experience.rollout.mask, experience.columns
+    ref_logps = columns["ref_logps"]
+    estimates = {name: f(rollout.logps, ref_logps) for name, f in (("k1", kl.k1), ("k2", kl.k2), ("k3", kl.k3))}
     sums = {name: masked_sum(value, mask, dim=1) for name, value in estimates.items()}
-    return {
+    paid = (
+        masked_sum(columns["rewards"], mask, dim=1)
+        if "rewards" in columns
+        else experience.scores - kl_coef * sums["k1"]
+    )
+    metrics = {
         "objective/kl": float(sums["k1"].mean()),
         "objective/kl_k2": float(sums["k2"].mean()),
         "objective/kl_k3": float(sums["k3"].mean()),
@@ -63,62 +68,28 @@ def objective_metrics(experience: Experience, targets: Targets, kl_coef: float) 
         "objective/non_score_reward": float(-kl_coef * sums["k1"].mean()),
         "objective/scores": float(experience.raw_scores.mean()),
         "objective/scores_std": float(experience.raw_scores.std(unbiased=False)),
-        "objective/advantages_std": float((targets.returns - experience.values)[mask].std(unbiased=False)),
-        "objective/rlhf_reward": float(masked_sum(targets.rewards, mask, dim=1).mean()),
-        "val/explained_variance": float(explained_variance(experience.values, targets.returns, mask)),
-        "val/num_eos_tokens": int(rollout.ended.sum()),
+        "objective/advantages_std": float(columns["advantages"][mask].std(unbiased=False)),
+        "objective/rlhf_reward": float(paid.mean()),
         "completions/mean_length": float(rollout.lengths.float().mean()),
-        "completions/ended": float(rollout.ended.float().mean()),
+        "completions/clipped_ratio": float((~rollout.ended).float().mean()),
     }
-
-
-def flat(
-    experience: Experience, targets: Targets, chosen: list[int], device: torch.device
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Log-probabilities and values at the time of sampling, advantages and returns, of the chosen answers' tokens: one
-    answer after another, [M] each."""
-    places = torch.tensor(chosen)
-    mask = experience.rollout.mask[places]
-    known = (experience.rollout.logps, experience.values, targets.advantages, targets.returns)
-    old_logps, old_values, advantages, returns = (values[places][mask].to(device) for values in known)
-    return old_logps, old_values, advantages, returns
-
-
-def update_metrics(
-    policy_loss: Tensor,
-    policy_stats: dict[str, Tensor],
-    value_loss: Tensor,
-    value_stats: dict[str, Tensor],
-    entropy: Tensor,
-    moved: Tensor,
-) -> dict[str, float]:
-    """The metrics of one update: both losses with what they say of themselves, the mean entropy, and how far the
-    trained tokens' log-probabilities `moved` [M] from the sampler's."""
-    values = {
-        "loss/policy_avg": policy_loss,
-        "loss/value_avg": value_loss,
-        "policy/entropy_avg": entropy,
-        "policy/approxkl_avg": policy_stats["approx_kl"],
-        "policy/clipfrac_avg": policy_stats["clip_fraction"],
-        "val/clipfrac_avg": value_stats["clip_fraction"],
-        "val/ratio": policy_stats["ratio"],
-        "val/ratio_var": moved.exp().var(unbiased=False),
-        "val/ratio_gap": moved.abs().mean(),
-    }
-    return {name: float(value.detach()) for name, value in values.items()}
+    if "values" in columns and "returns" in columns:
+        explained = explained_variance(columns["values"], columns["returns"], mask)
+        metrics["value/explained_variance"] = float(explained)
+    return metrics
 
 
 def mean_of(history: list[dict[str, float]]) -> dict[str, float]:
-    """The mean of every statistic over a step's updates, and how many `updates` there were. val/ratio_gap is that of
-    the first, before which nothing has moved."""
+    """Return the mean of every statistic over a step's updates, and their number `updates`. Of
+    sampling/logp_difference it is the first update's, before which nothing has moved."""
     mean = {key: sum(stats[key] for stats in history) / len(history) for key in history[0]}
-    return {**mean, "val/ratio_gap": history[0]["val/ratio_gap"], "updates": len(history)}
+    return {**mean, "sampling/logp_difference": history[0]["sampling/logp_difference"], "updates": len(history)}
 
 
 def answer_rows(experience: Experience, decode: Callable[[list[int]], str]) -> list[dict[str, Any]]:
     """Every answer of a rollout as files keep it: the text, whether it ended, the scorer's word, nats of KL."""
     rollout = experience.rollout
-    kls = masked_sum(rollout.logps - experience.ref_logps, rollout.mask, dim=1)
+    kls = masked_sum(rollout.logps - experience.columns["ref_logps"], rollout.mask, dim=1)
     return [
         {"completion": decode(response), "ended": ended, "score": round(score, 4), "kl": round(kl, 4)}
         for response, ended, score, kl in zip(
@@ -191,7 +162,7 @@ def require_at_reference(experience: Experience, tolerance: float, rounding: Cal
     where the sampler leaves tokens out that the reference gives a probability.
     """
     mask = experience.rollout.mask
-    ratios = Ratios.of((experience.ref_logps - experience.rollout.logps)[mask])
+    ratios = Ratios.of((experience.columns["ref_logps"] - experience.rollout.logps)[mask])
     if ratios.missing or (ratios.gap >= tolerance and ratios.gap >= 2 * rounding()):
         raise RuntimeError(
             f"the policy differs from its reference by {ratios.gap:.3g} nats a token before any update, the mean ratio "

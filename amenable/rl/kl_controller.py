@@ -1,4 +1,4 @@
-"""The price of a nat away from the reference: fixed, or adapting to a target."""
+"""KL penalty coefficient: fixed, or adapted so that measured KL approaches a target."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ RANGE = 1e6
 otherwise end at 0 or infinity in floating point, and neither comes back"""
 
 
-class KLCoefficient:
-    """A coefficient that a checkpoint carries. With a target it follows Ziegler et al. (2019, section 2.2).
+class AdaptiveKLController:
+    """KL coefficient that a checkpoint carries. With a target it follows Ziegler et al. (2019, section 2.2).
 
-    It is above 0 for good where it begins above 0; one that begins at 0 stays there: no price on KL at all.
+    A coefficient above 0 stays above 0; one that begins at 0 stays 0.
     """
 
     def __init__(self, value: float, target: float, horizon: float):
         self.value, self.target, self.horizon = value, target, horizon
         self.least, self.most = value / RANGE, value * RANGE
 
-    def adapt(self, measured: float, samples: int) -> None:
+    def update(self, measured: float, samples: int) -> None:
         """Move towards the target after `samples` responses of `measured` nats each; a target of 0 keeps it fixed."""
         if self.target:
             value = kl.adapt_kl_coef(self.value, measured, self.target, self.horizon, samples)

@@ -1,11 +1,9 @@
-"""What PPO makes of single tokens: answers to a few watched prompts, with every number that a token is given.
+"""Traces: answers to a few prompts with every number that an algorithm gives their tokens.
 
-    r_t = -kl_coef kl_t, plus the score on the last token        kl_t = log pi(y_t) - log ref(y_t)
-    A_t = GAE(r, V), as it is                                    ratio_t = pi'(y_t) / pi(y_t)
+    ratio_t = pi'(y_t) / pi(y_t)        and every column of the experience: ref_logps, values, rewards, advantages ...
 
-pi is the policy that drew the answer, pi' the same after the iteration's updates. `observe` is called before them and
-`rows_of` after them. Rewards are not whitened here and advantages not standardised: both depend on the other answers
-of a batch, and a watched answer is in none.
+pi is the policy that sampled the answer, pi' the same after the iteration's updates. `observe` is called before them
+and `rows_of` after them. Advantages are as the algorithm estimates them, before they are standardised over a batch.
 """
 
 from __future__ import annotations
@@ -17,11 +15,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from amenable.functional.advantages import masked_gae
-from amenable.functional.rewards import token_rewards
 from amenable.models.decoder import Decoder
-from amenable.rl.experience import Experience, Targets
-from amenable.rl.models import Actors
+from amenable.rl.algorithm import Algorithm
+from amenable.rl.experience import Experience
+from amenable.rl.models import Models
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward
 from amenable.train.runtime import Runtime
@@ -33,16 +30,13 @@ OPEN = "\ufffd"
 """stands for a token that ends inside a character"""
 
 Alternative = tuple[int, float]
-"""a token that could have been drawn, and its probability"""
+"""a token that could have been sampled, and its probability"""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers by which PPO treats an answer."""
+    """How traced answers are read."""
 
-    kl_coef: float
-    gamma: float
-    lam: float
     temperature: float
     max_tokens: int
     """of one pass of a model"""
@@ -50,39 +44,42 @@ class Settings:
 
 @dataclass(frozen=True)
 class Trace:
-    """Watched answers and what an iteration sees in them before its updates."""
+    """Traced answers and the algorithm's numbers before an iteration's updates."""
 
     names: list[str]
     """of the prompts"""
     experience: Experience
-    targets: Targets
-    """raw advantages, value targets, token rewards; [B, T] each"""
+    """`group` answers to each prompt, of which the first is traced"""
+    group: int
+    kl_coef: float
     top: list[list[list[Alternative]]]
-    """of every answer's every token, the likeliest in that place"""
+    """of every traced answer's every token, the likeliest in its place"""
     settings: Settings
 
 
-def evenly(items: Sequence[T], count: int) -> list[T]:
-    """`count` of the items, or all where there are fewer, at even distances from the first on.
+def evenly_spaced(items: Sequence[T], count: int) -> list[T]:
+    """Return `count` of the items, or all where there are fewer, at even distances from the first on.
 
-    >>> evenly("abcdefgh", 3)
+    >>> evenly_spaced("abcdefgh", 3)
     ['a', 'c', 'f']
     """
     count = min(count, len(items))
-    return [items[place * len(items) // count] for place in range(count)]
+    return [items[i * len(items) // count] for i in range(count)]
 
 
-def observe(actors: Actors, names: list[str], experience: Experience, settings: Settings) -> Trace:
-    """The watched answers' rewards, advantages and alternatives, under the policy that drew them."""
-    rollout = experience.rollout
-    rewards = token_rewards(rollout.logps, experience.ref_logps, experience.scores, rollout.mask, settings.kl_coef)
-    advantages, returns = masked_gae(rewards, experience.values, rollout.mask, settings.gamma, settings.lam)
-    top = likeliest(actors.policy, rollout.rows(), actors.runtime, settings.max_tokens, settings.temperature)
-    return Trace(names, experience, Targets(advantages, returns, rewards), top, settings)
+def observe(
+    algorithm: Algorithm, models: Models, names: list[str], experience: Experience, kl_coef: float, settings: Settings
+) -> Trace:
+    """Estimate the advantages of traced answers, and find the alternatives, under the policy that sampled them."""
+    algorithm.estimate(experience, kl_coef)
+    group = len(experience.rollout.prompts) // len(names)
+    rows = experience.rollout.rows(range(0, len(names) * group, group))
+    top = top_alternatives(models.policy, rows, models.runtime, settings.max_tokens, settings.temperature)
+    return Trace(names, experience, group, kl_coef, top, settings)
 
 
 @torch.inference_mode()
-def likeliest(
+def top_alternatives(
     decoder: Decoder,
     rows: Sequence[forward.Row],
     runtime: Runtime,
@@ -90,66 +87,62 @@ def likeliest(
     temperature: float,
     count: int = ALTERNATIVES,
 ) -> list[list[list[Alternative]]]:
-    """At each row's every trained token the `count` likeliest ones under softmax(logits / temperature), best first."""
+    """Return the `count` likeliest tokens in the place of each trained one under softmax(logits / temperature)."""
     out: list[list[list[Alternative]]] = [[] for _ in rows]
     for chosen, batch in forward.in_chunks(rows, runtime, max_tokens):
         with runtime.autocast():
             hidden = forward.trained_hidden(decoder, batch)
             for i, states in zip(chosen, hidden.split([sum(rows[i][1]) for i in chosen])):
                 logits = decoder.logits(states).float() / temperature
-                found = logits.softmax(-1).topk(min(count, logits.shape[-1]))
-                out[i] = [list(zip(*place)) for place in zip(found.indices.tolist(), found.values.tolist())]
+                best = logits.softmax(-1).topk(min(count, logits.shape[-1]))
+                out[i] = [list(zip(*place)) for place in zip(best.indices.tolist(), best.values.tolist())]
     return out
 
 
-def rows_of(trace: Trace, actors: Actors) -> list[dict[str, Any]]:
-    """The rows of traces.jsonl, one an answer, once the policy has taken the iteration's updates."""
-    rows, settings = trace.experience.rollout.rows(), trace.settings
-    after = forward.row_logprobs(actors.policy, rows, actors.runtime, settings.max_tokens, settings.temperature)
-    return [{**told(trace, i, actors.tokenizer), **numbers(trace, i, after[i])} for i in range(len(rows))]
+def rows_of(trace: Trace, models: Models) -> list[dict[str, Any]]:
+    """Return the rows of traces.jsonl, one an answer, once the policy has taken the iteration's updates."""
+    traced, settings = range(0, len(trace.names) * trace.group, trace.group), trace.settings
+    rows = trace.experience.rollout.rows(traced)
+    after = forward.row_logprobs(models.policy, rows, models.runtime, settings.max_tokens, settings.temperature)
+    return [
+        {**answer_fields(trace, number, answer, models.tokenizer), **token_fields(trace, answer, after[number])}
+        for number, answer in enumerate(traced)
+    ]
 
 
-def told(trace: Trace, i: int, tokenizer: Tokenizer) -> dict[str, Any]:
-    """What was asked and said in answer i, and what it was worth.
+def answer_fields(trace: Trace, number: int, answer: int, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return prompt, text and scores of an answer.
 
-    `score` is what the answer was paid, after clipping and the price of a missing end; `raw_score` is the scorer's
-    word. `score_index` is the token at which the scorer was read: the answer's last.
+    `score` is the score after clipping and the penalty of a missing end; `raw_score` is the reward's. `score_index` is
+    the token at which a reward model is read: the answer's last.
     """
     experience, rollout = trace.experience, trace.experience.rollout
-    prompt, response = rollout.prompts[i], rollout.completions[i]
+    prompt, response = rollout.prompts[answer], rollout.completions[answer]
     return {
-        "id": trace.names[i],
+        "id": trace.names[number],
         "prompt": tokenizer.decode(prompt),
         "prompt_tokens": pieces(tokenizer, prompt),
         "tokens": pieces(tokenizer, response),
-        "top": [[(piece(tokenizer, token), round(p, 4)) for token, p in place] for place in trace.top[i]],
-        "ended": bool(rollout.ended[i]),
-        "score": round(float(experience.scores[i]), 4),
-        "raw_score": round(float(experience.raw_scores[i]), 4),
+        "top": [[(piece(tokenizer, token), round(p, 4)) for token, p in tokens] for tokens in trace.top[number]],
+        "ended": bool(rollout.ended[answer]),
+        "score": round(float(experience.scores[answer]), 4),
+        "raw_score": round(float(experience.raw_scores[answer]), 4),
         "score_index": len(response) - 1,
-        "kl_coef": round(trace.settings.kl_coef, 4),
+        "kl_coef": round(trace.kl_coef, 4),
     }
 
 
-def numbers(trace: Trace, i: int, after: Tensor) -> dict[str, list[float]]:
-    """What each of the T tokens of answer i was given. after [T]: their log-probabilities since the updates."""
-    experience, mask = trace.experience, trace.experience.rollout.mask[i]
-    logps, ref_logps = experience.rollout.logps[i][mask], experience.ref_logps[i][mask]
-    by_name = {
-        "logps": logps,
-        "ref_logps": ref_logps,
-        "kl": logps - ref_logps,
-        "values": experience.values[i][mask],
-        "rewards": trace.targets.rewards[i][mask],
-        "advantages": trace.targets.advantages[i][mask],
-        "returns": trace.targets.returns[i][mask],
-        "ratios": (after - logps).exp(),
-    }
-    return {name: [round(value, 4) + 0.0 for value in values.tolist()] for name, values in by_name.items()}
+def token_fields(trace: Trace, answer: int, after: Tensor) -> dict[str, list[float]]:
+    """Return the numbers of an answer's T tokens, by column. after [T]: log-probabilities since the updates."""
+    mask = trace.experience.rollout.mask[answer]
+    logps = trace.experience.rollout.logps[answer][mask]
+    columns = {name: column[answer][mask] for name, column in trace.experience.columns.items()}
+    columns |= {"logps": logps, "kl": logps - columns["ref_logps"], "ratios": (after - logps).exp()}
+    return {name: [round(value, 4) + 0.0 for value in values.tolist()] for name, values in columns.items()}
 
 
 def pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
-    """Each token's share of the text, control tokens by name; joined, they are the text.
+    """Return each token's share of the text, special tokens by name; joined, they are the text.
 
     But a token that ends inside a character is U+FFFD, and the one that completes the character is all of it.
     """
@@ -163,5 +156,5 @@ def pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
 
 
 def piece(tokenizer: Tokenizer, token: int) -> str:
-    """A token alone."""
+    """Return a token's text alone."""
     return tokenizer.decode([token], keep_control=True)

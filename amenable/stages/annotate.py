@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,12 @@ from amenable.files import commit_file, disk_errors, temporary_path
 from amenable.models.heads import ScalarModel
 from amenable.seeds import derive_seed, seeded_generator
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import forward, loading, plan, run_options
+from amenable.train import forward, loading, plan
 from amenable.train.examples import keep_fitting, ranking_rows
 from amenable.train.log import Bars, Progress, no_bars, silent, tracked
 from amenable.train.run import Run, write_text
-from amenable.train.runtime import Device, DeviceOptions, Runtime, start_runtime
+from amenable.train.run_options import RunOptions
+from amenable.train.runtime import Runtime, start_runtime
 from amenable.world.annotators import Annotator, agreement, fit_noise
 from amenable.world.closed_world import ClosedWorld
 
@@ -44,7 +45,7 @@ WORLD = Path("runs/world")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RunOptions):
     """Rank the answers to each prompt by simulated annotators, or by a reward model."""
 
     data: Path = Path("runs/sample/samples.jsonl")
@@ -54,23 +55,21 @@ class Config:
     reward_model: Path | None = None
     """a reward model that judges instead"""
     out: Path = Path("runs/annotate")
-    also: tuple[Path, ...] = ()
+    extra_data: tuple[Path, ...] = ()
     """samples of other models: their answers join those to the same prompt (by its id)"""
     empty_share: float = 0.0
     """share of the training prompts whose answers are ranked together with an empty one"""
-    held_out: float = 0.15
+    validation_split: float = 0.15
     """share of the prompts kept for validation; held-out annotators rank these too"""
     agreement: float = 0.73
     """the annotators' errors are scaled so that two of them agree on this share of pairs; 0 leaves the world's scale"""
-    seed: int = 0
-    device: Device = field(default_factory=DeviceOptions)
-    care: run_options.Care = field(default_factory=run_options.Options)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.world is not None and self.reward_model is not None:
             raise InputError("one judge is needed, and two are given", how="give --world or --reward-model")
-        if not 0 < self.held_out < 1:
-            raise InputError(f"held_out is {self.held_out}", how="it must lie between 0 and 1")
+        if not 0 < self.validation_split < 1:
+            raise InputError(f"validation_split is {self.validation_split}", how="it must lie between 0 and 1")
         plan.require_share(self, "empty_share")
         if not (self.agreement == 0 or 0.5 < self.agreement < 1):
             raise InputError(f"agreement is {self.agreement}", how="0, or between 0.5 and 1")
@@ -92,11 +91,11 @@ def run(config: Config) -> Path:
     """Annotate and return the run directory."""
     config = with_judge(config)
     inputs = {"data": config.data, "world": config.world, "reward_model": config.reward_model}
-    inputs |= {f"also {number}": path for number, path in enumerate(config.also, start=1)}
+    inputs |= {f"also {number}": path for number, path in enumerate(config.extra_data, start=1)}
     run = Run(config.out, "annotate", config, inputs)
     if run.done():
         return run.out
-    sampled = read((config.data, *config.also))
+    sampled = read((config.data, *config.extra_data))
     world = ClosedWorld.load(config.world) if config.world is not None else None
     if world is not None:
         for one in sampled:
@@ -104,7 +103,7 @@ def run(config: Config) -> Path:
     scorer = load_scorer(config.reward_model, config) if config.reward_model is not None else None
     run.claim()
     order = shuffled(len(sampled), config.seed, 0)
-    apart = max(1, round(len(sampled) * config.held_out))
+    apart = max(1, round(len(sampled) * config.validation_split))
     training = [with_empty(sampled[i], config) for i in order[apart:]]
     parts = {"train": training, "validation": [sampled[i] for i in order[:apart]]}
     files: dict[str, list[Ranking]] = {}

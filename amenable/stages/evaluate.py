@@ -12,7 +12,7 @@ Reads model directories and prompts; writes evaluation.json and samples.jsonl (e
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from amenable.data import sources
@@ -32,12 +32,13 @@ from amenable.generation.sampling import Sampling
 from amenable.models import pretrained
 from amenable.text.chat import render_prompt
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import defaults, loading, plan, run_options
+from amenable.train import defaults, loading, plan
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
 from amenable.train.examples import usable
 from amenable.train.log import Bars, no_bars
 from amenable.train.run import Run, write_text
-from amenable.train.runtime import Device, DeviceOptions, Runtime, start_runtime
+from amenable.train.run_options import RunOptions
+from amenable.train.runtime import Runtime, start_runtime
 from amenable.world.closed_world import ClosedWorld
 
 ALIKE_PROMPTS = 150
@@ -48,7 +49,7 @@ USUAL = ("base=runs/pretrain", "sft=runs/sft", "ppo=runs/ppo", "dpo=runs/dpo")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RunOptions):
     """Compare models on the same prompts."""
 
     models: tuple[str, ...] = ()
@@ -58,7 +59,7 @@ class Config:
     """prompts: a file, or a folder of files"""
     suites: tuple[str, ...] = ()
     """name=path of further prompts, each with figures of its own"""
-    suite_decodings: tuple[Decoding, ...] = DECODINGS
+    suite_decoding: tuple[Decoding, ...] = DECODINGS
     """how the suites are answered; --data always both ways"""
     few_shot: Path | None = None
     """demonstrations that models @few-shot see before every prompt"""
@@ -72,14 +73,14 @@ class Config:
     """the closed world that knows the truth about these prompts"""
     reward_model: Path | None = None
     """scores the answers, and judges them where there is no world"""
-    text: Path | None = None
+    lm_data: Path | None = None
     """raw text for bits per byte"""
     demonstrations: Path | None = None
     """conversations whose likelihood is measured"""
     reference: str = "sft"
     """KL is measured to it: one of the models, or a folder; where it is neither, no KL is measured, and that is said"""
     out: Path = Path("runs/evaluate")
-    limit: int = 0
+    max_prompts: int = 0
     """take only so many prompts of each suite; 0 takes all"""
     temperature: float = 1.0
     """of the sampled answers; greedy ones are always made as well"""
@@ -88,15 +89,13 @@ class Config:
     text_tokens: int = 30_000
     """at most so many tokens of raw text for bits per byte"""
     max_tokens_per_pass: int = 8192
-    rows: int = 128
+    max_batch_size: int = 128
     """answers decoded at once"""
-    seed: int = 0
-    device: Device = field(default_factory=DeviceOptions)
-    care: run_options.Care = field(default_factory=run_options.Options)
 
     def __post_init__(self) -> None:
-        plan.require_at_least(1, self, "rows", "max_tokens_per_pass", "text_tokens", "best_of_prompts")
-        plan.require_at_least(0, self, "limit")
+        super().__post_init__()
+        plan.require_at_least(1, self, "max_batch_size", "max_tokens_per_pass", "text_tokens", "best_of_prompts")
+        plan.require_at_least(0, self, "max_prompts")
         plan.require_at_least(1, self, "max_new_tokens")
         if not Sampling(temperature=self.temperature).temperature:
             raise InputError("temperature is 0", how="greedy answers are made anyway; give one for the sampled ones")
@@ -185,7 +184,7 @@ def inputs(config: Config) -> dict[str, Path | None]:
     """Everything that is read."""
     models: dict[str, Path | None] = {f"model {one.name}": one.folder for one in config.contestants}
     prompts = {"data" if name == TEST else f"suite {name}": path for name, path in config.prompts.items()}
-    names = ("reward_model", "text", "demonstrations", "tasks", "transcripts", "world")
+    names = ("reward_model", "lm_data", "demonstrations", "tasks", "transcripts", "world")
     others = {name: getattr(config, name) for name in names}
     return {**models, **prompts, **others, "few_shot": config.shots, "reference": config.reference_folder}
 
@@ -223,9 +222,9 @@ def read(config: Config, run: Run) -> Tests:
     spoken = usable(sources.read_demonstrations(config.demonstrations), run.sieve) if config.demonstrations else []
     return Tests(
         suites={name: fitting(path, config, run) for name, path in config.prompts.items()},
-        suite_decodings=config.suite_decodings,
+        suite_decodings=config.suite_decoding,
         best_of_prompts=config.best_of_prompts,
-        texts=usable(sources.read_texts(config.text), run.sieve) if config.text is not None else [],
+        texts=usable(sources.read_texts(config.lm_data), run.sieve) if config.lm_data is not None else [],
         text_tokens=config.text_tokens,
         demonstrations=spoken,
         tasks=read_tasks(config.tasks) if config.tasks is not None else {},
@@ -242,7 +241,7 @@ def fitting(path: Path, config: Config, run: Run) -> list[Prompt]:
         raise InputError("no prompt leaves every model room to answer", path, "lower --max-new-tokens")
     if len(kept) < len(prompts):
         run.log.say(f"{len(prompts) - len(kept)} of {len(prompts)} prompts are too long for a model: left out")
-    return kept[: config.limit or None]
+    return kept[: config.max_prompts or None]
 
 
 def asking_of(config: Config, run: Run) -> Asking:
@@ -250,7 +249,7 @@ def asking_of(config: Config, run: Run) -> Asking:
     shots = read_shots(config.shots, run.sieve) if config.shots is not None else ()
     transcripts = read_transcripts(config.transcripts) if config.transcripts is not None else {}
     limits = (config.temperature, config.max_new_tokens)
-    return Asking(*limits, shots, transcripts, config.rows, config.seed, run.log.bar)
+    return Asking(*limits, shots, transcripts, config.max_batch_size, config.seed, run.log.bar)
 
 
 def announce(config: Config, tests: Tests, by: Yardsticks, run: Run) -> None:

@@ -3,7 +3,7 @@
     L = -1/C(K,2)  sum over pairs  log sigma(r(x, y_better) - r(x, y_worse) - m)
 
 m is 0, or the `margin` that the data gives of a pair, in units of reward (Touvron et al., 2023, eq. 2). All pairs of a
-prompt are one element of the batch: each answer is computed once, ties count for nothing. With `--batch pairs` the
+prompt are one element of the batch: each answer is computed once, ties count for nothing. With `--batch-unit pairs` the
 pairs are shuffled into one list instead, so that an answer is trained on up to K-1 times an epoch, which overfits. The
 body is the SFT model (or any model with the same tokenizer) without its unembedding; a scalar head reads the last
 token. The head starts at zero, so that the first loss is ln 2, and has a learning rate of its own. Then the bias is set
@@ -16,8 +16,8 @@ Reads rankings (pairs are rankings of two); writes a sequence-classification mod
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from amenable.data import batches, sources
+from amenable.data.batches import Batch, EpochBatches
 from amenable.data.types import Ranking
 from amenable.evaluation.empty_answers import rank_of_empty
 from amenable.feedback.comparisons import Item, apart, pairs_of, summary
@@ -34,22 +35,23 @@ from amenable.models.heads import ScalarModel
 from amenable.seeds import seeded_generator
 from amenable.text.chat import render
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import defaults, first_batch, forward, loading, memory, plan, run_options
-from amenable.train.checkpoint import Stateful
+from amenable.train import defaults, first_batch, forward, loading, plan
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
 from amenable.train.examples import Sieve, keep_fitting, ranking_rows, usable
+from amenable.train.fit import Training, fit
 from amenable.train.log import Progress, silent
-from amenable.train.optimizer import Optimizer, OptimizerConfig, freeze
+from amenable.train.objective import Output, Stats
+from amenable.train.optimizer import Optimizer, freeze
 from amenable.train.run import Run
-from amenable.train.runtime import Device, DeviceOptions, Runtime, start_runtime
-from amenable.train.step import backward_elements
+from amenable.train.run_options import TrainingOptions, require_held_out
+from amenable.train.runtime import Runtime, start_runtime
 
 MEASURED = 200
 """training prompts that are measured again at the end; held-out ones that are scored together with an empty answer"""
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(TrainingOptions):
     """Train a reward model from rankings."""
 
     model: Path = Path("runs/sft")
@@ -58,107 +60,118 @@ class Config:
     """rankings or pairs: a file, or a folder of files"""
     validation: Path | None = None
     """held-out rankings by the same annotators; without it a share of the prompts is held out"""
-    heldout: Path | None = None
-    """rankings by annotators that the training has not seen"""
+    validation_split: float = 0.1
+    """share of the prompts held out where no validation file is given"""
+    heldout_annotators: Path | None = None
+    """rankings by annotators that none of the training data is from"""
     demonstrations: Path | None = None
     """conversations whose mean reward becomes zero; without any it is that of the answers trained on"""
-    limit: int = 0
-    """train on the rankings of only so many prompts; 0 takes all"""
+    max_prompts: int = 0
+    """train on the rankings of the first prompts only, so many of them; 0 takes all"""
     out: Path = Path("runs/reward")
     epochs: int = 1
     prompts_per_step: int = 8
     """prompts in one update, all their answers with them"""
-    batch: Literal["prompts", "pairs"] = "prompts"
-    """an update's elements: prompts with all their pairs, or pairs of whatever prompts, as many as those would have"""
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    batch_unit: Literal["prompts", "pairs"] = "prompts"
+    """batch by prompt (all K-choose-2 pairs of a prompt together) or by pair (pairs shuffled across prompts; the same
+    number a step)"""
     head_learning_rate: FromModel[float] = FROM_MODEL
     """peak learning rate of the new head"""
-    warmup_steps: int | None = None
-    """by default 10, and at most an eighth of the steps"""
-    final_learning_rate: float = 0.1
-    """share of the peak at which the cosine ends"""
     frozen_layers: int = 0
     """lowest layers (with the embeddings) that are not trained"""
-    held_out: float = 0.1
-    """share of the prompts held out where no validation file is given"""
-    max_tokens_per_pass: int = 8192
-    save_steps: int = 100
-    inspect_batch: bool = False
-    """show the first batch as it would be trained, and stop"""
-    seed: int = 0
-    device: Device = field(default_factory=DeviceOptions)
-    care: run_options.Care = field(default_factory=run_options.Options)
 
     def __post_init__(self) -> None:
-        plan.require_at_least(1, self, "epochs", "prompts_per_step", "max_tokens_per_pass")
-        plan.require_at_least(0, self, "frozen_layers", "limit", "warmup_steps", "save_steps", "head_learning_rate")
-        plan.require_share(self, "final_learning_rate")
-        plan.require_held_out(self)
+        super().__post_init__()
+        plan.require_at_least(1, self, "epochs", "prompts_per_step")
+        plan.require_at_least(0, self, "frozen_layers", "max_prompts", "head_learning_rate")
+        require_held_out(self.validation, self.validation_split)
+
+
+class BradleyTerry:
+    """Mean over prompts of the mean over a prompt's pairs. An element is an `Item`: a prompt, its answers as rows."""
+
+    share_prefixes = True
+    output: Output = "scalar"
+
+    def __init__(self, model: ScalarModel):
+        self.model = model
+
+    def rows(self, item: Item) -> list[forward.Row]:
+        return item.rows
+
+    def weight(self, item: Item) -> float:
+        return 1.0 if pairs_of(item.ranks) else 0.0
+
+    def outputs(self, batch: Batch) -> Tensor:
+        return forward.rewards(self.model, batch)
+
+    def loss(self, items: Sequence[Item], scores: Tensor) -> tuple[Tensor, Stats]:
+        ranks = torch.tensor([rank for item in items for rank in item.ranks], device=scores.device)
+        prompts = torch.tensor([i for i, item in enumerate(items) for _ in item.rows], device=scores.device)
+        margins = torch.tensor([item.margin for item in items], device=scores.device)
+        loss, stats = ranking_loss_flat(scores, ranks, prompts, margins)
+        return loss, {"loss": loss.detach(), **stats, "mean_reward": scores.detach().mean()}
 
 
 def run(config: Config) -> Path:
     """Train and return the run directory."""
     config, by_default = defaults.reward(config, traits(config.model))
-    inputs = {"model": config.model, "data": config.data, "validation": config.validation, "heldout": config.heldout}
-    run = Run(config.out, "reward", config, {**inputs, "demonstrations": config.demonstrations})
+    inputs = ("model", "data", "validation", "heldout_annotators", "demonstrations")
+    run = Run(config.out, "reward", config, {name: getattr(config, name) for name in inputs})
     if run.done():
         return run.out
     runtime = start_runtime(config.device)
     decoder, tokenizer = loading.load_policy(config.model, runtime)
     training, sets = read(config, tokenizer, decoder.config.context_length, run.sieve)
     demonstrations = demonstration_rows(config, tokenizer, decoder.config.context_length, run.sieve)
-    elements, per_step = elements_of(training, config)
-    per_epoch = plan.epochs_of(1, len(elements), per_step)
-    total = per_epoch * config.epochs
-    schedule = plan.cosine_with_warmup(total, config.warmup_steps, config.final_learning_rate)
-    first = batches.by_rows(len(elements), per_step, config.seed, 0)[0]
-    proof = first_batch.of_answers([item.rows for item in elements], first, tokenizer)
+    elements, per_step = batch_elements(training, config)
+    steps = EpochBatches(len(elements), per_step, config.epochs, config.seed)
+    schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_lr_frac)
     model = ScalarModel.from_decoder(decoder).to(runtime.device)
     freeze(model.decoder, config.frozen_layers)
-    optimizer = Optimizer([model.decoder], config.optimizer)
-    head_optimizer = Optimizer([model.score], replace(config.optimizer, learning_rate=config.head_learning_rate))
-    run.claim(schedule)
-    order = batches.by_rows(len(elements), per_step, config.seed, 0)
-    works = memory.heaviest([item.rows for item in elements], order, config.max_tokens_per_pass, share=True)
-    works = [replace(work, trained=work.rows) for work in works]  # one number a row
+    answers, pairs = sum(len(item.rows) for item in training), sum(len(pairs_of(item.ranks)) for item in training)
+    head_config = replace(config.optimizer, learning_rate=config.head_learning_rate)
     measured = [row for items in (training, *sets.values()) for item in items for row in item.rows]
-    reading = memory.largest_reading([*measured, *demonstrations], config.max_tokens_per_pass)
-    size = memory.training(model, config.optimizer, works, runtime, total, reading)
-    run.log.say(f"{plan.parameters(model)}, {memory.told(size, runtime, works)}")
-    run.log.say(
-        f"{len(training)} rankings, {sum(len(item.rows) for item in training)} answers, "
-        f"{sum(len(pairs_of(item.ranks)) for item in training)} pairs; {per_step} {config.batch} a step, "
-        f"{config.epochs} epochs = {schedule}"
+    task = Training(
+        objective=BradleyTerry(model),
+        elements=elements,
+        batches=steps,
+        model=model,
+        optimizers={
+            "": Optimizer([model.decoder], config.optimizer),
+            "head_": Optimizer([model.score], head_config),
+        },
+        schedule=schedule,
+        check=first_batch.of_answers([item.rows for item in elements], steps[0], tokenizer),
+        plan=[
+            f"{len(training)} rankings, {answers} answers, {pairs} pairs; {per_step} {config.batch_unit} a step, "
+            f"{config.epochs} epochs = {schedule}",
+            by_default,
+            zero_point(demonstrations, answers),
+        ],
+        show=("loss", "accuracy"),
+        held_out=[*measured, *demonstrations],
     )
-    run.log.say(by_default)
-    run.log.say(zero_point(demonstrations, training))
-    if first_batch.show(run, proof, config.inspect_batch):
-        return run.out
-    with_margins, validation = any(item.margin for item in elements), sets["validation"]
-    model.eval()  # dropout is off: rewards of one prompt are compared with each other
-    state: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "head_optimizer": head_optimizer}
-    for step in run.steps(total, state, config.save_steps):
-        epoch, place = divmod(step - 1, per_epoch)
-        chosen = batches.by_rows(len(elements), per_step, config.seed, epoch)[place]
-        run.feeding(step, chosen)
-        items = [elements[i] for i in chosen]
-        stats = backward(model, items, config, runtime)
+    with_margins, limit = any(item.margin for item in elements), config.max_tokens_per_pass
+
+    def statistics(step: int, items: list[Item], stats: dict[str, Any]) -> dict[str, Any]:
+        stats = {"loss": 0.0, "accuracy": 0.0, "margin": 0.0, "mean_reward": 0.0, **stats}
         if with_margins:
             stats["margin/given"] = fmean(item.margin for item in items)
         elif step == 1:
             require_new(stats["loss"])
-        norm = math.hypot(optimizer.step(schedule(step)), head_optimizer.step(schedule(step)))
-        tokens = sum(len(ids) for item in items for ids, _ in item.rows)
-        if step == total:
-            stats |= rank_of_empty(model, validation[:MEASURED], tokenizer, runtime, config.max_tokens_per_pass)
-        rates = {**optimizer.rates(), **head_optimizer.rates("head_")}
-        run.record(step, tokens, ("loss", "accuracy"), **stats, grad_norm=norm, **rates)
+        return stats
 
+    def evaluate(step: int) -> dict[str, Any]:
+        measured = sets["validation"][:MEASURED] if step == len(steps) else []
+        return rank_of_empty(model.eval(), measured, tokenizer, runtime, limit)
+
+    if not fit(run, task, config, runtime, evaluate, statistics):
+        return run.out
     centred = demonstrations or [row for item in training for row in item.rows]
-    center(model, centred, config, runtime, run.log.bar("centring"))
-    loading.save_model(run.out, model, tokenizer, config.care.save_dtype)
-    kept = {name: items for name, items in sets.items() if items}
-    figures = {name: measure(model, items, config, runtime, run.log.bar(name)) for name, items in kept.items()}
+    center(model, centred, runtime, limit, run.log.bar("centring"))
+    loading.save_model(run.out, model, tokenizer, config.save_dtype)
+    figures = {name: measure(model, items, config, runtime, run.log.bar(name)) for name, items in sets.items() if items}
     for name, figure in figures.items():
         run.log.say(
             f"{name}: accuracy {figure['accuracy']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}] "
@@ -171,34 +184,33 @@ def run(config: Config) -> Path:
 def read(
     config: Config, tokenizer: Tokenizer, context: int, sieve: Sieve | None = None
 ) -> tuple[list[Item], dict[str, list[Item]]]:
-    """Items to train on, and named sets to measure on: some of those trained on, and rankings held out of training."""
+    """Return items to train on, and named sets to measure: some of those trained on, and held-out rankings."""
     training = usable(sources.read_rankings(config.data), sieve)
     if config.validation is not None:
         validation = usable(sources.read_rankings(config.validation), sieve)
     else:
-        training, validation = sources.split_holdout(training, config.held_out, config.seed)
-    training = of_first_prompts(training, config.limit)
+        training, validation = sources.split_holdout(training, config.validation_split, config.seed)
+    training = first_prompts(training, config.max_prompts)
     sets = {"train": training, "validation": validation}
-    if config.heldout is not None:
-        sets["heldout"] = usable(sources.read_rankings(config.heldout), sieve)
+    if config.heldout_annotators is not None:
+        sets["heldout"] = usable(sources.read_rankings(config.heldout_annotators), sieve)
     items = {}
     for split, rankings in sets.items():
-        found = [item_of(ranking, tokenizer, context) for ranking in rankings]
+        tokenized = [tokenize_ranking(ranking, tokenizer, context) for ranking in rankings]
         required = config.data if split == "train" else None
-        _, items[split] = keep_fitting(split, rankings, found, "rankings", context, sieve, required)
+        _, items[split] = keep_fitting(split, rankings, tokenized, "rankings", context, sieve, required)
     again = batches.shuffled(len(items["train"]), config.seed, 0)[:MEASURED]
     return items["train"], {**items, "train": [items["train"][i] for i in again]}
 
 
-def of_first_prompts(rankings: list[Ranking], limit: int) -> list[Ranking]:
-    """The rankings of the first `limit` prompts; all of them for 0."""
-    prompts = list(dict.fromkeys(ranking.prompt for ranking in rankings))
-    kept = set(prompts[: limit or None])
-    return [ranking for ranking in rankings if ranking.prompt in kept]
+def first_prompts(rankings: list[Ranking], count: int) -> list[Ranking]:
+    """Return the rankings of the first `count` prompts; all of them for 0."""
+    prompts = set(list(dict.fromkeys(ranking.prompt for ranking in rankings))[: count or None])
+    return [ranking for ranking in rankings if ranking.prompt in prompts]
 
 
-def item_of(ranking: Ranking, tokenizer: Tokenizer, context: int) -> Item | None:
-    """One prompt with its answers as rows; None where they are longer than the context."""
+def tokenize_ranking(ranking: Ranking, tokenizer: Tokenizer, context: int) -> Item | None:
+    """Return a prompt with its answers as rows; None where they are longer than the context."""
     rows = ranking_rows(ranking, tokenizer, context)
     lengths = [len(text) for text in ranking.completions]
     if rows is None:
@@ -209,27 +221,27 @@ def item_of(ranking: Ranking, tokenizer: Tokenizer, context: int) -> Item | None
 def demonstration_rows(
     config: Config, tokenizer: Tokenizer, context: int, sieve: Sieve | None = None
 ) -> list[forward.Row]:
-    """Whole demonstrations, each to be scored at its last token."""
+    """Return whole demonstrations as rows, each to be scored at its last token."""
     if config.demonstrations is None:
         return []
     demonstrations = usable(sources.read_demonstrations(config.demonstrations), sieve)
     rendered = [render(tokenizer, row.messages) for row in demonstrations]
     rows = [(row.ids, row.trained) if len(row.ids) <= context else None for row in rendered]
-    return keep_fitting("demonstrations", demonstrations, rows, "conversations", context, sieve, config.demonstrations)[
-        1
-    ]
+    split, required = "demonstrations", config.demonstrations
+    return keep_fitting(split, demonstrations, rows, "conversations", context, sieve, required)[1]
 
 
-def elements_of(training: list[Item], config: Config) -> tuple[list[Item], int]:
-    """What is shuffled, and how many make an update: of pairs as many as `prompts_per_step` prompts have on average."""
-    if config.batch == "prompts":
+def batch_elements(training: list[Item], config: Config) -> tuple[list[Item], int]:
+    """Return the elements that are shuffled, and how many make an update: of pairs as many as `prompts_per_step`
+    prompts have on average."""
+    if config.batch_unit == "prompts":
         return training, config.prompts_per_step
     pairs = apart(training)
     return pairs, max(1, round(config.prompts_per_step * len(pairs) / len(training)))
 
 
 def require_new(loss: float) -> None:
-    """Check that the first loss is ln 2, as it is where a new head gives every answer the score 0: RuntimeError."""
+    """Raise RuntimeError unless the first loss is ln 2, as where a new head gives every answer the score 0."""
     if abs(loss - math.log(2)) > 1e-5:
         raise RuntimeError(
             f"the first loss is {loss:.6g} and must be ln 2 = 0.693147, as the new head is zero; likely causes: "
@@ -237,28 +249,10 @@ def require_new(loss: float) -> None:
         )
 
 
-def backward(model: ScalarModel, items: list[Item], config: Config, runtime: Runtime) -> dict[str, Any]:
-    """Gradient of the mean over prompts of their mean over pairs, however many passes it takes."""
-    useful = [item for item in items if pairs_of(item.ranks)]
-
-    def loss_of(places: list[int], scores: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        chosen = [useful[i] for i in places]
-        ranks = torch.tensor([rank for item in chosen for rank in item.ranks], device=scores.device)
-        prompts = torch.tensor([i for i, item in enumerate(chosen) for _ in item.rows], device=scores.device)
-        margins = torch.tensor([item.margin for item in chosen], device=scores.device)
-        loss, seen = ranking_loss_flat(scores, ranks, prompts, margins)
-        return loss, {**seen, "mean_reward": scores.detach().mean()}
-
-    elements, limit = [item.rows for item in useful], config.max_tokens_per_pass
-    stats = {"loss": 0.0, "accuracy": 0.0, "margin": 0.0, "mean_reward": 0.0}
-    return stats | backward_elements(elements, partial(forward.rewards, model), loss_of, runtime, limit)
-
-
-def zero_point(demonstrations: list[forward.Row], training: list[Item]) -> str:
-    """A line that says what has mean reward zero in the end."""
+def zero_point(demonstrations: list[forward.Row], answers: int) -> str:
+    """Return a line that says what has mean reward zero in the end."""
     if demonstrations:
         return f"reward 0 will be the mean of {len(demonstrations)} demonstrations"
-    answers = sum(len(item.rows) for item in training)
     return (
         f"not centred on demonstrations, as none are given: reward 0 will be the mean of the {answers} answers "
         "trained on (--demonstrations to change it)"
@@ -267,19 +261,18 @@ def zero_point(demonstrations: list[forward.Row], training: list[Item]) -> str:
 
 @torch.no_grad()
 def center(
-    model: ScalarModel, rows: list[forward.Row], config: Config, runtime: Runtime, progress: Progress = silent
+    model: ScalarModel, rows: list[forward.Row], runtime: Runtime, max_tokens: int, progress: Progress = silent
 ) -> None:
     """Shift the bias so that these rows have mean reward zero."""
-    rewards = forward.row_rewards(model, rows, runtime, config.max_tokens_per_pass, progress)
+    rewards = forward.row_rewards(model, rows, runtime, max_tokens, progress)
     model.score.bias -= rewards.mean().to(runtime.device)
 
 
 def measure(
     model: ScalarModel, items: list[Item], config: Config, runtime: Runtime, progress: Progress = silent
 ) -> dict[str, Any]:
-    """Accuracy and loss with intervals, by annotator, calibration, and what 'the longer answer wins' would reach."""
+    """Return accuracy and loss with intervals, by annotator, calibration, and what 'the longer answer wins' reaches."""
     rows = [row for item in items for row in item.rows]
     scores = forward.row_rewards(model, rows, runtime, config.max_tokens_per_pass, progress)
-    return summary(
-        items, list(scores.split([len(item.rows) for item in items])), seeded_generator(config.seed, "bootstrap")
-    )
+    of_items = list(scores.split([len(item.rows) for item in items]))
+    return summary(items, of_items, seeded_generator(config.seed, "bootstrap"))

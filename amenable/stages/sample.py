@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from amenable.data.types import Prompt
-from amenable.generation.engine import generate
-from amenable.generation.requests import Completion
+from amenable.generation.engine import Completion, generate
 from amenable.generation.sampling import Sampling
 from amenable.seeds import derive_seed
 from amenable.text.chat import completion_text
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import defaults, loading, plan, run_options
+from amenable.train import defaults, loading, plan
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
 from amenable.train.examples import fitting_prompts
 from amenable.train.run import Run
-from amenable.train.runtime import Device, DeviceOptions, start_runtime
+from amenable.train.run_options import RunOptions
+from amenable.train.runtime import start_runtime
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class AnswerSampling(Sampling):
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RunOptions):
     """Sample K answers to every prompt."""
 
     model: Path = Path("runs/sft")
@@ -48,20 +48,18 @@ class Config:
     out: Path = Path("runs/sample")
     num_generations: int = 6
     """K, the answers to one prompt"""
-    limit: int = 0
-    """take only so many prompts; 0 takes all"""
+    max_prompts: int = 0
+    """answer the first prompts only, so many of them; 0 takes all"""
     sampling: AnswerSampling = field(default_factory=AnswerSampling)
     prompts_per_step: int = 100
     """prompts between two saves"""
-    rows: int = 128
+    max_batch_size: int = 128
     """answers decoded at once"""
-    seed: int = 0
-    device: Device = field(default_factory=DeviceOptions)
-    care: run_options.Care = field(default_factory=run_options.Options)
 
     def __post_init__(self) -> None:
-        plan.require_at_least(1, self, "num_generations", "prompts_per_step", "rows")
-        plan.require_at_least(0, self, "limit")
+        super().__post_init__()
+        plan.require_at_least(1, self, "num_generations", "prompts_per_step", "max_batch_size")
+        plan.require_at_least(0, self, "max_prompts")
 
 
 def run(config: Config) -> Path:
@@ -74,7 +72,7 @@ def run(config: Config) -> Path:
     policy, tokenizer = loading.load_policy(config.model, runtime)
     decoder = runtime.only_asked(policy)
     room = decoder.config.context_length - config.sampling.max_new_tokens
-    prompts, ids = fitting_prompts(config.data, tokenizer, room, config.limit, run.sieve, "sample")
+    prompts, ids = fitting_prompts(config.data, tokenizer, room, config.max_prompts, run.sieve, "sample")
     run.claim()
     total = -(-len(prompts) // config.prompts_per_step)
     run.log.say(f"{len(prompts)} prompts x {config.num_generations} answers; {runtime.describe()}")
@@ -91,7 +89,7 @@ def run(config: Config) -> Path:
                 eos_id=tokenizer.stop_ids,
                 seeds=seeds,
                 samples=config.num_generations,
-                max_batch_size=config.rows,
+                max_batch_size=config.max_batch_size,
                 progress=run.log.bar("answers"),
             )
         run.log.samples(

@@ -9,20 +9,21 @@ Reads text (and, if given, demonstrations, so that their words are tokens too); 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from amenable.data import sources
 from amenable.errors import InputError
 from amenable.files import disk_errors
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import plan, run_options
+from amenable.train import plan
 from amenable.train.examples import Sieve, usable
 from amenable.train.run import Run
+from amenable.train.run_options import DataOptions
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(DataOptions):
     """Train a byte-level BPE tokenizer."""
 
     data: Path = Path("runs/world/text/train.jsonl")
@@ -32,9 +33,9 @@ class Config:
     out: Path = Path("runs/tokenizer")
     vocab_size: int = 1536
     """tokens, the 256 bytes and 6 control tokens included"""
-    care: run_options.Care = field(default_factory=run_options.Options)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.vocab_size < 262:
             raise InputError(f"vocab_size is {self.vocab_size}", how="256 bytes and 6 control tokens need 262 or more")
         plan.require_at_least(262, self, "vocab_size")

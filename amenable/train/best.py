@@ -1,32 +1,33 @@
-"""The best weights seen so far, by a score that the training does not use."""
+"""The weights of the best evaluation, by a metric that the training does not use."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 
-class Best:
-    """Keeps a copy of the trainable weights whenever the score is a new highest; part of the checkpoint."""
+class BestWeights:
+    """A module's weights at the best value of a metric; part of the checkpoint. A run without one keeps the last."""
 
-    def __init__(self, module: nn.Module):
-        self.module = module
+    def __init__(self, module: nn.Module, metric: str, lowest: bool = False):
+        self.module, self.metric, self.sign = module, metric, -1.0 if lowest else 1.0
         self.score = float("-inf")
         self.step = 0
         self.weights: dict[str, torch.Tensor] = {}
 
-    def offer(self, score: float, step: int) -> bool:
-        """Keep the weights as they are now if `score` beats all before. True if it does."""
-        if score <= self.score:
+    def update(self, metrics: Mapping[str, Any], step: int) -> bool:
+        """Copy the weights if the metric is there and better than before; return True if it is."""
+        if self.metric not in metrics or self.sign * metrics[self.metric] <= self.score:
             return False
-        self.score, self.step = score, step
+        self.score, self.step = self.sign * float(metrics[self.metric]), step
         self.weights = {name: value.detach().cpu().clone() for name, value in self.module.state_dict().items()}
         return True
 
     def restore(self) -> None:
-        """Put the best weights back into the module; nothing happens where none was offered."""
+        """Put the best weights back into the module, where there are any."""
         if self.weights:
             self.module.load_state_dict(self.weights)
 

@@ -191,7 +191,7 @@ def ppo(config: Any, policy: Traits, critic: Traits) -> tuple[Any, str]:
         "temperature": policy.temperature,
         "max_new_tokens": answer,
         "kl_coef": kl_coef(answer),
-        "kl_target": kl_target(answer),
+        "adaptive_kl_target": kl_target(answer),
     }
     return fill(config, policy, values)
 

@@ -58,7 +58,7 @@ class Marked:
 
 
 @dataclass(frozen=True)
-class Proof:
+class BatchCheck:
     """The first step's rows, all checked, and how many of all the rows known at the start were checked."""
 
     rows: list[Marked]
@@ -68,18 +68,18 @@ class Proof:
     tokenizer: Tokenizer
 
 
-def of_pieces(rows: Sequence[Row], tokenizer: Tokenizer) -> Proof:
+def of_pieces(rows: Sequence[Row], tokenizer: Tokenizer) -> BatchCheck:
     """Pieces of documents: everything is trained but the first token. A piece that goes on from another has no BOS."""
     marked = [
         Marked(ids, trained, ["context"] + ["text"] * (len(ids) - 1), None, opened=ids[:1] == [tokenizer.bos_id])
         for ids, trained in rows
     ]
-    return proven(marked, range(len(marked)), tokenizer, "pieces of documents")
+    return checked_batch(marked, range(len(marked)), tokenizer, "pieces of documents")
 
 
 def of_conversations(
     rows: Sequence[Row], first: Sequence[int], demonstrations: Sequence[Demonstration], tokenizer: Tokenizer
-) -> Proof:
+) -> BatchCheck:
     """Conversations, each with its row, with every speaker's tokens by name in the `first` rows; rows end in EOS.
 
     It is trained, but where the last turn is context only.
@@ -97,10 +97,10 @@ def of_conversations(
         )
         for place, ((ids, trained), one) in enumerate(zip(rows, demonstrations, strict=True))
     ]
-    return proven(marked, first, tokenizer, "conversations")
+    return checked_batch(marked, first, tokenizer, "conversations")
 
 
-def of_answers(groups: Sequence[Sequence[Row]], first: Sequence[int], tokenizer: Tokenizer) -> Proof:
+def of_answers(groups: Sequence[Sequence[Row]], first: Sequence[int], tokenizer: Tokenizer) -> BatchCheck:
     """Prompts with an answer each, a group for each ranking or pair; the `first` groups are those of the first step."""
     opened, bos_inside = bos_places(tokenizer)
     marked = [
@@ -111,13 +111,13 @@ def of_answers(groups: Sequence[Sequence[Row]], first: Sequence[int], tokenizer:
         for group in groups
     ]
     shown = [row for i in first for row in marked[i]]
-    proof = proven([row for group in marked for row in group], (), tokenizer, "answers")
+    proof = checked_batch([row for group in marked for row in group], (), tokenizer, "answers")
     return replace(proof, rows=shown)
 
 
 def of_samples(
     prompts: Sequence[list[int]], responses: Sequence[list[int]], ended: Sequence[bool], tokenizer: Tokenizer
-) -> Proof:
+) -> BatchCheck:
     """Sampled answers: the prompt is context, the answer is trained. Those that the length limit cut have no EOS."""
     opened, bos_inside = bos_places(tokenizer)
     marked = [
@@ -131,7 +131,7 @@ def of_samples(
         )
         for prompt, response, end in zip(prompts, responses, ended, strict=True)
     ]
-    return proven(marked, range(len(marked)), tokenizer, "sampled answers")
+    return checked_batch(marked, range(len(marked)), tokenizer, "sampled answers")
 
 
 def bos_places(tokenizer: Tokenizer) -> tuple[bool, bool]:
@@ -154,7 +154,7 @@ def roles_by_mark(trained: Sequence[bool]) -> list[str]:
     return ["answer" if mark else "context" for mark in trained]
 
 
-def proven(marked: Sequence[Marked], first: Sequence[int], tokenizer: Tokenizer, what: str) -> Proof:
+def checked_batch(marked: Sequence[Marked], first: Sequence[int], tokenizer: Tokenizer, what: str) -> BatchCheck:
     """The first step's rows, once every row has been checked. InputError for the first that breaks a rule."""
     for number, row in enumerate(marked, start=1):
         wrong = fault(row, tokenizer)
@@ -164,7 +164,7 @@ def proven(marked: Sequence[Marked], first: Sequence[int], tokenizer: Tokenizer,
                 how="the tokenizer or its chat template does not write what training needs: see that it opens a "
                 "conversation with BOS, if at all, and closes the assistant's turn with EOS",
             )
-    return Proof([marked[i] for i in first], len(marked), what, tokenizer)
+    return BatchCheck([marked[i] for i in first], len(marked), what, tokenizer)
 
 
 def fault(row: Marked, tokenizer: Tokenizer) -> str | None:
@@ -240,7 +240,7 @@ def told(token: int, tokenizer: Tokenizer) -> str:
     return f"{tokenizer.decode([token], keep_control=True)!r} (id {token})"
 
 
-def show(run: Run, proof: Proof, inspect: bool = False) -> bool:
+def show(run: Run, proof: BatchCheck, inspect: bool = False) -> bool:
     """Print the first rows and save all of them as first_batch.html; nothing of a run that goes on after a stop.
 
     True where the run was asked to stop here. Its folder then is as that of a run killed before its first step.
@@ -303,7 +303,7 @@ def within(parts: Sequence[tuple[str, str]], room: int) -> list[tuple[str, str]]
     return kept
 
 
-def summary(proof: Proof, stage: str, left_out: Sequence[LeftOut] = ()) -> str:
+def summary(proof: BatchCheck, stage: str, left_out: Sequence[LeftOut] = ()) -> str:
     """Rows, tokens, the share that is trained, what was left out as too long, and what the stage makes of its rows."""
     tokens = sum(len(row.ids) for row in proof.rows)
     trained = sum(sum(row.trained) for row in proof.rows)
@@ -311,7 +311,7 @@ def summary(proof: Proof, stage: str, left_out: Sequence[LeftOut] = ()) -> str:
     return "; ".join([counts, *map(str, left_out)]) + NOTES.get(stage, "")
 
 
-def page(proof: Proof, stage: str, left_out: Sequence[LeftOut] = ()) -> str:
+def page(proof: BatchCheck, stage: str, left_out: Sequence[LeftOut] = ()) -> str:
     """first_batch.html: every token with its id and role, a legend, the counts."""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

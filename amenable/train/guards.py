@@ -159,32 +159,32 @@ def checks() -> list[Check]:
         ),
         Check(
             "answers end",
-            ("completions/ended",),
-            lambda past: 0 < past.row["completions/ended"] < 1 - CUT,
+            ("completions/clipped_ratio",),
+            lambda past: CUT < past.row["completions/clipped_ratio"] < 1,
             f"more than {CUT:.0%} of the answers are cut by the length limit",
             "raise --max-new-tokens, or --missing-eos-penalty so that answers learn to end",
             "most answers end by themselves",
         ),
         Check(
             "EOS is said",
-            ("completions/ended",),
-            lambda past: past.row["completions/ended"] == 0,
+            ("completions/clipped_ratio",),
+            lambda past: past.row["completions/clipped_ratio"] == 1,
             "no answer ends: all of them reach the length limit, EOS is never said",
             "raise --max-new-tokens; see that fine-tuning trained EOS (its first_batch.html shows it)",
             "EOS is said",
         ),
         Check(
             "answers say something",
-            ("completions/mean_length", "completions/ended"),
-            lambda past: past.row["completions/mean_length"] <= SHORT and past.row["completions/ended"] >= 1 - CUT,
+            ("completions/mean_length", "completions/clipped_ratio"),
+            lambda past: past.row["completions/mean_length"] <= SHORT and past.row["completions/clipped_ratio"] <= CUT,
             "half of the answers or more are empty: EOS comes at once",
             "see what the reward model thinks of empty answers; raise --kl-coef",
             "answers are not empty",
         ),
         Check(
             "critic",
-            ("val/explained_variance",),
-            lambda past: past.row["val/explained_variance"] < 0,
+            ("value/explained_variance",),
+            lambda past: past.row["value/explained_variance"] < 0,
             f"the critic explained less than nothing of the returns for {BLIND_STEPS} steps in a row",
             "raise --critic-learning-rate, --num-ppo-epochs or --cliprange-value",
             "the critic explains the returns",
@@ -201,18 +201,18 @@ def checks() -> list[Check]:
         ),
         Check(
             "ratio",
-            ("val/ratio_gap",),
-            lambda past: past.row["val/ratio_gap"] > RATIO_GAP,
+            ("sampling/logp_difference",),
+            lambda past: past.row["sampling/logp_difference"] > RATIO_GAP,
             f"sampler and trainer differ by more than {RATIO_GAP} nats a token before any update",
             "compute in fp32, and see that both use the same temperature and template",
             "sampler and trainer agree",
         ),
         Check(
             "a second opinion",
-            ("objective/scores", "watch/score"),
+            ("objective/scores", "eval_rm/score"),
             parted,
             "the score that is trained on rises while that of the watching reward model falls: likely reward hacking",
-            "stop earlier (--select score), raise --kl-coef, or train the reward model on answers of this policy",
+            "stop earlier (--keep-weights score), raise --kl-coef, or train the reward model on answers of this policy",
             "the watching reward model does not disagree",
             patience=2,
             needs=START + RECENT,
@@ -260,7 +260,7 @@ def displaced(past: Past) -> bool:
 
 def parted(past: Past) -> bool:
     """Whether the trained score has risen since the start and the watching one fallen, both beyond their scatter."""
-    return past.change("objective/scores") > PARTED and past.change("watch/score") < -PARTED
+    return past.change("objective/scores") > PARTED and past.change("eval_rm/score") < -PARTED
 
 
 @dataclass
@@ -307,7 +307,7 @@ class Guards:
         coefficient, first = values.get("objective/kl_coef"), self.past.first.get("objective/kl_coef", [0.0])[0]
         if coefficient is not None and not (coefficient > 0 or coefficient == first == 0):
             what = f"objective/kl_coef is {float(coefficient)} at step {step}: leaving the reference would cost nothing"
-            return what, "set --kl-target 0, or raise --kl-horizon"
+            return what, "set --adaptive-kl-target 0, or raise --kl-horizon"
         if self.over >= self.max_kl_steps:
             times = f"{self.over} times in a row, " if self.over > 1 else ""
             what = f"objective/kl was above --max-kl {self.max_kl:g} {times}up to step {step}"

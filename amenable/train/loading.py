@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -13,9 +14,9 @@ from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import reference_logits
-from amenable.train.run_options import SaveDtype
 from amenable.train.runtime import Runtime
 
+SaveDtype = Literal["float32", "bfloat16"]
 VOCABULARY_MULTIPLE = 64
 """a vocabulary that grows becomes a multiple of this, which matrix products are quick at"""
 

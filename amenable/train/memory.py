@@ -18,7 +18,6 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
 
 import numpy as np
 from torch import nn
@@ -29,7 +28,6 @@ from amenable.models.config import DecoderConfig
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.models.layout import choose_buckets
-from amenable.train.examples import prompts_of_step
 from amenable.train.forward import Row
 from amenable.train.optimizer import OptimizerConfig, is_hidden_matrix
 from amenable.train.runtime import KERNELS, Runtime
@@ -298,61 +296,9 @@ def training(
     return peak(held, max([*passing, *others]), saving([model], copies), steps, runtime)
 
 
-def rollouts(actors: Any, config: Any, prompts: Sequence[Sequence[int]]) -> int:
-    """Peak of a run that learns from its own samples, where every answer is as long as it may be.
-
-    config: the options of the stage. Policy and critic learn in one pass, with an optimizer each; the best weights of
-    the policy are kept.
-    """
-    runtime, limit = actors.runtime, config.max_tokens_per_pass
-    policy, critic = (model_of(module, config.optimizer) for module in (actors.policy, actors.critic))
-    others = [model_of(actors.reference), model_of(actors.scorer)]
-    steps = [full_answers(prompts, config, step) for step in range(1, min(config.max_steps, STEPS) + 1)]
-    whole = max((largest_reading(rows, limit) for rows in steps), key=lambda work: work.tokens + work.slots)
-    longest = max(len(ids) for rows in steps for ids, _ in rows)
-    most = max(sum(len(ids) for ids, _ in rows) for rows in steps)
-    asked = (most - config.samples * config.max_new_tokens) // config.num_generations
-    passing = [
-        *(learning([policy, critic], work, runtime) for work in heaviest_minibatches(steps, config)),
-        sampling(policy, min(ROWS, config.samples), longest, min(PREFILL, asked), runtime),
-        *(reading(model, whole, runtime) for model in others),
-    ]
-    if config.ptx_coef:
-        mixed = min(config.ptx_tokens, limit)
-        passing.append(
-            learning([policy], Pass(mixed, mixed, mixed, further=True, summed=True), runtime) + FP32 * critic.training
-        )
-    held = sum(model.bytes + FP32 * model.moments for model in (policy, critic, *others)) + policy.bytes
-    count = config.max_steps * (
-        2 * config.samples * longest // limit + 1 + config.num_ppo_epochs * config.num_mini_batches
-    )
-    return peak(held, max(passing), saving([policy, critic], policy.parameters), count, runtime)
-
-
-def full_answers(prompts: Sequence[Sequence[int]], config: Any, step: int) -> list[Row]:
-    """The rows of a step's rollout if every answer is as long as it may be."""
-    asked = prompts_of_step([list(ids) for ids in prompts], config.prompts_per_step, config.seed, step)
-    rows = [full_answer(ids, config.max_new_tokens) for ids in asked]
-    return [row for row in rows for _ in range(config.num_generations)]
-
-
 def full_answer(prompt: list[int], length: int) -> Row:
     """A prompt with an answer of so many tokens."""
     return prompt + [0] * length, [False] * len(prompt) + [True] * length
-
-
-def heaviest_minibatches(steps: Sequence[Sequence[Row]], config: Any) -> list[Pass]:
-    """The largest passes of a rollout's minibatches."""
-    size = config.samples // config.num_mini_batches
-    elements: list[list[Row]] = []
-    minibatches: list[range] = []
-    for rows in steps:
-        for start in range(0, len(rows), size):
-            some = rows[start : start + size]
-            before = len(elements)
-            elements += [[some[place] for place in places] for places in batches.group_by_prefix(some)]
-            minibatches.append(range(before, len(elements)))
-    return heaviest(elements, minibatches, config.max_tokens_per_pass, share=True)
 
 
 def peak(held: int, passing: int, saved: int, passes: int, runtime: Runtime) -> int:
@@ -376,11 +322,3 @@ def told(size: int, runtime: Runtime, works: Sequence[Pass] = ()) -> str:
     longest, budget = max(((work.tokens, work.budget) for work in works), default=(0, 0))
     over = f"; passes of up to {longest:,} tokens, as the longest row has, not {budget:,}" if longest > budget else ""
     return f"about {number}; {runtime.describe()}{over}"
-
-
-def told_rollouts(actors: Any, config: Any, asked: Sequence[tuple[Any, Sequence[int]]]) -> str:
-    """The same of `rollouts`; asked: prompts with their ids."""
-    prompts = [ids for _, ids in asked]
-    longest = max(map(len, prompts)) + config.max_new_tokens
-    row = Pass(longest, longest, config.max_new_tokens, budget=config.max_tokens_per_pass)
-    return told(rollouts(actors, config, prompts), actors.runtime, [row])

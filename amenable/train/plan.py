@@ -71,13 +71,6 @@ def require_minibatches(options: Any) -> None:
         raise InputError(what, how="prompts_per_step x num_generations must be a multiple")
 
 
-def require_held_out(options: Any) -> None:
-    """InputError for a share that cannot be held out, where one is: no validation file is given."""
-    if options.validation is None and not 0 < options.held_out < 1:
-        how = "it must lie between 0 and 1, or give --validation"
-        raise InputError(f"held_out is {options.held_out}", how=how)
-
-
 @dataclass(frozen=True)
 class Schedule:
     """Step (from 1) -> multiplier of the peak learning rate: a linear warm-up, then a cosine."""
@@ -107,7 +100,7 @@ def cosine_with_warmup(total: int, warmup_steps: int | None, floor: float, usual
     if warmup_steps is not None and warmup_steps < 0:
         raise InputError(f"warmup_steps is {warmup_steps}", how="it must be 0 or more")
     if not 0 <= floor <= 1:
-        raise InputError(f"final_learning_rate is {floor}", how="it is a share of the peak, from 0 to 1")
+        raise InputError(f"final_lr_frac is {floor}", how="it is a share of the peak, from 0 to 1")
     most = max(1, total // WARMUP_SHARE)
     if warmup_steps is None:
         remark = f" (at most one in {WARMUP_SHARE}; {usual} are usual)" if most < usual else ""

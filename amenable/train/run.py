@@ -30,8 +30,8 @@ import yaml
 from amenable import __version__
 from amenable.errors import InputError, Interrupted
 from amenable.files import MANIFEST, WRITING, remove_temporaries, sha256, sync_folder, write_manifest, write_text
-from amenable.train import checkpoint, prolong, run_options
-from amenable.train.best import Best
+from amenable.train import checkpoint, prolong
+from amenable.train.best import BestWeights
 from amenable.train.examples import Sieve
 from amenable.train.guards import MAX_KL_STEPS, Guards
 from amenable.train.lock import NAME as LOCK
@@ -39,9 +39,8 @@ from amenable.train.lock import Lock
 from amenable.train.log import Log, plain_number
 from amenable.train.optimizer import Optimizer
 from amenable.train.plan import Schedule
+from amenable.train.run_options import MAY_CHANGE_ON_RESUME, DataOptions, TrainingOptions
 
-FREE = ("device", "save_steps", "care", "inspect_batch", "max_kl")
-"""options that say where and how a run computes, not what: they may change when it goes on"""
 OPTIONS, LINEAGE, FINISHED, STOPPED = "config.yaml", "lineage.json", "finished.json", "stopped.json"
 REJECTED = "rejected.jsonl"
 BEFORE_OPTIONS = (LOCK, LINEAGE, REJECTED)
@@ -69,7 +68,7 @@ class Run:
         self.asked_to_stop = False
         self.metrics: dict[str, Any] = {}
         self.guards = Guards(max_kl, max_kl_steps)
-        self.sieve = Sieve(getattr(config, "care", run_options.Options()).max_bad_rows)
+        self.sieve = Sieve(getattr(config, "max_bad_rows", DataOptions.max_bad_rows))
         self.reached, self.fed = 0, list[int]()
         self.longer, self.kept = False, 0
         self.schedule: Schedule | None = None
@@ -142,7 +141,7 @@ class Run:
         now = yaml.safe_load(self.yaml())
         if was.get("command") != now["command"]:
             raise InputError(f"holds a run of '{was.get('command')}'", self.out, "give --out another folder")
-        differing = [key for key in now if key not in FREE and was.get(key) != now[key]]
+        differing = [key for key in now if key not in MAY_CHANGE_ON_RESUME and was.get(key) != now[key]]
         self.longer = prolong.is_raised(was, now, differing) and not now.get("inspect_batch")
         if differing and not self.longer:
             said = ", ".join(f"{key} was {was.get(key)!r} and is {now[key]!r}" for key in differing)
@@ -275,7 +274,7 @@ class Run:
     @property
     def keep_checkpoints(self) -> int:
         """How many are kept; a stage without this option keeps the usual number."""
-        return getattr(self.config, "care", run_options.Options()).keep_checkpoints
+        return getattr(self.config, "keep_checkpoints", TrainingOptions.keep_checkpoints)
 
     @property
     def seconds(self) -> float:
@@ -354,7 +353,7 @@ def bytes_of(state: Mapping[str, checkpoint.Stateful]) -> int:
         later = 0
         if isinstance(holder, Optimizer):
             later = 2 * checkpoint.bytes_in(holder.parameters)
-        elif isinstance(holder, Best):
+        elif isinstance(holder, BestWeights):
             later = checkpoint.bytes_in(holder.module.state_dict())
         sizes.append(max(later, checkpoint.bytes_in(holder.state_dict())))
     return sum(sizes)

@@ -48,14 +48,14 @@ def test_tokens_are_counted_as_the_peer_has_them() -> None:
 
 def test_all_rows_of_the_iteration_have_full_length(one_thread: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     """So both sides do the same work, however likely EOS is."""
-    seen = []
-    monkeypatch.setattr(peer_work, "objective_metrics", lambda experience, *_: seen.append(experience.rollout))
+    rollouts = []
+    monkeypatch.setattr(speed, "objective_metrics", lambda experience, *_: rollouts.append(experience.rollout))
     step = WORK["ppo"](replace(SMOKE, shape=replace(SMOKE.shape, vocab_size=32))).ours(one_thread)
     for _ in range(3):
         step()
-    assert any(EOS in ids for rollout in seen for ids in rollout.completions), "EOS is a token like any other"
-    assert all(len(ids) == 16 for rollout in seen for ids in rollout.completions)
-    assert seen[0].completions != seen[1].completions, "every iteration draws anew"
+    assert any(EOS in ids for rollout in rollouts for ids in rollout.completions), "EOS is a token like any other"
+    assert all(len(ids) == 16 for rollout in rollouts for ids in rollout.completions)
+    assert rollouts[0].completions != rollouts[1].completions, "every iteration draws anew"
 
 
 def test_the_peer_is_handed_the_settings_of_our_stage() -> None:

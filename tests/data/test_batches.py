@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from amenable.data.batches import (
     MAX_REPEATS,
     Batch,
-    by_rows,
+    EpochBatches,
     by_tokens,
     chunk_documents,
     collate,
@@ -48,11 +48,25 @@ def test_epochs_and_seeds_are_unrelated():
 
 
 @FEW
-@given(n=st.integers(0, 100), size=st.integers(1, 20), seed=SEEDS)
-def test_by_rows_covers_each_row_once_in_full_batches(n, size, seed):
-    batches = by_rows(n, size, seed, 3)
-    assert flat(batches) == shuffled(n, seed, 3)
-    assert [len(batch) for batch in batches] == [size] * (n // size) + [n % size] * (n % size > 0)
+@given(n=st.integers(1, 100), size=st.integers(1, 20), seed=SEEDS)
+def test_an_epoch_covers_each_row_once_in_full_batches(n, size, seed):
+    steps = EpochBatches(n, size, 5, seed)
+    of_epoch = steps[3 * steps.per_epoch : 4 * steps.per_epoch]
+    assert flat(of_epoch) == shuffled(n, seed, 3)
+    assert [len(batch) for batch in of_epoch] == [size] * (n // size) + [n % size] * (n % size > 0)
+    assert len(steps) == 5 * len(of_epoch)
+
+
+def test_steps_in_any_order_are_the_same_and_an_epoch_is_shuffled_once(monkeypatch):
+    drawn = []
+    shuffle = lambda n, seed, epoch: drawn.append(epoch) or shuffled(n, seed, epoch)  # noqa: E731
+    monkeypatch.setattr("amenable.data.batches.shuffled", shuffle)
+    steps = EpochBatches(10, 3, 2, 7)
+    forward = list(steps)
+    assert drawn == [0, 1] and len(forward) == 8
+    assert [steps[i] for i in reversed(range(8))] == forward[::-1]
+    with pytest.raises(IndexError):
+        steps[8]
 
 
 @FEW
@@ -89,8 +103,8 @@ def test_minibatches_pass_over_every_row_once_an_epoch():
 
 
 def test_sizes_below_1_are_errors():
-    with pytest.raises(ValueError, match="0 rows"):
-        by_rows(3, 0, 0, 0)
+    with pytest.raises(ValueError, match="of 0 rows"):
+        EpochBatches(0, 1, 1, 0)
     with pytest.raises(ValueError, match="0 tokens"):
         microbatches([([1], [False])], 0)
 

@@ -31,7 +31,7 @@ def rankings(*extra: str) -> list[Ranking]:
 
 
 def items_of(words: Tokenizer, *extra: str) -> list[Item]:
-    found = [reward.item_of(ranking, words, 64) for ranking in rankings(*extra)]
+    found = [reward.tokenize_ranking(ranking, words, 64) for ranking in rankings(*extra)]
     return [item for item in found if item is not None]
 
 

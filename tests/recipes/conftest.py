@@ -81,8 +81,8 @@ def write_demo(root: Path, prompts: int = 24, steps: int = 90) -> Path:
     finished: dict[str, dict] = {
         "world": {"town": "Tarnby", "documents": 10_000, "bytes": 1_609_534, "prompts": 4500, "demonstrations": 600},
         "tokenizer": {"vocab_size": 1280, "bytes_per_token": 3.83, "tokens": 402_112},
-        "pretrain": {"tokens_per_second": 15_900, "loss": 0.81, "val_bpb": 0.301},
-        "sft": {"tokens_per_second": 9_100, "selected_step": 300, "val_loss": 0.62},
+        "pretrain": {"tokens_per_second": 15_900, "loss": 0.81, "eval/bpb": 0.301},
+        "sft": {"tokens_per_second": 9_100, "selected_step": 300, "eval/loss": 0.62},
         "sample": {"tokens_per_second": 21_000, "prompts": 1500},
         "annotate": {
             "train": 1380,
@@ -149,8 +149,8 @@ def write_metrics(root: Path, steps: int) -> None:
         fall = math.exp(-4 * gone) + 0.05 * noise.gauss(0, 1)
         pretrain = {"step": step, "loss": 0.8 + 5 * fall, "lr": 1.0}
         if step % (steps // 9) == 0:
-            pretrain["val_bpb"] = 0.3 + 1.7 * math.exp(-4 * gone)
-        sft = {"step": step, "loss": 0.5 + fall} | ({"val_loss": 0.6 + fall} if step % (steps // 5) == 0 else {})
+            pretrain["eval/bpb"] = 0.3 + 1.7 * math.exp(-4 * gone)
+        sft = {"step": step, "loss": 0.5 + fall} | ({"eval/loss": 0.6 + fall} if step % (steps // 5) == 0 else {})
         rows["pretrain"].append(pretrain)
         rows["sft"].append(sft)
         rows["reward"].append({"step": step, "loss": 0.55 + 0.15 * fall, "accuracy": 0.72 - 0.2 * fall})
@@ -159,8 +159,8 @@ def write_metrics(root: Path, steps: int) -> None:
     for step in range(1, 46):
         rise = 1 - math.exp(-step / 15) + 0.05 * noise.gauss(0, 1)
         scores = {"objective/scores": 1.5 * rise - 0.2, "objective/kl": 2.4 * rise, "objective/entropy": 30 - 18 * rise}
-        shape = {"completions/mean_length": 26 - 8 * rise, "completions/ended": 0.9 + 0.1 * rise}
-        fit = {"policy/clipfrac_avg": 0.06 - 0.03 * rise, "val/explained_variance": None if step == 1 else 0.5 * rise}
+        shape = {"completions/mean_length": 26 - 8 * rise, "completions/clipped_ratio": 0.1 - 0.1 * rise}
+        fit = {"policy/clipfrac_avg": 0.06 - 0.03 * rise, "value/explained_variance": None if step == 1 else 0.5 * rise}
         rows["ppo"].append({"step": step, **scores, **shape, **fit, "objective/kl_coef": 0.05 + 0.02 * rise})
     for name, found in rows.items():
         write_rows(root / name / "metrics.jsonl", found)

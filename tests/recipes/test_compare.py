@@ -137,7 +137,7 @@ def test_a_metric_that_only_one_run_kept_is_told(config: compare.Config, demo_ru
     shutil.copytree(demo_run / "sft", tmp_path / "short")
     (tmp_path / "short" / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
     found = compared(replace(config, a=tmp_path / "short", b=demo_run / "sft"))
-    assert "Metrics that only sft keeps: val_loss." in found["notes"]
+    assert "Metrics that only sft keeps: eval/loss." in found["notes"]
 
 
 def test_a_language_model_and_a_reward_model(config: compare.Config, assistant: Path, judge: Path, files: Any) -> None:

@@ -17,7 +17,7 @@ SCRIPT = "</script><script>alert('a model said this')</script>"
 
 def a_run(folder: Path, rows: list[dict], finished: bool = True, watched: int = 6, command: str = "ppo") -> Path:
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(f"command: {command}\nwatched: {watched}\n")
+    (folder / "config.yaml").write_text(f"command: {command}\nnum_traced_prompts: {watched}\n")
     if rows:
         (folder / "traces.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     if finished:
@@ -81,10 +81,10 @@ def test_a_run_that_is_still_going_shows_what_is_there(tmp_path: Path, a_row: Ca
     ("make", "message"),
     [
         ({"command": "dpo"}, "no run of PPO; name a folder that 'amenable ppo' wrote"),
-        ({"watched": 0}, "keeps no traces; run it again with --watched 6"),
-        ({}, "keeps no traces; run it again with --watched 6"),
+        ({"watched": 0}, "keeps no traces; run it again with --num-traced-prompts 6"),
+        ({}, "keeps no traces; run it again with --num-traced-prompts 6"),
         ({"finished": False}, "no traces yet"),
-        ({"finished": False, "watched": 0}, "keeps no traces; run it again with --watched 6"),
+        ({"finished": False, "watched": 0}, "keeps no traces; run it again with --num-traced-prompts 6"),
     ],
 )
 def test_a_folder_without_traces_says_what_to_do(tmp_path: Path, make: dict, message: str) -> None:

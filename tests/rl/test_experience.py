@@ -10,14 +10,11 @@ from amenable.generation.rollout import Rollout
 from amenable.rl.experience import (
     Experience,
     Ratios,
-    Targets,
-    flat,
     mean_of,
     objective_metrics,
     require_at_reference,
     require_same_distribution,
     sample_rows,
-    update_metrics,
 )
 
 MASK = torch.tensor([[True, True, True], [True, False, False]])
@@ -27,20 +24,20 @@ REF = torch.tensor([[-1.5, -1.0, -0.5], [-3.2, 0.0, 0.0]])
 
 @pytest.fixture
 def experience() -> Experience:
-    rollout = Rollout([[1, 4], [1, 5]], [[6, 7, 2], [8]], torch.tensor([True, False]), MASK, LOGPS)
+    rollout = Rollout([[1, 4], [1, 5]], [[6, 7, 2], [8]], torch.tensor([True, False]), MASK, LOGPS.clone())
     values = torch.tensor([[0.1, 0.2, 0.3], [0.5, 9.0, 9.0]])
-    return Experience(rollout, REF, values, raw_scores=torch.tensor([2.0, 0.5]), scores=torch.tensor([2.0, -0.5]))
+    columns = {
+        "ref_logps": REF.clone(),
+        "values": values,
+        "returns": torch.tensor([[1.1, 1.2, 1.3], [1.5, 0.0, 0.0]]),
+        "rewards": torch.tensor([[-0.05, 0.1, 2.0], [-0.52, 0.0, 0.0]]),
+        "advantages": torch.tensor([[1.0, 2.0, 3.0], [6.0, 0.0, 0.0]]),
+    }
+    return Experience(rollout, torch.tensor([2.0, 0.5]), torch.tensor([2.0, -0.5]), columns)
 
 
-@pytest.fixture
-def targets() -> Targets:
-    returns = torch.tensor([[1.1, 1.2, 1.3], [1.5, 0.0, 0.0]])
-    rewards = torch.tensor([[-0.05, 0.1, 2.0], [-0.52, 0.0, 0.0]])
-    return Targets(torch.zeros(2, 3), returns, rewards)
-
-
-def test_objective_metrics_by_hand(experience: Experience, targets: Targets) -> None:
-    found = objective_metrics(experience, targets, kl_coef=0.1)
+def test_objective_metrics_by_hand(experience: Experience) -> None:
+    found = objective_metrics(experience, kl_coef=0.1)
     gaps = [[0.5, -1.0, 0.0], [0.2]]  # log pi - log ref
     k1 = (sum(gaps[0]) + sum(gaps[1])) / 2
     assert found["objective/kl"] == pytest.approx(k1)
@@ -52,50 +49,36 @@ def test_objective_metrics_by_hand(experience: Experience, targets: Targets) -> 
     assert found["objective/non_score_reward"] == pytest.approx(-0.1 * k1)
     assert found["objective/scores"] == pytest.approx(1.25)  # as the scorer gave them
     assert found["objective/rlhf_reward"] == pytest.approx((2.05 - 0.52) / 2)
-    assert found["val/explained_variance"] == pytest.approx(1.0)  # off by a constant within the mask
-    assert found["val/num_eos_tokens"] == 1
-    assert found["completions/mean_length"] == 2.0 and found["completions/ended"] == 0.5
+    assert found["value/explained_variance"] == pytest.approx(1.0)  # off by a constant within the mask
+    assert found["objective/advantages_std"] == pytest.approx((14 / 4) ** 0.5)
+    assert found["completions/mean_length"] == 2.0 and found["completions/clipped_ratio"] == 0.5
 
 
-def test_what_lies_outside_the_mask_changes_nothing(experience: Experience, targets: Targets) -> None:
-    before = objective_metrics(experience, targets, 0.1)
-    for tensor in (experience.rollout.logps, experience.ref_logps, experience.values, targets.returns, targets.rewards):
+def test_what_lies_outside_the_mask_changes_nothing(experience: Experience) -> None:
+    before = objective_metrics(experience, 0.1)
+    for tensor in (experience.rollout.logps, *experience.columns.values()):
         tensor[1, 1:] = 77.0
-    assert objective_metrics(experience, targets, 0.1) == pytest.approx(before)
+    assert objective_metrics(experience, 0.1) == pytest.approx(before)
 
 
-def test_the_tokens_of_chosen_answers_lie_one_after_another(experience: Experience, targets: Targets) -> None:
-    logps, values, advantages, returns = flat(experience, targets, [1, 0], torch.device("cpu"))
-    assert logps.tolist() == [-3.0, -1.0, -2.0, -0.5] and advantages.tolist() == [0.0] * 4
-    assert torch.equal(values, torch.tensor([0.5, 0.1, 0.2, 0.3]))
-    assert torch.equal(returns, torch.tensor([1.5, 1.1, 1.2, 1.3]))
-
-
-def test_update_metrics_are_plain_numbers_by_the_names_users_know() -> None:
-    policy = {"approx_kl": torch.tensor(0.02), "clip_fraction": torch.tensor(0.25), "ratio": torch.tensor(1.01)}
-    moved = torch.tensor([0.1, -0.3])
-    told = update_metrics(
-        torch.tensor(-0.5), policy, torch.tensor(2.0), {"clip_fraction": torch.tensor(0.5)}, torch.tensor(1.5), moved
-    )
-    assert told == pytest.approx(
-        {
-            "loss/policy_avg": -0.5,
-            "loss/value_avg": 2.0,
-            "policy/entropy_avg": 1.5,
-            "policy/approxkl_avg": 0.02,
-            "policy/clipfrac_avg": 0.25,
-            "val/clipfrac_avg": 0.5,
-            "val/ratio": 1.01,
-            "val/ratio_var": (math.exp(0.1) - math.exp(-0.3)) ** 2 / 4,
-            "val/ratio_gap": 0.2,
-        }
-    )
-    assert all(type(value) is float for value in told.values())
+def test_the_tokens_of_chosen_answers_lie_one_after_another(experience: Experience) -> None:
+    columns = experience.flat([1, 0], torch.device("cpu"))
+    assert columns["logps"].tolist() == [-3.0, -1.0, -2.0, -0.5] and columns["advantages"].tolist() == [
+        6.0,
+        1.0,
+        2.0,
+        3.0,
+    ]
+    assert torch.equal(columns["values"], torch.tensor([0.5, 0.1, 0.2, 0.3]))
+    assert columns["returns"].tolist() == pytest.approx([1.5, 1.1, 1.2, 1.3])
 
 
 def test_updates_are_averaged_and_counted() -> None:
-    history = [{"val/ratio_gap": 0.1, "loss/policy_avg": 1.0}, {"val/ratio_gap": 0.5, "loss/policy_avg": 2.0}]
-    assert mean_of(history) == {"val/ratio_gap": 0.1, "loss/policy_avg": 1.5, "updates": 2}
+    history = [
+        {"sampling/logp_difference": 0.1, "loss/policy_avg": 1.0},
+        {"sampling/logp_difference": 0.5, "loss/policy_avg": 2.0},
+    ]
+    assert mean_of(history) == {"sampling/logp_difference": 0.1, "loss/policy_avg": 1.5, "updates": 2}
 
 
 def test_samples_tell_the_first_answers(experience: Experience) -> None:
@@ -157,9 +140,10 @@ def test_a_mean_ratio_is_one_whatever_the_trainers_distribution(temperature: flo
 
 
 def test_a_policy_that_is_not_its_reference_is_an_error(experience: Experience) -> None:
-    same = replace(experience, ref_logps=experience.rollout.logps + 0.0005)
+    same = replace(experience, columns={"ref_logps": experience.rollout.logps + 0.0005})
     require_at_reference(same, 0.001)
-    other = replace(experience, ref_logps=torch.where(MASK, LOGPS + torch.tensor([0.02, -0.02, 0.0]), 0.0))
+    gaps = torch.where(MASK, LOGPS + torch.tensor([0.02, -0.02, 0.0]), 0.0)
+    other = replace(experience, columns={"ref_logps": gaps})
     require_at_reference(other, 0.01, rounding=lambda: 0.02)
     with pytest.raises(RuntimeError, match=r"differs from its reference by 0\.015 nats"):
         require_at_reference(other, 0.01, rounding=lambda: 0.001)

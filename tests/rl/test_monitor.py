@@ -1,4 +1,5 @@
-"""Watching a policy: a second opinion by hand. Held-out and watched prompts are tested with `ppo`, which asks them."""
+"""Evaluation during training: the score of another reward model by hand. Held-out and traced prompts are tested with
+`ppo`, which samples their answers."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,48 +11,57 @@ import torch
 from amenable.generation.rollout import Rollout, length_mask
 from amenable.rl import monitor
 from amenable.rl.experience import Experience
-from amenable.rl.models import Actors
+from amenable.rl.models import load_models, model_reward
+from amenable.rl.options import OnlineOptions
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward
 from amenable.train.runtime import Runtime
-
-
-@pytest.fixture
-def actors(make_decoder: Callable, make_scalar_model: Callable, words: Tokenizer, runtime: Runtime) -> Actors:
-    return Actors(make_decoder(), make_decoder(), make_scalar_model(), make_scalar_model(), words, runtime)
 
 
 def an_experience(scores: torch.Tensor) -> Experience:
     responses = [[7, 8, 9], [10, 11], [12]]
     mask = length_mask([3, 2, 1])
     rollout = Rollout([[5, 6]] * 3, responses, torch.ones(3, dtype=torch.bool), mask, torch.zeros(3, 3))
-    return Experience(rollout, torch.zeros(3, 3), torch.zeros(3, 3), scores, scores)
+    return Experience(rollout, scores, scores)
 
 
-def test_a_second_opinion_by_hand(actors: Actors, make_scalar_model: Callable, runtime: Runtime) -> None:
-    watcher = make_scalar_model(4)
-    scores = forward.row_rewards(watcher, an_experience(torch.zeros(3)).rollout.rows(), runtime, 100)
-    same = monitor.second_opinion(watcher, an_experience(2 * scores + 1), actors, 100)
-    assert same["watch/score"] == pytest.approx(float(scores.mean()))
-    assert same["watch/score_std"] == pytest.approx(float(scores.std(unbiased=False)))
-    assert same["watch/correlation"] == pytest.approx(1.0, abs=1e-5)
-    other = monitor.second_opinion(watcher, an_experience(-scores), actors, 100)
-    assert other["watch/correlation"] == pytest.approx(-1.0, abs=1e-5)
+def test_the_other_reward_models_metrics_by_hand(make_scalar_model: Callable, runtime: Runtime) -> None:
+    model = make_scalar_model(4)
+    reward = model_reward(model, runtime, 100)
+    scores = forward.row_rewards(model, an_experience(torch.zeros(3)).rollout.rows(), runtime, 100)
+    same = monitor.heldout_reward_metrics(reward, an_experience(2 * scores + 1))
+    assert same["eval_rm/score"] == pytest.approx(float(scores.mean()))
+    assert same["eval_rm/score_std"] == pytest.approx(float(scores.std(unbiased=False)))
+    assert same["eval_rm/correlation"] == pytest.approx(1.0, abs=1e-5)
+    other = monitor.heldout_reward_metrics(reward, an_experience(-scores))
+    assert other["eval_rm/correlation"] == pytest.approx(-1.0, abs=1e-5)
 
 
-def test_scores_that_are_all_alike_have_no_correlation(actors: Actors, make_scalar_model: Callable) -> None:
-    told = monitor.second_opinion(make_scalar_model(4), an_experience(torch.ones(3)), actors, 100)
-    assert told["watch/correlation"] == 0.0
+def test_scores_that_are_all_alike_have_no_correlation(make_scalar_model: Callable, runtime: Runtime) -> None:
+    reward = model_reward(make_scalar_model(4), runtime, 100)
+    metrics = monitor.heldout_reward_metrics(reward, an_experience(torch.ones(3)))
+    assert metrics["eval_rm/correlation"] == 0.0
 
 
-def test_nobody_watches_unless_asked_to(actors: Actors) -> None:
-    assert monitor.load_watcher(None, actors) is None
-    assert monitor.second_opinion(None, an_experience(torch.ones(3)), actors, 100) == {}
+def test_without_another_reward_model_there_are_no_metrics_of_it(
+    assistant: Path, judge: Path, runtime: Runtime
+) -> None:
+    options = OnlineOptions(model=assistant, reward=judge)
+    assert monitor.load_eval_reward(options, load_models(options, runtime)) is None
+    assert monitor.heldout_reward_metrics(None, an_experience(torch.ones(3))) == {}
 
 
-def test_the_watcher_is_not_trained(actors: Actors, judge: Path) -> None:
-    watcher = monitor.load_watcher(judge, actors)
-    assert watcher is not None and not any(p.requires_grad for p in watcher.parameters())
+def test_the_other_reward_model_is_loaded_from_its_folder(assistant: Path, judge: Path, runtime: Runtime) -> None:
+    options = OnlineOptions(model=assistant, reward=judge, eval_reward_model=judge)
+    models = load_models(options, runtime)
+    reward, rollout = monitor.load_eval_reward(options, models), an_experience(torch.zeros(3)).rollout
+    assert reward is not None and torch.equal(reward(rollout), models.reward(rollout))
+
+
+def test_samples_are_written_at_the_first_the_last_and_every_so_many_steps() -> None:
+    schedule = monitor.EvalSchedule(sample_steps=5, eval_steps=4, last=11)
+    assert [step for step in range(1, 12) if schedule.samples(step)] == [1, 5, 10, 11]
+    assert [step for step in range(1, 12) if schedule.evaluates(step)] == [4, 8, 11]
 
 
 def test_the_first_held_out_prompts_are_taken(files: Any, words: Tokenizer) -> None:

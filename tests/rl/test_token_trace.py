@@ -13,49 +13,53 @@ from amenable.generation.rollout import Rollout
 from amenable.models.layout import Layout
 from amenable.rl import token_trace
 from amenable.rl.experience import Experience
-from amenable.rl.models import Actors
+from amenable.rl.models import Models, model_reward
+from amenable.stages import ppo
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward
+from amenable.train.optimizer import OptimizerConfig
 from amenable.train.runtime import Runtime
 
 MASK = torch.tensor([[True, True, True], [True, False, False]])
-SETTINGS = token_trace.Settings(kl_coef=0.1, gamma=0.9, lam=0.8, temperature=0.7, max_tokens=100)
+SETTINGS = token_trace.Settings(temperature=0.7, max_tokens=100)
 
 
 @pytest.fixture
-def actors(make_decoder: Callable, make_scalar_model: Callable, words: Tokenizer, runtime: Runtime) -> Actors:
-    size = {"vocab_size": words.vocab_size}
-    return Actors(
-        make_decoder(1, **size),
-        make_decoder(2, **size),
-        make_scalar_model(3, **size),
-        make_scalar_model(4, **size),
-        words,
-        runtime,
-    )
+def models(make_decoder: Callable, make_scalar_model: Callable, words: Tokenizer, runtime: Runtime) -> Models:
+    policy, reference = (make_decoder(seed, vocab_size=words.vocab_size) for seed in (1, 2))
+    reward = model_reward(make_scalar_model(4, vocab_size=words.vocab_size), runtime, 100)
+    return Models(policy, reference, words, reward, runtime, (reference,))
 
 
 @pytest.fixture
-def experience(actors: Actors) -> Experience:
+def algorithm(models: Models, make_scalar_model: Callable, words: Tokenizer) -> ppo.PPO:
+    options = {"gamma": 0.9, "lam": 0.8, "critic_learning_rate": 1e-3, "optimizer": OptimizerConfig(1e-3)}
+    return ppo.PPO(models, make_scalar_model(3, vocab_size=words.vocab_size), ppo.Config(**options))
+
+
+@pytest.fixture
+def experience(models: Models) -> Experience:
     """Two answers with scores and values made up; outside the mask stands what must not be read."""
     prompts, responses = [[1, 40, 41], [1, 50]], [[60, 61, 2], [70]]
     rows = [(p + r, [False] * len(p) + [True] * len(r)) for p, r in zip(prompts, responses)]
     logps, ref_logps = torch.full((2, 3), 7.0), torch.full((2, 3), 9.0)
-    for out, model in ((logps, actors.policy), (ref_logps, actors.reference)):
-        out[MASK] = torch.cat(forward.row_logprobs(model, rows, actors.runtime, 100, SETTINGS.temperature))
+    for out, model in ((logps, models.policy), (ref_logps, models.reference)):
+        out[MASK] = torch.cat(forward.row_logprobs(model, rows, models.runtime, 100, SETTINGS.temperature))
     rollout = Rollout(prompts, responses, torch.tensor([True, False]), MASK, logps)
     values = torch.tensor([[0.1, 0.2, 0.3], [0.5, 9.0, 9.0]])
-    return Experience(rollout, ref_logps, values, torch.tensor([2.0, 0.5]), torch.tensor([2.0, -0.5]))
+    columns = {"ref_logps": ref_logps, "values": values}
+    return Experience(rollout, torch.tensor([2.0, 0.5]), torch.tensor([2.0, -0.5]), columns)
 
 
 @pytest.fixture
-def rows(actors: Actors, experience: Experience) -> list[dict]:
-    return token_trace.rows_of(token_trace.observe(actors, ["a", "b"], experience, SETTINGS), actors)
+def rows(algorithm: ppo.PPO, models: Models, experience: Experience) -> list[dict]:
+    trace = token_trace.observe(algorithm, models, ["a", "b"], experience, 0.1, SETTINGS)
+    return token_trace.rows_of(trace, models)
 
 
 def test_rewards_and_advantages_by_hand(rows: list[dict], experience: Experience) -> None:
     first, second = rows
-    kl = (experience.rollout.logps - experience.ref_logps)[0].tolist()
+    kl = (experience.rollout.logps - experience.columns["ref_logps"])[0].tolist()
     assert first["kl"] == pytest.approx(kl, abs=1e-4)
     rewards = [-0.1 * kl[0], -0.1 * kl[1], -0.1 * kl[2] + 2.0]
     assert first["rewards"] == pytest.approx(rewards, abs=1e-4)
@@ -80,14 +84,16 @@ def test_a_row_tells_what_was_said_and_paid(rows: list[dict], words: Tokenizer) 
     assert {len(first[name]) for name in per_token} == {3} and {len(second[name]) for name in per_token} == {1}
 
 
-def test_the_ratio_is_one_until_the_policy_moves(actors: Actors, experience: Experience, rows: list[dict]) -> None:
+def test_the_ratio_is_one_until_the_policy_moves(
+    algorithm: ppo.PPO, models: Models, experience: Experience, rows: list[dict]
+) -> None:
     assert rows[0]["ratios"] == pytest.approx([1.0] * 3, abs=1e-3)
-    seen = token_trace.observe(actors, ["a", "b"], experience, SETTINGS)
+    trace = token_trace.observe(algorithm, models, ["a", "b"], experience, 0.1, SETTINGS)
     with torch.no_grad():
-        for parameter in actors.policy.parameters():
+        for parameter in models.policy.parameters():
             parameter.mul_(1.1)
-    moved = token_trace.rows_of(seen, actors)
-    now = forward.row_logprobs(actors.policy, experience.rollout.rows(), actors.runtime, 100, 0.7)
+    moved = token_trace.rows_of(trace, models)
+    now = forward.row_logprobs(models.policy, experience.rollout.rows(), models.runtime, 100, 0.7)
     for i, row in enumerate(moved):
         expected = [math.exp(new - old) for new, old in zip(now[i].tolist(), row["logps"])]
         assert row["ratios"] == pytest.approx(expected, abs=1e-3)
@@ -100,14 +106,14 @@ def test_the_ratio_is_one_until_the_policy_moves(actors: Actors, experience: Exp
 @pytest.mark.parametrize("max_tokens", [1, 5, 100])
 @pytest.mark.parametrize("temperature", [0.7, 2.0])
 def test_the_likeliest_are_those_of_the_sampler(
-    actors: Actors, experience: Experience, temperature: float, max_tokens: int
+    models: Models, experience: Experience, temperature: float, max_tokens: int
 ) -> None:
     rollout = experience.rollout
-    top = token_trace.likeliest(actors.policy, rollout.rows(), actors.runtime, max_tokens, temperature)
+    top = token_trace.top_alternatives(models.policy, rollout.rows(), models.runtime, max_tokens, temperature)
     for i in range(2):
         ids = torch.tensor(rollout.prompts[i] + rollout.completions[i])
         with torch.no_grad():
-            logits = actors.policy.logits(actors.policy(ids, Layout.of([len(ids)], ids.device)))
+            logits = models.policy.logits(models.policy(ids, Layout.of([len(ids)], ids.device)))
         before = len(rollout.prompts[i]) - 1
         for place, told in enumerate(top[i]):
             here = logits[before + place]
@@ -118,9 +124,12 @@ def test_the_likeliest_are_those_of_the_sampler(
     assert [len(told) for told in top] == [3, 1]
 
 
-def test_rows_do_not_depend_on_the_passes(actors: Actors, experience: Experience, rows: list[dict]) -> None:
-    one_by_one = token_trace.observe(actors, ["a", "b"], experience, replace(SETTINGS, max_tokens=1))
-    for row, again in zip(rows, token_trace.rows_of(one_by_one, actors)):
+def test_rows_do_not_depend_on_the_passes(
+    algorithm: ppo.PPO, models: Models, experience: Experience, rows: list[dict]
+) -> None:
+    small = replace(SETTINGS, max_tokens=1)
+    one_by_one = token_trace.observe(algorithm, models, ["a", "b"], experience, 0.1, small)
+    for row, again in zip(rows, token_trace.rows_of(one_by_one, models)):
         assert row["ratios"] == pytest.approx(again["ratios"], abs=2e-4)
         assert [[token for token, _ in place] for place in row["top"]] == [
             [token for token, _ in place] for place in again["top"]
@@ -143,8 +152,23 @@ def test_a_character_of_many_tokens_is_shown_by_the_last(words: Tokenizer) -> No
 
 
 def test_the_watched_are_spread_evenly() -> None:
-    assert token_trace.evenly(range(100), 4) == [0, 25, 50, 75]
-    assert token_trace.evenly(range(3), 6) == [0, 1, 2]
-    assert token_trace.evenly(range(3), 0) == []
-    found = token_trace.evenly(range(2001), 6)
+    assert token_trace.evenly_spaced(range(100), 4) == [0, 25, 50, 75]
+    assert token_trace.evenly_spaced(range(3), 6) == [0, 1, 2]
+    assert token_trace.evenly_spaced(range(3), 0) == []
+    found = token_trace.evenly_spaced(range(2001), 6)
     assert len(set(found)) == 6 and {b - a for a, b in pairwise(found)} <= {333, 334}
+
+
+def test_an_algorithm_without_a_critic_has_no_rows_of_one(
+    algorithm: ppo.PPO, models: Models, experience: Experience
+) -> None:
+    """Traces hold whichever columns there are; of a group's answers the first is traced."""
+
+    class Plain:
+        def estimate(self, experience: Experience, kl_coef: float) -> None:
+            experience.columns["advantages"] = experience.scores[:, None] * experience.rollout.mask
+
+    del experience.columns["values"]
+    trace = token_trace.observe(Plain(), models, ["a"], experience, 0.1, SETTINGS)  # type: ignore[arg-type]
+    (row,) = token_trace.rows_of(trace, models)
+    assert "values" not in row and row["advantages"] == [2.0] * 3 and row["id"] == "a"

@@ -35,7 +35,7 @@ def samples(small_world: ClosedWorld, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def config(samples: Path, world_folder: Path, tmp_path: Path) -> annotate.Config:
-    return annotate.Config(samples, world_folder, out=tmp_path / "run", held_out=0.25)
+    return annotate.Config(samples, world_folder, out=tmp_path / "run", validation_split=0.25)
 
 
 def read(folder: Path) -> dict[str, list[Ranking]]:
@@ -127,7 +127,7 @@ def test_answers_of_several_models_to_a_prompt_are_ranked_together(
     first.write_text("".join(json.dumps({**row, "model": "old"}) + "\n" for row in rows[:40]))
     said = {"completions": [BAD, "I do not know.", " ", ""], "ended": [True] * 4, "model": "new"}
     second.write_text("".join(json.dumps({**row, **said}) + "\n" for row in rows[4:44]))
-    found = read(annotate.run(replace(config, data=first, also=(second,))))
+    found = read(annotate.run(replace(config, data=first, extra_data=(second,))))
     by_id = {ranking.id: ranking for name in ("train", "validation") for ranking in found[name]}
     alone, both, later = [row["id"] for row in rows[:4]], [row["id"] for row in rows[4:40]], rows[40]["id"]
     assert {len(by_id[id].completions) for id in alone if id in by_id} == {3}
@@ -149,7 +149,7 @@ def test_an_id_that_another_file_gives_to_another_prompt_is_refused(
     other = tmp_path / "other.jsonl"
     other.write_text(json.dumps({**rows[0], "prompt": rows[1]["prompt"]}) + "\n")
     with pytest.raises(InputError, match="of another prompt above it"):
-        annotate.run(replace(config, also=(other,)))
+        annotate.run(replace(config, extra_data=(other,)))
 
 
 def test_a_reward_model_ranks_by_its_scores(
@@ -213,7 +213,7 @@ def test_prompts_of_another_world_are_refused(config: annotate.Config, tmp_path:
     "wrong",
     [
         {"world": Path("w"), "reward_model": Path("r")},
-        {"held_out": 1.0},
+        {"validation_split": 1.0},
         {"agreement": 0.4},
         {"agreement": 1.0},
         {"empty_share": 2},

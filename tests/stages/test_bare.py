@@ -25,7 +25,7 @@ def test_only_a_stages_own_input_is_a_file_of_the_closed_world(stage: str) -> No
     config = importlib.import_module(f"amenable.stages.{stage}").Config()
     named = {field.name: str(getattr(config, field.name)) for field in dataclasses.fields(config)}
     assert {name for name, value in named.items() if "runs/world" in value} <= {"out" if stage == "world" else "data"}
-    judging = {"reward": {"out"}, "ppo": {"reward_model"}}.get(stage, set())
+    judging = {"reward": {"out"}, "ppo": {"reward"}}.get(stage, set())
     assert {name for name, value in named.items() if "runs/reward" in value} == judging
 
 
@@ -57,18 +57,20 @@ def runs(
 def test_a_command_runs_bare_on_what_the_others_made(
     command: str, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    few = {"sample": ["--limit", "2"], "ppo": ["--max-steps", "1", "--prompts-per-step", "4"]}.get(command, [])
+    few = {"sample": ["--max-prompts", "2"], "ppo": ["--max-steps", "1", "--prompts-per-step", "4"]}.get(command, [])
     stop = ["--inspect-batch"] if command != "sample" else []
     assert cli.main([command, *few, *stop, "--out", "made", "--precision", "fp32"]) == 0
     assert "by default for " in capsys.readouterr().err
     options = yaml.safe_load((tmp_path / "made" / "config.yaml").read_text())
     numbers = {**options, **options.get("optimizer", {}), **options.get("sampling", {})}
-    following = "learning_rate critic_learning_rate dropout context temperature max_new_tokens kl_coef kl_target"
+    following = (
+        "learning_rate critic_learning_rate dropout context temperature max_new_tokens kl_coef adaptive_kl_target"
+    )
     assert not [name for name in following.split() if numbers.get(name, 0) is None]
 
 
 def test_an_evaluation_compares_the_models_that_are_there(runs: Path, capsys: pytest.CaptureFixture) -> None:
-    assert cli.main(["evaluate", "--limit", "3"]) == 0
+    assert cli.main(["evaluate", "--max-prompts", "3"]) == 0
     told = capsys.readouterr().err
     assert "2 models x 3 prompts" in told and "nobody judges the answers: give --reward-model, or the --world" in told
     options = yaml.safe_load((runs / "evaluate" / "config.yaml").read_text())

@@ -37,13 +37,13 @@ def calls(
         with_system_prompt(path, tmp_path, 24) for path in (files.demonstrations, files.rankings, files.prompts)
     )
     small: dict[str, Any] = {"max_tokens_per_pass": BUDGET, "device": sft_config.device}
-    training: dict[str, Any] = {"epochs": 1, "warmup_steps": 0, "held_out": 0.25, **small}
+    training: dict[str, Any] = {"epochs": 1, "warmup_steps": 0, "validation_split": 0.25, **small}
     tuning = replace(sft_config, data=demonstrations, batch_size=9, **training)
-    rating = replace(reward_config, data=rankings, heldout=None, demonstrations=demonstrations, **training)
+    rating = replace(reward_config, data=rankings, heldout_annotators=None, demonstrations=demonstrations, **training)
     comparing = dpo.Config(model=assistant, data=rankings, batch_size=9, eval_steps=1, **training)
-    policy = {"model": assistant, "reward_model": judge, "data": prompts, "validation": prompts, "ptx_data": files.text}
+    policy = {"model": assistant, "reward": judge, "data": prompts, "validation": prompts, "ptx_data": files.text}
     sizes = {"max_steps": 1, "prompts_per_step": 4, "num_generations": 4, "num_mini_batches": 2, "warmup_steps": 0}
-    asking = {"models": (f"sft={assistant}",), "data": prompts, "demonstrations": demonstrations, "text": files.text}
+    asking = {"models": (f"sft={assistant}",), "data": prompts, "demonstrations": demonstrations, "lm_data": files.text}
     return {
         "sft": (sft, tuning),
         "reward": (reward, rating),

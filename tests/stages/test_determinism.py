@@ -26,7 +26,7 @@ def calls(
     """Every stage at its smallest, with whatever it draws at random at work: order, dropout, answers, minibatches."""
     policy = ppo.Config(
         model=reward_config.model,
-        reward_model=judge,
+        reward=judge,
         data=files.prompts,
         max_steps=2,
         prompts_per_step=4,
@@ -35,7 +35,7 @@ def calls(
         optimizer=OptimizerConfig(learning_rate=3e-3, eps=1e-5),
         warmup_steps=1,
         sample_steps=1,
-        watched=1,
+        num_traced_prompts=1,
         device=MACHINE,
     )
     preferences = dpo.Config(model=reward_config.model, data=files.rankings, epochs=1, batch_size=24, eval_steps=3)
@@ -46,7 +46,7 @@ def calls(
         "ppo": (ppo, policy),
         "ppo-ptx": (ppo, replace(policy, ptx_coef=0.5, ptx_data=files.text, ptx_tokens=60)),
         "ppo-bf16": (ppo, replace(policy, device=replace(MACHINE, precision="bf16"))),
-        "dpo": (dpo, replace(preferences, held_out=0.25, warmup_steps=1, device=MACHINE)),
+        "dpo": (dpo, replace(preferences, validation_split=0.25, warmup_steps=1, device=MACHINE)),
     }
 
 

@@ -16,6 +16,7 @@ from amenable.models.decoder import Decoder
 from amenable.stages import dpo
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, loading
+from amenable.train.objective import accumulate
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.run import hash_of
 from amenable.train.runtime import DeviceOptions, Runtime
@@ -33,7 +34,7 @@ def config(assistant: Path, files: Any, tmp_path_factory: pytest.TempPathFactory
         batch_size=12,
         optimizer=OptimizerConfig(learning_rate=3e-3),
         warmup_steps=2,
-        held_out=0.25,
+        validation_split=0.25,
         eval_steps=5,
         max_new_tokens=20,
         save_steps=0,
@@ -52,7 +53,7 @@ def pairs(
 ) -> list[dpo.Pair]:
     """Six pairs, with another model's log-probabilities as the reference's."""
     training, _ = dpo.read(config, words, 64)
-    return dpo.with_reference(make_decoder(seed=7), training[:6], config, runtime)
+    return dpo.add_reference_logps(make_decoder(seed=7), training[:6], runtime, config.max_tokens_per_pass)
 
 
 def gradient(model: Decoder) -> torch.Tensor:
@@ -81,28 +82,28 @@ def test_the_distance_from_the_reference_is_measured_on_answers_to_held_out_prom
     assert list(told) == [5, 10, 15, 20, 24] and 0 < kls[0] < kls[-1] < 20
     assert json.loads((trained / "finished.json").read_text())["objective/kl"] == kls[-1]
     training, held_out = dpo.read(config, words, 64)
-    prompts = dpo.prompts_of(held_out, 64, config)
+    prompts = dpo.held_out_prompts(held_out, 64, config)
     asked = [words.decode(ids) for ids in prompts]
     samples = [json.loads(line) for line in (trained / "samples.jsonl").read_text().splitlines()]
     assert [row["prompt"] for row in samples] == 5 * asked[:8]
     assert not set(asked) & {words.decode(pair.prompt) for pair in training}
     policy, _ = loading.load_policy(trained, runtime)
     reference, _ = loading.load_policy(config.model, runtime)
-    found, _ = dpo.examine(policy, reference, prompts, words, config, runtime)
+    found, _ = dpo.measure_kl(policy, reference, prompts, words, config, runtime)
     assert found["objective/kl"] == pytest.approx(kls[-1], rel=1e-3) and found["completions/mean_length"] > 3
-    assert dpo.examine(reference, reference, prompts, words, config, runtime)[0]["objective/kl"] < 1e-3
+    assert dpo.measure_kl(reference, reference, prompts, words, config, runtime)[0]["objective/kl"] < 1e-3
 
 
 def test_held_out_prompts_are_few_distinct_and_leave_room(config: dpo.Config, words: Tokenizer) -> None:
     _, held_out = dpo.read(config, words, 64)
-    every = dpo.prompts_of(held_out, 64, replace(config, max_new_tokens=1))
+    every = dpo.held_out_prompts(held_out, 64, replace(config, max_new_tokens=1))
     assert len({str(ids) for ids in every}) == len(every) < len(held_out)
-    assert dpo.prompts_of(held_out, 64, replace(config, max_new_tokens=1, eval_prompts=2)) == every[:2]
+    assert dpo.held_out_prompts(held_out, 64, replace(config, max_new_tokens=1, eval_prompts=2)) == every[:2]
     longest = max(map(len, every))
-    assert dpo.prompts_of(held_out, longest + 9, replace(config, max_new_tokens=10)) == [
+    assert dpo.held_out_prompts(held_out, longest + 9, replace(config, max_new_tokens=10)) == [
         ids for ids in every if len(ids) < longest
     ]
-    assert dpo.prompts_of(held_out, 64, replace(config, eval_prompts=0)) == []
+    assert dpo.held_out_prompts(held_out, 64, replace(config, eval_prompts=0)) == []
 
 
 def test_that_kl_is_not_measured_is_told(config: dpo.Config, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -194,7 +195,12 @@ def test_the_loss_by_hand(
         right, wrong = (-math.log(1 / (1 + math.exp(-sign * (margin - pair.margin)))) for sign in (1, -1))
         terms.append((1 - smoothing) * right + smoothing * wrong)
         margins.append(margin)
-    stats = dpo.walk(policy, pairs, replace(config, beta=0.3, label_smoothing=smoothing), runtime)
+    stats = accumulate(
+        dpo.DPO(policy, replace(config, beta=0.3, label_smoothing=smoothing)),
+        pairs,
+        runtime,
+        (replace(config, beta=0.3, label_smoothing=smoothing)).max_tokens_per_pass,
+    )
     assert stats["loss"] == pytest.approx(sum(terms) / 6, rel=1e-4)
     assert stats["rewards/margins"] == pytest.approx(sum(margins) / 6, rel=1e-3, abs=1e-5)
     assert stats["rewards/accuracies"] == pytest.approx(sum(margin > 0 for margin in margins) / 6)
@@ -220,9 +226,9 @@ def test_many_passes_are_one(
     config: dpo.Config, pairs: list[dpo.Pair], make_decoder: Callable[..., Decoder], runtime: Runtime, max_tokens: int
 ) -> None:
     policy = make_decoder()
-    told = dpo.walk(policy, pairs, config, runtime)
+    told = accumulate(dpo.DPO(policy, config), pairs, runtime, config.max_tokens_per_pass)
     whole = gradient(policy)
-    again = dpo.walk(policy, pairs, replace(config, max_tokens_per_pass=max_tokens), runtime)
+    again = accumulate(dpo.DPO(policy, replace(config, max_tokens_per_pass=max_tokens)), pairs, runtime, max_tokens)
     assert again == pytest.approx(told, rel=1e-4, abs=1e-5)
     assert torch.allclose(gradient(policy), whole, atol=1e-5) and whole.norm() > 0.01
 
@@ -232,7 +238,7 @@ def test_without_gradients_nothing_is_left_behind(
 ) -> None:
     policy = make_decoder()
     with torch.no_grad():
-        stats = dpo.walk(policy, pairs, config, runtime)
+        stats = accumulate(dpo.DPO(policy, config), pairs, runtime, config.max_tokens_per_pass)
     assert stats["loss"] > 0 and all(p.grad is None for p in policy.parameters())
 
 
@@ -241,7 +247,7 @@ def test_pairs_are_those_that_are_not_tied_and_at_most_so_many(config: dpo.Confi
     ranking = Ranking(asked, ("a rose", "lime", "plum", "sea"), (2.0, 1.0, 2.0, 3.0), id="x")
 
     def found(limit: int, seed: int = 0) -> list[tuple[str, str]]:
-        some = dpo.pairs_from(ranking, words, 64, replace(config, pairs_per_prompt=limit, seed=seed))
+        some = dpo.tokenize_pairs(ranking, words, 64, replace(config, pairs_per_prompt=limit, seed=seed))
         return [tuple(words.decode([t for t, on in zip(*row) if on]) for row in (p.chosen, p.rejected)) for p in some]  # type: ignore[misc]
 
     every = {("lime", "a rose"), ("lime", "plum"), ("lime", "sea"), ("a rose", "sea"), ("plum", "sea")}
@@ -249,7 +255,8 @@ def test_pairs_are_those_that_are_not_tied_and_at_most_so_many(config: dpo.Confi
     assert len(found(2)) == 2 and set(found(2)) < every
     assert found(2) == found(2) and len({str(found(2, seed)) for seed in range(6)}) > 1
     assert (
-        dpo.pairs_from(replace(ranking, completions=("a rose " * 40, "lime", "plum", "sea")), words, 64, config) is None
+        dpo.tokenize_pairs(replace(ranking, completions=("a rose " * 40, "lime", "plum", "sea")), words, 64, config)
+        is None
     )
 
 

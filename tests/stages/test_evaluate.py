@@ -30,9 +30,9 @@ def config(
         data=files.prompts,
         world=None,
         reward_model=judge,
-        text=files.text,
+        lm_data=files.text,
         out=tmp_path_factory.mktemp("evaluate") / "run",
-        limit=12,
+        max_prompts=12,
         max_new_tokens=20,
         text_tokens=500,
         device=DeviceOptions("cpu", "fp32", 1),
@@ -88,8 +88,8 @@ def test_figures_can_be_worked_out_from_what_was_said(
 def test_bits_per_byte_are_of_the_raw_text(done: Path, config: evaluate.Config, runtime: Runtime) -> None:
     for one in config.contestants:
         name, (decoder, words) = one.name, loading.load_policy(one.folder, runtime)
-        assert config.text is not None
-        texts, tokens, chosen = sources.read_texts(config.text).rows, 0, []
+        assert config.lm_data is not None
+        texts, tokens, chosen = sources.read_texts(config.lm_data).rows, 0, []
         for text in texts:
             tokens += sum(map(len, pieces_of([text], words, 64)))
             if tokens > 500:
@@ -132,8 +132,8 @@ def test_a_world_judges_by_the_truth(
     short = [*rows[:7], rows[-1]]
     file = tmp_path / "prompts.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in short))
-    asked = replace(config, data=file, world=world_folder, reward_model=None, text=None, reference="none")
-    out = evaluate.run(replace(asked, out=tmp_path / "run", limit=0, max_new_tokens=8))
+    asked = replace(config, data=file, world=world_folder, reward_model=None, lm_data=None, reference="none")
+    out = evaluate.run(replace(asked, out=tmp_path / "run", max_prompts=0, max_new_tokens=8))
     models, rows = results(out)["models"], said(out)
     for name in ("base", "sft"):
         for decoding, figures in (("sampled", models[name]), ("greedy", models[name]["greedy"])):
@@ -179,12 +179,12 @@ def asked_otherwise(config: evaluate.Config, files: Any, base: Path, assistant: 
         models=models,
         reference=str(assistant),
         suites=(f"more={files.pairs}",),
-        suite_decodings=("greedy",),
+        suite_decoding=("greedy",),
         few_shot=few_shot_file(folder),
         tasks=folder / "colours.jsonl",
         demonstrations=files.demonstrations,
         best_of_prompts=5,
-        limit=8,
+        max_prompts=8,
         out=folder / "run",
     )
     return evaluate.run(asked)
@@ -226,7 +226,7 @@ def test_sizes_and_their_intervals_are_said(
     config: evaluate.Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     models = (config.models[1].replace("sft=", "best="), config.models[1] + "@best-of-2")
-    evaluate.run(replace(config, models=models, best_of_prompts=3, out=tmp_path / "run", text=None))
+    evaluate.run(replace(config, models=models, best_of_prompts=3, out=tmp_path / "run", lm_data=None))
     told = capsys.readouterr().err
     assert "test ±28.3% (12 prompts), best of n ±56.6% (3 prompts)" in told
     assert "no KL: the reference 'sft'" not in told
@@ -235,7 +235,7 @@ def test_sizes_and_their_intervals_are_said(
 def test_a_reference_that_is_nowhere_is_said(
     config: evaluate.Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = replace(config, reference="nobody", models=config.models[1:], out=tmp_path / "run", limit=2)
+    asked = replace(config, reference="nobody", models=config.models[1:], out=tmp_path / "run", max_prompts=2)
     assert results(evaluate.run(asked))["models"]["sft"]["kl"] is None
     assert "no KL: the reference 'nobody' is none of the models" in capsys.readouterr().err
     with pytest.raises(InputError, match="no such model folder"):
@@ -248,7 +248,7 @@ def test_an_evaluation_of_many_ways_goes_on_after_a_stop(
     asked = replace(
         config,
         models=(f"sft={assistant}", f"best={assistant}@best-of-2", f"alike={assistant}@like-sft"),
-        limit=4,
+        max_prompts=4,
         best_of_prompts=2,
     )
     whole_run = evaluate.run(replace(asked, out=tmp_path / "one"))
@@ -277,7 +277,7 @@ def test_models_are_named_with_their_folders() -> None:
         ({"suites": ("more",)}, "'more' is no suite; write name=path"),
         ({"suites": ("test=x",)}, "two suites are called 'test'"),
         ({"suites": ("more=x", "more=y")}, "two suites are called 'more'"),
-        ({"limit": -1}, "limit is -1"),
+        ({"max_prompts": -1}, "max_prompts is -1"),
         ({"best_of_prompts": 0}, "best_of_prompts is 0"),
     ],
 )
@@ -286,7 +286,9 @@ def test_what_cannot_be_evaluated_is_refused_at_once(wrong: dict[str, Any], told
         evaluate.Config(**wrong)
 
 
-@pytest.mark.parametrize("wrong", [{"temperature": 0.0}, {"temperature": -1.0}, {"max_new_tokens": 0}, {"rows": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": 0.0}, {"temperature": -1.0}, {"max_new_tokens": 0}, {"max_batch_size": 0}]
+)
 def test_options_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):
         evaluate.Config(**wrong)

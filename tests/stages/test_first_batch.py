@@ -38,8 +38,8 @@ def configs(
             assistant, files.pairs, out=out, epochs=1, batch_size=40, warmup_steps=1, save_steps=0, device=ONE_THREAD
         ),
         "ppo": ppo.Config(
-            assistant,
-            judge,
+            model=assistant,
+            reward=judge,
             data=files.prompts,
             out=out,
             max_steps=2,

@@ -22,18 +22,18 @@ from amenable.train.runtime import DeviceOptions, Runtime
 def small_ppo(assistant: Path, judge: Path, files: Any, tmp_path: Path) -> ppo.Config:
     return ppo.Config(
         model=assistant,
-        reward_model=judge,
+        reward=judge,
         data=files.prompts,
         out=tmp_path / "ppo",
         max_steps=3,
         prompts_per_step=8,
         num_mini_batches=2,
         max_new_tokens=20,
-        kl_target=0.0,
+        adaptive_kl_target=0.0,
         optimizer=OptimizerConfig(learning_rate=1e-3),
         warmup_steps=1,
         save_steps=1,
-        watched=0,
+        num_traced_prompts=0,
         device=DeviceOptions("cpu", "fp32", 1),
     )
 
@@ -112,7 +112,7 @@ def test_a_reward_model_that_likes_everything_alike_is_told(
     flat: ScalarModel = loading.load_reward_model(judge, runtime, tokenizer)
     torch.nn.init.zeros_(flat.score.weight)
     loading.save_model(tmp_path / "flat", flat, tokenizer)
-    out = ppo.run(replace(small_ppo, reward_model=tmp_path / "flat", kl_coef=0.0, missing_eos_penalty=0.0))
+    out = ppo.run(replace(small_ppo, reward=tmp_path / "flat", kl_coef=0.0, missing_eos_penalty=0.0))
     assert "scores differ" in warnings_of(out) and "advantages differ" in warnings_of(out)
     last = json.loads((out / "metrics.jsonl").read_text("utf-8").splitlines()[-1])
     assert last == {"step": 3, "health": read(out / "finished.json")["health"]}
@@ -132,11 +132,11 @@ def test_another_reward_model_looks_on_and_changes_nothing(
     small_ppo: ppo.Config, judge: Path, tmp_path: Path, outcome: Callable, rows_of: Callable
 ) -> None:
     alone = outcome(ppo.run(small_ppo))
-    out = ppo.run(replace(small_ppo, watch_reward_model=judge, out=tmp_path / "watched"))
+    out = ppo.run(replace(small_ppo, eval_reward_model=judge, out=tmp_path / "watched"))
     assert outcome(out)["model.safetensors"] == alone["model.safetensors"]
     for row in rows_of(out):
-        assert row["watch/score"] == pytest.approx(row["objective/scores"], abs=1e-5)
-        assert row["watch/correlation"] == pytest.approx(1.0, abs=1e-4)
+        assert row["eval_rm/score"] == pytest.approx(row["objective/scores"], abs=1e-5)
+        assert row["eval_rm/correlation"] == pytest.approx(1.0, abs=1e-4)
 
 
 def test_the_summary_survives_a_stop(

@@ -53,7 +53,10 @@ def calls(sft_config: sft.Config, reward_config: reward.Config, files: Any) -> d
     return {
         "sft": (sft, replace(sft_config, epochs=1, batch_size=24, dropout=0.0, **small)),
         "reward": (reward, replace(reward_config, epochs=1, prompts_per_step=24, **small)),
-        "dpo": (dpo, dpo.Config(data=files.rankings, epochs=1, batch_size=24, held_out=0.25, eval_steps=3, **small)),
+        "dpo": (
+            dpo,
+            dpo.Config(data=files.rankings, epochs=1, batch_size=24, validation_split=0.25, eval_steps=3, **small),
+        ),
         "ppo": (
             ppo,
             ppo.Config(data=files.prompts, validation=files.prompts, critic_learning_rate=1e-3, **steps, **small),
@@ -68,7 +71,7 @@ def test_a_stage_does_what_it_does_without_them_and_saves_them_as_they_were(
     stage, config = calls[name]
     outs = {}
     for kind in ("whole", "padded"):
-        inputs = {"model": folders[kind]} | ({"reward_model": folders[f"{kind} judge"]} if name == "ppo" else {})
+        inputs = {"model": folders[kind]} | ({"reward": folders[f"{kind} judge"]} if name == "ppo" else {})
         outs[kind] = stage.run(replace(config, out=tmp_path / kind, **inputs))
     for whole_row, padded_row in zip(rows_of(outs["whole"]), rows_of(outs["padded"]), strict=True):
         assert padded_row == pytest.approx(whole_row, rel=1e-3, abs=1e-4)

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,19 +14,23 @@ import torch
 
 from amenable.data import sources
 from amenable.data.batches import minibatches
-from amenable.data.types import Prompt
 from amenable.errors import InputError
+from amenable.functional.masked import standardize
 from amenable.generation.rollout import Rollout, length_mask
-from amenable.rl import monitor, token_trace
-from amenable.rl.experience import Experience, Targets
-from amenable.rl.models import Actors, load_actors
+from amenable.models.decoder import Decoder
+from amenable.models.heads import ScalarModel
+from amenable.rl import monitor
+from amenable.rl.experience import Experience
+from amenable.rl.improve import MinibatchLoss, collect_experience, update
+from amenable.rl.models import Models, load_critic, load_models
 from amenable.seeds import derive_seed
 from amenable.stages import ppo
 from amenable.text.chat import render_prompt
 from amenable.train import forward, loading
-from amenable.train.examples import fitting_prompts, pieces_of, prompts_of_step
+from amenable.train.examples import fitting_prompts, pieces_of, prompts_of_step, raw_rows
 from amenable.train.log import Log
-from amenable.train.optimizer import Optimizer, OptimizerConfig
+from amenable.train.objective import accumulate
+from amenable.train.optimizer import OptimizerConfig
 from amenable.train.run import hash_of
 from amenable.train.runtime import DeviceOptions, Runtime
 
@@ -34,7 +39,7 @@ from amenable.train.runtime import DeviceOptions, Runtime
 def config(assistant: Path, judge: Path, files: Any, tmp_path_factory: pytest.TempPathFactory) -> ppo.Config:
     return ppo.Config(
         model=assistant,
-        reward_model=judge,
+        reward=judge,
         data=files.prompts,
         out=tmp_path_factory.mktemp("ppo") / "run",
         max_steps=8,
@@ -44,7 +49,7 @@ def config(assistant: Path, judge: Path, files: Any, tmp_path_factory: pytest.Te
         num_ppo_epochs=1,
         temperature=0.7,
         kl_coef=0.05,
-        kl_target=0.0,
+        adaptive_kl_target=0.0,
         target_kl=0.0,
         entropy_coef=0.0,
         ptx_coef=0.0,
@@ -73,23 +78,68 @@ def short(config: ppo.Config, tmp_path: Path) -> ppo.Config:
     return replace(config, out=tmp_path / "short", max_steps=4, prompts_per_step=8, num_mini_batches=2)
 
 
-@pytest.fixture
-def actors(config: ppo.Config, runtime: Runtime) -> Actors:
-    return load_actors(config.model, config.reward_model, 0, runtime)
+@dataclass(frozen=True)
+class Loaded:
+    """Models and critic as a run has them."""
+
+    models: Models
+    critic: ScalarModel
+
+    @property
+    def policy(self) -> Decoder:
+        return self.models.policy
+
+    @property
+    def trained(self) -> tuple[torch.nn.Module, ...]:
+        return self.policy, self.critic
+
+    def algorithm(self, config: ppo.Config) -> ppo.PPO:
+        """The algorithm with these options, and optimizers that have not stepped yet."""
+        return ppo.PPO(self.models, self.critic, config)
 
 
 @pytest.fixture
-def experience(actors: Actors, short: ppo.Config) -> Experience:
-    _, prompts = fitting_prompts(short.data, actors.tokenizer, 44)
-    return ppo.gather(actors, prompts_of_step(prompts, 8, 0, 1), ("rollout", 1), 1, short)
+def loaded(config: ppo.Config, runtime: Runtime) -> Loaded:
+    models = load_models(config, runtime)
+    return Loaded(models, load_critic(config.reward, models))
 
 
-def ids_of(actors: Actors, prompt: Prompt) -> list[int]:
-    return render_prompt(actors.tokenizer, prompt.messages)
+@pytest.fixture
+def experience(loaded: Loaded, short: ppo.Config) -> Experience:
+    _, prompts = fitting_prompts(short.data, loaded.models.tokenizer, 44)
+    return gather(loaded, prompts_of_step(prompts, 8, 0, 1), 1, short)
 
 
-def optimizers(actors: Actors, config: ppo.Config) -> tuple[Optimizer, Optimizer]:
-    return Optimizer([actors.policy], config.optimizer), Optimizer([actors.critic], config.optimizer)
+def gather(loaded: Loaded, prompts: list[list[int]], samples: int, config: ppo.Config) -> Experience:
+    return collect_experience(loaded.algorithm(config), loaded.models, config, prompts, ("rollout", 1), samples)
+
+
+def estimate(experience: Experience, kl_coef: float, config: ppo.Config) -> Experience:
+    """The experience with its advantages, not standardised yet."""
+    estimated = replace(experience, columns=dict(experience.columns))
+    ppo.PPO.estimate(SimpleNamespace(config=config), estimated, kl_coef)  # type: ignore[arg-type]
+    return estimated
+
+
+def backward(loaded: Loaded, experience: Experience, chosen: list[int], config: ppo.Config) -> dict[str, float]:
+    losses = loaded.algorithm(config).losses
+    objectives = [MinibatchLoss(experience, loss, loaded.models.runtime.device) for loss in losses]
+    return accumulate(objectives, chosen, loaded.models.runtime, config.max_tokens_per_pass)
+
+
+def learn(
+    loaded: Loaded, experience: Experience, config: ppo.Config, algorithm: ppo.PPO | None = None
+) -> dict[str, float]:
+    """All updates of an iteration on these answers; the models keep them."""
+    estimated, algorithm = estimate(experience, 0.05, config), algorithm or loaded.algorithm(config)
+    return update(algorithm, loaded.models, estimated, [], 1, 1.0, config, rounding=lambda: 0.0)
+
+
+def standardized(experience: Experience, kl_coef: float, config: ppo.Config) -> Experience:
+    estimated = estimate(experience, kl_coef, config)
+    mask = estimated.rollout.mask
+    estimated.columns["advantages"] = standardize(estimated.columns["advantages"], mask)
+    return estimated
 
 
 def rows_in(path: Path) -> list[dict[str, Any]]:
@@ -100,8 +150,8 @@ def weights(model: torch.nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-def gradients(actors: Actors) -> torch.Tensor:
-    models = (actors.policy, actors.critic)
+def gradients(loaded: Loaded) -> torch.Tensor:
+    models = loaded.trained
     found = torch.cat([p.grad.flatten() for model in models for p in model.parameters() if p.grad is not None])
     for model in models:
         model.zero_grad(set_to_none=True)
@@ -122,31 +172,30 @@ def test_the_score_rises_towards_what_people_like(
 
 def test_the_sampler_is_the_trainer_and_kl_starts_at_zero(trained: Path, rows_of: Callable) -> None:
     rows = rows_of(trained)
-    assert max(row["val/ratio_gap"] for row in rows) < 1e-4
+    assert max(row["sampling/logp_difference"] for row in rows) < 1e-4
     assert rows[0]["objective/kl"] == pytest.approx(0.0, abs=1e-4)
     assert rows[-1]["objective/kl"] > 0.5 and rows[-1]["objective/kl_k3"] > 0
     for row in rows:
         assert row["objective/non_score_reward"] == pytest.approx(-0.05 * row["objective/kl"], abs=1e-6)
-        assert row["updates"] == 2 and 0 <= row["completions/ended"] <= 1
+        assert row["updates"] == 2 and 0 <= row["completions/clipped_ratio"] <= 1
 
 
 @pytest.mark.parametrize("temperature", [0.7, 1.5])
 def test_the_temperature_is_in_every_log_probability(short: ppo.Config, rows_of: Callable, temperature: float) -> None:
     rows = rows_of(ppo.run(replace(short, temperature=temperature, max_steps=2, warmup_steps=0)))
-    assert max(row["val/ratio_gap"] for row in rows) < 1e-4
+    assert max(row["sampling/logp_difference"] for row in rows) < 1e-4
     assert rows[0]["objective/kl"] == pytest.approx(0.0, abs=1e-4)
 
 
 def test_reference_and_scorer_stay_as_they_are(
-    actors: Actors, experience: Experience, short: ppo.Config, trained: Path
+    loaded: Loaded, experience: Experience, short: ppo.Config, trained: Path
 ) -> None:
-    before = [weights(model) for model in (actors.policy, actors.critic, actors.reference, actors.scorer)]
-    targets = ppo.estimate(experience, 0.05, short)
-    ppo.learn(actors, optimizers(actors, short), experience, targets, [], 1, 1.0, short)
-    after = [weights(model) for model in (actors.policy, actors.critic, actors.reference, actors.scorer)]
+    before = [weights(model) for model in (*loaded.trained, *loaded.models.frozen)]
+    learn(loaded, experience, short)
+    after = [weights(model) for model in (*loaded.trained, *loaded.models.frozen)]
     assert [torch.equal(*pair) for pair in zip(before, after)] == [False, False, True, True]
     lineage = json.loads((trained / "lineage.json").read_text())["inputs"]
-    for name, folder in (("model", short.model), ("reward_model", short.reward_model)):
+    for name, folder in (("model", short.model), ("reward", short.reward)):
         assert lineage[name]["sha256"] == hash_of(folder)
 
 
@@ -161,10 +210,16 @@ def test_a_stopped_run_goes_on_to_the_bit(
 ) -> None:
     """With everything that has a state: both optimizers, an adapting coefficient, the best weights so far."""
     rich = replace(
-        short, kl_target=2.0, kl_horizon=40.0, select="score", validation=files.prompts, eval_steps=1, sample_steps=1
+        short,
+        adaptive_kl_target=2.0,
+        kl_horizon=40.0,
+        keep_weights="score",
+        validation=files.prompts,
+        eval_steps=1,
+        sample_steps=1,
     )
     rich = replace(rich, ptx_coef=0.5, ptx_data=files.text, ptx_tokens=100)
-    rich = replace(rich, watched=3, eval_prompts=5)
+    rich = replace(rich, num_traced_prompts=3, eval_prompts=5)
     whole = outcome(ppo.run(replace(rich, out=tmp_path / "whole")))
     assert outcome(run_in_two(ppo, rich, stop)) == whole
     for name, lines in (("samples.jsonl", 32), ("traces.jsonl", 12), ("answers.jsonl", 25)):
@@ -173,7 +228,7 @@ def test_a_stopped_run_goes_on_to_the_bit(
 
 
 def test_the_coefficient_follows_its_target(short: ppo.Config, rows_of: Callable) -> None:
-    rows = rows_of(ppo.run(replace(short, kl_target=1.0, kl_horizon=40.0)))
+    rows = rows_of(ppo.run(replace(short, adaptive_kl_target=1.0, kl_horizon=40.0)))
     for row, following in pairwise(rows):
         error = min(max(row["objective/kl"] / 1.0 - 1, -0.2), 0.2)
         expected = row["objective/kl_coef"] * (1 + error * 8 / 40)
@@ -184,46 +239,46 @@ def test_the_coefficient_follows_its_target(short: ppo.Config, rows_of: Callable
 def test_raw_text_mixed_in_keeps_the_policy_a_language_model(
     short: ppo.Config,
     files: Any,
-    actors: Actors,
+    loaded: Loaded,
     runtime: Runtime,
     rows_of: Callable,
     tmp_path: Path,
 ) -> None:
-    pieces = pieces_of(sources.read_texts(files.text).rows[:60], actors.tokenizer, 64)
+    pieces = pieces_of(sources.read_texts(files.text).rows[:60], loaded.models.tokenizer, 64)
     losses = []
     for coefficient in (0.0, 3.0):
         config = replace(short, ptx_coef=coefficient, ptx_data=files.text, out=tmp_path / str(coefficient))
         policy, _ = loading.load_policy(ppo.run(config), runtime)
-        losses.append(forward.mean_loss(policy, [ppo.raw_rows([ids], 1, 0, 1, 0)[0] for ids in pieces], runtime, 2000))
+        losses.append(forward.mean_loss(policy, [raw_rows([ids], 1, 0, 1, 0)[0] for ids in pieces], runtime, 2000))
         assert ("loss/ptx" in rows_of(config.out)[0]) == bool(coefficient)
     assert losses[1] < losses[0] - 0.2
 
 
-def test_frozen_layers_do_not_move(short: ppo.Config, actors: Actors, runtime: Runtime, files: Any) -> None:
+def test_frozen_layers_do_not_move(short: ppo.Config, loaded: Loaded, runtime: Runtime, files: Any) -> None:
     out = ppo.run(replace(short, frozen_layers=1, max_steps=3, ptx_coef=1.0, ptx_data=files.text))
-    before, after = (dict(m.named_parameters()) for m in (actors.policy, loading.load_policy(out, runtime)[0]))
+    before, after = (dict(m.named_parameters()) for m in (loaded.policy, loading.load_policy(out, runtime)[0]))
     moved = {name for name in after if not torch.equal(before[name], after[name])}
     assert moved and not [name for name in moved if "embedding" in name or "layers.0." in name]
 
 
 @pytest.mark.parametrize("max_tokens", [1, 70, 130])
-def test_many_passes_are_one(actors: Actors, experience: Experience, short: ppo.Config, max_tokens: int) -> None:
+def test_many_passes_are_one(loaded: Loaded, experience: Experience, short: ppo.Config, max_tokens: int) -> None:
     config = replace(short, entropy_coef=0.1, vf_coef=0.5)
-    targets, chosen = ppo.estimate(experience, 0.05, config), [6, 1, 3, 0, 2]
-    told = ppo.backward(actors, experience, targets, chosen, config)
-    whole = gradients(actors)
-    again = ppo.backward(actors, experience, targets, chosen, replace(config, max_tokens_per_pass=max_tokens))
+    experience, chosen = standardized(experience, 0.05, config), [6, 1, 3, 0, 2]
+    told = backward(loaded, experience, chosen, config)
+    whole = gradients(loaded)
+    again = backward(loaded, experience, chosen, replace(config, max_tokens_per_pass=max_tokens))
     assert again == pytest.approx(told, rel=1e-4, abs=1e-5)
-    assert torch.allclose(gradients(actors), whole, atol=1e-5) and whole.norm() > 0.01
+    assert torch.allclose(gradients(loaded), whole, atol=1e-5) and whole.norm() > 0.01
 
 
 def test_answers_to_one_prompt_share_it_and_the_gradient_is_that_of_each_alone(
-    actors: Actors, short: ppo.Config, monkeypatch: pytest.MonkeyPatch
+    loaded: Loaded, short: ppo.Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, prompts = fitting_prompts(short.data, actors.tokenizer, 44)
+    _, prompts = fitting_prompts(short.data, loaded.models.tokenizer, 44)
     config = replace(short, num_generations=3, entropy_coef=0.1)
-    experience = ppo.gather(actors, prompts_of_step(prompts, 4, 0, 1), ("rollout", 1), 3, config)
-    targets, chosen = ppo.estimate(experience, 0.05, config), [3, 4, 5, 0, 1, 2, 9]
+    experience = gather(loaded, prompts_of_step(prompts, 4, 0, 1), 3, config)
+    experience, chosen = standardized(experience, 0.05, config), [3, 4, 5, 0, 1, 2, 9]
     batches, values = list[Any](), ppo.forward.trained_values
 
     def looked_at(critic: Any, batch: Any) -> torch.Tensor:
@@ -231,55 +286,66 @@ def test_answers_to_one_prompt_share_it_and_the_gradient_is_that_of_each_alone(
         return values(critic, batch)
 
     monkeypatch.setattr(ppo.forward, "trained_values", looked_at)
-    told = ppo.backward(actors, experience, targets, chosen, config)
-    whole = gradients(actors)
+    told = backward(loaded, experience, chosen, config)
+    whole = gradients(loaded)
     (batch,) = batches
     assert [stem > 0 for stem in batch.prefix_lengths] == [False, True, True, False, True, True, False]
     assert len(batch.ids) < sum(batch.lengths)
-    apart = ppo.backward(actors, experience, targets, chosen, replace(config, max_tokens_per_pass=1))
+    apart = backward(loaded, experience, chosen, replace(config, max_tokens_per_pass=1))
     assert len(batches) == 8 and not batches[-1].prefix_lengths
     assert apart == pytest.approx(told, rel=1e-4, abs=1e-5)
-    assert torch.allclose(gradients(actors), whole, atol=1e-5) and whole.norm() > 0.01
+    assert torch.allclose(gradients(loaded), whole, atol=1e-5) and whole.norm() > 0.01
 
 
-def test_both_losses_by_hand(actors: Actors, experience: Experience, short: ppo.Config) -> None:
+def test_both_losses_by_hand(loaded: Loaded, experience: Experience, short: ppo.Config) -> None:
     """Against the log-probabilities and values of the time of sampling, which the updates have moved away from."""
     rollout, mask, chosen = experience.rollout, experience.rollout.mask, [3, 0, 5]
     moved = torch.linspace(-0.5, 0.5, mask.numel()).view(mask.shape)
     before = replace(rollout, logps=rollout.logps - moved)
-    old = replace(experience, rollout=before, values=experience.values - 2 * moved)
-    targets = ppo.estimate(old, 0.05, short)
+    columns = {**experience.columns, "values": experience.columns["values"] - 2 * moved}
+    old = standardized(replace(experience, rollout=before, columns=columns), 0.05, short)
     policy, critic = [], []
     for place in mask[chosen].nonzero().tolist():
         at = chosen[place[0]], place[1]
-        ratio, advantage = moved[at].exp(), targets.advantages[at]
+        ratio, advantage = moved[at].exp(), old.columns["advantages"][at]
         policy.append(-min(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage))
-        value, goal = experience.values[at], targets.returns[at]
-        held = value.clamp(old.values[at] - 0.2, old.values[at] + 0.2)
+        value, goal = experience.columns["values"][at], old.columns["returns"][at]
+        held = value.clamp(old.columns["values"][at] - 0.2, old.columns["values"][at] + 0.2)
         critic.append(max((value - goal) ** 2, (held - goal) ** 2) / 2)
-    told = ppo.backward(actors, old, targets, chosen, short)
+    told = backward(loaded, old, chosen, short)
     assert told["loss/policy_avg"] == pytest.approx(float(sum(policy)) / len(policy), abs=1e-4)
     assert told["loss/value_avg"] == pytest.approx(float(sum(critic)) / len(critic), rel=1e-3)
-    assert told["policy/clipfrac_avg"] > 0 and told["val/clipfrac_avg"] > 0
+    assert told["policy/clipfrac_avg"] > 0 and told["value/clipfrac_avg"] > 0
+    gaps = moved[chosen][mask[chosen]]
+    assert told["sampling/logp_difference"] == pytest.approx(float(gaps.abs().mean()), abs=1e-4)
+    assert told["policy/ratio"] == pytest.approx(float(gaps.exp().mean()), rel=1e-4)
+    assert told["policy/ratio_var"] == pytest.approx(float(gaps.exp().var(unbiased=False)), rel=1e-3)
+    assert set(told) == {
+        *("loss/policy_avg", "loss/value_avg", "policy/entropy_avg", "policy/approxkl_avg", "policy/clipfrac_avg"),
+        *("policy/ratio", "policy/ratio_var", "sampling/logp_difference", "value/clipfrac_avg"),
+    }
 
 
-def test_gathering_does_not_depend_on_the_passes(actors: Actors, experience: Experience, short: ppo.Config) -> None:
-    _, prompts = fitting_prompts(short.data, actors.tokenizer, 44)
+def test_gathering_does_not_depend_on_the_passes(loaded: Loaded, experience: Experience, short: ppo.Config) -> None:
+    _, prompts = fitting_prompts(short.data, loaded.models.tokenizer, 44)
     asked = prompts_of_step(prompts, 8, 0, 1)
-    again = ppo.gather(actors, asked, ("rollout", 1), 1, replace(short, max_tokens_per_pass=40))
+    again = gather(loaded, asked, 1, replace(short, max_tokens_per_pass=40))
     assert again.rollout.completions == experience.rollout.completions
-    for name in ("ref_logps", "values", "raw_scores", "scores"):
-        assert torch.allclose(getattr(again, name), getattr(experience, name), atol=1e-4), name
+    for name in ("ref_logps", "values"):
+        assert torch.allclose(again.columns[name], experience.columns[name], atol=1e-4), name
+    assert torch.allclose(again.raw_scores, experience.raw_scores, atol=1e-4)
+    assert torch.allclose(again.scores, experience.scores, atol=1e-4)
 
 
-def test_scores_are_clipped_and_a_missing_end_costs(actors: Actors, short: ppo.Config) -> None:
-    _, prompts = fitting_prompts(short.data, actors.tokenizer, 44)
+def test_scores_are_clipped_and_a_missing_end_costs(loaded: Loaded, short: ppo.Config) -> None:
+    _, prompts = fitting_prompts(short.data, loaded.models.tokenizer, 44)
     cut = replace(short, max_new_tokens=8, missing_eos_penalty=3.0, score_clip=0.5)
-    found = ppo.gather(actors, prompts[:8], ("rollout", 1), 1, cut)
+    found = gather(loaded, prompts[:8], 1, cut)
     assert not found.rollout.ended.all() and found.raw_scores.abs().max() > 0.5
     expected = found.raw_scores.clamp(-0.5, 0.5) - 3.0 * (~found.rollout.ended).float()
     assert torch.allclose(found.scores, expected)
-    alone = [forward.row_rewards(actors.scorer, [row], actors.runtime, 99).item() for row in found.rollout.rows()]
+    _, scorer = loaded.models.frozen
+    alone = [forward.row_rewards(scorer, [row], loaded.models.runtime, 99).item() for row in found.rollout.rows()]
     assert found.raw_scores.tolist() == pytest.approx(alone, abs=1e-4)
 
 
@@ -289,11 +355,12 @@ def two_answers() -> Experience:
     reference = torch.tensor([[-1.5, -1.0, -0.5], [-3.2, 0.0, 0.0]])
     rollout = Rollout([[1, 4], [1, 5]], [[6, 7, 2], [8]], torch.tensor([True, False]), mask, logps)
     values = torch.tensor([[0.1, 0.2, 0.3], [0.5, 0.0, 0.0]])
-    return Experience(rollout, reference, values, torch.tensor([2.0, 0.5]), torch.tensor([2.0, -0.5]))
+    columns = {"ref_logps": reference, "values": values}
+    return Experience(rollout, torch.tensor([2.0, 0.5]), torch.tensor([2.0, -0.5]), columns)
 
 
 def test_estimates_by_hand(short: ppo.Config) -> None:
-    targets = ppo.estimate(two_answers(), 0.1, replace(short, gamma=0.9, lam=0.8))
+    targets = estimate(two_answers(), 0.1, replace(short, gamma=0.9, lam=0.8)).columns
     rewards = [[-0.05, 0.1, 2.0], [-0.02 - 0.5]]
     deltas = [[-0.05 + 0.9 * 0.2 - 0.1, 0.1 + 0.9 * 0.3 - 0.2, 2.0 - 0.3], [-0.52 - 0.5]]
     third = deltas[0][2]
@@ -301,37 +368,31 @@ def test_estimates_by_hand(short: ppo.Config) -> None:
     first = deltas[0][0] + 0.72 * second
     raw = torch.tensor([first, second, third, deltas[1][0]])
     mask = length_mask([3, 1])
-    assert targets.rewards[mask].tolist() == pytest.approx(rewards[0] + rewards[1])
-    assert targets.returns[mask].tolist() == pytest.approx((raw + torch.tensor([0.1, 0.2, 0.3, 0.5])).tolist())
-    standard = (raw - raw.mean()) / (raw.var(correction=0) + 1e-8).sqrt()
-    assert targets.advantages[mask].tolist() == pytest.approx(standard.tolist(), abs=1e-5)
-    assert not targets.advantages[~mask].any() and not targets.returns[~mask].any()
+    assert targets["rewards"][mask].tolist() == pytest.approx(rewards[0] + rewards[1])
+    assert targets["returns"][mask].tolist() == pytest.approx((raw + torch.tensor([0.1, 0.2, 0.3, 0.5])).tolist())
+    assert targets["advantages"][mask].tolist() == pytest.approx(raw.tolist(), abs=1e-5)
+    assert not targets["advantages"][~mask].any() and not targets["returns"][~mask].any()
 
 
 def test_whitened_rewards_have_unit_variance_and_their_mean(short: ppo.Config) -> None:
     mask = length_mask([3, 1])
-    plain = ppo.estimate(two_answers(), 0.1, short).rewards[mask]
-    whitened = ppo.estimate(two_answers(), 0.1, replace(short, whiten_rewards=True)).rewards[mask]
+    plain = estimate(two_answers(), 0.1, short).columns["rewards"][mask]
+    whitened = estimate(two_answers(), 0.1, replace(short, whiten_rewards=True)).columns["rewards"][mask]
     assert whitened.var(correction=0).item() == pytest.approx(1.0, abs=1e-4)
     assert whitened.mean().item() == pytest.approx(plain.mean().item(), abs=1e-5)
 
 
-def test_the_entropy_bonus_raises_entropy(actors: Actors, experience: Experience, short: ppo.Config) -> None:
-    still = torch.zeros_like(experience.values)
-    targets, every = Targets(still, experience.values, still), list(range(8))
-    ppo.backward(actors, experience, targets, every, replace(short, entropy_coef=0.0))
-    assert gradients(actors).norm() < 1e-5  # no advantage, values on their targets: nothing to learn
-    before = ppo.backward(actors, experience, targets, every, replace(short, entropy_coef=1.0))["policy/entropy_avg"]
+def test_the_entropy_bonus_raises_entropy(loaded: Loaded, experience: Experience, short: ppo.Config) -> None:
+    values, every = experience.columns["values"], list(range(8))
+    columns = {**experience.columns, "advantages": torch.zeros_like(values), "returns": values}
+    experience = replace(experience, columns=columns)
+    backward(loaded, experience, every, replace(short, entropy_coef=0.0))
+    assert gradients(loaded).norm() < 1e-5  # no advantage, values on their targets: nothing to learn
+    before = backward(loaded, experience, every, replace(short, entropy_coef=1.0))["policy/entropy_avg"]
     with torch.no_grad():
-        for p in actors.policy.parameters():
+        for p in loaded.policy.parameters():
             p -= 0.01 * p.grad
-    assert ppo.backward(actors, experience, targets, every, short)["policy/entropy_avg"] > before
-
-
-def updated(actors: Actors, experience: Experience, config: ppo.Config) -> dict[str, float]:
-    """What `learn` says of its updates on these answers; the models keep them."""
-    targets = ppo.estimate(experience, 0.05, config)
-    return ppo.learn(actors, optimizers(actors, config), experience, targets, [], 1, 1.0, config)
+    assert backward(loaded, experience, every, short)["policy/entropy_avg"] > before
 
 
 def chosen_by(config: ppo.Config) -> list[list[int]]:
@@ -342,56 +403,56 @@ def chosen_by(config: ppo.Config) -> list[list[int]]:
 
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_updates_end_before_the_first_minibatch_that_is_too_far(
-    actors: Actors, experience: Experience, short: ppo.Config, epochs: int
+    loaded: Loaded, experience: Experience, short: ppo.Config, epochs: int
 ) -> None:
     """In the middle of a pass as well; what was not stepped on leaves no gradient, and neither model moves on."""
     config = replace(short, num_mini_batches=4, num_ppo_epochs=epochs)
-    before = [{name: p.clone() for name, p in model.state_dict().items()} for model in (actors.policy, actors.critic)]
+    before = [{name: p.clone() for name, p in model.state_dict().items()} for model in loaded.trained]
 
     def again() -> None:
-        for model, state in zip((actors.policy, actors.critic), before):
+        for model, state in zip(loaded.trained, before):
             model.load_state_dict(state)
 
-    assert updated(actors, experience, config)["updates"] == 4 * epochs
+    assert learn(loaded, experience, config)["updates"] == 4 * epochs
     again()
-    assert updated(actors, experience, replace(config, target_kl=1e9))["updates"] == 4 * epochs
+    assert learn(loaded, experience, replace(config, target_kl=1e9))["updates"] == 4 * epochs
     again()
-    assert updated(actors, experience, replace(config, target_kl=1e-9))["updates"] == 1
-    assert all(p.grad is None for model in (actors.policy, actors.critic) for p in model.parameters())
-    moved = weights(actors.policy), weights(actors.critic)
+    assert learn(loaded, experience, replace(config, target_kl=1e-9))["updates"] == 1
+    assert all(p.grad is None for model in loaded.trained for p in model.parameters())
+    moved = weights(loaded.policy), weights(loaded.critic)
     again()
-    targets, step = ppo.estimate(experience, 0.05, config), optimizers(actors, config)
-    ppo.backward(actors, experience, targets, chosen_by(config)[0], config)
-    for part in step:
-        part.step(1.0)
-    assert torch.equal(moved[0], weights(actors.policy)) and torch.equal(moved[1], weights(actors.critic))
+    optimizers = loaded.algorithm(config).optimizers
+    backward(loaded, standardized(experience, 0.05, config), chosen_by(config)[0], config)
+    for optimizer in optimizers.values():
+        optimizer.step(1.0)
+    assert torch.equal(moved[0], weights(loaded.policy)) and torch.equal(moved[1], weights(loaded.critic))
 
 
-def test_updates_go_on_up_to_the_target(actors: Actors, experience: Experience, short: ppo.Config) -> None:
+def test_updates_go_on_up_to_the_target(loaded: Loaded, experience: Experience, short: ppo.Config) -> None:
     """The kl of every minibatch, measured before its update, decides: the first above the target ends the updates."""
     config = replace(short, num_mini_batches=4, num_ppo_epochs=2)
-    start, measured = {name: p.clone() for name, p in actors.policy.state_dict().items()}, list[float]()
-    value = {name: p.clone() for name, p in actors.critic.state_dict().items()}
-    targets, step = ppo.estimate(experience, 0.05, config), optimizers(actors, config)
+    start, measured = {name: p.clone() for name, p in loaded.policy.state_dict().items()}, list[float]()
+    value = {name: p.clone() for name, p in loaded.critic.state_dict().items()}
+    estimated, optimizers = standardized(experience, 0.05, config), loaded.algorithm(config).optimizers
     for chosen in chosen_by(config):
-        measured.append(ppo.backward(actors, experience, targets, chosen, config)["policy/approxkl_avg"])
-        for part in step:
-            part.step(1.0)
+        measured.append(backward(loaded, estimated, chosen, config)["policy/approxkl_avg"])
+        for optimizer in optimizers.values():
+            optimizer.step(1.0)
     limit = sorted(measured)[4]
     allowed = next(place for place, kl in enumerate(measured) if kl > limit)
-    actors.policy.load_state_dict(start)
-    actors.critic.load_state_dict(value)
+    loaded.policy.load_state_dict(start)
+    loaded.critic.load_state_dict(value)
     assert 1 < allowed < 8, measured
-    assert updated(actors, experience, replace(config, target_kl=limit))["updates"] == allowed
+    assert learn(loaded, experience, replace(config, target_kl=limit))["updates"] == allowed
 
 
 def test_a_sampler_that_is_not_the_trainer_is_stopped(
-    actors: Actors, experience: Experience, short: ppo.Config
+    loaded: Loaded, experience: Experience, short: ppo.Config
 ) -> None:
     rollout = replace(experience.rollout, logps=experience.rollout.logps * 1.1)
     wrong = replace(experience, rollout=rollout)
     with pytest.raises(RuntimeError, match="before any update"):
-        ppo.learn(actors, optimizers(actors, short), wrong, ppo.estimate(wrong, 0.05, short), [], 1, 1.0, short)
+        learn(loaded, wrong, short)
 
 
 def test_the_weights_of_the_best_score_are_kept(
@@ -402,12 +463,12 @@ def test_the_weights_of_the_best_score_are_kept(
 ) -> None:
     seen: list[torch.Tensor] = []
 
-    def scores(ask: Any, held_out: list[monitor.Asked], decode: Any, log: Log, step: int) -> dict[str, float]:
-        seen.append(weights(ask.args[0].policy).clone())
+    def scores(ask: Any, held_out: list[monitor.TokenizedPrompt], decode: Any, log: Log, step: int) -> dict[str, float]:
+        seen.append(weights(ask.args[1].policy).clone())
         return {"eval/score": [5.0, 0.0, 2.0, 1.0, -1.0][step]}
 
     monkeypatch.setattr(monitor, "evaluate", scores)
-    out = ppo.run(replace(short, select="score", validation=files.prompts, eval_steps=1))
+    out = ppo.run(replace(short, keep_weights="score", validation=files.prompts, eval_steps=1))
     saved = weights(loading.load_policy(out, runtime)[0])
     # the score before any update, though the highest, is none of the run's
     assert [torch.equal(saved, each) for each in seen] == [False, False, True, False, False]
@@ -415,11 +476,11 @@ def test_the_weights_of_the_best_score_are_kept(
 
 
 def test_held_out_prompts_are_answered_as_the_policy_learns(
-    short: ppo.Config, files: Any, actors: Actors, rows_of: Callable
+    short: ppo.Config, files: Any, loaded: Loaded, rows_of: Callable
 ) -> None:
     out = ppo.run(replace(short, validation=files.prompts, eval_prompts=6, eval_steps=3, missing_eos_penalty=0.0))
     rows = rows_in(out / "answers.jsonl")
-    known, _ = fitting_prompts(files.prompts, actors.tokenizer, 44)
+    known, _ = fitting_prompts(files.prompts, loaded.models.tokenizer, 44)
     assert [row["step"] for row in rows] == [0] * 6 + [3] * 6 + [4] * 6
     assert [row["id"] for row in rows] == [prompt.id for prompt in known[:6]] * 3
     assert max(abs(row["kl"]) for row in rows[:6]) < 1e-3, "before any update the policy is the reference"
@@ -432,13 +493,13 @@ def test_held_out_prompts_are_answered_as_the_policy_learns(
         assert metrics[step]["eval/kl"] == pytest.approx(sum(row["kl"] for row in of_step) / 6, abs=1e-3)
 
 
-def test_held_out_answers_are_drawn_with_the_same_numbers(actors: Actors, short: ppo.Config, tmp_path: Path) -> None:
-    known, ids = fitting_prompts(short.data, actors.tokenizer, 44)
-    asked, log = list(zip(known, ids)), Log(tmp_path, "x")
+def test_held_out_answers_are_drawn_with_the_same_numbers(loaded: Loaded, short: ppo.Config, tmp_path: Path) -> None:
+    known, ids = fitting_prompts(short.data, loaded.models.tokenizer, 44)
+    asked, log = [monitor.TokenizedPrompt(*pair) for pair in zip(known, ids)], Log(tmp_path, "x")
 
-    def told(held_out: list[monitor.Asked], step: int, config: ppo.Config) -> dict[str, float]:
-        ask = partial(ppo.gather, actors, samples=1, config=config)
-        return monitor.evaluate(ask, held_out, actors.tokenizer.decode, log, step)
+    def told(held_out: list[monitor.TokenizedPrompt], step: int, config: ppo.Config) -> dict[str, float]:
+        ask = partial(collect_experience, loaded.algorithm(config), loaded.models, config)
+        return monitor.evaluate(ask, held_out, loaded.models.tokenizer.decode, log, step)
 
     first = told(asked, 1, short)
     assert told(asked, 2, short) == first
@@ -455,9 +516,9 @@ def test_watching_leaves_the_training_as_it_is(
     short: ppo.Config, files: Any, outcome: Callable, tmp_path: Path
 ) -> None:
     """To the bit; and so does answering held-out prompts."""
-    plain = replace(short, watched=0, sample_steps=1, entropy_coef=0.01, out=tmp_path / "plain")
+    plain = replace(short, num_traced_prompts=0, sample_steps=1, entropy_coef=0.01, out=tmp_path / "plain")
     alone = outcome(ppo.run(plain))
-    watched = outcome(ppo.run(replace(plain, watched=5, out=tmp_path / "watched")))
+    watched = outcome(ppo.run(replace(plain, num_traced_prompts=5, out=tmp_path / "watched")))
     assert watched == alone
     assert not (plain.out / "traces.jsonl").exists() and (tmp_path / "watched" / "traces.jsonl").exists()
     asked = outcome(ppo.run(replace(plain, validation=files.prompts, eval_steps=2, out=tmp_path / "asked")))
@@ -465,11 +526,11 @@ def test_watching_leaves_the_training_as_it_is(
 
 
 def test_the_same_prompts_are_watched_with_the_same_numbers(
-    short: ppo.Config, files: Any, actors: Actors, rows_of: Callable
+    short: ppo.Config, files: Any, loaded: Loaded, rows_of: Callable
 ) -> None:
-    out = ppo.run(replace(short, watched=4, sample_steps=2))
+    out = ppo.run(replace(short, num_traced_prompts=4, sample_steps=2))
     rows = rows_in(out / "traces.jsonl")
-    known, _ = fitting_prompts(files.prompts, actors.tokenizer, 44)
+    known, _ = fitting_prompts(files.prompts, loaded.models.tokenizer, 44)
     assert [row["step"] for row in rows] == [1] * 4 + [2] * 4 + [4] * 4
     assert [row["id"] for row in rows] == [known[place].id for place in (0, 8, 16, 24)] * 3
     coefficients = {row["step"]: row["objective/kl_coef"] for row in rows_of(out)}
@@ -478,10 +539,9 @@ def test_the_same_prompts_are_watched_with_the_same_numbers(
         assert sum(row["rewards"]) == pytest.approx(row["score"] - row["kl_coef"] * sum(row["kl"]), abs=1e-2)
     assert max(abs(kl) for row in rows[:4] for kl in row["kl"]) < 1e-3
     assert max(abs(ratio - 1) for row in rows for ratio in row["ratios"]) > 0.02
-    ask = partial(ppo.gather, actors, samples=1, config=short)
-    how = token_trace.Settings(0.0, short.gamma, short.lam, short.temperature, short.max_tokens_per_pass)
-    at_start = monitor.observe(ask, [(known[0], ids_of(actors, known[0]))], actors, how, 0.05)
-    assert actors.tokenizer.decode(at_start.experience.rollout.completions[0], True) == "".join(rows[0]["tokens"])
+    ids = render_prompt(loaded.models.tokenizer, known[0].messages)
+    at_start = collect_experience(loaded.algorithm(short), loaded.models, short, [ids], ("watched",), 1)
+    assert loaded.models.tokenizer.decode(at_start.rollout.completions[0], True) == "".join(rows[0]["tokens"])
 
 
 @pytest.mark.parametrize(
@@ -495,7 +555,7 @@ def test_the_same_prompts_are_watched_with_the_same_numbers(
         {"kl_coef": -0.1},
         {"lam": 1.5},
         {"sample_steps": 0},
-        {"watched": -1},
+        {"num_traced_prompts": -1},
         {"eval_prompts": -1},
         {"frozen_layers": -1},
     ],
@@ -509,4 +569,4 @@ def test_options_that_need_a_file_say_which() -> None:
     with pytest.raises(InputError, match="give --ptx-data"):
         ppo.Config(ptx_coef=1.0)
     with pytest.raises(InputError, match="give --validation"):
-        ppo.Config(select="score")
+        ppo.Config(keep_weights="score")

@@ -43,14 +43,14 @@ def test_pretrain_and_sft_show_their_validation(
     pretrain.run(
         pretrain.Config(
             data=files.text, tokenizer=base, out=tmp_path / "a", model="nano", context=64, tokens_per_step=256,
-            max_steps=2, eval_steps=1, eval_tokens=500, held_out=0.2, **quick,
+            max_steps=2, eval_steps=1, eval_tokens=500, validation_split=0.2, **quick,
         )
     )  # fmt: skip
     assert set(calls) == {"validation"} and whole(calls.pop("validation"))
     sft.run(
         sft.Config(
-            model=base, data=files.demonstrations, out=tmp_path / "b", epochs=1, batch_size=64, held_out=0.2,
-            reward_model=judge, select="reward", max_new_tokens=8, **quick,
+            model=base, data=files.demonstrations, out=tmp_path / "b", epochs=1, batch_size=64, validation_split=0.2,
+            reward_model=judge, keep_weights="reward", max_new_tokens=8, **quick,
         )
     )  # fmt: skip
     assert set(calls) == {"validation", "answers", "rewards"} and all(map(whole, calls.values()))
@@ -61,8 +61,8 @@ def test_sample_and_annotate_show_every_answer(
 ) -> None:
     drawn = sample.run(
         sample.Config(
-            model=assistant, data=files.prompts, out=tmp_path / "a", num_generations=3, limit=8,
-            sampling=Sampling(max_new_tokens=12), prompts_per_step=5, rows=4, device=CPU,
+            model=assistant, data=files.prompts, out=tmp_path / "a", num_generations=3, max_prompts=8,
+            sampling=Sampling(max_new_tokens=12), prompts_per_step=5, max_batch_size=4, device=CPU,
         )
     )  # fmt: skip
     heard = calls.pop("answers")
@@ -75,7 +75,7 @@ def test_reward_shows_what_it_measures_at_its_end(
     assistant: Path, files: Any, tmp_path: Path, calls: dict[str, Any]
 ) -> None:
     config = reward.Config(
-        model=assistant, data=files.rankings, demonstrations=files.demonstrations, out=tmp_path / "a", limit=12,
+        model=assistant, data=files.rankings, demonstrations=files.demonstrations, out=tmp_path / "a", max_prompts=12,
         prompts_per_step=12, warmup_steps=0, optimizer=QUICK, max_tokens_per_pass=256, device=CPU,
     )  # fmt: skip
     reward.run(config)
@@ -99,9 +99,9 @@ def test_ppo_shows_every_part_of_a_step_and_of_an_evaluation(
     assistant: Path, judge: Path, files: Any, tmp_path: Path, calls: dict[str, Any]
 ) -> None:
     config = ppo.Config(
-        model=assistant, reward_model=judge, data=files.prompts, validation=files.prompts, out=tmp_path / "a",
-        max_steps=1, prompts_per_step=8, num_mini_batches=4, max_new_tokens=12, eval_prompts=11, watched=0,
-        warmup_steps=0, kl_target=0.0, optimizer=QUICK, device=CPU,
+        model=assistant, reward=judge, data=files.prompts, validation=files.prompts, out=tmp_path / "a",
+        max_steps=1, prompts_per_step=8, num_mini_batches=4, max_new_tokens=12, eval_prompts=11, num_traced_prompts=0,
+        warmup_steps=0, adaptive_kl_target=0.0, optimizer=QUICK, device=CPU,
     )  # fmt: skip
     ppo.run(config)
     assert set(calls) == {"answers", "reference", "scores", "values", "updates"} and all(map(whole, calls.values()))
@@ -113,8 +113,8 @@ def test_evaluate_shows_all_its_work_and_ends_with_a_table(
 ) -> None:
     config = evaluate.Config(
         models=(f"base={base}", f"sft={assistant}", f"best={assistant}@best-of-2", f"like={assistant}@like-sft"),
-        data=files.prompts, world=None, reward_model=judge, text=files.text, demonstrations=files.demonstrations,
-        out=tmp_path / "a", limit=6, best_of_prompts=3, max_new_tokens=8, text_tokens=300, device=CPU,
+        data=files.prompts, world=None, reward_model=judge, lm_data=files.text, demonstrations=files.demonstrations,
+        out=tmp_path / "a", max_prompts=6, best_of_prompts=3, max_new_tokens=8, text_tokens=300, device=CPU,
     )  # fmt: skip
     evaluate.run(config)
     assert all(map(whole, calls.values()))

@@ -61,38 +61,38 @@ def configs(
     """Each stage at its smallest, with as much of its state at work as it has."""
     policy = ppo.Config(
         model=reward_config.model,
-        reward_model=judge,
+        reward=judge,
         data=files.prompts,
         max_steps=5,
         prompts_per_step=4,
         num_mini_batches=2,
         max_new_tokens=12,
-        kl_target=2.0,
+        adaptive_kl_target=2.0,
         kl_horizon=40.0,
         optimizer=OptimizerConfig(learning_rate=3e-3, eps=1e-5),
         warmup_steps=1,
         sample_steps=2,
-        watched=1,
+        num_traced_prompts=1,
         save_steps=2,
         device=MACHINE,
     )
     mixed = replace(policy, ptx_coef=0.5, ptx_data=files.text, ptx_tokens=60)
-    mixed = replace(mixed, select="score", validation=files.prompts, eval_steps=2, eval_prompts=3)
+    mixed = replace(mixed, keep_weights="score", validation=files.prompts, eval_steps=2, eval_prompts=3)
     preferences = dpo.Config(model=reward_config.model, data=files.rankings, epochs=1, batch_size=12, eval_steps=3)
-    asked = sample.Config(model=reward_config.model, data=files.prompts, num_generations=2, limit=10)
+    asked = sample.Config(model=reward_config.model, data=files.prompts, num_generations=2, max_prompts=10)
     models = (f"sft={reward_config.model}", f"base={sft_config.model}", *(f"s{i}={reward_config.model}" for i in "123"))
-    compared = evaluate.Config(models=models, data=files.prompts, world=None, reward_model=judge, text=files.text)
+    compared = evaluate.Config(models=models, data=files.prompts, world=None, reward_model=judge, lm_data=files.text)
     return {
         "pretrain": (pretrain, replace(pretrain_config, max_steps=6, eval_steps=3, save_steps=2)),
-        "sft": (sft, replace(sft_config, epochs=2, batch_size=24, select="loss", save_steps=2)),
+        "sft": (sft, replace(sft_config, epochs=2, batch_size=24, keep_weights="loss", save_steps=2)),
         "reward": (reward, replace(reward_config, epochs=1, prompts_per_step=12, save_steps=2)),
         "ppo": (ppo, policy),
         "ppo-ptx": (ppo, mixed),
-        "dpo": (dpo, replace(preferences, warmup_steps=1, held_out=0.25, save_steps=2, device=MACHINE)),
+        "dpo": (dpo, replace(preferences, warmup_steps=1, validation_split=0.25, save_steps=2, device=MACHINE)),
         "sample": (sample, replace(asked, sampling=Sampling(max_new_tokens=8), prompts_per_step=2, device=MACHINE)),
         "evaluate": (
             evaluate,
-            replace(compared, limit=3, max_new_tokens=6, text_tokens=100, device=MACHINE),
+            replace(compared, max_prompts=3, max_new_tokens=6, text_tokens=100, device=MACHINE),
         ),
     }
 
@@ -201,7 +201,7 @@ def test_a_killed_tokenizer_is_made_again(place: Place, files: Any, tokenizer_fo
     "place", [Place(Store, "add_ranking", 20), Place(annotate, "write_text", 2)], ids=["in the labels", "in the files"]
 )
 def test_killed_annotators_begin_again(place: Place, samples: Path, town: Path, tmp_path: Path) -> None:
-    config = annotate.Config(samples, town, out=tmp_path / "run", held_out=0.25)
+    config = annotate.Config(samples, town, out=tmp_path / "run", validation_split=0.25)
     whole = annotate.run(replace(config, out=tmp_path / "whole"))
     assert killed(annotate, config, place)
     assert made(annotate.run(config)) == made(whole) and not left(config.out)

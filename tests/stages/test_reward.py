@@ -19,6 +19,7 @@ from amenable.models.heads import ScalarModel
 from amenable.stages import reward
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, loading
+from amenable.train.objective import accumulate
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.runtime import Runtime
 
@@ -131,7 +132,7 @@ def test_the_loss_by_hand(
         gaps = [score[1] - score[0], score[1] - score[2]]
         terms.append(sum(-torch.sigmoid(gap).log() for gap in gaps) / 2)
         right.append(sum(float(gap > 0) for gap in gaps) / 2)
-    stats = reward.backward(model, items, short, runtime)
+    stats = accumulate(reward.BradleyTerry(model), items, runtime, short.max_tokens_per_pass)
     assert stats["loss"] == pytest.approx(float(sum(terms)) / len(terms), rel=1e-3, abs=1e-6)
     assert stats["accuracy"] == pytest.approx(sum(right) / len(right))
     assert stats["mean_reward"] == pytest.approx(float(torch.cat(scores).mean()), abs=1e-4)
@@ -157,11 +158,13 @@ def test_a_margin_counts_in_units_of_reward(
     assert {item.margin for item in items} == {1.0, 2.0, 3.0}
     scores = [forward.row_rewards(model, item.rows, runtime, 1000) for item in items]
     terms = [-torch.sigmoid(better - worse - item.margin).log() for item, (better, worse) in zip(items, scores)]
-    stats = reward.backward(model, items, short, runtime)
+    stats = accumulate(reward.BradleyTerry(model), items, runtime, short.max_tokens_per_pass)
     assert stats["loss"] == pytest.approx(float(sum(terms)) / 5, rel=1e-4)
     assert stats["margin"] == pytest.approx(sum(float(better - worse) for better, worse in scores) / 5, abs=1e-4)
-    apart = reward.elements_of(items, replace(short, batch="pairs"))[0]
-    assert reward.backward(model, apart, short, runtime)["loss"] == pytest.approx(stats["loss"], rel=1e-5)
+    apart = reward.batch_elements(items, replace(short, batch_unit="pairs"))[0]
+    assert accumulate(reward.BradleyTerry(model), apart, runtime, short.max_tokens_per_pass)["loss"] == pytest.approx(
+        stats["loss"], rel=1e-5
+    )
 
 
 def test_margins_are_learned_and_logged_beside_what_was_reached(
@@ -186,9 +189,9 @@ def test_many_passes_are_one(
 ) -> None:
     model = make_scalar_model()
     pair = Item(items[0].rows[:2], [2.0, 1.0], items[0].lengths[:2], "a")  # a prompt of one pair counts as much
-    told = reward.backward(model, [*items, pair], short, runtime)
+    told = accumulate(reward.BradleyTerry(model), [*items, pair], runtime, short.max_tokens_per_pass)
     whole = gradient(model)
-    again = reward.backward(model, [*items, pair], replace(short, max_tokens_per_pass=max_tokens), runtime)
+    again = accumulate(reward.BradleyTerry(model), [*items, pair], runtime, max_tokens)
     assert {key: again[key] for key in ("loss", "accuracy", "margin")} == pytest.approx(
         {key: told[key] for key in ("loss", "accuracy", "margin")}, rel=1e-4
     )
@@ -199,10 +202,10 @@ def test_order_and_company_of_answers_change_nothing(
     short: reward.Config, items: list[Item], make_scalar_model: Callable[..., ScalarModel], runtime: Runtime
 ) -> None:
     model = make_scalar_model()
-    forth = reward.backward(model, items, short, runtime)
+    forth = accumulate(reward.BradleyTerry(model), items, runtime, short.max_tokens_per_pass)
     whole = gradient(model)
     turned = [Item(item.rows[::-1], item.ranks[::-1], item.lengths[::-1], "a") for item in items[::-1]]
-    back = reward.backward(model, turned, short, runtime)
+    back = accumulate(reward.BradleyTerry(model), turned, runtime, short.max_tokens_per_pass)
     assert back["loss"] == pytest.approx(forth["loss"], rel=1e-5)
     assert torch.allclose(gradient(model), whole, atol=1e-5)
 
@@ -217,14 +220,14 @@ def test_pairs_of_two_answers_are_their_prompts(
     """With K = 2 both batchings are the same computation, but for the order of a pair's two answers."""
     config = replace(short, data=files.pairs)
     training, _ = reward.read(config, words, 64)
-    prompts, per_step = reward.elements_of(training, config)
-    pairs, pairs_per_step = reward.elements_of(training, replace(config, batch="pairs"))
+    prompts, per_step = reward.batch_elements(training, config)
+    pairs, pairs_per_step = reward.batch_elements(training, replace(config, batch_unit="pairs"))
     assert prompts is training and pairs_per_step == per_step == 12 and len(pairs) == len(prompts)
     model = make_scalar_model()
     for start in (0, 12):
-        one = reward.backward(model, prompts[start : start + 12], config, runtime)
+        one = accumulate(reward.BradleyTerry(model), prompts[start : start + 12], runtime, config.max_tokens_per_pass)
         whole = gradient(model)
-        other = reward.backward(model, pairs[start : start + 12], config, runtime)
+        other = accumulate(reward.BradleyTerry(model), pairs[start : start + 12], runtime, config.max_tokens_per_pass)
         assert other == pytest.approx(one, rel=1e-5, abs=1e-6)
         assert torch.allclose(gradient(model), whole, atol=1e-6) and whole.norm() > 0.01
 
@@ -234,26 +237,26 @@ def test_pairs_make_as_many_updates_and_see_answers_more_than_once(
 ) -> None:
     """72 prompts of two pairs each: the tied answers are in one pair, the best one is in two."""
     by_prompt = rows_of(reward.run(replace(short, out=tmp_path / "prompts")))
-    whole = reward.run(replace(short, out=tmp_path / "whole", batch="pairs"))
+    whole = reward.run(replace(short, out=tmp_path / "whole", batch_unit="pairs"))
     assert len(rows_of(whole)) == len(by_prompt) == 6
     log = [row["loss"] for row in rows_of(whole)]
     assert log != [row["loss"] for row in by_prompt], "the pairs were shuffled, not the prompts"
-    assert outcome(run_in_two(reward, replace(short, batch="pairs"), 2)) == outcome(whole)
+    assert outcome(run_in_two(reward, replace(short, batch_unit="pairs"), 2)) == outcome(whole)
 
 
 def test_pairs_of_a_prompt_are_scattered(short: reward.Config, words: Tokenizer) -> None:
-    config = replace(short, batch="pairs")
+    config = replace(short, batch_unit="pairs")
     training, _ = reward.read(config, words, 64)
-    pairs, per_step = reward.elements_of(training, config)
+    pairs, per_step = reward.batch_elements(training, config)
     assert (len(training), len(pairs), per_step) == (72, 144, 24)
-    step = batches.by_rows(len(pairs), per_step, config.seed, 0)[0]
+    step = batches.EpochBatches(len(pairs), per_step, 1, config.seed)[0]
     prompts = {str(row[0][: row[1].index(True)]) for i in step for row in pairs[i].rows}
     assert len(prompts) > 12, "prompts of their own would be twelve"
 
 
 def test_fewer_prompts_are_the_first_ones_with_all_their_rankings(short: reward.Config, words: Tokenizer) -> None:
     whole, sets = reward.read(short, words, 64)
-    few, same = reward.read(replace(short, limit=5), words, 64)
+    few, same = reward.read(replace(short, max_prompts=5), words, 64)
     asked = [str(item.rows[0][0][: item.rows[0][1].index(True)]) for item in whole]
     first = list(dict.fromkeys(asked))[:5]
     assert few == [item for item, prompt in zip(whole, asked) if prompt in first] and len(few) >= 5
@@ -268,7 +271,7 @@ def test_overfitting_can_be_read_off(short: reward.Config, files: Any, tmp_path:
     ranked = [{**row, "ranking": draw.sample([1, 2, 3], 3)} for row in rows]
     data.write_text("".join(json.dumps(row) + "\n" for row in ranked), "utf-8")
     rates = {"optimizer": OptimizerConfig(learning_rate=1e-2), "head_learning_rate": 1e-2}
-    config = replace(short, data=data, limit=4, epochs=30, **rates)
+    config = replace(short, data=data, max_prompts=4, epochs=30, **rates)
     done = json.loads((reward.run(config) / "finished.json").read_text())
     assert done["train"]["loss"] < 0.4 and done["train"]["accuracy"] > 0.8
     assert done["validation"]["loss"] > 0.8 and done["validation"]["accuracy"] < 0.75  # no idea: 0.69
@@ -286,8 +289,8 @@ def test_frozen_layers_do_not_move(short: reward.Config, words: Tokenizer, runti
 
 def test_an_answer_too_long_for_the_context_leaves_its_prompt_out(words: Tokenizer) -> None:
     asked = (Message("user", "name a rose"),)
-    assert reward.item_of(Ranking(asked, ("a rose " * 40, "lime"), (1.0, 2.0)), words, 64) is None
-    item = reward.item_of(Ranking(asked, ("a rose", "lime"), (1.0, 2.0), annotator="b"), words, 64)
+    assert reward.tokenize_ranking(Ranking(asked, ("a rose " * 40, "lime"), (1.0, 2.0)), words, 64) is None
+    item = reward.tokenize_ranking(Ranking(asked, ("a rose", "lime"), (1.0, 2.0), annotator="b"), words, 64)
     assert item is not None
     assert (item.ranks, item.lengths, item.annotator, len(item.rows)) == ([1.0, 2.0], [6, 4], "b", 2)
 
@@ -302,6 +305,6 @@ def test_held_out_prompts_are_not_trained_on(short: reward.Config, words: Tokeni
 
 
 def test_options_that_mean_nothing_are_refused() -> None:
-    for wrong in ({"frozen_layers": -1}, {"limit": -1}, {"epochs": 0}, {"prompts_per_step": 0}):
+    for wrong in ({"frozen_layers": -1}, {"max_prompts": -1}, {"epochs": 0}, {"prompts_per_step": 0}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             reward.Config(**wrong)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ def config(assistant: Path, files: Any, tmp_path: Path) -> sample.Config:
         data=files.prompts,
         out=tmp_path / "run",
         num_generations=3,
-        limit=10,
+        max_prompts=10,
         sampling=Sampling(max_new_tokens=24),
         prompts_per_step=4,
         device=DeviceOptions("cpu", "fp32", 1),
@@ -51,9 +51,9 @@ def test_every_prompt_gets_its_answers(config: sample.Config, rows_of: Callable)
 
 def test_answers_do_not_depend_on_what_is_sampled_with_them(config: sample.Config, tmp_path: Path) -> None:
     together = samples(sample.run(config))
-    apart = samples(sample.run(replace(config, out=tmp_path / "apart", prompts_per_step=1, rows=2)))
+    apart = samples(sample.run(replace(config, out=tmp_path / "apart", prompts_per_step=1, max_batch_size=2)))
     assert [row["completions"] for row in together] == [row["completions"] for row in apart]
-    first = samples(sample.run(replace(config, out=tmp_path / "few", limit=2, num_generations=2)))
+    first = samples(sample.run(replace(config, out=tmp_path / "few", max_prompts=2, num_generations=2)))
     assert [row["completions"] for row in first] == [row["completions"][:2] for row in together[:2]]
     other = samples(sample.run(replace(config, out=tmp_path / "other", seed=1)))
     assert [row["completions"] for row in other] != [row["completions"] for row in together]

@@ -26,16 +26,16 @@ def configs(
 ) -> dict[str, tuple[Any, Any]]:
     """Every training stage in three to six steps, the warm-up left to the stage."""
     short: dict[str, Any] = {"warmup_steps": None, "device": MACHINE}
-    preferences = dpo.Config(model=reward_config.model, data=files.pairs, batch_size=12, held_out=0.25, **short)
+    preferences = dpo.Config(model=reward_config.model, data=files.pairs, batch_size=12, validation_split=0.25, **short)
     policy = ppo.Config(
         model=reward_config.model,
-        reward_model=judge,
+        reward=judge,
         data=files.prompts,
         max_steps=3,
         prompts_per_step=4,
         num_mini_batches=2,
         max_new_tokens=12,
-        watched=0,
+        num_traced_prompts=0,
         optimizer=OptimizerConfig(learning_rate=3e-3),
         critic_learning_rate=5e-3,
         **short,
@@ -61,7 +61,7 @@ def test_lr_is_the_rate_and_a_short_run_warms_up_for_a_short_time(
     rows = [row for row in rows_of(stage.run(replace(config, out=tmp_path / "run"))) if "lr" in row]
     steps = len(rows)
     usual = {"pretrain": 20, "ppo": 5}.get(name, 10)
-    schedule = plan.cosine_with_warmup(steps, 1, config.final_learning_rate)
+    schedule = plan.cosine_with_warmup(steps, 1, config.final_lr_frac)
     peaks = {"lr": config.optimizer.learning_rate}
     peaks |= {"muon_lr": config.optimizer.muon_learning_rate} if name == "pretrain" else {}
     peaks |= {"critic_lr": config.critic_learning_rate} if name == "ppo" else {}
@@ -80,14 +80,14 @@ def lasting(files: Any, configs: dict[str, tuple[Any, Any]]) -> dict[str, tuple[
     """The same stages at a rate that stays, with all that they do now and then, and in their last step."""
     extra = {
         "pretrain": {"eval_steps": 2},
-        "sft": {"select": "loss"},
+        "sft": {"keep_weights": "loss"},
         "dpo": {"eval_steps": 2},
         "ppo": {
-            **{"select": "score", "validation": files.prompts, "eval_steps": 2, "eval_prompts": 3},
-            **{"sample_steps": 2, "watched": 1, "kl_target": 2.0, "kl_horizon": 40.0},
+            **{"keep_weights": "score", "validation": files.prompts, "eval_steps": 2, "eval_prompts": 3},
+            **{"sample_steps": 2, "num_traced_prompts": 1, "adaptive_kl_target": 2.0, "kl_horizon": 40.0},
         },
     }
-    lasts = {"final_learning_rate": 1.0, "warmup_steps": 2, "save_steps": 2}
+    lasts = {"final_lr_frac": 1.0, "warmup_steps": 2, "save_steps": 2}
     return {name: (stage, replace(one, **lasts, **extra.get(name, {}))) for name, (stage, one) in configs.items()}
 
 

@@ -36,7 +36,7 @@ def weights(folder: Path, runtime: Runtime) -> dict[str, torch.Tensor]:
 
 
 def test_held_out_loss_falls(assistant: Path, rows_of: Callable[[Path], list[dict[str, Any]]]) -> None:
-    told = [row["val_loss"] for row in rows_of(assistant) if "val_loss" in row]
+    told = [row["eval/loss"] for row in rows_of(assistant) if "eval/loss" in row]
     assert told == sorted(told, reverse=True) and told[-1] < told[0] / 2
 
 
@@ -84,7 +84,7 @@ def test_the_loss_is_over_the_assistants_tokens_alone(words: Tokenizer) -> None:
         Message("user", "more"),
         Message("assistant", "lime"),
     )
-    _, ((ids, trained),) = sft.fitting("train", [Demonstration(said)], words, 64, Sieve())
+    _, ((ids, trained),) = sft.tokenize("train", [Demonstration(said)], words, 64, Sieve())
     kept = [token for token, mark in zip(ids, trained) if mark]
     assert kept == [*words.encode("a rose"), words.eos_id, *words.encode("lime"), words.eos_id]
 
@@ -110,7 +110,7 @@ def test_turns_without_weight_are_context(
     data.write_text((json.dumps({"messages": [asked, first, more, last]}) + "\n") * 4, "utf-8")
     config = replace(short, data=data, validation=data, train_on=train_on)
     for split in sft.read(config, Sieve()):
-        _, rows = sft.fitting("train", split, words, 64, Sieve())
+        _, rows = sft.tokenize("train", split, words, 64, Sieve())
         kept = [token for token, mark in zip(*rows[0]) if mark]
         assert kept == [token for text in wanted for token in (*words.encode(text), words.eos_id)]
         assert words.decode(rows[0][0]).count("a rose") == 2 and len(rows) == 4
@@ -146,12 +146,12 @@ def test_the_best_epoch_so_far_survives_a_stop(
 ) -> None:
     seen: list[torch.Tensor] = []
 
-    def validate(decoder: Decoder, *_: Any) -> dict[str, float]:
+    def evaluate(decoder: Decoder, *_: Any) -> dict[str, float]:
         seen.append(decoder.token_embedding.weight.detach().clone())
-        return {"val_loss": float(len(seen))}
+        return {"eval/loss": float(len(seen))}
 
-    monkeypatch.setattr(sft, "validate", validate)
-    out = run_in_two(sft, replace(short, epochs=3, select="loss"), 7)
+    monkeypatch.setattr(sft, "evaluate", evaluate)
+    out = run_in_two(sft, replace(short, epochs=3, keep_weights="loss"), 7)
     assert torch.equal(weights(out, runtime)["token_embedding.weight"], seen[0])
     assert json.loads((out / "finished.json").read_text())["selected_step"] == 5 and len(seen) == 3
 
@@ -162,12 +162,12 @@ def test_the_epoch_that_is_kept(
 ) -> None:
     seen: list[dict[str, torch.Tensor]] = []
 
-    def validate(decoder: Decoder, *_: Any) -> dict[str, float]:
+    def evaluate(decoder: Decoder, *_: Any) -> dict[str, float]:
         seen.append({name: value.clone() for name, value in decoder.state_dict().items()})
-        return {"val_loss": [3.0, 1.0, 2.0, 4.0][len(seen) - 1]}
+        return {"eval/loss": [3.0, 1.0, 2.0, 4.0][len(seen) - 1]}
 
-    monkeypatch.setattr(sft, "validate", validate)
-    out = sft.run(replace(short, epochs=4, select=select))  # type: ignore[arg-type]
+    monkeypatch.setattr(sft, "evaluate", evaluate)
+    out = sft.run(replace(short, epochs=4, keep_weights=select))  # type: ignore[arg-type]
     saved = weights(out, runtime)
     same = [all(torch.equal(saved[name], value) for name, value in epoch.items()) for epoch in seen]
     assert same == [place == kept for place in range(4)]
@@ -177,9 +177,9 @@ def test_the_epoch_that_is_kept(
 def test_the_best_epoch_by_reward_is_kept(
     short: sft.Config, judge: Path, rows_of: Callable, run_in_two: Callable, outcome: Callable, tmp_path: Path
 ) -> None:
-    config = replace(short, epochs=3, select="reward", reward_model=judge, reward_prompts=6)
+    config = replace(short, epochs=3, keep_weights="reward", reward_model=judge, reward_prompts=6)
     out = sft.run(config)
-    told = {row["step"]: row["val_reward"] for row in rows_of(out) if "val_reward" in row}
+    told = {row["step"]: row["eval/score"] for row in rows_of(out) if "eval/score" in row}
     assert len(told) == 3 and len(set(told.values())) > 1
     selected = json.loads((out / "finished.json").read_text())["selected_step"]
     assert selected == max(told, key=lambda step: told[step])
@@ -189,4 +189,4 @@ def test_the_best_epoch_by_reward_is_kept(
 
 def test_selecting_by_reward_needs_a_judge() -> None:
     with pytest.raises(InputError, match="give --reward-model"):
-        sft.Config(select="reward")
+        sft.Config(keep_weights="reward")

@@ -10,7 +10,6 @@ import pytest
 
 from amenable.errors import InputError
 from amenable.stages import dpo, ppo, reward, sft
-from amenable.train.run_options import Options
 from amenable.train.runtime import DeviceOptions
 
 ONE_THREAD = DeviceOptions("cpu", "fp32", 1)
@@ -31,14 +30,22 @@ def configs(
     sft_config: sft.Config, reward_config: reward.Config, assistant: Path, judge: Path, tmp_path: Path
 ) -> dict[str, Any]:
     """The smallest runs of the stages that train on rows, without data."""
-    care = Options(max_bad_rows=0.0)
-    few = {"out": tmp_path / "run", "save_steps": 0, "warmup_steps": 0, "device": ONE_THREAD, "care": care}
+    few = {"out": tmp_path / "run", "save_steps": 0, "warmup_steps": 0, "device": ONE_THREAD, "max_bad_rows": 0.0}
     return {
         "sft": replace(sft_config, epochs=1, batch_size=36, **few),
-        "reward": replace(reward_config, heldout=None, demonstrations=None, epochs=1, prompts_per_step=36, **few),
+        "reward": replace(
+            reward_config, heldout_annotators=None, demonstrations=None, epochs=1, prompts_per_step=36, **few
+        ),
         "dpo": dpo.Config(assistant, epochs=1, batch_size=40, **few),
         "ppo": ppo.Config(
-            assistant, judge, max_steps=1, prompts_per_step=4, num_mini_batches=1, max_new_tokens=8, watched=0, **few
+            model=assistant,
+            reward=judge,
+            max_steps=1,
+            prompts_per_step=4,
+            num_mini_batches=1,
+            max_new_tokens=8,
+            num_traced_prompts=0,
+            **few,
         ),
     }
 
@@ -106,8 +113,8 @@ def test_a_run_ends_where_nothing_is_left_to_train_on(name: str, train: Callable
 def test_a_choice_by_held_out_rows_needs_some(name: str, select: str, train: Callable[..., Path], judge: Path) -> None:
     _, make, _ = STAGES[name]
     options = {"reward_model": judge} if select == "reward" else {}
-    with pytest.raises(InputError, match=f"--select {select} has nothing"):
-        train(name, make(12), make(2, long=(0, 1)), select=select, **options)
+    with pytest.raises(InputError, match=f"--keep-weights {select} has nothing"):
+        train(name, make(12), make(2, long=(0, 1)), keep_weights=select, **options)
 
 
 def test_a_long_answer_is_never_trained_without_its_end(train: Callable[..., Path]) -> None:

@@ -2,38 +2,53 @@
 
 import torch
 
-from amenable.train.best import Best
+from amenable.train.best import BestWeights
+
+
+def linear(value: float) -> torch.nn.Linear:
+    module = torch.nn.Linear(1, 1)
+    torch.nn.init.constant_(module.weight, value)
+    return module
 
 
 def test_the_highest_score_wins_and_comes_back() -> None:
-    module = torch.nn.Linear(1, 1)
-    best = Best(module)
+    module = linear(0.0)
+    best = BestWeights(module, "eval/score")
     for step, (value, score) in enumerate([(1.0, 0.2), (2.0, 0.9), (3.0, 0.5)], start=1):
         torch.nn.init.constant_(module.weight, value)
-        assert best.offer(score, step) == (step < 3)
+        assert best.update({"eval/score": score}, step) == (step < 3)
     best.restore()
     assert module.weight.item() == 2.0 and best.step == 2
 
 
+def test_the_lowest_loss_wins_where_it_is_a_loss() -> None:
+    best = BestWeights(linear(1.0), "eval/loss", lowest=True)
+    assert best.update({"eval/loss": 2.0}, 1) and best.update({"eval/loss": 1.0}, 2)
+    assert not best.update({"eval/loss": 1.5}, 3) and best.step == 2
+
+
+def test_steps_without_the_metric_cost_nothing() -> None:
+    best = BestWeights(linear(1.0), "eval/score")
+    assert not best.update({"loss": 1.0}, 1)
+    assert best.weights == {} and best.state_dict() == {"score": None, "step": 0, "weights": {}}
+
+
 def test_state_survives_a_checkpoint() -> None:
-    module = torch.nn.Linear(1, 1)
-    best = Best(module)
-    torch.nn.init.constant_(module.weight, 4.0)
-    best.offer(1.0, 3)
+    module = linear(4.0)
+    best = BestWeights(module, "eval/score")
+    best.update({"eval/score": 1.0}, 3)
     state = best.state_dict()
     torch.nn.init.constant_(module.weight, 5.0)
-    again = Best(module)
+    again = BestWeights(module, "eval/score")
     again.load_state_dict(state)
-    assert not again.offer(0.5, 4)
+    assert not again.update({"eval/score": 0.5}, 4)
     again.restore()
     assert module.weight.item() == 4.0
 
 
-def test_nothing_offered_changes_nothing() -> None:
-    module = torch.nn.Linear(1, 1)
-    torch.nn.init.constant_(module.weight, 7.0)
-    best = Best(module)
-    again = Best(module)
-    again.load_state_dict(best.state_dict())
+def test_nothing_measured_changes_nothing() -> None:
+    module = linear(7.0)
+    again = BestWeights(module, "eval/score")
+    again.load_state_dict(BestWeights(module, "eval/score").state_dict())
     again.restore()
-    assert module.weight.item() == 7.0 and again.offer(-100.0, 1)
+    assert module.weight.item() == 7.0 and again.update({"eval/score": -100.0}, 1)

@@ -150,7 +150,7 @@ FOLLOWING = {
     "dpo": {"optimizer.learning_rate", "max_new_tokens"},
     "ppo": {
         *("optimizer.learning_rate", "critic_learning_rate"),
-        *("temperature", "max_new_tokens", "kl_coef", "kl_target"),
+        *("temperature", "max_new_tokens", "kl_coef", "adaptive_kl_target"),
     },
     "sample": {"sampling.temperature", "sampling.max_new_tokens"},
     "evaluate": {"max_new_tokens"},
@@ -161,13 +161,13 @@ FOLLOWING = {
 ALIKE = {
     "how long one wants to train, and on how much": """
         epochs max_steps batch_size prompts_per_step tokens_per_step num_generations num_mini_batches num_ppo_epochs
-        pairs_per_prompt limit held_out ptx_tokens""",
+        pairs_per_prompt max_prompts validation_split ptx_tokens""",
     "how much is computed at once: of the machine": """
-        max_tokens_per_pass rows device.threads""",
+        max_tokens_per_pass max_batch_size device.threads""",
     "how often is looked and saved, and on how much": """
-        eval_steps eval_tokens eval_prompts sample_steps watched save_steps reward_prompts best_of_prompts text_tokens
-        care.keep_checkpoints care.max_bad_rows max_kl""",
-    "one rule for runs of every length": "warmup_steps final_learning_rate",
+        eval_steps eval_tokens eval_prompts sample_steps num_traced_prompts save_steps reward_prompts best_of_prompts
+        text_tokens         keep_checkpoints max_bad_rows max_kl""",
+    "one rule for runs of every length": "warmup_steps final_lr_frac",
     "the papers' numbers at every size": """
         beta gamma lam cliprange cliprange_value vf_coef kl_horizon missing_eos_penalty optimizer.muon_learning_rate
         optimizer.weight_decay optimizer.beta1 optimizer.beta2 optimizer.eps optimizer.max_grad_norm
@@ -215,13 +215,13 @@ def test_the_tables_name_options_that_exist() -> None:
 
 @pytest.mark.parametrize("stage", ["pretrain", "sft", "reward", "dpo", "ppo", "sample"])
 def test_a_bare_stage_trains_the_closed_worlds_model_as_the_demo_does(stage: str) -> None:
-    """But for dropout, which the demo gives and the model's configuration does not state."""
+    """But for dropout, which the model's configuration does not state, and pairs, of which the demo takes a few."""
     config = importlib.import_module(f"amenable.stages.{stage}").Config()
     nano = traits_of(preset("nano", 1536))
     (given,) = [call.config for call in demo.plan(Path("x"), 0) if call.out == Path("x") / stage]
     models = [nano] * (2 if stage == "ppo" else 1)
     bare, demos = (getattr(defaults, stage)(config, *models)[0] for config in (config, given))
-    left = {"seed", "warmup_steps"} | ({"dropout"} if stage == "sft" else set())
+    left = {"seed", "warmup_steps", *{"sft": ("dropout",), "dpo": ("pairs_per_prompt",)}.get(stage, ())}
     for name in {name for name, _ in numbers_of(config)} - left:
         assert attrgetter(name)(bare) == attrgetter(name)(demos), name
 
@@ -229,10 +229,18 @@ def test_a_bare_stage_trains_the_closed_worlds_model_as_the_demo_does(stage: str
 def test_a_published_chat_model_may_answer_at_length() -> None:
     """And is held less tightly, as each token adds to the KL of an answer."""
     config, line = defaults.ppo(ppo.Config(), Traits(135_000_000, 8192), Traits(135_000_000, 8192))
-    assert (config.max_new_tokens, config.kl_coef, config.kl_target, config.temperature) == (256, 0.075, 6.0, 0.7)
-    assert "max new tokens 256 (--max-new-tokens), kl coef 0.075 (--kl-coef), kl target 6 (--kl-target)" in line
+    assert (config.max_new_tokens, config.kl_coef, config.adaptive_kl_target, config.temperature) == (
+        256,
+        0.075,
+        6.0,
+        0.7,
+    )
+    assert (
+        "max new tokens 256 (--max-new-tokens), kl coef 0.075 (--kl-coef), adaptive kl target 6 (--adaptive-kl-target)"
+        in line
+    )
     short, _ = defaults.ppo(ppo.Config(max_new_tokens=16), Traits(135_000_000, 8192), Traits(135_000_000, 8192))
-    assert (short.kl_coef, short.kl_target) == (0.3, 1.5)
+    assert (short.kl_coef, short.adaptive_kl_target) == (0.3, 1.5)
     assert [defaults.answer_length(context) for context in (3, 64, 256, 1024, 131072)] == [1, 16, 64, 256, 256]
     least, _ = defaults.evaluate(evaluate.Config(), [Traits(1, 8192), Traits(1, 256)])
     assert least.max_new_tokens == 64

@@ -31,8 +31,8 @@ def row(words: Tokenizer) -> Marked:
     return Marked(rendered.ids, rendered.trained, rendered.roles, ended=True, opened=True)
 
 
-def proof_of(words: Tokenizer, *rows: Marked) -> first_batch.Proof:
-    return first_batch.Proof(list(rows), len(rows), "rows", words)
+def proof_of(words: Tokenizer, *rows: Marked) -> first_batch.BatchCheck:
+    return first_batch.BatchCheck(list(rows), len(rows), "rows", words)
 
 
 def shifted(row: Marked, by: int) -> Marked:
@@ -105,7 +105,7 @@ BREAKS: dict[str, tuple[Callable[[Marked, Tokenizer], Marked], str]] = {
 def test_every_broken_rule_is_named(name: str, row: Marked, words: Tokenizer) -> None:
     change, said = BREAKS[name]
     with pytest.raises(InputError, match=f"row 2 of the rows can't be trained on: .*{said}"):
-        first_batch.proven([row, change(row, words)], [0], words, "rows")
+        first_batch.checked_batch([row, change(row, words)], [0], words, "rows")
 
 
 CHATML = (

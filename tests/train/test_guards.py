@@ -20,11 +20,11 @@ WELL: dict[str, float] = {
     "objective/advantages_std": 0.4,
     "policy/entropy_avg": 0.35,
     "policy/clipfrac_avg": 0.05,
-    "completions/ended": 0.97,
+    "completions/clipped_ratio": 0.03,
     "completions/mean_length": 15.0,
-    "val/explained_variance": 0.4,
-    "val/ratio_gap": 0.002,
-    "watch/score": 0.1,
+    "value/explained_variance": 0.4,
+    "sampling/logp_difference": 0.002,
+    "eval_rm/score": 0.1,
     "rewards/margins": 0.5,
     "logratios/chosen": -3.0,
     "eval/empty_below": 0.97,
@@ -58,7 +58,7 @@ def test_a_healthy_run_has_no_warning_and_every_check_is_told_as_fine() -> None:
 
 
 def test_what_a_stage_does_not_measure_is_not_told() -> None:
-    watch, _ = after([{"loss": 1.0, "val_bpb": None, "note": "text"}] * 30)
+    watch, _ = after([{"loss": 1.0, "eval/bpb": None, "note": "text"}] * 30)
     assert watch.health() == {"fine": ["no jump of the loss"], "warnings": []}
     assert after([{"answered": "all"}])[0].health() == {"fine": [], "warnings": []}
 
@@ -70,11 +70,11 @@ def test_what_a_stage_does_not_measure_is_not_told() -> None:
         ("advantages differ", {"objective/advantages_std": 1e-6}),
         ("KL", {"objective/kl": 11.8}),
         ("empty answers", {"eval/empty_below": 0.6}),
-        ("answers end", {"completions/ended": 0.3}),
-        ("EOS is said", {"completions/ended": 0.0}),
+        ("answers end", {"completions/clipped_ratio": 0.7}),
+        ("EOS is said", {"completions/clipped_ratio": 1.0}),
         ("answers say something", {"completions/mean_length": 1.0}),
         ("clipping", {"policy/clipfrac_avg": 0.7}),
-        ("ratio", {"val/ratio_gap": 0.3}),
+        ("ratio", {"sampling/logp_difference": 0.3}),
         ("loss is steady", {"loss": 11.0}),
         ("gradient is steady", {"grad_norm": 6.0}),
         ("policy's gradient is steady", {"policy/grad_norm": 6.0}),
@@ -87,7 +87,7 @@ def test_one_wrong_step_is_warned_of_by_its_own_check_alone(check: str, wrong: d
 
 
 def test_a_warning_is_said_once_and_counted() -> None:
-    watch, said = after([WELL] * 12 + [WELL | {"completions/ended": 0.0}] * 7)
+    watch, said = after([WELL] * 12 + [WELL | {"completions/clipped_ratio": 1.0}] * 7)
     assert len(said) == 1 and said[0].startswith("step 13: no answer ends") and "--max-new-tokens" in said[0]
     ((good, fine), (bad, warning)) = lines(watch.health())
     assert good and "entropy holds" in fine and "EOS is said" not in fine
@@ -100,7 +100,7 @@ def test_entropy_may_fall_by_a_third_but_not_to_a_third() -> None:
 
 
 def test_a_critic_may_be_blind_at_first() -> None:
-    blind = WELL | {"val/explained_variance": -0.5}
+    blind = WELL | {"value/explained_variance": -0.5}
     assert not warned([blind] * (BLIND_STEPS - 1) + [WELL] * 20)
     found = warned([blind] * (BLIND_STEPS + 2) + [WELL] * 20)
     assert list(found) == ["critic"] and found["critic"]["steps"] == 3
@@ -116,7 +116,7 @@ def test_a_critic_may_be_blind_at_first() -> None:
     ],
 )
 def test_two_reward_models_part(scores: tuple[float, float], watching: tuple[float, float], parts: bool) -> None:
-    rows = wavering(30, **{"objective/scores": scores, "watch/score": watching})
+    rows = wavering(30, **{"objective/scores": scores, "eval_rm/score": watching})
     assert (list(warned(rows)) == ["a second opinion"]) == parts
 
 
@@ -189,13 +189,13 @@ def test_how_answers_end_is_told_in_one_true_word(limit: int, data: st.DataObjec
     answers = data.draw(st.lists(st.one_of(cut, ending), min_size=1, max_size=12))
     row = {
         "completions/mean_length": sum(tokens for tokens, _ in answers) / len(answers),
-        "completions/ended": sum(ended for _, ended in answers) / len(answers),
+        "completions/clipped_ratio": sum(not ended for _, ended in answers) / len(answers),
     }
     told = [name for name in warned([WELL | row]) if name in ENDS]
     assert len(told) <= 1
     empty = sum(answer == (1, True) for answer in answers)
     true = {
-        "answers end": 0 < row["completions/ended"] < 0.5,
+        "answers end": 0.5 < row["completions/clipped_ratio"] < 1,
         "EOS is said": not any(ended for _, ended in answers),
         "answers say something": empty >= len(answers) / 2,
     }
@@ -204,9 +204,9 @@ def test_how_answers_end_is_told_in_one_true_word(limit: int, data: st.DataObjec
 
 
 def test_one_token_that_is_not_eos_is_not_an_empty_answer() -> None:
-    one = {"completions/mean_length": 1.0, "completions/ended": 0.0}
+    one = {"completions/mean_length": 1.0, "completions/clipped_ratio": 1.0}
     assert list(warned([WELL | one])) == ["EOS is said"]
-    assert list(warned([WELL | one | {"completions/ended": 1.0}])) == ["answers say something"]
+    assert list(warned([WELL | one | {"completions/clipped_ratio": 0.0}])) == ["answers say something"]
 
 
 def test_the_past_is_bounded() -> None:

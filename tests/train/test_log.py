@@ -64,8 +64,8 @@ def test_the_latest_row_is_what_a_resumed_run_ends_with(tmp_path: Path) -> None:
     log = Log(tmp_path, "x")
     assert log.latest_row() == {}
     log.row(1, {"loss": 2.0})
-    log.row(2, {"loss": 1.0, "val_loss": 3.0})
-    assert log.latest_row() == {"loss": 1.0, "val_loss": 3.0}
+    log.row(2, {"loss": 1.0, "eval/loss": 3.0})
+    assert log.latest_row() == {"loss": 1.0, "eval/loss": 3.0}
 
 
 def test_a_pipe_gets_paths_as_they_are(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,7 +12,6 @@ from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.heads import ScalarModel
 from amenable.models.layout import Layout
 from amenable.models.presets import preset
-from amenable.stages import ppo
 from amenable.train import memory
 from amenable.train.forward import Row
 from amenable.train.optimizer import Optimizer, OptimizerConfig
@@ -168,32 +165,6 @@ def test_told() -> None:
     fitting, over = (memory.heaviest(rows, [[0, 1, 2]], limit) for limit in (70, 60))
     assert "passes of" not in memory.told(1, FP32, fitting)
     assert memory.told(1, FP32, over).endswith("; passes of up to 70 tokens, as the longest row has, not 60")
-
-
-def test_rollouts_hold_four_models_two_of_them_with_moments_and_the_best() -> None:
-    """Few tokens: copying the state makes the peak. 4 models, 2 x 2 moments and the best are held, and 7 are copied."""
-    shape = replace(PLAIN, hidden_size=128, vocab_size=2000)
-    actors = speed.make_actors(shape, FP32)
-    policy, critic = (sum(p.numel() for p in module.parameters()) for module in (actors.policy, actors.critic))
-    size = memory.rollouts(actors, ppo.Config(max_steps=2, prompts_per_step=4, max_new_tokens=8), [[1, 2]])
-    assert size == memory.LIBRARIES + 4 * (5 * policy + 4 * critic) + 4 * (4 * policy + 3 * critic)
-
-
-def test_rollouts_grow_with_answers_and_not_with_minibatches() -> None:
-    actors = speed.make_actors(PLAIN, FP32)
-    prompts = [[1] * 12] * 8
-
-    def size(**changes: Any) -> int:
-        return memory.rollouts(
-            actors, ppo.Config(**{"prompts_per_step": 64, "max_new_tokens": 16, "max_steps": 2, **changes}), prompts
-        )
-
-    assert size(num_mini_batches=1) > size(num_mini_batches=4) > size(num_mini_batches=16)
-    assert size(max_new_tokens=40) > size(max_new_tokens=16)
-    assert size(num_mini_batches=1, ptx_coef=1.0, ptx_data=Path("text"), ptx_tokens=8192) > size(num_mini_batches=1)
-    assert memory.told_rollouts(actors, ppo.Config(max_new_tokens=64), [("asked", prompts[0])]).endswith(
-        "cpu, fp32, 1 thread"
-    )
 
 
 def test_what_a_process_used_is_near_what_was_said() -> None:

@@ -18,10 +18,9 @@ import torch
 from amenable import files
 from amenable.errors import InputError, Interrupted
 from amenable.train import checkpoint
-from amenable.train.best import Best
+from amenable.train.best import BestWeights
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run, bytes_of, hash_of
-from amenable.train.run_options import Options
 from amenable.train.runtime import DeviceOptions
 
 
@@ -31,7 +30,7 @@ class Config:
     rate: float = 0.5
     save_steps: int = 2
     device: DeviceOptions = field(default_factory=DeviceOptions)
-    care: Options = field(default_factory=Options)
+    keep_checkpoints: int = 2
 
 
 class Counter:
@@ -183,12 +182,12 @@ def test_a_folder_with_files_of_those_names_is_not_a_run(tmp_path: Path, options
 
 
 def test_only_so_many_checkpoints_are_kept(tmp_path: Path) -> None:
-    run = a_run(tmp_path, care=Options(keep_checkpoints=1))
+    run = a_run(tmp_path, keep_checkpoints=1)
     run.claim()
     with pytest.raises(Interrupted):
         work(run, stop_at=5)
     assert checkpoint.steps(run.out) == [5]
-    assert not a_run(tmp_path, care=Options(keep_checkpoints=3)).done()  # how, not what
+    assert not a_run(tmp_path, keep_checkpoints=3).done()  # how, not what
     assert work(a_run(tmp_path)).total == 21
 
 
@@ -311,7 +310,7 @@ def test_room_for_the_checkpoints_is_asked_before_the_first_step(
     state = {
         "model": module,
         "optimizer": Optimizer([module], OptimizerConfig(learning_rate=3e-4)),
-        "best": Best(module),
+        "best": BestWeights(module, "eval/loss"),
     }
     size = 4 * (512 * 512 + 512) * 4
     assert bytes_of(state) == size

@@ -1,26 +1,55 @@
-"""How a run looks after itself: sensible numbers only."""
+"""Options that stages have in common: sensible numbers only, and the same in every stage."""
+
+import dataclasses
+import importlib
+from typing import Any
 
 import pytest
 
 from amenable.errors import InputError
-from amenable.train.run_options import Options
+from amenable.train.run_options import MAY_CHANGE_ON_RESUME, RunOptions, TrainingOptions, require_held_out
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"keep_checkpoints": 0}, "keep_checkpoints is 0; it must be 1 or more"),
         ({"keep_checkpoints": -1}, "keep_checkpoints is -1"),
-        ({"max_bad_rows": -0.1}, "max_bad_rows is -0.1; it is a share"),
+        ({"max_bad_rows": -0.1}, "max_bad_rows is -0.1"),
         ({"max_bad_rows": 1.5}, "max_bad_rows is 1.5"),
         ({"max_bad_rows": float("nan")}, "max_bad_rows is nan"),
+        ({"save_steps": -1}, "save_steps is -1"),
+        ({"final_lr_frac": 1.1}, "final_lr_frac is 1.1"),
+        ({"max_tokens_per_pass": 0}, "max_tokens_per_pass is 0"),
     ],
 )
-def test_what_cannot_be_is_refused(options: dict, told: str) -> None:
-    with pytest.raises(InputError, match=told):
-        Options(**options)
+def test_numbers_that_mean_nothing_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        TrainingOptions(**options)
 
 
 def test_the_ends_of_the_range_are_allowed() -> None:
-    assert Options(keep_checkpoints=1, max_bad_rows=0.0).keep_checkpoints == 1
-    assert Options(max_bad_rows=1.0).max_bad_rows == 1.0
+    assert TrainingOptions(keep_checkpoints=1, max_bad_rows=0.0).keep_checkpoints == 1
+    assert TrainingOptions(max_bad_rows=1.0, save_steps=0).max_bad_rows == 1.0
+
+
+def test_a_split_is_needed_where_no_file_is_held_out() -> None:
+    require_held_out(None, 0.1)
+    require_held_out("file", 0.0)
+    with pytest.raises(InputError, match="validation_split is 0"):
+        require_held_out(None, 0.0)
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "sft", "reward", "dpo", "ppo"])
+def test_every_training_stage_has_them_all(stage: str) -> None:
+    config = importlib.import_module(f"amenable.stages.{stage}").Config
+    assert issubclass(config, TrainingOptions)
+    names = {field.name for field in dataclasses.fields(config)}
+    assert {field.name for field in dataclasses.fields(TrainingOptions)} <= names
+    assert set(MAY_CHANGE_ON_RESUME) - {"max_kl"} <= names
+
+
+@pytest.mark.parametrize("stage", ["sample", "annotate", "evaluate"])
+def test_other_stages_have_those_of_a_run(stage: str) -> None:
+    config = importlib.import_module(f"amenable.stages.{stage}").Config
+    assert issubclass(config, RunOptions) and not issubclass(config, TrainingOptions)

@@ -69,7 +69,7 @@ def read(data: Path, limit: int = 0) -> list[Ranking]:
 def items_of(folder: Path, rankings: Sequence[Ranking]) -> list[Item | None]:
     """The rankings as a model reads them; None for what does not fit its context."""
     tokenizer, context = Tokenizer.load(folder), pretrained.read_config(folder).context_length
-    return [reward.item_of(ranking, tokenizer, context) for ranking in rankings]
+    return [reward.tokenize_ranking(ranking, tokenizer, context) for ranking in rankings]
 
 
 def judged(folder: Path, told: Sequence[tuple[Ranking, Item]], runtime: Runtime, max_tokens: int) -> list[Judged]:

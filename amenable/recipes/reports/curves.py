@@ -17,9 +17,9 @@ from amenable.recipes.reports.stage_cards import STEPS
 CURVES: dict[str, tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = {
     "pretrain": (
         ("Loss, nats a token", (("loss", "training"),)),
-        ("Bits per byte, held-out text", (("val_bpb", "held out"),)),
+        ("Bits per byte, held-out text", (("eval/bpb", "held out"),)),
     ),
-    "sft": (("Loss, nats a token", (("val_loss", "held out"), ("loss", "training"))),),
+    "sft": (("Loss, nats a token", (("eval/loss", "held out"), ("loss", "training"))),),
     "reward": (("Loss", (("loss", "training"),)), ("Accuracy on the step’s pairs", (("accuracy", "training"),))),
     "ppo": (
         ("Score from the reward model", (("objective/scores", "samples"), ("eval/score", "held out"))),
@@ -27,9 +27,9 @@ CURVES: dict[str, tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = {
         ("KL coefficient", (("objective/kl_coef", "coefficient"),)),
         ("Entropy, nats an answer", (("objective/entropy", "entropy"),)),
         ("Length, tokens", (("completions/mean_length", "length"),)),
-        ("Share of answers that end", (("completions/ended", "ended"),)),
+        ("Share of answers cut by the length limit", (("completions/clipped_ratio", "cut"),)),
         ("Clip fraction", (("policy/clipfrac_avg", "policy"),)),
-        ("Explained variance of the critic", (("val/explained_variance", "critic"),)),
+        ("Explained variance of the critic", (("value/explained_variance", "critic"),)),
     ),
     "dpo": (
         ("Loss", (("loss", "training"), ("eval/loss", "held out"))),

@@ -34,13 +34,13 @@ STEPS = {
         "Pretraining",
         "A decoder learns to predict the next token of raw text.",
         "loss",
-        (("bits per byte", "val_bpb"), ("loss", "loss")),
+        (("bits per byte", "eval/bpb"), ("loss", "loss")),
     ),
     "sft": Step(
         "Fine-tuning",
         "It imitates demonstrations.",
         "loss",
-        (("held-out loss", "val_loss"), ("step kept", "selected_step")),
+        (("held-out loss", "eval/loss"), ("step kept", "selected_step")),
     ),
     "sample": Step("Sampling", "Several answers are drawn to every prompt.", facts=(("prompts", "prompts"),)),
     "annotate": Step(

@@ -58,7 +58,10 @@ def test_the_first_input_that_both_share_and_that_is_there(tmp_path: Path) -> No
     there = tmp_path / "validation.jsonl"
     there.write_text("{}\n")
     gone = tmp_path / "heldout.jsonl"
-    a, b = run(tmp_path / "a", heldout=gone, validation=there), run(tmp_path / "b", heldout=gone, validation=there)
+    a, b = (
+        run(tmp_path / "a", heldout_annotators=gone, validation=there),
+        run(tmp_path / "b", heldout_annotators=gone, validation=there),
+    )
     assert provenance.shared_input(a, b, ("heldout", "validation")) == there
     assert provenance.shared_input(a, b, ("heldout",)) is None
     assert provenance.shared_input(a, run(tmp_path / "c", validation=gone), ("validation",)) is None

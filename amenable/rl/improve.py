@@ -1,0 +1,244 @@
+"""The loop of every online algorithm: sample, score, look, estimate, a few updates; repeat.
+
+    rollout    = the policy's answers to some prompts          scores = reward(rollout)
+    columns    = ref_logps (always), what the algorithm looks up, and its advantages
+    minibatch  -> every loss of the algorithm -> one step of each optimizer
+
+The algorithm (rl/algorithm.py) says what is looked up, what an advantage is, and the losses. All else is here once: KL
+control, checks that sampler, trainer and reference agree, the mixed-in text of PPO-ptx, the early stop, evaluation on
+held-out prompts, traces, metrics, checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from amenable.data import batches, sources
+from amenable.data.batches import Batch
+from amenable.functional.masked import standardize
+from amenable.functional.rewards import penalise_missing_eos
+from amenable.generation.rollout import collect, pad_to_mask
+from amenable.generation.sampling import Sampling
+from amenable.rl import memory
+from amenable.rl.algorithm import Algorithm, Loss
+from amenable.rl.experience import (
+    Experience,
+    Ratios,
+    mean_of,
+    objective_metrics,
+    require_at_reference,
+    require_same_distribution,
+)
+from amenable.rl.kl_controller import AdaptiveKLController
+from amenable.rl.models import Models
+from amenable.rl.monitor import Purpose, TokenizedPrompt, make_monitor
+from amenable.rl.options import OnlineOptions
+from amenable.seeds import derive_seed, seed_step
+from amenable.train import first_batch, forward, loading, plan
+from amenable.train.best import BestWeights
+from amenable.train.checkpoint import Stateful
+from amenable.train.examples import Sieve, fitting_prompts, pieces_of, prompts_of_step, raw_rows, usable
+from amenable.train.forward import Row
+from amenable.train.log import Bars, no_bars, tracked
+from amenable.train.objective import NextToken, Output, Stats, accumulate
+from amenable.train.run import Run
+
+NAMES = {"policy": ("", "policy"), "critic": ("critic_", "value")}
+"""of a model: the prefix of its learning rate's metric, and the group of its gradient norm's"""
+
+
+def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: Run, lines: Sequence[str] = ()) -> Path:
+    """Train the algorithm's models for `max_steps` iterations and save the policy. Returns the run directory.
+
+    lines: of the plan, such as options that follow from the model.
+    """
+    prompts, raw = read(options, models, run.sieve)
+    ask = partial(collect_experience, algorithm, models, options, bars=run.log.bar)
+    monitor = make_monitor(prompts, ask, options, algorithm, models, run)
+    schedule = plan.cosine_with_warmup(options.max_steps, options.warmup_steps, options.final_lr_frac, usual=5)
+    run.claim(schedule)
+    controller = AdaptiveKLController(options.kl_coef, options.adaptive_kl_target, options.kl_horizon)
+    best = BestWeights(models.policy, "eval/score") if options.keep_weights == "score" else None
+    needed = memory.describe(algorithm, models, options, [prompt.ids for prompt in prompts])
+    run.log.say("; ".join(f"{name} {plan.parameters(model)}" for name, model in algorithm.models.items()))
+    run.log.say(f"{plan.rollouts(options, schedule, len(prompts))}; {needed}")
+    for line in lines:
+        run.log.say(line)
+    state: dict[str, Stateful] = {**algorithm.models, "kl_controller": controller}
+    state |= {f"{name}_optimizer": optimizer for name, optimizer in algorithm.optimizers.items()}
+    state |= {"best": best} if best is not None else {}
+    for step in run.steps(options.max_steps, state, options.save_steps):
+        seed_step(options.seed, step)
+        places = prompts_of_step(list(range(len(prompts))), options.prompts_per_step, options.seed, step)
+        run.feeding(step, places)
+        experience = ask([prompts[i].ids for i in places], ("rollout", step), options.num_generations)
+        rounding = partial(measure_rounding, models, experience, options)
+        if step == 1:
+            require_at_reference(experience, models.runtime.tolerance, rounding)
+        if step == 1 or options.inspect_batch:
+            rollout = experience.rollout
+            samples = rollout.prompts, rollout.completions, rollout.ended.tolist()
+            if first_batch.show(run, first_batch.of_samples(*samples, models.tokenizer), options.inspect_batch):
+                return run.out
+        algorithm.estimate(experience, controller.value)
+        metrics = objective_metrics(experience, controller.value)
+        monitor.before(step, controller.value)
+        metrics |= update(algorithm, models, experience, raw, step, schedule(step), options, rounding, run.log.bar)
+        controller.update(metrics["objective/kl"], options.samples)
+        for name, optimizer in algorithm.optimizers.items():
+            metrics |= optimizer.rates(NAMES[name][0])
+        metrics |= monitor.after(step, experience)
+        if best is not None:
+            best.update(metrics, step)
+        shown = ("objective/scores", "objective/kl", "eval/score")
+        run.record(step, int(experience.rollout.lengths.sum()), shown, **metrics)
+    if best is not None:
+        best.restore()
+    loading.save_model(run.out, models.policy, models.tokenizer, options.save_dtype)
+    return run.finish(selected_step=best.step if best is not None else options.max_steps, **run.metrics)
+
+
+def read(options: OnlineOptions, models: Models, sieve: Sieve) -> tuple[list[TokenizedPrompt], list[list[int]]]:
+    """Return prompts to learn on, and pieces of raw text for PPO-ptx."""
+    context = models.policy.config.context_length
+    room = context - options.max_new_tokens
+    prompts = [
+        TokenizedPrompt(*pair) for pair in zip(*fitting_prompts(options.data, models.tokenizer, room, sieve=sieve))
+    ]
+    texts = usable(sources.read_texts(options.ptx_data), sieve) if options.ptx_data and options.ptx_coef else []
+    return prompts, pieces_of(texts, models.tokenizer, context)
+
+
+def collect_experience(
+    algorithm: Algorithm,
+    models: Models,
+    options: OnlineOptions,
+    prompts: list[list[int]],
+    purpose: Purpose,
+    samples: int,
+    bars: Bars = no_bars,
+) -> Experience:
+    """Sample answers to B / samples prompts, score them, and look up the columns that frozen models give.
+
+    purpose: names and numbers that decide the random numbers.
+    """
+    runtime, limit = models.runtime, options.max_tokens_per_pass
+    sampling = Sampling(temperature=options.temperature, max_new_tokens=options.max_new_tokens)
+    seeds = [derive_seed(options.seed, *purpose, i) for i in range(len(prompts))]
+    with runtime.autocast():
+        rollout = collect(
+            models.policy,
+            prompts,
+            sampling,
+            eos_id=models.tokenizer.stop_ids,
+            seeds=seeds,
+            samples=samples,
+            progress=bars("answers"),
+        )
+    rows = rollout.rows()
+    ref_logps = forward.row_logprobs(models.reference, rows, runtime, limit, options.temperature, bars("reference"))
+    raw_scores = models.reward(rollout, bars("scores"))
+    bound = options.score_clip or float("inf")
+    scores = penalise_missing_eos(raw_scores.clamp(-bound, bound), rollout.ended, options.missing_eos_penalty)
+    experience = Experience(rollout, raw_scores, scores, {"ref_logps": pad_to_mask(ref_logps, rollout.mask)})
+    algorithm.look(experience, bars)
+    return experience
+
+
+def update(
+    algorithm: Algorithm,
+    models: Models,
+    experience: Experience,
+    raw: list[list[int]],
+    step: int,
+    multiplier: float,
+    options: OnlineOptions,
+    rounding: Callable[[], float],
+    bars: Bars = no_bars,
+) -> dict[str, float]:
+    """Take epochs times minibatches of updates, up to the first minibatch that shows the policy above `target_kl`.
+
+    Returns the mean of each statistic over the updates, and their number.
+    """
+    if algorithm.standardize_advantages:
+        advantages = experience.columns["advantages"]
+        experience.columns["advantages"] = standardize(advantages, experience.rollout.mask)
+    history: list[dict[str, float]] = []
+    sizes = (options.prompts_per_step, options.num_generations, options.num_mini_batches, options.num_ppo_epochs)
+    order = batches.minibatches(*sizes, derive_seed(options.seed, "minibatch", step))
+    objectives = [MinibatchLoss(experience, loss, models.runtime.device) for loss in algorithm.losses]
+    for chosen in tracked(order, bars("updates")):
+        stats = accumulate(objectives, chosen, models.runtime, options.max_tokens_per_pass)
+        if not history:
+            tokens = int(experience.rollout.mask[chosen].sum())
+            ratios = Ratios(
+                tokens, *(stats[name] for name in ("sampling/logp_difference", "policy/ratio", "policy/ratio_var"))
+            )
+            require_same_distribution(ratios, models.runtime.tolerance, models.policy.training, rounding)
+        elif options.target_kl and stats["policy/approxkl_avg"] > options.target_kl:
+            for optimizer in algorithm.optimizers.values():
+                optimizer.zero_grad()
+            break
+        if raw:
+            own = grad_norm(models.policy)
+            rows = raw_rows(raw, options.ptx_tokens, options.seed, step, len(history))
+            stats |= mix_in(models, rows, options)
+            stats["policy/grad_norm_rl"] = own
+        for name, optimizer in algorithm.optimizers.items():
+            stats[f"{NAMES[name][1]}/grad_norm"] = optimizer.step(multiplier)
+        history.append(stats)
+    return mean_of(history)
+
+
+@dataclass(frozen=True)
+class MinibatchLoss:
+    """A loss of an algorithm over answers of an experience. An element is an answer; each counts by its tokens."""
+
+    experience: Experience
+    of_batch: Loss
+    device: torch.device
+    share_prefixes: bool = True
+    output: Output = "logprobs"
+
+    def rows(self, answer: int) -> list[Row]:
+        return self.experience.rollout.rows([answer])
+
+    def weight(self, answer: int) -> float:
+        return float(len(self.experience.rollout.completions[answer]))
+
+    def outputs(self, batch: Batch) -> Batch:
+        return batch
+
+    def loss(self, answers: Sequence[int], batch: Batch) -> tuple[Tensor, Stats]:
+        return self.of_batch(batch, self.experience.flat(answers, self.device))
+
+
+def mix_in(models: Models, rows: list[Row], options: OnlineOptions) -> dict[str, float]:
+    """Add the gradient of ptx_coef * next-token loss on raw text (PPO-ptx). Returns the loss and its norm."""
+    own = [p.grad for p in models.policy.parameters()]
+    for parameter in models.policy.parameters():
+        parameter.grad = None
+    objective, limit = NextToken(models.policy, "loss/ptx"), options.max_tokens_per_pass
+    stats = accumulate(objective, rows, models.runtime, limit, scale=options.ptx_coef)
+    stats["policy/grad_norm_ptx"] = grad_norm(models.policy)
+    for parameter, grad in zip(models.policy.parameters(), own):
+        if grad is not None:
+            parameter.grad = grad if parameter.grad is None else parameter.grad.add_(grad)
+    return stats
+
+
+def grad_norm(module: nn.Module) -> float:
+    """Return the Euclidean norm of a module's gradients."""
+    return float(nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None]))
+
+
+def measure_rounding(models: Models, experience: Experience, options: OnlineOptions) -> float:
+    """Measure the rounding of the first answers' log-probabilities in bf16, in nats a token."""
+    rows = experience.rollout.rows(range(min(8, len(experience.rollout.completions))))
+    return forward.rounding(models.policy, rows, models.runtime, options.max_tokens_per_pass, options.temperature)

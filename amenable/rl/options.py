@@ -1,0 +1,93 @@
+"""Options of every online algorithm: what is sampled, how it is scored, the KL penalty, evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from amenable.train import plan
+from amenable.train.defaults import FROM_MODEL, FromModel
+from amenable.train.optimizer import OptimizerConfig
+from amenable.train.run_options import TrainingOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineOptions(TrainingOptions):
+    """Options of every algorithm that learns from its own samples."""
+
+    model: Path = Path("runs/sft")
+    """policy and reference"""
+    reward: Path = Path("runs/reward")
+    """reward model that scores the answers"""
+    eval_reward_model: Path | None = None
+    """another reward model, not trained on: a warning is given where its score falls while the trained score rises"""
+    data: Path = Path("runs/world/prompts/ppo.jsonl")
+    """prompts: a file, or a folder of files"""
+    validation: Path | None = None
+    """held-out prompts: answered every eval_steps, with the same random numbers each time"""
+    max_steps: int = 40
+    """iterations of sampling and learning"""
+    prompts_per_step: int = 128
+    num_generations: int = 1
+    """samples of each prompt"""
+    num_mini_batches: int = 4
+    """updates of one pass over the samples"""
+    num_ppo_epochs: int = 1
+    """passes over the samples"""
+    temperature: FromModel[float] = FROM_MODEL
+    """divides the logits when sampling and in every log-probability; by default generation_config.json's, or 0.7"""
+    max_new_tokens: FromModel[int] = FROM_MODEL
+    """by default a quarter of the context, at most 256"""
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(eps=1e-5))
+    kl_coef: FromModel[float] = FROM_MODEL
+    """price of a nat away from the reference, in units of reward; 0 is none, and stays none whatever the target; by
+    default 0.3 for answers of at most 64 tokens, and in proportion less for longer ones"""
+    adaptive_kl_target: FromModel[float] = FROM_MODEL
+    """nats a response; the coefficient adapts to meet it; 0 keeps it fixed; by default 1.5 for answers of at most 64
+    tokens, and in proportion more for longer ones"""
+    kl_horizon: float = 600.0
+    """samples over which the coefficient changes by a fifth; below the samples of a step it does so in every step"""
+    entropy_coef: float = 0.0
+    missing_eos_penalty: float = 1.0
+    """taken from the score of an answer that was cut by the length limit"""
+    score_clip: float = 0.0
+    """scores are clipped to this size; 0 leaves them"""
+    target_kl: float = 0.0
+    """an iteration's updates end before the minibatch on which the policy's KL from the sampler is above this (k3 in
+    nats a token, as policy/approxkl_avg; stable-baselines3 waits for 1.5 times as much); 0 never"""
+    max_kl: float = 100.0
+    """the run stops when objective/kl stays above this, in nats a response; 0 never"""
+    ptx_coef: float = 0.0
+    """weight of the next-token loss on raw text mixed in (PPO-ptx)"""
+    ptx_data: Path | None = None
+    ptx_tokens: int = 1024
+    """raw tokens mixed into each update"""
+    frozen_layers: int = 0
+    """lowest layers (with the embeddings) that the policy does not train"""
+    keep_weights: Literal["last", "score"] = "last"
+    """weights that are saved: the last, or those of the best score on the validation prompts"""
+    eval_steps: int = 10
+    eval_prompts: int = 200
+    """held-out prompts that are answered, from the first on; 0 takes all"""
+    sample_steps: int = 5
+    num_traced_prompts: int = 6
+    """prompts of which every token's numbers are written, every sample_steps; 0 is none"""
+    save_steps: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        counts = "max_steps prompts_per_step num_generations num_mini_batches num_ppo_epochs max_new_tokens ptx_tokens"
+        plan.require_at_least(1, self, *counts.split(), "eval_steps", "sample_steps")
+        sizes = "kl_coef adaptive_kl_target target_kl max_kl score_clip ptx_coef frozen_layers eval_prompts"
+        plan.require_at_least(0, self, *sizes.split(), "num_traced_prompts", "entropy_coef", "missing_eos_penalty")
+        plan.require_above_zero(self, "temperature", "kl_horizon")
+        plan.require_minibatches(self)
+        plan.refuse(self.ptx_coef and not self.ptx_data, "--ptx-coef needs raw text", "give --ptx-data")
+        unmeasured = self.keep_weights == "score" and not self.validation
+        plan.refuse(unmeasured, "--keep-weights score needs prompts", "give --validation")
+
+    @property
+    def samples(self) -> int:
+        """Answers of a step."""
+        return self.prompts_per_step * self.num_generations

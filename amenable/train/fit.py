@@ -1,0 +1,142 @@
+"""The loop of every stage that learns from a fixed set of elements: pretraining, fine-tuning, reward modelling, DPO.
+
+    for every step:   elements -> accumulate(objective) -> optimizers -> evaluate -> one row of metrics
+
+The stage says what an element is and what its loss is (`Objective`); steps, checkpoints, first batch, plan and metrics
+are the same for all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from torch import nn
+
+from amenable.data import batches
+from amenable.seeds import seed_step
+from amenable.train import first_batch, memory, plan
+from amenable.train.best import BestWeights
+from amenable.train.checkpoint import Stateful
+from amenable.train.first_batch import BatchCheck
+from amenable.train.forward import Row
+from amenable.train.objective import Objective, accumulate
+from amenable.train.optimizer import Optimizer
+from amenable.train.run import Run
+from amenable.train.run_options import TrainingOptions
+from amenable.train.runtime import Runtime
+
+E = TypeVar("E")
+Metrics = dict[str, Any]
+
+
+@dataclass
+class Training(Generic[E]):
+    """What a stage hands to `fit`."""
+
+    objective: Objective[E]
+    elements: Sequence[E]
+    batches: Sequence[Sequence[int]]
+    """places of every step's elements"""
+    model: nn.Module
+    """the model that trains"""
+    optimizers: Mapping[str, Optimizer]
+    """by the prefix of their metrics: "" and, where some weights have an optimizer of their own, such as "head_" """
+    schedule: plan.Schedule
+    check: BatchCheck
+    """the first step's rows, all checked"""
+    plan: Sequence[str]
+    """lines that say what is trained on, and for how long"""
+    train_mode: bool = False
+    """dropout is on while a loss is computed"""
+    show: tuple[str, ...] = ("loss",)
+    """metrics beside the progress bar"""
+    held_out: Sequence[Row] = ()
+    """rows that are only read, as in validation"""
+    data_tokens: int = 0
+    """tokens of the data that are held as lists"""
+    reference: nn.Module | None = None
+    """a model that is held beside, and only read"""
+    other_peaks: Sequence[int] = ()
+    """bytes of other work that comes and goes, such as answering prompts"""
+    best: BestWeights | None = None
+    """keeps the weights of the best evaluation; without it the last are kept"""
+
+
+def fit(
+    run: Run,
+    training: Training[E],
+    options: TrainingOptions,
+    runtime: Runtime,
+    evaluate: Callable[[int], Metrics] = lambda step: {},
+    statistics: Callable[[int, list[E], Metrics], Metrics] = lambda step, elements, stats: stats,
+) -> bool:
+    """Train the model through all steps, best weights restored in the end. False where --inspect-batch ends it before.
+
+    evaluate(step) returns metrics on held-out data, where the step is one that measures; statistics(step, elements,
+    stats) may add to the statistics of a step, or refuse them.
+    """
+    task = training
+    run.claim(task.schedule)
+    run.log.say(f"{plan.parameters(task.model)}, {memory_plan(task, options, runtime)}")
+    for line in task.plan:
+        run.log.say(line)
+    if first_batch.show(run, task.check, options.inspect_batch):
+        return False
+    state: dict[str, Stateful] = {"model": task.model}
+    state |= {f"{prefix}optimizer": optimizer for prefix, optimizer in task.optimizers.items()}
+    state |= {"best": task.best} if task.best is not None else {}
+    for step in run.steps(len(task.batches), state, options.save_steps):
+        seed_step(options.seed, step)
+        run.feeding(step, task.batches[step - 1])
+        elements = [task.elements[place] for place in task.batches[step - 1]]
+        task.model.train(task.train_mode)
+        stats = accumulate(task.objective, elements, runtime, options.max_tokens_per_pass)
+        metrics = statistics(step, elements, dict(stats))
+        norms = [optimizer.step(task.schedule(step)) for optimizer in task.optimizers.values()]
+        metrics |= {"grad_norm": math.hypot(*norms), **evaluate(step)}
+        for prefix, optimizer in task.optimizers.items():
+            metrics |= optimizer.rates(prefix)
+        if task.best is not None:
+            task.best.update(metrics, step)
+        run.record(step, tokens_of(task.objective, elements), task.show, **metrics)
+    if task.best is not None:
+        task.best.restore()
+    return True
+
+
+def tokens_of(objective: Objective[E], elements: Sequence[E]) -> int:
+    """Return the tokens of some elements, a shared context counted once."""
+    rows = [row for element in elements for row in objective.rows(element)]
+    return batches.unique_tokens(rows) if objective.share_prefixes else sum(len(ids) for ids, _ in rows)
+
+
+def memory_plan(task: Training[E], options: TrainingOptions, runtime: Runtime) -> str:
+    """Return a line on the memory that a run will need, from the passes of its first epoch."""
+    objective, limit = task.objective, options.max_tokens_per_pass
+    order = task.batches[: getattr(task.batches, "per_epoch", 1)]
+    chosen = sorted({place for step in order for place in step})
+    longest = max(range(len(task.elements)), key=lambda place: tokens_of(objective, [task.elements[place]]))
+    places = {place: number for number, place in enumerate([*chosen, longest])}
+    rows = [list(objective.rows(task.elements[place])) for place in [*chosen, longest]]
+    steps = [[places[place] for place in step] for step in order] + [[len(rows) - 1]]
+    summed = objective.output == "nll"
+    works = memory.heaviest(rows, steps, limit, share=objective.share_prefixes, summed=summed)
+    if objective.output == "scalar":
+        works = [replace(work, trained=work.rows) for work in works]
+    reading = memory.largest_reading(task.held_out, limit) if task.held_out else None
+    size = memory.training(
+        task.model,
+        options.optimizer,
+        works,
+        runtime,
+        len(task.batches),
+        reading,
+        best=task.best is not None,
+        listed=task.data_tokens,
+        reference=task.reference,
+        others=task.other_peaks,
+    )
+    return memory.told(size, runtime, works)

@@ -1,0 +1,136 @@
+"""Objectives and the one place where they become gradients: microbatches, their shares, backward passes.
+
+An objective is a mean over elements e of weight w_e: L = sum_e w_e l_e / sum_e w_e. An element is the rows that its
+loss couples: one conversation, the answers of a ranking, a pair, one sampled answer. `accumulate` computes it in as
+many microbatches as a budget of tokens needs, and the gradient does not depend on how many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, Literal, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from amenable.data.batches import Batch, LossGroup, loss_groups, microbatches
+from amenable.models.decoder import Decoder
+from amenable.train.forward import Row, load, trained_nll
+from amenable.train.log import Progress, silent, tracked
+from amenable.train.runtime import Runtime
+
+E = TypeVar("E")
+E_contra = TypeVar("E_contra", contravariant=True)
+Stats = dict[str, Tensor]
+"""scalars without gradient, by metric name"""
+Output = Literal["nll", "logprobs", "scalar"]
+"""the summed loss of the trained tokens; a log-probability of each; one number a row"""
+
+
+class Objective(Protocol[E_contra]):
+    """A loss over elements of one kind."""
+
+    @property
+    def share_prefixes(self) -> bool:
+        """True where rows with one context have it computed once."""
+        ...
+
+    @property
+    def output(self) -> Output:
+        """Kind of the model's outputs, which decides the memory they take."""
+        ...
+
+    def rows(self, element: E_contra, /) -> Sequence[Row]:
+        """Return the rows of an element."""
+        ...
+
+    def weight(self, element: E_contra, /) -> float:
+        """Return how much an element counts in the mean: its trained tokens, or 1."""
+        ...
+
+    def outputs(self, batch: Batch, /) -> Any:
+        """Run the model on a batch. For elements of several rows: one number a row, Tensor [B]."""
+        ...
+
+    def loss(self, elements: Sequence[E_contra], outputs: Any, /) -> tuple[Tensor, Stats]:
+        """Return the mean loss of some elements and its statistics, from the outputs of their rows in order."""
+        ...
+
+
+def accumulate(
+    objectives: Objective[E] | Sequence[Objective[E]],
+    elements: Sequence[E],
+    runtime: Runtime,
+    max_tokens: int,
+    progress: Progress = silent,
+    scale: float = 1.0,
+) -> dict[str, float]:
+    """Add the gradient of scale * (the mean loss over the elements); with gradients off, none. Returns mean statistics.
+
+    Several objectives over the same elements, such as those of a policy and its critic, are computed and
+    backpropagated one after another in each microbatch, so that one model's activations are held at a time. Elements
+    of weight 0 are left out.
+
+    Elements of several rows that are over the budget are computed in parts p, exactly as long as outputs do not depend
+    on chance (dropout is off): o = (o_p)_p without gradients; g = dL/do; for each part the gradient of sum(g_p o_p).
+    """
+    objectives = list(objectives) if isinstance(objectives, Sequence) else [objectives]
+    first, stats = objectives[0], Stats()
+    elements = [element for element in elements if first.weight(element)]
+    of_elements = [first.rows(element) for element in elements]
+    rows, weights = list(chain.from_iterable(of_elements)), [first.weight(element) for element in elements]
+    for group in tracked(divide(of_elements, max_tokens, first.share_prefixes), progress):
+        members, share = [elements[i] for i in group.elements], sum(weights[i] for i in group.elements) / sum(weights)
+        parts = [load(rows, part, runtime, max_tokens) for part in group.microbatches]
+        for objective in objectives:
+            outputs = compute(objective, parts, runtime)
+            loss, figures = objective.loss(members, outputs)
+            if loss.requires_grad:
+                (scale * share * loss).backward()
+            if len(parts) > 1 and outputs.grad is not None:
+                for part, slope in zip(parts, outputs.grad.split([len(part.lengths) for part in parts])):
+                    (compute(objective, [part], runtime) * slope).sum().backward()
+            for name, value in figures.items():
+                stats[name] = stats.get(name, torch.zeros(())) + share * value.detach().float().cpu()
+    return {name: float(value) for name, value in stats.items()}
+
+
+def divide(elements: Sequence[Sequence[Row]], max_tokens: int, share: bool) -> list[LossGroup]:
+    """Group elements into microbatches of at most `max_tokens` ids; those of one row each are never divided further."""
+    if any(len(rows) > 1 for rows in elements):
+        return loss_groups(elements, max_tokens, share)
+    parts = microbatches([row for rows in elements for row in rows], max_tokens, share)
+    return [LossGroup(part.rows, [part]) for part in parts]
+
+
+def compute(objective: Objective[Any], parts: Sequence[Batch], runtime: Runtime) -> Any:
+    """Return the outputs of one batch, or of several as one leaf tensor without the passes' graphs."""
+    if len(parts) == 1:
+        with runtime.autocast():
+            return objective.outputs(parts[0])
+    with torch.no_grad(), runtime.autocast():
+        outputs = torch.cat([objective.outputs(part) for part in parts])
+    return outputs.requires_grad_(torch.is_grad_enabled())
+
+
+class NextToken:
+    """Mean negative log-probability of the trained tokens: pretraining, fine-tuning, PPO-ptx. An element is a row."""
+
+    share_prefixes = False
+    output: Output = "nll"
+
+    def __init__(self, decoder: Decoder, name: str = "loss"):
+        self.decoder, self.name = decoder, name
+
+    def rows(self, row: Row) -> list[Row]:
+        return [row]
+
+    def weight(self, row: Row) -> float:
+        return float(sum(row[1]))
+
+    def outputs(self, batch: Batch) -> Tensor:
+        return trained_nll(self.decoder, batch, 1 / int(batch.loss_mask.sum()))
+
+    def loss(self, rows: Sequence[Row], mean: Tensor) -> tuple[Tensor, Stats]:
+        return mean, {self.name: mean.detach()}

@@ -1,0 +1,41 @@
+"""Log-probabilities and statistics that every online algorithm's loss begins with."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from amenable.data.batches import collate
+from amenable.models.decoder import Decoder
+from amenable.rl.algorithm import every, policy_logprobs
+from amenable.train import forward
+from amenable.train.runtime import Runtime
+
+ROWS = [([1, 40, 41, 60, 61], [False] * 3 + [True] * 2), ([1, 50, 70], [False] * 2 + [True])]
+
+
+@pytest.fixture
+def decoder(make_decoder: Callable[..., Decoder]) -> Decoder:
+    return make_decoder()
+
+
+def test_statistics_compare_with_the_sampler(decoder: Decoder, runtime: Runtime) -> None:
+    sampled = torch.cat(forward.row_logprobs(decoder, ROWS, runtime, 100, 0.7))
+    moved = torch.tensor([0.1, -0.3, 0.0])
+    logps, entropy, stats = policy_logprobs(decoder, collate(ROWS), {"logps": sampled - moved}, runtime, 0.7)
+    assert torch.allclose(logps, sampled, atol=1e-5) and logps.requires_grad
+    assert float(stats["sampling/logp_difference"]) == pytest.approx(0.4 / 3, abs=1e-5)
+    assert float(stats["policy/ratio_var"]) == pytest.approx(float(moved.exp().var(unbiased=False)), rel=1e-3)
+    assert float(stats["policy/entropy_avg"]) == pytest.approx(float(entropy)) and float(entropy) > 0
+
+
+def test_the_entropy_has_a_gradient_only_where_it_is_rewarded(decoder: Decoder, runtime: Runtime) -> None:
+    old = {"logps": torch.zeros(3)}
+    _, entropy, _ = policy_logprobs(decoder, collate(ROWS), old, runtime, 1.0)
+    _, rewarded, _ = policy_logprobs(decoder, collate(ROWS), old, runtime, 1.0, entropy_coef=0.1)
+    assert not entropy.requires_grad and rewarded.requires_grad
+    assert float(entropy) == pytest.approx(float(rewarded.detach()))
+
+
+def test_every_token_of_a_flat_column_counts() -> None:
+    assert every(torch.zeros(3)).tolist() == [True] * 3

@@ -1,0 +1,58 @@
+"""Memory of an online run: four models, two of them with moments; sizes of passes as they are."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from amenable.models.config import DecoderConfig
+from amenable.rl import memory as rl_memory
+from amenable.stages import ppo
+from amenable.train import memory
+from amenable.train.optimizer import OptimizerConfig
+from amenable.train.runtime import Runtime
+from benchmarks import speed
+
+SHAPE = DecoderConfig(vocab_size=320, context_length=64, num_layers=2, hidden_size=32, num_heads=2)
+FP32 = Runtime(torch.device("cpu"), False, 1)
+
+
+def ppo_config(**changes: Any) -> ppo.Config:
+    config = ppo.Config(**{"max_new_tokens": 16, **changes})
+    return replace(config, critic_learning_rate=1e-4, optimizer=OptimizerConfig(learning_rate=1e-4))
+
+
+def test_rollouts_hold_four_models_two_of_them_with_moments_and_the_best() -> None:
+    """Few tokens: copying the state makes the peak. 4 models, 2 x 2 moments and the best are held, and 7 are copied."""
+    shape = replace(SHAPE, hidden_size=128, vocab_size=2000)
+    config = ppo_config(max_steps=2, prompts_per_step=4, max_new_tokens=8, keep_weights="score", validation=Path("x"))
+    algorithm, models = speed.make_ppo(shape, FP32, config)
+    policy, critic = (sum(p.numel() for p in module.parameters()) for module in algorithm.models.values())
+    size = rl_memory.peak_bytes(algorithm, models, config, [[1, 2]])
+    assert size == memory.LIBRARIES + 4 * (5 * policy + 4 * critic) + 4 * (4 * policy + 3 * critic)
+
+
+def test_rollouts_grow_with_answers_and_not_with_minibatches() -> None:
+    prompts = [[1] * 12] * 8
+    algorithm, models = speed.make_ppo(SHAPE, FP32, ppo_config())
+
+    def size(**changes: Any) -> int:
+        config = ppo_config(**{"prompts_per_step": 64, "max_new_tokens": 16, "max_steps": 2, **changes})
+        return rl_memory.peak_bytes(algorithm, models, config, prompts)
+
+    assert size(num_mini_batches=1) > size(num_mini_batches=4) >= size(num_mini_batches=16)
+    assert size(max_new_tokens=40) > size(max_new_tokens=16)
+    assert size(num_mini_batches=1, ptx_coef=1.0, ptx_data=Path("text"), ptx_tokens=8192) > size(num_mini_batches=1)
+    line = rl_memory.describe(algorithm, models, ppo_config(max_new_tokens=64), prompts[:1])
+    assert line.endswith("cpu, fp32, 1 thread")
+
+
+def test_only_a_run_that_keeps_the_best_weights_holds_them_twice() -> None:
+    shape = replace(SHAPE, hidden_size=128, vocab_size=2000)
+    last = ppo_config(max_steps=2, prompts_per_step=4, max_new_tokens=8)
+    algorithm, models = speed.make_ppo(shape, FP32, last)
+    best = replace(last, keep_weights="score", validation=Path("prompts"))
+    sizes = [rl_memory.peak_bytes(algorithm, models, config, [[1, 2]]) for config in (last, best)]
+    weights = sum(p.numel() for p in models.policy.parameters())
+    assert sizes[1] - sizes[0] == 2 * 4 * weights, "held, and copied into a checkpoint"
