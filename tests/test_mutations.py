@@ -253,7 +253,7 @@ def dropout_left_on(load_policy: Any) -> Any:
 def early_reward(rewards: Any) -> Any:
     def broken(model: ScalarModel, batch: Any) -> torch.Tensor:
         layout = Layout.of(batch.lengths)
-        return model(batch.ids, layout).index_select(0, layout.ends - 1)
+        return model(batch.ids, layout).index_select(0, layout.last_tokens - 1)
 
     return broken
 

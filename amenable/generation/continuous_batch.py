@@ -146,9 +146,9 @@ class ContinuousBatch:
         if any(request.prompt_logprobs for _, request in placed):
             states = self.decoder(ids, layout, self.cache, leaders)
             self.record_prompt_logprobs(groups, states, layout)
-            hidden = states[layout.ends]
+            hidden = states[layout.last_tokens]
         else:
-            hidden = self.decoder(ids, layout, self.cache, leaders, at=layout.ends)
+            hidden = self.decoder(ids, layout, self.cache, leaders, at=layout.last_tokens)
         copies = [(group[0][0], slot) for group in groups for slot, _ in group[1:]]
         if copies:
             source, target = self.on_device(copies).T

@@ -105,7 +105,7 @@ class Decoder(nn.Module):
             rows = torch.arange(len(layout.lengths), device=ids.device)
         filling = prefill_rows(cache, rows.index_select(0, layout.rows), layout, inside)
         hidden = self.apply_layers(ids, layout.positions, filling, at)
-        cache.lengths[rows] = layout.ends - layout.starts + 1
+        cache.lengths[rows] = layout.last_tokens - layout.starts + 1
         return hidden
 
     def step(self, ids: Tensor, cache: Cache, rows: Tensor | None = None) -> Tensor:

@@ -17,7 +17,7 @@ class ScalarModel(nn.Module):
     """Decoder with a linear layer to one scalar (`score`) in place of the unembedding.
 
     A critic reads the scalar at every token, a reward model at the last token of each row,
-    `model(ids, layout, at=layout.ends)`. The decoder is not copied; an untied unembedding is removed from it.
+    `model(ids, layout, at=layout.last_tokens)`. The decoder is not copied; an untied unembedding is removed from it.
     """
 
     def __init__(self, decoder: Decoder):

@@ -29,16 +29,16 @@ class Layout:
     """Layout of a flat batch of N tokens in B rows. Frozen; built once per batch.
 
     lengths: B row lengths, shared prefixes included. positions [N]: position inside the token's row, from 0. rows [N]:
-    row of each token; of a shared prefix the first row that has it. starts, ends [B]: flat index of each row's first
-    token of its own, and of its last token. longest: the greatest length. prefix_lengths: number of first tokens that
-    each row shares with the last row before it that shares none; empty if no row shares any.
+    row of each token; of a shared prefix the first row that has it. starts, last_tokens [B]: flat index of each row's
+    first token of its own, and of its last token. longest: the greatest length. prefix_lengths: number of first tokens
+    that each row shares with the last row before it that shares none; empty if no row shares any.
     """
 
     lengths: tuple[int, ...]
     positions: Tensor
     rows: Tensor
     starts: Tensor
-    ends: Tensor
+    last_tokens: Tensor
     longest: int
     prefix_lengths: tuple[int, ...] = ()
 
@@ -54,10 +54,10 @@ class Layout:
             raise ValueError(f"row {lengths.index(min(lengths))} is empty")
         prefixes = SharedPrefixes.of(lengths, prefix_lengths)
         counts = np.asarray(lengths) - prefixes.lengths
-        ends = counts.cumsum()
+        last = counts.cumsum() - 1
         rows = np.repeat(np.arange(len(counts)), counts)
-        positions = np.arange(int(ends[-1])) - (prefixes.starts - prefixes.lengths)[rows]
-        index = [torch.from_numpy(a).to(device or "cpu") for a in (positions, rows, prefixes.starts, ends - 1)]
+        positions = np.arange(int(last[-1]) + 1) - (prefixes.starts - prefixes.lengths)[rows]
+        index = [torch.from_numpy(a).to(device or "cpu") for a in (positions, rows, prefixes.starts, last)]
         prefix_lengths = tuple(prefix_lengths) if any(prefix_lengths) else ()
         return cls(lengths, index[0], index[1], index[2], index[3], max(lengths), prefix_lengths)
 

@@ -51,7 +51,7 @@ def trained_values(critic: ScalarModel, batch: Batch) -> Tensor:
 def rewards(model: ScalarModel, batch: Batch) -> Tensor:
     """Reward [B] of every row, read at its last token. The place comes with the row, never from a token's id."""
     layout = layout_of(batch)
-    return model(batch.ids, layout, at=layout.ends)
+    return model(batch.ids, layout, at=layout.last_tokens)
 
 
 def summed_logprobs(decoder: Decoder, batch: Batch) -> Tensor:

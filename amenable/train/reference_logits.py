@@ -73,7 +73,7 @@ def said(model: Decoder | ScalarModel, ids: Tensor, lengths: tuple[int, ...]) ->
     decoder = model.decoder if isinstance(model, ScalarModel) else model
     device = decoder.unembedding.device
     layout = Layout.of(lengths, device)
-    found = model(ids.to(device), layout, at=layout.ends)
+    found = model(ids.to(device), layout, at=layout.last_tokens)
     values = found if isinstance(model, ScalarModel) else decoder.padded_logits(found)
     model.train(was_training)
     return values.float().cpu()

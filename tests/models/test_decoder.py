@@ -276,11 +276,11 @@ def test_a_shared_prefix_equals_a_prefix_in_each_row(config):
     answers = [torch.randint(50, (n,), generator=generator) for n in (3, 1, 5)]
     last = torch.randint(50, (2,), generator=generator)
     apart = [torch.cat([prefix, answer]) for answer in answers] + [second, torch.cat([second, last])]
-    above = [torch.randn(len(own), 32, generator=generator) for own in (*answers, second, last)]
+    above = [torch.randn(len(row), 32, generator=generator) for row in (*answers, second, last)]
 
     whole = decoder(torch.cat(apart), Layout.of([len(row) for row in apart]))
-    ends = [part[len(part) - len(down) :] for part, down in zip(whole.split([len(row) for row in apart]), above)]
-    sum((part * down).sum() for part, down in zip(ends, above)).backward()
+    own = [part[len(part) - len(down) :] for part, down in zip(whole.split([len(row) for row in apart]), above)]
+    sum((part * down).sum() for part, down in zip(own, above)).backward()
     expected = {key: p.grad.clone() for key, p in decoder.named_parameters() if p.grad is not None}
     decoder.zero_grad()
 
@@ -290,7 +290,7 @@ def test_a_shared_prefix_equals_a_prefix_in_each_row(config):
     hidden = decoder(ids, together)
     parts = hidden.split([12, 1, 5, 4, 2])
     parts = [parts[0][9:], *parts[1:]]
-    for ours, theirs in zip(parts, ends):
+    for ours, theirs in zip(parts, own):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     sum((part * down).sum() for part, down in zip(parts, above)).backward()
     for key, p in decoder.named_parameters():
@@ -323,8 +323,8 @@ def test_a_prefill_at_the_ends_fills_the_whole_cache():
     decoder, layout, ids = lively(LLAMA), Layout.of([5, 9, 2]), tokens(16)
     caches = [Cache(LLAMA, 3, 16) for _ in range(2)]
     every = decoder(ids, layout, caches[0])
-    ends = decoder(ids, layout, caches[1], at=layout.ends)
-    torch.testing.assert_close(ends, every[layout.ends], rtol=1e-5, atol=1e-6)
+    last = decoder(ids, layout, caches[1], at=layout.last_tokens)
+    torch.testing.assert_close(last, every[layout.last_tokens], rtol=1e-5, atol=1e-6)
     for first, second in zip(caches[0].keys + caches[0].values, caches[1].keys + caches[1].values):
         torch.testing.assert_close(second, first, rtol=1e-5, atol=1e-6)
     assert caches[0].lengths.tolist() == caches[1].lengths.tolist() == [5, 9, 2]

@@ -23,7 +23,7 @@ def test_a_number_at_every_token_and_the_score_at_the_last():
     assert values.shape == (8,)
     torch.testing.assert_close(values, hidden @ model.score.weight[0] + 0.25)
     alone = model(ids[3:], Layout.of([5]))
-    torch.testing.assert_close(values[layout.ends][1], alone[-1])  # neighbours do not matter
+    torch.testing.assert_close(values[layout.last_tokens][1], alone[-1])  # neighbours do not matter
 
 
 def test_numbers_are_fp32_under_autocast():
@@ -46,7 +46,7 @@ def test_a_new_head_learns_first_and_the_body_after_it():
     layout, optimizer = Layout.of([3, 5]), torch.optim.SGD(model.parameters(), lr=0.1)
     sizes = []
     for _ in range(2):
-        better, worse = model(tokens(8), layout, at=layout.ends)
+        better, worse = model(tokens(8), layout, at=layout.last_tokens)
         (worse - better).backward()
         sizes.append([float(p.grad.abs().max()) for p in (model.score.weight, model.decoder.layers[0].mlp.up.weight)])
         optimizer.step()

@@ -16,7 +16,7 @@ def test_positions_worked_by_hand():
     assert batch.positions.tolist() == [0, 1, 0, 0, 1, 2]
     assert batch.rows.tolist() == [0, 0, 1, 2, 2, 2]
     assert batch.starts.tolist() == [0, 2, 3]
-    assert batch.ends.tolist() == [1, 2, 5]
+    assert batch.last_tokens.tolist() == [1, 2, 5]
     assert batch.offsets.tolist() == [0, 2, 3, 6]
     assert (batch.longest, batch.tokens, batch.is_even) == (3, 6, False)
     assert Layout.of([4, 4]).is_even
@@ -47,7 +47,7 @@ def test_every_token_has_a_slot_in_its_own_row(lengths):
         row_of = batch.rows[members]
         assert (row_of == row_of[:, :1]).all()
         for line, row in zip(members, row_of[:, 0]):
-            start, end = int(batch.starts[row]), int(batch.ends[row])
+            start, end = int(batch.starts[row]), int(batch.last_tokens[row])
             assert line.tolist() == [min(start + t, end) for t in range(length)]
         offset += rows * length
 
@@ -80,7 +80,7 @@ def test_shared_prefixes_worked_by_hand():
     assert batch.tokens == 11 and batch.lengths == (4, 5, 3, 2) and not batch.is_even
     assert batch.rows.tolist() == [0, 0, 0, 0, 1, 1, 1, 2, 2, 2, 3]
     assert batch.positions.tolist() == [0, 1, 2, 3, 2, 3, 4, 0, 1, 2, 1]
-    assert batch.starts.tolist() == [0, 4, 7, 10] and batch.ends.tolist() == [3, 6, 9, 10]
+    assert batch.starts.tolist() == [0, 4, 7, 10] and batch.last_tokens.tolist() == [3, 6, 9, 10]
     expanded = batch.expanded
     assert expanded.tokens.tolist() == [0, 1, 2, 3, 0, 1, 4, 5, 6, 7, 8, 9, 7, 10]
     assert expanded.slots.tolist() == [0, 1, 2, 3, 6, 7, 8, 9, 10, 11, 13]

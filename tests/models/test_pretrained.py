@@ -9,6 +9,7 @@ from amenable.errors import InputError
 from amenable.models import pretrained
 from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.heads import ScalarModel
+from amenable.models.hf_config import LANGUAGE_MODELS, model_type_of
 from amenable.models.layout import Layout
 
 GPT = DecoderConfig(61, context_length=32, num_layers=2, hidden_size=32, num_heads=4)
@@ -72,7 +73,7 @@ def test_transformers_opens_a_language_model_with_the_same_logits(config, tmp_pa
     pretrained.save(tmp_path, decoder, eos_id=2, pad_id=0, bos_id=1)
     theirs, info = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    assert type(theirs).__name__ == pretrained.published(config)
+    assert type(theirs).__name__ == LANGUAGE_MODELS[model_type_of(config)]
     assert theirs.dtype == torch.float32
     assert sum(p.numel() for p in theirs.parameters()) == sum(p.numel() for p in decoder.parameters())
     tokens_of = (theirs.generation_config.bos_token_id, theirs.generation_config.eos_token_id)
@@ -92,7 +93,7 @@ def test_transformers_opens_a_reward_model_with_the_same_scores_but_for_the_bias
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert theirs.num_labels == 1
     layout = Layout.of(LENGTHS)
-    scores = model(tokens(), layout)[layout.ends]
+    scores = model(tokens(), layout)[layout.last_tokens]
     torch.testing.assert_close(theirs.eval()(padded()).logits[:, 0] + 0.5, scores, rtol=1e-4, atol=1e-4)
 
 

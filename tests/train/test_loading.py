@@ -195,7 +195,7 @@ def test_transformers_reads_the_reward_where_we_do_though_the_folder_pads_with_i
     with torch.inference_mode():
         scores = theirs(**batch).logits[:, 0]
         layout = Layout.of([len(row) for row in rows])
-        ours = model(torch.tensor(rows[0] + rows[1]), layout, at=layout.ends)
+        ours = model(torch.tensor(rows[0] + rows[1]), layout, at=layout.last_tokens)
     torch.testing.assert_close(scores, ours, rtol=1e-4, atol=1e-4)
     loading.load_reward_model(tmp_path / "2", runtime, tokenizer)
 
