@@ -9,8 +9,8 @@ included; the reference's are computed once. Rafailov et al. (2023, eq. 7).
 The loss holds the policy near its reference only on the answers that it is shown. So the KL on the policy's own answers
 to held-out prompts is measured as well, and can stop the run.
 
-Reads the SFT model and pairs or rankings (of each a few pairs that are not tied, see --pairs); writes a model directory
-and some of the answers to held-out prompts (samples.jsonl).
+Reads the SFT model and pairs or rankings (of each every pair that is not tied, or fewer: see --pairs); writes a model
+directory and some of the answers to held-out prompts (samples.jsonl).
 """
 
 from __future__ import annotations

@@ -242,6 +242,13 @@ def test_without_gradients_nothing_is_left_behind(
     assert stats["loss"] > 0 and all(p.grad is None for p in policy.parameters())
 
 
+def test_every_pair_of_a_ranking_is_trained_on_by_default(words: Tokenizer) -> None:
+    """Nine answers have 36 pairs."""
+    ranking = Ranking((Message("user", "name a rose"),), ("lime",) * 9, tuple(map(float, range(1, 10))), id="x")
+    pairs = dpo.tokenize_pairs(ranking, words, 64, dpo.Config())
+    assert pairs is not None and len(pairs) == 36
+
+
 def test_pairs_are_those_that_are_not_tied_and_at_most_so_many(config: dpo.Config, words: Tokenizer) -> None:
     asked = (Message("user", "name a rose"),)
     ranking = Ranking(asked, ("a rose", "lime", "plum", "sea"), (2.0, 1.0, 2.0, 3.0), id="x")

@@ -250,7 +250,12 @@ def test_raw_text_mixed_in_keeps_the_policy_a_language_model(
         config = replace(short, ptx_coef=coefficient, ptx_data=files.text, out=tmp_path / str(coefficient))
         policy, _ = loading.load_policy(ppo.run(config), runtime)
         losses.append(forward.mean_loss(policy, [raw_rows([ids], 1, 0, 1, 0)[0] for ids in pieces], runtime, 2000))
-        assert ("loss/ptx" in rows_of(config.out)[0]) == bool(coefficient)
+        row = rows_of(config.out)[0]
+        added = {name for name in row if name in ("loss/ptx", "policy/grad_norm_rl", "policy/grad_norm_ptx")}
+        assert len(added) == (3 if coefficient else 0)
+        assert not coefficient or (
+            row["policy/grad_norm"] <= (row["policy/grad_norm_rl"] + row["policy/grad_norm_ptx"]) * 1.001
+        )
     assert losses[1] < losses[0] - 0.2
 
 
