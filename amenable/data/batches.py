@@ -45,17 +45,36 @@ def minibatches(groups: int, size: int, count: int, epochs: int, seed: int) -> l
     return [order[start : start + step] for order in orders for start in range(0, groups * size, step)]
 
 
+class EpochOrder:
+    """Endless order of n rows: each epoch is a permutation of its own, drawn once, a function of seed and epoch."""
+
+    def __init__(self, n: int, seed: int):
+        self.n, self.seed = n, seed
+        self.epoch, self.order = -1, list[int]()
+
+    def __getitem__(self, position: int) -> int:
+        """Return the row at a position, from 0."""
+        epoch, within = divmod(position, self.n)
+        if epoch != self.epoch:
+            self.epoch, self.order = epoch, shuffled(self.n, self.seed, epoch)
+        return self.order[within]
+
+    def step(self, step: int, size: int) -> list[int]:
+        """Return the rows of a step, from 1, of `size` rows each: an epoch's remainder joins the next epoch."""
+        return [self[position] for position in range((step - 1) * size, step * size)]
+
+
 class EpochBatches(Sequence[list[int]]):
     """The rows of every step: each epoch passes once over n rows, `size` a step, in an order of its own.
 
-    An epoch's last step has the rows that are left. An order is a function of seed and epoch, and drawn once an epoch.
+    An epoch's last step has the rows that are left.
     """
 
     def __init__(self, n: int, size: int, epochs: int, seed: int):
         if n < 1 or size < 1 or epochs < 1:
             raise ValueError(f"{epochs} epochs of {n} rows, {size} a step")
         self.n, self.size, self.epochs, self.seed = n, size, epochs, seed
-        self.drawn, self.order = -1, list[int]()
+        self.order = EpochOrder(n, seed)
 
     @property
     def per_epoch(self) -> int:
@@ -76,9 +95,8 @@ class EpochBatches(Sequence[list[int]]):
         if not 0 <= step < len(self):
             raise IndexError(f"step {step} of {len(self)}")
         epoch, within = divmod(step, self.per_epoch)
-        if epoch != self.drawn:
-            self.drawn, self.order = epoch, shuffled(self.n, self.seed, epoch)
-        return self.order[within * self.size : (within + 1) * self.size]
+        start, end = epoch * self.n + within * self.size, (epoch + 1) * self.n
+        return [self.order[position] for position in range(start, min(start + self.size, end))]
 
 
 def by_tokens(lengths: Sequence[int], budget: int, order: Sequence[int]) -> list[list[int]]:

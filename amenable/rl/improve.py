@@ -43,7 +43,7 @@ from amenable.seeds import derive_seed, seed_step
 from amenable.train import first_batch, forward, loading, plan
 from amenable.train.best import BestWeights
 from amenable.train.checkpoint import Stateful
-from amenable.train.examples import Sieve, fitting_prompts, pieces_of, prompts_of_step, raw_rows, usable
+from amenable.train.examples import Sieve, fitting_prompts, pieces_of, raw_rows, usable
 from amenable.train.forward import Row
 from amenable.train.log import Bars, no_bars, tracked
 from amenable.train.objective import NextToken, Output, Stats, accumulate
@@ -73,9 +73,10 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
     state: dict[str, Stateful] = {**algorithm.models, "kl_controller": controller}
     state |= {f"{name}_optimizer": optimizer for name, optimizer in algorithm.optimizers.items()}
     state |= {"best": best} if best is not None else {}
+    order = batches.EpochOrder(len(prompts), options.seed)
     for step in run.steps(options.max_steps, state, options.save_steps):
         seed_step(options.seed, step)
-        places = prompts_of_step(list(range(len(prompts))), options.prompts_per_step, options.seed, step)
+        places = order.step(step, options.prompts_per_step)
         run.feeding(step, places)
         experience = ask([prompts[i].ids for i in places], ("rollout", step), options.num_generations)
         rounding = partial(measure_rounding, models, experience, options)

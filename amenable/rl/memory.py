@@ -9,7 +9,6 @@ from amenable.rl.algorithm import Algorithm
 from amenable.rl.models import Models
 from amenable.rl.options import OnlineOptions
 from amenable.train import memory
-from amenable.train.examples import prompts_of_step
 from amenable.train.forward import Row
 from amenable.train.memory import FP32, Pass
 
@@ -32,7 +31,9 @@ def peak_bytes(algorithm: Algorithm, models: Models, options: OnlineOptions, pro
     runtime, limit = models.runtime, options.max_tokens_per_pass
     training = [memory.model_of(module, options.optimizer) for module in algorithm.models.values()]
     policy, frozen = training[0], [memory.model_of(module) for module in models.frozen]
-    steps = [full_answers(prompts, options, step) for step in range(1, min(options.max_steps, STEPS) + 1)]
+    order = batches.EpochOrder(len(prompts), options.seed)
+    chosen = [order.step(step, options.prompts_per_step) for step in range(1, min(options.max_steps, STEPS) + 1)]
+    steps = [full_answers([prompts[i] for i in places], options) for places in chosen]
     whole = max((memory.largest_reading(rows, limit) for rows in steps), key=lambda work: work.tokens + work.slots)
     longest = max(len(ids) for rows in steps for ids, _ in rows)
     most = max(sum(len(ids) for ids, _ in rows) for rows in steps)
@@ -56,10 +57,9 @@ def peak_bytes(algorithm: Algorithm, models: Models, options: OnlineOptions, pro
     return memory.peak(held + FP32 * best, max(passing), saved, passes, runtime)
 
 
-def full_answers(prompts: Sequence[Sequence[int]], options: OnlineOptions, step: int) -> list[Row]:
-    """Return the rows of a step's rollout if every answer is as long as it may be."""
-    chosen = prompts_of_step([list(ids) for ids in prompts], options.prompts_per_step, options.seed, step)
-    rows = [memory.full_answer(ids, options.max_new_tokens) for ids in chosen]
+def full_answers(prompts: Sequence[Sequence[int]], options: OnlineOptions) -> list[Row]:
+    """Return the rows of a rollout of some prompts if every answer is as long as it may be."""
+    rows = [memory.full_answer(list(ids), options.max_new_tokens) for ids in prompts]
     return [row for row in rows for _ in range(options.num_generations)]
 
 

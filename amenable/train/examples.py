@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from amenable.data import sources
-from amenable.data.batches import chunk_documents, shuffled
+from amenable.data.batches import chunk_documents
 from amenable.data.types import Prompt, Ranking, Text
 from amenable.errors import InputError
 from amenable.seeds import derive_seed
@@ -123,14 +124,6 @@ def fitting_prompts(
     return keep_fitting(split, prompts, rows, "prompts", room, sieve, path if required else None)
 
 
-def prompts_of_step(prompts: list[T], per_step: int, seed: int, step: int) -> list[T]:
-    """The prompts of step 1, 2, ...: each epoch in an order of its own; an epoch's remainder joins the next."""
-    first = (step - 1) * per_step
-    places = [divmod(place, len(prompts)) for place in range(first, first + per_step)]
-    orders = {epoch: shuffled(len(prompts), seed, epoch) for epoch, _ in places}
-    return [prompts[orders[epoch][index]] for epoch, index in places]
-
-
 def pieces_of(texts: list[Text], tokenizer: Tokenizer, context: int) -> list[list[int]]:
     """Documents as ids, cut into pieces that fit the context."""
     return chunk_documents([render_document(tokenizer, text.text) for text in texts], context)
@@ -155,10 +148,14 @@ def measured_text(texts: list[Text], tokenizer: Tokenizer, context: int, tokens:
 
 
 def raw_rows(pieces: list[list[int]], tokens: int, seed: int, step: int, update: int) -> list[Row]:
-    """At least `tokens` tokens of raw text, drawn by seed, step and update."""
+    """Draw different pieces of raw text, at least `tokens` tokens if there are as many, by seed, step and update.
+
+    Only the pieces that are used are drawn, each of at least one token: the cost does not grow with the text.
+    """
     rows: list[Row] = []
     drawn = 0
-    for i in shuffled(len(pieces), derive_seed(seed, "raw", step), update):
+    generator = random.Random(derive_seed(seed, "raw", step, update))
+    for i in generator.sample(range(len(pieces)), min(tokens, len(pieces))):
         rows.append(whole(pieces[i]))
         drawn += len(pieces[i])
         if drawn >= tokens:

@@ -9,6 +9,7 @@ from amenable.data.batches import (
     MAX_REPEATS,
     Batch,
     EpochBatches,
+    EpochOrder,
     by_tokens,
     chunk_documents,
     collate,
@@ -67,6 +68,27 @@ def test_steps_in_any_order_are_the_same_and_an_epoch_is_shuffled_once(monkeypat
     assert [steps[i] for i in reversed(range(8))] == forward[::-1]
     with pytest.raises(IndexError):
         steps[8]
+
+
+@FEW
+@given(n=st.integers(1, 9), size=st.integers(1, 7), seed=SEEDS)
+def test_steps_of_an_endless_order_have_every_row_once_an_epoch(n, size, seed):
+    order = EpochOrder(n, seed)
+    steps = [order.step(step, size) for step in range(1, n + 1)]
+    assert {len(step) for step in steps} == {size}
+    # n steps of `size` rows are `size` whole epochs
+    assert flat(steps) == flat([shuffled(n, seed, epoch) for epoch in range(size)])
+    assert EpochOrder(n, seed).step(n, size) == steps[-1], "a step can be had without the steps before it"
+
+
+def test_an_endless_order_is_shuffled_once_an_epoch(monkeypatch):
+    drawn = []
+    shuffle = lambda n, seed, epoch: drawn.append(epoch) or shuffled(n, seed, epoch)  # noqa: E731
+    monkeypatch.setattr("amenable.data.batches.shuffled", shuffle)
+    order = EpochOrder(10, 7)
+    for step in range(1, 8):
+        order.step(step, 4)
+    assert drawn == [0, 1, 2]
 
 
 @FEW

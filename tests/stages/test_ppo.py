@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from amenable.data import sources
-from amenable.data.batches import minibatches
+from amenable.data.batches import EpochOrder, minibatches
 from amenable.errors import InputError
 from amenable.functional.masked import standardize
 from amenable.generation.rollout import Rollout, length_mask
@@ -27,7 +27,7 @@ from amenable.seeds import derive_seed
 from amenable.stages import ppo
 from amenable.text.chat import render_prompt
 from amenable.train import forward, loading
-from amenable.train.examples import fitting_prompts, pieces_of, prompts_of_step, raw_rows
+from amenable.train.examples import fitting_prompts, pieces_of, raw_rows
 from amenable.train.log import Log
 from amenable.train.objective import accumulate
 from amenable.train.optimizer import OptimizerConfig
@@ -104,10 +104,15 @@ def loaded(config: ppo.Config, runtime: Runtime) -> Loaded:
     return Loaded(models, load_critic(config.reward, models))
 
 
+def first(prompts: list[list[int]], count: int) -> list[list[int]]:
+    """Return the prompts of a run's first step."""
+    return [prompts[i] for i in EpochOrder(len(prompts), 0).step(1, count)]
+
+
 @pytest.fixture
 def experience(loaded: Loaded, short: ppo.Config) -> Experience:
     _, prompts = fitting_prompts(short.data, loaded.models.tokenizer, 44)
-    return gather(loaded, prompts_of_step(prompts, 8, 0, 1), 1, short)
+    return gather(loaded, first(prompts, 8), 1, short)
 
 
 def gather(loaded: Loaded, prompts: list[list[int]], samples: int, config: ppo.Config) -> Experience:
@@ -282,7 +287,7 @@ def test_answers_to_one_prompt_share_it_and_the_gradient_is_that_of_each_alone(
 ) -> None:
     _, prompts = fitting_prompts(short.data, loaded.models.tokenizer, 44)
     config = replace(short, num_generations=3, entropy_coef=0.1)
-    experience = gather(loaded, prompts_of_step(prompts, 4, 0, 1), 3, config)
+    experience = gather(loaded, first(prompts, 4), 3, config)
     experience, chosen = standardized(experience, 0.05, config), [3, 4, 5, 0, 1, 2, 9]
     batches, values = list[Any](), ppo.forward.trained_values
 
@@ -333,7 +338,7 @@ def test_both_losses_by_hand(loaded: Loaded, experience: Experience, short: ppo.
 
 def test_gathering_does_not_depend_on_the_passes(loaded: Loaded, experience: Experience, short: ppo.Config) -> None:
     _, prompts = fitting_prompts(short.data, loaded.models.tokenizer, 44)
-    asked = prompts_of_step(prompts, 8, 0, 1)
+    asked = first(prompts, 8)
     again = gather(loaded, asked, 1, replace(short, max_tokens_per_pass=40))
     assert again.rollout.completions == experience.rollout.completions
     for name in ("ref_logps", "values"):

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from amenable.data import sources
 from amenable.data.types import Message, Ranking, Text
@@ -41,25 +39,6 @@ def test_no_fitting_prompt_is_an_error(files: Any, words: Tokenizer, room: int) 
         examples.fitting_prompts(files.prompts, words, room)
 
 
-@given(st.integers(1, 9), st.integers(1, 7), st.integers(0, 3))
-def test_every_prompt_comes_once_an_epoch(count: int, per_step: int, seed: int) -> None:
-    prompts = [[i] for i in range(count)]
-    seen = [examples.prompts_of_step(prompts, per_step, seed, step) for step in range(1, count + 1)]
-    assert all(len(step) == per_step for step in seen)
-    # count steps of per_step prompts are per_step whole epochs
-    order = [ids[0] for step in seen for ids in step]
-    for start in range(0, len(order), count):
-        assert sorted(order[start : start + count]) == list(range(count))
-    # a later step can be had without the steps before it
-    assert examples.prompts_of_step(prompts, per_step, seed, count) == seen[-1]
-
-
-def test_epochs_and_seeds_have_orders_of_their_own() -> None:
-    prompts = [[i] for i in range(20)]
-    orders = [examples.prompts_of_step(prompts, 20, seed, step) for seed in (0, 1) for step in (1, 2)]
-    assert len({str(order) for order in orders}) == 4
-
-
 def test_documents_become_pieces_with_bos_and_eos(words: Tokenizer) -> None:
     texts = [Text("The rose is red."), Text("The sea is blue. " * 8)]
     pieces = examples.pieces_of(texts, words, context=16)
@@ -85,6 +64,18 @@ def test_raw_rows_fill_the_wish_and_follow_seed_step_and_update() -> None:
     others = [examples.raw_rows(pieces, 50, *change) for change in ((1, 1, 0), (0, 2, 0), (0, 1, 1))]
     assert all(rows != other for other in others)
     assert len(examples.raw_rows(pieces, 10**6, 0, 1, 0)) == 40  # there is no more
+
+
+def test_raw_rows_are_drawn_without_shuffling_all_text() -> None:
+    class Pieces(list):
+        def __len__(self) -> int:
+            return 10**12
+
+        def __getitem__(self, place: Any) -> list[int]:
+            return [place % 7] * 10
+
+    rows = examples.raw_rows(Pieces(), 95, 0, 1, 0)
+    assert [len(ids) for ids, _ in rows] == [10] * 10
 
 
 def test_an_answer_is_trained_and_its_end_with_it(words: Tokenizer) -> None:
