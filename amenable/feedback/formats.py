@@ -1,6 +1,6 @@
 """Parts that readers of others' labels share.
 
-A reader takes a row and yields its labels: rankings, demonstrations, and `Unusable` for each of which nothing can be
+A reader takes a row and yields its labels: rankings, demonstrations, and `InvalidRow` for each of which nothing can be
 made. It raises `Unclear` where an export leaves open which answer was preferred.
 """
 
@@ -23,7 +23,7 @@ Reader: TypeAlias = Callable[[Record, str, Hints], Iterator[Label]]
 
 
 def attempt(read: Callable[..., Ranking | Demonstration], *values: Any) -> Label:
-    """Return read(*values), or the `Unusable` that it raises."""
+    """Return read(*values), or the `InvalidRow` that it raises."""
     try:
         return read(*values)
     except InvalidRow as error:
@@ -58,7 +58,7 @@ def ranking_made(
     annotator: str | None,
     meta: Mapping[str, Any],
 ) -> Ranking:
-    """A ranking, where these are two or more different texts; `Unusable` otherwise."""
+    """A ranking, where these are two or more different texts; `InvalidRow` otherwise."""
     if len(answers) < 2:
         raise InvalidRow(f"{len(answers)} ranked answers, and it takes two")
     if not all(isinstance(answer, str) for answer in answers):

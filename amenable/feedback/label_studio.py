@@ -125,7 +125,7 @@ def label_of(
     about: Mapping[str, Any],
     hints: Hints,
 ) -> Ranking | Demonstration:
-    """A ranking or a demonstration; `Unusable` where the result is none, `Unclear` where the export leaves it open."""
+    """Return a ranking or demonstration; `InvalidRow` for any other result, `Unclear` for an ambiguous export."""
     value = result.get("value")
     if not isinstance(value, Mapping):
         raise InvalidRow(f"the value of a label is {kind(value)}, not an object")

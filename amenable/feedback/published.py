@@ -54,7 +54,7 @@ def is_comparison(row: Mapping[str, Any]) -> bool:
 
 
 def verdict_of(row: Mapping[str, Any]) -> Verdict:
-    """The verdict in a row; `Unusable` where it does not name two models and a winner."""
+    """The verdict in a row; `InvalidRow` where it does not name two models and a winner."""
     by = next(
         (str(row[name]) for name in ANSWERED_BY if isinstance(row.get(name), str | int) and row[name] != ""), None
     )
@@ -164,7 +164,7 @@ def comparison_labels(row: Record, id: str, hints: Hints) -> Iterator[Label]:
 
 
 def ranking_of(row: Record, id: str) -> Ranking:
-    """A ranking; `Unusable` where the two answered different conversations, which no ranking can hold."""
+    """A ranking; `InvalidRow` where the two answered different conversations, which no ranking can hold."""
     verdict, both = verdict_of(row), dialogues(row)
     if both is None:
         raise InvalidRow("no texts of the two answers; 'amenable ratings --data FILE' rates the models")

@@ -156,7 +156,7 @@ def read_bouts(file: Path, annotators: Sequence[str] = ()) -> list[Bout]:
 
 
 def of_row(row: dict[str, Any], group: str) -> Iterator[Bout]:
-    """The bouts of a row of a file; `Unusable` where it is no comparison of models."""
+    """The bouts of a row of a file; `InvalidRow` where it is no comparison of models."""
     if "completions" in row:
         yield from of_ranking_row(row, group)
         return
