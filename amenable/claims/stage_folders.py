@@ -19,6 +19,18 @@ from amenable.errors import InputError
 
 ORDER = ("world", "tokenizer", "pretrain", "sft", "sample", "annotate", "reward", "ppo", "dpo", "evaluate")
 """the stages of a demo, in the order they happen"""
+STAGES = Path(__file__).parent.parent / "stages"
+
+
+def is_stage(command: object) -> bool:
+    """Return True for the command of a stage: one of the files in stages/."""
+    return isinstance(command, str) and (STAGES / f"{command.replace('-', '_')}.py").is_file()
+
+
+def place_of(command: str) -> tuple[int, str]:
+    """Return a sort key: stages in the order they happen; a command that no demo has stands before evaluation."""
+    last = ORDER.index("evaluate")
+    return (2 * ORDER.index(command), "") if command in ORDER else (2 * last - 1, command)
 
 
 @dataclass(frozen=True)
@@ -65,7 +77,7 @@ def read_stages(run: Path) -> list[Stage]:
     names = {stage.name for stage in begun}
     stages = [replace(stage, planned=stage.name in plan) for stage in begun]
     stages += [stage for name, stage in plan.items() if name not in names]
-    return sorted(stages, key=lambda stage: (ORDER.index(stage.command), stage.name != stage.command, stage.name))
+    return sorted(stages, key=lambda stage: (place_of(stage.command), stage.name != stage.command, stage.name))
 
 
 def read_plan(run: Path) -> dict[str, Stage]:
@@ -74,7 +86,7 @@ def read_plan(run: Path) -> dict[str, Stage]:
     return {
         name: Stage(name, config["command"], run / name, config, {}, None, [], planned=True)
         for name, config in found.items()
-        if config.get("command") in ORDER
+        if is_stage(config.get("command"))
     }
 
 
@@ -84,7 +96,7 @@ def read_stage(folder: Path) -> Stage | None:
     if config is None and finished is None:
         return None
     command = (config or {}).get("command") or (finished or {}).get("stage")
-    if command not in ORDER:
+    if not isinstance(command, str) or not is_stage(command):
         return None
     lineage = read_json(folder / "lineage.json") or {}
     rows = [
@@ -108,8 +120,8 @@ def unfinished(stages: list[Stage]) -> list[str]:
     if any(stage.planned for stage in stages):
         return [stage.name for stage in stages if stage.finished is None]
     begun = {stage.command for stage in stages}
-    latest = max(ORDER.index(command) for command in begun)
-    return [command for command in missing(stages) if command in begun or ORDER.index(command) > latest]
+    latest = max(place_of(command) for command in begun)
+    return [command for command in missing(stages) if command in begun or place_of(command) > latest]
 
 
 def named(stages: list[Stage], name: str) -> Stage | None:

@@ -1,7 +1,8 @@
-"""What PPO did to single tokens: a page that colours watched answers by their numbers, iteration by iteration.
+"""Single tokens of a policy that learned online: answers coloured by their numbers, iteration by iteration.
 
-Reads traces.jsonl of a run of `ppo`, finished or still going, and writes a file that opens anywhere: reward, KL to the
-reference, value, advantage and probability ratio of every token, and what else could have been drawn in its place.
+Reads traces.jsonl of a run of `ppo` or another online algorithm, finished or still going, and writes a file that opens
+anywhere: every column of a token (reward, KL to the reference, value, advantage, probability ratio ...), and what else
+could have been drawn in its place.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Config:
-    """Show what PPO did to single tokens."""
+    """Show what an online algorithm did to single tokens."""
 
     run: tyro.conf.Positional[Path] = Path("runs/ppo")
-    """the run directory of `amenable ppo`"""
+    """the run directory of `amenable ppo`, or of another online algorithm"""
     out: Path | None = None
     """the page; inspect.html in the run directory unless given"""
 
@@ -40,15 +41,16 @@ def run(config: Config) -> Path:
         write_text(out, page(rows, config.run))
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror}", out, "give --out another file") from None
-    print(f"{len({row['step'] for row in rows})} iterations of PPO: {out}")
+    print(f"{len({row['step'] for row in rows})} iterations: {out}")
     return out
 
 
 def read_traces(folder: Path) -> list[Row]:
-    """The rows of a run's traces.jsonl. InputError for a folder that is no run of PPO, and for one without traces."""
+    """Return the rows of a run's traces.jsonl. InputError for a run that traces nothing, and for one without traces."""
     options = read_yaml(folder / "config.yaml") or {}
-    if options.get("command") != "ppo":
-        raise InputError("is no run of PPO", folder, "name a folder that 'amenable ppo' wrote, such as runs/ppo")
+    if "num_traced_prompts" not in options:
+        how = "name a folder that an online algorithm such as 'amenable ppo' wrote, as runs/ppo"
+        raise InputError("is no run of an online algorithm", folder, how)
     rows = read_json_lines(folder / "traces.jsonl")
     if not rows and options.get("num_traced_prompts") and read_json(folder / "finished.json") is None:
         raise InputError("has no traces yet", folder, "they begin with its first step: wait for it")

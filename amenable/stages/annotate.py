@@ -37,8 +37,20 @@ from amenable.train.log import Bars, Progress, no_bars, silent, tracked
 from amenable.train.run import Run, write_text
 from amenable.train.run_options import RunOptions
 from amenable.train.runtime import Runtime, start_runtime
+from amenable.train.stage_report import StageReport
 from amenable.world.annotators import Annotator, agreement, fit_noise
 from amenable.world.closed_world import ClosedWorld
+
+REPORT = StageReport(
+    "Annotation",
+    "Annotators rank the answers to each prompt.",
+    facts=(
+        ("rankings", "train"),
+        ("kept for validation", "validation"),
+        ("by annotators apart", "heldout"),
+        ("two annotators agree", "agreement.train"),
+    ),
+)
 
 WORLD = Path("runs/world")
 """whose annotators judge where no judge is given"""

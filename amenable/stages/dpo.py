@@ -45,6 +45,20 @@ from amenable.train.optimizer import Optimizer, freeze
 from amenable.train.run import Run
 from amenable.train.run_options import TrainingOptions, require_held_out
 from amenable.train.runtime import Runtime, start_runtime
+from amenable.train.stage_report import StageReport
+
+REPORT = StageReport(
+    "DPO",
+    "The same comparisons, without a reward model.",
+    "loss",
+    (("accuracy", "rewards/accuracies"), ("margin", "rewards/margins"), ("KL, nats", "objective/kl")),
+    (
+        ("Loss", (("loss", "training"), ("eval/loss", "held out"))),
+        ("Accuracy", (("rewards/accuracies", "training"), ("eval/accuracy", "held out"))),
+        ("Margin of the implicit reward", (("rewards/margins", "margin"),)),
+        ("KL to SFT, nats an answer", (("objective/kl", "held out"),)),
+    ),
+)
 
 EVAL_STEPS = 50
 SAMPLES = 8

@@ -39,7 +39,14 @@ from amenable.train.log import Bars, no_bars
 from amenable.train.run import Run, write_text
 from amenable.train.run_options import RunOptions
 from amenable.train.runtime import Runtime, start_runtime
+from amenable.train.stage_report import StageReport
 from amenable.world.closed_world import ClosedWorld
+
+REPORT = StageReport(
+    "Evaluation",
+    "Models answer the same prompts, which none of them has seen.",
+    facts=(("prompts", "prompts"),),
+)
 
 ALIKE_PROMPTS = 150
 """on which a temperature is sought"""

@@ -39,6 +39,9 @@ from amenable.train.objective import Stats
 from amenable.train.optimizer import Optimizer
 from amenable.train.run import Run
 from amenable.train.runtime import start_runtime
+from amenable.train.stage_report import online_report
+
+REPORT = online_report("PPO", "The policy learns to please the reward model without leaving SFT far behind.")
 
 
 @dataclass(frozen=True)

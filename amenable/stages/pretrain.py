@@ -27,6 +27,18 @@ from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
 from amenable.train.run_options import TrainingOptions, require_held_out
 from amenable.train.runtime import start_runtime
+from amenable.train.stage_report import StageReport
+
+REPORT = StageReport(
+    "Pretraining",
+    "A decoder learns to predict the next token of raw text.",
+    "loss",
+    (("bits per byte", "eval/bpb"), ("loss", "loss")),
+    (
+        ("Loss, nats a token", (("loss", "training"),)),
+        ("Bits per byte, held-out text", (("eval/bpb", "held out"),)),
+    ),
+)
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,15 @@ from amenable.train.optimizer import Optimizer, freeze
 from amenable.train.run import Run
 from amenable.train.run_options import TrainingOptions, require_held_out
 from amenable.train.runtime import Runtime, start_runtime
+from amenable.train.stage_report import StageReport
+
+REPORT = StageReport(
+    "Reward model",
+    "A scalar head learns to order answers as annotators do.",
+    "loss",
+    (("accuracy", "validation.accuracy"), ("with other annotators", "heldout.accuracy")),
+    (("Loss", (("loss", "training"),)), ("Accuracy on the step’s pairs", (("accuracy", "training"),))),
+)
 
 MEASURED = 200
 """training prompts that are measured again at the end; held-out ones that are scored together with an empty answer"""

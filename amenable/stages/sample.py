@@ -23,6 +23,9 @@ from amenable.train.examples import fitting_prompts
 from amenable.train.run import Run
 from amenable.train.run_options import RunOptions
 from amenable.train.runtime import start_runtime
+from amenable.train.stage_report import StageReport
+
+REPORT = StageReport("Sampling", "Several answers are drawn to every prompt.", facts=(("prompts", "prompts"),))
 
 
 @dataclass(frozen=True)

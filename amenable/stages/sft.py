@@ -33,6 +33,15 @@ from amenable.train.optimizer import Optimizer
 from amenable.train.run import Run
 from amenable.train.run_options import TrainingOptions, require_held_out
 from amenable.train.runtime import Runtime, start_runtime
+from amenable.train.stage_report import StageReport
+
+REPORT = StageReport(
+    "Fine-tuning",
+    "It imitates demonstrations.",
+    "loss",
+    (("held-out loss", "eval/loss"), ("step kept", "selected_step")),
+    (("Loss, nats a token", (("eval/loss", "held out"), ("loss", "training"))),),
+)
 
 
 @dataclass(frozen=True)

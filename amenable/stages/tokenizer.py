@@ -20,6 +20,13 @@ from amenable.train import plan
 from amenable.train.examples import Sieve, usable
 from amenable.train.run import Run
 from amenable.train.run_options import DataOptions
+from amenable.train.stage_report import StageReport
+
+REPORT = StageReport(
+    "Tokenizer",
+    "Byte-level BPE on the raw text.",
+    facts=(("tokens", "vocab_size"), ("bytes a token", "bytes_per_token")),
+)
 
 
 @dataclass(frozen=True)

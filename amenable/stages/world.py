@@ -14,9 +14,12 @@ from pathlib import Path
 from amenable.errors import InputError
 from amenable.files import disk_errors, matches_manifest
 from amenable.train.run import Run, is_blank
+from amenable.train.stage_report import StageReport
 from amenable.world.closed_world import VERSION, ClosedWorld, measured_agreement
 from amenable.world.description import describe
 from amenable.world.settings import Rates, Sizes
+
+REPORT = StageReport("World", "A small town is made up: its texts, requests, and the truth behind them.")
 
 
 @dataclass(frozen=True)

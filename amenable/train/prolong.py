@@ -22,8 +22,8 @@ LENGTH = ("epochs", "max_steps")
 """options that say how long a run is"""
 SCHEDULE = "schedule"
 """the name of a run's schedule in its checkpoints"""
-GO_ON = ("sft", "dpo", "ppo")
-"""stages that can start from what they have made"""
+NOT_FROM_A_MODEL = ("pretrain", "reward")
+"""stages that cannot start from what they have made; every other can"""
 
 
 def is_raised(was: Mapping[str, Any], now: Mapping[str, Any], differing: Sequence[str]) -> bool:
@@ -76,13 +76,13 @@ def kept_checkpoint(finished: Path) -> int:
 def require_same_past(out: Path, stage: str, schedule: Schedule, finished: bool) -> None:
     """InputError unless a run with this schedule would have come to the state of the run in `out` as well."""
     anew = "give another --out"
-    if stage in GO_ON:
+    if stage not in NOT_FROM_A_MODEL:
         anew = f"start anew from its result: --model {out} --out NEW"
     found = past(out)
     if found is None:
         if finished and schedule.floor < 1:
             what = "has finished, and the cosine of its learning rate has ended: it cannot be prolonged"
-            raise InputError(what, out, f"{anew} (a run with --final-learning-rate 1 can be prolonged)")
+            raise InputError(what, out, f"{anew} (a run with --final-lr-frac 1 can be prolonged)")
         if finished:
             raise InputError("has finished and kept no checkpoint: it cannot be prolonged", out, anew)
         return

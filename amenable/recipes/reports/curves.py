@@ -8,37 +8,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from amenable.claims.stage_folders import ORDER, Stage, number
+from amenable.claims.stage_folders import Stage, number, place_of
 from amenable.recipes.reports import words
 from amenable.recipes.reports.charts import Series, line_chart
 from amenable.recipes.reports.report_data import Figures
-from amenable.recipes.reports.stage_cards import STEPS
-
-CURVES: dict[str, tuple[tuple[str, tuple[tuple[str, str], ...]], ...]] = {
-    "pretrain": (
-        ("Loss, nats a token", (("loss", "training"),)),
-        ("Bits per byte, held-out text", (("eval/bpb", "held out"),)),
-    ),
-    "sft": (("Loss, nats a token", (("eval/loss", "held out"), ("loss", "training"))),),
-    "reward": (("Loss", (("loss", "training"),)), ("Accuracy on the step’s pairs", (("accuracy", "training"),))),
-    "ppo": (
-        ("Score from the reward model", (("objective/scores", "samples"), ("eval/score", "held out"))),
-        ("KL to SFT, nats an answer", (("objective/kl", "samples"), ("eval/kl", "held out"))),
-        ("KL coefficient", (("objective/kl_coef", "coefficient"),)),
-        ("Entropy, nats an answer", (("objective/entropy", "entropy"),)),
-        ("Length, tokens", (("completions/mean_length", "length"),)),
-        ("Share of answers cut by the length limit", (("completions/clipped_ratio", "cut"),)),
-        ("Clip fraction", (("policy/clipfrac_avg", "policy"),)),
-        ("Explained variance of the critic", (("value/explained_variance", "critic"),)),
-    ),
-    "dpo": (
-        ("Loss", (("loss", "training"), ("eval/loss", "held out"))),
-        ("Accuracy", (("rewards/accuracies", "training"), ("eval/accuracy", "held out"))),
-        ("Margin of the implicit reward", (("rewards/margins", "margin"),)),
-        ("KL to SFT, nats an answer", (("objective/kl", "held out"),)),
-    ),
-}
-"""command: charts (title, curves (key, name))"""
+from amenable.recipes.reports.stage_cards import report_of
 
 COLOURS = 10
 """how many the style sheet has"""
@@ -57,16 +31,17 @@ class Panel:
 def panels(stages: Sequence[Stage], figures: Figures) -> list[Panel]:
     """A panel for every command that has something to draw, in the order they happen."""
     made = []
-    for command, wanted in CURVES.items():
+    for command in sorted({stage.command for stage in stages}, key=place_of):
+        report = report_of(command)
         runs = [stage for stage in stages if stage.command == command and stage.metrics]
-        drawn = [chart for name, keys in wanted for chart in charts_of(name, keys, runs)]
+        drawn = [chart for name, keys in report.curves for chart in charts_of(name, keys, runs)]
         if command == "ppo" and drawn:
             drawn.insert(1, gold_by_step(figures["over_optimisation"], runs))
         kept = [chart for chart in drawn if chart is not None]
         if kept:
             keys = [(words.name_of(run.name), colour_of(i)) for i, run in enumerate(runs)]
-            made.append(Panel(STEPS[command].title, keys if len(runs) > 1 else [], kept))
-    return sorted(made, key=lambda panel: [STEPS[command].title for command in ORDER].index(panel.title))
+            made.append(Panel(report.title, keys if len(runs) > 1 else [], kept))
+    return made
 
 
 def charts_of(name: str, keys: Sequence[tuple[str, str]], runs: Sequence[Stage]) -> list[Markup | None]:

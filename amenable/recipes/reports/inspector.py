@@ -21,21 +21,20 @@ QUANTITIES = {
     "ratios": ("ratio", "its probability after this iteration’s updates over that before"),
 }
 """key in traces.jsonl: name, what it means"""
-PER_TOKEN = ("logps", *QUANTITIES)
 SMALLEST_LIMIT = 0.01
 
 Row = dict[str, Any]
 
 
 def page(rows: Sequence[Row], folder: Path) -> str:
-    """The whole page of a run of PPO."""
+    """Return the whole page of a run."""
     return render(
         "inspect.jinja",
         css="report.css",
         name=folder.resolve().name,
         command=f"amenable inspect {folder}",
         inspector=part(rows),
-        meanings=list(QUANTITIES.values()),
+        meanings=list(quantities_in(rows).values()),
     )
 
 
@@ -43,8 +42,15 @@ def part(rows: Sequence[Row]) -> Markup:
     """The inspector alone, with its style and script, for another page to hold; nothing where there are no rows."""
     if not rows:
         return Markup("")
-    html = render("inspector.jinja", css="inspect.css", js="inspect.js", film=film(rows), quantities=QUANTITIES)
+    html = render(
+        "inspector.jinja", css="inspect.css", js="inspect.js", film=film(rows), quantities=quantities_in(rows)
+    )
     return Markup(html)
+
+
+def quantities_in(rows: Sequence[Row]) -> dict[str, tuple[str, str]]:
+    """Return the quantities that the rows hold, with name and meaning: an algorithm without a critic has no values."""
+    return {key: meaning for key, meaning in QUANTITIES.items() if all(key in row for row in rows)}
 
 
 def film(rows: Sequence[Row]) -> dict[str, Any]:
@@ -63,7 +69,7 @@ def film(rows: Sequence[Row]) -> dict[str, Any]:
         "last": max(row["step"] for row in rows),
         "prompts": [{"text": text.strip(), "tokens": tokens} for (_, text), tokens in prompts.items()],
         "answers": answers,
-        "limits": {key: limit(key, rows) for key in QUANTITIES},
+        "limits": {key: limit(key, rows) for key in quantities_in(rows)},
         "pieces": list(pieces),
     }
 
@@ -90,7 +96,7 @@ def compact(row: Row | None, pieces: dict[str, int]) -> Row | None:
     return {
         "tokens": [place(piece) for piece in row["tokens"]],
         "top": [[[place(piece), short(p)] for piece, p in alternatives] for alternatives in row["top"]],
-        **{key: [short(value) for value in row[key]] for key in PER_TOKEN},
+        **{key: [short(value) for value in row[key]] for key in ("logps", *quantities_in([row]))},
         **{key: row[key] for key in ("ended", "score", "raw_score", "score_index", "kl_coef")},
     }
 

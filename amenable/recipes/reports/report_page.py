@@ -92,8 +92,8 @@ def packed_answers(found: answer_browser.Explorer, figures: Figures) -> Markup:
 
 
 def inspectors(stages: Sequence[Stage]) -> list[tuple[str, Markup]]:
-    """The token inspector of the first run of PPO that kept traces, with its command."""
-    traced = [stage for stage in stages if stage.command == "ppo" and (stage.folder / "traces.jsonl").is_file()]
+    """The token inspector of the first run that kept traces, with its command."""
+    traced = [stage for stage in stages if (stage.folder / "traces.jsonl").is_file()]
     made = [
         (f"amenable inspect {stage.folder}", inspector.part(read_json_lines(stage.folder / "traces.jsonl")))
         for stage in traced

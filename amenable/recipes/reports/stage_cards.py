@@ -2,85 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import importlib
 from pathlib import Path
 from typing import Any
 
 from amenable.claims.stage_folders import Stage, number, paths_of
 from amenable.recipes.reports import charts, words
 from amenable.train.guards import told_warning
+from amenable.train.stage_report import StageReport
 
 
-@dataclass(frozen=True)
-class Step:
-    """What is told of a command."""
-
-    title: str
-    what: str
-    spark: str = ""
-    """metric of its sparkline, if it has one"""
-    facts: tuple[tuple[str, str], ...] = ()
-    """(label, key) of its closing figures, the most telling first; without any, the first few numbers there are"""
-
-
-STEPS = {
-    "world": Step("World", "A small town is made up: its texts, requests, and the truth behind them."),
-    "tokenizer": Step(
-        "Tokenizer",
-        "Byte-level BPE on the raw text.",
-        facts=(("tokens", "vocab_size"), ("bytes a token", "bytes_per_token")),
-    ),
-    "pretrain": Step(
-        "Pretraining",
-        "A decoder learns to predict the next token of raw text.",
-        "loss",
-        (("bits per byte", "eval/bpb"), ("loss", "loss")),
-    ),
-    "sft": Step(
-        "Fine-tuning",
-        "It imitates demonstrations.",
-        "loss",
-        (("held-out loss", "eval/loss"), ("step kept", "selected_step")),
-    ),
-    "sample": Step("Sampling", "Several answers are drawn to every prompt.", facts=(("prompts", "prompts"),)),
-    "annotate": Step(
-        "Annotation",
-        "Annotators rank the answers to each prompt.",
-        facts=(
-            ("rankings", "train"),
-            ("kept for validation", "validation"),
-            ("by annotators apart", "heldout"),
-            ("two annotators agree", "agreement.train"),
-        ),
-    ),
-    "reward": Step(
-        "Reward model",
-        "A scalar head learns to order answers as annotators do.",
-        "loss",
-        (("accuracy", "validation.accuracy"), ("with other annotators", "heldout.accuracy")),
-    ),
-    "ppo": Step(
-        "PPO",
-        "The policy learns to please the reward model without leaving SFT far behind.",
-        "objective/scores",
-        (("score", "objective/scores"), ("KL, nats", "objective/kl"), ("step kept", "selected_step")),
-    ),
-    "dpo": Step(
-        "DPO",
-        "The same comparisons, without a reward model.",
-        "loss",
-        (("accuracy", "rewards/accuracies"), ("margin", "rewards/margins"), ("KL, nats", "objective/kl")),
-    ),
-    "evaluate": Step(
-        "Evaluation", "Models answer the same prompts, which none of them has seen.", facts=(("prompts", "prompts"),)
-    ),
-}
-"""by command"""
+def report_of(command: str) -> StageReport:
+    """Return what a stage's module declares of itself; its name and first line where it declares nothing."""
+    module = importlib.import_module(f"amenable.stages.{command.replace('-', '_')}")
+    summary = (module.__doc__ or "").strip().partition("\n")[0]
+    return getattr(module, "REPORT", StageReport(command, summary))
 
 
 def step(stage: Stage) -> dict[str, Any]:
     """One stage for report.jinja: its box in the drawing, and what opens from it."""
-    told = STEPS[stage.command]
+    told = report_of(stage.command)
     facts = [(label, value) for label, key in told.facts if (value := number(stage.finished, key)) is not None]
     facts = facts or plain_facts(stage.finished or {})
     if rate := number(stage.finished, "tokens_per_second"):

@@ -1,0 +1,40 @@
+"""How a stage is told in reports: each stage module declares its own as `REPORT`, and reports read it there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Curve = tuple[str, tuple[tuple[str, str], ...]]
+"""a chart: its title, and (metric, name of the line) of its lines"""
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """Title, one sentence, facts and charts of a stage."""
+
+    title: str
+    what: str
+    spark: str = ""
+    """metric of the sparkline, if it has one"""
+    facts: tuple[tuple[str, str], ...] = ()
+    """(label, key in finished.json), the most telling first; without any, the first few numbers are shown"""
+    curves: tuple[Curve, ...] = ()
+
+
+SCORE_AND_KL: tuple[Curve, ...] = (
+    ("Score from the reward model", (("objective/scores", "samples"), ("eval/score", "held out"))),
+    ("KL to SFT, nats an answer", (("objective/kl", "samples"), ("eval/kl", "held out"))),
+    ("KL coefficient", (("objective/kl_coef", "coefficient"),)),
+    ("Entropy, nats an answer", (("objective/entropy", "entropy"),)),
+    ("Length, tokens", (("completions/mean_length", "length"),)),
+    ("Share of answers cut by the length limit", (("completions/clipped_ratio", "cut"),)),
+    ("Clip fraction", (("policy/clipfrac_avg", "policy"),)),
+    ("Explained variance of the critic", (("value/explained_variance", "critic"),)),
+)
+"""charts of every online algorithm; one without a critic has no points in the last"""
+
+
+def online_report(title: str, what: str) -> StageReport:
+    """Return the report of an online algorithm."""
+    facts = (("score", "objective/scores"), ("KL, nats", "objective/kl"), ("step kept", "selected_step"))
+    return StageReport(title, what, "objective/scores", facts, SCORE_AND_KL)
