@@ -9,6 +9,9 @@ PPO reports it; without the noise of single tokens, and never negative, so that 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +20,15 @@ from amenable.generation.requests import EosIds
 from amenable.generation.rollout import Rollout, collect
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
+from amenable.seeds import derive_seed
+from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, memory
 from amenable.train.log import Bars, no_bars
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.runtime import Runtime
+
+SAMPLES = 8
+"""answers that samples.jsonl keeps each time"""
 
 
 def answers_with_kl(
@@ -59,3 +67,51 @@ def peaks(
     longest, asked = max(len(ids) for ids, _ in rows), min(memory.PREFILL, sum(map(len, prompts)))
     both = 2 * memory.reading(model, memory.largest_reading(rows, limit), runtime)
     return [memory.sampling(model, min(memory.ROWS, len(rows)), longest, asked, runtime), both]
+
+
+@dataclass(frozen=True)
+class KLMonitor:
+    """Measures the KL of a policy that is trained, on its answers to the same held-out prompts every time."""
+
+    policy: Decoder
+    reference: Decoder
+    prompts: list[list[int]]
+    tokenizer: Tokenizer
+    runtime: Runtime
+    max_new_tokens: int
+    max_tokens: int
+    """of a pass"""
+    seed: int
+
+    def measure(self, bars: Bars = no_bars) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """Return mean KL and mean length of the answers as metrics, and the first answers as rows of samples.jsonl."""
+        rollout, kls = answers_with_kl(
+            self.policy,
+            self.reference,
+            self.prompts,
+            max_new_tokens=self.max_new_tokens,
+            eos_id=self.tokenizer.stop_ids,
+            seeds=[derive_seed(self.seed, "held out", i) for i in range(len(self.prompts))],
+            runtime=self.runtime,
+            max_tokens=self.max_tokens,
+            bars=bars,
+        )
+        decode = self.tokenizer.decode
+        answers = zip(self.prompts, rollout.completions, rollout.ended.tolist(), kls.tolist())
+        rows = [
+            {"prompt": decode(prompt), "completion": decode(answer), "ended": ended, "kl": round(kl, 4)}
+            for prompt, answer, ended, kl in islice(answers, SAMPLES)
+        ]
+        length = float(rollout.lengths.float().mean())
+        return {"objective/kl": float(kls.mean()), "completions/mean_length": length}, rows
+
+    def peaks(self) -> list[int]:
+        """Return the bytes that a measurement needs at its peaks."""
+        return peaks(self.policy, self.prompts, self.max_new_tokens, self.max_tokens, self.runtime)
+
+
+def first_prompts(rows: Sequence[forward.Row], count: int, room: int) -> list[list[int]]:
+    """Return the first `count` prompts of the rows (the ids before the first trained one), each once, that have at most
+    `room` tokens."""
+    prompts = dict.fromkeys(tuple(ids[: loss_mask.index(True)]) for ids, loss_mask in rows)
+    return [list(prompt) for prompt in prompts if len(prompt) <= room][:count]

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -39,7 +38,7 @@ from amenable.train import defaults, first_batch, forward, loading, plan
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
 from amenable.train.examples import Sieve, keep_fitting, ranking_rows, usable
 from amenable.train.fit import Training, fit
-from amenable.train.log import Bars, Progress, no_bars, silent
+from amenable.train.log import Progress, silent
 from amenable.train.objective import Output, Stats, accumulate
 from amenable.train.optimizer import Optimizer, freeze
 from amenable.train.run import Run
@@ -61,8 +60,6 @@ REPORT = StageReport(
 )
 
 EVAL_STEPS = 50
-SAMPLES = 8
-"""held-out answers that samples.jsonl keeps each time"""
 
 
 @dataclass(frozen=True)
@@ -119,12 +116,6 @@ class Pair:
     ref_chosen: float = 0.0
     ref_rejected: float = 0.0
 
-    @property
-    def prompt(self) -> list[int]:
-        """Ids that both answers follow."""
-        ids, trained = self.chosen
-        return ids[: trained.index(True)]
-
 
 class DPO:
     """Mean DPO loss over pairs, from the summed log-probabilities of both answers."""
@@ -168,7 +159,8 @@ def run(config: Config) -> Path:
     policy, tokenizer = loading.load_policy(config.model, runtime)
     freeze(policy, config.frozen_layers)
     training, validation = read(config, tokenizer, policy.config.context_length, run.sieve)
-    prompts = held_out_prompts(validation, policy.config.context_length, config)
+    room = policy.config.context_length - config.max_new_tokens
+    prompts = divergence.first_prompts([pair.chosen for pair in validation], config.eval_prompts, room)
     steps = EpochBatches(len(training), config.batch_size, config.epochs, config.seed)
     schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_lr_frac)
     check = first_batch.of_answers([(pair.chosen, pair.rejected) for pair in training], steps[0], tokenizer)
@@ -178,7 +170,10 @@ def run(config: Config) -> Path:
             add_reference_logps(initial, pairs, runtime, config.max_tokens_per_pass, run.log.bar("reference"))
             for pairs in (training, validation)
         )
-    reference = initial if prompts else None
+    kl_monitor = None
+    if prompts:
+        sizes = config.max_new_tokens, config.max_tokens_per_pass, config.seed
+        kl_monitor = divergence.KLMonitor(policy, initial, prompts, tokenizer, runtime, *sizes)
     del initial  # it is held only where KL is measured
     objective = DPO(policy, config)
     task = Training(
@@ -192,8 +187,8 @@ def run(config: Config) -> Path:
         plan=[f"{len(training)} pairs x {config.epochs} epochs / {config.batch_size} a step = {schedule}", by_default],
         show=("loss", "rewards/accuracies", "objective/kl"),
         held_out=[row for pair in training for row in (pair.chosen, pair.rejected)],
-        reference=reference,
-        other_peaks=divergence.peaks(policy, prompts, config.max_new_tokens, config.max_tokens_per_pass, runtime),
+        reference=kl_monitor.reference if kl_monitor is not None else None,
+        other_peaks=kl_monitor.peaks() if kl_monitor is not None else (),
     )
     if config.eval_prompts and not prompts:
         what = f"no held-out prompt leaves room for --max-new-tokens {config.max_new_tokens}"
@@ -208,7 +203,7 @@ def run(config: Config) -> Path:
         if step % eval_steps and step != len(steps):
             return {}
         metrics = validate(objective, validation, runtime, config.max_tokens_per_pass, run.log.bar("validation"))
-        measured, samples = measure_kl(policy, reference, prompts, tokenizer, config, runtime, run.log.bar)
+        measured, samples = kl_monitor.measure(run.log.bar) if kl_monitor is not None else ({}, [])
         run.log.samples(step, samples)
         return metrics | measured
 
@@ -245,13 +240,6 @@ def tokenize_pairs(ranking: Ranking, tokenizer: Tokenizer, context: int, config:
     return [Pair(rows[better], rows[worse], ranking.margin or 0.0) for better, worse in pairs]
 
 
-def held_out_prompts(pairs: list[Pair], context: int, config: Config) -> list[list[int]]:
-    """Return the first prompts of the pairs, each once, that leave room for an answer in the context."""
-    prompts = dict.fromkeys(tuple(pair.prompt) for pair in pairs)
-    room = context - config.max_new_tokens
-    return [list(prompt) for prompt in prompts if len(prompt) <= room][: config.eval_prompts]
-
-
 def add_reference_logps(
     reference: Decoder, pairs: list[Pair], runtime: Runtime, max_tokens: int, progress: Progress = silent
 ) -> list[Pair]:
@@ -272,35 +260,3 @@ def validate(
     objective.policy.eval()
     stats = accumulate(objective, pairs, runtime, max_tokens, progress)
     return {"eval/loss": stats["loss"], "eval/accuracy": stats["rewards/accuracies"]}
-
-
-def measure_kl(
-    policy: Decoder,
-    reference: Decoder | None,
-    prompts: list[list[int]],
-    tokenizer: Tokenizer,
-    config: Config,
-    runtime: Runtime,
-    bars: Bars = no_bars,
-) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """Sample the policy's answers to held-out prompts, with the same random numbers every time. Returns their mean KL
-    to the reference and mean length, and rows of samples.jsonl; nothing without a reference."""
-    if reference is None:
-        return {}, []
-    rollout, kls = divergence.answers_with_kl(
-        policy,
-        reference,
-        prompts,
-        max_new_tokens=config.max_new_tokens,
-        eos_id=tokenizer.stop_ids,
-        seeds=[derive_seed(config.seed, "held out", i) for i in range(len(prompts))],
-        runtime=runtime,
-        max_tokens=config.max_tokens_per_pass,
-        bars=bars,
-    )
-    answers = zip(prompts, rollout.completions, rollout.ended.tolist(), kls.tolist())
-    rows = [
-        {"prompt": tokenizer.decode(prompt), "completion": tokenizer.decode(answer), "ended": ended, "kl": round(kl, 4)}
-        for prompt, answer, ended, kl in islice(answers, SAMPLES)
-    ]
-    return {"objective/kl": float(kls.mean()), "completions/mean_length": float(rollout.lengths.float().mean())}, rows

@@ -17,7 +17,8 @@ SCRIPT = "</script><script>alert('a model said this')</script>"
 
 def a_run(folder: Path, rows: list[dict], finished: bool = True, watched: int = 6, command: str = "ppo") -> Path:
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(f"command: {command}\nnum_traced_prompts: {watched}\n")
+    traced = f"num_traced_prompts: {watched}\n" if command == "ppo" else ""
+    (folder / "config.yaml").write_text(f"command: {command}\n{traced}")
     if rows:
         (folder / "traces.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     if finished:
@@ -36,7 +37,7 @@ def test_the_page_holds_every_number(
 ) -> None:
     out = inspect.run(inspect.Config(run=ppo))
     assert out == ppo / "inspect.html"
-    assert capsys.readouterr().out == f"3 iterations of PPO: {out}\n"
+    assert capsys.readouterr().out == f"3 iterations: {out}\n"
     film = data_of(out.read_text("utf-8"))
     assert film["steps"] == [1, 5, 9] and film["last"] == 9
     assert [prompt["text"] for prompt in film["prompts"]] == ["What is 0?", "What is 1?"]
@@ -80,7 +81,7 @@ def test_a_run_that_is_still_going_shows_what_is_there(tmp_path: Path, a_row: Ca
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        ({"command": "dpo"}, "no run of PPO; name a folder that 'amenable ppo' wrote"),
+        ({"command": "dpo"}, "no run of an online algorithm; name a folder"),
         ({"watched": 0}, "keeps no traces; run it again with --num-traced-prompts 6"),
         ({}, "keeps no traces; run it again with --num-traced-prompts 6"),
         ({"finished": False}, "no traces yet"),
@@ -95,7 +96,7 @@ def test_a_folder_without_traces_says_what_to_do(tmp_path: Path, make: dict, mes
 
 
 def test_a_folder_that_is_not_there_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no run of PPO"):
+    with pytest.raises(InputError, match="no run of an online algorithm"):
         inspect.run(inspect.Config(run=tmp_path / "nowhere"))
     assert not (tmp_path / "nowhere").exists()
 
@@ -107,7 +108,7 @@ def test_the_command_takes_the_run_as_it_stands(
     assert cli.main(["inspect", str(ppo), "--out", str(out)]) == 0
     assert data_of(out.read_text("utf-8"))["steps"] == [1, 5, 9]
     assert cli.main(["inspect", str(tmp_path)]) == 2
-    assert "is no run of PPO" in capsys.readouterr().err
+    assert "is no run of an online algorithm" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     assert cli.main(["inspect", str(ppo), "--out", str(tmp_path / "file" / "page.html")]) == 2
     assert "give --out another file" in capsys.readouterr().err

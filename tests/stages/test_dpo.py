@@ -12,6 +12,7 @@ import torch
 
 from amenable.data.types import Message, Ranking
 from amenable.errors import InputError
+from amenable.evaluation.divergence import KLMonitor, first_prompts
 from amenable.models.decoder import Decoder
 from amenable.stages import dpo
 from amenable.text.tokenizer import Tokenizer
@@ -82,28 +83,28 @@ def test_the_distance_from_the_reference_is_measured_on_answers_to_held_out_prom
     assert list(told) == [5, 10, 15, 20, 24] and 0 < kls[0] < kls[-1] < 20
     assert json.loads((trained / "finished.json").read_text())["objective/kl"] == kls[-1]
     training, held_out = dpo.read(config, words, 64)
-    prompts = dpo.held_out_prompts(held_out, 64, config)
+    prompts = first_prompts([pair.chosen for pair in held_out], config.eval_prompts, 64 - config.max_new_tokens)
     asked = [words.decode(ids) for ids in prompts]
     samples = [json.loads(line) for line in (trained / "samples.jsonl").read_text().splitlines()]
     assert [row["prompt"] for row in samples] == 5 * asked[:8]
-    assert not set(asked) & {words.decode(pair.prompt) for pair in training}
+    assert not set(asked) & {
+        words.decode(prompt) for prompt in first_prompts([pair.chosen for pair in training], 10**6, 64)
+    }
     policy, _ = loading.load_policy(trained, runtime)
     reference, _ = loading.load_policy(config.model, runtime)
-    found, _ = dpo.measure_kl(policy, reference, prompts, words, config, runtime)
+    sizes = config.max_new_tokens, config.max_tokens_per_pass, config.seed
+    found, _ = KLMonitor(policy, reference, prompts, words, runtime, *sizes).measure()
     assert found["objective/kl"] == pytest.approx(kls[-1], rel=1e-3) and found["completions/mean_length"] > 3
-    assert dpo.measure_kl(reference, reference, prompts, words, config, runtime)[0]["objective/kl"] < 1e-3
+    assert KLMonitor(reference, reference, prompts, words, runtime, *sizes).measure()[0]["objective/kl"] < 1e-3
 
 
 def test_held_out_prompts_are_few_distinct_and_leave_room(config: dpo.Config, words: Tokenizer) -> None:
-    _, held_out = dpo.read(config, words, 64)
-    every = dpo.held_out_prompts(held_out, 64, replace(config, max_new_tokens=1))
-    assert len({str(ids) for ids in every}) == len(every) < len(held_out)
-    assert dpo.held_out_prompts(held_out, 64, replace(config, max_new_tokens=1, eval_prompts=2)) == every[:2]
+    rows = [pair.chosen for pair in dpo.read(config, words, 64)[1]]
+    every = first_prompts(rows, 100, 63)
+    assert len({str(ids) for ids in every}) == len(every) < len(rows)
+    assert first_prompts(rows, 2, 63) == every[:2] and first_prompts(rows, 0, 63) == []
     longest = max(map(len, every))
-    assert dpo.held_out_prompts(held_out, longest + 9, replace(config, max_new_tokens=10)) == [
-        ids for ids in every if len(ids) < longest
-    ]
-    assert dpo.held_out_prompts(held_out, 64, replace(config, eval_prompts=0)) == []
+    assert first_prompts(rows, 100, longest - 1) == [ids for ids in every if len(ids) < longest]
 
 
 def test_that_kl_is_not_measured_is_told(config: dpo.Config, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -83,7 +83,7 @@
         ["score", signed(answer.score) + paid],
         ["KL", `${plain(sum(answer.kl))} nats`],
         ["KL price", `${plain(answer.kl_coef, 3)} a nat`],
-        ["reward in all", signed(sum(answer.rewards))],
+        ...(answer.rewards ? [["reward in all", signed(sum(answer.rewards))]] : []),
         ["length", `${answer.tokens.length} tokens${answer.ended ? "" : ", cut off"}`],
       ];
     }
@@ -95,11 +95,11 @@
       root.querySelectorAll(`.piece[data-step="${step}"][data-token="${i}"]`).forEach((node) => node.classList.add("chosen"));
       const p = Math.exp(answer.logps[i]);
       const rows = [
-        ["rewards", "reward", signed(answer.rewards[i], 3)],
+        ...(answer.rewards ? [["rewards", "reward", signed(answer.rewards[i], 3)]] : []),
         ["kl", "KL", `${signed(answer.kl[i], 3)} nats`],
-        ["values", "value", signed(answer.values[i])],
+        ...(answer.values ? [["values", "value", signed(answer.values[i])]] : []),
         ["advantages", "advantage", signed(answer.advantages[i])],
-        ["", "value + advantage", signed(answer.values[i] + answer.advantages[i])],
+        ...(answer.values ? [["", "value + advantage", signed(answer.values[i] + answer.advantages[i])]] : []),
         ["ratios", "ratio", `\u00d7${plain(answer.ratios[i], 3)}`],
         ["", "probability", percent(p)],
         ["", "under the reference", percent(Math.exp(answer.logps[i] - answer.kl[i]))],
