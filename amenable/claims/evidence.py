@@ -1,7 +1,7 @@
-"""What one demo measured, prompt by prompt: the numbers from which claims are decided.
+"""Measurements of one demo, prompt by prompt, from which claims are decided.
 
 Reads the stage folders of a run: answers and figures of every evaluation, closing figures and curves of the stages.
-Whatever was not measured is None, so that a claim without it says so.
+A number that was not measured is None.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ Answer = dict[str, Any]
 
 @dataclass(frozen=True)
 class Evidence:
-    """One demo's folder, looked into as far as a claim needs."""
+    """The folder of one demo, read lazily."""
 
     run: Path
 
     @cached_property
     def jury(self) -> Jury | None:
-        """The judges of the world that knows the truth; None where it is not made yet."""
+        """The annotators of the closed world; None where the world is not made yet."""
         home = self.run / "world"
         return Jury(ClosedWorld.load(home)) if (home / "world.json").exists() else None
 
     @cached_property
     def folders(self) -> list[Path]:
         """The evaluations that are done."""
-        found = [folder for folder in sorted(self.run.glob("evaluate*")) if (folder / "finished.json").exists()]
-        return [folder for folder in found if (folder / "evaluation.json").exists()]
+        finished = [folder for folder in sorted(self.run.glob("evaluate*")) if (folder / "finished.json").exists()]
+        return [folder for folder in finished if (folder / "evaluation.json").exists()]
 
     @cached_property
     def seed(self) -> int:
@@ -60,33 +60,35 @@ class Evidence:
         return [read_json(folder / "evaluation.json") or {} for folder in self.folders]
 
     def rows(self, model: str, decoding: str = "sampled", suite: str = "test") -> dict[str, Answer]:
-        """A model's answers to the prompts of a suite, by the prompt's id; empty where there are none."""
+        """Return a model's answers to the prompts of a suite, by the prompt's id; empty where there are none."""
         return self.answers.of(model, decoding, suite)
 
     def figure(self, model: str, key: str) -> Any:
-        """One of a model's figures on the test prompts."""
-        found = (evaluation.get("models", {}).get(model) for evaluation in self.evaluations)
-        return next((figures.get(key) for figures in found if figures is not None), None)
+        """Return one of a model's figures on the test prompts."""
+        models = (evaluation.get("models", {}).get(model) for evaluation in self.evaluations)
+        return next((entry.get(key) for entry in models if entry is not None), None)
 
     def accuracy(self, before: str, after: str, only: str | None = None) -> Estimate | None:
-        """How much accuracy rises from one model to another: the mean over few-shot tasks (or on one), paired over
-        questions."""
-        one, other = self.right(before), self.right(after)
-        tasks = [task for task in one if task in other and only in (None, task)]
-        rises = [paired(torch.tensor(other[task]), torch.tensor(one[task])) for task in tasks]
+        """Return the rise of accuracy from one model to another: the mean over few-shot tasks (or task `only`), paired
+        over questions."""
+        before_right, after_right = self.right(before), self.right(after)
+        tasks = [task for task in before_right if task in after_right and only in (None, task)]
+        rises = [paired(torch.tensor(after_right[task]), torch.tensor(before_right[task])) for task in tasks]
         return Part("", tuple(rises)).pooled
 
     def right(self, model: str) -> dict[str, list[bool]]:
-        """Which questions of every few-shot task a model is right about."""
-        tasks = [(name, found) for one in self.evaluations for name, found in one.get("tasks", {}).items()]
-        return {name: found[model]["right"] for name, found in tasks if "right" in found.get(model, {})}
+        """Return by few-shot task: True for every question that a model answers correctly."""
+        tasks = [
+            (name, models) for evaluation in self.evaluations for name, models in evaluation.get("tasks", {}).items()
+        ]
+        return {name: models[model]["right"] for name, models in tasks if "right" in models.get(model, {})}
 
     def finished(self, stage: str, key: str) -> float | None:
-        """One of a stage's closing figures."""
+        """Return one of a stage's closing figures."""
         return number(read_json(self.run / stage / "finished.json"), key)
 
     def interval(self, stage: str, key: str, low: str, high: str) -> Estimate | None:
-        """A closing figure with its interval."""
+        """Return a closing figure with its interval."""
         value, bottom, top = (self.finished(stage, name) for name in (key, low, high))
         if value is None or bottom is None or top is None:
             return None
@@ -100,7 +102,7 @@ class Evidence:
         suite: str = "test",
         judges: str = "heldout",
     ) -> Estimate | None:
-        """How often the first model's answer is preferred to the second's; None where either has not answered."""
+        """Return the win rate of the first model against the second; None where either has not answered."""
         votes = self.votes(first, second, decoding, suite, judges)
         return None if votes is None else share(votes)
 
@@ -112,100 +114,101 @@ class Evidence:
         suite: str = "test",
         judges: str = "heldout",
     ) -> Tensor | None:
-        """The share of a panel that prefers the first model's answer, prompt by prompt [N]."""
+        """Return the share of a panel that prefers the first model's answer, prompt by prompt [N]."""
         pair = (decoding, decoding) if isinstance(decoding, str) else decoding
-        one, other = self.rows(first, pair[0], suite), self.rows(second, pair[1], suite)
-        ids = [name for name in one if name in other]
+        rows = self.rows(first, pair[0], suite), self.rows(second, pair[1], suite)
+        ids = [name for name in rows[0] if name in rows[1]]
         if not ids or self.jury is None:
             return None
-        return outcomes(self.jury, ids, [one[name] for name in ids], [other[name] for name in ids], judges, self.seed)
+        answers = [[model_rows[name] for name in ids] for model_rows in rows]
+        return outcomes(self.jury, ids, answers[0], answers[1], judges, self.seed)
 
     def rate(
         self,
         model: str,
-        what: Callable[[Answer], float | bool | None],
+        judgement: Callable[[Answer], float | bool | None],
         decoding: str = "sampled",
         suite: str = "test",
     ) -> Estimate | None:
-        """The share of a model's answers for which something holds, where it applies; Wilson's interval."""
-        values = [value for answer in self.rows(model, decoding, suite).values() if (value := what(answer)) is not None]
+        """Return the share of a model's answers that a judgement holds of, where it applies; Wilson's interval."""
+        values = [
+            value for answer in self.rows(model, decoding, suite).values() if (value := judgement(answer)) is not None
+        ]
         return share(torch.tensor(values)) if values else None
 
     def change(
         self,
         before: str,
         after: str,
-        what: Callable[[Answer], float | bool | None],
+        judgement: Callable[[Answer], float | bool | None],
         decoding: str = "sampled",
         suite: str = "test",
     ) -> Estimate | None:
-        """How much something rises from one model's answers to another's, on the same prompts."""
-        one, other = self.rows(before, decoding, suite), self.rows(after, decoding, suite)
-        pairs = [(what(one[name]), what(other[name])) for name in one if name in other]
+        """Return the rise of a judgement from one model's answers to another's, on the same prompts."""
+        before_rows, after_rows = self.rows(before, decoding, suite), self.rows(after, decoding, suite)
+        pairs = [
+            (judgement(before_rows[name]), judgement(after_rows[name])) for name in before_rows if name in after_rows
+        ]
         gaps = [float(b) - float(a) for a, b in pairs if a is not None and b is not None]
         return Estimate.of(torch.tensor(gaps)) if gaps else None
 
     def bits(self, before: str, after: str) -> Estimate | None:
-        """How many more bits a byte of raw text costs the second model: paired over pieces of text."""
-        one, other = self.figure(before, "text_bits"), self.figure(after, "text_bits")
-        size = self.figure(before, "text_bytes")
-        if not one or not other or not size:
-            return None
-        gaps = torch.tensor(other, dtype=torch.float64) - torch.tensor(one, dtype=torch.float64)
-        spread = Estimate.of(gaps)
-        return Estimate(spread.value * len(gaps) / size, spread.error * len(gaps) / size)
+        """Return the rise in bits per byte of raw text, paired over pieces of text."""
+        return self.rise_per_unit(before, after, "text_bits", "text_bytes")
 
     def demonstration_loss(self, before: str, after: str) -> Estimate | None:
-        """How much the loss on held-out demonstrations rises, nats a token: paired over demonstrations."""
-        one, other = self.figure(before, "demonstration_nats"), self.figure(after, "demonstration_nats")
-        size = self.figure(before, "demonstration_tokens")
-        if not one or not other or not size:
+        """Return the rise of the loss on held-out demonstrations, nats a token, paired over demonstrations."""
+        return self.rise_per_unit(before, after, "demonstration_nats", "demonstration_tokens")
+
+    def rise_per_unit(self, before: str, after: str, costs: str, units: str) -> Estimate | None:
+        """Return the rise of the summed costs [N] from one model to another, divided by the number of units."""
+        first, second, size = self.figure(before, costs), self.figure(after, costs), self.figure(before, units)
+        if not first or not second or not size:
             return None
-        gaps = torch.tensor(other, dtype=torch.float64) - torch.tensor(one, dtype=torch.float64)
-        spread = Estimate.of(gaps)
-        return Estimate(spread.value * len(gaps) / size, spread.error * len(gaps) / size)
+        gap = paired(torch.tensor(second, dtype=torch.float64), torch.tensor(first, dtype=torch.float64))
+        return Estimate(gap.value * len(first) / size, gap.error * len(first) / size)
 
     def over_optimisation(self, stage: str) -> dict[str, Curve] | None:
-        """Gold and proxy of a PPO run's answers to the same prompts along its way, against their KL."""
+        """Return gold and proxy of a PPO run's answers to the same prompts along its way, against their KL."""
         rows = read_json_lines(self.run / stage / "answers.jsonl")
         if not rows or self.jury is None or not (self.run / stage / "finished.json").exists():
             return None
         steps = sorted({row["step"] for row in rows})
         by_step = {step: {row["id"]: row for row in rows if row["step"] == step} for step in steps}
         ids = [name for name in by_step[steps[0]] if all(name in by_step[step] for step in steps)]
-        told = [[by_step[step][name] for name in ids] for step in steps]
-        kls = torch.tensor([[row["kl"] for row in line] for line in told], dtype=torch.float64)
-        proxy = torch.tensor([[row["score"] for row in line] for line in told], dtype=torch.float64)
-        spoken = [[{**row, "text": row["completion"]} for row in line] for line in told]
-        golds = [[self.jury.parts(row["id"], row).gold for row in line] for line in spoken]
+        rows_by_step = [[by_step[step][name] for name in ids] for step in steps]
+        kls = torch.tensor([[row["kl"] for row in step_rows] for step_rows in rows_by_step], dtype=torch.float64)
+        proxy = torch.tensor([[row["score"] for row in step_rows] for step_rows in rows_by_step], dtype=torch.float64)
+        answers = [[{**row, "text": row["completion"]} for row in step_rows] for step_rows in rows_by_step]
+        golds = [[self.jury.parts(row["id"], row).gold for row in step_rows] for step_rows in answers]
         gold = torch.tensor(golds, dtype=torch.float64)
         kl = kls.mean(1)
         return {"gold": Curve(steps, kl, gold), "proxy": Curve(steps, kl, proxy)}
 
 
 def share(values: Tensor) -> Estimate:
-    """The mean of shares [N] with Wilson's interval, which has a width also where all are the same."""
+    """Return the mean of shares [N] with Wilson's interval, whose width is not zero where all shares are equal."""
     wins = float(values.double().sum())
     return Estimate.between(wins / len(values), *wilson(wins, len(values)))
 
 
 def good(answer: Answer) -> bool | None:
-    """Truthful and informative: the right answer where there is one, an honest not knowing where there is none."""
+    """Return True for a truthful, informative answer: correct, or an honest "I do not know" without a truth."""
     if answer["truthful"] is not None:
         return bool(answer["truthful"])
     return None if answer["hallucinated"] is None else not answer["hallucinated"] and answer["gold"] > 0
 
 
 def made_up(answer: Answer) -> bool | None:
-    """Says something that the passage does not."""
+    """Return True where the answer hallucinates: says something that the passage does not."""
     return answer["hallucinated"]
 
 
 def bad(answer: Answer) -> bool:
-    """Rude, or does what a harmful request asks."""
+    """Return True for an answer that is rude or does what a harmful request asks."""
     return bool(answer["rude"]) or bool(answer["harmful"])
 
 
 def reward(answer: Answer) -> float | None:
-    """What the reward model says."""
+    """Return the reward model's score."""
     return answer["reward"]

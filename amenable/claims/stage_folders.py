@@ -1,7 +1,7 @@
-"""The stage folders of a demo, read back: what was asked, what came out, how it went.
+"""Stage folders of a demo: options, closing figures and metrics of every stage.
 
 A demo is a folder of run directories, one a stage, and of plan/, where the recipe wrote down every stage before the
-first began. Whatever is not there yet is absent here: nothing is made up. A full run holds one demo a seed.
+first began. A full run holds one demo a seed.
 """
 
 from __future__ import annotations
@@ -55,24 +55,26 @@ class Stage:
 
     def curve(self, key: str) -> list[tuple[float, float]]:
         """(step, value) of every row of metrics.jsonl that holds a finite number under `key`."""
-        found = ((number(row, "step"), number(row, key)) for row in self.metrics)
-        return [(step, value) for step, value in found if step is not None and value is not None]
+        pairs = ((number(row, "step"), number(row, key)) for row in self.metrics)
+        return [(step, value) for step, value in pairs if step is not None and value is not None]
 
 
 def seed_folders(run: Path) -> list[Path]:
-    """The demos of a full run, by seed: seed-0, seed-1 and so on. Empty where `run` is one demo."""
-    found = [folder for folder in run.glob("seed-*") if folder.is_dir() and folder.name.removeprefix("seed-").isdigit()]
-    return sorted(found, key=lambda folder: int(folder.name.removeprefix("seed-")))
+    """Return the demos of a full run, by seed: seed-0, seed-1 and so on. Empty where `run` is one demo."""
+    folders = [
+        folder for folder in run.glob("seed-*") if folder.is_dir() and folder.name.removeprefix("seed-").isdigit()
+    ]
+    return sorted(folders, key=lambda folder: int(folder.name.removeprefix("seed-")))
 
 
 def read_stages(run: Path) -> list[Stage]:
-    """Every stage below `run`, in the order they happen, with those still to come. InputError where none began."""
+    """Read every stage below `run`, in the order they happen, with those still to come. InputError where none began."""
     if not run.is_dir():
         raise InputError("no such folder", run, "give --run the folder that 'amenable demo' wrote")
     begun = [stage for folder in sorted(run.iterdir()) if (stage := read_stage(folder)) is not None]
     if not begun:
-        how = f"a demo holds folders such as {ORDER[0]}, {ORDER[2]}, {ORDER[3]}; 'amenable demo' makes them"
-        raise InputError("holds no stage of a demo", run, how)
+        hint = f"a demo holds folders such as {ORDER[0]}, {ORDER[2]}, {ORDER[3]}; 'amenable demo' makes them"
+        raise InputError("holds no stage of a demo", run, hint)
     plan = read_plan(run)
     names = {stage.name for stage in begun}
     stages = [replace(stage, planned=stage.name in plan) for stage in begun]
@@ -81,17 +83,17 @@ def read_stages(run: Path) -> list[Stage]:
 
 
 def read_plan(run: Path) -> dict[str, Stage]:
-    """What the recipe wrote down, by folder name: a stage each, with its options and nothing else."""
-    found = {path.stem: read_yaml(path) or {} for path in sorted((run / "plan").glob("*.yaml"))}
+    """Read the stages of plan/, by folder name, with their options and nothing else."""
+    options = {path.stem: read_yaml(path) or {} for path in sorted((run / "plan").glob("*.yaml"))}
     return {
         name: Stage(name, config["command"], run / name, config, {}, None, [], planned=True)
-        for name, config in found.items()
+        for name, config in options.items()
         if is_stage(config.get("command"))
     }
 
 
 def read_stage(folder: Path) -> Stage | None:
-    """One run directory, or None where a folder is no stage of a demo."""
+    """Read one run directory; None for a folder that is no stage of a demo."""
     config, finished = read_yaml(folder / "config.yaml"), read_json(folder / "finished.json")
     if config is None and finished is None:
         return None
@@ -106,13 +108,13 @@ def read_stage(folder: Path) -> Stage | None:
 
 
 def missing(stages: list[Stage]) -> list[str]:
-    """The commands of a demo of which no stage is done."""
+    """Return the commands of a demo without a finished stage."""
     done = {stage.command for stage in stages if stage.finished is not None}
     return [command for command in ORDER if command not in done]
 
 
 def unfinished(stages: list[Stage]) -> list[str]:
-    """The stages still to come. Where there is a plan: those of it, and those begun, that are not done.
+    """Return the stages still to come. Where there is a plan: those of it, and those begun, that are not done.
 
     Without a plan, the missing commands that were begun or are later than everything begun: an earlier one was left
     out on purpose, as a run on real text leaves out the world.
@@ -125,12 +127,12 @@ def unfinished(stages: list[Stage]) -> list[str]:
 
 
 def named(stages: list[Stage], name: str) -> Stage | None:
-    """The stage of that folder, or None where it has not begun."""
+    """Return the stage of that folder, or None where it has not begun."""
     return next((stage for stage in stages if stage.name == name), None)
 
 
 def paths_of(values: Any) -> list[str]:
-    """Every path-like string among nested options; of `name=folder@modifier` the folder.
+    """Return every path-like string among nested options; of `name=folder@modifier` the folder.
 
     >>> paths_of({"out": "a/b", "models": ["sft=runs/sft@few-shot"], "seed": 1})
     ['a/b', 'runs/sft']
@@ -143,7 +145,7 @@ def paths_of(values: Any) -> list[str]:
 
 
 def read_yaml(path: Path) -> dict[str, Any] | None:
-    """A mapping, or None where there is no file."""
+    """Read a mapping, or None where there is no file."""
     if not path.is_file():
         return None
     try:
@@ -154,7 +156,7 @@ def read_yaml(path: Path) -> dict[str, Any] | None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A mapping, or None where there is no file."""
+    """Read a mapping, or None where there is no file."""
     if not path.is_file():
         return None
     try:
@@ -165,17 +167,17 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def number(values: dict[str, Any] | None, key: str) -> float | None:
-    """A finite number out of nested mappings, `key` being a name or a dotted path; None where there is none.
+    """Return a finite number out of nested mappings, `key` being a name or a dotted path; None where there is none.
 
     >>> number({"heldout": {"accuracy": 0.7}}, "heldout.accuracy")
     0.7
     """
-    found: Any = values
-    if isinstance(found, dict) and key in found:
-        found = found[key]
+    value: Any = values
+    if isinstance(value, dict) and key in value:
+        value = value[key]
     else:
         for part in key.split("."):
-            found = found.get(part) if isinstance(found, dict) else None
-    if isinstance(found, bool) or not isinstance(found, (int, float)) or not math.isfinite(found):
+            value = value.get(part) if isinstance(value, dict) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return None
-    return found
+    return value

@@ -19,7 +19,7 @@ from torch import Tensor
 from amenable.functional.statistics import Z95
 
 SMALLEST = {"share": 0.02, "accuracy": 0.02, "nats": 0.02, "bits": 0.005, "gold": 0.1, "reward": 0.05}
-"""by unit, the smallest effect worth speaking of: one that is surely smaller is as good as none"""
+"""by unit, the smallest relevant effect: an effect that is surely smaller counts as none"""
 TIES = (0.0, 0.5)
 """no difference, no preference: any other null is a tolerance, and says itself how much is too much"""
 HOLDS, FAILS, UNDECIDED, UNMEASURED = "holds", "does not hold", "undecided", "not measured"
@@ -35,35 +35,35 @@ class Estimate:
 
     @classmethod
     def of(cls, values: Tensor) -> Estimate:
-        """The mean of values [N], one a prompt; with fewer than two there is no error to tell: infinity."""
+        """Return the mean of values [N], one a prompt; the error of fewer than two is infinite."""
         values = values.double()
         error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else math.inf
         return cls(float(values.mean()), error)
 
     @classmethod
     def between(cls, value: float, low: float, high: float) -> Estimate:
-        """A number whose 95 % interval is known."""
+        """Return the estimate of a number with a known 95 % interval."""
         return cls(value, (high - low) / (2 * Z95))
 
     def minus(self, other: Estimate) -> Estimate:
-        """The difference of two numbers measured apart from each other."""
+        """Return the difference of two independent estimates."""
         return Estimate(self.value - other.value, math.hypot(self.error, other.error))
 
 
 @dataclass(frozen=True)
 class Part:
-    """One thing that a claim says, as a number that must lie above `null` (or below it), and what it came to."""
+    """One quantity of a claim, which must lie above `null` (or below it), and its measurements."""
 
-    what: str
+    quantity: str
     seeds: tuple[Estimate, ...]
     """one a seed; none where it was not measured"""
     null: float = 0.0
-    wanted: Literal["above", "below"] = "above"
+    side: Literal["above", "below"] = "above"
     unit: str = "share"
     """one of SMALLEST"""
     paper: str = ""
     decides: bool = True
-    """False where the number is told beside the claim and does not decide it"""
+    """False for a number that is shown with the claim and does not decide it"""
 
     @property
     def pooled(self) -> Estimate | None:
@@ -71,8 +71,8 @@ class Part:
         if not self.seeds:
             return None
         n = len(self.seeds)
-        error = math.sqrt(sum(one.error**2 for one in self.seeds)) / n
-        return Estimate(sum(one.value for one in self.seeds) / n, error)
+        error = math.sqrt(sum(seed.error**2 for seed in self.seeds)) / n
+        return Estimate(sum(seed.value for seed in self.seeds) / n, error)
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -83,26 +83,26 @@ class Part:
 
     @property
     def verdict(self) -> str:
-        """holds where the interval and every seed lie on the wanted side; does not hold where no effect is left, or
+        """holds where the interval and every seed lie on the side `side`; does not hold where no effect is left, or
         where a seed surely lies on the other side (its interval widened for the number of seeds: Bonferroni)."""
         if not self.seeds:
             return UNMEASURED
-        sign = 1 if self.wanted == "above" else -1
+        sign = 1 if self.side == "above" else -1
         low, high = sorted(sign * (bound - self.null) for bound in self.interval)
-        effects = [sign * (one.value - self.null) for one in self.seeds]
+        effects = [sign * (seed.value - self.null) for seed in self.seeds]
         if low > 0 and min(effects) > 0:
             return HOLDS
-        wide = NormalDist().inv_cdf(1 - 0.025 / len(self.seeds))
-        if any(effect + wide * one.error < 0 for effect, one in zip(effects, self.seeds)):
+        z = NormalDist().inv_cdf(1 - 0.025 / len(self.seeds))
+        if any(effect + z * seed.error < 0 for effect, seed in zip(effects, self.seeds)):
             return FAILS
         nothing = SMALLEST[self.unit] if self.null in TIES else 0.0
         return FAILS if high < nothing and max(effects) < nothing else UNDECIDED
 
     def as_row(self) -> dict[str, Any]:
-        """As report.json keeps it."""
-        row: dict[str, Any] = {"what": self.what, "paper": self.paper, "null": self.null, "unit": self.unit}
-        row |= {"wanted": self.wanted, "decides": self.decides, "verdict": self.verdict}
-        row |= {"measured": None, "low": None, "high": None, "seeds": [finite(one.value) for one in self.seeds]}
+        """Return the row of report.json."""
+        row: dict[str, Any] = {"what": self.quantity, "paper": self.paper, "null": self.null, "unit": self.unit}
+        row |= {"wanted": self.side, "decides": self.decides, "verdict": self.verdict}
+        row |= {"measured": None, "low": None, "high": None, "seeds": [finite(seed.value) for seed in self.seeds]}
         if self.pooled is not None:
             low, high = self.interval
             row |= {"measured": finite(self.pooled.value), "low": finite(low), "high": finite(high)}
@@ -111,7 +111,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim of the papers, and what became of it here."""
+    """A claim of the papers and its verdict."""
 
     id: str
     claim: str
@@ -125,17 +125,17 @@ class Verdict:
     @property
     def verdict(self) -> str:
         """The weakest of the parts that decide: one that does not hold, one not measured, one undecided, or holds."""
-        found = {part.verdict for part in self.parts if part.decides}
-        return next(word for word in (FAILS, UNMEASURED, UNDECIDED, HOLDS) if word in found)
+        verdicts = {part.verdict for part in self.parts if part.decides}
+        return next(word for word in (FAILS, UNMEASURED, UNDECIDED, HOLDS) if word in verdicts)
 
     def as_row(self) -> dict[str, Any]:
-        """As report.json keeps it: the figures of the part that settles it on top, all parts below."""
+        """Return the row of report.json: the figures of the part that settles it on top, all parts below."""
         verdict = self.verdict
         settling = next(part for part in self.parts if part.decides and part.verdict == verdict).as_row()
         rows = [part.as_row() for part in self.parts]
-        first = {key: settling[key] for key in ("what", "measured", "low", "high", "null", "wanted", "unit", "seeds")}
-        told = {"id": self.id, "claim": self.claim, "paper": self.paper, "verdict": self.verdict, "note": self.note}
-        return {**told, **first, "needs": list(self.needs), "parts": rows}
+        figures = {key: settling[key] for key in ("what", "measured", "low", "high", "null", "wanted", "unit", "seeds")}
+        row = {"id": self.id, "claim": self.claim, "paper": self.paper, "verdict": self.verdict, "note": self.note}
+        return {**row, **figures, "needs": list(self.needs), "parts": rows}
 
 
 @dataclass(frozen=True)
@@ -148,24 +148,24 @@ class Curve:
     extra: dict[str, Tensor] = field(default_factory=dict)
 
     def at(self, kl: float) -> Tensor:
-        """Values [N] where the curve first reaches a KL, between the two steps around it (the last beyond its end)."""
-        for place in range(1, len(self.kl)):
-            below, above = float(self.kl[place - 1]), float(self.kl[place])
-            if above >= kl > below or (place == 1 and kl <= below):
+        """Return values [N] where the curve reaches a KL, interpolated between steps (the last beyond the end)."""
+        for i in range(1, len(self.kl)):
+            below, above = float(self.kl[i - 1]), float(self.kl[i])
+            if above >= kl > below or (i == 1 and kl <= below):
                 share = min(1.0, max(0.0, (kl - below) / (above - below))) if above > below else 0.0
-                return torch.lerp(self.values[place - 1], self.values[place], share)
+                return torch.lerp(self.values[i - 1], self.values[i], share)
         return self.values[-1]
 
     def peak(self, prompts: Tensor) -> int:
-        """The place of the highest mean over the chosen prompts (a mask [N] or indices)."""
+        """Return the index of the highest mean over the chosen prompts (a mask [N] or indices)."""
         return int(self.values[:, prompts].mean(1).argmax())
 
 
 def paired(first: Tensor, second: Tensor) -> Estimate:
-    """The mean of first - second [N], measured on the same prompts."""
+    """Return the mean of first - second [N], measured on the same prompts."""
     return Estimate.of(first.double() - second.double())
 
 
 def finite(value: float) -> float | None:
-    """A number that JSON can hold."""
+    """Return the number, or None where JSON has no form for it (nan, infinity)."""
     return value if math.isfinite(value) else None

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from amenable.claims import claims
 from amenable.claims.evidence import Evidence
+from amenable.claims.overoptimization import tracked_curves
 from amenable.claims.stage_folders import read_stage, read_stages, seed_folders
 from amenable.errors import InputError
 from amenable.files import sha256
@@ -97,7 +98,7 @@ def write(run: Path, demos: Sequence[Path], more: Mapping[str, Any] | None = Non
     stages = read_stages(demos[0])
     try:
         across = preference_across(Evidence(demos[0]), merged(stages))
-        figures = figures_of(stages, claims.decide(demos), claims.over_optimisation(demos[0]), across)
+        figures = figures_of(stages, claims.decide(demos), tracked_curves(demos[0]), across)
     except InputError as error:  # a world of another version, say: all that needs no truth is still worth a report
         figures = {**figures_of(stages), "unjudged": str(error)}
     figures = {**figures, "seeds": [], **(more or {})}

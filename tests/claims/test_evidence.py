@@ -130,3 +130,12 @@ def test_gold_and_proxy_along_the_way(run: Path, world: ClosedWorld) -> None:
     assert curves["gold"].kl.tolist() == [0.0, 2.5] and curves["proxy"].values.mean(1).tolist() == [0.0, 5.0]
     start, end = curves["gold"].values.mean(1).tolist()
     assert start > 1.5 and end < -1
+
+
+def test_judgements_of_an_answer() -> None:
+    row = {"truthful": None, "hallucinated": False, "gold": 0.9, "rude": False, "harmful": None, "reward": 0.1}
+    assert good(row) is True and bad(row) is False and made_up(row) is False
+    assert good({**row, "truthful": False}) is False and good({**row, "hallucinated": True}) is False
+    assert good({**row, "gold": -1.0}) is False, "saying nothing is not honest not knowing"
+    assert good({**row, "hallucinated": None}) is None
+    assert bad({**row, "harmful": True}) and bad({**row, "rude": True})

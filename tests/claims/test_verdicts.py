@@ -57,7 +57,7 @@ def test_an_interval_and_every_seed_decide(values: tuple[float, ...], error: flo
 
 def test_below_is_the_mirror_image() -> None:
     for value, verdict in ((-0.2, HOLDS), (0.2, FAILS), (0.01, UNDECIDED)):
-        assert Part("", (Estimate(value, 0.02),), wanted="below").verdict == verdict
+        assert Part("", (Estimate(value, 0.02),), side="below").verdict == verdict
 
 
 def verdict_of(*values: float | None) -> Verdict:
