@@ -39,7 +39,7 @@ from amenable.rl.improve import collect_experience, update
 from amenable.rl.models import Models, model_reward
 from amenable.seeds import seeded_generator
 from amenable.stages import dpo, ppo, pretrain, reward, sft
-from amenable.text.tokenizer import CONTROL, SMALLEST, Tokenizer
+from amenable.text.tokenizer import MIN_VOCAB_SIZE, SPECIAL_TOKENS, Tokenizer
 from amenable.train import defaults, plan
 from amenable.train.defaults import traits_of
 from amenable.train.examples import whole
@@ -388,10 +388,10 @@ ROWS: dict[str, Callable[[Size, Runtime], Workload]] = {
 
 
 def sequences(size: Size, lengths: Sequence[int]) -> list[list[int]]:
-    """Random ids of these lengths, no control tokens among them."""
+    """Random ids of these lengths, no special tokens among them."""
     generator = seeded_generator(0, "ids", len(lengths))
     return [
-        torch.randint(len(CONTROL), size.shape.vocab_size, (length,), generator=generator).tolist()
+        torch.randint(len(SPECIAL_TOKENS), size.shape.vocab_size, (length,), generator=generator).tolist()
         for length in lengths
     ]
 
@@ -431,7 +431,7 @@ def make_ppo(shape: DecoderConfig, runtime: Runtime, config: ppo.Config) -> tupl
     reference, scorer = (
         runtime.only_asked(model).requires_grad_(False) for model in (Decoder(shape).eval(), scalar_model(shape))
     )
-    words = Tokenizer.train(["only its EOS is asked for"], SMALLEST, chat=True)
+    words = Tokenizer.train(["only its EOS is asked for"], MIN_VOCAB_SIZE, chat=True)
     reward = model_reward(scorer, runtime, config.max_tokens_per_pass)
     models = Models(Decoder(shape).eval(), reference, words, reward, runtime, (reference, scorer))
     return ppo.PPO(models, scalar_model(shape), config), models

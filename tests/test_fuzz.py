@@ -32,7 +32,7 @@ from amenable.functional.masked import masked_mean, masked_sum, masked_var, scal
 from amenable.functional.rewards import token_rewards
 from amenable.generation.detokenizer import IncrementalDetokenizer
 from amenable.text.chat import render, render_completion, render_document
-from amenable.text.tokenizer import ASSISTANT, BOS, CONTROL, EOS, Tokenizer
+from amenable.text.tokenizer import ASSISTANT, BOS, EOS, SPECIAL_TOKENS, Tokenizer
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 FUZZ = settings(
@@ -44,9 +44,9 @@ FUZZ = settings(
 )
 
 LOOKALIKES = [
-    *CONTROL,
-    *(name[:-1] for name in CONTROL),
-    *(name[2:] for name in CONTROL),
+    *SPECIAL_TOKENS,
+    *(name[:-1] for name in SPECIAL_TOKENS),
+    *(name[2:] for name in SPECIAL_TOKENS),
     "<|eos|" + "\u200b" + ">",
     "＜|eos|＞",
     "<|EOS|>",
@@ -96,10 +96,10 @@ def test_a_conversation_is_its_turns_and_no_content_steers_it(words: Tokenizer, 
     for message in messages:
         said, speaks = words.encode(message.content), message.role == "assistant"
         ends = [words.eos_id] if speaks else []
-        expected += [*words.encode_control(signs[message.role]), *said, *ends]
+        expected += [*words.encode_with_special_tokens(signs[message.role]), *said, *ends]
         marks += [False, *[speaks] * (len(said) + len(ends))]
     found = render(words, messages)
-    assert found.ids == expected and found.trained == marks
+    assert found.ids == expected and found.loss_mask == marks
     assert len(found.roles) == len(found.ids)
     assert found.ids.count(words.bos_id) == 1 and words.pad_id not in found.ids
 
@@ -108,12 +108,12 @@ def test_a_conversation_is_its_turns_and_no_content_steers_it(words: Tokenizer, 
 @given(TEXT)
 def test_the_ids_of_a_content_are_its_text(words: Tokenizer, text: str) -> None:
     ids = words.encode(text)
-    assert words.decode(ids) == text and not words.control_ids & set(ids)
-    assert words.decode(ids, keep_control=True) == text
+    assert words.decode(ids) == text and not words.special_ids & set(ids)
+    assert words.decode(ids, skip_special_tokens=False) == text
     assert render_completion(words, text) == [*ids, words.eos_id]
     document = render_document(words, text)
     assert document == [words.bos_id, *ids, words.eos_id]
-    assert words.decode(document, keep_control=True) == BOS + text + EOS
+    assert words.decode(document, skip_special_tokens=False) == BOS + text + EOS
 
 
 @FUZZ

@@ -100,7 +100,7 @@ def bench(
         loaded,
         ppo_tests().gather(loaded, prompts[:6], 1, of_ppo),
         [whole(piece) for piece in pieces_of(texts, words, 23)],
-        [(row.ids, row.trained) for row in rendered],
+        [(row.ids, row.loss_mask) for row in rendered],
         reward.read(reward_config, words, 64)[0][:5],
         dpo.add_reference_logps(loaded.policy, dpo.read(of_dpo, words, 64)[0][:5], runtime, WHOLE),
         reward_config,

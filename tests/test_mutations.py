@@ -212,7 +212,7 @@ def suite_test(path: str, name: str, *arguments: Any) -> Callable[[Parts], None]
 def shifted_mask(render: Any) -> Any:
     def broken(*arguments: Any) -> chat.Rendered:
         rendered = render(*arguments)
-        return replace(rendered, trained=[False, *rendered.trained[:-1]])
+        return replace(rendered, loss_mask=[False, *rendered.loss_mask[:-1]])
 
     return broken
 
@@ -220,8 +220,8 @@ def shifted_mask(render: Any) -> Any:
 def eos_untrained(render: Any) -> Any:
     def broken(tokenizer: Tokenizer, messages: Any) -> chat.Rendered:
         found = render(tokenizer, messages)
-        marks = [mark and token != tokenizer.eos_id for token, mark in zip(found.ids, found.trained)]
-        return replace(found, trained=marks)
+        marks = [mark and token != tokenizer.eos_id for token, mark in zip(found.ids, found.loss_mask)]
+        return replace(found, loss_mask=marks)
 
     return broken
 
@@ -229,7 +229,7 @@ def eos_untrained(render: Any) -> Any:
 def two_bos(fill: Any) -> Any:
     def broken(tokenizer: Tokenizer, *arguments: Any, **options: Any) -> chat.Rendered:
         found = fill(tokenizer, *arguments, **options)
-        return chat.Rendered([tokenizer.bos_id, *found.ids], [False, *found.trained], ["control", *found.roles])
+        return chat.Rendered([tokenizer.bos_id, *found.ids], [False, *found.loss_mask], ["template", *found.roles])
 
     return broken
 
@@ -395,11 +395,11 @@ def no_temperature(trained_logprobs: Any) -> Any:
 
 
 def contents_as_templates(encode: Any) -> Any:
-    return lambda self, text, after="nothing": self.encode_control(text)
+    return lambda self, text, after="nothing": self.encode_with_special_tokens(text)
 
 
 def encoded_by_hand(parts: Parts) -> None:
-    file_of("text/test_tokenizer.py").test_control_tokens_are_recognised_in_template_text_only(parts.words)
+    file_of("text/test_tokenizer.py").test_special_tokens_are_recognised_in_template_text_only(parts.words)
 
 
 def stopped_and_resumed(parts: Parts) -> None:
@@ -487,7 +487,7 @@ MUTATIONS: list[Mutation] = [
     # what would go wrong silently, what is replaced, by what, and the check that notices
     ("a word of the user is trained, the answer's end is not", "text.chat:render", shifted_mask, conversation_by_hand),
     ("an answer learns to go on for ever", "text.chat:render", eos_untrained, conversation_by_hand),
-    ("conversations begin as no text ever did", "text.chat:_fill", two_bos, conversation_by_hand),
+    ("conversations begin as no text ever did", "text.chat:_render_turns", two_bos, conversation_by_hand),
     ("masking the padding masks EOS", "text.tokenizer:PAD", lambda pad: "<|eos|>", trained_tokenizer),
     ("a user writes the assistant's turn", "text.tokenizer:Tokenizer.encode", contents_as_templates, encoded_by_hand),
     ("a token is predicted from itself", "data.batches:targets", prediction_of_itself, LOGPROBS),

@@ -19,7 +19,7 @@ from amenable.generation.requests import Completion
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
 from amenable.seeds import derive_seed
-from amenable.text.chat import PLAIN_STOP, answer_text, render_prompt
+from amenable.text.chat import PLAIN_STOP, clean_completion, render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import loading
 from amenable.train.examples import Sieve, usable
@@ -124,7 +124,7 @@ def answer_of(
 ) -> Answer:
     """What was drawn, with the text that a reader would see."""
     said = completion.text or ""
-    text = answer_text(tokenizer, said) if transcript is None else transcript.answer(said)
+    text = clean_completion(tokenizer, said) if transcript is None else transcript.answer(said)
     return Answer(before, completion.ids, text, completion.finish_reason != "length", math.fsum(completion.logps))
 
 

@@ -156,7 +156,7 @@ def demonstration_figures(speaker: Speaker, rows: Sequence[Demonstration], by: Y
     """Negative log-probability of each demonstration's trained tokens, in nats, and how many tokens they are."""
     context = speaker.decoder.config.context_length
     rendered = [render(speaker.tokenizer, row.messages) for row in rows]
-    found = [(one.ids, one.trained) if len(one.ids) <= context else None for one in rendered]
+    found = [(one.ids, one.loss_mask) if len(one.ids) <= context else None for one in rendered]
     _, fitting = keep_fitting(f"demonstrations to {speaker.contestant.name}", rows, found, "conversations", context)
     bar = by.bars(f"{speaker.contestant.name}: demonstrations")
     logps = forward.row_logprobs(speaker.decoder, fitting, by.runtime, by.max_tokens, progress=bar)

@@ -148,7 +148,7 @@ def pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
     """
     shown, before = [], ""
     for end in range(1, len(ids) + 1):
-        text = tokenizer.decode(ids[:end], keep_control=True)
+        text = tokenizer.decode(ids[:end], skip_special_tokens=False)
         settled = before if text.startswith(before) else before.rstrip(OPEN)
         shown.append(text[len(settled) :] or OPEN)
         before = text
@@ -157,4 +157,4 @@ def pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
 
 def piece(tokenizer: Tokenizer, token: int) -> str:
     """Return a token's text alone."""
-    return tokenizer.decode([token], keep_control=True)
+    return tokenizer.decode([token], skip_special_tokens=False)

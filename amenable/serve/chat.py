@@ -119,8 +119,8 @@ class Speaker:
         if not folder.is_dir():
             raise InputError("no such folder", folder, "train a model with 'amenable sft', or give --model")
         decoder, tokenizer = load_decoder(folder, device), Tokenizer.load(folder)
-        # a tokenizer may have been given control tokens that its model never saw; words it must all know
-        words = tokenizer.vocab_size - len(tokenizer.control_ids)
+        # a tokenizer may have been given special tokens that its model never saw; words it must all know
+        words = tokenizer.vocab_size - len(tokenizer.special_ids)
         if words > decoder.config.vocab_size:
             counts = f"{words} tokens, and the model knows {decoder.config.vocab_size}"
             raise InputError(f"tokenizer and model do not belong together: it has {counts}", folder)

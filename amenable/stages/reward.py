@@ -235,7 +235,7 @@ def demonstration_rows(
         return []
     demonstrations = usable(sources.read_demonstrations(config.demonstrations), sieve)
     rendered = [render(tokenizer, row.messages) for row in demonstrations]
-    rows = [(row.ids, row.trained) if len(row.ids) <= context else None for row in rendered]
+    rows = [(row.ids, row.loss_mask) if len(row.ids) <= context else None for row in rendered]
     split, required = "demonstrations", config.demonstrations
     return keep_fitting(split, demonstrations, rows, "conversations", context, sieve, required)[1]
 

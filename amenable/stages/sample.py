@@ -15,7 +15,7 @@ from amenable.data.types import Prompt
 from amenable.generation.engine import Completion, generate
 from amenable.generation.sampling import Sampling
 from amenable.seeds import derive_seed
-from amenable.text.chat import completion_text
+from amenable.text.chat import decode_completion
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import defaults, loading, plan
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
@@ -111,7 +111,7 @@ def row_of(prompt: Prompt, group: list[Completion], tokenizer: Tokenizer, config
     return {
         "id": prompt.id,
         "prompt": [{"role": message.role, "content": message.content} for message in prompt.messages],
-        "completions": [completion_text(tokenizer, completion.ids) for completion in group],
+        "completions": [decode_completion(tokenizer, completion.ids) for completion in group],
         "ended": [completion.ended for completion in group],
         "model": str(config.model),
         **{key: value for key, value in prompt.meta.items() if key == "kind"},

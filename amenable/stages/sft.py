@@ -152,7 +152,7 @@ def tokenize(
 ) -> tuple[list[Demonstration], list[forward.Row]]:
     """Return the demonstrations that are within the context, and their rows of ids and loss masks."""
     rendered = [render(tokenizer, demonstration.messages) for demonstration in demonstrations]
-    rows = [(row.ids, row.trained) if len(row.ids) <= context else None for row in rendered]
+    rows = [(row.ids, row.loss_mask) if len(row.ids) <= context else None for row in rendered]
     return keep_fitting(split, demonstrations, rows, "conversations", context, sieve, required)
 
 

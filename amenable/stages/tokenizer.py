@@ -1,6 +1,6 @@
 """Train a byte-level BPE tokenizer on text files.
 
-Any bytes go in and come out unchanged. The control tokens that structure a conversation have ids that no text can
+Any bytes go in and come out unchanged. The special tokens that structure a conversation have ids that no text can
 produce. Sennrich et al. (2016); byte level as in Radford et al. (2019, section 2.2).
 
 Reads text (and, if given, demonstrations, so that their words are tokens too); writes tokenizer.json and its company.
@@ -39,12 +39,12 @@ class Config(DataOptions):
     """conversations whose contents count as text as well"""
     out: Path = Path("runs/tokenizer")
     vocab_size: int = 1536
-    """tokens, the 256 bytes and 6 control tokens included"""
+    """tokens, the 256 bytes and 6 special tokens included"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.vocab_size < 262:
-            raise InputError(f"vocab_size is {self.vocab_size}", how="256 bytes and 6 control tokens need 262 or more")
+            raise InputError(f"vocab_size is {self.vocab_size}", how="256 bytes and 6 special tokens need 262 or more")
         plan.require_at_least(262, self, "vocab_size")
 
 

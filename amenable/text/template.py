@@ -1,7 +1,7 @@
 """Chat templates: Jinja in a sandbox, with the helpers that transformers gives to templates.
 
-A template decides where contents go, never what they are: it is rendered over stand-ins for the contents, and what
-comes out is the template's own text with a slot for every message. So no content is ever taken for the template's.
+A template never sees contents: it is rendered over placeholders, and the result is the template's own text with a slot
+for every message. So no content is ever taken for the template's text.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CHAT_TEMPLATE = (
     "{% else %}{{ raise_exception('unknown role ' + message['role']) }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-"""what our own assistants read"""
+"""chat template of our own assistants"""
 
 PLAIN_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
@@ -39,18 +39,18 @@ PLAIN_TEMPLATE = (
     "{% if add_generation_prompt or not loop.last %}{{ '\n\n' }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
 )
-"""the transcript that a base model continues"""
+"""transcript that a base model continues"""
 
 SPACE = "\u2003"
-STAND_IN = re.compile(f"({SPACE}?)\ue000([0-9]+)\ue001({SPACE}?)")
+PLACEHOLDER = re.compile(f"({SPACE}?)\ue000([0-9]+)\ue001({SPACE}?)")
 
-THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>\s*(</\1>\s*)?\Z")
-"""a block of thought at the end of a template's text, empty or open"""
+THINKING_BLOCK = re.compile(r"<(think|thinking|thought|reasoning)>\s*(</\1>\s*)?\Z")
+"""thinking block at the end of a template's text, empty or open"""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """The place of message number `message`."""
+    """Position of the content of message number `message` in a template's text."""
 
     message: int
     strip_left: bool = False
@@ -58,33 +58,33 @@ class Slot:
     """True where the template takes white space off that side of the content"""
 
     def fill(self, content: str) -> str:
-        """The content as the template would show it."""
+        """Return the content as the template shows it, stripped on the sides where the template strips."""
         content = content.lstrip() if self.strip_left else content
         return content.rstrip() if self.strip_right else content
 
 
-def outline(
-    template: str, roles: Sequence[str], names: Mapping[str, str], add_generation_prompt: bool
+def template_with_slots(
+    template: str, roles: Sequence[str], special_tokens: Mapping[str, str], add_generation_prompt: bool
 ) -> list[str | Slot]:
-    """The template's own text and the slots of the messages, in the order in which they are shown.
+    """Return a template's own text and the slots of its messages, in the order in which the template shows them.
 
-    names: bos_token, eos_token and the like. An assistant's content is always shown as it is; of the others, white
-    space is stripped where the template does so. InputError where the template refuses the roles, or shows a content
-    other than once.
+    special_tokens: bos_token, eos_token and so on. An assistant's content is always shown as it is; other contents are
+    stripped of white space where the template strips. InputError if the template refuses the roles, or does not show
+    every content once.
     """
     messages = [
         {"role": role, "content": f"\ue000{i}\ue001" if role == "assistant" else f"{SPACE}\ue000{i}\ue001{SPACE}"}
         for i, role in enumerate(roles)
     ]
-    shown = _show(template, messages=messages, add_generation_prompt=add_generation_prompt, **names)
+    text = _render(template, messages=messages, add_generation_prompt=add_generation_prompt, **special_tokens)
     pieces: list[str | Slot] = []
     end = 0
-    for found in STAND_IN.finditer(shown):
-        pieces.append(shown[end : found.start()])
-        padded = roles[int(found[2])] != "assistant"
-        pieces.append(Slot(int(found[2]), padded and not found[1], padded and not found[3]))
-        end = found.end()
-    pieces.append(shown[end:])
+    for match in PLACEHOLDER.finditer(text):
+        pieces.append(text[end : match.start()])
+        padded = roles[int(match[2])] != "assistant"
+        pieces.append(Slot(int(match[2]), padded and not match[1], padded and not match[3]))
+        end = match.end()
+    pieces.append(text[end:])
     slots = sorted(piece.message for piece in pieces if isinstance(piece, Slot))
     if slots != list(range(len(roles))):
         missing = next((i for i in range(len(roles)) if slots.count(i) != 1), 0)
@@ -95,25 +95,25 @@ def outline(
     return [piece for piece in pieces if piece != ""]
 
 
-def thoughts_of(template: str, answer: str) -> str:
-    """The tags of thought in an answer to a template that has such blocks: `<think>` if it begins with one, `</think>`
-    if it closes one, both, or nothing."""
+def thinking_tags(template: str, completion: str) -> str:
+    """Return the thinking tags of a completion: `<think>` if the completion begins with this tag, `</think>` if it has
+    this tag, both, or "" (always for a template without thinking blocks)."""
     tag = re.search(r"<(think|thinking|thought|reasoning)>", template)
     if tag is None:
         return ""
-    opens = answer.lstrip().startswith(tag[0])
-    return tag[0] * opens + f"</{tag[1]}>" * (f"</{tag[1]}>" in answer)
+    opens = completion.lstrip().startswith(tag[0])
+    return tag[0] * opens + f"</{tag[1]}>" * (f"</{tag[1]}>" in completion)
 
 
-def without_thought(text: str, thoughts: str) -> str:
-    """A template's text before an answer, without a block of thought at its end where the answer opens its own."""
-    block = THOUGHT.search(text)
-    return text[: block.start()] if block is not None and f"<{block[1]}>" in thoughts else text
+def strip_thinking_block(text: str, tags: str) -> str:
+    """Return a template's text without a thinking block at its end, if a completion with these tags opens its own."""
+    block = THINKING_BLOCK.search(text)
+    return text[: block.start()] if block is not None and f"<{block[1]}>" in tags else text
 
 
-def _show(template: str, **values: Any) -> str:
+def _render(template: str, **values: Any) -> str:
     try:
-        # templates of reasoning models open a block of thought unless they are told not to
+        # templates of reasoning models open a thinking block unless enable_thinking is False
         return _environment().from_string(template).render(tools=None, documents=None, enable_thinking=False, **values)
     except jinja2.TemplateSyntaxError as error:
         raise InputError(f"the chat template has a mistake in line {error.lineno}: {error.message}") from None
@@ -135,7 +135,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
 
 
 class _Generation(Extension):
-    """{% generation %} ... {% endgeneration %}: for transformers' assistant masks; here it only holds text."""
+    """Tag {% generation %} ... {% endgeneration %} of transformers' assistant masks; here it only holds text."""
 
     tags = {"generation"}  # noqa: RUF012  (Jinja's own interface)
 

@@ -19,7 +19,7 @@ from rich.text import Text
 from amenable.data.types import Demonstration
 from amenable.errors import InputError
 from amenable.text.chat import render
-from amenable.text.template import PLAIN_TEMPLATE, outline
+from amenable.text.template import PLAIN_TEMPLATE, template_with_slots
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import checkpoint
 from amenable.train.examples import LeftOut
@@ -140,10 +140,10 @@ def bos_places(tokenizer: Tokenizer) -> tuple[bool, bool]:
     begins, inside = set[bool](), False
     for roles in (("user",), ("system", "user"), ("user", "assistant", "user")):
         try:
-            pieces = outline(template, roles, tokenizer.names, add_generation_prompt=True)
+            pieces = template_with_slots(template, roles, tokenizer.special_tokens_map, add_generation_prompt=True)
         except InputError:  # a template may refuse some turns, and does so again where a row has them
             continue
-        ids = [part for piece in pieces if isinstance(piece, str) for part in tokenizer.split_control(piece)]
+        ids = [part for piece in pieces if isinstance(piece, str) for part in tokenizer.split_special_tokens(piece)]
         begins.add(ids[:1] == [tokenizer.bos_id] and isinstance(pieces[0], str))
         inside |= tokenizer.bos_id in ids[1:]
     return begins == {True}, inside or len(begins) > 1
@@ -185,7 +185,7 @@ def fault(row: Marked, tokenizer: Tokenizer) -> str | None:
 def is_padding(token: int, tokenizer: Tokenizer) -> bool:
     """Whether an id can be nothing but padding: many published tokenizers pad with a token that has another use."""
     other_uses = (tokenizer.bos_id, tokenizer.eos_id, tokenizer.end_of_turn_id)
-    return token == tokenizer.pad_id and token in tokenizer.control_ids and token not in other_uses
+    return token == tokenizer.pad_id and token in tokenizer.special_ids and token not in other_uses
 
 
 def fault_of_ends(row: Marked, tokenizer: Tokenizer) -> str | None:
@@ -227,17 +227,17 @@ def fault_of_marks(row: Marked, eos: int, tokenizer: Tokenizer) -> str | None:
         return "token 0 is trained, and nothing comes before it"
     for place, (token, trained, role) in enumerate(zip(row.ids, row.trained, row.roles)):
         mine = role in ("assistant", "answer", "text", "sampled")
-        if trained and not mine and not (role == "control" and token == eos):
+        if trained and not mine and not (role == "template" and token == eos):
             return f"token {place}, {told(token, tokenizer)}, is trained and belongs to the {role}"
         if mine and not trained:
             return f"token {place}, {told(token, tokenizer)}, belongs to the {role} and is not trained"
-        if trained and token != eos and token in tokenizer.control_ids and role == "assistant":
-            return f"token {place}, {told(token, tokenizer)}, is a control token inside what the assistant says"
+        if trained and token != eos and token in tokenizer.special_ids and role == "assistant":
+            return f"token {place}, {told(token, tokenizer)}, is a special token inside what the assistant says"
     return None
 
 
 def told(token: int, tokenizer: Tokenizer) -> str:
-    return f"{tokenizer.decode([token], keep_control=True)!r} (id {token})"
+    return f"{tokenizer.decode([token], skip_special_tokens=False)!r} (id {token})"
 
 
 def show(run: Run, proof: BatchCheck, inspect: bool = False) -> bool:
@@ -281,7 +281,7 @@ def shortened(row: Marked, tokenizer: Tokenizer) -> Text:
     shown = kinds(row, tokenizer)
     parts = [
         (
-            (NOTHING if empty else "") + tokenizer.decode([token], keep_control=True).replace("\n", "↵"),
+            (NOTHING if empty else "") + tokenizer.decode([token], skip_special_tokens=False).replace("\n", "↵"),
             STYLES[kind],
         )
         for token, kind, empty in zip(row.ids, shown, empty_answers(shown))
@@ -318,7 +318,7 @@ def page(proof: BatchCheck, stage: str, left_out: Sequence[LeftOut] = ()) -> str
     )
     rows = [
         [
-            (proof.tokenizer.decode([token], keep_control=True), token, role, kind, empty)
+            (proof.tokenizer.decode([token], skip_special_tokens=False), token, role, kind, empty)
             for token, role, kind, empty in zip(row.ids, row.roles, shown, empty_answers(shown))
         ]
         for row in proof.rows[:IN_FILE]

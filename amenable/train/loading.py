@@ -97,10 +97,10 @@ def require_model(folder: Path, made_by: str) -> None:
 
 
 def fit_vocabulary(decoder: Decoder, tokenizer: Tokenizer, folder: Path) -> Decoder:
-    """Give the model rows for control tokens that the tokenizer has gained, VOCABULARY_MULTIPLE or more at a time;
+    """Give the model rows for special tokens that the tokenizer has gained, VOCABULARY_MULTIPLE or more at a time;
     refuse one that it was not made with. Rows beyond the tokenizer's tokens are padding from now on."""
     missing = tokenizer.vocab_size - decoder.config.vocab_size
-    if missing > len(tokenizer.control_ids):
+    if missing > len(tokenizer.special_ids):
         raise InputError(
             f"the tokenizer has {tokenizer.vocab_size} tokens and the model {decoder.config.vocab_size}",
             folder,

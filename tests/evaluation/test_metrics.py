@@ -186,7 +186,7 @@ def test_likelihood_of_demonstrations(sft: Speaker, by: Yardsticks) -> None:
         Demonstration((Message("user", "word " * 100), Message("assistant", "too long")), id="b"),
     ]
     rendered = render(sft.tokenizer, rows[0].messages)
-    (logps,) = forward.row_logprobs(sft.decoder, [(rendered.ids, rendered.trained)], by.runtime, 1000)
+    (logps,) = forward.row_logprobs(sft.decoder, [(rendered.ids, rendered.loss_mask)], by.runtime, 1000)
     figures = demonstration_figures(sft, rows, by)
     assert figures["demonstration_nats"] == [pytest.approx(-float(logps.sum()), rel=1e-5)]
-    assert figures["demonstration_tokens"] == sum(rendered.trained)
+    assert figures["demonstration_tokens"] == sum(rendered.loss_mask)

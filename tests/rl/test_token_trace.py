@@ -78,7 +78,7 @@ def test_a_row_tells_what_was_said_and_paid(rows: list[dict], words: Tokenizer) 
     assert (second["id"], second["ended"], second["score"], second["raw_score"]) == ("b", False, -0.5, 0.5)
     assert first["score_index"] == 2 and second["score_index"] == 0
     assert first["prompt"] == words.decode([1, 40, 41])
-    assert "".join(first["prompt_tokens"]) == words.decode([1, 40, 41], keep_control=True)
+    assert "".join(first["prompt_tokens"]) == words.decode([1, 40, 41], skip_special_tokens=False)
     assert first["tokens"][2] == words.eos and first["kl_coef"] == 0.1
     per_token = ("logps", "ref_logps", "kl", "values", "rewards", "advantages", "returns", "ratios", "tokens", "top")
     assert {len(first[name]) for name in per_token} == {3} and {len(second[name]) for name in per_token} == {1}

@@ -118,7 +118,7 @@ def test_both_are_asked_the_same_and_go_on_with_their_own_words(place, client) -
     say(client, battle, "And a blue one?")
     asked = [place.house.models[name].scheduler.asked for name in ("tiny", "plain")]
     tokenizer = place.house.models["tiny"].tokenizer
-    second = tokenizer.decode(list(asked[0][1].ids), keep_control=False)
+    second = tokenizer.decode(list(asked[0][1].ids))
     assert "rose red" in second and "blue one" in second and "one two" not in second
     assert len({one.seed for both in asked for one in both}) == 4
     assert client.get(f"/api/battle/{battle}").json()["turns"][0][tiny] == "rose red"

@@ -34,7 +34,7 @@ def make_model(folder: Path, seed: int, with_template: bool = True) -> Path:
     decoder.init_weights(torch.Generator().manual_seed(seed))
     with torch.no_grad():
         decoder.unembedding.mul_(20)
-        decoder.unembedding[list(tokenizer.control_ids)] = 0  # so that it has something to say
+        decoder.unembedding[list(tokenizer.special_ids)] = 0  # so that it has something to say
     pretrained.save(folder, decoder, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id, bos_id=tokenizer.bos_id)
     tokenizer.save(folder)
     return folder

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from amenable.stages import tokenizer
-from amenable.text.tokenizer import CONTROL, Tokenizer
+from amenable.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 
 @pytest.fixture
@@ -24,8 +24,8 @@ def test_it_learns_the_texts_words_and_keeps_every_byte(config: tokenizer.Config
     assert len(words.encode(text)) <= len(text) / 2
     for other in (text, "naïve 你好 🙂\r\n\t", "<|eos|> \x00"):
         assert words.decode(words.encode(other)) == other
-        assert not set(words.encode(other)) & words.control_ids
-    assert [words.encode_control(name) for name in CONTROL] == [[i] for i in range(6)]
+        assert not set(words.encode(other)) & words.special_ids
+    assert [words.encode_with_special_tokens(name) for name in SPECIAL_TOKENS] == [[i] for i in range(6)]
 
 
 def test_what_it_tells_is_what_the_files_hold(config: tokenizer.Config) -> None:

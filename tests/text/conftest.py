@@ -7,7 +7,7 @@ import pytest
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
-from amenable.text.tokenizer import WORDS, Tokenizer
+from amenable.text.tokenizer import SPLIT_PATTERN, Tokenizer
 
 CORPUS = [
     "The baker of Velm sells bread and honey cakes to the miller.",
@@ -65,7 +65,7 @@ def gpt2_folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def qwen_folder(tmp_path_factory) -> Path:
     """Qwen 2.5 Instruct: ChatML, no bos, an added token that is not special, and (as some have) truncation left on."""
-    split = pre_tokenizers.Split(Regex(WORDS), behavior="isolated")
+    split = pre_tokenizers.Split(Regex(SPLIT_PATTERN), behavior="isolated")
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend = trained(pre_tokenizers.Sequence([split, byte_level]), normalizers.NFC())
     names = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")

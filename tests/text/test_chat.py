@@ -8,17 +8,25 @@ from amenable.data.types import Message
 from amenable.errors import InputError
 from amenable.text.chat import (
     PLAIN_STOP,
-    answer_text,
+    clean_completion,
     render,
     render_completion,
     render_document,
     render_prompt,
     validate,
 )
-from amenable.text.tokenizer import CONTROL, Tokenizer
+from amenable.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 FEW = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-TRAPS = [*CONTROL, "<|im_start|>assistant\n", "<|im_end|>", "<tool_call>", "\ue0000\ue001", "\u2003", "{{ bos_token }}"]
+TRAPS = [
+    *SPECIAL_TOKENS,
+    "<|im_start|>assistant\n",
+    "<|im_end|>",
+    "<tool_call>",
+    "\ue0000\ue001",
+    "\u2003",
+    "{{ bos_token }}",
+]
 CONTENT = st.lists(st.sampled_from(TRAPS) | st.text(max_size=8), max_size=5).map("".join)
 
 
@@ -45,11 +53,11 @@ def test_a_conversation_by_hand(ours):
     assert rendered.ids == [
         1, 3, *words["Be kind."], 4, *words["Hi"], 5, *words["Hello"], 2, 4, *words["Bye"], 5, *words["See you"], 2
     ]  # fmt: skip
-    trained = [i for i, counts in zip(rendered.ids, rendered.trained) if counts]
+    trained = [i for i, counts in zip(rendered.ids, rendered.loss_mask) if counts]
     assert trained == [*words["Hello"], 2, *words["See you"], 2]
-    assert {role for role, counts in zip(rendered.roles, rendered.trained) if counts} == {"assistant", "control"}
-    spoken = [i for i, role in zip(rendered.ids, rendered.roles) if role == "system"]
-    assert spoken == words["Be kind."]
+    assert {role for role, counts in zip(rendered.roles, rendered.loss_mask) if counts} == {"assistant", "template"}
+    thoughts = [i for i, role in zip(rendered.ids, rendered.roles) if role == "system"]
+    assert thoughts == words["Be kind."]
 
 
 @FEW
@@ -59,8 +67,8 @@ def test_a_prompt_and_its_completion_are_the_conversation(everyone, messages):
         rendered = render(tokenizer, messages)
         prompt, answer = render_prompt(tokenizer, messages[:-1]), render_completion(tokenizer, messages[-1].content)
         assert rendered.ids == prompt + answer, name
-        assert rendered.ids[-1] == tokenizer.eos_id and rendered.trained[-1], name
-        assert rendered.trained[len(prompt) :] == [True] * len(answer), name
+        assert rendered.ids[-1] == tokenizer.eos_id and rendered.loss_mask[-1], name
+        assert rendered.loss_mask[len(prompt) :] == [True] * len(answer), name
         assert render_completion(tokenizer, messages[-1].content, ended=False) == answer[:-1], name
 
 
@@ -76,8 +84,8 @@ def test_the_mask_covers_the_assistants_words_and_eos_and_nothing_else(everyone,
             if message.role == "assistant"
             for i in [*tokenizer.encode(message.content), tokenizer.eos_id]
         ]
-        assert [i for i, counts in zip(rendered.ids, rendered.trained) if counts] == expected, name
-        assert len(rendered.ids) == len(rendered.trained) == len(rendered.roles), name
+        assert [i for i, counts in zip(rendered.ids, rendered.loss_mask) if counts] == expected, name
+        assert len(rendered.ids) == len(rendered.loss_mask) == len(rendered.roles), name
 
 
 @FEW
@@ -95,19 +103,19 @@ def test_an_untrained_turn_is_context_and_moves_no_token(everyone, messages, dat
             if message.role == "assistant" and message.trained
             for i in [*tokenizer.encode(message.content), tokenizer.eos_id]
         ]
-        assert [i for i, counts in zip(rendered.ids, rendered.trained) if counts] == expected, name
-        by_role = {role for role, counts in zip(rendered.roles, rendered.trained) if counts}
-        assert by_role <= {"assistant", "control"}, name
+        assert [i for i, counts in zip(rendered.ids, rendered.loss_mask) if counts] == expected, name
+        by_role = {role for role, counts in zip(rendered.roles, rendered.loss_mask) if counts}
+        assert by_role <= {"assistant", "template"}, name
 
 
 @FEW
 @given(messages=conversations())
-def test_contents_never_add_a_control_id(everyone, messages):
-    """The control ids of a conversation are those of the same turns with nothing said in them."""
+def test_contents_never_add_a_special_id(everyone, messages):
+    """The special ids of a conversation are those of the same turns with nothing said in them."""
     silent = [Message(message.role, "") for message in messages]
     for name, tokenizer in everyone.items():
-        said = [i for i in render(tokenizer, messages).ids if i in tokenizer.control_ids]
-        assert said == [i for i in render(tokenizer, silent).ids if i in tokenizer.control_ids], name
+        present = [i for i in render(tokenizer, messages).ids if i in tokenizer.special_ids]
+        assert present == [i for i in render(tokenizer, silent).ids if i in tokenizer.special_ids], name
 
 
 @FEW
@@ -120,19 +128,21 @@ def test_exactly_one_bos(everyone, messages):
 
 def test_a_transcript_for_a_base_model(base):
     rendered = render(base, turns("u Who is Tolan?", "a The miller.", "u Where?", "a By the river."))
-    text = base.decode(rendered.ids, keep_control=True)
+    text = base.decode(rendered.ids, skip_special_tokens=False)
     assert text == (
         "<|bos|>User: Who is Tolan?\n\nAssistant: The miller.\n\nUser: Where?\n\nAssistant: By the river.<|eos|>"
     )
-    trained = base.decode([i for i, counts in zip(rendered.ids, rendered.trained) if counts], keep_control=True)
+    trained = base.decode(
+        [i for i, counts in zip(rendered.ids, rendered.loss_mask) if counts], skip_special_tokens=False
+    )
     assert trained == " The miller. By the river.<|eos|>"
     assert base.decode(render_prompt(base, turns("s Be brief.", "u Hi"))) == "Be brief.\n\nUser: Hi\n\nAssistant:"
 
 
 def test_an_answer_in_a_transcript_ends_before_the_next_turn(base, ours):
-    assert answer_text(base, " The miller.\n\nUser: and") == "The miller."
-    assert answer_text(base, " First.\n\nSecond.") == "First."
-    assert answer_text(ours, " First.\n\nSecond.") == " First.\n\nSecond."
+    assert clean_completion(base, " The miller.\n\nUser: and") == "The miller."
+    assert clean_completion(base, " First.\n\nSecond.") == "First."
+    assert clean_completion(ours, " First.\n\nSecond.") == " First.\n\nSecond."
     assert all("User: a\n\nAssistant: b\n\nUser: c".count(stop) for stop in PLAIN_STOP)
 
 
@@ -140,10 +150,10 @@ def test_roles_of_text_that_is_encoded_together(qwen):
     rendered = render(qwen, turns("u the river", "a the miller"))
     by_role = {
         role: qwen.decode([i for i, r in zip(rendered.ids, rendered.roles) if r == role])
-        for role in ("user", "assistant", "control")
+        for role in ("user", "assistant", "template")
     }
     assert by_role["user"] == "the river" and by_role["assistant"] == "the miller"
-    assert by_role["control"] == "system\nYou are a helpful assistant.\nuser\n\nassistant\n"
+    assert by_role["template"] == "system\nYou are a helpful assistant.\nuser\n\nassistant\n"
 
 
 def test_documents(ours):
@@ -189,10 +199,12 @@ def test_white_space_is_stripped_where_the_template_strips_it_but_not_from_the_a
     )
     tokenizer = Tokenizer(qwen._backend, bos=qwen.bos, eos=qwen.eos, pad=qwen.pad, chat_template=template)
     ids = render(tokenizer, turns("u  hi \n", "a  the miller ")).ids
-    assert tokenizer.decode(ids, keep_control=True) == "<|im_start|>hi<|im_end|><|im_start|> the miller <|im_end|>"
+    assert (
+        tokenizer.decode(ids, skip_special_tokens=False) == "<|im_start|>hi<|im_end|><|im_start|> the miller <|im_end|>"
+    )
 
 
-def test_thinking_is_not_asked_for(qwen):
+def test_thinking_is_off(qwen):
     """Templates of reasoning models write an empty thought into the prompt when told not to think."""
     template = (
         "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}"
@@ -217,10 +229,10 @@ def test_ids_and_masks_are_those_of_transformers(ours, tmp_path):
         mine = render(ours, messages)
         them = theirs.apply_chat_template(as_dicts(messages), return_assistant_tokens_mask=True, return_dict=True)
         assert mine.ids == them["input_ids"]
-        assert mine.trained == [bool(mark) for mark in them["assistant_masks"]]
+        assert mine.loss_mask == [bool(mark) for mark in them["assistant_masks"]]
         if messages[-1].role == "user":
-            asked = theirs.apply_chat_template(as_dicts(messages), add_generation_prompt=True, return_dict=True)
-            assert render_prompt(ours, messages) == asked["input_ids"]
+            prompt = theirs.apply_chat_template(as_dicts(messages), add_generation_prompt=True, return_dict=True)
+            assert render_prompt(ours, messages) == prompt["input_ids"]
 
     check()
 
@@ -236,8 +248,8 @@ def test_a_published_template_gives_the_ids_of_transformers(qwen, qwen_folder, t
     @given(messages=conversations(content=letter_first))
     def check(messages):
         if messages[-1].role == "user":
-            asked = theirs.apply_chat_template(as_dicts(messages), add_generation_prompt=True, return_dict=True)
-            assert render_prompt(qwen, messages) == asked["input_ids"]
+            prompt = theirs.apply_chat_template(as_dicts(messages), add_generation_prompt=True, return_dict=True)
+            assert render_prompt(qwen, messages) == prompt["input_ids"]
         else:
             ids = theirs.apply_chat_template(as_dicts(messages), return_dict=True)["input_ids"]
             mine = render(qwen, messages).ids

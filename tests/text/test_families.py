@@ -18,8 +18,8 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from tokenizers import Tokenizer as Backend
 
 from amenable.data.types import Message, Ranking
-from amenable.text.chat import completion_text, render, render_completion, render_prompt
-from amenable.text.tokenizer import WORDS, Tokenizer
+from amenable.text.chat import decode_completion, render, render_completion, render_prompt
+from amenable.text.tokenizer import SPLIT_PATTERN, Tokenizer
 from amenable.train import first_batch
 from amenable.train.examples import ranking_rows
 from amenable.train.first_batch import Marked
@@ -35,17 +35,17 @@ LEGACY = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace("
 
 @dataclass(frozen=True)
 class Family:
-    """How a folder of the family is made."""
+    """Content of a model folder of the family."""
 
     template: str
-    names: dict[str, str | None]
+    special_tokens_map: dict[str, str | None]
     added: tuple[AddedToken, ...]
     backend: Callable[[], Backend]
     end: str
     generation: dict[str, Any] = field(default_factory=dict)
     system: bool = True
     options: dict[str, Any] = field(default_factory=dict)
-    """what transformers needs to write the same"""
+    """options with which transformers writes the same"""
 
 
 def special(*names: str, **flags: bool) -> tuple[AddedToken, ...]:
@@ -58,7 +58,7 @@ def plain(*names: str) -> tuple[AddedToken, ...]:
 
 def byte_level() -> Backend:
     backend = Backend(models.BPE())
-    split = pre_tokenizers.Split(Regex(WORDS), behavior="isolated")
+    split = pre_tokenizers.Split(Regex(SPLIT_PATTERN), behavior="isolated")
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
     )
@@ -202,7 +202,7 @@ FAMILIES = {
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[str, Path]:
-    made = {}
+    folders = {}
     for name, family in FAMILIES.items():
         folder = tmp_path_factory.mktemp("family")
         backend = family.backend()
@@ -210,15 +210,15 @@ def folders(tmp_path_factory) -> dict[str, Path]:
         backend.save(str(folder / "tokenizer.json"))
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            **family.names,
+            **family.special_tokens_map,
             "model_max_length": 2048,
             "mine": {"a": 1},
         }
         (folder / "tokenizer_config.json").write_text(json.dumps(config))
         (folder / "chat_template.jinja").write_text(family.template)
         (folder / "generation_config.json").write_text(json.dumps(family.generation))
-        made[name] = folder
-    return made
+        folders[name] = folder
+    return folders
 
 
 @pytest.fixture(scope="module")
@@ -243,9 +243,11 @@ def conversations(draw, system: bool = True, content=letters):
     return [*messages, Message("user", draw(content)), Message("assistant", draw(content))]
 
 
-def ids_of_transformers(them: Any, messages: list[Message], asks: bool, **options: Any) -> list[int]:
-    said = [{"role": message.role, "content": message.content} for message in messages]
-    return them.apply_chat_template(said, add_generation_prompt=asks, return_dict=True, **options)["input_ids"]
+def ids_of_transformers(them: Any, messages: list[Message], add_generation_prompt: bool, **options: Any) -> list[int]:
+    dicts = [{"role": message.role, "content": message.content} for message in messages]
+    return them.apply_chat_template(dicts, add_generation_prompt=add_generation_prompt, return_dict=True, **options)[
+        "input_ids"
+    ]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -275,19 +277,19 @@ def test_trained_are_the_assistants_words_and_the_ends_of_its_turns(name, tokeni
     @given(messages=conversations(family.system))
     def check(messages):
         rendered = render(tokenizer, messages)
-        spoken = [message.content for message in messages if message.role == "assistant"]
-        trained = [i if mark else None for i, mark in zip(rendered.ids, rendered.trained)]
+        thoughts = [message.content for message in messages if message.role == "assistant"]
+        trained = [i if mark else None for i, mark in zip(rendered.ids, rendered.loss_mask)]
         turns, turn = [], []
         for i in trained:
             turn += [] if i is None else [i]
             if i == tokenizer.end_of_turn_id:
                 turns, turn = [*turns, turn], []
-        assert not turn and len(turns) == len(spoken)
-        assert [tokenizer.decode(turn).strip() for turn in turns] == [text.strip() for text in spoken]
-        assert rendered.ids[-1] == tokenizer.end_of_turn_id and rendered.trained[-1]
+        assert not turn and len(turns) == len(thoughts)
+        assert [tokenizer.decode(turn).strip() for turn in turns] == [text.strip() for text in thoughts]
+        assert rendered.ids[-1] == tokenizer.end_of_turn_id and rendered.loss_mask[-1]
         prompt = render_prompt(tokenizer, messages[:-1], messages[-1].content)
         assert rendered.ids == prompt + render_completion(tokenizer, messages[-1].content)
-        row = Marked(rendered.ids, rendered.trained, rendered.roles, True, *first_batch.bos_places(tokenizer))
+        row = Marked(rendered.ids, rendered.loss_mask, rendered.roles, True, *first_batch.bos_places(tokenizer))
         assert first_batch.fault(row, tokenizer) is None
 
     check()
@@ -297,8 +299,8 @@ def test_trained_are_the_assistants_words_and_the_ends_of_its_turns(name, tokeni
 def test_the_folder_comes_back_and_no_token_is_added(name, folders, tokenizers, tmp_path):
     tokenizer = tokenizers[name]
     tokenizer.save(tmp_path)
-    kept = [file for file in folders[name].iterdir() if file.name != "generation_config.json"]
-    assert {file.name: file.read_bytes() for file in kept} == {
+    files = [file for file in folders[name].iterdir() if file.name != "generation_config.json"]
+    assert {file.name: file.read_bytes() for file in files} == {
         file.name: file.read_bytes() for file in tmp_path.iterdir()
     }
     assert tokenizer.vocab_size == Backend.from_file(str(folders[name] / "tokenizer.json")).get_vocab_size()
@@ -316,10 +318,10 @@ def test_the_words_of_a_sampled_completion_become_its_ids_again(name, tokenizers
     @given(text=letters)
     def check(text):
         ids = render_completion(tokenizer, text)
-        assert completion_text(tokenizer, ids) == text
-        assert render_completion(tokenizer, completion_text(tokenizer, ids)) == ids
+        assert decode_completion(tokenizer, ids) == text
+        assert render_completion(tokenizer, decode_completion(tokenizer, ids)) == ids
         cut = render_completion(tokenizer, text + " ", ended=False)
-        assert completion_text(tokenizer, cut) == text + " ", "what the length limit cut had no end to say"
+        assert decode_completion(tokenizer, cut) == text + " ", "what the length limit cut had no end to say"
 
     check()
 
@@ -334,13 +336,15 @@ def test_there_is_one_block_of_thought_at_the_most(name, thought, tokenizers, th
     tokenizer = tokenizers[name]
     messages = [Message("user", "Who bakes?"), Message("assistant", thought + "Velm does.")]
     rendered = render(tokenizer, messages)
-    shown = tokenizer.decode(rendered.ids, keep_control=True)
+    shown = tokenizer.decode(rendered.ids, skip_special_tokens=False)
     opened = 0 if name == "ChatML on a base model" and not thought.startswith("<think>") else 1
     opened = 0 if name == "thinking" and not thought else opened
     assert shown.count("<think>") == opened, shown
     assert shown.count("</think>") == max(opened, thought.count("</think>")) or name == "Qwen 3"
     assert shown.endswith(f"{thought}Velm does.{tokenizer.end_of_turn}")
-    assert render_prompt(tokenizer, messages[:-1], messages[1].content) == rendered.ids[: rendered.trained.index(True)]
+    assert (
+        render_prompt(tokenizer, messages[:-1], messages[1].content) == rendered.ids[: rendered.loss_mask.index(True)]
+    )
     if name == "Qwen 3" and thought != THOUGHTS[1]:
         ids = ids_of_transformers(theirs[name], messages, False)
         assert rendered.ids == ids[: len(rendered.ids)], "as transformers writes the whole"
@@ -352,7 +356,7 @@ def test_answers_to_one_prompt_with_and_without_thoughts(tokenizers):
     rows = ranking_rows(Ranking(prompt, answers, (1.0, 2.0, 3.0, 4.0)), tokenizer, 200)
     for (ids, trained), answer in zip(rows, answers, strict=True):
         rendered = render(tokenizer, [*prompt, Message("assistant", answer)])
-        assert ids == rendered.ids and trained == rendered.trained
+        assert ids == rendered.ids and trained == rendered.loss_mask
     assert len({tuple(ids[: trained.index(True)]) for ids, trained in rows}) == 2
     assert render_prompt(tokenizer, prompt) == rows[1][0][: rows[1][1].index(True)], "as it is sampled from"
 

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from amenable.errors import InputError
-from amenable.text.folder import KEPT, Files
+from amenable.text.folder import COPIED_FILES, TokenizerFiles
 from amenable.text.tokenizer import Tokenizer
 
 FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -26,7 +26,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @FEW
 @given(
-    config=configs, more=unknown, special=st.none() | configs, jinja=st.booleans(), extra=st.sets(st.sampled_from(KEPT))
+    config=configs,
+    more=unknown,
+    special=st.none() | configs,
+    jinja=st.booleans(),
+    extra=st.sets(st.sampled_from(COPIED_FILES)),
 )
 def test_a_folder_comes_back_as_it_was(qwen_folder, tmp_path_factory, config, more, special, jinja, extra):
     first, second, third = (tmp_path_factory.mktemp("files") for _ in range(3))
@@ -43,10 +47,10 @@ def test_a_folder_comes_back_as_it_was(qwen_folder, tmp_path_factory, config, mo
     Tokenizer.load(first).save(second)
     Tokenizer.load(second).save(third)
     assert contents(first) == contents(second) == contents(third)
-    assert Tokenizer.load(first).names == Tokenizer.load(third).names
+    assert Tokenizer.load(first).special_tokens_map == Tokenizer.load(third).special_tokens_map
 
 
-def test_names_that_are_added_are_stated_and_the_rest_is_kept(gpt2_folder, tmp_path):
+def test_added_names_are_written_and_the_rest_stays(gpt2_folder, tmp_path):
     chat = Tokenizer.load(gpt2_folder).with_chat_template()
     chat.save(tmp_path)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
@@ -54,7 +58,7 @@ def test_names_that_are_added_are_stated_and_the_rest_is_kept(gpt2_folder, tmp_p
     named = {name: config[name] for name in config if name.endswith("_token")}
     assert named == {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|pad|>"}
     again = Tokenizer.load(tmp_path)
-    assert again.names == chat.names and again.fingerprint == chat.fingerprint
+    assert again.special_tokens_map == chat.special_tokens_map and again.fingerprint == chat.fingerprint
 
 
 def test_a_token_that_is_named_and_missing_is_added(qwen_folder, tmp_path):
@@ -68,18 +72,18 @@ def test_a_token_that_is_named_and_missing_is_added(qwen_folder, tmp_path):
 
 
 def test_stops_are_those_of_generation_or_else_of_the_model(tmp_path):
-    assert Files.read(tmp_path).stops == []
+    assert TokenizerFiles.read(tmp_path).stop_ids == []
     (tmp_path / "config.json").write_text('{"eos_token_id": [7, 8]}')
-    assert Files.read(tmp_path).stops == [7, 8]
+    assert TokenizerFiles.read(tmp_path).stop_ids == [7, 8]
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": 9}')
-    assert Files.read(tmp_path).stops == [9]
+    assert TokenizerFiles.read(tmp_path).stop_ids == [9]
 
 
 @pytest.mark.parametrize("file", ["tokenizer_config.json", "special_tokens_map.json", "generation_config.json"])
 def test_a_torn_file_is_named(file, tmp_path):
     (tmp_path / file).write_text("{")
     with pytest.raises(InputError, match=f"{file}: not JSON"):
-        Files.read(tmp_path)
+        TokenizerFiles.read(tmp_path)
 
 
 def test_a_byte_order_mark_is_no_fault_and_other_encodings_are_named(qwen_folder, tmp_path):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
-from amenable.text.spec import control_tokens, following, for_contents, turn_tokens
+from amenable.text.spec import continuation_spec, special_tokens, turn_tokens, without_special_tokens
 from amenable.text.tokenizer import Tokenizer
 
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -48,7 +48,7 @@ PIECES = {
 def with_added(base: Tokenizer, tokens: dict[str, dict]) -> Tokenizer:
     backend = Backend.from_str(base._backend.to_str())
     backend.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    backend.add_tokens([AddedToken(name, special=False, **how) for name, how in tokens.items()])
+    backend.add_tokens([AddedToken(name, special=False, **options) for name, options in tokens.items()])
     return Tokenizer(backend, bos=base.bos, eos=base.eos, pad=base.pad)
 
 
@@ -61,29 +61,29 @@ def test_added_tokens_that_are_not_special_are_in_contents_those_of_transformers
     ids = theirs(text, add_special_tokens=False).input_ids
     assert tokenizer.encode(text) == tokenizer.encode_batch([text])[0] == ids
     assert tokenizer.encode_with_starts(text)[0] == ids
-    assert not {tokenizer._backend.token_to_id(name) for name in tokens} & tokenizer.control_ids
+    assert not {tokenizer._backend.token_to_id(name) for name in tokens} & tokenizer.special_ids
 
 
 @FEW
 @given(text=(around.map("".join) | st.sampled_from(SPECIAL) | st.just("<|bos|><think><|eos|>")))
 def test_special_ones_still_cannot_be_typed(base, text):
     tokenizer = with_added(base, {"<think>": {"normalized": False}})
-    assert not tokenizer.control_ids & set(tokenizer.encode(text))
+    assert not tokenizer.special_ids & set(tokenizer.encode(text))
     think = tokenizer._backend.token_to_id("<think>")
     assert tokenizer.encode(text).count(think) == text.count("<think>")
 
 
-def test_the_unknown_token_cannot_be_typed_and_is_no_control_token():
+def test_the_unknown_token_cannot_be_typed_and_is_no_special_token():
     tokenizer = Tokenizer(sentence_piece(normalizer=LEGACY), bos="<s>", eos="</s>", pad="<unk>")
-    assert tokenizer.pad_id == 0 and tokenizer.control_ids == {tokenizer.bos_id, tokenizer.eos_id}
+    assert tokenizer.pad_id == 0 and tokenizer.special_ids == {tokenizer.bos_id, tokenizer.eos_id}
     assert 0 not in tokenizer.encode("the <unk> a")
 
 
-def test_a_token_that_is_unknown_and_eos_at_once_is_a_control_token(gpt2_folder):
+def test_a_token_that_is_unknown_and_eos_at_once_is_a_special_token(gpt2_folder):
     spec = json.loads((gpt2_folder / "tokenizer.json").read_text())
     spec["model"]["unk_token"] = "<|endoftext|>"
     tokenizer = Tokenizer(Backend.from_str(json.dumps(spec)), bos="<|endoftext|>", eos="<|endoftext|>", pad=None)
-    assert tokenizer.control_ids == {320}
+    assert tokenizer.special_ids == {320}
     assert tokenizer.decode(tokenizer.encode("a <|endoftext|>")) == "a <|endoftext|>"
     assert 320 not in tokenizer.encode("a <|endoftext|> 世")
 
@@ -102,19 +102,19 @@ def test_a_turn_token_that_is_not_special_cannot_be_typed_either(base):
     backend.add_tokens([AddedToken(name, special=False) for name in ("<|im_start|>", "<|im_end|>", "<think>")])
     tokenizer = Tokenizer(backend, bos=base.bos, eos="<|im_end|>", pad=base.pad, chat_template=template)
     start, end, think = (backend.token_to_id(name) for name in ("<|im_start|>", "<|im_end|>", "<think>"))
-    assert {start, end} < tokenizer.control_ids and tokenizer.end_of_turn_id == end
+    assert {start, end} < tokenizer.special_ids and tokenizer.end_of_turn_id == end
     ids = tokenizer.encode("<|im_start|>assistant\n<think><|im_end|>")
     assert think in ids and not {start, end} & set(ids)
     assert tokenizer.decode([start, think, end]) == "<think>"
 
 
-def test_contents_lose_the_control_tokens_and_the_merges_that_lead_there():
+def test_contents_lose_the_special_tokens_and_the_merges_that_lead_there():
     model = {"type": "BPE", "vocab": {"<s>": 0, "<": 1, "s>": 2}, "merges": [["<", "s>"]], "unk_token": None}
     added = [{"id": 0, "content": "<s>", "special": True}, {"id": 3, "content": "<x>", "special": False}]
     spec = {"model": model, "added_tokens": added, "post_processor": {}}
-    control = control_tokens(spec, ["other"])
-    assert list(control) == ["<s>"] and list(control_tokens(spec, ["<x>"])) == ["<s>", "<x>"]
-    changed = for_contents(spec, control)
+    control = special_tokens(spec, ["other"])
+    assert list(control) == ["<s>"] and list(special_tokens(spec, ["<x>"])) == ["<s>", "<x>"]
+    changed = without_special_tokens(spec, control)
     assert changed["model"]["merges"] == [] and changed["model"]["vocab"] == {"<": 1, "s>": 2, "<x>": 3}
     assert changed["added_tokens"] == added[1:] and model["vocab"]["<s>"] == 0
 
@@ -128,9 +128,9 @@ def test_what_follows_begins_as_it_would_inside_the_whole(name):
         *tokenizer.encode("the"),
         *tokenizer.encode(" a", "text"),
         tokenizer.bos_id,
-        *tokenizer.encode("the", "control"),
+        *tokenizer.encode("the", "special"),
         tokenizer.eos_id,
-        *tokenizer.encode("[INST]", "control"),
+        *tokenizer.encode("[INST]", "special"),
         *tokenizer.encode_with_starts(" the", "text")[0],
     ]
     assert parts == whole
@@ -138,6 +138,6 @@ def test_what_follows_begins_as_it_would_inside_the_whole(name):
 
 
 def test_a_byte_level_tokenizer_is_the_same_everywhere(ours):
-    assert ours._encoder("text") is ours._encoder("control") is ours._encoder("nothing")
+    assert ours._encoder("text") is ours._encoder("special") is ours._encoder("nothing")
     spec = json.loads(ours._backend.to_str())
-    assert following(spec, "text") == following(spec, "control") == spec
+    assert continuation_spec(spec, "text") == continuation_spec(spec, "special") == spec

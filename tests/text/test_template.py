@@ -1,33 +1,38 @@
 import pytest
 
 from amenable.errors import InputError
-from amenable.text.template import CHAT_TEMPLATE, PLAIN_TEMPLATE, Slot, outline
+from amenable.text.template import CHAT_TEMPLATE, PLAIN_TEMPLATE, Slot, template_with_slots
 
 NAMES = {"bos_token": "<b>", "eos_token": "<e>"}
 
 
 def test_our_template_begins_once_and_ends_every_answer():
     roles = ("system", "user", "assistant", "user")
-    assert outline(CHAT_TEMPLATE, roles, NAMES, True) == [
+    assert template_with_slots(CHAT_TEMPLATE, roles, NAMES, True) == [
         "<b><|system|>", Slot(0), "<|user|>", Slot(1), "<|assistant|>", Slot(2),
         "<e><|user|>", Slot(3), "<|assistant|>",
     ]  # fmt: skip
 
 
 def test_the_transcript_separates_turns_by_a_blank_line():
-    assert outline(PLAIN_TEMPLATE, ("user", "assistant"), NAMES, False) == [
+    assert template_with_slots(PLAIN_TEMPLATE, ("user", "assistant"), NAMES, False) == [
         "<b>User: ", Slot(0), "\n\nAssistant: ", Slot(1),
     ]  # fmt: skip
-    assert outline(PLAIN_TEMPLATE, ("system", "user"), NAMES, True) == [
+    assert template_with_slots(PLAIN_TEMPLATE, ("system", "user"), NAMES, True) == [
         "<b>", Slot(0), "\n\nUser: ", Slot(1), "\n\nAssistant:",
     ]  # fmt: skip
 
 
 def test_stripping_is_noticed_side_by_side_and_never_done_to_the_assistant():
     template = "{% for m in messages %}{{ m.content | trim }}|{{ '\n' }}{% endfor %}"
-    assert outline(template, ("user", "assistant"), {}, False) == [Slot(0, True, True), "|\n", Slot(1), "|\n"]
+    assert template_with_slots(template, ("user", "assistant"), {}, False) == [
+        Slot(0, True, True),
+        "|\n",
+        Slot(1),
+        "|\n",
+    ]
     left = "{% for m in messages %}{{ m.content.lstrip() }}{% endfor %}"
-    assert outline(left, ("user",), {}, False) == [Slot(0, True, False)]
+    assert template_with_slots(left, ("user",), {}, False) == [Slot(0, True, False)]
     assert Slot(0, True, False).fill("  a \n") == "a \n"
     assert Slot(0, False, True).fill("  a \n") == "  a"
     assert Slot(0).fill(" a ") == " a "
@@ -35,7 +40,7 @@ def test_stripping_is_noticed_side_by_side_and_never_done_to_the_assistant():
 
 def test_templates_may_show_messages_in_another_order():
     template = "{% for m in messages[1:] %}{{ m.content }};{% endfor %}{{ messages[0].content }}"
-    assert outline(template, ("system", "user"), {}, False) == [Slot(1), ";", Slot(0)]
+    assert template_with_slots(template, ("system", "user"), {}, False) == [Slot(1), ";", Slot(0)]
 
 
 def test_helpers_of_transformers_are_there():
@@ -43,14 +48,14 @@ def test_helpers_of_transformers_are_there():
         "{{ [1, {'a': '<é>'}] | tojson }}{{ strftime_now('%%') }}{{ tools is none }}"
         "{% for m in messages %}{% if loop.index > 1 %}{% break %}{% endif %}{{ m['content'] }}{% endfor %}"
     )
-    assert outline(template, ("user",), {}, False) == ['[1, {"a": "<é>"}]%True', Slot(0)]
+    assert template_with_slots(template, ("user",), {}, False) == ['[1, {"a": "<é>"}]%True', Slot(0)]
     indented = "{{ [1] | tojson(indent=1) }}{{ messages[0].content }}"
-    assert outline(indented, ("user",), {}, False) == ["[\n 1\n]", Slot(0)]
+    assert template_with_slots(indented, ("user",), {}, False) == ["[\n 1\n]", Slot(0)]
 
 
 def test_lines_of_tags_leave_no_white_space():
     template = "{% for m in messages %}\n  {% if true %}\n{{ m.content }}\n  {% endif %}\n{% endfor %}\n"
-    assert outline(template, ("user",), {}, False) == [Slot(0), "\n"]
+    assert template_with_slots(template, ("user",), {}, False) == [Slot(0), "\n"]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +72,7 @@ def test_lines_of_tags_leave_no_white_space():
 )
 def test_bad_templates_are_explained(template, says):
     with pytest.raises(InputError, match=says):
-        outline(template, ("user", "assistant"), {}, False)
+        template_with_slots(template, ("user", "assistant"), {}, False)
 
 
 @pytest.mark.parametrize(
@@ -81,4 +86,4 @@ def test_bad_templates_are_explained(template, says):
 )
 def test_templates_stay_in_the_sandbox(attack):
     with pytest.raises(InputError):
-        outline(attack + "{{ messages[0].content }}", ("user",), {}, False)
+        template_with_slots(attack + "{{ messages[0].content }}", ("user",), {}, False)

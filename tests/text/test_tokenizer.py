@@ -11,10 +11,29 @@ from tokenizers import Tokenizer as Backend
 
 from amenable.errors import InputError
 from amenable.text.template import CHAT_TEMPLATE
-from amenable.text.tokenizer import CONTROL, LONGEST, SMALLEST, WORDS, Tokenizer, _divided
+from amenable.text.tokenizer import (
+    MAX_PIECE,
+    MIN_VOCAB_SIZE,
+    SPECIAL_TOKENS,
+    SPLIT_PATTERN,
+    Tokenizer,
+    _split_long_pieces,
+)
 
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-TRAPS = [*CONTROL, "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</s>", "<|", "|>", "eos", " ", "\n"]
+TRAPS = [
+    *SPECIAL_TOKENS,
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<tool_call>",
+    "</s>",
+    "<|",
+    "|>",
+    "eos",
+    " ",
+    "\n",
+]
 LOOK_ALIKES = st.lists(st.sampled_from(TRAPS) | st.text(max_size=5), max_size=8).map("".join)
 
 
@@ -23,27 +42,27 @@ def reloaded(tokenizer: Tokenizer, folder) -> Tokenizer:
     return Tokenizer.load(folder)
 
 
-def test_control_tokens_have_the_first_ids_then_come_the_bytes(ours):
-    assert [ours.encode_control(name) for name in CONTROL] == [[0], [1], [2], [3], [4], [5]]
+def test_special_tokens_have_the_first_ids_then_come_the_bytes(ours):
+    assert [ours.encode_with_special_tokens(name) for name in SPECIAL_TOKENS] == [[0], [1], [2], [3], [4], [5]]
     assert (ours.pad_id, ours.bos_id, ours.eos_id) == (0, 1, 2)
-    assert ours.control_ids == {0, 1, 2, 3, 4, 5}
+    assert ours.special_ids == {0, 1, 2, 3, 4, 5}
     assert ours.vocab_size == 320
-    smallest = Tokenizer.train([], SMALLEST)
+    smallest = Tokenizer.train([], MIN_VOCAB_SIZE)
     assert smallest.vocab_size == 262
     assert len(smallest.encode("".join(map(chr, range(128))))) == 128, "each byte is a token of its own"
     assert len({i for byte in range(128) for i in smallest.encode(chr(byte))}) == 128
 
 
 def test_merges_are_learned_from_the_most_frequent_pair():
-    tokenizer = Tokenizer.train(["ab ab ab ab cd"], SMALLEST + 2)
+    tokenizer = Tokenizer.train(["ab ab ab ab cd"], MIN_VOCAB_SIZE + 2)
     merged = {tokenizer.decode([i]) for i in (262, 263)}
     assert merged == {"ab", " ab"}
     assert tokenizer.encode("ab ab cd")[:2] == [262, 263]
 
 
-WORD_SPLIT = pre_tokenizers.Split(Regex(WORDS), behavior="isolated")
+WORD_SPLIT = pre_tokenizers.Split(Regex(SPLIT_PATTERN), behavior="isolated")
 LONG = st.sampled_from(["a", "你", "=", " ", "\n", "ab ", "a1", "x,y", "é\n"]).flatmap(
-    lambda unit: st.integers(1, 3 * LONGEST).map(lambda count: unit * count)
+    lambda unit: st.integers(1, 3 * MAX_PIECE).map(lambda count: unit * count)
 )
 
 
@@ -52,20 +71,32 @@ LONG = st.sampled_from(["a", "你", "=", " ", "\n", "ab ", "a1", "x,y", "é\n"])
 def test_merges_are_learned_inside_pieces_of_bounded_length(texts):
     """The library's time grows with the square of a piece, so that one word could take minutes."""
     text = "".join(texts)
-    parts = list(_divided(text, WORD_SPLIT))
+    parts = list(_split_long_pieces(text, WORD_SPLIT))
     assert "".join(parts) == text
     pieces = [piece for piece, _ in WORD_SPLIT.pre_tokenize_str(text)]
-    found = [piece for part in parts for piece, _ in WORD_SPLIT.pre_tokenize_str(part)]
-    assert max(map(len, found), default=0) <= 2 * LONGEST + 1, "signs, the space before, the line ends after"
-    assert len(parts) == 1 or max(map(len, pieces)) >= LONGEST, "a text without such a word is not cut"
+    cut = [piece for part in parts for piece, _ in WORD_SPLIT.pre_tokenize_str(part)]
+    assert max(map(len, cut), default=0) <= 2 * MAX_PIECE + 1, "signs, the space before, the line ends after"
+    assert len(parts) == 1 or max(map(len, pieces)) >= MAX_PIECE, "a text without such a word is not cut"
 
 
 def test_a_word_that_is_longer_is_learned_from_as_several():
-    word = "abc" * LONGEST
-    cuts = [f"of {word[:LONGEST]}", word[LONGEST:-LONGEST], f"{word[-LONGEST:]}, so"]
-    assert list(_divided(f"of {word}, so", WORD_SPLIT)) == cuts
+    word = "abc" * MAX_PIECE
+    cuts = [
+        f"of {word[:MAX_PIECE]}",
+        word[MAX_PIECE:-MAX_PIECE],
+        f"{word[-MAX_PIECE:]}, so",
+    ]
+    assert list(_split_long_pieces(f"of {word}, so", WORD_SPLIT)) == cuts
     tokenizer = Tokenizer.train([word, "the rose is red"], 300)
-    apart = Tokenizer.train([word[:LONGEST], word[LONGEST:-LONGEST], word[-LONGEST:], "the rose is red"], 300)
+    apart = Tokenizer.train(
+        [
+            word[:MAX_PIECE],
+            word[MAX_PIECE:-MAX_PIECE],
+            word[-MAX_PIECE:],
+            "the rose is red",
+        ],
+        300,
+    )
     assert tokenizer.fingerprint == apart.fingerprint and len(tokenizer.encode(word)) < len(word) / 3
 
 
@@ -79,7 +110,7 @@ def test_training_is_repeatable_and_a_vocabulary_too_small_is_refused(ours):
     assert Tokenizer.train(texts, 280).fingerprint == Tokenizer.train(iter(texts), 280, chat=True).fingerprint
     assert Tokenizer.train(texts, 280).fingerprint != ours.fingerprint
     with pytest.raises(InputError, match="262 or more"):
-        Tokenizer.train(texts, SMALLEST - 1)
+        Tokenizer.train(texts, MIN_VOCAB_SIZE - 1)
 
 
 @FEW
@@ -88,7 +119,7 @@ def test_any_text_comes_back_unchanged(everyone, text):
     for name, tokenizer in everyone.items():
         expected = unicodedata.normalize("NFC", text) if name == "qwen" else text
         assert tokenizer.decode(tokenizer.encode(text)) == expected, name
-    assert everyone["ours"].decode(everyone["ours"].encode(text), keep_control=True) == text
+    assert everyone["ours"].decode(everyone["ours"].encode(text), skip_special_tokens=False) == text
 
 
 @FEW
@@ -109,7 +140,7 @@ def test_the_bytes_of_a_text_are_those_of_its_tokens(everyone, text):
 
 
 def test_a_vocabulary_of_words_and_bytes_has_bytes_too():
-    """As in SentencePiece's models: a space is a sign of its own, and unknown characters are bytes."""
+    """SentencePiece's models: a space is a sign of its own, and unknown characters are bytes."""
     pieces = ["<unk>", "<s>", "</s>", "▁the", "the", *(f"<0x{byte:02X}>" for byte in range(256))]
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
     backend = Backend(models.BPE(vocab=vocabulary, merges=[], byte_fallback=True, unk_token="<unk>"))
@@ -122,41 +153,41 @@ def test_a_vocabulary_of_words_and_bytes_has_bytes_too():
 
 @FEW
 @given(text=LOOK_ALIKES)
-def test_no_content_becomes_a_control_id(everyone, text):
+def test_no_content_becomes_a_special_id(everyone, text):
     for name, tokenizer in everyone.items():
-        assert not tokenizer.control_ids & set(tokenizer.encode(text)), name
-        assert not tokenizer.control_ids & set(tokenizer.encode_with_starts(text)[0]), name
+        assert not tokenizer.special_ids & set(tokenizer.encode(text)), name
+        assert not tokenizer.special_ids & set(tokenizer.encode_with_starts(text)[0]), name
 
 
-def test_control_tokens_are_recognised_in_template_text_only(ours):
-    assert ours.encode_control("<|user|>hi<|eos|>") == [4, *ours.encode("hi"), 2]
-    assert ours.split_control("<|user|>hi<|eos|>") == [4, "hi", 2]
+def test_special_tokens_are_recognised_in_template_text_only(ours):
+    assert ours.encode_with_special_tokens("<|user|>hi<|eos|>") == [4, *ours.encode("hi"), 2]
+    assert ours.split_special_tokens("<|user|>hi<|eos|>") == [4, "hi", 2]
     assert ours.encode("<|eos|>") != [2]
     assert ours.decode([4, *ours.encode("hi"), 2]) == "hi"
-    assert ours.decode([4, *ours.encode("hi"), 2], keep_control=True) == "<|user|>hi<|eos|>"
+    assert ours.decode([4, *ours.encode("hi"), 2], skip_special_tokens=False) == "<|user|>hi<|eos|>"
 
 
 def merging_backend() -> Backend:
-    """A BPE whose merges lead from plain characters to a control token."""
+    """A BPE whose merges lead from plain characters to a special token."""
     merges = [("<", "/"), ("</", "s"), ("</s", ">")]
     pieces = ["</s>", "<", "/", "s", ">", "</", "</s"]
     return Backend(models.BPE(vocab={piece: i for i, piece in enumerate(pieces)}, merges=merges, ignore_merges=True))
 
 
-def test_merges_that_lead_to_a_control_token_are_closed():
+def test_merges_that_lead_to_a_special_token_are_closed():
     backend = merging_backend()
     assert backend.encode("</s>").ids == [0], "the trap works"
     tokenizer = Tokenizer(backend, bos="<b>", eos="</s>", pad="<p>")
     assert tokenizer.encode("</s>") == [6, 4]
-    assert tokenizer.encode_control("</s>") == [0]
+    assert tokenizer.encode_with_special_tokens("</s>") == [0]
 
 
-def test_white_space_around_control_tokens_goes_where_the_token_takes_it():
+def test_white_space_around_special_tokens_goes_where_the_token_takes_it():
     backend = merging_backend()
     backend.add_special_tokens([AddedToken("<u>", rstrip=True), AddedToken("<a>", lstrip=True)])
     tokenizer = Tokenizer(backend, bos="<b>", eos="</s>", pad="<p>")
-    u, a = tokenizer.encode_control("<u>")[0], tokenizer.encode_control("<a>")[0]
-    assert tokenizer.split_control("<u> \ns <a></s>") == [u, "s", a, 0]
+    u, a = tokenizer.encode_with_special_tokens("<u>")[0], tokenizer.encode_with_special_tokens("<a>")[0]
+    assert tokenizer.split_special_tokens("<u> \ns <a></s>") == [u, "s", a, 0]
 
 
 def test_runs_of_white_space_that_were_added_as_tokens_stay_text():
@@ -165,7 +196,7 @@ def test_runs_of_white_space_that_were_added_as_tokens_stay_text():
     tokenizer = Tokenizer(backend, bos="<b>", eos="</s>", pad="<p>")
     space = backend.token_to_id("  ")
     assert tokenizer.encode("s  s") == [3, space, 3]
-    assert space not in tokenizer.control_ids
+    assert space not in tokenizer.special_ids
 
 
 def test_batches_encode_as_single_texts_do(ours):
@@ -193,7 +224,7 @@ def test_saved_and_loaded_it_is_the_same(ours, base, tmp_path):
         again = reloaded(tokenizer, tmp_path / name)
         assert again.fingerprint == tokenizer.fingerprint
         assert again.encode("The baker sells <|eos|>") == tokenizer.encode("The baker sells <|eos|>")
-        assert again.control_ids == tokenizer.control_ids and again.names == tokenizer.names
+        assert again.special_ids == tokenizer.special_ids and again.special_tokens_map == tokenizer.special_tokens_map
         assert again.chat_template == tokenizer.chat_template
     assert "chat_template" not in json.loads((tmp_path / "base" / "tokenizer_config.json").read_text())
     assert (tmp_path / "base" / "special_tokens_map.json").is_file()
@@ -207,19 +238,19 @@ def test_with_chat_template_keeps_every_id(base, ours):
 
 
 def test_gpt2_keeps_its_one_end_token_and_gets_a_pad_with_its_roles(gpt2):
-    assert gpt2.eos_id == gpt2.bos_id == gpt2.encode_control("<|endoftext|>")[0] == 320
+    assert gpt2.eos_id == gpt2.bos_id == gpt2.encode_with_special_tokens("<|endoftext|>")[0] == 320
     assert gpt2.pad_id is None and gpt2.vocab_size == 321 and gpt2.opening_ids == [320]
     chat = gpt2.with_chat_template()
     assert chat.pad_id == 321 and chat.vocab_size == 325
-    assert chat.encode_control("<|system|><|user|><|assistant|>") == [322, 323, 324]
+    assert chat.encode_with_special_tokens("<|system|><|user|><|assistant|>") == [322, 323, 324]
     assert chat.encode("the river") == gpt2.encode("the river")
     assert chat.fingerprint != gpt2.fingerprint, "its conversations have other ids"
 
 
 def test_qwen_keeps_its_names_and_its_vocabulary(qwen):
-    assert qwen.names == {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+    assert qwen.special_tokens_map == {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
     assert (qwen.pad_id, qwen.eos_id, qwen.bos_id, qwen.vocab_size) == (320, 322, None, 324)
-    assert {320, 321, 322} == qwen.control_ids and qwen.opening_ids == []
+    assert {320, 321, 322} == qwen.special_ids and qwen.opening_ids == []
     assert len(qwen.encode("The baker of Velm sells bread and honey")) > 8, "truncation is off"
     assert len(qwen.encode("a")) == 1, "padding is off"
 
@@ -272,7 +303,7 @@ def test_the_end_of_a_turn_is_what_the_template_writes_and_the_eos_stays_the_fol
     (tmp_path / "chat_template.jinja").write_text(template)
     for tokenizer in (Tokenizer.load(tmp_path), reloaded(Tokenizer.load(tmp_path), tmp_path / "again")):
         assert (tokenizer.eos, tokenizer.end_of_turn) == ("<|endoftext|>", "<|im_end|>")
-        assert tokenizer.names["eos_token"] == "<|endoftext|>" and tokenizer.stop_ids == (322, 320)
+        assert tokenizer.special_tokens_map["eos_token"] == "<|endoftext|>" and tokenizer.stop_ids == (322, 320)
     assert not (tmp_path / "again" / "special_tokens_map.json").exists()
 
 
@@ -297,8 +328,8 @@ def test_generation_stops_where_the_folder_says_and_at_the_end_of_a_turn(
     assert tokenizer.stop_ids == stops
     assert tokenizer.generation_config["eos_token_id"] == written
     if generation is not None:
-        kept = {name: value for name, value in tokenizer.generation_config.items() if name != "eos_token_id"}
-        assert kept == {name: value for name, value in generation.items() if name != "eos_token_id"}
+        unchanged = {name: value for name, value in tokenizer.generation_config.items() if name != "eos_token_id"}
+        assert unchanged == {name: value for name, value in generation.items() if name != "eos_token_id"}
 
 
 def test_one_of_several_templates_is_the_default(qwen_folder, tmp_path):

@@ -28,7 +28,7 @@ SAID = Demonstration((*ASKED, Message("assistant", "Gladly: a rose, it is red.")
 def row(words: Tokenizer) -> Marked:
     """A conversation that is as it should be."""
     rendered = render(words, SAID.messages)
-    return Marked(rendered.ids, rendered.trained, rendered.roles, ended=True, opened=True)
+    return Marked(rendered.ids, rendered.loss_mask, rendered.roles, ended=True, opened=True)
 
 
 def proof_of(words: Tokenizer, *rows: Marked) -> first_batch.BatchCheck:
@@ -53,7 +53,7 @@ BREAKS: dict[str, tuple[Callable[[Marked, Tokenizer], Marked], str]] = {
     ),
     "two bos": (
         lambda row, words: replace(
-            row, ids=[words.bos_id, *row.ids], trained=[False, *row.trained], roles=["control", *row.roles]
+            row, ids=[words.bos_id, *row.ids], trained=[False, *row.trained], roles=["template", *row.roles]
         ),
         "token 1 is another BOS",
     ),
@@ -74,7 +74,7 @@ BREAKS: dict[str, tuple[Callable[[Marked, Tokenizer], Marked], str]] = {
     "all trained": (lambda row, _: replace(row, trained=[True] * len(row.ids)), "token 0 is trained"),
     "prompt trained": (
         lambda row, _: replace(row, trained=[False] + [True] * (len(row.ids) - 1)),
-        r"token \d+, .* is trained and belongs to the (control|user)",
+        r"token \d+, .* is trained and belongs to the (template|user)",
     ),
     "mask one to the left": (lambda row, _: shifted(row, -1), "EOS, which is not trained"),
     "mask one to the right": (lambda row, _: shifted(row, 1), "token 0 is trained|not trained"),
@@ -93,9 +93,11 @@ BREAKS: dict[str, tuple[Callable[[Marked, Tokenizer], Marked], str]] = {
         ),
         r"is padding \('<\|pad\|>' \(id \d\)\)",
     ),
-    "a control token in the answer": (
-        lambda row, words: replace(row, ids=[*row.ids[:-3], words.encode_control("<|user|>")[0], *row.ids[-2:]]),
-        "is a control token inside what the assistant says",
+    "a special token in the answer": (
+        lambda row, words: replace(
+            row, ids=[*row.ids[:-3], words.encode_with_special_tokens("<|user|>")[0], *row.ids[-2:]]
+        ),
+        "is a special token inside what the assistant says",
     ),
     "marks that are fewer": (lambda row, _: replace(row, trained=row.trained[:-1]), "tokens, "),
 }
@@ -144,10 +146,10 @@ def test_the_bos_that_a_template_writes_is_right_and_one_more_is_not(name: str, 
     assert first_batch.bos_places(tokenizer) == places
     for turns in (SAID.messages, (*SAID.messages, *SAID.messages)):
         rendered = render(tokenizer, turns)
-        row = Marked(rendered.ids, rendered.trained, rendered.roles, True, *places)
+        row = Marked(rendered.ids, rendered.loss_mask, rendered.roles, True, *places)
         assert first_batch.fault(row, tokenizer) is None
         twice = replace(
-            row, ids=[tokenizer.bos_id, *row.ids], trained=[False, *row.trained], roles=["control", *row.roles]
+            row, ids=[tokenizer.bos_id, *row.ids], trained=[False, *row.trained], roles=["template", *row.roles]
         )
         wrong = "token 1 is another BOS" if places[0] else "token 0 is a BOS"
         assert wrong in str(first_batch.fault(twice, tokenizer))
@@ -172,14 +174,14 @@ def test_pieces_after_the_first_have_no_bos(words: Tokenizer) -> None:
 
 def test_conversations_know_who_speaks(words: Tokenizer) -> None:
     rendered = render(words, SAID.messages)
-    rows = [(rendered.ids, rendered.trained)] * 2
+    rows = [(rendered.ids, rendered.loss_mask)] * 2
     proof = first_batch.of_conversations(rows, [1], [SAID, SAID], words)
     assert [row.roles for row in proof.rows] == [rendered.roles] and proof.checked == 2
 
 
 def test_a_conversation_without_its_end_is_refused(words: Tokenizer) -> None:
     rendered = render(words, SAID.messages)
-    cut = rendered.ids[:-3], rendered.trained[:-3]
+    cut = rendered.ids[:-3], rendered.loss_mask[:-3]
     with pytest.raises(InputError, match="not learn to stop"):
         first_batch.of_conversations([cut], [], [SAID], words)
 
@@ -189,12 +191,12 @@ def test_turns_that_are_context_are_shown_as_that(words: Tokenizer) -> None:
     for turns, roles in (((first, *ASKED, last), "assistant"), ((last, *ASKED, first), "assistant")):
         row = render(words, (*ASKED, *turns))
         proof = first_batch.of_conversations(
-            [(row.ids, row.trained)], [0], [Demonstration((*ASKED, *turns))], words
+            [(row.ids, row.loss_mask)], [0], [Demonstration((*ASKED, *turns))], words
         ).rows[0]
-        assert {role for role, mark in zip(proof.roles, proof.trained) if mark} <= {roles, "control"}
+        assert {role for role, mark in zip(proof.roles, proof.trained) if mark} <= {roles, "template"}
         assert "untrained assistant" in proof.roles
         wrong = replace(
-            proof, trained=render(words, [replace(turn, trained=True) for turn in (*ASKED, *turns)]).trained
+            proof, trained=render(words, [replace(turn, trained=True) for turn in (*ASKED, *turns)]).loss_mask
         )
         assert "belongs to the untrained assistant" in (first_batch.fault(wrong, words) or "")
 
@@ -236,13 +238,15 @@ def test_a_rollout_is_its_prompts_and_what_was_said(words: Tokenizer) -> None:
 def test_the_page_shows_every_token_and_escapes_what_was_said(words: Tokenizer) -> None:
     said = Demonstration((Message("user", "<script>alert(1)</script> & more"), Message("assistant", "No <b>.")))
     rendered = render(words, said.messages)
-    page = first_batch.page(proof_of(words, Marked(rendered.ids, rendered.trained, rendered.roles, True, True)), "sft")
+    page = first_batch.page(
+        proof_of(words, Marked(rendered.ids, rendered.loss_mask, rendered.roles, True, True)), "sft"
+    )
     shown = page[page.index('<div class="row">') :]
     tokens = re.findall(r'<span class="(\w+)" title="(\d+), (\w+)">(.*?)</span>', shown, re.DOTALL)
     assert [int(token) for _, token, _, _ in tokens] == rendered.ids
     assert [role for _, _, role, _ in tokens] == rendered.roles
-    assert "".join(html.unescape(text) for *_, text in tokens) == words.decode(rendered.ids, keep_control=True)
-    assert [kind in ("trained", "eos") for kind, *_ in tokens] == rendered.trained and tokens[-1][0] == "eos"
+    assert "".join(html.unescape(text) for *_, text in tokens) == words.decode(rendered.ids, skip_special_tokens=False)
+    assert [kind in ("trained", "eos") for kind, *_ in tokens] == rendered.loss_mask and tokens[-1][0] == "eos"
     assert "<script" not in page and "http" not in page and "prefers-color-scheme: dark" in page
 
 

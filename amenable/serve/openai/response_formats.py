@@ -1,6 +1,6 @@
 """What an answer looks like: as a turn of a conversation, or as the continuation of a text; with log-probabilities.
 
-A token need not be text: it may be part of a character, or a control token, which is no part of any text. As with
+A token need not be text: it may be part of a character, or a special token, which is no part of any text. As with
 OpenAI's models, parts of a character are written as bytes, and every token id has an entry of its own.
 """
 
@@ -156,13 +156,13 @@ def byte_places(data: bytes) -> list[int]:
 
 
 def token_name(tokenizer: Tokenizer, token: int, mark: str = "bytes:") -> str:
-    """A token as text; where it is part of a character its bytes after a mark, a control token by its name."""
+    """A token as text; where it is part of a character its bytes after a mark, a special token by its name."""
     data = tokenizer.token_bytes(token)
     try:
         text = data.decode()
     except UnicodeDecodeError:
         return mark + data.decode("utf-8", "backslashreplace")
-    return text or tokenizer.decode([token], keep_control=True) or f"token_id:{token}"
+    return text or tokenizer.decode([token], skip_special_tokens=False) or f"token_id:{token}"
 
 
 def by_name(tokenizer: Tokenizer, token: TokenLogprob) -> dict[str, float] | None:
@@ -186,6 +186,6 @@ def token_row(tokenizer: Tokenizer, token: TokenLogprob) -> dict[str, Any]:
 
 
 def word(tokenizer: Tokenizer, token: int, logp: float | None) -> dict[str, Any]:
-    """A token with its bytes, which a control token has none of."""
+    """A token with its bytes, which a special token has none of."""
     data = tokenizer.token_bytes(token)
     return {"token": token_name(tokenizer, token, mark=""), "logprob": logp, "bytes": list(data) or None}

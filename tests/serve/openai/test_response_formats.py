@@ -17,7 +17,7 @@ from amenable.serve.openai.response_formats import (
 from amenable.text.tokenizer import Tokenizer
 
 BYTES = Tokenizer.train(["x"], 262)
-"""a token for every byte, and the control tokens"""
+"""a token for every byte, and the special tokens"""
 FACE = "\N{SLIGHTLY SMILING FACE}"
 
 
@@ -59,7 +59,7 @@ def test_parts_of_a_character_are_told_apart_by_their_bytes() -> None:
 
 @given(st.data(), st.lists(st.integers(0, BYTES.vocab_size + 3), min_size=1, max_size=12))
 def test_every_id_has_an_entry_and_its_own_log_probability(data: Any, ids: list[int]) -> None:
-    """Of any bytes, control tokens, and ids of which the tokenizer knows nothing."""
+    """Of any bytes, special tokens, and ids of which the tokenizer knows nothing."""
     choices = st.lists(st.integers(0, BYTES.vocab_size + 3), unique=True, max_size=5)
     likeliest = [[(i, -float(place)) for place, i in enumerate(data.draw(choices))] for _ in ids]
     logps = [dict(near).get(token, -9.0) for token, near in zip(ids, likeliest)]
