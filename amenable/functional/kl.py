@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from amenable.functional.logprobs import CHUNK_CPU, chunk_logprobs, parts
+from amenable.functional.logprobs import CHUNK_CPU, at_least_fp32, chunk_logprobs, parts
 
 
 def k1(logp: Tensor, ref_logp: Tensor) -> Tensor:
@@ -35,8 +35,7 @@ def exact_kl(logits: Tensor, ref_logits: Tensor) -> Tensor:
     A token that the policy gives probability 0 adds 0, in value and gradient; one that only the reference gives 0 makes
     the divergence infinite.
     """
-    double = torch.float64 in (logits.dtype, ref_logits.dtype)
-    logps, ref_logps = (torch.log_softmax(x if double else x.float(), dim=-1) for x in (logits, ref_logits))
+    logps, ref_logps = (torch.log_softmax(at_least_fp32(x), dim=-1) for x in (logits, ref_logits))
     probabilities = logps.exp()
     impossible = probabilities == 0
     gap = logps.masked_fill(impossible, 0.0) - ref_logps.masked_fill(impossible, 0.0)
@@ -56,14 +55,17 @@ def linear_kl(
     """`exact_kl` at every position, from hidden states: at most `chunk` logits of either model are held at once.
 
     hidden [M, D] and weight [V, D] of the policy, ref_hidden [M, E] and ref_weight [V, E] of the reference -> [M],
-    fp32 nats, without gradient.
+    fp32 nats, without gradient. Products are fp32 under autocast too: logits rounded to bf16 add 9 % to a KL of 0.001
+    nats and more than double one of 0.0001.
     """
-    found = torch.empty(len(hidden), device=hidden.device)
-    for part in parts(len(hidden), max(1, chunk // len(weight))):
-        ours = chunk_logprobs(hidden[part], weight, temperature)
-        theirs = chunk_logprobs(ref_hidden[part], ref_weight, ref_temperature)
-        found[part] = torch.einsum("mv,mv->m", ours.exp(), ours - theirs)
-    return found
+    hidden, weight, ref_hidden, ref_weight = map(at_least_fp32, (hidden, weight, ref_hidden, ref_weight))
+    kls = torch.empty(len(hidden), device=hidden.device)
+    with torch.autocast(hidden.device.type, enabled=False):
+        for part in parts(len(hidden), max(1, chunk // len(weight))):
+            logps = chunk_logprobs(hidden[part], weight, temperature)
+            ref_logps = chunk_logprobs(ref_hidden[part], ref_weight, ref_temperature)
+            kls[part] = torch.einsum("mv,mv->m", logps.exp(), logps - ref_logps)
+    return kls
 
 
 MAX_CHANGE = 0.2

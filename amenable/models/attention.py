@@ -3,6 +3,9 @@
 On CPU the tokens of each row are gathered to right-padded buckets and attended causally without a mask: padding comes
 after every real token of its row, so no real query sees it. Rows of one length are a view and cost nothing. A shared
 prefix is gathered to each of its rows.
+
+Second derivatives (a Hessian-vector product) need `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)` around the forward
+pass: torch's fused attention has none. Everything else here is differentiable twice.
 """
 
 from __future__ import annotations
@@ -50,7 +53,7 @@ class Rotate(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
-        return turn(grads[0], cos.to(grads[0].dtype), -sin.to(grads[0].dtype)), None, None
+        return Rotate.apply(grads[0], cos, -sin), None, None
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

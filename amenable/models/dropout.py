@@ -27,24 +27,23 @@ def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
         return x
     if x.device.type != "cpu" or x.element_size() not in WORDS:
         return F.dropout(x, rate, True)
-    return Dropout.apply(x, rate)
+    dropped = round(rate * STEPS)
+    return Mask.apply(x, draw_mask(x.shape, dropped), STEPS / (STEPS - dropped) if dropped < STEPS else 0.0)
 
 
-class Dropout(torch.autograd.Function):
-    """Dropout with the mask of the forward pass applied to the gradient."""
+class Mask(torch.autograd.Function):
+    """`apply_mask`, whose gradient is `apply_mask` of the gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rate: float) -> Tensor:
-        dropped = round(rate * STEPS)
-        mask = draw_mask(x.shape, dropped)
+    def forward(ctx: Any, x: Tensor, mask: Tensor, scale: float) -> Tensor:
         ctx.save_for_backward(mask)
-        ctx.scale = STEPS / (STEPS - dropped) if dropped < STEPS else 0.0
-        return apply_mask(x, mask, ctx.scale)
+        ctx.scale = scale
+        return apply_mask(x, mask, scale)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (mask,) = ctx.saved_tensors
-        return apply_mask(grads[0], mask, ctx.scale), None
+        return Mask.apply(grads[0], mask, ctx.scale), None, None
 
 
 def draw_mask(shape: torch.Size, dropped: int) -> Tensor:

@@ -66,6 +66,16 @@ def test_kl_from_hidden_states_is_that_of_the_logits():
         assert torch.allclose(found, expected, atol=1e-5)
 
 
+def test_kl_from_hidden_states_is_fp32_under_autocast():
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(32, 64, generator=generator), torch.randn(500, 64, generator=generator) / 5
+    ref_hidden = hidden + 0.02 * torch.randn(32, 64, generator=generator)
+    exact = kl.exact_kl(hidden.double() @ weight.double().T, ref_hidden.double() @ weight.double().T)
+    assert 1e-4 < exact.mean() < 1e-3
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(kl.linear_kl(hidden, weight, ref_hidden, weight).double(), exact, rtol=0.01, atol=0)
+
+
 def test_exact_kl_of_the_closed_form_optimum():
     """pi* = ref exp(r / beta) / Z reaches beta log Z = E[r] - beta KL."""
     ref, reward, beta = torch.tensor([0.2, 0.5, 0.3]), torch.tensor([1.0, 0.0, -1.0]), 0.5

@@ -79,6 +79,7 @@ def test_gradient_of_a_rotation_is_its_slope():
     rotation = rotary(ROPE, torch.arange(3))
     x = normal(3, 2, 4, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: rotate(x, rotation), (x,))
+    assert torch.autograd.gradgradcheck(lambda x: rotate(x, rotation), (x,))
 
 
 def test_padded_tokens_are_finite_where_values_are_huge():

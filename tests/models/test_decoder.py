@@ -1,13 +1,16 @@
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from amenable.errors import InputError
+from amenable.functional.kl import exact_kl
 from amenable.models.attention import attend_rows
 from amenable.models.cache import Cache
 from amenable.models.decoder import Decoder, DecoderConfig, count_parameters
@@ -337,3 +340,27 @@ def test_building_a_model_does_not_import_torchs_compiler():
     code += "print('torch._dynamo' in sys.modules)"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "False"
+
+
+@families
+def test_second_derivative_of_the_kl_is_the_fisher_matrix(config):
+    """F = mean over tokens of J^T (diag(p) - p p^T) J, with J of first derivatives alone, as TRPO's steps need F v."""
+    decoder = lively(replace(config, vocab_size=7, num_layers=1, hidden_size=8, mlp_width=16))
+    layout, ids = Layout.of((5, 6, 3), prefix_lengths=(0, 4, 0)), tokens(10) % 7
+    parameters = list(decoder.parameters())
+    direction = [torch.randn(p.shape, generator=torch.Generator().manual_seed(i)) for i, p in enumerate(parameters)]
+    with sdpa_kernel(SDPBackend.MATH):
+        logits = decoder.logits(decoder(ids, layout))
+        gradients = torch.autograd.grad(exact_kl(logits, logits.detach()).mean(), parameters, create_graph=True)
+        slope = sum((g * v).sum() for g, v in zip(gradients, direction))
+        product = torch.autograd.grad(slope, parameters)
+
+    logits = decoder.logits(decoder(ids, layout))
+    rows = [torch.autograd.grad(logit, parameters, retain_graph=True, allow_unused=True) for logit in logits.flatten()]
+    along = torch.stack([sum((g * v).sum() for g, v in zip(row, direction) if g is not None) for row in rows])
+    p = logits.softmax(-1).detach()
+    change = p * (along.view_as(p) - (p * along.view_as(p)).sum(-1, keepdim=True)) / len(p)
+    expected = torch.autograd.grad(logits, parameters, change)
+    for ours, theirs in zip(product, expected):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5 * float(theirs.abs().max()) + 1e-6)
+    assert max(float(theirs.abs().max()) for theirs in expected) > 0.01

@@ -48,6 +48,15 @@ def test_the_gradient_passes_where_the_value_did():
     torch.testing.assert_close(out, x * x.grad)
 
 
+def test_a_gradient_has_a_gradient():
+    torch.manual_seed(6)
+    x = torch.randn(50, dtype=torch.float64, requires_grad=True)
+    out = dropout(x, 0.5, training=True)
+    (gradient,) = torch.autograd.grad(out.square().sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(gradient.sum(), x)
+    assert torch.equal(second, 2 * 2.0**2 * (out != 0))
+
+
 def test_an_input_that_is_not_contiguous():
     torch.manual_seed(4)
     x = torch.randn(6, 5).t()

@@ -20,6 +20,13 @@ def test_gradient_is_the_slope(shape):
     assert torch.autograd.gradcheck(lambda x, w: RmsNormFunction.apply(x, w, 1e-5), (x, weight))
 
 
+def test_second_gradient_is_the_slope_of_the_first():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(4, generator=generator, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda x, w: RmsNormFunction.apply(x, w, 1e-5), (x, weight))
+
+
 def test_gradients_equal_those_of_torch():
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(6, 3, 8, generator=generator, requires_grad=True)
