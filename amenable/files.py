@@ -19,6 +19,12 @@ from amenable.errors import InputError
 MANIFEST = "manifest.json"
 WRITING = ".*.writing*"
 """temporary names of files and folders that are being written"""
+MODEL_FILES = (
+    *("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
+    *("vocab.json", "merges.txt", "tokenizer.model"),
+)
+"""files of a model or tokenizer folder that decide what the model computes: weights, configuration, tokenizer"""
 
 
 @contextmanager
@@ -119,3 +125,21 @@ def sync_folder(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def hash_of(path: Path) -> str:
+    """Return the hash of a file; of a model folder that of its MODEL_FILES; of another folder that of all its files."""
+    if path.is_file():
+        return sha256(path)
+    if not path.exists():
+        raise InputError("no such file or folder", path, "check the path")
+    model = {file for pattern in MODEL_FILES for file in path.glob(pattern)}
+    digest = hashlib.sha256()
+    for file in sorted(model or visible_files(path)):
+        digest.update(f"{file.relative_to(path)}:{sha256(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def visible_files(folder: Path) -> Iterator[Path]:
+    """List the files below a folder without hidden ones, such as a lock, which are no part of its content."""
+    return (file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))

@@ -66,3 +66,26 @@ def test_a_changed_or_missing_file_does_not_match_the_manifest(tmp_path: Path) -
     for broken in ("{}", "[1]", '{"a.txt": 3}', '{"a.txt": {"bytes": 3}}', "not json"):
         (tmp_path / files.MANIFEST).write_text(broken)
         assert not files.matches_manifest(tmp_path)
+
+
+def test_hash_of_a_folder_depends_on_names_and_contents(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("1")
+    first = files.hash_of(tmp_path)
+    (tmp_path / "x").rename(tmp_path / "y")
+    assert files.hash_of(tmp_path) != first
+
+
+def test_hash_of_a_model_is_that_of_every_file_it_computes_with(tmp_path: Path) -> None:
+    shards = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    tokenizer = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"]
+    decisive = [*shards, "model.safetensors.index.json", "config.json", "generation_config.json", *tokenizer]
+    for name in (*decisive, "README.md", "metrics.jsonl"):
+        (tmp_path / name).write_text("old")
+    first = files.hash_of(tmp_path)
+    for name in decisive:
+        (tmp_path / name).write_text("new")
+        assert files.hash_of(tmp_path) != first, name
+        (tmp_path / name).write_text("old")
+    for name in ("README.md", "metrics.jsonl", "finished.json"):
+        (tmp_path / name).write_text("new")
+    assert files.hash_of(tmp_path) == first

@@ -21,9 +21,10 @@ from rich.tree import Tree
 
 from amenable.claims.stage_folders import number, paths_of, read_json, read_yaml
 from amenable.errors import InputError
+from amenable.files import hash_of
 from amenable.models.hf_weights import shortened
 from amenable.recipes.reports.diff_runs import flat
-from amenable.train.run import hash_of, plain_values
+from amenable.train.run import plain_values
 
 State = Literal["same", "changed", "gone", "not hashed"]
 SHORT = 12

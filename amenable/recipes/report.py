@@ -22,12 +22,11 @@ from amenable.claims.evidence import Evidence
 from amenable.claims.overoptimization import tracked_curves
 from amenable.claims.stage_folders import read_stage, read_stages, seed_folders
 from amenable.errors import InputError
-from amenable.files import sha256
+from amenable.files import sha256, visible_files, write_text
 from amenable.recipes.reports import words
 from amenable.recipes.reports.merge_evaluations import merged, preference_across
 from amenable.recipes.reports.report_data import Figures, figures_of, judges_of, pair_of, preferred
 from amenable.recipes.reports.report_page import missing_line, render
-from amenable.train.run import visible_files, write_text
 
 COLUMNS: tuple[tuple[str, str, Callable[[float | None], str]], ...] = (
     ("truthful", "truthful", words.percent),

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 from amenable.errors import InputError
 from amenable.feedback.leaderboard import Terms
 from amenable.feedback.store import Store
+from amenable.files import hash_of
 from amenable.generation.sampling import Sampling
 from amenable.serve import security, serve
-from amenable.train.run import hash_of
 from amenable.train.runtime import Device, DeviceOptions
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ finished.json    written last: seconds and closing figures. What a run has made 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import platform
 import shutil
@@ -29,7 +28,7 @@ import yaml
 
 from amenable import __version__
 from amenable.errors import InputError, Interrupted
-from amenable.files import MANIFEST, WRITING, remove_temporaries, sha256, sync_folder, write_manifest, write_text
+from amenable.files import MANIFEST, WRITING, hash_of, remove_temporaries, sync_folder, write_manifest, write_text
 from amenable.train import checkpoint, prolong
 from amenable.train.best import BestWeights
 from amenable.train.examples import Sieve
@@ -384,22 +383,3 @@ def plain_values(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain_values(item) for item in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def hash_of(path: Path) -> str:
-    """Hash of a file; of a model directory by its weights and vocabulary; of a data folder by its files."""
-    if path.is_file():
-        return sha256(path)
-    if not path.exists():
-        raise InputError("no such file or folder", path, "check the path")
-    telling = [path / name for name in ("model.safetensors", "config.json", "tokenizer.json")]
-    files = [file for file in telling if file.exists()] or sorted(visible_files(path))
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.relative_to(path)}:{sha256(file)}\n".encode())
-    return digest.hexdigest()
-
-
-def visible_files(folder: Path) -> Iterator[Path]:
-    """The files below a folder, but for hidden ones: whose lock it was is no part of what it holds."""
-    return (file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))

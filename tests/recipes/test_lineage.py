@@ -8,9 +8,9 @@ import yaml
 
 from amenable import cli
 from amenable.errors import InputError
+from amenable.files import hash_of
 from amenable.recipes import lineage
 from amenable.recipes.lineage import trace
-from amenable.train.run import hash_of
 
 
 def a_run(folder: Path, stage: str, inputs: dict[str, Path], **options: object) -> Path:

@@ -13,13 +13,13 @@ import torch
 from amenable.data.types import Message, Ranking
 from amenable.errors import InputError
 from amenable.evaluation.divergence import KLMonitor, first_prompts
+from amenable.files import hash_of
 from amenable.models.decoder import Decoder
 from amenable.stages import dpo
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, loading
 from amenable.train.objective import accumulate
 from amenable.train.optimizer import OptimizerConfig
-from amenable.train.run import hash_of
 from amenable.train.runtime import DeviceOptions, Runtime
 
 

@@ -15,6 +15,7 @@ import torch
 from amenable.data import sources
 from amenable.data.batches import EpochOrder, minibatches
 from amenable.errors import InputError
+from amenable.files import hash_of
 from amenable.functional.masked import standardize
 from amenable.generation.rollout import Rollout, length_mask
 from amenable.models.decoder import Decoder
@@ -31,7 +32,6 @@ from amenable.train.examples import fitting_prompts, pieces_of, raw_rows
 from amenable.train.log import Log
 from amenable.train.objective import accumulate
 from amenable.train.optimizer import OptimizerConfig
-from amenable.train.run import hash_of
 from amenable.train.runtime import DeviceOptions, Runtime
 
 

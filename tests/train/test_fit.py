@@ -10,7 +10,7 @@ import torch
 
 from amenable.data.batches import EpochBatches
 from amenable.models.decoder import Decoder
-from amenable.train import first_batch, plan
+from amenable.train import checkpoint, first_batch, plan
 from amenable.train.best import BestWeights
 from amenable.train.fit import Training, fit, tokens_of
 from amenable.train.objective import NextToken
@@ -71,6 +71,20 @@ def test_the_best_weights_come_back(task: Training, runtime: Runtime, tmp_path: 
     best = BestWeights(task.model, "eval/loss", lowest=True)
     assert fit(a_run(tmp_path), replace(task, best=best), OPTIONS, runtime, evaluate)
     assert best.step == 2 and torch.equal(task.model.token_embedding.weight, held[1])  # type: ignore[union-attr, arg-type]
+
+
+def test_checkpoints_of_a_run_that_keeps_the_last_weights_hold_no_others(
+    task: Training, runtime: Runtime, tmp_path: Path
+) -> None:
+    options = replace(OPTIONS, save_steps=2)
+    names = {}
+    for best in (None, BestWeights(task.model, "eval/loss", lowest=True)):
+        run = a_run(tmp_path / str(best is None), options)
+        assert fit(run, replace(task, best=best), options, runtime, lambda step: {"eval/loss": 1.0})
+        saved = checkpoint.newest(run.out)
+        assert saved is not None and saved[0] == 2
+        names[best is None] = set(saved[1]["state"])
+    assert names == {True: {"model", "optimizer"}, False: {"model", "optimizer", "best"}}
 
 
 def test_a_first_batch_can_be_looked_at_without_training(task: Training, runtime: Runtime, tmp_path: Path) -> None:
