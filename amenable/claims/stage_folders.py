@@ -6,6 +6,7 @@ first began. A full run holds one demo a seed.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 from dataclasses import dataclass, replace
@@ -19,15 +20,15 @@ from amenable.errors import InputError
 
 ORDER = ("world", "tokenizer", "pretrain", "sft", "sample", "annotate", "reward", "ppo", "dpo", "evaluate")
 """the stages of a demo, in the order they happen"""
-STAGES = Path(__file__).parent.parent / "stages"
 
 
 def is_stage(command: object) -> bool:
     """Return True for the command of a stage: one of the files in stages/."""
-    return isinstance(command, str) and (STAGES / f"{command.replace('-', '_')}.py").is_file()
+    name = command.replace("-", "_") if isinstance(command, str) else ""
+    return name.isidentifier() and importlib.util.find_spec(f"amenable.stages.{name}") is not None
 
 
-def place_of(command: str) -> tuple[int, str]:
+def order_of(command: str) -> tuple[int, str]:
     """Return a sort key: stages in the order they happen; a command that no demo has stands before evaluation."""
     last = ORDER.index("evaluate")
     return (2 * ORDER.index(command), "") if command in ORDER else (2 * last - 1, command)
@@ -79,7 +80,7 @@ def read_stages(run: Path) -> list[Stage]:
     names = {stage.name for stage in begun}
     stages = [replace(stage, planned=stage.name in plan) for stage in begun]
     stages += [stage for name, stage in plan.items() if name not in names]
-    return sorted(stages, key=lambda stage: (place_of(stage.command), stage.name != stage.command, stage.name))
+    return sorted(stages, key=lambda stage: (order_of(stage.command), stage.name != stage.command, stage.name))
 
 
 def read_plan(run: Path) -> dict[str, Stage]:
@@ -122,8 +123,8 @@ def unfinished(stages: list[Stage]) -> list[str]:
     if any(stage.planned for stage in stages):
         return [stage.name for stage in stages if stage.finished is None]
     begun = {stage.command for stage in stages}
-    latest = max(place_of(command) for command in begun)
-    return [command for command in missing(stages) if command in begun or place_of(command) > latest]
+    latest = max(order_of(command) for command in begun)
+    return [command for command in missing(stages) if command in begun or order_of(command) > latest]
 
 
 def named(stages: list[Stage], name: str) -> Stage | None:

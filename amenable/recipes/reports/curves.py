@@ -8,9 +8,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from amenable.claims.stage_folders import Stage, number, place_of
+from amenable.claims.stage_folders import Stage, number, order_of
 from amenable.recipes.reports import words
 from amenable.recipes.reports.charts import Series, line_chart
+from amenable.recipes.reports.diff_runs import metric_names
 from amenable.recipes.reports.report_data import Figures
 from amenable.recipes.reports.stage_cards import report_of
 
@@ -31,11 +32,11 @@ class Panel:
 def panels(stages: Sequence[Stage], figures: Figures) -> list[Panel]:
     """A panel for every command that has something to draw, in the order they happen."""
     made = []
-    for command in sorted({stage.command for stage in stages}, key=place_of):
-        report = report_of(command)
+    for command in sorted({stage.command for stage in stages}, key=order_of):
         runs = [stage for stage in stages if stage.command == command and stage.metrics]
+        report = report_of(command, dict.fromkeys(name for run in runs for name in metric_names(run)))
         drawn = [chart for name, keys in report.curves for chart in charts_of(name, keys, runs)]
-        if command == "ppo" and drawn:
+        if drawn:
             drawn.insert(1, gold_by_step(figures["over_optimisation"], runs))
         kept = [chart for chart in drawn if chart is not None]
         if kept:

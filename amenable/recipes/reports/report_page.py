@@ -65,7 +65,7 @@ def render(figures: Figures, stages: list[Stage], run: Path) -> str:
         shown=answer_browser.SHOWN,
         after=after,
         before=before,
-        iterations=answer_browser.iterations(named(stages, "ppo")),
+        iterations=answer_browser.iterations(named(stages, "ppo") or online(stages)),
         inspectors=inspectors(stages),
         commands={stage.command: step(stage)["command"] for stage in reversed(stages)},
         duration=words.duration(figures["seconds"]),
@@ -99,6 +99,11 @@ def inspectors(stages: Sequence[Stage]) -> list[tuple[str, Markup]]:
         for stage in traced
     ]
     return [(command, part) for command, part in made if part][:1]
+
+
+def online(stages: Sequence[Stage]) -> Stage | None:
+    """Return the first run of an online algorithm, one with the option to trace prompts."""
+    return next((stage for stage in stages if "num_traced_prompts" in stage.config), None)
 
 
 def missing_line(figures: Figures) -> str:

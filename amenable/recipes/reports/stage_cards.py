@@ -3,43 +3,47 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from amenable.claims.stage_folders import Stage, number, paths_of
 from amenable.recipes.reports import charts, words
+from amenable.recipes.reports.diff_runs import metric_names
 from amenable.train.guards import told_warning
 from amenable.train.stage_report import StageReport
 
 
-def report_of(command: str) -> StageReport:
-    """Return what a stage's module declares of itself; its name and first line where it declares nothing."""
+def report_of(command: str, metrics: Iterable[str] = ()) -> StageReport:
+    """Return the REPORT of a stage's module; without one its name, first line, and a chart of each of `metrics`."""
     module = importlib.import_module(f"amenable.stages.{command.replace('-', '_')}")
     summary = (module.__doc__ or "").strip().partition("\n")[0]
-    return getattr(module, "REPORT", StageReport(command, summary))
+    names = list(metrics)
+    curves = tuple((name, ((name, "training"),)) for name in names)
+    return getattr(module, "REPORT", StageReport(command, summary, next(iter(names), ""), curves=curves))
 
 
 def step(stage: Stage) -> dict[str, Any]:
     """One stage for report.jinja: its box in the drawing, and what opens from it."""
-    told = report_of(stage.command)
-    facts = [(label, value) for label, key in told.facts if (value := number(stage.finished, key)) is not None]
+    report = report_of(stage.command, metric_names(stage))
+    facts = [(label, value) for label, key in report.facts if (value := number(stage.finished, key)) is not None]
     facts = facts or plain_facts(stage.finished or {})
     if rate := number(stage.finished, "tokens_per_second"):
         facts = [*facts, ("tokens a second", rate)]
     health = (stage.finished or {}).get("health") or {"fine": [], "warnings": []}
     return {
         "name": stage.name,
-        "title": told.title if stage.name == stage.command else words.name_of(stage.name),
-        "command_title": "" if stage.name == stage.command else told.title,
-        "what": told.what,
+        "title": report.title if stage.name == stage.command else words.name_of(stage.name),
+        "command_title": "" if stage.name == stage.command else report.title,
+        "what": report.what,
         "state": state(stage),
         "seconds": words.duration(stage.seconds) if stage.finished is not None else state(stage),
         "facts": [(label, words.amount(value)) for label, value in facts],
         "reads": reads(stage),
         "warnings": [told_warning(warning) for warning in health["warnings"]],
         "fine": ", ".join(health["fine"]),
-        "spark": charts.sparkline(stage.curve(told.spark)) if told.spark else None,
-        "spark_name": told.spark,
+        "spark": charts.sparkline(stage.curve(report.spark)) if report.spark else None,
+        "spark_name": report.spark,
         "options": options(stage.config),
         "command": f"amenable {stage.command} --config {source(stage)}",
     }
