@@ -41,6 +41,7 @@ from amenable.train.examples import whole
 from amenable.train.forward import Row
 from amenable.train.objective import NextToken, accumulate
 from amenable.train.optimizer import Optimizer, OptimizerConfig
+from amenable.train.passes import largest_inference_pass, largest_pass
 from amenable.train.runtime import DeviceOptions, Precision, Runtime, processor_multiplies_bf16, start_runtime
 from benchmarks import speed
 
@@ -253,8 +254,8 @@ def decoding(
 def bytes_of_training(shape: DecoderConfig, lengths: Sequence[int], runtime: Runtime) -> int:
     """Memory of `training`; no model is made."""
     rows = [([0] * length, [False] + [True] * (length - 1)) for length in lengths]
-    works = memory.heaviest([[row] for row in rows], [range(len(rows))], 8192, summed=True)
-    return memory.training(Decoder(shape, "meta"), OptimizerConfig(), works, runtime)
+    work = largest_pass([[[row] for row in rows]], 8192, summed=True)
+    return memory.training_peak(Decoder(shape, "meta"), OptimizerConfig(), work, runtime)
 
 
 def of_context(length: int, runtime: Runtime) -> dict[str, Timed]:
@@ -460,8 +461,8 @@ def next_token(
     """Updates by the next-token loss; SFT keeps its best weights beside the newest."""
     steps, limit, keeps = in_steps(len(rows), case), config.max_tokens_per_pass, isinstance(config, sft.Config)
     decoder = Decoder(shape).train()
-    works = memory.heaviest([[row] for row in rows], steps, limit, summed=True)
-    predicted = memory.training(decoder, config.optimizer, works, runtime, case.steps, best=keeps)
+    work = largest_pass(([[rows[i]] for i in step] for step in steps), limit, summed=True)
+    predicted = memory.training_peak(decoder, config.optimizer, work, runtime, case.steps, best=keeps)
     optimizer, best = Optimizer([decoder], config.optimizer), BestWeights(decoder, "eval/loss", lowest=True)
 
     def step(number: int) -> None:
@@ -500,9 +501,9 @@ def rewarding(case: Case, runtime: Runtime) -> Trained:
     model = speed.scalar_model(SHAPES[case.size])
     items = rankings(case, max(1, case.rows // 2) * case.steps)
     steps = in_steps(len(items), case)
-    works = memory.heaviest([item.rows for item in items], steps, config.max_tokens_per_pass, share=True)
-    works = [replace(work, trained=work.rows) for work in works]
-    predicted = memory.training(model, config.optimizer, works, runtime, case.steps)
+    work = largest_pass(([items[i].rows for i in step] for step in steps), config.max_tokens_per_pass, share=True)
+    work = replace(work, trained=work.rows)
+    predicted = memory.training_peak(model, config.optimizer, work, runtime, case.steps)
     optimizer = Optimizer([model], config.optimizer)
 
     def step(number: int) -> None:
@@ -518,9 +519,9 @@ def preferring(case: Case, runtime: Runtime) -> Trained:
     pairs = [dpo.Pair(item.rows[0], item.rows[1]) for item in rankings(case, case.rows * case.steps)]
     steps, limit = in_steps(len(pairs), case), config.max_tokens_per_pass
     rows = [(pair.chosen, pair.rejected) for pair in pairs]
-    works = memory.heaviest(rows, steps, limit, share=True)
-    reading = memory.largest_reading([row for pair in rows for row in pair], limit)
-    predicted = memory.training(policy, config.optimizer, works, runtime, case.steps, reading)
+    work = largest_pass(([rows[i] for i in step] for step in steps), limit, share=True)
+    inference = largest_inference_pass([row for pair in rows for row in pair], limit)
+    predicted = memory.training_peak(policy, config.optimizer, work, runtime, case.steps, inference)
     pairs = dpo.add_reference_logps(policy, pairs, runtime, config.max_tokens_per_pass)
     optimizer = Optimizer([policy], config.optimizer)
 

@@ -25,6 +25,7 @@ from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, memory
 from amenable.train.log import Bars, no_bars
 from amenable.train.optimizer import OptimizerConfig
+from amenable.train.passes import full_row, largest_inference_pass
 from amenable.train.runtime import Runtime
 
 SAMPLES = 8
@@ -63,10 +64,10 @@ def peaks(
     if not prompts:
         return []
     model = memory.model_of(policy, OptimizerConfig())
-    rows = [memory.full_answer(prompt, max_new_tokens) for prompt in prompts]
-    longest, asked = max(len(ids) for ids, _ in rows), min(memory.PREFILL, sum(map(len, prompts)))
-    both = 2 * memory.reading(model, memory.largest_reading(rows, limit), runtime)
-    return [memory.sampling(model, min(memory.ROWS, len(rows)), longest, asked, runtime), both]
+    rows = [full_row(prompt, max_new_tokens) for prompt in prompts]
+    longest, asked = max(len(ids) for ids, _ in rows), min(memory.PREFILL_TOKENS, sum(map(len, prompts)))
+    both = 2 * memory.inference_bytes(model, largest_inference_pass(rows, limit), runtime)
+    return [memory.generation_bytes(model, min(memory.GENERATION_ROWS, len(rows)), longest, asked, runtime), both]
 
 
 @dataclass(frozen=True)

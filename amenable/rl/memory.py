@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from amenable.data import batches
 from amenable.rl.algorithm import Algorithm
@@ -10,7 +10,8 @@ from amenable.rl.models import Models
 from amenable.rl.options import OnlineOptions
 from amenable.train import memory
 from amenable.train.forward import Row
-from amenable.train.memory import FP32, Pass
+from amenable.train.memory import FP32
+from amenable.train.passes import Pass, full_row, largest_inference_pass, largest_pass
 
 STEPS = 50
 """steps whose prompts are looked at for the longest"""
@@ -18,9 +19,8 @@ STEPS = 50
 
 def describe(algorithm: Algorithm, models: Models, options: OnlineOptions, prompts: Sequence[Sequence[int]]) -> str:
     """Return a line on the memory of a run, and on rows that are over the budget of a pass."""
-    longest = max(map(len, prompts)) + options.max_new_tokens
-    row = Pass(longest, longest, options.max_new_tokens, budget=options.max_tokens_per_pass)
-    return memory.told(peak_bytes(algorithm, models, options, prompts), models.runtime, [row])
+    size, longest = peak_bytes(algorithm, models, options, prompts), max(map(len, prompts)) + options.max_new_tokens
+    return memory.describe(size, models.runtime, longest, options.max_tokens_per_pass)
 
 
 def peak_bytes(algorithm: Algorithm, models: Models, options: OnlineOptions, prompts: Sequence[Sequence[int]]) -> int:
@@ -34,44 +34,39 @@ def peak_bytes(algorithm: Algorithm, models: Models, options: OnlineOptions, pro
     order = batches.EpochOrder(len(prompts), options.seed)
     chosen = [order.step(step, options.prompts_per_step) for step in range(1, min(options.max_steps, STEPS) + 1)]
     steps = [full_answers([prompts[i] for i in places], options) for places in chosen]
-    whole = max((memory.largest_reading(rows, limit) for rows in steps), key=lambda work: work.tokens + work.slots)
+    read = max((largest_inference_pass(rows, limit) for rows in steps), key=lambda work: work.tokens + work.slots)
     longest = max(len(ids) for rows in steps for ids, _ in rows)
     most = max(sum(len(ids) for ids, _ in rows) for rows in steps)
-    asked = (most - options.samples * options.max_new_tokens) // options.num_generations
+    prompt_tokens = (most - options.samples * options.max_new_tokens) // options.num_generations
+    together = min(memory.GENERATION_ROWS, options.samples)
+    prefill = min(memory.PREFILL_TOKENS, prompt_tokens)
+    generation = memory.generation_bytes(policy, together, longest, prefill, runtime)
     gradients = FP32 * sum(model.training for model in training)
-    passing = [
-        memory.sampling(policy, min(memory.ROWS, options.samples), longest, min(memory.PREFILL, asked), runtime),
-        *(memory.reading(model, whole, runtime) for model in frozen),
-    ]
-    for work in heaviest_minibatches(steps, options):
-        passing += [memory.learning([model], work, runtime) + gradients - FP32 * model.training for model in training]
+    work = largest_pass(minibatches(steps, options), limit, share=True)
+    updates = [memory.training_bytes(model, work, runtime) + gradients - FP32 * model.training for model in training]
     if options.ptx_coef:
         mixed = min(options.ptx_tokens, limit)
-        work = Pass(mixed, mixed, mixed, further=True, summed=True)
-        passing.append(memory.learning([policy], work, runtime) + gradients)
+        text = Pass(mixed, mixed, mixed, accumulates=True, summed=True)
+        updates.append(memory.training_bytes(policy, text, runtime) + gradients)
+    largest = max([generation, *updates, *(memory.inference_bytes(model, read, runtime) for model in frozen)])
     best = policy.parameters if options.keep_weights == "score" else 0
     held = sum(model.bytes + FP32 * model.moments for model in training) + sum(model.bytes for model in frozen)
-    updates = options.num_ppo_epochs * options.num_mini_batches
-    passes = options.max_steps * (2 * options.samples * longest // limit + 1 + updates)
-    saved = memory.saving(training, best)
-    return memory.peak(held + FP32 * best, max(passing), saved, passes, runtime)
+    count = 2 * options.samples * longest // limit + 1 + options.num_ppo_epochs * options.num_mini_batches
+    saved = memory.checkpoint_bytes(training, best)
+    other_phase = min(generation, max(updates))
+    return memory.peak_bytes(held + FP32 * best, largest, saved, options.max_steps * count, runtime, other_phase)
 
 
 def full_answers(prompts: Sequence[Sequence[int]], options: OnlineOptions) -> list[Row]:
     """Return the rows of a rollout of some prompts if every answer is as long as it may be."""
-    rows = [memory.full_answer(list(ids), options.max_new_tokens) for ids in prompts]
+    rows = [full_row(list(ids), options.max_new_tokens) for ids in prompts]
     return [row for row in rows for _ in range(options.num_generations)]
 
 
-def heaviest_minibatches(steps: Sequence[Sequence[Row]], options: OnlineOptions) -> list[Pass]:
-    """Return the largest passes of a rollout's minibatches."""
+def minibatches(steps: Sequence[Sequence[Row]], options: OnlineOptions) -> Iterator[list[list[Row]]]:
+    """Yield the minibatches of rollouts, rows of one prompt together."""
     size = options.samples // options.num_mini_batches
-    elements: list[list[Row]] = []
-    minibatches: list[range] = []
     for rows in steps:
         for start in range(0, len(rows), size):
-            some = rows[start : start + size]
-            before = len(elements)
-            elements += [[some[i] for i in family] for family in batches.group_by_prefix(some)]
-            minibatches.append(range(before, len(elements)))
-    return memory.heaviest(elements, minibatches, options.max_tokens_per_pass, share=True)
+            part = rows[start : start + size]
+            yield [[part[i] for i in group] for group in batches.group_by_prefix(part)]

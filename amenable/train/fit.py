@@ -24,6 +24,7 @@ from amenable.train.first_batch import BatchCheck
 from amenable.train.forward import Row
 from amenable.train.objective import Objective, accumulate
 from amenable.train.optimizer import Optimizer
+from amenable.train.passes import largest_inference_pass, largest_pass
 from amenable.train.run import Run
 from amenable.train.run_options import TrainingOptions
 from amenable.train.runtime import Runtime
@@ -115,28 +116,23 @@ def tokens_of(objective: Objective[E], elements: Sequence[E]) -> int:
 
 def memory_plan(task: Training[E], options: TrainingOptions, runtime: Runtime) -> str:
     """Return a line on the memory that a run will need, from the passes of its first epoch."""
-    objective, limit = task.objective, options.max_tokens_per_pass
-    order = task.batches[: getattr(task.batches, "per_epoch", 1)]
-    chosen = sorted({place for step in order for place in step})
-    longest = max(range(len(task.elements)), key=lambda place: tokens_of(objective, [task.elements[place]]))
-    places = {place: number for number, place in enumerate([*chosen, longest])}
-    rows = [list(objective.rows(task.elements[place])) for place in [*chosen, longest]]
-    steps = [[places[place] for place in step] for step in order] + [[len(rows) - 1]]
-    summed = objective.output == "nll"
-    works = memory.heaviest(rows, steps, limit, share=objective.share_prefixes, summed=summed)
+    objective, limit, elements = task.objective, options.max_tokens_per_pass, task.elements
+    longest = max(range(len(elements)), key=lambda place: tokens_of(objective, [elements[place]]))
+    steps = [*task.batches[: getattr(task.batches, "per_epoch", 1)], [longest]]
+    rows = ([objective.rows(elements[place]) for place in step] for step in steps)
+    work = largest_pass(rows, limit, objective.share_prefixes, summed=objective.output == "nll")
     if objective.output == "scalar":
-        works = [replace(work, trained=work.rows) for work in works]
-    reading = memory.largest_reading(task.held_out, limit) if task.held_out else None
-    size = memory.training(
+        work = replace(work, trained=work.rows)
+    size = memory.training_peak(
         task.model,
         options.optimizer,
-        works,
+        work,
         runtime,
         len(task.batches),
-        reading,
+        largest_inference_pass(task.held_out, limit) if task.held_out else None,
         best=task.best is not None,
-        listed=task.data_tokens,
+        data_tokens=task.data_tokens,
         reference=task.reference,
         others=task.other_peaks,
     )
-    return memory.told(size, runtime, works)
+    return memory.describe(size, runtime, work.tokens, limit)

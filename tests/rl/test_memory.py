@@ -48,6 +48,15 @@ def test_rollouts_grow_with_answers_and_not_with_minibatches() -> None:
     assert line.endswith("cpu, fp32, 1 thread")
 
 
+def test_activations_of_policy_and_critic_are_not_held_together() -> None:
+    """The second model that trains adds weights, moments, gradients and copies, and no activations."""
+    prompts, config = [[1] * 40] * 8, ppo_config(prompts_per_step=64, max_steps=2, max_new_tokens=24)
+    algorithm, models = speed.make_ppo(SHAPE, FP32, config)
+    both = rl_memory.peak_bytes(algorithm, models, config, prompts)
+    critic = sum(p.numel() for p in algorithm.models.pop("critic").parameters())
+    assert both - rl_memory.peak_bytes(algorithm, models, config, prompts) == 4 * 4 * critic
+
+
 def test_only_a_run_that_keeps_the_best_weights_holds_them_twice() -> None:
     shape = replace(SHAPE, hidden_size=128, vocab_size=2000)
     last = ppo_config(max_steps=2, prompts_per_step=4, max_new_tokens=8)

@@ -1,0 +1,64 @@
+"""Sizes of a run's largest passes: its tokens, and the slots that attention computes for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+import numpy as np
+
+from amenable.data import batches
+from amenable.models.layout import choose_buckets
+from amenable.train.forward import Row
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Rows computed at once. Tokens are the flat batch's; slots are attention's: padded, shared prefixes repeated."""
+
+    tokens: int
+    slots: int
+    trained: int
+    """tokens with a prediction"""
+    rows: int = 0
+    accumulates: bool = False
+    """True if an earlier pass of the step may have left gradients"""
+    summed: bool = False
+    """True if the loss is the sum over predictions: then logits are not kept"""
+
+
+def pass_of(rows: Sequence[Row], share: bool = False) -> Pass:
+    """Return the sizes of a batch of rows; share: shared prefixes are computed once."""
+    lengths = [len(ids) for ids, _ in rows]
+    slots = sum(count * length for count, length in choose_buckets(np.sort(lengths)))
+    tokens = batches.unique_tokens(rows) if share else sum(lengths)
+    return Pass(tokens, slots, sum(sum(trained) for _, trained in rows), len(rows))
+
+
+def largest_pass(
+    steps: Iterable[Sequence[Sequence[Row]]], limit: int, share: bool = False, summed: bool = False
+) -> Pass:
+    """Return the largest pass of some steps, each a sequence of elements: the rows that a loss couples.
+
+    limit: tokens of a pass. It accumulates if any step takes several passes.
+    """
+    size, chosen, several = 0, list[Row](), False
+    for elements in steps:
+        parts = [part for group in batches.loss_groups(elements, limit, share) for part in group.microbatches]
+        rows, several = list(chain.from_iterable(elements)), several or len(parts) > 1
+        largest = max(parts, key=lambda part: part.tokens + part.row_tokens)
+        if largest.tokens + largest.row_tokens > size:
+            size, chosen = largest.tokens + largest.row_tokens, [rows[i] for i in largest.rows]
+    return replace(pass_of(chosen, share), accumulates=several, summed=summed)
+
+
+def largest_inference_pass(rows: Sequence[Row], limit: int) -> Pass:
+    """Return the largest pass over rows that are only read, in the order of `forward.in_chunks`."""
+    ordered = [rows[i] for i in batches.order_by_length(rows)]
+    return largest_pass([[[ordered[i] for i in group] for group in batches.group_by_prefix(ordered)]], limit, True)
+
+
+def full_row(prompt: list[int], length: int) -> Row:
+    """Return the row of a prompt with a completion of `length` tokens."""
+    return prompt + [0] * length, [False] * len(prompt) + [True] * length
