@@ -551,7 +551,9 @@ def test_the_same_prompts_are_watched_with_the_same_numbers(
     assert max(abs(ratio - 1) for row in rows for ratio in row["ratios"]) > 0.02
     ids = render_prompt(loaded.models.tokenizer, known[0].messages)
     at_start = collect_experience(loaded.algorithm(short), loaded.models, short, [ids], ("watched",), 1)
-    assert loaded.models.tokenizer.decode(at_start.rollout.completions[0], True) == "".join(rows[0]["tokens"])
+    assert loaded.models.tokenizer.decode(at_start.rollout.completions[0], skip_special_tokens=False) == "".join(
+        rows[0]["tokens"]
+    )
 
 
 @pytest.mark.parametrize(
