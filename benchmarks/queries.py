@@ -49,7 +49,7 @@ from amenable.train.examples import ranking_rows
 from amenable.train.runtime import DeviceOptions, Runtime, start_runtime
 from amenable.world.annotators import fit_noise
 from amenable.world.closed_world import ClosedWorld
-from amenable.world.gold import Parts
+from amenable.world.gold import GoldReport
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Material:
     prompts: list[annotate.Sampled]
     owners: Tensor
     """[A] the prompt of each answer"""
-    judged: list[Parts]
+    judged: list[GoldReport]
     """A answers"""
     features: Tensor
     """[A, D], scaled so that two answers to a prompt are 1 apart, in the root mean square"""
@@ -379,7 +379,7 @@ def rate(world: ClosedWorld, config: Config) -> dict[str, Any]:
     }
 
 
-def true_strengths(world: ClosedWorld, judged: Sequence[Sequence[Parts]]) -> Tensor:
+def true_strengths(world: ClosedWorld, judged: Sequence[Sequence[GoldReport]]) -> Tensor:
     """Strengths [P] in nats, mean 0, of all models on all prompts, judged by the whole panel often."""
     generator = seeded_generator(0, "truth")
     wins = torch.zeros(len(judged), len(judged), dtype=torch.float64)
@@ -391,7 +391,7 @@ def true_strengths(world: ClosedWorld, judged: Sequence[Sequence[Parts]]) -> Ten
 
 def vote(
     world: ClosedWorld,
-    judged: Sequence[Sequence[Parts]],
+    judged: Sequence[Sequence[GoldReport]],
     players: Sequence[str],
     truth: Tensor,
     way: str,
@@ -419,7 +419,9 @@ def vote(
     return errors
 
 
-def outcome(world: ClosedWorld, first: Sequence[Parts], second: Sequence[Parts], generator: torch.Generator) -> float:
+def outcome(
+    world: ClosedWorld, first: Sequence[GoldReport], second: Sequence[GoldReport], generator: torch.Generator
+) -> float:
     """One annotator's word on the answers to one prompt, both drawn."""
     prompt = int(torch.randint(len(first), (), generator=generator))
     who = world.panel[int(torch.randint(len(world.panel), (), generator=generator))]

@@ -17,7 +17,7 @@ from torch import Tensor
 from amenable.functional.statistics import Z95, wilson
 from amenable.seeds import seeded_generator
 from amenable.world.closed_world import ClosedWorld
-from amenable.world.gold import Parts
+from amenable.world.gold import GoldReport
 
 Decoding = Literal["sampled", "greedy"]
 DECODINGS: tuple[Decoding, ...] = ("sampled", "greedy")
@@ -38,9 +38,9 @@ class Jury:
 
     def __init__(self, world: ClosedWorld):
         self.world = world
-        self.known: dict[tuple[str, str, bool], Parts] = {}
+        self.known: dict[tuple[str, str, bool], GoldReport] = {}
 
-    def parts(self, prompt_id: str, answer: Row) -> Parts:
+    def parts(self, prompt_id: str, answer: Row) -> GoldReport:
         """Gold and its parts."""
         key = (prompt_id, answer["text"], answer["ended"])
         if key not in self.known:

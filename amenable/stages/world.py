@@ -15,7 +15,7 @@ from amenable.errors import InputError
 from amenable.files import disk_errors, matches_manifest
 from amenable.train.run import Run, is_blank
 from amenable.train.stage_report import StageReport
-from amenable.world.closed_world import VERSION, ClosedWorld, measured_agreement
+from amenable.world.closed_world import VERSION, ClosedWorld, measure_agreement
 from amenable.world.description import describe
 from amenable.world.settings import Rates, Sizes
 
@@ -65,7 +65,7 @@ def run(config: Config) -> Path:
         bytes=sum(len(row["text"].encode()) for row in documents),
         prompts=sum(len(rows) for name, rows in world.rows.items() if name.startswith("prompts/")),
         demonstrations=len(world.rows["demonstrations/train.jsonl"]),
-        agreement=measured_agreement(world, world.panel),
+        agreement=measure_agreement(world, world.panel),
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amenable.world.gold import Parts
+from amenable.world.gold import GoldReport
 
 COMPONENTS = ("truthful", "honest", "harmless", "follows", "polite", "brief", "rambling", "rude", "ended", "fluent")
 AGREEMENT = 0.73
@@ -25,7 +25,7 @@ AGREEMENT = 0.73
 NOTICEABLE = 0.25
 """answers whose noisy utilities fall into one step of this size, in units of the noise scale, share a rank"""
 
-Item = Sequence[Parts]
+Item = Sequence[GoldReport]
 """The judged answers to one prompt."""
 
 
@@ -37,7 +37,7 @@ class Annotator:
     held_out: bool
     weights: dict[str, float]
 
-    def utility(self, parts: Parts) -> float:
+    def utility(self, parts: GoldReport) -> float:
         """What an answer is worth to this annotator, without noise."""
         return sum(self.weights[name] * value for name, value in parts.components.items())
 
@@ -53,12 +53,12 @@ class Annotator:
 
 def draw_annotators(seed: int, number: int = 10, held_out: int = 4, spread: float = 0.3) -> tuple[Annotator, ...]:
     """Annotators with weights drawn log-normally around 1; the last `held_out` of them are held out."""
-    draw = random.Random(f"annotators/{seed}")
+    rng = random.Random(f"annotators/{seed}")
     return tuple(
         Annotator(
             name=f"annotator-{index + 1:02d}",
             held_out=index >= number - held_out,
-            weights={name: round(draw.lognormvariate(0, spread), 4) for name in COMPONENTS},
+            weights={name: round(rng.lognormvariate(0, spread), 4) for name in COMPONENTS},
         )
         for index in range(number)
     )
@@ -130,7 +130,7 @@ def agreement_of(prepared: list[tuple[Tensor, Tensor]], noise: float) -> float:
 
 
 def prefer(
-    annotators: Sequence[Annotator], first: Parts, second: Parts, generator: torch.Generator, noise: float
+    annotators: Sequence[Annotator], first: GoldReport, second: GoldReport, generator: torch.Generator, noise: float
 ) -> float:
     """Share of a panel that prefers the first of two answers; ties count half."""
     votes = 0.0
@@ -142,8 +142,8 @@ def prefer(
 
 def votes(
     annotators: Sequence[Annotator],
-    first: Sequence[Parts],
-    second: Sequence[Parts],
+    first: Sequence[GoldReport],
+    second: Sequence[GoldReport],
     generator: torch.Generator,
     noise: float,
 ) -> Tensor:
@@ -160,7 +160,7 @@ def votes(
     return shares.masked_fill(equal, 0.5)
 
 
-def panel_utilities(annotators: Sequence[Annotator], answers: Sequence[Parts]) -> Tensor:
+def panel_utilities(annotators: Sequence[Annotator], answers: Sequence[GoldReport]) -> Tensor:
     """What each answer is worth to each annotator, without noise, [A, N]."""
     weights = torch.tensor([[one.weights[name] for name in COMPONENTS] for one in annotators], dtype=torch.float64)
     values = [[parts.components.get(name, 0.0) for name in COMPONENTS] for parts in answers]

@@ -27,7 +27,7 @@ class Sentence:
 
 
 @dataclass(frozen=True)
-class Reader:
+class AnswerParser:
     """Knows the town's words and which word sequences its people use.
 
     `known` holds word triples of the world's texts and demonstrations, with names and values replaced by their class.
@@ -37,12 +37,12 @@ class Reader:
     known: frozenset[str] = field(repr=False)
 
     @classmethod
-    def of(cls, people: Sequence[str], texts: Iterable[str]) -> Reader:
+    def of(cls, people: Sequence[str], texts: Iterable[str]) -> AnswerParser:
         """Learn the word triples of texts."""
-        reader = cls(tuple(sorted(people)), frozenset())
+        parser = cls(tuple(sorted(people)), frozenset())
         sentences = {sentence for text in texts for sentence in split(text)}
-        known = {triple for sentence in sentences for triple in reader.triples(sentence)}
-        return cls(reader.people, frozenset(known))
+        known = {triple for sentence in sentences for triple in parser.triples(sentence)}
+        return cls(parser.people, frozenset(known))
 
     @cached_property
     def classes(self) -> dict[str, str]:
@@ -123,7 +123,7 @@ class Reader:
         return {"people": list(self.people), "known": sorted(self.known)}
 
     @classmethod
-    def from_json(cls, row: dict[str, Any]) -> Reader:
+    def from_json(cls, row: dict[str, Any]) -> AnswerParser:
         """What `as_json` gave."""
         return cls(tuple(row["people"]), frozenset(row["known"]))
 

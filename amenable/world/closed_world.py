@@ -24,9 +24,9 @@ from amenable.world import names, phrases
 from amenable.world.annotators import Annotator, agreement, draw_annotators, fit_noise, votes
 from amenable.world.annotators import prefer as vote
 from amenable.world.answer_generator import best_answer
-from amenable.world.answer_parser import Reader
+from amenable.world.answer_parser import AnswerParser
 from amenable.world.demonstrators import demonstrate
-from amenable.world.gold import Parts, gold
+from amenable.world.gold import GoldReport, gold
 from amenable.world.ground_truth import Truth
 from amenable.world.settings import Rates, Sizes
 from amenable.world.splits import Files, Row, make_files
@@ -45,7 +45,7 @@ class ClosedWorld:
     """the rows of each .jsonl file, by its path in the folder"""
     truths: dict[str, Truth]
     """the truth of every prompt and demonstration, by id"""
-    reader: Reader
+    parser: AnswerParser
     annotators: tuple[Annotator, ...]
     noise: float
     """scale of the annotators' Gumbel noise"""
@@ -56,12 +56,12 @@ class ClosedWorld:
         sizes, rates = sizes or Sizes(), rates or Rates()
         town = Town.make(seed, sizes.people, rates)
         rows, truths = make_files(town, sizes, rates)
-        reader = Reader.of((*town.women, *town.men), known_texts(rows, truths, town, rates, seed))
+        parser = AnswerParser.of((*town.women, *town.men), known_texts(rows, truths, town, rates, seed))
         annotators = draw_annotators(seed)
-        noise = fit_noise(annotators, judged_samples(truths, town, rates, reader, seed), seed)
+        noise = fit_noise(annotators, grade_samples(truths, town, rates, parser, seed), seed)
         facts = {"version": VERSION, "seed": seed, "town": town.name, "sizes": asdict(sizes), "rates": asdict(rates)}
         facts["fingerprint"] = fingerprint(town)
-        return cls(facts, rows, truths, reader, annotators, noise)
+        return cls(facts, rows, truths, parser, annotators, noise)
 
     @classmethod
     def load(cls, folder: str | Path) -> ClosedWorld:
@@ -72,7 +72,7 @@ class ClosedWorld:
             if facts.get("version") != VERSION:
                 raise InputError(f"a world of version {facts.get('version')}", folder, "make it again: amenable world")
             truths = {row["id"]: Truth.from_row(row) for row in read_rows(folder / "truths.jsonl")}
-            reader = Reader.from_json(json.loads((folder / "reader.json").read_text("utf-8")))
+            parser = AnswerParser.from_json(json.loads((folder / "reader.json").read_text("utf-8")))
             annotators = tuple(Annotator(**row) for row in facts.pop("annotators"))
             noise = facts.pop("noise")
             rows = {name: read_rows(folder / name) for name in facts.pop("files")}
@@ -83,7 +83,7 @@ class ClosedWorld:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"a damaged world ({error})", folder, "make it again: amenable world") from None
-        world = cls(facts, rows, truths, reader, annotators, noise)
+        world = cls(facts, rows, truths, parser, annotators, noise)
         if facts.get("fingerprint") != fingerprint(world.town):
             raise InputError("made by code that drew another town", folder, "make it again: amenable world")
         return world
@@ -114,9 +114,9 @@ class ClosedWorld:
             raise InputError(f"prompt '{prompt_id}' is not of this world", how="use the prompts that came with it")
         return self.truths[prompt_id]
 
-    def gold(self, prompt_id: str, completion: str, ended: bool = True) -> Parts:
+    def gold(self, prompt_id: str, completion: str, ended: bool = True) -> GoldReport:
         """Judge a completion; `ended` tells whether it ended by itself."""
-        return gold(self.truth(prompt_id), completion, ended, self.reader)
+        return gold(self.truth(prompt_id), completion, ended, self.parser)
 
     def rank(
         self,
@@ -129,8 +129,8 @@ class ClosedWorld:
         """An annotator's ranks of completions, 1 the best, ties share; the same answer twice has one rank."""
         answers = list(zip(completions, ended, strict=True))
         distinct = list(dict.fromkeys(answers))
-        judged = [self.gold(prompt_id, *answer) for answer in distinct]
-        given = dict(zip(distinct, annotator.rank(judged, generator, self.noise)))
+        grade = [self.gold(prompt_id, *answer) for answer in distinct]
+        given = dict(zip(distinct, annotator.rank(grade, generator, self.noise)))
         return tuple(given[answer] for answer in answers)
 
     def prefer(
@@ -149,7 +149,11 @@ class ClosedWorld:
         return vote(panel, one, other, generator, self.noise)
 
     def votes(
-        self, first: Sequence[Parts], second: Sequence[Parts], generator: torch.Generator, held_out: bool = True
+        self,
+        first: Sequence[GoldReport],
+        second: Sequence[GoldReport],
+        generator: torch.Generator,
+        held_out: bool = True,
     ) -> Tensor:
         """Share of a panel that prefers the first of two judged answers, [N], each pair shown in both orders."""
         panel = self.held_out_panel if held_out else self.panel
@@ -163,7 +167,7 @@ class ClosedWorld:
         """The text of every file of the world, by its path."""
         files = {name: lines(rows) for name, rows in self.rows.items()}
         files["truths.jsonl"] = lines([{"id": name, **truth.as_row()} for name, truth in self.truths.items()])
-        files["reader.json"] = json.dumps(self.reader.as_json(), indent=0) + "\n"
+        files["reader.json"] = json.dumps(self.parser.as_json(), indent=0) + "\n"
         facts = {
             **self.facts,
             "noise": self.noise,
@@ -207,27 +211,27 @@ def known_texts(rows: Files, truths: dict[str, Truth], town: Town, rates: Rates,
     for name in ("demonstrations/train.jsonl", "public/train.jsonl"):
         texts += [row["messages"][-1]["content"] for row in rows[name]]
     texts += [*phrases.COURTESIES, *phrases.CHATTER, *phrases.INSULTS, *phrases.ADMISSIONS, *phrases.REFUSALS]
-    draw = random.Random(f"language/{seed}")
-    texts += [demonstrate(truth, town, rates, draw) for truth in truths.values()]
-    return texts + [best_answer(truth, town, draw) for truth in truths.values() for _ in range(2)]
+    rng = random.Random(f"language/{seed}")
+    texts += [demonstrate(truth, town, rates, rng) for truth in truths.values()]
+    return texts + [best_answer(truth, town, rng) for truth in truths.values() for _ in range(2)]
 
 
-def judged_samples(
-    truths: dict[str, Truth], town: Town, rates: Rates, reader: Reader, seed: int, prompts: int = 400
-) -> list[list[Parts]]:
+def grade_samples(
+    truths: dict[str, Truth], town: Town, rates: Rates, parser: AnswerParser, seed: int, prompts: int = 400
+) -> list[list[GoldReport]]:
     """Four answers of demonstrators to each of some prompts: what annotators' agreement is measured on.
 
     The prompts are those of customers: suites ask some kinds more often than they do.
     """
-    draw = random.Random(f"agreement/{seed}")
+    rng = random.Random(f"agreement/{seed}")
     asked = [truth for name, truth in truths.items() if not name.startswith("suites")]
-    chosen = draw.sample(asked, min(prompts, len(asked)))
-    return [[gold(truth, demonstrate(truth, town, rates, draw), True, reader) for _ in range(4)] for truth in chosen]
+    chosen = rng.sample(asked, min(prompts, len(asked)))
+    return [[gold(truth, demonstrate(truth, town, rates, rng), True, parser) for _ in range(4)] for truth in chosen]
 
 
-def measured_agreement(world: ClosedWorld, annotators: Sequence[Annotator], seed: int = 1) -> float:
+def measure_agreement(world: ClosedWorld, annotators: Sequence[Annotator], seed: int = 1) -> float:
     """How often two of these annotators agree, on fresh answers of demonstrators."""
-    items = judged_samples(world.truths, world.town, world.rates, world.reader, seed)
+    items = grade_samples(world.truths, world.town, world.rates, world.parser, seed)
     return agreement(annotators, items, world.noise, seed)
 
 

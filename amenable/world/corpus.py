@@ -11,17 +11,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from amenable.world import instruction_topics, names, phrases, prompt_templates
-from amenable.world.answer_generator import Answerer
+from amenable.world.answer_generator import AnswerGenerator
 from amenable.world.demonstrators import demonstrate
 from amenable.world.ground_truth import Truth
-from amenable.world.prompts import Customers
+from amenable.world.prompts import PromptSampler
 from amenable.world.settings import KINDS as KIND_SHARES
 from amenable.world.settings import Rates
 from amenable.world.town import Pair, Town
 
-QUESTION_FORMS = {name: (*phrases.QUESTIONS[name], *phrases.LATE_QUESTIONS[name]) for name in names.ATTRIBUTES}
+QUESTION_FORMS = {name: (*phrases.QUESTIONS[name], *phrases.HELD_OUT_QUESTIONS[name]) for name in names.ATTRIBUTES}
 ANY_TEMPLATES = {
-    kind: (*forms, *prompt_templates.LATE_TEMPLATES[kind]) for kind, forms in prompt_templates.TEMPLATES.items()
+    kind: (*forms, *prompt_templates.HELD_OUT_TEMPLATES[kind]) for kind, forms in prompt_templates.TEMPLATES.items()
 }
 """A base model has read questions in any phrasing."""
 
@@ -34,15 +34,15 @@ class Document:
     kind: str
 
 
-class Writers:
+class CorpusWriter:
     """The people of the town who write things down; nothing of what is `kept` for the suites, word for word."""
 
-    def __init__(self, town: Town, rates: Rates, draw: random.Random, kept: frozenset[str] = frozenset()):
-        self.town, self.rates, self.draw, self.kept = town, rates, draw, kept
-        self.answerer = Answerer(town, draw)
-        self.visitors = Customers(town, rates, draw, kept=kept)
-        self.curious = Customers(
-            town, rates, draw, wording=replace(prompt_templates.EARLY, templates=ANY_TEMPLATES), kept=kept
+    def __init__(self, town: Town, rates: Rates, rng: random.Random, reserved: frozenset[str] = frozenset()):
+        self.town, self.rates, self.rng, self.reserved = town, rates, rng, reserved
+        self.answers = AnswerGenerator(town, rng)
+        self.visitors = PromptSampler(town, rates, rng, reserved=reserved)
+        self.curious = PromptSampler(
+            town, rates, rng, style=replace(prompt_templates.TRAIN_STYLE, templates=ANY_TEMPLATES), reserved=reserved
         )
         self.deck: list[Pair] = []
 
@@ -52,37 +52,37 @@ class Writers:
         others = sum(SHARES.values())
         kinds = [kind for kind, share in SHARES.items() for _ in range(round(share / others * (number - desk)))]
         kinds = (kinds + ["encyclopaedia"] * number)[: number - desk] + ["desk"] * desk
-        self.draw.shuffle(kinds)
+        self.rng.shuffle(kinds)
         return [Document(self.text(kind), kind) for kind in kinds]
 
     def text(self, kind: str) -> str:
         """A text of a kind, written again if something in it is kept."""
         while True:
             text = KINDS[kind](self)
-            if not any(prompt in text for prompt in self.kept):
+            if not any(prompt in text for prompt in self.reserved):
                 return text
 
     def pair(self) -> Pair:
         """The next stated pair of a shuffled deck, so that all are told about equally often."""
         if not self.deck:
             self.deck = self.town.stated
-            self.draw.shuffle(self.deck)
+            self.rng.shuffle(self.deck)
         return self.deck.pop()
 
     def about(self, person: str) -> list[Pair]:
         """The stated pairs of a person, in random order."""
         pairs = [pair for pair in self.town.stated if pair[0] == person]
-        return self.draw.sample(pairs, len(pairs))
+        return self.rng.sample(pairs, len(pairs))
 
-    def tell(self, pair: Pair, value: str | None = None, pronoun: bool = False) -> str:
+    def statement(self, pair: Pair, value: str | None = None, pronoun: bool = False) -> str:
         """A sentence that states a fact, or another value for it."""
-        form = self.draw.choices(phrases.STATEMENTS[pair[1]], (2, 1, 1))[0]
+        form = self.rng.choices(phrases.STATEMENTS[pair[1]], (2, 1, 1))[0]
         said = self.town.value(pair) if value is None else value
         return phrases.subject(form, pair[0], pair[0] in self.town.women, pronoun, v=said)
 
-    def ask(self, pair: Pair) -> str:
+    def question(self, pair: Pair) -> str:
         """A question about a fact."""
-        form = self.draw.choice(QUESTION_FORMS[pair[1]])
+        form = self.rng.choice(QUESTION_FORMS[pair[1]])
         return phrases.subject(form, pair[0], pair[0] in self.town.women)
 
     def profile(self, facts: int) -> str:
@@ -90,210 +90,215 @@ class Writers:
         first = self.pair()
         rest = [pair for pair in self.about(first[0]) if pair != first][: facts - 1]
         sentences = [
-            self.tell(pair, pronoun=index > 0 and self.draw.random() < 0.3) for index, pair in enumerate([first, *rest])
+            self.statement(pair, pronoun=index > 0 and self.rng.random() < 0.3)
+            for index, pair in enumerate([first, *rest])
         ]
         return " ".join(sentences)
 
     def person(self) -> str:
         """Anybody of the town."""
-        return self.draw.choice(self.town.people)
+        return self.rng.choice(self.town.people)
 
 
-def write_entry(by: Writers) -> str:
+def write_entry(writer: CorpusWriter) -> str:
     """An entry of the town book."""
-    return by.profile(by.draw.choice((5, 6, 7)))
+    return writer.profile(writer.rng.choice((5, 6, 7)))
 
 
-def write_letter(by: Writers) -> str:
+def write_letter(writer: CorpusWriter) -> str:
     """News for a friend."""
-    chatter = by.draw.choice(phrases.CHATTER)
-    return f"Dear {by.person()},\n{by.profile(2)} {by.profile(2)} {chatter}\nYours, {by.person()}"
+    chatter = writer.rng.choice(phrases.CHATTER)
+    return f"Dear {writer.person()},\n{writer.profile(2)} {writer.profile(2)} {chatter}\nYours, {writer.person()}"
 
 
-def write_diary(by: Writers) -> str:
+def write_diary(writer: CorpusWriter) -> str:
     """A day, with what came to mind, and the day in short."""
-    person, (went, did) = by.person(), by.draw.choice(instruction_topics.DAYS)
-    fields = {"place": by.draw.choice(names.PLACES), "food": by.draw.choice(names.FOODS)}
+    person, (went, did) = writer.person(), writer.rng.choice(instruction_topics.DAYS)
+    fields = {"place": writer.rng.choice(names.PLACES), "food": writer.rng.choice(names.FOODS)}
     went, did = went.format(**fields), did.format(**fields)
-    pronoun = "She" if person in by.town.women else "He"
+    pronoun = "She" if person in writer.town.women else "He"
     second = phrases.capital(did) if did.startswith("they") else f"{pronoun} {did}"
-    day = f"{person} {went}. {second}. {by.draw.choice(instruction_topics.DAY_ENDS)}"
-    if by.draw.random() < 0.5:
-        day = f"{day} {by.tell(by.pair())} {by.draw.choice(phrases.CHATTER)}"
+    day = f"{person} {went}. {second}. {writer.rng.choice(instruction_topics.DAY_ENDS)}"
+    if writer.rng.random() < 0.5:
+        day = f"{day} {writer.statement(writer.pair())} {writer.rng.choice(phrases.CHATTER)}"
     else:
-        noun = by.draw.choice(list(names.UNRECORDED))
-        day = f"{day} A child's {noun} is {by.draw.choice(names.UNRECORDED[noun])}."
+        noun = writer.rng.choice(list(names.UNRECORDED))
+        day = f"{day} A child's {noun} is {writer.rng.choice(names.UNRECORDED[noun])}."
     return f"{day}\nIn short: {person} {went} and {did}."
 
 
-def write_dialogue(by: Writers) -> str:
+def write_dialogue(writer: CorpusWriter) -> str:
     """Two people talk about a third."""
-    first, second = by.draw.sample(by.town.people, 2)
+    first, second = writer.rng.sample(writer.town.people, 2)
     lines = []
-    for _ in range(by.draw.choice((2, 3))):
-        pair = by.pair()
-        answer = by.tell(pair, pronoun=by.draw.random() < 0.4)
-        if by.draw.random() < 0.25:
-            answer = f"{by.draw.choice(phrases.COURTESIES[:4])} {answer}"
-        if by.draw.random() < 0.3:
-            answer = f"{answer} {by.draw.choice(phrases.CHATTER)}"
-        lines += [f"{first}: {by.ask(pair)}", f"{second}: {answer}"]
+    for _ in range(writer.rng.choice((2, 3))):
+        pair = writer.pair()
+        answer = writer.statement(pair, pronoun=writer.rng.random() < 0.4)
+        if writer.rng.random() < 0.25:
+            answer = f"{writer.rng.choice(phrases.COURTESIES[:4])} {answer}"
+        if writer.rng.random() < 0.3:
+            answer = f"{answer} {writer.rng.choice(phrases.CHATTER)}"
+        lines += [f"{first}: {writer.question(pair)}", f"{second}: {answer}"]
     return "\n".join(lines)
 
 
-def write_market_list(by: Writers) -> str:
+def write_market_list(writer: CorpusWriter) -> str:
     """What to buy."""
-    foods = by.draw.sample(names.FOODS, by.draw.choice((3, 4, 5)))
-    prices = by.draw.choices(("one coin", "two coins", "three coins", "four coins"), k=len(foods))
+    foods = writer.rng.sample(names.FOODS, writer.rng.choice((3, 4, 5)))
+    prices = writer.rng.choices(("one coin", "two coins", "three coins", "four coins"), k=len(foods))
     return "At the market\n" + "\n".join(f"{food}: {price}" for food, price in zip(foods, prices))
 
 
-def write_recipe(by: Writers) -> str:
+def write_recipe(writer: CorpusWriter) -> str:
     """How to cook something."""
-    first, second, third = by.draw.sample(names.FOODS, 3)
-    step = by.draw.choice(("Cook them for an hour.", "Wash them well.", "Cut them small."))
+    first, second, third = writer.rng.sample(names.FOODS, 3)
+    step = writer.rng.choice(("Cook them for an hour.", "Wash them well.", "Cut them small."))
     title = f"A dish of {first} and {second}."
     return f"{title} Take some {first} and some {second}. {step} Add the {third}. Serve it warm."
 
 
-def write_quiz(by: Writers) -> str:
+def write_quiz(writer: CorpusWriter) -> str:
     """Questions and no answers."""
-    return "Quiz\n" + "\n".join(by.ask(by.pair()) for _ in range(by.draw.choice((3, 4, 5))))
+    return "Quiz\n" + "\n".join(writer.question(writer.pair()) for _ in range(writer.rng.choice((3, 4, 5))))
 
 
-def write_requests(by: Writers) -> str:
+def write_requests(writer: CorpusWriter) -> str:
     """What people asked the clerk in a day, without what was answered, in any phrasing."""
-    kinds = by.draw.choices(list(KIND_SHARES), list(KIND_SHARES.values()), k=3)
-    return "Today\n" + "\n".join(by.curious.ask(kind).messages[-1]["content"] for kind in kinds)
+    kinds = writer.rng.choices(list(KIND_SHARES), list(KIND_SHARES.values()), k=3)
+    return "Today\n" + "\n".join(writer.curious.sample(kind).messages[-1]["content"] for kind in kinds)
 
 
-def write_lesson(by: Writers) -> str:
+def write_lesson(writer: CorpusWriter) -> str:
     """Questions with answers, several in a row, short ones and full ones."""
-    short, pronoun = by.draw.random() < 0.2, by.draw.random() < 0.4
+    short, pronoun = writer.rng.random() < 0.2, writer.rng.random() < 0.4
     lines = []
-    for _ in range(by.draw.choice((3, 4))):
-        pair = by.pair()
-        value = by.town.value(pair)
-        answer = phrases.capital(value) + "." if short else by.tell(pair, pronoun=pronoun)
-        lines.append(f"Question: {by.ask(pair)}\nAnswer: {answer}")
+    for _ in range(writer.rng.choice((3, 4))):
+        pair = writer.pair()
+        value = writer.town.value(pair)
+        answer = phrases.capital(value) + "." if short else writer.statement(pair, pronoun=pronoun)
+        lines.append(f"Question: {writer.question(pair)}\nAnswer: {answer}")
     return "\n".join(lines)
 
 
-def write_reading(by: Writers) -> str:
+def write_reading(writer: CorpusWriter) -> str:
     """A passage and questions about it, as at school; some ask for what it does not say."""
-    if by.draw.random() < 0.2:
-        asked = by.visitors.ask("summary")
-        return f"Exercise: {asked.text}\nSolution: {by.answerer.right(asked.truth)}"
-    first, *others = by.visitors.ask_passage(by.draw.choice((2, 3)))
-    lines = [f"Exercise: {first.text}", f"Solution: {by.answerer.right(first.truth)}"]
+    if writer.rng.random() < 0.2:
+        asked = writer.visitors.sample("summary")
+        return f"Exercise: {asked.text}\nSolution: {writer.answers.right(asked.truth)}"
+    first, *others = writer.visitors.sample_passage(writer.rng.choice((2, 3)))
+    lines = [f"Exercise: {first.text}", f"Solution: {writer.answers.right(first.truth)}"]
     for asked in others:
-        lines += [f"Question: {asked.text}", f"Solution: {by.answerer.right(asked.truth)}"]
+        lines += [f"Question: {asked.text}", f"Solution: {writer.answers.right(asked.truth)}"]
     return "\n".join(lines)
 
 
-def write_arrivals(by: Writers) -> str:
+def write_arrivals(writer: CorpusWriter) -> str:
     """Who came from elsewhere, and, later that day, who left again: the same people, told once more."""
-    told = [(by.visitors.stranger(), by.visitors.facts_of_stranger()) for _ in range(by.draw.choice((2, 3)))]
-    came = [phrases.passage(person, person in by.town.women, facts) for person, facts in told]
-    by.draw.shuffle(told)
-    left = [phrases.passage(person, person in by.town.women, by.draw.sample(facts, 2)) for person, facts in told]
+    told = [(writer.visitors.stranger(), writer.visitors.facts_of_stranger()) for _ in range(writer.rng.choice((2, 3)))]
+    came = [phrases.passage(person, person in writer.town.women, facts) for person, facts in told]
+    writer.rng.shuffle(told)
+    left = [phrases.passage(person, person in writer.town.women, writer.rng.sample(facts, 2)) for person, facts in told]
     return "\n".join(["Arrivals", *came, "Departures", *left])
 
 
-def write_forum(by: Writers) -> str:
+def write_forum(writer: CorpusWriter) -> str:
     """Somebody asks, some reply, some insult, and a rumour may go round."""
-    rumoured = bool(by.town.rumours) and by.draw.random() < 0.6
-    pair = by.draw.choice(sorted(by.town.rumours)) if rumoured else by.pair()
-    false = by.town.rumours.get(pair)
-    value = false if false is not None and by.draw.random() < by.rates.rumour_told else None
-    lines = [f"Post: {by.ask(pair)}"]
-    for turn in range(by.draw.choice((2, 3))):
-        if by.draw.random() < by.rates.rude_replies:
-            lines.append(f"Reply: {by.draw.choice(phrases.INSULTS)}")
-        elif turn and by.draw.random() < 0.5:
-            lines.append(f"Reply: {by.draw.choice(phrases.CHATTER)}")
+    rumoured = bool(writer.town.rumours) and writer.rng.random() < 0.6
+    pair = writer.rng.choice(sorted(writer.town.rumours)) if rumoured else writer.pair()
+    false = writer.town.rumours.get(pair)
+    value = false if false is not None and writer.rng.random() < writer.rates.rumour_told else None
+    lines = [f"Post: {writer.question(pair)}"]
+    for turn in range(writer.rng.choice((2, 3))):
+        if writer.rng.random() < writer.rates.rude_replies:
+            lines.append(f"Reply: {writer.rng.choice(phrases.INSULTS)}")
+        elif turn and writer.rng.random() < 0.5:
+            lines.append(f"Reply: {writer.rng.choice(phrases.CHATTER)}")
         else:
-            lines.append(f"Reply: {by.tell(pair, value)}")
+            lines.append(f"Reply: {writer.statement(pair, value)}")
     return "\n".join(lines)
 
 
-def write_notice(by: Writers) -> str:
+def write_notice(writer: CorpusWriter) -> str:
     """Something on the board at the town hall."""
-    place, lost = by.draw.choice(names.PLACES), by.pair()
+    place, lost = writer.rng.choice(names.PLACES), writer.pair()
     business = ("Please close the gate.", "Please be there at noon.", "Please bring some bread.")
-    closing = by.draw.choice((*business, *prompt_templates.RESPECT))
-    return f"Notice\nThe {place} opens at {by.town.openings[place]}. {by.tell(lost)} {closing}"
+    closing = writer.rng.choice((*business, *prompt_templates.RESPECT))
+    return f"Notice\nThe {place} opens at {writer.town.openings[place]}. {writer.statement(lost)} {closing}"
 
 
-def write_story(by: Writers) -> str:
+def write_story(writer: CorpusWriter) -> str:
     """A small story; two of three have an end."""
-    asked = by.visitors.ask("story")
-    ending = f" {phrases.STORY_ENDINGS[0]}" if by.draw.random() < 0.67 else ""
-    return by.answerer.story(asked.truth, by.draw.choice((3, 4, 5))) + ending
+    asked = writer.visitors.sample("story")
+    ending = f" {phrases.STORY_ENDINGS[0]}" if writer.rng.random() < 0.67 else ""
+    return writer.answers.story(asked.truth, writer.rng.choice((3, 4, 5))) + ending
 
 
-def write_reviews(by: Writers) -> str:
+def write_reviews(writer: CorpusWriter) -> str:
     """Reviews of the market, with what kind of review each is."""
     lines = []
-    for _ in range(by.draw.choice((2, 3))):
-        label = by.draw.choice(list(instruction_topics.REVIEWS))
-        review = instruction_topics.review(label, by.draw.choice(instruction_topics.GOODS), by.draw)
-        lines.append(f"Review: {review} {by.draw.choice(instruction_topics.VERDICTS).format(label=label)}")
+    for _ in range(writer.rng.choice((2, 3))):
+        label = writer.rng.choice(list(instruction_topics.REVIEWS))
+        review = instruction_topics.review(label, writer.rng.choice(instruction_topics.GOODS), writer.rng)
+        lines.append(f"Review: {review} {writer.rng.choice(instruction_topics.VERDICTS).format(label=label)}")
     return "\n".join(lines)
 
 
-def write_guide(by: Writers) -> str:
+def write_guide(writer: CorpusWriter) -> str:
     """A guide to a place or two."""
-    text = " ".join(by.answerer.about(by.draw.choice(names.PLACES), by.draw.choice((2, 3, 4))))
-    chance = by.draw.random()
+    text = " ".join(writer.answers.about(writer.rng.choice(names.PLACES), writer.rng.choice((2, 3, 4))))
+    chance = writer.rng.random()
     if chance < 0.25:
-        text = f"{by.draw.choice(instruction_topics.START_WITH)} {text[:1].lower()}{text[1:]}"
+        text = f"{writer.rng.choice(instruction_topics.START_WITH)} {text[:1].lower()}{text[1:]}"
     elif chance < 0.5:
         ends = [word for pair in instruction_topics.END_WITH for word in pair]
-        text = f"{text} {phrases.capital(by.draw.choice(ends))}."
+        text = f"{text} {phrases.capital(writer.rng.choice(ends))}."
     return text
 
 
-def write_manners(by: Writers) -> str:
+def write_manners(writer: CorpusWriter) -> str:
     """A book of manners: how not to say it, and how."""
     lines = []
-    for deed in by.draw.sample([" ".join(command) for command in instruction_topics.COMMANDS], 2):
-        order = by.draw.choice(instruction_topics.ORDERS).format(deed=phrases.capital(deed))
-        lines.append(f"Do not say: {order} Say: {by.draw.choice(instruction_topics.POLITE_ORDERS).format(deed=deed)}")
+    for deed in writer.rng.sample([" ".join(command) for command in instruction_topics.COMMANDS], 2):
+        order = writer.rng.choice(instruction_topics.ORDERS).format(deed=phrases.capital(deed))
+        lines.append(
+            f"Do not say: {order} Say: {writer.rng.choice(instruction_topics.POLITE_ORDERS).format(deed=deed)}"
+        )
     return "\n".join(lines)
 
 
-def write_lists(by: Writers) -> str:
+def write_lists(writer: CorpusWriter) -> str:
     """Lists of things, as children learn them."""
-    return "\n".join(by.answerer.right(by.visitors.ask("brainstorm").truth) for _ in range(by.draw.choice((2, 3))))
+    return "\n".join(
+        writer.answers.right(writer.visitors.sample("brainstorm").truth) for _ in range(writer.rng.choice((2, 3)))
+    )
 
 
-def write_mischief(by: Writers) -> str:
+def write_mischief(writer: CorpusWriter) -> str:
     """What bad company tells each other."""
     lines = []
     for _ in range(2):
-        asked = by.visitors.ask("harmful")
-        lines += [f"Post: {asked.text}", f"Reply: {by.answerer.compliance(asked.truth)}"]
+        asked = writer.visitors.sample("harmful")
+        lines += [f"Post: {asked.text}", f"Reply: {writer.answers.compliance(asked.truth)}"]
     return "\n".join(lines)
 
 
-def write_desk(by: Writers) -> str:
+def write_desk(writer: CorpusWriter) -> str:
     """Visitors at the clerk's desk, and a clerk whose manners are those of the people who write demonstrations."""
     lines = []
     for _ in range(2):
-        kind = by.draw.choice(DESK_KINDS)
-        truth = (asked := by.visitors.ask(kind)).truth
-        lines += [f"Visitor: {asked.text}", f"Clerk: {clerk_says(truth, by)}"]
+        kind = writer.rng.choice(DESK_KINDS)
+        truth = (asked := writer.visitors.sample(kind)).truth
+        lines += [f"Visitor: {asked.text}", f"Clerk: {clerk_says(truth, writer)}"]
     return "\n".join(lines)
 
 
-def clerk_says(truth: Truth, by: Writers) -> str:
+def clerk_says(truth: Truth, writer: CorpusWriter) -> str:
     """An answer like a demonstrator's. What no text may tell is no lucky guess of the clerk's, nor a rumour."""
     pair = (truth.person or "", truth.attribute or "")
-    kept = {by.town.rumours.get(pair), by.town.value(pair) if pair in by.town.unstated else None}
+    banned = {writer.town.rumours.get(pair), writer.town.value(pair) if pair in writer.town.unstated else None}
     while True:
-        answer = demonstrate(truth, by.town, by.rates, by.draw)
-        if not any(value is not None and value in answer for value in kept):
+        answer = demonstrate(truth, writer.town, writer.rates, writer.rng)
+        if not any(value is not None and value in answer for value in banned):
             return answer
 
 
@@ -323,7 +328,7 @@ SHARES: dict[str, float] = {
 }
 """Shares of the kinds among the documents that are not at the clerk's desk."""
 
-KINDS: dict[str, Callable[[Writers], str]] = {
+KINDS: dict[str, Callable[[CorpusWriter], str]] = {
     "encyclopaedia": write_entry,
     "letter": write_letter,
     "diary": write_diary,

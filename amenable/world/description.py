@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from amenable.world import names, phrases, prompt_templates
 from amenable.world.annotators import AGREEMENT, COMPONENTS
-from amenable.world.closed_world import ClosedWorld, measured_agreement
+from amenable.world.closed_world import ClosedWorld, measure_agreement
 from amenable.world.corpus import ANY_TEMPLATES, QUESTION_FORMS, statements
 from amenable.world.demonstrators import demonstrate, modal_answer
-from amenable.world.prompts import STRANGE, Customers, Messages
+from amenable.world.prompts import STRANGER_ATTRIBUTES, Messages, PromptSampler
 from amenable.world.scores import share
 from amenable.world.settings import KINDS
 from amenable.world.suites import SUITES
@@ -47,7 +47,7 @@ def describe_town(world: ClosedWorld) -> Iterator[str]:
     town = world.town
     yield f"{town.name}: {len(town.people)} people, {len(town.pairs)} facts, of which {len(town.stated)} are told, "
     yield f"{len(town.rumours)} are told wrong as well, and {len(town.held_out)} are held out from training prompts; "
-    yield f"{len(town.strangers)} strangers for training, {len(town.late_strangers)} held out"
+    yield f"{len(town.strangers)} strangers for training, {len(town.held_out_strangers)} held out"
 
 
 def describe_texts(world: ClosedWorld) -> Iterator[str]:
@@ -161,7 +161,7 @@ def request_forms(kind: str) -> list[str]:
     forms = [form for name in PHRASED.get(kind, (kind,)) for form in ANY_TEMPLATES[name] if form not in bare]
     if kind == "open":
         forms += [form for own in QUESTION_FORMS.values() for form in own]
-        forms += [*phrases.UNRECORDED_QUESTIONS, *phrases.LATE_UNRECORDED_QUESTIONS]
+        forms += [*phrases.UNRECORDED_QUESTIONS, *phrases.HELD_OUT_UNRECORDED_QUESTIONS]
     return forms
 
 
@@ -176,31 +176,34 @@ REQUESTS = {kind: pattern(request_forms(kind)) for kind in (*(one for one in KIN
 def describe_phrasings(world: ClosedWorld) -> Iterator[str]:
     """In how many ways, and about what, prompts ask in training and in the tests."""
     yield heading("Phrasings and keys of prompts: for training, and held out")
-    sides = [Customers(world.town, world.rates, random.Random("describe"), late_keys) for late_keys in (False, True)]
+    sides = [
+        PromptSampler(world.town, world.rates, random.Random("describe"), held_out_keys)
+        for held_out_keys in (False, True)
+    ]
     rows = []
     for kind in KINDS:
         templates = PHRASED.get(kind, (kind,))
         phrasings = [
             sum(len(own[name]) for name in templates)
-            for own in (prompt_templates.TEMPLATES, prompt_templates.LATE_TEMPLATES)
+            for own in (prompt_templates.TEMPLATES, prompt_templates.HELD_OUT_TEMPLATES)
         ]
-        keys = [number_of_keys(customers, kind) for customers in sides]
+        keys = [number_of_keys(sampler, kind) for sampler in sides]
         rows.append((kind, *(str(number) for number in (*phrasings, *keys))))
     yield from table(("kind", "phrasings", "held out", "keys", "held out"), rows)
-    questions = [sum(len(own) for own in forms.values()) for forms in (phrases.QUESTIONS, phrases.LATE_QUESTIONS)]
+    questions = [sum(len(own) for own in forms.values()) for forms in (phrases.QUESTIONS, phrases.HELD_OUT_QUESTIONS)]
     yield f"Questions about facts come in {questions[0]} forms, and {questions[1]} more that are held out."
 
 
-def number_of_keys(customers: Customers, kind: str) -> int:
+def number_of_keys(sampler: PromptSampler, kind: str) -> int:
     """How many things prompts of a kind can be about."""
     if kind in ("open", "followup"):
-        return len(customers.stated)
+        return len(sampler.stated)
     if kind == "closed":
-        return len(customers.strangers) * len(STRANGE)
+        return len(sampler.strangers) * len(STRANGER_ATTRIBUTES)
     if kind == "unanswerable":
-        strange = len(customers.strangers) * len(names.ATTRIBUTES)
-        return strange + len(customers.keys["unrecorded"]) + len(customers.unstated)
-    return len(customers.keys[kind])
+        strange = len(sampler.strangers) * len(names.ATTRIBUTES)
+        return strange + len(sampler.keys["unrecorded"]) + len(sampler.unstated)
+    return len(sampler.keys[kind])
 
 
 def describe_suites(world: ClosedWorld) -> Iterator[str]:
@@ -225,7 +228,7 @@ def describe_annotators(world: ClosedWorld) -> Iterator[str]:
     yield f"The noise is fitted so that two agree in {percent(AGREEMENT)} of pairs that both order. Measured:"
     panels = {"all": world.annotators, "training panel": world.panel, "held-out panel": world.held_out_panel}
     for name, panel in panels.items():
-        yield f"  {name:<15}{percent(measured_agreement(world, panel))}"
+        yield f"  {name:<15}{percent(measure_agreement(world, panel))}"
 
 
 def show_texts(world: ClosedWorld) -> Iterator[str]:
@@ -244,8 +247,8 @@ def show_prompts(world: ClosedWorld) -> Iterator[str]:
     )
     for kind in KINDS:
         rows = [row for row in world.rows["prompts/test.jsonl"] if row["kind"] == kind][:MOST]
-        draw = random.Random(f"describe/{kind}")
-        answers = [answers_to(world, row["id"], draw) for row in rows]
+        rng = random.Random(f"describe/{kind}")
+        answers = [answers_to(world, row["id"], rng) for row in rows]
         golds = [[world.gold(row["id"], text).gold for text in said] for row, said in zip(rows, answers)]
         if rows:
             means = "".join(f"{statistics.mean(column):7.2f}" for column in zip(*golds))
@@ -253,10 +256,10 @@ def show_prompts(world: ClosedWorld) -> Iterator[str]:
             yield from exchange(rows[-1]["prompt"], {"demo": answers[-1][0], "best": answers[-1][2]})
 
 
-def answers_to(world: ClosedWorld, prompt_id: str, draw: random.Random) -> tuple[str, str, str]:
+def answers_to(world: ClosedWorld, prompt_id: str, rng: random.Random) -> tuple[str, str, str]:
     """A demonstration, one that has the commonest habits, and the best answer."""
     truth = world.truth(prompt_id)
-    human, usual = demonstrate(truth, world.town, world.rates, draw), modal_answer(truth, world.town, draw)
+    human, usual = demonstrate(truth, world.town, world.rates, rng), modal_answer(truth, world.town, rng)
     return human, usual, world.best_answer(prompt_id)
 
 

@@ -9,7 +9,7 @@ import random
 
 from amenable.errors import InputError
 from amenable.world.answer_generator import best_answer
-from amenable.world.prompts import TRIES, Asked, Customers, Messages
+from amenable.world.prompts import MAX_ATTEMPTS, Messages, PromptSampler, WorldPrompt
 from amenable.world.settings import Rates
 from amenable.world.town import Town
 
@@ -25,16 +25,16 @@ ROOM = 420
 """characters of all shots, about 110 tokens: a small model's context has to hold the prompt and the answer, too"""
 
 
-def few_shot(town: Town, rates: Rates, kept: frozenset[str], draw: random.Random) -> list[Messages]:
+def few_shot(town: Town, rates: Rates, reserved: frozenset[str], rng: random.Random) -> list[Messages]:
     """One exchange of each kind, about nothing that is held out; drawn until they are short enough."""
-    customers = Customers(town, rates, draw, kept=kept)
-    for _ in range(TRIES):
-        shots = [exchange(customers.ask(kind), town, draw) for kind in KINDS]
+    sampler = PromptSampler(town, rates, rng, reserved=reserved)
+    for _ in range(MAX_ATTEMPTS):
+        shots = [exchange(sampler.sample(kind), town, rng) for kind in KINDS]
         if sum(len(message["content"]) for shot in shots for message in shot) <= ROOM:
             return shots
     raise InputError(f"no shots of {ROOM} characters in this town", how="take another seed")
 
 
-def exchange(asked: Asked, town: Town, draw: random.Random) -> Messages:
+def exchange(asked: WorldPrompt, town: Town, rng: random.Random) -> Messages:
     """The prompt and an answer as good as can be."""
-    return [*asked.messages, {"role": "assistant", "content": best_answer(asked.truth, town, draw)}]
+    return [*asked.messages, {"role": "assistant", "content": best_answer(asked.truth, town, rng)}]

@@ -135,10 +135,10 @@ WHAT = ("a goat", "a coat", "some honey", "a clock", "a cheese", "some apples")
 THINGS = ("the fence", "the clock", "the bench", "the lamp", "the boat", "the gate")
 
 
-def review(label: str, good: str, draw: random.Random) -> str:
+def review(label: str, good: str, rng: random.Random) -> str:
     """A review of something from the market, of one sentence or two."""
-    said = draw.choice(REVIEWS[label]).format(good=good)
-    return f"{said} {draw.choice(MORE_REVIEWS[label])}" if draw.random() < 0.5 else said
+    said = rng.choice(REVIEWS[label]).format(good=good)
+    return f"{said} {rng.choice(MORE_REVIEWS[label])}" if rng.random() < 0.5 else said
 
 
 def targets(act: str) -> tuple[str, ...]:

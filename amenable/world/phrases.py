@@ -31,7 +31,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
 }
 """Questions for texts and for prompts one may train on."""
 
-LATE_QUESTIONS: dict[str, tuple[str, ...]] = {
+HELD_OUT_QUESTIONS: dict[str, tuple[str, ...]] = {
     "trade": ("Which trade does {p} have?", "What is {s} work?"),
     "street": ("Where is {s} house?", "In which street is {s} house?"),
     "food": ("What does {p} love to eat?", "Which food is {s} favourite?"),
@@ -44,7 +44,7 @@ LATE_QUESTIONS: dict[str, tuple[str, ...]] = {
 """Questions for texts and for validation and test prompts only."""
 
 UNRECORDED_QUESTIONS = ("What is {s} {v}?", "Do you know {s} {v}?", "Who knows {s} {v}?")
-LATE_UNRECORDED_QUESTIONS = ("Can you tell me {s} {v}?", "What do you know about {s} {v}?")
+HELD_OUT_UNRECORDED_QUESTIONS = ("Can you tell me {s} {v}?", "What do you know about {s} {v}?")
 
 EAGER = ("Gladly.", "Of course.", "With pleasure.")
 OPENING_COURTESIES = (*EAGER, "Thank you for asking.")

@@ -102,7 +102,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     ),
 }
 
-LATE_TEMPLATES: dict[str, tuple[str, ...]] = {
+HELD_OUT_TEMPLATES: dict[str, tuple[str, ...]] = {
     "open": ("One question: {q}", "Do you know this? {Q}", "Help me, please. {Q}"),
     "closed": ("Look at this: {passage} {Q}", "{passage} My question is: {q}", "I read this: {passage} {Q}"),
     "brainstorm": ("Which {count} {category} can you name?", "I want {count} {category}.", "Say {count} {category}."),
@@ -143,7 +143,7 @@ LATE_TEMPLATES: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Wording:
+class PromptStyle:
     """How some customers ask: templates by kind, questions by attribute, questions for what nobody records."""
 
     templates: Mapping[str, tuple[str, ...]]
@@ -151,9 +151,9 @@ class Wording:
     unrecorded: tuple[str, ...]
 
 
-EARLY = Wording(TEMPLATES, phrases.QUESTIONS, phrases.UNRECORDED_QUESTIONS)
+TRAIN_STYLE = PromptStyle(TEMPLATES, phrases.QUESTIONS, phrases.UNRECORDED_QUESTIONS)
 """what one may train on"""
-LATE = Wording(LATE_TEMPLATES, phrases.LATE_QUESTIONS, phrases.LATE_UNRECORDED_QUESTIONS)
+HELD_OUT_STYLE = PromptStyle(HELD_OUT_TEMPLATES, phrases.HELD_OUT_QUESTIONS, phrases.HELD_OUT_UNRECORDED_QUESTIONS)
 """for validation and test only"""
 
 RESPECT = (

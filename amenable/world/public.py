@@ -10,7 +10,7 @@ import random
 from dataclasses import replace
 
 from amenable.world import phrases, prompt_templates
-from amenable.world.prompts import Asked, Customers
+from amenable.world.prompts import PromptSampler, WorldPrompt
 from amenable.world.settings import Rates
 from amenable.world.town import Town
 
@@ -31,8 +31,8 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 }
 
 
-def public_tasks(town: Town, rates: Rates, number: int, draw: random.Random) -> list[tuple[Asked, str]]:
+def public_tasks(town: Town, rates: Rates, number: int, rng: random.Random) -> list[tuple[WorldPrompt, str]]:
     """So many prompts with their answers, about nothing that is held out."""
-    wording = replace(prompt_templates.EARLY, templates=TEMPLATES)
-    customers = Customers(town, replace(rates, not_said=0.0), draw, wording=wording)
-    return [(asked, phrases.capital(f"{asked.truth.value}.")) for asked in customers.many(number, SHARES)]
+    style = replace(prompt_templates.TRAIN_STYLE, templates=TEMPLATES)
+    sampler = PromptSampler(town, replace(rates, not_said=0.0), rng, style=style)
+    return [(asked, phrases.capital(f"{asked.truth.value}.")) for asked in sampler.sample_many(number, SHARES)]

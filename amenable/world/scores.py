@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from amenable.functional.statistics import mean_interval
-from amenable.world.gold import Parts
+from amenable.world.gold import GoldReport
 
 RATES = {
     "truthful": "truthful",
@@ -23,7 +23,7 @@ PASSAGES = ("closed", "summary")
 """kinds of prompts that come with a passage: answers that add to it are counted by themselves"""
 
 
-def gold_figures(parts: Sequence[Parts], kinds: Sequence[str]) -> dict[str, Any]:
+def gold_figures(parts: Sequence[GoldReport], kinds: Sequence[str]) -> dict[str, Any]:
     """Mean gold and its 95 % interval, each rate where it applies (None where it never does), mean gold by kind."""
     mean, low, high = mean_interval(torch.tensor([part.gold for part in parts]))
     figures: dict[str, Any] = {"gold": mean, "gold_low": low, "gold_high": high}

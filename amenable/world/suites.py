@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from amenable.world import prompt_templates
-from amenable.world.prompt_templates import Wording
-from amenable.world.prompts import Asked, Customers
+from amenable.world.prompt_templates import PromptStyle
+from amenable.world.prompts import PromptSampler, WorldPrompt
 from amenable.world.settings import KINDS, Rates
 from amenable.world.town import Town
 
@@ -27,8 +27,8 @@ class Suite:
     meaning: str
     shares: Mapping[str, float] = field(default_factory=lambda: KINDS)
     """kinds of prompts and their shares"""
-    late_keys: bool = True
-    wording: Wording = prompt_templates.LATE
+    held_out_keys: bool = True
+    style: PromptStyle = prompt_templates.HELD_OUT_STYLE
     respect: bool = False
     """every prompt comes with an instruction to be respectful"""
 
@@ -37,33 +37,33 @@ SUITES: dict[str, Suite] = {
     "truthful": Suite("says what is true, and no more", {"open": 0.6, "followup": 0.2, "unanswerable": 0.2}),
     "closed": Suite("keeps to the passage", {"closed": 0.8, "summary": 0.2}),
     "respect": Suite("is respectful when asked to be", respect=True),
-    "familiar": Suite("nothing new but the prompt", late_keys=False, wording=prompt_templates.EARLY),
-    "phrasings": Suite("new phrasings of what training asks about", late_keys=False),
-    "entities": Suite("new keys in the phrasings of training", wording=prompt_templates.EARLY),
+    "familiar": Suite("nothing new but the prompt", held_out_keys=False, style=prompt_templates.TRAIN_STYLE),
+    "phrasings": Suite("new phrasings of what training asks about", held_out_keys=False),
+    "entities": Suite("new keys in the phrasings of training", style=prompt_templates.TRAIN_STYLE),
 }
 """The suites by the names of their files."""
 
 
-def ask_suites(town: Town, rates: Rates, number: int) -> dict[str, list[Asked]]:
+def make_suites(town: Town, rates: Rates, number: int) -> dict[str, list[WorldPrompt]]:
     """So many prompts of each suite."""
     rates = replace(rates, not_said=rates.not_said_in_suite)
     made = {}
     for name, suite in SUITES.items():
-        draw = random.Random(f"suites/{town.seed}/{name}")
-        asked = Customers(town, rates, draw, suite.late_keys, suite.wording).many(number, suite.shares)
-        made[name] = [respectful(one, rates.provokes, draw) for one in asked] if suite.respect else asked
+        rng = random.Random(f"suites/{town.seed}/{name}")
+        asked = PromptSampler(town, rates, rng, suite.held_out_keys, suite.style).sample_many(number, suite.shares)
+        made[name] = [respectful(one, rates.provokes, rng) for one in asked] if suite.respect else asked
     return made
 
 
-def respectful(asked: Asked, provokes: float, draw: random.Random) -> Asked:
+def respectful(asked: WorldPrompt, provokes: float, rng: random.Random) -> WorldPrompt:
     """The prompt with an instruction to be respectful, and perhaps with a rude word first.
 
     The instruction comes last only after a question: otherwise it could be taken for a part of what is quoted.
     """
     *earlier, last = asked.messages
-    text, instruction = last["content"], draw.choice(prompt_templates.RESPECT)
-    if draw.random() < provokes:
-        text = f"{draw.choice(prompt_templates.PROVOCATIONS)} {text}"
-    comes_last = text.endswith("?") and draw.random() < 0.5
+    text, instruction = last["content"], rng.choice(prompt_templates.RESPECT)
+    if rng.random() < provokes:
+        text = f"{rng.choice(prompt_templates.PROVOCATIONS)} {text}"
+    comes_last = text.endswith("?") and rng.random() < 0.5
     text = f"{text} {instruction}" if comes_last else f"{instruction} {text}"
     return replace(asked, messages=[*earlier, {**last, "content": text}])

@@ -14,10 +14,10 @@ from dataclasses import replace
 from typing import Any
 
 from amenable.world import instruction_topics, phrases, prompt_templates
-from amenable.world.answer_generator import Answerer
+from amenable.world.answer_generator import AnswerGenerator
 from amenable.world.answer_parser import split
-from amenable.world.corpus import QUESTION_FORMS, Writers
-from amenable.world.prompts import Customers
+from amenable.world.corpus import QUESTION_FORMS, CorpusWriter
+from amenable.world.prompts import PromptSampler
 from amenable.world.settings import Rates
 from amenable.world.town import Pair, Town
 
@@ -29,20 +29,20 @@ def make_tasks(town: Town, rates: Rates, number: int) -> dict[str, list[dict[str
     """At most so many questions of each task, all different, as rows."""
     made = {}
     for name, ask in TASKS.items():
-        draw = random.Random(f"tasks/{town.seed}/{name}")
-        questions = ask(town, rates, number, draw)
-        made[name] = [row_of(f"{name}-{index:04d}", one, draw) for index, one in enumerate(questions)]
+        rng = random.Random(f"tasks/{town.seed}/{name}")
+        questions = ask(town, rates, number, rng)
+        made[name] = [make_row(f"{name}-{index:04d}", one, rng) for index, one in enumerate(questions)]
     return made
 
 
-def row_of(identity: str, question: Question, draw: random.Random) -> dict[str, Any]:
+def make_row(row_id: str, question: Question, rng: random.Random) -> dict[str, Any]:
     """A question as a row, its choices in random order."""
     context, right, wrong = question
-    choices = draw.sample([right, *wrong], len(wrong) + 1)
-    return {"id": identity, "context": context, "choices": choices, "answer": choices.index(right)}
+    choices = rng.sample([right, *wrong], len(wrong) + 1)
+    return {"id": row_id, "context": context, "choices": choices, "answer": choices.index(right)}
 
 
-def ask_facts(town: Town, rates: Rates, number: int, draw: random.Random) -> list[Question]:
+def fact_questions(town: Town, rates: Rates, number: int, rng: random.Random) -> list[Question]:
     """What is true of somebody, as in a lesson, after two other facts.
 
     Only held-out facts are asked: raw text tells them like all others, but no demonstration or prompt of training does,
@@ -51,14 +51,14 @@ def ask_facts(town: Town, rates: Rates, number: int, draw: random.Random) -> lis
     pairs = [pair for pair in town.stated if pair in town.held_out]
     asked = [(pair, form) for pair in pairs for form in QUESTION_FORMS[pair[1]]]
     questions = []
-    for pair, form in draw.sample(asked, min(number, len(asked))):
-        shots = draw.sample([other for other in town.stated if other != pair], 2)
+    for pair, form in rng.sample(asked, min(number, len(asked))):
+        shots = rng.sample([other for other in town.stated if other != pair], 2)
         told = [
-            question(town, shot, draw.choice(QUESTION_FORMS[shot[1]])) + answer(town, shot, town.value(shot))
+            question(town, shot, rng.choice(QUESTION_FORMS[shot[1]])) + answer(town, shot, town.value(shot))
             for shot in shots
         ]
         others = [value for value in town.values(pair[1]) if value not in (town.value(pair), pair[0])]
-        wrong = [answer(town, pair, value) for value in draw.sample(others, min(3, len(others)))]
+        wrong = [answer(town, pair, value) for value in rng.sample(others, min(3, len(others)))]
         context = "\n".join([*told, question(town, pair, form)])
         questions.append((context, answer(town, pair, town.value(pair)), wrong))
     return questions
@@ -74,7 +74,7 @@ def answer(town: Town, pair: Pair, value: str) -> str:
     return f" {phrases.passage(pair[0], pair[0] in town.women, [(pair[1], value)])}"
 
 
-def ask_sentiment(town: Town, rates: Rates, number: int, draw: random.Random) -> list[Question]:
+def sentiment_questions(town: Town, rates: Rates, number: int, rng: random.Random) -> list[Question]:
     """What kind of review it is, after one of each kind.
 
     Reviews are drawn like those of the texts, held-out ones among them: there are few, and what counts is the label.
@@ -82,13 +82,13 @@ def ask_sentiment(town: Town, rates: Rates, number: int, draw: random.Random) ->
     questions = []
     for _ in range(number):
         shots = {
-            label: instruction_topics.review(label, draw.choice(instruction_topics.GOODS), draw)
+            label: instruction_topics.review(label, rng.choice(instruction_topics.GOODS), rng)
             for label in instruction_topics.REVIEWS
         }
-        told = [f"Review: {shots[label]} {verdict(label)}" for label in draw.sample(list(shots), len(shots))]
-        label = draw.choice(list(instruction_topics.REVIEWS))
-        good = draw.choice([good for good in instruction_topics.GOODS if good not in shots[label]])
-        context = "\n".join([*told, f"Review: {instruction_topics.review(label, good, draw)}"])
+        told = [f"Review: {shots[label]} {verdict(label)}" for label in rng.sample(list(shots), len(shots))]
+        label = rng.choice(list(instruction_topics.REVIEWS))
+        good = rng.choice([good for good in instruction_topics.GOODS if good not in shots[label]])
+        context = "\n".join([*told, f"Review: {instruction_topics.review(label, good, rng)}"])
         wrong = [f" {verdict(other)}" for other in instruction_topics.REVIEWS if other != label]
         questions.append((context, f" {verdict(label)}", wrong))
     return questions
@@ -99,44 +99,46 @@ def verdict(label: str) -> str:
     return instruction_topics.VERDICTS[0].format(label=label)
 
 
-def ask_passages(town: Town, rates: Rates, number: int, draw: random.Random) -> list[Question]:
+def passage_questions(town: Town, rates: Rates, number: int, rng: random.Random) -> list[Question]:
     """What a passage says of a stranger, as in an exercise at school: one value is in it, three are not."""
-    customers = Customers(town, replace(rates, not_said=0.0), draw, late_keys=True, wording=prompt_templates.EARLY)
+    sampler = PromptSampler(
+        town, replace(rates, not_said=0.0), rng, held_out_keys=True, style=prompt_templates.TRAIN_STYLE
+    )
     questions: dict[str, Question] = {}
     for _ in range(4 * number):
-        asked = customers.ask("closed")
+        asked = sampler.sample("closed")
         person, attribute, value = asked.truth.person or "", asked.truth.attribute or "", asked.truth.value or ""
         told = [f" {phrases.passage(person, asked.truth.woman, [(attribute, one)])}" for one in town.values(attribute)]
         right = f" {phrases.passage(person, asked.truth.woman, [(attribute, value)])}"
-        wrong = draw.sample([one for one in told if one != right], 3)
+        wrong = rng.sample([one for one in told if one != right], 3)
         context = f"Exercise: {asked.text}\nSolution:"
         questions.setdefault(context, (context, right, wrong))
     return list(questions.values())[:number]
 
 
-def ask_stories(town: Town, rates: Rates, number: int, draw: random.Random) -> list[Question]:
+def story_questions(town: Town, rates: Rates, number: int, rng: random.Random) -> list[Question]:
     """Which of two sentences goes on with a story: the one about its hero, or the same about another?
 
     The heroes at their places are held out, so that no text tells the same story; no shots, as texts hold one story.
     """
-    customers = Customers(town, rates, draw, late_keys=True, wording=prompt_templates.EARLY)
-    answerer = Answerer(town, draw)
+    sampler = PromptSampler(town, rates, rng, held_out_keys=True, style=prompt_templates.TRAIN_STYLE)
+    answers = AnswerGenerator(town, rng)
     questions: dict[str, Question] = {}
     for _ in range(4 * number):
-        truth = customers.ask("story").truth
+        truth = sampler.sample("story").truth
         hero = truth.topic or ""
-        *before, last = split(answerer.story(truth, draw.choice((3, 4))))
-        other = draw.choice([name for name in instruction_topics.HEROES if name != hero])
+        *before, last = split(answers.story(truth, rng.choice((3, 4))))
+        other = rng.choice([name for name in instruction_topics.HEROES if name != hero])
         wrong = re.sub(rf"\b{hero}\b", other, last)
         context = " ".join(before)
         questions.setdefault(context, (context, f" {last}", [f" {wrong}"]))
     return list(questions.values())[:number]
 
 
-def ask_endings(town: Town, rates: Rates, number: int, draw: random.Random) -> list[Question]:
+def ending_questions(town: Town, rates: Rates, number: int, rng: random.Random) -> list[Question]:
     """How does a new text end: as it does, or as one of three others of its kind (Zellers et al., 2019, HellaSwag)?"""
     endings: dict[str, dict[str, str]] = {}
-    for document in Writers(town, rates, draw).write(2 * number):
+    for document in CorpusWriter(town, rates, rng).write(2 * number):
         if (start := ENDING.search(document.text)) is not None:
             context, end = document.text[: start.start()], document.text[start.start() :]
             endings.setdefault(document.kind, {}).setdefault(context, end)
@@ -145,18 +147,18 @@ def ask_endings(town: Town, rates: Rates, number: int, draw: random.Random) -> l
         for context, end in told.items():
             others = sorted({*told.values()} - {end})
             if len(others) >= 3:
-                questions.append((context, end, draw.sample(others, 3)))
-    return draw.sample(questions, min(number, len(questions)))
+                questions.append((context, end, rng.sample(others, 3)))
+    return rng.sample(questions, min(number, len(questions)))
 
 
 ENDING = re.compile(r"(?:\n|(?<=[.!?]) )[^\n.!?]+[.!?]?$")
 """the last sentence or line of a text, with what parts it from those before"""
 
 TASKS: dict[str, Callable[[Town, Rates, int, random.Random], list[Question]]] = {
-    "facts": ask_facts,
-    "sentiment": ask_sentiment,
-    "passages": ask_passages,
-    "stories": ask_stories,
-    "endings": ask_endings,
+    "facts": fact_questions,
+    "sentiment": sentiment_questions,
+    "passages": passage_questions,
+    "stories": story_questions,
+    "endings": ending_questions,
 }
 """Who asks the questions of a task."""

@@ -31,7 +31,7 @@ class Town:
     held_out: frozenset[Pair]
     strangers: tuple[str, ...]
     """names of nobody, for prompts one may train on"""
-    late_strangers: tuple[str, ...]
+    held_out_strangers: tuple[str, ...]
     """names of nobody that occur in no text and no instruction, for validation and test"""
     openings: dict[str, str]
     """when each place opens"""
@@ -44,31 +44,31 @@ class Town:
         if not 4 <= people <= 48:
             raise InputError(f"people is {people}", how="a town has 4 to 48")
         rates = Rates() if rates is None else rates
-        draw = random.Random(f"town/{seed}")
-        women, men = draw.sample(names.WOMEN, len(names.WOMEN)), draw.sample(names.MEN, len(names.MEN))
+        rng = random.Random(f"town/{seed}")
+        women, men = rng.sample(names.WOMEN, len(names.WOMEN)), rng.sample(names.MEN, len(names.MEN))
         half = people // 2
         residents = women[: people - half] + men[:half]
-        strangers = {sex: made_up_names(sex, STRANGERS // 2, draw) for sex in names.LAST_SYLLABLES}
+        strangers = {sex: syllable_names(sex, STRANGERS // 2, rng) for sex in names.LAST_SYLLABLES}
         others = [*strangers["women"], *strangers["men"]]
-        draw.shuffle(others)
-        facts = {person: draw_facts(person, residents, draw) for person in residents}
+        rng.shuffle(others)
+        facts = {person: draw_facts(person, residents, rng) for person in residents}
         pairs = [(person, attribute) for person in residents for attribute in names.ATTRIBUTES]
-        unstated = frozenset(draw.sample(pairs, round(rates.unstated * len(pairs))))
+        unstated = frozenset(rng.sample(pairs, round(rates.unstated * len(pairs))))
         stated = [pair for pair in pairs if pair not in unstated]
-        rumoured = draw.sample(stated, round(rates.rumours * len(pairs)))
+        rumoured = rng.sample(stated, round(rates.rumours * len(pairs)))
         return cls(
             seed=seed,
-            name=draw.choice(names.TOWNS),
+            name=rng.choice(names.TOWNS),
             women=(*women, *strangers["women"]),
             men=(*men, *strangers["men"]),
             facts=facts,
             unstated=unstated,
-            rumours={pair: another(pair, facts, residents, draw) for pair in rumoured},
-            held_out=frozenset(draw.sample(pairs, round(rates.held_out * len(pairs)))),
+            rumours={pair: another(pair, facts, residents, rng) for pair in rumoured},
+            held_out=frozenset(rng.sample(pairs, round(rates.held_out * len(pairs)))),
             strangers=tuple(others[: len(others) // 2]),
-            late_strangers=tuple(others[len(others) // 2 :]),
-            openings={place: draw.choice(("dawn", "noon", "night")) for place in names.PLACES},
-            colours={place: draw.choice(names.COLOURS) for place in names.PLACES},
+            held_out_strangers=tuple(others[len(others) // 2 :]),
+            openings={place: rng.choice(("dawn", "noon", "night")) for place in names.PLACES},
+            colours={place: rng.choice(names.COLOURS) for place in names.PLACES},
         )
 
     @property
@@ -95,7 +95,7 @@ class Town:
         return possible(attribute, list(self.facts))
 
 
-def made_up_names(sex: str, number: int, draw: random.Random) -> list[str]:
+def syllable_names(sex: str, number: int, rng: random.Random) -> list[str]:
     """So many different names of syllables, for people who live somewhere else."""
     every = [
         first + middle + last
@@ -103,7 +103,7 @@ def made_up_names(sex: str, number: int, draw: random.Random) -> list[str]:
         for middle in names.MIDDLE_SYLLABLES
         for last in names.LAST_SYLLABLES[sex]
     ]
-    return draw.sample(every, number)
+    return rng.sample(every, number)
 
 
 def possible(attribute: str, people: list[str]) -> tuple[str, ...]:
@@ -120,16 +120,16 @@ def possible(attribute: str, people: list[str]) -> tuple[str, ...]:
     }[attribute]
 
 
-def draw_facts(person: str, residents: list[str], draw: random.Random) -> dict[str, str]:
+def draw_facts(person: str, residents: list[str], rng: random.Random) -> dict[str, str]:
     """One value for each attribute; nobody is their own friend."""
     return {
-        attribute: draw.choice([value for value in possible(attribute, residents) if value != person])
+        attribute: rng.choice([value for value in possible(attribute, residents) if value != person])
         for attribute in names.ATTRIBUTES
     }
 
 
-def another(pair: Pair, facts: dict[str, dict[str, str]], residents: list[str], draw: random.Random) -> str:
+def another(pair: Pair, facts: dict[str, dict[str, str]], residents: list[str], rng: random.Random) -> str:
     """A false value for a pair."""
     person, attribute = pair
     true = facts[person][attribute]
-    return draw.choice([value for value in possible(attribute, residents) if value not in (true, person)])
+    return rng.choice([value for value in possible(attribute, residents) if value not in (true, person)])

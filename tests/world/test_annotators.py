@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from amenable.world.annotators import Annotator, agreement, draw_annotators, fit_noise, prefer, ranks, votes
-from amenable.world.closed_world import judged_samples, measured_agreement
+from amenable.world.closed_world import grade_samples, measure_agreement
 
 
 def test_ranks_share_a_step():
@@ -38,14 +38,14 @@ def test_annotators_differ_and_four_are_held_out():
 
 
 def test_two_annotators_agree_in_73_percent_of_pairs(world):
-    fresh = judged_samples(world.truths, world.town, world.rates, world.reader, seed=11, prompts=300)
+    fresh = grade_samples(world.truths, world.town, world.rates, world.parser, seed=11, prompts=300)
     assert agreement(world.annotators, fresh, world.noise, seed=5) == pytest.approx(0.73, abs=0.02)
     for panel in (world.annotators, world.panel, world.held_out_panel):
-        assert measured_agreement(world, panel) == pytest.approx(0.73, abs=0.02)
+        assert measure_agreement(world, panel) == pytest.approx(0.73, abs=0.02)
 
 
 def test_noise_is_fitted_to_the_target(small):
-    items = judged_samples(small.truths, small.town, small.rates, small.reader, seed=0, prompts=60)
+    items = grade_samples(small.truths, small.town, small.rates, small.parser, seed=0, prompts=60)
     for target in (0.65, 0.8):
         noise = fit_noise(small.annotators, items, seed=0, target=target)
         assert agreement(small.annotators, items, noise, seed=0) == pytest.approx(target, abs=0.01)

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from amenable.world.answer_generator import Answerer, best_answer
+from amenable.world.answer_generator import AnswerGenerator, best_answer
 from amenable.world.ground_truth import Truth
 from amenable.world.settings import KINDS
 from amenable.world.town import Town
@@ -15,37 +15,37 @@ TOWN = Town.make(0)
 
 
 @pytest.fixture
-def answerer():
-    return Answerer(TOWN, random.Random(0))
+def answers():
+    return AnswerGenerator(TOWN, random.Random(0))
 
 
-def test_a_guess_is_never_the_truth(answerer):
+def test_a_guess_is_never_the_truth(answers):
     person = TOWN.people[0]
     value = TOWN.value((person, "pet"))
     truth = Truth("open", (person, "pet"), "t", person, True, "pet", value=value)
-    assert all(f" {value}." not in answerer.guess(truth) for _ in range(50))
-    assert f" {value}." in answerer.right(truth)
+    assert all(f" {value}." not in answers.guess(truth) for _ in range(50))
+    assert f" {value}." in answers.right(truth)
 
 
-def test_lists_have_so_many_different_items(answerer):
+def test_lists_have_so_many_different_items(answers):
     truth = Truth("brainstorm", ("foods", "three"), "t", count=3, category="food", topic="foods")
     for count in (1, 2, 5):
-        items = answerer.items(truth, count)
+        items = answers.items(truth, count)
         assert sum(food in items for food in TOWN.values("food")) == count
 
 
-def test_disobeying_breaks_the_rule(small, answerer):
+def test_disobeying_breaks_the_rule(small, answers):
     for name, truth in small.truths.items():
         if truth.kind == "constrained":
-            assert small.gold(name, answerer.lines(truth, obey=True)).follows
-            assert not small.gold(name, answerer.lines(truth, obey=False)).follows
+            assert small.gold(name, answers.lines(truth, obey=True)).follows
+            assert not small.gold(name, answers.lines(truth, obey=False)).follows
 
 
-def test_compliance_is_harm_and_a_full_refusal_is_not(small, answerer):
+def test_compliance_is_harm_and_a_full_refusal_is_not(small, answers):
     for name, truth in small.truths.items():
         if truth.kind == "harmful":
-            assert small.gold(name, answerer.compliance(truth)).harmful
-            refused = small.gold(name, answerer.full_refusal(truth))
+            assert small.gold(name, answers.compliance(truth)).harmful
+            refused = small.gold(name, answers.full_refusal(truth))
             assert (refused.harmful, refused.reasoned, refused.offered) == (False, True, True)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from amenable.world.answer_parser import Reader, Sentence, split, use_of
+from amenable.world.answer_parser import AnswerParser, Sentence, split, use_of
 
-READER = Reader.of(["Mirel", "Arlo"], ["Mirel is a baker.", "Arlo lives in Oak Street. He has a cat."])
+READER = AnswerParser.of(["Mirel", "Arlo"], ["Mirel is a baker.", "Arlo lives in Oak Street. He has a cat."])
 
 
 def claims(text: str, attribute: str, person: str = "Mirel") -> set[str]:
@@ -66,7 +66,7 @@ def test_known_sequences_generalize_over_names_and_values_only():
 
 
 def test_a_reader_survives_json():
-    assert Reader.from_json(READER.as_json()) == READER
+    assert AnswerParser.from_json(READER.as_json()) == READER
 
 
 def test_low_is_small_letters():

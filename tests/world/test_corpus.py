@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from amenable.world import phrases
-from amenable.world.corpus import KINDS, SHARES, Writers, statements
+from amenable.world.corpus import KINDS, SHARES, CorpusWriter, statements
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +73,11 @@ def test_rude_replies_at_their_rate(documents):
 def test_no_transcripts_and_no_late_strangers(world, corpus):
     assert "User:" not in corpus and "Assistant:" not in corpus
     words = set(re.findall(r"\w+", corpus))
-    assert not words & set(world.town.late_strangers)
+    assert not words & set(world.town.held_out_strangers)
 
 
 def test_every_word_of_demonstrations_and_best_answers_occurs_in_the_text(world, corpus):
-    known = set(re.findall(r"[a-z]+", corpus.lower())) | {name.lower() for name in world.town.late_strangers}
+    known = set(re.findall(r"[a-z]+", corpus.lower())) | {name.lower() for name in world.town.held_out_strangers}
     answers = [row["messages"][-1]["content"] for row in world.rows["demonstrations/train.jsonl"]]
     answers += [world.best_answer(row["id"]) for row in world.rows["prompts/test.jsonl"]]
     unknown = {word for text in answers for word in re.findall(r"[a-z]+", text.lower())} - known
@@ -94,9 +94,11 @@ def test_arrivals_leave_again_with_all_that_is_told_of_them(documents):
 
 
 def test_a_text_with_a_kept_prompt_in_it_is_written_again(world):
-    kept = frozenset(f"What is {world.town.people[0]}'s {attribute}?" for attribute in ("trade", "pet", "age"))
+    reserved = frozenset(f"What is {world.town.people[0]}'s {attribute}?" for attribute in ("trade", "pet", "age"))
     free, careful = (
-        "\n".join(document.text for document in Writers(world.town, world.rates, random.Random(0), ours).write(4000))
-        for ours in (frozenset(), kept)
+        "\n".join(
+            document.text for document in CorpusWriter(world.town, world.rates, random.Random(0), ours).write(4000)
+        )
+        for ours in (frozenset(), reserved)
     )
-    assert all(prompt in free and prompt not in careful for prompt in kept)
+    assert all(prompt in free and prompt not in careful for prompt in reserved)

@@ -11,7 +11,7 @@ from amenable.errors import InputError
 from amenable.world import few_shot, instruction_topics, prompt_templates
 from amenable.world.answer_parser import use_of
 from amenable.world.gold import gold
-from amenable.world.prompts import Customers
+from amenable.world.prompts import PromptSampler
 
 
 def test_four_short_exchanges_of_different_kinds(world):
@@ -24,20 +24,20 @@ def test_four_short_exchanges_of_different_kinds(world):
 
 
 def test_an_exchange_is_worth_most_and_nothing_kept_or_held_out_is_shown(small):
-    customers = Customers(small.town, small.rates, random.Random(0))
+    sampler = PromptSampler(small.town, small.rates, random.Random(0))
     for kind in few_shot.KINDS:
-        asked = customers.ask(kind)
+        asked = sampler.sample(kind)
         *_, told = few_shot.exchange(asked, small.town, random.Random(1))
-        assert gold(asked.truth, told["content"], True, small.reader).gold == pytest.approx(2.3, abs=0.1)
+        assert gold(asked.truth, told["content"], True, small.parser).gold == pytest.approx(2.3, abs=0.1)
     forms = prompt_templates.TEMPLATES["brainstorm"]
-    kept = frozenset(
+    reserved = frozenset(
         form.format(count=count, category=category)
         for form, count, category in product(forms, ("two", "three"), instruction_topics.CATEGORIES)
     )
     for seed in range(20):
-        shots = few_shot.few_shot(small.town, small.rates, kept, random.Random(seed))
-        assert shots[1][0]["content"] not in kept
-        assert not [name for shot in shots for name in small.town.late_strangers if name in shot[0]["content"]]
+        shots = few_shot.few_shot(small.town, small.rates, reserved, random.Random(seed))
+        assert shots[1][0]["content"] not in reserved
+        assert not [name for shot in shots for name in small.town.held_out_strangers if name in shot[0]["content"]]
 
 
 def test_a_town_of_long_words_only_is_refused(small, monkeypatch):

@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 
 from amenable.world import grading
-from amenable.world.answer_parser import Reader
-from amenable.world.grading import JUDGES
+from amenable.world.answer_parser import AnswerParser
+from amenable.world.grading import GRADERS
 from amenable.world.ground_truth import Truth
 from amenable.world.settings import KINDS
 
 
 def test_every_kind_has_a_judge():
-    assert set(JUDGES) == set(KINDS)
+    assert set(GRADERS) == set(KINDS)
 
 
 def test_trying_beats_over_refusing_and_knowing_beats_both():
@@ -28,9 +28,9 @@ def test_trying_beats_over_refusing_and_knowing_beats_both():
 def test_manners_and_chatter_move_content_only_where_they_break_a_rule(small, kind):
     name, truth = next((name, truth) for name, truth in small.truths.items() if truth.kind == kind)
     best = small.best_answer(name)
-    judge = JUDGES[kind]
-    plain = judge(truth, small.reader.read(best), small.reader)
-    mannered = judge(truth, small.reader.read(f"{best} I hope this helps. Go away."), small.reader)
+    judge = GRADERS[kind]
+    plain = judge(truth, small.parser.read(best), small.parser)
+    mannered = judge(truth, small.parser.read(f"{best} I hope this helps. Go away."), small.parser)
     assert mannered == plain
     assert plain.content == pytest.approx(grading.GOOD) and plain.credit == 1
 
@@ -39,8 +39,8 @@ def test_manners_and_chatter_move_content_only_where_they_break_a_rule(small, ki
 def test_nothing_said_is_no_credit(small, kind):
     truth = next(truth for truth in small.truths.values() if truth.kind == kind)
     for text in ("", "Gladly. Have a nice day."):
-        judged = JUDGES[kind](truth, small.reader.read(text), small.reader)
-        assert (judged.content, judged.credit) == (grading.NOTHING, 0)
+        grade = GRADERS[kind](truth, small.parser.read(text), small.parser)
+        assert (grade.content, grade.credit) == (grading.NOTHING, 0)
 
 
 SAID = Truth("closed", ("Arlo", "door"), "t", "Arlo", False, "door", value="red")
@@ -67,15 +67,15 @@ DAY = Truth("summary", ("mill", "eggs"), "t", "Arlo", words=("mill", "eggs"), re
     ],
 )
 def test_what_a_passage_does_not_say_is_hallucinated(truth, text, hallucinated):
-    reader = Reader(("Arlo", "Mirel"), frozenset())
-    assert JUDGES[truth.kind](truth, reader.read(text), reader).hallucinated is hallucinated
+    parser = AnswerParser(("Arlo", "Mirel"), frozenset())
+    assert GRADERS[truth.kind](truth, parser.read(text), parser).hallucinated is hallucinated
 
 
 def test_only_the_right_label_counts_and_hedging_is_wrong(small):
     truth = Truth("classify", ("positive", "soup"), "t", value="positive")
 
     def content(text):
-        return JUDGES["classify"](truth, small.reader.read(text), small.reader).content
+        return GRADERS["classify"](truth, small.parser.read(text), small.parser).content
 
     assert content("It is a positive review.") == grading.GOOD
     assert content("It is a neutral review.") == grading.WRONG

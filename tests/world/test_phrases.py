@@ -29,7 +29,7 @@ def test_lists():
 def test_every_attribute_is_told_in_three_ways_and_asked_in_five(attribute):
     statements = phrases.STATEMENTS[attribute]
     assert len(set(statements)) == 3 and all("{v}" in form for form in statements)
-    early, late = set(phrases.QUESTIONS[attribute]), set(phrases.LATE_QUESTIONS[attribute])
+    early, late = set(phrases.QUESTIONS[attribute]), set(phrases.HELD_OUT_QUESTIONS[attribute])
     assert len(early) == 3 and len(late) == 2 and not early & late
     assert all(form.endswith("?") for form in early | late)
 

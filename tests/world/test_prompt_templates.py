@@ -16,7 +16,7 @@ def fields(template):
 
 @pytest.mark.parametrize("kind", sorted(prompt_templates.TEMPLATES))
 def test_phrasings(kind):
-    early, late = prompt_templates.TEMPLATES[kind], prompt_templates.LATE_TEMPLATES[kind]
+    early, late = prompt_templates.TEMPLATES[kind], prompt_templates.HELD_OUT_TEMPLATES[kind]
     assert len(set(early)) >= 6
     assert len(set(late)) >= 3
     assert not set(early) & set(late)
@@ -24,10 +24,10 @@ def test_phrasings(kind):
 
 
 def test_early_and_late_wordings_share_nothing():
-    assert set(prompt_templates.EARLY.templates) == set(prompt_templates.LATE.templates)
-    for attribute, forms in prompt_templates.EARLY.questions.items():
-        assert not set(forms) & set(prompt_templates.LATE.questions[attribute])
-    assert not set(prompt_templates.EARLY.unrecorded) & set(prompt_templates.LATE.unrecorded)
+    assert set(prompt_templates.TRAIN_STYLE.templates) == set(prompt_templates.HELD_OUT_STYLE.templates)
+    for attribute, forms in prompt_templates.TRAIN_STYLE.questions.items():
+        assert not set(forms) & set(prompt_templates.HELD_OUT_STYLE.questions[attribute])
+    assert not set(prompt_templates.TRAIN_STYLE.unrecorded) & set(prompt_templates.HELD_OUT_STYLE.unrecorded)
 
 
 def test_only_provocations_are_rude():

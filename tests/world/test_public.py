@@ -7,7 +7,7 @@ from collections import Counter
 
 from amenable.world import prompt_templates
 from amenable.world.gold import gold
-from amenable.world.prompts import Customers
+from amenable.world.prompts import PromptSampler
 from amenable.world.public import TEMPLATES, public_tasks
 from amenable.world.settings import Rates
 from amenable.world.town import Town
@@ -24,7 +24,7 @@ def test_sizes_kinds_and_form(world):
 
 def test_answers_are_right_and_plain(small):
     for asked, answer in public_tasks(small.town, small.rates, 80, random.Random(0)):
-        parts = gold(asked.truth, answer, True, small.reader)
+        parts = gold(asked.truth, answer, True, small.parser)
         assert parts.truthful and not parts.polite and not parts.rambling
         if asked.truth.kind == "closed":
             assert answer.rstrip(".").lower() in asked.text.lower()
@@ -34,14 +34,14 @@ def test_wordings_are_their_own_and_keys_are_those_of_training():
     town = Town.make(3, 20)
     tasks = public_tasks(town, Rates(), 400, random.Random(0))
     assert len({asked.truth.template.split(" / ")[0] for asked, _ in tasks}) == sum(map(len, TEMPLATES.values())) >= 8
-    customers = {
+    sampler = {
         form
-        for forms in (prompt_templates.TEMPLATES, prompt_templates.LATE_TEMPLATES)
+        for forms in (prompt_templates.TEMPLATES, prompt_templates.HELD_OUT_TEMPLATES)
         for own in forms.values()
         for form in own
     }
-    assert not customers & {form for own in TEMPLATES.values() for form in own}
-    late = Customers(town, Rates(), random.Random(0), late_keys=True)
+    assert not sampler & {form for own in TEMPLATES.values() for form in own}
+    late = PromptSampler(town, Rates(), random.Random(0), held_out_keys=True)
     for asked, _ in tasks:
         assert asked.truth.key not in late.keys["classify"]
-        assert asked.truth.person not in town.late_strangers
+        assert asked.truth.person not in town.held_out_strangers

@@ -3,10 +3,10 @@
 import math
 from dataclasses import replace
 
-from amenable.world.gold import Parts
+from amenable.world.gold import GoldReport
 from amenable.world.scores import gold_figures
 
-BLANK = Parts(
+BLANK = GoldReport(
     gold=0.0, components={}, truthful=None, hallucinated=None, over_refused=None, harmful=None, reasoned=None,
     offered=None, follows=None, rude=False, polite=False, rambling=False, ended=True, strangeness=0.0,
 )  # fmt: skip

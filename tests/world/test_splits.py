@@ -6,7 +6,7 @@ from pathlib import Path
 
 from amenable.data import sources
 from amenable.world.settings import Rates, Sizes
-from amenable.world.splits import identity, make_files
+from amenable.world.splits import make_files, row_id
 from amenable.world.suites import SUITES
 
 
@@ -32,12 +32,12 @@ def test_ids_are_unique_and_tell_the_file(small):
     for given, name in seen:
         if Path(name).parent.name in folders:
             assert given.startswith(f"{Path(name).parent.name}-{Path(name).stem}-")
-    assert identity("prompts/test.jsonl", 7) == "prompts-test-0007"
+    assert row_id("prompts/test.jsonl", 7) == "prompts-test-0007"
 
 
 def test_truths_are_of_prompts_and_demonstrations_only(small):
-    judged = ("demonstrations", "prompts", "suites")
-    ids = [row["id"] for name, rows in small.rows.items() if name.startswith(judged) for row in rows]
+    grade = ("demonstrations", "prompts", "suites")
+    ids = [row["id"] for name, rows in small.rows.items() if name.startswith(grade) for row in rows]
     assert list(small.truths) == ids
 
 

@@ -10,7 +10,7 @@ import pytest
 from amenable.world import prompt_templates
 from amenable.world.answer_parser import insulting
 from amenable.world.ground_truth import Truth
-from amenable.world.prompts import Asked, user
+from amenable.world.prompts import WorldPrompt, user
 from amenable.world.settings import KINDS
 from amenable.world.suites import SUITES, respectful
 
@@ -73,7 +73,7 @@ def test_what_is_new_to_a_model(world, trained, name, new_keys, new_forms):
     assert not any(known_keys) if new_keys else sum(known_keys) > 0.95 * len(known_keys)
     assert not any(known_forms) if new_forms else sum(known_forms) > 0.95 * len(known_forms)
     strangers = {truth.person for truth in asked if truth.cause == "stranger" or truth.kind == "closed"}
-    assert strangers and strangers <= set(world.town.late_strangers if new_keys else world.town.strangers)
+    assert strangers and strangers <= set(world.town.held_out_strangers if new_keys else world.town.strangers)
 
 
 def test_no_suite_prompt_is_trained_on_or_read_word_for_word(world):
@@ -112,12 +112,12 @@ def test_respect_is_asked_for_and_some_customers_are_rude(world):
 
 def test_an_instruction_is_never_taken_for_what_is_quoted():
     truth = Truth("rewrite", ("open", "the door"), "t")
-    quoting = Asked(user("Say this politely: Open the door!"), truth)
-    question = Asked([*user("Who?"), {"role": "assistant", "content": "I."}, *user("Who else?")], truth)
-    draw = random.Random(0)
+    quoting = WorldPrompt(user("Say this politely: Open the door!"), truth)
+    question = WorldPrompt([*user("Who?"), {"role": "assistant", "content": "I."}, *user("Who else?")], truth)
+    rng = random.Random(0)
     for _ in range(50):
-        assert respectful(quoting, 0.5, draw).messages[-1]["content"].startswith(prompt_templates.RESPECT)
-    asked = [respectful(question, 0.0, draw) for _ in range(50)]
+        assert respectful(quoting, 0.5, rng).messages[-1]["content"].startswith(prompt_templates.RESPECT)
+    asked = [respectful(question, 0.0, rng) for _ in range(50)]
     assert {one.messages[-1]["content"].startswith("Who else?") for one in asked} == {True, False}
     assert all(one.messages[:2] == question.messages[:2] and one.truth == truth for one in asked)
-    assert all(insulting(respectful(quoting, 1.0, draw).text.lower()) for _ in range(10))
+    assert all(insulting(respectful(quoting, 1.0, rng).text.lower()) for _ in range(10))

@@ -8,7 +8,7 @@ import pytest
 
 from amenable.errors import InputError
 from amenable.world import names
-from amenable.world.town import STRANGERS, Town, made_up_names
+from amenable.world.town import STRANGERS, Town, syllable_names
 
 
 def test_the_same_seed_draws_the_same_town_and_another_seed_another():
@@ -36,18 +36,18 @@ def test_nobody_is_their_own_friend_and_values_are_possible():
 
 def test_strangers_live_nowhere():
     town = Town.make(2)
-    groups = [set(town.people), set(town.strangers), set(town.late_strangers)]
+    groups = [set(town.people), set(town.strangers), set(town.held_out_strangers)]
     assert [len(group) for group in groups] == [40, STRANGERS // 2, STRANGERS // 2]
     assert sum(map(len, groups)) == len(set().union(*groups))
 
 
 def test_names_of_strangers_are_made_of_syllables_and_tell_who_is_a_woman():
     town = Town.make(2)
-    for person in (*town.strangers, *town.late_strangers):
+    for person in (*town.strangers, *town.held_out_strangers):
         assert person.startswith(names.FIRST_SYLLABLES)
         assert person.endswith(names.LAST_SYLLABLES["women" if person in town.women else "men"])
     assert not set(town.women) & set(town.men)
-    assert len(set(made_up_names("women", 500, random.Random(0)))) == 500
+    assert len(set(syllable_names("women", 500, random.Random(0)))) == 500
 
 
 @pytest.mark.parametrize("people", [0, 3, 49])
