@@ -143,7 +143,10 @@ class Decoder(nn.Module):
     @property
     def padded_unembedding(self) -> Tensor:
         """The unembedding matrix with its padding rows [V, D], as saved."""
-        return self.token_embedding.weight if self.output is None else self.output.weight
+        matrix = self.token_embedding if self.output is None else self.output
+        if type(matrix) not in (nn.Embedding, nn.Linear):
+            raise TypeError(f"losses read the unembedding's weight alone: {type(matrix).__name__} has no effect")
+        return matrix.weight
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return logits of the tokenizer's tokens, [..., D] -> [..., T]."""
@@ -228,15 +231,21 @@ class Mlp(nn.Module):
         return self.down(F.gelu(x, approximate="tanh") if self.activation == "gelu" else F.relu(x))
 
 
+def is_plain(linear: nn.Module) -> bool:
+    """Return True for a linear layer that is its weight and bias alone: no adapter, parametrization or hook on it.
+
+    Only such a layer may be computed or stored in another way than by calling it.
+    """
+    hooks = (linear._forward_pre_hooks, linear._forward_hooks, linear._backward_pre_hooks, linear._backward_hooks)
+    return type(linear) is nn.Linear and not any(hooks)
+
+
 def can_fuse_gelu(linear: nn.Linear) -> bool:
     """Return True if oneDNN can fuse GELU into this layer's product: bf16 on CPU without gradients."""
+    if torch.is_grad_enabled() or not is_plain(linear):
+        return False
     weight = linear.weight
-    return (
-        weight.dtype == torch.bfloat16
-        and weight.device.type == "cpu"
-        and not torch.is_grad_enabled()
-        and torch.backends.mkldnn.is_available()
-    )
+    return weight.dtype == torch.bfloat16 and weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
 
 
 def linear_gelu(x: Tensor, linear: nn.Linear) -> Tensor:

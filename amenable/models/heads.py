@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from amenable.models.decoder import Decoder, normal
+from amenable.models.decoder import Decoder, is_plain, normal
 from amenable.models.layout import Layout
 
 
@@ -48,4 +48,6 @@ class ScalarModel(nn.Module):
         """Return a scalar per token, ids [N] -> [N] in fp32, or [M] at the flat indices `at` [M]."""
         hidden = self.decoder(ids, layout, at=at)
         with torch.autocast(hidden.device.type, enabled=False):
+            if not is_plain(self.score):
+                return self.score(hidden.float()).squeeze(-1)
             return F.linear(hidden.float(), self.score.weight.float(), self.score.bias.float()).squeeze(-1)

@@ -88,10 +88,13 @@ def llama_parameters(config: DecoderConfig) -> list[ParameterMap]:
 
 
 def published_tensors(decoder: Decoder, model_type: str) -> dict[str, Tensor]:
-    """Return copies of the weights under their published names."""
+    """Return copies of the weights under their published names. ValueError for weights that have none, as adapters."""
     state = decoder.state_dict()
     tensors: dict[str, Tensor] = {}
-    for entry in parameter_map(decoder.config, model_type):
+    entries = parameter_map(decoder.config, model_type)
+    if unknown := sorted(state.keys() - {entry.ours for entry in entries}):
+        raise ValueError(f"no published name for {shortened(unknown)}: merge adapters into the weights they change")
+    for entry in entries:
         value = state[entry.ours].detach().cpu()
         parts = value.split(list(entry.sizes)) if entry.sizes else [value.t() if entry.transposed else value]
         for name, part in zip(entry.theirs, parts):

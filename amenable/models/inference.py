@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from amenable.models.decoder import Decoder
+from amenable.models.decoder import Decoder, is_plain
 from amenable.models.heads import ScalarModel
 
 Model = TypeVar("Model", Decoder, ScalarModel)
@@ -24,9 +24,10 @@ def cast_for_inference(model: Model, dtype: torch.dtype, in_place: bool = False)
 
     Embeddings, norms and a scalar head stay in fp32, as under autocast, and are shared with `model`. in_place: convert
     `model` itself. Use the result under autocast of the same dtype, without gradients. A converted model is returned
-    unchanged.
+    unchanged. Layers with an adapter, a parametrization or a hook stay as they are.
     """
-    if all(linear.weight.dtype == dtype for linear in linear_layers(model)):
+    layers = linear_layers(model)
+    if layers and all(linear.weight.dtype == dtype for linear in layers):
         return model
     twin = model if in_place else copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
     for linear in linear_layers(twin):
@@ -40,9 +41,9 @@ def cast_for_inference(model: Model, dtype: torch.dtype, in_place: bool = False)
 
 
 def linear_layers(model: Decoder | ScalarModel) -> list[nn.Linear]:
-    """Return the linear layers of a model's blocks."""
+    """Return the plain linear layers of a model's blocks."""
     decoder = model.decoder if isinstance(model, ScalarModel) else model
-    return [module for module in decoder.layers.modules() if isinstance(module, nn.Linear)]
+    return [module for module in decoder.layers.modules() if isinstance(module, nn.Linear) and is_plain(module)]
 
 
 def frozen(parameter: torch.Tensor, dtype: torch.dtype) -> nn.Parameter:

@@ -32,6 +32,13 @@ def test_every_parameter_is_mapped_once(model_type, config):
     assert len(set(addresses)) == len(addresses), "copies share no memory"
 
 
+def test_weights_without_a_published_name_are_not_left_out():
+    decoder = Decoder(GPT)
+    decoder.layers[1].mlp.up.register_parameter("lora_A", torch.nn.Parameter(torch.zeros(1, 32)))
+    with pytest.raises(ValueError, match=r"no published name for layers\.1\.mlp\.up\.lora_A: merge adapters"):
+        published_tensors(decoder, "gpt2")
+
+
 def test_long_lists_are_shortened():
     assert shortened(["a", "b"]) == "a, b"
     assert shortened(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"

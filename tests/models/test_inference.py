@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.utils import parametrize
 
 from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.heads import ScalarModel
@@ -92,3 +94,80 @@ def test_in_place_converts_the_model_itself():
     assert torch.equal(bf16_outputs(decoder), expected) and decoder.layers[1].mlp.up.weight.dtype == torch.bfloat16
     model = ScalarModel(Decoder(GPT2))
     assert cast_for_inference(model, torch.bfloat16, in_place=True) is model and model.decoder.output is None
+
+
+class LowRank(nn.Module):
+    """An adapter as PEFT makes it: a module around a linear layer."""
+
+    def __init__(self, base, change):
+        super().__init__()
+        self.base, self.change = base, nn.Parameter(change)
+
+    def forward(self, x):
+        return self.base(x) + nn.functional.linear(x, self.change)
+
+
+class LowRankLinear(nn.Linear):
+    """An adapter as a linear layer that has a further term."""
+
+    def forward(self, x):
+        return super().forward(x) + nn.functional.linear(x, self.change)
+
+
+class Sum(nn.Module):
+    """An adapter as a parametrization of the weight."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change = nn.Parameter(change)
+
+    def forward(self, weight):
+        return weight + self.change
+
+
+def subclassed(base, change):
+    layer = LowRankLinear(base.in_features, base.out_features, base.bias is not None)
+    layer.load_state_dict(base.state_dict())
+    layer.change = nn.Parameter(change)
+    return layer
+
+
+def parametrized(base, change):
+    parametrize.register_parametrization(base, "weight", Sum(change))
+    return base
+
+
+def hooked(base, change):
+    base.register_forward_hook(lambda module, inputs, output: output + nn.functional.linear(inputs[0], change))
+    return base
+
+
+@pytest.mark.parametrize("adapt", [LowRank, subclassed, parametrized, hooked])
+@pytest.mark.parametrize("layer", ["attention.qkv", "attention.out", "mlp.up", "mlp.down", "score"])
+@families
+def test_an_adapter_on_any_linear_layer_counts_in_trainer_and_copy_alike(config, layer, adapt):
+    name = layer if layer == "score" else f"decoder.layers.1.{layer}"
+    model = ScalarModel.from_decoder(Decoder(config), torch.Generator().manual_seed(0))
+    plain, merged = copy.deepcopy(model), copy.deepcopy(model)
+    linear = merged.get_submodule(name)
+    generator = torch.Generator().manual_seed(1)
+    left, right = (torch.randn(size, 1, generator=generator) for size in linear.weight.shape)
+    change = left @ right.T * 0.3
+    with torch.no_grad():
+        linear.weight.add_(change)
+    model.set_submodule(name, adapt(model.get_submodule(name), change))
+    with torch.no_grad():
+        expected, before = merged(IDS, LAYOUT), plain(IDS, LAYOUT)
+        torch.testing.assert_close(model(IDS, LAYOUT), expected, rtol=1e-4, atol=1e-4)
+    moved = float((expected - before).abs().mean())
+    trainer, twin = bf16_outputs(model), bf16_outputs(cast_for_inference(model, torch.bfloat16))
+    assert float((twin - trainer).abs().mean()) < 0.05 * moved and float((twin - expected).abs().mean()) < 0.1 * moved
+
+
+@pytest.mark.parametrize("config", [GPT2, LLAMA], ids=["embedding", "output"])
+def test_an_adapter_on_the_unembedding_is_refused(config):
+    decoder = Decoder(config)
+    name = "token_embedding" if decoder.output is None else "output"
+    decoder.set_submodule(name, LowRank(decoder.get_submodule(name), torch.zeros(61, 32)))
+    with pytest.raises(TypeError, match="LowRank has no effect"):
+        decoder.logits(torch.zeros(1, 32))
