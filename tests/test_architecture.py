@@ -22,14 +22,15 @@ LAYERS = {
     "feedback": 2,
     "world": 2,
     "train": 2,
-    "evaluation": 3,
-    "rl": 4,
-    "stages": 5,
-    "serve": 5,
-    "claims": 5,
-    "recipes": 6,
-    "cli": 7,
-    "__main__": 8,
+    "rewards": 3,
+    "evaluation": 4,
+    "rl": 5,
+    "stages": 6,
+    "serve": 6,
+    "claims": 6,
+    "recipes": 7,
+    "cli": 8,
+    "__main__": 9,
 }
 SIBLINGS = {("text", "data"), ("feedback", "data"), ("recipes", "stages")}
 """the few imports within a layer: a conversation is made of data's messages"""

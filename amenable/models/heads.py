@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 
@@ -51,3 +52,9 @@ class ScalarModel(nn.Module):
             if not is_plain(self.score):
                 return self.score(hidden.float()).squeeze(-1)
             return F.linear(hidden.float(), self.score.weight.float(), self.score.bias.float()).squeeze(-1)
+
+
+def critic_from_policy(policy: Decoder) -> ScalarModel:
+    """Copy a policy's body under a zero head: a critic whose first values are 0, for rewards that are no model. All of
+    its parameters are trained, whatever the policy's are."""
+    return ScalarModel.from_decoder(copy.deepcopy(policy)).requires_grad_(True)

@@ -108,8 +108,11 @@ def load_decoder(folder: Path | str, device: torch.device | str = "cpu", dropout
     return decoder.to(device)
 
 
-def load_scalar(folder: Path | str, device: torch.device | str = "cpu", dropout: float = 0.0) -> ScalarModel:
-    """Load a reward model or critic from a folder, in fp32. Raises InputError as `load_decoder` does."""
+def load_scalar(
+    folder: Path | str, device: torch.device | str = "cpu", dropout: float = 0.0, label: str | None = None
+) -> ScalarModel:
+    """Load a reward model or critic from a folder, in fp32. Of a classifier with several labels the scalar is the
+    logit of `label`. Raises InputError as `load_decoder` does, and for a label that config.json does not name."""
     folder = Path(folder)
     fields = read_json_object(folder / CONFIG)
     if not is_classifier(fields):
@@ -117,12 +120,25 @@ def load_scalar(folder: Path | str, device: torch.device | str = "cpu", dropout:
     config = replace(decoder_config(fields, folder / CONFIG), dropout=dropout, tie_embeddings=True)
     model = ScalarModel(Decoder(config, device="meta"))
     model.decoder.origin = fields
+    row, count = label_row(fields, label, folder)
     with Weights(folder) as weights:
-        score = weights.take("score.weight", (1, config.hidden_size))
+        score = weights.take("score.weight", (count, config.hidden_size))[row : row + 1].clone()
         load_weights(model.decoder, weights, fields["model_type"])
     bias = torch.tensor([float(fields.get("score_bias", 0.0))])
     model.score.load_state_dict({"weight": score, "bias": bias}, assign=True)
     return model.to(device)
+
+
+def label_row(fields: Mapping[str, Any], label: str | None, folder: Path) -> tuple[int, int]:
+    """Return a label's row in a classifier's head, and the number of rows. Without a label the head has one row."""
+    names = [str(name) for _, name in sorted(dict(fields.get("id2label") or {}).items(), key=lambda item: int(item[0]))]
+    if label is None and len(names) <= 1:
+        return 0, 1
+    names = names or ["LABEL_0", "LABEL_1"]  # transformers writes no names where they are these
+    if label not in names:
+        what = f"has {len(names)} labels" if label is None else f"has no label '{label}'"
+        raise InputError(what, folder, f"name one as {folder}:LABEL; its labels are {', '.join(names)}")
+    return names.index(label), len(names)
 
 
 def read_config(folder: Path | str) -> DecoderConfig:

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from amenable.data import sources
 from amenable.data.batches import chunk_documents
-from amenable.data.types import Prompt, Ranking, Text
+from amenable.data.types import Conversation, Prompt, Ranking, Text
 from amenable.errors import InputError
 from amenable.seeds import derive_seed
 from amenable.text.chat import render_completion, render_document, render_prompt, render_prompts
@@ -164,13 +164,19 @@ def raw_rows(pieces: list[list[int]], tokens: int, seed: int, step: int, update:
 
 
 def ranking_rows(ranking: Ranking, tokenizer: Tokenizer, context: int) -> list[Row] | None:
-    """One row an answer: the prompt as context, the answer trained, EOS with it where the answer ended by itself, or is
-    empty. None where the prompt with its longest answer is longer than the context: nothing is cut."""
-    prompts = render_prompts(tokenizer, ranking.prompt, ranking.completions)
+    """The rows of a ranking's completions. None where the longest is longer than the context: nothing is cut."""
     ended = ranking.meta.get("ended")
     if not isinstance(ended, list) or len(ended) != len(ranking.completions):
         ended = [True] * len(ranking.completions)
-    answers = [render_completion(tokenizer, text, end or not text) for text, end in zip(ranking.completions, ended)]
-    if max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers)) > context:
-        return None
-    return [(prompt + answer, [False] * len(prompt) + [True] * len(answer)) for prompt, answer in zip(prompts, answers)]
+    rows = completion_rows(tokenizer, ranking.prompt, ranking.completions, ended)
+    return None if max(len(ids) for ids, _ in rows) > context else rows
+
+
+def completion_rows(
+    tokenizer: Tokenizer, prompt: Conversation, completions: Sequence[str], ended: Sequence[bool]
+) -> list[Row]:
+    """One row a completion: the prompt as context, the completion trained, EOS with it where it ended by itself, or is
+    empty."""
+    prompts = render_prompts(tokenizer, prompt, completions)
+    answers = [render_completion(tokenizer, text, end or not text) for text, end in zip(completions, ended)]
+    return [(before + ids, [False] * len(before) + [True] * len(ids)) for before, ids in zip(prompts, answers)]

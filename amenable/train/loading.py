@@ -32,19 +32,23 @@ def load_policy(
 
 
 def load_reward_model(
-    folder: Path, runtime: Runtime, tokenizer: Tokenizer, made_by: str = "amenable reward"
+    folder: Path,
+    runtime: Runtime,
+    tokenizer: Tokenizer,
+    made_by: str = "amenable reward",
+    label: str | None = None,
 ) -> ScalarModel:
-    """A reward model that reads the same ids as `tokenizer` writes. In evaluation mode."""
+    """A reward model, or a classifier's label, that reads the ids `tokenizer` writes. In evaluation mode."""
     require_model(folder, made_by)
     require_same_tokenizer(tokenizer, Tokenizer.load(folder), folder)
-    model = pretrained.load_scalar(folder).to(runtime.device).eval()
+    model = pretrained.load_scalar(folder, label=label).to(runtime.device).eval()
     model.decoder.num_tokens = min(tokenizer.vocab_size, model.decoder.config.vocab_size)
     return model
 
 
-def load_judge(folder: Path, runtime: Runtime, tokenizer: Tokenizer) -> ScalarModel:
+def load_judge(folder: Path, runtime: Runtime, tokenizer: Tokenizer, label: str | None = None) -> ScalarModel:
     """A reward model that is only asked for rewards, in the precision of its products; not trained, not saved."""
-    return runtime.only_asked(load_reward_model(folder, runtime, tokenizer)).requires_grad_(False)
+    return runtime.only_asked(load_reward_model(folder, runtime, tokenizer, label=label)).requires_grad_(False)
 
 
 def save_model(folder: Path, model: Decoder | ScalarModel, tokenizer: Tokenizer, dtype: SaveDtype = "float32") -> None:

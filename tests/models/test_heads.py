@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from amenable.models.decoder import Decoder, DecoderConfig
-from amenable.models.heads import ScalarModel
+from amenable.models.heads import ScalarModel, critic_from_policy
 from amenable.models.layout import Layout
 
 CONFIG = DecoderConfig(31, context_length=32, num_layers=1, hidden_size=16, num_heads=2)
@@ -71,3 +71,19 @@ def test_an_unembedding_of_its_own_is_dropped():
     assert not any(name.startswith("decoder.output") for name, _ in model.named_parameters())
     model(tokens(4), Layout.of([4])).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+def test_a_critic_from_a_policy_values_everything_at_nought_and_shares_nothing() -> None:
+    policy = Decoder(CONFIG)
+    policy.init_weights(torch.Generator().manual_seed(0))
+    policy.token_embedding.requires_grad_(False)
+    critic = critic_from_policy(policy)
+    assert torch.equal(critic(torch.arange(9), Layout.of([4, 5])), torch.zeros(9))
+    assert all(parameter.requires_grad for parameter in critic.parameters())
+    body = dict(critic.decoder.named_parameters())
+    assert all(torch.equal(p, body[name]) for name, p in policy.named_parameters() if name in body)
+    with torch.no_grad():
+        critic.decoder.token_embedding.weight.add_(1.0)
+    assert policy.unembedding is not None and not policy.token_embedding.weight.equal(
+        critic.decoder.token_embedding.weight
+    )

@@ -1,0 +1,177 @@
+"""Reward functions: one signature for models, rules, endpoints and a user's own Python, as TRL has it.
+
+    (prompts, completions, **columns) -> scores
+
+prompts: B conversations (tuples of `Message`); completions: B texts; columns: the other columns of the prompts' rows, B
+values each, with `ended`, True for a completion that ended by itself. A function gets the columns that it names, or all
+of them by `**columns`.
+A user's function may take one (prompt, completion, ...) at a time, may be async (all calls are awaited together), and
+may return floats, numpy or torch scalars.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import importlib.util
+import inspect
+import math
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from amenable.data.types import Prompt
+from amenable.errors import InputError
+
+RewardFunction = Callable[..., Sequence[float]]
+"""(prompts, completions, **columns) -> a score for each completion, higher is better"""
+
+SIGNATURES = "give it the parameters (prompts, completions, **columns), or (prompt, completion, **columns)"
+RESERVED = {"prompt", "prompts", "completion", "completions", "ended"}
+"""names of arguments: columns of these names are not handed over"""
+
+
+def load_function(file: Path, name: str) -> RewardFunction:
+    """Load the function `name` of a Python file. InputError where the file, or the function, cannot be used."""
+    if not file.is_file():
+        raise InputError("no such file", file, "name a Python file: --reward my_rewards.py:polite")
+    spec = importlib.util.spec_from_file_location(f"reward_functions_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise InputError("is no Python file", file, "its name ends with .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"cannot be imported: {describe(error)}", place_of(error, file)) from error
+    function = getattr(module, name, None)
+    if function is None:
+        known = [each for each, value in vars(module).items() if inspect.isfunction(value)]
+        near = difflib.get_close_matches(name, known, n=1)
+        raise InputError(f"has no function '{name}'", file, f"did you mean '{near[0]}'?" if near else SIGNATURES)
+    if not callable(function):
+        raise InputError(f"'{name}' is {type(function).__name__}, not a function", file)
+    return checked(function, f"{file}:{name}")
+
+
+def checked(function: Callable[..., Any], name: str) -> RewardFunction:
+    """Give a user's function the common signature. Exceptions and unusable scores become InputErrors with `name`."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        raise InputError("its parameters cannot be read", name, SIGNATURES) from None
+    if not {"completion", "completions"} & parameters.keys():
+        raise InputError(f"takes ({', '.join(parameters)})", name, SIGNATURES)
+    single = "completion" in parameters
+
+    def reward(prompts: Sequence[Any], completions: Sequence[str], **columns: Sequence[Any]) -> list[float]:
+        given: dict[str, Any] = {"prompts": prompts, "completions": completions, **columns}
+        if single:
+            by_row = {**columns, "prompt": prompts, "completion": completions}
+            calls = [{key: values[row] for key, values in by_row.items()} for row in range(len(completions))]
+        else:
+            calls = [given]
+        results = call_all(function, [arguments(parameters, call, name) for call in calls], name, single)
+        return finite_scores(results if single else results[0], len(completions), name)
+
+    return reward
+
+
+def arguments(parameters: Mapping[str, inspect.Parameter], given: dict[str, Any], name: str) -> dict[str, Any]:
+    """Select what a function takes of what is given. InputError for a column that it needs and that is not there."""
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        taken = given
+    else:
+        taken = {key: value for key, value in given.items() if key in parameters}
+    variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    required = {k for k, p in parameters.items() if p.default is inspect.Parameter.empty and p.kind not in variadic}
+    if missing := sorted(required - taken.keys()):
+        columns = ", ".join(sorted(given.keys() - RESERVED)) or "none"
+        raise InputError(f"needs the column '{missing[0]}'", name, f"the data's further columns are: {columns}")
+    return taken
+
+
+def call_all(function: Callable[..., Any], calls: Sequence[dict[str, Any]], name: str, single: bool) -> list[Any]:
+    """Call a function for each of `calls`, and await what is awaitable together. InputError for the first exception."""
+    results: list[Any] = []
+    for call in calls:
+        try:
+            results.append(function(**call))
+        except Exception as error:
+            results.append(error)
+            break
+    if any(inspect.isawaitable(result) for result in results):
+        results = await_all(results)
+    for row, result in enumerate(results, start=1):
+        if isinstance(result, InputError):
+            raise result
+        if isinstance(result, Exception):
+            row_name = f" for completion {row} of {len(calls)}" if single else ""
+            raise InputError(f"raised {describe(result)}{row_name}", place_of(result, name)) from result
+    return results
+
+
+def await_all(results: Sequence[Any]) -> list[Any]:
+    """Await all results that are awaitable at once; an exception stands in place of its result. Works in a notebook's
+    running event loop, too, by a thread."""
+
+    async def value_of(result: Any | Awaitable[Any]) -> Any:
+        return await result if inspect.isawaitable(result) else result
+
+    async def gather() -> list[Any]:
+        return await asyncio.gather(*map(value_of, results), return_exceptions=True)
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(gather())
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, gather()).result()
+
+
+def finite_scores(values: Any, count: int, name: str) -> list[float]:
+    """Convert `count` scores to floats. InputError for another number of them, and for one that is no finite number."""
+    values = values.tolist() if hasattr(values, "tolist") else values
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        raise InputError(f"returned {values!r:.80}, not a list of scores", name, "return one score a completion")
+    values = list(values)
+    if len(values) != count:
+        raise InputError(
+            f"returned {len(values)} scores for {count} completions", name, "return one for each, in their order"
+        )
+    return [finite_score(value, f"completion {row} of {count}", name) for row, value in enumerate(values, start=1)]
+
+
+def finite_score(value: Any, row: str, name: str) -> float:
+    """Convert one score to a float. InputError with the row where it is no finite number."""
+    try:
+        score = math.nan if isinstance(value, (str, bytes)) else float(value)
+    except (TypeError, ValueError, RuntimeError):
+        score = math.nan
+    if not math.isfinite(score):
+        raise InputError(f"scored {row} with {value!r:.80}", name, "a score is a finite number")
+    return score
+
+
+def columns_of(prompts: Sequence[Prompt], samples: int = 1) -> dict[str, list[Any]]:
+    """Collect the further columns of prompts' rows, and their ids, as lists; None where a row lacks a column. Each row
+    stands `samples` times, as its completions do."""
+    names = dict.fromkeys(key for prompt in prompts for key in prompt.meta if key not in RESERVED)
+    rows = [prompt for prompt in prompts for _ in range(samples)]
+    columns = {name: [prompt.meta.get(name) for prompt in rows] for name in names}
+    return {"id": [prompt.id for prompt in rows], **columns}
+
+
+def describe(error: BaseException) -> str:
+    """Return an exception's type and its message, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+def place_of(error: BaseException, name: str | Path) -> str:
+    """Add the line of a user's file on which an exception was raised to the name, if the traceback has one."""
+    file = str(name).partition(".py:")[0].removesuffix(".py") + ".py"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(file)]
+    return f"{name}, line {lines[-1]}" if lines else str(name)

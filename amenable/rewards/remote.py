@@ -1,0 +1,93 @@
+"""Rewards over HTTP: one POST a batch.
+
+    POST URL   {"prompts": [[{"role": ..., "content": ...}, ...], ...], "completions": [...], "ended": [...], ...}
+    ->         {"scores": [...]}, one a completion
+
+A request is tried again after a time-out, a broken connection, and answers 429 and 5xx. The address is called directly,
+without the environment's proxies; redirects are not followed.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Sequence
+from typing import Any
+
+from amenable.data.types import Conversation
+from amenable.errors import InputError
+from amenable.rewards.functions import RewardFunction, finite_scores
+
+TIMEOUT = 120.0
+"""seconds without a byte after which a request counts as failed"""
+PAUSES = (1.0, 4.0, 16.0)
+"""seconds before each further try"""
+CONNECT_TIMEOUT = 10.0
+
+
+def remote_reward(url: str, timeout: float = TIMEOUT, pauses: Sequence[float] = PAUSES) -> RewardFunction:
+    """Make a reward function of an HTTP endpoint. InputError at once where nothing listens at the address."""
+    require_listener(url)
+
+    def reward(prompts: Sequence[Conversation], completions: Sequence[str], **columns: Sequence[Any]) -> list[float]:
+        messages = [[{"role": turn.role, "content": turn.content} for turn in prompt] for prompt in prompts]
+        body = {"prompts": messages, "completions": list(completions), **columns}
+        try:
+            data = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+        except (TypeError, ValueError) as error:
+            raise InputError(f"a column cannot be sent as JSON: {error}", url, "leave it out of the data") from None
+        return finite_scores(scores_in(post(url, data, timeout, pauses), url), len(completions), url)
+
+    return reward
+
+
+def require_listener(url: str) -> None:
+    """Raise InputError for what is no address of HTTP, and where no connection can be opened."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError as error:
+        raise InputError(f"is no address: {error}", url) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InputError("is no address of HTTP", url, "write http://host:port/path")
+    try:
+        socket.create_connection((parts.hostname, port), CONNECT_TIMEOUT).close()
+    except OSError as error:
+        raise InputError(f"cannot be reached: {error}", url, "start the reward server, or mend the address") from None
+
+
+def post(url: str, data: bytes, timeout: float, pauses: Sequence[float]) -> bytes:
+    """Send JSON and return the answer's body. InputError once all tries have failed, and for 3xx and 4xx."""
+    opener = urllib.request.OpenerDirector()  # of HTTP alone: no files, no proxies, no redirects
+    for handler in (urllib.request.HTTPHandler, urllib.request.HTTPSHandler, urllib.request.HTTPErrorProcessor):
+        opener.add_handler(handler())
+    opener.add_handler(urllib.request.HTTPDefaultErrorHandler())
+    request = urllib.request.Request(url, data, {"content-type": "application/json"})
+    problem = ""
+    for pause in (0.0, *pauses):
+        time.sleep(pause)
+        try:
+            with opener.open(request, timeout=timeout) as reply:
+                return reply.read()
+        except urllib.error.HTTPError as error:
+            reason = error.read(500).decode("utf-8", "replace") or error.headers.get("location", "")
+            problem = f"answered {error.code}: {' '.join(reason.split())}"
+            if error.code != 429 and error.code < 500:
+                raise InputError(problem, url, "it takes a POST of JSON, without a redirect") from None
+        except (OSError, http.client.HTTPException) as error:
+            problem = f"gave no answer: {error or type(error).__name__}"
+    raise InputError(f"{problem} ({1 + len(pauses)} tries)", url, "look at the server's log")
+
+
+def scores_in(body: bytes, url: str) -> Any:
+    """Return the scores in an answer. InputError where it is no JSON object with `scores`."""
+    try:
+        return json.loads(body)["scores"]
+    except (ValueError, KeyError, TypeError):
+        shown = body[:80].decode("utf-8", "replace")
+        raise InputError(f'answered {shown!r}, not {{"scores": [...]}}', url) from None

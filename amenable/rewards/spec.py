@@ -1,0 +1,160 @@
+"""The grammar of `--reward` and `--judge`: one or more SPEC or SPEC=WEIGHT, whose weighted scores are summed.
+
+    runs/reward              a folder of a reward model
+    classifier:positive      a folder of a sequence classifier: the logit of one of its labels
+    my_rewards.py:polite     a function of a Python file (functions.py)
+    length:4-30              a rule: length, ends, regex, not (rules.py)
+    http://127.0.0.1:9000/   an HTTP endpoint (remote.py)
+
+    --reward runs/reward length:4-30=0.5
+
+What follows the last `=` is the weight if it is a number, unless the whole names a file that is there. A regular
+expression or address that ends so takes `=1` behind it. In Python a function, or a ModelReward, is a SPEC as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from amenable.data.types import Conversation
+from amenable.errors import InputError
+from amenable.rewards.functions import RewardFunction, checked, load_function
+from amenable.rewards.model import ModelReward
+from amenable.rewards.remote import remote_reward
+from amenable.rewards.rules import is_rule, rule_reward
+from amenable.text.tokenizer import Tokenizer
+from amenable.train.forward import Row
+from amenable.train.log import Progress, silent
+from amenable.train.runtime import Runtime
+
+Spec = str | Path | Callable[..., Any]
+SPELLINGS = "a reward is a folder, FOLDER:LABEL, FILE.py:FUNCTION, length:4-30, ends, regex:PATTERN, or an http address"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One term of a reward."""
+
+    name: str
+    function: RewardFunction
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Reward:
+    """The weighted sum of reward functions; itself one."""
+
+    parts: tuple[Part, ...]
+
+    def __call__(
+        self, prompts: Sequence[Conversation], completions: Sequence[str], **columns: Sequence[Any]
+    ) -> list[float]:
+        """Return the summed score of each completion."""
+        return self.total(self.scores(prompts, completions, columns)).tolist()
+
+    def scores(
+        self,
+        prompts: Sequence[Conversation],
+        completions: Sequence[str],
+        columns: Mapping[str, Sequence[Any]],
+        rows: Sequence[Row] | None = None,
+        tokenizer: Tokenizer | None = None,
+        progress: Progress = silent,
+    ) -> dict[str, Tensor]:
+        """Return each part's unweighted scores [B], by name. With `rows` of ids that `tokenizer` wrote, models of the
+        same tokenizer score these; all other parts read the texts."""
+        scores: dict[str, Tensor] = {}
+        for part in self.parts:
+            model = part.function
+            if not isinstance(model, ModelReward):
+                values = model(prompts, completions, **columns)
+                scores[part.name] = torch.tensor(values, dtype=torch.float32)
+                continue
+            own = rows if tokenizer is not None and model.reads(tokenizer) else None
+            texts = own if own is not None else model.rows(prompts, completions, columns.get("ended"))
+            scores[part.name] = model.score_rows(texts, progress)
+        return scores
+
+    def total(self, scores: dict[str, Tensor]) -> Tensor:
+        """Return the weighted sum [B] of the parts' scores, added in double precision."""
+        terms = [part.weight * scores[part.name].double() for part in self.parts]
+        return torch.stack(terms).sum(0).float()
+
+    def fits(self, prompt: Conversation, completions: Sequence[str], ended: Sequence[bool] | None = None) -> bool:
+        """Tell whether every model among the parts has context enough for these completions."""
+        return all(model.fits(prompt, completions, ended) for model in self.models)
+
+    @property
+    def models(self) -> list[ModelReward]:
+        """The reward models among the parts."""
+        return [part.function for part in self.parts if isinstance(part.function, ModelReward)]
+
+
+def load_reward(specs: Spec | Sequence[Spec], runtime: Runtime, max_tokens: int = 8192) -> Reward:
+    """Load everything that the specs name. InputError for a missing file, function, label or server."""
+    several = [specs] if isinstance(specs, (str, Path)) or callable(specs) else list(specs)
+    if not several:
+        raise InputError("no reward is given", how=SPELLINGS)
+    parts = [load_part(spec, runtime, max_tokens) for spec in several]
+    names = [part.name for part in parts]
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"the reward '{repeated}' is given twice", how="give it once, with a weight: SPEC=WEIGHT")
+    return Reward(tuple(parts))
+
+
+def load_part(spec: Spec, runtime: Runtime, max_tokens: int) -> Part:
+    """Load one SPEC or SPEC=WEIGHT."""
+    if not isinstance(spec, (str, Path)):
+        name = getattr(spec, "__name__", type(spec).__name__)
+        return Part(name, spec if isinstance(spec, (ModelReward, Reward)) else checked(spec, name))
+    name, weight = split_weight(str(spec))
+    before, _, last = name.rpartition(":")
+    if is_rule(name):
+        function = rule_reward(name)
+    elif "://" in name:
+        function = remote_reward(name)
+    elif before.endswith(".py"):
+        function = load_function(Path(before), last)
+    elif before and not Path(name).exists() and Path(before).is_dir():
+        function = ModelReward.load(Path(before), runtime, last, max_tokens)
+    elif not Path(name).is_dir() and (before or name.endswith(".py")):
+        raise InputError(f"'{name}' is no reward", how=SPELLINGS)
+    else:
+        function = ModelReward.load(Path(name), runtime, max_tokens=max_tokens)
+    return Part(name, function, weight)
+
+
+def split_weight(spec: str) -> tuple[str, float]:
+    """Split SPEC=WEIGHT; the weight is 1 where none is written. InputError for a weight of 0, nan or inf."""
+    name, equals, number = spec.rpartition("=")
+    try:
+        weight = float(number)
+    except ValueError:
+        return spec, 1.0
+    if not equals or Path(spec).exists():
+        return spec, 1.0
+    if not math.isfinite(weight) or weight == 0 or not name:
+        raise InputError(f"'{spec}' has the weight {number}", how="write SPEC=WEIGHT with a number other than 0")
+    return name, weight
+
+
+def reward_inputs(specs: Sequence[Spec], name: str = "reward") -> dict[str, Path | None]:
+    """List the folders and files that specs name, for a run's lineage: `reward`, or `reward 1`, `reward 2` ..."""
+    texts = [split_weight(str(spec))[0] for spec in specs if isinstance(spec, (str, Path))]
+    paths = [path for path in map(path_of, texts) if path is not None]
+    return {name if len(paths) == 1 else f"{name} {number}": path for number, path in enumerate(paths, start=1)}
+
+
+def path_of(name: str) -> Path | None:
+    """Return the folder or Python file that a SPEC without its weight names, None for rules and addresses."""
+    if is_rule(name) or "://" in name:
+        return None
+    before = name.rpartition(":")[0]
+    return Path(before) if before and not Path(name).exists() else Path(name)

@@ -1,0 +1,55 @@
+"""A reward model as a reward function: its scores are those of the rows that it was always given."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from amenable.data.types import Message, Ranking
+from amenable.errors import InputError
+from amenable.rewards.model import ModelReward
+from amenable.text.tokenizer import Tokenizer
+from amenable.train import forward, loading
+from amenable.train.examples import ranking_rows
+from amenable.train.runtime import Runtime
+
+PROMPTS = [(Message("user", "Ann asks: name a red thing."),), (Message("user", "Bo asks: name a blue thing."),)]
+ANSWERS = [("Gladly: a rose, it is red.", "Grimly: a brick", ""), ("Gladly: a jay, it is blue.", "No")]
+ENDED = [(True, False, True), (True, True)]
+
+
+def test_texts_are_scored_as_a_rankings_rows_are(judge: Path, runtime: Runtime) -> None:
+    reward, tokenizer = ModelReward.load(judge, runtime), Tokenizer.load(judge)
+    model, rows = loading.load_judge(judge, runtime, tokenizer), list[forward.Row]()
+    for prompt, answers, ended in zip(PROMPTS, ANSWERS, ENDED):
+        ranking = Ranking(prompt, answers, (1.0,) * len(answers), meta={"ended": list(ended)})
+        rows += ranking_rows(ranking, tokenizer, 64) or []
+    expected = forward.row_rewards(model, rows, runtime, 8192)
+    prompts = [prompt for prompt, answers in zip(PROMPTS, ANSWERS) for _ in answers]
+    completions, ended = ([item for group in groups for item in group] for groups in (ANSWERS, ENDED))
+    assert reward(prompts, completions, ended=ended, target=[0] * 5) == expected.tolist()
+    assert torch.equal(reward.score_rows(rows), expected) and expected.std() > 0
+    assert reward(prompts, completions) != expected.tolist()  # what was cut is another text than what ended
+    assert not any(parameter.requires_grad for parameter in reward.model.parameters())
+
+
+def test_nothing_is_cut(judge: Path, runtime: Runtime) -> None:
+    reward = ModelReward.load(judge, runtime)
+    long = "rose " * 60
+    assert reward.fits(PROMPTS[0], ANSWERS[0]) and not reward.fits(PROMPTS[0], ["a", long])
+    assert reward.fits(PROMPTS[0], [])
+    with pytest.raises(InputError, match=r"a completion with its prompt has \d+ tokens, and the reward model reads 64"):
+        reward(PROMPTS, ["a", long])
+
+
+def test_whose_ids_it_reads(judge: Path, other_judge: Path, runtime: Runtime) -> None:
+    reward = ModelReward.load(judge, runtime)
+    assert reward.reads(Tokenizer.load(judge)) and not reward.reads(Tokenizer.load(other_judge))
+
+
+def test_no_passes_above_the_budget(judge: Path, runtime: Runtime) -> None:
+    whole = ModelReward.load(judge, runtime)
+    small = replace(whole, max_tokens=40)
+    scores = [torch.tensor(reward(PROMPTS * 3, [*ANSWERS[0], *ANSWERS[0]])) for reward in (whole, small)]
+    assert torch.allclose(*scores, atol=1e-5)
