@@ -173,7 +173,11 @@ CASES = [
     ("beta below 0", "dpo {dpo} --beta -1", "beta is -1.0|above 0"),
     ("half of the labels", "dpo {dpo} --label-smoothing 0.5", "label_smoothing is 0.5"),
     ("chosen as rejected", "dpo {dpo} --data {d}/same.jsonl", "same.jsonl|chosen and rejected are the same"),
-    ("model without a name", "evaluate {evaluate} --models {assistant}", "is no model; write name=folder"),
+    (
+        "model without a name",
+        "evaluate {evaluate} --models {assistant}",
+        "not a model|write name=folder",
+    ),
     ("no world", "evaluate {evaluate} --world {d}/thesis", "not a closed world|amenable world"),
     ("temperature of the samples", "evaluate {evaluate} --temperature 0", "temperature is 0"),
     ("two judges", "annotate --data {prompts} --world {d} --reward-model {judge}", "one judge is needed"),

@@ -1,6 +1,6 @@
-"""What contestants answer: prompts rendered, shots before them, answers drawn, temperatures matched.
+"""Answers of models: prompts encoded, shots before them, answers sampled, temperatures matched.
 
-Every answer's random numbers are a function of the seed and the prompt's id, so all models meet the same luck.
+The random numbers of an answer are a function of the seed and the prompt's id, so they are the same for all models.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from amenable.data import sources
 from amenable.data.types import Conversation, Prompt
 from amenable.evaluation.base_prompts import Transcript
-from amenable.evaluation.entries import Contestant
+from amenable.evaluation.entries import ModelEntry
 from amenable.generation.engine import generate
 from amenable.generation.requests import Completion
 from amenable.generation.sampling import Sampling
@@ -27,141 +27,147 @@ from amenable.train.log import Bars, no_bars
 from amenable.train.runtime import Runtime
 
 COLDEST, HOTTEST = 0.05, 2.0
-"""temperatures between which one is sought, as multiples of the usual one"""
-HALVINGS = 4
-"""of the interval in which it lies, after which the rest is interpolated"""
+"""range of the bisection for a temperature, as multiples of the usual temperature"""
+BISECTIONS = 4
+"""halvings of that range before the rest is interpolated"""
 
 
 @dataclass(frozen=True)
-class Asking:
-    """How everybody is asked."""
+class GenerationConfig:
+    """Settings of generation that are the same for all models."""
 
     temperature: float = 1.0
     """of sampled answers"""
     max_new_tokens: int = 64
     shots: tuple[Conversation, ...] = ()
-    """what a few-shot contestant sees before the prompt"""
+    """conversations before the prompt of a few-shot model"""
     transcripts: Mapping[str, Transcript] = field(default_factory=dict)
-    """how base models are asked, "zero-shot" and "few-shot"; else as user and assistant"""
-    rows: int = 128
+    """raw-text formats of prompts to base models, by "zero-shot" and "few-shot"; by default user and assistant"""
+    max_batch_size: int = 128
     """answers decoded at once"""
     seed: int = 0
     bars: Bars = no_bars
-    """what shows how many answers are made"""
+    """progress bars over the answers"""
 
-    def transcript_for(self, speaker: Speaker) -> Transcript | None:
-        """How a base model is asked; None for user and assistant, and for models that know turns."""
-        name = "few-shot" if speaker.contestant.few_shot else "zero-shot"
-        return None if speaker.converses else self.transcripts.get(name)
+    def transcript_for(self, model: LoadedModel) -> Transcript | None:
+        """Return the transcript format of a base model's prompts; None for the default one, and for chat models."""
+        name = "few-shot" if model.entry.few_shot else "zero-shot"
+        return None if model.is_chat_model else self.transcripts.get(name)
 
-    def at(self, temperature: float) -> Asking:
-        """The same at another temperature; at 0 the likeliest token is taken at every place."""
+    def at(self, temperature: float) -> GenerationConfig:
+        """Return these settings at another temperature; 0 is greedy decoding."""
         return replace(self, temperature=temperature)
 
 
 @dataclass(frozen=True)
-class Speaker:
-    """A contestant's model, ready to answer."""
+class LoadedModel:
+    """A model ready to generate: its entry, decoder (an inference copy), tokenizer and device."""
 
-    contestant: Contestant
+    entry: ModelEntry
     decoder: Decoder
     tokenizer: Tokenizer
     runtime: Runtime
 
     @classmethod
-    def load(cls, contestant: Contestant, runtime: Runtime) -> Speaker:
-        decoder, tokenizer = loading.load_policy(contestant.folder, runtime, "a training stage")
-        return cls(contestant, runtime.only_asked(decoder), tokenizer, runtime)
+    def load(cls, entry: ModelEntry, runtime: Runtime) -> LoadedModel:
+        """Load the model in the entry's folder; InputError where there is none."""
+        decoder, tokenizer = loading.load_policy(entry.folder, runtime, "a training stage")
+        return cls(entry, runtime.only_asked(decoder), tokenizer, runtime)
 
     @property
-    def converses(self) -> bool:
-        """Whether it knows turns. A base model does not: it continues a transcript."""
+    def is_chat_model(self) -> bool:
+        """True for a model with a chat template. A base model has none and continues a transcript."""
         return self.tokenizer.chat_template is not None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer as it was drawn."""
+    """One generated answer."""
 
-    before: list[int]
-    """the prompt's ids as the model saw them"""
+    prompt_ids: list[int]
+    """ids of the prompt, shots included"""
     ids: list[int]
     text: str
     ended: bool
-    """by itself: by its end token, or, in a transcript, where the turn ends"""
+    """True where the model produced an end token, or, in a transcript, the end of its turn"""
     logp: float
-    """of all its tokens under the distribution it was drawn from; of a greedy answer at temperature 1"""
+    """sum over the answer's tokens under the distribution they were drawn from; of a greedy answer at temperature 1"""
 
 
 def read_shots(path: Path, sieve: Sieve | None = None) -> tuple[Conversation, ...]:
-    """The demonstrations that a few-shot contestant is shown."""
+    """Return the demonstrations in a file, as shots for few-shot prompts."""
     return tuple(row.messages for row in usable(sources.read_demonstrations(path), sieve))
 
 
-def ask(speaker: Speaker, prompts: Sequence[Prompt], asking: Asking, samples: int = 1) -> list[list[Answer]]:
-    """`samples` answers to each prompt. A base model stops where its turn in the transcript ends."""
-    asked = [shown(speaker, prompt, asking)[0] for prompt in prompts]
-    transcript = asking.transcript_for(speaker)
+def generate_answers(
+    model: LoadedModel, prompts: Sequence[Prompt], generation: GenerationConfig, samples: int = 1
+) -> list[list[Answer]]:
+    """Return `samples` answers to each prompt. A base model stops where its turn in the transcript ends."""
+    encoded = [prompt_ids(model, prompt, generation)[0] for prompt in prompts]
+    transcript = generation.transcript_for(model)
     stop = PLAIN_STOP if transcript is None else (transcript.end,)
-    with speaker.runtime.autocast():
+    with model.runtime.autocast():
         groups = generate(
-            speaker.decoder,
-            asked,
-            Sampling(temperature=asking.temperature, max_new_tokens=asking.max_new_tokens),
-            eos_id=speaker.tokenizer.stop_ids,
-            seeds=[derive_seed(asking.seed, "evaluate", prompt.id) for prompt in prompts],
+            model.decoder,
+            encoded,
+            Sampling(temperature=generation.temperature, max_new_tokens=generation.max_new_tokens),
+            eos_id=model.tokenizer.stop_ids,
+            seeds=[derive_seed(generation.seed, "evaluate", prompt.id) for prompt in prompts],
             samples=samples,
-            stop=() if speaker.converses else stop,
-            decode=speaker.tokenizer.decode,
-            max_batch_size=asking.rows,
-            progress=asking.bars(f"{speaker.contestant.name}: answers"),
+            stop=() if model.is_chat_model else stop,
+            decode=model.tokenizer.decode,
+            max_batch_size=generation.max_batch_size,
+            progress=generation.bars(f"{model.entry.name}: answers"),
         )
-    return [[answer_of(speaker.tokenizer, ids, one, transcript) for one in group] for ids, group in zip(asked, groups)]
+    return [
+        [to_answer(model.tokenizer, ids, completion, transcript) for completion in group]
+        for ids, group in zip(encoded, groups)
+    ]
 
 
-def answer_of(
-    tokenizer: Tokenizer, before: list[int], completion: Completion, transcript: Transcript | None = None
+def to_answer(
+    tokenizer: Tokenizer, prompt_ids: list[int], completion: Completion, transcript: Transcript | None = None
 ) -> Answer:
-    """What was drawn, with the text that a reader would see."""
-    said = completion.text or ""
-    text = clean_completion(tokenizer, said) if transcript is None else transcript.answer(said)
-    return Answer(before, completion.ids, text, completion.finish_reason != "length", math.fsum(completion.logps))
+    """Return a completion as an answer; its text has no special tokens, and nothing after the end of the turn."""
+    raw = completion.text or ""
+    text = clean_completion(tokenizer, raw) if transcript is None else transcript.answer(raw)
+    return Answer(prompt_ids, completion.ids, text, completion.finish_reason != "length", math.fsum(completion.logps))
 
 
-def shown(speaker: Speaker, prompt: Prompt, asking: Asking) -> tuple[list[int], int]:
-    """A prompt as its model is shown it, and how many shots were left away to leave room for an answer."""
-    room = speaker.decoder.config.context_length - asking.max_new_tokens
-    shots = asking.shots if speaker.contestant.few_shot else ()
-    return preceded(speaker.tokenizer, prompt.messages, shots, room, asking.transcript_for(speaker))
+def prompt_ids(model: LoadedModel, prompt: Prompt, generation: GenerationConfig) -> tuple[list[int], int]:
+    """Return a prompt's ids for a model, and the number of shots dropped to leave room for an answer."""
+    room = model.decoder.config.context_length - generation.max_new_tokens
+    shots = generation.shots if model.entry.few_shot else ()
+    return prepend_shots(model.tokenizer, prompt.messages, shots, room, generation.transcript_for(model))
 
 
-def preceded(
+def prepend_shots(
     tokenizer: Tokenizer,
     messages: Conversation,
     shots: Sequence[Conversation],
     room: int,
     transcript: Transcript | None = None,
 ) -> tuple[list[int], int]:
-    """Ids of a prompt after the shots, and how many of these, the first ones, were left away to fit `room` tokens."""
+    """Return the ids of shots and prompt, and the number of shots dropped, the first ones, to fit `room` tokens."""
     system = messages[:1] if messages[0].role == "system" else ()
-    for left_away in range(len(shots) + 1):
-        earlier = tuple(message for shot in shots[left_away:] for message in shot)
-        ids = prompt_ids(tokenizer, (*system, *earlier, *messages[len(system) :]), transcript)
+    for dropped in range(len(shots) + 1):
+        earlier = tuple(message for shot in shots[dropped:] for message in shot)
+        ids = encode_prompt(tokenizer, (*system, *earlier, *messages[len(system) :]), transcript)
         if len(ids) <= room:
             break
-    return ids, left_away
+    return ids, dropped
 
 
-def prompt_ids(tokenizer: Tokenizer, messages: Conversation, transcript: Transcript | None) -> list[int]:
-    """A conversation as its model is shown it, ending where the answer begins."""
+def encode_prompt(tokenizer: Tokenizer, messages: Conversation, transcript: Transcript | None) -> list[int]:
+    """Return the ids of a conversation, by chat template or as a transcript, ending where the answer begins."""
     if transcript is None:
         return render_prompt(tokenizer, messages)
     return [*tokenizer.opening_ids, *tokenizer.encode(transcript.render(messages))]
 
 
-def shortened(speaker: Speaker, prompts: Sequence[Prompt], asking: Asking) -> int:
-    """How many of the prompts leave no room for all the shots."""
-    return sum(shown(speaker, prompt, asking)[1] > 0 for prompt in prompts)
+def count_dropped_shots(model: LoadedModel, prompts: Sequence[Prompt], generation: GenerationConfig) -> int:
+    """Return the number of prompts that leave no room for all the shots."""
+    return sum(prompt_ids(model, prompt, generation)[1] > 0 for prompt in prompts)
 
 
 def entropy(answers: Sequence[Answer]) -> float:
@@ -169,21 +175,23 @@ def entropy(answers: Sequence[Answer]) -> float:
     return -math.fsum(answer.logp for answer in answers) / len(answers)
 
 
-def alike(speaker: Speaker, model: Speaker, prompts: Sequence[Prompt], asking: Asking) -> float:
-    """The temperature at which the speaker's entropy on these prompts is that of the model."""
+def match_entropy(
+    model: LoadedModel, target: LoadedModel, prompts: Sequence[Prompt], generation: GenerationConfig
+) -> float:
+    """Return the temperature at which the entropy of `model` on these prompts is that of `target`."""
 
-    def entropy_at(one: Speaker, temperature: float) -> float:
-        return entropy([group[0] for group in ask(one, prompts, asking.at(temperature))])
+    def entropy_at(sampled: LoadedModel, temperature: float) -> float:
+        return entropy([group[0] for group in generate_answers(sampled, prompts, generation.at(temperature))])
 
-    target = entropy_at(model, model.contestant.temperature or asking.temperature)
-    return where_it_is(lambda temperature: entropy_at(speaker, temperature), target, asking.temperature)
+    goal = entropy_at(target, target.entry.temperature or generation.temperature)
+    return bisect_temperature(lambda temperature: entropy_at(model, temperature), goal, generation.temperature)
 
 
-def where_it_is(entropy_at: Callable[[float], float], target: float, usual: float) -> float:
-    """The temperature at which an entropy that rises with it reaches the target; the last one tried where it does not.
+def bisect_temperature(entropy_at: Callable[[float], float], target: float, usual: float) -> float:
+    """Bisect for the temperature whose entropy, which rises with the temperature, is `target`.
 
-    The interval from the usual temperature down, or up, is halved a few times and then interpolated: entropies are
-    means over answers, and finer than their noise there is nothing to find.
+    Returns the end of the range if the target is not reached. The range below, or above, the usual temperature is
+    halved a few times and then interpolated: entropies are means over answers, and their noise allows nothing finer.
     """
     here = entropy_at(usual)
     if here == target:
@@ -192,7 +200,7 @@ def where_it_is(entropy_at: Callable[[float], float], target: float, usual: floa
     (low, at_low), (high, at_high) = sorted([(usual, here), (other, entropy_at(other))])
     if not at_low < target < at_high:
         return other
-    for _ in range(HALVINGS):
+    for _ in range(BISECTIONS):
         middle = (low + high) / 2
         at_middle = entropy_at(middle)
         if at_middle > target:

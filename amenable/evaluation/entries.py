@@ -1,15 +1,16 @@
-"""Who is evaluated: a model, and how it is asked.
+"""Models to evaluate, as entries of --models: a name, a folder, and a modifier of how answers are generated.
 
 name=folder                    as it is
 name=folder@few-shot           with demonstrations as earlier turns
 name=folder@best-of-16         the best of 16 answers, by the reward model
-name=folder@temperature-0.6    drawn at this temperature
-name=folder@like-ppo           drawn at the temperature at which its entropy is that of the model `ppo`
+name=folder@temperature-0.6    sampled at this temperature
+name=folder@entropy-of-ppo     sampled at the temperature at which its entropy is that of the model `ppo`
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,73 +18,74 @@ from typing import Any
 
 from amenable.errors import InputError
 
-MODIFIERS = "@few-shot, @best-of-16, @temperature-0.6, @like-NAME"
+MODIFIERS = "@few-shot, @best-of-16, @temperature-0.6, @entropy-of-NAME"
+EXAMPLE = "write name=folder, as in --models sft=runs/sft ppo=runs/ppo"
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """One model under one name. Without a modifier it is asked as the evaluation says."""
+class ModelEntry:
+    """One model under one name. Without a modifier its answers are generated as the evaluation's options say."""
 
     name: str
     folder: Path
     few_shot: bool = False
     best_of: int = 1
-    """answers drawn for each one that is kept"""
+    """answers sampled to each prompt, of which the best is evaluated"""
     temperature: float | None = None
-    like: str | None = None
-    """the contestant whose entropy it is given"""
+    entropy_of: str | None = None
+    """the name of the entry whose entropy is matched"""
 
     @classmethod
-    def parse(cls, entry: str) -> Contestant:
-        """The contestant that an entry of --models means."""
+    def parse(cls, entry: str) -> ModelEntry:
+        """Parse name=folder or name=folder@modifier. Raises InputError for other texts."""
         name, _, rest = entry.partition("=")
         if not name or not rest:
-            raise InputError(
-                f"'{entry}' is no model", how="write name=folder, as in --models sft=runs/sft ppo=runs/ppo"
-            )
+            raise InputError(f"not a model: '{entry}'", how=EXAMPLE)
         folder, at, modifier = rest.rpartition("@")
         if not at or "/" in modifier:  # the sign belongs to the path
             return cls(name, Path(rest))
-        return cls(name, Path(folder), **manner(modifier, entry))
+        return cls(name, Path(folder), **parse_modifier(modifier, entry))
 
 
-def manner(modifier: str, entry: str) -> dict[str, Any]:
-    """The fields that a modifier sets; InputError for one that is unknown or makes no sense."""
+def parse_modifier(modifier: str, entry: str) -> dict[str, Any]:
+    """Return the fields that a modifier sets. Raises InputError for an unknown modifier or an impossible value."""
     kind, _, value = modifier.partition("-")
     if modifier == "few-shot":
         return {"few_shot": True}
-    if kind == "like" and value:
-        return {"like": value}
+    if modifier.startswith("entropy-of-") and (name := modifier.removeprefix("entropy-of-")):
+        return {"entropy_of": name}
     if modifier.startswith("best-of-") and (count := modifier.removeprefix("best-of-")).isdecimal() and int(count) > 1:
         return {"best_of": int(count)}
     if kind == "temperature" and is_positive(value):
         return {"temperature": float(value)}
-    raise InputError(f"'@{modifier}' in '{entry}' is no way to ask a model", how=f"known are {MODIFIERS}")
+    renamed = f"write @entropy-of-{value}" if kind == "like" and value else f"known are {MODIFIERS}"
+    raise InputError(f"unknown modifier '@{modifier}' in '{entry}'", how=renamed)
 
 
 def is_positive(text: str) -> bool:
-    """Whether a text is a finite number above 0."""
+    """Return True if a text is a finite number above 0."""
     try:
         return 0 < float(text) < math.inf
     except ValueError:
         return False
 
 
-def roster(entries: Sequence[str]) -> tuple[Contestant, ...]:
-    """All contestants of an evaluation; InputError where a name is taken twice, or `like` names none that will do."""
-    found = tuple(Contestant.parse(entry) for entry in entries)
-    if not found:
-        raise InputError("no models", how="write name=folder, as in --models sft=runs/sft ppo=runs/ppo")
-    by_name = {one.name: one for one in found}
-    for one in found:
-        if sum(other.name == one.name for other in found) > 1:
-            raise InputError(f"two models are called '{one.name}'", how="give each a name of its own")
-        model = by_name.get(one.like or one.name)
-        if model is None:
-            raise InputError(f"'{one.name}' is to be like '{one.like}'", how=f"known are {', '.join(by_name)}")
-        if one.like is not None and (model.like is not None or model.best_of > 1):
-            raise InputError(
-                f"'{one.name}' is to be like '{one.like}'",
-                how="name a model that draws one answer at a known temperature",
-            )
-    return found
+def parse_entries(texts: Sequence[str]) -> tuple[ModelEntry, ...]:
+    """Parse all entries of an evaluation. Raises InputError for a name used twice, or an impossible `@entropy-of`."""
+    entries = tuple(ModelEntry.parse(text) for text in texts)
+    if not entries:
+        raise InputError("no models", how=EXAMPLE)
+    by_name = {entry.name: entry for entry in entries}
+    for name, count in Counter(entry.name for entry in entries).items():
+        if count > 1:
+            raise InputError(f"two models are called '{name}'", how="give each a name of its own")
+    for entry in entries:
+        if entry.entropy_of is None:
+            continue
+        wrong = f"'{entry.name}' cannot have the entropy of '{entry.entropy_of}'"
+        target = by_name.get(entry.entropy_of)
+        if target is None:
+            raise InputError(wrong, how=f"known are {', '.join(by_name)}")
+        if target.entropy_of is not None or target.best_of > 1:
+            raise InputError(wrong, how="name a model that draws one answer at a known temperature")
+    return entries

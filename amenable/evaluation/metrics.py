@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from amenable.data.types import Demonstration, Prompt, Text
-from amenable.evaluation.answering import Answer, Speaker, entropy
+from amenable.evaluation.answering import Answer, LoadedModel, entropy
 from amenable.evaluation.preference import Jury, Row
 from amenable.functional.statistics import best_of_n_kl
 from amenable.models.heads import ScalarModel
@@ -38,7 +38,7 @@ class Yardsticks:
 
     jury: Jury | None
     reward_model: ScalarModel | None
-    reference: Speaker | None
+    reference: LoadedModel | None
     """what KL is measured to"""
     temperature: float
     """at which the reference is drawn from"""
@@ -50,10 +50,10 @@ class Yardsticks:
 
 
 def measure(
-    speaker: Speaker, prompts: Sequence[Prompt], answers: Sequence[Answer], temperature: float, by: Yardsticks
+    model: LoadedModel, prompts: Sequence[Prompt], answers: Sequence[Answer], temperature: float, by: Yardsticks
 ) -> list[Row]:
     """One row an answer: what was said, and all that is known of it. None where something does not apply."""
-    rewards, kls = score(speaker, prompts, answers, by), divergences(speaker, prompts, answers, temperature, by)
+    rewards, kls = score(model, prompts, answers, by), divergences(model, prompts, answers, temperature, by)
     rows = []
     for prompt, answer, reward, kl in zip(prompts, answers, rewards, kls, strict=True):
         row: Row = {"text": answer.text, "ended": answer.ended}
@@ -64,14 +64,14 @@ def measure(
 
 
 def score(
-    speaker: Speaker, prompts: Sequence[Prompt], answers: Sequence[Answer], by: Yardsticks
+    model: LoadedModel, prompts: Sequence[Prompt], answers: Sequence[Answer], by: Yardsticks
 ) -> list[float] | list[None]:
     """The reward of every answer. Shots are not shown to the reward model: it judges an answer to the prompt."""
     if by.reward_model is None:
         return [None] * len(answers)
-    chat, context = speaker.tokenizer.with_chat_template(), by.reward_model.decoder.config.context_length
-    rows = [judged_row(chat, prompt, answer, speaker.converses, context) for prompt, answer in zip(prompts, answers)]
-    bar = by.bars(f"{speaker.contestant.name}: rewards")
+    chat, context = model.tokenizer.with_chat_template(), by.reward_model.decoder.config.context_length
+    rows = [judged_row(chat, prompt, answer, model.is_chat_model, context) for prompt, answer in zip(prompts, answers)]
+    bar = by.bars(f"{model.entry.name}: rewards")
     return forward.row_rewards(by.reward_model, rows, by.runtime, by.max_tokens, bar).tolist()
 
 
@@ -88,20 +88,20 @@ def answered(before: list[int], ids: list[int], context: int) -> forward.Row:
 
 
 def divergences(
-    speaker: Speaker, prompts: Sequence[Prompt], answers: Sequence[Answer], temperature: float, by: Yardsticks
+    model: LoadedModel, prompts: Sequence[Prompt], answers: Sequence[Answer], temperature: float, by: Yardsticks
 ) -> list[float] | list[None]:
     """KL to the reference along every answer, in nats, p at the temperature given; the reference sees no shots."""
-    if by.reference is None or not comparable(speaker.tokenizer, by.reference.tokenizer):
+    if by.reference is None or not comparable(model.tokenizer, by.reference.tokenizer):
         return [None] * len(answers)
     reference, context = by.reference.decoder, by.reference.decoder.config.context_length
-    seen = [answered(answer.before, answer.ids, speaker.decoder.config.context_length) for answer in answers]
+    seen = [answered(answer.prompt_ids, answer.ids, model.decoder.config.context_length) for answer in answers]
     plain = [
-        answered(render_prompt(speaker.tokenizer, prompt.messages), answer.ids, context)
+        answered(render_prompt(model.tokenizer, prompt.messages), answer.ids, context)
         for prompt, answer in zip(prompts, answers)
     ]
-    temperatures, bar = (temperature, by.temperature), by.bars(f"{speaker.contestant.name}: KL")
+    temperatures, bar = (temperature, by.temperature), by.bars(f"{model.entry.name}: KL")
     found = forward.row_kls(
-        speaker.decoder, reference, seen, plain, by.runtime, by.max_tokens, *temperatures, progress=bar
+        model.decoder, reference, seen, plain, by.runtime, by.max_tokens, *temperatures, progress=bar
     )
     return [float(kl.sum()) for kl in found]
 
@@ -142,24 +142,24 @@ def mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
-def text_figures(speaker: Speaker, texts: list[Text], tokens: int, by: Yardsticks) -> dict[str, Any]:
+def text_figures(model: LoadedModel, texts: list[Text], tokens: int, by: Yardsticks) -> dict[str, Any]:
     """Bits per byte of raw text, and the bits of each of its pieces, so that two models can be compared in pairs."""
-    context = speaker.decoder.config.context_length
-    rows, byte_count = measured_text(texts, speaker.tokenizer, context, tokens)
-    bar = by.bars(f"{speaker.contestant.name}: text")
-    logps = forward.row_logprobs(speaker.decoder, rows, by.runtime, by.max_tokens, progress=bar)
+    context = model.decoder.config.context_length
+    rows, byte_count = measured_text(texts, model.tokenizer, context, tokens)
+    bar = by.bars(f"{model.entry.name}: text")
+    logps = forward.row_logprobs(model.decoder, rows, by.runtime, by.max_tokens, progress=bar)
     bits = [-float(part.double().sum()) / math.log(2) for part in logps]
     return {"bpb": sum(bits) / byte_count, "text_bits": bits, "text_bytes": byte_count}
 
 
-def demonstration_figures(speaker: Speaker, rows: Sequence[Demonstration], by: Yardsticks) -> dict[str, Any]:
+def demonstration_figures(model: LoadedModel, rows: Sequence[Demonstration], by: Yardsticks) -> dict[str, Any]:
     """Negative log-probability of each demonstration's trained tokens, in nats, and how many tokens they are."""
-    context = speaker.decoder.config.context_length
-    rendered = [render(speaker.tokenizer, row.messages) for row in rows]
+    context = model.decoder.config.context_length
+    rendered = [render(model.tokenizer, row.messages) for row in rows]
     found = [(one.ids, one.loss_mask) if len(one.ids) <= context else None for one in rendered]
-    _, fitting = keep_fitting(f"demonstrations to {speaker.contestant.name}", rows, found, "conversations", context)
-    bar = by.bars(f"{speaker.contestant.name}: demonstrations")
-    logps = forward.row_logprobs(speaker.decoder, fitting, by.runtime, by.max_tokens, progress=bar)
+    _, fitting = keep_fitting(f"demonstrations to {model.entry.name}", rows, found, "conversations", context)
+    bar = by.bars(f"{model.entry.name}: demonstrations")
+    logps = forward.row_logprobs(model.decoder, fitting, by.runtime, by.max_tokens, progress=bar)
     return {
         "demonstration_nats": [-float(part.double().sum()) for part in logps],
         "demonstration_tokens": sum(part.numel() for part in logps),

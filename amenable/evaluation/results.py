@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amenable.evaluation.entries import Contestant
+from amenable.evaluation.entries import ModelEntry
 from amenable.evaluation.load_answers import TEST
 from amenable.evaluation.metrics import Yardsticks
 from amenable.evaluation.preference import Row, preferences
@@ -12,17 +12,17 @@ from amenable.evaluation.runner import Examined, Figures, Said, Tests
 
 
 class Results:
-    """Figures and answers of the contestants that have been examined."""
+    """Figures and answers of the entries that have been examined."""
 
     def __init__(self) -> None:
         self.figures: dict[str, dict[str, Figures]] = {}
-        """by suite and contestant"""
+        """by suite and entry"""
         self.answers: dict[str, dict[str, Said]] = {}
-        """by suite and contestant"""
+        """by suite and entry"""
         self.tasks: dict[str, dict[str, Figures]] = {}
-        """by task and contestant"""
+        """by task and entry"""
         self.curves: dict[str, list[Row]] = {}
-        """of the best of n, by contestant"""
+        """of the best of n, by entry"""
         self.known: dict[str, dict[str, Any]] = {}
         """what depends on a model alone, by its folder"""
 
@@ -32,9 +32,9 @@ class Results:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
 
-    def add(self, contestant: Contestant, found: Examined) -> None:
-        """What a contestant has answered, beside what is known of its model."""
-        name, known = contestant.name, self.known[str(contestant.folder)]
+    def add(self, entry: ModelEntry, found: Examined) -> None:
+        """Store the answers and metrics of an entry, with the metrics of its model."""
+        name, known = entry.name, self.known[str(entry.folder)]
         for suite, figures in found.figures.items():
             self.figures.setdefault(suite, {})[name] = figures
             self.answers.setdefault(suite, {})[name] = found.answers[suite]
@@ -72,7 +72,7 @@ class Results:
 
 
 def answers_at(i: int, said: Said) -> dict[str, Row | None] | None:
-    """A contestant's answers to prompt i, by decoding; None where it answered only earlier ones."""
+    """A entry's answers to prompt i, by decoding; None where it answered only earlier ones."""
     if not any(rows and i < len(rows) for rows in said.values()):
         return None
     return {decoding: rows[i] if rows else None for decoding, rows in said.items()}

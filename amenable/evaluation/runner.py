@@ -1,4 +1,4 @@
-"""Everything measured of one contestant: its answers to every suite of prompts, and what its model knows of text."""
+"""Everything measured of one entry: its answers to every suite of prompts, and what its model knows of text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from amenable.data.types import Demonstration, Prompt, Text
 from amenable.evaluation import best_of
-from amenable.evaluation.answering import Answer, Asking, Speaker, ask, shortened
+from amenable.evaluation.answering import Answer, GenerationConfig, LoadedModel, count_dropped_shots, generate_answers
 from amenable.evaluation.load_answers import TEST
 from amenable.evaluation.metrics import (
     Yardsticks,
@@ -32,7 +32,7 @@ Said = dict[str, list[Row] | None]
 
 @dataclass(frozen=True)
 class Tests:
-    """What every contestant is asked."""
+    """What every entry is asked."""
 
     __test__ = False  # to pytest: this is none of its own
 
@@ -51,7 +51,7 @@ class Tests:
 
 @dataclass(frozen=True)
 class Examined:
-    """What one contestant said, and what that came to."""
+    """What one entry said, and what that came to."""
 
     figures: dict[str, Figures]
     """by suite: those of sampled answers on top, of greedy ones under "greedy"; None where there are none"""
@@ -63,46 +63,55 @@ class Examined:
     """what a reader should be told"""
 
 
-def examine(speaker: Speaker, temperature: float, tests: Tests, asking: Asking, by: Yardsticks) -> Examined:
-    """Ask a contestant everything. Its sampled answers are drawn at `temperature`."""
-    if speaker.contestant.best_of > 1:
-        return examine_best(speaker, temperature, tests, asking, by)
+def examine(
+    model: LoadedModel, temperature: float, tests: Tests, generation: GenerationConfig, by: Yardsticks
+) -> Examined:
+    """Evaluate a model on all suites; sampled answers are drawn at `temperature`."""
+    if model.entry.best_of > 1:
+        return examine_best(model, temperature, tests, generation, by)
     figures: dict[str, Figures] = {}
     answers: dict[str, Said] = {}
     notes = []
     for suite, prompts in tests.suites.items():
         decodings = DECODINGS if suite == TEST else tests.suite_decodings
-        found = {one: decoded(one, speaker, prompts, temperature, asking, by) for one in decodings}
+        found = {one: decoded(one, model, prompts, temperature, generation, by) for one in decodings}
         figures[suite] = {**(found["sampled"][0] if "sampled" in found else {}), "greedy": None}
         if "greedy" in found:
             figures[suite]["greedy"] = found["greedy"][0]
         answers[suite] = {one: rows for one, (_, rows) in found.items()}
-        if speaker.contestant.few_shot and (count := shortened(speaker, prompts, asking)):
+        if model.entry.few_shot and (count := count_dropped_shots(model, prompts, generation)):
             notes.append(f"{count} of {len(prompts)} prompts of '{suite}' leave no room for all the shots")
     return Examined(figures, answers, None, notes)
 
 
 def decoded(
-    decoding: Decoding, speaker: Speaker, prompts: Sequence[Prompt], temperature: float, asking: Asking, by: Yardsticks
+    decoding: Decoding,
+    model: LoadedModel,
+    prompts: Sequence[Prompt],
+    temperature: float,
+    generation: GenerationConfig,
+    by: Yardsticks,
 ) -> tuple[Figures, list[Row]]:
     """Answers to one suite under one decoding, and their figures."""
     sampled = decoding == "sampled"
-    answers = [group[0] for group in ask(speaker, prompts, asking.at(temperature if sampled else 0.0))]
+    answers = [group[0] for group in generate_answers(model, prompts, generation.at(temperature if sampled else 0.0))]
     # a greedy answer has no temperature: its log-ratio is told as if it were drawn as the reference's are
-    rows = measure(speaker, prompts, answers, temperature if sampled else by.temperature, by)
+    rows = measure(model, prompts, answers, temperature if sampled else by.temperature, by)
     how = drawn(answers, temperature) if sampled else {"entropy": None, "temperature": 0.0}
     return {**summary(rows, prompts, by), **how}, rows
 
 
-def examine_best(speaker: Speaker, temperature: float, tests: Tests, asking: Asking, by: Yardsticks) -> Examined:
+def examine_best(
+    model: LoadedModel, temperature: float, tests: Tests, generation: GenerationConfig, by: Yardsticks
+) -> Examined:
     """The best of n answers by reward, to the first prompts of the suite "test" alone: it costs n times as much."""
-    n, prompts = speaker.contestant.best_of, tests.suites[TEST][: tests.best_of_prompts]
-    groups = ask(speaker, prompts, asking.at(temperature), samples=n)
+    n, prompts = model.entry.best_of, tests.suites[TEST][: tests.best_of_prompts]
+    groups = generate_answers(model, prompts, generation.at(temperature), samples=n)
     each = [prompt for prompt in prompts for _ in range(n)]
-    scores = score(speaker, each, [answer for group in groups for answer in group], by)
+    scores = score(model, each, [answer for group in groups for answer in group], by)
     rewards = torch.tensor(scores, dtype=torch.float64).view(len(prompts), n)
     best = [group[i] for group, i in zip(groups, rewards.argmax(1).tolist())]
-    rows = further(measure(speaker, prompts, best, temperature, by), n)
+    rows = further(measure(model, prompts, best, temperature, by), n)
     by_size = {size: best_of.expected(rewards.sort(1).values, size).tolist() for size in best_of.sizes(n)}
     for place, row in enumerate(rows):
         row["best_of"] = {str(size): values[place] for size, values in by_size.items()}
@@ -123,16 +132,22 @@ def golds(prompts: Sequence[Prompt], groups: Sequence[Sequence[Answer]], by: Yar
     return torch.tensor(rows, dtype=torch.float64)
 
 
-def knowledge(speaker: Speaker, tests: Tests, by: Yardsticks) -> dict[str, Figures]:
+def knowledge(model: LoadedModel, tests: Tests, by: Yardsticks) -> dict[str, Figures]:
     """What depends on the model alone and not on how it is asked: figures of text, and tasks by likelihood."""
     figures: Figures = {"bpb": None}
     if tests.texts:
-        figures |= text_figures(speaker, tests.texts, tests.text_tokens, by)
+        figures |= text_figures(model, tests.texts, tests.text_tokens, by)
     if tests.demonstrations:
-        figures |= demonstration_figures(speaker, tests.demonstrations, by)
-    model, who = (speaker.decoder, speaker.tokenizer), speaker.contestant.name
+        figures |= demonstration_figures(model, tests.demonstrations, by)
     tasks = {
-        name: accuracy(*model, questions, by.runtime, by.max_tokens, by.bars(f"{who}: {name}"))
+        name: accuracy(
+            model.decoder,
+            model.tokenizer,
+            questions,
+            by.runtime,
+            by.max_tokens,
+            by.bars(f"{model.entry.name}: {name}"),
+        )
         for name, questions in tests.tasks.items()
     }
     return {"figures": figures, "tasks": tasks}

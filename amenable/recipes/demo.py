@@ -264,7 +264,7 @@ def evaluations(root: Path, seed: int) -> list[Call]:
         examine("evaluate", "sft=sft", suites=news),
         examine("evaluate-base", "base=pretrain", "prompted=pretrain@few-shot", suites=about),
         examine("evaluate-best", "best16=sft@best-of-16"),
-        examine("evaluate-ppo", "ppo=ppo", "sharpened=sft@like-ppo", suites=news),
+        examine("evaluate-ppo", "ppo=ppo", "sharpened=sft@entropy-of-ppo", suites=news),
         examine("evaluate-dpo", "dpo=dpo"),
         examine("evaluate-public", "public=public"),
         examine("evaluate-ptx", "ppo-ptx=ppo-ptx"),

@@ -3,8 +3,8 @@
 For each model: gold and its parts where a world knows the truth, reward, KL to a reference, entropy, length, whether
 answers end; bits per byte of raw text, few-shot tasks by likelihood. For each pair of models: how often a judge prefers
 one, shown in both orders, ties half, with Wilson intervals. Much of a gain at temperature 1 can be mere sharpening, so
-both decodings are always shown, and a model can be sharpened to the entropy of another (`@like-ppo`). How else a model
-can be asked, see evaluation/entries.py.
+both decodings are always shown, and a model can be sharpened to the entropy of another (`@entropy-of-ppo`). For other
+modifiers see evaluation/entries.py.
 
 Reads model directories and prompts; writes evaluation.json and samples.jsonl (every prompt with every model's answer).
 """
@@ -18,9 +18,9 @@ from pathlib import Path
 from amenable.data import sources
 from amenable.data.types import Prompt
 from amenable.errors import InputError
-from amenable.evaluation.answering import Asking, Speaker, alike, read_shots
+from amenable.evaluation.answering import GenerationConfig, LoadedModel, match_entropy, read_shots
 from amenable.evaluation.base_prompts import read_transcripts
-from amenable.evaluation.entries import Contestant, roster
+from amenable.evaluation.entries import ModelEntry, parse_entries
 from amenable.evaluation.load_answers import TEST
 from amenable.evaluation.metrics import Yardsticks
 from amenable.evaluation.multiple_choice import read_tasks
@@ -48,8 +48,8 @@ REPORT = StageReport(
     facts=(("prompts", "prompts"),),
 )
 
-ALIKE_PROMPTS = 150
-"""on which a temperature is sought"""
+ENTROPY_PROMPTS = 150
+"""on which the temperature of `@entropy-of` is sought"""
 
 USUAL = ("base=runs/pretrain", "sft=runs/sft", "ppo=runs/ppo", "dpo=runs/dpo")
 """the models that are compared where none are named, as far as they are there"""
@@ -60,8 +60,9 @@ class Config(RunOptions):
     """Compare models on the same prompts."""
 
     models: tuple[str, ...] = ()
-    """name=folder of each model, or name=folder@how: @few-shot, @best-of-16, @temperature-0.6, @like-NAME; by default
-    those of base=runs/pretrain, sft=runs/sft, ppo=runs/ppo and dpo=runs/dpo that are finished"""
+    """name=folder of each model, or name=folder@modifier: @few-shot, @best-of-16, @temperature-0.6,
+    @entropy-of-NAME; by default those of base=runs/pretrain, sft=runs/sft, ppo=runs/ppo and dpo=runs/dpo that are
+    finished"""
     data: Path = Path("runs/world/prompts/test.jsonl")
     """prompts: a file, or a folder of files"""
     suites: tuple[str, ...] = ()
@@ -106,9 +107,9 @@ class Config(RunOptions):
         plan.require_at_least(1, self, "max_new_tokens")
         if not Sampling(temperature=self.temperature).temperature:
             raise InputError("temperature is 0", how="greedy answers are made anyway; give one for the sampled ones")
-        searches = any(one.best_of > 1 for one in self.contestants)
+        searches = any(one.best_of > 1 for one in self.entries)
         plan.refuse(searches and self.reward_model is None, "nobody can tell the best of n", "name a --reward-model")
-        prompted = any(one.few_shot for one in self.contestants)
+        prompted = any(one.few_shot for one in self.entries)
         plan.refuse(prompted and self.few_shot is None, "a model @few-shot needs demonstrations", "give --few-shot")
         names = [TEST, *(entry.partition("=")[0] for entry in self.suites)]
         for entry, name in zip(self.suites, names[1:]):
@@ -116,8 +117,8 @@ class Config(RunOptions):
             plan.refuse(names.count(name) > 1, f"two suites are called '{name}'", "give each a name of its own")
 
     @property
-    def contestants(self) -> tuple[Contestant, ...]:
-        return roster(self.models) if self.models else ()
+    def entries(self) -> tuple[ModelEntry, ...]:
+        return parse_entries(self.models) if self.models else ()
 
     @property
     def prompts(self) -> dict[str, Path]:
@@ -127,7 +128,7 @@ class Config(RunOptions):
     @property
     def reference_folder(self) -> Path | None:
         """The model that KL is measured to."""
-        named = {one.name: one.folder for one in self.contestants}
+        named = {one.name: one.folder for one in self.entries}
         if self.reference in named:
             return named[self.reference]
         is_folder = "/" in self.reference or (self.reference and Path(self.reference).is_dir())
@@ -135,8 +136,8 @@ class Config(RunOptions):
 
     @property
     def shots(self) -> Path | None:
-        """The demonstrations of few-shot contestants, where there are such contestants."""
-        return self.few_shot if any(one.few_shot for one in self.contestants) else None
+        """The demonstrations of few-shot entries, where there are such entries."""
+        return self.few_shot if any(one.few_shot for one in self.entries) else None
 
 
 def run(config: Config) -> Path:
@@ -149,28 +150,28 @@ def run(config: Config) -> Path:
     runtime = start_runtime(config.device)
     require_models(config)
     by = yardsticks(config, runtime, run.log.bar)
-    tests, asking = read(config, run), asking_of(config, run)
+    tests, generation = read(config, run), asking_of(config, run)
     run.claim()
     announce(config, tests, by, run)
     run.log.say(by_default)
     results = Results()
 
-    for step in run.steps(len(config.contestants), {"results": results}, save_steps=1):
-        contestant = config.contestants[step - 1]
-        speaker = Speaker.load(contestant, runtime)
-        temperature = temperature_of(speaker, tests, config, asking, run)
-        if str(contestant.folder) not in results.known:
-            results.known[str(contestant.folder)] = knowledge(speaker, tests, by)
-        found = examine(speaker, temperature, tests, asking, by)
+    for step in run.steps(len(config.entries), {"results": results}, save_steps=1):
+        entry = config.entries[step - 1]
+        model = LoadedModel.load(entry, runtime)
+        temperature = temperature_of(model, tests, config, generation, run)
+        if str(entry.folder) not in results.known:
+            results.known[str(entry.folder)] = knowledge(model, tests, by)
+        found = examine(model, temperature, tests, generation, by)
         for note in found.notes:
-            run.log.say(f"{contestant.name}: {note}")
-        results.add(contestant, found)
+            run.log.say(f"{entry.name}: {note}")
+        results.add(entry, found)
         told = {key: value for key, value in found.figures[TEST].items() if not isinstance(value, (dict, list))}
-        run.record(step, 0, ("model", "gold"), model=contestant.name, **told)
+        run.record(step, 0, ("model", "gold"), model=entry.name, **told)
 
     evaluation = results.evaluation(tests, by, config.seed)
     write_text(run.out / "evaluation.json", json.dumps(evaluation, indent=1))
-    run.log.replace("samples", len(config.contestants), results.side_by_side(tests))
+    run.log.replace("samples", len(config.entries), results.side_by_side(tests))
     run.log.show(table_of(evaluation))
     for line in preference_lines(evaluation, config.reference):
         run.log.say(line)
@@ -189,7 +190,7 @@ def with_models(config: Config) -> Config:
 
 def inputs(config: Config) -> dict[str, Path | None]:
     """Everything that is read."""
-    models: dict[str, Path | None] = {f"model {one.name}": one.folder for one in config.contestants}
+    models: dict[str, Path | None] = {f"model {one.name}": one.folder for one in config.entries}
     prompts = {"data" if name == TEST else f"suite {name}": path for name, path in config.prompts.items()}
     names = ("reward_model", "lm_data", "demonstrations", "tasks", "transcripts", "world")
     others = {name: getattr(config, name) for name in names}
@@ -207,7 +208,7 @@ def require_models(config: Config) -> None:
 
 def models_of(config: Config) -> list[Path]:
     """The folders of all language models, each once."""
-    return list(dict.fromkeys([*(one.folder for one in config.contestants), *filter(None, [config.reference_folder])]))
+    return list(dict.fromkeys([*(one.folder for one in config.entries), *filter(None, [config.reference_folder])]))
 
 
 def yardsticks(config: Config, runtime: Runtime, bars: Bars = no_bars) -> Yardsticks:
@@ -216,7 +217,7 @@ def yardsticks(config: Config, runtime: Runtime, bars: Bars = no_bars) -> Yardst
     return Yardsticks(
         jury=Jury(ClosedWorld.load(config.world)) if config.world is not None else None,
         reward_model=loading.load_judge(judge, runtime, Tokenizer.load(judge)) if judge is not None else None,
-        reference=Speaker.load(Contestant("reference", folder), runtime) if folder is not None else None,
+        reference=LoadedModel.load(ModelEntry("reference", folder), runtime) if folder is not None else None,
         temperature=config.temperature,
         runtime=runtime,
         max_tokens=config.max_tokens_per_pass,
@@ -251,21 +252,21 @@ def fitting(path: Path, config: Config, run: Run) -> list[Prompt]:
     return kept[: config.max_prompts or None]
 
 
-def asking_of(config: Config, run: Run) -> Asking:
+def asking_of(config: Config, run: Run) -> GenerationConfig:
     """How everybody is asked."""
     shots = read_shots(config.shots, run.sieve) if config.shots is not None else ()
     transcripts = read_transcripts(config.transcripts) if config.transcripts is not None else {}
     limits = (config.temperature, config.max_new_tokens)
-    return Asking(*limits, shots, transcripts, config.max_batch_size, config.seed, run.log.bar)
+    return GenerationConfig(*limits, shots, transcripts, config.max_batch_size, config.seed, run.log.bar)
 
 
 def announce(config: Config, tests: Tests, by: Yardsticks, run: Run) -> None:
     """The work ahead, and how sure its numbers will be: choose the number of prompts by the interval wanted."""
     prompts = tests.suites[TEST]
-    work = f"{len(config.contestants)} models x {len(prompts)} prompts x {len(DECODINGS)} decodings"
+    work = f"{len(config.entries)} models x {len(prompts)} prompts x {len(DECODINGS)} decodings"
     run.log.say(f"{work}; {by.runtime.describe()}")
     sizes = {name: len(suite) for name, suite in tests.suites.items()}
-    if any(one.best_of > 1 for one in config.contestants):
+    if any(one.best_of > 1 for one in config.entries):
         sizes["best of n"] = min(len(prompts), config.best_of_prompts)
     told = ", ".join(f"{name} ±{half_width(n):.1%} ({n} prompts)" for name, n in sizes.items())
     run.log.say(f"95 % interval of a preference or a rate, at most: {told}")
@@ -275,13 +276,13 @@ def announce(config: Config, tests: Tests, by: Yardsticks, run: Run) -> None:
         run.log.say(f"no KL: the reference '{config.reference}' is none of the models, and no folder of one")
 
 
-def temperature_of(speaker: Speaker, tests: Tests, config: Config, asking: Asking, run: Run) -> float:
-    """At which a contestant's sampled answers are drawn."""
-    contestant = speaker.contestant
-    if contestant.like is None:
-        return contestant.temperature or config.temperature
-    model = next(one for one in config.contestants if one.name == contestant.like)
-    prompts = tests.suites[TEST][:ALIKE_PROMPTS]
-    found = alike(speaker, Speaker.load(model, speaker.runtime), prompts, asking)
-    run.log.say(f"{contestant.name}: at temperature {found:.3f} its entropy is that of {model.name}")
-    return found
+def temperature_of(model: LoadedModel, tests: Tests, config: Config, generation: GenerationConfig, run: Run) -> float:
+    """Return the temperature of a model's sampled answers, found by bisection for `@entropy-of`."""
+    entry = model.entry
+    if entry.entropy_of is None:
+        return entry.temperature or config.temperature
+    target = next(other for other in config.entries if other.name == entry.entropy_of)
+    prompts = tests.suites[TEST][:ENTROPY_PROMPTS]
+    matched = match_entropy(model, LoadedModel.load(target, model.runtime), prompts, generation)
+    run.log.say(f"{entry.name}: at temperature {matched:.3f} its entropy is that of {target.name}")
+    return matched

@@ -1,4 +1,4 @@
-"""Answers are those of the model that is asked, at the temperature that is asked for, after the shots that fit."""
+"""Answers are the model's own, at the given temperature, after the shots that fit."""
 
 import math
 from dataclasses import replace
@@ -9,123 +9,130 @@ import pytest
 
 from amenable.data.types import Message, Prompt
 from amenable.evaluation.answering import (
-    Asking,
-    Speaker,
-    alike,
-    answer_of,
-    ask,
+    GenerationConfig,
+    LoadedModel,
+    bisect_temperature,
+    count_dropped_shots,
     entropy,
-    preceded,
+    generate_answers,
+    match_entropy,
+    prepend_shots,
     read_shots,
-    shortened,
-    where_it_is,
+    to_answer,
 )
 from amenable.evaluation.base_prompts import Transcript
-from amenable.evaluation.entries import Contestant
+from amenable.evaluation.entries import ModelEntry
 from amenable.generation.requests import Completion
 from amenable.text.chat import render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward
 from amenable.train.runtime import Runtime
 
-ASKING = Asking(max_new_tokens=12, rows=4, seed=3)
+GENERATION = GenerationConfig(max_new_tokens=12, max_batch_size=4, seed=3)
 SHOTS = tuple((Message("user", f"{name}?"), Message("assistant", "Yes.")) for name in ("Ann", "Bo", "Cy"))
 ASKED = [Prompt((Message("user", f"name a {colour} thing."),), id=colour) for colour in ("red", "blue", "green")]
 
 
 @pytest.fixture(scope="module")
-def sft(assistant: Path, runtime: Runtime) -> Speaker:
-    return Speaker.load(Contestant("sft", assistant), runtime)
+def sft(assistant: Path, runtime: Runtime) -> LoadedModel:
+    return LoadedModel.load(ModelEntry("sft", assistant), runtime)
 
 
 @pytest.fixture(scope="module")
-def bare(base: Path, runtime: Runtime) -> Speaker:
-    return Speaker.load(Contestant("base", base), runtime)
+def bare(base: Path, runtime: Runtime) -> LoadedModel:
+    return LoadedModel.load(ModelEntry("base", base), runtime)
 
 
-def few_shot(speaker: Speaker) -> Speaker:
-    return replace(speaker, contestant=replace(speaker.contestant, few_shot=True))
+def few_shot(model: LoadedModel) -> LoadedModel:
+    return replace(model, entry=replace(model.entry, few_shot=True))
 
 
-def test_log_probability_is_that_of_the_ids_at_the_temperature_they_were_drawn_at(sft: Speaker) -> None:
+def test_log_probability_is_that_of_the_ids_at_the_temperature_they_were_drawn_at(sft: LoadedModel) -> None:
     for temperature, measured_at in ((0.7, 0.7), (0.0, 1.0)):
-        groups = ask(sft, ASKED, ASKING.at(temperature), samples=2)
+        groups = generate_answers(sft, ASKED, GENERATION.at(temperature), samples=2)
         assert [len(group) for group in groups] == [2, 2, 2]
         for prompt, group in zip(ASKED, groups):
             for answer in group:
-                assert answer.before == render_prompt(sft.tokenizer, prompt.messages)
-                row = answer.before + answer.ids, [False] * len(answer.before) + [True] * len(answer.ids)
+                assert answer.prompt_ids == render_prompt(sft.tokenizer, prompt.messages)
+                row = answer.prompt_ids + answer.ids, [False] * len(answer.prompt_ids) + [True] * len(answer.ids)
                 (logps,) = forward.row_logprobs(sft.decoder, [row], sft.runtime, 1000, measured_at)
                 assert answer.logp == pytest.approx(float(logps.sum()), abs=1e-3)
                 assert answer.text == sft.tokenizer.decode(answer.ids)
 
 
-def test_luck_belongs_to_the_prompt(sft: Speaker) -> None:
+def test_luck_belongs_to_the_prompt(sft: LoadedModel) -> None:
 
-    def first(prompts: list[Prompt], asking: Asking, samples: int = 1) -> list[list[int]]:
-        return [group[0].ids for group in ask(sft, prompts, asking, samples)]
+    def first(prompts: list[Prompt], generation: GenerationConfig, samples: int = 1) -> list[list[int]]:
+        return [group[0].ids for group in generate_answers(sft, prompts, generation, samples)]
 
-    together = first(ASKED, ASKING)
-    assert first(ASKED[:1], ASKING) == together[:1]
-    assert first(ASKED[::-1], replace(ASKING, rows=1)) == together[::-1]
-    assert first(ASKED, ASKING, samples=3) == together
-    assert first(ASKED, replace(ASKING, seed=4)) != together
+    together = first(ASKED, GENERATION)
+    assert first(ASKED[:1], GENERATION) == together[:1]
+    assert first(ASKED[::-1], replace(GENERATION, max_batch_size=1)) == together[::-1]
+    assert first(ASKED, GENERATION, samples=3) == together
+    assert first(ASKED, replace(GENERATION, seed=4)) != together
 
 
-def test_a_base_model_stops_where_its_turn_ends(bare: Speaker, sft: Speaker) -> None:
-    assert not bare.converses and sft.converses
+def test_a_base_model_stops_where_its_turn_ends(bare: LoadedModel, sft: LoadedModel) -> None:
+    assert not bare.is_chat_model and sft.is_chat_model
     ids = bare.tokenizer.encode(" Snow.\n\nUser: and now?")
-    said = answer_of(bare.tokenizer, [1], Completion(ids, [-1.0, -0.5], "stop", " Snow."))
+    said = to_answer(bare.tokenizer, [1], Completion(ids, [-1.0, -0.5], "stop", " Snow."))
     assert (said.text, said.ended, said.logp) == ("Snow.", True, -1.5)
-    cut = answer_of(bare.tokenizer, [1], Completion(ids, [-1.0], "length", " Snow is"))
+    cut = to_answer(bare.tokenizer, [1], Completion(ids, [-1.0], "length", " Snow is"))
     assert (cut.text, cut.ended) == ("Snow is", False)
-    for group in ask(bare, ASKED, ASKING):
+    for group in generate_answers(bare, ASKED, GENERATION):
         assert "\n\n" not in group[0].text
 
 
-def test_shots_are_earlier_turns(bare: Speaker) -> None:
-    answer = ask(few_shot(bare), ASKED[:1], replace(ASKING, shots=SHOTS[:1]))[0][0]
+def test_shots_are_earlier_turns(bare: LoadedModel) -> None:
+    answer = generate_answers(few_shot(bare), ASKED[:1], replace(GENERATION, shots=SHOTS[:1]))[0][0]
     transcript = "User: Ann?\n\nAssistant: Yes.\n\nUser: name a red thing.\n\nAssistant:"
-    assert bare.tokenizer.decode(answer.before) == transcript
-    plain = ask(bare, ASKED[:1], replace(ASKING, shots=SHOTS))[0][0]
-    assert plain.before == render_prompt(bare.tokenizer, ASKED[0].messages)  # who is not few-shot sees none
+    assert bare.tokenizer.decode(answer.prompt_ids) == transcript
+    plain = generate_answers(bare, ASKED[:1], replace(GENERATION, shots=SHOTS))[0][0]
+    assert plain.prompt_ids == render_prompt(bare.tokenizer, ASKED[0].messages)  # who is not few-shot sees none
 
 
-def test_a_base_model_is_asked_in_the_manner_of_its_text(bare: Speaker, sft: Speaker) -> None:
+def test_a_base_model_is_asked_in_the_manner_of_its_text(bare: LoadedModel, sft: LoadedModel) -> None:
     forum, desk = Transcript("Post:", "Reply:", "\n"), Transcript("Visitor:", "Clerk:", "\n")
-    asking = replace(ASKING, shots=SHOTS[:1], transcripts={"zero-shot": forum, "few-shot": desk})
-    plain, prompted = ask(bare, ASKED[:1], asking)[0][0], ask(few_shot(bare), ASKED[:1], asking)[0][0]
-    assert bare.tokenizer.decode(plain.before) == "Post: name a red thing.\nReply:"
-    assert bare.tokenizer.decode(prompted.before) == "Visitor: Ann?\nClerk: Yes.\nVisitor: name a red thing.\nClerk:"
-    assert plain.before[0] == bare.tokenizer.bos_id and "\n" not in plain.text
+    generation = replace(GENERATION, shots=SHOTS[:1], transcripts={"zero-shot": forum, "few-shot": desk})
+    plain, prompted = (
+        generate_answers(bare, ASKED[:1], generation)[0][0],
+        generate_answers(few_shot(bare), ASKED[:1], generation)[0][0],
+    )
+    assert bare.tokenizer.decode(plain.prompt_ids) == "Post: name a red thing.\nReply:"
+    assert (
+        bare.tokenizer.decode(prompted.prompt_ids) == "Visitor: Ann?\nClerk: Yes.\nVisitor: name a red thing.\nClerk:"
+    )
+    assert plain.prompt_ids[0] == bare.tokenizer.bos_id and "\n" not in plain.text
     ids = bare.tokenizer.encode(" Snow.\nPost: and now?")
-    said = answer_of(bare.tokenizer, [1], Completion(ids, [-1.0], "stop", " Snow.\nPost: and"), forum)
+    said = to_answer(bare.tokenizer, [1], Completion(ids, [-1.0], "stop", " Snow.\nPost: and"), forum)
     assert said.text == "Snow."
-    assert ask(sft, ASKED[:1], asking)[0][0].before == render_prompt(sft.tokenizer, ASKED[0].messages)
+    assert generate_answers(sft, ASKED[:1], generation)[0][0].prompt_ids == render_prompt(
+        sft.tokenizer, ASKED[0].messages
+    )
 
 
 def test_the_first_shots_give_way(words: Tokenizer) -> None:
     messages = ASKED[0].messages
-    lengths = [len(preceded(words, messages, SHOTS[i:], 1000)[0]) for i in range(4)]
-    assert preceded(words, messages, SHOTS, lengths[0])[1] == 0
+    lengths = [len(prepend_shots(words, messages, SHOTS[i:], 1000)[0]) for i in range(4)]
+    assert prepend_shots(words, messages, SHOTS, lengths[0])[1] == 0
     for left_away in (1, 2, 3):
-        ids, counted = preceded(words, messages, SHOTS, lengths[left_away - 1] - 1)
+        ids, counted = prepend_shots(words, messages, SHOTS, lengths[left_away - 1] - 1)
         assert counted == left_away
-        assert ids == preceded(words, messages, SHOTS[left_away:], 1000)[0]
+        assert ids == prepend_shots(words, messages, SHOTS[left_away:], 1000)[0]
     assert ids == render_prompt(words, messages)
 
 
 def test_a_system_message_stays_the_first(words: Tokenizer) -> None:
     system = Message("system", "Be kind.")
-    ids, _ = preceded(words, (system, *ASKED[0].messages), SHOTS[:1], 1000)
+    ids, _ = prepend_shots(words, (system, *ASKED[0].messages), SHOTS[:1], 1000)
     assert ids == render_prompt(words, (system, *SHOTS[0], *ASKED[0].messages))
 
 
-def test_shortened_prompts_are_counted(bare: Speaker) -> None:
-    room = bare.decoder.config.context_length - ASKING.max_new_tokens
-    fits = [preceded(bare.tokenizer, prompt.messages, SHOTS, room)[1] == 0 for prompt in ASKED]
-    assert shortened(few_shot(bare), ASKED, replace(ASKING, shots=SHOTS)) == fits.count(False)
-    assert shortened(few_shot(bare), ASKED, replace(ASKING, shots=SHOTS * 4)) == 3
+def test_shortened_prompts_are_counted(bare: LoadedModel) -> None:
+    room = bare.decoder.config.context_length - GENERATION.max_new_tokens
+    fits = [prepend_shots(bare.tokenizer, prompt.messages, SHOTS, room)[1] == 0 for prompt in ASKED]
+    assert count_dropped_shots(few_shot(bare), ASKED, replace(GENERATION, shots=SHOTS)) == fits.count(False)
+    assert count_dropped_shots(few_shot(bare), ASKED, replace(GENERATION, shots=SHOTS * 4)) == 3
 
 
 def test_shots_are_read_as_demonstrations(tmp_path: Path) -> None:
@@ -134,8 +141,8 @@ def test_shots_are_read_as_demonstrations(tmp_path: Path) -> None:
     assert read_shots(file) == SHOTS[:1]
 
 
-def test_entropy_is_the_mean_surprise(sft: Speaker) -> None:
-    answers = [group[0] for group in ask(sft, ASKED, ASKING)]
+def test_entropy_is_the_mean_surprise(sft: LoadedModel) -> None:
+    answers = [group[0] for group in generate_answers(sft, ASKED, GENERATION)]
     assert entropy(answers) == pytest.approx(-sum(answer.logp for answer in answers) / 3)
 
 
@@ -147,21 +154,23 @@ def test_a_temperature_is_found_on_either_side_of_the_usual_one(target: float) -
         tried.append(temperature)
         return 4.0 * temperature**1.5
 
-    assert entropy_at(where_it_is(entropy_at, target, 1.0)) == pytest.approx(target, rel=0.02)
+    assert entropy_at(bisect_temperature(entropy_at, target, 1.0)) == pytest.approx(target, rel=0.02)
     assert len(tried) <= 7
 
 
 def test_a_target_out_of_reach_gives_the_end_of_the_search() -> None:
-    assert where_it_is(lambda temperature: 1 + temperature, 0.5, 1.0) == 0.05
-    assert where_it_is(lambda temperature: temperature, 9.0, 1.0) == 2.0
-    assert where_it_is(lambda temperature: temperature, 1.0, 1.0) == 1.0
+    assert bisect_temperature(lambda temperature: 1 + temperature, 0.5, 1.0) == 0.05
+    assert bisect_temperature(lambda temperature: temperature, 9.0, 1.0) == 2.0
+    assert bisect_temperature(lambda temperature: temperature, 1.0, 1.0) == 1.0
 
 
-def test_alike_models_have_the_same_entropy(sft: Speaker, files: Any) -> None:
+def test_alike_models_have_the_same_entropy(sft: LoadedModel, files: Any) -> None:
     """A model is to be like itself at a lower temperature: that temperature is found again."""
     prompts = [Prompt((Message("user", f"{name} asks: name a thing."),), id=name) for name in "abcdefghijklmnopqrst"]
-    colder = replace(sft, contestant=replace(sft.contestant, temperature=0.6))
-    found = alike(sft, colder, prompts, ASKING)
-    surprise = [entropy([group[0] for group in ask(sft, prompts, ASKING.at(t))]) for t in (0.6, found, 1.0)]
-    assert surprise[2] > surprise[0] > 0 and math.isfinite(found)
+    colder = replace(sft, entry=replace(sft.entry, temperature=0.6))
+    matched = match_entropy(sft, colder, prompts, GENERATION)
+    surprise = [
+        entropy([group[0] for group in generate_answers(sft, prompts, GENERATION.at(t))]) for t in (0.6, matched, 1.0)
+    ]
+    assert surprise[2] > surprise[0] > 0 and math.isfinite(matched)
     assert abs(surprise[1] - surprise[0]) < 0.3 * (surprise[2] - surprise[0])

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from amenable.data.types import Demonstration, Message, Prompt, Text
-from amenable.evaluation.answering import Answer, Asking, Speaker, ask, entropy
-from amenable.evaluation.entries import Contestant
+from amenable.evaluation.answering import Answer, GenerationConfig, LoadedModel, entropy, generate_answers
+from amenable.evaluation.entries import ModelEntry
 from amenable.evaluation.metrics import (
     PARTS,
     Yardsticks,
@@ -34,31 +34,31 @@ from amenable.train.examples import measured_text, whole
 from amenable.train.runtime import Runtime
 from amenable.world.closed_world import ClosedWorld
 
-ASKING = Asking(max_new_tokens=10, rows=8)
+GENERATION = GenerationConfig(max_new_tokens=10, max_batch_size=8)
 QUESTIONS = [Prompt((Message("user", f"name a {colour} thing."),), id=colour) for colour in ("red", "blue", "green")]
 
 
 @pytest.fixture(scope="module")
-def sft(assistant: Path, runtime: Runtime) -> Speaker:
-    return Speaker.load(Contestant("sft", assistant), runtime)
+def sft(assistant: Path, runtime: Runtime) -> LoadedModel:
+    return LoadedModel.load(ModelEntry("sft", assistant), runtime)
 
 
 @pytest.fixture(scope="module")
-def bare(base: Path, runtime: Runtime) -> Speaker:
-    return Speaker.load(Contestant("base", base), runtime)
+def bare(base: Path, runtime: Runtime) -> LoadedModel:
+    return LoadedModel.load(ModelEntry("base", base), runtime)
 
 
 @pytest.fixture(scope="module")
-def by(judge: Path, words: Tokenizer, sft: Speaker, runtime: Runtime) -> Yardsticks:
+def by(judge: Path, words: Tokenizer, sft: LoadedModel, runtime: Runtime) -> Yardsticks:
     return Yardsticks(None, loading.load_reward_model(judge, runtime, words), sft, 1.0, runtime, 1000)
 
 
-def answers_of(speaker: Speaker, prompts: list[Prompt], temperature: float = 1.0) -> list[Answer]:
-    return [group[0] for group in ask(speaker, prompts, ASKING.at(temperature))]
+def answers_of(model: LoadedModel, prompts: list[Prompt], temperature: float = 1.0) -> list[Answer]:
+    return [group[0] for group in generate_answers(model, prompts, GENERATION.at(temperature))]
 
 
 @torch.no_grad()
-def kl_by_hand(ours: list[int], theirs: list[int], said: list[int], sft: Speaker, temperature: float) -> float:
+def kl_by_hand(ours: list[int], theirs: list[int], said: list[int], sft: LoadedModel, temperature: float) -> float:
     """The sum over an answer's tokens of exact divergences, from whole logits."""
     both = []
     for before, t in ((ours, temperature), (theirs, 1.0)):
@@ -68,38 +68,41 @@ def kl_by_hand(ours: list[int], theirs: list[int], said: list[int], sft: Speaker
     return float(exact_kl(*both).sum())
 
 
-def test_divergence_by_hand(sft: Speaker, by: Yardsticks) -> None:
+def test_divergence_by_hand(sft: LoadedModel, by: Yardsticks) -> None:
     """The sharpened model against itself at temperature 1: two passes of one model at two temperatures."""
     answers = answers_of(sft, QUESTIONS, 0.5)
     for answer, kl in zip(answers, divergences(sft, QUESTIONS, answers, 0.5, by)):
-        assert kl == pytest.approx(kl_by_hand(answer.before, answer.before, answer.ids, sft, 0.5), abs=1e-4) and kl > 0
+        assert (
+            kl == pytest.approx(kl_by_hand(answer.prompt_ids, answer.prompt_ids, answer.ids, sft, 0.5), abs=1e-4)
+            and kl > 0
+        )
     assert divergences(sft, QUESTIONS, answers, 1.0, by) == pytest.approx([0.0] * 3)  # the reference itself
 
 
-def test_the_mean_divergence_is_the_mean_log_ratio(sft: Speaker, by: Yardsticks) -> None:
+def test_the_mean_divergence_is_the_mean_log_ratio(sft: LoadedModel, by: Yardsticks) -> None:
     """What the sum over the vocabulary stands for: the same expectation, with less noise."""
-    groups = ask(sft, QUESTIONS[:1], ASKING.at(0.5), samples=300)
+    groups = generate_answers(sft, QUESTIONS[:1], GENERATION.at(0.5), samples=300)
     answers = groups[0]
     kls = torch.tensor(divergences(sft, QUESTIONS[:1] * 300, answers, 0.5, by))
-    rows = [(a.before + a.ids, [False] * len(a.before) + [True] * len(a.ids)) for a in answers]
+    rows = [(a.prompt_ids + a.ids, [False] * len(a.prompt_ids) + [True] * len(a.ids)) for a in answers]
     cold, usual = (forward.row_logprobs(sft.decoder, rows, sft.runtime, 1000, t) for t in (0.5, 1.0))
     ratios = torch.tensor([float((a - b).sum()) for a, b in zip(cold, usual)])
     assert abs(float(kls.mean() - ratios.mean())) < 4 * float(ratios.std()) / 300**0.5
     assert kls.std() < ratios.std()
 
 
-def test_shots_are_part_of_the_policy_and_not_of_the_reference(sft: Speaker, by: Yardsticks) -> None:
-    shown = replace(sft, contestant=replace(sft.contestant, few_shot=True))
+def test_shots_are_part_of_the_policy_and_not_of_the_reference(sft: LoadedModel, by: Yardsticks) -> None:
+    shown = replace(sft, entry=replace(sft.entry, few_shot=True))
     shot = (Message("user", "Ann?"), Message("assistant", "Yes."))
-    answer = ask(shown, QUESTIONS[:1], replace(ASKING, shots=(shot,)))[0][0]
+    answer = generate_answers(shown, QUESTIONS[:1], replace(GENERATION, shots=(shot,)))[0][0]
     plain = render_prompt(sft.tokenizer, QUESTIONS[0].messages)
-    assert len(answer.before) > len(plain)
+    assert len(answer.prompt_ids) > len(plain)
     (kl,) = divergences(shown, QUESTIONS[:1], [answer], 1.0, by)
-    assert kl == pytest.approx(kl_by_hand(answer.before, plain, answer.ids, sft, 1.0), abs=1e-4) and kl > 0
+    assert kl == pytest.approx(kl_by_hand(answer.prompt_ids, plain, answer.ids, sft, 1.0), abs=1e-4) and kl > 0
 
 
 def test_models_that_write_other_ids_have_no_divergence(
-    bare: Speaker, sft: Speaker, other_judge: Path, by: Yardsticks
+    bare: LoadedModel, sft: LoadedModel, other_judge: Path, by: Yardsticks
 ) -> None:
     assert comparable(sft.tokenizer, sft.tokenizer)
     assert not comparable(sft.tokenizer, Tokenizer.load(other_judge))
@@ -109,7 +112,7 @@ def test_models_that_write_other_ids_have_no_divergence(
     assert divergences(sft, QUESTIONS, answers, 1.0, replace(by, reference=None)) == [None] * 3
 
 
-def test_a_base_models_words_are_judged_as_a_turn(bare: Speaker, words: Tokenizer) -> None:
+def test_a_base_models_words_are_judged_as_a_turn(bare: LoadedModel, words: Tokenizer) -> None:
     answer = Answer([1, 2], [3, 4], "Snow.", True, -1.0)
     ids, counted = judged_row(words, QUESTIONS[0], answer, False, 64)
     before = render_prompt(words, QUESTIONS[0].messages)
@@ -120,7 +123,7 @@ def test_a_base_models_words_are_judged_as_a_turn(bare: Speaker, words: Tokenize
     assert len(judged_row(words, QUESTIONS[0], answer, True, 5)[0]) == 5
 
 
-def test_rows_say_all_that_is_known_of_an_answer(sft: Speaker, by: Yardsticks) -> None:
+def test_rows_say_all_that_is_known_of_an_answer(sft: LoadedModel, by: Yardsticks) -> None:
     answers = answers_of(sft, QUESTIONS)
     rows = measure(sft, QUESTIONS, answers, 1.0, by)
     assert by.reward_model is not None
@@ -134,7 +137,7 @@ def test_rows_say_all_that_is_known_of_an_answer(sft: Speaker, by: Yardsticks) -
 
 
 def test_a_world_tells_the_parts_of_gold(
-    sft: Speaker, by: Yardsticks, small_world: ClosedWorld, prompts: list[Prompt]
+    sft: LoadedModel, by: Yardsticks, small_world: ClosedWorld, prompts: list[Prompt]
 ) -> None:
     texts = [small_world.best_answer(prompt.id) for prompt in prompts]
     answers = [Answer([1], sft.tokenizer.encode(text)[:20], text, True, -1.0) for text in texts]
@@ -165,12 +168,12 @@ def test_the_best_of_n_is_further_from_the_reference() -> None:
     assert rows == [{"text": "a", "kl": pytest.approx(0.5 + math.log(4) - 3 / 4)}, {"text": "b", "kl": None}]
 
 
-def test_how_answers_were_drawn(sft: Speaker) -> None:
+def test_how_answers_were_drawn(sft: LoadedModel) -> None:
     answers = answers_of(sft, QUESTIONS)
     assert drawn(answers, 0.7) == {"entropy": entropy(answers), "temperature": 0.7}
 
 
-def test_bits_of_text(bare: Speaker, by: Yardsticks) -> None:
+def test_bits_of_text(bare: LoadedModel, by: Yardsticks) -> None:
     texts = [Text("The rose is red. A leaf is green."), Text("The sea is blue."), Text("Snow is white.")]
     rows, size = measured_text(texts, bare.tokenizer, 64, 30)
     figures = text_figures(bare, texts, 30, by)
@@ -180,7 +183,7 @@ def test_bits_of_text(bare: Speaker, by: Yardsticks) -> None:
     assert whole([1, 2, 3])[1] == [False, True, True]
 
 
-def test_likelihood_of_demonstrations(sft: Speaker, by: Yardsticks) -> None:
+def test_likelihood_of_demonstrations(sft: LoadedModel, by: Yardsticks) -> None:
     rows = [
         Demonstration((Message("user", "name a red thing."), Message("assistant", "Gladly: a rose.")), id="a"),
         Demonstration((Message("user", "word " * 100), Message("assistant", "too long")), id="b"),

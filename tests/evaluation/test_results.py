@@ -1,4 +1,4 @@
-"""What is kept of several contestants, and how it is laid out in the files."""
+"""What is kept of several entries, and how it is laid out in the files."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from amenable.data.types import Message, Prompt
-from amenable.evaluation.entries import Contestant
+from amenable.evaluation.entries import ModelEntry
 from amenable.evaluation.metrics import Yardsticks
 from amenable.evaluation.results import Results, answers_at
 from amenable.evaluation.runner import Examined, Tests
@@ -43,11 +43,11 @@ BEST = Examined(
 
 @pytest.fixture
 def results() -> Results:
-    """Two contestants of one model."""
+    """Two entries of one model."""
     found = Results()
     found.known["x"] = {"figures": {"bpb": 0.5, "text_bytes": 9}, "tasks": {"facts": {"accuracy": 0.7}}}
-    found.add(Contestant("sft", Path("x")), SFT)
-    found.add(Contestant("best", Path("x"), best_of=2), BEST)
+    found.add(ModelEntry("sft", Path("x")), SFT)
+    found.add(ModelEntry("best", Path("x"), best_of=2), BEST)
     return found
 
 

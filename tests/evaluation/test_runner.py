@@ -8,8 +8,8 @@ import torch
 
 from amenable.data.types import Demonstration, Message, Prompt, Text
 from amenable.evaluation import best_of
-from amenable.evaluation.answering import Asking, Speaker, ask
-from amenable.evaluation.entries import Contestant
+from amenable.evaluation.answering import GenerationConfig, LoadedModel, generate_answers
+from amenable.evaluation.entries import ModelEntry
 from amenable.evaluation.metrics import Yardsticks, demonstration_figures, score, text_figures
 from amenable.evaluation.multiple_choice import Question, accuracy
 from amenable.evaluation.runner import Tests, examine, knowledge
@@ -18,7 +18,7 @@ from amenable.text.tokenizer import Tokenizer
 from amenable.train import loading
 from amenable.train.runtime import Runtime
 
-ASKING = Asking(max_new_tokens=10, rows=8)
+GENERATION = GenerationConfig(max_new_tokens=10, max_batch_size=8)
 
 
 def asked(*colours: str) -> list[Prompt]:
@@ -29,17 +29,17 @@ TESTS = Tests({"test": asked("red", "blue", "green"), "more": asked("white", "bl
 
 
 @pytest.fixture(scope="module")
-def sft(assistant: Path, runtime: Runtime) -> Speaker:
-    return Speaker.load(Contestant("sft", assistant), runtime)
+def sft(assistant: Path, runtime: Runtime) -> LoadedModel:
+    return LoadedModel.load(ModelEntry("sft", assistant), runtime)
 
 
 @pytest.fixture(scope="module")
-def by(judge: Path, words: Tokenizer, sft: Speaker, runtime: Runtime) -> Yardsticks:
+def by(judge: Path, words: Tokenizer, sft: LoadedModel, runtime: Runtime) -> Yardsticks:
     return Yardsticks(None, loading.load_reward_model(judge, runtime, words), sft, 1.0, runtime, 1000)
 
 
-def test_every_suite_is_answered_under_its_decodings(sft: Speaker, by: Yardsticks) -> None:
-    found = examine(sft, 0.7, replace(TESTS, suite_decodings=("greedy",)), ASKING, by)
+def test_every_suite_is_answered_under_its_decodings(sft: LoadedModel, by: Yardsticks) -> None:
+    found = examine(sft, 0.7, replace(TESTS, suite_decodings=("greedy",)), GENERATION, by)
     assert list(found.figures) == list(found.answers) == ["test", "more"] and found.curve is None
     assert {decoding: len(rows or ()) for decoding, rows in found.answers["test"].items()} == {
         "sampled": 3,
@@ -52,20 +52,20 @@ def test_every_suite_is_answered_under_its_decodings(sft: Speaker, by: Yardstick
     assert figures["greedy"]["kl"] == 0.0  # a temperature changes no greedy answer
     assert "reward" not in more and more["greedy"]["length"] > 0
     for decoding, temperature in (("sampled", 0.7), ("greedy", 0.0)):
-        said = [group[0].text for group in ask(sft, TESTS.suites["test"], ASKING.at(temperature))]
+        said = [group[0].text for group in generate_answers(sft, TESTS.suites["test"], GENERATION.at(temperature))]
         assert [row["text"] for row in found.answers["test"][decoding] or ()] == said
 
 
-def test_a_suite_may_be_sampled_alone(sft: Speaker, by: Yardsticks) -> None:
-    found = examine(sft, 1.0, replace(TESTS, suite_decodings=("sampled",)), ASKING, by)
+def test_a_suite_may_be_sampled_alone(sft: LoadedModel, by: Yardsticks) -> None:
+    found = examine(sft, 1.0, replace(TESTS, suite_decodings=("sampled",)), GENERATION, by)
     assert found.figures["more"]["greedy"] is None and found.figures["more"]["kl"] == 0.0
 
 
-def test_the_best_of_n_is_the_one_of_the_highest_reward(sft: Speaker, by: Yardsticks) -> None:
-    best = replace(sft, contestant=replace(sft.contestant, best_of=4))
-    found = examine(best, 1.0, TESTS, ASKING, by)
+def test_the_best_of_n_is_the_one_of_the_highest_reward(sft: LoadedModel, by: Yardsticks) -> None:
+    best = replace(sft, entry=replace(sft.entry, best_of=4))
+    found = examine(best, 1.0, TESTS, GENERATION, by)
     prompts = TESTS.suites["test"][:2]
-    groups = ask(sft, prompts, ASKING, samples=4)
+    groups = generate_answers(sft, prompts, GENERATION, samples=4)
     rewards = torch.tensor(
         [score(sft, [prompt] * 4, group, by) for prompt, group in zip(prompts, groups)], dtype=torch.float64
     )
@@ -82,17 +82,17 @@ def test_the_best_of_n_is_the_one_of_the_highest_reward(sft: Speaker, by: Yardst
         assert row["reward"] == pytest.approx(expected["reward"], abs=1e-4) and row["gold"] is None
 
 
-def test_shots_that_do_not_fit_are_told(sft: Speaker, by: Yardsticks) -> None:
-    shown = replace(sft, contestant=replace(sft.contestant, few_shot=True))
+def test_shots_that_do_not_fit_are_told(sft: LoadedModel, by: Yardsticks) -> None:
+    shown = replace(sft, entry=replace(sft.entry, few_shot=True))
     shot = (Message("user", "one two three four five"), Message("assistant", "six seven eight nine ten"))
-    assert examine(shown, 1.0, TESTS, replace(ASKING, shots=(shot,) * 5), by).notes == [
+    assert examine(shown, 1.0, TESTS, replace(GENERATION, shots=(shot,) * 5), by).notes == [
         "3 of 3 prompts of 'test' leave no room for all the shots",
         "2 of 2 prompts of 'more' leave no room for all the shots",
     ]
-    assert examine(sft, 1.0, TESTS, replace(ASKING, shots=(shot,) * 5), by).notes == []
+    assert examine(sft, 1.0, TESTS, replace(GENERATION, shots=(shot,) * 5), by).notes == []
 
 
-def test_what_a_model_knows(sft: Speaker, by: Yardsticks) -> None:
+def test_what_a_model_knows(sft: LoadedModel, by: Yardsticks) -> None:
     texts, question = [Text("The rose is red.")], Question("The rose is", (" red", " blue"), 0)
     shown = [Demonstration((Message("user", "a?"), Message("assistant", "b.")))]
     found = knowledge(

@@ -35,7 +35,7 @@ def test_a_call_reads_those_whose_folders_its_options_name(tmp_path: Path) -> No
     base = Call("sft", sft.Config(out=tmp_path / "sft"))
     longer = Call("sft", sft.Config(out=tmp_path / "sft-16"))
     trained = Call("dpo", dpo.Config(model=tmp_path / "sft", data=tmp_path / "x.jsonl", out=tmp_path / "dpo"))
-    models = (f"sharpened={tmp_path / 'sft'}@like-dpo", f"dpo={tmp_path / 'dpo'}")
+    models = (f"sharpened={tmp_path / 'sft'}@entropy-of-dpo", f"dpo={tmp_path / 'dpo'}")
     judged = Call("evaluate", evaluate.Config(models=models, out=tmp_path / "evaluate"))
     assert trained.reads(base) and not trained.reads(longer) and not base.reads(base)
     assert judged.reads(base) and judged.reads(trained) and not judged.reads(longer)

@@ -86,7 +86,7 @@ def test_figures_can_be_worked_out_from_what_was_said(
 
 
 def test_bits_per_byte_are_of_the_raw_text(done: Path, config: evaluate.Config, runtime: Runtime) -> None:
-    for one in config.contestants:
+    for one in config.entries:
         name, (decoder, words) = one.name, loading.load_policy(one.folder, runtime)
         assert config.lm_data is not None
         texts, tokens, chosen = sources.read_texts(config.lm_data).rows, 0, []
@@ -170,7 +170,7 @@ def asked_otherwise(config: evaluate.Config, files: Any, base: Path, assistant: 
     (folder / "colours.jsonl").write_text(json.dumps(task) + "\n")
     models = (
         f"cold={assistant}@temperature-0.5",
-        f"alike={assistant}@like-cold",
+        f"alike={assistant}@entropy-of-cold",
         f"best={assistant}@best-of-4",
         f"prompted={base}@few-shot",
     )
@@ -247,7 +247,7 @@ def test_an_evaluation_of_many_ways_goes_on_after_a_stop(
 ) -> None:
     asked = replace(
         config,
-        models=(f"sft={assistant}", f"best={assistant}@best-of-2", f"alike={assistant}@like-sft"),
+        models=(f"sft={assistant}", f"best={assistant}@best-of-2", f"alike={assistant}@entropy-of-sft"),
         max_prompts=4,
         best_of_prompts=2,
     )
@@ -261,7 +261,7 @@ def test_models_are_named_with_their_folders() -> None:
     shots = Path("shots.jsonl")
     named = {"models": ("a=runs/x=1", "b=y@few-shot"), "few_shot": shots}
     config = evaluate.Config(**named, reference="b", suites=("more=p.jsonl",))
-    assert [one.folder for one in config.contestants] == [Path("runs/x=1"), Path("y")]
+    assert [one.folder for one in config.entries] == [Path("runs/x=1"), Path("y")]
     assert config.reference_folder == Path("y") and config.shots == shots
     assert config.prompts == {"test": Path("runs/world/prompts/test.jsonl"), "more": Path("p.jsonl")}
     plain = evaluate.Config(models=("a=x",), reference="", few_shot=shots)
@@ -271,7 +271,7 @@ def test_models_are_named_with_their_folders() -> None:
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"models": ("runs/x",)}, "'runs/x' is no model; write name=folder"),
+        ({"models": ("runs/x",)}, "not a model: 'runs/x'; write name=folder"),
         ({"models": ("a=x@best-of-4",)}, "nobody can tell the best of n"),
         ({"models": ("a=x@few-shot",)}, "a model @few-shot needs demonstrations; give --few-shot"),
         ({"suites": ("more",)}, "'more' is no suite; write name=path"),
