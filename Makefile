@@ -4,24 +4,26 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+READY_DEV := $(VENV)/.ready-dev
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test test-slow check bench bench-peers bench-vllm bench-lm-eval bench-speed bench-labelling clean
 
 demo: $(READY)
 	$(BIN)/amenable demo $(ARGS)
 
-test: $(READY)
+test: $(READY_DEV)
 	$(BIN)/python -m pytest -m "not slow and not cuda" -n 2 $(ARGS)
 
-test-slow: $(READY)
+test-slow: $(READY_DEV)
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-check: $(READY)
+check: $(READY_DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy amenable
 
-bench: $(READY) bench-peers
+bench: $(READY_DEV) bench-peers
 	$(BIN)/python -m benchmarks.peers $(ARGS)
 
 bench-peers: .venv-peers/.ready .venv-peers-ppo/.ready
@@ -30,13 +32,13 @@ bench-peers: .venv-peers/.ready .venv-peers-ppo/.ready
 bench-vllm: .venv-peers-vllm/.ready
 	.venv-peers-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 
-bench-lm-eval: $(READY) .venv-lm-eval/.ready
+bench-lm-eval: $(READY_DEV) .venv-lm-eval/.ready
 	$(BIN)/python -m benchmarks.lm_eval_agreement $(ARGS)
 
-bench-speed: $(READY)
+bench-speed: $(READY_DEV)
 	$(BIN)/python -m benchmarks.speed $(ARGS)
 
-bench-labelling: $(READY)
+bench-labelling: $(READY_DEV)
 	$(BIN)/python -m benchmarks.labelling $(ARGS)
 
 # each peer in an environment of its own
@@ -46,13 +48,19 @@ bench-labelling: $(READY)
 	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)" -r benchmarks/$*.txt
 	touch .venv-$*/.ready
 
-# torch first, so that nothing else decides which build of it is taken
+# what `make demo` and the pages that its last lines name run with; torch first, so that nothing else decides which
+# build of it is taken
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt axe-playwright-python  # for its axe.min.js alone
+	$(PIP) "$$(grep '^torch==' constraints.txt)"
+	$(PIP) -e ".[serve]"
 	touch $(READY)
+
+# tests, checks and benchmarks need the dev extra too
+$(READY_DEV): $(READY)
+	$(PIP) -e ".[dev]"
+	$(PIP) --no-deps axe-playwright-python  # for its axe.min.js alone
+	touch $(READY_DEV)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
