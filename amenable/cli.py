@@ -216,6 +216,8 @@ def convert(hint: Any, value: Any, file: Path, key: str) -> Any:
         if value is None and type(None) in inner:
             return None
         return convert(next(kind for kind in inner if kind is not type(None)), value, file, key)
+    if origin is tuple and isinstance(value, str):
+        value = [value]
     if origin is tuple and isinstance(value, list):
         kinds = [inner[0]] * len(value) if len(inner) == 2 and inner[1] is Ellipsis else inner
         return tuple(convert(kind, item, file, key) for kind, item in zip(kinds, value))

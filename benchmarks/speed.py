@@ -27,6 +27,7 @@ from typing import Any, Literal, TypeVar
 import torch
 import tyro
 
+from amenable.data.types import Prompt
 from amenable.errors import InputError
 from amenable.feedback.comparisons import Item
 from amenable.generation.engine import generate
@@ -34,9 +35,11 @@ from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.heads import ScalarModel
 from amenable.models.presets import preset
-from amenable.rl.experience import Experience, objective_metrics
+from amenable.rewards.model import ModelReward
+from amenable.rewards.spec import load_reward
+from amenable.rl.experience import Experience, TokenizedPrompt, objective_metrics
 from amenable.rl.improve import collect_experience, update
-from amenable.rl.models import Models, model_reward
+from amenable.rl.models import Models
 from amenable.seeds import seeded_generator
 from amenable.stages import dpo, ppo, pretrain, reward, sft
 from amenable.text.tokenizer import MIN_VOCAB_SIZE, SPECIAL_TOKENS, Tokenizer
@@ -432,7 +435,7 @@ def make_ppo(shape: DecoderConfig, runtime: Runtime, config: ppo.Config) -> tupl
         runtime.only_asked(model).requires_grad_(False) for model in (Decoder(shape).eval(), scalar_model(shape))
     )
     words = Tokenizer.train(["only its EOS is asked for"], MIN_VOCAB_SIZE, chat=True)
-    reward = model_reward(scorer, runtime, config.max_tokens_per_pass)
+    reward = load_reward(ModelReward(scorer, words, runtime, config.max_tokens_per_pass), runtime)
     models = Models(Decoder(shape).eval(), reference, words, reward, runtime, (reference, scorer))
     return ppo.PPO(models, scalar_model(shape), config), models
 
@@ -449,7 +452,8 @@ def ppo_iteration(
 ) -> Experience:
     """Sample, score and learn; return the experience."""
     samples = config.num_generations
-    experience = collect_experience(algorithm, models, config, prompts, ("rollout", number), samples)
+    asked = [TokenizedPrompt(Prompt(str(i), ()), ids) for i, ids in enumerate(prompts)]
+    experience = collect_experience(algorithm, models, config, asked, ("rollout", number), samples)
     learn(algorithm, models, config, experience, number)
     return experience
 

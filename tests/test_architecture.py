@@ -1,10 +1,13 @@
 """The drawing in docs/design.md as assertions: who imports whom, how long a stage is, that every module is tested."""
 
 import ast
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
+
+from amenable.rl.options import OnlineOptions
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "amenable"
@@ -35,7 +38,7 @@ LAYERS = {
 SIBLINGS = {("text", "data"), ("feedback", "data"), ("recipes", "stages")}
 """the few imports within a layer: a conversation is made of data's messages"""
 
-READ_BY = {"optimizer", "save_steps", "max_kl"}
+READ_BY = {"optimizer", "save_steps", "max_kl"} | {field.name for field in dataclasses.fields(OnlineOptions)}
 """options that a stage repeats with another default: the code that all stages share reads them"""
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")

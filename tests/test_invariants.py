@@ -46,7 +46,7 @@ def ppo_tests() -> Any:
 
 def load(config: ppo.Config, runtime: Runtime) -> Any:
     models = load_models(config, runtime)
-    return ppo_tests().Loaded(models, load_critic(config.reward, models))
+    return ppo_tests().Loaded(models, load_critic(models))
 
 
 @dataclass(frozen=True)

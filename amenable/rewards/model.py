@@ -30,13 +30,18 @@ class ModelReward:
     runtime: Runtime
     max_tokens: int = 8192
     """ids of one pass"""
+    folder: Path | None = None
+    """where the model was loaded from"""
+    label: str | None = None
+    """of a sequence classifier"""
 
     @classmethod
     def load(cls, folder: Path, runtime: Runtime, label: str | None = None, max_tokens: int = 8192) -> ModelReward:
         """Load a folder's reward model, or one label of its sequence classifier, with its tokenizer."""
         loading.require_model(folder, "amenable reward")
         tokenizer = Tokenizer.load(folder)
-        return cls(loading.load_judge(folder, runtime, tokenizer, label), tokenizer, runtime, max_tokens)
+        model = loading.load_judge(folder, runtime, tokenizer, label)
+        return cls(model, tokenizer, runtime, max_tokens, folder, label)
 
     @property
     def context_length(self) -> int:

@@ -34,7 +34,8 @@ def score_rollout(
         raise ValueError(f"{len(rollout.prompts)} answers do not belong to {len(prompts)} prompts")
     columns = {**columns_of(prompts, samples), "ended": rollout.ended.tolist()}
     messages = [prompt.messages for prompt in prompts for _ in range(samples)]
-    completions = [decode_completion(tokenizer, ids) for ids in rollout.completions]
+    texts = reward.reads_texts(tokenizer)
+    completions = [decode_completion(tokenizer, ids) if texts else "" for ids in rollout.completions]
     return reward.scores(messages, completions, columns, rollout.rows(), tokenizer, progress)
 
 

@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -35,6 +35,11 @@ from amenable.train.log import Progress, silent
 from amenable.train.runtime import Runtime
 
 Spec = str | Path | Callable[..., Any]
+if TYPE_CHECKING:
+    Specs = Spec | Sequence[Spec]
+else:
+    Specs = tuple[str, ...]
+"""type of an option that takes SPECs: words on the command line, and in Python functions and models too"""
 SPELLINGS = "a reward is a folder, FOLDER:LABEL, FILE.py:FUNCTION, length:4-30, ends, regex:PATTERN, or an http address"
 
 
@@ -91,15 +96,24 @@ class Reward:
         """Tell whether every model among the parts has context enough for these completions."""
         return all(model.fits(prompt, completions, ended) for model in self.models)
 
+    def reads_texts(self, tokenizer: Tokenizer) -> bool:
+        """Tell whether any part reads texts, where all ids are written by `tokenizer`."""
+        return len(self.models) < len(self.parts) or not all(model.reads(tokenizer) for model in self.models)
+
     @property
     def models(self) -> list[ModelReward]:
         """The reward models among the parts."""
         return [part.function for part in self.parts if isinstance(part.function, ModelReward)]
 
 
-def load_reward(specs: Spec | Sequence[Spec], runtime: Runtime, max_tokens: int = 8192) -> Reward:
+def spec_list(specs: Specs) -> list[Spec]:
+    """Return specs as a list, a single one too."""
+    return [specs] if isinstance(specs, (str, Path)) or callable(specs) else list(specs)
+
+
+def load_reward(specs: Specs, runtime: Runtime, max_tokens: int = 8192) -> Reward:
     """Load everything that the specs name. InputError for a missing file, function, label or server."""
-    several = [specs] if isinstance(specs, (str, Path)) or callable(specs) else list(specs)
+    several = spec_list(specs)
     if not several:
         raise InputError("no reward is given", how=SPELLINGS)
     parts = [load_part(spec, runtime, max_tokens) for spec in several]
@@ -145,9 +159,9 @@ def split_weight(spec: str) -> tuple[str, float]:
     return name, weight
 
 
-def reward_inputs(specs: Sequence[Spec], name: str = "reward") -> dict[str, Path | None]:
+def reward_inputs(specs: Specs, name: str = "reward") -> dict[str, Path | None]:
     """List the folders and files that specs name, for a run's lineage: `reward`, or `reward 1`, `reward 2` ..."""
-    texts = [split_weight(str(spec))[0] for spec in specs if isinstance(spec, (str, Path))]
+    texts = [split_weight(str(spec))[0] for spec in spec_list(specs) if isinstance(spec, (str, Path))]
     paths = [path for path in map(path_of, texts) if path is not None]
     return {name if len(paths) == 1 else f"{name} {number}": path for number, path in enumerate(paths, start=1)}
 

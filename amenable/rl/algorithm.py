@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from amenable.data.batches import Batch
+from amenable.functional.losses import LOG_RATIO_LIMIT, ratio_stats
 from amenable.models.decoder import Decoder
 from amenable.rl.experience import Experience
 from amenable.train import forward
@@ -20,7 +21,8 @@ from amenable.train.runtime import Runtime
 Columns = Mapping[str, Tensor]
 """flat [M]: a number for each response token of a minibatch, by name; `logps` are the sampler's"""
 Loss = Callable[[Batch, Columns], tuple[Tensor, Stats]]
-"""the mean loss over a batch's response tokens, and statistics by metric name"""
+"""the mean loss over a batch's response tokens, or answers, and statistics by metric name"""
+MeanOver = Literal["tokens", "answers"]
 
 
 class Algorithm(Protocol):
@@ -39,6 +41,11 @@ class Algorithm(Protocol):
     @property
     def losses(self) -> Sequence[Loss]:
         """Losses, computed and backpropagated one after another in each microbatch."""
+        ...
+
+    @property
+    def mean_over(self) -> MeanOver:
+        """What the losses are means over: the response tokens of a minibatch, or its answers."""
         ...
 
     @property
@@ -63,24 +70,38 @@ class Algorithm(Protocol):
 def policy_logprobs(
     policy: Decoder, batch: Batch, old: Columns, runtime: Runtime, temperature: float, entropy_coef: float = 0.0
 ) -> tuple[Tensor, Tensor, Stats]:
-    """Return log-probabilities [M] of a batch's response tokens, the mean entropy, and statistics of both.
+    """Return log-probabilities [M] of a batch's response tokens, the entropies [M] there, and statistics of both.
 
-    Without an `entropy_coef` no gradient of the entropy is computed.
+    Without an `entropy_coef` no gradient of the entropies is computed.
     """
     with runtime.autocast():
         logps, entropies = forward.trained_logprobs(policy, batch, temperature, entropy=True)
     assert entropies is not None
-    entropy = entropies.mean() if entropy_coef else entropies.detach().mean()
-    moved = (logps - old["logps"]).detach()
+    entropies = entropies if entropy_coef else entropies.detach()
+    log_ratio = (logps - old["logps"]).detach()
+    moved = ratio_stats(log_ratio, log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp(), every(logps))
     return (
         logps,
-        entropy,
+        entropies,
         {
-            "policy/entropy_avg": entropy.detach(),
-            "policy/ratio_var": moved.exp().var(unbiased=False),
-            "sampling/logp_difference": moved.abs().mean(),
+            "policy/entropy_avg": entropies.detach().mean(),
+            "policy/approxkl_avg": moved["approx_kl"],
+            "policy/ratio": moved["ratio"],
+            "policy/ratio_var": log_ratio.exp().var(unbiased=False),
+            "sampling/logp_difference": log_ratio.abs().mean(),
         },
     )
+
+
+def sum_by_answer(column: Tensor, batch: Batch) -> Tensor:
+    """Return the sum [B] of a flat column [M] over each answer's tokens."""
+    answers = forward.layout_of(batch).rows[batch.loss_mask]
+    return torch.zeros(len(batch.lengths), dtype=column.dtype, device=column.device).index_add(0, answers, column)
+
+
+def mean_by_answer(column: Tensor, batch: Batch) -> Tensor:
+    """Return the mean [B] of a flat column [M] over each answer's tokens."""
+    return sum_by_answer(column, batch) / sum_by_answer(torch.ones_like(column), batch)
 
 
 def every(column: Tensor) -> Tensor:

@@ -9,11 +9,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from amenable.data.types import Prompt
 from amenable.functional import kl
 from amenable.functional.masked import masked_sum
 from amenable.functional.statistics import explained_variance
@@ -27,6 +28,13 @@ ENOUGH = 100
 """tokens that make a standard error: a few may all be off to one side, by rounding"""
 
 
+class TokenizedPrompt(NamedTuple):
+    """A prompt and its ids."""
+
+    prompt: Prompt
+    ids: list[int]
+
+
 @dataclass
 class Experience:
     """A rollout with its scores, and columns: numbers of every response token, [B, T] by name, 0 outside the mask."""
@@ -38,6 +46,10 @@ class Experience:
     """[B] after clipping and the penalty of a missing end"""
     columns: dict[str, Tensor] = field(default_factory=dict)
     """such as ref_logps, values, rewards, advantages, returns"""
+    prompts: Sequence[Prompt] = ()
+    """of the rollout, each once; the answers to a prompt are neighbours"""
+    reward_scores: dict[str, Tensor] = field(default_factory=dict)
+    """[B] unweighted scores of each part of the reward, by its name"""
 
     def flat(self, chosen: Sequence[int], device: torch.device) -> dict[str, Tensor]:
         """Return `logps` and every column of the chosen answers' tokens, one answer after another, [M] each."""
@@ -73,6 +85,8 @@ def objective_metrics(experience: Experience, kl_coef: float) -> dict[str, float
         "completions/mean_length": float(rollout.lengths.float().mean()),
         "completions/clipped_ratio": float((~rollout.ended).float().mean()),
     }
+    if len(experience.reward_scores) > 1:
+        metrics |= {f"rewards/{name}/mean": float(part.mean()) for name, part in experience.reward_scores.items()}
     if "values" in columns and "returns" in columns:
         explained = explained_variance(columns["values"], columns["returns"], mask)
         metrics["value/explained_variance"] = float(explained)

@@ -25,11 +25,13 @@ from amenable.functional.masked import standardize
 from amenable.functional.rewards import penalise_missing_eos
 from amenable.generation.rollout import collect, pad_to_mask
 from amenable.generation.sampling import Sampling
+from amenable.rewards.on_rollout import score_rollout
 from amenable.rl import memory
-from amenable.rl.algorithm import Algorithm, Loss
+from amenable.rl.algorithm import Algorithm, Loss, MeanOver
 from amenable.rl.experience import (
     Experience,
     Ratios,
+    TokenizedPrompt,
     mean_of,
     objective_metrics,
     require_at_reference,
@@ -37,7 +39,7 @@ from amenable.rl.experience import (
 )
 from amenable.rl.kl_controller import AdaptiveKLController
 from amenable.rl.models import Models
-from amenable.rl.monitor import Purpose, TokenizedPrompt, make_monitor
+from amenable.rl.monitor import Purpose, make_monitor
 from amenable.rl.options import OnlineOptions
 from amenable.seeds import derive_seed, seed_step
 from amenable.train import first_batch, forward, loading, plan
@@ -78,7 +80,7 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
         seed_step(options.seed, step)
         places = order.step(step, options.prompts_per_step)
         run.feeding(step, places)
-        experience = ask([prompts[i].ids for i in places], ("rollout", step), options.num_generations)
+        experience = ask([prompts[i] for i in places], ("rollout", step), options.num_generations)
         rounding = partial(measure_rounding, models, experience, options)
         if step == 1:
             require_at_reference(experience, models.runtime.tolerance, rounding)
@@ -107,8 +109,7 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
 
 def read(options: OnlineOptions, models: Models, sieve: Sieve) -> tuple[list[TokenizedPrompt], list[list[int]]]:
     """Return prompts to learn on, and pieces of raw text for PPO-ptx."""
-    context = models.policy.config.context_length
-    room = context - options.max_new_tokens
+    context, room = models.policy.config.context_length, models.context_length - options.max_new_tokens
     prompts = [
         TokenizedPrompt(*pair) for pair in zip(*fitting_prompts(options.data, models.tokenizer, room, sieve=sieve))
     ]
@@ -120,7 +121,7 @@ def collect_experience(
     algorithm: Algorithm,
     models: Models,
     options: OnlineOptions,
-    prompts: list[list[int]],
+    prompts: Sequence[TokenizedPrompt],
     purpose: Purpose,
     samples: int,
     bars: Bars = no_bars,
@@ -135,7 +136,7 @@ def collect_experience(
     with runtime.autocast():
         rollout = collect(
             models.policy,
-            prompts,
+            [prompt.ids for prompt in prompts],
             sampling,
             eos_id=models.tokenizer.stop_ids,
             seeds=seeds,
@@ -144,10 +145,12 @@ def collect_experience(
         )
     rows = rollout.rows()
     ref_logps = forward.row_logprobs(models.reference, rows, runtime, limit, options.temperature, bars("reference"))
-    raw_scores = models.reward(rollout, bars("scores"))
-    bound = options.score_clip or float("inf")
+    texts = [prompt.prompt for prompt in prompts]
+    parts = score_rollout(models.reward, rollout, texts, models.tokenizer, bars("scores"))
+    raw_scores, bound = models.reward.total(parts), options.score_clip or float("inf")
     scores = penalise_missing_eos(raw_scores.clamp(-bound, bound), rollout.ended, options.missing_eos_penalty)
-    experience = Experience(rollout, raw_scores, scores, {"ref_logps": pad_to_mask(ref_logps, rollout.mask)})
+    columns = {"ref_logps": pad_to_mask(ref_logps, rollout.mask)}
+    experience = Experience(rollout, raw_scores, scores, columns, texts, parts)
     algorithm.look(experience, bars)
     return experience
 
@@ -173,7 +176,8 @@ def update(
     history: list[dict[str, float]] = []
     sizes = (options.prompts_per_step, options.num_generations, options.num_mini_batches, options.num_ppo_epochs)
     order = batches.minibatches(*sizes, derive_seed(options.seed, "minibatch", step))
-    objectives = [MinibatchLoss(experience, loss, models.runtime.device) for loss in algorithm.losses]
+    device, mean_over = models.runtime.device, algorithm.mean_over
+    objectives = [MinibatchLoss(experience, loss, device, mean_over) for loss in algorithm.losses]
     for chosen in tracked(order, bars("updates")):
         stats = accumulate(objectives, chosen, models.runtime, options.max_tokens_per_pass)
         if not history:
@@ -199,11 +203,12 @@ def update(
 
 @dataclass(frozen=True)
 class MinibatchLoss:
-    """A loss of an algorithm over answers of an experience. An element is an answer; each counts by its tokens."""
+    """A loss of an algorithm over answers of an experience. An element is an answer, of weight `mean_over`."""
 
     experience: Experience
     of_batch: Loss
     device: torch.device
+    mean_over: MeanOver = "tokens"
     share_prefixes: bool = True
     output: Output = "logprobs"
 
@@ -211,7 +216,7 @@ class MinibatchLoss:
         return self.experience.rollout.rows([answer])
 
     def weight(self, answer: int) -> float:
-        return float(len(self.experience.rollout.completions[answer]))
+        return float(len(self.experience.rollout.completions[answer])) if self.mean_over == "tokens" else 1.0
 
     def outputs(self, batch: Batch) -> Batch:
         return batch

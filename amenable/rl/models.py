@@ -1,26 +1,22 @@
-"""The models of an online algorithm as they start, and the score that it learns from."""
+"""The models of an online algorithm as they start, and the reward that it learns from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
-from amenable.generation.rollout import Rollout
 from amenable.models.decoder import Decoder
-from amenable.models.heads import ScalarModel
+from amenable.models.heads import ScalarModel, critic_from_policy
+from amenable.rewards.model import ModelReward
+from amenable.rewards.spec import Reward, load_reward, reward_inputs
 from amenable.rl.options import OnlineOptions
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import forward, loading
-from amenable.train.log import Progress, silent
+from amenable.train import defaults, loading
+from amenable.train.defaults import Traits
 from amenable.train.optimizer import freeze
 from amenable.train.runtime import Runtime
-
-Reward = Callable[..., Tensor]
-"""(rollout, progress) -> scores [B]"""
 
 
 @dataclass(frozen=True)
@@ -35,29 +31,42 @@ class Models:
     frozen: tuple[nn.Module, ...] = ()
     """every model that is held and only read, the reference among them"""
 
+    @property
+    def context_length(self) -> int:
+        """The least context of the policy and of the reward models that score its ids."""
+        same = [model for model in self.reward.models if model.reads(self.tokenizer)]
+        return min([self.policy.config.context_length, *(model.context_length for model in same)])
+
 
 def load_models(options: OnlineOptions, runtime: Runtime) -> Models:
     """Load policy and reference from the SFT model, and the reward; dropout off in all."""
     policy, tokenizer = loading.load_policy(options.model, runtime)
     reference = runtime.only_asked(loading.load_policy(options.model, runtime)[0]).requires_grad_(False)
-    scorer = loading.load_judge(options.reward, runtime, tokenizer)
+    reward = load_reward(options.reward, runtime, options.max_tokens_per_pass)
     freeze(policy, options.frozen_layers)
-    reward = model_reward(scorer, runtime, options.max_tokens_per_pass)
-    return Models(policy, reference, tokenizer, reward, runtime, (reference, scorer))
+    return Models(policy, reference, tokenizer, reward, runtime, (reference, *(m.model for m in reward.models)))
 
 
-def model_reward(scorer: ScalarModel, runtime: Runtime, max_tokens: int) -> Reward:
-    """Return the reward that a reward model gives a rollout: it scores the sampled ids as they are."""
-    return partial(score_rollout, scorer, runtime, max_tokens)
+def load_critic(models: Models) -> ScalarModel:
+    """Load a critic that starts as the reward model (Stiennon et al., 2020), the first of the policy's tokenizer; where
+    the reward has none, as the policy's body with a head of zeros."""
+    starts = [model for model in models.reward.models if model.folder is not None and model.reads(models.tokenizer)]
+    return critic_of(starts[0], models) if starts else critic_from_policy(models.policy)
 
 
-def score_rollout(
-    scorer: ScalarModel, runtime: Runtime, max_tokens: int, rollout: Rollout, progress: Progress = silent
-) -> Tensor:
-    """Return the scores [B] of a rollout's answers."""
-    return forward.row_rewards(scorer, rollout.rows(), runtime, max_tokens, progress)
+def critic_of(reward: ModelReward, models: Models) -> ScalarModel:
+    """Load a reward model's weights anew, to be trained."""
+    assert reward.folder is not None
+    return loading.load_reward_model(reward.folder, models.runtime, models.tokenizer, label=reward.label)
 
 
-def load_critic(reward_model: Path, models: Models) -> ScalarModel:
-    """Load a critic that starts as a reward model."""
-    return loading.load_reward_model(reward_model, models.runtime, models.tokenizer)
+def inputs(options: OnlineOptions) -> dict[str, Path | None]:
+    """Return the files and folders that a run reads, for its lineage."""
+    read = {name: getattr(options, name) for name in ("model", "data", "validation", "ptx_data")}
+    return read | reward_inputs(options.reward) | reward_inputs(options.eval_reward_model, "eval_reward_model")
+
+
+def critic_traits(options: OnlineOptions, policy: Traits) -> Traits:
+    """Return the traits of the model that the critic starts from, before anything is loaded."""
+    folders = [path for path in reward_inputs(options.reward).values() if path is not None and path.is_dir()]
+    return defaults.traits(folders[0], "amenable reward") if folders else policy

@@ -6,23 +6,22 @@ Everything is sampled with the same random numbers every time, and leaves the tr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
-from amenable.data.types import Prompt
 from amenable.errors import InputError
+from amenable.rewards.on_rollout import total_score
+from amenable.rewards.spec import Reward, load_reward
 from amenable.rl import experience as experiences
 from amenable.rl import token_trace
 from amenable.rl.algorithm import Algorithm
-from amenable.rl.experience import Experience
-from amenable.rl.models import Models, Reward, model_reward
+from amenable.rl.experience import Experience, TokenizedPrompt
+from amenable.rl.models import Models
 from amenable.rl.options import OnlineOptions
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import loading
 from amenable.train.examples import Sieve, fitting_prompts
 from amenable.train.log import Log
 from amenable.train.run import Run
@@ -30,15 +29,8 @@ from amenable.train.run import Run
 Purpose = tuple[object, ...]
 """names and numbers that decide the random numbers of answers"""
 
-Ask = Callable[[list[list[int]], Purpose, int], Experience]
+Ask = Callable[[Sequence[TokenizedPrompt], Purpose, int], Experience]
 """(prompts, purpose, answers to each) -> experience"""
-
-
-class TokenizedPrompt(NamedTuple):
-    """A prompt and its ids."""
-
-    prompt: Prompt
-    ids: list[int]
 
 
 @dataclass(frozen=True)
@@ -81,8 +73,7 @@ class Monitor:
             evaluate(self.ask, self.held_out, self.decode, self.log, 0)
         self.trace = None
         if self.schedule.samples(step) and self.traced:
-            prompts = [prompt.ids for prompt in self.traced]
-            experience = self.ask(prompts, ("watched",), self.algorithm.group)
+            experience = self.ask(self.traced, ("watched",), self.algorithm.group)
             names = [prompt.prompt.id for prompt in self.traced]
             self.trace = token_trace.observe(self.algorithm, self.models, names, experience, kl_coef, self.settings)
 
@@ -92,7 +83,7 @@ class Monitor:
             self.log.samples(step, experiences.sample_rows(experience, self.decode))
         if self.trace is not None:
             self.log.rows("traces", step, token_trace.rows_of(self.trace, self.models))
-        metrics = heldout_reward_metrics(self.eval_reward, experience)
+        metrics = heldout_reward_metrics(self.eval_reward, experience, self.models.tokenizer)
         if self.held_out and self.schedule.evaluates(step):
             metrics |= evaluate(self.ask, self.held_out, self.decode, self.log, step)
         return metrics
@@ -105,7 +96,7 @@ def make_monitor(
     prompts: list[TokenizedPrompt], ask: Ask, options: OnlineOptions, algorithm: Algorithm, models: Models, run: Run
 ) -> Monitor:
     """Return the monitor that a run's options describe. Nothing is sampled yet."""
-    room = models.policy.config.context_length - options.max_new_tokens
+    room = models.context_length - options.max_new_tokens
     held_out = held_out_prompts(options.validation, models.tokenizer, room, options.eval_prompts, run.sieve)
     if options.keep_weights == "score" and not held_out:
         raise InputError("--keep-weights score has nothing to answer", options.validation, "give shorter prompts")
@@ -133,25 +124,23 @@ def held_out_prompts(
 
 
 def load_eval_reward(options: OnlineOptions, models: Models) -> Reward | None:
-    """Load the reward model that is not trained on; None where none is given."""
-    if options.eval_reward_model is None:
-        return None
-    scorer = loading.load_judge(options.eval_reward_model, models.runtime, models.tokenizer)
-    return model_reward(scorer, models.runtime, options.max_tokens_per_pass)
+    """Load the reward that is not trained on; None where none is given."""
+    specs = options.eval_reward_model
+    return load_reward(specs, models.runtime, options.max_tokens_per_pass) if specs else None
 
 
 def evaluate(
     ask: Ask, held_out: list[TokenizedPrompt], decode: Callable[[list[int]], str], log: Log, step: int
 ) -> dict[str, float]:
     """Answer the held-out prompts: write rows of answers.jsonl, and return their mean score and KL."""
-    experience = ask([prompt.ids for prompt in held_out], ("held out",), 1)
+    experience = ask(held_out, ("held out",), 1)
     answers = experiences.answer_rows(experience, decode)
     rows = [{"id": prompt.prompt.id, **answer} for prompt, answer in zip(held_out, answers)]
     log.rows("answers", step, rows)
     return {"eval/score": float(experience.scores.mean()), "eval/kl": sum(row["kl"] for row in answers) / len(answers)}
 
 
-def heldout_reward_metrics(reward: Reward | None, experience: Experience) -> dict[str, float]:
+def heldout_reward_metrics(reward: Reward | None, experience: Experience, tokenizer: Tokenizer) -> dict[str, float]:
     """Score the same answers by a reward that is not trained on; {} without one.
 
     Returns its mean, standard deviation, and its correlation over the answers with the scores that are trained on (0
@@ -159,7 +148,7 @@ def heldout_reward_metrics(reward: Reward | None, experience: Experience) -> dic
     """
     if reward is None:
         return {}
-    scores = reward(experience.rollout)
+    scores = total_score(reward, experience.rollout, experience.prompts, tokenizer)
     both = torch.stack([scores, experience.raw_scores]).float()
     varies = both.std(dim=1, unbiased=False).min() > 0
     return {

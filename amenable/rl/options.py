@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from amenable.rewards.spec import Specs
 from amenable.train import plan
 from amenable.train.defaults import FROM_MODEL, FromModel
 from amenable.train.optimizer import OptimizerConfig
@@ -18,10 +19,11 @@ class OnlineOptions(TrainingOptions):
 
     model: Path = Path("runs/sft")
     """policy and reference"""
-    reward: Path = Path("runs/reward")
-    """reward model that scores the answers"""
-    eval_reward_model: Path | None = None
-    """another reward model, not trained on: a warning is given where its score falls while the trained score rises"""
+    reward: Specs = ("runs/reward",)
+    """scores the answers: a reward model's folder, FOLDER:LABEL of a classifier, FILE.py:FUNCTION, length:4-30, ends,
+    regex:PATTERN or an http address; several are added, each SPEC or SPEC=WEIGHT"""
+    eval_reward_model: Specs = ()
+    """another reward, not trained on: a warning is given where its score falls while the trained score rises"""
     data: Path = Path("runs/world/prompts/ppo.jsonl")
     """prompts: a file, or a folder of files"""
     validation: Path | None = None

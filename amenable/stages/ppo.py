@@ -1,14 +1,14 @@
-"""PPO from a reward model: sample, score, estimate advantages, take a few clipped steps, repeat.
+"""PPO from any reward: sample, score, estimate advantages, take a few clipped steps, repeat.
 
     r_t = -kl_coef (log pi(y_t) - log ref(y_t)),  plus the score on the last token
     A   = GAE(r, V), standardised over the batch
     L   = ppo_policy_loss - entropy_coef H,   L_V = vf_coef value_loss,   and  -ptx_coef log pi(raw text)  (PPO-ptx)
 
-Policy and reference start as the SFT model, the critic as the reward model; dropout is off everywhere; the sampling
-temperature divides the logits in every log-probability. Schulman et al. (2017); Stiennon et al. (2020);
-Ouyang et al. (2022, eq. 2 and appendix C.4).
+Policy and reference start as the SFT model, the critic as the reward model (as the policy where the reward is no
+model); dropout is off everywhere; the sampling temperature divides the logits in every log-probability. Schulman et al.
+(2017); Stiennon et al. (2020); Ouyang et al. (2022, eq. 2 and appendix C.4).
 
-Reads run directories of `sft` (policy, reference) and `reward` (reward model, first critic), and prompts. Writes a
+Reads run directories of `sft` (policy, reference) and `reward` (or another reward: --reward), and prompts. Writes a
 model directory, answers to held-out prompts (answers.jsonl), and traces of single tokens (traces.jsonl, `amenable
 inspect`). The loop (sampling, scores, KL control, updates, evaluation) is every online algorithm's: rl/improve.py.
 """
@@ -27,10 +27,10 @@ from amenable.functional.masked import scale
 from amenable.functional.rewards import token_rewards
 from amenable.generation.rollout import pad_to_mask
 from amenable.models.heads import ScalarModel
-from amenable.rl.algorithm import Columns, every, policy_logprobs
+from amenable.rl.algorithm import Columns, MeanOver, every, policy_logprobs
 from amenable.rl.experience import Experience
 from amenable.rl.improve import improve
-from amenable.rl.models import Models, load_critic, load_models
+from amenable.rl.models import Models, critic_traits, inputs, load_critic, load_models
 from amenable.rl.options import OnlineOptions
 from amenable.train import defaults, forward, plan
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
@@ -67,19 +67,20 @@ class Config(OnlineOptions):
 
 def run(config: Config) -> Path:
     """Train and return the run directory."""
-    config, by_default = defaults.ppo(config, traits(config.model), traits(config.reward, "amenable reward"))
-    inputs = ("model", "data", "validation", "ptx_data", "reward", "eval_reward_model")
-    run = Run(config.out, "ppo", config, {name: getattr(config, name) for name in inputs}, config.max_kl)
+    policy = traits(config.model)
+    config, by_default = defaults.online(config, policy, critic_traits(config, policy))
+    run = Run(config.out, "ppo", config, inputs(config), config.max_kl)
     if run.done():
         return run.out
     models = load_models(config, start_runtime(config.device))
-    algorithm = PPO(models, load_critic(config.reward, models), config)
+    algorithm = PPO(models, load_critic(models), config)
     return improve(algorithm, models, config, run, [by_default])
 
 
 class PPO:
     """Clipped surrogate with a critic (Schulman et al., 2017), a KL penalty in every token's reward."""
 
+    mean_over: MeanOver = "tokens"
     standardize_advantages = True
     group = 1
 
@@ -112,15 +113,10 @@ class PPO:
         """L = ppo_policy_loss - entropy_coef H."""
         config = self.config
         temperature, entropy_coef = config.temperature, config.entropy_coef
-        logps, entropy, stats = policy_logprobs(self.policy, batch, old, self.runtime, temperature, entropy_coef)
+        logps, entropies, stats = policy_logprobs(self.policy, batch, old, self.runtime, temperature, entropy_coef)
         loss, surrogate = ppo_policy_loss(logps, old["logps"], old["advantages"], every(logps), config.cliprange)
-        stats |= {
-            "loss/policy_avg": loss.detach(),
-            "policy/approxkl_avg": surrogate["approx_kl"],
-            "policy/clipfrac_avg": surrogate["clip_fraction"],
-            "policy/ratio": surrogate["ratio"],
-        }
-        return loss - entropy_coef * entropy if entropy_coef else loss, stats
+        stats |= {"loss/policy_avg": loss.detach(), "policy/clipfrac_avg": surrogate["clip_fraction"]}
+        return loss - entropy_coef * entropies.mean() if entropy_coef else loss, stats
 
     def value_loss(self, batch: Batch, old: Columns) -> tuple[Tensor, Stats]:
         """L_V = vf_coef value_loss."""

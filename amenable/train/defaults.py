@@ -181,13 +181,13 @@ def dpo(config: C, model: Traits) -> tuple[C, str]:
     return fill(config, model, {"optimizer.learning_rate": rate, "max_new_tokens": answer_length(model.context)})
 
 
-def ppo(config: Any, policy: Traits, critic: Traits) -> tuple[Any, str]:
-    """Options of PPO, filled for its policy and the reward model that its critic starts from; and a line that names
-    them."""
+def online(config: Any, policy: Traits, critic: Traits | None = None) -> tuple[Any, str]:
+    """Fill the options of an online algorithm for its policy, and for the model that its critic starts from, if it has
+    one; return them, and a line that names them."""
     answer = answer_length(policy.context) if config.max_new_tokens is None else config.max_new_tokens
     values = {
         "optimizer.learning_rate": learning_rate(PPO, policy.parameters),
-        "critic_learning_rate": learning_rate(CRITIC, critic.parameters),
+        **({"critic_learning_rate": learning_rate(CRITIC, critic.parameters)} if critic is not None else {}),
         "temperature": policy.temperature,
         "max_new_tokens": answer,
         "kl_coef": kl_coef(answer),

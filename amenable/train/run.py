@@ -281,7 +281,7 @@ class Run:
         return self.before + time.monotonic() - self.begun
 
     def yaml(self) -> str:
-        values = {"command": self.stage, **plain_values(dataclasses.asdict(self.config))}
+        values = {"command": self.stage, **plain_values(self.config)}
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
     def lineage(self) -> dict[str, Any]:
@@ -382,4 +382,8 @@ def plain_values(value: Any) -> Any:
         return {key: plain_values(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain_values(item) for item in value]
+    if callable(value):
+        return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__name__)}"
+    if dataclasses.is_dataclass(value):
+        return {field.name: plain_values(getattr(value, field.name)) for field in dataclasses.fields(value)}
     return str(value) if isinstance(value, Path) else value

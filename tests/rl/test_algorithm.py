@@ -7,7 +7,7 @@ import torch
 
 from amenable.data.batches import collate
 from amenable.models.decoder import Decoder
-from amenable.rl.algorithm import every, policy_logprobs
+from amenable.rl.algorithm import every, mean_by_answer, policy_logprobs, sum_by_answer
 from amenable.train import forward
 from amenable.train.runtime import Runtime
 
@@ -22,11 +22,13 @@ def decoder(make_decoder: Callable[..., Decoder]) -> Decoder:
 def test_statistics_compare_with_the_sampler(decoder: Decoder, runtime: Runtime) -> None:
     sampled = torch.cat(forward.row_logprobs(decoder, ROWS, runtime, 100, 0.7))
     moved = torch.tensor([0.1, -0.3, 0.0])
-    logps, entropy, stats = policy_logprobs(decoder, collate(ROWS), {"logps": sampled - moved}, runtime, 0.7)
+    logps, entropies, stats = policy_logprobs(decoder, collate(ROWS), {"logps": sampled - moved}, runtime, 0.7)
     assert torch.allclose(logps, sampled, atol=1e-5) and logps.requires_grad
     assert float(stats["sampling/logp_difference"]) == pytest.approx(0.4 / 3, abs=1e-5)
     assert float(stats["policy/ratio_var"]) == pytest.approx(float(moved.exp().var(unbiased=False)), rel=1e-3)
-    assert float(stats["policy/entropy_avg"]) == pytest.approx(float(entropy)) and float(entropy) > 0
+    assert float(stats["policy/entropy_avg"]) == pytest.approx(float(entropies.mean())) and float(entropies.min()) > 0
+    assert float(stats["policy/ratio"]) == pytest.approx(float(moved.exp().mean()), rel=1e-4)
+    assert float(stats["policy/approxkl_avg"]) == pytest.approx(float((moved.exp() - 1 - moved).mean()), rel=1e-3)
 
 
 def test_the_entropy_has_a_gradient_only_where_it_is_rewarded(decoder: Decoder, runtime: Runtime) -> None:
@@ -34,8 +36,21 @@ def test_the_entropy_has_a_gradient_only_where_it_is_rewarded(decoder: Decoder, 
     _, entropy, _ = policy_logprobs(decoder, collate(ROWS), old, runtime, 1.0)
     _, rewarded, _ = policy_logprobs(decoder, collate(ROWS), old, runtime, 1.0, entropy_coef=0.1)
     assert not entropy.requires_grad and rewarded.requires_grad
-    assert float(entropy) == pytest.approx(float(rewarded.detach()))
+    assert torch.allclose(entropy, rewarded.detach())
 
 
 def test_every_token_of_a_flat_column_counts() -> None:
     assert every(torch.zeros(3)).tolist() == [True] * 3
+
+
+def test_a_column_is_summed_and_averaged_over_each_answer() -> None:
+    column = torch.tensor([1.0, 2.0, 5.0])
+    assert sum_by_answer(column, collate(ROWS)).tolist() == [3.0, 5.0]
+    assert mean_by_answer(column, collate(ROWS)).tolist() == [1.5, 5.0]
+
+
+def test_answers_of_a_shared_prompt_are_summed_apart() -> None:
+    prompt = list(range(40, 52))
+    rows = [([1, *prompt, end, 99], [False] * 13 + [True] * 2) for end in (60, 61)]
+    batch = collate(rows, share=True)
+    assert batch.prefix_lengths and sum_by_answer(torch.tensor([1.0, 2.0, 3.0, 4.0]), batch).tolist() == [3.0, 7.0]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from amenable.data.batches import Batch
-from amenable.rl.algorithm import Columns, policy_logprobs
-from amenable.rl.experience import Experience
+from amenable.rl.algorithm import Columns, MeanOver, policy_logprobs
+from amenable.rl.experience import Experience, TokenizedPrompt
 from amenable.rl.improve import collect_experience, grad_norm, improve, mix_in
 from amenable.rl.models import Models, load_models
 from amenable.rl.options import OnlineOptions
@@ -27,6 +27,7 @@ from amenable.train.runtime import DeviceOptions, Runtime
 class Plain:
     """REINFORCE without a baseline: no critic, no standardisation."""
 
+    mean_over: MeanOver = "tokens"
     standardize_advantages = False
     group = 1
 
@@ -47,8 +48,7 @@ class Plain:
     def loss(self, batch: Batch, old: Columns) -> tuple[Tensor, Stats]:
         logps, _, stats = policy_logprobs(self.policy, batch, old, self.runtime, self.options.temperature)
         loss = -(logps * old["advantages"]).mean()
-        ratio = (logps - old["logps"]).detach().exp().mean()
-        return loss, {**stats, "loss/policy_avg": loss.detach(), "policy/ratio": ratio}
+        return loss, {**stats, "loss/policy_avg": loss.detach()}
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def gradients(models: Models) -> Mapping[str, Tensor]:
 
 def test_answers_are_a_function_of_seed_and_purpose(options: OnlineOptions, runtime: Runtime) -> None:
     models = load_models(options, runtime)
-    _, prompts = fitting_prompts(options.data, models.tokenizer, 44)
+    prompts = [TokenizedPrompt(*pair) for pair in zip(*fitting_prompts(options.data, models.tokenizer, 44))]
     algorithm = Plain(models, options)
 
     def answers(purpose: tuple[object, ...], count: int) -> list[list[int]]:

@@ -8,10 +8,15 @@ from typing import Any
 import pytest
 import torch
 
+from amenable.data.types import Prompt
 from amenable.generation.rollout import Rollout, length_mask
+from amenable.models.heads import ScalarModel
+from amenable.rewards.model import ModelReward
+from amenable.rewards.on_rollout import total_score
+from amenable.rewards.spec import Reward, load_reward
 from amenable.rl import monitor
 from amenable.rl.experience import Experience
-from amenable.rl.models import load_models, model_reward
+from amenable.rl.models import load_models
 from amenable.rl.options import OnlineOptions
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward
@@ -22,40 +27,52 @@ def an_experience(scores: torch.Tensor) -> Experience:
     responses = [[7, 8, 9], [10, 11], [12]]
     mask = length_mask([3, 2, 1])
     rollout = Rollout([[5, 6]] * 3, responses, torch.ones(3, dtype=torch.bool), mask, torch.zeros(3, 3))
-    return Experience(rollout, scores, scores)
+    return Experience(rollout, scores, scores, prompts=[Prompt(str(i), ()) for i in range(3)])
 
 
-def test_the_other_reward_models_metrics_by_hand(make_scalar_model: Callable, runtime: Runtime) -> None:
+def reward_of(model: ScalarModel, words: Tokenizer, runtime: Runtime) -> Reward:
+    return load_reward(ModelReward(model, words, runtime, 100), runtime)
+
+
+def test_the_other_reward_models_metrics_by_hand(
+    make_scalar_model: Callable, words: Tokenizer, runtime: Runtime
+) -> None:
     model = make_scalar_model(4)
-    reward = model_reward(model, runtime, 100)
+    reward = reward_of(model, words, runtime)
     scores = forward.row_rewards(model, an_experience(torch.zeros(3)).rollout.rows(), runtime, 100)
-    same = monitor.heldout_reward_metrics(reward, an_experience(2 * scores + 1))
+    same = monitor.heldout_reward_metrics(reward, an_experience(2 * scores + 1), words)
     assert same["eval_rm/score"] == pytest.approx(float(scores.mean()))
     assert same["eval_rm/score_std"] == pytest.approx(float(scores.std(unbiased=False)))
     assert same["eval_rm/correlation"] == pytest.approx(1.0, abs=1e-5)
-    other = monitor.heldout_reward_metrics(reward, an_experience(-scores))
+    other = monitor.heldout_reward_metrics(reward, an_experience(-scores), words)
     assert other["eval_rm/correlation"] == pytest.approx(-1.0, abs=1e-5)
 
 
-def test_scores_that_are_all_alike_have_no_correlation(make_scalar_model: Callable, runtime: Runtime) -> None:
-    reward = model_reward(make_scalar_model(4), runtime, 100)
-    metrics = monitor.heldout_reward_metrics(reward, an_experience(torch.ones(3)))
+def test_scores_that_are_all_alike_have_no_correlation(
+    make_scalar_model: Callable, words: Tokenizer, runtime: Runtime
+) -> None:
+    reward = reward_of(make_scalar_model(4), words, runtime)
+    metrics = monitor.heldout_reward_metrics(reward, an_experience(torch.ones(3)), words)
     assert metrics["eval_rm/correlation"] == 0.0
 
 
 def test_without_another_reward_model_there_are_no_metrics_of_it(
-    assistant: Path, judge: Path, runtime: Runtime
+    assistant: Path, judge: Path, words: Tokenizer, runtime: Runtime
 ) -> None:
     options = OnlineOptions(model=assistant, reward=judge)
     assert monitor.load_eval_reward(options, load_models(options, runtime)) is None
-    assert monitor.heldout_reward_metrics(None, an_experience(torch.ones(3))) == {}
+    assert monitor.heldout_reward_metrics(None, an_experience(torch.ones(3)), words) == {}
 
 
-def test_the_other_reward_model_is_loaded_from_its_folder(assistant: Path, judge: Path, runtime: Runtime) -> None:
+def test_the_other_reward_model_is_loaded_from_its_folder(
+    assistant: Path, judge: Path, words: Tokenizer, runtime: Runtime
+) -> None:
     options = OnlineOptions(model=assistant, reward=judge, eval_reward_model=judge)
     models = load_models(options, runtime)
-    reward, rollout = monitor.load_eval_reward(options, models), an_experience(torch.zeros(3)).rollout
-    assert reward is not None and torch.equal(reward(rollout), models.reward(rollout))
+    reward, experience = monitor.load_eval_reward(options, models), an_experience(torch.zeros(3))
+    assert reward is not None
+    scores = [total_score(each, experience.rollout, experience.prompts, words) for each in (reward, models.reward)]
+    assert torch.equal(*scores)
 
 
 def test_samples_are_written_at_the_first_the_last_and_every_so_many_steps() -> None:

@@ -11,9 +11,11 @@ import torch
 from amenable.functional.logprobs import token_logprobs
 from amenable.generation.rollout import Rollout
 from amenable.models.layout import Layout
+from amenable.rewards.model import ModelReward
+from amenable.rewards.spec import load_reward
 from amenable.rl import token_trace
 from amenable.rl.experience import Experience
-from amenable.rl.models import Models, model_reward
+from amenable.rl.models import Models
 from amenable.stages import ppo
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward
@@ -27,7 +29,7 @@ SETTINGS = token_trace.Settings(temperature=0.7, max_tokens=100)
 @pytest.fixture
 def models(make_decoder: Callable, make_scalar_model: Callable, words: Tokenizer, runtime: Runtime) -> Models:
     policy, reference = (make_decoder(seed, vocab_size=words.vocab_size) for seed in (1, 2))
-    reward = model_reward(make_scalar_model(4, vocab_size=words.vocab_size), runtime, 100)
+    reward = load_reward(ModelReward(make_scalar_model(4, vocab_size=words.vocab_size), words, runtime, 100), runtime)
     return Models(policy, reference, words, reward, runtime, (reference,))
 
 

@@ -14,6 +14,7 @@ import torch
 
 from amenable.data import sources
 from amenable.data.batches import EpochOrder, minibatches
+from amenable.data.types import Prompt
 from amenable.errors import InputError
 from amenable.files import hash_of
 from amenable.functional.masked import standardize
@@ -21,7 +22,7 @@ from amenable.generation.rollout import Rollout, length_mask
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.rl import monitor
-from amenable.rl.experience import Experience
+from amenable.rl.experience import Experience, TokenizedPrompt
 from amenable.rl.improve import MinibatchLoss, collect_experience, update
 from amenable.rl.models import Models, load_critic, load_models
 from amenable.seeds import derive_seed
@@ -101,7 +102,7 @@ class Loaded:
 @pytest.fixture
 def loaded(config: ppo.Config, runtime: Runtime) -> Loaded:
     models = load_models(config, runtime)
-    return Loaded(models, load_critic(config.reward, models))
+    return Loaded(models, load_critic(models))
 
 
 def first(prompts: list[list[int]], count: int) -> list[list[int]]:
@@ -116,7 +117,8 @@ def experience(loaded: Loaded, short: ppo.Config) -> Experience:
 
 
 def gather(loaded: Loaded, prompts: list[list[int]], samples: int, config: ppo.Config) -> Experience:
-    return collect_experience(loaded.algorithm(config), loaded.models, config, prompts, ("rollout", 1), samples)
+    asked = [TokenizedPrompt(Prompt(str(i), ()), ids) for i, ids in enumerate(prompts)]
+    return collect_experience(loaded.algorithm(config), loaded.models, config, asked, ("rollout", 1), samples)
 
 
 def estimate(experience: Experience, kl_coef: float, config: ppo.Config) -> Experience:
@@ -473,7 +475,7 @@ def test_the_weights_of_the_best_score_are_kept(
 ) -> None:
     seen: list[torch.Tensor] = []
 
-    def scores(ask: Any, held_out: list[monitor.TokenizedPrompt], decode: Any, log: Log, step: int) -> dict[str, float]:
+    def scores(ask: Any, held_out: list[TokenizedPrompt], decode: Any, log: Log, step: int) -> dict[str, float]:
         seen.append(weights(ask.args[1].policy).clone())
         return {"eval/score": [5.0, 0.0, 2.0, 1.0, -1.0][step]}
 
@@ -505,9 +507,9 @@ def test_held_out_prompts_are_answered_as_the_policy_learns(
 
 def test_held_out_answers_are_drawn_with_the_same_numbers(loaded: Loaded, short: ppo.Config, tmp_path: Path) -> None:
     known, ids = fitting_prompts(short.data, loaded.models.tokenizer, 44)
-    asked, log = [monitor.TokenizedPrompt(*pair) for pair in zip(known, ids)], Log(tmp_path, "x")
+    asked, log = [TokenizedPrompt(*pair) for pair in zip(known, ids)], Log(tmp_path, "x")
 
-    def told(held_out: list[monitor.TokenizedPrompt], step: int, config: ppo.Config) -> dict[str, float]:
+    def told(held_out: list[TokenizedPrompt], step: int, config: ppo.Config) -> dict[str, float]:
         ask = partial(collect_experience, loaded.algorithm(config), loaded.models, config)
         return monitor.evaluate(ask, held_out, loaded.models.tokenizer.decode, log, step)
 
@@ -550,7 +552,8 @@ def test_the_same_prompts_are_watched_with_the_same_numbers(
     assert max(abs(kl) for row in rows[:4] for kl in row["kl"]) < 1e-3
     assert max(abs(ratio - 1) for row in rows for ratio in row["ratios"]) > 0.02
     ids = render_prompt(loaded.models.tokenizer, known[0].messages)
-    at_start = collect_experience(loaded.algorithm(short), loaded.models, short, [ids], ("watched",), 1)
+    first_prompt = [TokenizedPrompt(known[0], ids)]
+    at_start = collect_experience(loaded.algorithm(short), loaded.models, short, first_prompt, ("watched",), 1)
     assert loaded.models.tokenizer.decode(at_start.rollout.completions[0], skip_special_tokens=False) == "".join(
         rows[0]["tokens"]
     )
