@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from amenable.errors import InputError, Interrupted
-from amenable.renamed_options import new_name
+from amenable.renamed_options import accept_old_name, new_name
 
 PACKAGES = {
     "stages": "Stages: each reads run directories and files, and writes a run directory",
@@ -109,6 +109,8 @@ def parse(config_class: type, arguments: list[str], program: str, description: s
     import tyro
 
     arguments, file = take_config_file(arguments)
+    names = [field.name for field in dataclasses.fields(config_class)]
+    arguments = [accept_old_name(argument, names) for argument in arguments]
     default = config_class() if file is None else from_yaml(config_class, file)
     errors = io.StringIO()
     try:
@@ -124,9 +126,7 @@ def parse(config_class: type, arguments: list[str], program: str, description: s
     except SystemExit as end:
         if end.code != 2:
             raise
-        raise usage_error(
-            errors.getvalue(), program, [field.name for field in dataclasses.fields(config_class)]
-        ) from None
+        raise usage_error(errors.getvalue(), program, names) from None
 
 
 def option_names(config_class: type) -> list[str]:

@@ -19,8 +19,12 @@ NEW_NAMES: dict[str, tuple[str, ...]] = {
     "limit": ("max_prompts",),
     "rows": ("max_batch_size",),
     "also": ("extra_data",),
+    "reward_model": ("judge", "reward"),
+    "ensemble": ("reward",),
 }
 """by old name, the new names it has in the commands that had it"""
+STILL_ACCEPTED = {"reward_model", "ensemble"}
+"""old names that still work on the command line: what they were given means the same under the new name"""
 
 
 def new_name(old: str, known: Iterable[str]) -> str | None:
@@ -30,3 +34,14 @@ def new_name(old: str, known: Iterable[str]) -> str | None:
     """
     known = {name.replace("-", "_") for name in known}
     return next((name for name in NEW_NAMES.get(old.replace("-", "_"), ()) if name in known), None)
+
+
+def accept_old_name(argument: str, known: Iterable[str]) -> str:
+    """Return a command-line argument, under its new name where it is an option whose old name still works."""
+    name, equals, value = argument.removeprefix("--").partition("=")
+    known = {option.replace("-", "_") for option in known}
+    old = name.replace("-", "_")
+    if not argument.startswith("--") or old not in STILL_ACCEPTED - known:
+        return argument
+    new = new_name(old, known)
+    return f"--{new.replace('_', '-')}{equals}{value}" if new else argument

@@ -7,7 +7,7 @@ import pytest
 
 from amenable import cli
 from amenable.errors import InputError
-from amenable.renamed_options import NEW_NAMES, new_name
+from amenable.renamed_options import NEW_NAMES, STILL_ACCEPTED, accept_old_name, new_name
 
 
 @dataclass(frozen=True)
@@ -32,3 +32,18 @@ def test_command_line_and_yaml_name_the_new_option(tmp_path: Path) -> None:
 
 def test_no_old_name_leads_to_itself() -> None:
     assert not [old for old, new in NEW_NAMES.items() if old in new]
+
+
+@dataclass(frozen=True)
+class Judged:
+    judge: tuple[str, ...] = ()
+
+
+def test_some_old_names_still_work_on_the_command_line() -> None:
+    assert NEW_NAMES.keys() >= STILL_ACCEPTED
+    assert cli.parse(Judged, ["--reward-model", "runs/a"], "amenable x", "").judge == ("runs/a",)
+    assert cli.parse(Judged, ["--reward_model=runs/a"], "amenable x", "").judge == ("runs/a",)
+    assert accept_old_name("--reward-model", ["reward_model", "judge"]) == "--reward-model"
+    assert accept_old_name("--reward-model", ["steps"]) == "--reward-model"
+    assert accept_old_name("reward-model", ["judge"]) == "reward-model"
+    assert accept_old_name("--kl-target", ["adaptive_kl_target"]) == "--kl-target"

@@ -85,8 +85,6 @@ class ModelReward:
         """
         longest = max((len(ids) for ids, _ in rows), default=0)
         if longest > self.context_length:
-            what = (
-                f"a completion with its prompt has {longest} tokens, and the reward model reads {self.context_length}"
-            )
-            raise InputError(what, how="leave long prompts out, or take shorter completions")
+            error = f"a completion with its prompt has {longest} tokens, and the reward model reads "
+            raise InputError(f"{error}{self.context_length}", how="leave long prompts out, or take shorter completions")
         return forward.row_rewards(self.model, rows, self.runtime, self.max_tokens, progress)

@@ -15,6 +15,7 @@ expression or address that ends so takes `=1` behind it. In Python a function, o
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,17 @@ class Reward:
         """The reward models among the parts."""
         return [part.function for part in self.parts if isinstance(part.function, ModelReward)]
 
+    @property
+    def context_length(self) -> int:
+        """The least context of the reward models; without any there is no limit."""
+        return min((model.context_length for model in self.models), default=sys.maxsize)
+
+    @property
+    def name(self) -> str:
+        """The specs of the parts, as they are written."""
+        weighted = [part.name if part.weight == 1 else f"{part.name}={part.weight:g}" for part in self.parts]
+        return " ".join(weighted)
+
 
 def spec_list(specs: Specs) -> list[Spec]:
     """Return specs as a list, a single one too."""
@@ -140,6 +152,8 @@ def load_part(spec: Spec, runtime: Runtime, max_tokens: int) -> Part:
         function = ModelReward.load(Path(before), runtime, last, max_tokens)
     elif not Path(name).is_dir() and (before or name.endswith(".py")):
         raise InputError(f"'{name}' is no reward", how=SPELLINGS)
+    elif not Path(name).exists():
+        raise InputError("no such model folder", name, f"make it with 'amenable reward'; {SPELLINGS}")
     else:
         function = ModelReward.load(Path(name), runtime, max_tokens=max_tokens)
     return Part(name, function, weight)

@@ -73,6 +73,7 @@ def test_weights_are_summed(judge: Path, functions: Path, runtime: Runtime) -> N
     reward = load_reward(specs, runtime)
     assert [part.weight for part in reward.parts] == [2.0, 0.5, -0.25, 1.0]
     assert [part.name for part in reward.parts] == [str(judge), "length:4-30", f"{functions}:words", "not:ends"]
+    assert reward.name == " ".join(specs)
     assert reward(PROMPTS, COMPLETIONS, ended=ENDED) == pytest.approx([2 * own[0] + 0.5 - 1.5, 2 * own[1] - 0.75 + 1])
 
 
@@ -101,7 +102,7 @@ def test_a_folder_of_that_name_has_no_weight(tmp_path: Path) -> None:
 
 def mistakes() -> Iterator[tuple[Any, str]]:
     yield [], "no reward is given; a reward is a folder, FOLDER:LABEL"
-    yield "{tmp}/none", r"none: no such model folder; make it with 'amenable reward'"
+    yield "{tmp}/none", r"none: no such model folder; make it with 'amenable reward'; a reward is a folder"
     yield "{tmp}/none.py:f", r"none\.py: no such file"
     yield "{tmp}/none:label", "none:label' is no reward; a reward is a folder"
     yield "{file}", r"mine\.py' is no reward; .* FILE\.py:FUNCTION"
@@ -158,11 +159,14 @@ def test_room_is_that_of_every_model(judge: Path, make_scalar_model: Callable[..
     assert load_reward([judge, "ends"], runtime).fits(PROMPTS[0], COMPLETIONS)
     assert not load_reward([judge, short], runtime).fits(PROMPTS[0], COMPLETIONS)
     assert load_reward("ends", runtime).fits(PROMPTS[0], ["word " * 10_000])
+    assert load_reward([judge, short, "ends"], runtime).context_length == 16
+    assert load_reward("ends", runtime).context_length > 10**9
 
 
 def test_inputs_for_the_lineage(judge: Path, functions: Path) -> None:
     specs = [f"{judge}=2", "ends", f"{functions}:words", "http://h/x=1", lambda completions: completions]
     assert reward_inputs(specs) == {"reward 1": judge, "reward 2": functions}
     assert reward_inputs([str(judge)], "judge") == {"judge": judge}
+    assert reward_inputs(str(judge)) == reward_inputs(judge) == {"reward": judge}
     assert reward_inputs(["ends"]) == {}
     assert path_of(f"{judge}:score") == judge and path_of("runs/none") == Path("runs/none")

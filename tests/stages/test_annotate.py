@@ -1,21 +1,27 @@
 """`amenable annotate`: annotators rank what was sampled; their rankings train a reward model, their labels are kept."""
 
 import json
+import threading
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from amenable import cli
 from amenable.data import sources
 from amenable.data.types import Ranking
 from amenable.errors import InputError
+from amenable.feedback import ranking_files
+from amenable.feedback.judges import from_scores
 from amenable.feedback.store import Store
+from amenable.rewards.spec import SPELLINGS
 from amenable.stages import annotate
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, loading
 from amenable.train.examples import ranking_rows
-from amenable.train.runtime import DeviceOptions, Runtime
+from amenable.train.runtime import Runtime
 from amenable.world.closed_world import ClosedWorld
 
 BAD = "You are a fool. I will not tell you."
@@ -102,7 +108,7 @@ def test_the_seed_decides_and_a_stopped_try_is_made_again_whole(
         return [(folder / f"{name}.jsonl").read_bytes() for name in ("train", "validation", "heldout")]
 
     whole = files(annotate.run(replace(config, out=tmp_path / "whole")))
-    write = annotate.write_text
+    write = ranking_files.write_text
 
     def torn(path: Path, text: str) -> None:
         if path.name == "heldout.jsonl":
@@ -110,7 +116,7 @@ def test_the_seed_decides_and_a_stopped_try_is_made_again_whole(
         write(path, text)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(annotate, "write_text", torn)
+        patch.setattr(ranking_files, "write_text", torn)
         annotate.run(config)
     assert files(annotate.run(config)) == whole
     with Store(config.out / "labels.db") as store:
@@ -152,29 +158,117 @@ def test_an_id_that_another_file_gives_to_another_prompt_is_refused(
         annotate.run(replace(config, extra_data=(other,)))
 
 
-def test_a_reward_model_ranks_by_its_scores(
-    files: Any,
-    judge: Path,
-    words: Tokenizer,
-    runtime: Runtime,
-    tmp_path: Path,
-) -> None:
+@pytest.fixture
+def judged(files: Any, tmp_path: Path) -> Path:
+    """Twelve prompts with three answers each, the last of which was cut."""
     rows = [json.loads(line) for line in files.rankings.read_text().splitlines()][:12]
-    file = tmp_path / "samples.jsonl"
-    file.write_text("".join(json.dumps({k: row[k] for k in ("id", "prompt", "completions")}) + "\n" for row in rows))
-    config = annotate.Config(file, None, judge, tmp_path / "run", device=DeviceOptions("cpu", "fp32", 1))
-    out = annotate.run(config)
-    assert not (out / "heldout.jsonl").exists()
+    file = tmp_path / "judged.jsonl"
+    columns = [{**{k: row[k] for k in ("id", "prompt", "completions")}, "ended": [True, True, False]} for row in rows]
+    file.write_text("".join(json.dumps(row) + "\n" for row in columns))
+    return file
+
+
+def command(data: Path, out: Path, *judge: str) -> int:
+    options = ["--data", str(data), "--out", str(out), "--device", "cpu", "--precision", "fp32", "--threads", "1"]
+    return cli.main(["annotate", *options, *judge])
+
+
+def inputs_of(run: Path) -> dict[str, str]:
+    lineage = json.loads((run / "lineage.json").read_text())
+    return {name: fact["path"] for name, fact in lineage["inputs"].items()}
+
+
+def rankings_of(run: Path) -> list[Ranking]:
+    assert not (run / "heldout.jsonl").exists()
+    return [row for name in ("train", "validation") for row in sources.read_rankings(run / f"{name}.jsonl").rows]
+
+
+def test_a_reward_model_ranks_by_its_scores(
+    judged: Path, judge: Path, words: Tokenizer, runtime: Runtime, tmp_path: Path
+) -> None:
+    """Its option may have its old name."""
+    out = tmp_path / "run"
+    assert command(judged, out, "--reward-model", str(judge)) == 0
+    assert inputs_of(out) == {"data": str(judged), "judge": str(judge)}
     model = loading.load_reward_model(judge, runtime, words)
-    for name in ("train", "validation"):
-        for ranking in sources.read_rankings(out / f"{name}.jsonl").rows:
-            answers = ranking_rows(ranking, words, 64)
-            assert answers is not None
-            scores = forward.row_rewards(model, answers, runtime, 1000).tolist()
-            assert sorted(range(3), key=lambda i: -scores[i]) == sorted(range(3), key=lambda i: ranking.ranks[i])
-            assert ranking.annotator == "reward model" and ranking.completions[ranking.ranks.index(1)].startswith(
-                "Glad"
-            )
+    assert len(rankings_of(out)) == 12
+    for ranking in rankings_of(out):
+        answers = ranking_rows(ranking, words, 64)
+        assert answers is not None
+        scores = forward.row_rewards(model, answers, runtime, 1000).tolist()
+        assert sorted(range(3), key=lambda i: -scores[i]) == sorted(range(3), key=lambda i: ranking.ranks[i])
+        assert ranking.annotator == str(judge) and ranking.completions[ranking.ranks.index(1)].startswith("Glad")
+
+
+def test_a_python_function_judges(judged: Path, tmp_path: Path) -> None:
+    """It has the prompts' ids and the answers' ends; what it scores alike is in labels.db only."""
+    file, out = tmp_path / "mine.py", tmp_path / "run"
+    file.write_text(
+        "async def long(prompt, completion, ended, id):\n"
+        "    assert prompt[-1].role == 'user' and id\n"
+        "    return len(completion) + 1000 * (not ended)\n\n\n"
+        "def equal(completions):\n    return [0.0] * len(completions)\n"
+    )
+    assert command(judged, out, "--judge", f"{file}:long") == 0
+    assert inputs_of(out)["judge"] == str(file)
+    for ranking in rankings_of(out):
+        values = [len(text) + 1000 * (not end) for text, end in zip(ranking.completions, ranking.meta["ended"])]
+        assert list(ranking.ranks) == from_scores(values) and ranking.annotator == f"{file}:long"
+    assert command(judged, tmp_path / "tied", "--judge", f"{file}:equal") == 0
+    with Store(tmp_path / "tied" / "labels.db") as store:
+        assert {row.ranks for row in store.rankings()} == {(1.0, 1.0, 1.0)}
+    assert (tmp_path / "tied" / "train.jsonl").read_text() == ""
+
+
+def test_rules_with_weights_judge(judged: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert command(judged, out, "--judge", "ends=2", r"regex:^Glad=0.5", "length:1-") == 0
+    assert set(inputs_of(out)) == {"data"}
+    for ranking in rankings_of(out):
+        scores = [
+            2.0 * end + 0.5 * text.startswith("Glad") for text, end in zip(ranking.completions, ranking.meta["ended"])
+        ]
+        assert list(ranking.ranks) == from_scores(scores)
+        assert ranking.annotator == r"ends=2 regex:^Glad=0.5 length:1-"
+
+
+def test_an_endpoint_judges(judged: Path, tmp_path: Path) -> None:
+    out, bodies = tmp_path / "run", []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            data = json.dumps({"scores": [-len(text) for text in bodies[-1]["completions"]]}).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/score"
+        assert command(judged, out, "--judge", url) == 0
+        server.shutdown()
+    assert sorted(len(body["completions"]) for body in bodies) == [6, 30]  # a request for each split
+    assert all(len(body["ended"]) == len(body["id"]) == len(body["prompts"]) for body in bodies)
+    assert bodies[0]["prompts"][0][-1]["role"] == "user"
+    for ranking in rankings_of(out):
+        assert list(ranking.ranks) == from_scores([-len(text) for text in ranking.completions])
+        assert ranking.annotator == url
+
+
+@pytest.mark.parametrize("wrong", ["{tmp}/none", "lenght:4-30", "{tmp}/mine.py", "{tmp}/none:good"])
+def test_a_wrong_judge_is_refused_with_the_grammar_before_any_work(
+    wrong: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the samples are read, too: there are none."""
+    spec = wrong.format(tmp=tmp_path)
+    assert command(tmp_path / "no.jsonl", tmp_path / "run", "--judge", spec) == 2
+    message = capsys.readouterr().err
+    assert spec in message and SPELLINGS in message and not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -212,7 +306,7 @@ def test_prompts_of_another_world_are_refused(config: annotate.Config, tmp_path:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"world": Path("w"), "reward_model": Path("r")},
+        {"world": Path("w"), "judge": ("r",)},
         {"validation_split": 1.0},
         {"agreement": 0.4},
         {"agreement": 1.0},
@@ -229,7 +323,7 @@ def test_the_usual_world_judges_where_no_judge_is_given(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     bare = replace(config, world=None)
-    with pytest.raises(InputError, match="one judge is needed; give --world or --reward-model"):
+    with pytest.raises(InputError, match="one judge is needed; give --world or --judge"):
         annotate.run(bare)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "world").symlink_to(world_folder)

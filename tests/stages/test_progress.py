@@ -67,7 +67,7 @@ def test_sample_and_annotate_show_every_answer(
     )  # fmt: skip
     heard = calls.pop("answers")
     assert not calls and whole(heard) and {total for _, total in heard} == {15, 9} and len(heard) > 6
-    annotate.run(annotate.Config(data=drawn / "samples.jsonl", reward_model=judge, out=tmp_path / "b", device=CPU))
+    annotate.run(annotate.Config(data=drawn / "samples.jsonl", judge=(str(judge),), out=tmp_path / "b", device=CPU))
     assert set(calls) == {"train", "validation"} and all(map(whole, calls.values()))
 
 

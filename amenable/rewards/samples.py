@@ -1,0 +1,48 @@
+"""Scores of several completions to each of many prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from amenable.data.samples import Sample
+from amenable.rewards.spec import Reward
+from amenable.train.log import Progress, silent, tracked
+
+MAX_COMPLETIONS = 256
+"""completions that a reward is called with at once, unless a single prompt has more"""
+
+
+def score_samples(reward: Reward, samples: Sequence[Sample], progress: Progress = silent) -> list[list[float] | None]:
+    """Return the scores of each sample's completions; None for a sample longer than a model among the parts reads.
+
+    Functions and endpoints have the columns `id`, `kind` and `ended`.
+    """
+    scores: list[list[float] | None] = [None] * len(samples)
+    fitting = [i for i, row in enumerate(samples) if reward.fits(row.prompt, row.completions, row.ended)]
+    for indices in tracked(list(batches(samples, fitting)), progress):
+        rows = [samples[i] for i in indices]
+        columns: dict[str, Sequence[Any]] = {
+            "id": [row.id for row in rows for _ in row.completions],
+            "kind": [row.kind for row in rows for _ in row.completions],
+            "ended": [end for row in rows for end in row.ended],
+        }
+        prompts = [row.prompt for row in rows for _ in row.completions]
+        values = iter(reward(prompts, [text for row in rows for text in row.completions], **columns))
+        for i, row in zip(indices, rows):
+            scores[i] = [next(values) for _ in row.completions]
+    return scores
+
+
+def batches(samples: Sequence[Sample], order: Sequence[int]) -> Iterator[list[int]]:
+    """Divide indices of samples, in their order, into batches of at most MAX_COMPLETIONS completions."""
+    batch: list[int] = []
+    size = 0
+    for i in order:
+        if batch and size + len(samples[i].completions) > MAX_COMPLETIONS:
+            yield batch
+            batch, size = [], 0
+        batch.append(i)
+        size += len(samples[i].completions)
+    if batch:
+        yield batch
