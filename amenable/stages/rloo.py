@@ -1,0 +1,115 @@
+"""RLOO from any reward: sample K answers to a prompt, compare each with the mean of the others, repeat. No critic.
+
+    R_k = score_k - kl_coef sum_t (log pi(y_t) - log ref(y_t))             A_k = R_k - mean of the other R_j
+    L   = -mean over answers  min(rho A, clamp(rho, 1 +- clip) A),         rho = pi(y) / pi_old(y)          sequence
+    L   = -mean over tokens   min(rho_t A, clamp(rho_t, 1 +- clip) A),     rho_t = pi(y_t) / pi_old(y_t)    token
+
+The first update of a step has rho = 1, so that its gradient is REINFORCE's: -A grad log pi(y). With `kl_in loss` the
+scores alone are compared, and the loss has + kl_coef (log pi - log ref)^2 / 2, an estimate (k2) of KL(pi || ref) with
+the right gradient. Ahmadian et al. (2024, "Back to basics"); Kool et al. (2019). PPO's options and loop: rl/improve.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from amenable.data.batches import Batch
+from amenable.errors import InputError
+from amenable.functional import kl
+from amenable.functional.advantages import rloo_advantages
+from amenable.functional.losses import ppo_policy_loss
+from amenable.functional.masked import masked_sum
+from amenable.rl.algorithm import Columns, MeanOver, every, mean_by_answer, policy_logprobs, sum_by_answer
+from amenable.rl.experience import Experience
+from amenable.rl.improve import improve
+from amenable.rl.models import Models, inputs, load_models
+from amenable.rl.options import OnlineOptions
+from amenable.train import defaults, plan
+from amenable.train.defaults import traits
+from amenable.train.log import Bars
+from amenable.train.objective import Stats
+from amenable.train.optimizer import Optimizer
+from amenable.train.run import Run
+from amenable.train.runtime import start_runtime
+from amenable.train.stage_report import online_report
+
+REPORT = online_report("RLOO", "The policy learns which of its answers to a prompt the reward prefers.")
+
+
+@dataclass(frozen=True)
+class Config(OnlineOptions):
+    """Train a policy on each answer's advantage over the other answers to its prompt."""
+
+    out: Path = Path("runs/rloo")
+    prompts_per_step: int = 32
+    num_generations: int = 4
+    """samples of each prompt, K >= 2"""
+    num_mini_batches: int = 1
+    loss_on: Literal["sequence", "token"] = "sequence"
+    """what has a probability ratio, and is averaged over: whole answers, or their tokens"""
+    kl_in: Literal["reward", "loss"] = "reward"
+    """where the KL penalty stands"""
+    cliprange: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        plan.require_at_least(0, self, "cliprange")
+        if self.num_generations < 2:
+            what = f"num_generations is {self.num_generations}: an answer is compared with the others to its prompt"
+            raise InputError(what, how="sample 2 or more, such as --num-generations 4")
+
+
+def run(config: Config) -> Path:
+    """Train and return the run directory."""
+    config, by_default = defaults.online(config, traits(config.model))
+    run = Run(config.out, "rloo", config, inputs(config), config.max_kl)
+    if run.done():
+        return run.out
+    models = load_models(config, start_runtime(config.device))
+    return improve(RLOO(models, config), models, config, run, [by_default])
+
+
+class RLOO:
+    """REINFORCE leave-one-out: the baseline of an answer is the mean reward of the other answers to its prompt."""
+
+    standardize_advantages = False
+
+    def __init__(self, models: Models, config: Config):
+        self.policy, self.runtime, self.config = models.policy, models.runtime, config
+        self.models = {"policy": self.policy}
+        self.optimizers = {"policy": Optimizer([self.policy], config.optimizer)}
+        self.losses = (self.loss,)
+        self.mean_over: MeanOver = "answers" if config.loss_on == "sequence" else "tokens"
+        self.group = config.num_generations
+        self.kl_coef = 0.0
+
+    def look(self, experience: Experience, bars: Bars) -> None:
+        """Ask no model beside the reference."""
+
+    def estimate(self, experience: Experience, kl_coef: float) -> None:
+        """Add each answer's advantage to all of its tokens, and remember the coefficient for the loss."""
+        mask, scores, self.kl_coef = experience.rollout.mask, experience.scores, kl_coef
+        if self.config.kl_in == "reward":
+            scores = scores - kl_coef * masked_sum(experience.rollout.logps - experience.columns["ref_logps"], mask, 1)
+        advantages = rloo_advantages(scores.view(-1, self.group)).view(-1)
+        experience.columns["advantages"] = advantages[:, None] * mask
+
+    def loss(self, batch: Batch, old: Columns) -> tuple[Tensor, Stats]:
+        """L, with the penalty of KL in the loss, less entropy_coef H."""
+        config = self.config
+        temperature, entropy_coef = config.temperature, config.entropy_coef
+        logps, entropies, stats = policy_logprobs(self.policy, batch, old, self.runtime, temperature, entropy_coef)
+        ours, theirs, advantages = logps, old["logps"], old["advantages"]
+        penalty = kl.k2(logps, old["ref_logps"])
+        if config.loss_on == "sequence":
+            ours, theirs, penalty = (sum_by_answer(column, batch) for column in (ours, theirs, penalty))
+            advantages, entropies = (mean_by_answer(column, batch) for column in (advantages, entropies))
+        loss, surrogate = ppo_policy_loss(ours, theirs, advantages, every(ours), config.cliprange)
+        stats |= {"loss/policy_avg": loss.detach(), "policy/clipfrac_avg": surrogate["clip_fraction"]}
+        if config.kl_in == "loss":
+            loss = loss + self.kl_coef * penalty.mean()
+        return loss - entropy_coef * entropies.mean() if entropy_coef else loss, stats
