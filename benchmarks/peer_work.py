@@ -184,7 +184,7 @@ def decode_work(size: Size, rows: int) -> Work:
     new = min(NEW_TOKENS, size.length // 2)
 
     def build(runtime: Runtime) -> Step:
-        decoder = runtime.only_asked(Decoder(size.shape).eval())
+        decoder = runtime.to_inference(Decoder(size.shape).eval())
 
         def make() -> None:
             with runtime.autocast():

@@ -186,7 +186,7 @@ def context_of(decoder: Decoder) -> int:
 def mean_states(decoder: Decoder, rows: Sequence[forward.Row], runtime: Runtime) -> Tensor:
     """The mean of the last hidden states over each row's trained tokens, [B, D]."""
     out = torch.zeros(len(rows), decoder.config.hidden_size)
-    for chosen, batch in forward.in_chunks(rows, runtime, 8192):
+    for chosen, batch in forward.length_sorted_batches(rows, runtime, 8192):
         layout = Layout.of(batch.lengths, batch.ids.device, batch.prefix_lengths)
         with runtime.autocast():
             hidden = decoder(batch.ids, layout).float() * batch.loss_mask[:, None]

@@ -205,7 +205,7 @@ def draw(path: Path, label: str, found: dict[str, list[tuple[float, float]]]) ->
             axes.plot(*zip(*points), marker="o", markersize=4, linewidth=1.2, label=name)
         axes.set(xscale="log", yscale="log", xlabel=label, ylabel="ms a token")
         ticks = sorted({x for points in found.values() for x, _ in points})
-        axes.set_xticks(ticks, [f"{x:,.0f}" if x < 1e5 else plan.million(x) for x in ticks], fontsize=8)
+        axes.set_xticks(ticks, [f"{x:,.0f}" if x < 1e5 else plan.human_count(x) for x in ticks], fontsize=8)
         axes.set_xticks([], minor=True)
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")

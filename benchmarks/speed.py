@@ -432,7 +432,7 @@ def scalar_model(shape: DecoderConfig) -> ScalarModel:
 def make_ppo(shape: DecoderConfig, runtime: Runtime, config: ppo.Config) -> tuple[ppo.PPO, Models]:
     """Return PPO and its models with random weights: policy and reference alike, reward model and critic alike."""
     reference, scorer = (
-        runtime.only_asked(model).requires_grad_(False) for model in (Decoder(shape).eval(), scalar_model(shape))
+        runtime.to_inference(model).requires_grad_(False) for model in (Decoder(shape).eval(), scalar_model(shape))
     )
     words = Tokenizer.train(["only its EOS is asked for"], MIN_VOCAB_SIZE, chat=True)
     reward = load_reward(ModelReward(scorer, words, runtime, config.max_tokens_per_pass), runtime)

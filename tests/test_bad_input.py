@@ -207,13 +207,13 @@ CASES = [
     ("bad row of a list", "tokenizer --data {d}/some.json", "some.json:10: no column 'text' among txt|1 of 10 rows"),
     ("no utf-8 at a line", "tokenizer --data {d}/some_latin.jsonl", "some_latin.jsonl:10: not UTF-8|mend the rows"),
     (
-        "more bad rows than are borne",
+        "more bad rows than allowed",
         "tokenizer --data {d}/some.jsonl --max-bad-rows 0.09",
-        "1 of 10 rows cannot be used, a share of 0.09 is borne; mend the rows, or raise --max-bad-rows",
+        "1 of 10 rows cannot be used, above a share of 0.09; mend the rows, or raise --max-bad-rows",
     ),
-    ("bad rows borne of a word", "tokenizer --data {text} --max-bad-rows few", "few"),
+    ("bad rows limited by a word", "tokenizer --data {text} --max-bad-rows few", "few"),
     (
-        "bad rows borne beyond all",
+        "bad rows limited beyond all",
         "tokenizer --data {text} --max-bad-rows 1.5",
         "max_bad_rows is 1.5|it must lie in [0, 1]",
     ),
@@ -432,7 +432,7 @@ def test_there_are_enough_cases_and_each_is_another() -> None:
 BAD_ROWS = lines({"txt": "The sea is blue."}) + '{"text": "caf\n'
 
 
-def test_bad_rows_that_are_borne_are_listed_with_their_reasons(
+def test_bad_rows_within_the_limit_are_listed_with_their_reasons(
     tmp_path: Path, capsys: pytest.CaptureFixture, files: Any
 ) -> None:
     data, out = tmp_path / "data.jsonl", tmp_path / "run"

@@ -241,8 +241,8 @@ def test_a_small_gap_points_to_precision() -> None:
 def test_a_reward_does_not_know_its_batch(bench: Bench, runtime: Runtime) -> None:
     _, scorer = bench.loaded.models.frozen
     rows = [row for item in bench.items for row in item.rows]
-    together = forward.row_rewards(scorer, rows, runtime, WHOLE)
+    together = forward.compute_rewards(scorer, rows, runtime, WHOLE)
     for order in (range(len(rows)), range(len(rows))[::-1]):
         for size in (1, 60, 200):
-            scores = forward.row_rewards(scorer, [rows[i] for i in order], runtime, size)
+            scores = forward.compute_rewards(scorer, [rows[i] for i in order], runtime, size)
             assert torch.allclose(scores, together[list(order)], atol=1e-5)

@@ -359,8 +359,8 @@ def gradients_kept(step: Any) -> Any:
     return broken
 
 
-def reference_at_one(row_logprobs: Any) -> Any:
-    return lambda decoder, rows, runtime, limit, *_, **__: row_logprobs(decoder, rows, runtime, limit)
+def reference_at_one(compute_logprobs: Any) -> Any:
+    return lambda decoder, rows, runtime, limit, *_, **__: compute_logprobs(decoder, rows, runtime, limit)
 
 
 def always_ended(ranking_rows: Any) -> Any:
@@ -390,8 +390,8 @@ def drawn_by(**changes: Any) -> Callable[[Any], Any]:
     )
 
 
-def no_temperature(trained_logprobs: Any) -> Any:
-    return lambda decoder, batch, temperature=1.0, entropy=False: trained_logprobs(decoder, batch, 1.0, entropy)
+def no_temperature(masked_logprobs: Any) -> Any:
+    return lambda decoder, batch, temperature=1.0, entropy=False: masked_logprobs(decoder, batch, 1.0, entropy)
 
 
 def contents_as_templates(encode: Any) -> Any:
@@ -496,11 +496,11 @@ MUTATIONS: list[Mutation] = [
     ("a row reads the rows before it", "models.attention:attend_rows", one_long_row, packed),
     ("with a cache, tokens stand one place late", "models.decoder:Decoder.apply_layers", late_positions, cached),
     ("the reward is of the answer without its end", "train.forward:rewards", early_reward, REWARD_PLACE),
-    ("the critic sees the action it is to judge", "train.forward:trained_values", late_value, VALUE_PLACE),
-    ("the ratio compares two temperatures", "train.forward:trained_logprobs", no_temperature, ppo_iteration),
+    ("the critic sees the action it is to judge", "train.forward:masked_values", late_value, VALUE_PLACE),
+    ("the ratio compares two temperatures", "train.forward:masked_logprobs", no_temperature, ppo_iteration),
     ("the updates are of another policy than the samples", "train.loading:load_policy", dropout_left_on,
      ppo_iteration),
-    ("in bf16 the ratio compares two temperatures", "train.forward:trained_logprobs", no_temperature, COOL),
+    ("in bf16 the ratio compares two temperatures", "train.forward:masked_logprobs", no_temperature, COOL),
     ("in bf16 the updates are of another policy", "train.loading:load_policy", dropout_left_on, COOL),
     ("in bf16 samples have the probabilities of others", "generation.sampling:sample", plain_logprobs, COOL),
     ("in bf16 the samples are of a temperature near by", "generation.rollout:generate", drawn_by(temperature=0.75),
@@ -510,7 +510,8 @@ MUTATIONS: list[Mutation] = [
     ("in bf16 the samples leave out a little", "generation.rollout:generate", drawn_by(top_p=0.98), WARM),
     ("in bf16 the samples are among few tokens", "generation.rollout:generate", drawn_by(top_k=20), WARM),
     ("in bf16 the samples shun what was said", "generation.rollout:generate", drawn_by(repetition_penalty=1.1), COOL),
-    ("the reference sees another temperature", "train.forward:row_logprobs", reference_at_one, starts_at_the_reference),
+    ("the reference sees another temperature", "train.forward:compute_logprobs", reference_at_one,
+     starts_at_the_reference),
     ("the reference gives what is never drawn", "generation.rollout:generate", drawn_by(top_p=0.9),
      starts_at_the_reference),
     ("samples come from a policy with holes", "generation.engine:evaluating", lambda f: nullcontext,
@@ -536,7 +537,7 @@ MUTATIONS: list[Mutation] = [
     ("the critic is held to nothing", "functional.losses:value_loss", clipped_at_the_targets, VALUE_BY_HAND),
     ("the policy is never held back", "functional.losses:ppo_policy_loss", nothing_clipped, ppo_losses_by_hand),
     ("the critic is never held back", "functional.losses:value_loss", clipped_at_itself, ppo_losses_by_hand),
-    ("KL is between two temperatures", "train.forward:row_logprobs", reference_at_one,
+    ("KL is between two temperatures", "train.forward:compute_logprobs", reference_at_one,
      passes_test("test_row_logprobs_are_each_rows_own", "runtime", 8, 0.7)),
     ("an answer that never ended is rewarded for it", "functional.rewards:penalise_missing_eos",
      lambda f: lambda score, ended, penalty: f(score, ended, -penalty),
@@ -555,7 +556,7 @@ MUTATIONS: list[Mutation] = [
     ("a margin is not looked at", "functional.losses:ranking_loss_flat",
      lambda f: lambda scores, ranks, prompts, margins=None: f(scores, ranks, prompts),
      suite_test("functional/test_losses.py", "test_a_margin_is_in_the_units_of_the_scores")),
-    ("DPO's KL is measured from the policy itself", "train.forward:row_kls",
+    ("DPO's KL is measured from the policy itself", "train.forward:compute_kls",
      lambda f: lambda policy, reference, *rest, **more: f(policy, policy, *rest, **more), kl_of_two_is_above_zero),
     ("DPO's reference moves with the policy", "stages.dpo:DPO.loss", own_reference, dpo_loss_by_hand),
     ("small passes weigh as much as large ones", "train.objective:accumulate", mean_of_means, accumulated),

@@ -22,7 +22,7 @@ from amenable.seeds import derive_seed
 from amenable.text.chat import PLAIN_STOP, clean_completion, render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import loading
-from amenable.train.examples import Sieve, usable
+from amenable.train.examples import RejectedRows, keep_usable
 from amenable.train.log import Bars, no_bars
 from amenable.train.runtime import Runtime
 
@@ -72,7 +72,7 @@ class LoadedModel:
     def load(cls, entry: ModelEntry, runtime: Runtime) -> LoadedModel:
         """Load the model in the entry's folder; InputError where there is none."""
         decoder, tokenizer = loading.load_policy(entry.folder, runtime, "a training stage")
-        return cls(entry, runtime.only_asked(decoder), tokenizer, runtime)
+        return cls(entry, runtime.to_inference(decoder), tokenizer, runtime)
 
     @property
     def is_chat_model(self) -> bool:
@@ -94,9 +94,9 @@ class Answer:
     """sum over the answer's tokens under the distribution they were drawn from; of a greedy answer at temperature 1"""
 
 
-def read_shots(path: Path, sieve: Sieve | None = None) -> tuple[Conversation, ...]:
+def read_shots(path: Path, rejected: RejectedRows | None = None) -> tuple[Conversation, ...]:
     """Return the demonstrations in a file, as shots for few-shot prompts."""
-    return tuple(row.messages for row in usable(sources.read_demonstrations(path), sieve))
+    return tuple(row.messages for row in keep_usable(sources.read_demonstrations(path), rejected))
 
 
 def generate_answers(

@@ -48,12 +48,12 @@ def answers_with_kl(
 
     An answer's random numbers come from its prompt's seed alone. max_tokens: tokens of a pass.
     """
-    policy = runtime.asked(policy)
+    policy = runtime.inference_copy(policy)
     sampling = Sampling(temperature=1.0, max_new_tokens=max_new_tokens)
     with runtime.autocast():
         rollout = collect(policy, prompts, sampling, eos_id=eos_id, seeds=seeds, progress=bars("answers"))
     rows = rollout.rows()
-    kls = forward.row_kls(policy, reference, rows, rows, runtime, max_tokens, progress=bars("KL"))
+    kls = forward.compute_kls(policy, reference, rows, rows, runtime, max_tokens, progress=bars("KL"))
     return rollout, torch.stack([kl.sum() for kl in kls])
 
 

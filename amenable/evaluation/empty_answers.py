@@ -27,7 +27,7 @@ def rank_of_empty(
     """
     below, last = [], []
     rows = [[*given_rows(item), empty_row(item, tokenizer)] for item in items]
-    scores = forward.row_rewards(model, [row for some in rows for row in some], runtime, max_tokens)
+    scores = forward.compute_rewards(model, [row for some in rows for row in some], runtime, max_tokens)
     for part in scores.split([len(some) for some in rows]):
         *given, empty = part.tolist()
         if given:

@@ -72,7 +72,7 @@ def score(
     chat, context = model.tokenizer.with_chat_template(), by.reward_model.decoder.config.context_length
     rows = [judged_row(chat, prompt, answer, model.is_chat_model, context) for prompt, answer in zip(prompts, answers)]
     bar = by.bars(f"{model.entry.name}: rewards")
-    return forward.row_rewards(by.reward_model, rows, by.runtime, by.max_tokens, bar).tolist()
+    return forward.compute_rewards(by.reward_model, rows, by.runtime, by.max_tokens, bar).tolist()
 
 
 def judged_row(chat: Tokenizer, prompt: Prompt, answer: Answer, own_ids: bool, context: int) -> forward.Row:
@@ -100,7 +100,7 @@ def divergences(
         for prompt, answer in zip(prompts, answers)
     ]
     temperatures, bar = (temperature, by.temperature), by.bars(f"{model.entry.name}: KL")
-    found = forward.row_kls(
+    found = forward.compute_kls(
         model.decoder, reference, seen, plain, by.runtime, by.max_tokens, *temperatures, progress=bar
     )
     return [float(kl.sum()) for kl in found]
@@ -147,7 +147,7 @@ def text_figures(model: LoadedModel, texts: list[Text], tokens: int, by: Yardsti
     context = model.decoder.config.context_length
     rows, byte_count = measured_text(texts, model.tokenizer, context, tokens)
     bar = by.bars(f"{model.entry.name}: text")
-    logps = forward.row_logprobs(model.decoder, rows, by.runtime, by.max_tokens, progress=bar)
+    logps = forward.compute_logprobs(model.decoder, rows, by.runtime, by.max_tokens, progress=bar)
     bits = [-float(part.double().sum()) / math.log(2) for part in logps]
     return {"bpb": sum(bits) / byte_count, "text_bits": bits, "text_bytes": byte_count}
 
@@ -159,7 +159,7 @@ def demonstration_figures(model: LoadedModel, rows: Sequence[Demonstration], by:
     found = [(one.ids, one.loss_mask) if len(one.ids) <= context else None for one in rendered]
     _, fitting = keep_fitting(f"demonstrations to {model.entry.name}", rows, found, "conversations", context)
     bar = by.bars(f"{model.entry.name}: demonstrations")
-    logps = forward.row_logprobs(model.decoder, fitting, by.runtime, by.max_tokens, progress=bar)
+    logps = forward.compute_logprobs(model.decoder, fitting, by.runtime, by.max_tokens, progress=bar)
     return {
         "demonstration_nats": [-float(part.double().sum()) for part in logps],
         "demonstration_tokens": sum(part.numel() for part in logps),

@@ -81,7 +81,7 @@ def accuracy(
         for one in questions
         for choice in one.choices
     ]
-    logps = forward.row_logprobs(decoder, rows, runtime, max_tokens, progress=progress)
+    logps = forward.compute_logprobs(decoder, rows, runtime, max_tokens, progress=progress)
     totals = [float(part.double().sum()) for part in logps]
     right = []
     for one, start in zip(questions, accumulate((len(one.choices) for one in questions), initial=0)):

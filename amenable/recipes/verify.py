@@ -191,17 +191,17 @@ def of_probe(folder: Path, stored: reference_logits.Probe) -> Check:
     """Load the model as any user would and ask it the same: equal to the bit where all that we know decides the last
     bits is as it was, else near."""
     try:
-        with same_threads(stored.place):
-            now = reference_logits.again(stored, load(folder, stored.place))
+        with same_threads(stored.environment):
+            now = reference_logits.replay(stored, load(folder, stored.environment))
     except (ValueError, IndexError) as error:
         return Check("probe", "bad", f"probe: the model cannot be asked ({error})")
     what = f"{len(stored.lengths)} {'rewards' if stored.values.dim() == 1 else 'rows of logits'}"
     apart = f"{reference_logits.difference(stored.values, now.values):.1e} apart, as a share of the largest"
     near = reference_logits.difference(stored.values, now.values) <= reference_logits.TOLERANCE
     elsewhere = [
-        f"{key} is {here} and was {stored.place.get(key)}"
-        for key, here in now.place.items()
-        if here != stored.place.get(key)
+        f"{key} is {here} and was {stored.environment.get(key)}"
+        for key, here in now.environment.items()
+        if here != stored.environment.get(key)
     ]
     if torch.equal(stored.values, now.values) and near:
         return Check("probe", "good", f"probe: {what} equal to the bit those of when it was saved")

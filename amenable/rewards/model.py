@@ -40,7 +40,7 @@ class ModelReward:
         """Load a folder's reward model, or one label of its sequence classifier, with its tokenizer."""
         loading.require_model(folder, "amenable reward")
         tokenizer = Tokenizer.load(folder)
-        model = loading.load_judge(folder, runtime, tokenizer, label)
+        model = loading.load_reward_model(folder, runtime, tokenizer, label, frozen=True)
         return cls(model, tokenizer, runtime, max_tokens, folder, label)
 
     @property
@@ -87,4 +87,4 @@ class ModelReward:
         if longest > self.context_length:
             error = f"a completion with its prompt has {longest} tokens, and the reward model reads "
             raise InputError(f"{error}{self.context_length}", how="leave long prompts out, or take shorter completions")
-        return forward.row_rewards(self.model, rows, self.runtime, self.max_tokens, progress)
+        return forward.compute_rewards(self.model, rows, self.runtime, self.max_tokens, progress)

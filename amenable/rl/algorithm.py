@@ -75,7 +75,7 @@ def policy_logprobs(
     Without an `entropy_coef` no gradient of the entropies is computed.
     """
     with runtime.autocast():
-        logps, entropies = forward.trained_logprobs(policy, batch, temperature, entropy=True)
+        logps, entropies = forward.masked_logprobs(policy, batch, temperature, entropy=True)
     assert entropies is not None
     entropies = entropies if entropy_coef else entropies.detach()
     log_ratio = (logps - old["logps"]).detach()

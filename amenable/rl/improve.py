@@ -45,7 +45,7 @@ from amenable.seeds import derive_seed, seed_step
 from amenable.train import first_batch, forward, loading, plan
 from amenable.train.best import BestWeights
 from amenable.train.checkpoint import Stateful
-from amenable.train.examples import Sieve, fitting_prompts, pieces_of, raw_rows, usable
+from amenable.train.examples import RejectedRows, fitting_prompts, keep_usable, pieces_of, raw_rows
 from amenable.train.forward import Row
 from amenable.train.log import Bars, no_bars, tracked
 from amenable.train.objective import NextToken, Output, Stats, accumulate
@@ -60,18 +60,18 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
 
     lines: of the plan, such as options that follow from the model.
     """
-    prompts, raw = read(options, models, run.sieve)
+    prompts, raw = read(options, models, run.rejected)
     ask = partial(collect_experience, algorithm, models, options, bars=run.log.bar)
     monitor = make_monitor(prompts, ask, options, algorithm, models, run)
     schedule = plan.cosine_with_warmup(options.max_steps, options.warmup_steps, options.final_lr_frac, usual=5)
-    run.claim(schedule)
+    run.begin(schedule)
     controller = AdaptiveKLController(options.kl_coef, options.adaptive_kl_target, options.kl_horizon)
     best = BestWeights(models.policy, "eval/score") if options.keep_weights == "score" else None
     needed = memory.describe(algorithm, models, options, [prompt.ids for prompt in prompts])
-    run.log.say("; ".join(f"{name} {plan.parameters(model)}" for name, model in algorithm.models.items()))
-    run.log.say(f"{plan.rollouts(options, schedule, len(prompts))}; {needed}")
+    run.log.info("; ".join(f"{name} {plan.parameters(model)}" for name, model in algorithm.models.items()))
+    run.log.info(f"{plan.rollouts(options, schedule, len(prompts))}; {needed}")
     for line in lines:
-        run.log.say(line)
+        run.log.info(line)
     state: dict[str, Stateful] = {**algorithm.models, "kl_controller": controller}
     state |= {f"{name}_optimizer": optimizer for name, optimizer in algorithm.optimizers.items()}
     state |= {"best": best} if best is not None else {}
@@ -79,7 +79,7 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
     for step in run.steps(options.max_steps, state, options.save_steps):
         seed_step(options.seed, step)
         places = order.step(step, options.prompts_per_step)
-        run.feeding(step, places)
+        run.note_batch(step, places)
         experience = ask([prompts[i] for i in places], ("rollout", step), options.num_generations)
         rounding = partial(measure_rounding, models, experience, options)
         if step == 1:
@@ -107,13 +107,16 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
     return run.finish(selected_step=best.step if best is not None else options.max_steps, **run.metrics)
 
 
-def read(options: OnlineOptions, models: Models, sieve: Sieve) -> tuple[list[TokenizedPrompt], list[list[int]]]:
+def read(
+    options: OnlineOptions, models: Models, rejected: RejectedRows
+) -> tuple[list[TokenizedPrompt], list[list[int]]]:
     """Return prompts to learn on, and pieces of raw text for PPO-ptx."""
     context, room = models.policy.config.context_length, models.context_length - options.max_new_tokens
     prompts = [
-        TokenizedPrompt(*pair) for pair in zip(*fitting_prompts(options.data, models.tokenizer, room, sieve=sieve))
+        TokenizedPrompt(*pair)
+        for pair in zip(*fitting_prompts(options.data, models.tokenizer, room, rejected=rejected))
     ]
-    texts = usable(sources.read_texts(options.ptx_data), sieve) if options.ptx_data and options.ptx_coef else []
+    texts = keep_usable(sources.read_texts(options.ptx_data), rejected) if options.ptx_data and options.ptx_coef else []
     return prompts, pieces_of(texts, models.tokenizer, context)
 
 
@@ -144,7 +147,7 @@ def collect_experience(
             progress=bars("answers"),
         )
     rows = rollout.rows()
-    ref_logps = forward.row_logprobs(models.reference, rows, runtime, limit, options.temperature, bars("reference"))
+    ref_logps = forward.compute_logprobs(models.reference, rows, runtime, limit, options.temperature, bars("reference"))
     texts = [prompt.prompt for prompt in prompts]
     parts = score_rollout(models.reward, rollout, texts, models.tokenizer, bars("scores"))
     raw_scores, bound = models.reward.total(parts), options.score_clip or float("inf")

@@ -41,7 +41,7 @@ class Models:
 def load_models(options: OnlineOptions, runtime: Runtime) -> Models:
     """Load policy and reference from the SFT model, and the reward; dropout off in all."""
     policy, tokenizer = loading.load_policy(options.model, runtime)
-    reference = runtime.only_asked(loading.load_policy(options.model, runtime)[0]).requires_grad_(False)
+    reference = runtime.to_inference(loading.load_policy(options.model, runtime)[0]).requires_grad_(False)
     reward = load_reward(options.reward, runtime, options.max_tokens_per_pass)
     freeze(policy, options.frozen_layers)
     return Models(policy, reference, tokenizer, reward, runtime, (reference, *(m.model for m in reward.models)))

@@ -22,7 +22,7 @@ from amenable.rl.experience import Experience, TokenizedPrompt
 from amenable.rl.models import Models
 from amenable.rl.options import OnlineOptions
 from amenable.text.tokenizer import Tokenizer
-from amenable.train.examples import Sieve, fitting_prompts
+from amenable.train.examples import RejectedRows, fitting_prompts
 from amenable.train.log import Log
 from amenable.train.run import Run
 
@@ -97,7 +97,7 @@ def make_monitor(
 ) -> Monitor:
     """Return the monitor that a run's options describe. Nothing is sampled yet."""
     room = models.context_length - options.max_new_tokens
-    held_out = held_out_prompts(options.validation, models.tokenizer, room, options.eval_prompts, run.sieve)
+    held_out = held_out_prompts(options.validation, models.tokenizer, room, options.eval_prompts, run.rejected)
     if options.keep_weights == "score" and not held_out:
         raise InputError("--keep-weights score has nothing to answer", options.validation, "give shorter prompts")
     return Monitor(
@@ -114,12 +114,12 @@ def make_monitor(
 
 
 def held_out_prompts(
-    path: Path | None, tokenizer: Tokenizer, room: int, count: int, sieve: Sieve | None = None
+    path: Path | None, tokenizer: Tokenizer, room: int, count: int, rejected: RejectedRows | None = None
 ) -> list[TokenizedPrompt]:
     """Return the first `count` prompts of a file (0: all) that are within `room` tokens; none without a file."""
     if path is None:
         return []
-    fitting = fitting_prompts(path, tokenizer, room, sieve=sieve, split="validation", required=False)
+    fitting = fitting_prompts(path, tokenizer, room, rejected=rejected, split="validation", required=False)
     return [TokenizedPrompt(*pair) for pair in zip(*fitting)][: count or None]
 
 

@@ -85,9 +85,9 @@ class OnlineOptions(TrainingOptions):
         plan.require_at_least(0, self, *sizes.split(), "num_traced_prompts", "entropy_coef", "missing_eos_penalty")
         plan.require_above_zero(self, "temperature", "kl_horizon")
         plan.require_minibatches(self)
-        plan.refuse(self.ptx_coef and not self.ptx_data, "--ptx-coef needs raw text", "give --ptx-data")
+        plan.forbid(self.ptx_coef and not self.ptx_data, "--ptx-coef needs raw text", "give --ptx-data")
         unmeasured = self.keep_weights == "score" and not self.validation
-        plan.refuse(unmeasured, "--keep-weights score needs prompts", "give --validation")
+        plan.forbid(unmeasured, "--keep-weights score needs prompts", "give --validation")
 
     @property
     def samples(self) -> int:

@@ -89,9 +89,9 @@ def top_alternatives(
 ) -> list[list[list[Alternative]]]:
     """Return the `count` likeliest tokens in the place of each trained one under softmax(logits / temperature)."""
     out: list[list[list[Alternative]]] = [[] for _ in rows]
-    for chosen, batch in forward.in_chunks(rows, runtime, max_tokens):
+    for chosen, batch in forward.length_sorted_batches(rows, runtime, max_tokens):
         with runtime.autocast():
-            hidden = forward.trained_hidden(decoder, batch)
+            hidden = forward.masked_hidden(decoder, batch)
             for i, states in zip(chosen, hidden.split([sum(rows[i][1]) for i in chosen])):
                 logits = decoder.logits(states).float() / temperature
                 best = logits.softmax(-1).topk(min(count, logits.shape[-1]))
@@ -103,7 +103,7 @@ def rows_of(trace: Trace, models: Models) -> list[dict[str, Any]]:
     """Return the rows of traces.jsonl, one an answer, once the policy has taken the iteration's updates."""
     traced, settings = range(0, len(trace.names) * trace.group, trace.group), trace.settings
     rows = trace.experience.rollout.rows(traced)
-    after = forward.row_logprobs(models.policy, rows, models.runtime, settings.max_tokens, settings.temperature)
+    after = forward.compute_logprobs(models.policy, rows, models.runtime, settings.max_tokens, settings.temperature)
     return [
         {**answer_fields(trace, number, answer, models.tokenizer), **token_fields(trace, answer, after[number])}
         for number, answer in enumerate(traced)

@@ -131,7 +131,7 @@ class Speaker:
     def ready(cls, folder: Path, runtime: Runtime) -> Speaker:
         """A model that answers under the machine's autocast, in the precision of its products."""
         speaker = cls.load(folder, runtime.device)
-        speaker.decoder = runtime.only_asked(speaker.decoder)
+        speaker.decoder = runtime.to_inference(speaker.decoder)
         return speaker
 
     @property

@@ -188,7 +188,7 @@ def scorer(config: Config) -> quality.Score | None:
     runtime = start_runtime(config.device)
     loading.require_model(config.reward_model, "amenable reward")
     tokenizer = Tokenizer.load(config.reward_model)
-    model = loading.load_judge(config.reward_model, runtime, tokenizer)
+    model = loading.load_reward_model(config.reward_model, runtime, tokenizer, frozen=True)
     known: dict[tuple[str, ...], list[float]] = {}
 
     def score(prompt: Sequence[dict[str, str]], completions: Sequence[str], ended: Sequence[bool]) -> list[float]:
@@ -200,7 +200,7 @@ def scorer(config: Config) -> quality.Score | None:
             # answers that are longer than the model reads are all the same to it
             scores = [0.0] * len(completions)
             if rows is not None:
-                scores = forward.row_rewards(model, rows, runtime, max_tokens=8192).tolist()
+                scores = forward.compute_rewards(model, rows, runtime, max_tokens=8192).tolist()
             known[key] = scores
         return known[key]
 

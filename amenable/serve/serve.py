@@ -201,7 +201,7 @@ def scorer(folder: Path, runtime: Runtime) -> Score:
     """A reward model's scores of answers. InputError where a conversation is longer than it reads."""
     loading.require_model(folder, "amenable reward")
     tokenizer = Tokenizer.load(folder)
-    model = loading.load_judge(folder, runtime, tokenizer)
+    model = loading.load_reward_model(folder, runtime, tokenizer, frozen=True)
     context = model.decoder.config.context_length
 
     def score(prompt: Sequence[Message], completions: Sequence[str], ended: Sequence[bool]) -> Sequence[float]:
@@ -209,7 +209,7 @@ def scorer(folder: Path, runtime: Runtime) -> Score:
         rows = ranking_rows(blank, tokenizer, context)
         if rows is None:
             raise InputError(f"the conversation is longer than the {context} tokens that the model reads")
-        return forward.row_rewards(model, rows, runtime, max_tokens=8192).tolist()
+        return forward.compute_rewards(model, rows, runtime, max_tokens=8192).tolist()
 
     return score
 

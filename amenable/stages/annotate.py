@@ -79,7 +79,7 @@ class Config(RunOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        plan.refuse(self.world is not None and self.judge, "one judge is needed, and two are given", ONE_JUDGE)
+        plan.forbid(self.world is not None and self.judge, "one judge is needed, and two are given", ONE_JUDGE)
         if not 0 < self.validation_split < 1:
             raise InputError(f"validation_split is {self.validation_split}", how="it must lie between 0 and 1")
         plan.require_share(self, "empty_share")
@@ -94,7 +94,7 @@ def run(config: Config) -> Path:
     inputs |= reward_inputs(config.judge, "judge")
     inputs |= {f"also {number}": path for number, path in enumerate(config.extra_data, start=1)}
     run = Run(config.out, "annotate", config, inputs)
-    if run.done():
+    if run.skip_finished():
         return run.out
     reward = load_reward(config.judge, start_runtime(config.device)) if config.judge else None
     candidates = read_candidates((config.data, *config.extra_data))
@@ -102,7 +102,7 @@ def run(config: Config) -> Path:
     if world is not None:
         for row in candidates:
             world.truth(row.id)  # every prompt must be the world's own
-    run.claim()
+    run.begin()
     splits = split(candidates, config)
     rankings: dict[str, list[Ranking]] = {}
     facts: dict[str, float] = {}
@@ -116,7 +116,7 @@ def run(config: Config) -> Path:
         write_rankings(run.out / f"{name}.jsonl", rows)
         tied = f"; {len(rankings[name]) - len(rows)} more, all tied, are only in labels.db"
         answers = sum(len(ranking.completions) for ranking in rows)
-        run.log.say(f"{name}: {len(rows)} rankings of {answers} answers{tied}")
+        run.log.info(f"{name}: {len(rows)} rankings of {answers} answers{tied}")
     return run.finish(**{name: len(rows) for name, rows in untied.items()}, agreement=facts)
 
 
@@ -124,7 +124,7 @@ def with_default_world(config: Config) -> Config:
     """Return the configuration, with the world in runs/ where neither a world nor a judge is given."""
     if config.world is not None or config.judge:
         return config
-    plan.refuse(not WORLD.exists(), "one judge is needed", ONE_JUDGE)
+    plan.forbid(not WORLD.exists(), "one judge is needed", ONE_JUDGE)
     return replace(config, world=WORLD)
 
 

@@ -36,7 +36,7 @@ from amenable.seeds import derive_seed
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import defaults, first_batch, forward, loading, plan
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
-from amenable.train.examples import Sieve, keep_fitting, ranking_rows, usable
+from amenable.train.examples import RejectedRows, keep_fitting, keep_usable, ranking_rows
 from amenable.train.fit import Training, fit
 from amenable.train.log import Progress, silent
 from amenable.train.objective import Output, Stats, accumulate
@@ -153,18 +153,18 @@ def run(config: Config) -> Path:
     config, by_default = defaults.dpo(config, traits(config.model))
     inputs = {"model": config.model, "data": config.data, "validation": config.validation}
     run = Run(config.out, "dpo", config, inputs, config.max_kl, max_kl_steps=1)
-    if run.done():
+    if run.skip_finished():
         return run.out
     runtime = start_runtime(config.device)
     policy, tokenizer = loading.load_policy(config.model, runtime)
     freeze(policy, config.frozen_layers)
-    training, validation = read(config, tokenizer, policy.config.context_length, run.sieve)
+    training, validation = read(config, tokenizer, policy.config.context_length, run.rejected)
     room = policy.config.context_length - config.max_new_tokens
     prompts = divergence.first_prompts([pair.chosen for pair in validation], config.eval_prompts, room)
     steps = EpochBatches(len(training), config.batch_size, config.epochs, config.seed)
     schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_lr_frac)
     check = first_batch.of_answers([(pair.chosen, pair.rejected) for pair in training], steps[0], tokenizer)
-    initial = runtime.only_asked(loading.load_policy(config.model, runtime)[0])
+    initial = runtime.to_inference(loading.load_policy(config.model, runtime)[0])
     if not config.inspect_batch:
         training, validation = (
             add_reference_logps(initial, pairs, runtime, config.max_tokens_per_pass, run.log.bar("reference"))
@@ -214,18 +214,18 @@ def run(config: Config) -> Path:
 
 
 def read(
-    config: Config, tokenizer: Tokenizer, context: int, sieve: Sieve | None = None
+    config: Config, tokenizer: Tokenizer, context: int, rejected: RejectedRows | None = None
 ) -> tuple[list[Pair], list[Pair]]:
     """Return pairs to train on and held-out ones, no prompt in both."""
-    training = usable(sources.read_rankings(config.data), sieve)
+    training = keep_usable(sources.read_rankings(config.data), rejected)
     if config.validation is not None:
-        validation = usable(sources.read_rankings(config.validation), sieve)
+        validation = keep_usable(sources.read_rankings(config.validation), rejected)
     else:
         training, validation = sources.split_holdout(training, config.validation_split, config.seed)
     splits = []
     for split, rankings, required in (("train", training, config.data), ("validation", validation, None)):
         tokenized = [tokenize_pairs(ranking, tokenizer, context, config) for ranking in rankings]
-        _, fitting = keep_fitting(split, rankings, tokenized, "rankings", context, sieve, required)
+        _, fitting = keep_fitting(split, rankings, tokenized, "rankings", context, rejected, required)
         splits.append([pair for pairs in fitting for pair in pairs])
     return splits[0], splits[1]
 
@@ -245,7 +245,7 @@ def add_reference_logps(
 ) -> list[Pair]:
     """Return the pairs with the log-probabilities that the reference gives them."""
     rows = [row for pair in pairs for row in (pair.chosen, pair.rejected)]
-    logps = forward.row_logprobs(reference, rows, runtime, max_tokens, progress=progress)
+    logps = forward.compute_logprobs(reference, rows, runtime, max_tokens, progress=progress)
     sums = [float(part.sum()) for part in logps]
     return [replace(pair, ref_chosen=sums[2 * i], ref_rejected=sums[2 * i + 1]) for i, pair in enumerate(pairs)]
 

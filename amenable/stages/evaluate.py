@@ -34,7 +34,7 @@ from amenable.text.chat import render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import defaults, loading, plan
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
-from amenable.train.examples import usable
+from amenable.train.examples import keep_usable
 from amenable.train.log import Bars, no_bars
 from amenable.train.run import Run, write_text
 from amenable.train.run_options import RunOptions
@@ -108,13 +108,13 @@ class Config(RunOptions):
         if not Sampling(temperature=self.temperature).temperature:
             raise InputError("temperature is 0", how="greedy answers are made anyway; give one for the sampled ones")
         searches = any(one.best_of > 1 for one in self.entries)
-        plan.refuse(searches and self.reward_model is None, "nobody can tell the best of n", "name a --reward-model")
+        plan.forbid(searches and self.reward_model is None, "nobody can tell the best of n", "name a --reward-model")
         prompted = any(one.few_shot for one in self.entries)
-        plan.refuse(prompted and self.few_shot is None, "a model @few-shot needs demonstrations", "give --few-shot")
+        plan.forbid(prompted and self.few_shot is None, "a model @few-shot needs demonstrations", "give --few-shot")
         names = [TEST, *(entry.partition("=")[0] for entry in self.suites)]
         for entry, name in zip(self.suites, names[1:]):
-            plan.refuse(not name or not entry.partition("=")[2], f"'{entry}' is no suite", "write name=path")
-            plan.refuse(names.count(name) > 1, f"two suites are called '{name}'", "give each a name of its own")
+            plan.forbid(not name or not entry.partition("=")[2], f"'{entry}' is no suite", "write name=path")
+            plan.forbid(names.count(name) > 1, f"two suites are called '{name}'", "give each a name of its own")
 
     @property
     def entries(self) -> tuple[ModelEntry, ...]:
@@ -145,15 +145,15 @@ def run(config: Config) -> Path:
     config = with_models(config)
     config, by_default = defaults.evaluate(config, [traits(folder, "a training stage") for folder in models_of(config)])
     run = Run(config.out, "evaluate", config, inputs(config))
-    if run.done():
+    if run.skip_finished():
         return run.out
     runtime = start_runtime(config.device)
     require_models(config)
     by = yardsticks(config, runtime, run.log.bar)
     tests, generation = read(config, run), asking_of(config, run)
-    run.claim()
+    run.begin()
     announce(config, tests, by, run)
-    run.log.say(by_default)
+    run.log.info(by_default)
     results = Results()
 
     for step in run.steps(len(config.entries), {"results": results}, save_steps=1):
@@ -164,7 +164,7 @@ def run(config: Config) -> Path:
             results.known[str(entry.folder)] = knowledge(model, tests, by)
         found = examine(model, temperature, tests, generation, by)
         for note in found.notes:
-            run.log.say(f"{entry.name}: {note}")
+            run.log.info(f"{entry.name}: {note}")
         results.add(entry, found)
         told = {key: value for key, value in found.figures[TEST].items() if not isinstance(value, (dict, list))}
         run.record(step, 0, ("model", "gold"), model=entry.name, **told)
@@ -174,7 +174,7 @@ def run(config: Config) -> Path:
     run.log.replace("samples", len(config.entries), results.side_by_side(tests))
     run.log.show(table_of(evaluation))
     for line in preference_lines(evaluation, config.reference):
-        run.log.say(line)
+        run.log.info(line)
     return run.finish(prompts=len(tests.suites[TEST]))
 
 
@@ -184,7 +184,7 @@ def with_models(config: Config) -> Config:
         return config
     there = tuple(entry for entry in USUAL if (Path(entry.partition("=")[2]) / "finished.json").exists())
     how = f"write name=folder, as in --models {' '.join(USUAL[1:3])}"
-    plan.refuse(not there, "no models to evaluate: none are named, and runs/ holds none", how)
+    plan.forbid(not there, "no models to evaluate: none are named, and runs/ holds none", how)
     return replace(config, models=there)
 
 
@@ -216,7 +216,9 @@ def yardsticks(config: Config, runtime: Runtime, bars: Bars = no_bars) -> Yardst
     judge, folder = config.reward_model, config.reference_folder
     return Yardsticks(
         jury=Jury(ClosedWorld.load(config.world)) if config.world is not None else None,
-        reward_model=loading.load_judge(judge, runtime, Tokenizer.load(judge)) if judge is not None else None,
+        reward_model=loading.load_reward_model(judge, runtime, Tokenizer.load(judge), frozen=True)
+        if judge is not None
+        else None,
         reference=LoadedModel.load(ModelEntry("reference", folder), runtime) if folder is not None else None,
         temperature=config.temperature,
         runtime=runtime,
@@ -227,12 +229,14 @@ def yardsticks(config: Config, runtime: Runtime, bars: Bars = no_bars) -> Yardst
 
 def read(config: Config, run: Run) -> Tests:
     """All that is asked."""
-    spoken = usable(sources.read_demonstrations(config.demonstrations), run.sieve) if config.demonstrations else []
+    spoken = (
+        keep_usable(sources.read_demonstrations(config.demonstrations), run.rejected) if config.demonstrations else []
+    )
     return Tests(
         suites={name: fitting(path, config, run) for name, path in config.prompts.items()},
         suite_decodings=config.suite_decoding,
         best_of_prompts=config.best_of_prompts,
-        texts=usable(sources.read_texts(config.lm_data), run.sieve) if config.lm_data is not None else [],
+        texts=keep_usable(sources.read_texts(config.lm_data), run.rejected) if config.lm_data is not None else [],
         text_tokens=config.text_tokens,
         demonstrations=spoken,
         tasks=read_tasks(config.tasks) if config.tasks is not None else {},
@@ -241,20 +245,20 @@ def read(config: Config, run: Run) -> Tests:
 
 def fitting(path: Path, config: Config, run: Run) -> list[Prompt]:
     """The prompts that leave every model, and the reward model, room for an answer; how many don't is said."""
-    kept = prompts = usable(sources.read_prompts(path), run.sieve)
+    kept = prompts = keep_usable(sources.read_prompts(path), run.rejected)
     for folder in [*models_of(config), *filter(None, [config.reward_model])]:
         tokenizer, room = Tokenizer.load(folder), pretrained.read_config(folder).context_length - config.max_new_tokens
         kept = [prompt for prompt in kept if len(render_prompt(tokenizer, prompt.messages)) <= room]
     if not kept:
         raise InputError("no prompt leaves every model room to answer", path, "lower --max-new-tokens")
     if len(kept) < len(prompts):
-        run.log.say(f"{len(prompts) - len(kept)} of {len(prompts)} prompts are too long for a model: left out")
+        run.log.info(f"{len(prompts) - len(kept)} of {len(prompts)} prompts are too long for a model: left out")
     return kept[: config.max_prompts or None]
 
 
 def asking_of(config: Config, run: Run) -> GenerationConfig:
     """How everybody is asked."""
-    shots = read_shots(config.shots, run.sieve) if config.shots is not None else ()
+    shots = read_shots(config.shots, run.rejected) if config.shots is not None else ()
     transcripts = read_transcripts(config.transcripts) if config.transcripts is not None else {}
     limits = (config.temperature, config.max_new_tokens)
     return GenerationConfig(*limits, shots, transcripts, config.max_batch_size, config.seed, run.log.bar)
@@ -264,16 +268,16 @@ def announce(config: Config, tests: Tests, by: Yardsticks, run: Run) -> None:
     """The work ahead, and how sure its numbers will be: choose the number of prompts by the interval wanted."""
     prompts = tests.suites[TEST]
     work = f"{len(config.entries)} models x {len(prompts)} prompts x {len(DECODINGS)} decodings"
-    run.log.say(f"{work}; {by.runtime.describe()}")
+    run.log.info(f"{work}; {by.runtime.describe()}")
     sizes = {name: len(suite) for name, suite in tests.suites.items()}
     if any(one.best_of > 1 for one in config.entries):
         sizes["best of n"] = min(len(prompts), config.best_of_prompts)
     told = ", ".join(f"{name} ±{half_width(n):.1%} ({n} prompts)" for name, n in sizes.items())
-    run.log.say(f"95 % interval of a preference or a rate, at most: {told}")
+    run.log.info(f"95 % interval of a preference or a rate, at most: {told}")
     if by.jury is None and by.reward_model is None:
-        run.log.say("nobody judges the answers: give --reward-model, or the --world that the prompts are from")
+        run.log.info("nobody judges the answers: give --reward-model, or the --world that the prompts are from")
     if by.reference is None:
-        run.log.say(f"no KL: the reference '{config.reference}' is none of the models, and no folder of one")
+        run.log.info(f"no KL: the reference '{config.reference}' is none of the models, and no folder of one")
 
 
 def temperature_of(model: LoadedModel, tests: Tests, config: Config, generation: GenerationConfig, run: Run) -> float:
@@ -284,5 +288,5 @@ def temperature_of(model: LoadedModel, tests: Tests, config: Config, generation:
     target = next(other for other in config.entries if other.name == entry.entropy_of)
     prompts = tests.suites[TEST][:ENTROPY_PROMPTS]
     matched = match_entropy(model, LoadedModel.load(target, model.runtime), prompts, generation)
-    run.log.say(f"{entry.name}: at temperature {matched:.3f} its entropy is that of {target.name}")
+    run.log.info(f"{entry.name}: at temperature {matched:.3f} its entropy is that of {target.name}")
     return matched

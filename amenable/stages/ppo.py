@@ -70,7 +70,7 @@ def run(config: Config) -> Path:
     policy = traits(config.model)
     config, by_default = defaults.online(config, policy, critic_traits(config, policy))
     run = Run(config.out, "ppo", config, inputs(config), config.max_kl)
-    if run.done():
+    if run.skip_finished():
         return run.out
     models = load_models(config, start_runtime(config.device))
     algorithm = PPO(models, load_critic(models), config)
@@ -97,7 +97,7 @@ class PPO:
     def look(self, experience: Experience, bars: Bars) -> None:
         """Add the critic's values of the state before every response token."""
         rows, limit = experience.rollout.rows(), self.config.max_tokens_per_pass
-        values = forward.row_values(self.critic, rows, self.runtime, limit, bars("values"))
+        values = forward.compute_values(self.critic, rows, self.runtime, limit, bars("values"))
         experience.columns["values"] = pad_to_mask(values, experience.rollout.mask)
 
     def estimate(self, experience: Experience, kl_coef: float) -> None:
@@ -121,7 +121,7 @@ class PPO:
     def value_loss(self, batch: Batch, old: Columns) -> tuple[Tensor, Stats]:
         """L_V = vf_coef value_loss."""
         with self.runtime.autocast():
-            values = forward.trained_values(self.critic, batch)
+            values = forward.masked_values(self.critic, batch)
         clip = self.config.cliprange_value
         loss, stats = value_loss(values, old["values"], old["returns"], every(values), clip)
         return self.config.vf_coef * loss, {

@@ -20,7 +20,7 @@ from amenable.seeds import seeded_generator
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import defaults, first_batch, forward, loading, plan
 from amenable.train.defaults import FROM_MODEL, FromModel, traits_of
-from amenable.train.examples import Sieve, measured_text, pieces_of, usable, whole
+from amenable.train.examples import RejectedRows, keep_usable, measured_text, pieces_of, whole
 from amenable.train.fit import Training, fit
 from amenable.train.objective import NextToken
 from amenable.train.optimizer import Optimizer, OptimizerConfig
@@ -91,10 +91,10 @@ def run(config: Config) -> Path:
     shape = replace(shape, context_length=config.context, dropout=config.dropout)
     inputs = {"data": config.data, "validation": config.validation, "tokenizer": config.tokenizer}
     run = Run(config.out, "pretrain", config, inputs)
-    if run.done():
+    if run.skip_finished():
         return run.out
     runtime = start_runtime(config.device)
-    training, held_out, byte_count = read(config, tokenizer, run.sieve)
+    training, held_out, byte_count = read(config, tokenizer, run.rejected)
     steps = epoch_plan(config, [len(row) for row in training])
     schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_lr_frac, usual=20)
     decoder = Decoder(shape).to(runtime.device)
@@ -130,12 +130,12 @@ def run(config: Config) -> Path:
 
 
 def read(
-    config: Config, tokenizer: Tokenizer, sieve: Sieve | None = None
+    config: Config, tokenizer: Tokenizer, rejected: RejectedRows | None = None
 ) -> tuple[list[list[int]], list[forward.Row], int]:
     """Return pieces to train on, held-out rows, and the bytes of text that the held-out rows encode."""
-    texts = usable(sources.read_texts(config.data), sieve)
+    texts = keep_usable(sources.read_texts(config.data), rejected)
     if config.validation is not None:
-        held_out = usable(sources.read_texts(config.validation), sieve)
+        held_out = keep_usable(sources.read_texts(config.validation), rejected)
     else:
         texts, held_out = sources.split_holdout(texts, config.validation_split, config.seed)
     rows, byte_count = measured_text(held_out, tokenizer, config.context, config.eval_tokens)

@@ -37,7 +37,7 @@ from amenable.text.chat import render
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import defaults, first_batch, forward, loading, plan
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
-from amenable.train.examples import Sieve, keep_fitting, ranking_rows, usable
+from amenable.train.examples import RejectedRows, keep_fitting, keep_usable, ranking_rows
 from amenable.train.fit import Training, fit
 from amenable.train.log import Progress, silent
 from amenable.train.objective import Output, Stats
@@ -127,12 +127,12 @@ def run(config: Config) -> Path:
     config, by_default = defaults.reward(config, traits(config.model))
     inputs = ("model", "data", "validation", "heldout_annotators", "demonstrations")
     run = Run(config.out, "reward", config, {name: getattr(config, name) for name in inputs})
-    if run.done():
+    if run.skip_finished():
         return run.out
     runtime = start_runtime(config.device)
     decoder, tokenizer = loading.load_policy(config.model, runtime)
-    training, sets = read(config, tokenizer, decoder.config.context_length, run.sieve)
-    demonstrations = demonstration_rows(config, tokenizer, decoder.config.context_length, run.sieve)
+    training, sets = read(config, tokenizer, decoder.config.context_length, run.rejected)
+    demonstrations = demonstration_rows(config, tokenizer, decoder.config.context_length, run.rejected)
     elements, per_step = batch_elements(training, config)
     steps = EpochBatches(len(elements), per_step, config.epochs, config.seed)
     schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_lr_frac)
@@ -182,7 +182,7 @@ def run(config: Config) -> Path:
     loading.save_model(run.out, model, tokenizer, config.save_dtype)
     figures = {name: measure(model, items, config, runtime, run.log.bar(name)) for name, items in sets.items() if items}
     for name, figure in figures.items():
-        run.log.say(
+        run.log.info(
             f"{name}: accuracy {figure['accuracy']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}] "
             f"and loss {figure['loss']:.3f} on {figure['pairs']} pairs; "
             f"'the longer answer wins' {figure['longer_wins']:.3f}"
@@ -191,23 +191,23 @@ def run(config: Config) -> Path:
 
 
 def read(
-    config: Config, tokenizer: Tokenizer, context: int, sieve: Sieve | None = None
+    config: Config, tokenizer: Tokenizer, context: int, rejected: RejectedRows | None = None
 ) -> tuple[list[Item], dict[str, list[Item]]]:
     """Return items to train on, and named sets to measure: some of those trained on, and held-out rankings."""
-    training = usable(sources.read_rankings(config.data), sieve)
+    training = keep_usable(sources.read_rankings(config.data), rejected)
     if config.validation is not None:
-        validation = usable(sources.read_rankings(config.validation), sieve)
+        validation = keep_usable(sources.read_rankings(config.validation), rejected)
     else:
         training, validation = sources.split_holdout(training, config.validation_split, config.seed)
     training = first_prompts(training, config.max_prompts)
     sets = {"train": training, "validation": validation}
     if config.heldout_annotators is not None:
-        sets["heldout"] = usable(sources.read_rankings(config.heldout_annotators), sieve)
+        sets["heldout"] = keep_usable(sources.read_rankings(config.heldout_annotators), rejected)
     items = {}
     for split, rankings in sets.items():
         tokenized = [tokenize_ranking(ranking, tokenizer, context) for ranking in rankings]
         required = config.data if split == "train" else None
-        _, items[split] = keep_fitting(split, rankings, tokenized, "rankings", context, sieve, required)
+        _, items[split] = keep_fitting(split, rankings, tokenized, "rankings", context, rejected, required)
     again = batches.shuffled(len(items["train"]), config.seed, 0)[:MEASURED]
     return items["train"], {**items, "train": [items["train"][i] for i in again]}
 
@@ -228,16 +228,16 @@ def tokenize_ranking(ranking: Ranking, tokenizer: Tokenizer, context: int) -> It
 
 
 def demonstration_rows(
-    config: Config, tokenizer: Tokenizer, context: int, sieve: Sieve | None = None
+    config: Config, tokenizer: Tokenizer, context: int, rejected: RejectedRows | None = None
 ) -> list[forward.Row]:
     """Return whole demonstrations as rows, each to be scored at its last token."""
     if config.demonstrations is None:
         return []
-    demonstrations = usable(sources.read_demonstrations(config.demonstrations), sieve)
+    demonstrations = keep_usable(sources.read_demonstrations(config.demonstrations), rejected)
     rendered = [render(tokenizer, row.messages) for row in demonstrations]
     rows = [(row.ids, row.loss_mask) if len(row.ids) <= context else None for row in rendered]
     split, required = "demonstrations", config.demonstrations
-    return keep_fitting(split, demonstrations, rows, "conversations", context, sieve, required)[1]
+    return keep_fitting(split, demonstrations, rows, "conversations", context, rejected, required)[1]
 
 
 def batch_elements(training: list[Item], config: Config) -> tuple[list[Item], int]:
@@ -273,7 +273,7 @@ def center(
     model: ScalarModel, rows: list[forward.Row], runtime: Runtime, max_tokens: int, progress: Progress = silent
 ) -> None:
     """Shift the bias so that these rows have mean reward zero."""
-    rewards = forward.row_rewards(model, rows, runtime, max_tokens, progress)
+    rewards = forward.compute_rewards(model, rows, runtime, max_tokens, progress)
     model.score.bias -= rewards.mean().to(runtime.device)
 
 
@@ -282,6 +282,6 @@ def measure(
 ) -> dict[str, Any]:
     """Return accuracy and loss with intervals, by annotator, calibration, and what 'the longer answer wins' reaches."""
     rows = [row for item in items for row in item.rows]
-    scores = forward.row_rewards(model, rows, runtime, config.max_tokens_per_pass, progress)
+    scores = forward.compute_rewards(model, rows, runtime, config.max_tokens_per_pass, progress)
     of_items = list(scores.split([len(item.rows) for item in items]))
     return summary(items, of_items, seeded_generator(config.seed, "bootstrap"))

@@ -67,7 +67,7 @@ def run(config: Config) -> Path:
     """Train and return the run directory."""
     config, by_default = defaults.online(config, traits(config.model))
     run = Run(config.out, "rloo", config, inputs(config), config.max_kl)
-    if run.done():
+    if run.skip_finished():
         return run.out
     models = load_models(config, start_runtime(config.device))
     return improve(RLOO(models, config), models, config, run, [by_default])

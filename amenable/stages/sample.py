@@ -69,17 +69,17 @@ def run(config: Config) -> Path:
     """Sample and return the run directory."""
     config, by_default = defaults.sample(config, traits(config.model))
     run = Run(config.out, "sample", config, {"model": config.model, "data": config.data})
-    if run.done():
+    if run.skip_finished():
         return run.out
     runtime = start_runtime(config.device)
     policy, tokenizer = loading.load_policy(config.model, runtime)
-    decoder = runtime.only_asked(policy)
+    decoder = runtime.to_inference(policy)
     room = decoder.config.context_length - config.sampling.max_new_tokens
-    prompts, ids = fitting_prompts(config.data, tokenizer, room, config.max_prompts, run.sieve, "sample")
-    run.claim()
+    prompts, ids = fitting_prompts(config.data, tokenizer, room, config.max_prompts, run.rejected, "sample")
+    run.begin()
     total = -(-len(prompts) // config.prompts_per_step)
-    run.log.say(f"{len(prompts)} prompts x {config.num_generations} answers; {runtime.describe()}")
-    run.log.say(by_default)
+    run.log.info(f"{len(prompts)} prompts x {config.num_generations} answers; {runtime.describe()}")
+    run.log.info(by_default)
 
     for step in run.steps(total, {}, save_steps=1):
         part = slice((step - 1) * config.prompts_per_step, step * config.prompts_per_step)

@@ -26,7 +26,7 @@ from amenable.text.tokenizer import Tokenizer
 from amenable.train import defaults, first_batch, forward, loading, plan
 from amenable.train.best import BestWeights
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
-from amenable.train.examples import Sieve, keep_fitting, usable
+from amenable.train.examples import RejectedRows, keep_fitting, keep_usable
 from amenable.train.fit import Training, fit
 from amenable.train.objective import NextToken
 from amenable.train.optimizer import Optimizer
@@ -79,7 +79,7 @@ class Config(TrainingOptions):
         require_held_out(self.validation, self.validation_split)
         plan.require_below_one(self, "dropout")
         unscored = self.keep_weights == "reward" and self.reward_model is None
-        plan.refuse(unscored, "--keep-weights reward needs a reward model", "give --reward-model, or keep by loss")
+        plan.forbid(unscored, "--keep-weights reward needs a reward model", "give --reward-model, or keep by loss")
 
 
 def run(config: Config) -> Path:
@@ -87,19 +87,23 @@ def run(config: Config) -> Path:
     config, by_default = defaults.sft(config, traits(config.model, "amenable pretrain"))
     inputs = ("model", "data", "validation", "reward_model")
     run = Run(config.out, "sft", config, {name: getattr(config, name) for name in inputs})
-    if run.done():
+    if run.skip_finished():
         return run.out
     runtime = start_runtime(config.device)
     decoder, base_tokenizer = loading.load_policy(config.model, runtime, "amenable pretrain", config.dropout)
     tokenizer = base_tokenizer.with_chat_template()
     loading.fit_vocabulary(decoder, tokenizer, config.model)
-    scorer = None if config.reward_model is None else loading.load_judge(config.reward_model, runtime, tokenizer)
-    training, held_out = read(config, run.sieve)
-    training, rows = tokenize("train", training, tokenizer, decoder.config.context_length, run.sieve, config.data)
-    held_out, held_out_rows = tokenize("validation", held_out, tokenizer, decoder.config.context_length, run.sieve)
+    scorer = (
+        None
+        if config.reward_model is None
+        else loading.load_reward_model(config.reward_model, runtime, tokenizer, frozen=True)
+    )
+    training, held_out = read(config, run.rejected)
+    training, rows = tokenize("train", training, tokenizer, decoder.config.context_length, run.rejected, config.data)
+    held_out, held_out_rows = tokenize("validation", held_out, tokenizer, decoder.config.context_length, run.rejected)
     unmeasured = not held_out and config.keep_weights != "last"
     what = f"--keep-weights {config.keep_weights} has nothing to validate on"
-    plan.refuse(unmeasured, what, "give other data, or --keep-weights last")
+    plan.forbid(unmeasured, what, "give other data, or --keep-weights last")
     steps = EpochBatches(len(rows), config.batch_size, config.epochs, config.seed)
     schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_lr_frac)
     best = {"loss": BestWeights(decoder, "eval/loss", lowest=True), "reward": BestWeights(decoder, "eval/score")}
@@ -128,11 +132,11 @@ def run(config: Config) -> Path:
     return run.out
 
 
-def read(config: Config, sieve: Sieve) -> tuple[list[Demonstration], list[Demonstration]]:
+def read(config: Config, rejected: RejectedRows) -> tuple[list[Demonstration], list[Demonstration]]:
     """Read demonstrations to train on, and held-out ones."""
-    training = usable(sources.read_demonstrations(config.data), sieve)
+    training = keep_usable(sources.read_demonstrations(config.data), rejected)
     if config.validation is not None:
-        held_out = usable(sources.read_demonstrations(config.validation), sieve)
+        held_out = keep_usable(sources.read_demonstrations(config.validation), rejected)
     else:
         training, held_out = sources.split_holdout(training, config.validation_split, config.seed)
     if config.train_on == "last":
@@ -147,13 +151,13 @@ def tokenize(
     demonstrations: list[Demonstration],
     tokenizer: Tokenizer,
     context: int,
-    sieve: Sieve,
+    rejected: RejectedRows,
     required: Path | None = None,
 ) -> tuple[list[Demonstration], list[forward.Row]]:
     """Return the demonstrations that are within the context, and their rows of ids and loss masks."""
     rendered = [render(tokenizer, demonstration.messages) for demonstration in demonstrations]
     rows = [(row.ids, row.loss_mask) if len(row.ids) <= context else None for row in rendered]
-    return keep_fitting(split, demonstrations, rows, "conversations", context, sieve, required)
+    return keep_fitting(split, demonstrations, rows, "conversations", context, rejected, required)
 
 
 def evaluate(
@@ -176,6 +180,6 @@ def evaluate(
         prompts = [render_prompt(tokenizer, row.messages[:-1]) for row in held_out[: config.reward_prompts]]
         with runtime.autocast():
             rollout = greedy(decoder, prompts, config.max_new_tokens, tokenizer.stop_ids, bars("answers"))
-        scores = forward.row_rewards(scorer, rollout.rows(), runtime, limit, bars("rewards"))
+        scores = forward.compute_rewards(scorer, rollout.rows(), runtime, limit, bars("rewards"))
         metrics["eval/score"] = float(scores.mean())
     return metrics

@@ -17,7 +17,7 @@ from amenable.errors import InputError
 from amenable.files import disk_errors
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import plan
-from amenable.train.examples import Sieve, usable
+from amenable.train.examples import RejectedRows, keep_usable
 from amenable.train.run import Run
 from amenable.train.run_options import DataOptions
 from amenable.train.stage_report import StageReport
@@ -51,24 +51,24 @@ class Config(DataOptions):
 def run(config: Config) -> Path:
     """Train the tokenizer and return the run directory."""
     run = Run(config.out, "tokenizer", config, {"data": config.data, "demonstrations": config.demonstrations})
-    if run.done():
+    if run.skip_finished():
         return run.out
-    texts = list(read(config, run.sieve))
-    run.claim()
+    texts = list(read(config, run.rejected))
+    run.begin()
     tokenizer = Tokenizer.train(texts, config.vocab_size)
     with disk_errors(run.out):
         tokenizer.save(run.out)
     sizes = [(len(ids), len(text.encode())) for text, ids in zip(texts, tokenizer.encode_batch(texts))]
     tokens, size = sum(n for n, _ in sizes), sum(n for _, n in sizes)
-    run.log.say(f"{tokenizer.vocab_size} tokens; {size:,} bytes are {tokens:,} tokens, {size / tokens:.2f} bytes each")
+    run.log.info(f"{tokenizer.vocab_size} tokens; {size:,} bytes are {tokens:,} tokens, {size / tokens:.2f} bytes each")
     return run.finish(vocab_size=tokenizer.vocab_size, bytes_per_token=size / tokens, tokens=tokens)
 
 
-def read(config: Config, sieve: Sieve) -> Iterator[str]:
+def read(config: Config, rejected: RejectedRows) -> Iterator[str]:
     """Every text to learn from."""
-    for text in usable(sources.read_texts(config.data), sieve):
+    for text in keep_usable(sources.read_texts(config.data), rejected):
         yield text.text
     if config.demonstrations is not None:
-        for demonstration in usable(sources.read_demonstrations(config.demonstrations), sieve):
+        for demonstration in keep_usable(sources.read_demonstrations(config.demonstrations), rejected):
             for message in demonstration.messages:
                 yield message.content

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from amenable.errors import InputError
 from amenable.files import disk_errors, matches_manifest
-from amenable.train.run import Run, is_blank
+from amenable.train.run import Run, is_empty_run
 from amenable.train.stage_report import StageReport
 from amenable.world.closed_world import VERSION, ClosedWorld, measure_agreement
 from amenable.world.description import describe
@@ -45,18 +45,18 @@ def run(config: Config) -> Path:
     only where a file is not what the folder's manifest says."""
     run = Run(config.out, "world", replace(config, describe=False))
     begun = (config.out / "config.yaml").exists()
-    known = begun and run.done()
+    known = begun and run.skip_finished()
     if known and not config.describe and is_as_made(config.out):
         return config.out
     world = ClosedWorld.make(config.seed, config.sizes, config.rates)
-    if known or not (begun or is_blank(config.out)):
+    if known or not (begun or is_empty_run(config.out)):
         world.write(config.out)  # refuses a folder that holds anything else
     if config.describe:
         for line in describe(world):
             print(line)
     if known:
         return config.out
-    run.claim()
+    run.begin()
     write(world, config.out)
     documents = world.rows["text/train.jsonl"]
     return run.finish(

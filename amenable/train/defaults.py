@@ -218,7 +218,7 @@ def fill(config: C, model: Traits, values: Mapping[str, float]) -> tuple[C, str]
             filled = put(filled, path, value)
             words = path[-1].replace("_", " ")
             named.append(f"{words} {value:g} (--{option.replace('_', '-')})")
-    model_words = f"{plan.million(model.parameters)} parameters and a context of {model.context:,}"
+    model_words = f"{plan.human_count(model.parameters)} parameters and a context of {model.context:,}"
     said = f"by default for {model_words}: {', '.join(named)}"
     return filled, said if named else ""
 

@@ -40,41 +40,41 @@ class LeftOut:
         return f"{self.split}: {self.count} of {self.of} {self.what} left out: longer than {self.context} tokens"
 
 
-class Sieve:
-    """What a run has read that could not be used; a share of bad rows above `borne` (1 bears all) ends it.
+class RejectedRows:
+    """Rows that could not be used, of all files that a run reads. InputError above a fraction `max_bad_rows` of a file.
 
-    Rows that are longer than the context count apart, in `left_out`.
+    Rows longer than the context are no bad rows: they are counted in `left_out`.
     """
 
-    def __init__(self, borne: float = 1.0):
-        self.borne = borne
-        self.rejected: list[sources.Rejected] = []
+    def __init__(self, max_bad_rows: float = 1.0):
+        self.max_bad_rows = max_bad_rows
+        self.rows: list[sources.Rejected] = []
         self.left_out: list[LeftOut] = []
 
-    def pass_on(self, loaded: sources.Loaded[T]) -> list[T]:
-        """The rows that can be used. How many cannot, and why the first, is said on stderr; InputError for too many."""
+    def filter(self, loaded: sources.Loaded[T]) -> list[T]:
+        """Return the usable rows and store the others; print their number, and why the first is unusable, to stderr."""
         if not loaded.rejected:
             return loaded.rows
         bad, total, first = len(loaded.rejected), len(loaded.rejected) + len(loaded.rows), loaded.rejected[0]
-        if bad / total > self.borne:
-            what = f"{first.reason}; {bad} of {total} rows cannot be used, a share of {self.borne:.3g} is borne"
-            raise InputError(what, f"{first.file}:{first.line}", "mend the rows, or raise --max-bad-rows")
+        if bad / total > self.max_bad_rows:
+            problem = f"{first.reason}; {bad} of {total} rows cannot be used, above a share of {self.max_bad_rows:.3g}"
+            raise InputError(problem, f"{first.file}:{first.line}", "mend the rows, or raise --max-bad-rows")
         print(f"data  {loaded.report()}", file=sys.stderr)
-        self.rejected += loaded.rejected
+        self.rows += loaded.rejected
         return loaded.rows
 
-    def listing(self) -> str:
-        """The rejected rows, each once, as lines of JSON: file, line, reason."""
-        return "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in dict.fromkeys(self.rejected))
+    def to_jsonl(self) -> str:
+        """Return the rejected rows as lines of JSON, each once: file, line, reason."""
+        return "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in dict.fromkeys(self.rows))
 
 
-def usable(loaded: sources.Loaded[T], sieve: Sieve | None = None) -> list[T]:
-    """The rows that can be used, and on stderr the columns they were made of. The sieve is that of the run that reads;
-    without one, only bad rows are told of."""
-    if sieve is not None:
+def keep_usable(loaded: sources.Loaded[T], rejected: RejectedRows | None = None) -> list[T]:
+    """Return the usable rows, and print the columns that they were read from. Pass a run's `rejected` rows to keep its
+    limit; without these unusable rows are only reported."""
+    if rejected is not None:
         for line in loaded.plan():
             print(f"data  {line}", file=sys.stderr)
-    return (sieve or Sieve()).pass_on(loaded)
+    return (rejected or RejectedRows()).filter(loaded)
 
 
 def keep_fitting(
@@ -83,7 +83,7 @@ def keep_fitting(
     rows: Sequence[R | None],
     what: str,
     context: int,
-    sieve: Sieve | None = None,
+    rejected: RejectedRows | None = None,
     required: Path | None = None,
 ) -> tuple[list[T], list[R]]:
     """Examples that have a row, and these rows; a row is None where it is longer than the context.
@@ -103,8 +103,8 @@ def keep_fitting(
         print(f"data  {warning}{left}", file=sys.stderr)
     if left.count and not kept:
         print(f"data  {split}: nothing is left{' to validate on' if split == 'validation' else ''}", file=sys.stderr)
-    if sieve is not None and left.count:
-        sieve.left_out.append(left)
+    if rejected is not None and left.count:
+        rejected.left_out.append(left)
     return [example for example, _ in kept], [row for _, row in kept]
 
 
@@ -113,15 +113,15 @@ def fitting_prompts(
     tokenizer: Tokenizer,
     room: int,
     limit: int = 0,
-    sieve: Sieve | None = None,
+    rejected: RejectedRows | None = None,
     split: str = "train",
     required: bool = True,
 ) -> tuple[list[Prompt], list[list[int]]]:
     """Prompts of at most `room` tokens, with their ids; InputError where there is none and some are required."""
-    prompts = usable(sources.read_prompts(path, limit=limit or None), sieve)
+    prompts = keep_usable(sources.read_prompts(path, limit=limit or None), rejected)
     ids = [render_prompt(tokenizer, prompt.messages) for prompt in prompts]
     rows = [row if len(row) <= room else None for row in ids]
-    return keep_fitting(split, prompts, rows, "prompts", room, sieve, path if required else None)
+    return keep_fitting(split, prompts, rows, "prompts", room, rejected, path if required else None)
 
 
 def pieces_of(texts: list[Text], tokenizer: Tokenizer, context: int) -> list[list[int]]:

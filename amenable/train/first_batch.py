@@ -41,7 +41,7 @@ NOTES = {"reward": "; a reward is read at the last token of each row, and nowher
 
 
 @dataclass(frozen=True)
-class Marked:
+class Example:
     """One row of N tokens as it is trained, with what is known of it apart from its marks."""
 
     ids: list[int]
@@ -61,7 +61,7 @@ class Marked:
 class BatchCheck:
     """The first step's rows, all checked, and how many of all the rows known at the start were checked."""
 
-    rows: list[Marked]
+    rows: list[Example]
     checked: int
     what: str
     """what a row is, in the plural"""
@@ -70,11 +70,11 @@ class BatchCheck:
 
 def of_pieces(rows: Sequence[Row], tokenizer: Tokenizer) -> BatchCheck:
     """Pieces of documents: everything is trained but the first token. A piece that goes on from another has no BOS."""
-    marked = [
-        Marked(ids, trained, ["context"] + ["text"] * (len(ids) - 1), None, opened=ids[:1] == [tokenizer.bos_id])
+    examples = [
+        Example(ids, trained, ["context"] + ["text"] * (len(ids) - 1), None, opened=ids[:1] == [tokenizer.bos_id])
         for ids, trained in rows
     ]
-    return checked_batch(marked, range(len(marked)), tokenizer, "pieces of documents")
+    return check_rows(examples, range(len(examples)), tokenizer, "pieces of documents")
 
 
 def of_conversations(
@@ -86,8 +86,8 @@ def of_conversations(
     """
     opened, bos_inside = bos_places(tokenizer)
     shown = set(first)
-    marked = [
-        Marked(
+    examples = [
+        Example(
             ids,
             trained,
             render(tokenizer, one.messages).roles if place in shown else roles_by_mark(trained),
@@ -97,22 +97,22 @@ def of_conversations(
         )
         for place, ((ids, trained), one) in enumerate(zip(rows, demonstrations, strict=True))
     ]
-    return checked_batch(marked, first, tokenizer, "conversations")
+    return check_rows(examples, first, tokenizer, "conversations")
 
 
 def of_answers(groups: Sequence[Sequence[Row]], first: Sequence[int], tokenizer: Tokenizer) -> BatchCheck:
     """Prompts with an answer each, a group for each ranking or pair; the `first` groups are those of the first step."""
     opened, bos_inside = bos_places(tokenizer)
-    marked = [
+    examples = [
         [
-            Marked(ids, trained, roles_by_mark(trained), ended=None, opened=opened, bos_inside=bos_inside)
+            Example(ids, trained, roles_by_mark(trained), ended=None, opened=opened, bos_inside=bos_inside)
             for ids, trained in group
         ]
         for group in groups
     ]
-    shown = [row for i in first for row in marked[i]]
-    proof = checked_batch([row for group in marked for row in group], (), tokenizer, "answers")
-    return replace(proof, rows=shown)
+    shown = [row for i in first for row in examples[i]]
+    check = check_rows([row for group in examples for row in group], (), tokenizer, "answers")
+    return replace(check, rows=shown)
 
 
 def of_samples(
@@ -120,8 +120,8 @@ def of_samples(
 ) -> BatchCheck:
     """Sampled answers: the prompt is context, the answer is trained. Those that the length limit cut have no EOS."""
     opened, bos_inside = bos_places(tokenizer)
-    marked = [
-        Marked(
+    examples = [
+        Example(
             prompt + response,
             [False] * len(prompt) + [True] * len(response),
             ["context"] * len(prompt) + ["sampled"] * len(response),
@@ -131,7 +131,7 @@ def of_samples(
         )
         for prompt, response, end in zip(prompts, responses, ended, strict=True)
     ]
-    return checked_batch(marked, range(len(marked)), tokenizer, "sampled answers")
+    return check_rows(examples, range(len(examples)), tokenizer, "sampled answers")
 
 
 def bos_places(tokenizer: Tokenizer) -> tuple[bool, bool]:
@@ -154,20 +154,20 @@ def roles_by_mark(trained: Sequence[bool]) -> list[str]:
     return ["answer" if mark else "context" for mark in trained]
 
 
-def checked_batch(marked: Sequence[Marked], first: Sequence[int], tokenizer: Tokenizer, what: str) -> BatchCheck:
+def check_rows(examples: Sequence[Example], first: Sequence[int], tokenizer: Tokenizer, what: str) -> BatchCheck:
     """The first step's rows, once every row has been checked. InputError for the first that breaks a rule."""
-    for number, row in enumerate(marked, start=1):
-        wrong = fault(row, tokenizer)
+    for number, row in enumerate(examples, start=1):
+        wrong = problem(row, tokenizer)
         if wrong is not None:
             raise InputError(
                 f"row {number} of the {what} can't be trained on: {wrong}",
                 how="the tokenizer or its chat template does not write what training needs: see that it opens a "
                 "conversation with BOS, if at all, and closes the assistant's turn with EOS",
             )
-    return BatchCheck([marked[i] for i in first], len(marked), what, tokenizer)
+    return BatchCheck([examples[i] for i in first], len(examples), what, tokenizer)
 
 
-def fault(row: Marked, tokenizer: Tokenizer) -> str | None:
+def problem(row: Example, tokenizer: Tokenizer) -> str | None:
     """What is wrong with a row, and at which token; None where all is well."""
     ids = row.ids
     if not len(ids) == len(row.trained) == len(row.roles):
@@ -179,7 +179,7 @@ def fault(row: Marked, tokenizer: Tokenizer) -> str | None:
     padding = [place for place in given if is_padding(ids[place], tokenizer)]
     if padding:
         return f"token {padding[0]} is padding ({told(ids[padding[0]], tokenizer)}), and rows have none"
-    return fault_of_ends(row, tokenizer) or fault_of_marks(row, tokenizer.end_of_turn_id, tokenizer)
+    return problem_at_ends(row, tokenizer) or problem_of_mask(row, tokenizer.end_of_turn_id, tokenizer)
 
 
 def is_padding(token: int, tokenizer: Tokenizer) -> bool:
@@ -188,7 +188,7 @@ def is_padding(token: int, tokenizer: Tokenizer) -> bool:
     return token == tokenizer.pad_id and token in tokenizer.special_ids and token not in other_uses
 
 
-def fault_of_ends(row: Marked, tokenizer: Tokenizer) -> str | None:
+def problem_at_ends(row: Example, tokenizer: Tokenizer) -> str | None:
     """BOS where the template writes it; a trained EOS last where the row ended, and none where it did not."""
     ids = row.ids
     if row.opened and ids[:1] != [tokenizer.bos_id]:
@@ -205,7 +205,7 @@ def fault_of_ends(row: Marked, tokenizer: Tokenizer) -> str | None:
     return None
 
 
-def surplus_bos(row: Marked, tokenizer: Tokenizer) -> int | None:
+def surplus_bos(row: Example, tokenizer: Tokenizer) -> int | None:
     """The place of the first BOS that no template writes: a second one in a row, or any inside where it has none."""
     bos = tokenizer.bos_id
     places = [place for place, token in enumerate(row.ids) if token == bos and row.roles[place] != "sampled"]
@@ -219,7 +219,7 @@ def surplus_bos(row: Marked, tokenizer: Tokenizer) -> int | None:
     return next((place for before, place in itertools.pairwise(places) if place == before + 1), None)
 
 
-def fault_of_marks(row: Marked, eos: int, tokenizer: Tokenizer) -> str | None:
+def problem_of_mask(row: Example, eos: int, tokenizer: Tokenizer) -> str | None:
     """Something is trained; nothing that is context; and all of the answer."""
     if not any(row.trained):
         return "none of its tokens is trained"
@@ -240,26 +240,26 @@ def told(token: int, tokenizer: Tokenizer) -> str:
     return f"{tokenizer.decode([token], skip_special_tokens=False)!r} (id {token})"
 
 
-def show(run: Run, proof: BatchCheck, inspect: bool = False) -> bool:
+def show(run: Run, check: BatchCheck, inspect: bool = False) -> bool:
     """Print the first rows and save all of them as first_batch.html; nothing of a run that goes on after a stop.
 
     True where the run was asked to stop here. Its folder then is as that of a run killed before its first step.
     """
     if checkpoint.steps(run.out) and not inspect:
         return False
-    write_text(run.out / FILE, page(proof, run.stage, run.sieve.left_out))
-    for number, row in enumerate(proof.rows[:ON_SCREEN], start=1):
-        run.log.console.print(Text(f"row {number}  ", style="bold") + shortened(row, proof.tokenizer))
-    run.log.say(f"first batch: {summary(proof, run.stage, run.sieve.left_out)}; all of it in {run.out / FILE}")
+    write_text(run.out / FILE, page(check, run.stage, run.rejected.left_out))
+    for number, row in enumerate(check.rows[:ON_SCREEN], start=1):
+        run.log.console.print(Text(f"row {number}  ", style="bold") + shortened(row, check.tokenizer))
+    run.log.info(f"first batch: {summary(check, run.stage, run.rejected.left_out)}; all of it in {run.out / FILE}")
     if not inspect:
         return False
     run.config = replace(run.config, inspect_batch=False)  # what it leaves behind are the options of the real run
     write_text(run.out / "config.yaml", run.yaml())
-    run.log.say("nothing was trained; the same command without --inspect-batch trains")
+    run.log.info("nothing was trained; the same command without --inspect-batch trains")
     return True
 
 
-def kinds(row: Marked, tokenizer: Tokenizer) -> list[str]:
+def token_classes(row: Example, tokenizer: Tokenizer) -> list[str]:
     """Of each token one of STYLES: a trained EOS is "eos", another one "end"."""
     return [
         "pad"
@@ -271,14 +271,14 @@ def kinds(row: Marked, tokenizer: Tokenizer) -> list[str]:
     ]
 
 
-def empty_answers(kinds: Sequence[str]) -> list[bool]:
+def empty_answers(token_classes: Sequence[str]) -> list[bool]:
     """Of each token, whether it is the trained end of an answer that says nothing."""
-    return [kind == "eos" and before != "trained" for before, kind in zip(["", *kinds], kinds)]
+    return [kind == "eos" and before != "trained" for before, kind in zip(["", *token_classes], token_classes)]
 
 
-def shortened(row: Marked, tokenizer: Tokenizer) -> Text:
+def shortened(row: Example, tokenizer: Tokenizer) -> Text:
     """A row in a few lines of colour: its beginning and its end, where it is long."""
-    shown = kinds(row, tokenizer)
+    shown = token_classes(row, tokenizer)
     parts = [
         (
             (NOTHING if empty else "") + tokenizer.decode([token], skip_special_tokens=False).replace("\n", "↵"),
@@ -303,28 +303,28 @@ def within(parts: Sequence[tuple[str, str]], room: int) -> list[tuple[str, str]]
     return kept
 
 
-def summary(proof: BatchCheck, stage: str, left_out: Sequence[LeftOut] = ()) -> str:
+def summary(check: BatchCheck, stage: str, left_out: Sequence[LeftOut] = ()) -> str:
     """Rows, tokens, the share that is trained, what was left out as too long, and what the stage makes of its rows."""
-    tokens = sum(len(row.ids) for row in proof.rows)
-    trained = sum(sum(row.trained) for row in proof.rows)
-    counts = f"{len(proof.rows)} {proof.what}, {tokens:,} tokens, {trained / max(tokens, 1):.1%} trained, no padding"
+    tokens = sum(len(row.ids) for row in check.rows)
+    trained = sum(sum(row.trained) for row in check.rows)
+    counts = f"{len(check.rows)} {check.what}, {tokens:,} tokens, {trained / max(tokens, 1):.1%} trained, no padding"
     return "; ".join([counts, *map(str, left_out)]) + NOTES.get(stage, "")
 
 
-def page(proof: BatchCheck, stage: str, left_out: Sequence[LeftOut] = ()) -> str:
+def page(check: BatchCheck, stage: str, left_out: Sequence[LeftOut] = ()) -> str:
     """first_batch.html: every token with its id and role, a legend, the counts."""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     rows = [
         [
-            (proof.tokenizer.decode([token], skip_special_tokens=False), token, role, kind, empty)
+            (check.tokenizer.decode([token], skip_special_tokens=False), token, role, kind, empty)
             for token, role, kind, empty in zip(row.ids, row.roles, shown, empty_answers(shown))
         ]
-        for row in proof.rows[:IN_FILE]
-        for shown in [kinds(row, proof.tokenizer)]
+        for row in check.rows[:IN_FILE]
+        for shown in [token_classes(row, check.tokenizer)]
     ]
     template = environment.get_template("first_batch.jinja")
     return template.render(
-        nothing=NOTHING, stage=stage, rows=rows, total=len(proof.rows), summary=summary(proof, stage, left_out)
+        nothing=NOTHING, stage=stage, rows=rows, total=len(check.rows), summary=summary(check, stage, left_out)
     )

@@ -80,10 +80,10 @@ def fit(
     stats) may add to the statistics of a step, or refuse them.
     """
     task = training
-    run.claim(task.schedule)
-    run.log.say(f"{plan.parameters(task.model)}, {memory_plan(task, options, runtime)}")
+    run.begin(task.schedule)
+    run.log.info(f"{plan.parameters(task.model)}, {memory_plan(task, options, runtime)}")
     for line in task.plan:
-        run.log.say(line)
+        run.log.info(line)
     if first_batch.show(run, task.check, options.inspect_batch):
         return False
     state: dict[str, Stateful] = {"model": task.model}
@@ -91,7 +91,7 @@ def fit(
     state |= {"best": task.best} if task.best is not None else {}
     for step in run.steps(len(task.batches), state, options.save_steps):
         seed_step(options.seed, step)
-        run.feeding(step, task.batches[step - 1])
+        run.note_batch(step, task.batches[step - 1])
         elements = [task.elements[place] for place in task.batches[step - 1]]
         task.model.train(task.train_mode)
         stats = accumulate(task.objective, elements, runtime, options.max_tokens_per_pass)

@@ -26,7 +26,7 @@ Row = tuple[list[int], list[bool]]
 """one sequence: its ids, and which of them are trained"""
 
 
-def trained_logprobs(
+def masked_logprobs(
     decoder: Decoder, batch: Batch, temperature: float = 1.0, entropy: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probability [M] of every trained token (fp32), and the entropy [M] of its distribution if asked for."""
@@ -35,14 +35,14 @@ def trained_logprobs(
     return linear_logprobs(hidden, decoder.unembedding, tokens, temperature=temperature, entropy=entropy)
 
 
-def trained_nll(decoder: Decoder, batch: Batch, scale: float) -> Tensor:
+def masked_nll(decoder: Decoder, batch: Batch, scale: float) -> Tensor:
     """-scale * the sum of every trained token's log-probability, a scalar (fp32)."""
     index, tokens = targets(batch)
     hidden = decoder(batch.ids, layout_of(batch), at=index)
     return linear_nll(hidden, decoder.unembedding, tokens, scale)
 
 
-def trained_values(critic: ScalarModel, batch: Batch) -> Tensor:
+def masked_values(critic: ScalarModel, batch: Batch) -> Tensor:
     """The critic's value [M] of the state before every trained token."""
     index, _ = targets(batch)
     return critic(batch.ids, layout_of(batch), at=index)
@@ -56,7 +56,7 @@ def rewards(model: ScalarModel, batch: Batch) -> Tensor:
 
 def summed_logprobs(decoder: Decoder, batch: Batch) -> Tensor:
     """Log-probability [B] of each row's trained tokens together (fp32)."""
-    logps, _ = trained_logprobs(decoder, batch)
+    logps, _ = masked_logprobs(decoder, batch)
     rows = layout_of(batch).rows[batch.loss_mask]
     return torch.zeros(len(batch.lengths), device=logps.device).index_add(0, rows, logps)
 
@@ -67,7 +67,7 @@ def layout_of(batch: Batch) -> Layout:
 
 
 @torch.inference_mode()
-def row_logprobs(
+def compute_logprobs(
     decoder: Decoder,
     rows: Sequence[Row],
     runtime: Runtime,
@@ -76,11 +76,11 @@ def row_logprobs(
     progress: Progress = silent,
 ) -> list[Tensor]:
     """Log-probabilities of each row's trained tokens, one tensor a row (on the CPU), a token budget at a time."""
-    decoder = runtime.asked(decoder)
+    decoder = runtime.inference_copy(decoder)
     out: list[Tensor] = [torch.empty(0)] * len(rows)
-    for chosen, batch in in_chunks(rows, runtime, max_tokens, progress):
+    for chosen, batch in length_sorted_batches(rows, runtime, max_tokens, progress):
         with runtime.autocast():
-            logps, _ = trained_logprobs(decoder, batch, temperature)
+            logps, _ = masked_logprobs(decoder, batch, temperature)
         counts = [sum(rows[i][1]) for i in chosen]
         for i, part in zip(chosen, logps.cpu().split(counts)):
             out[i] = part
@@ -97,12 +97,12 @@ def rounding(
     if not runtime.bf16:
         return 0.0
     machines = (runtime, replace(runtime, bf16=False))
-    ours, exact = (torch.cat(row_logprobs(decoder, rows, each, max_tokens, temperature)) for each in machines)
+    ours, exact = (torch.cat(compute_logprobs(decoder, rows, each, max_tokens, temperature)) for each in machines)
     return float((ours - exact).abs().mean())
 
 
 @torch.inference_mode()
-def row_kls(
+def compute_kls(
     policy: Decoder,
     reference: Decoder,
     rows: Sequence[Row],
@@ -117,54 +117,54 @@ def row_kls(
 
     ref_rows are the same trained tokens as the reference sees them: what stands before them may differ.
     """
-    policy, reference = runtime.asked(policy), runtime.asked(reference)
+    policy, reference = runtime.inference_copy(policy), runtime.inference_copy(reference)
     out: list[Tensor] = [torch.empty(0)] * len(rows)
-    for chosen, batch in in_chunks(rows, runtime, max_tokens, progress):
+    for chosen, batch in length_sorted_batches(rows, runtime, max_tokens, progress):
         with runtime.autocast():
-            ours = trained_hidden(policy, batch)
+            ours = masked_hidden(policy, batch)
             ref_batches = in_order([ref_rows[i] for i in chosen], runtime, max_tokens)
-            theirs = torch.cat([trained_hidden(reference, ref_batch) for _, ref_batch in ref_batches])
+            theirs = torch.cat([masked_hidden(reference, ref_batch) for _, ref_batch in ref_batches])
             kls = linear_kl(ours, policy.unembedding, theirs, reference.unembedding, temperature, ref_temperature)
         for i, part in zip(chosen, kls.cpu().split([sum(rows[i][1]) for i in chosen])):
             out[i] = part
     return out
 
 
-def trained_hidden(decoder: Decoder, batch: Batch) -> Tensor:
+def masked_hidden(decoder: Decoder, batch: Batch) -> Tensor:
     """The hidden state [M, D] before every trained token."""
     index, _ = targets(batch)
     return decoder(batch.ids, layout_of(batch), at=index)
 
 
 @torch.inference_mode()
-def row_values(
+def compute_values(
     critic: ScalarModel, rows: Sequence[Row], runtime: Runtime, max_tokens: int, progress: Progress = silent
 ) -> list[Tensor]:
     """The critic's values before each row's trained tokens, one tensor a row (on the CPU)."""
-    critic = runtime.asked(critic)
+    critic = runtime.inference_copy(critic)
     out: list[Tensor] = [torch.empty(0)] * len(rows)
-    for chosen, batch in in_chunks(rows, runtime, max_tokens, progress):
+    for chosen, batch in length_sorted_batches(rows, runtime, max_tokens, progress):
         with runtime.autocast():
-            values = trained_values(critic, batch)
+            values = masked_values(critic, batch)
         for i, part in zip(chosen, values.float().cpu().split([sum(rows[i][1]) for i in chosen])):
             out[i] = part
     return out
 
 
 @torch.inference_mode()
-def row_rewards(
+def compute_rewards(
     model: ScalarModel, rows: Sequence[Row], runtime: Runtime, max_tokens: int, progress: Progress = silent
 ) -> Tensor:
     """Reward of each row [B] on the CPU, a token budget at a time."""
-    model = runtime.asked(model)
+    model = runtime.inference_copy(model)
     out = torch.zeros(len(rows))
-    for chosen, batch in in_chunks(rows, runtime, max_tokens, progress):
+    for chosen, batch in length_sorted_batches(rows, runtime, max_tokens, progress):
         with runtime.autocast():
             out[torch.tensor(chosen)] = rewards(model, batch).float().cpu()
     return out
 
 
-def in_chunks(
+def length_sorted_batches(
     rows: Sequence[Row], runtime: Runtime, max_tokens: int, progress: Progress = silent
 ) -> Iterator[tuple[list[int], Batch]]:
     """Rows of similar length together, at most `max_tokens` computed ids a batch: (which rows, the batch).
@@ -201,7 +201,7 @@ def mean_loss(
     decoder: Decoder, rows: Sequence[Row], runtime: Runtime, max_tokens: int, progress: Progress = silent
 ) -> float:
     """Mean negative log-probability of the trained tokens, in nats a token."""
-    logps = row_logprobs(decoder, rows, runtime, max_tokens, progress=progress)
+    logps = compute_logprobs(decoder, rows, runtime, max_tokens, progress=progress)
     count = sum(part.numel() for part in logps)
     return -sum(float(part.double().sum()) for part in logps) / max(count, 1)
 
@@ -215,5 +215,5 @@ def bits_per_byte(
     progress: Progress = silent,
 ) -> float:
     """Bits that the model needs for each byte of the text that the rows encode; the same scale for any vocabulary."""
-    logps = row_logprobs(decoder, rows, runtime, max_tokens, progress=progress)
+    logps = compute_logprobs(decoder, rows, runtime, max_tokens, progress=progress)
     return -sum(float(part.double().sum()) for part in logps) / math.log(2) / byte_count

@@ -38,7 +38,7 @@ FLAT_ADVANTAGES = 1e-4
 """advantages are divided by their standard deviation; below this it is mostly rounding that is made large"""
 ENTROPY_LEFT = 0.5
 """share of the entropy at the start: with a price on KL 0.76 to 0.95 was left in our runs, without one 0.02 to 0.38"""
-CUT = 0.5
+MAX_TRUNCATED = 0.5
 """share of answers cut by the length limit from which on the limit decides what is learned"""
 SHORT = 1.5
 """mean tokens of an answer, EOS among them: at or below this half of them have one token. In an answer that ended by
@@ -47,17 +47,17 @@ CLIPPED = 0.5
 """share of tokens whose update is clipped: in our runs it stayed below 0.05; at half, most of a batch is wasted"""
 RATIO_GAP = 0.05
 """nats a token between sampler and trainer before any update: ours were 0.0003 in bf16, and 0.03 with thirty layers"""
-BLIND_STEPS = 10
+CRITIC_GRACE_STEPS = 10
 """a critic starts as a reward model and needs some steps to explain any variance: up to 7 in our runs"""
 SPIKE = 10.0
 """times the median of the last steps: healthy gradients reached 3 times it, losses 4 times"""
-PARTED = 2.0
+DIVERGENCE_SIGMAS = 2.0
 """standard errors by which the trained score must have risen and the watching one fallen: one of them may happen by
 luck, both at once and two steps in a row hardly"""
 
 
 @dataclass
-class Past:
+class History:
     """The latest row, and what is remembered of the rows before it."""
 
     row: dict[str, float] = field(default_factory=dict)
@@ -99,7 +99,7 @@ class Check:
     name: str
     keys: tuple[str, ...]
     """metrics that it reads: rows without one of them are passed over"""
-    wrong: Callable[[Past], bool]
+    wrong: Callable[[History], bool]
     warning: str
     how: str
     fine: str
@@ -115,7 +115,7 @@ def checks() -> list[Check]:
         Check(
             "scores differ",
             ("objective/scores_std",),
-            lambda past: past.row["objective/scores_std"] < FLAT_SCORES,
+            lambda history: history.row["objective/scores_std"] < FLAT_SCORES,
             "all answers of a step get the same score: the reward is constant or saturated",
             "look at the reward model's accuracy and at --score-clip; answers may also have become all alike",
             "the reward tells answers apart",
@@ -123,7 +123,7 @@ def checks() -> list[Check]:
         Check(
             "advantages differ",
             ("objective/advantages_std",),
-            lambda past: past.row["objective/advantages_std"] < FLAT_ADVANTAGES,
+            lambda history: history.row["objective/advantages_std"] < FLAT_ADVANTAGES,
             "advantages hardly differ before they are standardised, so that noise is what is learned",
             "the reward says nothing new: stop here, or look whether the answers have become all alike",
             "advantages differ",
@@ -131,7 +131,9 @@ def checks() -> list[Check]:
         Check(
             "KL",
             ("objective/kl", "completions/mean_length"),
-            lambda past: past.row["objective/kl"] > max(FAR, FAR_A_TOKEN * past.row["completions/mean_length"]),
+            lambda history: (
+                history.row["objective/kl"] > max(FAR, FAR_A_TOKEN * history.row["completions/mean_length"])
+            ),
             f"the policy is more than {FAR:.0f} nats a response (and {FAR_A_TOKEN} a token) from its reference: little "
             "may be left of what it knew",
             "raise --kl-coef (dpo: --beta), lower the learning rate, train for less, or set --max-kl",
@@ -150,7 +152,7 @@ def checks() -> list[Check]:
         Check(
             "entropy",
             ("policy/entropy_avg",),
-            lambda past: collapsed(past, "policy/entropy_avg"),
+            lambda history: collapsed(history, "policy/entropy_avg"),
             f"the policy's entropy fell below {ENTROPY_LEFT:.0%} of what it was: answers become all alike",
             "raise --kl-coef, lower the learning rate, or add --entropy-coef",
             "entropy holds",
@@ -160,15 +162,15 @@ def checks() -> list[Check]:
         Check(
             "answers end",
             ("completions/clipped_ratio",),
-            lambda past: CUT < past.row["completions/clipped_ratio"] < 1,
-            f"more than {CUT:.0%} of the answers are cut by the length limit",
+            lambda history: MAX_TRUNCATED < history.row["completions/clipped_ratio"] < 1,
+            f"more than {MAX_TRUNCATED:.0%} of the answers are cut by the length limit",
             "raise --max-new-tokens, or --missing-eos-penalty so that answers learn to end",
             "most answers end by themselves",
         ),
         Check(
             "EOS is said",
             ("completions/clipped_ratio",),
-            lambda past: past.row["completions/clipped_ratio"] == 1,
+            lambda history: history.row["completions/clipped_ratio"] == 1,
             "no answer ends: all of them reach the length limit, EOS is never said",
             "raise --max-new-tokens; see that fine-tuning trained EOS (its first_batch.html shows it)",
             "EOS is said",
@@ -176,7 +178,10 @@ def checks() -> list[Check]:
         Check(
             "answers say something",
             ("completions/mean_length", "completions/clipped_ratio"),
-            lambda past: past.row["completions/mean_length"] <= SHORT and past.row["completions/clipped_ratio"] <= CUT,
+            lambda history: (
+                history.row["completions/mean_length"] <= SHORT
+                and history.row["completions/clipped_ratio"] <= MAX_TRUNCATED
+            ),
             "half of the answers or more are empty: EOS comes at once",
             "see what the reward model thinks of empty answers; raise --kl-coef",
             "answers are not empty",
@@ -184,17 +189,17 @@ def checks() -> list[Check]:
         Check(
             "critic",
             ("value/explained_variance",),
-            lambda past: past.row["value/explained_variance"] < 0,
-            f"the critic explained less than nothing of the returns for {BLIND_STEPS} steps in a row",
+            lambda history: history.row["value/explained_variance"] < 0,
+            f"the critic explained less than nothing of the returns for {CRITIC_GRACE_STEPS} steps in a row",
             "raise --critic-learning-rate, --num-ppo-epochs or --cliprange-value",
             "the critic explains the returns",
-            patience=BLIND_STEPS,
-            needs=BLIND_STEPS,
+            patience=CRITIC_GRACE_STEPS,
+            needs=CRITIC_GRACE_STEPS,
         ),
         Check(
             "clipping",
             ("policy/clipfrac_avg",),
-            lambda past: past.row["policy/clipfrac_avg"] > CLIPPED,
+            lambda history: history.row["policy/clipfrac_avg"] > CLIPPED,
             f"more than {CLIPPED:.0%} of the tokens' updates are clipped: the policy moves too far in one step",
             "lower the learning rate or --num-ppo-epochs, or set --target-kl",
             "few updates are clipped",
@@ -202,7 +207,7 @@ def checks() -> list[Check]:
         Check(
             "ratio",
             ("sampling/logp_difference",),
-            lambda past: past.row["sampling/logp_difference"] > RATIO_GAP,
+            lambda history: history.row["sampling/logp_difference"] > RATIO_GAP,
             f"sampler and trainer differ by more than {RATIO_GAP} nats a token before any update",
             "compute in fp32, and see that both use the same temperature and template",
             "sampler and trainer agree",
@@ -210,7 +215,7 @@ def checks() -> list[Check]:
         Check(
             "a second opinion",
             ("objective/scores", "eval_rm/score"),
-            parted,
+            rewards_diverge,
             "the score that is trained on rises while that of the watching reward model falls: likely reward hacking",
             "stop earlier (--keep-weights score), raise --kl-coef, or train the reward model on answers of this policy",
             "the watching reward model does not disagree",
@@ -220,7 +225,7 @@ def checks() -> list[Check]:
         Check(
             "empty answers",
             ("eval/empty_below",),
-            lambda past: past.row["eval/empty_below"] < EMPTY_BELOW,
+            lambda history: history.row["eval/empty_below"] < EMPTY_BELOW,
             f"an empty answer scores above the mean of the given ones on more than {1 - EMPTY_BELOW:.0%} of the "
             "held-out prompts: a policy that pleases this model may learn to say nothing",
             "train on rankings in which an empty completion is the worst (annotate --empty-share 0.1 makes some)",
@@ -238,7 +243,7 @@ def spike(key: str, name: str) -> Check:
     return Check(
         f"{name} is steady",
         (key,),
-        lambda past: past.spiked(key),
+        lambda history: history.spiked(key),
         f"the {name} jumped to more than {SPIKE:.0f} times its usual size",
         "lower the learning rate or lengthen the warm-up; look at the rows of that step",
         f"no jump of the {name}",
@@ -246,21 +251,23 @@ def spike(key: str, name: str) -> Check:
     )
 
 
-def collapsed(past: Past, key: str) -> bool:
+def collapsed(history: History, key: str) -> bool:
     """Whether little is left of what there was at the start."""
-    early = len(past.last[key]) < START + RECENT
-    return not early and fmean(past.recent(key)) < ENTROPY_LEFT * fmean(past.first[key])
+    early = len(history.last[key]) < START + RECENT
+    return not early and fmean(history.recent(key)) < ENTROPY_LEFT * fmean(history.first[key])
 
 
-def displaced(past: Past) -> bool:
+def displaced(history: History) -> bool:
     """Whether the rejected answers were pushed down together with the chosen ones (Razin et al., 2025)."""
-    risen = fmean(past.recent("rewards/margins")) > fmean(past.first["rewards/margins"])
-    return risen and fmean(past.recent("logratios/chosen")) < -FALLEN
+    risen = fmean(history.recent("rewards/margins")) > fmean(history.first["rewards/margins"])
+    return risen and fmean(history.recent("logratios/chosen")) < -FALLEN
 
 
-def parted(past: Past) -> bool:
+def rewards_diverge(history: History) -> bool:
     """Whether the trained score has risen since the start and the watching one fallen, both beyond their scatter."""
-    return past.change("objective/scores") > PARTED and past.change("eval_rm/score") < -PARTED
+    return (
+        history.change("objective/scores") > DIVERGENCE_SIGMAS and history.change("eval_rm/score") < -DIVERGENCE_SIGMAS
+    )
 
 
 @dataclass
@@ -278,25 +285,25 @@ class Guards:
 
     def __init__(self, max_kl: float = 0.0, max_kl_steps: int = MAX_KL_STEPS):
         self.max_kl, self.max_kl_steps, self.over = max_kl, max_kl_steps, 0
-        self.past = Past()
+        self.history = History()
         self.found = {check.name: (check, Finding()) for check in checks()}
 
     def look(self, step: int, values: dict[str, Any]) -> list[str]:
         """Take in the row of a step and return what is to be said now: each warning the first time it is true."""
-        self.past.take(values)
+        self.history.take(values)
         said = []
         for check, finding in self.found.values():
-            if not all(key in self.past.row for key in check.keys):
+            if not all(key in self.history.row for key in check.keys):
                 continue
             finding.looked += 1
-            finding.streak = finding.streak + 1 if check.wrong(self.past) else 0
+            finding.streak = finding.streak + 1 if check.wrong(self.history) else 0
             if finding.streak >= check.patience:
                 finding.times += 1
                 if finding.times == 1:
                     finding.first_step = step
                     said.append(f"step {step}: {check.warning}; {check.how}")
-        if "objective/kl" in self.past.row:  # some stages measure it now and then
-            self.over = self.over + 1 if self.max_kl and self.past.row["objective/kl"] > self.max_kl else 0
+        if "objective/kl" in self.history.row:  # some stages measure it now and then
+            self.over = self.over + 1 if self.max_kl and self.history.row["objective/kl"] > self.max_kl else 0
         return said
 
     def fatal(self, step: int, values: dict[str, Any]) -> tuple[str, str] | None:
@@ -304,7 +311,7 @@ class Guards:
         for key in ("loss", "loss/policy_avg", "loss/value_avg", "loss/ptx"):
             if key in values and not math.isfinite(float(values[key])):
                 return f"{key} is {float(values[key])} at step {step}", LOWER
-        coefficient, first = values.get("objective/kl_coef"), self.past.first.get("objective/kl_coef", [0.0])[0]
+        coefficient, first = values.get("objective/kl_coef"), self.history.first.get("objective/kl_coef", [0.0])[0]
         if coefficient is not None and not (coefficient > 0 or coefficient == first == 0):
             what = f"objective/kl_coef is {float(coefficient)} at step {step}: leaving the reference would cost nothing"
             return what, "set --adaptive-kl-target 0, or raise --kl-horizon"

@@ -32,23 +32,17 @@ def load_policy(
 
 
 def load_reward_model(
-    folder: Path,
-    runtime: Runtime,
-    tokenizer: Tokenizer,
-    made_by: str = "amenable reward",
-    label: str | None = None,
+    folder: Path, runtime: Runtime, tokenizer: Tokenizer, label: str | None = None, frozen: bool = False
 ) -> ScalarModel:
-    """A reward model, or a classifier's label, that reads the ids `tokenizer` writes. In evaluation mode."""
-    require_model(folder, made_by)
+    """Load a reward model, or a classifier's `label`, in evaluation mode. InputError unless `tokenizer` is its own.
+
+    frozen: without gradients, its matrices stored in the dtype of their products; not to be saved.
+    """
+    require_model(folder, "amenable reward")
     require_same_tokenizer(tokenizer, Tokenizer.load(folder), folder)
     model = pretrained.load_scalar(folder, label=label).to(runtime.device).eval()
     model.decoder.num_tokens = min(tokenizer.vocab_size, model.decoder.config.vocab_size)
-    return model
-
-
-def load_judge(folder: Path, runtime: Runtime, tokenizer: Tokenizer, label: str | None = None) -> ScalarModel:
-    """A reward model that is only asked for rewards, in the precision of its products; not trained, not saved."""
-    return runtime.only_asked(load_reward_model(folder, runtime, tokenizer, label=label)).requires_grad_(False)
+    return runtime.to_inference(model).requires_grad_(False) if frozen else model
 
 
 def save_model(folder: Path, model: Decoder | ScalarModel, tokenizer: Tokenizer, dtype: SaveDtype = "float32") -> None:

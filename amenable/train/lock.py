@@ -31,7 +31,7 @@ class Lock:
     def held(self) -> bool:
         return self.handle is not None
 
-    def take(self) -> None:
+    def acquire(self) -> None:
         """Take the lock of a folder that exists. InputError where another process has it."""
         if self.held:
             return

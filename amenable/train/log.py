@@ -72,7 +72,7 @@ class Log:
         self.latest = ""
         self.tokens, self.seconds = 0, 0.0
 
-    def say(self, line: str) -> None:
+    def info(self, line: str) -> None:
         """One line to the person at the screen; nothing where it is empty."""
         if not line:
             return
@@ -110,7 +110,7 @@ class Log:
         """Append rows to one of FILES. What was measured before any training has step 0."""
         append(self.folder / f"{name}.jsonl", [{"step": step, **row} for row in rows])
 
-    def keep_until(self, step: int) -> None:
+    def truncate_after(self, step: int) -> None:
         """Drop the rows after a step: they will be made again. Rows of step 0 are made with those of step 1."""
         for name in FILES:
             path = self.folder / f"{name}.jsonl"
@@ -157,7 +157,7 @@ class Log:
         elif now - self.told > PAUSE or done == self.total:
             left = (self.total - done) * self.seconds / max(done - self.first, 1)
             self.told = now
-            self.say(f"{done}/{self.total}  {self.latest}  {left:.0f} s left")
+            self.info(f"{done}/{self.total}  {self.latest}  {left:.0f} s left")
 
     def bar(self, name: str) -> Bar:
         """The progress of a piece of work in this run, such as a pass of a model over some rows."""
@@ -206,7 +206,7 @@ class Bar:
         elif 0 < done < total and time.monotonic() - max(self.begun, self.log.told) > PAUSE:
             self.log.told = time.monotonic()
             left = (total - done) * (self.log.told - self.begun) / done
-            self.log.say(f"{self.name} {done}/{total}  {left:.0f} s left")
+            self.log.info(f"{self.name} {done}/{total}  {left:.0f} s left")
 
     def draw(self, done: int, total: int) -> None:
         """Begin the bar, move it, or take it away."""

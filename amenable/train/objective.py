@@ -16,7 +16,7 @@ from torch import Tensor
 
 from amenable.data.batches import Batch, LossGroup, loss_groups, microbatches
 from amenable.models.decoder import Decoder
-from amenable.train.forward import Row, load, trained_nll
+from amenable.train.forward import Row, load, masked_nll
 from amenable.train.log import Progress, silent, tracked
 from amenable.train.runtime import Runtime
 
@@ -130,7 +130,7 @@ class NextToken:
         return float(sum(row[1]))
 
     def outputs(self, batch: Batch) -> Tensor:
-        return trained_nll(self.decoder, batch, 1 / int(batch.loss_mask.sum()))
+        return masked_nll(self.decoder, batch, 1 / int(batch.loss_mask.sum()))
 
     def loss(self, rows: Sequence[Row], mean: Tensor) -> tuple[Tensor, Stats]:
         return mean, {self.name: mean.detach()}

@@ -58,7 +58,7 @@ class Optimizer:
             raise InputError("nothing is left to train", how="freeze fewer layers")
         self.parameters = list(parameters.values())
         self.max_grad_norm = config.max_grad_norm
-        self.refuse: Callable[[str, str], NoReturn] = refuse
+        self.on_nonfinite: Callable[[str, str], NoReturn] = raise_nonfinite
         hidden = {name for name, p in parameters.items() if config.muon_learning_rate and is_hidden_matrix(name, p)}
         matrices = [p for name, p in parameters.items() if p.ndim >= 2 and name not in hidden]
         others = [p for name, p in parameters.items() if p.ndim < 2]
@@ -93,7 +93,7 @@ class Optimizer:
         limit = self.max_grad_norm or float("inf")
         norm = float(nn.utils.clip_grad_norm_(self.parameters, limit))
         if not math.isfinite(norm):
-            self.refuse(f"the gradient is not finite (its norm is {norm})", LOWER)
+            self.on_nonfinite(f"the gradient is not finite (its norm is {norm})", LOWER)
         for part, peak in zip(self.parts, self.peaks):
             for group in part.param_groups:
                 group["lr"] = peak * multiplier
@@ -102,7 +102,7 @@ class Optimizer:
             parameter.data[count:] = rows
         self.zero_grad()
         if not math.isfinite(length(self.parameters)):
-            self.refuse("the weights are no longer finite after this step", LOWER)
+            self.on_nonfinite("the weights are no longer finite after this step", LOWER)
         return norm
 
     def rates(self, prefix: str = "") -> dict[str, float]:
@@ -123,7 +123,7 @@ class Optimizer:
             part.load_state_dict(state[str(i)])
 
 
-def refuse(what: str, how: str) -> NoReturn:
+def raise_nonfinite(what: str, how: str) -> NoReturn:
     """What an optimizer does with numbers that are not finite where no run takes it over."""
     raise InputError(what, how=how)
 

@@ -54,7 +54,7 @@ def largest_pass(
 
 
 def largest_inference_pass(rows: Sequence[Row], limit: int) -> Pass:
-    """Return the largest pass over rows that are only read, in the order of `forward.in_chunks`."""
+    """Return the largest pass over rows that are only read, in the order of `forward.length_sorted_batches`."""
     ordered = [rows[i] for i in batches.order_by_length(rows)]
     return largest_pass([[[ordered[i] for i in group] for group in batches.group_by_prefix(ordered)]], limit, True)
 

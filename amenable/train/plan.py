@@ -13,7 +13,7 @@ from amenable.functional import schedules
 
 WARMUP_SHARE = 8
 """a warm-up takes at most one in so many steps, unless more are given"""
-MOST = 10**9
+MAX_COUNT = 10**9
 """what is counted, or weighed, by more than this is a slip of the hand"""
 
 
@@ -21,10 +21,10 @@ def parameters(module: nn.Module) -> str:
     """'2.03M parameters', those that train told apart where some are frozen."""
     total = sum(p.numel() for p in module.parameters())
     training = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    return f"{million(total)} parameters" + (f", {million(training)} training" if training != total else "")
+    return f"{human_count(total)} parameters" + (f", {human_count(training)} training" if training != total else "")
 
 
-def million(number: float) -> str:
+def human_count(number: float) -> str:
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.3g}{letter}"
@@ -36,8 +36,8 @@ def require_at_least(least: float, options: Any, *names: str) -> None:
     open yet."""
     for name in names:
         value = getattr(options, name)
-        if value is not None and not least <= value <= MOST:
-            how = f"it must be {MOST:,} or less" if MOST < value < math.inf else f"it must be {least} or more"
+        if value is not None and not least <= value <= MAX_COUNT:
+            how = f"it must be {MAX_COUNT:,} or less" if MAX_COUNT < value < math.inf else f"it must be {least} or more"
             raise InputError(f"{name} is {value}", how=how)
 
 
@@ -60,7 +60,7 @@ def require_above_zero(options: Any, *names: str) -> None:
     """InputError for an option of a stage that is not above 0, or above a billion. None passes: it is open yet."""
     for name in names:
         value = getattr(options, name)
-        if value is not None and not 0 < value <= MOST:
+        if value is not None and not 0 < value <= MAX_COUNT:
             raise InputError(f"{name} is {value}", how="it must be above 0, and finite")
 
 
@@ -127,7 +127,7 @@ def rollouts(options: Any, schedule: Schedule, prompts: int) -> str:
     )
 
 
-def refuse(wrong: object, what: str, how: str) -> None:
+def forbid(wrong: object, what: str, how: str) -> None:
     """InputError where `wrong` is true."""
     if wrong:
         raise InputError(what, how=how)

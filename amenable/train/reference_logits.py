@@ -38,7 +38,7 @@ class Probe:
     ids: Tensor
     lengths: tuple[int, ...]
     values: Tensor
-    place: dict[str, Any]
+    environment: dict[str, Any]
 
     def rows(self) -> tuple[Tensor, ...]:
         """The ids of each row."""
@@ -47,26 +47,26 @@ class Probe:
 
 def save(folder: Path, model: Decoder | ScalarModel) -> None:
     """Ask a model, and write down what it says: beside, synced, renamed."""
-    write(folder, take(model))
+    write(folder, record(model))
 
 
-def take(model: Decoder | ScalarModel) -> Probe:
+def record(model: Decoder | ScalarModel) -> Probe:
     """Ask a model, in fp32 and without dropout, where it is."""
     decoder = model.decoder if isinstance(model, ScalarModel) else model
     lengths = tuple(min(length, decoder.config.context_length) for length in LENGTHS)
     drawing = torch.Generator().manual_seed(0)
     ids = torch.randint(decoder.config.vocab_size, (sum(lengths),), generator=drawing)
-    return Probe(ids, lengths, said(model, ids, lengths), place_of(decoder.unembedding.device))
+    return Probe(ids, lengths, outputs(model, ids, lengths), environment(decoder.unembedding.device))
 
 
-def again(stored: Probe, model: Decoder | ScalarModel) -> Probe:
+def replay(stored: Probe, model: Decoder | ScalarModel) -> Probe:
     """The same asked of a model here. ValueError or IndexError where it cannot read these ids."""
     device = next(model.parameters()).device
-    return Probe(stored.ids, stored.lengths, said(model, stored.ids, stored.lengths), place_of(device))
+    return Probe(stored.ids, stored.lengths, outputs(model, stored.ids, stored.lengths), environment(device))
 
 
 @torch.inference_mode()
-def said(model: Decoder | ScalarModel, ids: Tensor, lengths: tuple[int, ...]) -> Tensor:
+def outputs(model: Decoder | ScalarModel, ids: Tensor, lengths: tuple[int, ...]) -> Tensor:
     """Logits [B, V], or rewards [B], at the last token of each row, on the CPU."""
     was_training = model.training
     model.eval()
@@ -79,7 +79,7 @@ def said(model: Decoder | ScalarModel, ids: Tensor, lengths: tuple[int, ...]) ->
     return values.float().cpu()
 
 
-def place_of(device: torch.device) -> dict[str, Any]:
+def environment(device: torch.device) -> dict[str, Any]:
     """What decides the last bits of a sum, as far as we know it."""
     if device.type == "cuda":
         processor = torch.cuda.get_device_name(device)
@@ -102,7 +102,7 @@ def processor_name() -> str:
 def write(folder: Path, probe: Probe) -> None:
     tensors = {"ids": probe.ids, "lengths": torch.tensor(probe.lengths), "values": probe.values.contiguous()}
     temporary = temporary_path(folder / NAME)
-    save_file(tensors, temporary, metadata={"place": json.dumps(probe.place)})
+    save_file(tensors, temporary, metadata={"place": json.dumps(probe.environment)})
     commit_file(temporary, folder / NAME)
 
 
@@ -114,8 +114,8 @@ def read(folder: Path) -> Probe | None:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name).clone() for name in ("ids", "lengths", "values")}
-            place = json.loads(file.metadata()["place"])
-        return Probe(tensors["ids"], tuple(tensors["lengths"].tolist()), tensors["values"], dict(place))
+            environment = json.loads(file.metadata()["place"])
+        return Probe(tensors["ids"], tuple(tensors["lengths"].tolist()), tensors["values"], dict(environment))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"cannot be read ({error})", path, "save the model again") from None
 

@@ -31,7 +31,7 @@ from amenable.errors import InputError, Interrupted
 from amenable.files import MANIFEST, WRITING, hash_of, remove_temporaries, sync_folder, write_manifest, write_text
 from amenable.train import checkpoint, prolong
 from amenable.train.best import BestWeights
-from amenable.train.examples import Sieve
+from amenable.train.examples import RejectedRows
 from amenable.train.guards import MAX_KL_STEPS, Guards
 from amenable.train.lock import NAME as LOCK
 from amenable.train.lock import Lock
@@ -67,39 +67,39 @@ class Run:
         self.asked_to_stop = False
         self.metrics: dict[str, Any] = {}
         self.guards = Guards(max_kl, max_kl_steps)
-        self.sieve = Sieve(getattr(config, "max_bad_rows", DataOptions.max_bad_rows))
-        self.reached, self.fed = 0, list[int]()
+        self.rejected = RejectedRows(getattr(config, "max_bad_rows", DataOptions.max_bad_rows))
+        self.step, self.batch_rows = 0, list[int]()
         self.longer, self.kept = False, 0
         self.schedule: Schedule | None = None
 
-    def done(self) -> bool:
+    def skip_finished(self) -> bool:
         """Whether this very run is finished already. Refuses a directory that holds anything else, or where another
         process is at work; changes nothing that was made."""
         if self.out.is_file():
             raise InputError("is a file", self.out, "give --out a folder")
         if not (self.out / OPTIONS).exists():
-            require_apart(self.out, self.inputs)
-            if is_blank(self.out):
+            require_no_overlap(self.out, self.inputs)
+            if is_empty_run(self.out):
                 return False
             raise InputError("holds something that is not a run", self.out, "give --out another folder")
         self.check_same()
         if self.longer or not (self.out / FINISHED).exists():
-            self.lock.take()
+            self.lock.acquire()
         # looked up with the lock in hand: its last owner may just have ended
         finished = (self.out / FINISHED).exists() and not self.longer
         if finished:
             self.lock.release()
             checkpoint.clear(self.out, keep=prolong.kept_checkpoint(self.out / FINISHED))
-            self.log.say(f"already done: {self.out}")
+            self.log.info(f"already done: {self.out}")
         return finished
 
-    def claim(self, schedule: Schedule | None = None) -> None:
+    def begin(self, schedule: Schedule | None = None) -> None:
         """Make the directory and write down what is asked and what goes in. Call it once all input has proved good.
         A longer run than was begun is refused unless its `schedule` has the same past."""
         self.schedule = schedule
         lineage = {} if (self.out / OPTIONS).exists() else self.lineage()
         if not self.lock.held:
-            self.take()
+            self.lock_directory()
         if self.longer and schedule is not None:
             try:
                 prolong.require_same_past(self.out, self.stage, schedule, (self.out / FINISHED).exists())
@@ -116,10 +116,10 @@ class Run:
     def write_rejected(self) -> None:
         """List the rows that could not be used, where there are any."""
         (self.out / REJECTED).unlink(missing_ok=True)
-        if self.sieve.rejected:
-            write_text(self.out / REJECTED, self.sieve.listing())
+        if self.rejected.rows:
+            write_text(self.out / REJECTED, self.rejected.to_jsonl())
 
-    def take(self) -> None:
+    def lock_directory(self) -> None:
         """Make the directory and take its lock. Where another process has been there meanwhile, look again."""
         for name, path in self.inputs.items():
             require_finished(path, name)
@@ -127,7 +127,7 @@ class Run:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot be made: {error.strerror}", self.out, "give --out another folder") from None
-        self.lock.take()
+        self.lock.acquire()
         if (self.out / OPTIONS).exists():
             self.check_same()
         if (self.out / FINISHED).exists() and not self.longer:
@@ -159,7 +159,7 @@ class Run:
         (self.out / STOPPED).unlink(missing_ok=True)
         for holder in state.values():
             if isinstance(holder, Optimizer):
-                holder.refuse = self.stop
+                holder.on_nonfinite = self.stop
         self.log.open(done, total)
         with self.listening():
             try:
@@ -178,7 +178,7 @@ class Run:
 
     def record(self, step: int, tokens: int = 0, show: tuple[str, ...] = ("loss",), /, **values: Any) -> None:
         """One row of metrics.jsonl, which the guards look at; the named ones are shown beside the bar."""
-        self.reached, self.metrics = step, values
+        self.step, self.metrics = step, values
         self.log.row(step, values)
         self.log.advance(step, tokens, {key: values[key] for key in show if key in values})
         for line in self.guards.look(step, {key: plain_number(value) for key, value in values.items()}):
@@ -187,17 +187,17 @@ class Run:
         if fatal is not None:
             self.stop(*fatal)
 
-    def feeding(self, step: int, rows: Sequence[int]) -> None:
+    def note_batch(self, step: int, rows: Sequence[int]) -> None:
         """Say what a step is about to train on: places, from 0, among the rows that can be trained on, in the order of
         the data. They are written down if it has to stop."""
-        self.reached, self.fed = step, list(rows)
+        self.step, self.batch_rows = step, list(rows)
 
     def stop(self, what: str, how: str) -> NoReturn:
         """End the run for a reason that more steps would not mend; checkpoints stay, stopped.json says what was fed."""
-        told = {"step": self.reached, "what": what, "how": how, "rows": self.fed}
+        told = {"step": self.step, "what": what, "how": how, "rows": self.batch_rows}
         write_text(self.out / STOPPED, json.dumps(told, indent=1, ensure_ascii=False))
         self.lock.release()
-        raise InputError(f"stopped in step {self.reached}: {what}", self.out, how)
+        raise InputError(f"stopped in step {self.step}: {what}", self.out, how)
 
     def reopen(self) -> None:
         """Let the run go on beyond its end, with the options of a longer one: it has not finished any more."""
@@ -212,19 +212,19 @@ class Run:
         if found is None:
             for torn_step in sorted(checkpoint.steps(self.out)):
                 self.log.warn(f"checkpoint-{torn_step} is torn and none before it is whole: begins again")
-            self.log.keep_until(0)
+            self.log.truncate_after(0)
             return 0
         step, saved, torn = found
         for name in torn:
             self.log.warn(f"{name} is torn or altered and is passed over")
         for key, holder in state.items():
             holder.load_state_dict(saved["state"][key])
-        self.before, self.reached = saved["seconds"], step
-        self.log.keep_until(step)
+        self.before, self.step = saved["seconds"], step
+        self.log.truncate_after(step)
         self.metrics = self.log.latest_row()
         for row in self.log.read("metrics"):
             self.guards.look(row["step"], row)
-        self.log.say(f"goes on from step {step}")
+        self.log.info(f"goes on from step {step}")
         return step
 
     def require_space(self, state: Mapping[str, checkpoint.Stateful], save_steps: int) -> None:
@@ -258,7 +258,7 @@ class Run:
         write_text(self.out / FINISHED, json.dumps(done, indent=1))
         checkpoint.clear(self.out, keep=self.kept)
         self.lock.release()
-        self.log.say(f"done in {self.seconds:.0f} s: {self.out}")
+        self.log.info(f"done in {self.seconds:.0f} s: {self.out}")
         return self.out
 
     def health(self) -> dict[str, Any]:
@@ -267,7 +267,7 @@ class Run:
         if not health["fine"] and not health["warnings"]:
             return {}
         self.log.health(health)
-        self.log.row(self.reached, {"health": health})
+        self.log.row(self.step, {"health": health})
         return {"health": health}
 
     @property
@@ -290,11 +290,11 @@ class Run:
         versions = {"amenable": __version__, "torch": torch.__version__, "python": platform.python_version()}
         return {"stage": self.stage, "inputs": inputs, "versions": versions}
 
-    def listening(self) -> Listening:
-        return Listening(self)
+    def listening(self) -> GracefulStop:
+        return GracefulStop(self)
 
 
-class Listening:
+class GracefulStop:
     """While open, the first Ctrl-C or SIGTERM asks the run to save and stop; a second one ends it at once."""
 
     def __init__(self, run: Run):
@@ -306,7 +306,7 @@ class Listening:
             if self.run.asked_to_stop:
                 raise KeyboardInterrupt
             self.run.asked_to_stop = True
-            self.run.log.say("stopping after this step, saving first (again: at once)")
+            self.run.log.info("stopping after this step, saving first (again: at once)")
 
         try:
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -319,7 +319,7 @@ class Listening:
             signal.signal(number, handler)
 
 
-def is_blank(folder: Path) -> bool:
+def is_empty_run(folder: Path) -> bool:
     """Whether no run has begun in a folder: it is not there or empty, or a try was stopped before that."""
     if not folder.exists():
         return True
@@ -327,7 +327,7 @@ def is_blank(folder: Path) -> bool:
     return not files - set(folder.glob(WRITING))
 
 
-def require_apart(out: Path, inputs: Mapping[str, Path]) -> None:
+def require_no_overlap(out: Path, inputs: Mapping[str, Path]) -> None:
     """Refuse to write into a folder that is read, or around what is read."""
     place = out.resolve()
     for name, path in inputs.items():

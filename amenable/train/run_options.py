@@ -63,7 +63,7 @@ class TrainingOptions(RunOptions):
         super().__post_init__()
         plan.require_at_least(1, self, "max_tokens_per_pass")
         least = self.keep_checkpoints < 1
-        plan.refuse(least, f"keep_checkpoints is {self.keep_checkpoints}", "it must be 1 or more")
+        plan.forbid(least, f"keep_checkpoints is {self.keep_checkpoints}", "it must be 1 or more")
         plan.require_at_least(0, self, "warmup_steps", "save_steps")
         plan.require_share(self, "final_lr_frac")
 

@@ -57,11 +57,11 @@ class Runtime:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
-    def asked(self, model: Model) -> Model:
+    def inference_copy(self, model: Model) -> Model:
         """The model for whoever only asks it and never trains it: with bf16 products, in half the memory."""
         return cast_for_inference(model, torch.bfloat16) if self.bf16 else model
 
-    def only_asked(self, model: Model) -> Model:
+    def to_inference(self, model: Model) -> Model:
         """The same of a model that nobody needs as it was: it is changed itself."""
         return cast_for_inference(model, torch.bfloat16, in_place=True) if self.bf16 else model
 

@@ -13,7 +13,7 @@ class StageReport:
     """Title, one sentence, facts and charts of a stage."""
 
     title: str
-    what: str
+    summary: str
     spark: str = ""
     """metric of the sparkline, if it has one"""
     facts: tuple[tuple[str, str], ...] = ()
@@ -34,7 +34,7 @@ SCORE_AND_KL: tuple[Curve, ...] = (
 """charts of every online algorithm; one without a critic has no points in the last"""
 
 
-def online_report(title: str, what: str) -> StageReport:
+def online_report(title: str, summary: str) -> StageReport:
     """Return the report of an online algorithm."""
     facts = (("score", "objective/scores"), ("KL, nats", "objective/kl"), ("step kept", "selected_step"))
-    return StageReport(title, what, "objective/scores", facts, SCORE_AND_KL)
+    return StageReport(title, summary, "objective/scores", facts, SCORE_AND_KL)

@@ -45,9 +45,9 @@ class Stage:
 
     def run(self, config: Config) -> Path:
         run, total = Run(config.out, "stage", config), Sum(config.honest)
-        if run.done():
+        if run.skip_finished():
             return run.out
-        run.claim()
+        run.begin()
         for step in run.steps(10, {"sum": total}, save_steps=1):
             time.sleep(config.seconds)
             total.value += step

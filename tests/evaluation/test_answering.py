@@ -55,7 +55,7 @@ def test_log_probability_is_that_of_the_ids_at_the_temperature_they_were_drawn_a
             for answer in group:
                 assert answer.prompt_ids == render_prompt(sft.tokenizer, prompt.messages)
                 row = answer.prompt_ids + answer.ids, [False] * len(answer.prompt_ids) + [True] * len(answer.ids)
-                (logps,) = forward.row_logprobs(sft.decoder, [row], sft.runtime, 1000, measured_at)
+                (logps,) = forward.compute_logprobs(sft.decoder, [row], sft.runtime, 1000, measured_at)
                 assert answer.logp == pytest.approx(float(logps.sum()), abs=1e-3)
                 assert answer.text == sft.tokenizer.decode(answer.ids)
 

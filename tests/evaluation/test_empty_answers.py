@@ -43,7 +43,7 @@ def test_shares_by_hand(
     for ranking in rankings(""):
         rows = ranking_rows(ranking, words, 64)
         assert rows is not None
-        *given, empty = (float(forward.row_rewards(model, [row], runtime, 100)) for row in rows)
+        *given, empty = (float(forward.compute_rewards(model, [row], runtime, 100)) for row in rows)
         below.append(empty < fmean(given))
         last.append(empty < min(given))
     found = rank_of_empty(model, items_of(words), words, runtime, 500)

@@ -85,7 +85,7 @@ def test_the_mean_divergence_is_the_mean_log_ratio(sft: LoadedModel, by: Yardsti
     answers = groups[0]
     kls = torch.tensor(divergences(sft, QUESTIONS[:1] * 300, answers, 0.5, by))
     rows = [(a.prompt_ids + a.ids, [False] * len(a.prompt_ids) + [True] * len(a.ids)) for a in answers]
-    cold, usual = (forward.row_logprobs(sft.decoder, rows, sft.runtime, 1000, t) for t in (0.5, 1.0))
+    cold, usual = (forward.compute_logprobs(sft.decoder, rows, sft.runtime, 1000, t) for t in (0.5, 1.0))
     ratios = torch.tensor([float((a - b).sum()) for a, b in zip(cold, usual)])
     assert abs(float(kls.mean() - ratios.mean())) < 4 * float(ratios.std()) / 300**0.5
     assert kls.std() < ratios.std()
@@ -129,7 +129,7 @@ def test_rows_say_all_that_is_known_of_an_answer(sft: LoadedModel, by: Yardstick
     assert by.reward_model is not None
     for answer, row in zip(answers, rows):
         judged = judged_row(sft.tokenizer, QUESTIONS[rows.index(row)], answer, True, 64)
-        again = forward.row_rewards(by.reward_model, [judged], by.runtime, 1000)
+        again = forward.compute_rewards(by.reward_model, [judged], by.runtime, 1000)
         assert row["reward"] == pytest.approx(float(again[0]), abs=1e-5)
         assert (row["text"], row["ended"], row["logp"]) == (answer.text, answer.ended, answer.logp)
         assert row["gold"] is None and {row[name] for name in PARTS} == {None}
@@ -189,7 +189,7 @@ def test_likelihood_of_demonstrations(sft: LoadedModel, by: Yardsticks) -> None:
         Demonstration((Message("user", "word " * 100), Message("assistant", "too long")), id="b"),
     ]
     rendered = render(sft.tokenizer, rows[0].messages)
-    (logps,) = forward.row_logprobs(sft.decoder, [(rendered.ids, rendered.loss_mask)], by.runtime, 1000)
+    (logps,) = forward.compute_logprobs(sft.decoder, [(rendered.ids, rendered.loss_mask)], by.runtime, 1000)
     figures = demonstration_figures(sft, rows, by)
     assert figures["demonstration_nats"] == [pytest.approx(-float(logps.sum()), rel=1e-5)]
     assert figures["demonstration_tokens"] == sum(rendered.loss_mask)

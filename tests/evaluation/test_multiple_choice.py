@@ -43,7 +43,7 @@ def test_a_model_is_right_where_the_right_choice_is_likeliest_for_its_bytes(base
         rates = []
         for choice in question.choices:
             row = ending(words, question.context, choice, 64)
-            (logps,) = forward.row_logprobs(decoder, [row], runtime, 1000)
+            (logps,) = forward.compute_logprobs(decoder, [row], runtime, 1000)
             rates.append(float(logps.sum()) / len(choice))
         right.append(max(range(4), key=rates.__getitem__) == question.answer)
     found = accuracy(decoder, words, questions, runtime, 50)

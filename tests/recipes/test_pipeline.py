@@ -124,7 +124,9 @@ def test_a_call_that_has_not_finished_is_repeated_beside_one_that_has(tmp_path: 
 def test_a_stage_that_outlived_its_recipe_is_waited_for(tmp_path: Path) -> None:
     call = token_call(tmp_path, "tok")
     call.out.mkdir()
-    code = "import sys, pathlib, time; from amenable.train.lock import Lock; Lock(pathlib.Path(sys.argv[1])).take(); "
+    code = (
+        "import sys, pathlib, time; from amenable.train.lock import Lock; Lock(pathlib.Path(sys.argv[1])).acquire(); "
+    )
     code += "print(1, flush=True); time.sleep(1.5)"
     with subprocess.Popen([sys.executable, "-c", code, str(call.out)], stdout=subprocess.PIPE) as orphan:
         assert orphan.stdout is not None and orphan.stdout.readline()

@@ -134,7 +134,7 @@ def test_rounds_learn_from_all_labels_so_far_and_the_same_command_changes_nothin
 
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "claim", lambda run: pytest.fail(f"{run.stage} begins again"))
+        patch.setattr(Run, "begin", lambda run: pytest.fail(f"{run.stage} begins again"))
         rounds.run(config)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 

@@ -122,7 +122,8 @@ def test_another_machine_may_differ_a_little(
     stored = reference_logits.read(run)
     assert stored is not None
     reference_logits.write(
-        run, replace(stored, values=stored.values * factor, place={**stored.place, "processor": "an abacus"})
+        run,
+        replace(stored, values=stored.values * factor, environment={**stored.environment, "processor": "an abacus"}),
     )
     _, states, text = verified(run)
     assert states["probe"] == state and "1e-04 is allowed, since processor is" in text and "was an abacus" in text

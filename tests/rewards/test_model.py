@@ -21,11 +21,11 @@ ENDED = [(True, False, True), (True, True)]
 
 def test_texts_are_scored_as_a_rankings_rows_are(judge: Path, runtime: Runtime) -> None:
     reward, tokenizer = ModelReward.load(judge, runtime), Tokenizer.load(judge)
-    model, rows = loading.load_judge(judge, runtime, tokenizer), list[forward.Row]()
+    model, rows = loading.load_reward_model(judge, runtime, tokenizer, frozen=True), list[forward.Row]()
     for prompt, answers, ended in zip(PROMPTS, ANSWERS, ENDED):
         ranking = Ranking(prompt, answers, (1.0,) * len(answers), meta={"ended": list(ended)})
         rows += ranking_rows(ranking, tokenizer, 64) or []
-    expected = forward.row_rewards(model, rows, runtime, 8192)
+    expected = forward.compute_rewards(model, rows, runtime, 8192)
     prompts = [prompt for prompt, answers in zip(PROMPTS, ANSWERS) for _ in answers]
     completions, ended = ([item for group in groups for item in group] for groups in (ANSWERS, ENDED))
     assert reward(prompts, completions, ended=ended, target=[0] * 5) == expected.tolist()

@@ -40,8 +40,8 @@ def rollout(assistant: Path, tokenizer: Tokenizer, runtime: Runtime) -> Rollout:
 def test_a_models_scores_are_those_of_the_sampled_ids(
     rollout: Rollout, judge: Path, tokenizer: Tokenizer, runtime: Runtime
 ) -> None:
-    model = loading.load_judge(judge, runtime, tokenizer)
-    expected = forward.row_rewards(model, rollout.rows(), runtime, 8192)
+    model = loading.load_reward_model(judge, runtime, tokenizer, frozen=True)
+    expected = forward.compute_rewards(model, rollout.rows(), runtime, 8192)
     assert torch.equal(total_score(load_reward(judge, runtime), rollout, PROMPTS, tokenizer), expected)
     assert expected.dtype == torch.float32 and expected.std() > 0
 

@@ -20,7 +20,7 @@ def decoder(make_decoder: Callable[..., Decoder]) -> Decoder:
 
 
 def test_statistics_compare_with_the_sampler(decoder: Decoder, runtime: Runtime) -> None:
-    sampled = torch.cat(forward.row_logprobs(decoder, ROWS, runtime, 100, 0.7))
+    sampled = torch.cat(forward.compute_logprobs(decoder, ROWS, runtime, 100, 0.7))
     moved = torch.tensor([0.1, -0.3, 0.0])
     logps, entropies, stats = policy_logprobs(decoder, collate(ROWS), {"logps": sampled - moved}, runtime, 0.7)
     assert torch.allclose(logps, sampled, atol=1e-5) and logps.requires_grad

@@ -74,7 +74,7 @@ def options(assistant: Path, judge: Path, files: Any, tmp_path: Path) -> OnlineO
 
 def run_of(options: OnlineOptions, out: Path, runtime: Runtime) -> Path:
     run = Run(out, "plain", options, {"model": options.model})
-    assert not run.done()
+    assert not run.skip_finished()
     models = load_models(options, runtime)
     return improve(Plain(models, options), models, options, run)
 

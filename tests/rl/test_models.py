@@ -66,7 +66,7 @@ def test_a_reward_model_scores_the_sampled_ids(models: Models, runtime: Runtime)
     rollout = Rollout([[5, 6]] * 2, responses, torch.ones(2, dtype=torch.bool), mask, torch.zeros(2, 3))
     prompts = [Prompt("1", ()), Prompt("2", ())]
     scores = total_score(models.reward, rollout, prompts, models.tokenizer)
-    assert torch.equal(scores, forward.row_rewards(models.frozen[1], rollout.rows(), runtime, 8192))
+    assert torch.equal(scores, forward.compute_rewards(models.frozen[1], rollout.rows(), runtime, 8192))
 
 
 def test_a_reward_model_of_another_tokenizer_scores_texts_and_is_no_critic(

@@ -39,7 +39,7 @@ def test_the_other_reward_models_metrics_by_hand(
 ) -> None:
     model = make_scalar_model(4)
     reward = reward_of(model, words, runtime)
-    scores = forward.row_rewards(model, an_experience(torch.zeros(3)).rollout.rows(), runtime, 100)
+    scores = forward.compute_rewards(model, an_experience(torch.zeros(3)).rollout.rows(), runtime, 100)
     same = monitor.heldout_reward_metrics(reward, an_experience(2 * scores + 1), words)
     assert same["eval_rm/score"] == pytest.approx(float(scores.mean()))
     assert same["eval_rm/score_std"] == pytest.approx(float(scores.std(unbiased=False)))

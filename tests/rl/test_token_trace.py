@@ -46,7 +46,7 @@ def experience(models: Models) -> Experience:
     rows = [(p + r, [False] * len(p) + [True] * len(r)) for p, r in zip(prompts, responses)]
     logps, ref_logps = torch.full((2, 3), 7.0), torch.full((2, 3), 9.0)
     for out, model in ((logps, models.policy), (ref_logps, models.reference)):
-        out[MASK] = torch.cat(forward.row_logprobs(model, rows, models.runtime, 100, SETTINGS.temperature))
+        out[MASK] = torch.cat(forward.compute_logprobs(model, rows, models.runtime, 100, SETTINGS.temperature))
     rollout = Rollout(prompts, responses, torch.tensor([True, False]), MASK, logps)
     values = torch.tensor([[0.1, 0.2, 0.3], [0.5, 9.0, 9.0]])
     columns = {"ref_logps": ref_logps, "values": values}
@@ -95,7 +95,7 @@ def test_the_ratio_is_one_until_the_policy_moves(
         for parameter in models.policy.parameters():
             parameter.mul_(1.1)
     moved = token_trace.rows_of(trace, models)
-    now = forward.row_logprobs(models.policy, experience.rollout.rows(), models.runtime, 100, 0.7)
+    now = forward.compute_logprobs(models.policy, experience.rollout.rows(), models.runtime, 100, 0.7)
     for i, row in enumerate(moved):
         expected = [math.exp(new - old) for new, old in zip(now[i].tolist(), row["logps"])]
         assert row["ratios"] == pytest.approx(expected, abs=1e-3)

@@ -90,7 +90,7 @@ def test_an_answer_is_continued(client: openai.OpenAI, model: str, switch: str) 
 def logprobs_of(folder: Path, rows: list[list[int]], runtime: Runtime) -> list[list[float]]:
     """log p of every token but the first."""
     marked = [(ids, [False] + [True] * (len(ids) - 1)) for ids in rows]
-    return [part.tolist() for part in forward.row_logprobs(pretrained.load_decoder(folder), marked, runtime, 4096)]
+    return [part.tolist() for part in forward.compute_logprobs(pretrained.load_decoder(folder), marked, runtime, 4096)]
 
 
 def test_prompts_are_scored_as_lm_eval_asks_for_it(http: httpx.Client, base: Path, runtime: Runtime) -> None:

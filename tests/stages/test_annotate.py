@@ -195,7 +195,7 @@ def test_a_reward_model_ranks_by_its_scores(
     for ranking in rankings_of(out):
         answers = ranking_rows(ranking, words, 64)
         assert answers is not None
-        scores = forward.row_rewards(model, answers, runtime, 1000).tolist()
+        scores = forward.compute_rewards(model, answers, runtime, 1000).tolist()
         assert sorted(range(3), key=lambda i: -scores[i]) == sorted(range(3), key=lambda i: ranking.ranks[i])
         assert ranking.annotator == str(judge) and ranking.completions[ranking.ranks.index(1)].startswith("Glad")
 

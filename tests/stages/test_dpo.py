@@ -152,7 +152,7 @@ def test_the_saved_policy_prefers_the_chosen(trained: Path, config: dpo.Config, 
     gains = []
     for pair in held_out:
         ours, theirs = (
-            forward.row_logprobs(model, [pair.chosen, pair.rejected], runtime, 500) for model in (policy, reference)
+            forward.compute_logprobs(model, [pair.chosen, pair.rejected], runtime, 500) for model in (policy, reference)
         )
         ratios = [float((a - b).sum()) for a, b in zip(ours, theirs)]
         gains.append(ratios[0] - ratios[1])
@@ -190,7 +190,7 @@ def test_the_loss_by_hand(
     pairs = [replace(pair, margin=given * i) for i, pair in enumerate(pairs)]
     for pair in pairs:
         chosen, rejected = (
-            float(part.sum()) for part in forward.row_logprobs(policy, [pair.chosen, pair.rejected], runtime, 500)
+            float(part.sum()) for part in forward.compute_logprobs(policy, [pair.chosen, pair.rejected], runtime, 500)
         )
         margin = 0.3 * ((chosen - pair.ref_chosen) - (rejected - pair.ref_rejected))
         right, wrong = (-math.log(1 / (1 + math.exp(-sign * (margin - pair.margin)))) for sign in (1, -1))

@@ -81,7 +81,7 @@ def test_figures_can_be_worked_out_from_what_was_said(
                     render_prompt(words, prompt.messages) + words.encode(a["text"]) + [words.eos_id] * a["ended"]
                     for prompt, a in zip(prompts, answers)
                 ]
-                again = forward.row_rewards(scorer, [whole(ids) for ids in conversations], runtime, 1000).tolist()
+                again = forward.compute_rewards(scorer, [whole(ids) for ids in conversations], runtime, 1000).tolist()
                 assert [a["reward"] for a in answers] == pytest.approx(again, abs=1e-3)
 
 

@@ -122,9 +122,9 @@ def test_they_are_never_drawn(
 def test_log_probabilities_are_of_the_tokens_alone(both: tuple[Decoder, Decoder, Tokenizer], runtime: Runtime) -> None:
     plain, padded, words = both
     rows = [whole([words.bos_id, *words.encode(text)]) for text in ("the rose is red.", "a sea, it is blue.")]
-    for one, other in zip(*(forward.row_logprobs(decoder, rows, runtime, 100) for decoder in (plain, padded))):
+    for one, other in zip(*(forward.compute_logprobs(decoder, rows, runtime, 100) for decoder in (plain, padded))):
         assert torch.allclose(one, other, atol=1e-5)
-    kls = forward.row_kls(padded, plain, rows, rows, runtime, 100)
+    kls = forward.compute_kls(padded, plain, rows, rows, runtime, 100)
     assert max(float(kl.abs().max()) for kl in kls) < 1e-5
     question = multiple_choice.Question("the rose is", (" red.", " blue."), 0)
     found = [multiple_choice.accuracy(decoder, words, [question], runtime, 100) for decoder in (plain, padded)]

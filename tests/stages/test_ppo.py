@@ -291,13 +291,13 @@ def test_answers_to_one_prompt_share_it_and_the_gradient_is_that_of_each_alone(
     config = replace(short, num_generations=3, entropy_coef=0.1)
     experience = gather(loaded, first(prompts, 4), 3, config)
     experience, chosen = standardized(experience, 0.05, config), [3, 4, 5, 0, 1, 2, 9]
-    batches, values = list[Any](), ppo.forward.trained_values
+    batches, values = list[Any](), ppo.forward.masked_values
 
     def looked_at(critic: Any, batch: Any) -> torch.Tensor:
         batches.append(batch)
         return values(critic, batch)
 
-    monkeypatch.setattr(ppo.forward, "trained_values", looked_at)
+    monkeypatch.setattr(ppo.forward, "masked_values", looked_at)
     told = backward(loaded, experience, chosen, config)
     whole = gradients(loaded)
     (batch,) = batches
@@ -357,7 +357,7 @@ def test_scores_are_clipped_and_a_missing_end_costs(loaded: Loaded, short: ppo.C
     expected = found.raw_scores.clamp(-0.5, 0.5) - 3.0 * (~found.rollout.ended).float()
     assert torch.allclose(found.scores, expected)
     _, scorer = loaded.models.frozen
-    alone = [forward.row_rewards(scorer, [row], loaded.models.runtime, 99).item() for row in found.rollout.rows()]
+    alone = [forward.compute_rewards(scorer, [row], loaded.models.runtime, 99).item() for row in found.rollout.rows()]
     assert found.raw_scores.tolist() == pytest.approx(alone, abs=1e-4)
 
 

@@ -97,7 +97,7 @@ def test_demonstrations_have_mean_reward_zero(
     judge: Path, short: reward.Config, words: Tokenizer, runtime: Runtime
 ) -> None:
     model = loading.load_reward_model(judge, runtime, words)
-    scores = forward.row_rewards(model, reward.demonstration_rows(short, words, 64), runtime, 1000)
+    scores = forward.compute_rewards(model, reward.demonstration_rows(short, words, 64), runtime, 1000)
     assert len(scores) == 96
     assert scores.mean().item() == pytest.approx(0.0, abs=1e-4) and scores.std() > 0.5
 
@@ -108,7 +108,7 @@ def test_without_demonstrations_the_zero_is_that_of_the_answers(
     config = replace(short, demonstrations=None)
     model = loading.load_reward_model(reward.run(config), runtime, words)
     training, _ = reward.read(config, words, 64)
-    scores = forward.row_rewards(model, [row for item in training for row in item.rows], runtime, 1000)
+    scores = forward.compute_rewards(model, [row for item in training for row in item.rows], runtime, 1000)
     assert scores.mean().item() == pytest.approx(0.0, abs=1e-4)
 
 
@@ -125,7 +125,7 @@ def test_the_loss_by_hand(
 ) -> None:
     """Each prompt's mean over its pairs (two: the third is a tie), then the mean over prompts."""
     model = loading.load_reward_model(judge, runtime, words)
-    scores = [forward.row_rewards(model, item.rows, runtime, 1000) for item in items]
+    scores = [forward.compute_rewards(model, item.rows, runtime, 1000) for item in items]
     terms, right = [], []
     for item, score in zip(items, scores):
         assert item.ranks == [2.0, 1.0, 2.0]
@@ -156,7 +156,7 @@ def test_a_margin_counts_in_units_of_reward(
 ) -> None:
     model, items = make_scalar_model(), reward.read(replace(short, data=graded), words, 64)[0][:5]
     assert {item.margin for item in items} == {1.0, 2.0, 3.0}
-    scores = [forward.row_rewards(model, item.rows, runtime, 1000) for item in items]
+    scores = [forward.compute_rewards(model, item.rows, runtime, 1000) for item in items]
     terms = [-torch.sigmoid(better - worse - item.margin).log() for item, (better, worse) in zip(items, scores)]
     stats = accumulate(reward.BradleyTerry(model), items, runtime, short.max_tokens_per_pass)
     assert stats["loss"] == pytest.approx(float(sum(terms)) / 5, rel=1e-4)

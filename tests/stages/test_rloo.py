@@ -103,7 +103,7 @@ def gradients_of(models: Models) -> Tensor:
 def logps_of(models: Models, experience: Experience) -> list[Tensor]:
     """Log-probabilities of each answer's tokens, with gradient, one answer at a time."""
     batches = [collate([row]) for row in experience.rollout.rows()]
-    return [forward.trained_logprobs(models.policy, batch, 0.7)[0] for batch in batches]
+    return [forward.masked_logprobs(models.policy, batch, 0.7)[0] for batch in batches]
 
 
 def test_before_any_update_the_gradient_is_reinforce_of_whole_answers(

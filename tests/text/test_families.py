@@ -22,7 +22,7 @@ from amenable.text.chat import decode_completion, render, render_completion, ren
 from amenable.text.tokenizer import SPLIT_PATTERN, Tokenizer
 from amenable.train import first_batch
 from amenable.train.examples import ranking_rows
-from amenable.train.first_batch import Marked
+from amenable.train.first_batch import Example
 
 FEW = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 CORPUS = [
@@ -289,8 +289,8 @@ def test_trained_are_the_assistants_words_and_the_ends_of_its_turns(name, tokeni
         assert rendered.ids[-1] == tokenizer.end_of_turn_id and rendered.loss_mask[-1]
         prompt = render_prompt(tokenizer, messages[:-1], messages[-1].content)
         assert rendered.ids == prompt + render_completion(tokenizer, messages[-1].content)
-        row = Marked(rendered.ids, rendered.loss_mask, rendered.roles, True, *first_batch.bos_places(tokenizer))
-        assert first_batch.fault(row, tokenizer) is None
+        row = Example(rendered.ids, rendered.loss_mask, rendered.roles, True, *first_batch.bos_places(tokenizer))
+        assert first_batch.problem(row, tokenizer) is None
 
     check()
 

@@ -121,45 +121,47 @@ def loaded(good: int, bad: int) -> sources.Loaded[int]:
 
 
 @pytest.mark.parametrize(
-    ("borne", "good", "bad"), [(0.01, 99, 1), (0.01, 3, 0), (0.0, 3, 0), (0.29, 71, 29), (1.0, 1, 99)]
+    ("max_bad_rows", "good", "bad"), [(0.01, 99, 1), (0.01, 3, 0), (0.0, 3, 0), (0.29, 71, 29), (1.0, 1, 99)]
 )
-def test_a_sieve_passes_good_rows_on_and_keeps_the_bad_ones(borne: float, good: int, bad: int) -> None:
-    sieve = examples.Sieve(borne)
-    assert sieve.pass_on(loaded(good, bad)) == list(range(good))
-    assert [row.line for row in sieve.rejected] == list(range(1, bad + 1))
+def test_filter_returns_good_rows_and_keeps_the_bad_ones(max_bad_rows: float, good: int, bad: int) -> None:
+    rejected = examples.RejectedRows(max_bad_rows)
+    assert rejected.filter(loaded(good, bad)) == list(range(good))
+    assert [row.line for row in rejected.rows] == list(range(1, bad + 1))
 
 
-@pytest.mark.parametrize(("borne", "good", "bad"), [(0.01, 98, 1), (0.0, 10**4, 1), (0.29, 70, 29), (0.99, 0, 1)])
-def test_more_bad_rows_than_are_borne_are_an_error(borne: float, good: int, bad: int) -> None:
-    sieve = examples.Sieve(borne)
+@pytest.mark.parametrize(
+    ("max_bad_rows", "good", "bad"), [(0.01, 98, 1), (0.0, 10**4, 1), (0.29, 70, 29), (0.99, 0, 1)]
+)
+def test_more_bad_rows_than_the_limit_are_an_error(max_bad_rows: float, good: int, bad: int) -> None:
+    rejected = examples.RejectedRows(max_bad_rows)
     with pytest.raises(InputError, match=f"the answer is empty; {bad} of {good + bad} rows") as caught:
-        sieve.pass_on(loaded(good, bad))
+        rejected.filter(loaded(good, bad))
     assert caught.value.where == "rows.jsonl:1" and "--max-bad-rows" in str(caught.value.how)
-    assert sieve.rejected == []
+    assert rejected.rows == []
 
 
 def test_a_row_that_was_read_twice_is_listed_once() -> None:
-    sieve = examples.Sieve()
+    rejected = examples.RejectedRows()
     for _ in range(2):
-        sieve.pass_on(loaded(1, 2))
-    rows = [json.loads(line) for line in sieve.listing().splitlines()]
+        rejected.filter(loaded(1, 2))
+    rows = [json.loads(line) for line in rejected.to_jsonl().splitlines()]
     assert rows == [{"file": "rows.jsonl", "line": line, "reason": "the answer is empty"} for line in (1, 2)]
-    assert examples.Sieve().listing() == ""
+    assert examples.RejectedRows().to_jsonl() == ""
 
 
 def test_rejected_rows_are_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     file = tmp_path / "texts.jsonl"
     file.write_text('{"text": "good"}\n{"txt": "bad"}\n')
-    assert [text.text for text in examples.usable(sources.read_texts(file))] == ["good"]
+    assert [text.text for text in examples.keep_usable(sources.read_texts(file))] == ["good"]
     told = capsys.readouterr().err
     assert "1 rejected" in told and f"{file}" in told and "2" in told
     file.write_text('{"text": "good"}\n')
-    examples.usable(sources.read_texts(file))
+    examples.keep_usable(sources.read_texts(file))
     assert capsys.readouterr().err == ""
 
 
 def test_what_was_left_out_is_told_and_warned_of_where_it_is_much(capsys: pytest.CaptureFixture) -> None:
-    sieve = examples.Sieve(0.0)
+    rejected = examples.RejectedRows(0.0)
     for count, line in (
         (0, ""),
         (5, "data  train: 5 of 100 rankings left out: longer than 64 tokens\n"),
@@ -167,10 +169,11 @@ def test_what_was_left_out_is_told_and_warned_of_where_it_is_much(capsys: pytest
     ):
         rows = [None] * count + list(range(count, 100))
         assert (
-            examples.keep_fitting("train", list(range(100)), rows, "rankings", 64, sieve, Path("x"))[0] == rows[count:]
+            examples.keep_fitting("train", list(range(100)), rows, "rankings", 64, rejected, Path("x"))[0]
+            == rows[count:]
         )
         assert capsys.readouterr().err == line
-    assert [left.count for left in sieve.left_out] == [5, 6] and sieve.rejected == [], "they are no bad rows"
+    assert [left.count for left in rejected.left_out] == [5, 6] and rejected.rows == [], "they are no bad rows"
 
 
 def test_only_a_required_split_must_have_something_left(capsys: pytest.CaptureFixture) -> None:
@@ -188,5 +191,5 @@ def test_held_out_prompts_may_all_be_too_long(files: Any, words: Tokenizer, caps
 
 
 def test_the_columns_of_what_a_run_reads_are_told(files: Any, capsys: pytest.CaptureFixture) -> None:
-    examples.usable(sources.read_rankings(files.pairs), examples.Sieve())
+    examples.keep_usable(sources.read_rankings(files.pairs), examples.RejectedRows())
     assert capsys.readouterr().err == "data  pairs.jsonl: 96 rankings; columns prompt, chosen, rejected, id used\n"

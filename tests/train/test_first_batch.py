@@ -18,35 +18,35 @@ from amenable.text.chat import render, render_completion, render_document, rende
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import first_batch
 from amenable.train.examples import LeftOut, ranking_rows, whole
-from amenable.train.first_batch import Marked
+from amenable.train.first_batch import Example
 
 ASKED = (Message("user", "Ann asks: name a red thing."),)
 SAID = Demonstration((*ASKED, Message("assistant", "Gladly: a rose, it is red.")))
 
 
 @pytest.fixture
-def row(words: Tokenizer) -> Marked:
+def row(words: Tokenizer) -> Example:
     """A conversation that is as it should be."""
     rendered = render(words, SAID.messages)
-    return Marked(rendered.ids, rendered.loss_mask, rendered.roles, ended=True, opened=True)
+    return Example(rendered.ids, rendered.loss_mask, rendered.roles, ended=True, opened=True)
 
 
-def proof_of(words: Tokenizer, *rows: Marked) -> first_batch.BatchCheck:
+def proof_of(words: Tokenizer, *rows: Example) -> first_batch.BatchCheck:
     return first_batch.BatchCheck(list(rows), len(rows), "rows", words)
 
 
-def shifted(row: Marked, by: int) -> Marked:
+def shifted(row: Example, by: int) -> Example:
     """The marks moved to the right, the roles where they were."""
     marks = row.trained[-by:] + row.trained[:-by] if by > 0 else row.trained[-by:] + [False] * -by
     return replace(row, trained=marks)
 
 
-def test_a_good_row_has_no_fault(row: Marked, words: Tokenizer) -> None:
-    assert first_batch.fault(row, words) is None
+def test_a_good_row_has_no_fault(row: Example, words: Tokenizer) -> None:
+    assert first_batch.problem(row, words) is None
     assert row.roles.count("assistant") > 5 and row.roles.count("user") > 5
 
 
-BREAKS: dict[str, tuple[Callable[[Marked, Tokenizer], Marked], str]] = {
+BREAKS: dict[str, tuple[Callable[[Example, Tokenizer], Example], str]] = {
     "no bos": (
         lambda row, _: replace(row, ids=row.ids[1:], trained=row.trained[1:], roles=row.roles[1:]),
         "token 0 is .* and not BOS",
@@ -104,10 +104,10 @@ BREAKS: dict[str, tuple[Callable[[Marked, Tokenizer], Marked], str]] = {
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_every_broken_rule_is_named(name: str, row: Marked, words: Tokenizer) -> None:
+def test_every_broken_rule_is_named(name: str, row: Example, words: Tokenizer) -> None:
     change, said = BREAKS[name]
     with pytest.raises(InputError, match=f"row 2 of the rows can't be trained on: .*{said}"):
-        first_batch.checked_batch([row, change(row, words)], [0], words, "rows")
+        first_batch.check_rows([row, change(row, words)], [0], words, "rows")
 
 
 CHATML = (
@@ -146,13 +146,13 @@ def test_the_bos_that_a_template_writes_is_right_and_one_more_is_not(name: str, 
     assert first_batch.bos_places(tokenizer) == places
     for turns in (SAID.messages, (*SAID.messages, *SAID.messages)):
         rendered = render(tokenizer, turns)
-        row = Marked(rendered.ids, rendered.loss_mask, rendered.roles, True, *places)
-        assert first_batch.fault(row, tokenizer) is None
+        row = Example(rendered.ids, rendered.loss_mask, rendered.roles, True, *places)
+        assert first_batch.problem(row, tokenizer) is None
         twice = replace(
             row, ids=[tokenizer.bos_id, *row.ids], trained=[False, *row.trained], roles=["template", *row.roles]
         )
         wrong = "token 1 is another BOS" if places[0] else "token 0 is a BOS"
-        assert wrong in str(first_batch.fault(twice, tokenizer))
+        assert wrong in str(first_batch.problem(twice, tokenizer))
         prompt = render_prompt(tokenizer, turns[:-1])
         first_batch.of_samples([prompt], [render_completion(tokenizer, "A rose.")], [True], tokenizer)
         with pytest.raises(InputError, match=wrong):
@@ -198,7 +198,7 @@ def test_turns_that_are_context_are_shown_as_that(words: Tokenizer) -> None:
         wrong = replace(
             proof, trained=render(words, [replace(turn, trained=True) for turn in (*ASKED, *turns)]).loss_mask
         )
-        assert "belongs to the untrained assistant" in (first_batch.fault(wrong, words) or "")
+        assert "belongs to the untrained assistant" in (first_batch.problem(wrong, words) or "")
 
 
 def test_an_answer_that_says_nothing_is_shown_as_such(words: Tokenizer) -> None:
@@ -208,7 +208,7 @@ def test_an_answer_that_says_nothing_is_shown_as_such(words: Tokenizer) -> None:
     assert first_batch.page(proof, "reward").count(f'<i>{first_batch.NOTHING}</i><span class="eos"') == 1
 
 
-def test_what_was_left_out_is_in_the_summary(row: Marked, words: Tokenizer) -> None:
+def test_what_was_left_out_is_in_the_summary(row: Example, words: Tokenizer) -> None:
     left = [LeftOut("train", 3, 200, "conversations", 512), LeftOut("validation", 1, 9, "conversations", 512)]
     proof = proof_of(words, row)
     for said in (first_batch.summary(proof, "sft", left), first_batch.page(proof, "sft", left)):
@@ -239,7 +239,7 @@ def test_the_page_shows_every_token_and_escapes_what_was_said(words: Tokenizer) 
     said = Demonstration((Message("user", "<script>alert(1)</script> & more"), Message("assistant", "No <b>.")))
     rendered = render(words, said.messages)
     page = first_batch.page(
-        proof_of(words, Marked(rendered.ids, rendered.loss_mask, rendered.roles, True, True)), "sft"
+        proof_of(words, Example(rendered.ids, rendered.loss_mask, rendered.roles, True, True)), "sft"
     )
     shown = page[page.index('<div class="row">') :]
     tokens = re.findall(r'<span class="(\w+)" title="(\d+), (\w+)">(.*?)</span>', shown, re.DOTALL)
@@ -250,7 +250,7 @@ def test_the_page_shows_every_token_and_escapes_what_was_said(words: Tokenizer) 
     assert "<script" not in page and "http" not in page and "prefers-color-scheme: dark" in page
 
 
-def test_a_row_on_the_screen_is_six_lines_at_most(row: Marked, words: Tokenizer) -> None:
+def test_a_row_on_the_screen_is_six_lines_at_most(row: Example, words: Tokenizer) -> None:
     long = replace(row, ids=row.ids * 40, trained=row.trained * 40, roles=row.roles * 40)
     for one in (row, long):
         console = Console(file=io.StringIO(), width=80, force_terminal=False)

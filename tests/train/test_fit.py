@@ -41,7 +41,7 @@ def task(make_decoder: Callable[..., Decoder], words: Any) -> Training:
 
 def a_run(folder: Path, options: TrainingOptions = OPTIONS) -> Run:
     run = Run(folder / "out", "fit", options)
-    assert not run.done()
+    assert not run.skip_finished()
     return run
 
 

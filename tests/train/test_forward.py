@@ -54,7 +54,7 @@ def by_hand(decoder: Decoder, row: forward.Row, temperature: float = 1.0) -> tor
 def test_row_logprobs_are_each_rows_own(
     decoder: Decoder, runtime: Runtime, max_tokens: int, temperature: float
 ) -> None:
-    found = forward.row_logprobs(decoder, ROWS, runtime, max_tokens, temperature)
+    found = forward.compute_logprobs(decoder, ROWS, runtime, max_tokens, temperature)
     assert [len(part) for part in found] == [3, 3, 1, 3]
     for row, part in zip(ROWS, found):
         assert torch.allclose(part, by_hand(decoder, row, temperature), atol=1e-5)
@@ -63,7 +63,7 @@ def test_row_logprobs_are_each_rows_own(
 def test_entropy_is_that_of_the_tempered_distribution(decoder: Decoder) -> None:
     batch = collate(ROWS)
     with torch.no_grad():
-        _, entropies = forward.trained_logprobs(decoder, batch, temperature=0.5, entropy=True)
+        _, entropies = forward.masked_logprobs(decoder, batch, temperature=0.5, entropy=True)
         logits = decoder.logits(decoder(batch.ids, Layout.of(batch.lengths))).float() / 0.5
     places = batch.loss_mask.nonzero().squeeze(1) - 1
     p = logits[places].softmax(-1)
@@ -71,7 +71,7 @@ def test_entropy_is_that_of_the_tempered_distribution(decoder: Decoder) -> None:
 
 
 def test_values_are_read_before_each_trained_token(scorer: ScalarModel, runtime: Runtime) -> None:
-    found = forward.row_values(scorer, ROWS, runtime, 8)
+    found = forward.compute_values(scorer, ROWS, runtime, 8)
     for (ids, trained), part in zip(ROWS, found):
         with torch.no_grad():
             values = scorer(torch.tensor(ids), Layout.of([len(ids)]))
@@ -91,13 +91,13 @@ def test_a_reward_depends_on_its_row_alone(
     draw: random.Random,
     max_tokens: int,
 ) -> None:
-    alone = torch.cat([forward.row_rewards(scorer, [whole(text)], runtime, 1000) for text in texts])
+    alone = torch.cat([forward.compute_rewards(scorer, [whole(text)], runtime, 1000) for text in texts])
     with torch.no_grad():
         last = torch.stack([scorer(torch.tensor(text), Layout.of([len(text)]))[-1] for text in texts])
     assert torch.allclose(alone, last, atol=1e-5)
     order = list(range(len(texts)))
     draw.shuffle(order)
-    company = forward.row_rewards(scorer, [whole(texts[i]) for i in order], runtime, max_tokens)
+    company = forward.compute_rewards(scorer, [whole(texts[i]) for i in order], runtime, max_tokens)
     assert torch.allclose(company, alone[order], atol=1e-5)
 
 
@@ -107,13 +107,13 @@ def test_a_reward_is_read_at_the_last_token_even_if_it_is_no_end(
     text = [*words.encode("a rose"), words.eos_id, *words.encode(" it is"), words.pad_id]
     with torch.no_grad():
         expected = scorer(torch.tensor(text), Layout.of([len(text)]))
-    (reward,) = forward.row_rewards(scorer, [whole(text)], runtime, 1000)
+    (reward,) = forward.compute_rewards(scorer, [whole(text)], runtime, 1000)
     assert reward == pytest.approx(expected[-1].item(), abs=1e-5)
     assert reward != pytest.approx(expected[-2].item(), abs=1e-5)
 
 
 def test_chunks_hold_every_row_once_and_keep_the_budget(runtime: Runtime) -> None:
-    chunks = list(forward.in_chunks(ROWS, runtime, 8))
+    chunks = list(forward.length_sorted_batches(ROWS, runtime, 8))
     assert sorted(i for chosen, _ in chunks for i in chosen) == [0, 1, 2, 3]
     for chosen, batch in chunks:
         assert batch.lengths == tuple(len(ROWS[i][0]) for i in chosen)
@@ -128,7 +128,7 @@ def test_chunks_of_rows_with_one_system_prompt_keep_the_budget(runtime: Runtime)
         for question in range(40)
         for answer in (7, 8)
     ]
-    chunks = list(forward.in_chunks(rows, runtime, 200))
+    chunks = list(forward.length_sorted_batches(rows, runtime, 200))
     assert [len(chosen) for chosen, _ in chunks] == [8] * 10
     assert all(len(batch.ids) == 4 * 46 for _, batch in chunks)
 
@@ -164,8 +164,8 @@ def test_kl_is_between_the_same_tokens_after_other_contexts(
     """The reference's rows are longer, and divided by themselves."""
     reference = make_decoder(seed=8)
     longer = [([90 + i for i in range(12)] + ids, [False] * 12 + marks) for ids, marks in ROWS]
-    together = forward.row_kls(decoder, reference, ROWS, longer, runtime, 1000)
-    apart = forward.row_kls(decoder, reference, ROWS, longer, runtime, 21)
+    together = forward.compute_kls(decoder, reference, ROWS, longer, runtime, 1000)
+    apart = forward.compute_kls(decoder, reference, ROWS, longer, runtime, 21)
     for row, other, kls, again in zip(ROWS, longer, together, apart):
         logps = []
         for model, (ids, marks) in ((decoder, row), (reference, other)):

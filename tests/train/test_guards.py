@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amenable.train import guards
-from amenable.train.guards import BLIND_STEPS, MAX_KL_STEPS, Guards, lines
+from amenable.train.guards import CRITIC_GRACE_STEPS, MAX_KL_STEPS, Guards, lines
 
 WELL: dict[str, float] = {
     "loss": 1.0,
@@ -101,8 +101,8 @@ def test_entropy_may_fall_by_a_third_but_not_to_a_third() -> None:
 
 def test_a_critic_may_be_blind_at_first() -> None:
     blind = WELL | {"value/explained_variance": -0.5}
-    assert not warned([blind] * (BLIND_STEPS - 1) + [WELL] * 20)
-    found = warned([blind] * (BLIND_STEPS + 2) + [WELL] * 20)
+    assert not warned([blind] * (CRITIC_GRACE_STEPS - 1) + [WELL] * 20)
+    found = warned([blind] * (CRITIC_GRACE_STEPS + 2) + [WELL] * 20)
     assert list(found) == ["critic"] and found["critic"]["steps"] == 3
 
 
@@ -211,5 +211,5 @@ def test_one_token_that_is_not_eos_is_not_an_empty_answer() -> None:
 
 def test_the_past_is_bounded() -> None:
     watch, _ = after([WELL] * 500)
-    assert all(len(values) <= guards.MEMORY for values in watch.past.last.values())
-    assert all(len(values) == guards.START for values in watch.past.first.values())
+    assert all(len(values) <= guards.MEMORY for values in watch.history.last.values())
+    assert all(len(values) == guards.START for values in watch.history.first.values())

@@ -231,7 +231,7 @@ def test_a_bf16_reward_model_gives_the_rewards_of_its_probe(
     loaded = loading.load_reward_model(tmp_path, runtime, words)
     assert same_weights(model, loaded)
     stored = reference_logits.read(tmp_path)
-    assert torch.equal(stored.values, reference_logits.again(stored, loaded).values)
+    assert torch.equal(stored.values, reference_logits.replay(stored, loaded).values)
 
 
 def test_another_tokenizer_is_refused(other_judge: Path, words: Tokenizer, runtime: Runtime) -> None:

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from amenable.train.lock import Lock
 lock = Lock(Path(sys.argv[1]))
-lock.take()
+lock.acquire()
 print("taken", flush=True)
 sys.stdin.read()
 """
@@ -36,7 +36,7 @@ def owner(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 def test_the_second_is_told_who_is_there_and_changes_nothing(tmp_path: Path, owner: subprocess.Popen[str]) -> None:
     before = (tmp_path / ".lock").read_bytes(), (tmp_path / ".lock").stat().st_mtime_ns
     with pytest.raises(InputError, match=rf"another process is at work here \(process {owner.pid} on "):
-        Lock(tmp_path).take()
+        Lock(tmp_path).acquire()
     assert is_held(tmp_path)
     assert before == ((tmp_path / ".lock").read_bytes(), (tmp_path / ".lock").stat().st_mtime_ns)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
@@ -47,14 +47,14 @@ def test_a_killed_owner_leaves_it_free(tmp_path: Path, owner: subprocess.Popen[s
     owner.wait()
     assert not is_held(tmp_path)
     lock = Lock(tmp_path)
-    lock.take()
+    lock.acquire()
     assert lock.held and f"process {os.getpid()} on" in (tmp_path / ".lock").read_text()
 
 
 def test_a_process_may_open_its_own_twice_and_gives_it_back(tmp_path: Path) -> None:
     first, second = Lock(tmp_path), Lock(tmp_path)
-    first.take()
-    second.take()
+    first.acquire()
+    second.acquire()
     first.release()
     second.release()
     assert not (first.held or second.held or is_held(tmp_path))

@@ -34,7 +34,7 @@ def test_keeping_until_a_step_drops_later_rows_and_torn_lines(tmp_path: Path) ->
         log.samples(step, [{"text": "é"}, {"text": "b"}])
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "v"')
-    log.keep_until(2)
+    log.truncate_after(2)
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2]
     assert len((tmp_path / "samples.jsonl").read_text("utf-8").splitlines()) == 4
 
@@ -45,7 +45,7 @@ def test_rows_that_will_be_made_again_are_dropped_from_every_file(tmp_path: Path
     log = Log(tmp_path, "x")
     for step in (0, 1, 2, 3):
         log.rows(name, step, [{"v": step}])
-    log.keep_until(done)
+    log.truncate_after(done)
     kept = [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
     # what is measured before the first step is made by whoever takes the first step
     assert kept == [{"step": step, "v": step} for step in range(done + 1 if done else 0)]
@@ -70,7 +70,7 @@ def test_the_latest_row_is_what_a_resumed_run_ends_with(tmp_path: Path) -> None:
 
 def test_a_pipe_gets_paths_as_they_are(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     path = f"/{'long/' * 30}[a]/[bold]x"
-    Log(tmp_path, "sft").say(f"done: {path}")
+    Log(tmp_path, "sft").info(f"done: {path}")
     assert capsys.readouterr().err == f"sft  done: {path}\n"
 
 
@@ -80,7 +80,7 @@ def test_an_answer_with_a_strange_end_of_line_is_one_row(tmp_path: Path) -> None
     before = (tmp_path / "samples.jsonl").read_bytes()
     with (tmp_path / "samples.jsonl").open("ab") as file:
         file.write('{"step": 1, "text": "é'.encode()[:-1])  # torn in the middle of a character
-    log.keep_until(1)
+    log.truncate_after(1)
     assert (tmp_path / "samples.jsonl").read_bytes() == before
 
 

@@ -160,7 +160,7 @@ def test_weights_that_overflow_are_refused() -> None:
     layer = nn.Linear(2, 1, bias=False)
     optimizer = Optimizer([layer], OptimizerConfig(1e30, weight_decay=1e30))
     told: list[str] = []
-    optimizer.refuse = lambda what, how: told.append(what)  # type: ignore[assignment, return-value]
+    optimizer.on_nonfinite = lambda what, how: told.append(what)  # type: ignore[assignment, return-value]
     for _ in range(3):
         layer.weight.grad = torch.ones(1, 2)
         optimizer.step()

@@ -79,7 +79,7 @@ def test_counts_are_told_in_words_that_can_be_read() -> None:
     assert plan.parameters(module) == "2k parameters"
     module.weight.requires_grad_(False)
     assert plan.parameters(module) == "2k parameters, 1 training"
-    assert [plan.million(n) for n in (12, 43_210, 124_439_808, 1_557_611_200)] == ["12", "43.2k", "124M", "1.56B"]
+    assert [plan.human_count(n) for n in (12, 43_210, 124_439_808, 1_557_611_200)] == ["12", "43.2k", "124M", "1.56B"]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from amenable.train.runtime import Runtime
 
 def test_the_numbers_are_those_of_each_row_alone(make_decoder: Callable[..., Decoder]) -> None:
     decoder = make_decoder()
-    found = reference_logits.take(decoder)
+    found = reference_logits.record(decoder)
     assert found.values.shape == (4, decoder.config.vocab_size) and found.values.dtype == torch.float32
     assert [len(row) for row in found.rows()] == [1, 4, 9, 16]
     for row, values in zip(found.rows(), found.values):
@@ -28,25 +28,25 @@ def test_the_numbers_are_those_of_each_row_alone(make_decoder: Callable[..., Dec
 
 def test_rewards_are_those_of_the_last_tokens(make_scalar_model: Callable[..., ScalarModel]) -> None:
     model = make_scalar_model()
-    found = reference_logits.take(model)
+    found = reference_logits.record(model)
     alone = [model(row, Layout.of([len(row)]))[-1] for row in found.rows()]
     assert torch.allclose(found.values, torch.stack(alone), atol=1e-5)
 
 
 def test_dropout_has_no_say_and_stays_on(make_decoder: Callable[..., Decoder]) -> None:
     decoder = make_decoder(dropout=0.5)
-    asleep = reference_logits.take(decoder).values
-    assert torch.equal(reference_logits.take(decoder.train()).values, asleep) and decoder.training
+    asleep = reference_logits.record(decoder).values
+    assert torch.equal(reference_logits.record(decoder.train()).values, asleep) and decoder.training
 
 
 def test_a_short_context_is_enough(make_decoder: Callable[..., Decoder]) -> None:
-    assert reference_logits.take(make_decoder(context_length=6)).lengths == (1, 4, 6, 6)
+    assert reference_logits.record(make_decoder(context_length=6)).lengths == (1, 4, 6, 6)
 
 
 def test_the_ids_are_always_the_same_and_within_the_vocabulary(make_decoder: Callable[..., Decoder]) -> None:
     one, other = (
-        reference_logits.take(make_decoder(vocab_size=40)),
-        reference_logits.take(make_decoder(seed=1, vocab_size=40)),
+        reference_logits.record(make_decoder(vocab_size=40)),
+        reference_logits.record(make_decoder(seed=1, vocab_size=40)),
     )
     assert torch.equal(one.ids, other.ids) and int(one.ids.max()) < 40
     assert not torch.equal(one.values, other.values)
@@ -70,9 +70,9 @@ def test_a_saved_model_says_the_same_to_the_bit(
         else loading.load_reward_model(tmp_path, runtime, words)
     )
     assert stored is not None
-    now = reference_logits.again(stored, loaded)
-    assert torch.equal(now.values, stored.values) and now.place == stored.place
-    assert now.place["threads"] == torch.get_num_threads() and now.place["torch"] == torch.__version__
+    now = reference_logits.replay(stored, loaded)
+    assert torch.equal(now.values, stored.values) and now.environment == stored.environment
+    assert now.environment["threads"] == torch.get_num_threads() and now.environment["torch"] == torch.__version__
 
 
 def test_the_file_is_written_the_same_every_time_and_is_no_file_of_weights(

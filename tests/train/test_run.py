@@ -69,25 +69,25 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 def test_a_whole_run_and_its_end(tmp_path: Path) -> None:
     run = a_run(tmp_path)
-    assert not run.done()
-    run.claim()
+    assert not run.skip_finished()
+    run.begin()
     assert work(run).total == 21
     assert [row["loss"] for row in rows(run.out)] == [1, 3, 6, 10, 15, 21]
     run.finish(figure=3)
     assert json.loads((run.out / "finished.json").read_text())["figure"] == 3
     assert checkpoint.steps(run.out) == []
-    assert a_run(tmp_path).done()
+    assert a_run(tmp_path).skip_finished()
 
 
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_saves_and_the_same_command_goes_on_exactly(tmp_path: Path, by: int) -> None:
     run = a_run(tmp_path)
-    run.claim()
+    run.begin()
     with pytest.raises(Interrupted, match="saved at step 3"):
         work(run, stop_at=3, by=by)
     again = a_run(tmp_path)
-    assert not again.done()
-    again.claim()
+    assert not again.skip_finished()
+    again.begin()
     assert work(again).total == 21
     assert [row["step"] for row in rows(run.out)] == [1, 2, 3, 4, 5, 6]
     assert [row["loss"] for row in rows(run.out)] == [1, 3, 6, 10, 15, 21]
@@ -95,7 +95,7 @@ def test_a_stop_saves_and_the_same_command_goes_on_exactly(tmp_path: Path, by: i
 
 def test_rows_after_the_checkpoint_are_made_again_not_doubled(tmp_path: Path) -> None:
     run = a_run(tmp_path)
-    run.claim()
+    run.begin()
     with pytest.raises(RuntimeError):
         counter = Counter()
         for step in run.steps(6, {"counter": counter}, save_steps=2):
@@ -114,42 +114,42 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) ->
     out.mkdir()
     (out / "thesis.txt").write_text("precious")
     with pytest.raises(InputError, match="not a run"):
-        a_run(tmp_path).done()
+        a_run(tmp_path).skip_finished()
     assert [path.name for path in out.iterdir()] == ["thesis.txt"]
 
 
 def test_other_options_are_refused_with_the_difference(tmp_path: Path) -> None:
-    a_run(tmp_path).claim()
+    a_run(tmp_path).begin()
     with pytest.raises(InputError, match=r"rate was 0\.5 and is 0\.7"):
-        a_run(tmp_path, rate=0.7).done()
-    assert not a_run(tmp_path, save_steps=9, device=DeviceOptions(threads=1)).done()  # how, not what
+        a_run(tmp_path, rate=0.7).skip_finished()
+    assert not a_run(tmp_path, save_steps=9, device=DeviceOptions(threads=1)).skip_finished()  # how, not what
 
 
 def test_another_stage_is_refused(tmp_path: Path) -> None:
-    a_run(tmp_path).claim()
+    a_run(tmp_path).begin()
     run = a_run(tmp_path)
     run.stage = "other"
     with pytest.raises(InputError, match="holds a run of 'stage'"):
-        run.done()
+        run.skip_finished()
 
 
 def test_changed_input_is_refused(tmp_path: Path) -> None:
-    a_run(tmp_path).claim()
+    a_run(tmp_path).begin()
     (tmp_path / "data.txt").write_text("changed")
     with pytest.raises(InputError, match="begun with other data"):
-        a_run(tmp_path).done()
+        a_run(tmp_path).skip_finished()
 
 
 def test_a_missing_input_creates_nothing(tmp_path: Path) -> None:
     run = Run(tmp_path / "out", "stage", Config(tmp_path / "none"), {"data": tmp_path / "none"})
     with pytest.raises(InputError, match="no such file"):
-        run.claim()
+        run.begin()
     assert not (tmp_path / "out").exists()
 
 
 def test_a_stop_in_the_last_step_keeps_its_figures(tmp_path: Path) -> None:
     run = a_run(tmp_path)
-    run.claim()
+    run.begin()
     with pytest.raises(Interrupted, match="saved at step 6"):
         work(run, stop_at=6)
     again = a_run(tmp_path)
@@ -161,7 +161,7 @@ def test_a_place_where_no_folder_can_be_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     run = Run(tmp_path / "file" / "out", "stage", Config(tmp_path / "file"), {})
     with pytest.raises(InputError, match="cannot be made"):
-        run.claim()
+        run.begin()
 
 
 @pytest.mark.parametrize(("options", "lineage"), [("a: [", "{}"), ("- 1", '{"inputs": {}}'), ("command: stage", "oh")])
@@ -170,16 +170,16 @@ def test_a_folder_with_files_of_those_names_is_not_a_run(tmp_path: Path, options
     (tmp_path / "out" / "config.yaml").write_text(options)
     (tmp_path / "out" / "lineage.json").write_text(lineage)
     with pytest.raises(InputError, match="not a run"):
-        a_run(tmp_path).done()
+        a_run(tmp_path).skip_finished()
 
 
 def test_only_so_many_checkpoints_are_kept(tmp_path: Path) -> None:
     run = a_run(tmp_path, keep_checkpoints=1)
-    run.claim()
+    run.begin()
     with pytest.raises(Interrupted):
         work(run, stop_at=5)
     assert checkpoint.steps(run.out) == [5]
-    assert not a_run(tmp_path, keep_checkpoints=3).done()  # how, not what
+    assert not a_run(tmp_path, keep_checkpoints=3).skip_finished()  # how, not what
     assert work(a_run(tmp_path)).total == 21
 
 
@@ -189,66 +189,66 @@ def test_a_run_that_was_stopped_while_it_began_begins_again(tmp_path: Path, ther
     for name in there:
         (tmp_path / "out" / name).write_text("{")
     run = a_run(tmp_path)
-    assert not run.done()
-    run.claim()
+    assert not run.skip_finished()
+    run.begin()
     assert work(run).total == 21 and not list(run.out.glob(".*.writing"))
     run.finish()
-    assert a_run(tmp_path).done()
+    assert a_run(tmp_path).skip_finished()
 
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
-    a_run(tmp_path).claim()
+    a_run(tmp_path).begin()
     (tmp_path / "out" / ".lock").unlink()
-    owner = "import sys,pathlib,time; from amenable.train.lock import Lock; Lock(pathlib.Path(sys.argv[1])).take(); "
+    owner = "import sys,pathlib,time; from amenable.train.lock import Lock; Lock(pathlib.Path(sys.argv[1])).acquire(); "
     code = owner + "print(1, flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", code, str(tmp_path / "out")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None and other.stdout.readline()
         before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-        for ask in (Run.done, Run.claim):
+        for ask in (Run.skip_finished, Run.begin):
             with pytest.raises(InputError, match=f"another process is at work here .process {other.pid} on"):
                 ask(a_run(tmp_path))
         assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
         (tmp_path / "out" / "finished.json").write_text("{}")
-        assert a_run(tmp_path).done()  # a finished run is everybody's
+        assert a_run(tmp_path).skip_finished()  # a finished run is everybody's
         other.kill()
 
 
 def test_a_run_that_another_has_just_finished_is_left_alone(tmp_path: Path) -> None:
     late = a_run(tmp_path)
-    assert not late.done()
+    assert not late.skip_finished()
     first = a_run(tmp_path)
-    first.claim()
+    first.begin()
     work(first)
     first.finish()
     with pytest.raises(InputError, match="another process has just finished this run"):
-        late.claim()
+        late.begin()
 
 
 def test_what_a_run_is_still_making_is_no_input(tmp_path: Path) -> None:
     first = a_run(tmp_path)
-    first.claim()
+    first.begin()
     work(first)
     second = Run(tmp_path / "second", "stage", Config(first.out), {"data": first.out / "metrics.jsonl"})
     with pytest.raises(InputError, match="out: the run that makes this data has not finished"):
-        second.claim()
+        second.begin()
     assert not second.out.exists()
     first.finish()
-    second.claim()
+    second.begin()
 
 
 def test_checkpoints_left_behind_a_finished_run_are_dropped(tmp_path: Path) -> None:
     run = a_run(tmp_path)
-    run.claim()
+    run.begin()
     work(run)
     run.finish()
     checkpoint.save(run.out, 4, {})
-    assert a_run(tmp_path).done() and not checkpoint.steps(run.out)
+    assert a_run(tmp_path).skip_finished() and not checkpoint.steps(run.out)
 
 
 def test_the_manifest_names_what_was_made(tmp_path: Path) -> None:
     run = a_run(tmp_path)
-    run.claim()
+    run.begin()
     work(run)
     run.finish()
     told = json.loads((run.out / "manifest.json").read_text())
@@ -266,7 +266,7 @@ def test_the_lock_is_no_part_of_what_a_folder_holds(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_the_last_checkpoint_and_one_line(tmp_path: Path) -> None:
     """A process whose files may not grow: the system refuses in the middle of the weights."""
     run = a_run(tmp_path)
-    run.claim()
+    run.begin()
     held = {"model": torch.nn.Linear(100, 100)}
     run.save(2, held)
     before = {path: path.read_bytes() for path in run.out.rglob("*") if path.is_file()}
@@ -292,7 +292,7 @@ def test_a_folder_that_can_only_be_read_is_said(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr("amenable.train.lock.os.open", refuse)
     with pytest.raises(InputError, match=r"out: cannot be written \(Read-only file system\)"):
-        a_run(tmp_path).claim()
+        a_run(tmp_path).begin()
 
 
 def test_room_for_the_checkpoints_is_asked_before_the_first_step(
@@ -307,19 +307,19 @@ def test_room_for_the_checkpoints_is_asked_before_the_first_step(
     size = 4 * (512 * 512 + 512) * 4
     assert bytes_of(state) == size
     run = a_run(tmp_path)
-    run.claim()
+    run.begin()
     free = type("Usage", (), {"free": 3 * size - 1})
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: free)
     with pytest.raises(InputError, match="12 MiB are needed for 3 checkpoints and 12 MiB are free"):
         next(run.steps(6, state, save_steps=2))
     assert not checkpoint.steps(run.out)
-    run.claim()
+    run.begin()
     next(run.steps(6, state))  # where none is made but at a stop, there is room
 
 
 def test_a_second_stop_leaves_at_once(tmp_path: Path) -> None:
     run = a_run(tmp_path)
-    run.claim()
+    run.begin()
     steps = run.steps(6, {"counter": Counter()})
     next(steps)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -333,7 +333,7 @@ def test_a_second_stop_leaves_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("torn", [1, 2])
 def test_torn_checkpoints_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], torn: int) -> None:
     run = a_run(tmp_path)
-    run.claim()
+    run.begin()
     with pytest.raises(Interrupted):
         work(run, stop_at=5)
     for step in (5, 4)[:torn]:

@@ -22,7 +22,7 @@ from amenable.seeds import seeded_generator
 from amenable.stages import reward
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, loading
-from amenable.train.examples import usable
+from amenable.train.examples import keep_usable
 from amenable.train.runtime import Runtime
 
 Row = dict[str, Any]
@@ -63,7 +63,7 @@ def orders(a: Path, b: Path, rankings: Sequence[Ranking], runtime: Runtime, max_
 
 def read(data: Path, limit: int = 0) -> list[Ranking]:
     """The rankings of a file, or so many of them."""
-    return usable(sources.read_rankings(data, limit=limit or None))
+    return keep_usable(sources.read_rankings(data, limit=limit or None))
 
 
 def items_of(folder: Path, rankings: Sequence[Ranking]) -> list[Item | None]:
@@ -74,8 +74,8 @@ def items_of(folder: Path, rankings: Sequence[Ranking]) -> list[Item | None]:
 
 def judged(folder: Path, told: Sequence[tuple[Ranking, Item]], runtime: Runtime, max_tokens: int) -> list[Judged]:
     """Every ranking with a model's scores."""
-    model = loading.load_judge(folder, runtime, Tokenizer.load(folder))
-    scores = forward.row_rewards(model, [row for _, item in told for row in item.rows], runtime, max_tokens)
+    model = loading.load_reward_model(folder, runtime, Tokenizer.load(folder), frozen=True)
+    scores = forward.compute_rewards(model, [row for _, item in told for row in item.rows], runtime, max_tokens)
     parts = scores.split([len(item.rows) for _, item in told])
     return [Judged(ranking, item, part) for (ranking, item), part in zip(told, parts)]
 

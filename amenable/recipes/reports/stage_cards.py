@@ -35,7 +35,7 @@ def step(stage: Stage) -> dict[str, Any]:
         "name": stage.name,
         "title": report.title if stage.name == stage.command else words.name_of(stage.name),
         "command_title": "" if stage.name == stage.command else report.title,
-        "what": report.what,
+        "what": report.summary,
         "state": state(stage),
         "seconds": words.duration(stage.seconds) if stage.finished is not None else state(stage),
         "facts": [(label, words.amount(value)) for label, value in facts],

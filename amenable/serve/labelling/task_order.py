@@ -58,7 +58,7 @@ def scores_of(tasks: Sequence[Task], ensemble: Sequence[Path], runtime: Runtime)
     for number, folder in enumerate(ensemble):
         loading.require_model(folder, "amenable reward")
         tokenizer = Tokenizer.load(folder)
-        model = loading.load_judge(folder, runtime, tokenizer)
+        model = loading.load_reward_model(folder, runtime, tokenizer, frozen=True)
         rows, places = [], []
         for place, task in enumerate(tasks):
             level = (1.0,) * len(task.completions)
@@ -68,5 +68,5 @@ def scores_of(tasks: Sequence[Task], ensemble: Sequence[Path], runtime: Runtime)
             places += [(place, answer) for answer in range(len(found or []))]
         if rows:
             where = torch.tensor(places).t()
-            scores[number, where[0], where[1]] = forward.row_rewards(model, rows, runtime, max_tokens=8192)
+            scores[number, where[0], where[1]] = forward.compute_rewards(model, rows, runtime, max_tokens=8192)
     return scores
