@@ -22,11 +22,11 @@ from amenable.train.forward import Row
 from amenable.train.objective import NextToken, accumulate
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.runtime import Runtime
-from benchmarks import speed
-from benchmarks.speed import Size, SizeName, make_ppo, ppo_iteration, prompt_lengths, scalar_model, sequences
+from benchmarks import workloads
+from benchmarks.workloads import Size, SizeName, make_ppo, ppo_iteration, prompt_lengths, scalar_model, sequences
 
-SIZES: dict[SizeName, Size] = {**speed.SIZES, "124M": replace(speed.SIZES["124M"], rows=4, prompts=16)}
-"""as benchmarks/speed.py has them, but GPT-2 small with a quarter of the rows: three processes are there at once"""
+SIZES: dict[SizeName, Size] = {**workloads.SIZES, "124M": replace(workloads.SIZES["124M"], rows=4, prompts=16)}
+"""as benchmarks/workloads.py has them, but GPT-2 small with a quarter of the rows: three processes are there at once"""
 EOS, PAD = 0, 1
 NEW_TOKENS = 64
 RANKED = 9
@@ -154,7 +154,7 @@ def ppo_work(size: Size) -> Work:
     """Whole iterations with the stage's own settings, no EOS; the tokens are those generated."""
     new = min(NEW_TOKENS, size.length // 2)
     config = ppo.Config(prompts_per_step=size.prompts, max_new_tokens=new)
-    config, _ = defaults.ppo(config, traits_of(size.shape), traits_of(size.shape))
+    config, _ = defaults.online(config, traits_of(size.shape), traits_of(size.shape))
     prompts = sequences(size, prompt_lengths(size, size.prompts))
 
     def build(runtime: Runtime) -> Step:

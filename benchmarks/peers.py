@@ -33,10 +33,11 @@ import tyro
 from amenable.errors import InputError
 from amenable.train import plan
 from amenable.train.runtime import DeviceOptions, start_runtime
-from benchmarks import speed
+from benchmarks import machine, speed, workloads
+from benchmarks.machine import Ceiling, peak_bytes, print_lines, seconds_of
 from benchmarks.peer_work import SIZES, WORK
-from benchmarks.speed import Ceiling, SizeName, peak_bytes, seconds_of, tell
 from benchmarks.targets import MEMORY, Found, failed_line, found_line, table_head
+from benchmarks.workloads import SizeName
 
 HERE = Path(__file__).parent
 TUNED = {
@@ -128,14 +129,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"benchmarks.peers: {error}", file=sys.stderr)
         return 2
     failed: list[str] = []
-    return tell(report(config, failed), config.out, "benchmarks.peers") or int(bool(failed))
+    return print_lines(report(config, failed), config.out, "benchmarks.peers") or int(bool(failed))
 
 
 def report(config: Config, failed: list[str]) -> Iterator[str]:
     """The lines of a Markdown page: machine, ceiling, the table row by row, commands. Names of rows that fail are added
     to `failed`."""
-    yield speed.machine_line(config.threads)
-    ceiling = speed.alone(speed.measure_ceiling, config.threads) if PRETRAIN in config.rows else None
+    yield machine.machine_line(config.threads)
+    ceiling = machine.alone(machine.measure_ceiling, config.threads) if PRETRAIN in config.rows else None
     yield from ["", ceiling.describe()] if ceiling else []
     yield from ["", *table_head()]
     for size, row in product(config.sizes, config.rows):
@@ -164,9 +165,9 @@ def pretraining(size: SizeName, config: Config, ceiling: Ceiling | None) -> Foun
     """Ours alone: the share of the ceiling. AdamW, as a peer would."""
     if ceiling is None:
         raise Failed("the process that measures the ceiling was killed")
-    arguments = "pretrain-adamw", speed.SIZES[size], config.precision, config.threads, config.repeats
+    arguments = "pretrain-adamw", workloads.SIZES[size], config.precision, config.threads, config.repeats
     try:
-        measured = speed.alone(speed.measure, *arguments)
+        measured = machine.alone(speed.measure, *arguments)
     except Exception as error:
         raise Failed(f"ours: {type(error).__name__}: {error}") from error
     if measured is None:

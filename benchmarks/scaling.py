@@ -31,7 +31,6 @@ from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.presets import preset
 from amenable.rl import memory as rl_memory
-from amenable.rl.improve import collect_experience
 from amenable.stages import dpo, ppo, pretrain, reward, sft
 from amenable.train import checkpoint, defaults, memory, plan
 from amenable.train.best import BestWeights
@@ -43,7 +42,7 @@ from amenable.train.objective import NextToken, accumulate
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.passes import largest_inference_pass, largest_pass
 from amenable.train.runtime import DeviceOptions, Precision, Runtime, processor_multiplies_bf16, start_runtime
-from benchmarks import speed
+from benchmarks import machine, workloads
 
 BASE = preset("tiny-gpt2")
 SHAPES = {
@@ -117,12 +116,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"benchmarks.scaling: {error}", file=sys.stderr)
         return 2
-    return speed.tell(report(config), config.out, "benchmarks.scaling")
+    return machine.print_lines(report(config), config.out, "benchmarks.scaling")
 
 
 def report(config: Config) -> Iterator[str]:
-    """The lines of a Markdown page: the machine, then a table for each sweep."""
-    yield speed.machine_line(config.threads)
+    """Yield the lines of a Markdown page: the machine, then a table for each sweep."""
+    yield machine.machine_line(config.threads)
     for name in config.names:
         yield ""
         yield from memory_table(config) if name == "memory" else time_table(name, SWEEPS[name], config)
@@ -136,7 +135,7 @@ def time_table(name: str, sweep: Sweep, config: Config) -> Iterator[str]:
         left = deadline - perf_counter()
         why = refusal(sweep, value, left, config)
         share = left / (len(sweep.values) - place)
-        seconds = None if why else speed.alone(measure, name, value, config.device, share)
+        seconds = None if why else machine.alone(measure, name, value, config.device, share)
         if place == 0:
             names = list(seconds or {"": 0.0})
             yield line(sweep.label, *(f"{label}, ms a token" for label in names))
@@ -219,7 +218,7 @@ def training(shape: DecoderConfig, lengths: Sequence[int], runtime: Runtime) -> 
     """Updates by the next-token loss on rows of these lengths."""
     decoder = Decoder(shape).train()
     optimizer = Optimizer([decoder], OptimizerConfig(learning_rate=3e-4))
-    rows = [whole(ids) for ids in speed.sequences(speed.Size(shape), lengths)]
+    rows = [whole(ids) for ids in workloads.sequences(workloads.Size(shape), lengths)]
 
     def step(number: int) -> tuple[int, float]:
         start = perf_counter()
@@ -235,7 +234,7 @@ def decoding(
 ) -> Timed:
     """Answers to prompts of one length, without the time that reading the prompts takes."""
     decoder = Decoder(shape).eval()
-    asked = speed.sequences(speed.Size(shape), [length] * prompts)
+    asked = workloads.sequences(workloads.Size(shape), [length] * prompts)
 
     def seconds(count: int, number: int) -> float:
         start, sampling = perf_counter(), Sampling(max_new_tokens=count)
@@ -268,14 +267,14 @@ def of_context(length: int, runtime: Runtime) -> dict[str, Timed]:
 
 def of_answers(count: int, runtime: Runtime) -> dict[str, Timed]:
     """Prompts of 128 tokens with so many answers of 64; a token of a shared prompt counts once for each answer."""
-    size = speed.Size(BASE)
-    model, (config, _) = speed.scalar_model(BASE), defaults.reward(reward.Config(), traits_of(BASE))
+    size = workloads.Size(BASE)
+    model, (config, _) = workloads.scalar_model(BASE), defaults.reward(reward.Config(), traits_of(BASE))
     optimizer = Optimizer([model], config.optimizer)
-    prompts = speed.sequences(size, [128] * 4)
-    answers = speed.sequences(size, [64] * 4 * count)
+    prompts = workloads.sequences(size, [128] * 4)
+    answers = workloads.sequences(size, [64] * 4 * count)
     marks = [False] * 128 + [True] * 64
     items = [
-        speed.Item(
+        workloads.Item(
             [(prompt + answer, marks) for answer in answers[count * place : count * (place + 1)]],
             [float(rank) for rank in range(1, count + 1)],
             [64] * count,
@@ -320,20 +319,20 @@ def of_model(name: str, runtime: Runtime) -> dict[str, Timed]:
 
 def of_rollout(prompts: int, runtime: Runtime) -> dict[str, Timed]:
     """Iterations of PPO with so many prompts of 16 to 128 tokens, answers of 64: gathering and learning apart."""
-    size = speed.Size(BASE, prompts=prompts)
+    size = workloads.Size(BASE, prompts=prompts)
     config = ppo.Config(prompts_per_step=prompts, max_new_tokens=64)
-    config, _ = defaults.ppo(config, traits_of(BASE), traits_of(BASE))
-    algorithm, models = speed.make_ppo(BASE, runtime, config)
-    asked = speed.sequences(size, speed.prompt_lengths(size, prompts))
+    config, _ = defaults.online(config, traits_of(BASE), traits_of(BASE))
+    algorithm, models = workloads.make_ppo(BASE, runtime, config)
+    asked = workloads.sequences(size, workloads.prompt_lengths(size, prompts))
 
     def gathering(number: int) -> tuple[int, float]:
         start = perf_counter()
-        experience = collect_experience(algorithm, models, config, asked, ("rollout", number), 1)
+        experience = workloads.sample_and_score(algorithm, models, config, asked, number)
         return int(experience.rollout.lengths.sum()), perf_counter() - start
 
     def iteration(number: int) -> tuple[int, float]:
         start = perf_counter()
-        experience = speed.ppo_iteration(algorithm, models, config, asked, number)
+        experience = workloads.ppo_iteration(algorithm, models, config, asked, number)
         return int(experience.rollout.lengths.sum()), perf_counter() - start
 
     return {"sampling and scoring": gathering, "whole iteration": iteration}
@@ -405,7 +404,7 @@ def memory_table(config: Config) -> Iterator[str]:
         if perf_counter() > deadline:
             yield line(str(case), "left out: the time is up", "", "")
             continue
-        found = speed.alone(use, case, config.threads)
+        found = machine.alone(use, case, config.threads)
         if found is None:
             yield line(str(case), "killed (no memory left?)", "", "")
             continue
@@ -442,11 +441,11 @@ def held_bytes(which: str) -> int:
         found = re.search(rf"{which}:\s+(\d+)", Path("/proc/self/status").read_text("ascii"))
     except OSError:
         found = None
-    return 1024 * int(found[1]) if found else speed.peak_bytes()
+    return 1024 * int(found[1]) if found else machine.peak_bytes()
 
 
-def size_of(case: Case) -> speed.Size:
-    return speed.Size(SHAPES[case.size], rows=case.rows, prompts=4 * case.rows)
+def size_of(case: Case) -> workloads.Size:
+    return workloads.Size(SHAPES[case.size], rows=case.rows, prompts=4 * case.rows)
 
 
 def in_steps(count: int, case: Case) -> list[range]:
@@ -476,8 +475,8 @@ def next_token(
 
 def pretraining(case: Case, runtime: Runtime) -> Trained:
     size = size_of(case)
-    lengths = [2 * length for length in speed.prompt_lengths(size, case.rows * case.steps, "pieces")]
-    rows = [whole(ids) for ids in speed.sequences(size, lengths)]
+    lengths = [2 * length for length in workloads.prompt_lengths(size, case.rows * case.steps, "pieces")]
+    rows = [whole(ids) for ids in workloads.sequences(size, lengths)]
     config, _ = defaults.pretrain(pretrain.Config(), traits_of(size.shape))
     return next_token(case, size.shape, rows, config, runtime)
 
@@ -486,19 +485,20 @@ def fine_tuning(case: Case, runtime: Runtime) -> Trained:
     size = size_of(case)
     config, _ = defaults.sft(sft.Config(dropout=0.1), traits_of(size.shape))
     shape = replace(size.shape, dropout=config.dropout)
-    rows = [case.preceded(row) for row in speed.dialogues(size, case.rows * case.steps)]
+    rows = [case.preceded(row) for row in workloads.dialogues(size, case.rows * case.steps)]
     return next_token(case, shape, rows, config, runtime)
 
 
-def rankings(case: Case, count: int) -> list[speed.Item]:
+def rankings(case: Case, count: int) -> list[workloads.Item]:
     return [
-        replace(item, rows=[case.preceded(row) for row in item.rows]) for item in speed.rankings(size_of(case), count)
+        replace(item, rows=[case.preceded(row) for row in item.rows])
+        for item in workloads.rankings(size_of(case), count)
     ]
 
 
 def rewarding(case: Case, runtime: Runtime) -> Trained:
     config, _ = defaults.reward(reward.Config(), traits_of(SHAPES[case.size]))
-    model = speed.scalar_model(SHAPES[case.size])
+    model = workloads.scalar_model(SHAPES[case.size])
     items = rankings(case, max(1, case.rows // 2) * case.steps)
     steps = in_steps(len(items), case)
     work = largest_pass(([items[i].rows for i in step] for step in steps), config.max_tokens_per_pass, share=True)
@@ -535,16 +535,16 @@ def preferring(case: Case, runtime: Runtime) -> Trained:
 def reinforcing(case: Case, runtime: Runtime) -> Trained:
     size = size_of(case)
     config = ppo.Config(prompts_per_step=size.prompts, max_new_tokens=64, max_steps=case.steps)
-    config, _ = defaults.ppo(config, traits_of(size.shape), traits_of(size.shape))
-    algorithm, models = speed.make_ppo(size.shape, runtime, config)
-    prompts = speed.sequences(size, speed.prompt_lengths(size, size.prompts * case.steps))
+    config, _ = defaults.online(config, traits_of(size.shape), traits_of(size.shape))
+    algorithm, models = workloads.make_ppo(size.shape, runtime, config)
+    prompts = workloads.sequences(size, workloads.prompt_lengths(size, size.prompts * case.steps))
     prompts = [case.preceded((ids, []))[0] for ids in prompts]
     steps = in_steps(len(prompts), case)
     predicted = rl_memory.peak_bytes(algorithm, models, config, prompts)
 
     def step(number: int) -> None:
         asked = [prompts[i] for i in steps[number]]
-        speed.ppo_iteration(algorithm, models, config, asked, number)
+        workloads.ppo_iteration(algorithm, models, config, asked, number)
 
     state: dict[str, Stateful] = {**algorithm.models}
     return Trained(predicted, step, state | {f"{name}_optimizer": each for name, each in algorithm.optimizers.items()})

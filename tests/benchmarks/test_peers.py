@@ -13,9 +13,9 @@ import pytest
 
 from amenable.stages import ppo
 from amenable.train.runtime import DeviceOptions, Runtime, start_runtime
-from benchmarks import peer_work, peers, speed
+from benchmarks import machine, peer_work, peers, speed, workloads
 from benchmarks.peer_work import EOS, PAD, WORK
-from benchmarks.speed import SIZES, Size
+from benchmarks.workloads import SIZES, Size
 
 SMOKE = SIZES["smoke"]
 
@@ -49,7 +49,7 @@ def test_tokens_are_counted_as_the_peer_has_them() -> None:
 def test_all_rows_of_the_iteration_have_full_length(one_thread: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     """So both sides do the same work, however likely EOS is."""
     rollouts = []
-    monkeypatch.setattr(speed, "objective_metrics", lambda experience, *_: rollouts.append(experience.rollout))
+    monkeypatch.setattr(workloads, "objective_metrics", lambda experience, *_: rollouts.append(experience.rollout))
     step = WORK["ppo"](replace(SMOKE, shape=replace(SMOKE.shape, vocab_size=32))).ours(one_thread)
     for _ in range(3):
         step()
@@ -137,13 +137,13 @@ def without_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
             raise peers.Failed("the peer: ended with code 1")
         return peers.Found(500.0, 5.0, 80.0, 100.0, 0.5)
 
-    def alone(function: object, *_: object) -> speed.Ceiling | speed.Measured:
-        if function is speed.measure_ceiling:
-            return speed.Ceiling(1e9, 2e9, 3e9)
+    def alone(function: object, *_: object) -> machine.Ceiling | speed.Measured:
+        if function is machine.measure_ceiling:
+            return machine.Ceiling(1e9, 2e9, 3e9)
         return speed.Measured({"pretrain-adamw": [300.0, 400.0]}, [1e9, 1e9], 8, "")
 
     monkeypatch.setattr(peers, "beside", beside)
-    monkeypatch.setattr(speed, "alone", alone)
+    monkeypatch.setattr(machine, "alone", alone)
 
 
 THERE = ["--peer", sys.executable, "--peer-ppo", sys.executable, "--peer-vllm", "nowhere"]
@@ -188,8 +188,8 @@ def test_a_command_keeps_what_was_asked_for() -> None:
 
 
 def test_pretraining_that_is_killed_is_a_failed_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "alone", lambda *_: None)
-    for ceiling in (None, speed.Ceiling(1.0, 1.0, 1.0)):
+    monkeypatch.setattr(machine, "alone", lambda *_: None)
+    for ceiling in (None, machine.Ceiling(1.0, 1.0, 1.0)):
         with pytest.raises(peers.Failed, match="killed"):
             peers.pretraining("smoke", peers.Config(size="smoke"), ceiling)
 

@@ -13,7 +13,7 @@ import torch
 from amenable.errors import InputError
 from amenable.models.decoder import DecoderConfig
 from amenable.train.runtime import DeviceOptions, Runtime, start_runtime
-from benchmarks import scaling, speed
+from benchmarks import machine, scaling
 
 SMALL = DecoderConfig(320, context_length=64, num_layers=2, hidden_size=32, num_heads=2)
 ONE_THREAD = DeviceOptions(device="cpu", precision="fp32", threads=1)
@@ -31,7 +31,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     def here(function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
 
-    monkeypatch.setattr(speed, "alone", here)
+    monkeypatch.setattr(machine, "alone", here)
     monkeypatch.setattr(scaling, "BASE", SMALL)
     monkeypatch.setattr(scaling, "SHAPES", {"5M": SMALL, "124M": replace(SMALL, hidden_size=64)})
 

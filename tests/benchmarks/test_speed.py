@@ -13,9 +13,9 @@ import torch
 from amenable.errors import InputError
 from amenable.models.decoder import DecoderConfig
 from amenable.train.runtime import Runtime
-from benchmarks import speed
+from benchmarks import machine, speed, workloads
 
-SMOKE = speed.SIZES["smoke"]
+SMOKE = workloads.SIZES["smoke"]
 COMMAND = ["--size", "smoke", "--precision", "fp32", "--repeats", "1", "--threads", "1"]
 
 
@@ -29,7 +29,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measure without starting processes, against a ceiling of 1 GFLOP/s."""
 
     def here(function: Callable[..., Any], *arguments: Any) -> Any:
-        return speed.Ceiling(1e9, 2e9, 3e9) if function is speed.measure_ceiling else function(*arguments)
+        return machine.Ceiling(1e9, 2e9, 3e9) if function is machine.measure_ceiling else function(*arguments)
 
     monkeypatch.setattr(speed, "alone", here)
 
@@ -69,24 +69,24 @@ def test_tokens_of_a_step(runtime: Runtime) -> None:
     """64 = 2 x 32; 32 x 16 and 128 x 16; PPO's prompts have 2 to 16 tokens, its 4 answers 12 unless EOS is drawn."""
 
     def tokens(row: str) -> dict[str, int]:
-        return speed.ROWS[row](SMOKE, runtime).step(0).tokens
+        return workloads.ROWS[row](SMOKE, runtime).step(0).tokens
 
     assert tokens("pretrain-adamw") == {"pretrain-adamw": 64}
     assert tokens("decode-32") == {"decode-32": 512}
     assert tokens("decode-128") == {"decode-128": 2048}
     ppo = tokens("ppo")
     assert 4 <= ppo["ppo, generated"] <= 48
-    assert ppo["ppo, all"] - ppo["ppo, generated"] == sum(speed.prompt_lengths(SMOKE, 4))
-    items = speed.rankings(SMOKE, 1)  # 8 prompts for 16 rows are 1 for 2
+    assert ppo["ppo, all"] - ppo["ppo, generated"] == sum(workloads.prompt_lengths(SMOKE, 4))
+    items = workloads.rankings(SMOKE, 1)  # 8 prompts for 16 rows are 1 for 2
     assert tokens("reward") == {"reward": sum(len(ids) for ids, _ in items[0].rows)}
 
 
 def test_training_rows_train(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every step updates the weights: on the same rows the loss falls."""
-    rows = [speed.whole(ids) for ids in speed.sequences(SMOKE, [32, 32])]
+    rows = [workloads.whole(ids) for ids in workloads.sequences(SMOKE, [32, 32])]
     losses: list[float] = []
-    workload = speed.pretrain_row(SMOKE, runtime)
-    original = speed.accumulate
+    workload = workloads.pretrain_row(SMOKE, runtime)
+    original = workloads.accumulate
 
     def recording(*arguments: Any) -> dict[str, float]:
         assert arguments[1] == rows
@@ -94,7 +94,7 @@ def test_training_rows_train(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) 
         losses.append(stats["loss"])
         return stats
 
-    monkeypatch.setattr(speed, "accumulate", recording)
+    monkeypatch.setattr(workloads, "accumulate", recording)
     for number in range(5):
         workload.step(number)
     assert losses[-1] < losses[0] - 0.5
@@ -108,32 +108,32 @@ def test_operations_by_hand() -> None:
     spare 288 for each token that is not read.
     """
     shape = DecoderConfig(10, context_length=8, num_layers=2, hidden_size=4, num_heads=2)
-    assert speed.forward_flops(shape, [1, 3], 0, 4) == 3072 + 224
-    assert speed.forward_flops(shape, [1, 3], 3, 4) == 3072 + 224 + 240
-    assert speed.forward_flops(shape, [1, 3], 0, 1) == 3072 + 224 - 3 * 288
+    assert workloads.forward_flops(shape, [1, 3], 0, 4) == 3072 + 224
+    assert workloads.forward_flops(shape, [1, 3], 3, 4) == 3072 + 224 + 240
+    assert workloads.forward_flops(shape, [1, 3], 0, 1) == 3072 + 224 - 3 * 288
     # two epochs: 2 + 3 x 2 passes of policy and reference, 1 + 3 x 2 of the critic, one of the scorer, read once a row
     predicting, valuing, scoring = 3296 + 240 - 288, 3296 - 288, 3296 - 2 * 288
-    assert speed.ppo_flops(shape, [1, 3], 3, epochs=2) == 8 * predicting + 7 * valuing + scoring
+    assert workloads.ppo_flops(shape, [1, 3], 3, epochs=2) == 8 * predicting + 7 * valuing + scoring
 
 
 def test_operations_are_6n_a_token_where_all_are_predicted() -> None:
     """Long width, short row: attention is nearly nothing, and N is GPT-2's 124M without its positions."""
-    shape = speed.SIZES["124M"].shape
+    shape = workloads.SIZES["124M"].shape
     weights = 12 * 12 * 768**2 + 50257 * 768
-    assert 3 * speed.forward_flops(shape, [4], 4, 4) / 4 == pytest.approx(6 * weights, rel=1e-3)
+    assert 3 * workloads.forward_flops(shape, [4], 4, 4) / 4 == pytest.approx(6 * weights, rel=1e-3)
 
 
 def test_dialogues_are_ragged_and_free_of_control_tokens() -> None:
-    rows = speed.dialogues(speed.SIZES["5M"], 200)
+    rows = workloads.dialogues(workloads.SIZES["5M"], 200)
     lengths = [len(ids) for ids, _ in rows]
     assert min(lengths) >= 32 and max(lengths) <= 256 and len(set(lengths)) > 50
     assert min(min(ids) for ids, _ in rows) >= 6
     assert all(len(ids) == len(trained) and not trained[0] and trained[-1] for ids, trained in rows)
-    assert rows == speed.dialogues(speed.SIZES["5M"], 200)
+    assert rows == workloads.dialogues(workloads.SIZES["5M"], 200)
 
 
 def test_rankings_share_their_prompt() -> None:
-    item = speed.rankings(SMOKE, 3)[2]
+    item = workloads.rankings(SMOKE, 3)[2]
     assert len(item.rows) == 6 and sorted(item.ranks) == [1, 2, 3, 4, 5, 6]
     (first, marks), *others = item.rows
     prompt = marks.index(True)
@@ -141,8 +141,8 @@ def test_rankings_share_their_prompt() -> None:
 
 
 def test_alone_is_another_process_and_tells_when_it_was_killed() -> None:
-    assert speed.alone(os.getpid) not in (None, os.getpid())
-    assert speed.alone(os._exit, 1) is None
+    assert machine.alone(os.getpid) not in (None, os.getpid())
+    assert machine.alone(os._exit, 1) is None
     assert "killed" in speed.table_lines("5M", "fp32", "ppo", None, 1e9)[0]
 
 
@@ -156,7 +156,7 @@ def test_median_share_and_memory_in_the_table() -> None:
 def test_only_takes_names_and_beginnings() -> None:
     assert speed.Config(only="pretrain,ppo").rows == ["pretrain-muon", "pretrain-adamw", "ppo"]
     assert speed.Config(only="decode-128").rows == ["decode-128"]
-    assert speed.Config().rows == list(speed.ROWS)
+    assert speed.Config().rows == list(workloads.ROWS)
     with pytest.raises(InputError, match="no row 'rlhf'"):
         speed.Config(only="ppo,rlhf")
 

@@ -12,7 +12,7 @@ from amenable.stages import ppo
 from amenable.train import memory
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.runtime import Runtime
-from benchmarks import speed
+from benchmarks import workloads
 
 SHAPE = DecoderConfig(vocab_size=320, context_length=64, num_layers=2, hidden_size=32, num_heads=2)
 FP32 = Runtime(torch.device("cpu"), False, 1)
@@ -27,7 +27,7 @@ def test_rollouts_hold_four_models_two_of_them_with_moments_and_the_best() -> No
     """Few tokens: copying the state makes the peak. 4 models, 2 x 2 moments and the best are held, and 7 are copied."""
     shape = replace(SHAPE, hidden_size=128, vocab_size=2000)
     config = ppo_config(max_steps=2, prompts_per_step=4, max_new_tokens=8, keep_weights="score", validation=Path("x"))
-    algorithm, models = speed.make_ppo(shape, FP32, config)
+    algorithm, models = workloads.make_ppo(shape, FP32, config)
     policy, critic = (sum(p.numel() for p in module.parameters()) for module in algorithm.models.values())
     size = rl_memory.peak_bytes(algorithm, models, config, [[1, 2]])
     assert size == memory.LIBRARIES + 4 * (5 * policy + 4 * critic) + 4 * (4 * policy + 3 * critic)
@@ -35,7 +35,7 @@ def test_rollouts_hold_four_models_two_of_them_with_moments_and_the_best() -> No
 
 def test_rollouts_grow_with_answers_and_not_with_minibatches() -> None:
     prompts = [[1] * 12] * 8
-    algorithm, models = speed.make_ppo(SHAPE, FP32, ppo_config())
+    algorithm, models = workloads.make_ppo(SHAPE, FP32, ppo_config())
 
     def size(**changes: Any) -> int:
         config = ppo_config(**{"prompts_per_step": 64, "max_new_tokens": 16, "max_steps": 2, **changes})
@@ -51,7 +51,7 @@ def test_rollouts_grow_with_answers_and_not_with_minibatches() -> None:
 def test_activations_of_policy_and_critic_are_not_held_together() -> None:
     """The second model that trains adds weights, moments, gradients and copies, and no activations."""
     prompts, config = [[1] * 40] * 8, ppo_config(prompts_per_step=64, max_steps=2, max_new_tokens=24)
-    algorithm, models = speed.make_ppo(SHAPE, FP32, config)
+    algorithm, models = workloads.make_ppo(SHAPE, FP32, config)
     both = rl_memory.peak_bytes(algorithm, models, config, prompts)
     critic = sum(p.numel() for p in algorithm.models.pop("critic").parameters())
     assert both - rl_memory.peak_bytes(algorithm, models, config, prompts) == 4 * 4 * critic
@@ -60,7 +60,7 @@ def test_activations_of_policy_and_critic_are_not_held_together() -> None:
 def test_only_a_run_that_keeps_the_best_weights_holds_them_twice() -> None:
     shape = replace(SHAPE, hidden_size=128, vocab_size=2000)
     last = ppo_config(max_steps=2, prompts_per_step=4, max_new_tokens=8)
-    algorithm, models = speed.make_ppo(shape, FP32, last)
+    algorithm, models = workloads.make_ppo(shape, FP32, last)
     best = replace(last, keep_weights="score", validation=Path("prompts"))
     sizes = [rl_memory.peak_bytes(algorithm, models, config, [[1, 2]]) for config in (last, best)]
     weights = sum(p.numel() for p in models.policy.parameters())

@@ -220,7 +220,9 @@ def test_a_bare_stage_trains_the_closed_worlds_model_as_the_demo_does(stage: str
     nano = traits_of(preset("nano", 1536))
     (given,) = [call.config for call in demo.plan(Path("x"), 0) if call.out == Path("x") / stage]
     models = [nano] * (2 if stage == "ppo" else 1)
-    bare, demos = (getattr(defaults, stage)(config, *models)[0] for config in (config, given))
+    bare, demos = (
+        getattr(defaults, "online" if stage == "ppo" else stage)(config, *models)[0] for config in (config, given)
+    )
     left = {"seed", "warmup_steps", *{"sft": ("dropout",), "dpo": ("pairs_per_prompt",)}.get(stage, ())}
     for name in {name for name, _ in numbers_of(config)} - left:
         assert attrgetter(name)(bare) == attrgetter(name)(demos), name
@@ -228,7 +230,7 @@ def test_a_bare_stage_trains_the_closed_worlds_model_as_the_demo_does(stage: str
 
 def test_a_published_chat_model_may_answer_at_length() -> None:
     """And is held less tightly, as each token adds to the KL of an answer."""
-    config, line = defaults.ppo(ppo.Config(), Traits(135_000_000, 8192), Traits(135_000_000, 8192))
+    config, line = defaults.online(ppo.Config(), Traits(135_000_000, 8192), Traits(135_000_000, 8192))
     assert (config.max_new_tokens, config.kl_coef, config.adaptive_kl_target, config.temperature) == (
         256,
         0.075,
@@ -239,7 +241,7 @@ def test_a_published_chat_model_may_answer_at_length() -> None:
         "max new tokens 256 (--max-new-tokens), kl coef 0.075 (--kl-coef), adaptive kl target 6 (--adaptive-kl-target)"
         in line
     )
-    short, _ = defaults.ppo(ppo.Config(max_new_tokens=16), Traits(135_000_000, 8192), Traits(135_000_000, 8192))
+    short, _ = defaults.online(ppo.Config(max_new_tokens=16), Traits(135_000_000, 8192), Traits(135_000_000, 8192))
     assert (short.kl_coef, short.adaptive_kl_target) == (0.3, 1.5)
     assert [defaults.answer_length(context) for context in (3, 64, 256, 1024, 131072)] == [1, 16, 64, 256, 256]
     least, _ = defaults.evaluate(evaluate.Config(), [Traits(1, 8192), Traits(1, 256)])

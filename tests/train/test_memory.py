@@ -17,7 +17,7 @@ from amenable.train.forward import Row
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.passes import Pass, pass_of
 from amenable.train.runtime import KERNELS, Runtime
-from benchmarks import scaling, speed
+from benchmarks import machine, scaling
 
 PLAIN = DecoderConfig(100, context_length=64, num_layers=2, hidden_size=32, num_heads=2)
 MODERN = replace(preset("nano", 100), context_length=64, num_layers=2, hidden_size=48, num_heads=3)
@@ -170,7 +170,7 @@ def test_what_a_process_used_is_near_what_was_said() -> None:
         scaling.Case("reward", "12M Llama", "bf16", rows=4, steps=4, system=64): 0.15,
     }
     for case, within in cases.items():
-        found = speed.alone(scaling.use, case, 1)
+        found = machine.alone(scaling.use, case, 1)
         assert found is not None
         predicted, used = found
         assert predicted == pytest.approx(used, rel=within)

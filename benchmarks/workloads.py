@@ -1,0 +1,319 @@
+"""Training steps, PPO iterations and decoding on seeded data, by the functions that the stages call.
+
+A workload builds its models and data from a seed; its `step(n)` does the n-th step and returns the tokens that it
+computed and the operations that it needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+import torch
+
+from amenable.data.types import Prompt
+from amenable.feedback.comparisons import Item
+from amenable.generation.engine import generate
+from amenable.generation.sampling import Sampling
+from amenable.models.decoder import Decoder, DecoderConfig
+from amenable.models.heads import ScalarModel
+from amenable.models.presets import preset
+from amenable.rewards.model import ModelReward
+from amenable.rewards.spec import load_reward
+from amenable.rl.experience import Experience, TokenizedPrompt, objective_metrics
+from amenable.rl.improve import collect_experience, update
+from amenable.rl.models import Models
+from amenable.seeds import seeded_generator
+from amenable.stages import dpo, ppo, pretrain, reward, sft
+from amenable.text.tokenizer import MIN_VOCAB_SIZE, SPECIAL_TOKENS, Tokenizer
+from amenable.train import defaults
+from amenable.train.defaults import traits_of
+from amenable.train.examples import whole
+from amenable.train.forward import Row
+from amenable.train.objective import NextToken, accumulate
+from amenable.train.optimizer import Optimizer, OptimizerConfig
+from amenable.train.runtime import Runtime
+from benchmarks.machine import seconds_of
+
+SizeName = Literal["5M", "124M", "smoke"]
+
+ANSWERS = 6  # answers to a prompt in the reward model's rankings
+
+
+@dataclass(frozen=True)
+class Size:
+    """Model, and batch sizes of its steps."""
+
+    shape: DecoderConfig
+    rows: int = 16
+    """rows in a pretraining step; SFT has twice as many, of about half the length"""
+    length: int = 256
+    """tokens of a full row; prompts and answers have 1/16 to 1/2 of it"""
+    prompts: int = 128
+    """prompts in a PPO iteration"""
+
+
+SIZES: dict[SizeName, Size] = {
+    "5M": Size(preset("tiny-gpt2")),
+    "124M": Size(preset("gpt2"), prompts=32),
+    "smoke": Size(
+        DecoderConfig(320, context_length=64, num_layers=2, hidden_size=32, num_heads=2), rows=2, length=32, prompts=4
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Work:
+    """Tokens and operations of one step."""
+
+    tokens: dict[str, int]
+    """tokens by the line of the table that they count for"""
+    flops: float = 0.0
+    """operations that the step needs; 0 where no share of the ceiling is printed"""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Work to be timed: `step(n)` does the n-th step, from 0."""
+
+    description: str
+    step: Callable[[int], Work]
+
+
+def pretrain_row(size: Size, runtime: Runtime, muon: bool = True) -> Workload:
+    """Rows of one length, the optimizer as `amenable pretrain` has it, or AdamW for everything."""
+    config, _ = defaults.pretrain(pretrain.Config(), traits_of(size.shape))
+    optimizer = config.optimizer if muon else replace(config.optimizer, muon_learning_rate=0.0)
+    rows = [whole(ids) for ids in sequences(size, [size.length] * size.rows)]
+    name = "Muon" if muon else "AdamW"
+    workload = next_token(f"pretrain-{name.lower()}", size.shape, rows, optimizer, config.max_tokens_per_pass, runtime)
+    return replace(workload, description=f"{size.rows} x {size.length} tokens, {name}")
+
+
+def sft_row(size: Size, runtime: Runtime) -> Workload:
+    """Prompts and answers of mixed lengths, answers trained, dropout as the demo has it."""
+    config, _ = defaults.sft(sft.Config(dropout=0.1), traits_of(size.shape))
+    rows = dialogues(size, 2 * size.rows)
+    shape = replace(size.shape, dropout=config.dropout)
+    workload = next_token("sft", shape, rows, config.optimizer, config.max_tokens_per_pass, runtime)
+    return replace(workload, description=f"{described(rows)}, dropout {config.dropout}")
+
+
+def next_token(
+    label: str, shape: DecoderConfig, rows: list[Row], config: OptimizerConfig, limit: int, runtime: Runtime
+) -> Workload:
+    """Updates by the next-token loss on the same rows."""
+    decoder = Decoder(shape, runtime.device).train()
+    optimizer = Optimizer([decoder], config)
+
+    def step(number: int) -> Work:
+        accumulate(NextToken(decoder), rows, runtime, limit)
+        optimizer.step()
+        return training_work(label, shape, rows)
+
+    return Workload("", step)
+
+
+def reward_row(size: Size, runtime: Runtime) -> Workload:
+    """Rankings of six answers, all pairs of a prompt in one element of the batch."""
+    config, _ = defaults.reward(reward.Config(), traits_of(size.shape))
+    model = scalar_model(size.shape, runtime.device)
+    optimizer = Optimizer([model], config.optimizer)
+    prompts = max(1, config.prompts_per_step * size.rows // 16)
+    items = rankings(size, prompts)
+    rows = [row for item in items for row in item.rows]
+
+    def step(number: int) -> Work:
+        accumulate(reward.BradleyTerry(model), items, runtime, config.max_tokens_per_pass)
+        optimizer.step()
+        return training_work("reward", size.shape, rows, unembedded=False)
+
+    return Workload(f"{prompts} prompts x {ANSWERS} answers, {described(rows)}", step)
+
+
+def dpo_row(size: Size, runtime: Runtime) -> Workload:
+    """Pairs; the reference's log-probabilities are computed once, before the clock starts, as the stage does."""
+    config, _ = defaults.dpo(dpo.Config(), traits_of(size.shape))
+    policy = Decoder(size.shape, runtime.device).eval()
+    items = rankings(size, max(1, config.batch_size * size.rows // 16))
+    pairs = [dpo.Pair(item.rows[0], item.rows[1]) for item in items]
+    pairs = dpo.add_reference_logps(policy, pairs, runtime, config.max_tokens_per_pass)
+    optimizer = Optimizer([policy], config.optimizer)
+    rows = [row for pair in pairs for row in (pair.chosen, pair.rejected)]
+
+    def step(number: int) -> Work:
+        accumulate(dpo.DPO(policy, config), pairs, runtime, config.max_tokens_per_pass)
+        optimizer.step()
+        return training_work("dpo", size.shape, rows)
+
+    return Workload(f"{len(pairs)} pairs, {described(rows)}", step)
+
+
+def ppo_row(size: Size, runtime: Runtime) -> Workload:
+    """Whole iterations: sample, score, learn. EOS is as unlikely as any token: nearly all answers have full length."""
+    config = ppo.Config(prompts_per_step=size.prompts, max_new_tokens=3 * size.length // 8)
+    config, _ = defaults.online(config, traits_of(size.shape), traits_of(size.shape))
+    algorithm, models = make_ppo(size.shape, runtime, config)
+    prompts = sequences(size, prompt_lengths(size, size.prompts))
+
+    def step(number: int) -> Work:
+        gathering, experience = seconds_of(lambda: sample_and_score(algorithm, models, config, prompts, number))
+        learning, _ = seconds_of(lambda: learn(algorithm, models, config, experience, number))
+        rollout = experience.rollout
+        lengths = [len(ids) for ids, _ in rollout.rows()]
+        generated = int(rollout.lengths.sum())
+        flops = ppo_flops(size.shape, lengths, generated, config.num_ppo_epochs)
+        note = f"learning {learning / (gathering + learning):.0%} of the time"
+        return Work({"ppo, generated": generated, "ppo, all": sum(lengths)}, flops, note)
+
+    return Workload(f"{config.samples} answers of {config.max_new_tokens}", step)
+
+
+def decode_row(size: Size, runtime: Runtime, answers: int) -> Workload:
+    """Prompts of mixed lengths, read and continued at once to a fixed length."""
+    decoder = Decoder(size.shape, runtime.device).eval()
+    prompts = sequences(size, prompt_lengths(size, answers))
+    sampling = Sampling(max_new_tokens=size.length // 2)
+
+    def step(number: int) -> Work:
+        with runtime.autocast():
+            groups = generate(decoder, prompts, sampling, eos_id=None, seeds=number, max_batch_size=answers)
+        return Work({f"decode-{answers}": sum(len(answer.ids) for group in groups for answer in group)})
+
+    return Workload(f"{answers} answers of {sampling.max_new_tokens}", step)
+
+
+ROWS: dict[str, Callable[[Size, Runtime], Workload]] = {
+    "pretrain-muon": pretrain_row,
+    "pretrain-adamw": partial(pretrain_row, muon=False),
+    "sft": sft_row,
+    "reward": reward_row,
+    "dpo": dpo_row,
+    "ppo": ppo_row,
+    "decode-32": partial(decode_row, answers=32),
+    "decode-128": partial(decode_row, answers=128),
+}
+
+
+def sequences(size: Size, lengths: Sequence[int]) -> list[list[int]]:
+    """Random ids of these lengths, no special tokens among them."""
+    generator = seeded_generator(0, "ids", len(lengths))
+    return [
+        torch.randint(len(SPECIAL_TOKENS), size.shape.vocab_size, (length,), generator=generator).tolist()
+        for length in lengths
+    ]
+
+
+def prompt_lengths(size: Size, count: int, purpose: str = "prompts") -> list[int]:
+    """Even odds for every length from 1/16 to 1/2 of a full row."""
+    generator = seeded_generator(0, purpose, count)
+    return torch.randint(size.length // 16, size.length // 2 + 1, (count,), generator=generator).tolist()
+
+
+def dialogues(size: Size, count: int) -> list[Row]:
+    """A prompt and an answer a row, both of mixed lengths; the answer is trained."""
+    prompts, answers = prompt_lengths(size, count), prompt_lengths(size, count, "answers")
+    ids = sequences(size, [sum(pair) for pair in zip(prompts, answers)])
+    marks = [[False] * prompt + [True] * answer for prompt, answer in zip(prompts, answers)]
+    return list(zip(ids, marks))
+
+
+def rankings(size: Size, count: int) -> list[Item]:
+    """Prompts with six answers each, all ranks different."""
+    prompts = sequences(size, prompt_lengths(size, count))
+    answers = sequences(size, prompt_lengths(size, ANSWERS * count, "answers"))
+    items = []
+    for i, prompt in enumerate(prompts):
+        group = answers[ANSWERS * i : ANSWERS * (i + 1)]
+        rows = [(prompt + answer, [False] * len(prompt) + [True] * len(answer)) for answer in group]
+        items.append(Item(rows, [float(rank) for rank in range(1, ANSWERS + 1)], [len(a) for a in group], ""))
+    return items
+
+
+def scalar_model(shape: DecoderConfig, device: torch.device | str = "cpu") -> ScalarModel:
+    """Return a reward model with random weights."""
+    return ScalarModel.from_decoder(Decoder(shape, device), seeded_generator(0, "head")).eval()
+
+
+def make_ppo(shape: DecoderConfig, runtime: Runtime, config: ppo.Config) -> tuple[ppo.PPO, Models]:
+    """Return PPO and its models with random weights: policy and reference alike, reward model and critic alike."""
+    device = runtime.device
+    frozen = Decoder(shape, device).eval(), scalar_model(shape, device)
+    reference, scorer = (runtime.to_inference(model).requires_grad_(False) for model in frozen)
+    words = Tokenizer.train(["of which EOS alone is read"], MIN_VOCAB_SIZE, chat=True)
+    reward = load_reward(ModelReward(scorer, words, runtime, config.max_tokens_per_pass), runtime)
+    models = Models(Decoder(shape, device).eval(), reference, words, reward, runtime, (reference, scorer))
+    return ppo.PPO(models, scalar_model(shape, device), config), models
+
+
+def sample_and_score(
+    algorithm: ppo.PPO, models: Models, config: ppo.Config, prompts: list[list[int]], number: int
+) -> Experience:
+    """Return the experience of iteration `number` on prompts of these ids."""
+    tokenized = [TokenizedPrompt(Prompt(str(i), ()), ids) for i, ids in enumerate(prompts)]
+    return collect_experience(algorithm, models, config, tokenized, ("rollout", number), config.num_generations)
+
+
+def learn(algorithm: ppo.PPO, models: Models, config: ppo.Config, experience: Experience, number: int) -> None:
+    """Take the updates of an iteration on its experience, and compute its metrics."""
+    algorithm.estimate(experience, config.kl_coef)
+    objective_metrics(experience, config.kl_coef)
+    update(algorithm, models, experience, [], number, 1.0, config, rounding=lambda: 0.0)
+
+
+def ppo_iteration(
+    algorithm: ppo.PPO, models: Models, config: ppo.Config, prompts: list[list[int]], number: int
+) -> Experience:
+    """Sample, score and learn; return the experience."""
+    experience = sample_and_score(algorithm, models, config, prompts, number)
+    learn(algorithm, models, config, experience, number)
+    return experience
+
+
+def described(rows: list[Row]) -> str:
+    lengths = [len(ids) for ids, _ in rows]
+    return f"{len(rows)} rows of {min(lengths)} to {max(lengths)} tokens"
+
+
+def training_work(label: str, shape: DecoderConfig, rows: list[Row], unembedded: bool = True) -> Work:
+    """Forward and backward: three times the operations of a forward pass. A reward model is read once a row."""
+    lengths = [len(ids) for ids, _ in rows]
+    predicted = sum(sum(trained) for _, trained in rows)
+    needed = (
+        forward_flops(shape, lengths, predicted, predicted)
+        if unembedded
+        else forward_flops(shape, lengths, 0, len(rows))
+    )
+    return Work({label: sum(lengths)}, 3 * needed)
+
+
+def forward_flops(shape: DecoderConfig, lengths: Sequence[int], predicted: int, read: int) -> float:
+    """Operations of one pass: 2 for each weight of a matrix and token it multiplies, and causal attention.
+
+        sum_b (2 N T_b + 2 L h T_b (T_b + 1)) - 2 n (sum_b T_b - R) + 2 V D M
+
+    N weights of the layers' matrices, L layers, h = heads x head width, R tokens whose hidden states are read, M of
+    them to be unembedded. After its attention the last layer, n weights, is needed at the tokens read alone. With every
+    token predicted, three times this is the "6N + attention" of Kaplan et al. (2020) and Chowdhery et al. (2022),
+    attention counted where it is causal.
+    """
+    layers = Decoder(shape, "meta").layers
+    weights = sum(p.numel() for p in layers.parameters() if p.ndim == 2)
+    last = sum(
+        p.numel() for part in (layers[-1].attention.out, layers[-1].mlp) for p in part.parameters() if p.ndim == 2
+    )
+    width = shape.num_heads * shape.head_size
+    attention = sum(2 * shape.num_layers * width * length * (length + 1) for length in lengths)
+    spared = 2 * last * (sum(lengths) - read)
+    return 2 * weights * sum(lengths) + attention - spared + 2 * shape.vocab_size * shape.hidden_size * predicted
+
+
+def ppo_flops(shape: DecoderConfig, lengths: Sequence[int], generated: int, epochs: int) -> float:
+    """Policy and reference predict the answers, scorer and critic read them; policy and critic train each epoch."""
+    predicting, valuing, scoring = (
+        forward_flops(shape, lengths, *counts) for counts in ((generated, generated), (0, generated), (0, len(lengths)))
+    )
+    return (2 + 3 * epochs) * predicting + (1 + 3 * epochs) * valuing + scoring
