@@ -19,7 +19,7 @@ from amenable.claims.stage_folders import number, read_json
 from amenable.claims.verdicts import Curve, Estimate, Part, paired
 from amenable.data.files import read_json_lines
 from amenable.evaluation.load_answers import Answers, read_answers
-from amenable.evaluation.preference import Jury, outcomes
+from amenable.evaluation.preference import GoldCache, outcomes
 from amenable.functional.statistics import wilson
 from amenable.world.closed_world import ClosedWorld
 
@@ -33,10 +33,10 @@ class Evidence:
     run: Path
 
     @cached_property
-    def jury(self) -> Jury | None:
+    def gold(self) -> GoldCache | None:
         """The annotators of the closed world; None where the world is not made yet."""
         home = self.run / "world"
-        return Jury(ClosedWorld.load(home)) if (home / "world.json").exists() else None
+        return GoldCache(ClosedWorld.load(home)) if (home / "world.json").exists() else None
 
     @cached_property
     def folders(self) -> list[Path]:
@@ -47,7 +47,7 @@ class Evidence:
     @cached_property
     def seed(self) -> int:
         """The seed of the votes: the world's."""
-        return int(self.jury.world.facts["seed"]) if self.jury is not None else 0
+        return int(self.gold.world.facts["seed"]) if self.gold is not None else 0
 
     @cached_property
     def answers(self) -> Answers:
@@ -118,10 +118,10 @@ class Evidence:
         pair = (decoding, decoding) if isinstance(decoding, str) else decoding
         rows = self.rows(first, pair[0], suite), self.rows(second, pair[1], suite)
         ids = [name for name in rows[0] if name in rows[1]]
-        if not ids or self.jury is None:
+        if not ids or self.gold is None:
             return None
         answers = [[model_rows[name] for name in ids] for model_rows in rows]
-        return outcomes(self.jury, ids, answers[0], answers[1], judges, self.seed)
+        return outcomes(self.gold, ids, answers[0], answers[1], judges, self.seed)
 
     def rate(
         self,
@@ -171,7 +171,7 @@ class Evidence:
     def over_optimisation(self, stage: str) -> dict[str, Curve] | None:
         """Return gold and proxy of a PPO run's answers to the same prompts along its way, against their KL."""
         rows = read_json_lines(self.run / stage / "answers.jsonl")
-        if not rows or self.jury is None or not (self.run / stage / "finished.json").exists():
+        if not rows or self.gold is None or not (self.run / stage / "finished.json").exists():
             return None
         steps = sorted({row["step"] for row in rows})
         by_step = {step: {row["id"]: row for row in rows if row["step"] == step} for step in steps}
@@ -180,7 +180,7 @@ class Evidence:
         kls = torch.tensor([[row["kl"] for row in step_rows] for step_rows in rows_by_step], dtype=torch.float64)
         proxy = torch.tensor([[row["score"] for row in step_rows] for step_rows in rows_by_step], dtype=torch.float64)
         answers = [[{**row, "text": row["completion"]} for row in step_rows] for step_rows in rows_by_step]
-        golds = [[self.jury.parts(row["id"], row).gold for row in step_rows] for step_rows in answers]
+        golds = [[self.gold.report(row["id"], row).gold for row in step_rows] for step_rows in answers]
         gold = torch.tensor(golds, dtype=torch.float64)
         kl = kls.mean(1)
         return {"gold": Curve(steps, kl, gold), "proxy": Curve(steps, kl, proxy)}

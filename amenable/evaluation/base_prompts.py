@@ -1,11 +1,11 @@
-"""How a base model is asked: as a text of the kind it has read, up to where an answer would stand.
+"""Prompts to base models: a transcript in the format of their raw text, up to where the answer begins.
 
-A base model knows no turns. Without a file of transcripts it sees `User: ...` and `Assistant:`; a file says what its
-raw text would have there instead, in a row for plain prompts and one for few-shot ones:
+A base model has no chat template. Without a file of transcripts its prompts are `User: ...` and `Assistant:`; a file
+names other labels, in a row for plain prompts and a row for few-shot prompts:
 
     {"name": "zero-shot", "user": "Post:", "assistant": "Reply:", "end": "\\n"}
 
-`end` stands between two turns, and ends the answer.
+`end` separates two turns, and ends the answer.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ class Transcript:
     end: str
 
     def render(self, messages: Conversation) -> str:
-        """The conversation as text, ending where the assistant is to speak. A system message stands at the top."""
+        """Return the conversation as text, ending where the answer begins. A system message has no label."""
         labels = {"user": f"{self.user} ", "assistant": f"{self.assistant} ", "system": ""}
         turns = [f"{labels[message.role]}{message.content}{self.end}" for message in messages]
         return "".join(turns) + self.assistant
 
     def answer(self, text: str) -> str:
-        """What the assistant says in a continuation: all before the turn ends."""
+        """Return the answer in a continuation: the text before the end of the turn."""
         return text.split(self.end, 1)[0].strip()
 
 
 def read_transcripts(path: Path) -> dict[str, Transcript]:
-    """The transcripts of a file by name; InputError for a row that is none."""
-    found: dict[str, Transcript] = {}
+    """Read the transcripts of a file by name. Raises InputError for a row that is none."""
+    transcripts: dict[str, Transcript] = {}
     if not path.is_file():
         raise InputError("no such file", path, "a world has transcripts.jsonl; leave --transcripts out otherwise")
     for number, row in read_json_rows(path):
@@ -49,11 +49,11 @@ def read_transcripts(path: Path) -> dict[str, Transcript]:
             name, labels = row.pop("name"), Transcript(**row)
         except (ValueError, TypeError, KeyError, AttributeError):
             name, labels = None, None
-        told = labels is not None and all(isinstance(label, str) and label for label in vars(labels).values())
-        if labels is None or name not in NAMES or not told:
-            how = f"a row has name ({' or '.join(NAMES)}), user, assistant and end, all of them texts"
-            raise InputError("no transcript", f"{path}:{number}", how)
-        found[name] = labels
-    if not found:
+        complete = labels is not None and all(isinstance(label, str) and label for label in vars(labels).values())
+        if labels is None or name not in NAMES or not complete:
+            form = f"a row has name ({' or '.join(NAMES)}), user, assistant and end, all of them texts"
+            raise InputError("no transcript", f"{path}:{number}", form)
+        transcripts[name] = labels
+    if not transcripts:
         raise InputError("no transcript", path, "it is empty")
-    return found
+    return transcripts

@@ -29,7 +29,7 @@ from amenable.train.passes import full_row, largest_inference_pass
 from amenable.train.runtime import Runtime
 
 SAMPLES = 8
-"""answers that samples.jsonl keeps each time"""
+"""rows of samples.jsonl at each measurement"""
 
 
 def answers_with_kl(
@@ -44,7 +44,7 @@ def answers_with_kl(
     max_tokens: int,
     bars: Bars = no_bars,
 ) -> tuple[Rollout, Tensor]:
-    """An answer of the policy to each of B prompts, at temperature 1, and its KL to the reference in nats [B].
+    """Return an answer of the policy to each of B prompts, at temperature 1, and its KL to the reference in nats [B].
 
     An answer's random numbers come from its prompt's seed alone. max_tokens: tokens of a pass.
     """
@@ -60,19 +60,19 @@ def answers_with_kl(
 def peaks(
     policy: nn.Module, prompts: Sequence[list[int]], max_new_tokens: int, limit: int, runtime: Runtime
 ) -> list[int]:
-    """Bytes that `answers_with_kl` needs at its peaks: for the answers, and for the pass of both models over them."""
+    """Return the peak bytes of `answers_with_kl`: of generation, and of the pass of both models over the answers."""
     if not prompts:
         return []
     model = memory.model_of(policy, OptimizerConfig())
     rows = [full_row(prompt, max_new_tokens) for prompt in prompts]
-    longest, asked = max(len(ids) for ids, _ in rows), min(memory.PREFILL_TOKENS, sum(map(len, prompts)))
+    longest, prefill = max(len(ids) for ids, _ in rows), min(memory.PREFILL_TOKENS, sum(map(len, prompts)))
     both = 2 * memory.inference_bytes(model, largest_inference_pass(rows, limit), runtime)
-    return [memory.generation_bytes(model, min(memory.GENERATION_ROWS, len(rows)), longest, asked, runtime), both]
+    return [memory.generation_bytes(model, min(memory.GENERATION_ROWS, len(rows)), longest, prefill, runtime), both]
 
 
 @dataclass(frozen=True)
 class KLMonitor:
-    """Measures the KL of a policy that is trained, on its answers to the same held-out prompts every time."""
+    """KL of a policy during training, on its answers to the same held-out prompts every time."""
 
     policy: Decoder
     reference: Decoder

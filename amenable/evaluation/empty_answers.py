@@ -1,7 +1,7 @@
 """Rank of the empty answer under a reward model.
 
-Comparisons seldom hold one, so that its score is whatever the model makes of EOS after a prompt. Where that is high, a
-policy that is trained to please learns to be silent.
+Comparisons seldom hold an empty answer, so its score is that of EOS after a prompt, untrained. Where that is high, a
+policy trained on this reward learns to answer nothing.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from amenable.train.runtime import Runtime
 def rank_of_empty(
     model: ScalarModel, items: Sequence[Item], tokenizer: Tokenizer, runtime: Runtime, max_tokens: int
 ) -> dict[str, float]:
-    """Metrics over prompts: the share whose empty answer scores below the mean of the given ones (eval/empty_below),
-    and below each of them (eval/empty_last). Given answers that are empty are left out; nothing where none is left.
+    """Return the share of prompts whose empty answer scores below the mean of the given answers (eval/empty_below), and
+    below each of them (eval/empty_last). Given answers that are empty are left out; {} where none is left.
 
     max_tokens: tokens of a pass.
     """
     below, last = [], []
     rows = [[*given_rows(item), empty_row(item, tokenizer)] for item in items]
     scores = forward.compute_rewards(model, [row for some in rows for row in some], runtime, max_tokens)
-    for part in scores.split([len(some) for some in rows]):
-        *given, empty = part.tolist()
+    for row_scores in scores.split([len(some) for some in rows]):
+        *given, empty = row_scores.tolist()
         if given:
             below.append(empty < fmean(given))
             last.append(empty < min(given))
@@ -37,12 +37,12 @@ def rank_of_empty(
 
 
 def given_rows(item: Item) -> list[forward.Row]:
-    """The rows of the answers that say something."""
+    """Return the rows of the answers that are not empty."""
     return [row for row, length in zip(item.rows, item.lengths) if length]
 
 
 def empty_row(item: Item, tokenizer: Tokenizer) -> forward.Row:
-    """The item's prompt, and an answer that ends at once."""
-    ids, trained = item.rows[0]
-    prompt, answer = ids[: trained.index(True)], render_completion(tokenizer, "")
+    """Return the row of the item's prompt and an empty answer."""
+    ids, loss_mask = item.rows[0]
+    prompt, answer = ids[: loss_mask.index(True)], render_completion(tokenizer, "")
     return prompt + answer, [False] * len(prompt) + [True] * len(answer)

@@ -1,4 +1,4 @@
-"""What models answered, read from the run directories of `evaluate`: several folders as one."""
+"""Answers in the run directories of `evaluate`, several folders merged."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ class Answers:
 
     prompts: dict[tuple[str, str], Row] = field(default_factory=dict)
     """suite, id, kind and prompt, by (suite, id)"""
-    said: dict[tuple[str, str, str], dict[str, Row]] = field(default_factory=dict)
+    rows: dict[tuple[str, str, str], dict[str, Row]] = field(default_factory=dict)
     """answers by prompt id, by (model, decoding, suite)"""
     folders: dict[str, Path] = field(default_factory=dict)
-    """where each model was evaluated"""
+    """run directory of each model's evaluation"""
 
     @property
     def models(self) -> list[str]:
-        """The models in the order in which they were found."""
+        """Names of the models in the order of the folders."""
         return list(self.folders)
 
     def of(self, model: str, decoding: str = "sampled", suite: str = TEST) -> dict[str, Row]:
-        """A model's answers to a suite by the prompt's id; empty where there are none."""
-        return self.said.get((model, decoding, suite), {})
+        """Return a model's answers to a suite by prompt id; empty where there are none."""
+        return self.rows.get((model, decoding, suite), {})
 
 
 def read_answers(folders: Sequence[Path]) -> Answers:
-    """The answers in these evaluations; one that is not finished is passed over.
+    """Read the answers of finished evaluations; unfinished ones are skipped.
 
-    InputError where two folders have a model of the same name: nobody could tell whose answer is meant.
+    Raises InputError where two folders have a model of the same name.
     """
     answers = Answers()
     for folder in folders:
@@ -53,16 +53,16 @@ def read_answers(folders: Sequence[Path]) -> Answers:
                 raise InputError(f"both have a model '{name}'", where, "evaluate them under different names")
             answers.folders[name] = folder
         for row in rows:
-            add(answers, row)
+            add_row(answers, row)
     return answers
 
 
-def add(answers: Answers, row: Row) -> None:
-    """One row of samples.jsonl: a prompt with the answers of one evaluation's models."""
+def add_row(answers: Answers, row: Row) -> None:
+    """Add a row of samples.jsonl: a prompt with the answers of one evaluation's models."""
     suite = row.get("suite") or TEST
-    asked = {key: value for key, value in row.items() if key not in ("answers", "step")}
-    answers.prompts.setdefault((suite, row["id"]), asked)
+    prompt = {key: value for key, value in row.items() if key not in ("answers", "step")}
+    answers.prompts.setdefault((suite, row["id"]), prompt)
     for name, by_decoding in row["answers"].items():
         for decoding, answer in by_decoding.items():
             if answer is not None:
-                answers.said.setdefault((name, decoding, suite), {})[row["id"]] = answer
+                answers.rows.setdefault((name, decoding, suite), {})[row["id"]] = answer

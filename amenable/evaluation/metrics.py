@@ -1,4 +1,4 @@
-"""What answers are worth: each by itself, and what many of them come to.
+"""Metrics of answers, of each answer and as means over many.
 
     KL(p || ref) = E_p[sum_t KL(p(. | y_<t) || ref(. | y_<t))], nats an answer      (the mean over drawn answers)
     H(p) = E_p[-log p(y)], nats an answer
@@ -17,7 +17,7 @@ from typing import Any
 
 from amenable.data.types import Demonstration, Prompt, Text
 from amenable.evaluation.answering import Answer, LoadedModel, entropy
-from amenable.evaluation.preference import Jury, Row
+from amenable.evaluation.preference import GoldCache, Row
 from amenable.functional.statistics import best_of_n_kl
 from amenable.models.heads import ScalarModel
 from amenable.text.chat import render, render_completion, render_prompt
@@ -28,139 +28,148 @@ from amenable.train.log import Bars, no_bars
 from amenable.train.runtime import Runtime
 from amenable.world.scores import gold_figures
 
-PARTS = ("truthful", "hallucinated", "over_refused", "harmful", "rude", "polite", "follows")
-"""the parts of gold that are kept of each answer"""
+GOLD_FIELDS = ("truthful", "hallucinated", "over_refused", "harmful", "rude", "polite", "follows")
+"""fields of a GoldReport in every row of an answer"""
 
 
 @dataclass(frozen=True)
-class Yardsticks:
-    """What answers are measured by; None where there is none."""
+class Scorers:
+    """Gold, reward model and reference that answers are scored with; None where there is none."""
 
-    jury: Jury | None
+    gold: GoldCache | None
     reward_model: ScalarModel | None
     reference: LoadedModel | None
-    """what KL is measured to"""
+    """KL is measured to this model"""
     temperature: float
-    """at which the reference is drawn from"""
+    """of the reference's distribution"""
     runtime: Runtime
     max_tokens: int
     """of one pass of a model"""
     bars: Bars = no_bars
-    """what shows how far a pass has come"""
+    """progress bars over the passes"""
 
 
 def measure(
-    model: LoadedModel, prompts: Sequence[Prompt], answers: Sequence[Answer], temperature: float, by: Yardsticks
+    model: LoadedModel, prompts: Sequence[Prompt], answers: Sequence[Answer], temperature: float, scorers: Scorers
 ) -> list[Row]:
-    """One row an answer: what was said, and all that is known of it. None where something does not apply."""
-    rewards, kls = score(model, prompts, answers, by), divergences(model, prompts, answers, temperature, by)
+    """Return a row for each answer: text, ended, gold with its fields, reward, logp, kl; None where not applicable."""
+    rewards = compute_rewards(model, prompts, answers, scorers)
+    kls = compute_kls(model, prompts, answers, temperature, scorers)
     rows = []
     for prompt, answer, reward, kl in zip(prompts, answers, rewards, kls, strict=True):
         row: Row = {"text": answer.text, "ended": answer.ended}
-        parts = by.jury.parts(prompt.id, row) if by.jury is not None else None
-        row |= {"gold": parts.gold if parts else None, "reward": reward, "logp": answer.logp, "kl": kl}
-        rows.append({**row, **{name: getattr(parts, name) if parts else None for name in PARTS}})
+        report = scorers.gold.report(prompt.id, row) if scorers.gold is not None else None
+        row |= {"gold": report.gold if report else None, "reward": reward, "logp": answer.logp, "kl": kl}
+        rows.append({**row, **{name: getattr(report, name) if report else None for name in GOLD_FIELDS}})
     return rows
 
 
-def score(
-    model: LoadedModel, prompts: Sequence[Prompt], answers: Sequence[Answer], by: Yardsticks
+def compute_rewards(
+    model: LoadedModel, prompts: Sequence[Prompt], answers: Sequence[Answer], scorers: Scorers
 ) -> list[float] | list[None]:
-    """The reward of every answer. Shots are not shown to the reward model: it judges an answer to the prompt."""
-    if by.reward_model is None:
+    """Return the reward of every answer to its prompt; the reward model does not see the shots."""
+    if scorers.reward_model is None:
         return [None] * len(answers)
-    chat, context = model.tokenizer.with_chat_template(), by.reward_model.decoder.config.context_length
-    rows = [judged_row(chat, prompt, answer, model.is_chat_model, context) for prompt, answer in zip(prompts, answers)]
-    bar = by.bars(f"{model.entry.name}: rewards")
-    return forward.compute_rewards(by.reward_model, rows, by.runtime, by.max_tokens, bar).tolist()
+    chat, context = model.tokenizer.with_chat_template(), scorers.reward_model.decoder.config.context_length
+    rows = [reward_row(chat, prompt, answer, model.is_chat_model, context) for prompt, answer in zip(prompts, answers)]
+    bar = scorers.bars(f"{model.entry.name}: rewards")
+    return forward.compute_rewards(scorers.reward_model, rows, scorers.runtime, scorers.max_tokens, bar).tolist()
 
 
-def judged_row(chat: Tokenizer, prompt: Prompt, answer: Answer, own_ids: bool, context: int) -> forward.Row:
-    """Prompt and answer as a conversation: the very ids that were drawn, or a base model's text put into a turn."""
+def reward_row(chat: Tokenizer, prompt: Prompt, answer: Answer, own_ids: bool, context: int) -> forward.Row:
+    """Return prompt and answer as a conversation's ids and mask: the sampled ids, or a base model's text as a turn."""
     ids = answer.ids if own_ids else render_completion(chat, answer.text, answer.ended)
-    before = render_prompt(chat, prompt.messages, None if own_ids else answer.text)
-    return answered(before, ids or [chat.end_of_turn_id], context)
+    prompt_ids = render_prompt(chat, prompt.messages, None if own_ids else answer.text)
+    return masked_row(prompt_ids, ids or [chat.end_of_turn_id], context)
 
 
-def answered(before: list[int], ids: list[int], context: int) -> forward.Row:
-    """A prompt and its answer, which is what counts."""
-    return (before + ids)[:context], ([False] * len(before) + [True] * len(ids))[:context]
+def masked_row(prompt_ids: list[int], ids: list[int], context: int) -> forward.Row:
+    """Return the ids of prompt and answer, at most `context`, with a mask that is True at the answer's."""
+    return (prompt_ids + ids)[:context], ([False] * len(prompt_ids) + [True] * len(ids))[:context]
 
 
-def divergences(
-    model: LoadedModel, prompts: Sequence[Prompt], answers: Sequence[Answer], temperature: float, by: Yardsticks
+def compute_kls(
+    model: LoadedModel, prompts: Sequence[Prompt], answers: Sequence[Answer], temperature: float, scorers: Scorers
 ) -> list[float] | list[None]:
-    """KL to the reference along every answer, in nats, p at the temperature given; the reference sees no shots."""
-    if by.reference is None or not comparable(model.tokenizer, by.reference.tokenizer):
+    """Return the KL to the reference along every answer, in nats, p at `temperature`; the reference sees no shots."""
+    reference, tokenizer = scorers.reference, model.tokenizer
+    if reference is None or not comparable(tokenizer, reference.tokenizer):
         return [None] * len(answers)
-    reference, context = by.reference.decoder, by.reference.decoder.config.context_length
-    seen = [answered(answer.prompt_ids, answer.ids, model.decoder.config.context_length) for answer in answers]
-    plain = [
-        answered(render_prompt(model.tokenizer, prompt.messages), answer.ids, context)
+    contexts = (model.decoder.config.context_length, reference.decoder.config.context_length)
+    rows = [masked_row(answer.prompt_ids, answer.ids, contexts[0]) for answer in answers]
+    reference_rows = [
+        masked_row(render_prompt(tokenizer, prompt.messages), answer.ids, contexts[1])
         for prompt, answer in zip(prompts, answers)
     ]
-    temperatures, bar = (temperature, by.temperature), by.bars(f"{model.entry.name}: KL")
-    found = forward.compute_kls(
-        model.decoder, reference, seen, plain, by.runtime, by.max_tokens, *temperatures, progress=bar
+    kls = forward.compute_kls(
+        model.decoder,
+        reference.decoder,
+        rows,
+        reference_rows,
+        scorers.runtime,
+        scorers.max_tokens,
+        temperature,
+        scorers.temperature,
+        progress=scorers.bars(f"{model.entry.name}: KL"),
     )
-    return [float(kl.sum()) for kl in found]
+    return [float(kl.sum()) for kl in kls]
 
 
 def comparable(ours: Tokenizer, theirs: Tokenizer) -> bool:
-    """Whether two models draw answers of the same ids after the same prompt."""
+    """Return True if two chat models encode prompts and answers as the same ids."""
     return ours.fingerprint == theirs.fingerprint and ours.chat_template == theirs.chat_template is not None
 
 
-def further(rows: Sequence[Row], n: int) -> list[Row]:
-    """The rows of answers that are the best of n: the search adds to their divergence."""
+def add_best_of_n_kl(rows: Sequence[Row], n: int) -> list[Row]:
+    """Add the KL of the best of n to one sample, log n - (n - 1) / n, to each row's `kl`."""
     added = best_of_n_kl(n)
     return [{**row, "kl": None if row["kl"] is None else row["kl"] + added} for row in rows]
 
 
-def summary(rows: Sequence[Row], prompts: Sequence[Prompt], by: Yardsticks) -> dict[str, Any]:
-    """Means over many answers: words, share that ended, reward, KL; with a jury gold and the rates of its parts."""
-    figures: dict[str, Any] = {
+def summarize(rows: Sequence[Row], prompts: Sequence[Prompt], scorers: Scorers) -> dict[str, Any]:
+    """Return means over many answers: words, share that ended, reward, KL; with gold its mean and rates too."""
+    metrics: dict[str, Any] = {
         "length": mean([len(row["text"].split()) for row in rows]),
         "ended": mean([row["ended"] for row in rows]),
         "reward": mean([row["reward"] for row in rows]),
         "kl": mean([row["kl"] for row in rows]),
     }
-    if by.jury is None:
-        return figures
-    parts = [by.jury.parts(prompt.id, row) for prompt, row in zip(prompts, rows, strict=True)]
-    return {**figures, **gold_figures(parts, [prompt.meta.get("kind", "") for prompt in prompts])}
+    if scorers.gold is None:
+        return metrics
+    reports = [scorers.gold.report(prompt.id, row) for prompt, row in zip(prompts, rows, strict=True)]
+    return {**metrics, **gold_figures(reports, [prompt.meta.get("kind", "") for prompt in prompts])}
 
 
-def drawn(answers: Sequence[Answer], temperature: float) -> dict[str, Any]:
-    """How sampled answers were drawn: their temperature, and how much chance there is in them."""
+def sampling_info(answers: Sequence[Answer], temperature: float) -> dict[str, Any]:
+    """Return the temperature of sampled answers and their entropy."""
     return {"entropy": entropy(answers), "temperature": temperature}
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """The mean; None where anything was not measured."""
+    """Return the mean; None where any value is None, or there are none."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
-def text_figures(model: LoadedModel, texts: list[Text], tokens: int, by: Yardsticks) -> dict[str, Any]:
-    """Bits per byte of raw text, and the bits of each of its pieces, so that two models can be compared in pairs."""
+def text_metrics(model: LoadedModel, texts: list[Text], tokens: int, scorers: Scorers) -> dict[str, Any]:
+    """Return bits per byte of raw text, and the bits of each of its rows, so that two models can be paired by row."""
     context = model.decoder.config.context_length
     rows, byte_count = measured_text(texts, model.tokenizer, context, tokens)
-    bar = by.bars(f"{model.entry.name}: text")
-    logps = forward.compute_logprobs(model.decoder, rows, by.runtime, by.max_tokens, progress=bar)
-    bits = [-float(part.double().sum()) / math.log(2) for part in logps]
+    bar = scorers.bars(f"{model.entry.name}: text")
+    logps = forward.compute_logprobs(model.decoder, rows, scorers.runtime, scorers.max_tokens, progress=bar)
+    bits = [-float(row_logps.double().sum()) / math.log(2) for row_logps in logps]
     return {"bpb": sum(bits) / byte_count, "text_bits": bits, "text_bytes": byte_count}
 
 
-def demonstration_figures(model: LoadedModel, rows: Sequence[Demonstration], by: Yardsticks) -> dict[str, Any]:
-    """Negative log-probability of each demonstration's trained tokens, in nats, and how many tokens they are."""
+def demonstration_metrics(model: LoadedModel, rows: Sequence[Demonstration], scorers: Scorers) -> dict[str, Any]:
+    """Return the negative log-probability of each demonstration's loss-mask tokens, in nats, and their number."""
     context = model.decoder.config.context_length
     rendered = [render(model.tokenizer, row.messages) for row in rows]
-    found = [(one.ids, one.loss_mask) if len(one.ids) <= context else None for one in rendered]
-    _, fitting = keep_fitting(f"demonstrations to {model.entry.name}", rows, found, "conversations", context)
-    bar = by.bars(f"{model.entry.name}: demonstrations")
-    logps = forward.compute_logprobs(model.decoder, fitting, by.runtime, by.max_tokens, progress=bar)
+    encoded = [(row.ids, row.loss_mask) if len(row.ids) <= context else None for row in rendered]
+    _, fitting = keep_fitting(f"demonstrations to {model.entry.name}", rows, encoded, "conversations", context)
+    bar = scorers.bars(f"{model.entry.name}: demonstrations")
+    logps = forward.compute_logprobs(model.decoder, fitting, scorers.runtime, scorers.max_tokens, progress=bar)
     return {
-        "demonstration_nats": [-float(part.double().sum()) for part in logps],
-        "demonstration_tokens": sum(part.numel() for part in logps),
+        "demonstration_nats": [-float(row_logps.double().sum()) for row_logps in logps],
+        "demonstration_tokens": sum(row_logps.numel() for row_logps in logps),
     }

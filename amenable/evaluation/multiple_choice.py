@@ -1,4 +1,4 @@
-"""Few-shot tasks by likelihood, as in Brown et al. (2020, section 2.4): which of the given endings does a model expect?
+"""Few-shot tasks by likelihood, as in Brown et al. (2020, section 2.4): the most likely of given choices.
 
 The choice with the highest log p(choice | context) / bytes of the choice is a model's answer. Without dividing, the
 shortest would win too often; bytes are the same for every tokenizer, tokens are not. Contexts are raw text, shots and
@@ -22,21 +22,21 @@ from amenable.train import forward
 from amenable.train.log import Progress, silent
 from amenable.train.runtime import Runtime
 
-FORM = '{"id": ..., "context": text, "choices": [text, text, ...], "answer": place of the right one}'
+FORM = '{"id": ..., "context": text, "choices": [text, text, ...], "answer": index of the right one}'
 
 
 @dataclass(frozen=True)
 class Question:
-    """A text and the endings that it may have."""
+    """A context and the choices of how it continues."""
 
     context: str
     choices: tuple[str, ...]
     answer: int
-    """place of the right choice"""
+    """index of the right choice"""
 
 
 def read_tasks(path: Path) -> dict[str, list[Question]]:
-    """The tasks of a file, or of every .jsonl file of a folder, by file name."""
+    """Read the tasks of a file, or of every .jsonl file of a folder, by file name."""
     files = [path] if path.is_file() else sorted(path.glob("*.jsonl"))
     if not files:
         raise InputError("no tasks", path, "name a .jsonl file or a folder of them")
@@ -44,7 +44,7 @@ def read_tasks(path: Path) -> dict[str, list[Question]]:
 
 
 def read_questions(file: Path) -> list[Question]:
-    """The rows of one task."""
+    """Read the questions of one task."""
     questions = []
     for number, row in read_json_rows(file, f"a row is {FORM}"):
         try:
@@ -57,13 +57,13 @@ def read_questions(file: Path) -> list[Question]:
 
 
 def question_of(row: Any) -> Question:
-    """A row as a question; ValueError, KeyError or TypeError where it is none."""
+    """Return a row as a question. Raises ValueError, KeyError or TypeError where it is none."""
     question = Question(row["context"], tuple(row["choices"]), row["answer"])
     texts = (question.context, *question.choices)
     if not all(isinstance(text, str) for text in texts) or not all(question.choices) or len(question.choices) < 2:
         raise ValueError("a context and at least two choices are texts")
     if type(question.answer) is not int or not 0 <= question.answer < len(question.choices):
-        raise ValueError("the answer is the place of a choice")
+        raise ValueError("the answer is the index of a choice")
     return question
 
 
@@ -75,25 +75,25 @@ def accuracy(
     max_tokens: int,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Share of questions whose right choice the model expects most, with Wilson's interval, and which they are."""
+    """Return the share of questions whose right choice is the likeliest, with Wilson's interval, and which they are."""
+    context_length = decoder.config.context_length
     rows = [
-        ending(tokenizer, one.context, choice, decoder.config.context_length)
-        for one in questions
-        for choice in one.choices
+        choice_row(tokenizer, question.context, choice, context_length)
+        for question in questions
+        for choice in question.choices
     ]
     logps = forward.compute_logprobs(decoder, rows, runtime, max_tokens, progress=progress)
     totals = [float(part.double().sum()) for part in logps]
     right = []
-    for one, start in zip(questions, accumulate((len(one.choices) for one in questions), initial=0)):
-        found = zip(totals[start:], one.choices)
-        rates = [total / len(choice.encode()) for total, choice in found]
-        right.append(rates.index(max(rates)) == one.answer)
+    for question, start in zip(questions, accumulate((len(question.choices) for question in questions), initial=0)):
+        rates = [total / len(choice.encode()) for total, choice in zip(totals[start:], question.choices)]
+        right.append(rates.index(max(rates)) == question.answer)
     share, (low, high) = sum(right) / len(right), wilson(sum(right), len(right))
     return {"accuracy": share, "low": low, "high": high, "n": len(right), "right": right}
 
 
-def ending(tokenizer: Tokenizer, context: str, choice: str, room: int) -> forward.Row:
-    """Context and choice as one text, the tokens with any of the choice in them marked.
+def choice_row(tokenizer: Tokenizer, context: str, choice: str, room: int) -> forward.Row:
+    """Return the ids of context and choice as one text, with a mask that is True at tokens with any of the choice.
 
     A text that is too long for the model loses the beginning of its context.
     """
@@ -101,6 +101,6 @@ def ending(tokenizer: Tokenizer, context: str, choice: str, room: int) -> forwar
     ends = [*starts[1:], len(context) + len(choice)]
     counts = [end > len(context) for end in ends]
     opening = tokenizer.opening_ids
-    kept = room - len(opening)
-    row, marks = [*opening, *ids[-kept:]], [*([False] * len(opening)), *counts[-kept:]]
-    return row, [False, *marks[1:]]  # nothing comes before the first token
+    left = room - len(opening)
+    row, mask = [*opening, *ids[-left:]], [*([False] * len(opening)), *counts[-left:]]
+    return row, [False, *mask[1:]]  # nothing comes before the first token

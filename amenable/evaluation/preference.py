@@ -1,7 +1,7 @@
-"""Which of two answers is preferred, and how sure that is.
+"""Preference between two answers, with its interval.
 
-A panel of annotators sees both in both orders, and ties count half; where no world knows the truth, the reward model
-decides. A share of preferences has Wilson's interval.
+A world's annotators see both answers in both orders, and ties count half; where no world knows the truth, the reward
+model decides. A share of preferences has Wilson's interval.
 """
 
 from __future__ import annotations
@@ -21,98 +21,97 @@ from amenable.world.gold import GoldReport
 
 Decoding = Literal["sampled", "greedy"]
 DECODINGS: tuple[Decoding, ...] = ("sampled", "greedy")
-PANELS = ("heldout", "training")
-"""annotators who labelled nothing that is trained on, and those who did"""
+ANNOTATOR_SETS = ("heldout", "training")
+"""annotators whose labels are not in the training data, and those whose labels are"""
 
-GRAIN = 2.0**-32
+ROUNDING = 2.0**-32
 """shares are rounded to multiples of it, so that 1 - (1 - share) is the share to the bit"""
 
 Row = dict[str, Any]
-"""an answer: its text, whether it ended, and what was measured of it"""
-Said = Mapping[str, Sequence[Row] | None]
+"""an answer: its text, whether it ended, and its metrics"""
+AnswerRows = Mapping[str, Sequence[Row] | None]
 """a model's answers by decoding"""
 
 
-class Jury:
-    """A world's judges. They read each answer once, however often they are asked about it."""
+class GoldCache:
+    """Gold of a world's annotators, computed once for each answer."""
 
     def __init__(self, world: ClosedWorld):
         self.world = world
-        self.known: dict[tuple[str, str, bool], GoldReport] = {}
+        self.reports: dict[tuple[str, str, bool], GoldReport] = {}
 
-    def parts(self, prompt_id: str, answer: Row) -> GoldReport:
-        """Gold and its parts."""
+    def report(self, prompt_id: str, answer: Row) -> GoldReport:
+        """Return the gold of an answer, with its parts."""
         key = (prompt_id, answer["text"], answer["ended"])
-        if key not in self.known:
-            self.known[key] = self.world.gold(*key)
-        return self.known[key]
+        if key not in self.reports:
+            self.reports[key] = self.world.gold(*key)
+        return self.reports[key]
 
 
 def outcomes(
-    world: ClosedWorld | Jury, ids: Sequence[str], a: Sequence[Row], b: Sequence[Row], judges: str, seed: int
+    world: ClosedWorld | GoldCache, ids: Sequence[str], a: Sequence[Row], b: Sequence[Row], judges: str, seed: int
 ) -> Tensor:
-    """Share of a panel that prefers the answer of `a` to that of `b` [N], one for each prompt; two equal ones: 0.5.
+    """Return the share of annotators that prefers the answer of `a` to that of `b`, by prompt [N]; 0.5 if both equal.
 
-    judges: "heldout" or "training". Exactly 1 - outcomes(b, a): the panel is shown the pair in an order of its own.
+    judges: "heldout" or "training". Exactly 1 - outcomes(b, a): the annotators see each pair in `sort_key` order.
     """
-    jury = world if isinstance(world, Jury) else Jury(world)
-    turned = [order_of(x) > order_of(y) for x, y in zip(a, b, strict=True)]
+    gold = world if isinstance(world, GoldCache) else GoldCache(world)
+    turned = [sort_key(x) > sort_key(y) for x, y in zip(a, b, strict=True)]
     pairs = [(y, x) if turn else (x, y) for x, y, turn in zip(a, b, turned)]
-    first, second = ([jury.parts(name, pair[side]) for name, pair in zip(ids, pairs, strict=True)] for side in (0, 1))
+    first, second = ([gold.report(name, pair[side]) for name, pair in zip(ids, pairs, strict=True)] for side in (0, 1))
     generator = seeded_generator(seed, "prefer", judges)
-    votes = jury.world.votes(first, second, generator, judges == "heldout").double()
-    votes = (votes / GRAIN).round() * GRAIN
-    same = torch.tensor([order_of(x) == order_of(y) for x, y in pairs])
+    votes = gold.world.votes(first, second, generator, judges == "heldout").double()
+    votes = (votes / ROUNDING).round() * ROUNDING
+    same = torch.tensor([sort_key(x) == sort_key(y) for x, y in pairs])
     return torch.where(torch.tensor(turned), 1 - votes, votes).masked_fill(same, 0.5)
 
 
-def order_of(answer: Row) -> tuple[str, bool]:
-    """What an answer is to a reader; also an order that does not depend on who gave it."""
+def sort_key(answer: Row) -> tuple[str, bool]:
+    """Return (text, ended): orders a pair of answers whichever model wrote which; equal keys are equal answers."""
     return answer["text"], answer["ended"]
 
 
 def by_reward(a: Sequence[Row], b: Sequence[Row]) -> Tensor:
-    """1 where the reward model prefers the answer of `a`, 0 where that of `b`, 0.5 where they are equal. [N]."""
+    """Return 1 where the reward of `a` is higher, 0 where that of `b` is, else 0.5. [N]."""
     gaps = [
-        0.0 if order_of(x) == order_of(y) else float(x["reward"]) - float(y["reward"])
+        0.0 if sort_key(x) == sort_key(y) else float(x["reward"]) - float(y["reward"])
         for x, y in zip(a, b, strict=True)
     ]
     return (torch.tensor(gaps, dtype=torch.float64).sign() + 1) / 2
 
 
 def preferences(
-    models: Mapping[str, Said], ids: Sequence[str], jury: Jury | None, rewarded: bool, seed: int
+    models: Mapping[str, AnswerRows], ids: Sequence[str], gold: GoldCache | None, has_rewards: bool, seed: int
 ) -> list[dict[str, Any]]:
-    """How often the first of two models is preferred: a row for each pair, decoding and judge.
+    """Return the win rate of the first of two models: a row for each pair, decoding and kind of judge.
 
-    A model that answered only the first prompts is compared on these. Without a jury the reward model judges, if there
-    are rewards.
+    A model that answered only the first prompts is compared on these. Without gold the rewards decide, if any.
     """
     table = []
     for decoding in DECODINGS:
         for a, b in combinations(models, 2):
-            one, other = models[a].get(decoding), models[b].get(decoding)
-            if one is None or other is None:
+            of_a, of_b = models[a].get(decoding), models[b].get(decoding)
+            if of_a is None or of_b is None:
                 continue
-            n = min(len(one), len(other))
-            one, other = one[:n], other[:n]
+            n = min(len(of_a), len(of_b))
+            of_a, of_b = of_a[:n], of_b[:n]
             votes: dict[str, Tensor] = {}
-            if jury is not None:
-                votes = {judges: outcomes(jury, ids[:n], one, other, judges, seed) for judges in PANELS}
-            elif rewarded:
-                votes = {"reward": by_reward(one, other)}
+            if gold is not None:
+                votes = {judges: outcomes(gold, ids[:n], of_a, of_b, judges, seed) for judges in ANNOTATOR_SETS}
+            elif has_rewards:
+                votes = {"reward": by_reward(of_a, of_b)}
             for judges, shares in votes.items():
-                table.append({"a": a, "b": b, "decoding": decoding, "judges": judges, **won(shares)})
+                table.append({"a": a, "b": b, "decoding": decoding, "judges": judges, **mean_win_rate(shares)})
     return table
 
 
 def half_width(n: int) -> float:
-    """Half the 95 % interval of a share of n that lies around one half; of any other share it is smaller."""
+    """Return half the 95 % interval of a rate of one half over n; that of any other rate is smaller."""
     return Z95 * math.sqrt(0.25 / n)
 
 
-def won(shares: Tensor) -> dict[str, float]:
-    """The mean of shares [N] of preferences, with its interval."""
+def mean_win_rate(shares: Tensor) -> dict[str, float]:
+    """Return the mean of shares [N] of preferences, with its 95 % interval and N."""
     wins, n = float(shares.sum()), len(shares)
     low, high = wilson(wins, n)
     return {"wins": wins / n, "low": low, "high": high, "n": n}

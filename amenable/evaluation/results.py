@@ -1,4 +1,4 @@
-"""What an evaluation has measured so far: part of its checkpoint, and in the end its files."""
+"""Results of an evaluation: part of its checkpoint, and at the end the contents of its files."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from typing import Any
 
 from amenable.evaluation.entries import ModelEntry
 from amenable.evaluation.load_answers import TEST
-from amenable.evaluation.metrics import Yardsticks
-from amenable.evaluation.preference import Row, preferences
-from amenable.evaluation.runner import Examined, Figures, Said, Tests
+from amenable.evaluation.metrics import Scorers
+from amenable.evaluation.preference import AnswerRows, Row, preferences
+from amenable.evaluation.runner import Metrics, ModelResults, Suites
 
 
 class Results:
-    """Figures and answers of the entries that have been examined."""
+    """Metrics and answers of the models evaluated so far. Attribute names are keys of the checkpoint."""
 
     def __init__(self) -> None:
-        self.figures: dict[str, dict[str, Figures]] = {}
-        """by suite and entry"""
-        self.answers: dict[str, dict[str, Said]] = {}
-        """by suite and entry"""
-        self.tasks: dict[str, dict[str, Figures]] = {}
-        """by task and entry"""
+        self.figures: dict[str, dict[str, Metrics]] = {}
+        """metrics by suite and model"""
+        self.answers: dict[str, dict[str, AnswerRows]] = {}
+        """by suite and model"""
+        self.tasks: dict[str, dict[str, Metrics]] = {}
+        """by task and model"""
         self.curves: dict[str, list[Row]] = {}
-        """of the best of n, by entry"""
+        """of the best of n, by model"""
         self.known: dict[str, dict[str, Any]] = {}
-        """what depends on a model alone, by its folder"""
+        """`lm_metrics` by folder: entries with one folder share them"""
 
     def state_dict(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -32,47 +32,48 @@ class Results:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
 
-    def add(self, entry: ModelEntry, found: Examined) -> None:
-        """Store the answers and metrics of an entry, with the metrics of its model."""
+    def add(self, entry: ModelEntry, results: ModelResults) -> None:
+        """Add an entry's answers and metrics, with the `lm_metrics` of its folder."""
         name, known = entry.name, self.known[str(entry.folder)]
-        for suite, figures in found.figures.items():
-            self.figures.setdefault(suite, {})[name] = figures
-            self.answers.setdefault(suite, {})[name] = found.answers[suite]
-        figures = found.figures[TEST] | known["figures"]
-        if figures["greedy"] is not None:
-            figures["greedy"] = {**figures["greedy"], "bpb": figures["bpb"]}
-        self.figures[TEST][name] = figures
-        for task, told in known["tasks"].items():
-            self.tasks.setdefault(task, {})[name] = told
-        if found.curve is not None:
-            self.curves[name] = found.curve
+        for suite, metrics in results.metrics.items():
+            self.figures.setdefault(suite, {})[name] = metrics
+            self.answers.setdefault(suite, {})[name] = results.answers[suite]
+        metrics = results.metrics[TEST] | known["figures"]
+        if metrics["greedy"] is not None:
+            metrics["greedy"] = {**metrics["greedy"], "bpb": metrics["bpb"]}
+        self.figures[TEST][name] = metrics
+        for task, task_metrics in known["tasks"].items():
+            self.tasks.setdefault(task, {})[name] = task_metrics
+        if results.curve is not None:
+            self.curves[name] = results.curve
 
-    def evaluation(self, tests: Tests, by: Yardsticks, seed: int) -> dict[str, Any]:
-        """What evaluation.json holds. The seed is that of the annotators' votes."""
-        ids = [prompt.id for prompt in tests.suites[TEST]]
+    def evaluation(self, suites: Suites, scorers: Scorers, seed: int) -> dict[str, Any]:
+        """Return the contents of evaluation.json. The seed is that of the annotators' votes."""
+        ids = [prompt.id for prompt in suites.prompts[TEST]]
+        has_rewards = scorers.reward_model is not None
         return {
             "models": self.figures[TEST],
-            "suites": {suite: figures for suite, figures in self.figures.items() if suite != TEST},
+            "suites": {suite: metrics for suite, metrics in self.figures.items() if suite != TEST},
             "tasks": self.tasks,
             "best_of": self.curves,
-            "preference": preferences(self.answers[TEST], ids, by.jury, by.reward_model is not None, seed),
+            "preference": preferences(self.answers[TEST], ids, scorers.gold, has_rewards, seed),
         }
 
-    def side_by_side(self, tests: Tests) -> list[Row]:
-        """The rows of samples.jsonl: a prompt of any suite, and the answers of all who were asked it."""
+    def side_by_side(self, suites: Suites) -> list[Row]:
+        """Return the rows of samples.jsonl: each prompt of each suite with the answers of all models that have one."""
         rows = []
-        for suite, prompts in tests.suites.items():
+        for suite, prompts in suites.prompts.items():
+            by_model = self.answers.get(suite, {})
             for i, prompt in enumerate(prompts):
-                asked = [{"role": message.role, "content": message.content} for message in prompt.messages]
-                told = {"suite": suite, "id": prompt.id, "kind": prompt.meta.get("kind"), "prompt": asked}
-                said = self.answers.get(suite, {})
-                answers = {name: answers_at(i, by_decoding) for name, by_decoding in said.items()}
-                rows.append({**told, "answers": {name: found for name, found in answers.items() if found}})
+                messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
+                row = {"suite": suite, "id": prompt.id, "kind": prompt.meta.get("kind"), "prompt": messages}
+                answers = {name: answers_at(i, by_decoding) for name, by_decoding in by_model.items()}
+                rows.append({**row, "answers": {name: answer for name, answer in answers.items() if answer}})
         return rows
 
 
-def answers_at(i: int, said: Said) -> dict[str, Row | None] | None:
-    """A entry's answers to prompt i, by decoding; None where it answered only earlier ones."""
-    if not any(rows and i < len(rows) for rows in said.values()):
+def answers_at(i: int, answers: AnswerRows) -> dict[str, Row | None] | None:
+    """Return a model's answers to prompt i by decoding; None where it answered only earlier prompts."""
+    if not any(rows and i < len(rows) for rows in answers.values()):
         return None
-    return {decoding: rows[i] if rows else None for decoding, rows in said.items()}
+    return {decoding: rows[i] if rows else None for decoding, rows in answers.items()}

@@ -1,4 +1,4 @@
-"""What an evaluation ends with on the screen: models x measures, and how often each is preferred to one of them."""
+"""Table at the end of an evaluation: models x metrics, and the win rate of each against one of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from amenable.evaluation.preference import DECODINGS
 
 NOTHING = "–"
 JUDGES = ("heldout", "reward", "training")
-"""whose votes are shown, the first of them that there are"""
+"""kinds of judges, the first of which with votes is shown"""
 
 
 def percent(value: float) -> str:
@@ -37,11 +37,11 @@ COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("entropy", "entropy", decimals(1)),
     ("bpb", "bits/byte", decimals(3)),
 )
-"""key of evaluation.json, heading, how it is written"""
+"""key of evaluation.json, heading, format"""
 
 
 def table_of(evaluation: dict[str, Any]) -> Table:
-    """The models of evaluation.json in rows, sampled and greedy; what was measured of none of them has no column."""
+    """Return the models of evaluation.json in rows, sampled and greedy; metrics that none of them has are left out."""
     rows = [
         (name, decoding, figures if decoding == "sampled" else figures["greedy"])
         for decoding in DECODINGS
@@ -61,7 +61,7 @@ def table_of(evaluation: dict[str, Any]) -> Table:
 
 
 def preference_lines(evaluation: dict[str, Any], reference: str) -> Iterator[str]:
-    """How often each model is preferred to the reference, or to the first where the reference is none of them."""
+    """Return a line of each model's win rate against the reference, or the first model where that is none of them."""
     names, votes = list(evaluation["models"]), evaluation["preference"]
     judges = next((name for name in JUDGES if any(row["judges"] == name for row in votes)), None)
     before = reference if reference in names else names[0]

@@ -13,7 +13,7 @@ import torch
 
 from amenable.data.batches import shuffled
 from amenable.data.files import read_json_lines
-from amenable.evaluation.preference import won
+from amenable.evaluation.preference import mean_win_rate
 from amenable.feedback.votes import models_of, of_ranking
 from amenable.files import write_text
 
@@ -100,7 +100,7 @@ def preferred(rows: Iterable[Row], one: Path, other: Path) -> dict[str, float] |
             if {bout.a, bout.b} == {str(one), str(other)}
         ]
         shares += [sum(scores) / len(scores)] if scores else []
-    return won(torch.tensor(shares, dtype=torch.float64)) if shares else None
+    return mean_win_rate(torch.tensor(shares, dtype=torch.float64)) if shares else None
 
 
 def put_together(turn: Turn, earlier: Path | None, held_out: Path | None, repeat: int) -> dict[str, int]:

@@ -146,7 +146,7 @@ def sides(said: Sequence[tuple[Row, Row]]) -> Row | None:
     """On which share of prompts the reward model prefers the answer of more gold, where both tell a difference."""
     gaps = [[difference(a, b, key) for key in ("gold", "reward")] for a, b in said]
     votes = [float((gold > 0) == (reward > 0)) for gold, reward in gaps if gold and reward]
-    return rounds_labels.won(torch.tensor(votes, dtype=torch.float64)) if votes else None
+    return rounds_labels.mean_win_rate(torch.tensor(votes, dtype=torch.float64)) if votes else None
 
 
 def difference(a: Row, b: Row, key: str) -> float | None:

@@ -22,11 +22,11 @@ from amenable.evaluation.answering import GenerationConfig, LoadedModel, match_e
 from amenable.evaluation.base_prompts import read_transcripts
 from amenable.evaluation.entries import ModelEntry, parse_entries
 from amenable.evaluation.load_answers import TEST
-from amenable.evaluation.metrics import Yardsticks
+from amenable.evaluation.metrics import Scorers
 from amenable.evaluation.multiple_choice import read_tasks
-from amenable.evaluation.preference import DECODINGS, Decoding, Jury, half_width
+from amenable.evaluation.preference import DECODINGS, Decoding, GoldCache, half_width
 from amenable.evaluation.results import Results
-from amenable.evaluation.runner import Tests, examine, knowledge
+from amenable.evaluation.runner import Suites, evaluate_model, lm_metrics
 from amenable.evaluation.table import preference_lines, table_of
 from amenable.generation.sampling import Sampling
 from amenable.models import pretrained
@@ -149,33 +149,33 @@ def run(config: Config) -> Path:
         return run.out
     runtime = start_runtime(config.device)
     require_models(config)
-    by = yardsticks(config, runtime, run.log.bar)
-    tests, generation = read(config, run), asking_of(config, run)
+    scorers = load_scorers(config, runtime, run.log.bar)
+    suites, generation = read(config, run), generation_settings(config, run)
     run.begin()
-    announce(config, tests, by, run)
+    print_plan(config, suites, scorers, run)
     run.log.info(by_default)
     results = Results()
 
     for step in run.steps(len(config.entries), {"results": results}, save_steps=1):
         entry = config.entries[step - 1]
         model = LoadedModel.load(entry, runtime)
-        temperature = temperature_of(model, tests, config, generation, run)
+        temperature = temperature_of(model, suites, config, generation, run)
         if str(entry.folder) not in results.known:
-            results.known[str(entry.folder)] = knowledge(model, tests, by)
-        found = examine(model, temperature, tests, generation, by)
+            results.known[str(entry.folder)] = lm_metrics(model, suites, scorers)
+        found = evaluate_model(model, temperature, suites, generation, scorers)
         for note in found.notes:
             run.log.info(f"{entry.name}: {note}")
         results.add(entry, found)
-        told = {key: value for key, value in found.figures[TEST].items() if not isinstance(value, (dict, list))}
+        told = {key: value for key, value in found.metrics[TEST].items() if not isinstance(value, (dict, list))}
         run.record(step, 0, ("model", "gold"), model=entry.name, **told)
 
-    evaluation = results.evaluation(tests, by, config.seed)
+    evaluation = results.evaluation(suites, scorers, config.seed)
     write_text(run.out / "evaluation.json", json.dumps(evaluation, indent=1))
-    run.log.replace("samples", len(config.entries), results.side_by_side(tests))
+    run.log.replace("samples", len(config.entries), results.side_by_side(suites))
     run.log.show(table_of(evaluation))
     for line in preference_lines(evaluation, config.reference):
         run.log.info(line)
-    return run.finish(prompts=len(tests.suites[TEST]))
+    return run.finish(prompts=len(suites.prompts[TEST]))
 
 
 def with_models(config: Config) -> Config:
@@ -211,11 +211,11 @@ def models_of(config: Config) -> list[Path]:
     return list(dict.fromkeys([*(one.folder for one in config.entries), *filter(None, [config.reference_folder])]))
 
 
-def yardsticks(config: Config, runtime: Runtime, bars: Bars = no_bars) -> Yardsticks:
-    """World, reward model and reference, as far as there are any."""
+def load_scorers(config: Config, runtime: Runtime, bars: Bars = no_bars) -> Scorers:
+    """Load world, reward model and reference, those that are given."""
     judge, folder = config.reward_model, config.reference_folder
-    return Yardsticks(
-        jury=Jury(ClosedWorld.load(config.world)) if config.world is not None else None,
+    return Scorers(
+        gold=GoldCache(ClosedWorld.load(config.world)) if config.world is not None else None,
         reward_model=loading.load_reward_model(judge, runtime, Tokenizer.load(judge), frozen=True)
         if judge is not None
         else None,
@@ -227,14 +227,14 @@ def yardsticks(config: Config, runtime: Runtime, bars: Bars = no_bars) -> Yardst
     )
 
 
-def read(config: Config, run: Run) -> Tests:
-    """All that is asked."""
+def read(config: Config, run: Run) -> Suites:
+    """Read prompts, texts, demonstrations and tasks."""
     spoken = (
         keep_usable(sources.read_demonstrations(config.demonstrations), run.rejected) if config.demonstrations else []
     )
-    return Tests(
-        suites={name: fitting(path, config, run) for name, path in config.prompts.items()},
-        suite_decodings=config.suite_decoding,
+    return Suites(
+        prompts={name: fitting(path, config, run) for name, path in config.prompts.items()},
+        decodings=config.suite_decoding,
         best_of_prompts=config.best_of_prompts,
         texts=keep_usable(sources.read_texts(config.lm_data), run.rejected) if config.lm_data is not None else [],
         text_tokens=config.text_tokens,
@@ -256,37 +256,37 @@ def fitting(path: Path, config: Config, run: Run) -> list[Prompt]:
     return kept[: config.max_prompts or None]
 
 
-def asking_of(config: Config, run: Run) -> GenerationConfig:
-    """How everybody is asked."""
+def generation_settings(config: Config, run: Run) -> GenerationConfig:
+    """Return the settings of generation, the same for all models."""
     shots = read_shots(config.shots, run.rejected) if config.shots is not None else ()
     transcripts = read_transcripts(config.transcripts) if config.transcripts is not None else {}
     limits = (config.temperature, config.max_new_tokens)
     return GenerationConfig(*limits, shots, transcripts, config.max_batch_size, config.seed, run.log.bar)
 
 
-def announce(config: Config, tests: Tests, by: Yardsticks, run: Run) -> None:
-    """The work ahead, and how sure its numbers will be: choose the number of prompts by the interval wanted."""
-    prompts = tests.suites[TEST]
+def print_plan(config: Config, suites: Suites, scorers: Scorers, run: Run) -> None:
+    """Print the work ahead, and the widest intervals to expect, by which the number of prompts can be chosen."""
+    prompts = suites.prompts[TEST]
     work = f"{len(config.entries)} models x {len(prompts)} prompts x {len(DECODINGS)} decodings"
-    run.log.info(f"{work}; {by.runtime.describe()}")
-    sizes = {name: len(suite) for name, suite in tests.suites.items()}
+    run.log.info(f"{work}; {scorers.runtime.describe()}")
+    sizes = {name: len(suite) for name, suite in suites.prompts.items()}
     if any(one.best_of > 1 for one in config.entries):
         sizes["best of n"] = min(len(prompts), config.best_of_prompts)
     told = ", ".join(f"{name} ±{half_width(n):.1%} ({n} prompts)" for name, n in sizes.items())
     run.log.info(f"95 % interval of a preference or a rate, at most: {told}")
-    if by.jury is None and by.reward_model is None:
+    if scorers.gold is None and scorers.reward_model is None:
         run.log.info("nobody judges the answers: give --reward-model, or the --world that the prompts are from")
-    if by.reference is None:
+    if scorers.reference is None:
         run.log.info(f"no KL: the reference '{config.reference}' is none of the models, and no folder of one")
 
 
-def temperature_of(model: LoadedModel, tests: Tests, config: Config, generation: GenerationConfig, run: Run) -> float:
+def temperature_of(model: LoadedModel, suites: Suites, config: Config, generation: GenerationConfig, run: Run) -> float:
     """Return the temperature of a model's sampled answers, found by bisection for `@entropy-of`."""
     entry = model.entry
     if entry.entropy_of is None:
         return entry.temperature or config.temperature
     target = next(other for other in config.entries if other.name == entry.entropy_of)
-    prompts = tests.suites[TEST][:ENTROPY_PROMPTS]
+    prompts = suites.prompts[TEST][:ENTROPY_PROMPTS]
     matched = match_entropy(model, LoadedModel.load(target, model.runtime), prompts, generation)
     run.log.info(f"{entry.name}: at temperature {matched:.3f} its entropy is that of {target.name}")
     return matched

@@ -17,9 +17,9 @@ def test_sizes_double_up_to_the_number_drawn() -> None:
 
 def test_chances_by_hand() -> None:
     # of the six pairs out of four, the second worst is the best of one, the third of two, the best of three
-    assert best_of.chances(2, 4).tolist() == pytest.approx([0, 1 / 6, 2 / 6, 3 / 6])
-    assert best_of.chances(1, 4).tolist() == [0.25] * 4
-    assert best_of.chances(4, 4).tolist() == [0, 0, 0, 1]
+    assert best_of.selection_probabilities(2, 4).tolist() == pytest.approx([0, 1 / 6, 2 / 6, 3 / 6])
+    assert best_of.selection_probabilities(1, 4).tolist() == [0.25] * 4
+    assert best_of.selection_probabilities(4, 4).tolist() == [0, 0, 0, 1]
 
 
 def test_the_curve_is_the_mean_over_all_ways_to_pick() -> None:

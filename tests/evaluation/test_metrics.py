@@ -11,20 +11,20 @@ from amenable.data.types import Demonstration, Message, Prompt, Text
 from amenable.evaluation.answering import Answer, GenerationConfig, LoadedModel, entropy, generate_answers
 from amenable.evaluation.entries import ModelEntry
 from amenable.evaluation.metrics import (
-    PARTS,
-    Yardsticks,
+    GOLD_FIELDS,
+    Scorers,
+    add_best_of_n_kl,
     comparable,
-    demonstration_figures,
-    divergences,
-    drawn,
-    further,
-    judged_row,
+    compute_kls,
+    demonstration_metrics,
     mean,
     measure,
-    summary,
-    text_figures,
+    reward_row,
+    sampling_info,
+    summarize,
+    text_metrics,
 )
-from amenable.evaluation.preference import Jury
+from amenable.evaluation.preference import GoldCache
 from amenable.functional.kl import exact_kl
 from amenable.models.layout import Layout
 from amenable.text.chat import render, render_completion, render_prompt
@@ -49,8 +49,8 @@ def bare(base: Path, runtime: Runtime) -> LoadedModel:
 
 
 @pytest.fixture(scope="module")
-def by(judge: Path, words: Tokenizer, sft: LoadedModel, runtime: Runtime) -> Yardsticks:
-    return Yardsticks(None, loading.load_reward_model(judge, runtime, words), sft, 1.0, runtime, 1000)
+def by(judge: Path, words: Tokenizer, sft: LoadedModel, runtime: Runtime) -> Scorers:
+    return Scorers(None, loading.load_reward_model(judge, runtime, words), sft, 1.0, runtime, 1000)
 
 
 def answers_of(model: LoadedModel, prompts: list[Prompt], temperature: float = 1.0) -> list[Answer]:
@@ -68,22 +68,22 @@ def kl_by_hand(ours: list[int], theirs: list[int], said: list[int], sft: LoadedM
     return float(exact_kl(*both).sum())
 
 
-def test_divergence_by_hand(sft: LoadedModel, by: Yardsticks) -> None:
+def test_divergence_by_hand(sft: LoadedModel, by: Scorers) -> None:
     """The sharpened model against itself at temperature 1: two passes of one model at two temperatures."""
     answers = answers_of(sft, QUESTIONS, 0.5)
-    for answer, kl in zip(answers, divergences(sft, QUESTIONS, answers, 0.5, by)):
+    for answer, kl in zip(answers, compute_kls(sft, QUESTIONS, answers, 0.5, by)):
         assert (
             kl == pytest.approx(kl_by_hand(answer.prompt_ids, answer.prompt_ids, answer.ids, sft, 0.5), abs=1e-4)
             and kl > 0
         )
-    assert divergences(sft, QUESTIONS, answers, 1.0, by) == pytest.approx([0.0] * 3)  # the reference itself
+    assert compute_kls(sft, QUESTIONS, answers, 1.0, by) == pytest.approx([0.0] * 3)  # the reference itself
 
 
-def test_the_mean_divergence_is_the_mean_log_ratio(sft: LoadedModel, by: Yardsticks) -> None:
+def test_the_mean_divergence_is_the_mean_log_ratio(sft: LoadedModel, by: Scorers) -> None:
     """What the sum over the vocabulary stands for: the same expectation, with less noise."""
     groups = generate_answers(sft, QUESTIONS[:1], GENERATION.at(0.5), samples=300)
     answers = groups[0]
-    kls = torch.tensor(divergences(sft, QUESTIONS[:1] * 300, answers, 0.5, by))
+    kls = torch.tensor(compute_kls(sft, QUESTIONS[:1] * 300, answers, 0.5, by))
     rows = [(a.prompt_ids + a.ids, [False] * len(a.prompt_ids) + [True] * len(a.ids)) for a in answers]
     cold, usual = (forward.compute_logprobs(sft.decoder, rows, sft.runtime, 1000, t) for t in (0.5, 1.0))
     ratios = torch.tensor([float((a - b).sum()) for a, b in zip(cold, usual)])
@@ -91,105 +91,105 @@ def test_the_mean_divergence_is_the_mean_log_ratio(sft: LoadedModel, by: Yardsti
     assert kls.std() < ratios.std()
 
 
-def test_shots_are_part_of_the_policy_and_not_of_the_reference(sft: LoadedModel, by: Yardsticks) -> None:
+def test_shots_are_part_of_the_policy_and_not_of_the_reference(sft: LoadedModel, by: Scorers) -> None:
     shown = replace(sft, entry=replace(sft.entry, few_shot=True))
     shot = (Message("user", "Ann?"), Message("assistant", "Yes."))
     answer = generate_answers(shown, QUESTIONS[:1], replace(GENERATION, shots=(shot,)))[0][0]
     plain = render_prompt(sft.tokenizer, QUESTIONS[0].messages)
     assert len(answer.prompt_ids) > len(plain)
-    (kl,) = divergences(shown, QUESTIONS[:1], [answer], 1.0, by)
+    (kl,) = compute_kls(shown, QUESTIONS[:1], [answer], 1.0, by)
     assert kl == pytest.approx(kl_by_hand(answer.prompt_ids, plain, answer.ids, sft, 1.0), abs=1e-4) and kl > 0
 
 
 def test_models_that_write_other_ids_have_no_divergence(
-    bare: LoadedModel, sft: LoadedModel, other_judge: Path, by: Yardsticks
+    bare: LoadedModel, sft: LoadedModel, other_judge: Path, by: Scorers
 ) -> None:
     assert comparable(sft.tokenizer, sft.tokenizer)
     assert not comparable(sft.tokenizer, Tokenizer.load(other_judge))
     assert not comparable(bare.tokenizer, bare.tokenizer)  # a transcript is no conversation
     answers = answers_of(bare, QUESTIONS)
-    assert divergences(bare, QUESTIONS, answers, 1.0, by) == [None] * 3
-    assert divergences(sft, QUESTIONS, answers, 1.0, replace(by, reference=None)) == [None] * 3
+    assert compute_kls(bare, QUESTIONS, answers, 1.0, by) == [None] * 3
+    assert compute_kls(sft, QUESTIONS, answers, 1.0, replace(by, reference=None)) == [None] * 3
 
 
 def test_a_base_models_words_are_judged_as_a_turn(bare: LoadedModel, words: Tokenizer) -> None:
     answer = Answer([1, 2], [3, 4], "Snow.", True, -1.0)
-    ids, counted = judged_row(words, QUESTIONS[0], answer, False, 64)
+    ids, counted = reward_row(words, QUESTIONS[0], answer, False, 64)
     before = render_prompt(words, QUESTIONS[0].messages)
     assert ids == before + render_completion(words, "Snow.") and ids[-1] == words.eos_id
     assert counted == [False] * len(before) + [True] * (len(ids) - len(before))
-    assert judged_row(words, QUESTIONS[0], answer, True, 64)[0] == [*before, 3, 4]
-    assert judged_row(words, QUESTIONS[0], replace(answer, text="", ended=False), False, 64)[0][-1] == words.eos_id
-    assert len(judged_row(words, QUESTIONS[0], answer, True, 5)[0]) == 5
+    assert reward_row(words, QUESTIONS[0], answer, True, 64)[0] == [*before, 3, 4]
+    assert reward_row(words, QUESTIONS[0], replace(answer, text="", ended=False), False, 64)[0][-1] == words.eos_id
+    assert len(reward_row(words, QUESTIONS[0], answer, True, 5)[0]) == 5
 
 
-def test_rows_say_all_that_is_known_of_an_answer(sft: LoadedModel, by: Yardsticks) -> None:
+def test_rows_say_all_that_is_known_of_an_answer(sft: LoadedModel, by: Scorers) -> None:
     answers = answers_of(sft, QUESTIONS)
     rows = measure(sft, QUESTIONS, answers, 1.0, by)
     assert by.reward_model is not None
     for answer, row in zip(answers, rows):
-        judged = judged_row(sft.tokenizer, QUESTIONS[rows.index(row)], answer, True, 64)
+        judged = reward_row(sft.tokenizer, QUESTIONS[rows.index(row)], answer, True, 64)
         again = forward.compute_rewards(by.reward_model, [judged], by.runtime, 1000)
         assert row["reward"] == pytest.approx(float(again[0]), abs=1e-5)
         assert (row["text"], row["ended"], row["logp"]) == (answer.text, answer.ended, answer.logp)
-        assert row["gold"] is None and {row[name] for name in PARTS} == {None}
-    assert list(rows[0]) == ["text", "ended", "gold", "reward", "logp", "kl", *PARTS]
+        assert row["gold"] is None and {row[name] for name in GOLD_FIELDS} == {None}
+    assert list(rows[0]) == ["text", "ended", "gold", "reward", "logp", "kl", *GOLD_FIELDS]
 
 
 def test_a_world_tells_the_parts_of_gold(
-    sft: LoadedModel, by: Yardsticks, small_world: ClosedWorld, prompts: list[Prompt]
+    sft: LoadedModel, by: Scorers, small_world: ClosedWorld, prompts: list[Prompt]
 ) -> None:
     texts = [small_world.best_answer(prompt.id) for prompt in prompts]
     answers = [Answer([1], sft.tokenizer.encode(text)[:20], text, True, -1.0) for text in texts]
-    judged = replace(by, jury=Jury(small_world), reward_model=None, reference=None)
+    judged = replace(by, gold=GoldCache(small_world), reward_model=None, reference=None)
     rows = measure(sft, prompts, answers, 1.0, judged)
     for prompt, row in zip(prompts, rows):
         parts = small_world.gold(prompt.id, row["text"], True)
         assert row["gold"] == parts.gold and row["polite"] is parts.polite
         assert (row["truthful"], row["harmful"]) == (parts.truthful, parts.harmful)
-    figures = summary(rows, prompts, judged)
+    figures = summarize(rows, prompts, judged)
     assert figures["gold"] == pytest.approx(sum(row["gold"] for row in rows) / len(rows))
     assert figures["gold_low"] <= figures["gold"] <= figures["gold_high"] and figures["rude"] == 0.0
     assert figures["reward"] is figures["kl"] is None
 
 
-def test_summary_is_the_mean(by: Yardsticks) -> None:
+def test_summary_is_the_mean(by: Scorers) -> None:
     rows = [
         {"text": "a b c", "ended": True, "reward": 1.0, "kl": 2.0},
         {"text": "a", "ended": False, "reward": -2.0, "kl": 3.0},
     ]
-    figures = summary(rows, QUESTIONS[:2], by)
+    figures = summarize(rows, QUESTIONS[:2], by)
     assert figures == {"length": 2.0, "ended": 0.5, "reward": -0.5, "kl": 2.5}
     assert mean([1.0, None]) is None and mean([]) is None
 
 
 def test_the_best_of_n_is_further_from_the_reference() -> None:
-    rows = further([{"text": "a", "kl": 0.5}, {"text": "b", "kl": None}], 4)
+    rows = add_best_of_n_kl([{"text": "a", "kl": 0.5}, {"text": "b", "kl": None}], 4)
     assert rows == [{"text": "a", "kl": pytest.approx(0.5 + math.log(4) - 3 / 4)}, {"text": "b", "kl": None}]
 
 
 def test_how_answers_were_drawn(sft: LoadedModel) -> None:
     answers = answers_of(sft, QUESTIONS)
-    assert drawn(answers, 0.7) == {"entropy": entropy(answers), "temperature": 0.7}
+    assert sampling_info(answers, 0.7) == {"entropy": entropy(answers), "temperature": 0.7}
 
 
-def test_bits_of_text(bare: LoadedModel, by: Yardsticks) -> None:
+def test_bits_of_text(bare: LoadedModel, by: Scorers) -> None:
     texts = [Text("The rose is red. A leaf is green."), Text("The sea is blue."), Text("Snow is white.")]
     rows, size = measured_text(texts, bare.tokenizer, 64, 30)
-    figures = text_figures(bare, texts, 30, by)
+    figures = text_metrics(bare, texts, 30, by)
     assert len(figures["text_bits"]) == len(rows) == 2 and figures["text_bytes"] == size
     assert sum(figures["text_bits"]) / size == figures["bpb"]
     assert figures["bpb"] == pytest.approx(forward.bits_per_byte(bare.decoder, rows, size, by.runtime, 1000), rel=1e-4)
     assert whole([1, 2, 3])[1] == [False, True, True]
 
 
-def test_likelihood_of_demonstrations(sft: LoadedModel, by: Yardsticks) -> None:
+def test_likelihood_of_demonstrations(sft: LoadedModel, by: Scorers) -> None:
     rows = [
         Demonstration((Message("user", "name a red thing."), Message("assistant", "Gladly: a rose.")), id="a"),
         Demonstration((Message("user", "word " * 100), Message("assistant", "too long")), id="b"),
     ]
     rendered = render(sft.tokenizer, rows[0].messages)
     (logps,) = forward.compute_logprobs(sft.decoder, [(rendered.ids, rendered.loss_mask)], by.runtime, 1000)
-    figures = demonstration_figures(sft, rows, by)
+    figures = demonstration_metrics(sft, rows, by)
     assert figures["demonstration_nats"] == [pytest.approx(-float(logps.sum()), rel=1e-5)]
     assert figures["demonstration_tokens"] == sum(rendered.loss_mask)

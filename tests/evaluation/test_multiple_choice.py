@@ -1,11 +1,11 @@
-"""The expected ending: by hand, and as a model that has read the text expects it."""
+"""The expected choice: by hand, and as a model that has read the text expects it."""
 
 from pathlib import Path
 
 import pytest
 
 from amenable.errors import InputError
-from amenable.evaluation.multiple_choice import Question, accuracy, ending, read_tasks
+from amenable.evaluation.multiple_choice import Question, accuracy, choice_row, read_tasks
 from amenable.functional.statistics import wilson
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, loading
@@ -15,20 +15,20 @@ COLOURS = {"rose": "red", "leaf": "green", "sea": "blue", "snow": "white", "frog
 
 
 def test_the_choice_alone_counts(words: Tokenizer) -> None:
-    ids, counts = ending(words, "The rose is", " red.", 100)
+    ids, counts = choice_row(words, "The rose is", " red.", 100)
     assert ids[0] == words.bos_id and words.decode(ids) == "The rose is red."
     assert words.decode([token for token, counted in zip(ids, counts) if counted]) == " red."
 
 
 def test_a_token_across_the_border_counts(words: Tokenizer) -> None:
-    ids, counts = ending(words, "The rose is r", "ed.", 100)
+    ids, counts = choice_row(words, "The rose is r", "ed.", 100)
     told = words.decode([token for token, counted in zip(ids, counts) if counted])
     assert told.endswith("ed.") and words.decode(ids) == "The rose is red."
 
 
 def test_a_long_context_loses_its_beginning(words: Tokenizer) -> None:
-    whole, _ = ending(words, "A leaf is green. The rose is", " red.", 100)
-    ids, counts = ending(words, "A leaf is green. The rose is", " red.", 8)
+    whole, _ = choice_row(words, "A leaf is green. The rose is", " red.", 100)
+    ids, counts = choice_row(words, "A leaf is green. The rose is", " red.", 8)
     assert ids == [words.bos_id, *whole[-7:]] and len(counts) == 8 and not counts[0]
 
 
@@ -42,7 +42,7 @@ def test_a_model_is_right_where_the_right_choice_is_likeliest_for_its_bytes(base
     for question in questions:
         rates = []
         for choice in question.choices:
-            row = ending(words, question.context, choice, 64)
+            row = choice_row(words, question.context, choice, 64)
             (logps,) = forward.compute_logprobs(decoder, [row], runtime, 1000)
             rates.append(float(logps.sum()) / len(choice))
         right.append(max(range(4), key=rates.__getitem__) == question.answer)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from amenable.data.types import Prompt
-from amenable.evaluation.preference import Jury, by_reward, half_width, outcomes, preferences, won
+from amenable.evaluation.preference import GoldCache, by_reward, half_width, mean_win_rate, outcomes, preferences
 from amenable.functional.statistics import wilson
 from amenable.world.closed_world import ClosedWorld
 
@@ -70,9 +70,9 @@ def test_annotators_of_a_world(small_world: ClosedWorld, prompts: list[Prompt]) 
 
 def test_a_jury_reads_each_answer_once() -> None:
     world = Letters()
-    jury = Jury(world)  # type: ignore[arg-type]
+    gold = GoldCache(world)  # type: ignore[arg-type]
     models = {name: {"sampled": said(*letters), "greedy": None} for name, letters in zip("abc", ("xyz", "ayz", "xbz"))}
-    table = preferences(models, IDS, jury, False, 0)
+    table = preferences(models, IDS, gold, False, 0)
     assert world.read == 5 and len(table) == 6
 
 
@@ -100,7 +100,7 @@ def test_the_reward_model_decides_where_the_answers_differ() -> None:
 
 
 def test_intervals() -> None:
-    assert won(torch.tensor([1.0, 0.5, 0.0, 1.0])) == {
+    assert mean_win_rate(torch.tensor([1.0, 0.5, 0.0, 1.0])) == {
         "wins": 0.625,
         "low": wilson(2.5, 4)[0],
         "high": wilson(2.5, 4)[1],

@@ -7,12 +7,12 @@ import pytest
 
 from amenable.data.types import Message, Prompt
 from amenable.evaluation.entries import ModelEntry
-from amenable.evaluation.metrics import Yardsticks
+from amenable.evaluation.metrics import Scorers
 from amenable.evaluation.results import Results, answers_at
-from amenable.evaluation.runner import Examined, Tests
+from amenable.evaluation.runner import ModelResults, Suites
 from amenable.train.runtime import Runtime
 
-TESTS = Tests(
+SUITES = Suites(
     {
         "test": [Prompt((Message("user", f"{name}?"),), id=name, meta={"kind": "open"}) for name in "pq"],
         "more": [Prompt((Message("user", "r?"),), id="r")],
@@ -24,8 +24,8 @@ def row(text: str, reward: float) -> dict[str, Any]:
     return {"text": text, "ended": True, "reward": reward}
 
 
-SFT = Examined(
-    figures={"test": {"reward": 1.5, "greedy": {"reward": 2.0}}, "more": {"reward": 0.0, "greedy": None}},
+SFT = ModelResults(
+    metrics={"test": {"reward": 1.5, "greedy": {"reward": 2.0}}, "more": {"reward": 0.0, "greedy": None}},
     answers={
         "test": {"sampled": [row("a", 1), row("b", 2)], "greedy": [row("c", 2), row("d", 2)]},
         "more": {"sampled": [row("e", 0)]},
@@ -33,8 +33,8 @@ SFT = Examined(
     curve=None,
     notes=[],
 )
-BEST = Examined(
-    figures={"test": {"reward": 3.0, "greedy": None}},
+BEST = ModelResults(
+    metrics={"test": {"reward": 3.0, "greedy": None}},
     answers={"test": {"sampled": [row("z", 3)], "greedy": None}},
     curve=[{"n": 1}],
     notes=[],
@@ -52,7 +52,7 @@ def results() -> Results:
 
 
 def test_a_model_is_told_with_what_it_knows(results: Results, runtime: Runtime) -> None:
-    told = results.evaluation(TESTS, Yardsticks(None, None, None, 1.0, runtime, 1000), 0)
+    told = results.evaluation(SUITES, Scorers(None, None, None, 1.0, runtime, 1000), 0)
     assert told["models"]["sft"] == {
         "reward": 1.5,
         "greedy": {"reward": 2.0, "bpb": 0.5},
@@ -63,11 +63,11 @@ def test_a_model_is_told_with_what_it_knows(results: Results, runtime: Runtime) 
     assert told["suites"] == {"more": {"sft": {"reward": 0.0, "greedy": None}}}
     assert told["tasks"] == {"facts": {"sft": {"accuracy": 0.7}, "best": {"accuracy": 0.7}}}
     assert told["best_of"] == {"best": [{"n": 1}]} and told["preference"] == []
-    assert SFT.figures["test"] == {"reward": 1.5, "greedy": {"reward": 2.0}}  # nothing was written into it
+    assert SFT.metrics["test"] == {"reward": 1.5, "greedy": {"reward": 2.0}}  # nothing was written into it
 
 
 def test_prompts_show_who_answered_them(results: Results) -> None:
-    first, second, more = results.side_by_side(TESTS)
+    first, second, more = results.side_by_side(SUITES)
     assert first == {
         "suite": "test",
         "id": "p",
@@ -86,4 +86,4 @@ def test_prompts_show_who_answered_them(results: Results) -> None:
 def test_results_survive_a_checkpoint(results: Results) -> None:
     again = Results()
     again.load_state_dict(results.state_dict())
-    assert again.side_by_side(TESTS) == results.side_by_side(TESTS) and again.known == results.known
+    assert again.side_by_side(SUITES) == results.side_by_side(SUITES) and again.known == results.known

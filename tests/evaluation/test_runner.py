@@ -10,9 +10,9 @@ from amenable.data.types import Demonstration, Message, Prompt, Text
 from amenable.evaluation import best_of
 from amenable.evaluation.answering import GenerationConfig, LoadedModel, generate_answers
 from amenable.evaluation.entries import ModelEntry
-from amenable.evaluation.metrics import Yardsticks, demonstration_figures, score, text_figures
+from amenable.evaluation.metrics import Scorers, compute_rewards, demonstration_metrics, text_metrics
 from amenable.evaluation.multiple_choice import Question, accuracy
-from amenable.evaluation.runner import Tests, examine, knowledge
+from amenable.evaluation.runner import Suites, evaluate_model, lm_metrics
 from amenable.functional.statistics import best_of_n_kl
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import loading
@@ -25,7 +25,7 @@ def asked(*colours: str) -> list[Prompt]:
     return [Prompt((Message("user", f"name a {colour} thing."),), id=colour) for colour in colours]
 
 
-TESTS = Tests({"test": asked("red", "blue", "green"), "more": asked("white", "black")}, best_of_prompts=2)
+SUITES = Suites({"test": asked("red", "blue", "green"), "more": asked("white", "black")}, best_of_prompts=2)
 
 
 @pytest.fixture(scope="module")
@@ -34,70 +34,70 @@ def sft(assistant: Path, runtime: Runtime) -> LoadedModel:
 
 
 @pytest.fixture(scope="module")
-def by(judge: Path, words: Tokenizer, sft: LoadedModel, runtime: Runtime) -> Yardsticks:
-    return Yardsticks(None, loading.load_reward_model(judge, runtime, words), sft, 1.0, runtime, 1000)
+def by(judge: Path, words: Tokenizer, sft: LoadedModel, runtime: Runtime) -> Scorers:
+    return Scorers(None, loading.load_reward_model(judge, runtime, words), sft, 1.0, runtime, 1000)
 
 
-def test_every_suite_is_answered_under_its_decodings(sft: LoadedModel, by: Yardsticks) -> None:
-    found = examine(sft, 0.7, replace(TESTS, suite_decodings=("greedy",)), GENERATION, by)
-    assert list(found.figures) == list(found.answers) == ["test", "more"] and found.curve is None
+def test_every_suite_is_answered_under_its_decodings(sft: LoadedModel, by: Scorers) -> None:
+    found = evaluate_model(sft, 0.7, replace(SUITES, decodings=("greedy",)), GENERATION, by)
+    assert list(found.metrics) == list(found.answers) == ["test", "more"] and found.curve is None
     assert {decoding: len(rows or ()) for decoding, rows in found.answers["test"].items()} == {
         "sampled": 3,
         "greedy": 3,
     }
     assert list(found.answers["more"]) == ["greedy"]
-    figures, more = found.figures["test"], found.figures["more"]
+    figures, more = found.metrics["test"], found.metrics["more"]
     assert figures["temperature"] == 0.7 and figures["entropy"] > 0 and figures["kl"] != 0
     assert figures["greedy"]["temperature"] == 0.0 and figures["greedy"]["entropy"] is None
     assert figures["greedy"]["kl"] == 0.0  # a temperature changes no greedy answer
     assert "reward" not in more and more["greedy"]["length"] > 0
     for decoding, temperature in (("sampled", 0.7), ("greedy", 0.0)):
-        said = [group[0].text for group in generate_answers(sft, TESTS.suites["test"], GENERATION.at(temperature))]
+        said = [group[0].text for group in generate_answers(sft, SUITES.prompts["test"], GENERATION.at(temperature))]
         assert [row["text"] for row in found.answers["test"][decoding] or ()] == said
 
 
-def test_a_suite_may_be_sampled_alone(sft: LoadedModel, by: Yardsticks) -> None:
-    found = examine(sft, 1.0, replace(TESTS, suite_decodings=("sampled",)), GENERATION, by)
-    assert found.figures["more"]["greedy"] is None and found.figures["more"]["kl"] == 0.0
+def test_a_suite_may_be_sampled_alone(sft: LoadedModel, by: Scorers) -> None:
+    found = evaluate_model(sft, 1.0, replace(SUITES, decodings=("sampled",)), GENERATION, by)
+    assert found.metrics["more"]["greedy"] is None and found.metrics["more"]["kl"] == 0.0
 
 
-def test_the_best_of_n_is_the_one_of_the_highest_reward(sft: LoadedModel, by: Yardsticks) -> None:
+def test_the_best_of_n_is_the_one_of_the_highest_reward(sft: LoadedModel, by: Scorers) -> None:
     best = replace(sft, entry=replace(sft.entry, best_of=4))
-    found = examine(best, 1.0, TESTS, GENERATION, by)
-    prompts = TESTS.suites["test"][:2]
+    found = evaluate_model(best, 1.0, SUITES, GENERATION, by)
+    prompts = SUITES.prompts["test"][:2]
     groups = generate_answers(sft, prompts, GENERATION, samples=4)
     rewards = torch.tensor(
-        [score(sft, [prompt] * 4, group, by) for prompt, group in zip(prompts, groups)], dtype=torch.float64
+        [compute_rewards(sft, [prompt] * 4, group, by) for prompt, group in zip(prompts, groups)], dtype=torch.float64
     )
     rows = found.answers["test"]["sampled"] or []
     assert [row["reward"] for row in rows] == pytest.approx(rewards.amax(1).tolist(), abs=1e-4)
     chosen = [group[i].text for group, i in zip(groups, rewards.argmax(1).tolist())]
     assert [row["text"] for row in rows] == chosen
     assert {row["kl"] for row in rows} == {best_of_n_kl(4)}  # the policy is the reference
-    figures = found.figures["test"]
-    assert list(found.figures) == ["test"] and found.answers["test"]["greedy"] is figures["greedy"] is None
+    figures = found.metrics["test"]
+    assert list(found.metrics) == ["test"] and found.answers["test"]["greedy"] is figures["greedy"] is None
     assert figures["entropy"] is None and figures["kl"] == pytest.approx(best_of_n_kl(4))
     assert found.curve is not None and [row["n"] for row in found.curve] == [1, 2, 4]
     for row, expected in zip(found.curve, best_of.curve(rewards, None)):
         assert row["reward"] == pytest.approx(expected["reward"], abs=1e-4) and row["gold"] is None
 
 
-def test_shots_that_do_not_fit_are_told(sft: LoadedModel, by: Yardsticks) -> None:
+def test_shots_that_do_not_fit_are_told(sft: LoadedModel, by: Scorers) -> None:
     shown = replace(sft, entry=replace(sft.entry, few_shot=True))
     shot = (Message("user", "one two three four five"), Message("assistant", "six seven eight nine ten"))
-    assert examine(shown, 1.0, TESTS, replace(GENERATION, shots=(shot,) * 5), by).notes == [
+    assert evaluate_model(shown, 1.0, SUITES, replace(GENERATION, shots=(shot,) * 5), by).notes == [
         "3 of 3 prompts of 'test' leave no room for all the shots",
         "2 of 2 prompts of 'more' leave no room for all the shots",
     ]
-    assert examine(sft, 1.0, TESTS, replace(GENERATION, shots=(shot,) * 5), by).notes == []
+    assert evaluate_model(sft, 1.0, SUITES, replace(GENERATION, shots=(shot,) * 5), by).notes == []
 
 
-def test_what_a_model_knows(sft: LoadedModel, by: Yardsticks) -> None:
+def test_what_a_model_knows(sft: LoadedModel, by: Scorers) -> None:
     texts, question = [Text("The rose is red.")], Question("The rose is", (" red", " blue"), 0)
     shown = [Demonstration((Message("user", "a?"), Message("assistant", "b.")))]
-    found = knowledge(
-        sft, Tests({}, texts=texts, text_tokens=50, demonstrations=shown, tasks={"facts": [question]}), by
+    found = lm_metrics(
+        sft, Suites({}, texts=texts, text_tokens=50, demonstrations=shown, tasks={"facts": [question]}), by
     )
-    assert found["figures"] == {**text_figures(sft, texts, 50, by), **demonstration_figures(sft, shown, by)}
+    assert found["figures"] == {**text_metrics(sft, texts, 50, by), **demonstration_metrics(sft, shown, by)}
     assert found["tasks"] == {"facts": accuracy(sft.decoder, sft.tokenizer, [question], by.runtime, 1000)}
-    assert knowledge(sft, Tests({}), by) == {"figures": {"bpb": None}, "tasks": {}}
+    assert lm_metrics(sft, Suites({}), by) == {"figures": {"bpb": None}, "tasks": {}}

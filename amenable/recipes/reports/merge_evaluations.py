@@ -12,7 +12,7 @@ from typing import Any
 
 from amenable.claims.evidence import Evidence
 from amenable.claims.stage_folders import Stage, read_json
-from amenable.evaluation.preference import DECODINGS, won
+from amenable.evaluation.preference import DECODINGS, mean_win_rate
 
 DISPLAY = (
     "base",
@@ -62,7 +62,7 @@ def preference_across(evidence: Evidence, evaluation: Evaluation) -> list[dict[s
             if (frozenset((a, b)), decoding) not in known:
                 votes = evidence.votes(a, b, decoding)
                 if votes is not None:
-                    made.append({"a": a, "b": b, "decoding": decoding, "judges": "heldout", **won(votes)})
+                    made.append({"a": a, "b": b, "decoding": decoding, "judges": "heldout", **mean_win_rate(votes)})
     return made
 
 

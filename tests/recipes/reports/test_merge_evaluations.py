@@ -5,7 +5,7 @@ import torch
 
 from amenable.claims.evidence import Evidence
 from amenable.claims.stage_folders import read_stages
-from amenable.evaluation.preference import Jury
+from amenable.evaluation.preference import GoldCache
 from amenable.recipes.reports import merge_evaluations
 
 
@@ -56,7 +56,7 @@ class Town:
 def evidence(run: Path, town: Town | None) -> Evidence:
     """Evidence of a run, in a world of our own."""
     found = Evidence(run)
-    vars(found).update(jury=Jury(town) if town else None, seed=0)
+    vars(found).update(gold=GoldCache(town) if town else None, seed=0)
     return found
 
 
