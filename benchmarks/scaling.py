@@ -36,7 +36,7 @@ from amenable.train import checkpoint, defaults, memory, plan
 from amenable.train.best import BestWeights
 from amenable.train.checkpoint import Stateful
 from amenable.train.defaults import traits_of
-from amenable.train.examples import whole
+from amenable.train.examples import text_row
 from amenable.train.forward import Row
 from amenable.train.objective import NextToken, accumulate
 from amenable.train.optimizer import Optimizer, OptimizerConfig
@@ -218,7 +218,7 @@ def training(shape: DecoderConfig, lengths: Sequence[int], runtime: Runtime) -> 
     """Updates by the next-token loss on rows of these lengths."""
     decoder = Decoder(shape).train()
     optimizer = Optimizer([decoder], OptimizerConfig(learning_rate=3e-4))
-    rows = [whole(ids) for ids in workloads.sequences(workloads.Size(shape), lengths)]
+    rows = [text_row(ids) for ids in workloads.sequences(workloads.Size(shape), lengths)]
 
     def step(number: int) -> tuple[int, float]:
         start = perf_counter()
@@ -431,7 +431,7 @@ def load_torch() -> None:
     """One step of a tiny model: what torch loads when it is first used is the program's, not the run's."""
     decoder = Decoder(DecoderConfig(10, context_length=4, num_layers=1, hidden_size=4, num_heads=1))
     optimizer = Optimizer([decoder], OptimizerConfig(learning_rate=1e-3))
-    accumulate(NextToken(decoder), [whole([1, 2, 3])], Runtime(torch.device("cpu"), False, 1), 4)
+    accumulate(NextToken(decoder), [text_row([1, 2, 3])], Runtime(torch.device("cpu"), False, 1), 4)
     optimizer.step()
 
 
@@ -476,7 +476,7 @@ def next_token(
 def pretraining(case: Case, runtime: Runtime) -> Trained:
     size = size_of(case)
     lengths = [2 * length for length in workloads.prompt_lengths(size, case.rows * case.steps, "pieces")]
-    rows = [whole(ids) for ids in workloads.sequences(size, lengths)]
+    rows = [text_row(ids) for ids in workloads.sequences(size, lengths)]
     config, _ = defaults.pretrain(pretrain.Config(), traits_of(size.shape))
     return next_token(case, size.shape, rows, config, runtime)
 

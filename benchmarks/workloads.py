@@ -30,7 +30,7 @@ from amenable.stages import dpo, ppo, pretrain, reward, sft
 from amenable.text.tokenizer import MIN_VOCAB_SIZE, SPECIAL_TOKENS, Tokenizer
 from amenable.train import defaults
 from amenable.train.defaults import traits_of
-from amenable.train.examples import whole
+from amenable.train.examples import text_row
 from amenable.train.forward import Row
 from amenable.train.objective import NextToken, accumulate
 from amenable.train.optimizer import Optimizer, OptimizerConfig
@@ -87,7 +87,7 @@ def pretrain_row(size: Size, runtime: Runtime, muon: bool = True) -> Workload:
     """Rows of one length, the optimizer as `amenable pretrain` has it, or AdamW for everything."""
     config, _ = defaults.pretrain(pretrain.Config(), traits_of(size.shape))
     optimizer = config.optimizer if muon else replace(config.optimizer, muon_learning_rate=0.0)
-    rows = [whole(ids) for ids in sequences(size, [size.length] * size.rows)]
+    rows = [text_row(ids) for ids in sequences(size, [size.length] * size.rows)]
     name = "Muon" if muon else "AdamW"
     workload = next_token(f"pretrain-{name.lower()}", size.shape, rows, optimizer, config.max_tokens_per_pass, runtime)
     return replace(workload, description=f"{size.rows} x {size.length} tokens, {name}")

@@ -21,7 +21,7 @@ from amenable.stages import dpo, ppo, reward, sft
 from amenable.text.chat import render
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, loading
-from amenable.train.examples import fitting_prompts, pieces_of, whole
+from amenable.train.examples import chunk_texts, fitting_prompts, text_row
 from amenable.train.forward import Row
 from amenable.train.objective import NextToken, accumulate
 from amenable.train.optimizer import OptimizerConfig
@@ -99,7 +99,7 @@ def bench(
     return Bench(
         loaded,
         ppo_tests().gather(loaded, prompts[:6], 1, of_ppo),
-        [whole(piece) for piece in pieces_of(texts, words, 23)],
+        [text_row(piece) for piece in chunk_texts(texts, words, 23)],
         [(row.ids, row.loss_mask) for row in rendered],
         reward.read(reward_config, words, 64)[0][:5],
         dpo.add_reference_logps(loaded.policy, dpo.read(of_dpo, words, 64)[0][:5], runtime, WHOLE),

@@ -23,7 +23,7 @@ from amenable.models.heads import ScalarModel
 from amenable.text.chat import render, render_completion, render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward
-from amenable.train.examples import keep_fitting, measured_text
+from amenable.train.examples import keep_fitting, validation_rows
 from amenable.train.log import Bars, no_bars
 from amenable.train.runtime import Runtime
 from amenable.world.scores import gold_figures
@@ -154,7 +154,7 @@ def mean(values: Sequence[float | None]) -> float | None:
 def text_metrics(model: LoadedModel, texts: list[Text], tokens: int, scorers: Scorers) -> dict[str, Any]:
     """Return bits per byte of raw text, and the bits of each of its rows, so that two models can be paired by row."""
     context = model.decoder.config.context_length
-    rows, byte_count = measured_text(texts, model.tokenizer, context, tokens)
+    rows, byte_count = validation_rows(texts, model.tokenizer, context, tokens)
     bar = scorers.bars(f"{model.entry.name}: text")
     logps = forward.compute_logprobs(model.decoder, rows, scorers.runtime, scorers.max_tokens, progress=bar)
     bits = [-float(row_logps.double().sum()) / math.log(2) for row_logps in logps]

@@ -27,7 +27,7 @@ from amenable.models.presets import preset
 from amenable.recipes import report
 from amenable.recipes.pipeline import Call, run_all
 from amenable.stages import dpo, evaluate, ppo, pretrain, reward, sft, tokenizer
-from amenable.train.examples import whole
+from amenable.train.examples import text_row
 from amenable.train.objective import NextToken, accumulate
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import write_text
@@ -142,7 +142,7 @@ def measured_speed(config: Config) -> float:
     decoder.init_weights(generator)
     optimizer = Optimizer([decoder], OptimizerConfig(learning_rate=3e-4, muon_learning_rate=0.01))
     ids = torch.randint(6, config.vocab_size, (16, config.context), generator=generator).tolist()
-    rows = [whole(row) for row in ids]
+    rows = [text_row(row) for row in ids]
     rates = []
     for _ in range(4):
         begun = time.monotonic()

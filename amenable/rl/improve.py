@@ -45,7 +45,7 @@ from amenable.seeds import derive_seed, seed_step
 from amenable.train import first_batch, forward, loading, plan
 from amenable.train.best import BestWeights
 from amenable.train.checkpoint import Stateful
-from amenable.train.examples import RejectedRows, fitting_prompts, keep_usable, pieces_of, raw_rows
+from amenable.train.examples import RejectedRows, chunk_texts, fitting_prompts, keep_usable, raw_rows
 from amenable.train.forward import Row
 from amenable.train.log import Bars, no_bars, tracked
 from amenable.train.objective import NextToken, Output, Stats, accumulate
@@ -87,7 +87,7 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
         if step == 1 or options.inspect_batch:
             rollout = experience.rollout
             samples = rollout.prompts, rollout.completions, rollout.ended.tolist()
-            if first_batch.show(run, first_batch.of_samples(*samples, models.tokenizer), options.inspect_batch):
+            if first_batch.show(run, first_batch.check_samples(*samples, models.tokenizer), options.inspect_batch):
                 return run.out
         algorithm.estimate(experience, controller.value)
         metrics = objective_metrics(experience, controller.value)
@@ -117,7 +117,7 @@ def read(
         for pair in zip(*fitting_prompts(options.data, models.tokenizer, room, rejected=rejected))
     ]
     texts = keep_usable(sources.read_texts(options.ptx_data), rejected) if options.ptx_data and options.ptx_coef else []
-    return prompts, pieces_of(texts, models.tokenizer, context)
+    return prompts, chunk_texts(texts, models.tokenizer, context)
 
 
 def collect_experience(

@@ -163,7 +163,7 @@ def run(config: Config) -> Path:
     prompts = divergence.first_prompts([pair.chosen for pair in validation], config.eval_prompts, room)
     steps = EpochBatches(len(training), config.batch_size, config.epochs, config.seed)
     schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_lr_frac)
-    check = first_batch.of_answers([(pair.chosen, pair.rejected) for pair in training], steps[0], tokenizer)
+    check = first_batch.check_completions([(pair.chosen, pair.rejected) for pair in training], steps[0], tokenizer)
     initial = runtime.to_inference(loading.load_policy(config.model, runtime)[0])
     if not config.inspect_batch:
         training, validation = (

@@ -20,7 +20,7 @@ from amenable.seeds import seeded_generator
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import defaults, first_batch, forward, loading, plan
 from amenable.train.defaults import FROM_MODEL, FromModel, traits_of
-from amenable.train.examples import RejectedRows, keep_usable, measured_text, pieces_of, whole
+from amenable.train.examples import RejectedRows, chunk_texts, keep_usable, text_row, validation_rows
 from amenable.train.fit import Training, fit
 from amenable.train.objective import NextToken
 from amenable.train.optimizer import Optimizer, OptimizerConfig
@@ -104,12 +104,12 @@ def run(config: Config) -> Path:
     line = f"{tokens:,} tokens in {len(training):,} pieces, {config.tokens_per_step} a step: {epochs:.2f} epochs"
     task = Training(
         objective=NextToken(decoder),
-        elements=[whole(piece) for piece in training],
+        elements=[text_row(piece) for piece in training],
         batches=steps,
         model=decoder,
         optimizers={"": Optimizer([decoder], config.optimizer)},
         schedule=schedule,
-        check=first_batch.of_pieces([whole(training[i]) for i in steps[0]], tokenizer),
+        check=first_batch.check_chunks([text_row(training[i]) for i in steps[0]], tokenizer),
         plan=[f"preset {config.model}; {line} in {schedule}", by_default],
         train_mode=True,
         show=("loss", "eval/bpb"),
@@ -138,8 +138,8 @@ def read(
         held_out = keep_usable(sources.read_texts(config.validation), rejected)
     else:
         texts, held_out = sources.split_holdout(texts, config.validation_split, config.seed)
-    rows, byte_count = measured_text(held_out, tokenizer, config.context, config.eval_tokens)
-    return pieces_of(texts, tokenizer, config.context), rows, byte_count
+    rows, byte_count = validation_rows(held_out, tokenizer, config.context, config.eval_tokens)
+    return chunk_texts(texts, tokenizer, config.context), rows, byte_count
 
 
 def epoch_plan(config: Config, lengths: list[int]) -> list[list[int]]:

@@ -151,7 +151,7 @@ def run(config: Config) -> Path:
             "head_": Optimizer([model.score], head_config),
         },
         schedule=schedule,
-        check=first_batch.of_answers([item.rows for item in elements], steps[0], tokenizer),
+        check=first_batch.check_completions([item.rows for item in elements], steps[0], tokenizer),
         plan=[
             f"{len(training)} rankings, {answers} answers, {pairs} pairs; {per_step} {config.batch_unit} a step, "
             f"{config.epochs} epochs = {schedule}",

@@ -114,7 +114,7 @@ def run(config: Config) -> Path:
         model=decoder,
         optimizers={"": Optimizer([decoder], config.optimizer)},
         schedule=schedule,
-        check=first_batch.of_conversations(rows, steps[0], training, tokenizer),
+        check=first_batch.check_conversations(rows, steps[0], training, tokenizer),
         plan=[
             f"{len(rows)} conversations x {config.epochs} epochs / {config.batch_size} a step = {schedule}",
             by_default,

@@ -124,25 +124,25 @@ def fitting_prompts(
     return keep_fitting(split, prompts, rows, "prompts", room, rejected, path if required else None)
 
 
-def pieces_of(texts: list[Text], tokenizer: Tokenizer, context: int) -> list[list[int]]:
+def chunk_texts(texts: list[Text], tokenizer: Tokenizer, context: int) -> list[list[int]]:
     """Documents as ids, cut into pieces that fit the context."""
     return chunk_documents([render_document(tokenizer, text.text) for text in texts], context)
 
 
-def whole(ids: list[int]) -> Row:
+def text_row(ids: list[int]) -> Row:
     """A row in which everything is predicted but the first token, which nothing comes before."""
     return ids, [False] + [True] * (len(ids) - 1)
 
 
-def measured_text(texts: list[Text], tokenizer: Tokenizer, context: int, tokens: int) -> tuple[list[Row], int]:
+def validation_rows(texts: list[Text], tokenizer: Tokenizer, context: int, tokens: int) -> tuple[list[Row], int]:
     """Whole documents of at most `tokens` tokens together (one at the least), as rows, and how many bytes they are."""
     rows: list[Row] = []
     drawn = byte_count = 0
     for text in texts:
-        pieces = pieces_of([text], tokenizer, context)
+        pieces = chunk_texts([text], tokenizer, context)
         if rows and drawn + sum(map(len, pieces)) > tokens:
             break
-        rows += [whole(piece) for piece in pieces]
+        rows += [text_row(piece) for piece in pieces]
         drawn, byte_count = drawn + sum(map(len, pieces)), byte_count + len(text.text.encode())
     return rows, byte_count
 
@@ -156,7 +156,7 @@ def raw_rows(pieces: list[list[int]], tokens: int, seed: int, step: int, update:
     drawn = 0
     generator = random.Random(derive_seed(seed, "raw", step, update))
     for i in generator.sample(range(len(pieces)), min(tokens, len(pieces))):
-        rows.append(whole(pieces[i]))
+        rows.append(text_row(pieces[i]))
         drawn += len(pieces[i])
         if drawn >= tokens:
             break

@@ -68,7 +68,7 @@ class BatchCheck:
     tokenizer: Tokenizer
 
 
-def of_pieces(rows: Sequence[Row], tokenizer: Tokenizer) -> BatchCheck:
+def check_chunks(rows: Sequence[Row], tokenizer: Tokenizer) -> BatchCheck:
     """Pieces of documents: everything is trained but the first token. A piece that goes on from another has no BOS."""
     examples = [
         Example(ids, trained, ["context"] + ["text"] * (len(ids) - 1), None, opened=ids[:1] == [tokenizer.bos_id])
@@ -77,7 +77,7 @@ def of_pieces(rows: Sequence[Row], tokenizer: Tokenizer) -> BatchCheck:
     return check_rows(examples, range(len(examples)), tokenizer, "pieces of documents")
 
 
-def of_conversations(
+def check_conversations(
     rows: Sequence[Row], first: Sequence[int], demonstrations: Sequence[Demonstration], tokenizer: Tokenizer
 ) -> BatchCheck:
     """Conversations, each with its row, with every speaker's tokens by name in the `first` rows; rows end in EOS.
@@ -100,7 +100,7 @@ def of_conversations(
     return check_rows(examples, first, tokenizer, "conversations")
 
 
-def of_answers(groups: Sequence[Sequence[Row]], first: Sequence[int], tokenizer: Tokenizer) -> BatchCheck:
+def check_completions(groups: Sequence[Sequence[Row]], first: Sequence[int], tokenizer: Tokenizer) -> BatchCheck:
     """Prompts with an answer each, a group for each ranking or pair; the `first` groups are those of the first step."""
     opened, bos_inside = bos_places(tokenizer)
     examples = [
@@ -115,7 +115,7 @@ def of_answers(groups: Sequence[Sequence[Row]], first: Sequence[int], tokenizer:
     return replace(check, rows=shown)
 
 
-def of_samples(
+def check_samples(
     prompts: Sequence[list[int]], responses: Sequence[list[int]], ended: Sequence[bool], tokenizer: Tokenizer
 ) -> BatchCheck:
     """Sampled answers: the prompt is context, the answer is trained. Those that the length limit cut have no EOS."""

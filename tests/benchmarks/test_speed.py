@@ -83,7 +83,7 @@ def test_tokens_of_a_step(runtime: Runtime) -> None:
 
 def test_training_rows_train(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every step updates the weights: on the same rows the loss falls."""
-    rows = [workloads.whole(ids) for ids in workloads.sequences(SMOKE, [32, 32])]
+    rows = [workloads.text_row(ids) for ids in workloads.sequences(SMOKE, [32, 32])]
     losses: list[float] = []
     workload = workloads.pretrain_row(SMOKE, runtime)
     original = workloads.accumulate

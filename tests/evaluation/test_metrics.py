@@ -30,7 +30,7 @@ from amenable.models.layout import Layout
 from amenable.text.chat import render, render_completion, render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, loading
-from amenable.train.examples import measured_text, whole
+from amenable.train.examples import text_row, validation_rows
 from amenable.train.runtime import Runtime
 from amenable.world.closed_world import ClosedWorld
 
@@ -175,12 +175,12 @@ def test_how_answers_were_drawn(sft: LoadedModel) -> None:
 
 def test_bits_of_text(bare: LoadedModel, by: Scorers) -> None:
     texts = [Text("The rose is red. A leaf is green."), Text("The sea is blue."), Text("Snow is white.")]
-    rows, size = measured_text(texts, bare.tokenizer, 64, 30)
+    rows, size = validation_rows(texts, bare.tokenizer, 64, 30)
     figures = text_metrics(bare, texts, 30, by)
     assert len(figures["text_bits"]) == len(rows) == 2 and figures["text_bytes"] == size
     assert sum(figures["text_bits"]) / size == figures["bpb"]
     assert figures["bpb"] == pytest.approx(forward.bits_per_byte(bare.decoder, rows, size, by.runtime, 1000), rel=1e-4)
-    assert whole([1, 2, 3])[1] == [False, True, True]
+    assert text_row([1, 2, 3])[1] == [False, True, True]
 
 
 def test_likelihood_of_demonstrations(sft: LoadedModel, by: Scorers) -> None:

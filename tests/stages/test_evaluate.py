@@ -16,7 +16,7 @@ from amenable.stages import evaluate
 from amenable.text.chat import render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, loading
-from amenable.train.examples import pieces_of, whole
+from amenable.train.examples import chunk_texts, text_row
 from amenable.train.runtime import DeviceOptions, Runtime
 from amenable.world.closed_world import ClosedWorld
 
@@ -81,7 +81,9 @@ def test_figures_can_be_worked_out_from_what_was_said(
                     render_prompt(words, prompt.messages) + words.encode(a["text"]) + [words.eos_id] * a["ended"]
                     for prompt, a in zip(prompts, answers)
                 ]
-                again = forward.compute_rewards(scorer, [whole(ids) for ids in conversations], runtime, 1000).tolist()
+                again = forward.compute_rewards(
+                    scorer, [text_row(ids) for ids in conversations], runtime, 1000
+                ).tolist()
                 assert [a["reward"] for a in answers] == pytest.approx(again, abs=1e-3)
 
 
@@ -91,11 +93,11 @@ def test_bits_per_byte_are_of_the_raw_text(done: Path, config: evaluate.Config, 
         assert config.lm_data is not None
         texts, tokens, chosen = sources.read_texts(config.lm_data).rows, 0, []
         for text in texts:
-            tokens += sum(map(len, pieces_of([text], words, 64)))
+            tokens += sum(map(len, chunk_texts([text], words, 64)))
             if tokens > 500:
                 break
             chosen.append(text)
-        rows = [whole(piece) for piece in pieces_of(chosen, words, 64)]
+        rows = [text_row(piece) for piece in chunk_texts(chosen, words, 64)]
         expected = forward.bits_per_byte(decoder, rows, sum(len(t.text.encode()) for t in chosen), runtime, 1000)
         assert results(done)["models"][name]["bpb"] == pytest.approx(expected, rel=1e-4)
 

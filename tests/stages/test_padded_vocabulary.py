@@ -19,7 +19,7 @@ from amenable.serve.chat import Speaker
 from amenable.stages import dpo, ppo, reward, sft
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, loading
-from amenable.train.examples import whole
+from amenable.train.examples import text_row
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.runtime import Runtime
 
@@ -121,7 +121,7 @@ def test_they_are_never_drawn(
 
 def test_log_probabilities_are_of_the_tokens_alone(both: tuple[Decoder, Decoder, Tokenizer], runtime: Runtime) -> None:
     plain, padded, words = both
-    rows = [whole([words.bos_id, *words.encode(text)]) for text in ("the rose is red.", "a sea, it is blue.")]
+    rows = [text_row([words.bos_id, *words.encode(text)]) for text in ("the rose is red.", "a sea, it is blue.")]
     for one, other in zip(*(forward.compute_logprobs(decoder, rows, runtime, 100) for decoder in (plain, padded))):
         assert torch.allclose(one, other, atol=1e-5)
     kls = forward.compute_kls(padded, plain, rows, rows, runtime, 100)

@@ -29,7 +29,7 @@ from amenable.seeds import derive_seed
 from amenable.stages import ppo
 from amenable.text.chat import render_prompt
 from amenable.train import forward, loading
-from amenable.train.examples import fitting_prompts, pieces_of, raw_rows
+from amenable.train.examples import chunk_texts, fitting_prompts, raw_rows
 from amenable.train.log import Log
 from amenable.train.objective import accumulate
 from amenable.train.optimizer import OptimizerConfig
@@ -251,7 +251,7 @@ def test_raw_text_mixed_in_keeps_the_policy_a_language_model(
     rows_of: Callable,
     tmp_path: Path,
 ) -> None:
-    pieces = pieces_of(sources.read_texts(files.text).rows[:60], loaded.models.tokenizer, 64)
+    pieces = chunk_texts(sources.read_texts(files.text).rows[:60], loaded.models.tokenizer, 64)
     losses = []
     for coefficient in (0.0, 3.0):
         config = replace(short, ptx_coef=coefficient, ptx_data=files.text, out=tmp_path / str(coefficient))

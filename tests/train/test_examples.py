@@ -41,7 +41,7 @@ def test_no_fitting_prompt_is_an_error(files: Any, words: Tokenizer, room: int) 
 
 def test_documents_become_pieces_with_bos_and_eos(words: Tokenizer) -> None:
     texts = [Text("The rose is red."), Text("The sea is blue. " * 8)]
-    pieces = examples.pieces_of(texts, words, context=16)
+    pieces = examples.chunk_texts(texts, words, context=16)
     assert max(map(len, pieces)) <= 16
     assert pieces[0] == [words.bos_id, *words.encode("The rose is red."), words.eos_id]
     # a piece begins with the last token of the one before it: undone, the document is whole again
@@ -51,7 +51,7 @@ def test_documents_become_pieces_with_bos_and_eos(words: Tokenizer) -> None:
 
 
 def test_whole_trains_all_but_the_first() -> None:
-    assert examples.whole([7, 8, 9]) == ([7, 8, 9], [False, True, True])
+    assert examples.text_row([7, 8, 9]) == ([7, 8, 9], [False, True, True])
 
 
 def test_raw_rows_fill_the_wish_and_follow_seed_step_and_update() -> None:

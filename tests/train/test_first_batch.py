@@ -17,7 +17,7 @@ from amenable.generation.rollout import Rollout, length_mask
 from amenable.text.chat import render, render_completion, render_document, render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import first_batch
-from amenable.train.examples import LeftOut, ranking_rows, whole
+from amenable.train.examples import LeftOut, ranking_rows, text_row
 from amenable.train.first_batch import Example
 
 ASKED = (Message("user", "Ann asks: name a red thing."),)
@@ -154,28 +154,28 @@ def test_the_bos_that_a_template_writes_is_right_and_one_more_is_not(name: str, 
         wrong = "token 1 is another BOS" if places[0] else "token 0 is a BOS"
         assert wrong in str(first_batch.problem(twice, tokenizer))
         prompt = render_prompt(tokenizer, turns[:-1])
-        first_batch.of_samples([prompt], [render_completion(tokenizer, "A rose.")], [True], tokenizer)
+        first_batch.check_samples([prompt], [render_completion(tokenizer, "A rose.")], [True], tokenizer)
         with pytest.raises(InputError, match=wrong):
-            first_batch.of_samples([[tokenizer.bos_id, *prompt]], [prompt], [False], tokenizer)
+            first_batch.check_samples([[tokenizer.bos_id, *prompt]], [prompt], [False], tokenizer)
 
 
 def test_pieces_after_the_first_have_no_bos(words: Tokenizer) -> None:
     document = render_document(words, "The rose is red. " * 20)
     pieces = [document[:30], document[29:59]]
-    proof = first_batch.of_pieces([whole(piece) for piece in pieces], words)
+    proof = first_batch.check_chunks([text_row(piece) for piece in pieces], words)
     assert [row.opened for row in proof.rows] == [True, False]
     twice = [*pieces[1][:3], words.bos_id, *pieces[1][3:]]
     with pytest.raises(InputError, match="token 3 is a BOS"):
-        first_batch.of_pieces([whole(twice)], words)
-    ids, _ = whole(pieces[0])
+        first_batch.check_chunks([text_row(twice)], words)
+    ids, _ = text_row(pieces[0])
     with pytest.raises(InputError, match="belongs to the text and is not trained"):
-        first_batch.of_pieces([(ids, [False, False, *[True] * (len(ids) - 2)])], words)
+        first_batch.check_chunks([(ids, [False, False, *[True] * (len(ids) - 2)])], words)
 
 
 def test_conversations_know_who_speaks(words: Tokenizer) -> None:
     rendered = render(words, SAID.messages)
     rows = [(rendered.ids, rendered.loss_mask)] * 2
-    proof = first_batch.of_conversations(rows, [1], [SAID, SAID], words)
+    proof = first_batch.check_conversations(rows, [1], [SAID, SAID], words)
     assert [row.roles for row in proof.rows] == [rendered.roles] and proof.checked == 2
 
 
@@ -183,14 +183,14 @@ def test_a_conversation_without_its_end_is_refused(words: Tokenizer) -> None:
     rendered = render(words, SAID.messages)
     cut = rendered.ids[:-3], rendered.loss_mask[:-3]
     with pytest.raises(InputError, match="not learn to stop"):
-        first_batch.of_conversations([cut], [], [SAID], words)
+        first_batch.check_conversations([cut], [], [SAID], words)
 
 
 def test_turns_that_are_context_are_shown_as_that(words: Tokenizer) -> None:
     first, last = (Message("assistant", "A brick.", trained=False), Message("assistant", "A rose."))
     for turns, roles in (((first, *ASKED, last), "assistant"), ((last, *ASKED, first), "assistant")):
         row = render(words, (*ASKED, *turns))
-        proof = first_batch.of_conversations(
+        proof = first_batch.check_conversations(
             [(row.ids, row.loss_mask)], [0], [Demonstration((*ASKED, *turns))], words
         ).rows[0]
         assert {role for role, mark in zip(proof.roles, proof.trained) if mark} <= {roles, "template"}
@@ -203,7 +203,7 @@ def test_turns_that_are_context_are_shown_as_that(words: Tokenizer) -> None:
 
 def test_an_answer_that_says_nothing_is_shown_as_such(words: Tokenizer) -> None:
     empty, full = ranking_rows(Ranking(ASKED, ("", "A rose."), (2.0, 1.0)), words, 64) or []
-    proof = first_batch.of_answers([[full, empty]], [0], words)
+    proof = first_batch.check_completions([[full, empty]], [0], words)
     assert [first_batch.NOTHING in first_batch.shortened(row, words).plain for row in proof.rows] == [False, True]
     assert first_batch.page(proof, "reward").count(f'<i>{first_batch.NOTHING}</i><span class="eos"') == 1
 
@@ -224,15 +224,15 @@ def test_a_rollout_is_its_prompts_and_what_was_said(words: Tokenizer) -> None:
     )
     mask = length_mask([len(ended), len(open_end)])
     rollout = Rollout([prompt] * 2, [ended, open_end], torch.tensor([True, False]), mask, torch.zeros(mask.shape))
-    rows = first_batch.of_samples(rollout.prompts, rollout.completions, rollout.ended.tolist(), words).rows
+    rows = first_batch.check_samples(rollout.prompts, rollout.completions, rollout.ended.tolist(), words).rows
     assert [sum(row.trained) for row in rows] == [len(ended), len(open_end)]
     odd = replace(rollout, completions=[[words.bos_id, words.pad_id, *ended[2:]], open_end])
     assert (
-        len(first_batch.of_samples(odd.prompts, odd.completions, odd.ended.tolist(), words).rows) == 2
+        len(first_batch.check_samples(odd.prompts, odd.completions, odd.ended.tolist(), words).rows) == 2
     )  # a policy may draw any token
     for wrong in ([False, False], [True, True]):
         with pytest.raises(InputError, match=r"did not end|learn to stop"):
-            first_batch.of_samples(rollout.prompts, rollout.completions, wrong, words)
+            first_batch.check_samples(rollout.prompts, rollout.completions, wrong, words)
 
 
 def test_the_page_shows_every_token_and_escapes_what_was_said(words: Tokenizer) -> None:

@@ -34,7 +34,7 @@ def task(make_decoder: Callable[..., Decoder], words: Any) -> Training:
         model=decoder,
         optimizers={"": Optimizer([decoder], OptimizerConfig(learning_rate=1e-2))},
         schedule=plan.cosine_with_warmup(len(steps), 0, 0.1),
-        check=first_batch.of_pieces([rows[i] for i in steps[0]], words),
+        check=first_batch.check_chunks([rows[i] for i in steps[0]], words),
         plan=["six rows"],
     )
 

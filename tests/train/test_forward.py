@@ -19,7 +19,7 @@ from amenable.models.layout import Layout
 from amenable.text.chat import render_document
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward
-from amenable.train.examples import whole
+from amenable.train.examples import text_row
 from amenable.train.runtime import Runtime
 
 ROWS: list[forward.Row] = [
@@ -91,13 +91,13 @@ def test_a_reward_depends_on_its_row_alone(
     draw: random.Random,
     max_tokens: int,
 ) -> None:
-    alone = torch.cat([forward.compute_rewards(scorer, [whole(text)], runtime, 1000) for text in texts])
+    alone = torch.cat([forward.compute_rewards(scorer, [text_row(text)], runtime, 1000) for text in texts])
     with torch.no_grad():
         last = torch.stack([scorer(torch.tensor(text), Layout.of([len(text)]))[-1] for text in texts])
     assert torch.allclose(alone, last, atol=1e-5)
     order = list(range(len(texts)))
     draw.shuffle(order)
-    company = forward.compute_rewards(scorer, [whole(texts[i]) for i in order], runtime, max_tokens)
+    company = forward.compute_rewards(scorer, [text_row(texts[i]) for i in order], runtime, max_tokens)
     assert torch.allclose(company, alone[order], atol=1e-5)
 
 
@@ -107,7 +107,7 @@ def test_a_reward_is_read_at_the_last_token_even_if_it_is_no_end(
     text = [*words.encode("a rose"), words.eos_id, *words.encode(" it is"), words.pad_id]
     with torch.no_grad():
         expected = scorer(torch.tensor(text), Layout.of([len(text)]))
-    (reward,) = forward.compute_rewards(scorer, [whole(text)], runtime, 1000)
+    (reward,) = forward.compute_rewards(scorer, [text_row(text)], runtime, 1000)
     assert reward == pytest.approx(expected[-1].item(), abs=1e-5)
     assert reward != pytest.approx(expected[-2].item(), abs=1e-5)
 
@@ -188,7 +188,7 @@ def test_bits_per_byte_of_a_uniform_model(
     with torch.no_grad():
         uniform.token_embedding.weight.zero_()
     text = "The sea is blue, naïve as it is."
-    row = whole(render_document(words, text))
+    row = text_row(render_document(words, text))
     # every token but BOS costs log2 V bits; EOS has to be predicted too, but is no byte of the text
     expected = math.log2(words.vocab_size) * (len(row[0]) - 1) / len(text.encode())
     found = forward.bits_per_byte(uniform, [row], len(text.encode()), runtime, 1000)
