@@ -176,8 +176,8 @@ def kl_of_two_is_above_zero(parts: Parts) -> None:
 def prompts_count_alike(parts: Parts) -> None:
     """One prompt of three pairs and one of a single pair: the mean of two means."""
     scores, ranks = torch.tensor([3.0, 1.0, -2.0, 0.5, 2.0]), torch.tensor([1.0, 2.0, 3.0, 1.0, 2.0])
-    alone = [losses.ranking_loss(scores[:3], ranks[:3]), losses.ranking_loss(scores[3:], ranks[3:])]
-    both, _ = losses.ranking_loss_flat(scores, ranks, torch.tensor([0, 0, 0, 1, 1]))
+    alone = [losses.ranking_loss(scores[part], ranks[part])[0] for part in (slice(0, 3), slice(3, 5))]
+    both, _ = losses.ranking_loss(scores, ranks, torch.tensor([0, 0, 0, 1, 1]))
     assert both.item() == pytest.approx(sum(float(loss) for loss in alone) / 2)
 
 
@@ -307,15 +307,16 @@ def trains_along(load: Any) -> Any:
 
 
 def mean_over_all_pairs(loss: Any) -> Any:
-    def broken(scores: torch.Tensor, ranks: torch.Tensor, prompts: torch.Tensor, margins: Any = None) -> Any:
+    def broken(scores: torch.Tensor, ranks: torch.Tensor, prompts: Any = None, margins: Any = None) -> Any:
+        prompts = torch.zeros(len(ranks)) if prompts is None else prompts
         better, worse = ((prompts[:, None] == prompts) & (ranks[:, None] < ranks)).nonzero(as_tuple=True)
-        return losses.preference_loss(scores[better], scores[worse]), {}
+        return losses.preference_losses(scores[better], scores[worse]).mean(), {}
 
     return broken
 
 
 def worse_is_better(loss: Any) -> Any:
-    return lambda scores, ranks, prompts, margins=None: loss(scores, -ranks, prompts, margins)
+    return lambda scores, ranks, *rest: loss(scores, -ranks, *rest)
 
 
 def own_reference(loss: Any) -> Any:
@@ -539,7 +540,7 @@ MUTATIONS: list[Mutation] = [
     ("the critic is never held back", "functional.losses:value_loss", clipped_at_itself, ppo_losses_by_hand),
     ("KL is between two temperatures", "train.forward:compute_logprobs", reference_at_one,
      passes_test("test_row_logprobs_are_each_rows_own", "runtime", 8, 0.7)),
-    ("an answer that never ended is rewarded for it", "functional.rewards:penalise_missing_eos",
+    ("an answer that never ended is rewarded for it", "functional.rewards:penalize_missing_eos",
      lambda f: lambda score, ended, penalty: f(score, ended, -penalty),
      suite_test("functional/test_rewards.py", "test_missing_eos_is_subtracted")),
     ("a cut answer is compared as if it had ended", "train.examples:ranking_rows", always_ended, cut_rows_have_no_end),
@@ -550,11 +551,11 @@ MUTATIONS: list[Mutation] = [
      suite_test("train/test_best.py", "test_the_highest_score_wins_and_comes_back")),
     ("a run goes on from altered weights", "train.checkpoint:is_whole", lambda f: lambda folder: True,
      torn_checkpoint_passed_over),
-    ("people's dislikes are learned", "functional.losses:ranking_loss_flat", worse_is_better, RANKING_BY_HAND),
-    ("long rankings outweigh short ones", "functional.losses:ranking_loss_flat", mean_over_all_pairs,
+    ("people's dislikes are learned", "functional.losses:ranking_loss", worse_is_better, RANKING_BY_HAND),
+    ("long rankings outweigh short ones", "functional.losses:ranking_loss", mean_over_all_pairs,
      prompts_count_alike),
-    ("a margin is not looked at", "functional.losses:ranking_loss_flat",
-     lambda f: lambda scores, ranks, prompts, margins=None: f(scores, ranks, prompts),
+    ("a margin is not looked at", "functional.losses:ranking_loss",
+     lambda f: lambda scores, ranks, prompts=None, margins=None: f(scores, ranks, prompts),
      suite_test("functional/test_losses.py", "test_a_margin_is_in_the_units_of_the_scores")),
     ("DPO's KL is measured from the policy itself", "train.forward:compute_kls",
      lambda f: lambda policy, reference, *rest, **more: f(policy, policy, *rest, **more), kl_of_two_is_above_zero),

@@ -128,8 +128,7 @@ def by_name(hits: list[float], names: list[str], name: str) -> dict[str, Any]:
 def calibration(gaps: list[float], bins: int = 8) -> list[dict[str, float]]:
     """Pairs sorted by the size of their gap, in bins of equal count: predicted and actual share of right answers.
 
-    Most gaps of a reward model are small: bins of equal width, as in `functional.statistics.calibration`, would leave
-    the surest ones nearly empty.
+    Most gaps of a reward model are small: bins of equal width would leave the surest ones nearly empty.
     """
     sizes = torch.tensor(gaps)
     order = sizes.abs().argsort()

@@ -1,6 +1,6 @@
-"""Advantages: how much better an action was than what was expected there.
+"""Advantages: how much better an action was than expected.
 
-Letters: B rows, T steps, P prompts, K samples. Only numbers come in: no gradient is meant to flow through an advantage.
+Letters: B rows, T steps, P prompts, K samples of a prompt. No gradient is meant to flow through an advantage.
 """
 
 from __future__ import annotations
@@ -28,33 +28,32 @@ def gae(rewards: Tensor, values: Tensor, discounts: Tensor, lam: float, last_val
 
 
 def masked_gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
-    """`gae` over ragged responses: advantages and value targets [B, T], 0 outside the mask. All inputs [B, T].
+    """`gae` over completions of different lengths: advantages and value targets [B, T], 0 outside the mask.
 
-    Steps outside the mask do not exist: whatever stands there is never read, and a step's next one is the next inside
-    the mask, without a discount for those between (text a tool wrote into an answer). Nothing follows a row's last.
+    All inputs are [B, T]. Steps outside the mask do not exist: their numbers are never read, and a step's next one is
+    the next inside the mask, without a discount for those between (text that a tool wrote into a completion). Nothing
+    follows a row's last step.
     """
-    order = torch.argsort(
-        ~mask, dim=1, stable=True
-    )  # a row's steps first, in their order; zeros after them add nothing
+    order = torch.argsort(~mask, dim=1, stable=True)  # a row's steps first, in their order; zeros after them
     rewards, values = (zero_outside(x, mask).gather(1, order) for x in (rewards, values))
     nothing = torch.zeros_like(rewards)
     advantages, targets = gae(rewards, values, torch.full_like(rewards, gamma), lam, nothing.new_zeros(len(nothing)))
     return nothing.scatter(1, order, advantages), nothing.scatter(1, order, targets)
 
 
-def discounted_returns(rewards: Tensor, discounts: Tensor, last_value: Tensor) -> Tensor:
-    """G_t = r_t + discount_t G_{t+1}, with G = last_value [B] after the end: `gae` that expects nothing. [B, T]."""
-    return gae(rewards, torch.zeros_like(rewards), discounts, 1.0, last_value)[0]
+def discounted_returns(rewards: Tensor, mask: Tensor, gamma: float) -> Tensor:
+    """G_t = r_t + gamma G_{t+1}, [B, T], 0 outside the mask: `masked_gae` with values of 0 and lam = 1."""
+    return masked_gae(rewards, torch.zeros_like(rewards), mask, gamma, 1.0)[0]
 
 
 def rloo_advantages(scores: Tensor) -> Tensor:
-    """A score less the mean of its prompt's others (RLOO; Ahmadian et al., 2024). [P, K] -> [P, K], K >= 2."""
+    """Score less the mean of its prompt's other scores (RLOO; Ahmadian et al., 2024). [P, K] -> [P, K], K >= 2."""
     size = group_size(scores)
     return (scores - scores.mean(1, keepdim=True)) * size / (size - 1)
 
 
-def group_advantages(scores: Tensor, epsilon: float = 1e-4) -> Tensor:
-    """(R - mean) / (std + epsilon) within a prompt (GRPO; Shao et al., 2024). [P, K] -> [P, K], K >= 2.
+def grpo_advantages(scores: Tensor, epsilon: float = 1e-4) -> Tensor:
+    """(score - mean) / (std + epsilon) within a prompt (GRPO; Shao et al., 2024). [P, K] -> [P, K], K >= 2.
 
     std divides by K - 1. A prompt whose scores are all equal has advantages 0.
     """
@@ -63,7 +62,7 @@ def group_advantages(scores: Tensor, epsilon: float = 1e-4) -> Tensor:
 
 
 def group_size(scores: Tensor) -> int:
-    """K of scores [P, K]; ValueError for a group of one, which has nothing to be compared with."""
+    """Return K of scores [P, K]; ValueError for K below 2, where a score has no other to be compared with."""
     if scores.ndim != 2 or scores.shape[1] < 2:
         raise ValueError(f"scores {tuple(scores.shape)} are not [P, K] with K of 2 or more")
     return scores.shape[1]

@@ -1,4 +1,4 @@
-"""KL divergence: estimates from samples, the exact sum, and two ways to steer a penalty's coefficient.
+"""KL divergence: estimates from samples, the exact sum, and two rules that adapt a penalty's coefficient.
 
 The estimators (Schulman, "Approximating KL divergence", 2020) take log-probabilities of tokens drawn from the policy
 and estimate KL(policy || reference). Any may be reported. As a *loss*, k1 has gradient 0 in expectation, k2 the
@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from amenable.functional.logprobs import CHUNK_CPU, at_least_fp32, chunk_logprobs, parts
+from amenable.functional.logprobs import CHUNK_CPU, at_least_fp32, log_softmax, row_slices
 
 
 def k1(logp: Tensor, ref_logp: Tensor) -> Tensor:
@@ -29,17 +29,18 @@ def k3(logp: Tensor, ref_logp: Tensor) -> Tensor:
     return torch.expm1(log_ratio) - log_ratio
 
 
-def exact_kl(logits: Tensor, ref_logits: Tensor) -> Tensor:
+def exact_kl(logits: Tensor, ref_logits: Tensor, temperature: float = 1.0, ref_temperature: float = 1.0) -> Tensor:
     """sum_v pi_v (log pi_v - log ref_v) at every position, in fp32 nats. logits [..., V] twice -> [...].
 
-    A token that the policy gives probability 0 adds 0, in value and gradient; one that only the reference gives 0 makes
-    the divergence infinite.
+    pi = softmax(logits / temperature), ref = softmax(ref_logits / ref_temperature). A token with pi_v = 0 adds 0, in
+    value and gradient; one with ref_v = 0 alone makes the divergence infinite.
     """
-    logps, ref_logps = (torch.log_softmax(at_least_fp32(x), dim=-1) for x in (logits, ref_logits))
+    logps, ref_logps = log_softmax(logits, temperature), log_softmax(ref_logits, ref_temperature)
     probabilities = logps.exp()
     impossible = probabilities == 0
-    gap = logps.masked_fill(impossible, 0.0) - ref_logps.masked_fill(impossible, 0.0)
-    return (probabilities * gap).sum(-1)
+    gaps = logps.masked_fill(impossible, 0.0) - ref_logps.masked_fill(impossible, 0.0)
+    with torch.autocast(logits.device.type, enabled=False):
+        return torch.einsum("...v,...v->...", probabilities, gaps)
 
 
 @torch.no_grad()
@@ -61,10 +62,9 @@ def linear_kl(
     hidden, weight, ref_hidden, ref_weight = map(at_least_fp32, (hidden, weight, ref_hidden, ref_weight))
     kls = torch.empty(len(hidden), device=hidden.device)
     with torch.autocast(hidden.device.type, enabled=False):
-        for part in parts(len(hidden), max(1, chunk // len(weight))):
-            logps = chunk_logprobs(hidden[part], weight, temperature)
-            ref_logps = chunk_logprobs(ref_hidden[part], ref_weight, ref_temperature)
-            kls[part] = torch.einsum("mv,mv->m", logps.exp(), logps - ref_logps)
+        for rows in row_slices(len(hidden), max(1, chunk // len(weight))):
+            logits, ref_logits = hidden[rows] @ weight.t(), ref_hidden[rows] @ ref_weight.t()
+            kls[rows] = exact_kl(logits, ref_logits, temperature, ref_temperature)
     return kls
 
 
@@ -73,7 +73,7 @@ MAX_CHANGE = 0.2
 
 
 def adapt_kl_coef(coef: float, kl: float, target: float, horizon: float, n: int) -> float:
-    """The coefficient after n samples whose mean KL was `kl` (Ziegler et al., 2019, section 2.2).
+    """Return the coefficient after n samples whose mean KL was `kl` (Ziegler et al., 2019, section 2.2).
 
         e = clip(kl / target - 1, -0.2, 0.2)      coef' = coef (1 + clip(e n / horizon, -0.2, 0.2))
 
@@ -81,21 +81,21 @@ def adapt_kl_coef(coef: float, kl: float, target: float, horizon: float, n: int)
     update; beyond, 1 + K e alone would reach 0 at n = 5 horizon and turn negative, a bonus for leaving the reference.
     One measurement moves the coefficient by a fifth at most, so a positive one stays positive for every n, horizon, kl.
 
-    kl and target in nats a response, coef in units of reward a nat; target and horizon (in samples) above 0.
+    kl and target in nats a completion, coef in units of reward a nat; target and horizon (in samples) above 0.
     """
     error = clip(kl / target - 1, MAX_CHANGE)
     return coef * (1 + clip(error * n / horizon, MAX_CHANGE))
 
 
 def clip(value: float, limit: float) -> float:
-    """`value` moved into [-limit, limit]."""
+    """Return `value` clipped to [-limit, limit]."""
     return min(max(value, -limit), limit)
 
 
-def halve_or_double(coef: float, kl: float, target: float) -> float:
-    """The coefficient of PPO's KL-penalty form after an update (Schulman et al., 2017, section 4).
+def adapt_kl_penalty(coef: float, kl: float, target: float) -> float:
+    """Return the coefficient of PPO's KL-penalty form after an update (Schulman et al., 2017, section 4).
 
-    Halved where kl < target / 1.5, doubled where kl > 1.5 target, else as it was.
+    Halved where kl < target / 1.5, doubled where kl > 1.5 target, else unchanged.
     """
     if kl < target / 1.5:
         return coef / 2

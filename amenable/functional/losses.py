@@ -1,7 +1,7 @@
-"""What training lowers, but for the next-token loss, which is logprobs.linear_nll.
+"""Loss functions. (Next-token cross-entropy is `logprobs.linear_nll`.)
 
-Letters: B rows, T steps, K answers of a prompt, R answers of all prompts. A loss that people watch returns (loss,
-stats): scalars, the stats without gradient.
+Letters: B rows, T steps, P prompts, R completions of all prompts. A loss returns (loss, stats): a scalar with gradient,
+and scalars without, by metric name. `preference_losses` and `dpo_losses` return a loss for each pair.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from torch import Tensor
 from amenable.functional import kl
 from amenable.functional.masked import masked_mean, zero_outside
 
+Stats = dict[str, Tensor]
 LOG_RATIO_LIMIT = 20.0
 """log-ratios are clamped to this size, so that exp stays finite"""
 
 
 def ppo_policy_loss(
     logp: Tensor, old_logp: Tensor, advantages: Tensor, mask: Tensor, clip: float
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[Tensor, Stats]:
     """Clipped surrogate (Schulman et al., 2017, eq. 7), negated so that lower is better.
 
         ratio = exp(logp - old_logp)      L = -mean min(ratio A, clamp(ratio, 1 +- clip) A)
@@ -38,13 +39,13 @@ def ppo_policy_loss(
 
 def ppo_kl_penalty_loss(
     logp: Tensor, old_logp: Tensor, advantages: Tensor, mask: Tensor, kl_coef: float
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[Tensor, Stats]:
     """Surrogate with a KL penalty instead of a clip (Schulman et al., 2017, eq. 8), negated.
 
         L = -mean (ratio A - kl_coef KL(old || new))
 
     Shapes and stats as in `ppo_policy_loss`, without clip_fraction. The KL is estimated by k3 on the old policy's
-    tokens, whose gradient is right in expectation. Between updates `kl.halve_or_double` moves the coefficient.
+    tokens, whose gradient is right in expectation. `kl.adapt_kl_penalty` adapts kl_coef between updates.
     """
     log_ratio, ratio, advantages = ratios(logp, old_logp, advantages, mask)
     divergence = kl.k3(torch.zeros_like(log_ratio), log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT))
@@ -53,14 +54,14 @@ def ppo_kl_penalty_loss(
 
 
 def ratios(logp: Tensor, old_logp: Tensor, advantages: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """logp - old_logp, its clamped exponential, and the advantages: all harmless outside the mask."""
+    """Return logp - old_logp, its clamped exponential, and the advantages, each 0 (the ratio 1) outside the mask."""
     log_ratio = zero_outside(logp, mask) - zero_outside(old_logp.detach(), mask)
     ratio = log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
     return log_ratio, ratio, zero_outside(advantages.detach(), mask)
 
 
 @torch.no_grad()
-def ratio_stats(log_ratio: Tensor, ratio: Tensor, mask: Tensor) -> dict[str, Tensor]:
+def ratio_stats(log_ratio: Tensor, ratio: Tensor, mask: Tensor) -> Stats:
     clamped = log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
     return {
         "approx_kl": masked_mean(kl.k3(torch.zeros_like(clamped), clamped), mask),
@@ -70,9 +71,7 @@ def ratio_stats(log_ratio: Tensor, ratio: Tensor, mask: Tensor) -> dict[str, Ten
     }
 
 
-def value_loss(
-    values: Tensor, old_values: Tensor, targets: Tensor, mask: Tensor, clip: float
-) -> tuple[Tensor, dict[str, Tensor]]:
+def value_loss(values: Tensor, old_values: Tensor, targets: Tensor, mask: Tensor, clip: float) -> tuple[Tensor, Stats]:
     """Half the squared error of the values, the worse of clipped and unclipped (Dhariwal et al., 2017, Baselines).
 
         L = 1/2 mean max((V - R)^2, (clamp(V, V_old +- clip) - R)^2)
@@ -87,62 +86,98 @@ def value_loss(
     return loss, {"clip_fraction": masked_mean((clipped > unclipped).float(), mask)}
 
 
-def preference_loss(
+def preference_losses(
     chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0, label_smoothing: float = 0.0
 ) -> Tensor:
-    """Bradley-Terry negative log likelihood of 'chosen beats rejected', a scalar. Scores [B] and [B].
+    """Bradley-Terry negative log likelihood of 'chosen beats rejected', for each pair. Scores [B] and [B] -> [B].
 
-        h = chosen - rejected - margin      L = -mean ((1 - e) log sigma(h) + e log sigma(-h))
+        h = chosen - rejected - margin      L = -((1 - e) log sigma(h) + e log sigma(-h))
 
     margin, a number or [B], in the units of the scores: how far apart a grade wants them (Touvron et al., 2023, eq. 2).
     label_smoothing e: share of labels taken to be flipped; the loss is least at chosen - rejected = margin +
     log((1 - e) / e).
     """
     gap = chosen - rejected - margin
-    return -((1 - label_smoothing) * F.logsigmoid(gap) + label_smoothing * F.logsigmoid(-gap)).mean()
+    return -((1 - label_smoothing) * F.logsigmoid(gap) + label_smoothing * F.logsigmoid(-gap))
 
 
-def ranking_loss(scores: Tensor, ranks: Tensor) -> Tensor:
-    """Mean Bradley-Terry loss over the pairs of one prompt's K answers (Ouyang et al., 2022, eq. 1).
-
-    Scores [K], ranks [K] -> scalar. Rank 1 is the best; pairs of equal rank are dropped; ValueError if none is left.
-    """
-    return ranking_loss_flat(scores, ranks, torch.zeros_like(ranks, dtype=torch.long))[0]
-
-
-def ranking_loss_flat(
-    scores: Tensor, ranks: Tensor, prompts: Tensor, margins: Tensor | None = None
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """`ranking_loss` of many prompts at once: the mean over prompts of the mean over their pairs.
+def ranking_loss(
+    scores: Tensor, ranks: Tensor, prompts: Tensor | None = None, margins: Tensor | None = None
+) -> tuple[Tensor, Stats]:
+    """Bradley-Terry loss over all pairs of ranked completions (Ouyang et al., 2022, eq. 1).
 
         L = -mean over prompts  mean over pairs  log sigma(r_better - r_worse - m)
 
-    scores [R], ranks [R] (1 the best), prompts [R] (which prompt an answer belongs to, from 0), margins m [P] (of each
-    prompt, in the units of the scores, as in `preference_loss`; none is 0). A prompt without a pair of different ranks
-    carries no weight; ValueError if no prompt has one. Stats, averaged in the same way: accuracy (share of pairs whose
-    better answer scores higher, equal scores one half) and margin (better score less worse), whatever m is.
+    scores [R], ranks [R] (1 the best; pairs of equal rank are dropped), prompts [R] (each completion's prompt, from 0;
+    None for a single prompt), margins m [P] (in the units of the scores, as in `preference_losses`; None for 0). A
+    prompt without a pair carries no weight; ValueError if no prompt has one. Stats, averaged in the same way: accuracy
+    (share of pairs whose better completion scores higher, equal scores one half) and margin (better score less worse
+    score, whatever m is).
     """
+    better, worse, owners = comparisons(ranks, prompts)
+    weights = prompt_weights(owners, scores.dtype)
+    margin = 0.0 if margins is None else margins[owners]
+    loss = (weights * preference_losses(scores[better], scores[worse], margin)).sum()
+    return loss, ranking_stats(scores[better] - scores[worse], weights)
+
+
+def plackett_luce_loss(
+    scores: Tensor, ranks: Tensor, prompts: Tensor | None = None, margins: Tensor | None = None
+) -> tuple[Tensor, Stats]:
+    """Plackett-Luce negative log likelihood of rankings: each completion is the choice among itself and all worse ones.
+
+        L = -mean over prompts  mean over k  [r_k - m - log(exp(r_k - m) + sum_{j worse than k} exp(r_j))]
+
+    k runs over the completions that have a worse one; without ties that is Plackett (1975) divided by the number of
+    choices. Completions of equal rank do not compete, and two completions make the Bradley-Terry loss. Arguments,
+    errors and stats are those of `ranking_loss`.
+    """
+    better, worse, owners = comparisons(ranks, prompts)
+    chosen, choice = better.unique(return_inverse=True)
+    rivals = scores.new_full((len(chosen), len(scores)), -torch.inf).index_put((choice, worse), scores[worse])
+    chosen_owners = owners.new_zeros(len(chosen)).index_put((choice,), owners)
+    margin = 0.0 if margins is None else margins[chosen_owners]
+    losses = preference_losses(scores[chosen], rivals.logsumexp(1), margin)
+    loss = (prompt_weights(chosen_owners, scores.dtype) * losses).sum()
+    return loss, ranking_stats(scores[better] - scores[worse], prompt_weights(owners, scores.dtype))
+
+
+def comparisons(ranks: Tensor, prompts: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return indices of the better and the worse completion, and the prompt, of each pair; ValueError for no pair."""
+    prompts = torch.zeros_like(ranks, dtype=torch.long) if prompts is None else prompts
     better, worse = ((prompts[:, None] == prompts) & (ranks[:, None] < ranks)).nonzero(as_tuple=True)
     if better.numel() == 0:
-        raise ValueError("no two answers of a prompt differ in rank: there is nothing to learn from")
-    _, owner, pairs = prompts[better].unique(return_inverse=True, return_counts=True)
-    weight = 1 / (pairs[owner] * pairs.numel()).to(scores.dtype)  # the weights sum to 1
-    gap = scores[better] - scores[worse]
-    wanted = 0.0 if margins is None else margins[prompts[better]]
-    loss = -(weight * F.logsigmoid(gap - wanted)).sum()
-    right = (gap.detach().sign() + 1) / 2
-    return loss, {"accuracy": (weight * right).sum(), "margin": (weight * gap.detach()).sum()}
+        raise ValueError("no two completions of a prompt differ in rank: there is nothing to learn from")
+    return better, worse, prompts[better]
 
 
-def plackett_luce_loss(scores: Tensor) -> Tensor:
-    """Negative log likelihood of a whole order, best first (Plackett, 1975): scores [..., K] -> mean over the rest.
+def prompt_weights(owners: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return weights with which a sum is the mean over prompts of their means; owners [N]: each element's prompt."""
+    _, owner, counts = owners.unique(return_inverse=True, return_counts=True)
+    return 1 / (counts[owner] * counts.numel()).to(dtype)
 
-        L = -sum_k (r_k - logsumexp_{j >= k} r_j)
 
-    With K = 2 it is `preference_loss`. There is no place for ties.
+@torch.no_grad()
+def ranking_stats(gaps: Tensor, weights: Tensor) -> Stats:
+    return {"accuracy": (weights * ((gaps.sign() + 1) / 2)).sum(), "margin": (weights * gaps).sum()}
+
+
+def dpo_losses(
+    chosen_logratio: Tensor,
+    rejected_logratio: Tensor,
+    beta: float,
+    label_smoothing: float = 0.0,
+    margin: Tensor | float = 0.0,
+) -> Tensor:
+    """DPO losses (Rafailov et al., 2023, eq. 7): `preference_losses` of the implicit reward beta log(pi / ref).
+
+        h = beta (chosen_logratio - rejected_logratio) - margin      L = -log sigma(h)
+
+    Log-ratios [B] and [B], summed over a completion's tokens, EOS included -> [B]. label_smoothing e > 0 is
+    conservative DPO: (1 - e) L(h) + e L(-h). margin, a number or [B], in units of reward (Amini et al., 2024: DPO with
+    an offset).
     """
-    remaining = scores.flip(-1).logcumsumexp(-1).flip(-1)
-    return (remaining - scores).sum(-1).mean()
+    return preference_losses(beta * chosen_logratio, beta * rejected_logratio, margin, label_smoothing)
 
 
 def dpo_loss(
@@ -151,22 +186,18 @@ def dpo_loss(
     beta: float,
     label_smoothing: float = 0.0,
     margin: Tensor | float = 0.0,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """DPO (Rafailov et al., 2023, eq. 7): `preference_loss` with the implicit reward beta log(pi / ref).
+) -> tuple[Tensor, Stats]:
+    """Mean of `dpo_losses` over B pairs, with the same arguments.
 
-        h = beta (chosen_logratio - rejected_logratio) - margin      L = -mean log sigma(h)
-
-    Log-ratios [B] and [B], summed over an answer's tokens, EOS included. label_smoothing e > 0 is conservative DPO:
-    (1 - e) L(h) + e L(-h). margin, a number or [B], in units of reward (Amini et al., 2024: DPO with an offset).
-    Stats, means over the batch: rewards/chosen, rewards/rejected, rewards/margins (what was reached, not `margin`),
-    rewards/accuracies (equal rewards one half).
+    Stats, means over the pairs: rewards/chosen, rewards/rejected, rewards/margins (of the implicit rewards, whatever
+    `margin` is), rewards/accuracies (equal rewards one half).
     """
-    chosen, rejected = beta * chosen_logratio, beta * rejected_logratio
-    loss = preference_loss(chosen, rejected, margin, label_smoothing)
-    margins = (chosen - rejected).detach()
+    loss = dpo_losses(chosen_logratio, rejected_logratio, beta, label_smoothing, margin).mean()
+    chosen, rejected = beta * chosen_logratio.detach(), beta * rejected_logratio.detach()
+    margins = chosen - rejected
     return loss, {
-        "rewards/chosen": chosen.detach().mean(),
-        "rewards/rejected": rejected.detach().mean(),
+        "rewards/chosen": chosen.mean(),
+        "rewards/rejected": rejected.mean(),
         "rewards/margins": margins.mean(),
         "rewards/accuracies": ((margins.sign() + 1) / 2).mean(),
     }

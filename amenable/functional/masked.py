@@ -1,6 +1,6 @@
-"""Sums and means over the places that count. A mask is True where a token counts.
+"""Masked sums, means and variances. A mask is True where a token counts.
 
-What lies outside the mask, nan and inf included, reaches neither a value nor a gradient: it is replaced before anything
+Numbers outside the mask, nan and inf included, reach neither a value nor a gradient: they are replaced before anything
 is computed, never multiplied by zero. Letters: B rows, T steps.
 """
 
@@ -10,18 +10,18 @@ import torch
 from torch import Tensor
 
 EPSILON = 1e-8
-"""beside the variance in `standardize` and `scale`, as in lm-human-preferences"""
+"""added to the variance in `standardize` and `scale`, as in lm-human-preferences"""
 
 
 def zero_outside(x: Tensor, mask: Tensor) -> Tensor:
-    """x where the mask is True, 0 elsewhere; same shape."""
+    """Return x where the mask is True, 0 elsewhere; same shape."""
     return torch.where(mask, x, torch.zeros((), dtype=x.dtype, device=x.device))
 
 
 def masked_sum(x: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
     """Sum of x over the mask, over everything or along one dimension; 0 where nothing counts."""
-    kept = zero_outside(x, mask)
-    return kept.sum() if dim is None else kept.sum(dim)
+    inside = zero_outside(x, mask)
+    return inside.sum() if dim is None else inside.sum(dim)
 
 
 def masked_mean(x: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:

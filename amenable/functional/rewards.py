@@ -1,4 +1,4 @@
-"""From a score of an answer to a reward at every token. Letters: B answers, T tokens."""
+"""Token rewards from a completion's score. Letters: B completions, T tokens."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from amenable.functional.masked import zero_outside
 def token_rewards(logp: Tensor, ref_logp: Tensor, score: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
     """r_t = -kl_coef (log pi(y_t) - log ref(y_t)), plus the score on the last token (Ziegler et al., 2019, eq. 2).
 
-    logp, ref_logp, mask [B, T], score [B] -> [B, T], 0 outside the mask. The last token is the last True place of the
-    row's mask: EOS where the answer has one. A row with an empty mask has no token to reward and is 0 throughout.
+    logp, ref_logp, mask [B, T], score [B] -> [B, T], 0 outside the mask. The last token is the last True of the row's
+    mask: EOS where the completion has one. A row with an empty mask has no token to reward and is 0 throughout.
     """
     penalty = kl_coef * zero_outside(kl.k1(logp, ref_logp), mask)
-    remaining = mask.flip(1).cumsum(1).flip(1)  # tokens of the answer from here on, this one included
+    remaining = mask.flip(1).cumsum(1).flip(1)  # tokens of the completion from here on, this one included
     last = mask & (remaining == 1)
     return torch.where(last, score[:, None] - penalty, -penalty)
 
 
-def penalise_missing_eos(score: Tensor, ended: Tensor, penalty: float) -> Tensor:
-    """The score [B], less the penalty where the answer did not end by itself (ended [B] is False)."""
+def penalize_missing_eos(score: Tensor, ended: Tensor, penalty: float) -> Tensor:
+    """Return the score [B], less the penalty where the completion has no EOS (ended [B] is False)."""
     return torch.where(ended, score, score - penalty)

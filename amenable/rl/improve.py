@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from amenable.data import batches, sources
 from amenable.data.batches import Batch
 from amenable.functional.masked import standardize
-from amenable.functional.rewards import penalise_missing_eos
+from amenable.functional.rewards import penalize_missing_eos
 from amenable.generation.rollout import collect, pad_to_mask
 from amenable.generation.sampling import Sampling
 from amenable.rewards.on_rollout import score_rollout
@@ -151,7 +151,7 @@ def collect_experience(
     texts = [prompt.prompt for prompt in prompts]
     parts = score_rollout(models.reward, rollout, texts, models.tokenizer, bars("scores"))
     raw_scores, bound = models.reward.total(parts), options.score_clip or float("inf")
-    scores = penalise_missing_eos(raw_scores.clamp(-bound, bound), rollout.ended, options.missing_eos_penalty)
+    scores = penalize_missing_eos(raw_scores.clamp(-bound, bound), rollout.ended, options.missing_eos_penalty)
     columns = {"ref_logps": pad_to_mask(ref_logps, rollout.mask)}
     experience = Experience(rollout, raw_scores, scores, columns, texts, parts)
     algorithm.look(experience, bars)

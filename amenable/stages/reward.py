@@ -30,7 +30,7 @@ from amenable.data.batches import Batch, EpochBatches
 from amenable.data.types import Ranking
 from amenable.evaluation.empty_answers import rank_of_empty
 from amenable.feedback.comparisons import Item, apart, pairs_of, summary
-from amenable.functional.losses import ranking_loss_flat
+from amenable.functional.losses import ranking_loss
 from amenable.models.heads import ScalarModel
 from amenable.seeds import seeded_generator
 from amenable.text.chat import render
@@ -118,7 +118,7 @@ class BradleyTerry:
         ranks = torch.tensor([rank for item in items for rank in item.ranks], device=scores.device)
         prompts = torch.tensor([i for i, item in enumerate(items) for _ in item.rows], device=scores.device)
         margins = torch.tensor([item.margin for item in items], device=scores.device)
-        loss, stats = ranking_loss_flat(scores, ranks, prompts, margins)
+        loss, stats = ranking_loss(scores, ranks, prompts, margins)
         return loss, {"loss": loss.detach(), **stats, "mean_reward": scores.detach().mean()}
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from amenable.functional.logprobs import CACHED, KEPT, chunk_size
+from amenable.functional.logprobs import CACHE_LOGITS, KEEP_LOGITS_BYTES, chunk_size
 from amenable.models.config import DecoderConfig
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
@@ -102,9 +102,9 @@ def head_bytes(model: Model, work: Pass, runtime: Runtime, training: bool = True
     shape, product, cpu = model.shape, product_bytes(runtime), runtime.device.type == "cpu"
     logits, unembedding = work.trained * shape.vocab_size, shape.vocab_size * shape.hidden_size
     chunk = min(logits, chunk_size(shape.vocab_size, runtime.device.type))
-    softmax = product * chunk + 2 * FP32 * (min(chunk, CACHED) if cpu else chunk)
+    softmax = product * chunk + 2 * FP32 * (min(chunk, CACHE_LOGITS) if cpu else chunk)
     states = (FP32 + product) * work.trained * shape.hidden_size
-    kept = product * logits if training and not work.summed and product * logits <= KEPT else 0
+    kept = product * logits if training and not work.summed and product * logits <= KEEP_LOGITS_BYTES else 0
     return cast_bytes(unembedding, runtime) + states + softmax + kept + (FP32 * unembedding if training else 0)
 
 

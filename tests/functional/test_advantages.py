@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amenable.functional.advantages import discounted_returns, gae, group_advantages, masked_gae, rloo_advantages
+from amenable.functional.advantages import discounted_returns, gae, grpo_advantages, masked_gae, rloo_advantages
 
 
 def double(rows):
@@ -80,15 +80,16 @@ def test_masked_gae_equals_each_row_alone(data, gamma, lam, outside):
 
 
 def test_discounted_returns_by_hand():
-    rewards, discounts = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[0.5, 0.0, 0.5]])
-    # an episode ends after the second step; the third is followed by something worth 10
-    assert discounted_returns(rewards, discounts, torch.tensor([10.0])).tolist() == [[2.0, 2.0, 8.0]]
+    rewards = torch.tensor([[1.0, 2.0, 8.0], [4.0, math.nan, 3.0]])
+    mask = torch.tensor([[True, True, True], [True, False, True]])
+    # the second row's middle step does not exist: its third step comes right after the first
+    assert discounted_returns(rewards, mask, 0.5).tolist() == [[4.0, 6.0, 8.0], [5.5, 0.0, 3.0]]
 
 
 def test_with_lambda_one_targets_are_the_discounted_returns():
-    discounts = double([[0.9, 0.9, 0.9, 0.0]])
-    _, targets = gae(REWARDS, VALUES, discounts, 1.0, torch.zeros(1).double())
-    assert torch.allclose(targets, discounted_returns(REWARDS, discounts, torch.zeros(1).double()))
+    mask = torch.tensor([[True, True, False, True]])
+    _, targets = masked_gae(REWARDS, VALUES, mask, 0.9, 1.0)
+    assert torch.allclose(targets, discounted_returns(REWARDS, mask, 0.9))
 
 
 def test_rloo_by_hand():
@@ -101,14 +102,14 @@ def test_rloo_is_the_score_less_the_mean_of_the_others(scores):
     assert rloo_advantages(double([scores]))[0].tolist() == pytest.approx(expected, abs=1e-9)
 
 
-def test_group_advantages_by_hand():
-    assert group_advantages(GROUP)[0].tolist() == pytest.approx([1.319534, -0.879689, 0.219922, -0.659767], abs=1e-6)
-    one_right = group_advantages(torch.tensor([[1.0, 0.0, 0.0, 0.0]]))[0].tolist()
+def test_grpo_by_hand():
+    assert grpo_advantages(GROUP)[0].tolist() == pytest.approx([1.319534, -0.879689, 0.219922, -0.659767], abs=1e-6)
+    one_right = grpo_advantages(torch.tensor([[1.0, 0.0, 0.0, 0.0]]))[0].tolist()
     assert one_right == pytest.approx([1.4997, -0.4999, -0.4999, -0.4999], abs=1e-4)
-    assert group_advantages(torch.full((2, 3), 0.7)).tolist() == [[0.0] * 3] * 2
+    assert grpo_advantages(torch.full((2, 3), 0.7)).tolist() == [[0.0] * 3] * 2
 
 
-@pytest.mark.parametrize("advantages", [rloo_advantages, group_advantages])
+@pytest.mark.parametrize("advantages", [rloo_advantages, grpo_advantages])
 def test_a_group_of_one_is_refused(advantages):
     with pytest.raises(ValueError, match="2 or more"):
         advantages(torch.ones(3, 1))

@@ -54,16 +54,18 @@ def test_exact_kl_by_hand():
     by_hand = 0.7 * math.log(0.7 / 0.4) + 0.2 * math.log(0.5) + 0.1 * math.log(0.5)
     assert by_hand == pytest.approx(0.183787, abs=1e-6)
     assert kl.exact_kl(logits, ref).tolist() == pytest.approx([by_hand, 0.0], abs=1e-9)
+    cooled, warmed = kl.exact_kl(logits / 0.7, ref / 2.0), kl.exact_kl(logits, ref, 0.7, 2.0)
+    assert torch.equal(cooled, warmed) and not torch.allclose(warmed, kl.exact_kl(logits, ref))
 
 
 def test_kl_from_hidden_states_is_that_of_the_logits():
     generator = torch.Generator().manual_seed(0)
     ours, theirs = torch.randn(7, 4, generator=generator), torch.randn(7, 6, generator=generator)
     columns, ref_columns = torch.randn(11, 4, generator=generator), torch.randn(11, 6, generator=generator)
-    expected = kl.exact_kl(ours @ columns.T / 0.5, theirs @ ref_columns.T / 2.0)
+    expected = kl.exact_kl(ours @ columns.T, theirs @ ref_columns.T, 0.5, 2.0)
     for chunk in (1, 22, 1000):
-        found = kl.linear_kl(ours, columns, theirs, ref_columns, 0.5, 2.0, chunk)
-        assert torch.allclose(found, expected, atol=1e-5)
+        divergence = kl.linear_kl(ours, columns, theirs, ref_columns, 0.5, 2.0, chunk)
+        assert torch.allclose(divergence, expected, atol=1e-5)
 
 
 def test_kl_from_hidden_states_is_fp32_under_autocast():
@@ -74,6 +76,14 @@ def test_kl_from_hidden_states_is_fp32_under_autocast():
     assert 1e-4 < exact.mean() < 1e-3
     with torch.autocast("cpu", dtype=torch.bfloat16):
         torch.testing.assert_close(kl.linear_kl(hidden, weight, ref_hidden, weight).double(), exact, rtol=0.01, atol=0)
+
+
+def test_exact_kl_is_fp32_under_autocast():
+    logits = torch.randn(8, 500, generator=torch.Generator().manual_seed(0))
+    ref = logits + 0.02 * torch.randn(8, 500, generator=torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        divergence = kl.exact_kl(logits, ref)
+    assert torch.equal(divergence, kl.exact_kl(logits, ref))
 
 
 def test_exact_kl_of_the_closed_form_optimum():
@@ -146,4 +156,4 @@ def test_the_adaptive_coefficient_stays_positive_and_moves_towards_the_target(co
 
 @pytest.mark.parametrize(("seen", "after"), [(0.0066, 0.5), (0.007, 1.0), (0.0149, 1.0), (0.0151, 2.0)])
 def test_coefficient_halves_and_doubles_outside_its_band(seen, after):
-    assert kl.halve_or_double(1.0, seen, target=0.01) == after
+    assert kl.adapt_kl_penalty(1.0, seen, target=0.01) == after

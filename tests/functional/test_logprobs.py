@@ -40,6 +40,7 @@ def test_entropy_by_hand():
     logits = torch.tensor([[0.7, 0.2, 0.1], [1.0, 1.0, 1.0]]).log()
     expected = -(0.7 * math.log(0.7) + 0.2 * math.log(0.2) + 0.1 * math.log(0.1))
     assert entropy(logits).tolist() == pytest.approx([expected, math.log(3)], abs=1e-6)
+    assert torch.equal(entropy(logits, 0.7), entropy(logits / 0.7)) and entropy(logits, 0.7)[0] < expected
 
 
 def test_entropy_is_finite_where_a_logit_is_minus_infinity():
@@ -70,7 +71,7 @@ def test_fused_equals_plain_in_value_and_gradient(rows, vocabulary, temperature,
             assert (entropies is not None) == asked
         else:
             logits = h @ w.T
-            logps, entropies = token_logprobs(logits, tokens, temperature), entropy(logits / temperature)
+            logps, entropies = token_logprobs(logits, tokens, temperature), entropy(logits, temperature)
         total = (upstream * logps).sum()
         if asked:
             total = total + (upstream.flip(0) * entropies).sum()
@@ -254,7 +255,7 @@ def test_pieces_change_nothing(monkeypatch):
     hidden, weight, tokens = problem(23, 5, 11)
     results = []
     for cached in (10**6, 30):
-        monkeypatch.setattr(logprobs, "CACHED", cached)
+        monkeypatch.setattr(logprobs, "CACHE_LOGITS", cached)
         h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logps, entropies = linear_logprobs(h, w, tokens, 0.9, chunk=110, entropy=True)

@@ -1,5 +1,5 @@
 import math
-from itertools import combinations
+from itertools import combinations, permutations
 
 import pytest
 import torch
@@ -111,45 +111,53 @@ def test_value_loss_by_hand():
     assert unclipped.item() == pytest.approx(0.5) and stats["clip_fraction"].item() == 0.0
 
 
-def test_preference_loss_by_hand():
-    one, zero = tensor(1.0), tensor(0.0)
-    assert losses.preference_loss(zero, zero).item() == pytest.approx(0.693147, abs=1e-6)
-    assert losses.preference_loss(one, zero).item() == pytest.approx(0.313262, abs=1e-6)
-    assert losses.preference_loss(zero, one).item() == pytest.approx(1.313262, abs=1e-6)
-    assert losses.preference_loss(2 * one, zero, margin=1.0).item() == pytest.approx(0.313262, abs=1e-6)
-    assert losses.preference_loss(one, zero, label_smoothing=0.1).item() == pytest.approx(
-        0.9 * 0.313262 + 0.1 * 1.313262, abs=1e-6
-    )
-    assert losses.preference_loss(tensor(1.0, 0.0), tensor(0.0, 0.0)).item() == pytest.approx((0.313262 + 0.693147) / 2)
+def test_preference_losses_by_hand():
+    one, zero = tensor(1.0, 0.0), tensor(0.0, 0.0)
+    assert losses.preference_losses(one, zero).tolist() == pytest.approx([0.313262, 0.693147], abs=1e-6)
+    assert losses.preference_losses(zero, one).tolist() == pytest.approx([1.313262, 0.693147], abs=1e-6)
+    margin = losses.preference_losses(2 * one, zero, margin=tensor(1.0, 0.0))
+    assert margin.tolist() == pytest.approx([0.313262, 0.693147], abs=1e-6)
+    smoothed = losses.preference_losses(one, zero, label_smoothing=0.1)
+    assert smoothed.tolist() == pytest.approx([0.9 * 0.313262 + 0.1 * 1.313262, 0.693147], abs=1e-6)
 
 
 @given(st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=1, max_size=5), st.floats(-50, 50))
-def test_preference_loss_sees_differences_only(pairs, shift):
+def test_preference_losses_depend_on_differences_only(pairs, shift):
     chosen, rejected = (tensor(*side) for side in zip(*pairs))
-    expected = losses.preference_loss(chosen, rejected).item()
-    assert losses.preference_loss(chosen + shift, rejected + shift).item() == pytest.approx(expected)
+    expected = losses.preference_losses(chosen, rejected).tolist()
+    assert losses.preference_losses(chosen + shift, rejected + shift).tolist() == pytest.approx(expected)
 
 
 SCORES = tensor(1.2, 0.3, 0.0, -0.5)
 
 
 def test_ranking_loss_by_hand():
-    assert losses.ranking_loss(SCORES, tensor(1, 2, 3, 4)).item() == pytest.approx(0.361959, abs=1e-6)
+    loss, stats = losses.ranking_loss(SCORES, tensor(1, 2, 3, 4))
+    assert loss.item() == pytest.approx(0.361959, abs=1e-6)
+    assert stats["accuracy"].item() == pytest.approx(1.0) and stats["margin"].item() == pytest.approx(5.4 / 6)
     order = torch.tensor([2, 0, 3, 1])
-    assert losses.ranking_loss(SCORES[order], tensor(1, 2, 3, 4)[order]).item() == pytest.approx(0.361959, abs=1e-6)
+    shuffled, _ = losses.ranking_loss(SCORES[order], tensor(1, 2, 3, 4)[order])
+    assert shuffled.item() == pytest.approx(0.361959, abs=1e-6)
 
 
-def test_ranking_loss_of_two_is_the_preference_loss():
-    expected = losses.preference_loss(tensor(0.3), tensor(1.2))
-    assert torch.allclose(losses.ranking_loss(tensor(1.2, 0.3), tensor(2, 1)), expected)
+@pytest.mark.parametrize("loss", [losses.ranking_loss, losses.plackett_luce_loss])
+def test_the_loss_of_two_completions_is_the_preference_loss(loss):
+    expected = losses.preference_losses(tensor(0.3), tensor(1.2), 0.5)
+    of_two, stats = loss(tensor(1.2, 0.3), tensor(2, 1), None, tensor(0.5))
+    assert torch.allclose(of_two, expected)
+    assert stats["accuracy"].item() == 0.0 and stats["margin"].item() == pytest.approx(-0.9)
 
 
-def test_ranking_loss_drops_ties():
-    # ranks 1, 2, 2: the second and third answers are not compared
-    pairs = [losses.preference_loss(SCORES[0], SCORES[i]).item() for i in (1, 2)]
-    assert losses.ranking_loss(SCORES[:3], tensor(1, 2, 2)).item() == pytest.approx(sum(pairs) / 2)
-    with pytest.raises(ValueError, match="nothing to learn"):
-        losses.ranking_loss(SCORES[:2], tensor(1, 1))
+def test_ties_are_not_compared():
+    # ranks 1, 2, 2: the second and third completions are not compared
+    pairs = losses.preference_losses(SCORES[0], SCORES[1:3])
+    assert torch.allclose(losses.ranking_loss(SCORES[:3], tensor(1, 2, 2))[0], pairs.mean())
+    # ranks 1, 1, 2: neither of the first two competes with the other
+    pairs = losses.preference_losses(SCORES[:2], SCORES[2])
+    assert torch.allclose(losses.plackett_luce_loss(SCORES[:3], tensor(1, 1, 2))[0], pairs.mean())
+    for loss in (losses.ranking_loss, losses.plackett_luce_loss):
+        with pytest.raises(ValueError, match="nothing to learn"):
+            loss(SCORES[:2], tensor(1, 1))
 
 
 rankings = st.lists(
@@ -158,7 +166,7 @@ rankings = st.lists(
 
 
 @given(rankings, st.lists(st.floats(-3, 3), min_size=4, max_size=4), st.randoms())
-def test_ranking_loss_flat_is_the_mean_of_prompt_means(prompts, wanted, random):
+def test_ranking_loss_is_the_mean_of_prompt_means(prompts, wanted, random):
     means, accuracies, margins = [], [], []
     for answers, margin in zip(prompts, wanted):
         gaps = []
@@ -174,9 +182,9 @@ def test_ranking_loss_flat_is_the_mean_of_prompt_means(prompts, wanted, random):
     scores, ranks, owners = (torch.tensor(column, dtype=torch.float64) for column in zip(*rows))
     if not means:
         with pytest.raises(ValueError):
-            losses.ranking_loss_flat(scores, ranks, owners)
+            losses.ranking_loss(scores, ranks, owners)
         return
-    loss, stats = losses.ranking_loss_flat(scores, ranks, owners.long(), tensor(*wanted))
+    loss, stats = losses.ranking_loss(scores, ranks, owners.long(), tensor(*wanted))
     assert loss.item() == pytest.approx(sum(means) / len(means), rel=1e-5)
     assert stats["accuracy"].item() == pytest.approx(sum(accuracies) / len(accuracies), abs=1e-6)
     assert stats["margin"].item() == pytest.approx(sum(margins) / len(margins), abs=1e-5)
@@ -185,17 +193,36 @@ def test_ranking_loss_flat_is_the_mean_of_prompt_means(prompts, wanted, random):
 def test_a_margin_is_in_the_units_of_the_scores():
     """The pair 2 above 0 wants 1.5: log(1 + e^-0.5); without one: log(1 + e^-2)."""
     scores, ranks, prompts = tensor(2.0, 0.0), tensor(1, 2), torch.zeros(2, dtype=torch.long)
-    loss, stats = losses.ranking_loss_flat(scores, ranks, prompts, tensor(1.5))
+    loss, stats = losses.ranking_loss(scores, ranks, prompts, tensor(1.5))
     assert loss.item() == pytest.approx(0.474077, abs=1e-6) and stats["margin"].item() == 2.0
-    none, zero = (losses.ranking_loss_flat(scores, ranks, prompts, margins)[0] for margins in (None, tensor(0.0)))
+    none, zero = (losses.ranking_loss(scores, ranks, prompts, margins)[0] for margins in (None, tensor(0.0)))
     assert none.item() == zero.item() == pytest.approx(0.126928, abs=1e-6)
 
 
 def test_plackett_luce_by_hand():
-    assert losses.plackett_luce_loss(SCORES).item() == pytest.approx(1.894859, abs=1e-6)
-    assert losses.plackett_luce_loss(torch.stack([SCORES, SCORES + 9])).item() == pytest.approx(1.894859, abs=1e-6)
-    expected = losses.preference_loss(tensor(0.2), tensor(1.1))
-    assert torch.allclose(losses.plackett_luce_loss(tensor(0.2, 1.1)), expected)
+    """-log [e^1.2 / (e^1.2 + e^.3 + 1 + e^-.5)] - log [e^.3 / (e^.3 + 1 + e^-.5)] - log [1 / (1 + e^-.5)], of three."""
+    ranks, order = tensor(1, 2, 3, 4), torch.tensor([2, 0, 3, 1])
+    assert losses.plackett_luce_loss(SCORES, ranks)[0].item() == pytest.approx(1.894859 / 3, abs=1e-6)
+    loss, stats = losses.plackett_luce_loss(SCORES[order], ranks[order])
+    assert loss.item() == pytest.approx(1.894859 / 3, abs=1e-6)
+    assert {name: value.item() for name, value in stats.items()} == pytest.approx({"accuracy": 1.0, "margin": 0.9})
+
+
+def test_plackett_luce_is_the_mean_of_prompts():
+    scores, ranks, prompts = torch.cat([SCORES, SCORES[:2] + 9]), tensor(1, 2, 3, 4, 1, 2), tensor(0, 0, 0, 0, 1, 1)
+    alone = [losses.plackett_luce_loss(scores[part], ranks[part])[0] for part in (slice(0, 4), slice(4, 6))]
+    order = torch.tensor([4, 2, 0, 5, 3, 1])
+    loss, _ = losses.plackett_luce_loss(scores[order], ranks[order], prompts.long()[order])
+    assert torch.allclose(loss, (alone[0] + alone[1]) / 2)
+    moved, _ = losses.plackett_luce_loss(scores, ranks, prompts.long(), tensor(0.0, 0.9))
+    expected = losses.preference_losses(scores[4], scores[5], 0.9)
+    assert torch.allclose(moved, (alone[0] + expected) / 2)
+
+
+def test_plackett_luce_probabilities_of_all_orders_sum_to_one():
+    orders = [torch.tensor(order) for order in permutations(range(1, 5))]
+    total = sum(torch.exp(-3 * losses.plackett_luce_loss(SCORES, order)[0]) for order in orders)
+    assert total.item() == pytest.approx(1.0)
 
 
 def test_dpo_by_hand():
@@ -219,6 +246,8 @@ def test_dpo_with_a_margin_by_hand():
     assert stats["rewards/margins"].item() == pytest.approx(0.3) and stats["rewards/accuracies"].item() == 1.0
     smoothed, _ = losses.dpo_loss(chosen[:1], rejected[:1], 0.1, 0.1, 0.5)
     assert smoothed.item() == pytest.approx(0.798139 - 0.1 * 0.2, abs=1e-6)
+    each = losses.dpo_losses(chosen, rejected, 0.1, margin=tensor(0.5, 0.0))
+    assert each.tolist() == pytest.approx([0.798139, 0.554355], abs=1e-6)
     both, _ = losses.dpo_loss(chosen, rejected, 0.1, margin=tensor(0.5, 0.0))
     assert both.item() == pytest.approx((0.798139 + 0.554355) / 2, abs=1e-6)
 
@@ -226,7 +255,7 @@ def test_dpo_with_a_margin_by_hand():
 @given(st.floats(-4, 4), st.floats(0.01, 0.49))
 def test_with_smoothed_labels_a_margin_moves_where_the_loss_is_least(margin, e):
     gap = tensor(margin + math.log((1 - e) / e)).requires_grad_()
-    losses.preference_loss(gap, torch.zeros_like(gap), margin, e).backward()
+    losses.preference_losses(gap, torch.zeros_like(gap), margin, e).sum().backward()
     assert gap.grad.item() == pytest.approx(0.0, abs=1e-9)
 
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amenable.functional.rewards import penalise_missing_eos, token_rewards
+from amenable.functional.rewards import penalize_missing_eos, token_rewards
 
 LOGP = torch.tensor([[-1.2, -0.7, -2.0, -0.1]])
 REF = torch.tensor([[-1.0, -0.9, -2.5, -0.1]])
@@ -38,5 +38,5 @@ def test_a_row_sums_to_score_less_penalty_whatever_stands_outside(rows, outside)
 
 
 def test_missing_eos_is_subtracted():
-    scores = penalise_missing_eos(torch.tensor([0.5, 0.5, -2.0]), torch.tensor([True, False, False]), 1.0)
+    scores = penalize_missing_eos(torch.tensor([0.5, 0.5, -2.0]), torch.tensor([True, False, False]), 1.0)
     assert scores.tolist() == [0.5, -0.5, -3.0]

@@ -7,9 +7,7 @@ from hypothesis import strategies as st
 
 from amenable.functional.statistics import (
     best_of_n_kl,
-    binomial_p_value,
     bootstrap_mean,
-    calibration,
     clustered_share,
     explained_variance,
     mean_interval,
@@ -44,13 +42,6 @@ def test_wilson_ends_are_where_the_normal_test_just_accepts(n, share):
 def test_wilson_refuses_more_wins_than_games():
     with pytest.raises(ValueError, match="5 wins out of 4"):
         wilson(5, 4)
-
-
-def test_binomial_by_hand():
-    assert binomial_p_value(9, 10) == pytest.approx(22 / 1024)  # 0, 1, 9 and 10 of 10: 1 + 10 + 10 + 1
-    assert binomial_p_value(5, 10) == pytest.approx(1.0)
-    assert binomial_p_value(2, 3, p=0.25) == pytest.approx(9 / 64 + 1 / 64)  # 0 and 1 wins have 27 / 64 each
-    assert binomial_p_value(3, 3, p=0.25) == pytest.approx(1 / 64)
 
 
 def test_mean_interval_by_hand():
@@ -152,31 +143,6 @@ def test_explained_variance_by_hand():
     assert explained(0.0, 0.0, 0.0) == pytest.approx(0.0)
     assert explained(3.0, 2.0, 1.0) == pytest.approx(-3.0)  # errors -2, 0, 2: four times the variance
     assert math.isnan(explained_variance(torch.ones(1, 2), torch.ones(1, 2), torch.ones(1, 2, dtype=torch.bool)))
-
-
-def test_calibration_by_hand():
-    probabilities = torch.tensor([0.55, 0.65, 0.95, 1.0, 0.95, 1.0])
-    outcomes = torch.tensor([1.0, 0.0, 1.0, 1.0, 1.0, 0.0])
-    result = calibration(probabilities, outcomes, bins=5)  # bins [.4, .6), [.6, .8), [.8, 1]
-    assert result.counts == [1, 1, 4]
-    assert result.predicted == pytest.approx([0.55, 0.65, 0.975])
-    assert result.observed == pytest.approx([1.0, 0.0, 0.75])
-    assert result.error == pytest.approx((0.45 + 0.65 + 4 * 0.225) / 6)
-
-
-def test_calibration_of_truthful_predictions_has_a_small_error():
-    draw = torch.Generator().manual_seed(0)
-    probabilities = torch.rand(20_000, generator=draw)
-    outcomes = (torch.rand(20_000, generator=draw) < probabilities).float()
-    assert calibration(probabilities, outcomes).error < 0.02
-    assert calibration(probabilities.square(), outcomes).error > 0.1
-
-
-def test_calibration_refuses_what_is_no_probability():
-    with pytest.raises(ValueError, match="outside"):
-        calibration(torch.tensor([1.2]), torch.tensor([1.0]))
-    with pytest.raises(ValueError, match="0 probabilities"):
-        calibration(torch.tensor([]), torch.tensor([]))
 
 
 @pytest.mark.parametrize(
