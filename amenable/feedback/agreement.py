@@ -1,4 +1,9 @@
-"""How far annotators agree: on pairs of answers, and beyond what chance would give."""
+"""Agreement of annotators: on pairs of answers, and beyond what chance would give.
+
+Statistics take labels [N][A], N items by A annotators, None where an annotator has not labelled an item. Rankings
+become such labels by `pair_labels`, whose items are pairs of answers. Pairs of one task are not independent: intervals
+are over tasks, each a matrix of its own.
+"""
 
 from __future__ import annotations
 
@@ -6,146 +11,157 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import torch
 
 from amenable.data.types import Conversation, Ranking
 from amenable.functional.statistics import FEW, clustered_share
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Hashable)
+Labels: TypeAlias = Sequence[Sequence[T | None]]
+"""[N][A]"""
+Ranks = Sequence[float]
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """Share of pairs on which two annotators agree, with its 95 % interval; all None where no pair can be compared."""
+class Share:
+    """Mean of n numbers from 0 to 1, with its 95 % interval; None where there are none."""
 
     share: float | None
     low: float | None
     high: float | None
-    pairs: int
+    n: int
 
 
-def agreeing_pairs(first: Sequence[float], second: Sequence[float]) -> list[bool]:
-    """For every pair of answers that both rankings order strictly: do they order it alike? Ranks [K] and [K].
+def share_of(groups: Sequence[Sequence[float]]) -> Share:
+    """Return the mean of all numbers in all groups; its interval (`clustered_share`) is over groups."""
+    values = [float(value) for group in groups for value in group]
+    if not values:
+        return Share(None, None, None, 0)
+    clusters = torch.tensor([number for number, group in enumerate(groups) for _ in group])
+    return Share(*clustered_share(torch.tensor(values), clusters), len(values))
 
-    A tie is no opinion: such a pair is left out (Stiennon et al., 2020).
+
+def pair_labels(rankings: Sequence[Ranks | None]) -> list[list[int | None]]:
+    """Return labels [pairs][A] of the rankings [A][K] of K answers by A annotators, for each pair of answers.
+
+    -1: the first answer of the pair is better, 0: tied, 1: the second is better. ValueError for different K.
     """
-    if len(first) != len(second):
-        raise ValueError(f"rankings of {len(first)} and {len(second)} answers")
+    sizes = {len(ranks) for ranks in rankings if ranks is not None}
+    if len(sizes) > 1:
+        raise ValueError(f"rankings of {' and '.join(map(str, sorted(sizes)))} answers")
     return [
-        (first[i] < first[j]) == (second[i] < second[j])
-        for i, j in combinations(range(len(first)), 2)
-        if first[i] != first[j] and second[i] != second[j]
+        [None if ranks is None else (ranks[i] > ranks[j]) - (ranks[i] < ranks[j]) for ranks in rankings]
+        for i, j in combinations(range(sizes.pop() if sizes else 0), 2)
     ]
 
 
-def agreement(items: Sequence[Sequence[Sequence[float]]]) -> Agreement:
-    """Agreement of any two annotators over many items: items[i] holds one ranking of item i's answers per annotator.
+def agreements(labels: Labels[int]) -> list[bool]:
+    """Return, for every two annotators of every item, whether their labels are equal.
 
-    The mean is over pairs of answers; the interval (`clustered_share`) is over items, whose pairs are not independent.
+    A tie, label 0, is no opinion: it is left out (Stiennon et al., 2020).
     """
-    hits: list[float] = []
-    owners: list[int] = []
-    for number, rankings in enumerate(items):
-        for first, second in combinations(rankings, 2):
-            alike = agreeing_pairs(first, second)
-            hits += map(float, alike)
-            owners += [number] * len(alike)
-    if not hits:
-        return Agreement(None, None, None, 0)
-    share, low, high = clustered_share(torch.tensor(hits), torch.tensor(owners))
-    return Agreement(share, low, high, len(hits))
+    return [a == b for row in labels for a, b in combinations(row, 2) if a and b]
 
 
-def by_item(rankings: Iterable[Ranking]) -> list[list[tuple[float, ...]]]:
-    """Rankings of the same answers to the same prompt put together, as `agreement` takes them.
+def pairwise_agreement(tasks: Sequence[Labels[int]]) -> Share:
+    """Return the share of `agreements` in the `pair_labels` of many tasks, with its interval over tasks."""
+    return share_of([agreements(labels) for labels in tasks])
 
-    The answers may have been listed in any order. Of an annotator's rankings of one item the last counts.
+
+def by_item(rankings: Iterable[Ranking]) -> list[list[Ranks | None]]:
+    """Group rankings by prompt and answers: [items][annotators], ranks in the order of the sorted answers.
+
+    Of an annotator's rankings of one item the last counts.
     """
-    items: dict[tuple[Conversation, tuple[str, ...]], dict[str | None, tuple[float, ...]]] = {}
+    items: dict[tuple[Conversation, tuple[str, ...]], dict[str | None, Ranks]] = {}
     for ranking in rankings:
         order = sorted(range(len(ranking.completions)), key=lambda i: ranking.completions[i])
         answers = tuple(ranking.completions[i] for i in order)
-        annotators = items.setdefault((ranking.prompt, answers), {})
-        annotators[ranking.annotator] = tuple(ranking.ranks[i] for i in order)
-    return [list(annotators.values()) for annotators in items.values()]
+        by_annotator = items.setdefault((ranking.prompt, answers), {})
+        by_annotator[ranking.annotator] = tuple(ranking.ranks[i] for i in order)
+    annotators = dict.fromkeys(name for item in items.values() for name in item)
+    return [[item.get(name) for name in annotators] for item in items.values()]
 
 
-def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float | None:
-    """Agreement of two raters beyond chance: (p_o - p_e) / (1 - p_e), of a label each for N things (Cohen, 1960).
+def cohen_kappa(labels: Labels[T]) -> float | None:
+    """Agreement of two annotators beyond chance: (p_o - p_e) / (1 - p_e) (Cohen, 1960). labels [N][2].
 
-    None where both use one label throughout: p_e is 1 and kappa is undefined, neither 0 nor 1.
+    Items without both labels are left out. None where there are no others, or one label throughout: p_e is 1 there.
     """
-    if len(first) != len(second) or not first:
-        raise ValueError(f"{len(first)} and {len(second)} labels")
-    n = len(first)
-    observed = sum(a == b for a, b in zip(first, second)) / n
-    ours, theirs = Counter(first), Counter(second)
-    if sum(ours[label] * theirs[label] for label in ours) == n * n:
+    both = [(a, b) for a, b in labels if a is not None and b is not None]
+    n = len(both)
+    first, second = Counter(a for a, _ in both), Counter(b for _, b in both)
+    expected = sum(first[label] * second[label] for label in first)
+    if expected == n * n:
         return None
-    expected = sum(ours[label] * theirs[label] for label in ours) / (n * n)
-    return (observed - expected) / (1 - expected)
+    return (sum(a == b for a, b in both) / n - expected / (n * n)) / (1 - expected / (n * n))
 
 
-def fleiss_kappa(counts: Sequence[Sequence[int]]) -> float | None:
-    """Agreement of many raters beyond chance (Fleiss, 1971): counts[i][c] raters put thing i into class c.
+def fleiss_kappa(labels: Labels[T]) -> float | None:
+    """Agreement of many annotators beyond chance (Fleiss, 1971). labels [N][A].
 
-    Every thing has the same number of raters, two or more. None where only one class is ever used: undefined.
+    It needs the same number of labels for every item: items with the commonest number, two or more, are counted.
+    None where there are none, or only one label is ever used.
     """
-    raters = sum(counts[0]) if counts else 0
-    if raters < 2 or any(sum(row) != raters for row in counts):
-        raise ValueError("every thing needs the same number of raters, two or more")
-    things = len(counts)
-    observed = sum(sum(c * (c - 1) for c in row) for row in counts) / (things * raters * (raters - 1))
-    totals = [sum(column) for column in zip(*counts)]
-    if max(totals) == things * raters:
+    rows = [[label for label in row if label is not None] for row in labels]
+    sizes = Counter(len(row) for row in rows if len(row) > 1)
+    if not sizes:
         return None
-    expected = sum((total / (things * raters)) ** 2 for total in totals)
+    size = sizes.most_common(1)[0][0]
+    rows = [row for row in rows if len(row) == size]
+    n, totals = len(rows) * size, Counter(label for row in rows for label in row)
+    if max(totals.values()) == n:
+        return None
+    observed = sum(c * (c - 1) for row in rows for c in Counter(row).values()) / (n * (size - 1))
+    expected = sum((total / n) ** 2 for total in totals.values())
     return (observed - expected) / (1 - expected)
 
 
 def krippendorff_alpha(
-    units: Sequence[Sequence[float]], distance: Callable[[float, float], float] = lambda a, b: float(a != b)
+    labels: Labels[float], distance: Callable[[float, float], float] = lambda a, b: float(a != b)
 ) -> float | None:
-    """Agreement of any number of raters, some of whom may be missing: 1 - D_o / D_e (Krippendorff, 2004).
+    """Agreement of any number of annotators: 1 - D_o / D_e (Krippendorff, 2004). labels [N][A].
 
-        D_o = sum over units of   sum_{i != j} d(v_i, v_j) / (m_u - 1)      / n
+        D_o = sum over items of   sum_{i != j} d(v_i, v_j) / (m_u - 1)      / n
         D_e = sum over all values sum_{i != j} d(v_i, v_j) / (n - 1)        / n
 
-    units[u] holds the m_u values that unit u was given; units of one value say nothing and are left out. distance: 0 or
-    1 for classes, (a - b)^2 for numbers. None where all values are the same: undefined.
+    Item u has m_u values; items with a single one are left out. distance: 0 or 1 for classes, (a - b)^2 for numbers.
+    None where all values are the same: undefined.
     """
-    shared = [unit for unit in units if len(unit) > 1]
-    counts = Counter(value for unit in shared for value in unit)
-    n = sum(counts.values())
-    expected = sum(counts[a] * counts[b] * distance(a, b) for a in counts for b in counts)
-    if n < 2 or expected == 0:
+    rows = [[value for value in row if value is not None] for row in labels]
+    rows = [row for row in rows if len(row) > 1]
+    values = [value for row in rows for value in row]
+    n, expected = len(values), _disagreement(values, distance)
+    if expected == 0:
         return None
-    observed = 0.0
-    for unit in shared:
-        own = Counter(unit)
-        observed += sum(own[a] * own[b] * distance(a, b) for a in own for b in own) / (len(unit) - 1)
+    observed = sum(_disagreement(row, distance) / (len(row) - 1) for row in rows)
     return 1 - observed * (n - 1) / expected
 
 
-def resampled(
-    statistic: Callable[[Sequence[T]], float | None], groups: Sequence[T], generator: torch.Generator, n: int = 200
-) -> tuple[float, float] | None:
-    """Percentile interval (low, high), 95 %, of a statistic over n resamples of whole groups (such as tasks).
+def _disagreement(values: Sequence[float], distance: Callable[[float, float], float]) -> float:
+    """Sum of the distances of all ordered pairs of the values."""
+    counts = Counter(values)
+    return sum(counts[a] * counts[b] * distance(a, b) for a in counts for b in counts)
 
-    None where it cannot be told so: with fewer than FEW groups, where all resamples give the same (as where everybody
-    always agrees), and where fewer than half of them define it.
+
+def bootstrap_interval(
+    statistic: Callable[[Labels[T]], float | None], tasks: Sequence[Labels[T]], generator: torch.Generator, n: int = 200
+) -> tuple[float, float] | None:
+    """Percentile interval (low, high), 95 %, of a statistic of labels over n resamples of whole tasks.
+
+    None where it is undefined: with fewer than FEW tasks, where all resamples give the same (as where all annotators
+    always agree), and where fewer than half of the resamples define the statistic.
     """
     values = []
-    for _ in range(n if len(groups) >= FEW else 0):
-        drawn = torch.randint(len(groups), (len(groups),), generator=generator).tolist()
-        value = statistic([groups[i] for i in drawn])
+    for _ in range(n if len(tasks) >= FEW else 0):
+        drawn = torch.randint(len(tasks), (len(tasks),), generator=generator).tolist()
+        value = statistic([row for i in drawn for row in tasks[i]])
         if value is not None:
             values.append(value)
     if 2 * len(values) < n or min(values) == max(values):
         return None
-    low, high = torch.quantile(
-        torch.tensor(values, dtype=torch.float64), torch.tensor([0.025, 0.975]).double()
-    ).tolist()
+    ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    low, high = torch.quantile(torch.tensor(values, dtype=torch.float64), ends).tolist()
     return low, high

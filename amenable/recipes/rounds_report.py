@@ -20,7 +20,7 @@ from rich.console import Console
 from amenable.claims.stage_folders import number, read_json
 from amenable.data.files import read_json_lines
 from amenable.data.types import Message, Ranking
-from amenable.feedback.agreement import agreement, by_item
+from amenable.feedback.agreement import by_item, pair_labels, pairwise_agreement
 from amenable.files import write_text
 from amenable.recipes import rounds_labels
 from amenable.recipes.reports import compare_policies, words
@@ -119,7 +119,7 @@ def between_people(rows: Sequence[Row]) -> float | None:
         )
         for row in rows
     ]
-    return agreement(by_item(rankings)).share
+    return pairwise_agreement([pair_labels(item) for item in by_item(rankings)]).share
 
 
 def measures(told: Row) -> Row:

@@ -5,13 +5,15 @@ from hypothesis import strategies as st
 
 from amenable.data.types import Message, Ranking
 from amenable.feedback.agreement import (
-    agreeing_pairs,
-    agreement,
+    agreements,
+    bootstrap_interval,
     by_item,
     cohen_kappa,
     fleiss_kappa,
     krippendorff_alpha,
-    resampled,
+    pair_labels,
+    pairwise_agreement,
+    share_of,
 )
 from amenable.functional.statistics import wilson
 
@@ -36,24 +38,31 @@ def draw():
 
 def test_pairs_by_hand():
     # pairs 01, 02, 12: both say 0 before 1, they differ on 02, and the second ties 1 and 2
-    assert agreeing_pairs([1, 2, 3], [2, 3, 3]) == [True, True]
-    assert agreeing_pairs([1, 2, 3], [2, 3, 1]) == [True, False, False]
-    assert agreeing_pairs([1, 1], [1, 2]) == []
-    with pytest.raises(ValueError, match="2 and 3"):
-        agreeing_pairs([1, 2], [1, 2, 3])
+    assert pair_labels([[1, 2, 3], [2, 3, 3]]) == [[-1, -1], [-1, -1], [-1, 0]]
+    assert pair_labels([[3, 1], None, [1, 1]]) == [[1, None, 0]]
+    assert pair_labels([None, None]) == []
+    assert agreements(pair_labels([[1, 2, 3], [2, 3, 3]])) == [True, True]
+    assert agreements(pair_labels([[1, 2, 3], None, [2, 3, 1]])) == [True, False, False]
+    assert agreements(pair_labels([[1, 1], [1, 2]])) == []
+    with pytest.raises(ValueError, match="2 and 3 answers"):
+        pair_labels([[1, 2], [1, 2, 3]])
 
 
 @given(st.permutations(range(5)), st.permutations(range(5)))
 def test_agreement_is_symmetric_and_complete_with_oneself(first, second):
-    assert agreeing_pairs(first, second) == agreeing_pairs(second, first)
-    assert agreeing_pairs(first, first) == [True] * 10
-    assert agreeing_pairs(first, [-rank for rank in first]) == [False] * 10
+    assert agreements(pair_labels([first, second])) == agreements(pair_labels([second, first]))
+    assert agreements(pair_labels([first, first])) == [True] * 10
+    assert agreements(pair_labels([first, [-rank for rank in first]])) == [False] * 10
+
+
+def agreement(items):
+    return pairwise_agreement([pair_labels(item) for item in items])
 
 
 def test_agreement_of_many_annotators_by_hand():
     # three annotators of one item: 12, 13 and 23 agree on 1, 0 and 0 of one pair; the second item adds one agreement
     result = agreement([[[1, 2], [1, 2], [2, 1]], [[1, 2], [1, 3]]])
-    assert (result.share, result.pairs) == (0.5, 4)
+    assert (result.share, result.n) == (0.5, 4)
     # items of three pairs and one are worth 4^2 / (3^2 + 1) values
     assert (result.low, result.high) == pytest.approx(wilson(0.8, 1.6))
 
@@ -67,7 +76,8 @@ def test_one_shared_item_says_little_and_unanimous_ones_not_everything():
 
 def test_agreement_where_nothing_can_be_compared_is_absent():
     result = agreement([[[1, 1], [1, 2]], [[1, 2]]])
-    assert (result.share, result.low, result.high, result.pairs) == (None, None, None, 0)
+    assert (result.share, result.low, result.high, result.n) == (None, None, None, 0)
+    assert result == share_of([])
 
 
 def test_two_noisy_raters_agree_as_often_as_the_formula_says():
@@ -86,7 +96,7 @@ def test_rankings_of_the_same_answers_are_put_together():
         Ranking(PROMPT, ("a", "c"), (1.0, 2.0), annotator="bert"),
         Ranking(PROMPT, ("a", "b"), (2.0, 1.0), annotator="bert"),  # bert thinks again
     ]
-    assert by_item(rankings) == [[(2.0, 1.0), (2.0, 1.0)], [(1.0, 2.0)]]
+    assert by_item(rankings) == [[(2.0, 1.0), (2.0, 1.0)], [None, (1.0, 2.0)]]
     assert agreement(by_item(rankings)).share == 1.0
 
 
@@ -94,29 +104,29 @@ def test_cohen_by_hand():
     # 20 yes-yes, 5 yes-no, 10 no-yes, 15 no-no: p_o = 0.7, p_e = 0.5 * 0.6 + 0.5 * 0.4
     first = ["yes"] * 25 + ["no"] * 25
     second = ["yes"] * 20 + ["no"] * 5 + ["yes"] * 10 + ["no"] * 15
-    assert cohen_kappa(first, second) == pytest.approx(0.4)
-    assert cohen_kappa(second, first) == pytest.approx(0.4)
-    assert cohen_kappa([1, 2], [2, 1]) == pytest.approx(-1.0)
-    assert cohen_kappa([1, 2, 3], [1, 2, 3]) == pytest.approx(1.0)
+    assert cohen_kappa([*zip(first, second)]) == pytest.approx(0.4)
+    assert cohen_kappa([*zip(second, first), ("no", None), (None, None)]) == pytest.approx(0.4)
+    assert cohen_kappa([[1, 2], [2, 1]]) == pytest.approx(-1.0)
+    assert cohen_kappa([[1, 1], [2, 2], [3, 3]]) == pytest.approx(1.0)
 
 
 def test_fleiss_by_hand():
-    assert fleiss_kappa(FLEISS) == pytest.approx(0.209931, abs=1e-6)
-    assert fleiss_kappa([[2, 0], [0, 2]]) == pytest.approx(1.0)
+    labels = [[label for label, count in enumerate(row) for _ in range(count)] for row in FLEISS]
+    assert fleiss_kappa(labels) == pytest.approx(0.209931, abs=1e-6)
+    uneven = [*([None, *row] for row in labels), [0] * 15, [1, *[None] * 14]]  # 15 labels, and 1: other items have 14
+    assert fleiss_kappa(uneven) == pytest.approx(0.209931, abs=1e-6)
+    assert fleiss_kappa([[0, 0], [1, 1]]) == pytest.approx(1.0)
 
 
 def test_kappa_is_undefined_where_one_label_is_used():
-    assert cohen_kappa(["yes"] * 3, ["yes"] * 3) is None
-    assert fleiss_kappa([[3, 0], [3, 0]]) is None
-    assert cohen_kappa(["yes"] * 3, ["no"] * 3) == 0.0  # each its own label: expected and observed are 0
+    assert cohen_kappa([["yes", "yes"]] * 3) is None
+    assert fleiss_kappa([[1, 1, 1], [1, 1, 1]]) is None
+    assert cohen_kappa([["yes", "no"]] * 3) == 0.0  # each its own label: expected and observed are 0
 
 
-def test_kappas_refuse_uneven_input():
-    with pytest.raises(ValueError, match="1 and 2 labels"):
-        cohen_kappa([1], [1, 2])
-    for counts in ([], [[1, 0]], [[2, 0], [1, 0]]):
-        with pytest.raises(ValueError, match="same number of raters"):
-            fleiss_kappa(counts)
+def test_kappa_is_undefined_where_no_two_labelled_the_same():
+    for labels in ([], [[1, None], [None, 2]]):
+        assert cohen_kappa(labels) is fleiss_kappa(labels) is krippendorff_alpha(labels) is None
 
 
 def test_krippendorff_alpha_is_one_minus_the_ratio_of_disagreements():
@@ -125,7 +135,7 @@ def test_krippendorff_alpha_is_one_minus_the_ratio_of_disagreements():
     second = [1, 1, 1, 0, 0, 1, 0, 0, 0, 0]
     assert krippendorff_alpha(list(zip(first, second))) == pytest.approx(1 - 19 * 4 / (14 * 6), abs=1e-9)
     # a unit of one value says nothing; all the same is undefined
-    assert krippendorff_alpha([*zip(first, second), (1,)]) == pytest.approx(1 - 19 * 4 / (14 * 6))
+    assert krippendorff_alpha([*zip(first, second), (1, None)]) == pytest.approx(1 - 19 * 4 / (14 * 6))
     assert krippendorff_alpha([(1, 1), (1, 1)]) is None
     assert krippendorff_alpha([(0, 0), (1, 1), (0, 0, 0)]) == 1.0
     # with squares, 1 and 3 are further apart than 1 and 2
@@ -134,11 +144,17 @@ def test_krippendorff_alpha_is_one_minus_the_ratio_of_disagreements():
     assert near > far
 
 
-def test_resampled_holds_the_value_and_needs_enough_that_are_defined():
+def test_the_bootstrap_interval_holds_the_value_and_needs_enough_that_are_defined():
     generator = torch.Generator().manual_seed(0)
-    low, high = resampled(lambda xs: sum(xs) / len(xs), [0.0, 1.0] * 50, generator)
-    assert 0.35 < low < 0.5 < high < 0.65
-    assert resampled(lambda xs: None, [1.0] * 20, generator) is None
-    assert resampled(lambda xs: 1.0 if xs else None, [], generator) is None
-    assert resampled(lambda xs: sum(xs), [0.0, 1.0] * 4, generator) is None, "too few"
-    assert resampled(lambda xs: sum(xs), [1.0] * 50, generator) is None, "all the same"
+
+    def mean(labels):
+        return sum(row[0] for row in labels) / len(labels)
+
+    # each task has its item twice, so that intervals are those of 100 tasks and not of 200 items
+    tasks = [[[0], [0]], [[1], [1]]] * 50
+    low, high = bootstrap_interval(mean, tasks, generator)
+    assert 0.35 < low < 0.45 < 0.55 < high < 0.65
+    assert bootstrap_interval(lambda labels: None, tasks, generator) is None
+    assert bootstrap_interval(lambda labels: 1.0 if labels else None, [], generator) is None
+    assert bootstrap_interval(mean, tasks[:8], generator) is None, "too few"
+    assert bootstrap_interval(mean, tasks[:1] * 50, generator) is None, "all the same"
