@@ -64,7 +64,7 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
     ask = partial(collect_experience, algorithm, models, options, bars=run.log.bar)
     monitor = make_monitor(prompts, ask, options, algorithm, models, run)
     schedule = plan.cosine_with_warmup(options.max_steps, options.warmup_steps, options.final_lr_frac, usual=5)
-    run.begin(schedule)
+    run.begin(schedule, models.runtime)
     controller = AdaptiveKLController(options.kl_coef, options.adaptive_kl_target, options.kl_horizon)
     best = BestWeights(models.policy, "eval/score") if options.keep_weights == "score" else None
     needed = memory.describe(algorithm, models, options, [prompt.ids for prompt in prompts])

@@ -151,7 +151,7 @@ def run(config: Config) -> Path:
     require_models(config)
     scorers = load_scorers(config, runtime, run.log.bar)
     suites, generation = read(config, run), generation_settings(config, run)
-    run.begin()
+    run.begin(runtime=runtime)
     print_plan(config, suites, scorers, run)
     run.log.info(by_default)
     results = Results()

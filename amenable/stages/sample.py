@@ -76,7 +76,7 @@ def run(config: Config) -> Path:
     decoder = runtime.to_inference(policy)
     room = decoder.config.context_length - config.sampling.max_new_tokens
     prompts, ids = fitting_prompts(config.data, tokenizer, room, config.max_prompts, run.rejected, "sample")
-    run.begin()
+    run.begin(runtime=runtime)
     total = -(-len(prompts) // config.prompts_per_step)
     run.log.info(f"{len(prompts)} prompts x {config.num_generations} answers; {runtime.describe()}")
     run.log.info(by_default)

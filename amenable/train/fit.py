@@ -80,7 +80,7 @@ def fit(
     stats) may add to the statistics of a step, or refuse them.
     """
     task = training
-    run.begin(task.schedule)
+    run.begin(task.schedule, runtime)
     run.log.info(f"{plan.parameters(task.model)}, {memory_plan(task, options, runtime)}")
     for line in task.plan:
         run.log.info(line)

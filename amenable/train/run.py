@@ -2,6 +2,7 @@
 
 config.yaml      every option, so that `--config` repeats the run
 lineage.json     hash of every input, and the version of this package
+environments.jsonl  device, precision, threads and torch version: a row at the start and at each change
 rejected.jsonl   rows of the data that could not be used: file, line, reason
 metrics.jsonl    a row a step; samples.jsonl: what the model said
 checkpoint-<n>/  everything needed to go on exactly
@@ -31,6 +32,7 @@ from amenable.errors import InputError, Interrupted
 from amenable.files import MANIFEST, WRITING, hash_of, remove_temporaries, sync_folder, write_manifest, write_text
 from amenable.train import checkpoint, prolong
 from amenable.train.best import BestWeights
+from amenable.train.environment import record_environment
 from amenable.train.examples import RejectedRows
 from amenable.train.guards import MAX_KL_STEPS, Guards
 from amenable.train.lock import NAME as LOCK
@@ -39,6 +41,7 @@ from amenable.train.log import Log, plain_number
 from amenable.train.optimizer import Optimizer
 from amenable.train.plan import Schedule
 from amenable.train.run_options import MAY_CHANGE_ON_RESUME, DataOptions, TrainingOptions
+from amenable.train.runtime import Runtime
 
 OPTIONS, LINEAGE, FINISHED, STOPPED = "config.yaml", "lineage.json", "finished.json", "stopped.json"
 REJECTED = "rejected.jsonl"
@@ -71,6 +74,7 @@ class Run:
         self.step, self.batch_rows = 0, list[int]()
         self.longer, self.kept = False, 0
         self.schedule: Schedule | None = None
+        self.runtime: Runtime | None = None
 
     def skip_finished(self) -> bool:
         """Whether this very run is finished already. Refuses a directory that holds anything else, or where another
@@ -93,10 +97,11 @@ class Run:
             self.log.info(f"already done: {self.out}")
         return finished
 
-    def begin(self, schedule: Schedule | None = None) -> None:
+    def begin(self, schedule: Schedule | None = None, runtime: Runtime | None = None) -> None:
         """Make the directory and write down what is asked and what goes in. Call it once all input has proved good.
-        A longer run than was begun is refused unless its `schedule` has the same past."""
-        self.schedule = schedule
+        A longer run than was begun is refused unless its `schedule` has the same past. `steps` warns if it resumes in
+        another environment than the `runtime` that computed the steps before."""
+        self.schedule, self.runtime = schedule, runtime
         lineage = {} if (self.out / OPTIONS).exists() else self.lineage()
         if not self.lock.held:
             self.lock_directory()
@@ -156,6 +161,8 @@ class Run:
         self.kept = prolong.checkpoint_to_keep(self.schedule, save_steps)
         done = self.restore(state)
         self.require_space(state, save_steps)
+        if self.runtime is not None and (warning := record_environment(self.out, done + 1, self.runtime)):
+            self.log.warn(warning)
         (self.out / STOPPED).unlink(missing_ok=True)
         for holder in state.values():
             if isinstance(holder, Optimizer):

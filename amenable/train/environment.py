@@ -1,0 +1,41 @@
+"""environments.jsonl: device, precision, threads and torch version of a run, a row at the start and at each change.
+
+    {"from_step": 1, "device": "cpu", "precision": "bf16", "threads": 4, "torch": "2.11.0"}
+
+They may change when a run is resumed; its results are then no longer those of a run computed in one way throughout.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from amenable.data.files import read_json_lines
+from amenable.files import write_text
+from amenable.train.runtime import Runtime
+
+ENVIRONMENTS = "environments.jsonl"
+
+
+def environment_of(runtime: Runtime) -> dict[str, Any]:
+    """Return device, precision, threads (on CPU, where their number decides the order of sums) and torch version."""
+    cuda = runtime.device.type == "cuda"
+    device = torch.cuda.get_device_name(runtime.device) if cuda else runtime.device.type
+    threads = {"threads": runtime.threads} if runtime.device.type == "cpu" else {}
+    return {"device": device, "precision": "bf16" if runtime.bf16 else "fp32", **threads, "torch": torch.__version__}
+
+
+def record_environment(out: Path, step: int, runtime: Runtime) -> str:
+    """Write the environment of the steps from `step` on; return a warning if earlier steps had another one, else ""."""
+    environment = environment_of(runtime)
+    rows = [row for row in read_json_lines(out / ENVIRONMENTS) if row["from_step"] < step]
+    before = {name: value for name, value in rows[-1].items() if name != "from_step"} if rows else environment
+    names = [name for name in {**before, **environment} if before.get(name) != environment.get(name)]
+    if not rows or names:
+        rows.append({"from_step": step, **environment})
+    write_text(out / ENVIRONMENTS, "".join(json.dumps(row) + "\n" for row in rows))
+    changes = ", ".join(f"{name} {before.get(name)} -> {environment.get(name)}" for name in names)
+    return f"resumes in another environment: {changes}. Stop and restore it for exact results." if names else ""
