@@ -27,7 +27,7 @@ PACKAGES = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return the exit code: 0 done, 2 mend the input, 130 stopped and saved."""
+    """Run one command and return the exit code: 0 done, 2 wrong input, 130 interrupted, 141 closed pipe."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
@@ -42,16 +42,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"\namenable: {stop}", file=sys.stderr)
         return 130
     except KeyboardInterrupt:
-        print(
-            "\namenable: stopped; what was saved before stays, and the same command goes on from there", file=sys.stderr
-        )
+        print("\namenable: stopped; repeat the command to resume it from what is saved", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 141
 
 
 def dispatch(arguments: list[str]) -> int:
-    """Find the command's file, make its Config of the options, run it."""
+    """Import the command's file, parse the options into its Config, and run it."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(overview())
         return 0
@@ -73,16 +71,16 @@ def dispatch(arguments: list[str]) -> int:
 
 
 def command_files() -> dict[str, list[Path]]:
-    """The files that are commands, by package: those that define both Config and run."""
-    here = Path(__file__).parent
+    """Return the files that are commands, by package: those that define both Config and run."""
+    root = Path(__file__).parent
     return {
-        package: [file for file in sorted((here / package).glob("[a-z]*.py")) if is_command(file)]
+        package: [file for file in sorted((root / package).glob("[a-z]*.py")) if is_command(file)]
         for package in PACKAGES
     }
 
 
 def command_of(file: Path) -> str:
-    """A command's name: that of its file, with dashes as in options."""
+    """Return a command's name: that of its file, with dashes as in options."""
     return file.stem.replace("_", "-")
 
 
@@ -92,7 +90,7 @@ def is_command(file: Path) -> bool:
 
 
 def overview() -> str:
-    """What `amenable --help` prints: every command with the first line of its file."""
+    """Return the text of `amenable --help`: every command with the first line of its file."""
     lines = ["usage: amenable <command> [--option value ...] [--config file.yaml] [--debug]", ""]
     for package, files in command_files().items():
         lines.append(PACKAGES[package])
@@ -105,7 +103,7 @@ def overview() -> str:
 
 
 def parse(config_class: type, arguments: list[str], program: str, description: str) -> Any:
-    """Options over `--config file.yaml` over the defaults."""
+    """Parse options into a Config: the command line over `--config file.yaml` over the defaults."""
     import tyro
 
     arguments, file = take_config_file(arguments)
@@ -143,22 +141,22 @@ def usage_error(message: str, program: str, known: list[str]) -> InputError:
     """Return the option parser's framed message as one line, with the nearest or the new name of an unknown option."""
     lines = [line.strip("│|+╭╮╰╯ ") for line in message.splitlines()[1:]]
     lines = [line for line in lines if line.strip("─-") and not line.startswith("For full helptext")]
-    what, _, meant = " ".join(lines).removeprefix("Error parsing Config: ").partition(" Perhaps you meant:")
-    what = what.partition(" Argument helptext:")[0]
-    near = re.search(r"--[\w.-]+", meant)
-    how = f"did you mean {near[0]}?" if near else None if ";" in what else f"see '{program} --help'"
-    unknown = re.match(r"Unrecognized options: --([\w.-]+)", what)
+    problem, _, suggestions = " ".join(lines).removeprefix("Error parsing Config: ").partition(" Perhaps you meant:")
+    problem = problem.partition(" Argument helptext:")[0]
+    near = re.search(r"--[\w.-]+", suggestions)
+    hint = f"did you mean {near[0]}?" if near else None if ";" in problem else f"see '{program} --help'"
+    unknown = re.match(r"Unrecognized options: --([\w.-]+)", problem)
     renamed = new_name(unknown[1], known) if unknown else None
-    return InputError(what, how=f"the option is called --{renamed.replace('_', '-')} now" if renamed else how)
+    return InputError(problem, how=f"the option is called --{renamed.replace('_', '-')} now" if renamed else hint)
 
 
 def take_config_file(arguments: list[str]) -> tuple[list[str], Path | None]:
     """Split `--config FILE` (or `--config=FILE`) from the other options."""
     rest, file = [], None
-    waiting = iter(arguments)
-    for argument in waiting:
+    remaining = iter(arguments)
+    for argument in remaining:
         if argument == "--config":
-            value = next(waiting, None)
+            value = next(remaining, None)
             if value is None:
                 raise InputError("--config needs a file", how="as in --config runs/ppo/config.yaml")
             file = Path(value)
@@ -170,7 +168,7 @@ def take_config_file(arguments: list[str]) -> tuple[list[str], Path | None]:
 
 
 def from_yaml(config_class: type, file: Path) -> Any:
-    """A Config from the YAML file that a run wrote; an unknown key names the nearest right one."""
+    """Read a Config from the YAML file of a run. InputError for an unknown option, with the nearest known one."""
     import yaml
 
     if not file.is_file():
@@ -179,7 +177,7 @@ def from_yaml(config_class: type, file: Path) -> Any:
         values = yaml.safe_load(file.read_text("utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = str(error).replace("\n", " ")
-        raise InputError(f"not readable as YAML ({reason})", file, "mend it or leave --config out") from None
+        raise InputError(f"not readable as YAML ({reason})", file, "fix it, or leave out --config") from None
     if not isinstance(values, dict):
         raise InputError("a configuration is a mapping of options to values", file)
     values.pop("command", None)
@@ -187,25 +185,25 @@ def from_yaml(config_class: type, file: Path) -> Any:
 
 
 def build(config_class: type, values: dict[str, Any], file: Path, prefix: str = "") -> Any:
-    """A dataclass from plain values, checked key by key and type by type."""
+    """Build a dataclass from plain values, checking the name and type of each; `prefix` is that of a nested group."""
     import typing
 
     fields = {field.name: field for field in dataclasses.fields(config_class)}
     hints = typing.get_type_hints(config_class)
-    made: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     for key, value in values.items():
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=1)
-            how = f"did you mean '{prefix}{near[0]}'?" if near else f"known are: {', '.join(fields)}"
+            hint = f"did you mean '{prefix}{near[0]}'?" if near else f"known are: {', '.join(fields)}"
             if renamed := new_name(key, fields):
-                how = f"the option is called '{renamed}' now"
-            raise InputError(f"unknown option '{prefix}{key}'", file, how)
-        made[key] = convert(hints[key], value, file, prefix + key)
-    return config_class(**made)
+                hint = f"the option is called '{renamed}' now"
+            raise InputError(f"unknown option '{prefix}{key}'", file, hint)
+        arguments[key] = convert(hints[key], value, file, prefix + key)
+    return config_class(**arguments)
 
 
 def convert(hint: Any, value: Any, file: Path, key: str) -> Any:
-    """A plain YAML value as the type that a field wants."""
+    """Convert a plain YAML value to the type of a field, `hint`. InputError names `key`."""
     import types
     import typing
 

@@ -1,10 +1,10 @@
-"""What a user can mend, said in one line."""
+"""Errors with a one-line message for the user: a mistake in the input, or an interrupted run."""
 
 from pathlib import Path
 
 
 class InputError(ValueError):
-    """A mistake in what the user gave: says where it is, what it is, and how to mend it.
+    """Mistake in the user's input: what is wrong, where, and how to fix it.
 
     The command line prints it without a traceback and ends with exit code 2.
     """
@@ -16,8 +16,8 @@ class InputError(ValueError):
 
 
 class Interrupted(Exception):
-    """The user stopped a run (Ctrl-C, SIGTERM); everything up to `step` is saved and the same command goes on."""
+    """Run stopped by Ctrl-C or SIGTERM, after a checkpoint of `step`; the same command resumes it."""
 
     def __init__(self, out: Path, step: int):
         self.out, self.step = out, step
-        super().__init__(f"stopped: {out} is saved at step {step}; the same command goes on from there")
+        super().__init__(f"stopped: {out} is saved at step {step}; repeat the command to resume it")

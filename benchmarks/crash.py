@@ -369,7 +369,7 @@ def timed(stage: Any, config: Any, file: Path) -> None:
         save(run, *arguments)
         last[0] = time.monotonic()
         saves.append(last[0] - begun)
-        sizes.append(checkpoint.bytes_kept(run.out) // len(checkpoint.steps(run.out)))
+        sizes.append(checkpoint.bytes_on_disk(run.out) // len(checkpoint.steps(run.out)))
 
     Run.record, Run.save = recording, saving  # type: ignore[method-assign]
     stage.run(config)

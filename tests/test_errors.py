@@ -11,4 +11,4 @@ def test_one_line_with_all_parts() -> None:
 
 
 def test_an_interruption_says_how_to_go_on() -> None:
-    assert "runs/x is saved at step 4; the same command goes on" in str(Interrupted(Path("runs/x"), 4))
+    assert "runs/x is saved at step 4; repeat the command" in str(Interrupted(Path("runs/x"), 4))

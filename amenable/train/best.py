@@ -1,4 +1,4 @@
-"""The weights of the best evaluation, by a metric that the training does not use."""
+"""Model selection: weights of the best evaluation, by a metric that training does not use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 
 class BestWeights:
-    """A module's weights at the best value of a metric; part of the checkpoint. A run without one keeps the last."""
+    """Copy of a module's weights at the best value of a metric, saved in checkpoints."""
 
     def __init__(self, module: nn.Module, metric: str, lowest: bool = False):
         self.module, self.metric, self.sign = module, metric, -1.0 if lowest else 1.0
@@ -19,7 +19,7 @@ class BestWeights:
         self.weights: dict[str, torch.Tensor] = {}
 
     def update(self, metrics: Mapping[str, Any], step: int) -> bool:
-        """Copy the weights if the metric is there and better than before; return True if it is."""
+        """Copy the weights if the metric is measured and better than before; return True if they are copied."""
         if self.metric not in metrics or self.sign * metrics[self.metric] <= self.score:
             return False
         self.score, self.step = self.sign * float(metrics[self.metric]), step
@@ -27,7 +27,7 @@ class BestWeights:
         return True
 
     def restore(self) -> None:
-        """Put the best weights back into the module, where there are any."""
+        """Load the best weights into the module, if any evaluation was made."""
         if self.weights:
             self.module.load_state_dict(self.weights)
 

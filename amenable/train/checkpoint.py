@@ -1,7 +1,7 @@
-"""Everything a run needs to go on exactly, as tensors (safetensors) and facts (JSON); nothing is pickled.
+"""Checkpoints: the state that a run needs to resume exactly, as tensors (safetensors) and facts (JSON), never pickled.
 
-A checkpoint folder is written under a temporary name, synced, then renamed; `manifest.json` holds the size and hash of
-every file, so a torn checkpoint is recognised and the one before it is taken.
+A checkpoint folder is written under a temporary name, synced, then renamed. `manifest.json` holds the size and hash of
+every file, so that a torn checkpoint is recognised and the one before it is used.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAP = "__map__"
 
 
 class Stateful(Protocol):
-    """What a checkpoint can hold: modules, optimizers, and anything of ours with these two methods."""
+    """Object that a checkpoint can hold, such as a module or an optimizer."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -31,15 +31,15 @@ class Stateful(Protocol):
 
 
 def save(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
-    """Write `folder/checkpoint-<step>` and drop all but the newest `keep`, and those of later steps.
+    """Write `folder/checkpoint-<step>`; remove checkpoints of later steps and all but the newest `keep`.
 
-    InputError where the disk refuses; then nothing of it is left, and the checkpoints before it stay.
+    Raises InputError for a full or read-only disk, without leaving a partial checkpoint or removing another.
     """
     target = folder / f"checkpoint-{step}"
     temporary = temporary_path(target)
     tensors: dict[str, torch.Tensor] = {}
     facts = split(state, "", tensors)
-    with disk_errors(target, "the checkpoint before it stays: make room, and the same command goes on from there"):
+    with disk_errors(target, "earlier checkpoints are kept: make room, then repeat the command to resume"):
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
@@ -57,21 +57,21 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
 
 
 def drop_others(folder: Path, step: int, keep: int) -> None:
-    """Drop all checkpoints but the newest `keep` up to a step: later ones are torn, or of another past."""
-    kept = sorted(one for one in steps(folder) if one <= step)[-keep:]
-    for other in set(steps(folder)) - set(kept):
+    """Remove all checkpoints but the newest `keep` up to a step: later ones are torn, or of a longer run."""
+    newest_steps = sorted(other for other in steps(folder) if other <= step)[-keep:]
+    for other in set(steps(folder)) - set(newest_steps):
         shutil.rmtree(folder / f"checkpoint-{other}", ignore_errors=True)
 
 
 def newest(folder: Path) -> tuple[int, dict[str, Any], list[str]] | None:
-    """Step and state of the newest whole checkpoint, and the names of torn ones passed over; None if there is none."""
+    """Return step and state of the newest whole checkpoint, and the names of torn ones after it; None without any."""
     torn: list[str] = []
     for step in sorted(steps(folder), reverse=True):
         checkpoint = folder / f"checkpoint-{step}"
         if not is_whole(checkpoint):
             torn.append(checkpoint.name)
             continue
-        # copies: what is read from a file may lie in memory at odd places, and be gone with it
+        # copies: tensors read from a file may be unaligned, and mapped to a file that is removed later
         tensors = {name: tensor.clone() for name, tensor in load_file(checkpoint / TENSORS).items()}
         facts = json.loads((checkpoint / FACTS).read_text("utf-8"))
         return step, join(facts["state"], tensors), torn
@@ -79,25 +79,25 @@ def newest(folder: Path) -> tuple[int, dict[str, Any], list[str]] | None:
 
 
 def fact(folder: Path, name: str) -> Any:
-    """One of the facts that a whole checkpoint holds beside its tensors; None where it has none of that name."""
+    """Return one fact of a whole checkpoint by name, or None."""
     facts = json.loads((folder / FACTS).read_text("utf-8"))
     return join(dict(facts["state"][MAP]).get(name), {})
 
 
 def steps(folder: Path) -> list[int]:
-    """Steps of the checkpoints in a run directory."""
+    """Return the steps of the checkpoints in a run directory."""
     names = (re.fullmatch(r"checkpoint-(\d+)", path.name) for path in folder.glob("checkpoint-*"))
     return [int(name[1]) for name in names if name]
 
 
 def clear(folder: Path, keep: int = 0) -> None:
-    """Remove all checkpoints of a run, its work being done, but the one of step `keep`."""
+    """Remove all checkpoints of a run but that of step `keep`."""
     for step in set(steps(folder)) - {keep}:
         shutil.rmtree(folder / f"checkpoint-{step}", ignore_errors=True)
 
 
 def split(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
-    """A nested state as plain JSON, its tensors moved to `tensors` under their path."""
+    """Convert a nested state to plain JSON; its tensors are moved to `tensors`, by path."""
     if isinstance(value, torch.Tensor):
         tensors[path] = value.detach().cpu().contiguous().clone()
         return {TENSOR: path}
@@ -111,7 +111,7 @@ def split(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
 
 
 def join(facts: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """The nested state again, from JSON and tensors."""
+    """Rebuild the nested state that `split` took apart."""
     if isinstance(facts, dict):
         if TENSOR in facts:
             return tensors[facts[TENSOR]]
@@ -122,7 +122,7 @@ def join(facts: Any, tensors: dict[str, torch.Tensor]) -> Any:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether every file is there as the manifest says."""
+    """Return True if a checkpoint has all files, each with the size and hash in the manifest."""
     try:
         return {TENSORS, FACTS} <= set(json.loads((folder / MANIFEST).read_text("utf-8"))) and matches_manifest(folder)
     except (OSError, ValueError, TypeError):
@@ -130,7 +130,7 @@ def is_whole(folder: Path) -> bool:
 
 
 def bytes_in(value: Any) -> int:
-    """Bytes of the tensors in a nested state."""
+    """Count the bytes of the tensors in a nested state."""
     if isinstance(value, torch.Tensor):
         return value.nbytes
     if isinstance(value, dict):
@@ -138,6 +138,6 @@ def bytes_in(value: Any) -> int:
     return sum(bytes_in(item) for item in value) if isinstance(value, (list, tuple)) else 0
 
 
-def bytes_kept(folder: Path) -> int:
-    """Bytes of the checkpoints that lie in a run directory."""
+def bytes_on_disk(folder: Path) -> int:
+    """Count the bytes of the checkpoints in a run directory."""
     return sum(path.stat().st_size for path in folder.glob("checkpoint-*/*"))

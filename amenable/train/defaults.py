@@ -1,12 +1,12 @@
-"""Options that follow from the model: what a stage leaves open, and the numbers that it gets before anything begins.
+"""Defaults that depend on the model, such as learning rates by its number of parameters.
 
-A learning rate that suits two million parameters is ten times too much for a hundred million. So options that depend on
-the model are declared `FromModel[...] = FROM_MODEL`, which is None on the command line and in a file, and a stage fills
-them from the `Traits` of its model. The numbers stand in config.yaml and in the plan of the run.
+A learning rate for two million parameters is ten times too large for a hundred million. So options that depend on the
+model are declared `FromModel[...] = FROM_MODEL`, which is None on the command line and in a file, and a stage fills
+them from the `Traits` of its model. config.yaml and the plan of the run have the numbers.
 
     log(learning rate) = linear in log(parameters) between the anchors of a table, constant beyond its ends
 
-Learning rates are of AdamW and of models all of whose weights train; frozen layers do not change them.
+Learning rates are AdamW's for models whose weights all train; frozen layers do not change them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar
 
@@ -29,14 +30,14 @@ if TYPE_CHECKING:
 else:
     FromModel = Optional
 FROM_MODEL: Any = None
-"""default of an option that follows from the model"""
+"""default of an option that depends on the model"""
 
 TEMPERATURE = 0.7
-"""at which a model is sampled whose folder states no other: Ziegler et al. (2019), Huang et al. (2024)"""
-LONGEST = 256
-"""tokens of an answer, whatever the context"""
-SHORT = 64
-"""tokens of an answer in the closed world, where price and target of the KL were settled"""
+"""sampling temperature of a model whose folder has none: Ziegler et al. (2019), Huang et al. (2024)"""
+MAX_LENGTH = 256
+"""longest completion in tokens, for any context"""
+TUNED_LENGTH = 64
+"""longest completion in tokens in the closed world, where KL coefficient and target were tuned"""
 
 Table = tuple[tuple[float, float], ...]
 """anchors: parameters, peak learning rate"""
@@ -87,35 +88,35 @@ CRITIC: Table = (
 
 @dataclass(frozen=True)
 class Traits:
-    """What options follow from."""
+    """Properties of a model that defaults depend on."""
 
     parameters: int
     context: int
     dropout: float = 0.0
-    """that the model's own configuration states for training"""
+    """training dropout in the model's own configuration"""
     temperature: float = TEMPERATURE
-    """that the model is to be sampled at"""
+    """sampling temperature"""
     width: int = 0
-    """numbers in a hidden state"""
+    """hidden size"""
 
 
 def traits(folder: Path, made_by: str = "amenable sft") -> Traits:
-    """Traits of a saved model, from its config.json and generation_config.json; its weights are not read. InputError
-    where no model is; made_by: what makes one."""
+    """Read the traits of a saved model from config.json and generation_config.json. InputError for a folder without a
+    model, naming the command `made_by` that makes one."""
     loading.require_model(folder, made_by)
-    stated = pretrained.read_temperature(folder)
-    found = replace(traits_of(pretrained.read_config(folder)), dropout=pretrained.read_dropout(folder))
-    return found if stated is None else replace(found, temperature=stated)
+    temperature = pretrained.read_temperature(folder)
+    model = replace(traits_of(pretrained.read_config(folder)), dropout=pretrained.read_dropout(folder))
+    return model if temperature is None else replace(model, temperature=temperature)
 
 
 def traits_of(shape: DecoderConfig) -> Traits:
-    """Traits of a model of this shape."""
+    """Return the traits of a model of this shape."""
     parameters = sum(parameter.numel() for parameter in Decoder(shape, device="meta").parameters())
     return Traits(parameters, shape.context_length, shape.dropout, width=shape.hidden_size)
 
 
 def learning_rate(table: Table, parameters: int) -> float:
-    """Peak learning rate for a model with so many parameters, to two significant digits."""
+    """Interpolate the peak learning rate for a number of parameters, to two significant digits."""
     size = min(max(parameters, table[0][0]), table[-1][0])
     for (small, high), (large, low) in pairwise(table):
         if size <= large:
@@ -125,40 +126,41 @@ def learning_rate(table: Table, parameters: int) -> float:
 
 
 def answer_length(context: int) -> int:
-    """Most tokens of an answer: a quarter of the context, at most `LONGEST`."""
-    return max(1, min(LONGEST, context // 4))
+    """Return the longest completion in tokens: a quarter of the context, at most `MAX_LENGTH`."""
+    return max(1, min(MAX_LENGTH, context // 4))
 
 
-def kl_target(answer: int) -> float:
-    """Nats a response away from the reference, for answers of at most so many tokens: 6 at 256 tokens and in proportion
-    to the length, as each token adds its own. Ziegler et al. (2019): 6; the closed world: 1.5 at 64, and for less."""
-    return float(f"{1.5 * max(answer, SHORT) / SHORT:.2g}")
+def kl_target(length: int) -> float:
+    """Return the target KL from the reference in nats a completion of at most `length` tokens: 6 at 256 tokens (Ziegler
+    et al., 2019), in proportion to the length, since each token adds KL; 1.5 at 64 and below (the closed world)."""
+    return float(f"{1.5 * max(length, TUNED_LENGTH) / TUNED_LENGTH:.2g}")
 
 
-def kl_coef(answer: int) -> float:
-    """Price of a nat, to begin with: at the target all nats of a response cost the same at every length. 0.3 at 64
-    tokens, as in the closed world, and 0.075 at 256; Huang et al. (2024): 0.05, Ouyang et al. (2022): 0.02."""
-    return float(f"{0.3 * SHORT / max(answer, SHORT):.2g}")
+def kl_coef(length: int) -> float:
+    """Return the initial KL coefficient, in inverse proportion to the length so that a completion at the target costs
+    the same at every length: 0.3 at 64 tokens (the closed world), 0.075 at 256. Huang et al. (2024): 0.05, Ouyang et
+    al. (2022): 0.02."""
+    return float(f"{0.3 * TUNED_LENGTH / max(length, TUNED_LENGTH):.2g}")
 
 
 C = TypeVar("C")
 
 
 def pretrain(config: C, model: Traits) -> tuple[C, str]:
-    """Options of pretraining, filled for a model of this size; and a line that names them."""
+    """Fill the options of pretraining for a model of this size; return them, and a line that names them."""
     rate = learning_rate(PRETRAIN, model.parameters)
     return fill(config, model, {"optimizer.learning_rate": rate, "context": model.context})
 
 
 def sft(config: C, model: Traits) -> tuple[C, str]:
-    """Options of supervised fine-tuning, filled for its base model; and a line that names them."""
+    """Fill the options of supervised fine-tuning for its base model; return them, and a line that names them."""
     rate = learning_rate(SFT, model.parameters)
     values = {"dropout": model.dropout, "max_new_tokens": answer_length(model.context)}
     return fill(config, model, {"optimizer.learning_rate": rate, **values})
 
 
 def reward(config: C, model: Traits) -> tuple[C, str]:
-    """Options of reward modelling, filled for the model that it starts from; and a line that names them."""
+    """Fill the options of reward modelling for its initial model; return them, and a line that names them."""
     rates = {
         "optimizer.learning_rate": learning_rate(REWARD, model.parameters),
         "head_learning_rate": head_learning_rate(model.width),
@@ -167,70 +169,62 @@ def reward(config: C, model: Traits) -> tuple[C, str]:
 
 
 def head_learning_rate(width: int) -> float:
-    """Peak learning rate of a linear layer from hidden states of D numbers to one: 1 / D, to two significant digits.
+    """Return the peak learning rate of a scalar head on hidden states of D numbers: 1 / D, to two significant digits.
 
-    A step of Adam moves each of the D weights by the rate, so that it moves scores by at most the mean size of a hidden
-    state's numbers, whatever D is: the rate of an output layer falls as 1 / D (Yang et al., 2022, table 3).
+    A step of Adam moves each of the D weights by the rate, so it moves scores by at most the mean size of a hidden
+    state's numbers, for any D: the rate of an output layer falls as 1 / D (Yang et al., 2022, table 3).
     """
     return float(f"{1 / width:.1e}")
 
 
 def dpo(config: C, model: Traits) -> tuple[C, str]:
-    """Options of DPO, filled for its policy; and a line that names them."""
+    """Fill the options of DPO for its policy; return them, and a line that names them."""
     rate = learning_rate(DPO, model.parameters)
     return fill(config, model, {"optimizer.learning_rate": rate, "max_new_tokens": answer_length(model.context)})
 
 
 def online(config: Any, policy: Traits, critic: Traits | None = None) -> tuple[Any, str]:
-    """Fill the options of an online algorithm for its policy, and for the model that its critic starts from, if it has
-    one; return them, and a line that names them."""
-    answer = answer_length(policy.context) if config.max_new_tokens is None else config.max_new_tokens
+    """Fill the options of an online algorithm for its policy and, if it has a critic, the critic's initial model;
+    return them, and a line that names them."""
+    length = answer_length(policy.context) if config.max_new_tokens is None else config.max_new_tokens
     values = {
         "optimizer.learning_rate": learning_rate(PPO, policy.parameters),
         **({"critic_learning_rate": learning_rate(CRITIC, critic.parameters)} if critic is not None else {}),
         "temperature": policy.temperature,
-        "max_new_tokens": answer,
-        "kl_coef": kl_coef(answer),
-        "adaptive_kl_target": kl_target(answer),
+        "max_new_tokens": length,
+        "kl_coef": kl_coef(length),
+        "adaptive_kl_target": kl_target(length),
     }
     return fill(config, policy, values)
 
 
 def sample(config: C, model: Traits) -> tuple[C, str]:
-    """Options of sampling, filled for the model that answers; and a line that names them."""
+    """Fill the options of sampling for its model; return them, and a line that names them."""
     values = {"temperature": model.temperature, "max_new_tokens": answer_length(model.context)}
     return fill(config, model, {f"sampling.{name}": value for name, value in values.items()})
 
 
 def evaluate(config: C, models: Sequence[Traits]) -> tuple[C, str]:
-    """Options of an evaluation, filled for the model of the least context; and a line that names them."""
+    """Fill the options of an evaluation for the model with the shortest context; return them, and a line that names
+    them."""
     least = min(models, key=lambda model: model.context)
     return fill(config, least, {"max_new_tokens": answer_length(least.context)})
 
 
 def fill(config: C, model: Traits, values: Mapping[str, float]) -> tuple[C, str]:
-    """Put values, by dotted option, where the options are None. Returns the configuration, and a line for the plan that
-    names them; an empty one where all were given."""
+    """Replace the options that are None by `values`, given by dotted name. Returns the configuration, and a line for
+    the plan that names the filled options; empty if none was None."""
     filled, named = config, list[str]()
     for option, value in values.items():
         path = option.split(".")
-        if value_at(config, path) is None:
-            filled = put(filled, path, value)
-            words = path[-1].replace("_", " ")
-            named.append(f"{words} {value:g} (--{option.replace('_', '-')})")
-    model_words = f"{plan.human_count(model.parameters)} parameters and a context of {model.context:,}"
-    said = f"by default for {model_words}: {', '.join(named)}"
-    return filled, said if named else ""
+        if attrgetter(option)(config) is None:
+            filled = replace_option(filled, path, value)
+            named.append(f"{path[-1].replace('_', ' ')} {value:g} (--{option.replace('_', '-')})")
+    size = f"{plan.human_count(model.parameters)} parameters and a context of {model.context:,}"
+    return filled, f"by default for {size}: {', '.join(named)}" if named else ""
 
 
-def value_at(config: Any, path: list[str]) -> Any:
-    """The value of a nested option."""
-    for name in path:
-        config = getattr(config, name)
-    return config
-
-
-def put(config: Any, path: list[str], value: Any) -> Any:
-    """A copy of nested dataclasses with another value of one option."""
+def replace_option(config: Any, path: list[str], value: Any) -> Any:
+    """Return a copy of nested dataclasses with another value of one option."""
     name, *rest = path
-    return replace(config, **{name: put(getattr(config, name), rest, value) if rest else value})
+    return replace(config, **{name: replace_option(getattr(config, name), rest, value) if rest else value})

@@ -1,4 +1,7 @@
-"""What a step is fed: prompts and raw text, as functions of seed and step, so that a step number is the data cursor."""
+"""Tokenized examples: prompts, raw text and completions as rows of ids with a loss mask, and the rows left out.
+
+Draws depend only on (seed, step), so that a step number is the data cursor.
+"""
 
 from __future__ import annotations
 
@@ -21,29 +24,29 @@ from amenable.train.forward import Row
 
 T = TypeVar("T")
 R = TypeVar("R")
-WORRYING = 0.05
+WARN_ABOVE = 0.05
 """share of rows left out above which a run warns"""
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Rows of a split that are longer than the context: they are neither cut nor used, and are no bad rows."""
+    """Number of rows of a split that are longer than the context: neither cut nor used, and not bad rows."""
 
     split: str
     count: int
-    of: int
-    what: str
-    """a row, in the plural"""
+    total: int
+    unit: str
+    """plural name of a row, such as "conversations" """
     context: int
 
     def __str__(self) -> str:
-        return f"{self.split}: {self.count} of {self.of} {self.what} left out: longer than {self.context} tokens"
+        return f"{self.split}: {self.count} of {self.total} {self.unit} left out: longer than {self.context} tokens"
 
 
 class RejectedRows:
-    """Rows that could not be used, of all files that a run reads. InputError above a fraction `max_bad_rows` of a file.
+    """Unusable rows of all files that a run reads. More than a fraction `max_bad_rows` of a file is an InputError.
 
-    Rows longer than the context are no bad rows: they are counted in `left_out`.
+    Rows longer than the context are counted in `left_out` instead.
     """
 
     def __init__(self, max_bad_rows: float = 1.0):
@@ -69,8 +72,8 @@ class RejectedRows:
 
 
 def keep_usable(loaded: sources.Loaded[T], rejected: RejectedRows | None = None) -> list[T]:
-    """Return the usable rows, and print the columns that they were read from. Pass a run's `rejected` rows to keep its
-    limit; without these unusable rows are only reported."""
+    """Return the usable rows, and print the columns that they were read from. Pass a run's `rejected` to enforce its
+    limit; without it unusable rows are only reported."""
     if rejected is not None:
         for line in loaded.plan():
             print(f"data  {line}", file=sys.stderr)
@@ -81,31 +84,31 @@ def keep_fitting(
     split: str,
     examples: Sequence[T],
     rows: Sequence[R | None],
-    what: str,
+    unit: str,
     context: int,
     rejected: RejectedRows | None = None,
     required: Path | None = None,
 ) -> tuple[list[T], list[R]]:
-    """Examples that have a row, and these rows; a row is None where it is longer than the context.
+    """Return the examples that have a row, and these rows; a row longer than the context is None.
 
-    How many are left out is said on stderr, with a warning where they are many. Nothing is left: InputError where the
-    split is `required` to be there (the file it comes from), else a line on stderr.
+    Prints the number of examples left out to stderr, as a warning if many. If none is left, raises InputError naming
+    the file `required`, or only prints a line if that is None.
     """
-    kept = [(example, row) for example, row in zip(examples, rows, strict=True) if row is not None]
-    left = LeftOut(split, len(examples) - len(kept), len(examples), what, context)
-    if left.count and required and not kept:
-        how = (
-            "lower the number of new tokens" if what == "prompts" else "shorten them, or take a model with more context"
+    fitting = [(example, row) for example, row in zip(examples, rows, strict=True) if row is not None]
+    left = LeftOut(split, len(examples) - len(fitting), len(examples), unit, context)
+    if left.count and required and not fitting:
+        hint = (
+            "lower the number of new tokens" if unit == "prompts" else "shorten them, or use a model with more context"
         )
-        raise InputError(f"none of the {left.of} {what} is within {context} tokens", required, how)
+        raise InputError(f"none of the {left.total} {unit} is within {context} tokens", required, hint)
     if left.count:
-        warning = "warning: " if left.count > WORRYING * left.of else ""
+        warning = "warning: " if left.count > WARN_ABOVE * left.total else ""
         print(f"data  {warning}{left}", file=sys.stderr)
-    if left.count and not kept:
+    if left.count and not fitting:
         print(f"data  {split}: nothing is left{' to validate on' if split == 'validation' else ''}", file=sys.stderr)
     if rejected is not None and left.count:
         rejected.left_out.append(left)
-    return [example for example, _ in kept], [row for _, row in kept]
+    return [example for example, _ in fitting], [row for _, row in fitting]
 
 
 def fitting_prompts(
@@ -117,7 +120,7 @@ def fitting_prompts(
     split: str = "train",
     required: bool = True,
 ) -> tuple[list[Prompt], list[list[int]]]:
-    """Prompts of at most `room` tokens, with their ids; InputError where there is none and some are required."""
+    """Read prompts of at most `room` tokens, with their ids. InputError if there is none and some are required."""
     prompts = keep_usable(sources.read_prompts(path, limit=limit or None), rejected)
     ids = [render_prompt(tokenizer, prompt.messages) for prompt in prompts]
     rows = [row if len(row) <= room else None for row in ids]
@@ -125,46 +128,47 @@ def fitting_prompts(
 
 
 def chunk_texts(texts: list[Text], tokenizer: Tokenizer, context: int) -> list[list[int]]:
-    """Documents as ids, cut into pieces that fit the context."""
+    """Tokenize documents and cut them into chunks of at most `context` ids."""
     return chunk_documents([render_document(tokenizer, text.text) for text in texts], context)
 
 
 def text_row(ids: list[int]) -> Row:
-    """A row in which everything is predicted but the first token, which nothing comes before."""
+    """Return the row of a text: every token is predicted but the first, which nothing comes before."""
     return ids, [False] + [True] * (len(ids) - 1)
 
 
 def validation_rows(texts: list[Text], tokenizer: Tokenizer, context: int, tokens: int) -> tuple[list[Row], int]:
-    """Whole documents of at most `tokens` tokens together (one at the least), as rows, and how many bytes they are."""
+    """Return rows of the first whole documents, together at most `tokens` tokens (at least one document), and the
+    number of bytes of their text."""
     rows: list[Row] = []
-    drawn = byte_count = 0
+    total = byte_count = 0
     for text in texts:
-        pieces = chunk_texts([text], tokenizer, context)
-        if rows and drawn + sum(map(len, pieces)) > tokens:
+        chunks = chunk_texts([text], tokenizer, context)
+        if rows and total + sum(map(len, chunks)) > tokens:
             break
-        rows += [text_row(piece) for piece in pieces]
-        drawn, byte_count = drawn + sum(map(len, pieces)), byte_count + len(text.text.encode())
+        rows += [text_row(chunk) for chunk in chunks]
+        total, byte_count = total + sum(map(len, chunks)), byte_count + len(text.text.encode())
     return rows, byte_count
 
 
-def raw_rows(pieces: list[list[int]], tokens: int, seed: int, step: int, update: int) -> list[Row]:
-    """Draw different pieces of raw text, at least `tokens` tokens if there are as many, by seed, step and update.
+def raw_rows(chunks: list[list[int]], tokens: int, seed: int, step: int, update: int) -> list[Row]:
+    """Draw different chunks of raw text, together at least `tokens` tokens if there are as many.
 
-    Only the pieces that are used are drawn, each of at least one token: the cost does not grow with the text.
+    At most `tokens` chunks are drawn, since each has a token: the cost does not grow with the text.
     """
     rows: list[Row] = []
-    drawn = 0
+    total = 0
     generator = random.Random(derive_seed(seed, "raw", step, update))
-    for i in generator.sample(range(len(pieces)), min(tokens, len(pieces))):
-        rows.append(text_row(pieces[i]))
-        drawn += len(pieces[i])
-        if drawn >= tokens:
+    for i in generator.sample(range(len(chunks)), min(tokens, len(chunks))):
+        rows.append(text_row(chunks[i]))
+        total += len(chunks[i])
+        if total >= tokens:
             break
     return rows
 
 
 def ranking_rows(ranking: Ranking, tokenizer: Tokenizer, context: int) -> list[Row] | None:
-    """The rows of a ranking's completions. None where the longest is longer than the context: nothing is cut."""
+    """Return the rows of a ranking's completions, or None if one is longer than the context: nothing is cut."""
     ended = ranking.meta.get("ended")
     if not isinstance(ended, list) or len(ended) != len(ranking.completions):
         ended = [True] * len(ranking.completions)
@@ -175,8 +179,7 @@ def ranking_rows(ranking: Ranking, tokenizer: Tokenizer, context: int) -> list[R
 def completion_rows(
     tokenizer: Tokenizer, prompt: Conversation, completions: Sequence[str], ended: Sequence[bool]
 ) -> list[Row]:
-    """One row a completion: the prompt as context, the completion trained, EOS with it where it ended by itself, or is
-    empty."""
+    """Return a row for each completion: the loss mask is True on the completion, and on EOS if it ended or is empty."""
     prompts = render_prompts(tokenizer, prompt, completions)
-    answers = [render_completion(tokenizer, text, end or not text) for text, end in zip(completions, ended)]
-    return [(before + ids, [False] * len(before) + [True] * len(ids)) for before, ids in zip(prompts, answers)]
+    rendered = [render_completion(tokenizer, text, end or not text) for text, end in zip(completions, ended)]
+    return [(before + ids, [False] * len(before) + [True] * len(ids)) for before, ids in zip(prompts, rendered)]

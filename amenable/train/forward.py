@@ -1,13 +1,14 @@
-"""A model over a batch: log-probabilities where something is trained, rewards at the last token, bits per byte.
+"""Forward passes: log-probabilities, KLs and values at the loss mask's tokens, rewards at last tokens, bits per byte.
 
-Batches are flat: `ids [N]` holds the rows one after another, M of its tokens are trained, and nothing is padded.
-`progress` is told of every batch that is done: they are about equally long, whatever the rows are.
+Batches are flat: ids [N] of all rows, one after another without padding; M of these tokens are in the loss mask.
+`masked_*` compute one batch, with gradients; `compute_*` compute any number of rows in batches, without gradients.
+They call `progress` before every batch and at the end; batches take about equal time.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -23,46 +24,47 @@ from amenable.train.log import Progress, silent, tracked
 from amenable.train.runtime import Runtime
 
 Row = tuple[list[int], list[bool]]
-"""one sequence: its ids, and which of them are trained"""
+"""ids of one sequence, and its loss mask"""
 
 
 def masked_logprobs(
     decoder: Decoder, batch: Batch, temperature: float = 1.0, entropy: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """Log-probability [M] of every trained token (fp32), and the entropy [M] of its distribution if asked for."""
+    """Return the log-probability [M] of every token in the loss mask (fp32), and with `entropy` that of its
+    distribution [M]."""
     index, tokens = targets(batch)
     hidden = decoder(batch.ids, layout_of(batch), at=index)
     return linear_logprobs(hidden, decoder.unembedding, tokens, temperature=temperature, entropy=entropy)
 
 
 def masked_nll(decoder: Decoder, batch: Batch, scale: float) -> Tensor:
-    """-scale * the sum of every trained token's log-probability, a scalar (fp32)."""
+    """Return -scale times the sum of the log-probabilities in the loss mask, a scalar (fp32)."""
     index, tokens = targets(batch)
     hidden = decoder(batch.ids, layout_of(batch), at=index)
     return linear_nll(hidden, decoder.unembedding, tokens, scale)
 
 
 def masked_values(critic: ScalarModel, batch: Batch) -> Tensor:
-    """The critic's value [M] of the state before every trained token."""
+    """Return the critic's value [M] of the state before every token in the loss mask."""
     index, _ = targets(batch)
     return critic(batch.ids, layout_of(batch), at=index)
 
 
 def rewards(model: ScalarModel, batch: Batch) -> Tensor:
-    """Reward [B] of every row, read at its last token. The place comes with the row, never from a token's id."""
+    """Return the reward [B] of every row, read at its last token: by the row's length, never by a token's id."""
     layout = layout_of(batch)
     return model(batch.ids, layout, at=layout.last_tokens)
 
 
 def summed_logprobs(decoder: Decoder, batch: Batch) -> Tensor:
-    """Log-probability [B] of each row's trained tokens together (fp32)."""
+    """Return the summed log-probability [B] of each row's loss mask (fp32)."""
     logps, _ = masked_logprobs(decoder, batch)
     rows = layout_of(batch).rows[batch.loss_mask]
     return torch.zeros(len(batch.lengths), device=logps.device).index_add(0, rows, logps)
 
 
 def layout_of(batch: Batch) -> Layout:
-    """Where the batch's rows lie."""
+    """Return the layout of a batch's rows."""
     return Layout.of(batch.lengths, batch.ids.device, batch.prefix_lengths)
 
 
@@ -75,30 +77,26 @@ def compute_logprobs(
     temperature: float = 1.0,
     progress: Progress = silent,
 ) -> list[Tensor]:
-    """Log-probabilities of each row's trained tokens, one tensor a row (on the CPU), a token budget at a time."""
+    """Return the log-probabilities of each row's loss mask, one tensor a row, on the CPU; at most `max_tokens` ids at a
+    time."""
     decoder = runtime.inference_copy(decoder)
-    out: list[Tensor] = [torch.empty(0)] * len(rows)
-    for chosen, batch in length_sorted_batches(rows, runtime, max_tokens, progress):
-        with runtime.autocast():
-            logps, _ = masked_logprobs(decoder, batch, temperature)
-        counts = [sum(rows[i][1]) for i in chosen]
-        for i, part in zip(chosen, logps.cpu().split(counts)):
-            out[i] = part
-    return out
+    return map_rows(
+        lambda _, batch: masked_logprobs(decoder, batch, temperature)[0], rows, runtime, max_tokens, progress
+    )
 
 
 def rounding(
     decoder: Decoder, rows: Sequence[Row], runtime: Runtime, max_tokens: int, temperature: float = 1.0
 ) -> float:
-    """Mean absolute change of the rows' log-probabilities by bf16 products, in nats a token; 0 for a run in fp32.
+    """Return the mean absolute rounding error of log-probabilities from bf16 products, in nats a token; 0 in fp32.
 
-    It grows with the depth of a model: 0.005 for one of four layers, 0.03 for SmolLM2-135M's thirty.
+    It grows with the depth of a model: 0.005 for four layers, 0.03 for SmolLM2-135M's thirty.
     """
     if not runtime.bf16:
         return 0.0
-    machines = (runtime, replace(runtime, bf16=False))
-    ours, exact = (torch.cat(compute_logprobs(decoder, rows, each, max_tokens, temperature)) for each in machines)
-    return float((ours - exact).abs().mean())
+    runtimes = (runtime, replace(runtime, bf16=False))
+    rounded, exact = (torch.cat(compute_logprobs(decoder, rows, each, max_tokens, temperature)) for each in runtimes)
+    return float((rounded - exact).abs().mean())
 
 
 @torch.inference_mode()
@@ -113,25 +111,23 @@ def compute_kls(
     ref_temperature: float = 1.0,
     progress: Progress = silent,
 ) -> list[Tensor]:
-    """KL(policy || reference), summed over the vocabulary, at each row's trained tokens, one tensor a row (on the CPU).
+    """Return KL(policy || reference), summed over the vocabulary, at each row's loss mask; one tensor a row, on CPU.
 
-    ref_rows are the same trained tokens as the reference sees them: what stands before them may differ.
+    ref_rows: the same tokens in the loss mask after the reference's own prompts.
     """
     policy, reference = runtime.inference_copy(policy), runtime.inference_copy(reference)
-    out: list[Tensor] = [torch.empty(0)] * len(rows)
-    for chosen, batch in length_sorted_batches(rows, runtime, max_tokens, progress):
-        with runtime.autocast():
-            ours = masked_hidden(policy, batch)
-            ref_batches = in_order([ref_rows[i] for i in chosen], runtime, max_tokens)
-            theirs = torch.cat([masked_hidden(reference, ref_batch) for _, ref_batch in ref_batches])
-            kls = linear_kl(ours, policy.unembedding, theirs, reference.unembedding, temperature, ref_temperature)
-        for i, part in zip(chosen, kls.cpu().split([sum(rows[i][1]) for i in chosen])):
-            out[i] = part
-    return out
+
+    def kls(indices: list[int], batch: Batch) -> Tensor:
+        ours = masked_hidden(policy, batch)
+        ref_batches = ordered_batches([ref_rows[i] for i in indices], runtime, max_tokens)
+        theirs = torch.cat([masked_hidden(reference, ref_batch) for _, ref_batch in ref_batches])
+        return linear_kl(ours, policy.unembedding, theirs, reference.unembedding, temperature, ref_temperature)
+
+    return map_rows(kls, rows, runtime, max_tokens, progress)
 
 
 def masked_hidden(decoder: Decoder, batch: Batch) -> Tensor:
-    """The hidden state [M, D] before every trained token."""
+    """Return the hidden state [M, D] before every token in the loss mask."""
     index, _ = targets(batch)
     return decoder(batch.ids, layout_of(batch), at=index)
 
@@ -140,67 +136,76 @@ def masked_hidden(decoder: Decoder, batch: Batch) -> Tensor:
 def compute_values(
     critic: ScalarModel, rows: Sequence[Row], runtime: Runtime, max_tokens: int, progress: Progress = silent
 ) -> list[Tensor]:
-    """The critic's values before each row's trained tokens, one tensor a row (on the CPU)."""
+    """Return the critic's values before the tokens of each row's loss mask, one tensor a row, on the CPU."""
     critic = runtime.inference_copy(critic)
-    out: list[Tensor] = [torch.empty(0)] * len(rows)
-    for chosen, batch in length_sorted_batches(rows, runtime, max_tokens, progress):
-        with runtime.autocast():
-            values = masked_values(critic, batch)
-        for i, part in zip(chosen, values.float().cpu().split([sum(rows[i][1]) for i in chosen])):
-            out[i] = part
-    return out
+    return map_rows(lambda _, batch: masked_values(critic, batch), rows, runtime, max_tokens, progress)
 
 
 @torch.inference_mode()
 def compute_rewards(
     model: ScalarModel, rows: Sequence[Row], runtime: Runtime, max_tokens: int, progress: Progress = silent
 ) -> Tensor:
-    """Reward of each row [B] on the CPU, a token budget at a time."""
+    """Return the reward of each row, [B] on the CPU."""
     model = runtime.inference_copy(model)
     out = torch.zeros(len(rows))
-    for chosen, batch in length_sorted_batches(rows, runtime, max_tokens, progress):
+    for indices, batch in length_sorted_batches(rows, runtime, max_tokens, progress):
         with runtime.autocast():
-            out[torch.tensor(chosen)] = rewards(model, batch).float().cpu()
+            out[torch.tensor(indices)] = rewards(model, batch).float().cpu()
+    return out
+
+
+def map_rows(
+    compute: Callable[[list[int], Batch], Tensor],
+    rows: Sequence[Row],
+    runtime: Runtime,
+    max_tokens: int,
+    progress: Progress,
+) -> list[Tensor]:
+    """Apply `compute`, (row indices, batch) -> [M], to all rows in batches; return the numbers of each row, on CPU."""
+    out: list[Tensor] = [torch.empty(0)] * len(rows)
+    for indices, batch in length_sorted_batches(rows, runtime, max_tokens, progress):
+        with runtime.autocast():
+            numbers = compute(indices, batch)
+        for i, part in zip(indices, numbers.float().cpu().split([sum(rows[i][1]) for i in indices])):
+            out[i] = part
     return out
 
 
 def length_sorted_batches(
     rows: Sequence[Row], runtime: Runtime, max_tokens: int, progress: Progress = silent
 ) -> Iterator[tuple[list[int], Batch]]:
-    """Rows of similar length together, at most `max_tokens` computed ids a batch: (which rows, the batch).
+    """Yield (row indices, batch) of rows of similar length, at most `max_tokens` computed ids a batch.
 
-    Neighbours with a common context stay together where they fit, and have it computed once a batch.
+    Neighbours with a shared prefix stay together if they fit, and have it computed once.
     """
     order = order_by_length(rows)
-    for places, batch in in_order([rows[i] for i in order], runtime, max_tokens, progress=progress):
-        yield [order[place] for place in places], batch
+    for indices, batch in ordered_batches([rows[i] for i in order], runtime, max_tokens, progress=progress):
+        yield [order[i] for i in indices], batch
 
 
-def in_order(
+def ordered_batches(
     rows: Sequence[Row], runtime: Runtime, max_tokens: int, share: bool = True, progress: Progress = silent
 ) -> Iterator[tuple[list[int], Batch]]:
-    """Neighbouring rows together, at most `max_tokens` computed ids a batch: (which rows, the batch)."""
+    """Yield (row indices, batch) of neighbouring rows, at most `max_tokens` computed ids a batch."""
     for part in tracked(microbatches(rows, max_tokens, share), progress):
         yield part.rows, load(rows, part, runtime, max_tokens)
 
 
 def load(rows: Sequence[Row], part: Microbatch, runtime: Runtime, max_tokens: int) -> Batch:
-    """A microbatch's rows as one batch on the device. Every pass of every stage is made here.
+    """Collate a microbatch's rows on the device: every forward pass of every stage takes its batch from here.
 
-    Raises RuntimeError for a batch that has other tokens than were planned, or more than the budget; a single row may.
+    Raises RuntimeError for another number of tokens than planned, or more than `max_tokens` in several rows.
     """
-    batch = collate([rows[place] for place in part.rows], part.share)
+    batch = collate([rows[i] for i in part.rows], part.share)
     if len(batch.ids) != part.tokens or not part.fits(max_tokens):
-        raise RuntimeError(
-            f"a pass of {len(batch.ids):,} tokens, planned as {part.tokens:,}, where at most {max_tokens:,} may be"
-        )
+        raise RuntimeError(f"a pass of {len(batch.ids):,} tokens, planned as {part.tokens:,} of at most {max_tokens:,}")
     return batch.to(runtime.device)
 
 
 def mean_loss(
     decoder: Decoder, rows: Sequence[Row], runtime: Runtime, max_tokens: int, progress: Progress = silent
 ) -> float:
-    """Mean negative log-probability of the trained tokens, in nats a token."""
+    """Return the mean negative log-probability of the loss mask's tokens, in nats a token."""
     logps = compute_logprobs(decoder, rows, runtime, max_tokens, progress=progress)
     count = sum(part.numel() for part in logps)
     return -sum(float(part.double().sum()) for part in logps) / max(count, 1)
@@ -214,6 +219,6 @@ def bits_per_byte(
     max_tokens: int,
     progress: Progress = silent,
 ) -> float:
-    """Bits that the model needs for each byte of the text that the rows encode; the same scale for any vocabulary."""
+    """Return the model's bits per byte of the text that the rows encode: comparable between vocabularies."""
     logps = compute_logprobs(decoder, rows, runtime, max_tokens, progress=progress)
     return -sum(float(part.double().sum()) for part in logps) / math.log(2) / byte_count

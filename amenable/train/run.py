@@ -237,7 +237,7 @@ class Run:
     def require_space(self, state: Mapping[str, checkpoint.Stateful], save_steps: int) -> None:
         """Refuse to begin what the disk has no room for: the checkpoints kept, and one more while it is written."""
         kept = self.keep_checkpoints + 1 if save_steps else 1
-        wanted = bytes_of(state) * kept - checkpoint.bytes_kept(self.out)
+        wanted = bytes_of(state) * kept - checkpoint.bytes_on_disk(self.out)
         free = shutil.disk_usage(self.out).free
         if wanted > free:
             self.lock.release()

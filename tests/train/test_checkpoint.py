@@ -112,4 +112,4 @@ def test_bytes_are_those_of_the_tensors_and_of_the_files(tmp_path: Path) -> None
     state = {"a": torch.zeros(3, dtype=torch.float64), "b": [torch.zeros(2), {"c": 1}], "d": "text"}
     assert checkpoint.bytes_in(state) == 24 + 8
     folder = checkpoint.save(tmp_path, 1, state)
-    assert checkpoint.bytes_kept(tmp_path) == sum(path.stat().st_size for path in folder.iterdir())
+    assert checkpoint.bytes_on_disk(tmp_path) == sum(path.stat().st_size for path in folder.iterdir())
