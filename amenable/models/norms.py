@@ -31,12 +31,13 @@ class RmsNormFunction(torch.autograd.Function):
         return F.rms_norm(x, weight.shape, weight.to(x.dtype), eps)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         if torch.is_grad_enabled():  # for a second derivative
             y = F.rms_norm(x, weight.shape, weight.to(x.dtype), ctx.eps)
-            x_grad, weight_grad = torch.autograd.grad(y, (x, weight), grads[0], create_graph=True)
-            return x_grad, weight_grad, None
+            needed = [i for i in (0, 1) if ctx.needs_input_grad[i]]
+            gradients = torch.autograd.grad(y, [(x, weight)[i] for i in needed], grads[0], create_graph=True)
+            return *(gradients[needed.index(i)] if i in needed else None for i in (0, 1)), None
         grad, width = grads[0].to(x.dtype), x.shape[-1]
         exact = torch.promote_types(x.dtype, torch.float32)
         square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=exact).square_()

@@ -20,10 +20,11 @@ def test_gradient_is_the_slope(shape):
     assert torch.autograd.gradcheck(lambda x, w: RmsNormFunction.apply(x, w, 1e-5), (x, weight))
 
 
-def test_second_gradient_is_the_slope_of_the_first():
+@pytest.mark.parametrize("frozen", ["", "x", "weight"])
+def test_second_gradient_is_the_slope_of_the_first(frozen):
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(3, 4, generator=generator, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(4, generator=generator, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(3, 4, generator=generator, dtype=torch.float64, requires_grad=frozen != "x")
+    weight = torch.randn(4, generator=generator, dtype=torch.float64, requires_grad=frozen != "weight")
     assert torch.autograd.gradgradcheck(lambda x, w: RmsNormFunction.apply(x, w, 1e-5), (x, weight))
 
 
