@@ -33,6 +33,7 @@ LAYERS = {
     "claims": 6,
     "recipes": 7,
     "cli": 8,
+    "library": 9,
     "__main__": 9,
 }
 SIBLINGS = {("text", "data"), ("feedback", "data"), ("recipes", "stages")}
