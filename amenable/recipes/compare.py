@@ -34,7 +34,7 @@ from amenable.train.run import write_text
 from amenable.train.runtime import Device, DeviceOptions, start_runtime
 
 DEMO, EVALUATION, LANGUAGE, REWARD, RUN = "demo", "evaluation", "language model", "reward model", "run"
-"""what can be compared"""
+"""kinds that can be compared"""
 MODEL = "model"
 """in place of a command, where a model folder is no run directory"""
 
@@ -77,51 +77,50 @@ class Config:
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two."""
+    """One side of the comparison."""
 
     name: str
-    """its folder's, with so many above it as tell the two apart"""
+    """its folder's, with as many above it as it takes to tell the two apart"""
     kind: str
     stage: Stage
-    """its run directory; for a model or demo that is none, a stage without options"""
+    """its run directory; a model or demo is a stage without options"""
 
     @property
     def folder(self) -> Path:
+        """The folder as it was named."""
         return self.stage.folder
 
 
 def run(config: Config) -> Path:
     """Write compare.html and compare.json, print the tables, return the folder."""
     a, b = sides(config.a, config.b)
-    found = compared(a, b, config)
+    comparison = compare(a, b, config)
     try:
         config.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot be made: {error.strerror}", config.out, "give --out another folder") from None
     charts = diff_runs.charts(a.stage, b.stage, (a.name, b.name))
-    write_text(config.out / "compare.json", json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False))
-    write_text(
-        config.out / "compare.html", comparison_page.page(found, charts, f"amenable compare {config.a} {config.b}")
-    )
-    comparison_page.tell(found, config.out / "compare.html", Console())
+    page, command = config.out / "compare.html", f"amenable compare {config.a} {config.b}"
+    write_text(config.out / "compare.json", json.dumps(comparison, indent=1, ensure_ascii=False, allow_nan=False))
+    write_text(page, comparison_page.page(comparison, charts, command))
+    comparison_page.print_comparison(comparison, page, Console())
     return config.out
 
 
 def sides(a: Path, b: Path) -> tuple[Side, Side]:
-    """Both folders read; InputError where they are one and the same, or cannot stand side by side."""
+    """Read both folders; InputError where they are the same, or of kinds that cannot be compared."""
     if a.resolve() == b.resolve():
         raise InputError("is named twice", a, "name two folders")
-    one, other = (read(folder) for folder in (a, b))
-    first, second = names_of(a, b)
-    found = Side(first, kind_of(one), one), Side(second, kind_of(other), other)
-    if {found[0].kind, found[1].kind} > {DEMO}:
-        kinds = " and ".join(f"{side.folder} is a {side.kind}" for side in found)
+    stages, names = [read(folder) for folder in (a, b)], names_of(a, b)
+    first, second = (Side(name, kind_of(stage), stage) for name, stage in zip(names, stages))
+    if {first.kind, second.kind} > {DEMO}:
+        kinds = " and ".join(f"{side.folder} is a {side.kind}" for side in (first, second))
         raise InputError(f"nothing to compare: {kinds}", how="name a stage's folder within the demo")
-    return found
+    return first, second
 
 
 def read(folder: Path) -> Stage:
-    """A run directory, or a model or demo as if it were one."""
+    """Read a run directory; a model or demo becomes a stage without options."""
     if not folder.is_dir():
         raise InputError("no such folder", folder, "name two runs, models or demos")
     stage = read_stage(folder)
@@ -135,6 +134,7 @@ def read(folder: Path) -> Stage:
 
 
 def kind_of(stage: Stage) -> str:
+    """Return the kind of a side: demo, evaluation, language model, reward model or run."""
     if stage.command == DEMO:
         return DEMO
     if stage.command == "evaluate":
@@ -146,23 +146,23 @@ def kind_of(stage: Stage) -> str:
 
 
 def names_of(a: Path, b: Path) -> tuple[str, str]:
-    """The ends of two paths, as long as it takes to tell them apart.
+    """Return the ends of two paths, as long as it takes to tell them apart.
 
     >>> names_of(Path("/runs/one/ppo"), Path("/runs/two/ppo"))
     ('one/ppo', 'two/ppo')
     """
-    one, other = a.resolve().parts, b.resolve().parts
-    most = max(len(one), len(other))
-    depth = next((n for n in range(1, most) if one[-n:] != other[-n:]), most)
-    return "/".join(one[-depth:]), "/".join(other[-depth:])
+    parts_a, parts_b = a.resolve().parts, b.resolve().parts
+    most = max(len(parts_a), len(parts_b))
+    depth = next((n for n in range(1, most) if parts_a[-n:] != parts_b[-n:]), most)
+    return "/".join(parts_a[-depth:]), "/".join(parts_b[-depth:])
 
 
-def compared(a: Side, b: Side, config: Config) -> Row:
-    """Everything that compare.json holds."""
-    found: Row = {
-        side: {"name": of.name, "folder": str(of.folder), "kind": of.kind} for side, of in (("a", a), ("b", b))
+def compare(a: Side, b: Side, config: Config) -> Row:
+    """Return everything that compare.json holds."""
+    comparison: Row = {
+        name: {"name": side.name, "folder": str(side.folder), "kind": side.kind} for name, side in (("a", a), ("b", b))
     }
-    found |= {
+    comparison |= {
         "options": diff_runs.options(a.stage, b.stage),
         "inputs": diff_runs.inputs(a.stage, b.stage),
         "versions": diff_runs.versions(a.stage, b.stage),
@@ -175,56 +175,57 @@ def compared(a: Side, b: Side, config: Config) -> Row:
         "claims": [],
     }
     if a.kind == b.kind == DEMO:
-        told = compare_evaluations.demos(a.folder, b.folder)
-        return {**found, "options": told["options"], "evaluations": told["models"], "claims": told["claims"]}
-    if a.kind == b.kind == EVALUATION:
-        return {**found, "evaluations": compare_evaluations.evaluations(a.folder, b.folder)}
-    if a.kind == b.kind == LANGUAGE and config.preference:
-        answers, lacking = ask(a, b, config)
-        return {**found, "answers": answers, "notes": found["notes"] + lacking}
-    if a.kind == b.kind == REWARD and config.preference:
-        rankings, lacking = order(a, b, config)
-        return {**found, "rankings": rankings, "notes": found["notes"] + lacking}
-    return found
+        demos = compare_evaluations.demos(a.folder, b.folder)
+        comparison |= {"options": demos["options"], "evaluations": demos["models"], "claims": demos["claims"]}
+    elif a.kind == b.kind == EVALUATION:
+        comparison["evaluations"] = compare_evaluations.evaluations(a.folder, b.folder)
+    elif a.kind == b.kind and config.preference:
+        if a.kind == LANGUAGE:
+            comparison["answers"], lacking = compare_answers(a, b, config)
+            comparison["notes"] += lacking
+        elif a.kind == REWARD:
+            comparison["rankings"], lacking = compare_scores(a, b, config)
+            comparison["notes"] += lacking
+    return comparison
 
 
 def notes(a: Side, b: Side) -> list[str]:
-    """What the two folders do not let one compare."""
+    """Return the limits of the comparison, a sentence each."""
     bare = [side for side in (a, b) if side.stage.command == MODEL]
-    told = [f"{side.name} is a model alone: how it was made is not known." for side in bare]
+    notes = [f"{side.name} is a model alone: how it was made is not known." for side in bare]
     if a.stage.command != b.stage.command and not bare:
         both = f"{a.name} is a run of ‘{a.stage.command}’ and {b.name} of ‘{b.stage.command}’"
-        told.append(f"{both}: only options, inputs, figures and metrics that both have are compared.")
+        notes.append(f"{both}: only options, inputs, figures and metrics that both have are compared.")
     if a.kind != b.kind:
-        told.append(f"{a.name} is a {a.kind} and {b.name} a {b.kind}: they cannot be put to the same test.")
-    told += [f"{side.name} has not finished." for side in (a, b) if side.stage.config and side.stage.finished is None]
-    kept = [diff_runs.metric_names(side.stage) for side in (a, b)]
-    for side, own, others in ((a, kept[0], kept[1]), (b, kept[1], kept[0])):
+        notes.append(f"{a.name} is a {a.kind} and {b.name} a {b.kind}: they cannot be put to the same test.")
+    notes += [f"{side.name} has not finished." for side in (a, b) if side.stage.config and side.stage.finished is None]
+    metrics_a, metrics_b = (diff_runs.metric_names(side.stage) for side in (a, b))
+    for side, own, others in ((a, metrics_a, metrics_b), (b, metrics_b, metrics_a)):
         alone = [name for name in own if name not in others]
         if alone and others and a.stage.command == b.stage.command:
-            told.append(f"Metrics that only {side.name} keeps: {', '.join(alone)}.")
-    return told
+            notes.append(f"Metrics that only {side.name} keeps: {', '.join(alone)}.")
+    return notes
 
 
-def ask(a: Side, b: Side, config: Config) -> tuple[Row | None, list[str]]:
-    """Both language models asked the same prompts, and what could not be told of them."""
+def compare_answers(a: Side, b: Side, config: Config) -> tuple[Row | None, list[str]]:
+    """Give both language models the same prompts; returns the comparison and notes on what is missing from it."""
     world = provenance.same_world([a.folder, b.folder, *([config.world] if config.world is not None else [])])
     data = config.data or (world / "prompts" / "test.jsonl" if world is not None else None)
     if data is None:
         return None, ["There are no prompts that both could be asked; name some with --data."]
     if config.world is None and world is not None and world.resolve() not in data.resolve().parents:
         world = None
-    answers = compare_policies.contest(contestants(a, b, data, world, config))
-    told = []
+    answers = compare_policies.compare(evaluation_config(a, b, data, world, config))
+    notes = []
     if answers["judges"] is None:
-        told.append("Nobody judges the answers: name a --reward-model, or the --world that the prompts are from.")
+        notes.append("Nobody judges the answers: name a --reward-model, or the --world that the prompts are from.")
     if answers["sampled"]["kl"] is None:
-        told.append("No KL: it takes two models of one tokenizer that have learned to converse.")
-    return answers, told
+        notes.append("No KL: it takes two models of one tokenizer that have learned to converse.")
+    return answers, notes
 
 
-def contestants(a: Side, b: Side, data: Path, world: Path | None, config: Config) -> evaluate.Config:
-    """The evaluation of the two, under the names `a` and `b`; KL is measured to a. An earlier one makes room."""
+def evaluation_config(a: Side, b: Side, data: Path, world: Path | None, config: Config) -> evaluate.Config:
+    """Return the evaluation of both under the names `a` and `b`, with KL to a. An earlier evaluation is removed."""
     out = config.out / "answers"
     if (earlier := read_stage(out)) is not None and earlier.command == "evaluate":
         shutil.rmtree(out)
@@ -246,12 +247,14 @@ def contestants(a: Side, b: Side, data: Path, world: Path | None, config: Config
     )
 
 
-def order(a: Side, b: Side, config: Config) -> tuple[Row | None, list[str]]:
-    """Both reward models given the same rankings, or why they were given none."""
+def compare_scores(a: Side, b: Side, config: Config) -> tuple[Row | None, list[str]]:
+    """Give both reward models the same rankings; returns the comparison, or a note on why there is none."""
     data = config.data or provenance.shared_input(a.folder, b.folder, ("heldout_annotators", "validation"))
     if data is None:
         return None, ["There are no held-out rankings that both runs had; name some with --data."]
     runtime = start_runtime(config.device)
     rankings = compare_reward_models.read(data, config.limit)
-    told = compare_reward_models.orders(a.folder, b.folder, rankings, runtime, config.max_tokens_per_pass, config.seed)
-    return {"data": str(data), **told}, []
+    figures = compare_reward_models.compare(
+        a.folder, b.folder, rankings, runtime, config.max_tokens_per_pass, config.seed
+    )
+    return {"data": str(data), **figures}, []

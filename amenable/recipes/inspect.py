@@ -49,8 +49,8 @@ def read_traces(folder: Path) -> list[Row]:
     """Return the rows of a run's traces.jsonl. InputError for a run that traces nothing, and for one without traces."""
     options = read_yaml(folder / "config.yaml") or {}
     if "num_traced_prompts" not in options:
-        how = "name a folder that an online algorithm such as 'amenable ppo' wrote, as runs/ppo"
-        raise InputError("is no run of an online algorithm", folder, how)
+        hint = "name a folder that an online algorithm such as 'amenable ppo' wrote, as runs/ppo"
+        raise InputError("is no run of an online algorithm", folder, hint)
     rows = read_json_lines(folder / "traces.jsonl")
     if not rows and options.get("num_traced_prompts") and read_json(folder / "finished.json") is None:
         raise InputError("has no traces yet", folder, "they begin with its first step: wait for it")

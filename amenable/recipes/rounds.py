@@ -21,7 +21,7 @@ from amenable.claims.stage_folders import seed_folders
 from amenable.errors import InputError
 from amenable.recipes import demo, rounds_labels, rounds_people, rounds_report
 from amenable.recipes.pipeline import Call, run_all
-from amenable.recipes.rounds_labels import Turn, write_rows
+from amenable.recipes.rounds_labels import Round, write_rows
 from amenable.stages import annotate, evaluate, ppo, reward, sample
 from amenable.train import plan
 
@@ -70,21 +70,21 @@ class Config:
             raise InputError(f"held_out is {self.held_out}", how="it must lie between 0 and 1")
 
     @property
-    def turns(self) -> list[Turn]:
+    def turns(self) -> list[Round]:
         """The rounds, each with those before it."""
-        made: list[Turn] = []
+        made: list[Round] = []
         for number in range(1, self.rounds + 1):
-            made.append(Turn(self.out / f"round-{number}", "people" if self.people else "annotate", tuple(made)))
+            made.append(Round(self.out / f"round-{number}", "people" if self.people else "annotate", tuple(made)))
         return made
 
     @property
-    def at_once(self) -> Turn | None:
+    def at_once(self) -> Round | None:
         """The turn that asks for all labels, where there is one."""
         asked = self.once and not self.people and self.rounds > 1
-        return Turn(self.out / f"once-{self.rounds}", "annotate", rounds=self.rounds) if asked else None
+        return Round(self.out / f"once-{self.rounds}", "annotate", rounds=self.rounds) if asked else None
 
     @property
-    def every_turn(self) -> list[Turn]:
+    def every_turn(self) -> list[Round]:
         """The rounds, and what is asked at once."""
         return [*self.turns, *([self.at_once] if self.at_once else [])]
 
@@ -167,7 +167,7 @@ def find(config: Config) -> Home:
     )
 
 
-def ask(turns: Sequence[Turn], home: Home, config: Config) -> None:
+def ask(turns: Sequence[Round], home: Home, config: Config) -> None:
     """Have answers ranked: afterwards every turn has its rankings."""
     if config.people:
         for turn in turns:
@@ -180,24 +180,24 @@ def ask(turns: Sequence[Turn], home: Home, config: Config) -> None:
     run_calls([*(call for calls in drawn.values() for call in calls), *asked], config)
 
 
-def fresh_prompts(turn: Turn, count: int, home: Home, config: Config) -> list[dict[str, Any]]:
+def fresh_prompts(turn: Round, count: int, home: Home, config: Config) -> list[dict[str, Any]]:
     """What a turn asks about: none of the prompts of earlier rounds, nor those that the home holds out."""
-    left_out = [file for one in turn.before for file in (one.prompts, one.asked / "labels.jsonl")]
+    left_out = [file for one in turn.before for file in (one.prompts, one.annotations / "labels.jsonl")]
     left_out += [home.held_out] if home.held_out is not None else []
-    rows = rounds_labels.fresh_prompts(home.prompts, left_out, config.seed)
+    rows = rounds_labels.unused_prompts(home.prompts, left_out, config.seed)
     if len(rows) < count:
         how = "lower --labels or --rounds, or give more with --prompts"
         raise InputError(f"{count} more prompts are needed and {len(rows)} are left", home.prompts, how)
     return rows[:count]
 
 
-def sampling(turn: Turn, home: Home, config: Config) -> list[Call]:
+def sampling(turn: Round, home: Home, config: Config) -> list[Call]:
     """Answers of the newest policy, and of the best one before it; in the first round of SFT alone."""
     if turn.before:
         half = config.answers // 2
         drawn = {
             "sample": (turn.before[-1].policy, config.answers - half),
-            "sample-best": (rounds_labels.best_before(turn, home.sft), half),
+            "sample-best": (rounds_labels.best_previous_policy(turn, home.sft), half),
         }
     else:
         drawn = {"sample": (home.sft, config.answers)}
@@ -210,13 +210,13 @@ def sampling(turn: Turn, home: Home, config: Config) -> list[Call]:
     return made
 
 
-def annotating(turn: Turn, samples: Sequence[Path], home: Home, config: Config) -> Call:
+def annotating(turn: Round, samples: Sequence[Path], home: Home, config: Config) -> Call:
     """Simulated annotators, as exact in every round: their errors are of the world's size, whatever is asked."""
     options = annotate.Config(
         data=samples[0],
         extra_data=tuple(samples[1:]),
         world=home.world,
-        out=turn.asked,
+        out=turn.annotations,
         validation_split=config.held_out,
         agreement=0,
         seed=config.seed,
@@ -224,16 +224,16 @@ def annotating(turn: Turn, samples: Sequence[Path], home: Home, config: Config) 
     return Call("annotate", options)
 
 
-def ask_people(turn: Turn, home: Home, config: Config) -> None:
+def ask_people(turn: Round, home: Home, config: Config) -> None:
     """Wait until people have ranked as many prompts as wanted; what they said by then is the round's for good."""
     files: list[Path] = []
-    if not rounds_people.kept(turn):
+    if not rounds_people.has_labels(turn):
         files = pool_of(turn, home, config)
         tell(f"{turn.name} learns from {config.labels} prompts that people rank:", label_command(files, home, config))
     rounds_people.collect(turn, files, home.store, config.labels, config.held_out, config.seed)
 
 
-def pool_of(turn: Turn, home: Home, config: Config) -> list[Path]:
+def pool_of(turn: Round, home: Home, config: Config) -> list[Path]:
     """The answers that people rank: in the first round those of SFT that the home has, if it has any."""
     if not turn.before and home.samples is not None:
         return [home.samples]
@@ -244,18 +244,18 @@ def pool_of(turn: Turn, home: Home, config: Config) -> list[Path]:
     return [call.out / "samples.jsonl" for call in calls]
 
 
-def learn(turns: Sequence[Turn], home: Home, config: Config) -> None:
+def learn(turns: Sequence[Round], home: Home, config: Config) -> None:
     """A reward model on the labels of all rounds so far, and a policy that it improves, for each of some turns."""
     calls = []
     for turn in turns:
         earlier = home.comparisons if config.mixes else None
-        counts = rounds_labels.put_together(turn, earlier, home.held_out, config.repeat)
-        tell(f"{turn.name}: {rounds_labels.told_mix(counts, config.people, config.repeat)}")
+        counts = rounds_labels.write_training_set(turn, earlier, home.held_out, config.repeat)
+        tell(f"{turn.name}: {rounds_labels.describe_mix(counts, config.people, config.repeat)}")
         calls += [rewarding(turn, home, config), improving(turn, home, config)]
     run_calls(calls, config)
 
 
-def rewarding(turn: Turn, home: Home, config: Config) -> Call:
+def rewarding(turn: Round, home: Home, config: Config) -> Call:
     """The reward model of a turn."""
     demonstrations = None if home.world is None else home.world / "demonstrations" / "train.jsonl"
     options = reward.Config(
@@ -270,7 +270,7 @@ def rewarding(turn: Turn, home: Home, config: Config) -> Call:
     return Call("reward", options)
 
 
-def improving(turn: Turn, home: Home, config: Config) -> Call:
+def improving(turn: Round, home: Home, config: Config) -> Call:
     """PPO from SFT against the reward model of a turn."""
     options = ppo.Config(model=home.sft, reward=turn.reward, data=home.improving, out=turn.policy, seed=config.seed)
     return Call("ppo", options)

@@ -1,4 +1,4 @@
-"""The files of a round: its prompts, the rankings it brought, and those that a reward model learns from after it."""
+"""The files of a round: its prompts, its rankings, and the rankings that its reward model learns from."""
 
 from __future__ import annotations
 
@@ -21,125 +21,128 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Turn:
-    """One round, or the turn that asks for everything at once: its folder, and the rounds before it."""
+class Round:
+    """One round, or the one-shot baseline with the labels of several: its folder, and the rounds before it."""
 
     folder: Path
-    by: str
+    source: str
     """the folder of its own rankings: annotate, or people"""
-    before: tuple[Turn, ...] = ()
+    before: tuple[Round, ...] = ()
     rounds: int = 1
-    """so many rounds' labels are asked for in it"""
+    """number of rounds whose labels it collects"""
 
     @property
     def name(self) -> str:
+        """The name of its folder."""
         return self.folder.name
 
     @property
     def prompts(self) -> Path:
-        """What is asked about."""
+        """The prompts whose answers are ranked."""
         return self.folder / "prompts.jsonl"
 
     @property
-    def asked(self) -> Path:
+    def annotations(self) -> Path:
         """Its own rankings: train.jsonl and validation.jsonl."""
-        return self.folder / self.by
+        return self.folder / self.source
 
     @property
     def labels(self) -> Path:
-        """Everything that its reward model learns from, and is measured on."""
+        """All rankings that its reward model learns from, and is measured on."""
         return self.folder / "labels"
 
     @property
     def reward(self) -> Path:
+        """Its reward model."""
         return self.folder / "reward"
 
     @property
     def policy(self) -> Path:
+        """Its policy."""
         return self.folder / "ppo"
 
     @property
     def rankings(self) -> list[Row]:
         """Its own rankings, all of them."""
-        return [row for name in ("train", "validation") for row in read_json_lines(self.asked / f"{name}.jsonl")]
+        return [row for name in ("train", "validation") for row in read_json_lines(self.annotations / f"{name}.jsonl")]
 
 
-def fresh_prompts(file: Path, left_out: Iterable[Path], seed: int) -> list[Row]:
-    """The rows of a file of prompts in an order of the seed, without the prompts of other files."""
-    gone = {asked(row) for other in left_out for row in read_json_lines(other)}
+def unused_prompts(file: Path, left_out: Iterable[Path], seed: int) -> list[Row]:
+    """Return the rows of a file of prompts in an order of the seed, without the prompts of other files."""
     rows = read_json_lines(file)
-    return [rows[i] for i in shuffled(len(rows), seed, 0) if asked(rows[i]) not in gone]
+    shuffled_rows = [rows[i] for i in shuffled(len(rows), seed, 0)]
+    return without_prompts(shuffled_rows, (row for other in left_out for row in read_json_lines(other)))
 
 
-def asked(row: Row) -> str:
-    """What tells a prompt from others: its words."""
+def prompt_key(row: Row) -> str:
+    """Return the key of a row's prompt: its text."""
     return json.dumps(row.get("prompt"), sort_keys=True)
 
 
-def best_before(turn: Turn, sft: Path) -> Path:
-    """The best policy but for the newest, as the labels say: SFT until one was preferred to it.
+def best_previous_policy(turn: Round, sft: Path) -> Path:
+    """Return the best policy but for the newest, by the labels: SFT until another was preferred to it.
 
     In every round the answers of the policy before it stand beside those of the best one by then.
     """
     best = sft
     for earlier, later in pairwise(turn.before):
-        share = preferred(later.rankings, earlier.policy, best)
-        if share is not None and share["wins"] > 0.5:
+        preference = win_rate(later.rankings, earlier.policy, best)
+        if preference is not None and preference["wins"] > 0.5:
             best = earlier.policy
     return best
 
 
-def preferred(rows: Iterable[Row], one: Path, other: Path) -> dict[str, float] | None:
-    """How often one model's answers are ranked above another's, a mean over rankings with its interval."""
+def win_rate(rows: Iterable[Row], a: Path, b: Path) -> dict[str, float] | None:
+    """Return the share of pairs in which model a's answer ranks above b's, a mean over rankings with its interval."""
     shares = []
     for row in rows:
-        bouts = of_ranking(models_of(row), row["completions"], row["ranking"], "", "")
+        pairs = of_ranking(models_of(row), row["completions"], row["ranking"], "", "")
         scores = [
-            bout.score if bout.a == str(one) else 1 - bout.score
-            for bout in bouts
-            if {bout.a, bout.b} == {str(one), str(other)}
+            pair.score if pair.a == str(a) else 1 - pair.score for pair in pairs if {pair.a, pair.b} == {str(a), str(b)}
         ]
         shares += [sum(scores) / len(scores)] if scores else []
     return mean_win_rate(torch.tensor(shares, dtype=torch.float64)) if shares else None
 
 
-def put_together(turn: Turn, earlier: Path | None, held_out: Path | None, repeat: int) -> dict[str, int]:
-    """Write what a turn's reward model learns from; returns the numbers of new and earlier rankings, and of all rows.
+def write_training_set(turn: Round, base: Path | None, held_out: Path | None, weight: int) -> dict[str, int]:
+    """Write the rankings that a round's reward model learns from; returns the numbers of new, earlier and all rows.
 
-    train.jsonl: the rankings of this round and those before it, with `earlier` ones each `repeat` times beside these.
-    validation.jsonl: those of the rounds that nothing is trained on. heldout.jsonl: what the home keeps for this.
-    A prompt that was asked about in a round counts where the round has put it.
+    train.jsonl: the rankings of this round and those before it, each `weight` times beside the `base` ones, if any.
+    validation.jsonl: those of the rounds that nothing is trained on. heldout.jsonl: those that the base run holds out.
+    A prompt of a round is left out of the base run's files.
     """
-    own = [*turn.before, turn]
-    new = [row for one in own for row in read_json_lines(one.asked / "train.jsonl")]
-    validation = [row for one in own for row in read_json_lines(one.asked / "validation.jsonl")]
-    old = without(read_json_lines(earlier), validation) if earlier is not None else []
-    rows = [*old, *(row for row in new for _ in range(repeat if old else 1))]
+    rounds = [*turn.before, turn]
+    new, validation = (
+        [row for earlier in rounds for row in read_json_lines(earlier.annotations / f"{name}.jsonl")]
+        for name in ("train", "validation")
+    )
+    old = without_prompts(read_json_lines(base), validation) if base is not None else []
+    rows = [*old, *(row for row in new for _ in range(weight if old else 1))]
     write_rows(turn.labels / "train.jsonl", rows)
     write_rows(turn.labels / "validation.jsonl", validation)
-    kept = without(read_json_lines(held_out), new) if held_out is not None else []
-    if kept:
-        write_rows(turn.labels / "heldout.jsonl", kept)
+    heldout = without_prompts(read_json_lines(held_out), new) if held_out is not None else []
+    if heldout:
+        write_rows(turn.labels / "heldout.jsonl", heldout)
     return {"new": len(new), "earlier": len(old), "rows": len(rows)}
 
 
-def told_mix(counts: dict[str, int], people: bool, repeat: int) -> str:
-    """What a reward model learns from, in words; counts as of `put_together`."""
+def describe_mix(counts: dict[str, int], people: bool, weight: int) -> str:
+    """Describe what a reward model learns from; counts as of `write_training_set`."""
     new = f"{counts['new']} rankings of {'people' if people else 'simulated annotators'}"
     if not counts["earlier"]:
         return f"the reward model learns from {new} alone"
-    times = f", each {repeat} times," if repeat > 1 else ""
+    times = f", each {weight} times," if weight > 1 else ""
     return f"the reward model learns from {new}{times} beside {counts['earlier']} earlier comparisons of the home"
 
 
-def without(rows: Sequence[Row], others: Iterable[Row]) -> list[Row]:
-    """Rows about other prompts than these."""
-    gone = {asked(row) for row in others}
-    return [row for row in rows if asked(row) not in gone]
+def without_prompts(rows: Sequence[Row], others: Iterable[Row]) -> list[Row]:
+    """Return the rows whose prompt is in none of `others`."""
+    left_out = {prompt_key(row) for row in others}
+    return [row for row in rows if prompt_key(row) not in left_out]
 
 
 def write_rows(file: Path, rows: Iterable[Row]) -> None:
-    """Write a file of rows whole; one that says the same already stays as it is."""
+    """Write a file of rows whole; a file with the same content stays as it is."""
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     if not file.exists() or file.read_text("utf-8") != text:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A round in which people are asked: how many prompts of it they have ranked, and what they said once it is enough."""
+"""Rounds in which people rank: the count of ranked prompts, and their rankings once there are enough."""
 
 from __future__ import annotations
 
@@ -15,87 +15,87 @@ from amenable.errors import InputError
 from amenable.feedback.export_import import TESTS, rankings_rows
 from amenable.feedback.store import Store
 from amenable.feedback.votes import model_columns
-from amenable.recipes.rounds_labels import Turn, asked, write_rows
+from amenable.recipes.rounds_labels import Round, prompt_key, write_rows
 
 SECONDS = 2.0
-"""between two looks into the store"""
+"""between two reads of the store"""
 
 Row = dict[str, Any]
 
 
-def kept(turn: Turn) -> bool:
-    """Whether the rankings of a round are there."""
-    return (turn.asked / "labels.jsonl").exists()
+def has_labels(turn: Round) -> bool:
+    """Return True if the rankings of a round are written."""
+    return (turn.annotations / "labels.jsonl").exists()
 
 
 def collect(
-    turn: Turn,
+    turn: Round,
     files: Sequence[Path],
     store: Path,
-    wanted: int,
+    count: int,
     held_out: float,
     seed: int,
     pause: Callable[[], None] = lambda: time.sleep(SECONDS),
 ) -> None:
-    """Wait until as many prompts are ranked as wanted, and keep all that was said of the round's answers by then.
+    """Wait until `count` prompts are ranked, and write all rankings of the round's answers by then.
 
-    files: samples that were asked about. labels.jsonl is written first and whole: it is the round's from then on;
-    train.jsonl and validation.jsonl divide by prompts what of it tells answers apart.
+    files: samples whose answers are ranked. labels.jsonl is written first and whole: it is the round's from then on;
+    train.jsonl and validation.jsonl are its rankings that are no full ties, divided by prompts.
     """
-    file = turn.asked / "labels.jsonl"
-    if not kept(turn):
+    file = turn.annotations / "labels.jsonl"
+    if not has_labels(turn):
         pool = pool_of(files)
-        if len(pool) < wanted:
-            raise InputError(f"holds {len(pool)} prompts, and {wanted} are to be ranked", files[0], "lower --labels")
-        write_rows(file, wait(pool, store, wanted, pause))
-    told = [row for row in read_json_lines(file) if len(set(row["ranking"])) > 1]
-    names = list(dict.fromkeys(row["id"] for row in told))
+        if len(pool) < count:
+            raise InputError(f"holds {len(pool)} prompts, and {count} are to be ranked", files[0], "lower --labels")
+        write_rows(file, wait(pool, store, count, pause))
+    rows = [row for row in read_json_lines(file) if len(set(row["ranking"])) > 1]
+    names = list(dict.fromkeys(row["id"] for row in rows))
     if len(names) < 2:
         raise InputError("nearly all of it are ties, which teach nothing", file, "remove it, and rank some more")
-    apart = {names[i] for i in shuffled(len(names), seed, 0)[: max(1, round(len(names) * held_out))]}
-    write_rows(turn.asked / "train.jsonl", [row for row in told if row["id"] not in apart])
-    write_rows(turn.asked / "validation.jsonl", [row for row in told if row["id"] in apart])
+    validation = {names[i] for i in shuffled(len(names), seed, 0)[: max(1, round(len(names) * held_out))]}
+    write_rows(turn.annotations / "train.jsonl", [row for row in rows if row["id"] not in validation])
+    write_rows(turn.annotations / "validation.jsonl", [row for row in rows if row["id"] in validation])
 
 
 def pool_of(files: Sequence[Path]) -> dict[str, Row]:
-    """The prompts of samples, each with its id and, by answer, the models that gave it."""
+    """Return the prompts of samples, each with its id and, by answer, the models that gave it."""
     pool: dict[str, Row] = {}
     for file in files:
         for row in read_json_lines(file):
-            entry = pool.setdefault(asked(row), {"id": str(row["id"]), "models": {}})
+            entry = pool.setdefault(prompt_key(row), {"id": str(row["id"]), "models": {}})
             for answer in row["completions"]:
                 names = entry["models"].setdefault(answer, [])
                 names += [row["model"]] if row.get("model") not in (None, *names) else []
     return pool
 
 
-def wait(pool: Mapping[str, Row], store: Path, wanted: int, pause: Callable[[], None]) -> list[Row]:
-    """The rankings of a pool once they are of as many prompts as wanted; the count is shown as it grows."""
+def wait(pool: Mapping[str, Row], store: Path, count: int, pause: Callable[[], None]) -> list[Row]:
+    """Return the rankings of a pool once they are of `count` prompts; the progress is shown as it grows."""
     console, shown = Console(stderr=True), -1
     with console.status("looking for rankings") as status:
         while True:
             rows = rankings(pool, store)
-            count = len({row["id"] for row in rows})
-            if count != shown:
-                said = f"{count} of {wanted} prompts are ranked"
-                status.update(f"{said}; Ctrl-C stops, the same command goes on")
-                if not console.is_terminal or count >= wanted:
-                    console.print(said, highlight=False)
-                shown = count
-            if count >= wanted:
+            ranked = len({row["id"] for row in rows})
+            if ranked != shown:
+                line = f"{ranked} of {count} prompts are ranked"
+                status.update(f"{line}; Ctrl-C stops, the same command goes on")
+                if not console.is_terminal or ranked >= count:
+                    console.print(line, highlight=False)
+                shown = ranked
+            if ranked >= count:
                 return rows
             pause()
 
 
 def rankings(pool: Mapping[str, Row], path: Path) -> list[Row]:
-    """What people said of a pool's answers, in the order they said it; what they corrected only as it stands."""
+    """Return people's rankings of a pool's answers by time; of a corrected one the last version."""
     if not path.exists():
         return []
     with Store(path) as store:
         events = [event for event in store.standing("ranking") if event.payload.get("purpose") not in TESTS]
     rows = []
     for event in events:
-        entry = pool.get(asked(event.payload))
+        entry = pool.get(prompt_key(event.payload))
         if entry is not None and set(event.payload["completions"]) <= set(entry["models"]):
             for row in rankings_rows(event):
                 models = model_columns([entry["models"][answer] for answer in row["completions"]])

@@ -13,8 +13,8 @@ from amenable.claims.stage_folders import read_stages
 from amenable.files import MANIFEST
 from amenable.recipes import compare, inspect, lineage, report, verify
 from amenable.recipes.reports.curves import panels
-from amenable.recipes.reports.report_data import figures_of
-from amenable.recipes.reports.stage_cards import step
+from amenable.recipes.reports.report_data import collect
+from amenable.recipes.reports.stage_cards import card
 
 MODULE = '''"""GRPO: advantages are standardized within the answers to one prompt."""
 
@@ -54,11 +54,11 @@ def grpo(demo_run: Path, tmp_path: Path, a_row: Callable, monkeypatch: pytest.Mo
 def test_report_shows_its_card_and_its_charts(grpo: Path) -> None:
     stages = read_stages(grpo.parent)
     assert [stage.name for stage in stages][-3:] == ["grpo", "grpo-large", "evaluate"]
-    card = step(stages[-3])
-    assert (card["title"], card["facts"]) == ("grpo", [("objective/scores", "1.50")])
-    assert card["spark_name"] == "objective/scores" and card["spark"] is not None
-    assert card["what"] == "GRPO: advantages are standardized within the answers to one prompt."
-    panel = next(panel for panel in panels(stages, figures_of(stages)) if panel.title == "grpo")
+    shown = card(stages[-3])
+    assert (shown["title"], shown["facts"]) == ("grpo", [("objective/scores", "1.50")])
+    assert shown["spark_name"] == "objective/scores" and shown["spark"] is not None
+    assert shown["what"] == "GRPO: advantages are standardized within the answers to one prompt."
+    panel = next(panel for panel in panels(stages, collect(stages)) if panel.title == "grpo")
     assert [name for name, _ in panel.keys] == ["grpo", "grpo-large"] and len(panel.charts) == 2
     html = (report.run(report.Config(run=grpo.parent)) / "report.html").read_text("utf-8")
     assert "GRPO: advantages" in html and "policy/group_std" in html

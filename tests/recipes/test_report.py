@@ -10,13 +10,13 @@ from amenable.claims.stage_folders import read_stages
 from amenable.cli import from_yaml
 from amenable.errors import InputError
 from amenable.recipes import report
-from amenable.recipes.reports.report_data import figures_of
+from amenable.recipes.reports.report_data import collect
 
 
 def test_the_report_is_written_and_told(demo_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert report.run(report.Config(run=demo_run)) == demo_run
     figures = json.loads((demo_run / "report.json").read_text("utf-8"))
-    assert figures["models"] == figures_of(read_stages(demo_run))["models"]
+    assert figures["models"] == collect(read_stages(demo_run))["models"]
     assert figures["claims"] == report.claims.decide([demo_run]) and len(figures["claims"]) > 0
     html = (demo_run / "report.html").read_text("utf-8")
     assert html.lstrip().startswith("<!doctype html>") and html.rstrip().endswith("</html>")
@@ -58,7 +58,7 @@ def test_it_is_renewed_only_where_what_it_is_made_from_has_changed(
 
 def test_the_table_has_both_decodings(demo_run: Path) -> None:
     said = io.StringIO()
-    report.tell(figures_of(read_stages(demo_run)), demo_run / "report.html", Console(file=said))
+    report.print_report(collect(read_stages(demo_run)), demo_run / "report.html", Console(file=said))
     rows = [line.split() for line in said.getvalue().splitlines()]
     ppo = [row for row in rows if row[:1] == ["PPO"] and row[2:3] == ["±0.12"]]
     assert ppo == [

@@ -173,7 +173,7 @@ def test_the_policy_that_the_labels_prefer_goes_on(config: rounds.Config, calls:
         "round-4": out / "round-1" / "ppo",
     }
     assert (
-        rounds_report.answerers(
+        rounds_report.sampled_policies(
             replace(config, rounds=4).turns[2],
             read(out / "round-3" / "annotate" / "train.jsonl"),
             {"sft": config.home / "sft"},
@@ -302,7 +302,7 @@ def test_a_second_round_asks_people_about_the_new_policys_answers(
     assert len(first) == len(second) == 8
     assert not {json.dumps(row["prompt"]) for row in first} & {json.dumps(row["prompt"]) for row in second}
     assert len(ids(out / "round-2" / "prompts.jsonl")) == 11  # three to spare
-    judged = rounds_report.round_of(asked.turns[1], {"sft": lived_in / "sft"})
+    judged = rounds_report.round_row(asked.turns[1], {"sft": lived_in / "sft"})
     assert judged["newest_preferred"]["wins"] > 0.7 and judged["labels"]["seconds"] == pytest.approx(48)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from amenable.recipes import rounds_labels
-from amenable.recipes.rounds_labels import Turn
+from amenable.recipes.rounds_labels import Round
 
 OLD, NEW, SFT = Path("old/ppo"), Path("new/ppo"), Path("sft")
 
@@ -32,10 +32,10 @@ def ranked(models: Sequence[Path], ranking: Sequence[float]) -> dict[str, Any]:
     return row(0, models=[str(model) for model in models], ranking=list(ranking), completions=["x"] * len(models))
 
 
-def turn(folder: Path, rows: Sequence[dict[str, Any]], before: tuple[Turn, ...] = ()) -> Turn:
-    made = Turn(folder, "annotate", before)
-    write(made.asked / "train.jsonl", rows[1:])
-    write(made.asked / "validation.jsonl", rows[:1])
+def turn(folder: Path, rows: Sequence[dict[str, Any]], before: tuple[Round, ...] = ()) -> Round:
+    made = Round(folder, "annotate", before)
+    write(made.annotations / "train.jsonl", rows[1:])
+    write(made.annotations / "validation.jsonl", rows[:1])
     return made
 
 
@@ -48,12 +48,12 @@ def test_a_preference_is_a_mean_over_rankings_of_their_pairs_of_both() -> None:
         ranked((OLD, OLD), (1, 2)),  # says nothing
         ranked((SFT, NEW), (1, 2)),  # of another
     ]
-    share = rounds_labels.preferred(rows, NEW, OLD)
-    turned = rounds_labels.preferred(rows, OLD, NEW)
+    share = rounds_labels.win_rate(rows, NEW, OLD)
+    turned = rounds_labels.win_rate(rows, OLD, NEW)
     assert share is not None and turned is not None
     assert share["wins"] == turned["wins"] == 0.5 and share["n"] == 4
-    assert rounds_labels.preferred(rows[:1], NEW, OLD)["wins"] == 1.0  # type: ignore[index]
-    assert rounds_labels.preferred(rows, OLD, SFT) is None
+    assert rounds_labels.win_rate(rows[:1], NEW, OLD)["wins"] == 1.0  # type: ignore[index]
+    assert rounds_labels.win_rate(rows, OLD, SFT) is None
 
 
 def test_the_best_changes_only_where_labels_prefer_the_newer(tmp_path: Path) -> None:
@@ -61,10 +61,10 @@ def test_the_best_changes_only_where_labels_prefer_the_newer(tmp_path: Path) -> 
     wins, loses = ((1, 2), (2, 1))
     second = turn(tmp_path / "round-2", [ranked((first.policy, SFT), loses)] * 2, (first,))
     third = turn(tmp_path / "round-3", [ranked((second.policy, SFT), wins)] * 2, (first, second))
-    assert rounds_labels.best_before(first, SFT) == rounds_labels.best_before(second, SFT) == SFT
-    assert rounds_labels.best_before(third, SFT) == SFT
-    fourth = Turn(tmp_path / "round-4", "annotate", (first, second, third))
-    assert rounds_labels.best_before(fourth, SFT) == second.policy
+    assert rounds_labels.best_previous_policy(first, SFT) == rounds_labels.best_previous_policy(second, SFT) == SFT
+    assert rounds_labels.best_previous_policy(third, SFT) == SFT
+    fourth = Round(tmp_path / "round-4", "annotate", (first, second, third))
+    assert rounds_labels.best_previous_policy(fourth, SFT) == second.policy
 
 
 def test_all_rounds_are_learned_from_and_what_a_round_holds_out_is_in_no_training(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_all_rounds_are_learned_from_and_what_a_round_holds_out_is_in_no_trainin
     second = turn(tmp_path / "round-2", [row(4), row(5)], (first,))
     earlier = write(tmp_path / "home" / "train.jsonl", [row(number, "home") for number in (1, 2, 4, 6)])
     kept = write(tmp_path / "home" / "heldout.jsonl", [row(number, "home") for number in (3, 7)])
-    assert rounds_labels.put_together(second, earlier, kept, 2) == {"new": 3, "earlier": 2, "rows": 8}
+    assert rounds_labels.write_training_set(second, earlier, kept, 2) == {"new": 3, "earlier": 2, "rows": 8}
 
     def told(name: str) -> list[tuple[str, str]]:
         return [(one["id"], one["annotator"]) for one in read(second.labels / f"{name}.jsonl")]
@@ -84,28 +84,28 @@ def test_all_rounds_are_learned_from_and_what_a_round_holds_out_is_in_no_trainin
 
 def test_alone_every_ranking_stands_once(tmp_path: Path) -> None:
     only = turn(tmp_path / "round-1", [row(1), row(2), row(3)])
-    assert rounds_labels.put_together(only, None, None, 4) == {"new": 2, "earlier": 0, "rows": 2}
+    assert rounds_labels.write_training_set(only, None, None, 4) == {"new": 2, "earlier": 0, "rows": 2}
     assert not (only.labels / "heldout.jsonl").exists()
 
 
 def test_what_is_mixed_is_said_plainly() -> None:
     alone, mixed = {"new": 17, "earlier": 0, "rows": 17}, {"new": 17, "earlier": 1690, "rows": 1707}
-    assert rounds_labels.told_mix(alone, True, 4) == "the reward model learns from 17 rankings of people alone"
+    assert rounds_labels.describe_mix(alone, True, 4) == "the reward model learns from 17 rankings of people alone"
     said = (
         "the reward model learns from 17 rankings of people, each 4 times, beside 1690 earlier comparisons of the home"
     )
-    assert rounds_labels.told_mix(mixed, True, 4) == said
-    assert "simulated annotators beside 1690" in rounds_labels.told_mix(mixed, False, 1)
+    assert rounds_labels.describe_mix(mixed, True, 4) == said
+    assert "simulated annotators beside 1690" in rounds_labels.describe_mix(mixed, False, 1)
 
 
 def test_prompts_are_fresh_and_in_an_order_of_the_seed(tmp_path: Path) -> None:
     pool = write(tmp_path / "pool.jsonl", [row(number) for number in range(20)])
     gone = write(tmp_path / "gone.jsonl", [row(number, id=f"label-{number}") for number in range(5)])
-    found = rounds_labels.fresh_prompts(pool, [gone, tmp_path / "not there"], 0)
+    found = rounds_labels.unused_prompts(pool, [gone, tmp_path / "not there"], 0)
     assert {int(one["id"]) for one in found} == set(range(5, 20)) and found != sorted(
         found, key=lambda one: int(one["id"])
     )
-    assert rounds_labels.fresh_prompts(pool, [gone], 0) == found != rounds_labels.fresh_prompts(pool, [gone], 1)
+    assert rounds_labels.unused_prompts(pool, [gone], 0) == found != rounds_labels.unused_prompts(pool, [gone], 1)
 
 
 def test_a_file_that_says_the_same_stays_untouched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

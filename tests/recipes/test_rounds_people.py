@@ -10,7 +10,7 @@ from amenable.data.types import Message, Ranking
 from amenable.errors import InputError
 from amenable.feedback.store import Store
 from amenable.recipes import rounds_people
-from amenable.recipes.rounds_labels import Turn
+from amenable.recipes.rounds_labels import Round
 
 ANSWERS = ("one", "two", "three")
 
@@ -72,7 +72,7 @@ def test_what_was_corrected_or_taken_back_counts_as_it_stands_and_tests_do_not(
 def test_it_waits_for_so_many_prompts_not_rankings(
     pool: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    store, turn = tmp_path / "labels.db", Turn(tmp_path / "round-1", "people")
+    store, turn = tmp_path / "labels.db", Round(tmp_path / "round-1", "people")
     said = iter([ranking(0), ranking(0), ranking(1, (1, 1, 1)), ranking(2)])
 
     def say_one() -> None:
@@ -82,7 +82,7 @@ def test_it_waits_for_so_many_prompts_not_rankings(
     assert next(said, None) is None
     counts = [line for line in capsys.readouterr().err.splitlines() if "of 3 prompts" in line]
     assert [line.split()[0] for line in counts] == ["0", "1", "2", "3"]
-    rows = {name: [json.loads(line) for line in (turn.asked / f"{name}.jsonl").open()] for name in PARTS}
+    rows = {name: [json.loads(line) for line in (turn.annotations / f"{name}.jsonl").open()] for name in PARTS}
     assert len(rows["labels"]) == 4 and {row["id"] for row in rows["labels"]} == {"p0", "p1", "p2"}
     ids = [{row["id"] for row in rows[name]} for name in ("train", "validation")]
     assert ids[0] | ids[1] == {"p0", "p2"} and not ids[0] & ids[1]  # both rankings of p0 lie on one side; ties on none
@@ -94,7 +94,7 @@ PARTS = ("labels", "train", "validation")
 def test_a_stop_between_two_files_changes_nothing(
     pool: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, turn = tmp_path / "labels.db", Turn(tmp_path / "round-1", "people")
+    store, turn = tmp_path / "labels.db", Round(tmp_path / "round-1", "people")
     add(store, *(ranking(number) for number in range(3)))
     write = rounds_people.write_rows
 
@@ -108,12 +108,12 @@ def test_a_stop_between_two_files_changes_nothing(
         rounds_people.collect(turn, pool, store, 3, 0.3, 0)
     add(store, ranking(3))  # said afterwards: not of this round any more
     rounds_people.collect(turn, pool, store, 3, 0.3, 0)
-    rows = {name: [json.loads(line)["id"] for line in (turn.asked / f"{name}.jsonl").open()] for name in PARTS}
+    rows = {name: [json.loads(line)["id"] for line in (turn.annotations / f"{name}.jsonl").open()] for name in PARTS}
     assert rows["labels"] == ["p0", "p1", "p2"] and sorted(rows["train"] + rows["validation"]) == rows["labels"]
 
 
 def test_too_few_prompts_and_nothing_but_ties_are_told(pool: list[Path], tmp_path: Path) -> None:
-    store, turn = tmp_path / "labels.db", Turn(tmp_path / "round-1", "people")
+    store, turn = tmp_path / "labels.db", Round(tmp_path / "round-1", "people")
     with pytest.raises(InputError, match="holds 4 prompts, and 5 are to be ranked"):
         rounds_people.collect(turn, pool, store, 5, 0.3, 0)
     add(store, ranking(0), *(ranking(number, (1, 1, 1)) for number in range(1, 4)))

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from amenable.recipes import rounds_report
-from amenable.recipes.rounds_labels import Turn
+from amenable.recipes.rounds_labels import Round
 
 SCRIPT = "<script>alert('a model said this')</script>"
 
@@ -92,7 +92,7 @@ def test_the_page_holds_the_numbers_and_fetches_nothing(found: dict[str, Any]) -
 
 def test_the_terminal_shows_the_same_tables(found: dict[str, Any], tmp_path: Path) -> None:
     console = Console(record=True, width=150, file=(tmp_path / "out").open("w"))
-    rounds_report.tell(found, tmp_path / "rounds.html", console)
+    rounds_report.print_rounds(found, tmp_path / "rounds.html", console)
     said = (tmp_path / "out").read_text()
     assert "round 2 over all at once" in said and "0.50 (0.40 to 0.60)" in said and "rounds.html" in said
 
@@ -124,18 +124,18 @@ def test_the_reward_model_sides_with_gold_where_both_tell_a_difference() -> None
         (answer(0, 1), answer(0, 2)),  # gold tells none
         (answer(None, 1), answer(0, 2)),
     ]
-    told = rounds_report.sides(said)
+    told = rounds_report.reward_agreement(said)
     assert told is not None and told["wins"] == pytest.approx(2 / 3) and told["n"] == 3
-    assert rounds_report.sides(said[3:]) is None
+    assert rounds_report.reward_agreement(said[3:]) is None
 
 
 def test_who_is_compared() -> None:
-    first = Turn(Path("o/round-1"), "annotate")
-    second = Turn(Path("o/round-2"), "annotate", (first,))
-    once = Turn(Path("o/once-2"), "annotate", rounds=2)
-    assert rounds_report.pairs_of([first], ["sft"]) == [("round-1", "sft")]
-    assert rounds_report.pairs_of([first], ["sft", "ppo"]) == [("round-1", "ppo"), ("round-1", "sft")]
-    assert rounds_report.pairs_of([first, second, once], ["sft"]) == [
+    first = Round(Path("o/round-1"), "annotate")
+    second = Round(Path("o/round-2"), "annotate", (first,))
+    once = Round(Path("o/once-2"), "annotate", rounds=2)
+    assert rounds_report.compared_pairs([first], ["sft"]) == [("round-1", "sft")]
+    assert rounds_report.compared_pairs([first], ["sft", "ppo"]) == [("round-1", "ppo"), ("round-1", "sft")]
+    assert rounds_report.compared_pairs([first, second, once], ["sft"]) == [
         ("round-1", "sft"),
         ("round-2", "round-1"),
         ("round-2", "sft"),
@@ -148,23 +148,23 @@ def test_people_agree_where_they_ranked_the_same() -> None:
         asked = [{"role": "user", "content": id}]
         return {"prompt": asked, "completions": ["a", "b", "c"], "ranking": ranks, "annotator": who, "id": id}
 
-    assert rounds_report.between_people([row("ann", [1, 2, 3])]) is None
+    assert rounds_report.people_agreement([row("ann", [1, 2, 3])]) is None
     rows = [row("ann", [1, 2, 3]), row("bo", [1, 3, 2]), row("ann", [1, 2, 3], "q")]
-    assert rounds_report.between_people(rows) == pytest.approx(2 / 3)
+    assert rounds_report.people_agreement(rows) == pytest.approx(2 / 3)
 
 
 def test_figures_are_read_from_the_runs(tmp_path: Path) -> None:
-    turn = Turn(tmp_path / "round-1", "annotate")
+    turn = Round(tmp_path / "round-1", "annotate")
     for folder, facts in (
-        (turn.asked, {"agreement": {"all": 0.7}}),
+        (turn.annotations, {"agreement": {"all": 0.7}}),
         (turn.reward, {"validation": {"accuracy": 0.6, "low": 0.5, "high": 0.7, "pairs": 9}}),
         (turn.policy, {"objective/scores": 1.5, "objective/kl": 0.5}),
     ):
         folder.mkdir(parents=True)
         (folder / "finished.json").write_text(json.dumps(facts))
     row = {"prompt": [], "completions": ["a", "b", "c"], "ranking": [1, 2, 2], "id": "x"}
-    (turn.asked / "train.jsonl").write_text(json.dumps(row) + "\n")
-    told = rounds_report.round_of(turn, {"sft": Path("sft")})
+    (turn.annotations / "train.jsonl").write_text(json.dumps(row) + "\n")
+    told = rounds_report.round_row(turn, {"sft": Path("sft")})
     assert told["labels"] == {"prompts": 1, "rankings": 1, "pairs": 2, "seconds": None}
     assert (told["agreement"], told["score"], told["kl"]) == (0.7, 1.5, 0.5)
     assert told["accuracy"] == {"validation": {"accuracy": 0.6, "low": 0.5, "high": 0.7, "pairs": 9}}

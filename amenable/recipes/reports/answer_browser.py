@@ -1,7 +1,7 @@
-"""What the models said: the same prompts answered by each, and the policy's answers as PPO went on.
+"""Answers of the models to the same prompts, for browsing, and the policy's answers as PPO went on.
 
 Every prompt of the evaluation is kept while there is room, in an order drawn by a fixed seed: never chosen by hand. The
-page picks among them by what the reader asks for (the worst, the rude, those with a certain word), in report.js.
+page filters and sorts them in report.js (the worst, the rude, those with a certain word).
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from amenable.claims.stage_folders import Stage, number
 from amenable.data.files import read_json_lines
 from amenable.evaluation.load_answers import TEST, Answers, read_answers
 from amenable.evaluation.preference import DECODINGS
-from amenable.recipes.reports.merge_evaluations import in_order
+from amenable.recipes.reports.charts import evenly_spaced
+from amenable.recipes.reports.merge_evaluations import in_display_order
 
-MOST_CHARACTERS, LONGEST = 2_200_000, 3000
-"""text kept in all, and of one answer: the page has to open on a phone"""
-MOST_ITERATIONS = 40
+MAX_TOTAL_CHARACTERS, MAX_CHARACTERS = 2_200_000, 3000
+"""of all text, and of one answer: the page has to open on a phone"""
+MAX_ITERATIONS = 40
 SHOWN = 5
 """prompts shown at first"""
 
@@ -38,7 +39,7 @@ MARKS = (
     ("follows", False, "ignores the instruction", "bad"),
     ("ended", False, "cut off", "bad"),
 )
-"""what can be said of an answer: the part that tells it, the part's value, in words, good or bad"""
+"""properties of answers: key, value, label, good or bad"""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Answer:
     gold: float | None
     reward: float | None
     marks: list[int]
-    """places in MARKS of what is true of it"""
+    """indices into MARKS of its properties"""
 
 
 @dataclass(frozen=True)
@@ -59,41 +60,36 @@ class Prompt:
     suite: str
     kind: str
     turns: list[tuple[str, str]]
-    """(role, what was said)"""
+    """(role, content)"""
     truth: str
     answers: dict[str, list[Answer | None]]
-    """by decoding, in the order of Explorer.models; None where a model was not asked"""
+    """by decoding, in the order of AnswerBrowser.models; None where a model was not evaluated"""
 
 
 @dataclass(frozen=True)
-class Explorer:
-    """All that the page's part on answers shows."""
+class AnswerBrowser:
+    """The prompts and answers that the page browses."""
 
     models: list[str]
     prompts: list[Prompt]
     total: int
-    """prompts there were; fewer are kept where there is no room"""
+    """prompts evaluated; fewer are shown where there is no room"""
 
     @property
     def kinds(self) -> list[str]:
+        """The kinds of its prompts."""
         return sorted({prompt.kind for prompt in self.prompts if prompt.kind})
 
     @property
     def suites(self) -> list[str]:
+        """The suites of its prompts."""
         return list(dict.fromkeys(prompt.suite for prompt in self.prompts))
 
     @property
     def marks(self) -> list[int]:
-        """Places in MARKS of all that is said of any answer."""
-        told = {
-            mark
-            for prompt in self.prompts
-            for said in prompt.answers.values()
-            for one in said
-            if one
-            for mark in one.marks
-        }
-        return sorted(told)
+        """Indices into MARKS of the properties that any answer has."""
+        answers = (answer for prompt in self.prompts for row in prompt.answers.values() for answer in row)
+        return sorted({mark for answer in answers if answer is not None for mark in answer.marks})
 
 
 @dataclass(frozen=True)
@@ -104,92 +100,91 @@ class Iteration:
     rows: list[dict[str, Any]]
 
 
-def explorer(stages: Sequence[Stage], seed: int = 0) -> Explorer:
-    """The prompts of every finished evaluation in an order drawn by `seed`, those of the test file first."""
-    found = read_answers([stage.folder for stage in stages if stage.command == "evaluate"])
-    models = list(in_order(found.folders))
+def load(stages: Sequence[Stage], seed: int = 0) -> AnswerBrowser:
+    """Load the prompts of every finished evaluation in an order drawn by `seed`, those of the test file first."""
+    answers = read_answers([stage.folder for stage in stages if stage.command == "evaluate"])
+    models = list(in_display_order(answers.folders))
     world = next((stage for stage in stages if stage.command == "world"), None)
     truths = {str(row.get("id")): row for row in read_json_lines(world.folder / "truths.jsonl")} if world else {}
-    places = list(found.prompts)
-    random.Random(seed).shuffle(places)
-    places.sort(key=lambda place: place[0] != TEST)  # sorting keeps the drawn order within each part
-    return Explorer(models, within_room([prompt_of(found, place, models, truths) for place in places]), len(places))
+    keys = list(answers.prompts)
+    random.Random(seed).shuffle(keys)
+    keys.sort(key=lambda key: key[0] != TEST)  # sorting keeps the drawn order within each part
+    prompts = [make_prompt(answers, suite, prompt_id, models, truths) for suite, prompt_id in keys]
+    return AnswerBrowser(models, within_room(prompts), len(keys))
 
 
 def within_room(prompts: Sequence[Prompt]) -> list[Prompt]:
-    """The first of the prompts, as many as there is room for."""
+    """Return the first prompts whose text is at most MAX_TOTAL_CHARACTERS; at least one."""
     used = 0
-    kept: list[Prompt] = []
-    for prompt in prompts:
-        said = [answer.text for told in prompt.answers.values() for answer in told if answer is not None]
-        used += len(prompt.truth) + sum(map(len, said)) + sum(len(text) for _, text in prompt.turns)
-        if kept and used > MOST_CHARACTERS:
-            break
-        kept.append(prompt)
-    return kept
+    for i, prompt in enumerate(prompts):
+        used += len(prompt.truth) + sum(len(text) for _, text in prompt.turns)
+        used += sum(len(answer.text) for row in prompt.answers.values() for answer in row if answer is not None)
+        if i and used > MAX_TOTAL_CHARACTERS:
+            return list(prompts[:i])
+    return list(prompts)
 
 
-def prompt_of(
-    found: Answers, place: tuple[str, str], models: Sequence[str], truths: dict[str, dict[str, Any]]
+def make_prompt(
+    answers: Answers, suite: str, prompt_id: str, models: Sequence[str], truths: dict[str, dict[str, Any]]
 ) -> Prompt:
-    """The prompt of one suite and id, with what every model answered."""
-    (suite, name), row = place, found.prompts[place]
-    said: dict[str, list[Answer | None]] = {
-        decoding: [answer_of(found.of(model, decoding, suite).get(name)) for model in models] for decoding in DECODINGS
+    """Return one prompt of a suite with every model's answers."""
+    row = answers.prompts[suite, prompt_id]
+    by_decoding: dict[str, list[Answer | None]] = {
+        decoding: [make_answer(answers.of(model, decoding, suite).get(prompt_id)) for model in models]
+        for decoding in DECODINGS
     }
-    truth = row.get("truth", truths.get(name))
-    return Prompt(suite, str(row.get("kind") or ""), turns_of(row.get("prompt")), truth_text(truth), said)
+    truth = truth_text(row.get("truth", truths.get(prompt_id)))
+    return Prompt(suite, str(row.get("kind") or ""), turns_of(row.get("prompt")), truth, by_decoding)
 
 
-def answer_of(told: dict[str, Any] | None) -> Answer | None:
-    if not told:
+def make_answer(row: dict[str, Any] | None) -> Answer | None:
+    """Return an answer from its row of samples.jsonl."""
+    if not row:
         return None
-    marks = [place for place, (key, value, _, _) in enumerate(MARKS) if told.get(key) is value]
-    return Answer(clipped(told.get("text", "")).strip(), rounded(told, "gold"), rounded(told, "reward"), marks)
-
-
-def rounded(told: dict[str, Any], key: str) -> float | None:
-    value = number(told, key)
-    return None if value is None else round(value, 2)
+    marks = [i for i, (key, value, _, _) in enumerate(MARKS) if row.get(key) is value]
+    gold, reward = (None if (value := number(row, key)) is None else round(value, 2) for key in ("gold", "reward"))
+    return Answer(clipped(row.get("text", "")).strip(), gold, reward, marks)
 
 
 def clipped(text: object) -> str:
-    """A text, its end left out where it is very long."""
-    told = str(text)
-    return told if len(told) <= LONGEST else told[:LONGEST] + " …"
+    """Return a text, cut to MAX_CHARACTERS."""
+    whole = str(text)
+    return whole if len(whole) <= MAX_CHARACTERS else whole[:MAX_CHARACTERS] + " …"
 
 
 def turns_of(prompt: Any) -> list[tuple[str, str]]:
-    """A prompt as (role, content), whether it was kept as messages or as a string."""
+    """Return a prompt, a list of messages or a string, as (role, content)."""
     if isinstance(prompt, list):
-        return [
-            (str(turn.get("role", "")), clipped(turn.get("content", ""))) for turn in prompt if isinstance(turn, dict)
-        ]
+        turns = [turn for turn in prompt if isinstance(turn, dict)]
+        return [(str(turn.get("role", "")), clipped(turn.get("content", ""))) for turn in turns]
     return [("user", clipped(prompt or ""))]
 
 
 def truth_text(truth: Any) -> str:
-    """What is known to be right, in a few words: a string as it is, or what a reader can use of a world's truth."""
+    """Return a prompt's truth in a few words: a string as it is, or the readable part of a world's truth."""
     if not isinstance(truth, dict):
         return "" if truth is None else clipped(truth)
     rule = truth.get("rule")
-    asked = truth.get("words") or truth.get("count") or ""
-    wanted = ", ".join(map(str, asked)) if isinstance(asked, (list, tuple)) else str(asked)
-    told = [
+    value = truth.get("words") or truth.get("count") or ""
+    required = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    parts = [
         str(truth["value"]) if truth.get("value") else "",
         f"nothing is known ({truth['cause']})" if truth.get("cause") else "",
-        f"{rule}: {wanted}" if rule and wanted else wanted,
+        f"{rule}: {required}" if rule and required else required,
         f"for example: {truth['reference']}" if truth.get("reference") else "",
     ]
-    return clipped(" · ".join(part for part in told if part))
+    return clipped(" · ".join(part for part in parts if part))
 
 
-def packed(found: Explorer, names: Sequence[str], colours: Sequence[int], shown: Sequence[bool]) -> Markup:
-    """The explorer as JSON for report.js, safe inside a script element: no '<' is left that could close it.
+def to_json(browser: AnswerBrowser, names: Sequence[str], colours: Sequence[int], shown: Sequence[bool]) -> Markup:
+    """Return the prompts as JSON for report.js, safe inside a script element: no '<' is left that could close it.
 
-    names, colours and shown [models]: how each is written, its colour, and whether it is shown at first.
+    names, colours, shown [models]: display name, colour, and True for a model that is shown at first.
     """
-    models = [{"name": name, "colour": colour, "shown": bool(one)} for name, colour, one in zip(names, colours, shown)]
+    models = [
+        {"name": name, "colour": colour, "shown": bool(is_shown)}
+        for name, colour, is_shown in zip(names, colours, shown)
+    ]
     prompts = [
         [
             prompt.suite,
@@ -197,27 +192,24 @@ def packed(found: Explorer, names: Sequence[str], colours: Sequence[int], shown:
             prompt.turns,
             prompt.truth,
             {
-                decoding: [None if one is None else [one.text, one.gold, one.reward, one.marks] for one in said]
-                for decoding, said in prompt.answers.items()
+                decoding: [answer and [answer.text, answer.gold, answer.reward, answer.marks] for answer in row]
+                for decoding, row in prompt.answers.items()
             },
         ]
-        for prompt in found.prompts
+        for prompt in browser.prompts
     ]
     marks = [[text, kind] for _, _, text, kind in MARKS]
-    told = json.dumps({"models": models, "marks": marks, "prompts": prompts}, ensure_ascii=False, separators=(",", ":"))
-    return Markup(told.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
+    data = json.dumps({"models": models, "marks": marks, "prompts": prompts}, ensure_ascii=False, separators=(",", ":"))
+    return Markup(data.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
 
 
 def iterations(ppo: Stage | None) -> list[Iteration]:
-    """The policy's answers by step, as PPO kept them; of very many steps some, the first and the last among them."""
+    """Return the policy's answers by step, as PPO wrote them; of very many steps some at even distances."""
     by_step: dict[int, list[dict[str, Any]]] = {}
     for row in read_json_lines(ppo.folder / "samples.jsonl") if ppo else []:
         step = number(row, "step")
         if step is not None and "completion" in row:
-            said = {"prompt": turns_of(row.get("prompt"))[-1][1], "completion": clipped(row["completion"])}
+            texts = {"prompt": turns_of(row.get("prompt"))[-1][1], "completion": clipped(row["completion"])}
             figures = {"ended": bool(row.get("ended")), "score": number(row, "score"), "kl": number(row, "kl")}
-            by_step.setdefault(int(step), []).append({**said, **figures})
-    steps = sorted(by_step)
-    if len(steps) > MOST_ITERATIONS:
-        steps = [steps[round(i * (len(steps) - 1) / (MOST_ITERATIONS - 1))] for i in range(MOST_ITERATIONS)]
-    return [Iteration(step, by_step[step]) for step in steps]
+            by_step.setdefault(int(step), []).append({**texts, **figures})
+    return [Iteration(step, by_step[step]) for step in evenly_spaced(sorted(by_step), MAX_ITERATIONS)]

@@ -1,4 +1,4 @@
-"""Two evaluations, or two demos: what both of them measured, side by side."""
+"""Two evaluations, or two demos: the figures and claims that both have, side by side."""
 
 from __future__ import annotations
 
@@ -9,93 +9,92 @@ from typing import Any
 from amenable.claims.stage_folders import Stage, read_json, read_stages, seed_folders
 from amenable.data.files import read_json_lines
 from amenable.errors import InputError
+from amenable.evaluation.load_answers import TEST
+from amenable.evaluation.preference import DECODINGS
 from amenable.recipes.reports import diff_runs
 from amenable.recipes.reports.compare_policies import gain, measures
-from amenable.recipes.reports.merge_evaluations import DECODINGS
 
 Row = dict[str, Any]
-TEST = "test"
-"""the suite of the prompts that every model is asked"""
 
 
 def evaluations(a: Path, b: Path) -> list[Row]:
-    """The figures of every model that two evaluations share, by suite, and how much higher its gold is in b."""
-    one, other = (read_json(folder / "evaluation.json") or {} for folder in (a, b))
-    first, second = (read_json_lines(folder / "samples.jsonl") for folder in (a, b))
-    return [{**row, "gain": paired(first, second, row["model"], row["suite"])} for row in shared_figures(one, other)]
+    """Return the figures of every model that two evaluations share, by suite, and the gain of its gold from a to b."""
+    figures = [read_json(folder / "evaluation.json") or {} for folder in (a, b)]
+    rows_a, rows_b = (read_json_lines(folder / "samples.jsonl") for folder in (a, b))
+    return [{**row, "gain": gold_gain(rows_a, rows_b, row["model"], row["suite"])} for row in shared_figures(*figures)]
 
 
 def demos(a: Path, b: Path) -> Row:
-    """The claims of two demos, the figures of the models in both, and the options in which their stages differ."""
-    one, other = report_of(a), report_of(b)
-    return {"claims": claims(one, other), "models": shared_figures(one, other), "options": stage_options(a, b)}
+    """Return the claims of two demos, the figures of shared models, and the options in which their stages differ."""
+    reports = [report_of(demo) for demo in (a, b)]
+    return {"claims": claims(*reports), "models": shared_figures(*reports), "options": stage_options(a, b)}
 
 
 def shared_figures(a: Row, b: Row) -> list[Row]:
-    """What two evaluations or reports measured of the models in both, by suite and decoding; the test prompts first."""
-    one, other = ({TEST: told.get("models") or {}, **(told.get("suites") or {})} for told in (a, b))
+    """Return the figures of models in two evaluations or reports, by suite and decoding; the test prompts first."""
+    suites_a, suites_b = ({TEST: figures.get("models") or {}, **(figures.get("suites") or {})} for figures in (a, b))
     return [
         {
             "model": name,
             "suite": suite,
-            "sampled": measures(found, other[suite][name]),
-            "greedy": measures(found.get("greedy") or {}, other[suite][name].get("greedy") or {}),
+            "sampled": measures(model_a, model_b),
+            "greedy": measures(model_a.get("greedy") or {}, model_b.get("greedy") or {}),
             "gain": {},
         }
-        for suite, models in one.items()
-        for name, found in models.items()
-        if name in other.get(suite, {})
+        for suite, models in suites_a.items()
+        for name, model_a in models.items()
+        if (model_b := suites_b.get(suite, {}).get(name)) is not None
     ]
 
 
-def paired(a: Sequence[Row], b: Sequence[Row], model: str, suite: str) -> Row:
-    """By decoding: how much higher a model's gold is in b than in a, over the prompts that it answered in both."""
-    one, other = ({row["id"]: row for row in rows if row.get("suite", TEST) == suite} for rows in (a, b))
-    found: Row = {}
+def gold_gain(a: Sequence[Row], b: Sequence[Row], model: str, suite: str) -> Row:
+    """Return by decoding the gain of a model's gold from a to b, over the prompts that it answered in both."""
+    rows_a, rows_b = ({row["id"]: row for row in rows if row.get("suite", TEST) == suite} for rows in (a, b))
+    gains: Row = {}
     for decoding in DECODINGS:
-        said = [
+        pairs = [
             (before, after)
-            for name in one
-            if name in other
-            if (before := (one[name]["answers"].get(model) or {}).get(decoding))
-            if (after := (other[name]["answers"].get(model) or {}).get(decoding))
+            for name in rows_a
+            if name in rows_b
+            if (before := (rows_a[name]["answers"].get(model) or {}).get(decoding))
+            if (after := (rows_b[name]["answers"].get(model) or {}).get(decoding))
         ]
-        found[decoding] = gain(said, "gold")
-    return found
+        gains[decoding] = gain(pairs, "gold")
+    return gains
 
 
 def report_of(demo: Path) -> Row:
-    """What report.json of a demo holds."""
-    found = read_json(demo / "report.json")
-    if found is None:
+    """Read report.json of a demo; InputError where there is none."""
+    report = read_json(demo / "report.json")
+    if report is None:
         raise InputError("has no report.json", demo, f"'amenable report --run {demo}' writes it")
-    return found
+    return report
 
 
 def claims(a: Row, b: Row) -> list[Row]:
-    """Every claim with what became of it in each of two reports; one that a report does not know is left out there."""
-    one, other = ({claim["id"]: claim for claim in told.get("claims") or []} for told in (a, b))
-    rows = [diff_runs.row_of(name, one, other) for name in dict.fromkeys([*one, *other])]
+    """Return every claim of two reports with its verdict in each that has it."""
+    claims_a, claims_b = ({claim["id"]: claim for claim in report.get("claims") or []} for report in (a, b))
+    rows = [diff_runs.row_of(name, claims_a, claims_b) for name in dict.fromkeys([*claims_a, *claims_b])]
     return [{**row, "claim": (row["a"] if "a" in row else row["b"])["claim"]} for row in rows]
 
 
 def stage_options(a: Path, b: Path) -> list[Row]:
-    """The options in which the stages of two demos differ, the stage's name before them."""
-    one, other = ({stage.name: stage for stage in stages_of(demo)} for demo in (a, b))
+    """Return the options in which the stages of two demos differ, the stage's name before them."""
+    stages_a, stages_b = ({stage.name: stage for stage in stages_of(demo)} for demo in (a, b))
     return [
         {**row, "name": f"{name}.{row['name']}"}
-        for name in one
-        if name in other
-        for row in diff_runs.options(one[name], other[name])
-        if not lies_within(row, a, b)
+        for name in stages_a
+        if name in stages_b
+        for row in diff_runs.options(stages_a[name], stages_b[name])
+        if not is_same_file(row, a, b)
     ]
 
 
 def stages_of(demo: Path) -> list[Stage]:
-    """The stages of a demo; of one with several seeds, those of the first."""
+    """Return the stages of a demo; of one with several seeds, those of the first."""
     return read_stages((seed_folders(demo) or [demo])[0])
 
 
-def lies_within(row: Row, a: Path, b: Path) -> bool:
-    """Whether an option names the same files, each of its own demo."""
+def is_same_file(row: Row, a: Path, b: Path) -> bool:
+    """Return True for an option that names the same files, each of its own demo."""
     return "a" in row and "b" in row and str(row["a"]).replace(str(a), str(b)) == str(row["b"])

@@ -1,184 +1,169 @@
-"""A comparison as sentences, tables and a page: `a` on the left, `b` on the right, and what lies between them."""
+"""A comparison as sentences, tables and a page: `a` on the left, `b` on the right, and the difference."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
-from amenable.recipes.reports import claims_table, words
-from amenable.recipes.reports.compare_evaluations import TEST
-from amenable.recipes.reports.merge_evaluations import DECODINGS
+from amenable.evaluation.load_answers import TEST
+from amenable.evaluation.preference import DECODINGS
+from amenable.recipes.reports import claims_table, formatting
+from amenable.recipes.reports.formatting import NONE, change, decimal, display_name, percent, share
 from amenable.recipes.reports.rendering import render
+from amenable.recipes.reports.report_page import preference_tile
 from amenable.recipes.reports.tables import MEASURES
+from amenable.recipes.reports.terminal import Grid, fixed_width, print_lines, rich_table
 
 Row = dict[str, Any]
 
 GROUPS = {"won": "Where {b} does best against {a}", "lost": "Where {b} does worst", "drawn": "Drawn at random"}
-"""examples, by how they were chosen"""
+"""groups of examples, with their titles"""
 
 
-@dataclass(frozen=True)
-class Grid:
-    """One table: what is told, of each of the two, and how far they are apart."""
-
-    title: str
-    heads: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-    note: str = ""
-
-
-def headline(found: Row) -> list[str]:
-    """What a reader should leave with, a sentence each."""
-    a, b = found["a"]["name"], found["b"]["name"]
-    if found["answers"] is not None:
-        return contest_told(found["answers"], a, b)
-    if found["rankings"] is not None:
-        return orders_told(found["rankings"], a, b)
-    if found["claims"]:
-        both = [row for row in found["claims"] if "a" in row and "b" in row]
+def headline(comparison: Row) -> list[str]:
+    """Return the result in a few sentences."""
+    a, b = comparison["a"]["name"], comparison["b"]["name"]
+    if comparison["answers"] is not None:
+        return policy_sentences(comparison["answers"], a, b)
+    if comparison["rankings"] is not None:
+        return reward_model_sentences(comparison["rankings"], a, b)
+    if comparison["claims"]:
+        both = [row for row in comparison["claims"] if "a" in row and "b" in row]
         same = sum(row["a"]["verdict"] == row["b"]["verdict"] for row in both)
         return [f"Of {len(both)} claims that both examined, {same} came to the same verdict."]
-    if found["evaluations"]:
-        names = dict.fromkeys(words.name_of(row["model"]) for row in found["evaluations"])
+    if comparison["evaluations"]:
+        names = dict.fromkeys(display_name(row["model"]) for row in comparison["evaluations"])
         return [f"Both measured {', '.join(names)}."]
-    count = len(found["options"])
-    return [f"They differ in {count} option{'' if count == 1 else 's'}."]
+    return [f"They differ in {formatting.plural(len(comparison['options']), 'option')}."]
 
 
-def tiles(found: Row) -> list[Row]:
-    """The preferences and the changes of gold as large numbers."""
-    answers, a, b = found["answers"], found["a"]["name"], found["b"]["name"]
+def tiles(comparison: Row) -> list[Row]:
+    """Return the preferences and the changes of gold as large numbers."""
+    answers, a, b = comparison["answers"], comparison["a"]["name"], comparison["b"]["name"]
     if answers is None:
         return []
-    made = []
-    for name in DECODINGS:
-        if (row := answers[name]["preference"]) is not None:
-            note = f"95% interval {words.span(row['low'], row['high'])}, {row['n']} prompts"
-            made.append({"value": words.percent(row["wins"]), "label": f"{b} preferred to {a}, {name}", "note": note})
-    for name in DECODINGS:
-        if (row := answers[name]["gold"]) is not None:
+    tiles: list[Row] = [
+        preference_tile(row, f"{b} preferred to {a}, {decoding}")
+        for decoding in DECODINGS
+        if (row := answers[decoding]["preference"]) is not None
+    ]
+    for decoding in DECODINGS:
+        if (row := answers[decoding]["gold"]) is not None:
             value, _, note = change(row).partition(" ")
-            made.append({"value": value, "label": f"gold over {a}, {name}", "note": note.strip("()")})
-    return made
+            tiles.append({"value": value, "label": f"gold over {a}, {decoding}", "note": note.strip("()")})
+    return tiles
 
 
-def contest_told(answers: Row, a: str, b: str) -> list[str]:
-    """Preference, gold and KL of b against a."""
-    shares = [(name, answers[name]["preference"]) for name in DECODINGS]
-    preferred = [
-        f"on {words.percent(row['wins'])} of {row['n']} prompts ({words.span(row['low'], row['high'])}) {name}"
-        for name, row in shares
+def policy_sentences(answers: Row, a: str, b: str) -> list[str]:
+    """Return preference, gold and KL of b against a as sentences."""
+    rows = {decoding: answers[decoding]["preference"] for decoding in DECODINGS}
+    shares = [
+        f"on {percent(row['wins'])} of {row['n']} prompts ({formatting.interval(row['low'], row['high'])}) {decoding}"
+        for decoding, row in rows.items()
         if row is not None
     ]
-    told = [f"{b} is preferred to {a} {' and '.join(preferred)}."] if preferred else []
-    for key, what in (("gold", "gold"), ("reward", "reward")):
-        moves = [f"{change(row)} {name}" for name in DECODINGS if (row := answers[name][key]) is not None]
-        told += [f"Its {what} changes by {' and '.join(moves)}."] if moves else []
+    sentences = [f"{b} is preferred to {a} {' and '.join(shares)}."] if shares else []
+    for key in ("gold", "reward"):
+        gains = gains_by_decoding({decoding: answers[decoding][key] for decoding in DECODINGS})
+        sentences += [f"Its {key} changes by {gains}."] if gains else []
     kl = answers["sampled"]["kl"]
-    return told + ([f"It is {words.plain(kl)} nats an answer away from {a} (KL, sampled)."] if kl is not None else [])
+    return sentences + ([f"It is {decimal(kl)} nats an answer away from {a} (KL, sampled)."] if kl is not None else [])
 
 
-def orders_told(rankings: Row, a: str, b: str) -> list[str]:
-    """Agreement and accuracy of two reward models."""
-    agree, gain = rankings["agreement"], rankings["gain"]
-    told = []
-    if agree is not None:
-        share, within = words.percent(agree["value"]), words.span(agree["low"], agree["high"])
-        told.append(f"{a} and {b} agree on {share} of {agree['n']:,} pairs of answers ({within}).")
+def gains_by_decoding(gains: Row) -> str:
+    """Return gains with their intervals, joined; empty where none was measured."""
+    return " and ".join(f"{change(row)} {decoding}" for decoding, row in gains.items() if row is not None)
+
+
+def reward_model_sentences(rankings: Row, a: str, b: str) -> list[str]:
+    """Return agreement and accuracy of two reward models as sentences."""
+    agreement, gain = rankings["agreement"], rankings["gain"]
+    sentences = []
+    if agreement is not None:
+        rate, bounds = percent(agreement["value"]), formatting.interval(agreement["low"], agreement["high"])
+        sentences.append(f"{a} and {b} agree on {rate} of {agreement['n']:,} pairs of answers ({bounds}).")
     if gain is not None:
         points = change({key: None if gain[key] is None else 100 * gain[key] for key in ("value", "low", "high")})
-        told.append(f"The accuracy of {b} differs from that of {a} by {points} percentage points.")
-    return told
+        sentences.append(f"The accuracy of {b} differs from that of {a} by {points} percentage points.")
+    return sentences
 
 
-def change(row: Row) -> str:
-    """
-    >>> change({"value": 0.5, "low": -0.25, "high": 1.25})
-    '+0.50 (−0.25 to +1.25)'
-    """
-    if row["low"] is None or row["high"] is None:
-        return words.signed(row["value"])
-    return f"{words.signed(row['value'])} ({words.signed(row['low'])} to {words.signed(row['high'])})"
+def result_grids(comparison: Row) -> list[Grid]:
+    """Return the tables of what both sides were measured on: answers, rankings, evaluations."""
+    a, b = comparison["a"]["name"], comparison["b"]["name"]
+    answers, rankings = comparison["answers"], comparison["rankings"]
+    grids = [answer_grid(answers, decoding, a, b) for decoding in DECODINGS] if answers is not None else []
+    grids += [ranking_grid(rankings, a, b)] if rankings is not None else []
+    return grids + [evaluation_grid(row, a, b) for row in comparison["evaluations"]]
 
 
-def trials(found: Row) -> list[Grid]:
-    """What the two came to when they were put to the same test."""
-    a, b = found["a"]["name"], found["b"]["name"]
-    answers, rankings = found["answers"], found["rankings"]
-    made = [measured(answers, decoding, a, b) for decoding in (DECODINGS if answers is not None else ())]
-    made += [ordered(rankings, a, b)] if rankings is not None else []
-    return made + [evaluated(row, a, b) for row in found["evaluations"]]
-
-
-def written_down(found: Row) -> list[Grid]:
-    """What the runs themselves wrote down, where it is not the same."""
-    a, b = found["a"]["name"], found["b"]["name"]
-    made = [
-        Grid("Options that differ", ("", a, b), [(row["name"], *texts(row)) for row in found["options"]]),
-        Grid("What went in and differs", ("", a, b), [source(row) for row in found["inputs"]], "with the hash of it"),
-        Grid("Versions that differ", ("", a, b), [(row["name"], *texts(row)) for row in found["versions"]]),
-        Grid("Closing figures", ("", a, b, "difference"), [figure(row) for row in found["figures"] if is_plain(row)]),
-        Grid("Metrics", ("", a, b), [metric(row) for row in found["metrics"]], "last value (lowest to highest)"),
+def run_grids(comparison: Row) -> list[Grid]:
+    """Return the tables of differences between the run directories, leaving out empty ones."""
+    a, b = comparison["a"]["name"], comparison["b"]["name"]
+    inputs = [(row["name"], *sides(row, address)) for row in comparison["inputs"]]
+    figures = [
+        (row["name"], *sides(row), difference(row.get("a"), row.get("b"), to_text))
+        for row in comparison["figures"]
+        if row["name"].count(".") < 2  # deeper ones (by annotator) are in compare.json alone
     ]
-    return [grid for grid in made if grid.rows]
+    metrics = [(row["name"], metric_text(row["a"]), metric_text(row["b"])) for row in comparison["metrics"]]
+    grids = [
+        Grid("Options that differ", ("", a, b), [(row["name"], *sides(row)) for row in comparison["options"]]),
+        Grid("What went in and differs", ("", a, b), inputs, "with the hash of it"),
+        Grid("Versions that differ", ("", a, b), [(row["name"], *sides(row)) for row in comparison["versions"]]),
+        Grid("Closing figures", ("", a, b, "difference"), figures),
+        Grid("Metrics", ("", a, b), metrics, "last value (lowest to highest)"),
+    ]
+    return [grid for grid in grids if grid.rows]
 
 
-def measured(answers: Row, decoding: str, a: str, b: str) -> Grid:
-    """Both models' figures under one decoding."""
-    note = f"{answers['prompts']} prompts, {words.percent(answers[decoding]['same'])} of the answers are the same"
-    rows = [measure(row) for row in answers[decoding]["measures"]]
+def answer_grid(answers: Row, decoding: str, a: str, b: str) -> Grid:
+    """Return both models' figures under one decoding."""
+    rows = []
+    for row in answers[decoding]["measures"]:
+        label, _, formatter = MEASURES[row["name"]]
+        rows.append((label, formatter(row["a"]), formatter(row["b"]), difference(row["a"], row["b"], formatter)))
+    note = f"{answers['prompts']} prompts, {percent(answers[decoding]['same'])} of the answers are the same"
     return Grid(f"Answers, {decoding}", ("", a, b, "difference"), rows, note)
 
 
-def measure(row: Row) -> tuple[str, ...]:
-    label, _, written = MEASURES[row["name"]]
-    return label, written(row["a"]), written(row["b"]), gap(row["a"], row["b"], written)
+def ranking_grid(rankings: Row, a: str, b: str) -> Grid:
+    """Return accuracy and loss of two reward models on the same rankings."""
 
+    def loss(value: float) -> str:
+        return decimal(value, 3)
 
-def ordered(rankings: Row, a: str, b: str) -> Grid:
-    """Accuracy and loss of two reward models on the same rankings."""
-    one, other = rankings["a"], rankings["b"]
-    accuracies = [
-        f"{words.percent(told['accuracy'])} ({words.span(told['low'], told['high'])})" for told in (one, other)
-    ]
-    losses = [words.plain(told["loss"], 3) for told in (one, other)]
+    a_row, b_row = rankings["a"], rankings["b"]
+    accuracy = difference(a_row["accuracy"], b_row["accuracy"], percent)
     rows = [
-        ("Accuracy", *accuracies, gap(one["accuracy"], other["accuracy"], words.percent)),
-        ("Loss", *losses, gap(one["loss"], other["loss"], lambda value: words.plain(value, 3))),
+        ("Accuracy", share(a_row, "accuracy"), share(b_row, "accuracy"), accuracy),
+        ("Loss", loss(a_row["loss"]), loss(b_row["loss"]), difference(a_row["loss"], b_row["loss"], loss)),
     ]
-    return Grid(
-        "The same rankings", ("", a, b, "difference"), rows, f"{rankings['rankings']} rankings, {one['pairs']} pairs"
-    )
+    note = f"{rankings['rankings']} rankings, {a_row['pairs']} pairs"
+    return Grid("The same rankings", ("", a, b, "difference"), rows, note)
 
 
-def evaluated(row: Row, a: str, b: str) -> Grid:
-    """One model's figures in two evaluations, and gold's paired difference where both asked the same prompts."""
-    greedy = {told["name"]: told for told in row["greedy"]}
+def evaluation_grid(row: Row, a: str, b: str) -> Grid:
+    """Return one model's figures in two evaluations, and gold's paired difference where both had the same prompts."""
+    greedy = {measure["name"]: measure for measure in row["greedy"]}
     rows = []
-    for told in row["sampled"]:
-        label, _, written = MEASURES[told["name"]]
-        also = greedy.get(told["name"], {"a": None, "b": None})
-        rows.append((label, *(written(value) for value in (told["a"], told["b"], also["a"], also["b"]))))
-    moves = [f"{change(gained)} {name}" for name, gained in row["gain"].items() if gained is not None]
-    note = f"gold changes by {' and '.join(moves)} on the same prompts" if moves else ""
+    for sampled in row["sampled"]:
+        label, _, formatter = MEASURES[sampled["name"]]
+        values = [measure.get(side) for measure in (sampled, greedy.get(sampled["name"], {})) for side in ("a", "b")]
+        rows.append((label, *map(formatter, values)))
+    gains = gains_by_decoding(row["gain"])
+    note = f"gold changes by {gains} on the same prompts" if gains else ""
     suite = "" if row["suite"] == TEST else f", {row['suite']}"
     heads = ("", f"{a}, sampled", f"{b}, sampled", f"{a}, greedy", f"{b}, greedy")
-    return Grid(f"{words.name_of(row['model'])}{suite}", heads, rows, note)
-
-
-def source(row: Row) -> tuple[str, ...]:
-    return row["name"], *(address(row[side]) if side in row else words.NONE for side in ("a", "b"))
+    return Grid(f"{display_name(row['model'])}{suite}", heads, rows, note)
 
 
 def address(fact: dict[str, str]) -> str:
-    """The end of a path and the beginning of its content's hash.
+    """Return the end of a path and the beginning of its content's hash.
 
     >>> address({"path": "/home/me/runs/demo/world/prompts/ppo.jsonl", "sha256": "0123456789abcdef"})
     'world/prompts/ppo.jsonl 0123456'
@@ -186,29 +171,15 @@ def address(fact: dict[str, str]) -> str:
     return f"{'/'.join(Path(fact['path']).parts[-3:])} {fact['sha256'][:7]}"
 
 
-def is_plain(row: Row) -> bool:
-    """Whether a closing figure is one that people watch: deeper ones (by annotator) are in compare.json."""
-    return str(row["name"]).count(".") < 2
+def metric_text(metric: Row) -> str:
+    """Return a metric's last value and range."""
+    return f"{to_text(metric['last'])} ({to_text(metric['low'])} to {to_text(metric['high'])})"
 
 
-def figure(row: Row) -> tuple[str, ...]:
-    return row["name"], *texts(row), gap(row.get("a"), row.get("b"), text)
+def to_text(value: Any) -> str:
+    """Format any value in few characters.
 
-
-def metric(row: Row) -> tuple[str, ...]:
-    return row["name"], *(f"{text(o['last'])} ({text(o['low'])} to {text(o['high'])})" for o in (row["a"], row["b"]))
-
-
-def texts(row: Row) -> tuple[str, str]:
-    """Both values of a row; what is not there is a dash."""
-    one, other = (text(row[side]) if side in row else words.NONE for side in ("a", "b"))
-    return one, other
-
-
-def text(value: Any) -> str:
-    """Any value in few characters.
-
-    >>> text(0.000123456), text(-1.5), text(25000), text(None), text(["a", "b"]), text(True)
+    >>> to_text(0.000123456), to_text(-1.5), to_text(25000), to_text(None), to_text(["a", "b"]), to_text(True)
     ('0.0001235', '−1.5', '25,000', 'none', 'a, b', 'true')
     """
     if value is None or isinstance(value, bool):
@@ -218,71 +189,61 @@ def text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-def gap(a: float | None, b: float | None, written: Callable[[float], str]) -> str:
-    """b less a, with its sign; nothing where either is missing."""
+def sides(row: Row, formatter: Callable[[Any], str] = to_text) -> tuple[str, ...]:
+    """Return both values of a row; a missing side is a dash."""
+    return tuple(formatter(row[side]) if side in row else NONE for side in ("a", "b"))
+
+
+def difference(a: float | None, b: float | None, formatter: Callable[[float], str]) -> str:
+    """Return b less a, with its sign; empty where either is missing."""
     if a is None or b is None:
         return ""
-    told = written(b - a).replace("-", "−")
-    return told if told.startswith("−") or not told.strip("0.%") else f"+{told}"
+    text = formatter(b - a).replace("-", "−")
+    return text if text.startswith("−") or not text.strip("0.%") else f"+{text}"
 
 
-def tell(found: Row, page: Path, console: Console) -> None:
-    """The comparison on a terminal."""
-    if not console.is_terminal:
-        console = Console(file=console.file, width=110)
-    for line in (f"{found['b']['name']} against {found['a']['name']}", *found["notes"]):
-        console.print(line, highlight=False, markup=False)
-    for grid in (*trials(found), *written_down(found)):
-        console.print()
-        console.print(f"{grid.title}{': ' if grid.note else ''}{grid.note}", highlight=False, markup=False)
-        console.print(drawn(grid))
-    for claim in claims(found):
-        verdicts = " | ".join(
-            f"{one['verdict']} {one['measured']}".strip() if one else words.NONE for one in claim["sides"]
-        )
-        console.print(f"{claim['id']}  {claim['words']}: {verdicts}", highlight=False, markup=False)
-    for line in (*headline(found), f"page: {page}"):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+def print_comparison(comparison: Row, page: Path, console: Console) -> None:
+    """Print the comparison on a terminal."""
+    console = fixed_width(console, 110)
+    print_lines(console, [f"{comparison['b']['name']} against {comparison['a']['name']}", *comparison["notes"]])
+    for grid in (*result_grids(comparison), *run_grids(comparison)):
+        print_lines(console, ["", f"{grid.title}{': ' if grid.note else ''}{grid.note}"])
+        console.print(rich_table(grid))
+    for claim in claims(comparison):
+        verdicts = [f"{row['verdict']} {row['measured']}".strip() if row else NONE for row in claim["sides"]]
+        print_lines(console, [f"{claim['id']}  {claim['words']}: {' | '.join(verdicts)}"])
+    print_lines(console, [*headline(comparison), f"page: {page}"], soft_wrap=True)
 
 
-def drawn(grid: Grid) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for place, head in enumerate(grid.heads):
-        table.add_column(head, justify="right" if place else "left", overflow="fold")
-    for row in grid.rows:
-        table.add_row(*row)
-    return table
-
-
-def claims(found: Row) -> list[Row]:
-    """Every claim with both verdicts, as claims_table writes them."""
+def claims(comparison: Row) -> list[Row]:
+    """Return every claim with both verdicts, as claims_table formats them."""
     return [
         {
             "id": row["name"],
             "words": row["claim"],
-            "sides": [claims_table.shown(row[side]) if side in row else None for side in ("a", "b")],
+            "sides": [claims_table.verdict_row(row[side]) if side in row else None for side in ("a", "b")],
         }
-        for row in found["claims"]
+        for row in comparison["claims"]
     ]
 
 
-def page(found: Row, charts: Sequence[Markup], command: str) -> str:
-    """The whole page."""
+def page(comparison: Row, charts: Sequence[Markup], command: str) -> str:
+    """Return the whole page."""
     return render(
         "compare.jinja",
         css="report.css",
         js="report.js",
-        found=found,
-        a=found["a"]["name"],
-        b=found["b"]["name"],
-        headline=headline(found),
-        tiles=tiles(found),
+        comparison=comparison,
+        a=comparison["a"]["name"],
+        b=comparison["b"]["name"],
+        headline=headline(comparison),
+        tiles=tiles(comparison),
         groups=GROUPS,
-        judge=words.JUDGES.get((found["answers"] or {}).get("judges") or ""),
-        trials=trials(found),
-        written_down=written_down(found),
-        claims=claims(found),
+        judge=formatting.JUDGES.get((comparison["answers"] or {}).get("judges") or ""),
+        result_grids=result_grids(comparison),
+        run_grids=run_grids(comparison),
+        claims=claims(comparison),
         charts=charts,
-        plain=words.plain,
+        decimal=decimal,
         command=command,
     )

@@ -21,7 +21,7 @@
   const alone = (piece) => make("span", "shown", visible(piece).replace(/^ /, "\u2423").replaceAll("\n", ""));
 
   function inspector(root) {
-    const film = JSON.parse(root.querySelector("script[type='application/json']").textContent);
+    const data = JSON.parse(root.querySelector("script[type='application/json']").textContent);
     const part = (name) => root.querySelector(`[data-part=${name}]`);
     const form = root.querySelector("form");
     const { prompt: promptChoice, step: slider } = form.elements;
@@ -29,21 +29,21 @@
 
     const promptNow = () => Number(promptChoice.value);
     const stepNow = () => Number(slider.value);
-    const answerAt = (step) => film.answers[step][promptNow()];
+    const answerAt = (step) => data.answers[step][promptNow()];
     const quantity = () => form.elements.quantity.value;
     const tokenOf = (answer) => Math.min(token, answer.tokens.length - 1);
 
     // Colours grow with the square root: a last token's score must not drown the small prices before it.
     function colour(key, value) {
       const size = key === "ratios" ? Math.log(Math.max(value, 1e-6)) : value;
-      const strength = Math.min(1, Math.sqrt(Math.abs(size) / film.limits[key]));
+      const strength = Math.min(1, Math.sqrt(Math.abs(size) / data.limits[key]));
       return `color-mix(in srgb, var(--${size < 0 ? "below" : "above"}) ${Math.round(100 * strength)}%, transparent)`;
     }
 
     function tokens(answer, step) {
       const key = quantity();
       return answer.tokens.flatMap((place, i) => {
-        const piece = film.pieces[place], word = piece.replace(/^ (?=.)/, "");
+        const piece = data.pieces[place], word = piece.replace(/^ (?=.)/, "");
         const node = make("span", "piece", visible(word));
         node.style.background = colour(key, answer[key][i]);
         node.classList.toggle("control", isControl(piece));
@@ -54,7 +54,7 @@
     }
 
     function showScale() {
-      const key = quantity(), most = film.limits[key], stops = [];
+      const key = quantity(), most = data.limits[key], stops = [];
       const at = (place) => Math.sign(place) * place * place * most;  // the inverse of the square root
       const value = (place) => key === "ratios" ? Math.exp(at(place)) : at(place);
       for (let place = -1; place <= 1; place += 0.125) stops.push(colour(key, value(place)));
@@ -66,8 +66,8 @@
 
     function showAnswer() {
       const step = stepNow(), answer = answerAt(step);
-      part("step").textContent = `${film.steps[step]} of ${film.last}`;
-      part("asked").replaceChildren(...film.prompts[promptNow()].tokens.map(
+      part("step").textContent = `${data.steps[step]} of ${data.last}`;
+      part("asked").replaceChildren(...data.prompts[promptNow()].tokens.map(
         (piece) => make("span", isControl(piece) ? "piece control" : "piece", visible(piece))));
       const nothing = answer?.ended && answer.tokens.length === 1 ? [make("span", "empty", "(says nothing)")] : [];
       part("answer").replaceChildren(...nothing, ...(answer ? tokens(answer, step) : [make("span", "empty", "no answer of this iteration")]));
@@ -105,25 +105,25 @@
         ["", "under the reference", percent(Math.exp(answer.logps[i] - answer.kl[i]))],
         ["", "after the updates", percent(Math.min(1, p * answer.ratios[i]))],
       ].map(([name, label, value]) => make("div", name === key ? "now" : "", make("dt", "", label), make("dd", "", value)));
-      const place = make("p", "place", `iteration ${film.steps[step]}, token ${i + 1} of ${answer.tokens.length}`);
-      const title = make("p", "title", alone(film.pieces[answer.tokens[i]]));
+      const place = make("p", "place", `iteration ${data.steps[step]}, token ${i + 1} of ${answer.tokens.length}`);
+      const title = make("p", "title", alone(data.pieces[answer.tokens[i]]));
       part("detail").replaceChildren(place, title, make("dl", "", ...rows), alternatives(answer, i, p));
     }
 
     // What the sampler could have drawn, and the token itself where it is none of the likeliest.
     function alternatives(answer, i, p) {
-      const drawn = answer.tokens[i], told = answer.top[i].map(([piece, q]) => [piece, q]);
-      if (!told.some(([piece]) => piece === drawn)) told.push([drawn, p]);
-      const lines = told.map(([piece, q]) => {
+      const drawn = answer.tokens[i], rows = answer.top[i].map(([piece, q]) => [piece, q]);
+      if (!rows.some(([piece]) => piece === drawn)) rows.push([drawn, p]);
+      const lines = rows.map(([piece, q]) => {
         const bar = make("i", "");
         bar.style.width = `${100 * q}%`;
-        return make("div", piece === drawn ? "drawn" : "", alone(film.pieces[piece]), make("span", "bar-of", bar), make("b", "", percent(q)));
+        return make("div", piece === drawn ? "drawn" : "", alone(data.pieces[piece]), make("span", "bar-of", bar), make("b", "", percent(q)));
       });
       return make("div", "top", make("p", "place", "The sampler\u2019s likeliest here"), ...lines);
     }
 
     function showStrip() {
-      part("strip").replaceChildren(...film.steps.map((name, step) => {
+      part("strip").replaceChildren(...data.steps.map((name, step) => {
         const answer = answerAt(step), button = make("button", "", String(name));
         button.type = "button";
         button.dataset.step = step;
@@ -156,8 +156,8 @@
       show();
     }
 
-    film.prompts.forEach(({ text }, i) => promptChoice.append(new Option(text.length > 90 ? `${text.slice(0, 88)}\u2026` : text, i)));
-    slider.max = film.steps.length - 1;
+    data.prompts.forEach(({ text }, i) => promptChoice.append(new Option(text.length > 90 ? `${text.slice(0, 88)}\u2026` : text, i)));
+    slider.max = data.steps.length - 1;
     slider.value = slider.max;
     promptChoice.addEventListener("change", () => { token = Infinity; show(); });
     slider.addEventListener("input", show);

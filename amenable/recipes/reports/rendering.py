@@ -1,4 +1,4 @@
-"""Pages from the templates of this folder: whatever is put in is escaped, style and script stand inside the page."""
+"""Pages from the templates of this folder: values are escaped, style and script stand inside the page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parent
 
 
 def render(template: str, css: str, js: str | None = None, **values: Any) -> str:
-    """A template with its values; css and js are files beside it, whose text it gets. A value left out is an error."""
+    """Render a template with its values; css and js name files that are inserted. A missing value is an error."""
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=True,
@@ -28,5 +28,5 @@ def render(template: str, css: str, js: str | None = None, **values: Any) -> str
 
 
 def shown_answer(text: str) -> str:
-    """An answer without the blanks around it; words in its place where it is empty."""
+    """Return an answer without surrounding blanks, or a remark where it is empty."""
     return text.strip() or Markup('<span class="empty">(says nothing)</span>')

@@ -6,70 +6,58 @@ What was not measured is None (null in the file), so that a reader never takes a
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from amenable.claims.stage_folders import Stage, missing, number, unfinished
-from amenable.recipes.reports.merge_evaluations import merged
+from amenable.evaluation.preference import DECODINGS
+from amenable.recipes.reports.merge_evaluations import merge
 
 SCHEMA = 1
 MEASURES = (
-    "gold",
-    "gold_low",
-    "gold_high",
-    "truthful",
-    "hallucination",
-    "closed_hallucination",
-    "over_refusal",
-    "rude",
-    "harmful",
-    "follows",
-    "length",
-    "ended",
-    "bpb",
-    "kl",
-    "reward",
-    "entropy",
-    "temperature",
+    *("gold", "gold_low", "gold_high", "truthful", "hallucination", "closed_hallucination", "over_refusal", "rude"),
+    *("harmful", "follows", "length", "ended", "bpb", "kl", "reward", "entropy", "temperature"),
 )
-"""what is told of every model, for each decoding"""
+"""figures of every model under each decoding"""
 
 Figures = dict[str, Any]
 
 
-def figures_of(
+def collect(
     stages: list[Stage],
     claims: Sequence[Figures] = (),
     over: Sequence[Figures] = (),
     across: Sequence[Figures] = (),
 ) -> Figures:
-    """Everything report.json holds.
+    """Return everything that report.json holds.
 
-    What takes the world's truth is worked out elsewhere and handed over: the claims, gold along the way of PPO (`over`)
-    and preference between models of different evaluations (`across`). `seeds` and `unjudged` are the report's own.
+    Results that take the world's truth are computed elsewhere and handed over: the claims, gold along the way of PPO
+    (`over`) and preference between models of different evaluations (`across`). The report fills `seeds` and `unjudged`.
     """
     by_name = {stage.name: stage for stage in stages}
-    evaluation = merged(stages)
-    known = [stage.seconds for stage in stages if stage.seconds is not None]
+    evaluation = merge(stages)
+    seconds = [stage.seconds for stage in stages if stage.seconds is not None]
+    sizes = (parameter_count(by_name[name].folder) for name in ("sft", "pretrain") if name in by_name)
     return {
         "schema": SCHEMA,
-        "seconds": round(sum(known), 1) if known else None,
+        "seconds": round(sum(seconds), 1) if seconds else None,
         "missing": missing(stages),
         "unfinished": unfinished(stages),
         "seeds": [],
         "unjudged": None,
-        "seed": same(stage.config.get("seed") for stage in stages),
+        "seed": common_value(stage.config.get("seed") for stage in stages),
         "versions": versions(stages),
-        "parameters": first(parameters(by_name[name].folder) for name in ("sft", "pretrain") if name in by_name),
+        "parameters": next((size for size in sizes if size is not None), None),
         "stages": [
             {"name": stage.name, "command": stage.command, "seconds": stage.seconds, "run": str(stage.folder)}
             for stage in stages
         ],
         "claims": list(claims),
-        "models": measures_of(evaluation["models"]),
-        "suites": {suite: measures_of(found) for suite, found in evaluation["suites"].items()},
+        "models": model_figures(evaluation["models"]),
+        "suites": {suite: model_figures(models) for suite, models in evaluation["suites"].items()},
         "tasks": evaluation["tasks"],
         "reward_model": reward_model(by_name.get("reward"), by_name.get("annotate")),
         "preference": [*evaluation["preference"], *across],
@@ -78,42 +66,45 @@ def figures_of(
     }
 
 
-def measures_of(models: dict[str, Figures]) -> Figures:
-    return {name: measures(found) for name, found in models.items()}
+def model_figures(models: dict[str, Figures]) -> Figures:
+    """Return the figures of each model: sampled on top, greedy below."""
+    return {
+        name: {**decoding_figures(figures), "greedy": decoding_figures(figures.get("greedy") or {})}
+        for name, figures in models.items()
+    }
 
 
-def measures(found: Figures) -> Figures:
-    """One model's figures, sampled on top and greedy below."""
-    greedy = found.get("greedy") or {}
-    return {**decoded(found), "greedy": decoded(greedy)}
+def decoding_figures(figures: Figures) -> Figures:
+    """Return one model's figures under one decoding."""
+    kinds = figures.get("gold_by_kind") or {}
+    gold_by_kind = {kind: number(kinds, kind) for kind in kinds}
+    return {**{key: number(figures, key) for key in MEASURES}, "gold_by_kind": gold_by_kind or None}
 
 
-def decoded(found: Figures) -> Figures:
-    """One model's figures under one decoding."""
-    kinds = found.get("gold_by_kind") or {}
-    by_kind = {kind: number(kinds, kind) for kind in kinds}
-    return {**{key: number(found, key) for key in MEASURES}, "gold_by_kind": by_kind or None}
+def by_decoding(figures: Figures, decoding: str) -> Figures:
+    """Return a model's figures under `decoding`: sampled ones lie on top, greedy ones below."""
+    return figures if decoding == "sampled" else figures["greedy"]
 
 
 def reward_model(reward: Stage | None, annotate: Stage | None) -> Figures:
-    """How often the reward model sides with annotators it learned from and with others, beside their agreement."""
-    judged = reward.finished if reward is not None else None
-    asked = annotate.finished if annotate is not None else None
-    pairs = {name: number(judged, f"{name}.pairs") for name in ("validation", "heldout")}
-    known = [count for count in pairs.values() if count is not None]
-    figures: Figures = {"agreement": number(asked, "agreement.all"), "pairs": sum(known) if known else None}
-    figures |= {f"agreement_{name}": number(asked, f"agreement.{name}") for name in ("train", "heldout")}
-    for name, part in (("train_annotators", "validation"), ("heldout_annotators", "heldout")):
-        figures[f"accuracy_{name}"] = number(judged, f"{part}.accuracy")
-        figures[f"accuracy_{name}_low"] = number(judged, f"{part}.low")
-        figures[f"accuracy_{name}_high"] = number(judged, f"{part}.high")
-        figures[f"longer_wins_{name}"] = number(judged, f"{part}.longer_wins")
-        figures[f"pairs_{name}"] = pairs[part]
+    """Return the reward model's accuracy with annotators it learned from and with others, and annotators' agreement."""
+    finished = reward.finished if reward is not None else None
+    labels = annotate.finished if annotate is not None else None
+    pairs = {name: number(finished, f"{name}.pairs") for name in ("validation", "heldout")}
+    counts = [count for count in pairs.values() if count is not None]
+    figures: Figures = {"agreement": number(labels, "agreement.all"), "pairs": sum(counts) if counts else None}
+    figures |= {f"agreement_{name}": number(labels, f"agreement.{name}") for name in ("train", "heldout")}
+    for name, split in (("train_annotators", "validation"), ("heldout_annotators", "heldout")):
+        figures[f"accuracy_{name}"] = number(finished, f"{split}.accuracy")
+        figures[f"accuracy_{name}_low"] = number(finished, f"{split}.low")
+        figures[f"accuracy_{name}_high"] = number(finished, f"{split}.high")
+        figures[f"longer_wins_{name}"] = number(finished, f"{split}.longer_wins")
+        figures[f"pairs_{name}"] = pairs[split]
     return figures
 
 
-def preferred(figures: Figures, a: str, b: str, decoding: str, judges: str) -> Figures | None:
-    """How often `a` is preferred to `b`, whichever way round it was measured: wins, low, high, n."""
+def preference_of(figures: Figures, a: str, b: str, decoding: str, judges: str) -> Figures | None:
+    """Return the win rate of `a` against `b`, whichever way round it was measured: wins, low, high, n."""
     for row in figures["preference"]:
         if (row["decoding"], row["judges"]) != (decoding, judges):
             continue
@@ -125,31 +116,40 @@ def preferred(figures: Figures, a: str, b: str, decoding: str, judges: str) -> F
     return None
 
 
-def judges_of(figures: Figures) -> str | None:
-    """Who is shown as the judge: annotators held out of all training where there are any."""
+def headline_judges(figures: Figures) -> str | None:
+    """Return the judges of the headline: annotators held out of all training where there are any."""
     present = {row["judges"] for row in figures["preference"]}
-    return first(name for name in ("heldout", "reward", "training") if name in present)
+    return next((name for name in ("heldout", "reward", "training") if name in present), None)
 
 
-def pair_of(figures: Figures) -> tuple[str, str] | None:
-    """The two models of the headline: (aligned, before it). None where there are not two."""
+def headline_pair(figures: Figures) -> tuple[str, str] | None:
+    """Return the two models of the headline, (aligned, before it); None where there are not two."""
     names = list(figures["models"])
     if len(names) < 2:
         return None
-    after = first(name for name in ("ppo", "dpo", names[-1]) if name in names)
-    before = first(name for name in ("sft", "base", *names) if name in names and name != after)
-    return str(after), str(before)
+    after = next(name for name in ("ppo", "dpo", names[-1]) if name in names)
+    before = next(name for name in ("sft", "base", *names) if name in names and name != after)
+    return after, before
+
+
+def headline_preferences(figures: Figures) -> dict[str, Figures]:
+    """Return by decoding the win rate of the aligned model against the one before it; those not measured left out."""
+    pair, judges = headline_pair(figures), headline_judges(figures)
+    if pair is None or judges is None:
+        return {}
+    rows = {decoding: preference_of(figures, *pair, decoding, judges) for decoding in DECODINGS}
+    return {decoding: row for decoding, row in rows.items() if row is not None}
 
 
 def versions(stages: list[Stage]) -> Figures:
-    """Version of everything at work; where stages differ, all of them."""
-    told = [stage.lineage.get("versions") or {} for stage in stages]
-    names = list(dict.fromkeys(name for one in told for name in one))
-    return {name: ", ".join(sorted({str(one[name]) for one in told if name in one})) for name in names}
+    """Return the version of each library; where stages differ, all of them."""
+    versions = [stage.lineage.get("versions") or {} for stage in stages]
+    names = dict.fromkeys(name for version in versions for name in version)
+    return {name: ", ".join(sorted({str(version[name]) for version in versions if name in version})) for name in names}
 
 
-def parameters(folder: Path) -> int | None:
-    """How many numbers model.safetensors holds, read from its header."""
+def parameter_count(folder: Path) -> int | None:
+    """Return the number of parameters in model.safetensors, read from its header."""
     path = folder / "model.safetensors"
     if not path.is_file():
         return None
@@ -160,22 +160,10 @@ def parameters(folder: Path) -> int | None:
             header = json.loads(file.read(min(length, path.stat().st_size)))
         except ValueError:
             return None
-    total = 0
-    for name, tensor in header.items():
-        if name != "__metadata__":
-            size = 1
-            for side in tensor["shape"]:
-                size *= side
-            total += size
-    return total
+    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
 
 
-def same(values: Iterable[Any]) -> Any:
-    """The one value that all of them are, leaving out None; None where they differ."""
-    told = {value for value in values if value is not None}
-    return told.pop() if len(told) == 1 else None
-
-
-def first(values: Iterable[Any]) -> Any:
-    """The first that is not None."""
-    return next((value for value in values if value is not None), None)
+def common_value(values: Iterable[Any]) -> Any:
+    """Return the value that all agree on, leaving out None; None where they differ."""
+    distinct = {value for value in values if value is not None}
+    return distinct.pop() if len(distinct) == 1 else None

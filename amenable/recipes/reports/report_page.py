@@ -1,12 +1,12 @@
-"""report.html: one file that opens anywhere, in which every figure of a demo can be looked at.
+"""report.html: one file that opens anywhere, with every figure of a demo.
 
-The words and tables are in report.jinja, which escapes all that a model or a user wrote; style and script go inside the
+Text and layout are in report.jinja, which escapes all that a model or a user wrote; style and script go inside the
 file, so that nothing is ever fetched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,27 @@ from markupsafe import Markup
 
 from amenable.claims.stage_folders import Stage, named
 from amenable.data.files import read_json_lines
-from amenable.recipes.reports import answer_browser, claims_table, curves, diagram, inspector, rendering, tables, words
-from amenable.recipes.reports.report_data import Figures, judges_of, pair_of, preferred
-from amenable.recipes.reports.stage_cards import step
+from amenable.evaluation.preference import DECODINGS
+from amenable.recipes.reports import (
+    answer_browser,
+    claims_table,
+    curves,
+    diagram,
+    formatting,
+    inspector,
+    rendering,
+    tables,
+)
+from amenable.recipes.reports.formatting import decimal, display_name, percent
+from amenable.recipes.reports.report_data import (
+    Figures,
+    by_decoding,
+    headline_judges,
+    headline_pair,
+    headline_preferences,
+)
+from amenable.recipes.reports.stage_cards import card
+from amenable.recipes.reports.summary import summary
 
 CORE = ("base", "prompted", "sft", "dpo", "ppo", "ppo-ptx")
 """the models whose answers are shown where there are too many to show all"""
@@ -25,120 +43,120 @@ MANY = 6
 
 
 def render(figures: Figures, stages: list[Stage], run: Path) -> str:
-    """The whole page of a run, whose first finished demo `stages` are where it has several."""
-    after, before = pair_of(figures) or ("ppo", "sft")
-    found = answer_browser.explorer(stages)
-    headline, details = words.summary(figures, stages)
+    """Return the whole page of a run, whose first finished demo `stages` are where it has several."""
+    after, before = headline_pair(figures) or ("ppo", "sft")
+    browser = answer_browser.load(stages)
+    headline, details = summary(figures, stages)
+    demo, reward = stages[0].folder.parent, named(stages, "reward")
+    cards = {stage.name: card(stage) for stage in stages}
     return rendering.render(
         "report.jinja",
         css="report.css",
         js="report.js",
-        name_of=words.name_of,
-        plain=words.plain,
-        percent=words.percent,
+        display_name=display_name,
+        decimal=decimal,
+        percent=percent,
         figures=figures,
         headline=headline,
         details=details,
         tiles=tiles(figures),
         missing=missing_line(figures),
-        shown_seed=stages[0].folder.parent.name,
-        claims=claims_table.table(figures["claims"], stages, stages[0].folder.parent),
+        shown_seed=demo.name,
+        claims=claims_table.table(figures["claims"], stages, demo),
         tally=claims_table.tally(figures["claims"]),
-        steps=[step(stage) for stage in stages],
+        steps=list(cards.values()),
         drawing=diagram.draw(stages),
-        tables=both(tables.model_table, figures) if figures["models"] else [],
+        tables=for_each_decoding(tables.model_table, figures) if figures["models"] else [],
         many=len(figures["models"]) > MANY,
         suites=tables.suite_table(figures),
         tasks=tables.task_table(figures),
-        judge=words.JUDGES.get(judges_of(figures) or ""),
-        matrices=both(tables.preference_matrix, figures),
-        kinds=both(tables.kind_table, figures),
+        judge=formatting.JUDGES.get(headline_judges(figures) or ""),
+        matrices=for_each_decoding(tables.preference_matrix, figures),
+        kinds=for_each_decoding(tables.kind_table, figures),
         over=curves.over_optimisation(figures),
         curves=curves.panels(stages, figures),
-        reward=tables.reward_bars(figures, named(stages, "reward")),
+        reward=tables.reward_bars(figures, reward),
         reward_models=tables.reward_models(stages),
-        margins=tables.margin_bars(named(stages, "reward")),
-        calibration=tables.calibration(named(stages, "reward")),
-        found=found,
-        packed=packed_answers(found, figures),
-        marks=[(place, answer_browser.MARKS[place][2]) for place in found.marks],
+        margins=tables.margin_bars(reward),
+        calibration=tables.calibration(reward),
+        browser=browser,
+        answers_json=answers_json(browser, figures),
+        marks=[(i, answer_browser.MARKS[i][2]) for i in browser.marks],
         shown=answer_browser.SHOWN,
         after=after,
         before=before,
-        iterations=answer_browser.iterations(named(stages, "ppo") or online(stages)),
+        iterations=answer_browser.iterations(named(stages, "ppo") or first_online(stages)),
         inspectors=inspectors(stages),
-        commands={stage.command: step(stage)["command"] for stage in reversed(stages)},
-        duration=words.duration(figures["seconds"]),
+        commands={stage.command: cards[stage.name]["command"] for stage in reversed(stages)},
+        duration=formatting.duration(figures["seconds"]),
         command=f"amenable report --run {run}",
     )
 
 
-def both(table: Any, figures: Figures) -> list[Any]:
-    """A table sampled and greedy, leaving out what there is nothing to show of."""
-    return [made for decoding in words.DECODINGS if (made := table(figures, decoding))]
+def for_each_decoding(table: Callable[[Figures, str], Any], figures: Figures) -> list[Any]:
+    """Return a table for each decoding, leaving out empty ones."""
+    return [rows for decoding in DECODINGS if (rows := table(figures, decoding))]
 
 
-def packed_answers(found: answer_browser.Explorer, figures: Figures) -> Markup:
-    """The explorer's data, models in the colours they have everywhere."""
-    colours = {name: curves.colour_of(place) for place, name in enumerate(figures["models"])}
-    names = found.models
-    few = len(names) <= MANY
-    return answer_browser.packed(
-        found,
-        [words.name_of(name) for name in names],
+def answers_json(browser: answer_browser.AnswerBrowser, figures: Figures) -> Markup:
+    """Return the browser's data, models in the colours they have everywhere."""
+    colours = {name: curves.colour_of(i) for i, name in enumerate(figures["models"])}
+    names = browser.models
+    return answer_browser.to_json(
+        browser,
+        [display_name(name) for name in names],
         [colours.get(name, 0) for name in names],
-        [few or name in CORE for name in names],
+        [len(names) <= MANY or name in CORE for name in names],
     )
 
 
 def inspectors(stages: Sequence[Stage]) -> list[tuple[str, Markup]]:
-    """The token inspector of the first run that kept traces, with its command."""
-    traced = [stage for stage in stages if (stage.folder / "traces.jsonl").is_file()]
-    made = [
-        (f"amenable inspect {stage.folder}", inspector.part(read_json_lines(stage.folder / "traces.jsonl")))
-        for stage in traced
-    ]
-    return [(command, part) for command, part in made if part][:1]
+    """Return the token inspector of the first run that has traces, with its command."""
+    for stage in stages:
+        if rows := read_json_lines(stage.folder / "traces.jsonl"):
+            return [(f"amenable inspect {stage.folder}", inspector.part(rows))]
+    return []
 
 
-def online(stages: Sequence[Stage]) -> Stage | None:
+def first_online(stages: Sequence[Stage]) -> Stage | None:
     """Return the first run of an online algorithm, one with the option to trace prompts."""
     return next((stage for stage in stages if "num_traced_prompts" in stage.config), None)
 
 
 def missing_line(figures: Figures) -> str:
-    """What an unfinished run lacks, and what to do about it."""
-    told = []
+    """Return the sentences on an unfinished run's missing stages."""
+    sentences = []
     if figures["unfinished"]:
-        told.append(
-            f"Not done yet: {', '.join(figures['unfinished'])}. The command that began this run goes on with it."
-        )
+        stages = ", ".join(figures["unfinished"])
+        sentences.append(f"Not done yet: {stages}. The command that began this run goes on with it.")
     present = {*figures["unfinished"], *(stage["command"] for stage in figures["stages"])}
     absent = [name for name in figures["missing"] if name not in present]
     if absent:
-        told.append(f"Not in this folder: {', '.join(absent)}.")
+        sentences.append(f"Not in this folder: {', '.join(absent)}.")
     if figures["unjudged"]:
-        told.append(f"The claims could not be judged: {figures['unjudged']}.")
-    return " ".join(told)
+        sentences.append(f"The claims could not be judged: {figures['unjudged']}.")
+    return " ".join(sentences)
 
 
 def tiles(figures: Figures) -> list[dict[str, str]]:
-    """The few numbers that a reader should leave with."""
-    pair, judges = pair_of(figures), judges_of(figures)
-    made = []
-    for decoding in words.DECODINGS:
-        row = preferred(figures, *pair, decoding, judges) if pair and judges else None
-        if row is not None and pair is not None:
-            label = f"{words.name_of(pair[0])} preferred to {words.name_of(pair[1])}, {decoding}"
-            note = f"95% interval {words.span(row['low'], row['high'])}, {row['n']} prompts"
-            made.append({"value": words.percent(row["wins"]), "label": label, "note": note})
-    if pair is not None:
-        after, before = (figures["models"][name] for name in pair)
-        for decoding, new, old in (("sampled", after, before), ("greedy", after["greedy"], before["greedy"])):
-            if new["gold"] is not None and old["gold"] is not None:
-                value, note = (
-                    words.signed(new["gold"] - old["gold"]),
-                    f"{words.plain(old['gold'])} → {words.plain(new['gold'])}",
-                )
-                made.append({"value": value, "label": f"gold over {words.name_of(pair[1])}, {decoding}", "note": note})
-    return made
+    """Return the headline's win rates and changes of gold as large numbers."""
+    pair = headline_pair(figures)
+    if pair is None:
+        return []
+    after, before = map(display_name, pair)
+    tiles = [
+        preference_tile(row, f"{after} preferred to {before}, {decoding}")
+        for decoding, row in headline_preferences(figures).items()
+    ]
+    for decoding in DECODINGS:
+        new, old = (by_decoding(figures["models"][name], decoding)["gold"] for name in pair)
+        if new is not None and old is not None:
+            value, note = formatting.signed(new - old), f"{decimal(old)} → {decimal(new)}"
+            tiles.append({"value": value, "label": f"gold over {before}, {decoding}", "note": note})
+    return tiles
+
+
+def preference_tile(row: Figures, label: str) -> dict[str, str]:
+    """Return the tile of one win rate."""
+    note = f"95% interval {formatting.interval(row['low'], row['high'])}, {row['n']} prompts"
+    return {"value": percent(row["wins"]), "label": label, "note": note}

@@ -7,28 +7,29 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from amenable.claims.stage_folders import Stage, number
-from amenable.recipes.reports import charts, words
-from amenable.recipes.reports.merge_evaluations import in_order
-from amenable.recipes.reports.report_data import Figures, judges_of, preferred
+from amenable.recipes.reports import charts, formatting
+from amenable.recipes.reports.formatting import decimal, percent
+from amenable.recipes.reports.merge_evaluations import in_display_order
+from amenable.recipes.reports.report_data import Figures, by_decoding, headline_judges, preference_of
 
 MEASURES: dict[str, tuple[str, str, Callable[[float | None], str]]] = {
-    "gold": ("Gold", "up", words.plain),
-    "truthful": ("Truthful", "up", words.percent),
-    "hallucination": ("Hallucinates", "down", words.percent),
-    "closed_hallucination": ("Adds to the passage", "down", words.percent),
-    "over_refusal": ("Over-refuses", "down", words.percent),
-    "rude": ("Rude", "down", words.percent),
-    "harmful": ("Helps with harm", "down", words.percent),
-    "follows": ("Follows instructions", "up", words.percent),
-    "ended": ("Ends its answer", "up", words.percent),
-    "length": ("Length, words", "", lambda value: words.plain(value, 1)),
-    "bpb": ("Bits per byte of raw text", "down", lambda value: words.plain(value, 3)),
-    "kl": ("KL to SFT, nats", "", words.plain),
-    "reward": ("Reward", "up", words.plain),
-    "entropy": ("Entropy, nats an answer", "", lambda value: words.plain(value, 1)),
-    "temperature": ("Temperature", "", words.plain),
+    "gold": ("Gold", "up", decimal),
+    "truthful": ("Truthful", "up", percent),
+    "hallucination": ("Hallucinates", "down", percent),
+    "closed_hallucination": ("Adds to the passage", "down", percent),
+    "over_refusal": ("Over-refuses", "down", percent),
+    "rude": ("Rude", "down", percent),
+    "harmful": ("Helps with harm", "down", percent),
+    "follows": ("Follows instructions", "up", percent),
+    "ended": ("Ends its answer", "up", percent),
+    "length": ("Length, words", "", lambda value: decimal(value, 1)),
+    "bpb": ("Bits per byte of raw text", "down", lambda value: decimal(value, 3)),
+    "kl": ("KL to SFT, nats", "", decimal),
+    "reward": ("Reward", "up", decimal),
+    "entropy": ("Entropy, nats an answer", "", lambda value: decimal(value, 1)),
+    "temperature": ("Temperature", "", decimal),
 }
-"""key: label, which way is better, how it is written"""
+"""key: label, direction that is better, format"""
 
 SUITES = {
     "truthful": ("Truthfulness", ("truthful", "hallucination", "over_refusal", "gold")),
@@ -38,67 +39,61 @@ SUITES = {
     "phrasings": ("New phrasings, known matters", ("gold", "truthful", "follows")),
     "entities": ("Known phrasings, new matters", ("gold", "truthful", "follows")),
 }
-"""suite: title, what is told of it"""
+"""suite: title, measures shown"""
 
-PARTS = ("train", "validation", "heldout")
+SPLITS = ("train", "validation", "heldout")
 """comparisons a reward model learned from, new ones of the same annotators, ones of other annotators"""
 
 
 def model_table(figures: Figures, decoding: str) -> dict[str, Any]:
-    """Measures x models for one decoding; the best of a row is marked where there is one."""
+    """Return measures x models for one decoding; the best of a row is marked where there is one."""
     names = list(figures["models"])
-    found = [figures["models"][name] if decoding == "sampled" else figures["models"][name]["greedy"] for name in names]
-    rows = [row for key in MEASURES if (row := measure_row(key, found)) is not None]
+    columns = [by_decoding(figures["models"][name], decoding) for name in names]
+    rows = [row for key in MEASURES if (row := measure_row(key, columns)) is not None]
     return {"decoding": decoding, "names": names, "rows": rows}
 
 
-def measure_row(key: str, found: Sequence[Figures]) -> dict[str, Any] | None:
-    """One measure of several models; None where it was taken of none."""
-    label, better, written = MEASURES[key]
-    values = [one[key] for one in found]
-    known = [value for value in values if value is not None]
-    if not known:
+def measure_row(key: str, columns: Sequence[Figures]) -> dict[str, Any] | None:
+    """Return the row of one measure, a cell a model; None where no model was measured."""
+    label, better, to_text = MEASURES[key]
+    values = [figures[key] for figures in columns]
+    measured = [value for value in values if value is not None]
+    if not measured:
         return None
-    best = written(max(known) if better == "up" else min(known)) if better else None
+    best = to_text(max(measured) if better == "up" else min(measured)) if better else None
     cells = [
-        {"text": written(value), "best": value is not None and written(value) == best, "note": ""} for value in values
+        {
+            "text": to_text(figures[key]),
+            "best": figures[key] is not None and to_text(figures[key]) == best,
+            "note": formatting.half_width(figures.get("gold_low"), figures.get("gold_high")) if key == "gold" else "",
+        }
+        for figures in columns
     ]
-    if key == "gold":
-        cells = [{**cell, "note": gold_interval(one)} for cell, one in zip(cells, found)]
-    return {"label": label, "better": better, "cells": unless_level(cells)}
+    return {"label": label, "better": better, "cells": unmark_ties(cells)}
 
 
-def unless_level(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same cells; where all are best, none is marked."""
+def unmark_ties(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the cells of a row; where all are best, none is marked."""
     return [{**cell, "best": False} for cell in cells] if all(cell["best"] for cell in cells) else cells
 
 
-def gold_interval(one: Figures) -> str:
-    """The half-width of gold's interval."""
-    low, high = one.get("gold_low"), one.get("gold_high")
-    return "" if low is None or high is None else f"±{words.plain((high - low) / 2)}"
-
-
 def preference_matrix(figures: Figures, decoding: str) -> dict[str, Any] | None:
-    """How often the row's model is preferred to the column's. A cell's tint is its distance from one half."""
-    names, judges = list(figures["models"]), judges_of(figures)
+    """Return the win rates of the row's model against the column's, tinted by the distance from one half."""
+    names, judges = list(figures["models"]), headline_judges(figures)
     if judges is None:
         return None
-    rows = []
-    for a in names:
-        cells: list[dict[str, Any] | None] = []
-        for b in names:
-            row = preferred(figures, a, b, decoding, judges)
-            cells.append(None if row is None else matrix_cell(row))
-        rows.append((a, cells))
+    rows = [(a, [matrix_cell(preference_of(figures, a, b, decoding, judges)) for b in names]) for a in names]
     count = next((row["n"] for row in figures["preference"] if row["decoding"] == decoding), None)
     return {"decoding": decoding, "names": names, "rows": rows, "n": count}
 
 
-def matrix_cell(row: Figures) -> dict[str, Any]:
+def matrix_cell(row: Figures | None) -> dict[str, Any] | None:
+    """Return the cell of one win rate."""
+    if row is None:
+        return None
     return {
-        "wins": words.percent(row["wins"]),
-        "span": words.span(row["low"], row["high"]),
+        "wins": percent(row["wins"]),
+        "span": formatting.interval(row["low"], row["high"]),
         "clear": row["low"] > 0.5 or row["high"] < 0.5,
         "side": "good" if row["wins"] >= 0.5 else "bad",
         "tint": round(min(1.0, abs(row["wins"] - 0.5) / 0.4) * 70),
@@ -106,63 +101,59 @@ def matrix_cell(row: Figures) -> dict[str, Any]:
 
 
 def kind_table(figures: Figures, decoding: str) -> dict[str, Any] | None:
-    """Mean gold by kind of prompt and model, each cell tinted by how far from zero it lies. None without gold."""
-    names = list(figures["models"])
-    found = [
-        (one if decoding == "sampled" else one["greedy"])["gold_by_kind"] or {} for one in figures["models"].values()
-    ]
-    kinds = sorted({kind for one in found for kind in one})
-    values = [value for one in found for value in one.values() if value is not None]
+    """Return mean gold by kind of prompt and model, tinted by the distance from zero. None without gold."""
+    columns = [by_decoding(model, decoding)["gold_by_kind"] or {} for model in figures["models"].values()]
+    kinds = sorted({kind for column in columns for kind in column})
+    values = [value for column in columns for value in column.values() if value is not None]
     if not values:
         return None
     most = max(abs(value) for value in values) or 1.0
-    rows = [(kind.replace("_", " ") or "other", [tinted(one.get(kind), most) for one in found]) for kind in kinds]
-    return {"decoding": decoding, "names": names, "rows": rows}
+    rows = [
+        (kind.replace("_", " ") or "other", [tinted(column.get(kind), most) for column in columns]) for kind in kinds
+    ]
+    return {"decoding": decoding, "names": list(figures["models"]), "rows": rows}
 
 
 def tinted(value: float | None, most: float) -> dict[str, Any] | None:
-    """A cell of a heat table, its tint growing with the distance from zero up to `most`."""
+    """Return a cell of a heat table, its tint growing with the distance from zero up to `most`."""
     if value is None:
         return None
-    return {"text": words.plain(value), "side": "good" if value >= 0 else "bad", "tint": round(70 * abs(value) / most)}
+    return {"text": decimal(value), "side": "good" if value >= 0 else "bad", "tint": round(70 * abs(value) / most)}
 
 
 def suite_table(figures: Figures) -> dict[str, Any] | None:
-    """Every suite, sampled, in one table: what it is about first, then gold. None where nothing was measured."""
-    names = list(in_order({name: None for models in figures["suites"].values() for name in models}))
+    """Return every suite, sampled, in one table: its own measures first, then gold. None where nothing was measured."""
+    names = list(in_display_order({name: None for models in figures["suites"].values() for name in models}))
     absent = dict.fromkeys(MEASURES)
     parts = []
     for suite, models in figures["suites"].items():
-        title, wanted = SUITES.get(suite, (suite, ("gold", "truthful", "follows")))
-        found = [models.get(name, absent) for name in names]
-        rows = [row for key in wanted if (row := measure_row(key, found)) is not None]
+        title, keys = SUITES.get(suite, (suite, ("gold", "truthful", "follows")))
+        columns = [models.get(name, absent) for name in names]
+        rows = [row for key in keys if (row := measure_row(key, columns)) is not None]
         if rows:
             parts.append({"title": title, "rows": rows})
     return {"names": names, "parts": parts} if parts else None
 
 
 def task_table(figures: Figures) -> dict[str, Any] | None:
-    """Accuracy of every task by model, with the half-width of its interval."""
+    """Return the accuracy of every task by model, with the half-width of its interval."""
     tasks = figures["tasks"]
-    names = list(in_order({name: None for found in tasks.values() for name in found}))
+    names = list(in_display_order({name: None for models in tasks.values() for name in models}))
     rows = []
-    for task, found in tasks.items():
-        known = [number(found.get(name), "accuracy") for name in names]
-        best = max((value for value in known if value is not None), default=None)
+    for task, models in tasks.items():
+        accuracies = {name: number(models.get(name), "accuracy") for name in names}
+        best = max((value for value in accuracies.values() if value is not None), default=None)
         cells = [
-            {
-                "text": words.percent(value),
-                "best": value is not None and value == best,
-                "note": task_note(found.get(name)),
-            }
-            for name, value in zip(names, known)
+            {"text": percent(value), "best": value is not None and value == best, "note": task_note(models.get(name))}
+            for name, value in accuracies.items()
         ]
-        rows.append({"label": task.replace("_", " "), "better": "up", "cells": unless_level(cells)})
+        rows.append({"label": task.replace("_", " "), "better": "up", "cells": unmark_ties(cells)})
     return {"names": names, "rows": rows} if rows else None
 
 
-def task_note(found: Figures | None) -> str:
-    low, high = number(found, "low"), number(found, "high")
+def task_note(figures: Figures | None) -> str:
+    """Return the half-width of an accuracy's interval, in percentage points."""
+    low, high = number(figures, "low"), number(figures, "high")
     return "" if low is None or high is None else f"±{50 * (high - low):.0f}"
 
 
@@ -175,60 +166,64 @@ def bar(
     interval: tuple[float | None, float | None] = (None, None),
     share: bool = False,
 ) -> dict[str, Any]:
-    """A horizontal bar from zero, as percentages of the scale [low, high]."""
-    across = 100 / ((high - low) or 1.0)
-    zero = -low * across
-    end = zero if value is None else (value - low) * across
-    whisker = [round((side - low) * across, 1) for side in interval if side is not None]
+    """Return a horizontal bar from zero, as percentages of the scale [low, high]."""
+    scale = 100 / ((high - low) or 1.0)
+    zero = -low * scale
+    end = zero if value is None else (value - low) * scale
+    whisker = [round((bound - low) * scale, 1) for bound in interval if bound is not None]
     return {
         "name": name,
-        "text": words.percent(value) if share else words.plain(value),
+        "text": percent(value) if share else decimal(value),
         "left": round(min(zero, end), 1),
         "width": round(abs(end - zero), 1),
         "zero": round(zero, 1),
         "colour": colour,
         "whisker": whisker if len(whisker) == 2 else None,
-        "note": words.span(*interval) if share else "",
+        "note": formatting.interval(*interval) if share else "",
     }
 
 
 def reward_bars(figures: Figures, stage: Stage | None) -> list[dict[str, Any]]:
-    """Panels of bars: training annotators, held-out annotators, and each annotator."""
-    found, panels = figures["reward_model"], []
-    known, met = ("Annotators it learned from, other prompts", "Annotators it never met")
-    if found["agreement_train"] is None and found["agreement_heldout"] is None:
-        known, met = "Validation comparisons", "Held-out comparisons"
-    for key, short, name in (("train_annotators", "train", known), ("heldout_annotators", "heldout", met)):
-        if found[f"accuracy_{key}"] is None:
+    """Return panels of bars: training annotators, held-out annotators, and each annotator."""
+    facts, panels = figures["reward_model"], []
+    train, heldout = ("Annotators it learned from, other prompts", "Annotators it never met")
+    if facts["agreement_train"] is None and facts["agreement_heldout"] is None:
+        train, heldout = "Validation comparisons", "Held-out comparisons"
+    for key, split, title in (("train_annotators", "train", train), ("heldout_annotators", "heldout", heldout)):
+        if facts[f"accuracy_{key}"] is None:
             continue
-        interval = (found[f"accuracy_{key}_low"], found[f"accuracy_{key}_high"])
+        interval = (facts[f"accuracy_{key}_low"], facts[f"accuracy_{key}_high"])
         bars = [
-            bar("reward model", found[f"accuracy_{key}"], 0, 1, 2, interval, share=True),
-            bar("one annotator with another", found[f"agreement_{short}"], 0, 1, 1, share=True),
-            bar("the longer answer wins", found[f"longer_wins_{key}"], 0, 1, 0, share=True),
+            bar("reward model", facts[f"accuracy_{key}"], 0, 1, 2, interval, share=True),
+            bar("one annotator with another", facts[f"agreement_{split}"], 0, 1, 1, share=True),
+            bar("the longer answer wins", facts[f"longer_wins_{key}"], 0, 1, 0, share=True),
         ]
-        panels.append({"name": name, "note": pairs_note(found[f"pairs_{key}"]), "bars": bars})
-    for short, name in (("validation", "Each annotator it learned from"), ("heldout", "Each annotator it never met")):
-        each = ((stage.finished or {}).get(short) or {}).get("by_annotator") if stage is not None else None
+        pairs = facts[f"pairs_{key}"]
+        panels.append({"name": title, "note": "" if pairs is None else f"{pairs:,.0f} pairs", "bars": bars})
+    for split, title in (("validation", "Each annotator it learned from"), ("heldout", "Each annotator it never met")):
+        annotators = split_figures(stage, split).get("by_annotator") or {}
         bars = [
-            bar(who, number(one, "accuracy"), 0, 1, 2, share=True) for who, one in sorted((each or {}).items()) if who
+            bar(name, number(facts, "accuracy"), 0, 1, 2, share=True)
+            for name, facts in sorted(annotators.items())
+            if name
         ]
         if bars:
-            panels.append({"name": name, "note": "", "bars": bars})
+            panels.append({"name": title, "note": "", "bars": bars})
     return panels
 
 
-def pairs_note(pairs: float | None) -> str:
-    return "" if pairs is None else f"{pairs:,.0f} pairs"
+def split_figures(stage: Stage | None, split: str) -> Figures:
+    """Return a finished reward model's figures on one split of the comparisons; empty where it has none."""
+    return ((stage.finished or {}).get(split) or {}) if stage is not None else {}
 
 
 def reward_models(stages: Sequence[Stage]) -> list[dict[str, Any]]:
-    """A row a reward model: accuracy on each kind of comparison, and loss on what it learned from and on new ones."""
+    """Return a row a reward model: accuracy and loss on each split of the comparisons."""
     return [
         {
             "name": stage.name,
-            "accuracies": [words.percent(number(stage.finished, f"{part}.accuracy")) for part in PARTS],
-            "losses": [words.plain(number(stage.finished, f"{part}.loss"), 3) for part in PARTS],
+            "accuracies": [percent(number(stage.finished, f"{split}.accuracy")) for split in SPLITS],
+            "losses": [decimal(number(stage.finished, f"{split}.loss"), 3) for split in SPLITS],
         }
         for stage in stages
         if stage.command == "reward" and stage.finished is not None
@@ -236,28 +231,27 @@ def reward_models(stages: Sequence[Stage]) -> list[dict[str, Any]]:
 
 
 def margin_bars(stage: Stage | None) -> list[dict[str, Any]]:
-    """Accuracy with held-out annotators by how far apart the two scores lie: the bins of the calibration.
+    """Return accuracy with held-out annotators by the gap of the two scores: the bins of the calibration.
 
     The model's probability is the logistic function of the score gap, so a bin's gap is the log odds of its mean.
     """
-    finished = (stage.finished or {}) if stage is not None else {}
-    bins = (finished.get("heldout") or finished.get("validation") or {}).get("calibration") or []
+    figures = split_figures(stage, "heldout") or split_figures(stage, "validation")
     return [
-        bar(f"gap {words.plain(log_odds(one['predicted']))}", one["actual"], 0, 1, 2, share=True)
-        for one in bins
-        if 0 < one["predicted"] < 1
+        bar(f"gap {decimal(log_odds(group['predicted']))}", group["actual"], 0, 1, 2, share=True)
+        for group in figures.get("calibration") or []
+        if 0 < group["predicted"] < 1
     ]
 
 
 def log_odds(share: float) -> float:
+    """Return the logit of a share."""
     return math.log(share / (1 - share))
 
 
 def calibration(stage: Stage | None) -> Any:
-    """The calibration chart of both sets of annotators, or None."""
-    finished = (stage.finished or {}) if stage is not None else {}
+    """Return the calibration chart of both sets of annotators, or None."""
     groups: Sequence[tuple[str, list[dict[str, float]], int]] = [
-        (name, (finished.get(key) or {}).get("calibration") or [], colour)
-        for name, key, colour in (("learned from", "validation", 1), ("never met", "heldout", 2))
+        (name, split_figures(stage, split).get("calibration") or [], colour)
+        for name, split, colour in (("learned from", "validation", 1), ("never met", "heldout", 2))
     ]
     return charts.calibration_chart("Calibration: predicted against actual", groups)

@@ -23,20 +23,20 @@ def row(i: int, suite: str | None = None, models: tuple[str, ...] = ("ppo", "sft
     )
 
 
-def asked(found: answer_browser.Explorer) -> list[str]:
+def asked(found: answer_browser.AnswerBrowser) -> list[str]:
     return [prompt.turns[0][1].removeprefix("prompt ") for prompt in found.prompts]
 
 
 def test_the_order_depends_on_the_seed_alone(stages: dict[str, Stage]) -> None:
     write(stages["evaluate"], [row(i) for i in range(50)])
-    first, again, other = (asked(answer_browser.explorer([stages["evaluate"]], seed)) for seed in (0, 0, 1))
+    first, again, other = (asked(answer_browser.load([stages["evaluate"]], seed)) for seed in (0, 0, 1))
     assert first == again and first != other
     assert sorted(first, key=int) == [str(i) for i in range(50)], "every prompt is kept"
 
 
 def test_the_test_prompts_come_before_the_suites(stages: dict[str, Stage]) -> None:
     write(stages["evaluate"], [row(i, "respect") for i in range(9)] + [row(i, "test") for i in range(9, 12)])
-    found = answer_browser.explorer([stages["evaluate"]])
+    found = answer_browser.load([stages["evaluate"]])
     assert [prompt.suite for prompt in found.prompts] == ["test"] * 3 + ["respect"] * 9
     assert found.suites == ["test", "respect"]
 
@@ -48,7 +48,7 @@ def test_evaluations_are_read_as_one(demo_run: Path, stages: dict[str, Stage]) -
     write(stages["evaluate"], [row(1, models=("sft",), gold=1.0), row(2, models=("sft",))])
     found = {stage.name: stage for stage in read_stages(demo_run)}
     write(found["evaluate-ppo"], [row(1, "test", models=("ppo", "base"))])
-    explorer = answer_browser.explorer(list(found.values()))
+    explorer = answer_browser.load(list(found.values()))
     assert explorer.models == ["base", "sft", "ppo"], "in the order of display"
     by_prompt = dict(zip(asked(explorer), explorer.prompts))
     texts = [one.text if one else None for one in by_prompt["1"].answers["greedy"]]
@@ -68,27 +68,27 @@ def test_evaluations_are_read_as_one(demo_run: Path, stages: dict[str, Stage]) -
     ],
 )
 def test_what_is_true_of_an_answer_is_said(parts: dict, told: list[str]) -> None:
-    found = answer_browser.answer_of({"text": "x", "ended": True, **parts})
+    found = answer_browser.make_answer({"text": "x", "ended": True, **parts})
     assert found is not None
     assert [answer_browser.MARKS[mark][2] for mark in found.marks] == told
 
 
 def test_only_what_is_said_of_some_answer_can_be_asked_for(stages: dict[str, Stage]) -> None:
     write(stages["evaluate"], [row(1, rude=True), row(2, rude=False)])
-    found = answer_browser.explorer([stages["evaluate"]])
+    found = answer_browser.load([stages["evaluate"]])
     assert [answer_browser.MARKS[mark][2] for mark in found.marks] == ["rude"]
     assert found.kinds == ["story"]
 
 
 def test_text_is_kept_within_bounds(stages: dict[str, Stage], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answer_browser, "MOST_CHARACTERS", 100_000)
+    monkeypatch.setattr(answer_browser, "MAX_TOTAL_CHARACTERS", 100_000)
     rows = [row(i) for i in range(40)]
     for one in rows:
         one["answers"]["ppo"]["greedy"]["text"] = "word " * 10_000
     write(stages["evaluate"], rows)
-    found = answer_browser.explorer([stages["evaluate"]])
+    found = answer_browser.load([stages["evaluate"]])
     longest = max(len(one.text) for prompt in found.prompts for one in prompt.answers["greedy"] if one)
-    assert longest == answer_browser.LONGEST + 2
+    assert longest == answer_browser.MAX_CHARACTERS + 2
     # 3002 of the long answer, 5 or 6 of the other, 8 or 9 of the prompt
     assert len(found.prompts) == 100_000 // 3017 and found.total == 40
 
@@ -97,9 +97,7 @@ def test_the_data_cannot_close_its_element_and_comes_back_whole(stages: dict[str
     one = row(1, gold=0.126, rude=True)
     one["answers"]["sft"]["greedy"]["text"] = "</script><b>\u2028"
     write(stages["evaluate"], [one])
-    told = str(
-        answer_browser.packed(answer_browser.explorer([stages["evaluate"]]), ["SFT", "PPO"], [3, 4], [True, False])
-    )
+    told = str(answer_browser.to_json(answer_browser.load([stages["evaluate"]]), ["SFT", "PPO"], [3, 4], [True, False]))
     assert "<" not in told and "\u2028" not in told
     data = json.loads(told)
     assert data["models"] == [
@@ -114,11 +112,11 @@ def test_the_data_cannot_close_its_element_and_comes_back_whole(stages: dict[str
 
 
 def test_the_truth_comes_from_the_row_or_from_the_world(stages: dict[str, Stage]) -> None:
-    found = answer_browser.explorer(list(stages.values()))
+    found = answer_browser.load(list(stages.values()))
     told = {prompt.turns[-1][1].split()[-1]: prompt.truth for prompt in found.prompts}
     assert told["0?"] == "cooper" and told["1?"] == ""
     write(stages["evaluate"], [row(0) | {"truth": "a cooper"}])
-    assert answer_browser.explorer(list(stages.values())).prompts[0].truth == "a cooper"
+    assert answer_browser.load(list(stages.values())).prompts[0].truth == "a cooper"
 
 
 @pytest.mark.parametrize(
@@ -139,13 +137,13 @@ def test_a_truth_in_a_few_words(truth: dict | None, told: str) -> None:
 
 
 def test_a_conversation_keeps_its_turns(stages: dict[str, Stage]) -> None:
-    found = answer_browser.explorer(list(stages.values()))
+    found = answer_browser.load(list(stages.values()))
     talk = next(prompt for prompt in found.prompts if prompt.turns[-1][1].endswith("number 5?"))
     assert [role for role, _ in talk.turns] == ["user", "assistant", "user"]
 
 
 def test_nothing_evaluated_nothing_to_explore() -> None:
-    assert answer_browser.explorer([]) == answer_browser.Explorer([], [], 0)
+    assert answer_browser.load([]) == answer_browser.AnswerBrowser([], [], 0)
     assert answer_browser.iterations(None) == []
 
 
@@ -159,4 +157,4 @@ def test_iterations_come_by_step(stages: dict[str, Stage]) -> None:
 def test_of_very_many_iterations_some_are_kept(stages: dict[str, Stage]) -> None:
     write(stages["ppo"], [{"step": step, "prompt": "p", "completion": "c"} for step in range(1, 1001)])
     steps = [part.step for part in answer_browser.iterations(stages["ppo"])]
-    assert len(steps) == answer_browser.MOST_ITERATIONS and (steps[0], steps[-1]) == (1, 1000)
+    assert len(steps) == answer_browser.MAX_ITERATIONS and (steps[0], steps[-1]) == (1, 1000)

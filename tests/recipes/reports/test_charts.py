@@ -13,12 +13,12 @@ from amenable.recipes.reports.charts import (
     TOP,
     Series,
     calibration_chart,
+    evenly_spaced,
     frame_of,
     line_chart,
     running_mean,
     short,
     sparkline,
-    thinned,
     ticks,
 )
 
@@ -102,9 +102,9 @@ def test_running_mean_by_hand() -> None:
 
 def test_thinning_keeps_both_ends() -> None:
     points = [(float(i), 0.0) for i in range(1001)]
-    kept = thinned(points, 11)
+    kept = evenly_spaced(points, 11)
     assert [x for x, _ in kept] == [100.0 * i for i in range(11)]
-    assert thinned(points[:5], 11) == points[:5]
+    assert evenly_spaced(points[:5], 11) == points[:5]
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))

@@ -18,11 +18,11 @@ from amenable.train.loading import save_model
 from amenable.train.runtime import Runtime
 
 
-def judged(scores: list[float], ranks: list[float], name: str = "r") -> compare_reward_models.Judged:
+def judged(scores: list[float], ranks: list[float], name: str = "r") -> compare_reward_models.ScoredRanking:
     asked = (Message("user", "name a rose"),)
     texts = tuple(f"answer {place}" for place in range(len(scores)))
     ranking = Ranking(asked, texts, tuple(ranks), name, "annotator")
-    return compare_reward_models.Judged(ranking, Item([], ranks, [], "annotator"), torch.tensor(scores))
+    return compare_reward_models.ScoredRanking(ranking, Item([], ranks, [], "annotator"), torch.tensor(scores))
 
 
 @pytest.fixture
@@ -34,18 +34,18 @@ def untrained(make_scalar_model: Callable[..., ScalarModel], words: Tokenizer, t
 
 def test_a_trained_one_against_an_untrained_one(untrained: Path, judge: Path, files: Any, runtime: Runtime) -> None:
     rankings = compare_reward_models.read(files.rankings)
-    found = compare_reward_models.orders(untrained, judge, rankings, runtime, 2000, 0)
+    found = compare_reward_models.compare(untrained, judge, rankings, runtime, 2000, 0)
     assert found["rankings"] == 96 and found["a"]["pairs"] == found["b"]["pairs"] == found["gain"]["n"] == 192
     assert found["b"]["accuracy"] > 0.95 > 0.75 > found["a"]["accuracy"] and found["b"]["loss"] < found["a"]["loss"]
     assert found["gain"]["value"] == pytest.approx(found["b"]["accuracy"] - found["a"]["accuracy"])
     assert found["gain"]["low"] > 0 and found["agreement"]["n"] == 288
-    back = compare_reward_models.orders(judge, untrained, rankings, runtime, 2000, 0)
+    back = compare_reward_models.compare(judge, untrained, rankings, runtime, 2000, 0)
     assert back["gain"]["value"] == -found["gain"]["value"] and back["agreement"] == found["agreement"]
     json.dumps(found, allow_nan=False)
 
 
 def test_a_model_agrees_with_itself(judge: Path, files: Any, runtime: Runtime) -> None:
-    found = compare_reward_models.orders(
+    found = compare_reward_models.compare(
         judge, judge, compare_reward_models.read(files.pairs, limit=10), runtime, 2000, 0
     )
     assert found["rankings"] == 10 and found["gain"]["value"] == 0.0 and found["gain"]["low"] is None
@@ -55,16 +55,16 @@ def test_a_model_agrees_with_itself(judge: Path, files: Any, runtime: Runtime) -
 def test_models_of_different_tokenizers_can_be_compared(
     judge: Path, other_judge: Path, files: Any, runtime: Runtime
 ) -> None:
-    found = compare_reward_models.orders(judge, other_judge, compare_reward_models.read(files.pairs), runtime, 2000, 0)
+    found = compare_reward_models.compare(judge, other_judge, compare_reward_models.read(files.pairs), runtime, 2000, 0)
     assert 0 < found["rankings"] <= 96 and found["a"]["accuracy"] > found["b"]["accuracy"]
 
 
 def test_rankings_that_do_not_fit_are_left_out(judge: Path, runtime: Runtime) -> None:
     asked = (Message("user", "name a rose"),)
     long, short = Ranking(asked, ("a rose " * 60, "lime"), (1, 2)), Ranking(asked, ("a rose", "lime"), (1, 2))
-    assert compare_reward_models.orders(judge, judge, [long, short], runtime, 2000, 0)["rankings"] == 1
+    assert compare_reward_models.compare(judge, judge, [long, short], runtime, 2000, 0)["rankings"] == 1
     with pytest.raises(InputError, match="no ranking fits"):
-        compare_reward_models.orders(judge, judge, [long], runtime, 2000, 0)
+        compare_reward_models.compare(judge, judge, [long], runtime, 2000, 0)
 
 
 def test_gains_and_agreements_by_hand() -> None:
@@ -95,13 +95,13 @@ def test_a_single_prompt_and_no_difference_at_all_leave_no_interval_or_a_wide_on
 
 
 def test_a_dispute_is_about_the_pair_that_divides_most() -> None:
-    found = compare_reward_models.dispute(judged([3, 2, 0], [1, 2, 3]), judged([1, 2, 9], [1, 2, 3]))
+    found = compare_reward_models.disagreement(judged([3, 2, 0], [1, 2, 3]), judged([1, 2, 9], [1, 2, 3]))
     assert found is not None and found["strength"] == 3.0
     assert [(answer["text"], answer["a"], answer["b"]) for answer in found["answers"]] == [
         ("answer 0", 3.0, 1.0),
         ("answer 2", 0.0, 9.0),
     ]
-    assert compare_reward_models.dispute(judged([3, 2], [1, 2]), judged([9, 1], [1, 2])) is None
+    assert compare_reward_models.disagreement(judged([3, 2], [1, 2]), judged([9, 1], [1, 2])) is None
     mild, sharp = judged([1, 0], [1, 2], "mild"), judged([5, 0], [1, 2], "sharp")
-    told = compare_reward_models.disputes([mild, sharp], [judged([0, 1], [1, 2]), judged([0, 5], [1, 2])])
+    told = compare_reward_models.disagreements([mild, sharp], [judged([0, 1], [1, 2]), judged([0, 5], [1, 2])])
     assert [row["id"] for row in told] == ["sharp", "mild"]

@@ -82,7 +82,9 @@ def test_the_page_shows_all_and_a_model_can_write_no_script() -> None:
 @pytest.mark.parametrize("width", [60, 110])
 def test_the_terminal_tells_the_same(width: int) -> None:
     file = io.StringIO()
-    comparison_page.tell(a_comparison(), Path("out/compare.html"), Console(file=file, width=width, force_terminal=True))
+    comparison_page.print_comparison(
+        a_comparison(), Path("out/compare.html"), Console(file=file, width=width, force_terminal=True)
+    )
     told = re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue())
     assert "seed" in told and "world/x.jsonl 1234567" in told and "page: out/compare.html" in told
     assert "by_annotator" not in told, "what nobody watches stays in compare.json"
@@ -106,7 +108,7 @@ def test_the_headline_tells_what_was_measured_and_nothing_else() -> None:
     assert comparison_page.headline(found) == ["Both measured PPO."]
     found["evaluations"] = []
     assert comparison_page.headline(found) == ["They differ in 2 options."]
-    assert comparison_page.tiles(found) == [] == comparison_page.trials(found)
+    assert comparison_page.tiles(found) == [] == comparison_page.result_grids(found)
 
 
 def test_tiles_are_the_preference_and_the_gold() -> None:
@@ -115,11 +117,13 @@ def test_tiles_are_the_preference_and_the_gold() -> None:
 
 
 def test_an_empty_table_is_left_out() -> None:
-    titles = [grid.title for grid in comparison_page.written_down(a_comparison())]
+    titles = [grid.title for grid in comparison_page.run_grids(a_comparison())]
     assert titles == ["Options that differ", "What went in and differs", "Closing figures", "Metrics"]
 
 
 @pytest.mark.parametrize(("a", "b", "told"), [(1.0, 1.5, "+0.5"), (1.5, 1.0, "−0.5"), (1.0, 1.0, "0"), (None, 1.0, "")])
 def test_a_gap_has_its_sign(a: float | None, b: float, told: str) -> None:
-    assert comparison_page.gap(a, b, comparison_page.text) == told
-    assert comparison_page.gap(0.5, 0.501, lambda value: f"{value:.0%}") == "0%", "what rounds to nothing has no sign"
+    assert comparison_page.difference(a, b, comparison_page.to_text) == told
+    assert comparison_page.difference(0.5, 0.501, lambda value: f"{value:.0%}") == "0%", (
+        "what rounds to nothing has no sign"
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from amenable.claims.stage_folders import read_stages
 from amenable.recipes.reports import curves
-from amenable.recipes.reports.report_data import figures_of
+from amenable.recipes.reports.report_data import collect
 
 
 def data_of(chart: str) -> dict:
@@ -17,7 +17,7 @@ def data_of(chart: str) -> dict:
 
 def panels(run: Path, over: list[dict] | None = None) -> dict[str, curves.Panel]:
     stages = read_stages(run)
-    return {panel.title: panel for panel in curves.panels(stages, figures_of(stages, over=over or []))}
+    return {panel.title: panel for panel in curves.panels(stages, collect(stages, over=over or []))}
 
 
 def over_rows(run: str) -> list[dict]:
@@ -59,7 +59,7 @@ def test_gold_along_the_way_stands_beside_the_score(demo_run: Path) -> None:
 
 
 def test_reward_and_gold_against_kl(demo_run: Path) -> None:
-    figures = figures_of(read_stages(demo_run), over=over_rows("over"))
+    figures = collect(read_stages(demo_run), over=over_rows("over"))
     paid, meant = map(data_of, curves.over_optimisation(figures))
     assert [one["name"] for one in meant["series"]] == ["over", "best of n, SFT"]
     assert paid["x"] == "KL" and paid["series"][0]["points"][2] == [0.4, 0.5]
@@ -70,4 +70,6 @@ def test_reward_and_gold_against_kl(demo_run: Path) -> None:
 
 def test_a_band_has_the_rows_with_an_interval() -> None:
     rows = [{"kl": 1.0, "gold": 2.0, "gold_low": 1.5, "gold_high": 2.5}, {"kl": 2.0, "gold": 3.0}]
-    assert curves.band(rows, "gold") == [(1.0, 1.5, 2.5)]
+    series = curves.measured_series("x", rows, "kl", "gold", 3)
+    assert series.points == [(1.0, 2.0), (2.0, 3.0)] and series.band == [(1.0, 1.5, 2.5)] and series.colour == 3
+    assert curves.measured_series("x", rows, "kl", "gold", 3, with_band=False).band == ()

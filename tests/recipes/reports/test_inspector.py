@@ -9,8 +9,8 @@ from amenable.recipes.reports import inspector, rendering
 
 
 def test_of_many_iterations_some_are_kept(a_row: Callable) -> None:
-    film = inspector.film([a_row(step, 0) for step in range(1, 101)])
-    assert len(film["steps"]) == len(film["answers"]) == inspector.MOST_ITERATIONS
+    film = inspector.iterations_json([a_row(step, 0) for step in range(1, 101)])
+    assert len(film["steps"]) == len(film["answers"]) == inspector.MAX_ITERATIONS
     assert film["steps"][0] == 1 and film["steps"][-1] == film["last"] == 100
     assert film["answers"][1][0]["kl"] == pytest.approx(a_row(film["steps"][1], 0)["kl"], abs=5.1e-4)
 
@@ -21,7 +21,7 @@ def test_the_strongest_colour_is_that_of_nearly_all_tokens() -> None:
     rows[0]["kl"][50] = 1000.0
     assert inspector.limit("kl", rows) < 6, "one token out of line does not pale the others"
     assert inspector.limit("ratios", rows) == 0.69  # log 2, above as below
-    assert inspector.limit("values", rows) == inspector.SMALLEST_LIMIT
+    assert inspector.limit("values", rows) == inspector.MIN_LIMIT
 
 
 def test_a_part_goes_into_another_page(a_row: Callable, data_of: Callable) -> None:

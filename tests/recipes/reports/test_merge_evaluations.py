@@ -27,7 +27,7 @@ def test_models_of_several_folders_stand_side_by_side(demo_run: Path) -> None:
             "preference": [row],
         },
     )
-    found = merge_evaluations.merged(read_stages(demo_run))
+    found = merge_evaluations.merge(read_stages(demo_run))
     assert list(found["models"]) == ["base", "sft", "best16", "dpo", "ppo", "mine"]
     assert found["models"]["sft"]["gold"] == -0.5, "a model told twice is taken from the first folder"
     assert list(found["suites"]["respect"]) == ["sft", "best16", "ppo"] and list(found["suites"]) == [
@@ -39,7 +39,7 @@ def test_models_of_several_folders_stand_side_by_side(demo_run: Path) -> None:
 
 
 def test_nothing_evaluated_is_empty() -> None:
-    assert merge_evaluations.merged([]) == {"models": {}, "suites": {}, "tasks": {}, "best_of": {}, "preference": []}
+    assert merge_evaluations.merge([]) == {"models": {}, "suites": {}, "tasks": {}, "best_of": {}, "preference": []}
 
 
 class Town:
@@ -66,7 +66,7 @@ def test_only_pairs_of_different_folders_are_judged_anew(demo_run: Path) -> None
     said = {"best16": {"sampled": {"text": "x" * 60, "ended": True}, "greedy": None}}
     rows = [{"id": f"p{i}", "prompt": "?", "answers": said} for i in range(8)]
     (demo_run / "evaluate-best" / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    evaluation = merge_evaluations.merged(read_stages(demo_run))
+    evaluation = merge_evaluations.merge(read_stages(demo_run))
     found = merge_evaluations.preference_across(evidence(demo_run, Town()), evaluation)
     assert [(row["a"], row["b"], row["decoding"]) for row in found] == [
         ("base", "best16", "sampled"),
@@ -82,5 +82,5 @@ def test_only_pairs_of_different_folders_are_judged_anew(demo_run: Path) -> None
 
 def test_without_a_world_nobody_can_judge(demo_run: Path) -> None:
     add(demo_run, "evaluate-best", {"models": {"best16": {}}})
-    evaluation = merge_evaluations.merged(read_stages(demo_run))
+    evaluation = merge_evaluations.merge(read_stages(demo_run))
     assert merge_evaluations.preference_across(evidence(demo_run, None), evaluation) == []

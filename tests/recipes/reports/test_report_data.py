@@ -7,11 +7,18 @@ import torch
 from safetensors.torch import save_file
 
 from amenable.claims.stage_folders import read_stages
-from amenable.recipes.reports.report_data import MEASURES, figures_of, judges_of, pair_of, parameters, preferred
+from amenable.recipes.reports.report_data import (
+    MEASURES,
+    collect,
+    headline_judges,
+    headline_pair,
+    parameter_count,
+    preference_of,
+)
 
 
 def test_everything_measured_is_told(demo_run: Path) -> None:
-    figures = figures_of(read_stages(demo_run))
+    figures = collect(read_stages(demo_run))
     assert (figures["schema"], figures["seed"], figures["missing"]) == (1, 3, [])
     assert figures["seconds"] == pytest.approx(1.4 + 0.9 + 84 + 16.5 + 11 + 3.2 + 41 + 95 + 52 + 14)
     assert figures["versions"] == {"amenable": "0.1.0", "torch": "2.13.0"}
@@ -37,7 +44,7 @@ def test_everything_measured_is_told(demo_run: Path) -> None:
 def test_what_was_not_measured_is_null(demo_run: Path) -> None:
     for name in ("evaluate", "reward", "annotate"):
         shutil.rmtree(demo_run / name)
-    figures = figures_of(read_stages(demo_run))
+    figures = collect(read_stages(demo_run))
     assert figures["models"] == {} and figures["preference"] == []
     assert figures["missing"] == ["annotate", "reward", "evaluate"]
     assert set(figures["reward_model"].values()) == {None}
@@ -45,7 +52,7 @@ def test_what_was_not_measured_is_null(demo_run: Path) -> None:
 
 def test_what_was_worked_out_elsewhere_is_kept(demo_run: Path, claims: list[dict]) -> None:
     row = {"a": "base", "b": "mine"}
-    figures = figures_of(read_stages(demo_run), claims, [{"run": "over"}], [row])
+    figures = collect(read_stages(demo_run), claims, [{"run": "over"}], [row])
     assert figures["claims"] == claims and figures["over_optimisation"] == [{"run": "over"}]
     assert figures["preference"][-1] == row and len(figures["preference"]) > 1
 
@@ -53,32 +60,32 @@ def test_what_was_worked_out_elsewhere_is_kept(demo_run: Path, claims: list[dict
 def test_a_model_without_a_world_has_no_gold(demo_run: Path) -> None:
     path = demo_run / "evaluate" / "evaluation.json"
     path.write_text(json.dumps({"models": {"sft": {"reward": 0.5, "greedy": {"reward": 0.7}}}, "preference": []}))
-    sft = figures_of(read_stages(demo_run))["models"]["sft"]
+    sft = collect(read_stages(demo_run))["models"]["sft"]
     assert (sft["gold"], sft["reward"], sft["greedy"]["reward"], sft["gold_by_kind"]) == (None, 0.5, 0.7, None)
 
 
 def test_seeds_and_versions_that_differ_are_not_made_one(demo_run: Path) -> None:
     (demo_run / "dpo" / "config.yaml").write_text("command: dpo\nseed: 4\n")
     (demo_run / "dpo" / "lineage.json").write_text('{"versions": {"torch": "2.12.0"}}')
-    figures = figures_of(read_stages(demo_run))
+    figures = collect(read_stages(demo_run))
     assert figures["seed"] is None
     assert figures["versions"]["torch"] == "2.12.0, 2.13.0"
 
 
 def test_preference_can_be_read_from_either_side(demo_run: Path) -> None:
-    figures = figures_of(read_stages(demo_run))
-    kept = preferred(figures, "sft", "ppo", "sampled", "heldout")
-    turned = preferred(figures, "ppo", "sft", "sampled", "heldout")
+    figures = collect(read_stages(demo_run))
+    kept = preference_of(figures, "sft", "ppo", "sampled", "heldout")
+    turned = preference_of(figures, "ppo", "sft", "sampled", "heldout")
     assert kept is not None and turned is not None
     assert (kept["wins"], kept["low"], kept["high"]) == pytest.approx((0.38, 0.34, 0.42))
     assert (turned["wins"], turned["low"], turned["high"]) == pytest.approx((0.62, 0.58, 0.66))
     assert (turned["a"], turned["b"]) == ("ppo", "sft")
-    assert preferred(figures, "ppo", "sft", "sampled", "nobody") is None
+    assert preference_of(figures, "ppo", "sft", "sampled", "nobody") is None
 
 
 def test_the_headline_pair_is_the_aligned_model_and_the_one_before_it() -> None:
     def of(*names: str) -> tuple[str, str] | None:
-        return pair_of({"models": dict.fromkeys(names)})
+        return headline_pair({"models": dict.fromkeys(names)})
 
     assert of("base", "sft", "ppo", "dpo") == ("ppo", "sft")
     assert of("base", "sft", "dpo") == ("dpo", "sft")
@@ -89,14 +96,14 @@ def test_the_headline_pair_is_the_aligned_model_and_the_one_before_it() -> None:
 
 def test_held_out_annotators_judge_where_there_are_any() -> None:
     def of(*judges: str) -> str | None:
-        return judges_of({"preference": [{"judges": name} for name in judges]})
+        return headline_judges({"preference": [{"judges": name} for name in judges]})
 
     assert (of("training", "heldout"), of("reward"), of()) == ("heldout", "reward", None)
 
 
 def test_parameters_are_counted_from_the_file(tmp_path: Path) -> None:
-    assert parameters(tmp_path) is None
+    assert parameter_count(tmp_path) is None
     save_file({"a": torch.zeros(3, 5), "b": torch.zeros(7)}, tmp_path / "model.safetensors", {"format": "pt"})
-    assert parameters(tmp_path) == 3 * 5 + 7
+    assert parameter_count(tmp_path) == 3 * 5 + 7
     (tmp_path / "model.safetensors").write_bytes(b"torn")
-    assert parameters(tmp_path) is None
+    assert parameter_count(tmp_path) is None

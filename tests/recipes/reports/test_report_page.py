@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from amenable.claims.stage_folders import ORDER, read_stages
 from amenable.recipes.reports import inspector
-from amenable.recipes.reports.report_data import figures_of
+from amenable.recipes.reports.report_data import collect
 from amenable.recipes.reports.report_page import render
 
 VOID = {"meta", "link", "input", "br"}
@@ -58,7 +58,7 @@ def page_of(run: Path, claims: list[dict] | None = None) -> tuple[str, Reader]:
     over = [
         {"run": "ppo", "step": i, "kl": i / 2, "proxy": i, "gold": i, "gold_low": 0, "gold_high": i} for i in range(4)
     ]
-    html = render(figures_of(stages, claims or [], over if claims else []), stages, run)
+    html = render(collect(stages, claims or [], over if claims else []), stages, run)
     reader = Reader()
     reader.feed(html)
     reader.close()

@@ -10,7 +10,7 @@ def test_every_command_of_a_demo_is_told() -> None:
 
 def test_a_finished_stage(demo_run: Path) -> None:
     stages = read_stages(demo_run)
-    told = {stage.name: stage_cards.step(stage) for stage in stages}
+    told = {stage.name: stage_cards.card(stage) for stage in stages}
     assert told["pretrain"]["facts"][:2] == [("bits per byte", "0.301"), ("loss", "0.810")]
     assert told["pretrain"]["facts"][-1] == ("tokens a second", "15,900")
     assert told["pretrain"]["spark"] is not None and told["world"]["spark"] is None
@@ -24,7 +24,7 @@ def test_a_second_run_of_a_command_goes_by_its_folder(demo_run: Path) -> None:
     (demo_run / "ppo-ptx" / "config.yaml").write_text("command: ppo\n")
     stage = named(read_stages(demo_run), "ppo-ptx")
     assert stage is not None
-    told = stage_cards.step(stage)
+    told = stage_cards.card(stage)
     assert (told["title"], told["command_title"], told["seconds"]) == ("PPO-ptx", "PPO", "not finished")
 
 
@@ -33,7 +33,7 @@ def test_a_planned_stage_is_still_to_come_and_repeated_from_the_plan(demo_run: P
     (demo_run / "plan" / "over.yaml").write_text(f"command: ppo\nmodel: {demo_run}/sft\nout: {demo_run}/over\n")
     stage = named(read_stages(demo_run), "over")
     assert stage is not None
-    told = stage_cards.step(stage)
+    told = stage_cards.card(stage)
     assert (told["state"], told["reads"]) == ("to come", ["sft"])
     assert told["command"] == f"amenable ppo --config {demo_run}/plan/over.yaml"
 
@@ -54,7 +54,7 @@ def test_options_by_dotted_name_without_paths() -> None:
 def test_what_the_guards_found_is_told() -> None:
     warning = {"what": "no answer ends", "how": "raise the limit", "steps": 2, "of": 9, "first_step": 4}
     health = {"fine": ["entropy holds", "EOS is said"], "warnings": [warning]}
-    told = stage_cards.step(Stage("ppo", "ppo", Path("ppo"), {}, {}, {"seconds": 1.0, "health": health}, []))
+    told = stage_cards.card(Stage("ppo", "ppo", Path("ppo"), {}, {}, {"seconds": 1.0, "health": health}, []))
     assert told["fine"] == "entropy holds, EOS is said"
     assert told["warnings"] == ["no answer ends (2 of 9 steps, first at 4); raise the limit"]
-    assert stage_cards.step(Stage("ppo", "ppo", Path("ppo"), {}, {}, None, []))["warnings"] == []
+    assert stage_cards.card(Stage("ppo", "ppo", Path("ppo"), {}, {}, None, []))["warnings"] == []

@@ -4,12 +4,12 @@ import pytest
 
 from amenable.claims.stage_folders import read_stages
 from amenable.recipes.reports import tables
-from amenable.recipes.reports.report_data import figures_of
+from amenable.recipes.reports.report_data import collect
 
 
 @pytest.fixture
 def figures(demo_run: Path) -> dict:
-    return figures_of(read_stages(demo_run))
+    return collect(read_stages(demo_run))
 
 
 def cells(table: dict, label: str) -> list[dict]:
