@@ -54,6 +54,13 @@ class Stage:
     def seconds(self) -> float | None:
         return number(self.finished, "seconds")
 
+    @property
+    def sessions(self) -> list[tuple[float, float]]:
+        """(begin, end) in Unix time of each session of the run; none where it wrote no timings.jsonl."""
+        rows = read_json_lines(self.folder / "timings.jsonl")
+        pairs = ((number(row, "began"), number(row, "ended")) for row in rows)
+        return [(began, ended) for began, ended in pairs if began is not None and ended is not None]
+
     def curve(self, key: str) -> list[tuple[float, float]]:
         """(step, value) of every row of metrics.jsonl that holds a finite number under `key`."""
         pairs = ((number(row, "step"), number(row, key)) for row in self.metrics)

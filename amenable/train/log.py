@@ -110,6 +110,11 @@ class Log:
         """Append rows to one of FILES. What was measured before any training has step 0."""
         append(self.folder / f"{name}.jsonl", [{"step": step, **row} for row in rows])
 
+    def session(self, step: int, seconds: float) -> None:
+        """Append to timings.jsonl when the present session began and ended, in Unix time; `seconds` it has taken."""
+        now = time.time()
+        self.rows("timings", step, [{"began": now - seconds, "ended": now}])
+
     def truncate_after(self, step: int) -> None:
         """Drop the rows after a step: they will be made again. Rows of step 0 are made with those of step 1."""
         for name in FILES:

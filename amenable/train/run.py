@@ -253,6 +253,7 @@ class Run:
         held = {key: holder.state_dict() for key, holder in state.items()}
         facts = {"seconds": self.seconds, prolong.SCHEDULE: prolong.facts_of(self.schedule)}
         checkpoint.save(self.out, step, {**facts, "state": held}, self.keep_checkpoints)
+        self.log.session(step, time.monotonic() - self.begun)
 
     def finish(self, **facts: Any) -> Path:
         """Tell the run's health, write manifest.json and finished.json, drop the checkpoints but the one from which it
@@ -261,6 +262,7 @@ class Run:
         rate = {"tokens_per_second": round(self.log.tokens / self.log.seconds)} if self.log.seconds else {}
         kept = {"checkpoint": self.kept} if self.kept in checkpoint.steps(self.out) else {}
         done = {"stage": self.stage, "seconds": round(self.seconds, 1), **rate, **plain, **kept, **self.health()}
+        self.log.session(self.step, time.monotonic() - self.begun)
         write_run_manifest(self.out)
         write_text(self.out / FINISHED, json.dumps(done, indent=1))
         checkpoint.clear(self.out, keep=self.kept)

@@ -65,4 +65,6 @@ def test_a_run_resumed_in_another_precision_warns_and_records_it(
     stage.run(replace(config, device=DeviceOptions("cpu", "bf16", 1)))
     assert "resumes in another environment: precision fp32 -> bf16" in " ".join(capsys.readouterr().err.split())
     assert [(row["from_step"], row["precision"]) for row in rows(tmp_path / "run")] == [(1, "fp32"), (3, "bf16")]
+    timings = [json.loads(line) for line in (tmp_path / "run" / "timings.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in timings][-2:] == [2, 3] and timings[-2]["ended"] < timings[-1]["began"]
     assert ENVIRONMENTS in json.loads((tmp_path / "run" / "manifest.json").read_text())

@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+import time
 from itertools import islice
 from pathlib import Path
 
@@ -89,6 +90,15 @@ def test_rows_made_when_all_is_done_replace_what_was_there(tmp_path: Path) -> No
     for _ in range(2):
         log.replace("samples", 3, [{"text": "a"}])
     assert (tmp_path / "samples.jsonl").read_text() == '{"step": 3, "text": "a"}\n'
+
+
+def test_a_session_has_its_begin_and_end(tmp_path: Path) -> None:
+    log = Log(tmp_path, "stage")
+    before = time.time()
+    log.session(3, 2.0)
+    (row,) = log.read("timings")
+    assert row["step"] == 3 and row["ended"] - row["began"] == pytest.approx(2.0, abs=1e-4)
+    assert before <= row["ended"] <= time.time()
 
 
 def test_a_full_disk_is_said_in_one_line(tmp_path: Path) -> None:

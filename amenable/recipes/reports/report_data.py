@@ -39,11 +39,10 @@ def collect(
     """
     by_name = {stage.name: stage for stage in stages}
     evaluation = merge(stages)
-    seconds = [stage.seconds for stage in stages if stage.seconds is not None]
     sizes = (parameter_count(by_name[name].folder) for name in ("sft", "pretrain") if name in by_name)
     return {
         "schema": SCHEMA,
-        "seconds": round(sum(seconds), 1) if seconds else None,
+        "seconds": wall_seconds(stages),
         "missing": missing(stages),
         "unfinished": unfinished(stages),
         "seeds": [],
@@ -64,6 +63,20 @@ def collect(
         "over_optimisation": list(over),
         "best_of": evaluation["best_of"],
     }
+
+
+def wall_seconds(stages: Sequence[Stage]) -> float | None:
+    """Return the seconds in which any stage ran: those of stages that ran side by side count once.
+
+    Stages that wrote no timings.jsonl count with their own seconds; None where no stage has finished.
+    """
+    if not any(stage.finished for stage in stages):
+        return None
+    total, latest = sum(stage.seconds or 0.0 for stage in stages if not stage.sessions), 0.0
+    for began, ended in sorted(session for stage in stages for session in stage.sessions):
+        total += max(0.0, ended - max(began, latest))
+        latest = max(latest, ended)
+    return round(total, 1)
 
 
 def model_figures(models: dict[str, Figures]) -> Figures:

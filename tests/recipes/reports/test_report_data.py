@@ -17,6 +17,16 @@ from amenable.recipes.reports.report_data import (
 )
 
 
+def test_seconds_are_wall_time(demo_run: Path, tmp_path: Path) -> None:
+    """PPO and DPO ran side by side for 40 of their 100 and 60 seconds; PPO was stopped for a minute in between."""
+    run = Path(shutil.copytree(demo_run, tmp_path / "run"))
+    for name, rows in (("ppo", ((1000, 1030), (1000, 1050), (1110, 1160))), ("dpo", ((1120, 1180),))):
+        lines = [json.dumps({"step": 1, "began": began, "ended": ended}) + "\n" for began, ended in rows]
+        (run / name / "timings.jsonl").write_text("".join(lines))
+    others = sum(stage.seconds or 0 for stage in read_stages(run) if stage.name not in ("ppo", "dpo"))
+    assert collect(read_stages(run))["seconds"] == pytest.approx(others + 50 + 70)
+
+
 def test_everything_measured_is_told(demo_run: Path) -> None:
     figures = collect(read_stages(demo_run))
     assert (figures["schema"], figures["seed"], figures["missing"]) == (1, 3, [])
