@@ -19,6 +19,7 @@ NEW_NAMES: dict[str, tuple[str, ...]] = {
     "limit": ("max_prompts",),
     "rows": ("max_batch_size",),
     "also": ("extra_data",),
+    "terms": ("rating",),
     "reward_model": ("judge", "reward"),
     "ensemble": ("reward",),
 }
@@ -30,10 +31,12 @@ STILL_ACCEPTED = {"reward_model", "ensemble"}
 def new_name(old: str, known: Iterable[str]) -> str | None:
     """Return the new name of option `old` among the names a command knows, None where the option was never renamed.
 
-    `old` may be dotted (`machine.device`) and may have dashes.
+    `old` may be dotted (`machine.device`, or `terms.k` of the renamed group `terms`) and may have dashes.
     """
-    known = {name.replace("-", "_") for name in known}
-    return next((name for name in NEW_NAMES.get(old.replace("-", "_"), ()) if name in known), None)
+    known, old = {name.replace("-", "_") for name in known}, old.replace("-", "_")
+    group, dot, field = old.partition(".")
+    names = (*NEW_NAMES.get(old, ()), *(f"{name}.{field}" for name in NEW_NAMES.get(group, ()) if dot))
+    return next((name for name in names if name in known), None)
 
 
 def accept_old_name(argument: str, known: Iterable[str]) -> str:

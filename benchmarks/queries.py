@@ -36,8 +36,8 @@ from torch import Tensor
 from amenable.errors import InputError
 from amenable.evaluation.load_answers import read_answers
 from amenable.feedback.judges import from_scores
-from amenable.feedback.queries import RULES, Pool, Rule, choose, next_battles
-from amenable.feedback.ratings import SCALE, Battle, strengths, win_table
+from amenable.feedback.queries import RULES, SCORED, Pool, Rule, choose, next_battles
+from amenable.feedback.ratings import SCALE, Comparison, strengths, win_table
 from amenable.functional.statistics import bootstrap_mean
 from amenable.models.decoder import Decoder
 from amenable.models.layout import Layout
@@ -273,7 +273,7 @@ def ask(features: Tensor, trial: Trial, rule: Rule, seed: int, config: Config) -
         generator = seeded_generator(seed, "ask", budget)
         rows = features[trial.pairs[asked, 0]] - features[trial.pairs[asked, 1]]
         pool, now = trial.pool, rule if asked else "random"
-        if now in ("disagreement", "tie", "spread"):
+        if now in SCORED:
             heads = [
                 fit(rows, trial.labels[asked], config.ridge, resampled(len(asked), generator))
                 for _ in range(config.ensemble)
@@ -402,7 +402,7 @@ def vote(
     generator = seeded_generator(seed, "votes")
     pairs = list(combinations(range(len(players)), 2))
     place = {name: number for number, name in enumerate(players)}
-    battles: list[Battle] = []
+    battles: list[Comparison] = []
     errors = []
     for goal in config.votes:
         while len(battles) < goal:
@@ -412,7 +412,7 @@ def vote(
             else:
                 drawn = [(place[a], place[b]) for a, b in next_battles(battles, players, n, generator)]
             battles += [
-                Battle(players[a], players[b], outcome(world, judged[a], judged[b], generator)) for a, b in drawn
+                Comparison(players[a], players[b], outcome(world, judged[a], judged[b], generator)) for a, b in drawn
             ]
         found = strengths(win_table(battles, players), players, prior=0.1)
         errors.append(SCALE * float((found - truth).square().mean().sqrt()))

@@ -19,6 +19,7 @@ class Config:
 def test_new_name_is_among_those_the_command_knows() -> None:
     assert new_name("kl-target", ["adaptive_kl_target"]) == "adaptive_kl_target"
     assert new_name("machine.threads", ["device", "threads"]) == "threads"
+    assert new_name("terms.length-controlled", ["rating.k", "rating.length_controlled"]) == "rating.length_controlled"
     assert new_name("adaptive_kl_target", ["steps"]) is None and new_name("steps", ["steps"]) is None
 
 

@@ -1,26 +1,26 @@
-"""Who is best by what was said of them: ratings with intervals, battles, and the matrix of win rates, as plain values.
+"""Leaderboard of models: ratings with intervals, counts of battles, and the matrix of win rates, as plain values.
 
-Bradley-Terry is the rating that counts: it depends on no order. Elo is told beside it, since everybody knows it. Both
-know only who won; `length_controlled` asks who would have won, had both written as much (see ratings.py).
+Bradley-Terry is the rating that counts: it depends on no order. Elo, the better known, is given as well. Both count
+wins alone; `length_controlled` estimates the wins at equal length of answers (see ratings.py).
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from amenable.errors import InputError
 from amenable.feedback.ratings import (
-    Battle,
+    Comparison,
     Rating,
     elo,
-    players_of,
+    groups_of,
+    models_in,
     rate,
     rate_length_controlled,
 )
-from amenable.feedback.votes import Bout
 
 Order = Literal["time", "reversed", "shuffled"]
 SHUFFLES = 100
@@ -28,20 +28,20 @@ SHUFFLES = 100
 
 
 @dataclass(frozen=True)
-class Terms:
-    """How ratings are made."""
+class RatingConfig:
+    """Settings of ratings."""
 
     length_controlled: bool = False
-    """tell what is owed to length from the rest"""
+    """separate the effect of answer length from the ratings"""
     k: float = 4.0
     """Elo points at stake in a battle"""
     order: Order = "time"
-    """of Elo's battles: as they were kept, the last first, or the mean over 100 orders"""
+    """of battles for Elo: by time, the last first, or the mean over 100 random orders"""
     anchor: str | None = None
-    """the model that is put at `level`; without it their mean is"""
+    """the model whose rating is `level`; without it the mean of all models is"""
     level: float = 1000.0
     prior: float = 1.0
-    """as if each model had also tied so many battles with an average one: ratings stay finite where one always wins"""
+    """virtual ties of each model with an average one, so that the rating of a model that always wins is finite"""
     seed: int = 0
     """of the orders over which Elo is averaged"""
 
@@ -51,23 +51,23 @@ class Terms:
                 raise InputError(f"{name} is {getattr(self, name)}", how=f"it must lie between {least} and {most}")
 
 
-def leaderboard(bouts: Sequence[Bout], terms: Terms) -> dict[str, Any]:
-    """Everything that is told of the models, best first, as JSON.
+def leaderboard(comparisons: Sequence[Comparison], config: RatingConfig) -> dict[str, Any]:
+    """Return the leaderboard as JSON, models ("players") from best to worst.
 
-    battles; unmeasured (left out for want of lengths); players: name, rank, rating, low, high, elo, battles, wins,
-    losses, ties, both_bad, score (a tie one half), length (mean characters); win_rates: of the row against the column,
-    with count; groups: models that have met, if only through others; length_worth: Elo points of a longer answer;
-    several: names under which more than one model fought.
+    battles: comparisons; unmeasured: those left out as their lengths are unknown; players: name, rank, rating, low,
+    high, elo, battles, wins, losses, ties, both_bad, score (a tie one half), length (mean characters); win_rates: of
+    the row against the column, with count; groups: models that have met, if only through others; length_worth: Elo
+    points of a longer answer; several: names of more than one model.
     """
-    used = [bout for bout in bouts if bout.lengths is not None] if terms.length_controlled else list(bouts)
-    if bouts and not used:
-        raise InputError("no comparison says how long the answers were", how="leave --terms.length-controlled out")
-    ratings, worth = rated(used, terms)
+    used = [row for row in comparisons if row.lengths is not None or not config.length_controlled]
+    if comparisons and not used:
+        raise InputError("no comparison has the lengths of its answers", how="leave --rating.length-controlled out")
+    ratings, length_effect = rated(used, config)
     players = sorted(ratings, key=lambda name: (-ratings[name].rating, name))
-    scores = elo_of([bout.battle for bout in used], terms)
+    scores = elo_of(used, config)
     return {
         "battles": len(used),
-        "unmeasured": len(bouts) - len(used),
+        "unmeasured": len(comparisons) - len(used),
         "players": [
             {
                 **{"name": name, "rank": rank_of(name, ratings), **ratings[name]._asdict(), "elo": scores[name]},
@@ -76,81 +76,72 @@ def leaderboard(bouts: Sequence[Bout], terms: Terms) -> dict[str, Any]:
             for name in players
         ],
         "win_rates": win_rates(used, players),
-        "groups": groups_of(players, {(bout.a, bout.b) for bout in used}),
-        "several": several(used),
-        "length_worth": None if worth is None else worth._asdict(),
-        "terms": asdict(terms),
+        "groups": groups_of(players, {(row.a, row.b) for row in used}),
+        "several": ambiguous_names(used),
+        "length_worth": None if length_effect is None else length_effect._asdict(),
+        "terms": asdict(config),
     }
 
 
-def rated(bouts: Sequence[Bout], terms: Terms) -> tuple[dict[str, Rating], Rating | None]:
-    """Ratings with intervals, and what length is worth where that is told apart."""
-    if not bouts:
+def rated(comparisons: Sequence[Comparison], config: RatingConfig) -> tuple[dict[str, Rating], Rating | None]:
+    """Return Bradley-Terry ratings with intervals, and the effect of length where that is separated."""
+    if not comparisons:
         return {}, None
-    battles = [bout.battle for bout in bouts]
-    options = (terms.prior, terms.anchor, terms.level, [bout.group or i for i, bout in enumerate(bouts)])
-    if not terms.length_controlled:
-        return rate(battles, *options), None
-    gaps = [float(bout.lengths[0] - bout.lengths[1]) for bout in bouts if bout.lengths is not None]
-    return rate_length_controlled(battles, gaps, *options)
+    groups = [row.group or i for i, row in enumerate(comparisons)]
+    options = (config.prior, config.anchor, config.level, groups)
+    if not config.length_controlled:
+        return rate(comparisons, *options), None
+    gaps = [float(row.lengths[0] - row.lengths[1]) for row in comparisons if row.lengths is not None]
+    return rate_length_controlled(comparisons, gaps, *options)
 
 
-def elo_of(battles: Sequence[Battle], terms: Terms) -> dict[str, float]:
-    """Elo ratings in the order that the terms name."""
-    if terms.order != "shuffled":
-        return elo(battles if terms.order == "time" else battles[::-1], terms.k, terms.level)
-    draw, total = random.Random(terms.seed), dict.fromkeys(players_of(battles), 0.0)
+def elo_of(comparisons: Sequence[Comparison], config: RatingConfig) -> dict[str, float]:
+    """Return Elo ratings in the configured order of comparisons."""
+    if config.order != "shuffled":
+        return elo(comparisons if config.order == "time" else comparisons[::-1], config.k, config.level)
+    draw, total = random.Random(config.seed), dict.fromkeys(models_in(comparisons), 0.0)
     for _ in range(SHUFFLES):
-        for name, rating in elo(draw.sample(battles, len(battles)), terms.k, terms.level).items():
+        for name, rating in elo(draw.sample(comparisons, len(comparisons)), config.k, config.level).items():
             total[name] += rating / SHUFFLES
     return total
 
 
 def rank_of(name: str, ratings: dict[str, Rating]) -> int:
-    """One more than how many are surely better: their interval lies above this one's."""
+    """Return 1 plus the number of models whose interval lies above this one's."""
     return 1 + sum(other.low > ratings[name].high for other in ratings.values())
 
 
-def record(name: str, bouts: Sequence[Bout]) -> dict[str, Any]:
-    """A model's battles, wins, losses and ties, and how much it writes."""
-    own = [bout for bout in bouts if name in (bout.a, bout.b)]
-    got = [bout.score if bout.a == name else 1 - bout.score for bout in own]
-    lengths = [bout.lengths[bout.b == name] for bout in own if bout.lengths is not None]
+def record(name: str, comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """Return a model's battles, wins, losses and ties, its mean score, and the mean length of its answers."""
+    own = [row for row in comparisons if name in (row.a, row.b)]
+    scores = [row.score if row.a == name else 1 - row.score for row in own]
+    lengths = [row.lengths[row.b == name] for row in own if row.lengths is not None]
     return {
         "battles": len(own),
-        "wins": sum(score > 0.5 for score in got),
-        "losses": sum(score < 0.5 for score in got),
-        "ties": sum(score == 0.5 for score in got),
-        "both_bad": sum(bout.both_bad for bout in own),
-        "score": sum(got) / len(got),
+        "wins": sum(score > 0.5 for score in scores),
+        "losses": sum(score < 0.5 for score in scores),
+        "ties": sum(score == 0.5 for score in scores),
+        "both_bad": sum(row.both_bad for row in own),
+        "score": sum(scores) / len(scores),
         "length": sum(lengths) / len(lengths) if lengths else None,
     }
 
 
-def win_rates(bouts: Sequence[Bout], players: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:
-    """{row: {column: {score, count}}}: what the row got against the column on average, where they have met."""
+def win_rates(comparisons: Sequence[Comparison], players: Sequence[str]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return {row: {column: {score, count}}}: the mean score of the row against the column, where they have met."""
     table: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in players}
-    for bout in bouts:
-        for one, other, score in ((bout.a, bout.b, bout.score), (bout.b, bout.a, 1 - bout.score)):
-            cell = table[one].setdefault(other, {"score": 0.0, "count": 0})
+    for row in comparisons:
+        for name, other, score in ((row.a, row.b, row.score), (row.b, row.a, 1 - row.score)):
+            cell = table[name].setdefault(other, {"score": 0.0, "count": 0})
             cell["score"] = (cell["score"] * cell["count"] + score) / (cell["count"] + 1)
             cell["count"] += 1
     return table
 
 
-def groups_of(names: Sequence[str], met: Iterable[tuple[str, str]]) -> list[list[str]]:
-    """Names in groups of which each has met the others, if only through others: ratings compare within one."""
-    group = {name: name for name in names}
-    for a, b in met:
-        old, new = group[a], group[b]
-        group = {name: new if theirs == old else theirs for name, theirs in group.items()}
-    return [[name for name in names if group[name] == one] for one in dict.fromkeys(group.values())]
-
-
-def several(bouts: Sequence[Bout]) -> list[str]:
-    """Names under which more than one model fought, by the hashes of the models."""
+def ambiguous_names(comparisons: Sequence[Comparison]) -> list[str]:
+    """Return the names of more than one model, by the hashes of the models."""
     hashes: dict[str, set[str]] = {}
-    for bout in bouts:
-        for name, found in zip((bout.a, bout.b), bout.hashes or ()):
-            hashes.setdefault(name, set()).add(found)
-    return sorted(name for name, found in hashes.items() if len(found) > 1)
+    for row in comparisons:
+        for name, sha256 in zip((row.a, row.b), row.hashes or ()):
+            hashes.setdefault(name, set()).add(sha256)
+    return sorted(name for name, of_name in hashes.items() if len(of_name) > 1)

@@ -45,7 +45,7 @@ class Verdict:
     models: tuple[str, str]
     score: float
     both_bad: bool = False
-    by: str | None = None
+    annotator: str | None = None
 
 
 def is_comparison(row: Mapping[str, Any]) -> bool:
@@ -60,10 +60,10 @@ def verdict_of(row: Mapping[str, Any]) -> Verdict:
     )
     if "generator_1" in row:
         models = (model_of(row, "generator_1"), model_of(row, "generator_2"))
-        return Verdict(models, preferred(row.get("preference")), by=by)
+        return Verdict(models, preferred(row.get("preference")), annotator=by)
     models = (model_of(row, "model_a"), model_of(row, "model_b"))
     if row.get("winner") is None and any(row.get(flag) is not None for flag in FLAGS):
-        return Verdict(models, flagged(row), by=by)
+        return Verdict(models, flagged(row), annotator=by)
     if "winner" not in row:
         raise InvalidRow("no column 'winner', or winner_model_a, winner_model_b and winner_tie")
     winner = text_of(row["winner"], "the winner")
@@ -182,4 +182,4 @@ def ranking_of(row: Record, id: str) -> Ranking:
     about |= {"preference": row["preference"]} if "preference" in row else {}
     answers = [conversation[-1].content for conversation in both]
     others = {name: row[name] for name in row.rest()}
-    return ranking_made(prompt, answers, ranks, id, verdict.by, {**others, **about})
+    return ranking_made(prompt, answers, ranks, id, verdict.annotator, {**others, **about})

@@ -1,21 +1,22 @@
-"""What to ask people next: which prompts with their answers, or which two models, while labels are few.
+"""Active learning: the prompts with answers, or the pair of models, to label next.
 
-    random          what comes; the rule that the others have to beat
-    disagreement    where the reward models of an ensemble differ most about which answer is better
-    tie             where their mean prediction is closest to a tie
-    diverse         prompts that are far from each other and from what was asked before
-    spread          of what they disagree about most, prompts that are far from each other
+    random                  the pool in random order: the baseline
+    disagreement            where the reward models of an ensemble differ most about which answer is better
+    uncertainty             where their mean prediction is closest to a tie
+    coreset                 prompts that are far from each other and from those labelled before
+    disagreement_coreset    of what they disagree about most, prompts that are far from each other
 
     p_m(i over j) = sigma(r_m(i) - r_m(j))        model m of the ensemble, answers i and j of an item
 
-Rules choose places of a pool, the first to be asked first; labels they do not see. benchmarks/queries.py measures what
-they save. For ratings of models `next_battles` chooses who should fight.
+Rules choose indices of a pool, the first to be labelled first; they see no labels. benchmarks/queries.py measures how
+many labels they save. For ratings of models `next_battles` chooses the pairs to compare.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -23,53 +24,55 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from amenable.feedback.ratings import Battle, strengths, win_table
+from amenable.feedback.ratings import Comparison, groups_of, strengths, win_table
 
-Rule = Literal["random", "disagreement", "tie", "diverse", "spread"]
+Rule = Literal["random", "disagreement", "uncertainty", "coreset", "disagreement_coreset"]
 RULES: tuple[Rule, ...] = get_args(Rule)
-SCORED: tuple[Rule, ...] = ("disagreement", "tie", "spread")
+SCORED: tuple[Rule, ...] = ("disagreement", "uncertainty", "disagreement_coreset")
 """rules that need scores"""
-WIDER = 4
-"""`spread` chooses among so many times the budget"""
+CANDIDATE_FACTOR = 4
+"""`disagreement_coreset` chooses among so many times the budget"""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """N items that could be asked, each a prompt with up to K answers. What a rule does not need may be absent."""
+    """N items to label, each a prompt with up to K answers. Fields that the rule does not use may be None."""
 
     size: int
     scores: Tensor | None = None
     """[M, N, K] of M reward models; nan where an item has fewer answers"""
     embeddings: Tensor | None = None
-    """[N, D]: near where prompts are alike"""
+    """[N, D], of the prompts"""
     keys: Sequence[Hashable] | None = None
-    """N names: items of one name have the same prompt, which is asked again only when all others were asked as often"""
+    """prompts of the N items, by name: one is chosen again only after all others were chosen as often"""
 
 
-def choose(rule: Rule, pool: Pool, budget: int, generator: torch.Generator, asked: Sequence[int] = ()) -> list[int]:
-    """Places of the pool to ask about, `budget` of them or all that are left; never one of those asked before."""
-    taken = set(asked)
-    left = [place for place in torch.randperm(pool.size, generator=generator).tolist() if place not in taken]
+def choose(rule: Rule, pool: Pool, budget: int, generator: torch.Generator, labelled: Sequence[int] = ()) -> list[int]:
+    """Return the indices in the pool to label next, at most `budget`; never those labelled before."""
+    done = set(labelled)
+    left = [index for index in torch.randperm(pool.size, generator=generator).tolist() if index not in done]
     if rule == "random":
-        return in_turn(left, pool.keys, asked)[:budget]
-    if rule == "diverse":
-        return farthest_first(required(pool.embeddings, rule, "embeddings"), budget, left, asked)
+        return round_robin(left, pool.keys, labelled)[:budget]
+    if rule == "coreset":
+        return farthest_first(required(pool.embeddings, rule, "embeddings"), budget, left, labelled)
     scores = required(pool.scores, rule, "scores")
-    values = closeness(scores) if rule == "tie" else disagreement(scores)
-    ordered = in_turn(largest(values, left), pool.keys, asked)
-    if rule != "spread":
+    values = uncertainty(scores) if rule == "uncertainty" else disagreement(scores)
+    ordered = round_robin(largest(values, left), pool.keys, labelled)
+    if rule != "disagreement_coreset":
         return ordered[:budget]
-    return farthest_first(required(pool.embeddings, rule, "embeddings"), budget, ordered[: WIDER * budget], asked)
+    candidates = ordered[: CANDIDATE_FACTOR * budget]
+    return farthest_first(required(pool.embeddings, rule, "embeddings"), budget, candidates, labelled)
 
 
-def required(values: Tensor | None, rule: Rule, what: str) -> Tensor:
+def required(values: Tensor | None, rule: Rule, name: str) -> Tensor:
+    """Return the values, which the rule needs. Raises ValueError for None."""
     if values is None:
-        raise ValueError(f"the rule '{rule}' needs {what}")
+        raise ValueError(f"the rule '{rule}' needs {name}")
     return values
 
 
 def preferences(scores: Tensor) -> Tensor:
-    """p_m(i over j) of all pairs i < j of an item's answers: scores [M, N, K] -> [M, N, K (K - 1) / 2].
+    """Return p_m(i over j) of all pairs i < j of an item's answers: scores [M, N, K] -> [M, N, K (K - 1) / 2].
 
     nan where one of the two is absent.
     """
@@ -78,7 +81,7 @@ def preferences(scores: Tensor) -> Tensor:
 
 
 def disagreement(scores: Tensor) -> Tensor:
-    """How much the models differ about each item [N]: the variance of p over the models, averaged over the pairs.
+    """Return the disagreement about each item [N]: the variance of p over the models, averaged over the pairs.
 
     With pairs, the rule of Christiano et al. (2017, section 2.2.4), who found it worse than chance in some tasks.
     scores [M, N, K]; M at least 2.
@@ -89,53 +92,52 @@ def disagreement(scores: Tensor) -> Tensor:
     return over_pairs((p - p.mean(dim=0)).square().mean(dim=0))
 
 
-def closeness(scores: Tensor) -> Tensor:
-    """How close to a tie each item is predicted to be [N]: the mean over its pairs of min(p, 1 - p), p the mean over
-    the models. It is the share of pairs whose order the ensemble would get wrong if its own predictions were true.
+def uncertainty(scores: Tensor) -> Tensor:
+    """Return the uncertainty about each item [N]: the mean over its pairs of min(p, 1 - p), p the mean over the models.
 
-    Uncertainty sampling (Lewis and Gale, 1994). scores [M, N, K]; one model is enough. Real ties are close, too.
+    It is the share of pairs whose order the ensemble would get wrong if its own predictions were true.
+
+    Uncertainty sampling (Lewis and Gale, 1994). scores [M, N, K]; one model is enough. True ties are uncertain, too.
     """
     p = preferences(scores.double()).mean(dim=0)
     return over_pairs(torch.minimum(p, 1 - p))
 
 
 def over_pairs(values: Tensor) -> Tensor:
-    """Mean over the pairs that are there, [N, pairs] -> [N]; 0 for an item without any."""
+    """Return the mean over the pairs that are not nan, [N, pairs] -> [N]; 0 for an item without any."""
     return values.nanmean(dim=-1).nan_to_num(0.0)
 
 
 def largest(values: Tensor, order: Sequence[int]) -> list[int]:
-    """Places by their value in values [N], the greatest first; equal ones stay in the order given."""
-    known = values.tolist()
-    return sorted(order, key=lambda place: -known[place])
+    """Return indices sorted by values [N], the greatest first; equal values stay in the order given."""
+    by_index = values.tolist()
+    return sorted(order, key=lambda index: -by_index[index])
 
 
-def in_turn(order: Sequence[int], keys: Sequence[Hashable] | None, asked: Sequence[int] = ()) -> list[int]:
-    """An order of places in which no prompt comes again before every other one there came as often, what was asked
-    before included; apart from that as given. keys: the prompt of each place of the pool, or None for no change.
+def round_robin(order: Sequence[int], keys: Sequence[Hashable] | None, labelled: Sequence[int] = ()) -> list[int]:
+    """Return indices in an order that repeats a prompt only after all others came as often, labelled ones included.
+
+    Indices of one round stay in the order given. keys: the prompt of each index, or None for no change.
     """
     if keys is None:
         return list(order)
-    times: dict[Hashable, int] = {}
-    for place in asked:
-        times[keys[place]] = times.get(keys[place], 0) + 1
-    turns = []
-    for place in order:
-        turns.append(times.get(keys[place], 0))
-        times[keys[place]] = turns[-1] + 1
-    return [place for _, place in sorted(zip(turns, order), key=lambda pair: pair[0])]
+    counts = Counter(keys[index] for index in labelled)
+    rounds = []
+    for index in order:
+        rounds.append(counts[keys[index]])
+        counts[keys[index]] += 1
+    return [index for _, index in sorted(zip(rounds, order), key=lambda pair: pair[0])]
 
 
-def farthest_first(embeddings: Tensor, budget: int, order: Sequence[int], asked: Sequence[int] = ()) -> list[int]:
-    """Places of `order` each of which is as far as possible from those before it and those asked; the first of `order`
-    where nothing was asked.
+def farthest_first(embeddings: Tensor, budget: int, order: Sequence[int], labelled: Sequence[int] = ()) -> list[int]:
+    """Return indices of `order`, each as far as possible from those before it and those labelled.
 
-    The greedy cover of Gonzalez (1985), as a rule for labelling the core-set of Sener and Savarese (2018). embeddings
-    [N, D]. Equally far ones are taken in the order given.
+    The greedy k-center cover of Gonzalez (1985), as the core-set of Sener and Savarese (2018). embeddings [N, D].
+    Equally far indices, all of them where nothing was labelled, are taken in the order given.
     """
     points = embeddings[list(order)].double()
     away = torch.full((len(points),), math.inf, dtype=torch.float64)
-    for before in embeddings[list(asked)].double().split(256) if asked else ():
+    for before in embeddings[list(labelled)].double().split(256) if labelled else ():
         away = torch.minimum(away, squared_distances(points, before).amin(dim=1))
     chosen: list[int] = []
     for _ in range(min(budget, len(points))):
@@ -147,89 +149,84 @@ def farthest_first(embeddings: Tensor, budget: int, order: Sequence[int], asked:
 
 
 def squared_distances(points: Tensor, others: Tensor) -> Tensor:
-    """[N, D] and [M, D] -> [N, M]; 0 where they are equal but for rounding."""
+    """Return squared distances, [N, D] and [M, D] -> [N, M]; 0 for points that are equal but for rounding."""
     squares, theirs = points.square().sum(dim=1)[:, None], others.square().sum(dim=1)
-    found = squares + theirs - 2 * points @ others.t()
-    return found.where(found > 1e-12 * (squares + theirs), 0.0)
+    distances = squares + theirs - 2 * points @ others.t()
+    return distances.where(distances > 1e-12 * (squares + theirs), 0.0)
 
 
 def word_vectors(texts: Sequence[str], width: int = 512) -> Tensor:
-    """What texts are about, for `diverse` where no model is at hand: their words, counted in `width` places by a hash
-    (Weinberger et al., 2009), rare words weighing more. Rows [N, width] of length 1; zeros for a text without words.
+    """Return tf-idf embeddings of texts, for `coreset` without a model: rows [N, width] of length 1 (0 without words).
+
+    Words are hashed to `width` dimensions (Weinberger et al., 2009).
     """
     counts = torch.zeros(len(texts), width, dtype=torch.float64)
     for row, text in zip(counts, texts):
         for word in text.lower().split():
             row[zlib.crc32(word.encode("utf-8", "surrogatepass")) % width] += 1
-    seen = (counts > 0).sum(dim=0)
-    return torch.nn.functional.normalize(counts * torch.log((1 + len(texts)) / (1 + seen)), dim=1)
+    documents = (counts > 0).sum(dim=0)
+    return torch.nn.functional.normalize(counts * torch.log((1 + len(texts)) / (1 + documents)), dim=1)
 
 
 def next_battles(
-    battles: Sequence[Battle],
-    players: Sequence[str],
+    comparisons: Sequence[Comparison],
+    models: Sequence[str],
     budget: int,
     generator: torch.Generator,
     prior: float = 1.0,
 ) -> list[tuple[str, str]]:
-    """Who should fight next so that ratings become sure: `budget` pairs, after the battles there were.
+    """Return the `budget` pairs of models to compare next, so that the intervals of their ratings shrink.
 
-    First groups that never met are joined, until everybody has met everybody, if only through others. Then each pair
-    is the one whose difference s_a - s_b has the widest interval (Chiang et al., 2024, section 5, ask by how much an
-    interval would shrink). A chosen pair counts as fought, with what is expected of it. Chance decides between equals.
+    First groups that never met are connected, until all models have met, directly or through others. Then each pair is
+    the one whose difference s_a - s_b has the widest interval (Chiang et al., 2024, section 5, take the largest
+    expected decrease). A chosen pair counts as compared, with its expected score. Equal pairs are drawn at random.
 
-    prior: as in `bradley_terry`, above 0; a strong one keeps few battles from looking decisive. A battle whose end is
-    certain tells less than a wide interval promises: among players a thousand points apart, chance may do better.
+    prior: as in `bradley_terry`, above 0; a strong one keeps few comparisons from looking decisive. A comparison whose
+    outcome is certain tells less than a wide interval promises: among models a thousand points apart, random pairs may
+    do better.
     """
     if prior <= 0:
-        raise ValueError("ratings of few battles need a prior above 0")
-    if len(set(players)) < 2:
-        raise ValueError("nobody to fight: two players or more")
-    wins = win_table(battles, players)
+        raise ValueError("ratings of few comparisons need a prior above 0")
+    if len(set(models)) < 2:
+        raise ValueError("a comparison needs two models or more")
+    wins = win_table(comparisons, models)
     games = wins + wins.t()
-    s = strengths(wins, players, prior)
+    s = strengths(wins, models, prior)
     chosen = []
     for _ in range(budget):
-        a, b = bridge(games, generator) or widest(variances(s, games, prior), generator)
+        a, b = connect_groups(games, generator) or most_uncertain_pair(variances(s, games, prior), generator)
         games[a, b] += 1
         games[b, a] += 1
-        chosen.append((players[a], players[b]))
+        chosen.append((models[a], models[b]))
     return chosen
 
 
-def bridge(games: Tensor, generator: torch.Generator) -> tuple[int, int] | None:
-    """Two players of groups that never met, the smallest group first; None where everybody is joined. games [P, P]."""
-    groups = groups_of(games)
+def connect_groups(games: Tensor, generator: torch.Generator) -> tuple[int, int] | None:
+    """Return two models of groups that never met, of the smallest groups; None for one group. games [P, P]."""
+    groups = groups_of(range(len(games)), games.nonzero().tolist())
     if len(groups) == 1:
         return None
     shuffled = [groups[i] for i in torch.randperm(len(groups), generator=generator).tolist()]
-    one, other = sorted(shuffled, key=len)[:2]
-    return drawn(one, generator), drawn(other, generator)
+    first, second = sorted(shuffled, key=len)[:2]
+    return drawn(first, generator), drawn(second, generator)
 
 
-def drawn(players: Sequence[int], generator: torch.Generator) -> int:
-    return players[int(torch.randint(len(players), (), generator=generator))]
+def drawn(indices: Sequence[int], generator: torch.Generator) -> int:
+    return indices[int(torch.randint(len(indices), (), generator=generator))]
 
 
-def groups_of(games: Tensor) -> list[list[int]]:
-    """Players who met, if only through others, one list a group. games [P, P], above 0 where two met."""
-    reached = ((games > 0) | torch.eye(len(games), dtype=torch.bool)).double()
-    for _ in range(len(games).bit_length()):
-        reached = (reached @ reached > 0).double()  # twice as many steps each time
-    return [row.nonzero().flatten().tolist() for row in reached.unique(dim=0)]
-
-
-def widest(spread: Tensor, generator: torch.Generator) -> tuple[int, int]:
-    """The pair of the greatest variance in spread [P, P]."""
-    first, second = torch.triu_indices(len(spread), len(spread), 1)
-    values = spread[first, second]
+def most_uncertain_pair(variances: Tensor, generator: torch.Generator) -> tuple[int, int]:
+    """Return the pair of the greatest variance in `variances` [P, P]."""
+    first, second = torch.triu_indices(len(variances), len(variances), 1)
+    values = variances[first, second]
     pair = drawn((values >= values.max() - 1e-9).nonzero().flatten().tolist(), generator)
     return int(first[pair]), int(second[pair])
 
 
 def variances(s: Tensor, games: Tensor, prior: float) -> Tensor:
-    """Variance of every difference s_a - s_b [P, P], in nats squared: of the inverse of the negative Hessian of the
-    likelihood that `ratings.bradley_terry` climbs. s [P], games [P, P].
+    """Return the variance of every difference s_a - s_b [P, P], in nats squared, for s [P] and games [P, P].
+
+    The covariance is the inverse of the negative Hessian of the likelihood that `ratings.bradley_terry` maximizes.
     """
     expected, alone = torch.sigmoid(s[:, None] - s), torch.sigmoid(s)
     spread = games * expected * (1 - expected)

@@ -19,7 +19,8 @@ from rich.table import Table
 
 from amenable.errors import InputError
 from amenable.feedback import votes
-from amenable.feedback.leaderboard import Terms, leaderboard
+from amenable.feedback.leaderboard import RatingConfig, leaderboard
+from amenable.feedback.ratings import Comparison
 from amenable.feedback.store import Store
 
 
@@ -37,12 +38,12 @@ class Config:
     """whose word counts, people or judges; everybody's without it"""
     json: bool = False
     """print JSON instead of tables"""
-    terms: Terms = field(default_factory=Terms)
+    rating: RatingConfig = field(default_factory=RatingConfig)
 
 
 def run(config: Config) -> None:
     """Print the leaderboard."""
-    found = leaderboard(read(config), config.terms)
+    found = leaderboard(read(config), config.rating)
     if config.json:
         print(json.dumps(found, indent=1))
         return
@@ -55,16 +56,16 @@ def run(config: Config) -> None:
         console.print(note, style="dim", markup=False, highlight=False)
 
 
-def read(config: Config) -> list[votes.Bout]:
-    """The bouts that count; InputError where there is none."""
+def read(config: Config) -> list[Comparison]:
+    """Read the comparisons that count. Raises InputError where there is none."""
     if config.data:
-        found = [bout for file in config.data for bout in votes.read_bouts(file, config.annotators)]
+        found = [row for file in config.data for row in votes.read_comparisons(file, config.annotators)]
         where = config.data[0]
     else:
         if not config.store.exists():
             raise InputError("there is no such store of votes", config.store, "'amenable arena' makes one")
         with Store(config.store) as store:
-            found = votes.bouts(store, config.kinds, config.annotators)
+            found = votes.comparisons(store, config.kinds, config.annotators)
         where = config.store
     if not found:
         raise InputError("nothing there compares two models that are known", where, "'amenable arena' collects votes")

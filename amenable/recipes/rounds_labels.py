@@ -14,7 +14,7 @@ import torch
 from amenable.data.batches import shuffled
 from amenable.data.files import read_json_lines
 from amenable.evaluation.preference import mean_win_rate
-from amenable.feedback.votes import models_of, of_ranking
+from amenable.feedback.votes import from_ranking, models_of
 from amenable.files import write_text
 
 Row = dict[str, Any]
@@ -96,7 +96,7 @@ def win_rate(rows: Iterable[Row], a: Path, b: Path) -> dict[str, float] | None:
     """Return the share of pairs in which model a's answer ranks above b's, a mean over rankings with its interval."""
     shares = []
     for row in rows:
-        pairs = of_ranking(models_of(row), row["completions"], row["ranking"], "", "")
+        pairs = from_ranking(models_of(row), row["completions"], row["ranking"], "", "")
         scores = [
             pair.score if pair.a == str(a) else 1 - pair.score for pair in pairs if {pair.a, pair.b} == {str(a), str(b)}
         ]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from amenable.errors import InputError
-from amenable.feedback.leaderboard import Terms
+from amenable.feedback.leaderboard import RatingConfig
 from amenable.feedback.store import Store
 from amenable.files import hash_of
 from amenable.generation.sampling import Sampling
@@ -43,7 +43,7 @@ class Config:
     """where votes are kept"""
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.7, top_p=0.95, max_new_tokens=512))
     """how both draw their answers"""
-    terms: Terms = field(default_factory=Terms)
+    rating: RatingConfig = field(default_factory=RatingConfig)
     """how the leaderboard's ratings are made"""
     rows: int = 16
     """answers that a model computes at once"""
@@ -120,7 +120,7 @@ def open_arena(config: Config, house: House, models: Sequence[tuple[str, Path]],
     from amenable.serve.battles import Arena
 
     origins = {name: {"folder": str(folder), "sha256": hash_of(folder)} for name, folder in models}
-    return Arena(house, store, origins, config.sampling, config.terms, time.time)
+    return Arena(house, store, origins, config.sampling, config.rating, time.time)
 
 
 def renamed(arena: Arena) -> list[str]:

@@ -29,9 +29,10 @@ from starlette.concurrency import run_in_threadpool
 
 from amenable.data.types import Message
 from amenable.errors import InputError
-from amenable.feedback.leaderboard import Terms, groups_of, leaderboard
+from amenable.feedback.leaderboard import RatingConfig, leaderboard
+from amenable.feedback.ratings import groups_of
 from amenable.feedback.store import Event, Store
-from amenable.feedback.votes import Choice, bouts
+from amenable.feedback.votes import Choice, comparisons
 from amenable.generation.sampling import Sampling
 from amenable.seeds import mix
 from amenable.serve import security
@@ -81,7 +82,7 @@ class Arena:
     store: Store
     origins: Mapping[str, Mapping[str, str]]
     sampling: Sampling
-    terms: Terms
+    terms: RatingConfig
     clock: Callable[[], float]
     draw: random.Random = field(default_factory=random.SystemRandom)
     battles: dict[str, Battle] = field(default_factory=dict)
@@ -197,7 +198,7 @@ class Arena:
             if key not in self.boards:
                 terms = replace(self.terms, length_controlled=length_controlled)
                 self.boards = {known: board for known, board in self.boards.items() if known[0] == key[0]}
-                self.boards[key] = leaderboard(bouts(self.store, ("arena",)), terms)
+                self.boards[key] = leaderboard(comparisons(self.store, ("arena",)), terms)
             return self.boards[key]
 
 

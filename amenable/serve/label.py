@@ -65,7 +65,7 @@ class Config:
     order: Literal["file", Rule] = "file"
     """what is asked first: as in the files, or by a rule of feedback/queries.py"""
     ensemble: tuple[Path, ...] = ()
-    """reward models that an order by disagreement, tie or spread goes by"""
+    """reward models that an order by disagreement, uncertainty or disagreement_coreset goes by"""
     answers: int = 6
     """K, the most answers to rank at once"""
     model: Path | None = None

@@ -5,16 +5,15 @@ from dataclasses import replace
 import pytest
 
 from amenable.errors import InputError
-from amenable.feedback.leaderboard import Terms, groups_of, leaderboard
-from amenable.feedback.ratings import bradley_terry, elo
-from amenable.feedback.votes import Bout
+from amenable.feedback.leaderboard import RatingConfig, leaderboard
+from amenable.feedback.ratings import Comparison, bradley_terry, elo, groups_of
 
-TERMS = Terms()
+CONFIG = RatingConfig()
 
 
-def bouts(a, b, won, lost, tied=0, lengths=None):
+def battles(a, b, won, lost, tied=0, lengths=None):
     scores = [1.0] * won + [0.0] * lost + [0.5] * tied
-    return [Bout(a, b, score, lengths) for score in scores]
+    return [Comparison(a, b, score, lengths) for score in scores]
 
 
 def by_name(found):
@@ -22,7 +21,7 @@ def by_name(found):
 
 
 def test_counts_and_win_rates_by_hand() -> None:
-    found = leaderboard([*bouts("a", "b", 6, 2, 2), Bout("b", "a", 0.5, both_bad=True)], TERMS)
+    found = leaderboard([*battles("a", "b", 6, 2, 2), Comparison("b", "a", 0.5, both_bad=True)], CONFIG)
     a, b = (by_name(found)[name] for name in "ab")
     counts = {"battles": 11, "wins": 6, "losses": 2, "ties": 3, "both_bad": 1}
     assert {name: a[name] for name in counts} == counts
@@ -34,37 +33,37 @@ def test_counts_and_win_rates_by_hand() -> None:
 
 
 def test_the_ratings_are_those_of_the_votes_best_first() -> None:
-    votes = [*bouts("a", "b", 30, 5), *bouts("b", "c", 30, 5), *bouts("a", "c", 33, 2)]
-    found = leaderboard(votes, TERMS)
+    votes = [*battles("a", "b", 30, 5), *battles("b", "c", 30, 5), *battles("a", "c", 33, 2)]
+    found = leaderboard(votes, CONFIG)
     assert [row["name"] for row in found["players"]] == ["a", "b", "c"]
     assert [row["rank"] for row in found["players"]] == [1, 2, 3]
-    expected = bradley_terry([bout.battle for bout in votes], prior=TERMS.prior)
+    expected = bradley_terry(votes, prior=CONFIG.prior)
     for name, row in by_name(found).items():
         assert row["rating"] == expected[name] and row["low"] < row["rating"] < row["high"]
-        assert row["elo"] == elo([bout.battle for bout in votes], k=4.0)[name]
+        assert row["elo"] == elo(votes, k=4.0)[name]
 
 
 def test_models_that_cannot_be_told_apart_share_a_rank() -> None:
-    found = leaderboard(bouts("a", "b", 4, 3), TERMS)
+    found = leaderboard(battles("a", "b", 4, 3), CONFIG)
     assert [row["rank"] for row in found["players"]] == [1, 1]
 
 
 def test_elo_follows_its_order_and_its_stake() -> None:
-    votes = [*bouts("a", "b", 10, 0), *bouts("a", "b", 0, 10)]
+    votes = [*battles("a", "b", 10, 0), *battles("a", "b", 0, 10)]
     forward, backward, shuffled = (
-        by_name(leaderboard(votes, replace(TERMS, order=order)))["a"]["elo"]
+        by_name(leaderboard(votes, replace(CONFIG, order=order)))["a"]["elo"]
         for order in ("time", "reversed", "shuffled")
     )
     assert forward < shuffled < backward and shuffled == pytest.approx(1000, abs=3)
-    larger = by_name(leaderboard(votes, replace(TERMS, k=16.0)))["a"]["elo"]
+    larger = by_name(leaderboard(votes, replace(CONFIG, k=16.0)))["a"]["elo"]
     assert abs(larger - 1000) > 3 * abs(forward - 1000)
 
 
 def test_the_anchor_stands_at_its_level() -> None:
-    found = by_name(leaderboard(bouts("a", "b", 6, 2), replace(TERMS, anchor="b", level=1500.0)))
+    found = by_name(leaderboard(battles("a", "b", 6, 2), replace(CONFIG, anchor="b", level=1500.0)))
     assert found["b"]["rating"] == found["b"]["low"] == found["b"]["high"] == 1500 < found["a"]["rating"]
     with pytest.raises(InputError, match="anchor 'z'"):
-        leaderboard(bouts("a", "b", 6, 2), replace(TERMS, anchor="z"))
+        leaderboard(battles("a", "b", 6, 2), replace(CONFIG, anchor="z"))
 
 
 def test_at_equal_length_a_long_winded_winner_falls() -> None:
@@ -73,8 +72,8 @@ def test_at_equal_length_a_long_winded_winner_falls() -> None:
     for _ in range(600):
         longer = draw.random() < 0.8
         won = draw.random() < (0.75 if longer else 0.25)
-        votes.append(Bout("a", "b", float(won), (90, 30) if longer else (30, 90)))
-    plain, controlled = (leaderboard(votes, replace(TERMS, length_controlled=is_on)) for is_on in (False, True))
+        votes.append(Comparison("a", "b", float(won), (90, 30) if longer else (30, 90)))
+    plain, controlled = (leaderboard(votes, replace(CONFIG, length_controlled=is_on)) for is_on in (False, True))
     assert by_name(plain)["a"]["low"] > by_name(plain)["b"]["high"] and plain["length_worth"] is None
     assert abs(by_name(controlled)["a"]["rating"] - by_name(controlled)["b"]["rating"]) < 45
     # 3 in 4 is 190.85 points, at a difference of one root mean square
@@ -84,18 +83,18 @@ def test_at_equal_length_a_long_winded_winner_falls() -> None:
 
 
 def test_battles_without_lengths_are_left_out_and_told() -> None:
-    votes = [*bouts("a", "b", 4, 2, lengths=(10, 20)), *bouts("a", "b", 9, 0)]
-    found = leaderboard(votes, replace(TERMS, length_controlled=True))
+    votes = [*battles("a", "b", 4, 2, lengths=(10, 20)), *battles("a", "b", 9, 0)]
+    found = leaderboard(votes, replace(CONFIG, length_controlled=True))
     assert found["battles"] == 6 and found["unmeasured"] == 9
-    with pytest.raises(InputError, match=r"how long.*--terms.length-controlled"):
-        leaderboard(bouts("a", "b", 9, 0), replace(TERMS, length_controlled=True))
+    with pytest.raises(InputError, match=r"lengths of its answers.*--rating.length-controlled"):
+        leaderboard(battles("a", "b", 9, 0), replace(CONFIG, length_controlled=True))
 
 
 def test_pairs_of_one_ranking_say_less_than_votes_apart() -> None:
     """Ten rankings copied ten times are no hundred: their intervals are wider than those of a hundred votes."""
-    votes = [Bout("a", "b", float(i % 10 % 3 > 0), group=f"event {i % 10}") for i in range(100)]
+    votes = [Comparison("a", "b", float(i % 10 % 3 > 0), group=f"event {i % 10}") for i in range(100)]
     together, apart = (
-        by_name(leaderboard([replace(one, group=one.group if grouped else "") for one in votes], TERMS))["a"]
+        by_name(leaderboard([replace(one, group=one.group if grouped else "") for one in votes], CONFIG))["a"]
         for grouped in (True, False)
     )
     assert 1000 < together["rating"] < apart["rating"]  # ten votes outweigh the prior less than a hundred
@@ -103,7 +102,7 @@ def test_pairs_of_one_ranking_say_less_than_votes_apart() -> None:
 
 
 def test_a_single_vote_makes_nobody_surely_better() -> None:
-    found = leaderboard(bouts("north", "south", 1, 0), TERMS)
+    found = leaderboard(battles("north", "south", 1, 0), CONFIG)
     assert [row["rank"] for row in found["players"]] == [1, 1]
     assert [row["name"] for row in found["players"]] == ["north", "south"]
     for row in found["players"]:
@@ -111,26 +110,26 @@ def test_a_single_vote_makes_nobody_surely_better() -> None:
 
 
 def test_unanimous_votes_leave_a_width_and_say_more_the_more_there_are() -> None:
-    boards = [by_name(leaderboard(bouts("a", "b", n, 0), TERMS)) for n in (5, 20, 80)]
+    boards = [by_name(leaderboard(battles("a", "b", n, 0), CONFIG)) for n in (5, 20, 80)]
     assert [board["b"]["rank"] for board in boards] == [2, 2, 2]
     lows = [board["a"]["low"] for board in boards]
     assert lows == sorted(lows) and all(board["a"]["high"] - board["a"]["low"] > 100 for board in boards)
 
 
 def test_groups_that_never_met_and_names_of_several_models_are_told() -> None:
-    votes = [*bouts("a", "b", 2, 1), *bouts("c", "d", 1, 2), Bout("a", "b", 1.0, hashes=("x", "y"))]
-    assert sorted(map(sorted, leaderboard(votes, TERMS)["groups"])) == [["a", "b"], ["c", "d"]]
-    assert leaderboard(votes, TERMS)["several"] == []
-    assert leaderboard([*votes, Bout("b", "a", 0.0, hashes=("y", "z"))], TERMS)["several"] == ["a"]
+    votes = [*battles("a", "b", 2, 1), *battles("c", "d", 1, 2), Comparison("a", "b", 1.0, hashes=("x", "y"))]
+    assert sorted(map(sorted, leaderboard(votes, CONFIG)["groups"])) == [["a", "b"], ["c", "d"]]
+    assert leaderboard(votes, CONFIG)["several"] == []
+    assert leaderboard([*votes, Comparison("b", "a", 0.0, hashes=("y", "z"))], CONFIG)["several"] == ["a"]
     assert groups_of("abcd", [("a", "b"), ("c", "b")]) == [["a", "b", "c"], ["d"]]
 
 
 def test_nothing_was_said_yet() -> None:
-    found = leaderboard([], TERMS)
+    found = leaderboard([], CONFIG)
     assert found["players"] == [] and found["win_rates"] == {} and found["battles"] == 0
 
 
 def test_impossible_terms_are_refused() -> None:
     for wrong in ({"k": 0.0}, {"prior": 0.0}):
         with pytest.raises(InputError, match="must lie between"):
-            Terms(**wrong)
+            RatingConfig(**wrong)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from amenable.errors import InputError
 from amenable.feedback.ratings import (
     SCALE,
-    Battle,
+    Comparison,
     bradley_terry,
     elo,
     expected_score,
@@ -21,7 +21,7 @@ from amenable.feedback.ratings import (
 
 
 def battles(a, b, won, lost, tied=0):
-    return [Battle(a, b, 1.0)] * won + [Battle(a, b, 0.0)] * lost + [Battle(b, a, 0.5)] * tied
+    return [Comparison(a, b, 1.0)] * won + [Comparison(a, b, 0.0)] * lost + [Comparison(b, a, 0.5)] * tied
 
 
 @pytest.mark.parametrize(("gap", "score"), [(0, 0.5), (100, 0.640065), (200, 0.759747), (400, 10 / 11)])
@@ -34,7 +34,7 @@ def test_elo_by_hand():
     assert elo(battles("a", "b", 1, 0)) == {"a": 1002.0, "b": 998.0}
     second = elo(battles("a", "b", 2, 0), k=32, initial=0)
     assert second["a"] == pytest.approx(16 + 32 * (1 - expected_score(16, -16)))
-    assert elo([Battle("a", "b", 0.5)]) == {"a": 1000.0, "b": 1000.0}
+    assert elo([Comparison("a", "b", 0.5)]) == {"a": 1000.0, "b": 1000.0}
 
 
 def test_elo_depends_on_the_order_and_keeps_its_sum():
@@ -68,10 +68,11 @@ def test_bradley_terry_expects_what_was_scored_whatever_the_order(counts, random
     games = battles("x", "y", a, b) + battles("y", "z", c, d) + battles("z", "x", e, f)
     ratings = bradley_terry(games)
     for player in "xyz":
-        scored = sum(s if p == player else 1 - s for p, q, s in games if player in (p, q))
-        expected = sum(
-            expected_score(ratings[player], ratings[q if p == player else p]) for p, q, _ in games if player in (p, q)
-        )
+        scored = expected = 0.0
+        for row in games:
+            if player in (row.a, row.b):
+                scored += row.score if row.a == player else 1 - row.score
+                expected += expected_score(ratings[player], ratings[row.b if row.a == player else row.a])
         assert scored == pytest.approx(expected, abs=1e-6)
     random.shuffle(games)
     assert bradley_terry(games) == pytest.approx(ratings, abs=1e-6)
@@ -161,7 +162,7 @@ def test_intervals_of_rankings_hold_the_truth_and_those_of_their_pairs_apart_do_
     draw, held = random.Random(0), {True: 0, False: 0}
     for _ in range(20):  # seven equals, ranked four times by luck
         orders = [draw.sample("abcdefg", 7) for _ in range(4)]
-        games = [Battle(a, b, 1.0) for order in orders for a, b in combinations(order, 2)]
+        games = [Comparison(a, b, 1.0) for order in orders for a, b in combinations(order, 2)]
         groups = [number for number in range(4) for _ in range(21)]
         for is_grouped in held:
             found = rate(games, groups=groups if is_grouped else None, level=0.0)
@@ -170,7 +171,7 @@ def test_intervals_of_rankings_hold_the_truth_and_those_of_their_pairs_apart_do_
 
 
 def test_what_the_pairs_of_a_ranking_are_worth():
-    four = [Battle(a, b, 1.0) for a, b in combinations("abcd", 2)]
+    four = [Comparison(a, b, 1.0) for a, b in combinations("abcd", 2)]
     assert group_weights(four, ["x"] * 6) == pytest.approx([3 / 5] * 6)
     assert group_weights(four[:2], ["x", "y"]) == [1.0, 1.0] == group_weights(four[:2], None)
     assert group_weights([four[0]] * 10, ["x"] * 10) == pytest.approx([0.1] * 10)
@@ -214,7 +215,7 @@ def test_without_differences_of_length_the_ratings_are_those_of_bradley_terry():
 def test_the_unit_and_the_side_of_lengths_do_not_matter():
     games, gaps = battles("a", "b", 7, 3), [3.0, 1, 4, -1, 5, -9, 2, 6, -5, -3]
     ratings, worth = length_controlled(games, gaps)
-    turned = [Battle(b, a, 1 - score) for a, b, score in games]
+    turned = [Comparison(row.b, row.a, 1 - row.score) for row in games]
     for others in (length_controlled(games, [7 * gap for gap in gaps]), length_controlled(turned, [-g for g in gaps])):
         assert others[0] == pytest.approx(ratings) and others[1] == pytest.approx(worth)
 
@@ -232,11 +233,11 @@ def test_mistakes_are_said():
     with pytest.raises(InputError, match="anchor 'z'"):
         bradley_terry(battles("a", "b", 1, 1), anchor="z")
     with pytest.raises(InputError, match="'a' and 'a'"):
-        bradley_terry([Battle("a", "a", 1.0)])
+        bradley_terry([Comparison("a", "a", 1.0)])
     with pytest.raises(ValueError, match="prior"):
         rate(battles("a", "b", 1, 1), prior=0.0)
     for gaps in ([1.0], [1.0, math.nan]):
-        with pytest.raises(InputError, match="differences of length for 2 battles"):
+        with pytest.raises(InputError, match="differences of length for 2 comparisons"):
             length_controlled(battles("a", "b", 1, 1), gaps)
     with pytest.raises(ValueError, match="prior"):
         length_controlled(battles("a", "b", 1, 1), [1.0, 2.0], prior=0.0)

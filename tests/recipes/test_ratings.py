@@ -6,11 +6,11 @@ import pytest
 from amenable import cli
 from amenable.data.types import Message, Ranking
 from amenable.errors import InputError
-from amenable.feedback.leaderboard import Terms
+from amenable.feedback.leaderboard import RatingConfig
 from amenable.feedback.store import Store
 from amenable.recipes.ratings import Config, run
 
-TERMS = Terms()
+RATING = RatingConfig()
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def told(capsys: pytest.CaptureFixture, **options: object) -> str:
 
 
 def test_the_tables(votes: Path, capsys: pytest.CaptureFixture) -> None:
-    text = told(capsys, store=votes, terms=TERMS)
+    text = told(capsys, store=votes, rating=RATING)
     standings, rates = text.split("Win rates")
     rows = [line.split() for line in standings.splitlines() if "/" in line][1:]
     assert [row[1] for row in rows] == ["ppo", "[red]sft", "base"] and standings.startswith("13 battles")
@@ -45,7 +45,7 @@ def test_the_tables(votes: Path, capsys: pytest.CaptureFixture) -> None:
 
 
 def test_json_holds_the_same(votes: Path, capsys: pytest.CaptureFixture) -> None:
-    found = json.loads(told(capsys, store=votes, json=True, terms=TERMS))
+    found = json.loads(told(capsys, store=votes, json=True, rating=RATING))
     assert found["battles"] == 13 and [row["name"] for row in found["players"]] == ["ppo", "[red]sft", "base"]
     assert found["win_rates"]["ppo"]["base"] == {"score": 1.0, "count": 1}
     assert found["terms"]["prior"] == 1.0
@@ -53,22 +53,22 @@ def test_json_holds_the_same(votes: Path, capsys: pytest.CaptureFixture) -> None
 
 def test_whose_word_counts_and_of_what(votes: Path, capsys: pytest.CaptureFixture) -> None:
     def count(**options: object) -> int:
-        return int(json.loads(told(capsys, store=votes, json=True, terms=TERMS, **options))["battles"])
+        return int(json.loads(told(capsys, store=votes, json=True, rating=RATING, **options))["battles"])
 
     assert count(annotators=("judge",)) == 3 == count(kinds=("rankings",))
     assert count(annotators=("person 0",)) == 5 and count(kinds=("arena",)) == 10
 
 
 def test_what_a_reader_must_know_is_told(tmp_path: Path, votes: Path, capsys: pytest.CaptureFixture) -> None:
-    controlled = Terms(length_controlled=True)
-    assert "At equal length; being longer" in told(capsys, store=votes, terms=controlled)
+    controlled = RatingConfig(length_controlled=True)
+    assert "At equal length; being longer" in told(capsys, store=votes, rating=controlled)
     rows = [{"model_a": a, "model_b": b, "winner": "model_a", **more} for a, b, more in (
         ("a", "b", {}), ("c", "d", {"answer_a": "x", "answer_b": "yy"}),
     )]  # fmt: skip
     file = tmp_path / "battles.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert "never met" in told(capsys, data=(file,), terms=TERMS)
-    assert "nothing is said of lengths: 1 battle." in told(capsys, data=(file,), terms=controlled)
+    assert "never met" in told(capsys, data=(file,), rating=RATING)
+    assert "nothing is said of lengths: 1 battle." in told(capsys, data=(file,), rating=controlled)
 
 
 def test_without_votes_it_says_where_to_get_some(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_without_votes_it_says_where_to_get_some(tmp_path: Path) -> None:
 
 
 def test_it_is_a_command(votes: Path, capsys: pytest.CaptureFixture) -> None:
-    assert cli.main(["ratings", "--store", str(votes), "--terms.prior", "2", "--json"]) == 0
+    assert cli.main(["ratings", "--store", str(votes), "--rating.prior", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["battles"] == 13
-    assert cli.main(["ratings", "--store", str(votes), "--terms.anchor", "z"]) == 2
-    assert "no battle of the anchor 'z'" in capsys.readouterr().err
+    assert cli.main(["ratings", "--store", str(votes), "--rating.anchor", "z"]) == 2
+    assert "no comparison of the anchor 'z'" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from amenable.errors import InputError
-from amenable.feedback.leaderboard import Terms
+from amenable.feedback.leaderboard import RatingConfig
 from amenable.feedback.store import Store
 from amenable.generation.sampling import Sampling
 from amenable.serve import arena, security
@@ -44,7 +44,7 @@ def test_others_are_let_in_only_where_somebody_holds_a_token(tmp_path: Path) -> 
 def test_a_name_that_stood_for_another_model_is_told(tmp_path: Path) -> None:
     def arena_of(store: Store, sha256: str) -> Any:
         origins = {name: {"folder": name, "sha256": f"{name} {sha256}"} for name in ("a", "b")}
-        return Arena(None, store, origins, Sampling(), Terms(), lambda: 0.0)  # type: ignore[arg-type]
+        return Arena(None, store, origins, Sampling(), RatingConfig(), lambda: 0.0)  # type: ignore[arg-type]
 
     with Store(tmp_path / "votes.db") as store:
         old = arena_of(store, "old")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from amenable.feedback.leaderboard import Terms
+from amenable.feedback.leaderboard import RatingConfig
 from amenable.feedback.store import Store
 from amenable.generation.sampling import Sampling
 from amenable.serve import arena, security, serve
@@ -78,7 +78,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, assistant: Path) -> Iterat
     with Store(tmp_path_factory.mktemp("arena") / "votes.db") as store:
         house = House(models, {}, store, lambda token: "owner")
         origins = {name: {"folder": name, "sha256": name} for name in models}
-        place = Arena(house, store, origins, Sampling(max_new_tokens=8), Terms(), time.time)
+        place = Arena(house, store, origins, Sampling(max_new_tokens=8), RatingConfig(), time.time)
         door = security.listen(config.host, config.port)
         server = security.server(arena.guard(config, place, serve.People(store)))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)

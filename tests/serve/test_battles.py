@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from amenable.errors import InputError
 from amenable.feedback import annotators
-from amenable.feedback.leaderboard import Terms
+from amenable.feedback.leaderboard import RatingConfig
 from amenable.feedback.store import Store
 from amenable.generation.sampling import Sampling
 from amenable.serve import arena, serve
@@ -54,7 +54,7 @@ def place(served, tmp_path):
         models = {name: replace(one, scheduler=Script()) for name, one in served.house.models.items()}
         house = replace(served.house, models=models, store=store)
         origins = {name: {"folder": f"runs/{name}", "sha256": name * 4} for name in models}
-        yield Arena(house, store, origins, Sampling(max_new_tokens=8), Terms(), lambda: 5.0, random.Random(0))
+        yield Arena(house, store, origins, Sampling(max_new_tokens=8), RatingConfig(), lambda: 5.0, random.Random(0))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from amenable.feedback.leaderboard import Terms
+from amenable.feedback.leaderboard import RatingConfig
 from amenable.feedback.store import Store
 from amenable.generation.sampling import Sampling
 from amenable.serve import label
@@ -85,7 +85,7 @@ def test_the_owner_sees_who_said_what(store: Store) -> None:
 def test_votes_count_on_the_leaderboard(store: Store) -> None:
     origins = {name: {"folder": f"runs/{name}", "sha256": name * 8} for name in ("sft", "ppo")}
     house = House({}, {}, store, lambda token: "Ann")
-    arena = Arena(house, store, origins, Sampling(), Terms(), clock=lambda: 0.0)
+    arena = Arena(house, store, origins, Sampling(), RatingConfig(), clock=lambda: 0.0)
     board = arena.board(length_controlled=False)
     assert board["battles"] == 1 and board["win_rates"]["ppo"]["sft"]["score"] == 1.0
     (event,) = store.events("vote")

@@ -29,7 +29,7 @@ BATCH = 50
 
 def require_ensemble(rule: Rule, ensemble: Sequence[Path]) -> None:
     """InputError where a rule has fewer reward models than it needs."""
-    needed = 0 if rule not in SCORED else 1 if rule == "tie" else 2
+    needed = 0 if rule not in SCORED else 1 if rule == "uncertainty" else 2
     if len(ensemble) < needed:
         how = f"name {needed} or more: --ensemble runs/reward runs/reward-1"
         raise InputError(f"the order '{rule}' has {len(ensemble)} reward models to go by", how=how)

@@ -44,7 +44,7 @@ def others(tmp_path, make_scalar_model, words):
     return folders
 
 
-@pytest.mark.parametrize("rule", ["random", "disagreement", "tie", "diverse", "spread"])
+@pytest.mark.parametrize("rule", ["random", "disagreement", "uncertainty", "coreset", "disagreement_coreset"])
 def test_every_task_has_its_place(tasks, others, runtime, rule, monkeypatch):
     monkeypatch.setattr(task_order, "BATCH", 3)
     found = task_order.in_order(tasks, rule, others, 0, runtime)
@@ -85,15 +85,15 @@ def test_a_rule_needs_its_reward_models(samples, others):
     def config(**changes):
         return label.Config(data=(samples,), **changes)
 
-    for rule, number in (("disagreement", 1), ("spread", 0), ("tie", 0)):
+    for rule, number in (("disagreement", 1), ("disagreement_coreset", 0), ("uncertainty", 0)):
         with pytest.raises(InputError, match=f"the order '{rule}' has {number} reward models"):
             config(order=rule, ensemble=tuple(others[:number]))
-    for rule, number in (("disagreement", 2), ("tie", 1), ("random", 0), ("diverse", 0)):
+    for rule, number in (("disagreement", 2), ("uncertainty", 1), ("random", 0), ("coreset", 0)):
         config(order=rule, ensemble=tuple(others[:number]))
 
 
 def test_the_page_asks_in_that_order(samples, tmp_path):
-    config = label.Config(data=(samples,), store=tmp_path / "labels.db", order="diverse", seed=3)
+    config = label.Config(data=(samples,), store=tmp_path / "labels.db", order="coreset", seed=3)
     as_they_came = label.all_tasks(label.Config(data=(samples,), store=config.store, seed=3))
     asked = label.all_tasks(config)
     assert asked != as_they_came
