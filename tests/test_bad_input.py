@@ -122,8 +122,8 @@ CASES = [
     ("torn weights", "sft {sft} --model {d}/torn", "torn/model.safetensors"),
     ("config that is no json", "sft {sft} --model {d}/unread", "unread/config.json"),
     ("reward model as model", "sft {sft} --model {judge}", "holds a reward model, not a language model"),
-    ("no judge", "sft {sft} --keep-weights reward", "--keep-weights reward needs a reward model|give --reward-model"),
-    ("judge of another tokenizer", "sft {sft} --reward-model {other}", "another tokenizer|from the same base model"),
+    ("no reward", "sft {sft} --keep-weights score", "--keep-weights score needs a reward|give --reward"),
+    ("wrong reward", "sft {sft} --reward lenght:4-30", "'lenght:4-30' is no reward|length:4-30, ends"),
     ("no epochs", "sft {sft} --epochs 0", "epochs is 0|1 or more"),
     ("a word for a number", "sft {sft} --epochs many", "many"),
     (
@@ -300,7 +300,7 @@ CASES = [
     (
         "choice in yaml",
         "sft --config {d}/choice.yaml",
-        "choice.yaml: 'keep_weights' is 'best'|one of last, loss, reward",
+        "choice.yaml: 'keep_weights' is 'best'|one of last, loss, score",
     ),
     ("share in yaml", "sft --config {d}/share.yaml", "max_bad_rows is 2.0"),
     ("no file after config", "sft --config", "--config needs a file"),

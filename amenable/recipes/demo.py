@@ -174,7 +174,7 @@ def alignment(root: Path, seed: int) -> list[Call]:
     def improve(name: str, judged_by: str = "reward", **options: Any) -> Call:
         config = ppo.Config(
             model=root / "sft",
-            reward=root / judged_by,
+            reward=(str(root / judged_by),),
             data=prompts / "ppo.jsonl",
             out=root / name,
             optimizer=OptimizerConfig(learning_rate=2e-4, eps=1e-5),

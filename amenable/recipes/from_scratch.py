@@ -234,7 +234,7 @@ def plan(config: Config, files: Files, text: Path, steps: dict[str, int]) -> lis
             "ppo",
             ppo.Config(
                 model=at["sft"],
-                reward=at["reward"],
+                reward=(str(at["reward"]),),
                 data=files.comparisons,
                 max_steps=steps["ppo"],
                 prompts_per_step=64,

@@ -22,6 +22,7 @@ import yaml
 
 from amenable.errors import InputError, Interrupted
 from amenable.files import write_text
+from amenable.rewards.spec import path_of, split_weight
 from amenable.train.lock import is_held
 from amenable.train.run import plain_values
 
@@ -67,17 +68,26 @@ class Call:
 
 
 def paths_of(value: Any) -> Iterator[Path]:
-    """Every path among the options, those of `name=folder@how` entries included."""
+    """Every path among the options, those of `name=folder@how` and of rewards (SPEC=WEIGHT) included."""
     if isinstance(value, Path):
         yield value
-    elif isinstance(value, str) and "=" in value:
-        yield Path(value.split("=", 1)[1].split("@", 1)[0])
+    elif isinstance(value, str) and ("=" in value or "/" in value):
+        yield path_in(value)
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from paths_of(item)
     elif is_dataclass(value) and not isinstance(value, type):
         for item in vars(value).values():
             yield from paths_of(item)
+
+
+def path_in(text: str) -> Path:
+    """Return the path of `name=folder@how`, or of a reward."""
+    name, equals, folder = text.partition("=")
+    if equals and "/" not in name:
+        return Path(folder.split("@", 1)[0])
+    spec, _ = split_weight(text)
+    return path_of(spec) or Path(spec)
 
 
 def run_all(calls: Sequence[Call]) -> None:

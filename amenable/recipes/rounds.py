@@ -272,7 +272,9 @@ def rewarding(turn: Round, home: Home, config: Config) -> Call:
 
 def improving(turn: Round, home: Home, config: Config) -> Call:
     """PPO from SFT against the reward model of a turn."""
-    options = ppo.Config(model=home.sft, reward=turn.reward, data=home.improving, out=turn.policy, seed=config.seed)
+    options = ppo.Config(
+        model=home.sft, reward=(str(turn.reward),), data=home.improving, out=turn.policy, seed=config.seed
+    )
     return Call("ppo", options)
 
 

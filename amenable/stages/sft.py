@@ -17,10 +17,11 @@ from typing import Literal
 
 from amenable.data import sources
 from amenable.data.batches import EpochBatches
-from amenable.data.types import Demonstration, last_trained
+from amenable.data.types import Demonstration, Prompt, last_trained
 from amenable.generation.rollout import greedy
 from amenable.models.decoder import Decoder
-from amenable.models.heads import ScalarModel
+from amenable.rewards.on_rollout import total_score
+from amenable.rewards.spec import Reward, Specs, load_reward, reward_inputs
 from amenable.text.chat import render, render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import defaults, first_batch, forward, loading, plan
@@ -63,12 +64,14 @@ class Config(TrainingOptions):
     """conversations in one update"""
     dropout: FromModel[float] = FROM_MODEL
     """by default as the model's config.json says: .1 in GPT-2's, none in Llama's and Qwen's"""
-    keep_weights: Literal["last", "loss", "reward"] = "last"
-    """weights that are saved: the last epoch's, those of lowest validation loss, or of highest reward"""
-    reward_model: Path | None = None
-    """scores greedy answers to the validation prompts, for --keep-weights reward"""
+    keep_weights: Literal["last", "loss", "score"] = "last"
+    """weights that are saved: the last epoch's, those of lowest validation loss, or of best score"""
+    reward: Specs = ()
+    """scores greedy answers to the validation prompts, for --keep-weights score: a reward model's folder, FOLDER:LABEL
+    of a classifier, FILE.py:FUNCTION, length:4-30, ends, regex:PATTERN or an http address; several are added, each
+    SPEC or SPEC=WEIGHT"""
     reward_prompts: int = 100
-    """validation prompts that are answered for --keep-weights reward"""
+    """validation prompts that are answered for --keep-weights score"""
     max_new_tokens: FromModel[int] = FROM_MODEL
     """of an answer to a validation prompt; by default a quarter of the context, at most 256"""
     save_steps: int = 200
@@ -78,26 +81,22 @@ class Config(TrainingOptions):
         plan.require_at_least(1, self, "epochs", "batch_size", "reward_prompts", "max_new_tokens")
         require_held_out(self.validation, self.validation_split)
         plan.require_below_one(self, "dropout")
-        unscored = self.keep_weights == "reward" and self.reward_model is None
-        plan.forbid(unscored, "--keep-weights reward needs a reward model", "give --reward-model, or keep by loss")
+        unscored = self.keep_weights == "score" and not self.reward
+        plan.forbid(unscored, "--keep-weights score needs a reward", "give --reward, or keep by loss")
 
 
 def run(config: Config) -> Path:
     """Fine-tune and return the run directory."""
     config, by_default = defaults.sft(config, traits(config.model, "amenable pretrain"))
-    inputs = ("model", "data", "validation", "reward_model")
-    run = Run(config.out, "sft", config, {name: getattr(config, name) for name in inputs})
+    inputs = {name: getattr(config, name) for name in ("model", "data", "validation")}
+    run = Run(config.out, "sft", config, inputs | reward_inputs(config.reward))
     if run.skip_finished():
         return run.out
     runtime = start_runtime(config.device)
     decoder, base_tokenizer = loading.load_policy(config.model, runtime, "amenable pretrain", config.dropout)
     tokenizer = base_tokenizer.with_chat_template()
     loading.fit_vocabulary(decoder, tokenizer, config.model)
-    scorer = (
-        None
-        if config.reward_model is None
-        else loading.load_reward_model(config.reward_model, runtime, tokenizer, frozen=True)
-    )
+    reward = load_reward(config.reward, runtime, config.max_tokens_per_pass) if config.reward else None
     training, held_out = read(config, run.rejected)
     training, rows = tokenize("train", training, tokenizer, decoder.config.context_length, run.rejected, config.data)
     held_out, held_out_rows = tokenize("validation", held_out, tokenizer, decoder.config.context_length, run.rejected)
@@ -106,7 +105,7 @@ def run(config: Config) -> Path:
     plan.forbid(unmeasured, what, "give other data, or --keep-weights last")
     steps = EpochBatches(len(rows), config.batch_size, config.epochs, config.seed)
     schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_lr_frac)
-    best = {"loss": BestWeights(decoder, "eval/loss", lowest=True), "reward": BestWeights(decoder, "eval/score")}
+    best = {"loss": BestWeights(decoder, "eval/loss", lowest=True), "score": BestWeights(decoder, "eval/score")}
     task = Training(
         objective=NextToken(decoder),
         elements=rows,
@@ -124,7 +123,8 @@ def run(config: Config) -> Path:
         held_out=held_out_rows,
         best=best.get(config.keep_weights),
     )
-    validate = partial(evaluate, decoder, held_out, held_out_rows, scorer, tokenizer, config, runtime, run)
+    prompts = scored_prompts(held_out, reward, tokenizer, decoder.config.context_length, config)
+    validate = partial(evaluate, decoder, held_out_rows, prompts, reward, tokenizer, config, runtime, run)
     if fit(run, task, config, runtime, lambda step: validate() if step % steps.per_epoch == 0 else {}):
         loading.save_model(run.out, decoder, tokenizer, config.save_dtype)
         selected = task.best.step if task.best is not None else len(steps)
@@ -160,26 +160,38 @@ def tokenize(
     return keep_fitting(split, demonstrations, rows, "conversations", context, rejected, required)
 
 
+def scored_prompts(
+    held_out: list[Demonstration], reward: Reward | None, tokenizer: Tokenizer, context: int, config: Config
+) -> list[Prompt]:
+    """Return the first held-out prompts that leave policy and reward models room for an answer; [] without a reward."""
+    if reward is None or not held_out:
+        return []
+    room = min(context, reward.context_length) - config.max_new_tokens
+    prompts = [Prompt(row.messages[:-1], row.id, row.meta) for row in held_out]
+    prompts = [prompt for prompt in prompts if len(render_prompt(tokenizer, prompt.messages)) <= room]
+    plan.forbid(not prompts, f"no held-out prompt is within {room} tokens", "lower --max-new-tokens")
+    return prompts[: config.reward_prompts]
+
+
 def evaluate(
     decoder: Decoder,
-    held_out: list[Demonstration],
     rows: list[forward.Row],
-    scorer: ScalarModel | None,
+    prompts: list[Prompt],
+    reward: Reward | None,
     tokenizer: Tokenizer,
     config: Config,
     runtime: Runtime,
     run: Run,
 ) -> dict[str, float]:
-    """Return the loss on held-out rows and, with a reward model, the mean score of greedy answers; {} without rows."""
+    """Return the loss on held-out rows and, with a reward, the mean score of greedy answers; {} without rows."""
     if not rows:
         return {}
     decoder.eval()
-    limit, bars = config.max_tokens_per_pass, run.log.bar
-    metrics = {"eval/loss": forward.mean_loss(decoder, rows, runtime, limit, bars("validation"))}
-    if scorer is not None:
-        prompts = [render_prompt(tokenizer, row.messages[:-1]) for row in held_out[: config.reward_prompts]]
+    bars = run.log.bar
+    metrics = {"eval/loss": forward.mean_loss(decoder, rows, runtime, config.max_tokens_per_pass, bars("validation"))}
+    if reward is not None:
+        ids = [render_prompt(tokenizer, prompt.messages) for prompt in prompts]
         with runtime.autocast():
-            rollout = greedy(decoder, prompts, config.max_new_tokens, tokenizer.stop_ids, bars("answers"))
-        scores = forward.compute_rewards(scorer, rollout.rows(), runtime, limit, bars("rewards"))
-        metrics["eval/score"] = float(scores.mean())
+            rollout = greedy(decoder, ids, config.max_new_tokens, tokenizer.stop_ids, bars("answers"))
+        metrics["eval/score"] = float(total_score(reward, rollout, prompts, tokenizer, bars("rewards")).mean())
     return metrics

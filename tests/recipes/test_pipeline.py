@@ -11,7 +11,7 @@ from amenable.cli import from_yaml
 from amenable.errors import InputError
 from amenable.recipes import pipeline
 from amenable.recipes.pipeline import Call, alone_in, run_all, with_one_thread
-from amenable.stages import dpo, evaluate, sft, tokenizer
+from amenable.stages import dpo, evaluate, reward, sft, tokenizer
 
 
 def text_file(folder: Path) -> Path:
@@ -39,6 +39,22 @@ def test_a_call_reads_those_whose_folders_its_options_name(tmp_path: Path) -> No
     judged = Call("evaluate", evaluate.Config(models=models, out=tmp_path / "evaluate"))
     assert trained.reads(base) and not trained.reads(longer) and not base.reads(base)
     assert judged.reads(base) and judged.reads(trained) and not judged.reads(longer)
+
+
+def test_a_call_reads_the_folders_and_files_of_its_rewards(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("one", "two", "three=3", "four")]
+    judges = [Call("reward", reward.Config(out=folder)) for folder in folders]
+    specs = (
+        str(folders[0]),
+        f"{folders[1]}=0.5",
+        f"{folders[2]}:good=2",
+        f"{folders[3]}/mine.py:f",
+        "http://h/x",
+        "ends",
+    )
+    for number, spec in enumerate(specs):
+        call = Call("sft", sft.Config(reward=(spec,), out=tmp_path / "sft"))
+        assert [call.reads(judge) for judge in judges] == [index == number for index in range(4)]
 
 
 def test_calls_run_and_leave_their_options(tmp_path: Path) -> None:

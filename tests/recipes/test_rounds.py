@@ -157,7 +157,7 @@ def test_all_at_once_asks_about_the_same_prompts_as_the_rounds_and_of_sft_alone(
     assert {call.config.agreement for call in calls if call.stage == "annotate"} == {0}  # the same people everywhere
     trained = {str(call.out.relative_to(out)): call.config for call in calls if call.stage in ("reward", "ppo")}
     assert {one.model for one in trained.values()} == {config.home / "sft"}
-    assert trained["once-2/ppo"].reward == out / "once-2" / "reward"
+    assert trained["once-2/ppo"].reward == (str(out / "once-2" / "reward"),)
     (last,) = (call.config for call in calls if call.stage == "evaluate")
     assert [entry.split("=")[0] for entry in last.models] == ["sft", "round-1", "round-2", "once-2"]
     assert last.reward_model == out / "round-2" / "reward"

@@ -50,7 +50,7 @@ def test_pretrain_and_sft_show_their_validation(
     sft.run(
         sft.Config(
             model=base, data=files.demonstrations, out=tmp_path / "b", epochs=1, batch_size=64, validation_split=0.2,
-            reward_model=judge, keep_weights="reward", max_new_tokens=8, **quick,
+            reward=judge, keep_weights="score", max_new_tokens=8, **quick,
         )
     )  # fmt: skip
     assert set(calls) == {"validation", "answers", "rewards"} and all(map(whole, calls.values()))

@@ -17,6 +17,8 @@ from amenable.generation.engine import generate
 from amenable.generation.sampling import Sampling
 from amenable.models import pretrained
 from amenable.models.decoder import Decoder
+from amenable.rewards.model import ModelReward
+from amenable.rewards.spec import Reward, load_reward
 from amenable.stages import sft
 from amenable.text.chat import render_prompt
 from amenable.text.tokenizer import Tokenizer
@@ -174,10 +176,10 @@ def test_the_epoch_that_is_kept(
     assert json.loads((out / "finished.json").read_text())["selected_step"] == 5 * (kept + 1)
 
 
-def test_the_best_epoch_by_reward_is_kept(
+def test_the_best_epoch_by_score_is_kept(
     short: sft.Config, judge: Path, rows_of: Callable, run_in_two: Callable, outcome: Callable, tmp_path: Path
 ) -> None:
-    config = replace(short, epochs=3, keep_weights="reward", reward_model=judge, reward_prompts=6)
+    config = replace(short, epochs=3, keep_weights="score", reward=judge, reward_prompts=6)
     out = sft.run(config)
     told = {row["step"]: row["eval/score"] for row in rows_of(out) if "eval/score" in row}
     assert len(told) == 3 and len(set(told.values())) > 1
@@ -187,6 +189,39 @@ def test_the_best_epoch_by_reward_is_kept(
     assert outcome(run_in_two(sft, replace(config, out=tmp_path / "two"), 7)) == outcome(out)
 
 
-def test_selecting_by_reward_needs_a_judge() -> None:
-    with pytest.raises(InputError, match="give --reward-model"):
-        sft.Config(keep_weights="reward")
+def test_any_reward_scores_the_answers(short: sft.Config, rows_of: Callable, tmp_path: Path) -> None:
+    """One score for a step, of the first prompts; files are in the lineage, rules are not."""
+    file = tmp_path / "mine.py"
+    file.write_text("def ten(prompts, completions):\n    assert len(prompts) == 3\n    return [10.0] * 3\n")
+    config = replace(short, epochs=1, reward=(f"{file}:ten", "length:1-=0.5"), reward_prompts=3)
+    out = sft.run(config)
+    assert [row["eval/score"] for row in rows_of(out) if "eval/score" in row] == [10.5]
+    assert json.loads((out / "lineage.json").read_text())["inputs"]["reward"]["path"] == str(file)
+
+
+def test_held_out_prompts_leave_room_for_their_answers(
+    short: sft.Config, words: Tokenizer, runtime: Runtime, make_scalar_model: Callable, tmp_path: Path
+) -> None:
+    """In every reward model's context, too."""
+    rows = [Demonstration((Message("user", "a rose " * n), Message("assistant", "x"))) for n in (1, 9, 2)]
+    config = replace(short, reward_prompts=2, max_new_tokens=16)
+
+    def prompts(context: int, reward: Reward) -> list[int]:
+        messages = [prompt.messages for prompt in sft.scored_prompts(rows, reward, words, context, config)]
+        return [index for index, row in enumerate(rows) if row.messages[:-1] in messages]
+
+    model = ModelReward(make_scalar_model(context_length=32, vocab_size=words.vocab_size), words, runtime)
+    assert prompts(64, load_reward("ends", runtime)) == [0, 1] and prompts(32, load_reward("ends", runtime)) == [0, 2]
+    assert prompts(64, load_reward(model, runtime)) == [0, 2]
+    with pytest.raises(InputError, match="no held-out prompt is within 0 tokens; lower --max-new-tokens"):
+        prompts(16, load_reward("ends", runtime))
+    assert (
+        sft.scored_prompts([], load_reward(model, runtime), words, 64, config)
+        == sft.scored_prompts(rows, None, words, 64, config)
+        == []
+    )
+
+
+def test_selecting_by_score_needs_a_reward() -> None:
+    with pytest.raises(InputError, match="give --reward"):
+        sft.Config(keep_weights="score")

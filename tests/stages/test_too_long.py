@@ -109,10 +109,10 @@ def test_a_run_ends_where_nothing_is_left_to_train_on(name: str, train: Callable
         train(name, make(3, long=(0, 1, 2)), make(4))
 
 
-@pytest.mark.parametrize(("name", "select"), [("sft", "loss"), ("sft", "reward"), ("ppo", "score")])
+@pytest.mark.parametrize(("name", "select"), [("sft", "loss"), ("sft", "score"), ("ppo", "score")])
 def test_a_choice_by_held_out_rows_needs_some(name: str, select: str, train: Callable[..., Path], judge: Path) -> None:
     _, make, _ = STAGES[name]
-    options = {"reward_model": judge} if select == "reward" else {}
+    options = {"reward": judge} if select == "score" else {}
     with pytest.raises(InputError, match=f"--keep-weights {select} has nothing"):
         train(name, make(12), make(2, long=(0, 1)), keep_weights=select, **options)
 
