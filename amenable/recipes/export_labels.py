@@ -1,4 +1,4 @@
-"""Write what people said as data files that training reads: rankings, pairs, demonstrations, and their lineage.
+"""Write labels as data files that training reads: rankings, pairs, demonstrations, and their lineage.
 
 Reads the store that `label` writes. `amenable reward --data runs/labels/rankings.jsonl` learns from the first.
 """
@@ -30,6 +30,6 @@ def run(config: Config) -> Path:
         raise InputError("is a file", config.out, "give --out a folder")
     with Store(config.store) as store:
         counts = export_import.export(store, config.out)
-    for what, rows in counts.items():
-        print(f"{rows:>8} {what:<16} {config.out / what}.jsonl")
+    for name, rows in counts.items():
+        print(f"{rows:>8} {name:<16} {config.out / name}.jsonl")
     return config.out

@@ -1,4 +1,4 @@
-"""Take labels of others into a store: preferences, rankings or demonstrations in any of the field's forms.
+"""Import others' labels into a store: preferences, rankings or demonstrations in any of the field's forms.
 
     columns that training reads   chosen and rejected, completions and ranking, messages ... (hh-rlhf among them)
     Label Studio, JSON            Pairwise, Ranker (with buckets, too) and TextArea of each annotation
@@ -8,8 +8,8 @@
     Chatbot Arena, LMSYS          model_a, model_b and winner, or winner_model_a, winner_model_b, winner_tie
     AlpacaEval                    generator_1, generator_2, output_1, output_2, preference
 
-Files are .jsonl, .json (both also with .gz), .parquet or .csv. A file that comes twice is kept once. Where an export
-does not say which answer was preferred, it is not guessed: the command stops with the question, an option answers it.
+Files are .jsonl, .json (both also with .gz), .parquet or .csv. A file that is imported twice counts once. Where an
+export does not say which answer was preferred, the command stops and names the option that says it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Config:
     """a file of labels: .jsonl, .json, .parquet or .csv"""
     store: Path = Path("runs/labels.db")
     annotator: str | None = None
-    """who said them, where the file does not say so"""
+    """the annotator, where the file names none"""
     prompt_field: str | None = None
     """of Argilla's and Label Studio's exports: the field that is the prompt, where it is not clear"""
     left_field: str | None = None
@@ -49,7 +49,7 @@ class Config:
 
 
 def run(config: Config) -> Path:
-    """Take the labels in and return the store."""
+    """Import the labels and return the store."""
     if config.data is None:
         raise InputError("--data is missing", how="give a file of labels")
     hints = Hints(

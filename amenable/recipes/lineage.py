@@ -1,7 +1,7 @@
-"""Where a run comes from: the tree of everything that went in, from this model back to raw files and labels.
+"""Lineage of a run: the tree of all its inputs, from this model back to raw files and labels.
 
-Read off lineage.json of each run, which holds the hash that every input had when it was used. All are hashed again: an
-input that has changed since is marked, and one that is gone.
+Read off lineage.json of each run, which holds the hash that every input had when it was used. All are hashed again:
+inputs that have changed since, or are gone, are marked.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,15 +29,15 @@ from amenable.train.run import plain_values
 State = Literal["same", "changed", "gone", "not hashed"]
 SHORT = 12
 """characters of a hash that are shown"""
-UNBROKEN = 10_000
+PIPE_WIDTH = 10_000
 """characters of a line in a pipe, where nothing folds it"""
-AGAIN = "told above"
+SHOWN_ABOVE = "shown above"
 COLOURS: dict[State, str] = {"same": "green", "changed": "bold red", "gone": "yellow", "not hashed": "dim"}
 
 
 @dataclass(frozen=True)
 class Config:
-    """Show where a run comes from."""
+    """Show the inputs of a run, and their inputs, back to raw data."""
 
     run: tyro.conf.Positional[Path] = Path("runs/ppo")
     """run directory"""
@@ -47,24 +47,25 @@ class Config:
 
 @dataclass(frozen=True)
 class Source:
-    """One thing that went into a run."""
+    """One input of a run."""
 
     name: str
     path: str
     """as it was written down"""
-    found: Path | None
-    """where it lies now; None where it is gone"""
+    location: Path | None
+    """its path now; None where it is gone"""
     sha256: str | None
-    """when it was used; None where nobody kept it"""
+    """when it was used; None where it was not hashed"""
     now: str | None
+    """its hash now"""
     state: State
-    made_by: Made | None = None
-    """the run that made it; None for a raw file"""
+    made_by: RunLineage | None = None
+    """the run that wrote it; None for a raw file"""
 
 
 @dataclass(frozen=True)
-class Made:
-    """A run, and all that went into it."""
+class RunLineage:
+    """A run, and all its inputs."""
 
     folder: Path
     stage: str
@@ -75,73 +76,77 @@ class Made:
     versions: dict[str, str] = field(default_factory=dict)
     sources: tuple[Source, ...] = ()
     note: str = ""
-    """what there is to say of it, such as that it is told above"""
+    """remarks, such as that the run is shown above"""
 
 
 def run(config: Config) -> Path:
     """Print the tree and return the folder."""
-    made = trace(config.run)
+    lineage = trace(config.run)
     if config.json:
-        print(json.dumps(plain_values(asdict(made)), indent=1, ensure_ascii=False))
+        print(json.dumps(to_json(lineage), indent=1, ensure_ascii=False))
     else:
-        width = None if sys.stdout.isatty() else UNBROKEN
-        Console(highlight=False, width=width).print(drawn(made))
+        width = None if sys.stdout.isatty() else PIPE_WIDTH
+        Console(highlight=False, width=width).print(render_tree(lineage))
     return config.run
 
 
-def trace(folder: Path) -> Made:
-    """A run and everything behind it. InputError where there is no such run."""
+def trace(folder: Path) -> RunLineage:
+    """Return the lineage of a run. InputError where there is no such run."""
+    require_run(folder, ("lineage.json",), "is no run: it has no lineage.json")
+    return trace_run(folder, (), set(), {})
+
+
+def require_run(folder: Path, files: Sequence[str], problem: str) -> None:
+    """Raise InputError unless a folder exists and holds any of the files that a stage writes."""
     if not folder.is_dir():
-        raise InputError("no such run directory", folder, "name one that a stage wrote, such as runs/ppo")
-    if not (folder / "lineage.json").exists():
-        inner = sorted(path.parent.name for path in folder.glob("*/lineage.json"))
-        how = f"name one of the runs in it: {shortened(inner)}" if inner else "name one that a stage wrote"
-        raise InputError("is no run: it has no lineage.json", folder, how)
-    return behind(folder, (), set(), {})
+        raise InputError("no such folder", folder, "name one that a stage wrote, such as runs/ppo")
+    if not any((folder / name).exists() for name in files):
+        inner = sorted(path.parent.name for path in folder.glob(f"*/{files[0]}"))
+        hint = f"name one of the runs in it: {shortened(inner)}" if inner else "name one that a stage wrote"
+        raise InputError(problem, folder, hint)
 
 
-def behind(folder: Path, within: tuple[Path, ...], told: set[Path], hashes: dict[Path, str]) -> Made:
-    """A run and what went into it. `within` are the runs it went into, `told` those that were expanded already."""
-    place = folder.resolve()
-    options, lineage, note = facts_of(folder)
+def trace_run(folder: Path, path: tuple[Path, ...], shown: set[Path], hashes: dict[Path, str]) -> RunLineage:
+    """Return a run with its inputs. `path`: the runs it is an input of; `shown`: the runs expanded already."""
+    resolved = folder.resolve()
+    options, lineage, note = read_facts(folder)
     stage = str(options.get("command") or lineage.get("stage") or ("labels" if "labels" in lineage else "run"))
-    seconds = number(finished_of(folder), "seconds")
-    brief = Made(folder, stage, hashed(folder, hashes), seconds)
-    if place in within:
-        return replace(brief, note="goes into itself: the tree is a circle")
-    if place in told:
-        return replace(brief, note=AGAIN)
-    told.add(place)
-    sources = [looked_up(folder, name, path, sha256, hashes) for name, path, sha256 in inputs_of(lineage)]
-    makers = [None if one.found is None else maker_of(one.found) for one in sources]
-    sources = [
-        one if maker is None else replace(one, made_by=behind(maker, (*within, place), told, hashes))
-        for one, maker in zip(sources, makers)
-    ]
-    changed = chosen_options(stage, options, {one.name for one in sources})
+    run = RunLineage(folder, stage, cached_hash(folder, hashes), number(read_finished(folder), "seconds"))
+    if resolved in path:
+        return replace(run, note="goes into itself: the tree is a circle")
+    if resolved in shown:
+        return replace(run, note=SHOWN_ABOVE)
+    shown.add(resolved)
+    sources = []
+    for name, written, sha256 in inputs_of(lineage):
+        source = check_source(folder, name, written, sha256, hashes)
+        maker = None if source.location is None else run_of(source.location)
+        made_by = None if maker is None else trace_run(maker, (*path, resolved), shown, hashes)
+        sources.append(replace(source, made_by=made_by))
+    changed = changed_options(stage, options, {source.name for source in sources})
     versions = {str(name): str(value) for name, value in as_mapping(lineage.get("versions")).items()}
-    return replace(brief, options=changed, versions=versions, sources=tuple(sources), note=note)
+    return replace(run, options=changed, versions=versions, sources=tuple(sources), note=note)
 
 
-def facts_of(folder: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """A run's options and lineage, and what is wrong with them."""
-    found: list[dict[str, Any]] = []
+def read_facts(folder: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Return a run's options, its lineage, and remarks on what is wrong with them."""
+    facts: list[dict[str, Any]] = []
     notes = []
     for reader, name in ((read_yaml, "config.yaml"), (read_json, "lineage.json")):
         try:
-            found.append(reader(folder / name) or {})
+            facts.append(reader(folder / name) or {})
         except InputError as error:
-            found.append({})
+            facts.append({})
             notes.append(f"{name} is {error.what}")
     if (folder / "config.yaml").exists() and not (folder / "finished.json").exists():
         notes.append("has not finished")
     if not (folder / "lineage.json").exists():
         notes.append("has no lineage")
-    return found[0], found[1], "; ".join(notes)
+    return facts[0], facts[1], "; ".join(notes)
 
 
-def finished_of(folder: Path) -> dict[str, Any] | None:
-    """Closing figures; None where there are none, or none that can be read."""
+def read_finished(folder: Path) -> dict[str, Any] | None:
+    """Return the closing figures; None where there are none, or none that can be read."""
     try:
         return read_json(folder / "finished.json")
     except InputError:
@@ -149,7 +154,7 @@ def finished_of(folder: Path) -> dict[str, Any] | None:
 
 
 def inputs_of(lineage: dict[str, Any]) -> Iterator[tuple[str, str, str | None]]:
-    """Name, path and hash of what a run read; of exported labels, the store that they were collected in."""
+    """Yield name, path and hash of a run's inputs; of exported labels, the store that they were collected in."""
     for name, fact in as_mapping(lineage.get("inputs")).items():
         path, sha256 = as_mapping(fact).get("path"), as_mapping(fact).get("sha256")
         if isinstance(path, str):
@@ -159,46 +164,46 @@ def inputs_of(lineage: dict[str, Any]) -> Iterator[tuple[str, str, str | None]]:
 
 
 def as_mapping(value: Any) -> dict[str, Any]:
+    """Return the value if it is a mapping, else an empty one."""
     return value if isinstance(value, dict) else {}
 
 
-def looked_up(folder: Path, name: str, path: str, sha256: str | None, hashes: dict[Path, str]) -> Source:
-    """One input of the run in `folder`, hashed again."""
-    found = find(path, folder, sha256, hashes)
-    if found is None or sha256 is None:
-        return Source(name, path, found, sha256, None, "gone" if found is None else "not hashed")
-    now = hashed(found, hashes)
-    return Source(name, path, found, sha256, now, "same" if now == sha256 else "changed")
+def check_source(folder: Path, name: str, path: str, sha256: str | None, hashes: dict[Path, str]) -> Source:
+    """Locate one input of the run in `folder` and hash it again."""
+    location = locate(path, folder, sha256, hashes)
+    if location is None or sha256 is None:
+        return Source(name, path, location, sha256, None, "gone" if location is None else "not hashed")
+    now = cached_hash(location, hashes)
+    return Source(name, path, location, sha256, now, "same" if now == sha256 else "changed")
 
 
-def find(path: str, folder: Path, sha256: str | None, hashes: dict[Path, str]) -> Path | None:
-    """Where an input lies: as it was written down, else seen from the run directory or a folder above it.
+def locate(path: str, folder: Path, sha256: str | None, hashes: dict[Path, str]) -> Path | None:
+    """Return an input's path: as it was written down, else relative to the run directory or a folder above it.
 
     Of several, the first with the hash that it had, then the first.
     """
-    places = [Path(path), *(above / path for above in (folder.resolve(), *folder.resolve().parents))]
-    there = [place for place in dict.fromkeys(places) if place.exists()]
-    alike = (place for place in there if sha256 is not None and hashed(place, hashes) == sha256)
-    return next(alike, next(iter(there), None))
+    candidates = [Path(path), *(above / path for above in (folder.resolve(), *folder.resolve().parents))]
+    existing = [candidate for candidate in dict.fromkeys(candidates) if candidate.exists()]
+    same = (candidate for candidate in existing if sha256 is not None and cached_hash(candidate, hashes) == sha256)
+    return next(same, next(iter(existing), None))
 
 
-def hashed(path: Path, hashes: dict[Path, str]) -> str:
-    """The hash of a file or folder, each computed once."""
-    place = path.resolve()
-    if place not in hashes:
-        hashes[place] = hash_of(path)
-    return hashes[place]
+def cached_hash(path: Path, hashes: dict[Path, str]) -> str:
+    """Return the hash of a file or folder, each computed once."""
+    resolved = path.resolve()
+    if resolved not in hashes:
+        hashes[resolved] = hash_of(path)
+    return hashes[resolved]
 
 
-def maker_of(path: Path) -> Path | None:
-    """The run directory that a file lies in, or that a folder is; None for raw data."""
+def run_of(path: Path) -> Path | None:
+    """Return the run directory that a file lies in, or that a folder is; None for raw data."""
     above = [path, *path.parents] if not path.is_absolute() else [path, *path.resolve().parents]
-    return next((place for place in above if (place / "lineage.json").is_file()), None)
+    return next((folder for folder in above if (folder / "lineage.json").is_file()), None)
 
 
-def chosen_options(stage: str, options: dict[str, Any], inputs: set[str]) -> dict[str, Any]:
-    """The options that differ from the stage's defaults, or follow from the model, by dotted name; paths are told as
-    inputs."""
+def changed_options(stage: str, options: dict[str, Any], inputs: set[str]) -> dict[str, Any]:
+    """Return the options that differ from the stage's defaults, or follow from the model, by dotted name; no paths."""
     defaults = default_options(stage)
     return {
         name: value
@@ -208,7 +213,7 @@ def chosen_options(stage: str, options: dict[str, Any], inputs: set[str]) -> dic
 
 
 def default_options(stage: str) -> dict[str, Any]:
-    """A stage's defaults as a run writes them, by dotted name; nothing for what is no stage of ours."""
+    """Return a stage's defaults as a run writes them, by dotted name; empty for an unknown stage."""
     try:
         module = importlib.import_module(f"amenable.stages.{stage.replace('-', '_')}")
     except ImportError:
@@ -216,51 +221,57 @@ def default_options(stage: str) -> dict[str, Any]:
     return flat(plain_values(asdict(module.Config())))
 
 
-# What is shown
+def to_json(run: RunLineage) -> dict[str, Any]:
+    """Return a run and its sources as plain values."""
+    sources = []
+    for source in run.sources:
+        row = {**vars(source), "found": source.location, "made_by": source.made_by and to_json(source.made_by)}
+        sources.append(plain_values({name: value for name, value in row.items() if name != "location"}))
+    return plain_values({**vars(run), "sources": sources})
 
 
-def drawn(made: Made) -> Tree:
-    """The tree as it is printed."""
-    tree = Tree(described(made), guide_style="dim")
-    grow(tree, made)
+def render_tree(run: RunLineage) -> Tree:
+    """Return the tree as it is printed."""
+    tree = Tree(run_label(run), guide_style="dim")
+    add_branches(tree, run)
     return tree
 
 
-def grow(tree: Tree, made: Made) -> None:
-    """The sources of a run as branches. A source that is a whole run is one branch, and so is a file of a run that was
-    told above; of another file in a run, the run is the branch below."""
-    for one in made.sources:
-        label, maker = told_source(one), one.made_by
+def add_branches(tree: Tree, run: RunLineage) -> None:
+    """Add the sources of a run. A source that is a whole run is one branch, and so is a file of a run that is shown
+    above; of another file in a run, the run is the branch below."""
+    for source in run.sources:
+        label, maker = source_label(source), source.made_by
         if maker is None:
             tree.add(label)
-        elif one.found is not None and one.found.resolve() == maker.folder.resolve():
-            grow(tree.add(Text.assemble(label, "  ", described(maker, named=False))), maker)
-        elif maker.note == AGAIN:
-            tree.add(Text.assemble(label, (f"  of {maker.stage} {maker.folder}, {AGAIN}", "dim")))
+        elif source.location is not None and source.location.resolve() == maker.folder.resolve():
+            add_branches(tree.add(Text.assemble(label, "  ", run_label(maker, with_folder=False))), maker)
+        elif maker.note == SHOWN_ABOVE:
+            tree.add(Text.assemble(label, (f"  of {maker.stage} {maker.folder}, {SHOWN_ABOVE}", "dim")))
         else:
-            grow(tree.add(label).add(described(maker)), maker)
+            add_branches(tree.add(label).add(run_label(maker)), maker)
 
 
-def told_source(one: Source) -> Text:
-    """Its name, path and hash, and what has become of it."""
-    line = Text.assemble((one.name, "bold"), f" {one.path}  ", ((one.sha256 or "")[:SHORT], "cyan"))
-    state = f"changed: it is {one.now[:SHORT]} now" if one.state == "changed" and one.now else one.state
-    line.append(f"  {state}", COLOURS[one.state])
-    if one.found is not None and one.found != Path(one.path):
-        line.append(f"  (found at {one.found})", "dim")
+def source_label(source: Source) -> Text:
+    """Return a source's name, path, hash and state."""
+    line = Text.assemble((source.name, "bold"), f" {source.path}  ", ((source.sha256 or "")[:SHORT], "cyan"))
+    state = f"changed: it is {source.now[:SHORT]} now" if source.state == "changed" and source.now else source.state
+    line.append(f"  {state}", COLOURS[source.state])
+    if source.location is not None and source.location != Path(source.path):
+        line.append(f"  (found at {source.location})", "dim")
     return line
 
 
-def described(made: Made, named: bool = True) -> Text:
-    """A run's stage, folder, hash and seconds; below, its options that are not the defaults."""
-    line = Text.assemble((made.stage, "bold magenta"))
-    if named:
-        line.append(f" {made.folder}  ")
-        line.append(made.sha256[:SHORT], "cyan")
-    if made.seconds is not None:
-        line.append(f"  {made.seconds:.1f} s")
-    if made.note:
-        line.append(f"  {made.note}", "yellow")
-    if made.options:
-        line.append("\n" + "  ".join(f"{name}={value}" for name, value in made.options.items()), "dim")
+def run_label(run: RunLineage, with_folder: bool = True) -> Text:
+    """Return a run's stage, folder, hash and seconds; below, its options that are not the defaults."""
+    line = Text.assemble((run.stage, "bold magenta"))
+    if with_folder:
+        line.append(f" {run.folder}  ")
+        line.append(run.sha256[:SHORT], "cyan")
+    if run.seconds is not None:
+        line.append(f"  {run.seconds:.1f} s")
+    if run.note:
+        line.append(f"  {run.note}", "yellow")
+    if run.options:
+        line.append("\n" + "  ".join(f"{name}={value}" for name, value in run.options.items()), "dim")
     return line

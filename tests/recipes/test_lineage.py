@@ -58,14 +58,14 @@ def test_the_tree_reaches_back_to_raw_files(runs: Path) -> None:
     assert {one.state for one in (model, judge, data)} == {"same"} and data.made_by is None
     assert model.made_by and model.made_by.stage == "sft"
     base, _ = model.made_by.sources
-    assert base.made_by and base.made_by.sources[0].found == runs / "raw.jsonl"
+    assert base.made_by and base.made_by.sources[0].location == runs / "raw.jsonl"
 
 
 def test_a_run_met_twice_is_told_once(runs: Path) -> None:
     judge = trace(runs / "ppo").sources[1].made_by
     assert judge is not None
     model, data = judge.sources
-    assert model.made_by and model.made_by.note == "told above" and not model.made_by.sources
+    assert model.made_by and model.made_by.note == "shown above" and not model.made_by.sources
     assert data.made_by and data.made_by.stage == "sample" and data.made_by.sources
 
 
@@ -82,7 +82,7 @@ def test_what_has_changed_and_what_is_gone_is_marked(runs: Path, capsys: pytest.
     (runs / "raw.jsonl").unlink()
     model, judge, data = trace(runs / "ppo").sources
     assert (model.state, model.sha256, model.now) == ("changed", was, hash_of(runs / "sft"))
-    assert (judge.state, data.state, data.found, data.now) == ("same", "gone", None, None)
+    assert (judge.state, data.state, data.location, data.now) == ("same", "gone", None, None)
     text = shown(runs / "ppo", capsys)
     line = next(line for line in text if "model" in line and "sft" in line)
     assert was[:12] in line and f"changed: it is {hash_of(runs / 'sft')[:12]} now" in line
@@ -97,11 +97,11 @@ def test_relative_paths_are_found_from_anywhere(
     monkeypatch.chdir(home)
     Path("raw.txt").write_text("mine")
     a_run(Path("runs/deep/one"), "pretrain", {"data": Path("raw.txt")})
-    assert trace(Path("runs/deep/one")).sources[0].found == Path("raw.txt")
+    assert trace(Path("runs/deep/one")).sources[0].location == Path("raw.txt")
     monkeypatch.chdir(tmp_path)
     Path("raw.txt").write_text("another file of that name, which the run has never seen")
     found = trace(Path("home/runs/deep/one")).sources[0]
-    assert found.state == "same" and found.found == home / "raw.txt"
+    assert found.state == "same" and found.location == home / "raw.txt"
     assert f"(found at {home / 'raw.txt'})" in shown(Path("home/runs/deep/one"), capsys)[-1]
     (home / "raw.txt").unlink()
     assert trace(Path("home/runs/deep/one")).sources[0].state == "changed"
@@ -145,12 +145,14 @@ def test_exported_labels_lead_to_their_store(runs: Path) -> None:
 def test_it_is_printed_as_data(runs: Path, capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["lineage", str(runs / "ppo"), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
+    keys = {"name", "path", "found", "sha256", "now", "state", "made_by"}
+    assert told["sources"][0].keys() == keys
     assert told["stage"] == "ppo" and told["sources"][0]["made_by"]["sources"][0]["name"] == "model"
     assert told["sources"][2]["path"] == str(runs / "raw.jsonl") and told["sources"][2]["made_by"] is None
 
 
 def test_what_is_no_run_is_refused(runs: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such run directory"):
+    with pytest.raises(InputError, match="no such folder"):
         trace(runs / "nowhere")
     with pytest.raises(InputError, match=r"name one of the runs in it: ppo, pretrain, reward and 2 more"):
         trace(runs)

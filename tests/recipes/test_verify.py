@@ -110,7 +110,7 @@ def test_other_weights_are_found_without_the_manifest(assistant: Path, a_copy: C
     (run / "manifest.json").unlink()
     respell(run / "model.safetensors", lambda weights: weights * (1 + 1e-6))
     code, states, text = verified(run)
-    assert code == 2 and (states["manifest"], states["probe"]) == ("open", "bad")
+    assert code == 2 and (states["manifest"], states["probe"]) == ("unchecked", "bad")
     assert "should be equal to the bit on this machine" in text
 
 
@@ -144,7 +144,7 @@ def test_a_model_that_cannot_be_opened_or_asked(assistant: Path, a_copy: Callabl
     code, states, text = verified(run)
     assert code == 2 and states["probe"] == "bad" and "not a whole safetensors file" in text
     (run / reference_logits.NAME).unlink()
-    assert verified(run)[1]["probe"] == "open"
+    assert verified(run)[1]["probe"] == "unchecked"
 
 
 def test_inputs_that_changed_or_are_gone(
@@ -161,7 +161,7 @@ def test_inputs_that_changed_or_are_gone(
     assert code == 2 and states["input data"] == "bad" and f"{own} has changed since it was used" in text
     assert "input data" not in verified(run, "--no-inputs")[1]
     own.unlink()
-    assert verified(run)[1]["input data"] == "open"
+    assert verified(run)[1]["input data"] == "unchecked"
     (run / "lineage.json").write_text("{")
     assert verified(run)[1]["lineage"] == "bad"
 
@@ -200,11 +200,11 @@ def test_a_bare_model_folder(
 ) -> None:
     loading.save_model(tmp_path / "m", make_decoder(vocab_size=words.vocab_size), words)
     code, states, _ = verified(tmp_path / "m")
-    assert code == 0 and states == {"manifest": "open", "lineage": "open", "probe": "good"}
+    assert code == 0 and states == {"manifest": "unchecked", "lineage": "unchecked", "probe": "good"}
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path, assistant: Path, verified: Callable) -> None:
-    assert verified(tmp_path / "none")[2].endswith("no such folder; name a run directory or a model folder\n")
+    assert verified(tmp_path / "none")[2].endswith("no such folder; name one that a stage wrote, such as runs/ppo\n")
     (tmp_path / "empty").mkdir()
     code, _, text = verified(tmp_path / "empty")
     assert code == 2 and "is no run and no model; name one that a stage wrote" in text
