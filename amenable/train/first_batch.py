@@ -1,9 +1,9 @@
-"""The first batch as proof: what will be trained is checked, shown and saved before the first step.
+"""First batch: all rows are checked, and those of the first step shown and saved, before any training.
 
-Every row has the BOS that its template writes, and never two in a row; an answer that ended ends in an EOS that is
-trained; at least one token a row is trained, and none that is context; no id is outside the vocabulary, and none is
-padding. A row that breaks a rule stops the run before anything is written. Then the rows of the first step are shown
-in colour on the screen, and in first_batch.html, one file that opens anywhere.
+Rules: every row has the BOS that its template writes, and never two in succession; a completion that ended has EOS in
+the loss mask; the loss mask has at least one token and none of the context; no id is padding or outside the vocabulary.
+A row that breaks a rule is an InputError before anything is written. The rows of the first step are printed in colour
+and written to first_batch.html.
 """
 
 from __future__ import annotations
@@ -33,46 +33,46 @@ ON_SCREEN, ON_SCREEN_CHARACTERS = 3, 400
 IN_FILE = 256
 """rows of the first step that the page shows"""
 STYLES = {"context": "dim", "trained": "green", "eos": "bold black on green", "end": "bold yellow", "pad": "red"}
-"""how a kind of token looks on the screen; first_batch.jinja has the same names"""
+"""style on the screen of each token class; first_batch.jinja has the same names"""
 NOTHING = "(says nothing)"
-"""stands before the end of an answer that is empty"""
+"""shown before the EOS of an empty completion"""
 NOTES = {"reward": "; a reward is read at the last token of each row, and nowhere else"}
-"""what a stage does otherwise than train on every trained token"""
+"""added to the summary of a stage whose loss is not one over the loss mask's tokens"""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One row of N tokens as it is trained, with what is known of it apart from its marks."""
+    """Row of N tokens as it will be trained on, with facts that its loss mask is checked against."""
 
     ids: list[int]
-    trained: list[bool]
+    loss_mask: list[bool]
     roles: list[str]
-    """whose each token is: those of `text.chat.Rendered`; or "context" with "answer" or "text";
-    or "sampled", which may be any token that the policy drew"""
+    """role of each token, as in `text.chat.Rendered`; or "context" with "answer" or "text"; or "sampled", which may be
+    any token"""
     ended: bool | None
-    """whether it must end in EOS, or must not; None where that is not known"""
+    """True if it must end in EOS, False if it must not, None if unknown"""
     opened: bool
-    """whether it must begin with BOS"""
+    """True if it must begin with BOS"""
     bos_inside: bool = False
-    """whether the template writes BOS further on too, as ChatML's `<|im_start|>` or Llama 2's `<s>`"""
+    """True if the template writes BOS later too, such as ChatML's `<|im_start|>` or Llama 2's `<s>`"""
 
 
 @dataclass(frozen=True)
 class BatchCheck:
-    """The first step's rows, all checked, and how many of all the rows known at the start were checked."""
+    """Rows of the first step, and the number of all rows that were checked."""
 
     rows: list[Example]
     checked: int
-    what: str
-    """what a row is, in the plural"""
+    unit: str
+    """plural name of a row, such as "conversations" """
     tokenizer: Tokenizer
 
 
 def check_chunks(rows: Sequence[Row], tokenizer: Tokenizer) -> BatchCheck:
-    """Pieces of documents: everything is trained but the first token. A piece that goes on from another has no BOS."""
+    """Check chunks of documents: all tokens but the first are trained. Only a document's first chunk has BOS."""
     examples = [
-        Example(ids, trained, ["context"] + ["text"] * (len(ids) - 1), None, opened=ids[:1] == [tokenizer.bos_id])
-        for ids, trained in rows
+        Example(ids, loss_mask, ["context"] + ["text"] * (len(ids) - 1), None, opened=ids[:1] == [tokenizer.bos_id])
+        for ids, loss_mask in rows
     ]
     return check_rows(examples, range(len(examples)), tokenizer, "pieces of documents")
 
@@ -80,46 +80,42 @@ def check_chunks(rows: Sequence[Row], tokenizer: Tokenizer) -> BatchCheck:
 def check_conversations(
     rows: Sequence[Row], first: Sequence[int], demonstrations: Sequence[Demonstration], tokenizer: Tokenizer
 ) -> BatchCheck:
-    """Conversations, each with its row, with every speaker's tokens by name in the `first` rows; rows end in EOS.
+    """Check the rows of conversations: each must end in a trained EOS, unless its last turn is context.
 
-    It is trained, but where the last turn is context only.
+    first: indices of the first step's rows, which get the speaker of every token.
     """
-    opened, bos_inside = bos_places(tokenizer)
+    opened, bos_inside = template_bos(tokenizer)
     shown = set(first)
     examples = [
         Example(
             ids,
-            trained,
-            render(tokenizer, one.messages).roles if place in shown else roles_by_mark(trained),
-            ended=True if one.messages[-1].trained else None,
+            loss_mask,
+            render(tokenizer, demonstration.messages).roles if i in shown else roles_of_mask(loss_mask),
+            ended=True if demonstration.messages[-1].trained else None,
             opened=opened,
             bos_inside=bos_inside,
         )
-        for place, ((ids, trained), one) in enumerate(zip(rows, demonstrations, strict=True))
+        for i, ((ids, loss_mask), demonstration) in enumerate(zip(rows, demonstrations, strict=True))
     ]
     return check_rows(examples, first, tokenizer, "conversations")
 
 
 def check_completions(groups: Sequence[Sequence[Row]], first: Sequence[int], tokenizer: Tokenizer) -> BatchCheck:
-    """Prompts with an answer each, a group for each ranking or pair; the `first` groups are those of the first step."""
-    opened, bos_inside = bos_places(tokenizer)
+    """Check prompts with completions, a group for each ranking or pair. first: indices of the first step's groups."""
+    opened, bos_inside = template_bos(tokenizer)
     examples = [
-        [
-            Example(ids, trained, roles_by_mark(trained), ended=None, opened=opened, bos_inside=bos_inside)
-            for ids, trained in group
-        ]
+        [Example(ids, loss_mask, roles_of_mask(loss_mask), None, opened, bos_inside) for ids, loss_mask in group]
         for group in groups
     ]
-    shown = [row for i in first for row in examples[i]]
     check = check_rows([row for group in examples for row in group], (), tokenizer, "answers")
-    return replace(check, rows=shown)
+    return replace(check, rows=[row for i in first for row in examples[i]])
 
 
 def check_samples(
     prompts: Sequence[list[int]], responses: Sequence[list[int]], ended: Sequence[bool], tokenizer: Tokenizer
 ) -> BatchCheck:
-    """Sampled answers: the prompt is context, the answer is trained. Those that the length limit cut have no EOS."""
-    opened, bos_inside = bos_places(tokenizer)
+    """Check sampled completions: all their tokens are trained. Those cut by the length limit have no EOS."""
+    opened, bos_inside = template_bos(tokenizer)
     examples = [
         Example(
             prompt + response,
@@ -134,14 +130,14 @@ def check_samples(
     return check_rows(examples, range(len(examples)), tokenizer, "sampled answers")
 
 
-def bos_places(tokenizer: Tokenizer) -> tuple[bool, bool]:
-    """(BOS begins every conversation, BOS is written elsewhere too), by what the template writes around its turns."""
+def template_bos(tokenizer: Tokenizer) -> tuple[bool, bool]:
+    """Return (the chat template begins every conversation with BOS, it writes BOS elsewhere too)."""
     template = PLAIN_TEMPLATE if tokenizer.chat_template is None else tokenizer.chat_template
     begins, inside = set[bool](), False
     for roles in (("user",), ("system", "user"), ("user", "assistant", "user")):
         try:
             pieces = template_with_slots(template, roles, tokenizer.special_tokens_map, add_generation_prompt=True)
-        except InputError:  # a template may refuse some turns, and does so again where a row has them
+        except InputError:  # a template may reject some roles; a row with them is an error when it is rendered
             continue
         ids = [part for piece in pieces if isinstance(piece, str) for part in tokenizer.split_special_tokens(piece)]
         begins.add(ids[:1] == [tokenizer.bos_id] and isinstance(pieces[0], str))
@@ -149,101 +145,101 @@ def bos_places(tokenizer: Tokenizer) -> tuple[bool, bool]:
     return begins == {True}, inside or len(begins) > 1
 
 
-def roles_by_mark(trained: Sequence[bool]) -> list[str]:
-    """Roles where only the marks tell them."""
-    return ["answer" if mark else "context" for mark in trained]
+def roles_of_mask(loss_mask: Sequence[bool]) -> list[str]:
+    """Return "answer" for tokens in the loss mask and "context" for others."""
+    return ["answer" if trained else "context" for trained in loss_mask]
 
 
-def check_rows(examples: Sequence[Example], first: Sequence[int], tokenizer: Tokenizer, what: str) -> BatchCheck:
-    """The first step's rows, once every row has been checked. InputError for the first that breaks a rule."""
+def check_rows(examples: Sequence[Example], first: Sequence[int], tokenizer: Tokenizer, unit: str) -> BatchCheck:
+    """Check all rows and return those of the `first` step. InputError for the first that breaks a rule."""
     for number, row in enumerate(examples, start=1):
         wrong = problem(row, tokenizer)
         if wrong is not None:
             raise InputError(
-                f"row {number} of the {what} can't be trained on: {wrong}",
+                f"row {number} of the {unit} can't be trained on: {wrong}",
                 how="the tokenizer or its chat template does not write what training needs: see that it opens a "
                 "conversation with BOS, if at all, and closes the assistant's turn with EOS",
             )
-    return BatchCheck([examples[i] for i in first], len(examples), what, tokenizer)
+    return BatchCheck([examples[i] for i in first], len(examples), unit, tokenizer)
 
 
 def problem(row: Example, tokenizer: Tokenizer) -> str | None:
-    """What is wrong with a row, and at which token; None where all is well."""
+    """Describe the first broken rule of a row, with its token; None if there is none."""
     ids = row.ids
-    if not len(ids) == len(row.trained) == len(row.roles):
-        return f"it has {len(ids)} tokens, {len(row.trained)} marks and {len(row.roles)} roles"
-    outside = [place for place, token in enumerate(ids) if not 0 <= token < tokenizer.vocab_size]
+    if not len(ids) == len(row.loss_mask) == len(row.roles):
+        return f"it has {len(ids)} tokens, {len(row.loss_mask)} loss mask values and {len(row.roles)} roles"
+    outside = [i for i, token in enumerate(ids) if not 0 <= token < tokenizer.vocab_size]
     if outside:
         return f"token {outside[0]} has id {ids[outside[0]]}, and the vocabulary ends at {tokenizer.vocab_size - 1}"
-    given = [place for place, role in enumerate(row.roles) if role != "sampled"]
-    padding = [place for place in given if is_padding(ids[place], tokenizer)]
+    padding = [i for i, role in enumerate(row.roles) if role != "sampled" and is_padding(ids[i], tokenizer)]
     if padding:
-        return f"token {padding[0]} is padding ({told(ids[padding[0]], tokenizer)}), and rows have none"
+        return f"token {padding[0]} is padding ({describe(ids[padding[0]], tokenizer)}), and rows have none"
     return problem_at_ends(row, tokenizer) or problem_of_mask(row, tokenizer.end_of_turn_id, tokenizer)
 
 
 def is_padding(token: int, tokenizer: Tokenizer) -> bool:
-    """Whether an id can be nothing but padding: many published tokenizers pad with a token that has another use."""
+    """Return True for an id that is only used as padding: many published tokenizers pad with another special token."""
     other_uses = (tokenizer.bos_id, tokenizer.eos_id, tokenizer.end_of_turn_id)
     return token == tokenizer.pad_id and token in tokenizer.special_ids and token not in other_uses
 
 
 def problem_at_ends(row: Example, tokenizer: Tokenizer) -> str | None:
-    """BOS where the template writes it; a trained EOS last where the row ended, and none where it did not."""
+    """Describe a missing or surplus BOS, a missing EOS of a row that ended, or an EOS of one that did not; or None."""
     ids = row.ids
     if row.opened and ids[:1] != [tokenizer.bos_id]:
-        return f"token 0 is {told(ids[0], tokenizer)} and not BOS" if ids else "it is empty"
+        return f"token 0 is {describe(ids[0], tokenizer)} and not BOS" if ids else "it is empty"
     surplus = surplus_bos(row, tokenizer)
     if surplus is not None:
-        return f"token {surplus} is {'another' if row.opened else 'a'} BOS ({told(ids[surplus], tokenizer)})"
+        return f"token {surplus} is {'another' if row.opened else 'a'} BOS ({describe(ids[surplus], tokenizer)})"
     ends = tokenizer.stop_ids if row.roles[-1:] == ["sampled"] else (tokenizer.end_of_turn_id,)
-    if row.ended and (ids[-1] not in ends or not row.trained[-1]):
-        last = "EOS, which is not trained" if ids[-1] in ends else f"{told(ids[-1], tokenizer)} and not EOS"
+    if row.ended and (ids[-1] not in ends or not row.loss_mask[-1]):
+        last = "EOS, which is not trained" if ids[-1] in ends else f"{describe(ids[-1], tokenizer)} and not EOS"
         return f"its last token, {len(ids) - 1}, is {last}: the model would not learn to stop"
-    if row.ended is False and row.trained[-1] and ids[-1] in ends:
+    if row.ended is False and row.loss_mask[-1] and ids[-1] in ends:
         return f"token {len(ids) - 1} is a trained EOS, and the answer did not end"
     return None
 
 
 def surplus_bos(row: Example, tokenizer: Tokenizer) -> int | None:
-    """The place of the first BOS that no template writes: a second one in a row, or any inside where it has none."""
+    """Return the index of the first BOS that the template does not write: the second of two in succession, or any later
+    one if the template writes none inside."""
     bos = tokenizer.bos_id
-    places = [place for place, token in enumerate(row.ids) if token == bos and row.roles[place] != "sampled"]
+    indices = [i for i, token in enumerate(row.ids) if token == bos and row.roles[i] != "sampled"]
     if bos in (
         tokenizer.eos_id,
         tokenizer.end_of_turn_id,
-    ):  # it ends turns as well: only a second one at the front is surely no end
-        return 1 if row.opened and places[:2] == [0, 1] and not row.trained[1] else None
+    ):  # later ones may end turns: only the second token is not one
+        return 1 if row.opened and indices[:2] == [0, 1] and not row.loss_mask[1] else None
     if not row.bos_inside:
-        return next(iter(places[row.opened :]), None)
-    return next((place for before, place in itertools.pairwise(places) if place == before + 1), None)
+        return next(iter(indices[row.opened :]), None)
+    return next((i for before, i in itertools.pairwise(indices) if i == before + 1), None)
 
 
 def problem_of_mask(row: Example, eos: int, tokenizer: Tokenizer) -> str | None:
-    """Something is trained; nothing that is context; and all of the answer."""
-    if not any(row.trained):
+    """Describe an empty loss mask, a context token in it, or a completion's token outside it; or None."""
+    if not any(row.loss_mask):
         return "none of its tokens is trained"
-    if row.trained[0]:
+    if row.loss_mask[0]:
         return "token 0 is trained, and nothing comes before it"
-    for place, (token, trained, role) in enumerate(zip(row.ids, row.trained, row.roles)):
-        mine = role in ("assistant", "answer", "text", "sampled")
-        if trained and not mine and not (role == "template" and token == eos):
-            return f"token {place}, {told(token, tokenizer)}, is trained and belongs to the {role}"
-        if mine and not trained:
-            return f"token {place}, {told(token, tokenizer)}, belongs to the {role} and is not trained"
+    for i, (token, trained, role) in enumerate(zip(row.ids, row.loss_mask, row.roles)):
+        learned = role in ("assistant", "answer", "text", "sampled")
+        if trained and not learned and not (role == "template" and token == eos):
+            return f"token {i}, {describe(token, tokenizer)}, is trained and belongs to the {role}"
+        if learned and not trained:
+            return f"token {i}, {describe(token, tokenizer)}, belongs to the {role} and is not trained"
         if trained and token != eos and token in tokenizer.special_ids and role == "assistant":
-            return f"token {place}, {told(token, tokenizer)}, is a special token inside what the assistant says"
+            return f"token {i}, {describe(token, tokenizer)}, is a special token inside the assistant's message"
     return None
 
 
-def told(token: int, tokenizer: Tokenizer) -> str:
+def describe(token: int, tokenizer: Tokenizer) -> str:
     return f"{tokenizer.decode([token], skip_special_tokens=False)!r} (id {token})"
 
 
 def show(run: Run, check: BatchCheck, inspect: bool = False) -> bool:
-    """Print the first rows and save all of them as first_batch.html; nothing of a run that goes on after a stop.
+    """Print the first rows and write them to first_batch.html, unless the run resumes from a checkpoint.
 
-    True where the run was asked to stop here. Its folder then is as that of a run killed before its first step.
+    Returns True with `inspect`: the run ends here, and its folder is that of a run killed before its first step.
     """
     if checkpoint.steps(run.out) and not inspect:
         return False
@@ -253,38 +249,38 @@ def show(run: Run, check: BatchCheck, inspect: bool = False) -> bool:
     run.log.info(f"first batch: {summary(check, run.stage, run.rejected.left_out)}; all of it in {run.out / FILE}")
     if not inspect:
         return False
-    run.config = replace(run.config, inspect_batch=False)  # what it leaves behind are the options of the real run
+    run.config = replace(run.config, inspect_batch=False)  # the folder gets the options of the real run
     write_text(run.out / "config.yaml", run.yaml())
     run.log.info("nothing was trained; the same command without --inspect-batch trains")
     return True
 
 
 def token_classes(row: Example, tokenizer: Tokenizer) -> list[str]:
-    """Of each token one of STYLES: a trained EOS is "eos", another one "end"."""
+    """Return the class of each token, a key of STYLES: a trained EOS is "eos", another one "end"."""
     return [
         "pad"
         if is_padding(token, tokenizer)
         else ("eos" if trained else "end")
         if token in (tokenizer.eos_id, *tokenizer.stop_ids)
         else ("trained" if trained else "context")
-        for token, trained in zip(row.ids, row.trained)
+        for token, trained in zip(row.ids, row.loss_mask)
     ]
 
 
 def empty_answers(token_classes: Sequence[str]) -> list[bool]:
-    """Of each token, whether it is the trained end of an answer that says nothing."""
-    return [kind == "eos" and before != "trained" for before, kind in zip(["", *token_classes], token_classes)]
+    """Return True for each token that is the trained EOS of an empty completion."""
+    return [name == "eos" and before != "trained" for before, name in zip(["", *token_classes], token_classes)]
 
 
 def shortened(row: Example, tokenizer: Tokenizer) -> Text:
-    """A row in a few lines of colour: its beginning and its end, where it is long."""
-    shown = token_classes(row, tokenizer)
+    """Return a row in colour; of a long one the beginning and the end, ON_SCREEN_CHARACTERS in all."""
+    classes = token_classes(row, tokenizer)
     parts = [
         (
             (NOTHING if empty else "") + tokenizer.decode([token], skip_special_tokens=False).replace("\n", "↵"),
-            STYLES[kind],
+            STYLES[name],
         )
-        for token, kind, empty in zip(row.ids, shown, empty_answers(shown))
+        for token, name, empty in zip(row.ids, classes, empty_answers(classes))
     ]
     room = ON_SCREEN_CHARACTERS
     if sum(len(text) for text, _ in parts) > room:
@@ -293,36 +289,31 @@ def shortened(row: Example, tokenizer: Tokenizer) -> Text:
 
 
 def within(parts: Sequence[tuple[str, str]], room: int) -> list[tuple[str, str]]:
-    """The first parts of at most `room` characters together."""
-    kept, used = list[tuple[str, str]](), 0
-    for text, style in parts:
-        used += len(text)
-        if used > room:
-            break
-        kept.append((text, style))
-    return kept
+    """Return the first parts that have together at most `room` characters."""
+    used = itertools.accumulate(len(text) for text, _ in parts)
+    return [part for part, size in zip(parts, used) if size <= room]
 
 
 def summary(check: BatchCheck, stage: str, left_out: Sequence[LeftOut] = ()) -> str:
-    """Rows, tokens, the share that is trained, what was left out as too long, and what the stage makes of its rows."""
+    """Return a line with the number of rows and tokens, the trained share, rows left out, and the stage's note."""
     tokens = sum(len(row.ids) for row in check.rows)
-    trained = sum(sum(row.trained) for row in check.rows)
-    counts = f"{len(check.rows)} {check.what}, {tokens:,} tokens, {trained / max(tokens, 1):.1%} trained, no padding"
+    trained = sum(sum(row.loss_mask) for row in check.rows)
+    counts = f"{len(check.rows)} {check.unit}, {tokens:,} tokens, {trained / max(tokens, 1):.1%} trained, no padding"
     return "; ".join([counts, *map(str, left_out)]) + NOTES.get(stage, "")
 
 
 def page(check: BatchCheck, stage: str, left_out: Sequence[LeftOut] = ()) -> str:
-    """first_batch.html: every token with its id and role, a legend, the counts."""
+    """Return first_batch.html: every token with its id and role, a legend, the counts."""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     rows = [
         [
-            (check.tokenizer.decode([token], skip_special_tokens=False), token, role, kind, empty)
-            for token, role, kind, empty in zip(row.ids, row.roles, shown, empty_answers(shown))
+            (check.tokenizer.decode([token], skip_special_tokens=False), token, role, name, empty)
+            for token, role, name, empty in zip(row.ids, row.roles, classes, empty_answers(classes))
         ]
         for row in check.rows[:IN_FILE]
-        for shown in [token_classes(row, check.tokenizer)]
+        for classes in [token_classes(row, check.tokenizer)]
     ]
     template = environment.get_template("first_batch.jinja")
     return template.render(

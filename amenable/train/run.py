@@ -188,7 +188,7 @@ class Run:
         self.step, self.metrics = step, values
         self.log.row(step, values)
         self.log.advance(step, tokens, {key: values[key] for key in show if key in values})
-        for line in self.guards.look(step, {key: plain_number(value) for key, value in values.items()}):
+        for line in self.guards.observe(step, {key: plain_number(value) for key, value in values.items()}):
             self.log.warn(line)
         fatal = self.guards.fatal(step, values)
         if fatal is not None:
@@ -230,7 +230,7 @@ class Run:
         self.log.truncate_after(step)
         self.metrics = self.log.latest_row()
         for row in self.log.read("metrics"):
-            self.guards.look(row["step"], row)
+            self.guards.observe(row["step"], row)
         self.log.info(f"goes on from step {step}")
         return step
 

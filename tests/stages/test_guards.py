@@ -123,9 +123,9 @@ def test_answers_cut_by_the_limit_are_told_at_once_and_at_the_end(
     small_ppo: ppo.Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = ppo.run(replace(small_ppo, max_new_tokens=2))
-    assert warnings_of(out) == ["EOS is said"]
+    assert warnings_of(out) == ["EOS is produced"]
     told = capsys.readouterr().err
-    assert told.count("step 1: no answer ends") == 1 and "3 of 3 steps" in told and "fine  the reward" in told
+    assert told.count("step 1: no answer ends") == 1 and "3 of 3 steps" in told and "fine  scores differ" in told
 
 
 def test_another_reward_model_looks_on_and_changes_nothing(

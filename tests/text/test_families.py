@@ -289,7 +289,7 @@ def test_trained_are_the_assistants_words_and_the_ends_of_its_turns(name, tokeni
         assert rendered.ids[-1] == tokenizer.end_of_turn_id and rendered.loss_mask[-1]
         prompt = render_prompt(tokenizer, messages[:-1], messages[-1].content)
         assert rendered.ids == prompt + render_completion(tokenizer, messages[-1].content)
-        row = Example(rendered.ids, rendered.loss_mask, rendered.roles, True, *first_batch.bos_places(tokenizer))
+        row = Example(rendered.ids, rendered.loss_mask, rendered.roles, True, *first_batch.template_bos(tokenizer))
         assert first_batch.problem(row, tokenizer) is None
 
     check()

@@ -37,8 +37,8 @@ def proof_of(words: Tokenizer, *rows: Example) -> first_batch.BatchCheck:
 
 def shifted(row: Example, by: int) -> Example:
     """The marks moved to the right, the roles where they were."""
-    marks = row.trained[-by:] + row.trained[:-by] if by > 0 else row.trained[-by:] + [False] * -by
-    return replace(row, trained=marks)
+    marks = row.loss_mask[-by:] + row.loss_mask[:-by] if by > 0 else row.loss_mask[-by:] + [False] * -by
+    return replace(row, loss_mask=marks)
 
 
 def test_a_good_row_has_no_fault(row: Example, words: Tokenizer) -> None:
@@ -48,12 +48,12 @@ def test_a_good_row_has_no_fault(row: Example, words: Tokenizer) -> None:
 
 BREAKS: dict[str, tuple[Callable[[Example, Tokenizer], Example], str]] = {
     "no bos": (
-        lambda row, _: replace(row, ids=row.ids[1:], trained=row.trained[1:], roles=row.roles[1:]),
+        lambda row, _: replace(row, ids=row.ids[1:], loss_mask=row.loss_mask[1:], roles=row.roles[1:]),
         "token 0 is .* and not BOS",
     ),
     "two bos": (
         lambda row, words: replace(
-            row, ids=[words.bos_id, *row.ids], trained=[False, *row.trained], roles=["template", *row.roles]
+            row, ids=[words.bos_id, *row.ids], loss_mask=[False, *row.loss_mask], roles=["template", *row.roles]
         ),
         "token 1 is another BOS",
     ),
@@ -61,25 +61,25 @@ BREAKS: dict[str, tuple[Callable[[Example, Tokenizer], Example], str]] = {
         lambda row, words: replace(row, ids=[*row.ids[:5], words.bos_id, *row.ids[6:]]),
         "token 5 is another BOS",
     ),
-    "eos masked": (lambda row, _: replace(row, trained=[*row.trained[:-1], False]), "EOS, which is not trained"),
+    "eos masked": (lambda row, _: replace(row, loss_mask=[*row.loss_mask[:-1], False]), "EOS, which is not trained"),
     "eos missing": (
-        lambda row, _: replace(row, ids=row.ids[:-1], trained=row.trained[:-1], roles=row.roles[:-1]),
+        lambda row, _: replace(row, ids=row.ids[:-1], loss_mask=row.loss_mask[:-1], roles=row.roles[:-1]),
         "not learn to stop",
     ),
     "eos of an answer that was cut": (lambda row, _: replace(row, ended=False), "the answer did not end"),
     "nothing trained": (
-        lambda row, _: replace(row, trained=[False] * len(row.ids), ended=None),
+        lambda row, _: replace(row, loss_mask=[False] * len(row.ids), ended=None),
         "none of its tokens is trained",
     ),
-    "all trained": (lambda row, _: replace(row, trained=[True] * len(row.ids)), "token 0 is trained"),
+    "all trained": (lambda row, _: replace(row, loss_mask=[True] * len(row.ids)), "token 0 is trained"),
     "prompt trained": (
-        lambda row, _: replace(row, trained=[False] + [True] * (len(row.ids) - 1)),
+        lambda row, _: replace(row, loss_mask=[False] + [True] * (len(row.ids) - 1)),
         r"token \d+, .* is trained and belongs to the (template|user)",
     ),
     "mask one to the left": (lambda row, _: shifted(row, -1), "EOS, which is not trained"),
     "mask one to the right": (lambda row, _: shifted(row, 1), "token 0 is trained|not trained"),
     "a hole in the answer": (
-        lambda row, _: replace(row, trained=[*row.trained[:-3], False, *row.trained[-2:]]),
+        lambda row, _: replace(row, loss_mask=[*row.loss_mask[:-3], False, *row.loss_mask[-2:]]),
         "belongs to the assistant and is not trained",
     ),
     "an id too high": (
@@ -89,7 +89,7 @@ BREAKS: dict[str, tuple[Callable[[Example, Tokenizer], Example], str]] = {
     "an id below 0": (lambda row, _: replace(row, ids=[*row.ids[:4], -1, *row.ids[5:]]), "token 4 has id -1"),
     "padding": (
         lambda row, words: replace(
-            row, ids=[*row.ids, words.pad_id], trained=[*row.trained, True], roles=[*row.roles, "assistant"]
+            row, ids=[*row.ids, words.pad_id], loss_mask=[*row.loss_mask, True], roles=[*row.roles, "assistant"]
         ),
         r"is padding \('<\|pad\|>' \(id \d\)\)",
     ),
@@ -97,9 +97,9 @@ BREAKS: dict[str, tuple[Callable[[Example, Tokenizer], Example], str]] = {
         lambda row, words: replace(
             row, ids=[*row.ids[:-3], words.encode_with_special_tokens("<|user|>")[0], *row.ids[-2:]]
         ),
-        "is a special token inside what the assistant says",
+        "is a special token inside the assistant's message",
     ),
-    "marks that are fewer": (lambda row, _: replace(row, trained=row.trained[:-1]), "tokens, "),
+    "marks that are fewer": (lambda row, _: replace(row, loss_mask=row.loss_mask[:-1]), "tokens, "),
 }
 
 
@@ -143,13 +143,13 @@ def with_template(words: Tokenizer, template: str, bos: str, eos: str) -> Tokeni
 def test_the_bos_that_a_template_writes_is_right_and_one_more_is_not(name: str, words: Tokenizer) -> None:
     template, bos, eos, places = TEMPLATES[name]
     tokenizer = with_template(words, template, bos, eos)
-    assert first_batch.bos_places(tokenizer) == places
+    assert first_batch.template_bos(tokenizer) == places
     for turns in (SAID.messages, (*SAID.messages, *SAID.messages)):
         rendered = render(tokenizer, turns)
         row = Example(rendered.ids, rendered.loss_mask, rendered.roles, True, *places)
         assert first_batch.problem(row, tokenizer) is None
         twice = replace(
-            row, ids=[tokenizer.bos_id, *row.ids], trained=[False, *row.trained], roles=["template", *row.roles]
+            row, ids=[tokenizer.bos_id, *row.ids], loss_mask=[False, *row.loss_mask], roles=["template", *row.roles]
         )
         wrong = "token 1 is another BOS" if places[0] else "token 0 is a BOS"
         assert wrong in str(first_batch.problem(twice, tokenizer))
@@ -193,10 +193,10 @@ def test_turns_that_are_context_are_shown_as_that(words: Tokenizer) -> None:
         proof = first_batch.check_conversations(
             [(row.ids, row.loss_mask)], [0], [Demonstration((*ASKED, *turns))], words
         ).rows[0]
-        assert {role for role, mark in zip(proof.roles, proof.trained) if mark} <= {roles, "template"}
+        assert {role for role, mark in zip(proof.roles, proof.loss_mask) if mark} <= {roles, "template"}
         assert "untrained assistant" in proof.roles
         wrong = replace(
-            proof, trained=render(words, [replace(turn, trained=True) for turn in (*ASKED, *turns)]).loss_mask
+            proof, loss_mask=render(words, [replace(turn, trained=True) for turn in (*ASKED, *turns)]).loss_mask
         )
         assert "belongs to the untrained assistant" in (first_batch.problem(wrong, words) or "")
 
@@ -225,7 +225,7 @@ def test_a_rollout_is_its_prompts_and_what_was_said(words: Tokenizer) -> None:
     mask = length_mask([len(ended), len(open_end)])
     rollout = Rollout([prompt] * 2, [ended, open_end], torch.tensor([True, False]), mask, torch.zeros(mask.shape))
     rows = first_batch.check_samples(rollout.prompts, rollout.completions, rollout.ended.tolist(), words).rows
-    assert [sum(row.trained) for row in rows] == [len(ended), len(open_end)]
+    assert [sum(row.loss_mask) for row in rows] == [len(ended), len(open_end)]
     odd = replace(rollout, completions=[[words.bos_id, words.pad_id, *ended[2:]], open_end])
     assert (
         len(first_batch.check_samples(odd.prompts, odd.completions, odd.ended.tolist(), words).rows) == 2
@@ -251,7 +251,7 @@ def test_the_page_shows_every_token_and_escapes_what_was_said(words: Tokenizer) 
 
 
 def test_a_row_on_the_screen_is_six_lines_at_most(row: Example, words: Tokenizer) -> None:
-    long = replace(row, ids=row.ids * 40, trained=row.trained * 40, roles=row.roles * 40)
+    long = replace(row, ids=row.ids * 40, loss_mask=row.loss_mask * 40, roles=row.roles * 40)
     for one in (row, long):
         console = Console(file=io.StringIO(), width=80, force_terminal=False)
         console.print(first_batch.shortened(one, words))

@@ -34,7 +34,7 @@ WELL: dict[str, float] = {
 def after(rows: list[dict[str, Any]], max_kl: float = 0.0) -> tuple[Guards, list[str]]:
     """Guards that have looked at these rows, and all that they said."""
     watch = Guards(max_kl)
-    return watch, [line for step, row in enumerate(rows, 1) for line in watch.look(step, row)]
+    return watch, [line for step, row in enumerate(rows, 1) for line in watch.observe(step, row)]
 
 
 def warned(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -71,8 +71,8 @@ def test_what_a_stage_does_not_measure_is_not_told() -> None:
         ("KL", {"objective/kl": 11.8}),
         ("empty answers", {"eval/empty_below": 0.6}),
         ("answers end", {"completions/clipped_ratio": 0.7}),
-        ("EOS is said", {"completions/clipped_ratio": 1.0}),
-        ("answers say something", {"completions/mean_length": 1.0}),
+        ("EOS is produced", {"completions/clipped_ratio": 1.0}),
+        ("answers are not empty", {"completions/mean_length": 1.0}),
         ("clipping", {"policy/clipfrac_avg": 0.7}),
         ("ratio", {"sampling/logp_difference": 0.3}),
         ("loss is steady", {"loss": 11.0}),
@@ -90,7 +90,7 @@ def test_a_warning_is_said_once_and_counted() -> None:
     watch, said = after([WELL] * 12 + [WELL | {"completions/clipped_ratio": 1.0}] * 7)
     assert len(said) == 1 and said[0].startswith("step 13: no answer ends") and "--max-new-tokens" in said[0]
     ((good, fine), (bad, warning)) = lines(watch.health())
-    assert good and "entropy holds" in fine and "EOS is said" not in fine
+    assert good and "entropy holds" in fine and "EOS is produced" not in fine
     assert not bad and "7 of 19 steps, first at 13" in warning
 
 
@@ -117,7 +117,7 @@ def test_a_critic_may_be_blind_at_first() -> None:
 )
 def test_two_reward_models_part(scores: tuple[float, float], watching: tuple[float, float], parts: bool) -> None:
     rows = wavering(30, **{"objective/scores": scores, "eval_rm/score": watching})
-    assert (list(warned(rows)) == ["a second opinion"]) == parts
+    assert (list(warned(rows)) == ["reward models agree"]) == parts
 
 
 @pytest.mark.parametrize("key", ["loss", "loss/policy_avg", "loss/value_avg", "loss/ptx"])
@@ -138,7 +138,7 @@ def test_kl_is_fatal_when_it_stays_above_the_limit() -> None:
 
 def test_a_stage_that_measures_kl_now_and_then_is_stopped_by_its_first_measurement_above_the_limit() -> None:
     watch, high = Guards(5.0, max_kl_steps=1), {"loss": 1.0, "objective/kl": 9.0}
-    watch.look(1, high)
+    watch.observe(1, high)
     found = watch.fatal(1, high)
     assert found is not None and "above --max-kl 5 up to step 1" in found[0] and "--beta" in found[1]
 
@@ -179,7 +179,7 @@ def test_no_price_on_kl_from_the_start_is_no_fault() -> None:
     assert after([paid])[0].fatal(1, paid) is not None, "a bonus for leaving the reference is one at once"
 
 
-ENDS = ("answers end", "EOS is said", "answers say something")
+ENDS = ("answers end", "EOS is produced", "answers are not empty")
 
 
 @given(st.integers(1, 64), st.data())
@@ -196,17 +196,17 @@ def test_how_answers_end_is_told_in_one_true_word(limit: int, data: st.DataObjec
     empty = sum(answer == (1, True) for answer in answers)
     true = {
         "answers end": 0.5 < row["completions/clipped_ratio"] < 1,
-        "EOS is said": not any(ended for _, ended in answers),
-        "answers say something": empty >= len(answers) / 2,
+        "EOS is produced": not any(ended for _, ended in answers),
+        "answers are not empty": empty >= len(answers) / 2,
     }
     assert all(true[name] for name in told)
-    assert told or (not true["EOS is said"] and empty < len(answers))
+    assert told or (not true["EOS is produced"] and empty < len(answers))
 
 
 def test_one_token_that_is_not_eos_is_not_an_empty_answer() -> None:
     one = {"completions/mean_length": 1.0, "completions/clipped_ratio": 1.0}
-    assert list(warned([WELL | one])) == ["EOS is said"]
-    assert list(warned([WELL | one | {"completions/clipped_ratio": 0.0}])) == ["answers say something"]
+    assert list(warned([WELL | one])) == ["EOS is produced"]
+    assert list(warned([WELL | one | {"completions/clipped_ratio": 0.0}])) == ["answers are not empty"]
 
 
 def test_the_past_is_bounded() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from amenable.claims.stage_folders import Stage, number, paths_of
 from amenable.recipes.reports import charts, formatting
 from amenable.recipes.reports.diff_runs import flat, metric_names
-from amenable.train.guards import told_warning
+from amenable.train.guards import warning_line
 from amenable.train.stage_report import StageReport
 
 
@@ -40,7 +40,7 @@ def card(stage: Stage) -> dict[str, Any]:
         "seconds": formatting.duration(stage.seconds) if stage.finished is not None else state(stage),
         "facts": [(label, formatting.amount(value)) for label, value in facts],
         "reads": input_paths(stage),
-        "warnings": [told_warning(warning) for warning in health["warnings"]],
+        "warnings": [warning_line(warning) for warning in health["warnings"]],
         "fine": ", ".join(health["fine"]),
         "spark": charts.sparkline(stage.curve(report.spark)) if report.spark else None,
         "spark_name": report.spark,
