@@ -216,7 +216,7 @@ def draw(path: Path, label: str, found: dict[str, list[tuple[float, float]]]) ->
 
 def training(shape: DecoderConfig, lengths: Sequence[int], runtime: Runtime) -> Timed:
     """Updates by the next-token loss on rows of these lengths."""
-    decoder = Decoder(shape).train()
+    decoder = Decoder(shape, runtime.device).train()
     optimizer = Optimizer([decoder], OptimizerConfig(learning_rate=3e-4))
     rows = [text_row(ids) for ids in workloads.sequences(workloads.Size(shape), lengths)]
 
@@ -233,7 +233,7 @@ def decoding(
     shape: DecoderConfig, prompts: int, length: int, runtime: Runtime, tokens: int = 32, samples: int = 1
 ) -> Timed:
     """Answers to prompts of one length, without the time that reading the prompts takes."""
-    decoder = Decoder(shape).eval()
+    decoder = Decoder(shape, runtime.device).eval()
     asked = workloads.sequences(workloads.Size(shape), [length] * prompts)
 
     def seconds(count: int, number: int) -> float:
@@ -459,7 +459,7 @@ def next_token(
 ) -> Trained:
     """Updates by the next-token loss; SFT keeps its best weights beside the newest."""
     steps, limit, keeps = in_steps(len(rows), case), config.max_tokens_per_pass, isinstance(config, sft.Config)
-    decoder = Decoder(shape).train()
+    decoder = Decoder(shape, runtime.device).train()
     work = largest_pass(([[rows[i]] for i in step] for step in steps), limit, summed=True)
     predicted = memory.training_peak(decoder, config.optimizer, work, runtime, case.steps, best=keeps)
     optimizer, best = Optimizer([decoder], config.optimizer), BestWeights(decoder, "eval/loss", lowest=True)

@@ -23,7 +23,7 @@ from amenable.models.presets import preset
 from amenable.rewards.model import ModelReward
 from amenable.rewards.spec import load_reward
 from amenable.rl.experience import Experience, TokenizedPrompt, objective_metrics
-from amenable.rl.improve import collect_experience, update
+from amenable.rl.improve import collect_experience, measure_rounding, update
 from amenable.rl.models import Models
 from amenable.seeds import seeded_generator
 from amenable.stages import dpo, ppo, pretrain, reward, sft
@@ -261,7 +261,9 @@ def learn(algorithm: ppo.PPO, models: Models, config: ppo.Config, experience: Ex
     """Take the updates of an iteration on its experience, and compute its metrics."""
     algorithm.estimate(experience, config.kl_coef)
     objective_metrics(experience, config.kl_coef)
-    update(algorithm, models, experience, [], number, 1.0, config, rounding=lambda: 0.0)
+    update(
+        algorithm, models, experience, [], number, 1.0, config, partial(measure_rounding, models, experience, config)
+    )
 
 
 def ppo_iteration(
