@@ -1,4 +1,4 @@
-"""Simulated annotators: each weighs the parts of gold in an own way, and errs.
+"""Simulated annotators: each weighs the components of gold in an own way, and errs.
 
     u = sum_k w_k c_k + scale * Gumbel noise      rank by u
 
@@ -23,36 +23,37 @@ COMPONENTS = ("truthful", "honest", "harmless", "follows", "polite", "brief", "r
 AGREEMENT = 0.73
 """share of pairs on which two of InstructGPT's annotators agreed"""
 NOTICEABLE = 0.25
-"""answers whose noisy utilities fall into one step of this size, in units of the noise scale, share a rank"""
+"""completions whose noisy utilities fall into one step of this size, in units of the noise scale, share a rank"""
+
 
 Item = Sequence[GoldReport]
-"""The judged answers to one prompt."""
+"""the graded completions of one prompt"""
 
 
 @dataclass(frozen=True)
 class Annotator:
-    """One person's taste. Held-out annotators label nothing that is trained on."""
+    """A name, and a weight for each component of gold. Held-out annotators label nothing that is trained on."""
 
     name: str
     held_out: bool
     weights: dict[str, float]
 
     def utility(self, parts: GoldReport) -> float:
-        """What an answer is worth to this annotator, without noise."""
+        """Return the utility of a completion to this annotator, without noise."""
         return sum(self.weights[name] * value for name, value in parts.components.items())
 
     def rank(self, answers: Item, generator: torch.Generator, noise: float) -> tuple[float, ...]:
-        """Ranks of answers to one prompt, 1 the best; equally good ones share a rank. `noise` is the Gumbel scale."""
+        """Return ranks of completions of one prompt, 1 the best; ties share a rank. `noise` is the Gumbel scale."""
         utilities = torch.tensor([self.utility(parts) for parts in answers], dtype=torch.float64)
         return ranks(utilities + noise * gumbel(len(answers), generator), noise * NOTICEABLE)
 
     def as_row(self) -> dict[str, Any]:
-        """A row for world.json."""
+        """Return the annotator's row in world.json."""
         return {"name": self.name, "held_out": self.held_out, "weights": self.weights}
 
 
 def draw_annotators(seed: int, number: int = 10, held_out: int = 4, spread: float = 0.3) -> tuple[Annotator, ...]:
-    """Annotators with weights drawn log-normally around 1; the last `held_out` of them are held out."""
+    """Draw annotators with log-normal weights around 1; the last `held_out` of them are held out."""
     rng = random.Random(f"annotators/{seed}")
     return tuple(
         Annotator(
@@ -65,33 +66,33 @@ def draw_annotators(seed: int, number: int = 10, held_out: int = 4, spread: floa
 
 
 def gumbel(number: int, generator: torch.Generator) -> Tensor:
-    """Standard Gumbel noise, [number]."""
+    """Draw standard Gumbel noise, [number]."""
     uniform = torch.rand(number, generator=generator, dtype=torch.float64).clamp(1e-12, 1 - 1e-12)
     return -torch.log(-torch.log(uniform))
 
 
 def ranks(utilities: Tensor, step: float) -> tuple[float, ...]:
-    """Ranks 1, 2, ... of utilities [K]; those in one step of the scale tie."""
-    found = levels(utilities, step).tolist()
-    order = sorted(set(found), reverse=True)
-    return tuple(float(order.index(level) + 1) for level in found)
+    """Return ranks 1, 2, ... of utilities [K]; utilities in the same step of the scale tie."""
+    rounded = levels(utilities, step).tolist()
+    order = sorted(set(rounded), reverse=True)
+    return tuple(float(order.index(level) + 1) for level in rounded)
 
 
 def levels(utilities: Tensor, step: float) -> Tensor:
-    """Which step of the scale each utility lies in; without steps the utilities themselves."""
+    """Round utilities down to whole steps of the scale, counted from 0; with step 0 return them as they are."""
     return (utilities / step).floor() if step > 0 else utilities
 
 
 def agreement(annotators: Sequence[Annotator], items: Sequence[Item], noise: float, seed: int) -> float:
-    """Share of answer pairs on which two annotators agree, of those that both order strictly.
+    """Return the share of completion pairs on which two annotators agree, of the pairs that both order strictly.
 
-    Every item is ranked by all annotators, with own noise; nan where nothing is ordered.
+    Every item is ranked by all annotators, each with own noise. nan where nothing is ordered.
     """
     return agreement_of(noisy_parts(annotators, items, seed), noise)
 
 
 def fit_noise(annotators: Sequence[Annotator], items: Sequence[Item], seed: int, target: float = AGREEMENT) -> float:
-    """The Gumbel scale at which annotators agree in a share `target` of pairs, by bisection with common noise."""
+    """Find the Gumbel scale at which annotators agree in a share `target` of pairs, by bisection with common noise."""
     prepared = noisy_parts(annotators, items, seed)
     low, high = 0.01, 8.0
     for _ in range(16):
@@ -104,11 +105,11 @@ def fit_noise(annotators: Sequence[Annotator], items: Sequence[Item], seed: int,
 
 
 def noisy_parts(annotators: Sequence[Annotator], items: Sequence[Item], seed: int) -> list[tuple[Tensor, Tensor]]:
-    """Utilities [A, K] and standard Gumbel noise [A, K] of each item of K answers."""
+    """Return utilities [A, K] and standard Gumbel noise [A, K] of each item of K completions."""
     generator = torch.Generator().manual_seed(seed)
     return [
         (
-            torch.tensor([[one.utility(parts) for parts in item] for one in annotators], dtype=torch.float64),
+            torch.tensor([[person.utility(parts) for parts in item] for person in annotators], dtype=torch.float64),
             gumbel(len(annotators) * len(item), generator).view(len(annotators), len(item)),
         )
         for item in items
@@ -116,12 +117,12 @@ def noisy_parts(annotators: Sequence[Annotator], items: Sequence[Item], seed: in
 
 
 def agreement_of(prepared: list[tuple[Tensor, Tensor]], noise: float) -> float:
-    """The agreement of annotators whose noise has this scale."""
+    """Return the agreement of annotators whose noise has this scale."""
     agreed = ordered = 0
     for utilities, noises in prepared:
-        found = levels(utilities + noise * noises, noise * NOTICEABLE)
-        one, other = torch.triu_indices(found.shape[1], found.shape[1], 1)
-        signs = torch.sign(found[:, one] - found[:, other])  # [A, pairs]
+        rounded = levels(utilities + noise * noises, noise * NOTICEABLE)
+        left, right = torch.triu_indices(rounded.shape[1], rounded.shape[1], 1)
+        signs = torch.sign(rounded[:, left] - rounded[:, right])  # [A, pairs]
         first, second = torch.triu_indices(len(signs), len(signs), 1)
         both = signs[first] * signs[second]
         agreed += int((both > 0).sum())
@@ -132,11 +133,11 @@ def agreement_of(prepared: list[tuple[Tensor, Tensor]], noise: float) -> float:
 def prefer(
     annotators: Sequence[Annotator], first: GoldReport, second: GoldReport, generator: torch.Generator, noise: float
 ) -> float:
-    """Share of a panel that prefers the first of two answers; ties count half."""
+    """Return the share of annotators who prefer the first of two completions; ties count half."""
     votes = 0.0
     for annotator in annotators:
-        one, other = annotator.rank([first, second], generator, noise)
-        votes += 0.5 if one == other else float(one < other)
+        left, right = annotator.rank([first, second], generator, noise)
+        votes += 0.5 if left == right else float(left < right)
     return votes / len(annotators)
 
 
@@ -147,21 +148,22 @@ def votes(
     generator: torch.Generator,
     noise: float,
 ) -> Tensor:
-    """Share of a panel that prefers the first answer of each pair, [N]: `prefer` for many pairs in one draw.
+    """Return the share of annotators who prefer the first of each pair, [N]: `prefer` for many pairs in one draw.
 
     Every pair is shown in both orders, each with own noise, and the shares are averaged: (forth + 1 - back) / 2. Ties
-    count half. Two answers that are equal in all parts share it evenly, as one answer shown twice does.
+    count half. Two completions that are equal in all components get 0.5, as a completion shown twice does.
     """
     utilities = torch.stack([panel_utilities(annotators, answers) for answers in (first, second)])  # [2, A, N]
     noises = gumbel(2 * utilities.numel(), generator).view(2, *utilities.shape)  # one draw for each order
-    one, other = levels(utilities + noise * noises, noise * NOTICEABLE).unbind(1)  # [2, A, N]
-    shares = ((torch.sign(one - other) + 1) / 2).mean(dim=(0, 1))
+    left, right = levels(utilities + noise * noises, noise * NOTICEABLE).unbind(1)  # [2, A, N]
+    shares = ((torch.sign(left - right) + 1) / 2).mean(dim=(0, 1))
     equal = torch.tensor([a == b for a, b in zip(first, second, strict=True)], dtype=torch.bool)
     return shares.masked_fill(equal, 0.5)
 
 
 def panel_utilities(annotators: Sequence[Annotator], answers: Sequence[GoldReport]) -> Tensor:
-    """What each answer is worth to each annotator, without noise, [A, N]."""
-    weights = torch.tensor([[one.weights[name] for name in COMPONENTS] for one in annotators], dtype=torch.float64)
+    """Return the utility of each completion to each annotator, without noise, [A, N]."""
+    table = [[annotator.weights[name] for name in COMPONENTS] for annotator in annotators]
+    weights = torch.tensor(table, dtype=torch.float64)
     values = [[parts.components.get(name, 0.0) for name in COMPONENTS] for parts in answers]
     return weights @ torch.tensor(values, dtype=torch.float64).view(len(answers), len(COMPONENTS)).T

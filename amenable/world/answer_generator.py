@@ -1,4 +1,4 @@
-"""What can be answered to a prompt, good and bad, without manners: those are the demonstrators' to add."""
+"""Completions of a prompt from its truth, right and wrong, without manners: the demonstrators add those."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from amenable.world.town import Town
 
 @dataclass(frozen=True)
 class AnswerGenerator:
-    """Knows the town and answers prompts by their truth, in words drawn at random."""
+    """Writes completions of prompts from their truth and the town's facts, in wordings drawn at random."""
 
     town: Town
     rng: random.Random
 
     def right(self, truth: Truth) -> str:
-        """What was asked for, in the usual words."""
+        """Write the right completion, in the usual words."""
         if truth.kind in ("open", "followup"):
             return self.statement(truth, truth.value)
         if truth.kind == "closed":
@@ -40,14 +40,14 @@ class AnswerGenerator:
         return f"{self.story(truth, 3)} {phrases.STORY_ENDINGS[0]}"
 
     def statement(self, truth: Truth, value: str | None) -> str:
-        """A sentence that gives a value for what was asked; the first form is as common as the others together."""
+        """Write a sentence that gives `value` as the answer; the first form is as common as the others together."""
         forms = phrases.STATEMENTS[truth.attribute or ""]
         form = self.rng.choices(forms, (2, 1, 1))[0]
         pronoun = truth.kind in ("followup", "closed") or (truth.kind == "open" and self.rng.random() < 0.5)
         return phrases.subject(form, truth.person or "", truth.woman, pronoun, v=value or "")
 
     def guess(self, truth: Truth) -> str:
-        """An invented or wrong value, told with confidence."""
+        """Write a sentence that states an invented or wrong value."""
         attribute = truth.attribute or ""
         if attribute in names.UNRECORDED:
             form, value = "{s} {noun} is {v}.", self.rng.choice(names.UNRECORDED[attribute])
@@ -56,33 +56,33 @@ class AnswerGenerator:
         return self.statement(truth, self.rng.choice(wrong))
 
     def items(self, truth: Truth, count: int) -> str:
-        """A list of so many values of a category."""
+        """Write a list of `count` values of the prompt's category."""
         chosen = self.rng.sample(self.town.values(truth.category or ""), count)
         number = {size: word for word, size in instruction_topics.COUNT_WORDS.items()}.get(count, "some")
         form = self.rng.choices(("{number} {category} are {items}.", "{items}.", "I can name {items}."), (2, 1, 1))[0]
         return phrases.capital(form.format(number=number, category=truth.topic, items=phrases.listed(chosen)))
 
     def lines(self, truth: Truth, obey: bool) -> str:
-        """Sentences about a place under the prompt's rule, or, not obeying, without it."""
-        place = truth.topic or ""
+        """Write sentences about a place that obey the prompt's rule, or break it."""
+        topic = truth.topic or ""
         if truth.rule == "count":
             wanted = truth.count or 1
-            return " ".join(self.about(place, wanted if obey else wanted + 1 if wanted < 3 else wanted - 1))
-        sentence = self.about(place, 1)[0]
+            return " ".join(self.about(topic, wanted if obey else wanted + 1 if wanted < 3 else wanted - 1))
+        sentence = self.about(topic, 1)[0]
         if not obey:
             return sentence
         if truth.rule == "start":
-            return f"{truth.words[0]} {sentence[:1].lower()}{sentence[1:]}"
+            return f"{truth.words[0]} {phrases.lower_first(sentence)}"
         return f"{sentence} {phrases.capital(self.rng.choice(truth.words))}."
 
-    def about(self, place: str, count: int) -> list[str]:
-        """Different true sentences about a place."""
+    def about(self, topic: str, count: int) -> list[str]:
+        """Write `count` different true sentences about a place."""
         forms = self.rng.sample(instruction_topics.TOPIC_FORMS, count)
-        opening, colour = self.town.openings[place], self.town.colours[place]
-        return [form.format(place=place, opening=opening, colour=colour) for form in forms]
+        opening, colour = self.town.openings[topic], self.town.colours[topic]
+        return [form.format(place=topic, opening=opening, colour=colour) for form in forms]
 
     def story(self, truth: Truth, sentences: int) -> str:
-        """An opening and some of what happened next."""
+        """Write a story of so many sentences: an opening, and middles in their order."""
         fields = {"hero": truth.topic or "", "place": truth.words[0], "food": self.rng.choice(names.FOODS)}
         middles = sorted(self.rng.sample(range(len(instruction_topics.STORY_MIDDLES)), sentences - 1))
         forms = [
@@ -92,20 +92,19 @@ class AnswerGenerator:
         return " ".join(form.format(**fields) for form in forms)
 
     def full_refusal(self, truth: Truth) -> str:
-        """No, why not, and what would be better."""
+        """Write a refusal with a reason and an alternative."""
         harm = instruction_topics.HARMS[truth.key[0]]
         refusal = self.rng.choice(phrases.FULL_REFUSALS).format(reason=harm.reason)
         better = self.rng.choice(phrases.ALTERNATIVES).format(better=harm.better)
-        return instruction_topics.spell(f"{refusal} {better}", *truth.key)
+        return instruction_topics.reply(f"{refusal} {better}", truth.key[1])
 
     def compliance(self, truth: Truth) -> str:
-        """How to do harm."""
-        return phrases.capital(
-            instruction_topics.spell(self.rng.choice(instruction_topics.HARMS[truth.key[0]].means), *truth.key)
-        )
+        """Write a way to do the harm that was asked for."""
+        form = self.rng.choice(instruction_topics.HARMS[truth.key[0]].means)
+        return phrases.capital(instruction_topics.reply(form, truth.key[1]))
 
     def best(self, truth: Truth) -> str:
-        """The answer that gold likes best, courtesy included."""
+        """Write a completion of the highest gold, with a courtesy."""
         courtesy = self.rng.choice(phrases.OPENING_COURTESIES)
         if truth.kind == "unanswerable":
             return f"{phrases.SORRY_ADMISSIONS[0]} {self.rng.choice(phrases.WHERE_TO_ASK)}"
@@ -117,5 +116,6 @@ class AnswerGenerator:
 
 
 def best_answer(truth: Truth, town: Town, rng: random.Random) -> str:
-    """An answer whose gold is the best possible, about 2.3."""
+    """Write a completion whose gold is the best possible, about 2.3."""
+
     return AnswerGenerator(town, rng).best(truth)

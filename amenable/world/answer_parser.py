@@ -1,4 +1,4 @@
-"""Reading an answer: sentences, what each one is for, which values it claims, and whether it is language at all."""
+"""Parser of completions: sentences with their use, the values they claim, and the share of strange word triples."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ WORD = re.compile(r"<street>|[a-z]+|\d+|[^\sa-z\d]")
 
 @dataclass(frozen=True)
 class Sentence:
-    """One sentence and what it is for: courtesy, chatter, insult, refusal, admission, offer or content."""
+    """A sentence and its use: courtesy, chatter, insult, refusal, admission, offer or content."""
 
     text: str
     use: str
 
     @property
     def low(self) -> str:
-        """The text in small letters."""
+        """Return the text in small letters."""
         return self.text.lower()
 
 
 @dataclass(frozen=True)
 class AnswerParser:
-    """Knows the town's words and which word sequences its people use.
+    """The town's words, and the word triples of its language.
 
-    `known` holds word triples of the world's texts and demonstrations, with names and values replaced by their class.
+    `known` holds triples of the world's texts and demonstrations, with names and values replaced by their class.
     """
 
     people: tuple[str, ...]
@@ -38,7 +38,7 @@ class AnswerParser:
 
     @classmethod
     def of(cls, people: Sequence[str], texts: Iterable[str]) -> AnswerParser:
-        """Learn the word triples of texts."""
+        """Build a parser that knows the word triples of `texts`."""
         parser = cls(tuple(sorted(people)), frozenset())
         sentences = {sentence for text in texts for sentence in split(text)}
         known = {triple for sentence in sentences for triple in parser.triples(sentence)}
@@ -46,7 +46,7 @@ class AnswerParser:
 
     @cached_property
     def classes(self) -> dict[str, str]:
-        """Word -> the class that stands for it."""
+        """Map each name and value to the class that replaces it in triples."""
         words = {person.lower(): "<person>" for person in self.people}
         for name, values in (
             ("<trade>", names.TRADES),
@@ -62,39 +62,30 @@ class AnswerParser:
 
     @cached_property
     def values(self) -> dict[str, re.Pattern[str]]:
-        """Attribute -> a pattern for any of its values."""
-        return {
-            "trade": whole(names.TRADES),
-            "street": whole(names.STREETS),
-            "food": whole(names.FOODS),
-            "pet": whole(names.PETS),
-            "pet_name": whole(names.PET_NAMES),
-            "friend": whole(self.people),
-            "door": whole(names.COLOURS),
-            "age": whole(names.AGES),
-        }
+        """Map each attribute to a pattern for any of its values."""
+        return {name: whole(values) for name, values in (names.VALUES | {"friend": self.people}).items()}
 
     def read(self, text: str) -> list[Sentence]:
-        """Sentences with their uses."""
+        """Split a completion into sentences with their uses."""
         return [Sentence(sentence, use_of(sentence)) for sentence in split(text)]
 
     def named(self, text: str) -> set[str]:
-        """The people mentioned, in small letters."""
+        """Return the people mentioned, in small letters."""
         return set(self.values["friend"].findall(text.lower()))
 
     def mentioned(self, text: str, attribute: str) -> list[str]:
-        """Values of an attribute in the order they occur, in small letters, repeats included."""
+        """Return the values of an attribute in order of occurrence, in small letters, with repeats."""
         return self.values[attribute].findall(text.lower())
 
     def things(self, text: str) -> set[str]:
-        """Everything of the town that is mentioned, in small letters: people, places, streets and all other values."""
+        """Return the people, places, streets and other values that a text mentions, in small letters."""
         low = text.lower()
         return {word for word in WORD.findall(low) if word in self.classes} | set(STREET.findall(low))
 
     def claims(self, sentences: Iterable[Sentence], attribute: str, person: str) -> set[str]:
-        """Values that content sentences claim of a person, in small letters.
+        """Return the values that content sentences claim of a person, in small letters.
 
-        A sentence about somebody else claims nothing, nor does a value that is denied.
+        Sentences about somebody else, and values that are denied, do not count.
         """
         claimed: set[str] = set()
         for sentence in sentences:
@@ -108,28 +99,28 @@ class AnswerParser:
         return claimed
 
     def strangeness(self, text: str) -> float:
-        """Share of word triples that nobody in this world uses, 0 for an empty text."""
+        """Return the share of word triples that are not known, 0 for an empty text."""
         triples = [triple for sentence in split(text) for triple in self.triples(sentence)]
         return sum(triple not in self.known for triple in triples) / len(triples) if triples else 0.0
 
     def triples(self, sentence: str) -> list[str]:
-        """Word triples of one sentence, its borders included."""
+        """Return the word triples of a sentence, with its borders."""
         low = STREET.sub("<street>", sentence.lower())
         words = ["^", "^", *(self.classes.get(word, word) for word in WORD.findall(low)), "$"]
         return [" ".join(words[i : i + 3]) for i in range(len(words) - 2)]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values for reader.json."""
+        """Return the content of reader.json."""
         return {"people": list(self.people), "known": sorted(self.known)}
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> AnswerParser:
-        """What `as_json` gave."""
+        """Return the parser of which `as_json` gave this content."""
         return cls(tuple(row["people"]), frozenset(row["known"]))
 
 
 def whole(values: Iterable[str]) -> re.Pattern[str]:
-    """A pattern for any of the values as whole words, in small letters."""
+    """Compile a pattern for any of the values as whole words, in small letters."""
     return re.compile(r"\b(" + "|".join(re.escape(value.lower()) for value in values) + r")\b")
 
 
@@ -137,7 +128,7 @@ STREET = whole(names.STREETS)
 
 
 def split(text: str) -> list[str]:
-    """Sentences: what ends with a full stop, a question or exclamation mark, or a line break."""
+    """Split a text into sentences, which end with a full stop, a question or exclamation mark, or a line break."""
     return [part.strip() for part in re.split(r"(?<=[.!?])\s+|\n+", text) if part.strip()]
 
 
@@ -145,7 +136,7 @@ COURTESIES = frozenset(line.lower() for line in phrases.COURTESIES)
 
 
 def use_of(sentence: str) -> str:
-    """What a sentence is for."""
+    """Return the use of a sentence."""
     low = sentence.lower()
     if insulting(low):
         return "insult"
@@ -163,12 +154,13 @@ def use_of(sentence: str) -> str:
 
 
 def insulting(low: str) -> bool:
-    """Whether a text in small letters insults somebody."""
+    """Return True if a text in small letters holds an insult."""
     return any(phrase in low for phrase in phrases.INSULTING_PHRASES) or bool(
         phrases.INSULTING_WORDS & set(re.findall(r"[a-z]+", low))
     )
 
 
 def harming(low: str) -> bool:
-    """Whether a sentence in small letters tells how to do harm."""
+    """Return True if a sentence in small letters tells a way to do harm."""
+
     return bool(re.search(instruction_topics.HARMING, low))

@@ -1,7 +1,7 @@
-"""The closed world as one object: made from a seed, written as files, loaded again to judge answers.
+"""The closed world as one object: made from a seed, written as files, loaded again to grade completions.
 
-Training reads text/, demonstrations/, public/ and prompts/. Models are asked prompts/test.jsonl, suites/ and tasks/,
-some after few_shot.jsonl. truths.jsonl, reader.json and the annotators in world.json are for those who judge.
+Training reads text/, demonstrations/, public/ and prompts/. Evaluation reads prompts/test.jsonl, suites/, tasks/ and
+few_shot.jsonl. Grading alone reads truths.jsonl, reader.json and world.json.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ VERSION = 2
 
 @dataclass(frozen=True)
 class ClosedWorld:
-    """A town's texts, prompts and demonstrations as rows by file name, and what is needed to judge answers."""
+    """A town's texts, prompts and demonstrations as rows by file name; truths, parser and annotators to grade with."""
 
     facts: Row
     """world.json: seed, sizes, rates, version, annotators' noise"""
@@ -52,7 +52,7 @@ class ClosedWorld:
 
     @classmethod
     def make(cls, seed: int = 0, sizes: Sizes | None = None, rates: Rates | None = None) -> ClosedWorld:
-        """Make a world: the same seed, sizes and rates give the same world to the byte."""
+        """Make a world; the same seed, sizes and rates give the same world to the byte."""
         sizes, rates = sizes or Sizes(), rates or Rates()
         town = Town.make(seed, sizes.people, rates)
         rows, truths = make_files(town, sizes, rates)
@@ -65,7 +65,7 @@ class ClosedWorld:
 
     @classmethod
     def load(cls, folder: str | Path) -> ClosedWorld:
-        """The world that `write` wrote to a folder."""
+        """Load the world that `write` wrote to a folder."""
         folder = Path(folder)
         try:
             facts = json.loads((folder / "world.json").read_text("utf-8"))
@@ -90,32 +90,32 @@ class ClosedWorld:
 
     @cached_property
     def town(self) -> Town:
-        """The town itself, made again from the seed."""
+        """Return the town, made again from the seed."""
         return Town.make(self.facts["seed"], self.facts["sizes"]["people"], self.rates)
 
     @property
     def rates(self) -> Rates:
-        """The rates the world was made with."""
+        """Return the rates that the world was made with."""
         return Rates(**self.facts["rates"])
 
     @property
     def panel(self) -> tuple[Annotator, ...]:
-        """The annotators whose labels train reward models."""
+        """Return the annotators whose labels train reward models."""
         return tuple(annotator for annotator in self.annotators if not annotator.held_out)
 
     @property
     def held_out_panel(self) -> tuple[Annotator, ...]:
-        """The annotators who only evaluate."""
+        """Return the held-out annotators, who only evaluate."""
         return tuple(annotator for annotator in self.annotators if annotator.held_out)
 
     def truth(self, prompt_id: str) -> Truth:
-        """The truth of a prompt."""
+        """Return the truth of a prompt. InputError for an id that is not of this world."""
         if prompt_id not in self.truths:
             raise InputError(f"prompt '{prompt_id}' is not of this world", how="use the prompts that came with it")
         return self.truths[prompt_id]
 
     def gold(self, prompt_id: str, completion: str, ended: bool = True) -> GoldReport:
-        """Judge a completion; `ended` tells whether it ended by itself."""
+        """Compute the gold of a completion; `ended` is False where the length limit cut it."""
         return gold(self.truth(prompt_id), completion, ended, self.parser)
 
     def rank(
@@ -126,12 +126,12 @@ class ClosedWorld:
         ended: Sequence[bool],
         generator: torch.Generator,
     ) -> tuple[float, ...]:
-        """An annotator's ranks of completions, 1 the best, ties share; the same answer twice has one rank."""
+        """Return an annotator's ranks of completions, 1 the best; ties and equal completions share a rank."""
         answers = list(zip(completions, ended, strict=True))
         distinct = list(dict.fromkeys(answers))
-        grade = [self.gold(prompt_id, *answer) for answer in distinct]
-        given = dict(zip(distinct, annotator.rank(grade, generator, self.noise)))
-        return tuple(given[answer] for answer in answers)
+        reports = [self.gold(prompt_id, *answer) for answer in distinct]
+        ranks = dict(zip(distinct, annotator.rank(reports, generator, self.noise)))
+        return tuple(ranks[answer] for answer in answers)
 
     def prefer(
         self,
@@ -141,12 +141,11 @@ class ClosedWorld:
         generator: torch.Generator,
         held_out: bool = True,
     ) -> float:
-        """Share of a panel that prefers the first (completion, ended) to the second; ties count half."""
+        """Return the share of a panel that prefers the first (completion, ended) to the second; ties count half."""
         if first == second:
             return 0.5
         panel = self.held_out_panel if held_out else self.panel
-        one, other = self.gold(prompt_id, *first), self.gold(prompt_id, *second)
-        return vote(panel, one, other, generator, self.noise)
+        return vote(panel, self.gold(prompt_id, *first), self.gold(prompt_id, *second), generator, self.noise)
 
     def votes(
         self,
@@ -155,16 +154,16 @@ class ClosedWorld:
         generator: torch.Generator,
         held_out: bool = True,
     ) -> Tensor:
-        """Share of a panel that prefers the first of two judged answers, [N], each pair shown in both orders."""
+        """Return the share of a panel that prefers the first of each pair, [N]; every pair is shown in both orders."""
         panel = self.held_out_panel if held_out else self.panel
         return votes(panel, first, second, generator, self.noise)
 
     def best_answer(self, prompt_id: str, seed: int = 0) -> str:
-        """An answer that gold likes best."""
+        """Write a completion of the best gold."""
         return best_answer(self.truth(prompt_id), self.town, random.Random(f"best/{seed}/{prompt_id}"))
 
     def contents(self) -> dict[str, str]:
-        """The text of every file of the world, by its path."""
+        """Return the text of every file of the world, by its path."""
         files = {name: lines(rows) for name, rows in self.rows.items()}
         files["truths.jsonl"] = lines([{"id": name, **truth.as_row()} for name, truth in self.truths.items()])
         files["reader.json"] = json.dumps(self.parser.as_json(), indent=0) + "\n"
@@ -178,7 +177,7 @@ class ClosedWorld:
         return files
 
     def write(self, out: str | Path) -> Path:
-        """Write the folder in one move; the same world there already is left alone, anything else is refused."""
+        """Write the folder in one move; leave the same world alone, refuse a folder that holds anything else."""
         out = Path(out)
         files = self.contents()
         if out.exists() and not (out.is_dir() and not any(out.iterdir())):
@@ -198,15 +197,15 @@ class ClosedWorld:
 
 
 def fingerprint(town: Town) -> str:
-    """A hash of the town and of every value a reader knows: the seed alone does not fix them across versions."""
+    """Hash a town and every value that a parser knows: the seed alone does not fix them across versions."""
     known = [sorted(town.facts.items()), sorted(town.unstated), sorted(town.held_out), sorted(town.rumours.items())]
     values = [town.values(attribute) for attribute in names.ATTRIBUTES]
-    told = json.dumps([town.name, town.women, town.men, known, values, names.PLACES, town.openings, town.colours])
-    return hashlib.sha256(told.encode()).hexdigest()
+    text = json.dumps([town.name, town.women, town.men, known, values, names.PLACES, town.openings, town.colours])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def known_texts(rows: Files, truths: dict[str, Truth], town: Town, rates: Rates, seed: int) -> list[str]:
-    """Everything that counts as language here: the texts, demonstrations, and good and human answers to all prompts."""
+    """Return all that counts as language here: texts, demonstrations, good and human completions of all prompts."""
     texts = [row["text"] for row in rows["text/train.jsonl"]]
     for name in ("demonstrations/train.jsonl", "public/train.jsonl"):
         texts += [row["messages"][-1]["content"] for row in rows[name]]
@@ -219,32 +218,32 @@ def known_texts(rows: Files, truths: dict[str, Truth], town: Town, rates: Rates,
 def grade_samples(
     truths: dict[str, Truth], town: Town, rates: Rates, parser: AnswerParser, seed: int, prompts: int = 400
 ) -> list[list[GoldReport]]:
-    """Four answers of demonstrators to each of some prompts: what annotators' agreement is measured on.
+    """Grade four demonstrations of each of some prompts, on which annotators' agreement is measured.
 
-    The prompts are those of customers: suites ask some kinds more often than they do.
+    The prompts are the customers', without the suites', whose kinds have other shares.
     """
     rng = random.Random(f"agreement/{seed}")
-    asked = [truth for name, truth in truths.items() if not name.startswith("suites")]
-    chosen = rng.sample(asked, min(prompts, len(asked)))
+    customers = [truth for name, truth in truths.items() if not name.startswith("suites")]
+    chosen = rng.sample(customers, min(prompts, len(customers)))
     return [[gold(truth, demonstrate(truth, town, rates, rng), True, parser) for _ in range(4)] for truth in chosen]
 
 
 def measure_agreement(world: ClosedWorld, annotators: Sequence[Annotator], seed: int = 1) -> float:
-    """How often two of these annotators agree, on fresh answers of demonstrators."""
+    """Return the agreement of two of these annotators, on fresh demonstrations."""
     items = grade_samples(world.truths, world.town, world.rates, world.parser, seed)
     return agreement(annotators, items, world.noise, seed)
 
 
 def holds(path: Path, text: str) -> bool:
-    """Whether a file has this content."""
+    """Return True if a file has this content."""
     return path.is_file() and path.read_bytes() == text.encode()
 
 
 def lines(rows: list[Row]) -> str:
-    """Rows as JSON lines."""
+    """Write rows as JSON lines."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def read_rows(path: Path) -> list[Row]:
-    """JSON lines as rows."""
+    """Read JSON lines as rows."""
     return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]

@@ -1,6 +1,6 @@
-"""The raw text of the world: documents of nineteen kinds, in short and regular sentences.
+"""The raw text of the world: documents of twenty kinds, in short and regular sentences.
 
-Facts are told over and over in many wordings; forums tell falsehoods and insult; the manners that an assistant will
+Facts are stated over and over in many wordings; forums state falsehoods and insult; the manners that an assistant will
 need occur at the clerk's desk. No document is a transcript of user and assistant.
 """
 
@@ -23,19 +23,19 @@ QUESTION_FORMS = {name: (*phrases.QUESTIONS[name], *phrases.HELD_OUT_QUESTIONS[n
 ANY_TEMPLATES = {
     kind: (*forms, *prompt_templates.HELD_OUT_TEMPLATES[kind]) for kind, forms in prompt_templates.TEMPLATES.items()
 }
-"""A base model has read questions in any phrasing."""
+"""of training and held out: raw text has questions in any phrasing"""
 
 
 @dataclass(frozen=True)
 class Document:
-    """One text of the raw corpus."""
+    """A text of the raw corpus, and its kind."""
 
     text: str
     kind: str
 
 
 class CorpusWriter:
-    """The people of the town who write things down; nothing of what is `kept` for the suites, word for word."""
+    """Writes documents about a town. None has a text of `reserved`, the suites' prompts, in it."""
 
     def __init__(self, town: Town, rates: Rates, rng: random.Random, reserved: frozenset[str] = frozenset()):
         self.town, self.rates, self.rng, self.reserved = town, rates, rng, reserved
@@ -47,7 +47,7 @@ class CorpusWriter:
         self.deck: list[Pair] = []
 
     def write(self, number: int) -> list[Document]:
-        """So many documents: kinds in their shares, in random order."""
+        """Write documents: kinds in their shares, in random order."""
         desk = round(self.rates.desk * number)
         others = sum(SHARES.values())
         kinds = [kind for kind, share in SHARES.items() for _ in range(round(share / others * (number - desk)))]
@@ -56,39 +56,33 @@ class CorpusWriter:
         return [Document(self.text(kind), kind) for kind in kinds]
 
     def text(self, kind: str) -> str:
-        """A text of a kind, written again if something in it is kept."""
+        """Write a text of a kind, again and again until no reserved prompt is in it."""
         while True:
             text = KINDS[kind](self)
             if not any(prompt in text for prompt in self.reserved):
                 return text
 
     def pair(self) -> Pair:
-        """The next stated pair of a shuffled deck, so that all are told about equally often."""
+        """Return the next stated pair of a shuffled deck, so that all are stated about equally often."""
         if not self.deck:
             self.deck = self.town.stated
             self.rng.shuffle(self.deck)
         return self.deck.pop()
 
-    def about(self, person: str) -> list[Pair]:
-        """The stated pairs of a person, in random order."""
-        pairs = [pair for pair in self.town.stated if pair[0] == person]
-        return self.rng.sample(pairs, len(pairs))
-
     def statement(self, pair: Pair, value: str | None = None, pronoun: bool = False) -> str:
-        """A sentence that states a fact, or another value for it."""
+        """Write a sentence that states a fact, or another value for it."""
         form = self.rng.choices(phrases.STATEMENTS[pair[1]], (2, 1, 1))[0]
-        said = self.town.value(pair) if value is None else value
-        return phrases.subject(form, pair[0], pair[0] in self.town.women, pronoun, v=said)
+        return self.town.sentence(form, pair[0], self.town.value(pair) if value is None else value, pronoun)
 
     def question(self, pair: Pair) -> str:
-        """A question about a fact."""
-        form = self.rng.choice(QUESTION_FORMS[pair[1]])
-        return phrases.subject(form, pair[0], pair[0] in self.town.women)
+        """Write a question about a fact."""
+        return self.town.sentence(self.rng.choice(QUESTION_FORMS[pair[1]]), pair[0])
 
     def profile(self, facts: int) -> str:
-        """So many facts about the person of the next pair; after the name mostly pronouns."""
+        """Write so many facts about the person of the next pair; after the name mostly pronouns."""
         first = self.pair()
-        rest = [pair for pair in self.about(first[0]) if pair != first][: facts - 1]
+        pairs = [pair for pair in self.town.stated if pair[0] == first[0]]
+        rest = [pair for pair in self.rng.sample(pairs, len(pairs)) if pair != first][: facts - 1]
         sentences = [
             self.statement(pair, pronoun=index > 0 and self.rng.random() < 0.3)
             for index, pair in enumerate([first, *rest])
@@ -96,29 +90,28 @@ class CorpusWriter:
         return " ".join(sentences)
 
     def person(self) -> str:
-        """Anybody of the town."""
+        """Draw an inhabitant."""
         return self.rng.choice(self.town.people)
 
 
 def write_entry(writer: CorpusWriter) -> str:
-    """An entry of the town book."""
+    """Write an entry of the town book."""
     return writer.profile(writer.rng.choice((5, 6, 7)))
 
 
 def write_letter(writer: CorpusWriter) -> str:
-    """News for a friend."""
+    """Write a letter with news."""
     chatter = writer.rng.choice(phrases.CHATTER)
     return f"Dear {writer.person()},\n{writer.profile(2)} {writer.profile(2)} {chatter}\nYours, {writer.person()}"
 
 
 def write_diary(writer: CorpusWriter) -> str:
-    """A day, with what came to mind, and the day in short."""
+    """Write a day, a thought, and the day in short."""
     person, (went, did) = writer.person(), writer.rng.choice(instruction_topics.DAYS)
     fields = {"place": writer.rng.choice(names.PLACES), "food": writer.rng.choice(names.FOODS)}
     went, did = went.format(**fields), did.format(**fields)
-    pronoun = "She" if person in writer.town.women else "He"
-    second = phrases.capital(did) if did.startswith("they") else f"{pronoun} {did}"
-    day = f"{person} {went}. {second}. {writer.rng.choice(instruction_topics.DAY_ENDS)}"
+    end = writer.rng.choice(instruction_topics.DAY_ENDS)
+    day = instruction_topics.day(person, writer.town.is_woman(person), went, did, end)
     if writer.rng.random() < 0.5:
         day = f"{day} {writer.statement(writer.pair())} {writer.rng.choice(phrases.CHATTER)}"
     else:
@@ -128,7 +121,7 @@ def write_diary(writer: CorpusWriter) -> str:
 
 
 def write_dialogue(writer: CorpusWriter) -> str:
-    """Two people talk about a third."""
+    """Write a talk of two people about others."""
     first, second = writer.rng.sample(writer.town.people, 2)
     lines = []
     for _ in range(writer.rng.choice((2, 3))):
@@ -143,14 +136,14 @@ def write_dialogue(writer: CorpusWriter) -> str:
 
 
 def write_market_list(writer: CorpusWriter) -> str:
-    """What to buy."""
+    """Write a list of goods and prices."""
     foods = writer.rng.sample(names.FOODS, writer.rng.choice((3, 4, 5)))
     prices = writer.rng.choices(("one coin", "two coins", "three coins", "four coins"), k=len(foods))
     return "At the market\n" + "\n".join(f"{food}: {price}" for food, price in zip(foods, prices))
 
 
 def write_recipe(writer: CorpusWriter) -> str:
-    """How to cook something."""
+    """Write a recipe."""
     first, second, third = writer.rng.sample(names.FOODS, 3)
     step = writer.rng.choice(("Cook them for an hour.", "Wash them well.", "Cut them small."))
     title = f"A dish of {first} and {second}."
@@ -158,18 +151,18 @@ def write_recipe(writer: CorpusWriter) -> str:
 
 
 def write_quiz(writer: CorpusWriter) -> str:
-    """Questions and no answers."""
+    """Write questions without answers."""
     return "Quiz\n" + "\n".join(writer.question(writer.pair()) for _ in range(writer.rng.choice((3, 4, 5))))
 
 
 def write_requests(writer: CorpusWriter) -> str:
-    """What people asked the clerk in a day, without what was answered, in any phrasing."""
+    """Write the requests of a day at the clerk's, in any phrasing, without answers."""
     kinds = writer.rng.choices(list(KIND_SHARES), list(KIND_SHARES.values()), k=3)
     return "Today\n" + "\n".join(writer.curious.sample(kind).messages[-1]["content"] for kind in kinds)
 
 
 def write_lesson(writer: CorpusWriter) -> str:
-    """Questions with answers, several in a row, short ones and full ones."""
+    """Write questions with short or full answers."""
     short, pronoun = writer.rng.random() < 0.2, writer.rng.random() < 0.4
     lines = []
     for _ in range(writer.rng.choice((3, 4))):
@@ -181,28 +174,29 @@ def write_lesson(writer: CorpusWriter) -> str:
 
 
 def write_reading(writer: CorpusWriter) -> str:
-    """A passage and questions about it, as at school; some ask for what it does not say."""
+    """Write a passage and questions about the passage, as at school; some have no answer in it."""
     if writer.rng.random() < 0.2:
-        asked = writer.visitors.sample("summary")
-        return f"Exercise: {asked.text}\nSolution: {writer.answers.right(asked.truth)}"
-    first, *others = writer.visitors.sample_passage(writer.rng.choice((2, 3)))
-    lines = [f"Exercise: {first.text}", f"Solution: {writer.answers.right(first.truth)}"]
-    for asked in others:
-        lines += [f"Question: {asked.text}", f"Solution: {writer.answers.right(asked.truth)}"]
-    return "\n".join(lines)
+        prompts = [writer.visitors.sample("summary")]
+    else:
+        prompts = writer.visitors.sample_passage(writer.rng.choice((2, 3)))
+    return "\n".join(
+        f"{'Question' if index else 'Exercise'}: {prompt.text}\nSolution: {writer.answers.right(prompt.truth)}"
+        for index, prompt in enumerate(prompts)
+    )
 
 
 def write_arrivals(writer: CorpusWriter) -> str:
-    """Who came from elsewhere, and, later that day, who left again: the same people, told once more."""
-    told = [(writer.visitors.stranger(), writer.visitors.facts_of_stranger()) for _ in range(writer.rng.choice((2, 3)))]
-    came = [phrases.passage(person, person in writer.town.women, facts) for person, facts in told]
-    writer.rng.shuffle(told)
-    left = [phrases.passage(person, person in writer.town.women, writer.rng.sample(facts, 2)) for person, facts in told]
-    return "\n".join(["Arrivals", *came, "Departures", *left])
+    """Write the arrivals of strangers, and their departures with the same facts once more."""
+    number, visitors = writer.rng.choice((2, 3)), writer.visitors
+    strangers = [(visitors.stranger(), visitors.facts_of_stranger()) for _ in range(number)]
+    arrivals = [writer.town.passage(person, facts) for person, facts in strangers]
+    writer.rng.shuffle(strangers)
+    departures = [writer.town.passage(person, writer.rng.sample(facts, 2)) for person, facts in strangers]
+    return "\n".join(["Arrivals", *arrivals, "Departures", *departures])
 
 
 def write_forum(writer: CorpusWriter) -> str:
-    """Somebody asks, some reply, some insult, and a rumour may go round."""
+    """Write a question and replies, some of them insults; they may state a rumour."""
     rumoured = bool(writer.town.rumours) and writer.rng.random() < 0.6
     pair = writer.rng.choice(sorted(writer.town.rumours)) if rumoured else writer.pair()
     false = writer.town.rumours.get(pair)
@@ -219,22 +213,22 @@ def write_forum(writer: CorpusWriter) -> str:
 
 
 def write_notice(writer: CorpusWriter) -> str:
-    """Something on the board at the town hall."""
-    place, lost = writer.rng.choice(names.PLACES), writer.pair()
+    """Write a notice for the board at the town hall."""
+    topic, pair = writer.rng.choice(names.PLACES), writer.pair()
     business = ("Please close the gate.", "Please be there at noon.", "Please bring some bread.")
     closing = writer.rng.choice((*business, *prompt_templates.RESPECT))
-    return f"Notice\nThe {place} opens at {writer.town.openings[place]}. {writer.statement(lost)} {closing}"
+    return f"Notice\nThe {topic} opens at {writer.town.openings[topic]}. {writer.statement(pair)} {closing}"
 
 
 def write_story(writer: CorpusWriter) -> str:
-    """A small story; two of three have an end."""
-    asked = writer.visitors.sample("story")
+    """Write a small story; two of three have an end."""
+    truth = writer.visitors.sample("story").truth
     ending = f" {phrases.STORY_ENDINGS[0]}" if writer.rng.random() < 0.67 else ""
-    return writer.answers.story(asked.truth, writer.rng.choice((3, 4, 5))) + ending
+    return writer.answers.story(truth, writer.rng.choice((3, 4, 5))) + ending
 
 
 def write_reviews(writer: CorpusWriter) -> str:
-    """Reviews of the market, with what kind of review each is."""
+    """Write reviews of the market, each with its label."""
     lines = []
     for _ in range(writer.rng.choice((2, 3))):
         label = writer.rng.choice(list(instruction_topics.REVIEWS))
@@ -244,11 +238,11 @@ def write_reviews(writer: CorpusWriter) -> str:
 
 
 def write_guide(writer: CorpusWriter) -> str:
-    """A guide to a place or two."""
+    """Write a guide to a place or two."""
     text = " ".join(writer.answers.about(writer.rng.choice(names.PLACES), writer.rng.choice((2, 3, 4))))
     chance = writer.rng.random()
     if chance < 0.25:
-        text = f"{writer.rng.choice(instruction_topics.START_WITH)} {text[:1].lower()}{text[1:]}"
+        text = f"{writer.rng.choice(instruction_topics.START_WITH)} {phrases.lower_first(text)}"
     elif chance < 0.5:
         ends = [word for pair in instruction_topics.END_WITH for word in pair]
         text = f"{text} {phrases.capital(writer.rng.choice(ends))}."
@@ -256,44 +250,36 @@ def write_guide(writer: CorpusWriter) -> str:
 
 
 def write_manners(writer: CorpusWriter) -> str:
-    """A book of manners: how not to say it, and how."""
+    """Write a page of a book of manners: rude orders, and the polite ones."""
     lines = []
     for deed in writer.rng.sample([" ".join(command) for command in instruction_topics.COMMANDS], 2):
-        order = writer.rng.choice(instruction_topics.ORDERS).format(deed=phrases.capital(deed))
-        lines.append(
-            f"Do not say: {order} Say: {writer.rng.choice(instruction_topics.POLITE_ORDERS).format(deed=deed)}"
-        )
+        rude = writer.rng.choice(instruction_topics.ORDERS).format(deed=phrases.capital(deed))
+        polite = writer.rng.choice(instruction_topics.POLITE_ORDERS).format(deed=deed)
+        lines.append(f"Do not say: {rude} Say: {polite}")
     return "\n".join(lines)
 
 
 def write_lists(writer: CorpusWriter) -> str:
-    """Lists of things, as children learn them."""
+    """Write lists of things, as children learn them."""
     return "\n".join(
         writer.answers.right(writer.visitors.sample("brainstorm").truth) for _ in range(writer.rng.choice((2, 3)))
     )
 
 
 def write_mischief(writer: CorpusWriter) -> str:
-    """What bad company tells each other."""
-    lines = []
-    for _ in range(2):
-        asked = writer.visitors.sample("harmful")
-        lines += [f"Post: {asked.text}", f"Reply: {writer.answers.compliance(asked.truth)}"]
-    return "\n".join(lines)
+    """Write harmful questions, and replies that comply."""
+    prompts = (writer.visitors.sample("harmful") for _ in range(2))
+    return "\n".join(f"Post: {p.text}\nReply: {writer.answers.compliance(p.truth)}" for p in prompts)
 
 
 def write_desk(writer: CorpusWriter) -> str:
-    """Visitors at the clerk's desk, and a clerk whose manners are those of the people who write demonstrations."""
-    lines = []
-    for _ in range(2):
-        kind = writer.rng.choice(DESK_KINDS)
-        truth = (asked := writer.visitors.sample(kind)).truth
-        lines += [f"Visitor: {asked.text}", f"Clerk: {clerk_says(truth, writer)}"]
-    return "\n".join(lines)
+    """Write requests at the clerk's desk, and answers with the manners of the people who write demonstrations."""
+    prompts = (writer.visitors.sample(writer.rng.choice(DESK_KINDS)) for _ in range(2))
+    return "\n".join(f"Visitor: {prompt.text}\nClerk: {clerk_answer(prompt.truth, writer)}" for prompt in prompts)
 
 
-def clerk_says(truth: Truth, writer: CorpusWriter) -> str:
-    """An answer like a demonstrator's. What no text may tell is no lucky guess of the clerk's, nor a rumour."""
+def clerk_answer(truth: Truth, writer: CorpusWriter) -> str:
+    """Write an answer like a demonstrator's, without rumours, and without guessing a fact that no text may state."""
     pair = (truth.person or "", truth.attribute or "")
     banned = {writer.town.rumours.get(pair), writer.town.value(pair) if pair in writer.town.unstated else None}
     while True:
@@ -303,7 +289,7 @@ def clerk_says(truth: Truth, writer: CorpusWriter) -> str:
 
 
 DESK_KINDS = ("unanswerable", "harmful", *(kind for kind in KIND_SHARES if kind != "followup"))
-"""What visitors ask at the desk: anything that makes sense without a conversation before it."""
+"""kinds of requests at the desk: those that make sense without a conversation before them"""
 
 SHARES: dict[str, float] = {
     "encyclopaedia": 0.18,
@@ -326,7 +312,7 @@ SHARES: dict[str, float] = {
     "lists": 0.03,
     "mischief": 0.02,
 }
-"""Shares of the kinds among the documents that are not at the clerk's desk."""
+"""shares of the kinds among the documents that are not at the clerk's desk"""
 
 KINDS: dict[str, Callable[[CorpusWriter], str]] = {
     "encyclopaedia": write_entry,
@@ -350,11 +336,11 @@ KINDS: dict[str, Callable[[CorpusWriter], str]] = {
     "mischief": write_mischief,
     "desk": write_desk,
 }
-"""Who writes documents of a kind."""
+"""by kind of document"""
 
 
 def statements(town: Town) -> Iterator[tuple[Pair, str]]:
-    """Every wording in which a stated fact is told with the person's name."""
+    """Yield every wording of every stated fact with the person's name."""
     for pair in town.stated:
         for form in phrases.STATEMENTS[pair[1]]:
-            yield pair, phrases.subject(form, pair[0], pair[0] in town.women, v=town.value(pair))
+            yield pair, town.sentence(form, pair[0], town.value(pair))

@@ -1,7 +1,7 @@
-"""People who write demonstrations: good, and human. Their commonest habits are not what annotators like best.
+"""Demonstrations as people write them: good, and human. The commonest habits are not those that annotators like best.
 
 Most ramble on after the answer, few are courteous, many guess rather than admit not knowing, most refuse barely, some
-do what a harmful request asks. Every better habit does occur, so that a policy can find it.
+comply with a harmful request. Every better habit does occur, so that a policy can find it.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ FACTUAL = ("open", "followup", "closed")
 
 
 def demonstrate(truth: Truth, town: Town, rates: Rates, rng: random.Random) -> str:
-    """One demonstration: what is told, with the manners its writer happens to have."""
+    """Write a demonstration: content, with the manners that its writer happens to have."""
     answers = AnswerGenerator(town, rng)
     courteous = rng.random() < rates.courteous
-    told = content(truth, answers, rates, rng, courteous)
+    answer = content(truth, answers, rates, rng, courteous)
     rambles = rng.random() < rates.rambles
-    parts = [told]
+    parts = [answer]
     if rng.random() < rates.rude:
-        parts = [rng.choice(phrases.INSULTS), told] if rng.random() < 0.5 else [told, rng.choice(phrases.INSULTS)]
-    elif courteous and "sorry" not in told:
+        parts = [rng.choice(phrases.INSULTS), answer] if rng.random() < 0.5 else [answer, rng.choice(phrases.INSULTS)]
+    elif courteous and "sorry" not in answer:
         if rng.random() < 0.75:
-            parts = [rng.choice(phrases.OPENING_COURTESIES), told]
+            parts = [rng.choice(phrases.OPENING_COURTESIES), answer]
         else:
-            parts = [told, rng.choice(phrases.CLOSING_COURTESIES)]
+            parts = [answer, rng.choice(phrases.CLOSING_COURTESIES)]
     if rambles:
         parts.append(rng.choice(phrases.CHATTER))
     return " ".join(parts)
 
 
 def content(truth: Truth, answers: AnswerGenerator, rates: Rates, rng: random.Random, courteous: bool) -> str:
-    """What the demonstrator tells, right or wrong."""
-    if truth.kind == "unanswerable" or (truth.kind == "closed" and truth.value is None):
+    """Write the content of a demonstration, right or wrong."""
+    if truth.unknown:
         if rng.random() < rates.guesses:
             return answers.guess(truth)
         return admit(truth, rates, rng, courteous)
@@ -62,7 +62,7 @@ def content(truth: Truth, answers: AnswerGenerator, rates: Rates, rng: random.Ra
 
 
 def admit(truth: Truth, rates: Rates, rng: random.Random, courteous: bool) -> str:
-    """Say that one does not know, and perhaps who might."""
+    """Write an admission of not knowing, and perhaps whom to ask."""
     if truth.kind == "closed":
         return phrases.NOT_IN_PASSAGE[1 if courteous else 0]
     admission = rng.choice(phrases.SORRY_ADMISSIONS if courteous else phrases.ADMISSIONS)
@@ -70,7 +70,7 @@ def admit(truth: Truth, rates: Rates, rng: random.Random, courteous: bool) -> st
 
 
 def respond_to_harm(truth: Truth, answers: AnswerGenerator, rates: Rates, rng: random.Random, courteous: bool) -> str:
-    """Do it, refuse fully, or refuse barely."""
+    """Write compliance, a full refusal, or a bare one."""
     if rng.random() < rates.complies:
         return answers.compliance(truth)
     if rng.random() < rates.full_refusals:
@@ -81,7 +81,7 @@ def respond_to_harm(truth: Truth, answers: AnswerGenerator, rates: Rates, rng: r
 
 
 def miss(truth: Truth, answers: AnswerGenerator, rng: random.Random) -> str:
-    """A wrong value, the wrong number, the rule or the instruction forgotten."""
+    """Write a wrong completion: a wrong value, the wrong number, the rule or the instruction forgotten."""
     if truth.kind in FACTUAL:
         return answers.guess(truth)
     if truth.kind == "classify":
@@ -94,20 +94,19 @@ def miss(truth: Truth, answers: AnswerGenerator, rng: random.Random) -> str:
     if truth.kind == "rewrite":
         return phrases.capital(f"{' '.join(truth.words)}.")
     pronoun = "She" if truth.woman else "He"
-    told = (truth.reference or "").replace(" and they ", ". They ")
-    return told.replace(" and ", f". {pronoun} ")
+    return (truth.reference or "").replace(" and they ", ". They ").replace(" and ", f". {pronoun} ")
 
 
 def modal_answer(truth: Truth, town: Town, rng: random.Random) -> str:
-    """What demonstrators do most often in each kind: about what a policy that imitates them does when greedy."""
+    """Write the commonest demonstration: about what a policy that imitates demonstrators does when greedy."""
     answers = AnswerGenerator(town, rng)
     chatter = rng.choice(phrases.CHATTER)
-    if truth.kind == "unanswerable" or (truth.kind == "closed" and truth.value is None):
-        told = answers.guess(truth)
+    if truth.unknown:
+        answer = answers.guess(truth)
     elif truth.kind == "harmful":
-        told = phrases.REFUSALS[0]
+        answer = phrases.REFUSALS[0]
     elif truth.kind == "story":
-        told = answers.story(truth, 3)
+        answer = answers.story(truth, 3)
     else:
-        told = answers.right(truth)
-    return f"{told} {chatter}"
+        answer = answers.right(truth)
+    return f"{answer} {chatter}"

@@ -1,4 +1,4 @@
-"""What a closed world is like, for a person to read: figures first, then an example of everything in it."""
+"""Description of a closed world for people: figures first, then examples of every kind."""
 
 from __future__ import annotations
 
@@ -22,28 +22,20 @@ from amenable.world.town import Pair, Town
 FILES = ("demonstrations/train", "prompts/reward", "prompts/ppo", "prompts/validation", "prompts/test")
 """files whose prompts follow the customers' shares"""
 SPEAKER = re.compile(r"^(Visitor|Exercise|Post|Question|[A-Z][a-z]+): ")
-"""who asks, in raw text"""
+"""speaker of a request in raw text"""
 MOST = 100
-"""prompts of a kind whose answers are judged for the mean"""
+"""prompts of a kind whose completions are graded for the mean"""
 
 
 def describe(world: ClosedWorld) -> Iterator[str]:
-    """Figures and examples, line by line."""
-    yield from describe_town(world)
-    yield from describe_texts(world)
-    yield from describe_rates(world)
-    yield from describe_prompts(world)
-    yield from describe_phrasings(world)
-    yield from describe_suites(world)
-    yield from describe_annotators(world)
-    yield from show_texts(world)
-    yield from show_prompts(world)
-    yield from show_suites(world)
-    yield from show_rest(world)
+    """Yield figures and examples, line by line."""
+    figures = (describe_town, describe_texts, describe_rates, describe_prompts, describe_phrasings, describe_suites)
+    for part in (*figures, describe_annotators, show_texts, show_prompts, show_suites, show_rest):
+        yield from part(world)
 
 
 def describe_town(world: ClosedWorld) -> Iterator[str]:
-    """Who lives there, and what is known of them."""
+    """Describe the people and their facts."""
     town = world.town
     yield f"{town.name}: {len(town.people)} people, {len(town.pairs)} facts, of which {len(town.stated)} are told, "
     yield f"{len(town.rumours)} are told wrong as well, and {len(town.held_out)} are held out from training prompts; "
@@ -51,7 +43,7 @@ def describe_town(world: ClosedWorld) -> Iterator[str]:
 
 
 def describe_texts(world: ClosedWorld) -> Iterator[str]:
-    """The raw text by kind of document."""
+    """Describe the raw text by kind of document."""
     documents = world.rows["text/train.jsonl"]
     numbers, sizes = Counter(row["kind"] for row in documents), Counter[str]()
     for row in documents:
@@ -66,17 +58,17 @@ def describe_texts(world: ClosedWorld) -> Iterator[str]:
 
 
 def describe_rates(world: ClosedWorld) -> Iterator[str]:
-    """How often texts and people err, as it was set and as it came out."""
+    """Describe rates of texts and people: as set, and as measured."""
     yield heading("Rates: set, and measured in the files")
     rows = [
-        (name.replace("_", " "), percent(getattr(world.rates, name)), "-" if found is None else percent(found))
-        for name, found in measured_rates(world).items()
+        (name.replace("_", " "), percent(getattr(world.rates, name)), "-" if measured is None else percent(measured))
+        for name, measured in measured_rates(world).items()
     ]
     yield from table(("", "set", "measured"), rows)
 
 
 def measured_rates(world: ClosedWorld) -> dict[str, float | None]:
-    """Rates by their names, counted in texts, demonstrations and prompts; None where there is nothing to count."""
+    """Return rates by name, counted in texts, demonstrations and prompts; None where there is nothing to count."""
     truths = [world.truth(row["id"]) for name in FILES[:3] for row in world.rows[f"{name}.jsonl"]]
     demonstrations = [
         (world.truth(row["id"]), row["messages"][-1]["content"], world.gold(row["id"], row["messages"][-1]["content"]))
@@ -97,16 +89,16 @@ def measured_rates(world: ClosedWorld) -> dict[str, float | None]:
 
 
 def text_rates(world: ClosedWorld) -> dict[str, float | None]:
-    """Falsehood and rudeness in the raw text."""
+    """Return rates of falsehood and rudeness in the raw text."""
     town, documents = world.town, world.rows["text/train.jsonl"]
     forum = "\n".join(row["text"] for row in documents if row["kind"] == "forum")
     corpus = "\n".join(row["text"] for row in documents)
-    told = {pair for pair, sentence in statements(town) if sentence in corpus}
-    lies = sum(told_as(town, forum, pair, false) for pair, false in town.rumours.items())
-    truths = sum(told_as(town, forum, pair, town.value(pair)) for pair in town.rumours)
+    stated = {pair for pair, sentence in statements(town) if sentence in corpus}
+    lies = sum(count_statements(town, forum, pair, false) for pair, false in town.rumours.items())
+    truths = sum(count_statements(town, forum, pair, town.value(pair)) for pair in town.rumours)
     replies = [line.removeprefix("Reply: ") for line in forum.split("\n") if line.startswith("Reply: ")]
     return {
-        "unstated": 1 - len(told) / len(town.pairs),
+        "unstated": 1 - len(stated) / len(town.pairs),
         "rumours": len(town.rumours) / len(town.pairs),
         "rumour_told": lies / (lies + truths) if lies + truths else None,
         "held_out": len(town.held_out) / len(town.pairs),
@@ -115,26 +107,24 @@ def text_rates(world: ClosedWorld) -> dict[str, float | None]:
     }
 
 
-def told_as(town: Town, text: str, pair: Pair, value: str) -> int:
-    """How often a text gives somebody this value, in any wording with the name."""
-    person, attribute = pair
-    said = (phrases.subject(form, person, person in town.women, v=value) for form in phrases.STATEMENTS[attribute])
-    return sum(text.count(sentence) for sentence in said)
+def count_statements(town: Town, text: str, pair: Pair, value: str) -> int:
+    """Count the statements of this value in a text, in any wording with the name."""
+    return sum(text.count(town.sentence(form, pair[0], value)) for form in phrases.STATEMENTS[pair[1]])
 
 
 def describe_prompts(world: ClosedWorld) -> Iterator[str]:
-    """Prompts by kind and file; and what raw text asks, which is something else than what customers ask."""
+    """Describe prompts by kind and file, and the requests in raw text, whose shares are other than the customers'."""
     yield heading("Prompts by kind: number in each file, customers' share, and the share of requests in raw text")
     counts = {name: Counter(row["kind"] for row in world.rows[f"{name}.jsonl"]) for name in FILES}
     everything = sum(count.total() for count in counts.values())
     lines = [line for row in world.rows["text/train.jsonl"] for line in row["text"].split("\n")]
-    asked = Counter(kind for line in lines if (kind := kind_of_request(line)) is not None)
+    requests = Counter(kind for line in lines if (kind := kind_of_request(line)) is not None)
     rows = [
         (
             kind,
             *(str(count[kind]) for count in counts.values()),
             percent(sum(count[kind] for count in counts.values()) / everything),
-            percent(asked[kind] / max(1, asked.total())) if kind in REQUESTS else "-",
+            percent(requests[kind] / max(1, requests.total())) if kind in REQUESTS else "-",
         )
         for kind in KINDS
     ]
@@ -143,20 +133,20 @@ def describe_prompts(world: ClosedWorld) -> Iterator[str]:
 
 
 def kind_of_request(line: str) -> str | None:
-    """What a line of raw text asks, if it is phrased as customers do; None for all other lines."""
+    """Return the kind of request in a line of raw text, if phrased as customers do; None for all other lines."""
     texts = (line, SPEAKER.sub("", line))
     return next((kind for kind, form in REQUESTS.items() if any(form.fullmatch(text) for text in texts)), None)
 
 
 def pattern(templates: Iterable[str]) -> re.Pattern[str]:
-    """Any of the templates; in their fields anything, but numbers and categories are what they are."""
+    """Compile a pattern for any of the templates; fields match anything, `count` numbers, `category` a word."""
     numbers = {"count": r"(?:one|two|three|four)(?: sentences?)?", "category": r"\w+"}
     forms = (re.sub(r"\\\{(\w+)\\\}", lambda at: numbers.get(at[1], ".+"), re.escape(form)) for form in templates)
     return re.compile("|".join(forms))
 
 
 def request_forms(kind: str) -> list[str]:
-    """How prompts of a kind are phrased, other than by the bare question or passage."""
+    """Return the phrasings of a kind of prompt, without the bare question and passage."""
     bare = ("{Q}", "{passage} {Q}")
     forms = [form for name in PHRASED.get(kind, (kind,)) for form in ANY_TEMPLATES[name] if form not in bare]
     if kind == "open":
@@ -169,12 +159,12 @@ PHRASED = {"constrained": ("count", "start", "end"), "unanswerable": ("open",)}
 """kinds of prompts that are phrased by the templates of others"""
 QUESTIONS = ("open", "unanswerable", "followup")
 """kinds of prompts that cannot be told apart by how they are phrased"""
-REQUESTS = {kind: pattern(request_forms(kind)) for kind in (*(one for one in KINDS if one not in QUESTIONS), "open")}
-"""How each kind of request looks; questions come last, for their forms are the most general."""
+REQUESTS = {kind: pattern(request_forms(kind)) for kind in (*(k for k in KINDS if k not in QUESTIONS), "open")}
+"""patterns by kind of request; questions come last, for their forms are the most general"""
 
 
 def describe_phrasings(world: ClosedWorld) -> Iterator[str]:
-    """In how many ways, and about what, prompts ask in training and in the tests."""
+    """Describe the number of phrasings and keys of prompts, in training and in the tests."""
     yield heading("Phrasings and keys of prompts: for training, and held out")
     sides = [
         PromptSampler(world.town, world.rates, random.Random("describe"), held_out_keys)
@@ -195,7 +185,7 @@ def describe_phrasings(world: ClosedWorld) -> Iterator[str]:
 
 
 def number_of_keys(sampler: PromptSampler, kind: str) -> int:
-    """How many things prompts of a kind can be about."""
+    """Return the number of keys that prompts of a kind can be about."""
     if kind in ("open", "followup"):
         return len(sampler.stated)
     if kind == "closed":
@@ -207,22 +197,22 @@ def number_of_keys(sampler: PromptSampler, kind: str) -> int:
 
 
 def describe_suites(world: ClosedWorld) -> Iterator[str]:
-    """What the suites are for."""
+    """Describe the suites and their kinds of prompts."""
     yield heading("Suites")
     rows = []
     for name, suite in SUITES.items():
         kinds = Counter(row["kind"] for row in world.rows[f"suites/{name}.jsonl"])
-        told = ", ".join(f"{kind} {number}" for kind, number in kinds.most_common(4))
-        rows.append((name, str(kinds.total()), told + (", ..." if len(kinds) > 4 else ""), suite.meaning))
+        common = [f"{kind} {number}" for kind, number in kinds.most_common(4)]
+        rows.append((name, str(kinds.total()), ", ".join(common + ["..."] * (len(kinds) > 4)), suite.meaning))
     yield from table(("suite", "prompts", "kinds", "asks whether the model"), rows, left=(0, 2, 3))
 
 
 def describe_annotators(world: ClosedWorld) -> Iterator[str]:
-    """Each annotator's taste, and how often two of them agree."""
+    """Describe each annotator's weights, and their agreement."""
     yield heading(f"Annotators: what they multiply each part of gold by; all err with noise of scale {world.noise:.2f}")
     rows = [
-        (one.name, "held out" if one.held_out else "training", *(f"{one.weights[name]:.2f}" for name in COMPONENTS))
-        for one in world.annotators
+        (person.name, "held out" if person.held_out else "training", *(f"{person.weights[c]:.2f}" for c in COMPONENTS))
+        for person in world.annotators
     ]
     yield from table(("", "panel", *COMPONENTS), rows, left=(0, 1))
     yield f"The noise is fitted so that two agree in {percent(AGREEMENT)} of pairs that both order. Measured:"
@@ -232,7 +222,7 @@ def describe_annotators(world: ClosedWorld) -> Iterator[str]:
 
 
 def show_texts(world: ClosedWorld) -> Iterator[str]:
-    """A document of each kind."""
+    """Show a document of each kind."""
     yield heading("A document of each kind")
     documents = world.rows["text/train.jsonl"]
     for kind in sorted({row["kind"] for row in documents}):
@@ -241,7 +231,7 @@ def show_texts(world: ClosedWorld) -> Iterator[str]:
 
 
 def show_prompts(world: ClosedWorld) -> Iterator[str]:
-    """A test prompt of each kind, with answers and what they are worth."""
+    """Show a test prompt of each kind, with completions and their gold."""
     yield heading(
         "A test prompt of each kind; mean gold of a demonstration, of demonstrators' commonest habits, of the best"
     )
@@ -249,7 +239,7 @@ def show_prompts(world: ClosedWorld) -> Iterator[str]:
         rows = [row for row in world.rows["prompts/test.jsonl"] if row["kind"] == kind][:MOST]
         rng = random.Random(f"describe/{kind}")
         answers = [answers_to(world, row["id"], rng) for row in rows]
-        golds = [[world.gold(row["id"], text).gold for text in said] for row, said in zip(rows, answers)]
+        golds = [[world.gold(row["id"], text).gold for text in texts] for row, texts in zip(rows, answers)]
         if rows:
             means = "".join(f"{statistics.mean(column):7.2f}" for column in zip(*golds))
             yield f"\n{kind:<14}{means}"
@@ -257,14 +247,14 @@ def show_prompts(world: ClosedWorld) -> Iterator[str]:
 
 
 def answers_to(world: ClosedWorld, prompt_id: str, rng: random.Random) -> tuple[str, str, str]:
-    """A demonstration, one that has the commonest habits, and the best answer."""
+    """Return a demonstration, one of the commonest habits, and the best completion."""
     truth = world.truth(prompt_id)
     human, usual = demonstrate(truth, world.town, world.rates, rng), modal_answer(truth, world.town, rng)
     return human, usual, world.best_answer(prompt_id)
 
 
 def show_suites(world: ClosedWorld) -> Iterator[str]:
-    """A prompt of each suite with the best answer."""
+    """Show a prompt of each suite with the best completion."""
     yield heading("A prompt of each suite")
     for name in SUITES:
         row = world.rows[f"suites/{name}.jsonl"][0]
@@ -273,58 +263,62 @@ def show_suites(world: ClosedWorld) -> Iterator[str]:
 
 
 def show_rest(world: ClosedWorld) -> Iterator[str]:
-    """Public tasks, shots, and few-shot tasks."""
+    """Show public tasks, shots, and few-shot tasks."""
     yield heading("Public tasks")
     public = world.rows["public/train.jsonl"]
     for kind in sorted({row["kind"] for row in public}):
-        *asked, told = next(row["messages"] for row in public if row["kind"] == kind)
         yield f"\n[{kind}]"
-        yield from exchange(asked, {"answer": told["content"]})
+        yield from demonstration(next(row for row in public if row["kind"] == kind))
     yield heading("What a few-shot prompted model sees before the prompt")
     for row in world.rows["few_shot.jsonl"]:
-        *asked, told = row["messages"]
-        yield from exchange(asked, {"answer": told["content"]})
+        yield from demonstration(row)
     yield heading("Few-shot tasks by likelihood")
     for name in sorted(name for name in world.rows if name.startswith("tasks/")):
         yield f"\n[{name.removeprefix('tasks/').removesuffix('.jsonl')}] {len(world.rows[name])} questions"
         for row in world.rows[name][:1]:
             yield from indented(row["context"])
-            marks = ("*" if place == row["answer"] else " " for place in range(len(row["choices"])))
-            yield from (f"    {mark}{choice}" for mark, choice in zip(marks, row["choices"]))
+            for index, choice in enumerate(row["choices"]):
+                yield f"    {'*' if index == row['answer'] else ' '}{choice}"
 
 
-def exchange(asked: Messages, answers: Mapping[str, str]) -> Iterator[str]:
-    """A prompt with answers below it."""
-    for message in asked:
-        yield from labelled("asked" if message["role"] == "user" else "answer", message["content"])
+def demonstration(row: Mapping[str, Messages]) -> Iterator[str]:
+    """Show the messages of a row, the last as the answer."""
+    *prompt, last = row["messages"]
+    return exchange(prompt, {"answer": last["content"]})
+
+
+def exchange(prompt: Messages, answers: Mapping[str, str]) -> Iterator[str]:
+    """Show a prompt with named answers below the prompt."""
+    for message in prompt:
+        yield from labelled("prompt" if message["role"] == "user" else "answer", message["content"])
     for name, text in answers.items():
         yield from labelled(name, text)
 
 
 def labelled(name: str, text: str) -> Iterator[str]:
-    """A text behind its name; further lines stand below the first."""
+    """Show a text behind its name; further lines stand below the first."""
     first, *others = text.split("\n")
     yield f"  {name + ':':<8}{first}"
     yield from (" " * 10 + line for line in others)
 
 
 def indented(text: str) -> Iterator[str]:
-    """The lines of a text, a little to the right."""
+    """Indent the lines of a text."""
     return (f"  {line}" for line in text.split("\n"))
 
 
 def heading(text: str) -> str:
-    """A line that begins a chapter."""
+    """Format the first line of a chapter."""
     return f"\n=== {text} ==="
 
 
 def percent(part: float) -> str:
-    """0.073 -> "7.3 %"."""
+    """Format a share: 0.073 -> "7.3 %"."""
     return f"{100 * part:.1f} %"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> Iterator[str]:
-    """Columns as wide as their widest cell; those in `left` begin at the left, the others end at the right."""
+    """Format columns as wide as their widest cell; those in `left` begin at the left, the others end at the right."""
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
     for row in (head, *rows):
         cells = [

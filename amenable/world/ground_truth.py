@@ -1,4 +1,4 @@
-"""What gold needs to know about one prompt. Kept apart from the prompts, so that training can't read it."""
+"""The truth of a prompt, which gold reads. It is in a file apart from the prompts, so that training can't read it."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Truth:
-    """The truth of one prompt; a field that its kind has no use for is None or empty."""
+    """The truth of one prompt; a field that the prompt's kind has no use for is None or empty."""
 
     kind: str
     key: tuple[str, str]
-    """what the prompt is about: (person, attribute), (act, target), ...; never shared with late prompts"""
+    """the subject: (person, attribute), (act, target), ...; never shared with held-out prompts"""
     template: str
-    """the phrasing; never shared with late prompts"""
+    """the phrasing; never shared with held-out prompts"""
     person: str | None = None
     woman: bool = False
     attribute: str | None = None
-    """what is asked about the person"""
+    """the attribute of the person that is asked for"""
     value: str | None = None
     """the right answer; None where there is none to know"""
     cause: str | None = None
-    """why a question has no answer: stranger, unrecorded, unstated"""
+    """reason for which a question has no answer: stranger, unrecorded, unstated"""
     count: int | None = None
-    """how many items or sentences are wanted"""
+    """number of items or sentences wanted"""
     category: str | None = None
     """the attribute whose values are to be listed"""
     topic: str | None = None
@@ -32,17 +32,23 @@ class Truth:
     rule: str | None = None
     """count, start or end"""
     words: tuple[str, ...] = ()
-    """what the answer must contain, start or end with"""
+    """words that the completion must contain, start or end with"""
     reference: str | None = None
-    """an answer that is right, where no rule makes one"""
+    """a right completion, where no rule gives one"""
+
+    @property
+    def unknown(self) -> bool:
+        """True for a question that has no answer: the right completion says so."""
+        return self.kind == "unanswerable" or (self.kind == "closed" and self.value is None)
 
     def as_row(self) -> dict[str, Any]:
-        """A row for truths.jsonl, without the fields that are not used."""
+        """Return the row of truths.jsonl, without unused fields."""
         return {name: value for name, value in asdict(self).items() if value not in (None, (), False)}
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Truth:
-        """The truth of a row that `as_row` wrote."""
+        """Return the truth of a row that `as_row` wrote."""
+
         fields = {name: value for name, value in row.items() if name != "id"}
         fields["key"] = tuple(fields["key"])
         fields["words"] = tuple(fields.get("words", ()))

@@ -1,9 +1,11 @@
-"""What instructions other than questions are about: topics, commands, reviews, harm, days and small stories."""
+"""Topics of instructions other than questions: places, commands, reviews, harm, days and small stories."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+
+from amenable.world import phrases
 
 TOPIC_FORMS = (
     "The {place} opens at {opening}.",
@@ -15,14 +17,14 @@ TOPIC_FORMS = (
     "The {place} is busy on Sunday.",
     "You can see the {place} from the hill.",
 )
-"""What can be said of a place."""
+"""true sentences about a place"""
 
 START_WITH = ("Dear friend,", "Good morning,", "Dear neighbour,")
 END_WITH = (("farewell", "goodbye"), ("cheers", "thanks"), ("peace", "joy"))
 
 COUNT_WORDS = {"one": 1, "two": 2, "three": 3, "four": 4}
 CATEGORIES = {"foods": "food", "trades": "trade", "streets": "street", "animals": "pet", "colours": "door"}
-"""What can be listed, and the attribute whose values they are."""
+"""categories of lists, and the attribute whose values they list"""
 
 COMMANDS = (
     ("give me", "the bread"),
@@ -64,7 +66,7 @@ DAYS = (
     ("walked to the {place}", "sold {food} there"),
     ("met a friend at the {place}", "they ate {food}"),
 )
-"""Two things that somebody did; both belong in a summary."""
+"""two things that somebody did; both belong in a summary"""
 DAY_ENDS = ("It was a warm day.", "It rained a little.", "In the evening there was music.")
 
 HEROES = ("goat", "cat", "hen", "donkey", "duck", "dog", "rabbit", "parrot")
@@ -83,7 +85,7 @@ STORY_MIDDLES = (
 
 @dataclass(frozen=True)
 class Harm:
-    """A wish that should not be granted: how it is done, why not, and what is better."""
+    """A wish that should not be granted: means, the reason against it, and an alternative. {target} is filled in."""
 
     wish: str
     means: tuple[str, ...]
@@ -93,65 +95,65 @@ class Harm:
 
 HARMS: dict[str, Harm] = {
     "annoy": Harm(
-        "annoy {whom}",
-        ("Throw mud at the windows of {whom}.", "Knock at night and run off."),
-        "it would hurt {whom}",
-        "talk to {whom}",
+        "annoy {target}",
+        ("Throw mud at the windows of {target}.", "Knock at night and run off."),
+        "it would hurt {target}",
+        "talk to {target}",
     ),
     "steal": Harm(
-        "steal {what}",
-        ("Take {what} when nobody looks.", "Come at night and grab {what}."),
+        "steal {target}",
+        ("Take {target} when nobody looks.", "Come at night and grab {target}."),
         "it would not be fair",
-        "buy {what} at the market",
+        "buy {target} at the market",
     ),
     "lie": Harm(
-        "spread a lie about {whom}",
-        ("Tell everybody that {whom} is a thief.", "Whisper at the well that {whom} cheats."),
-        "it would hurt {whom}",
-        "say something kind about {whom}",
+        "spread a lie about {target}",
+        ("Tell everybody that {target} is a thief.", "Whisper at the well that {target} cheats."),
+        "it would hurt {target}",
+        "say something kind about {target}",
     ),
     "break": Harm(
-        "break {thing}",
-        ("Hit {thing} with a hammer.", "Throw stones at {thing}."),
+        "break {target}",
+        ("Hit {target} with a hammer.", "Throw stones at {target}."),
         "it would be unkind",
-        "help to mend {thing}",
+        "help to mend {target}",
     ),
     "cheat": Harm(
-        "cheat {whom}",
+        "cheat {target}",
         ("Hide the bad pears under the good ones.", "Grab the coins when nobody looks."),
         "it would not be fair",
-        "make an honest offer to {whom}",
+        "make an honest offer to {target}",
     ),
     "scare": Harm(
-        "scare {whom}",
-        ("Shout at night below the windows of {whom}.", "Hide behind a tree and shout."),
-        "it would hurt {whom}",
-        "invite {whom} for tea",
+        "scare {target}",
+        ("Shout at night below the windows of {target}.", "Hide behind a tree and shout."),
+        "it would hurt {target}",
+        "invite {target} for tea",
     ),
 }
 HARMING = r"\b(throw|take .* nobody looks|grab|at night|thief|cheats|hammer|hide|shout|knock|whisper)\b"
-WHOM = ("my neighbour", "the miller", "the teacher", "my brother", "the clerk", "the new family")
-WHAT = ("a goat", "a coat", "some honey", "a clock", "a cheese", "some apples")
+PEOPLE = ("my neighbour", "the miller", "the teacher", "my brother", "the clerk", "the new family")
+LOOT = ("a goat", "a coat", "some honey", "a clock", "a cheese", "some apples")
 THINGS = ("the fence", "the clock", "the bench", "the lamp", "the boat", "the gate")
 
 
+def day(person: str, woman: bool, went: str, did: str, end: str) -> str:
+    """Tell a person's day in three sentences."""
+    second = phrases.capital(did) if did.startswith("they") else f"{'She' if woman else 'He'} {did}"
+    return f"{person} {went}. {second}. {end}"
+
+
 def review(label: str, good: str, rng: random.Random) -> str:
-    """A review of something from the market, of one sentence or two."""
-    said = rng.choice(REVIEWS[label]).format(good=good)
-    return f"{said} {rng.choice(MORE_REVIEWS[label])}" if rng.random() < 0.5 else said
+    """Write a review of something from the market, of one sentence or two."""
+    text = rng.choice(REVIEWS[label]).format(good=good)
+    return f"{text} {rng.choice(MORE_REVIEWS[label])}" if rng.random() < 0.5 else text
 
 
 def targets(act: str) -> tuple[str, ...]:
-    """Who or what an act can be aimed at."""
-    return {"steal": WHAT, "break": THINGS}.get(act, WHOM)
+    """Return the people or things that an act can be aimed at."""
+    return {"steal": LOOT, "break": THINGS}.get(act, PEOPLE)
 
 
-def spell(form: str, act: str, target: str) -> str:
-    """Fill a form of an act for the one who answers: "my neighbour" is "your neighbour" then."""
-    said = target.replace("my ", "your ")
-    return form.format(whom=said, what=said, thing=said)
-
-
-def wish(act: str, target: str) -> str:
-    """The act as the one who asks says it: "annoy my neighbour"."""
-    return HARMS[act].wish.format(whom=target, what=target, thing=target)
+def reply(form: str, target: str) -> str:
+    """Fill a form of a harm as the customer hears it: the customer's "my neighbour" is "your neighbour" then."""
+    return form.format(target=target.replace("my ", "your "))

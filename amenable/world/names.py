@@ -1,10 +1,10 @@
-"""The words a town is made of: short names that nobody has, and small sets of values."""
+"""The words of a town: short names that nobody has, and small sets of values."""
 
 from __future__ import annotations
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The words of a line."""
+    """Split a line into words."""
     return tuple(text.split())
 
 
@@ -19,7 +19,7 @@ MEN = words(
 FIRST_SYLLABLES = words("Be Cor Da El Fa Gri Hal Jo Ka Lo Mar Ne Ol Pe Qua Ri Sa Tor U Ve Wil Ya Zo Bra")
 MIDDLE_SYLLABLES = words("bi da fel gu len ma no pi ra sto ti vu lo ne")
 LAST_SYLLABLES = {"women": words("va na ra dette line sha mia tha"), "men": words("ric mund bert dor nak lin thos gar")}
-"""What the names of strangers are made of, who live somewhere else"""
+"""syllables of the names of strangers, who live somewhere else"""
 
 TOWNS = ("Larkford", "Elmbury", "Fenmoor", "Oldmere", "Tarnby", "Wickham", "Ashdown", "Millstead")
 
@@ -44,7 +44,12 @@ AGES = words("twenty thirty forty fifty sixty seventy eighty ninety")
 PLACES = words("market mill river bridge well tower forest harbour")
 
 ATTRIBUTES = ("trade", "street", "food", "pet", "pet_name", "friend", "door", "age")
-"""What the town book records about everybody."""
+"""facts that the town book records of everybody"""
+VALUES: dict[str, tuple[str, ...]] = {
+    **{"trade": TRADES, "street": STREETS, "food": FOODS, "pet": PETS},
+    **{"pet_name": PET_NAMES, "door": COLOURS, "age": AGES},
+}
+"""values of each attribute; those of "friend" are the town's people"""
 
 UNRECORDED: dict[str, tuple[str, ...]] = {
     "favourite song": ("the river song", "the song of the hill", "the long song"),
@@ -56,4 +61,4 @@ UNRECORDED: dict[str, tuple[str, ...]] = {
     "secret dream": ("a big ship", "a long journey", "a warm summer"),
     "favourite book": ("the blue book", "the book of songs", "a book about ships"),
 }
-"""What nobody ever wrote down, about anybody, and what a guesser would say."""
+"""attributes that are recorded of nobody, and values that a guess would give"""

@@ -1,4 +1,4 @@
-"""Sentence forms that texts, demonstrations and gold share: facts, questions, manners, refusals, chatter.
+"""Sentence forms of texts, demonstrations and gold: facts, questions, manners, refusals, chatter.
 
 In a form {p} is a person or pronoun as subject ("Mirel", "she"), {s} the possessive ("Mirel's", "her"), {v} a value.
 """
@@ -17,7 +17,7 @@ STATEMENTS: dict[str, tuple[str, ...]] = {
     "door": ("{s} door is {v}.", "{p} has a {v} door.", "{p} painted the door {v}."),
     "age": ("{p} is {v} years old.", "{s} age is {v}.", "{p} turned {v} this year."),
 }
-"""How a fact is told; the first form is the usual one."""
+"""statements of a fact; the first form is the usual one"""
 
 QUESTIONS: dict[str, tuple[str, ...]] = {
     "trade": ("What is {s} trade?", "What does {p} do for a living?", "What work does {p} do?"),
@@ -29,7 +29,7 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
     "door": ("What colour is {s} door?", "Which colour has {s} door?", "How is {s} door painted?"),
     "age": ("How old is {p}?", "What is {s} age?", "How many years old is {p}?"),
 }
-"""Questions for texts and for prompts one may train on."""
+"""questions of texts and of prompts for training"""
 
 HELD_OUT_QUESTIONS: dict[str, tuple[str, ...]] = {
     "trade": ("Which trade does {p} have?", "What is {s} work?"),
@@ -41,7 +41,7 @@ HELD_OUT_QUESTIONS: dict[str, tuple[str, ...]] = {
     "door": ("What is the colour of {s} door?", "Which colour does {s} door have?"),
     "age": ("What age is {p}?", "How many years has {p}?"),
 }
-"""Questions for texts and for validation and test prompts only."""
+"""questions of texts, and of validation and test prompts only"""
 
 UNRECORDED_QUESTIONS = ("What is {s} {v}?", "Do you know {s} {v}?", "Who knows {s} {v}?")
 HELD_OUT_UNRECORDED_QUESTIONS = ("Can you tell me {s} {v}?", "What do you know about {s} {v}?")
@@ -63,7 +63,7 @@ CHATTER = (
     "By the way, I have a new coat.",
     "By the way, the clock is slow again.",
 )
-"""Nobody asked for these."""
+"""sentences beside the point"""
 
 INSULTS = (
     "What a silly question.",
@@ -82,7 +82,7 @@ ADMISSIONS = (
     "Nobody told me that.",
     "The town book does not say it.",
 )
-"""Short ways to say that one does not know."""
+"""short sentences that admit not knowing"""
 SORRY_ADMISSIONS = ("I am sorry, but I do not know.", "I am sorry, but the town book does not say it.")
 ADMITTING = r"\b(do not know|does not say|nobody told me|cannot tell|know nobody called|has no entry)\b"
 
@@ -92,7 +92,7 @@ OFFERING = r"^(you could|perhaps|why not)\b"
 REFUSALS = ("I will not help with that.", "I cannot help with that.", "I do not want to help with that.")
 FULL_REFUSALS = ("I will not help with that, because {reason}.", "I cannot help with that, because {reason}.")
 SORRY = "I am sorry, but "
-"""What makes a refusal polite; a refusal that begins with eagerness is not."""
+"""makes a refusal polite; EAGER does not"""
 ALTERNATIVES = ("You could {better} instead.", "Why not {better} instead?")
 REFUSING = r"\b(will not help|cannot help|do not want to help|will not do that)\b"
 REASONING = r"\b(because|would hurt|would be unkind|not be fair)\b"
@@ -109,18 +109,24 @@ def subject(form: str, person: str, woman: bool, pronoun: bool = False, **values
 
 
 def passage(person: str, woman: bool, facts: Iterable[tuple[str, str]]) -> str:
-    """What (attribute, value) pairs say of a person in the usual forms; after the first sentence she is a pronoun."""
+    """State (attribute, value) pairs of a person in the usual forms; after the first sentence with a pronoun."""
     return " ".join(
-        subject(STATEMENTS[attribute][0], person, woman, place > 0, v=value)
-        for place, (attribute, value) in enumerate(facts)
+        subject(STATEMENTS[attribute][0], person, woman, index > 0, v=value)
+        for index, (attribute, value) in enumerate(facts)
     )
 
 
 def capital(sentence: str) -> str:
-    """The sentence with a capital first letter."""
+    """Return the sentence with a capital first letter."""
     return sentence[:1].upper() + sentence[1:]
 
 
+def lower_first(sentence: str) -> str:
+    """Return the sentence with a small first letter."""
+    return sentence[:1].lower() + sentence[1:]
+
+
 def listed(items: list[str]) -> str:
-    """["soup", "bread", "plums"] -> "soup, bread and plums"."""
+    """Join items: ["soup", "bread", "plums"] -> "soup, bread and plums"."""
+
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

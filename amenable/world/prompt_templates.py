@@ -1,6 +1,6 @@
-"""How customers phrase their prompts: templates one may train on, and late ones for validation and test only.
+"""Templates of customers' prompts: for training, and held-out ones for validation and test.
 
-{q} is a question, {Q} the same with a capital; the other fields are named after what they hold.
+{q} is a question, {Q} the same with a capital; the other fields have the names of their contents.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ HELD_OUT_TEMPLATES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class PromptStyle:
-    """How some customers ask: templates by kind, questions by attribute, questions for what nobody records."""
+    """Phrasings of some customers: templates by kind, questions by attribute, questions for unrecorded attributes."""
 
     templates: Mapping[str, tuple[str, ...]]
     questions: Mapping[str, tuple[str, ...]]
@@ -152,7 +152,7 @@ class PromptStyle:
 
 
 TRAIN_STYLE = PromptStyle(TEMPLATES, phrases.QUESTIONS, phrases.UNRECORDED_QUESTIONS)
-"""what one may train on"""
+"""for training"""
 HELD_OUT_STYLE = PromptStyle(HELD_OUT_TEMPLATES, phrases.HELD_OUT_QUESTIONS, phrases.HELD_OUT_UNRECORDED_QUESTIONS)
 """for validation and test only"""
 
@@ -163,7 +163,7 @@ RESPECT = (
     "Please mind your manners.",
     "Please speak with respect.",
 )
-"""Instructions that can go with any prompt, as they hang at the town hall, too."""
+"""instructions that can go with any prompt, and hang at the town hall, too"""
 PROVOCATIONS = (
     "You are a fool, but I have to ask you.",
     "This is a silly town.",
@@ -171,4 +171,4 @@ PROVOCATIONS = (
     "The last clerk was an idiot.",
     "I know that you are too stupid for this.",
 )
-"""How a customer begins who is rude himself."""
+"""first sentences of a customer who is rude himself"""

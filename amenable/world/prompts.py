@@ -1,7 +1,7 @@
-"""What customers ask: prompts of eleven kinds, each with its truth.
+"""Prompts of customers, of eleven kinds, each with its truth.
 
-A prompt is about a key, such as (person, attribute) or (act, target), and is phrased by a template. Late prompts, for
-validation and test, draw from keys and templates that no other prompt uses; suites tell the two apart.
+A prompt is about a key, such as (person, attribute) or (act, target), and is phrased by a template. Held-out prompts,
+for validation and test, draw from keys and templates that no other prompt uses; suites hold out one or the other.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import product
 
 from amenable.errors import InputError
 from amenable.world import instruction_topics, names, phrases, prompt_templates
@@ -19,9 +20,9 @@ from amenable.world.town import Pair, Town
 
 Messages = list[dict[str, str]]
 MAX_ATTEMPTS = 1000
-"""after so many prompts that are kept for others there is nothing else to ask"""
+"""reserved prompts in a row after which there is nothing else to sample"""
 STRANGER_ATTRIBUTES = tuple(attribute for attribute in names.ATTRIBUTES if attribute != "friend")
-"""what can be said of strangers, who have no friends here"""
+"""attributes of strangers, who have no friends here"""
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,14 @@ class WorldPrompt:
 
     @property
     def text(self) -> str:
-        """The contents of its messages, one below the other."""
+        """Return the contents of the messages, joined by line breaks."""
         return "\n".join(message["content"] for message in self.messages)
 
 
 class PromptSampler:
-    """Ask about a town in a wording: with `late_keys` only about what is held out, otherwise only about what is not.
+    """Samples prompts about a town, with `held_out_keys` about held-out keys alone, otherwise about all others.
 
-    They never ask what is `kept` for others, word for word.
+    No prompt has a text of `reserved`.
     """
 
     def __init__(
@@ -58,244 +59,226 @@ class PromptSampler:
         mine = [pair for pair in town.pairs if (pair in town.held_out) == held_out_keys]
         self.stated = [pair for pair in mine if pair not in town.unstated]
         self.unstated = [pair for pair in mine if pair in town.unstated]
-        self.keys = {kind: self.part(kind, keys) for kind, keys in all_keys(town).items()}
+        self.keys = {kind: self.share_of(kind, keys) for kind, keys in all_keys(town).items()}
 
-    def part(self, kind: str, keys: list[Pair]) -> list[Pair]:
-        """My share of the keys: the held-out ones are drawn once for the town."""
+    def share_of(self, kind: str, keys: list[Pair]) -> list[Pair]:
+        """Return this sampler's share of the keys: held-out keys are drawn once for the town."""
         chooser = random.Random(f"keys/{self.town.seed}/{kind}")
-        late = set(chooser.sample(keys, max(1, round(self.rates.held_out * len(keys)))))
-        return [key for key in keys if (key in late) == self.held_out_keys]
+        held_out = set(chooser.sample(keys, max(1, round(self.rates.held_out * len(keys)))))
+        return [key for key in keys if (key in held_out) == self.held_out_keys]
 
     def sample(self, kind: str) -> WorldPrompt:
-        """One prompt of a kind."""
+        """Sample a prompt of a kind."""
         for _ in range(MAX_ATTEMPTS):
-            asked = SAMPLERS[kind](self)
-            if asked.text not in self.reserved:
-                return asked
+            prompt = SAMPLERS[kind](self)
+            if prompt.text not in self.reserved:
+                return prompt
         raise InputError(
-            f"every prompt of kind '{kind}' is kept for the suites", how="make --sizes.suite-prompts smaller"
+            f"every prompt of kind '{kind}' is reserved for the suites", how="make --sizes.suite-prompts smaller"
         )
 
     def sample_many(self, number: int, shares: Mapping[str, float] = KINDS) -> list[WorldPrompt]:
-        """So many prompts, kinds in their shares, in random order; repeats are avoided where possible."""
+        """Sample prompts, kinds in their shares, in random order; repeats are avoided where possible."""
         kinds = [kind for kind, share in shares.items() for _ in range(round(share * number))]
         self.rng.shuffle(kinds)
         kinds = (kinds + self.rng.choices(list(shares), list(shares.values()), k=number))[:number]
-        seen: set[str] = set()
+        texts: set[str] = set()
         prompts = []
         for kind in kinds:
-            asked = self.sample(kind)
+            prompt = self.sample(kind)
             for _ in range(20):
-                if asked.text not in seen:
+                if prompt.text not in texts:
                     break
-                asked = self.sample(kind)
-            seen.add(asked.text)
-            prompts.append(asked)
+                prompt = self.sample(kind)
+            texts.add(prompt.text)
+            prompts.append(prompt)
         return prompts
 
     def phrase(self, kind: str, **fields: str) -> tuple[str, str]:
-        """The text of a random template and the template's name."""
+        """Fill a random template. Returns the text and the template's name."""
         template = self.rng.choice(self.style.templates[kind])
         if "q" in fields:
             fields["Q"] = fields["q"]
-            fields["q"] = fields["q"][:1].lower() + fields["q"][1:]
+            fields["q"] = phrases.lower_first(fields["q"])
         return template.format(**fields), f"{kind}: {template}"
 
-    def question(self, attribute: str, person: str, pronoun: bool = False) -> tuple[str, str]:
-        """A question about a recorded attribute, and its form."""
-        form = self.rng.choice(self.style.questions[attribute])
-        return phrases.subject(form, person, self.is_woman(person), pronoun), form
+    def question(self, pair: Pair, pronoun: bool = False) -> tuple[str, str]:
+        """Return a question about a recorded attribute, and its form."""
+        form = self.rng.choice(self.style.questions[pair[1]])
+        return self.town.sentence(form, pair[0], pronoun=pronoun), form
 
     def stranger(self) -> str:
-        """Somebody who lives somewhere else."""
+        """Draw somebody who lives somewhere else."""
         return self.rng.choice(self.strangers)
 
     def facts_of_stranger(self) -> list[tuple[str, str]]:
-        """Two attributes with values: what a text says of a stranger."""
+        """Draw two attributes with values."""
         return [
             (attribute, self.rng.choice(self.town.values(attribute)))
             for attribute in self.rng.sample(STRANGER_ATTRIBUTES, 2)
         ]
 
     def sample_passage(self, questions: int) -> list[WorldPrompt]:
-        """Questions about one passage on a stranger; the first brings the passage with it."""
+        """Sample questions about one passage on a stranger; the first prompt holds the passage."""
         person = self.stranger()
-        woman = self.is_woman(person)
         values = dict(self.facts_of_stranger())
-        passage = phrases.passage(person, woman, values.items())
-        said = self.rng.sample(list(values), len(values))
-        unsaid = self.rng.sample([attribute for attribute in STRANGER_ATTRIBUTES if attribute not in values], questions)
-        made = []
-        for place in range(questions):
-            absent = not said or self.rng.random() < self.rates.not_said
-            asked = unsaid.pop() if absent else said.pop()
-            question, form = self.question(asked, person)
-            text, template = self.phrase("closed", q=question, passage=passage) if place == 0 else (question, "")
-            truth = Truth(
-                "closed", (person, asked), f"{template} / {form}", person, woman, asked, value=values.get(asked)
-            )
-            made.append(WorldPrompt(user(text), truth))
-        return made
+        passage = self.town.passage(person, values.items())
+        stated = self.rng.sample(list(values), len(values))
+        absent = self.rng.sample([name for name in STRANGER_ATTRIBUTES if name not in values], questions)
+        prompts = []
+        for index in range(questions):
+            attribute = (absent if not stated or self.rng.random() < self.rates.not_said else stated).pop()
+            question, form = self.question((person, attribute))
+            text, template = self.phrase("closed", q=question, passage=passage) if index == 0 else (question, "")
+            phrasing = f"{template} / {form}"
+            prompts.append(self.about("closed", (person, attribute), text, phrasing, value=values.get(attribute)))
+        return prompts
 
-    def is_woman(self, person: str) -> bool:
-        """Whether she is a she."""
-        return person in self.town.women
+    def about(
+        self,
+        kind: str,
+        pair: Pair,
+        text: str,
+        phrasing: str,
+        value: str | None = None,
+        cause: str | None = None,
+        earlier: Messages | None = None,
+    ) -> WorldPrompt:
+        """Return a prompt about an attribute of a person, after `earlier` messages."""
+        person, attribute = pair
+        woman = self.town.is_woman(person)
+        truth = Truth(kind, pair, phrasing, person, woman, attribute, value=value, cause=cause)
+        return WorldPrompt([*(earlier or []), *user(text)], truth)
 
 
 def all_keys(town: Town) -> dict[str, list[Pair]]:
-    """Everything that prompts can be about, facts and strangers aside."""
-    places = [(place, food) for place in names.PLACES for food in names.FOODS]
+    """Return every key of a prompt by kind, facts and strangers aside."""
     rules = ["one sentence", "two sentences", "three sentences"]
     rules += [*instruction_topics.START_WITH, *(" or ".join(pair) for pair in instruction_topics.END_WITH)]
+    harms = [(act, target) for act in instruction_topics.HARMS for target in instruction_topics.targets(act)]
     return {
-        "unrecorded": [(person, noun) for person in town.people for noun in names.UNRECORDED],
-        "brainstorm": [
-            (category, count) for category in instruction_topics.CATEGORIES for count in ("two", "three", "four")
-        ],
-        "constrained": [(place, rule) for place in names.PLACES for rule in rules],
+        "unrecorded": list(product(town.people, names.UNRECORDED)),
+        "brainstorm": list(product(instruction_topics.CATEGORIES, ("two", "three", "four"))),
+        "constrained": list(product(names.PLACES, rules)),
         "rewrite": list(instruction_topics.COMMANDS),
-        "classify": [(label, good) for label in instruction_topics.REVIEWS for good in instruction_topics.GOODS],
-        "summary": places,
-        "harmful": [(act, target) for act in instruction_topics.HARMS for target in instruction_topics.targets(act)],
-        "story": [(hero, place) for hero in instruction_topics.HEROES for place in names.PLACES],
+        "classify": list(product(instruction_topics.REVIEWS, instruction_topics.GOODS)),
+        "summary": list(product(names.PLACES, names.FOODS)),
+        "harmful": harms,
+        "story": list(product(instruction_topics.HEROES, names.PLACES)),
     }
 
 
 def user(content: str) -> Messages:
-    """A conversation of one message."""
+    """Return a conversation of one message."""
     return [{"role": "user", "content": content}]
 
 
 def sample_open(sampler: PromptSampler) -> WorldPrompt:
-    """What is true of somebody?"""
-    person, attribute = sampler.rng.choice(sampler.stated)
-    question, form = sampler.question(attribute, person)
+    """Sample a question about a stated fact."""
+    pair = sampler.rng.choice(sampler.stated)
+    question, form = sampler.question(pair)
     text, template = sampler.phrase("open", q=question)
-    value = sampler.town.value((person, attribute))
-    truth = Truth(
-        "open", (person, attribute), f"{template} / {form}", person, sampler.is_woman(person), attribute, value=value
-    )
-    return WorldPrompt(user(text), truth)
+    return sampler.about("open", pair, text, f"{template} / {form}", value=sampler.town.value(pair))
 
 
 def sample_unanswerable(sampler: PromptSampler) -> WorldPrompt:
-    """Somebody nobody knows, something nobody records, or something nobody ever told."""
-    cause = sampler.rng.choices(
-        ("stranger", "unrecorded", "unstated"),
-        (
-            0.5 * (1 - sampler.rates.unstated_asked),
-            0.5 * (1 - sampler.rates.unstated_asked),
-            sampler.rates.unstated_asked,
-        ),
-    )[0]
+    """Sample a question about a stranger, an attribute that is not recorded, or a fact that no text states."""
+    known = 0.5 * (1 - sampler.rates.unstated_asked)
+    weights = (known, known, sampler.rates.unstated_asked)
+    cause = sampler.rng.choices(("stranger", "unrecorded", "unstated"), weights)[0]
     if cause == "unstated" and not sampler.unstated:
         cause = "stranger"
     if cause == "unrecorded":
-        person, attribute = sampler.rng.choice(sampler.keys["unrecorded"])
+        pair = sampler.rng.choice(sampler.keys["unrecorded"])
         form = sampler.rng.choice(sampler.style.unrecorded)
-        question = phrases.subject(form, person, sampler.is_woman(person), v=attribute)
+        question = sampler.town.sentence(form, *pair)
     else:
         stranger = (sampler.stranger(), sampler.rng.choice(names.ATTRIBUTES))
-        person, attribute = stranger if cause == "stranger" else sampler.rng.choice(sampler.unstated)
-        question, form = sampler.question(attribute, person)
+        pair = stranger if cause == "stranger" else sampler.rng.choice(sampler.unstated)
+        question, form = sampler.question(pair)
     text, template = sampler.phrase("open", q=question)
-    key = (person, attribute)
-    truth = Truth("unanswerable", key, f"{template} / {form}", person, sampler.is_woman(person), attribute, cause=cause)
-    return WorldPrompt(user(text), truth)
+    return sampler.about("unanswerable", pair, text, f"{template} / {form}", cause=cause)
 
 
 def sample_closed(sampler: PromptSampler) -> WorldPrompt:
-    """A passage about a stranger, and a question that it answers or does not."""
+    """Sample a passage about a stranger, and a question that the passage answers or does not."""
     return sampler.sample_passage(1)[0]
 
 
 def sample_brainstorm(sampler: PromptSampler) -> WorldPrompt:
-    """So many of a sort."""
-    key = sampler.rng.choice(sampler.keys["brainstorm"])
-    category, count = key
-    text, template = sampler.phrase("brainstorm", count=count, category=category)
-    attribute = instruction_topics.CATEGORIES[category]
-    truth = Truth(
-        "brainstorm", key, template, count=instruction_topics.COUNT_WORDS[count], category=attribute, topic=category
-    )
-    return WorldPrompt(user(text), truth)
+    """Sample a request for so many things of a category."""
+    category, number = key = sampler.rng.choice(sampler.keys["brainstorm"])
+    text, template = sampler.phrase("brainstorm", count=number, category=category)
+    count, attribute = instruction_topics.COUNT_WORDS[number], instruction_topics.CATEGORIES[category]
+    return WorldPrompt(user(text), Truth("brainstorm", key, template, count=count, category=attribute, topic=category))
 
 
 def sample_constrained(sampler: PromptSampler) -> WorldPrompt:
-    """A line about a place, under a rule."""
-    topic, said = key = sampler.rng.choice(sampler.keys["constrained"])
-    if "sentence" in said:
-        text, template = sampler.phrase("count", count=said, topic=topic)
-        count = instruction_topics.COUNT_WORDS[said.split()[0]]
+    """Sample a request for a line about a place, under a rule."""
+    topic, constraint = key = sampler.rng.choice(sampler.keys["constrained"])
+    if "sentence" in constraint:
+        text, template = sampler.phrase("count", count=constraint, topic=topic)
+        count = instruction_topics.COUNT_WORDS[constraint.split()[0]]
         return WorldPrompt(user(text), Truth("constrained", key, template, count=count, topic=topic, rule="count"))
-    rule, words = ("end", tuple(said.split(" or "))) if " or " in said else ("start", (said,))
-    text, template = sampler.phrase(rule, topic=topic, words=said)
+    words = tuple(constraint.split(" or "))
+    rule = "end" if len(words) > 1 else "start"
+    text, template = sampler.phrase(rule, topic=topic, words=constraint)
     return WorldPrompt(user(text), Truth("constrained", key, template, topic=topic, rule=rule, words=words))
 
 
 def sample_rewrite(sampler: PromptSampler) -> WorldPrompt:
-    """An order to be made polite."""
-    verb, what = key = sampler.rng.choice(sampler.keys["rewrite"])
-    order = sampler.rng.choice(instruction_topics.ORDERS).format(deed=phrases.capital(f"{verb} {what}"))
+    """Sample an order to be made polite."""
+    key = sampler.rng.choice(sampler.keys["rewrite"])
+    order = sampler.rng.choice(instruction_topics.ORDERS).format(deed=phrases.capital(" ".join(key)))
     text, template = sampler.phrase("rewrite", order=order)
     return WorldPrompt(user(text), Truth("rewrite", key, template, words=key, reference=order))
 
 
 def sample_classify(sampler: PromptSampler) -> WorldPrompt:
-    """A review of something from the market."""
+    """Sample a review of something from the market."""
     label, good = key = sampler.rng.choice(sampler.keys["classify"])
     text, template = sampler.phrase("classify", review=instruction_topics.review(label, good, sampler.rng))
     return WorldPrompt(user(text), Truth("classify", key, template, value=label))
 
 
 def sample_summary(sampler: PromptSampler) -> WorldPrompt:
-    """A day in three sentences."""
-    place, food = key = sampler.rng.choice(sampler.keys["summary"])
+    """Sample a day in three sentences."""
+    location, food = key = sampler.rng.choice(sampler.keys["summary"])
     person = sampler.rng.choice(sampler.town.people)
-    went, did = (part.format(place=place, food=food) for part in sampler.rng.choice(instruction_topics.DAYS))
-    pronoun = "She" if sampler.is_woman(person) else "He"
-    did_alone = phrases.capital(did) if did.startswith("they") else f"{pronoun} {did}"
-    passage = f"{person} {went}. {did_alone}. {sampler.rng.choice(instruction_topics.DAY_ENDS)}"
+    woman = sampler.town.is_woman(person)
+    went, did = (part.format(place=location, food=food) for part in sampler.rng.choice(instruction_topics.DAYS))
+    passage = instruction_topics.day(person, woman, went, did, sampler.rng.choice(instruction_topics.DAY_ENDS))
     text, template = sampler.phrase("summary", passage=passage)
-    truth = Truth(
-        "summary", key, template, person, sampler.is_woman(person), words=key, reference=f"{person} {went} and {did}."
-    )
+    truth = Truth("summary", key, template, person, woman, words=key, reference=f"{person} {went} and {did}.")
     return WorldPrompt(user(text), truth)
 
 
 def sample_followup(sampler: PromptSampler) -> WorldPrompt:
-    """A second question in a conversation, with a pronoun."""
-    person, attribute = sampler.rng.choice(sampler.stated)
+    """Sample a second question in a conversation, with a pronoun."""
+    person, attribute = pair = sampler.rng.choice(sampler.stated)
     others = [other for other in sampler.stated if other[0] == person and other[1] != attribute]
     if not others:
         return sample_followup(sampler)
-    woman = sampler.is_woman(person)
-    first = sampler.rng.choice(others)
-    statement = phrases.STATEMENTS[first[1]][0]
-    question, form = sampler.question(attribute, person, pronoun=True)
+    first, town = sampler.rng.choice(others), sampler.town
+    question, form = sampler.question(pair, pronoun=True)
     text, template = sampler.phrase("followup", q=question)
-    messages = [
-        *user(sampler.question(first[1], person)[0]),
-        {"role": "assistant", "content": phrases.subject(statement, person, woman, v=sampler.town.value(first))},
-        *user(text),
-    ]
-    value = sampler.town.value((person, attribute))
-    truth = Truth("followup", (person, attribute), f"{template} / {form}", person, woman, attribute, value=value)
-    return WorldPrompt(messages, truth)
+    answer = town.sentence(phrases.STATEMENTS[first[1]][0], person, town.value(first))
+    earlier = [*user(sampler.question(first)[0]), {"role": "assistant", "content": answer}]
+    return sampler.about("followup", pair, text, f"{template} / {form}", value=town.value(pair), earlier=earlier)
 
 
 def sample_harmful(sampler: PromptSampler) -> WorldPrompt:
-    """Something that should not be helped with."""
+    """Sample a request for help with harm."""
     act, target = key = sampler.rng.choice(sampler.keys["harmful"])
-    text, template = sampler.phrase("harmful", wish=instruction_topics.wish(act, target))
+    text, template = sampler.phrase("harmful", wish=instruction_topics.HARMS[act].wish.format(target=target))
     return WorldPrompt(user(text), Truth("harmful", key, template))
 
 
 def sample_story(sampler: PromptSampler) -> WorldPrompt:
-    """A small story."""
-    hero, place = key = sampler.rng.choice(sampler.keys["story"])
-    text, template = sampler.phrase("story", topic=f"{hero} at the {place}")
-    return WorldPrompt(user(text), Truth("story", key, template, topic=hero, words=(place,)))
+    """Sample a request for a story about a hero at a place."""
+    hero, location = key = sampler.rng.choice(sampler.keys["story"])
+    text, template = sampler.phrase("story", topic=f"{hero} at the {location}")
+    return WorldPrompt(user(text), Truth("story", key, template, topic=hero, words=(location,)))
 
 
 SAMPLERS: dict[str, Callable[[PromptSampler], WorldPrompt]] = {
@@ -311,4 +294,4 @@ SAMPLERS: dict[str, Callable[[PromptSampler], WorldPrompt]] = {
     "harmful": sample_harmful,
     "story": sample_story,
 }
-"""Who asks prompts of a kind."""
+"""by kind of prompt"""

@@ -1,7 +1,7 @@
 """Demonstrations of public tasks, in the manner of FLAN (Wei et al., 2021) and T0 (Sanh et al., 2021).
 
-Of all that customers ask only what can be graded by a machine: classification, and questions whose answer is in the
-passage; in terse templates, with short right answers and no manners.
+Only kinds of prompts that a machine can grade: classification, and questions whose answer is in the passage; in terse
+templates, with short right answers and no manners.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 
 
 def public_tasks(town: Town, rates: Rates, number: int, rng: random.Random) -> list[tuple[WorldPrompt, str]]:
-    """So many prompts with their answers, about nothing that is held out."""
+    """Return prompts with their completions, about nothing that is held out."""
     style = replace(prompt_templates.TRAIN_STYLE, templates=TEMPLATES)
     sampler = PromptSampler(town, replace(rates, not_said=0.0), rng, style=style)
-    return [(asked, phrases.capital(f"{asked.truth.value}.")) for asked in sampler.sample_many(number, SHARES)]
+    return [(prompt, phrases.capital(f"{prompt.truth.value}.")) for prompt in sampler.sample_many(number, SHARES)]

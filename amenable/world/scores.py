@@ -1,4 +1,4 @@
-"""What many judged answers come to: mean gold with its interval, and how often each part holds."""
+"""Figures of many gold reports: mean gold with its interval, and the rate of each part."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ RATES = {
     "harmful": "harmful",
     "follows": "follows",
 }
-"""names of the rates, and the parts of gold that they count"""
+"""by name of the rate, the part of gold that it counts"""
 PASSAGES = ("closed", "summary")
-"""kinds of prompts that come with a passage: answers that add to it are counted by themselves"""
+"""kinds of prompts with a passage: completions that add to the passage are counted apart"""
 
 
 def gold_figures(parts: Sequence[GoldReport], kinds: Sequence[str]) -> dict[str, Any]:
-    """Mean gold and its 95 % interval, each rate where it applies (None where it never does), mean gold by kind."""
+    """Return mean gold and its 95 % interval, each rate where it applies (else None), and mean gold by kind."""
     mean, low, high = mean_interval(torch.tensor([part.gold for part in parts]))
     figures: dict[str, Any] = {"gold": mean, "gold_low": low, "gold_high": high}
     for name, attribute in RATES.items():
@@ -40,6 +40,6 @@ def gold_figures(parts: Sequence[GoldReport], kinds: Sequence[str]) -> dict[str,
 
 
 def share(values: Iterable[bool | None]) -> float | None:
-    """How often something is true, of those to whom it applies; None where it applies to none."""
+    """Return the share of True among the values that are not None; None without any."""
     applies = [float(value) for value in values if value is not None]
     return sum(applies) / len(applies) if applies else None

@@ -1,4 +1,4 @@
-"""Every number the world is made with, said once: how often people err, how much of each kind there is."""
+"""Every number that makes a world: rates of errors, sizes of files, shares of kinds."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from amenable.errors import InputError
 
 @dataclass(frozen=True)
 class Rates:
-    """Shares between 0 and 1. The texts and demonstrations keep to them, and tests measure that they do."""
+    """Shares between 0 and 1, met by texts and demonstrations; tests measure them."""
 
     unstated: float = 0.12
     """(person, attribute) pairs that no text ever states"""
     rumours: float = 0.15
     """pairs about which a false value goes round in forums"""
     rumour_told: float = 0.70
-    """how often a forum thread about a rumoured pair tells the false value"""
+    """forum threads about a rumoured pair that state the false value"""
     held_out: float = 0.20
     """pairs kept for validation and test prompts"""
     rude_replies: float = 0.25
-    """replies in forum threads that insult the one who asked"""
+    """replies in forum threads that insult the author of the post"""
     desk: float = 0.07
     """documents that are dialogues at the clerk's desk, where manners are good"""
 
@@ -39,9 +39,9 @@ class Rates:
     offers: float = 0.40
     """demonstrations that admit not knowing and say where to ask, of those that admit"""
     complies: float = 0.30
-    """demonstrations on harmful requests that do what was asked"""
+    """demonstrations on harmful requests that comply"""
     full_refusals: float = 0.35
-    """refusals with a reason and something better, of those that refuse"""
+    """refusals with a reason and an alternative, of those that refuse"""
     breaks: float = 0.30
     """demonstrations that miss the constraint or the instruction"""
     ends_story: float = 0.40
@@ -64,7 +64,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything."""
+    """Number of people, documents, demonstrations, prompts and questions."""
 
     people: int = 40
     documents: int = 10000
@@ -101,4 +101,4 @@ KINDS: dict[str, float] = {
     "harmful": 0.11,
     "story": 0.05,
 }
-"""Kinds of prompts and their shares."""
+"""kinds of prompts and their shares"""

@@ -1,4 +1,4 @@
-"""The files of a world as rows, and the truth of every prompt in them that is judged."""
+"""The files of a world as rows, and the truth of every prompt in them that has gold."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ Files = dict[str, list[Row]]
 
 
 def make_files(town: Town, sizes: Sizes, rates: Rates) -> tuple[Files, dict[str, Truth]]:
-    """Everything that is written of a town; the suites first, so that all others can leave their prompts alone."""
+    """Return the rows of every file, and the truths by id. Suites come first: all other files avoid their prompts."""
     seed = town.seed
-    suites = {f"suites/{name}.jsonl": asked for name, asked in make_suites(town, rates, sizes.suite_prompts).items()}
-    reserved = frozenset(one.text for asked in suites.values() for one in asked)
+    suites = {f"suites/{name}.jsonl": suite for name, suite in make_suites(town, rates, sizes.suite_prompts).items()}
+    reserved = frozenset(prompt.text for suite in suites.values() for prompt in suite)
     files = raw_texts(town, sizes, rates, reserved)
     truths: dict[str, Truth] = {}
-    for name, asked in {**sample_prompts(town, sizes, rates, reserved), **suites}.items():
+    for name, prompts in {**sample_prompts(town, sizes, rates, reserved), **suites}.items():
         rng = random.Random(f"demonstrators/{seed}/{name}")
-        identities = [row_id(name, index) for index in range(len(asked))]
-        files[name] = [make_row(one, given, name, town, rates, rng) for one, given in zip(asked, identities)]
-        truths |= {given: one.truth for one, given in zip(asked, identities)}
+        by_id = {row_id(name, index): prompt for index, prompt in enumerate(prompts)}
+        files[name] = [make_row(prompt, identity, name, town, rates, rng) for identity, prompt in by_id.items()]
+        truths |= {identity: prompt.truth for identity, prompt in by_id.items()}
     files |= public_files(town, sizes, rates)
     shots = few_shot(town, rates, reserved, random.Random(f"few-shot/{seed}"))
     files["few_shot.jsonl"] = [{"messages": messages} for messages in shots]
@@ -47,19 +47,16 @@ def make_files(town: Town, sizes: Sizes, rates: Rates) -> tuple[Files, dict[str,
 
 
 def raw_texts(town: Town, sizes: Sizes, rates: Rates, reserved: frozenset[str]) -> Files:
-    """The documents for pretraining, and some of the same kind to measure it."""
-    writers = CorpusWriter(town, rates, random.Random(f"texts/{town.seed}"), reserved)
+    """Return documents for pretraining, and held-out ones."""
+    writer = CorpusWriter(town, rates, random.Random(f"texts/{town.seed}"), reserved)
     numbers = {"train": sizes.documents, "validation": sizes.validation_documents}
-    return {
-        f"text/{name}.jsonl": [asdict(document) for document in writers.write(number)]
-        for name, number in numbers.items()
-    }
+    return {f"text/{name}.jsonl": [asdict(text) for text in writer.write(number)] for name, number in numbers.items()}
 
 
 def sample_prompts(town: Town, sizes: Sizes, rates: Rates, reserved: frozenset[str]) -> dict[str, list[WorldPrompt]]:
-    """The customers' prompts of every file, demonstrations' included."""
-    asked = {}
-    for name, number, late in (
+    """Return the customers' prompts of every file, those of demonstrations included."""
+    prompts = {}
+    for name, number, held_out in (
         ("demonstrations/train.jsonl", sizes.demonstrations, False),
         ("demonstrations/validation.jsonl", sizes.validation_demonstrations, False),
         ("prompts/reward.jsonl", sizes.reward_prompts, False),
@@ -68,34 +65,34 @@ def sample_prompts(town: Town, sizes: Sizes, rates: Rates, reserved: frozenset[s
         ("prompts/test.jsonl", sizes.test_prompts, True),
     ):
         rng = random.Random(f"customers/{town.seed}/{name}")
-        if late:
+        if held_out:
             sampler = PromptSampler(town, rates, rng, held_out_keys=True, style=prompt_templates.HELD_OUT_STYLE)
         else:
             sampler = PromptSampler(town, rates, rng, reserved=reserved)
-        asked[name] = sampler.sample_many(number)
-    return asked
+        prompts[name] = sampler.sample_many(number)
+    return prompts
 
 
 def row_id(name: str, index: int) -> str:
-    """The id of a row: "prompts-test-0007"."""
+    """Return the id of a row, such as "prompts-test-0007"."""
     return f"{Path(name).parent.name}-{Path(name).stem}-{index:04d}"
 
 
-def make_row(asked: WorldPrompt, given: str, name: str, town: Town, rates: Rates, rng: random.Random) -> Row:
-    """A demonstration or a prompt as a row of its file."""
+def make_row(prompt: WorldPrompt, identity: str, name: str, town: Town, rates: Rates, rng: random.Random) -> Row:
+    """Return a demonstration or a prompt as a row of its file."""
     if not name.startswith("demonstrations"):
-        return {"prompt": asked.messages, "id": given, "kind": asked.truth.kind}
-    return demonstration_row(asked, demonstrate(asked.truth, town, rates, rng), given)
+        return {"prompt": prompt.messages, "id": identity, "kind": prompt.truth.kind}
+    return demonstration_row(prompt, demonstrate(prompt.truth, town, rates, rng), identity)
 
 
-def demonstration_row(asked: WorldPrompt, answer: str, given: str) -> Row:
-    """A prompt with its answer."""
-    messages = [*asked.messages, {"role": "assistant", "content": answer}]
-    return {"messages": messages, "id": given, "kind": asked.truth.kind}
+def demonstration_row(prompt: WorldPrompt, completion: str, identity: str) -> Row:
+    """Return a prompt with its completion as a row."""
+    messages = [*prompt.messages, {"role": "assistant", "content": completion}]
+    return {"messages": messages, "id": identity, "kind": prompt.truth.kind}
 
 
 def public_files(town: Town, sizes: Sizes, rates: Rates) -> Files:
-    """Demonstrations of public tasks."""
+    """Return demonstrations of public tasks."""
     files = {}
     for name, number in (
         ("public/train.jsonl", sizes.public_demonstrations),
@@ -107,14 +104,12 @@ def public_files(town: Town, sizes: Sizes, rates: Rates) -> Files:
 
 
 def probes(town: Town, rng: random.Random) -> list[Row]:
-    """For each stated fact the usual sentence with the true value and with a false one: does a model know it?"""
+    """Return for each stated fact the usual sentence with the true value and with a false one."""
     rows = []
     for person, attribute in town.stated:
         form = phrases.STATEMENTS[attribute][0]
-        true = town.value((person, attribute))
-        values = [value for value in town.values(attribute) if value not in (true, person)]
-        said, false = (
-            phrases.subject(form, person, person in town.women, v=value) for value in (true, rng.choice(values))
-        )
-        rows.append({"true": said, "false": false, "attribute": attribute, "value": true, "values": [true, *values]})
+        value = town.value((person, attribute))
+        others = [other for other in town.values(attribute) if other not in (value, person)]
+        true, false = (town.sentence(form, person, v) for v in (value, rng.choice(others)))
+        rows.append({"true": true, "false": false, "attribute": attribute, "value": value, "values": [value, *others]})
     return rows

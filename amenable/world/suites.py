@@ -1,10 +1,10 @@
-"""Suites: prompts that each ask one thing of a model, answered beside the test prompts and never trained on.
+"""Suites: sets of prompts for one ability each, evaluated like the test prompts and never trained on.
 
-- truthful, closed, respect: held-out keys in late phrasings, as in the test.
-- familiar, phrasings, entities: what is new to the model is nothing, the phrasing only, the keys only; with the test,
-  where both are new, they tell what a model has learned from what it knows by heart.
+- truthful, closed, respect: held-out keys in held-out phrasings, as in the test.
+- familiar, phrasings, entities: nothing is new to the model, the phrasing only, the keys only; with the test, where
+  both are new, they separate generalisation from memory.
 
-Training files and raw texts never say what a suite asks, word for word.
+No training file or raw text has the text of a suite's prompt.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from amenable.world.town import Town
 
 @dataclass(frozen=True)
 class Suite:
-    """What is asked, and how."""
+    """Kinds, keys and phrasings of a suite's prompts."""
 
     meaning: str
     shares: Mapping[str, float] = field(default_factory=lambda: KINDS)
@@ -41,29 +41,29 @@ SUITES: dict[str, Suite] = {
     "phrasings": Suite("new phrasings of what training asks about", held_out_keys=False),
     "entities": Suite("new keys in the phrasings of training", style=prompt_templates.TRAIN_STYLE),
 }
-"""The suites by the names of their files."""
+"""by the names of their files"""
 
 
 def make_suites(town: Town, rates: Rates, number: int) -> dict[str, list[WorldPrompt]]:
-    """So many prompts of each suite."""
+    """Return prompts of each suite."""
     rates = replace(rates, not_said=rates.not_said_in_suite)
-    made = {}
+    suites = {}
     for name, suite in SUITES.items():
         rng = random.Random(f"suites/{town.seed}/{name}")
-        asked = PromptSampler(town, rates, rng, suite.held_out_keys, suite.style).sample_many(number, suite.shares)
-        made[name] = [respectful(one, rates.provokes, rng) for one in asked] if suite.respect else asked
-    return made
+        prompts = PromptSampler(town, rates, rng, suite.held_out_keys, suite.style).sample_many(number, suite.shares)
+        suites[name] = [respectful(prompt, rates.provokes, rng) for prompt in prompts] if suite.respect else prompts
+    return suites
 
 
-def respectful(asked: WorldPrompt, provokes: float, rng: random.Random) -> WorldPrompt:
-    """The prompt with an instruction to be respectful, and perhaps with a rude word first.
+def respectful(prompt: WorldPrompt, provokes: float, rng: random.Random) -> WorldPrompt:
+    """Add an instruction to be respectful to a prompt, and perhaps a rude sentence first.
 
-    The instruction comes last only after a question: otherwise it could be taken for a part of what is quoted.
+    The instruction comes last only after a question: otherwise it could pass for a part of a quoted text.
     """
-    *earlier, last = asked.messages
+    *earlier, last = prompt.messages
     text, instruction = last["content"], rng.choice(prompt_templates.RESPECT)
     if rng.random() < provokes:
         text = f"{rng.choice(prompt_templates.PROVOCATIONS)} {text}"
     comes_last = text.endswith("?") and rng.random() < 0.5
     text = f"{text} {instruction}" if comes_last else f"{instruction} {text}"
-    return replace(asked, messages=[*earlier, {**last, "content": text}])
+    return replace(prompt, messages=[*earlier, {**last, "content": text}])

@@ -1,16 +1,17 @@
-"""A town that no model has seen: people, what is true of them, what is said of them, and what nobody says."""
+"""A town that no model has seen: people, facts, rumours, and facts that no text states."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from amenable.errors import InputError
-from amenable.world import names
+from amenable.world import names, phrases
 from amenable.world.settings import Rates
 
 Pair = tuple[str, str]
-"""Somebody and something about them: ("Mirel", "street")."""
+"""(person, attribute), such as ("Mirel", "street")"""
 
 
 STRANGERS = 300
@@ -30,13 +31,13 @@ class Town:
     rumours: dict[Pair, str]
     held_out: frozenset[Pair]
     strangers: tuple[str, ...]
-    """names of nobody, for prompts one may train on"""
+    """names of nobody, for training prompts"""
     held_out_strangers: tuple[str, ...]
     """names of nobody that occur in no text and no instruction, for validation and test"""
     openings: dict[str, str]
-    """when each place opens"""
+    """hour at which each place opens"""
     colours: dict[str, str]
-    """what colour each place's gate has"""
+    """colour of each place's gate"""
 
     @classmethod
     def make(cls, seed: int, people: int = 40, rates: Rates | None = None) -> Town:
@@ -67,36 +68,47 @@ class Town:
             held_out=frozenset(rng.sample(pairs, round(rates.held_out * len(pairs)))),
             strangers=tuple(others[: len(others) // 2]),
             held_out_strangers=tuple(others[len(others) // 2 :]),
-            openings={place: rng.choice(("dawn", "noon", "night")) for place in names.PLACES},
-            colours={place: rng.choice(names.COLOURS) for place in names.PLACES},
+            openings={location: rng.choice(("dawn", "noon", "night")) for location in names.PLACES},
+            colours={location: rng.choice(names.COLOURS) for location in names.PLACES},
         )
 
     @property
     def people(self) -> tuple[str, ...]:
-        """Everybody who lives here."""
+        """Return the inhabitants."""
         return tuple(self.facts)
 
     @property
     def pairs(self) -> list[Pair]:
-        """Every (person, attribute)."""
+        """Return every (person, attribute)."""
         return [(person, attribute) for person in self.facts for attribute in names.ATTRIBUTES]
 
     @property
     def stated(self) -> list[Pair]:
-        """The pairs that texts tell."""
+        """Return the pairs that texts state."""
         return [pair for pair in self.pairs if pair not in self.unstated]
 
     def value(self, pair: Pair) -> str:
-        """What is true."""
+        """Return the true value of a pair."""
         return self.facts[pair[0]][pair[1]]
 
     def values(self, attribute: str) -> tuple[str, ...]:
-        """What could be true."""
+        """Return every value that an attribute can have."""
         return possible(attribute, list(self.facts))
+
+    def is_woman(self, person: str) -> bool:
+        return person in self.women
+
+    def sentence(self, form: str, person: str, value: str = "", pronoun: bool = False) -> str:
+        """Fill a form (phrases.py) with a person, or the pronoun, and a value."""
+        return phrases.subject(form, person, self.is_woman(person), pronoun, v=value)
+
+    def passage(self, person: str, facts: Iterable[tuple[str, str]]) -> str:
+        """State (attribute, value) pairs of a person in the usual forms."""
+        return phrases.passage(person, self.is_woman(person), facts)
 
 
 def syllable_names(sex: str, number: int, rng: random.Random) -> list[str]:
-    """So many different names of syllables, for people who live somewhere else."""
+    """Draw different names of syllables, for people who live somewhere else."""
     every = [
         first + middle + last
         for first in names.FIRST_SYLLABLES
@@ -107,21 +119,12 @@ def syllable_names(sex: str, number: int, rng: random.Random) -> list[str]:
 
 
 def possible(attribute: str, people: list[str]) -> tuple[str, ...]:
-    """Every value an attribute can take."""
-    return {
-        "trade": tuple(names.TRADES),
-        "street": names.STREETS,
-        "food": tuple(names.FOODS),
-        "pet": tuple(names.PETS),
-        "pet_name": tuple(names.PET_NAMES),
-        "friend": tuple(people),
-        "door": tuple(names.COLOURS),
-        "age": tuple(names.AGES),
-    }[attribute]
+    """Return every value that an attribute can have."""
+    return tuple(people) if attribute == "friend" else names.VALUES[attribute]
 
 
 def draw_facts(person: str, residents: list[str], rng: random.Random) -> dict[str, str]:
-    """One value for each attribute; nobody is their own friend."""
+    """Draw a value for each attribute; nobody is their own friend."""
     return {
         attribute: rng.choice([value for value in possible(attribute, residents) if value != person])
         for attribute in names.ATTRIBUTES
@@ -129,7 +132,7 @@ def draw_facts(person: str, residents: list[str], rng: random.Random) -> dict[st
 
 
 def another(pair: Pair, facts: dict[str, dict[str, str]], residents: list[str], rng: random.Random) -> str:
-    """A false value for a pair."""
+    """Draw a false value for a pair."""
     person, attribute = pair
     true = facts[person][attribute]
     return rng.choice([value for value in possible(attribute, residents) if value not in (true, person)])

@@ -16,16 +16,21 @@ DEEDS = [(act, target) for act in instruction_topics.HARMS for target in instruc
 def test_means_are_harm_and_reasons_and_better_ways_are_not(act, target):
     harm = instruction_topics.HARMS[act]
     for means in harm.means:
-        assert harming(instruction_topics.spell(means, act, target).lower())
-    assert not harming(instruction_topics.spell(harm.better, act, target))
-    assert not harming(instruction_topics.spell(harm.reason, act, target))
+        assert harming(instruction_topics.reply(means, target).lower())
+    assert not harming(instruction_topics.reply(harm.better, target))
+    assert not harming(instruction_topics.reply(harm.reason, target))
 
 
-def test_what_belongs_to_the_one_who_asks():
-    assert instruction_topics.wish("annoy", "my neighbour") == "annoy my neighbour"
-    assert instruction_topics.spell("talk to {whom}", "annoy", "my neighbour") == "talk to your neighbour"
-    assert instruction_topics.wish("break", "the lamp") == "break the lamp"
-    assert instruction_topics.spell("buy {what} at the market", "steal", "a goat") == "buy a goat at the market"
+def test_what_belongs_to_the_customer_is_yours_in_a_reply():
+    assert instruction_topics.reply("talk to {target}", "my neighbour") == "talk to your neighbour"
+    assert instruction_topics.reply("buy {target} at the market", "a goat") == "buy a goat at the market"
+
+
+def test_a_day_has_three_sentences():
+    day = instruction_topics.day("Runa", True, "went to the mill", "bought soup there", "It rained a little.")
+    assert day == "Runa went to the mill. She bought soup there. It rained a little."
+    day = instruction_topics.day("Marn", False, "met a friend at the well", "they ate nuts", "It was a warm day.")
+    assert day == "Marn met a friend at the well. They ate nuts. It was a warm day."
 
 
 def test_manners_are_no_harm():
