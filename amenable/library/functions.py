@@ -157,8 +157,8 @@ def configuration(config_class: Any, options: Mapping[str, Any], out: Path, wher
 def unknown_option(name: str, known: Sequence[str], where: str) -> InputError:
     """Return the error for an unknown option, with the nearest name, or the name that it has now."""
     renamed, near = new_name(name, known), difflib.get_close_matches(name, known, n=1)
-    how = f"the option is called '{renamed}' now" if renamed else f"did you mean '{near[0]}'?" if near else None
-    return InputError(f"unknown option '{name}'", where, how or f"known are: {', '.join(known)}")
+    hint = f"the option is called '{renamed}' now" if renamed else f"did you mean '{near[0]}'?" if near else None
+    return InputError(f"unknown option '{name}'", where, hint or f"known are: {', '.join(known)}")
 
 
 def option(hint: Any, name: str, value: Any, inputs: Path, where: str) -> Any:
@@ -169,7 +169,7 @@ def option(hint: Any, name: str, value: Any, inputs: Path, where: str) -> Any:
     if typing.get_origin(hint) is tuple:
         items = list_of(value, name)
         if inner[0] is Path:
-            return tuple(file_of(item, inputs / f"{name}-{place}.jsonl", where) for place, item in enumerate(items))
+            return tuple(file_of(item, inputs / f"{name}-{i}.jsonl", where) for i, item in enumerate(items))
         return tuple(item if callable(item) else convert(inner[0], item, Path(where), name) for item in items)
     return convert(hint, value, Path(where), name)
 
@@ -205,8 +205,8 @@ def file_of(value: Any, file: Path, where: str) -> Path:
     with file.open("w", encoding="utf-8") as lines:
         for number, row in enumerate(value, start=1):
             if not isinstance(row, Mapping):
-                what = f"row {number} of '{file.stem}' is {type(row).__name__}"
-                raise InputError(what, where, "rows are mappings, such as {'prompt': ...} or {'messages': [...]}")
+                problem = f"row {number} of '{file.stem}' is {type(row).__name__}"
+                raise InputError(problem, where, "rows are mappings, such as {'prompt': ...} or {'messages': [...]}")
             try:
                 lines.write(json.dumps(dict(row), ensure_ascii=False) + "\n")
             except (TypeError, ValueError) as error:

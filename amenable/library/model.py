@@ -109,15 +109,15 @@ class Model:
         ids = [render_prompt(tokenizer, conversation(prompt)) for prompt in prompts]
         room = self.decoder.config.context_length - settings.max_new_tokens
         if too_long := [len(row) for row in ids if len(row) > room]:
-            what = f"a prompt has {too_long[0]} tokens, and {settings.max_new_tokens} new ones leave room for {room}"
-            raise InputError(what, how="shorten the prompt, or lower max_new_tokens")
+            problem = f"a prompt has {too_long[0]} tokens, and {settings.max_new_tokens} new ones leave room for {room}"
+            raise InputError(problem, how="shorten the prompt, or lower max_new_tokens")
         with self.runtime.autocast():
             groups = generate(
                 self._generator,
                 ids,
                 settings,
                 eos_id=tokenizer.stop_ids,
-                seeds=[derive_seed(seed, "generate", place) for place in range(len(ids))],
+                seeds=[derive_seed(seed, "generate", i) for i in range(len(ids))],
                 samples=num_generations,
                 stop=() if tokenizer.chat_template is not None else PLAIN_STOP,
                 decode=tokenizer.decode,
@@ -158,7 +158,7 @@ class Model:
 
 
 class Result(Model):
-    """What a stage has made: its model, the metrics of its steps, what it has sampled."""
+    """A finished run: its model, the metrics of its steps, its samples."""
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -199,5 +199,5 @@ def conversation(prompt: Messages) -> Any:
     try:
         return tuple(Message(message["role"], message["content"]) for message in prompt)
     except (TypeError, KeyError):
-        how = "give a text, or a list of {'role': ..., 'content': ...}"
-        raise InputError(f"{prompt!r:.80} is no conversation", how=how) from None
+        hint = "give a text, or a list of {'role': ..., 'content': ...}"
+        raise InputError(f"{prompt!r:.80} is no conversation", how=hint) from None

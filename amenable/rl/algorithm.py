@@ -45,7 +45,7 @@ class Algorithm(Protocol):
 
     @property
     def mean_over(self) -> MeanOver:
-        """What the losses are means over: the response tokens of a minibatch, or its answers."""
+        """The unit of the mean that the losses are: a minibatch's response tokens, or its answers."""
         ...
 
     @property
@@ -59,7 +59,7 @@ class Algorithm(Protocol):
         ...
 
     def look(self, experience: Experience, bars: Bars) -> None:
-        """Add the columns that models must be asked for, such as a critic's values. `ref_logps` are there."""
+        """Add columns that need a forward pass, such as a critic's values. `ref_logps` are there already."""
         ...
 
     def estimate(self, experience: Experience, kl_coef: float) -> None:

@@ -20,12 +20,12 @@ from amenable.functional.masked import masked_sum
 from amenable.functional.statistics import explained_variance
 from amenable.generation.rollout import Rollout
 
-MISSING = 0.003
-"""probability that a sampler may leave out: chance alone stays below it where answers are thousands of tokens"""
-ERRORS = 5
-"""standard errors by which a mean ratio must be off to be no chance"""
-ENOUGH = 100
-"""tokens that make a standard error: a few may all be off to one side, by rounding"""
+MAX_MISSING_PROBABILITY = 0.003
+"""largest 1 - mean ratio that chance explains in batches of thousands of tokens"""
+MIN_STANDARD_ERRORS = 5
+"""standard errors from 1 at which a mean ratio is significant"""
+MIN_TOKENS = 100
+"""tokens needed for a standard error: a few may all be rounded to one side"""
 
 
 class TokenizedPrompt(NamedTuple):
@@ -41,7 +41,7 @@ class Experience:
 
     rollout: Rollout
     raw_scores: Tensor
-    """[B] as the reward gave them"""
+    """[B] from the reward, unclipped"""
     scores: Tensor
     """[B] after clipping and the penalty of a missing end"""
     columns: dict[str, Tensor] = field(default_factory=dict)
@@ -60,8 +60,8 @@ class Experience:
 
 
 def objective_metrics(experience: Experience, kl_coef: float) -> dict[str, float]:
-    """Return the metrics of a step's samples. KL is summed over a response and averaged over the batch, by every
-    estimator; `advantages` are those before they are standardised."""
+    """Return the metrics of a step's samples. KL is summed over a response and averaged over the batch, by each
+    estimator; advantages are those before standardisation."""
     rollout, mask, columns = experience.rollout, experience.rollout.mask, experience.columns
     ref_logps = columns["ref_logps"]
     estimates = {name: f(rollout.logps, ref_logps) for name, f in (("k1", kl.k1), ("k2", kl.k2), ("k3", kl.k3))}
@@ -101,7 +101,7 @@ def mean_of(history: list[dict[str, float]]) -> dict[str, float]:
 
 
 def answer_rows(experience: Experience, decode: Callable[[list[int]], str]) -> list[dict[str, Any]]:
-    """Every answer of a rollout as files keep it: the text, whether it ended, the scorer's word, nats of KL."""
+    """Return a row for each answer of a rollout: text, ended, score (unclipped), KL in nats."""
     rollout = experience.rollout
     kls = masked_sum(rollout.logps - experience.columns["ref_logps"], rollout.mask, dim=1)
     return [
@@ -113,53 +113,55 @@ def answer_rows(experience: Experience, decode: Callable[[list[int]], str]) -> l
 
 
 def sample_rows(experience: Experience, decode: Callable[[list[int]], str], count: int = 8) -> list[dict[str, Any]]:
-    """The first answers of a rollout with their prompts, as samples.jsonl keeps them."""
-    told = zip(experience.rollout.prompts, answer_rows(experience, decode))
-    return [{"prompt": decode(prompt), **row} for prompt, row in islice(told, count)]
+    """Return rows of samples.jsonl: the first `count` answers of a rollout with their prompts."""
+    pairs = zip(experience.rollout.prompts, answer_rows(experience, decode))
+    return [{"prompt": decode(prompt), **row} for prompt, row in islice(pairs, count)]
 
 
 @dataclass(frozen=True)
 class Ratios:
-    """The trainer's probabilities of sampled tokens over the sampler's, before any update: all 1 but for rounding."""
+    """Ratios of the trainer's probabilities of sampled tokens to the sampler's, before any update: 1 up to rounding."""
 
     tokens: int
     gap: float
     """mean absolute logarithm, in nats a token"""
     mean: float
-    """1 less the probability of all tokens that the sampler never draws, wherever the trainer's own is whole:
-    E_pi[pi' / pi] = the sum of pi' where pi > 0"""
+    """E_pi[pi' / pi] = the sum of pi' where pi > 0: 1 less the trainer's probability of what the sampler never draws"""
     variance: float
 
     @classmethod
     def of(cls, moved: Tensor) -> Ratios:
-        """From the trainer's log-probabilities less the sampler's, [M]."""
+        """Compute the statistics of log-ratios [M]: the trainer's log-probabilities less the sampler's."""
         ratios = moved.exp()
         return cls(moved.numel(), float(moved.abs().mean()), float(ratios.mean()), float(ratios.var(unbiased=False)))
 
     @property
     def missing(self) -> float:
-        """The probability that the sampler never draws; 0 where that may be chance."""
+        """The trainer's probability of tokens that the sampler never draws; 0 where chance explains it."""
         off, error = 1 - self.mean, math.sqrt(self.variance / max(self.tokens, 1))
-        return off if self.tokens >= ENOUGH and abs(off) > max(MISSING, ERRORS * error) else 0.0
+        return (
+            off
+            if self.tokens >= MIN_TOKENS and abs(off) > max(MAX_MISSING_PROBABILITY, MIN_STANDARD_ERRORS * error)
+            else 0.0
+        )
 
 
 def require_same_distribution(
     ratios: Ratios, tolerance: float, training: bool = False, rounding: Callable[[], float] = lambda: 0.0
 ) -> None:
-    """At the first update nothing has moved yet: the trainer's log-probabilities must be the sampler's (ratio 1).
+    """Require that trainer and sampler have the same log-probabilities at the first update, when no weight has moved.
 
-    `training`: the policy is in training mode. rounding(): nats a token that the precision of products makes; twice as
-    much is borne, as both sides are rounded, but for a policy in training mode, whose dropout would pass for rounding.
-    Raises RuntimeError above the tolerance, and where the mean ratio says that the sampler leaves tokens out, with the
-    usual causes, and the one that shows where one does. A gap that is no number is left to the optimizer, which refuses
-    such gradients.
+    training: True if the policy is in training mode. rounding(): nats a token due to the precision of products; twice
+    that is allowed, as both sides are rounded, except in training mode, where dropout would pass for rounding.
+    Raises RuntimeError above the tolerance, and where the mean ratio shows that the sampler leaves tokens out, with the
+    likely cause. A nan gap is left to the optimizer, which refuses such gradients.
     """
     gap = ratios.gap
     if gap >= tolerance and (training or gap >= 2 * rounding()):
         raise RuntimeError(
             f"the sampler's log-probabilities differ from the trainer's by {gap:.3g} nats a token before any update; "
             "likely causes: dropout left on, another temperature or filter, another precision, another template, "
-            f"stale weights in the sampler; {telling_cause(gap, tolerance, training)}"
+            f"stale weights in the sampler; {likely_cause(gap, tolerance, training)}"
         )
     if ratios.missing:
         raise RuntimeError(
@@ -170,10 +172,10 @@ def require_same_distribution(
 
 
 def require_at_reference(experience: Experience, tolerance: float, rounding: Callable[[], float] = lambda: 0.0) -> None:
-    """Before any update the policy is its reference: their log-probabilities of the answers must agree (KL 0).
+    """Require that policy and reference have the same log-probabilities of the answers before any update (KL 0).
 
-    Raises RuntimeError where they differ by more than `tolerance` nats a token on average, or than twice rounding(), or
-    where the sampler leaves tokens out that the reference gives a probability.
+    Raises RuntimeError if they differ by more than `tolerance` nats a token on average and more than twice rounding(),
+    or if the sampler leaves out tokens to which the reference gives a probability.
     """
     mask = experience.rollout.mask
     ratios = Ratios.of((experience.columns["ref_logps"] - experience.rollout.logps)[mask])
@@ -185,8 +187,8 @@ def require_at_reference(experience: Experience, tolerance: float, rounding: Cal
         )
 
 
-def telling_cause(gap: float, tolerance: float, training: bool) -> str:
-    """Which of the causes a look at the policy and at the size of the gap points to."""
+def likely_cause(gap: float, tolerance: float, training: bool) -> str:
+    """Return the likely cause, by the policy's mode and the size of the gap in nats a token."""
     if training:
         return "the policy is in training mode, so it is dropout: call eval() before the updates"
     if gap < 2 * tolerance:

@@ -1,4 +1,4 @@
-"""Memory of an online run: its models, their optimizers, and the largest of sampling, reading and learning."""
+"""Memory of an online run: its models, their optimizers, and the largest of generation, inference and updates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from amenable.train.memory import FP32
 from amenable.train.passes import Pass, full_row, largest_inference_pass, largest_pass
 
 STEPS = 50
-"""steps whose prompts are looked at for the longest"""
+"""steps whose prompts are searched for the longest"""
 
 
 def describe(algorithm: Algorithm, models: Models, options: OnlineOptions, prompts: Sequence[Sequence[int]]) -> str:

@@ -1,5 +1,5 @@
-"""Evaluation during online training: held-out prompts answered again and again, single tokens traced, and the score of
-a reward model that is not trained on.
+"""Evaluation during online training: answers to held-out prompts, traces of single tokens, and the score of a reward
+that is not trained on.
 
 Everything is sampled with the same random numbers every time, and leaves the training as it is.
 """
@@ -63,7 +63,7 @@ class Monitor:
     """prompts whose answers are traced token by token"""
     held_out: list[TokenizedPrompt]
     eval_reward: Reward | None
-    """score of a reward model that is not trained on"""
+    """a reward that is not trained on"""
     settings: token_trace.Settings
     trace: token_trace.Trace | None = None
 

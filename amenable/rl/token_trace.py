@@ -26,16 +26,16 @@ from amenable.train.runtime import Runtime
 T = TypeVar("T")
 
 ALTERNATIVES = 5
-OPEN = "\ufffd"
+PARTIAL_CHARACTER = "\ufffd"
 """stands for a token that ends inside a character"""
 
 Alternative = tuple[int, float]
-"""a token that could have been sampled, and its probability"""
+"""a token id and its probability"""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How traced answers are read."""
+    """Settings of the passes over traced answers."""
 
     temperature: float
     max_tokens: int
@@ -53,7 +53,7 @@ class Trace:
     group: int
     kl_coef: float
     top: list[list[list[Alternative]]]
-    """of every traced answer's every token, the likeliest in its place"""
+    """[answer][token] the most probable tokens at that position"""
     settings: Settings
 
 
@@ -87,7 +87,7 @@ def top_alternatives(
     temperature: float,
     count: int = ALTERNATIVES,
 ) -> list[list[list[Alternative]]]:
-    """Return the `count` likeliest tokens in the place of each trained one under softmax(logits / temperature)."""
+    """Return the `count` most probable tokens at each response token, under softmax(logits / temperature)."""
     out: list[list[list[Alternative]]] = [[] for _ in rows]
     for chosen, batch in forward.length_sorted_batches(rows, runtime, max_tokens):
         with runtime.autocast():
@@ -95,7 +95,7 @@ def top_alternatives(
             for i, states in zip(chosen, hidden.split([sum(rows[i][1]) for i in chosen])):
                 logits = decoder.logits(states).float() / temperature
                 best = logits.softmax(-1).topk(min(count, logits.shape[-1]))
-                out[i] = [list(zip(*place)) for place in zip(best.indices.tolist(), best.values.tolist())]
+                out[i] = [list(zip(*pair)) for pair in zip(best.indices.tolist(), best.values.tolist())]
     return out
 
 
@@ -149,8 +149,8 @@ def pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
     shown, before = [], ""
     for end in range(1, len(ids) + 1):
         text = tokenizer.decode(ids[:end], skip_special_tokens=False)
-        settled = before if text.startswith(before) else before.rstrip(OPEN)
-        shown.append(text[len(settled) :] or OPEN)
+        settled = before if text.startswith(before) else before.rstrip(PARTIAL_CHARACTER)
+        shown.append(text[len(settled) :] or PARTIAL_CHARACTER)
         before = text
     return shown
 

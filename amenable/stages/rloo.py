@@ -59,8 +59,8 @@ class Config(OnlineOptions):
         super().__post_init__()
         plan.require_at_least(0, self, "cliprange")
         if self.num_generations < 2:
-            what = f"num_generations is {self.num_generations}: an answer is compared with the others to its prompt"
-            raise InputError(what, how="sample 2 or more, such as --num-generations 4")
+            problem = f"num_generations is {self.num_generations}: an answer is compared with the others to its prompt"
+            raise InputError(problem, how="sample 2 or more, such as --num-generations 4")
 
 
 def run(config: Config) -> Path:
@@ -88,7 +88,7 @@ class RLOO:
         self.kl_coef = 0.0
 
     def look(self, experience: Experience, bars: Bars) -> None:
-        """Ask no model beside the reference."""
+        """Add nothing: RLOO needs no other model's columns."""
 
     def estimate(self, experience: Experience, kl_coef: float) -> None:
         """Add each answer's advantage to all of its tokens, and remember the coefficient for the loss."""

@@ -70,12 +70,12 @@ def run(config: Config) -> Path:
 
 
 def is_as_made(out: Path) -> bool:
-    """Whether a finished world's files are as they were written, by this version of the world."""
+    """Return True if a finished world's files are unchanged, and written by this version of the world."""
     return matches_manifest(out) and json.loads((out / "world.json").read_text("utf-8"))["version"] == VERSION
 
 
 def write(world: ClosedWorld, out: Path) -> None:
-    """Every file of the world, in a folder that is claimed; what a stopped try has left there is written again."""
+    """Write every file of the world into its run directory, over those of a stopped run."""
     with disk_errors(out):
         for name, text in world.contents().items():
             (out / name).parent.mkdir(parents=True, exist_ok=True)

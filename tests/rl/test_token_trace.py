@@ -16,6 +16,7 @@ from amenable.rewards.spec import load_reward
 from amenable.rl import token_trace
 from amenable.rl.experience import Experience
 from amenable.rl.models import Models
+from amenable.rl.token_trace import PARTIAL_CHARACTER
 from amenable.stages import ppo
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward
@@ -143,14 +144,21 @@ def test_pieces_joined_are_the_text(words: Tokenizer, text: str) -> None:
     ids = [words.bos_id, *words.encode(text), words.eos_id]
     told = token_trace.pieces(words, ids)
     assert len(told) == len(ids) and told[0] == words.bos and told[-1] == words.eos
-    assert "".join(told[1:-1]).replace(token_trace.OPEN, "") == text
+    assert "".join(told[1:-1]).replace(PARTIAL_CHARACTER, "") == text
 
 
 def test_a_character_of_many_tokens_is_shown_by_the_last(words: Tokenizer) -> None:
     ids = words.encode("x🌹y")
     assert len(ids) == 6, "the little vocabulary spells it byte by byte"
-    assert token_trace.pieces(words, ids) == ["x", token_trace.OPEN, token_trace.OPEN, token_trace.OPEN, "🌹", "y"]
-    assert token_trace.pieces(words, [ids[1], ids[5]]) == [token_trace.OPEN, "y"]  # never completed
+    assert token_trace.pieces(words, ids) == [
+        "x",
+        PARTIAL_CHARACTER,
+        PARTIAL_CHARACTER,
+        PARTIAL_CHARACTER,
+        "🌹",
+        "y",
+    ]
+    assert token_trace.pieces(words, [ids[1], ids[5]]) == [PARTIAL_CHARACTER, "y"]  # never completed
 
 
 def test_the_watched_are_spread_evenly() -> None:
