@@ -22,6 +22,8 @@ NEW_NAMES: dict[str, tuple[str, ...]] = {
     "terms": ("rating",),
     "reward_model": ("judge", "reward"),
     "ensemble": ("reward",),
+    "queue": ("max_queue",),
+    "per_minute": ("rate_limit_per_minute",),
 }
 """by old name, the new names it has in the commands that had it"""
 STILL_ACCEPTED = {"reward_model", "ensemble"}

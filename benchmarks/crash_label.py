@@ -225,7 +225,7 @@ def server(folder: Path, port: int) -> Callable[[], None]:
         door = opened()
         office = label.open_office(config, Store(config.store), tasks, None, None, None)
         guard = replace(label.guarded(config, office), limits=Limits(per_minute=10**9))
-        security.server(guard).run(sockets=[door])
+        security.make_server(guard).run(sockets=[door])
 
     return serve
 

@@ -151,7 +151,7 @@ def serve(folder: Path, told: Any) -> None:
     guard = replace(label.guarded(config, office), limits=security.Limits(per_minute=10**9))
     door = security.listen("127.0.0.1", 0)
     told.send(door.getsockname()[1])
-    security.server(guard).run(sockets=[door])
+    security.make_server(guard).run(sockets=[door])
 
 
 def submitted(port: int, tokens: Sequence[str], labels: int) -> tuple[list[float], float]:

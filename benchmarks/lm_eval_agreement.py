@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from amenable.serve import serve
-from amenable.serve.chat import Speaker
+from amenable.serve.conversation import load_model
 from amenable.serve.openai import app_state
 from amenable.train.runtime import DeviceOptions, start_runtime
 from benchmarks.serving import serving
@@ -67,13 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_tasks(work / "tasks")
         hf = evaluate(options.peer, work, "hf", f"pretrained={folder},dtype=float32", 1)
         runtime = start_runtime(DeviceOptions(device="cpu", precision="fp32"))
-        speaker = Speaker.load(folder, runtime.device)
-        ours = serve.schedule(speaker, runtime, rows=32, queue=64)
+        model = load_model(folder, runtime, "m")
+        ours = serve.make_scheduler(model, max_batch_size=32, max_queue=64)
         ways = {"ids": "add_bos_token=True", "text": "tokenized_requests=False"}
         agreed = True
-        with serving(app_state.Served("m", speaker, ours)) as url:
+        with serving(app_state.ServedModel(model, ours)) as url:
             usual = f"model=m,base_url={url}/v1/completions,tokenizer={folder},tokenizer_backend=huggingface"
-            length = f"max_length={speaker.decoder.config.context_length}"
+            length = f"max_length={model.decoder.config.context_length}"
             for way, option in ways.items():
                 results = evaluate(options.peer, work, "local-completions", f"{usual},{length},{option}", 4)
                 for task in TASKS:

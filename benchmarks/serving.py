@@ -25,10 +25,10 @@ import torch
 
 from amenable.data import sources
 from amenable.generation.requests import Completion
-from amenable.serve import security
-from amenable.serve.chat import Speaker
+from amenable.serve import security, serve
+from amenable.serve.conversation import load_model
 from amenable.serve.openai import api, app_state, errors
-from amenable.serve.openai.scheduler import Asked, Counts, Ended, News, Piece, Scheduler
+from amenable.serve.openai.scheduler import Chunk, Counts, Finished, GenerationRequest, StreamEvent
 from amenable.train.runtime import DeviceOptions, start_runtime
 
 CLIENTS = (1, 8, 32)
@@ -42,31 +42,37 @@ class Plain:
 
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.lock, self.counts, self.rows, self.queue, self.pending = threading.Lock(), Counts(), 1, 1000, 0
+        self.lock, self.counts, self.max_batch_size, self.max_queue, self.pending = (
+            threading.Lock(),
+            Counts(),
+            1,
+            1000,
+            0,
+        )
         self.thread = threading.current_thread()
 
-    def submit(self, asked: Asked, tell: Callable[[News], None]) -> None:
-        threading.Thread(target=self.answer, args=(asked, tell), daemon=True).start()
+    def submit(self, request: GenerationRequest, on_event: Callable[[StreamEvent], None]) -> None:
+        threading.Thread(target=self.answer, args=(request, on_event), daemon=True).start()
 
-    def answer(self, asked: Asked, tell: Callable[[News], None]) -> None:
+    def answer(self, request: GenerationRequest, on_event: Callable[[StreamEvent], None]) -> None:
         from transformers import TextStreamer
 
         class Pieces(TextStreamer):
             def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
                 if text:
-                    tell(Piece(0, text))
+                    on_event(Chunk(0, text))
 
         with self.lock, torch.inference_mode():
-            prompt = torch.tensor([list(asked.ids)], device=self.model.device)
+            prompt = torch.tensor([list(request.ids)], device=self.model.device)
             made = self.model.generate(
                 prompt,
                 attention_mask=torch.ones_like(prompt),
                 do_sample=False,
-                max_new_tokens=asked.sampling.max_new_tokens,
+                max_new_tokens=request.sampling.max_new_tokens,
                 streamer=Pieces(self.tokenizer, skip_prompt=True, skip_special_tokens=True),
             )
-        ids = made[0, len(asked.ids) :].tolist()
-        tell(Ended(0, "", Completion(ids, [0.0] * len(ids), "eos", None)))
+        ids = made[0, len(request.ids) :].tolist()
+        on_event(Finished(0, "", Completion(ids, [0.0] * len(ids), "eos", None)))
 
     def cancel(self, request: Any) -> None:
         """It can't."""
@@ -88,13 +94,12 @@ def main() -> None:
         [{"role": message.role, "content": message.content} for message in prompt.messages]
         for prompt in sources.read_prompts(options.prompts).rows[: options.requests]
     ]
-    speaker = Speaker.load(options.model, runtime.device)
-    tokenizer = speaker.tokenizer
-    ours = Scheduler(speaker.decoder, tokenizer.decode, tokenizer.stop_ids, runtime, rows=32)
+    model = load_model(options.model, runtime, "m")
+    ours = serve.make_scheduler(model, max_batch_size=32, max_queue=64)
     print(f"{len(prompts)} requests, at most {options.max_tokens} tokens, {runtime.describe()}")
     print("| server | clients | requests/s | tokens/s | first token, median | 95 % |\n|---|---|---|---|---|---|")
     for name, scheduler in (("amenable", ours), ("transformers", Plain(options.model, runtime.device))):
-        with serving(app_state.Served("m", speaker, scheduler)) as url:  # type: ignore[arg-type]
+        with serving(app_state.ServedModel(model, scheduler)) as url:  # type: ignore[arg-type]
             measured(url, prompts[:4], 2, options.max_tokens)
             for clients in CLIENTS:
                 rate, tokens, firsts = measured(url, prompts, clients, options.max_tokens)
@@ -106,12 +111,14 @@ def main() -> None:
 
 
 @contextmanager
-def serving(served: app_state.Served) -> Iterator[str]:
+def serving(served: app_state.ServedModel) -> Iterator[str]:
     """One model behind the routes, on a free port."""
-    rooms = app_state.House({"m": served}, {}, None, lambda _: "owner")
-    guard = security.Guard(api.make_app(rooms), limits=security.Limits(per_minute=10**9), said=errors.said)
+    state = app_state.AppState({"m": served}, {}, None, lambda _: "owner")
+    app = security.SecurityMiddleware(
+        api.make_app(state), limits=security.Limits(per_minute=10**9), error_body=errors.error_body
+    )
     door = security.listen("127.0.0.1", 0)
-    server = security.server(guard)
+    server = security.make_server(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
     thread.start()
     while not server.started:

@@ -1,17 +1,17 @@
-"""Two hidden models answer side by side; a person says which was better, and then sees their names.
+"""Arena: two hidden models answer side by side; a person votes for the better one, then sees their names.
 
     amenable arena --models sft=runs/demo/sft ppo=runs/demo/ppo dpo=runs/demo/dpo
 
-The pair is drawn among the models, fewest battles first, with sides at random. Votes go into the store, where the
-leaderboard and `amenable ratings` read them. On this machine alone (127.0.0.1) nobody needs a token; with --host for
-others everybody does: `amenable annotators add NAME` makes one.
+The pair is drawn among the models, fewest battles first, with sides at random. Votes are stored as labels, which the
+leaderboard and `amenable ratings` read. On this machine alone (127.0.0.1) no token is needed; with --host for others
+everybody needs one: `amenable annotators add NAME` makes it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,62 +22,63 @@ from amenable.feedback.store import Store
 from amenable.files import hash_of
 from amenable.generation.sampling import Sampling
 from amenable.serve import security, serve
+from amenable.serve.tokens import TokenCache
 from amenable.train.runtime import Device, DeviceOptions
 
 if TYPE_CHECKING:
-    from amenable.serve.battles import Arena
-    from amenable.serve.openai.app_state import House
+    from amenable.serve.battles.arena_state import Arena
+    from amenable.serve.openai.app_state import AppState
 
-USUAL = ("sft", "ppo", "dpo")
-"""the demo's models that fight where none is named, those of them that are there"""
 DEMO = Path("runs/demo")
+DEFAULT_MODELS = ("sft", "ppo", "dpo")
+"""models of the demo that fight without --models, as far as they exist"""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Who fights, for whom."""
+    """The models, the address, and the limits of the server."""
 
     models: tuple[str, ...] = ()
-    """NAME=FOLDER or FOLDER, two or more; without it those that `amenable demo` made"""
+    """NAME=FOLDER or FOLDER, two or more; by default those that `amenable demo` makes"""
     store: Path = Path("runs/labels.db")
-    """where votes are kept"""
+    """database for votes"""
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.7, top_p=0.95, max_new_tokens=512))
-    """how both draw their answers"""
+    """sampling settings of both models"""
     rating: RatingConfig = field(default_factory=RatingConfig)
-    """how the leaderboard's ratings are made"""
-    rows: int = 16
-    """answers that a model computes at once"""
-    queue: int = 32
-    """answers that may wait beyond those; more are refused, and told when to come back"""
+    """settings of the leaderboard's ratings"""
+    max_batch_size: int = 16
+    """answers of a model decoded at once"""
+    max_queue: int = 32
+    """answers that may wait beyond those; more are refused with a time to retry"""
     host: str = "127.0.0.1"
-    """0.0.0.0 lets others in, with tokens"""
+    """0.0.0.0 to be reached by others, with tokens"""
     port: int = 8019
-    """0 takes any that is free"""
+    """0 takes any free port"""
     require_tokens: bool = False
-    """demand tokens on 127.0.0.1 too, as behind a proxy"""
+    """require tokens on 127.0.0.1 too, as behind a proxy"""
     secure_cookies: bool = False
-    """for a server that is reached by https, through a proxy"""
-    per_minute: int = 600
+    """send cookies over https alone: for a server behind an https proxy"""
+    rate_limit_per_minute: int = 600
     """requests of one address or token"""
     device: Device = field(default_factory=DeviceOptions)
 
     def __post_init__(self) -> None:
-        self.served  # noqa: B018 - refuses impossible settings before a model is loaded
+        self.server  # noqa: B018 - refuses impossible settings before a model is loaded
 
     @property
-    def served(self) -> serve.Config:
-        """The same as the settings of a server of these models."""
+    def server(self) -> serve.Config:
+        """The settings of a server of these models."""
         return serve.Config(
             models=self.models,
             store=self.store,
             max_new_tokens=self.sampling.max_new_tokens,
-            rows=self.rows,
-            queue=self.queue,
+            max_batch_size=self.max_batch_size,
+            max_queue=self.max_queue,
             host=self.host,
             port=self.port,
             require_tokens=self.require_tokens,
             secure_cookies=self.secure_cookies,
-            per_minute=self.per_minute,
+            rate_limit_per_minute=self.rate_limit_per_minute,
             device=self.device,
         )
 
@@ -85,46 +86,44 @@ class Config:
 def run(config: Config) -> None:
     """Serve until Ctrl-C."""
     security.require_server()
-    models, served = chosen(config), config.served
+    models, server = chosen_models(config), config.server
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(Store(config.store))
-        people = serve.People(store)
-        if served.wants_tokens:
-            serve.require_people(served, people)
-        door = stack.enter_context(security.listen(config.host, config.port))
-        house = stack.enter_context(serve.open_house(served, models, [], store, people))
-        arena = open_arena(config, house, models, store)
-        for name in renamed(arena):
+        tokens = serve.open_tokens(server, store)
+        sock = stack.enter_context(security.listen(config.host, config.port))
+        state = stack.enter_context(serve.load_state(server, models, [], store, tokens))
+        arena = open_arena(config, state, models, store)
+        for name in reused_names(arena):
             print(f"another model was voted on as '{name}' before, and both are rated as one; give this one a new name")
-        print(f"{', '.join(house.models)} fight; votes go into {config.store}")
-        where = security.address_of(door, config.host)
-        print(f"arena at {where}   leaderboard at {where}/leaderboard   Ctrl-C ends", flush=True)
-        security.server(guard(config, arena, people)).run(sockets=[door])
+        print(f"{', '.join(state.models)} fight; votes go into {config.store}")
+        address = security.address_of(sock, config.host)
+        print(f"arena at {address}   leaderboard at {address}/leaderboard   Ctrl-C ends", flush=True)
+        security.make_server(protect(config, arena, tokens)).run(sockets=[sock])
 
 
-def chosen(config: Config) -> list[tuple[str, Path]]:
-    """(name, folder) of the models that fight; InputError where there are not two."""
-    models = serve.named(config.models)
+def chosen_models(config: Config) -> list[tuple[str, Path]]:
+    """Return (name, folder) of the models that fight. Raises InputError where there are fewer than two."""
+    models = serve.parse_models(config.models)
     if not config.models:
-        models = [(name, DEMO / name) for name in USUAL if (DEMO / name / "finished.json").exists()]
+        models = [(name, DEMO / name) for name in DEFAULT_MODELS if (DEMO / name / "finished.json").exists()]
     if len(models) < 2:
-        how = "'make demo' makes some; or name two or more, as in --models a=runs/sft b=runs/ppo"
         raise InputError(
-            f"{len(models) or 'no'} model{'' if len(models) == 1 else 's'} to fight, and it takes two", how=how
+            f"{len(models) or 'no'} model{'' if len(models) == 1 else 's'} to fight, and it takes two",
+            how="'make demo' makes some; or name two or more, as in --models a=runs/sft b=runs/ppo",
         )
     return models
 
 
-def open_arena(config: Config, house: House, models: Sequence[tuple[str, Path]], store: Store) -> Arena:
-    """The place where they fight."""
-    from amenable.serve.battles import Arena
+def open_arena(config: Config, state: AppState, models: Sequence[tuple[str, Path]], store: Store) -> Arena:
+    """Return the arena of these models, with their hashes."""
+    from amenable.serve.battles.arena_state import Arena
 
     origins = {name: {"folder": str(folder), "sha256": hash_of(folder)} for name, folder in models}
-    return Arena(house, store, origins, config.sampling, config.rating, time.time)
+    return Arena(state, store, origins, config.sampling, config.rating, time.time)
 
 
-def renamed(arena: Arena) -> list[str]:
-    """Names under which other models were voted on before, by the hashes of their weights."""
+def reused_names(arena: Arena) -> list[str]:
+    """Return the names under which other models were voted on before, by the hashes of their weights."""
     arena.refresh()
     before = {
         (name, event.payload["origins"][side]["sha256"])
@@ -135,20 +134,16 @@ def renamed(arena: Arena) -> list[str]:
     return sorted({name for name, sha256 in before if now.get(name, sha256) != sha256})
 
 
-def guard(config: Config, arena: Arena, people: serve.People) -> security.Guard:
-    """The application behind its checks."""
-    from amenable.serve import battles
+def protect(config: Config, arena: Arena, tokens: TokenCache | None) -> security.SecurityMiddleware:
+    """Return the application behind its security checks."""
+    from amenable.serve.battles import routes
     from amenable.serve.openai import errors
 
-    wants = config.served.wants_tokens
-    admits: Callable[[str], bool] | None = None
-    if wants:
-        admits = lambda token: people.holder(token) is not None  # noqa: E731
-    return security.Guard(
-        battles.make_app(arena),
-        hosts=None if wants else security.LOCAL,
-        limits=security.Limits(body=200_000, per_minute=config.per_minute),
-        admits=admits,
-        open_paths=battles.OPEN_PATHS,
-        said=errors.said,
+    return security.SecurityMiddleware(
+        routes.make_app(arena),
+        hosts=security.LOCAL if tokens is None else None,
+        limits=security.Limits(body=200_000, per_minute=config.rate_limit_per_minute),
+        authenticate=None if tokens is None else tokens.__contains__,
+        open_paths=routes.OPEN_PATHS,
+        error_body=errors.error_body,
     )

@@ -1,10 +1,10 @@
-"""Talk to a model in the terminal, or to two side by side.
+"""Chat with a model in the terminal, or with two side by side.
 
-Answers stream as they are drawn; the conversation goes on over several turns, and its oldest turns are dropped (and
-that is said) when they no longer fit the model's context. With its input or output piped it reads a message a line and
-prints nothing but the answers; everything else goes to stderr.
+Answers stream as they are sampled. When a conversation no longer fits the model's context, its oldest turns are
+dropped, with a note. With input or output piped, every input line is a message and only the answers are printed; notes
+go to stderr.
 
-A model without a chat template (pretrained only) continues a plain transcript, up to where the next speaker begins.
+A model without a chat template (pretrained only) continues a plain transcript, up to where the next turn begins.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-import torch
 from rich.console import Console
 from rich.live import Live
 from rich.panel import Panel
@@ -25,14 +24,12 @@ from rich.text import Text
 
 from amenable.data.types import Message
 from amenable.errors import InputError
+from amenable.evaluation.answering import LoadedModel
 from amenable.generation.engine import Stream
 from amenable.generation.sampling import Sampling
-from amenable.models.decoder import Decoder
-from amenable.models.pretrained import load_decoder
 from amenable.seeds import mix
-from amenable.text.chat import PLAIN_STOP, render_prompt
-from amenable.text.tokenizer import Tokenizer
-from amenable.train.runtime import Device, DeviceOptions, Runtime, start_runtime
+from amenable.serve.conversation import fit_prompt, load_model, stream_answer
+from amenable.train.runtime import Device, DeviceOptions, start_runtime
 
 COMMAND = re.compile(r"/([a-z]+)(?:\s+(.*))?", re.DOTALL)
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -42,17 +39,17 @@ HELP = """\
 /temperature X    0 is greedy, 1 the model's own distribution
 /help             this list
 /quit             leave (or Ctrl-D)
-Ctrl-C stops an answer; what it said so far stays in the conversation."""
+Ctrl-C stops an answer; its text so far stays in the conversation."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Whom to talk to, and how it draws its answers."""
+    """The model, and its sampling settings."""
 
     model: Path = Path("runs/sft")
     """folder of a model: a run directory or a published checkpoint"""
     compare: Path | None = None
-    """a second model that answers beside the first"""
+    """a second model, for answers side by side"""
     system: str | None = None
     """system message"""
     temperature: float = 0.7
@@ -60,7 +57,7 @@ class Config:
     top_k: int = 0
     repetition_penalty: float = 1.0
     max_new_tokens: int = 512
-    """the longest answer, in tokens"""
+    """limit of an answer"""
     seed: int = 0
     """the same seed and messages give the same answers"""
     device: Device = field(default_factory=DeviceOptions)
@@ -80,131 +77,68 @@ class Config:
 
 
 def run(config: Config) -> None:
-    """Talk until the input ends."""
+    """Chat until the input ends."""
     runtime = start_runtime(config.device)
     folders = [config.model] if config.compare is None else [config.model, config.compare]
-    speakers = [Speaker.ready(folder, runtime) for folder in folders]
-    chat = Chat(speakers, config.sampling, config.system, config.seed)
-    view: View = Terminal(speakers) if sys.stdin.isatty() and sys.stdout.isatty() else Pipe()
+    models = [load_model(folder, runtime) for folder in folders]
+    chat = Chat(models, config.sampling, config.system, config.seed)
+    is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    frontend: Frontend = TerminalFrontend(models) if is_terminal else PipeFrontend()
     with runtime.autocast():
-        converse(chat, view)
+        repl(chat, frontend)
 
 
-def converse(chat: Chat, view: View) -> None:
-    """Read, do, answer, until there is nothing to read. A mistake is told and the session goes on."""
-    for line in view.lines():
+def repl(chat: Chat, frontend: Frontend) -> None:
+    """Read messages and commands, and answer them, until the input ends. An InputError becomes a note."""
+    for line in frontend.lines():
         command = COMMAND.fullmatch(line)
         try:
             if command is None:
-                chat.ask(line, view)
+                chat.send(line, frontend)
             elif command[1] in ("quit", "exit"):
                 return
             else:
-                view.note(chat.do(command[1], (command[2] or "").strip()))
+                frontend.note(chat.run_command(command[1], (command[2] or "").strip()))
         except InputError as error:
-            view.note(str(error))
-
-
-@dataclass
-class Speaker:
-    """A model, and its side of the conversation (system message apart)."""
-
-    name: str
-    decoder: Decoder
-    tokenizer: Tokenizer
-    turns: list[Message] = field(default_factory=list)
-
-    @classmethod
-    def load(cls, folder: Path, device: torch.device) -> Speaker:
-        if not folder.is_dir():
-            raise InputError("no such folder", folder, "train a model with 'amenable sft', or give --model")
-        decoder, tokenizer = load_decoder(folder, device), Tokenizer.load(folder)
-        # a tokenizer may have been given special tokens that its model never saw; words it must all know
-        words = tokenizer.vocab_size - len(tokenizer.special_ids)
-        if words > decoder.config.vocab_size:
-            counts = f"{words} tokens, and the model knows {decoder.config.vocab_size}"
-            raise InputError(f"tokenizer and model do not belong together: it has {counts}", folder)
-        decoder.num_tokens = min(tokenizer.vocab_size, decoder.config.vocab_size)
-        return cls(str(folder), decoder, tokenizer)
-
-    @classmethod
-    def ready(cls, folder: Path, runtime: Runtime) -> Speaker:
-        """A model that answers under the machine's autocast, in the precision of its products."""
-        speaker = cls.load(folder, runtime.device)
-        speaker.decoder = runtime.to_inference(speaker.decoder)
-        return speaker
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether it continues a transcript, having no chat template."""
-        return self.tokenizer.chat_template is None
-
-    def fit(
-        self, system: list[Message], message: Message, max_new_tokens: int, prefix: Sequence[int] = ()
-    ) -> tuple[list[int], int]:
-        """The prompt's ids with those of a prefix of its answer, and how many messages were dropped to leave room."""
-        context = self.decoder.config.context_length
-        room = min(max_new_tokens, context // 2)
-        dropped = 0
-        while True:
-            ids = [*render_prompt(self.tokenizer, (*system, *self.turns[dropped:], message)), *prefix]
-            if max(ids) >= self.decoder.num_tokens:
-                raise InputError(f"token {max(ids)} of the message is unknown to the model", self.name)
-            if len(ids) + room <= context:
-                return ids, dropped
-            if dropped >= len(self.turns):
-                break
-            dropped += 2
-        if len(ids) < context:
-            return ids, dropped
-        size = f"{len(ids)} tokens with what belongs to it, and {self.name} reads {context}"
-        raise InputError(f"the message is too long: {size}", how="shorten it")
-
-    def stream(self, ids: list[int], sampling: Sampling, seed: int) -> Stream:
-        return Stream(
-            self.decoder,
-            ids,
-            sampling,
-            eos_id=self.tokenizer.stop_ids,
-            decode=self.tokenizer.decode,
-            seed=seed,
-            stop=PLAIN_STOP if self.is_plain else (),
-        )
+            frontend.note(str(error))
 
 
 class Chat:
     """A conversation with one or more models; each remembers its own answers."""
 
-    def __init__(self, speakers: Sequence[Speaker], sampling: Sampling, system: str | None = None, seed: int = 0):
-        self.speakers, self.sampling, self.system, self.seed = list(speakers), sampling, system, seed
-        self.asked = 0
+    def __init__(self, models: Sequence[LoadedModel], sampling: Sampling, system: str | None = None, seed: int = 0):
+        self.models, self.sampling, self.system, self.seed = list(models), sampling, system, seed
+        self.turns: list[list[Message]] = [[] for _ in models]
+        """of each model, without the system message"""
+        self.num_messages = 0
 
-    def ask(self, text: str, view: View) -> None:
-        """Answer a message and remember both. A message that can't be rendered changes nothing."""
+    def send(self, text: str, frontend: Frontend) -> None:
+        """Answer a message and remember both. Raises InputError, without effect, where the prompt does not fit."""
         system = [Message("system", self.system)] if self.system else []
-        message = Message("user", text)
-        prompts = [speaker.fit(system, message, self.sampling.max_new_tokens) for speaker in self.speakers]
-        seed = mix(self.seed, self.asked)
-        self.asked += 1
+        message, limit = Message("user", text), self.sampling.max_new_tokens
+        prompts = [fit_prompt(model, system, turns, message, limit) for model, turns in zip(self.models, self.turns)]
+        seed = mix(self.seed, self.num_messages)
+        self.num_messages += 1
         streams = []
-        for speaker, (ids, dropped) in zip(self.speakers, prompts):
+        for model, turns, (ids, dropped) in zip(self.models, self.turns, prompts):
             if dropped:
-                del speaker.turns[:dropped]
-                view.note(f"the context of {speaker.name} is full: its {dropped} oldest messages are dropped")
-            streams.append(tidy(speaker.stream(ids, self.sampling, seed)))
-        for speaker, answer in zip(self.speakers, view.answer([speaker.name for speaker in self.speakers], streams)):
+                del turns[:dropped]
+                frontend.note(f"the context of {model.entry.name} is full: its {dropped} oldest messages are dropped")
+            streams.append(strip_control(stream_answer(model, ids, self.sampling, seed)))
+        names = [model.entry.name for model in self.models]
+        for name, turns, answer in zip(names, self.turns, frontend.answer(names, streams)):
             if answer.strip():
-                speaker.turns += [message, Message("assistant", answer.strip())]
+                turns += [message, Message("assistant", answer.strip())]
             else:
-                view.note(f"{speaker.name} said nothing; the message is not kept")
+                frontend.note(f"{name} said nothing; the message is not kept")
 
-    def do(self, command: str, argument: str) -> str:
-        """Carry out a command and say what was done."""
+    def run_command(self, command: str, argument: str) -> str:
+        """Run a command and return a note on its effect. Raises InputError for an unknown one."""
         if command == "help":
             return HELP
         if command == "reset":
-            for speaker in self.speakers:
-                speaker.turns.clear()
+            for turns in self.turns:
+                turns.clear()
             return "the conversation is forgotten"
         if command == "system":
             self.system = argument or None
@@ -222,36 +156,36 @@ def to_number(text: str) -> float:
         raise InputError(f"'{text}' is not a number", how="as in /temperature 0.7") from None
 
 
-def tidy(pieces: Iterator[str] | Stream) -> Iterator[str]:
-    """Pieces of an answer without the space before it and without control characters, which a terminal would obey."""
-    begun = False
-    for piece in pieces:
-        piece = UNPRINTABLE.sub("", piece)
-        if not begun:
-            piece = piece.lstrip()
-        if piece:
-            begun = True
-            yield piece
+def strip_control(chunks: Iterator[str] | Stream) -> Iterator[str]:
+    """Yield an answer's text without leading space and without control characters, which a terminal would obey."""
+    has_text = False
+    for chunk in chunks:
+        chunk = UNPRINTABLE.sub("", chunk)
+        if not has_text:
+            chunk = chunk.lstrip()
+        if chunk:
+            has_text = True
+            yield chunk
 
 
-class View(Protocol):
-    """Where messages come from and answers go."""
+class Frontend(Protocol):
+    """Source of messages and display of answers."""
 
     def lines(self) -> Iterator[str]:
-        """Messages and commands, stripped and not empty."""
+        """Yield messages and commands, stripped and not empty."""
         ...
 
     def note(self, text: str) -> None:
-        """Tell something that is no answer."""
+        """Show a text that is no answer."""
         ...
 
     def answer(self, names: Sequence[str], streams: Sequence[Iterator[str]]) -> list[str]:
-        """Show answers while they come, and return them."""
+        """Show the models' answers as they stream, and return them."""
         ...
 
 
-class Pipe:
-    """Plain lines: messages from stdin, answers to stdout, the rest to stderr."""
+class PipeFrontend:
+    """Plain lines: messages from stdin, answers to stdout, notes to stderr."""
 
     def lines(self) -> Iterator[str]:
         if hasattr(sys.stdin, "reconfigure"):
@@ -268,24 +202,24 @@ class Pipe:
         for name, stream in zip(names, streams):
             if len(names) > 1:
                 print(f"{name}: ", end="")
-            pieces = []
-            for piece in stream:
-                print(piece, end="", flush=True)
-                pieces.append(piece)
+            chunks = []
+            for chunk in stream:
+                print(chunk, end="", flush=True)
+                chunks.append(chunk)
             print(flush=True)
-            answers.append("".join(pieces))
+            answers.append("".join(chunks))
         return answers
 
 
-class Terminal:
-    """A person at a terminal."""
+class TerminalFrontend:
+    """An interactive terminal; two models' answers stream in columns."""
 
-    def __init__(self, speakers: Sequence[Speaker], console: Console | None = None):
+    def __init__(self, models: Sequence[LoadedModel], console: Console | None = None):
         self.console = console or Console(highlight=False)
-        for speaker in speakers:
-            size = sum(parameter.numel() for parameter in speaker.decoder.parameters()) / 1e6
-            manner = ", a base model: it continues a transcript" if speaker.is_plain else ""
-            self.note(f"{speaker.name}: {size:.1f}M parameters{manner}")
+        for model in models:
+            size = sum(parameter.numel() for parameter in model.decoder.parameters()) / 1e6
+            kind = "" if model.is_chat_model else ", a base model: it continues a transcript"
+            self.note(f"{model.entry.name}: {size:.1f}M parameters{kind}")
         self.note("/help lists the commands; Ctrl-C stops an answer, Ctrl-D leaves")
 
     def lines(self) -> Iterator[str]:
@@ -308,7 +242,7 @@ class Terminal:
 
     def answer(self, names: Sequence[str], streams: Sequence[Iterator[str]]) -> list[str]:
         if len(streams) == 1:
-            answers = alternate(streams, lambda _, piece: self.console.print(Text(piece), end="", soft_wrap=True))
+            answers = interleave(streams, lambda _, chunk: self.console.print(Text(chunk), end="", soft_wrap=True))
             self.console.print("\n")
             return answers
         shown = [""] * len(streams)
@@ -316,33 +250,33 @@ class Terminal:
             columns(names, shown), console=self.console, refresh_per_second=12, vertical_overflow="visible"
         ) as live:
 
-            def show(i: int, piece: str) -> None:
-                shown[i] += piece
+            def show(i: int, chunk: str) -> None:
+                shown[i] += chunk
                 live.update(columns(names, shown))
 
-            return alternate(streams, show)
+            return interleave(streams, show)
 
 
-def alternate(streams: Sequence[Iterator[str]], show: Callable[[int, str], None]) -> list[str]:
-    """Draw from the streams in turn until all have ended or Ctrl-C; what each of them said."""
+def interleave(streams: Sequence[Iterator[str]], show: Callable[[int, str], None]) -> list[str]:
+    """Read the streams in turn, a chunk each, until all end or Ctrl-C. Returns the text of each so far."""
     answers = [""] * len(streams)
     running = dict(enumerate(streams))
     try:
         while running:
             for i, stream in list(running.items()):
-                piece = next(stream, None)
-                if piece is None:
+                chunk = next(stream, None)
+                if chunk is None:
                     del running[i]
                 else:
-                    answers[i] += piece
-                    show(i, piece)
+                    answers[i] += chunk
+                    show(i, chunk)
     except KeyboardInterrupt:
         show(next(iter(running)), " ...")
     return answers
 
 
 def columns(names: Sequence[str], answers: Sequence[str]) -> Table:
-    """Answers side by side."""
+    """Return a table of the answers, side by side."""
     table = Table.grid(expand=True)
     for _ in names:
         table.add_column(ratio=1)

@@ -16,28 +16,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from amenable.data.files import read_text
-from amenable.data.types import Message, Ranking
+from amenable.data.types import Message
 from amenable.errors import InputError
 from amenable.feedback import annotators, quality
 from amenable.feedback.queries import Rule
 from amenable.feedback.store import Store
 from amenable.generation.sampling import Sampling
+from amenable.rewards.model import ModelReward
 from amenable.seeds import derive_seed, mix
 from amenable.serve import security
-from amenable.serve.chat import Speaker
+from amenable.serve.conversation import fit_prompt, load_model, stream_answer
 from amenable.serve.labelling.task_order import in_order, require_ensemble
 from amenable.serve.labelling.task_queue import Desk, Kind, Rules, Task, known_tasks, read_tasks
-from amenable.serve.security import LOCAL, Guard
-from amenable.text.tokenizer import Tokenizer
-from amenable.train import forward, loading
-from amenable.train.examples import ranking_rows
+from amenable.serve.security import LOCAL, SecurityMiddleware
+from amenable.serve.tokens import require_token_holder
 from amenable.train.runtime import Device, DeviceOptions, start_runtime
 
 if TYPE_CHECKING:
     from amenable.serve.labelling.routes import Office, Suggest
 
-SUGGESTING = Path("runs/demo/ppo")
-"""the model that suggests where none is named, if it is there"""
+DEFAULT_MODEL = Path("runs/demo/ppo")
+"""suggests answers without --model, if it exists"""
 INSTRUCTIONS = """\
 # What to do
 
@@ -125,21 +124,22 @@ class Config:
         )
 
     @property
-    def is_local(self) -> bool:
-        return self.host in LOCAL
+    def needs_tokens(self) -> bool:
+        return self.require_tokens or self.host not in LOCAL
 
 
 def run(config: Config) -> None:
     """Serve until it is stopped."""
     security.require_server()
     tasks, instructions = all_tasks(config), read_instructions(config)
-    suggest, score = suggester(config), scorer(config)
+    suggest, score = load_suggester(config), load_scorer(config)
     door = security.listen(config.host, config.port)
     with door, Store(config.store) as store:
-        require_people(config, store)
+        if config.needs_tokens:
+            require_token_holder(annotators.people(store), store, " --role owner")
         office = open_office(config, store, tasks, instructions, suggest, score)
         say(config, tasks, security.address_of(door, config.host), suggest is not None)
-        security.server(guarded(config, office)).run(sockets=[door])
+        security.make_server(guarded(config, office)).run(sockets=[door])
 
 
 def all_tasks(config: Config) -> list[Task]:
@@ -160,60 +160,45 @@ def read_instructions(config: Config) -> str | None:
     return read_text(config.instructions)
 
 
-def suggester(config: Config) -> Suggest | None:
-    """A model's answers to a conversation, each suggestion drawn anew; None without a model."""
-    folder = config.model or (SUGGESTING if (SUGGESTING / "finished.json").exists() else None)
+def load_suggester(config: Config) -> Suggest | None:
+    """Return a function that samples a new suggestion at every call; None without a model."""
+    folder = config.model or (DEFAULT_MODEL if (DEFAULT_MODEL / "finished.json").exists() else None)
     if folder is None:
         return None
     runtime = start_runtime(config.device)
-    speaker, lock = Speaker.ready(folder, runtime), threading.Lock()
+    model, lock = load_model(folder, runtime), threading.Lock()
 
     def suggest(conversation: Sequence[dict[str, str]], number: int) -> dict[str, Any]:
         messages = [Message(turn["role"], turn["content"]) for turn in conversation]
         system = [message for message in messages[:-1] if message.role == "system"]
+        turns = [message for message in messages[:-1] if message.role != "system"]
         seed = mix(config.seed, derive_seed(config.seed, "suggest", *map(str, conversation), number))
         with lock, runtime.autocast():
-            speaker.turns = [message for message in messages[:-1] if message.role != "system"]
-            ids, _ = speaker.fit(system, messages[-1], config.sampling.max_new_tokens)
-            text = "".join(speaker.stream(ids, config.sampling, seed)).strip()
+            ids, _ = fit_prompt(model, system, turns, messages[-1], config.sampling.max_new_tokens)
+            text = "".join(stream_answer(model, ids, config.sampling, seed)).strip()
         return {"text": text, "model": str(folder), "sampling": asdict(config.sampling), "seed": seed}
 
     return suggest
 
 
-def scorer(config: Config) -> quality.Score | None:
-    """Scores of the reward model; None without one. What was scored once is remembered."""
+def load_scorer(config: Config) -> quality.Score | None:
+    """Return the reward model's scores as a cached function; None without a reward model."""
     if config.reward_model is None:
         return None
-    runtime = start_runtime(config.device)
-    loading.require_model(config.reward_model, "amenable reward")
-    tokenizer = Tokenizer.load(config.reward_model)
-    model = loading.load_reward_model(config.reward_model, runtime, tokenizer, frozen=True)
-    known: dict[tuple[str, ...], list[float]] = {}
+    reward = ModelReward.load(config.reward_model, start_runtime(config.device))
+    cache: dict[tuple[str, ...], list[float]] = {}
 
     def score(prompt: Sequence[dict[str, str]], completions: Sequence[str], ended: Sequence[bool]) -> list[float]:
         key = (str(prompt), *completions)
-        if key not in known:
-            asked = tuple(Message(turn["role"], turn["content"]) for turn in prompt)
-            blank = Ranking(asked, tuple(completions), (1.0,) * len(completions), meta={"ended": list(ended)})
-            rows = ranking_rows(blank, tokenizer, model.decoder.config.context_length)
-            # answers that are longer than the model reads are all the same to it
-            scores = [0.0] * len(completions)
-            if rows is not None:
-                scores = forward.compute_rewards(model, rows, runtime, max_tokens=8192).tolist()
-            known[key] = scores
-        return known[key]
+        if key not in cache:
+            messages = tuple(Message(turn["role"], turn["content"]) for turn in prompt)
+            # answers beyond the model's context all score 0
+            fits = reward.fits(messages, completions, ended)
+            prompts = [messages] * len(completions)
+            cache[key] = reward(prompts, completions, ended=ended) if fits else [0.0] * len(completions)
+        return cache[key]
 
     return score
-
-
-def require_people(config: Config, store: Store) -> None:
-    """Where others can reach the page, somebody must hold a token."""
-    if config.is_local and not config.require_tokens:
-        return
-    if all(person.revoked for person in annotators.people(store)):
-        how = f"'amenable annotators add NAME --role owner --store {config.store}' makes one"
-        raise InputError("nobody holds a token", config.store, how)
 
 
 def open_office(
@@ -237,7 +222,7 @@ def open_office(
         instructions=told,
         figures=lambda: quality.figures(store, config.seed, score),
         suggest=suggest,
-        local_owner=config.is_local and not config.require_tokens,
+        local_owner=not config.needs_tokens,
     )
 
 
@@ -249,11 +234,13 @@ def say(config: Config, tasks: Sequence[Task], address: str, suggests: bool) -> 
     print(f"label at {address}   the owner's page: {address}/owner   Ctrl-C ends", flush=True)
 
 
-def guarded(config: Config, office: Office) -> Guard:
+def guarded(config: Config, office: Office) -> SecurityMiddleware:
     """The application behind its guard. Names are checked where no token is; else tokens, but for the way in."""
     from amenable.serve.labelling.routes import FILES, make_app
 
     if office.local_owner:
-        return Guard(make_app(office))
-    hosts = LOCAL if config.is_local else None
-    return Guard(make_app(office), hosts, admits=office.admits, open_paths=frozenset((*FILES, "/api/enter")))
+        return SecurityMiddleware(make_app(office))
+    hosts = LOCAL if config.host in LOCAL else None
+    return SecurityMiddleware(
+        make_app(office), hosts, authenticate=office.authenticate, open_paths=frozenset((*FILES, "/api/enter"))
+    )

@@ -1,11 +1,11 @@
-"""What stands before every page and API here: who may ask, how much, how often; and what a browser may do with it.
+"""Middleware in front of every page and API: checks of origin, token, size, time and rate, and security headers.
 
 Host     must be a name of this machine, so that no other site's name leads here (DNS rebinding)
-Origin   of whatever changes something must be the page's own, and its body JSON, which no form can send
-token    is asked for where others can reach the page; `open_paths` are what is shown without
-size     bodies above a limit are refused before they are read
-time     requests that arrive slowly are given up, and so are answers that take too long to be fetched
-rate     so many requests a minute of one address, and of one token
+Origin   of a request that changes something must be the page's own, and its body JSON, which no form can send
+token    required where others can reach the page, except on `open_paths`
+size     longer bodies are refused before they are read
+time     slow requests are given up, and so are responses that take too long to fetch
+rate     requests per minute of one address, and of one token
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from amenable.errors import InputError
+from amenable.serve.errors import APIError
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -32,9 +33,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
 COOKIE = "amenable_token"
-UNREAD = 60
-"""seconds after which a client that reads nothing of what it is sent is given up"""
-HEADERS = {
+SEND_TIMEOUT = 60
+"""seconds after which a client that reads nothing of its response is given up"""
+SECURITY_HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
         "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -45,50 +46,43 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
-"""of every answer, unless the application says otherwise"""
+"""headers of every response, unless the application sets them"""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one client may ask for."""
+    """Limits on one client's requests."""
 
     body: int = 1_000_000
     """bytes"""
     seconds: float = 10.0
     """for a whole request to arrive"""
     idle_seconds: int = 15
-    """for which a connection is kept that asks nothing more"""
+    """for which an idle connection is kept"""
     answer_seconds: float = 600.0
-    """for a whole answer to be fetched"""
+    """for a whole response to be fetched"""
     per_minute: int = 600
     """requests of one address, and of one token"""
 
 
-@dataclass(frozen=True)
-class Refusal:
-    """A request that goes no further, and why."""
-
-    status: int
-    why: str
-
-
 @dataclass
-class Guard:
-    """An application behind the checks.
+class SecurityMiddleware:
+    """An ASGI application behind the checks.
 
-    hosts: the names under which it is reached; None where tokens are demanded, since names are then not ours to know.
-    admits: whether a token opens the door; None where none is asked for. said: a refusal as the application words it.
+    hosts: allowed names in the Host header; None where tokens are required, since the server's names are then unknown.
+    authenticate: True for a known token; None where no token is required.
+    error_body: an error as the application's JSON.
     """
 
     app: App
     hosts: frozenset[str] | None = LOCAL
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], float] = time.monotonic
-    admits: Callable[[str], bool] | None = None
+    authenticate: Callable[[str], bool] | None = None
     open_paths: frozenset[str] = frozenset()
-    said: Callable[[Refusal], dict[str, Any]] = lambda refusal: {"error": refusal.why}
+    error_body: Callable[[APIError], dict[str, Any]] = lambda error: {"error": error.message}
     buckets: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """(requests left, when) by client"""
+    """(requests left, time) by client"""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -98,78 +92,79 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         send = with_headers(send)
-        refusal = self.refuse(scope, headers_of(scope))
-        if refusal is not None:
-            await self.answer(send, refusal)
+        error = self.check(scope, headers_of(scope))
+        if error is not None:
+            await self.send_error(send, error)
             return
         try:
-            body = await asyncio.wait_for(read(receive, self.limits.body), self.limits.seconds)
+            body = await asyncio.wait_for(read_body(receive, self.limits.body), self.limits.seconds)
         except TimeoutError:
-            await self.answer(send, Refusal(408, "the request took too long to arrive"))
+            await self.send_error(send, APIError(408, "the request took too long to arrive"))
             return
-        if isinstance(body, Refusal):
-            await self.answer(send, body)
+        if isinstance(body, APIError):
+            await self.send_error(send, body)
         elif body is not None:
             try:
                 async with asyncio.timeout(self.limits.answer_seconds):
-                    await self.app(scope, again(body, receive), send)
+                    await self.app(scope, replay_body(body, receive), send)
             except TimeoutError:
-                # where the answer has begun this fails, and the connection is closed
-                await self.answer(send, Refusal(503, "the answer took too long"))
+                # where the response has begun this fails, and the connection is closed
+                await self.send_error(send, APIError(503, "the answer took too long"))
 
-    def refuse(self, scope: Scope, headers: Mapping[str, str]) -> Refusal | None:
-        """The first reason to let a request go no further, before anything of its body is read."""
-        if self.hosts is not None and name_of(headers.get("host", "")) not in self.hosts:
-            return Refusal(403, "this page is reached under the address that was printed when it started")
+    def check(self, scope: Scope, headers: Mapping[str, str]) -> APIError | None:
+        """Return the first error of a request's headers, None where its body may be read."""
+        if self.hosts is not None and host_name(headers.get("host", "")) not in self.hosts:
+            return APIError(403, "this page is reached under the address that was printed when it started")
         if scope["method"] not in ("GET", "HEAD"):
-            if is_foreign(headers):
-                return Refusal(403, "the request comes from another site")
+            if is_cross_site(headers):
+                return APIError(403, "the request comes from another site")
             if headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
-                return Refusal(415, "a request is JSON, and says so in its content-type")
+                return APIError(415, "a request is JSON, and says so in its content-type")
         length = headers.get("content-length", "0")
         if not (length.isascii() and length.isdigit()) or int(length[:20]) > self.limits.body:
-            return Refusal(413, f"a request has at most {self.limits.body} bytes")
+            return APIError(413, f"a request has at most {self.limits.body} bytes")
         address = str((scope.get("client") or ("?", 0))[0])
-        if not self.has_left(address):
-            return Refusal(429, "too many requests; wait a little")
-        if self.admits is None or scope["path"] in self.open_paths:
+        if not self.within_rate_limit(address):
+            return APIError(429, "too many requests; wait a little")
+        if self.authenticate is None or scope["path"] in self.open_paths:
             return None
         token = token_of(headers)
-        if token is None or not self.admits(token):
-            return Refusal(401, "this token is not known here" if token else "a token is needed")
+        if token is None or not self.authenticate(token):
+            return APIError(401, "this token is not known here" if token else "a token is needed")
         # only now: an invented token would be a fresh allowance
-        if not self.has_left(hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()):
-            return Refusal(429, "too many requests; wait a little")
+        if not self.within_rate_limit(hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()):
+            return APIError(429, "too many requests; wait a little")
         return None
 
-    def has_left(self, client: str) -> bool:
-        """Whether a client may ask once more; what it may ask comes back evenly over the minute."""
-        now, most = self.clock(), float(self.limits.per_minute)
-        left, then = self.buckets.pop(client, (most, now))
-        left = min(most, left + (now - then) * most / 60)
+    def within_rate_limit(self, client: str) -> bool:
+        """Count a request of a client; False where none is left. A token bucket, refilled evenly over the minute."""
+        now, capacity = self.clock(), float(self.limits.per_minute)
+        left, then = self.buckets.pop(client, (capacity, now))
+        left = min(capacity, left + (now - then) * capacity / 60)
         while len(self.buckets) >= 10_000:
-            del self.buckets[next(iter(self.buckets))]  # the one that has asked nothing for longest
+            del self.buckets[next(iter(self.buckets))]  # the client idle for longest
         self.buckets[client] = (left - 1 if left >= 1 else left, now)
         return left >= 1
 
-    async def answer(self, send: Send, refusal: Refusal) -> None:
-        body = json.dumps(self.said(refusal)).encode()
+    async def send_error(self, send: Send, error: APIError) -> None:
+        """Send an error as the whole response."""
+        body = json.dumps(self.error_body(error)).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         # the rest of the body, if there is more, is not to be waited for
-        headers += [(b"connection", b"close")] if refusal.status in (403, 408, 413, 415) else []
-        headers += [(b"retry-after", b"5")] if refusal.status in (429, 503) else []
-        headers += [(b"www-authenticate", b"Bearer")] if refusal.status == 401 else []
-        await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+        headers += [(b"connection", b"close")] if error.status in (403, 408, 413, 415) else []
+        headers += [(b"retry-after", b"5")] if error.status in (429, 503) else []
+        headers += [(b"www-authenticate", b"Bearer")] if error.status == 401 else []
+        await send({"type": "http.response.start", "status": error.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
 
 def with_headers(send: Send) -> Send:
-    """A `send` that adds HEADERS where the application has not set them."""
+    """Return a `send` that adds SECURITY_HEADERS where the application has not set them."""
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
             own = {name.lower() for name, _ in message.get("headers", [])}
-            more = [(k.encode(), v.encode()) for k, v in HEADERS.items() if k.encode() not in own]
+            more = [(k.encode(), v.encode()) for k, v in SECURITY_HEADERS.items() if k.encode() not in own]
             message["headers"] = [*message.get("headers", []), *more]
         await send(message)
 
@@ -180,23 +175,24 @@ def headers_of(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
 
-def is_foreign(headers: Mapping[str, str]) -> bool:
-    """Whether a browser says that another site's page sent this. What is no browser says nothing of it."""
+def is_cross_site(headers: Mapping[str, str]) -> bool:
+    """True where a browser marks the request as another site's. Clients that are no browsers send no such mark."""
     origin = headers.get("origin")
-    if origin is not None and place_of(origin) != headers.get("host", "").lower():
+    if origin is not None and origin_host(origin) != headers.get("host", "").lower():
         return True
     return headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
 
 
-def place_of(origin: str) -> str:
+def origin_host(origin: str) -> str:
+    """Return host and port of an Origin header, "" where it has none."""
     try:
         return urlsplit(origin).netloc.lower()
     except ValueError:
         return ""
 
 
-def name_of(host: str) -> str:
-    """A Host header's name, without port and brackets."""
+def host_name(host: str) -> str:
+    """Return the name in a Host header, without port and brackets."""
     try:
         return (urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:
@@ -204,103 +200,103 @@ def name_of(host: str) -> str:
 
 
 def token_of(headers: Mapping[str, str]) -> str | None:
-    """The token that a request carries: as `Authorization: Bearer ...`, or in the cookie."""
+    """Return the token of `Authorization: Bearer ...`, or of the cookie; None where there is neither."""
     kind, _, token = headers.get("authorization", "").partition(" ")
     if kind.lower() == "bearer" and token.strip():
         return token.strip()
     try:
-        held = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        morsel = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
     except CookieError:
         return None
-    return held.value if held is not None and held.value else None
+    return morsel.value if morsel is not None and morsel.value else None
 
 
 def cookie(token: str, secure: bool = False) -> str:
-    """The header that has a browser keep a token where no script can read it, and send it to this site alone."""
+    """Return the Set-Cookie value for a token: no script can read the cookie, and it is sent to this site alone."""
     return f"{COOKIE}={token}; HttpOnly; SameSite=Strict; Path=/; Max-Age=2592000{'; Secure' if secure else ''}"
 
 
-async def read(receive: Receive, most: int) -> bytes | Refusal | None:
-    """The whole body; a refusal where it is too long, None where the client has gone."""
+async def read_body(receive: Receive, limit: int) -> bytes | APIError | None:
+    """Return the whole body; an error where it is longer than `limit` bytes, None where the client disconnected."""
     body = bytearray()
     while True:
         message = await receive()
         if message["type"] != "http.request":
             return None
         body += message.get("body", b"")
-        if len(body) > most:
-            return Refusal(413, f"a request has at most {most} bytes")
+        if len(body) > limit:
+            return APIError(413, f"a request has at most {limit} bytes")
         if not message.get("more_body"):
             return bytes(body)
 
 
-def again(body: bytes, receive: Receive) -> Receive:
-    """What was read, for the application to read."""
-    waiting = [body]
+def replay_body(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that hands the application the body that was read."""
+    pending = [body]
 
     async def replay() -> Message:
-        if waiting:
-            return {"type": "http.request", "body": waiting.pop(), "more_body": False}
+        if pending:
+            return {"type": "http.request", "body": pending.pop(), "more_body": False}
         return await receive()
 
     return replay
 
 
 def require_server() -> None:
-    """InputError where the packages that serve pages are not installed."""
+    """Raise InputError where the packages that serve pages are not installed."""
     for package in ("fastapi", "uvicorn"):
         if importlib.util.find_spec(package) is None:
             raise InputError(f"the page needs the package {package}", how="pip install 'amenable[serve]'")
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """The open port; 0 takes any that is free."""
+    """Return a listening socket on a port; 0 takes any free port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # the protocol by name: only then does asyncio send small pieces at once, and not 40 ms later
-    door = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
-        door.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * UNREAD)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * SEND_TIMEOUT)
     try:
-        door.bind((host, port))
-        door.listen(128)
+        sock.bind((host, port))
+        sock.listen(128)
     except OSError as error:
-        door.close()
+        sock.close()
         where = f"{host}:{port}"
         raise InputError(f"cannot be opened: {error.strerror or error}", where, "give another --port") from None
-    return door
+    return sock
 
 
-def address_of(door: socket.socket, host: str) -> str:
-    """Where a browser finds the page."""
-    return f"http://{f'[{host}]' if ':' in host else host}:{door.getsockname()[1]}"
+def address_of(sock: socket.socket, host: str) -> str:
+    """Return the address of the page, for a browser."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{sock.getsockname()[1]}"
 
 
-def server(guard: Guard, most_clients: int = 256) -> Any:
-    """A uvicorn server of an application behind its guard; run it on the sockets of `listen`."""
+def make_server(app: SecurityMiddleware, max_clients: int = 256) -> Any:
+    """Return a uvicorn server of a protected application; run it on the socket of `listen`."""
     import uvicorn
 
     options = uvicorn.Config(
-        guard,
-        http=impatient(guard.limits.seconds),
+        app,
+        http=header_timeout(app.limits.seconds),
         ws="none",
         log_level="warning",
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=guard.limits.idle_seconds,
-        limit_concurrency=most_clients,
+        timeout_keep_alive=app.limits.idle_seconds,
+        limit_concurrency=max_clients,
         h11_max_incomplete_event_size=32_768,
         timeout_graceful_shutdown=3,
     )
     return uvicorn.Server(options)
 
 
-def impatient(seconds: float) -> Any:
-    """uvicorn's protocol, which waits for ever for a request's first lines, with a limit on that."""
+def header_timeout(seconds: float) -> Any:
+    """Return uvicorn's HTTP protocol with a time limit on a request's headers, which it would await for ever."""
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
-    class Impatient(H11Protocol):
+    class HeaderTimeout(H11Protocol):
         timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
@@ -316,7 +312,7 @@ def impatient(seconds: float) -> Any:
             self.unwatch()
 
         def watch(self) -> None:
-            """While first lines are awaited, one clock runs from their first byte; a request under way has none."""
+            """Run one timer while headers are awaited, from their first byte; none during a request."""
             if self.cycle is not None and not self.cycle.response_complete:
                 self.unwatch()
             elif self.timer is None:
@@ -333,4 +329,4 @@ def impatient(seconds: float) -> Any:
             if idle and not self.transport.is_closing():
                 self.transport.close()
 
-    return Impatient
+    return HeaderTimeout

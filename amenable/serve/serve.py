@@ -2,230 +2,185 @@
 
     amenable serve --models assistant=runs/demo/ppo plain=runs/demo/sft --reward-models judge=runs/demo/reward
 
-Requests to a model are answered together (continuous batching); where too many wait, the next is told when to come
-back. What people say of answers on the page (thumbs, rankings) goes into the store of labels. On this machine alone
-(127.0.0.1) nobody needs a token; with --host for others everybody does: `amenable annotators add NAME` makes one.
+Requests to a model are decoded together (continuous batching); where too many wait, the next is refused with a time to
+retry. Thumbs and rankings of answers on the page are stored as labels. On this machine alone (127.0.0.1) no token is
+needed; with --host for others everybody needs one: `amenable annotators add NAME` makes it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from amenable.data.types import Message, Ranking
 from amenable.errors import InputError
+from amenable.evaluation.answering import LoadedModel
 from amenable.feedback import annotators
 from amenable.feedback.store import Store
+from amenable.rewards.model import ModelReward
 from amenable.serve import security
-from amenable.serve.chat import Speaker
+from amenable.serve.conversation import load_model
 from amenable.serve.openai.scheduler import Scheduler
-from amenable.text.tokenizer import Tokenizer
-from amenable.train import forward, loading
-from amenable.train.examples import ranking_rows
-from amenable.train.runtime import Device, DeviceOptions, Runtime, start_runtime
+from amenable.serve.tokens import TokenCache, require_token_holder
+from amenable.train.runtime import Device, DeviceOptions, start_runtime
 
 if TYPE_CHECKING:
-    from amenable.serve.openai.app_state import House, Score
+    from amenable.serve.openai.app_state import AppState
 
-USUAL = (("assistant", Path("runs/demo/ppo")), ("sft", Path("runs/demo/sft")), ("sft", Path("runs/sft")))
-"""the models that are served where none is named, those of them that are there"""
-USUAL_REWARD = Path("runs/demo/reward")
-KNOWN_FOR = 2.0
-"""seconds after which it is asked anew who holds a token, so that a revoked one ends"""
+DEFAULT_MODELS = (("assistant", Path("runs/demo/ppo")), ("sft", Path("runs/demo/sft")), ("sft", Path("runs/sft")))
+"""models served without --models, as far as they exist"""
+DEFAULT_REWARD_MODEL = Path("runs/demo/reward")
 
 
 @dataclass(frozen=True)
 class Config:
-    """Which models, for whom, and how many at once."""
+    """The models, the address, and the limits of the server."""
 
     models: tuple[str, ...] = ()
-    """NAME=FOLDER or FOLDER, one or more; without it those that `amenable demo` made"""
+    """NAME=FOLDER or FOLDER, one or more; by default those that `amenable demo` makes"""
     reward_models: tuple[str, ...] = ()
     """NAME=FOLDER of reward models, for /score"""
     store: Path = Path("runs/labels.db")
-    """where thumbs and rankings are kept"""
+    """database for thumbs and rankings"""
     max_new_tokens: int = 512
-    """the longest answer where a request names no limit"""
-    rows: int = 32
-    """answers that a model computes at once"""
-    queue: int = 64
-    """answers that may wait beyond those; more are refused, and told when to come back"""
+    """limit of an answer whose request has none"""
+    max_batch_size: int = 32
+    """answers of a model decoded at once"""
+    max_queue: int = 64
+    """answers that may wait beyond those; more are refused with a time to retry"""
     host: str = "127.0.0.1"
-    """0.0.0.0 lets others in, with tokens"""
+    """0.0.0.0 to be reached by others, with tokens"""
     port: int = 8018
-    """0 takes any that is free"""
+    """0 takes any free port"""
     require_tokens: bool = False
-    """demand tokens on 127.0.0.1 too, as behind a proxy"""
+    """require tokens on 127.0.0.1 too, as behind a proxy"""
     secure_cookies: bool = False
-    """for a server that is reached by https, through a proxy"""
-    per_minute: int = 600
+    """send cookies over https alone: for a server behind an https proxy"""
+    rate_limit_per_minute: int = 600
     """requests of one address or token"""
     device: Device = field(default_factory=DeviceOptions)
 
     def __post_init__(self) -> None:
-        for name, least, most in (
+        for name, low, high in (
             ("max_new_tokens", 1, 10**6),
-            ("rows", 1, 1024),
-            ("queue", 0, 10**5),
+            ("max_batch_size", 1, 1024),
+            ("max_queue", 0, 10**5),
             ("port", 0, 65535),
-            ("per_minute", 1, 10**6),
+            ("rate_limit_per_minute", 1, 10**6),
         ):
-            if not least <= getattr(self, name) <= most:
-                raise InputError(f"{name} is {getattr(self, name)}", how=f"it must lie between {least} and {most}")
-        together = [*named(self.models), *named(self.reward_models)]
-        if len(dict(together)) != len(together):
+            if not low <= getattr(self, name) <= high:
+                raise InputError(f"{name} is {getattr(self, name)}", how=f"it must lie between {low} and {high}")
+        folders = [*parse_models(self.models), *parse_models(self.reward_models)]
+        if len(dict(folders)) != len(folders):
             raise InputError("two models have one name", how="name them apart, as in --models a=runs/x b=runs/y")
 
     @property
-    def wants_tokens(self) -> bool:
+    def needs_tokens(self) -> bool:
         return self.require_tokens or self.host not in security.LOCAL
 
 
 def run(config: Config) -> None:
     """Serve until Ctrl-C."""
     security.require_server()
-    chosen, judges = chosen_models(config), chosen_rewards(config)
+    models, reward_models = chosen_models(config), chosen_reward_models(config)
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(Store(config.store))
-        people = People(store)
-        if config.wants_tokens:
-            require_people(config, people)
-        door = stack.enter_context(security.listen(config.host, config.port))
-        house = stack.enter_context(open_house(config, chosen, judges, store, people))
-        print(f"{', '.join([*house.models, *house.scorers])}; feedback goes into {config.store}")
-        where = security.address_of(door, config.host)
-        print(f"chat at {where}   API at {where}/v1   Ctrl-C ends", flush=True)
-        security.server(guard(config, house, people)).run(sockets=[door])
+        tokens = open_tokens(config, store)
+        sock = stack.enter_context(security.listen(config.host, config.port))
+        state = stack.enter_context(load_state(config, models, reward_models, store, tokens))
+        print(f"{', '.join([*state.models, *state.reward_models])}; feedback goes into {config.store}")
+        address = security.address_of(sock, config.host)
+        print(f"chat at {address}   API at {address}/v1   Ctrl-C ends", flush=True)
+        security.make_server(protect(config, state, tokens)).run(sockets=[sock])
 
 
-def named(models: Sequence[str]) -> list[tuple[str, Path]]:
-    """(name, folder) of NAME=FOLDER; of a FOLDER alone its own name."""
-    found = []
+def open_tokens(config: Config, store: Store) -> TokenCache | None:
+    """Return the tokens that are let in; None where none is needed. Raises InputError where nobody holds one."""
+    if not config.needs_tokens:
+        return None
+    require_token_holder(annotators.people(store), store)
+    return TokenCache(store)
+
+
+def parse_models(models: Sequence[str]) -> list[tuple[str, Path]]:
+    """Return (name, folder) of each NAME=FOLDER; a FOLDER alone is named as itself. Raises InputError for others."""
+    parsed = []
     for text in models:
         name, _, folder = text.rpartition("=")
         if not folder or text.startswith("="):
             raise InputError(f"'{text}' names no model", how="write NAME=FOLDER, as in assistant=runs/ppo")
-        found.append((name or Path(folder).resolve().name, Path(folder)))
-    return found
+        parsed.append((name or Path(folder).resolve().name, Path(folder)))
+    return parsed
 
 
 def chosen_models(config: Config) -> list[tuple[str, Path]]:
-    """The models to serve; InputError where there is none."""
+    """Return (name, folder) of the models to serve. Raises InputError where there is none."""
     if config.models:
-        return named(config.models)
-    found: dict[str, Path] = {}
-    for name, folder in USUAL:
+        return parse_models(config.models)
+    chosen: dict[str, Path] = {}
+    for name, folder in DEFAULT_MODELS:
         if (folder / "finished.json").exists():
-            found.setdefault(name, folder)
-    if not found and not config.reward_models:
+            chosen.setdefault(name, folder)
+    if not chosen and not config.reward_models:
         raise InputError("no model to serve", how="'make demo' makes some; or name one, as in --models runs/sft")
-    return list(found.items())
+    return list(chosen.items())
 
 
-def chosen_rewards(config: Config) -> list[tuple[str, Path]]:
-    """The reward models to serve; without a name that of the demo, if it is there."""
-    if config.models or config.reward_models or not (USUAL_REWARD / "finished.json").exists():
-        return named(config.reward_models)
-    return [("reward", USUAL_REWARD)]
-
-
-class People:
-    """Who holds a token; asked of the store at most every few seconds."""
-
-    def __init__(self, store: Store):
-        self.store, self.lock = store, threading.Lock()
-        self.known: list[annotators.Person] = []
-        self.since = -KNOWN_FOR
-
-    def all(self) -> list[annotators.Person]:
-        with self.lock:
-            if time.monotonic() - self.since >= KNOWN_FOR:
-                self.known, self.since = annotators.people(self.store), time.monotonic()
-            return self.known
-
-    def holder(self, token: str) -> str | None:
-        """The name of who holds a token."""
-        person = annotators.holder(self.all(), token)
-        return None if person is None else person.name
-
-
-def require_people(config: Config, people: People) -> None:
-    """Where others can reach the page, somebody must hold a token."""
-    if all(person.revoked for person in people.all()):
-        how = f"'amenable annotators add NAME --store {config.store}' makes one"
-        raise InputError(f"nobody holds a token, and --host {config.host} lets everybody in", config.store, how)
+def chosen_reward_models(config: Config) -> list[tuple[str, Path]]:
+    """Return (name, folder) of the reward models to serve: the demo's where no model is named."""
+    if config.models or config.reward_models or not (DEFAULT_REWARD_MODEL / "finished.json").exists():
+        return parse_models(config.reward_models)
+    return [("reward", DEFAULT_REWARD_MODEL)]
 
 
 @contextlib.contextmanager
-def open_house(
+def load_state(
     config: Config,
     models: Sequence[tuple[str, Path]],
-    judges: Sequence[tuple[str, Path]],
+    reward_models: Sequence[tuple[str, Path]],
     store: Store,
-    people: People,
-) -> Iterator[House]:
-    """The models, each with its thread, which ends when this does."""
-    from amenable.serve.openai.app_state import House, Scoring, Served
+    tokens: TokenCache | None,
+) -> Iterator[AppState]:
+    """Load the models and start a thread for each; the threads end with this context."""
+    from amenable.serve.openai.app_state import AppState, RewardEndpoint, ServedModel
 
     runtime = start_runtime(config.device)
-    speakers = {name: Speaker.ready(folder, runtime) for name, folder in models}
-    scorers = {name: Scoring(scorer(folder, runtime)) for name, folder in judges}
+    loaded = [load_model(folder, runtime, name) for name, folder in models]
+    endpoints = {name: RewardEndpoint(ModelReward.load(folder, runtime)) for name, folder in reward_models}
 
-    def whose(token: str | None) -> str | None:
-        if token is None or not config.wants_tokens:
-            return None if config.wants_tokens else "owner"
-        return people.holder(token)
+    def user_for_token(token: str | None) -> str | None:
+        if tokens is None:
+            return "owner"
+        return None if token is None else tokens.user_for_token(token)
 
-    house = House({}, scorers, store, whose, config.secure_cookies)
+    state = AppState({}, endpoints, store, user_for_token, config.secure_cookies)
     try:
-        for name, speaker in speakers.items():
-            scheduler = schedule(speaker, runtime, config.rows, config.queue)
-            house.models[name] = Served(name, speaker, scheduler, config.max_new_tokens)
-        yield house
+        for model in loaded:
+            scheduler = make_scheduler(model, config.max_batch_size, config.max_queue)
+            state.models[model.entry.name] = ServedModel(model, scheduler, config.max_new_tokens)
+        yield state
     finally:
-        for served in house.models.values():
+        for served in state.models.values():
             served.scheduler.close()
 
 
-def schedule(speaker: Speaker, runtime: Runtime, rows: int, queue: int) -> Scheduler:
-    tokenizer = speaker.tokenizer
-    return Scheduler(speaker.decoder, tokenizer.decode, tokenizer.stop_ids, runtime, rows, queue)
+def make_scheduler(model: LoadedModel, max_batch_size: int, max_queue: int) -> Scheduler:
+    """Return a scheduler of a model, its thread running."""
+    tokenizer = model.tokenizer
+    return Scheduler(model.decoder, tokenizer.decode, tokenizer.stop_ids, model.runtime, max_batch_size, max_queue)
 
 
-def scorer(folder: Path, runtime: Runtime) -> Score:
-    """A reward model's scores of answers. InputError where a conversation is longer than it reads."""
-    loading.require_model(folder, "amenable reward")
-    tokenizer = Tokenizer.load(folder)
-    model = loading.load_reward_model(folder, runtime, tokenizer, frozen=True)
-    context = model.decoder.config.context_length
-
-    def score(prompt: Sequence[Message], completions: Sequence[str], ended: Sequence[bool]) -> Sequence[float]:
-        blank = Ranking(tuple(prompt), tuple(completions), (1.0,) * len(completions), meta={"ended": list(ended)})
-        rows = ranking_rows(blank, tokenizer, context)
-        if rows is None:
-            raise InputError(f"the conversation is longer than the {context} tokens that the model reads")
-        return forward.compute_rewards(model, rows, runtime, max_tokens=8192).tolist()
-
-    return score
-
-
-def guard(config: Config, house: House, people: People) -> security.Guard:
-    """The application behind its checks."""
+def protect(config: Config, state: AppState, tokens: TokenCache | None) -> security.SecurityMiddleware:
+    """Return the application behind its security checks."""
     from amenable.serve.openai import api, errors
 
-    admits: Callable[[str], bool] | None = None
-    if config.wants_tokens:
-        admits = lambda token: people.holder(token) is not None  # noqa: E731
-    return security.Guard(
-        api.make_app(house),
-        hosts=None if config.wants_tokens else security.LOCAL,
-        limits=security.Limits(per_minute=config.per_minute),
-        admits=admits,
+    return security.SecurityMiddleware(
+        api.make_app(state),
+        hosts=security.LOCAL if tokens is None else None,
+        limits=security.Limits(per_minute=config.rate_limit_per_minute),
+        authenticate=None if tokens is None else tokens.__contains__,
         open_paths=api.OPEN_PATHS,
-        said=errors.said,
+        error_body=errors.error_body,
     )

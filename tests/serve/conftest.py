@@ -24,34 +24,34 @@ class Running:
 
     url: str
     port: int
-    house: Any
+    state: Any
     store: Store
     server: Any
 
     @property
     def scheduler(self) -> Any:
-        return self.house.models["tiny"].scheduler
+        return self.state.models["tiny"].scheduler
 
 
 @contextlib.contextmanager
 def running(config: serve.Config, limits: security.Limits | None = None) -> Iterator[Running]:
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(Store(config.store))
-        people = serve.People(store)
-        models, judges = serve.chosen_models(config), serve.chosen_rewards(config)
-        house = stack.enter_context(serve.open_house(config, models, judges, store, people))
-        guard = serve.guard(config, house, people)
+        tokens = serve.open_tokens(config, store)
+        models, judges = serve.chosen_models(config), serve.chosen_reward_models(config)
+        state = stack.enter_context(serve.load_state(config, models, judges, store, tokens))
+        guard = serve.protect(config, state, tokens)
         if limits is not None:
             guard.limits = limits
         port, server = stack.enter_context(listening(guard))
-        yield Running(f"http://127.0.0.1:{port}", port, house, store, server)
+        yield Running(f"http://127.0.0.1:{port}", port, state, store, server)
 
 
 @contextlib.contextmanager
-def listening(guard: security.Guard) -> Iterator[tuple[int, Any]]:
+def listening(guard: security.SecurityMiddleware) -> Iterator[tuple[int, Any]]:
     """The port of an application, served in a thread, and its server."""
     with security.listen("127.0.0.1", 0) as door:
-        server = security.server(guard)
+        server = security.make_server(guard)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
         thread.start()
         end = time.monotonic() + 20
@@ -107,9 +107,9 @@ def serve_config(assistant: Path, base: Path, judge: Path, tmp_path_factory: pyt
         reward_models=(f"judge={judge}",),
         store=tmp_path_factory.mktemp("served") / "labels.db",
         max_new_tokens=24,
-        rows=8,
-        queue=8,
-        per_minute=10**6,
+        max_batch_size=8,
+        max_queue=8,
+        rate_limit_per_minute=10**6,
         device=DeviceOptions(device="cpu", precision="fp32", threads=1),
     )
 

@@ -61,7 +61,7 @@ def label_page(tmp_path: Path) -> Iterator[str]:
     config = label.Config(data=(tmp_path / "samples.jsonl",), store=tmp_path / "labels.db", port=0)
     with Store(config.store) as store, security.listen(config.host, config.port) as door:
         office = label.open_office(config, store, label.all_tasks(config), None, None, None)
-        server = security.server(label.guarded(config, office))
+        server = security.make_server(label.guarded(config, office))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{door.getsockname()[1]}"

@@ -10,26 +10,26 @@ from amenable.feedback.leaderboard import RatingConfig
 from amenable.feedback.store import Store
 from amenable.generation.sampling import Sampling
 from amenable.serve import arena, security
-from amenable.serve.arena import Config, chosen, renamed
-from amenable.serve.battles import Arena
+from amenable.serve.arena import Config, chosen_models, reused_names
+from amenable.serve.battles.arena_state import Arena
 from amenable.train.runtime import DeviceOptions
 
 
 def test_without_names_the_demos_models_fight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"no models to fight.*make demo"):
-        chosen(Config())
+        chosen_models(Config())
     for name in ("sft", "dpo", "reward"):
         (tmp_path / "runs" / "demo" / name).mkdir(parents=True)
         (tmp_path / "runs" / "demo" / name / "finished.json").write_text("{}")
-    assert chosen(Config()) == [("sft", Path("runs/demo/sft")), ("dpo", Path("runs/demo/dpo"))]
-    assert chosen(Config(models=("a=x", "y"))) == [("a", Path("x")), ("y", Path("y"))]
+    assert chosen_models(Config()) == [("sft", Path("runs/demo/sft")), ("dpo", Path("runs/demo/dpo"))]
+    assert chosen_models(Config(models=("a=x", "y"))) == [("a", Path("x")), ("y", Path("y"))]
     with pytest.raises(InputError, match="1 model to fight"):
-        chosen(Config(models=("a=x",)))
+        chosen_models(Config(models=("a=x",)))
 
 
 def test_impossible_settings_are_refused() -> None:
-    for wrong in ({"rows": 0}, {"queue": -1}, {"port": 70_000}, {"per_minute": 0}):
+    for wrong in ({"max_batch_size": 0}, {"max_queue": -1}, {"port": 70_000}, {"rate_limit_per_minute": 0}):
         with pytest.raises(InputError, match="must lie between"):
             Config(**wrong)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="two models have one name"):
@@ -51,11 +51,11 @@ def test_a_name_that_stood_for_another_model_is_told(tmp_path: Path) -> None:
         battle = old.begin("owner")
         battle.turns.append({"user": "x", "left": "a", "right": "b"})
         old.vote("owner", battle.id, "left", 1.0)
-        assert renamed(arena_of(store, "old")) == []
+        assert reused_names(arena_of(store, "old")) == []
         new = arena_of(store, "new")
-        assert renamed(new) == ["a", "b"]
+        assert reused_names(new) == ["a", "b"]
         new.origins = {**old.origins, "c": {"folder": "c", "sha256": "c"}}
-        assert renamed(new) == []
+        assert reused_names(new) == []
 
 
 def test_the_command_opens_an_arena_of_its_models(
@@ -63,12 +63,12 @@ def test_the_command_opens_an_arena_of_its_models(
 ) -> None:
     got: list[Any] = []
 
-    def server(guard: Any) -> Any:
-        client = TestClient(guard, base_url="http://127.0.0.1")
+    def server(protect: Any) -> Any:
+        client = TestClient(protect, base_url="http://127.0.0.1")
         paths = ("/", "/leaderboard", "/api/leaderboard", "/healthy")
         return SimpleNamespace(run=lambda sockets: got.extend(client.get(path) for path in paths))
 
-    monkeypatch.setattr(security, "server", server)
+    monkeypatch.setattr(security, "make_server", server)
     device = DeviceOptions(device="cpu", precision="fp32", threads=1)
     models = (f"a={assistant}", f"b={base}")
     arena.run(Config(models=models, store=tmp_path / "votes.db", port=0, device=device))

@@ -6,7 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,9 +16,10 @@ import pytest
 from amenable.feedback.leaderboard import RatingConfig
 from amenable.feedback.store import Store
 from amenable.generation.sampling import Sampling
-from amenable.serve import arena, security, serve
-from amenable.serve.battles import Arena
-from amenable.serve.openai.scheduler import Ended, Piece
+from amenable.serve import arena, security
+from amenable.serve.battles.arena_state import Arena
+from amenable.serve.openai.scheduler import Chunk, Finished
+from amenable.train.runtime import DeviceOptions, start_runtime
 
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
@@ -47,9 +48,9 @@ class Talker:
     def submit(self, asked: Any, tell: Any) -> Any:
         def speak() -> None:
             first, rest = self.says[:4], self.says[4:]
-            tell(Piece(0, first))
+            tell(Chunk(0, first))
             self.gate.wait(10)
-            tell(Ended(0, rest, SimpleNamespace(ids=[1], finish_reason="eos")))  # type: ignore[arg-type]
+            tell(Finished(0, rest, SimpleNamespace(ids=[1], finish_reason="eos")))  # type: ignore[arg-type]
 
         threading.Thread(target=speak, daemon=True).start()
         return object()
@@ -68,19 +69,23 @@ class Running:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, assistant: Path) -> Iterator[Running]:
     """An arena of two talkers, one of which has a name and says things that would be markup elsewhere."""
-    from amenable.serve.chat import Speaker
-    from amenable.serve.openai.app_state import House, Served
+    from amenable.evaluation.entries import ModelEntry
+    from amenable.serve.conversation import load_model
+    from amenable.serve.openai.app_state import AppState, ServedModel
 
-    speaker = Speaker.load(assistant, "cpu")
+    model = load_model(assistant, start_runtime(DeviceOptions(device="cpu", precision="fp32", threads=1)))
     talkers = {NAMES[0]: Talker("A rose is red."), NAMES[1]: Talker(f"**Blue** {ATTACK}")}
-    models = {name: Served(name, speaker, talker) for name, talker in talkers.items()}  # type: ignore[arg-type]
-    config = arena.Config(port=0, per_minute=10**6)
+    models = {
+        name: ServedModel(replace(model, entry=ModelEntry(name, assistant)), talker)  # type: ignore[arg-type]
+        for name, talker in talkers.items()
+    }
+    config = arena.Config(port=0, rate_limit_per_minute=10**6)
     with Store(tmp_path_factory.mktemp("arena") / "votes.db") as store:
-        house = House(models, {}, store, lambda token: "owner")
+        state = AppState(models, {}, store, lambda token: "owner")
         origins = {name: {"folder": name, "sha256": name} for name in models}
-        place = Arena(house, store, origins, Sampling(max_new_tokens=8), RatingConfig(), time.time)
+        place = Arena(state, store, origins, Sampling(max_new_tokens=8), RatingConfig(), time.time)
         door = security.listen(config.host, config.port)
-        server = security.server(arena.guard(config, place, serve.People(store)))
+        server = security.make_server(arena.protect(config, place, None))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
         thread.start()
         try:

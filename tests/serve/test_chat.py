@@ -10,12 +10,14 @@ from rich.console import Console
 
 from amenable.data.types import Message
 from amenable.errors import InputError
+from amenable.evaluation.answering import LoadedModel
 from amenable.generation.engine import generate
 from amenable.models import pretrained
 from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.seeds import mix
 from amenable.serve import chat
-from amenable.serve.chat import Chat, Config, Speaker, Terminal, alternate, run, tidy
+from amenable.serve.chat import Chat, Config, TerminalFrontend, interleave, run, strip_control
+from amenable.serve.conversation import load_model
 from amenable.text.chat import PLAIN_STOP, render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.runtime import DeviceOptions
@@ -86,7 +88,7 @@ def answer_to(folder: Path, config: Config, turn: int, *messages: Message) -> st
         stop=stop,
         decode=tokenizer.decode,
     )[0][0]
-    return "".join(tidy(iter([completion.text or ""])))
+    return "".join(strip_control(iter([completion.text or ""])))
 
 
 def test_piped_messages_are_answered_in_turn_and_remembered(model, say):
@@ -165,18 +167,6 @@ def test_the_oldest_turns_are_dropped_when_the_context_is_full_and_that_is_said(
     assert out.count("\n") >= 8
 
 
-def test_fitting_drops_whole_turns_and_keeps_the_system_message(model):
-    speaker = Speaker.load(model, torch.device("cpu"))
-    for i in range(6):
-        speaker.turns += [Message("user", f"{i} cats"), Message("assistant", "the answer is blue" * (i + 1))]
-    system, message = [Message("system", "be blue")], Message("user", "hello")
-    ids, dropped = speaker.fit(system, message, 10)
-    assert dropped % 2 == 0 and 0 < dropped < 12
-    assert ids == render_prompt(speaker.tokenizer, (*system, *speaker.turns[dropped:], message))
-    assert len(ids) + 10 <= CONTEXT
-    assert len(render_prompt(speaker.tokenizer, (*system, *speaker.turns[dropped - 2 :], message))) + 10 > CONTEXT
-
-
 def test_a_message_longer_than_the_context_is_refused_and_forgotten(model, say):
     out, err = say(config_of(model, max_new_tokens=6, temperature=0), "hello", "zq" * CONTEXT, "/reset", "hello")
     answers = out.splitlines()
@@ -192,18 +182,18 @@ def test_a_base_model_continues_a_transcript(base, say):
     assert not any(stop in out for stop in PLAIN_STOP)
 
 
-def test_an_answer_of_nothing_is_said_and_not_kept(model):
-    class Silent(chat.Pipe):
+def test_an_answer_of_nothing_is_said_and_not_kept(model, runtime):
+    class Silent(chat.PipeFrontend):
         def answer(self, names, streams):
             return ["  " for _ in names]
 
-    session = Chat([Speaker.load(model, torch.device("cpu"))], Config().sampling)
-    session.ask("hello", Silent())
-    assert session.speakers[0].turns == []
+    session = Chat([load_model(model, runtime)], Config().sampling)
+    session.send("hello", Silent())
+    assert session.turns == [[]]
 
 
 def test_folders_that_hold_no_model_are_refused_in_a_line(tmp_path):
-    with pytest.raises(InputError, match="nowhere: no such folder"):
+    with pytest.raises(InputError, match="nowhere: no such model folder"):
         run(Config(model=tmp_path / "nowhere"))
     with pytest.raises(InputError, match=str(tmp_path)):
         run(Config(model=tmp_path))
@@ -223,12 +213,12 @@ def test_impossible_settings_are_refused_before_a_model_is_loaded():
 
 
 def test_control_characters_never_reach_the_terminal():
-    assert list(tidy(iter([" \n", "  a\x1b[31m", "b\x07\tc\n", "\x9bd"]))) == ["a[31m", "b\tc\n", "d"]
+    assert list(strip_control(iter([" \n", "  a\x1b[31m", "b\x07\tc\n", "\x9bd"]))) == ["a[31m", "b\tc\n", "d"]
 
 
 def test_streams_are_drawn_in_turn():
     shown: list[tuple[int, str]] = []
-    answers = alternate([iter("abc"), iter("x")], lambda i, piece: shown.append((i, piece)))
+    answers = interleave([iter("abc"), iter("x")], lambda i, piece: shown.append((i, piece)))
     assert answers == ["abc", "x"]
     assert shown == [(0, "a"), (1, "x"), (0, "b"), (0, "c")]
 
@@ -239,9 +229,9 @@ def interrupted():
     raise KeyboardInterrupt
 
 
-def make_terminal(*speakers: Speaker) -> tuple[Terminal, io.StringIO]:
+def make_terminal(*models: LoadedModel) -> tuple[TerminalFrontend, io.StringIO]:
     screen = io.StringIO()
-    return Terminal(speakers, Console(file=screen, force_terminal=True, width=80, highlight=False)), screen
+    return TerminalFrontend(models, Console(file=screen, force_terminal=True, width=80, highlight=False)), screen
 
 
 def test_ctrl_c_stops_an_answer_and_keeps_what_was_said():
@@ -257,7 +247,7 @@ def test_answers_of_two_models_stand_side_by_side():
     assert line.index("[red]one") < line.index("two")
 
 
-def test_a_terminal_session_reads_until_the_end_of_input(model, monkeypatch):
+def test_a_terminal_session_reads_until_the_end_of_input(model, runtime, monkeypatch):
     typed: Iterator[str | BaseException] = iter(["  hello ", "", KeyboardInterrupt(), "/help"])
 
     def read(prompt: str = "") -> str:
@@ -267,6 +257,6 @@ def test_a_terminal_session_reads_until_the_end_of_input(model, monkeypatch):
         return line
 
     monkeypatch.setattr("builtins.input", read)
-    terminal, screen = make_terminal(Speaker.load(model, torch.device("cpu")))
+    terminal, screen = make_terminal(load_model(model, runtime))
     assert list(terminal.lines()) == ["hello", "/help"]
     assert "parameters" in screen.getvalue() and "Ctrl-D or /quit leaves" in screen.getvalue()

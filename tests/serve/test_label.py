@@ -7,7 +7,6 @@ import urllib.request
 import pytest
 
 from amenable.errors import InputError
-from amenable.feedback import annotators
 from amenable.feedback.store import Store
 from amenable.serve import label, security
 from amenable.train.runtime import DeviceOptions
@@ -48,24 +47,18 @@ def test_impossible_options_are_refused(config, changes):
 
 def test_others_are_let_in_with_tokens_only(config):
     public = changed(config, host="0.0.0.0")
+    for closed in (public, changed(config, require_tokens=True)):
+        with pytest.raises(InputError, match=r"nobody holds a token.*annotators add NAME --role owner"):
+            label.run(closed)
     with Store(config.store) as store:
-        label.require_people(config, store)
-        for asks in (public, changed(config, require_tokens=True)):
-            with pytest.raises(InputError, match=r"nobody holds a token.*annotators add"):
-                label.require_people(asks, store)
-        annotators.add(store, "Ann", "annotator", 0.0)
-        label.require_people(public, store)
         assert not label.open_office(public, store, [], None, None, None).local_owner
         assert label.open_office(config, store, [], None, None, None).local_owner
-        annotators.revoke(store, "Ann", 1.0)
-        with pytest.raises(InputError, match="nobody holds a token"):
-            label.require_people(public, store)
 
 
 def test_the_command_serves_until_it_is_stopped_and_says_where(config, capsys, monkeypatch):
     servers = []
-    make = security.server
-    monkeypatch.setattr(security, "server", lambda guard: servers.append(make(guard)) or servers[-1])
+    make = security.make_server
+    monkeypatch.setattr(security, "make_server", lambda guard: servers.append(make(guard)) or servers[-1])
     monkeypatch.chdir(config.store.parent)
     thread = threading.Thread(target=label.run, args=(config,))
     thread.start()
@@ -93,7 +86,7 @@ def test_a_port_in_use_is_said(config):
 
 
 def test_a_model_suggests_and_another_try_is_another_answer(config, assistant):
-    suggest = label.suggester(changed(config, model=assistant))
+    suggest = label.load_suggester(changed(config, model=assistant))
     asked = [{"role": "user", "content": "Ann asks: name a red thing."}]
     first, again, second = suggest(asked, 0), suggest(asked, 0), suggest(asked, 1)
     assert first == again and first["seed"] != second["seed"]
@@ -103,12 +96,12 @@ def test_a_model_suggests_and_another_try_is_another_answer(config, assistant):
 
 
 def test_a_reward_model_scores_what_people_ranked(config, judge):
-    score = label.scorer(changed(config, reward_model=judge))
+    score = label.load_scorer(changed(config, reward_model=judge))
     prompt = [{"role": "user", "content": "Ann asks: name a red thing."}]
     glad, grim = score(prompt, ["Gladly: a rose, it is red.", "Grimly: a rose, it is red."], [True, True])
     assert glad > grim
     assert score(prompt, ["word " * 500, "b"], [True, True]) == [0.0, 0.0]
-    assert label.scorer(config) is None
+    assert label.load_scorer(config) is None
 
 
 def test_instructions_are_the_owners_file_or_text(config, tmp_path):

@@ -172,7 +172,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Any]
             return {"text": SUGGESTED, "model": "m", "seed": number}
 
         office = label.open_office(config, store, label.all_tasks(config), None, suggest, None)
-        server = security.server(label.guarded(config, office))
+        server = security.make_server(label.guarded(config, office))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{door.getsockname()[1]}", store

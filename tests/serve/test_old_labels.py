@@ -11,8 +11,8 @@ from amenable.feedback.leaderboard import RatingConfig
 from amenable.feedback.store import Store
 from amenable.generation.sampling import Sampling
 from amenable.serve import label
-from amenable.serve.battles import Arena
-from amenable.serve.openai.app_state import House
+from amenable.serve.battles.arena_state import Arena
+from amenable.serve.openai.app_state import AppState
 
 OLD = Path(__file__).parent / "old_labels"
 """labels.sql: tables of format 2 as dumped by sqlite3; *.jsonl: what the version that wrote them exported"""
@@ -84,8 +84,8 @@ def test_the_owner_sees_who_said_what(store: Store) -> None:
 
 def test_votes_count_on_the_leaderboard(store: Store) -> None:
     origins = {name: {"folder": f"runs/{name}", "sha256": name * 8} for name in ("sft", "ppo")}
-    house = House({}, {}, store, lambda token: "Ann")
-    arena = Arena(house, store, origins, Sampling(), RatingConfig(), clock=lambda: 0.0)
+    state = AppState({}, {}, store, lambda token: "Ann")
+    arena = Arena(state, store, origins, Sampling(), RatingConfig(), clock=lambda: 0.0)
     board = arena.board(length_controlled=False)
     assert board["battles"] == 1 and board["win_rates"]["ppo"]["sft"]["score"] == 1.0
     (event,) = store.events("vote")

@@ -13,7 +13,7 @@ import pytest
 from amenable.feedback import annotators
 from amenable.feedback.store import Store
 from amenable.serve import security
-from amenable.serve.security import Guard, Limits, token_of
+from amenable.serve.security import Limits, SecurityMiddleware, token_of
 
 ASKED = [{"role": "user", "content": "Ann asks: name a red thing."}]
 BODY = {"model": "tiny", "messages": ASKED, "max_tokens": 4}
@@ -143,7 +143,10 @@ def test_script_comes_back_as_json_text(served) -> None:
 
 
 def test_a_client_that_asks_too_often_waits(serve_config, run_server, tmp_path) -> None:
-    with run_server(replace(serve_config, store=tmp_path / "s.db", per_minute=20)) as server, httpx.Client() as client:
+    with (
+        run_server(replace(serve_config, store=tmp_path / "s.db", rate_limit_per_minute=20)) as server,
+        httpx.Client() as client,
+    ):
         codes = [client.get(f"{server.url}/v1/models").status_code for _ in range(25)]
         assert codes[:20] == [200] * 20 and 429 in codes[20:]
         refused = client.get(f"{server.url}/v1/models")
@@ -152,15 +155,15 @@ def test_a_client_that_asks_too_often_waits(serve_config, run_server, tmp_path) 
 
 def test_what_may_be_asked_comes_back(runtime) -> None:
     now = [0.0]
-    guard = Guard(None, limits=Limits(per_minute=60), clock=lambda: now[0])  # type: ignore[arg-type]
-    assert sum(guard.has_left("a") for _ in range(100)) == 60
-    assert guard.has_left("b")
+    guard = SecurityMiddleware(None, limits=Limits(per_minute=60), clock=lambda: now[0])  # type: ignore[arg-type]
+    assert sum(guard.within_rate_limit("a") for _ in range(100)) == 60
+    assert guard.within_rate_limit("b")
     now[0] = 2.0
-    assert [guard.has_left("a") for _ in range(3)] == [True, True, False]
+    assert [guard.within_rate_limit("a") for _ in range(3)] == [True, True, False]
 
 
 def test_tokens_open_the_door_and_revoked_ones_do_not(serve_config, run_server, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("amenable.serve.serve.KNOWN_FOR", 0.0)
+    monkeypatch.setattr("amenable.serve.tokens.CACHE_SECONDS", 0.0)
     with Store(tmp_path / "s.db") as store:
         token = annotators.add(store, "Ann", "annotator", 0.0)
     config = replace(serve_config, store=tmp_path / "s.db", require_tokens=True)

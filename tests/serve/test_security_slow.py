@@ -110,7 +110,7 @@ async def nothing(scope: Any, receive: Any, send: Any) -> None:
 
 
 def test_a_busy_connection_outlives_the_time_for_one_request(run_guard: Any) -> None:
-    with run_guard(security.Guard(nothing, limits=Limits(seconds=0.3, per_minute=10**6))) as (port, _):
+    with run_guard(security.SecurityMiddleware(nothing, limits=Limits(seconds=0.3, per_minute=10**6))) as (port, _):
         line = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
         line.connect()
         first, began = line.sock, time.monotonic()
@@ -129,7 +129,7 @@ def test_an_answer_that_takes_too_long_is_given_up(run_guard: Any) -> None:
             await send({"type": "http.response.body", "body": b"x", "more_body": True})
         await receive()
 
-    with run_guard(security.Guard(never, limits=Limits(answer_seconds=0.2))) as (port, _):
+    with run_guard(security.SecurityMiddleware(never, limits=Limits(answer_seconds=0.2))) as (port, _):
         reply = httpx.get(f"http://127.0.0.1:{port}/")
         assert reply.status_code == 503 and reply.headers["retry-after"] == "5"
         assert reply.json() == {"error": "the answer took too long"}
@@ -148,8 +148,8 @@ def test_a_client_that_reads_nothing_is_given_up(run_guard: Any, monkeypatch: py
             if (await receive())["type"] == "http.disconnect":
                 ended.set()
 
-    monkeypatch.setattr(security, "UNREAD", 1)
-    with run_guard(security.Guard(endless)) as (port, _), socket.socket() as line:
+    monkeypatch.setattr(security, "SEND_TIMEOUT", 1)
+    with run_guard(security.SecurityMiddleware(endless)) as (port, _), socket.socket() as line:
         line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         line.connect(("127.0.0.1", port))
         line.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")

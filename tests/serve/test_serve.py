@@ -11,11 +11,11 @@ from amenable.errors import InputError
 from amenable.feedback import annotators
 from amenable.feedback.store import Store
 from amenable.serve import serve
-from amenable.serve.serve import Config, chosen_models, chosen_rewards, named
+from amenable.serve.serve import Config, chosen_models, chosen_reward_models, parse_models
 
 
 def test_models_have_names() -> None:
-    assert named(["a=runs/x", "runs/demo/ppo"]) == [("a", Path("runs/x")), ("ppo", Path("runs/demo/ppo"))]
+    assert parse_models(["a=runs/x", "runs/demo/ppo"]) == [("a", Path("runs/x")), ("ppo", Path("runs/demo/ppo"))]
     for wrong in ("=runs/x", "a="):
         with pytest.raises(InputError, match="names no model"):
             Config(models=(wrong,))
@@ -24,7 +24,8 @@ def test_models_have_names() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"rows": 0}, {"queue": -1}, {"port": 70_000}, {"max_new_tokens": 0}, {"per_minute": 0}]
+    "wrong",
+    [{"max_batch_size": 0}, {"max_queue": -1}, {"port": 70_000}, {"max_new_tokens": 0}, {"rate_limit_per_minute": 0}],
 )
 def test_impossible_settings_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(InputError, match="must lie between"):
@@ -39,13 +40,13 @@ def test_without_a_name_the_demos_models_are_served(tmp_path: Path, monkeypatch:
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "finished.json").write_text("{}")
     assert chosen_models(Config()) == [("sft", Path("runs/demo/sft"))]
-    assert chosen_rewards(Config()) == [("reward", Path("runs/demo/reward"))]
-    assert chosen_rewards(Config(models=("runs/sft",))) == []
+    assert chosen_reward_models(Config()) == [("reward", Path("runs/demo/reward"))]
+    assert chosen_reward_models(Config(models=("runs/sft",))) == []
 
 
 def test_others_are_let_in_only_where_somebody_holds_a_token(assistant: Path, tmp_path: Path) -> None:
     config = Config(models=(str(assistant),), host="0.0.0.0", port=0, store=tmp_path / "labels.db")
-    assert config.wants_tokens and not Config().wants_tokens
+    assert config.needs_tokens and not Config().needs_tokens
     with pytest.raises(InputError, match="nobody holds a token"):
         serve.run(config)
     with Store(config.store) as store:

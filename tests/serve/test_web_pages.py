@@ -6,13 +6,13 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from amenable.serve import battles
+from amenable.serve.battles import routes as arena_routes
 from amenable.serve.labelling import routes as label_routes
 from amenable.serve.openai import api
 from amenable.serve.web_pages import FOLDER, SHARED, add_static, static_routes
 
 
-@pytest.mark.parametrize("routes", [api.FILES, battles.FILES, label_routes.FILES])
+@pytest.mark.parametrize("routes", [api.FILES, arena_routes.FILES, label_routes.FILES])
 def test_whatever_a_page_loads_is_served_beside_it(routes: dict[str, str]) -> None:
     app = FastAPI()
     add_static(app, routes)
@@ -32,5 +32,5 @@ def test_routes_name_pages_files_and_the_icon() -> None:
 
 
 def test_no_file_of_the_folder_is_left_unserved() -> None:
-    served = {name for routes in (api.FILES, battles.FILES, label_routes.FILES) for name in routes.values()}
+    served = {name for routes in (api.FILES, arena_routes.FILES, label_routes.FILES) for name in routes.values()}
     assert served == {path.name for path in FOLDER.iterdir()}

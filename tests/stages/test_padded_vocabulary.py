@@ -15,7 +15,7 @@ from amenable.generation.sampling import Sampling
 from amenable.models import pretrained
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
-from amenable.serve.chat import Speaker
+from amenable.serve.conversation import load_model
 from amenable.stages import dpo, ppo, reward, sft
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, loading
@@ -131,8 +131,8 @@ def test_log_probabilities_are_of_the_tokens_alone(both: tuple[Decoder, Decoder,
     assert found[0] == found[1]
 
 
-def test_a_chat_knows_how_many_tokens_there_are(folders: dict[str, Path], words: Tokenizer) -> None:
-    assert Speaker.load(folders["padded"], torch.device("cpu")).decoder.num_tokens == words.vocab_size
+def test_a_chat_knows_how_many_tokens_there_are(folders: dict[str, Path], words: Tokenizer, runtime: Runtime) -> None:
+    assert load_model(folders["padded"], runtime).decoder.num_tokens == words.vocab_size
 
 
 def test_all_logits_are_there_for_whoever_compares_them_with_others(

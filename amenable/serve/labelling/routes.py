@@ -20,9 +20,11 @@ from amenable.errors import InputError
 from amenable.feedback import annotators, export_import
 from amenable.feedback.annotators import Person
 from amenable.feedback.store import Event
-from amenable.serve.labelling.task_queue import Assignment, Desk, Kind, Refused
-from amenable.serve.openai.schemas import Body
-from amenable.serve.security import COOKIE, cookie, headers_of, token_of
+from amenable.serve.errors import APIError
+from amenable.serve.labelling.task_queue import Assignment, Desk, Kind
+from amenable.serve.login import add_login
+from amenable.serve.openai.fields import Body
+from amenable.serve.security import COOKIE, headers_of, token_of
 from amenable.serve.web_pages import add_static, static_routes
 
 FILES = static_routes(
@@ -64,7 +66,7 @@ class Office:
     def __post_init__(self) -> None:
         self.desk.watch = lambda event: annotators.take(self.people, event)
 
-    def whose(self, token: str | None) -> Person:
+    def user_for_token(self, token: str | None) -> Person:
         """The person who asks; Refused where nobody is known by the token."""
         with self.desk.lock:
             self.desk.refresh()
@@ -72,10 +74,10 @@ class Office:
                 return Person("owner", "owner")
             person = annotators.holder(self.people.values(), token) if token else None
         if person is None:
-            raise Refused(401, "This token is not known here." if token else "A token is needed.")
+            raise APIError(401, "This token is not known here." if token else "A token is needed.")
         return person
 
-    def admits(self, token: str) -> bool:
+    def authenticate(self, token: str) -> bool:
         """Whether a token is somebody's; quick for one that is known already. What it opens `whose` decides."""
         if annotators.holder(tuple(self.people.values()), token) is not None:
             return True
@@ -88,10 +90,6 @@ Text = Annotated[str, Field(max_length=20_000)]
 Seconds = Annotated[float, Field(ge=0, le=1e6)]
 Rating = Annotated[int, Field(ge=1, le=7)]
 Flags = Annotated[list[Annotated[str, Field(max_length=100)]], Field(max_length=99)]
-
-
-class Token(Body):
-    token: Annotated[str, Field(max_length=200)]
 
 
 class Next(Body):
@@ -147,17 +145,17 @@ class Instructions(Body):
 def make_app(office: Office) -> FastAPI:
     """The application, without what stands before it."""
     app = FastAPI(title="amenable label", docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_exception_handler(Refused, told)
+    app.add_exception_handler(APIError, told)
     app.add_exception_handler(RequestValidationError, told_plainly)
     app.add_exception_handler(InputError, told_plainly)
     add_static(app, FILES)
 
     def who(request: Request) -> Person:
-        return office.whose(token_of(headers_of(request.scope)))
+        return office.user_for_token(token_of(headers_of(request.scope)))
 
     def owner(person: Annotated[Person, Depends(who)]) -> Person:
         if not person.is_owner:
-            raise Refused(403, "Only an owner may see this.")
+            raise APIError(403, "Only an owner may see this.")
         return person
 
     add_entrance(app, office, who)
@@ -168,8 +166,8 @@ def make_app(office: Office) -> FastAPI:
 
 
 def told(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, Refused)
-    return JSONResponse({"error": error.why}, error.status)
+    assert isinstance(error, APIError)
+    return JSONResponse({"error": error.message}, error.status)
 
 
 def told_plainly(request: Request, error: Exception) -> JSONResponse:
@@ -183,12 +181,11 @@ def told_plainly(request: Request, error: Exception) -> JSONResponse:
 def add_entrance(app: FastAPI, office: Office, who: Callable[[Request], Person]) -> None:
     """Coming in with a token, going out, and what one needs to know inside."""
 
-    @app.post("/api/enter")
-    def enter(body: Token, request: Request) -> JSONResponse:
-        person = office.whose(body.token)
-        reply = JSONResponse({"name": person.name, "role": person.role})
-        reply.headers["set-cookie"] = cookie(body.token, secure=request.url.scheme == "https")
-        return reply
+    def find_user(token: str) -> dict[str, str]:
+        person = office.user_for_token(token)
+        return {"name": person.name, "role": person.role}
+
+    add_login(app, "/api/enter", find_user)
 
     @app.post("/api/leave")
     def leave() -> JSONResponse:
@@ -212,7 +209,7 @@ def add_tasks(app: FastAPI, office: Office, who: Callable[[Request], Person]) ->
     @app.post("/api/next")
     def next_task(body: Next, person: Annotated[Person, Depends(who)]) -> dict[str, Any]:
         if body.kind not in office.kinds:
-            raise Refused(404, "Such tasks are not given here.")
+            raise APIError(404, "Such tasks are not given here.")
         found = desk.next(person.name, body.kind, screened=not person.is_owner)
         return {"task": found and on_screen(found, office), "progress": desk.progress(person.name, body.kind)}
 
@@ -224,7 +221,7 @@ def add_tasks(app: FastAPI, office: Office, who: Callable[[Request], Person]) ->
     @app.post("/api/skip")
     def skip(body: Skipped, person: Annotated[Person, Depends(who)]) -> dict[str, Any]:
         if body.reason not in REASONS:
-            raise Refused(422, "This is not one of the reasons.")
+            raise APIError(422, "This is not one of the reasons.")
         said = {"reason": body.reason, "notes": body.notes, "seconds": body.seconds}
         return done(desk.answer(person.name, body.assignment, "skip", said))
 
@@ -247,12 +244,12 @@ def add_writing(app: FastAPI, office: Office, who: Callable[[Request], Person]) 
     def suggest(body: Asked, person: Annotated[Person, Depends(who)]) -> dict[str, Any]:
         one = desk.own(person.name, body.assignment)
         if office.suggest is None or one.task.kind not in ("demonstrate", "converse"):
-            raise Refused(404, "Nothing is suggested here.")
+            raise APIError(404, "Nothing is suggested here.")
         if one.answer is not None:
-            raise Refused(409, "This task has an answer already.")
+            raise APIError(409, "This task has an answer already.")
         so_far = conversation_of(one, body.turns)
         if not so_far or so_far[-1]["role"] != "user":
-            raise Refused(422, "An answer is suggested once something has been asked.")
+            raise APIError(422, "An answer is suggested once something has been asked.")
         made = office.suggest(so_far, len(suggestions(desk, one.id)))
         about = {"assignment": one.id, "annotator": person.name, "turn": len(body.turns), "asked": so_far}
         identity = desk.store.append("suggestion", {**made, **about}, desk.clock())
@@ -263,7 +260,7 @@ def add_writing(app: FastAPI, office: Office, who: Callable[[Request], Person]) 
         one = desk.own(person.name, body.assignment)
         kind = {"demonstrate": "demonstration", "converse": "conversation"}.get(one.task.kind)
         if kind is None:
-            raise Refused(422, "This task is answered with an order.")
+            raise APIError(422, "This task is answered with an order.")
         return done(desk.answer(person.name, one.id, kind, written_said(desk, one, body)))
 
 
@@ -322,16 +319,16 @@ def ranking_said(one: Assignment, body: Ranked) -> dict[str, Any]:
     """A ranking as the store keeps it: everything in the order of the completions, and the order they were shown in."""
     k = len(one.task.completions)
     if one.task.kind not in ("rank", "compare"):
-        raise Refused(422, "This task is answered in words.")
+        raise APIError(422, "This task is answered in words.")
     for name, values in (("ranks", body.ranks), ("ratings", body.ratings), ("flags", body.flags)):
         if len(values) != k and (values or name == "ranks"):
-            raise Refused(422, f"{len(values)} {name} of {k} answers.")
+            raise APIError(422, f"{len(values)} {name} of {k} answers.")
     if not {flag for flags in body.flags for flag in flags} <= set(FLAGS):
-        raise Refused(422, "This is not one of the flags.")
+        raise APIError(422, "This is not one of the flags.")
     if body.strength is not None:
         sign = (body.strength > 0) - (body.strength < 0)
         if k != 2 or sign != (body.ranks[0] > body.ranks[1]) - (body.ranks[0] < body.ranks[1]):
-            raise Refused(422, "The strength and the ranks say different things.")
+            raise APIError(422, "The strength and the ranks say different things.")
     place = {shown: position for position, shown in enumerate(one.order)}
     ranks = [body.ranks[place[i]] for i in range(k)]
     return {
@@ -357,7 +354,7 @@ def conversation_of(one: Assignment, said: Sequence[Turn]) -> list[dict[str, str
     for turn in said:
         expected = "user" if not messages or messages[-1]["role"] != "user" else "assistant"
         if turn.role != expected or not turn.content.strip():
-            raise Refused(422, "Person and assistant take turns, and each says something.")
+            raise APIError(422, "Person and assistant take turns, and each says something.")
         messages.append({"role": turn.role, "content": turn.content})
     return messages
 
@@ -366,13 +363,13 @@ def written_said(desk: Desk, one: Assignment, body: Written) -> dict[str, Any]:
     """A demonstration or conversation as the store keeps it, with what was suggested and what became of it."""
     messages = conversation_of(one, body.turns)
     if messages[-1]["role"] != "assistant":
-        raise Refused(422, "The last word is the assistant's.")
+        raise APIError(422, "The last word is the assistant's.")
     if one.task.kind == "demonstrate" and len(body.turns) != 1:
-        raise Refused(422, "A demonstration is one answer.")
+        raise APIError(422, "A demonstration is one answer.")
     made = {event.id: event for event in suggestions(desk, one.id)}
     used = {turn.suggestion: place for place, turn in enumerate(body.turns) if turn.suggestion is not None}
     if not set(used) <= set(made):
-        raise Refused(422, "There is no such suggestion for this task.")
+        raise APIError(422, "There is no such suggestion for this task.")
     fates = []
     for identity, event in made.items():
         place = used.get(identity, event.payload["turn"])

@@ -13,14 +13,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from amenable.data.types import Ranking
 from amenable.errors import InputError
 from amenable.feedback.queries import SCORED, Pool, Rule, choose, word_vectors
+from amenable.rewards.model import ModelReward
 from amenable.seeds import seeded_generator
 from amenable.serve.labelling.task_queue import Task
-from amenable.text.tokenizer import Tokenizer
-from amenable.train import forward, loading
-from amenable.train.examples import ranking_rows
 from amenable.train.runtime import Runtime
 
 BATCH = 50
@@ -53,20 +50,16 @@ def in_order(tasks: Sequence[Task], rule: Rule, ensemble: Sequence[Path], seed: 
 
 
 def scores_of(tasks: Sequence[Task], ensemble: Sequence[Path], runtime: Runtime) -> Tensor:
-    """Scores [M, N, K] of the tasks' answers by each reward model; nan for what is not there, or too long for it."""
+    """Return the scores [M, N, K] of N tasks' completions by M reward models; nan where a task has none or too long."""
     scores = torch.full((len(ensemble), len(tasks), max(len(task.completions) for task in tasks)), math.nan)
-    for number, folder in enumerate(ensemble):
-        loading.require_model(folder, "amenable reward")
-        tokenizer = Tokenizer.load(folder)
-        model = loading.load_reward_model(folder, runtime, tokenizer, frozen=True)
-        rows, places = [], []
-        for place, task in enumerate(tasks):
-            level = (1.0,) * len(task.completions)
-            blank = Ranking(task.prompt, task.completions, level, meta={"ended": list(task.ended)})
-            found = ranking_rows(blank, tokenizer, model.decoder.config.context_length) if task.completions else None
-            rows += found or []
-            places += [(place, answer) for answer in range(len(found or []))]
+    for m, folder in enumerate(ensemble):
+        reward = ModelReward.load(folder, runtime)
+        rows, positions = [], []
+        for n, task in enumerate(tasks):
+            if task.completions and reward.fits(task.prompt, task.completions, task.ended):
+                rows += reward.rows([task.prompt] * len(task.completions), task.completions, task.ended)
+                positions += [(n, k) for k in range(len(task.completions))]
         if rows:
-            where = torch.tensor(places).t()
-            scores[number, where[0], where[1]] = forward.compute_rewards(model, rows, runtime, max_tokens=8192)
+            index = torch.tensor(positions).t()
+            scores[m, index[0], index[1]] = reward.score_rows(rows)
     return scores

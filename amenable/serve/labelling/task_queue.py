@@ -28,6 +28,7 @@ from amenable.data.samples import read_samples
 from amenable.data.types import Conversation, Message, Ranking
 from amenable.errors import InputError
 from amenable.feedback.store import Event, Store, turns
+from amenable.serve.errors import APIError
 
 Kind = Literal["rank", "compare", "demonstrate", "converse"]
 Purpose = Literal["label", "overlap", "calibration", "screening"]
@@ -35,14 +36,6 @@ ANSWERS = ("ranking", "demonstration", "conversation", "skip")
 """kinds of events that end a task"""
 MANY_SKIPS = 2
 """a task that so many people found unclear is asked no more"""
-
-
-class Refused(Exception):
-    """What somebody asked for cannot be done: `status` as in HTTP, and why in words for them."""
-
-    def __init__(self, status: int, why: str):
-        self.status, self.why = status, why
-        super().__init__(why)
 
 
 @dataclass(frozen=True)
@@ -158,7 +151,7 @@ class Desk:
         if self.unseen(annotator, tests) is not None:
             return True
         if tests and self.mean_right(annotator, "screening") < self.rules.screening_pass:
-            raise Refused(403, "Thank you for your answers. They differ too often from the known ones to go on.")
+            raise APIError(403, "Thank you for your answers. They differ too often from the known ones to go on.")
         return False
 
     def choose(self, annotator: str, kind: Kind, screened: bool) -> tuple[Task, str] | None:
@@ -229,7 +222,7 @@ class Desk:
             self.refresh()
             one = self.own(annotator, assignment)
             if one.answer is None and self.places[one.task.id, one.place][-1] != one.id:
-                raise Refused(409, "This task was open for too long and is with somebody else now.")
+                raise APIError(409, "This task was open for too long and is with somebody else now.")
             about = {"assignment": one.id, "task": one.task.id, "purpose": one.task.purpose, "annotator": annotator}
             about |= {"replaces": None if one.former is None else one.former.id}
             said = {**payload, **about}
@@ -248,14 +241,14 @@ class Desk:
             {**payload, "seconds": 0, "replaces": 0} for payload in (kept.payload, json.loads(json.dumps(said)))
         ]
         if kept.kind != kind or timeless[0] != timeless[1]:
-            raise Refused(409, "This task has another answer already. Take it back to change it.")
+            raise APIError(409, "This task has another answer already. Take it back to change it.")
         return kept.id
 
     def own(self, annotator: str, assignment: int) -> Assignment:
         """An assignment of this person; of another's nothing is said, not even that it is there."""
         one = self.given.get(assignment)
         if one is None or one.annotator != annotator:
-            raise Refused(404, "There is no such task of yours.")
+            raise APIError(404, "There is no such task of yours.")
         return one
 
     def undo(self, annotator: str) -> Assignment:
@@ -263,13 +256,13 @@ class Desk:
         with self.lock:
             self.refresh()
             if not self.history[annotator]:
-                raise Refused(409, "There is nothing to take back.")
+                raise APIError(409, "There is nothing to take back.")
             one = self.given[self.history[annotator][-1]]
             assert one.answer is not None
             if not self.held(one):
-                raise Refused(409, "Somebody else has this task now.")
+                raise APIError(409, "Somebody else has this task now.")
             if one.task.purpose == "screening":
-                raise Refused(409, "This one cannot be taken back.")
+                raise APIError(409, "This one cannot be taken back.")
             payload = {"retracts": one.answer.id, "annotator": annotator, "assignment": one.id}
             self.store.append_once("retraction", payload, self.clock(), f"retraction {one.answer.id}")
             self.refresh()

@@ -1,4 +1,4 @@
-"""What is served: the models that answer, those that score, the store, and who holds a token."""
+"""State of the server: the models that generate, the reward models, the label store, and the users of tokens."""
 
 from __future__ import annotations
 
@@ -6,100 +6,103 @@ import json
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from amenable.data.types import Message
+from amenable.evaluation.answering import LoadedModel
 from amenable.feedback.store import Store
-from amenable.serve.chat import Speaker
-from amenable.serve.openai.errors import Refused
+from amenable.rewards.functions import RewardFunction
+from amenable.serve.errors import APIError
 from amenable.serve.openai.scheduler import Scheduler
 from amenable.text.tokenizer import Tokenizer
 
-Score = Callable[[Sequence[Message], Sequence[str], Sequence[bool]], Sequence[float]]
-"""(prompt, completions, ended) -> scores; slow, and one at a time"""
-
 
 @dataclass
-class Served:
-    """A model that answers."""
+class ServedModel:
+    """A model that generates."""
 
-    name: str
-    speaker: Speaker
+    model: LoadedModel
     scheduler: Scheduler
     max_new_tokens: int = 512
-    """of an answer whose request names no limit"""
+    """the limit of a completion whose request has none"""
+
+    @property
+    def name(self) -> str:
+        return self.model.entry.name
 
     @property
     def tokenizer(self) -> Tokenizer:
-        return self.speaker.tokenizer
+        return self.model.tokenizer
 
     @property
     def context(self) -> int:
-        return self.speaker.decoder.config.context_length
+        return self.model.decoder.config.context_length
 
 
 @dataclass
-class Scoring:
-    """A reward model, and how many requests may wait for it."""
+class RewardEndpoint:
+    """A reward function behind /score. One request runs at a time; `slots` bounds those that run or wait."""
 
-    score: Score
+    reward: RewardFunction
     lock: threading.Lock = field(default_factory=threading.Lock)
-    seats: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(8))
+    slots: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(8))
 
 
 @dataclass
-class House:
-    """Everything that the routes need. whose: the name of who holds a token, None where it is nobody's."""
+class AppState:
+    """Everything that the routes use."""
 
-    models: dict[str, Served]
-    scorers: dict[str, Scoring]
+    models: dict[str, ServedModel]
+    reward_models: dict[str, RewardEndpoint]
     store: Store | None
-    whose: Callable[[str | None], str | None]
+    user_for_token: Callable[[str | None], str | None]
+    """maps an access token to a user name; None for an unknown one"""
     secure: bool = False
+    """cookies are sent over https alone"""
     started: float = field(default_factory=time.time)
 
 
-def model_of(house: House, name: str) -> Served:
-    """A model that answers, by its name; Refused where there is none, with the use of one that is a reward model."""
-    if name in house.scorers:
-        raise Refused(404, f"{name:.100} is a reward model: it scores answers (POST /score) and gives none", "model")
-    if name not in house.models:
-        raise unknown(name)
-    return house.models[name]
+def model_of(state: AppState, name: str) -> ServedModel:
+    """Return a generating model by its name. Raises APIError 404 for other names; a reward model's says its use."""
+    if name in state.reward_models:
+        raise APIError(404, f"{name:.100} is a reward model: it scores answers (POST /score) and gives none", "model")
+    if name not in state.models:
+        raise model_not_found(name)
+    return state.models[name]
 
 
-def scorer_of(house: House, name: str) -> Scoring:
-    """A reward model by its name; Refused where there is none, with the use of one that is no reward model."""
-    if name in house.models:
-        raise Refused(404, f"{name:.100} gives answers and scores none; GET /score lists the reward models", "model")
-    if name not in house.scorers:
-        raise unknown(name)
-    return house.scorers[name]
+def reward_model_of(state: AppState, name: str) -> RewardEndpoint:
+    """Return a reward model by its name. Raises APIError 404 for other names; a generating model's says its use."""
+    if name in state.models:
+        raise APIError(404, f"{name:.100} gives answers and scores none; GET /score lists the reward models", "model")
+    if name not in state.reward_models:
+        raise model_not_found(name)
+    return state.reward_models[name]
 
 
-def unknown(name: str) -> Refused:
-    return Refused(404, f"there is no such model here: {name:.100}", "model", "model_not_found")
+def model_not_found(name: str) -> APIError:
+    """Return the error for an unknown name."""
+    return APIError(404, f"there is no such model here: {name:.100}", "model", "model_not_found")
 
 
-def listing(house: House, names: Iterable[str]) -> dict[str, Any]:
-    """Models as OpenAI's clients read their list."""
-    return {"object": "list", "data": [about(house, name) for name in names]}
+def model_list(state: AppState, names: Iterable[str]) -> dict[str, Any]:
+    """Return OpenAI's list object of these models."""
+    return {"object": "list", "data": [model_info(state, name) for name in names]}
 
 
-def about(house: House, name: str) -> dict[str, Any]:
-    """What is told of a model."""
-    facts = {"id": name, "object": "model", "created": int(house.started), "owned_by": "amenable"}
-    if name in house.scorers:
+def model_info(state: AppState, name: str) -> dict[str, Any]:
+    """Return OpenAI's model object, with the model's kind and context length."""
+    facts = {"id": name, "object": "model", "created": int(state.started), "owned_by": "amenable"}
+    if name in state.reward_models:
         return {**facts, "kind": "reward"}
-    served = model_of(house, name)
-    return {**facts, "kind": "completion" if served.speaker.is_plain else "chat", "context": served.context}
+    served = model_of(state, name)
+    return {**facts, "kind": "chat" if served.model.is_chat_model else "completion", "context": served.context}
 
 
-def prometheus(house: House) -> str:
-    """Figures in Prometheus' text format."""
-    counters = {
+def prometheus(state: AppState) -> str:
+    """Return the models' counters in Prometheus' text format."""
+    metrics = {
         "requests_total": ("requests that were accepted", lambda s: s.counts.requests),
         "refused_total": ("requests refused because the queue was full", lambda s: s.counts.refused),
         "cancelled_total": ("requests that were taken back", lambda s: s.counts.cancelled),
@@ -111,13 +114,13 @@ def prometheus(house: House) -> str:
         "first_token_seconds_count": ("requests that got a first token", lambda s: s.counts.first_tokens),
         "answer_seconds_sum": ("seconds until an answer ended", lambda s: s.counts.answer_seconds),
         "answers_pending": ("answers that wait or run", lambda s: s.pending),
-        "answers_most": ("answers that may wait or run", lambda s: s.rows + s.queue),
+        "answers_most": ("answers that may wait or run", lambda s: s.max_batch_size + s.max_queue),
     }
     lines = []
-    for name, (meaning, value) in counters.items():
+    for name, (meaning, value) in metrics.items():
         kind = "counter" if name.endswith(("_total", "_sum", "_count")) else "gauge"
         lines += [f"# HELP amenable_{name} {meaning}", f"# TYPE amenable_{name} {kind}"]
-        for model, served in house.models.items():
+        for model, served in state.models.items():
             number = value(served.scheduler)
             label = json.dumps(model, ensure_ascii=False)
             lines.append(f"amenable_{name}{{model={label}}} {number if math.isfinite(number) else 0}")

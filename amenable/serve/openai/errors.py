@@ -1,4 +1,4 @@
-"""Answers that are errors, as OpenAI's clients read them: {"error": {"message", "type", "param", "code"}}."""
+"""Errors in OpenAI's JSON form: {"error": {"message", "type", "param", "code"}}."""
 
 from __future__ import annotations
 
@@ -12,15 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from amenable.errors import InputError
-from amenable.serve.security import Refusal
-
-
-class Refused(Exception):
-    """An answer that is an error, as OpenAI's clients read it."""
-
-    def __init__(self, status: int, why: str, param: str | None = None, code: str | None = None, wait: int = 0):
-        super().__init__(why)
-        self.status, self.why, self.param, self.code, self.wait = status, why, param, code, wait
+from amenable.serve.errors import APIError
 
 
 class Json(JSONResponse):
@@ -31,19 +23,19 @@ class Json(JSONResponse):
 
 
 def add_errors(app: FastAPI) -> None:
-    """Whatever goes wrong is told as OpenAI's clients expect it."""
+    """Add handlers that answer every exception with an error object."""
 
-    @app.exception_handler(Refused)
-    async def refused(_: Request, error: Refused) -> Response:
-        headers = {"retry-after": str(error.wait)} if error.wait else None
-        return Json(error_object(error.status, error.why, error.param, error.code), error.status, headers)
+    @app.exception_handler(APIError)
+    async def api_error(_: Request, error: APIError) -> Response:
+        headers = {"retry-after": str(error.retry_after)} if error.retry_after else None
+        return Json(error_body(error), error.status, headers)
 
     @app.exception_handler(RequestValidationError)
     async def malformed(_: Request, error: RequestValidationError) -> Response:
-        wrong = error.errors()
-        if wrong[0]["type"] == "json_invalid":
+        errors = error.errors()
+        if errors[0]["type"] == "json_invalid":
             return Json(error_object(400, "the body is not JSON"), 400)
-        return Json(validation_error([{**fault, "loc": fault["loc"][1:]} for fault in wrong]), 400)
+        return Json(validation_error([{**field, "loc": field["loc"][1:]} for field in errors]), 400)
 
     @app.exception_handler(InputError)
     async def impossible(_: Request, error: InputError) -> Response:
@@ -59,34 +51,35 @@ def add_errors(app: FastAPI) -> None:
 
 
 def validation_error(errors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The error object of what pydantic found wrong in a body: a field by its name, and what is wrong with it."""
-    # a field of several types is wrong in several ways: the one that came furthest says most
+    """Return the error object of pydantic's errors in a body: the first invalid field, and the reason."""
+    # a field of several types has an error for each: the one furthest down says most
     same = (error for error in errors if error["loc"][:1] == errors[0]["loc"][:1])
-    furthest = max(same, key=lambda error: len(place_of(error)))
-    param = ".".join(map(str, place_of(furthest))) or None
-    why = f"{param}: {furthest['msg']}" if param else str(furthest["msg"])
-    return error_object(400, why, param, furthest.get("ctx", {}).get("code"))
+    furthest = max(same, key=lambda error: len(field_path(error)))
+    param = ".".join(map(str, field_path(furthest))) or None
+    message = f"{param}: {furthest['msg']}" if param else str(furthest["msg"])
+    return error_object(400, message, param, furthest.get("ctx", {}).get("code"))
 
 
-def place_of(error: Mapping[str, Any]) -> list[str | int]:
-    """Where in a body an error lies, as the client knows it: without the names of a field's types."""
+def field_path(error: Mapping[str, Any]) -> list[str | int]:
+    """Return the path of the invalid field as the client knows it: without the names of a field's types."""
     field = error.get("ctx", {}).get("field")
-    return [*(place for place in error["loc"] if not is_variant(place)), *([] if field is None else [field])]
+    return [*(part for part in error["loc"] if not is_variant(part)), *([] if field is None else [field])]
 
 
-def is_variant(place: Any) -> bool:
-    """Whether a part of an error's place is the name of one of a field's types, which no client knows."""
-    return isinstance(place, str) and (
-        "[" in place or place.startswith("constrained-") or place in ("str", "Part", "float", "int")
+def is_variant(part: Any) -> bool:
+    """True where a part of an error's path is the name of one of a field's types, which no client knows."""
+    return isinstance(part, str) and (
+        "[" in part or part.startswith("constrained-") or part in ("str", "Part", "float", "int")
     )
 
 
-def error_object(status: int, why: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+def error_object(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+    """Return OpenAI's error object; its type follows from the status."""
     names = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
     kind = "server_error" if status >= 500 else names.get(status, "invalid_request_error")
-    return {"error": {"message": why, "type": kind, "param": param, "code": code}}
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def said(refusal: Refusal) -> dict[str, Any]:
-    """A refusal of the guard in the same form."""
-    return error_object(refusal.status, refusal.why)
+def error_body(error: APIError) -> dict[str, Any]:
+    """Return an error as its error object."""
+    return error_object(error.status, error.message, error.param, error.code)

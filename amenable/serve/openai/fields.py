@@ -1,4 +1,4 @@
-"""Fields as official clients send them: accepted where they ask for nothing, refused by name where they ask for more.
+"""Fields of OpenAI's API: accepted where they ask for nothing, refused by name with advice where they ask for more.
 
 A client sends back what it was sent (`refusal: null`), and names options at their defaults (`tools: []`). So a null is
 as good as an absent field, in every body; an unknown field may be null or empty; a field that OpenAI's API has and this
@@ -13,27 +13,27 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
-MOST_FIELDS = 50
+MAX_FIELDS = 50
 EMPTY: tuple[Any, ...] = (None, "", [], {})
 EMPTY_SCHEMA = {"enum": list(EMPTY)}
 
 
-def few(said: Any) -> Any:
-    """What is said, unless it has too many fields: each that is wrong is written out, and there is room for 100,000."""
-    if isinstance(said, dict) and len(said) > MOST_FIELDS:
-        raise ValueError(f"{len(said)} fields, of at most {MOST_FIELDS}")
-    return said
+def limit_fields(value: Any) -> Any:
+    """Return a JSON value. Raises ValueError for an object of too many fields: pydantic reports each invalid one."""
+    if isinstance(value, dict) and len(value) > MAX_FIELDS:
+        raise ValueError(f"{len(value)} fields, of at most {MAX_FIELDS}")
+    return value
 
 
 class Body(BaseModel):
-    """What a request says: nothing beyond its fields, no number that is not one."""
+    """A request body: unknown fields, nan and infinity are refused."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
     @model_validator(mode="before")
     @classmethod
-    def has_few_fields(cls, said: Any) -> Any:
-        return few(said)
+    def has_few_fields(cls, value: Any) -> Any:
+        return limit_fields(value)
 
 
 def allow_empty(schema: dict[str, Any]) -> None:
@@ -46,42 +46,42 @@ def allow_empty(schema: dict[str, Any]) -> None:
 
 
 class ClientBody(Body):
-    """A body that clients of OpenAI's API fill: null is as absent, and an unknown field may be null or empty."""
+    """A body from clients of OpenAI's API: null counts as absent, and an unknown field may be null or empty."""
 
     model_config = ConfigDict(json_schema_extra=allow_empty)
 
     @model_validator(mode="before")
     @classmethod
     def drop_empty(cls, fields: Any) -> Any:
-        """Remove what is null, and unknown fields that are empty; PydanticCustomError for any other unknown one."""
-        if not isinstance(fields, dict) or len(fields) > MOST_FIELDS:
+        """Remove null fields and empty unknown ones. Raises PydanticCustomError for any other unknown field."""
+        if not isinstance(fields, dict) or len(fields) > MAX_FIELDS:
             return fields
         for name, value in fields.items():
             if name not in cls.model_fields and value not in EMPTY:
-                raise error_at(name, f"there is no such field{nearest(str(name), cls)}", "unknown_parameter")
+                raise field_error(name, f"there is no such field{advice_for(str(name), cls)}", "unknown_parameter")
         return {name: value for name, value in fields.items() if name in cls.model_fields and value is not None}
 
     @property
     def ignored(self) -> list[str]:
-        """Names of the fields that say something and have no part in the answer."""
+        """Names of the fields that were set and have no effect."""
         marked = [name for name, field in type(self).model_fields.items() if IGNORED in field.metadata]
         return [name for name in marked if getattr(self, name) not in (*EMPTY, False)]
 
 
-def nearest(name: str, body: type[BaseModel]) -> str:
-    """The known field that an unknown one may be meant for, as a question."""
+def advice_for(name: str, body: type[BaseModel]) -> str:
+    """Return advice on an unknown field: the known one of a similar name, or to leave it out."""
     near = difflib.get_close_matches(name[:50], body.model_fields, n=1)
     return f" (did you mean {near[0]}?)" if near else "; leave it out"
 
 
-def error_at(field: str, advice: str, code: str = "invalid_value") -> PydanticCustomError:
-    """An error of a body's field, raised by a validator of the whole body; `code` is that of OpenAI's error object."""
+def field_error(field: str, advice: str, code: str = "invalid_value") -> PydanticCustomError:
+    """Return an error of one field, for a validator of the whole body; `code` is that of OpenAI's error object."""
     name = str(field)[:200].encode("utf-8", "replace").decode()  # half of a surrogate pair cannot be sent back
     return PydanticCustomError("refused_field", "{advice}", {"advice": advice, "field": name, "code": code})
 
 
 def unsupported(advice: str, *neutral: Any) -> BeforeValidator:
-    """A field that is refused with advice, unless it has one of the values that ask for nothing."""
+    """Return a validator that refuses a field with advice, unless its value is one of `neutral`."""
 
     def check(value: Any) -> Any:
         if value in neutral:
@@ -91,6 +91,6 @@ def unsupported(advice: str, *neutral: Any) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-IGNORED = "accepted, with no part in the answer"
+IGNORED = "accepted, without effect"
 Ignored = Annotated[Any, IGNORED]
-"""what only OpenAI's own service has a use for: labels, places to keep things, prices"""
+"""a field that only OpenAI's own service uses: labels, caches, service tiers"""

@@ -1,6 +1,6 @@
-"""What an answer looks like: as a turn of a conversation, or as the continuation of a text; with log-probabilities.
+"""OpenAI's JSON of completions: as a chat message or as a continued text, with log-probabilities.
 
-A token need not be text: it may be part of a character, or a special token, which is no part of any text. As with
+A token need not be text: it may be part of a character, or a special token, which is part of no text. As with
 OpenAI's models, parts of a character are written as bytes, and every token id has an entry of its own.
 """
 
@@ -17,18 +17,18 @@ from amenable.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A token of an answer or of a prompt. The first of a prompt has no log-probability, as nothing comes before it."""
+    """A token of a completion or prompt. The first of a prompt has no log-probability: nothing comes before it."""
 
     id: int
     offset: int
-    """place of the character in which the token begins"""
+    """index of the character in which the token begins"""
     logp: float | None
-    likeliest: TopLogprobs
+    top_logprobs: TopLogprobs
 
 
 @dataclass(frozen=True)
-class ChatForm:
-    """A turn of a conversation."""
+class ChatFormat:
+    """Completions as messages of the assistant."""
 
     wants_logprobs: bool
     object = "chat.completion"
@@ -39,30 +39,30 @@ class ChatForm:
         return {"message": {"role": "assistant", "content": text, "refusal": None}}
 
     def opening(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> dict[str, Any] | None:
-        """The message of a stream before the first piece of an answer."""
+        """Return the event before a completion's first chunk, None for none."""
         return {"delta": {"role": "assistant", "content": ""}}
 
-    def echoed(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> str:
-        """The part of a prompt that an answer's text begins with."""
+    def echoed_text(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> str:
+        """Return the part of the prompt that the completion's text begins with."""
         return ""
 
-    def piece(self, text: str) -> dict[str, Any]:
+    def chunk(self, text: str) -> dict[str, Any]:
         return {"delta": {"content": text} if text else {}}
 
     def logprobs(self, tokenizer: Tokenizer, completion: Completion, prompt: Sequence[int] = ()) -> dict[str, Any]:
-        """The tokens of an answer, without its EOS, which OpenAI's chat does not list either."""
-        rows = answer_tokens(tokenizer, completion)
+        """Return the completion's tokens, without its EOS, which OpenAI's chat does not list either."""
+        rows = completion_tokens(tokenizer, completion)
         return {
-            "content": [token_row(tokenizer, row) for row in rows if row.id not in tokenizer.stop_ids],
+            "content": [token_with_alternatives(tokenizer, row) for row in rows if row.id not in tokenizer.stop_ids],
             "refusal": None,
         }
 
 
 @dataclass(frozen=True)
-class TextForm:
-    """The continuation of a text.
+class TextFormat:
+    """Completions as continuations of a text.
 
-    echo: the prompt is given back before it, but for the `added` ids (BOS) that no client wrote.
+    echo: the text begins with the prompt, without the `added` ids (BOS) that no client wrote.
     """
 
     wants_logprobs: bool
@@ -76,34 +76,34 @@ class TextForm:
         return {"text": text}
 
     def opening(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> dict[str, Any] | None:
-        """The message of a stream before the first piece of an answer."""
-        return self.piece(self.echoed(tokenizer, prompt)) if self.echo else None
+        """Return the event before a completion's first chunk, None for none."""
+        return self.chunk(self.echoed_text(tokenizer, prompt)) if self.echo else None
 
-    def echoed(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> str:
-        """The part of a prompt that an answer's text begins with."""
+    def echoed_text(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> str:
+        """Return the part of the prompt that the completion's text begins with."""
         return tokenizer.decode(prompt[self.added :]) if self.echo else ""
 
-    def piece(self, text: str) -> dict[str, Any]:
+    def chunk(self, text: str) -> dict[str, Any]:
         return {"text": text}
 
     def logprobs(self, tokenizer: Tokenizer, completion: Completion, prompt: Sequence[int] = ()) -> dict[str, Any]:
-        """All tokens that were drawn, EOS too, after those of the prompt if it is given back."""
+        """Return all sampled tokens, EOS too, after those of the prompt with `echo`."""
         before = prompt_tokens(tokenizer, prompt, self.added, completion) if self.echo else []
-        length = len(self.echoed(tokenizer, prompt))
-        after = answer_tokens(tokenizer, completion)
+        length = len(self.echoed_text(tokenizer, prompt))
+        after = completion_tokens(tokenizer, completion)
         rows = [*before, *after]
         return {
             "tokens": [token_name(tokenizer, row.id) for row in rows],
             "token_logprobs": [row.logp for row in rows],
-            "top_logprobs": [by_name(tokenizer, row) for row in rows],
+            "top_logprobs": [logps_by_name(tokenizer, row) for row in rows],
             "text_offset": [*(row.offset for row in before), *(length + row.offset for row in after)],
         }
 
 
-def answer_tokens(tokenizer: Tokenizer, completion: Completion) -> list[TokenLogprob]:
-    """The tokens of an answer, EOS too; of one that a stop string ended, those that begin before it."""
-    ids, likeliest = completion.ids, completion.top_logprobs or [[]] * len(completion.ids)
-    rows = map(TokenLogprob, ids, token_offsets(tokenizer, ids), completion.logps, likeliest)
+def completion_tokens(tokenizer: Tokenizer, completion: Completion) -> list[TokenLogprob]:
+    """Return a completion's tokens, EOS too; where a stop string ended it, the tokens that begin before that."""
+    ids, top_logprobs = completion.ids, completion.top_logprobs or [[]] * len(completion.ids)
+    rows = map(TokenLogprob, ids, token_offsets(tokenizer, ids), completion.logps, top_logprobs)
     if completion.finish_reason != "stop":
         return list(rows)
     length = len(completion.text or "")
@@ -113,32 +113,32 @@ def answer_tokens(tokenizer: Tokenizer, completion: Completion) -> list[TokenLog
 def prompt_tokens(
     tokenizer: Tokenizer, prompt: Sequence[int], added: int, completion: Completion
 ) -> list[TokenLogprob]:
-    """The tokens of a prompt that the client wrote."""
+    """Return the prompt's tokens that the client wrote."""
     assert completion.prompt_logprobs is not None
     logps = [None, *completion.prompt_logprobs.logps]
-    likeliest: list[TopLogprobs] = [[], *completion.prompt_logprobs.top_logprobs]
+    top_logprobs: list[TopLogprobs] = [[], *completion.prompt_logprobs.top_logprobs]
     shown = prompt[added:]
-    return list(map(TokenLogprob, shown, token_offsets(tokenizer, shown), logps[added:], likeliest[added:]))
+    return list(map(TokenLogprob, shown, token_offsets(tokenizer, shown), logps[added:], top_logprobs[added:]))
 
 
 def token_offsets(tokenizer: Tokenizer, ids: Sequence[int]) -> list[int]:
-    """For each token the place, in the decoded text, of the character that its first byte belongs to."""
+    """Return for each token the index, in the decoded text, of the character that its first byte belongs to."""
     parts = [tokenizer.token_bytes(token) for token in ids]
-    places = byte_places(b"".join(parts))
-    begins, offsets = 0, []
+    offset_of = character_offsets(b"".join(parts))
+    begin, offsets = 0, []
     for part in parts:
-        offsets.append(places[begins])
-        begins += len(part)
+        offsets.append(offset_of[begin])
+        begin += len(part)
     return offsets
 
 
-def byte_places(data: bytes) -> list[int]:
-    """For each of N bytes the place of its character in data.decode("utf-8", "replace"), and the text's length: N + 1.
+def character_offsets(data: bytes) -> list[int]:
+    """Return for each of N bytes the index of its character in data.decode("utf-8", "replace"), and the text's length.
 
-    >>> byte_places("a€".encode() + b"\\xff")
+    >>> character_offsets("a€".encode() + b"\\xff")
     [0, 1, 1, 1, 2, 3]
     """
-    places: list[int] = []
+    offsets: list[int] = []
     count = start = 0
     while start < len(data):
         try:
@@ -147,16 +147,16 @@ def byte_places(data: bytes) -> list[int]:
             text, end = data[start : start + error.start].decode(), start + error.end
             broken = error.end - error.start
         for character in text:
-            places += [count] * len(character.encode())
+            offsets += [count] * len(character.encode())
             count += 1
-        places += [count] * broken
+        offsets += [count] * broken
         count += broken > 0
         start = end
-    return [*places, count]
+    return [*offsets, count]
 
 
 def token_name(tokenizer: Tokenizer, token: int, mark: str = "bytes:") -> str:
-    """A token as text; where it is part of a character its bytes after a mark, a special token by its name."""
+    """Return a token's text; for part of a character its bytes after a mark, for a special token its name."""
     data = tokenizer.token_bytes(token)
     try:
         text = data.decode()
@@ -165,27 +165,28 @@ def token_name(tokenizer: Tokenizer, token: int, mark: str = "bytes:") -> str:
     return text or tokenizer.decode([token], skip_special_tokens=False) or f"token_id:{token}"
 
 
-def by_name(tokenizer: Tokenizer, token: TokenLogprob) -> dict[str, float] | None:
-    """The likeliest tokens and the token itself, by name; of two ids of one name the second is named by its id."""
+def logps_by_name(tokenizer: Tokenizer, token: TokenLogprob) -> dict[str, float] | None:
+    """Return log p of the top tokens and of the token itself, by name; the second of two equal names is the id."""
     if token.logp is None:
         return None
-    logps = {**dict(token.likeliest), token.id: token.logp}
+    logps = {**dict(token.top_logprobs), token.id: token.logp}
     own = token_name(tokenizer, token.id)
-    named: dict[str, float] = {}
+    logp_of: dict[str, float] = {}
     for other, logp in sorted(logps.items(), key=lambda item: -item[1]):
         name = token_name(tokenizer, other)
-        taken = name in named or (name == own and other != token.id)
-        named[f"token_id:{other}" if taken else name] = logp
-    return named
+        taken = name in logp_of or (name == own and other != token.id)
+        logp_of[f"token_id:{other}" if taken else name] = logp
+    return logp_of
 
 
-def token_row(tokenizer: Tokenizer, token: TokenLogprob) -> dict[str, Any]:
-    """A token of a turn, and the likeliest in its place."""
-    near = [(other, token.logp if other == token.id else logp) for other, logp in token.likeliest]
-    return {**word(tokenizer, token.id, token.logp), "top_logprobs": [word(tokenizer, *pair) for pair in near]}
+def token_with_alternatives(tokenizer: Tokenizer, token: TokenLogprob) -> dict[str, Any]:
+    """Return OpenAI's entry of a chat token, with the top tokens at its position."""
+    top = [(other, token.logp if other == token.id else logp) for other, logp in token.top_logprobs]
+    entries = [token_entry(tokenizer, *pair) for pair in top]
+    return {**token_entry(tokenizer, token.id, token.logp), "top_logprobs": entries}
 
 
-def word(tokenizer: Tokenizer, token: int, logp: float | None) -> dict[str, Any]:
-    """A token with its bytes, which a special token has none of."""
+def token_entry(tokenizer: Tokenizer, token: int, logp: float | None) -> dict[str, Any]:
+    """Return a token's name, log p and bytes; a special token has none."""
     data = tokenizer.token_bytes(token)
     return {"token": token_name(tokenizer, token, mark=""), "logprob": logp, "bytes": list(data) or None}

@@ -1,10 +1,10 @@
-"""Many people's requests to one model, answered together: continuous batching behind a short queue.
+"""Continuous batching of many clients' requests to one model, behind a bounded queue.
 
-    submit -> (queue, bounded) -> rows of the engine, beside those that run -> pieces, one by one -> Ended
+    submit -> queue -> rows of the running batch -> Chunk, Chunk, ... -> Finished
 
-One thread owns the model. Requests join the running rows as soon as there is room, each with its own settings, and
-leave them when they end or are taken back. What a request is answered depends on its prompt, settings and seed, and not
-on who its neighbours are. Where the queue is full, `submit` raises Busy, at once: nothing grows.
+One thread owns the model. Requests join the batch as soon as there is room, each with its own settings, and leave it
+when they finish or are cancelled. A completion depends on its prompt, settings and seed, not on the rest of the batch.
+Where the queue is full, `submit` raises QueueFull at once.
 """
 
 from __future__ import annotations
@@ -31,60 +31,60 @@ from amenable.train.runtime import Runtime
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request: `samples` answers to one prompt; sample j draws from (seed, j)."""
+class GenerationRequest:
+    """A request for `samples` completions of one prompt; sample j draws from (seed, j)."""
 
     ids: Sequence[int]
     sampling: Sampling
     seed: int
     samples: int = 1
     stop: tuple[str, ...] = ()
-    likeliest: int = 0
-    """how many of the most probable tokens are wanted at each place"""
+    top_logprobs: int = 0
+    """number of most probable tokens to report at each position"""
     prompt_logprobs: bool = False
-    """log-probabilities of the prompt's tokens are wanted too"""
+    """report the log-probabilities of the prompt's tokens too"""
     prompt_only: bool = False
-    """nothing is wanted but those of the prompt, which may then fill the context"""
+    """report nothing but those; the prompt may then fill the context"""
 
 
 @dataclass(frozen=True)
-class Piece:
-    """More text of answer `sample`. Pieces never hold half a character, nor a part of a stop string."""
+class Chunk:
+    """More text of completion `sample`. A chunk never ends within a character or within a stop string."""
 
     sample: int
     text: str
 
 
 @dataclass(frozen=True)
-class Ended:
-    """An answer is complete; `rest` is the text that no piece has brought yet."""
+class Finished:
+    """A complete completion; `tail` is the text after its last chunk."""
 
     sample: int
-    rest: str
+    tail: str
     completion: Completion
 
 
 @dataclass(frozen=True)
 class Failed:
-    """There will be no more of this request."""
+    """The end of a request that failed."""
 
-    why: str
-
-
-News = Piece | Ended | Failed
+    reason: str
 
 
-class Busy(Exception):
-    """The queue is full; `seconds` is when to ask again."""
+StreamEvent = Chunk | Finished | Failed
 
-    def __init__(self, seconds: int):
-        super().__init__(f"the server is busy; ask again in {seconds} s")
-        self.seconds = seconds
+
+class QueueFull(Exception):
+    """Too many completions wait; `retry_after` is in seconds."""
+
+    def __init__(self, retry_after: int):
+        super().__init__(f"the server is busy; ask again in {retry_after} s")
+        self.retry_after = retry_after
 
 
 @dataclass
 class Counts:
-    """What was done since the start; times in seconds."""
+    """Totals since the start; times in seconds."""
 
     requests: int = 0
     refused: int = 0
@@ -99,23 +99,25 @@ class Counts:
 
 
 @dataclass(eq=False)
-class Request:
-    """A request under way. All but `cancelled` is the model's thread's alone."""
+class ActiveRequest:
+    """A submitted request. All but `cancelled` belongs to the model's thread."""
 
     number: int
-    asked: Asked
-    tell: Callable[[News], None]
+    request: GenerationRequest
+    on_event: Callable[[StreamEvent], None]
     since: float
-    left: int
-    shown: dict[int, int] = field(default_factory=dict)
-    begun: bool = False
+    unfinished: int
+    """samples that have not finished"""
+    sent: dict[int, int] = field(default_factory=dict)
+    """characters sent of each sample"""
+    has_tokens: bool = False
     cancelled: bool = False
 
 
 class Scheduler:
-    """A model, its thread, and those who wait for it.
+    """A model, its thread, and the requests that run or wait.
 
-    rows: answers computed at once. queue: answers that may wait beyond those.
+    max_batch_size: completions decoded at once. max_queue: completions that may wait beyond those.
     """
 
     def __init__(
@@ -124,49 +126,49 @@ class Scheduler:
         decode: Decode,
         eos_id: EosIds,
         runtime: Runtime,
-        rows: int = 32,
-        queue: int = 64,
+        max_batch_size: int = 32,
+        max_queue: int = 64,
     ):
         self.decoder, self.decode, self.eos_id, self.runtime = decoder, decode, eos_id, runtime
-        self.rows, self.queue = rows, queue
+        self.max_batch_size, self.max_queue = max_batch_size, max_queue
         self.counts = Counts()
         self.numbers = itertools.count()
         self.changed = threading.Condition()
-        self.arrived: list[Request] = []
-        self.running: dict[int, Request] = {}
+        self.arrived: list[ActiveRequest] = []
+        self.running: dict[int, ActiveRequest] = {}
         self.closing = False
-        self.thread = threading.Thread(target=self.work, name="model", daemon=True)
+        self.thread = threading.Thread(target=self.run, name="model", daemon=True)
         self.thread.start()
 
-    def submit(self, asked: Asked, tell: Callable[[News], None]) -> Request:
-        """Begin to answer. `tell` is called in the model's thread and must return at once.
+    def submit(self, request: GenerationRequest, on_event: Callable[[StreamEvent], None]) -> ActiveRequest:
+        """Queue a request. `on_event` is called in the model's thread and must return at once.
 
-        InputError for a prompt without room for an answer, or for more answers than the model computes at once; Busy
-        where too many answers wait.
+        Raises InputError for a prompt without room for a completion and for more samples than the batch has rows, and
+        QueueFull where too many completions wait.
         """
-        self.limit(asked)
-        if not 1 <= asked.samples <= self.rows:
-            raise InputError(f"{asked.samples} answers to one prompt", how=f"ask for 1 to {self.rows}")
+        self.token_limit(request)
+        if not 1 <= request.samples <= self.max_batch_size:
+            raise InputError(f"{request.samples} answers to one prompt", how=f"ask for 1 to {self.max_batch_size}")
         with self.changed:
             if self.closing:
-                raise Busy(5)
-            if self.pending + asked.samples > self.rows + self.queue:
+                raise QueueFull(5)
+            if self.pending + request.samples > self.max_batch_size + self.max_queue:
                 self.counts.refused += 1
-                raise Busy(self.patience())
-            request = Request(next(self.numbers), asked, tell, time.monotonic(), asked.samples)
+                raise QueueFull(self.retry_after())
+            active = ActiveRequest(next(self.numbers), request, on_event, time.monotonic(), request.samples)
             self.counts.requests += 1
-            self.arrived.append(request)
+            self.arrived.append(active)
             self.changed.notify()
-        return request
+        return active
 
-    def cancel(self, request: Request) -> None:
-        """Stop a request and free its rows. Nothing is told of it any more. Harmless where it has ended."""
+    def cancel(self, active: ActiveRequest) -> None:
+        """Stop a request and free its rows; it gets no more events. Does nothing to a finished request."""
         with self.changed:
-            request.cancelled = True
+            active.cancelled = True
             self.changed.notify()
 
     def close(self) -> None:
-        """Stop the thread; what is under way fails."""
+        """Stop the thread; unfinished requests fail."""
         with self.changed:
             self.closing = True
             self.changed.notify()
@@ -174,130 +176,137 @@ class Scheduler:
 
     @property
     def pending(self) -> int:
-        """Answers that wait or run."""
-        return sum(request.left for request in [*self.arrived, *self.running.values()] if not request.cancelled)
+        """Number of completions that run or wait."""
+        return sum(active.unfinished for active in [*self.arrived, *self.running.values()] if not active.cancelled)
 
-    def patience(self) -> int:
-        """Seconds until a row is likely to be free, of how long answers took."""
+    def retry_after(self) -> int:
+        """Return the seconds until a row is likely to be free, by the mean time of a completion."""
         mean = self.counts.answer_seconds / max(1, self.counts.answers)
-        return max(1, min(60, math.ceil(mean * self.pending / self.rows)))
+        return max(1, min(60, math.ceil(mean * self.pending / self.max_batch_size)))
 
-    def work(self) -> None:
-        """The thread: take what came, advance all rows by a token, tell; until the end."""
+    def run(self) -> None:
+        """Run the model's thread: admit requests, decode a token of every row, emit events, until closed."""
         with evaluating(self.decoder), torch.no_grad(), self.runtime.autocast():
-            slots = self.open()
-            while self.take(slots):
+            batch = self.empty_batch()
+            while self.admit(batch):
                 try:
-                    ended = slots.step()
+                    finished = batch.step()
                 except Exception:
                     traceback.print_exc()
                     self.fail("the model failed; the server's log says why")
-                    slots = self.open()
+                    batch = self.empty_batch()
                     continue
-                self.deliver(slots, ended)
+                self.emit_new(batch, finished)
         self.fail("the server is closing")
 
-    def open(self) -> ContinuousBatch:
-        """Empty rows. Sampling and stops are those of each job."""
-        context = self.decoder.config.context_length
+    def empty_batch(self) -> ContinuousBatch:
+        """Return a batch without rows. Sampling settings and stop strings are those of each request."""
         return ContinuousBatch(
             self.decoder,
             [],
             Sampling(),
             self.eos_id,
             decode=self.decode,
-            max_batch_size=self.rows,
+            max_batch_size=self.max_batch_size,
             follow=True,
-            length=context,
+            length=self.decoder.config.context_length,
         )
 
-    def take(self, slots: ContinuousBatch) -> bool:
-        """Let go of the cancelled, put the new ones in; wait while there is nothing to do. False at the end."""
+    def admit(self, batch: ContinuousBatch) -> bool:
+        """Remove cancelled requests from the batch and add arrived ones. Blocks while idle; False once closing."""
         with self.changed:
             while True:
-                for request in [request for request in self.running.values() if request.cancelled]:
-                    slots.cancel(request.number)
-                    del self.running[request.number]
+                for active in [active for active in self.running.values() if active.cancelled]:
+                    batch.cancel(active.number)
+                    del self.running[active.number]
                     self.counts.cancelled += 1
-                for request in self.arrived:
-                    if request.cancelled:
+                for active in self.arrived:
+                    if active.cancelled:
                         self.counts.cancelled += 1
                         continue
-                    self.running[request.number] = request
-                    slots.add(self.jobs(request))
+                    self.running[active.number] = active
+                    batch.add(self.sample_requests(active))
                 self.arrived.clear()
                 if self.closing or self.running:
                     return not self.closing
                 self.changed.wait()
 
-    def limit(self, asked: Asked) -> int:
-        """The number of tokens that the engine draws: 1, to be dropped, where nothing is wanted but the prompt's."""
+    def token_limit(self, request: GenerationRequest) -> int:
+        """Return the number of tokens to sample; with `prompt_only` it is 1, and the token is dropped."""
         context = self.decoder.config.context_length
-        if asked.prompt_only:
-            return completion_limit(asked.ids, 1, context + 1, "the prompt")
-        return completion_limit(asked.ids, asked.sampling.max_new_tokens, context, "the prompt")
+        if request.prompt_only:
+            return completion_limit(request.ids, 1, context + 1, "the prompt")
+        return completion_limit(request.ids, request.sampling.max_new_tokens, context, "the prompt")
 
-    def jobs(self, request: Request) -> list[SampleRequest]:
-        """The answers of a request, for the engine."""
-        asked, limit = request.asked, self.limit(request.asked)
-        job = SampleRequest(
-            request.number, 0, asked.ids, limit, 0, asked.sampling, asked.stop, asked.likeliest, asked.prompt_logprobs
+    def sample_requests(self, active: ActiveRequest) -> list[SampleRequest]:
+        """Return the engine's requests, one a sample."""
+        request = active.request
+        sample = SampleRequest(
+            active.number,
+            0,
+            request.ids,
+            self.token_limit(request),
+            0,
+            request.sampling,
+            request.stop,
+            request.top_logprobs,
+            request.prompt_logprobs,
         )
-        return [replace(job, sample=k, seed=mix(asked.seed, k)) for k in range(asked.samples)]
+        return [replace(sample, sample=k, seed=mix(request.seed, k)) for k in range(request.samples)]
 
-    def deliver(self, slots: ContinuousBatch, ended: Sequence[tuple[SampleRequest, Completion]]) -> None:
-        """Tell what is new."""
-        for running in slots.running.values():
-            job, detokenizer = running.request, running.detokenizer
+    def emit_new(self, batch: ContinuousBatch, finished: Sequence[tuple[SampleRequest, Completion]]) -> None:
+        """Emit the new text of every running row, and the finished completions."""
+        for row in batch.running.values():
+            sample, detokenizer = row.request, row.detokenizer
             assert detokenizer is not None
-            request = self.running[job.prompt]
-            shown = request.shown.get(job.sample, 0)
-            if detokenizer.ids and not request.begun:
-                self.begin(request)
-            text = detokenizer.text[shown : detokenizer.stable_length(request.asked.stop)]
+            active = self.running[sample.prompt]
+            sent = active.sent.get(sample.sample, 0)
+            if detokenizer.ids and not active.has_tokens:
+                self.count_first_token(active)
+            text = detokenizer.text[sent : detokenizer.stable_length(active.request.stop)]
             if text:
-                request.shown[job.sample] = shown + len(text)
-                self.tell(request, Piece(job.sample, text))
-        for job, completion in ended:
-            self.finish(self.running[job.prompt], job, completion)
+                active.sent[sample.sample] = sent + len(text)
+                self.emit(active, Chunk(sample.sample, text))
+        for sample, completion in finished:
+            self.finish(self.running[sample.prompt], sample, completion)
 
-    def begin(self, request: Request) -> None:
-        request.begun = True
+    def count_first_token(self, active: ActiveRequest) -> None:
+        active.has_tokens = True
         self.counts.first_tokens += 1
-        self.counts.first_token_seconds += time.monotonic() - request.since
+        self.counts.first_token_seconds += time.monotonic() - active.since
 
-    def finish(self, request: Request, job: SampleRequest, completion: Completion) -> None:
-        """An answer is complete, and with the last the request."""
-        if not request.begun:
-            self.begin(request)
-        if request.asked.prompt_only:
+    def finish(self, active: ActiveRequest, sample: SampleRequest, completion: Completion) -> None:
+        """Emit a completion; the request leaves the batch with its last one."""
+        if not active.has_tokens:
+            self.count_first_token(active)
+        if active.request.prompt_only:
             completion = Completion([], [], "length", "", [], completion.prompt_logprobs)
         text = completion.text or ""
         with self.changed:
-            request.left -= 1
+            active.unfinished -= 1
             self.counts.answers += 1
             self.counts.completion_tokens += len(completion.ids)
-            self.counts.answer_seconds += time.monotonic() - request.since
-            if not request.left:
-                self.counts.prompt_tokens += len(request.asked.ids)
-                del self.running[request.number]
-        self.tell(request, Ended(job.sample, text[request.shown.get(job.sample, 0) :], completion))
+            self.counts.answer_seconds += time.monotonic() - active.since
+            if not active.unfinished:
+                self.counts.prompt_tokens += len(active.request.ids)
+                del self.running[active.number]
+        self.emit(active, Finished(sample.sample, text[active.sent.get(sample.sample, 0) :], completion))
 
-    def fail(self, why: str) -> None:
-        """Give up everything that is under way."""
+    def fail(self, reason: str) -> None:
+        """Fail every request that runs or waits."""
         with self.changed:
             failed = [*self.running.values(), *self.arrived]
             self.running.clear()
             self.arrived.clear()
             self.counts.failed += len(failed)
-        for request in failed:
-            self.tell(request, Failed(why))
+        for active in failed:
+            self.emit(active, Failed(reason))
 
-    def tell(self, request: Request, news: News) -> None:
-        """Tell, unless nobody listens; a listener that has gone is no reason to stop."""
-        if request.cancelled:
+    def emit(self, active: ActiveRequest, event: StreamEvent) -> None:
+        """Call the request's `on_event`, unless it is cancelled; a closed event loop cancels it."""
+        if active.cancelled:
             return
         try:
-            request.tell(news)
+            active.on_event(event)
         except RuntimeError:  # its event loop is closed
-            request.cancelled = True
+            active.cancelled = True

@@ -1,7 +1,7 @@
-"""What a request says: the bodies of the API's routes, each field with its bounds.
+"""Request bodies of the API's routes, each field with its bounds.
 
-Of OpenAI's fields those that ask for nothing are accepted, those that ask for what is not here are refused with advice,
-and what is not named here is refused unless it is empty (serve/openai/fields.py).
+OpenAI's fields that ask for nothing are accepted, those that ask for what is not supported are refused with advice, and
+unknown fields are refused unless they are empty (serve/openai/fields.py).
 
 (Annotations are evaluated here, not kept as text: pydantic reads them.)
 """
@@ -12,10 +12,10 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from amenable.data.types import Message
 from amenable.generation.sampling import Sampling
-from amenable.serve.openai.fields import Body, ClientBody, Ignored, error_at, few, unsupported
+from amenable.serve.openai.fields import Body, ClientBody, Ignored, field_error, limit_fields, unsupported
 
-MOST_ANSWERS = 16
-MOST_PROMPTS = 1024
+MAX_COMPLETIONS = 16
+MAX_PROMPTS = 1024
 
 Text = Annotated[str, Field(max_length=200_000)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -42,7 +42,7 @@ NO_SUFFIX = "texts are continued, not filled in: leave it out"
 
 
 class Part(ClientBody):
-    """A part of a message: a text, or the words by which an assistant refused."""
+    """A part of a message: a text, or an assistant's refusal."""
 
     type: Annotated[Literal["text", "refusal"], unsupported(NO_IMAGES, "text", "refusal")]
     text: Text | None = None
@@ -55,25 +55,25 @@ class Part(ClientBody):
     prompt_cache_breakpoint: Ignored = None
 
     @model_validator(mode="after")
-    def has_words(self) -> "Part":
+    def has_text(self) -> "Part":
         if getattr(self, self.type) is None:
-            raise error_at(self.type, f"a part of type {self.type} needs one", "missing_required_parameter")
+            raise field_error(self.type, f"a part of type {self.type} needs one", "missing_required_parameter")
         return self
 
     @property
-    def words(self) -> str:
+    def content_text(self) -> str:
         return getattr(self, self.type)
 
 
 class Turn(ClientBody):
-    """A message, sent for the first time or sent back as it was answered."""
+    """A message of a conversation, as clients write it or as this API returned it."""
 
     role: Annotated[Literal["system", "developer", "user", "assistant"], unsupported(NO_ROLE, *ROLES)]
     content: Text | Annotated[list[Part], Field(max_length=100, fail_fast=True)] | None = None
     refusal: Text | None = None
-    """an assistant's words in place of a content"""
+    """an assistant's text in place of `content`"""
     prefix: bool = False
-    """of a last message of the assistant: continue it (Mistral's and DeepSeek's switch)"""
+    """continue this last message of the assistant (Mistral's and DeepSeek's switch)"""
     tool_calls: Annotated[Any, unsupported(NO_TOOLS, [])] = None
     tool_call_id: Annotated[Any, unsupported(NO_ROLE)] = None
     function_call: Annotated[Any, unsupported(NO_TOOLS)] = None
@@ -85,20 +85,20 @@ class Turn(ClientBody):
     provider_specific_fields: Ignored = None
 
     @model_validator(mode="after")
-    def has_words(self) -> "Turn":
+    def has_text(self) -> "Turn":
         if self.content is None and self.role != "assistant":
-            raise error_at("content", f"a message of the {self.role} needs one", "missing_required_parameter")
+            raise field_error("content", f"a message of the {self.role} needs one", "missing_required_parameter")
         if self.content and self.refusal:
-            raise error_at("refusal", "a message has a content or a refusal: put all words into the content")
+            raise field_error("refusal", "a message has a content or a refusal: put all words into the content")
         return self
 
     @property
     def message(self) -> Message:
         if isinstance(self.content, list):
-            words = "".join(part.words for part in self.content)
+            text = "".join(part.content_text for part in self.content)
         else:
-            words = self.content or self.refusal or ""
-        return Message("system" if self.role == "developer" else self.role, words)
+            text = self.content or self.refusal or ""
+        return Message("system" if self.role == "developer" else self.role, text)
 
 
 Turns = Annotated[list[Turn], Field(min_length=1, max_length=1000, fail_fast=True)]
@@ -109,8 +109,8 @@ class StreamOptions(ClientBody):
     include_obfuscation: Ignored = None
 
 
-class Drawn(ClientBody):
-    """How answers are drawn: what chat and completions have in common."""
+class SamplingRequest(ClientBody):
+    """Sampling settings, the fields that chat and completions share."""
 
     model: Name
     max_tokens: Annotated[int, Field(ge=1, le=10**6)] | None = None
@@ -118,7 +118,7 @@ class Drawn(ClientBody):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0, le=10**6)] = 0
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
-    n: Annotated[int, Field(ge=1, le=MOST_ANSWERS)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_COMPLETIONS)] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stream: bool | None = None
@@ -151,17 +151,17 @@ class Drawn(ClientBody):
         )
 
 
-class ChatBody(Drawn):
+class ChatRequest(SamplingRequest):
     messages: Turns
     max_completion_tokens: Annotated[int, Field(ge=1, le=10**6)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     continue_final_message: bool = False
-    """continue the assistant's message that comes last, in place of a new one (vLLM's switch)"""
+    """continue the assistant's last message instead of beginning a new one (vLLM's switch)"""
     add_generation_prompt: bool | None = None
-    """begin a turn of the assistant: always, but where its last message is continued (vLLM's name)"""
+    """begin a turn of the assistant: always, unless its last message is continued (vLLM's name)"""
     truncation: Literal["auto", "disabled"] = "disabled"
-    """auto: the oldest turns are dropped where all do not fit; how many is said in x-dropped-messages"""
+    """auto: the oldest turns are dropped where all do not fit; the header x-dropped-messages counts them"""
     tools: Annotated[Any, unsupported(NO_TOOLS, [])] = None
     tool_choice: Annotated[Any, unsupported(NO_TOOLS, "none", "auto")] = None
     parallel_tool_calls: Annotated[Any, unsupported(NO_TOOLS, True, False)] = None
@@ -176,14 +176,14 @@ class ChatBody(Drawn):
     prediction: Ignored = None
 
     @model_validator(mode="after")
-    def fits_together(self) -> "ChatBody":
+    def fits_together(self) -> "ChatRequest":
         if self.top_logprobs and not self.logprobs:
-            raise error_at("top_logprobs", "set logprobs to true as well")
+            raise field_error("top_logprobs", "set logprobs to true as well")
         return self
 
     @property
     def ignored(self) -> list[str]:
-        """Names of the fields, of messages too, that say something and have no part in the answer."""
+        """Names of the fields, of messages too, that were set and have no effect."""
         of_messages = {f"messages.{name}" for turn in self.messages for name in turn.ignored}
         return [*super().ignored, *sorted(of_messages)]
 
@@ -191,51 +191,47 @@ class ChatBody(Drawn):
 Ids = Annotated[list[Annotated[int, Field(ge=0, le=2**31)]], Field(min_length=1, max_length=10**6, fail_fast=True)]
 
 
-class CompletionBody(Drawn):
+class CompletionRequest(SamplingRequest):
     prompt: (
         Text
         | Ids
-        | Annotated[list[Text], Field(min_length=1, max_length=MOST_PROMPTS, fail_fast=True)]
-        | Annotated[list[Ids], Field(min_length=1, max_length=MOST_PROMPTS, fail_fast=True)]
+        | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)]
+        | Annotated[list[Ids], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)]
     ) = ""
-    """without one a new text is begun, as at OpenAI"""
+    """without one a new text begins, as at OpenAI"""
     max_tokens: Annotated[int, Field(ge=0, le=10**6)] | None = None
     """0 with echo: the prompt's log-probabilities alone"""
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
     echo: bool = False
     """give the prompt back before its continuation, with its log-probabilities if those are wanted"""
-    best_of: Annotated[int, Field(ge=1, le=MOST_ANSWERS)] | None = None
+    best_of: Annotated[int, Field(ge=1, le=MAX_COMPLETIONS)] | None = None
     suffix: Annotated[Any, unsupported(NO_SUFFIX, "")] = None
 
     @model_validator(mode="after")
-    def fits_together(self) -> "CompletionBody":
+    def fits_together(self) -> "CompletionRequest":
         if self.best_of not in (None, self.n or 1):
-            raise error_at("best_of", "all answers that are drawn are returned: leave it out, and ask for n")
+            raise field_error("best_of", "all answers that are drawn are returned: leave it out, and ask for n")
         if self.max_tokens == 0 and not self.echo:
-            raise error_at("max_tokens", "0 tokens are no answer: use 1 or more, or echo to have the prompt alone")
+            raise field_error("max_tokens", "0 tokens are no answer: use 1 or more, or echo to have the prompt alone")
         return self
 
 
-class ScoreBody(ClientBody):
+class ScoreRequest(ClientBody):
     model: Name
     messages: Turns
     completions: Annotated[list[Text], Field(min_length=1, max_length=64)]
     ended: Annotated[list[bool], Field(max_length=64)] | None = None
-    """whether each answer ended by itself; all did where this is absent"""
+    """true for each completion that ended by itself; all did where this is absent"""
 
 
-Settings = Annotated[dict[Annotated[str, Field(max_length=50)], float | int | None], BeforeValidator(few)]
-"""how answers were drawn, as the page says"""
-Token = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_-]+$")]
+Settings = Annotated[dict[Annotated[str, Field(max_length=50)], float | int | None], BeforeValidator(limit_fields)]
+"""sampling settings of the answers, as the page says"""
+Key = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9_-]+$")]
 
 
-class LoginBody(Body):
-    token: Token
-
-
-class ThumbBody(Body):
-    id: Token
-    """made by the page; the same one twice is kept once"""
+class ThumbRequest(Body):
+    id: Key
+    """made by the page; feedback of one id is stored once"""
     model: Name
     messages: Turns
     """the conversation, ending with the answer"""
@@ -243,11 +239,11 @@ class ThumbBody(Body):
     sampling: Settings = Field(default_factory=dict)
 
 
-class RankingBody(Body):
-    id: Token
+class RankingRequest(Body):
+    id: Key
     messages: Turns
     completions: Annotated[list[Text], Field(min_length=2, max_length=9)]
-    """in the order in which they were shown"""
+    """in the order shown"""
     ranking: Annotated[list[Annotated[int, Field(ge=1, le=9)]], Field(min_length=2, max_length=9)]
     """1 the best, ties share a rank"""
     models: Annotated[list[Name], Field(max_length=9)] = Field(default_factory=list)

@@ -1,4 +1,4 @@
-"""The answers to one request, from the model's thread to the client: streamed as server-sent events, or whole."""
+"""Completions of one HTTP request, from the model's thread to the client: streamed as server-sent events, or whole."""
 
 from __future__ import annotations
 
@@ -14,162 +14,180 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from amenable.errors import InputError
-from amenable.serve.openai.app_state import Served
-from amenable.serve.openai.errors import Json, Refused, error_object
-from amenable.serve.openai.response_formats import ChatForm, TextForm
-from amenable.serve.openai.scheduler import Asked, Busy, Ended, Failed, News, Piece
-from amenable.serve.openai.scheduler import Request as Submitted
-from amenable.serve.openai.schemas import Drawn
+from amenable.serve.errors import APIError
+from amenable.serve.openai.app_state import ServedModel
+from amenable.serve.openai.errors import Json, error_object
+from amenable.serve.openai.response_formats import ChatFormat, TextFormat
+from amenable.serve.openai.scheduler import (
+    ActiveRequest,
+    Chunk,
+    Failed,
+    Finished,
+    GenerationRequest,
+    QueueFull,
+    StreamEvent,
+)
+from amenable.serve.openai.schemas import SamplingRequest
 from amenable.serve.security import Receive, Scope, Send
 
 
-class Answers:
-    """The answers to one request, of one or more prompts: sent piece by piece or whole."""
+class CompletionResponse:
+    """The completions of one or more prompts, as one HTTP response. A choice is one completion of one prompt."""
 
     def __init__(
-        self, served: Served, asked: Sequence[Asked], body: Drawn, form: ChatForm | TextForm, continues: bool = False
+        self,
+        served: ServedModel,
+        requests: Sequence[GenerationRequest],
+        body: SamplingRequest,
+        form: ChatFormat | TextFormat,
+        continues: bool = False,
     ):
-        self.served, self.asked, self.body, self.form = served, asked, body, form
+        self.served, self.requests, self.body, self.form = served, requests, body, form
         self.id = f"{form.prefix}-{secrets.token_hex(12)}"
         self.created = int(time.time())
-        self.prompts = [request.ids for request in asked for _ in range(request.samples)]
-        self.count = len(self.prompts)
-        self.used = 0
-        self.requests: list[Submitted] = []
-        self.waiting: asyncio.Queue[tuple[int, News]] = asyncio.Queue()
-        # a transcript's words begin with the space after "Assistant:", and an answer that is continued with its own
-        self.trimmed = served.speaker.is_plain and isinstance(form, ChatForm)
-        self.begun: set[int] = set(range(self.count)) if continues else set()
+        self.prompts = [request.ids for request in requests for _ in range(request.samples)]
+        """by choice"""
+        self.completion_tokens = 0
+        self.active: list[ActiveRequest] = []
+        self.queue: asyncio.Queue[tuple[int, StreamEvent]] = asyncio.Queue()
+        # a base model's completion begins with the space after "Assistant:", a continued message with its own
+        self.trimmed = isinstance(form, ChatFormat) and not served.model.is_chat_model
+        self.has_text: set[int] = set(range(len(self.prompts))) if continues else set()
 
     async def response(self, request: Request, headers: dict[str, str]) -> Response:
-        """Submit, and answer in the way that was asked for. Refused where the queue is full.
+        """Submit the requests and return the response, streamed or whole. Raises APIError 429 where the queue is full.
 
-        However it ends, what is still under way is taken back, also of a client that went while it waited.
+        Unfinished requests are cancelled however the response ends, also where the client disconnects.
         """
         self.submit()
         if self.body.stream:
-            return Streamed(self.events(), self.take_back, headers)
+            return EventStream(self.server_sent_events(), self.cancel, headers)
         whole = asyncio.ensure_future(self.whole())
-        gone = asyncio.ensure_future(until_gone(request))
+        gone = asyncio.ensure_future(wait_for_disconnect(request))
         try:
             await asyncio.wait({whole, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not whole.done():
-                raise Refused(499, "the client has gone")
+                raise APIError(499, "the client has gone")
             return Json(whole.result(), headers=headers)
         finally:
             for task in (whole, gone):
                 task.cancel()
             await asyncio.gather(whole, gone, return_exceptions=True)
-            self.take_back()
+            self.cancel()
 
     def submit(self) -> None:
-        """Every prompt, or none."""
+        """Submit all requests; where one is refused, none."""
         loop, first = asyncio.get_running_loop(), 0
-        most = self.served.scheduler.rows + self.served.scheduler.queue
-        if self.count > most:
-            why = f"{self.count} answers at once; ask for at most {most}, of all prompts together"
-            raise Refused(400, why, "n" if len(self.asked) <= most else "prompt")
+        count, limit = len(self.prompts), self.served.scheduler.max_batch_size + self.served.scheduler.max_queue
+        if count > limit:
+            message = f"{count} answers at once; ask for at most {limit}, of all prompts together"
+            raise APIError(400, message, "n" if len(self.requests) <= limit else "prompt")
         try:
-            for asked in self.asked:
+            for request in self.requests:
 
-                def tell(news: News, first: int = first) -> None:
-                    sample = 0 if isinstance(news, Failed) else news.sample
-                    loop.call_soon_threadsafe(self.waiting.put_nowait, (first + sample, news))
+                def on_event(event: StreamEvent, first: int = first) -> None:
+                    sample = 0 if isinstance(event, Failed) else event.sample
+                    loop.call_soon_threadsafe(self.queue.put_nowait, (first + sample, event))
 
-                self.requests.append(self.served.scheduler.submit(asked, tell))
-                first += asked.samples
-        except Busy as busy:
-            self.take_back()
-            raise Refused(429, str(busy), code="overloaded", wait=busy.seconds) from None
+                self.active.append(self.served.scheduler.submit(request, on_event))
+                first += request.samples
+        except QueueFull as full:
+            self.cancel()
+            raise APIError(429, str(full), code="overloaded", retry_after=full.retry_after) from None
         except InputError:
-            self.take_back()
+            self.cancel()
             raise
 
-    def take_back(self) -> None:
-        """Free the rows of what has not ended."""
-        for request in self.requests:
-            self.served.scheduler.cancel(request)
+    def cancel(self) -> None:
+        """Cancel what has not finished."""
+        for active in self.active:
+            self.served.scheduler.cancel(active)
 
-    async def news(self) -> AsyncIterator[tuple[int, News]]:
-        """(choice, news) as it comes; after a failure nothing more."""
-        left = self.count
-        while left:
-            choice, news = await self.waiting.get()
-            left -= isinstance(news, Ended)
-            yield choice, news
-            if isinstance(news, Failed):
+    async def events(self) -> AsyncIterator[tuple[int, StreamEvent]]:
+        """Yield (choice, event) as they come, until all choices have finished or one has failed."""
+        unfinished = len(self.prompts)
+        while unfinished:
+            choice, event = await self.queue.get()
+            unfinished -= isinstance(event, Finished)
+            yield choice, event
+            if isinstance(event, Failed):
                 return
 
     async def whole(self) -> dict[str, Any]:
-        """All answers at once."""
-        texts = [self.form.echoed(self.served.tokenizer, prompt) for prompt in self.prompts]
+        """Return OpenAI's completion object once all choices have finished."""
+        texts = [self.form.echoed_text(self.served.tokenizer, prompt) for prompt in self.prompts]
         choices: dict[int, dict[str, Any]] = {}
-        async for choice, new in self.news():
-            if isinstance(new, Failed):
-                raise Refused(500, new.why)
-            texts[choice] += self.text_of(choice, new)
-            if isinstance(new, Ended):
-                self.used += len(new.completion.ids)
+        async for choice, event in self.events():
+            if isinstance(event, Failed):
+                raise APIError(500, event.reason)
+            texts[choice] += self.new_text(choice, event)
+            if isinstance(event, Finished):
+                self.completion_tokens += len(event.completion.ids)
                 text = texts[choice].rstrip() if self.trimmed else texts[choice]
-                choices[choice] = {"index": choice, **self.form.choice(text), **await self.ending(choice, new)}
+                choices[choice] = {"index": choice, **self.form.choice(text), **await self.ending(choice, event)}
         rows = [choices[choice] for choice in sorted(choices)]
         return {**self.head(self.form.object), "choices": rows, "usage": self.usage()}
 
-    async def events(self) -> AsyncIterator[str]:
-        """Server-sent events. Log-probabilities come with the last of each choice, since text is not sent by token."""
+    async def server_sent_events(self) -> AsyncIterator[str]:
+        """Yield OpenAI's events. A choice's log-probabilities come with its last event: text is not sent by token."""
         wants_usage = self.body.stream_options is not None and self.body.stream_options.include_usage
-        nothing = {"usage": None} if wants_usage else {}
+        usage = {"usage": None} if wants_usage else {}
+        unfinished = {"logprobs": None, "finish_reason": None}
         for choice, prompt in enumerate(self.prompts):
             opening = self.form.opening(self.served.tokenizer, prompt)
             if opening is not None:
-                yield self.event([{"index": choice, **opening, "logprobs": None, "finish_reason": None}], nothing)
-        async for choice, new in self.news():
-            if isinstance(new, Failed):
-                yield f"data: {json.dumps(error_object(500, new.why))}\n\n"
+                yield self.data([{"index": choice, **opening, **unfinished}], usage)
+        async for choice, event in self.events():
+            if isinstance(event, Failed):
+                yield f"data: {json.dumps(error_object(500, event.reason))}\n\n"
                 return
-            text = self.text_of(choice, new)
-            if isinstance(new, Ended):
-                self.used += len(new.completion.ids)
-                yield self.event(
-                    [{"index": choice, **self.form.piece(text), **await self.ending(choice, new)}], nothing
-                )
+            text = self.new_text(choice, event)
+            if isinstance(event, Finished):
+                self.completion_tokens += len(event.completion.ids)
+                ending = await self.ending(choice, event)
+                yield self.data([{"index": choice, **self.form.chunk(text), **ending}], usage)
             elif text:
-                row = {"index": choice, **self.form.piece(text), "logprobs": None, "finish_reason": None}
-                yield self.event([row], nothing)
+                yield self.data([{"index": choice, **self.form.chunk(text), **unfinished}], usage)
         if wants_usage:
-            yield self.event([], {"usage": self.usage()})
+            yield self.data([], {"usage": self.usage()})
         yield "data: [DONE]\n\n"
 
-    def text_of(self, choice: int, news: Piece | Ended) -> str:
-        """What an event adds to an answer's text."""
-        text = news.text if isinstance(news, Piece) else news.rest
-        if self.trimmed and choice not in self.begun:
+    def new_text(self, choice: int, event: Chunk | Finished) -> str:
+        """Return the text that an event adds to a choice."""
+        text = event.text if isinstance(event, Chunk) else event.tail
+        if self.trimmed and choice not in self.has_text:
             text = text.lstrip()
         if text:
-            self.begun.add(choice)
+            self.has_text.add(choice)
         return text
 
-    async def ending(self, choice: int, ended: Ended) -> dict[str, Any]:
-        """Why an answer ended, and its log-probabilities where they are wanted."""
-        completion, logprobs = ended.completion, None
+    async def ending(self, choice: int, event: Finished) -> dict[str, Any]:
+        """Return a choice's finish reason, and its log-probabilities where they are wanted."""
+        completion, logprobs = event.completion, None
         if self.form.wants_logprobs:
             prompt = self.prompts[choice]
             logprobs = await run_in_threadpool(self.form.logprobs, self.served.tokenizer, completion, prompt)
         return {"logprobs": logprobs, "finish_reason": "length" if completion.finish_reason == "length" else "stop"}
 
-    def event(self, choices: list[dict[str, Any]], more: dict[str, Any]) -> str:
+    def data(self, choices: list[dict[str, Any]], more: dict[str, Any]) -> str:
+        """Return one server-sent event."""
         return f"data: {json.dumps({**self.head(self.form.streamed), 'choices': choices, **more})}\n\n"
 
     def head(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.served.name}
 
     def usage(self) -> dict[str, int]:
-        prompt = sum(len(one.ids) for one in self.asked)
-        return {"prompt_tokens": prompt, "completion_tokens": self.used, "total_tokens": prompt + self.used}
+        """Return the numbers of tokens; a prompt counts once for all its samples."""
+        prompt = sum(len(request.ids) for request in self.requests)
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": prompt + self.completion_tokens,
+        }
 
 
-class Streamed(StreamingResponse):
-    """Events that are sent as they come; `close` is called however that ends."""
+class EventStream(StreamingResponse):
+    """Server-sent events, sent as they come; `close` is called however the response ends."""
 
     def __init__(self, events: AsyncIterator[str], close: Callable[[], None], headers: dict[str, str]):
         super().__init__(events, media_type="text/event-stream", headers=headers)
@@ -182,7 +200,7 @@ class Streamed(StreamingResponse):
             self.close()
 
 
-async def until_gone(request: Request) -> None:
-    """Returns once the client has gone."""
+async def wait_for_disconnect(request: Request) -> None:
+    """Return once the client has disconnected."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

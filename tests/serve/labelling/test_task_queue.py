@@ -7,9 +7,9 @@ from amenable.data.types import Message
 from amenable.errors import InputError
 from amenable.feedback.store import Store
 from amenable.serve.labelling.task_queue import (
+    APIError,
     Desk,
     Entry,
-    Refused,
     Rules,
     Task,
     known_tasks,
@@ -63,7 +63,7 @@ def test_nobody_gets_what_another_has_and_what_was_left_open_comes_back(store, c
     cy = desk.next("cy", "rank")
     assert cy.task.id == "label0", "what Ann left open goes to Cy, what Bo is at work on does not"
     assert desk.next("dee", "rank") is None
-    with pytest.raises(Refused, match="with somebody else now"):
+    with pytest.raises(APIError, match="with somebody else now"):
         answer(desk, ann)
     answer(desk, cy)
     answer(desk, bo)
@@ -115,12 +115,12 @@ def test_a_repeated_answer_is_one_and_another_is_refused(store, clock):
     one = desk.next("ann", "rank")
     first = answer(desk, one)
     assert answer(desk, one) == first and len(store.events("ranking")) == 1
-    with pytest.raises(Refused, match="another answer already"):
+    with pytest.raises(APIError, match="another answer already"):
         answer(desk, one, (4, 3, 2, 1))
-    with pytest.raises(Refused, match="no such task of yours") as refused:
+    with pytest.raises(APIError, match="no such task of yours") as refused:
         desk.answer("bo", one.id, "ranking", {"ranking": [1, 2, 3, 4]})
     assert refused.value.status == 404
-    with pytest.raises(Refused, match="no such task"):
+    with pytest.raises(APIError, match="no such task"):
         desk.answer("bo", 10**9, "skip", {})
 
 
@@ -136,7 +136,7 @@ def test_an_answer_is_taken_back_and_given_anew(store, clock):
     (standing,) = store.standing("ranking")
     assert standing.id == second != first and standing.payload["replaces"] == first
     desk.undo("ann")
-    with pytest.raises(Refused, match="nothing to take back"):
+    with pytest.raises(APIError, match="nothing to take back"):
         desk.undo("ann")
 
 
@@ -182,11 +182,11 @@ def test_a_newcomer_is_screened(store, clock, ranks, passes):
         one = desk.next("ann", kind)
         assert one.task.purpose == "screening" and desk.next("ann", kind).id == one.id
         answer(desk, one, ranks)
-    with pytest.raises(Refused, match="cannot be taken back"):
+    with pytest.raises(APIError, match="cannot be taken back"):
         desk.undo("ann")
     if not passes:
         for kind in ("rank", "converse"):
-            with pytest.raises(Refused, match="differ too often"):
+            with pytest.raises(APIError, match="differ too often"):
                 desk.next("ann", kind)
     allowed = "ann" if passes else "owner"
     assert desk.next(allowed, "rank", screened=passes).task.id == "label0"
@@ -243,8 +243,8 @@ def test_answers_of_several_models_to_a_prompt_come_together(tmp_path):
         ("demonstrate", 0),
     ]
     assert [task.id for task in read_tasks([one, two], ("rank",), 6, Rules())] == [tasks[0].id]
-    (few,) = read_tasks([one, two], ("rank",), 2, Rules(overlap=1.0))
-    assert len(few.completions) == 2 and few.purpose == "overlap"
+    (limit_fields,) = read_tasks([one, two], ("rank",), 2, Rules(overlap=1.0))
+    assert len(limit_fields.completions) == 2 and limit_fields.purpose == "overlap"
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from pydantic import BaseModel
 from starlette.testclient import TestClient
 
 from amenable.errors import InputError
-from amenable.serve.openai.errors import Json, Refused, add_errors, error_object, said
-from amenable.serve.security import Refusal
+from amenable.serve.errors import APIError
+from amenable.serve.openai.errors import Json, add_errors, error_body, error_object
 
 
 class Asked(BaseModel):
@@ -31,8 +31,8 @@ def client() -> TestClient:
         return route
 
     for path, error in (
-        ("/busy", Refused(429, "busy", code="overloaded", wait=7)),
-        ("/unknown", Refused(404, "no such model", "model", "model_not_found")),
+        ("/busy", APIError(429, "busy", code="overloaded", retry_after=7)),
+        ("/unknown", APIError(404, "no such model", "model", "model_not_found")),
         ("/impossible", InputError("cannot be", "there", "do this")),
         ("/broken", RuntimeError("secret")),
     ):
@@ -70,7 +70,12 @@ def test_kinds_of_errors() -> None:
         413: "invalid_request_error",
     }
     for status, kind in {**kinds, 500: "server_error", 503: "server_error"}.items():
-        assert said(Refusal(status, "why"))["error"] == {"message": "why", "type": kind, "param": None, "code": None}
+        assert error_body(APIError(status, "why"))["error"] == {
+            "message": "why",
+            "type": kind,
+            "param": None,
+            "code": None,
+        }
 
 
 def test_half_a_surrogate_pair_is_answered() -> None:

@@ -7,7 +7,7 @@ from starlette.testclient import TestClient
 
 from amenable.feedback.store import Store
 from amenable.serve.openai.api import make_app
-from amenable.serve.openai.app_state import House
+from amenable.serve.openai.app_state import AppState
 
 ASKED: Any = [{"role": "user", "content": "Ann asks: name a red thing."}]
 
@@ -30,51 +30,51 @@ ATTACKS = ("<script>alert(1)</script>", "'; DROP TABLE events; --", "../../etc/p
 
 
 @pytest.fixture
-def house(tmp_path: Any) -> Any:
+def state(tmp_path: Any) -> Any:
     """Without models: what people say, and a person for each token."""
     with Store(tmp_path / "labels.db") as store:
-        yield House({}, {}, store, lambda token: token)
+        yield AppState({}, {}, store, lambda token: token)
 
 
-def of(house: House, person: str) -> TestClient:
-    return TestClient(make_app(house), headers={"authorization": f"Bearer {person}"})
+def of(state: AppState, person: str) -> TestClient:
+    return TestClient(make_app(state), headers={"authorization": f"Bearer {person}"})
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_attacks_are_kept_as_text(house: House, attack: str) -> None:
+def test_attacks_are_kept_as_text(state: AppState, attack: str) -> None:
     said = [{"role": "user", "content": attack}]
     thumb = {"id": "t1", "model": attack, "messages": [*said, {"role": "assistant", "content": attack}], "up": True}
     ranking = {"id": "r1", "messages": said, "completions": [attack, "b"], "ranking": [1, 2], "models": [attack, "b"]}
-    assert of(house, "ann").post("/feedback/thumb", json=thumb).json() == {"event": 1, "new": True}
-    assert of(house, "ann").post("/feedback/ranking", json=ranking).json() == {"event": 2, "new": True}
-    assert house.store is not None
-    assert house.store.events("thumb")[0].payload["messages"][1]["content"] == attack
-    (kept,) = house.store.rankings()
+    assert of(state, "ann").post("/feedback/thumb", json=thumb).json() == {"event": 1, "new": True}
+    assert of(state, "ann").post("/feedback/ranking", json=ranking).json() == {"event": 2, "new": True}
+    assert state.store is not None
+    assert state.store.events("thumb")[0].payload["messages"][1]["content"] == attack
+    (kept,) = state.store.rankings()
     assert kept.completions == (attack, "b") and kept.prompt[0].content == attack
-    assert of(house, "ann").post("/feedback/thumb", json={**thumb, "id": attack}).status_code == 400
+    assert of(state, "ann").post("/feedback/thumb", json={**thumb, "id": attack}).status_code == 400
 
 
-def test_one_persons_word_is_not_anothers(house: House) -> None:
+def test_one_persons_word_is_not_anothers(state: AppState) -> None:
     ranking = {"id": "r1", "messages": ASKED, "completions": ["a", "b"], "ranking": [1, 2]}
-    first = of(house, "ann").post("/feedback/ranking", json=ranking).json()
-    second = of(house, "bo").post("/feedback/ranking", json={**ranking, "ranking": [2, 1]}).json()
+    first = of(state, "ann").post("/feedback/ranking", json=ranking).json()
+    second = of(state, "bo").post("/feedback/ranking", json={**ranking, "ranking": [2, 1]}).json()
     assert first["new"] and second["new"] and first["event"] != second["event"]
-    assert of(house, "ann").post("/feedback/ranking", json={**ranking, "ranking": [2, 1]}).json()["new"] is False
-    assert house.store is not None
-    assert [event.payload["annotator"] for event in house.store.events("ranking")] == ["ann", "bo"]
-    assert house.store.events("ranking")[0].payload["ranking"] == [1.0, 2.0]
+    assert of(state, "ann").post("/feedback/ranking", json={**ranking, "ranking": [2, 1]}).json()["new"] is False
+    assert state.store is not None
+    assert [event.payload["annotator"] for event in state.store.events("ranking")] == ["ann", "bo"]
+    assert state.store.events("ranking")[0].payload["ranking"] == [1.0, 2.0]
 
 
-def test_without_a_store_nothing_is_kept_and_that_is_said(house: House) -> None:
-    reply = of(replace(house, store=None), "ann").post(
+def test_without_a_store_nothing_is_kept_and_that_is_said(state: AppState) -> None:
+    reply = of(replace(state, store=None), "ann").post(
         "/feedback/ranking", json={"id": "r1", "messages": ASKED, "completions": ["a", "b"], "ranking": [1, 2]}
     )
     assert reply.status_code == 404 and reply.json()["error"]["code"] == "no_store"
 
 
-def test_a_token_that_nobody_holds_is_no_way_in(house: House) -> None:
-    nobody = replace(house, whose=lambda token: None)
+def test_a_token_that_nobody_holds_is_no_way_in(state: AppState) -> None:
+    nobody = replace(state, user_for_token=lambda token: None)
     refused = of(nobody, "x").post("/login", json={"token": "x"})
     assert refused.status_code == 401 and "set-cookie" not in refused.headers
-    secure = of(replace(house, secure=True), "x").post("/login", json={"token": "x"})
+    secure = of(replace(state, secure=True), "x").post("/login", json={"token": "x"})
     assert secure.status_code == 204 and secure.headers["set-cookie"].endswith("; Secure")

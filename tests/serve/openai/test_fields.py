@@ -3,7 +3,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import ValidationError
 
-from amenable.serve.openai.fields import MOST_FIELDS, ClientBody, Ignored, error_at, unsupported
+from amenable.serve.openai.fields import MAX_FIELDS, ClientBody, Ignored, field_error, unsupported
 
 
 class Asked(ClientBody):
@@ -51,8 +51,8 @@ def test_what_has_no_part_in_an_answer_is_named_if_it_says_something() -> None:
 
 
 def test_very_many_fields_are_not_looked_at() -> None:
-    error = wrong(count=1, **{f"x{i}": None for i in range(MOST_FIELDS)})
-    assert f"{MOST_FIELDS + 1} fields, of at most {MOST_FIELDS}" in error["msg"]
+    error = wrong(count=1, **{f"x{i}": None for i in range(MAX_FIELDS)})
+    assert f"{MAX_FIELDS + 1} fields, of at most {MAX_FIELDS}" in error["msg"]
 
 
 def test_the_schema_says_what_is_accepted() -> None:
@@ -63,4 +63,4 @@ def test_the_schema_says_what_is_accepted() -> None:
 
 
 def test_signs_of_a_template_in_an_advice_are_left_as_they_are() -> None:
-    assert error_at("a", "send {advice} or {x}").message() == "send {advice} or {x}"
+    assert field_error("a", "send {advice} or {x}").message() == "send {advice} or {x}"

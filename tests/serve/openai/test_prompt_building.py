@@ -5,10 +5,17 @@ import httpx
 import pytest
 
 from amenable.data.types import Message
-from amenable.serve import chat as talking
-from amenable.serve.openai.errors import Refused
-from amenable.serve.openai.prompt_building import asking, conversation_of, fitting, hopeless, prompt_of, prompts_of
-from amenable.serve.openai.schemas import ChatBody, CompletionBody, Turn
+from amenable.serve import conversation
+from amenable.serve.errors import APIError
+from amenable.serve.openai.prompt_building import (
+    chat_prompt_ids,
+    completion_prompt_ids,
+    min_dropped_turns,
+    prompt_messages,
+    require_fit,
+    split_prefix,
+)
+from amenable.serve.openai.schemas import ChatRequest, CompletionRequest, Turn
 from amenable.text.chat import render, render_prompt
 from amenable.text.tokenizer import Tokenizer
 
@@ -32,17 +39,17 @@ def turn(role: Any, content: str = "a") -> Turn:
 
 def test_a_conversation_waits_for_the_assistant() -> None:
     said = [turn("system"), turn("user"), turn("assistant"), turn("user", "b")]
-    assert asking(said)[-1] == Message("user", "b")
-    with pytest.raises(Refused, match="two system messages: one system message may come first"):
-        asking([turn("system"), turn("developer"), turn("user")])
+    assert prompt_messages(said)[-1] == Message("user", "b")
+    with pytest.raises(APIError, match="two system messages: one system message may come first"):
+        prompt_messages([turn("system"), turn("developer"), turn("user")])
     for wrong in (said[:3], said[:1], [turn("user"), turn("system"), turn("user")], [turn("assistant"), turn("user")]):
-        with pytest.raises(Refused) as refused:
-            asking(wrong)
+        with pytest.raises(APIError) as refused:
+            prompt_messages(wrong)
         assert (refused.value.status, refused.value.param) == (400, "messages")
 
 
-def chat(*turns: Turn, **switches: Any) -> ChatBody:
-    return ChatBody(model="m", messages=[turn.model_dump(exclude_none=True) for turn in turns], **switches)
+def chat(*turns: Turn, **switches: Any) -> ChatRequest:
+    return ChatRequest(model="m", messages=[turn.model_dump(exclude_none=True) for turn in turns], **switches)
 
 
 SPOKEN = (turn("user", "a"), turn("assistant", "The sea"))
@@ -50,12 +57,12 @@ SPOKEN = (turn("user", "a"), turn("assistant", "The sea"))
 
 def test_a_last_message_of_the_assistant_is_continued_where_that_is_asked_for() -> None:
     expected = ([Message("user", "a")], "The sea")
-    assert conversation_of(chat(*SPOKEN, continue_final_message=True)) == expected
-    assert conversation_of(chat(*SPOKEN, continue_final_message=True, add_generation_prompt=False)) == expected
+    assert split_prefix(chat(*SPOKEN, continue_final_message=True)) == expected
+    assert split_prefix(chat(*SPOKEN, continue_final_message=True, add_generation_prompt=False)) == expected
     prefix = Turn(role="assistant", content="The sea", prefix=True)
-    assert conversation_of(chat(SPOKEN[0], prefix)) == expected
+    assert split_prefix(chat(SPOKEN[0], prefix)) == expected
     for usual in ({}, {"continue_final_message": False}, {"add_generation_prompt": True}):
-        assert conversation_of(chat(SPOKEN[0], **usual)) == ([Message("user", "a")], "")
+        assert split_prefix(chat(SPOKEN[0], **usual)) == ([Message("user", "a")], "")
 
 
 @pytest.mark.parametrize(
@@ -70,29 +77,31 @@ def test_a_last_message_of_the_assistant_is_continued_where_that_is_asked_for() 
         (chat(Turn(role="user", content="a", prefix=True)), "messages.0.prefix", "last message of the assistant"),
     ],
 )
-def test_what_cannot_be_continued_is_refused_with_the_switch(body: ChatBody, param: str, advice: str) -> None:
-    with pytest.raises(Refused, match=advice) as refused:
-        conversation_of(body)
+def test_what_cannot_be_continued_is_refused_with_the_switch(body: ChatRequest, param: str, advice: str) -> None:
+    with pytest.raises(APIError, match=advice) as refused:
+        split_prefix(body)
     assert refused.value.param == param
 
 
 @pytest.mark.parametrize("template", [True, False])
 def test_a_continued_answer_is_read_as_far_as_it_goes(reader: Any, words: Tokenizer, template: bool) -> None:
     if not template:
-        reader.tokenizer = Tokenizer(words._backend, bos=words.bos, eos=words.eos, pad=words.pad)
+        reader.tokenizer = reader.model.tokenizer = Tokenizer(
+            words._backend, bos=words.bos, eos=words.eos, pad=words.pad
+        )
     reader.context = 64
     tokenizer, messages = reader.tokenizer, [Message("user", "a thing?")]
     whole = render(tokenizer, [*messages, Message("assistant", "The sea")]).ids
-    assert prompt_of(reader, messages, 4, False, "The sea") == (whole[:-1], 0)
-    assert prompt_of(reader, messages, 4, False) == (render_prompt(tokenizer, messages), 0)
+    assert chat_prompt_ids(reader, messages, 4, False, "The sea") == (whole[:-1], 0)
+    assert chat_prompt_ids(reader, messages, 4, False) == (render_prompt(tokenizer, messages), 0)
 
 
 def test_what_is_continued_counts_where_the_oldest_turns_are_dropped(reader: Any, words: Tokenizer) -> None:
     reader.context = 32
-    reader.name, reader.speaker.decoder.config.context_length = "tiny", 32
+    reader.model.decoder.config.context_length = 32
     messages = [Message("user", "a"), Message("assistant", "b")] * 4 + [Message("user", "c")]
     for prefix in ("", "The sea and the sky"):
-        ids, dropped = prompt_of(reader, messages, 8, True, prefix)
+        ids, dropped = chat_prompt_ids(reader, messages, 8, True, prefix)
         tail = words.encode(prefix)
         assert ids == [*render_prompt(words, messages[dropped:]), *tail] and len(ids) <= 24
         assert dropped == 0 or len(render_prompt(words, messages[dropped - 2 :])) + len(tail) > 24
@@ -103,47 +112,51 @@ def test_what_is_continued_counts_where_the_oldest_turns_are_dropped(reader: Any
 def reader(words: Tokenizer) -> Any:
     """A model that reads eight tokens."""
     decoder = SimpleNamespace(num_tokens=words.vocab_size, config=SimpleNamespace(context=8))
-    return SimpleNamespace(tokenizer=words, context=8, speaker=SimpleNamespace(decoder=decoder))
+    model = SimpleNamespace(decoder=decoder, tokenizer=words, entry=SimpleNamespace(name="tiny"))
+    return SimpleNamespace(tokenizer=words, context=8, model=model)
 
 
-def completion(prompt: Any, **settings: Any) -> CompletionBody:
-    return CompletionBody(model="m", prompt=prompt, **settings)
+def completion(prompt: Any, **settings: Any) -> CompletionRequest:
+    return CompletionRequest(model="m", prompt=prompt, **settings)
 
 
 def test_texts_begin_with_bos_and_ids_are_taken_as_they_are(reader: Any, words: Tokenizer) -> None:
-    assert prompts_of(reader, completion("a rose")) == ([[words.bos_id, *words.encode("a rose")]], 1)
-    assert prompts_of(reader, completion(["a", ""])) == ([[words.bos_id, *words.encode("a")], [words.bos_id]], 1)
-    assert prompts_of(reader, completion([5, 6])) == ([[5, 6]], 0)
-    assert prompts_of(reader, completion([[5, 6], [7]])) == ([[5, 6], [7]], 0)
+    assert completion_prompt_ids(reader, completion("a rose")) == ([[words.bos_id, *words.encode("a rose")]], 1)
+    assert completion_prompt_ids(reader, completion(["a", ""])) == (
+        [[words.bos_id, *words.encode("a")], [words.bos_id]],
+        1,
+    )
+    assert completion_prompt_ids(reader, completion([5, 6])) == ([[5, 6]], 0)
+    assert completion_prompt_ids(reader, completion([[5, 6], [7]])) == ([[5, 6], [7]], 0)
     longer: Any = SimpleNamespace(**{**vars(reader), "context": 64})
-    ((typed,), _) = prompts_of(longer, completion(words.eos))
+    ((typed,), _) = completion_prompt_ids(longer, completion(words.eos))
     assert words.eos_id not in typed
 
 
 def test_what_the_model_cannot_read_is_refused(reader: Any, words: Tokenizer) -> None:
-    assert fitting(reader, [1] * 7, "prompt") == [1] * 7
-    with pytest.raises(Refused) as refused:
-        fitting(reader, [1] * 8, "prompt")
+    assert require_fit(reader, [1] * 7, "prompt") == [1] * 7
+    with pytest.raises(APIError) as refused:
+        require_fit(reader, [1] * 8, "prompt")
     assert refused.value.code == "context_length_exceeded"
-    assert prompts_of(reader, completion([1] * 8, max_tokens=0, echo=True)) == ([[1] * 8], 0)
-    with pytest.raises(Refused, match="9 tokens are more than a context of 8"):
-        prompts_of(reader, completion([1] * 9, max_tokens=0, echo=True))
-    with pytest.raises(Refused, match="unknown to the model"):
-        fitting(reader, [words.vocab_size], "prompt")
+    assert completion_prompt_ids(reader, completion([1] * 8, max_tokens=0, echo=True)) == ([[1] * 8], 0)
+    with pytest.raises(APIError, match="9 tokens are more than a context of 8"):
+        completion_prompt_ids(reader, completion([1] * 9, max_tokens=0, echo=True))
+    with pytest.raises(APIError, match="unknown to the model"):
+        require_fit(reader, [words.vocab_size], "prompt")
 
 
 def test_what_lies_too_far_back_is_dropped_in_pairs_at_once(reader: Any) -> None:
     turns = [Message("user" if i % 2 == 0 else "assistant", "a") for i in range(1001)]
-    kept = len(turns) - hopeless(turns, reader)
-    assert 8 <= kept <= 9 and hopeless(turns, reader) % 2 == 0
-    assert hopeless(turns[:8], reader) == hopeless([], reader) == 0
-    assert hopeless([turns[0], Message("assistant", "a rose " * 50)], reader) == 2
+    kept = len(turns) - min_dropped_turns(turns, reader)
+    assert 8 <= kept <= 9 and min_dropped_turns(turns, reader) % 2 == 0
+    assert min_dropped_turns(turns[:8], reader) == min_dropped_turns([], reader) == 0
+    assert min_dropped_turns([turns[0], Message("assistant", "a rose " * 50)], reader) == 2
 
 
 def test_a_very_long_conversation_costs_little(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     rendered = []
-    original = talking.render_prompt
-    monkeypatch.setattr(talking, "render_prompt", lambda *values: rendered.append(0) or original(*values))
+    original = conversation.render_prompt
+    monkeypatch.setattr(conversation, "render_prompt", lambda *values: rendered.append(0) or original(*values))
     long = [{"role": role, "content": "a rose is red " * 30} for role in ("user", "assistant")]
     body = {"model": "tiny", "messages": [*long * 499, *ASKED], "max_tokens": 2, "truncation": "auto"}
     reply = http.post("/v1/chat/completions", json=body)

@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 from amenable.generation.requests import Completion
 from amenable.generation.top_logprobs import PromptLogprobs
 from amenable.serve.openai.response_formats import (
-    ChatForm,
-    TextForm,
-    answer_tokens,
-    byte_places,
+    ChatFormat,
+    TextFormat,
+    character_offsets,
+    completion_tokens,
+    token_entry,
     token_name,
     token_offsets,
-    word,
 )
 from amenable.text.tokenizer import Tokenizer
 
@@ -29,14 +29,14 @@ def completion_of(words: Tokenizer, text: str) -> Completion:
 
 def test_each_token_has_its_place_and_the_end_is_no_text(words: Tokenizer) -> None:
     made = completion_of(words, "a rose is red")
-    logprobs = TextForm(True).logprobs(words, made)
+    logprobs = TextFormat(True).logprobs(words, made)
     assert "".join(logprobs["tokens"][:-1]) == "a rose is red"
     for token, place in zip(logprobs["tokens"][:-1], logprobs["text_offset"]):
         assert "a rose is red"[place:].startswith(token)
     assert (logprobs["tokens"][-1], logprobs["text_offset"][-1]) == (words.eos, len("a rose is red"))
     assert logprobs["token_logprobs"] == made.logps
     assert logprobs["top_logprobs"][1] == {logprobs["tokens"][1]: -1.0}
-    rows = ChatForm(True).logprobs(words, made)["content"]
+    rows = ChatFormat(True).logprobs(words, made)["content"]
     assert [row["token"] for row in rows] == logprobs["tokens"][:-1]
     assert b"".join(bytes(row["bytes"]) for row in rows) == b"a rose is red"
     assert rows[2]["top_logprobs"] == [{"token": rows[2]["token"], "logprob": -2.0, "bytes": rows[2]["bytes"]}]
@@ -45,15 +45,15 @@ def test_each_token_has_its_place_and_the_end_is_no_text(words: Tokenizer) -> No
 def test_parts_of_a_character_are_told_apart_by_their_bytes() -> None:
     ids = BYTES.encode(f"{FACE} a")
     rival = BYTES.encode("é")[0]
-    likeliest = [[(ids[0], -0.1), (rival, -2.5)], *([(token, -0.1)] for token in ids[1:])]
-    made = Completion(ids, [-0.1] * len(ids), "length", BYTES.decode(ids), likeliest)
-    logprobs = TextForm(True).logprobs(BYTES, made)
+    top_logprobs = [[(ids[0], -0.1), (rival, -2.5)], *([(token, -0.1)] for token in ids[1:])]
+    made = Completion(ids, [-0.1] * len(ids), "length", BYTES.decode(ids), top_logprobs)
+    logprobs = TextFormat(True).logprobs(BYTES, made)
     assert logprobs["tokens"] == [r"bytes:\xf0", r"bytes:\x9f", r"bytes:\x99", r"bytes:\x82", " ", "a"]
     assert logprobs["text_offset"] == [0, 0, 0, 0, 1, 2]
     assert logprobs["top_logprobs"][0] == {r"bytes:\xf0": -0.1, r"bytes:\xc3": -2.5}
-    rows = ChatForm(True).logprobs(BYTES, made)["content"]
+    rows = ChatFormat(True).logprobs(BYTES, made)["content"]
     assert b"".join(bytes(row["bytes"]) for row in rows).decode() == f"{FACE} a"
-    assert rows[0]["top_logprobs"] == [word(BYTES, ids[0], -0.1), word(BYTES, rival, -2.5)]
+    assert rows[0]["top_logprobs"] == [token_entry(BYTES, ids[0], -0.1), token_entry(BYTES, rival, -2.5)]
     assert (rows[0]["token"], rows[0]["bytes"]) == (r"\xf0", [0xF0])
 
 
@@ -61,11 +61,11 @@ def test_parts_of_a_character_are_told_apart_by_their_bytes() -> None:
 def test_every_id_has_an_entry_and_its_own_log_probability(data: Any, ids: list[int]) -> None:
     """Of any bytes, special tokens, and ids of which the tokenizer knows nothing."""
     choices = st.lists(st.integers(0, BYTES.vocab_size + 3), unique=True, max_size=5)
-    likeliest = [[(i, -float(place)) for place, i in enumerate(data.draw(choices))] for _ in ids]
-    logps = [dict(near).get(token, -9.0) for token, near in zip(ids, likeliest)]
+    top_logprobs = [[(i, -float(place)) for place, i in enumerate(data.draw(choices))] for _ in ids]
+    logps = [dict(near).get(token, -9.0) for token, near in zip(ids, top_logprobs)]
     text = BYTES.decode(ids)
-    logprobs = TextForm(True).logprobs(BYTES, Completion(ids, logps, "length", text, likeliest))
-    for token, name, logp, near, named in zip(ids, logprobs["tokens"], logps, likeliest, logprobs["top_logprobs"]):
+    logprobs = TextFormat(True).logprobs(BYTES, Completion(ids, logps, "length", text, top_logprobs))
+    for token, name, logp, near, named in zip(ids, logprobs["tokens"], logps, top_logprobs, logprobs["top_logprobs"]):
         assert named[name] == logp
         assert len(named) == len({*dict(near), token})
         assert sorted(named.values()) == sorted({**dict(near), token: logp}.values())
@@ -74,7 +74,7 @@ def test_every_id_has_an_entry_and_its_own_log_probability(data: Any, ids: list[
 
 @given(st.binary(max_size=24))
 def test_a_byte_lies_in_the_character_that_it_is_decoded_to(data: bytes) -> None:
-    places = byte_places(data)
+    places = character_offsets(data)
     text = data.decode("utf-8", "replace")
     assert len(places) == len(data) + 1 and places[-1] == len(text) and places == sorted(places)
     for place, character in enumerate(text):
@@ -88,7 +88,7 @@ def test_two_ids_of_one_name_both_keep_their_entry() -> None:
     unknown = BYTES.vocab_size + 1
     assert token_name(BYTES, unknown) == f"token_id:{unknown}"
     twin = Completion([BYTES.eos_id], [-3.0], "length", "", [[(unknown, -1.0), (unknown + 1, -2.0)]])
-    (named,) = TextForm(True).logprobs(BYTES, twin)["top_logprobs"]
+    (named,) = TextFormat(True).logprobs(BYTES, twin)["top_logprobs"]
     assert named == {f"token_id:{unknown}": -1.0, f"token_id:{unknown + 1}": -2.0, BYTES.eos: -3.0}
 
 
@@ -96,35 +96,35 @@ def test_a_prompt_is_given_back_with_its_tokens_before_the_answers(words: Tokeni
     prompt, made = words.encode("a rose"), completion_of(words, " is red")
     logps = [-0.5] * (len(prompt) - 1)
     scored = Completion(**{**vars(made), "prompt_logprobs": PromptLogprobs(logps, [[(7, -0.25)] for _ in logps])})
-    form = TextForm(True, echo=True)
+    form = TextFormat(True, echo=True)
     logprobs = form.logprobs(words, scored, prompt)
-    assert form.echoed(words, prompt) == "a rose" and form.opening(words, prompt) == {"text": "a rose"}
+    assert form.echoed_text(words, prompt) == "a rose" and form.opening(words, prompt) == {"text": "a rose"}
     assert "".join(logprobs["tokens"][:-1]) == "a rose is red"
     assert logprobs["token_logprobs"] == [None, *logps, *made.logps]
     assert logprobs["top_logprobs"][0] is None and logprobs["top_logprobs"][1][token_name(words, 7)] == -0.25
     assert logprobs["text_offset"][len(prompt) :] == [
-        len("a rose") + place for place in TextForm(True).logprobs(words, made)["text_offset"]
+        len("a rose") + place for place in TextFormat(True).logprobs(words, made)["text_offset"]
     ]
     with_bos = Completion(
         **{**vars(made), "prompt_logprobs": PromptLogprobs([-0.75, *logps], [[], *([] for _ in logps)])}
     )
-    logprobs = TextForm(True, echo=True, added=1).logprobs(words, with_bos, [words.bos_id, *prompt])
+    logprobs = TextFormat(True, echo=True, added=1).logprobs(words, with_bos, [words.bos_id, *prompt])
     assert logprobs["tokens"][: len(prompt)] == [words.decode([token]) for token in prompt]
     assert logprobs["token_logprobs"][: len(prompt)] == [-0.75, *logps] and None not in logprobs["top_logprobs"]
 
 
 def test_a_piece_without_text_says_nothing() -> None:
-    assert ChatForm(False).piece("") == {"delta": {}} and ChatForm(False).piece("a") == {"delta": {"content": "a"}}
-    assert TextForm(False).piece("") == {"text": ""} and TextForm(False).opening(BYTES, [7]) is None
+    assert ChatFormat(False).chunk("") == {"delta": {}} and ChatFormat(False).chunk("a") == {"delta": {"content": "a"}}
+    assert TextFormat(False).chunk("") == {"text": ""} and TextFormat(False).opening(BYTES, [7]) is None
 
 
 def test_the_tokens_of_a_stop_string_are_left_out(words: Tokenizer) -> None:
     ids = words.encode("a rose is red")
     for text in ("a rose is", "a ro", "a", ""):
         cut = Completion(ids, [0.0] * len(ids), "stop", text)
-        logprobs = "".join(TextForm(True).logprobs(words, cut)["tokens"])
+        logprobs = "".join(TextFormat(True).logprobs(words, cut)["tokens"])
         assert logprobs.startswith(text) and len(logprobs) - len(text) < 6
         assert (logprobs == "") == (text == "")
     face = BYTES.encode(f"a{FACE}!")
     cut = Completion(face, [0.0] * len(face), "stop", f"a{FACE}")
-    assert [row.id for row in answer_tokens(BYTES, cut)] == face[:-1]
+    assert [row.id for row in completion_tokens(BYTES, cut)] == face[:-1]

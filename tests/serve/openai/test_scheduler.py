@@ -12,7 +12,16 @@ from amenable.generation.engine import generate
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
 from amenable.models.layout import Layout
-from amenable.serve.openai.scheduler import Asked, Busy, Ended, Failed, News, Piece, Request, Scheduler
+from amenable.serve.openai.scheduler import (
+    ActiveRequest,
+    Chunk,
+    Failed,
+    Finished,
+    GenerationRequest,
+    QueueFull,
+    Scheduler,
+    StreamEvent,
+)
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.runtime import Runtime
 
@@ -28,7 +37,7 @@ def decoder(make_decoder: Callable[..., Decoder], words: Tokenizer) -> Decoder:
 
 @pytest.fixture
 def scheduler(decoder: Decoder, words: Tokenizer, runtime: Runtime) -> Iterator[Scheduler]:
-    scheduler = Scheduler(decoder, words.decode, words.eos_id, runtime, rows=4, queue=4)
+    scheduler = Scheduler(decoder, words.decode, words.eos_id, runtime, max_batch_size=4, max_queue=4)
     yield scheduler
     scheduler.close()
 
@@ -36,19 +45,19 @@ def scheduler(decoder: Decoder, words: Tokenizer, runtime: Runtime) -> Iterator[
 class Listener:
     """What was told of a request."""
 
-    def __init__(self, scheduler: Scheduler, asked: Asked):
-        self.news: queue.Queue[News] = queue.Queue()
-        self.request: Request = scheduler.submit(asked, self.news.put)
+    def __init__(self, scheduler: Scheduler, asked: GenerationRequest):
+        self.news: queue.Queue[StreamEvent] = queue.Queue()
+        self.request: ActiveRequest = scheduler.submit(asked, self.news.put)
         self.samples = asked.samples
 
-    def answers(self) -> dict[int, tuple[str, Ended]]:
+    def answers(self) -> dict[int, tuple[str, Finished]]:
         """By sample: the pieces joined, and how it ended."""
         texts, ended = dict.fromkeys(range(self.samples), ""), {}
         while len(ended) < self.samples:
             news = self.news.get(timeout=20)
             assert not isinstance(news, Failed), news
-            texts[news.sample] += news.text if isinstance(news, Piece) else news.rest
-            if isinstance(news, Ended):
+            texts[news.sample] += news.text if isinstance(news, Chunk) else news.tail
+            if isinstance(news, Finished):
                 ended[news.sample] = news
         return {sample: (texts[sample], ended[sample]) for sample in ended}
 
@@ -66,7 +75,9 @@ def test_answers_are_those_of_the_engine_whoever_else_asks(
     texts = ["name a red thing", "a leaf is", "the sea, the sky", "milk", "a long one about snow and swans"]
     settings = [WARM, Sampling(temperature=0, max_new_tokens=9), Sampling(1.3, top_k=5, max_new_tokens=12)]
     asked = [
-        Asked(words.encode(text), settings[i % 3], seed=i, samples=1 + i % 2, stop=("e ",) if i == 2 else ())
+        GenerationRequest(
+            words.encode(text), settings[i % 3], seed=i, samples=1 + i % 2, stop=("e ",) if i == 2 else ()
+        )
         for i, text in enumerate(texts)
     ]
     listeners = [Listener(scheduler, one) for one in asked]
@@ -84,8 +95,8 @@ def test_answers_are_those_of_the_engine_whoever_else_asks(
 
 
 def test_the_likeliest_tokens_hold_the_greedy_one(scheduler: Scheduler, words: Tokenizer) -> None:
-    greedy = Asked(words.encode("a rose is"), Sampling(temperature=0, max_new_tokens=5), 0, likeliest=3)
-    beside = Listener(scheduler, Asked(words.encode("a rose is"), WARM, 0))
+    greedy = GenerationRequest(words.encode("a rose is"), Sampling(temperature=0, max_new_tokens=5), 0, top_logprobs=3)
+    beside = Listener(scheduler, GenerationRequest(words.encode("a rose is"), WARM, 0))
     [(_, ended)] = Listener(scheduler, greedy).answers().values()
     assert beside.answers()[0][1].completion.top_logprobs is None
     found = ended.completion.top_logprobs
@@ -101,7 +112,7 @@ def test_a_prompt_is_scored_on_request_and_its_neighbours_are_not(
 ) -> None:
     rows = [words.encode(text) for text in ("a rose is red", "milk and snow, and a swan", "the sea")]
     settings = Sampling(temperature=0, max_new_tokens=6)
-    scored = [Asked(ids, settings, 0, samples=1 + i, prompt_logprobs=i != 1) for i, ids in enumerate(rows)]
+    scored = [GenerationRequest(ids, settings, 0, samples=1 + i, prompt_logprobs=i != 1) for i, ids in enumerate(rows)]
     for asked, listener in zip(scored, [Listener(scheduler, one) for one in scored]):
         answers = listener.answers()
         apart = Listener(scheduler, replace(asked, prompt_logprobs=False)).answers()
@@ -127,7 +138,7 @@ def test_a_prompt_alone_may_fill_the_context_and_nothing_is_drawn(
     scheduler: Scheduler, decoder: Decoder, words: Tokenizer
 ) -> None:
     ids = [6 + i for i in range(decoder.config.context_length)]
-    asked = Asked(ids, WARM, 0, samples=2, likeliest=1, prompt_logprobs=True, prompt_only=True)
+    asked = GenerationRequest(ids, WARM, 0, samples=2, top_logprobs=1, prompt_logprobs=True, prompt_only=True)
     before = scheduler.counts.completion_tokens
     for text, ended in Listener(scheduler, asked).answers().values():
         assert text == "" and ended.completion.ids == [] and ended.completion.finish_reason == "length"
@@ -137,7 +148,7 @@ def test_a_prompt_alone_may_fill_the_context_and_nothing_is_drawn(
     assert scheduler.counts.completion_tokens == before
     with pytest.raises(InputError, match="leaves no room"):
         Listener(scheduler, replace(asked, ids=[*ids, 6]))
-    assert Listener(scheduler, Asked(words.encode("snow"), WARM, 0)).answers()
+    assert Listener(scheduler, GenerationRequest(words.encode("snow"), WARM, 0)).answers()
 
 
 def slowly(scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
@@ -156,11 +167,11 @@ def test_beyond_the_queue_requests_are_refused_at_once(
     scheduler: Scheduler, words: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = slowly(scheduler, monkeypatch)
-    asked = Asked(words.encode("snow"), WARM, 0, samples=2)
+    asked = GenerationRequest(words.encode("snow"), WARM, 0, samples=2)
     accepted = [Listener(scheduler, asked) for _ in range(4)]
-    with pytest.raises(Busy) as busy:
+    with pytest.raises(QueueFull) as busy:
         Listener(scheduler, asked)
-    assert 1 <= busy.value.seconds <= 60
+    assert 1 <= busy.value.retry_after <= 60
     assert scheduler.counts.refused == 1
     gate.set()
     for listener in accepted:
@@ -172,7 +183,7 @@ def test_a_cancelled_request_frees_its_rows(
     scheduler: Scheduler, words: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = slowly(scheduler, monkeypatch)
-    asked = Asked(words.encode("snow"), WARM, 0, samples=4)
+    asked = GenerationRequest(words.encode("snow"), WARM, 0, samples=4)
     first, waiting = Listener(scheduler, asked), Listener(scheduler, asked)
     scheduler.cancel(first.request)
     scheduler.cancel(waiting.request)
@@ -181,13 +192,13 @@ def test_a_cancelled_request_frees_its_rows(
     assert len(third.answers()) == 4
     until(lambda: scheduler.pending == 0)
     assert scheduler.counts.cancelled == 2
-    assert all(not isinstance(news, Ended) for news in list(first.news.queue) + list(waiting.news.queue))
+    assert all(not isinstance(news, Finished) for news in list(first.news.queue) + list(waiting.news.queue))
 
 
 def test_a_failing_model_fails_what_runs_and_goes_on(
     scheduler: Scheduler, words: Tokenizer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    asked = Asked(words.encode("snow"), WARM, 0)
+    asked = GenerationRequest(words.encode("snow"), WARM, 0)
     with monkeypatch.context() as broken:
 
         def fail(*_: object, **__: object) -> None:
@@ -202,14 +213,14 @@ def test_a_failing_model_fails_what_runs_and_goes_on(
 
 def test_what_can_never_be_answered_is_refused(scheduler: Scheduler, words: Tokenizer) -> None:
     with pytest.raises(InputError, match="leaves no room"):
-        Listener(scheduler, Asked([5] * 64, WARM, 0))
+        Listener(scheduler, GenerationRequest([5] * 64, WARM, 0))
     with pytest.raises(InputError, match="5 answers"):
-        Listener(scheduler, Asked(words.encode("snow"), WARM, 0, samples=5))
+        Listener(scheduler, GenerationRequest(words.encode("snow"), WARM, 0, samples=5))
 
 
 def test_closing_fails_what_is_under_way(decoder: Decoder, words: Tokenizer, runtime: Runtime) -> None:
-    scheduler = Scheduler(decoder, words.decode, words.eos_id, runtime, rows=2)
+    scheduler = Scheduler(decoder, words.decode, words.eos_id, runtime, max_batch_size=2)
     scheduler.close()
-    with pytest.raises(Busy):
-        Listener(scheduler, Asked(words.encode("snow"), WARM, 0))
+    with pytest.raises(QueueFull):
+        Listener(scheduler, GenerationRequest(words.encode("snow"), WARM, 0))
     assert not scheduler.thread.is_alive()

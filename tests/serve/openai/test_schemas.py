@@ -15,20 +15,27 @@ from pydantic import ValidationError
 
 from amenable.data.types import Message
 from amenable.serve.openai.errors import validation_error
-from amenable.serve.openai.schemas import ChatBody, CompletionBody, LoginBody, RankingBody, ScoreBody, ThumbBody, Turn
+from amenable.serve.openai.schemas import (
+    ChatRequest,
+    CompletionRequest,
+    RankingRequest,
+    ScoreRequest,
+    ThumbRequest,
+    Turn,
+)
 
 TURN = {"role": "user", "content": "Ann asks: name a red thing."}
 CHAT: dict[str, Any] = {"model": "tiny", "messages": [TURN]}
 
 
 def test_what_is_said_becomes_settings() -> None:
-    body = ChatBody(**CHAT, temperature=0, top_p=0.5, top_k=3, min_p=0.1, stop=["a", "b"])
+    body = ChatRequest(**CHAT, temperature=0, top_p=0.5, top_k=3, min_p=0.1, stop=["a", "b"])
     drawn = body.sampling(7)
     assert (drawn.temperature, drawn.top_p, drawn.top_k, drawn.min_p, drawn.max_new_tokens) == (0, 0.5, 3, 0.1, 7)
     assert body.stops == ("a", "b")
-    usual = ChatBody(**CHAT, stop="a")
+    usual = ChatRequest(**CHAT, stop="a")
     assert (usual.sampling(1).temperature, usual.sampling(1).top_p, usual.stops) == (1.0, 1.0, ("a",))
-    assert CompletionBody(model="tiny", prompt="a").stops == ()
+    assert CompletionRequest(model="tiny", prompt="a").stops == ()
 
 
 def test_turns_in_parts_and_developers_are_read() -> None:
@@ -59,17 +66,17 @@ def test_an_answer_that_is_sent_back_is_read() -> None:
     ids=str,
 )  # fmt: skip
 def test_what_is_out_of_bounds_or_unknown_is_refused(wrong: dict[str, Any]) -> None:
-    ChatBody(**CHAT)
+    ChatRequest(**CHAT)
     with pytest.raises(ValidationError):
-        ChatBody(**{**CHAT, **wrong})
+        ChatRequest(**{**CHAT, **wrong})
 
 
 OFFICIAL = {
-    ChatBody: get_type_hints(chat_params.CompletionCreateParamsBase),
-    CompletionBody: get_type_hints(text_params.CompletionCreateParamsBase),
+    ChatRequest: get_type_hints(chat_params.CompletionCreateParamsBase),
+    CompletionRequest: get_type_hints(text_params.CompletionCreateParamsBase),
 }
 """the fields of the official client's requests, with their types"""
-NEEDED: dict[Any, dict[str, Any]] = {ChatBody: CHAT, CompletionBody: {"model": "tiny"}}
+NEEDED: dict[Any, dict[str, Any]] = {ChatRequest: CHAT, CompletionRequest: {"model": "tiny"}}
 NULL_ALONE = ("web_search_options", "moderation", "audio", "prompt")
 """of these an empty object asks for the defaults, and an empty list for no answer"""
 
@@ -124,7 +131,7 @@ def test_every_official_field_is_known() -> None:
     ids=str,
 )  # fmt: skip
 def test_what_asks_for_nothing_is_accepted(fields: dict[str, Any]) -> None:
-    assert ChatBody(**{**CHAT, **fields}).ignored == []
+    assert ChatRequest(**{**CHAT, **fields}).ignored == []
 
 
 @pytest.mark.parametrize(
@@ -138,7 +145,7 @@ def test_what_asks_for_nothing_is_accepted(fields: dict[str, Any]) -> None:
     ids=str,
 )
 def test_what_has_no_part_in_an_answer_is_accepted_and_named(fields: dict[str, Any], named: list[str]) -> None:
-    assert ChatBody(**{**CHAT, **fields}).ignored == named
+    assert ChatRequest(**{**CHAT, **fields}).ignored == named
 
 
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {}}}
@@ -148,31 +155,32 @@ CALL = {"id": "1", "type": "function", "function": {"name": "weather", "argument
 @pytest.mark.parametrize(
     ("body", "fields", "param", "advice"),
     [
-        (ChatBody, {"tools": [TOOL]}, "tools", "write into a message"),
-        (ChatBody, {"tool_choice": "required"}, "tool_choice", "no tools are called"),
-        (ChatBody, {"functions": [{"name": "weather"}]}, "functions", "no tools are called"),
-        (ChatBody, {"response_format": {"type": "json_object"}}, "response_format", "ask for JSON in a message"),
-        (ChatBody, {"response_format": {"type": "json_schema"}}, "response_format", "check what comes"),
-        (ChatBody, {"logit_bias": {"5": 1}}, "logit_bias", "leave it out"),
-        (ChatBody, {"presence_penalty": 0.5}, "presence_penalty", "temperature"),
-        (ChatBody, {"modalities": ["text", "audio"]}, "modalities", "text alone"),
-        (ChatBody, {"web_search_options": {}}, "web_search_options", "nothing is searched for"),
-        (ChatBody, {"reasoning_effort": "high"}, "reasoning_effort", "leave it out"),
-        (ChatBody, {"verbosity": "low"}, "verbosity", "say in a message"),
-        (ChatBody, {"messages": [{"role": "tool", "tool_call_id": "1"}]}, "messages.0.role", "in a user's message"),
-        (ChatBody, {"messages": [{**TURN, "content": None}]}, "messages.0.content", "needs one"),
-        (ChatBody, {"messages": [{"role": "assistant", "tool_calls": [CALL]}]}, "messages.0.tool_calls", "no tools"),
-        (ChatBody, {"messages": [{**TURN, "refusal": "b"}]}, "messages.0.refusal", "put all"),
-        (ChatBody, {"messages": [{**TURN, "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+        (ChatRequest, {"tools": [TOOL]}, "tools", "write into a message"),
+        (ChatRequest, {"tool_choice": "required"}, "tool_choice", "no tools are called"),
+        (ChatRequest, {"functions": [{"name": "weather"}]}, "functions", "no tools are called"),
+        (ChatRequest, {"response_format": {"type": "json_object"}}, "response_format", "ask for JSON in a message"),
+        (ChatRequest, {"response_format": {"type": "json_schema"}}, "response_format", "check what comes"),
+        (ChatRequest, {"logit_bias": {"5": 1}}, "logit_bias", "leave it out"),
+        (ChatRequest, {"presence_penalty": 0.5}, "presence_penalty", "temperature"),
+        (ChatRequest, {"modalities": ["text", "audio"]}, "modalities", "text alone"),
+        (ChatRequest, {"web_search_options": {}}, "web_search_options", "nothing is searched for"),
+        (ChatRequest, {"reasoning_effort": "high"}, "reasoning_effort", "leave it out"),
+        (ChatRequest, {"verbosity": "low"}, "verbosity", "say in a message"),
+        (ChatRequest, {"messages": [{"role": "tool", "tool_call_id": "1"}]}, "messages.0.role", "in a user's message"),
+        (ChatRequest, {"messages": [{**TURN, "content": None}]}, "messages.0.content", "needs one"),
+        (ChatRequest, {"messages": [{"role": "assistant", "tool_calls": [CALL]}]}, "messages.0.tool_calls", "no tools"),
+        (ChatRequest, {"messages": [{**TURN, "refusal": "b"}]}, "messages.0.refusal", "put all"),
+        (ChatRequest, {"messages": [{**TURN, "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
          "messages.0.content.0.type", "images"),
-        (ChatBody, {"messages": [{**TURN, "content": [{"type": "text"}]}]}, "messages.0.content.0.text", "needs one"),
-        (ChatBody, {"toolz": [TOOL]}, "toolz", "did you mean tools?"),
-        (ChatBody, {"do_sample": False}, "do_sample", "leave it out"),
-        (ChatBody, {"top_logprobs": 2}, "top_logprobs", "set logprobs to true"),
-        (CompletionBody, {"best_of": 3}, "best_of", "ask for n"),
-        (CompletionBody, {"suffix": "b"}, "suffix", "leave it out"),
-        (CompletionBody, {"max_tokens": 0}, "max_tokens", "echo"),
-        (CompletionBody, {"response_format": {"type": "json_object"}}, "response_format", "ask for JSON"),
+        (ChatRequest, {"messages": [{**TURN, "content": [{"type": "text"}]}]},
+         "messages.0.content.0.text", "needs one"),
+        (ChatRequest, {"toolz": [TOOL]}, "toolz", "did you mean tools?"),
+        (ChatRequest, {"do_sample": False}, "do_sample", "leave it out"),
+        (ChatRequest, {"top_logprobs": 2}, "top_logprobs", "set logprobs to true"),
+        (CompletionRequest, {"best_of": 3}, "best_of", "ask for n"),
+        (CompletionRequest, {"suffix": "b"}, "suffix", "leave it out"),
+        (CompletionRequest, {"max_tokens": 0}, "max_tokens", "echo"),
+        (CompletionRequest, {"response_format": {"type": "json_object"}}, "response_format", "ask for JSON"),
     ],
     ids=str,
 )  # fmt: skip
@@ -185,35 +193,33 @@ def test_what_cannot_be_done_is_refused_by_name_with_advice(body: Any, fields: A
 
 
 def test_as_many_answers_are_drawn_as_are_returned() -> None:
-    assert CompletionBody(model="m", prompt="a", n=2, best_of=2).n == 2
-    assert CompletionBody(model="m", prompt="a", echo=True, max_tokens=0).max_tokens == 0
+    assert CompletionRequest(model="m", prompt="a", n=2, best_of=2).n == 2
+    assert CompletionRequest(model="m", prompt="a", echo=True, max_tokens=0).max_tokens == 0
 
 
 def test_prompts_are_texts_or_ids_of_one_kind() -> None:
-    assert CompletionBody(model="m").prompt == CompletionBody(model="m", prompt=None).prompt == ""
+    assert CompletionRequest(model="m").prompt == CompletionRequest(model="m", prompt=None).prompt == ""
     for prompt in ("a", ["a", "b"], [5, 6], [[5], [6, 7]]):
-        assert CompletionBody(model="m", prompt=prompt).prompt == prompt
+        assert CompletionRequest(model="m", prompt=prompt).prompt == prompt
     for wrong in ([[5], []], [[5], "a"], [5, [6]], [[-1]], [["a"]], [[]]):
         with pytest.raises(ValidationError):
-            CompletionBody(model="m", prompt=wrong)
+            CompletionRequest(model="m", prompt=wrong)
 
 
 def test_the_other_bodies_have_bounds_too() -> None:
     rank = {"id": "r1", "messages": [TURN], "completions": ["a", "b"], "ranking": [1, 2]}
-    RankingBody(**rank)
+    RankingRequest(**rank)
     for body, values in (
-        (RankingBody, {**rank, "ranking": [1, 10]}),
-        (RankingBody, {**rank, "completions": ["a"]}),
-        (RankingBody, {**rank, "seconds": float("inf")}),
-        (RankingBody, {**rank, "id": "../x"}),
-        (ThumbBody, {"id": "a'; DROP TABLE events; --", "model": "m", "messages": [TURN], "up": True}),
-        (ThumbBody, {"id": "a", "model": "m", "messages": [TURN], "up": 1}),
-        (LoginBody, {"token": "a; Secure"}),
-        (LoginBody, {"token": "a\r\nset-cookie: x"}),
-        (ScoreBody, {"model": "m", "messages": [TURN], "completions": []}),
-        (CompletionBody, {"model": "m", "prompt": []}),
-        (CompletionBody, {"model": "m", "prompt": [-1]}),
-        (CompletionBody, {"model": "m", "prompt": ["a", 1]}),
+        (RankingRequest, {**rank, "ranking": [1, 10]}),
+        (RankingRequest, {**rank, "completions": ["a"]}),
+        (RankingRequest, {**rank, "seconds": float("inf")}),
+        (RankingRequest, {**rank, "id": "../x"}),
+        (ThumbRequest, {"id": "a'; DROP TABLE events; --", "model": "m", "messages": [TURN], "up": True}),
+        (ThumbRequest, {"id": "a", "model": "m", "messages": [TURN], "up": 1}),
+        (ScoreRequest, {"model": "m", "messages": [TURN], "completions": []}),
+        (CompletionRequest, {"model": "m", "prompt": []}),
+        (CompletionRequest, {"model": "m", "prompt": [-1]}),
+        (CompletionRequest, {"model": "m", "prompt": ["a", 1]}),
     ):
         with pytest.raises(ValidationError):
             body(**values)
@@ -225,16 +231,16 @@ FILL = 200_000
 @pytest.mark.parametrize(
     ("kind", "wrong"),
     [
-        (CompletionBody, {"prompt": ["a"] * FILL}),
-        (CompletionBody, {"prompt": [{}] * FILL}),
-        (CompletionBody, {"prompt": [["a"] * 100] * 1000}),
-        (ChatBody, {"tools": [{}] * FILL}),
-        (ChatBody, {"messages": [{}] * FILL}),
-        (ChatBody, {"messages": [{"role": "user", "content": [{}] * 100}] * 1000}),
-        (ChatBody, {f"x{i}": 1 for i in range(FILL)}),
-        (ChatBody, {"stop": [1] * FILL}),
-        (RankingBody, {"ranking": [0] * FILL}),
-        (RankingBody, {"sampling": {f"x{i}": "a" for i in range(FILL)}}),
+        (CompletionRequest, {"prompt": ["a"] * FILL}),
+        (CompletionRequest, {"prompt": [{}] * FILL}),
+        (CompletionRequest, {"prompt": [["a"] * 100] * 1000}),
+        (ChatRequest, {"tools": [{}] * FILL}),
+        (ChatRequest, {"messages": [{}] * FILL}),
+        (ChatRequest, {"messages": [{"role": "user", "content": [{}] * 100}] * 1000}),
+        (ChatRequest, {f"x{i}": 1 for i in range(FILL)}),
+        (ChatRequest, {"stop": [1] * FILL}),
+        (RankingRequest, {"ranking": [0] * FILL}),
+        (RankingRequest, {"sampling": {f"x{i}": "a" for i in range(FILL)}}),
     ],
     ids=lambda value: getattr(value, "__name__", None) or next(iter(value)),
 )

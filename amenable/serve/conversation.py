@@ -1,0 +1,83 @@
+"""A loaded model in a conversation: its prompt, cut to the context from the oldest turn on, and its streamed answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from amenable.data.types import Message
+from amenable.errors import InputError
+from amenable.evaluation.answering import LoadedModel
+from amenable.evaluation.entries import ModelEntry
+from amenable.generation.engine import Stream
+from amenable.generation.sampling import Sampling
+from amenable.models.pretrained import load_decoder
+from amenable.text.chat import PLAIN_STOP, render_prompt
+from amenable.text.tokenizer import Tokenizer
+from amenable.train import loading
+from amenable.train.runtime import Runtime
+
+
+def load_model(folder: Path, runtime: Runtime, name: str | None = None) -> LoadedModel:
+    """Load a model for inference, named as its folder by default. Unlike in evaluation its vocabulary never grows.
+
+    Raises InputError for a folder without a model, and for a tokenizer of more ordinary tokens than the model has.
+    """
+    loading.require_model(folder, "amenable sft")
+    decoder, tokenizer = load_decoder(folder, runtime.device), Tokenizer.load(folder)
+    # a tokenizer may have gained special tokens that its model never had; a prompt with one of those is refused
+    ordinary = tokenizer.vocab_size - len(tokenizer.special_ids)
+    if ordinary > decoder.config.vocab_size:
+        sizes = f"{ordinary} tokens, and the model knows {decoder.config.vocab_size}"
+        raise InputError(f"tokenizer and model do not belong together: it has {sizes}", folder)
+    decoder.num_tokens = min(tokenizer.vocab_size, decoder.config.vocab_size)
+    return LoadedModel(ModelEntry(name or str(folder), folder), runtime.to_inference(decoder), tokenizer, runtime)
+
+
+def fit_prompt(
+    model: LoadedModel,
+    system: Sequence[Message],
+    turns: Sequence[Message],
+    message: Message,
+    max_new_tokens: int,
+    prefix: Sequence[int] = (),
+) -> tuple[list[int], int]:
+    """Return the ids of a prompt with a prefix of its answer, and the number of oldest `turns` dropped to fit.
+
+    Pairs of turns are dropped until `max_new_tokens`, or half the context, are left. Raises InputError for a message
+    that is too long by itself, and for a token that the model does not have.
+    """
+    context = model.decoder.config.context_length
+    room = min(max_new_tokens, context // 2)
+    dropped = 0
+    while True:
+        ids = [*render_prompt(model.tokenizer, (*system, *turns[dropped:], message)), *prefix]
+        if max(ids) >= model.decoder.num_tokens:
+            raise InputError(f"token {max(ids)} of the message is unknown to the model", model.entry.name)
+        if len(ids) + room <= context:
+            return ids, dropped
+        if dropped >= len(turns):
+            break
+        dropped += 2
+    if len(ids) < context:
+        return ids, dropped
+    sizes = f"{len(ids)} tokens with what belongs to it, and {model.entry.name} reads {context}"
+    raise InputError(f"the message is too long: {sizes}", how="shorten it")
+
+
+def stop_strings(model: LoadedModel) -> tuple[str, ...]:
+    """Return the strings that end an answer: for a base model those that begin the transcript's next turn."""
+    return () if model.is_chat_model else PLAIN_STOP
+
+
+def stream_answer(model: LoadedModel, ids: list[int], sampling: Sampling, seed: int) -> Stream:
+    """Return a stream of the answer's text to a prompt."""
+    return Stream(
+        model.decoder,
+        ids,
+        sampling,
+        eos_id=model.tokenizer.stop_ids,
+        decode=model.tokenizer.decode,
+        seed=seed,
+        stop=stop_strings(model),
+    )
