@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import combinations, count
 from typing import Any
 
-from amenable.feedback.comparisons import Item
+from amenable.feedback.comparisons import TokenizedRanking
 from amenable.generation.engine import generate
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
@@ -86,10 +86,10 @@ def asked(size: Size, prompts: int, answers: int) -> list[tuple[list[int], list[
     ]
 
 
-def ranking_items(told: list[tuple[list[int], list[list[int]]]]) -> list[Item]:
+def ranking_items(told: list[tuple[list[int], list[list[int]]]]) -> list[TokenizedRanking]:
     """Rankings in the order in which the answers stand, the best first."""
     return [
-        Item(
+        TokenizedRanking(
             [(prompt + answer, [False] * len(prompt) + [True] * len(answer)) for answer in answers],
             [float(rank) for rank in range(len(answers))],
             [len(answer) for answer in answers],

@@ -274,7 +274,7 @@ def of_answers(count: int, runtime: Runtime) -> dict[str, Timed]:
     answers = workloads.sequences(size, [64] * 4 * count)
     marks = [False] * 128 + [True] * 64
     items = [
-        workloads.Item(
+        workloads.TokenizedRanking(
             [(prompt + answer, marks) for answer in answers[count * place : count * (place + 1)]],
             [float(rank) for rank in range(1, count + 1)],
             [64] * count,
@@ -489,7 +489,7 @@ def fine_tuning(case: Case, runtime: Runtime) -> Trained:
     return next_token(case, shape, rows, config, runtime)
 
 
-def rankings(case: Case, count: int) -> list[workloads.Item]:
+def rankings(case: Case, count: int) -> list[workloads.TokenizedRanking]:
     return [
         replace(item, rows=[case.preceded(row) for row in item.rows])
         for item in workloads.rankings(size_of(case), count)

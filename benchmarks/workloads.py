@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 
 from amenable.data.types import Prompt
-from amenable.feedback.comparisons import Item
+from amenable.feedback.comparisons import TokenizedRanking
 from amenable.generation.engine import generate
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder, DecoderConfig
@@ -221,7 +221,7 @@ def dialogues(size: Size, count: int) -> list[Row]:
     return list(zip(ids, marks))
 
 
-def rankings(size: Size, count: int) -> list[Item]:
+def rankings(size: Size, count: int) -> list[TokenizedRanking]:
     """Prompts with six answers each, all ranks different."""
     prompts = sequences(size, prompt_lengths(size, count))
     answers = sequences(size, prompt_lengths(size, ANSWERS * count, "answers"))
@@ -229,7 +229,9 @@ def rankings(size: Size, count: int) -> list[Item]:
     for i, prompt in enumerate(prompts):
         group = answers[ANSWERS * i : ANSWERS * (i + 1)]
         rows = [(prompt + answer, [False] * len(prompt) + [True] * len(answer)) for answer in group]
-        items.append(Item(rows, [float(rank) for rank in range(1, ANSWERS + 1)], [len(a) for a in group], ""))
+        items.append(
+            TokenizedRanking(rows, [float(rank) for rank in range(1, ANSWERS + 1)], [len(a) for a in group], "")
+        )
     return items
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from amenable.feedback.comparisons import Item
+from amenable.feedback.comparisons import TokenizedRanking
 from amenable.models.heads import ScalarModel
 from amenable.text.chat import render_completion
 from amenable.text.tokenizer import Tokenizer
@@ -18,7 +18,7 @@ from amenable.train.runtime import Runtime
 
 
 def rank_of_empty(
-    model: ScalarModel, items: Sequence[Item], tokenizer: Tokenizer, runtime: Runtime, max_tokens: int
+    model: ScalarModel, items: Sequence[TokenizedRanking], tokenizer: Tokenizer, runtime: Runtime, max_tokens: int
 ) -> dict[str, float]:
     """Return the share of prompts whose empty answer scores below the mean of the given answers (eval/empty_below), and
     below each of them (eval/empty_last). Given answers that are empty are left out; {} where none is left.
@@ -36,12 +36,12 @@ def rank_of_empty(
     return {"eval/empty_below": fmean(below), "eval/empty_last": fmean(last)} if below else {}
 
 
-def given_rows(item: Item) -> list[forward.Row]:
+def given_rows(item: TokenizedRanking) -> list[forward.Row]:
     """Return the rows of the answers that are not empty."""
     return [row for row, length in zip(item.rows, item.lengths) if length]
 
 
-def empty_row(item: Item, tokenizer: Tokenizer) -> forward.Row:
+def empty_row(item: TokenizedRanking, tokenizer: Tokenizer) -> forward.Row:
     """Return the row of the item's prompt and an empty answer."""
     ids, loss_mask = item.rows[0]
     prompt, answer = ids[: loss_mask.index(True)], render_completion(tokenizer, "")

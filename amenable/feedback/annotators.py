@@ -1,7 +1,7 @@
-"""Who may label: names and roles in the store, and of each person's token a hash, never the token.
+"""Annotators: their names and roles in the store, with a hash of each annotator's token, never the token.
 
-A token is 32 random bytes, so that one round of a hash is enough: there is nothing to guess. It is said once, when it
-is made. Taking it back is a later event.
+A token is 32 random bytes, which cannot be guessed, so that one round of a hash is enough. It is returned once, by
+`add`. A revocation is a later event.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LONGEST_NAME = 60
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody who may label; an owner also sees everybody's labels. `added` is in seconds since 1970."""
+    """An annotator; an owner also sees the labels of all annotators. `added` is in seconds since 1970."""
 
     name: str
     role: Role
@@ -36,7 +36,7 @@ class Person:
 
 
 def add(store: Store, name: str, role: Role, time: float) -> str:
-    """Let somebody label and return their token, which is kept nowhere. A name that was revoked may come back."""
+    """Add an annotator and return their token, which is stored nowhere. A revoked name may be added again."""
     check_name(name)
     if any(person.name == name and not person.revoked for person in people(store)):
         raise InputError(f"there is an annotator '{name}' already", store.path, "revoke that one, or take another name")
@@ -46,7 +46,7 @@ def add(store: Store, name: str, role: Role, time: float) -> str:
 
 
 def revoke(store: Store, name: str, time: float) -> None:
-    """Take somebody's token back. What they said stays."""
+    """Revoke an annotator's token. Their labels stay."""
     if not any(person.name == name and not person.revoked for person in people(store)):
         known = ", ".join(person.name for person in people(store) if not person.revoked) or "nobody"
         raise InputError(f"there is no annotator '{name}'", store.path, f"known: {known}")
@@ -54,29 +54,29 @@ def revoke(store: Store, name: str, time: float) -> None:
 
 
 def people(store: Store) -> list[Person]:
-    """Everybody who was ever added, in that order; of a name that came back the last."""
+    """Return all annotators, revoked ones included, in the order in which their names were first added."""
     events = sorted(store.events("annotator") + store.events("revocation"), key=lambda event: event.id)
-    found: dict[str, Person] = {}
+    by_name: dict[str, Person] = {}
     for event in events:
-        take(found, event)
-    return list(found.values())
+        apply(by_name, event)
+    return list(by_name.values())
 
 
-def take(found: dict[str, Person], event: Event) -> None:
-    """Bring the people by name up to date with one event of any kind."""
+def apply(by_name: dict[str, Person], event: Event) -> None:
+    """Update annotators by name with an event; events of other kinds change nothing."""
     name = event.payload.get("name", "")
     if event.kind == "annotator":
         role = cast(Role, event.payload["role"])
-        found[name] = Person(name, role, event.payload["hash"], event.time)
-    elif event.kind == "revocation" and name in found:
-        found[name] = replace(found[name], revoked=True)
+        by_name[name] = Person(name, role, event.payload["hash"], event.time)
+    elif event.kind == "revocation" and name in by_name:
+        by_name[name] = replace(by_name[name], revoked=True)
 
 
-def holder(persons: Iterable[Person], token: str) -> Person | None:
-    """Whose token this is, or None; a revoked one is nobody's."""
+def person_for_token(persons: Iterable[Person], token: str) -> Person | None:
+    """Return the person who holds the token; None for an unknown or revoked one."""
     given = hash_of(token)
-    held = [person for person in persons if not person.revoked and hmac.compare_digest(person.hash, given)]
-    return held[0] if held else None
+    matches = (person for person in persons if not person.revoked and hmac.compare_digest(person.hash, given))
+    return next(matches, None)
 
 
 def hash_of(token: str) -> str:
@@ -84,6 +84,6 @@ def hash_of(token: str) -> str:
 
 
 def check_name(name: str) -> None:
-    """Names are shown to others: printable, not too long, without space at the ends."""
+    """Raise InputError for a name that is too long, not printable, or has space at its ends."""
     if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable() or name != name.strip():
         raise InputError(f"'{name!a:.80}' is not a name", how=f"1 to {LONGEST_NAME} printable characters")

@@ -1,10 +1,11 @@
-"""Pairs inside rankings, and how well scores agree with them."""
+"""Pairs of answers in rankings, and the accuracy of scores on them."""
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Literal
 
@@ -17,22 +18,22 @@ from amenable.functional.statistics import bootstrap_mean, clustered_share
 
 
 @dataclass(frozen=True)
-class Item:
-    """One prompt with its K answers: one element of a reward model's batch."""
+class TokenizedRanking:
+    """One prompt with its K ranked answers, tokenized: one element of a reward model's batch."""
 
     rows: list[tuple[list[int], list[bool]]]
-    """K sequences, prompt and answer, with marks that are True on the answer"""
+    """K rows (ids, loss mask) of prompt and answer; the mask is True on the answer"""
     ranks: list[float]
-    """K ranks, 1 the best, ties share"""
+    """K ranks, 1 the best; tied answers share a rank"""
     lengths: list[int]
-    """characters of each answer"""
+    """K numbers of characters of the answers"""
     annotator: str
     margin: float = 0.0
-    """how far apart a pair's rewards are to be"""
+    """target difference of a pair's rewards"""
 
 
 def pairs_of(ranks: Sequence[float]) -> list[tuple[int, int]]:
-    """(better, worse) for every pair that is not tied."""
+    """Return (better, worse) for every pair that is not tied."""
     pairs = []
     for i, j in combinations(range(len(ranks)), 2):
         if ranks[i] != ranks[j]:
@@ -41,11 +42,11 @@ def pairs_of(ranks: Sequence[float]) -> list[tuple[int, int]]:
 
 
 Choice = Literal["all", "best-worst", "random"]
-"""which pairs of a ranking are used"""
+"""choice of the pairs of a ranking"""
 
 
 def choose_pairs(ranks: Sequence[float], choice: Choice, at_most: int, seed: int) -> list[tuple[int, int]]:
-    """(better, worse) for the chosen pairs of a ranking; none of them is tied.
+    """Return (better, worse) for the chosen pairs of a ranking; none of them is tied.
 
     all: every pair. best-worst: the best answer against the worst; of several that tie for best or worst the seed draws
     one. random: `at_most` pairs, drawn by the seed; 0 takes all.
@@ -60,32 +61,32 @@ def choose_pairs(ranks: Sequence[float], choice: Choice, at_most: int, seed: int
     return pairs
 
 
-def apart(items: Sequence[Item]) -> list[Item]:
-    """Every pair as an item of its own, the better answer first: an answer comes as often as it has pairs."""
+def split_into_pairs(items: Sequence[TokenizedRanking]) -> list[TokenizedRanking]:
+    """Return every pair as a ranking of its own, the better answer first; an answer is in each of its pairs."""
     return [
-        Item([item.rows[i] for i in pair], [1.0, 2.0], [item.lengths[i] for i in pair], item.annotator, item.margin)
+        replace(item, rows=[item.rows[i] for i in pair], ranks=[1.0, 2.0], lengths=[item.lengths[i] for i in pair])
         for item in items
         for pair in pairs_of(item.ranks)
     ]
 
 
-def summary(items: Sequence[Item], scores: Sequence[Tensor], generator: torch.Generator) -> dict[str, Any]:
-    """Accuracy and loss of scores on the items' pairs: a tied score counts one half; intervals are over prompts.
+def ranking_metrics(
+    items: Sequence[TokenizedRanking], scores: Sequence[Tensor], generator: torch.Generator
+) -> dict[str, Any]:
+    """Return accuracy and loss of scores on the items' pairs: a tied score counts one half; intervals are over prompts.
 
-    It is measured who is ahead, not by how much: the items' margins are left out.
-
-    Returns accuracy, low, high, loss (mean of -log sigma(gap)), loss_low, loss_high, pairs, longer_wins (always
-    preferring the longer answer), accuracy_length_matched (accuracy where lengths are within 10 %), by_annotator, and
-    calibration: for bins of the score gap the mean predicted probability sigma(gap), the share that were right, and the
-    count.
+    Margins are not used. Keys: accuracy, low, high, loss (mean of -log sigma(gap)), loss_low, loss_high, pairs,
+    longer_wins (always preferring the longer answer), accuracy_length_matched (where lengths are within 10 %),
+    by_annotator, and calibration: for bins of the score gap the mean predicted probability sigma(gap), the share that
+    are correct, and the count.
     """
     hits, longer, gaps, prompts, names, matched = [], [], [], [], [], []
     for number, (item, score) in enumerate(zip(items, scores)):
         for better, worse in pairs_of(item.ranks):
             first, second = item.lengths[better], item.lengths[worse]
             gap = float(score[better] - score[worse])
-            hits.append(right(gap))
-            longer.append(right(first - second))
+            hits.append(correct(gap))
+            longer.append(correct(first - second))
             matched.append(abs(first - second) <= 0.1 * max(first, second))
             gaps.append(gap)
             prompts.append(number)
@@ -110,31 +111,34 @@ def summary(items: Sequence[Item], scores: Sequence[Tensor], generator: torch.Ge
         "pairs": len(hits),
         "longer_wins": sum(longer) / len(longer),
         "accuracy_length_matched": sum(close) / len(close) if close else None,
-        "by_annotator": {name: by_name(hits, names, name) for name in sorted(set(names))},
+        "by_annotator": accuracy_by_annotator(hits, names),
         "calibration": calibration(gaps),
     }
 
 
-def right(gap: float) -> float:
-    """1 where the better one is ahead, one half where they are level."""
+def correct(gap: float) -> float:
+    """Return 1 for a gap above 0, where the better answer scores higher, one half for a gap of 0, else 0."""
     return 1.0 if gap > 0 else 0.5 if gap == 0 else 0.0
 
 
-def by_name(hits: list[float], names: list[str], name: str) -> dict[str, Any]:
-    own = [hit for hit, owner in zip(hits, names) if owner == name]
-    return {"accuracy": sum(own) / len(own), "pairs": len(own)}
+def accuracy_by_annotator(hits: Sequence[float], annotators: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return {name: {accuracy, pairs}} of the pairs of each annotator; hits and annotators have an entry a pair."""
+    by_name: dict[str, list[float]] = defaultdict(list)
+    for hit, name in zip(hits, annotators):
+        by_name[name].append(hit)
+    return {name: {"accuracy": sum(own) / len(own), "pairs": len(own)} for name, own in sorted(by_name.items())}
 
 
 def calibration(gaps: list[float], bins: int = 8) -> list[dict[str, float]]:
-    """Pairs sorted by the size of their gap, in bins of equal count: predicted and actual share of right answers.
+    """Return predicted and actual share of correct pairs, in bins of equal count by the size of the gap.
 
-    Most gaps of a reward model are small: bins of equal width would leave the surest ones nearly empty.
+    Most gaps of a reward model are small: bins of equal width would leave those of large gaps nearly empty.
     """
     sizes = torch.tensor(gaps)
     order = sizes.abs().argsort()
     out = []
     for part in order.chunk(min(bins, len(gaps))):
         gap = sizes[part]
-        actual = sum(right(float(value)) for value in gap) / len(part)
+        actual = sum(correct(float(value)) for value in gap) / len(part)
         out.append({"predicted": float(torch.sigmoid(gap.abs()).mean()), "actual": actual, "count": len(part)})
     return out

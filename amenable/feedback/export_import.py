@@ -51,7 +51,7 @@ def export(store: Store, out: Path) -> dict[str, int]:
 def lines(store: Store, what: What) -> Iterator[str]:
     """The rows of one file, as JSON."""
     if what == "demonstrations":
-        for event in store.standing("demonstration", "conversation"):
+        for event in store.active("demonstration", "conversation"):
             made = demonstration_of(event)
             row = {"messages": turns(made.messages), "id": made.id, "annotator": event.payload.get("annotator")}
             yield json.dumps({**row, "event": event.id})
@@ -64,7 +64,7 @@ def standing_rankings(store: Store) -> list[Event]:
     """Rankings to learn from."""
     return [
         event
-        for event in store.standing("ranking")
+        for event in store.active("ranking")
         if event.payload.get("purpose") not in TESTS and len(set(event.payload["ranking"])) > 1
     ]
 
@@ -105,7 +105,7 @@ def pairs_rows(event: Event) -> Iterator[dict[str, Any]]:
 
 def lineage(store: Store, out: Path, counts: Mapping[What, int]) -> dict[str, Any]:
     """Which events went in, who said it, which models wrote the answers, and the hashes of the files."""
-    used = [*standing_rankings(store), *store.standing("demonstration", "conversation")]
+    used = [*standing_rankings(store), *store.active("demonstration", "conversation")]
     people = Counter(str(event.payload.get("annotator")) for event in used)
     models = {json.dumps(source, sort_keys=True) for event in used for source in sources_of(event)}
     return {

@@ -1,4 +1,4 @@
-"""Judges: callables that rank the answers to one prompt, be they people's stand-ins, reward models or rules."""
+"""Judges: callables that rank the answers to one prompt (simulated annotators, reward models, rules, LLMs)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from amenable.data.types import Prompt
 
 Answer = tuple[str, bool]
-"""a completion, and whether it ended by itself"""
+"""a completion, and whether it ended with an end token"""
 
 Scorer = Callable[[Prompt, Sequence[str], Sequence[bool]], Sequence[float]]
 """(prompt, completions, ended) -> a score for each completion, higher is better"""
 
 
 class Judge(Protocol):
-    """Ranks K completions of one prompt: 1 is the best, equal ones share a rank. Chance comes from the generator."""
+    """Ranks K completions of one prompt: 1 the best, ties share. Random choices use the generator."""
 
     def __call__(
         self, prompt: Prompt, completions: Sequence[str], ended: Sequence[bool], generator: torch.Generator
@@ -25,12 +25,12 @@ class Judge(Protocol):
 
 
 def from_scores(scores: Sequence[float]) -> list[float]:
-    """Ranks of scores, the highest first: one more than the number of higher scores, so that ties share (1, 1, 3)."""
+    """Return the ranks of scores: 1 more than the number of higher scores, so that ties share (1, 1, 3)."""
     return [1.0 + sum(other > score for other in scores) for score in scores]
 
 
 def by_score(scorer: Scorer) -> Judge:
-    """A judge that ranks by a score, without chance."""
+    """Return a judge that ranks by a score, deterministically."""
 
     def judge(
         prompt: Prompt, completions: Sequence[str], ended: Sequence[bool], generator: torch.Generator
@@ -41,32 +41,32 @@ def by_score(scorer: Scorer) -> Judge:
 
 
 def preference(judge: Judge, prompt: Prompt, a: Answer, b: Answer, generator: torch.Generator) -> float:
-    """1 where a is preferred in both orders, 0 where b is, one half where the orders disagree or either is a tie."""
-    return settled(both_orders(judge, prompt, a, b, generator))
+    """Return 1 where a is preferred in both orders, 0 where b is, one half where the orders differ or tie."""
+    return combine_orders(both_orders(judge, prompt, a, b, generator))
 
 
 def both_orders(judge: Judge, prompt: Prompt, a: Answer, b: Answer, generator: torch.Generator) -> tuple[float, float]:
-    """What the judge gives a (1 preferred, one half tied, 0) when a is shown first, and when it is shown second."""
+    """Return the score of a (1 preferred, one half tied, else 0) when a is shown first, and when a is shown second."""
     return first_wins(judge, prompt, a, b, generator), 1 - first_wins(judge, prompt, b, a, generator)
 
 
 def first_wins(judge: Judge, prompt: Prompt, first: Answer, second: Answer, generator: torch.Generator) -> float:
-    """1 where the answer shown first is preferred, one half for a tie, else 0."""
+    """Return 1 where the answer shown first is preferred, one half for a tie, else 0."""
     ranks = judge(prompt, [first[0], second[0]], [first[1], second[1]], generator)
     if len(ranks) != 2:
         raise ValueError(f"the judge gave {len(ranks)} ranks to 2 answers")
     return 1.0 if ranks[0] < ranks[1] else 0.5 if ranks[0] == ranks[1] else 0.0
 
 
-def settled(orders: tuple[float, float]) -> float:
-    """One verdict of the two orders: theirs where both say the same, else one half."""
+def combine_orders(orders: tuple[float, float]) -> float:
+    """Return the score in both orders where they are equal, else one half."""
     return orders[0] if orders[0] == orders[1] else 0.5
 
 
 def position_bias(orders: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """How a judge leans, from its `both_orders`: (share won by the answer shown first, share of consistent pairs).
+    """Return (win rate of the answer shown first, share of consistent pairs) from a judge's `both_orders`.
 
-    A judge that is blind to the order wins one half for the first, and is consistent throughout.
+    A judge without position bias has (0.5, 1).
     """
     if not orders:
         raise ValueError("no comparisons")

@@ -1,4 +1,4 @@
-"""Maxima of concave log-likelihoods, and the intervals that their profiles give."""
+"""Maxima of concave log-likelihoods, and profile-likelihood intervals."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Likelihood:
     slopes: Callable[[Tensor], tuple[Tensor, Tensor]]
     """weights [P] -> gradient [P], negative Hessian [P, P], which has an inverse"""
     scale: float = 1.0
-    """number of observations: a gradient of 1e-10 of it is none"""
+    """number of observations: a gradient below 1e-10 of it is zero"""
 
 
 def maximize(likelihood: Likelihood, start: Tensor, held: Tensor | None = None) -> Tensor:
-    """Weights [P] of the greatest likelihood, from `start` [P], by Newton's method with halved steps.
+    """Return the weights [P] of the greatest likelihood, from `start` [P], by Newton's method with halved steps.
 
     held [P]: a direction along which the weights stay where they start, held . weights = held . start.
     """
@@ -49,7 +49,7 @@ def maximize(likelihood: Likelihood, start: Tensor, held: Tensor | None = None) 
 def profile_interval(
     likelihood: Likelihood, best: Tensor, contrast: Tensor, drop: float = DROP95
 ) -> tuple[float, float]:
-    """Ends (low, high) of contrast . weights for which the likelihood comes within `drop` of its maximum, at `best`.
+    """Return the ends (low, high) of contrast . weights with a likelihood within `drop` of its maximum, at `best`.
 
     best, contrast: [P]. The profile likelihood (Venzon and Moolgavkar, 1988) must fall below any bound on both sides,
     as it does with a prior on every weight.
@@ -59,7 +59,7 @@ def profile_interval(
 
 
 def _profile_end(likelihood: Likelihood, best: Tensor, contrast: Tensor, side: float, drop: float) -> float:
-    """The value v beyond contrast . best at which max {likelihood(w): contrast . w = v} is `drop` below the maximum.
+    """Value v beyond contrast . best at which max {likelihood(w): contrast . w = v} is `drop` below the maximum.
 
     That profile is concave in v: a step of Newton's method from anywhere leads to the outer side of its root, and
     further steps approach the root steadily. Its slope is the multiplier of the constraint.

@@ -25,7 +25,7 @@ import torch
 from amenable.data.files import iter_json_rows
 from amenable.data.types import Conversation, Message, Prompt
 from amenable.errors import InputError
-from amenable.feedback.judges import from_scores, settled
+from amenable.feedback.judges import combine_orders, from_scores
 
 Ask = Callable[[Conversation], str]
 """a conversation that waits for the assistant -> what it says"""
@@ -89,7 +89,7 @@ class ModelJudge:
         """1 where `a` wins in both orders, 0 where `b` does, else one half. Equal answers are not asked about."""
         if a == b:
             return 0.5
-        return settled((self.first_wins(prompt, a, b), 1 - self.first_wins(prompt, b, a)))
+        return combine_orders((self.first_wins(prompt, a, b), 1 - self.first_wins(prompt, b, a)))
 
     def first_wins(self, prompt: Conversation, first: str, second: str) -> float:
         """1 where the answer shown first is said to be better, 0 where the second is, else one half."""

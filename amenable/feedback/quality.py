@@ -46,7 +46,7 @@ class Ranked:
 def figures(store: Store, seed: int = 0, score: Score | None = None) -> dict[str, Any]:
     """Return the figures of the admin page, as JSON: no nan, and None where a figure is undefined."""
     generator = torch.Generator().manual_seed(seed)
-    events = store.standing("ranking", "demonstration", "conversation", "skip")
+    events = store.active("ranking", "demonstration", "conversation", "skip")
     labels = [event for event in events if event.kind != "skip" and "assignment" in event.payload]
     skips = [event for event in events if event.kind == "skip"]
     ranked = rankings_of(store, labels)

@@ -1,15 +1,15 @@
-"""What people said, kept for good: an append-only file of events. Nothing is ever changed or removed.
+"""Store of labels: an append-only file of events. No event is ever changed or removed.
 
-An event is a kind, a time and a JSON payload. A correction is a later event that names the one it replaces; what is
-taken back is named by a later `retraction`. Where `append` has returned, the event is on disk: it survives the process,
-and the machine's power. An event that must not be there twice is kept with `append_once`.
+An event is a kind, a time and a JSON payload. A correction is a later event that names the event that it `replaces`; a
+later `retraction` names the event that it `retracts`. After `append` has returned, the event is on disk: it survives
+the process, and a power failure. `append_once` stores an event only if none of its name is there.
 
-    shown           a task on somebody's screen: the answers, their order, who made them, until when it is theirs
+    shown           a task on an annotator's screen: the answers, their order and models, and when the task expires
     ranking         an order of the answers, with ratings, flags and notes where they were given
-    demonstration   an answer that somebody wrote; conversation: both sides of one
-    suggestion      what a model proposed to somebody who was writing
-    skip            a task that somebody found unclear, and why
-    retraction      an answer taken back, by its event's id
+    demonstration   a written answer; conversation: both sides of a written conversation
+    suggestion      a model's proposal to an annotator who was writing
+    skip            a task that an annotator found unclear, and why
+    retraction      a withdrawn answer, by its event's id
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -41,14 +42,15 @@ SCHEMA = (
     "CREATE UNIQUE INDEX events_once ON events (once) WHERE once IS NOT NULL",
     f"PRAGMA user_version = {VERSION}",
 )
-"""format 1, and what was added to it since"""
+"""format 1, and its extensions since"""
+INSERT = "INSERT INTO events (kind, time, payload, once) VALUES (?, ?, ?, ?)"
 WAIT = 30.0
 """seconds to wait while another process writes"""
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that was said: `time` is in seconds since 1970, None where nobody took it; `payload` is JSON."""
+    """One stored event: `time` is in seconds since 1970, or None where unknown; `payload` is JSON."""
 
     id: int
     kind: str
@@ -57,7 +59,7 @@ class Event:
 
 
 class Store:
-    """Events in one SQLite file, made if it does not exist. Threads may share a store, processes a file."""
+    """Events in one SQLite file, created if missing. Threads may share a store, processes a file."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -74,7 +76,7 @@ class Store:
             raise InputError(f"no store of feedback can be opened: {error}", self.path) from error
 
     def prepare(self) -> None:
-        """Write ahead, sync every commit, and make the table where there is none."""
+        """Create or upgrade the table; write ahead, and sync every commit."""
         version = self.version()
         if version > VERSION:
             self.connection.close()
@@ -92,58 +94,51 @@ class Store:
         (version,) = self.connection.execute("PRAGMA user_version").fetchone()
         return int(version)
 
+    @contextmanager
+    def transaction(self, kind: str) -> Iterator[sqlite3.Connection]:
+        """Open a transaction, on disk at the end of the block. Raises InputError where it could not be written."""
+        try:
+            with self.lock, self.connection:
+                self.connection.execute("BEGIN IMMEDIATE")
+                yield self.connection
+        except sqlite3.Error as error:
+            raise InputError(f"the '{kind}' could not be stored: {error}", self.path) from error
+
     def append(self, kind: str, payload: dict[str, Any], time: float | None) -> int:
-        """Keep an event; returns its id, larger than any before. It is on disk when this returns.
+        """Store an event; returns its id, larger than any before. The event is on disk on return.
 
         InputError for a payload that is not JSON (nan and infinity are not).
         """
         return self.append_all(kind, [payload], time)[0]
 
     def append_all(self, kind: str, payloads: Sequence[dict[str, Any]], time: float | None) -> list[int]:
-        """Keep many events of one kind, all of them or (should the process die) none; returns their ids."""
-        texts = [self.text_of(kind, payload) for payload in payloads]
-        insert = "INSERT INTO events (kind, time, payload) VALUES (?, ?, ?)"
-        try:
-            with self.lock, self.connection:
-                self.connection.execute("BEGIN IMMEDIATE")
-                return [int(self.connection.execute(insert, (kind, time, text)).lastrowid or 0) for text in texts]
-        except sqlite3.Error as error:
-            raise InputError(f"the '{kind}' could not be kept: {error}", self.path) from error
+        """Store many events of one kind, all or (if the process dies) none; returns their ids."""
+        rows = [(kind, time, self.to_json(kind, payload), None) for payload in payloads]
+        with self.transaction(kind) as connection:
+            return [int(connection.execute(INSERT, row).lastrowid or 0) for row in rows]
 
     def append_once(self, kind: str, payload: dict[str, Any], time: float | None, once: str) -> tuple[int, bool]:
-        """Keep an event unless there is one of the name `once`; returns (id of the one that is there, whether new)."""
-        text = self.text_of(kind, payload)
-        insert = "INSERT INTO events (kind, time, payload, once) VALUES (?, ?, ?, ?)"
-        try:
-            with self.lock, self.connection:
-                self.connection.execute("BEGIN IMMEDIATE")
-                there = self.connection.execute("SELECT id FROM events WHERE once = ?", (once,)).fetchone()
-                if there is not None:
-                    return int(there[0]), False
-                return int(self.connection.execute(insert, (kind, time, text, once)).lastrowid or 0), True
-        except sqlite3.Error as error:
-            raise InputError(f"the '{kind}' could not be kept: {error}", self.path) from error
+        """Store an event unless one has the name `once`; returns (id of the event of that name, whether it is new)."""
+        row = (kind, time, self.to_json(kind, payload), once)
+        with self.transaction(kind) as connection:
+            stored = connection.execute("SELECT id FROM events WHERE once = ?", (once,)).fetchone()
+            return (int(stored[0]), False) if stored else (int(connection.execute(INSERT, row).lastrowid or 0), True)
 
     def append_new(self, kind: str, payloads: Sequence[dict[str, Any]], time: float | None, once: Sequence[str]) -> int:
-        """Keep those of many events whose names are not there yet, all or none; returns how many were new."""
-        rows = [(kind, time, self.text_of(kind, payload), name) for payload, name in zip(payloads, once)]
-        insert = "INSERT INTO events (kind, time, payload, once) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
-        try:
-            with self.lock, self.connection:
-                self.connection.execute("BEGIN IMMEDIATE")
-                return sum(self.connection.execute(insert, row).rowcount for row in rows)
-        except sqlite3.Error as error:
-            raise InputError(f"the '{kind}' could not be kept: {error}", self.path) from error
+        """Store those of many events whose names are new, all or none; returns the number of new events."""
+        rows = [(kind, time, self.to_json(kind, payload), name) for payload, name in zip(payloads, once)]
+        with self.transaction(kind) as connection:
+            return sum(connection.execute(f"{INSERT} ON CONFLICT DO NOTHING", row).rowcount for row in rows)
 
-    def text_of(self, kind: str, payload: dict[str, Any]) -> str:
-        """A payload as it is kept."""
+    def to_json(self, kind: str, payload: dict[str, Any]) -> str:
+        """Return a payload as JSON text. Raises InputError where it is not JSON."""
         try:
             return json.dumps(payload, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise InputError(f"a '{kind}' that is not JSON: {error}", self.path) from error
 
     def events(self, kind: str | None = None, after: int = 0) -> list[Event]:
-        """All events in the order they were kept, or those of one kind; only those later than the event `after`."""
+        """Return all events in order, or those of one kind; only those later than the event `after`."""
         where, values = ("id > ?", (after,)) if kind is None else ("id > ? AND kind = ?", (after, kind))
         with self.lock:
             rows = self.connection.execute(
@@ -151,8 +146,8 @@ class Store:
             )
             return [Event(identity, name, time, json.loads(text)) for identity, name, time, text in rows]
 
-    def standing(self, *kinds: str) -> list[Event]:
-        """The events of these kinds that no later one replaces or takes back, in the order they were kept."""
+    def active(self, *kinds: str) -> list[Event]:
+        """Return the events of these kinds that no later event replaces or retracts, in order."""
         events = sorted((event for kind in kinds for event in self.events(kind)), key=lambda event: event.id)
         gone = {event.payload.get("replaces") for event in events}
         gone |= {event.payload.get("retracts") for event in self.events("retraction")}
@@ -161,10 +156,10 @@ class Store:
     def add_ranking(
         self, ranking: Ranking, shown_order: Sequence[int], seconds: float, time: float, replaces: int | None = None
     ) -> int:
-        """Keep an annotator's ranking; returns the event's id.
+        """Store an annotator's ranking; returns the event's id.
 
-        shown_order: the completions' places in the order in which they were shown. seconds: how long the decision took.
-        replaces: the id of the earlier ranking that this one corrects.
+        shown_order: indices of the completions in the order in which they were shown. seconds: time to decide.
+        replaces: the id of the earlier ranking that this ranking corrects.
         """
         if sorted(shown_order) != list(range(len(ranking.completions))):
             raise InputError(f"shown order {list(shown_order)} of {len(ranking.completions)} completions", self.path)
@@ -174,22 +169,22 @@ class Store:
         return self.append("ranking", {**payload_of(ranking), **about}, time)
 
     def add_rankings(self, rankings: Sequence[Ranking], time: float | None = None) -> list[int]:
-        """Keep many rankings at once, such as a simulated annotator's, of which no order or duration is known."""
+        """Store many rankings at once, such as a simulated annotator's, without order or duration."""
         return self.append_all("ranking", [payload_of(ranking) for ranking in rankings], time)
 
     def rankings(self) -> list[Ranking]:
-        """The rankings that stand, in the order they were kept: those that no later one replaces or takes back."""
-        return [ranking_of(event.payload) for event in self.standing("ranking")]
+        """Return the active rankings, in order."""
+        return [ranking_of(event.payload) for event in self.active("ranking")]
 
     def demonstrations(self) -> list[Demonstration]:
-        """What people wrote: answers to a prompt, and whole conversations."""
-        return [demonstration_of(event) for event in self.standing("demonstration", "conversation")]
+        """Return the active demonstrations: written answers to a prompt, and whole conversations."""
+        return [demonstration_of(event) for event in self.active("demonstration", "conversation")]
 
     def export_rankings(self, path: str | Path) -> int:
-        """Write the rankings that stand to a file of JSON lines that training reads; returns how many there are.
+        """Write the active rankings to a file of JSON lines that training reads; returns their number.
 
-        Columns: prompt, completions, ranking (1 the best), annotator, id. The file is written beside and renamed, so
-        that a reader finds the old one or the new one, never half of either.
+        Columns: prompt, completions, ranking (1 the best), annotator, id. The file is replaced at once: a reader sees
+        the old file or the new file, never a part.
         """
         rankings = self.rankings()
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -210,7 +205,7 @@ class Store:
 
 
 def turns(conversation: Conversation) -> list[dict[str, Any]]:
-    """Messages as rows of data have them; those of a demonstration that are context only have the weight 0."""
+    """Return messages as in rows of data; messages without loss have the weight 0."""
     return [
         {"role": message.role, "content": message.content, **({} if message.trained else {"weight": 0})}
         for message in conversation
@@ -218,7 +213,7 @@ def turns(conversation: Conversation) -> list[dict[str, Any]]:
 
 
 def conversation_of(turns: Sequence[Mapping[str, Any]]) -> Conversation:
-    """The messages of `turns`."""
+    """Return the messages of `turns`."""
     return tuple(Message(turn["role"], turn["content"], turn.get("weight") != 0) for turn in turns)
 
 
@@ -247,12 +242,12 @@ def ranking_of(payload: dict[str, Any]) -> Ranking:
 
 
 def demonstration_of(event: Event) -> Demonstration:
-    """A `demonstration` or `conversation` as an example to imitate."""
+    """Return a `demonstration` or `conversation` event as a training example."""
     payload = event.payload
     messages = conversation_of(payload["messages"])
     return Demonstration(messages, payload.get("id") or f"label-{event.id}", {"annotator": payload.get("annotator")})
 
 
 def line(ranking: Ranking) -> str:
-    """A ranking as a line of a data file."""
+    """Return a ranking as a line of a data file."""
     return json.dumps({name: value for name, value in payload_of(ranking).items() if name != "meta"})

@@ -37,9 +37,9 @@ COLUMNS = "give model_a, model_b, winner; or prompt, completions, ranking, model
 
 def comparisons(store: Store, kinds: Sequence[Kind] = KINDS, annotators: Sequence[str] = ()) -> list[Comparison]:
     """Return the comparisons in a store, in the order of the events; only those by `annotators`, if any are named."""
-    votes = store.standing("vote")
+    votes = store.active("vote")
     events = votes if "arena" in kinds else []
-    events = events + store.standing("ranking") if "rankings" in kinds else events
+    events = events + store.active("ranking") if "rankings" in kinds else events
     rows = [row for event in sorted(events, key=lambda event: event.id) for row in from_event(event)]
     names = arena_names(votes)
     rows = [replace(row, a=names.get(row.a, row.a), b=names.get(row.b, row.b)) for row in rows]

@@ -92,7 +92,7 @@ def rankings(pool: Mapping[str, Row], path: Path) -> list[Row]:
     if not path.exists():
         return []
     with Store(path) as store:
-        events = [event for event in store.standing("ranking") if event.payload.get("purpose") not in TESTS]
+        events = [event for event in store.active("ranking") if event.payload.get("purpose") not in TESTS]
     rows = []
     for event in events:
         entry = pool.get(prompt_key(event.payload))

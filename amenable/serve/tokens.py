@@ -28,7 +28,7 @@ class TokenCache:
             if time.monotonic() - self.read_at >= CACHE_SECONDS:
                 self.people, self.read_at = annotators.people(self.store), time.monotonic()
             people = self.people
-        person = annotators.holder(people, token)
+        person = annotators.person_for_token(people, token)
         return None if person is None else person.name
 
     def __contains__(self, token: str) -> bool:

@@ -29,7 +29,7 @@ from amenable.data import batches, sources
 from amenable.data.batches import Batch, EpochBatches
 from amenable.data.types import Ranking
 from amenable.evaluation.empty_answers import rank_of_empty
-from amenable.feedback.comparisons import Item, apart, pairs_of, summary
+from amenable.feedback.comparisons import TokenizedRanking, pairs_of, ranking_metrics, split_into_pairs
 from amenable.functional.losses import ranking_loss
 from amenable.models.heads import ScalarModel
 from amenable.seeds import seeded_generator
@@ -97,7 +97,7 @@ class Config(TrainingOptions):
 
 
 class BradleyTerry:
-    """Mean over prompts of the mean over a prompt's pairs. An element is an `Item`: a prompt, its answers as rows."""
+    """Mean over prompts of the mean over a prompt's pairs. An element is a `TokenizedRanking`."""
 
     share_prefixes = True
     output: Output = "scalar"
@@ -105,16 +105,16 @@ class BradleyTerry:
     def __init__(self, model: ScalarModel):
         self.model = model
 
-    def rows(self, item: Item) -> list[forward.Row]:
+    def rows(self, item: TokenizedRanking) -> list[forward.Row]:
         return item.rows
 
-    def weight(self, item: Item) -> float:
+    def weight(self, item: TokenizedRanking) -> float:
         return 1.0 if pairs_of(item.ranks) else 0.0
 
     def outputs(self, batch: Batch) -> Tensor:
         return forward.rewards(self.model, batch)
 
-    def loss(self, items: Sequence[Item], scores: Tensor) -> tuple[Tensor, Stats]:
+    def loss(self, items: Sequence[TokenizedRanking], scores: Tensor) -> tuple[Tensor, Stats]:
         ranks = torch.tensor([rank for item in items for rank in item.ranks], device=scores.device)
         prompts = torch.tensor([i for i, item in enumerate(items) for _ in item.rows], device=scores.device)
         margins = torch.tensor([item.margin for item in items], device=scores.device)
@@ -163,7 +163,7 @@ def run(config: Config) -> Path:
     )
     with_margins, limit = any(item.margin for item in elements), config.max_tokens_per_pass
 
-    def statistics(step: int, items: list[Item], stats: dict[str, Any]) -> dict[str, Any]:
+    def statistics(step: int, items: list[TokenizedRanking], stats: dict[str, Any]) -> dict[str, Any]:
         stats = {"loss": 0.0, "accuracy": 0.0, "margin": 0.0, "mean_reward": 0.0, **stats}
         if with_margins:
             stats["margin/given"] = fmean(item.margin for item in items)
@@ -192,7 +192,7 @@ def run(config: Config) -> Path:
 
 def read(
     config: Config, tokenizer: Tokenizer, context: int, rejected: RejectedRows | None = None
-) -> tuple[list[Item], dict[str, list[Item]]]:
+) -> tuple[list[TokenizedRanking], dict[str, list[TokenizedRanking]]]:
     """Return items to train on, and named sets to measure: some of those trained on, and held-out rankings."""
     training = keep_usable(sources.read_rankings(config.data), rejected)
     if config.validation is not None:
@@ -218,13 +218,13 @@ def first_prompts(rankings: list[Ranking], count: int) -> list[Ranking]:
     return [ranking for ranking in rankings if ranking.prompt in prompts]
 
 
-def tokenize_ranking(ranking: Ranking, tokenizer: Tokenizer, context: int) -> Item | None:
+def tokenize_ranking(ranking: Ranking, tokenizer: Tokenizer, context: int) -> TokenizedRanking | None:
     """Return a prompt with its answers as rows; None where they are longer than the context."""
     rows = ranking_rows(ranking, tokenizer, context)
     lengths = [len(text) for text in ranking.completions]
     if rows is None:
         return None
-    return Item(rows, list(ranking.ranks), lengths, ranking.annotator or "", ranking.margin or 0.0)
+    return TokenizedRanking(rows, list(ranking.ranks), lengths, ranking.annotator or "", ranking.margin or 0.0)
 
 
 def demonstration_rows(
@@ -240,12 +240,12 @@ def demonstration_rows(
     return keep_fitting(split, demonstrations, rows, "conversations", context, rejected, required)[1]
 
 
-def batch_elements(training: list[Item], config: Config) -> tuple[list[Item], int]:
+def batch_elements(training: list[TokenizedRanking], config: Config) -> tuple[list[TokenizedRanking], int]:
     """Return the elements that are shuffled, and how many make an update: of pairs as many as `prompts_per_step`
     prompts have on average."""
     if config.batch_unit == "prompts":
         return training, config.prompts_per_step
-    pairs = apart(training)
+    pairs = split_into_pairs(training)
     return pairs, max(1, round(config.prompts_per_step * len(pairs) / len(training)))
 
 
@@ -278,10 +278,10 @@ def center(
 
 
 def measure(
-    model: ScalarModel, items: list[Item], config: Config, runtime: Runtime, progress: Progress = silent
+    model: ScalarModel, items: list[TokenizedRanking], config: Config, runtime: Runtime, progress: Progress = silent
 ) -> dict[str, Any]:
     """Return accuracy and loss with intervals, by annotator, calibration, and what 'the longer answer wins' reaches."""
     rows = [row for item in items for row in item.rows]
     scores = forward.compute_rewards(model, rows, runtime, config.max_tokens_per_pass, progress)
     of_items = list(scores.split([len(item.rows) for item in items]))
-    return summary(items, of_items, seeded_generator(config.seed, "bootstrap"))
+    return ranking_metrics(items, of_items, seeded_generator(config.seed, "bootstrap"))

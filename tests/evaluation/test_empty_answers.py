@@ -8,7 +8,7 @@ import pytest
 
 from amenable.data.types import Message, Ranking
 from amenable.evaluation.empty_answers import rank_of_empty
-from amenable.feedback.comparisons import Item
+from amenable.feedback.comparisons import TokenizedRanking
 from amenable.models.heads import ScalarModel
 from amenable.stages import reward
 from amenable.text.tokenizer import Tokenizer
@@ -30,7 +30,7 @@ def rankings(*extra: str) -> list[Ranking]:
     ]
 
 
-def items_of(words: Tokenizer, *extra: str) -> list[Item]:
+def items_of(words: Tokenizer, *extra: str) -> list[TokenizedRanking]:
     found = [reward.tokenize_ranking(ranking, words, 64) for ranking in rankings(*extra)]
     return [item for item in found if item is not None]
 

@@ -11,16 +11,16 @@ def test_a_token_is_known_until_it_is_revoked_and_kept_nowhere(tmp_path):
         token = annotators.add(store, "Ann", "annotator", 1.0)
         other = annotators.add(store, "Bo", "owner", 2.0)
         assert token != other and len(token) >= 40
-        ann = annotators.holder(annotators.people(store), token)
+        ann = annotators.person_for_token(annotators.people(store), token)
         assert ann is not None and (ann.name, ann.is_owner) == ("Ann", False)
-        assert annotators.holder(annotators.people(store), other).is_owner
+        assert annotators.person_for_token(annotators.people(store), other).is_owner
         for wrong in ("", token[:-1], token + "x", token.swapcase(), "\ud800"):
-            assert annotators.holder(annotators.people(store), wrong) is None
+            assert annotators.person_for_token(annotators.people(store), wrong) is None
         annotators.revoke(store, "Ann", 3.0)
-        assert annotators.holder(annotators.people(store), token) is None
+        assert annotators.person_for_token(annotators.people(store), token) is None
         again = annotators.add(store, "Ann", "annotator", 4.0)
-        assert annotators.holder(annotators.people(store), token) is None
-        assert annotators.holder(annotators.people(store), again).name == "Ann"
+        assert annotators.person_for_token(annotators.people(store), token) is None
+        assert annotators.person_for_token(annotators.people(store), again).name == "Ann"
     assert token.encode() not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
 
 
@@ -41,4 +41,4 @@ def test_names_are_data(tmp_path):
     names = ["'; DROP TABLE events; --", "<script>alert(1)</script>", "Ünï 👋"]
     with Store(tmp_path / "labels.db") as store:
         tokens = [annotators.add(store, name, "annotator", 1.0) for name in names]
-        assert [annotators.holder(annotators.people(store), token).name for token in tokens] == names
+        assert [annotators.person_for_token(annotators.people(store), token).name for token in tokens] == names

@@ -9,12 +9,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amenable.feedback.comparisons import Item, apart, calibration, choose_pairs, pairs_of, right, summary
+from amenable.feedback.comparisons import (
+    TokenizedRanking,
+    calibration,
+    choose_pairs,
+    correct,
+    pairs_of,
+    ranking_metrics,
+    split_into_pairs,
+)
 from amenable.functional.statistics import wilson
 
 
-def item(ranks: list[float], lengths: list[int], annotator: str = "a") -> Item:
-    return Item([([1, 2], [False, True])] * len(ranks), ranks, lengths, annotator)
+def item(ranks: list[float], lengths: list[int], annotator: str = "a") -> TokenizedRanking:
+    return TokenizedRanking([([1, 2], [False, True])] * len(ranks), ranks, lengths, annotator)
 
 
 def draw() -> torch.Generator:
@@ -49,8 +57,10 @@ def test_of_several_best_answers_the_seed_draws_one() -> None:
 
 @given(st.lists(st.integers(1, 4), max_size=6))
 def test_apart_every_pair_is_an_item(ranks: list[int]) -> None:
-    whole = Item([([i], [True]) for i in range(len(ranks))], [*map(float, ranks)], [10 * i for i in range(6)], "b")
-    pairs = apart([whole, replace(whole, margin=0.5)])
+    whole = TokenizedRanking(
+        [([i], [True]) for i in range(len(ranks))], [*map(float, ranks)], [10 * i for i in range(6)], "b"
+    )
+    pairs = split_into_pairs([whole, replace(whole, margin=0.5)])
     assert [tuple(row[0][0] for row in pair.rows) for pair in pairs] == 2 * pairs_of(ranks)
     assert [pair.margin for pair in pairs] == [0.0] * (len(pairs) // 2) + [0.5] * (len(pairs) // 2)
     for pair in pairs:
@@ -61,7 +71,7 @@ def test_apart_every_pair_is_an_item(ranks: list[int]) -> None:
 def test_summary_by_hand() -> None:
     items = [item([1, 2, 3], [10, 10, 30]), item([2, 1], [40, 20], "b")]
     scores = [torch.tensor([1.0, 2.0, 2.0]), torch.tensor([0.0, 3.0])]
-    found = summary(items, scores, draw())
+    found = ranking_metrics(items, scores, draw())
     # 0 over 1: 1 against 2 is wrong; 0 over 2 wrong; 1 over 2 level; 1 over 0 right
     assert found["pairs"] == 4
     assert found["accuracy"] == pytest.approx((0 + 0 + 0.5 + 1) / 4)
@@ -80,9 +90,9 @@ def test_summary_by_hand() -> None:
 
 def test_lengths_are_matched_within_the_pair() -> None:
     """10 and 13 characters are not within 10 % of each other, however long a third answer is; 100 and 91 are."""
-    found = summary([item([1, 2, 3], [10, 13, 90])], [torch.tensor([3.0, 2.0, 1.0])], draw())
+    found = ranking_metrics([item([1, 2, 3], [10, 13, 90])], [torch.tensor([3.0, 2.0, 1.0])], draw())
     assert found["accuracy"] == 1.0 and found["accuracy_length_matched"] is None
-    found = summary([item([1, 2, 3], [100, 91, 10])], [torch.tensor([1.0, 2.0, 0.0])], draw())
+    found = ranking_metrics([item([1, 2, 3], [100, 91, 10])], [torch.tensor([1.0, 2.0, 0.0])], draw())
     assert found["accuracy_length_matched"] == 0.0
 
 
@@ -90,7 +100,7 @@ def test_the_interval_resamples_prompts() -> None:
     """Within a prompt pairs are not independent: four prompts, all right or all wrong, are four coins, not forty."""
     items = [item([1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2], [5] * 11) for _ in range(4)]
     scores = [torch.tensor([sign, *[0.0] * 10]) for sign in (1.0, 1.0, -1.0, -1.0)]
-    found = summary(items, scores, draw())
+    found = ranking_metrics(items, scores, draw())
     assert found["accuracy"] == 0.5 and found["pairs"] == 40
     assert (found["low"], found["high"]) == pytest.approx(wilson(2, 4))
     assert found["loss_low"] == pytest.approx(math.log(1 + math.exp(-1)))
@@ -99,14 +109,14 @@ def test_the_interval_resamples_prompts() -> None:
 
 def test_nothing_to_compare_is_said_and_not_divided() -> None:
     for items in ([], [item([1, 1], [3, 4])]):
-        found = summary(items, [torch.zeros(2)] * len(items), draw())
+        found = ranking_metrics(items, [torch.zeros(2)] * len(items), draw())
         assert (found["accuracy"], found["pairs"], found["low"], found["high"]) == (0.5, 0, 0.0, 1.0)
         assert (found["loss"], found["loss_low"], found["loss_high"]) == (math.log(2), None, None)
 
 
 @pytest.mark.parametrize(("gap", "hit"), [(0.1, 1.0), (0.0, 0.5), (-2.0, 0.0)])
 def test_a_level_pair_is_half_right(gap: float, hit: float) -> None:
-    assert right(gap) == hit
+    assert correct(gap) == hit
 
 
 def test_calibration_sorts_by_size_and_tells_the_share_that_was_right() -> None:
@@ -124,4 +134,4 @@ def test_every_gap_is_in_one_bin(gaps: list[float]) -> None:
     assert sum(part["count"] for part in bins) == len(gaps) and len(bins) <= 8
     assert all(0.5 <= part["predicted"] <= 1 and 0 <= part["actual"] <= 1 for part in bins)
     total = sum(part["actual"] * part["count"] for part in bins)
-    assert total == pytest.approx(sum(right(gap) for gap in gaps), abs=1e-4)
+    assert total == pytest.approx(sum(correct(gap) for gap in gaps), abs=1e-4)

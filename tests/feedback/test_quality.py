@@ -111,7 +111,7 @@ def test_places_on_the_page_and_haste(tmp_path):
 
         said(desk, "Dee", first)
         said(desk, "Eva", lambda task: [1, 2, 3])
-        (found,) = quality.positions(quality.rankings_of(store, store.standing("ranking")))
+        (found,) = quality.positions(quality.rankings_of(store, store.active("ranking")))
         assert found["answers"] == 3 and found["expected"] == pytest.approx(1 / 3)
         assert found["places"][0]["share"] > 0.5 and found["places"][0]["low"] > 1 / 3
         assert quality.figures(store)["hasty"] == []

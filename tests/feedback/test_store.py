@@ -192,7 +192,7 @@ def test_what_is_taken_back_no_longer_stands(tmp_path):
         store.append("retraction", {"retracts": first}, 2.0)
         assert store.rankings() == [] and len(store.events("ranking")) == 1
         again = store.add_ranking(RANKING, [0, 1, 2], 1.0, time=3.0, replaces=first)
-        assert [event.id for event in store.standing("ranking")] == [again]
+        assert [event.id for event in store.active("ranking")] == [again]
 
 
 def test_demonstrations_are_both_answers_and_conversations(tmp_path):

@@ -14,7 +14,7 @@ import torch
 from amenable.data import batches
 from amenable.data.types import Message, Ranking
 from amenable.errors import InputError
-from amenable.feedback.comparisons import Item
+from amenable.feedback.comparisons import TokenizedRanking
 from amenable.models.heads import ScalarModel
 from amenable.stages import reward
 from amenable.text.tokenizer import Tokenizer
@@ -31,7 +31,7 @@ def short(reward_config: reward.Config, tmp_path: Path) -> reward.Config:
 
 
 @pytest.fixture
-def items(short: reward.Config, words: Tokenizer) -> list[Item]:
+def items(short: reward.Config, words: Tokenizer) -> list[TokenizedRanking]:
     return reward.read(short, words, 64)[0][:5]
 
 
@@ -121,7 +121,7 @@ def test_a_stopped_run_goes_on_to_the_bit(
 
 
 def test_the_loss_by_hand(
-    short: reward.Config, items: list[Item], judge: Path, words: Tokenizer, runtime: Runtime
+    short: reward.Config, items: list[TokenizedRanking], judge: Path, words: Tokenizer, runtime: Runtime
 ) -> None:
     """Each prompt's mean over its pairs (two: the third is a tie), then the mean over prompts."""
     model = loading.load_reward_model(judge, runtime, words)
@@ -182,13 +182,14 @@ def test_margins_are_learned_and_logged_beside_what_was_reached(
 @pytest.mark.parametrize("max_tokens", [1, 100, 170])
 def test_many_passes_are_one(
     short: reward.Config,
-    items: list[Item],
+    items: list[TokenizedRanking],
     make_scalar_model: Callable[..., ScalarModel],
     runtime: Runtime,
     max_tokens: int,
 ) -> None:
     model = make_scalar_model()
-    pair = Item(items[0].rows[:2], [2.0, 1.0], items[0].lengths[:2], "a")  # a prompt of one pair counts as much
+    # a prompt of one pair counts as much
+    pair = TokenizedRanking(items[0].rows[:2], [2.0, 1.0], items[0].lengths[:2], "a")
     told = accumulate(reward.BradleyTerry(model), [*items, pair], runtime, short.max_tokens_per_pass)
     whole = gradient(model)
     again = accumulate(reward.BradleyTerry(model), [*items, pair], runtime, max_tokens)
@@ -199,12 +200,12 @@ def test_many_passes_are_one(
 
 
 def test_order_and_company_of_answers_change_nothing(
-    short: reward.Config, items: list[Item], make_scalar_model: Callable[..., ScalarModel], runtime: Runtime
+    short: reward.Config, items: list[TokenizedRanking], make_scalar_model: Callable[..., ScalarModel], runtime: Runtime
 ) -> None:
     model = make_scalar_model()
     forth = accumulate(reward.BradleyTerry(model), items, runtime, short.max_tokens_per_pass)
     whole = gradient(model)
-    turned = [Item(item.rows[::-1], item.ranks[::-1], item.lengths[::-1], "a") for item in items[::-1]]
+    turned = [TokenizedRanking(item.rows[::-1], item.ranks[::-1], item.lengths[::-1], "a") for item in items[::-1]]
     back = accumulate(reward.BradleyTerry(model), turned, runtime, short.max_tokens_per_pass)
     assert back["loss"] == pytest.approx(forth["loss"], rel=1e-5)
     assert torch.allclose(gradient(model), whole, atol=1e-5)

@@ -14,7 +14,7 @@ from torch import Tensor
 from amenable.data import sources
 from amenable.data.types import Ranking
 from amenable.errors import InputError
-from amenable.feedback.comparisons import Item, pairs_of, right, summary
+from amenable.feedback.comparisons import TokenizedRanking, correct, pairs_of, ranking_metrics
 from amenable.functional.statistics import bootstrap_mean, clustered_share
 from amenable.models import pretrained
 from amenable.recipes.reports.compare_policies import mean_row
@@ -36,7 +36,7 @@ class ScoredRanking:
     """One ranking with the scores that a reward model gives its answers."""
 
     ranking: Ranking
-    item: Item
+    item: TokenizedRanking
     scores: Tensor
     """[K]"""
 
@@ -66,14 +66,14 @@ def read(data: Path, limit: int = 0) -> list[Ranking]:
     return keep_usable(sources.read_rankings(data, limit=limit or None))
 
 
-def tokenize(folder: Path, rankings: Sequence[Ranking]) -> list[Item | None]:
+def tokenize(folder: Path, rankings: Sequence[Ranking]) -> list[TokenizedRanking | None]:
     """Tokenize rankings for a model; None for one that does not fit its context."""
     tokenizer, context = Tokenizer.load(folder), pretrained.read_config(folder).context_length
     return [reward.tokenize_ranking(ranking, tokenizer, context) for ranking in rankings]
 
 
 def score(
-    folder: Path, items: Sequence[tuple[Ranking, Item]], runtime: Runtime, max_tokens: int
+    folder: Path, items: Sequence[tuple[Ranking, TokenizedRanking]], runtime: Runtime, max_tokens: int
 ) -> list[ScoredRanking]:
     """Return every ranking with a model's scores."""
     model = loading.load_reward_model(folder, runtime, Tokenizer.load(folder), frozen=True)
@@ -85,14 +85,14 @@ def score(
 def accuracy(scored: Sequence[ScoredRanking], seed: int) -> Row:
     """Return the share of pairs ordered as the annotators did, and the loss, both with intervals."""
     items, scores = [ranking.item for ranking in scored], [ranking.scores for ranking in scored]
-    figures = summary(items, scores, seeded_generator(seed, "compare"))
+    figures = ranking_metrics(items, scores, seeded_generator(seed, "compare"))
     return {key: figures[key] for key in ("accuracy", "low", "high", "loss", "loss_low", "loss_high", "pairs")}
 
 
 def gains(a: ScoredRanking, b: ScoredRanking) -> list[float]:
     """Return for each pair that the annotator ordered: 1 if b is right and a wrong, -1 the other way round."""
     pairs = pairs_of(a.item.ranks)
-    return [right(gap(b.scores, better, worse)) - right(gap(a.scores, better, worse)) for better, worse in pairs]
+    return [correct(gap(b.scores, better, worse)) - correct(gap(a.scores, better, worse)) for better, worse in pairs]
 
 
 def agreements(a: Tensor, b: Tensor) -> list[float]:
@@ -101,7 +101,7 @@ def agreements(a: Tensor, b: Tensor) -> list[float]:
     >>> agreements(torch.tensor([3.0, 2.0, 1.0]), torch.tensor([1.0, 1.0, 5.0]))
     [0.5, 0.0, 0.0]
     """
-    return [right(gap(a, i, j) * gap(b, i, j)) for i, j in combinations(range(len(a)), 2)]
+    return [correct(gap(a, i, j) * gap(b, i, j)) for i, j in combinations(range(len(a)), 2)]
 
 
 def gap(scores: Tensor, i: int, j: int) -> float:

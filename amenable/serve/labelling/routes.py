@@ -64,7 +64,7 @@ class Office:
     people: dict[str, Person] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.desk.watch = lambda event: annotators.take(self.people, event)
+        self.desk.watch = lambda event: annotators.apply(self.people, event)
 
     def user_for_token(self, token: str | None) -> Person:
         """The person who asks; Refused where nobody is known by the token."""
@@ -72,18 +72,18 @@ class Office:
             self.desk.refresh()
             if not token and self.local_owner:
                 return Person("owner", "owner")
-            person = annotators.holder(self.people.values(), token) if token else None
+            person = annotators.person_for_token(self.people.values(), token) if token else None
         if person is None:
             raise APIError(401, "This token is not known here." if token else "A token is needed.")
         return person
 
     def authenticate(self, token: str) -> bool:
         """Whether a token is somebody's; quick for one that is known already. What it opens `whose` decides."""
-        if annotators.holder(tuple(self.people.values()), token) is not None:
+        if annotators.person_for_token(tuple(self.people.values()), token) is not None:
             return True
         with self.desk.lock:
             self.desk.refresh()
-            return annotators.holder(self.people.values(), token) is not None
+            return annotators.person_for_token(self.people.values(), token) is not None
 
 
 Text = Annotated[str, Field(max_length=20_000)]

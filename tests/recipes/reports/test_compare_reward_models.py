@@ -10,7 +10,7 @@ import torch
 
 from amenable.data.types import Message, Ranking
 from amenable.errors import InputError
-from amenable.feedback.comparisons import Item
+from amenable.feedback.comparisons import TokenizedRanking
 from amenable.models.heads import ScalarModel
 from amenable.recipes.reports import compare_reward_models
 from amenable.text.tokenizer import Tokenizer
@@ -22,7 +22,9 @@ def judged(scores: list[float], ranks: list[float], name: str = "r") -> compare_
     asked = (Message("user", "name a rose"),)
     texts = tuple(f"answer {place}" for place in range(len(scores)))
     ranking = Ranking(asked, texts, tuple(ranks), name, "annotator")
-    return compare_reward_models.ScoredRanking(ranking, Item([], ranks, [], "annotator"), torch.tensor(scores))
+    return compare_reward_models.ScoredRanking(
+        ranking, TokenizedRanking([], ranks, [], "annotator"), torch.tensor(scores)
+    )
 
 
 @pytest.fixture

@@ -107,7 +107,7 @@ def test_many_at_once_never_share_a_task(store, clock):
     for thread in threads:
         thread.join()
     assert sorted(task for task, _ in got) == sorted(f"label{number}" for number in range(12))
-    assert len(store.standing("ranking")) == 12
+    assert len(store.active("ranking")) == 12
 
 
 def test_a_repeated_answer_is_one_and_another_is_refused(store, clock):
@@ -129,11 +129,11 @@ def test_an_answer_is_taken_back_and_given_anew(store, clock):
     one = desk.next("ann", "rank")
     first = answer(desk, one)
     again = desk.undo("ann")
-    assert again.id == one.id and again.former.id == first and store.standing("ranking") == []
+    assert again.id == one.id and again.former.id == first and store.active("ranking") == []
     assert desk.next("ann", "rank").id == one.id
     assert desk.progress("ann", "rank")["mine"] == 0
     second = answer(desk, again)
-    (standing,) = store.standing("ranking")
+    (standing,) = store.active("ranking")
     assert standing.id == second != first and standing.payload["replaces"] == first
     desk.undo("ann")
     with pytest.raises(APIError, match="nothing to take back"):
