@@ -18,20 +18,20 @@ from typing import Any, Literal
 from amenable.claims import claims
 from amenable.errors import InputError
 from amenable.recipes import report
-from amenable.recipes.pipeline import Call, run_all
+from amenable.recipes.pipeline import StageRun, run_all
 from amenable.stages import annotate, dpo, evaluate, ppo, pretrain, reward, sample, sft, tokenizer, world
 from amenable.train.optimizer import OptimizerConfig
 
 BRIEF = ("b", "c", "d", "e", "f", "g", "i", "m", "n", "o")
 """the claims that fit into ten minutes"""
 ALWAYS = ("ppo", "dpo", "evaluate-dpo")
-"""stages that a demo shows whatever is claimed"""
+"""stages of every demo, whichever claims it checks"""
 SEEDS = 3
 """of a full demo"""
 PRETRAINING = OptimizerConfig(learning_rate=4e-3, muon_learning_rate=0.02, weight_decay=0.01)
 """of both base models"""
 TEMPERATURE, ANSWER = 0.7, 64
-"""at which the world's models answer, and the most tokens that they need"""
+"""sampling temperature and maximal tokens of answers in the world"""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Config:
 
     @property
     def roots(self) -> dict[int, Path]:
-        """Where the run of each seed lies."""
+        """The folder of each seed's run."""
         if not self.full:
             return {self.seed: self.out}
         return {seed: self.out / f"seed-{seed}" for seed in range(self.seed, self.seed + SEEDS)}
@@ -69,50 +69,50 @@ class Config:
 
 def run(config: Config) -> Path:
     """Run every stage that the claims need and return the folder that holds them."""
-    calls = [call for seed, root in config.roots.items() for call in needed(plan(root, seed), config)]
-    run_all(calls if config.size == "demo" else [shrink(call) for call in calls])
+    runs = [run for seed, root in config.roots.items() for run in needed(plan(root, seed), config)]
+    run_all(runs if config.size == "demo" else [shrink(run) for run in runs])
     folder = report.renew(config.out)
-    tell_what_next(next(iter(config.roots.values())))
+    print_next_commands(next(iter(config.roots.values())))
     return folder
 
 
-def tell_what_next(root: Path) -> None:
-    """What a person can do with the models, on stderr."""
+def print_next_commands(root: Path) -> None:
+    """Print commands that use the models, on stderr."""
     answers, store = root / "sample" / "samples.jsonl", root / "labels.db"
     models = " ".join(f"{name}={root / name}" for name in ("sft", "ppo", "dpo"))
-    lines = (
+    commands = (
         f"amenable chat --model {root / 'ppo'}",
         f"amenable serve --models {models} --store {store}",
         f"amenable arena --models {models} --store {store}",
         f"amenable label --data {answers} --store {store}",
         f"amenable rounds --people --rounds 1 --labels 20 --home {root}",
     )
-    said = "Talk to the models, say which answers are better, and train on what you said:"
-    print(f"\n{said}", *lines, sep="\n  ", file=sys.stderr)
+    headline = "Talk to the models, say which answers are better, and train on what you said:"
+    print(f"\n{headline}", *commands, sep="\n  ", file=sys.stderr)
 
 
-def needed(calls: Sequence[Call], config: Config) -> list[Call]:
-    """The calls that the claims are measured from, and all that those read, in the same order."""
+def needed(runs: Sequence[StageRun], config: Config) -> list[StageRun]:
+    """Return the stages that the claims are measured from, and all that those read, in the same order."""
     names = {stage for letter in config.chosen for stage in claims.needs(letter)}
     names |= set() if config.claims else set(ALWAYS)
-    wanted = {call.out.name for call in calls if call.out.name in names}
+    names &= {run.out.name for run in runs}
     while True:
-        read = {other.out.name for call in calls if call.out.name in wanted for other in calls if call.reads(other)}
-        if read <= wanted:
-            return [call for call in calls if call.out.name in wanted]
-        wanted |= read
+        read = {other.out.name for run in runs if run.out.name in names for other in runs if run.reads(other)}
+        if read <= names:
+            return [run for run in runs if run.out.name in names]
+        names |= read
 
 
-def plan(root: Path, seed: int) -> list[Call]:
-    """Every stage of every claim for one seed. What is earlier in the list begins earlier where both could."""
+def plan(root: Path, seed: int) -> list[StageRun]:
+    """Return every stage of every claim for one seed. Earlier in the list begins earlier where both could."""
     return [*models(root, seed), *alignment(root, seed), *evaluations(root, seed)]
 
 
-def models(root: Path, seed: int) -> list[Call]:
-    """The world, and the models that come of imitation alone."""
+def models(root: Path, seed: int) -> list[StageRun]:
+    """Return the world, and the models that are trained without preferences."""
     text, demonstrations = root / "world" / "text", root / "world" / "demonstrations"
 
-    def imitate(name: str, data: Path, **options: Any) -> Call:
+    def sft_run(name: str, data: Path, **options: Any) -> StageRun:
         config = sft.Config(
             model=root / "pretrain",
             data=data / "train.jsonl",
@@ -124,7 +124,7 @@ def models(root: Path, seed: int) -> list[Call]:
             max_new_tokens=ANSWER,
             seed=seed,
         )
-        return Call("sft", replace(config, **options))
+        return StageRun(replace(config, **options))
 
     base = pretrain.Config(
         data=text / "train.jsonl",
@@ -137,27 +137,26 @@ def models(root: Path, seed: int) -> list[Call]:
         seed=seed,
     )
     return [
-        Call("world", world.Config(out=root / "world", seed=seed)),
-        Call(
-            "tokenizer",
+        StageRun(world.Config(out=root / "world", seed=seed)),
+        StageRun(
             tokenizer.Config(
                 data=text / "train.jsonl", demonstrations=demonstrations / "train.jsonl", out=root / "tokenizer"
             ),
         ),
-        Call("pretrain", base),
-        imitate("sft", demonstrations),
-        Call("pretrain", replace(base, model="micro", out=root / "large")),
-        imitate("public", root / "world" / "public"),
-        imitate("sft-1", demonstrations, epochs=1),
-        imitate("sft-16", demonstrations, epochs=16),
+        StageRun(base),
+        sft_run("sft", demonstrations),
+        StageRun(replace(base, model="micro", out=root / "large")),
+        sft_run("public", root / "world" / "public"),
+        sft_run("sft-1", demonstrations, epochs=1),
+        sft_run("sft-16", demonstrations, epochs=16),
     ]
 
 
-def alignment(root: Path, seed: int) -> list[Call]:
-    """Comparisons, reward models, and the policies that learn from them."""
+def alignment(root: Path, seed: int) -> list[StageRun]:
+    """Return comparisons, reward models, and the policies that learn from them."""
     prompts, labels = root / "world" / "prompts", root / "annotate"
 
-    def judge(name: str, **options: Any) -> Call:
+    def reward_run(name: str, **options: Any) -> StageRun:
         config = reward.Config(
             model=root / "sft",
             data=labels / "train.jsonl",
@@ -169,12 +168,12 @@ def alignment(root: Path, seed: int) -> list[Call]:
             warmup_steps=10,
             seed=seed,
         )
-        return Call("reward", replace(config, **options))
+        return StageRun(replace(config, **options))
 
-    def improve(name: str, judged_by: str = "reward", **options: Any) -> Call:
+    def ppo_run(name: str, reward_model: str = "reward", **options: Any) -> StageRun:
         config = ppo.Config(
             model=root / "sft",
-            reward=(str(root / judged_by),),
+            reward=(str(root / reward_model),),
             data=prompts / "ppo.jsonl",
             out=root / name,
             optimizer=OptimizerConfig(learning_rate=2e-4, eps=1e-5),
@@ -186,12 +185,11 @@ def alignment(root: Path, seed: int) -> list[Call]:
             adaptive_kl_target=1.5,
             seed=seed,
         )
-        return Call("ppo", replace(config, **options))
+        return StageRun(replace(config, **options))
 
-    unheld = {"adaptive_kl_target": 0.0, "max_steps": 36, "validation": prompts / "validation.jsonl", "eval_steps": 4}
+    tracked = {"adaptive_kl_target": 0.0, "max_steps": 36, "validation": prompts / "validation.jsonl", "eval_steps": 4}
     return [
-        Call(
-            "sample",
+        StageRun(
             sample.Config(
                 model=root / "sft",
                 data=prompts / "reward.jsonl",
@@ -200,8 +198,7 @@ def alignment(root: Path, seed: int) -> list[Call]:
                 seed=seed,
             ),
         ),
-        Call(
-            "annotate",
+        StageRun(
             annotate.Config(
                 data=root / "sample" / "samples.jsonl",
                 world=root / "world",
@@ -210,11 +207,10 @@ def alignment(root: Path, seed: int) -> list[Call]:
                 seed=seed,
             ),
         ),
-        judge("reward"),
-        improve("ppo"),
-        improve("ppo-ptx", ptx_coef=1.0, ptx_data=root / "world" / "text" / "train.jsonl"),
-        Call(
-            "dpo",
+        reward_run("reward"),
+        ppo_run("ppo"),
+        ppo_run("ppo-ptx", ptx_coef=1.0, ptx_data=root / "world" / "text" / "train.jsonl"),
+        StageRun(
             dpo.Config(
                 model=root / "sft",
                 data=labels / "train.jsonl",
@@ -226,56 +222,56 @@ def alignment(root: Path, seed: int) -> list[Call]:
                 seed=seed,
             ),
         ),
-        improve("ppo-kl", kl_coef=1.5, adaptive_kl_target=0.0),
-        judge("reward-small", max_prompts=150),
-        improve("over", "reward-small", kl_coef=0.0, **unheld),
-        improve("over-kl", "reward-small", kl_coef=0.1, **unheld),
-        judge("reward-pairs", batch_unit="pairs"),
+        ppo_run("ppo-kl", kl_coef=1.5, adaptive_kl_target=0.0),
+        reward_run("reward-small", max_prompts=150),
+        ppo_run("over", "reward-small", kl_coef=0.0, **tracked),
+        ppo_run("over-kl", "reward-small", kl_coef=0.1, **tracked),
+        reward_run("reward-pairs", batch_unit="pairs"),
     ]
 
 
-def evaluations(root: Path, seed: int) -> list[Call]:
-    """Every model on the test prompts; those that the claims are about on the suites as well."""
-    home = root / "world"
+def evaluations(root: Path, seed: int) -> list[StageRun]:
+    """Return evaluations of every model on the test prompts; of the claims' models on the suites as well."""
+    world_folder = root / "world"
     about = ("truthful", "closed", "respect")
     news = (*about, "familiar", "phrasings", "entities")
 
-    def examine(name: str, *entries: str, suites: tuple[str, ...] = ()) -> Call:
+    def evaluate_run(name: str, *entries: str, suites: tuple[str, ...] = ()) -> StageRun:
         models = tuple(f"{entry.split('=')[0]}={root / entry.split('=')[1]}" for entry in entries)
         config = evaluate.Config(
             models=models,
-            data=home / "prompts" / "test.jsonl",
-            suites=tuple(f"{suite}={home / 'suites' / suite}.jsonl" for suite in suites),
-            tasks=home / "tasks",
-            few_shot=home / "few_shot.jsonl",
-            transcripts=home / "transcripts.jsonl",
-            demonstrations=home / "demonstrations" / "validation.jsonl",
-            world=home,
+            data=world_folder / "prompts" / "test.jsonl",
+            suites=tuple(f"{suite}={world_folder / 'suites' / suite}.jsonl" for suite in suites),
+            tasks=world_folder / "tasks",
+            few_shot=world_folder / "few_shot.jsonl",
+            transcripts=world_folder / "transcripts.jsonl",
+            demonstrations=world_folder / "demonstrations" / "validation.jsonl",
+            world=world_folder,
             reward_model=root / "reward",
-            lm_data=home / "text" / "validation.jsonl",
+            lm_data=world_folder / "text" / "validation.jsonl",
             reference=str(root / "sft"),
             max_new_tokens=ANSWER,
             out=root / name,
             seed=seed,
         )
-        return Call("evaluate", config)
+        return StageRun(config)
 
     return [
-        examine("evaluate", "sft=sft", suites=news),
-        examine("evaluate-base", "base=pretrain", "prompted=pretrain@few-shot", suites=about),
-        examine("evaluate-best", "best16=sft@best-of-16"),
-        examine("evaluate-ppo", "ppo=ppo", "sharpened=sft@entropy-of-ppo", suites=news),
-        examine("evaluate-dpo", "dpo=dpo"),
-        examine("evaluate-public", "public=public"),
-        examine("evaluate-ptx", "ppo-ptx=ppo-ptx"),
-        examine("evaluate-kl", "ppo-kl=ppo-kl"),
-        examine("evaluate-sft", "sft-1=sft-1", "sft-16=sft-16"),
-        examine("evaluate-large", "large=large", "large-prompted=large@few-shot"),
+        evaluate_run("evaluate", "sft=sft", suites=news),
+        evaluate_run("evaluate-base", "base=pretrain", "prompted=pretrain@few-shot", suites=about),
+        evaluate_run("evaluate-best", "best16=sft@best-of-16"),
+        evaluate_run("evaluate-ppo", "ppo=ppo", "sharpened=sft@entropy-of-ppo", suites=news),
+        evaluate_run("evaluate-dpo", "dpo=dpo"),
+        evaluate_run("evaluate-public", "public=public"),
+        evaluate_run("evaluate-ptx", "ppo-ptx=ppo-ptx"),
+        evaluate_run("evaluate-kl", "ppo-kl=ppo-kl"),
+        evaluate_run("evaluate-sft", "sft-1=sft-1", "sft-16=sft-16"),
+        evaluate_run("evaluate-large", "large=large", "large-prompted=large@few-shot"),
     ]
 
 
-def shrink(call: Call) -> Call:
-    """The same call with everything as small as it goes."""
+def shrink(run: StageRun) -> StageRun:
+    """Return the run with everything as small as it goes."""
     brief = sample.AnswerSampling(temperature=1.0, max_new_tokens=24)
     quick = OptimizerConfig(learning_rate=1e-3)
     smaller: dict[str, dict[str, Any]] = {
@@ -287,4 +283,4 @@ def shrink(call: Call) -> Call:
         "dpo": {"batch_size": 16, "warmup_steps": 1, "eval_prompts": 4, "max_new_tokens": 16},
         "evaluate": {"max_prompts": 12, "max_new_tokens": 16, "text_tokens": 2000, "best_of_prompts": 4},
     }
-    return Call(call.stage, replace(call.config, **smaller.get(call.stage, {})))
+    return StageRun(replace(run.config, **smaller.get(run.stage, {})))

@@ -2,8 +2,8 @@
 
     books, speeches -> tokenizer, pretrain;  dolly -> sft;  hh_rlhf -> reward, prompts for ppo;  all of it -> evaluate
 
-A model trained for minutes on a laptop can't be an assistant. The report says what it did reach: bits per byte of text
-it never saw, the reward model's accuracy beside "the longer answer wins", and the answers themselves.
+A model trained for minutes on a laptop can't be an assistant. The report has its bits per byte of held-out text, the
+reward model's accuracy beside "the longer answer wins", and the answers themselves.
 
 Reads a folder with <set>/train.jsonl(.gz) and <set>/test.jsonl(.gz) for the sets named above.
 """
@@ -25,7 +25,7 @@ from amenable.files import sha256
 from amenable.models.decoder import Decoder
 from amenable.models.presets import preset
 from amenable.recipes import report
-from amenable.recipes.pipeline import Call, run_all
+from amenable.recipes.pipeline import StageRun, run_all
 from amenable.stages import dpo, evaluate, ppo, pretrain, reward, sft, tokenizer
 from amenable.train.examples import text_row
 from amenable.train.objective import NextToken, accumulate
@@ -34,7 +34,7 @@ from amenable.train.run import write_text
 from amenable.train.runtime import DeviceOptions, start_runtime
 
 SHARES = {"pretrain": 0.50, "sft": 0.10, "reward": 0.10, "ppo": 0.14, "dpo": 0.10}
-"""of the time, by stage; what is left is for reading, evaluation and the report"""
+"""of the time, by stage; the rest is for reading, evaluation and the report"""
 SFT_BATCH = 16
 
 
@@ -60,7 +60,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Files:
-    """Where the sets lie."""
+    """Paths of the data sets."""
 
     text: tuple[Path, ...]
     held_out_text: Path
@@ -81,61 +81,61 @@ def run(config: Config) -> Path:
 
 
 def find(folder: Path) -> Files:
-    """The sets in the folder; what is missing is named before any work."""
+    """Return the paths of the sets in the folder. InputError for a missing one, before any work."""
     if not folder.is_dir():
         raise InputError("no such folder", folder, "give --data the folder that holds books, dolly, hh_rlhf ...")
 
-    def one(*names: str) -> Path:
-        for name in names:
-            for path in (folder / name, folder / f"{name}.gz"):
-                if path.exists():
-                    return path
-        raise InputError(f"lacks {names[0]}", folder, "see 'Your own data' in the README for the layout")
+    def existing(name: str) -> list[Path]:
+        return [path for path in (folder / f"{name}.jsonl", folder / f"{name}.jsonl.gz") if path.exists()]
 
-    texts = [one("books/train.jsonl")]
-    texts += [path for path in (folder / "speeches/train.jsonl", folder / "speeches/train.jsonl.gz") if path.exists()]
+    def required(*names: str) -> Path:
+        for name in names:
+            if paths := existing(name):
+                return paths[0]
+        raise InputError(f"lacks {names[0]}.jsonl", folder, "see 'Your own data' in the README for the layout")
+
     return Files(
-        text=tuple(texts),
-        held_out_text=one("wikitext2/validation.jsonl", "books/test.jsonl"),
-        demonstrations=one("dolly/train.jsonl"),
-        validation_demonstrations=one("dolly/test.jsonl"),
-        comparisons=one("hh_rlhf/train.jsonl"),
-        test_comparisons=one("hh_rlhf/test.jsonl"),
+        text=(required("books/train"), *existing("speeches/train")),
+        held_out_text=required("wikitext2/validation", "books/test"),
+        demonstrations=required("dolly/train"),
+        validation_demonstrations=required("dolly/test"),
+        comparisons=required("hh_rlhf/train"),
+        test_comparisons=required("hh_rlhf/test"),
     )
 
 
 def gather_text(config: Config, files: Files) -> Path:
-    """All raw text as one file of the run, so that every stage reads the same."""
+    """Write all raw text as one file of the run, so that every stage reads the same; returns its path."""
 
     def texts() -> Iterator[dict[str, Any]]:
         return ({"text": text.text} for file in files.text for text in sources.read_texts(file).rows)
 
-    return made_once(config.out / "text" / "train.jsonl", files.text, 0, texts)
+    return write_once(config.out / "text" / "train.jsonl", files.text, 0, texts)
 
 
-def made_once(target: Path, read: Sequence[Path], count: int, rows: Callable[[], Iterator[dict[str, Any]]]) -> Path:
-    """A file of the run, made of rows of others: written once, and left as it is by a run that goes on.
+def write_once(target: Path, read: Sequence[Path], count: int, rows: Callable[[], Iterator[dict[str, Any]]]) -> Path:
+    """Write a file of the run from rows of others, once; a run that goes on leaves it as it is.
 
-    InputError where the files that are read, or the `count` of rows taken from them, are no longer the same.
+    InputError where the files that are read, or the `count` of rows taken from them, have changed.
     """
     facts = {"sha256": [sha256(path) for path in read], "count": count}
-    kept = target.with_suffix(".made_of.json")
+    record = target.with_suffix(".made_of.json")
     if target.exists():
-        if kept.exists() and json.loads(kept.read_text("utf-8")) != facts:
+        if record.exists() and json.loads(record.read_text("utf-8")) != facts:
             names = ", ".join(map(str, read))
             raise InputError(f"was made of other rows of {names}", target, "repeat with those, or give another --out")
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_text(kept, json.dumps(facts))
+    write_text(record, json.dumps(facts))
     write_text(target, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows()))
     return target
 
 
 def measured_speed(config: Config) -> float:
-    """Tokens a second of pretraining on this machine: measured once, kept with the run so that a resumed run agrees."""
-    kept = config.out / "speed.json"
-    if kept.exists():
-        return float(json.loads(kept.read_text("utf-8"))["tokens_per_second"])
+    """Measure tokens a second of pretraining on this machine, once: a resumed run reads the number of the first."""
+    record = config.out / "speed.json"
+    if record.exists():
+        return float(json.loads(record.read_text("utf-8"))["tokens_per_second"])
     runtime = start_runtime(DeviceOptions())
     generator = torch.Generator().manual_seed(config.seed)
     decoder = Decoder(preset(config.model, config.vocab_size)).to(runtime.device)
@@ -150,12 +150,12 @@ def measured_speed(config: Config) -> float:
         optimizer.step()
         rates.append(16 * config.context / (time.monotonic() - begun))
     speed = sorted(rates)[-2]  # the first pass warms up; the median of the others
-    write_text(kept, json.dumps({"tokens_per_second": speed}))
+    write_text(record, json.dumps({"tokens_per_second": speed}))
     return speed
 
 
 def steps_for(config: Config, speed: float, files: Files) -> dict[str, int]:
-    """Steps of each stage, from its share of the time and its tokens a step."""
+    """Return the steps of each stage, from its share of the time and its tokens a step."""
     seconds = {name: share * config.minutes * 60 for name, share in SHARES.items()}
     demonstrations = len(sources.read_demonstrations(files.demonstrations).rows)
     comparisons = len(sources.read_rankings(files.comparisons).rows)
@@ -171,40 +171,37 @@ def steps_for(config: Config, speed: float, files: Files) -> dict[str, int]:
     }
 
 
-def plan(config: Config, files: Files, text: Path, steps: dict[str, int]) -> list[Call]:
-    """The stages in order."""
+def plan(config: Config, files: Files, text: Path, steps: dict[str, int]) -> list[StageRun]:
+    """Return the stages in order."""
     root, seed = config.out, config.seed
-    at = {name: root / name for name in ("tokenizer", "pretrain", "sft", "reward", "ppo", "dpo")}
-    folders = (("base", "pretrain"), ("sft", "sft"), ("ppo", "ppo"), ("dpo", "dpo"))
+    folders = {name: root / name for name in ("tokenizer", "pretrain", "sft", "reward", "ppo", "dpo")}
+    models = {"base": "pretrain", "sft": "sft", "ppo": "ppo", "dpo": "dpo"}
     comparisons = first_rows(files.comparisons, root / "comparisons.jsonl", steps["reward"])
     pairs = first_rows(files.comparisons, root / "pairs.jsonl", steps["dpo"])
     return [
-        Call(
-            "tokenizer",
+        StageRun(
             tokenizer.Config(
-                data=text, demonstrations=files.demonstrations, vocab_size=config.vocab_size, out=at["tokenizer"]
+                data=text, demonstrations=files.demonstrations, vocab_size=config.vocab_size, out=folders["tokenizer"]
             ),
         ),
-        Call(
-            "pretrain",
+        StageRun(
             pretrain.Config(
                 data=text,
                 validation=files.held_out_text,
-                tokenizer=at["tokenizer"],
+                tokenizer=folders["tokenizer"],
                 model=config.model,
                 context=config.context,
                 tokens_per_step=4096,
                 max_steps=steps["pretrain"],
                 optimizer=OptimizerConfig(learning_rate=2e-3, muon_learning_rate=0.02, weight_decay=0.01),
                 warmup_steps=min(20, steps["pretrain"] // 5),
-                out=at["pretrain"],
+                out=folders["pretrain"],
                 seed=seed,
             ),
         ),
-        Call(
-            "sft",
+        StageRun(
             sft.Config(
-                model=at["pretrain"],
+                model=folders["pretrain"],
                 data=files.demonstrations,
                 validation=files.validation_demonstrations,
                 epochs=steps["sft_epochs"],
@@ -212,29 +209,27 @@ def plan(config: Config, files: Files, text: Path, steps: dict[str, int]) -> lis
                 optimizer=OptimizerConfig(learning_rate=3e-4),
                 dropout=0.1,
                 warmup_steps=steps["sft_warmup"],
-                out=at["sft"],
+                out=folders["sft"],
                 seed=seed,
             ),
         ),
-        Call(
-            "reward",
+        StageRun(
             reward.Config(
-                model=at["sft"],
+                model=folders["sft"],
                 data=comparisons,
                 heldout_annotators=files.test_comparisons,
                 demonstrations=files.demonstrations,
                 prompts_per_step=16,
                 optimizer=OptimizerConfig(learning_rate=2e-4),
                 warmup_steps=min(1, steps["reward"] // 64),
-                out=at["reward"],
+                out=folders["reward"],
                 seed=seed,
             ),
         ),
-        Call(
-            "ppo",
+        StageRun(
             ppo.Config(
-                model=at["sft"],
-                reward=(str(at["reward"]),),
+                model=folders["sft"],
+                reward=(str(folders["reward"]),),
                 data=files.comparisons,
                 max_steps=steps["ppo"],
                 prompts_per_step=64,
@@ -245,28 +240,26 @@ def plan(config: Config, files: Files, text: Path, steps: dict[str, int]) -> lis
                 kl_coef=0.3,
                 adaptive_kl_target=3.0,
                 warmup_steps=1,
-                out=at["ppo"],
+                out=folders["ppo"],
                 seed=seed,
             ),
         ),
-        Call(
-            "dpo",
+        StageRun(
             dpo.Config(
-                model=at["sft"],
+                model=folders["sft"],
                 data=pairs,
                 optimizer=OptimizerConfig(learning_rate=5e-5),
                 warmup_steps=min(1, steps["dpo"] // 64),
-                out=at["dpo"],
+                out=folders["dpo"],
                 seed=seed,
             ),
         ),
-        Call(
-            "evaluate",
+        StageRun(
             evaluate.Config(
-                models=tuple(f"{name}={at[folder]}" for name, folder in folders),
+                models=tuple(f"{name}={folders[stage]}" for name, stage in models.items()),
                 data=files.test_comparisons,
                 world=None,
-                reward_model=at["reward"],
+                reward_model=folders["reward"],
                 lm_data=files.held_out_text,
                 max_prompts=100,
                 max_new_tokens=config.context // 4,
@@ -278,12 +271,12 @@ def plan(config: Config, files: Files, text: Path, steps: dict[str, int]) -> lis
 
 
 def first_rows(source: Path, target: Path, count: int) -> Path:
-    """The first `count` comparisons as a file of the run: as many as there is time for."""
+    """Write the first `count` comparisons as a file of the run: as many as there is time for."""
 
     def comparisons() -> Iterator[dict[str, Any]]:
         for row in sources.read_rankings(source, limit=count).rows:
             prompt = [{"role": m.role, "content": m.content} for m in row.prompt]
-            made = {"prompt": prompt, "completions": list(row.completions), "ranking": list(row.ranks), "id": row.id}
-            yield made | ({} if row.margin is None else {"margin": row.margin})
+            values = {"prompt": prompt, "completions": list(row.completions), "ranking": list(row.ranks), "id": row.id}
+            yield values | ({} if row.margin is None else {"margin": row.margin})
 
-    return made_once(target, [source], count, comparisons)
+    return write_once(target, [source], count, comparisons)

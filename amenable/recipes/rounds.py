@@ -20,7 +20,7 @@ from typing import Any, Literal
 from amenable.claims.stage_folders import seed_folders
 from amenable.errors import InputError
 from amenable.recipes import demo, rounds_labels, rounds_people, rounds_report
-from amenable.recipes.pipeline import Call, run_all
+from amenable.recipes.pipeline import StageRun, run_all
 from amenable.recipes.rounds_labels import Round, write_rows
 from amenable.stages import annotate, evaluate, ppo, reward, sample
 from amenable.train import plan
@@ -191,7 +191,7 @@ def fresh_prompts(turn: Round, count: int, home: Home, config: Config) -> list[d
     return rows[:count]
 
 
-def sampling(turn: Round, home: Home, config: Config) -> list[Call]:
+def sampling(turn: Round, home: Home, config: Config) -> list[StageRun]:
     """Answers of the newest policy, and of the best one before it; in the first round of SFT alone."""
     if turn.before:
         half = config.answers // 2
@@ -206,11 +206,11 @@ def sampling(turn: Round, home: Home, config: Config) -> list[Call]:
         options = sample.Config(
             model=model, data=turn.prompts, out=turn.folder / name, num_generations=count, seed=config.seed
         )
-        made.append(Call("sample", options))
+        made.append(StageRun(options))
     return made
 
 
-def annotating(turn: Round, samples: Sequence[Path], home: Home, config: Config) -> Call:
+def annotating(turn: Round, samples: Sequence[Path], home: Home, config: Config) -> StageRun:
     """Simulated annotators, as exact in every round: their errors are of the world's size, whatever is asked."""
     options = annotate.Config(
         data=samples[0],
@@ -221,7 +221,7 @@ def annotating(turn: Round, samples: Sequence[Path], home: Home, config: Config)
         agreement=0,
         seed=config.seed,
     )
-    return Call("annotate", options)
+    return StageRun(options)
 
 
 def ask_people(turn: Round, home: Home, config: Config) -> None:
@@ -255,7 +255,7 @@ def learn(turns: Sequence[Round], home: Home, config: Config) -> None:
     run_calls(calls, config)
 
 
-def rewarding(turn: Round, home: Home, config: Config) -> Call:
+def rewarding(turn: Round, home: Home, config: Config) -> StageRun:
     """The reward model of a turn."""
     demonstrations = None if home.world is None else home.world / "demonstrations" / "train.jsonl"
     options = reward.Config(
@@ -267,15 +267,15 @@ def rewarding(turn: Round, home: Home, config: Config) -> Call:
         out=turn.reward,
         seed=config.seed,
     )
-    return Call("reward", options)
+    return StageRun(options)
 
 
-def improving(turn: Round, home: Home, config: Config) -> Call:
+def improving(turn: Round, home: Home, config: Config) -> StageRun:
     """PPO from SFT against the reward model of a turn."""
     options = ppo.Config(
         model=home.sft, reward=(str(turn.reward),), data=home.improving, out=turn.policy, seed=config.seed
     )
-    return Call("ppo", options)
+    return StageRun(options)
 
 
 def old_policies(home: Home, config: Config) -> dict[str, Path]:
@@ -284,7 +284,7 @@ def old_policies(home: Home, config: Config) -> dict[str, Path]:
     return old | ({"ppo": home.policy} if config.people and home.policy is not None else {})
 
 
-def examination(home: Home, config: Config) -> Call:
+def examination(home: Home, config: Config) -> StageRun:
     """All policies on the same test prompts, measured by the newest reward model."""
     models = old_policies(home, config) | {turn.name: turn.policy for turn in config.every_turn}
     options = evaluate.Config(
@@ -297,10 +297,10 @@ def examination(home: Home, config: Config) -> Call:
         out=config.out / f"evaluate-{config.rounds}",
         seed=config.seed,
     )
-    return Call("evaluate", options)
+    return StageRun(options)
 
 
-def run_calls(calls: Sequence[Call], config: Config) -> None:
+def run_calls(calls: Sequence[StageRun], config: Config) -> None:
     """Run stages, as small as they go where that is wanted. Finished ones only look whether they are the same."""
     run_all([demo.shrink(call) for call in calls] if config.size == "smoke" else calls)
 

@@ -78,7 +78,7 @@ def test_bad_options_are_refused() -> None:
 
 
 def test_what_it_offers_next_can_be_typed(capsys: pytest.CaptureFixture) -> None:
-    demo.tell_what_next(Path("runs/mine"))
+    demo.print_next_commands(Path("runs/mine"))
     offered = [shlex.split(line) for line in capsys.readouterr().err.splitlines() if line.startswith("  amenable")]
     assert [words[1] for words in offered] == ["chat", "serve", "arena", "label", "rounds"]
     for _, command, *options in offered:

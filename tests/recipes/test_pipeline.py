@@ -10,7 +10,7 @@ import yaml
 from amenable.cli import from_yaml
 from amenable.errors import InputError
 from amenable.recipes import pipeline
-from amenable.recipes.pipeline import Call, alone_in, run_all, with_one_thread
+from amenable.recipes.pipeline import StageRun, run_all, runs_alone, with_one_thread
 from amenable.stages import dpo, evaluate, reward, sft, tokenizer
 
 
@@ -20,30 +20,30 @@ def text_file(folder: Path) -> Path:
     return path
 
 
-def token_call(folder: Path, name: str, size: int = 270) -> Call:
-    return Call("tokenizer", tokenizer.Config(data=text_file(folder), out=folder / name, vocab_size=size))
+def token_call(folder: Path, name: str, size: int = 270) -> StageRun:
+    return StageRun(tokenizer.Config(data=text_file(folder), out=folder / name, vocab_size=size))
 
 
 def test_options_are_written_so_that_the_command_repeats_them(tmp_path: Path) -> None:
-    call = Call("dpo", dpo.Config(out=tmp_path / "dpo", beta=0.25, data=tmp_path / "x.jsonl"))
-    path = call.write()
+    call = StageRun(dpo.Config(out=tmp_path / "dpo", beta=0.25, data=tmp_path / "x.jsonl"))
+    path = call.write_plan()
     assert path == tmp_path / "plan" / "dpo.yaml" and yaml.safe_load(path.read_text())["command"] == "dpo"
     assert from_yaml(dpo.Config, path) == call.config
 
 
 def test_a_call_reads_those_whose_folders_its_options_name(tmp_path: Path) -> None:
-    base = Call("sft", sft.Config(out=tmp_path / "sft"))
-    longer = Call("sft", sft.Config(out=tmp_path / "sft-16"))
-    trained = Call("dpo", dpo.Config(model=tmp_path / "sft", data=tmp_path / "x.jsonl", out=tmp_path / "dpo"))
+    base = StageRun(sft.Config(out=tmp_path / "sft"))
+    longer = StageRun(sft.Config(out=tmp_path / "sft-16"))
+    trained = StageRun(dpo.Config(model=tmp_path / "sft", data=tmp_path / "x.jsonl", out=tmp_path / "dpo"))
     models = (f"sharpened={tmp_path / 'sft'}@entropy-of-dpo", f"dpo={tmp_path / 'dpo'}")
-    judged = Call("evaluate", evaluate.Config(models=models, out=tmp_path / "evaluate"))
+    judged = StageRun(evaluate.Config(models=models, out=tmp_path / "evaluate"))
     assert trained.reads(base) and not trained.reads(longer) and not base.reads(base)
     assert judged.reads(base) and judged.reads(trained) and not judged.reads(longer)
 
 
 def test_a_call_reads_the_folders_and_files_of_its_rewards(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("one", "two", "three=3", "four")]
-    judges = [Call("reward", reward.Config(out=folder)) for folder in folders]
+    judges = [StageRun(reward.Config(out=folder)) for folder in folders]
     specs = (
         str(folders[0]),
         f"{folders[1]}=0.5",
@@ -53,7 +53,7 @@ def test_a_call_reads_the_folders_and_files_of_its_rewards(tmp_path: Path) -> No
         "ends",
     )
     for number, spec in enumerate(specs):
-        call = Call("sft", sft.Config(reward=(spec,), out=tmp_path / "sft"))
+        call = StageRun(sft.Config(reward=(spec,), out=tmp_path / "sft"))
         assert [call.reads(judge) for judge in judges] == [index == number for index in range(4)]
 
 
@@ -63,7 +63,7 @@ def test_calls_run_and_leave_their_options(tmp_path: Path) -> None:
 
 
 def test_independent_calls_run_as_processes_and_a_failure_is_told(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
-    missing = Call("dpo", dpo.Config(model=tmp_path / "none", data=tmp_path / "no.jsonl", out=tmp_path / "d"))
+    missing = StageRun(dpo.Config(model=tmp_path / "none", data=tmp_path / "no.jsonl", out=tmp_path / "d"))
     with pytest.raises(InputError, match="'dpo' ended with exit code 2"):
         run_all([missing, token_call(tmp_path, "tok")])
     assert f"{tmp_path.name}/d: amenable: " in capfd.readouterr().err  # the child's own message, passed on
@@ -72,8 +72,7 @@ def test_independent_calls_run_as_processes_and_a_failure_is_told(tmp_path: Path
 def test_what_reads_another_waits_for_it(tmp_path: Path) -> None:
     """Both are in the wrong order; the second reads the first's folder, which is made only when that one runs."""
     first = token_call(tmp_path, "first")
-    second = Call(
-        "tokenizer",
+    second = StageRun(
         tokenizer.Config(data=text_file(tmp_path), demonstrations=first.out / "x.jsonl", out=tmp_path / "second"),
     )
     with pytest.raises(InputError):  # the first has run by then; it holds no demonstrations
@@ -88,7 +87,7 @@ def test_nothing_begins_before_what_it_reads_has_ended(tmp_path: Path) -> None:
         data=calls[0].out / "config.yaml", demonstrations=calls[1].out / "finished.json", out=tmp_path / "last"
     )
     with pytest.raises(InputError) as error:  # no demonstrations in there: but both files exist by then
-        run_all([Call("tokenizer", last), *calls])
+        run_all([StageRun(last), *calls])
     assert "no such file" not in str(error.value)
     assert all((call.out / "finished.json").exists() for call in calls)
 
@@ -97,9 +96,9 @@ def test_who_is_alone_is_read_off_the_plan() -> None:
     """The number of threads decides the last bits: it must not depend on who happens to end first."""
     a, b, c, d, e = (Path(name) for name in "abcde")
     chain = {a: set(), b: {a}, c: {b}, d: {b}, e: {c, d}}
-    assert alone_in(chain) == {a, b, e}
-    assert alone_in({a: set(), b: set()}) == set()
-    assert alone_in({a: set()}) == {a}
+    assert runs_alone(chain) == {a, b, e}
+    assert runs_alone({a: set(), b: set()}) == set()
+    assert runs_alone({a: set()}) == {a}
 
 
 def test_finished_calls_look_whether_they_are_the_same_without_a_process(
@@ -133,7 +132,7 @@ def test_a_call_that_has_not_finished_is_repeated_beside_one_that_has(tmp_path: 
     (calls[1].out / "finished.json").unlink()
     (calls[1].out / "tokenizer.json").write_text("torn")
     run_all(calls)
-    assert calls[1].done() and (calls[1].out / "tokenizer.json").read_text("utf-8") != "torn"
+    assert calls[1].is_finished and (calls[1].out / "tokenizer.json").read_text("utf-8") != "torn"
     assert (calls[0].out / "finished.json").stat().st_mtime_ns == before
 
 
@@ -148,10 +147,10 @@ def test_a_stage_that_outlived_its_recipe_is_waited_for(tmp_path: Path) -> None:
         assert orphan.stdout is not None and orphan.stdout.readline()
         run_all([call])
         assert orphan.poll() == 0
-    assert call.done()
+    assert call.is_finished
 
 
 def test_side_by_side_means_one_thread_each(tmp_path: Path) -> None:
-    assert with_one_thread(Call("dpo", dpo.Config())).config.device.threads == 1
+    assert with_one_thread(StageRun(dpo.Config())).config.device.threads == 1
     call = token_call(tmp_path, "tok")
     assert with_one_thread(call) == call

@@ -16,7 +16,7 @@ from amenable.errors import InputError
 from amenable.feedback.store import Store
 from amenable.models.decoder import Decoder
 from amenable.recipes import rounds, rounds_people, rounds_report
-from amenable.recipes.pipeline import Call
+from amenable.recipes.pipeline import StageRun
 from amenable.serve import label
 from amenable.stages import annotate
 from amenable.text.tokenizer import Tokenizer
@@ -63,11 +63,11 @@ def config(home: Path, tmp_path: Path) -> rounds.Config:
 
 
 @pytest.fixture
-def calls(world: ClosedWorld, monkeypatch: pytest.MonkeyPatch) -> list[Call]:
+def calls(world: ClosedWorld, monkeypatch: pytest.MonkeyPatch) -> list[StageRun]:
     """The stages that were called for. Only annotators are really asked; models are played: see `answers_of`."""
-    made: list[Call] = []
+    made: list[StageRun] = []
 
-    def play(wanted: Sequence[Call], config: rounds.Config) -> None:
+    def play(wanted: Sequence[StageRun], config: rounds.Config) -> None:
         made.extend(wanted)
         for call in wanted:
             if call.stage == "annotate":
@@ -104,7 +104,7 @@ def ids(path: Path) -> set[str]:
     return {row["id"] for row in read(path)}
 
 
-def one_by_one(calls: Sequence[Call]) -> None:
+def one_by_one(calls: Sequence[StageRun]) -> None:
     """Stages as they come: to run them side by side has its own tests."""
     for call in calls:
         importlib.import_module(f"amenable.stages.{call.stage}").run(call.config)
@@ -140,7 +140,7 @@ def test_rounds_learn_from_all_labels_so_far_and_the_same_command_changes_nothin
 
 
 def test_all_at_once_asks_about_the_same_prompts_as_the_rounds_and_of_sft_alone(
-    config: rounds.Config, calls: list[Call]
+    config: rounds.Config, calls: list[StageRun]
 ) -> None:
     out = rounds.run(replace(config, once=True))
     asked = {name: ids(out / name / "prompts.jsonl") for name in ("round-1", "round-2", "once-2")}
@@ -163,7 +163,7 @@ def test_all_at_once_asks_about_the_same_prompts_as_the_rounds_and_of_sft_alone(
     assert last.reward_model == out / "round-2" / "reward"
 
 
-def test_the_policy_that_the_labels_prefer_goes_on(config: rounds.Config, calls: list[Call]) -> None:
+def test_the_policy_that_the_labels_prefer_goes_on(config: rounds.Config, calls: list[StageRun]) -> None:
     """Round 1's policy is preferred to SFT in round 2; round 2's is not preferred to round 1's in round 3."""
     out = rounds.run(replace(config, rounds=4, labels=12))
     best = {call.out.parent.name: call.config.model for call in calls if call.out.name == "sample-best"}
@@ -182,7 +182,7 @@ def test_the_policy_that_the_labels_prefer_goes_on(config: rounds.Config, calls:
     )
 
 
-def test_further_rounds_go_on_from_those_that_are_there(config: rounds.Config, calls: list[Call]) -> None:
+def test_further_rounds_go_on_from_those_that_are_there(config: rounds.Config, calls: list[StageRun]) -> None:
     out = rounds.run(replace(config, rounds=1))
     first = {path: path.read_bytes() for path in (out / "round-1").rglob("*") if path.is_file()}
     rounds.run(replace(config, rounds=3))
@@ -233,7 +233,7 @@ def commands(said: str, name: str) -> list[str]:
 def test_people_rank_on_the_page_and_one_command_learns_from_it(
     config: rounds.Config,
     lived_in: Path,
-    calls: list[Call],
+    calls: list[StageRun],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
@@ -284,7 +284,7 @@ def test_people_rank_on_the_page_and_one_command_learns_from_it(
 def test_a_second_round_asks_people_about_the_new_policys_answers(
     config: rounds.Config,
     lived_in: Path,
-    calls: list[Call],
+    calls: list[StageRun],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
@@ -307,7 +307,7 @@ def test_a_second_round_asks_people_about_the_new_policys_answers(
 
 
 def test_without_a_world_people_can_be_asked_about_prompts_that_are_named(
-    config: rounds.Config, home: Path, tmp_path: Path, calls: list[Call], monkeypatch: pytest.MonkeyPatch
+    config: rounds.Config, home: Path, tmp_path: Path, calls: list[StageRun], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bare = tmp_path / "bare"
     bare.mkdir()
@@ -338,7 +338,7 @@ def test_the_command_that_it_tells_is_the_one_that_was_given(config: rounds.Conf
     assert cli.parse(rounds.Config, shlex.split(rounds.command_of(given))[2:], "rounds", "") == given
 
 
-def test_more_prompts_than_there_are_is_told_before_any_work(config: rounds.Config, calls: list[Call]) -> None:
+def test_more_prompts_than_there_are_is_told_before_any_work(config: rounds.Config, calls: list[StageRun]) -> None:
     with pytest.raises(InputError, match="62 more prompts are needed and 60 are left"):
         rounds.run(replace(config, labels=31))
     assert not calls and not config.out.exists()
