@@ -1,7 +1,6 @@
-"""README.md and docs/: commands parse, targets and links exist, Python runs up to the first call that trains."""
+"""README.md and docs/: commands, options, targets, files and links exist; Python calls stages with their options."""
 
 import ast
-import dataclasses
 import importlib
 import re
 import shlex
@@ -19,6 +18,8 @@ COMMANDS = {
     for room, files in cli.command_files().items()
     for file in files
 }
+EXAMPLES = ("my_rewards.py",)
+"""files of a user"""
 CODE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -45,6 +46,7 @@ def test_every_command_shown_is_one(
     document: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name, *options = shlex.split(command)[1:]
+    options = [option for option in options if option != "--help"]
     if name.startswith("-"):
         return
     assert name in COMMANDS, f"{document}: {command}"
@@ -93,13 +95,35 @@ def test_links_lead_somewhere(document: Path) -> None:
         assert target.startswith("http") or (document.parent / target).exists(), f"{document.name} links {target}"
 
 
-def test_python_in_the_readme_names_what_exists() -> None:
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_named_in_sentences_exist(document: Path) -> None:
+    for name in re.findall(r"(?<![\w/.<-])((?:[a-z_]+/)*[a-z_]+\.py)\b", document.read_text("utf-8")):
+        exists = (ROOT / name).exists() or any((ROOT / "amenable").glob(name if "/" in name else f"**/{name}"))
+        exists = exists or (ROOT / "tests" / name).exists()
+        assert exists or name in EXAMPLES, f"{document.name} names {name}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_options_named_in_sentences_exist(document: Path) -> None:
+    configs = [importlib.import_module(module).Config for module in COMMANDS.values()]
+    known = {"help", "config", "version", "debug", "option"} | {
+        name for config in configs for name in cli.option_names(config)
+    }
+    lines = [
+        line for line in document.read_text("utf-8").splitlines() if "python -m" not in line and "make " not in line
+    ]
+    for option in re.findall(r"(?<![\w-])--([a-z][a-z-]*(?:\.[a-z-]+)?)", "\n".join(lines)):
+        assert option.split(".")[-1].replace("-", "_") in known, f"{document.name} names --{option}"
+
+
+def test_python_in_the_readme_calls_stages_with_their_options() -> None:
     blocks = [
         block for language, block in CODE.findall((ROOT / "README.md").read_text("utf-8")) if language == "python"
     ]
-    assert blocks
-    for block in blocks:
-        setup = [node for node in ast.parse(block).body if "run(" not in ast.unparse(node)]
-        names: dict[str, object] = {}
-        exec(compile(ast.Module(setup, []), "README.md", "exec"), names)
-        assert any(dataclasses.is_dataclass(value) for value in names.values())
+    calls = [node for block in blocks for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call)]
+    stages = [call for call in calls if ast.unparse(call.func).startswith("am.")]
+    assert stages
+    for call in stages:
+        name = ast.unparse(call.func).removeprefix("am.")
+        known = cli.option_names(importlib.import_module(COMMANDS[name]).Config)
+        assert {keyword.arg for keyword in call.keywords} <= {*known, "out"}, ast.unparse(call)

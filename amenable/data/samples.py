@@ -13,7 +13,7 @@ from amenable.data.turns import conversation
 from amenable.data.types import Conversation, conversation_error
 from amenable.errors import InputError
 
-HOW = "give a samples.jsonl of 'amenable sample'"
+HINT = "give a samples.jsonl of 'amenable sample'"
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ def read_samples(file: Path) -> Iterator[tuple[int, Sample]]:
     """Yield (number, row) of a .jsonl or .json file of samples; InputError, with its line, for an invalid row."""
     if not file.is_file():
         raise InputError("no such file", file, "make it with 'amenable demo' or 'amenable sample', or give --data")
-    for number, row in read_json_rows(file, HOW):
+    for number, row in read_json_rows(file, HINT):
         try:
             if not isinstance(row, dict):
                 raise InvalidRow(f"it is {kind(row)}, not an object")
             yield number, sample_of(Record(row), str(number))
         except InvalidRow as error:
-            raise InputError(f"{row_location(file, number)} is no row of samples ({error})", file, HOW) from None
+            raise InputError(f"{row_location(file, number)} is no row of samples ({error})", file, HINT) from None
 
 
 def sample_of(row: Record, id: str) -> Sample:
