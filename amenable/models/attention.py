@@ -19,22 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from amenable.models.cache import Cache
-from amenable.models.config import DecoderConfig
 from amenable.models.layout import Layout, Padding
+from amenable.models.rope import Rotation
 
-Rotation = tuple[Tensor, Tensor]
-"""cosines and sines of the position angles, [N, 1, W / 2] each"""
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """layer, queries [N, H, W], keys and values [N, K, W] -> [N, H W]"""
 
 TILE_BYTES = 3 << 20  # of keys and values for each thread: larger ones leave its cache, smaller ones are more calls
-
-
-def rotary(config: DecoderConfig, positions: Tensor) -> Rotation:
-    """Angles position * theta^(-2i/W) of each pair i, positions [N] (Su et al., 2021, eq. 15)."""
-    pairs = torch.arange(0, config.head_size, 2, device=positions.device, dtype=torch.float32)
-    angles = torch.outer(positions.float(), config.rope_theta ** (-pairs / config.head_size))[:, None]
-    return angles.cos(), angles.sin()
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:

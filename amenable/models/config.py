@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from amenable.errors import InputError
+from amenable.models.rope import RopeScaling
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class DecoderConfig:
     tie_embeddings: bool = True
     """the unembedding is the token embedding"""
     rope_theta: float = 10000.0
+    rope_scaling: RopeScaling | None = None
     norm_eps: float = 1e-5
     dropout: float = 0.0
     """of embeddings and residual branches in training; attention has none, for speed, as in current models"""

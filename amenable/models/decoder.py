@@ -23,12 +23,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from amenable.errors import InputError
-from amenable.models.attention import Attend, Rotation, Rounded, attend_rows, prefill_rows, rotary, rotate, step_rows
+from amenable.models.attention import Attend, Rotation, Rounded, attend_rows, prefill_rows, rotate, step_rows
 from amenable.models.cache import Cache
 from amenable.models.config import DecoderConfig
 from amenable.models.dropout import dropout
 from amenable.models.layout import Layout
 from amenable.models.norms import RmsNorm
+from amenable.models.rope import rotary
 
 __all__ = ["Decoder", "DecoderConfig", "count_parameters"]
 
@@ -128,7 +129,10 @@ class Decoder(nn.Module):
         if self.position_embedding is not None:
             x = x + self.position_embedding(positions)
         x = dropout(x, self.config.dropout, self.training)
-        rotation = rotary(self.config, positions) if self.config.positions == "rope" else None
+        config = self.config
+        rotation = None
+        if config.positions == "rope":
+            rotation = rotary(positions, config.head_size, config.rope_theta, config.rope_scaling)
         for layer in self.layers[:-1]:
             x = layer(x, rotation, attend)
         x = self.layers[-1](x, rotation, attend, at)

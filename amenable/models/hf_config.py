@@ -13,6 +13,7 @@ from typing import Any
 
 from amenable.errors import InputError
 from amenable.models.config import DecoderConfig
+from amenable.models.rope import RopeScaling
 
 CONFIG = "config.json"
 LANGUAGE_MODELS = {
@@ -21,6 +22,7 @@ LANGUAGE_MODELS = {
     "llama": "LlamaForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
+    "mistral": "MistralForCausalLM",
 }
 CLASSIFIERS = {
     model_type: name.replace("LMHeadModel", "").replace("ForCausalLM", "") + "ForSequenceClassification"
@@ -87,7 +89,7 @@ def published_config(config: DecoderConfig, model_type: str) -> dict[str, Any]:
         "hidden_act": "silu",
         "rms_norm_eps": config.norm_eps,
         "rope_theta": config.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta, **rope_fields(config)},
         "attention_dropout": 0.0,
     }
     if model_type != "qwen2":
@@ -139,14 +141,17 @@ def llama_config(fields: Mapping[str, Any], where: Path) -> DecoderConfig:
     model_type = fields["model_type"]
     rope = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
     require_known(where, "hidden_act", fields.get("hidden_act", "silu"), ("silu",))
-    require_known(where, "rope type", rope.get("rope_type", rope.get("type", "default")), ("default",))
     require_known(where, "partial_rotary_factor", rope.get("partial_rotary_factor", 1.0), (1.0,))
     require_known(where, "use_sliding_window", fields.get("use_sliding_window", False), (False,))
+    try:
+        scaling = RopeScaling.read(rope, fields["max_position_embeddings"])
+    except ValueError as error:
+        raise InputError(str(error), where) from None
     bias = fields.get("attention_bias", False) and model_type != "qwen2"
     require_known(where, "attention_bias", bias, (fields.get("mlp_bias", False) if model_type == "llama" else False,))
     return DecoderConfig(
         vocab_size=fields["vocab_size"],
-        context_length=fields["max_position_embeddings"],
+        context_length=context_of(fields),
         num_layers=fields["num_hidden_layers"],
         hidden_size=fields["hidden_size"],
         num_heads=fields["num_attention_heads"],
@@ -161,8 +166,20 @@ def llama_config(fields: Mapping[str, Any], where: Path) -> DecoderConfig:
         qk_norm=model_type == "qwen3",
         tie_embeddings=fields.get("tie_word_embeddings", False),
         rope_theta=rope.get("rope_theta", fields.get("rope_theta", 10000.0)),
+        rope_scaling=scaling,
         norm_eps=fields.get("rms_norm_eps", 1e-6),
     )
+
+
+def context_of(fields: Mapping[str, Any]) -> int:
+    """Return the longest row. Mistral's attention window is never left: rows are at most as long as the window."""
+    window = fields.get("sliding_window", 4096) if fields["model_type"] == "mistral" else None
+    return min(fields["max_position_embeddings"], window or fields["max_position_embeddings"])
+
+
+def rope_fields(config: DecoderConfig) -> dict[str, Any]:
+    """Return the fields of rope_parameters that a scaling of positions adds."""
+    return config.rope_scaling.published() if config.rope_scaling is not None else {}
 
 
 def training_dropout(fields: Mapping[str, Any], where: Path) -> float:

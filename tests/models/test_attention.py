@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amenable.models import attention
-from amenable.models.attention import attend_rows, rotary, rotate
+from amenable.models.attention import attend_rows, rotate
 from amenable.models.cache import Cache
 from amenable.models.config import DecoderConfig
 from amenable.models.decoder import Decoder
 from amenable.models.layout import Layout
+from amenable.models.rope import rotary
 
 ROPE = DecoderConfig(10, hidden_size=8, num_heads=2, num_layers=1, context_length=32, positions="rope")
 
@@ -60,7 +61,7 @@ def test_many_buckets_equal_a_single_bucket(monkeypatch):
 def test_rotation_worked_by_hand():
     # head width 4: pairs (0, 2) and (1, 3) turn by position and by position / 100
     x = torch.tensor([[[1.0, 2.0, 3.0, 4.0]]])
-    turned = rotate(x, rotary(ROPE, torch.tensor([2])))[0, 0]
+    turned = rotate(x, rotary(torch.tensor([2]), 4, 10000.0))[0, 0]
     c, s, c2, s2 = math.cos(2), math.sin(2), math.cos(0.02), math.sin(0.02)
     assert turned.tolist() == pytest.approx([c - 3 * s, 2 * c2 - 4 * s2, 3 * c + s, 4 * c2 + 2 * s2], abs=1e-6)
 
@@ -69,14 +70,14 @@ def test_rotation_depends_on_distance_only_and_keeps_length():
     q, k = normal(1, 1, 4, seed=0), normal(1, 1, 4, seed=1)
 
     def at(x, position):
-        return rotate(x, rotary(ROPE, torch.tensor([position])))
+        return rotate(x, rotary(torch.tensor([position]), 4, 10000.0))
 
     assert float((at(q, 7) * at(k, 3)).sum()) == pytest.approx(float((at(q, 20) * at(k, 16)).sum()), abs=1e-5)
     assert float(at(q, 25).norm()) == pytest.approx(float(q.norm()), abs=1e-5)
 
 
 def test_gradient_of_a_rotation_is_its_slope():
-    rotation = rotary(ROPE, torch.arange(3))
+    rotation = rotary(torch.arange(3), 4, 10000.0)
     x = normal(3, 2, 4, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: rotate(x, rotation), (x,))
     assert torch.autograd.gradgradcheck(lambda x: rotate(x, rotation), (x,))

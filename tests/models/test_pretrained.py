@@ -11,6 +11,7 @@ from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.heads import ScalarModel
 from amenable.models.hf_config import LANGUAGE_MODELS, model_type_of
 from amenable.models.layout import Layout
+from amenable.models.rope import RopeScaling
 
 GPT = DecoderConfig(61, context_length=32, num_layers=2, hidden_size=32, num_heads=4)
 MODERN = replace(GPT, positions="rope", norm="rms", activation="swiglu", bias=False, norm_eps=1e-6)
@@ -25,6 +26,12 @@ VARIANTS = CONFIGS | {
     "GPT2 relu": replace(GPT, activation="relu", mlp_width=80, tie_embeddings=False),
     "OpenAIGPT relu": replace(GPT, norm_placement="post", activation="relu"),
     "Llama biased": replace(MODERN, bias=True, head_width=12),
+    "Llama 3": replace(MODERN, head_width=16, rope_scaling=RopeScaling("llama3", 4.0, 8, 1.0, 4.0)),
+    "Llama linear": replace(MODERN, rope_scaling=RopeScaling("linear", 3.0)),
+    "Qwen2 yarn": replace(MODERN, qkv_bias=True, head_width=8, rope_scaling=RopeScaling("yarn", 4.0, 8)),
+    "Qwen3 yarn": replace(
+        CONFIGS["Qwen3"], rope_scaling=RopeScaling("yarn", 2.0, 16, beta_fast=8.0, attention_factor=1.3, truncate=False)
+    ),
 }
 everything = pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
 LENGTHS = [5, 1, 20, 20]
@@ -184,7 +191,12 @@ def test_old_rope_settings_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("Llama", {"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, "rope type is 'llama3'"),
+        (
+            "Llama",
+            {"rope_parameters": {"rope_type": "llama3", "factor": 8.0}},
+            "rope_type llama3 lacks high_freq_factor",
+        ),
+        ("Llama", {"rope_parameters": {"rope_type": "longrope", "factor": 8.0}}, "rope_type is 'longrope'"),
         ("Llama", {"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
         ("Llama", {"attention_bias": True}, "attention_bias is True"),
         ("Qwen2", {"use_sliding_window": True}, "use_sliding_window is True"),
@@ -240,3 +252,36 @@ def test_a_smaller_vocabulary_drops_the_last_rows():
     first_rows = decoder.unembedding.detach()[:50].clone()
     pretrained.resize_vocabulary(decoder, 50, torch.Generator().manual_seed(0))
     assert torch.equal(decoder.unembedding, first_rows) and decoder.config.vocab_size == 50
+
+
+@pytest.mark.parametrize("window", [None, 64, 24])
+@torch.inference_mode()
+def test_mistral_is_read_and_never_leaves_its_window(window, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 12}
+    config = transformers.MistralConfig(**sizes, **heads, max_position_embeddings=48, sliding_window=window)
+    torch.manual_seed(3)
+    theirs = transformers.AutoModelForCausalLM.from_config(config).eval()
+    theirs.save_pretrained(tmp_path)
+    decoder = pretrained.load_decoder(tmp_path).eval()
+    assert decoder.config.context_length == (24 if window == 24 else 48)
+    logits = theirs(padded()).logits
+    expected = torch.cat([logits[row, :length] for row, length in enumerate(LENGTHS)])
+    torch.testing.assert_close(our_logits(decoder), expected, rtol=1e-4, atol=1e-4)
+    pretrained.save(tmp_path / "ours", decoder, eos_id=2, pad_id=0)
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours").eval()
+    torch.testing.assert_close(again(padded()).logits, logits, rtol=1e-4, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_dynamic_scaling_is_none_within_the_original_context(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    plain = replace(MODERN, rope_scaling=RopeScaling("dynamic", 2.0))
+    pretrained.save(tmp_path, lively(plain), eos_id=2, pad_id=0)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    decoder = pretrained.load_decoder(tmp_path).eval()
+    assert decoder.config.rope_scaling == plain.rope_scaling
+    logits = theirs(padded()).logits
+    expected = torch.cat([logits[row, :length] for row, length in enumerate(LENGTHS)])
+    torch.testing.assert_close(our_logits(decoder), expected, rtol=1e-4, atol=1e-4)
