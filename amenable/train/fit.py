@@ -1,9 +1,9 @@
-"""The loop of every stage that learns from a fixed set of elements: pretraining, fine-tuning, reward modelling, DPO.
+"""Training loop of the offline stages: pretraining, supervised fine-tuning, reward modelling, DPO.
 
     for every step:   elements -> accumulate(objective) -> optimizers -> evaluate -> one row of metrics
 
-The stage says what an element is and what its loss is (`Objective`); steps, checkpoints, first batch, plan and metrics
-are the same for all.
+A stage defines its elements and their loss (`Objective`); steps, checkpoints, first batch, plan and metrics are the
+same for all.
 """
 
 from __future__ import annotations
@@ -35,51 +35,50 @@ Metrics = dict[str, Any]
 
 @dataclass
 class Training(Generic[E]):
-    """What a stage hands to `fit`."""
+    """Arguments of `fit` that a stage provides: objective, data, model and optimizers."""
 
     objective: Objective[E]
     elements: Sequence[E]
     batches: Sequence[Sequence[int]]
-    """places of every step's elements"""
+    """indices of every step's elements"""
     model: nn.Module
     """the model that trains"""
     optimizers: Mapping[str, Optimizer]
-    """by the prefix of their metrics: "" and, where some weights have an optimizer of their own, such as "head_" """
+    """by the prefix of their metrics: "", or such as "head_" for weights with an optimizer of their own"""
     schedule: plan.Schedule
     check: BatchCheck
-    """the first step's rows, all checked"""
+    """rows of the first step"""
     plan: Sequence[str]
-    """lines that say what is trained on, and for how long"""
+    """lines to print before training: data, number of steps"""
     train_mode: bool = False
-    """dropout is on while a loss is computed"""
+    """True for dropout in the loss"""
     show: tuple[str, ...] = ("loss",)
     """metrics beside the progress bar"""
     held_out: Sequence[Row] = ()
-    """rows that are only read, as in validation"""
+    """validation rows"""
     data_tokens: int = 0
-    """tokens of the data that are held as lists"""
+    """tokens of the data, held as lists"""
     reference: nn.Module | None = None
-    """a model that is held beside, and only read"""
+    """frozen model, such as DPO's reference"""
     other_peaks: Sequence[int] = ()
-    """bytes of other work that comes and goes, such as answering prompts"""
+    """peak bytes of other work, such as generation"""
     best: BestWeights | None = None
-    """keeps the weights of the best evaluation; without it the last are kept"""
+    """weights of the best evaluation; None keeps the last weights"""
 
 
 def fit(
     run: Run,
-    training: Training[E],
+    task: Training[E],
     options: TrainingOptions,
     runtime: Runtime,
     evaluate: Callable[[int], Metrics] = lambda step: {},
     statistics: Callable[[int, list[E], Metrics], Metrics] = lambda step, elements, stats: stats,
 ) -> bool:
-    """Train the model through all steps, best weights restored in the end. False where --inspect-batch ends it before.
+    """Train the model for all steps and restore the best weights. Returns False if --inspect-batch ends the run before.
 
-    evaluate(step) returns metrics on held-out data, where the step is one that measures; statistics(step, elements,
-    stats) may add to the statistics of a step, or refuse them.
+    evaluate(step) returns metrics on held-out data, or none; statistics(step, elements, stats) returns the metrics of a
+    training step, or raises InputError.
     """
-    task = training
     run.begin(task.schedule, runtime)
     run.log.info(f"{plan.parameters(task.model)}, {memory_plan(task, options, runtime)}")
     for line in task.plan:
@@ -92,7 +91,7 @@ def fit(
     for step in run.steps(len(task.batches), state, options.save_steps):
         seed_step(options.seed, step)
         run.note_batch(step, task.batches[step - 1])
-        elements = [task.elements[place] for place in task.batches[step - 1]]
+        elements = [task.elements[i] for i in task.batches[step - 1]]
         task.model.train(task.train_mode)
         stats = accumulate(task.objective, elements, runtime, options.max_tokens_per_pass)
         metrics = statistics(step, elements, dict(stats))
@@ -109,17 +108,17 @@ def fit(
 
 
 def tokens_of(objective: Objective[E], elements: Sequence[E]) -> int:
-    """Return the tokens of some elements, a shared context counted once."""
+    """Count the tokens of some elements, a shared prefix once."""
     rows = [row for element in elements for row in objective.rows(element)]
     return batches.unique_tokens(rows) if objective.share_prefixes else sum(len(ids) for ids, _ in rows)
 
 
 def memory_plan(task: Training[E], options: TrainingOptions, runtime: Runtime) -> str:
-    """Return a line on the memory that a run will need, from the passes of its first epoch."""
+    """Return a line on the peak memory of a run, from the passes of its first epoch."""
     objective, limit, elements = task.objective, options.max_tokens_per_pass, task.elements
-    longest = max(range(len(elements)), key=lambda place: tokens_of(objective, [elements[place]]))
+    longest = max(range(len(elements)), key=lambda i: tokens_of(objective, [elements[i]]))
     steps = [*task.batches[: getattr(task.batches, "per_epoch", 1)], [longest]]
-    rows = ([objective.rows(elements[place]) for place in step] for step in steps)
+    rows = ([objective.rows(elements[i]) for i in step] for step in steps)
     work = largest_pass(rows, limit, objective.share_prefixes, summed=objective.output == "nll")
     if objective.output == "scalar":
         work = replace(work, trained=work.rows)

@@ -1,4 +1,4 @@
-"""Models and their tokenizers, out of run directories and into them, with the checks that belong to each meeting."""
+"""Load and save models with their tokenizers, checking that model, tokenizer and run directory belong together."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from amenable.train.runtime import Runtime
 
 SaveDtype = Literal["float32", "bfloat16"]
 VOCABULARY_MULTIPLE = 64
-"""a vocabulary that grows becomes a multiple of this, which matrix products are quick at"""
+"""a vocabulary that grows becomes a multiple of this, for fast matrix products"""
 
 
 def load_policy(
     folder: Path, runtime: Runtime, made_by: str = "amenable sft", dropout: float = 0.0
 ) -> tuple[Decoder, Tokenizer]:
-    """A language model and its tokenizer. The model comes in evaluation mode; in training mode it uses `dropout`."""
+    """Load a language model, in evaluation mode, and its tokenizer. In training mode the model uses `dropout`."""
     require_model(folder, made_by)
     tokenizer = Tokenizer.load(folder)
     decoder = pretrained.load_decoder(folder, dropout=dropout).to(runtime.device).eval()
@@ -46,20 +46,18 @@ def load_reward_model(
 
 
 def save_model(folder: Path, model: Decoder | ScalarModel, tokenizer: Tokenizer, dtype: SaveDtype = "float32") -> None:
-    """A published-format model directory: weights, configuration, tokenizer, chat template; and what it says to a few
-    ids, for `amenable verify`.
+    """Write a model folder in the published format, with a tokenizer, and reference logits for `amenable verify`.
 
-    Where the model was read from a folder, bos, eos and pad in config.json are that folder's. bfloat16 rounds the
-    weights of the model itself, so that the probe is of what was saved.
+    bos, eos and pad ids in config.json are those of the folder that the model was loaded from, if any. bfloat16 rounds
+    the weights of `model` itself, so that the reference logits are those of the saved weights.
     """
     decoder = model.decoder if isinstance(model, ScalarModel) else model
     scalar = decoder is not model
     tokenizer = tokenizer.with_padding() if scalar else tokenizer
-    origin = decoder.origin
     ids = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
-    if origin is not None:
-        kept = {name: origin.get(f"{name}_token_id") for name in ids}
-        ids = kept | ({"pad": tokenizer.pad_id} if scalar else {})
+    if decoder.origin is not None:
+        original = {name: decoder.origin.get(f"{name}_token_id") for name in ids}
+        ids = original | ({"pad": tokenizer.pad_id} if scalar else {})
     if dtype == "bfloat16":
         round_weights(model, torch.bfloat16)
     with disk_errors(folder):
@@ -78,13 +76,13 @@ def save_model(folder: Path, model: Decoder | ScalarModel, tokenizer: Tokenizer,
 
 @torch.no_grad()
 def round_weights(model: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Give every parameter the nearest value that `dtype` has; it stays in its own type."""
+    """Round every parameter to the values of `dtype`, keeping its own dtype."""
     for parameter in model.parameters():
         parameter.copy_(parameter.to(dtype))
 
 
 def require_model(folder: Path, made_by: str) -> None:
-    """Refuse a folder without a model; what lies in the folder of a run that has not finished is none yet."""
+    """Raise InputError for a folder without a model, or of a run that has not finished."""
     if not folder.exists():
         raise InputError("no such model folder", folder, f"make it with '{made_by}', or name another")
     unfinished = (folder / "config.yaml").exists() and not (folder / "finished.json").exists()
@@ -95,8 +93,8 @@ def require_model(folder: Path, made_by: str) -> None:
 
 
 def fit_vocabulary(decoder: Decoder, tokenizer: Tokenizer, folder: Path) -> Decoder:
-    """Give the model rows for special tokens that the tokenizer has gained, VOCABULARY_MULTIPLE or more at a time;
-    refuse one that it was not made with. Rows beyond the tokenizer's tokens are padding from now on."""
+    """Add rows to the model's vocabulary for special tokens that the tokenizer has gained, up to a multiple of
+    VOCABULARY_MULTIPLE; rows beyond the tokenizer's tokens are padding. InputError for a tokenizer of another model."""
     missing = tokenizer.vocab_size - decoder.config.vocab_size
     if missing > len(tokenizer.special_ids):
         raise InputError(
@@ -113,6 +111,6 @@ def fit_vocabulary(decoder: Decoder, tokenizer: Tokenizer, folder: Path) -> Deco
 
 
 def require_same_tokenizer(ours: Tokenizer, theirs: Tokenizer, folder: Path) -> None:
-    """Two models that read the same ids must have the same vocabulary."""
+    """Raise InputError, naming the folder of `theirs`, unless both tokenizers have the same vocabulary."""
     if ours.fingerprint != theirs.fingerprint:
         raise InputError("has another tokenizer than the policy", folder, "train both from the same base model")

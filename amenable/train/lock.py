@@ -1,7 +1,7 @@
-"""One process at a time in a run directory.
+"""Lock of a run directory: one process at a time.
 
-The lock is the system's, not the file's: it is free as soon as its owner has ended, however it ended; the file stays.
-It is asked for with lockf, which is of the process: whoever opens a run twice in one process has it already.
+The operating system releases the lock when its owner ends, however it ends; the file stays. `lockf` locks belong to the
+process, so opening a run twice in one process does not conflict.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from amenable.files import disk_errors
 
 NAME = ".lock"
 FAR = 1 << 20
-"""the byte that is locked on Windows, where a locked byte cannot be read: behind the owner's name"""
+"""byte that is locked on Windows, where a locked byte cannot be read: beyond the owner's name"""
 
 
 class Lock:
-    """The lock of a folder; the file in it tells who has it."""
+    """Lock of a folder, with its owner's name in a file."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -32,17 +32,16 @@ class Lock:
         return self.handle is not None
 
     def acquire(self) -> None:
-        """Take the lock of a folder that exists. InputError where another process has it."""
+        """Acquire the lock of an existing folder. InputError if another process holds it."""
         if self.held:
             return
         with disk_errors(self.folder):
             handle = os.open(self.folder / NAME, os.O_RDWR | os.O_CREAT, 0o644)
         if not lock(handle):
-            owner = os.read(handle, 200).decode("utf-8", "replace") or "it has not said who it is"
+            owner = os.read(handle, 200).decode("utf-8", "replace") or "unknown"
             os.close(handle)
-            raise InputError(
-                f"another process is at work here ({owner})", self.folder, "wait until it ends, or stop it"
-            )
+            problem = f"another process is at work here ({owner})"
+            raise InputError(problem, self.folder, "wait until it ends, or stop it")
         self.handle = handle
         with disk_errors(self.folder):
             os.ftruncate(handle, 0)
@@ -55,7 +54,7 @@ class Lock:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether another process is at work in a folder."""
+    """Return True if another process holds the lock of a folder."""
     try:
         handle = os.open(folder / NAME, os.O_RDWR)
     except OSError:
@@ -67,7 +66,7 @@ def is_held(folder: Path) -> bool:
 
 
 def lock(handle: int) -> bool:
-    """Lock an open file without waiting; False where another process has it. A disk that knows no locks has none."""
+    """Lock an open file without waiting; return False if another process holds it. Disks without locks never do."""
     try:
         if sys.platform == "win32":
             import msvcrt

@@ -25,9 +25,9 @@ from amenable.train.runtime import KERNELS, Runtime
 
 FP32, BF16 = 4, 2
 DROPOUT_BYTES = 2
-"""kept of each number under dropout, measured"""
+"""stored for each number under dropout, measured"""
 MLP_WIDTHS = {"swiglu": 4, "gelu": 2, "relu": 1}
-"""tensors of the MLP's width kept for the backward pass"""
+"""tensors of the MLP's width stored for the backward pass"""
 LAYER_SHARE = 0.9
 """working memory of one layer, in a backward pass or without gradients, over its activations: 0.70 to 1.04 by shape"""
 LIBRARIES = 16 << 20
@@ -104,8 +104,8 @@ def head_bytes(model: Model, work: Pass, runtime: Runtime, training: bool = True
     chunk = min(logits, chunk_size(shape.vocab_size, runtime.device.type))
     softmax = product * chunk + 2 * FP32 * (min(chunk, CACHE_LOGITS) if cpu else chunk)
     states = (FP32 + product) * work.trained * shape.hidden_size
-    kept = product * logits if training and not work.summed and product * logits <= KEEP_LOGITS_BYTES else 0
-    return cast_bytes(unembedding, runtime) + states + softmax + kept + (FP32 * unembedding if training else 0)
+    stored = product * logits if training and not work.summed and product * logits <= KEEP_LOGITS_BYTES else 0
+    return cast_bytes(unembedding, runtime) + states + softmax + stored + (FP32 * unembedding if training else 0)
 
 
 def working_bytes(model: Model, work: Pass, runtime: Runtime) -> int:

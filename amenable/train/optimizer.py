@@ -1,12 +1,13 @@
 """AdamW with weight decay on matrices only, and torch's Muon for hidden matrices as an option.
 
 Muon (Jordan et al., 2024) makes the update of a hidden matrix orthogonal. At a few million parameters and minutes of
-training it was the safer of the two at learning facts, so the small presets use it for pretraining.
+training it learned facts more reliably than AdamW, so the small presets use it for pretraining.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -22,7 +23,7 @@ from amenable.train.guards import LOWER
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """How a loss becomes a step."""
+    """Options of AdamW and Muon."""
 
     learning_rate: FromModel[float] = FROM_MODEL
     """peak learning rate of AdamW; by default from the model's size"""
@@ -48,7 +49,7 @@ class OptimizerConfig:
 
 
 class Optimizer:
-    """One or two torch optimizers over the trainable parameters of some modules, stepped together."""
+    """AdamW, and Muon if configured, over the trainable parameters of some modules, stepped together."""
 
     def __init__(self, modules: list[nn.Module], config: OptimizerConfig):
         if config.learning_rate is FROM_MODEL:
@@ -59,7 +60,7 @@ class Optimizer:
         self.parameters = list(parameters.values())
         self.max_grad_norm = config.max_grad_norm
         self.on_nonfinite: Callable[[str, str], NoReturn] = raise_nonfinite
-        hidden = {name for name, p in parameters.items() if config.muon_learning_rate and is_hidden_matrix(name, p)}
+        hidden = {name: p for name, p in parameters.items() if config.muon_learning_rate and is_hidden_matrix(name, p)}
         matrices = [p for name, p in parameters.items() if p.ndim >= 2 and name not in hidden]
         others = [p for name, p in parameters.items() if p.ndim < 2]
         groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -77,7 +78,7 @@ class Optimizer:
         if hidden:
             self.parts.append(
                 torch.optim.Muon(
-                    [parameters[name] for name in hidden_in_order(parameters, hidden)],
+                    list(hidden.values()),
                     lr=config.muon_learning_rate,
                     weight_decay=config.weight_decay,
                     momentum=0.95,
@@ -86,9 +87,9 @@ class Optimizer:
             self.peaks.append(config.muon_learning_rate)
 
     def step(self, multiplier: float = 1.0) -> float:
-        """Clip, step at `multiplier` times the peak learning rates, clear. Returns the gradient norm as it was.
+        """Clip the gradient, step at `multiplier` times the peak learning rates, and clear it; return its norm before.
 
-        A gradient that is not finite is refused before the step, weights that are not finite after it.
+        Calls `on_nonfinite` before the step for a gradient that is not finite, and after it for such weights.
         """
         limit = self.max_grad_norm or float("inf")
         norm = float(nn.utils.clip_grad_norm_(self.parameters, limit))
@@ -106,12 +107,12 @@ class Optimizer:
         return norm
 
     def rates(self, prefix: str = "") -> dict[str, float]:
-        """The learning rates of the last step as metrics: `lr`, and `muon_lr` where Muon has the hidden matrices."""
+        """Return the learning rates of the last step as metrics: `lr`, and `muon_lr` with Muon."""
         names = ("lr", "muon_lr")
         return {prefix + name: part.param_groups[0]["lr"] for name, part in zip(names, self.parts)}
 
     def zero_grad(self) -> None:
-        """Drop the gradients that have gathered since the last step."""
+        """Clear all gradients."""
         for part in self.parts:
             part.zero_grad(set_to_none=True)
 
@@ -123,14 +124,14 @@ class Optimizer:
             part.load_state_dict(state[str(i)])
 
 
-def raise_nonfinite(what: str, how: str) -> NoReturn:
-    """What an optimizer does with numbers that are not finite where no run takes it over."""
-    raise InputError(what, how=how)
+def raise_nonfinite(problem: str, hint: str) -> NoReturn:
+    """Raise InputError for numbers that are not finite; a run replaces this to stop itself."""
+    raise InputError(problem, how=hint)
 
 
 @torch.no_grad()
 def length(parameters: list[nn.Parameter]) -> float:
-    """The Euclidean norm of all weights; not finite where one of them is not, or is too large to be squared."""
+    """Return the Euclidean norm of all weights; not finite if a weight is not, or if its square overflows."""
     return float(nn.utils.get_total_norm(parameters))
 
 
@@ -139,27 +140,24 @@ def named(module: nn.Module, index: int) -> list[tuple[str, nn.Parameter]]:
 
 
 def paddings_of(module: nn.Module) -> list[tuple[Tensor, int, Tensor]]:
-    """Embeddings and unembeddings with more rows than their tokenizer has tokens: the matrix, how many tokens, and the
-    rows beyond them. No gradient reaches these; weight decay would."""
-    found = []
+    """Return embeddings and unembeddings with padding rows: (matrix, number of tokens, copy of the rows beyond). These
+    rows have no gradient, but weight decay would change them."""
+    paddings = []
     for decoder in (part for part in module.modules() if isinstance(part, Decoder)):
         matrices = [decoder.token_embedding] + ([decoder.output] if decoder.output is not None else [])
         if decoder.num_tokens < decoder.config.vocab_size:
-            found += [(m.weight, decoder.num_tokens, m.weight.detach()[decoder.num_tokens :].clone()) for m in matrices]
-    return found
+            tokens = decoder.num_tokens
+            paddings += [(m.weight, tokens, m.weight.detach()[tokens:].clone()) for m in matrices]
+    return paddings
 
 
 def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
-    """A matrix between hidden states: inside a layer, not an embedding, not a head."""
+    """Return True for a matrix inside a layer, not an embedding or a head."""
     return parameter.ndim == 2 and ".layers." in name
 
 
-def hidden_in_order(parameters: dict[str, nn.Parameter], hidden: set[str]) -> list[str]:
-    return [name for name in parameters if name in hidden]
-
-
 def freeze(module: nn.Module, layers: int) -> int:
-    """Stop training the embeddings and the lowest `layers` layers of a decoder. Returns how many numbers train on."""
+    """Freeze the embeddings and the lowest `layers` layers of a decoder; return the number of trainable parameters."""
     depth = 1 + max(layer_of(name) for name, _ in module.named_parameters())
     if layers > depth:
         raise InputError(f"frozen_layers is {layers} and the model has {depth} layers", how="freeze fewer layers")
@@ -171,6 +169,6 @@ def freeze(module: nn.Module, layers: int) -> int:
 
 
 def layer_of(name: str) -> int:
-    """The layer that a parameter belongs to, from 0; -1 for one that belongs to none."""
-    place = name.split("layers.")[-1].split(".")[0] if "layers." in name else ""
-    return int(place) if place.isdigit() else -1
+    """Return the layer of a parameter, from 0; -1 if it is in none."""
+    match = re.search(r"layers\.(\d+)", name)
+    return int(match[1]) if match else -1

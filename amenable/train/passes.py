@@ -1,4 +1,4 @@
-"""Sizes of a run's largest passes: its tokens, and the slots that attention computes for them."""
+"""Sizes of a run's largest forward passes: tokens, and the padded slots that attention computes for them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Pass:
     accumulates: bool = False
     """True if an earlier pass of the step may have left gradients"""
     summed: bool = False
-    """True if the loss is the sum over predictions: then logits are not kept"""
+    """True if the loss is a sum over predictions: logits are then not stored"""
 
 
 def pass_of(rows: Sequence[Row], share: bool = False) -> Pass:

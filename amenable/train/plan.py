@@ -1,4 +1,4 @@
-"""The plan of a run as arithmetic, printed before it starts: what is read, how many steps."""
+"""Plan of a run: learning rate schedule, numbers of parameters and steps, and checks of options."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from amenable.errors import InputError
 from amenable.functional import schedules
 
 WARMUP_SHARE = 8
-"""a warm-up takes at most one in so many steps, unless more are given"""
+"""by default the warm-up takes at most this fraction of the steps, 1 / WARMUP_SHARE"""
 MAX_COUNT = 10**9
-"""what is counted, or weighed, by more than this is a slip of the hand"""
+"""largest count or weight in an option: more is a typing error"""
 
 
 def parameters(module: nn.Module) -> str:
-    """'2.03M parameters', those that train told apart where some are frozen."""
+    """Return such as "2.03M parameters", with the number that train if some are frozen."""
     total = sum(p.numel() for p in module.parameters())
     training = sum(p.numel() for p in module.parameters() if p.requires_grad)
     return f"{human_count(total)} parameters" + (f", {human_count(training)} training" if training != total else "")
 
 
 def human_count(number: float) -> str:
+    """Format a count with three digits and k, M or B."""
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.3g}{letter}"
@@ -32,17 +33,16 @@ def human_count(number: float) -> str:
 
 
 def require_at_least(least: float, options: Any, *names: str) -> None:
-    """InputError for an option of a stage that is below `least`, above a billion, or not a number. None passes: it is
-    open yet."""
+    """Raise InputError for an option below `least`, above MAX_COUNT, or not a number. None passes."""
     for name in names:
         value = getattr(options, name)
         if value is not None and not least <= value <= MAX_COUNT:
-            how = f"it must be {MAX_COUNT:,} or less" if MAX_COUNT < value < math.inf else f"it must be {least} or more"
-            raise InputError(f"{name} is {value}", how=how)
+            limit = f"{MAX_COUNT:,} or less" if MAX_COUNT < value < math.inf else f"{least} or more"
+            raise InputError(f"{name} is {value}", how=f"it must be {limit}")
 
 
 def require_below_one(options: Any, *names: str) -> None:
-    """InputError for an option of a stage that does not lie in [0, 1). None passes: it is open yet."""
+    """Raise InputError for an option outside [0, 1). None passes."""
     for name in names:
         value = getattr(options, name)
         if value is not None and not 0 <= value < 1:
@@ -50,14 +50,14 @@ def require_below_one(options: Any, *names: str) -> None:
 
 
 def require_share(options: Any, *names: str) -> None:
-    """InputError for an option of a stage that does not lie in [0, 1]."""
+    """Raise InputError for an option outside [0, 1]."""
     for name in names:
         if not 0 <= getattr(options, name) <= 1:
             raise InputError(f"{name} is {getattr(options, name)}", how="it must lie in [0, 1]")
 
 
 def require_above_zero(options: Any, *names: str) -> None:
-    """InputError for an option of a stage that is not above 0, or above a billion. None passes: it is open yet."""
+    """Raise InputError for an option that is not above 0, or above MAX_COUNT. None passes."""
     for name in names:
         value = getattr(options, name)
         if value is not None and not 0 < value <= MAX_COUNT:
@@ -65,22 +65,21 @@ def require_above_zero(options: Any, *names: str) -> None:
 
 
 def require_minibatches(options: Any) -> None:
-    """InputError where `num_mini_batches` does not divide the samples of a step."""
-    if options.samples % options.num_mini_batches:
-        what = f"num_mini_batches {options.num_mini_batches} does not divide the {options.samples} samples of a step"
-        raise InputError(what, how="prompts_per_step x num_generations must be a multiple")
+    """Raise InputError unless `num_mini_batches` divides the samples of a step."""
+    problem = f"num_mini_batches {options.num_mini_batches} does not divide the {options.samples} samples of a step"
+    forbid(options.samples % options.num_mini_batches, problem, "prompts_per_step x num_generations must be a multiple")
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Step (from 1) -> multiplier of the peak learning rate: a linear warm-up, then a cosine."""
+    """Learning rate schedule, step (from 1) -> multiplier of the peak: a linear warm-up, then a cosine."""
 
     total: int
     warmup_steps: int
     floor: float
     """multiplier that the cosine reaches one step after `total`"""
     remark: str = ""
-    """why the warm-up is shorter than usual, or than given"""
+    """reason for a warm-up shorter than usual, or than given"""
 
     def __call__(self, step: int) -> float:
         rising = schedules.warmup(step, self.warmup_steps)
@@ -92,10 +91,9 @@ class Schedule:
 
 
 def cosine_with_warmup(total: int, warmup_steps: int | None, floor: float, usual: int = 10) -> Schedule:
-    """Rise over `warmup_steps`, then fall along a cosine to `floor` of the peak.
+    """Return a schedule that rises over `warmup_steps`, then falls along a cosine to `floor` of the peak.
 
-    Without a number the warm-up takes the usual steps, and at most one in `WARMUP_SHARE` of the run. One that is given
-    and does not fit into the run shrinks to that.
+    None takes `usual` steps, at most total / WARMUP_SHARE; a number that does not fit into the run shrinks to that.
     """
     if warmup_steps is not None and warmup_steps < 0:
         raise InputError(f"warmup_steps is {warmup_steps}", how="it must be 0 or more")
@@ -110,15 +108,8 @@ def cosine_with_warmup(total: int, warmup_steps: int | None, floor: float, usual
     return Schedule(total, warmup_steps, floor)
 
 
-def epochs_of(epochs: float, rows: int, per_step: int) -> int:
-    """Steps that `epochs` passes over `rows` rows take at `per_step` rows a step."""
-    if rows < 1:
-        raise InputError("no rows to train on")
-    return max(1, math.ceil(epochs * rows / per_step))
-
-
 def rollouts(options: Any, schedule: Schedule, prompts: int) -> str:
-    """What a stage that learns from its own samples does in a step, and how often it meets each prompt."""
+    """Return a line on the samples, epochs and minibatches of an online algorithm's step, and its epochs of prompts."""
     epochs = options.max_steps * options.prompts_per_step / prompts
     return (
         f"{options.prompts_per_step} prompts x {options.num_generations} samples a step; "
@@ -127,7 +118,7 @@ def rollouts(options: Any, schedule: Schedule, prompts: int) -> str:
     )
 
 
-def forbid(wrong: object, what: str, how: str) -> None:
-    """InputError where `wrong` is true."""
-    if wrong:
-        raise InputError(what, how=how)
+def forbid(condition: object, problem: str, hint: str) -> None:
+    """Raise InputError if the condition is true."""
+    if condition:
+        raise InputError(problem, how=hint)

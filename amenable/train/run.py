@@ -208,7 +208,7 @@ class Run:
 
     def reopen(self) -> None:
         """Let the run go on beyond its end, with the options of a longer one: it has not finished any more."""
-        prolong.drop_end(self.out)
+        prolong.drop_last_step(self.out)
         (self.out / FINISHED).unlink(missing_ok=True)
         write_text(self.out / OPTIONS, self.yaml())
         sync_folder(self.out)

@@ -61,19 +61,6 @@ def test_schedules_that_mean_nothing_are_refused(warm: int, floor: float, what: 
         plan.cosine_with_warmup(10, warm, floor)
 
 
-@pytest.mark.parametrize(
-    ("epochs", "rows", "per_step", "steps"),
-    [(1, 10, 5, 2), (1, 11, 5, 3), (2.5, 10, 5, 5), (0.01, 10, 5, 1), (1, 1, 8, 1)],
-)
-def test_epochs_as_steps(epochs: float, rows: int, per_step: int, steps: int) -> None:
-    assert plan.epochs_of(epochs, rows, per_step) == steps
-
-
-def test_no_rows_are_no_epoch() -> None:
-    with pytest.raises(InputError, match="no rows"):
-        plan.epochs_of(1, 0, 8)
-
-
 def test_counts_are_told_in_words_that_can_be_read() -> None:
     module = torch.nn.Linear(1999, 1)
     assert plan.parameters(module) == "2k parameters"

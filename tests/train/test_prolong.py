@@ -75,16 +75,16 @@ def test_the_checkpoint_that_is_kept_is_the_one_before_the_last_step() -> None:
 
 def test_the_past_is_the_newest_whole_checkpoint_before_the_end(tmp_path: Path) -> None:
     schedule = Schedule(4, 1, 1.0)
-    assert prolong.past(tmp_path) is None
+    assert prolong.resumable(tmp_path) is None
     for step in (2, 3, 4):
         keep(tmp_path, step, schedule)
-    assert prolong.past(tmp_path) == (3, schedule)
+    assert prolong.resumable(tmp_path) == (3, schedule)
     (tmp_path / "checkpoint-3" / "state.safetensors").write_bytes(b"torn")
-    assert prolong.past(tmp_path) == (2, schedule)
-    prolong.drop_end(tmp_path)
+    assert prolong.resumable(tmp_path) == (2, schedule)
+    prolong.drop_last_step(tmp_path)
     assert checkpoint.steps(tmp_path) == [2]
     keep(tmp_path, 3, None)  # of a stage without a schedule
-    assert prolong.past(tmp_path) == (2, schedule)
+    assert prolong.resumable(tmp_path) == (2, schedule)
 
 
 def test_what_cannot_be_prolonged_says_why_and_what_to_do(tmp_path: Path) -> None:
