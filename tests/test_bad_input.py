@@ -143,7 +143,7 @@ CASES = [
         "begun with other options: |batch_size was 4 and is 8",
     ),
     ("out is a file", "sft {sft} --out {d}/file", "file: is a file|folder"),
-    ("out below a file", "sft {sft} --out {d}/file/run", "run: cannot be made"),
+    ("out below a file", "sft {sft} --out {d}/file/run", "run: cannot be created"),
     ("bad temperature", "sample {sample} --sampling.temperature -0.5", "temperature is -0.5|use 0 (greedy) or more"),
     ("top-p of 0", "sample {sample} --sampling.top-p 0", "top_p is 0.0"),
     ("no room", "sample {sample} --sampling.max-new-tokens 64", "prompts is within 0 tokens|lower the number"),

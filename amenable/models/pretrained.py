@@ -136,8 +136,8 @@ def label_row(fields: Mapping[str, Any], label: str | None, folder: Path) -> tup
         return 0, 1
     names = names or ["LABEL_0", "LABEL_1"]  # transformers writes no names where they are these
     if label not in names:
-        what = f"has {len(names)} labels" if label is None else f"has no label '{label}'"
-        raise InputError(what, folder, f"name one as {folder}:LABEL; its labels are {', '.join(names)}")
+        problem = f"has {len(names)} labels" if label is None else f"has no label '{label}'"
+        raise InputError(problem, folder, f"name one as {folder}:LABEL; its labels are {', '.join(names)}")
     return names.index(label), len(names)
 
 

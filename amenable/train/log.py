@@ -1,7 +1,7 @@
-"""What a run says: rows in files (metrics, samples), bars on a terminal, plain lines in a pipe.
+"""Log of a run: rows in files (metrics, samples), progress bars on a terminal, plain lines in a pipe.
 
-metrics.jsonl holds what the seed decides and nothing of the clock, so that two runs can be compared bit for bit;
-times go to timings.jsonl.
+metrics.jsonl has only numbers that the seed decides, so that two runs can be compared bit for bit; times are in
+timings.jsonl.
 """
 
 from __future__ import annotations
@@ -26,27 +26,26 @@ from amenable.files import disk_errors, sync_file, sync_folder, write_text
 from amenable.train import guards
 
 FILES = ("metrics", "samples", "traces", "answers", "timings")
-"""the files of rows, each row with its step; a run that goes on after a stop drops those it will make again"""
+"""files of rows, each row with its step; a run that resumes drops the rows of steps that it repeats"""
 BAR_WIDTH = 24
-"""columns; what a narrow terminal has no room for is taken from the figures beside the bar"""
+"""columns; a narrow terminal cuts the numbers after the bar"""
 PIPE_WIDTH = 130
 PAUSE = 10.0
-"""seconds between two lines about progress in a pipe"""
+"""seconds between two progress lines in a pipe"""
 
 Part = TypeVar("Part")
 Progress = Callable[[int, int], None]
-"""called with how much of a piece of work is done, and of how much: first with 0, last with all of it"""
+"""called with (done, total) of some work: first with done = 0, last with done = total"""
 Bars = Callable[[str], Progress]
-"""gives the progress of a piece of work, by the name that it is shown under"""
+"""returns the progress of some work, by its name on the screen"""
 
 
 def silent(done: int, total: int) -> None:
-    """The progress of work that nobody looks at."""
+    """Ignore progress."""
 
 
 def tracked(parts: Sequence[Part], progress: Progress) -> Iterator[Part]:
-    """The parts of some work, one after another: `progress` is called before each, and when the last one is done or no
-    more are taken."""
+    """Yield the parts of some work; call `progress` before each, and after the last one or when the caller stops."""
     try:
         for done, part in enumerate(parts):
             progress(done, len(parts))
@@ -56,79 +55,79 @@ def tracked(parts: Sequence[Part], progress: Progress) -> Iterator[Part]:
 
 
 def no_bars(name: str) -> Progress:
-    """Bars where nobody looks."""
+    """Return the progress of work without a bar."""
     return silent
 
 
 class Log:
-    """Rows of numbers in files, and progress on the screen."""
+    """Log of one run, `name`: rows in the files of its folder, and progress on the screen."""
 
     def __init__(self, folder: Path, name: str):
         self.folder, self.name = folder, name
         self.console = Console(file=sys.stderr, highlight=False)
         self.display: Display | None = None
         self.steps: TaskID | None = None
-        self.told = 0.0
+        self.last_line = 0.0
         self.latest = ""
         self.tokens, self.seconds = 0, 0.0
 
     def info(self, line: str) -> None:
-        """One line to the person at the screen; nothing where it is empty."""
+        """Print a line, unless it is empty."""
         if not line:
             return
         self.console.print(f"[bold]{self.name}[/bold]  {escape(line)}", soft_wrap=True)
 
     def show(self, table: Table) -> None:
-        """A table; a pipe gets it as wide as it is."""
+        """Print a table, cut to the width of a terminal or PIPE_WIDTH."""
         wide = Console(file=self.console.file, width=PIPE_WIDTH)
         (self.console if self.console.is_terminal else wide).print(table)
 
     def warn(self, line: str) -> None:
-        """One line that should not be overlooked."""
+        """Print a warning."""
         self.console.print(f"[bold]{self.name}[/bold]  [yellow]warning[/yellow]  {escape(line)}", soft_wrap=True)
 
     def health(self, health: dict[str, Any]) -> None:
-        """The summary at the end of a run: what is fine in green, the warnings in yellow."""
-        for good, line in guards.lines(health):
-            mark = "[green]fine[/green]" if good else "[yellow]warning[/yellow]"
+        """Print the summary of a run's guards: passed checks in green, warnings in yellow."""
+        for passed, line in guards.lines(health):
+            mark = "[green]fine[/green]" if passed else "[yellow]warning[/yellow]"
             self.console.print(f"[bold]{self.name}[/bold]  {mark}  {escape(line)}", soft_wrap=True)
 
     def read(self, name: str) -> list[dict[str, Any]]:
-        """The rows of one of FILES; none where there is no such file yet."""
+        """Read the rows of one of FILES; none if the file does not exist."""
         return read_json_lines(self.folder / f"{name}.jsonl")
 
     def row(self, step: int, values: dict[str, Any]) -> None:
-        """Append one row to metrics.jsonl. Tensors become numbers; what is not finite becomes null."""
+        """Append a row to metrics.jsonl. Tensors are written as numbers, numbers that are not finite as null."""
         plain = {key: plain_number(value) for key, value in values.items()}
         append(self.folder / "metrics.jsonl", [{"step": step, **plain}])
 
     def samples(self, step: int, rows: list[dict[str, Any]]) -> None:
-        """Append rows to samples.jsonl: what the model said, and what was thought of it."""
+        """Append rows to samples.jsonl: completions with their scores."""
         self.rows("samples", step, rows)
 
     def rows(self, name: str, step: int, rows: list[dict[str, Any]]) -> None:
-        """Append rows to one of FILES. What was measured before any training has step 0."""
+        """Append rows to one of FILES; step 0 is before any training."""
         append(self.folder / f"{name}.jsonl", [{"step": step, **row} for row in rows])
 
     def session(self, step: int, seconds: float) -> None:
-        """Append to timings.jsonl when the present session began and ended, in Unix time; `seconds` it has taken."""
+        """Append a row with the begin and end of this session, in Unix time, to timings.jsonl; seconds: its length."""
         now = time.time()
         self.rows("timings", step, [{"began": now - seconds, "ended": now}])
 
     def truncate_after(self, step: int) -> None:
-        """Drop the rows after a step: they will be made again. Rows of step 0 are made with those of step 1."""
+        """Remove rows of later steps, which a resumed run repeats; rows of step 0 are repeated with step 1."""
         for name in FILES:
             path = self.folder / f"{name}.jsonl"
             if path.exists():
-                rows = [line for line in lines_of(path) if kept(line, step)]
+                rows = [line for line in lines_of(path) if is_before(line, step)]
                 write_text(path, "".join(line + "\n" for line in rows))
 
     def replace(self, name: str, step: int, rows: list[dict[str, Any]]) -> None:
-        """Write one of FILES whole, in place of what it held: for rows that are made when all steps are done."""
+        """Overwrite one of FILES, for rows of a finished run."""
         write_text(self.folder / f"{name}.jsonl", as_lines([{"step": step, **row} for row in rows]))
 
     def sync(self) -> None:
-        """See to it that all rows are on the disk, before a checkpoint counts on them."""
+        """Sync all rows to the disk, before a checkpoint that relies on them."""
         with disk_errors(self.folder):
             for path in (self.folder / f"{name}.jsonl" for name in FILES):
                 if path.exists():
@@ -136,22 +135,22 @@ class Log:
             sync_folder(self.folder)
 
     def latest_row(self) -> dict[str, Any]:
-        """The values of the last row of metrics.jsonl; nothing where there is no row yet."""
+        """Return the values of the last row of metrics.jsonl, or none."""
         path = self.folder / "metrics.jsonl"
         rows = lines_of(path) if path.exists() else []
         return {key: value for key, value in json.loads(rows[-1]).items() if key != "step"} if rows else {}
 
     def open(self, done: int, total: int) -> None:
-        """Start the bar (on a terminal) or the counting of lines (in a pipe)."""
-        self.total, self.begun, self.first, self.told = total, time.monotonic(), done, time.monotonic()
+        """Start the bar of the steps, or in a pipe the time of progress lines."""
+        self.total, self.begun, self.first, self.last_line = total, time.monotonic(), done, time.monotonic()
         self.tokens, self.seconds = 0, 0.0
         if self.console.is_terminal:
-            display = self.shown()
+            display = self.start_display()
             display.live.transient = False
             self.steps = display.add_task(f"[bold]{self.name}", total=total, completed=done, latest="")
 
     def advance(self, done: int, tokens: int, values: dict[str, Any]) -> None:
-        """Move the bar to `done` steps; the pipe gets a line now and then."""
+        """Move the bar to `done` steps; in a pipe print a line every PAUSE seconds."""
         now = time.monotonic()
         self.tokens += tokens
         self.seconds = now - self.begun
@@ -159,17 +158,17 @@ class Log:
         self.latest = rate + "  ".join(f"{key} {short(value)}" for key, value in values.items())
         if self.display is not None and self.steps is not None:
             self.display.update(self.steps, completed=done, latest=self.latest)
-        elif now - self.told > PAUSE or done == self.total:
+        elif now - self.last_line > PAUSE or done == self.total:
             left = (self.total - done) * self.seconds / max(done - self.first, 1)
-            self.told = now
+            self.last_line = now
             self.info(f"{done}/{self.total}  {self.latest}  {left:.0f} s left")
 
     def bar(self, name: str) -> Bar:
-        """The progress of a piece of work in this run, such as a pass of a model over some rows."""
+        """Return the progress of some work in this run, such as a forward pass over some rows."""
         return Bar(self, name)
 
-    def shown(self) -> Display:
-        """The bars on the terminal; they begin with the first of them, and end with the process at the latest."""
+    def start_display(self) -> Display:
+        """Return the terminal's display of bars, started with the first bar and closed at exit at the latest."""
         if self.display is None:
             self.display = Display(
                 TextColumn("{task.description}"),
@@ -187,7 +186,7 @@ class Log:
         return self.display
 
     def close(self) -> None:
-        """Take the bars away; that of the steps stays as it is."""
+        """Remove all bars; that of the steps stays on the screen."""
         if self.display is not None:
             for task in set(self.display.task_ids) - {self.steps}:
                 self.display.remove_task(task)
@@ -197,8 +196,7 @@ class Log:
 
 
 class Bar:
-    """A piece of work on the screen: a bar, below that of the steps where there is one, until all is done; in a pipe a
-    line now and then."""
+    """Progress of some work: a bar below that of the steps until it is done; in a pipe a line every PAUSE seconds."""
 
     def __init__(self, log: Log, name: str):
         self.log, self.name = log, name
@@ -208,14 +206,14 @@ class Bar:
     def __call__(self, done: int, total: int) -> None:
         if self.log.console.is_terminal:
             self.draw(done, total)
-        elif 0 < done < total and time.monotonic() - max(self.begun, self.log.told) > PAUSE:
-            self.log.told = time.monotonic()
-            left = (total - done) * (self.log.told - self.begun) / done
+        elif 0 < done < total and time.monotonic() - max(self.begun, self.log.last_line) > PAUSE:
+            self.log.last_line = time.monotonic()
+            left = (total - done) * (self.log.last_line - self.begun) / done
             self.log.info(f"{self.name} {done}/{total}  {left:.0f} s left")
 
     def draw(self, done: int, total: int) -> None:
-        """Begin the bar, move it, or take it away."""
-        display = self.log.shown()
+        """Add the bar, move it, or remove it."""
+        display = self.log.start_display()
         if self.task is None:
             self.task = display.add_task(self.name, total=total, latest="")
         display.update(self.task, completed=done)
@@ -236,13 +234,13 @@ def as_lines(rows: list[dict[str, Any]]) -> str:
 
 
 def lines_of(path: Path) -> list[str]:
-    """The lines of a file of rows. A crash may have torn the last one in the middle of a character, and an answer may
-    hold characters that some call the end of a line: only the line feed is."""
+    """Return the lines of a file of rows. The last may be torn inside a character by a crash; only a line feed ends a
+    line, unlike in `splitlines`, since completions may hold other line separators."""
     return [line for line in path.read_bytes().decode("utf-8", "replace").split("\n") if line]
 
 
-def kept(line: str, step: int) -> bool:
-    """Whether a row belongs to the steps already done; a line torn by a crash does not, nor a summary of all steps."""
+def is_before(line: str, step: int) -> bool:
+    """Return True if a row is of a step up to `step`; False for a torn line and for the summary of all steps."""
     try:
         row = json.loads(line)
         return "health" not in row and max(row["step"], 1) <= step

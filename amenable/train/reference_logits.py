@@ -1,8 +1,8 @@
-"""A few numbers that a model gives, stored beside it when it is saved: whoever loads it can tell that it is the same.
+"""Reference logits: outputs of a model on fixed ids, saved with the model to verify it after loading.
 
-probe.tensors holds ids [N] of a few rows one after another, their lengths [B], and what the model says at each row's
-last token: logits [B, V] in fp32, or rewards [B]. Its header says where they were computed. It is a safetensors file by
-another name, since servers take every *.safetensors of a folder for weights.
+probe.tensors has the ids [N] of a few rows, their lengths [B], and the model's outputs at each row's last token: logits
+[B, V] in fp32, or rewards [B]. Its header has the environment that computed them. It is a safetensors file under
+another suffix, since servers load every *.safetensors of a folder as weights.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from amenable.models.layout import Layout
 
 NAME = "probe.tensors"
 LENGTHS = (1, 4, 9, 16)
-"""tokens of each row, as far as the context allows"""
+"""tokens of each row, if the context is as long"""
 TOLERANCE = 1e-4
-"""what another machine may differ by, as a share of the largest number stored"""
+"""largest difference on another machine, relative to the largest number stored"""
 
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """What a model said. ids [N], lengths [B], values [B, V] or [B]; place: torch, device, processor and threads."""
+    """Outputs of a model: ids [N], lengths [B], values [B, V] or [B]; environment: `environment` of their device."""
 
     ids: Tensor
     lengths: tuple[int, ...]
@@ -41,46 +41,47 @@ class Probe:
     environment: dict[str, Any]
 
     def rows(self) -> tuple[Tensor, ...]:
-        """The ids of each row."""
+        """Return the ids of each row."""
         return self.ids.split(list(self.lengths))
 
 
 def save(folder: Path, model: Decoder | ScalarModel) -> None:
-    """Ask a model, and write down what it says: beside, synced, renamed."""
+    """Compute a model's reference logits and write them atomically."""
     write(folder, record(model))
 
 
 def record(model: Decoder | ScalarModel) -> Probe:
-    """Ask a model, in fp32 and without dropout, where it is."""
+    """Compute a model's reference logits on its device, in fp32 and without dropout."""
     decoder = model.decoder if isinstance(model, ScalarModel) else model
     lengths = tuple(min(length, decoder.config.context_length) for length in LENGTHS)
-    drawing = torch.Generator().manual_seed(0)
-    ids = torch.randint(decoder.config.vocab_size, (sum(lengths),), generator=drawing)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(decoder.config.vocab_size, (sum(lengths),), generator=generator)
     return Probe(ids, lengths, outputs(model, ids, lengths), environment(decoder.unembedding.device))
 
 
 def replay(stored: Probe, model: Decoder | ScalarModel) -> Probe:
-    """The same asked of a model here. ValueError or IndexError where it cannot read these ids."""
+    """Compute a model's outputs on the stored ids, here. ValueError or IndexError if it cannot read these ids."""
     device = next(model.parameters()).device
     return Probe(stored.ids, stored.lengths, outputs(model, stored.ids, stored.lengths), environment(device))
 
 
 @torch.inference_mode()
 def outputs(model: Decoder | ScalarModel, ids: Tensor, lengths: tuple[int, ...]) -> Tensor:
-    """Logits [B, V], or rewards [B], at the last token of each row, on the CPU."""
+    """Return logits [B, V], or rewards [B], at the last token of each row, on the CPU."""
     was_training = model.training
     model.eval()
     decoder = model.decoder if isinstance(model, ScalarModel) else model
     device = decoder.unembedding.device
     layout = Layout.of(lengths, device)
-    found = model(ids.to(device), layout, at=layout.last_tokens)
-    values = found if isinstance(model, ScalarModel) else decoder.padded_logits(found)
+    values = model(ids.to(device), layout, at=layout.last_tokens)
+    if not isinstance(model, ScalarModel):
+        values = decoder.padded_logits(values)
     model.train(was_training)
     return values.float().cpu()
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What decides the last bits of a sum, as far as we know it."""
+    """Return the facts that decide the last bits of a sum: torch version, device, processor, threads."""
     if device.type == "cuda":
         processor = torch.cuda.get_device_name(device)
     else:
@@ -90,7 +91,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def processor_name() -> str:
-    """As Linux calls it; elsewhere the little that Python knows."""
+    """Return the processor's name from /proc/cpuinfo, or else from Python's `platform`."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
@@ -107,7 +108,7 @@ def write(folder: Path, probe: Probe) -> None:
 
 
 def read(folder: Path) -> Probe | None:
-    """The probe of a model folder; None where there is none. InputError for a file that is torn or altered."""
+    """Read the reference logits of a model folder, or None. InputError for a file that is torn or altered."""
     path = folder / NAME
     if not path.is_file():
         return None
@@ -121,8 +122,8 @@ def read(folder: Path) -> Probe | None:
 
 
 def difference(stored: Tensor, values: Tensor) -> float:
-    """The largest difference, as a share of the largest number stored or of 1; infinite where the shapes differ, or
-    where anything is not finite."""
+    """Return the largest difference, relative to the largest number stored or 1; infinite if the shapes differ or a
+    number is not finite."""
     if stored.shape != values.shape or not (stored.isfinite().all() and values.isfinite().all()):
         return float("inf")
     return float((stored - values).abs().max() / stored.abs().max().clamp(min=1.0))

@@ -1,15 +1,15 @@
-"""A run directory: what was asked, what went in, how it went, and how to go on after a stop.
+"""Run directory: options, inputs, metrics, checkpoints and result of a run, which resumes after a stop.
 
-config.yaml      every option, so that `--config` repeats the run
-lineage.json     hash of every input, and the version of this package
+config.yaml         every option, so that `--config` repeats the run
+lineage.json        hash of every input, and versions
 environments.jsonl  device, precision, threads and torch version: a row at the start and at each change
-rejected.jsonl   rows of the data that could not be used: file, line, reason
-metrics.jsonl    a row a step; samples.jsonl: what the model said
-checkpoint-<n>/  everything needed to go on exactly
-manifest.json    size and hash of every file of the finished run
-stopped.json     where a guard stopped the run: at which step, why, and the rows of that batch
-finished.json    written last: seconds and closing figures. What a run has made counts once it is there
-.lock            who is at work here
+rejected.jsonl      rows of the data that could not be used: file, line, reason
+metrics.jsonl       a row a step; samples.jsonl: completions
+checkpoint-<n>/     state to resume exactly
+manifest.json       size and hash of every file of the finished run
+stopped.json        if a guard stopped the run: step, reason, and the rows of that batch
+finished.json       written last: seconds and final metrics; other commands read a run only once it exists
+.lock               process that works here
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ from amenable.train.runtime import Runtime
 OPTIONS, LINEAGE, FINISHED, STOPPED = "config.yaml", "lineage.json", "finished.json", "stopped.json"
 REJECTED = "rejected.jsonl"
 BEFORE_OPTIONS = (LOCK, LINEAGE, REJECTED)
-"""what a run writes before its options: where no more than that is there, it was stopped before it began"""
+"""files that a run writes before its options: a folder with only these is of a run that never began"""
 
 
 class Run:
-    """One stage's run directory, opened anew, or again after a stop."""
+    """Run directory of a stage, new or resumed."""
 
     def __init__(
         self,
@@ -67,18 +67,20 @@ class Run:
         self.lock = Lock(self.out)
         self.before = 0.0
         self.begun = time.monotonic()
-        self.asked_to_stop = False
+        self.stopping = False
         self.metrics: dict[str, Any] = {}
         self.guards = Guards(max_kl, max_kl_steps)
         self.rejected = RejectedRows(getattr(config, "max_bad_rows", DataOptions.max_bad_rows))
         self.step, self.batch_rows = 0, list[int]()
-        self.longer, self.kept = False, 0
+        self.longer, self.kept_step = False, 0
         self.schedule: Schedule | None = None
         self.runtime: Runtime | None = None
 
     def skip_finished(self) -> bool:
-        """Whether this very run is finished already. Refuses a directory that holds anything else, or where another
-        process is at work; changes nothing that was made."""
+        """Return True if this run has already finished; otherwise lock an existing directory to resume it.
+
+        Raises InputError for a directory that holds another run or other files, or that another process works in.
+        """
         if self.out.is_file():
             raise InputError("is a file", self.out, "give --out a folder")
         if not (self.out / OPTIONS).exists():
@@ -89,7 +91,7 @@ class Run:
         self.check_same()
         if self.longer or not (self.out / FINISHED).exists():
             self.lock.acquire()
-        # looked up with the lock in hand: its last owner may just have ended
+        # checked after the lock is acquired: its last owner may just have finished the run
         finished = (self.out / FINISHED).exists() and not self.longer
         if finished:
             self.lock.release()
@@ -98,9 +100,11 @@ class Run:
         return finished
 
     def begin(self, schedule: Schedule | None = None, runtime: Runtime | None = None) -> None:
-        """Make the directory and write down what is asked and what goes in. Call it once all input has proved good.
-        A longer run than was begun is refused unless its `schedule` has the same past. `steps` warns if it resumes in
-        another environment than the `runtime` that computed the steps before."""
+        """Create the directory and write options and lineage. Call it once all input is checked.
+
+        Raises InputError for a longer run than the existing one, unless its `schedule` had the same steps so far.
+        `steps` warns if it resumes in another environment than the `runtime` of the steps before.
+        """
         self.schedule, self.runtime = schedule, runtime
         lineage = {} if (self.out / OPTIONS).exists() else self.lineage()
         if not self.lock.held:
@@ -119,19 +123,19 @@ class Run:
             sync_folder(self.out.parent)
 
     def write_rejected(self) -> None:
-        """List the rows that could not be used, where there are any."""
+        """Write rejected.jsonl, if any rows were rejected."""
         (self.out / REJECTED).unlink(missing_ok=True)
         if self.rejected.rows:
             write_text(self.out / REJECTED, self.rejected.to_jsonl())
 
     def lock_directory(self) -> None:
-        """Make the directory and take its lock. Where another process has been there meanwhile, look again."""
+        """Create the directory and acquire its lock; check again for a run that another process made meanwhile."""
         for name, path in self.inputs.items():
             require_finished(path, name)
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"cannot be made: {error.strerror}", self.out, "give --out another folder") from None
+            raise InputError(f"cannot be created: {error.strerror}", self.out, "give --out another folder") from None
         self.lock.acquire()
         if (self.out / OPTIONS).exists():
             self.check_same()
@@ -140,25 +144,26 @@ class Run:
             raise InputError("another process has just finished this run", self.out, "there is nothing left to do")
 
     def check_same(self) -> None:
-        """Refuse a directory of another stage, other options, or inputs that have changed since."""
-        was, old = read_begun(self.out)
-        now = yaml.safe_load(self.yaml())
-        if was.get("command") != now["command"]:
-            raise InputError(f"holds a run of '{was.get('command')}'", self.out, "give --out another folder")
-        differing = [key for key in now if key not in MAY_CHANGE_ON_RESUME and was.get(key) != now[key]]
-        self.longer = prolong.is_raised(was, now, differing) and not now.get("inspect_batch")
+        """Raise InputError for a run of another stage, other options, or inputs that have changed since."""
+        old, old_inputs = read_begun(self.out)
+        new = yaml.safe_load(self.yaml())
+        if old.get("command") != new["command"]:
+            raise InputError(f"holds a run of '{old.get('command')}'", self.out, "give --out another folder")
+        differing = [key for key in new if key not in MAY_CHANGE_ON_RESUME and old.get(key) != new[key]]
+        self.longer = prolong.is_raised(old, new, differing) and not new.get("inspect_batch")
         if differing and not self.longer:
-            said = ", ".join(f"{key} was {was.get(key)!r} and is {now[key]!r}" for key in differing)
-            raise InputError(f"was begun with other options: {said}", self.out, "repeat them, or give another --out")
-        changed = [name for name, fact in self.lineage()["inputs"].items() if old.get(name) != fact]
+            changes = ", ".join(f"{key} was {old.get(key)!r} and is {new[key]!r}" for key in differing)
+            raise InputError(f"was begun with other options: {changes}", self.out, "repeat them, or give another --out")
+        changed = [name for name, fact in self.lineage()["inputs"].items() if old_inputs.get(name) != fact]
         if changed:
-            raise InputError(f"was begun with other {', '.join(changed)}", self.out, "its content changed since")
+            problem = f"was begun with other {', '.join(changed)}: the content has changed"
+            raise InputError(problem, self.out, "restore it, or give another --out")
 
     def steps(self, total: int, state: Mapping[str, checkpoint.Stateful], save_steps: int = 0) -> Iterator[int]:
-        """The steps still to do, `state` restored first; saves every `save_steps` (0: never) and when asked to stop."""
+        """Restore `state` and yield the remaining steps; save every `save_steps` (0: never) and when stopped."""
         if self.longer:
             self.reopen()
-        self.kept = prolong.checkpoint_to_keep(self.schedule, save_steps)
+        self.kept_step = prolong.checkpoint_to_keep(self.schedule, save_steps)
         done = self.restore(state)
         self.require_space(state, save_steps)
         if self.runtime is not None and (warning := record_environment(self.out, done + 1, self.runtime)):
@@ -168,12 +173,12 @@ class Run:
             if isinstance(holder, Optimizer):
                 holder.on_nonfinite = self.stop
         self.log.open(done, total)
-        with self.listening():
+        with GracefulStop(self):
             try:
                 for step in range(done + 1, total + 1):
                     yield step
-                    stop = self.asked_to_stop
-                    if (save_steps and step % save_steps == 0 and step < total) or step == self.kept or stop:
+                    stop = self.stopping
+                    if (save_steps and step % save_steps == 0 and step < total) or step == self.kept_step or stop:
                         self.save(step, state)
                     if stop:
                         raise Interrupted(self.out, step)
@@ -184,7 +189,7 @@ class Run:
                 self.log.close()
 
     def record(self, step: int, tokens: int = 0, show: tuple[str, ...] = ("loss",), /, **values: Any) -> None:
-        """One row of metrics.jsonl, which the guards look at; the named ones are shown beside the bar."""
+        """Write a row of metrics.jsonl and check it with the guards. show: metrics to print beside the bar."""
         self.step, self.metrics = step, values
         self.log.row(step, values)
         self.log.advance(step, tokens, {key: values[key] for key in show if key in values})
@@ -195,19 +200,18 @@ class Run:
             self.stop(*fatal)
 
     def note_batch(self, step: int, rows: Sequence[int]) -> None:
-        """Say what a step is about to train on: places, from 0, among the rows that can be trained on, in the order of
-        the data. They are written down if it has to stop."""
+        """Note the rows of a step's batch for stopped.json: indices among the usable rows, in the order of the data."""
         self.step, self.batch_rows = step, list(rows)
 
-    def stop(self, what: str, how: str) -> NoReturn:
-        """End the run for a reason that more steps would not mend; checkpoints stay, stopped.json says what was fed."""
-        told = {"step": self.step, "what": what, "how": how, "rows": self.batch_rows}
-        write_text(self.out / STOPPED, json.dumps(told, indent=1, ensure_ascii=False))
+    def stop(self, problem: str, hint: str) -> NoReturn:
+        """Stop the run for a failure that further steps cannot fix: write stopped.json and raise InputError."""
+        facts = {"step": self.step, "what": problem, "how": hint, "rows": self.batch_rows}
+        write_text(self.out / STOPPED, json.dumps(facts, indent=1, ensure_ascii=False))
         self.lock.release()
-        raise InputError(f"stopped in step {self.step}: {what}", self.out, how)
+        raise InputError(f"stopped in step {self.step}: {problem}", self.out, hint)
 
     def reopen(self) -> None:
-        """Let the run go on beyond its end, with the options of a longer one: it has not finished any more."""
+        """Prolong the run: write the options of the longer one, and remove the result of the last step."""
         prolong.drop_last_step(self.out)
         (self.out / FINISHED).unlink(missing_ok=True)
         write_text(self.out / OPTIONS, self.yaml())
@@ -215,15 +219,15 @@ class Run:
 
     def restore(self, state: Mapping[str, checkpoint.Stateful]) -> int:
         """Load the newest whole checkpoint into `state` and return its step, or 0."""
-        found = checkpoint.newest(self.out)
-        if found is None:
+        newest = checkpoint.newest(self.out)
+        if newest is None:
             for torn_step in sorted(checkpoint.steps(self.out)):
-                self.log.warn(f"checkpoint-{torn_step} is torn and none before it is whole: begins again")
+                self.log.warn(f"checkpoint-{torn_step} is torn and none before it is whole: starts from step 0")
             self.log.truncate_after(0)
             return 0
-        step, saved, torn = found
+        step, saved, torn = newest
         for name in torn:
-            self.log.warn(f"{name} is torn or altered and is passed over")
+            self.log.warn(f"{name} is torn or altered, and not used")
         for key, holder in state.items():
             holder.load_state_dict(saved["state"][key])
         self.before, self.step = saved["seconds"], step
@@ -231,24 +235,24 @@ class Run:
         self.metrics = self.log.latest_row()
         for row in self.log.read("metrics"):
             self.guards.observe(row["step"], row)
-        self.log.info(f"goes on from step {step}")
+        self.log.info(f"resumes from step {step}")
         return step
 
     def require_space(self, state: Mapping[str, checkpoint.Stateful], save_steps: int) -> None:
-        """Refuse to begin what the disk has no room for: the checkpoints kept, and one more while it is written."""
-        kept = self.keep_checkpoints + 1 if save_steps else 1
-        wanted = bytes_of(state) * kept - checkpoint.bytes_on_disk(self.out)
+        """Raise InputError if the disk has no room for the checkpoints that are kept, and another being written."""
+        count = self.keep_checkpoints + 1 if save_steps else 1
+        needed = bytes_of(state) * count - checkpoint.bytes_on_disk(self.out)
         free = shutil.disk_usage(self.out).free
-        if wanted > free:
+        if needed > free:
             self.lock.release()
             raise InputError(
-                f"{wanted / 2**20:,.0f} MiB are needed for {kept} checkpoints and {free / 2**20:,.0f} MiB are free",
+                f"{needed / 2**20:,.0f} MiB are needed for {count} checkpoints and {free / 2**20:,.0f} MiB are free",
                 self.out,
                 "make room, lower --keep-checkpoints, or give --out a folder on another disk",
             )
 
     def save(self, step: int, state: Mapping[str, checkpoint.Stateful]) -> None:
-        """Write a checkpoint, its rows first."""
+        """Sync the log, then write a checkpoint."""
         self.log.sync()
         held = {key: holder.state_dict() for key, holder in state.items()}
         facts = {"seconds": self.seconds, prolong.SCHEDULE: prolong.facts_of(self.schedule)}
@@ -256,22 +260,22 @@ class Run:
         self.log.session(step, time.monotonic() - self.begun)
 
     def finish(self, **facts: Any) -> Path:
-        """Tell the run's health, write manifest.json and finished.json, drop the checkpoints but the one from which it
-        can be prolonged, let go. Returns the run directory."""
+        """Print the run's health, write manifest.json and finished.json, remove all checkpoints but one to prolong the
+        run from, and release the lock. Returns the run directory."""
         plain = {key: plain_number(value) for key, value in facts.items()}
         rate = {"tokens_per_second": round(self.log.tokens / self.log.seconds)} if self.log.seconds else {}
-        kept = {"checkpoint": self.kept} if self.kept in checkpoint.steps(self.out) else {}
-        done = {"stage": self.stage, "seconds": round(self.seconds, 1), **rate, **plain, **kept, **self.health()}
+        saved = {"checkpoint": self.kept_step} if self.kept_step in checkpoint.steps(self.out) else {}
+        result = {"stage": self.stage, "seconds": round(self.seconds, 1), **rate, **plain, **saved, **self.health()}
         self.log.session(self.step, time.monotonic() - self.begun)
         write_run_manifest(self.out)
-        write_text(self.out / FINISHED, json.dumps(done, indent=1))
-        checkpoint.clear(self.out, keep=self.kept)
+        write_text(self.out / FINISHED, json.dumps(result, indent=1))
+        checkpoint.clear(self.out, keep=self.kept_step)
         self.lock.release()
         self.log.info(f"done in {self.seconds:.0f} s: {self.out}")
         return self.out
 
     def health(self) -> dict[str, Any]:
-        """What the guards found, said, and added to metrics.jsonl; nothing where they had nothing to look at."""
+        """Print the guards' summary, add it to metrics.jsonl, and return it; empty if no check applied."""
         health = self.guards.health()
         if not health["fine"] and not health["warnings"]:
             return {}
@@ -281,12 +285,12 @@ class Run:
 
     @property
     def keep_checkpoints(self) -> int:
-        """How many are kept; a stage without this option keeps the usual number."""
+        """Number of checkpoints to keep; the default for a stage without the option."""
         return getattr(self.config, "keep_checkpoints", TrainingOptions.keep_checkpoints)
 
     @property
     def seconds(self) -> float:
-        """Seconds spent on this run, those before a stop included."""
+        """Seconds spent on this run, in all sessions."""
         return self.before + time.monotonic() - self.begun
 
     def yaml(self) -> str:
@@ -294,33 +298,30 @@ class Run:
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
     def lineage(self) -> dict[str, Any]:
-        """Hash of every input, and the versions at work."""
+        """Return the hash of every input, and the versions of amenable, torch and Python."""
         inputs = {name: {"path": str(path), "sha256": hash_of(path)} for name, path in self.inputs.items()}
         versions = {"amenable": __version__, "torch": torch.__version__, "python": platform.python_version()}
         return {"stage": self.stage, "inputs": inputs, "versions": versions}
 
-    def listening(self) -> GracefulStop:
-        return GracefulStop(self)
-
 
 class GracefulStop:
-    """While open, the first Ctrl-C or SIGTERM asks the run to save and stop; a second one ends it at once."""
+    """Context in which Ctrl-C or SIGTERM saves and stops the run after its step, and a second one stops it at once."""
 
     def __init__(self, run: Run):
         self.run = run
         self.previous: dict[int, Any] = {}
 
     def __enter__(self) -> None:
-        def ask(number: int, frame: Any) -> None:
-            if self.run.asked_to_stop:
+        def request_stop(number: int, frame: Any) -> None:
+            if self.run.stopping:
                 raise KeyboardInterrupt
-            self.run.asked_to_stop = True
-            self.run.log.info("stopping after this step, saving first (again: at once)")
+            self.run.stopping = True
+            self.run.log.info("saves and stops after this step (repeat to stop at once)")
 
         try:
             for number in (signal.SIGINT, signal.SIGTERM):
-                self.previous[number] = signal.signal(number, ask)
-        except ValueError:  # not the main thread: whoever runs us listens
+                self.previous[number] = signal.signal(number, request_stop)
+        except ValueError:  # not the main thread, which alone gets signals
             self.previous = {}
 
     def __exit__(self, *_: object) -> None:
@@ -329,7 +330,7 @@ class GracefulStop:
 
 
 def is_empty_run(folder: Path) -> bool:
-    """Whether no run has begun in a folder: it is not there or empty, or a try was stopped before that."""
+    """Return True if no run has begun in a folder: it does not exist, is empty, or has only files written before."""
     if not folder.exists():
         return True
     files = {path for path in folder.iterdir() if path.name not in BEFORE_OPTIONS}
@@ -337,25 +338,25 @@ def is_empty_run(folder: Path) -> bool:
 
 
 def require_no_overlap(out: Path, inputs: Mapping[str, Path]) -> None:
-    """Refuse to write into a folder that is read, or around what is read."""
-    place = out.resolve()
+    """Raise InputError if the output folder is inside an input, or an input inside it."""
+    target = out.resolve()
     for name, path in inputs.items():
-        read = path.resolve()
-        if place == read or read in place.parents:
+        source = path.resolve()
+        if target == source or source in target.parents:
             raise InputError(f"lies inside the {name} that is read", out, "give --out a folder of its own")
-        if place in read.parents:
+        if target in source.parents:
             raise InputError(f"holds the {name} that is read ({path})", out, "give --out a folder of its own")
 
 
 def require_finished(path: Path, name: str) -> None:
-    """Refuse an input that a run is still making: what is there may be half of it."""
+    """Raise InputError for an input in the directory of a run that has not finished: it may be incomplete."""
     for folder in (path.absolute(), *path.absolute().parents):
         if (folder / OPTIONS).exists() and (folder / LINEAGE).exists() and not (folder / FINISHED).exists():
             raise InputError(f"the run that makes this {name} has not finished", folder, "repeat its command first")
 
 
 def bytes_of(state: Mapping[str, checkpoint.Stateful]) -> int:
-    """Bytes of a checkpoint of this state once it is complete: with an optimizer's two moments, the best weights."""
+    """Return the bytes of a checkpoint of this state, with an optimizer's two moments and the best weights."""
     sizes = []
     for holder in state.values():
         later = 0
@@ -368,13 +369,13 @@ def bytes_of(state: Mapping[str, checkpoint.Stateful]) -> int:
 
 
 def write_run_manifest(out: Path) -> None:
-    """manifest.json: size and hash of every file that the run has made, all of them on the disk."""
-    passing = {f"checkpoint-{step}" for step in checkpoint.steps(out)}
-    write_manifest(out, {MANIFEST, FINISHED, LOCK, "timings.jsonl", *passing})
+    """Sync the run's files and write their sizes and hashes to manifest.json, without checkpoints."""
+    checkpoints = {f"checkpoint-{step}" for step in checkpoint.steps(out)}
+    write_manifest(out, {MANIFEST, FINISHED, LOCK, "timings.jsonl", *checkpoints})
 
 
 def read_begun(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The options and the inputs' hashes that a run directory was begun with."""
+    """Return the options of an existing run and the hashes of its inputs. InputError if they cannot be read."""
     try:
         options = yaml.safe_load((out / OPTIONS).read_text("utf-8"))
         inputs = json.loads((out / LINEAGE).read_text("utf-8"))["inputs"]
@@ -386,7 +387,7 @@ def read_begun(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def plain_values(value: Any) -> Any:
-    """Options as YAML can write them."""
+    """Convert options to values that YAML can write."""
     if isinstance(value, dict):
         return {key: plain_values(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

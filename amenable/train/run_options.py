@@ -1,14 +1,13 @@
-"""Options that stages have in common: each stands here once, and a stage's Config inherits it.
+"""Options that several stages have: `DataOptions` of stages that read data, `RunOptions` of those that run a model,
+`TrainingOptions` of those that train one.
 
-`DataOptions` are those of every stage that reads data, `RunOptions` of those that run a model, `TrainingOptions` of
-those that train one. A stage repeats an option only to give it another default.
+A stage's Config inherits them, and repeats an option only to give it another default.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from amenable.errors import InputError
 from amenable.train import plan
 from amenable.train.loading import SaveDtype
 from amenable.train.optimizer import OptimizerConfig
@@ -17,7 +16,7 @@ from amenable.train.runtime import Device, DeviceOptions
 MAY_CHANGE_ON_RESUME = (
     *("device", "save_steps", "keep_checkpoints", "max_bad_rows", "save_dtype", "inspect_batch", "max_kl"),
 )
-"""options that say where and how a run computes, not what: they may differ when it goes on after a stop"""
+"""options that may change when a run resumes: they say where and how it computes, and not its result"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +24,7 @@ class DataOptions:
     """Options of every stage that reads data."""
 
     max_bad_rows: float = 0.01
-    """share of a file's rows that may be unusable; they are listed in rejected.jsonl"""
+    """largest share of a file's rows that may be unusable; these are listed in rejected.jsonl"""
 
     def __post_init__(self) -> None:
         plan.require_share(self, "max_bad_rows")
@@ -49,27 +48,24 @@ class TrainingOptions(RunOptions):
     final_lr_frac: float = 0.1
     """share of the peak learning rate at which the cosine ends"""
     max_tokens_per_pass: int = 8192
-    """tokens computed at once; a step of more is accumulated, with the same result"""
+    """tokens computed at once; the gradient of a larger step is accumulated, with the same result"""
     save_steps: int = 100
     """steps between two checkpoints; 0 saves only when the run is stopped"""
     keep_checkpoints: int = 2
-    """newest checkpoints that are kept while a run goes on"""
+    """newest checkpoints that are kept during the run"""
     save_dtype: SaveDtype = "float32"
-    """of the finished model's weights; bfloat16 rounds them to its 8 bits, in half the space. Training is fp32"""
+    """dtype of the final model's weights; bfloat16 rounds them to 8 bits, in half the space. Training is fp32"""
     inspect_batch: bool = False
-    """show the first batch as it would be trained, and stop"""
+    """show the first batch and its loss mask, and stop before training"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        plan.require_at_least(1, self, "max_tokens_per_pass")
-        least = self.keep_checkpoints < 1
-        plan.forbid(least, f"keep_checkpoints is {self.keep_checkpoints}", "it must be 1 or more")
+        plan.require_at_least(1, self, "max_tokens_per_pass", "keep_checkpoints")
         plan.require_at_least(0, self, "warmup_steps", "save_steps")
         plan.require_share(self, "final_lr_frac")
 
 
 def require_held_out(validation: object, split: float) -> None:
-    """Raise InputError for a validation split outside (0, 1), where no validation file is given."""
-    if validation is None and not 0 < split < 1:
-        how = "it must lie between 0 and 1, or give --validation"
-        raise InputError(f"validation_split is {split}", how=how)
+    """Raise InputError for a validation split outside (0, 1) without a validation file."""
+    outside = validation is None and not 0 < split < 1
+    plan.forbid(outside, f"validation_split is {split}", "it must lie between 0 and 1, or give --validation")

@@ -1,6 +1,6 @@
-"""Where a run computes: device, precision, threads, and where its randomness comes from.
+"""Runtime of a run: device, precision and threads.
 
-Nothing here is decided at import: a stage calls `start` once and hands the result on.
+Nothing is decided at import: a stage calls `start_runtime` once and passes the result on.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from amenable.models.inference import Model, cast_for_inference
 
 Precision = Literal["auto", "fp32", "bf16"]
 KERNELS = 64
-"""products that each of oneDNN's and torch's caches keeps"""
+"""matrix products that oneDNN's cache and torch's keep each"""
 
 
 @dataclass(frozen=True)
 class DeviceOptions:
-    """Where to compute."""
+    """Options for device and precision."""
 
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps"""
     precision: Precision = "auto"
-    """bf16: matrix products in bfloat16, weights in fp32; auto takes it where the processor is fast at it"""
+    """bf16: matrix products in bfloat16, weights in fp32; auto uses it if the device is faster at it"""
     threads: int = 0
-    """processor threads; 0 is one a core"""
+    """processor threads; 0 is one for each core"""
 
     def __post_init__(self) -> None:
         if not 0 <= self.threads <= 4096:
@@ -40,7 +40,7 @@ class DeviceOptions:
 
 
 Device = Annotated[DeviceOptions, arg(name="")]
-"""the field of a Config: its options stand among the command's own, as --device, --precision and --threads"""
+"""field of a Config: its options are the command's own, --device, --precision and --threads"""
 
 
 @dataclass(frozen=True)
@@ -52,25 +52,25 @@ class Runtime:
     threads: int
 
     def autocast(self) -> contextlib.AbstractContextManager:
-        """bf16 matrix products where the run uses them, else nothing."""
+        """Return a context of bf16 matrix products, or an empty one in fp32."""
         if not self.bf16:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def inference_copy(self, model: Model) -> Model:
-        """The model for whoever only asks it and never trains it: with bf16 products, in half the memory."""
+        """Return the model for inference: in a bf16 run a copy with its matrices stored in bf16, in half the memory."""
         return cast_for_inference(model, torch.bfloat16) if self.bf16 else model
 
     def to_inference(self, model: Model) -> Model:
-        """The same of a model that nobody needs as it was: it is changed itself."""
+        """Like `inference_copy`, but converts `model` in place, without keeping its fp32 matrices."""
         return cast_for_inference(model, torch.bfloat16, in_place=True) if self.bf16 else model
 
     @property
     def tolerance(self) -> float:
-        """Nats a token by which two ways of computing the same log-probability may differ on average.
+        """Largest mean difference of two computations of the same log-probability, in nats a token.
 
-        A model of four layers has gaps of 0.0003 in bf16 and below 0.0001 in fp32; temperatures of 0.75 and 0.7 make
-        0.013. Deeper models have more in bf16: see `passes.rounding`.
+        A model of four layers has 0.0003 in bf16 and below 0.0001 in fp32; temperatures of 0.75 and 0.7 differ by
+        0.013. Deeper models have more in bf16: see `forward.rounding`.
         """
         return 0.01 if self.bf16 else 0.001
 
@@ -80,7 +80,7 @@ class Runtime:
 
 
 def start_runtime(options: DeviceOptions) -> Runtime:
-    """Choose device and precision, set the threads, and keep freed memory for the next step."""
+    """Choose device and precision, set the number of threads, and keep freed memory for the next step."""
     device = pick_device(options.device)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -92,7 +92,7 @@ def start_runtime(options: DeviceOptions) -> Runtime:
 
 
 def pick_device(name: str) -> torch.device:
-    """ "auto" is CUDA where there is one, else the CPU."""
+    """Return the device called `name`; "auto" is CUDA if available, else the CPU. InputError if there is none."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -100,7 +100,7 @@ def pick_device(name: str) -> torch.device:
     except RuntimeError:
         raise InputError(f"no device is called '{name}'", how="use auto, cpu, cuda, cuda:1 or mps") from None
     if device.type not in ("cpu", "cuda", "mps"):
-        raise InputError(f"nothing is computed on device '{name}'", how="use auto, cpu, cuda, cuda:1 or mps")
+        raise InputError(f"device '{name}' is not supported", how="use auto, cpu, cuda, cuda:1 or mps")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError("this machine has no CUDA device", how="use --device cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
@@ -111,14 +111,14 @@ def pick_device(name: str) -> torch.device:
 
 
 def fast_bf16(device: torch.device) -> bool:
-    """Whether bf16 matrix products beat fp32 here: on CUDA, and on processors with instructions for them."""
+    """Return True if bf16 matrix products are faster than fp32: on CUDA, and on processors with bf16 instructions."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     return device.type == "cpu" and processor_multiplies_bf16()
 
 
 def processor_multiplies_bf16() -> bool:
-    """Whether the processor has AMX tiles or AVX-512 BF16 (Linux says so in /proc/cpuinfo)."""
+    """Return True if the processor has AMX tiles or AVX-512 BF16, by Linux's /proc/cpuinfo."""
     try:
         with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as file:
             flags = file.read()
@@ -128,7 +128,7 @@ def processor_multiplies_bf16() -> bool:
 
 
 def keep_memory() -> None:
-    """Ask glibc to keep large freed blocks: giving them back costs page faults at every step."""
+    """Make glibc keep large freed blocks: returning them costs page faults at every step."""
     if platform.system() != "Linux" or os.environ.get("MALLOC_TRIM_THRESHOLD_"):
         return
     mmap_threshold, trim_threshold, top_pad = -3, -1, -2
@@ -139,7 +139,7 @@ def keep_memory() -> None:
 
 
 def keep_few_kernels() -> None:
-    """Ask oneDNN to keep the products of the last few shapes, not of the last thousand: nearly every batch has another
-    number of tokens, so that the others are never met again, and fill up to a gigabyte."""
+    """Make oneDNN cache the products of the last KERNELS shapes, not of the last thousand: nearly every batch has
+    another number of tokens, so that the others are never used again, and fill up to a gigabyte."""
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(name, str(KERNELS))

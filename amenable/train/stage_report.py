@@ -1,23 +1,23 @@
-"""How a stage is told in reports: each stage module declares its own as `REPORT`, and reports read it there."""
+"""Report of a stage: its title, facts and charts, which each stage module declares as `REPORT`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 Curve = tuple[str, tuple[tuple[str, str], ...]]
-"""a chart: its title, and (metric, name of the line) of its lines"""
+"""chart: title, and (metric, label) of each line"""
 
 
 @dataclass(frozen=True)
 class StageReport:
-    """Title, one sentence, facts and charts of a stage."""
+    """Title, summary in a sentence, facts and charts of a stage."""
 
     title: str
     summary: str
     spark: str = ""
-    """metric of the sparkline, if it has one"""
+    """metric of the sparkline, if any"""
     facts: tuple[tuple[str, str], ...] = ()
-    """(label, key in finished.json), the most telling first; without any, the first few numbers are shown"""
+    """(label, key in finished.json), most important first; without any, the first numbers are shown"""
     curves: tuple[Curve, ...] = ()
 
 

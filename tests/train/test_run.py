@@ -160,7 +160,7 @@ def test_a_stop_in_the_last_step_keeps_its_figures(tmp_path: Path) -> None:
 def test_a_place_where_no_folder_can_be_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     run = Run(tmp_path / "file" / "out", "stage", Config(tmp_path / "file"), {})
-    with pytest.raises(InputError, match="cannot be made"):
+    with pytest.raises(InputError, match="cannot be created"):
         run.begin()
 
 
@@ -339,5 +339,5 @@ def test_torn_checkpoints_are_named(tmp_path: Path, capsys: pytest.CaptureFixtur
     again = a_run(tmp_path)
     assert work(again).total == 21
     told = capsys.readouterr().err
-    assert "checkpoint-5 is torn" in told and ("goes on from step 4" in told) == (torn == 1)
+    assert "checkpoint-5 is torn" in told and ("resumes from step 4" in told) == (torn == 1)
     assert [row["loss"] for row in rows(run.out)] == [1, 3, 6, 10, 15, 21]
