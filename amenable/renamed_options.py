@@ -24,6 +24,12 @@ NEW_NAMES: dict[str, tuple[str, ...]] = {
     "ensemble": ("reward",),
     "queue": ("max_queue",),
     "per_minute": ("rate_limit_per_minute",),
+    "home": ("base_run",),
+    "labels": ("prompts_per_round",),
+    "answers": ("num_generations",),
+    "earlier": ("include_base_comparisons",),
+    "repeat": ("new_label_weight",),
+    "once": ("one_shot_baseline",),
 }
 """by old name, the new names it has in the commands that had it"""
 STILL_ACCEPTED = {"reward_model", "ensemble"}

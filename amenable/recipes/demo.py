@@ -85,7 +85,7 @@ def print_next_commands(root: Path) -> None:
         f"amenable serve --models {models} --store {store}",
         f"amenable arena --models {models} --store {store}",
         f"amenable label --data {answers} --store {store}",
-        f"amenable rounds --people --rounds 1 --labels 20 --home {root}",
+        f"amenable rounds --people --rounds 1 --prompts-per-round 20 --base-run {root}",
     )
     headline = "Talk to the models, say which answers are better, and train on what you said:"
     print(f"\n{headline}", *commands, sep="\n  ", file=sys.stderr)

@@ -1,11 +1,12 @@
-"""Ask, learn from it, and ask again: rounds of labelling and training that start from a finished demo.
+"""Rounds of labelling and training that start from a finished demo.
 
     answers of the newest policy and of the best before it -> ranked by annotators, or by people on the labelling page
     -> reward model, on the labels of all rounds so far -> PPO from SFT -> the next round -> evaluate all -> report
 
-A policy's answers stand in the next round beside those of the best one before it, so that the labels themselves say
-which of the two goes on. With simulated annotators `--once` trains another policy on as many labels that are all asked
-for at one time, of SFT's answers: what asking in rounds has to beat. Stopped anywhere, the same command goes on.
+A policy's answers stand in the next round beside those of the best policy before it, so that the labels themselves
+decide which of the two goes on. With simulated annotators `--one-shot-baseline` trains another policy on as many labels
+of SFT's answers, all collected at one time: the baseline of collecting them in rounds. Stopped anywhere, the same
+command goes on.
 """
 
 from __future__ import annotations
@@ -26,311 +27,311 @@ from amenable.stages import annotate, evaluate, ppo, reward, sample
 from amenable.train import plan
 
 SPARE = 4
-"""people find one prompt more among so many"""
+"""people get one prompt more for each so many, in place of unclear ones"""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Learn from comparisons in rounds, each asking about the answers of the policies before."""
+    """Learn from comparisons in rounds, each of answers of the policies before."""
 
-    home: Path = Path("runs/demo")
+    base_run: Path = Path("runs/demo")
     """a finished demo, or any folder with a finished sft/"""
     out: Path = Path("runs/rounds")
     rounds: int = 3
-    labels: int = 300
+    prompts_per_round: int = 300
     """prompts ranked in a round"""
-    answers: int = 6
-    """to a prompt; from the second round on half of them are the best earlier policy's"""
+    num_generations: int = 6
+    """answers to a prompt; from the second round on half of them are the best earlier policy's"""
     people: bool = False
     """wait for rankings made on the labelling page, instead of simulating annotators"""
     store: Path | None = None
-    """where people's rankings are kept; labels.db in the home where none is named"""
-    earlier: Literal["people", "always", "never"] = "people"
-    """learn from the home's own comparisons as well: where people are asked, always, or never"""
-    repeat: int = 4
-    """beside those, every new ranking stands so many times"""
-    once: bool = True
-    """train also on as many labels asked for at one time (simulated annotators only)"""
-    held_out: float = 0.15
-    """share of a round's prompts kept for validation"""
+    """store of people's rankings; by default labels.db in the base run"""
+    include_base_comparisons: Literal["people", "always", "never"] = "people"
+    """learn from the base run's comparisons as well: if people rank, always, or never"""
+    new_label_weight: int = 4
+    """repeat each new ranking this many times in the training set, beside the base run's comparisons"""
+    one_shot_baseline: bool = True
+    """train also on as many labels collected at one time (simulated annotators only)"""
+    validation_split: float = 0.15
+    """share of a round's prompts for validation"""
     prompts: Path | None = None
-    """prompts to ask about and to improve on, where the home has no world"""
+    """prompts to rank answers to and to improve on, where the base run has no world"""
     test: Path | None = None
-    """prompts that the policies are compared on, where the home has no world"""
+    """prompts that the policies are compared on, where the base run has no world"""
     seed: int = 0
     size: Literal["demo", "smoke"] = "demo"
     """smoke: to see that everything works; its models learn next to nothing"""
 
     def __post_init__(self) -> None:
-        plan.require_at_least(1, self, "rounds", "repeat")
+        plan.require_at_least(1, self, "rounds", "new_label_weight")
         plan.require_at_least(0, self, "seed")
-        plan.require_at_least(2, self, "answers")
-        plan.require_at_least(8, self, "labels")
-        if not 0 < self.held_out < 1:
-            raise InputError(f"held_out is {self.held_out}", how="it must lie between 0 and 1")
+        plan.require_at_least(2, self, "num_generations")
+        plan.require_at_least(8, self, "prompts_per_round")
+        if not 0 < self.validation_split < 1:
+            raise InputError(f"validation_split is {self.validation_split}", how="it must lie between 0 and 1")
 
     @property
-    def turns(self) -> list[Round]:
+    def adaptive_rounds(self) -> list[Round]:
         """The rounds, each with those before it."""
-        made: list[Round] = []
+        rounds: list[Round] = []
         for number in range(1, self.rounds + 1):
-            made.append(Round(self.out / f"round-{number}", "people" if self.people else "annotate", tuple(made)))
-        return made
+            source = "people" if self.people else "annotate"
+            rounds.append(Round(self.out / f"round-{number}", source, tuple(rounds)))
+        return rounds
 
     @property
-    def at_once(self) -> Round | None:
-        """The turn that asks for all labels, where there is one."""
-        asked = self.once and not self.people and self.rounds > 1
-        return Round(self.out / f"once-{self.rounds}", "annotate", rounds=self.rounds) if asked else None
+    def one_shot(self) -> list[Round]:
+        """The one-shot baseline, if any."""
+        wanted = self.one_shot_baseline and not self.people and self.rounds > 1
+        return [Round(self.out / f"once-{self.rounds}", "annotate", rounds=self.rounds)] if wanted else []
 
     @property
-    def every_turn(self) -> list[Round]:
-        """The rounds, and what is asked at once."""
-        return [*self.turns, *([self.at_once] if self.at_once else [])]
+    def every_round(self) -> list[Round]:
+        """The rounds, then the one-shot baseline."""
+        return [*self.adaptive_rounds, *self.one_shot]
 
     @property
-    def pool(self) -> int:
+    def pool_size(self) -> int:
         """The prompts of a round: for people some to spare, in place of those that they find unclear."""
-        return self.labels + (self.labels // SPARE + 1 if self.people else 0)
-
-    @property
-    def mixes(self) -> bool:
-        """Whether the home's comparisons are learned from as well."""
-        return self.earlier == "always" or (self.earlier == "people" and self.people)
+        return self.prompts_per_round + (self.prompts_per_round // SPARE + 1 if self.people else 0)
 
 
 @dataclass(frozen=True)
-class Home:
-    """What the rounds start from; None for what is not there."""
+class BaseRun:
+    """The run that the rounds start from; None for parts that it lacks."""
 
     sft: Path
     world: Path | None
     prompts: Path
-    """to ask about"""
-    improving: Path
-    """that policies are improved on"""
+    """prompts whose answers are ranked"""
+    ppo_prompts: Path
     test: Path
     comparisons: Path | None
-    """rankings made earlier"""
+    """its own rankings"""
     held_out: Path | None
     """rankings that nothing is trained on"""
     samples: Path | None
-    """answers of SFT that are drawn already"""
+    """answers of SFT"""
     policy: Path | None
-    """what was trained on the comparisons"""
+    """the policy trained on its comparisons"""
     store: Path
 
 
 def run(config: Config) -> Path:
     """Go through all rounds, compare their policies, and return the folder that holds them."""
-    home = find(config)
-    fresh_prompts(config.turns[0], config.rounds * config.pool, home, config)
-    for turn in config.turns:
-        begun = [turn, *([config.at_once] if config.at_once and not turn.before else [])]
-        ask(begun, home, config)
-        learn(begun, home, config)
-    examined = examination(home, config)
-    run_calls([examined], config)
-    rounds_report.write(examined.out, config.every_turn, old_policies(home, config), command_of(config))
-    tell_what_next(home, config)
+    base = find(config)
+    new_prompts(config.adaptive_rounds[0], config.rounds * config.pool_size, base, config)
+    for turn in config.adaptive_rounds:
+        begun = [turn] if turn.before else [turn, *config.one_shot]
+        collect_rankings(begun, base, config)
+        learn(begun, base, config)
+    evaluation = evaluate_run(base, config)
+    run_stages([evaluation], config)
+    rounds_report.write(evaluation.out, config.every_round, old_policies(base, config), command_of(config))
+    print_arena_command(base, config)
     return config.out
 
 
-def find(config: Config) -> Home:
-    """What the home holds. InputError where that is too little."""
-    root = config.home
+def find(config: Config) -> BaseRun:
+    """Return the parts of the base run. InputError where it lacks what the rounds need."""
+    root = config.base_run
     if not (root / "sft" / "finished.json").exists():
         seeds = seed_folders(root) if root.is_dir() else []
-        how = f"name one of its seeds: --home {seeds[0]}" if seeds else "'amenable demo' makes one"
-        raise InputError("holds no finished sft", root, how)
+        hint = f"name one of its seeds: --base-run {seeds[0]}" if seeds else "'amenable demo' makes one"
+        raise InputError("holds no finished sft", root, hint)
     world = root / "world" if (root / "world" / "finished.json").exists() else None
     if world is None and not config.people:
-        raise InputError("has no world whose annotators could be asked", root, "give --people, or another --home")
+        raise InputError("has no world whose annotators could be asked", root, "give --people, or another --base-run")
     if world is None and (config.prompts is None or config.test is None):
         raise InputError("has no world to take prompts from", root, "name --prompts and --test")
     prompts = root / "world" / "prompts"
 
-    def there(*names: str) -> Path | None:
+    def existing(*names: str) -> Path | None:
         return next((root / name for name in names if (root / name).exists()), None)
 
-    return Home(
+    return BaseRun(
         sft=root / "sft",
         world=world,
         prompts=config.prompts or prompts / "reward.jsonl",
-        improving=config.prompts or prompts / "ppo.jsonl",
+        ppo_prompts=config.prompts or prompts / "ppo.jsonl",
         test=config.test or prompts / "test.jsonl",
-        comparisons=there("annotate/train.jsonl", "comparisons.jsonl"),
-        held_out=there("annotate/heldout.jsonl"),
-        samples=there("sample/samples.jsonl"),
+        comparisons=existing("annotate/train.jsonl", "comparisons.jsonl"),
+        held_out=existing("annotate/heldout.jsonl"),
+        samples=existing("sample/samples.jsonl"),
         policy=root / "ppo" if (root / "ppo" / "finished.json").exists() else None,
         store=config.store or root / "labels.db",
     )
 
 
-def ask(turns: Sequence[Round], home: Home, config: Config) -> None:
-    """Have answers ranked: afterwards every turn has its rankings."""
+def collect_rankings(rounds: Sequence[Round], base: BaseRun, config: Config) -> None:
+    """Have the answers of each round ranked, by people or by simulated annotators."""
     if config.people:
-        for turn in turns:
-            ask_people(turn, home, config)
+        for turn in rounds:
+            wait_for_people(turn, base, config)
         return
-    for turn in turns:
-        write_rows(turn.prompts, fresh_prompts(turn, config.pool * turn.rounds, home, config))
-    drawn = {turn: sampling(turn, home, config) for turn in turns}
-    asked = [annotating(turn, [call.out / "samples.jsonl" for call in drawn[turn]], home, config) for turn in turns]
-    run_calls([*(call for calls in drawn.values() for call in calls), *asked], config)
+    for turn in rounds:
+        write_rows(turn.prompts, new_prompts(turn, config.pool_size * turn.rounds, base, config))
+    sampling = {turn: sample_runs(turn, base, config) for turn in rounds}
+    annotating = [annotate_run(turn, runs, base, config) for turn, runs in sampling.items()]
+    run_stages([*(run for runs in sampling.values() for run in runs), *annotating], config)
 
 
-def fresh_prompts(turn: Round, count: int, home: Home, config: Config) -> list[dict[str, Any]]:
-    """What a turn asks about: none of the prompts of earlier rounds, nor those that the home holds out."""
-    left_out = [file for one in turn.before for file in (one.prompts, one.annotations / "labels.jsonl")]
-    left_out += [home.held_out] if home.held_out is not None else []
-    rows = rounds_labels.unused_prompts(home.prompts, left_out, config.seed)
+def new_prompts(turn: Round, count: int, base: BaseRun, config: Config) -> list[dict[str, Any]]:
+    """Return a round's prompts: none of earlier rounds, nor of those that the base run holds out."""
+    left_out = [file for earlier in turn.before for file in (earlier.prompts, earlier.annotations / "labels.jsonl")]
+    left_out += [base.held_out] if base.held_out is not None else []
+    rows = rounds_labels.unused_prompts(base.prompts, left_out, config.seed)
     if len(rows) < count:
-        how = "lower --labels or --rounds, or give more with --prompts"
-        raise InputError(f"{count} more prompts are needed and {len(rows)} are left", home.prompts, how)
+        hint = "lower --prompts-per-round or --rounds, or give more with --prompts"
+        raise InputError(f"{count} more prompts are needed and {len(rows)} are left", base.prompts, hint)
     return rows[:count]
 
 
-def sampling(turn: Round, home: Home, config: Config) -> list[StageRun]:
-    """Answers of the newest policy, and of the best one before it; in the first round of SFT alone."""
+def sample_runs(turn: Round, base: BaseRun, config: Config) -> list[StageRun]:
+    """Return runs that sample the newest policy, and the best before it; in the first round SFT alone."""
+    policies = {"sample": (base.sft, config.num_generations)}
     if turn.before:
-        half = config.answers // 2
-        drawn = {
-            "sample": (turn.before[-1].policy, config.answers - half),
-            "sample-best": (rounds_labels.best_previous_policy(turn, home.sft), half),
+        half = config.num_generations // 2
+        policies = {
+            "sample": (turn.before[-1].policy, config.num_generations - half),
+            "sample-best": (rounds_labels.best_previous_policy(turn, base.sft), half),
         }
-    else:
-        drawn = {"sample": (home.sft, config.answers)}
-    made = []
-    for name, (model, count) in drawn.items():
-        options = sample.Config(
-            model=model, data=turn.prompts, out=turn.folder / name, num_generations=count, seed=config.seed
+    return [
+        StageRun(
+            sample.Config(
+                model=model, data=turn.prompts, out=turn.folder / name, num_generations=count, seed=config.seed
+            )
         )
-        made.append(StageRun(options))
-    return made
+        for name, (model, count) in policies.items()
+    ]
 
 
-def annotating(turn: Round, samples: Sequence[Path], home: Home, config: Config) -> StageRun:
-    """Simulated annotators, as exact in every round: their errors are of the world's size, whatever is asked."""
-    options = annotate.Config(
-        data=samples[0],
-        extra_data=tuple(samples[1:]),
-        world=home.world,
-        out=turn.annotations,
-        validation_split=config.held_out,
-        agreement=0,
-        seed=config.seed,
+def annotate_run(turn: Round, samples: Sequence[StageRun], base: BaseRun, config: Config) -> StageRun:
+    """Return the run of simulated annotators, with errors of the world's size in every round."""
+    files = [run.out / "samples.jsonl" for run in samples]
+    return StageRun(
+        annotate.Config(
+            data=files[0],
+            extra_data=tuple(files[1:]),
+            world=base.world,
+            out=turn.annotations,
+            validation_split=config.validation_split,
+            agreement=0,
+            seed=config.seed,
+        )
     )
-    return StageRun(options)
 
 
-def ask_people(turn: Round, home: Home, config: Config) -> None:
-    """Wait until people have ranked as many prompts as wanted; what they said by then is the round's for good."""
-    files: list[Path] = []
+def wait_for_people(turn: Round, base: BaseRun, config: Config) -> None:
+    """Wait until people have ranked enough prompts; the rankings by then are the round's for good."""
+    files, count = [], config.prompts_per_round
     if not rounds_people.has_labels(turn):
-        files = pool_of(turn, home, config)
-        tell(f"{turn.name} learns from {config.labels} prompts that people rank:", label_command(files, home, config))
-    rounds_people.collect(turn, files, home.store, config.labels, config.held_out, config.seed)
+        files = pool_of(turn, base, config)
+        print_lines(f"{turn.name} learns from {count} prompts that people rank:", label_command(files, base, config))
+    rounds_people.collect(turn, files, base.store, count, config.validation_split, config.seed)
 
 
-def pool_of(turn: Round, home: Home, config: Config) -> list[Path]:
-    """The answers that people rank: in the first round those of SFT that the home has, if it has any."""
-    if not turn.before and home.samples is not None:
-        return [home.samples]
+def pool_of(turn: Round, base: BaseRun, config: Config) -> list[Path]:
+    """Return the files of answers that people rank: in the first round the base run's samples, if it has any."""
+    if not turn.before and base.samples is not None:
+        return [base.samples]
     if not turn.prompts.exists():  # a round that has begun keeps its prompts, though the quota may change
-        write_rows(turn.prompts, fresh_prompts(turn, config.pool, home, config))
-    calls = sampling(turn, home, config)
-    run_calls(calls, config)
-    return [call.out / "samples.jsonl" for call in calls]
+        write_rows(turn.prompts, new_prompts(turn, config.pool_size, base, config))
+    runs = sample_runs(turn, base, config)
+    run_stages(runs, config)
+    return [run.out / "samples.jsonl" for run in runs]
 
 
-def learn(turns: Sequence[Round], home: Home, config: Config) -> None:
-    """A reward model on the labels of all rounds so far, and a policy that it improves, for each of some turns."""
-    calls = []
-    for turn in turns:
-        earlier = home.comparisons if config.mixes else None
-        counts = rounds_labels.write_training_set(turn, earlier, home.held_out, config.repeat)
-        tell(f"{turn.name}: {rounds_labels.describe_mix(counts, config.people, config.repeat)}")
-        calls += [rewarding(turn, home, config), improving(turn, home, config)]
-    run_calls(calls, config)
+def learn(rounds: Sequence[Round], base: BaseRun, config: Config) -> None:
+    """Train for each round a reward model on the labels of all rounds so far, and a policy from it."""
+    mixes = config.include_base_comparisons in (("people", "always") if config.people else ("always",))
+    runs = []
+    for turn in rounds:
+        comparisons, weight = base.comparisons if mixes else None, config.new_label_weight
+        counts = rounds_labels.write_training_set(turn, comparisons, base.held_out, weight)
+        print_lines(f"{turn.name}: {rounds_labels.describe_mix(counts, config.people, weight)}")
+        runs += [reward_run(turn, base, config), ppo_run(turn, base, config)]
+    run_stages(runs, config)
 
 
-def rewarding(turn: Round, home: Home, config: Config) -> StageRun:
-    """The reward model of a turn."""
-    demonstrations = None if home.world is None else home.world / "demonstrations" / "train.jsonl"
-    options = reward.Config(
-        model=home.sft,
-        data=turn.labels / "train.jsonl",
-        validation=turn.labels / "validation.jsonl",
-        heldout_annotators=turn.labels / "heldout.jsonl" if (turn.labels / "heldout.jsonl").exists() else None,
-        demonstrations=demonstrations,
-        out=turn.reward,
-        seed=config.seed,
+def reward_run(turn: Round, base: BaseRun, config: Config) -> StageRun:
+    """Return the run of a round's reward model."""
+    heldout = turn.labels / "heldout.jsonl"
+    return StageRun(
+        reward.Config(
+            model=base.sft,
+            data=turn.labels / "train.jsonl",
+            validation=turn.labels / "validation.jsonl",
+            heldout_annotators=heldout if heldout.exists() else None,
+            demonstrations=None if base.world is None else base.world / "demonstrations" / "train.jsonl",
+            out=turn.reward,
+            seed=config.seed,
+        )
     )
-    return StageRun(options)
 
 
-def improving(turn: Round, home: Home, config: Config) -> StageRun:
-    """PPO from SFT against the reward model of a turn."""
-    options = ppo.Config(
-        model=home.sft, reward=(str(turn.reward),), data=home.improving, out=turn.policy, seed=config.seed
+def ppo_run(turn: Round, base: BaseRun, config: Config) -> StageRun:
+    """Return the run of PPO from SFT with a round's reward model."""
+    rewards = (str(turn.reward),)
+    return StageRun(
+        ppo.Config(model=base.sft, reward=rewards, data=base.ppo_prompts, out=turn.policy, seed=config.seed)
     )
-    return StageRun(options)
 
 
-def old_policies(home: Home, config: Config) -> dict[str, Path]:
-    """What the rounds are compared with, by name: SFT; with people also what the demo had learned before."""
-    old = {"sft": home.sft}
-    return old | ({"ppo": home.policy} if config.people and home.policy is not None else {})
+def old_policies(base: BaseRun, config: Config) -> dict[str, Path]:
+    """Return the policies that rounds are compared with, by name: SFT; with people also the base run's policy."""
+    old = {"sft": base.sft}
+    return old | ({"ppo": base.policy} if config.people and base.policy is not None else {})
 
 
-def examination(home: Home, config: Config) -> StageRun:
-    """All policies on the same test prompts, measured by the newest reward model."""
-    models = old_policies(home, config) | {turn.name: turn.policy for turn in config.every_turn}
-    options = evaluate.Config(
-        models=tuple(f"{name}={folder}" for name, folder in models.items()),
-        data=home.test,
-        world=home.world,
-        reward_model=config.turns[-1].reward,
-        lm_data=None,
-        reference=str(home.sft),
-        out=config.out / f"evaluate-{config.rounds}",
-        seed=config.seed,
+def evaluate_run(base: BaseRun, config: Config) -> StageRun:
+    """Return the evaluation of all policies on the same test prompts, measured by the newest reward model."""
+    models = old_policies(base, config) | {turn.name: turn.policy for turn in config.every_round}
+    return StageRun(
+        evaluate.Config(
+            models=tuple(f"{name}={folder}" for name, folder in models.items()),
+            data=base.test,
+            world=base.world,
+            reward_model=config.adaptive_rounds[-1].reward,
+            lm_data=None,
+            reference=str(base.sft),
+            out=config.out / f"evaluate-{config.rounds}",
+            seed=config.seed,
+        )
     )
-    return StageRun(options)
 
 
-def run_calls(calls: Sequence[StageRun], config: Config) -> None:
-    """Run stages, as small as they go where that is wanted. Finished ones only look whether they are the same."""
-    run_all([demo.shrink(call) for call in calls] if config.size == "smoke" else calls)
+def run_stages(runs: Sequence[StageRun], config: Config) -> None:
+    """Run stages at the size of the configuration. Finished ones only check that they are the same."""
+    run_all([demo.shrink(run) for run in runs] if config.size == "smoke" else runs)
 
 
-def label_command(files: Sequence[Path], home: Home, config: Config) -> str:
-    """How to open the page on which a round's answers are ranked."""
-    options = [*files, "--store", home.store, "--kinds", "rank", "--answers", min(config.answers, 9)]
+def label_command(files: Sequence[Path], base: BaseRun, config: Config) -> str:
+    """Return the command that opens the page on which a round's answers are ranked."""
+    options = [*files, "--store", base.store, "--kinds", "rank", "--answers", min(config.num_generations, 9)]
     return shlex.join(["amenable", "label", "--data", *map(str, options)])
 
 
 def command_of(config: Config) -> str:
-    """The command that goes on with these rounds, or repeats them."""
-    told = ["amenable", "rounds"]
+    """Return the command that goes on with these rounds, or repeats them."""
+    words = ["amenable", "rounds"]
     for option in fields(config):
         name, value = option.name.replace("_", "-"), getattr(config, option.name)
         if isinstance(value, bool):
-            told += [] if value == option.default else [f"--{name}" if value else f"--no-{name}"]
+            words += [] if value == option.default else [f"--{name}" if value else f"--no-{name}"]
         elif value != option.default:
-            told += [f"--{name}", str(value)]
-    return shlex.join(told)
+            words += [f"--{name}", str(value)]
+    return shlex.join(words)
 
 
-def tell_what_next(home: Home, config: Config) -> None:
-    """How to try the new policy beside the old one."""
-    turns, old = config.turns, old_policies(home, config)
-    before = turns[-2].policy if len(turns) > 1 else list(old.values())[-1]
-    options = ["--models", f"before={before}", f"after={turns[-1].policy}", "--store", str(home.store)]
-    tell("Compare old and new:", shlex.join(["amenable", "arena", *options]))
+def print_arena_command(base: BaseRun, config: Config) -> None:
+    """Print the command that compares the newest policy with the one before it."""
+    rounds, old = config.adaptive_rounds, old_policies(base, config)
+    before = rounds[-2].policy if len(rounds) > 1 else list(old.values())[-1]
+    options = ["--models", f"before={before}", f"after={rounds[-1].policy}", "--store", str(base.store)]
+    print_lines("Compare old and new:", shlex.join(["amenable", "arena", *options]))
 
 
-def tell(said: str, *commands: str) -> None:
-    """A sentence on stderr, and commands to type."""
-    print(said, *commands, sep="\n  ", file=sys.stderr, flush=True)
+def print_lines(sentence: str, *commands: str) -> None:
+    """Print a sentence and commands on stderr."""
+    print(sentence, *commands, sep="\n  ", file=sys.stderr, flush=True)

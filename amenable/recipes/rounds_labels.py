@@ -132,7 +132,7 @@ def describe_mix(counts: dict[str, int], people: bool, weight: int) -> str:
     if not counts["earlier"]:
         return f"the reward model learns from {new} alone"
     times = f", each {weight} times," if weight > 1 else ""
-    return f"the reward model learns from {new}{times} beside {counts['earlier']} earlier comparisons of the home"
+    return f"the reward model learns from {new}{times} beside {counts['earlier']} earlier comparisons of the base run"
 
 
 def without_prompts(rows: Sequence[Row], others: Iterable[Row]) -> list[Row]:

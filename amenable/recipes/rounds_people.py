@@ -46,7 +46,9 @@ def collect(
     if not has_labels(turn):
         pool = pool_of(files)
         if len(pool) < count:
-            raise InputError(f"holds {len(pool)} prompts, and {count} are to be ranked", files[0], "lower --labels")
+            raise InputError(
+                f"holds {len(pool)} prompts, and {count} are to be ranked", files[0], "lower --prompts-per-round"
+            )
         write_rows(file, wait(pool, store, count, pause))
     rows = [row for row in read_json_lines(file) if len(set(row["ranking"])) > 1]
     names = list(dict.fromkeys(row["id"] for row in rows))

@@ -187,7 +187,8 @@ def grids(figures: Row) -> list[Grid]:
 ROUND_HEADS = ("", "answers by", "rankings", "pairs", "agreement", "accuracy", "of others", "newest preferred", "score")
 ROUND_NOTE = (
     "agreement: of two annotators; accuracy: of the reward model on held-out rankings of the rounds, and on others that"
-    " the home keeps; newest preferred: to the best before it, in the labels; score: of PPO, by its own reward model"
+    " the base run holds out; newest preferred: to the best before it, in the labels; score: of PPO, by its own reward"
+    " model"
 )
 MODEL_HEADS = ("", "gold, sampled", "gold, greedy", "reward, sampled", "reward, greedy", "KL", "words")
 MODEL_NOTE = "95 % intervals; the reward is the newest reward model's, whichever a policy has learned from"
@@ -313,7 +314,7 @@ def charts(figures: Row) -> list[Markup]:
         line_chart("Proxy against gold, sampled", proxy, "round"),
         line_chart(
             "Accuracy of the reward model",
-            [accuracy("validation", "new", 1), accuracy("heldout", "home's", 3)],
+            [accuracy("validation", "new", 1), accuracy("heldout", "base run's", 3)],
             "round",
         ),
     )

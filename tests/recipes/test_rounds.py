@@ -59,7 +59,15 @@ def home(world: ClosedWorld, tmp_path_factory: pytest.TempPathFactory, make_deco
 
 @pytest.fixture
 def config(home: Path, tmp_path: Path) -> rounds.Config:
-    return rounds.Config(home=home, out=tmp_path / "rounds", rounds=2, labels=8, answers=4, once=False, size="smoke")
+    return rounds.Config(
+        base_run=home,
+        out=tmp_path / "rounds",
+        rounds=2,
+        prompts_per_round=8,
+        num_generations=4,
+        one_shot_baseline=False,
+        size="smoke",
+    )
 
 
 @pytest.fixture
@@ -79,7 +87,7 @@ def calls(world: ClosedWorld, monkeypatch: pytest.MonkeyPatch) -> list[StageRun]
                 rows = [{**row, **answers_of(call.config.model, row["id"], world)} for row in read(call.config.data)]
                 write(call.out / "samples.jsonl", rows)
 
-    monkeypatch.setattr(rounds, "run_calls", play)
+    monkeypatch.setattr(rounds, "run_stages", play)
     monkeypatch.setattr(rounds_report, "write", lambda *_: None)
     return made
 
@@ -119,7 +127,7 @@ def test_rounds_learn_from_all_labels_so_far_and_the_same_command_changes_nothin
     assert second[: len(first)] == first and len(second) > len(first)
     assert not ids(out / "round-1" / "prompts.jsonl") & ids(out / "round-2" / "prompts.jsonl")
     assert {model for row in second[len(first) :] for model in row["models"]} == {
-        str(config.home / "sft"),
+        str(config.base_run / "sft"),
         str(out / "round-1" / "ppo"),
     }
     found = json.loads((out / "rounds.json").read_text())
@@ -142,12 +150,12 @@ def test_rounds_learn_from_all_labels_so_far_and_the_same_command_changes_nothin
 def test_all_at_once_asks_about_the_same_prompts_as_the_rounds_and_of_sft_alone(
     config: rounds.Config, calls: list[StageRun]
 ) -> None:
-    out = rounds.run(replace(config, once=True))
+    out = rounds.run(replace(config, one_shot_baseline=True))
     asked = {name: ids(out / name / "prompts.jsonl") for name in ("round-1", "round-2", "once-2")}
     assert asked["once-2"] == asked["round-1"] | asked["round-2"] and len(asked["once-2"]) == 16
     sampled = {call.out.relative_to(out): call.config for call in calls if call.stage == "sample"}
     told = {str(name): (one.model.parent.name, one.num_generations) for name, one in sampled.items()}
-    root = config.home.name
+    root = config.base_run.name
     assert told == {
         "round-1/sample": (root, 4),
         "once-2/sample": (root, 4),
@@ -156,7 +164,7 @@ def test_all_at_once_asks_about_the_same_prompts_as_the_rounds_and_of_sft_alone(
     }
     assert {call.config.agreement for call in calls if call.stage == "annotate"} == {0}  # the same people everywhere
     trained = {str(call.out.relative_to(out)): call.config for call in calls if call.stage in ("reward", "ppo")}
-    assert {one.model for one in trained.values()} == {config.home / "sft"}
+    assert {one.model for one in trained.values()} == {config.base_run / "sft"}
     assert trained["once-2/ppo"].reward == (str(out / "once-2" / "reward"),)
     (last,) = (call.config for call in calls if call.stage == "evaluate")
     assert [entry.split("=")[0] for entry in last.models] == ["sft", "round-1", "round-2", "once-2"]
@@ -165,18 +173,18 @@ def test_all_at_once_asks_about_the_same_prompts_as_the_rounds_and_of_sft_alone(
 
 def test_the_policy_that_the_labels_prefer_goes_on(config: rounds.Config, calls: list[StageRun]) -> None:
     """Round 1's policy is preferred to SFT in round 2; round 2's is not preferred to round 1's in round 3."""
-    out = rounds.run(replace(config, rounds=4, labels=12))
+    out = rounds.run(replace(config, rounds=4, prompts_per_round=12))
     best = {call.out.parent.name: call.config.model for call in calls if call.out.name == "sample-best"}
     assert best == {
-        "round-2": config.home / "sft",
+        "round-2": config.base_run / "sft",
         "round-3": out / "round-1" / "ppo",
         "round-4": out / "round-1" / "ppo",
     }
     assert (
         rounds_report.sampled_policies(
-            replace(config, rounds=4).turns[2],
+            replace(config, rounds=4).adaptive_rounds[2],
             read(out / "round-3" / "annotate" / "train.jsonl"),
-            {"sft": config.home / "sft"},
+            {"sft": config.base_run / "sft"},
         )["newest_preferred"]["wins"]
         < 0.3
     )
@@ -237,7 +245,7 @@ def test_people_rank_on_the_page_and_one_command_learns_from_it(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
-    asked = replace(config, home=lived_in, rounds=1, people=True, repeat=3)
+    asked = replace(config, base_run=lived_in, rounds=1, people=True, new_label_weight=3)
     looked: list[int] = []
 
     def stop(seconds: float) -> None:
@@ -288,7 +296,7 @@ def test_a_second_round_asks_people_about_the_new_policys_answers(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
-    asked = replace(config, home=lived_in, people=True)
+    asked = replace(config, base_run=lived_in, people=True)
     told: list[str] = []
 
     def rank(seconds: float) -> None:
@@ -302,7 +310,7 @@ def test_a_second_round_asks_people_about_the_new_policys_answers(
     assert len(first) == len(second) == 8
     assert not {json.dumps(row["prompt"]) for row in first} & {json.dumps(row["prompt"]) for row in second}
     assert len(ids(out / "round-2" / "prompts.jsonl")) == 11  # three to spare
-    judged = rounds_report.round_row(asked.turns[1], {"sft": lived_in / "sft"})
+    judged = rounds_report.round_row(asked.adaptive_rounds[1], {"sft": lived_in / "sft"})
     assert judged["newest_preferred"]["wins"] > 0.7 and judged["labels"]["seconds"] == pytest.approx(48)
 
 
@@ -313,12 +321,12 @@ def test_without_a_world_people_can_be_asked_about_prompts_that_are_named(
     bare.mkdir()
     (bare / "sft").symlink_to(home / "sft")
     with pytest.raises(InputError, match="no world whose annotators"):
-        rounds.run(replace(config, home=bare))
+        rounds.run(replace(config, base_run=bare))
     with pytest.raises(InputError, match="name --prompts and --test"):
-        rounds.run(replace(config, home=bare, people=True))
+        rounds.run(replace(config, base_run=bare, people=True))
     data = {"prompts": home / "world" / "prompts" / "reward.jsonl", "test": home / "world" / "prompts" / "test.jsonl"}
     monkeypatch.setattr(rounds_people, "wait", lambda pool, *_: [{**row, "id": str(n)} for n, row in enumerate(RANKED)])
-    out = rounds.run(replace(config, home=bare, people=True, rounds=1, **data))
+    out = rounds.run(replace(config, base_run=bare, people=True, rounds=1, **data))
     (last,) = (call.config for call in calls if call.stage == "evaluate")
     assert last.world is None and last.data == data["test"] and last.reward_model == out / "round-1" / "reward"
     assert len(read(out / "round-1" / "labels" / "train.jsonl")) == 7
@@ -331,7 +339,13 @@ RANKED = [
 
 
 def test_the_command_that_it_tells_is_the_one_that_was_given(config: rounds.Config) -> None:
-    given = replace(config, labels=30, once=True, store=Path("my labels.db"), earlier="always")
+    given = replace(
+        config,
+        prompts_per_round=30,
+        one_shot_baseline=True,
+        store=Path("my labels.db"),
+        include_base_comparisons="always",
+    )
     name, *options = shlex.split(rounds.command_of(given))[1:]
     assert name == "rounds" and cli.parse(rounds.Config, options, "rounds", "") == given
     given = replace(config, people=True, size="demo")
@@ -340,20 +354,28 @@ def test_the_command_that_it_tells_is_the_one_that_was_given(config: rounds.Conf
 
 def test_more_prompts_than_there_are_is_told_before_any_work(config: rounds.Config, calls: list[StageRun]) -> None:
     with pytest.raises(InputError, match="62 more prompts are needed and 60 are left"):
-        rounds.run(replace(config, labels=31))
+        rounds.run(replace(config, prompts_per_round=31))
     assert not calls and not config.out.exists()
 
 
 def test_a_home_that_is_none_is_refused(config: rounds.Config, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'amenable demo' makes one"):
-        rounds.run(replace(config, home=tmp_path / "nowhere"))
+        rounds.run(replace(config, base_run=tmp_path / "nowhere"))
     (tmp_path / "full" / "seed-3").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"--home .*seed-3"):
-        rounds.run(replace(config, home=tmp_path / "full"))
+    with pytest.raises(InputError, match=r"--base-run .*seed-3"):
+        rounds.run(replace(config, base_run=tmp_path / "full"))
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"rounds": 0}, {"labels": 7}, {"answers": 1}, {"repeat": 0}, {"held_out": 1.0}, {"seed": -1}]
+    "wrong",
+    [
+        {"rounds": 0},
+        {"prompts_per_round": 7},
+        {"num_generations": 1},
+        {"new_label_weight": 0},
+        {"validation_split": 1.0},
+        {"seed": -1},
+    ],
 )
 def test_options_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError):
