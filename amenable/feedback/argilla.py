@@ -1,4 +1,4 @@
-"""Labels out of Argilla's exports: its JSON, and the flat rows that it puts on the Hub.
+"""Reader of labels in Argilla's exports: JSON, and flat rows of the Hub.
 
     JSON      {fields, responses: {question: [{value, user_id[, status]}]}}, or before version 2 a list
               [{user_id, status, values: {question: {value}}}]
@@ -6,7 +6,7 @@
     Hub, 1    a column for each field; question: [{user_id, value, status}], question-suggestion, external_id, metadata
 
 A response is an order of fields (names, the best first, or {value, rank}), the name of the better of two, or a text.
-Responses that are not submitted are left out, suggestions too: nobody said them.
+Responses that are not submitted are left out, and so are suggestions, which are no annotator's.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from amenable.data.types import Demonstration, Message, Ranking
 from amenable.feedback.formats import (
     Label,
     attempt,
-    demonstration_made,
+    make_demonstration,
+    make_ranking,
     name_of,
     prompt_field,
-    ranking_made,
     texts_of,
 )
 from amenable.feedback.hints import Hints
@@ -35,11 +35,11 @@ ABOUT = ("id", "_server_id", "status", "external_id", "metadata")
 
 
 class Response(NamedTuple):
-    """One person's answer to one question."""
+    """One annotator's answer to one question."""
 
     question: str
     value: Any
-    by: str | None
+    annotator: str | None
     status: Any = None
 
 
@@ -49,17 +49,17 @@ def is_record(row: Mapping[str, Any]) -> bool:
 
 
 def is_flat(row: Mapping[str, Any]) -> bool:
-    """True for a row as it is on the Hub."""
+    """True for a row of the Hub."""
     return bool(flat_questions(row) or old_questions(row))
 
 
 def flat_questions(row: Mapping[str, Any]) -> list[str]:
-    """The questions of a row as version 2 flattens it."""
+    """Return the questions of a row as version 2 flattens it."""
     return [name.removesuffix(RESPONSES) for name in row if name.endswith(RESPONSES)]
 
 
 def old_questions(row: Mapping[str, Any]) -> list[str]:
-    """The questions of a row as version 1 flattens it."""
+    """Return the questions of a row as version 1 flattens it."""
     return [name for name, value in row.items() if name not in ABOUT and is_answered(value)]
 
 
@@ -94,12 +94,12 @@ def flat_labels(row: Record, id: str, hints: Hints) -> Iterator[Label]:
 
 
 def named(row: Record, id: str) -> str:
-    """The record's name: the one that its owner gave it, or Argilla's."""
+    """Return the record's name: its external id, or Argilla's."""
     return str(row.get("external_id") or row.id(id))
 
 
 def columns_of(row: Record, question: str) -> list[Response]:
-    """The responses to a question in columns of version 2."""
+    """Return the responses to a question in columns of version 2."""
     values = row[f"{question}{RESPONSES}"]
     columns = [row.get(f"{question}{RESPONSES}.{name}") for name in ("users", "status")]
     if not isinstance(values, list):
@@ -112,7 +112,7 @@ def columns_of(row: Record, question: str) -> list[Response]:
 
 
 def responses_of(given: Any) -> list[Response]:
-    """The responses of a record, by question or by person."""
+    """Return the responses of a record, listed by question or by annotator."""
     if isinstance(given, Mapping):
         return [response for question, entries in given.items() for response in entries_of(question, entries)]
     if not isinstance(given, list):
@@ -130,7 +130,7 @@ def responses_of(given: Any) -> list[Response]:
 
 
 def entries_of(question: str, entries: Any) -> list[Response]:
-    """The responses to a question, [{value, user_id, status}] or as columns {value: [], user_id: [], status: []}."""
+    """Return the responses to a question, [{value, user_id, status}] or {value: [], user_id: [], status: []}."""
     if isinstance(entries, Mapping):
         columns = [entries.get(name, []) for name in ("value", "user_id", "status")]
         sized = all(isinstance(column, list) for column in columns) and len(set(map(len, columns))) == 1
@@ -145,14 +145,18 @@ def entries_of(question: str, entries: Any) -> list[Response]:
 def labels(
     fields: Mapping[str, Any], given: list[Response], id: str, about: Mapping[str, Any], hints: Hints
 ) -> Iterator[Label]:
-    """Yield the labels in submitted responses; a person's answers to other questions are kept with them as notes."""
+    """Yield the labels in submitted responses, with the annotator's answers to other questions as notes."""
     submitted = [response for response in given if response.status in (None, "submitted")]
     submitted = [response for response in submitted if response.value is not None]
     faults = [response.value for response in submitted if isinstance(response.value, InvalidRow)]
     usable = [response for response in submitted if is_label(response, fields)]
     yield from faults
     for response in usable:
-        notes = {other.question: other.value for other in submitted if other.by == response.by and other not in usable}
+        notes = {
+            other.question: other.value
+            for other in submitted
+            if other.annotator == response.annotator and other not in usable
+        }
         yield attempt(label_of, fields, response, id, {**about, "notes": notes}, hints)
     if submitted and not usable and not faults:
         yield InvalidRow(f"no order of fields, better field or text among the responses to '{submitted[0].question}'")
@@ -165,11 +169,11 @@ def is_label(response: Response, fields: Mapping[str, Any]) -> bool:
         return False
     if isinstance(value, str):
         return value in texts or (len(texts) == 1 and bool(value.strip()))
-    return bool(placed(value)) and all(name in texts for name, _ in placed(value))
+    return bool(ranked_fields(value)) and all(name in texts for name, _ in ranked_fields(value))
 
 
-def placed(value: Any) -> list[tuple[str, float]]:
-    """(field, rank) of an order, 1 the best; fields without a rank are left out. Empty where it is none."""
+def ranked_fields(value: Any) -> list[tuple[str, float]]:
+    """Return (field, rank) of an order, 1 the best, without fields that have no rank; [] for any other value."""
     if isinstance(value, Mapping):  # columns, as `datasets` keeps a list of objects
         names, ranks = value.get("value"), value.get("rank")
         if not isinstance(names, list) or not isinstance(ranks, list) or len(names) != len(ranks):
@@ -178,7 +182,7 @@ def placed(value: Any) -> list[tuple[str, float]]:
     if not isinstance(value, list):
         return []
     if value and all(isinstance(entry, str) for entry in value):
-        return [(name, float(place)) for place, name in enumerate(value, start=1)]
+        return [(name, float(rank)) for rank, name in enumerate(value, start=1)]
     if not all(isinstance(entry, Mapping) and isinstance(entry.get("value"), str) for entry in value):
         return []
     return [(entry["value"], float(entry["rank"])) for entry in value if is_number(entry.get("rank"))]
@@ -187,23 +191,23 @@ def placed(value: Any) -> list[tuple[str, float]]:
 def label_of(
     fields: Mapping[str, Any], response: Response, id: str, about: Mapping[str, Any], hints: Hints
 ) -> Ranking | Demonstration:
-    """A ranking or a demonstration."""
+    """Return the ranking or demonstration in a response."""
     texts, meta = texts_of(fields), {**about, "question": response.question}
-    order = placed(response.value)
+    order = ranked_fields(response.value)
     if order:
         names = [name for name, _ in order]
-        asking = prompt_field(texts, names, hints)
+        prompt_name = prompt_field(texts, names, hints)
         ranks = from_scores([-rank for _, rank in order])
     elif response.value in texts:
-        asking = prompt_field(texts, (response.value,), hints)
-        names = [name for name in texts if name != asking]
+        prompt_name = prompt_field(texts, (response.value,), hints)
+        names = [name for name in texts if name != prompt_name]
         if len(names) != 2:
             raise InvalidRow(f"'{response.value:.40}' is the best of {', '.join(names)}, which are not two")
         ranks = [1.0 if name == response.value else 2.0 for name in names]
     else:
-        asking = prompt_field(texts, (), hints)
-        return demonstration_made(texts[asking], response.value, id, response.by, meta)
+        prompt_name = prompt_field(texts, (), hints)
+        return make_demonstration(texts[prompt_name], response.value, id, response.annotator, meta)
     meta["answers"] = names
-    meta["fields"] = {name: text for name, text in texts.items() if name not in (asking, *names)}
-    prompt = (Message("user", texts[asking]),)
-    return ranking_made(prompt, [texts[name] for name in names], ranks, id, response.by, meta)
+    meta["fields"] = {name: text for name, text in texts.items() if name not in (prompt_name, *names)}
+    prompt = (Message("user", texts[prompt_name]),)
+    return make_ranking(prompt, [texts[name] for name in names], ranks, id, response.annotator, meta)

@@ -1,7 +1,7 @@
-"""Parts that readers of others' labels share.
+"""Functions shared by the readers of others' label formats.
 
-A reader takes a row and yields its labels: rankings, demonstrations, and `InvalidRow` for each of which nothing can be
-made. It raises `Unclear` where an export leaves open which answer was preferred.
+A reader takes a row and yields its labels: rankings, demonstrations, and an `InvalidRow` for each invalid label. It
+raises `Unclear` where an export is ambiguous, such as about the preferred answer.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from amenable.data.record import InvalidRow, Record
 from amenable.data.types import Conversation, Demonstration, Message, Ranking, conversation_error
 from amenable.feedback.hints import Hints, Unclear
 
-ASKING = ("prompt", "instruction", "question")
-"""fields that ask, whatever else there is"""
-
+PROMPT_FIELDS = ("prompt", "instruction", "question")
+"""fields that are the prompt, whatever other fields there are"""
 
 Label: TypeAlias = Ranking | Demonstration | InvalidRow
 Reader: TypeAlias = Callable[[Record, str, Hints], Iterator[Label]]
@@ -31,26 +30,26 @@ def attempt(read: Callable[..., Ranking | Demonstration], *values: Any) -> Label
 
 
 def texts_of(fields: Mapping[str, Any]) -> dict[str, str]:
-    """The fields that hold a text which is not blank."""
+    """Return the fields with a text that is not blank."""
     return {name: value for name, value in fields.items() if isinstance(value, str) and value.strip()}
 
 
 def prompt_field(texts: Mapping[str, str], answers: Collection[str], hints: Hints) -> str:
-    """The field that asks: the one named by a hint, or prompt, instruction or question, or the only other text."""
+    """Return the prompt's field: that of the hint, or prompt, instruction or question, or the only other text."""
     if hints.prompt_field is not None:
         if hints.prompt_field not in texts:
             raise InvalidRow(f"no text in the field '{hints.prompt_field}'")
         return hints.prompt_field
     others = [name for name in texts if name not in answers]
-    usual = [name for name in ASKING if name in others]
+    usual = [name for name in PROMPT_FIELDS if name in others]
     if usual or len(others) == 1:
         return (usual or others)[0]
     if not others:
-        raise InvalidRow("no field with a text that asks")
+        raise InvalidRow("no field with a text for the prompt")
     raise Unclear(f"which field is the prompt: {', '.join(others)}?", "answer with --prompt-field NAME")
 
 
-def ranking_made(
+def make_ranking(
     prompt: Conversation,
     answers: Sequence[Any],
     ranks: Sequence[float],
@@ -58,7 +57,7 @@ def ranking_made(
     annotator: str | None,
     meta: Mapping[str, Any],
 ) -> Ranking:
-    """A ranking, where these are two or more different texts; `InvalidRow` otherwise."""
+    """Return a ranking of two or more different texts. Raises `InvalidRow` for anything else."""
     if len(answers) < 2:
         raise InvalidRow(f"{len(answers)} ranked answers, and it takes two")
     if not all(isinstance(answer, str) for answer in answers):
@@ -73,10 +72,10 @@ def ranking_made(
     return Ranking(prompt, tuple(answers), tuple(map(float, ranks)), id, annotator, without_empty(meta))
 
 
-def demonstration_made(
+def make_demonstration(
     prompt: str, answer: str, id: str, annotator: str | None, meta: Mapping[str, Any]
 ) -> Demonstration:
-    """A written answer to a prompt."""
+    """Return a demonstration. Raises `InvalidRow` for an empty answer."""
     if not answer.strip():
         raise InvalidRow("the written answer is empty")
     about = without_empty({"annotator": annotator, **meta})
@@ -84,12 +83,12 @@ def demonstration_made(
 
 
 def without_empty(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries that hold something."""
+    """Return the entries whose value is not empty."""
     return {name: value for name, value in meta.items() if value not in (None, "", [], {})}
 
 
 def name_of(value: Any) -> str | None:
-    """Somebody's name or number, or of an object the e-mail address, name or id in it; None where there is none."""
+    """Return a name or number as text, or the e-mail address, name or id in an object; None where there is none."""
     if isinstance(value, Mapping):
         value = next((value[key] for key in ("email", "username", "id") if value.get(key) not in (None, "")), None)
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":

@@ -1,4 +1,4 @@
-"""Answers of a user to questions that an export of labels leaves open."""
+"""Options of a user that resolve what an export of labels leaves ambiguous."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from amenable.errors import InputError
 
 
 class Unclear(ValueError):
-    """A question that an export leaves open, and how to answer it."""
+    """An ambiguous export: the question that it leaves open, and the option that answers it."""
 
-    def __init__(self, what: str, how: str):
-        self.what, self.how = what, how
-        super().__init__(f"{what}; {how}")
+    def __init__(self, question: str, mend: str):
+        self.question, self.mend = question, mend
+        super().__init__(f"{question}; {mend}")
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Layout:
     """A labelling configuration of Label Studio, by the names of its tags."""
 
     fields: dict[str, str] = field(default_factory=dict)
-    """data fields that tags show"""
+    """data fields by tag"""
     types: dict[str, str] = field(default_factory=dict)
-    """types of controls, in small letters"""
+    """types of controls, in lower case"""
     shows: dict[str, str] = field(default_factory=dict)
     """toName of controls"""
     buckets: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -34,12 +34,12 @@ class Layout:
 
 @dataclass(frozen=True)
 class Hints:
-    """Answers to what an export leaves open."""
+    """Options for reading an ambiguous export."""
 
     prompt_field: str | None = None
     """the field that holds the prompt"""
     left_field: str | None = None
-    """of Label Studio's Pairwise: the field whose text stands on the left"""
+    """of Label Studio's Pairwise: the field of the text on the left"""
     right_field: str | None = None
     buckets: tuple[str, ...] = ()
     """of Label Studio's Ranker: its buckets, the best first"""
@@ -47,7 +47,7 @@ class Hints:
 
 
 def read_layout(file: Path | None) -> Layout:
-    """The configuration in a file, empty without one; InputError where it is no XML."""
+    """Read the configuration in a file, empty for None. Raises InputError where it is not XML."""
     if file is None:
         return Layout()
     if not file.is_file():

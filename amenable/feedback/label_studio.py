@@ -1,11 +1,11 @@
-"""Labels out of Label Studio's exports, JSON and JSON-MIN.
+"""Reader of labels in Label Studio's exports, JSON and JSON-MIN.
 
     Pairwise    `left` is the first name in toName, `right` the second; they are names of tags, not of data fields
-    Ranker      ids of a List's items in order, or in buckets; what is in one bucket is tied, `_` holds what is in none
+    Ranker      ids of a List's items in order, or in buckets; items of one bucket are tied, `_` has those of none
     TextArea    a written answer
 
-Which data field a tag shows is in the labelling configuration, which exports leave out. A tag that is called as a field
-shows it; otherwise --label-config FILE or --left-field and --right-field are needed, and nothing is guessed.
+The data field of a tag is in the labelling configuration, which exports leave out. A tag with the name of a field shows
+that field; otherwise --label-config FILE or --left-field and --right-field are needed, and nothing is guessed.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from amenable.data.types import Demonstration, Message, Ranking
 from amenable.feedback.formats import (
     Label,
     attempt,
-    demonstration_made,
+    make_demonstration,
+    make_ranking,
     name_of,
     prompt_field,
-    ranking_made,
     texts_of,
 )
 from amenable.feedback.hints import Hints, Layout, Unclear
 
 UNPLACED = "_"
-"""the bucket of items that nobody moved"""
+"""the bucket of items that were not moved"""
 MINIMAL = {"annotation_id", "lead_time"}
 """columns of every row of JSON-MIN"""
 ABOUT = ("annotator", "annotation_id", "created_at", "updated_at", "lead_time", "agreement", "id")
@@ -84,7 +84,7 @@ def minimal_labels(row: Record, id: str, hints: Hints) -> Iterator[Label]:
 
 
 def results_of(name: str, value: Any, layout: Layout) -> list[dict[str, Any]]:
-    """The results in a column of JSON-MIN, in the form of the JSON export."""
+    """Return the results in a column of JSON-MIN, in the form of the JSON export."""
     about = {"from_name": name, "to_name": layout.shows.get(name)}
     if layout.types.get(name) == "textarea":
         return [{**about, "type": "textarea", "value": {"text": value}}]
@@ -107,12 +107,12 @@ def is_label(result: Any) -> bool:
 
 
 def is_note(result: Any) -> bool:
-    """True for a choice, a rating or a number, which are kept with the annotation's labels."""
+    """True for a choice, a rating or a number, which are stored with the annotation's labels."""
     return type_of(result) in ("choices", "rating", "number")
 
 
 def notes_of(results: Sequence[Any]) -> dict[str, Any]:
-    """Choices, ratings and numbers of an annotation, by their control's name."""
+    """Return choices, ratings and numbers of an annotation, by their control's name."""
     notes = {str(result.get("from_name")): result.get("value") for result in results if is_note(result)}
     return {"notes": notes} if notes else {}
 
@@ -121,7 +121,7 @@ def label_of(
     data: Mapping[str, Any],
     result: Mapping[str, Any],
     id: str,
-    by: str | None,
+    annotator: str | None,
     about: Mapping[str, Any],
     hints: Hints,
 ) -> Ranking | Demonstration:
@@ -133,25 +133,29 @@ def label_of(
     if result["type"] == "pairwise":
         names, ranks = compared(value, result, data, hints)
         answers = {name: data.get(name) for name in names}
-        asking = prompt_field(texts, names, hints)
+        prompt_name = prompt_field(texts, names, hints)
     elif result["type"] == "ranker":
         names, ranks = ranked(in_order(value.get("ranker"), result, hints))
         answers = items_of(data, result, hints.layout)
         missing = [name for name in names if name not in answers]
         if missing:
             raise InvalidRow(f"there is no item '{missing[0]:.40}' in the list that is ranked")
-        asking = prompt_field(texts, (), hints)
+        prompt_name = prompt_field(texts, (), hints)
     else:
-        asking = prompt_field(texts, (), hints)
-        others = {name: value for name, value in data.items() if name != asking}
-        return demonstration_made(texts[asking], written(value.get("text")), id, by, {**about, "fields": others})
-    others = {name: value for name, value in data.items() if name not in (asking, *names)}
+        prompt_name = prompt_field(texts, (), hints)
+        others = {name: value for name, value in data.items() if name != prompt_name}
+        return make_demonstration(
+            texts[prompt_name], written(value.get("text")), id, annotator, {**about, "fields": others}
+        )
+    others = {name: value for name, value in data.items() if name not in (prompt_name, *names)}
     meta = {**about, "answers": names, "fields": others}
-    return ranking_made((Message("user", texts[asking]),), [answers[name] for name in names], ranks, id, by, meta)
+    return make_ranking(
+        (Message("user", texts[prompt_name]),), [answers[name] for name in names], ranks, id, annotator, meta
+    )
 
 
 def written(value: Any) -> str:
-    """The text of a TextArea: one, or its lines."""
+    """Return the text of a TextArea, a text or a list of lines."""
     lines = value if isinstance(value, list) else [value]
     if not lines or not all(isinstance(line, str) for line in lines):
         raise InvalidRow(f"the written text is {kind(value)}")
@@ -161,7 +165,7 @@ def written(value: Any) -> str:
 def compared(
     value: Mapping[str, Any], result: Mapping[str, Any], data: Mapping[str, Any], hints: Hints
 ) -> tuple[list[str], list[float]]:
-    """The fields that a Pairwise compares, left and right, and their ranks."""
+    """Return the fields that a Pairwise compares, left and right, and their ranks."""
     names, selected = list(sides(result, data, hints)), value.get("selected")
     if selected not in ("left", "right"):
         raise InvalidRow(f"selected is {selected!s:.40}, not left or right")
@@ -169,16 +173,16 @@ def compared(
 
 
 def ranked(groups: Sequence[Sequence[str]]) -> tuple[list[str], list[float]]:
-    """Items and their ranks, of groups from the best to the worst; the items of a group share a rank."""
+    """Return the items in groups from the best to the worst, and their ranks; the items of a group share a rank."""
     names = [name for group in groups for name in group]
     if len(set(names)) < len(names):
         raise InvalidRow("an item is ranked twice")
-    before = [sum(map(len, groups[:place])) for place in range(len(groups))]
-    return names, [1.0 + before[place] for place, group in enumerate(groups) for _ in group]
+    before = [sum(map(len, groups[:index])) for index in range(len(groups))]
+    return names, [1.0 + better for better, group in zip(before, groups) for _ in group]
 
 
 def sides(result: Mapping[str, Any], data: Mapping[str, Any], hints: Hints) -> tuple[str, str]:
-    """The data fields on the left and on the right."""
+    """Return the data fields on the left and on the right. Raises `Unclear` where they are unknown."""
     layout = hints.layout
     if hints.left_field is not None or hints.right_field is not None:
         fields = (hints.left_field, hints.right_field)
@@ -186,21 +190,23 @@ def sides(result: Mapping[str, Any], data: Mapping[str, Any], hints: Hints) -> t
         named = result.get("to_name") or layout.shows.get(str(result.get("from_name")))
         tags = [tag.strip() for tag in named.split(",")] if isinstance(named, str) else []
         if len(tags) != 2:
-            what = f"which fields are compared is not said (there are {', '.join(data)})"
-            raise Unclear(what, f"answer with --left-field NAME --right-field NAME, {WHERE}")
+            question = f"which fields are compared is not said (there are {', '.join(data)})"
+            raise Unclear(question, f"answer with --left-field NAME --right-field NAME, {WHERE}")
         fields = (layout.fields.get(tags[0], tags[0]), layout.fields.get(tags[1], tags[1]))
         if not set(fields) <= set(data):
-            what = f"which fields do the tags '{tags[0]}' (left) and '{tags[1]}' (right) show, of {', '.join(data)}?"
-            raise Unclear(what, f"answer with --left-field NAME --right-field NAME, {WHERE}")
+            question = (
+                f"which fields do the tags '{tags[0]}' (left) and '{tags[1]}' (right) show, of {', '.join(data)}?"
+            )
+            raise Unclear(question, f"answer with --left-field NAME --right-field NAME, {WHERE}")
     left, right = fields
     if left is None or right is None or left == right or not {left, right} <= set(data):
-        what = f"the fields '{left}' and '{right}' are not two of {', '.join(data)}"
-        raise Unclear(what, "give --left-field NAME --right-field NAME")
+        question = f"the fields '{left}' and '{right}' are not two of {', '.join(data)}"
+        raise Unclear(question, "give --left-field NAME --right-field NAME")
     return left, right
 
 
 def in_order(columns: Any, result: Mapping[str, Any], hints: Hints) -> list[list[str]]:
-    """Groups of items, the best first; items of one group are tied."""
+    """Return groups of items, the best first; items of one group are tied."""
     if isinstance(columns, list):
         columns = {"": columns}
     if not isinstance(columns, Mapping) or not all(isinstance(items, list) for items in columns.values()):
@@ -212,13 +218,13 @@ def in_order(columns: Any, result: Mapping[str, Any], hints: Hints) -> list[list
         return [[item] for item in next(iter(filled.values()))]
     names = [name for name in filled if name != UNPLACED]
     if not set(names) <= set(buckets):
-        what = f"which of the buckets {', '.join(names)} is the best, and which follow?"
-        raise Unclear(what, f"answer with --buckets NAME NAME ..., the best first, {WHERE}")
+        question = f"which of the buckets {', '.join(names)} is the best, and which follow?"
+        raise Unclear(question, f"answer with --buckets NAME NAME ..., the best first, {WHERE}")
     return [filled[name] for name in buckets if filled.get(name)]
 
 
 def items_of(data: Mapping[str, Any], result: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
-    """The texts of the list that is ranked, by the items' ids."""
+    """Return the texts of the ranked list, by the items' ids."""
     lists = {
         name: value
         for name, value in data.items()
@@ -228,7 +234,7 @@ def items_of(data: Mapping[str, Any], result: Mapping[str, Any], layout: Layout)
     shown = layout.fields.get(str(tag), str(tag))
     if shown not in lists:
         if len(lists) != 1:
-            what = f"which field is the list that the tag '{tag}' shows, of {', '.join(data)}?"
-            raise Unclear(what, WHERE.removeprefix("or "))
+            question = f"which field is the list that the tag '{tag}' shows, of {', '.join(data)}?"
+            raise Unclear(question, WHERE.removeprefix("or "))
         (shown,) = lists
     return {str(item.get("id")): item.get("body") or item.get("title") or item.get("html") for item in lists[shown]}

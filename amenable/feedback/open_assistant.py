@@ -1,10 +1,10 @@
-"""Rankings out of Open-Assistant's data (Köpf et al., 2023): message trees, and the same messages as a flat table.
+"""Reader of rankings in Open-Assistant's data (Köpf et al., 2023): message trees, and a flat table of messages.
 
     trees       {message_tree_id, tree_state, prompt: {message_id, text, role, replies: [{..., rank, replies}]}}
-    messages    {message_id, parent_id, text, role, rank, ...}: each names the one that it replies to
+    messages    {message_id, parent_id, text, role, rank, ...}: parent_id is the message that it replies to
 
-Wherever two or more of the assistant's replies have a rank (0 the best), they are a ranking of answers to what was said
-before. Prompters' replies are ranked as well: nothing is made of that.
+Two or more of the assistant's replies with a rank (0 the best) are a ranking of answers to the conversation before.
+Ranks of prompters' replies are not read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from amenable.data.record import InvalidRow, Record, is_number, kind
 from amenable.data.types import Message, Ranking
-from amenable.feedback.formats import Label, attempt, name_of, ranking_made
+from amenable.feedback.formats import Label, attempt, make_ranking, name_of
 from amenable.feedback.hints import Hints
 
 ROLES = {"prompter": "user", "assistant": "assistant"}
@@ -33,9 +33,9 @@ def is_message(row: Mapping[str, Any]) -> bool:
 
 
 def trees_of(rows: Sequence[tuple[int, Node]]) -> tuple[list[tuple[int, dict[str, Any]]], list[tuple[int, str]]]:
-    """Numbered messages of a flat table put together as trees, each by the number of its first message.
+    """Join numbered messages of a flat table to trees, each with the number of its first message.
 
-    Returns these, and numbered reasons for rows that are no message. A reply to nobody in the table begins a tree.
+    Returns trees, and numbered reasons for rows that are no message. A reply to a message outside the table is a root.
     """
     nodes: dict[str, tuple[int, dict[str, Any]]] = {}
     rejected = []
@@ -49,21 +49,21 @@ def trees_of(rows: Sequence[tuple[int, Node]]) -> tuple[list[tuple[int, dict[str
     above: dict[str, str] = {}
     for name, (_, node) in nodes.items():
         parent = name_of(node.get("parent_id"))
-        # two that reply to each other would be in no tree: the reply that closes the circle begins one
+        # two that reply to each other would be in no tree: the reply that closes the circle is a root
         if parent in nodes and parent is not None and not leads_to(parent, name, above):
             above[name] = parent
             nodes[parent][1]["replies"].append(node)
         else:
             roots.append(name)
-    made = [
+    trees = [
         (nodes[name][0], {"message_tree_id": nodes[name][1]["message_tree_id"], "prompt": nodes[name][1]})
         for name in roots
     ]
-    return made, rejected
+    return trees, rejected
 
 
 def leads_to(name: str, other: str, above: Mapping[str, str]) -> bool:
-    """True where a message is the other one, or replies to it, if only through others."""
+    """True where a message is the other message, or replies to it, directly or through others."""
     while name != other and name in above:
         name = above[name]
     return name == other
@@ -93,7 +93,7 @@ def tree_labels(row: Record, id: str, hints: Hints) -> Iterator[Label]:
 
 
 def message_of(node: Any) -> tuple[Message, list[Any]]:
-    """A message and its replies."""
+    """Return a message and its replies. Raises `InvalidRow` where it is none."""
     if not isinstance(node, Mapping):
         raise InvalidRow(f"a message is {kind(node)}, not an object")
     role, text, replies = node.get("role"), node.get("text"), node.get("replies", [])
@@ -107,11 +107,11 @@ def message_of(node: Any) -> tuple[Message, list[Any]]:
 
 
 def ranking_of(prompt: tuple[Message, ...], replies: Sequence[Node], id: str, about: Mapping[str, Any]) -> Ranking:
-    """The ranked replies to a conversation; meta has their other columns, a list each, in the order of the replies."""
+    """Return the ranked replies to a conversation; meta has lists of their other columns."""
     turns = [message_of(reply)[0] for reply in replies]
     if any(turn.role != "assistant" for turn in turns):
         raise InvalidRow("a prompter replies to a prompter")
     columns = dict.fromkeys(name for reply in replies for name in reply if name not in READ)
-    kept = {name: [reply.get(name) for reply in replies] for name in columns}
+    other = {name: [reply.get(name) for reply in replies] for name in columns}
     ranks = [1.0 + float(reply["rank"]) for reply in replies]
-    return ranking_made(prompt, [turn.content for turn in turns], ranks, id, None, {**about, "replies": kept})
+    return make_ranking(prompt, [turn.content for turn in turns], ranks, id, None, {**about, "replies": other})

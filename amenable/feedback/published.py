@@ -1,4 +1,4 @@
-"""Comparisons of two models as others publish them: how their columns name the models, the texts and the winner.
+"""Reader of published comparisons of two models.
 
     Chatbot Arena    model_a, model_b, conversation_a, conversation_b, judge,
                      winner (model_a, model_b, tie, tie (bothbad) or both_bad)
@@ -7,8 +7,8 @@
     AlpacaEval       instruction[, input], output_1, generator_1, output_2, generator_2, annotator,
                      preference (1 the first, 2 the second, or between; 1.5 a tie)
 
-A winner may also be named as a model. Where its name says two things (a model called "model_b" is `model_a`), the row
-is refused.
+The winner may also be the name of a model. A row whose winner is ambiguous (a model named "model_b" is `model_a`) is
+rejected.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from amenable.data.files import has_lone_surrogate, parse_json
 from amenable.data.record import InvalidRow, Record, is_number, text_of, words_of
 from amenable.data.turns import turns
 from amenable.data.types import Conversation, Message, Ranking
-from amenable.feedback.formats import Label, attempt, ranking_made
+from amenable.feedback.formats import Label, attempt, make_ranking
 from amenable.feedback.hints import Hints
 from amenable.feedback.judges import from_scores
 
 SIDES = {"model_a": 1.0, "model_b": 0.0, "tie": 0.5, "both_bad": 0.5, "bothbad": 0.5, "tie (bothbad)": 0.5}
 LETTERS = {"a": 1.0, "b": 0.0}
-"""sides by one letter, where no model is called so"""
+"""sides by one letter, where no model has that name"""
 FLAGS = {"winner_model_a": 1.0, "winner_model_b": 0.0, "winner_tie": 0.5}
 TEXTS = (
     ("conversation_a", "conversation_b"),
@@ -35,12 +35,12 @@ TEXTS = (
     ("answer_a", "answer_b"),
     ("output_1", "output_2"),
 )
-ANSWERED_BY = ("annotator", "judge")
+ANNOTATOR_COLUMNS = ("annotator", "judge")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The winner of two models: `score` is 1 for the first, 0 for the second, one half for a tie."""
+    """The outcome for two models: `score` is 1 for the first, 0 for the second, one half for a tie."""
 
     models: tuple[str, str]
     score: float
@@ -49,14 +49,14 @@ class Verdict:
 
 
 def is_comparison(row: Mapping[str, Any]) -> bool:
-    """True for a row with the columns of one of the forms."""
+    """True for a row with the columns of one of the formats."""
     return {"model_a", "model_b"} <= set(row) or {"generator_1", "generator_2", "preference"} <= set(row)
 
 
 def verdict_of(row: Mapping[str, Any]) -> Verdict:
-    """The verdict in a row; `InvalidRow` where it does not name two models and a winner."""
+    """Return the verdict in a row. Raises `InvalidRow` where it does not name two models and a winner."""
     by = next(
-        (str(row[name]) for name in ANSWERED_BY if isinstance(row.get(name), str | int) and row[name] != ""), None
+        (str(row[name]) for name in ANNOTATOR_COLUMNS if isinstance(row.get(name), str | int) and row[name] != ""), None
     )
     if "generator_1" in row:
         models = (model_of(row, "generator_1"), model_of(row, "generator_2"))
@@ -71,7 +71,7 @@ def verdict_of(row: Mapping[str, Any]) -> Verdict:
 
 
 def model_of(row: Mapping[str, Any], column: str) -> str:
-    """The name of a model; nobody can be rated without one."""
+    """Return the name of a model. Raises `InvalidRow` where there is none."""
     if row.get(column) is None:
         raise InvalidRow(f"{column} is missing, or null: it names no model")
     if isinstance(row[column], int) and not isinstance(row[column], bool):
@@ -80,7 +80,7 @@ def model_of(row: Mapping[str, Any], column: str) -> str:
 
 
 def winning(winner: str, models: tuple[str, str]) -> float:
-    """Score of the first of two models, by the word for the winner: a side, or the name of a model."""
+    """Return the score of the first of two models; the winner is a side, or the name of a model."""
     word = winner.strip().lower()
     named = {1.0 if winner == models[0] else 0.0} if winner in models and models[0] != models[1] else set()
     sides = {SIDES[word]} if word in SIDES else set()
@@ -97,7 +97,7 @@ def winning(winner: str, models: tuple[str, str]) -> float:
 
 
 def flagged(row: Mapping[str, Any]) -> float:
-    """Score of model_a, by the column of the winner that is 1."""
+    """Return the score of model_a, by the column of the winner that is 1."""
     values = {flag: digit(row.get(flag)) for flag in FLAGS}
     if any(value not in (0, 1, None) for value in values.values()) or list(values.values()).count(1) != 1:
         listed = ", ".join(f"{flag} {value}" for flag, value in values.items())
@@ -106,19 +106,19 @@ def flagged(row: Mapping[str, Any]) -> float:
 
 
 def digit(value: Any) -> Any:
-    """0 or 1 for the text of it, as in a .csv file; other values as they are."""
+    """Return 0 or 1 for "0" or "1", as in a .csv file; other values unchanged."""
     return {"0": 0, "1": 1}.get(value, value) if isinstance(value, str) else value
 
 
 def preferred(preference: Any) -> float:
-    """Score of generator_1, 2 - preference: 1 for a preference of 1, 0 for 2. A tie is 1.5, or 0 in old files."""
+    """Return the score of generator_1, 2 - preference: 1 for 1, 0 for 2, and a tie for 1.5, or 0 in old files."""
     if not is_number(preference) or not (preference == 0 or 1 <= preference <= 2):
         raise InvalidRow(f"preference is {preference!r:.40}, not from 1 to 2")
     return 2.0 - (preference or 1.5)
 
 
 def dialogues(row: Mapping[str, Any]) -> tuple[Conversation, Conversation] | None:
-    """Both conversations, up to the last answers; None where the row has not both."""
+    """Return both conversations, last answers included; None where the row has not both."""
     for columns in TEXTS:
         if row.get(columns[0]) is not None and row.get(columns[1]) is not None:
             first, second = (dialogue(row, column) for column in columns)
@@ -127,7 +127,7 @@ def dialogues(row: Mapping[str, Any]) -> tuple[Conversation, Conversation] | Non
 
 
 def dialogue(row: Mapping[str, Any], column: str) -> Conversation:
-    """One side's conversation, of a column of messages, or of answers beside the prompts."""
+    """Return the conversation of one side, from a column of messages, or from answers and prompts."""
     value = row[column]
     if column.startswith("conversation"):
         return turns(value, column)
@@ -147,7 +147,7 @@ def dialogue(row: Mapping[str, Any], column: str) -> Conversation:
 
 
 def texts_in(value: Any, name: str, is_encoded: bool) -> list[str]:
-    """The texts of a column: one, a list, or (is_encoded) a list as JSON text; null in a list is an empty text."""
+    """Return the texts of a column: a text, a list, or (is_encoded) a list as JSON; null in a list is an empty text."""
     if isinstance(value, str) and is_encoded and value.lstrip().startswith("["):
         decoded = parse_json(value.encode("utf-8", "surrogatepass"))
         value = decoded if isinstance(decoded, list) else value
@@ -164,7 +164,7 @@ def comparison_labels(row: Record, id: str, hints: Hints) -> Iterator[Label]:
 
 
 def ranking_of(row: Record, id: str) -> Ranking:
-    """A ranking; `InvalidRow` where the two answered different conversations, which no ranking can hold."""
+    """Return a ranking of both answers. Raises `InvalidRow` where the conversations before them differ."""
     verdict, both = verdict_of(row), dialogues(row)
     if both is None:
         raise InvalidRow("no texts of the two answers; 'amenable ratings --data FILE' rates the models")
@@ -173,8 +173,8 @@ def ranking_of(row: Record, id: str) -> Ranking:
             raise InvalidRow(f"the {column} conversation does not end with an answer")
     prompt = both[0][:-1]
     if prompt != both[1][:-1]:
-        how = "'amenable ratings --data FILE' rates the models all the same"
-        raise InvalidRow(f"the two conversations differ before the last answers; {how}")
+        mend = "'amenable ratings --data FILE' rates the models all the same"
+        raise InvalidRow(f"the two conversations differ before the last answers; {mend}")
     if not prompt or prompt[-1].role != "user":
         raise InvalidRow("no prompt, or one that does not end with the user")
     ranks = from_scores([verdict.score, 1 - verdict.score])
@@ -182,4 +182,4 @@ def ranking_of(row: Record, id: str) -> Ranking:
     about |= {"preference": row["preference"]} if "preference" in row else {}
     answers = [conversation[-1].content for conversation in both]
     others = {name: row[name] for name in row.rest()}
-    return ranking_made(prompt, answers, ranks, id, verdict.annotator, {**others, **about})
+    return make_ranking(prompt, answers, ranks, id, verdict.annotator, {**others, **about})

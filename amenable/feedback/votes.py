@@ -21,7 +21,7 @@ from amenable.data.files import row_location
 from amenable.data.record import InvalidRow, Record, is_number, kind
 from amenable.data.types import Conversation
 from amenable.errors import InputError
-from amenable.feedback.export_import import TESTS
+from amenable.feedback.export_import import GOLD_PURPOSES
 from amenable.feedback.formats import name_of
 from amenable.feedback.published import dialogues, is_comparison, verdict_of
 from amenable.feedback.ratings import Comparison
@@ -59,7 +59,7 @@ def from_event(event: Event) -> Iterator[Comparison]:
     """Yield the comparisons in an event; none for a ranking of a gold item, or of answers of unknown models."""
     if event.kind == "vote":
         yield from_vote(event)
-    elif event.payload.get("purpose") not in TESTS:
+    elif event.payload.get("purpose") not in GOLD_PURPOSES:
         payload = event.payload
         annotator = str(payload.get("annotator") or "?")
         completions, ranks = payload["completions"], payload["ranking"]

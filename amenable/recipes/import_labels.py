@@ -59,6 +59,6 @@ def run(config: Config) -> Path:
     for line in labels.plan(config.data):
         print(line)
     with Store(config.store) as store:
-        counts = export_import.keep(store, config.data, labels, config.annotator, time.time(), hints)
+        counts = export_import.store_labels(store, config.data, labels, config.annotator, time.time(), hints)
     print(f"{counts['labels']} labels, {counts['new']} of them new; {counts['unusable']} rows could not be used")
     return config.store

@@ -12,7 +12,7 @@ from rich.console import Console
 from amenable.data.batches import shuffled
 from amenable.data.files import read_json_lines
 from amenable.errors import InputError
-from amenable.feedback.export_import import TESTS, rankings_rows
+from amenable.feedback.export_import import GOLD_PURPOSES, rankings_rows
 from amenable.feedback.store import Store
 from amenable.feedback.votes import model_columns
 from amenable.recipes.rounds_labels import Round, prompt_key, write_rows
@@ -94,7 +94,7 @@ def rankings(pool: Mapping[str, Row], path: Path) -> list[Row]:
     if not path.exists():
         return []
     with Store(path) as store:
-        events = [event for event in store.active("ranking") if event.payload.get("purpose") not in TESTS]
+        events = [event for event in store.active("ranking") if event.payload.get("purpose") not in GOLD_PURPOSES]
     rows = []
     for event in events:
         entry = pool.get(prompt_key(event.payload))

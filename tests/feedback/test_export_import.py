@@ -33,7 +33,7 @@ def test_turns_that_are_context_stay_so_through_a_store(tmp_path):
     asked, said = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "No.", "weight": 0}
     (tmp_path / "a.jsonl").write_text(json.dumps({"messages": [asked, said, asked, {**said, "weight": 1}]}) + "\n")
     with Store(tmp_path / "labels.db") as store:
-        assert export_import.bring_in(store, tmp_path / "a.jsonl", "ann", 0.0)["new"] == 1
+        assert export_import.import_labels(store, tmp_path / "a.jsonl", "ann", 0.0)["new"] == 1
         export_import.export(store, tmp_path / "out")
     (row,) = read_demonstrations(tmp_path / "out" / "demonstrations.jsonl").rows
     assert [message.trained for message in row.messages] == [True, False, True, True]
@@ -96,9 +96,9 @@ def test_an_export_comes_back_into_another_store(store, tmp_path):
     rank(store, ["a", "b", "c"], [2, 1, 3])
     export_import.export(store, tmp_path / "out")
     with Store(tmp_path / "other.db") as other:
-        found = export_import.bring_in(other, tmp_path / "out" / "rankings.jsonl", None, 5.0)
+        found = export_import.import_labels(other, tmp_path / "out" / "rankings.jsonl", None, 5.0)
         assert found == {"labels": 1, "new": 1, "unusable": 0}
-        assert export_import.bring_in(other, tmp_path / "out" / "rankings.jsonl", None, 6.0)["new"] == 0
+        assert export_import.import_labels(other, tmp_path / "out" / "rankings.jsonl", None, 6.0)["new"] == 0
         (one,) = other.rankings()
     assert (one.completions, one.ranks, one.annotator) == (("a", "b", "c"), (2.0, 1.0, 3.0), "ann")
     assert one.meta["imported"] == "rankings.jsonl"
@@ -112,7 +112,7 @@ def file_of(tmp_path, name, content):
 def test_hh_rlhf_is_read(store, tmp_path):
     row = {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello.", "rejected": "\n\nHuman: Hi\n\nAssistant: Go away."}
     file = file_of(tmp_path, "hh.jsonl", json.dumps(row) + "\n")
-    assert export_import.bring_in(store, file, "anthropic", 1.0)["new"] == 1
+    assert export_import.import_labels(store, file, "anthropic", 1.0)["new"] == 1
     (one,) = store.rankings()
     assert one == Ranking((Message("user", "Hi"),), ("Hello.", "Go away."), (1.0, 2.0), one.id, "anthropic", one.meta)
 
@@ -137,7 +137,7 @@ def test_label_studio_is_read(store, tmp_path):
     ]
     rows[2]["annotations"][0]["result"].append({"type": "brush"})
     file = file_of(tmp_path, "studio.json", rows)
-    assert export_import.bring_in(store, file, None, 1.0) == {"labels": 4, "new": 4, "unusable": 1}
+    assert export_import.import_labels(store, file, None, 1.0) == {"labels": 4, "new": 4, "unusable": 1}
     first, second, third = store.rankings()
     assert (first.prompt[0].content, first.completions, first.ranks) == (
         "Which?",
@@ -157,7 +157,7 @@ def test_argilla_is_read(store, tmp_path):
         {"id": "d", "fields": {"prompt": "Write"}, "responses": {"answer": [{"value": "So.", "user_id": "u1"}]}},
     ]
     file = file_of(tmp_path, "argilla.json", rows)
-    assert export_import.bring_in(store, file, None, 1.0) == {"labels": 2, "new": 2, "unusable": 1}
+    assert export_import.import_labels(store, file, None, 1.0) == {"labels": 2, "new": 2, "unusable": 1}
     (one,) = store.rankings()
     assert (one.completions, one.ranks, one.annotator) == (("one", "two"), (2.0, 1.0), "u1")
     assert store.demonstrations()[0].messages[0].content == "Write"
@@ -168,9 +168,9 @@ def test_argilla_is_read(store, tmp_path):
 )
 def test_a_file_without_labels_is_refused(store, tmp_path, content):
     with pytest.raises(InputError):
-        export_import.bring_in(store, file_of(tmp_path, "odd.json", content), None, 1.0)
+        export_import.import_labels(store, file_of(tmp_path, "odd.json", content), None, 1.0)
     with pytest.raises(InputError, match="no such file"):
-        export_import.bring_in(store, tmp_path / "none.json", None, 1.0)
+        export_import.import_labels(store, tmp_path / "none.json", None, 1.0)
     assert store.events() == []
 
 
@@ -197,15 +197,15 @@ def test_a_question_that_an_export_leaves_open_stops_it_and_is_answered_by_a_hin
     result = {"type": "pairwise", "from_name": "pw", "to_name": "txt-1,txt-2", "value": {"selected": "left"}}
     file = file_of(tmp_path, "studio.json", [{"id": 1, "data": data, "annotations": [{"result": [result]}]}])
     with pytest.raises(InputError, match=r"studio.json: row 1 \(line 1\): which fields do the tags.*--left-field"):
-        export_import.bring_in(store, file, None, 1.0)
+        export_import.import_labels(store, file, None, 1.0)
     assert store.events() == []
     hints = Hints(left_field="answer1", right_field="answer2")
-    assert export_import.bring_in(store, file, None, 1.0, hints)["new"] == 1
-    assert export_import.bring_in(store, file, None, 1.0, hints)["new"] == 0
+    assert export_import.import_labels(store, file, None, 1.0, hints)["new"] == 1
+    assert export_import.import_labels(store, file, None, 1.0, hints)["new"] == 0
     (one,) = store.rankings()
     assert (one.completions, one.ranks) == (("Red.", "Blue."), (1.0, 2.0))
-    with pytest.raises(InputError, match="imported before, and read in another way"):
-        export_import.bring_in(store, file, None, 1.0, Hints(left_field="answer2", right_field="answer1"))
+    with pytest.raises(InputError, match="imported before, with other options"):
+        export_import.import_labels(store, file, None, 1.0, Hints(left_field="answer2", right_field="answer1"))
 
 
 def test_what_is_kept_and_what_is_not_is_told(store, tmp_path):
@@ -215,17 +215,17 @@ def test_what_is_kept_and_what_is_not_is_told(store, tmp_path):
     found = export_import.read(file)
     assert found.plan(file) == [
         "arena.jsonl (comparisons of two models): 1 ranking, 0 demonstrations",
-        "kept with them: language, models",
+        "stored with them: language, models",
         "1 could not be used: no column 'winner', or winner_model_a, winner_model_b and winner_tie (first: line 2)",
         "1 could not be used: the winner is 'z', not model_a, model_b, tie, tie (bothbad), nor 'x' or 'y'"
         " (first: line 3)",
         "1 could not be used: it is a number, and not as other rows are (comparisons of two models) (first: line 4)",
     ]
-    assert export_import.keep(store, file, found, "ann", 1.0) == {"labels": 1, "new": 1, "unusable": 3}
+    assert export_import.store_labels(store, file, found, "ann", 1.0) == {"labels": 1, "new": 1, "unusable": 3}
     assert store.rankings()[0].annotator == "ann" and store.rankings()[0].meta["models"] == ["x", "y"]
     argilla = {"fields": {"prompt": "x"}, "responses": {"a": [{"value": "y", "user_id": "p"}]}, "vectors": {"v": [1]}}
     file = file_of(tmp_path, "argilla.json", [argilla])
-    assert export_import.read(file).plan(file)[1:] == ["kept with them: annotator, question", "not kept: vectors"]
+    assert export_import.read(file).plan(file)[1:] == ["stored with them: annotator, question", "not stored: vectors"]
 
 
 def test_parquet_with_values_that_json_has_not(store, tmp_path):
@@ -236,7 +236,7 @@ def test_parquet_with_values_that_json_has_not(store, tmp_path):
     parquet.write_table(pyarrow.Table.from_pylist([{**row, **about}, {**row, "winner": "z"}]), tmp_path / "a.parquet")
     found = export_import.read(tmp_path / "a.parquet")
     assert "first: row 2" in found.plan(tmp_path / "a.parquet")[-1]
-    assert export_import.bring_in(store, tmp_path / "a.parquet", None, 1.0)["new"] == 1
+    assert export_import.import_labels(store, tmp_path / "a.parquet", None, 1.0)["new"] == 1
     assert store.rankings()[0].meta["time"] == "2026-01-02 00:00:00" and "weight" not in store.rankings()[0].meta
 
 
@@ -246,7 +246,7 @@ def test_the_table_of_a_competition(store, tmp_path):
     first = r'7,x,y,"[""Hi"",""And?""]","[""a"",""b,\n1""]","[""a"",""c""]",0,1,0,' + '"two\nlines"'
     text = f'{names}\n{first}\n8,x,y,"[""Hi""]","[""a""]","[""b""]",1,1,0,\n'
     file = file_of(tmp_path, "train.csv", text)
-    assert export_import.bring_in(store, file, "crowd", 1.0) == {"labels": 1, "new": 1, "unusable": 1}
+    assert export_import.import_labels(store, file, "crowd", 1.0) == {"labels": 1, "new": 1, "unusable": 1}
     (ranking,) = store.rankings()
     assert (ranking.completions, ranking.ranks, ranking.id) == (("b,\n1", "c"), (2.0, 1.0), "7")
     assert export_import.read(file).plan(file)[-1].endswith("(first: line 4)")
@@ -268,7 +268,7 @@ def test_the_table_of_a_competition(store, tmp_path):
 def test_a_fault_has_its_own_line_and_plain_words(store, tmp_path, content, where):
     (tmp_path / "a.jsonl").write_bytes(content)
     with pytest.raises(InputError) as error:
-        export_import.bring_in(store, tmp_path / "a.jsonl", None, 1.0)
+        export_import.import_labels(store, tmp_path / "a.jsonl", None, 1.0)
     assert where in str(error.value)
 
 
@@ -374,7 +374,7 @@ def test_any_value_at_any_place_gives_labels_or_an_error_with_its_line(tmp_path,
     assert all(number == 2 for number, _ in found.rejected) or form == "messages"
     assert lines and len(found.rankings) + len(found.demonstrations) >= 2
     with Store(tmp_path / "labels.db") as kept:
-        counts = export_import.keep(kept, file, found, None, 1.0, Hints(buckets=("x", "r")))
+        counts = export_import.store_labels(kept, file, found, None, 1.0, Hints(buckets=("x", "r")))
         assert counts["unusable"] == len(found.rejected)
 
 

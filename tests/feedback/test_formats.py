@@ -2,7 +2,7 @@ import pytest
 
 from amenable.data.record import InvalidRow
 from amenable.data.types import Message, Ranking
-from amenable.feedback.formats import attempt, demonstration_made, name_of, prompt_field, ranking_made, texts_of
+from amenable.feedback.formats import attempt, make_demonstration, make_ranking, name_of, prompt_field, texts_of
 from amenable.feedback.hints import Hints, Unclear
 
 PROMPT = (Message("user", "Hi"),)
@@ -28,7 +28,7 @@ def test_fields_are_not_guessed_by_their_order():
         assert prompt_field(dict.fromkeys(names, "x"), [], Hints(prompt_field="second")) == "second"
     with pytest.raises(InvalidRow, match="no text in the field 'third'"):
         prompt_field({"first": "x"}, [], Hints(prompt_field="third"))
-    with pytest.raises(InvalidRow, match="no field with a text that asks"):
+    with pytest.raises(InvalidRow, match="no field with a text for the prompt"):
         prompt_field({"a": "x"}, ["a"], Hints())
 
 
@@ -43,22 +43,22 @@ def test_fields_are_not_guessed_by_their_order():
 )
 def test_answers_of_which_no_ranking_can_be_made(answers, why):
     with pytest.raises(InvalidRow, match=why):
-        ranking_made(PROMPT, answers, [1.0] * len(answers), "x", None, {})
+        make_ranking(PROMPT, answers, [1.0] * len(answers), "x", None, {})
 
 
 def test_what_is_made_keeps_what_holds_something():
     meta = {"notes": {}, "question": "rank", "other": None}
-    made = ranking_made(PROMPT, ["a", ""], [1, 2], "x", "ann", meta)
+    made = make_ranking(PROMPT, ["a", ""], [1, 2], "x", "ann", meta)
     assert made == Ranking(PROMPT, ("a", ""), (1.0, 2.0), "x", "ann", {"question": "rank"})
-    written = demonstration_made("Hi", "Hello.", "x", "ann", meta)
+    written = make_demonstration("Hi", "Hello.", "x", "ann", meta)
     assert [turn.content for turn in written.messages] == ["Hi", "Hello."]
     assert written.meta == {"annotator": "ann", "question": "rank"}
     with pytest.raises(InvalidRow, match="empty"):
-        demonstration_made("Hi", " ", "x", None, {})
+        make_demonstration("Hi", " ", "x", None, {})
 
 
 def test_names_and_texts():
     people = [3, "bo", {"id": 4, "email": "c@x.org"}, {"id": 4}, {}, None, True, "", [1]]
     assert [name_of(one) for one in people] == ["3", "bo", "c@x.org", "4", None, None, None, None, None]
     assert texts_of({"a": "x", "b": " ", "c": 1, "d": None}) == {"a": "x"}
-    assert isinstance(attempt(demonstration_made, "Hi", "", "x", None, {}), InvalidRow)
+    assert isinstance(attempt(make_demonstration, "Hi", "", "x", None, {}), InvalidRow)

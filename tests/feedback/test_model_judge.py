@@ -37,12 +37,12 @@ def test_ranks_follow_the_models_words_with_ties() -> None:
 def test_a_judge_that_looks_at_the_place_alone_prefers_none() -> None:
     judge = ModelJudge(lambda _: "A", "first")
     assert judge(PROMPT, ["a", "b", "c"], [True] * 3, CHANCE) == [1, 1, 1]
-    assert judge.asked == 6
+    assert judge.calls == 6
 
 
 def test_what_was_asked_is_remembered_by_name_and_rubric(tmp_path: Path) -> None:
     memory = tmp_path / "deep" / "judge.jsonl"
-    first = ModelJudge(likes_long, "long", memory=memory)
+    first = ModelJudge(likes_long, "long", cache_file=memory)
     ranks = first(PROMPT, ["a", "bb", "ccc"], [True] * 3, CHANCE)
     with memory.open("a") as file:
         file.write('{"question": "cut sho')
@@ -50,10 +50,10 @@ def test_what_was_asked_is_remembered_by_name_and_rubric(tmp_path: Path) -> None
     def never(_: Conversation) -> str:
         raise AssertionError("asked again")
 
-    again = ModelJudge(never, "long", memory=memory)
+    again = ModelJudge(never, "long", cache_file=memory)
     assert again(PROMPT, ["a", "bb", "ccc"], [True] * 3, CHANCE) == ranks == [3, 2, 1]
-    assert again.asked == 0
-    for other in (ModelJudge(never, "another", memory=memory), ModelJudge(never, "long", "be brief", memory)):
+    assert again.calls == 0
+    for other in (ModelJudge(never, "another", cache_file=memory), ModelJudge(never, "long", "be brief", memory)):
         with pytest.raises(AssertionError, match="asked again"):
             other(PROMPT, ["a", "bb"], [True] * 2, CHANCE)
 
@@ -107,5 +107,5 @@ def test_an_endpoint_judges(api: str) -> None:
 def test_an_endpoint_that_is_not_there_is_told() -> None:
     with pytest.raises(InputError, match="gave no answer"):
         endpoint("http://127.0.0.1:9/v1", "m", seconds=2)(PROMPT.messages)
-    with pytest.raises(InputError, match="no address"):
+    with pytest.raises(InputError, match="not an address"):
         endpoint("file:///etc/passwd", "m")

@@ -31,7 +31,7 @@ def test_a_question_is_answered_by_an_option(tmp_path, capsys):
     assert cli.main([*command, "--label-config", str(tmp_path / "config.xml")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "studio.json (Label Studio, JSON): 1 ranking, 0 demonstrations"
-    assert "not kept: predictions" in lines and lines[-1].startswith("1 label")
+    assert "not stored: predictions" in lines and lines[-1].startswith("1 label")
     with Store(tmp_path / "labels.db") as kept:
         assert [(one.completions, one.ranks) for one in kept.rankings()] == [(("Red.", "Blue."), (1.0, 2.0))]
 
