@@ -30,6 +30,13 @@ NEW_NAMES: dict[str, tuple[str, ...]] = {
     "earlier": ("include_base_comparisons",),
     "repeat": ("new_label_weight",),
     "once": ("one_shot_baseline",),
+    "kinds": ("tasks",),
+    "order": ("query_strategy",),
+    "screening": ("qualification",),
+    "screening_pass": ("qualification_threshold",),
+    "calibration": ("gold_items",),
+    "calibration_every": ("gold_every",),
+    "lease_minutes": ("assignment_timeout_minutes",),
 }
 """by old name, the new names it has in the commands that had it"""
 STILL_ACCEPTED = {"reward_model", "ensemble"}

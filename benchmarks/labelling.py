@@ -145,10 +145,10 @@ def serving(folder: Path) -> Iterator[int]:
 def serve(folder: Path, told: Any) -> None:
     """As `amenable label` does, apart from its limit of requests."""
     config = label.Config(
-        data=(folder / "samples.jsonl",), store=folder / "labels.db", kinds=("rank",), overlap=0.0, require_tokens=True
+        data=(folder / "samples.jsonl",), store=folder / "labels.db", tasks=("rank",), overlap=0.0, require_tokens=True
     )
-    office = label.open_office(config, Store(config.store), label.all_tasks(config), None, None, None)
-    guard = replace(label.guarded(config, office), limits=security.Limits(per_minute=10**9))
+    label_app = label.make_label_app(config, Store(config.store), label.load_tasks(config), None, None, None)
+    guard = replace(label.protect(config, label_app), limits=security.Limits(per_minute=10**9))
     door = security.listen("127.0.0.1", 0)
     told.send(door.getsockname()[1])
     security.make_server(guard).run(sockets=[door])

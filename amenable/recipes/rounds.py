@@ -308,7 +308,7 @@ def run_stages(runs: Sequence[StageRun], config: Config) -> None:
 
 def label_command(files: Sequence[Path], base: BaseRun, config: Config) -> str:
     """Return the command that opens the page on which a round's answers are ranked."""
-    options = [*files, "--store", base.store, "--kinds", "rank", "--answers", min(config.num_generations, 9)]
+    options = [*files, "--store", base.store, "--tasks", "rank", "--answers", min(config.num_generations, 9)]
     return shlex.join(["amenable", "label", "--data", *map(str, options)])
 
 

@@ -1,9 +1,9 @@
-"""Ask people: a web page to rank answers, compare two, write demonstrations, and hold both sides of a conversation.
+"""Labelling page: people rank answers, compare two, write demonstrations, and write both sides of conversations.
 
-What is asked comes of `sample`; what is said goes into a store, append-only, and is on disk when the page says so. On
-this machine alone (127.0.0.1) who opens the page is its owner; with --host for others everybody needs a token, which
-`amenable annotators add NAME` makes. The owner's page shows how the work goes; `amenable export-labels` writes files
-that training reads.
+Answers come from `amenable sample`. Labels are appended to a database, on disk before the page acknowledges them. On
+this machine alone (127.0.0.1) whoever opens the page is its owner; with --host for others everybody needs a token:
+`amenable annotators add NAME` makes it. The owner's page shows progress and agreement; `amenable export-labels` writes
+files for training.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from amenable.rewards.model import ModelReward
 from amenable.seeds import derive_seed, mix
 from amenable.serve import security
 from amenable.serve.conversation import fit_prompt, load_model, stream_answer
-from amenable.serve.labelling.task_order import in_order, require_ensemble
-from amenable.serve.labelling.task_queue import Desk, Kind, Rules, Task, known_tasks, read_tasks
-from amenable.serve.security import LOCAL, SecurityMiddleware
+from amenable.serve.labelling.task_order import order_tasks, require_ensemble
+from amenable.serve.labelling.task_queue import AssignmentPolicy, TaskQueue
+from amenable.serve.labelling.tasks import Kind, Task, read_gold_tasks, read_tasks
 from amenable.serve.tokens import require_token_holder
 from amenable.train.runtime import Device, DeviceOptions, start_runtime
 
 if TYPE_CHECKING:
-    from amenable.serve.labelling.routes import Office, Suggest
+    from amenable.serve.labelling.routes import LabelApp, SuggestFn
 
 DEFAULT_MODEL = Path("runs/demo/ppo")
 """suggests answers without --model, if it exists"""
@@ -53,106 +53,105 @@ cannot tell what was meant, skip the task and say why.
 
 @dataclass(frozen=True)
 class Config:
-    """Open a page on which people label."""
+    """The tasks, their assignment, the models, and the address."""
 
     data: tuple[Path, ...] = (Path("runs/demo/sample/samples.jsonl"),)
-    """files of samples; the answers of several to the same prompt come together"""
+    """samples.jsonl files; completions to one prompt are pooled over all files"""
     store: Path = Path("runs/labels.db")
-    """where everything that is said is kept"""
-    kinds: tuple[Kind, ...] = ("rank", "compare", "demonstrate", "converse")
-    """what people may do"""
-    order: Literal["file", Rule] = "file"
-    """what is asked first: as in the files, or by a rule of feedback/queries.py"""
+    """database for labels"""
+    tasks: tuple[Kind, ...] = ("rank", "compare", "demonstrate", "converse")
+    """kinds of tasks"""
+    query_strategy: Literal["file", Rule] = "file"
+    """order of the tasks: as in the files, or by a rule of feedback/queries.py"""
     ensemble: tuple[Path, ...] = ()
-    """reward models that an order by disagreement, uncertainty or disagreement_coreset goes by"""
+    """reward models for the rules disagreement, uncertainty and disagreement_coreset"""
     answers: int = 6
-    """K, the most answers to rank at once"""
+    """K, the most answers in a ranking"""
     model: Path | None = None
-    """a model that suggests answers to those who write; runs/demo/ppo where that is there"""
+    """model for suggestions to those who write; by default runs/demo/ppo, if it exists"""
     reward_model: Path | None = None
-    """a reward model that people are compared with on the owner's page"""
+    """reward model whose agreement with the annotators the owner's page shows"""
     instructions: Path | None = None
-    """a Markdown file of what people are told; without it the owner may edit the text on their page"""
-    calibration: Path | None = None
-    """rankings that are known to be right; one task in --calibration-every is one of them"""
-    screening: Path | None = None
-    """rankings that are known to be right; a newcomer ranks these first"""
+    """Markdown file of instructions; without it the owner may edit them on the page"""
+    gold_items: Path | None = None
+    """rankings known to be right; one ranking in --gold-every is of these"""
+    qualification: Path | None = None
+    """rankings known to be right; a new annotator ranks these first"""
     overlap: float = 0.1
-    """share of the tasks that --raters people get, so that their agreement can be measured"""
+    """share of the tasks that --raters annotators get, to measure their agreement"""
     raters: int = 2
-    calibration_every: int = 10
-    screening_pass: float = 0.75
-    """share of the known pairs that a newcomer must order rightly to go on"""
-    lease_minutes: float = 30.0
-    """a task left open for so long goes to somebody else"""
+    gold_every: int = 10
+    qualification_threshold: float = 0.75
+    """share of the known pairs that a new annotator must order rightly to go on"""
+    assignment_timeout_minutes: float = 30.0
+    """time after which an unanswered task goes to somebody else"""
     host: str = "127.0.0.1"
-    """0.0.0.0 lets others in, with tokens"""
+    """0.0.0.0 to be reached by others, with tokens"""
     port: int = 8017
     require_tokens: bool = False
-    """demand tokens on 127.0.0.1 too, as behind a proxy"""
+    """require tokens on 127.0.0.1 too, as behind a proxy"""
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.7, max_new_tokens=256))
-    """how suggestions are drawn"""
+    """sampling settings of suggestions"""
     seed: int = 0
     device: Device = field(default_factory=DeviceOptions)
 
     def __post_init__(self) -> None:
-        if not self.kinds or not self.data:
-            raise InputError(f"no {'kinds' if self.data else 'data'}", how="name one or more")
-        for name, least, most in (
+        if not self.tasks or not self.data:
+            raise InputError(f"no {'tasks' if self.data else 'data'}", how="name one or more")
+        for name, low, high in (
             ("answers", 2, 9),
             ("raters", 2, 100),
             ("overlap", 0, 1),
-            ("calibration_every", 2, 10**6),
-            ("screening_pass", 0, 1),
-            ("lease_minutes", 0.1, 10**5),
+            ("gold_every", 2, 10**6),
+            ("qualification_threshold", 0, 1),
+            ("assignment_timeout_minutes", 0.1, 10**5),
             ("port", 0, 65535),
         ):
-            if not least <= getattr(self, name) <= most:
-                raise InputError(f"{name} is {getattr(self, name)}", how=f"it must lie between {least} and {most}")
-        if self.order != "file":
-            require_ensemble(self.order, self.ensemble)
+            if not low <= getattr(self, name) <= high:
+                raise InputError(f"{name} is {getattr(self, name)}", how=f"it must lie between {low} and {high}")
+        if self.query_strategy != "file":
+            require_ensemble(self.query_strategy, self.ensemble)
 
     @property
-    def rules(self) -> Rules:
-        return Rules(
-            lease=60 * self.lease_minutes,
-            overlap=self.overlap,
+    def policy(self) -> AssignmentPolicy:
+        return AssignmentPolicy(
+            timeout=60 * self.assignment_timeout_minutes,
             raters=self.raters,
-            calibration_every=self.calibration_every,
-            screening_pass=self.screening_pass,
+            gold_every=self.gold_every,
+            qualification_threshold=self.qualification_threshold,
             seed=self.seed,
         )
 
     @property
     def needs_tokens(self) -> bool:
-        return self.require_tokens or self.host not in LOCAL
+        return self.require_tokens or self.host not in security.LOCAL
 
 
 def run(config: Config) -> None:
-    """Serve until it is stopped."""
+    """Serve until Ctrl-C."""
     security.require_server()
-    tasks, instructions = all_tasks(config), read_instructions(config)
+    tasks, instructions = load_tasks(config), read_instructions(config)
     suggest, score = load_suggester(config), load_scorer(config)
-    door = security.listen(config.host, config.port)
-    with door, Store(config.store) as store:
+    sock = security.listen(config.host, config.port)
+    with sock, Store(config.store) as store:
         if config.needs_tokens:
             require_token_holder(annotators.people(store), store, " --role owner")
-        office = open_office(config, store, tasks, instructions, suggest, score)
-        say(config, tasks, security.address_of(door, config.host), suggest is not None)
-        security.make_server(guarded(config, office)).run(sockets=[door])
+        label_app = make_label_app(config, store, tasks, instructions, suggest, score)
+        print_summary(config, tasks, security.address_of(sock, config.host), suggest is not None)
+        security.make_server(protect(config, label_app)).run(sockets=[sock])
 
 
-def all_tasks(config: Config) -> list[Task]:
-    """The pool, and the items of known order."""
-    pool = read_tasks(config.data, config.kinds, config.answers, config.rules)
-    if config.order != "file":
-        pool = in_order(pool, config.order, config.ensemble, config.seed, start_runtime(config.device))
-    calibration = known_tasks(config.calibration, "calibration")
-    return [*pool, *calibration, *known_tasks(config.screening, "screening")]
+def load_tasks(config: Config) -> list[Task]:
+    """Return the tasks of the samples, ordered, and the gold items."""
+    tasks = read_tasks(config.data, config.tasks, config.answers, config.overlap, config.seed)
+    if config.query_strategy != "file":
+        tasks = order_tasks(tasks, config.query_strategy, config.ensemble, config.seed, start_runtime(config.device))
+    gold = read_gold_tasks(config.gold_items, "calibration")
+    return [*tasks, *gold, *read_gold_tasks(config.qualification, "screening")]
 
 
 def read_instructions(config: Config) -> str | None:
-    """The owner's file, or None."""
+    """Return the text of the instructions file, None without one."""
     if config.instructions is None:
         return None
     if not config.instructions.is_file():
@@ -160,7 +159,7 @@ def read_instructions(config: Config) -> str | None:
     return read_text(config.instructions)
 
 
-def load_suggester(config: Config) -> Suggest | None:
+def load_suggester(config: Config) -> SuggestFn | None:
     """Return a function that samples a new suggestion at every call; None without a model."""
     folder = config.model or (DEFAULT_MODEL if (DEFAULT_MODEL / "finished.json").exists() else None)
     if folder is None:
@@ -201,46 +200,46 @@ def load_scorer(config: Config) -> quality.Score | None:
     return score
 
 
-def open_office(
+def make_label_app(
     config: Config,
     store: Store,
     tasks: Sequence[Task],
     instructions: str | None,
-    suggest: Suggest | None,
+    suggest: SuggestFn | None,
     score: quality.Score | None,
-) -> Office:
-    """Everything that the routes need."""
-    from amenable.serve.labelling.routes import Office
+) -> LabelApp:
+    """Return everything that the routes use."""
+    from amenable.serve.labelling.routes import LabelApp
 
-    def told() -> str:
+    def current_instructions() -> str:
         edited = store.events("instructions")
         return instructions or (edited[-1].payload["text"] if edited else INSTRUCTIONS)
 
-    return Office(
-        desk=Desk(store, tasks, config.rules, time.time),
-        kinds=config.kinds,
-        instructions=told,
+    return LabelApp(
+        queue=TaskQueue(store, tasks, config.policy, time.time),
+        kinds=config.tasks,
+        instructions=current_instructions,
         figures=lambda: quality.figures(store, config.seed, score),
         suggest=suggest,
         local_owner=not config.needs_tokens,
     )
 
 
-def say(config: Config, tasks: Sequence[Task], address: str, suggests: bool) -> None:
-    """What is asked, and where."""
-    pool = [task.kind for task in tasks if task.purpose in ("label", "overlap")]
-    counts = ", ".join(f"{pool.count(kind)} to {kind}" for kind in config.kinds if kind in pool)
+def print_summary(config: Config, tasks: Sequence[Task], address: str, suggests: bool) -> None:
+    """Print the numbers of tasks and the page's address."""
+    kinds = [task.kind for task in tasks if task.purpose in ("label", "overlap")]
+    counts = ", ".join(f"{kinds.count(kind)} to {kind}" for kind in config.tasks if kind in kinds)
     print(f"{counts or 'conversations'}; answers go into {config.store}{'; a model suggests' if suggests else ''}")
     print(f"label at {address}   the owner's page: {address}/owner   Ctrl-C ends", flush=True)
 
 
-def guarded(config: Config, office: Office) -> SecurityMiddleware:
-    """The application behind its guard. Names are checked where no token is; else tokens, but for the way in."""
+def protect(config: Config, label_app: LabelApp) -> security.SecurityMiddleware:
+    """Return the application behind its security checks; without a token only the page and the login are served."""
     from amenable.serve.labelling.routes import FILES, make_app
 
-    if office.local_owner:
-        return SecurityMiddleware(make_app(office))
-    hosts = LOCAL if config.host in LOCAL else None
-    return SecurityMiddleware(
-        make_app(office), hosts, authenticate=office.authenticate, open_paths=frozenset((*FILES, "/api/enter"))
+    return security.SecurityMiddleware(
+        make_app(label_app),
+        hosts=security.LOCAL if config.host in security.LOCAL else None,
+        authenticate=None if label_app.local_owner else label_app.knows_token,
+        open_paths=frozenset((*FILES, "/api/enter")),
     )

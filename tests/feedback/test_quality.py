@@ -3,7 +3,8 @@ import pytest
 from amenable.data.types import Message
 from amenable.feedback import quality
 from amenable.feedback.store import Store
-from amenable.serve.labelling.task_queue import Desk, Rules, Task
+from amenable.serve.labelling.task_queue import AssignmentPolicy, TaskQueue
+from amenable.serve.labelling.tasks import Task
 
 PROMPT = (Message("user", "Name a thing."),)
 
@@ -14,9 +15,9 @@ def a_task(number, known=None):
     return Task(f"t{number}", "rank", PROMPT, texts, ({},) * 3, (True,) * 3, known, purpose)
 
 
-def said(desk, annotator, ranks_of, seconds=20.0):
+def said(queue, annotator, ranks_of, seconds=20.0):
     """Answer everything there is by a function of the task."""
-    while (one := desk.next(annotator, "rank")) is not None:
+    while (one := queue.next(annotator, "rank")) is not None:
         ranks = ranks_of(one.task)
         payload = {
             "prompt": [{"role": "user", "content": "Name a thing."}],
@@ -29,7 +30,7 @@ def said(desk, annotator, ranks_of, seconds=20.0):
             "id": None,
             "notes": "",
         }
-        desk.answer(annotator, one.id, "ranking", payload)
+        queue.answer(annotator, one.id, "ranking", payload)
 
 
 @pytest.fixture
@@ -37,10 +38,10 @@ def store(tmp_path):
     """Three people: Ann and Bo always agree, Cy is contrary on the last of ten tasks and much faster there."""
     with Store(tmp_path / "labels.db") as store:
         tasks = [a_task(number) for number in range(10)] + [a_task(99, known=(1.0, 2.0, 2.0))]
-        desk = Desk(store, tasks, Rules(overlap=1.0, raters=3, calibration_every=2), clock=lambda: 7200.0)
-        said(desk, "Ann", lambda task: [1, 2, 3])
-        said(desk, "Bo", lambda task: [1, 2, 3])
-        said(desk, "Cy", lambda task: [3, 2, 1] if task.id in ("t9", "t99") else [1, 2, 3])
+        queue = TaskQueue(store, tasks, AssignmentPolicy(raters=3, gold_every=2), clock=lambda: 7200.0)
+        said(queue, "Ann", lambda task: [1, 2, 3])
+        said(queue, "Bo", lambda task: [1, 2, 3])
+        said(queue, "Cy", lambda task: [3, 2, 1] if task.id in ("t9", "t99") else [1, 2, 3])
         yield store
 
 
@@ -62,9 +63,9 @@ def test_agreement_is_that_of_the_pairs(store):
 def test_one_shared_task_says_little_of_how_people_agree(tmp_path):
     """One pair ordered alike and one not, of one task: no "50 % to 50 %", and no interval of any coefficient."""
     with Store(tmp_path / "labels.db") as store:
-        desk = Desk(store, [a_task(0)], Rules(overlap=1.0, raters=2), clock=lambda: 7200.0)
-        said(desk, "Ann", lambda task: [1, 2, 2])
-        said(desk, "Bo", lambda task: [2, 3, 1])
+        queue = TaskQueue(store, [a_task(0)], AssignmentPolicy(raters=2), clock=lambda: 7200.0)
+        said(queue, "Ann", lambda task: [1, 2, 2])
+        said(queue, "Bo", lambda task: [2, 3, 1])
         found = quality.figures(store, score=lambda *_: [3.0, 2.0, 1.0])
         alike = found["agreement"]["pairwise"]
         assert (alike["share"], alike["n"]) == (0.5, 2) and alike["low"] < 0.1 and alike["high"] > 0.9
@@ -102,22 +103,24 @@ def test_the_reward_model_is_compared_with_everybody(store):
 
 def test_places_on_the_page_and_haste(tmp_path):
     with Store(tmp_path / "labels.db") as store:
-        desk = Desk(store, [a_task(number) for number in range(12)], Rules(overlap=1.0, raters=2))
+        queue = TaskQueue(store, [a_task(number) for number in range(12)], AssignmentPolicy(raters=2))
 
         # Dee always likes best what is shown first
         def first(task):
-            order = next(one.order for one in desk.given.values() if one.task.id == task.id and one.annotator == "Dee")
+            order = next(
+                one.order for one in queue.assignments.values() if one.task.id == task.id and one.annotator == "Dee"
+            )
             return [1 if i == order[0] else 2 for i in range(3)]
 
-        said(desk, "Dee", first)
-        said(desk, "Eva", lambda task: [1, 2, 3])
+        said(queue, "Dee", first)
+        said(queue, "Eva", lambda task: [1, 2, 3])
         (found,) = quality.positions(quality.rankings_of(store, store.active("ranking")))
         assert found["answers"] == 3 and found["expected"] == pytest.approx(1 / 3)
         assert found["places"][0]["share"] > 0.5 and found["places"][0]["low"] > 1 / 3
         assert quality.figures(store)["hasty"] == []
-        one = desk.given[desk.history["Eva"][-1]]
-        desk.undo("Eva")
-        desk.answer("Eva", one.id, "ranking", {**one.answer.payload, "seconds": 1.0})
+        one = queue.assignments[queue.history["Eva"][-1]]
+        queue.undo("Eva")
+        queue.answer("Eva", one.id, "ranking", {**one.answer.payload, "seconds": 1.0})
         (hasty,) = quality.figures(store)["hasty"]
         assert (hasty["annotator"], hasty["seconds"], hasty["usual"]) == ("Eva", 1.0, pytest.approx(20.0))
 

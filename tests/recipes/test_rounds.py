@@ -224,8 +224,8 @@ def rank_on_the_page(command: str, count: int, tied: int = 0) -> None:
     assert name == "label"
     asked = cli.parse(label.Config, options, "label", "")
     with Store(asked.store) as store:
-        office = label.open_office(asked, store, label.all_tasks(asked), None, None, None)
-        client = TestClient(label.guarded(asked, office), base_url="http://127.0.0.1:8017")
+        label_app = label.make_label_app(asked, store, label.load_tasks(asked), None, None, None)
+        client = TestClient(label.protect(asked, label_app), base_url="http://127.0.0.1:8017")
         for number in range(count):
             task = client.post("/api/next", json={"kind": "rank"}).json()["task"]
             texts = task["completions"]

@@ -79,7 +79,7 @@ def run_guard() -> Callable[..., contextlib.AbstractContextManager[tuple[int, An
 
 @pytest.fixture(scope="session")
 def run_labelling(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
-    """run_labelling(prompts, limits): (port, office) of a labelling page while the block lasts."""
+    """run_labelling(prompts, limits): (port, label_app) of a labelling page while the block lasts."""
 
     @contextlib.contextmanager
     def labelling(prompts: int, limits: security.Limits) -> Iterator[tuple[int, Any]]:
@@ -92,9 +92,9 @@ def run_labelling(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any
             def suggest(conversation: Any, number: int) -> dict[str, Any]:
                 return {"text": f"suggestion {number}", "model": "m", "seed": number}
 
-            office = label.open_office(config, store, label.all_tasks(config), None, suggest, None)
-            with listening(replace(label.guarded(config, office), limits=limits)) as (port, _):
-                yield port, office
+            label_app = label.make_label_app(config, store, label.load_tasks(config), None, suggest, None)
+            with listening(replace(label.protect(config, label_app), limits=limits)) as (port, _):
+                yield port, label_app
 
     return labelling
 

@@ -60,8 +60,8 @@ def label_page(tmp_path: Path) -> Iterator[str]:
     (tmp_path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     config = label.Config(data=(tmp_path / "samples.jsonl",), store=tmp_path / "labels.db", port=0)
     with Store(config.store) as store, security.listen(config.host, config.port) as door:
-        office = label.open_office(config, store, label.all_tasks(config), None, None, None)
-        server = security.make_server(label.guarded(config, office))
+        label_app = label.make_label_app(config, store, label.load_tasks(config), None, None, None)
+        server = security.make_server(label.protect(config, label_app))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{door.getsockname()[1]}"

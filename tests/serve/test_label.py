@@ -34,9 +34,9 @@ def changed(config, **changes):
         {"overlap": 1.5},
         {"overlap": float("nan")},
         {"port": 70000},
-        {"lease_minutes": 0.0},
-        {"calibration_every": 1},
-        {"kinds": ()},
+        {"assignment_timeout_minutes": 0.0},
+        {"gold_every": 1},
+        {"tasks": ()},
         {"data": ()},
     ],
 )
@@ -51,8 +51,8 @@ def test_others_are_let_in_with_tokens_only(config):
         with pytest.raises(InputError, match=r"nobody holds a token.*annotators add NAME --role owner"):
             label.run(closed)
     with Store(config.store) as store:
-        assert not label.open_office(public, store, [], None, None, None).local_owner
-        assert label.open_office(config, store, [], None, None, None).local_owner
+        assert not label.make_label_app(public, store, [], None, None, None).local_owner
+        assert label.make_label_app(config, store, [], None, None, None).local_owner
 
 
 def test_the_command_serves_until_it_is_stopped_and_says_where(config, capsys, monkeypatch):
@@ -106,12 +106,12 @@ def test_a_reward_model_scores_what_people_ranked(config, judge):
 
 def test_instructions_are_the_owners_file_or_text(config, tmp_path):
     with Store(config.store) as store:
-        office = label.open_office(config, store, [], label.read_instructions(config), None, None)
-        assert office.instructions() == label.INSTRUCTIONS
+        label_app = label.make_label_app(config, store, [], label.read_instructions(config), None, None)
+        assert label_app.instructions() == label.INSTRUCTIONS
         store.append("instructions", {"text": "# Mine"}, 1.0)
-        assert office.instructions() == "# Mine"
+        assert label_app.instructions() == "# Mine"
         (tmp_path / "told.md").write_text("# Theirs")
         told = label.read_instructions(changed(config, instructions=tmp_path / "told.md"))
-        assert label.open_office(config, store, [], told, None, None).instructions() == "# Theirs"
+        assert label.make_label_app(config, store, [], told, None, None).instructions() == "# Theirs"
     with pytest.raises(InputError, match="give a Markdown file"):
         label.read_instructions(changed(config, instructions=tmp_path / "none.md"))

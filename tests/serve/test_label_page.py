@@ -171,8 +171,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Any]
         def suggest(conversation: Any, number: int) -> dict[str, Any]:
             return {"text": SUGGESTED, "model": "m", "seed": number}
 
-        office = label.open_office(config, store, label.all_tasks(config), None, suggest, None)
-        server = security.make_server(label.guarded(config, office))
+        label_app = label.make_label_app(config, store, label.load_tasks(config), None, suggest, None)
+        server = security.make_server(label.protect(config, label_app))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{door.getsockname()[1]}", store

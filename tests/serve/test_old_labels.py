@@ -36,9 +36,9 @@ def store(tmp_path: Path) -> Any:
 
 def client_of(store: Store, name: str) -> TestClient:
     config = label.Config(store=store.path, require_tokens=True)
-    office = label.open_office(config, store, [], None, None, None)
+    label_app = label.make_label_app(config, store, [], None, None, None)
     headers = {"authorization": f"Bearer {TOKENS[name]}"}
-    return TestClient(label.guarded(config, office), base_url="http://127.0.0.1:8017", headers=headers)
+    return TestClient(label.protect(config, label_app), base_url="http://127.0.0.1:8017", headers=headers)
 
 
 def test_people_and_instructions(store: Store) -> None:

@@ -46,12 +46,12 @@ def test_the_api_of_serve(served: Any, mode: GenerationMode) -> None:
 @pytest.mark.parametrize("mode", [POSITIVE, NEGATIVE])
 def test_the_api_of_label(run_labelling: Any, mode: GenerationMode) -> None:
     """Its schema is shown to nobody, and is there for this."""
-    with run_labelling(20, Limits(per_minute=10**6)) as (port, office):
-        schema = schemathesis.openapi.from_dict(make_app(office).openapi())
+    with run_labelling(20, Limits(per_minute=10**6)) as (port, label_app):
+        schema = schemathesis.openapi.from_dict(make_app(label_app).openapi())
         found = statuses(schema, f"http://127.0.0.1:{port}", mode)
         assert {"/api/next", "/api/rank", "/api/write", "/api/suggest", "/api/enter", "/api/skip"} <= set(found)
         if mode is POSITIVE:
             assert 200 in found["/api/next"] and found["/api/me"] == {200}
         else:
             assert set().union(*found.values()) <= {400, 413, 422}
-            assert not office.desk.store.events("ranking")
+            assert not label_app.queue.store.events("ranking")

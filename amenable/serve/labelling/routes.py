@@ -1,8 +1,8 @@
-"""The routes of the labelling page, for `label` to serve: what a browser asks, checked, and put to the desk of tasks.
+"""Routes of the labelling page: requests are checked, then answered by the task queue.
 
-Who asks is known by a token, in a cookie that scripts cannot read; on this machine alone, without a token, it is the
-owner. What leaves here is JSON and the page's own few files, which are read once at the start: no path of a request is
-ever opened. Who wrote an answer, and which items are tests, stays here.
+A person is known by a token in a cookie that scripts cannot read; on this machine alone, without a token, it is the
+owner. The routes serve JSON and the page's own files, which are read once at the start: no path of a request is ever
+opened. The sources of completions, and which tasks are gold items, are never sent to a browser.
 
 (Annotations are evaluated here, not kept as text: those of the routes name functions that are made in place.)
 """
@@ -21,7 +21,8 @@ from amenable.feedback import annotators, export_import
 from amenable.feedback.annotators import Person
 from amenable.feedback.store import Event
 from amenable.serve.errors import APIError
-from amenable.serve.labelling.task_queue import Assignment, Desk, Kind
+from amenable.serve.labelling.task_queue import Assignment, TaskQueue
+from amenable.serve.labelling.tasks import Kind
 from amenable.serve.login import add_login
 from amenable.serve.openai.fields import Body
 from amenable.serve.security import COOKIE, headers_of, token_of
@@ -43,33 +44,33 @@ FLAGS = (
     "expresses opinion",
     "moral judgement",
 )
-"""what may be wrong with an answer (Ouyang et al., 2022, table 3)"""
+"""flags of a completion (Ouyang et al., 2022, table 3)"""
 REASONS = ("unclear", "cannot tell", "needs knowledge that I lack", "harmful to read", "another reason")
 
-Suggest = Callable[[Sequence[dict[str, str]], int], dict[str, Any]]
-"""(conversation so far, which suggestion it is) -> {"text", "model", ...how it was drawn}"""
+SuggestFn = Callable[[Sequence[dict[str, str]], int], dict[str, Any]]
+"""(conversation so far, number of the suggestion) -> {"text", "model", sampling settings}"""
 
 
 @dataclass
-class Office:
-    """Everything that the routes need."""
+class LabelApp:
+    """Everything that the routes use."""
 
-    desk: Desk
+    queue: TaskQueue
     kinds: tuple[Kind, ...]
     instructions: Callable[[], str]
     figures: Callable[[], dict[str, Any]]
-    suggest: Suggest | None = None
+    suggest: SuggestFn | None = None
     local_owner: bool = True
-    """whether someone without a token is the owner: only where nobody else can reach the page"""
+    """a request without a token is the owner's: only where nobody else can reach the page"""
     people: dict[str, Person] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.desk.watch = lambda event: annotators.apply(self.people, event)
+        self.queue.on_event = lambda event: annotators.apply(self.people, event)
 
-    def user_for_token(self, token: str | None) -> Person:
-        """The person who asks; Refused where nobody is known by the token."""
-        with self.desk.lock:
-            self.desk.refresh()
+    def authenticate(self, token: str | None) -> Person:
+        """Return the person of a request. Raises APIError 401 for a missing or unknown token."""
+        with self.queue.lock:
+            self.queue.refresh()
             if not token and self.local_owner:
                 return Person("owner", "owner")
             person = annotators.person_for_token(self.people.values(), token) if token else None
@@ -77,12 +78,12 @@ class Office:
             raise APIError(401, "This token is not known here." if token else "A token is needed.")
         return person
 
-    def authenticate(self, token: str) -> bool:
-        """Whether a token is somebody's; quick for one that is known already. What it opens `whose` decides."""
+    def knows_token(self, token: str) -> bool:
+        """True for a token that somebody holds, or held a moment ago: `authenticate` decides."""
         if annotators.person_for_token(tuple(self.people.values()), token) is not None:
             return True
-        with self.desk.lock:
-            self.desk.refresh()
+        with self.queue.lock:
+            self.queue.refresh()
             return annotators.person_for_token(self.people.values(), token) is not None
 
 
@@ -92,18 +93,18 @@ Rating = Annotated[int, Field(ge=1, le=7)]
 Flags = Annotated[list[Annotated[str, Field(max_length=100)]], Field(max_length=99)]
 
 
-class Next(Body):
+class NextRequest(Body):
     kind: Kind
 
 
-class Named(Body):
-    """An assignment."""
+class AssignmentRequest(Body):
+    """A request that names an assignment."""
 
     assignment: Annotated[int, Field(ge=1, le=2**53)]
 
 
-class Ranked(Named):
-    """Everything is in the order in which the answers were shown."""
+class RankRequest(AssignmentRequest):
+    """A ranking or comparison; its lists are in the order shown."""
 
     ranks: Annotated[list[Annotated[int, Field(ge=1, le=99)]], Field(min_length=2, max_length=99)]
     """1 the best, ties share a rank"""
@@ -119,206 +120,212 @@ class Turn(Body):
     role: Literal["user", "assistant"]
     content: Annotated[str, Field(min_length=1, max_length=20_000)]
     suggestion: int | None = None
-    """the suggestion that the words began as"""
+    """id of the suggestion that the text began as"""
 
 
-class Written(Named):
+class WriteRequest(AssignmentRequest):
     turns: Annotated[list[Turn], Field(min_length=1, max_length=100)]
     notes: Text = ""
     seconds: Seconds = 0.0
 
 
-class Skipped(Named):
+class SkipRequest(AssignmentRequest):
     reason: Annotated[str, Field(max_length=100)]
     notes: Text = ""
     seconds: Seconds = 0.0
 
 
-class Asked(Named):
+class SuggestRequest(AssignmentRequest):
     turns: Annotated[list[Turn], Field(max_length=100)] = Field(default_factory=list)
 
 
-class Instructions(Body):
+class InstructionsRequest(Body):
     text: Annotated[str, Field(max_length=100_000)]
 
 
-def make_app(office: Office) -> FastAPI:
-    """The application, without what stands before it."""
+PersonOf = Callable[[Request], Person]
+
+
+def make_app(label_app: LabelApp) -> FastAPI:
+    """Return the application, to be put behind `security.SecurityMiddleware`."""
     app = FastAPI(title="amenable label", docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_exception_handler(APIError, told)
-    app.add_exception_handler(RequestValidationError, told_plainly)
-    app.add_exception_handler(InputError, told_plainly)
+    app.add_exception_handler(APIError, error_response)
+    app.add_exception_handler(RequestValidationError, error_response)
+    app.add_exception_handler(InputError, error_response)
     add_static(app, FILES)
 
-    def who(request: Request) -> Person:
-        return office.user_for_token(token_of(headers_of(request.scope)))
+    def person_of(request: Request) -> Person:
+        return label_app.authenticate(token_of(headers_of(request.scope)))
 
-    def owner(person: Annotated[Person, Depends(who)]) -> Person:
+    def owner_of(person: Annotated[Person, Depends(person_of)]) -> Person:
         if not person.is_owner:
             raise APIError(403, "Only an owner may see this.")
         return person
 
-    add_entrance(app, office, who)
-    add_tasks(app, office, who)
-    add_writing(app, office, who)
-    add_owners(app, office, owner)
+    add_account(app, label_app, person_of)
+    add_tasks(app, label_app, person_of)
+    add_writing(app, label_app, person_of)
+    add_owner(app, label_app, owner_of)
     return app
 
 
-def told(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, APIError)
-    return JSONResponse({"error": error.message}, error.status)
-
-
-def told_plainly(request: Request, error: Exception) -> JSONResponse:
+def error_response(request: Request, error: Exception) -> JSONResponse:
+    """Return an error as {"error": message}."""
+    if isinstance(error, APIError):
+        return JSONResponse({"error": error.message}, error.status)
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        return JSONResponse({"error": f"{where}: {first['msg']}"}, 422)
+        path = ".".join(str(part) for part in first["loc"])
+        return JSONResponse({"error": f"{path}: {first['msg']}"}, 422)
     return JSONResponse({"error": str(error)}, 422)
 
 
-def add_entrance(app: FastAPI, office: Office, who: Callable[[Request], Person]) -> None:
-    """Coming in with a token, going out, and what one needs to know inside."""
+def add_account(app: FastAPI, label_app: LabelApp, person_of: PersonOf) -> None:
+    """Add login, logout, and what the page needs to know of the person and the server."""
 
     def find_user(token: str) -> dict[str, str]:
-        person = office.user_for_token(token)
+        person = label_app.authenticate(token)
         return {"name": person.name, "role": person.role}
 
     add_login(app, "/api/enter", find_user)
 
     @app.post("/api/leave")
-    def leave() -> JSONResponse:
-        reply = JSONResponse({})
-        reply.delete_cookie(COOKIE, httponly=True, samesite="strict", path="/")
-        return reply
+    def logout() -> JSONResponse:
+        response = JSONResponse({})
+        response.delete_cookie(COOKIE, httponly=True, samesite="strict", path="/")
+        return response
 
     @app.get("/api/me")
-    def me(person: Annotated[Person, Depends(who)]) -> dict[str, Any]:
+    def me(person: Annotated[Person, Depends(person_of)]) -> dict[str, Any]:
         return {
-            **{"name": person.name, "role": person.role, "kinds": office.kinds, "flags": FLAGS, "reasons": REASONS},
-            **{"instructions": office.instructions(), "suggests": office.suggest is not None},
-            **{"lease": office.desk.rules.lease, "entered": bool(person.hash)},
+            **{"name": person.name, "role": person.role, "kinds": label_app.kinds, "flags": FLAGS, "reasons": REASONS},
+            **{"instructions": label_app.instructions(), "suggests": label_app.suggest is not None},
+            **{"lease": label_app.queue.policy.timeout, "entered": bool(person.hash)},
         }
 
 
-def add_tasks(app: FastAPI, office: Office, who: Callable[[Request], Person]) -> None:
-    """Getting tasks, answering them with an order, leaving them, taking an answer back."""
-    desk = office.desk
+def add_tasks(app: FastAPI, label_app: LabelApp, person_of: PersonOf) -> None:
+    """Add the routes to get a task, to rank, skip, undo, and to renew an assignment."""
+    queue = label_app.queue
 
     @app.post("/api/next")
-    def next_task(body: Next, person: Annotated[Person, Depends(who)]) -> dict[str, Any]:
-        if body.kind not in office.kinds:
+    def next_task(body: NextRequest, person: Annotated[Person, Depends(person_of)]) -> dict[str, Any]:
+        if body.kind not in label_app.kinds:
             raise APIError(404, "Such tasks are not given here.")
-        found = desk.next(person.name, body.kind, screened=not person.is_owner)
-        return {"task": found and on_screen(found, office), "progress": desk.progress(person.name, body.kind)}
+        assignment = queue.next(person.name, body.kind, qualify=not person.is_owner)
+        task = None if assignment is None else task_view(assignment, label_app)
+        return {"task": task, "progress": queue.progress(person.name, body.kind)}
 
     @app.post("/api/rank")
-    def rank(body: Ranked, person: Annotated[Person, Depends(who)]) -> dict[str, Any]:
-        one = desk.own(person.name, body.assignment)
-        return done(desk.answer(person.name, one.id, "ranking", ranking_said(one, body)))
+    def rank(body: RankRequest, person: Annotated[Person, Depends(person_of)]) -> dict[str, Any]:
+        assignment = queue.get_assignment(person.name, body.assignment)
+        return ack(queue.answer(person.name, assignment.id, "ranking", ranking_payload(assignment, body)))
 
     @app.post("/api/skip")
-    def skip(body: Skipped, person: Annotated[Person, Depends(who)]) -> dict[str, Any]:
+    def skip(body: SkipRequest, person: Annotated[Person, Depends(person_of)]) -> dict[str, Any]:
         if body.reason not in REASONS:
             raise APIError(422, "This is not one of the reasons.")
-        said = {"reason": body.reason, "notes": body.notes, "seconds": body.seconds}
-        return done(desk.answer(person.name, body.assignment, "skip", said))
+        payload = {"reason": body.reason, "notes": body.notes, "seconds": body.seconds}
+        return ack(queue.answer(person.name, body.assignment, "skip", payload))
 
     @app.post("/api/undo")
-    def undo(person: Annotated[Person, Depends(who)]) -> dict[str, Any]:
-        one = desk.undo(person.name)
-        return {"task": on_screen(one, office), "progress": desk.progress(person.name, one.task.kind)}
+    def undo(person: Annotated[Person, Depends(person_of)]) -> dict[str, Any]:
+        assignment = queue.undo(person.name)
+        progress = queue.progress(person.name, assignment.task.kind)
+        return {"task": task_view(assignment, label_app), "progress": progress}
 
     @app.post("/api/hold")
-    def hold(body: Named, person: Annotated[Person, Depends(who)]) -> dict[str, Any]:
-        desk.hold(person.name, body.assignment)
+    def renew(body: AssignmentRequest, person: Annotated[Person, Depends(person_of)]) -> dict[str, Any]:
+        queue.renew(person.name, body.assignment)
         return {}
 
 
-def add_writing(app: FastAPI, office: Office, who: Callable[[Request], Person]) -> None:
-    """Demonstrations and conversations, and what a model suggests for them."""
-    desk = office.desk
+def add_writing(app: FastAPI, label_app: LabelApp, person_of: PersonOf) -> None:
+    """Add the routes for demonstrations and conversations, and for a model's suggestions."""
+    queue = label_app.queue
 
     @app.post("/api/suggest")
-    def suggest(body: Asked, person: Annotated[Person, Depends(who)]) -> dict[str, Any]:
-        one = desk.own(person.name, body.assignment)
-        if office.suggest is None or one.task.kind not in ("demonstrate", "converse"):
+    def suggest(body: SuggestRequest, person: Annotated[Person, Depends(person_of)]) -> dict[str, Any]:
+        assignment = queue.get_assignment(person.name, body.assignment)
+        if label_app.suggest is None or assignment.task.kind not in ("demonstrate", "converse"):
             raise APIError(404, "Nothing is suggested here.")
-        if one.answer is not None:
+        if assignment.answer is not None:
             raise APIError(409, "This task has an answer already.")
-        so_far = conversation_of(one, body.turns)
-        if not so_far or so_far[-1]["role"] != "user":
+        messages = conversation(assignment, body.turns)
+        if not messages or messages[-1]["role"] != "user":
             raise APIError(422, "An answer is suggested once something has been asked.")
-        made = office.suggest(so_far, len(suggestions(desk, one.id)))
-        about = {"assignment": one.id, "annotator": person.name, "turn": len(body.turns), "asked": so_far}
-        identity = desk.store.append("suggestion", {**made, **about}, desk.clock())
-        return {"suggestion": identity, "text": made["text"]}
+        suggestion = label_app.suggest(messages, len(suggestions(queue, assignment.id)))
+        meta = {"assignment": assignment.id, "annotator": person.name, "turn": len(body.turns), "asked": messages}
+        identity = queue.store.append("suggestion", {**suggestion, **meta}, queue.clock())
+        return {"suggestion": identity, "text": suggestion["text"]}
 
     @app.post("/api/write")
-    def write(body: Written, person: Annotated[Person, Depends(who)]) -> dict[str, Any]:
-        one = desk.own(person.name, body.assignment)
-        kind = {"demonstrate": "demonstration", "converse": "conversation"}.get(one.task.kind)
+    def write(body: WriteRequest, person: Annotated[Person, Depends(person_of)]) -> dict[str, Any]:
+        assignment = queue.get_assignment(person.name, body.assignment)
+        kind = {"demonstrate": "demonstration", "converse": "conversation"}.get(assignment.task.kind)
         if kind is None:
             raise APIError(422, "This task is answered with an order.")
-        return done(desk.answer(person.name, one.id, kind, written_said(desk, one, body)))
+        return ack(queue.answer(person.name, assignment.id, kind, writing_payload(queue, assignment, body)))
 
 
-def add_owners(app: FastAPI, office: Office, owner: Callable[..., Person]) -> None:
-    """What owners see: how the work goes, the labels themselves, and the instructions, which they may change."""
+def add_owner(app: FastAPI, label_app: LabelApp, owner_of: Callable[..., Person]) -> None:
+    """Add the routes for owners alone: figures, exported labels, and the instructions."""
 
-    @app.get("/api/owner/figures", dependencies=[Depends(owner)])
+    @app.get("/api/owner/figures", dependencies=[Depends(owner_of)])
     def figures() -> dict[str, Any]:
-        return office.figures()
+        return label_app.figures()
 
-    @app.post("/api/owner/instructions", dependencies=[Depends(owner)])
-    def instructions(body: Instructions) -> dict[str, Any]:
-        office.desk.store.append("instructions", {"text": body.text}, office.desk.clock())
+    @app.post("/api/owner/instructions", dependencies=[Depends(owner_of)])
+    def instructions(body: InstructionsRequest) -> dict[str, Any]:
+        label_app.queue.store.append("instructions", {"text": body.text}, label_app.queue.clock())
         return {}
 
-    @app.get("/api/owner/export/{what}", dependencies=[Depends(owner)])
-    def export(what: Literal["rankings", "pairs", "demonstrations"]) -> Response:
-        text = "".join(f"{line}\n" for line in export_import.lines(office.desk.store, what))
-        headers = {"content-disposition": f'attachment; filename="{what}.jsonl"'}
+    @app.get("/api/owner/export/{kind}", dependencies=[Depends(owner_of)])
+    def export(kind: Literal["rankings", "pairs", "demonstrations"]) -> Response:
+        text = "".join(f"{line}\n" for line in export_import.lines(label_app.queue.store, kind))
+        headers = {"content-disposition": f'attachment; filename="{kind}.jsonl"'}
         return Response(text, media_type="application/jsonl", headers=headers)
 
 
-def done(identity: int) -> dict[str, Any]:
-    """The acknowledgement: sent only where the answer is on disk."""
-    return {"kept": identity}
+def ack(event_id: int) -> dict[str, Any]:
+    """Return the acknowledgement of an answer that is on disk."""
+    return {"kept": event_id}
 
 
-def on_screen(one: Assignment, office: Office) -> dict[str, Any]:
-    """What a browser is told of a task: no sources, no purpose, answers in the order in which they are shown."""
-    former = None if one.former is None else former_said(one)
+def task_view(assignment: Assignment, label_app: LabelApp) -> dict[str, Any]:
+    """Return a task for the browser: completions in the order shown, without sources and purpose."""
     return {
-        **{"assignment": one.id, "kind": one.task.kind, "former": former},
-        "prompt": [{"role": message.role, "content": message.content} for message in one.task.prompt],
-        "completions": [one.task.completions[i] for i in one.order],
-        "seconds": max(0.0, office.desk.clock() - one.shown),
+        **{"assignment": assignment.id, "kind": assignment.task.kind, "former": previous_answer_view(assignment)},
+        "prompt": prompt_turns(assignment),
+        "completions": [assignment.task.completions[i] for i in assignment.order],
+        "seconds": max(0.0, label_app.queue.clock() - assignment.shown),
     }
 
 
-def former_said(one: Assignment) -> dict[str, Any]:
-    """An answer that was taken back, in the order in which the answers are shown."""
-    assert one.former is not None
-    payload = one.former.payload
-    said: dict[str, Any] = {key: payload[key] for key in ("notes", "strength", "reason") if key in payload}
+def previous_answer_view(assignment: Assignment) -> dict[str, Any] | None:
+    """Return a retracted answer in the order shown, None where there is none."""
+    if assignment.previous_answer is None:
+        return None
+    payload = assignment.previous_answer.payload
+    view: dict[str, Any] = {key: payload[key] for key in ("notes", "strength", "reason") if key in payload}
     for theirs, ours in (("ranks", "ranking"), ("ratings", "ratings"), ("flags", "flags")):
         if payload.get(ours):
-            said[theirs] = [payload[ours][i] for i in one.order]
+            view[theirs] = [payload[ours][i] for i in assignment.order]
     if "messages" in payload:
-        kept = payload["suggestions"]
-        ids = {entry["turn"]: entry["suggestion"] for entry in kept if entry["kept"] != "refused"}
-        turns = payload["messages"][len(one.task.prompt) :]
-        said["turns"] = [{**turn, "suggestion": ids.get(place)} for place, turn in enumerate(turns)]
-    return said
+        used = {each["turn"]: each["suggestion"] for each in payload["suggestions"] if each["kept"] != "refused"}
+        turns = payload["messages"][len(assignment.task.prompt) :]
+        view["turns"] = [{**turn, "suggestion": used.get(i)} for i, turn in enumerate(turns)]
+    return view
 
 
-def ranking_said(one: Assignment, body: Ranked) -> dict[str, Any]:
-    """A ranking as the store keeps it: everything in the order of the completions, and the order they were shown in."""
-    k = len(one.task.completions)
-    if one.task.kind not in ("rank", "compare"):
+def prompt_turns(assignment: Assignment) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.content} for message in assignment.task.prompt]
+
+
+def ranking_payload(assignment: Assignment, body: RankRequest) -> dict[str, Any]:
+    """Return a ranking as it is stored: its lists in the order of the completions, with the order shown."""
+    task, k = assignment.task, len(assignment.task.completions)
+    if task.kind not in ("rank", "compare"):
         raise APIError(422, "This task is answered in words.")
     for name, values in (("ranks", body.ranks), ("ratings", body.ratings), ("flags", body.flags)):
         if len(values) != k and (values or name == "ranks"):
@@ -329,29 +336,29 @@ def ranking_said(one: Assignment, body: Ranked) -> dict[str, Any]:
         sign = (body.strength > 0) - (body.strength < 0)
         if k != 2 or sign != (body.ranks[0] > body.ranks[1]) - (body.ranks[0] < body.ranks[1]):
             raise APIError(422, "The strength and the ranks say different things.")
-    place = {shown: position for position, shown in enumerate(one.order)}
-    ranks = [body.ranks[place[i]] for i in range(k)]
+    shown_at = {i: position for position, i in enumerate(assignment.order)}
+    ranks = [body.ranks[shown_at[i]] for i in range(k)]
     return {
-        "prompt": [{"role": message.role, "content": message.content} for message in one.task.prompt],
-        "completions": list(one.task.completions),
-        # 1, 2, 2, 4: one more than how many are better
+        "prompt": prompt_turns(assignment),
+        "completions": list(task.completions),
+        # 1, 2, 2, 4: one more than the number of better ones
         "ranking": [1 + sum(other < rank for other in ranks) for rank in ranks],
-        "id": f"label-{one.id}",
-        "meta": {"ended": list(one.task.ended)},
-        **one.task.origins,
-        "shown_order": list(one.order),
+        "id": f"label-{assignment.id}",
+        "meta": {"ended": list(task.ended)},
+        **task.source_fields,
+        "shown_order": list(assignment.order),
         "strength": body.strength,
-        "ratings": [body.ratings[place[i]] for i in range(k)] if body.ratings else [],
-        "flags": [sorted(set(body.flags[place[i]])) for i in range(k)] if body.flags else [],
+        "ratings": [body.ratings[shown_at[i]] for i in range(k)] if body.ratings else [],
+        "flags": [sorted(set(body.flags[shown_at[i]])) for i in range(k)] if body.flags else [],
         "notes": body.notes,
         "seconds": body.seconds,
     }
 
 
-def conversation_of(one: Assignment, said: Sequence[Turn]) -> list[dict[str, str]]:
-    """The task's prompt and what was written after it; speakers take turns."""
-    messages = [{"role": message.role, "content": message.content} for message in one.task.prompt]
-    for turn in said:
+def conversation(assignment: Assignment, turns: Sequence[Turn]) -> list[dict[str, str]]:
+    """Return the task's prompt and the turns after it. Raises APIError 422 where roles do not alternate."""
+    messages = prompt_turns(assignment)
+    for turn in turns:
         expected = "user" if not messages or messages[-1]["role"] != "user" else "assistant"
         if turn.role != expected or not turn.content.strip():
             raise APIError(422, "Person and assistant take turns, and each says something.")
@@ -359,29 +366,28 @@ def conversation_of(one: Assignment, said: Sequence[Turn]) -> list[dict[str, str
     return messages
 
 
-def written_said(desk: Desk, one: Assignment, body: Written) -> dict[str, Any]:
-    """A demonstration or conversation as the store keeps it, with what was suggested and what became of it."""
-    messages = conversation_of(one, body.turns)
+def writing_payload(queue: TaskQueue, assignment: Assignment, body: WriteRequest) -> dict[str, Any]:
+    """Return a demonstration or conversation as it is stored, with each suggestion: taken, edited or refused."""
+    messages = conversation(assignment, body.turns)
     if messages[-1]["role"] != "assistant":
         raise APIError(422, "The last word is the assistant's.")
-    if one.task.kind == "demonstrate" and len(body.turns) != 1:
+    if assignment.task.kind == "demonstrate" and len(body.turns) != 1:
         raise APIError(422, "A demonstration is one answer.")
-    made = {event.id: event for event in suggestions(desk, one.id)}
-    used = {turn.suggestion: place for place, turn in enumerate(body.turns) if turn.suggestion is not None}
-    if not set(used) <= set(made):
+    events = {event.id: event for event in suggestions(queue, assignment.id)}
+    used = {turn.suggestion: i for i, turn in enumerate(body.turns) if turn.suggestion is not None}
+    if not set(used) <= set(events):
         raise APIError(422, "There is no such suggestion for this task.")
-    fates = []
-    for identity, event in made.items():
-        place = used.get(identity, event.payload["turn"])
-        kept = "refused"
+    outcomes = []
+    for identity, event in events.items():
+        turn, text, outcome = used.get(identity, event.payload["turn"]), event.payload["text"], "refused"
         if identity in used:
-            kept = "taken" if body.turns[place].content.strip() == event.payload["text"].strip() else "edited"
-        fates.append({"suggestion": identity, "turn": place, "text": event.payload["text"], "kept": kept})
-    about = {"id": f"label-{one.id}", "suggestions": fates, "notes": body.notes, "seconds": body.seconds}
-    return {"messages": messages, **about}
+            outcome = "taken" if body.turns[turn].content.strip() == text.strip() else "edited"
+        outcomes.append({"suggestion": identity, "turn": turn, "text": text, "kept": outcome})
+    meta = {"id": f"label-{assignment.id}", "suggestions": outcomes, "notes": body.notes, "seconds": body.seconds}
+    return {"messages": messages, **meta}
 
 
-def suggestions(desk: Desk, assignment: int) -> list[Event]:
-    """What was suggested for a task."""
-    events = desk.store.events("suggestion", after=assignment)
-    return [event for event in events if event.payload["assignment"] == assignment]
+def suggestions(queue: TaskQueue, assignment_id: int) -> list[Event]:
+    """Return the suggestions of an assignment."""
+    events = queue.store.events("suggestion", after=assignment_id)
+    return [event for event in events if event.payload["assignment"] == assignment_id]

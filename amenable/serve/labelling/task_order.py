@@ -1,7 +1,7 @@
-"""Which of the tasks people are asked first, by a rule of feedback/queries.py.
+"""Order of the tasks by a query rule of feedback/queries.py, computed once when the page opens.
 
-The order is made once, when the page opens: open it again with reward models that have learned from the labels, and it
-is another. Who had which task does not depend on it.
+Opened again with reward models that have learned from the labels, the order is another. Assignments do not depend on
+it.
 """
 
 from __future__ import annotations
@@ -17,23 +17,25 @@ from amenable.errors import InputError
 from amenable.feedback.queries import SCORED, Pool, Rule, choose, word_vectors
 from amenable.rewards.model import ModelReward
 from amenable.seeds import seeded_generator
-from amenable.serve.labelling.task_queue import Task
+from amenable.serve.labelling.tasks import Task
 from amenable.train.runtime import Runtime
 
 BATCH = 50
-"""tasks that are chosen at once"""
+"""tasks chosen at once"""
 
 
 def require_ensemble(rule: Rule, ensemble: Sequence[Path]) -> None:
-    """InputError where a rule has fewer reward models than it needs."""
+    """Raise InputError where a rule has fewer reward models than it needs."""
     needed = 0 if rule not in SCORED else 1 if rule == "uncertainty" else 2
     if len(ensemble) < needed:
-        how = f"name {needed} or more: --ensemble runs/reward runs/reward-1"
-        raise InputError(f"the order '{rule}' has {len(ensemble)} reward models to go by", how=how)
+        raise InputError(
+            f"the order '{rule}' has {len(ensemble)} reward models to go by",
+            how=f"name {needed} or more: --ensemble runs/reward runs/reward-1",
+        )
 
 
-def in_order(tasks: Sequence[Task], rule: Rule, ensemble: Sequence[Path], seed: int, runtime: Runtime) -> list[Task]:
-    """The tasks, each kind by the rule; kinds stay in the order in which they came."""
+def order_tasks(tasks: Sequence[Task], rule: Rule, ensemble: Sequence[Path], seed: int, runtime: Runtime) -> list[Task]:
+    """Return the tasks, those of each kind in the rule's order; kinds come as in `tasks`."""
     ordered: list[Task] = []
     for kind in dict.fromkeys(task.kind for task in tasks):
         own = [task for task in tasks if task.kind == kind]
@@ -42,10 +44,10 @@ def in_order(tasks: Sequence[Task], rule: Rule, ensemble: Sequence[Path], seed: 
             scores=scores_of(own, ensemble, runtime) if rule in SCORED else None,
             embeddings=word_vectors(["\n".join(turn.content for turn in task.prompt) for task in own]),
         )
-        places: list[int] = []
-        while len(places) < len(own):
-            places += choose(rule, pool, BATCH, seeded_generator(seed, "order", kind, len(places)), places)
-        ordered += [own[place] for place in places]
+        chosen: list[int] = []
+        while len(chosen) < len(own):
+            chosen += choose(rule, pool, BATCH, seeded_generator(seed, "order", kind, len(chosen)), chosen)
+        ordered += [own[i] for i in chosen]
     return ordered
 
 

@@ -38,13 +38,13 @@ def place(tmp_path):
         def suggest(conversation, number):
             return {"text": f"suggestion {number}", "model": "m", "seed": number}
 
-        office = label.open_office(config, store, label.all_tasks(config), None, suggest, None)
-        yield store, office, tokens
+        label_app = label.make_label_app(config, store, label.load_tasks(config), None, suggest, None)
+        yield store, label_app, tokens
 
 
-def client_of(office, token=None):
+def client_of(label_app, token=None):
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    return TestClient(label.guarded(CONFIG, office), base_url="http://127.0.0.1:8017", headers=headers)
+    return TestClient(label.protect(CONFIG, label_app), base_url="http://127.0.0.1:8017", headers=headers)
 
 
 @pytest.fixture
@@ -76,8 +76,8 @@ def test_on_this_machine_alone_the_owner_needs_no_token(place):
 
 
 def test_a_token_becomes_a_cookie_that_scripts_cannot_read_and_ends_when_revoked(place):
-    store, office, tokens = place
-    client = client_of(office)
+    store, label_app, tokens = place
+    client = client_of(label_app)
     assert client.post("/api/enter", json={"token": "wrong"}).status_code == 401
     reply = client.post("/api/enter", json={"token": tokens["ann"]})
     cookie = reply.headers["set-cookie"].lower()

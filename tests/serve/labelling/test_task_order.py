@@ -8,7 +8,7 @@ import torch
 from amenable.errors import InputError
 from amenable.serve import label
 from amenable.serve.labelling import task_order
-from amenable.serve.labelling.task_queue import Rules, read_tasks
+from amenable.serve.labelling.tasks import read_tasks
 from amenable.train.loading import save_model
 
 COLOURS = {"red": ("rose", "brick"), "green": ("leaf", "frog"), "blue": ("sea", "sky"), "white": ("snow", "milk")}
@@ -31,7 +31,7 @@ def samples(tmp_path):
 
 @pytest.fixture
 def tasks(samples):
-    return read_tasks([samples], ("rank", "compare", "demonstrate"), 4, Rules())
+    return read_tasks([samples], ("rank", "compare", "demonstrate"), 4)
 
 
 @pytest.fixture
@@ -47,10 +47,10 @@ def others(tmp_path, make_scalar_model, words):
 @pytest.mark.parametrize("rule", ["random", "disagreement", "uncertainty", "coreset", "disagreement_coreset"])
 def test_every_task_has_its_place(tasks, others, runtime, rule, monkeypatch):
     monkeypatch.setattr(task_order, "BATCH", 3)
-    found = task_order.in_order(tasks, rule, others, 0, runtime)
+    found = task_order.order_tasks(tasks, rule, others, 0, runtime)
     assert sorted(task.id for task in found) == sorted(task.id for task in tasks)
     assert found != tasks
-    assert found == task_order.in_order(tasks, rule, others, 0, runtime)
+    assert found == task_order.order_tasks(tasks, rule, others, 0, runtime)
     # kinds are asked for by the person: each has an order of its own
     kinds = [task.kind for task in found]
     assert kinds == sorted(kinds, key=list(dict.fromkeys(kinds)).index)
@@ -58,7 +58,7 @@ def test_every_task_has_its_place(tasks, others, runtime, rule, monkeypatch):
 
 def test_the_most_disputed_is_first(tasks, others, runtime):
     ranked = [task for task in tasks if task.kind == "rank"]
-    found = task_order.in_order(ranked, "disagreement", others, 0, runtime)
+    found = task_order.order_tasks(ranked, "disagreement", others, 0, runtime)
     p = torch.sigmoid(differences(ranked, others, runtime))
     disputed = [float(one.nanmean().nan_to_num(0)) for one in p.var(dim=0, unbiased=False)]
     assert len(set(disputed)) > 3
@@ -87,15 +87,15 @@ def test_a_rule_needs_its_reward_models(samples, others):
 
     for rule, number in (("disagreement", 1), ("disagreement_coreset", 0), ("uncertainty", 0)):
         with pytest.raises(InputError, match=f"the order '{rule}' has {number} reward models"):
-            config(order=rule, ensemble=tuple(others[:number]))
+            config(query_strategy=rule, ensemble=tuple(others[:number]))
     for rule, number in (("disagreement", 2), ("uncertainty", 1), ("random", 0), ("coreset", 0)):
-        config(order=rule, ensemble=tuple(others[:number]))
+        config(query_strategy=rule, ensemble=tuple(others[:number]))
 
 
 def test_the_page_asks_in_that_order(samples, tmp_path):
-    config = label.Config(data=(samples,), store=tmp_path / "labels.db", order="coreset", seed=3)
-    as_they_came = label.all_tasks(label.Config(data=(samples,), store=config.store, seed=3))
-    asked = label.all_tasks(config)
+    config = label.Config(data=(samples,), store=tmp_path / "labels.db", query_strategy="coreset", seed=3)
+    as_they_came = label.load_tasks(label.Config(data=(samples,), store=config.store, seed=3))
+    asked = label.load_tasks(config)
     assert asked != as_they_came
     assert {task.id for task in asked} == {task.id for task in as_they_came}
     first = [task.prompt[0].content.split()[-2] for task in asked if task.kind == "demonstrate"][:4]
