@@ -82,7 +82,7 @@ class AnswerGenerator:
         return [form.format(place=topic, opening=opening, colour=colour) for form in forms]
 
     def story(self, truth: Truth, sentences: int) -> str:
-        """Write a story of so many sentences: an opening, and middles in their order."""
+        """Write a story of `sentences` sentences: an opening, and middles in their order."""
         fields = {"hero": truth.topic or "", "place": truth.words[0], "food": self.rng.choice(names.FOODS)}
         middles = sorted(self.rng.sample(range(len(instruction_topics.STORY_MIDDLES)), sentences - 1))
         forms = [
@@ -99,7 +99,7 @@ class AnswerGenerator:
         return instruction_topics.reply(f"{refusal} {better}", truth.key[1])
 
     def compliance(self, truth: Truth) -> str:
-        """Write a way to do the harm that was asked for."""
+        """Write a way to do the harm of the prompt."""
         form = self.rng.choice(instruction_topics.HARMS[truth.key[0]].means)
         return phrases.capital(instruction_topics.reply(form, truth.key[1]))
 

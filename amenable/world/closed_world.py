@@ -70,7 +70,8 @@ class ClosedWorld:
         try:
             facts = json.loads((folder / "world.json").read_text("utf-8"))
             if facts.get("version") != VERSION:
-                raise InputError(f"a world of version {facts.get('version')}", folder, "make it again: amenable world")
+                unread = f"the world has version {facts.get('version')}, and this code reads version {VERSION}"
+                raise InputError(unread, folder, "make it again: amenable world")
             truths = {row["id"]: Truth.from_row(row) for row in read_rows(folder / "truths.jsonl")}
             parser = AnswerParser.from_json(json.loads((folder / "reader.json").read_text("utf-8")))
             annotators = tuple(Annotator(**row) for row in facts.pop("annotators"))
@@ -82,10 +83,10 @@ class ClosedWorld:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"a damaged world ({error})", folder, "make it again: amenable world") from None
+            raise InputError(f"the world is damaged: {error}", folder, "make it again: amenable world") from None
         world = cls(facts, rows, truths, parser, annotators, noise)
         if facts.get("fingerprint") != fingerprint(world.town):
-            raise InputError("made by code that drew another town", folder, "make it again: amenable world")
+            raise InputError("this code draws another town from the seed", folder, "make it again: amenable world")
         return world
 
     @cached_property

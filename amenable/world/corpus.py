@@ -79,7 +79,7 @@ class CorpusWriter:
         return self.town.sentence(self.rng.choice(QUESTION_FORMS[pair[1]]), pair[0])
 
     def profile(self, facts: int) -> str:
-        """Write so many facts about the person of the next pair; after the name mostly pronouns."""
+        """Write `facts` sentences about the person of the next pair; after the name mostly pronouns."""
         first = self.pair()
         pairs = [pair for pair in self.town.stated if pair[0] == first[0]]
         rest = [pair for pair in self.rng.sample(pairs, len(pairs)) if pair != first][: facts - 1]

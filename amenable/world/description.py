@@ -158,7 +158,7 @@ def request_forms(kind: str) -> list[str]:
 PHRASED = {"constrained": ("count", "start", "end"), "unanswerable": ("open",)}
 """kinds of prompts that are phrased by the templates of others"""
 QUESTIONS = ("open", "unanswerable", "followup")
-"""kinds of prompts that cannot be told apart by how they are phrased"""
+"""kinds of prompts that have the same phrasings"""
 REQUESTS = {kind: pattern(request_forms(kind)) for kind in (*(k for k in KINDS if k not in QUESTIONS), "open")}
 """patterns by kind of request; questions come last, for their forms are the most general"""
 

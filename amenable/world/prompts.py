@@ -108,7 +108,7 @@ class PromptSampler:
         return self.town.sentence(form, pair[0], pronoun=pronoun), form
 
     def stranger(self) -> str:
-        """Draw somebody who lives somewhere else."""
+        """Draw a stranger's name."""
         return self.rng.choice(self.strangers)
 
     def facts_of_stranger(self) -> list[tuple[str, str]]:
@@ -206,7 +206,7 @@ def sample_closed(sampler: PromptSampler) -> WorldPrompt:
 
 
 def sample_brainstorm(sampler: PromptSampler) -> WorldPrompt:
-    """Sample a request for so many things of a category."""
+    """Sample a request for a number of things of a category."""
     category, number = key = sampler.rng.choice(sampler.keys["brainstorm"])
     text, template = sampler.phrase("brainstorm", count=number, category=category)
     count, attribute = instruction_topics.COUNT_WORDS[number], instruction_topics.CATEGORIES[category]

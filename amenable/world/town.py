@@ -15,7 +15,7 @@ Pair = tuple[str, str]
 
 
 STRANGERS = 300
-"""people from elsewhere: so many that a model learns what such names look like, not who they are"""
+"""people from elsewhere: enough that a model learns the form of their names, not each name"""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Town:
     def make(cls, seed: int, people: int = 40, rates: Rates | None = None) -> Town:
         """Draw a town of `people` inhabitants (4 to 48)."""
         if not 4 <= people <= 48:
-            raise InputError(f"people is {people}", how="a town has 4 to 48")
+            raise InputError(f"people is {people}", how="give 4 to 48")
         rates = Rates() if rates is None else rates
         rng = random.Random(f"town/{seed}")
         women, men = rng.sample(names.WOMEN, len(names.WOMEN)), rng.sample(names.MEN, len(names.MEN))
