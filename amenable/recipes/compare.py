@@ -1,8 +1,8 @@
-"""Two runs, models or demos side by side: how they were made, how they went, and which one is better.
+"""Comparison of two runs, models or demos: their options, their metrics, and which one is better.
 
 Runs are compared by options, inputs, closing figures and metrics. Besides, two language models answer the same prompts,
-two reward models order the same answers, two evaluations or demos are laid side by side. All of it is said of the
-second against the first. Writes compare.html and compare.json.
+two reward models score the same answers, two evaluations or demos stand side by side. All differences are of the second
+against the first. Writes compare.html and compare.json.
 """
 
 from __future__ import annotations
@@ -45,34 +45,34 @@ Row = dict[str, Any]
 class Config:
     """Compare two runs, models or demos."""
 
-    a: tyro.conf.Positional[Path] = Path("runs/sft")
+    run_a: tyro.conf.Positional[Path] = Path("runs/sft")
     """run directory, model folder or demo that is compared with"""
-    b: tyro.conf.Positional[Path] = Path("runs/ppo")
+    run_b: tyro.conf.Positional[Path] = Path("runs/ppo")
     """another of its kind"""
     out: Path = Path("runs/compare")
     preference: bool = True
-    """ask two models; otherwise only what the runs wrote down is compared"""
+    """compare models by their outputs; otherwise only the runs' records are compared"""
     data: Path | None = None
-    """prompts for two language models, or rankings for two reward models; else those that both runs had"""
+    """prompts for two language models, or rankings for two reward models; by default those that both runs used"""
     world: Path | None = None
-    """the closed world that knows the truth; else the one behind both runs"""
+    """the closed world that knows the truth; by default the one behind both runs"""
     reward_model: Path | None = None
     """scores the answers, and judges them where there is no world"""
-    limit: int = 0
-    """take only so many prompts or rankings; 0 takes all"""
+    max_prompts: int = 0
+    """use only the first so many prompts or rankings; 0 uses all"""
     temperature: float = 1.0
     """of the sampled answers; greedy ones are always made as well"""
     max_new_tokens: FromModel[int] = FROM_MODEL
     """by default a quarter of the least context of the two, at most 256"""
     max_tokens_per_pass: int = 8192
-    rows: int = 128
+    max_batch_size: int = 128
     """answers decoded at once"""
     seed: int = 0
     device: Device = field(default_factory=DeviceOptions)
 
     def __post_init__(self) -> None:
-        plan.require_at_least(1, self, "max_new_tokens", "max_tokens_per_pass", "rows")
-        plan.require_at_least(0, self, "limit")
+        plan.require_at_least(1, self, "max_new_tokens", "max_tokens_per_pass", "max_batch_size")
+        plan.require_at_least(0, self, "max_prompts")
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,14 @@ class Side:
 
 def run(config: Config) -> Path:
     """Write compare.html and compare.json, print the tables, return the folder."""
-    a, b = sides(config.a, config.b)
+    a, b = sides(config.run_a, config.run_b)
     comparison = compare(a, b, config)
     try:
         config.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot be made: {error.strerror}", config.out, "give --out another folder") from None
     charts = diff_runs.charts(a.stage, b.stage, (a.name, b.name))
-    page, command = config.out / "compare.html", f"amenable compare {config.a} {config.b}"
+    page, command = config.out / "compare.html", f"amenable compare {config.run_a} {config.run_b}"
     write_text(config.out / "compare.json", json.dumps(comparison, indent=1, ensure_ascii=False, allow_nan=False))
     write_text(page, comparison_page.page(comparison, charts, command))
     comparison_page.print_comparison(comparison, page, Console())
@@ -237,11 +237,11 @@ def evaluation_config(a: Side, b: Side, data: Path, world: Path | None, config: 
         lm_data=None if world is None else world / "text" / "validation.jsonl",
         reference="a",
         out=out,
-        max_prompts=config.limit,
+        max_prompts=config.max_prompts,
         temperature=config.temperature,
         max_new_tokens=config.max_new_tokens,
         max_tokens_per_pass=config.max_tokens_per_pass,
-        max_batch_size=config.rows,
+        max_batch_size=config.max_batch_size,
         seed=config.seed,
         device=config.device,
     )
@@ -253,7 +253,7 @@ def compare_scores(a: Side, b: Side, config: Config) -> tuple[Row | None, list[s
     if data is None:
         return None, ["There are no held-out rankings that both runs had; name some with --data."]
     runtime = start_runtime(config.device)
-    rankings = compare_reward_models.read(data, config.limit)
+    rankings = compare_reward_models.read(data, config.max_prompts)
     figures = compare_reward_models.compare(
         a.folder, b.folder, rankings, runtime, config.max_tokens_per_pass, config.seed
     )

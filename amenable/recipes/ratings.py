@@ -1,4 +1,4 @@
-"""Rate models by what was said of them: Elo and Bradley-Terry with intervals, battles, the matrix of win rates.
+"""Ratings of models from comparisons: Elo and Bradley-Terry with intervals, battles, the matrix of win rates.
 
 Reads votes of `arena` and rankings whose models are known (people's, simulated annotators', a judge's) from a store, or
 comparisons from a file: rows of model_a, model_b, winner, as arenas publish them, or rankings with `models`.
@@ -7,7 +7,7 @@ comparisons from a file: rows of model_a, model_b, winner, as arenas publish the
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,20 +22,22 @@ from amenable.feedback import votes
 from amenable.feedback.leaderboard import RatingConfig, leaderboard
 from amenable.feedback.ratings import Comparison
 from amenable.feedback.store import Store
+from amenable.recipes.reports.formatting import plural
+from amenable.recipes.reports.terminal import fixed_width
 
 
 @dataclass(frozen=True)
 class Config:
-    """Whose word counts, and how ratings are made of it."""
+    """Rate models from comparisons."""
 
     store: Path = Path("runs/labels.db")
-    """what was said, as `arena` and `label` keep it"""
+    """store of votes and rankings, as `arena` and `label` write it"""
     data: tuple[Path, ...] = ()
     """files of comparisons to read instead"""
-    kinds: tuple[votes.Kind, ...] = votes.KINDS
-    """what counts of a store"""
+    sources: tuple[votes.Kind, ...] = votes.KINDS
+    """votes or rankings of a store that count"""
     annotators: tuple[str, ...] = ()
-    """whose word counts, people or judges; everybody's without it"""
+    """people or judges whose comparisons count; by default all"""
     json: bool = False
     """print JSON instead of tables"""
     rating: RatingConfig = field(default_factory=RatingConfig)
@@ -43,45 +45,45 @@ class Config:
 
 def run(config: Config) -> None:
     """Print the leaderboard."""
-    found = leaderboard(read(config), config.rating)
+    board = leaderboard(read(config), config.rating)
     if config.json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(board, indent=1))
         return
-    console = Console()
-    if not console.is_terminal:
-        console = Console(file=console.file, width=110)
-    for table in (standings(found), matrix(found)):
+    console = fixed_width(Console(), 110)
+    for table in (standings(board), win_rates(board)):
         console.print(table)
-    for note in notes(found):
+    for note in notes(board):
         console.print(note, style="dim", markup=False, highlight=False)
 
 
 def read(config: Config) -> list[Comparison]:
     """Read the comparisons that count. Raises InputError where there is none."""
     if config.data:
-        found = [row for file in config.data for row in votes.read_comparisons(file, config.annotators)]
-        where = config.data[0]
-    else:
-        if not config.store.exists():
-            raise InputError("there is no such store of votes", config.store, "'amenable arena' makes one")
+        rows = [row for file in config.data for row in votes.read_comparisons(file, config.annotators)]
+    elif config.store.exists():
         with Store(config.store) as store:
-            found = votes.comparisons(store, config.kinds, config.annotators)
-        where = config.store
-    if not found:
+            rows = votes.comparisons(store, config.sources, config.annotators)
+    else:
+        raise InputError("there is no such store of votes", config.store, "'amenable arena' makes one")
+    if not rows:
+        where = config.data[0] if config.data else config.store
         raise InputError("nothing there compares two models that are known", where, "'amenable arena' collects votes")
-    return found
+    return rows
 
 
-def standings(found: Mapping[str, Any]) -> Table:
-    """One row a model, best first."""
-    table = Table(
-        box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=counted(found["battles"], "battle"), title_justify="left"
-    )
+def make_table(title: str) -> Table:
+    """Return an empty table of the leaderboard."""
+    return Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=title, title_justify="left")
+
+
+def standings(board: Mapping[str, Any]) -> Table:
+    """Return a row a model, best first."""
+    table = make_table(plural(board["battles"], "battle"))
     table.add_column("", justify="right", no_wrap=True)
     table.add_column("Model", overflow="fold")
     for head in ("Rating", "95 %", "Elo", "Battles", "Won/tied/lost", "Score", "Length"):
         table.add_column(head, justify="right", no_wrap=True)
-    for row in found["players"]:
+    for row in board["players"]:
         ratings = [f"{row['rating']:.0f}", f"{row['low']:.0f} to {row['high']:.0f}", f"{row['elo']:.0f}"]
         counts = [str(row["battles"]), "/".join(str(row[name]) for name in ("wins", "ties", "losses"))]
         length = "" if row["length"] is None else f"{row['length']:.0f}"
@@ -89,40 +91,33 @@ def standings(found: Mapping[str, Any]) -> Table:
     return table
 
 
-def counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def matrix(found: Mapping[str, Any]) -> Table:
-    """What the row scored against the column, and in how many battles."""
-    names: Sequence[str] = [row["name"] for row in found["players"]]
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title="Win rates", title_justify="left")
+def win_rates(board: Mapping[str, Any]) -> Table:
+    """Return the score of the row's model against the column's, and the number of battles."""
+    names: list[str] = [row["name"] for row in board["players"]]
+    table = make_table("Win rates")
     for name in ("against", *map(escape, names)):
         table.add_column(name, justify="left" if name == "against" else "right", overflow="fold")
     for name in names:
-        cells = [found["win_rates"][name].get(other) for other in names]
+        cells = [board["win_rates"][name].get(other) for other in names]
         table.add_row(escape(name), *(f"{cell['score']:.0%} of {cell['count']}" if cell else "·" for cell in cells))
     return table
 
 
-def notes(found: Mapping[str, Any]) -> list[str]:
-    """What a reader must know to read the tables rightly."""
-    told = [
+def notes(board: Mapping[str, Any]) -> list[str]:
+    """Return the notes that explain the tables."""
+    notes = [
         "Rating: Bradley-Terry, with its 95 % interval (profile likelihood).",
         "The first column is one more than how many are surely better.",
         "Score: a tie, and both being bad, count one half. Length: mean characters.",
     ]
-    if found["length_worth"] is not None:
-        worth = found["length_worth"]
-        ends = f"{worth['low']:.0f} to {worth['high']:.0f}"
-        told.append(
-            f"At equal length; being longer by a usual difference is worth {worth['rating']:.0f} ({ends}) points."
-        )
-    if found["unmeasured"]:
-        told.append(f"Left out, since nothing is said of lengths: {counted(found['unmeasured'], 'battle')}.")
-    if found["several"]:
-        told.append(f"Several models fought under one name, and are rated as one: {', '.join(found['several'])}.")
-    if len(found["groups"]) > 1:
-        groups = "; ".join(", ".join(group) for group in found["groups"])
-        told.append(f"These groups never met, so that their ratings cannot be compared: {groups}.")
-    return told
+    if board["length_worth"] is not None:
+        worth = "{rating:.0f} ({low:.0f} to {high:.0f}) points".format(**board["length_worth"])
+        notes.append(f"At equal length; being longer by a usual difference is worth {worth}.")
+    if board["unmeasured"]:
+        notes.append(f"Left out, since nothing is said of lengths: {plural(board['unmeasured'], 'battle')}.")
+    if board["several"]:
+        notes.append(f"Several models fought under one name, and are rated as one: {', '.join(board['several'])}.")
+    if len(board["groups"]) > 1:
+        groups = "; ".join(", ".join(group) for group in board["groups"])
+        notes.append(f"These groups never met, so that their ratings cannot be compared: {groups}.")
+    return notes

@@ -55,8 +55,8 @@ def test_whose_word_counts_and_of_what(votes: Path, capsys: pytest.CaptureFixtur
     def count(**options: object) -> int:
         return int(json.loads(told(capsys, store=votes, json=True, rating=RATING, **options))["battles"])
 
-    assert count(annotators=("judge",)) == 3 == count(kinds=("rankings",))
-    assert count(annotators=("person 0",)) == 5 and count(kinds=("arena",)) == 10
+    assert count(annotators=("judge",)) == 3 == count(sources=("rankings",))
+    assert count(annotators=("person 0",)) == 5 and count(sources=("arena",)) == 10
 
 
 def test_what_a_reader_must_know_is_told(tmp_path: Path, votes: Path, capsys: pytest.CaptureFixture) -> None:
