@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from itertools import combinations, count
 from typing import Any
 
-from amenable.feedback.comparisons import TokenizedRanking
 from amenable.generation.engine import generate
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
@@ -21,6 +20,7 @@ from amenable.train.defaults import traits_of
 from amenable.train.forward import Row
 from amenable.train.objective import NextToken, accumulate
 from amenable.train.optimizer import Optimizer, OptimizerConfig
+from amenable.train.rankings import Pair, TokenizedRanking, add_reference_logps
 from amenable.train.runtime import Runtime
 from benchmarks import workloads
 from benchmarks.workloads import Size, SizeName, make_ppo, ppo_iteration, prompt_lengths, scalar_model, sequences
@@ -118,7 +118,7 @@ def reward_work(size: Size, prompts: int, answers: int) -> Work:
         optimizer = Optimizer([model], OptimizerConfig(learning_rate=1e-5))
 
         def make() -> None:
-            accumulate(reward.BradleyTerry(model), items, runtime, reward.Config().max_tokens_per_pass)
+            accumulate(reward.RankingObjective(model), items, runtime, reward.Config().max_tokens_per_pass)
             optimizer.step()
 
         return make
@@ -135,9 +135,9 @@ def dpo_work(size: Size) -> Work:
 
     def build(runtime: Runtime) -> Step:
         policy = Decoder(size.shape).eval()
-        pairs = [dpo.Pair(item.rows[0], item.rows[1]) for item in ranking_items(told)]
+        pairs = [Pair(item.rows[0], item.rows[1]) for item in ranking_items(told)]
         limit = dpo.Config().max_tokens_per_pass
-        pairs = dpo.add_reference_logps(policy, pairs, runtime, limit)
+        pairs = add_reference_logps(policy, pairs, runtime, limit)
         optimizer = Optimizer([policy], OptimizerConfig(learning_rate=1e-5))
 
         def make() -> None:

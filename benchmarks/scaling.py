@@ -41,6 +41,7 @@ from amenable.train.forward import Row
 from amenable.train.objective import NextToken, accumulate
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.passes import largest_inference_pass, largest_pass
+from amenable.train.rankings import Pair, add_reference_logps
 from amenable.train.runtime import DeviceOptions, Precision, Runtime, processor_multiplies_bf16, start_runtime
 from benchmarks import machine, workloads
 
@@ -285,7 +286,7 @@ def of_answers(count: int, runtime: Runtime) -> dict[str, Timed]:
 
     def step(number: int) -> tuple[int, float]:
         start = perf_counter()
-        accumulate(reward.BradleyTerry(model), items, runtime, config.max_tokens_per_pass)
+        accumulate(reward.RankingObjective(model), items, runtime, config.max_tokens_per_pass)
         optimizer.step()
         return 4 * count * 192, perf_counter() - start
 
@@ -507,7 +508,9 @@ def rewarding(case: Case, runtime: Runtime) -> Trained:
     optimizer = Optimizer([model], config.optimizer)
 
     def step(number: int) -> None:
-        accumulate(reward.BradleyTerry(model), [items[i] for i in steps[number]], runtime, config.max_tokens_per_pass)
+        accumulate(
+            reward.RankingObjective(model), [items[i] for i in steps[number]], runtime, config.max_tokens_per_pass
+        )
         optimizer.step()
 
     return Trained(predicted, step, {"model": model, "optimizer": optimizer})
@@ -516,13 +519,13 @@ def rewarding(case: Case, runtime: Runtime) -> Trained:
 def preferring(case: Case, runtime: Runtime) -> Trained:
     config, _ = defaults.dpo(dpo.Config(), traits_of(SHAPES[case.size]))
     policy = Decoder(SHAPES[case.size]).eval()
-    pairs = [dpo.Pair(item.rows[0], item.rows[1]) for item in rankings(case, case.rows * case.steps)]
+    pairs = [Pair(item.rows[0], item.rows[1]) for item in rankings(case, case.rows * case.steps)]
     steps, limit = in_steps(len(pairs), case), config.max_tokens_per_pass
     rows = [(pair.chosen, pair.rejected) for pair in pairs]
     work = largest_pass(([rows[i] for i in step] for step in steps), limit, share=True)
     inference = largest_inference_pass([row for pair in rows for row in pair], limit)
     predicted = memory.training_peak(policy, config.optimizer, work, runtime, case.steps, inference)
-    pairs = dpo.add_reference_logps(policy, pairs, runtime, config.max_tokens_per_pass)
+    pairs = add_reference_logps(policy, pairs, runtime, config.max_tokens_per_pass)
     optimizer = Optimizer([policy], config.optimizer)
 
     def step(number: int) -> None:

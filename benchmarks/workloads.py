@@ -14,7 +14,6 @@ from typing import Literal
 import torch
 
 from amenable.data.types import Prompt
-from amenable.feedback.comparisons import TokenizedRanking
 from amenable.generation.engine import generate
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder, DecoderConfig
@@ -34,6 +33,7 @@ from amenable.train.examples import text_row
 from amenable.train.forward import Row
 from amenable.train.objective import NextToken, accumulate
 from amenable.train.optimizer import Optimizer, OptimizerConfig
+from amenable.train.rankings import Pair, TokenizedRanking, add_reference_logps
 from amenable.train.runtime import Runtime
 from benchmarks.machine import seconds_of
 
@@ -127,7 +127,7 @@ def reward_row(size: Size, runtime: Runtime) -> Workload:
     rows = [row for item in items for row in item.rows]
 
     def step(number: int) -> Work:
-        accumulate(reward.BradleyTerry(model), items, runtime, config.max_tokens_per_pass)
+        accumulate(reward.RankingObjective(model), items, runtime, config.max_tokens_per_pass)
         optimizer.step()
         return training_work("reward", size.shape, rows, unembedded=False)
 
@@ -139,8 +139,8 @@ def dpo_row(size: Size, runtime: Runtime) -> Workload:
     config, _ = defaults.dpo(dpo.Config(), traits_of(size.shape))
     policy = Decoder(size.shape, runtime.device).eval()
     items = rankings(size, max(1, config.batch_size * size.rows // 16))
-    pairs = [dpo.Pair(item.rows[0], item.rows[1]) for item in items]
-    pairs = dpo.add_reference_logps(policy, pairs, runtime, config.max_tokens_per_pass)
+    pairs = [Pair(item.rows[0], item.rows[1]) for item in items]
+    pairs = add_reference_logps(policy, pairs, runtime, config.max_tokens_per_pass)
     optimizer = Optimizer([policy], config.optimizer)
     rows = [row for pair in pairs for row in (pair.chosen, pair.rejected)]
 

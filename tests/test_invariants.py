@@ -25,6 +25,7 @@ from amenable.train.examples import chunk_texts, fitting_prompts, text_row
 from amenable.train.forward import Row
 from amenable.train.objective import NextToken, accumulate
 from amenable.train.optimizer import OptimizerConfig
+from amenable.train.rankings import Pair, add_reference_logps
 from amenable.train.runtime import DeviceOptions, Runtime
 
 LOSSES = ("pretrain", "sft", "reward", "dpo", "ppo", "ptx")
@@ -58,7 +59,7 @@ class Bench:
     texts: list[Row]
     conversations: list[Row]
     items: list[Any]
-    pairs: list[dpo.Pair]
+    pairs: list[Pair]
     reward: reward.Config
     dpo: dpo.Config
     ppo: ppo.Config
@@ -71,7 +72,7 @@ class Bench:
             rows, weight = (self.conversations if loss == "sft" else self.texts), 0.3 if loss == "ptx" else 1.0
             accumulate(NextToken(policy), rows, runtime, max_tokens, scale=weight)
         elif loss == "reward":
-            accumulate(reward.BradleyTerry(critic), self.items, runtime, max_tokens)
+            accumulate(reward.RankingObjective(critic), self.items, runtime, max_tokens)
         elif loss == "dpo":
             accumulate(dpo.DPO(policy, self.dpo), self.pairs, runtime, max_tokens)
         else:
@@ -102,7 +103,7 @@ def bench(
         [text_row(piece) for piece in chunk_texts(texts, words, 23)],
         [(row.ids, row.loss_mask) for row in rendered],
         reward.read(reward_config, words, 64)[0][:5],
-        dpo.add_reference_logps(loaded.policy, dpo.read(of_dpo, words, 64)[0][:5], runtime, WHOLE),
+        add_reference_logps(loaded.policy, dpo.read(of_dpo, words, 64)[0][:5], runtime, WHOLE),
         reward_config,
         of_dpo,
         of_ppo,

@@ -35,6 +35,7 @@ from amenable.text import chat
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, loading
 from amenable.train.optimizer import Optimizer, OptimizerConfig
+from amenable.train.rankings import Pair, add_reference_logps
 from amenable.train.runtime import DeviceOptions, Runtime
 
 TESTS = Path(__file__).parent
@@ -162,8 +163,8 @@ def cut_answers_have_not_ended(parts: Parts) -> None:
 def dpo_loss_by_hand(parts: Parts) -> None:
     tests, rows = file_of("stages/test_dpo.py"), file_of("train/test_forward.py").ROWS
     config = dpo.Config(device=DeviceOptions("cpu", "fp32", 1))
-    pairs = [dpo.Pair(rows[i % 4], rows[(i + 1) % 4]) for i in range(6)]
-    pairs = dpo.add_reference_logps(parts.make_decoder(seed=7), pairs, parts.runtime, config.max_tokens_per_pass)
+    pairs = [Pair(rows[i % 4], rows[(i + 1) % 4]) for i in range(6)]
+    pairs = add_reference_logps(parts.make_decoder(seed=7), pairs, parts.runtime, config.max_tokens_per_pass)
     tests.test_the_loss_by_hand(config, pairs, parts.make_decoder, parts.runtime, 0.0, 0.5)
 
 

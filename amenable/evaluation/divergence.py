@@ -8,7 +8,7 @@ PPO reports it; without the noise of single tokens, and never negative, so that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -75,7 +75,7 @@ class KLMonitor:
     """KL of a policy during training, on its answers to the same held-out prompts every time."""
 
     policy: Decoder
-    reference: Decoder
+    reference: Decoder | None
     prompts: list[list[int]]
     tokenizer: Tokenizer
     runtime: Runtime
@@ -85,7 +85,10 @@ class KLMonitor:
     seed: int
 
     def measure(self, bars: Bars = no_bars) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        """Return mean KL and mean length of the answers as metrics, and the first answers as rows of samples.jsonl."""
+        """Return mean KL and mean length of the completions as metrics, and the first completions as rows of
+        samples.jsonl; ({}, []) without a reference, where there are no prompts."""
+        if self.reference is None:
+            return {}, []
         rollout, kls = answers_with_kl(
             self.policy,
             self.reference,
@@ -109,6 +112,30 @@ class KLMonitor:
     def peaks(self) -> list[int]:
         """Return the bytes that a measurement needs at its peaks."""
         return peaks(self.policy, self.prompts, self.max_new_tokens, self.max_tokens, self.runtime)
+
+
+def make_kl_monitor(
+    policy: Decoder,
+    reference: Decoder,
+    rows: Sequence[forward.Row],
+    tokenizer: Tokenizer,
+    runtime: Runtime,
+    count: int,
+    max_new_tokens: int,
+    max_tokens: int,
+    seed: int,
+    warn: Callable[[str], object],
+) -> KLMonitor:
+    """Return a monitor over the first `count` prompts of the rows that leave room for `max_new_tokens`.
+
+    Where there are none it has no reference; that is a warning if `count` is above 0.
+    """
+    prompts = first_prompts(rows, count, policy.config.context_length - max_new_tokens)
+    if count and not prompts:
+        problem = f"no held-out prompt leaves room for --max-new-tokens {max_new_tokens}"
+        warn(f"{problem}: the KL to the reference is not measured")
+    monitored = reference if prompts else None
+    return KLMonitor(policy, monitored, prompts, tokenizer, runtime, max_new_tokens, max_tokens, seed)
 
 
 def first_prompts(rows: Sequence[forward.Row], count: int, room: int) -> list[list[int]]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from amenable.feedback.comparisons import TokenizedRanking
 from amenable.models.heads import ScalarModel
 from amenable.text.chat import render_completion
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward
+from amenable.train.rankings import TokenizedRanking
 from amenable.train.runtime import Runtime
 
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
+from amenable.data.rankings import pairs_of
 from amenable.feedback import agreement
 from amenable.feedback.agreement import Labels, agreements, pair_labels
-from amenable.feedback.comparisons import pairs_of
 from amenable.feedback.store import Event, Store
 from amenable.functional.statistics import wilson
 

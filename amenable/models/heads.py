@@ -45,6 +45,11 @@ class ScalarModel(nn.Module):
                 weight.copy_(normal(weight.shape, 1 / math.sqrt(weight.shape[1] + 1), generator))
         return model
 
+    @torch.no_grad()
+    def center(self, rewards: Tensor) -> None:
+        """Shift the bias so that `rewards` [N], computed by this model, would have mean 0."""
+        self.score.bias -= rewards.mean().to(self.score.bias.device)
+
     def forward(self, ids: Tensor, layout: Layout, at: Tensor | None = None) -> Tensor:
         """Return a scalar per token, ids [N] -> [N] in fp32, or [M] at the flat indices `at` [M]."""
         hidden = self.decoder(ids, layout, at=at)

@@ -2,8 +2,8 @@
 
     L = -mean_t log p(x_t | x_<t)
 
-Documents are packed one after another, each with its own positions, and never see each other. Progress is told in bits
-per byte of held-out text, which is comparable between vocabularies. Radford et al. (2018, 2019); Brown et al. (2020).
+Documents are packed one after another, each with its own positions, and attend to themselves alone. The metric is bits
+per byte of held-out text, which can be compared between vocabularies. Radford et al. (2018, 2019); Brown et al. (2020).
 
 Reads a tokenizer and text; writes a published-format model directory.
 """
@@ -20,12 +20,12 @@ from amenable.seeds import seeded_generator
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import defaults, first_batch, forward, loading, plan
 from amenable.train.defaults import FROM_MODEL, FromModel, traits_of
-from amenable.train.examples import RejectedRows, chunk_texts, keep_usable, text_row, validation_rows
+from amenable.train.examples import RejectedRows, chunk_texts, read_splits, text_row, validation_rows
 from amenable.train.fit import Training, fit
 from amenable.train.objective import NextToken
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run
-from amenable.train.run_options import TrainingOptions, require_held_out
+from amenable.train.run_options import OfflineOptions
 from amenable.train.runtime import start_runtime
 from amenable.train.stage_report import StageReport
 
@@ -42,13 +42,11 @@ REPORT = StageReport(
 
 
 @dataclass(frozen=True)
-class Config(TrainingOptions):
+class Config(OfflineOptions):
     """Pretrain a decoder on raw text."""
 
     data: Path = Path("runs/world/text/train.jsonl")
     """text: a file, or a folder of files"""
-    validation: Path | None = None
-    """held-out text; without it a share of the documents is held out"""
     validation_split: float = 0.02
     """share of the documents held out where no validation file is given"""
     tokenizer: Path = Path("runs/tokenizer")
@@ -56,20 +54,21 @@ class Config(TrainingOptions):
     model: str = "nano"
     """a preset: nano tiny mini tiny-gpt2 gpt1 gpt2 gpt2-medium ... gpt3-175b"""
     context: FromModel[int] = FROM_MODEL
-    """tokens of the longest document piece, by default the preset's; longer documents are cut into pieces"""
+    """maximum tokens of a chunk, by default the preset's context; longer documents are cut into chunks"""
     dropout: float = 0.0
     tokens_per_step: int = 2048
     """tokens in one update"""
     epochs: float = 2.5
-    """passes over the text (max_steps, where given, decides instead)"""
+    """passes over the text, unless max_steps is given"""
     max_steps: int = 0
+    """number of updates; 0 follows from the epochs"""
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(muon_learning_rate=0.02, weight_decay=0.01)
     )
     eval_steps: int = 200
     """steps between two evaluations"""
     eval_tokens: int = 50_000
-    """most tokens of held-out text in an evaluation"""
+    """maximum tokens of held-out text in an evaluation"""
     save_steps: int = 500
 
     def __post_init__(self) -> None:
@@ -77,7 +76,6 @@ class Config(TrainingOptions):
         plan.require_at_least(1, self, "tokens_per_step", "eval_steps", "eval_tokens")
         plan.require_at_least(2, self, "context")
         plan.require_at_least(0, self, "max_steps")
-        require_held_out(self.validation, self.validation_split)
         plan.require_below_one(self, "dropout")
         if self.max_steps < 1:
             plan.require_above_zero(self, "epochs")
@@ -101,10 +99,10 @@ def run(config: Config) -> Path:
     decoder.init_weights(seeded_generator(config.seed, "init"))
     tokens = sum(map(len, training))
     epochs = len(steps) * config.tokens_per_step / tokens
-    line = f"{tokens:,} tokens in {len(training):,} pieces, {config.tokens_per_step} a step: {epochs:.2f} epochs"
+    line = f"{tokens:,} tokens in {len(training):,} chunks, {config.tokens_per_step} a step: {epochs:.2f} epochs"
     task = Training(
         objective=NextToken(decoder),
-        elements=[text_row(piece) for piece in training],
+        elements=[text_row(chunk) for chunk in training],
         batches=steps,
         model=decoder,
         optimizers={"": Optimizer([decoder], config.optimizer)},
@@ -132,24 +130,23 @@ def run(config: Config) -> Path:
 def read(
     config: Config, tokenizer: Tokenizer, rejected: RejectedRows | None = None
 ) -> tuple[list[list[int]], list[forward.Row], int]:
-    """Return pieces to train on, held-out rows, and the bytes of text that the held-out rows encode."""
-    texts = keep_usable(sources.read_texts(config.data), rejected)
-    if config.validation is not None:
-        held_out = keep_usable(sources.read_texts(config.validation), rejected)
-    else:
-        texts, held_out = sources.split_holdout(texts, config.validation_split, config.seed)
+    """Read chunks of ids to train on, held-out rows, and the number of bytes that the held-out rows encode."""
+    split, seed = config.validation_split, config.seed
+    texts, held_out = read_splits(sources.read_texts, config.data, config.validation, split, seed, rejected)
     rows, byte_count = validation_rows(held_out, tokenizer, config.context, config.eval_tokens)
     return chunk_texts(texts, tokenizer, config.context), rows, byte_count
 
 
 def epoch_plan(config: Config, lengths: list[int]) -> list[list[int]]:
-    """Return the pieces of every step: a function of the seed alone, so that a step number is the data cursor."""
-    total = sum(lengths) * config.epochs / config.tokens_per_step
-    wanted = config.max_steps or max(1, round(total))
+    """Return the chunks of every step. They depend on the seed alone, so a step number is the data cursor.
+
+    lengths: tokens of each chunk.
+    """
+    total = config.max_steps or max(1, round(sum(lengths) * config.epochs / config.tokens_per_step))
     steps: list[list[int]] = []
     epoch = 0
-    while len(steps) < wanted:
+    while len(steps) < total:
         order = batches.shuffled(len(lengths), config.seed, epoch)
         steps += batches.by_tokens(lengths, config.tokens_per_step, order)
         epoch += 1
-    return steps[:wanted]
+    return steps[:total]

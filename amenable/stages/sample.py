@@ -1,7 +1,7 @@
-"""Sample K answers to every prompt of a file.
+"""Sample K completions of every prompt of a file.
 
-The pool from which comparisons are asked: Ouyang et al. (2022, section 3.5) showed K = 4 to 9 answers a prompt.
-Each answer has its own random numbers, so that it does not depend on what else is sampled with it.
+Annotators compare them: Ouyang et al. (2022, section 3.5) showed K = 4 to 9 completions a prompt. Each completion has
+its own random numbers, so that it does not depend on what else is sampled with it.
 
 Reads a model and prompts; writes samples.jsonl: prompt, id, completions, ended, model.
 """
@@ -25,17 +25,17 @@ from amenable.train.run_options import RunOptions
 from amenable.train.runtime import start_runtime
 from amenable.train.stage_report import StageReport
 
-REPORT = StageReport("Sampling", "Several answers are drawn to every prompt.", facts=(("prompts", "prompts"),))
+REPORT = StageReport("Sampling", "Several completions of every prompt are sampled.", facts=(("prompts", "prompts"),))
 
 
 @dataclass(frozen=True)
 class AnswerSampling(Sampling):
-    """How answers are drawn; temperature and length follow from the model where they are not given."""
+    """Sampling options; temperature and length follow from the model where they are not given."""
 
     temperature: FromModel[float] = FROM_MODEL
-    """logits are divided by it; 0 takes the most probable token; by default as generation_config.json says, or 0.7"""
+    """divides the logits; 0 takes the most probable token; by default generation_config.json's, or 0.7"""
     max_new_tokens: FromModel[int] = FROM_MODEL
-    """the longest answer, in tokens; by default a quarter of the context, at most 256"""
+    """maximum length of a completion, in tokens; by default a quarter of the context, at most 256"""
 
     def __post_init__(self) -> None:
         Sampling(**{name: value for name, value in vars(self).items() if value is not FROM_MODEL})
@@ -43,21 +43,21 @@ class AnswerSampling(Sampling):
 
 @dataclass(frozen=True)
 class Config(RunOptions):
-    """Sample K answers to every prompt."""
+    """Sample K completions of every prompt."""
 
     model: Path = Path("runs/sft")
     data: Path = Path("runs/world/prompts/reward.jsonl")
     """prompts: a file, or a folder of files"""
     out: Path = Path("runs/sample")
     num_generations: int = 6
-    """K, the answers to one prompt"""
+    """K, the completions of each prompt"""
     max_prompts: int = 0
-    """answer the first prompts only, so many of them; 0 takes all"""
+    """complete the first prompts only, at most this many; 0 takes all"""
     sampling: AnswerSampling = field(default_factory=AnswerSampling)
     prompts_per_step: int = 100
     """prompts between two saves"""
     max_batch_size: int = 128
-    """answers decoded at once"""
+    """completions decoded at once"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,7 +78,7 @@ def run(config: Config) -> Path:
     prompts, ids = fitting_prompts(config.data, tokenizer, room, config.max_prompts, run.rejected, "sample")
     run.begin(runtime=runtime)
     total = -(-len(prompts) // config.prompts_per_step)
-    run.log.info(f"{len(prompts)} prompts x {config.num_generations} answers; {runtime.describe()}")
+    run.log.info(f"{len(prompts)} prompts x {config.num_generations} completions; {runtime.describe()}")
     run.log.info(by_default)
 
     for step in run.steps(total, {}, save_steps=1):
@@ -98,16 +98,16 @@ def run(config: Config) -> Path:
         run.log.samples(
             step, [row_of(prompt, group, tokenizer, config) for prompt, group in zip(prompts[part], groups)]
         )
-        every = [completion for group in groups for completion in group]
-        tokens = sum(len(completion.ids) for completion in every)
-        ended = sum(completion.ended for completion in every) / len(every)
-        run.record(step, tokens, ("ended",), ended=ended, length=tokens / len(every))
+        completions = [completion for group in groups for completion in group]
+        tokens = sum(len(completion.ids) for completion in completions)
+        ended = sum(completion.ended for completion in completions) / len(completions)
+        run.record(step, tokens, ("ended",), ended=ended, length=tokens / len(completions))
 
     return run.finish(prompts=len(prompts))
 
 
 def row_of(prompt: Prompt, group: list[Completion], tokenizer: Tokenizer, config: Config) -> dict:
-    """One row of samples.jsonl."""
+    """Return the row of samples.jsonl of a prompt and its completions."""
     return {
         "id": prompt.id,
         "prompt": [{"role": message.role, "content": message.content} for message in prompt.messages],

@@ -2,8 +2,8 @@
 
     L = -mean log p(y_t | x, y_<t)   over the assistant's tokens and the EOS that ends each turn, nothing else
 
-Ouyang et al. (2022, section 3.5 and appendix C.1): cosine to 10 %, residual dropout 0.2, more epochs than validation
-loss likes, the checkpoint chosen by a reward model's score where there is one.
+Ouyang et al. (2022, section 3.5 and appendix C.1): cosine to 10 %, residual dropout 0.2, more epochs than the
+validation loss alone would choose, and the weights of the epoch with the best score (--keep-weights score).
 
 Reads a base model and conversations; writes a published-format model directory with the chat template.
 """
@@ -22,17 +22,17 @@ from amenable.generation.rollout import greedy
 from amenable.models.decoder import Decoder
 from amenable.rewards.on_rollout import total_score
 from amenable.rewards.spec import Reward, Specs, load_reward, reward_inputs
-from amenable.text.chat import render, render_prompt
+from amenable.text.chat import render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import defaults, first_batch, forward, loading, plan
 from amenable.train.best import BestWeights
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
-from amenable.train.examples import RejectedRows, keep_fitting, keep_usable
+from amenable.train.examples import RejectedRows, fitting_conversations, read_splits
 from amenable.train.fit import Training, fit
 from amenable.train.objective import NextToken
 from amenable.train.optimizer import Optimizer
 from amenable.train.run import Run
-from amenable.train.run_options import TrainingOptions, require_held_out
+from amenable.train.run_options import OfflineOptions
 from amenable.train.runtime import Runtime, start_runtime
 from amenable.train.stage_report import StageReport
 
@@ -46,18 +46,14 @@ REPORT = StageReport(
 
 
 @dataclass(frozen=True)
-class Config(TrainingOptions):
+class Config(OfflineOptions):
     """Fine-tune a base model on demonstrations."""
 
     model: Path = Path("runs/pretrain")
     data: Path = Path("runs/world/demonstrations/train.jsonl")
     """conversations: a file, or a folder of files"""
-    validation: Path | None = None
-    """held-out conversations; without it a share of them is held out"""
-    validation_split: float = 0.05
-    """share of the conversations held out where no validation file is given"""
     train_on: Literal["all", "last"] = "all"
-    """turns of the assistant that are trained: all, or the last of each conversation; never those with weight 0"""
+    """assistant turns that are trained: all, or the last of each conversation; never those with weight 0"""
     out: Path = Path("runs/sft")
     epochs: int = 5
     batch_size: int = 8
@@ -65,21 +61,20 @@ class Config(TrainingOptions):
     dropout: FromModel[float] = FROM_MODEL
     """by default as the model's config.json says: .1 in GPT-2's, none in Llama's and Qwen's"""
     keep_weights: Literal["last", "loss", "score"] = "last"
-    """weights that are saved: the last epoch's, those of lowest validation loss, or of best score"""
+    """weights that are saved: those of the last epoch, of the lowest validation loss, or of the best score"""
     reward: Specs = ()
-    """scores greedy answers to the validation prompts, for --keep-weights score: a reward model's folder, FOLDER:LABEL
+    """scores greedy completions of validation prompts, for --keep-weights score: a reward model's folder, FOLDER:LABEL
     of a classifier, FILE.py:FUNCTION, length:4-30, ends, regex:PATTERN or an http address; several are added, each
     SPEC or SPEC=WEIGHT"""
     reward_prompts: int = 100
-    """validation prompts that are answered for --keep-weights score"""
+    """validation prompts that are completed for --keep-weights score"""
     max_new_tokens: FromModel[int] = FROM_MODEL
-    """of an answer to a validation prompt; by default a quarter of the context, at most 256"""
+    """maximum length of a completion of a validation prompt; by default a quarter of the context, at most 256"""
     save_steps: int = 200
 
     def __post_init__(self) -> None:
         super().__post_init__()
         plan.require_at_least(1, self, "epochs", "batch_size", "reward_prompts", "max_new_tokens")
-        require_held_out(self.validation, self.validation_split)
         plan.require_below_one(self, "dropout")
         unscored = self.keep_weights == "score" and not self.reward
         plan.forbid(unscored, "--keep-weights score needs a reward", "give --reward, or keep by loss")
@@ -97,12 +92,11 @@ def run(config: Config) -> Path:
     tokenizer = base_tokenizer.with_chat_template()
     loading.fit_vocabulary(decoder, tokenizer, config.model)
     reward = load_reward(config.reward, runtime, config.max_tokens_per_pass) if config.reward else None
-    training, held_out = read(config, run.rejected)
-    training, rows = tokenize("train", training, tokenizer, decoder.config.context_length, run.rejected, config.data)
-    held_out, held_out_rows = tokenize("validation", held_out, tokenizer, decoder.config.context_length, run.rejected)
-    unmeasured = not held_out and config.keep_weights != "last"
-    what = f"--keep-weights {config.keep_weights} has nothing to validate on"
-    plan.forbid(unmeasured, what, "give other data, or --keep-weights last")
+    context, (training, held_out) = decoder.config.context_length, read(config, run.rejected)
+    training, rows = fitting_conversations("train", training, tokenizer, context, run.rejected, config.data)
+    held_out, held_out_rows = fitting_conversations("validation", held_out, tokenizer, context, run.rejected)
+    problem = f"--keep-weights {config.keep_weights} has nothing to validate on"
+    plan.forbid(not held_out and config.keep_weights != "last", problem, "give other data, or --keep-weights last")
     steps = EpochBatches(len(rows), config.batch_size, config.epochs, config.seed)
     schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_lr_frac)
     best = {"loss": BestWeights(decoder, "eval/loss", lowest=True), "score": BestWeights(decoder, "eval/score")}
@@ -123,7 +117,7 @@ def run(config: Config) -> Path:
         held_out=held_out_rows,
         best=best.get(config.keep_weights),
     )
-    prompts = scored_prompts(held_out, reward, tokenizer, decoder.config.context_length, config)
+    prompts = scored_prompts(held_out, reward, tokenizer, context, config)
     validate = partial(evaluate, decoder, held_out_rows, prompts, reward, tokenizer, config, runtime, run)
     if fit(run, task, config, runtime, lambda step: validate() if step % steps.per_epoch == 0 else {}):
         loading.save_model(run.out, decoder, tokenizer, config.save_dtype)
@@ -134,11 +128,8 @@ def run(config: Config) -> Path:
 
 def read(config: Config, rejected: RejectedRows) -> tuple[list[Demonstration], list[Demonstration]]:
     """Read demonstrations to train on, and held-out ones."""
-    training = keep_usable(sources.read_demonstrations(config.data), rejected)
-    if config.validation is not None:
-        held_out = keep_usable(sources.read_demonstrations(config.validation), rejected)
-    else:
-        training, held_out = sources.split_holdout(training, config.validation_split, config.seed)
+    split, seed = config.validation_split, config.seed
+    training, held_out = read_splits(sources.read_demonstrations, config.data, config.validation, split, seed, rejected)
     if config.train_on == "last":
         training, held_out = (
             [replace(row, messages=last_trained(row.messages)) for row in rows] for rows in (training, held_out)
@@ -146,24 +137,10 @@ def read(config: Config, rejected: RejectedRows) -> tuple[list[Demonstration], l
     return training, held_out
 
 
-def tokenize(
-    split: str,
-    demonstrations: list[Demonstration],
-    tokenizer: Tokenizer,
-    context: int,
-    rejected: RejectedRows,
-    required: Path | None = None,
-) -> tuple[list[Demonstration], list[forward.Row]]:
-    """Return the demonstrations that are within the context, and their rows of ids and loss masks."""
-    rendered = [render(tokenizer, demonstration.messages) for demonstration in demonstrations]
-    rows = [(row.ids, row.loss_mask) if len(row.ids) <= context else None for row in rendered]
-    return keep_fitting(split, demonstrations, rows, "conversations", context, rejected, required)
-
-
 def scored_prompts(
     held_out: list[Demonstration], reward: Reward | None, tokenizer: Tokenizer, context: int, config: Config
 ) -> list[Prompt]:
-    """Return the first held-out prompts that leave policy and reward models room for an answer; [] without a reward."""
+    """Return the first held-out prompts that leave policy and reward room for a completion; [] without a reward."""
     if reward is None or not held_out:
         return []
     room = min(context, reward.context_length) - config.max_new_tokens
@@ -183,7 +160,7 @@ def evaluate(
     runtime: Runtime,
     run: Run,
 ) -> dict[str, float]:
-    """Return the loss on held-out rows and, with a reward, the mean score of greedy answers; {} without rows."""
+    """Return the loss on held-out rows and, with a reward, the mean score of greedy completions; {} without rows."""
     if not rows:
         return {}
     decoder.eval()

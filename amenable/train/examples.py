@@ -8,17 +8,17 @@ from __future__ import annotations
 import json
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from amenable.data import sources
 from amenable.data.batches import chunk_documents
-from amenable.data.types import Conversation, Prompt, Ranking, Text
+from amenable.data.types import Conversation, Demonstration, Prompt, Ranking, Text
 from amenable.errors import InputError
 from amenable.seeds import derive_seed
-from amenable.text.chat import render_completion, render_document, render_prompt, render_prompts
+from amenable.text.chat import render, render_completion, render_document, render_prompt, render_prompts
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.forward import Row
 
@@ -80,6 +80,21 @@ def keep_usable(loaded: sources.Loaded[T], rejected: RejectedRows | None = None)
     return (rejected or RejectedRows()).filter(loaded)
 
 
+def read_splits(
+    read: Callable[[Path], sources.Loaded[T]],
+    data: Path,
+    validation: Path | None,
+    validation_split: float,
+    seed: int,
+    rejected: RejectedRows | None = None,
+) -> tuple[list[T], list[T]]:
+    """Read (training, held-out) rows: held-out ones from `validation`, or without it a share of the data's prompts."""
+    training = keep_usable(read(data), rejected)
+    if validation is None:
+        return sources.split_holdout(training, validation_split, seed)
+    return training, keep_usable(read(validation), rejected)
+
+
 def keep_fitting(
     split: str,
     examples: Sequence[T],
@@ -125,6 +140,30 @@ def fitting_prompts(
     ids = [render_prompt(tokenizer, prompt.messages) for prompt in prompts]
     rows = [row if len(row) <= room else None for row in ids]
     return keep_fitting(split, prompts, rows, "prompts", room, rejected, path if required else None)
+
+
+def fitting_conversations(
+    split: str,
+    demonstrations: Sequence[Demonstration],
+    tokenizer: Tokenizer,
+    context: int,
+    rejected: RejectedRows | None = None,
+    required: Path | None = None,
+) -> tuple[list[Demonstration], list[Row]]:
+    """Return the demonstrations that are within the context, and their rows. Errors are those of `keep_fitting`."""
+    rendered = [render(tokenizer, demonstration.messages) for demonstration in demonstrations]
+    rows = [(row.ids, row.loss_mask) if len(row.ids) <= context else None for row in rendered]
+    return keep_fitting(split, demonstrations, rows, "conversations", context, rejected, required)
+
+
+def read_rows(
+    split: str, path: Path | None, tokenizer: Tokenizer, context: int, rejected: RejectedRows | None = None
+) -> list[Row]:
+    """Read demonstrations within the context as rows; [] without a path, InputError if no demonstration fits."""
+    if path is None:
+        return []
+    demonstrations = keep_usable(sources.read_demonstrations(path), rejected)
+    return fitting_conversations(split, demonstrations, tokenizer, context, rejected, path)[1]
 
 
 def chunk_texts(texts: list[Text], tokenizer: Tokenizer, context: int) -> list[list[int]]:

@@ -96,6 +96,24 @@ def accumulate(
     return {name: float(value) for name, value in stats.items()}
 
 
+@torch.no_grad()
+def mean_stats(
+    objective: Objective[E], elements: Sequence[E], runtime: Runtime, max_tokens: int, progress: Progress = silent
+) -> dict[str, float]:
+    """Return the mean statistics over held-out elements, without gradients; {} where there are none."""
+    return accumulate(objective, elements, runtime, max_tokens, progress) if elements else {}
+
+
+def require_zero_outputs(objective: Objective[E], elements: Sequence[E], loss: float) -> None:
+    """Raise RuntimeError unless `loss`, the first of a new scalar head, is that of outputs that are all 0."""
+    elements = [element for element in elements if objective.weight(element)]
+    outputs = torch.zeros(sum(len(objective.rows(element)) for element in elements))
+    expected = float(objective.loss(elements, outputs)[0]) if elements else 0.0
+    if abs(loss - expected) > 1e-5:
+        problem = f"the first loss is {loss:.6g} and must be {expected:.6g}, as the new head is zero"
+        raise RuntimeError(f"{problem}; likely causes: a head trained before, weights that do not sum to 1")
+
+
 def divide(elements: Sequence[Sequence[Row]], max_tokens: int, share: bool) -> list[LossGroup]:
     """Group elements into microbatches of at most `max_tokens` ids; those of one row each are never divided further."""
     if any(len(rows) > 1 for rows in elements):

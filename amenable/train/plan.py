@@ -11,6 +11,8 @@ from torch import nn
 from amenable.errors import InputError
 from amenable.functional import schedules
 
+EVAL_STEPS = 50
+"""steps between two evaluations, unless more or fewer are given"""
 WARMUP_SHARE = 8
 """by default the warm-up takes at most this fraction of the steps, 1 / WARMUP_SHARE"""
 MAX_COUNT = 10**9
@@ -106,6 +108,11 @@ def cosine_with_warmup(total: int, warmup_steps: int | None, floor: float, usual
     if warmup_steps >= total > 0 and warmup_steps > most:
         return Schedule(total, most, floor, f" (the {warmup_steps} given do not fit)")
     return Schedule(total, warmup_steps, floor)
+
+
+def eval_steps(given: int | None, total: int) -> int:
+    """Return the steps between two evaluations: those given, or EVAL_STEPS and at most a quarter of the run."""
+    return given or max(1, min(EVAL_STEPS, total // 4))
 
 
 def rollouts(options: Any, schedule: Schedule, prompts: int) -> str:

@@ -1,5 +1,5 @@
 """Options that several stages have: `DataOptions` of stages that read data, `RunOptions` of those that run a model,
-`TrainingOptions` of those that train one.
+`TrainingOptions` of those that train one, `OfflineOptions` of those that train one on a fixed data set.
 
 A stage's Config inherits them, and repeats an option only to give it another default.
 """
@@ -7,6 +7,7 @@ A stage's Config inherits them, and repeats an option only to give it another de
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from amenable.train import plan
 from amenable.train.loading import SaveDtype
@@ -65,7 +66,17 @@ class TrainingOptions(RunOptions):
         plan.require_share(self, "final_lr_frac")
 
 
-def require_held_out(validation: object, split: float) -> None:
-    """Raise InputError for a validation split outside (0, 1) without a validation file."""
-    outside = validation is None and not 0 < split < 1
-    plan.forbid(outside, f"validation_split is {split}", "it must lie between 0 and 1, or give --validation")
+@dataclass(frozen=True, kw_only=True)
+class OfflineOptions(TrainingOptions):
+    """Options of every stage that trains a model on a fixed data set."""
+
+    validation: Path | None = None
+    """held-out data of the same kind; without it a share of the data is held out"""
+    validation_split: float = 0.05
+    """share of the data (of its prompts, where it has prompts) held out where no validation file is given"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        outside = self.validation is None and not 0 < self.validation_split < 1
+        hint = "it must lie between 0 and 1, or give --validation"
+        plan.forbid(outside, f"validation_split is {self.validation_split}", hint)

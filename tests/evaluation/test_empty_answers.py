@@ -8,12 +8,11 @@ import pytest
 
 from amenable.data.types import Message, Ranking
 from amenable.evaluation.empty_answers import rank_of_empty
-from amenable.feedback.comparisons import TokenizedRanking
 from amenable.models.heads import ScalarModel
-from amenable.stages import reward
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward
 from amenable.train.examples import ranking_rows
+from amenable.train.rankings import TokenizedRanking, tokenize_ranking
 from amenable.train.runtime import Runtime
 
 ASKED = [
@@ -31,7 +30,7 @@ def rankings(*extra: str) -> list[Ranking]:
 
 
 def items_of(words: Tokenizer, *extra: str) -> list[TokenizedRanking]:
-    found = [reward.tokenize_ranking(ranking, words, 64) for ranking in rankings(*extra)]
+    found = [tokenize_ranking(ranking, words, 64) for ranking in rankings(*extra)]
     return [item for item in found if item is not None]
 
 

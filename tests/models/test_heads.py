@@ -87,3 +87,11 @@ def test_a_critic_from_a_policy_values_everything_at_nought_and_shares_nothing()
     assert policy.unembedding is not None and not policy.token_embedding.weight.equal(
         critic.decoder.token_embedding.weight
     )
+
+
+def test_a_centred_model_has_mean_reward_zero() -> None:
+    model = ScalarModel.from_decoder(Decoder(CONFIG), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        rewards = model(tokens(8), Layout.of([3, 5]))
+        model.center(rewards)
+        assert rewards.mean().abs() > 1e-3 and model(tokens(8), Layout.of([3, 5])).mean().abs() < 1e-6

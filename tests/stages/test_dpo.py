@@ -20,6 +20,7 @@ from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, loading
 from amenable.train.objective import accumulate
 from amenable.train.optimizer import OptimizerConfig
+from amenable.train.rankings import Pair, add_reference_logps, tokenize_pairs
 from amenable.train.runtime import DeviceOptions, Runtime
 
 
@@ -49,12 +50,10 @@ def trained(config: dpo.Config) -> Path:
 
 
 @pytest.fixture
-def pairs(
-    config: dpo.Config, words: Tokenizer, runtime: Runtime, make_decoder: Callable[..., Decoder]
-) -> list[dpo.Pair]:
+def pairs(config: dpo.Config, words: Tokenizer, runtime: Runtime, make_decoder: Callable[..., Decoder]) -> list[Pair]:
     """Six pairs, with another model's log-probabilities as the reference's."""
     training, _ = dpo.read(config, words, 64)
-    return dpo.add_reference_logps(make_decoder(seed=7), training[:6], runtime, config.max_tokens_per_pass)
+    return add_reference_logps(make_decoder(seed=7), training[:6], runtime, config.max_tokens_per_pass)
 
 
 def gradient(model: Decoder) -> torch.Tensor:
@@ -180,7 +179,7 @@ def test_a_stopped_run_goes_on_to_the_bit(
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_the_loss_by_hand(
     config: dpo.Config,
-    pairs: list[dpo.Pair],
+    pairs: list[Pair],
     make_decoder: Callable[..., Decoder],
     runtime: Runtime,
     smoothing: float,
@@ -224,7 +223,7 @@ def test_a_pairs_margin_is_read_and_logged_beside_what_was_reached(
 
 @pytest.mark.parametrize("max_tokens", [1, 120, 200])
 def test_many_passes_are_one(
-    config: dpo.Config, pairs: list[dpo.Pair], make_decoder: Callable[..., Decoder], runtime: Runtime, max_tokens: int
+    config: dpo.Config, pairs: list[Pair], make_decoder: Callable[..., Decoder], runtime: Runtime, max_tokens: int
 ) -> None:
     policy = make_decoder()
     told = accumulate(dpo.DPO(policy, config), pairs, runtime, config.max_tokens_per_pass)
@@ -235,7 +234,7 @@ def test_many_passes_are_one(
 
 
 def test_without_gradients_nothing_is_left_behind(
-    config: dpo.Config, pairs: list[dpo.Pair], make_decoder: Callable[..., Decoder], runtime: Runtime
+    config: dpo.Config, pairs: list[Pair], make_decoder: Callable[..., Decoder], runtime: Runtime
 ) -> None:
     policy = make_decoder()
     with torch.no_grad():
@@ -243,10 +242,14 @@ def test_without_gradients_nothing_is_left_behind(
     assert stats["loss"] > 0 and all(p.grad is None for p in policy.parameters())
 
 
+def tokens_of(ranking: Ranking, words: Tokenizer, config: dpo.Config) -> list[Pair] | None:
+    return tokenize_pairs(ranking, words, 64, config.pairs, config.pairs_per_prompt, config.seed)
+
+
 def test_every_pair_of_a_ranking_is_trained_on_by_default(words: Tokenizer) -> None:
     """Nine answers have 36 pairs."""
     ranking = Ranking((Message("user", "name a rose"),), ("lime",) * 9, tuple(map(float, range(1, 10))), id="x")
-    pairs = dpo.tokenize_pairs(ranking, words, 64, dpo.Config())
+    pairs = tokens_of(ranking, words, dpo.Config())
     assert pairs is not None and len(pairs) == 36
 
 
@@ -255,17 +258,14 @@ def test_pairs_are_those_that_are_not_tied_and_at_most_so_many(config: dpo.Confi
     ranking = Ranking(asked, ("a rose", "lime", "plum", "sea"), (2.0, 1.0, 2.0, 3.0), id="x")
 
     def found(limit: int, seed: int = 0) -> list[tuple[str, str]]:
-        some = dpo.tokenize_pairs(ranking, words, 64, replace(config, pairs_per_prompt=limit, seed=seed))
+        some = tokens_of(ranking, words, replace(config, pairs_per_prompt=limit, seed=seed))
         return [tuple(words.decode([t for t, on in zip(*row) if on]) for row in (p.chosen, p.rejected)) for p in some]  # type: ignore[misc]
 
     every = {("lime", "a rose"), ("lime", "plum"), ("lime", "sea"), ("a rose", "sea"), ("plum", "sea")}
     assert set(found(0)) == every and len(found(0)) == 5
     assert len(found(2)) == 2 and set(found(2)) < every
     assert found(2) == found(2) and len({str(found(2, seed)) for seed in range(6)}) > 1
-    assert (
-        dpo.tokenize_pairs(replace(ranking, completions=("a rose " * 40, "lime", "plum", "sea")), words, 64, config)
-        is None
-    )
+    assert tokens_of(replace(ranking, completions=("a rose " * 40, "lime", "plum", "sea")), words, config) is None
 
 
 @pytest.mark.parametrize(

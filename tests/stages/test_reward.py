@@ -14,13 +14,14 @@ import torch
 from amenable.data import batches
 from amenable.data.types import Message, Ranking
 from amenable.errors import InputError
-from amenable.feedback.comparisons import TokenizedRanking
 from amenable.models.heads import ScalarModel
 from amenable.stages import reward
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, loading
+from amenable.train.examples import read_rows
 from amenable.train.objective import accumulate
 from amenable.train.optimizer import OptimizerConfig
+from amenable.train.rankings import TokenizedRanking, batch_elements, tokenize_ranking
 from amenable.train.runtime import Runtime
 
 
@@ -76,7 +77,7 @@ def test_a_head_that_does_not_start_at_zero_stops_the_run(
     """A head of another model, as a mistake in loading would leave it."""
     other = make_scalar_model()
     monkeypatch.setattr(ScalarModel, "from_decoder", lambda decoder: other)
-    with pytest.raises(RuntimeError, match=r"the first loss is .* must be ln 2 = 0.693147.*likely causes: the head"):
+    with pytest.raises(RuntimeError, match=r"the first loss is .* must be 0.693147.*likely causes: a head"):
         reward.run(short)
     assert not (short.out / "metrics.jsonl").exists(), "no step was taken"
 
@@ -97,7 +98,7 @@ def test_demonstrations_have_mean_reward_zero(
     judge: Path, short: reward.Config, words: Tokenizer, runtime: Runtime
 ) -> None:
     model = loading.load_reward_model(judge, runtime, words)
-    scores = forward.compute_rewards(model, reward.demonstration_rows(short, words, 64), runtime, 1000)
+    scores = forward.compute_rewards(model, read_rows("demonstrations", short.demonstrations, words, 64), runtime, 1000)
     assert len(scores) == 96
     assert scores.mean().item() == pytest.approx(0.0, abs=1e-4) and scores.std() > 0.5
 
@@ -132,7 +133,7 @@ def test_the_loss_by_hand(
         gaps = [score[1] - score[0], score[1] - score[2]]
         terms.append(sum(-torch.sigmoid(gap).log() for gap in gaps) / 2)
         right.append(sum(float(gap > 0) for gap in gaps) / 2)
-    stats = accumulate(reward.BradleyTerry(model), items, runtime, short.max_tokens_per_pass)
+    stats = accumulate(reward.RankingObjective(model), items, runtime, short.max_tokens_per_pass)
     assert stats["loss"] == pytest.approx(float(sum(terms)) / len(terms), rel=1e-3, abs=1e-6)
     assert stats["accuracy"] == pytest.approx(sum(right) / len(right))
     assert stats["mean_reward"] == pytest.approx(float(torch.cat(scores).mean()), abs=1e-4)
@@ -158,13 +159,13 @@ def test_a_margin_counts_in_units_of_reward(
     assert {item.margin for item in items} == {1.0, 2.0, 3.0}
     scores = [forward.compute_rewards(model, item.rows, runtime, 1000) for item in items]
     terms = [-torch.sigmoid(better - worse - item.margin).log() for item, (better, worse) in zip(items, scores)]
-    stats = accumulate(reward.BradleyTerry(model), items, runtime, short.max_tokens_per_pass)
+    stats = accumulate(reward.RankingObjective(model), items, runtime, short.max_tokens_per_pass)
     assert stats["loss"] == pytest.approx(float(sum(terms)) / 5, rel=1e-4)
     assert stats["margin"] == pytest.approx(sum(float(better - worse) for better, worse in scores) / 5, abs=1e-4)
-    apart = reward.batch_elements(items, replace(short, batch_unit="pairs"))[0]
-    assert accumulate(reward.BradleyTerry(model), apart, runtime, short.max_tokens_per_pass)["loss"] == pytest.approx(
-        stats["loss"], rel=1e-5
-    )
+    apart = batch_elements(items, "pairs", short.prompts_per_step)[0]
+    assert accumulate(reward.RankingObjective(model), apart, runtime, short.max_tokens_per_pass)[
+        "loss"
+    ] == pytest.approx(stats["loss"], rel=1e-5)
 
 
 def test_margins_are_learned_and_logged_beside_what_was_reached(
@@ -188,11 +189,12 @@ def test_many_passes_are_one(
     max_tokens: int,
 ) -> None:
     model = make_scalar_model()
-    # a prompt of one pair counts as much
-    pair = TokenizedRanking(items[0].rows[:2], [2.0, 1.0], items[0].lengths[:2], "a")
-    told = accumulate(reward.BradleyTerry(model), [*items, pair], runtime, short.max_tokens_per_pass)
+    pair = TokenizedRanking(
+        items[0].rows[:2], [2.0, 1.0], items[0].lengths[:2], "a"
+    )  # a prompt of one pair counts as much
+    told = accumulate(reward.RankingObjective(model), [*items, pair], runtime, short.max_tokens_per_pass)
     whole = gradient(model)
-    again = accumulate(reward.BradleyTerry(model), [*items, pair], runtime, max_tokens)
+    again = accumulate(reward.RankingObjective(model), [*items, pair], runtime, max_tokens)
     assert {key: again[key] for key in ("loss", "accuracy", "margin")} == pytest.approx(
         {key: told[key] for key in ("loss", "accuracy", "margin")}, rel=1e-4
     )
@@ -203,10 +205,10 @@ def test_order_and_company_of_answers_change_nothing(
     short: reward.Config, items: list[TokenizedRanking], make_scalar_model: Callable[..., ScalarModel], runtime: Runtime
 ) -> None:
     model = make_scalar_model()
-    forth = accumulate(reward.BradleyTerry(model), items, runtime, short.max_tokens_per_pass)
+    forth = accumulate(reward.RankingObjective(model), items, runtime, short.max_tokens_per_pass)
     whole = gradient(model)
     turned = [TokenizedRanking(item.rows[::-1], item.ranks[::-1], item.lengths[::-1], "a") for item in items[::-1]]
-    back = accumulate(reward.BradleyTerry(model), turned, runtime, short.max_tokens_per_pass)
+    back = accumulate(reward.RankingObjective(model), turned, runtime, short.max_tokens_per_pass)
     assert back["loss"] == pytest.approx(forth["loss"], rel=1e-5)
     assert torch.allclose(gradient(model), whole, atol=1e-5)
 
@@ -221,14 +223,18 @@ def test_pairs_of_two_answers_are_their_prompts(
     """With K = 2 both batchings are the same computation, but for the order of a pair's two answers."""
     config = replace(short, data=files.pairs)
     training, _ = reward.read(config, words, 64)
-    prompts, per_step = reward.batch_elements(training, config)
-    pairs, pairs_per_step = reward.batch_elements(training, replace(config, batch_unit="pairs"))
+    prompts, per_step = batch_elements(training, config.batch_unit, config.prompts_per_step)
+    pairs, pairs_per_step = batch_elements(training, "pairs", config.prompts_per_step)
     assert prompts is training and pairs_per_step == per_step == 12 and len(pairs) == len(prompts)
     model = make_scalar_model()
     for start in (0, 12):
-        one = accumulate(reward.BradleyTerry(model), prompts[start : start + 12], runtime, config.max_tokens_per_pass)
+        one = accumulate(
+            reward.RankingObjective(model), prompts[start : start + 12], runtime, config.max_tokens_per_pass
+        )
         whole = gradient(model)
-        other = accumulate(reward.BradleyTerry(model), pairs[start : start + 12], runtime, config.max_tokens_per_pass)
+        other = accumulate(
+            reward.RankingObjective(model), pairs[start : start + 12], runtime, config.max_tokens_per_pass
+        )
         assert other == pytest.approx(one, rel=1e-5, abs=1e-6)
         assert torch.allclose(gradient(model), whole, atol=1e-6) and whole.norm() > 0.01
 
@@ -248,11 +254,21 @@ def test_pairs_make_as_many_updates_and_see_answers_more_than_once(
 def test_pairs_of_a_prompt_are_scattered(short: reward.Config, words: Tokenizer) -> None:
     config = replace(short, batch_unit="pairs")
     training, _ = reward.read(config, words, 64)
-    pairs, per_step = reward.batch_elements(training, config)
+    pairs, per_step = batch_elements(training, config.batch_unit, config.prompts_per_step)
     assert (len(training), len(pairs), per_step) == (72, 144, 24)
     step = batches.EpochBatches(len(pairs), per_step, 1, config.seed)[0]
     prompts = {str(row[0][: row[1].index(True)]) for i in step for row in pairs[i].rows}
     assert len(prompts) > 12, "prompts of their own would be twelve"
+
+
+def test_a_whole_order_is_learned_by_plackett_luce(short: reward.Config, rows_of: Callable) -> None:
+    """The best of three, two of them tied: the first loss is that of one choice among three, ln 3, not ln 2."""
+    config = replace(short, loss_type="plackett-luce", epochs=6)
+    steps = rows_of(reward.run(config))
+    assert steps[0]["loss"] == pytest.approx(math.log(3), abs=1e-5) and steps[0]["accuracy"] == 0.5
+    assert json.loads((config.out / "finished.json").read_text())["heldout"]["accuracy"] > 0.9
+    with pytest.raises(InputError, match="needs whole rankings"):
+        replace(config, batch_unit="pairs")
 
 
 def test_fewer_prompts_are_the_first_ones_with_all_their_rankings(short: reward.Config, words: Tokenizer) -> None:
@@ -290,8 +306,8 @@ def test_frozen_layers_do_not_move(short: reward.Config, words: Tokenizer, runti
 
 def test_an_answer_too_long_for_the_context_leaves_its_prompt_out(words: Tokenizer) -> None:
     asked = (Message("user", "name a rose"),)
-    assert reward.tokenize_ranking(Ranking(asked, ("a rose " * 40, "lime"), (1.0, 2.0)), words, 64) is None
-    item = reward.tokenize_ranking(Ranking(asked, ("a rose", "lime"), (1.0, 2.0), annotator="b"), words, 64)
+    assert tokenize_ranking(Ranking(asked, ("a rose " * 40, "lime"), (1.0, 2.0)), words, 64) is None
+    item = tokenize_ranking(Ranking(asked, ("a rose", "lime"), (1.0, 2.0), annotator="b"), words, 64)
     assert item is not None
     assert (item.ranks, item.lengths, item.annotator, len(item.rows)) == ([1.0, 2.0], [6, 4], "b", 2)
 

@@ -23,7 +23,7 @@ from amenable.stages import sft
 from amenable.text.chat import render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import loading
-from amenable.train.examples import RejectedRows
+from amenable.train.examples import RejectedRows, fitting_conversations
 from amenable.train.runtime import Runtime
 
 
@@ -86,7 +86,7 @@ def test_the_loss_is_over_the_assistants_tokens_alone(words: Tokenizer) -> None:
         Message("user", "more"),
         Message("assistant", "lime"),
     )
-    _, ((ids, trained),) = sft.tokenize("train", [Demonstration(said)], words, 64, RejectedRows())
+    _, ((ids, trained),) = fitting_conversations("train", [Demonstration(said)], words, 64, RejectedRows())
     kept = [token for token, mark in zip(ids, trained) if mark]
     assert kept == [*words.encode("a rose"), words.eos_id, *words.encode("lime"), words.eos_id]
 
@@ -112,7 +112,7 @@ def test_turns_without_weight_are_context(
     data.write_text((json.dumps({"messages": [asked, first, more, last]}) + "\n") * 4, "utf-8")
     config = replace(short, data=data, validation=data, train_on=train_on)
     for split in sft.read(config, RejectedRows()):
-        _, rows = sft.tokenize("train", split, words, 64, RejectedRows())
+        _, rows = fitting_conversations("train", split, words, 64, RejectedRows())
         kept = [token for token, mark in zip(*rows[0]) if mark]
         assert kept == [token for text in wanted for token in (*words.encode(text), words.eos_id)]
         assert words.decode(rows[0][0]).count("a rose") == 2 and len(rows) == 4

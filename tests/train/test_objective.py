@@ -11,7 +11,7 @@ from amenable.data.batches import Batch
 from amenable.models.decoder import Decoder
 from amenable.models.layout import Layout
 from amenable.train.forward import Row, mean_loss, summed_logprobs
-from amenable.train.objective import NextToken, Output, Stats, accumulate
+from amenable.train.objective import NextToken, Output, Stats, accumulate, mean_stats, require_zero_outputs
 from amenable.train.runtime import Runtime
 
 # rows of unequal shares: a mean of means would weigh them alike
@@ -158,3 +158,34 @@ def test_objectives_on_one_batch_are_backpropagated_one_after_the_other(
 def apart(decoder: Decoder, runtime: Runtime) -> Tensor:
     accumulate(NextToken(decoder), ROWS, runtime, 1000)
     return gradient(decoder)
+
+
+class Scores:
+    """One number a row, its square as the loss: the smallest objective with scalar outputs."""
+
+    share_prefixes = False
+    output: Output = "scalar"
+
+    def rows(self, row: Row) -> list[Row]:
+        return [row]
+
+    def weight(self, row: Row) -> float:
+        return float(len(row[0]) > 3)
+
+    def outputs(self, batch: Batch) -> Tensor:
+        return torch.ones(len(batch.lengths))
+
+    def loss(self, rows: Sequence[Row], outputs: Tensor) -> tuple[Tensor, Stats]:
+        loss = (outputs - 3).square().mean()
+        return loss, {"loss": loss}
+
+
+def test_held_out_elements_have_statistics_and_no_elements_have_none(runtime: Runtime) -> None:
+    assert mean_stats(Scores(), ROWS, runtime, 100) == {"loss": 4.0} and mean_stats(Scores(), [], runtime, 100) == {}
+
+
+def test_the_first_loss_of_a_new_head_is_that_of_outputs_of_zero() -> None:
+    require_zero_outputs(Scores(), ROWS, 9.0)
+    require_zero_outputs(Scores(), ROWS[:1], 0.0)  # no element counts, so there is no loss
+    with pytest.raises(RuntimeError, match="the first loss is 4 and must be 9"):
+        require_zero_outputs(Scores(), ROWS, 4.0)

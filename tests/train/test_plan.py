@@ -101,3 +101,8 @@ def test_what_a_step_of_rollouts_does() -> None:
         "128 prompts x 2 samples a step; 3 epochs x 4 minibatches; "
         "2.56 epochs of prompts in 40 steps, 5 of them warm-up"
     )
+
+
+@pytest.mark.parametrize(("given", "total", "steps"), [(7, 1000, 7), (None, 1000, 50), (None, 40, 10), (None, 3, 1)])
+def test_steps_between_evaluations(given: int | None, total: int, steps: int) -> None:
+    assert plan.eval_steps(given, total) == steps

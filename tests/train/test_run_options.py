@@ -2,12 +2,13 @@
 
 import dataclasses
 import importlib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from amenable.errors import InputError
-from amenable.train.run_options import MAY_CHANGE_ON_RESUME, RunOptions, TrainingOptions, require_held_out
+from amenable.train.run_options import MAY_CHANGE_ON_RESUME, OfflineOptions, RunOptions, TrainingOptions
 
 
 @pytest.mark.parametrize(
@@ -34,10 +35,10 @@ def test_the_ends_of_the_range_are_allowed() -> None:
 
 
 def test_a_split_is_needed_where_no_file_is_held_out() -> None:
-    require_held_out(None, 0.1)
-    require_held_out("file", 0.0)
+    OfflineOptions(validation_split=0.1)
+    OfflineOptions(validation=Path("file"), validation_split=0.0)
     with pytest.raises(InputError, match="validation_split is 0"):
-        require_held_out(None, 0.0)
+        OfflineOptions(validation_split=0.0)
 
 
 @pytest.mark.parametrize("stage", ["pretrain", "sft", "reward", "dpo", "ppo"])

@@ -12,17 +12,18 @@ import torch
 from torch import Tensor
 
 from amenable.data import sources
+from amenable.data.rankings import pairs_of
 from amenable.data.types import Ranking
 from amenable.errors import InputError
-from amenable.feedback.comparisons import TokenizedRanking, correct, pairs_of, ranking_metrics
+from amenable.evaluation.ranking_accuracy import correct, ranking_metrics
 from amenable.functional.statistics import bootstrap_mean, clustered_share
 from amenable.models import pretrained
 from amenable.recipes.reports.compare_policies import mean_row
 from amenable.seeds import seeded_generator
-from amenable.stages import reward
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, loading
 from amenable.train.examples import keep_usable
+from amenable.train.rankings import TokenizedRanking, tokenize_ranking
 from amenable.train.runtime import Runtime
 
 Row = dict[str, Any]
@@ -69,7 +70,7 @@ def read(data: Path, limit: int = 0) -> list[Ranking]:
 def tokenize(folder: Path, rankings: Sequence[Ranking]) -> list[TokenizedRanking | None]:
     """Tokenize rankings for a model; None for one that does not fit its context."""
     tokenizer, context = Tokenizer.load(folder), pretrained.read_config(folder).context_length
-    return [reward.tokenize_ranking(ranking, tokenizer, context) for ranking in rankings]
+    return [tokenize_ranking(ranking, tokenizer, context) for ranking in rankings]
 
 
 def score(

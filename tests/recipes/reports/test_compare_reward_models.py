@@ -10,11 +10,11 @@ import torch
 
 from amenable.data.types import Message, Ranking
 from amenable.errors import InputError
-from amenable.feedback.comparisons import TokenizedRanking
 from amenable.models.heads import ScalarModel
 from amenable.recipes.reports import compare_reward_models
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.loading import save_model
+from amenable.train.rankings import TokenizedRanking
 from amenable.train.runtime import Runtime
 
 

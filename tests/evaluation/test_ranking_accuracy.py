@@ -1,24 +1,22 @@
-"""Pairs out of rankings, and what scores are worth against them."""
+"""Agreement of scores with rankings."""
 
 import math
-from dataclasses import replace
-from itertools import combinations
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amenable.feedback.comparisons import (
-    TokenizedRanking,
-    calibration,
-    choose_pairs,
-    correct,
-    pairs_of,
-    ranking_metrics,
-    split_into_pairs,
-)
+from amenable.evaluation.ranking_accuracy import calibration, correct, describe, measure_accuracies, ranking_metrics
 from amenable.functional.statistics import wilson
+from amenable.models.heads import ScalarModel
+from amenable.seeds import seeded_generator
+from amenable.train import forward
+from amenable.train.log import Log
+from amenable.train.rankings import TokenizedRanking
+from amenable.train.runtime import Runtime
 
 
 def item(ranks: list[float], lengths: list[int], annotator: str = "a") -> TokenizedRanking:
@@ -27,45 +25,6 @@ def item(ranks: list[float], lengths: list[int], annotator: str = "a") -> Tokeni
 
 def draw() -> torch.Generator:
     return torch.Generator().manual_seed(0)
-
-
-@given(st.lists(st.integers(1, 4), max_size=7))
-def test_pairs_are_all_that_are_not_tied_better_first(ranks: list[int]) -> None:
-    pairs = pairs_of(ranks)
-    assert {frozenset(pair) for pair in pairs} == {
-        frozenset((i, j)) for i, j in combinations(range(len(ranks)), 2) if ranks[i] != ranks[j]
-    }
-    assert len(pairs) == len(set(pairs)) and all(ranks[better] < ranks[worse] for better, worse in pairs)
-
-
-@given(st.lists(st.integers(1, 4), max_size=7), st.integers(0, 9), st.integers(0, 30))
-def test_chosen_pairs(ranks: list[int], at_most: int, seed: int) -> None:
-    every = set(pairs_of(ranks))
-    assert choose_pairs(ranks, "all", at_most, seed) == pairs_of(ranks)
-    drawn = choose_pairs(ranks, "random", at_most, seed)
-    assert set(drawn) <= every and len(set(drawn)) == len(drawn) == min(at_most or len(every), len(every))
-    extremes = choose_pairs(ranks, "best-worst", at_most, seed)
-    assert len(extremes) == bool(every)
-    assert all((ranks[better], ranks[worse]) == (min(ranks), max(ranks)) for better, worse in extremes)
-    assert drawn == choose_pairs(ranks, "random", at_most, seed)
-
-
-def test_of_several_best_answers_the_seed_draws_one() -> None:
-    drawn = {choose_pairs([1, 2, 1, 3, 3], "best-worst", 4, seed)[0] for seed in range(40)}
-    assert drawn == {(0, 3), (0, 4), (2, 3), (2, 4)}
-
-
-@given(st.lists(st.integers(1, 4), max_size=6))
-def test_apart_every_pair_is_an_item(ranks: list[int]) -> None:
-    whole = TokenizedRanking(
-        [([i], [True]) for i in range(len(ranks))], [*map(float, ranks)], [10 * i for i in range(6)], "b"
-    )
-    pairs = split_into_pairs([whole, replace(whole, margin=0.5)])
-    assert [tuple(row[0][0] for row in pair.rows) for pair in pairs] == 2 * pairs_of(ranks)
-    assert [pair.margin for pair in pairs] == [0.0] * (len(pairs) // 2) + [0.5] * (len(pairs) // 2)
-    for pair in pairs:
-        assert pairs_of(pair.ranks) == [(0, 1)] and pair.annotator == "b"
-        assert pair.lengths == [10 * row[0][0] for row in pair.rows]
 
 
 def test_summary_by_hand() -> None:
@@ -135,3 +94,24 @@ def test_every_gap_is_in_one_bin(gaps: list[float]) -> None:
     assert all(0.5 <= part["predicted"] <= 1 and 0 <= part["actual"] <= 1 for part in bins)
     total = sum(part["actual"] * part["count"] for part in bins)
     assert total == pytest.approx(sum(correct(gap) for gap in gaps), abs=1e-4)
+
+
+def test_a_model_is_measured_on_each_set_that_is_not_empty(
+    make_scalar_model: Callable[..., ScalarModel], runtime: Runtime, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, rows = make_scalar_model(), [([1, 2, i], [False, False, True]) for i in range(3, 9)]
+    sets = {
+        name: [TokenizedRanking(part, [1, 2, 3], [5, 5, 5], "a")] for name, part in (("b", rows[:3]), ("c", rows[3:]))
+    }
+    accuracies = measure_accuracies(model, {"a": [], **sets}, runtime, 6, 0, Log(tmp_path, "stage"))
+    scores = [forward.compute_rewards(model, part, runtime, 6) for part in (rows[:3], rows[3:])]
+    assert accuracies == {
+        name: ranking_metrics(sets[name], [part], seeded_generator(0, "bootstrap")) for name, part in zip("bc", scores)
+    }
+    assert f"c: {describe(accuracies['c'])}" in " ".join(capsys.readouterr().err.split())
+
+
+def test_figures_as_a_line() -> None:
+    accuracy = {"accuracy": 0.7, "low": 0.6, "high": 0.8, "loss": 0.5, "pairs": 40, "longer_wins": 0.51}
+    line = "accuracy 0.700 [0.600, 0.800] and loss 0.500 on 40 pairs; 'the longer answer wins' 0.510"
+    assert describe(accuracy) == line
