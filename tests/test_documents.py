@@ -116,6 +116,13 @@ def test_options_named_in_sentences_exist(document: Path) -> None:
         assert option.split(".")[-1].replace("-", "_") in known, f"{document.name} names --{option}"
 
 
+@pytest.mark.parametrize("document", ["README.md", "docs/design.md"])
+def test_every_room_is_in_the_drawing(document: str) -> None:
+    text = (ROOT / document).read_text("utf-8")
+    rooms = [file.parent.name for file in (ROOT / "amenable").glob("*/__init__.py")]
+    assert rooms and not [room for room in rooms if f"\n  {room}/" not in text]
+
+
 def test_python_in_the_readme_calls_stages_with_their_options() -> None:
     blocks = [
         block for language, block in CODE.findall((ROOT / "README.md").read_text("utf-8")) if language == "python"
