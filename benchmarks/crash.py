@@ -208,7 +208,7 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
         models=(f"sft={tuned.out}", f"ppo={policy.out}", f"dpo={paired.out}", f"base={base.out}"),
         data=town / "prompts" / "test.jsonl",
         world=town,
-        reward_model=judge.out,
+        reward=(str(judge.out),),
         lm_data=town / "text" / "validation.jsonl",
         out=root / "evaluate",
         max_prompts=6,

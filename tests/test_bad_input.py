@@ -236,7 +236,11 @@ CASES = [
         "long.jsonl: none of the 1 prompts is within 56",
     ),
     ("long prompt for ppo", "ppo {ppo} --data {d}/long.jsonl", "long.jsonl: none of the 1 prompts is within 56 tokens"),
-    ("long prompt to compare", "evaluate {evaluate} --data {d}/long.jsonl", "no prompt leaves every model room"),
+    (
+        "long prompt to compare",
+        "evaluate {evaluate} --data {d}/long.jsonl",
+        "none of the 1 prompts is within 56 tokens",
+    ),
     ("long rankings", "reward {reward} --data {d}/long_pairs.jsonl", "none of the 8 rankings is within 64 tokens"),
     ("long pairs", "dpo {dpo} --data {d}/long_pairs.jsonl", "long_pairs.jsonl: none of the 8 rankings is within"),
     ("empty prompt", "sample {sample} --data {d}/silent_prompt.jsonl", "silent_prompt.jsonl|prompt is empty"),
@@ -390,7 +394,7 @@ def names(
         "reward": f"--model {assistant} --data {files.rankings} --demonstrations {files.demonstrations}",
         "ppo": ppo,
         "dpo": f"--model {assistant} --data {files.rankings}",
-        "evaluate": f"--models sft={assistant} --data {files.prompts} --reward-model {judge} --lm-data None "
+        "evaluate": f"--models sft={assistant} --data {files.prompts} --reward {judge} --lm-data None "
         "--world None --max-new-tokens 8",
     }
 

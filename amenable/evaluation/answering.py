@@ -31,6 +31,9 @@ COLDEST, HOTTEST = 0.05, 2.0
 BISECTIONS = 4
 """halvings of that range before the rest is interpolated"""
 
+ENTROPY_PROMPTS = 150
+"""prompts on which the temperature of `@entropy-of` is sought"""
+
 
 @dataclass(frozen=True)
 class GenerationConfig:
@@ -173,6 +176,17 @@ def count_dropped_shots(model: LoadedModel, prompts: Sequence[Prompt], generatio
 def entropy(answers: Sequence[Answer]) -> float:
     """H = E[-log p(y)], nats an answer: the mean over answers y drawn from p."""
     return -math.fsum(answer.logp for answer in answers) / len(answers)
+
+
+def sampling_temperature(
+    model: LoadedModel, entries: Sequence[ModelEntry], prompts: Sequence[Prompt], generation: GenerationConfig
+) -> float:
+    """Return the temperature of a model's sampled answers; for `@entropy-of` it is sought on the first prompts."""
+    entry = model.entry
+    if entry.entropy_of is None:
+        return entry.temperature or generation.temperature
+    target = next(other for other in entries if other.name == entry.entropy_of)
+    return match_entropy(model, LoadedModel.load(target, model.runtime), prompts[:ENTROPY_PROMPTS], generation)
 
 
 def match_entropy(

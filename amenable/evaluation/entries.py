@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from amenable.errors import InputError
+from amenable.evaluation.load_answers import TEST
 
+DEFAULT_MODELS = ("base=runs/pretrain", "sft=runs/sft", "ppo=runs/ppo", "dpo=runs/dpo")
+"""entries where none are given, those that have finished"""
 MODIFIERS = "@few-shot, @best-of-16, @temperature-0.6, @entropy-of-NAME"
 EXAMPLE = "write name=folder, as in --models sft=runs/sft ppo=runs/ppo"
 
@@ -89,3 +92,33 @@ def parse_entries(texts: Sequence[str]) -> tuple[ModelEntry, ...]:
         if target.entropy_of is not None or target.best_of > 1:
             raise InputError(wrong, how="name a model that draws one answer at a known temperature")
     return entries
+
+
+def default_models() -> tuple[str, ...]:
+    """Return the default entries whose runs have finished. Raises InputError if there is none."""
+    entries = tuple(entry for entry in DEFAULT_MODELS if (Path(entry.partition("=")[2]) / "finished.json").exists())
+    if not entries:
+        raise InputError("no models to evaluate: none are named, and runs/ holds none", how=EXAMPLE)
+    return entries
+
+
+def reference_folder(reference: str, entries: Sequence[ModelEntry]) -> Path | None:
+    """Return the folder of a reference: that of the entry of this name, or the text as a path; None for neither."""
+    folders = {entry.name: entry.folder for entry in entries}
+    if reference in folders:
+        return folders[reference]
+    return Path(reference) if "/" in reference or (reference and Path(reference).is_dir()) else None
+
+
+def parse_suites(data: Path, texts: Sequence[str]) -> dict[str, Path]:
+    """Return the prompts of every suite by its name, `data` as the suite "test". Raises InputError for a text that is
+    not name=path, and for a name used twice."""
+    suites = {TEST: data}
+    for text in texts:
+        name, _, path = text.partition("=")
+        if not name or not path:
+            raise InputError(f"'{text}' is no suite", how="write name=path")
+        if name in suites:
+            raise InputError(f"two suites are called '{name}'", how="give each a name of its own")
+        suites[name] = Path(path)
+    return suites

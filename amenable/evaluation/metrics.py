@@ -13,19 +13,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from amenable.data.types import Demonstration, Prompt, Text
 from amenable.evaluation.answering import Answer, LoadedModel, entropy
+from amenable.evaluation.entries import ModelEntry
 from amenable.evaluation.preference import GoldCache, Row
 from amenable.functional.statistics import best_of_n_kl
-from amenable.models.heads import ScalarModel
-from amenable.text.chat import render, render_completion, render_prompt
+from amenable.rewards.functions import columns_of
+from amenable.rewards.spec import Reward, Specs, load_reward
+from amenable.text.chat import render, render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward
 from amenable.train.examples import keep_fitting, validation_rows
 from amenable.train.log import Bars, no_bars
 from amenable.train.runtime import Runtime
+from amenable.world.closed_world import ClosedWorld
 from amenable.world.scores import gold_figures
 
 GOLD_FIELDS = ("truthful", "hallucinated", "over_refused", "harmful", "rude", "polite", "follows")
@@ -34,10 +38,10 @@ GOLD_FIELDS = ("truthful", "hallucinated", "over_refused", "harmful", "rude", "p
 
 @dataclass(frozen=True)
 class Scorers:
-    """Gold, reward model and reference that answers are scored with; None where there is none."""
+    """Gold, reward and reference that answers are scored with; None where there is none."""
 
     gold: GoldCache | None
-    reward_model: ScalarModel | None
+    reward: Reward | None
     reference: LoadedModel | None
     """KL is measured to this model"""
     temperature: float
@@ -47,6 +51,23 @@ class Scorers:
     """of one pass of a model"""
     bars: Bars = no_bars
     """progress bars over the passes"""
+
+    @classmethod
+    def load(
+        cls,
+        world: Path | None,
+        reward: Specs,
+        reference: Path | None,
+        temperature: float,
+        runtime: Runtime,
+        max_tokens: int,
+        bars: Bars = no_bars,
+    ) -> Scorers:
+        """Load a world, what the specs of a reward name, and the reference in a folder, those that are given."""
+        gold = GoldCache(ClosedWorld.load(world)) if world is not None else None
+        loaded_reward = load_reward(reward, runtime, max_tokens) if reward else None
+        model = LoadedModel.load(ModelEntry("reference", reference), runtime) if reference is not None else None
+        return cls(gold, loaded_reward, model, temperature, runtime, max_tokens, bars)
 
 
 def measure(
@@ -67,23 +88,22 @@ def measure(
 def compute_rewards(
     model: LoadedModel, prompts: Sequence[Prompt], answers: Sequence[Answer], scorers: Scorers
 ) -> list[float] | list[None]:
-    """Return the reward of every answer to its prompt; the reward model does not see the shots."""
-    if scorers.reward_model is None:
+    """Return the reward of every answer to its prompt, without the shots: reward models of a chat model's tokenizer
+    score the sampled ids, and everything else reads the text."""
+    reward, tokenizer = scorers.reward, model.tokenizer
+    if reward is None:
         return [None] * len(answers)
-    chat, context = model.tokenizer.with_chat_template(), scorers.reward_model.decoder.config.context_length
-    rows = [reward_row(chat, prompt, answer, model.is_chat_model, context) for prompt, answer in zip(prompts, answers)]
+    rows = None
+    if model.is_chat_model:
+        encoded = [render_prompt(tokenizer, prompt.messages) for prompt in prompts]
+        rows = [masked_row(ids, answer.ids or [tokenizer.end_of_turn_id]) for ids, answer in zip(encoded, answers)]
+    columns = {**columns_of(prompts), "ended": [answer.ended for answer in answers]}
+    messages, texts = [prompt.messages for prompt in prompts], [answer.text for answer in answers]
     bar = scorers.bars(f"{model.entry.name}: rewards")
-    return forward.compute_rewards(scorers.reward_model, rows, scorers.runtime, scorers.max_tokens, bar).tolist()
+    return reward.total(reward.scores(messages, texts, columns, rows, tokenizer, bar, cut=True)).tolist()
 
 
-def reward_row(chat: Tokenizer, prompt: Prompt, answer: Answer, own_ids: bool, context: int) -> forward.Row:
-    """Return prompt and answer as a conversation's ids and mask: the sampled ids, or a base model's text as a turn."""
-    ids = answer.ids if own_ids else render_completion(chat, answer.text, answer.ended)
-    prompt_ids = render_prompt(chat, prompt.messages, None if own_ids else answer.text)
-    return masked_row(prompt_ids, ids or [chat.end_of_turn_id], context)
-
-
-def masked_row(prompt_ids: list[int], ids: list[int], context: int) -> forward.Row:
+def masked_row(prompt_ids: list[int], ids: list[int], context: int | None = None) -> forward.Row:
     """Return the ids of prompt and answer, at most `context`, with a mask that is True at the answer's."""
     return (prompt_ids + ids)[:context], ([False] * len(prompt_ids) + [True] * len(ids))[:context]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from amenable.evaluation.entries import ModelEntry
@@ -9,6 +10,9 @@ from amenable.evaluation.load_answers import TEST
 from amenable.evaluation.metrics import Scorers
 from amenable.evaluation.preference import AnswerRows, Row, preferences
 from amenable.evaluation.runner import Metrics, ModelResults, Suites
+from amenable.evaluation.table import preference_lines, table_of
+from amenable.files import write_text
+from amenable.train.run import Run
 
 
 class Results:
@@ -50,7 +54,7 @@ class Results:
     def evaluation(self, suites: Suites, scorers: Scorers, seed: int) -> dict[str, Any]:
         """Return the contents of evaluation.json. The seed is that of the annotators' votes."""
         ids = [prompt.id for prompt in suites.prompts[TEST]]
-        has_rewards = scorers.reward_model is not None
+        has_rewards = scorers.reward is not None
         return {
             "models": self.figures[TEST],
             "suites": {suite: metrics for suite, metrics in self.figures.items() if suite != TEST},
@@ -70,6 +74,16 @@ class Results:
                 answers = {name: answers_at(i, by_decoding) for name, by_decoding in by_model.items()}
                 rows.append({**row, "answers": {name: answer for name, answer in answers.items() if answer}})
         return rows
+
+
+def write_results(run: Run, results: Results, suites: Suites, scorers: Scorers, reference: str, seed: int) -> None:
+    """Write evaluation.json and samples.jsonl, and print the table and the preferences to the reference."""
+    evaluation = results.evaluation(suites, scorers, seed)
+    write_text(run.out / "evaluation.json", json.dumps(evaluation, indent=1))
+    run.log.replace("samples", len(results.figures[TEST]), results.side_by_side(suites))
+    run.log.show(table_of(evaluation))
+    for line in preference_lines(evaluation, reference):
+        run.log.info(line)
 
 
 def answers_at(i: int, answers: AnswerRows) -> dict[str, Row | None] | None:

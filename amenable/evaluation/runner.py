@@ -11,6 +11,7 @@ import torch
 from amenable.data.types import Demonstration, Prompt, Text
 from amenable.evaluation import best_of
 from amenable.evaluation.answering import Answer, GenerationConfig, LoadedModel, count_dropped_shots, generate_answers
+from amenable.evaluation.entries import ModelEntry
 from amenable.evaluation.load_answers import TEST
 from amenable.evaluation.metrics import (
     Scorers,
@@ -23,7 +24,7 @@ from amenable.evaluation.metrics import (
     text_metrics,
 )
 from amenable.evaluation.multiple_choice import Question, accuracy
-from amenable.evaluation.preference import DECODINGS, AnswerRows, Decoding, Row
+from amenable.evaluation.preference import DECODINGS, AnswerRows, Decoding, Row, half_width
 
 Metrics = dict[str, Any]
 
@@ -57,6 +58,24 @@ class ModelResults:
     """the best of 1, 2, 4 .. of a best-of-n model"""
     notes: list[str]
     """lines for the log"""
+
+
+def plan_lines(entries: Sequence[ModelEntry], suites: Suites, scorers: Scorers, reference: str) -> list[str]:
+    """Return lines on the work ahead, on the widest intervals to expect, by which the number of prompts can be chosen,
+    and on what is not measured. reference: the name or folder that KL is to be measured to."""
+    prompts = suites.prompts[TEST]
+    work = f"{len(entries)} models x {len(prompts)} prompts x {len(DECODINGS)} decodings"
+    sizes = {name: len(suite) for name, suite in suites.prompts.items()}
+    if any(entry.best_of > 1 for entry in entries):
+        sizes["best of n"] = min(len(prompts), suites.best_of_prompts)
+    widths = ", ".join(f"{name} ±{half_width(n):.1%} ({n} prompts)" for name, n in sizes.items())
+    lines = [f"{work}; {scorers.runtime.describe()}"]
+    lines += [f"95 % interval of a preference or a rate, at most: {widths}"]
+    if scorers.gold is None and scorers.reward is None:
+        lines += ["nobody judges the answers: give --reward, or the --world that the prompts are from"]
+    if scorers.reference is None:
+        lines += [f"no KL: the reference '{reference}' is none of the models, and no folder of one"]
+    return lines
 
 
 def evaluate_model(

@@ -27,6 +27,7 @@ from amenable.recipes.reports import (
     diff_runs,
     provenance,
 )
+from amenable.rewards.spec import Specs
 from amenable.stages import evaluate
 from amenable.train import plan
 from amenable.train.defaults import FROM_MODEL, FromModel
@@ -56,8 +57,10 @@ class Config:
     """prompts for two language models, or rankings for two reward models; by default those that both runs used"""
     world: Path | None = None
     """the closed world that knows the truth; by default the one behind both runs"""
-    reward_model: Path | None = None
-    """scores the answers, and judges them where there is no world"""
+    reward: Specs = ()
+    """scores the answers, and judges them where there is no world: a reward model's folder, FOLDER:LABEL of a
+    classifier, FILE.py:FUNCTION, length:4-30, ends, regex:PATTERN or an http address; several are added, each SPEC or
+    SPEC=WEIGHT"""
     max_prompts: int = 0
     """use only the first so many prompts or rankings; 0 uses all"""
     temperature: float = 1.0
@@ -218,7 +221,7 @@ def compare_answers(a: Side, b: Side, config: Config) -> tuple[Row | None, list[
     answers = compare_policies.compare(evaluation_config(a, b, data, world, config))
     notes = []
     if answers["judges"] is None:
-        notes.append("Nobody judges the answers: name a --reward-model, or the --world that the prompts are from.")
+        notes.append("Nobody judges the answers: name a --reward, or the --world that the prompts are from.")
     if answers["sampled"]["kl"] is None:
         notes.append("No KL: it takes two models of one tokenizer that have learned to converse.")
     return answers, notes
@@ -233,7 +236,7 @@ def evaluation_config(a: Side, b: Side, data: Path, world: Path | None, config: 
         models=(f"a={a.folder}", f"b={b.folder}"),
         data=data,
         world=world,
-        reward_model=config.reward_model,
+        reward=config.reward,
         lm_data=None if world is None else world / "text" / "validation.jsonl",
         reference="a",
         out=out,

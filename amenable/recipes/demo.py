@@ -247,7 +247,7 @@ def evaluations(root: Path, seed: int) -> list[StageRun]:
             transcripts=world_folder / "transcripts.jsonl",
             demonstrations=world_folder / "demonstrations" / "validation.jsonl",
             world=world_folder,
-            reward_model=root / "reward",
+            reward=(str(root / "reward"),),
             lm_data=world_folder / "text" / "validation.jsonl",
             reference=str(root / "sft"),
             max_new_tokens=ANSWER,

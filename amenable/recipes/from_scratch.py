@@ -259,7 +259,7 @@ def plan(config: Config, files: Files, text: Path, steps: dict[str, int]) -> lis
                 models=tuple(f"{name}={folders[stage]}" for name, stage in models.items()),
                 data=files.test_comparisons,
                 world=None,
-                reward_model=folders["reward"],
+                reward=(str(folders["reward"]),),
                 lm_data=files.held_out_text,
                 max_prompts=100,
                 max_new_tokens=config.context // 4,

@@ -292,7 +292,7 @@ def evaluate_run(base: BaseRun, config: Config) -> StageRun:
             models=tuple(f"{name}={folder}" for name, folder in models.items()),
             data=base.test,
             world=base.world,
-            reward_model=config.adaptive_rounds[-1].reward,
+            reward=(str(config.adaptive_rounds[-1].reward),),
             lm_data=None,
             reference=str(base.sft),
             out=config.out / f"evaluate-{config.rounds}",

@@ -74,6 +74,11 @@ class ModelReward:
         rows = self.rows([prompt] * len(completions), completions, ended)
         return max((len(ids) for ids, _ in rows), default=0) <= self.context_length
 
+    def cut(self, row: Row) -> Row:
+        """Cut a row at the end of the context."""
+        ids, mask = row
+        return ids[: self.context_length], mask[: self.context_length]
+
     def reads(self, tokenizer: Tokenizer) -> bool:
         """Tell whether ids of `tokenizer` mean the same to the model."""
         return tokenizer.fingerprint == self.tokenizer.fingerprint

@@ -1,4 +1,4 @@
-"""Rewards over HTTP: one POST a batch.
+"""Rewards over HTTP: a POST for every 256 completions.
 
     POST URL   {"prompts": [[{"role": ..., "content": ...}, ...], ...], "completions": [...], "ended": [...], ...}
     ->         {"scores": [...]}, one a completion
@@ -16,7 +16,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from amenable.data.types import Conversation
@@ -28,6 +28,8 @@ TIMEOUT = 120.0
 PAUSES = (1.0, 4.0, 16.0)
 """seconds before each further try"""
 CONNECT_TIMEOUT = 10.0
+MAX_COMPLETIONS = 256
+"""completions of one request"""
 
 
 def remote_reward(url: str, timeout: float = TIMEOUT, pauses: Sequence[float] = PAUSES) -> RewardFunction:
@@ -35,15 +37,27 @@ def remote_reward(url: str, timeout: float = TIMEOUT, pauses: Sequence[float] = 
     require_listener(url)
 
     def reward(prompts: Sequence[Conversation], completions: Sequence[str], **columns: Sequence[Any]) -> list[float]:
-        messages = [[{"role": turn.role, "content": turn.content} for turn in prompt] for prompt in prompts]
-        body = {"prompts": messages, "completions": list(completions), **columns}
-        try:
-            data = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
-        except (TypeError, ValueError) as error:
-            raise InputError(f"a column cannot be sent as JSON: {error}", url, "leave it out of the data") from None
-        return finite_scores(scores_in(post(url, data, timeout, pauses), url), len(completions), url)
+        scores: list[float] = []
+        for start in range(0, len(completions), MAX_COMPLETIONS):
+            part = slice(start, start + MAX_COMPLETIONS)
+            texts, others = completions[part], {name: values[part] for name, values in columns.items()}
+            reply = post(url, request_body(prompts[part], texts, others, url), timeout, pauses)
+            scores += finite_scores(scores_in(reply, url), len(texts), url)
+        return scores
 
     return reward
+
+
+def request_body(
+    prompts: Sequence[Conversation], completions: Sequence[str], columns: Mapping[str, Sequence[Any]], url: str
+) -> bytes:
+    """Return a request as JSON. InputError for a column that has no JSON."""
+    messages = [[{"role": turn.role, "content": turn.content} for turn in prompt] for prompt in prompts]
+    body = {"prompts": messages, "completions": list(completions), **columns}
+    try:
+        return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"a column cannot be sent as JSON: {error}", url, "leave it out of the data") from None
 
 
 def require_listener(url: str) -> None:

@@ -73,9 +73,11 @@ class Reward:
         rows: Sequence[Row] | None = None,
         tokenizer: Tokenizer | None = None,
         progress: Progress = silent,
+        cut: bool = False,
     ) -> dict[str, Tensor]:
         """Return each part's unweighted scores [B], by name. With `rows` of ids that `tokenizer` wrote, models of the
-        same tokenizer score these; all other parts read the texts."""
+        same tokenizer score these; all other parts read the texts. InputError for a row that is longer than a model's
+        context, unless it may be cut."""
         scores: dict[str, Tensor] = {}
         for part in self.parts:
             model = part.function
@@ -85,7 +87,7 @@ class Reward:
                 continue
             own = rows if tokenizer is not None and model.reads(tokenizer) else None
             texts = own if own is not None else model.rows(prompts, completions, columns.get("ended"))
-            scores[part.name] = model.score_rows(texts, progress)
+            scores[part.name] = model.score_rows([model.cut(row) for row in texts] if cut else texts, progress)
         return scores
 
     def total(self, scores: dict[str, Tensor]) -> Tensor:

@@ -18,6 +18,7 @@ from amenable.evaluation.answering import (
     match_entropy,
     prepend_shots,
     read_shots,
+    sampling_temperature,
     to_answer,
 )
 from amenable.evaluation.base_prompts import Transcript
@@ -174,3 +175,18 @@ def test_alike_models_have_the_same_entropy(sft: LoadedModel, files: Any) -> Non
     ]
     assert surprise[2] > surprise[0] > 0 and math.isfinite(matched)
     assert abs(surprise[1] - surprise[0]) < 0.3 * (surprise[2] - surprise[0])
+
+
+def test_the_temperature_of_a_model(assistant: Path, runtime: Runtime) -> None:
+    """Its own, that of the evaluation, or the one at which its entropy is another's."""
+    plain, cold = ModelEntry("plain", assistant), ModelEntry("cold", assistant, temperature=0.5)
+    alike = ModelEntry("alike", assistant, entropy_of="cold")
+    prompts = [Prompt((Message("user", f"name a {colour} thing."),), id=colour) for colour in ("red", "blue", "green")]
+    generation = GenerationConfig(0.8, 10, max_batch_size=8)
+    entries = [plain, cold, alike]
+    temperatures = [
+        sampling_temperature(LoadedModel.load(entry, runtime), entries, prompts, generation) for entry in entries
+    ]
+    assert temperatures[:2] == [0.8, 0.5]
+    assert temperatures[2] == match_entropy(*(LoadedModel.load(e, runtime) for e in (alike, cold)), prompts, generation)
+    assert temperatures[2] < 0.8

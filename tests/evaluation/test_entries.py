@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from amenable.errors import InputError
-from amenable.evaluation.entries import ModelEntry, parse_entries
+from amenable.evaluation.entries import ModelEntry, default_models, parse_entries, parse_suites, reference_folder
 
 
 @pytest.mark.parametrize(
@@ -64,3 +64,31 @@ def test_to_be_like_another_takes_another_that_draws_at_a_known_temperature() ->
     ):
         with pytest.raises(InputError, match="name a model that draws one answer"):
             parse_entries(entries)
+
+
+def test_default_models_are_those_that_have_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        InputError, match="no models to evaluate: none are named, and runs/ holds none; write name=folder"
+    ):
+        default_models()
+    for name in ("pretrain", "ppo", "other"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    (tmp_path / "runs" / "ppo" / "finished.json").write_text("{}")
+    assert default_models() == ("ppo=runs/ppo",)
+
+
+def test_a_reference_is_an_entry_or_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    entries = parse_entries(["sft=runs/a"])
+    assert reference_folder("sft", entries) == Path("runs/a") and reference_folder("runs/b", entries) == Path("runs/b")
+    assert reference_folder("here", entries) is None and reference_folder("", entries) is None
+    (tmp_path / "here").mkdir()
+    assert reference_folder("here", entries) == Path("here")
+
+
+def test_suites_have_names_of_their_own() -> None:
+    assert parse_suites(Path("p"), ["a=x", "b=y=z"]) == {"test": Path("p"), "a": Path("x"), "b": Path("y=z")}
+    for texts, message in ((["a"], "'a' is no suite"), (["=x"], "'=x' is no suite"), (["a=x", "a=y"], "two suites")):
+        with pytest.raises(InputError, match=message):
+            parse_suites(Path("p"), texts)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from amenable.data.types import Demonstration, Message, Prompt, Text
+from amenable.data.types import Conversation, Demonstration, Message, Prompt, Text
 from amenable.evaluation.answering import Answer, GenerationConfig, LoadedModel, entropy, generate_answers
 from amenable.evaluation.entries import ModelEntry
 from amenable.evaluation.metrics import (
@@ -16,10 +16,10 @@ from amenable.evaluation.metrics import (
     add_best_of_n_kl,
     comparable,
     compute_kls,
+    compute_rewards,
     demonstration_metrics,
     mean,
     measure,
-    reward_row,
     sampling_info,
     summarize,
     text_metrics,
@@ -27,9 +27,10 @@ from amenable.evaluation.metrics import (
 from amenable.evaluation.preference import GoldCache
 from amenable.functional.kl import exact_kl
 from amenable.models.layout import Layout
+from amenable.rewards.spec import load_reward
 from amenable.text.chat import render, render_completion, render_prompt
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import forward, loading
+from amenable.train import forward
 from amenable.train.examples import text_row, validation_rows
 from amenable.train.runtime import Runtime
 from amenable.world.closed_world import ClosedWorld
@@ -49,8 +50,8 @@ def bare(base: Path, runtime: Runtime) -> LoadedModel:
 
 
 @pytest.fixture(scope="module")
-def by(judge: Path, words: Tokenizer, sft: LoadedModel, runtime: Runtime) -> Scorers:
-    return Scorers(None, loading.load_reward_model(judge, runtime, words), sft, 1.0, runtime, 1000)
+def by(judge: Path, sft: LoadedModel, runtime: Runtime) -> Scorers:
+    return Scorers(None, load_reward(judge, runtime, 1000), sft, 1.0, runtime, 1000)
 
 
 def answers_of(model: LoadedModel, prompts: list[Prompt], temperature: float = 1.0) -> list[Answer]:
@@ -112,28 +113,59 @@ def test_models_that_write_other_ids_have_no_divergence(
     assert compute_kls(sft, QUESTIONS, answers, 1.0, replace(by, reference=None)) == [None] * 3
 
 
-def test_a_base_models_words_are_judged_as_a_turn(bare: LoadedModel, words: Tokenizer) -> None:
-    answer = Answer([1, 2], [3, 4], "Snow.", True, -1.0)
-    ids, counted = reward_row(words, QUESTIONS[0], answer, False, 64)
+def reward_of(by: Scorers, ids: list[int]) -> float:
+    """The reward of a conversation, from its ids; only the last token counts."""
+    assert by.reward is not None
+    return float(by.reward.models[0].score_rows([(ids, [False] * (len(ids) - 1) + [True])])[0])
+
+
+def test_a_base_models_words_are_judged_as_a_turn(bare: LoadedModel, words: Tokenizer, by: Scorers) -> None:
+    answers = [Answer([1, 2], [3, 4], "Snow.", True, -1.0), Answer([1], [5], "Snow.", False, -1.0)]
+    answers += [Answer([1], [5], "", False, -1.0), Answer([1], [5], "snow " * 70, False, -1.0)]
     before = render_prompt(words, QUESTIONS[0].messages)
-    assert ids == before + render_completion(words, "Snow.") and ids[-1] == words.eos_id
-    assert counted == [False] * len(before) + [True] * (len(ids) - len(before))
-    assert reward_row(words, QUESTIONS[0], answer, True, 64)[0] == [*before, 3, 4]
-    assert reward_row(words, QUESTIONS[0], replace(answer, text="", ended=False), False, 64)[0][-1] == words.eos_id
-    assert len(reward_row(words, QUESTIONS[0], answer, True, 5)[0]) == 5
+    rows = [before + render_completion(words, answer.text, answer.ended) for answer in answers]
+    rows[2] += [words.eos_id]  # an empty answer ends
+    assert rows[0][-1] == words.eos_id != rows[1][-1] and len(rows[3]) > 64
+    rewards = compute_rewards(bare, QUESTIONS[:1] * 4, answers, by)
+    assert rewards == pytest.approx([reward_of(by, ids[:64]) for ids in rows], abs=1e-5) and len(set(rewards)) == 4
 
 
 def test_rows_say_all_that_is_known_of_an_answer(sft: LoadedModel, by: Scorers) -> None:
     answers = answers_of(sft, QUESTIONS)
     rows = measure(sft, QUESTIONS, answers, 1.0, by)
-    assert by.reward_model is not None
-    for answer, row in zip(answers, rows):
-        judged = reward_row(sft.tokenizer, QUESTIONS[rows.index(row)], answer, True, 64)
-        again = forward.compute_rewards(by.reward_model, [judged], by.runtime, 1000)
-        assert row["reward"] == pytest.approx(float(again[0]), abs=1e-5)
+    for prompt, answer, row in zip(QUESTIONS, answers, rows):
+        ids = render_prompt(sft.tokenizer, prompt.messages) + answer.ids
+        assert row["reward"] == pytest.approx(reward_of(by, ids), abs=1e-5)
         assert (row["text"], row["ended"], row["logp"]) == (answer.text, answer.ended, answer.logp)
         assert row["gold"] is None and {row[name] for name in GOLD_FIELDS} == {None}
     assert list(rows[0]) == ["text", "ended", "gold", "reward", "logp", "kl", *GOLD_FIELDS]
+
+
+def test_functions_and_models_of_other_tokenizers_read_the_answers(
+    sft: LoadedModel, other_judge: Path, by: Scorers, runtime: Runtime
+) -> None:
+    """Functions have the columns of the prompts' rows."""
+    answers = answers_of(sft, QUESTIONS)
+    asked = [replace(prompt, meta={"length": i}) for i, prompt in enumerate(QUESTIONS)]
+
+    def score(prompt: Conversation, completion: str, ended: bool, id: str, length: int) -> float:
+        assert id in prompt[-1].content
+        return 100 * length + 10 * ended + len(completion)
+
+    rewards = compute_rewards(sft, asked, answers, replace(by, reward=load_reward(score, runtime)))
+    assert rewards == [100 * i + 10 * answer.ended + len(answer.text) for i, answer in enumerate(answers)]
+    other = load_reward(other_judge, runtime)
+    texts, ended = [answer.text for answer in answers], [answer.ended for answer in answers]
+    rewards = compute_rewards(sft, asked, answers, replace(by, reward=other))
+    assert rewards == other([prompt.messages for prompt in asked], texts, ended=ended)
+
+
+def test_scorers_are_those_that_are_given(assistant: Path, judge: Path, runtime: Runtime, tmp_path: Path) -> None:
+    none = Scorers.load(None, (), None, 1.0, runtime, 1000)
+    assert (none.gold, none.reward, none.reference) == (None, None, None)
+    some = Scorers.load(None, (f"{judge}=2", "ends"), assistant, 0.5, runtime, 1000)
+    assert some.reward is not None and [part.weight for part in some.reward.parts] == [2.0, 1.0]
+    assert some.reference is not None and some.reference.entry.folder == assistant and some.temperature == 0.5
 
 
 def test_a_world_tells_the_parts_of_gold(
@@ -141,7 +173,7 @@ def test_a_world_tells_the_parts_of_gold(
 ) -> None:
     texts = [small_world.best_answer(prompt.id) for prompt in prompts]
     answers = [Answer([1], sft.tokenizer.encode(text)[:20], text, True, -1.0) for text in texts]
-    judged = replace(by, gold=GoldCache(small_world), reward_model=None, reference=None)
+    judged = replace(by, gold=GoldCache(small_world), reward=None, reference=None)
     rows = measure(sft, prompts, answers, 1.0, judged)
     for prompt, row in zip(prompts, rows):
         parts = small_world.gold(prompt.id, row["text"], True)

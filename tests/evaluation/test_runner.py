@@ -12,10 +12,9 @@ from amenable.evaluation.answering import GenerationConfig, LoadedModel, generat
 from amenable.evaluation.entries import ModelEntry
 from amenable.evaluation.metrics import Scorers, compute_rewards, demonstration_metrics, text_metrics
 from amenable.evaluation.multiple_choice import Question, accuracy
-from amenable.evaluation.runner import Suites, evaluate_model, lm_metrics
+from amenable.evaluation.runner import Suites, evaluate_model, lm_metrics, plan_lines
 from amenable.functional.statistics import best_of_n_kl
-from amenable.text.tokenizer import Tokenizer
-from amenable.train import loading
+from amenable.rewards.spec import load_reward
 from amenable.train.runtime import Runtime
 
 GENERATION = GenerationConfig(max_new_tokens=10, max_batch_size=8)
@@ -34,8 +33,18 @@ def sft(assistant: Path, runtime: Runtime) -> LoadedModel:
 
 
 @pytest.fixture(scope="module")
-def by(judge: Path, words: Tokenizer, sft: LoadedModel, runtime: Runtime) -> Scorers:
-    return Scorers(None, loading.load_reward_model(judge, runtime, words), sft, 1.0, runtime, 1000)
+def by(judge: Path, sft: LoadedModel, runtime: Runtime) -> Scorers:
+    return Scorers(None, load_reward(judge, runtime, 1000), sft, 1.0, runtime, 1000)
+
+
+def test_the_plan_says_sizes_intervals_and_what_is_not_measured(sft: LoadedModel, by: Scorers) -> None:
+    best = [sft.entry, replace(sft.entry, name="best", best_of=4)]
+    work, widths, *rest = plan_lines(best, SUITES, by, "sft")
+    assert work.startswith("2 models x 3 prompts x 2 decodings; ") and not rest
+    assert "test ±56.6% (3 prompts), more ±69.3% (2 prompts), best of n ±69.3% (2 prompts)" in widths
+    lines = plan_lines(best[:1], SUITES, replace(by, reward=None, reference=None), "ppo")
+    assert "best of n" not in lines[1] and "nobody judges the answers: give --reward, or the --world" in lines[2]
+    assert lines[3] == "no KL: the reference 'ppo' is none of the models, and no folder of one"
 
 
 def test_every_suite_is_answered_under_its_decodings(sft: LoadedModel, by: Scorers) -> None:

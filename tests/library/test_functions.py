@@ -148,7 +148,7 @@ def test_a_model_whose_weights_were_changed_is_used_as_it_is_now(base: Path, fil
 
 
 def test_several_models_are_evaluated_by_name(assistant: Path, judge: Path, files: Any, base: Path) -> None:
-    small = {"data": files.prompts, "reward_model": judge, "max_prompts": 2, "max_new_tokens": 4, "device": "cpu"}
+    small = {"data": files.prompts, "reward": judge, "max_prompts": 2, "max_new_tokens": 4, "device": "cpu"}
     by_name = am.evaluate({"one": assistant, "two": am.load(assistant)}, reference="one", **small)
     assert {"one", "two"} <= set(json.dumps(by_name.samples[0]).replace('"', " ").split())
     single = am.evaluate(am.load(assistant), **small)

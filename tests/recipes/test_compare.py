@@ -51,7 +51,7 @@ def compared(config: compare.Config) -> dict[str, Any]:
 
 
 def test_two_models_judged_by_a_reward_model(config: compare.Config, judge: Path, files: Any) -> None:
-    found = compared(replace(config, data=files.prompts, reward_model=judge))
+    found = compared(replace(config, data=files.prompts, reward=(str(judge),)))
     answers = found["answers"]
     assert (answers["prompts"], answers["judges"], answers["world"]) == (12, "reward", None)
     said = [row["answers"] for row in read_json_lines(config.out / "answers" / "samples.jsonl")]
@@ -82,7 +82,7 @@ def test_the_other_way_round_is_the_opposite(config: compare.Config, world: Path
 
 
 def test_another_comparison_takes_the_place_of_the_first(config: compare.Config, judge: Path, files: Any) -> None:
-    config = replace(config, data=files.prompts, reward_model=judge)
+    config = replace(config, data=files.prompts, reward=(str(judge),))
     assert compared(config)["answers"]["prompts"] == 12
     assert compared(replace(config, max_prompts=5))["answers"]["prompts"] == 5
 

@@ -168,7 +168,7 @@ def test_all_at_once_asks_about_the_same_prompts_as_the_rounds_and_of_sft_alone(
     assert trained["once-2/ppo"].reward == (str(out / "once-2" / "reward"),)
     (last,) = (call.config for call in calls if call.stage == "evaluate")
     assert [entry.split("=")[0] for entry in last.models] == ["sft", "round-1", "round-2", "once-2"]
-    assert last.reward_model == out / "round-2" / "reward"
+    assert last.reward == (str(out / "round-2" / "reward"),)
 
 
 def test_the_policy_that_the_labels_prefer_goes_on(config: rounds.Config, calls: list[StageRun]) -> None:
@@ -328,7 +328,7 @@ def test_without_a_world_people_can_be_asked_about_prompts_that_are_named(
     monkeypatch.setattr(rounds_people, "wait", lambda pool, *_: [{**row, "id": str(n)} for n, row in enumerate(RANKED)])
     out = rounds.run(replace(config, base_run=bare, people=True, rounds=1, **data))
     (last,) = (call.config for call in calls if call.stage == "evaluate")
-    assert last.world is None and last.data == data["test"] and last.reward_model == out / "round-1" / "reward"
+    assert last.world is None and last.data == data["test"] and last.reward == (str(out / "round-1" / "reward"),)
     assert len(read(out / "round-1" / "labels" / "train.jsonl")) == 7
 
 

@@ -51,7 +51,7 @@ def calls(
         "ppo": (ppo, ppo.Config(**policy, **sizes, ptx_coef=1.0, ptx_tokens=90, max_new_tokens=8, **small)),
         "evaluate": (
             evaluate,
-            evaluate.Config(**asking, world=None, reward_model=judge, reference="sft", max_new_tokens=8, **small),
+            evaluate.Config(**asking, world=None, reward=judge, reference="sft", max_new_tokens=8, **small),
         ),
     }
 

@@ -1,6 +1,7 @@
 """`amenable evaluate`: every figure can be worked out again from the models and from what they said."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from amenable import cli
 from amenable.data import sources
 from amenable.errors import InputError
 from amenable.evaluation.load_answers import read_answers
 from amenable.functional.statistics import best_of_n_kl, wilson
+from amenable.rewards.spec import SPELLINGS
 from amenable.stages import evaluate
 from amenable.text.chat import render_prompt
 from amenable.text.tokenizer import Tokenizer
@@ -29,7 +32,7 @@ def config(
         models=(f"base={base}", f"sft={assistant}"),
         data=files.prompts,
         world=None,
-        reward_model=judge,
+        reward=(str(judge),),
         lm_data=files.text,
         out=tmp_path_factory.mktemp("evaluate") / "run",
         max_prompts=12,
@@ -66,8 +69,7 @@ def test_figures_can_be_worked_out_from_what_was_said(
 ) -> None:
     models, rows = results(done)["models"], said(done)
     prompts = sources.read_prompts(config.data, limit=12).rows
-    assert config.reward_model is not None
-    scorer = loading.load_reward_model(config.reward_model, runtime, words)
+    scorer = loading.load_reward_model(Path(str(config.reward[0])), runtime, words)
     assert [row["id"] for row in rows] == [prompt.id for prompt in prompts]
     for name in models:
         for decoding, figures in (("sampled", models[name]), ("greedy", models[name]["greedy"])):
@@ -134,7 +136,7 @@ def test_a_world_judges_by_the_truth(
     short = [*rows[:7], rows[-1]]
     file = tmp_path / "prompts.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in short))
-    asked = replace(config, data=file, world=world_folder, reward_model=None, lm_data=None, reference="none")
+    asked = replace(config, data=file, world=world_folder, reward=(), lm_data=None, reference="none")
     out = evaluate.run(replace(asked, out=tmp_path / "run", max_prompts=0, max_new_tokens=8))
     models, rows = results(out)["models"], said(out)
     for name in ("base", "sft"):
@@ -265,7 +267,6 @@ def test_models_are_named_with_their_folders() -> None:
     config = evaluate.Config(**named, reference="b", suites=("more=p.jsonl",))
     assert [one.folder for one in config.entries] == [Path("runs/x=1"), Path("y")]
     assert config.reference_folder == Path("y") and config.shots == shots
-    assert config.prompts == {"test": Path("runs/world/prompts/test.jsonl"), "more": Path("p.jsonl")}
     plain = evaluate.Config(models=("a=x",), reference="", few_shot=shots)
     assert plain.reference_folder is plain.shots is None
 
@@ -296,9 +297,28 @@ def test_options_that_mean_nothing_are_refused(wrong: dict[str, Any]) -> None:
         evaluate.Config(**wrong)
 
 
-def test_a_judge_of_another_tokenizer_is_refused_before_anything_is_made(
-    config: evaluate.Config, other_judge: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(InputError, match="another tokenizer"):
-        evaluate.run(replace(config, reward_model=other_judge, out=tmp_path / "new"))
+def test_any_reward_scores_and_judges(config: evaluate.Config, other_judge: Path, tmp_path: Path) -> None:
+    """A reward model of another tokenizer, too; with weights, from the command line, in the lineage."""
+    file, out = tmp_path / "mine.py", tmp_path / "run"
+    file.write_text("def words(completions):\n    return [len(text.split()) for text in completions]\n")
+    options = ["--data", str(config.data), "--out", str(out), "--max-prompts", "4", "--max-new-tokens", "8"]
+    options += ["--reward", f"{file}:words", "ends=-100", f"{other_judge}=1e-9", "--device", "cpu", "--threads", "1"]
+    assert cli.main(["evaluate", "--models", *config.models, *options]) == 0
+    for row in said(out):
+        for answers in row["answers"].values():
+            for answer in answers.values():
+                expected = len(answer["text"].split()) - 100 * answer["ended"]
+                assert answer["reward"] == pytest.approx(expected, abs=1e-4)
+    assert {row["judges"] for row in results(out)["preference"]} == {"reward"}
+    paths = {name: fact["path"] for name, fact in json.loads((out / "lineage.json").read_text())["inputs"].items()}
+    assert (paths["reward 1"], paths["reward 2"]) == (str(file), str(other_judge)) and "reward" not in paths
+
+
+def test_a_wrong_reward_is_refused_before_anything_is_made(config: evaluate.Config, tmp_path: Path) -> None:
+    for spec, message in (
+        ("lenght:4-30", "'lenght:4-30' is no reward; "),
+        (str(tmp_path / "x"), "no such model folder"),
+    ):
+        with pytest.raises(InputError, match=rf"{message}.*{re.escape(SPELLINGS)}"):
+            evaluate.run(replace(config, reward=(spec,), out=tmp_path / "new"))
     assert not (tmp_path / "new").exists()

@@ -113,7 +113,7 @@ def test_evaluate_shows_all_its_work_and_ends_with_a_table(
 ) -> None:
     config = evaluate.Config(
         models=(f"base={base}", f"sft={assistant}", f"best={assistant}@best-of-2", f"like={assistant}@entropy-of-sft"),
-        data=files.prompts, world=None, reward_model=judge, lm_data=files.text, demonstrations=files.demonstrations,
+        data=files.prompts, world=None, reward=judge, lm_data=files.text, demonstrations=files.demonstrations,
         out=tmp_path / "a", max_prompts=6, best_of_prompts=3, max_new_tokens=8, text_tokens=300, device=CPU,
     )  # fmt: skip
     evaluate.run(config)

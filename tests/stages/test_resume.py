@@ -81,7 +81,7 @@ def configs(
     preferences = dpo.Config(model=reward_config.model, data=files.rankings, epochs=1, batch_size=12, eval_steps=3)
     asked = sample.Config(model=reward_config.model, data=files.prompts, num_generations=2, max_prompts=10)
     models = (f"sft={reward_config.model}", f"base={sft_config.model}", *(f"s{i}={reward_config.model}" for i in "123"))
-    compared = evaluate.Config(models=models, data=files.prompts, world=None, reward_model=judge, lm_data=files.text)
+    compared = evaluate.Config(models=models, data=files.prompts, world=None, reward=judge, lm_data=files.text)
     return {
         "pretrain": (pretrain, replace(pretrain_config, max_steps=6, eval_steps=3, save_steps=2)),
         "sft": (sft, replace(sft_config, epochs=2, batch_size=24, keep_weights="loss", save_steps=2)),

@@ -30,7 +30,7 @@ def compare(config: evaluate.Config) -> Row:
     """Evaluate the models `a` and `b` and return preference, gains and examples."""
     folder = evaluate.run(config)
     evaluation, rows = read_json(folder / "evaluation.json") or {}, read_json_lines(folder / "samples.jsonl")
-    judges = "heldout" if config.world is not None else "reward" if config.reward_model is not None else None
+    judges = "heldout" if config.world is not None else "reward" if config.reward else None
     return {
         "prompts": len(rows),
         "judges": judges,
