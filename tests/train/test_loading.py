@@ -52,6 +52,26 @@ def test_a_reward_model_comes_back(
     assert same_weights(model, loaded) and not loaded.training
 
 
+OLD = Path(__file__).parent / "old_models"
+"""written by 0.1 before parameters, options and the fields of reference logits got their present names"""
+
+
+def test_old_folders_open_with_the_outputs_they_were_saved_with(runtime: Runtime, tmp_path: Path) -> None:
+    shutil.copytree(OLD, tmp_path, dirs_exist_ok=True)
+    policy, words = loading.load_policy(tmp_path / "policy", runtime)
+    scorer = loading.load_reward_model(tmp_path / "reward", runtime, words)
+    models: dict[str, Decoder | ScalarModel] = {"policy": policy, "reward": scorer}
+    for name, model in models.items():
+        stored = reference_logits.read(OLD / name)
+        assert stored is not None and set(stored.environment) == {"torch", "device", "processor", "threads"}
+        now = reference_logits.replay(stored, model)
+        assert reference_logits.difference(stored.values, now.values) < reference_logits.TOLERANCE
+        loading.save_model(tmp_path / "again", model, words)
+        before, after = (load_file(folder / "model.safetensors") for folder in (OLD / name, tmp_path / "again"))
+        assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+    assert words.encode("the rose is red.") == [266, 74, 263, 84, 265, 268, 269, 19]
+
+
 def test_a_model_that_is_not_there_or_not_yet(runtime: Runtime, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no such model folder; make it with 'amenable sft'"):
         loading.load_policy(tmp_path / "none", runtime)
