@@ -61,7 +61,8 @@ class TrainingOptions(RunOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        plan.require_at_least(1, self, "max_tokens_per_pass", "keep_checkpoints")
+        plan.require_at_least(1, self, "max_tokens_per_pass")
+        plan.forbid(self.keep_checkpoints < 1, f"keep_checkpoints is {self.keep_checkpoints}", "it must be 1 or more")
         plan.require_at_least(0, self, "warmup_steps", "save_steps")
         plan.require_share(self, "final_lr_frac")
 
