@@ -32,7 +32,7 @@ NEW_NAMES: dict[str, tuple[str, ...]] = {
     "earlier": ("include_base_comparisons",),
     "repeat": ("new_label_weight",),
     "once": ("one_shot_baseline",),
-    "kinds": ("tasks", "sources"),
+    "store": ("labels_db",),
     "order": ("query_strategy",),
     "screening": ("qualification",),
     "screening_pass": ("qualification_threshold",),

@@ -217,13 +217,17 @@ def server(folder: Path, port: int) -> Callable[[], None]:
         return security.listen("127.0.0.1", port)
 
     config = label.Config(
-        data=(folder / "samples.jsonl",), store=folder / "labels.db", tasks=("rank",), port=port, require_tokens=True
+        data=(folder / "samples.jsonl",),
+        labels_db=folder / "labels.db",
+        tasks=("rank",),
+        port=port,
+        require_tokens=True,
     )
     tasks = label.load_tasks(config)
 
     def serve() -> None:
         door = opened()
-        label_app = label.make_label_app(config, Store(config.store), tasks, None, None, None)
+        label_app = label.make_label_app(config, Store(config.labels_db), tasks, None, None, None)
         guard = replace(label.protect(config, label_app), limits=Limits(per_minute=10**9))
         security.make_server(guard).run(sockets=[door])
 

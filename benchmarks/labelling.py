@@ -145,9 +145,13 @@ def serving(folder: Path) -> Iterator[int]:
 def serve(folder: Path, told: Any) -> None:
     """As `amenable label` does, apart from its limit of requests."""
     config = label.Config(
-        data=(folder / "samples.jsonl",), store=folder / "labels.db", tasks=("rank",), overlap=0.0, require_tokens=True
+        data=(folder / "samples.jsonl",),
+        labels_db=folder / "labels.db",
+        tasks=("rank",),
+        overlap=0.0,
+        require_tokens=True,
     )
-    label_app = label.make_label_app(config, Store(config.store), label.load_tasks(config), None, None, None)
+    label_app = label.make_label_app(config, Store(config.labels_db), label.load_tasks(config), None, None, None)
     guard = replace(label.protect(config, label_app), limits=security.Limits(per_minute=10**9))
     door = security.listen("127.0.0.1", 0)
     told.send(door.getsockname()[1])

@@ -82,9 +82,9 @@ def print_next_commands(root: Path) -> None:
     models = " ".join(f"{name}={root / name}" for name in ("sft", "ppo", "dpo"))
     commands = (
         f"amenable chat --model {root / 'ppo'}",
-        f"amenable serve --models {models} --store {store}",
-        f"amenable arena --models {models} --store {store}",
-        f"amenable label --data {answers} --store {store}",
+        f"amenable serve --models {models} --labels-db {store}",
+        f"amenable arena --models {models} --labels-db {store}",
+        f"amenable label --data {answers} --labels-db {store}",
         f"amenable rounds --people --rounds 1 --prompts-per-round 20 --base-run {root}",
     )
     headline = "Talk to the models, say which answers are better, and train on what you said:"

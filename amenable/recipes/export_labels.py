@@ -17,18 +17,18 @@ from amenable.feedback.store import Store
 class Config:
     """Export the labels of a store."""
 
-    store: Path = Path("runs/labels.db")
+    labels_db: Path = Path("runs/labels.db")
     out: Path = Path("runs/labels")
     """folder of the files; files of these names are replaced"""
 
 
 def run(config: Config) -> Path:
     """Write the files and return their folder."""
-    if not config.store.exists():
-        raise InputError("there is no such store of labels", config.store, "'amenable label' makes one")
+    if not config.labels_db.exists():
+        raise InputError("there is no such store of labels", config.labels_db, "'amenable label' makes one")
     if config.out.exists() and not config.out.is_dir():
         raise InputError("is a file", config.out, "give --out a folder")
-    with Store(config.store) as store:
+    with Store(config.labels_db) as store:
         counts = export_import.export(store, config.out)
     for name, rows in counts.items():
         print(f"{rows:>8} {name:<16} {config.out / name}.jsonl")

@@ -30,7 +30,7 @@ class Config:
 
     data: Path | None = None
     """a file of labels: .jsonl, .json, .parquet or .csv"""
-    store: Path = Path("runs/labels.db")
+    labels_db: Path = Path("runs/labels.db")
     annotator: str | None = None
     """the annotator, where the file names none"""
     prompt_field: str | None = None
@@ -58,7 +58,7 @@ def run(config: Config) -> Path:
     labels = export_import.read(config.data, hints)
     for line in labels.plan(config.data):
         print(line)
-    with Store(config.store) as store:
+    with Store(config.labels_db) as store:
         counts = export_import.store_labels(store, config.data, labels, config.annotator, time.time(), hints)
     print(f"{counts['labels']} labels, {counts['new']} of them new; {counts['unusable']} rows could not be used")
-    return config.store
+    return config.labels_db

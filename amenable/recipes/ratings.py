@@ -30,7 +30,7 @@ from amenable.recipes.reports.terminal import fixed_width
 class Config:
     """Rate models from comparisons."""
 
-    store: Path = Path("runs/labels.db")
+    labels_db: Path = Path("runs/labels.db")
     """store of votes and rankings, as `arena` and `label` write it"""
     data: tuple[Path, ...] = ()
     """files of comparisons to read instead"""
@@ -60,13 +60,13 @@ def read(config: Config) -> list[Comparison]:
     """Read the comparisons that count. Raises InputError where there is none."""
     if config.data:
         rows = [row for file in config.data for row in votes.read_comparisons(file, config.annotators)]
-    elif config.store.exists():
-        with Store(config.store) as store:
+    elif config.labels_db.exists():
+        with Store(config.labels_db) as store:
             rows = votes.comparisons(store, config.sources, config.annotators)
     else:
-        raise InputError("there is no such store of votes", config.store, "'amenable arena' makes one")
+        raise InputError("there is no such store of votes", config.labels_db, "'amenable arena' makes one")
     if not rows:
-        where = config.data[0] if config.data else config.store
+        where = config.data[0] if config.data else config.labels_db
         raise InputError("nothing there compares two models that are known", where, "'amenable arena' collects votes")
     return rows
 

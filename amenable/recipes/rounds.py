@@ -44,7 +44,7 @@ class Config:
     """answers to a prompt; from the second round on half of them are the best earlier policy's"""
     people: bool = False
     """wait for rankings made on the labelling page, instead of simulating annotators"""
-    store: Path | None = None
+    labels_db: Path | None = None
     """store of people's rankings; by default labels.db in the base run"""
     include_base_comparisons: Literal["people", "always", "never"] = "people"
     """learn from the base run's comparisons as well: if people rank, always, or never"""
@@ -159,7 +159,7 @@ def find(config: Config) -> BaseRun:
         held_out=existing("annotate/heldout.jsonl"),
         samples=existing("sample/samples.jsonl"),
         policy=root / "ppo" if (root / "ppo" / "finished.json").exists() else None,
-        store=config.store or root / "labels.db",
+        store=config.labels_db or root / "labels.db",
     )
 
 
@@ -308,7 +308,7 @@ def run_stages(runs: Sequence[StageRun], config: Config) -> None:
 
 def label_command(files: Sequence[Path], base: BaseRun, config: Config) -> str:
     """Return the command that opens the page on which a round's answers are ranked."""
-    options = [*files, "--store", base.store, "--tasks", "rank", "--answers", min(config.num_generations, 9)]
+    options = [*files, "--labels-db", base.store, "--tasks", "rank", "--answers", min(config.num_generations, 9)]
     return shlex.join(["amenable", "label", "--data", *map(str, options)])
 
 
@@ -328,7 +328,7 @@ def print_arena_command(base: BaseRun, config: Config) -> None:
     """Print the command that compares the newest policy with the one before it."""
     rounds, old = config.adaptive_rounds, old_policies(base, config)
     before = rounds[-2].policy if len(rounds) > 1 else list(old.values())[-1]
-    options = ["--models", f"before={before}", f"after={rounds[-1].policy}", "--store", str(base.store)]
+    options = ["--models", f"before={before}", f"after={rounds[-1].policy}", "--labels-db", str(base.store)]
     print_lines("Compare old and new:", shlex.join(["amenable", "arena", *options]))
 
 

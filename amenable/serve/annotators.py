@@ -1,10 +1,10 @@
-"""Who may label: add somebody, list them, take a token back.
+"""Annotators: add one, list them, revoke a token.
 
     amenable annotators add Ann --role owner      prints Ann's token, once
     amenable annotators list
     amenable annotators revoke Ann
 
-Only a hash of the token is kept, in the store of labels; a lost one is revoked and made anew.
+Only a hash of the token is stored, with the labels; a lost token is revoked and a new one made.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ class Config:
 
     action: Positional[Literal["list", "add", "revoke"]] = "list"
     name: Positional[str] = ""
-    """whom to add or revoke"""
+    """the annotator to add or revoke"""
     role: annotators.Role = "annotator"
-    """an owner also sees everybody's labels, and how people agree"""
-    store: Path = Path("runs/labels.db")
+    """an owner also sees the labels of all annotators, and their agreement"""
+    labels_db: Path = Path("runs/labels.db")
+    """database for labels"""
 
     def __post_init__(self) -> None:
         if self.action != "list" and not self.name:
@@ -40,10 +41,11 @@ class Config:
 
 
 def run(config: Config) -> None:
-    """Do it and say what was done."""
-    if config.action != "add" and not config.store.exists():
-        raise InputError("there is no such store of labels", config.store, "'amenable annotators add NAME' makes one")
-    with Store(config.store) as store:
+    """Run the action and print its result."""
+    if config.action != "add" and not config.labels_db.exists():
+        advice = "'amenable annotators add NAME' makes one"
+        raise InputError("there is no such store of labels", config.labels_db, advice)
+    with Store(config.labels_db) as store:
         if config.action == "add":
             token = annotators.add(store, config.name, config.role, time.time())
             print(f"{config.name} ({config.role}) may label. The token, shown this once:\n{token}")

@@ -40,7 +40,7 @@ class Config:
 
     models: tuple[str, ...] = ()
     """NAME=FOLDER or FOLDER, two or more; by default those that `amenable demo` makes"""
-    store: Path = Path("runs/labels.db")
+    labels_db: Path = Path("runs/labels.db")
     """database for votes"""
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.7, top_p=0.95, max_new_tokens=512))
     """sampling settings of both models"""
@@ -70,7 +70,7 @@ class Config:
         """The settings of a server of these models."""
         return serve.Config(
             models=self.models,
-            store=self.store,
+            labels_db=self.labels_db,
             max_new_tokens=self.sampling.max_new_tokens,
             max_batch_size=self.max_batch_size,
             max_queue=self.max_queue,
@@ -88,14 +88,14 @@ def run(config: Config) -> None:
     security.require_server()
     models, server = chosen_models(config), config.server
     with contextlib.ExitStack() as stack:
-        store = stack.enter_context(Store(config.store))
+        store = stack.enter_context(Store(config.labels_db))
         tokens = serve.open_tokens(server, store)
         sock = stack.enter_context(security.listen(config.host, config.port))
         state = stack.enter_context(serve.load_state(server, models, [], store, tokens))
         arena = open_arena(config, state, models, store)
         for name in reused_names(arena):
             print(f"another model was voted on as '{name}' before, and both are rated as one; give this one a new name")
-        print(f"{', '.join(state.models)} fight; votes go into {config.store}")
+        print(f"{', '.join(state.models)} fight; votes go into {config.labels_db}")
         address = security.address_of(sock, config.host)
         print(f"arena at {address}   leaderboard at {address}/leaderboard   Ctrl-C ends", flush=True)
         security.make_server(protect(config, arena, tokens)).run(sockets=[sock])

@@ -57,7 +57,7 @@ class Config:
 
     data: tuple[Path, ...] = (Path("runs/demo/sample/samples.jsonl"),)
     """samples.jsonl files; completions to one prompt are pooled over all files"""
-    store: Path = Path("runs/labels.db")
+    labels_db: Path = Path("runs/labels.db")
     """database for labels"""
     tasks: tuple[Kind, ...] = ("rank", "compare", "demonstrate", "converse")
     """kinds of tasks"""
@@ -133,7 +133,7 @@ def run(config: Config) -> None:
     tasks, instructions = load_tasks(config), read_instructions(config)
     suggest, score = load_suggester(config), load_scorer(config)
     sock = security.listen(config.host, config.port)
-    with sock, Store(config.store) as store:
+    with sock, Store(config.labels_db) as store:
         if config.needs_tokens:
             require_token_holder(annotators.people(store), store, " --role owner")
         label_app = make_label_app(config, store, tasks, instructions, suggest, score)
@@ -229,7 +229,7 @@ def print_summary(config: Config, tasks: Sequence[Task], address: str, suggests:
     """Print the numbers of tasks and the page's address."""
     kinds = [task.kind for task in tasks if task.purpose in ("label", "overlap")]
     counts = ", ".join(f"{kinds.count(kind)} to {kind}" for kind in config.tasks if kind in kinds)
-    print(f"{counts or 'conversations'}; answers go into {config.store}{'; a model suggests' if suggests else ''}")
+    print(f"{counts or 'conversations'}; answers go into {config.labels_db}{'; a model suggests' if suggests else ''}")
     print(f"label at {address}   the owner's page: {address}/owner   Ctrl-C ends", flush=True)
 
 

@@ -42,7 +42,7 @@ class Config:
     """NAME=FOLDER or FOLDER, one or more; by default those that `amenable demo` makes"""
     reward_models: tuple[str, ...] = ()
     """NAME=FOLDER of reward models, for /score"""
-    store: Path = Path("runs/labels.db")
+    labels_db: Path = Path("runs/labels.db")
     """database for thumbs and rankings"""
     max_new_tokens: int = 512
     """limit of an answer whose request has none"""
@@ -86,11 +86,11 @@ def run(config: Config) -> None:
     security.require_server()
     models, reward_models = chosen_models(config), chosen_reward_models(config)
     with contextlib.ExitStack() as stack:
-        store = stack.enter_context(Store(config.store))
+        store = stack.enter_context(Store(config.labels_db))
         tokens = open_tokens(config, store)
         sock = stack.enter_context(security.listen(config.host, config.port))
         state = stack.enter_context(load_state(config, models, reward_models, store, tokens))
-        print(f"{', '.join([*state.models, *state.reward_models])}; feedback goes into {config.store}")
+        print(f"{', '.join([*state.models, *state.reward_models])}; feedback goes into {config.labels_db}")
         address = security.address_of(sock, config.host)
         print(f"chat at {address}   API at {address}/v1   Ctrl-C ends", flush=True)
         security.make_server(protect(config, state, tokens)).run(sockets=[sock])

@@ -41,5 +41,5 @@ def require_token_holder(people: Iterable[annotators.Person], store: Store, opti
     `options` are those of the command that the message proposes.
     """
     if all(person.revoked for person in people):
-        how = f"'amenable annotators add NAME{options} --store {store.path}' makes one"
-        raise InputError("nobody holds a token", store.path, how)
+        command = f"amenable annotators add NAME{options} --labels-db {store.path}"
+        raise InputError("nobody holds a token", store.path, f"'{command}' makes one")

@@ -4,7 +4,7 @@ from amenable.feedback.store import Store
 
 
 def test_labels_are_written_by_the_command_with_a_dash(tmp_path, capsys):
-    paths = ["--store", str(tmp_path / "labels.db"), "--out", str(tmp_path / "out")]
+    paths = ["--labels-db", str(tmp_path / "labels.db"), "--out", str(tmp_path / "out")]
     assert cli.main(["export-labels", *paths]) == 2
     assert "no such store" in capsys.readouterr().err and not (tmp_path / "labels.db").exists()
     with Store(tmp_path / "labels.db") as store:

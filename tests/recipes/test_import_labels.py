@@ -7,7 +7,7 @@ from amenable.feedback.store import Store
 def test_labels_are_taken_in_once(tmp_path, capsys):
     row = {"prompt": "Hi", "chosen": "Hello.", "rejected": "Go away."}
     (tmp_path / "pairs.jsonl").write_text(json.dumps(row) + "\n")
-    store = ["--store", str(tmp_path / "labels.db")]
+    store = ["--labels-db", str(tmp_path / "labels.db")]
     for new in (1, 0):
         assert cli.main(["import-labels", "--data", str(tmp_path / "pairs.jsonl"), "--annotator", "ann", *store]) == 0
         assert f"1 labels, {new} of them new" in capsys.readouterr().out
@@ -23,7 +23,7 @@ def test_a_question_is_answered_by_an_option(tmp_path, capsys):
     (tmp_path / "config.xml").write_text(
         '<View><Text name="txt-1" value="$answer1"/><Text name="txt-2" value="$answer2"/></View>'
     )
-    command = ["import-labels", "--data", str(tmp_path / "studio.json"), "--store", str(tmp_path / "labels.db")]
+    command = ["import-labels", "--data", str(tmp_path / "studio.json"), "--labels-db", str(tmp_path / "labels.db")]
     assert cli.main(command) == 2
     assert "--left-field NAME --right-field NAME" in capsys.readouterr().err
     assert cli.main([*command, "--left-field", "answer1"]) == 2
@@ -37,7 +37,7 @@ def test_a_question_is_answered_by_an_option(tmp_path, capsys):
 
 
 def test_a_mistake_makes_no_store(tmp_path, capsys):
-    store = ["--store", str(tmp_path / "labels.db")]
+    store = ["--labels-db", str(tmp_path / "labels.db")]
     (tmp_path / "odd.jsonl").write_text('{"text": "only text"}\n')
     for options in ([], ["--data", str(tmp_path / "none.jsonl")], ["--data", str(tmp_path / "odd.jsonl")]):
         assert cli.main(["import-labels", *options, *store]) == 2

@@ -35,7 +35,7 @@ def told(capsys: pytest.CaptureFixture, **options: object) -> str:
 
 
 def test_the_tables(votes: Path, capsys: pytest.CaptureFixture) -> None:
-    text = told(capsys, store=votes, rating=RATING)
+    text = told(capsys, labels_db=votes, rating=RATING)
     standings, rates = text.split("Win rates")
     rows = [line.split() for line in standings.splitlines() if "/" in line][1:]
     assert [row[1] for row in rows] == ["ppo", "[red]sft", "base"] and standings.startswith("13 battles")
@@ -45,7 +45,7 @@ def test_the_tables(votes: Path, capsys: pytest.CaptureFixture) -> None:
 
 
 def test_json_holds_the_same(votes: Path, capsys: pytest.CaptureFixture) -> None:
-    found = json.loads(told(capsys, store=votes, json=True, rating=RATING))
+    found = json.loads(told(capsys, labels_db=votes, json=True, rating=RATING))
     assert found["battles"] == 13 and [row["name"] for row in found["players"]] == ["ppo", "[red]sft", "base"]
     assert found["win_rates"]["ppo"]["base"] == {"score": 1.0, "count": 1}
     assert found["terms"]["prior"] == 1.0
@@ -53,7 +53,7 @@ def test_json_holds_the_same(votes: Path, capsys: pytest.CaptureFixture) -> None
 
 def test_whose_word_counts_and_of_what(votes: Path, capsys: pytest.CaptureFixture) -> None:
     def count(**options: object) -> int:
-        return int(json.loads(told(capsys, store=votes, json=True, rating=RATING, **options))["battles"])
+        return int(json.loads(told(capsys, labels_db=votes, json=True, rating=RATING, **options))["battles"])
 
     assert count(annotators=("judge",)) == 3 == count(sources=("rankings",))
     assert count(annotators=("person 0",)) == 5 and count(sources=("arena",)) == 10
@@ -61,7 +61,7 @@ def test_whose_word_counts_and_of_what(votes: Path, capsys: pytest.CaptureFixtur
 
 def test_what_a_reader_must_know_is_told(tmp_path: Path, votes: Path, capsys: pytest.CaptureFixture) -> None:
     controlled = RatingConfig(length_controlled=True)
-    assert "At equal length; being longer" in told(capsys, store=votes, rating=controlled)
+    assert "At equal length; being longer" in told(capsys, labels_db=votes, rating=controlled)
     rows = [{"model_a": a, "model_b": b, "winner": "model_a", **more} for a, b, more in (
         ("a", "b", {}), ("c", "d", {"answer_a": "x", "answer_b": "yy"}),
     )]  # fmt: skip
@@ -73,15 +73,15 @@ def test_what_a_reader_must_know_is_told(tmp_path: Path, votes: Path, capsys: py
 
 def test_without_votes_it_says_where_to_get_some(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no such store.*amenable arena"):
-        run(Config(store=tmp_path / "nowhere.db"))
+        run(Config(labels_db=tmp_path / "nowhere.db"))
     assert not (tmp_path / "nowhere.db").exists()
     Store(tmp_path / "empty.db").close()
     with pytest.raises(InputError, match="nothing there compares"):
-        run(Config(store=tmp_path / "empty.db"))
+        run(Config(labels_db=tmp_path / "empty.db"))
 
 
 def test_it_is_a_command(votes: Path, capsys: pytest.CaptureFixture) -> None:
-    assert cli.main(["ratings", "--store", str(votes), "--rating.prior", "2", "--json"]) == 0
+    assert cli.main(["ratings", "--labels-db", str(votes), "--rating.prior", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["battles"] == 13
-    assert cli.main(["ratings", "--store", str(votes), "--rating.anchor", "z"]) == 2
+    assert cli.main(["ratings", "--labels-db", str(votes), "--rating.anchor", "z"]) == 2
     assert "no comparison of the anchor 'z'" in capsys.readouterr().err

@@ -223,7 +223,7 @@ def rank_on_the_page(command: str, count: int, tied: int = 0) -> None:
     name, *options = shlex.split(command)[1:]
     assert name == "label"
     asked = cli.parse(label.Config, options, "label", "")
-    with Store(asked.store) as store:
+    with Store(asked.labels_db) as store:
         label_app = label.make_label_app(asked, store, label.load_tasks(asked), None, None, None)
         client = TestClient(label.protect(asked, label_app), base_url="http://127.0.0.1:8017")
         for number in range(count):
@@ -279,7 +279,7 @@ def test_people_rank_on_the_page_and_one_command_learns_from_it(
     (arena,) = commands(told, "arena")
     options = cli.parse(importlib.import_module("amenable.serve.arena").Config, shlex.split(arena)[2:], "arena", "")
     assert options.models == (f"before={lived_in / 'ppo'}", f"after={out / 'round-1' / 'ppo'}")
-    assert options.store == lived_in / "labels.db"
+    assert options.labels_db == lived_in / "labels.db"
 
     (out / "round-1" / "people" / "train.jsonl").unlink()  # as if it had been killed once the labels were kept
     rank_on_the_page(command, 3)  # later labels belong to a later round
@@ -343,7 +343,7 @@ def test_the_command_that_it_tells_is_the_one_that_was_given(config: rounds.Conf
         config,
         prompts_per_round=30,
         one_shot_baseline=True,
-        store=Path("my labels.db"),
+        labels_db=Path("my labels.db"),
         include_base_comparisons="always",
     )
     name, *options = shlex.split(rounds.command_of(given))[1:]

@@ -36,7 +36,7 @@ class Running:
 @contextlib.contextmanager
 def running(config: serve.Config, limits: security.Limits | None = None) -> Iterator[Running]:
     with contextlib.ExitStack() as stack:
-        store = stack.enter_context(Store(config.store))
+        store = stack.enter_context(Store(config.labels_db))
         tokens = serve.open_tokens(config, store)
         models, judges = serve.chosen_models(config), serve.chosen_reward_models(config)
         state = stack.enter_context(serve.load_state(config, models, judges, store, tokens))
@@ -86,8 +86,8 @@ def run_labelling(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any
         folder = tmp_path_factory.mktemp("labelling")
         rows = [{"prompt": [{"role": "user", "content": f"{n}?"}], "completions": list("abc")} for n in range(prompts)]
         (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        config = label.Config(data=(folder / "samples.jsonl",), store=folder / "labels.db")
-        with Store(config.store) as store:
+        config = label.Config(data=(folder / "samples.jsonl",), labels_db=folder / "labels.db")
+        with Store(config.labels_db) as store:
 
             def suggest(conversation: Any, number: int) -> dict[str, Any]:
                 return {"text": f"suggestion {number}", "model": "m", "seed": number}
@@ -105,7 +105,7 @@ def serve_config(assistant: Path, base: Path, judge: Path, tmp_path_factory: pyt
     return serve.Config(
         models=(f"tiny={assistant}", f"plain={base}"),
         reward_models=(f"judge={judge}",),
-        store=tmp_path_factory.mktemp("served") / "labels.db",
+        labels_db=tmp_path_factory.mktemp("served") / "labels.db",
         max_new_tokens=24,
         max_batch_size=8,
         max_queue=8,

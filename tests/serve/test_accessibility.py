@@ -58,8 +58,8 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def label_page(tmp_path: Path) -> Iterator[str]:
     """The address of a labelling server with a fresh store."""
     (tmp_path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    config = label.Config(data=(tmp_path / "samples.jsonl",), store=tmp_path / "labels.db", port=0)
-    with Store(config.store) as store, security.listen(config.host, config.port) as door:
+    config = label.Config(data=(tmp_path / "samples.jsonl",), labels_db=tmp_path / "labels.db", port=0)
+    with Store(config.labels_db) as store, security.listen(config.host, config.port) as door:
         label_app = label.make_label_app(config, store, label.load_tasks(config), None, None, None)
         server = security.make_server(label.protect(config, label_app))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)

@@ -4,7 +4,7 @@ from amenable import cli
 
 
 def test_a_person_is_added_listed_and_revoked(tmp_path, capsys):
-    store = ["--store", str(tmp_path / "runs" / "labels.db")]
+    store = ["--labels-db", str(tmp_path / "runs" / "labels.db")]
     assert cli.main(["annotators", "add", "Ann", "--role", "owner", *store]) == 0
     token = capsys.readouterr().out.splitlines()[-1]
     assert len(token) > 40
@@ -27,6 +27,6 @@ def test_a_person_is_added_listed_and_revoked(tmp_path, capsys):
     ],
 )
 def test_mistakes_are_said_in_a_line(tmp_path, capsys, options, said):
-    assert cli.main(["annotators", *options, "--store", str(tmp_path / "labels.db")]) == 2
+    assert cli.main(["annotators", *options, "--labels-db", str(tmp_path / "labels.db")]) == 2
     error = capsys.readouterr().err
     assert said in error and len(error.splitlines()) == 1

@@ -38,7 +38,7 @@ def test_impossible_settings_are_refused() -> None:
 
 def test_others_are_let_in_only_where_somebody_holds_a_token(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nobody holds a token"):
-        arena.run(Config(models=("a=x", "b=y"), host="0.0.0.0", store=tmp_path / "votes.db"))
+        arena.run(Config(models=("a=x", "b=y"), host="0.0.0.0", labels_db=tmp_path / "votes.db"))
 
 
 def test_a_name_that_stood_for_another_model_is_told(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_the_command_opens_an_arena_of_its_models(
     monkeypatch.setattr(security, "make_server", server)
     device = DeviceOptions(device="cpu", precision="fp32", threads=1)
     models = (f"a={assistant}", f"b={base}")
-    arena.run(Config(models=models, store=tmp_path / "votes.db", port=0, device=device))
+    arena.run(Config(models=models, labels_db=tmp_path / "votes.db", port=0, device=device))
     assert [reply.status_code for reply in got] == [200, 200, 200, 404]
     assert "Arena" in got[0].text and "Leaderboard" in got[1].text and got[2].json()["waiting"] == ["a", "b"]
     told = capsys.readouterr().out.splitlines()

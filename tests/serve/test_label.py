@@ -18,7 +18,7 @@ ONE_THREAD = DeviceOptions(device="cpu", precision="fp32", threads=1)
 def config(tmp_path):
     row = {"prompt": [{"role": "user", "content": "Ann asks: name a red thing."}], "completions": list("abc")}
     (tmp_path / "samples.jsonl").write_text(json.dumps(row) + "\n")
-    return label.Config(data=(tmp_path / "samples.jsonl",), store=tmp_path / "labels.db", port=0, device=ONE_THREAD)
+    return label.Config(data=(tmp_path / "samples.jsonl",), labels_db=tmp_path / "labels.db", port=0, device=ONE_THREAD)
 
 
 def changed(config, **changes):
@@ -50,7 +50,7 @@ def test_others_are_let_in_with_tokens_only(config):
     for closed in (public, changed(config, require_tokens=True)):
         with pytest.raises(InputError, match=r"nobody holds a token.*annotators add NAME --role owner"):
             label.run(closed)
-    with Store(config.store) as store:
+    with Store(config.labels_db) as store:
         assert not label.make_label_app(public, store, [], None, None, None).local_owner
         assert label.make_label_app(config, store, [], None, None, None).local_owner
 
@@ -59,7 +59,7 @@ def test_the_command_serves_until_it_is_stopped_and_says_where(config, capsys, m
     servers = []
     make = security.make_server
     monkeypatch.setattr(security, "make_server", lambda guard: servers.append(make(guard)) or servers[-1])
-    monkeypatch.chdir(config.store.parent)
+    monkeypatch.chdir(config.labels_db.parent)
     thread = threading.Thread(target=label.run, args=(config,))
     thread.start()
     try:
@@ -105,7 +105,7 @@ def test_a_reward_model_scores_what_people_ranked(config, judge):
 
 
 def test_instructions_are_the_owners_file_or_text(config, tmp_path):
-    with Store(config.store) as store:
+    with Store(config.labels_db) as store:
         label_app = label.make_label_app(config, store, [], label.read_instructions(config), None, None)
         assert label_app.instructions() == label.INSTRUCTIONS
         store.append("instructions", {"text": "# Mine"}, 1.0)

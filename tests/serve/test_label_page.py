@@ -164,9 +164,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Any]
         for n in range(4)
     ]
     (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = label.Config(data=(folder / "samples.jsonl",), store=folder / "labels.db", port=0)
+    config = label.Config(data=(folder / "samples.jsonl",), labels_db=folder / "labels.db", port=0)
     door = security.listen(config.host, config.port)
-    with Store(config.store) as store:
+    with Store(config.labels_db) as store:
 
         def suggest(conversation: Any, number: int) -> dict[str, Any]:
             return {"text": SUGGESTED, "model": "m", "seed": number}

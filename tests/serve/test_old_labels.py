@@ -35,7 +35,7 @@ def store(tmp_path: Path) -> Any:
 
 
 def client_of(store: Store, name: str) -> TestClient:
-    config = label.Config(store=store.path, require_tokens=True)
+    config = label.Config(labels_db=store.path, require_tokens=True)
     label_app = label.make_label_app(config, store, [], None, None, None)
     headers = {"authorization": f"Bearer {TOKENS[name]}"}
     return TestClient(label.protect(config, label_app), base_url="http://127.0.0.1:8017", headers=headers)

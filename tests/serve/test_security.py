@@ -144,7 +144,7 @@ def test_script_comes_back_as_json_text(served) -> None:
 
 def test_a_client_that_asks_too_often_waits(serve_config, run_server, tmp_path) -> None:
     with (
-        run_server(replace(serve_config, store=tmp_path / "s.db", rate_limit_per_minute=20)) as server,
+        run_server(replace(serve_config, labels_db=tmp_path / "s.db", rate_limit_per_minute=20)) as server,
         httpx.Client() as client,
     ):
         codes = [client.get(f"{server.url}/v1/models").status_code for _ in range(25)]
@@ -166,7 +166,7 @@ def test_tokens_open_the_door_and_revoked_ones_do_not(serve_config, run_server, 
     monkeypatch.setattr("amenable.serve.tokens.CACHE_SECONDS", 0.0)
     with Store(tmp_path / "s.db") as store:
         token = annotators.add(store, "Ann", "annotator", 0.0)
-    config = replace(serve_config, store=tmp_path / "s.db", require_tokens=True)
+    config = replace(serve_config, labels_db=tmp_path / "s.db", require_tokens=True)
     with run_server(config) as server, httpx.Client(base_url=server.url) as client:
         assert client.get("/").status_code == client.get("/health").status_code == 200
         for path in ("/v1/models", "/metrics", "/openapi.json"):

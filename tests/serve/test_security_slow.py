@@ -84,7 +84,7 @@ def withstands(port: int, path: str, ask: Callable[[], None]) -> None:
 
 
 def test_chat_is_served_while_two_hundred_dawdle(serve_config: Any, run_server: Any, tmp_path: Any) -> None:
-    with run_server(replace(serve_config, store=tmp_path / "s.db"), HASTE) as server:
+    with run_server(replace(serve_config, labels_db=tmp_path / "s.db"), HASTE) as server:
 
         def ask() -> None:
             assert httpx.post(f"{server.url}/v1/chat/completions", json=CHAT, timeout=PATIENCE).status_code == 200

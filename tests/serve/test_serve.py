@@ -45,11 +45,11 @@ def test_without_a_name_the_demos_models_are_served(tmp_path: Path, monkeypatch:
 
 
 def test_others_are_let_in_only_where_somebody_holds_a_token(assistant: Path, tmp_path: Path) -> None:
-    config = Config(models=(str(assistant),), host="0.0.0.0", port=0, store=tmp_path / "labels.db")
+    config = Config(models=(str(assistant),), host="0.0.0.0", port=0, labels_db=tmp_path / "labels.db")
     assert config.needs_tokens and not Config().needs_tokens
     with pytest.raises(InputError, match="nobody holds a token"):
         serve.run(config)
-    with Store(config.store) as store:
+    with Store(config.labels_db) as store:
         annotators.add(store, "Ann", "annotator", 0.0)
         annotators.revoke(store, "Ann", 1.0)
     with pytest.raises(InputError, match="nobody holds a token"):
@@ -59,7 +59,7 @@ def test_others_are_let_in_only_where_somebody_holds_a_token(assistant: Path, tm
 def test_the_command_serves_until_it_is_stopped(assistant: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "amenable", "serve", "--models", f"tiny={assistant}", "--port", "0"]
     process = subprocess.Popen(
-        [*command, "--store", str(tmp_path / "labels.db"), "--threads", "1"],
+        [*command, "--labels-db", str(tmp_path / "labels.db"), "--threads", "1"],
         stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     try:

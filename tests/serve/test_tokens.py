@@ -26,7 +26,7 @@ def test_a_revoked_token_ends_once_people_are_read_anew(tmp_path: Path, monkeypa
 
 def test_somebody_must_hold_a_token(tmp_path: Path) -> None:
     with Store(tmp_path / "labels.db") as store:
-        with pytest.raises(InputError, match=r"nobody holds a token.*annotators add NAME --role owner --store"):
+        with pytest.raises(InputError, match=r"nobody holds a token.*annotators add NAME --role owner --labels-db"):
             require_token_holder(annotators.people(store), store, " --role owner")
         annotators.add(store, "Ann", "annotator", 0.0)
         require_token_holder(annotators.people(store), store)

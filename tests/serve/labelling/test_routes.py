@@ -29,9 +29,9 @@ def place(tmp_path):
     ]
     (tmp_path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = label.Config(
-        data=(tmp_path / "samples.jsonl",), store=tmp_path / "labels.db", overlap=0.0, require_tokens=True
+        data=(tmp_path / "samples.jsonl",), labels_db=tmp_path / "labels.db", overlap=0.0, require_tokens=True
     )
-    with Store(config.store) as store:
+    with Store(config.labels_db) as store:
         tokens = {name: annotators.add(store, name, "annotator", 0.0) for name in ("ann", "bo")}
         tokens["boss"] = annotators.add(store, "boss", "owner", 0.0)
 

@@ -93,8 +93,8 @@ def test_a_rule_needs_its_reward_models(samples, others):
 
 
 def test_the_page_asks_in_that_order(samples, tmp_path):
-    config = label.Config(data=(samples,), store=tmp_path / "labels.db", query_strategy="coreset", seed=3)
-    as_they_came = label.load_tasks(label.Config(data=(samples,), store=config.store, seed=3))
+    config = label.Config(data=(samples,), labels_db=tmp_path / "labels.db", query_strategy="coreset", seed=3)
+    as_they_came = label.load_tasks(label.Config(data=(samples,), labels_db=config.labels_db, seed=3))
     asked = label.load_tasks(config)
     assert asked != as_they_came
     assert {task.id for task in asked} == {task.id for task in as_they_came}
