@@ -198,7 +198,9 @@ def test_a_killed_tokenizer_is_made_again(place: Place, files: Any, tokenizer_fo
 
 
 @pytest.mark.parametrize(
-    "place", [Place(Store, "add_ranking", 20), Place(annotate, "write_text", 2)], ids=["in the labels", "in the files"]
+    "place",
+    [Place(Store, "add_ranking", 20), Place(annotate, "write_rankings", 2)],
+    ids=["in the labels", "in the files"],
 )
 def test_killed_annotators_begin_again(place: Place, samples: Path, town: Path, tmp_path: Path) -> None:
     config = annotate.Config(samples, town, out=tmp_path / "run", validation_split=0.25)
