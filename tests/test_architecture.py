@@ -42,6 +42,15 @@ SIBLINGS = {("text", "data"), ("feedback", "data"), ("recipes", "stages")}
 READ_BY = {"optimizer", "save_steps", "max_kl"} | {field.name for field in dataclasses.fields(OnlineOptions)}
 """options that a stage repeats with another default: the code that all stages share reads them"""
 
+UNUSED = {
+    "token_logprobs": "the definition that linear_logprobs is tested against",
+    "grpo_advantages": "GRPO",
+    "discounted_returns": "REINFORCE without a critic",
+    "ppo_kl_penalty_loss": "PPO with a KL penalty instead of a clip",
+    "adapt_kl_penalty": "the same",
+}
+"""functions of functional/ that no command uses yet, and what they are for"""
+
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 SOURCES = [path for path in MODULES if path.parent.name in ("stages",)]
 
@@ -83,6 +92,28 @@ def test_functional_knows_tensors_only() -> None:
                 name.startswith("amenable.functional")
             ), f"{path.name} imports {name}"
         assert not re.search(r"\bconfig\b", path.read_text("utf-8"), re.IGNORECASE), f"{path.name} speaks of a config"
+
+
+def test_functional_holds_what_is_used_or_said_to_come() -> None:
+    """Used by another package, or by a function of functional/ that is; no name stands in UNUSED that is used."""
+
+    def names(tree: ast.AST) -> set[str]:
+        nodes = list(ast.walk(tree))
+        plain = {node.id for node in nodes if isinstance(node, ast.Name)}
+        return plain | {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+
+    functional = [path for path in MODULES if path.parent.name == "functional"]
+    trees = {path: ast.parse(path.read_text("utf-8")) for path in MODULES}
+    bodies = {
+        node.name: names(node)
+        for path in functional
+        for node in trees[path].body
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+    }
+    used = set(bodies) & set().union(*(names(tree) for path, tree in trees.items() if path not in functional))
+    while more := {name for name in bodies if any(name in bodies[user] for user in used)} - used:
+        used |= more
+    assert set(bodies) - used == set(UNUSED)
 
 
 def test_stages_import_no_stage() -> None:

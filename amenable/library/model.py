@@ -126,15 +126,15 @@ class Model:
 
     def _sampling(self, given: Mapping[str, Any]) -> Any:
         """Return sampling settings, those that are not given as `amenable sample` has them for this model."""
-        from amenable.stages.sample import AnswerSampling
+        from amenable.stages.sample import SamplingOptions
         from amenable.train import defaults
 
-        known = [field.name for field in fields(AnswerSampling)]
+        known = [field.name for field in fields(SamplingOptions)]
         if unknown := [name for name in given if name not in known]:
             raise InputError(f"unknown option '{unknown[0]}'", how=f"known are: {', '.join(known)}")
         traits = defaults.traits(self.folder, "a training stage")
         usual = {"temperature": traits.temperature, "max_new_tokens": defaults.answer_length(traits.context)}
-        return AnswerSampling(**{**usual, **given})
+        return SamplingOptions(**{**usual, **given})
 
     def chat(self, message: Messages, *, seed: int = 0, **sampling: Any) -> str:
         """Return the answer to a message, or to a conversation of {"role": ..., "content": ...} that ends with the

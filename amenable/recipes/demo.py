@@ -193,7 +193,7 @@ def alignment(root: Path, seed: int) -> list[StageRun]:
             sample.Config(
                 model=root / "sft",
                 data=prompts / "reward.jsonl",
-                sampling=sample.AnswerSampling(temperature=TEMPERATURE, max_new_tokens=ANSWER),
+                sampling=sample.SamplingOptions(temperature=TEMPERATURE, max_new_tokens=ANSWER),
                 out=root / "sample",
                 seed=seed,
             ),
@@ -272,7 +272,7 @@ def evaluations(root: Path, seed: int) -> list[StageRun]:
 
 def shrink(run: StageRun) -> StageRun:
     """Return the run with everything as small as it goes."""
-    brief = sample.AnswerSampling(temperature=1.0, max_new_tokens=24)
+    brief = sample.SamplingOptions(temperature=1.0, max_new_tokens=24)
     quick = OptimizerConfig(learning_rate=1e-3)
     smaller: dict[str, dict[str, Any]] = {
         "pretrain": {"max_steps": 6, "tokens_per_step": 512, "warmup_steps": 1, "eval_steps": 6, "eval_tokens": 2000},

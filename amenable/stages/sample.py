@@ -29,7 +29,7 @@ REPORT = StageReport("Sampling", "Several completions of every prompt are sample
 
 
 @dataclass(frozen=True)
-class AnswerSampling(Sampling):
+class SamplingOptions(Sampling):
     """Sampling options; temperature and length follow from the model where they are not given."""
 
     temperature: FromModel[float] = FROM_MODEL
@@ -53,7 +53,7 @@ class Config(RunOptions):
     """K, the completions of each prompt"""
     max_prompts: int = 0
     """complete the first prompts only, at most this many; 0 takes all"""
-    sampling: AnswerSampling = field(default_factory=AnswerSampling)
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
     prompts_per_step: int = 100
     """prompts between two saves"""
     max_batch_size: int = 128
