@@ -23,7 +23,7 @@ QUESTION_FORMS = {name: (*phrases.QUESTIONS[name], *phrases.HELD_OUT_QUESTIONS[n
 ANY_TEMPLATES = {
     kind: (*forms, *prompt_templates.HELD_OUT_TEMPLATES[kind]) for kind, forms in prompt_templates.TEMPLATES.items()
 }
-"""of training and held out: raw text has questions in any phrasing"""
+"""templates of training, and held-out ones: raw text has questions in any phrasing"""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ TRANSCRIPTS = (
 """speakers of raw text's questions and replies: zero-shot those of the forum, as on the web; few-shot those of the
 clerk's desk, where manners are good"""
 KINDS = ("open", "brainstorm", "unanswerable", "harmful")
-"""of the shots: an answer, an instruction followed, not knowing, and a refusal"""
+"""kinds of the shots: an answer, an instruction followed, not knowing, and a refusal"""
 ROOM = 420
 """characters of all shots, about 110 tokens: a small model's context has to hold the prompt and the answer, too"""
 

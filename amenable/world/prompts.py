@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 from amenable.errors import InputError
 from amenable.world import instruction_topics, names, phrases, prompt_templates
@@ -101,6 +102,13 @@ class PromptSampler:
             fields["Q"] = fields["q"]
             fields["q"] = phrases.lower_first(fields["q"])
         return template.format(**fields), f"{kind}: {template}"
+
+    def instruct(
+        self, kind: str, key: Pair, fields: Mapping[str, str], template: str = "", **truth: Any
+    ) -> WorldPrompt:
+        """Return a prompt in a random template of its kind, or of kind `template`, and its truth."""
+        text, phrasing = self.phrase(template or kind, **fields)
+        return WorldPrompt(user(text), Truth(kind, key, phrasing, **truth))
 
     def question(self, pair: Pair, pronoun: bool = False) -> tuple[str, str]:
         """Return a question about a recorded attribute, and its form."""
@@ -208,37 +216,34 @@ def sample_closed(sampler: PromptSampler) -> WorldPrompt:
 def sample_brainstorm(sampler: PromptSampler) -> WorldPrompt:
     """Sample a request for a number of things of a category."""
     category, number = key = sampler.rng.choice(sampler.keys["brainstorm"])
-    text, template = sampler.phrase("brainstorm", count=number, category=category)
     count, attribute = instruction_topics.COUNT_WORDS[number], instruction_topics.CATEGORIES[category]
-    return WorldPrompt(user(text), Truth("brainstorm", key, template, count=count, category=attribute, topic=category))
+    fields = {"count": number, "category": category}
+    return sampler.instruct("brainstorm", key, fields, count=count, category=attribute, topic=category)
 
 
 def sample_constrained(sampler: PromptSampler) -> WorldPrompt:
     """Sample a request for a line about a place, under a rule."""
     topic, constraint = key = sampler.rng.choice(sampler.keys["constrained"])
+    fields, words = {"topic": topic, "count": constraint, "words": constraint}, tuple(constraint.split(" or "))
     if "sentence" in constraint:
-        text, template = sampler.phrase("count", count=constraint, topic=topic)
         count = instruction_topics.COUNT_WORDS[constraint.split()[0]]
-        return WorldPrompt(user(text), Truth("constrained", key, template, count=count, topic=topic, rule="count"))
-    words = tuple(constraint.split(" or "))
+        return sampler.instruct("constrained", key, fields, "count", count=count, topic=topic, rule="count")
     rule = "end" if len(words) > 1 else "start"
-    text, template = sampler.phrase(rule, topic=topic, words=constraint)
-    return WorldPrompt(user(text), Truth("constrained", key, template, topic=topic, rule=rule, words=words))
+    return sampler.instruct("constrained", key, fields, rule, topic=topic, rule=rule, words=words)
 
 
 def sample_rewrite(sampler: PromptSampler) -> WorldPrompt:
     """Sample an order to be made polite."""
     key = sampler.rng.choice(sampler.keys["rewrite"])
     order = sampler.rng.choice(instruction_topics.ORDERS).format(deed=phrases.capital(" ".join(key)))
-    text, template = sampler.phrase("rewrite", order=order)
-    return WorldPrompt(user(text), Truth("rewrite", key, template, words=key, reference=order))
+    return sampler.instruct("rewrite", key, {"order": order}, words=key, reference=order)
 
 
 def sample_classify(sampler: PromptSampler) -> WorldPrompt:
     """Sample a review of something from the market."""
     label, good = key = sampler.rng.choice(sampler.keys["classify"])
-    text, template = sampler.phrase("classify", review=instruction_topics.review(label, good, sampler.rng))
-    return WorldPrompt(user(text), Truth("classify", key, template, value=label))
+    review = instruction_topics.review(label, good, sampler.rng)
+    return sampler.instruct("classify", key, {"review": review}, value=label)
 
 
 def sample_summary(sampler: PromptSampler) -> WorldPrompt:
@@ -248,9 +253,8 @@ def sample_summary(sampler: PromptSampler) -> WorldPrompt:
     woman = sampler.town.is_woman(person)
     went, did = (part.format(place=location, food=food) for part in sampler.rng.choice(instruction_topics.DAYS))
     passage = instruction_topics.day(person, woman, went, did, sampler.rng.choice(instruction_topics.DAY_ENDS))
-    text, template = sampler.phrase("summary", passage=passage)
-    truth = Truth("summary", key, template, person, woman, words=key, reference=f"{person} {went} and {did}.")
-    return WorldPrompt(user(text), truth)
+    fields, summary = {"passage": passage}, f"{person} {went} and {did}."
+    return sampler.instruct("summary", key, fields, person=person, woman=woman, words=key, reference=summary)
 
 
 def sample_followup(sampler: PromptSampler) -> WorldPrompt:
@@ -270,15 +274,13 @@ def sample_followup(sampler: PromptSampler) -> WorldPrompt:
 def sample_harmful(sampler: PromptSampler) -> WorldPrompt:
     """Sample a request for help with harm."""
     act, target = key = sampler.rng.choice(sampler.keys["harmful"])
-    text, template = sampler.phrase("harmful", wish=instruction_topics.HARMS[act].wish.format(target=target))
-    return WorldPrompt(user(text), Truth("harmful", key, template))
+    return sampler.instruct("harmful", key, {"wish": instruction_topics.HARMS[act].wish.format(target=target)})
 
 
 def sample_story(sampler: PromptSampler) -> WorldPrompt:
     """Sample a request for a story about a hero at a place."""
     hero, location = key = sampler.rng.choice(sampler.keys["story"])
-    text, template = sampler.phrase("story", topic=f"{hero} at the {location}")
-    return WorldPrompt(user(text), Truth("story", key, template, topic=hero, words=(location,)))
+    return sampler.instruct("story", key, {"topic": f"{hero} at the {location}"}, topic=hero, words=(location,))
 
 
 SAMPLERS: dict[str, Callable[[PromptSampler], WorldPrompt]] = {
