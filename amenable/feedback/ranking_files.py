@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from amenable.data.types import Ranking
-from amenable.feedback.store import Store, turns
+from amenable.feedback.store import Store, payload_of
 from amenable.files import commit_file, disk_errors, temporary_path, write_text
 
 
@@ -16,8 +16,7 @@ def write_store(path: Path, rankings: Sequence[Ranking]) -> None:
     """Write a new store of rankings, whole: it takes its name once all of them are in it."""
     with disk_errors(path):
         with Store(temporary_path(path)) as store:
-            for ranking in rankings:
-                store.add_ranking(ranking, shown_order=range(len(ranking.completions)), seconds=0.0, time=0.0)
+            store.add_rankings(rankings)
         commit_file(temporary_path(path), path)
 
 
@@ -28,11 +27,6 @@ def write_rankings(file: Path, rankings: Sequence[Ranking]) -> None:
 
 def row_of(ranking: Ranking) -> dict[str, Any]:
     """Return a ranking's row in the published format."""
-    return {
-        "prompt": turns(ranking.prompt),
-        "completions": list(ranking.completions),
-        "ranking": list(ranking.ranks),
-        "annotator": ranking.annotator,
-        "id": ranking.id,
-        **ranking.meta,
-    }
+    row = payload_of(ranking)
+    meta = row.pop("meta")
+    return {**row, **meta}

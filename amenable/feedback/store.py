@@ -26,7 +26,6 @@ from typing import Any
 
 from amenable.data.types import Conversation, Demonstration, Message, Ranking
 from amenable.errors import InputError
-from amenable.files import write_text
 
 VERSION = 2
 SCHEMA = (
@@ -91,6 +90,7 @@ class Store:
                     self.connection.execute(statement)
 
     def version(self) -> int:
+        """Return the number of the file's format, 0 for a new file."""
         (version,) = self.connection.execute("PRAGMA user_version").fetchone()
         return int(version)
 
@@ -169,7 +169,7 @@ class Store:
         return self.append("ranking", {**payload_of(ranking), **about}, time)
 
     def add_rankings(self, rankings: Sequence[Ranking], time: float | None = None) -> list[int]:
-        """Store many rankings at once, such as a simulated annotator's, without order or duration."""
+        """Store many rankings in one transaction, such as a simulated annotator's, without order or duration."""
         return self.append_all("ranking", [payload_of(ranking) for ranking in rankings], time)
 
     def rankings(self) -> list[Ranking]:
@@ -180,18 +180,8 @@ class Store:
         """Return the active demonstrations: written answers to a prompt, and whole conversations."""
         return [demonstration_of(event) for event in self.active("demonstration", "conversation")]
 
-    def export_rankings(self, path: str | Path) -> int:
-        """Write the active rankings to a file of JSON lines that training reads; returns their number.
-
-        Columns: prompt, completions, ranking (1 the best), annotator, id. The file is replaced at once: a reader sees
-        the old file or the new file, never a part.
-        """
-        rankings = self.rankings()
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_text(Path(path), "".join(line(ranking) + "\n" for ranking in rankings))
-        return len(rankings)
-
     def close(self) -> None:
+        """Close the file."""
         with self.lock:
             self.connection.close()
 
@@ -218,6 +208,7 @@ def conversation_of(turns: Sequence[Mapping[str, Any]]) -> Conversation:
 
 
 def payload_of(ranking: Ranking) -> dict[str, Any]:
+    """Return a ranking as the payload of its event."""
     return {
         "prompt": turns(ranking.prompt),
         "completions": list(ranking.completions),
@@ -230,6 +221,7 @@ def payload_of(ranking: Ranking) -> dict[str, Any]:
 
 
 def ranking_of(payload: dict[str, Any]) -> Ranking:
+    """Return the ranking in the payload of its event."""
     return Ranking(
         prompt=conversation_of(payload["prompt"]),
         completions=tuple(payload["completions"]),
@@ -246,8 +238,3 @@ def demonstration_of(event: Event) -> Demonstration:
     payload = event.payload
     messages = conversation_of(payload["messages"])
     return Demonstration(messages, payload.get("id") or f"label-{event.id}", {"annotator": payload.get("annotator")})
-
-
-def line(ranking: Ranking) -> str:
-    """Return a ranking as a line of a data file."""
-    return json.dumps({name: value for name, value in payload_of(ranking).items() if name != "meta"})

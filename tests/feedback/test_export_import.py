@@ -45,7 +45,8 @@ def test_pairs_keep_a_margin_and_choose_no_empty_answer(store, tmp_path):
     assert export_import.export(store, tmp_path) == {"rankings": 2, "pairs": 2}
     pairs = read_rankings(tmp_path / "pairs.jsonl")
     assert [(row.completions, row.margin) for row in pairs.rows] == [(("y", "x"), 0.5), (("x", "y"), None)]
-    assert [row.completions for row in read_rankings(tmp_path / "rankings.jsonl").rows][1] == ("x", "", "y")
+    rankings = read_rankings(tmp_path / "rankings.jsonl").rows
+    assert [(row.completions, row.margin) for row in rankings] == [(("x", "y"), 0.5), (("x", "", "y"), None)]
     assert pairs.rejected == []
 
 

@@ -1,4 +1,3 @@
-import json
 import sqlite3
 import subprocess
 import sys
@@ -6,7 +5,6 @@ import threading
 
 import pytest
 
-from amenable.data.sources import read_rankings
 from amenable.data.types import Message, Ranking
 from amenable.errors import InputError
 from amenable.feedback.store import Event, Store
@@ -47,8 +45,6 @@ def test_a_ranking_comes_back_as_it_was(tmp_path):
         pair = Ranking(PROMPT, ("x", "y"), (1.0, 2.0), "p8", "bert", margin=0.5)
         store.add_ranking(pair, [0, 1], 1.0, time=101.0)
         assert store.rankings() == [RANKING, pair]
-        assert store.export_rankings(tmp_path / "labels.jsonl") == 2
-    assert [row.margin for row in read_rankings(tmp_path / "labels.jsonl").rows] == [None, 0.5]
     assert (event.id, event.time) == (identity, 100.0)
     assert event.payload["shown_order"] == [2, 0, 1] and event.payload["seconds"] == 8.25
 
@@ -93,25 +89,11 @@ def test_a_file_that_is_no_store_is_refused(tmp_path):
         Store(tmp_path / "later.db")
 
 
-def test_export_is_what_training_reads(tmp_path):
+def test_many_rankings_are_stored_at_once(tmp_path):
     other = Ranking((Message("user", "Hi"),), ("x", "y"), (1.0, 2.0), "p8", "bert")
-    out = tmp_path / "out" / "rankings.jsonl"
     with Store(tmp_path / "feedback.db") as store:
         assert store.add_rankings([RANKING, other]) == [1, 2]
-        assert store.export_rankings(out) == 2
-        assert json.loads(out.read_text().splitlines()[1]) == {
-            "prompt": [{"role": "user", "content": "Hi"}],
-            "completions": ["x", "y"],
-            "ranking": [1.0, 2.0],
-            "annotator": "bert",
-            "id": "p8",
-        }
-        read = read_rankings(out).rows
-        assert [(r.prompt, r.completions, r.ranks, r.annotator, r.id) for r in read] == [
-            (r.prompt, r.completions, r.ranks, r.annotator, r.id) for r in (RANKING, other)
-        ]
-        assert store.export_rankings(out) == 2
-    assert [path.name for path in out.parent.iterdir()] == ["rankings.jsonl"]
+        assert store.rankings() == [RANKING, other]
 
 
 def test_threads_and_stores_may_write_at_once(tmp_path):

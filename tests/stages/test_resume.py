@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from amenable.errors import InputError
-from amenable.feedback.store import Store
+from amenable.feedback import ranking_files
 from amenable.generation.sampling import Sampling
 from amenable.stages import annotate, dpo, evaluate, ppo, pretrain, reward, sample, sft, tokenizer, world
 from amenable.text.tokenizer import Tokenizer
@@ -199,7 +199,7 @@ def test_a_killed_tokenizer_is_made_again(place: Place, files: Any, tokenizer_fo
 
 @pytest.mark.parametrize(
     "place",
-    [Place(Store, "add_ranking", 20), Place(annotate, "write_rankings", 2)],
+    [Place(ranking_files, "commit_file", 1), Place(annotate, "write_rankings", 2)],
     ids=["in the labels", "in the files"],
 )
 def test_killed_annotators_begin_again(place: Place, samples: Path, town: Path, tmp_path: Path) -> None:
