@@ -51,6 +51,11 @@ UNUSED = {
 }
 """functions of functional/ that no command uses yet, and what they are for"""
 
+QUESTION = re.compile(r"(What|Whether|Which|How|Who|Whose|Where|When|Why|Of)\b")
+FORBIDDEN = {"told", "said", "asked", "seen", "found", "made", "kept", "one", "place"}
+FORBIDDEN |= {"how", "what", "who", "beside", "borne"}
+"""names that do not say what they name; only InputError's documented what and how, in errors.py, are allowed"""
+
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 SOURCES = [path for path in MODULES if path.parent.name in ("stages",)]
 
@@ -195,3 +200,37 @@ def test_every_configuration_field_is_read() -> None:
         text = path.read_text("utf-8")
         for name in set(fields) - READ_BY:
             assert re.search(rf"(config|self)\.{name}\b", text), f"{path.name}: nothing reads '{name}'"
+
+
+def docstrings(tree: ast.Module) -> list[str]:
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    found = (ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, documented))
+    return [docstring for docstring in found if docstring]
+
+
+def test_docstrings_open_with_a_verb_or_a_noun() -> None:
+    """Fewer than 2 % may open with a question word, as at rlax, nanochat and starlette."""
+    every = [docstring for path in MODULES for docstring in docstrings(ast.parse(path.read_text("utf-8")))]
+    questions = [docstring.splitlines()[0] for docstring in every if QUESTION.match(docstring)]
+    assert len(every) > 1000 and len(questions) < 0.02 * len(every), questions
+
+
+def assigned(tree: ast.Module) -> set[str]:
+    """Names of variables, attributes, parameters, functions and classes that a module defines."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            names.add(node.attr)
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(node.name)
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_names_say_what_they_name(path: Path) -> None:
+    names = assigned(ast.parse(path.read_text("utf-8"))) & FORBIDDEN
+    assert names == ({"what", "how"} if path.name == "errors.py" and path.parent == PACKAGE else set())
