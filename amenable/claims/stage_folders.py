@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import yaml
 
 from amenable.data.files import read_json_lines
 from amenable.errors import InputError
+from amenable.rewards.spec import path_of, split_weight
 
 ORDER = ("world", "tokenizer", "pretrain", "sft", "sample", "annotate", "reward", "ppo", "dpo", "evaluate")
 """the stages of a demo, in the order they happen"""
@@ -140,37 +142,49 @@ def named(stages: list[Stage], name: str) -> Stage | None:
 
 
 def paths_of(values: Any) -> list[str]:
-    """Return every path-like string among nested options; of `name=folder@modifier` the folder.
+    """Return the path in every string with a slash among nested options.
 
-    >>> paths_of({"out": "a/b", "models": ["sft=runs/sft@few-shot"], "seed": 1})
-    ['a/b', 'runs/sft']
+    >>> paths_of({"out": "a/b", "models": ["sft=runs/sft@few-shot"], "reward": ["runs/reward=0.5"], "seed": 1})
+    ['a/b', 'runs/sft', 'runs/reward']
     """
     if isinstance(values, dict):
         return [path for value in values.values() for path in paths_of(value)]
     if isinstance(values, list):
         return [path for value in values for path in paths_of(value)]
-    return [values.split("=", 1)[-1].split("@")[0]] if isinstance(values, str) and "/" in values else []
+    return [str(path_in(values))] if isinstance(values, str) and "/" in values else []
+
+
+def path_in(text: str) -> Path:
+    """Return the path of an option's value: of `name=folder@modifier`, of a reward (SPEC=WEIGHT), or the value itself.
+
+    >>> path_in("ppo=runs/ppo@greedy"), path_in("runs/reward:good=2")
+    (PosixPath('runs/ppo'), PosixPath('runs/reward'))
+    """
+    name, equals, folder = text.partition("=")
+    if equals and "/" not in name:
+        return Path(folder.split("@", 1)[0])
+    spec, _ = split_weight(text)
+    return path_of(spec) or Path(spec)
 
 
 def read_yaml(path: Path) -> dict[str, Any] | None:
     """Read a mapping, or None where there is no file."""
-    if not path.is_file():
-        return None
-    try:
-        values = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise InputError("not readable as YAML", path, "run its stage again") from None
-    return values if isinstance(values, dict) else {}
+    return read_mapping(path, yaml.safe_load, "YAML")
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """Read a mapping, or None where there is no file."""
+    return read_mapping(path, json.loads, "JSON")
+
+
+def read_mapping(path: Path, parse: Callable[[str], Any], form: str) -> dict[str, Any] | None:
+    """Read a mapping from a text file; None where there is no file, empty where the file holds something else."""
     if not path.is_file():
         return None
     try:
-        values = json.loads(path.read_text("utf-8"))
-    except ValueError:
-        raise InputError("not readable as JSON", path, "run its stage again") from None
+        values = parse(path.read_text("utf-8"))
+    except (yaml.YAMLError, ValueError):
+        raise InputError(f"not readable as {form}", path, "run its stage again") from None
     return values if isinstance(values, dict) else {}
 
 

@@ -114,38 +114,26 @@ def sides(a: Path, b: Path) -> tuple[Side, Side]:
     """Read both folders; InputError where they are the same, or of kinds that cannot be compared."""
     if a.resolve() == b.resolve():
         raise InputError("is named twice", a, "name two folders")
-    stages, names = [read(folder) for folder in (a, b)], names_of(a, b)
-    first, second = (Side(name, kind_of(stage), stage) for name, stage in zip(names, stages))
+    first, second = (read_side(folder, name) for folder, name in zip((a, b), names_of(a, b)))
     if {first.kind, second.kind} > {DEMO}:
         kinds = " and ".join(f"{side.folder} is a {side.kind}" for side in (first, second))
         raise InputError(f"nothing to compare: {kinds}", how="name a stage's folder within the demo")
     return first, second
 
 
-def read(folder: Path) -> Stage:
+def read_side(folder: Path, name: str) -> Side:
     """Read a run directory; a model or demo becomes a stage without options."""
     if not folder.is_dir():
         raise InputError("no such folder", folder, "name two runs, models or demos")
-    stage = read_stage(folder)
+    facts, stage = read_json(folder / "config.json"), read_stage(folder)
+    kind = RUN if facts is None else REWARD if is_classifier(facts) else LANGUAGE
     if stage is not None:
-        return stage
-    if (folder / "config.json").is_file():
-        return Stage(folder.name, MODEL, folder, {}, {}, None, [])
-    if seed_folders(folder) or any(read_stage(inner) is not None for inner in folder.iterdir()):
-        return Stage(folder.name, DEMO, folder, {}, {}, None, [])
-    raise InputError("is no run, model or demo", folder, "name a folder that a stage or 'amenable demo' wrote")
-
-
-def kind_of(stage: Stage) -> str:
-    """Return the kind of a side: demo, evaluation, language model, reward model or run."""
-    if stage.command == DEMO:
-        return DEMO
-    if stage.command == "evaluate":
-        return EVALUATION
-    facts = read_json(stage.folder / "config.json")
+        return Side(name, EVALUATION if stage.command == "evaluate" else kind, stage)
     if facts is None:
-        return RUN
-    return REWARD if is_classifier(facts) else LANGUAGE
+        kind = DEMO
+        if not seed_folders(folder) and all(read_stage(inner) is None for inner in folder.iterdir()):
+            raise InputError("is no run, model or demo", folder, "name a folder that a stage or 'amenable demo' wrote")
+    return Side(name, kind, Stage(folder.name, DEMO if kind == DEMO else MODEL, folder, {}, {}, None, []))
 
 
 def names_of(a: Path, b: Path) -> tuple[str, str]:

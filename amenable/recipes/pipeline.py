@@ -20,9 +20,9 @@ from typing import Any
 
 import yaml
 
+from amenable.claims.stage_folders import path_in
 from amenable.errors import InputError, Interrupted
 from amenable.files import write_text
-from amenable.rewards.spec import path_of, split_weight
 from amenable.train.lock import is_held
 from amenable.train.run import plain_values
 
@@ -84,15 +84,6 @@ def paths_of(value: Any) -> Iterator[Path]:
     elif is_dataclass(value) and not isinstance(value, type):
         for item in vars(value).values():
             yield from paths_of(item)
-
-
-def path_in(text: str) -> Path:
-    """Return the path of `name=folder@modifier`, or of a reward."""
-    name, equals, folder = text.partition("=")
-    if equals and "/" not in name:
-        return Path(folder.split("@", 1)[0])
-    spec, _ = split_weight(text)
-    return path_of(spec) or Path(spec)
 
 
 def run_all(runs: Sequence[StageRun]) -> None:

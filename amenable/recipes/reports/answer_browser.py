@@ -10,7 +10,7 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
@@ -42,9 +42,8 @@ MARKS = (
 """properties of answers: key, value, label, good or bad"""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """One model's answer."""
+class Answer(NamedTuple):
+    """One model's answer; a JSON array for report.js."""
 
     text: str
     gold: float | None
@@ -53,9 +52,8 @@ class Answer:
     """indices into MARKS of its properties"""
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """One prompt with the answer of every model under every decoding."""
+class Prompt(NamedTuple):
+    """One prompt with the answer of every model under every decoding; a JSON array for report.js."""
 
     suite: str
     kind: str
@@ -90,14 +88,6 @@ class AnswerBrowser:
         """Indices into MARKS of the properties that any answer has."""
         answers = (answer for prompt in self.prompts for row in prompt.answers.values() for answer in row)
         return sorted({mark for answer in answers if answer is not None for mark in answer.marks})
-
-
-@dataclass(frozen=True)
-class Iteration:
-    """Some of the policy's answers at one step of PPO."""
-
-    step: int
-    rows: list[dict[str, Any]]
 
 
 def load(stages: Sequence[Stage], seed: int = 0) -> AnswerBrowser:
@@ -185,26 +175,14 @@ def to_json(browser: AnswerBrowser, names: Sequence[str], colours: Sequence[int]
         {"name": name, "colour": colour, "shown": bool(is_shown)}
         for name, colour, is_shown in zip(names, colours, shown)
     ]
-    prompts = [
-        [
-            prompt.suite,
-            prompt.kind,
-            prompt.turns,
-            prompt.truth,
-            {
-                decoding: [answer and [answer.text, answer.gold, answer.reward, answer.marks] for answer in row]
-                for decoding, row in prompt.answers.items()
-            },
-        ]
-        for prompt in browser.prompts
-    ]
     marks = [[text, kind] for _, _, text, kind in MARKS]
-    data = json.dumps({"models": models, "marks": marks, "prompts": prompts}, ensure_ascii=False, separators=(",", ":"))
-    return Markup(data.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
+    data = {"models": models, "marks": marks, "prompts": browser.prompts}
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
 
 
-def iterations(ppo: Stage | None) -> list[Iteration]:
-    """Return the policy's answers by step, as PPO wrote them; of very many steps some at even distances."""
+def iterations(ppo: Stage | None) -> list[tuple[int, list[dict[str, Any]]]]:
+    """Return (step, answers) of the policy, as PPO wrote them; of very many steps some at even distances."""
     by_step: dict[int, list[dict[str, Any]]] = {}
     for row in read_json_lines(ppo.folder / "samples.jsonl") if ppo else []:
         step = number(row, "step")
@@ -212,4 +190,4 @@ def iterations(ppo: Stage | None) -> list[Iteration]:
             texts = {"prompt": turns_of(row.get("prompt"))[-1][1], "completion": clipped(row["completion"])}
             figures = {"ended": bool(row.get("ended")), "score": number(row, "score"), "kl": number(row, "kl")}
             by_step.setdefault(int(step), []).append({**texts, **figures})
-    return [Iteration(step, by_step[step]) for step in evenly_spaced(sorted(by_step), MAX_ITERATIONS)]
+    return evenly_spaced(sorted(by_step.items()), MAX_ITERATIONS)

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TypeVar
 
 from markupsafe import Markup, escape
@@ -71,12 +72,9 @@ def line_chart(title: str, series: Sequence[Series], x_name: str = "step", keys:
     legend = "".join(key(curve.name, curve.colour) for curve in curves) if keys and curves[1:] else ""
     last = ", ".join(short(curve.points[-1][1]) for curve in curves) if len(curves) <= MAX_LABELLED else ""
     ends = f", ends at {last}" if last else ""
-    return Markup(
-        f'<figure class="chart" data-chart="{escape(chart_data(curves, frame, x_name))}">'
-        f"<figcaption><span>{escape(title)} {legend}</span><output>{escape(last)}</output></figcaption>"
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}{escape(ends)}">'
-        f'{"".join(shapes)}</svg><div class="tip" hidden></div></figure>'
-    )
+    data = f' data-chart="{escape(chart_data(curves, frame, x_name))}"'
+    output = f"<output>{escape(last)}</output>"
+    return chart(title, legend, shapes, ends, data, output, '<div class="tip" hidden></div>')
 
 
 def sparkline(points: Sequence[Point], colour: int = 1) -> Markup | None:
@@ -109,10 +107,17 @@ def calibration_chart(title: str, groups: Sequence[tuple[str, Sequence[dict[str,
             text = f"predicted {group['predicted']:.0%}, actual {group['actual']:.0%}, {group['count']:.0f} pairs"
             title_of_dot = f"<title>{escape(name)}: {text}</title>"
             shapes.append(f'<circle class="dot c{colour}" cx="{x:.1f}" cy="{y:.1f}" r="4">{title_of_dot}</circle>')
-    keys = "".join(key(name, colour) for name, _, colour in groups)
+    return chart(title, "".join(key(name, colour) for name, _, colour in groups), shapes)
+
+
+def chart(
+    title: str, legend: str, shapes: Sequence[str], ends: str = "", data: str = "", output: str = "", tip: str = ""
+) -> Markup:
+    """Return a figure: title, legend and last values above the drawing."""
+    label = f"{escape(title)}{escape(ends)}"
     return Markup(
-        f'<figure class="chart"><figcaption><span>{escape(title)} {keys}</span></figcaption>'
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(shapes)}</svg></figure>'
+        f'<figure class="chart"{data}><figcaption><span>{escape(title)} {legend}</span>{output}</figcaption>'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(shapes)}</svg>{tip}</figure>'
     )
 
 
@@ -124,10 +129,8 @@ def key(name: str, colour: int) -> str:
 def frame_of(points: Sequence[Point]) -> Frame:
     """Return the range of points, a little wider than they are; never empty."""
     xs, ys = [x for x, _ in points], [y for _, y in points]
-    x_low, x_high = min(xs), max(xs)
-    y_low, y_high = min(ys), max(ys)
-    room = 0.06 * (y_high - y_low) or 0.1 * abs(y_high) or 1.0
-    return Frame(x_low, x_high if x_high > x_low else x_low + 1, y_low - room, y_high + room)
+    margin = 0.06 * (max(ys) - min(ys)) or 0.1 * abs(max(ys)) or 1.0
+    return Frame(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1, min(ys) - margin, max(ys) + margin)
 
 
 def axes(frame: Frame, percent: bool = False) -> str:
@@ -170,15 +173,12 @@ def draw_band(series: Series, frame: Frame) -> str:
 
 def running_mean(points: Sequence[Point]) -> list[Point]:
     """Return each value's mean with its neighbours, a twenty-fifth of the curve on either side."""
-    reach = max(1, len(points) // 25)
-    sums = [0.0]
-    for _, y in points:
-        sums.append(sums[-1] + y)
-    out = []
+    reach, sums = max(1, len(points) // 25), [0.0, *accumulate(y for _, y in points)]
+    means = []
     for i, (x, _) in enumerate(points):
         start, end = max(0, i - reach), min(len(points), i + reach + 1)
-        out.append((x, (sums[end] - sums[start]) / (end - start)))
-    return out
+        means.append((x, (sums[end] - sums[start]) / (end - start)))
+    return means
 
 
 def evenly_spaced(items: Sequence[T], most: int = MAX_POINTS) -> list[T]:

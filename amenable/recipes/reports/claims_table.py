@@ -29,30 +29,23 @@ def table(claims: Sequence[dict[str, Any]], stages: Sequence[Stage], run: Path) 
     rows = []
     for claim in claims:
         parts, needs = claim.get("parts") or [], claim.get("needs") or []
-        shown = shown_part(claim)
+        first: dict[str, Any] = next(iter(parts), {})
+        settling = next((part for part in parts if part.get("what") == claim.get("what")), first)
         row = {
-            **verdict_row({"wanted": shown.get("wanted"), **claim}),
+            **verdict_row({"wanted": settling.get("wanted"), **claim}),
             "id": claim.get("id", ""),
             "words": claim.get("claim", ""),
             "note": claim.get("note") or "",
-            "what": shown.get("what", ""),
-            "parts": [part_row(part) for part in parts] if len(parts) > 1 else [],
+            "what": settling.get("what", ""),
+            "parts": [
+                {**verdict_row(part), "words": part.get("what", ""), "decides": part.get("decides", True)}
+                for part in (parts if len(parts) > 1 else [])
+            ],
             "sources": [name for name in needs if named(list(stages), name) is not None],
             "commands": commands(needs, stages, run) if claim.get("verdict") == "not measured" else [],
         }
         rows.append(row)
     return rows
-
-
-def shown_part(claim: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of a claim whose figures are shown: the one that settles the verdict, else the first."""
-    parts = claim.get("parts") or []
-    return next((part for part in parts if part.get("what") == claim.get("what")), next(iter(parts), {}))
-
-
-def part_row(part: dict[str, Any]) -> dict[str, Any]:
-    """Return the row of one part of a claim."""
-    return {**verdict_row(part), "words": part.get("what", ""), "decides": part.get("decides", True)}
 
 
 def verdict_row(row: dict[str, Any]) -> dict[str, Any]:

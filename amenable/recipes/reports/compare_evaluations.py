@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from amenable.claims.stage_folders import Stage, read_json, read_stages, seed_folders
+from amenable.claims.stage_folders import read_json, read_stages, seed_folders
 from amenable.data.files import read_json_lines
 from amenable.errors import InputError
 from amenable.evaluation.load_answers import TEST
@@ -79,22 +79,15 @@ def claims(a: Row, b: Row) -> list[Row]:
 
 
 def stage_options(a: Path, b: Path) -> list[Row]:
-    """Return the options in which the stages of two demos differ, the stage's name before them."""
-    stages_a, stages_b = ({stage.name: stage for stage in stages_of(demo)} for demo in (a, b))
+    """Return the options in which the stages of two demos differ, the stage's name before them; of several seeds the
+    first's. An option that names the same files, each of its own demo, does not differ."""
+    stages_a, stages_b = (
+        {stage.name: stage for stage in read_stages((seed_folders(demo) or [demo])[0])} for demo in (a, b)
+    )
     return [
         {**row, "name": f"{name}.{row['name']}"}
         for name in stages_a
         if name in stages_b
         for row in diff_runs.options(stages_a[name], stages_b[name])
-        if not is_same_file(row, a, b)
+        if not ({"a", "b"} <= row.keys() and str(row["a"]).replace(str(a), str(b)) == str(row["b"]))
     ]
-
-
-def stages_of(demo: Path) -> list[Stage]:
-    """Return the stages of a demo; of one with several seeds, those of the first."""
-    return read_stages((seed_folders(demo) or [demo])[0])
-
-
-def is_same_file(row: Row, a: Path, b: Path) -> bool:
-    """Return True for an option that names the same files, each of its own demo."""
-    return "a" in row and "b" in row and str(row["a"]).replace(str(a), str(b)) == str(row["b"])

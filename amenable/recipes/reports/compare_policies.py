@@ -88,13 +88,12 @@ def examples(rows: Sequence[Row], seed: int) -> list[Row]:
 
 
 def example(row: Row) -> Row:
-    """Return one prompt with both greedy answers; `gain` is the worth of b's less that of a's."""
-    a, b = (answer_row(row["answers"][name]["greedy"]) for name in ("a", "b"))
-    gain = None if a["worth"] is None or b["worth"] is None else b["worth"] - a["worth"]
-    return {"id": row["id"], "kind": row.get("kind"), "prompt": row["prompt"], "gain": gain, "a": a, "b": b}
-
-
-def answer_row(answer: Row) -> Row:
-    """Return an answer's text and worth: its gold, or its reward where no truth is known."""
-    gold, reward = number(answer, "gold"), number(answer, "reward")
-    return {"text": answer["text"], "ended": answer["ended"], "worth": reward if gold is None else gold}
+    """Return a prompt with both greedy answers, their worth (gold, or reward where no truth is known) and gain."""
+    sides = {}
+    for name in ("a", "b"):
+        answer = row["answers"][name]["greedy"]
+        gold, reward = number(answer, "gold"), number(answer, "reward")
+        sides[name] = {"text": answer["text"], "ended": answer["ended"], "worth": reward if gold is None else gold}
+    worths = [side["worth"] for side in sides.values()]
+    gain = None if None in worths else worths[1] - worths[0]
+    return {"id": row["id"], "kind": row.get("kind"), "prompt": row["prompt"], "gain": gain, **sides}

@@ -100,9 +100,9 @@ def change(row: Mapping[str, Any]) -> str:
     return f"{signed(row['value'])} ({signed(row['low'])} to {signed(row['high'])})"
 
 
-def half_width(low: float | None, high: float | None) -> str:
-    """Format half the width of an interval; empty where there is none."""
-    return "" if low is None or high is None else f"±{decimal((high - low) / 2)}"
+def half_width(low: float | None, high: float | None, scale: float = 1.0, digits: int = 2) -> str:
+    """Format half the width of an interval, times `scale`; empty where there is none."""
+    return "" if low is None or high is None else f"±{decimal(scale * (high - low) / 2, digits)}"
 
 
 def duration(seconds: float | None) -> str:

@@ -56,19 +56,15 @@ def model_table(figures: Figures, decoding: str) -> dict[str, Any]:
 def measure_row(key: str, columns: Sequence[Figures]) -> dict[str, Any] | None:
     """Return the row of one measure, a cell a model; None where no model was measured."""
     label, better, to_text = MEASURES[key]
-    values = [figures[key] for figures in columns]
-    measured = [value for value in values if value is not None]
+    measured = [figures[key] for figures in columns if figures[key] is not None]
     if not measured:
         return None
     best = to_text(max(measured) if better == "up" else min(measured)) if better else None
-    cells = [
-        {
-            "text": to_text(figures[key]),
-            "best": figures[key] is not None and to_text(figures[key]) == best,
-            "note": formatting.half_width(figures.get("gold_low"), figures.get("gold_high")) if key == "gold" else "",
-        }
-        for figures in columns
-    ]
+    cells = []
+    for figures in columns:
+        text = to_text(figures[key])
+        note = formatting.half_width(figures.get("gold_low"), figures.get("gold_high")) if key == "gold" else ""
+        cells.append({"text": text, "best": figures[key] is not None and text == best, "note": note})
     return {"label": label, "better": better, "cells": unmark_ties(cells)}
 
 
@@ -144,71 +140,52 @@ def task_table(figures: Figures) -> dict[str, Any] | None:
         accuracies = {name: number(models.get(name), "accuracy") for name in names}
         best = max((value for value in accuracies.values() if value is not None), default=None)
         cells = [
-            {"text": percent(value), "best": value is not None and value == best, "note": task_note(models.get(name))}
+            {
+                "text": percent(value),
+                "best": value is not None and value == best,
+                "note": formatting.half_width(
+                    number(models.get(name), "low"), number(models.get(name), "high"), 100, 0
+                ),
+            }
             for name, value in accuracies.items()
         ]
         rows.append({"label": task.replace("_", " "), "better": "up", "cells": unmark_ties(cells)})
     return {"names": names, "rows": rows} if rows else None
 
 
-def task_note(figures: Figures | None) -> str:
-    """Return the half-width of an accuracy's interval, in percentage points."""
-    low, high = number(figures, "low"), number(figures, "high")
-    return "" if low is None or high is None else f"±{50 * (high - low):.0f}"
-
-
-def bar(
-    name: str,
-    value: float | None,
-    low: float,
-    high: float,
-    colour: int,
-    interval: tuple[float | None, float | None] = (None, None),
-    share: bool = False,
+def share_bar(
+    name: str, value: float | None, colour: int, low: float | None = None, high: float | None = None
 ) -> dict[str, Any]:
-    """Return a horizontal bar from zero, as percentages of the scale [low, high]."""
-    scale = 100 / ((high - low) or 1.0)
-    zero = -low * scale
-    end = zero if value is None else (value - low) * scale
-    whisker = [round((bound - low) * scale, 1) for bound in interval if bound is not None]
-    return {
-        "name": name,
-        "text": percent(value) if share else decimal(value),
-        "left": round(min(zero, end), 1),
-        "width": round(abs(end - zero), 1),
-        "zero": round(zero, 1),
-        "colour": colour,
-        "whisker": whisker if len(whisker) == 2 else None,
-        "note": formatting.interval(*interval) if share else "",
-    }
+    """Return a horizontal bar of a share with its interval, in percent of the width."""
+    whisker = [] if low is None or high is None else [round(100 * low, 1), round(100 * high, 1)]
+    width = round(100 * (value or 0.0), 1)
+    text, note = percent(value), formatting.interval(low, high)
+    return {"name": name, "text": text, "width": width, "colour": colour, "whisker": whisker, "note": note}
 
 
 def reward_bars(figures: Figures, stage: Stage | None) -> list[dict[str, Any]]:
     """Return panels of bars: training annotators, held-out annotators, and each annotator."""
     facts, panels = figures["reward_model"], []
-    train, heldout = ("Annotators it learned from, other prompts", "Annotators it never met")
+    titles = ("Annotators it learned from, other prompts", "Annotators it never met")
     if facts["agreement_train"] is None and facts["agreement_heldout"] is None:
-        train, heldout = "Validation comparisons", "Held-out comparisons"
-    for key, split, title in (("train_annotators", "train", train), ("heldout_annotators", "heldout", heldout)):
+        titles = ("Validation comparisons", "Held-out comparisons")
+    for split, title in zip(("train", "heldout"), titles):
+        key = f"{split}_annotators"
         if facts[f"accuracy_{key}"] is None:
             continue
-        interval = (facts[f"accuracy_{key}_low"], facts[f"accuracy_{key}_high"])
+        accuracy, low, high, pairs = (
+            facts[name] for name in (f"accuracy_{key}", f"accuracy_{key}_low", f"accuracy_{key}_high", f"pairs_{key}")
+        )
         bars = [
-            bar("reward model", facts[f"accuracy_{key}"], 0, 1, 2, interval, share=True),
-            bar("one annotator with another", facts[f"agreement_{split}"], 0, 1, 1, share=True),
-            bar("the longer answer wins", facts[f"longer_wins_{key}"], 0, 1, 0, share=True),
+            share_bar("reward model", accuracy, 2, low, high),
+            share_bar("one annotator with another", facts[f"agreement_{split}"], 1),
+            share_bar("the longer answer wins", facts[f"longer_wins_{key}"], 0),
         ]
-        pairs = facts[f"pairs_{key}"]
         panels.append({"name": title, "note": "" if pairs is None else f"{pairs:,.0f} pairs", "bars": bars})
     for split, title in (("validation", "Each annotator it learned from"), ("heldout", "Each annotator it never met")):
-        annotators = split_figures(stage, split).get("by_annotator") or {}
-        bars = [
-            bar(name, number(facts, "accuracy"), 0, 1, 2, share=True)
-            for name, facts in sorted(annotators.items())
-            if name
-        ]
-        if bars:
-            panels.append({"name": title, "note": "", "bars": bars})
+        annotators = sorted((split_figures(stage, split).get("by_annotator") or {}).items())
+        bars = [share_bar(name, number(figures, "accuracy"), 2) for name, figures in annotators if name]
+        panels += [{"name": title, "note": "", "bars": bars}] if bars else []
     return panels
 
 
@@ -237,15 +214,10 @@ def margin_bars(stage: Stage | None) -> list[dict[str, Any]]:
     """
     figures = split_figures(stage, "heldout") or split_figures(stage, "validation")
     return [
-        bar(f"gap {decimal(log_odds(group['predicted']))}", group["actual"], 0, 1, 2, share=True)
+        share_bar(f"gap {decimal(math.log(p / (1 - p)))}", group["actual"], 2)
         for group in figures.get("calibration") or []
-        if 0 < group["predicted"] < 1
+        if 0 < (p := group["predicted"]) < 1
     ]
-
-
-def log_odds(share: float) -> float:
-    """Return the logit of a share."""
-    return math.log(share / (1 - share))
 
 
 def calibration(stage: Stage | None) -> Any:

@@ -149,12 +149,12 @@ def test_nothing_evaluated_nothing_to_explore() -> None:
 
 def test_iterations_come_by_step(stages: dict[str, Stage]) -> None:
     found = answer_browser.iterations(stages["ppo"])
-    assert [part.step for part in found] == [1, 5, 10, 15, 20, 25, 30, 35, 40, 45]
-    assert len(found[0].rows) == 4
-    assert found[0].rows[0]["prompt"] == "Name 2 foods of the market." and not found[0].rows[0]["ended"]
+    assert [step for step, _ in found] == [1, 5, 10, 15, 20, 25, 30, 35, 40, 45]
+    assert len(found[0][1]) == 4
+    assert found[0][1][0]["prompt"] == "Name 2 foods of the market." and not found[0][1][0]["ended"]
 
 
 def test_of_very_many_iterations_some_are_kept(stages: dict[str, Stage]) -> None:
     write(stages["ppo"], [{"step": step, "prompt": "p", "completion": "c"} for step in range(1, 1001)])
-    steps = [part.step for part in answer_browser.iterations(stages["ppo"])]
+    steps = [step for step, _ in answer_browser.iterations(stages["ppo"])]
     assert len(steps) == answer_browser.MAX_ITERATIONS and (steps[0], steps[-1]) == (1, 1000)

@@ -70,7 +70,10 @@ def test_of_several_seeds_the_first_one_tells_the_options(demo_run: Path, tmp_pa
     (tmp_path / "full").mkdir()
     shutil.copytree(demo_run, tmp_path / "full" / "seed-0")
     shutil.copytree(demo_run, tmp_path / "full" / "seed-1")
-    assert {stage.folder.parent.name for stage in compare_evaluations.stages_of(tmp_path / "full")} == {"seed-0"}
+    for seed, seconds in (("seed-0", 1), ("seed-1", 2)):
+        (tmp_path / "full" / seed / "ppo" / "config.yaml").write_text(f"command: ppo\nmax_steps: {seconds}\n")
+    rows = compare_evaluations.stage_options(tmp_path / "full", demo_run)
+    assert {"name": "ppo.max_steps", "a": 1} in rows
 
 
 def test_a_demo_without_a_report_says_how_to_write_it(demo_run: Path, other_run: Path) -> None:

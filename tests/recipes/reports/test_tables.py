@@ -62,14 +62,11 @@ def test_no_judgement_no_matrix(figures: dict) -> None:
     assert tables.preference_matrix({**figures, "preference": []}, "greedy") is None
 
 
-def test_a_bar_starts_at_zero() -> None:
-    # scale -3 .. 1: zero lies at 75 %
-    made = tables.bar("x", -2.0, -3.0, 1.0, 0)
-    assert (made["left"], made["width"], made["zero"]) == (25.0, 50.0, 75.0)
-    made = tables.bar("x", 0.6, 0, 1, 0, (0.5, 0.7), share=True)
-    assert (made["left"], made["width"], made["whisker"], made["text"]) == (0.0, 60.0, [50.0, 70.0], "60%")
-    made = tables.bar("x", None, 0, 1, 0)
-    assert (made["width"], made["text"], made["whisker"]) == (0.0, "–", None)
+def test_a_bar_is_a_share_of_the_width() -> None:
+    bar = tables.share_bar("x", 0.6, 2, 0.5, 0.7)
+    assert (bar["width"], bar["whisker"], bar["text"], bar["note"]) == (60.0, [50.0, 70.0], "60%", "50–70%")
+    bar = tables.share_bar("x", None, 0)
+    assert (bar["width"], bar["text"], bar["whisker"], bar["note"]) == (0.0, "–", [], "")
 
 
 def test_every_kind_has_a_cell_for_every_model(figures: dict) -> None:
