@@ -173,7 +173,7 @@ def test_an_unfinished_run_tells_which_checkpoints_are_whole(
 
     def recording(run: Run, step: int, *rest: Any, **values: Any) -> None:
         record(run, step, *rest, **values)
-        run.asked_to_stop = step == 4
+        run.stopping = step == 4
 
     monkeypatch.setattr(Run, "record", recording)
     config = replace(sft_config, out=tmp_path / "run", batch_size=24, epochs=3, save_steps=2)
