@@ -24,7 +24,7 @@ from amenable.errors import InputError
 from amenable.files import hash_of
 from amenable.models.hf_weights import shortened
 from amenable.recipes.reports.diff_runs import flat
-from amenable.train.run import plain_values
+from amenable.train.run_options import plain_values
 
 State = Literal["same", "changed", "gone", "not hashed"]
 SHORT = 12

@@ -24,7 +24,7 @@ from amenable.claims.stage_folders import path_in
 from amenable.errors import InputError, Interrupted
 from amenable.files import write_text
 from amenable.train.lock import is_held
-from amenable.train.run import plain_values
+from amenable.train.run_options import plain_values
 
 MAX_PARALLEL = 2
 """stages at once"""

@@ -14,7 +14,6 @@ finished.json       written last: seconds and final metrics; other commands read
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import platform
 import shutil
@@ -40,7 +39,7 @@ from amenable.train.lock import Lock
 from amenable.train.log import Log, plain_number
 from amenable.train.optimizer import Optimizer
 from amenable.train.plan import Schedule
-from amenable.train.run_options import MAY_CHANGE_ON_RESUME, DataOptions, TrainingOptions
+from amenable.train.run_options import MAY_CHANGE_ON_RESUME, DataOptions, TrainingOptions, plain_defaults, plain_values
 from amenable.train.runtime import Runtime
 
 OPTIONS, LINEAGE, FINISHED, STOPPED = "config.yaml", "lineage.json", "finished.json", "stopped.json"
@@ -147,6 +146,8 @@ class Run:
         """Raise InputError for a run of another stage, other options, or inputs that have changed since."""
         old, old_inputs = read_begun(self.out)
         new = yaml.safe_load(self.yaml())
+        if not old.keys() - new.keys():  # else an option may have been renamed
+            old = {**plain_defaults(self.config), **old}
         if old.get("command") != new["command"]:
             raise InputError(f"holds a run of '{old.get('command')}'", self.out, "give --out another folder")
         differing = [key for key in new if key not in MAY_CHANGE_ON_RESUME and old.get(key) != new[key]]
@@ -384,16 +385,3 @@ def read_begun(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if not isinstance(options, dict) or not isinstance(inputs, dict):
         raise InputError("holds something that is not a run", out, "give --out another folder")
     return options, inputs
-
-
-def plain_values(value: Any) -> Any:
-    """Convert options to values that YAML can write."""
-    if isinstance(value, dict):
-        return {key: plain_values(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain_values(item) for item in value]
-    if callable(value):
-        return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__name__)}"
-    if dataclasses.is_dataclass(value):
-        return {field.name: plain_values(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    return str(value) if isinstance(value, Path) else value

@@ -6,8 +6,9 @@ A stage's Config inherits them, and repeats an option only to give it another de
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 from amenable.train import plan
 from amenable.train.loading import SaveDtype
@@ -81,3 +82,25 @@ class OfflineOptions(TrainingOptions):
         outside = self.validation is None and not 0 < self.validation_split < 1
         hint = "it must lie between 0 and 1, or give --validation"
         plan.forbid(outside, f"validation_split is {self.validation_split}", hint)
+
+
+def plain_defaults(config: Any) -> dict[str, Any]:
+    """Return the defaults of a Config's options as YAML has them: the values of options that an older run lacks."""
+    defaults = {
+        field.name: field.default if field.default_factory is MISSING else field.default_factory()
+        for field in fields(config)
+    }
+    return {name: plain_values(value) for name, value in defaults.items() if value is not MISSING}
+
+
+def plain_values(value: Any) -> Any:
+    """Convert options to values that YAML can write."""
+    if isinstance(value, dict):
+        return {key: plain_values(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_values(item) for item in value]
+    if callable(value):
+        return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__name__)}"
+    if is_dataclass(value):
+        return {field.name: plain_values(getattr(value, field.name)) for field in fields(value)}
+    return str(value) if isinstance(value, Path) else value

@@ -22,9 +22,12 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / ENVIRONMENTS).read_text().splitlines()]
 
 
-def test_an_environment_is_what_decides_the_last_bits() -> None:
+def test_an_environment_is_what_decides_the_last_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     facts = {"device": "cpu", "precision": "fp32", "threads": 2, "torch": torch.__version__}
     assert environment_of(FP32) == facts
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
+    cuda = Runtime(torch.device("cuda:1"), True, 2)
+    assert environment_of(cuda) == {"device": "GPU 1", "precision": "bf16", "torch": torch.__version__}
     mps = Runtime(torch.device("mps"), True, 2)
     assert environment_of(mps) == {"device": "mps", "precision": "bf16", "torch": torch.__version__}
 

@@ -263,6 +263,21 @@ def test_the_lock_is_no_part_of_what_a_folder_holds(tmp_path: Path) -> None:
     assert files.hash_of(tmp_path) == before
 
 
+def test_an_option_that_came_later_had_its_default(tmp_path: Path) -> None:
+    """A run that was begun before an option existed goes on with the option's default, and with no other value."""
+    run = a_run(tmp_path)
+    run.begin()
+    run.lock.release()
+    options = run.out / "config.yaml"
+    options.write_text("".join(line + "\n" for line in options.read_text().splitlines() if "rate" not in line))
+    assert not a_run(tmp_path).skip_finished()
+    with pytest.raises(InputError, match=r"rate was 0\.5 and is 0\.7"):
+        a_run(tmp_path, rate=0.7).skip_finished()
+    options.write_text(options.read_text() + "speed: 0.7\n")
+    with pytest.raises(InputError, match=r"rate was None and is 0\.5"):  # it may be the former name of another option
+        a_run(tmp_path).skip_finished()
+
+
 def test_a_full_disk_leaves_the_last_checkpoint_and_one_line(tmp_path: Path) -> None:
     """A process whose files may not grow: the system refuses in the middle of the weights."""
     run = a_run(tmp_path)
