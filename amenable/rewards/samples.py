@@ -14,12 +14,15 @@ MAX_COMPLETIONS = 256
 
 
 def score_samples(reward: Reward, samples: Sequence[Sample], progress: Progress = silent) -> list[list[float] | None]:
-    """Return the scores of each sample's completions; None for a sample longer than a model among the parts reads.
+    """Return the scores of each sample's completions; None for a sample without completions, or longer
+    than a model among the parts reads.
 
     Functions and endpoints have the columns `id`, `kind` and `ended`.
     """
     scores: list[list[float] | None] = [None] * len(samples)
-    fitting = [i for i, row in enumerate(samples) if reward.fits(row.prompt, row.completions, row.ended)]
+    fitting = [
+        i for i, row in enumerate(samples) if row.completions and reward.fits(row.prompt, row.completions, row.ended)
+    ]
     for indices in tracked(list(batches(samples, fitting)), progress):
         rows = [samples[i] for i in indices]
         columns: dict[str, Sequence[Any]] = {

@@ -19,10 +19,10 @@ from amenable.data.files import read_text
 from amenable.data.types import Message
 from amenable.errors import InputError
 from amenable.feedback import annotators, quality
-from amenable.feedback.queries import Rule
+from amenable.feedback.queries import SCORED, Rule
 from amenable.feedback.store import Store
 from amenable.generation.sampling import Sampling
-from amenable.rewards.model import ModelReward
+from amenable.rewards.spec import Specs, load_reward, spec_list
 from amenable.seeds import derive_seed, mix
 from amenable.serve import security
 from amenable.serve.conversation import fit_prompt, load_model, stream_answer
@@ -63,14 +63,16 @@ class Config:
     """kinds of tasks"""
     query_strategy: Literal["file", Rule] = "file"
     """order of the tasks: as in the files, or by a rule of feedback/queries.py"""
-    ensemble: tuple[Path, ...] = ()
-    """reward models for the rules disagreement, uncertainty and disagreement_coreset"""
+    reward: Specs = ()
+    """members of the ensemble for the rules disagreement, uncertainty and disagreement_coreset, each a SPEC: a reward
+    model's folder, FOLDER:LABEL of a classifier, FILE.py:FUNCTION, length:4-30, ends, regex:PATTERN or an http address;
+    SPEC=WEIGHT scales its scores"""
     answers: int = 6
     """K, the most answers in a ranking"""
     model: Path | None = None
     """model for suggestions to those who write; by default runs/demo/ppo, if it exists"""
-    reward_model: Path | None = None
-    """reward model whose agreement with the annotators the owner's page shows"""
+    judge: Specs = ()
+    """reward whose agreement with the annotators the owner's page shows, in the same grammar; several are added"""
     instructions: Path | None = None
     """Markdown file of instructions; without it the owner may edit them on the page"""
     gold_items: Path | None = None
@@ -110,7 +112,7 @@ class Config:
             if not low <= getattr(self, name) <= high:
                 raise InputError(f"{name} is {getattr(self, name)}", how=f"it must lie between {low} and {high}")
         if self.query_strategy != "file":
-            require_ensemble(self.query_strategy, self.ensemble)
+            require_ensemble(self.query_strategy, spec_list(self.reward))
 
     @property
     def policy(self) -> AssignmentPolicy:
@@ -143,9 +145,14 @@ def run(config: Config) -> None:
 
 def load_tasks(config: Config) -> list[Task]:
     """Return the tasks of the samples, ordered, and the gold items."""
+    rule = config.query_strategy
+    rewards = []
+    if rule in SCORED:
+        runtime = start_runtime(config.device)
+        rewards = [load_reward(spec, runtime) for spec in spec_list(config.reward)]
     tasks = read_tasks(config.data, config.tasks, config.answers, config.overlap, config.seed)
-    if config.query_strategy != "file":
-        tasks = order_tasks(tasks, config.query_strategy, config.ensemble, config.seed, start_runtime(config.device))
+    if rule != "file":
+        tasks = order_tasks(tasks, rule, rewards, config.seed)
     gold = read_gold_tasks(config.gold_items, "calibration")
     return [*tasks, *gold, *read_gold_tasks(config.qualification, "screening")]
 
@@ -181,17 +188,17 @@ def load_suggester(config: Config) -> SuggestFn | None:
 
 
 def load_scorer(config: Config) -> quality.Score | None:
-    """Return the reward model's scores as a cached function; None without a reward model."""
-    if config.reward_model is None:
+    """Return the judge's scores as a cached function; None without a judge."""
+    if not config.judge:
         return None
-    reward = ModelReward.load(config.reward_model, start_runtime(config.device))
+    reward = load_reward(config.judge, start_runtime(config.device))
     cache: dict[tuple[str, ...], list[float]] = {}
 
     def score(prompt: Sequence[dict[str, str]], completions: Sequence[str], ended: Sequence[bool]) -> list[float]:
         key = (str(prompt), *completions)
         if key not in cache:
             messages = tuple(Message(turn["role"], turn["content"]) for turn in prompt)
-            # answers beyond the model's context all score 0
+            # answers beyond a model's context all score 0
             fits = reward.fits(messages, completions, ended)
             prompts = [messages] * len(completions)
             cache[key] = reward(prompts, completions, ended=ended) if fits else [0.0] * len(completions)

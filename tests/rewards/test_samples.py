@@ -44,8 +44,11 @@ def test_a_function_has_rows_and_columns(size: int, monkeypatch: pytest.MonkeyPa
 def test_samples_that_a_model_cannot_read_have_no_scores(judge: Path, runtime: Runtime) -> None:
     long = Sample("l", SAMPLES[0].prompt, ("a", "rose " * 60), (True, True))
     reward = load_reward([str(judge), "ends=0.5"], runtime)
-    first, none, last = score_samples(reward, [SAMPLES[1], long, SAMPLES[4]])
-    assert none is None and first is not None and last is not None
+    empty = Sample("e", SAMPLES[0].prompt, (), ())
+    first, none, nothing, last = score_samples(reward, [SAMPLES[1], long, empty, SAMPLES[4]])
+    assert (
+        none is nothing is None and score_samples(reward, [empty]) == [None] and first is not None and last is not None
+    )
     for row, values in ((SAMPLES[1], first), (SAMPLES[4], last)):
         own = reward([row.prompt] * len(row.completions), row.completions, ended=row.ended)
         assert values == pytest.approx(own, abs=1e-5) and len(set(values)) > 1
