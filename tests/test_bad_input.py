@@ -245,7 +245,7 @@ CASES = [
     ("long pairs", "dpo {dpo} --data {d}/long_pairs.jsonl", "long_pairs.jsonl: none of the 8 rankings is within"),
     ("empty prompt", "sample {sample} --data {d}/silent_prompt.jsonl", "silent_prompt.jsonl|prompt is empty"),
     ("ranking of one", "reward {reward} --data {d}/one_answer.jsonl", "completions is not a list of two or more"),
-    ("empty answer in a pair", "dpo {dpo} --data {d}/empty_answer.jsonl", "chosen is empty, and no answer"),
+    ("empty answer in a pair", "dpo {dpo} --data {d}/empty_answer.jsonl", "chosen is empty, and an empty completion"),
     ("NaN margin", "reward {reward} --data {d}/margin.jsonl", "margin.jsonl|line 1: margin is nan, not a number"),
     ("rank that is a word", "reward {reward} --data {d}/word_rank.jsonl", "rank 'first' is not a number"),
     ("pair of two prompts", "dpo {dpo} --data {d}/unlike.jsonl", "chosen and rejected differ before the last reply"),

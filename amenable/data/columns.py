@@ -59,7 +59,7 @@ def demonstration(row: Row, id: str) -> Demonstration:
     if record.filled("chosen") or record.filled("completions"):
         raise InvalidRow("a preference, not a demonstration")
     if "completion" in record and record.get("label") is False:
-        raise InvalidRow("an answer labelled as unwanted, not a demonstration")
+        raise InvalidRow("a completion labelled as unwanted, not a demonstration")
     messages = with_completion(record)
     if messages[-1].role != "assistant":
         raise InvalidRow("it does not end with an answer of the assistant")
@@ -105,7 +105,7 @@ def ranking(row: Row, id: str) -> Ranking:
     if not any(completion.strip() for completion in completions):
         raise InvalidRow("all completions are empty")
     if "chosen" in values and not completions[0].strip():
-        raise InvalidRow("chosen is empty, and no answer can't be better than one")
+        raise InvalidRow("chosen is empty, and an empty completion cannot be the better one")
     if len(set(ranks)) == 1:
         raise InvalidRow("all completions are tied")
     margin = record["margin"] if "margin" in record and len(completions) == 2 else None

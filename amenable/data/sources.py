@@ -132,7 +132,7 @@ def split_holdout(rows: Sequence[T], fraction: float, seed: int) -> tuple[list[T
     they are divided individually.
     """
     if not 0 < fraction < 1:
-        raise InputError(f"a fraction of {fraction} to hold out", how="it must lie between 0 and 1")
+        raise InputError(f"the held-out fraction is {fraction}", how="give a number between 0 and 1")
     if len(rows) < 2:
         raise InputError(f"{len(rows)} rows cannot be divided", how="give more rows, or held-out ones of their own")
     groups: dict[Any, list[int]] = defaultdict(list)
@@ -161,7 +161,7 @@ def _opening(row: Any) -> Any:
 
 def _read(path: Source, parse: Callable[[columns.Row, str], T], limit: int | None) -> Loaded[T]:
     if limit is not None and limit < 1:
-        raise InputError(f"a limit of {limit} rows", how="it must be 1 or more")
+        raise InputError(f"limit is {limit}", how="give 1 or more")
     used: list[T] = []
     rejected: list[Rejected] = []
     read: list[str] = []

@@ -63,7 +63,9 @@ class Tokenizer:
         files: those of the model folder, written back unchanged if no token was added.
         """
         if pad == eos and files is None:
-            raise InputError(f"pad and eos are both {eos}", how="padding would hide where an answer ends")
+            raise InputError(
+                f"pad and eos are both {eos}", how="give another pad: this one hides where completions end"
+            )
         backend.no_padding()
         backend.no_truncation()
         known = {token.content for token in backend.get_added_tokens_decoder().values()}
@@ -106,8 +108,8 @@ class Tokenizer:
         256 bytes, then the merges.
         """
         if vocab_size < MIN_VOCAB_SIZE:
-            needed = f"256 bytes and {len(SPECIAL_TOKENS)} special tokens need {MIN_VOCAB_SIZE} or more"
-            raise InputError(f"a vocabulary of {vocab_size}", how=needed)
+            hint = f"give {MIN_VOCAB_SIZE} or more, for 256 bytes and {len(SPECIAL_TOKENS)} special tokens"
+            raise InputError(f"vocab_size is {vocab_size}", how=hint)
         backend = Backend(models.BPE())
         words = pre_tokenizers.Split(Regex(SPLIT_PATTERN), behavior="isolated")
         byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

@@ -169,7 +169,7 @@ def test_a_limit_stops_reading(tmp_path):
     assert [row.text for row in loaded.rows] == ["1", "2"]
     assert loaded.rejected == [Rejected(str(tmp_path / "a.jsonl"), 2, "text is empty")]
     assert loaded.files == (str(tmp_path / "a.jsonl"),)
-    with pytest.raises(InputError, match="limit of 0"):
+    with pytest.raises(InputError, match="limit is 0"):
         read_texts(tmp_path, limit=0)
 
 
