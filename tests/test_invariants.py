@@ -47,7 +47,7 @@ def ppo_tests() -> Any:
 
 def load(config: ppo.Config, runtime: Runtime) -> Any:
     models = load_models(config, runtime)
-    return ppo_tests().Loaded(models, load_critic(models))
+    return ppo_tests().Loaded(models, load_critic(models, config))
 
 
 @dataclass(frozen=True)

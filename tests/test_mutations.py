@@ -104,7 +104,7 @@ def ppo_loaded(parts: Parts) -> Any:
 def load_ppo(sft: Path, reward: Path, runtime: Runtime) -> Any:
     config = ppo_config(model=sft, reward=reward)
     models = roles.load_models(config, runtime)
-    return file_of("stages/test_ppo.py").Loaded(models, roles.load_critic(models))
+    return file_of("stages/test_ppo.py").Loaded(models, roles.load_critic(models, config))
 
 
 def ppo_iteration(parts: Parts, loaded: Any = None) -> None:

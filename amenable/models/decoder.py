@@ -44,6 +44,8 @@ class Decoder(nn.Module):
         """config.json of the folder that the weights were loaded from"""
         self.num_tokens = config.vocab_size
         """number of the tokenizer's tokens; later rows of the vocabulary are padding, never sampled or trained"""
+        self.adapter_base = ""
+        """name of the model that adapters are on, where there are any"""
         learned = config.positions == "learned"
         with torch.device("meta"):
             self.token_embedding = embedding(config.vocab_size, config.hidden_size)

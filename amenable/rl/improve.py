@@ -50,6 +50,7 @@ from amenable.train.forward import Row
 from amenable.train.log import Bars, no_bars, tracked
 from amenable.train.objective import NextToken, Output, Stats, accumulate
 from amenable.train.run import Run
+from amenable.train.trained_weights import TrainedWeights
 
 NAMES = {"policy": ("", "policy"), "critic": ("critic_", "value")}
 """of a model: the prefix of its learning rate's metric, and the group of its gradient norm's"""
@@ -72,7 +73,8 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
     run.log.info(f"{plan.rollouts(options, schedule, len(prompts))}; {needed}")
     for line in lines:
         run.log.info(line)
-    state: dict[str, Stateful] = {**algorithm.models, "kl_controller": controller}
+    state: dict[str, Stateful] = {"kl_controller": controller}
+    state |= {name: TrainedWeights(model) for name, model in algorithm.models.items()}
     state |= {f"{name}_optimizer": optimizer for name, optimizer in algorithm.optimizers.items()}
     state |= {"best": best} if best is not None else {}
     order = batches.EpochOrder(len(prompts), options.seed)

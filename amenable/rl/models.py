@@ -9,9 +9,11 @@ from torch import nn
 
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel, critic_from_policy
+from amenable.models.lora import without_adapters
 from amenable.rewards.model import ModelReward
 from amenable.rewards.spec import Reward, load_reward, reward_inputs
 from amenable.rl.options import OnlineOptions
+from amenable.seeds import derive_seed
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import defaults, loading
 from amenable.train.defaults import Traits
@@ -41,17 +43,25 @@ class Models:
 def load_models(options: OnlineOptions, runtime: Runtime) -> Models:
     """Load policy and reference from the SFT model, and the reward; dropout off in all."""
     policy, tokenizer = loading.load_policy(options.model, runtime)
-    reference = runtime.to_inference(loading.load_policy(options.model, runtime)[0]).requires_grad_(False)
-    reward = load_reward(options.reward, runtime, options.max_tokens_per_pass)
+    loading.add_adapters(policy, options.lora, options.seed, options.model)
     freeze(policy, options.frozen_layers)
+    reference = loading.load_reference(policy, options.model, runtime)
+    reward = load_reward(options.reward, runtime, options.max_tokens_per_pass)
     return Models(policy, reference, tokenizer, reward, runtime, (reference, *(m.model for m in reward.models)))
 
 
-def load_critic(models: Models) -> ScalarModel:
+def load_critic(models: Models, options: OnlineOptions) -> ScalarModel:
     """Load a critic that starts as the reward model (Stiennon et al., 2020), the first of the policy's tokenizer; where
-    the reward has none, as the policy's body with a head of zeros."""
+    the reward has none, as the policy's body with a head of zeros. With adapters the body is the policy's own."""
     starts = [model for model in models.reward.models if model.folder is not None and model.reads(models.tokenizer)]
-    return critic_of(starts[0], models) if starts else critic_from_policy(models.policy)
+    if starts:
+        critic = critic_of(starts[0], models)
+    elif options.lora.rank:
+        critic = ScalarModel.from_decoder(without_adapters(models.policy))
+    else:
+        critic = critic_from_policy(models.policy)
+    loading.add_adapters(critic, options.lora, derive_seed(options.seed, "critic"), options.model)
+    return critic
 
 
 def critic_of(reward: ModelReward, models: Models) -> ScalarModel:

@@ -10,11 +10,11 @@ from amenable.rewards.spec import Specs
 from amenable.train import plan
 from amenable.train.defaults import FROM_MODEL, FromModel
 from amenable.train.optimizer import OptimizerConfig
-from amenable.train.run_options import TrainingOptions
+from amenable.train.run_options import AdapterOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnlineOptions(TrainingOptions):
+class OnlineOptions(AdapterOptions):
     """Options of every algorithm that learns from its own samples."""
 
     model: Path = Path("runs/sft")

@@ -38,7 +38,7 @@ from amenable.train.objective import Output, Stats, mean_stats
 from amenable.train.optimizer import Optimizer, freeze
 from amenable.train.rankings import Pair, add_reference_logps, margin_statistics, tokenize_pairs, tokenize_splits
 from amenable.train.run import Run
-from amenable.train.run_options import OfflineOptions
+from amenable.train.run_options import AdapterOptions, OfflineOptions
 from amenable.train.runtime import start_runtime
 from amenable.train.stage_report import StageReport
 
@@ -57,7 +57,7 @@ REPORT = StageReport(
 
 
 @dataclass(frozen=True)
-class Config(OfflineOptions):
+class Config(OfflineOptions, AdapterOptions):
     """Fit a policy to comparisons, by DPO."""
 
     model: Path = Path("runs/sft")
@@ -134,13 +134,14 @@ def run(config: Config) -> Path:
         return run.out
     runtime = start_runtime(config.device)
     policy, tokenizer = loading.load_policy(config.model, runtime)
+    loading.add_adapters(policy, config.lora, config.seed, config.model)
     freeze(policy, config.frozen_layers)
     context, limit = policy.config.context_length, config.max_tokens_per_pass
     training, validation = read(config, tokenizer, context, run.rejected)
     steps = EpochBatches(len(training), config.batch_size, config.epochs, config.seed)
     schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_lr_frac)
     check = first_batch.check_completions([(pair.chosen, pair.rejected) for pair in training], steps[0], tokenizer)
-    reference = runtime.to_inference(loading.load_policy(config.model, runtime)[0])
+    reference = loading.load_reference(policy, config.model, runtime)
     if not config.inspect_batch:
         training, validation = (
             add_reference_logps(reference, pairs, runtime, limit, run.log.bar("reference"))

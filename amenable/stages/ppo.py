@@ -73,7 +73,7 @@ def run(config: Config) -> Path:
     if run.skip_finished():
         return run.out
     models = load_models(config, start_runtime(config.device))
-    algorithm = PPO(models, load_critic(models), config)
+    algorithm = PPO(models, load_critic(models, config), config)
     return improve(algorithm, models, config, run, [by_default])
 
 

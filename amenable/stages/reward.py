@@ -42,7 +42,7 @@ from amenable.train.objective import Output, Stats, require_zero_outputs
 from amenable.train.optimizer import Optimizer, freeze
 from amenable.train.rankings import TokenizedRanking
 from amenable.train.run import Run
-from amenable.train.run_options import OfflineOptions
+from amenable.train.run_options import AdapterOptions, OfflineOptions
 from amenable.train.runtime import start_runtime
 from amenable.train.stage_report import StageReport
 
@@ -59,7 +59,7 @@ MEASURED = 200
 
 
 @dataclass(frozen=True)
-class Config(OfflineOptions):
+class Config(OfflineOptions, AdapterOptions):
     """Train a reward model from rankings."""
 
     model: Path = Path("runs/sft")
@@ -142,6 +142,7 @@ def run(config: Config) -> Path:
     steps = EpochBatches(len(elements), per_step, config.epochs, config.seed)
     schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_lr_frac)
     model = ScalarModel.from_decoder(decoder).to(runtime.device)
+    loading.add_adapters(model, config.lora, config.seed, config.model)
     freeze(model.decoder, config.frozen_layers)
     objective = RankingObjective(model, config.loss_type)
     measured = [row for items in (training, *sets.values()) for ranking in items for row in ranking.rows]

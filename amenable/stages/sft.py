@@ -32,7 +32,7 @@ from amenable.train.fit import Training, fit
 from amenable.train.objective import NextToken
 from amenable.train.optimizer import Optimizer
 from amenable.train.run import Run
-from amenable.train.run_options import OfflineOptions
+from amenable.train.run_options import AdapterOptions, OfflineOptions
 from amenable.train.runtime import Runtime, start_runtime
 from amenable.train.stage_report import StageReport
 
@@ -46,7 +46,7 @@ REPORT = StageReport(
 
 
 @dataclass(frozen=True)
-class Config(OfflineOptions):
+class Config(OfflineOptions, AdapterOptions):
     """Fine-tune a base model on demonstrations."""
 
     model: Path = Path("runs/pretrain")
@@ -91,6 +91,9 @@ def run(config: Config) -> Path:
     decoder, base_tokenizer = loading.load_policy(config.model, runtime, "amenable pretrain", config.dropout)
     tokenizer = base_tokenizer.with_chat_template()
     loading.fit_vocabulary(decoder, tokenizer, config.model)
+    loading.add_adapters(
+        decoder, config.lora, config.seed, config.model, tokenizer.vocab_size - base_tokenizer.vocab_size
+    )
     reward = load_reward(config.reward, runtime, config.max_tokens_per_pass) if config.reward else None
     context, (training, held_out) = decoder.config.context_length, read(config, run.rejected)
     training, rows = fitting_conversations("train", training, tokenizer, context, run.rejected, config.data)

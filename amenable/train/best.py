@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from amenable.train.trained_weights import trained_state
+
 
 class BestWeights:
     """Copy of a module's weights at the best value of a metric, saved in checkpoints."""
@@ -23,13 +25,13 @@ class BestWeights:
         if self.metric not in metrics or self.sign * metrics[self.metric] <= self.score:
             return False
         self.score, self.step = self.sign * float(metrics[self.metric]), step
-        self.weights = {name: value.detach().cpu().clone() for name, value in self.module.state_dict().items()}
+        self.weights = {name: value.detach().cpu().clone() for name, value in trained_state(self.module).items()}
         return True
 
     def restore(self) -> None:
         """Load the best weights into the module, if any evaluation was made."""
         if self.weights:
-            self.module.load_state_dict(self.weights)
+            self.module.load_state_dict(self.weights, strict=False)
 
     def state_dict(self) -> dict[str, Any]:
         return {"score": self.score if self.step else None, "step": self.step, "weights": dict(self.weights)}

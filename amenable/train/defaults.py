@@ -39,6 +39,9 @@ MAX_LENGTH = 256
 TUNED_LENGTH = 64
 """longest completion in tokens in the closed world, where KL coefficient and target were tuned"""
 
+LORA_FACTOR = 10
+"""best learning rate of adapters over that of all weights, at any rank and size (Schulman et al., 2025)"""
+
 Table = tuple[tuple[float, float], ...]
 """anchors: parameters, peak learning rate"""
 
@@ -125,6 +128,12 @@ def learning_rate(table: Table, parameters: int) -> float:
     raise ValueError(f"a table of {len(table)} anchors")
 
 
+def peak_rate(config: Any, table: Table, model: Traits) -> float:
+    """Return the peak learning rate for a model of this size; LORA_FACTOR times as much with adapters."""
+    rate = learning_rate(table, model.parameters)
+    return float(f"{rate * LORA_FACTOR:.2g}") if config.lora.rank else rate
+
+
 def answer_length(context: int) -> int:
     """Return the longest completion in tokens: a quarter of the context, at most `MAX_LENGTH`."""
     return max(1, min(MAX_LENGTH, context // 4))
@@ -154,7 +163,7 @@ def pretrain(config: C, model: Traits) -> tuple[C, str]:
 
 def sft(config: C, model: Traits) -> tuple[C, str]:
     """Fill the options of supervised fine-tuning for its base model; return them, and a line that names them."""
-    rate = learning_rate(SFT, model.parameters)
+    rate = peak_rate(config, SFT, model)
     values = {"dropout": model.dropout, "max_new_tokens": answer_length(model.context)}
     return fill(config, model, {"optimizer.learning_rate": rate, **values})
 
@@ -162,7 +171,7 @@ def sft(config: C, model: Traits) -> tuple[C, str]:
 def reward(config: C, model: Traits) -> tuple[C, str]:
     """Fill the options of reward modelling for its initial model; return them, and a line that names them."""
     rates = {
-        "optimizer.learning_rate": learning_rate(REWARD, model.parameters),
+        "optimizer.learning_rate": peak_rate(config, REWARD, model),
         "head_learning_rate": head_learning_rate(model.width),
     }
     return fill(config, model, rates)
@@ -179,7 +188,7 @@ def head_learning_rate(width: int) -> float:
 
 def dpo(config: C, model: Traits) -> tuple[C, str]:
     """Fill the options of DPO for its policy; return them, and a line that names them."""
-    rate = learning_rate(DPO, model.parameters)
+    rate = peak_rate(config, DPO, model)
     return fill(config, model, {"optimizer.learning_rate": rate, "max_new_tokens": answer_length(model.context)})
 
 
@@ -188,8 +197,8 @@ def online(config: Any, policy: Traits, critic: Traits | None = None) -> tuple[A
     return them, and a line that names them."""
     length = answer_length(policy.context) if config.max_new_tokens is None else config.max_new_tokens
     values = {
-        "optimizer.learning_rate": learning_rate(PPO, policy.parameters),
-        **({"critic_learning_rate": learning_rate(CRITIC, critic.parameters)} if critic is not None else {}),
+        "optimizer.learning_rate": peak_rate(config, PPO, policy),
+        **({"critic_learning_rate": peak_rate(config, CRITIC, critic)} if critic is not None else {}),
         "temperature": policy.temperature,
         "max_new_tokens": length,
         "kl_coef": kl_coef(length),

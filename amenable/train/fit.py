@@ -28,6 +28,7 @@ from amenable.train.passes import largest_inference_pass, largest_pass
 from amenable.train.run import Run
 from amenable.train.run_options import TrainingOptions
 from amenable.train.runtime import Runtime
+from amenable.train.trained_weights import TrainedWeights
 
 E = TypeVar("E")
 Metrics = dict[str, Any]
@@ -85,7 +86,7 @@ def fit(
         run.log.info(line)
     if first_batch.show(run, task.check, options.inspect_batch):
         return False
-    state: dict[str, Stateful] = {"model": task.model}
+    state: dict[str, Stateful] = {"model": TrainedWeights(task.model)}
     state |= {f"{prefix}optimizer": optimizer for prefix, optimizer in task.optimizers.items()}
     state |= {"best": task.best} if task.best is not None else {}
     for step in run.steps(len(task.batches), state, options.save_steps):

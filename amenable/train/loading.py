@@ -9,14 +9,17 @@ import torch
 
 from amenable.errors import InputError
 from amenable.files import disk_errors
-from amenable.models import pretrained
+from amenable.models import lora, pretrained
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
+from amenable.seeds import derive_seed
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import reference_logits
 from amenable.train.runtime import Runtime
 
 SaveDtype = Literal["float32", "bfloat16"]
+ADAPTER_FOLDER = "adapter"
+"""in a model's folder: its adapters as peft's files; the model itself has them merged"""
 VOCABULARY_MULTIPLE = 64
 """a vocabulary that grows becomes a multiple of this, for fast matrix products"""
 
@@ -45,6 +48,24 @@ def load_reward_model(
     return runtime.to_inference(model).requires_grad_(False) if frozen else model
 
 
+def load_reference(policy: Decoder, folder: Path, runtime: Runtime) -> Decoder:
+    """Return the frozen model that a policy starts as: its own weights without their adapters, or the folder's."""
+    if lora.adapters(policy):
+        return runtime.inference_copy(lora.without_adapters(policy))
+    return runtime.to_inference(load_policy(folder, runtime)[0]).requires_grad_(False)
+
+
+def add_adapters(
+    model: Decoder | ScalarModel, options: lora.LoraOptions, seed: int, folder: Path, new_tokens: int = 0
+) -> None:
+    """Freeze a model and add adapters, drawn by the seed; without a rank nothing changes. InputError for tokens whose
+    embeddings nothing would train."""
+    if options.rank and new_tokens:
+        problem = f"the chat template adds {new_tokens} tokens, whose embeddings adapters do not train"
+        raise InputError(problem, folder, "train all weights, or start from a chat model")
+    lora.add_adapters(model, options, derive_seed(seed, "adapters"), str(folder))
+
+
 def save_model(folder: Path, model: Decoder | ScalarModel, tokenizer: Tokenizer, dtype: SaveDtype = "float32") -> None:
     """Write a model folder in the published format, with a tokenizer, and reference logits for `amenable verify`.
 
@@ -58,6 +79,10 @@ def save_model(folder: Path, model: Decoder | ScalarModel, tokenizer: Tokenizer,
     if decoder.origin is not None:
         original = {name: decoder.origin.get(f"{name}_token_id") for name in ids}
         ids = original | ({"pad": tokenizer.pad_id} if scalar else {})
+    if lora.adapters(model):
+        with disk_errors(folder):
+            lora.save_adapters(folder / ADAPTER_FOLDER, model)
+        lora.merge_adapters(model)
     if dtype == "bfloat16":
         round_weights(model, torch.bfloat16)
     with disk_errors(folder):

@@ -10,6 +10,7 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from amenable.models.lora import LoraOptions
 from amenable.train import plan
 from amenable.train.loading import SaveDtype
 from amenable.train.optimizer import OptimizerConfig
@@ -82,6 +83,13 @@ class OfflineOptions(TrainingOptions):
         outside = self.validation is None and not 0 < self.validation_split < 1
         hint = "it must lie between 0 and 1, or give --validation"
         plan.forbid(outside, f"validation_split is {self.validation_split}", hint)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterOptions(TrainingOptions):
+    """Options of every stage that trains a model which is there already."""
+
+    lora: LoraOptions = field(default_factory=LoraOptions)
 
 
 def plain_defaults(config: Any) -> dict[str, Any]:

@@ -14,6 +14,9 @@ from amenable.rl.options import OnlineOptions
 from amenable.train import defaults, forward
 from amenable.train.runtime import Runtime
 
+OPTIONS = OnlineOptions()
+"""without adapters"""
+
 
 @pytest.fixture
 def options(assistant: Path, judge: Path) -> OnlineOptions:
@@ -30,7 +33,7 @@ def weights(model: torch.nn.Module) -> torch.Tensor:
 
 
 def test_each_pair_starts_equal_and_is_not_the_same(models: Models, judge: Path) -> None:
-    critic, scorer = load_critic(models), models.frozen[1]
+    critic, scorer = load_critic(models, OPTIONS), models.frozen[1]
     assert torch.equal(weights(models.policy), weights(models.reference))
     assert torch.equal(weights(critic), weights(scorer))
     with torch.no_grad():
@@ -44,7 +47,7 @@ def test_each_pair_starts_equal_and_is_not_the_same(models: Models, judge: Path)
 def test_only_policy_and_critic_train_and_dropout_is_off(models: Models, judge: Path, runtime: Runtime) -> None:
     for model, trains in (
         (models.policy, True),
-        (load_critic(models), True),
+        (load_critic(models, OPTIONS), True),
         *((m, False) for m in models.frozen),
     ):
         assert {p.requires_grad for p in model.parameters()} == {trains}
@@ -57,7 +60,7 @@ def test_frozen_layers_are_the_policys_alone(assistant: Path, judge: Path, runti
     models = load_models(OnlineOptions(model=assistant, reward=judge, frozen_layers=1), runtime)
     frozen = {name for name, p in models.policy.named_parameters() if not p.requires_grad}
     assert frozen == {n for n, _ in models.policy.named_parameters() if "embedding" in n or "layers.0." in n}
-    assert all(p.requires_grad for p in load_critic(models).parameters())
+    assert all(p.requires_grad for p in load_critic(models, OPTIONS).parameters())
 
 
 def test_a_reward_model_scores_the_sampled_ids(models: Models, runtime: Runtime) -> None:
@@ -74,7 +77,7 @@ def test_a_reward_model_of_another_tokenizer_scores_texts_and_is_no_critic(
 ) -> None:
     models = load_models(OnlineOptions(model=assistant, reward=other_judge), runtime)
     assert models.reward.reads_texts(models.tokenizer)
-    assert torch.equal(weights(load_critic(models).decoder), weights(models.policy))
+    assert torch.equal(weights(load_critic(models, OPTIONS).decoder), weights(models.policy))
 
 
 def test_without_a_reward_model_the_critic_is_the_policys_body_with_a_head_of_zeros(
@@ -82,7 +85,7 @@ def test_without_a_reward_model_the_critic_is_the_policys_body_with_a_head_of_ze
 ) -> None:
     options = OnlineOptions(model=assistant, reward=("length:1-3", "ends=0.5"), frozen_layers=1)
     models = load_models(options, runtime)
-    critic = load_critic(models)
+    critic = load_critic(models, OPTIONS)
     assert torch.equal(weights(critic.decoder), weights(models.policy)) and not weights(critic.score).any()
     assert all(p.requires_grad for p in critic.parameters()) and len(models.frozen) == 1
     policy = defaults.traits(assistant)

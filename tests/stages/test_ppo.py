@@ -102,7 +102,7 @@ class Loaded:
 @pytest.fixture
 def loaded(config: ppo.Config, runtime: Runtime) -> Loaded:
     models = load_models(config, runtime)
-    return Loaded(models, load_critic(models))
+    return Loaded(models, load_critic(models, config))
 
 
 def first(prompts: list[list[int]], count: int) -> list[list[int]]:

@@ -1,0 +1,109 @@
+"""Adapters in every stage that trains a model: the base stays, the result is merged and saved apart, runs resume."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from amenable.errors import InputError
+from amenable.models.lora import LoraOptions, adapters, without_adapters
+from amenable.rl.models import load_critic, load_models
+from amenable.stages import dpo, ppo, reward, rloo, sft
+from amenable.train import defaults, loading
+from amenable.train.optimizer import OptimizerConfig
+from amenable.train.runtime import DeviceOptions, Runtime
+
+LORA = LoraOptions(rank=4, alpha=16.0)
+COMMON: dict[str, Any] = {"lora": LORA, "device": DeviceOptions("cpu", "fp32", 1), "save_steps": 0}
+RATE: dict[str, Any] = {"optimizer": OptimizerConfig(learning_rate=1e-2), "warmup_steps": 1}
+ONLINE: dict[str, Any] = {"max_steps": 3, "prompts_per_step": 4, "max_new_tokens": 8, "num_mini_batches": 1}
+
+
+@pytest.fixture
+def configs(assistant: Path, judge: Path, files: Any, tmp_path: Path) -> dict[str, tuple[Any, Any]]:
+    online = {"model": assistant, "data": files.prompts, "reward": judge, **ONLINE, **RATE, **COMMON}
+    offline = {"model": assistant, **RATE, **COMMON}
+    return {
+        "sft": (
+            sft,
+            sft.Config(data=files.demonstrations, epochs=1, out=tmp_path / "sft", max_new_tokens=8, **offline),
+        ),
+        "reward": (reward, reward.Config(data=files.rankings, out=tmp_path / "reward", **offline)),
+        "dpo": (dpo, dpo.Config(data=files.pairs, out=tmp_path / "dpo", max_new_tokens=8, **offline)),
+        "ppo": (ppo, ppo.Config(out=tmp_path / "ppo", critic_learning_rate=1e-2, **online)),
+        "rloo": (rloo, rloo.Config(out=tmp_path / "rloo", num_generations=2, **online)),
+    }
+
+
+@pytest.mark.parametrize("name", ["sft", "reward", "dpo", "ppo", "rloo"])
+def test_it_trains_resumes_and_saves_merged_and_apart(
+    configs: dict[str, tuple[Any, Any]],
+    name: str,
+    assistant: Path,
+    run_in_two: Callable[[Any, Any, int], Path],
+    outcome: Callable[[Path], dict[str, Any]],
+) -> None:
+    stage, config = configs[name]
+    whole = stage.run(config)
+    parted = run_in_two(stage, replace(config, out=config.out.with_name("parted")), 2)
+    assert outcome(whole) == outcome(parted)
+    fields = json.loads((whole / "adapter" / "adapter_config.json").read_text())
+    assert fields["base_model_name_or_path"] == str(assistant) and fields["r"] == 4
+    assert fields["task_type"] == ("SEQ_CLS" if name == "reward" else "CAUSAL_LM")
+    tensors = load_file(whole / "adapter" / "adapter_model.safetensors")
+    assert max(float(t.abs().max()) for key, t in tensors.items() if "lora_B" in key) > 0
+    # the saved model is the base with s B A added, and nothing else
+    base, ours = load_file(assistant / "model.safetensors"), load_file(whole / "model.safetensors")
+    changed = {key for key in ours if key in base and not torch.equal(ours[key], base[key])}
+    adapted = {key.removeprefix("base_model.model.").replace("lora_A.", "") for key in tensors if "lora_A" in key}
+    assert changed == adapted
+    key = "model.layers.1.self_attn.q_proj.weight"
+    a, b = (tensors[f"base_model.model.{key[:-6]}lora_{x}.weight"] for x in "AB")
+    torch.testing.assert_close(ours[key], base[key] + 4.0 * (b @ a), rtol=1e-5, atol=1e-6)
+
+
+def test_checkpoints_hold_the_adapters_alone(
+    configs: dict[str, tuple[Any, Any]], stop_at: Callable[[int], None]
+) -> None:
+    stage, config = configs["sft"]
+    stop_at(2)
+    with pytest.raises(Exception, match="saved at step 2"):
+        stage.run(config)
+    names = load_file(config.out / "checkpoint-2" / "state.safetensors").keys()
+    weights = {name for name in names if "/model/" in name}
+    assert weights and not [name for name in weights if "base" in name or "embedding" in name]
+
+
+def test_policy_reference_and_critic_share_one_base(
+    configs: dict[str, tuple[Any, Any]], runtime: Runtime, files: Any
+) -> None:
+    config = replace(configs["ppo"][1], reward=("ends",))
+    models = load_models(config, runtime)
+    critic = load_critic(models, config)
+    shared = {p.data_ptr() for p in without_adapters(models.policy).parameters()}
+    assert {p.data_ptr() for p in models.reference.parameters()} == shared
+    assert {p.data_ptr() for p in without_adapters(critic.decoder).parameters()} <= shared
+    own = [p for p in critic.parameters() if p.requires_grad]
+    assert own and not shared & {p.data_ptr() for p in own}
+    theirs = {p.data_ptr() for p in models.policy.parameters() if p.requires_grad}
+    assert not theirs & {p.data_ptr() for p in own} and len(adapters(critic)) == len(adapters(models.policy))
+
+
+def test_the_learning_rate_is_ten_times_that_of_all_weights(assistant: Path) -> None:
+    traits = defaults.traits(assistant)
+    rates = [defaults.dpo(dpo.Config(lora=each), traits)[0].optimizer.learning_rate for each in (LORA, LoraOptions())]
+    assert rates[0] == pytest.approx(10 * rates[1])
+
+
+def test_new_tokens_are_refused_where_nothing_would_train_their_embeddings(assistant: Path, runtime: Runtime) -> None:
+    decoder, _ = loading.load_policy(assistant, runtime)
+    with pytest.raises(InputError, match="adds 4 tokens, whose embeddings adapters do not train; train all weights"):
+        loading.add_adapters(decoder, LORA, 0, assistant, new_tokens=4)
+    assert not adapters(decoder)
+    loading.add_adapters(decoder, LoraOptions(), 0, assistant, new_tokens=4)
+    assert not adapters(decoder)
