@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 FOLDER = Path(__file__).parent / "pages"
 MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-SHARED = ("base.css", "elements.js", "icon.svg")
+SHARED = ("base.css", "elements.js", "requests.js", "icon.svg")
 """files of every application"""
 
 

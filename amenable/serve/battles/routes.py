@@ -47,7 +47,7 @@ from amenable.serve.openai.streaming import EventStream
 from amenable.serve.web_pages import add_static, static_routes
 
 FILES = static_routes(
-    {"/": "arena.html", "/leaderboard": "arena-board.html"}, "arena.css", "arena.js", "arena-ask.js", "arena-board.js"
+    {"/": "arena.html", "/leaderboard": "arena-board.html"}, "arena.css", "arena.js", "arena-board.js"
 )
 OPEN_PATHS = frozenset({*FILES, "/login"})
 """served without a token"""

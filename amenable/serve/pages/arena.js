@@ -1,24 +1,24 @@
 // The arena: one message to two hidden models, their answers side by side, a vote, and only then their names.
 
-import { $, ask, events, guardDoor, tell } from "./arena-ask.js";
-import { el, completion, folded, markdown, plain } from "./elements.js";
+import { $, completion, el, fitHeight, folded, markdown, plain, sends } from "./elements.js";
+import { addLogin, ask, readEvents, setStatus } from "./requests.js";
 
-const KEPT = "amenable-battle";
+const STORAGE_KEY = "amenable-battle";
 const SIDES = ["left", "right"];
 const NAMES = { left: "Left", right: "Right" };
 const VOTES = [["left", "Left is better"], ["right", "Right is better"], ["tie", "A tie"], ["both_bad", "Both are bad"]];
-const KEEPS = { left: "left was better", right: "right was better", tie: "a tie", both_bad: "both were bad" };
+const VERDICTS = { left: "left was better", right: "right was better", tie: "a tie", both_bad: "both were bad" };
 const IDLE = 60; // seconds without a sign of life that no longer count
-let battle = null; // its name, once something has been said
+let battle = null; // its id, once there is a message
 let turns = [];
 let live = null; // the turn that is being answered
 let judged = null;
 let running = null;
 let voting = false;
 let worked = 0;
-let alive = Date.now();
+let lastActivity = Date.now();
 
-// ---- what is on the page
+// ---- display
 
 function show() {
   const all = live ? [...turns, live] : turns;
@@ -61,19 +61,19 @@ function answerNode(turn, side) {
 }
 
 function grow(side) {
-  const follow = atEnd();
-  const place = [...$("thread").querySelectorAll(`.answer.${side}`)].pop();
-  place?.replaceWith(answerNode(live, side));
-  if (follow) toEnd();
+  const follow = isAtEnd();
+  const node = [...$("thread").querySelectorAll(`.answer.${side}`)].pop();
+  node?.replaceWith(answerNode(live, side));
+  if (follow) scrollToEnd();
 }
 
-const atEnd = () => $("thread").scrollHeight - $("thread").scrollTop - $("thread").clientHeight < 90;
-const toEnd = () => { $("thread").scrollTop = $("thread").scrollHeight; };
+const isAtEnd = () => $("thread").scrollHeight - $("thread").scrollTop - $("thread").clientHeight < 90;
+const scrollToEnd = () => { $("thread").scrollTop = $("thread").scrollHeight; };
 
-function remember() {
+function storeBattle() {
   try {
-    if (battle) sessionStorage.setItem(KEPT, JSON.stringify({ battle, worked }));
-    else sessionStorage.removeItem(KEPT);
+    if (battle) sessionStorage.setItem(STORAGE_KEY, JSON.stringify({ battle, worked }));
+    else sessionStorage.removeItem(STORAGE_KEY);
   } catch { /* a browser that keeps nothing */ }
 }
 
@@ -82,55 +82,55 @@ function remember() {
 async function say(text) {
   const mine = (running = new AbortController());
   live = { user: text, left: "", right: "", ended: {} };
-  tell("");
+  setStatus("");
   show();
-  toEnd();
+  scrollToEnd();
   let wrong = null;
   try {
     if (!battle) battle = (await (await ask("/api/battle", {}, mine.signal)).json()).battle;
-    remember();
+    storeBattle();
     const reply = await ask("/api/say", { battle, text }, mine.signal);
-    for await (const event of events(reply.body)) take(event);
+    for await (const event of readEvents(reply.body)) showEvent(event);
   } catch (error) {
     wrong = error;
   }
   const stopped = wrong?.name === "AbortError";
-  if (wrong && !stopped) tell(wrong.message, true);
-  const known = await settle(stopped);
+  if (wrong && !stopped) setStatus(wrong.message, true);
+  const known = await syncBattle(stopped);
   running = live = null;
-  if (!known && wrong?.code !== "no_battle") tell("The server does not answer; try again.", true);
+  if (!known && wrong?.code !== "no_battle") setStatus("The server does not answer; try again.", true);
   if (wrong?.code === "no_battle" || (!turns.length && !stopped && !wrong)) battle = null;
-  const kept = turns.length > 0 && turns[turns.length - 1].user === text;
-  if (!kept && !$("say").value) $("say").value = text;
-  if (stopped) tell("Stopped.");
-  else if (kept && !wrong && !$("status").textContent) tell("Both have answered. Which is better?");
-  remember();
+  const isStored = turns.length > 0 && turns[turns.length - 1].user === text;
+  if (!isStored && !$("say").value) $("say").value = text;
+  if (stopped) setStatus("Stopped.");
+  else if (isStored && !wrong && !$("status").textContent) setStatus("Both have answered. Which is better?");
+  storeBattle();
   show();
-  toEnd();
-  fit();
-  if (kept) $("votes").focus({ preventScroll: true });
+  scrollToEnd();
+  fitHeight($("say"));
+  if (isStored) $("votes").focus({ preventScroll: true });
   else $("say").focus();
 }
 
-function take(event) {
+function showEvent(event) {
   if (event.error) throw new Error(event.error);
-  if (event.dropped) tell("The conversation has become long: the models no longer see its oldest messages.");
+  if (event.dropped) setStatus("The conversation has become long: the models no longer see its oldest messages.");
   if (!event.side) return;
   if (event.text) live[event.side] += event.text;
   if (event.ended !== undefined) live.ended[event.side] = event.ended;
   grow(event.side);
 }
 
-// What the server keeps is what counts: after a stop it may have heard a little more or less than was shown here.
-async function settle(patient) {
+// Reads the battle's turns from the server: after a stop it may hold a little more or less text than was shown here.
+async function syncBattle(patient) {
   if (!battle) return true;
   for (let tries = 0; tries < 20; tries++) {
     try {
-      const found = await (await ask(`/api/battle/${battle}`)).json();
-      if (!found.busy) {
-        turns = found.turns;
-        judged = found.judged;
-        if (judged) after();
+      const state = await (await ask(`/api/battle/${battle}`)).json();
+      if (!state.busy) {
+        turns = state.turns;
+        judged = state.judged;
+        if (judged) showVerdict();
         return true;
       }
     } catch (error) {
@@ -145,52 +145,45 @@ async function settle(patient) {
 async function vote(choice) {
   if (voting || running || judged || !turns.length) return;
   voting = true;
-  tell("");
+  setStatus("");
   show();
   try {
     judged = await (await ask("/api/vote", { battle, vote: choice, seconds: Math.round(worked * 10) / 10 })).json();
-    tell("");
-    after();
+    setStatus("");
+    showVerdict();
   } catch (error) {
-    tell(`${error.message}. Your vote is not kept yet: vote again.`, true);
+    setStatus(`${error.message}. Your vote is not kept yet: vote again.`, true);
   }
   voting = false;
-  remember();
+  storeBattle();
   show();
   if (judged) $("next").focus({ preventScroll: true });
   else if (turns.length) $("votes").focus({ preventScroll: true });
 }
 
-function after() {
+function showVerdict() {
   const { vote, models } = judged;
   $("after").replaceChildren(
-    el("p", { role: "status" }, `Kept: ${KEEPS[vote]}. Left was `, el("b", {}, models.left), ", right was ", el("b", {}, models.right), "."),
-    el("div", { class: "buttons" }, el("button", { type: "button", id: "next", class: "main", onclick: fresh }, "Next pair", el("kbd", {}, "Enter")),
+    el("p", { role: "status" }, `Kept: ${VERDICTS[vote]}. Left was `, el("b", {}, models.left), ", right was ", el("b", {}, models.right), "."),
+    el("div", { class: "buttons" }, el("button", { type: "button", id: "next", class: "main", onclick: nextPair }, "Next pair", el("kbd", {}, "Enter")),
       el("a", { class: "button", href: "/leaderboard" }, "Leaderboard")));
 }
 
-function fresh() {
+function nextPair() {
   if (running || voting) return;
   battle = judged = live = null;
   turns = [];
   worked = 0;
-  tell("");
-  remember();
+  setStatus("");
+  storeBattle();
   show();
   $("say").focus();
 }
 
-// ---- keys, time, the door
-
-const sends = (event) => event.key === "Enter" && !event.shiftKey && !event.isComposing;
-
-function fit() {
-  $("say").style.height = "auto";
-  $("say").style.height = `${$("say").scrollHeight + 2}px`;
-}
+// ---- keys, time, login
 
 function key(event) {
-  if ($("door").open || event.ctrlKey || event.metaKey) return;
+  if ($("login").open || event.ctrlKey || event.metaKey) return;
   if (event.key === "Escape") {
     if (running) running.abort();
     else if (event.target === $("say") && !$("votes").hidden) $("votes").focus();
@@ -207,48 +200,48 @@ function key(event) {
   }
 }
 
-function arrange() {
+function addListeners() {
   $("votes").replaceChildren(...VOTES.map(([choice, words], n) =>
     el("button", { type: "button", "data-vote": choice, "aria-keyshortcuts": `${n + 1}`, onclick: () => vote(choice) }, el("kbd", { "aria-hidden": "true" }, n + 1), el("span", {}, words))));
   document.addEventListener("keydown", key);
-  $("new").addEventListener("click", fresh);
+  $("new").addEventListener("click", nextPair);
   $("stop").addEventListener("click", () => running?.abort());
-  $("say").addEventListener("input", fit);
+  $("say").addEventListener("input", () => fitHeight($("say")));
   $("say").addEventListener("keydown", (event) => { if (sends(event) && !event.altKey) { event.preventDefault(); $("composer").requestSubmit(); } });
   $("composer").addEventListener("submit", (event) => {
     event.preventDefault();
     const text = $("say").value.trim();
     if (!text || running || voting || judged) return;
     $("say").value = "";
-    fit();
+    fitHeight($("say"));
     say(text);
   });
-  guardDoor(() => { tell(""); recall(); });
-  for (const sign of ["pointermove", "pointerdown", "keydown", "scroll"]) document.addEventListener(sign, () => { alive = Date.now(); }, { passive: true, capture: true });
+  addLogin("/login", () => { setStatus(""); return restoreBattle(); });
+  for (const sign of ["pointermove", "pointerdown", "keydown", "scroll"]) document.addEventListener(sign, () => { lastActivity = Date.now(); }, { passive: true, capture: true });
   setInterval(() => {
     if (!turns.length && !running) return;
-    if (judged || document.hidden || Date.now() - alive > IDLE * 1000) return;
+    if (judged || document.hidden || Date.now() - lastActivity > IDLE * 1000) return;
     worked += 0.5;
   }, 500);
-  addEventListener("pagehide", remember);
+  addEventListener("pagehide", storeBattle);
 }
 
-// A page that was loaded anew finds its battle again.
-async function recall() {
+// Restores the open battle of a page that was reloaded.
+async function restoreBattle() {
   try {
-    const kept = JSON.parse(sessionStorage.getItem(KEPT));
-    battle = kept?.battle || null;
-    worked = kept?.worked || 0;
+    const stored = JSON.parse(sessionStorage.getItem(STORAGE_KEY));
+    battle = stored?.battle || null;
+    worked = stored?.worked || 0;
   } catch {
     battle = null;
   }
-  await settle(true);
+  await syncBattle(true);
   show();
-  toEnd();
+  scrollToEnd();
   if (judged) $("next").focus();
   else $("say").focus();
 }
 
-arrange();
+addListeners();
 show();
-recall();
+restoreBattle();

@@ -1,4 +1,4 @@
-// Several answers to one prompt, put in order by a person: a place for each, ties allowed, keys or pointer alike.
+// A form that ranks several answers to one prompt, with ties, by keys or pointer.
 
 import { completion, el, folded } from "./elements.js";
 
@@ -7,11 +7,11 @@ export function rankForm(answers, done, drop) {
   const name = `rank-${crypto.getRandomValues(new Uint32Array(1))[0]}`;
   const save = el("button", { type: "submit", class: "main", disabled: true }, "Keep this order");
   const rows = answers.map((answer, i) => {
-    const places = answers.map((_, k) =>
+    const choices = answers.map((_, k) =>
       el("label", {}, el("input", { type: "radio", name: `${name}-${i}`, value: k + 1, onchange: () => (save.disabled = !ranks().every(Boolean)) }),
         el("span", {}, el("b", { class: "unseen" }, "place "), String(k + 1))));
     return el("fieldset", {}, el("legend", {}, `Answer ${String.fromCharCode(65 + i)}`),
-      folded(completion(answer), answer), el("div", { class: "places" }, places));
+      folded(completion(answer), answer), el("div", { class: "places" }, choices));
   });
   const ranks = () => rows.map((row) => Number(row.querySelector("input:checked")?.value || 0));
   const form = el("form", { class: "rank", "aria-label": "Rank these answers" },
@@ -24,12 +24,12 @@ export function rankForm(answers, done, drop) {
     const chosen = ranks();
     if (!chosen.every(Boolean)) return;
     save.disabled = true;
-    done(closed(chosen), (performance.now() - began) / 1000).catch(() => (save.disabled = false));
+    done(withoutGaps(chosen), (performance.now() - began) / 1000).catch(() => (save.disabled = false));
   });
   return form;
 }
 
-// Places without gaps before them: 2 2 4 says the same as 1 1 3.
-function closed(ranks) {
+// Ranks that count the better answers: 2 2 4 becomes 1 1 3.
+function withoutGaps(ranks) {
   return ranks.map((rank) => 1 + ranks.filter((other) => other < rank).length);
 }

@@ -1,8 +1,8 @@
-// Conversations kept in this browser, each under a key of its own: tabs that write at the same time keep each other's.
+// Conversations stored in this browser, each under its own key, so that tabs do not overwrite each other's.
 
 const PREFIX = "amenable-chat-";
-const EARLIER = "amenable-chats"; // one list of all conversations, as they were kept before
-const MOST = 100; // conversations kept
+const EARLIER = "amenable-chats"; // one list of all conversations: the format before
+const MOST = 100; // conversations stored
 
 export const freshId = () => Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
@@ -24,11 +24,11 @@ export function loadChats() {
   return chats.sort((a, b) => b.changed - a.changed);
 }
 
-// Keep a conversation. Where another tab has changed it since this one read it, this tab's becomes one of its own, so
-// that the messages of both stay. Throws where the browser keeps nothing.
+// Stores a conversation. Where another tab has changed it since, this tab's becomes a new one, so that both stay.
+// Throws where the browser stores nothing.
 export function saveChat(chat) {
-  const kept = read(PREFIX + chat.id, null);
-  if (kept && kept.version !== chat.version) {
+  const stored = read(PREFIX + chat.id, null);
+  if (stored && stored.version !== chat.version) {
     chat.id = freshId();
     chat.title = `${chat.title} (from this tab)`;
   }
@@ -46,7 +46,7 @@ export function removeChat(id) {
   localStorage.removeItem(PREFIX + id);
 }
 
-// Call changed(id, chat) when another tab keeps a conversation, with null for one that it has removed.
+// Calls changed(id, chat) when another tab stores a conversation, changed(id, null) when it removes one.
 export function watchChats(changed) {
   addEventListener("storage", (event) => {
     if (event.key?.startsWith(PREFIX)) changed(event.key.slice(PREFIX.length), read(event.key, null));

@@ -1,7 +1,9 @@
-// Elements made of plain text: nothing here, and nowhere else on these pages, reads text as markup.
+// Elements made of plain text: no page reads text as markup.
 
 const LONG = 1200; // characters of an answer from which on it is folded
 const TALL = 20; // lines, likewise
+
+export const $ = (id) => document.getElementById(id);
 
 export function el(tag, options = {}, ...children) {
   const node = document.createElement(tag);
@@ -15,12 +17,21 @@ export function el(tag, options = {}, ...children) {
   return node;
 }
 
+// True for Enter that sends, and not Shift+Enter or a composition's.
+export const sends = (event) => event.key === "Enter" && !event.shiftKey && !event.isComposing;
+
+// Makes a text box as high as its text.
+export function fitHeight(box) {
+  box.style.height = "auto";
+  box.style.height = `${box.scrollHeight + 2}px`;
+}
+
 export const nth = (n) => `${n}${["th", "st", "nd", "rd"][n % 100 > 10 && n % 100 < 14 ? 0 : n % 10] || "th"}`;
 export const plural = (n, word, words = `${word}s`) => `${n} ${n === 1 ? word : words}`;
 
 // The part of Markdown that models and people write: paragraphs, lists, headings, fenced code, **bold**, *italic*, `code`.
-// Every block has the direction of its own first letter. links: whether [text](https://...) becomes a link, for words of
-// the page's owner; heading: the level that a heading of n marks gets.
+// Every block has the direction of its first letter. links: [text](https://...) becomes a link, in the owner's texts
+// alone; heading: maps the number of marks to a heading's level.
 export function markdown(text, { links = false, heading = () => 3 } = {}) {
   const out = document.createDocumentFragment();
   text.split(/^```[^\n]*$/m).forEach((part, i) => {
@@ -79,7 +90,7 @@ function inline(text, links) {
 // Text as it was typed: line breaks stay, and nothing is markup.
 export const plain = (text, options = {}) => el("div", { class: "text plain", dir: "auto", ...options }, text);
 
-// An answer as it is read: Markdown, or the word that it is empty.
+// An answer as Markdown, or a note that it is empty.
 export function completion(text, options = {}) {
   const words = text.trim() ? markdown(text) : el("p", { class: "nothing" }, "(says nothing)");
   return el("div", { class: "text", ...options }, words);
@@ -101,7 +112,7 @@ export function folded(node, text) {
 }
 
 export function turn(message) {
-  const who = { user: "Person", assistant: "Assistant", system: "Setting" }[message.role];
+  const name = { user: "Person", assistant: "Assistant", system: "Setting" }[message.role];
   const text = message.role === "assistant" ? completion(message.content) : plain(message.content);
-  return el("div", { class: `turn ${message.role}` }, el("b", {}, who), folded(text, message.content));
+  return el("div", { class: `turn ${message.role}` }, el("b", {}, name), folded(text, message.content));
 }

@@ -1,11 +1,11 @@
-// Orders of answers: a ranking with ties, by keys, buttons or dragging; and a comparison of two with a slider.
+// Forms for rankings, with ties, by keys, buttons or dragging; and for comparisons of two, with a slider.
 
 import { completion, el, folded, nth, plural } from "./elements.js";
 
 const STRENGTHS = ["far better", "clearly better", "better", "slightly better"];
 
-// A card's rating and flags, shared by both forms. state: {ratings, flags, open}
-function judged(i, k, state, page) {
+// A card's rating and flags, in both forms. state: {ratings, flags, open}
+function ratingAndFlags(i, k, state, page) {
   const name = `rating-${i}`;
   const rate = el("fieldset", { class: "rate" }, el("legend", {}, "Rating"));
   for (let value = 1; value <= 7; value += 1) {
@@ -27,24 +27,24 @@ function judged(i, k, state, page) {
     });
     flags.append(el("label", {}, input, el("span", {}, flag)));
   }
-  const said = el("span", { class: "said-so" });
+  const summary = el("span", { class: "said-so" });
   const box = el("details", { class: "judge", open: state.open.has(i), ontoggle: () => (box.open ? state.open.add(i) : state.open.delete(i)) },
-    el("summary", {}, "Rate and flag", said), rate, flags);
+    el("summary", {}, "Rate and flag", summary), rate, flags);
   function mark() {
     const count = state.flags[i].length;
     const words = [state.ratings[i] ? `${state.ratings[i]} of 7` : "", count ? plural(count, "flag") : ""];
-    said.textContent = words.filter(Boolean).join(", ");
+    summary.textContent = words.filter(Boolean).join(", ");
   }
   mark();
   return box;
 }
 
-// Words for those who have keys, and for those who touch.
-const placing = () => (matchMedia("(pointer: coarse)").matches
+// Instructions for a keyboard, or for a touch screen.
+const instructions = () => (matchMedia("(pointer: coarse)").matches
   ? "Tap “Place next” from the best answer to the worst, or drag them here by their numbers."
   : "Press the numbers of the answers from best to worst, or drag them here.");
 
-const beginning = (k, given) => ({
+const initialState = (k, given) => ({
   ratings: given?.ratings?.length === k ? given.ratings : Array(k).fill(null),
   flags: given?.flags?.length === k ? given.flags : Array.from({ length: k }, () => []),
   open: new Set(),
@@ -52,109 +52,109 @@ const beginning = (k, given) => ({
 
 export function rankForm(task, given, page) {
   const k = task.completions.length;
-  const state = { ...beginning(k, given), places: placesOf(given, k) };
-  const places = el("ol", { class: "places", "aria-label": "Your order, best first" });
+  const state = { ...initialState(k, given), tiers: tiersOf(given, k) };
+  const list = el("ol", { class: "places", "aria-label": "Your order, best first" });
   const pool = el("div", { class: "pool", role: "group", "aria-label": "Answers not yet placed" });
-  const node = el("div", { class: "ranking" }, places, pool);
+  const node = el("div", { class: "ranking" }, list, pool);
   const texts = task.completions.map((text, i) => folded(completion(text, { id: `text-${i}` }), text));
-  const placed = () => state.places.flat();
-  const placeOf = (i) => state.places.findIndex((place) => place.includes(i));
+  const placed = () => state.tiers.flat();
+  const tierOf = (i) => state.tiers.findIndex((tier) => tier.includes(i));
   let drag = null;
 
-  function take(i) { state.places = state.places.map((place) => place.filter((j) => j !== i)).filter((place) => place.length); }
+  function remove(i) { state.tiers = state.tiers.map((tier) => tier.filter((j) => j !== i)).filter((tier) => tier.length); }
   function changed(i, words) {
     draw();
     if (i !== null) focus(i);
-    const where = i === null ? -1 : placeOf(i);
-    page.announce(words ?? (where < 0 ? `Answer ${i + 1} taken out` : `Answer ${i + 1} is ${nth(where + 1)}${state.places[where].length > 1 ? ", tied" : ""}`));
+    const where = i === null ? -1 : tierOf(i);
+    page.announce(words ?? (where < 0 ? `Answer ${i + 1} taken out` : `Answer ${i + 1} is ${nth(where + 1)}${state.tiers[where].length > 1 ? ", tied" : ""}`));
     page.changed();
   }
-  function put(i) { if (placeOf(i) < 0) { state.places.push([i]); changed(i); } else focus(i); }
-  function out(i) { take(i); changed(i); }
+  function put(i) { if (tierOf(i) < 0) { state.tiers.push([i]); changed(i); } else focus(i); }
+  function out(i) { remove(i); changed(i); }
   function tie(i) {
-    const at = placeOf(i);
-    if (at < 0) { if (state.places.length) { state.places.at(-1).push(i); changed(i); } else put(i); return; }
-    if (state.places[at].length > 1) { take(i); state.places.splice(at + 1, 0, [i]); changed(i, `Answer ${i + 1} is no longer tied`); }
-    else if (at > 0) { take(i); state.places[at - 1].push(i); changed(i); }
+    const at = tierOf(i);
+    if (at < 0) { if (state.tiers.length) { state.tiers.at(-1).push(i); changed(i); } else put(i); return; }
+    if (state.tiers[at].length > 1) { remove(i); state.tiers.splice(at + 1, 0, [i]); changed(i, `Answer ${i + 1} is no longer tied`); }
+    else if (at > 0) { remove(i); state.tiers[at - 1].push(i); changed(i); }
   }
   function move(i, by) {
-    const at = placeOf(i);
+    const at = tierOf(i);
     if (at < 0) { put(i); return; }
-    if (state.places[at].length > 1) { take(i); state.places.splice(by < 0 ? at : at + 1, 0, [i]); }
-    else if (state.places[at + by]) { [state.places[at], state.places[at + by]] = [state.places[at + by], state.places[at]]; }
+    if (state.tiers[at].length > 1) { remove(i); state.tiers.splice(by < 0 ? at : at + 1, 0, [i]); }
+    else if (state.tiers[at + by]) { [state.tiers[at], state.tiers[at + by]] = [state.tiers[at + by], state.tiers[at]]; }
     changed(i);
   }
   const focus = (i) => node.querySelector(`[data-answer="${i}"]`)?.focus();
   const focused = () => { const card = document.activeElement?.closest?.("[data-answer]"); return card ? Number(card.dataset.answer) : null; };
 
   function card(i) {
-    const at = placeOf(i);
-    const tied = at >= 0 && state.places[at].length > 1;
-    const where = at < 0 ? "not yet placed" : `${nth(at + 1)} of ${state.places.length}${tied ? ", tied" : ""}`;
+    const at = tierOf(i);
+    const tied = at >= 0 && state.tiers[at].length > 1;
+    const where = at < 0 ? "not yet placed" : `${nth(at + 1)} of ${state.tiers.length}${tied ? ", tied" : ""}`;
     const button = (text, label, act, more = {}) => el("button", { type: "button", "aria-label": `${label}: answer ${i + 1}`, title: label, onclick: act, ...more }, text);
     const moves = at < 0
-      ? [button("Place next", "Place next", () => put(i), { class: "wide" }), state.places.length ? button("=", "Tie with the last placed", () => tie(i)) : null]
-      : [button("↑", "Better", () => move(i, -1), { disabled: at === 0 && !tied }), button("↓", "Worse", () => move(i, 1), { disabled: at === state.places.length - 1 && !tied }),
+      ? [button("Place next", "Place next", () => put(i), { class: "wide" }), state.tiers.length ? button("=", "Tie with the last placed", () => tie(i)) : null]
+      : [button("↑", "Better", () => move(i, -1), { disabled: at === 0 && !tied }), button("↓", "Worse", () => move(i, 1), { disabled: at === state.tiers.length - 1 && !tied }),
          button("=", tied ? "Untie" : "Tie with the one above", () => tie(i), { disabled: at === 0 && !tied, "aria-pressed": String(tied) }), button("×", "Take out", () => out(i))];
     return el("article", { class: "card", tabindex: 0, "data-answer": i, "aria-label": `Answer ${i + 1}, ${where}`, "aria-describedby": `text-${i}` },
-      el("span", { class: "grip", "aria-hidden": "true", title: "Drag", onpointerdown: (event) => lift(event, i) }, String(i + 1)),
+      el("span", { class: "grip", "aria-hidden": "true", title: "Drag", onpointerdown: (event) => startDrag(event, i) }, String(i + 1)),
       el("div", { class: "answer" }, texts[i]),
-      el("div", { class: "moves" }, moves), judged(i, k, state, page));
+      el("div", { class: "moves" }, moves), ratingAndFlags(i, k, state, page));
   }
   function draw() {
-    places.replaceChildren(...state.places.map((place, at) => {
-      const last = state.places.length - 1;
+    list.replaceChildren(...state.tiers.map((tier, at) => {
+      const last = state.tiers.length - 1;
       const full = placed().length === k;
       const word = at === 0 ? "best" : at === last && full ? "worst" : "";
-      return el("li", { class: `place${word ? ` ${word}` : ""}` }, el("div", { class: "rank" }, el("b", {}, String(at + 1)), word && el("span", {}, word), place.length > 1 && el("i", {}, "tied")), el("div", { class: "cards" }, place.map(card)));
+      return el("li", { class: `place${word ? ` ${word}` : ""}` }, el("div", { class: "rank" }, el("b", {}, String(at + 1)), word && el("span", {}, word), tier.length > 1 && el("i", {}, "tied")), el("div", { class: "cards" }, tier.map(card)));
     }));
-    if (!state.places.length) places.append(el("li", { class: "place empty" }, placing()));
-    const left = [...Array(k).keys()].filter((i) => placeOf(i) < 0);
+    if (!state.tiers.length) list.append(el("li", { class: "place empty" }, instructions()));
+    const left = [...Array(k).keys()].filter((i) => tierOf(i) < 0);
     pool.replaceChildren(...(left.length ? [el("h2", {}, left.length === k ? "Answers" : "Not yet placed"), ...left.map(card)] : []));
     pool.hidden = !left.length;
   }
 
-  function lift(event, i) {
+  function startDrag(event, i) {
     if (event.button) return;
     event.preventDefault();
     const moved = node.querySelector(`[data-answer="${i}"]`);
     drag = { i, card: moved, x: event.clientX, y: event.clientY, target: null };
     moved.classList.add("lifted");
-    const moving = (e) => { moved.style.transform = `translate(${e.clientX - drag.x}px, ${e.clientY - drag.y}px)`; aim(e.clientY); edge(e.clientY); };
+    const moving = (e) => { moved.style.transform = `translate(${e.clientX - drag.x}px, ${e.clientY - drag.y}px)`; markTarget(e.clientY); scrollAtEdge(e.clientY); };
     const drop = (e) => {
       window.removeEventListener("pointermove", moving); window.removeEventListener("pointerup", drop); window.removeEventListener("pointercancel", drop);
       const target = e.type === "pointerup" ? drag.target : null;
       drag = null;
-      settle(i, target);
+      applyDrop(i, target);
     };
     window.addEventListener("pointermove", moving); window.addEventListener("pointerup", drop); window.addEventListener("pointercancel", drop);
   }
-  function edge(y) { if (y < 90) window.scrollBy(0, -12); else if (y > innerHeight - 120) window.scrollBy(0, 12); }
-  function aim(y) {
+  function scrollAtEdge(y) { if (y < 90) window.scrollBy(0, -12); else if (y > innerHeight - 120) window.scrollBy(0, 12); }
+  function markTarget(y) {
     node.querySelectorAll(".into, .before, .after").forEach((n) => n.classList.remove("into", "before", "after"));
-    const rows = [...places.querySelectorAll(".place:not(.empty)")].filter((row) => !(row.querySelectorAll(".card").length === 1 && row.contains(drag.card)));
+    const rows = [...list.querySelectorAll(".place:not(.empty)")].filter((row) => !(row.querySelectorAll(".card").length === 1 && row.contains(drag.card)));
     drag.target = null;
     for (const row of rows) {
       const { top, bottom, height } = row.getBoundingClientRect();
       const first = Number(row.querySelector(".card:not(.lifted)").dataset.answer);
       const margin = Math.min(height * 0.3, 28);
-      if (y < top + margin) { row.classList.add("before"); drag.target = { first, how: "before" }; return; }
-      if (y < bottom - margin) { row.classList.add("into"); drag.target = { first, how: "into" }; return; }
-      drag.target = { first, how: "after", row };
+      if (y < top + margin) { row.classList.add("before"); drag.target = { first, zone: "before" }; return; }
+      if (y < bottom - margin) { row.classList.add("into"); drag.target = { first, zone: "into" }; return; }
+      drag.target = { first, zone: "after", row };
     }
     const rect = pool.getBoundingClientRect();
-    if (!pool.hidden && rows.length && y > rect.top + 40) { drag.target = { how: "out" }; return; }
+    if (!pool.hidden && rows.length && y > rect.top + 40) { drag.target = { zone: "out" }; return; }
     if (drag.target) drag.target.row.classList.add("after");
-    else drag.target = { how: "first" };
+    else drag.target = { zone: "first" };
   }
-  function settle(i, target) {
+  function applyDrop(i, target) {
     if (target) {
-      take(i);
-      const at = target.first === undefined ? 0 : placeOf(target.first);
-      if (target.how === "into") state.places[at].push(i);
-      else if (target.how === "before") state.places.splice(at, 0, [i]);
-      else if (target.how === "after") state.places.splice(at + 1, 0, [i]);
-      else if (target.how === "first") state.places.unshift([i]);
+      remove(i);
+      const at = target.first === undefined ? 0 : tierOf(target.first);
+      if (target.zone === "into") state.tiers[at].push(i);
+      else if (target.zone === "before") state.tiers.splice(at, 0, [i]);
+      else if (target.zone === "after") state.tiers.splice(at + 1, 0, [i]);
+      else if (target.zone === "first") state.tiers.unshift([i]);
     }
     changed(i);
   }
@@ -163,13 +163,13 @@ export function rankForm(task, given, page) {
     const here = focused();
     const all = [...node.querySelectorAll(".card")];
     if (/^[1-9]$/.test(event.key) && Number(event.key) <= k) put(Number(event.key) - 1);
-    else if (event.key === "Backspace" && placed().length) out(here !== null && placeOf(here) >= 0 ? here : placed().at(-1));
-    else if (event.key === "=" || event.key === "t") tie(here !== null && placeOf(here) >= 0 ? here : placed().at(-1) ?? 0);
+    else if (event.key === "Backspace" && placed().length) out(here !== null && tierOf(here) >= 0 ? here : placed().at(-1));
+    else if (event.key === "=" || event.key === "t") tie(here !== null && tierOf(here) >= 0 ? here : placed().at(-1) ?? 0);
     else if (event.key === "ArrowUp" || event.key === "ArrowDown") {
       const by = event.key === "ArrowUp" ? -1 : 1;
       if ((event.shiftKey || event.altKey) && here !== null) move(here, by);
       else (all[all.indexOf(document.activeElement?.closest?.(".card")) + by] ?? all[by > 0 ? 0 : all.length - 1])?.focus();
-    } else if (event.key === "Enter" && placed().length < k && here !== null && placeOf(here) < 0) put(here);
+    } else if (event.key === "Enter" && placed().length < k && here !== null && tierOf(here) < 0) put(here);
     else return false;
     return true;
   }
@@ -178,25 +178,25 @@ export function rankForm(task, given, page) {
   return {
     node, key, path: "/api/rank",
     ready: () => { const left = k - placed().length; return left ? `${left} of ${k} to place` : ""; },
-    state: () => ({ ranks: Array.from({ length: k }, (_, i) => placeOf(i) + 1), ratings: state.ratings, flags: state.flags }),
-    body: () => ({ ranks: Array.from({ length: k }, (_, i) => placeOf(i) + 1), ratings: state.ratings, flags: state.flags }),
+    state: () => ({ ranks: Array.from({ length: k }, (_, i) => tierOf(i) + 1), ratings: state.ratings, flags: state.flags }),
+    body: () => ({ ranks: Array.from({ length: k }, (_, i) => tierOf(i) + 1), ratings: state.ratings, flags: state.flags }),
     focus: () => node.querySelector(".card")?.focus({ preventScroll: true }),
     keys: [["1 – 9", "place that answer next, best first"], ["=", "tie it with the one above, or untie it"], ["↑ ↓", "go from answer to answer"], ["Shift ↑ ↓", "move it up or down"], ["Backspace", "take it out again"], ["Enter", "send"]],
   };
 }
 
-// Ranks, 0 where not placed, as lists of tied answers.
-function placesOf(given, k) {
+// Lists of tied answers, best first, of ranks (0: not placed).
+function tiersOf(given, k) {
   if (given?.ranks?.length !== k) return [];
   const values = [...new Set(given.ranks.filter((rank) => rank > 0))].sort((a, b) => a - b);
   return values.map((value) => [...Array(k).keys()].filter((i) => given.ranks[i] === value));
 }
 
 export function compareForm(task, given, page) {
-  const state = { ...beginning(2, given), value: given?.strength ?? null };
+  const state = { ...initialState(2, given), value: given?.strength ?? null };
   const names = ["Left", "Right"];
   const cards = names.map((name, i) => el("article", { class: "card side", "aria-label": `${name} answer` },
-    el("h2", {}, name), folded(completion(task.completions[i]), task.completions[i]), judged(i, 2, state, page)));
+    el("h2", {}, name), folded(completion(task.completions[i]), task.completions[i]), ratingAndFlags(i, 2, state, page)));
   const words = el("output", { for: "strength" });
   const slider = el("input", { type: "range", id: "strength", min: -4, max: 4, step: 1, value: state.value ?? 0, "aria-label": "Which is better, and by how much", oninput: () => set(Number(slider.value)), onpointerup: () => set(Number(slider.value)) });
   const choice = (text, value) => el("button", { type: "button", "data-value": value, onclick: () => set(value) }, text);

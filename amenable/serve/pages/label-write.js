@@ -1,4 +1,4 @@
-// What people write: one answer, or both sides of a conversation, with suggestions to take, edit or refuse.
+// Form for demonstrations and for both sides of a conversation, with suggestions to take, edit or refuse.
 
 import { completion, el, turn } from "./elements.js";
 
@@ -10,22 +10,22 @@ export function writeForm(task, given, page) {
     state.suggestion = state.turns[0].suggestion;
     state.turns = [];
   }
-  const said = el("div", { class: "dialogue", "aria-label": "Conversation so far" });
+  const dialogue = el("div", { class: "dialogue", "aria-label": "Conversation so far" });
   const label = el("label", { for: "words" });
   const words = el("textarea", { id: "words", dir: "auto", rows: 5, maxlength: 20000, oninput: () => { state.words = words.value; page.changed(); draw(); } });
   const offer = el("div", { class: "offer", role: "group", "aria-label": "A suggestion", hidden: true });
   const ask = el("button", { type: "button", id: "suggest", onclick: suggest }, "Suggest an answer");
   const add = el("button", { type: "button", id: "add", onclick: () => { push(); } }, "Add turn");
   const back = el("button", { type: "button", onclick: pop }, "Change the last turn");
-  const node = el("div", { class: "writing" }, both ? said : null, label, words, offer, el("div", { class: "buttons" }, page.suggests ? ask : null, both ? add : null, both ? back : null));
+  const node = el("div", { class: "writing" }, both ? dialogue : null, label, words, offer, el("div", { class: "buttons" }, page.suggests ? ask : null, both ? add : null, both ? back : null));
   words.value = state.words;
 
   const role = () => (both && state.turns.length % 2 === 0 ? "user" : "assistant");
   const change = () => { draw(); page.changed(); };
 
   function draw() {
-    said.replaceChildren(...state.turns.map((one) => turn(one)));
-    said.hidden = !state.turns.length;
+    dialogue.replaceChildren(...state.turns.map((each) => turn(each)));
+    dialogue.hidden = !state.turns.length;
     label.textContent = !both ? "Your answer, as the assistant" : role() === "user" ? "As the person" : "As the assistant";
     words.placeholder = !both ? "The best answer you can give." : role() === "user" ? "Ask something, or go on." : "Answer as a good assistant would.";
     ask.hidden = role() !== "assistant";
@@ -56,20 +56,20 @@ export function writeForm(task, given, page) {
   async function suggest() {
     ask.disabled = true;
     ask.textContent = "Thinking …";
-    const found = await page.post("/api/suggest", { assignment: task.assignment, turns: both ? state.turns : [] });
+    const suggestion = await page.post("/api/suggest", { assignment: task.assignment, turns: both ? state.turns : [] });
     ask.disabled = false;
     ask.textContent = "Suggest another";
-    if (!found) return;
-    state.offered = found;
+    if (!suggestion) return;
+    state.offered = suggestion;
     offer.replaceChildren(
-      el("b", {}, "Suggestion"), completion(found.text),
+      el("b", {}, "Suggestion"), completion(suggestion.text),
       el("div", { class: "buttons" },
         el("button", { type: "button", id: "take", class: "main", onclick: () => accept(true) }, "Take"),
         el("button", { type: "button", id: "edit", onclick: () => accept(false) }, "Edit"),
         el("button", { type: "button", id: "refuse", onclick: () => { refuse(); words.focus(); } }, "Refuse")));
     offer.hidden = false;
     offer.querySelector("button").focus();
-    page.announce(`Suggestion: ${found.text}`);
+    page.announce(`Suggestion: ${suggestion.text}`);
   }
   function accept(whole) {
     words.value = state.words = state.offered.text;
@@ -80,7 +80,7 @@ export function writeForm(task, given, page) {
     else words.focus();
   }
   function turns() {
-    const all = state.turns.map((one) => ({ ...one, suggestion: one.suggestion ?? null }));
+    const all = state.turns.map((each) => ({ ...each, suggestion: each.suggestion ?? null }));
     if (words.value.trim()) all.push({ role: role(), content: words.value.trim(), suggestion: state.suggestion });
     return all;
   }

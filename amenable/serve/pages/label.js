@@ -1,31 +1,32 @@
-// The labelling page: who is here, which task, how long it takes, and what becomes of the answer.
+// The labelling page: login, tasks, the time at work on each, and the answers.
 
-import { el, markdown, plural, turn } from "./elements.js";
+import { $, el, markdown, plural, turn } from "./elements.js";
 import { compareForm, rankForm } from "./label-rank.js";
 import { writeForm } from "./label-write.js";
+import { addLogin, ask } from "./requests.js";
 
-const $ = (id) => document.getElementById(id);
 const NAMES = { rank: "Rank", compare: "Compare", demonstrate: "Write", converse: "Converse" };
-const IDLE = 60; // seconds without a sign of life that no longer count as work
+const IDLE = 60; // seconds without activity that no longer count as work
 let me = null;
 let task = null;
 let form = null;
 let kind = null;
 let worked = 0;
-let alive = 0;
+let lastActivity = 0;
 let busy = false;
 
-async function ask(path, body) {
-  const options = body === undefined ? {} : { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) };
-  let reply;
-  try { reply = await fetch(path, options); } catch { return { status: 0, data: { error: "The server does not answer. What you did here is kept in this browser; try again." } }; }
-  const data = await reply.json().catch(() => ({ error: `The server said ${reply.status}.` }));
-  return { status: reply.status, data };
+// {status, data} of a request; status 0 and an error where the server does not answer.
+async function call(path, body) {
+  try {
+    return { status: 200, data: await (await ask(path, body)).json() };
+  } catch (error) {
+    if (error.status) return { status: error.status, data: { error: error.message } };
+    return { status: 0, data: { error: "The server does not answer. What you did here is kept in this browser; try again." } };
+  }
 }
 async function post(path, body) {
-  const { status, data } = await ask(path, body);
+  const { status, data } = await call(path, body);
   if (status === 200) return data;
-  if (status === 401) door();
   toast(data.error, true);
   return null;
 }
@@ -34,38 +35,24 @@ async function begin() {
   const link = /^#token=(.+)$/.exec(location.hash);
   if (link) {
     history.replaceState(null, "", location.pathname);
-    await ask("/api/enter", { token: decodeURIComponent(link[1]) });
+    await call("/api/enter", { token: decodeURIComponent(link[1]) });
   }
-  const { status, data } = await ask("/api/me");
-  if (status === 401) return door();
+  const { status, data } = await call("/api/me");
+  if (status === 401) return undefined; // the login dialog is open
   if (status !== 200) return toast(data.error, true);
   me = data;
   $("me").replaceChildren(el("span", { class: "name" }, me.name), ...(me.role === "owner" ? [el("a", { href: "/owner" }, "Owner’s page")] : []),
     ...(me.entered ? [el("button", { type: "button", onclick: leave }, "Leave")] : []));
-  $("reasons").append(...me.reasons.map((reason, n) => el("label", {}, el("input", { type: "radio", name: "reason", value: reason, checked: n === 0 }), el("span", {}, reason))));
+  $("reasons").replaceChildren(el("legend", {}, "Why?"), ...me.reasons.map((reason, n) => el("label", {}, el("input", { type: "radio", name: "reason", value: reason, checked: n === 0 }), el("span", {}, reason))));
   const wanted = stored("kind");
   kind = me.kinds.includes(wanted) ? wanted : me.kinds[0];
-  $("kinds").replaceChildren(...me.kinds.map((one) => el("button", { type: "button", "data-kind": one, onclick: () => change(one) }, NAMES[one])));
+  $("kinds").replaceChildren(...me.kinds.map((each) => el("button", { type: "button", "data-kind": each, onclick: () => change(each) }, NAMES[each])));
   await next();
   if (!stored("told")) { help(); store("told", "yes"); }
 }
 
-function door() {
-  task = form = null;
-  $("foot").hidden = true;
-  $("asked").replaceChildren();
-  $("kinds").replaceChildren();
-  const token = el("input", { type: "password", id: "token", autocomplete: "current-password", required: true });
-  const enter = async (event) => {
-    event.preventDefault();
-    const { status, data } = await ask("/api/enter", { token: token.value.trim() });
-    if (status === 200) { $("work").replaceChildren(); begin(); } else toast(data.error, true);
-  };
-  $("work").replaceChildren(el("form", { class: "door", onsubmit: enter }, el("h1", {}, "Come in"), el("p", {}, "The token you were given opens this page."), el("label", { for: "token" }, "Token"), token, el("button", { class: "main" }, "Enter")));
-  token.focus();
-}
-async function leave() { await ask("/api/leave", {}); location.reload(); }
-function change(one) { keep(); kind = one; store("kind", one); next(); }
+async function leave() { await call("/api/leave", {}); location.reload(); }
+function change(newKind) { saveDraft(); kind = newKind; store("kind", kind); next(); }
 
 async function next() {
   const data = await post("/api/next", { kind });
@@ -73,9 +60,9 @@ async function next() {
   if (data) show(data);
 }
 
-function show({ task: found, progress }) {
-  task = found;
-  tell(progress);
+function show({ task: newTask, progress }) {
+  task = newTask;
+  showProgress(progress);
   $("foot").hidden = !task;
   $("asked").replaceChildren();
   if (!task) {
@@ -91,15 +78,15 @@ function show({ task: found, progress }) {
   $("work").replaceChildren(form.node);
   document.body.dataset.kind = task.kind;
   $("notes").value = draft?.notes ?? "";
-  $("keys").replaceChildren(...[...form.keys, ["U", "take the last answer back"], ["S", "skip"], ["?", "this list"]].flatMap(([k, what]) => [el("dt", {}, el("kbd", {}, k)), el("dd", {}, what)]));
+  $("keys").replaceChildren(...[...form.keys, ["U", "take the last answer back"], ["S", "skip"], ["?", "this list"]].flatMap(([k, meaning]) => [el("dt", {}, el("kbd", {}, k)), el("dd", {}, meaning)]));
   $("send").replaceChildren("Send", el("kbd", {}, ["demonstrate", "converse"].includes(task.kind) ? "Ctrl Enter" : "Enter"));
   worked = Number(draft?.worked ?? 0);
-  alive = Date.now();
+  lastActivity = Date.now();
   changed();
   window.scrollTo(0, 0);
   form.focus();
 }
-function tell(progress) {
+function showProgress(progress) {
   const of = progress.tasks ? ` · ${progress.answered} of ${plural(progress.tasks, "task")} answered` : "";
   $("progress").textContent = `${progress.mine} by you${of}`;
 }
@@ -108,9 +95,9 @@ function changed() {
   const missing = form.ready();
   $("missing").textContent = missing;
   $("send").disabled = busy || Boolean(missing);
-  keep();
+  saveDraft();
 }
-function keep() { if (form && task) store(`draft ${task.assignment}`, JSON.stringify({ ...form.state(), notes: $("notes").value, worked })); }
+function saveDraft() { if (form && task) store(`draft ${task.assignment}`, JSON.stringify({ ...form.state(), notes: $("notes").value, worked })); }
 function announce(text) { $("spoken").textContent = text; }
 function toast(text, bad = false) {
   $("say").textContent = text;
@@ -125,14 +112,13 @@ async function finish(path, body, words) {
   busy = true;
   $("send").disabled = true;
   const { assignment } = task;
-  const { status, data } = await ask(path, { assignment, notes: $("notes").value, seconds: Math.round(worked * 10) / 10, ...body });
+  const { status, data } = await call(path, { assignment, notes: $("notes").value, seconds: Math.round(worked * 10) / 10, ...body });
   busy = false;
   if (status === 200) {
     localStorage.removeItem(`draft ${assignment}`);
     toast(words);
     return next();
   }
-  if (status === 401) door();
   toast(data.error, true);
   if (status === 409 || status === 404) return next(); // answered in another tab, or with somebody else by now
   if (form) changed();
@@ -140,7 +126,7 @@ async function finish(path, body, words) {
 function send() { if (form && !form.ready()) finish(form.path, form.body(), "Kept. Thank you."); }
 function skip(reason, notes) { finish("/api/skip", { reason, ...(notes ? { notes } : {}) }, "Skipped."); }
 async function undo() {
-  keep();
+  saveDraft();
   const data = await post("/api/undo", {});
   if (!data) return;
   kind = data.task.kind;
@@ -153,16 +139,16 @@ function help() {
   $("instructions").showModal();
 }
 
-// Work is time with the page in view and signs of life.
-function life() { alive = Date.now(); }
+// Time at work: the page is in view and was used within IDLE seconds.
+function noteActivity() { lastActivity = Date.now(); }
 setInterval(() => {
-  if (!task || document.hidden || Date.now() - alive > IDLE * 1000) return;
+  if (!task || document.hidden || Date.now() - lastActivity > IDLE * 1000) return;
   worked += 1;
   $("clock").textContent = `${Math.floor(worked / 60)}:${String(worked % 60 | 0).padStart(2, "0")}`;
-  if (worked % 15 === 0) keep();
-  if (worked % Math.max(60, Math.round(me.lease / 3)) === 0) ask("/api/hold", { assignment: task.assignment });
+  if (worked % 15 === 0) saveDraft();
+  if (worked % Math.max(60, Math.round(me.lease / 3)) === 0) call("/api/hold", { assignment: task.assignment });
 }, 1000);
-for (const sign of ["pointermove", "pointerdown", "keydown", "scroll"]) document.addEventListener(sign, life, { passive: true });
+for (const sign of ["pointermove", "pointerdown", "keydown", "scroll"]) document.addEventListener(sign, noteActivity, { passive: true });
 
 document.addEventListener("keydown", (event) => {
   if (!form || busy || document.querySelector("dialog[open]")) return;
@@ -183,7 +169,7 @@ $("send").addEventListener("click", send);
 $("undo").addEventListener("click", undo);
 $("help").addEventListener("click", help);
 $("skip").addEventListener("click", () => $("why").showModal());
-$("notes").addEventListener("input", keep);
+$("notes").addEventListener("input", saveDraft);
 $("why").addEventListener("close", () => {
   if ($("why").returnValue === "yes") skip(document.querySelector("[name=reason]:checked").value, $("why-notes").value || $("notes").value);
   $("why-notes").value = "";
@@ -200,4 +186,5 @@ addEventListener("storage", (event) => {
 function store(name, value) { try { localStorage.setItem(name, value); } catch { /* a browser that keeps nothing */ } }
 function stored(name) { try { return localStorage.getItem(name); } catch { return null; } }
 
+addLogin("/api/enter", begin);
 begin();

@@ -1,31 +1,32 @@
 // The owner's page: the figures of the labels so far, the labels themselves, and the instructions.
 
-import { el, plural, turn } from "./elements.js";
+import { $, el, plural, turn } from "./elements.js";
+import { ask } from "./requests.js";
 
-const $ = (id) => document.getElementById(id);
 const percent = (x) => (x === null || x === undefined ? "–" : `${(100 * x).toFixed(0)} %`);
 const number = (x, digits = 2) => (x === null || x === undefined ? "–" : x.toFixed(digits));
-const ends = (x, show = number) => (x.low === null || x.low === undefined ? null : el("small", {}, ` ${show(x.low)} to ${show(x.high)}`));
+const interval = (x, show = number) => (x.low === null || x.low === undefined ? null : el("small", {}, ` ${show(x.low)} to ${show(x.high)}`));
 const seconds = (x) => (x === null || x === undefined ? "–" : x < 90 ? `${x.toFixed(0)} s` : `${(x / 60).toFixed(1)} min`);
 const excerpt = (text) => (text.length > 160 ? `${text.slice(0, 160)} …` : text);
 
 async function load() {
-  const reply = await fetch("/api/owner/figures");
-  const data = await reply.json().catch(() => ({ error: `The server said ${reply.status}.` }));
-  if (!reply.ok) {
-    $("figures").replaceChildren(el("p", { role: "alert" }, data.error), el("p", {}, el("a", { href: "/" }, "Come in with an owner’s token")));
+  let data;
+  try {
+    data = await (await ask("/api/owner/figures")).json();
+  } catch (error) {
+    $("figures").replaceChildren(el("p", { role: "alert" }, error.message), el("p", {}, el("a", { href: "/" }, "Come in with an owner’s token")));
     return;
   }
-  $("figures").replaceChildren(...[tiles(data), people(data), hours(data), between(data), model(data), leaning(data), fast(data), contrary(data), counts(data), exports()].filter(Boolean));
-  const me = await (await fetch("/api/me")).json();
+  $("figures").replaceChildren(...[tiles(data), people(data), hours(data), agreement(data), model(data), positions(data), hasty(data), disagreements(data), counts(data), exports()].filter(Boolean));
+  const me = await (await ask("/api/me")).json();
   if (!$("text").value) $("text").value = me.instructions;
   $("instructions").hidden = false;
 }
 
 function tiles(data) {
   const labels = Object.values(data.kinds).reduce((a, b) => a + b, 0);
-  const worked = data.people.reduce((sum, one) => sum + one.hours, 0);
-  const tile = (value, what, more) => el("div", { class: "tile" }, el("b", {}, value), el("span", {}, what), more ? el("small", {}, more) : null);
+  const worked = data.people.reduce((sum, person) => sum + person.hours, 0);
+  const tile = (value, caption, more) => el("div", { class: "tile" }, el("b", {}, value), el("span", {}, caption), more ? el("small", {}, more) : null);
   const alike = data.agreement.pairwise;
   return el("div", { class: "tiles" },
     tile(String(labels), labels === 1 ? "label" : "labels", `${plural(data.kinds.ranking ?? 0, "order")}, ${(data.kinds.demonstration ?? 0) + (data.kinds.conversation ?? 0)} written`),
@@ -39,32 +40,32 @@ function people(data) {
   if (!data.people.length) return el("p", { class: "note" }, "Nobody has labelled anything yet.");
   return el("section", {}, el("h2", {}, "People"), table(
     ["", "labels", "an hour", "median time", "skipped", "right where the order is known"],
-    data.people.map((one) => [one.name, String(one.labels), one.per_hour === null ? "–" : one.per_hour.toFixed(0), seconds(one.median_seconds), String(one.skips), [percent(one.known.share), one.known.n ? el("small", {}, ` ${percent(one.known.low)} to ${percent(one.known.high)}, ${plural(one.known.n, "pair")}`) : ""]])));
+    data.people.map((person) => [person.name, String(person.labels), person.per_hour === null ? "–" : person.per_hour.toFixed(0), seconds(person.median_seconds), String(person.skips), [percent(person.known.share), person.known.n ? el("small", {}, ` ${percent(person.known.low)} to ${percent(person.known.high)}, ${plural(person.known.n, "pair")}`) : ""]])));
 }
 function hours(data) {
   if (data.hours.length < 2) return null;
-  const most = Math.max(...data.hours.map((one) => one.labels));
-  const columns = data.hours.map((one) => { const bar = el("i", { title: `${new Date(one.start * 1000).toLocaleString()}: ${one.labels}` }); bar.style.height = `${(100 * one.labels) / most}%`; return bar; });
+  const most = Math.max(...data.hours.map((hour) => hour.labels));
+  const columns = data.hours.map((hour) => { const bar = el("i", { title: `${new Date(hour.start * 1000).toLocaleString()}: ${hour.labels}` }); bar.style.height = `${(100 * hour.labels) / most}%`; return bar; });
   return el("section", {}, el("h2", {}, "Labels by the hour"), el("div", { class: "columns", role: "img", "aria-label": `Labels in each of ${data.hours.length} hours, at most ${most}` }, columns), el("p", { class: "note" }, `${new Date(data.hours[0].start * 1000).toLocaleString()} to ${new Date(data.hours.at(-1).start * 1000).toLocaleString()}; at most ${most} in an hour`));
 }
-function between(data) {
+function agreement(data) {
   const all = data.agreement;
   if (!all.tasks) return null;
-  const row = (what, x) => [what, number(x.value), ends(x) ?? "–"];
+  const row = (name, x) => [name, number(x.value), interval(x) ?? "–"];
   return el("section", {}, el("h2", {}, "Agreement"), el("p", { class: "note" }, `Of pairs of answers, over ${plural(all.tasks, "task")} that several people ranked; intervals take a task as one, and are left out where tasks are too few.`),
-    table(["", "beyond chance", "95 %"], [row("Krippendorff’s alpha, everybody", all.krippendorff), row("Fleiss’ kappa, everybody", all.fleiss), ...all.cohen.map((one) => row(`Cohen’s kappa, ${one.people[0]} and ${one.people[1]}`, one))]));
+    table(["", "beyond chance", "95 %"], [row("Krippendorff’s alpha, everybody", all.krippendorff), row("Fleiss’ kappa, everybody", all.fleiss), ...all.cohen.map((pair) => row(`Cohen’s kappa, ${pair.people[0]} and ${pair.people[1]}`, pair))]));
 }
 function model(data) {
-  const found = data.reward_model;
-  if (!found || !found.all.n) return null;
+  const agreement = data.reward_model;
+  if (!agreement || !agreement.all.n) return null;
   return el("section", {}, el("h2", {}, "With the reward model"), table(["", "pairs ordered alike", "95 %", "pairs"],
-    [{ name: "everybody", ...found.all }, ...found.people].map((one) => [one.name, percent(one.share), ends(one, percent) ?? "–", String(one.n)])));
+    [{ name: "everybody", ...agreement.all }, ...agreement.people].map((row) => [row.name, percent(row.share), interval(row, percent) ?? "–", String(row.n)])));
 }
-function leaning(data) {
-  const groups = data.positions.filter((one) => one.places[0].n >= 5);
+function positions(data) {
+  const groups = data.positions.filter((group) => group.places[0].n >= 5);
   if (!groups.length) return null;
   return el("section", {}, el("h2", {}, "Does the place on the page matter?"), el("p", { class: "note" }, "How often the answer shown at each place was the best. The order is drawn by lot, so every place should win as often (dashed)."),
-    groups.map((one) => [el("h3", {}, `${plural(one.answers, "answer")}, ${plural(one.places[0].n, "task")}`), ...one.places.map((place, n) => bar(one.answers === 2 ? ["left", "right"][n] : `place ${n + 1}`, place, one.expected))]));
+    groups.map((group) => [el("h3", {}, `${plural(group.answers, "answer")}, ${plural(group.places[0].n, "task")}`), ...group.places.map((place, n) => bar(group.answers === 2 ? ["left", "right"][n] : `place ${n + 1}`, place, group.expected))]));
 }
 function bar(name, x, even) {
   const ns = "http://www.w3.org/2000/svg";
@@ -76,36 +77,40 @@ function bar(name, x, even) {
   const mark = line("even", 100 * even, 100 * even); mark.setAttribute("y1", 0); mark.setAttribute("y2", 16);
   return el("div", { class: "row-bar" }, el("span", {}, name), svg, el("span", {}, `${percent(x.share)}, ${percent(x.low)} to ${percent(x.high)}`));
 }
-function fast(data) {
+function hasty(data) {
   if (!data.hasty.length) return null;
   return el("section", {}, el("h2", {}, "Very fast"), el("p", { class: "note" }, "Orders given in far less time than is usual for so many answers."),
-    table(["who", "label", "answers", "took", "usual"], data.hasty.map((one) => [one.annotator, String(one.id), String(one.answers), seconds(one.seconds), seconds(one.usual)])));
+    table(["who", "label", "answers", "took", "usual"], data.hasty.map((label) => [label.annotator, String(label.id), String(label.answers), seconds(label.seconds), seconds(label.usual)])));
 }
-function contrary(data) {
+function disagreements(data) {
   if (!data.disagreements.length) return null;
   return el("section", {}, el("h2", {}, "Worth talking about"), el("p", { class: "note" }, "Tasks that people ordered differently, the most contrary first."),
     data.disagreements.slice(0, 3).map(contrast),
     data.disagreements.length > 3 ? el("details", {}, el("summary", {}, `${data.disagreements.length - 3} more`), data.disagreements.slice(3).map(contrast)) : null);
 }
-function contrast(one) {
-  return el("div", { class: "contrary" }, one.prompt.map(turn),
-    table(["answer", ...one.said.map((s) => s.annotator)], one.completions.map((text, i) => [excerpt(text), ...one.said.map((s) => String(s.ranks[i]))])),
-    el("p", { class: "note" }, `${percent(one.contrary)} of ${plural(one.pairs, "pair")} contrary. `, one.said.filter((s) => s.notes).map((s) => `${s.annotator}: ${s.notes} `)));
+function contrast(task) {
+  return el("div", { class: "contrary" }, task.prompt.map(turn),
+    table(["answer", ...task.said.map((s) => s.annotator)], task.completions.map((text, i) => [excerpt(text), ...task.said.map((s) => String(s.ranks[i]))])),
+    el("p", { class: "note" }, `${percent(task.contrary)} of ${plural(task.pairs, "pair")} contrary. `, task.said.filter((s) => s.notes).map((s) => `${s.annotator}: ${s.notes} `)));
 }
 function counts(data) {
   const lists = [["Flags", data.flags], ["Skipped because", data.skips], ["Suggestions", data.suggestions]].filter(([, all]) => Object.keys(all).length);
   if (!lists.length) return null;
-  return el("section", {}, lists.map(([name, all]) => [el("h2", {}, name), table(["", "times"], Object.entries(all).sort((a, b) => b[1] - a[1]).map(([what, n]) => [what, String(n)]))]));
+  return el("section", {}, lists.map(([name, all]) => [el("h2", {}, name), table(["", "times"], Object.entries(all).sort((a, b) => b[1] - a[1]).map(([name, n]) => [name, String(n)]))]));
 }
 function exports() {
   return el("section", {}, el("h2", {}, "Export"), el("p", { class: "note" }, "As training reads them. On the command line: amenable export-labels."),
-    el("div", { class: "exports" }, ["rankings", "pairs", "demonstrations"].map((what) => el("a", { href: `/api/owner/export/${what}`, download: `${what}.jsonl` }, `${what}.jsonl`))));
+    el("div", { class: "exports" }, ["rankings", "pairs", "demonstrations"].map((kind) => el("a", { href: `/api/owner/export/${kind}`, download: `${kind}.jsonl` }, `${kind}.jsonl`))));
 }
 
 $("again").addEventListener("click", load);
 $("editor").addEventListener("submit", async (event) => {
   event.preventDefault();
-  const reply = await fetch("/api/owner/instructions", { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ text: $("text").value }) });
-  $("saved").textContent = reply.ok ? "Saved." : (await reply.json()).error;
+  try {
+    await ask("/api/owner/instructions", { text: $("text").value });
+    $("saved").textContent = "Saved.";
+  } catch (error) {
+    $("saved").textContent = error.message;
+  }
 });
 load();
