@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from amenable.claims.measurements import Runs, per_seed, win_rate
 from amenable.claims.verdicts import Curve, Estimate, Part, Verdict, paired
 from amenable.functional.statistics import Z95, best_of_n_kl
 
+Curves = dict[str, Curve]
+"""gold and proxy of one run"""
+
 GOLD_TOLERANCE = 0.3
 """two means of gold are equal when they differ by less: an eighth of the best possible"""
 TRACKED = ("over", "over-kl")
@@ -24,47 +27,35 @@ TRACKED = ("over", "over-kl")
 def over_optimised(runs: Runs) -> Verdict:
     """Decide l: proxy and gold diverge as KL grows."""
 
-    def halves(curve: Curve) -> tuple[int, Tensor]:
-        """Return the peak on one half of the prompts, and the other half to measure the peak on."""
-        prompts = torch.arange(curve.values.shape[1])
-        return curve.peak(prompts[::2]), prompts[1::2]
+    def on_curves(measure: Callable[..., Estimate], *stages: str) -> tuple[Estimate, ...]:
+        def measure_run(run: Evidence) -> Estimate | None:
+            curves = [run.over_optimisation(stage) for stage in stages]
+            return None if None in curves else measure(*curves)
 
-    def rise(run: Evidence) -> Estimate | None:
-        curves = run.over_optimisation("over")
-        if curves is None:
-            return None
-        peak, rest = halves(curves["gold"])
-        return paired(curves["gold"].values[peak][rest], curves["gold"].values[0][rest])
+        return per_seed(runs, measure_run)
 
-    def fall(run: Evidence) -> Estimate | None:
-        curves = run.over_optimisation("over")
-        if curves is None:
-            return None
-        peak, rest = halves(curves["gold"])
-        return paired(curves["gold"].values[peak][rest], curves["gold"].values[-1][rest])
+    def gold_at_peak(curves: Curves, step: int) -> tuple[Tensor, Tensor]:
+        """Return gold at its peak on one half of the prompts, and at `step`, both on the other half."""
+        values, prompts = curves["gold"].values, torch.arange(curves["gold"].values.shape[1])
+        return values[curves["gold"].peak(prompts[::2])][prompts[1::2]], values[step][prompts[1::2]]
 
-    def proxy(run: Evidence) -> Estimate | None:
-        curves = run.over_optimisation("over")
-        return None if curves is None else paired(curves["proxy"].values[-1], curves["proxy"].values[0])
+    def against_stopping(free: Curves, priced: Curves) -> Estimate:
+        return paired(priced["gold"].values[-1], free["gold"].at(float(priced["gold"].kl[-1])))
 
-    def against_stopping(run: Evidence) -> Estimate | None:
-        free, priced = (run.over_optimisation(stage) for stage in TRACKED)
-        if free is None or priced is None:
-            return None
-        stopped = free["gold"].at(float(priced["gold"].kl[-1]))
-        return paired(priced["gold"].values[-1], stopped)
-
+    fall = on_curves(lambda curves: paired(*gold_at_peak(curves, -1)), "over")
+    rise = on_curves(lambda curves: paired(*gold_at_peak(curves, 0)), "over")
+    proxy = on_curves(lambda curves: paired(curves["proxy"].values[-1], curves["proxy"].values[0]), "over")
     return Verdict(
         "l",
         "With a small reward model gold rises, then falls as KL grows; a price on KL acts like stopping early",
         "Gao et al.: gold = d (alpha - beta log d), d the root of KL; a KL penalty moves along the same curve",
         (
-            Part("gold lost from its peak to the end", per_seed(runs, fall), unit="gold"),
-            Part("gold gained from the start to the peak", per_seed(runs, rise), unit="gold"),
-            Part("proxy gained from start to end", per_seed(runs, proxy), unit="reward"),
+            Part("gold lost from its peak to the end", fall, unit="gold"),
+            Part("gold gained from the start to the peak", rise, unit="gold"),
+            Part("proxy gained from start to end", proxy, unit="reward"),
             Part(
                 f"gold with a price on KL, less gold at the same KL without (no gain of more than {GOLD_TOLERANCE})",
-                per_seed(runs, against_stopping),
+                on_curves(against_stopping, *TRACKED),
                 GOLD_TOLERANCE,
                 "below",
                 "gold",

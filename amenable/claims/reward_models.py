@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from amenable.claims.evidence import Evidence
 from amenable.claims.measurements import TOLERANCE, Runs, per_seed, win_rate
 from amenable.claims.verdicts import Estimate, Part, Verdict, paired
@@ -50,30 +48,25 @@ def held_out_people(runs: Runs) -> Verdict:
 def pairs_together(runs: Runs) -> Verdict:
     """Decide j: all pairs of a prompt in one batch element, against shuffled pairs."""
 
-    def figure(stage: str, key: str) -> Callable[[Evidence], Estimate | None]:
-        return lambda run: run.interval(
-            stage,
-            f"validation.{key}",
-            "validation.low" if key == "accuracy" else "validation.loss_low",
-            "validation.high" if key == "accuracy" else "validation.loss_high",
-        )
+    def figure(run: Evidence, stage: str, key: str) -> Estimate | None:
+        prefix = "" if key == "accuracy" else "loss_"
+        return run.interval(stage, f"validation.{key}", f"validation.{prefix}low", f"validation.{prefix}high")
 
-    def gap(key: str, sign: int) -> tuple[Estimate, ...]:
+    def gap(key: str, higher: str, lower: str) -> tuple[Estimate, ...]:
         def difference(run: Evidence) -> Estimate | None:
-            by_prompt, shuffled = figure("reward", key)(run), figure("reward-pairs", key)(run)
-            if by_prompt is None or shuffled is None:
-                return None
-            return by_prompt.minus(shuffled) if sign > 0 else shuffled.minus(by_prompt)
+            high, low = figure(run, higher, key), figure(run, lower, key)
+            return None if high is None or low is None else high.minus(low)
 
         return per_seed(runs, difference)
 
+    loss, accuracy = gap("loss", "reward-pairs", "reward"), gap("accuracy", "reward", "reward-pairs")
     return Verdict(
         "j",
         "All K-choose-2 pairs of a prompt as one element do better than shuffled pairs",
         "shuffled pairs overfit in one epoch; together they do not, with better accuracy and loss (section 3.5)",
         (
-            Part("validation loss that shuffled pairs cost", gap("loss", -1), unit="nats"),
-            Part("accuracy that pairs together gain", gap("accuracy", 1), unit="accuracy", decides=False),
+            Part("validation loss that shuffled pairs cost", loss, unit="nats"),
+            Part("accuracy that pairs together gain", accuracy, unit="accuracy", decides=False),
         ),
         ("reward", "reward-pairs"),
     )

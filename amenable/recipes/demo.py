@@ -18,7 +18,7 @@ from typing import Any, Literal
 from amenable.claims import claims
 from amenable.errors import InputError
 from amenable.recipes import report
-from amenable.recipes.pipeline import StageRun, run_all
+from amenable.recipes.pipeline import StageRun, run_all, stage_runs
 from amenable.stages import annotate, dpo, evaluate, ppo, pretrain, reward, sample, sft, tokenizer, world
 from amenable.train.optimizer import OptimizerConfig
 
@@ -105,169 +105,137 @@ def needed(runs: Sequence[StageRun], config: Config) -> list[StageRun]:
 
 def plan(root: Path, seed: int) -> list[StageRun]:
     """Return every stage of every claim for one seed. Earlier in the list begins earlier where both could."""
-    return [*models(root, seed), *alignment(root, seed), *evaluations(root, seed)]
+    return stage_runs(root, seed, {**models(root), **alignment(root), **evaluations(root)})
 
 
-def models(root: Path, seed: int) -> list[StageRun]:
+def models(root: Path) -> dict[str, Any]:
     """Return the world, and the models that are trained without preferences."""
     text, demonstrations = root / "world" / "text", root / "world" / "demonstrations"
 
-    def sft_run(name: str, data: Path, **options: Any) -> StageRun:
-        config = sft.Config(
+    def imitate(data: Path, epochs: int = sft.Config.epochs) -> sft.Config:
+        return sft.Config(
             model=root / "pretrain",
             data=data / "train.jsonl",
             validation=data / "validation.jsonl",
-            out=root / name,
+            epochs=epochs,
             optimizer=OptimizerConfig(learning_rate=5e-4),
             warmup_steps=10,
             dropout=0.1,
             max_new_tokens=ANSWER,
-            seed=seed,
         )
-        return StageRun(replace(config, **options))
 
     base = pretrain.Config(
         data=text / "train.jsonl",
         validation=text / "validation.jsonl",
         tokenizer=root / "tokenizer",
-        out=root / "pretrain",
         optimizer=PRETRAINING,
         context=256,
         warmup_steps=20,
-        seed=seed,
     )
-    return [
-        StageRun(world.Config(out=root / "world", seed=seed)),
-        StageRun(
-            tokenizer.Config(
-                data=text / "train.jsonl", demonstrations=demonstrations / "train.jsonl", out=root / "tokenizer"
-            ),
-        ),
-        StageRun(base),
-        sft_run("sft", demonstrations),
-        StageRun(replace(base, model="micro", out=root / "large")),
-        sft_run("public", root / "world" / "public"),
-        sft_run("sft-1", demonstrations, epochs=1),
-        sft_run("sft-16", demonstrations, epochs=16),
-    ]
+    return {
+        "world": world.Config(),
+        "tokenizer": tokenizer.Config(data=text / "train.jsonl", demonstrations=demonstrations / "train.jsonl"),
+        "pretrain": base,
+        "sft": imitate(demonstrations),
+        "large": replace(base, model="micro"),
+        "public": imitate(root / "world" / "public"),
+        "sft-1": imitate(demonstrations, epochs=1),
+        "sft-16": imitate(demonstrations, epochs=16),
+    }
 
 
-def alignment(root: Path, seed: int) -> list[StageRun]:
+def alignment(root: Path) -> dict[str, Any]:
     """Return comparisons, reward models, and the policies that learn from them."""
     prompts, labels = root / "world" / "prompts", root / "annotate"
-
-    def reward_run(name: str, **options: Any) -> StageRun:
-        config = reward.Config(
+    rewards = reward.Config(
+        model=root / "sft",
+        data=labels / "train.jsonl",
+        validation=labels / "validation.jsonl",
+        heldout_annotators=labels / "heldout.jsonl",
+        demonstrations=root / "world" / "demonstrations" / "train.jsonl",
+        optimizer=OptimizerConfig(learning_rate=5e-4),
+        warmup_steps=10,
+    )
+    policy = ppo.Config(
+        model=root / "sft",
+        reward=(str(root / "reward"),),
+        data=prompts / "ppo.jsonl",
+        optimizer=OptimizerConfig(learning_rate=2e-4, eps=1e-5),
+        critic_learning_rate=4e-4,
+        warmup_steps=5,
+        temperature=TEMPERATURE,
+        max_new_tokens=ANSWER,
+        kl_coef=0.3,
+        adaptive_kl_target=1.5,
+    )
+    tracked = replace(
+        policy,
+        reward=(str(root / "reward-small"),),
+        adaptive_kl_target=0.0,
+        max_steps=36,
+        validation=prompts / "validation.jsonl",
+        eval_steps=4,
+    )
+    return {
+        "sample": sample.Config(
+            model=root / "sft",
+            data=prompts / "reward.jsonl",
+            sampling=sample.SamplingOptions(temperature=TEMPERATURE, max_new_tokens=ANSWER),
+        ),
+        "annotate": annotate.Config(data=root / "sample" / "samples.jsonl", world=root / "world", empty_share=0.1),
+        "reward": rewards,
+        "ppo": policy,
+        "ppo-ptx": replace(policy, ptx_coef=1.0, ptx_data=root / "world" / "text" / "train.jsonl"),
+        "dpo": dpo.Config(
             model=root / "sft",
             data=labels / "train.jsonl",
             validation=labels / "validation.jsonl",
-            heldout_annotators=labels / "heldout.jsonl",
-            demonstrations=root / "world" / "demonstrations" / "train.jsonl",
-            out=root / name,
-            optimizer=OptimizerConfig(learning_rate=5e-4),
+            pairs_per_prompt=4,
+            optimizer=OptimizerConfig(learning_rate=2e-4),
             warmup_steps=10,
-            seed=seed,
-        )
-        return StageRun(replace(config, **options))
-
-    def ppo_run(name: str, reward_model: str = "reward", **options: Any) -> StageRun:
-        config = ppo.Config(
-            model=root / "sft",
-            reward=(str(root / reward_model),),
-            data=prompts / "ppo.jsonl",
-            out=root / name,
-            optimizer=OptimizerConfig(learning_rate=2e-4, eps=1e-5),
-            critic_learning_rate=4e-4,
-            warmup_steps=5,
-            temperature=TEMPERATURE,
-            max_new_tokens=ANSWER,
-            kl_coef=0.3,
-            adaptive_kl_target=1.5,
-            seed=seed,
-        )
-        return StageRun(replace(config, **options))
-
-    tracked = {"adaptive_kl_target": 0.0, "max_steps": 36, "validation": prompts / "validation.jsonl", "eval_steps": 4}
-    return [
-        StageRun(
-            sample.Config(
-                model=root / "sft",
-                data=prompts / "reward.jsonl",
-                sampling=sample.SamplingOptions(temperature=TEMPERATURE, max_new_tokens=ANSWER),
-                out=root / "sample",
-                seed=seed,
-            ),
         ),
-        StageRun(
-            annotate.Config(
-                data=root / "sample" / "samples.jsonl",
-                world=root / "world",
-                empty_share=0.1,
-                out=root / "annotate",
-                seed=seed,
-            ),
-        ),
-        reward_run("reward"),
-        ppo_run("ppo"),
-        ppo_run("ppo-ptx", ptx_coef=1.0, ptx_data=root / "world" / "text" / "train.jsonl"),
-        StageRun(
-            dpo.Config(
-                model=root / "sft",
-                data=labels / "train.jsonl",
-                validation=labels / "validation.jsonl",
-                out=root / "dpo",
-                pairs_per_prompt=4,
-                optimizer=OptimizerConfig(learning_rate=2e-4),
-                warmup_steps=10,
-                seed=seed,
-            ),
-        ),
-        ppo_run("ppo-kl", kl_coef=1.5, adaptive_kl_target=0.0),
-        reward_run("reward-small", max_prompts=150),
-        ppo_run("over", "reward-small", kl_coef=0.0, **tracked),
-        ppo_run("over-kl", "reward-small", kl_coef=0.1, **tracked),
-        reward_run("reward-pairs", batch_unit="pairs"),
-    ]
+        "ppo-kl": replace(policy, kl_coef=1.5, adaptive_kl_target=0.0),
+        "reward-small": replace(rewards, max_prompts=150),
+        "over": replace(tracked, kl_coef=0.0),
+        "over-kl": replace(tracked, kl_coef=0.1),
+        "reward-pairs": replace(rewards, batch_unit="pairs"),
+    }
 
 
-def evaluations(root: Path, seed: int) -> list[StageRun]:
+def evaluations(root: Path) -> dict[str, Any]:
     """Return evaluations of every model on the test prompts; of the claims' models on the suites as well."""
-    world_folder = root / "world"
+    home = root / "world"
     about = ("truthful", "closed", "respect")
     news = (*about, "familiar", "phrasings", "entities")
 
-    def evaluate_run(name: str, *entries: str, suites: tuple[str, ...] = ()) -> StageRun:
-        models = tuple(f"{entry.split('=')[0]}={root / entry.split('=')[1]}" for entry in entries)
-        config = evaluate.Config(
-            models=models,
-            data=world_folder / "prompts" / "test.jsonl",
-            suites=tuple(f"{suite}={world_folder / 'suites' / suite}.jsonl" for suite in suites),
-            tasks=world_folder / "tasks",
-            few_shot=world_folder / "few_shot.jsonl",
-            transcripts=world_folder / "transcripts.jsonl",
-            demonstrations=world_folder / "demonstrations" / "validation.jsonl",
-            world=world_folder,
+    def examine(*models: str, suites: tuple[str, ...] = ()) -> evaluate.Config:
+        return evaluate.Config(
+            models=tuple(f"{model.split('=')[0]}={root / model.split('=')[1]}" for model in models),
+            data=home / "prompts" / "test.jsonl",
+            suites=tuple(f"{suite}={home / 'suites' / suite}.jsonl" for suite in suites),
+            tasks=home / "tasks",
+            few_shot=home / "few_shot.jsonl",
+            transcripts=home / "transcripts.jsonl",
+            demonstrations=home / "demonstrations" / "validation.jsonl",
+            world=home,
             reward=(str(root / "reward"),),
-            lm_data=world_folder / "text" / "validation.jsonl",
+            lm_data=home / "text" / "validation.jsonl",
             reference=str(root / "sft"),
             max_new_tokens=ANSWER,
-            out=root / name,
-            seed=seed,
         )
-        return StageRun(config)
 
-    return [
-        evaluate_run("evaluate", "sft=sft", suites=news),
-        evaluate_run("evaluate-base", "base=pretrain", "prompted=pretrain@few-shot", suites=about),
-        evaluate_run("evaluate-best", "best16=sft@best-of-16"),
-        evaluate_run("evaluate-ppo", "ppo=ppo", "sharpened=sft@entropy-of-ppo", suites=news),
-        evaluate_run("evaluate-dpo", "dpo=dpo"),
-        evaluate_run("evaluate-public", "public=public"),
-        evaluate_run("evaluate-ptx", "ppo-ptx=ppo-ptx"),
-        evaluate_run("evaluate-kl", "ppo-kl=ppo-kl"),
-        evaluate_run("evaluate-sft", "sft-1=sft-1", "sft-16=sft-16"),
-        evaluate_run("evaluate-large", "large=large", "large-prompted=large@few-shot"),
-    ]
+    return {
+        "evaluate": examine("sft=sft", suites=news),
+        "evaluate-base": examine("base=pretrain", "prompted=pretrain@few-shot", suites=about),
+        "evaluate-best": examine("best16=sft@best-of-16"),
+        "evaluate-ppo": examine("ppo=ppo", "sharpened=sft@entropy-of-ppo", suites=news),
+        "evaluate-dpo": examine("dpo=dpo"),
+        "evaluate-public": examine("public=public"),
+        "evaluate-ptx": examine("ppo-ptx=ppo-ptx"),
+        "evaluate-kl": examine("ppo-kl=ppo-kl"),
+        "evaluate-sft": examine("sft-1=sft-1", "sft-16=sft-16"),
+        "evaluate-large": examine("large=large", "large-prompted=large@few-shot"),
+    }
 
 
 def shrink(run: StageRun) -> StageRun:

@@ -25,7 +25,7 @@ from amenable.files import sha256
 from amenable.models.decoder import Decoder
 from amenable.models.presets import preset
 from amenable.recipes import report
-from amenable.recipes.pipeline import StageRun, run_all
+from amenable.recipes.pipeline import StageRun, run_all, stage_runs
 from amenable.stages import dpo, evaluate, ppo, pretrain, reward, sft, tokenizer
 from amenable.train.examples import text_row
 from amenable.train.objective import NextToken, accumulate
@@ -173,101 +173,71 @@ def steps_for(config: Config, speed: float, files: Files) -> dict[str, int]:
 
 def plan(config: Config, files: Files, text: Path, steps: dict[str, int]) -> list[StageRun]:
     """Return the stages in order."""
-    root, seed = config.out, config.seed
-    folders = {name: root / name for name in ("tokenizer", "pretrain", "sft", "reward", "ppo", "dpo")}
+    root = config.out
     models = {"base": "pretrain", "sft": "sft", "ppo": "ppo", "dpo": "dpo"}
-    comparisons = first_rows(files.comparisons, root / "comparisons.jsonl", steps["reward"])
-    pairs = first_rows(files.comparisons, root / "pairs.jsonl", steps["dpo"])
-    return [
-        StageRun(
-            tokenizer.Config(
-                data=text, demonstrations=files.demonstrations, vocab_size=config.vocab_size, out=folders["tokenizer"]
-            ),
+    configs = {
+        "tokenizer": tokenizer.Config(data=text, demonstrations=files.demonstrations, vocab_size=config.vocab_size),
+        "pretrain": pretrain.Config(
+            data=text,
+            validation=files.held_out_text,
+            tokenizer=root / "tokenizer",
+            model=config.model,
+            context=config.context,
+            tokens_per_step=4096,
+            max_steps=steps["pretrain"],
+            optimizer=OptimizerConfig(learning_rate=2e-3, muon_learning_rate=0.02, weight_decay=0.01),
+            warmup_steps=min(20, steps["pretrain"] // 5),
         ),
-        StageRun(
-            pretrain.Config(
-                data=text,
-                validation=files.held_out_text,
-                tokenizer=folders["tokenizer"],
-                model=config.model,
-                context=config.context,
-                tokens_per_step=4096,
-                max_steps=steps["pretrain"],
-                optimizer=OptimizerConfig(learning_rate=2e-3, muon_learning_rate=0.02, weight_decay=0.01),
-                warmup_steps=min(20, steps["pretrain"] // 5),
-                out=folders["pretrain"],
-                seed=seed,
-            ),
+        "sft": sft.Config(
+            model=root / "pretrain",
+            data=files.demonstrations,
+            validation=files.validation_demonstrations,
+            epochs=steps["sft_epochs"],
+            batch_size=SFT_BATCH,
+            optimizer=OptimizerConfig(learning_rate=3e-4),
+            dropout=0.1,
+            warmup_steps=steps["sft_warmup"],
         ),
-        StageRun(
-            sft.Config(
-                model=folders["pretrain"],
-                data=files.demonstrations,
-                validation=files.validation_demonstrations,
-                epochs=steps["sft_epochs"],
-                batch_size=SFT_BATCH,
-                optimizer=OptimizerConfig(learning_rate=3e-4),
-                dropout=0.1,
-                warmup_steps=steps["sft_warmup"],
-                out=folders["sft"],
-                seed=seed,
-            ),
+        "reward": reward.Config(
+            model=root / "sft",
+            data=first_rows(files.comparisons, root / "comparisons.jsonl", steps["reward"]),
+            heldout_annotators=files.test_comparisons,
+            demonstrations=files.demonstrations,
+            prompts_per_step=16,
+            optimizer=OptimizerConfig(learning_rate=2e-4),
+            warmup_steps=min(1, steps["reward"] // 64),
         ),
-        StageRun(
-            reward.Config(
-                model=folders["sft"],
-                data=comparisons,
-                heldout_annotators=files.test_comparisons,
-                demonstrations=files.demonstrations,
-                prompts_per_step=16,
-                optimizer=OptimizerConfig(learning_rate=2e-4),
-                warmup_steps=min(1, steps["reward"] // 64),
-                out=folders["reward"],
-                seed=seed,
-            ),
+        "ppo": ppo.Config(
+            model=root / "sft",
+            reward=(str(root / "reward"),),
+            data=files.comparisons,
+            max_steps=steps["ppo"],
+            prompts_per_step=64,
+            max_new_tokens=config.context // 4,
+            optimizer=OptimizerConfig(learning_rate=1e-4, eps=1e-5),
+            critic_learning_rate=2e-4,
+            temperature=0.7,
+            kl_coef=0.3,
+            adaptive_kl_target=3.0,
+            warmup_steps=1,
         ),
-        StageRun(
-            ppo.Config(
-                model=folders["sft"],
-                reward=(str(folders["reward"]),),
-                data=files.comparisons,
-                max_steps=steps["ppo"],
-                prompts_per_step=64,
-                max_new_tokens=config.context // 4,
-                optimizer=OptimizerConfig(learning_rate=1e-4, eps=1e-5),
-                critic_learning_rate=2e-4,
-                temperature=0.7,
-                kl_coef=0.3,
-                adaptive_kl_target=3.0,
-                warmup_steps=1,
-                out=folders["ppo"],
-                seed=seed,
-            ),
+        "dpo": dpo.Config(
+            model=root / "sft",
+            data=first_rows(files.comparisons, root / "pairs.jsonl", steps["dpo"]),
+            optimizer=OptimizerConfig(learning_rate=5e-5),
+            warmup_steps=min(1, steps["dpo"] // 64),
         ),
-        StageRun(
-            dpo.Config(
-                model=folders["sft"],
-                data=pairs,
-                optimizer=OptimizerConfig(learning_rate=5e-5),
-                warmup_steps=min(1, steps["dpo"] // 64),
-                out=folders["dpo"],
-                seed=seed,
-            ),
+        "evaluate": evaluate.Config(
+            models=tuple(f"{name}={root / stage}" for name, stage in models.items()),
+            data=files.test_comparisons,
+            world=None,
+            reward=(str(root / "reward"),),
+            lm_data=files.held_out_text,
+            max_prompts=100,
+            max_new_tokens=config.context // 4,
         ),
-        StageRun(
-            evaluate.Config(
-                models=tuple(f"{name}={folders[stage]}" for name, stage in models.items()),
-                data=files.test_comparisons,
-                world=None,
-                reward=(str(folders["reward"]),),
-                lm_data=files.held_out_text,
-                max_prompts=100,
-                max_new_tokens=config.context // 4,
-                out=root / "evaluate",
-                seed=seed,
-            ),
-        ),
-    ]
+    }
+    return stage_runs(root, config.seed, configs)
 
 
 def first_rows(source: Path, target: Path, count: int) -> Path:

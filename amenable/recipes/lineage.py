@@ -85,8 +85,9 @@ def run(config: Config) -> Path:
     if config.json:
         print(json.dumps(to_json(lineage), indent=1, ensure_ascii=False))
     else:
-        width = None if sys.stdout.isatty() else PIPE_WIDTH
-        Console(highlight=False, width=width).print(render_tree(lineage))
+        tree = Tree(run_label(lineage), guide_style="dim")
+        add_branches(tree, lineage)
+        Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH).print(tree)
     return config.run
 
 
@@ -109,9 +110,9 @@ def require_run(folder: Path, files: Sequence[str], problem: str) -> None:
 def trace_run(folder: Path, path: tuple[Path, ...], shown: set[Path], hashes: dict[Path, str]) -> RunLineage:
     """Return a run with its inputs. `path`: the runs it is an input of; `shown`: the runs expanded already."""
     resolved = folder.resolve()
-    options, lineage, note = read_facts(folder)
+    options, lineage, finished, note = read_facts(folder)
     stage = str(options.get("command") or lineage.get("stage") or ("labels" if "labels" in lineage else "run"))
-    run = RunLineage(folder, stage, cached_hash(folder, hashes), number(read_finished(folder), "seconds"))
+    run = RunLineage(folder, stage, cached_hash(folder, hashes), number(finished, "seconds"))
     if resolved in path:
         return replace(run, note="goes into itself: the tree is a circle")
     if resolved in shown:
@@ -128,11 +129,11 @@ def trace_run(folder: Path, path: tuple[Path, ...], shown: set[Path], hashes: di
     return replace(run, options=changed, versions=versions, sources=tuple(sources), note=note)
 
 
-def read_facts(folder: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """Return a run's options, its lineage, and remarks on what is wrong with them."""
+def read_facts(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], str]:
+    """Return a run's options, lineage and closing figures, and remarks on what is wrong with them."""
     facts: list[dict[str, Any]] = []
     notes = []
-    for reader, name in ((read_yaml, "config.yaml"), (read_json, "lineage.json")):
+    for reader, name in ((read_yaml, "config.yaml"), (read_json, "lineage.json"), (read_json, "finished.json")):
         try:
             facts.append(reader(folder / name) or {})
         except InputError as error:
@@ -142,15 +143,7 @@ def read_facts(folder: Path) -> tuple[dict[str, Any], dict[str, Any], str]:
         notes.append("has not finished")
     if not (folder / "lineage.json").exists():
         notes.append("has no lineage")
-    return facts[0], facts[1], "; ".join(notes)
-
-
-def read_finished(folder: Path) -> dict[str, Any] | None:
-    """Return the closing figures; None where there are none, or none that can be read."""
-    try:
-        return read_json(folder / "finished.json")
-    except InputError:
-        return None
+    return facts[0], facts[1], facts[2], "; ".join(notes)
 
 
 def inputs_of(lineage: dict[str, Any]) -> Iterator[tuple[str, str, str | None]]:
@@ -228,13 +221,6 @@ def to_json(run: RunLineage) -> dict[str, Any]:
         row = {**vars(source), "found": source.location, "made_by": source.made_by and to_json(source.made_by)}
         sources.append(plain_values({name: value for name, value in row.items() if name != "location"}))
     return plain_values({**vars(run), "sources": sources})
-
-
-def render_tree(run: RunLineage) -> Tree:
-    """Return the tree as it is printed."""
-    tree = Tree(run_label(run), guide_style="dim")
-    add_branches(tree, run)
-    return tree
 
 
 def add_branches(tree: Tree, run: RunLineage) -> None:

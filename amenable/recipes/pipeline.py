@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,12 @@ class StageRun:
     def reads(self, other: StageRun) -> bool:
         """Return True if one of its inputs lies in the other's run directory."""
         return other is not self and any(path.is_relative_to(other.out) for path in paths_of(self.config))
+
+
+def stage_runs(root: Path, seed: int, configs: Mapping[str, Any]) -> list[StageRun]:
+    """Return runs of Configs by the name of their folder in `root`, with the seed where they have one."""
+    seeds = {name: {"seed": seed} if hasattr(config, "seed") else {} for name, config in configs.items()}
+    return [StageRun(replace(config, out=root / name, **seeds[name])) for name, config in configs.items()]
 
 
 def paths_of(value: Any) -> Iterator[Path]:
