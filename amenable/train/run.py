@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import platform
 import shutil
-import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +32,7 @@ from amenable.train import checkpoint, prolong
 from amenable.train.best import BestWeights
 from amenable.train.environment import record_environment
 from amenable.train.examples import RejectedRows
+from amenable.train.graceful_stop import GracefulStop
 from amenable.train.guards import MAX_KL_STEPS, Guards
 from amenable.train.lock import NAME as LOCK
 from amenable.train.lock import Lock
@@ -66,7 +66,6 @@ class Run:
         self.lock = Lock(self.out)
         self.before = 0.0
         self.begun = time.monotonic()
-        self.stopping = False
         self.metrics: dict[str, Any] = {}
         self.guards = Guards(max_kl, max_kl_steps)
         self.rejected = RejectedRows(getattr(config, "max_bad_rows", DataOptions.max_bad_rows))
@@ -174,14 +173,14 @@ class Run:
             if isinstance(holder, Optimizer):
                 holder.on_nonfinite = self.stop
         self.log.open(done, total)
-        with GracefulStop(self):
+        with GracefulStop(lambda: self.log.info("saves and stops after this step (repeat to stop at once)")) as stop:
             try:
                 for step in range(done + 1, total + 1):
                     yield step
-                    stop = self.stopping
-                    if (save_steps and step % save_steps == 0 and step < total) or step == self.kept_step or stop:
+                    stopping = stop.requested
+                    if (save_steps and step % save_steps == 0 and step < total) or step == self.kept_step or stopping:
                         self.save(step, state)
-                    if stop:
+                    if stopping:
                         raise Interrupted(self.out, step)
             except BaseException:
                 self.lock.release()
@@ -303,31 +302,6 @@ class Run:
         inputs = {name: {"path": str(path), "sha256": hash_of(path)} for name, path in self.inputs.items()}
         versions = {"amenable": __version__, "torch": torch.__version__, "python": platform.python_version()}
         return {"stage": self.stage, "inputs": inputs, "versions": versions}
-
-
-class GracefulStop:
-    """Context in which Ctrl-C or SIGTERM saves and stops the run after its step, and a second one stops it at once."""
-
-    def __init__(self, run: Run):
-        self.run = run
-        self.previous: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        def request_stop(number: int, frame: Any) -> None:
-            if self.run.stopping:
-                raise KeyboardInterrupt
-            self.run.stopping = True
-            self.run.log.info("saves and stops after this step (repeat to stop at once)")
-
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.previous[number] = signal.signal(number, request_stop)
-        except ValueError:  # not the main thread, which alone gets signals
-            self.previous = {}
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
 
 
 def is_empty_run(folder: Path) -> bool:
