@@ -1,10 +1,11 @@
 """Rounds of labelling and training that start from a finished demo.
 
-    answers of the newest policy and of the best before it -> ranked by annotators, or by people on the labelling page
-    -> reward model, on the labels of all rounds so far -> PPO from SFT -> the next round -> evaluate all -> report
+    answers of the newest policy and of the best before it -> ranked by annotators, by a judge, or by people on the
+    labelling page -> reward model, on the labels of all rounds so far -> PPO from SFT -> the next round
+    -> evaluate all -> report
 
 A policy's answers stand in the next round beside those of the best policy before it, so that the labels themselves
-decide which of the two goes on. With simulated annotators `--one-shot-baseline` trains another policy on as many labels
+decide which of the two goes on. Unless people rank, `--one-shot-baseline` trains another policy on as many labels
 of SFT's answers, all collected at one time: the baseline of collecting them in rounds. Stopped anywhere, the same
 command goes on.
 """
@@ -23,8 +24,10 @@ from amenable.errors import InputError
 from amenable.recipes import demo, rounds_labels, rounds_people, rounds_report
 from amenable.recipes.pipeline import StageRun, run_all
 from amenable.recipes.rounds_labels import Round, write_rows
+from amenable.rewards.spec import Specs, load_reward, spec_list
 from amenable.stages import annotate, evaluate, ppo, reward, sample
 from amenable.train import plan
+from amenable.train.runtime import DeviceOptions, start_runtime
 
 SPARE = 4
 """people get one prompt more for each so many, in place of unclear ones"""
@@ -44,6 +47,10 @@ class Config:
     """answers to a prompt; from the second round on half of them are the best earlier policy's"""
     people: bool = False
     """wait for rankings made on the labelling page, instead of simulating annotators"""
+    judge: Specs = ()
+    """ranks instead of the world's annotators, by score: a reward model's folder, FOLDER:LABEL of a classifier,
+    FILE.py:FUNCTION, length:4-30, ends, regex:PATTERN or an http address; several are added, each SPEC or
+    SPEC=WEIGHT"""
     labels_db: Path | None = None
     """store of people's rankings; by default labels.db in the base run"""
     include_base_comparisons: Literal["people", "always", "never"] = "people"
@@ -51,7 +58,7 @@ class Config:
     new_label_weight: int = 4
     """repeat each new ranking this many times in the training set, beside the base run's comparisons"""
     one_shot_baseline: bool = True
-    """train also on as many labels collected at one time (simulated annotators only)"""
+    """train also on as many labels collected at one time (not with --people)"""
     validation_split: float = 0.15
     """share of a round's prompts for validation"""
     prompts: Path | None = None
@@ -67,6 +74,7 @@ class Config:
         plan.require_at_least(0, self, "seed")
         plan.require_at_least(2, self, "num_generations")
         plan.require_at_least(8, self, "prompts_per_round")
+        plan.forbid(self.people and self.judge, "people and a judge cannot both rank", "give --people or --judge")
         if not 0 < self.validation_split < 1:
             raise InputError(f"validation_split is {self.validation_split}", how="it must lie between 0 and 1")
 
@@ -120,6 +128,8 @@ class BaseRun:
 def run(config: Config) -> Path:
     """Go through all rounds, compare their policies, and return the folder that holds them."""
     base = find(config)
+    if config.judge:
+        load_reward(config.judge, start_runtime(DeviceOptions()))  # a wrong one is refused before any work
     new_prompts(config.adaptive_rounds[0], config.rounds * config.pool_size, base, config)
     for turn in config.adaptive_rounds:
         begun = [turn] if turn.before else [turn, *config.one_shot]
@@ -140,8 +150,9 @@ def find(config: Config) -> BaseRun:
         hint = f"name one of its seeds: --base-run {seeds[0]}" if seeds else "'amenable demo' makes one"
         raise InputError("holds no finished sft", root, hint)
     world = root / "world" if (root / "world" / "finished.json").exists() else None
-    if world is None and not config.people:
-        raise InputError("has no world whose annotators could be asked", root, "give --people, or another --base-run")
+    if world is None and not config.people and not config.judge:
+        hint = "give --people, --judge or another --base-run"
+        raise InputError("has no world whose annotators could be asked", root, hint)
     if world is None and (config.prompts is None or config.test is None):
         raise InputError("has no world to take prompts from", root, "name --prompts and --test")
     prompts = root / "world" / "prompts"
@@ -164,7 +175,7 @@ def find(config: Config) -> BaseRun:
 
 
 def collect_rankings(rounds: Sequence[Round], base: BaseRun, config: Config) -> None:
-    """Have the answers of each round ranked, by people or by simulated annotators."""
+    """Have the answers of each round ranked, by people, by the judge or by simulated annotators."""
     if config.people:
         for turn in rounds:
             wait_for_people(turn, base, config)
@@ -207,13 +218,14 @@ def sample_runs(turn: Round, base: BaseRun, config: Config) -> list[StageRun]:
 
 
 def annotate_run(turn: Round, samples: Sequence[StageRun], base: BaseRun, config: Config) -> StageRun:
-    """Return the run of simulated annotators, with errors of the world's size in every round."""
+    """Return the run of the judge, or of simulated annotators, with errors of the world's size in every round."""
     files = [run.out / "samples.jsonl" for run in samples]
     return StageRun(
         annotate.Config(
             data=files[0],
             extra_data=tuple(files[1:]),
-            world=base.world,
+            world=None if config.judge else base.world,
+            judge=config.judge,
             out=turn.annotations,
             validation_split=config.validation_split,
             agreement=0,
@@ -249,7 +261,8 @@ def learn(rounds: Sequence[Round], base: BaseRun, config: Config) -> None:
     for turn in rounds:
         comparisons, weight = base.comparisons if mixes else None, config.new_label_weight
         counts = rounds_labels.write_training_set(turn, comparisons, base.held_out, weight)
-        print_lines(f"{turn.name}: {rounds_labels.describe_mix(counts, config.people, weight)}")
+        annotators = "people" if config.people else "the judge" if config.judge else "simulated annotators"
+        print_lines(f"{turn.name}: {rounds_labels.describe_mix(counts, annotators, weight)}")
         runs += [reward_run(turn, base, config), ppo_run(turn, base, config)]
     run_stages(runs, config)
 
@@ -320,7 +333,7 @@ def command_of(config: Config) -> str:
         if isinstance(value, bool):
             words += [] if value == option.default else [f"--{name}" if value else f"--no-{name}"]
         elif value != option.default:
-            words += [f"--{name}", str(value)]
+            words += [f"--{name}", *map(str, spec_list(value) if option.name == "judge" else [value])]
     return shlex.join(words)
 
 

@@ -126,9 +126,9 @@ def write_training_set(turn: Round, base: Path | None, held_out: Path | None, we
     return {"new": len(new), "earlier": len(old), "rows": len(rows)}
 
 
-def describe_mix(counts: dict[str, int], people: bool, weight: int) -> str:
+def describe_mix(counts: dict[str, int], annotators: str, weight: int) -> str:
     """Describe what a reward model learns from; counts as of `write_training_set`."""
-    new = f"{counts['new']} rankings of {'people' if people else 'simulated annotators'}"
+    new = f"{counts['new']} rankings of {annotators}"
     if not counts["earlier"]:
         return f"the reward model learns from {new} alone"
     times = f", each {weight} times," if weight > 1 else ""

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,10 +14,12 @@ from starlette.testclient import TestClient
 
 from amenable import cli
 from amenable.errors import InputError
+from amenable.feedback.judges import from_scores
 from amenable.feedback.store import Store
 from amenable.models.decoder import Decoder
 from amenable.recipes import rounds, rounds_people, rounds_report
 from amenable.recipes.pipeline import StageRun
+from amenable.rewards.spec import SPELLINGS
 from amenable.serve import label
 from amenable.stages import annotate
 from amenable.text.tokenizer import Tokenizer
@@ -330,6 +333,41 @@ def test_without_a_world_people_can_be_asked_about_prompts_that_are_named(
     (last,) = (call.config for call in calls if call.stage == "evaluate")
     assert last.world is None and last.data == data["test"] and last.reward == (str(out / "round-1" / "reward"),)
     assert len(read(out / "round-1" / "labels" / "train.jsonl")) == 7
+
+
+def test_a_judge_ranks_instead_of_the_worlds_annotators(
+    config: rounds.Config, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """A base run needs no world then; rounds without stages replaced, from the command line."""
+    bare, file = tmp_path / "bare", tmp_path / "mine.py"
+    bare.mkdir()
+    (bare / "sft").symlink_to(home / "sft")
+    file.write_text("def shorter(completions):\n    return [-len(text) for text in completions]\n")
+    monkeypatch.setattr(rounds, "run_all", one_by_one)
+    world = home / "world" / "prompts"
+    options = ["--base-run", str(bare), "--out", str(config.out), "--rounds", "1", "--prompts-per-round", "8"]
+    options += ["--num-generations", "3", "--size", "smoke", "--judge", f"{file}:shorter", "ends=0.5"]
+    options += ["--prompts", str(world / "reward.jsonl"), "--test", str(world / "test.jsonl")]
+    assert cli.main(["rounds", *options]) == 0
+    annotated = config.out / "round-1" / "annotate"
+    inputs = json.loads((annotated / "lineage.json").read_text())["inputs"]
+    assert inputs["judge"]["path"] == str(file) and "world" not in inputs
+    for row in [*read(annotated / "train.jsonl"), *read(annotated / "validation.jsonl")]:
+        scores = [-len(text) + 0.5 * end for text, end in zip(row["completions"], row["ended"])]
+        assert row["ranking"] == from_scores(scores) and row["annotator"] == f"{file}:shorter ends=0.5"
+    assert "rankings of the judge alone" in capsys.readouterr().err
+    (round_1,) = json.loads((config.out / "rounds.json").read_text())["rounds"]
+    assert round_1["agreement"] is None and round_1["labels"]["prompts"] == 8
+    judged = replace(config, base_run=bare, judge=(f"{file}:shorter", "ends=0.5"))
+    assert cli.parse(rounds.Config, shlex.split(rounds.command_of(judged))[2:], "rounds", "") == judged
+
+
+def test_a_wrong_judge_is_refused_before_any_work(config: rounds.Config, calls: list[StageRun]) -> None:
+    with pytest.raises(InputError, match=re.escape(SPELLINGS)):
+        rounds.run(replace(config, judge=("lenght:4-30",)))
+    with pytest.raises(InputError, match="people and a judge cannot both rank"):
+        replace(config, judge=("ends",), people=True)
+    assert not calls and not config.out.exists()
 
 
 RANKED = [

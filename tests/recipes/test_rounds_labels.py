@@ -90,10 +90,10 @@ def test_alone_every_ranking_stands_once(tmp_path: Path) -> None:
 
 def test_what_is_mixed_is_said_plainly() -> None:
     alone, mixed = {"new": 17, "earlier": 0, "rows": 17}, {"new": 17, "earlier": 1690, "rows": 1707}
-    assert rounds_labels.describe_mix(alone, True, 4) == "the reward model learns from 17 rankings of people alone"
+    assert rounds_labels.describe_mix(alone, "people", 4) == "the reward model learns from 17 rankings of people alone"
     sentence = "the reward model learns from 17 rankings of people, each 4 times, beside 1690 earlier comparisons"
-    assert rounds_labels.describe_mix(mixed, True, 4) == f"{sentence} of the base run"
-    assert "simulated annotators beside 1690" in rounds_labels.describe_mix(mixed, False, 1)
+    assert rounds_labels.describe_mix(mixed, "people", 4) == f"{sentence} of the base run"
+    assert "simulated annotators beside 1690" in rounds_labels.describe_mix(mixed, "simulated annotators", 1)
 
 
 def test_prompts_are_fresh_and_in_an_order_of_the_seed(tmp_path: Path) -> None:
