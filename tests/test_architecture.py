@@ -17,6 +17,7 @@ LAYERS = {
     "files": -1,
     "seeds": -1,
     "renamed_options": -1,
+    "model_folder": -1,
     "functional": 0,
     "models": 1,
     "text": 1,

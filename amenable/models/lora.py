@@ -12,26 +12,27 @@ import copy
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from amenable.errors import InputError
 from amenable.files import write_file, write_text
+from amenable.model_folder import ADAPTER, ADAPTER_CONFIG
 from amenable.models.decoder import Decoder
 from amenable.models.dropout import dropout
 from amenable.models.heads import ScalarModel
-from amenable.models.hf_config import model_type_of
-from amenable.models.hf_weights import parameter_map
+from amenable.models.hf_config import model_type_of, read_json_object
+from amenable.models.hf_weights import parameter_map, shortened
 
 ALL = "all-linear"
 MAX_RANK, MAX_ALPHA = 65_536, 1e6
-ADAPTER_CONFIG, ADAPTER = "adapter_config.json", "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -122,14 +123,15 @@ def add_adapters(model: Decoder | ScalarModel, options: LoraOptions, seed: int, 
     decoder = decoder_of(model)
     decoder.requires_grad_(False)
     layers = published_layers(decoder)
-    known = {short(name) for parts in layers.values() for name, _ in parts}
-    if unknown := [target for target in options.targets if target not in known | {ALL}]:
+    whole = {name for parts in layers.values() for name, _ in parts}
+    known = {short(name) for name in whole}
+    if unknown := [target for target in options.targets if target not in known | whole | {ALL}]:
         raise InputError(
             f"no layer is called '{unknown[0]}'", how=f"lora.targets are {', '.join(sorted(known))}, or {ALL}"
         )
     generator = torch.Generator().manual_seed(seed)
     for name, parts in layers.items():
-        marked = [(each, size, ALL in options.targets or short(each) in options.targets) for each, size in parts]
+        marked = [(each, size, bool({ALL, each, short(each)} & set(options.targets))) for each, size in parts]
         if any(has_adapter for _, _, has_adapter in marked):
             linear = decoder.get_submodule(name)
             assert isinstance(linear, nn.Linear)
@@ -204,6 +206,63 @@ def save_adapters(folder: Path, model: Decoder | ScalarModel) -> None:
     whole = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
     write_file(folder / ADAPTER, lambda path: save_file(whole, path, metadata={"format": "pt"}))
     write_text(folder / ADAPTER_CONFIG, json.dumps(fields, indent=2))
+
+
+def load_adapters(folder: Path, model: Decoder | ScalarModel) -> None:
+    """Put the adapters of peft's files on the model that they are for.
+
+    InputError for another kind of adapter, and for one that fits other layers.
+    """
+    options = read_options(folder / ADAPTER_CONFIG)
+    try:
+        tensors = load_file(folder / ADAPTER)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"not a whole safetensors file ({error})", folder / ADAPTER, "copy or save it again") from None
+    tensors = {name.removeprefix("base_model.model."): tensor.float() for name, tensor in tensors.items()}
+    names = {name.removesuffix(".lora_A.weight") for name in tensors if name.endswith(".lora_A.weight")}
+    known = {name for parts in published_layers(decoder_of(model)).values() for name, _ in parts}
+    if not names or names - known:
+        problem = f"adapts {min(names - known)}" if names - known else "adapts nothing"
+        raise InputError(f"{problem}, which its base model does not have", folder, "is it for another model?")
+    add_adapters(model, replace(options, targets=tuple(sorted(names))), seed=0)
+    with torch.no_grad():
+        for layer in adapters(model).values():
+            for name, a, b in layer.published():
+                for ours, kind in ((a, "A"), (b, "B")):
+                    theirs = tensors.pop(f"{name}.lora_{kind}.weight", torch.empty(0))
+                    if ours.shape != theirs.shape:
+                        problem = f"{name}.lora_{kind} is {list(theirs.shape)} where the base needs {list(ours.shape)}"
+                        raise InputError(problem, folder, "is it for another model?")
+                    ours.copy_(theirs)
+        if isinstance(model, ScalarModel) and "score.weight" in tensors:
+            model.score.weight.copy_(tensors.pop("score.weight"))
+    if tensors:
+        raise InputError(f"holds {shortened(sorted(tensors))}, which is no LoRA of a layer", folder)
+
+
+def read_options(file: Path) -> LoraOptions:
+    """Read adapter_config.json; InputError for what is more than LoRA with one rank and scale."""
+    fields = read_json_object(file)
+    if fields.get("peft_type") != "LORA" or fields.get("use_dora"):
+        kind = "DoRA" if fields.get("use_dora") else fields.get("peft_type")
+        raise InputError(f"is {kind}", file, "LoRA alone is read")
+    more = (
+        "rank_pattern",
+        "alpha_pattern",
+        "layers_to_transform",
+        "layer_replication",
+        "megatron_config",
+        "eva_config",
+    )
+    if strange := [name for name in more if fields.get(name)] + (
+        ["bias"] if fields.get("bias", "none") != "none" else []
+    ):
+        raise InputError(f"has {strange[0]} {fields[strange[0]]!r}", file, "one rank and scale for all layers is read")
+    try:
+        rank, alpha = int(fields["r"]), float(fields["lora_alpha"])
+        return LoraOptions(rank, alpha, (ALL,), float(fields.get("lora_dropout", 0.0)), bool(fields.get("use_rslora")))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"lacks a number: {error}", file) from None
 
 
 def decoder_of(model: Decoder | ScalarModel) -> Decoder:

@@ -21,6 +21,8 @@ from torch import nn
 
 from amenable.errors import InputError
 from amenable.files import write_file, write_text
+from amenable.model_folder import base_folder, is_adapter
+from amenable.models import lora
 from amenable.models.config import DecoderConfig
 from amenable.models.decoder import Decoder, normal
 from amenable.models.heads import ScalarModel
@@ -97,6 +99,11 @@ def with_origin(fields: dict[str, Any], decoder: Decoder, where: Path) -> dict[s
 
 def load_decoder(folder: Path | str, device: torch.device | str = "cpu", dropout: float = 0.0) -> Decoder:
     """Load a language model from a folder, in fp32. Raises InputError for missing, torn or inconsistent files."""
+    if is_adapter(Path(folder)):
+        decoder = load_decoder(base_folder(Path(folder)), "cpu", dropout)
+        lora.load_adapters(Path(folder), decoder)
+        lora.merge_adapters(decoder)
+        return decoder.requires_grad_(True).to(device)
     folder = Path(folder)
     fields = read_json_object(folder / CONFIG)
     if is_classifier(fields):
@@ -113,6 +120,8 @@ def load_scalar(
 ) -> ScalarModel:
     """Load a reward model or critic from a folder, in fp32. Of a classifier with several labels the scalar is the
     logit of `label`. Raises InputError as `load_decoder` does, and for a label that config.json does not name."""
+    if is_adapter(Path(folder)):
+        return load_scalar_adapter(Path(folder), label).to(device)
     folder = Path(folder)
     fields = read_json_object(folder / CONFIG)
     if not is_classifier(fields):
@@ -129,6 +138,18 @@ def load_scalar(
     return model.to(device)
 
 
+def load_scalar_adapter(folder: Path, label: str | None) -> ScalarModel:
+    """Load a reward model from an adapter: on a reward model, or on a language model with the adapter's own head."""
+    base = base_folder(folder)
+    if is_classifier(read_json_object(base / CONFIG)):
+        model = load_scalar(base, label=label)
+    else:
+        model = ScalarModel.from_decoder(load_decoder(base))
+    lora.load_adapters(folder, model)
+    lora.merge_adapters(model)
+    return model.requires_grad_(True)
+
+
 def label_row(fields: Mapping[str, Any], label: str | None, folder: Path) -> tuple[int, int]:
     """Return a label's row in a classifier's head, and the number of rows. Without a label the head has one row."""
     names = [str(name) for _, name in sorted(dict(fields.get("id2label") or {}).items(), key=lambda item: int(item[0]))]
@@ -143,19 +164,19 @@ def label_row(fields: Mapping[str, Any], label: str | None, folder: Path) -> tup
 
 def read_config(folder: Path | str) -> DecoderConfig:
     """Read the configuration of a saved model, with dropout 0."""
-    path = Path(folder) / CONFIG
+    path = base_folder(Path(folder)) / CONFIG
     return decoder_config(read_json_object(path), path)
 
 
 def read_dropout(folder: Path | str) -> float:
     """Read the training dropout in a saved model's config.json."""
-    path = Path(folder) / CONFIG
+    path = base_folder(Path(folder)) / CONFIG
     return training_dropout(read_json_object(path), path)
 
 
 def read_temperature(folder: Path | str) -> float | None:
     """Read the sampling temperature in a saved model's generation_config.json; None if absent or greedy."""
-    path = Path(folder) / GENERATION
+    path = base_folder(Path(folder)) / GENERATION
     fields = read_json_object(path) if path.exists() else {}
     value = fields.get("temperature")
     if not value or fields.get("do_sample") is False:

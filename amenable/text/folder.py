@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from amenable.errors import InputError
+from amenable.model_folder import base_folder
 
 TOKENIZER, CONFIG, SPECIAL = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
 ADDED, TEMPLATE = "added_tokens.json", "chat_template.jinja"
@@ -45,8 +46,8 @@ class TokenizerFiles:
         except UnicodeDecodeError as error:
             raise InputError(f"not UTF-8 at byte {error.start}", folder / TEMPLATE) from None
         generation, model = (
-            parse_json((folder / name).read_bytes() if (folder / name).is_file() else None, folder / name)
-            for name in (GENERATION, MODEL_CONFIG)
+            parse_json(path.read_bytes() if path.is_file() else None, path)
+            for path in (base_folder(folder) / GENERATION, base_folder(folder) / MODEL_CONFIG)
         )
         return cls(contents, generation, model.get("eos_token_id"))
 

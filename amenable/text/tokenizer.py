@@ -19,6 +19,7 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, proc
 from tokenizers import Tokenizer as Backend
 
 from amenable.errors import InputError
+from amenable.model_folder import base_folder
 from amenable.text.folder import TOKENIZER, TokenizerFiles
 from amenable.text.spec import After, continuation_spec, special_tokens, turn_tokens, without_special_tokens
 from amenable.text.template import CHAT_TEMPLATE, Slot, template_with_slots
@@ -137,6 +138,7 @@ class Tokenizer:
         folder without a bos or a pad stays without, and its pad may be its eos.
         """
         folder = Path(folder)
+        folder = folder if (folder / "tokenizer.json").is_file() else base_folder(folder)
         file = folder / "tokenizer.json"
         if not file.is_file():
             raise InputError("no tokenizer.json", folder, "name a model folder, or train one with 'amenable tokenizer'")

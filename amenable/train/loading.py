@@ -9,6 +9,7 @@ import torch
 
 from amenable.errors import InputError
 from amenable.files import disk_errors
+from amenable.model_folder import base_folder
 from amenable.models import lora, pretrained
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
@@ -113,7 +114,7 @@ def require_model(folder: Path, made_by: str) -> None:
     unfinished = (folder / "config.yaml").exists() and not (folder / "finished.json").exists()
     if unfinished:
         raise InputError("holds no model yet: its run has not finished", folder, "repeat its command first")
-    if not (folder / "config.json").exists():
+    if not (base_folder(folder) / "config.json").exists():
         raise InputError("holds no model", folder, f"'{made_by}' makes one")
 
 

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from amenable.errors import InputError
+from amenable.library.model import Model
 from amenable.models.lora import LoraOptions, adapters, without_adapters
 from amenable.rl.models import load_critic, load_models
 from amenable.stages import dpo, ppo, reward, rloo, sft
@@ -92,6 +93,20 @@ def test_policy_reference_and_critic_share_one_base(
     assert own and not shared & {p.data_ptr() for p in own}
     theirs = {p.data_ptr() for p in models.policy.parameters() if p.requires_grad}
     assert not theirs & {p.data_ptr() for p in own} and len(adapters(critic)) == len(adapters(models.policy))
+
+
+def test_a_folder_of_adapters_goes_wherever_a_model_goes(
+    configs: dict[str, tuple[Any, Any]], assistant: Path, files: Any, tmp_path: Path
+) -> None:
+    stage, config = configs["sft"]
+    adapter = stage.run(config) / "adapter"
+    result = Model(adapter, device="cpu", precision="fp32").chat("Ann asks: name a red thing.", temperature=0)
+    assert result == Model(config.out, device="cpu", precision="fp32").chat(
+        "Ann asks: name a red thing.", temperature=0
+    )
+    out = dpo.run(replace(configs["dpo"][1], model=adapter, lora=LoraOptions(), out=tmp_path / "on-adapter"))
+    inputs = json.loads((out / "lineage.json").read_text())["inputs"]
+    assert inputs["model"]["path"] == str(adapter) and inputs["model's base"]["path"] == str(assistant)
 
 
 def test_the_learning_rate_is_ten_times_that_of_all_weights(assistant: Path) -> None:

@@ -1,0 +1,33 @@
+"""Folders of models: a model itself (config.json), or an adapter (adapter_config.json) that names its base model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from amenable.errors import InputError
+
+CONFIG, ADAPTER_CONFIG, ADAPTER = "config.json", "adapter_config.json", "adapter_model.safetensors"
+
+
+def is_adapter(folder: Path) -> bool:
+    """Return True for a folder that holds an adapter and no model of its own."""
+    return (folder / ADAPTER_CONFIG).is_file() and not (folder / CONFIG).exists()
+
+
+def base_folder(folder: Path) -> Path:
+    """Return the folder of the model that an adapter's folder is for, or a model's folder itself.
+
+    InputError if adapter_config.json names no folder that is there, by its path or beside the adapter.
+    """
+    if not is_adapter(folder):
+        return folder
+    try:
+        name = json.loads((folder / ADAPTER_CONFIG).read_text("utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"cannot be read as JSON ({error})", folder / ADAPTER_CONFIG) from None
+    for base in (Path(str(name)), folder / str(name)):
+        if name and (base / CONFIG).is_file():
+            return base
+    hint = "write the folder of its base model there as base_model_name_or_path"
+    raise InputError(f"its base model '{name}' is no folder here", folder / ADAPTER_CONFIG, hint)
