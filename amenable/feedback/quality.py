@@ -15,10 +15,10 @@ from itertools import combinations
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from amenable.data.rankings import pairs_of
 from amenable.feedback import agreement
-from amenable.feedback.agreement import Labels, agreements, pair_labels
+from amenable.feedback.agreement import agreements, pair_labels
 from amenable.feedback.store import Event, Store
 from amenable.functional.statistics import wilson
 
@@ -93,11 +93,11 @@ def annotator_figures(
     own = [event for event in labels if event.payload["annotator"] == name]
     seconds = [float(event.payload.get("seconds", 0.0)) for event in own]
     worked = sum(seconds) / 3600
-    gold = [
-        [(row.ranks[i] < row.ranks[j]) + (row.ranks[i] == row.ranks[j]) / 2 for i, j in pairs_of(row.known)]
-        for row in ranked
-        if row.annotator == name and row.known is not None
-    ]
+    gold = []
+    for row in ranked:
+        if row.annotator == name and row.known is not None:
+            known, given = pair_labels([row.known, row.ranks]).T
+            gold.append((1 + known * given)[known != 0] / 2)
     return {
         "name": name,
         "labels": len(own),
@@ -130,7 +130,7 @@ def inter_annotator(ranked: Sequence[Ranked], generator: torch.Generator) -> dic
     tasks = [pair_labels([ranks.get(name) for name in names]) for ranks in by_task]
     cohen = []
     for a, b in sorted({pair for ranks in by_task for pair in combinations(sorted(ranks), 2)}):
-        both = [pair_labels([ranks.get(a), ranks.get(b)]) for ranks in by_task]
+        both = [labels[:, [names.index(a), names.index(b)]] for labels in tasks]
         cohen.append({"people": [a, b], **with_interval(agreement.cohen_kappa, both, generator)})
     alpha = partial(agreement.krippendorff_alpha, distance=lambda a, b: (a - b) ** 2)
     return {
@@ -143,17 +143,17 @@ def inter_annotator(ranked: Sequence[Ranked], generator: torch.Generator) -> dic
 
 
 def with_interval(
-    statistic: Callable[[Labels[int]], float | None], tasks: Sequence[Labels[int]], generator: torch.Generator
+    statistic: Callable[..., Tensor], tasks: Sequence[Tensor], generator: torch.Generator
 ) -> dict[str, Any]:
-    """Return a statistic of the labels of all tasks, with its bootstrap interval."""
-    ends = agreement.bootstrap_interval(statistic, tasks, generator)
-    value = statistic([row for labels in tasks for row in labels])
-    return {"value": value, "low": ends and ends[0], "high": ends and ends[1]}
+    """Return a statistic of the labels of all tasks, with its bootstrap interval; None where undefined."""
+    value = float(statistic(torch.cat(tuple(tasks)))) if tasks else math.nan
+    low, high = agreement.bootstrap_interval(statistic, tasks, generator) or (None, None)
+    return {"value": value if math.isfinite(value) else None, "low": low, "high": high}
 
 
 def reward_model_agreement(ranked: Sequence[Ranked], score: Score) -> dict[str, Any]:
     """Return the share of pairs that a reward model orders as annotators do, of all and by annotator."""
-    by_annotator: dict[str, list[list[bool]]] = defaultdict(list)
+    by_annotator: dict[str, list[Tensor]] = defaultdict(list)
     for row in ranked:
         payload = row.event.payload
         ended = payload["meta"].get("ended") or [True] * len(row.ranks)
@@ -204,12 +204,12 @@ def disagreements(ranked: Sequence[Ranked]) -> list[dict[str, Any]]:
     for task in group_by_task(ranked):
         by_annotator = [row for _, row in sorted(task.items())]
         alike = agreements(pair_labels([row.ranks for row in by_annotator]))
-        if alike and not all(alike):
+        if not alike.all():
             payload = by_annotator[0].event.payload
             orders = [
                 {"annotator": row.annotator, "ranks": list(row.ranks), "notes": row.event.payload.get("notes", "")}
                 for row in by_annotator
             ]
             about = {"prompt": payload["prompt"], "completions": payload["completions"], "said": orders}
-            rows.append({"contrary": 1 - sum(alike) / len(alike), "pairs": len(alike), **about})
+            rows.append({"contrary": 1 - float(alike.mean()), "pairs": len(alike), **about})
     return sorted(rows, key=lambda row: -row["contrary"])[:SHOWN]

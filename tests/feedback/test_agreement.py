@@ -1,3 +1,5 @@
+from math import nan
+
 import pytest
 import torch
 from hypothesis import given
@@ -32,27 +34,31 @@ FLEISS = [  # the published example: 10 things, 14 raters, 5 classes
 ]
 
 
+def matrix(*rows):
+    return torch.tensor(rows, dtype=torch.float64)
+
+
 def draw():
     return torch.Generator().manual_seed(0)
 
 
 def test_pairs_by_hand():
     # pairs 01, 02, 12: both say 0 before 1, they differ on 02, and the second ties 1 and 2
-    assert pair_labels([[1, 2, 3], [2, 3, 3]]) == [[-1, -1], [-1, -1], [-1, 0]]
-    assert pair_labels([[3, 1], None, [1, 1]]) == [[1, None, 0]]
-    assert pair_labels([None, None]) == []
-    assert agreements(pair_labels([[1, 2, 3], [2, 3, 3]])) == [True, True]
-    assert agreements(pair_labels([[1, 2, 3], None, [2, 3, 1]])) == [True, False, False]
-    assert agreements(pair_labels([[1, 1], [1, 2]])) == []
+    assert pair_labels([[1, 2, 3], [2, 3, 3]]).tolist() == [[-1, -1], [-1, -1], [-1, 0]]
+    torch.testing.assert_close(pair_labels([[3, 1], None, [1, 1]]), matrix([1, nan, 0]), equal_nan=True)
+    assert pair_labels([None, None]).shape == (0, 2)
+    assert agreements(pair_labels([[1, 2, 3], [2, 3, 3]])).tolist() == [1, 1]
+    assert agreements(pair_labels([[1, 2, 3], None, [2, 3, 1]])).tolist() == [1, 0, 0]
+    assert agreements(pair_labels([[1, 1], [1, 2]])).tolist() == []
     with pytest.raises(ValueError, match="2 and 3 answers"):
         pair_labels([[1, 2], [1, 2, 3]])
 
 
 @given(st.permutations(range(5)), st.permutations(range(5)))
 def test_agreement_is_symmetric_and_complete_with_oneself(first, second):
-    assert agreements(pair_labels([first, second])) == agreements(pair_labels([second, first]))
-    assert agreements(pair_labels([first, first])) == [True] * 10
-    assert agreements(pair_labels([first, [-rank for rank in first]])) == [False] * 10
+    assert torch.equal(agreements(pair_labels([first, second])), agreements(pair_labels([second, first])))
+    assert agreements(pair_labels([first, first])).tolist() == [1] * 10
+    assert agreements(pair_labels([first, [-rank for rank in first]])).tolist() == [0] * 10
 
 
 def agreement(items):
@@ -102,59 +108,79 @@ def test_rankings_of_the_same_answers_are_put_together():
 
 def test_cohen_by_hand():
     # 20 yes-yes, 5 yes-no, 10 no-yes, 15 no-no: p_o = 0.7, p_e = 0.5 * 0.6 + 0.5 * 0.4
-    first = ["yes"] * 25 + ["no"] * 25
-    second = ["yes"] * 20 + ["no"] * 5 + ["yes"] * 10 + ["no"] * 15
-    assert cohen_kappa([*zip(first, second)]) == pytest.approx(0.4)
-    assert cohen_kappa([*zip(second, first), ("no", None), (None, None)]) == pytest.approx(0.4)
-    assert cohen_kappa([[1, 2], [2, 1]]) == pytest.approx(-1.0)
-    assert cohen_kappa([[1, 1], [2, 2], [3, 3]]) == pytest.approx(1.0)
+    first = [1] * 25 + [0] * 25
+    second = [1] * 20 + [0] * 5 + [1] * 10 + [0] * 15
+    assert cohen_kappa(matrix(*zip(first, second))) == pytest.approx(0.4)
+    assert cohen_kappa(matrix(*zip(second, first), (0, nan), (nan, nan))) == pytest.approx(0.4)
+    table = matrix([1, 1], [1, 0], [0, 1], [0, 0])
+    assert cohen_kappa(table, torch.tensor([20, 5, 10, 15.0]).double()) == pytest.approx(0.4)
+    assert cohen_kappa(matrix([1, 2], [2, 1])) == pytest.approx(-1.0)
+    assert cohen_kappa(matrix([1, 1], [2, 2], [3, 3])) == pytest.approx(1.0)
 
 
 def test_fleiss_by_hand():
     labels = [[label for label, count in enumerate(row) for _ in range(count)] for row in FLEISS]
-    assert fleiss_kappa(labels) == pytest.approx(0.209931, abs=1e-6)
-    uneven = [*([None, *row] for row in labels), [0] * 15, [1, *[None] * 14]]  # 15 labels, and 1: other items have 14
+    assert fleiss_kappa(matrix(*labels)) == pytest.approx(0.209931, abs=1e-6)
+    uneven = matrix(*([nan, *row] for row in labels), [0] * 15, [1, *[nan] * 14])  # 15 labels, and 1: others have 14
     assert fleiss_kappa(uneven) == pytest.approx(0.209931, abs=1e-6)
-    assert fleiss_kappa([[0, 0], [1, 1]]) == pytest.approx(1.0)
+    twice = torch.tensor([2.0] * 10 + [19.0, 50.0]).double()  # 19 items of 15 labels are fewer than 20 of 14
+    assert fleiss_kappa(uneven, twice) == pytest.approx(0.209931, abs=1e-6)
+    assert fleiss_kappa(matrix([0, 0], [1, 1])) == pytest.approx(1.0)
 
 
 def test_kappa_is_undefined_where_one_label_is_used():
-    assert cohen_kappa([["yes", "yes"]] * 3) is None
-    assert fleiss_kappa([[1, 1, 1], [1, 1, 1]]) is None
-    assert cohen_kappa([["yes", "no"]] * 3) == 0.0  # each its own label: expected and observed are 0
+    assert cohen_kappa(matrix([1, 1], [1, 1])).isnan()
+    assert fleiss_kappa(matrix([1, 1, 1], [1, 1, 1])).isnan()
+    assert cohen_kappa(matrix([1, 0], [1, 0])) == 0.0  # each its own label: expected and observed are 0
 
 
 def test_kappa_is_undefined_where_no_two_labelled_the_same():
-    for labels in ([], [[1, None], [None, 2]]):
-        assert cohen_kappa(labels) is fleiss_kappa(labels) is krippendorff_alpha(labels) is None
+    for labels in (matrix([1, 1])[:0], matrix([1, nan], [nan, 2])):
+        assert cohen_kappa(labels).isnan() and fleiss_kappa(labels).isnan() and krippendorff_alpha(labels).isnan()
 
 
 def test_krippendorff_alpha_is_one_minus_the_ratio_of_disagreements():
     # two raters, ten units of 0 and 1, as Krippendorff's own example of binary data: alpha = 0.095
     first = [0, 1, 0, 0, 0, 0, 0, 0, 1, 0]
     second = [1, 1, 1, 0, 0, 1, 0, 0, 0, 0]
-    assert krippendorff_alpha(list(zip(first, second))) == pytest.approx(1 - 19 * 4 / (14 * 6), abs=1e-9)
+    assert krippendorff_alpha(matrix(*zip(first, second))) == pytest.approx(1 - 19 * 4 / (14 * 6), abs=1e-9)
     # a unit of one value says nothing; all the same is undefined
-    assert krippendorff_alpha([*zip(first, second), (1, None)]) == pytest.approx(1 - 19 * 4 / (14 * 6))
-    assert krippendorff_alpha([(1, 1), (1, 1)]) is None
-    assert krippendorff_alpha([(0, 0), (1, 1), (0, 0, 0)]) == 1.0
+    assert krippendorff_alpha(matrix(*zip(first, second), (1, nan))) == pytest.approx(1 - 19 * 4 / (14 * 6))
+    assert krippendorff_alpha(matrix([1, 1], [1, 1])).isnan()
+    assert krippendorff_alpha(matrix([0, 0, nan], [1, nan, 1], [0, 0, 0])) == 1.0
+    # an item of weight 2 counts as two
+    assert krippendorff_alpha(matrix([0, 1], [1, 1], [0, 0]), torch.tensor([1, 2, 1.0]).double()) == pytest.approx(
+        krippendorff_alpha(matrix([0, 1], [1, 1], [1, 1], [0, 0]))
+    )
     # with squares, 1 and 3 are further apart than 1 and 2
-    near = krippendorff_alpha([(1, 2), (3, 3), (1, 1)], lambda a, b: (a - b) ** 2)
-    far = krippendorff_alpha([(1, 3), (3, 3), (1, 1)], lambda a, b: (a - b) ** 2)
+    near = krippendorff_alpha(matrix([1, 2], [3, 3], [1, 1]), distance=lambda a, b: (a - b) ** 2)
+    far = krippendorff_alpha(matrix([1, 3], [3, 3], [1, 1]), distance=lambda a, b: (a - b) ** 2)
     assert near > far
+
+
+@pytest.mark.parametrize("statistic", [cohen_kappa, fleiss_kappa, krippendorff_alpha])
+def test_weights_count_items_for_each_resample(statistic):
+    labels = torch.randint(3, (40, 2), generator=draw()).double()
+    labels[5, 1] = labels[6, 0] = nan
+    weights = torch.randint(4, (2, 3, 40), generator=draw()).double()
+    together = statistic(labels, weights)
+    for i in range(2):
+        for j in range(3):
+            alone = statistic(labels.repeat_interleave(weights[i, j].long(), dim=0))
+            assert float(together[i, j]) == pytest.approx(float(alone))
 
 
 def test_the_bootstrap_interval_holds_the_value_and_needs_enough_that_are_defined():
     generator = torch.Generator().manual_seed(0)
 
-    def mean(labels):
-        return sum(row[0] for row in labels) / len(labels)
+    def mean(labels, weights):
+        return weights @ labels[:, 0] / weights.sum(-1)
 
     # each task has its item twice, so that intervals are those of 100 tasks and not of 200 items
-    tasks = [[[0], [0]], [[1], [1]]] * 50
+    tasks = [matrix([0], [0]), matrix([1], [1])] * 50
     low, high = bootstrap_interval(mean, tasks, generator)
     assert 0.35 < low < 0.45 < 0.55 < high < 0.65
-    assert bootstrap_interval(lambda labels: None, tasks, generator) is None
-    assert bootstrap_interval(lambda labels: 1.0 if labels else None, [], generator) is None
+    assert bootstrap_interval(lambda labels, weights: weights.sum(-1) * nan, tasks, generator) is None
+    assert bootstrap_interval(mean, [], generator) is None
     assert bootstrap_interval(mean, tasks[:8], generator) is None, "too few"
     assert bootstrap_interval(mean, tasks[:1] * 50, generator) is None, "all the same"
