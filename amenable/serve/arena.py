@@ -22,8 +22,8 @@ from amenable.feedback.store import Store
 from amenable.files import hash_of
 from amenable.generation.sampling import Sampling
 from amenable.serve import security, serve
+from amenable.serve.options import ServerOptions, parse_models
 from amenable.serve.tokens import TokenCache
-from amenable.train.runtime import Device, DeviceOptions
 
 if TYPE_CHECKING:
     from amenable.serve.battles.arena_state import Arena
@@ -35,63 +35,28 @@ DEFAULT_MODELS = ("sft", "ppo", "dpo")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(ServerOptions):
     """The models, the address, and the limits of the server."""
 
-    models: tuple[str, ...] = ()
-    """NAME=FOLDER or FOLDER, two or more; by default those that `amenable demo` makes"""
-    labels_db: Path = Path("runs/labels.db")
-    """database for votes"""
+    port: int = 8019
+    max_batch_size: int = 16
+    max_queue: int = 32
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.7, top_p=0.95, max_new_tokens=512))
     """sampling settings of both models"""
     rating: RatingConfig = field(default_factory=RatingConfig)
     """settings of the leaderboard's ratings"""
-    max_batch_size: int = 16
-    """answers of a model decoded at once"""
-    max_queue: int = 32
-    """answers that may wait beyond those; more are refused with a time to retry"""
-    host: str = "127.0.0.1"
-    """0.0.0.0 to be reached by others, with tokens"""
-    port: int = 8019
-    """0 takes any free port"""
-    require_tokens: bool = False
-    """require tokens on 127.0.0.1 too, as behind a proxy"""
-    secure_cookies: bool = False
-    """send cookies over https alone: for a server behind an https proxy"""
-    rate_limit_per_minute: int = 600
-    """requests of one address or token"""
-    device: Device = field(default_factory=DeviceOptions)
-
-    def __post_init__(self) -> None:
-        self.server  # noqa: B018 - refuses impossible settings before a model is loaded
-
-    @property
-    def server(self) -> serve.Config:
-        """The settings of a server of these models."""
-        return serve.Config(
-            models=self.models,
-            labels_db=self.labels_db,
-            max_new_tokens=self.sampling.max_new_tokens,
-            max_batch_size=self.max_batch_size,
-            max_queue=self.max_queue,
-            host=self.host,
-            port=self.port,
-            require_tokens=self.require_tokens,
-            secure_cookies=self.secure_cookies,
-            rate_limit_per_minute=self.rate_limit_per_minute,
-            device=self.device,
-        )
 
 
 def run(config: Config) -> None:
     """Serve until Ctrl-C."""
     security.require_server()
-    models, server = chosen_models(config), config.server
+    models = chosen_models(config)
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(Store(config.labels_db))
-        tokens = serve.open_tokens(server, store)
+        tokens = serve.open_tokens(config, store)
         sock = stack.enter_context(security.listen(config.host, config.port))
-        state = stack.enter_context(serve.load_state(server, models, [], store, tokens))
+        limit = config.sampling.max_new_tokens
+        state = stack.enter_context(serve.load_state(config, models, [], store, tokens, limit))
         arena = open_arena(config, state, models, store)
         for name in reused_names(arena):
             print(f"another model was voted on as '{name}' before, and both are rated as one; give this one a new name")
@@ -103,7 +68,7 @@ def run(config: Config) -> None:
 
 def chosen_models(config: Config) -> list[tuple[str, Path]]:
     """Return (name, folder) of the models that fight. Raises InputError where there are fewer than two."""
-    models = serve.parse_models(config.models)
+    models = parse_models(config.models)
     if not config.models:
         models = [(name, DEMO / name) for name in DEFAULT_MODELS if (DEMO / name / "finished.json").exists()]
     if len(models) < 2:

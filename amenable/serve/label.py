@@ -29,8 +29,9 @@ from amenable.serve.conversation import fit_prompt, load_model, stream_answer
 from amenable.serve.labelling.task_order import order_tasks, require_ensemble
 from amenable.serve.labelling.task_queue import AssignmentPolicy, TaskQueue
 from amenable.serve.labelling.tasks import Kind, Task, read_gold_tasks, read_tasks
+from amenable.serve.options import PageOptions, require_bounds
 from amenable.serve.tokens import require_token_holder
-from amenable.train.runtime import Device, DeviceOptions, start_runtime
+from amenable.train.runtime import start_runtime
 
 if TYPE_CHECKING:
     from amenable.serve.labelling.routes import LabelApp, SuggestFn
@@ -52,13 +53,11 @@ cannot tell what was meant, skip the task and say why.
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(PageOptions):
     """The tasks, their assignment, the models, and the address."""
 
     data: tuple[Path, ...] = (Path("runs/demo/sample/samples.jsonl"),)
     """samples.jsonl files; completions to one prompt are pooled over all files"""
-    labels_db: Path = Path("runs/labels.db")
-    """database for labels"""
     tasks: tuple[Kind, ...] = ("rank", "compare", "demonstrate", "converse")
     """kinds of tasks"""
     query_strategy: Literal["file", Rule] = "file"
@@ -87,30 +86,23 @@ class Config:
     """share of the known pairs that a new annotator must order rightly to go on"""
     assignment_timeout_minutes: float = 30.0
     """time after which an unanswered task goes to somebody else"""
-    host: str = "127.0.0.1"
-    """0.0.0.0 to be reached by others, with tokens"""
-    port: int = 8017
-    require_tokens: bool = False
-    """require tokens on 127.0.0.1 too, as behind a proxy"""
     sampling: Sampling = field(default_factory=lambda: Sampling(temperature=0.7, max_new_tokens=256))
     """sampling settings of suggestions"""
     seed: int = 0
-    device: Device = field(default_factory=DeviceOptions)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.tasks or not self.data:
             raise InputError(f"no {'tasks' if self.data else 'data'}", how="name one or more")
-        for name, low, high in (
-            ("answers", 2, 9),
-            ("raters", 2, 100),
-            ("overlap", 0, 1),
-            ("gold_every", 2, 10**6),
-            ("qualification_threshold", 0, 1),
-            ("assignment_timeout_minutes", 0.1, 10**5),
-            ("port", 0, 65535),
-        ):
-            if not low <= getattr(self, name) <= high:
-                raise InputError(f"{name} is {getattr(self, name)}", how=f"it must lie between {low} and {high}")
+        require_bounds(
+            self,
+            answers=(2, 9),
+            raters=(2, 100),
+            overlap=(0, 1),
+            gold_every=(2, 10**6),
+            qualification_threshold=(0, 1),
+            assignment_timeout_minutes=(0.1, 10**5),
+        )
         if self.query_strategy != "file":
             require_ensemble(self.query_strategy, spec_list(self.reward))
 
@@ -123,10 +115,6 @@ class Config:
             qualification_threshold=self.qualification_threshold,
             seed=self.seed,
         )
-
-    @property
-    def needs_tokens(self) -> bool:
-        return self.require_tokens or self.host not in security.LOCAL
 
 
 def run(config: Config) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,8 +23,9 @@ from amenable.rewards.model import ModelReward
 from amenable.serve import security
 from amenable.serve.conversation import load_model
 from amenable.serve.openai.scheduler import Scheduler
+from amenable.serve.options import PageOptions, ServerOptions, parse_models, require_bounds
 from amenable.serve.tokens import TokenCache, require_token_holder
-from amenable.train.runtime import Device, DeviceOptions, start_runtime
+from amenable.train.runtime import start_runtime
 
 if TYPE_CHECKING:
     from amenable.serve.openai.app_state import AppState
@@ -35,50 +36,19 @@ DEFAULT_REWARD_MODEL = Path("runs/demo/reward")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(ServerOptions):
     """The models, the address, and the limits of the server."""
 
-    models: tuple[str, ...] = ()
-    """NAME=FOLDER or FOLDER, one or more; by default those that `amenable demo` makes"""
+    port: int = 8018
     reward_models: tuple[str, ...] = ()
     """NAME=FOLDER of reward models, for /score"""
-    labels_db: Path = Path("runs/labels.db")
-    """database for thumbs and rankings"""
     max_new_tokens: int = 512
     """limit of an answer whose request has none"""
-    max_batch_size: int = 32
-    """answers of a model decoded at once"""
-    max_queue: int = 64
-    """answers that may wait beyond those; more are refused with a time to retry"""
-    host: str = "127.0.0.1"
-    """0.0.0.0 to be reached by others, with tokens"""
-    port: int = 8018
-    """0 takes any free port"""
-    require_tokens: bool = False
-    """require tokens on 127.0.0.1 too, as behind a proxy"""
-    secure_cookies: bool = False
-    """send cookies over https alone: for a server behind an https proxy"""
-    rate_limit_per_minute: int = 600
-    """requests of one address or token"""
-    device: Device = field(default_factory=DeviceOptions)
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("max_new_tokens", 1, 10**6),
-            ("max_batch_size", 1, 1024),
-            ("max_queue", 0, 10**5),
-            ("port", 0, 65535),
-            ("rate_limit_per_minute", 1, 10**6),
-        ):
-            if not low <= getattr(self, name) <= high:
-                raise InputError(f"{name} is {getattr(self, name)}", how=f"it must lie between {low} and {high}")
-        folders = [*parse_models(self.models), *parse_models(self.reward_models)]
-        if len(dict(folders)) != len(folders):
-            raise InputError("two models have one name", how="name them apart, as in --models a=runs/x b=runs/y")
-
-    @property
-    def needs_tokens(self) -> bool:
-        return self.require_tokens or self.host not in security.LOCAL
+        super().__post_init__()
+        require_bounds(self, max_new_tokens=(1, 10**6))
+        parse_models([*self.models, *self.reward_models])
 
 
 def run(config: Config) -> None:
@@ -89,30 +59,19 @@ def run(config: Config) -> None:
         store = stack.enter_context(Store(config.labels_db))
         tokens = open_tokens(config, store)
         sock = stack.enter_context(security.listen(config.host, config.port))
-        state = stack.enter_context(load_state(config, models, reward_models, store, tokens))
+        state = stack.enter_context(load_state(config, models, reward_models, store, tokens, config.max_new_tokens))
         print(f"{', '.join([*state.models, *state.reward_models])}; feedback goes into {config.labels_db}")
         address = security.address_of(sock, config.host)
         print(f"chat at {address}   API at {address}/v1   Ctrl-C ends", flush=True)
         security.make_server(protect(config, state, tokens)).run(sockets=[sock])
 
 
-def open_tokens(config: Config, store: Store) -> TokenCache | None:
+def open_tokens(config: PageOptions, store: Store) -> TokenCache | None:
     """Return the tokens that are let in; None where none is needed. Raises InputError where nobody holds one."""
     if not config.needs_tokens:
         return None
     require_token_holder(annotators.people(store), store)
     return TokenCache(store)
-
-
-def parse_models(models: Sequence[str]) -> list[tuple[str, Path]]:
-    """Return (name, folder) of each NAME=FOLDER; a FOLDER alone is named as itself. Raises InputError for others."""
-    parsed = []
-    for text in models:
-        name, _, folder = text.rpartition("=")
-        if not folder or text.startswith("="):
-            raise InputError(f"'{text}' names no model", how="write NAME=FOLDER, as in assistant=runs/ppo")
-        parsed.append((name or Path(folder).resolve().name, Path(folder)))
-    return parsed
 
 
 def chosen_models(config: Config) -> list[tuple[str, Path]]:
@@ -137,11 +96,12 @@ def chosen_reward_models(config: Config) -> list[tuple[str, Path]]:
 
 @contextlib.contextmanager
 def load_state(
-    config: Config,
+    config: ServerOptions,
     models: Sequence[tuple[str, Path]],
     reward_models: Sequence[tuple[str, Path]],
     store: Store,
     tokens: TokenCache | None,
+    max_new_tokens: int,
 ) -> Iterator[AppState]:
     """Load the models and start a thread for each; the threads end with this context."""
     from amenable.serve.openai.app_state import AppState, RewardEndpoint, ServedModel
@@ -159,7 +119,7 @@ def load_state(
     try:
         for model in loaded:
             scheduler = make_scheduler(model, config.max_batch_size, config.max_queue)
-            state.models[model.entry.name] = ServedModel(model, scheduler, config.max_new_tokens)
+            state.models[model.entry.name] = ServedModel(model, scheduler, max_new_tokens)
         yield state
     finally:
         for served in state.models.values():

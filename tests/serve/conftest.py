@@ -39,7 +39,7 @@ def running(config: serve.Config, limits: security.Limits | None = None) -> Iter
         store = stack.enter_context(Store(config.labels_db))
         tokens = serve.open_tokens(config, store)
         models, judges = serve.chosen_models(config), serve.chosen_reward_models(config)
-        state = stack.enter_context(serve.load_state(config, models, judges, store, tokens))
+        state = stack.enter_context(serve.load_state(config, models, judges, store, tokens, config.max_new_tokens))
         guard = serve.protect(config, state, tokens)
         if limits is not None:
             guard.limits = limits

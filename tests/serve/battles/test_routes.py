@@ -32,7 +32,7 @@ def client(arena):
 def client_of(arena: Arena, token: str | None = None, **settings: Any) -> TestClient:
     config = command.Config(rate_limit_per_minute=10**6, **settings)
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    guard = command.protect(config, arena, serve.open_tokens(config.server, arena.store))
+    guard = command.protect(config, arena, serve.open_tokens(config, arena.store))
     return TestClient(guard, base_url="http://127.0.0.1:8019", headers=headers)
 
 
