@@ -47,7 +47,7 @@ class Config(OfflineOptions):
 
     data: Path = Path("runs/world/text/train.jsonl")
     """text: a file, or a folder of files"""
-    validation_split: float = 0.02
+    validation_split: float = field(default=0.02, kw_only=True)
     """share of the documents held out where no validation file is given"""
     tokenizer: Path = Path("runs/tokenizer")
     out: Path = Path("runs/pretrain")

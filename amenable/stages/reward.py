@@ -18,7 +18,7 @@ Reads rankings (pairs are rankings of two); writes a sequence-classification mod
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -66,7 +66,7 @@ class Config(OfflineOptions, AdapterOptions):
     """body of the reward model: the SFT model, or another one with the same tokenizer"""
     data: Path = Path("runs/annotate/train.jsonl")
     """rankings or pairs: a file, or a folder of files"""
-    validation_split: float = 0.1
+    validation_split: float = field(default=0.1, kw_only=True)
     """share of the prompts held out where no validation file is given"""
     heldout_annotators: Path | None = None
     """rankings by annotators who made none of the training data"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,6 @@ def test_ones_own_data_needs_nothing_of_the_closed_world(
     )
     reward.run(replace(own, inspect_batch=True))
     told = capsys.readouterr().err
-    assert "not centred on demonstrations, as none are given: reward 0 will be the mean of the " in told
+    assert re.search(r"reward 0 will be the mean of \d+ completions trained on \(--demonstrations to change it\)", told)
     reward.run(replace(own, demonstrations=reward_config.demonstrations, out=Path("centred"), inspect_batch=True))
     assert "reward 0 will be the mean of 96 demonstrations" in capsys.readouterr().err
