@@ -22,7 +22,7 @@ from typing import Any, Literal
 from amenable.claims.stage_folders import seed_folders
 from amenable.errors import InputError
 from amenable.recipes import demo, rounds_labels, rounds_people, rounds_report
-from amenable.recipes.pipeline import StageRun, run_all
+from amenable.recipes.pipeline import StageRun, run_all, stage_runs
 from amenable.recipes.rounds_labels import Round, write_rows
 from amenable.rewards.spec import Specs, load_reward, spec_list
 from amenable.stages import annotate, evaluate, ppo, reward, sample
@@ -135,7 +135,7 @@ def run(config: Config) -> Path:
         begun = [turn] if turn.before else [turn, *config.one_shot]
         collect_rankings(begun, base, config)
         learn(begun, base, config)
-    evaluation = evaluate_run(base, config)
+    evaluation = evaluation_run(base, config)
     run_stages([evaluation], config)
     rounds_report.write(evaluation.out, config.every_round, old_policies(base, config), command_of(config))
     print_arena_command(base, config)
@@ -183,7 +183,7 @@ def collect_rankings(rounds: Sequence[Round], base: BaseRun, config: Config) -> 
     for turn in rounds:
         write_rows(turn.prompts, new_prompts(turn, config.pool_size * turn.rounds, base, config))
     sampling = {turn: sample_runs(turn, base, config) for turn in rounds}
-    annotating = [annotate_run(turn, runs, base, config) for turn, runs in sampling.items()]
+    annotating = [run for turn, runs in sampling.items() for run in annotate_runs(turn, runs, base, config)]
     run_stages([*(run for runs in sampling.values() for run in runs), *annotating], config)
 
 
@@ -207,31 +207,25 @@ def sample_runs(turn: Round, base: BaseRun, config: Config) -> list[StageRun]:
             "sample": (turn.before[-1].policy, config.num_generations - half),
             "sample-best": (rounds_labels.best_previous_policy(turn, base.sft), half),
         }
-    return [
-        StageRun(
-            sample.Config(
-                model=model, data=turn.prompts, out=turn.folder / name, num_generations=count, seed=config.seed
-            )
-        )
+    configs = {
+        name: sample.Config(model=model, data=turn.prompts, num_generations=count)
         for name, (model, count) in policies.items()
-    ]
+    }
+    return stage_runs(turn.folder, config.seed, configs)
 
 
-def annotate_run(turn: Round, samples: Sequence[StageRun], base: BaseRun, config: Config) -> StageRun:
+def annotate_runs(turn: Round, samples: Sequence[StageRun], base: BaseRun, config: Config) -> list[StageRun]:
     """Return the run of the judge, or of simulated annotators, with errors of the world's size in every round."""
-    files = [run.out / "samples.jsonl" for run in samples]
-    return StageRun(
-        annotate.Config(
-            data=files[0],
-            extra_data=tuple(files[1:]),
-            world=None if config.judge else base.world,
-            judge=config.judge,
-            out=turn.annotations,
-            validation_split=config.validation_split,
-            agreement=0,
-            seed=config.seed,
-        )
+    data, *others = (run.out / "samples.jsonl" for run in samples)
+    annotators = annotate.Config(
+        data=data,
+        extra_data=tuple(others),
+        world=None if config.judge else base.world,
+        judge=config.judge,
+        validation_split=config.validation_split,
+        agreement=0,
     )
+    return stage_runs(turn.folder, config.seed, {turn.source: annotators})
 
 
 def wait_for_people(turn: Round, base: BaseRun, config: Config) -> None:
@@ -263,32 +257,22 @@ def learn(rounds: Sequence[Round], base: BaseRun, config: Config) -> None:
         counts = rounds_labels.write_training_set(turn, comparisons, base.held_out, weight)
         annotators = "people" if config.people else "the judge" if config.judge else "simulated annotators"
         print_lines(f"{turn.name}: {rounds_labels.describe_mix(counts, annotators, weight)}")
-        runs += [reward_run(turn, base, config), ppo_run(turn, base, config)]
+        runs += training_runs(turn, base, config)
     run_stages(runs, config)
 
 
-def reward_run(turn: Round, base: BaseRun, config: Config) -> StageRun:
-    """Return the run of a round's reward model."""
+def training_runs(turn: Round, base: BaseRun, config: Config) -> list[StageRun]:
+    """Return the runs of a round's reward model and of PPO from SFT with it."""
     heldout = turn.labels / "heldout.jsonl"
-    return StageRun(
-        reward.Config(
-            model=base.sft,
-            data=turn.labels / "train.jsonl",
-            validation=turn.labels / "validation.jsonl",
-            heldout_annotators=heldout if heldout.exists() else None,
-            demonstrations=None if base.world is None else base.world / "demonstrations" / "train.jsonl",
-            out=turn.reward,
-            seed=config.seed,
-        )
+    rewards = reward.Config(
+        model=base.sft,
+        data=turn.labels / "train.jsonl",
+        validation=turn.labels / "validation.jsonl",
+        heldout_annotators=heldout if heldout.exists() else None,
+        demonstrations=None if base.world is None else base.world / "demonstrations" / "train.jsonl",
     )
-
-
-def ppo_run(turn: Round, base: BaseRun, config: Config) -> StageRun:
-    """Return the run of PPO from SFT with a round's reward model."""
-    rewards = (str(turn.reward),)
-    return StageRun(
-        ppo.Config(model=base.sft, reward=rewards, data=base.ppo_prompts, out=turn.policy, seed=config.seed)
-    )
+    policy = ppo.Config(model=base.sft, reward=(str(turn.reward),), data=base.ppo_prompts)
+    return stage_runs(turn.folder, config.seed, {turn.reward.name: rewards, turn.policy.name: policy})
 
 
 def old_policies(base: BaseRun, config: Config) -> dict[str, Path]:
@@ -297,21 +281,19 @@ def old_policies(base: BaseRun, config: Config) -> dict[str, Path]:
     return old | ({"ppo": base.policy} if config.people and base.policy is not None else {})
 
 
-def evaluate_run(base: BaseRun, config: Config) -> StageRun:
+def evaluation_run(base: BaseRun, config: Config) -> StageRun:
     """Return the evaluation of all policies on the same test prompts, measured by the newest reward model."""
     models = old_policies(base, config) | {turn.name: turn.policy for turn in config.every_round}
-    return StageRun(
-        evaluate.Config(
-            models=tuple(f"{name}={folder}" for name, folder in models.items()),
-            data=base.test,
-            world=base.world,
-            reward=(str(config.adaptive_rounds[-1].reward),),
-            lm_data=None,
-            reference=str(base.sft),
-            out=config.out / f"evaluate-{config.rounds}",
-            seed=config.seed,
-        )
+    evaluation = evaluate.Config(
+        models=tuple(f"{name}={folder}" for name, folder in models.items()),
+        data=base.test,
+        world=base.world,
+        reward=(str(config.adaptive_rounds[-1].reward),),
+        lm_data=None,
+        reference=str(base.sft),
     )
+    (run,) = stage_runs(config.out, config.seed, {f"evaluate-{config.rounds}": evaluation})
+    return run
 
 
 def run_stages(runs: Sequence[StageRun], config: Config) -> None:

@@ -76,10 +76,8 @@ def without_answers(tasks: dict[str, Evaluation]) -> dict[str, Evaluation]:
 
 def union(mappings: Sequence[Evaluation]) -> Evaluation:
     """Merge mappings; of a key in two of them the first one's value."""
-    merged: Evaluation = {}
-    for mapping in mappings:
-        merged |= {name: value for name, value in mapping.items() if name not in merged}
-    return merged
+    names = dict.fromkeys(name for mapping in mappings for name in mapping)
+    return {name: next(mapping[name] for mapping in mappings if name in mapping) for name in names}
 
 
 def in_display_order(models: Evaluation) -> Evaluation:
