@@ -200,7 +200,7 @@ def good(answer: Answer) -> bool | None:
 
 
 def made_up(answer: Answer) -> bool | None:
-    """Return True where the answer hallucinates: says something that the passage does not."""
+    """Return True for a hallucination: a statement that the passage does not make."""
     return answer["hallucinated"]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -136,7 +136,7 @@ def unfinished(stages: list[Stage]) -> list[str]:
     return [command for command in missing(stages) if command in begun or order_of(command) > latest]
 
 
-def named(stages: list[Stage], name: str) -> Stage | None:
+def find_stage(stages: Sequence[Stage], name: str) -> Stage | None:
     """Return the stage of that folder, or None where it has not begun."""
     return next((stage for stage in stages if stage.name == name), None)
 

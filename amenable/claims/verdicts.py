@@ -21,7 +21,7 @@ from amenable.functional.statistics import Z95
 SMALLEST = {"share": 0.02, "accuracy": 0.02, "nats": 0.02, "bits": 0.005, "gold": 0.1, "reward": 0.05}
 """by unit, the smallest relevant effect: an effect that is surely smaller counts as none"""
 TIES = (0.0, 0.5)
-"""no difference, no preference: any other null is a tolerance, and says itself how much is too much"""
+"""nulls of no difference and no preference; any other null is itself a tolerance"""
 HOLDS, FAILS, UNDECIDED, UNMEASURED = "holds", "does not hold", "undecided", "not measured"
 
 
@@ -76,15 +76,15 @@ class Part:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % of the mean over the seeds, from the prompts' spread."""
+        """The 95 % interval of the mean over the seeds, from the prompts' spread."""
         pooled = self.pooled
         assert pooled is not None
         return pooled.value - Z95 * pooled.error, pooled.value + Z95 * pooled.error
 
     @property
     def verdict(self) -> str:
-        """holds where the interval and every seed lie on the side `side`; does not hold where no effect is left, or
-        where a seed surely lies on the other side (its interval widened for the number of seeds: Bonferroni)."""
+        """The verdict: holds where the interval and every seed lie on the side `side`; does not hold where no effect is
+        left, or where a seed surely lies on the other side (its interval widened by Bonferroni)."""
         if not self.seeds:
             return UNMEASURED
         sign = 1 if self.side == "above" else -1

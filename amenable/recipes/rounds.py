@@ -30,7 +30,7 @@ from amenable.train import plan
 from amenable.train.runtime import DeviceOptions, start_runtime
 
 SPARE = 4
-"""people get one prompt more for each so many, in place of unclear ones"""
+"""prompts for which people get one more, in place of unclear ones"""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,16 @@ from pathlib import Path
 
 import pytest
 
-from amenable.claims.stage_folders import ORDER, missing, named, number, paths_of, read_stages, seed_folders, unfinished
+from amenable.claims.stage_folders import (
+    ORDER,
+    find_stage,
+    missing,
+    number,
+    paths_of,
+    read_stages,
+    seed_folders,
+    unfinished,
+)
 from amenable.data.files import read_json_lines
 from amenable.errors import InputError
 
@@ -43,7 +52,7 @@ def test_with_a_plan_every_stage_of_it_is_wanted(demo_run: Path) -> None:
     (demo_run / "sample").rename(demo_run.parent / "sample")
     stages = read_stages(demo_run)
     assert unfinished(stages) == ["over"], "sampling was never planned"
-    over = named(stages, "over")
+    over = find_stage(stages, "over")
     assert over is not None and over.planned and over.finished is None and not over.folder.exists()
     assert [stage.name for stage in stages][6:8] == ["ppo", "over"], "in the order they will happen"
     (demo_run / "dpo" / "finished.json").unlink()

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from amenable.claims.stage_folders import Stage, named, number
+from amenable.claims.stage_folders import Stage, find_stage, number
 from amenable.recipes.reports.formatting import in_unit
 
 VERDICTS = {
@@ -41,7 +41,7 @@ def table(claims: Sequence[dict[str, Any]], stages: Sequence[Stage], run: Path) 
                 {**verdict_row(part), "words": part.get("what", ""), "decides": part.get("decides", True)}
                 for part in (parts if len(parts) > 1 else [])
             ],
-            "sources": [name for name in needs if named(list(stages), name) is not None],
+            "sources": [name for name in needs if find_stage(stages, name) is not None],
             "commands": commands(needs, stages, run) if claim.get("verdict") == "not measured" else [],
         }
         rows.append(row)
@@ -106,7 +106,7 @@ def axis(row: dict[str, Any], unit: str) -> Markup | None:
 
 def commands(needs: Sequence[str], stages: Sequence[Stage], run: Path) -> list[str]:
     """Return the commands that measure a claim: the planned stages it still needs, or else a full run."""
-    needed = [named(list(stages), name) for name in needs]
+    needed = [find_stage(stages, name) for name in needs]
     waiting = [stage for stage in needed if stage is not None and stage.finished is None]
     if None in needed or not waiting:
         return ["amenable demo --full"]

@@ -12,7 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from amenable.claims.stage_folders import Stage, named
+from amenable.claims.stage_folders import Stage, find_stage
 from amenable.data.files import read_json_lines
 from amenable.evaluation.preference import DECODINGS
 from amenable.recipes.reports import (
@@ -47,7 +47,7 @@ def render(figures: Figures, stages: list[Stage], run: Path) -> str:
     after, before = headline_pair(figures) or ("ppo", "sft")
     browser = answer_browser.load(stages)
     headline, details = summary(figures, stages)
-    demo, reward = stages[0].folder.parent, named(stages, "reward")
+    demo, reward = stages[0].folder.parent, find_stage(stages, "reward")
     cards = {stage.name: card(stage) for stage in stages}
     return rendering.render(
         "report.jinja",
@@ -85,7 +85,7 @@ def render(figures: Figures, stages: list[Stage], run: Path) -> str:
         shown=answer_browser.SHOWN,
         after=after,
         before=before,
-        iterations=answer_browser.iterations(named(stages, "ppo") or first_online(stages)),
+        iterations=answer_browser.iterations(find_stage(stages, "ppo") or first_online(stages)),
         inspectors=inspectors(stages),
         commands={stage.command: cards[stage.name]["command"] for stage in reversed(stages)},
         duration=formatting.duration(figures["seconds"]),

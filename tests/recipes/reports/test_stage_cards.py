@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from amenable.claims.stage_folders import ORDER, Stage, named, read_stages
+from amenable.claims.stage_folders import ORDER, Stage, find_stage, read_stages
 from amenable.recipes.reports import stage_cards
 
 
@@ -22,7 +22,7 @@ def test_a_finished_stage(demo_run: Path) -> None:
 def test_a_second_run_of_a_command_goes_by_its_folder(demo_run: Path) -> None:
     (demo_run / "ppo-ptx").mkdir()
     (demo_run / "ppo-ptx" / "config.yaml").write_text("command: ppo\n")
-    stage = named(read_stages(demo_run), "ppo-ptx")
+    stage = find_stage(read_stages(demo_run), "ppo-ptx")
     assert stage is not None
     told = stage_cards.card(stage)
     assert (told["title"], told["command_title"], told["seconds"]) == ("PPO-ptx", "PPO", "not finished")
@@ -31,7 +31,7 @@ def test_a_second_run_of_a_command_goes_by_its_folder(demo_run: Path) -> None:
 def test_a_planned_stage_is_still_to_come_and_repeated_from_the_plan(demo_run: Path) -> None:
     (demo_run / "plan").mkdir()
     (demo_run / "plan" / "over.yaml").write_text(f"command: ppo\nmodel: {demo_run}/sft\nout: {demo_run}/over\n")
-    stage = named(read_stages(demo_run), "over")
+    stage = find_stage(read_stages(demo_run), "over")
     assert stage is not None
     told = stage_cards.card(stage)
     assert (told["state"], told["reads"]) == ("to come", ["sft"])
