@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -11,9 +11,6 @@ from amenable.data.types import Prompt
 
 Answer = tuple[str, bool]
 """a completion, and whether it ended with an end token"""
-
-Scorer = Callable[[Prompt, Sequence[str], Sequence[bool]], Sequence[float]]
-"""(prompt, completions, ended) -> a score for each completion, higher is better"""
 
 
 class Judge(Protocol):
@@ -27,17 +24,6 @@ class Judge(Protocol):
 def from_scores(scores: Sequence[float]) -> list[float]:
     """Return the ranks of scores: 1 more than the number of higher scores, so that ties share (1, 1, 3)."""
     return [1.0 + sum(other > score for other in scores) for score in scores]
-
-
-def by_score(scorer: Scorer) -> Judge:
-    """Return a judge that ranks by a score, deterministically."""
-
-    def judge(
-        prompt: Prompt, completions: Sequence[str], ended: Sequence[bool], generator: torch.Generator
-    ) -> list[float]:
-        return from_scores(scorer(prompt, completions, ended))
-
-    return judge
 
 
 def preference(judge: Judge, prompt: Prompt, a: Answer, b: Answer, generator: torch.Generator) -> float:

@@ -46,7 +46,7 @@ def load_function(file: Path, name: str) -> RewardFunction:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise InputError(f"cannot be imported: {describe(error)}", place_of(error, file)) from error
+        raise InputError(f"cannot be imported: {describe(error)}", location_of(error, file)) from error
     function = getattr(module, name, None)
     if function is None:
         known = [each for each, value in vars(module).items() if inspect.isfunction(value)]
@@ -58,7 +58,8 @@ def load_function(file: Path, name: str) -> RewardFunction:
 
 
 def checked(function: Callable[..., Any], name: str) -> RewardFunction:
-    """Give a user's function the common signature. Exceptions and unusable scores become InputErrors with `name`."""
+    """Return a user's function with the common signature. Its exceptions and invalid scores become InputErrors, with
+    `name` as their place."""
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
@@ -81,7 +82,7 @@ def checked(function: Callable[..., Any], name: str) -> RewardFunction:
 
 
 def arguments(parameters: Mapping[str, inspect.Parameter], given: dict[str, Any], name: str) -> dict[str, Any]:
-    """Select what a function takes of what is given. InputError for a column that it needs and that is not there."""
+    """Return the arguments that a function has parameters for. InputError for a missing column."""
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         taken = given
     else:
@@ -95,7 +96,7 @@ def arguments(parameters: Mapping[str, inspect.Parameter], given: dict[str, Any]
 
 
 def call_all(function: Callable[..., Any], calls: Sequence[dict[str, Any]], name: str, single: bool) -> list[Any]:
-    """Call a function for each of `calls`, and await what is awaitable together. InputError for the first exception."""
+    """Call a function with each of `calls`, and await all results together. InputError for the first exception."""
     results: list[Any] = []
     for call in calls:
         try:
@@ -110,13 +111,13 @@ def call_all(function: Callable[..., Any], calls: Sequence[dict[str, Any]], name
             raise result
         if isinstance(result, Exception):
             row_name = f" for completion {row} of {len(calls)}" if single else ""
-            raise InputError(f"raised {describe(result)}{row_name}", place_of(result, name)) from result
+            raise InputError(f"raised {describe(result)}{row_name}", location_of(result, name)) from result
     return results
 
 
 def await_all(results: Sequence[Any]) -> list[Any]:
-    """Await all results that are awaitable at once; an exception stands in place of its result. Works in a notebook's
-    running event loop, too, by a thread."""
+    """Await all awaitable results together, with exceptions as results; in a thread where an event loop runs already,
+    as in a notebook."""
 
     async def value_of(result: Any | Awaitable[Any]) -> Any:
         return await result if inspect.isawaitable(result) else result
@@ -170,8 +171,8 @@ def describe(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
-def place_of(error: BaseException, name: str | Path) -> str:
-    """Add the line of a user's file on which an exception was raised to the name, if the traceback has one."""
+def location_of(error: BaseException, name: str | Path) -> str:
+    """Return the name with the line of the user's file at which an exception was raised, if the traceback has one."""
     file = str(name).partition(".py:")[0].removesuffix(".py") + ".py"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(file)]
     return f"{name}, line {lines[-1]}" if lines else str(name)

@@ -70,7 +70,7 @@ class ModelReward:
         return rows
 
     def fits(self, prompt: Conversation, completions: Sequence[str], ended: Sequence[bool] | None = None) -> bool:
-        """Tell whether all completions are within the context, with their prompt."""
+        """Return True if all completions, with their prompt, are within the context."""
         rows = self.rows([prompt] * len(completions), completions, ended)
         return max((len(ids) for ids, _ in rows), default=0) <= self.context_length
 
@@ -80,7 +80,7 @@ class ModelReward:
         return ids[: self.context_length], mask[: self.context_length]
 
     def reads(self, tokenizer: Tokenizer) -> bool:
-        """Tell whether ids of `tokenizer` mean the same to the model."""
+        """Return True if the model reads the ids that `tokenizer` writes."""
         return tokenizer.fingerprint == self.tokenizer.fingerprint
 
     def score_rows(self, rows: Sequence[Row], progress: Progress = silent) -> Tensor:

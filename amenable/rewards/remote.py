@@ -33,7 +33,7 @@ MAX_COMPLETIONS = 256
 
 
 def remote_reward(url: str, timeout: float = TIMEOUT, pauses: Sequence[float] = PAUSES) -> RewardFunction:
-    """Make a reward function of an HTTP endpoint. InputError at once where nothing listens at the address."""
+    """Return the reward function of an HTTP endpoint. InputError at once if nothing listens at the address."""
     require_listener(url)
 
     def reward(prompts: Sequence[Conversation], completions: Sequence[str], **columns: Sequence[Any]) -> list[float]:
@@ -61,7 +61,7 @@ def request_body(
 
 
 def require_listener(url: str) -> None:
-    """Raise InputError for what is no address of HTTP, and where no connection can be opened."""
+    """Require an HTTP address that accepts connections. InputError for any other."""
     try:
         parts = urllib.parse.urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -76,7 +76,7 @@ def require_listener(url: str) -> None:
 
 
 def post(url: str, data: bytes, timeout: float, pauses: Sequence[float]) -> bytes:
-    """Send JSON and return the answer's body. InputError once all tries have failed, and for 3xx and 4xx."""
+    """Send JSON and return the body of the reply. InputError once all tries have failed, and for 3xx and 4xx."""
     opener = urllib.request.OpenerDirector()  # of HTTP alone: no files, no proxies, no redirects
     for handler in (urllib.request.HTTPHandler, urllib.request.HTTPSHandler, urllib.request.HTTPErrorProcessor):
         opener.add_handler(handler())
@@ -99,7 +99,7 @@ def post(url: str, data: bytes, timeout: float, pauses: Sequence[float]) -> byte
 
 
 def scores_in(body: bytes, url: str) -> Any:
-    """Return the scores in an answer. InputError where it is no JSON object with `scores`."""
+    """Return the scores in a reply. InputError unless it is a JSON object with `scores`."""
     try:
         return json.loads(body)["scores"]
     except (ValueError, KeyError, TypeError):

@@ -22,13 +22,13 @@ LENGTH = re.compile(r"(\d*)-(\d*)")
 
 
 def is_rule(spec: str) -> bool:
-    """Tell a rule from other spellings of a reward."""
+    """Return True for a SPEC of a rule."""
     return spec == "ends" or spec.startswith(("length:", "regex:", "not:", "ends:"))
 
 
 def rule_reward(spec: str) -> RewardFunction:
-    """Make a reward function of a rule. InputError for one that cannot be read."""
-    rule = read_rule(spec)
+    """Return the reward function of a rule: 1 where a completion keeps it, else 0. InputError for an invalid rule."""
+    rule = parse_rule(spec)
 
     def reward(prompts: Sequence[Any], completions: Sequence[str], **columns: Sequence[Any]) -> list[float]:
         ended = columns.get("ended") or [True] * len(completions)
@@ -37,11 +37,11 @@ def rule_reward(spec: str) -> RewardFunction:
     return reward
 
 
-def read_rule(spec: str) -> Rule:
-    """Read a rule. InputError for an unknown one, a range without numbers, and a pattern that `re` refuses."""
+def parse_rule(spec: str) -> Rule:
+    """Parse a rule. InputError for an unknown kind, a range without numbers, and a pattern that `re` refuses."""
     kind, _, value = spec.partition(":")
     if kind == "not":
-        inner = read_rule(value)
+        inner = parse_rule(value)
         return lambda text, ended: not inner(text, ended)
     if kind == "ends" and not value:
         return lambda text, ended: ended
@@ -57,7 +57,7 @@ def read_rule(spec: str) -> Rule:
 
 
 def length_rule(value: str, spec: str) -> Rule:
-    """Read a range of words, open where a number is missing."""
+    """Parse MIN-MAX, a range of words that is open on the side without a number."""
     bounds = LENGTH.fullmatch(value)
     if bounds is None or not any(bounds.groups()):
         raise InputError(f"'{value}' is no range of words", spec, "write length:4-30, length:4- or length:-30")

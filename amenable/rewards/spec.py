@@ -96,11 +96,11 @@ class Reward:
         return torch.stack(terms).sum(0).float()
 
     def fits(self, prompt: Conversation, completions: Sequence[str], ended: Sequence[bool] | None = None) -> bool:
-        """Tell whether every model among the parts has context enough for these completions."""
+        """Return True if these completions are within the context of every reward model among the parts."""
         return all(model.fits(prompt, completions, ended) for model in self.models)
 
     def reads_texts(self, tokenizer: Tokenizer) -> bool:
-        """Tell whether any part reads texts, where all ids are written by `tokenizer`."""
+        """Return True if any part reads texts where ids of `tokenizer` are given."""
         return len(self.models) < len(self.parts) or not all(model.reads(tokenizer) for model in self.models)
 
     @property
@@ -121,7 +121,7 @@ class Reward:
 
 
 def spec_list(specs: Specs) -> list[Spec]:
-    """Return specs as a list, a single one too."""
+    """Return specs as a list; a single SPEC is a list of one."""
     return [specs] if isinstance(specs, (str, Path)) or callable(specs) else list(specs)
 
 

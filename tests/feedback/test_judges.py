@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amenable.data.types import Message, Prompt
-from amenable.feedback.judges import both_orders, by_score, from_scores, position_bias, preference
+from amenable.feedback.judges import both_orders, from_scores, position_bias, preference
 
 PROMPT = Prompt((Message("user", "Say something long."),))
 SHORT, LONG, OTHER_LONG = ("hm", True), ("a long answer", True), ("another answer", False)
@@ -14,8 +14,8 @@ def draw():
     return torch.Generator().manual_seed(0)
 
 
-def longest(prompt, completions, ended):
-    return [len(completion.split()) for completion in completions]
+def longest(prompt, completions, ended, generator):
+    return from_scores([len(completion.split()) for completion in completions])
 
 
 def prefers_what_it_sees_first(prompt, completions, ended, generator):
@@ -36,7 +36,7 @@ def test_ranks_order_as_scores_do(scores):
 
 
 def test_a_scoring_judge():
-    judge = by_score(longest)
+    judge = longest
     assert judge(PROMPT, ["one", "one two three", "one two"], [True] * 3, draw()) == [3.0, 1.0, 2.0]
     assert preference(judge, PROMPT, LONG, SHORT, draw()) == 1.0
     assert preference(judge, PROMPT, SHORT, LONG, draw()) == 0.0
