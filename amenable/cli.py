@@ -124,16 +124,16 @@ def parse(config_class: type, arguments: list[str], program: str, description: s
     except SystemExit as end:
         if end.code != 2:
             raise
-        raise usage_error(errors.getvalue(), program, names) from None
+        raise usage_error(errors.getvalue(), program, option_names(config_class)) from None
 
 
 def option_names(config_class: type) -> list[str]:
-    """Return the names of a Config's options; those of a nested group stand by their own names too."""
+    """Return the names of a Config's options; those of a nested group by their own and by their dotted names."""
     names = list[str]()
     for field in dataclasses.fields(config_class):
         group: Any = field.default_factory
-        names += [field.name]
-        names += [inner.name for inner in dataclasses.fields(group)] if dataclasses.is_dataclass(group) else []
+        inner = [option.name for option in dataclasses.fields(group)] if dataclasses.is_dataclass(group) else []
+        names += [field.name, *inner, *(f"{field.name}.{name}" for name in inner)]
     return names
 
 

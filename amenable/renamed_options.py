@@ -9,6 +9,7 @@ NEW_NAMES: dict[str, tuple[str, ...]] = {
     "heldout": ("heldout_annotators",),
     "held_out": ("validation_split",),
     "final_learning_rate": ("final_lr_frac",),
+    "machine": ("device",),
     "machine.device": ("device",),
     "machine.precision": ("precision",),
     "machine.threads": ("threads",),

@@ -1,6 +1,6 @@
 """An option's old name leads to its new one, on the command line and in a YAML file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -8,6 +8,7 @@ import pytest
 from amenable import cli
 from amenable.errors import InputError
 from amenable.renamed_options import NEW_NAMES, STILL_ACCEPTED, accept_old_name, new_name
+from amenable.train.runtime import Device, DeviceOptions
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,26 @@ def test_command_line_and_yaml_name_the_new_option(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("kl_target: 3\n")
     with pytest.raises(InputError, match="the option is called 'adaptive_kl_target' now"):
         cli.parse(Config, ["--config", str(tmp_path / "c.yaml")], "amenable x", "")
+
+
+@dataclass(frozen=True)
+class Rating:
+    k: float = 1.0
+
+
+@dataclass(frozen=True)
+class Grouped:
+    device: Device = field(default_factory=DeviceOptions)
+    rating: Rating = field(default_factory=Rating)
+
+
+@pytest.mark.parametrize(("old", "new"), [("machine.threads", "threads"), ("terms.k", "rating.k")])
+def test_options_of_renamed_groups_lead_to_the_new_ones(old: str, new: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"the option is called --{new} now"):
+        cli.parse(Grouped, [f"--{old}", "2"], "amenable x", "")
+    (tmp_path / "c.yaml").write_text(f"{old.split('.')[0]}:\n  {old.split('.')[1]}: 2\n")
+    with pytest.raises(InputError, match=f"the option is called '{'device' if new == 'threads' else 'rating'}' now"):
+        cli.parse(Grouped, ["--config", str(tmp_path / "c.yaml")], "amenable x", "")
 
 
 def test_no_old_name_leads_to_itself() -> None:
