@@ -1,4 +1,4 @@
-"""Access tokens of the people in a label store: who holds one, and a check that somebody does."""
+"""Access tokens of the annotators in a label store: their names by token, and a check that there is a token."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from amenable.feedback import annotators
 from amenable.feedback.store import Store
 
 CACHE_SECONDS = 2.0
-"""after which people are read anew, so that a revoked token ends"""
+"""time after which annotators are read again, so that a revoked token ends"""
 
 
 class TokenCache:
@@ -36,10 +36,7 @@ class TokenCache:
 
 
 def require_token_holder(people: Iterable[annotators.Person], store: Store, options: str = "") -> None:
-    """Raise InputError where nobody holds a token: the page is open to others then, and nobody could enter.
-
-    `options` are those of the command that the message proposes.
-    """
+    """Raise InputError where every token is revoked or none exists; the message proposes a command with `options`."""
     if all(person.revoked for person in people):
         command = f"amenable annotators add NAME{options} --labels-db {store.path}"
         raise InputError("nobody holds a token", store.path, f"'{command}' makes one")

@@ -12,7 +12,6 @@ of a vote, not before; a second vote on a battle changes nothing and is answered
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -26,7 +25,6 @@ from amenable.errors import InputError
 from amenable.feedback.store import Event
 from amenable.feedback.votes import Choice
 from amenable.seeds import mix
-from amenable.serve import security
 from amenable.serve.battles.arena_state import SIDES, Arena, Battle, Side
 from amenable.serve.conversation import fit_prompt, stop_strings
 from amenable.serve.errors import APIError
@@ -43,7 +41,7 @@ from amenable.serve.openai.scheduler import (
     Scheduler,
     StreamEvent,
 )
-from amenable.serve.openai.streaming import EventStream
+from amenable.serve.openai.streaming import EventStream, server_sent_event
 from amenable.serve.web_pages import add_static, static_routes
 
 FILES = static_routes(
@@ -107,23 +105,23 @@ class SideBySideReply:
     async def server_sent_events(self) -> AsyncIterator[str]:
         """Yield {side, text}, {side, ended}, and last {done} or {error}; none holds a model's name."""
         if self.dropped:
-            yield line({"dropped": self.dropped})
+            yield server_sent_event({"dropped": self.dropped})
         while len(self.ended) < len(SIDES):
             side, event = await self.queue.get()
             if isinstance(event, Failed):
                 self.failed = True
-                yield line({"error": "one of the models has failed; the message is not kept"})
+                yield server_sent_event({"error": "one of the models has failed; the message is not kept"})
                 return
             text = event.tail if isinstance(event, Finished) else event.text
             text = text if self.answers[side] else text.lstrip()
             self.answers[side] += text
             if text:
-                yield line({"side": side, "text": text})
+                yield server_sent_event({"side": side, "text": text})
             if isinstance(event, Finished):
                 self.ended[side] = event.completion.finish_reason != "length"
-                yield line({"side": side, "ended": self.ended[side]})
+                yield server_sent_event({"side": side, "ended": self.ended[side]})
         self.add_turn()
-        yield line({"done": True})
+        yield server_sent_event({"done": True})
 
     def add_turn(self) -> None:
         """Add the turn to the battle and release it, once. A message without any answer is dropped."""
@@ -142,11 +140,6 @@ class SideBySideReply:
         for scheduler, active in self.active:
             scheduler.cancel(active)
         self.add_turn()
-
-
-def line(event: dict[str, Any]) -> str:
-    """Return a server-sent event."""
-    return f"data: {json.dumps(event)}\n\n"
 
 
 Identity = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[0-9a-f]+$")]
@@ -183,16 +176,13 @@ def make_app(arena: Arena) -> FastAPI:
 def add_battles(app: FastAPI, arena: Arena) -> None:
     """Add the routes of a battle."""
 
-    def user_of(request: Request) -> str:
-        return arena.state.user_for_token(security.token_of(security.headers_of(request.scope))) or "?"
-
     @app.post("/api/battle")
     def begin(body: BeginRequest, request: Request) -> dict[str, Any]:
-        return battle_view(arena.begin(user_of(request)))
+        return battle_view(arena.begin(arena.state.user_of(request.scope)))
 
     @app.get("/api/battle/{identity}")
     def battle(identity: str, request: Request) -> dict[str, Any]:
-        person = user_of(request)
+        person = arena.state.user_of(request.scope)
         vote = arena.stored_vote(person, identity)
         if vote is not None:
             judged = verdict(vote, False)
@@ -203,7 +193,7 @@ def add_battles(app: FastAPI, arena: Arena) -> None:
     async def say(body: SayRequest, request: Request) -> Response:
         if not body.text.strip():
             raise APIError(400, "the message is empty", "text")
-        battle = await run_in_threadpool(arena.acquire, user_of(request), body.battle)
+        battle = await run_in_threadpool(arena.acquire, arena.state.user_of(request.scope), body.battle)
         if len(battle.turns) >= MAX_TURNS:
             arena.release(battle)
             raise APIError(409, f"{MAX_TURNS} messages are enough: judge, and begin another", "battle", "full")
@@ -211,7 +201,7 @@ def add_battles(app: FastAPI, arena: Arena) -> None:
 
     @app.post("/api/vote")
     def vote(body: VoteRequest, request: Request) -> dict[str, Any]:
-        return verdict(*arena.vote(user_of(request), body.battle, body.vote, body.seconds))
+        return verdict(*arena.vote(arena.state.user_of(request.scope), body.battle, body.vote, body.seconds))
 
 
 def battle_view(battle: Battle) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from amenable.feedback.store import Store
 from amenable.rewards.functions import RewardFunction
 from amenable.serve.errors import APIError
 from amenable.serve.openai.scheduler import Scheduler
+from amenable.serve.security import Scope, headers_of, token_of
 from amenable.text.tokenizer import Tokenizer
 
 
@@ -61,6 +62,10 @@ class AppState:
     secure: bool = False
     """cookies are sent over https alone"""
     started: float = field(default_factory=time.time)
+
+    def user_of(self, scope: Scope) -> str:
+        """Return the name of the user that sent a request, "?" for an unknown one."""
+        return self.user_for_token(token_of(headers_of(scope))) or "?"
 
 
 def model_of(state: AppState, name: str) -> ServedModel:

@@ -12,7 +12,6 @@ from fastapi import FastAPI, Request
 
 from amenable.data.types import Ranking, conversation_error
 from amenable.feedback.store import payload_of
-from amenable.serve import security
 from amenable.serve.errors import APIError
 from amenable.serve.openai.app_state import AppState
 from amenable.serve.openai.prompt_building import prompt_messages
@@ -35,7 +34,7 @@ def add_feedback(app: FastAPI, state: AppState) -> None:
             "up": body.up,
             "model": body.model,
             "sampling": body.sampling,
-            "annotator": user_of(request),
+            "annotator": state.user_of(request.scope),
             "id": body.id,
         }
         return store_once("thumb", payload, body.id)
@@ -48,12 +47,10 @@ def add_feedback(app: FastAPI, state: AppState) -> None:
         meta = {"models": body.models, "sampling": body.sampling, "source": "serve"}
         prompt = tuple(prompt_messages(body.messages))
         ranks = tuple(float(rank) for rank in body.ranking)
-        ranking = Ranking(prompt, tuple(body.completions), ranks, f"serve-{body.id}", user_of(request), meta)
+        user = state.user_of(request.scope)
+        row = Ranking(prompt, tuple(body.completions), ranks, f"serve-{body.id}", user, meta)
         order = {"shown_order": list(range(count)), "seconds": body.seconds, "replaces": None}
-        return store_once("ranking", {**payload_of(ranking), **order}, body.id)
-
-    def user_of(request: Request) -> str:
-        return state.user_for_token(security.token_of(dict(request.headers))) or "?"
+        return store_once("ranking", {**payload_of(row), **order}, body.id)
 
     def store_once(kind: str, payload: dict[str, Any], once: str) -> dict[str, Any]:
         if state.store is None:

@@ -139,7 +139,7 @@ class CompletionResponse:
                 yield self.data([{"index": choice, **opening, **unfinished}], usage)
         async for choice, event in self.events():
             if isinstance(event, Failed):
-                yield f"data: {json.dumps(error_object(500, event.reason))}\n\n"
+                yield server_sent_event(error_object(500, event.reason))
                 return
             text = self.new_text(choice, event)
             if isinstance(event, Finished):
@@ -170,8 +170,8 @@ class CompletionResponse:
         return {"logprobs": logprobs, "finish_reason": "length" if completion.finish_reason == "length" else "stop"}
 
     def data(self, choices: list[dict[str, Any]], more: dict[str, Any]) -> str:
-        """Return one server-sent event."""
-        return f"data: {json.dumps({**self.head(self.form.streamed), 'choices': choices, **more})}\n\n"
+        """Return OpenAI's chunk object as a server-sent event."""
+        return server_sent_event({**self.head(self.form.streamed), "choices": choices, **more})
 
     def head(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.served.name}
@@ -184,6 +184,11 @@ class CompletionResponse:
             "completion_tokens": self.completion_tokens,
             "total_tokens": prompt + self.completion_tokens,
         }
+
+
+def server_sent_event(data: dict[str, Any]) -> str:
+    """Return JSON as one event of a stream."""
+    return f"data: {json.dumps(data)}\n\n"
 
 
 class EventStream(StreamingResponse):
