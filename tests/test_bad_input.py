@@ -277,7 +277,7 @@ CASES = [
     ("top-p that is no number", "sample {sample} --sampling.top-p nan", "top_p is nan"),
     ("min-p above 1", "sample {sample} --sampling.min-p 2", "min_p is 2.0|from 0 to 1"),
     ("top-k below 0", "sample {sample} --sampling.top-k -5", "top_k is -5"),
-    ("suite without a name", "evaluate {evaluate} --suites {prompts}", "is no suite; write name=path"),
+    ("suite without a name", "evaluate {evaluate} --suites {prompts}", "not a suite|write name=path"),
     ("two suites of a name", "evaluate {evaluate} --suites a=x a=y", "two suites are called 'a'"),
     (
         "out is the data's folder",

@@ -117,7 +117,7 @@ def parse_suites(data: Path, texts: Sequence[str]) -> dict[str, Path]:
     for text in texts:
         name, _, path = text.partition("=")
         if not name or not path:
-            raise InputError(f"'{text}' is no suite", how="write name=path")
+            raise InputError(f"not a suite: '{text}'", how="write name=path")
         if name in suites:
             raise InputError(f"two suites are called '{name}'", how="give each a name of its own")
         suites[name] = Path(path)

@@ -31,9 +31,11 @@ class Results:
         """`lm_metrics` by folder: entries with one folder share them"""
 
     def state_dict(self) -> dict[str, Any]:
+        """Return all attributes, for a checkpoint."""
         return dict(vars(self))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the attributes of a checkpoint."""
         vars(self).update(state)
 
     def add(self, entry: ModelEntry, results: ModelResults) -> None:

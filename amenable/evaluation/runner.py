@@ -72,7 +72,7 @@ def plan_lines(entries: Sequence[ModelEntry], suites: Suites, scorers: Scorers, 
     lines = [f"{work}; {scorers.runtime.describe()}"]
     lines += [f"95 % interval of a preference or a rate, at most: {widths}"]
     if scorers.gold is None and scorers.reward is None:
-        lines += ["nobody judges the answers: give --reward, or the --world that the prompts are from"]
+        lines += ["no judge of the answers: give --reward, or the --world that the prompts are from"]
     if scorers.reference is None:
         lines += [f"no KL: the reference '{reference}' is none of the models, and no folder of one"]
     return lines

@@ -16,10 +16,12 @@ JUDGES = ("heldout", "reward", "training")
 
 
 def percent(value: float) -> str:
+    """Return a share as per cent, without decimals."""
     return f"{value:.0%}"
 
 
 def decimals(digits: int) -> Callable[[float], str]:
+    """Return a format with this number of decimals."""
     return lambda value: f"{value:.{digits}f}"
 
 

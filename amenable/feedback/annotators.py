@@ -32,6 +32,7 @@ class Person:
 
     @property
     def is_owner(self) -> bool:
+        """True for an owner."""
         return self.role == "owner"
 
 
@@ -48,7 +49,7 @@ def add(store: Store, name: str, role: Role, time: float) -> str:
 def revoke(store: Store, name: str, time: float) -> None:
     """Revoke an annotator's token. Their labels stay."""
     if not any(person.name == name and not person.revoked for person in people(store)):
-        known = ", ".join(person.name for person in people(store) if not person.revoked) or "nobody"
+        known = ", ".join(person.name for person in people(store) if not person.revoked) or "none"
         raise InputError(f"there is no annotator '{name}'", store.path, f"known: {known}")
     store.append("revocation", {"name": name}, time)
 
@@ -80,6 +81,7 @@ def person_for_token(persons: Iterable[Person], token: str) -> Person | None:
 
 
 def hash_of(token: str) -> str:
+    """Return the hash of a token, in hexadecimal."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -121,7 +121,7 @@ def responses_of(given: Any) -> list[Response]:
     for entry in given:
         values = entry.get("values", {}) if isinstance(entry, Mapping) else None
         if not isinstance(values, Mapping):
-            responses.append(Response("?", InvalidRow("a response is no object with values"), None))
+            responses.append(Response("?", InvalidRow("a response is not an object with values"), None))
             continue
         for question, value in values.items():
             answer = value.get("value") if isinstance(value, Mapping) else value

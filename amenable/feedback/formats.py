@@ -61,7 +61,7 @@ def make_ranking(
     if len(answers) < 2:
         raise InvalidRow(f"{len(answers)} ranked answers, and it takes two")
     if not all(isinstance(answer, str) for answer in answers):
-        raise InvalidRow("one of the answers is no text")
+        raise InvalidRow("an answer is not text")
     wrong = conversation_error(prompt)
     if wrong is not None:
         raise InvalidRow(wrong)

@@ -48,7 +48,7 @@ def task_labels(row: Record, id: str, hints: Hints) -> Iterator[Label]:
     """Yield the labels in the annotations of a task."""
     data, annotations = row.get("data"), row.get("annotations", [])
     if not isinstance(data, Mapping) or not isinstance(annotations, list):
-        yield InvalidRow("data is no object of fields, or annotations no list")
+        yield InvalidRow("data is not an object of fields, or annotations not a list")
         return
     for annotation in annotations:
         if not isinstance(annotation, Mapping):
@@ -99,10 +99,12 @@ def results_of(name: str, value: Any, layout: Layout) -> list[dict[str, Any]]:
 
 
 def type_of(result: Any) -> str:
+    """Return the type of an annotation's result, or the kind of value that it is instead."""
     return str(result.get("type", "?")) if isinstance(result, Mapping) else kind(result)
 
 
 def is_label(result: Any) -> bool:
+    """True for a result that is a ranking or a demonstration."""
     return type_of(result) in ("pairwise", "ranker", "textarea")
 
 
@@ -190,7 +192,7 @@ def sides(result: Mapping[str, Any], data: Mapping[str, Any], hints: Hints) -> t
         named = result.get("to_name") or layout.shows.get(str(result.get("from_name")))
         tags = [tag.strip() for tag in named.split(",")] if isinstance(named, str) else []
         if len(tags) != 2:
-            question = f"which fields are compared is not said (there are {', '.join(data)})"
+            question = f"which fields are compared (there are {', '.join(data)})?"
             raise Unclear(question, f"answer with --left-field NAME --right-field NAME, {WHERE}")
         fields = (layout.fields.get(tags[0], tags[0]), layout.fields.get(tags[1], tags[1]))
         if not set(fields) <= set(data):

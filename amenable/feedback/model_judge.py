@@ -113,6 +113,7 @@ class ModelJudge:
 
 
 def transcript(prompt: Conversation) -> str:
+    """Return a conversation as text, a paragraph a message."""
     return "\n\n".join(f"{message.role}: {message.content}" for message in prompt)
 
 

@@ -42,7 +42,7 @@ def trees_of(rows: Sequence[tuple[int, Node]]) -> tuple[list[tuple[int, dict[str
     for number, row in rows:
         name = name_of(row["message_id"])
         if name is None or name in nodes:
-            rejected.append((number, f"the message_id {row['message_id']!s:.40} is no name, or that of another row"))
+            rejected.append((number, f"the message_id {row['message_id']!s:.40} is not a name, or that of another row"))
         else:
             nodes[name] = (number, {**row, "replies": []})
     roots: list[str] = []

@@ -212,6 +212,7 @@ def connect_groups(games: Tensor, generator: torch.Generator) -> tuple[int, int]
 
 
 def drawn(indices: Sequence[int], generator: torch.Generator) -> int:
+    """Return one of the indices, drawn at random."""
     return indices[int(torch.randint(len(indices), (), generator=generator))]
 
 

@@ -204,6 +204,7 @@ def with_intervals(
 
 
 def zeros(size: int) -> Tensor:
+    """Return zeros [size] in double precision."""
     return torch.zeros(size, dtype=torch.float64)
 
 

@@ -132,7 +132,7 @@ def read_comparisons(file: Path, annotators: Sequence[str] = ()) -> list[Compari
             comparisons += from_row(row, f"{file} {number}")
         except InvalidRow as error:
             where = row_location(file, number)
-            raise InputError(f"{where} is no comparison of models ({error})", file, COLUMNS) from None
+            raise InputError(f"{where} is not a comparison of models ({error})", file, COLUMNS) from None
     return [row for row in comparisons if not annotators or row.annotator in annotators]
 
 

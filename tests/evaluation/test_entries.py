@@ -89,6 +89,6 @@ def test_a_reference_is_an_entry_or_a_folder(tmp_path: Path, monkeypatch: pytest
 
 def test_suites_have_names_of_their_own() -> None:
     assert parse_suites(Path("p"), ["a=x", "b=y=z"]) == {"test": Path("p"), "a": Path("x"), "b": Path("y=z")}
-    for texts, message in ((["a"], "'a' is no suite"), (["=x"], "'=x' is no suite"), (["a=x", "a=y"], "two suites")):
+    for texts, message in ((["a"], "not a suite: 'a'"), (["=x"], "not a suite: '=x'"), (["a=x", "a=y"], "two suites")):
         with pytest.raises(InputError, match=message):
             parse_suites(Path("p"), texts)

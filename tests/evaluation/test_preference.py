@@ -68,7 +68,7 @@ def test_annotators_of_a_world(small_world: ClosedWorld, prompts: list[Prompt]) 
         assert outcomes(small_world, ids, best, best, judges, 0).tolist() == [0.5] * len(ids)
 
 
-def test_a_jury_reads_each_answer_once() -> None:
+def test_gold_is_computed_once_for_each_answer() -> None:
     world = Letters()
     gold = GoldCache(world)  # type: ignore[arg-type]
     models = {name: {"sampled": said(*letters), "greedy": None} for name, letters in zip("abc", ("xyz", "ayz", "xbz"))}

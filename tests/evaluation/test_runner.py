@@ -43,7 +43,7 @@ def test_the_plan_says_sizes_intervals_and_what_is_not_measured(sft: LoadedModel
     assert work.startswith("2 models x 3 prompts x 2 decodings; ") and not rest
     assert "test ±56.6% (3 prompts), more ±69.3% (2 prompts), best of n ±69.3% (2 prompts)" in widths
     lines = plan_lines(best[:1], SUITES, replace(by, reward=None, reference=None), "ppo")
-    assert "best of n" not in lines[1] and "nobody judges the answers: give --reward, or the --world" in lines[2]
+    assert "best of n" not in lines[1] and "no judge of the answers: give --reward, or the --world" in lines[2]
     assert lines[3] == "no KL: the reference 'ppo' is none of the models, and no folder of one"
 
 

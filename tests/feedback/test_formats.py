@@ -36,7 +36,7 @@ def test_fields_are_not_guessed_by_their_order():
     ("answers", "why"),
     [
         (["a"], "1 ranked answers"),
-        (["a", None], "is no text"),
+        (["a", None], "is not text"),
         ([" ", ""], "all answers are empty"),
         (["a", "a"], "all answers are the same"),
     ],

@@ -145,7 +145,7 @@ def minimal(**columns):
 def test_an_annotation_of_json_min():
     row = minimal(pw=[{"selected": "right"}], sure="very")
     assert is_minimal(row) and not is_task(row) and is_task(task(DATA))
-    with pytest.raises(Unclear, match=r"which fields are compared is not said.*--left-field"):
+    with pytest.raises(Unclear, match=r"which fields are compared .*--left-field"):
         read(row, labels=minimal_labels)
     layout = Layout(
         fields={"a": "answer1", "b": "answer2"},

@@ -163,11 +163,11 @@ def test_the_winner_may_be_called_as_a_side_is(tmp_path):
 )
 def test_a_row_that_compares_nothing_is_named(tmp_path, row, why):
     good = {"model_a": "x", "model_b": "y", "winner": "tie"}
-    with pytest.raises(InputError, match=r"battles.jsonl: line 3 is no comparison") as error:
+    with pytest.raises(InputError, match=r"battles.jsonl: line 3 is not a comparison") as error:
         read_comparisons(write(tmp_path / "battles.jsonl", [good, good, row]))
     assert why in str(error.value)
     (tmp_path / "battles.json").write_text(json.dumps([good, row], indent=1))
-    with pytest.raises(InputError, match=r"battles.json: row 2 \(line 7\) is no comparison"):
+    with pytest.raises(InputError, match=r"battles.json: row 2 \(line 7\) is not a comparison"):
         read_comparisons(tmp_path / "battles.json")
 
 

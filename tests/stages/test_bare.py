@@ -73,7 +73,7 @@ def test_a_command_runs_bare_on_what_the_others_made(
 def test_an_evaluation_compares_the_models_that_are_there(runs: Path, capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["evaluate", "--max-prompts", "3"]) == 0
     told = capsys.readouterr().err
-    assert "2 models x 3 prompts" in told and "nobody judges the answers: give --reward, or the --world" in told
+    assert "2 models x 3 prompts" in told and "no judge of the answers: give --reward, or the --world" in told
     options = yaml.safe_load((runs / "evaluate" / "config.yaml").read_text())
     assert options["models"] == ["base=runs/pretrain", "sft=runs/sft"] and options["max_new_tokens"] == 16
     models = json.loads((runs / "evaluate" / "evaluation.json").read_text())["models"]

@@ -277,7 +277,7 @@ def test_models_are_named_with_their_folders() -> None:
         ({"models": ("runs/x",)}, "not a model: 'runs/x'; write name=folder"),
         ({"models": ("a=x@best-of-4",)}, "nobody can tell the best of n"),
         ({"models": ("a=x@few-shot",)}, "a model @few-shot needs demonstrations; give --few-shot"),
-        ({"suites": ("more",)}, "'more' is no suite; write name=path"),
+        ({"suites": ("more",)}, "not a suite: 'more'; write name=path"),
         ({"suites": ("test=x",)}, "two suites are called 'test'"),
         ({"suites": ("more=x", "more=y")}, "two suites are called 'more'"),
         ({"max_prompts": -1}, "max_prompts is -1"),
