@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import difflib
 import importlib
+import inspect
 import io
 import re
 import sys
@@ -19,6 +20,8 @@ from typing import Any
 from amenable.errors import InputError, Interrupted
 from amenable.renamed_options import accept_old_name, new_name
 
+INPUTS = ("model", "models", "reward", "data", "validation", "out")
+"""options that --help lists first"""
 PACKAGES = {
     "stages": "Stages: each reads run directories and files, and writes a run directory",
     "recipes": "Recipes: whole experiments, stage after stage",
@@ -113,18 +116,29 @@ def parse(config_class: type, arguments: list[str], program: str, description: s
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(
-                config_class,
+            values = tyro.cli(
+                in_order_of_help(config_class),
                 args=arguments,
                 default=default,
                 prog=program,
                 description=description,
                 config=(tyro.conf.AvoidSubcommands,),
             )
+            return config_class(**{name: getattr(values, name) for name in names})
     except SystemExit as end:
         if end.code != 2:
             raise
         raise usage_error(errors.getvalue(), program, option_names(config_class)) from None
+
+
+def in_order_of_help(config_class: type) -> type:
+    """Return a Config whose options stand as --help lists them: inputs, its own, then those that it inherits."""
+    fields: dict[str, Any] = {field.name: field for field in dataclasses.fields(config_class)}
+    declared = [name for base in config_class.__mro__ for name in inspect.get_annotations(base)]
+    order = dict.fromkeys(name for name in (*INPUTS, *declared) if name in fields)
+    listed: Any = type(config_class.__name__, (config_class,), {"__doc__": config_class.__doc__})
+    listed.__dataclass_fields__ = {name: fields[name] for name in order}
+    return listed
 
 
 def option_names(config_class: type) -> list[str]:

@@ -1,5 +1,6 @@
 """The command line: commands are files, help is quick, mistakes get one line and exit code 2."""
 
+import dataclasses
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -121,3 +122,14 @@ def test_what_a_configuration_refuses_is_told_in_its_own_words(capsys: pytest.Ca
 def test_version(capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("amenable 0.")
+
+
+def test_help_lists_inputs_then_a_commands_own_options_then_common_ones() -> None:
+    from amenable.stages import rloo
+
+    names = [field.name for field in dataclasses.fields(cli.in_order_of_help(rloo.Config))]
+    assert names[:5] == ["model", "reward", "data", "validation", "out"] and names[-1] == "max_bad_rows"
+    assert names.index("loss_on") < names.index("kl_horizon") < names.index("seed")
+    assert sorted(names) == sorted(field.name for field in dataclasses.fields(rloo.Config))
+    parsed = cli.parse(rloo.Config, ["--num-generations", "8", "--lora.rank", "2"], "amenable rloo", "")
+    assert type(parsed) is rloo.Config and (parsed.num_generations, parsed.lora.rank) == (8, 2)
