@@ -5,8 +5,8 @@
 
 Each stage runs once undisturbed; then again and again as a process that is killed (SIGKILL) at a moment drawn by the
 seed, half of the time with checkpoints that are written slowly, so that kills fall between their files too. Models are
-tiny; everything else is as in a real run. Prints a line a stage and ends with exit code 1 if any file differs. Last it
-tells what share of a stage's time its checkpoints take, at the usual model and the usual interval.
+tiny; everything else is as in a real run. Prints a line a stage and ends with exit code 1 if any file differs. The last
+lines give the share of a stage's time that its checkpoints take, at the usual model and the usual interval.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ TINY = DecoderConfig(
     qk_norm=True,
 )
 MACHINE = DeviceOptions("cpu", "fp32", 1)
-OF_ITS_OWN = ("config.yaml", "lineage.json", "finished.json", "manifest.json", "timings.jsonl", ".lock")
-"""what two runs of the same options may differ in: their folder's name, seconds, and hashes of these"""
+OWN_FILES = ("config.yaml", "lineage.json", "finished.json", "manifest.json", "timings.jsonl", ".lock")
+"""files in which two runs of the same options may differ: their folder's name, seconds, and hashes of these"""
 AT_MOST = 6
 """kills of one run, before it may end"""
 SLOWLY = 0.15
@@ -64,7 +64,7 @@ SLOWLY = 0.15
 
 @dataclass(frozen=True)
 class Options:
-    """What is killed, and how often."""
+    """Stages to kill, and numbers of kills."""
 
     kills: int = 100
     """shared among the stages"""
@@ -81,11 +81,11 @@ class Options:
 
 @dataclass
 class Tally:
-    """What became of a stage."""
+    """Kills of a stage, and their outcome."""
 
     kills: int = 0
     in_checkpoints: int = 0
-    """those that left a checkpoint half-written"""
+    """kills that left a checkpoint half-written"""
     resumes: int = 0
     """runs that went on from a checkpoint"""
     runs: int = 0
@@ -101,12 +101,12 @@ class Tally:
 
 
 def main(options: Options, folder: Path) -> bool:
-    """Whether every stage, however killed, made the same files as undisturbed."""
+    """Kill every stage. Returns True if each wrote the same files as undisturbed."""
     torch.set_num_threads(1)
     presets.PRESETS["two-layers"] = TINY
     calls = plan(folder / "whole")
     if options.stage is not None and options.stage not in calls:
-        raise InputError(f"there is no stage '{options.stage}'", how=f"they are {', '.join(calls)}")
+        raise InputError(f"unknown stage: {options.stage}", "--stage", f"choose from {', '.join(calls)}")
     chosen = [options.stage] if options.stage else list(calls)
     shares = {name: len(range(i, options.kills, len(chosen))) for i, name in enumerate(chosen)}
     exact = True
@@ -126,7 +126,7 @@ def main(options: Options, folder: Path) -> bool:
 
 
 def plan(root: Path) -> dict[str, tuple[Any, Any]]:
-    """Every stage with options of its own, each reading those before it, by name."""
+    """Return every stage with its options, by name; each reads the stages before it."""
     quick = OptimizerConfig(learning_rate=3e-3)
     town, labels = root / "world", root / "annotate"
     text, shown = town / "text" / "train.jsonl", town / "demonstrations" / "train.jsonl"
@@ -155,10 +155,10 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
         keep_weights="loss",
         save_steps=2,
     )
-    asked = sample.Config(
+    sampled = sample.Config(
         model=tuned.out, data=town / "prompts" / "reward.jsonl", out=root / "sample", num_generations=3, max_prompts=24
     )
-    ranked = annotate.Config(data=asked.out / "samples.jsonl", world=town, out=labels, validation_split=0.2)
+    ranked = annotate.Config(data=sampled.out / "samples.jsonl", world=town, out=labels, validation_split=0.2)
     judge = reward.Config(
         model=tuned.out,
         data=labels / "train.jsonl",
@@ -222,7 +222,7 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
         "tokenizer": (tokenizer, tokenizer.Config(data=text, demonstrations=shown, out=base.tokenizer, vocab_size=320)),
         "pretrain": (pretrain, base),
         "sft": (sft, replace(tuned, optimizer=quick, warmup_steps=1, device=MACHINE)),
-        "sample": (sample, replace(asked, sampling=brief, prompts_per_step=4, device=MACHINE)),
+        "sample": (sample, replace(sampled, sampling=brief, prompts_per_step=4, device=MACHINE)),
         "annotate": (annotate, ranked),
         "reward": (reward, replace(judge, optimizer=quick)),
         "ppo": (ppo, replace(policy, optimizer=quick)),
@@ -233,11 +233,11 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
 
 
 def torture(stage: Any, config: Any, folder: Path, kills: int, seconds: float, draw: random.Random) -> Tally:
-    """Kill a stage so many times, over as many runs as that takes; each runs to its end and is compared.
+    """Kill a stage `kills` times, in as many runs as that takes; each run is finished and compared.
 
-    seconds: how long it takes undisturbed; kills fall within that, or a little later.
+    seconds: of an undisturbed run; kills fall within that, or a little later.
     """
-    tally, wanted = Tally(), manifest_of(config.out, OF_ITS_OWN)
+    tally, wanted = Tally(), manifest_of(config.out, OWN_FILES)
     while tally.kills < kills:
         again = replace(config, out=folder / f"run-{tally.runs}")
         for _ in range(min(AT_MOST, kills - tally.kills)):
@@ -249,14 +249,14 @@ def torture(stage: Any, config: Any, folder: Path, kills: int, seconds: float, d
             tally.in_checkpoints += any(again.out.glob(".checkpoint-*.writing"))
         attempt(stage, again, None, False, tally)
         tally.runs += 1
-        found = manifest_of(again.out, OF_ITS_OWN)
-        tally.differing |= {name for name in {*wanted, *found} if wanted.get(name) != found.get(name)}
+        written = manifest_of(again.out, OWN_FILES)
+        tally.differing |= {name for name in {*wanted, *written} if wanted.get(name) != written.get(name)}
         shutil.rmtree(again.out)
     return tally
 
 
 def attempt(stage: Any, config: Any, moment: float | None, slowly: bool, tally: Tally) -> int:
-    """Run a stage and kill it after so many seconds, if it is not done by then. Its exit code; -9 is ours."""
+    """Run a stage and kill it after `moment` seconds, unless it has ended. Returns its exit code; -9 is our kill."""
     finished = (config.out / "finished.json").exists()
     tally.resumes += not finished and checkpoint.newest(config.out) is not None
 
@@ -272,7 +272,7 @@ def attempt(stage: Any, config: Any, moment: float | None, slowly: bool, tally: 
 
 
 def write_slowly() -> None:
-    """From now on checkpoints are written with pauses between their files."""
+    """Write this process's checkpoints with pauses between their files."""
     for name in ("save_file", "write_manifest", "sync_folder", "drop_others"):
         setattr(checkpoint, name, paused(getattr(checkpoint, name)))
 
@@ -280,15 +280,15 @@ def write_slowly() -> None:
 def paused(work: Callable[..., Any]) -> Callable[..., Any]:
     def pausing(*arguments: Any, **options: Any) -> Any:
         time.sleep(SLOWLY)
-        made = work(*arguments, **options)
+        result = work(*arguments, **options)
         time.sleep(SLOWLY)
-        return made
+        return result
 
     return pausing
 
 
 def start(work: Callable[[], object]) -> int:
-    """Do something in a process of its own, and say nothing about it. Returns its number."""
+    """Do work in a silent process of its own. Returns the process id."""
     sys.stdout.flush()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -297,10 +297,10 @@ def start(work: Callable[[], object]) -> int:
         return child
     code = 1
     try:
-        with tempfile.TemporaryFile() as told:
+        with tempfile.TemporaryFile() as output:
             complaint = os.dup(2)
-            os.dup2(told.fileno(), 2)
-            os.dup2(told.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+            os.dup2(output.fileno(), 1)
             try:
                 work()
                 code = 0
@@ -311,7 +311,7 @@ def start(work: Callable[[], object]) -> int:
 
 
 def wait(child: int, moment: float | None = None) -> int:
-    """Wait for a process to end, or for so many seconds and kill it. Returns its exit code, -9 where it was killed."""
+    """Wait for a process to end, or `moment` seconds and kill it. Returns its exit code, -9 if it was killed."""
     end = None if moment is None else time.monotonic() + moment
     while True:
         ended, status = os.waitpid(child, 0 if end is None else os.WNOHANG)
@@ -324,7 +324,7 @@ def wait(child: int, moment: float | None = None) -> int:
 
 
 def usual(root: Path) -> dict[str, tuple[Any, Any]]:
-    """The stages of `plan` at the usual model, batch and interval, for as many steps as a median needs."""
+    """Return the stages of `plan` at the usual model, batch and interval, for as many steps as a median needs."""
     calls = plan(root)
     sizes = {"model": pretrain.Config().model, "tokens_per_step": pretrain.Config().tokens_per_step}
     few = {"max_steps": 5, "save_steps": 2, "context": pretrain.Config().context}
@@ -339,23 +339,23 @@ def usual(root: Path) -> dict[str, tuple[Any, Any]]:
 
 
 def costs(folder: Path, calls: Mapping[str, tuple[Any, Any]]) -> Iterator[str]:
-    """What share of a stage's time its checkpoints take, at the interval that it has by default: a line a stage."""
+    """Yield a line a stage: the share of its time that checkpoints take, at its default interval."""
     for name in ("world", "tokenizer", "pretrain", "sft", "sample", "annotate", "reward", "ppo"):
         stage, config = calls[name]
         file = folder / f"{name}.json"
         if wait(start(lambda stage=stage, config=config, file=file: timed(stage, config, file))) != 0:
             raise InputError(f"'{name}' does not run at its usual size", folder)
         if name in ("pretrain", "sft", "reward", "ppo"):
-            told, every = json.loads(file.read_text()), importlib.import_module(stage.__name__).Config().save_steps
-            share = told["save"] / (told["save"] + every * told["step"])
+            median, every = json.loads(file.read_text()), importlib.import_module(stage.__name__).Config().save_steps
+            share = median["save"] / (median["save"] + every * median["step"])
             yield (
-                f"{name:<10} a checkpoint of {told['bytes'] / 2**20:.0f} MiB takes {told['save']:.2f} s, a step "
-                f"{told['step']:.2f} s: every {every} steps, {share:.1%} of the time"
+                f"{name:<10} a checkpoint of {median['bytes'] / 2**20:.0f} MiB takes {median['save']:.2f} s, a step "
+                f"{median['step']:.2f} s: every {every} steps, {share:.1%} of the time"
             )
 
 
 def timed(stage: Any, config: Any, file: Path) -> None:
-    """Run a stage and write down the median seconds of its steps and of its checkpoints, and their size."""
+    """Run a stage; write the median seconds of its steps and its checkpoints, and the checkpoint's size, to a file."""
     steps, saves, sizes, last = list[float](), list[float](), [0], [time.monotonic()]
     record, save = Run.record, Run.save
 
@@ -374,16 +374,16 @@ def timed(stage: Any, config: Any, file: Path) -> None:
     Run.record, Run.save = recording, saving  # type: ignore[method-assign]
     stage.run(config)
     middle = {"step": sorted(steps[1:] or [0.0]), "save": sorted(saves or [0.0])}
-    told = {name: values[len(values) // 2] for name, values in middle.items()}
-    file.write_text(json.dumps({**told, "bytes": sizes[-1]}))
+    medians = {name: values[len(values) // 2] for name, values in middle.items()}
+    file.write_text(json.dumps({**medians, "bytes": sizes[-1]}))
 
 
 if __name__ == "__main__":
     chosen = tyro.cli(Options, description=__doc__)
-    with tempfile.TemporaryDirectory(prefix="crash-") as place:
+    with tempfile.TemporaryDirectory(prefix="crash-") as folder:
         begun = time.monotonic()
-        exact = main(chosen, Path(place))
-        for line in costs(Path(place), usual(Path(place) / "cost")) if chosen.cost else ():
+        exact = main(chosen, Path(folder))
+        for line in costs(Path(folder), usual(Path(folder) / "cost")) if chosen.cost else ():
             print(line, flush=True)
         print(f"{'all exact' if exact else 'NOT EXACT'}, {time.monotonic() - begun:.0f} s")
     sys.exit(0 if exact else 1)

@@ -1,4 +1,4 @@
-"""Are labels lost when the labelling server dies? Killed -9 under load, again and again, and then the store is counted.
+"""Kill the labelling server under load (SIGKILL), again and again, and count the labels in the store.
 
     python -m benchmarks.crash_label --kills 1000
 
@@ -33,8 +33,8 @@ PEOPLE = 4
 
 
 @dataclass
-class Kept:
-    """What was acknowledged: the event's id, and what was sent."""
+class Acknowledged:
+    """Label that was acknowledged: the event's id, and the ranks that were sent."""
 
     id: int
     annotator: str
@@ -44,37 +44,37 @@ class Kept:
 
 @dataclass
 class Load:
-    """People who label until they are told to stop."""
+    """People who label until `stop` is set."""
 
     port: int
-    acknowledged: list[Kept] = field(default_factory=list)
+    acknowledged: list[Acknowledged] = field(default_factory=list)
     resent: int = 0
     stop: threading.Event = field(default_factory=threading.Event)
     failure: str = ""
 
     def work(self, name: str, token: str) -> None:
-        """Ask for a task, rank it, keep at it until the answer is acknowledged."""
+        """Fetch a task, rank it, send the ranks until they are acknowledged; repeat."""
         draw = random.Random(name)
         while not self.stop.is_set():
-            found = self.ask("/api/next", {"kind": "rank"}, token)
-            if found is None:
+            response = self.post("/api/next", {"kind": "rank"}, token)
+            if response is None:
                 continue
-            task = found["task"]
+            task = response["task"]
             if task is None:
                 self.failure = "there are no tasks left: give more with --tasks"
                 return
             ranks = [draw.randint(1, 4) for _ in task["completions"]]
             tries = 0
-            said = {"assignment": task["assignment"], "ranks": ranks, "seconds": 1.0}
-            while (kept := self.ask("/api/rank", said, token)) is None:
+            ranking = {"assignment": task["assignment"], "ranks": ranks, "seconds": 1.0}
+            while (reply := self.post("/api/rank", ranking, token)) is None:
                 tries += 1
                 if self.stop.is_set():
                     return
             self.resent += tries > 0
-            self.acknowledged.append(Kept(kept["kept"], name, task["assignment"], ranks))
+            self.acknowledged.append(Acknowledged(reply["kept"], name, task["assignment"], ranks))
 
-    def ask(self, path: str, body: dict[str, Any], token: str) -> dict[str, Any] | None:
-        """What the server says, or None where it did not live to say it."""
+    def post(self, path: str, body: dict[str, Any], token: str) -> dict[str, Any] | None:
+        """Return the server's reply, or None if the server was killed before it."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
         headers = {"content-type": "application/json", "authorization": f"Bearer {token}"}
         try:
@@ -109,7 +109,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
 
 
 def measure(folder: Path, kills: int, tasks: int, seed: int) -> dict[str, Any]:
-    """Kill the server so many times under load, and count."""
+    """Kill the server `kills` times under load, and count the labels."""
     tokens = prepare(folder, tasks)
     port = free_port()
     load = Load(port)
@@ -132,7 +132,7 @@ def measure(folder: Path, kills: int, tasks: int, seed: int) -> dict[str, Any]:
 def kill_again_and_again(
     mother: subprocess.Popen[str], kills: int, draw: random.Random, threads: list[threading.Thread], load: Load
 ) -> None:
-    """Start a server, let it work for a moment, kill it; the last one lives until everybody is done."""
+    """Start a server, let it work for a moment, kill it; the last server lives until all people are done."""
     for number in range(kills + 1):
         before = len(load.acknowledged)
         child = start(mother)
@@ -156,7 +156,7 @@ def kill_again_and_again(
 
 
 def start(mother: subprocess.Popen[str]) -> int:
-    """The process id of a new server."""
+    """Start a server. Returns its process id."""
     assert mother.stdin is not None and mother.stdout is not None
     mother.stdin.write("start\n")
     mother.stdin.flush()
@@ -164,7 +164,7 @@ def start(mother: subprocess.Popen[str]) -> int:
 
 
 def prepare(folder: Path, tasks: int) -> dict[str, str]:
-    """A pool of prompts, and people with tokens."""
+    """Write a pool of prompts, and add people. Returns their tokens by name."""
     from amenable.feedback import annotators
     from amenable.feedback.store import Store
 
@@ -178,7 +178,7 @@ def prepare(folder: Path, tasks: int) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A port below those that clients are given: a client that has one of them could connect to itself."""
+    """Return a free port below those that clients are given: a client on such a port could connect to itself."""
     for port in range(20_000, 30_000):
         with socket.socket() as door, contextlib.suppress(OSError):
             door.bind(("127.0.0.1", port))
@@ -187,7 +187,7 @@ def free_port() -> int:
 
 
 def nursery(folder: Path, port: int) -> dict[str, Any]:
-    """For every line of stdin a new server, forked, so that nothing is imported twice. Says the process id."""
+    """Fork a new server for every line of stdin, so that nothing is imported twice. Prints its process id."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     serve = server(folder, port)
     for _ in sys.stdin:
@@ -200,7 +200,7 @@ def nursery(folder: Path, port: int) -> dict[str, Any]:
 
 
 def server(folder: Path, port: int) -> Callable[[], None]:
-    """The labelling server as `amenable label` runs it, apart from its limit of requests."""
+    """Return a function that runs the labelling server as `amenable label` does, without its rate limit."""
     from dataclasses import replace
 
     from amenable.errors import InputError
@@ -209,7 +209,7 @@ def server(folder: Path, port: int) -> Callable[[], None]:
     from amenable.serve.security import Limits
 
     def opened() -> socket.socket:
-        """The port, once the killed server's process has let go of it."""
+        """Listen on the port, once the killed server's process has released it."""
         for _ in range(500):
             with contextlib.suppress(InputError):
                 return security.listen("127.0.0.1", port)
@@ -235,32 +235,36 @@ def server(folder: Path, port: int) -> Callable[[], None]:
 
 
 def count(folder: Path, load: Load) -> dict[str, Any]:
-    """Acknowledged labels that are lost or not as they were sent, and those that are there twice."""
+    """Count acknowledged labels that are lost or differ from what was sent, and labels stored twice."""
     from amenable.feedback.store import Store
 
     with Store(folder / "labels.db") as store:
         events = {event.id: event.payload for event in store.events("ranking")}
         shown = {event.id: event.payload for event in store.events("shown")}
         whole = store.connection.execute("PRAGMA integrity_check").fetchone()[0]
-    lost = [one for one in load.acknowledged if not matches(one, events.get(one.id), shown.get(one.assignment))]
+    lost = [
+        label for label in load.acknowledged if not matches(label, events.get(label.id), shown.get(label.assignment))
+    ]
     answers = Counter(payload["assignment"] for payload in events.values())
     places = Counter((shown[a]["task"], shown[a]["place"]) for a in answers)
     return {
         "acknowledged": len(load.acknowledged),
         "lost": len(lost),
         "double": sum(n - 1 for n in answers.values()) + sum(n - 1 for n in places.values()),
-        "acknowledged_twice": len(load.acknowledged) - len({one.id for one in load.acknowledged}),
+        "acknowledged_twice": len(load.acknowledged) - len({label.id for label in load.acknowledged}),
         "kept_without_acknowledgement": len(events) - len(load.acknowledged),
         "integrity": whole,
     }
 
 
-def matches(one: Kept, kept: dict[str, Any] | None, shown: dict[str, Any] | None) -> bool:
-    """Whether the store has this label as it was sent."""
-    if kept is None or shown is None or kept["annotator"] != one.annotator or kept["assignment"] != one.assignment:
+def matches(label: Acknowledged, stored: dict[str, Any] | None, shown: dict[str, Any] | None) -> bool:
+    """Return True if the store has this label as it was sent."""
+    if stored is None or shown is None:
         return False
-    sent = [one.ranks[shown["shown_order"].index(i)] for i in range(len(one.ranks))]
-    return kept["ranking"] == [1 + sum(other < rank for other in sent) for rank in sent]
+    if (stored["annotator"], stored["assignment"]) != (label.annotator, label.assignment):
+        return False
+    sent = [label.ranks[shown["shown_order"].index(i)] for i in range(len(label.ranks))]
+    return stored["ranking"] == [1 + sum(other < rank for other in sent) for rank in sent]
 
 
 if __name__ == "__main__":

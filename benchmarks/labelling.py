@@ -38,7 +38,7 @@ ANSWERS = 4
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one number of people: labels a second, milliseconds until a label was acknowledged, events a second."""
+    """Rates for a number of people: labels a second, milliseconds to a label's acknowledgement, events a second."""
 
     clients: int
     labels: float
@@ -68,22 +68,22 @@ def main(arguments: Sequence[str] | None = None) -> list[Figures]:
     heads = ("people", "labels/s", "acknowledged, median", "95 %", "events/s", "the store alone")
     heads += ("append + fsync, one writer", "as many writers")
     print(f"| {' | '.join(heads)} |\n|{'--:|' * len(heads)}")
-    found = []
+    rows = []
     for clients in options.clients:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            found.append(measure(Path(folder), clients, options.labels))
-            print(found[-1].row, flush=True)
-    return found
+            rows.append(measure(Path(folder), clients, options.labels))
+            print(rows[-1].row, flush=True)
+    return rows
 
 
 def measure(folder: Path, clients: int, labels: int) -> Figures:
-    """So many people; and before and after them the ceilings, since a disk is not always equally fast."""
+    """Measure `clients` people, and the ceilings before and after: a disk is not always equally fast."""
     payloads, _, _ = people(folder / "first", clients, min(labels, 2 * clients))
     events = (payloads * labels)[:labels]
     before = ceilings(folder / "before", events, clients)
     payloads, times, seconds = people(folder / "people", clients, labels)
     after = ceilings(folder / "after", events, clients)
-    store, one, many = (statistics.mean(pair) for pair in zip(before, after))
+    store, single, many = (statistics.mean(pair) for pair in zip(before, after))
     return Figures(
         clients=clients,
         labels=len(times) / seconds,
@@ -91,13 +91,13 @@ def measure(folder: Path, clients: int, labels: int) -> Figures:
         late=1000 * sorted(times)[int(0.95 * (len(times) - 1))],
         events=len(payloads) / seconds,
         store=store,
-        one_writer=one,
+        one_writer=single,
         many_writers=many,
     )
 
 
 def people(folder: Path, clients: int, labels: int) -> tuple[list[dict[str, Any]], list[float], float]:
-    """(what was kept, seconds until each label was acknowledged, seconds of all together)."""
+    """Return the stored payloads, seconds to each label's acknowledgement, and seconds of all labels."""
     tokens = prepare(folder, clients, labels)
     with serving(folder) as port:
         times, seconds = submitted(port, tokens, labels)
@@ -109,14 +109,14 @@ def people(folder: Path, clients: int, labels: int) -> tuple[list[dict[str, Any]
 
 
 def ceilings(folder: Path, events: Sequence[dict[str, Any]], writers: int) -> tuple[float, float, float]:
-    """Events a second: that the store keeps with nothing before it; that one appends to a file, or many do."""
+    """Return events a second of the store alone, of one writer that appends to a file, and of many writers."""
     folder.mkdir()
     alone = store_alone(folder / "labels.db", events)
     return alone, raw_appends(folder / "one.jsonl", events, 1), raw_appends(folder / "many.jsonl", events, writers)
 
 
 def prepare(folder: Path, clients: int, labels: int) -> list[str]:
-    """A pool of prompts, and a token for everybody."""
+    """Write a pool of prompts, and add people. Returns their tokens."""
     folder.mkdir()
     with (folder / "samples.jsonl").open("w") as file:
         for number in range(labels):
@@ -129,7 +129,7 @@ def prepare(folder: Path, clients: int, labels: int) -> list[str]:
 
 @contextmanager
 def serving(folder: Path) -> Iterator[int]:
-    """The port of the labelling server, in a process of its own."""
+    """Run the labelling server in a process of its own; yield its port."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=serve, args=(folder, theirs), daemon=True)
@@ -142,8 +142,8 @@ def serving(folder: Path) -> Iterator[int]:
         process.join(20)
 
 
-def serve(folder: Path, told: Any) -> None:
-    """As `amenable label` does, apart from its limit of requests."""
+def serve(folder: Path, sender: Any) -> None:
+    """Serve as `amenable label` does, without its rate limit; send the port."""
     config = label.Config(
         data=(folder / "samples.jsonl",),
         labels_db=folder / "labels.db",
@@ -154,12 +154,12 @@ def serve(folder: Path, told: Any) -> None:
     label_app = label.make_label_app(config, Store(config.labels_db), label.load_tasks(config), None, None, None)
     guard = replace(label.protect(config, label_app), limits=security.Limits(per_minute=10**9))
     door = security.listen("127.0.0.1", 0)
-    told.send(door.getsockname()[1])
+    sender.send(door.getsockname()[1])
     security.make_server(guard).run(sockets=[door])
 
 
 def submitted(port: int, tokens: Sequence[str], labels: int) -> tuple[list[float], float]:
-    """Seconds from sending each label to its acknowledgement, and seconds of all together."""
+    """Return seconds from sending each label to its acknowledgement, and seconds of all labels."""
     times: list[list[float]] = [[] for _ in tokens]
     ready = threading.Barrier(len(tokens) + 1)
     failures: list[BaseException] = []
@@ -188,11 +188,11 @@ def submitted(port: int, tokens: Sequence[str], labels: int) -> tuple[list[float
     seconds = time.perf_counter() - began
     if failures:
         raise failures[0]
-    return [one for person_times in times for one in person_times], seconds
+    return [seconds for person_times in times for seconds in person_times], seconds
 
 
 def label_on(line: http.client.HTTPConnection, token: str, count: int, draw: random.Random) -> list[float]:
-    """Fetch a task and rank its answers, `count` times; seconds of each submission."""
+    """Fetch a task and rank its answers, `count` times. Returns the seconds of each submission."""
     times = []
     for _ in range(count):
         task = ask(line, "/api/next", {"kind": "rank"}, token)["task"]
@@ -212,12 +212,12 @@ def ask(
     text = reply.read()
     if reply.status != expected:
         raise RuntimeError(f"{path}: {reply.status} {text[:200]!r}")
-    found: dict[str, Any] = json.loads(text)
-    return found
+    body_of_reply: dict[str, Any] = json.loads(text)
+    return body_of_reply
 
 
 def store_alone(path: Path, payloads: Sequence[dict[str, Any]]) -> float:
-    """Events a second that one thread keeps."""
+    """Return events a second that one thread stores."""
     with Store(path) as store:
         began = time.perf_counter()
         for number, payload in enumerate(payloads):
@@ -226,7 +226,7 @@ def store_alone(path: Path, payloads: Sequence[dict[str, Any]]) -> float:
 
 
 def raw_appends(path: Path, payloads: Sequence[dict[str, Any]], writers: int) -> float:
-    """Appends of the same sizes a second, each with an fsync."""
+    """Return appends a second, of the same sizes, each with an fsync."""
     lines = [json.dumps(payload).encode() + b"\n" for payload in payloads]
 
     def write(own: Sequence[bytes]) -> None:

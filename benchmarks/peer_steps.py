@@ -1,4 +1,4 @@
-"""What every peer's side of benchmarks/peers.py shares: steps when told to, the peak of memory, the shape."""
+"""Parts that every peer's side of benchmarks/peers.py shares: steps on request, peak memory, the shape."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from transformers import GPT2Config
 
 
 def wait() -> None:
-    """Say that all is ready, and wait to be told to go; end where nobody will."""
+    """Print `ready` and wait for `go`; end the process at the end of stdin."""
     print("ready", flush=True)
     if sys.stdin.readline().strip() != "go":
         sys.stdout.flush()
         raise SystemExit
 
 
-def told(seconds: float, before: int) -> None:
-    """Say how long a step took, and the most memory so far beyond what there was `before`."""
+def report_step(seconds: float, before: int) -> None:
+    """Print the seconds of a step, and the peak memory beyond `before`."""
     print(json.dumps({"seconds": seconds, "peak": peak_bytes() - before}), flush=True)
 
 
@@ -28,7 +28,7 @@ def peak_bytes() -> int:
 
 
 def shape(work: dict[str, Any], dropout: float, **others: Any) -> GPT2Config:
-    """The shape as transformers names it."""
+    """Return the shape as transformers names it."""
     shape = work["shape"]
     return GPT2Config(
         vocab_size=shape["vocab_size"],

@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peer_steps import peak_bytes, shape, told, wait
+from peer_steps import peak_bytes, report_step, shape, wait
 from peer_words import text, words
 from transformers import (
     GPT2ForSequenceClassification,
@@ -49,7 +49,7 @@ class Gate(TrainerCallback):
         self.begun = perf_counter()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        told(perf_counter() - self.begun, AT_START)
+        report_step(perf_counter() - self.begun, AT_START)
         wait()
         self.begun = perf_counter()
 
@@ -84,8 +84,10 @@ def sft(work: dict[str, Any], folder: str) -> Callable[[], Any]:
             completion_only_loss=True,
         )
         model = GPT2LMHeadModel(shape(work, work["dropout"]))
-        made = SFTTrainer(model, args=config, train_dataset=data, processing_class=own_words(work), callbacks=[Gate()])
-        return same_tokens(made, {"input_ids": 1}, sum(len(row["input_ids"]) for row in rows))
+        trainer = SFTTrainer(
+            model, args=config, train_dataset=data, processing_class=own_words(work), callbacks=[Gate()]
+        )
+        return same_tokens(trainer, {"input_ids": 1}, sum(len(row["input_ids"]) for row in rows))
 
     if not work["packing"]:
         return trainer(len(rows), 1).train
@@ -160,7 +162,7 @@ def decode(work: dict[str, Any], folder: str) -> Callable[[], Any]:
                     eos_token_id=None,
                     pad_token_id=work["pad"],
                 )
-            told(perf_counter() - begun, AT_START)
+            report_step(perf_counter() - begun, AT_START)
 
     return steps
 
@@ -174,7 +176,7 @@ ROWS: dict[str, Callable[[dict[str, Any], str], Callable[[], Any]]] = {
 
 
 def common(work: dict[str, Any], folder: str, size: int) -> dict[str, Any]:
-    """What every trainer is told: one step is one batch, nothing is saved or logged, nothing computed twice."""
+    """Return options that every trainer gets: one step is one batch, nothing is saved or logged, or computed twice."""
     return {
         "output_dir": folder,
         "per_device_train_batch_size": size,
@@ -197,11 +199,11 @@ def own_words(work: dict[str, Any]) -> PreTrainedTokenizerFast:
 
 
 def same_tokens(trainer: Any, columns: dict[str, int], handed: int) -> Any:
-    """The trainer, unless it has made other tokens of what it was handed; columns with how often each is computed."""
+    """Return the trainer; columns: times each is computed. RuntimeError if it has other tokens than it was handed."""
     data = trainer.train_dataset
-    made = sum(times * sum(map(len, data[name])) for name, times in columns.items())
-    if made != handed:
-        raise RuntimeError(f"the trainer has {made} tokens, and was handed {handed}")
+    tokens = sum(times * sum(map(len, data[name])) for name, times in columns.items())
+    if tokens != handed:
+        raise RuntimeError(f"the trainer has {tokens} tokens, and was handed {handed}")
     return trainer
 
 

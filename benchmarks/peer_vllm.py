@@ -30,7 +30,7 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = str(work["threads"])
     os.environ["VLLM_LOGGING_LEVEL"] = "ERROR"
     import torch
-    from peer_steps import peak_bytes, shape, told, wait
+    from peer_steps import peak_bytes, report_step, shape, wait
     from transformers import GPT2LMHeadModel
     from vllm import LLM, SamplingParams
 
@@ -54,7 +54,7 @@ def main() -> None:
         answers = engine.generate(prompts, sampling, use_tqdm=False)
         seconds = perf_counter() - begun
         assert all(len(answer.outputs[0].token_ids) == work["new_tokens"] for answer in answers)
-        told(seconds, before)
+        report_step(seconds, before)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The rows of the comparison with a peer: what both sides are handed, and how ours makes a step.
+"""Rows of the comparison with a peer: the data that both sides get, and our side's step.
 
 Ours calls the functions that the stages call. The peer is handed token ids and settings, never text to encode or a
 model to load; both sides are credited with the tokens that are in what the peer was handed.
@@ -40,7 +40,7 @@ Step = Callable[[], None]
 
 @dataclass(frozen=True)
 class Work:
-    """One row: what the peer is handed, how our side makes a step, and how many tokens either is credited with."""
+    """One row: data for the peer, our side's step, and the tokens that both are credited with."""
 
     handed: dict[str, Any]
     ours: Callable[[Runtime], Step]
@@ -48,12 +48,12 @@ class Work:
 
 
 def handed(row: str, size: Size, rows: list[dict[str, list[int]]], **others: Any) -> dict[str, Any]:
-    """A row's work as the peer reads it."""
+    """Return a row's work as the peer reads it."""
     return {"row": row, "shape": asdict(size.shape), "rows": rows, "eos": EOS, "pad": PAD, **others}
 
 
 def learner(size: Size, rows: list[Row], dropout: float, runtime: Runtime) -> Step:
-    """An update by the next-token loss, as `sft` makes it."""
+    """Return an update by the next-token loss, as `sft` makes it."""
     decoder = Decoder(replace(size.shape, dropout=dropout)).train()
     optimizer = Optimizer([decoder], OptimizerConfig(learning_rate=1e-5))
 
@@ -66,9 +66,9 @@ def learner(size: Size, rows: list[Row], dropout: float, runtime: Runtime) -> St
 
 def sft_work(size: Size, packing: bool = False) -> Work:
     """Prompts and answers of natural lengths, answers trained."""
-    told = asked(size, 2 * size.rows, 1)
-    rows = [{"prompt": prompt, "answer": answers[0]} for prompt, answers in told]
-    ours = [(prompt + answers[0], [False] * len(prompt) + [True] * len(answers[0])) for prompt, answers in told]
+    data = prompts_with_answers(size, 2 * size.rows, 1)
+    rows = [{"prompt": prompt, "answer": answers[0]} for prompt, answers in data]
+    ours = [(prompt + answers[0], [False] * len(prompt) + [True] * len(answers[0])) for prompt, answers in data]
     dropout = 0.1  # as in GPT-2, and in the demo
     return Work(
         handed("sft", size, rows, packing=packing, dropout=dropout),
@@ -77,17 +77,18 @@ def sft_work(size: Size, packing: bool = False) -> Work:
     )
 
 
-def asked(size: Size, prompts: int, answers: int) -> list[tuple[list[int], list[list[int]]]]:
-    """Prompts of mixed lengths with so many answers each, all ending in EOS; no id is EOS or PAD by chance."""
-    asks = sequences(size, prompt_lengths(size, prompts))
-    said = sequences(size, prompt_lengths(size, prompts * answers, "answers"))
+def prompts_with_answers(size: Size, prompts: int, answers: int) -> list[tuple[list[int], list[list[int]]]]:
+    """Return prompts of mixed lengths with `answers` answers each, all ending in EOS; no id is EOS or PAD by chance."""
+    questions = sequences(size, prompt_lengths(size, prompts))
+    completions = sequences(size, prompt_lengths(size, prompts * answers, "answers"))
     return [
-        (ask, [[*answer[:-1], EOS] for answer in said[answers * i : answers * (i + 1)]]) for i, ask in enumerate(asks)
+        (question, [[*answer[:-1], EOS] for answer in completions[answers * i : answers * (i + 1)]])
+        for i, question in enumerate(questions)
     ]
 
 
-def ranking_items(told: list[tuple[list[int], list[list[int]]]]) -> list[TokenizedRanking]:
-    """Rankings in the order in which the answers stand, the best first."""
+def ranking_items(data: list[tuple[list[int], list[list[int]]]]) -> list[TokenizedRanking]:
+    """Return rankings in the order of the answers, the best first."""
     return [
         TokenizedRanking(
             [(prompt + answer, [False] * len(prompt) + [True] * len(answer)) for answer in answers],
@@ -95,23 +96,23 @@ def ranking_items(told: list[tuple[list[int], list[list[int]]]]) -> list[Tokeniz
             [len(answer) for answer in answers],
             "",
         )
-        for prompt, answers in told
+        for prompt, answers in data
     ]
 
 
-def pairs_handed(told: list[tuple[list[int], list[list[int]]]]) -> list[dict[str, list[int]]]:
-    """All pairs of every prompt's answers."""
+def pairs_handed(data: list[tuple[list[int], list[list[int]]]]) -> list[dict[str, list[int]]]:
+    """Return all pairs of every prompt's answers."""
     return [
         {"prompt": prompt, "chosen": better, "rejected": worse}
-        for prompt, answers in told
+        for prompt, answers in data
         for better, worse in combinations(answers, 2)
     ]
 
 
 def reward_work(size: Size, prompts: int, answers: int) -> Work:
     """Rankings: ours computes each answer once, the peer each pair's two."""
-    told = asked(size, prompts, answers)
-    items = ranking_items(told)
+    data = prompts_with_answers(size, prompts, answers)
+    items = ranking_items(data)
 
     def build(runtime: Runtime) -> Step:
         model = scalar_model(size.shape)
@@ -123,7 +124,7 @@ def reward_work(size: Size, prompts: int, answers: int) -> Work:
 
         return make
 
-    pairs = pairs_handed(told)
+    pairs = pairs_handed(data)
     at_once = max(n for n in range(1, size.rows + 1) if len(pairs) % n == 0)
     tokens = sum(2 * len(p["prompt"]) + len(p["chosen"]) + len(p["rejected"]) for p in pairs)
     return Work(handed("reward", size, pairs, at_once=at_once), build, tokens)
@@ -131,11 +132,11 @@ def reward_work(size: Size, prompts: int, answers: int) -> Work:
 
 def dpo_work(size: Size) -> Work:
     """Pairs, the reference's log-probabilities computed before the clock starts on both sides."""
-    told = asked(size, size.rows, 2)
+    data = prompts_with_answers(size, size.rows, 2)
 
     def build(runtime: Runtime) -> Step:
         policy = Decoder(size.shape).eval()
-        pairs = [Pair(item.rows[0], item.rows[1]) for item in ranking_items(told)]
+        pairs = [Pair(item.rows[0], item.rows[1]) for item in ranking_items(data)]
         limit = dpo.Config().max_tokens_per_pass
         pairs = add_reference_logps(policy, pairs, runtime, limit)
         optimizer = Optimizer([policy], OptimizerConfig(learning_rate=1e-5))
@@ -146,8 +147,8 @@ def dpo_work(size: Size) -> Work:
 
         return make
 
-    tokens = sum(2 * len(prompt) + sum(map(len, answers)) for prompt, answers in told)
-    return Work(handed("dpo", size, pairs_handed(told)), build, tokens)
+    tokens = sum(2 * len(prompt) + sum(map(len, answers)) for prompt, answers in data)
+    return Work(handed("dpo", size, pairs_handed(data)), build, tokens)
 
 
 def ppo_work(size: Size) -> Work:
@@ -192,8 +193,8 @@ def decode_work(size: Size, rows: int) -> Work:
 
         return make
 
-    told = [{"prompt": prompt} for prompt in prompts]
-    return Work(handed("decode", size, told, new_tokens=new), build, rows * new)
+    rows_handed = [{"prompt": prompt} for prompt in prompts]
+    return Work(handed("decode", size, rows_handed, new_tokens=new), build, rows * new)
 
 
 WORK: dict[str, Callable[[Size], Work]] = {

@@ -4,11 +4,11 @@
     python -m benchmarks.peers --size 5M --only sft,dpo
     python -m benchmarks.peers --size 124M --repeats 3       # fewer rows a step: three processes share the memory
 
-Each side is a process of its own that makes a step when it is told to, so that both meet the same machine. The peer
+Each side is a process of its own that makes a step on request, so that both meet the same machine. The peer
 runs with the allocator's default settings and with those that this project uses, and the better one counts. Ours calls
 the stages' own functions; the peer's side (benchmarks/peer_trl.py) its own trainers, without gradient checkpointing.
 PPO has been taken out of TRL: its peer (benchmarks/peer_ppo.py) is the last version that had it. Pretraining has no
-peer: its row tells the share of the ceiling that is measured in the same run. Targets: benchmarks/targets.py, judged
+peer: its row gives the share of the ceiling that is measured in the same run. Targets: benchmarks/targets.py, judged
 from a prototype on a processor with AMX.
 """
 
@@ -36,7 +36,7 @@ from amenable.train.runtime import DeviceOptions, start_runtime
 from benchmarks import machine, speed, workloads
 from benchmarks.machine import Ceiling, peak_bytes, print_lines, seconds_of
 from benchmarks.peer_work import SIZES, WORK
-from benchmarks.targets import MEMORY, Found, failed_line, found_line, table_head
+from benchmarks.targets import MEMORY, Measured, failed_line, measured_line, table_head
 from benchmarks.workloads import SizeName
 
 HERE = Path(__file__).parent
@@ -80,11 +80,11 @@ class Config:
         plan.require_at_least(1, self, "repeats", "threads")
         for name in self.only.split(",") if self.only else []:
             if name not in ROWS:
-                raise InputError(f"there is no row '{name}'", "--only", f"choose from {', '.join(ROWS)}")
+                raise InputError(f"unknown row: {name}", "--only", f"choose from {', '.join(ROWS)}")
 
     @property
     def rows(self) -> list[str]:
-        """Those that are wanted. vLLM is, where it is set up or named; it has no heads as small as smoke's."""
+        """Rows to measure. vLLM is among them if it is set up or named; it has no heads as small as smoke's."""
         if self.only:
             return [row for row in ROWS if row in self.only.split(",")]
         return [row for row in ROWS if row != VLLM or (self.peer_vllm.exists() and self.size != "smoke")]
@@ -94,18 +94,18 @@ class Config:
         return ["5M", "124M"] if self.size == "both" else [self.size]
 
     def peer_of(self, row: str) -> tuple[Path, str]:
-        """The interpreter and the script of the row's peer."""
+        """Return the interpreter and the script of the row's peer."""
         others = {"ppo": (self.peer_ppo, "peer_ppo.py"), VLLM: (self.peer_vllm, "peer_vllm.py")}
         return others.get(row, (self.peer, "peer_trl.py"))
 
 
 class Failed(Exception):
-    """A row that could not be measured: its last words."""
+    """Row that could not be measured; the message is its last line of errors."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """A process that makes steps when told to, and what it says of errors."""
+    """Process that makes steps on request, and the file of its errors."""
 
     name: str
     process: subprocess.Popen[str]
@@ -113,7 +113,7 @@ class Side:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a line a row as soon as it is known; the exit code, 1 where a row failed."""
+    """Print a line a row as soon as it is measured. Returns 1 if a row failed, 2 for a mistake, else 0."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments[:1] == ["ours"]:
         serve(arguments[1], json.loads(arguments[2]))
@@ -123,8 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for row in config.rows:
             python, _ = config.peer_of(row)
             if row in WORK and not python.exists():
-                how = "make bench-vllm" if row == VLLM else "make bench-peers"
-                raise InputError("no such interpreter", python, f"{how} sets it up")
+                target = "make bench-vllm" if row == VLLM else "make bench-peers"
+                raise InputError("no such interpreter", python, f"{target} sets it up")
     except InputError as error:
         print(f"benchmarks.peers: {error}", file=sys.stderr)
         return 2
@@ -133,16 +133,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report(config: Config, failed: list[str]) -> Iterator[str]:
-    """The lines of a Markdown page: machine, ceiling, the table row by row, commands. Names of rows that fail are added
-    to `failed`."""
+    """Yield the lines of a Markdown page: machine, ceiling, the table row by row, commands. Adds the names of rows that
+    fail to `failed`."""
     yield machine.machine_line(config.threads)
     ceiling = machine.alone(machine.measure_ceiling, config.threads) if PRETRAIN in config.rows else None
     yield from ["", ceiling.describe()] if ceiling else []
     yield from ["", *table_head()]
     for size, row in product(config.sizes, config.rows):
         try:
-            found = pretraining(size, config, ceiling) if row == PRETRAIN else beside(row, size, config)
-            yield found_line(size, row, found)
+            measured = pretraining(size, config, ceiling) if row == PRETRAIN else compare(row, size, config)
+            yield measured_line(size, row, measured)
         except Failed as error:
             failed.append(f"{size} {row}")
             yield failed_line(size, row, str(error))
@@ -154,15 +154,15 @@ def report(config: Config, failed: list[str]) -> Iterator[str]:
 
 
 def command(size: SizeName, row: str, config: Config) -> str:
-    """What measures this row alone, as it was measured here."""
-    told = {name: getattr(config, name) for name in ("precision", "repeats", "threads", "allocators")}
+    """Return the command that measures this row alone, as it was measured here."""
+    values = {name: getattr(config, name) for name in ("precision", "repeats", "threads", "allocators")}
     defaults = {field.name: field.default for field in fields(Config)}
-    options = [f" --{name} {value}" for name, value in told.items() if value != defaults[name]]
+    options = [f" --{name} {value}" for name, value in values.items() if value != defaults[name]]
     return f"python -m benchmarks.peers --size {size} --only {row}{''.join(options)}"
 
 
-def pretraining(size: SizeName, config: Config, ceiling: Ceiling | None) -> Found:
-    """Ours alone: the share of the ceiling. AdamW, as a peer would."""
+def pretraining(size: SizeName, config: Config, ceiling: Ceiling | None) -> Measured:
+    """Measure our pretraining with AdamW as a share of the ceiling."""
     if ceiling is None:
         raise Failed("the process that measures the ceiling was killed")
     arguments = "pretrain-adamw", workloads.SIZES[size], config.precision, config.threads, config.repeats
@@ -173,38 +173,38 @@ def pretraining(size: SizeName, config: Config, ceiling: Ceiling | None) -> Foun
     if measured is None:
         raise Failed("ours: killed (no memory left?)")
     (rates,) = measured.rates.values()
-    return Found(median(rates), median(measured.flop_rates) / ceiling.flops(config.precision))
+    return Measured(median(rates), median(measured.flop_rates) / ceiling.flops(config.precision))
 
 
-def beside(row: str, size: SizeName, config: Config) -> Found:
-    """Measure one row: ours, the peer, and the peer with a tuned allocator, one step of each in turn."""
+def compare(row: str, size: SizeName, config: Config) -> Measured:
+    """Measure a row: ours, the peer, and the peer with a tuned allocator, one step of each in turn."""
     work = WORK[row](SIZES[size])
     options = json.dumps({"size": size, "precision": config.precision, "threads": config.threads})
-    told = {**work.handed, "bf16": config.precision == "bf16", "threads": config.threads}
+    handed = {**work.handed, "bf16": config.precision == "bf16", "threads": config.threads}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         file = Path(folder) / "work.json"
-        file.write_text(json.dumps(told), "utf-8")
+        file.write_text(json.dumps(handed), "utf-8")
         python, script = config.peer_of(row)
         peer = [str(python), str(HERE / script), str(file)]
         commands: list[tuple[str, list[str], dict[str, str]]]
         commands = [("ours", [sys.executable, "-m", "benchmarks.peers", "ours", row, options], {})]
         commands += [("the tuned peer", peer, TUNED)]
         commands += [("the peer", peer, {})] if config.allocators == "both" else []
-        sides = [stack.enter_context(side(*one)) for one in commands]
-        for one in sides:
-            step(one)
-        timed = [[step(one) for one in sides] for _ in range(config.repeats)]
-    ours, *theirs = [work.tokens / median(found["seconds"] for found in one) for one in zip(*timed)]
-    memory, *others = [found["peak"] for found in timed[-1]]
+        sides = [stack.enter_context(start_side(*command)) for command in commands]
+        for side in sides:
+            step(side)
+        timed = [[step(side) for side in sides] for _ in range(config.repeats)]
+    ours, *theirs = [work.tokens / median(result["seconds"] for result in results) for results in zip(*timed)]
+    memory, *others = [result["peak"] for result in timed[-1]]
     tuned, default = theirs[0], theirs[1] if theirs[1:] else None
-    return Found(ours, ours / max(theirs), default, tuned, memory / max(1, min(others)))
+    return Measured(ours, ours / max(theirs), default, tuned, memory / max(1, min(others)))
 
 
 @contextmanager
-def side(name: str, command: list[str], environment: dict[str, str]) -> Iterator[Side]:
-    """A process that makes steps when told to."""
+def start_side(name: str, command: list[str], environment: dict[str, str]) -> Iterator[Side]:
+    """Start a process that makes steps on request; kill it at the end."""
     quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-    beside = {"PYTHONSAFEPATH": ""}  # a peer's script imports its neighbours
+    neighbours = {"PYTHONSAFEPATH": ""}  # a peer's script imports its neighbours
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
         process = subprocess.Popen(
             command,
@@ -212,7 +212,7 @@ def side(name: str, command: list[str], environment: dict[str, str]) -> Iterator
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env={**os.environ, **quiet, **beside, **environment},
+            env={**os.environ, **quiet, **neighbours, **environment},
         )
         try:
             yield Side(name, process, errors)
@@ -221,33 +221,33 @@ def side(name: str, command: list[str], environment: dict[str, str]) -> Iterator
             process.communicate()
 
 
-def step(one: Side) -> dict[str, float]:
-    """Have a side make one step; its seconds, and the peak of its memory. Raises Failed where it has ended."""
-    assert one.process.stdin is not None
-    heard(one, "ready")
+def step(side: Side) -> dict[str, float]:
+    """Request one step of a side; return its seconds and peak memory. Raises Failed if the side has ended."""
+    assert side.process.stdin is not None
+    read_line(side, "ready")
     try:
-        one.process.stdin.write("go\n")
-        one.process.stdin.flush()
+        side.process.stdin.write("go\n")
+        side.process.stdin.flush()
     except BrokenPipeError:
-        raise Failed(last_words(one)) from None
-    return json.loads(heard(one, "{"))
+        raise Failed(last_words(side)) from None
+    return json.loads(read_line(side, "{"))
 
 
-def heard(one: Side, beginning: str) -> str:
-    """The next line of a side that begins so."""
-    assert one.process.stdout is not None
-    for said in iter(one.process.stdout.readline, ""):
-        if said.startswith(beginning):
-            return said
-    raise Failed(last_words(one))
+def read_line(side: Side, beginning: str) -> str:
+    """Return the next line of a side that begins with `beginning`."""
+    assert side.process.stdout is not None
+    for line in iter(side.process.stdout.readline, ""):
+        if line.startswith(beginning):
+            return line
+    raise Failed(last_words(side))
 
 
-def last_words(one: Side) -> str:
-    """Which side has ended, and why as far as it said so."""
-    code = one.process.wait()
-    one.errors.seek(0)
-    why = f"killed by signal {-code}" if code < 0 else last_line(one.errors.read()) or f"ended with code {code}"
-    return f"{one.name}: {why}"
+def last_words(side: Side) -> str:
+    """Return the name of a side that has ended, and its last line of errors."""
+    code = side.process.wait()
+    side.errors.seek(0)
+    why = f"killed by signal {-code}" if code < 0 else last_line(side.errors.read()) or f"ended with code {code}"
+    return f"{side.name}: {why}"
 
 
 def last_line(text: str) -> str:
@@ -255,7 +255,7 @@ def last_line(text: str) -> str:
 
 
 def serve(row: str, options: dict[str, Any]) -> None:
-    """Our side: build the row's work and make steps when told to."""
+    """Run our side: build the row's work and make steps on request."""
     runtime = start_runtime(DeviceOptions(device="cpu", precision=options["precision"], threads=options["threads"]))
     torch.manual_seed(0)
     before = peak_bytes()

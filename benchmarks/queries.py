@@ -4,8 +4,7 @@
 
 On the closed world, with its simulated annotators, and the answers that a finished demo sampled. An item of the pool is
 two answers to one prompt; a label is one annotator's word on them, which may be that they are equal. All rules begin
-with the same random labels; then a rule sees reward models trained on what it has asked so far, and asks the next
-batch.
+with the same random labels; then a rule reads reward models trained on its labels so far, and chooses the next batch.
 
 Reward models are of two sorts. *Heads* are linear, on the mean state of the frozen SFT model over an answer: trained in
 milliseconds, so that every rule can be followed through many seeds. *Whole* ones are trained by the reward stage, on
@@ -35,6 +34,7 @@ from torch import Tensor
 
 from amenable.errors import InputError
 from amenable.evaluation.load_answers import read_answers
+from amenable.feedback.candidates import Candidates, read_candidates
 from amenable.feedback.judges import from_scores
 from amenable.feedback.queries import RULES, SCORED, Pool, Rule, choose, next_battles
 from amenable.feedback.ratings import SCALE, Comparison, strengths, win_table
@@ -54,7 +54,7 @@ from amenable.world.gold import GoldReport
 
 @dataclass(frozen=True)
 class Config:
-    """Compare the rules that choose what people are asked."""
+    """Compare query rules, which choose the pairs that people label."""
 
     run: Path = Path("runs/demo")
     """a finished demo"""
@@ -100,7 +100,7 @@ class Config:
 class Material:
     """Prompts with answers, judged and as features. A answers in all, the answers of a prompt beside each other."""
 
-    prompts: list[annotate.Sampled]
+    prompts: list[Candidates]
     owners: Tensor
     """[A] the prompt of each answer"""
     judged: list[GoldReport]
@@ -119,12 +119,12 @@ class Material:
 
 @dataclass(frozen=True)
 class Trial:
-    """What is asked and what is measured with one seed, the same for all rules."""
+    """Pool and test pairs of one seed, the same for all rules."""
 
     pairs: Tensor
-    """[N, 2] answers that can be asked about"""
+    """[N, 2] pairs of answers that can be labelled"""
     labels: Tensor
-    """[N] what is said of them: 1 the first is better, 0 the second, one half for a tie"""
+    """[N] their labels: 1 the first is better, 0 the second, one half for a tie"""
     pool: Pool
     test: Tensor
     """[T, 2] pairs of held-out prompts, the better answer first"""
@@ -136,44 +136,44 @@ def main(config: Config) -> dict[str, Any]:
     material = gather(config, runtime)
     print(f"{len(material.prompts)} prompts, {len(material.judged)} answers; {runtime.describe()}", flush=True)
     curves, whole = compare(material, config)
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "budgets": config.budgets,
         "accuracy": curves,
         "whole": whole,
         "errors": rate(material.world, config),
     }
-    found["seconds"] = round(time.monotonic() - began)
+    figures["seconds"] = round(time.monotonic() - began)
     if config.figures is not None:
-        config.figures.write_text(json.dumps(found), "utf-8")
-    print("\n\n".join(tables(found, config)))
-    draw_plot(found, config)
-    print(f"\n{found['seconds']} s; {config.plot}")
-    return found
+        config.figures.write_text(json.dumps(figures), "utf-8")
+    print("\n\n".join(tables(figures, config)))
+    draw_plot(figures, config)
+    print(f"\n{figures['seconds']} s; {config.plot}")
+    return figures
 
 
 def gather(config: Config, runtime: Runtime) -> Material:
-    """Everything that does not depend on a seed."""
-    prompts = annotate.read([config.run / "sample" / "samples.jsonl"])
+    """Load everything that does not depend on a seed."""
+    prompts = read_candidates([config.run / "sample" / "samples.jsonl"])
     world = ClosedWorld.load(config.run / "world")
     decoder, tokenizer = loading.load_policy(config.run / "sft", runtime)
-    kept, rows = [], []
-    for one in prompts:
-        found = ranking_rows(
-            annotate.ranking_of(one, (1.0,) * len(one.completions), ""), tokenizer, context_of(decoder)
+    usable, groups = [], []
+    for prompt in prompts:
+        rows = ranking_rows(
+            annotate.ranking_of(prompt, (1.0,) * len(prompt.completions), ""), tokenizer, context_of(decoder)
         )
-        if found is not None:
-            kept.append(one)
-            rows.append(found)
-    owners = torch.tensor([place for place, found in enumerate(rows) for _ in found])
-    judged = [[world.gold(one.id, *answer) for answer in zip(one.completions, one.ended)] for one in kept]
-    asked = [render_prompt(tokenizer, one.prompt)[-context_of(decoder) :] for one in kept]
-    features = mean_states(decoder, [row for found in rows for row in found], runtime)
+        if rows is not None:
+            usable.append(prompt)
+            groups.append(rows)
+    owners = torch.tensor([i for i, rows in enumerate(groups) for _ in rows])
+    judged = [[world.gold(row.id, *answer) for answer in zip(row.completions, row.ended)] for row in usable]
+    prompt_ids = [render_prompt(tokenizer, row.prompt)[-context_of(decoder) :] for row in usable]
+    features = mean_states(decoder, [row for rows in groups for row in rows], runtime)
     return Material(
-        prompts=kept,
+        prompts=usable,
         owners=owners,
-        judged=[parts for found in judged for parts in found],
+        judged=[parts for reports in judged for parts in reports],
         features=scaled(features, owners),
-        about=standard(mean_states(decoder, [(ids, [True] * len(ids)) for ids in asked], runtime)),
+        about=standard(mean_states(decoder, [(ids, [True] * len(ids)) for ids in prompt_ids], runtime)),
         world=replace(world, noise=fit_noise(world.annotators, judged, 0)),
     )
 
@@ -184,7 +184,7 @@ def context_of(decoder: Decoder) -> int:
 
 @torch.inference_mode()
 def mean_states(decoder: Decoder, rows: Sequence[forward.Row], runtime: Runtime) -> Tensor:
-    """The mean of the last hidden states over each row's trained tokens, [B, D]."""
+    """Return the mean of the last hidden states over each row's trained tokens, [B, D]."""
     out = torch.zeros(len(rows), decoder.config.hidden_size)
     for chosen, batch in forward.length_sorted_batches(rows, runtime, 8192):
         layout = Layout.of(batch.lengths, batch.ids.device, batch.prefix_lengths)
@@ -197,30 +197,30 @@ def mean_states(decoder: Decoder, rows: Sequence[forward.Row], runtime: Runtime)
 
 
 def standard(features: Tensor) -> Tensor:
-    """Each column with mean 0 and standard deviation 1."""
+    """Return each column with mean 0 and standard deviation 1."""
     return (features - features.mean(dim=0)) / features.std(dim=0).clamp(min=1e-6)
 
 
 def scaled(features: Tensor, owners: Tensor) -> Tensor:
-    """Standard columns, all divided by the usual distance of two answers to one prompt."""
+    """Return standard columns, divided by the usual distance of two answers to one prompt."""
     columns = standard(features)
     next_ones = owners[1:] == owners[:-1]
     return columns / (columns[1:] - columns[:-1])[next_ones].square().sum(dim=1).mean().sqrt()
 
 
 def compare(material: Material, config: Config) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Accuracies by rule, a list for each seed: of heads at every budget, and of whole reward models."""
+    """Return accuracies by rule, a list for each seed: of heads at every budget, and of whole reward models."""
     heads: dict[str, Any] = {rule: [] for rule in config.rules}
     whole: dict[str, Any] = {rule: [] for rule in config.rules}
     for seed in range(config.seeds):
         trial = trial_of(material, seed, config)
         for rule in config.rules:
-            accuracies, asked = ask(material.features, trial, rule, seed, config)
+            accuracies, items = ask(material.features, trial, rule, seed, config)
             heads[rule].append(accuracies)
             if config.whole_labels and seed < config.whole_seeds:
-                whole[rule].append(whole_accuracy(material, trial, asked[: config.whole_labels], seed, config))
-        told = ", ".join(f"{rule} {heads[rule][-1][-1]:.3f}" for rule in config.rules)
-        print(f"seed {seed}: {len(trial.pairs)} pairs to ask, {len(trial.test)} held out; {told}", flush=True)
+                whole[rule].append(whole_accuracy(material, trial, items[: config.whole_labels], seed, config))
+        last = ", ".join(f"{rule} {heads[rule][-1][-1]:.3f}" for rule in config.rules)
+        print(f"seed {seed}: {len(trial.pairs)} pairs to ask, {len(trial.test)} held out; {last}", flush=True)
     return heads, whole
 
 
@@ -228,11 +228,11 @@ def trial_of(material: Material, seed: int, config: Config) -> Trial:
     """Hold prompts out; of the others' answers make pairs that share none, and have each judged by one annotator."""
     generator = seeded_generator(seed, "queries")
     order = torch.randperm(len(material.prompts), generator=generator).tolist()
-    answers = [(material.owners == place).nonzero().flatten() for place in range(len(material.prompts))]
+    answers = [(material.owners == i).nonzero().flatten() for i in range(len(material.prompts))]
     apart = round(len(order) * config.held_out)
     pairs = []
-    for place in sorted(order[apart:]):
-        mixed = answers[place][torch.randperm(len(answers[place]), generator=generator)].tolist()
+    for i in sorted(order[apart:]):
+        mixed = answers[i][torch.randperm(len(answers[i]), generator=generator)].tolist()
         pairs += list(zip(mixed[0::2], mixed[1::2]))
     chosen = torch.tensor(pairs)
     return Trial(
@@ -243,22 +243,22 @@ def trial_of(material: Material, seed: int, config: Config) -> Trial:
             embeddings=material.about[material.owners[chosen[:, 0]]],
             keys=material.owners[chosen[:, 0]].tolist(),
         ),
-        test=ordered_pairs([answers[place].tolist() for place in order[:apart]], material.gold),
+        test=ordered_pairs([answers[i].tolist() for i in order[:apart]], material.gold),
     )
 
 
 def labels_of(material: Material, pairs: Sequence[tuple[int, int]], generator: torch.Generator) -> Tensor:
-    """What one annotator of the panel, drawn for each pair, says of it [N]."""
-    panel, said = material.world.panel, []
-    for one, other in pairs:
-        who = panel[int(torch.randint(len(panel), (), generator=generator))]
-        ranks = who.rank([material.judged[one], material.judged[other]], generator, material.world.noise)
-        said.append(0.5 if ranks[0] == ranks[1] else float(ranks[0] < ranks[1]))
-    return torch.tensor(said, dtype=torch.float64)
+    """Return labels [N] of pairs, each by an annotator drawn from the panel."""
+    panel, labels = material.world.panel, []
+    for first, second in pairs:
+        annotator = panel[int(torch.randint(len(panel), (), generator=generator))]
+        ranks = annotator.rank([material.judged[first], material.judged[second]], generator, material.world.noise)
+        labels.append(0.5 if ranks[0] == ranks[1] else float(ranks[0] < ranks[1]))
+    return torch.tensor(labels, dtype=torch.float64)
 
 
 def ordered_pairs(groups: Sequence[Sequence[int]], gold: Tensor) -> Tensor:
-    """[T, 2] all pairs of the answers of a group that gold tells apart, the better one first."""
+    """Return all pairs [T, 2] of a group's answers whose gold differs, the better answer first."""
     both = torch.tensor([pair for group in groups for pair in combinations(group, 2)])
     gaps = gold[both[:, 0]] - gold[both[:, 1]]
     both[gaps < 0] = both[gaps < 0].flip(1)
@@ -266,40 +266,40 @@ def ordered_pairs(groups: Sequence[Sequence[int]], gold: Tensor) -> Tensor:
 
 
 def ask(features: Tensor, trial: Trial, rule: Rule, seed: int, config: Config) -> tuple[list[float], list[int]]:
-    """(accuracy at every budget, the items asked in their order)."""
-    asked: list[int] = []
+    """Let a rule choose items. Returns accuracy at every budget, and the items in order."""
+    items: list[int] = []
     accuracies = []
     for budget in config.budgets:
         generator = seeded_generator(seed, "ask", budget)
-        rows = features[trial.pairs[asked, 0]] - features[trial.pairs[asked, 1]]
-        pool, now = trial.pool, rule if asked else "random"
+        rows = features[trial.pairs[items, 0]] - features[trial.pairs[items, 1]]
+        pool, now = trial.pool, rule if items else "random"
         if now in SCORED:
             heads = [
-                fit(rows, trial.labels[asked], config.ridge, resampled(len(asked), generator))
+                fit(rows, trial.labels[items], config.ridge, resampled(len(items), generator))
                 for _ in range(config.ensemble)
             ]
             pool = replace(pool, scores=torch.stack([(features @ head)[trial.pairs] for head in heads]))
-        asked += choose(now, pool, budget - len(asked), generator, asked)
-        rows = features[trial.pairs[asked, 0]] - features[trial.pairs[asked, 1]]
-        head = fit(rows, trial.labels[asked], config.ridge)
+        items += choose(now, pool, budget - len(items), generator, items)
+        rows = features[trial.pairs[items, 0]] - features[trial.pairs[items, 1]]
+        head = fit(rows, trial.labels[items], config.ridge)
         gaps = (features[trial.test[:, 0]] - features[trial.test[:, 1]]) @ head
         accuracies.append(float(((gaps.sign() + 1) / 2).mean()))
-    return accuracies, asked
+    return accuracies, items
 
 
 def resampled(n: int, generator: torch.Generator) -> Tensor:
-    """How often each of n labels is in a bootstrap sample, [n]."""
+    """Return the counts [n] of n labels in a bootstrap sample."""
     return torch.bincount(torch.randint(n, (n,), generator=generator), minlength=n).double()
 
 
 def fit(rows: Tensor, labels: Tensor, ridge: float, times: Tensor | None = None) -> Tensor:
-    """Weights [D] of the linear reward that makes labels [N] likeliest, rows [N, D] the differences of two answers.
+    """Fit weights [D] of the linear reward that makes labels [N] likeliest; rows [N, D] are differences of two answers.
 
     Bradley-Terry with weight penalty ridge / 2 |w|^2, by Newton's method; ties count for nothing, as in the stage.
     """
-    told = labels != 0.5
-    rows, labels = rows[told], labels[told]
-    weight = torch.ones_like(labels) if times is None else times[told]
+    decided = labels != 0.5
+    rows, labels = rows[decided], labels[decided]
+    weight = torch.ones_like(labels) if times is None else times[decided]
     w = torch.zeros(rows.shape[1], dtype=torch.float64)
     penalty = ridge * torch.eye(len(w), dtype=torch.float64)
     for _ in range(30):
@@ -311,20 +311,22 @@ def fit(rows: Tensor, labels: Tensor, ridge: float, times: Tensor | None = None)
     return w
 
 
-def whole_accuracy(material: Material, trial: Trial, asked: Sequence[int], seed: int, config: Config) -> float:
-    """Accuracy of a reward model that the stage trains on the labels of these items."""
+def whole_accuracy(material: Material, trial: Trial, items: Sequence[int], seed: int, config: Config) -> float:
+    """Train a reward model by the stage on the labels of these items; return its accuracy."""
     training = [
         ranking_row(material, trial.pairs[i].tolist(), [2 - float(trial.labels[i]), 1 + float(trial.labels[i])])
-        for i in asked
+        for i in items
         if trial.labels[i] != 0.5
     ]
     held = material.owners[trial.test[:, 0]].unique().tolist()
-    groups = [(material.owners == place).nonzero().flatten().tolist() for place in held]
+    groups = [(material.owners == i).nonzero().flatten().tolist() for i in held]
     golds = [[material.judged[answer].gold for answer in group] for group in groups]
     with tempfile.TemporaryDirectory() as name, contextlib.redirect_stdout(io.StringIO()):
         folder = Path(name)
         write_rows(folder / "train.jsonl", training)
-        write_rows(folder / "test.jsonl", [ranking_row(material, *one) for one in zip(groups, map(from_scores, golds))])
+        write_rows(
+            folder / "test.jsonl", [ranking_row(material, *pair) for pair in zip(groups, map(from_scores, golds))]
+        )
         options = reward.Config(
             model=config.run / "sft",
             data=folder / "train.jsonl",
@@ -341,16 +343,16 @@ def whole_accuracy(material: Material, trial: Trial, asked: Sequence[int], seed:
 
 
 def ranking_row(material: Material, answers: Sequence[int], ranks: Sequence[float]) -> dict[str, Any]:
-    """Ranked answers to one prompt as a row of a file."""
-    place = int(material.owners[answers[0]])
-    first = int((material.owners < place).sum())
-    one = material.prompts[place]
+    """Return ranked answers to one prompt as a row of a file."""
+    index = int(material.owners[answers[0]])
+    first = int((material.owners < index).sum())
+    row = material.prompts[index]
     return {
-        "prompt": [{"role": message.role, "content": message.content} for message in one.prompt],
-        "completions": [one.completions[answer - first] for answer in answers],
-        "ended": [one.ended[answer - first] for answer in answers],
+        "prompt": [{"role": message.role, "content": message.content} for message in row.prompt],
+        "completions": [row.completions[answer - first] for answer in answers],
+        "ended": [row.ended[answer - first] for answer in answers],
         "ranking": list(ranks),
-        "id": one.id,
+        "id": row.id,
     }
 
 
@@ -359,7 +361,7 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def rate(world: ClosedWorld, config: Config) -> dict[str, Any]:
-    """Error of ratings in Elo points after so many votes, by how the pairs were chosen, a list for each seed.
+    """Return the error of ratings in Elo points after each number of votes, by choice of pairs, a list for each seed.
 
     Empty where fewer than three models were evaluated.
     """
@@ -368,9 +370,11 @@ def rate(world: ClosedWorld, config: Config) -> dict[str, Any]:
     if answers is None or len(players) < 3:
         print("fewer than three models were evaluated: no ratings")
         return {}
-    said = [answers.of(name) for name in players]
-    prompts = sorted(set.intersection(*(set(rows) for rows in said)))
-    judged = [[world.gold(one, rows[one]["text"], rows[one]["ended"]) for one in prompts] for rows in said]
+    by_model = [answers.of(name) for name in players]
+    prompts = sorted(set.intersection(*(set(rows) for rows in by_model)))
+    judged = [
+        [world.gold(prompt, rows[prompt]["text"], rows[prompt]["ended"]) for prompt in prompts] for rows in by_model
+    ]
     truth = true_strengths(world, judged)
     print(f"{len(players)} models, {len(prompts)} prompts they all answered", flush=True)
     return {
@@ -380,7 +384,7 @@ def rate(world: ClosedWorld, config: Config) -> dict[str, Any]:
 
 
 def true_strengths(world: ClosedWorld, judged: Sequence[Sequence[GoldReport]]) -> Tensor:
-    """Strengths [P] in nats, mean 0, of all models on all prompts, judged by the whole panel often."""
+    """Return strengths [P] in nats, mean 0, of all models on all prompts, judged by the whole panel."""
     generator = seeded_generator(0, "truth")
     wins = torch.zeros(len(judged), len(judged), dtype=torch.float64)
     for a, b in combinations(range(len(judged)), 2):
@@ -398,10 +402,10 @@ def vote(
     seed: int,
     config: Config,
 ) -> list[float]:
-    """Root mean square error of the ratings after each number of votes."""
+    """Return the root mean square error of the ratings after each number of votes."""
     generator = seeded_generator(seed, "votes")
     pairs = list(combinations(range(len(players)), 2))
-    place = {name: number for number, name in enumerate(players)}
+    index = {name: number for number, name in enumerate(players)}
     battles: list[Comparison] = []
     errors = []
     for goal in config.votes:
@@ -410,71 +414,71 @@ def vote(
             if way == "random":
                 drawn = [pairs[i] for i in torch.randint(len(pairs), (n,), generator=generator).tolist()]
             else:
-                drawn = [(place[a], place[b]) for a, b in next_battles(battles, players, n, generator)]
+                drawn = [(index[a], index[b]) for a, b in next_battles(battles, players, n, generator)]
             battles += [
                 Comparison(players[a], players[b], outcome(world, judged[a], judged[b], generator)) for a, b in drawn
             ]
-        found = strengths(win_table(battles, players), players, prior=0.1)
-        errors.append(SCALE * float((found - truth).square().mean().sqrt()))
+        rated = strengths(win_table(battles, players), players, prior=0.1)
+        errors.append(SCALE * float((rated - truth).square().mean().sqrt()))
     return errors
 
 
 def outcome(
     world: ClosedWorld, first: Sequence[GoldReport], second: Sequence[GoldReport], generator: torch.Generator
 ) -> float:
-    """One annotator's word on the answers to one prompt, both drawn."""
+    """Return the label of an annotator on the answers to a prompt; annotator and prompt are drawn."""
     prompt = int(torch.randint(len(first), (), generator=generator))
-    who = world.panel[int(torch.randint(len(world.panel), (), generator=generator))]
-    ranks = who.rank([first[prompt], second[prompt]], generator, world.noise)
+    annotator = world.panel[int(torch.randint(len(world.panel), (), generator=generator))]
+    ranks = annotator.rank([first[prompt], second[prompt]], generator, world.noise)
     return 0.5 if ranks[0] == ranks[1] else float(ranks[0] < ranks[1])
 
 
-def tables(found: dict[str, Any], config: Config) -> list[str]:
-    """What was found, as Markdown; intervals resample the seeds, differences are within a seed."""
-    parts = [accuracy_table(found, config), needed_table(found, config)]
+def tables(figures: dict[str, Any], config: Config) -> list[str]:
+    """Return tables in Markdown; intervals resample the seeds, differences are within a seed."""
+    parts = [accuracy_table(figures, config), needed_table(figures, config)]
     if config.whole_labels and config.whole_seeds:
-        parts.append(whole_table(found, config))
-    return [*parts, votes_table(found, config)] if found["errors"] else parts
+        parts.append(whole_table(figures, config))
+    return [*parts, votes_table(figures, config)] if figures["errors"] else parts
 
 
-def accuracy_table(found: dict[str, Any], config: Config) -> str:
+def accuracy_table(figures: dict[str, Any], config: Config) -> str:
     shown = [n for n in config.budgets if n in config.targets or n in (config.budgets[0], config.budgets[-1])]
     columns = [config.budgets.index(n) for n in shown]
     rows = [["held-out accuracy (heads), and less random's", *(f"{n} labels" for n in shown)]]
-    base = torch.tensor(found["accuracy"]["random"])
+    base = torch.tensor(figures["accuracy"]["random"])
     for rule in config.rules:
-        values = torch.tensor(found["accuracy"][rule])
+        values = torch.tensor(figures["accuracy"][rule])
         cells = [f"{values[:, c].mean():.3f}{against(values[:, c], base[:, c], rule)}" for c in columns]
         rows.append([rule, *cells])
     return markdown(rows)
 
 
 def against(values: Tensor, base: Tensor, rule: str, digits: int = 3) -> str:
-    """The difference from random in the same seeds, with its 95 % interval; nothing for random itself."""
+    """Return the difference from random in the same seeds, with its 95 % interval; empty for random itself."""
     if rule == "random":
         return ""
     mean, low, high = bootstrap_mean(values - base, torch.Generator().manual_seed(0))
     return f" ({mean:+.{digits}f}, {low:+.{digits}f} to {high:+.{digits}f})"
 
 
-def needed_table(found: dict[str, Any], config: Config) -> str:
+def needed_table(figures: dict[str, Any], config: Config) -> str:
     rows = [["labels needed (heads) for the accuracy of", *(f"{n} at random" for n in config.targets)]]
     for rule in config.rules:
-        rows.append([rule, *(told(*needed(found, rule, n, config)) for n in config.targets)])
+        rows.append([rule, *(with_interval(*needed(figures, rule, n, config)) for n in config.targets)])
     return markdown(rows)
 
 
-def told(number: float, low: float, high: float) -> str:
+def with_interval(number: float, low: float, high: float) -> str:
     words = ["never" if math.isinf(value) else f"{value:.0f}" for value in (number, low, high)]
     return f"{words[0]} ({words[1]} to {words[2]})"
 
 
-def needed(found: dict[str, Any], rule: str, target: int, config: Config) -> tuple[float, float, float]:
-    """Labels until the rule's mean accuracy is what `target` random labels reach, with its 95 % interval.
+def needed(figures: dict[str, Any], rule: str, target: int, config: Config) -> tuple[float, float, float]:
+    """Return labels until a rule's mean accuracy is that of `target` random labels, with its 95 % interval.
 
     Seeds are resampled for both together. Infinite where the most labels do not suffice.
     """
-    base, own = (torch.tensor(found["accuracy"][name], dtype=torch.float64) for name in ("random", rule))
+    base, own = (torch.tensor(figures["accuracy"][name], dtype=torch.float64) for name in ("random", rule))
     column = config.budgets.index(target)
     generator = torch.Generator().manual_seed(0)
     samples = []
@@ -486,30 +490,30 @@ def needed(found: dict[str, Any], rule: str, target: int, config: Config) -> tup
 
 
 def crossing(budgets: Sequence[int], accuracies: Tensor, aim: float) -> float:
-    """Labels at which a curve first reaches an accuracy, between budgets on a logarithmic scale; infinite for never."""
+    """Return labels at which a curve first reaches an accuracy, logarithmic between budgets; infinite for never."""
     values = accuracies.tolist()
-    for place, value in enumerate(values):
+    for i, value in enumerate(values):
         if value >= aim - 1e-12:
-            if place == 0:
+            if i == 0:
                 return float(budgets[0])
-            before, share = budgets[place - 1], (aim - values[place - 1]) / (value - values[place - 1])
-            return float(before * (budgets[place] / before) ** share)
+            before, share = budgets[i - 1], (aim - values[i - 1]) / (value - values[i - 1])
+            return float(before * (budgets[i] / before) ** share)
     return math.inf
 
 
-def whole_table(found: dict[str, Any], config: Config) -> str:
+def whole_table(figures: dict[str, Any], config: Config) -> str:
     rows = [["whole reward models, less random's", f"{config.whole_labels} labels"]]
-    base = torch.tensor(found["whole"]["random"])
+    base = torch.tensor(figures["whole"]["random"])
     for rule in config.rules:
-        values = torch.tensor(found["whole"][rule])
+        values = torch.tensor(figures["whole"][rule])
         rows.append([rule, f"{values.mean():.3f}{against(values, base, rule)}"])
     return markdown(rows)
 
 
-def votes_table(found: dict[str, Any], config: Config) -> str:
+def votes_table(figures: dict[str, Any], config: Config) -> str:
     rows = [["error of ratings in Elo points, and less random's", *(f"{n} votes" for n in config.votes)]]
-    base = torch.tensor(found["errors"]["random"])
-    for way, errors in found["errors"].items():
+    base = torch.tensor(figures["errors"]["random"])
+    for way, errors in figures["errors"].items():
         values = torch.tensor(errors)
         cells = [
             f"{values[:, c].mean():.0f}{against(values[:, c], base[:, c], way, 0)}" for c in range(len(config.votes))
@@ -519,41 +523,41 @@ def votes_table(found: dict[str, Any], config: Config) -> str:
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A table; the first row is the heading."""
+    """Return a table; the first row is the heading."""
     ruled = [rows[0], ["---", *("--:" for _ in rows[0][1:])], *rows[1:]]
     return "\n".join(f"| {' | '.join(row)} |" for row in ruled)
 
 
-def draw_plot(found: dict[str, Any], config: Config) -> None:
-    """Accuracy by labels, labels needed, and error by votes: means with 95 % intervals over the seeds."""
+def draw_plot(figures: dict[str, Any], config: Config) -> None:
+    """Draw accuracy by labels, labels needed, and error by votes: means with 95 % intervals over the seeds."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(14, 4.2), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
-    draw_curves(left, config.budgets, found["accuracy"])
+    draw_curves(left, config.budgets, figures["accuracy"])
     left.set(xlabel="labels", ylabel="accuracy on held-out pairs", title="What to ask: reward models (heads)")
-    draw_needed(middle, found, config)
+    draw_needed(middle, figures, config)
     middle.set(xlabel="labels needed", title="Labels for the accuracy of so many at random")
-    draw_curves(right, config.votes, found["errors"])
+    draw_curves(right, config.votes, figures["errors"])
     right.set(xlabel="votes", ylabel="error of ratings, Elo points", title="Whom to compare: ratings")
     config.plot.parent.mkdir(parents=True, exist_ok=True)
     with rc_context({"svg.hashsalt": "queries"}):  # the same numbers, the same file
         figure.savefig(config.plot, metadata={"Date": None} if config.plot.suffix == ".svg" else None)
 
 
-def draw_needed(axes: Any, found: dict[str, Any], config: Config) -> None:
-    """A mark with its interval for every rule and target; what is never reached lies at the right edge."""
+def draw_needed(axes: Any, figures: dict[str, Any], config: Config) -> None:
+    """Draw a mark with its interval for every rule and target; one that is never reached lies at the right edge."""
     edge = 2 * config.budgets[-1]
-    for place, rule in enumerate(config.rules):
+    for row, rule in enumerate(config.rules):
         for number, target in enumerate(config.targets):
-            found_at, low, high = (min(value, edge) for value in needed(found, rule, target, config))
-            y = -place - 0.22 * (number - (len(config.targets) - 1) / 2)
+            at, low, high = (min(value, edge) for value in needed(figures, rule, target, config))
+            y = -row - 0.22 * (number - (len(config.targets) - 1) / 2)
             axes.plot([low, high], [y, y], color=f"C{number}")
-            axes.plot([found_at], [y], "o", color=f"C{number}", label=f"{target}" if place == 0 else None)
+            axes.plot([at], [y], "o", color=f"C{number}", label=f"{target}" if row == 0 else None)
     for number, target in enumerate(config.targets):
         axes.axvline(target, color=f"C{number}", alpha=0.4, linestyle=":")
-    axes.set_yticks([-place for place in range(len(config.rules))], config.rules)
+    axes.set_yticks([-row for row in range(len(config.rules))], config.rules)
     axes.set_xscale("log")
     axes.set_xticks([*config.budgets, edge], [*map(str, config.budgets), "never"], rotation=45)
     axes.minorticks_off()

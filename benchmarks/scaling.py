@@ -1,12 +1,12 @@
-"""How time and memory grow with the work: context, answers of a prompt, vocabulary, batch, model, rollout.
+"""Growth of time and memory with the work: context, answers of a prompt, vocabulary, batch, model, rollout.
 
     python -m benchmarks.scaling                            # all sweeps, at most two minutes each, a plot of each
     python -m benchmarks.scaling --sweep context,memory --seconds 60
 
 A sweep changes one number and leaves the rest: time of a token in training and in decoding, the median of a few steps.
-The sweep 'memory' runs every stage's own steps on batches that differ, saves a checkpoint, and compares the most memory
-that was used with what the plan of such a run says. Each point is a process of its own, smallest first. What does not
-fit the memory, or the time, is left out and said.
+The sweep 'memory' runs every stage's own steps on batches that differ, saves a checkpoint, and compares the peak
+of memory with the plan of such a run. Each point is a process of its own, smallest first. A point
+that does not fit the memory or the time is left out, with a line.
 """
 
 from __future__ import annotations
@@ -65,16 +65,16 @@ Timed = Callable[[int], tuple[int, float]]
 
 @dataclass(frozen=True)
 class Sweep:
-    """One number that is changed."""
+    """Sweep over the values of one number."""
 
     label: str
     values: tuple[Any, ...]
     point: Callable[[Any, Runtime], dict[str, Timed]]
-    """value -> what is timed, by name"""
+    """value -> timed steps, by name"""
     bytes: Callable[[Any, Runtime], int] = field(default=lambda value, runtime: 0)
     """value -> memory that the point needs"""
     size: Callable[[Any], float] = float
-    """value -> its place on the axis"""
+    """value -> its position on the axis"""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Config:
     sweep: str = ""
     """sweeps, with commas between: context, answers, vocabulary, batch, model, rollout, memory; without it all"""
     seconds: float = 120.0
-    """for each sweep; what it does not reach by then is left out"""
+    """of each sweep; points that it does not reach by then are left out"""
     precision: Precision = "auto"
     threads: int = 0
     """processor threads; 0 is one a core"""
@@ -98,7 +98,7 @@ class Config:
         plan.require_at_least(0, self, "threads")
         for name in self.sweep.split(",") if self.sweep else []:
             if name not in NAMES:
-                raise InputError(f"there is no sweep '{name}'", "--sweep", f"choose from {', '.join(NAMES)}")
+                raise InputError(f"unknown sweep: {name}", "--sweep", f"choose from {', '.join(NAMES)}")
 
     @property
     def names(self) -> list[str]:
@@ -110,7 +110,7 @@ class Config:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print each line as soon as it is known, draw; the exit code."""
+    """Measure, print and draw. Returns the exit code."""
     config = tyro.cli(Config, args=arguments, prog="benchmarks.scaling", description=__doc__)
     try:
         config.plots.mkdir(parents=True, exist_ok=True)
@@ -129,15 +129,15 @@ def report(config: Config) -> Iterator[str]:
 
 
 def time_table(name: str, sweep: Sweep, config: Config) -> Iterator[str]:
-    """The sweep's lines as its points are measured; then its plot is drawn."""
-    found: dict[str, list[tuple[float, float]]] = {}
+    """Yield a sweep's lines as its points are measured; then draw its plot."""
+    curves: dict[str, list[tuple[float, float]]] = {}
     deadline = perf_counter() + config.seconds
-    for place, value in enumerate(sweep.values):
+    for i, value in enumerate(sweep.values):
         left = deadline - perf_counter()
         why = refusal(sweep, value, left, config)
-        share = left / (len(sweep.values) - place)
+        share = left / (len(sweep.values) - i)
         seconds = None if why else machine.alone(measure, name, value, config.device, share)
-        if place == 0:
+        if i == 0:
             names = list(seconds or {"": 0.0})
             yield line(sweep.label, *(f"{label}, ms a token" for label in names))
             yield line("---", *("---:" for _ in names))
@@ -146,12 +146,12 @@ def time_table(name: str, sweep: Sweep, config: Config) -> Iterator[str]:
             continue
         yield line(str(value), *(f"{1000 * number:.4g}" for number in seconds.values()))
         for label, number in seconds.items():
-            found.setdefault(label, []).append((sweep.size(value), 1000 * number))
-    draw(config.plots / f"scaling-{name}.svg", sweep.label, found)
+            curves.setdefault(label, []).append((sweep.size(value), 1000 * number))
+    draw(config.plots / f"scaling-{name}.svg", sweep.label, curves)
 
 
 def refusal(sweep: Sweep, value: Any, left: float, config: Config) -> str:
-    """Why a point is left out; nothing where it is not."""
+    """Return the reason to leave a point out, or an empty text."""
     if left <= 0:
         return "left out: the time is up"
     bf16 = config.precision == "bf16" or (config.precision == "auto" and processor_multiplies_bf16())
@@ -162,19 +162,19 @@ def refusal(sweep: Sweep, value: Any, left: float, config: Config) -> str:
 
 
 def free_bytes() -> int:
-    """Memory that a new process can have."""
+    """Return the memory that a new process can have."""
     try:
-        found = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text("ascii"))
+        match = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text("ascii"))
     except OSError:
-        found = None
-    return 1024 * int(found[1]) if found else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        match = None
+    return 1024 * int(match[1]) if match else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def measure(name: str, value: Any, device: DeviceOptions, seconds: float) -> dict[str, float]:
-    """Seconds of a token, by what is timed: the median of as many steps as the time allows, one at the least."""
+    """Return seconds a token, by name: the median of as many steps as the time allows, at least one."""
     torch.manual_seed(0)
     steps = SWEEPS[name].point(value, start_runtime(device))
-    found = {}
+    medians = {}
     for label, step in steps.items():
         deadline = perf_counter() + seconds / len(steps)
         step(0)
@@ -182,29 +182,29 @@ def measure(name: str, value: Any, device: DeviceOptions, seconds: float) -> dic
         while not timings or (len(timings) < TRIES and perf_counter() < deadline):
             tokens, spent = step(len(timings) + 1)
             timings.append(spent / tokens)
-        found[label] = median(timings)
-    return found
+        medians[label] = median(timings)
+    return medians
 
 
 def line(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def draw(path: Path, label: str, found: dict[str, list[tuple[float, float]]]) -> None:
-    """Both axes in powers of ten; nothing where nothing was found."""
+def draw(path: Path, label: str, curves: dict[str, list[tuple[float, float]]]) -> None:
+    """Draw curves on logarithmic axes; nothing if there are none."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    if not found:
+    if not curves:
         return
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": path.stem}):
         figure = Figure(figsize=(5.2, 3.2), layout="constrained")
         axes = figure.add_subplot()
-        for name, points in found.items():
+        for name, points in curves.items():
             axes.plot(*zip(*points), marker="o", markersize=4, linewidth=1.2, label=name)
         axes.set(xscale="log", yscale="log", xlabel=label, ylabel="ms a token")
-        ticks = sorted({x for points in found.values() for x, _ in points})
+        ticks = sorted({x for points in curves.values() for x, _ in points})
         axes.set_xticks(ticks, [f"{x:,.0f}" if x < 1e5 else plan.human_count(x) for x in ticks], fontsize=8)
         axes.set_xticks([], minor=True)
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -216,7 +216,7 @@ def draw(path: Path, label: str, found: dict[str, list[tuple[float, float]]]) ->
 
 
 def training(shape: DecoderConfig, lengths: Sequence[int], runtime: Runtime) -> Timed:
-    """Updates by the next-token loss on rows of these lengths."""
+    """Return updates by the next-token loss on rows of these lengths."""
     decoder = Decoder(shape, runtime.device).train()
     optimizer = Optimizer([decoder], OptimizerConfig(learning_rate=3e-4))
     rows = [text_row(ids) for ids in workloads.sequences(workloads.Size(shape), lengths)]
@@ -233,15 +233,15 @@ def training(shape: DecoderConfig, lengths: Sequence[int], runtime: Runtime) -> 
 def decoding(
     shape: DecoderConfig, prompts: int, length: int, runtime: Runtime, tokens: int = 32, samples: int = 1
 ) -> Timed:
-    """Answers to prompts of one length, without the time that reading the prompts takes."""
+    """Return decoding of answers to prompts of one length; the prefill's time is taken off."""
     decoder = Decoder(shape, runtime.device).eval()
-    asked = workloads.sequences(workloads.Size(shape), [length] * prompts)
+    ids = workloads.sequences(workloads.Size(shape), [length] * prompts)
 
     def seconds(count: int, number: int) -> float:
         start, sampling = perf_counter(), Sampling(max_new_tokens=count)
         with runtime.autocast():
             generate(
-                decoder, asked, sampling, eos_id=None, seeds=number, samples=samples, max_batch_size=prompts * samples
+                decoder, ids, sampling, eos_id=None, seeds=number, samples=samples, max_batch_size=prompts * samples
             )
         return perf_counter() - start
 
@@ -252,7 +252,7 @@ def decoding(
 
 
 def bytes_of_training(shape: DecoderConfig, lengths: Sequence[int], runtime: Runtime) -> int:
-    """Memory of `training`; no model is made."""
+    """Return the memory that `training` needs, without making a model."""
     rows = [([0] * length, [False] + [True] * (length - 1)) for length in lengths]
     work = largest_pass([[[row] for row in rows]], 8192, summed=True)
     return memory.training_peak(Decoder(shape, "meta"), OptimizerConfig(), work, runtime)
@@ -267,7 +267,7 @@ def of_context(length: int, runtime: Runtime) -> dict[str, Timed]:
 
 
 def of_answers(count: int, runtime: Runtime) -> dict[str, Timed]:
-    """Prompts of 128 tokens with so many answers of 64; a token of a shared prompt counts once for each answer."""
+    """Time prompts of 128 tokens with `count` answers of 64; a shared prompt's token counts once for each answer."""
     size = workloads.Size(BASE)
     model, (config, _) = workloads.scalar_model(BASE), defaults.reward(reward.Config(), traits_of(BASE))
     optimizer = Optimizer([model], config.optimizer)
@@ -276,12 +276,12 @@ def of_answers(count: int, runtime: Runtime) -> dict[str, Timed]:
     marks = [False] * 128 + [True] * 64
     items = [
         workloads.TokenizedRanking(
-            [(prompt + answer, marks) for answer in answers[count * place : count * (place + 1)]],
+            [(prompt + answer, marks) for answer in answers[count * i : count * (i + 1)]],
             [float(rank) for rank in range(1, count + 1)],
             [64] * count,
             "",
         )
-        for place, prompt in enumerate(prompts)
+        for i, prompt in enumerate(prompts)
     ]
 
     def step(number: int) -> tuple[int, float]:
@@ -319,21 +319,21 @@ def of_model(name: str, runtime: Runtime) -> dict[str, Timed]:
 
 
 def of_rollout(prompts: int, runtime: Runtime) -> dict[str, Timed]:
-    """Iterations of PPO with so many prompts of 16 to 128 tokens, answers of 64: gathering and learning apart."""
+    """Time PPO iterations of `prompts` prompts of 16 to 128 tokens, answers of 64: gathering, and the whole."""
     size = workloads.Size(BASE, prompts=prompts)
     config = ppo.Config(prompts_per_step=prompts, max_new_tokens=64)
     config, _ = defaults.online(config, traits_of(BASE), traits_of(BASE))
     algorithm, models = workloads.make_ppo(BASE, runtime, config)
-    asked = workloads.sequences(size, workloads.prompt_lengths(size, prompts))
+    ids = workloads.sequences(size, workloads.prompt_lengths(size, prompts))
 
     def gathering(number: int) -> tuple[int, float]:
         start = perf_counter()
-        experience = workloads.sample_and_score(algorithm, models, config, asked, number)
+        experience = workloads.sample_and_score(algorithm, models, config, ids, number)
         return int(experience.rollout.lengths.sum()), perf_counter() - start
 
     def iteration(number: int) -> tuple[int, float]:
         start = perf_counter()
-        experience = workloads.ppo_iteration(algorithm, models, config, asked, number)
+        experience = workloads.ppo_iteration(algorithm, models, config, ids, number)
         return int(experience.rollout.lengths.sum()), perf_counter() - start
 
     return {"sampling and scoring": gathering, "whole iteration": iteration}
@@ -367,7 +367,7 @@ NAMES = [*SWEEPS, "memory"]
 
 @dataclass(frozen=True)
 class Case:
-    """A run whose memory is measured: so many steps of a stage on batches that differ."""
+    """Run whose memory is measured: `steps` steps of a stage on batches that differ."""
 
     stage: str
     size: str
@@ -382,14 +382,14 @@ class Case:
         return f"{self.stage}, {self.size}, {self.precision}" + (", system prompt" if self.system else "")
 
     def preceded(self, row: Row) -> Row:
-        """The row after the system prompt."""
+        """Return the row with the system prompt before it."""
         ids, trained = row
         return [*range(20, 20 + self.system), *ids], [False] * self.system + trained
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A run that can be stepped, and saved."""
+    """Run that can be stepped, and saved."""
 
     predicted: int
     step: Callable[[int], object]
@@ -397,7 +397,7 @@ class Trained:
 
 
 def memory_table(config: Config) -> Iterator[str]:
-    """What the plan says beside what was used, in MiB beyond what the program holds before it begins."""
+    """Yield planned and measured memory, in MiB beyond the program's own before it begins."""
     yield line("run", "predicted, MiB", "measured, MiB", "predicted / measured")
     yield line("---", "---:", "---:", "---:")
     deadline = perf_counter() + config.seconds
@@ -405,16 +405,16 @@ def memory_table(config: Config) -> Iterator[str]:
         if perf_counter() > deadline:
             yield line(str(case), "left out: the time is up", "", "")
             continue
-        found = machine.alone(use, case, config.threads)
-        if found is None:
+        result = machine.alone(use, case, config.threads)
+        if result is None:
             yield line(str(case), "killed (no memory left?)", "", "")
             continue
-        predicted, used = found
+        predicted, used = result
         yield line(str(case), f"{predicted / 2**20:,.0f}", f"{used / 2**20:,.0f}", f"{predicted / used:.2f}")
 
 
 def use(case: Case, threads: int) -> tuple[int, int]:
-    """Predicted and used bytes of a run: its steps, then a checkpoint."""
+    """Return predicted and used bytes of a run: its steps, then a checkpoint."""
     load_torch()
     before = held_bytes("VmRSS")
     runtime = start_runtime(DeviceOptions(device="cpu", precision=case.precision, threads=threads))
@@ -429,7 +429,7 @@ def use(case: Case, threads: int) -> tuple[int, int]:
 
 
 def load_torch() -> None:
-    """One step of a tiny model: what torch loads when it is first used is the program's, not the run's."""
+    """Take a step of a tiny model: memory that torch takes at first use is the program's, not the run's."""
     decoder = Decoder(DecoderConfig(10, context_length=4, num_layers=1, hidden_size=4, num_heads=1))
     optimizer = Optimizer([decoder], OptimizerConfig(learning_rate=1e-3))
     accumulate(NextToken(decoder), [text_row([1, 2, 3])], Runtime(torch.device("cpu"), False, 1), 4)
@@ -437,12 +437,12 @@ def load_torch() -> None:
 
 
 def held_bytes(which: str) -> int:
-    """Memory of this process, now (VmRSS) or at its peak (VmHWM); elsewhere than on Linux always the peak."""
+    """Return the memory of this process, now (VmRSS) or at its peak (VmHWM); always the peak if not on Linux."""
     try:
-        found = re.search(rf"{which}:\s+(\d+)", Path("/proc/self/status").read_text("ascii"))
+        match = re.search(rf"{which}:\s+(\d+)", Path("/proc/self/status").read_text("ascii"))
     except OSError:
-        found = None
-    return 1024 * int(found[1]) if found else machine.peak_bytes()
+        match = None
+    return 1024 * int(match[1]) if match else machine.peak_bytes()
 
 
 def size_of(case: Case) -> workloads.Size:
@@ -450,7 +450,7 @@ def size_of(case: Case) -> workloads.Size:
 
 
 def in_steps(count: int, case: Case) -> list[range]:
-    """Elements 0 .. count - 1 in as many parts as the case has steps."""
+    """Divide elements 0 .. count - 1 among the case's steps."""
     size = count // case.steps
     return [range(size * step, size * (step + 1)) for step in range(case.steps)]
 
@@ -458,7 +458,7 @@ def in_steps(count: int, case: Case) -> list[range]:
 def next_token(
     case: Case, shape: DecoderConfig, rows: list[Row], config: pretrain.Config | sft.Config, runtime: Runtime
 ) -> Trained:
-    """Updates by the next-token loss; SFT keeps its best weights beside the newest."""
+    """Return updates by the next-token loss; SFT holds its best weights too."""
     steps, limit, keeps = in_steps(len(rows), case), config.max_tokens_per_pass, isinstance(config, sft.Config)
     decoder = Decoder(shape, runtime.device).train()
     work = largest_pass(([[rows[i]] for i in step] for step in steps), limit, summed=True)
@@ -546,8 +546,8 @@ def reinforcing(case: Case, runtime: Runtime) -> Trained:
     predicted = rl_memory.peak_bytes(algorithm, models, config, prompts)
 
     def step(number: int) -> None:
-        asked = [prompts[i] for i in steps[number]]
-        workloads.ppo_iteration(algorithm, models, config, asked, number)
+        ids = [prompts[i] for i in steps[number]]
+        workloads.ppo_iteration(algorithm, models, config, ids, number)
 
     state: dict[str, Stateful] = {**algorithm.models}
     return Trained(predicted, step, state | {f"{name}_optimizer": each for name, each in algorithm.optimizers.items()})

@@ -64,14 +64,14 @@ class Plain:
 
         with self.lock, torch.inference_mode():
             prompt = torch.tensor([list(request.ids)], device=self.model.device)
-            made = self.model.generate(
+            output = self.model.generate(
                 prompt,
                 attention_mask=torch.ones_like(prompt),
                 do_sample=False,
                 max_new_tokens=request.sampling.max_new_tokens,
                 streamer=Pieces(self.tokenizer, skip_prompt=True, skip_special_tokens=True),
             )
-        ids = made[0, len(request.ids) :].tolist()
+        ids = output[0, len(request.ids) :].tolist()
         on_event(Finished(0, "", Completion(ids, [0.0] * len(ids), "eos", None)))
 
     def cancel(self, request: Any) -> None:

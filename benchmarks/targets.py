@@ -1,4 +1,4 @@
-"""What the comparison with a peer is meant to show, beside what it shows.
+"""Targets of the comparison with a peer, and the lines of its table.
 
 The numbers were judged from a prototype on a processor with AMX, before anything here was measured. There a matrix
 product costs little, so that whatever else a side does weighs more: a processor without it gives smaller ratios.
@@ -12,10 +12,10 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Target:
-    """How often the peer's tokens a second, or for pretraining which share of the ceiling."""
+    """Ratio to the peer's tokens a second; for pretraining the share of the ceiling."""
 
     reach: float
-    """less is not enough"""
+    """least that is enough"""
     aim: float
     """what ought to be possible"""
 
@@ -46,8 +46,8 @@ TARGETS: dict[tuple[str, str], Target] = {
 
 
 @dataclass(frozen=True)
-class Found:
-    """What one row measured."""
+class Measured:
+    """Measurement of a row."""
 
     ours: float
     """tokens a second"""
@@ -62,7 +62,7 @@ class Found:
 
 
 def table_head() -> list[str]:
-    """The first two lines of the table."""
+    """Return the first two lines of the table."""
     names = ("size", "row", "ours, tokens/s", "peer", "peer, tuned malloc", "ratio to its better")
     return [
         table_line(*names, "reach / aim", "reached", "memory, ours : peer"),
@@ -70,35 +70,35 @@ def table_head() -> list[str]:
     ]
 
 
-def found_line(size: str, row: str, found: Found) -> str:
-    """A row that was measured, beside its target where there is one."""
+def measured_line(size: str, row: str, measured: Measured) -> str:
+    """Return the line of a row that was measured, with its target if there is one."""
     show = percent if row == "pretrain" else plain
     target = TARGETS.get((size, row))
     wanted = f"{show(target.reach)} / {show(target.aim)}" if target else ""
-    reached = ("yes" if found.ratio >= target.reach else "no") if target else ""
-    rates = [f"{rate:,.0f}" if rate is not None else "" for rate in (found.ours, found.default, found.tuned)]
-    ratio = f"{found.ratio:.1%}" if row == "pretrain" else f"{found.ratio:.2f}"
-    return table_line(size, row, *rates, ratio, wanted, reached, memory_cell(found.memory))
+    reached = ("yes" if measured.ratio >= target.reach else "no") if target else ""
+    rates = [f"{rate:,.0f}" if rate is not None else "" for rate in (measured.ours, measured.default, measured.tuned)]
+    ratio = f"{measured.ratio:.1%}" if row == "pretrain" else f"{measured.ratio:.2f}"
+    return table_line(size, row, *rates, ratio, wanted, reached, memory_cell(measured.memory))
 
 
 def failed_line(size: str, row: str, why: str) -> str:
-    """A row that could not be measured, and why."""
+    """Return the line of a row that could not be measured, with the reason."""
     return table_line(size, row, "failed", "", "", "", "", "", why.replace("|", "\\|"))
 
 
 def memory_cell(share: float | None) -> str:
-    """The share of the peer's memory, and whether it is too much."""
+    """Return the share of the peer's memory, marked if it is above MEMORY."""
     if share is None:
         return ""
     return f"{share:.2f}" if share <= MEMORY else f"{share:.2f}, above {MEMORY}"
 
 
 def table_line(*cells: str, fill: Literal[" ", "-"] = " ") -> str:
-    """One line of the table; widths that keep it readable as plain text."""
+    """Return a line of the table, in widths that keep it readable as plain text."""
     widths = (5, 12, 14, 7, 18, 19, 11, 7, 19)
     padded = [
-        cell.rjust(width, fill) if place > 1 else cell.ljust(width, fill)
-        for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        cell.rjust(width, fill) if column > 1 else cell.ljust(width, fill)
+        for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
     ]
     return f"| {' | '.join(padded)} |"
 

@@ -94,7 +94,7 @@ def test_every_stage_is_in_the_plan(tmp_path: Path) -> None:
         path.stem for path in Path(crash.pretrain.__file__).parent.glob("[a-z]*.py")
     }
     assert all(config.out == tmp_path / name for name, (_, config) in calls.items())
-    with pytest.raises(InputError, match="there is no stage 'nap'"):
+    with pytest.raises(InputError, match="unknown stage: nap"):
         crash.main(crash.Options(stage="nap"), tmp_path)
     with pytest.raises(InputError, match="kills is 0"):
         crash.Options(kills=0)

@@ -13,7 +13,7 @@ import pytest
 
 from amenable.stages import ppo
 from amenable.train.runtime import DeviceOptions, Runtime, start_runtime
-from benchmarks import machine, peer_work, peers, speed, workloads
+from benchmarks import machine, peer_work, peers, speed, targets, workloads
 from benchmarks.peer_work import EOS, PAD, WORK
 from benchmarks.workloads import SIZES, Size
 
@@ -72,7 +72,7 @@ def test_the_peers_passes_make_up_a_step(size: Size) -> None:
 
 
 def test_answers_end_and_nothing_else_does() -> None:
-    for prompt, answers in peer_work.asked(SMOKE, 3, 4):
+    for prompt, answers in peer_work.prompts_with_answers(SMOKE, 3, 4):
         assert not {EOS, PAD} & set(prompt)
         assert all(answer[-1] == EOS and not {EOS, PAD} & set(answer[:-1]) for answer in answers)
 
@@ -81,14 +81,16 @@ def test_answers_end_and_nothing_else_does() -> None:
 def test_the_better_of_the_peers_counts(allocators: str, ratio: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ours takes a second, the tuned peer four, the default one two; the tuned has the least memory."""
 
-    def side(name: str, command: list[str], environment: dict[str, str]) -> AbstractContextManager[dict[str, float]]:
+    def start_side(
+        name: str, command: list[str], environment: dict[str, str]
+    ) -> AbstractContextManager[dict[str, float]]:
         if "ours" in command:
             return nullcontext({"seconds": 1.0, "peak": 100.0})
         return nullcontext({"seconds": 4.0, "peak": 200.0} if environment else {"seconds": 2.0, "peak": 400.0})
 
-    monkeypatch.setattr(peers, "side", side)
+    monkeypatch.setattr(peers, "start_side", start_side)
     monkeypatch.setattr(peers, "step", lambda one: one)
-    found = peers.beside("ppo", "smoke", peers.Config(size="smoke", allocators=allocators))
+    found = peers.compare("ppo", "smoke", peers.Config(size="smoke", allocators=allocators))
     assert (found.ours, found.tuned, found.default) == (64, 16, 32 if allocators == "both" else None)
     assert (found.ratio, found.memory) == (ratio, 0.5)
 
@@ -103,7 +105,7 @@ WORKING = (
 
 
 def test_a_side_makes_a_step_and_then_no_more() -> None:
-    with peers.side("ours", acting(WORKING), {}) as one:
+    with peers.start_side("ours", acting(WORKING), {}) as one:
         assert peers.step(one) == {"seconds": 2, "peak": 8}
         with pytest.raises(peers.Failed, match="ours: ended with code 0"):
             peers.step(one)
@@ -123,7 +125,10 @@ def test_a_side_makes_a_step_and_then_no_more() -> None:
     ids=["building", "in a step", "between", "killed"],
 )
 def test_a_side_that_dies_says_why(script: str, said: str) -> None:
-    with peers.side("the peer", acting(script), {}) as one, pytest.raises(peers.Failed, match=f"^the peer: {said}$"):
+    with (
+        peers.start_side("the peer", acting(script), {}) as one,
+        pytest.raises(peers.Failed, match=f"^the peer: {said}$"),
+    ):
         peers.step(one)
         peers.step(one)
 
@@ -132,17 +137,17 @@ def test_a_side_that_dies_says_why(script: str, said: str) -> None:
 def without_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every row has the same numbers, but for DPO, which fails; pretraining reaches half of the ceiling."""
 
-    def beside(row: str, size: str, config: peers.Config) -> peers.Found:
+    def compare(row: str, size: str, config: peers.Config) -> targets.Measured:
         if row == "dpo":
             raise peers.Failed("the peer: ended with code 1")
-        return peers.Found(500.0, 5.0, 80.0, 100.0, 0.5)
+        return targets.Measured(500.0, 5.0, 80.0, 100.0, 0.5)
 
     def alone(function: object, *_: object) -> machine.Ceiling | speed.Measured:
         if function is machine.measure_ceiling:
             return machine.Ceiling(1e9, 2e9, 3e9)
         return speed.Measured({"pretrain-adamw": [300.0, 400.0]}, [1e9, 1e9], 8, "")
 
-    monkeypatch.setattr(peers, "beside", beside)
+    monkeypatch.setattr(peers, "compare", compare)
     monkeypatch.setattr(machine, "alone", alone)
 
 
@@ -221,4 +226,4 @@ def test_a_peer_that_is_not_there_is_an_error(tmp_path: Path, capsys: pytest.Cap
     assert "make bench-vllm" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         peers.main(["--only", "sfd"])
-    assert "there is no row 'sfd'" in capsys.readouterr().err.replace("\n", " ")
+    assert "unknown row: sfd" in capsys.readouterr().err.replace("\n", " ")

@@ -75,7 +75,7 @@ def config(demo: Path, tmp_path: Path) -> queries.Config:
         run=demo,
         plot=tmp_path / "queries.svg",
         figures=tmp_path / "queries.json",
-        rules=("random", "spread"),
+        rules=("random", "disagreement_coreset"),
         budgets=(6, 12, 24),
         seeds=2,
         ensemble=2,
@@ -92,7 +92,7 @@ def test_everything_is_measured_and_told(config, capsys):
     shown = capsys.readouterr().out
     assert json.loads(config.figures.read_text())["accuracy"] == found["accuracy"]
     assert "<svg" in config.plot.read_text()
-    assert list(found["accuracy"]) == ["random", "spread"]
+    assert list(found["accuracy"]) == ["random", "disagreement_coreset"]
     for rule, by_seed in found["accuracy"].items():
         assert [len(values) for values in by_seed] == [3, 3]
         assert all(0 <= value <= 1 for values in by_seed for value in values)
@@ -148,21 +148,22 @@ def test_where_a_curve_crosses():
 
 
 def test_labels_needed_are_those_at_which_random_is_reached(config):
-    curves = {"random": [[0.5, 0.6, 0.7]] * 3, "tie": [[0.5, 0.7, 0.8]] * 3, "diverse": [[0.5, 0.5, 0.5]] * 3}
+    curves = {"random": [[0.5, 0.6, 0.7]] * 3, "uncertainty": [[0.5, 0.7, 0.8]] * 3, "coreset": [[0.5, 0.5, 0.5]] * 3}
     found = {"accuracy": curves}
     assert queries.needed(found, "random", 12, config) == pytest.approx((12, 12, 12))
-    assert queries.needed(found, "tie", 12, config) == pytest.approx((6 * 2**0.5,) * 3)
-    assert queries.told(*queries.needed(found, "diverse", 12, config)) == "never (never to never)"
+    assert queries.needed(found, "uncertainty", 12, config) == pytest.approx((6 * 2**0.5,) * 3)
+    assert queries.with_interval(*queries.needed(found, "coreset", 12, config)) == "never (never to never)"
 
 
 def test_differences_are_taken_within_a_seed():
     base = torch.tensor([0.5, 0.6, 0.7])
-    assert queries.against(base + 0.01, base, "tie") == " (+0.010, +0.010 to +0.010)"
+    assert queries.against(base + 0.01, base, "uncertainty") == " (+0.010, +0.010 to +0.010)"
     assert queries.against(base, base, "random") == ""
 
 
 @pytest.mark.parametrize(
-    "changes", [{"budgets": (4, 2)}, {"budgets": ()}, {"rules": ("tie",)}, {"targets": (7,)}, {"whole_labels": 7}]
+    "changes",
+    [{"budgets": (4, 2)}, {"budgets": ()}, {"rules": ("uncertainty",)}, {"targets": (7,)}, {"whole_labels": 7}],
 )
 def test_impossible_options_are_refused(config, changes):
     with pytest.raises(InputError):

@@ -124,7 +124,7 @@ def test_memory_is_told_beside_what_was_used(small: None, monkeypatch: pytest.Mo
 def test_names_that_are_no_sweep_are_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert scaling.Config(sweep="context,memory").names == ["context", "memory"]
     assert scaling.Config().names == ["context", "answers", "vocabulary", "batch", "model", "rollout", "memory"]
-    with pytest.raises(InputError, match="no sweep 'width'"):
+    with pytest.raises(InputError, match="unknown sweep: width"):
         scaling.Config(sweep="width")
     assert scaling.main(["--out", str(tmp_path / "nowhere" / "table.md"), "--plots", str(tmp_path)]) == 2
     assert "nowhere" in capsys.readouterr().err

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks import targets
 from benchmarks.peers import ROWS
-from benchmarks.targets import TARGETS, Found, Target, failed_line, found_line, table_head
+from benchmarks.targets import TARGETS, Measured, Target, failed_line, measured_line, table_head
 
 
 def cells(line: str) -> list[str]:
@@ -20,20 +20,20 @@ def test_every_row_has_targets_at_both_sizes() -> None:
 
 
 def test_a_line_beside_its_target() -> None:
-    line = found_line("5M", "sft", Found(6379.4, 6.0, default=900.0, tuned=1063.2, memory=0.6))
+    line = measured_line("5M", "sft", Measured(6379.4, 6.0, default=900.0, tuned=1063.2, memory=0.6))
     assert cells(line) == ["5M", "sft", "6,379", "900", "1,063", "6.00", "6 / 8", "yes", "0.60"]
-    missed = found_line("5M", "sft-packed", Found(10.0, 3.499, tuned=3.0, memory=1.071))
+    missed = measured_line("5M", "sft-packed", Measured(10.0, 3.499, tuned=3.0, memory=1.071))
     assert cells(missed) == ["5M", "sft-packed", "10", "", "3", "3.50", "3.5 / 5", "no", "1.07, above 0.6"]
 
 
 def test_pretraining_tells_its_share_of_the_ceiling() -> None:
-    line = found_line("124M", "pretrain", Found(420.0, 0.4123))
+    line = measured_line("124M", "pretrain", Measured(420.0, 0.4123))
     assert cells(line) == ["124M", "pretrain", "420", "", "", "41.2%", "40% / 55%", "yes", ""]
-    assert cells(found_line("5M", "pretrain", Found(420.0, 0.5)))[6:] == ["", "", ""]
+    assert cells(measured_line("5M", "pretrain", Measured(420.0, 0.5)))[6:] == ["", "", ""]
 
 
 def test_smoke_has_no_targets() -> None:
-    assert cells(found_line("smoke", "dpo", Found(1.0, 99.0, tuned=1.0, memory=0.1)))[6:8] == ["", ""]
+    assert cells(measured_line("smoke", "dpo", Measured(1.0, 99.0, tuned=1.0, memory=0.1)))[6:8] == ["", ""]
 
 
 @pytest.mark.parametrize("line", [*table_head(), failed_line("124M", "reward-k9", "the peer: a | b")])
