@@ -31,10 +31,10 @@ import tyro
 
 from amenable.errors import InputError
 from amenable.files import manifest_of
-from amenable.generation.sampling import Sampling
 from amenable.models import presets
 from amenable.models.config import DecoderConfig
-from amenable.stages import annotate, dpo, evaluate, ppo, pretrain, reward, sample, sft, tokenizer, world
+from amenable.stages import annotate, dpo, evaluate, ppo, pretrain, reward, rloo, sample, sft, tokenizer, world
+from amenable.stages.sample import SamplingOptions
 from amenable.train import checkpoint
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.run import Run
@@ -193,6 +193,21 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
     mixed = replace(
         mixed, keep_weights="score", validation=town / "prompts" / "validation.jsonl", eval_steps=2, eval_prompts=3
     )
+    grouped = rloo.Config(
+        model=tuned.out,
+        reward=(str(judge.out), "ends=0.5"),
+        data=policy.data,
+        out=root / "rloo",
+        max_steps=6,
+        prompts_per_step=4,
+        num_generations=2,
+        max_new_tokens=12,
+        warmup_steps=1,
+        max_kl=0.0,
+        sample_steps=2,
+        save_steps=2,
+        device=MACHINE,
+    )
     paired = dpo.Config(
         model=tuned.out,
         data=labels / "train.jsonl",
@@ -216,7 +231,7 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
         text_tokens=300,
         device=MACHINE,
     )
-    brief = Sampling(temperature=1.0, max_new_tokens=12)
+    brief = SamplingOptions(temperature=1.0, max_new_tokens=12)
     return {
         "world": (world, world.Config(out=town, sizes=Sizes(6, 60, 6, 40, 6, 60, 24, 6, 40))),
         "tokenizer": (tokenizer, tokenizer.Config(data=text, demonstrations=shown, out=base.tokenizer, vocab_size=320)),
@@ -227,6 +242,7 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
         "reward": (reward, replace(judge, optimizer=quick)),
         "ppo": (ppo, replace(policy, optimizer=quick)),
         "ppo-ptx": (ppo, replace(mixed, optimizer=quick)),
+        "rloo": (rloo, replace(grouped, optimizer=quick)),
         "dpo": (dpo, replace(paired, optimizer=quick)),
         "evaluate": (evaluate, compared),
     }

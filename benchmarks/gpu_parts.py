@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,14 +23,14 @@ from amenable.models.config import DecoderConfig
 from amenable.models.decoder import Decoder
 from amenable.models.presets import MODERN, preset
 from amenable.recipes import demo
-from amenable.recipes.pipeline import Call
+from amenable.recipes.pipeline import StageRun, stage_runs
 from amenable.rl import memory as rl_memory
 from amenable.stages import ppo
 from amenable.train import defaults
 from amenable.train.defaults import traits_of
 from amenable.train.examples import text_row
 from amenable.train.optimizer import OptimizerConfig
-from amenable.train.runtime import DeviceOptions, Runtime
+from amenable.train.runtime import DeviceOptions, Precision, Runtime
 from amenable.world.settings import Sizes
 from benchmarks import machine, workloads
 from benchmarks.scaling import decoding as decoding_steps
@@ -246,20 +247,21 @@ def ppo_iteration(setting: Setting) -> Iterator[Figure]:
 def demo_stages(setting: Setting) -> Iterator[Figure]:
     """Run the demo's first stages: world, tokenizer, pretraining, SFT."""
     with tempfile.TemporaryDirectory() as folder:
-        for call in demo.models(Path(folder), 0)[:4]:
-            config = demo.shrink(call).config if setting.tiny else call.config
+        first = dict(islice(demo.models(Path(folder)).items(), 4))
+        for run in stage_runs(Path(folder), 0, first):
+            config = demo.shrink(run).config if setting.tiny else run.config
             if hasattr(config, "sizes") and setting.tiny:
                 config = replace(config, sizes=TINY_WORLD)
             if hasattr(config, "device"):
-                precision = "bf16" if setting.runtime.bf16 else "fp32"
+                precision: Precision = "bf16" if setting.runtime.bf16 else "fp32"
                 config = replace(config, device=DeviceOptions(str(setting.device), precision, setting.runtime.threads))
-            seconds = setting.seconds_of(partial(run_stage, replace(call, config=config)))
-            yield Figure(call.stage, seconds, "s", held_out(call.out))
+            seconds = setting.seconds_of(partial(run_stage, replace(run, config=config)))
+            yield Figure(run.stage, seconds, "s", held_out(run.out))
 
 
-def run_stage(call: Call) -> None:
+def run_stage(run: StageRun) -> None:
     """Run a stage in this process."""
-    importlib.import_module(f"amenable.stages.{call.stage}").run(call.config)
+    importlib.import_module(f"amenable.stages.{run.stage}").run(run.config)
 
 
 def held_out(run: Path) -> str:

@@ -255,7 +255,7 @@ def sample_and_score(
     algorithm: ppo.PPO, models: Models, config: ppo.Config, prompts: list[list[int]], number: int
 ) -> Experience:
     """Return the experience of iteration `number` on prompts of these ids."""
-    tokenized = [TokenizedPrompt(Prompt(str(i), ()), ids) for i, ids in enumerate(prompts)]
+    tokenized = [TokenizedPrompt(Prompt((), str(i)), ids) for i, ids in enumerate(prompts)]
     return collect_experience(algorithm, models, config, tokenized, ("rollout", number), config.num_generations)
 
 

@@ -67,7 +67,7 @@ def test_a_reward_model_scores_the_sampled_ids(models: Models, runtime: Runtime)
     responses = [[7, 8, 9], [10, 11]]
     mask = length_mask([3, 2])
     rollout = Rollout([[5, 6]] * 2, responses, torch.ones(2, dtype=torch.bool), mask, torch.zeros(2, 3))
-    prompts = [Prompt("1", ()), Prompt("2", ())]
+    prompts = [Prompt((), "1"), Prompt((), "2")]
     scores = total_score(models.reward, rollout, prompts, models.tokenizer)
     assert torch.equal(scores, forward.compute_rewards(models.frozen[1], rollout.rows(), runtime, 8192))
 

@@ -27,7 +27,7 @@ def an_experience(scores: torch.Tensor) -> Experience:
     responses = [[7, 8, 9], [10, 11], [12]]
     mask = length_mask([3, 2, 1])
     rollout = Rollout([[5, 6]] * 3, responses, torch.ones(3, dtype=torch.bool), mask, torch.zeros(3, 3))
-    return Experience(rollout, scores, scores, prompts=[Prompt(str(i), ()) for i in range(3)])
+    return Experience(rollout, scores, scores, prompts=[Prompt((), str(i)) for i in range(3)])
 
 
 def reward_of(model: ScalarModel, words: Tokenizer, runtime: Runtime) -> Reward:

@@ -117,7 +117,7 @@ def experience(loaded: Loaded, short: ppo.Config) -> Experience:
 
 
 def gather(loaded: Loaded, prompts: list[list[int]], samples: int, config: ppo.Config) -> Experience:
-    asked = [TokenizedPrompt(Prompt(str(i), ()), ids) for i, ids in enumerate(prompts)]
+    asked = [TokenizedPrompt(Prompt((), str(i)), ids) for i, ids in enumerate(prompts)]
     return collect_experience(loaded.algorithm(config), loaded.models, config, asked, ("rollout", 1), samples)
 
 
