@@ -33,6 +33,7 @@ SPELLINGS = {
     "keep_weights": ("--keep-weights", "--select"),
     "reward": ("--reward", "--reward-model"),
     "num_traced_prompts": ("--num-traced-prompts", "--watched"),
+    "adaptive_kl_target": ("--adaptive-kl-target", "--kl-target"),
 }
 """options that have had several names, the newest first; the others are spelled as they are called here"""
 
@@ -42,6 +43,7 @@ STAGES: dict[str, dict[str, str]] = {
         "epochs": "1",
         "batch_size": "16",
         "dropout": "0.1",
+        "optimizer.learning_rate": "2e-4",
         "validation": "few-demonstrations.jsonl",
         "keep_weights": "last",
     },
@@ -51,6 +53,8 @@ STAGES: dict[str, dict[str, str]] = {
         "prompts_per_step": "8",
         "validation": "few-rankings.jsonl",
         "demonstrations": "few-demonstrations.jsonl",
+        "optimizer.learning_rate": "2e-4",
+        "head_learning_rate": "2e-3",
     },
     "dpo": {
         "data": "pairs.jsonl",
@@ -59,6 +63,7 @@ STAGES: dict[str, dict[str, str]] = {
         "validation": "few-pairs.jsonl",
         "eval_steps": "1000",
         "eval_prompts": "0",
+        "optimizer.learning_rate": "1e-4",
     },
     "ppo": {
         "data": "prompts.jsonl",
@@ -67,13 +72,16 @@ STAGES: dict[str, dict[str, str]] = {
         "max_new_tokens": "48",
         "temperature": "1",
         "kl_coef": "0.1",
+        "adaptive_kl_target": "0",
+        "optimizer.learning_rate": "1e-4",
+        "critic_learning_rate": "2e-4",
         "num_traced_prompts": "0",
     },
 }
-"""options of each command"""
+"""options of each command: what follows from the model by default is given, so that both checkouts do the same work"""
 FILES = {"data", "validation", "demonstrations", "reward", "model"}
 """options whose values are files of benchmarks/before_after_inputs.py"""
-OPTIONAL = {"eval_prompts"}
+OPTIONAL = {"eval_prompts", "head_learning_rate"}
 """options left out where a checkout does not have them"""
 
 

@@ -22,9 +22,12 @@ TREE = Path(__file__).parent.parent.parent
 def test_each_checkout_is_called_in_its_own_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     both = "--model --data --epochs --batch-size --validation --eval-steps --save-steps --warmup-steps --max-steps"
     own = "--prompts-per-step --max-new-tokens --temperature --kl-coef"
+    own += " --optimizer.learning-rate --critic-learning-rate"
+    old_names = "--reward-model --watched --kl-target --machine.device --machine.precision --machine.threads"
+    new_names = "--reward --num-traced-prompts --adaptive-kl-target --device --precision --threads --eval-prompts"
     names = {
-        "old": f"{both} {own} --reward-model --watched --machine.device --machine.precision --machine.threads",
-        "new": f"{both} {own} --reward --num-traced-prompts --device --precision --threads --eval-prompts",
+        "old": f"{both} {own} {old_names}",
+        "new": f"{both} {own} {new_names}",
     }
     monkeypatch.setattr(before_after, "option_names", lambda _, tree: set(names[tree.name].split()))
     config = Config(TREE, TREE, steps=8)
@@ -35,6 +38,7 @@ def test_each_checkout_is_called_in_its_own_names(monkeypatch: pytest.MonkeyPatc
     assert given[0]["--reward-model"] == given[1]["--reward"] == folder
     assert given[0]["--machine.threads"] == given[1]["--threads"] == "1"
     assert given[0]["--watched"] == given[1]["--num-traced-prompts"] == "0"
+    assert given[0]["--kl-target"] == given[1]["--adaptive-kl-target"] == "0"
     assert given[0]["--max-steps"] == given[1]["--max-steps"] == "2"
     assert list(given[0].values()) == list(given[1].values())
     old, new = (before_after.command("dpo", Path(name), tmp_path, config) for name in ("old", "new"))

@@ -171,10 +171,10 @@ ALIKE = {
     "the papers' numbers at every size": """
         beta gamma lam cliprange cliprange_value vf_coef kl_horizon missing_eos_penalty optimizer.muon_learning_rate
         optimizer.weight_decay optimizer.beta1 optimizer.beta2 optimizer.eps optimizer.max_grad_norm
-        evaluate.temperature pretrain.dropout""",
+        evaluate.temperature pretrain.dropout lora.alpha""",
     "off unless it is asked for": """
-        label_smoothing entropy_coef score_clip target_kl ptx_coef frozen_layers empty_share sampling.top_k
-        sampling.top_p sampling.min_p sampling.repetition_penalty""",
+        label_smoothing entropy_coef score_clip target_kl ptx_coef frozen_layers empty_share lora.rank lora.dropout
+        sampling.top_k sampling.top_p sampling.min_p sampling.repetition_penalty""",
     "before there is a model": "vocab_size agreement",
     "a name": "seed",
 }
