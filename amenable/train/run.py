@@ -151,7 +151,7 @@ class Run:
             old = {**plain_defaults(self.config), **old}
         if old.get("command") != new["command"]:
             raise InputError(f"holds a run of '{old.get('command')}'", self.out, "give --out another folder")
-        differing = [key for key in new if key not in MAY_CHANGE_ON_RESUME and old.get(key) != new[key]]
+        differing = [key for key in new if key not in MAY_CHANGE_ON_RESUME and not is_same(old.get(key), new[key])]
         self.longer = prolong.is_raised(old, new, differing) and not new.get("inspect_batch")
         if differing and not self.longer:
             changes = ", ".join(f"{key} was {old.get(key)!r} and is {new[key]!r}" for key in differing)
@@ -349,6 +349,11 @@ def write_run_manifest(out: Path) -> None:
     """Sync the run's files and write their sizes and hashes to manifest.json, without checkpoints."""
     checkpoints = {f"checkpoint-{step}" for step in checkpoint.steps(out)}
     write_manifest(out, {MANIFEST, FINISHED, LOCK, "timings.jsonl", *checkpoints})
+
+
+def is_same(old: Any, new: Any) -> bool:
+    """Return True for equal values of an option; a list of one item is that item."""
+    return old == new or [old] == new or old == [new]
 
 
 def read_begun(out: Path) -> tuple[dict[str, Any], dict[str, Any]]:

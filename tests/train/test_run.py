@@ -20,7 +20,7 @@ from amenable.errors import InputError, Interrupted
 from amenable.train import checkpoint
 from amenable.train.best import BestWeights
 from amenable.train.optimizer import Optimizer, OptimizerConfig
-from amenable.train.run import Run, bytes_of
+from amenable.train.run import Run, bytes_of, is_same
 from amenable.train.runtime import DeviceOptions
 
 
@@ -356,3 +356,8 @@ def test_torn_checkpoints_are_named(tmp_path: Path, capsys: pytest.CaptureFixtur
     told = capsys.readouterr().err
     assert "checkpoint-5 is torn" in told and ("resumes from step 4" in told) == (torn == 1)
     assert [row["loss"] for row in rows(run.out)] == [1, 3, 6, 10, 15, 21]
+
+
+def test_an_option_of_one_item_is_the_same_with_and_without_its_list() -> None:
+    assert is_same("runs/reward", ["runs/reward"]) and is_same(["runs/reward"], "runs/reward") and is_same(3, 3)
+    assert not is_same("runs/reward", ["runs/reward", "ends"]) and not is_same(None, []) and not is_same(3, 4)
