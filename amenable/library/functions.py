@@ -29,11 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from amenable.cli import command_files, convert
-from amenable.errors import InputError, Interrupted
+from amenable.errors import InputError
 from amenable.library.model import Model, Result
 from amenable.renamed_options import new_name
-
-Rows = Iterable[Mapping[str, Any]]
 
 
 def names() -> list[str]:
@@ -84,10 +82,8 @@ def stage_function(name: str) -> Callable[..., Result]:
         try:
             config = configuration(module.Config, options, folder, f"am.{name}")
             module.run(config)
-        except Interrupted:
-            raise  # what is saved stays, in a temporary folder too
         except BaseException:
-            if scratch is not None:
+            if scratch is not None and not has_progress(folder):
                 shutil.rmtree(scratch, ignore_errors=True)
             raise
         result = Result(folder, device=config_device(config, "device"), precision=config_device(config, "precision"))
@@ -108,6 +104,13 @@ def stage_function(name: str) -> Callable[..., Result]:
     out_parameter = inspect.Parameter("out", inspect.Parameter.KEYWORD_ONLY, default=None)
     stage.__signature__ = inspect.Signature([model_parameter, out_parameter, *keywords])  # type: ignore[attr-defined]
     return stage
+
+
+def has_progress(folder: Path) -> bool:
+    """Return True for a run that has saved something: a checkpoint, or why a guard stopped it."""
+    from amenable.train.run import STOPPED
+
+    return (folder / STOPPED).exists() or any(folder.glob("checkpoint-*"))
 
 
 def config_device(config: Any, name: str) -> str:

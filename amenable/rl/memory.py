@@ -50,7 +50,11 @@ def peak_bytes(algorithm: Algorithm, models: Models, options: OnlineOptions, pro
         updates.append(memory.training_bytes(policy, text, runtime) + gradients)
     largest = max([generation, *updates, *(memory.inference_bytes(model, read, runtime) for model in frozen)])
     best = policy.parameters if options.keep_weights == "score" else 0
-    held = sum(model.bytes + FP32 * model.moments for model in training) + sum(model.bytes for model in frozen)
+    modules = (*algorithm.models.values(), *models.frozen)
+    weights = {
+        id(weight): weight.nbytes for module in modules for weight in module.parameters()
+    }  # adapters share a base
+    held = sum(weights.values()) + FP32 * sum(model.moments for model in training)
     count = 2 * options.samples * longest // limit + 1 + options.num_ppo_epochs * options.num_mini_batches
     saved = memory.checkpoint_bytes(training, best)
     other_phase = min(generation, max(updates))

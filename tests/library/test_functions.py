@@ -121,6 +121,17 @@ def test_a_stopped_run_keeps_its_temporary_folder(
     assert am.sft(base, data=files.demonstrations, out=stop.value.out, **SFT).facts
 
 
+def test_a_run_that_a_guard_stopped_keeps_its_temporary_folder(
+    assistant: Path, files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    options = {**SMALL, "max_steps": 6, "learning_rate": 0.05, "max_kl": 1e-9, "num_generations": 2}
+    with pytest.raises(am.InputError, match="stopped in step"):
+        am.rloo(assistant, data=files.prompts, reward="ends", **options)
+    (stopped,) = tmp_path.glob("amenable-*/rloo/stopped.json")
+    assert "objective/kl" in json.loads(stopped.read_text("utf-8"))["what"]
+
+
 def test_models_functions_and_words_are_rewards(assistant: Path, judge: Path, files: Any) -> None:
     seen = []
 

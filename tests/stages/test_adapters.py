@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from amenable.errors import InputError
 from amenable.library.model import Model
 from amenable.models.lora import LoraOptions, adapters, without_adapters
+from amenable.rl import memory
 from amenable.rl.models import load_critic, load_models
 from amenable.stages import dpo, ppo, reward, rloo, sft
 from amenable.train import defaults, loading
@@ -122,3 +123,17 @@ def test_new_tokens_are_refused_where_nothing_would_train_their_embeddings(assis
     assert not adapters(decoder)
     loading.add_adapters(decoder, LoraOptions(), 0, assistant, new_tokens=4)
     assert not adapters(decoder)
+
+
+def test_the_plan_of_memory_counts_a_shared_base_once(configs: dict[str, tuple[Any, Any]], runtime: Runtime) -> None:
+    config = replace(configs["ppo"][1], reward=("ends",), temperature=0.7)
+    prompts = [[1, 40, 41]] * config.prompts_per_step
+
+    def plan(options: ppo.Config) -> int:
+        models = load_models(options, runtime)
+        algorithm = ppo.PPO(models, load_critic(models, options), options)
+        return memory.peak_bytes(algorithm, models, options, prompts)
+
+    base = sum(p.nbytes for p in load_models(config, runtime).reference.parameters())
+    # all weights: two more copies, for reference and critic, and two moments of policy and critic
+    assert plan(replace(config, lora=LoraOptions())) - plan(config) > 4 * base
