@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from amenable.data.batches import collate
+from amenable.data.batches import collate, shared_prefix_lengths
 from amenable.generation.engine import generate
 from amenable.generation.rollout import collect
 from amenable.generation.sampling import Sampling, sample
@@ -54,7 +54,7 @@ def answer_rows() -> list[forward.Row]:
 def gradients(decoder: Decoder, machine: Runtime, share: bool) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Return log-probabilities of the trained tokens, and the gradient of their sum, on the processor."""
     decoder.zero_grad()
-    batch = collate(answer_rows(), share).to(machine.device)
+    batch = collate(answer_rows(), shared_prefix_lengths(answer_rows()) if share else ()).to(machine.device)
     with machine.autocast():
         logps, _ = forward.masked_logprobs(decoder, batch)
     logps.sum().backward()

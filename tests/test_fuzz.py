@@ -23,7 +23,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from amenable.data import sources
-from amenable.data.batches import Row, by_tokens, chunk_documents, collate, microbatches, shuffled, targets
+from amenable.data.batches import (
+    Row,
+    by_tokens,
+    chunk_documents,
+    collate,
+    microbatches,
+    shared_prefix_lengths,
+    shuffled,
+    targets,
+)
 from amenable.data.types import Message
 from amenable.errors import InputError
 from amenable.functional import losses
@@ -154,7 +163,7 @@ def test_sharing_a_prompt_leaves_every_target_as_it_was(rows: list[Row]) -> None
     """Where a prompt is in the batch once, each answer's first token is still predicted from the prompt's last."""
     pairs = []
     for share in (False, True):
-        batch = collate(rows, share=share)
+        batch = collate(rows, shared_prefix_lengths(rows) if share else ())
         index, tokens = targets(batch)
         pairs.append((batch.ids[index].tolist(), tokens.tolist()))
     assert pairs[0] == pairs[1]

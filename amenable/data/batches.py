@@ -125,8 +125,17 @@ class Microbatch:
     """ids of the batch, a shared prefix counted once"""
     row_tokens: int
     """sum of the row lengths, a shared prefix counted in each"""
-    share: bool
-    """a prompt that neighbouring rows have in common is in the batch once"""
+    prefix_lengths: tuple[int, ...] = ()
+    """number of first tokens that each row shares with its leader; empty if none is shared"""
+
+    def with_rows(
+        self, span: Sequence[int], added: Sequence[Row], leader: Row | None, following: Sequence[Row], share: bool
+    ) -> tuple[Microbatch, list[int]]:
+        """Return this microbatch with further rows, and their prefix lengths. following: the row after them, if any."""
+        prefixes = shared_prefix_lengths(added, leader, following) if share else [0] * len(added)
+        length = sum(len(ids) for ids, _ in added)
+        tokens, row_tokens = self.tokens + length - sum(prefixes), self.row_tokens + length
+        return Microbatch([*self.rows, *span], tokens, row_tokens, (*self.prefix_lengths, *prefixes)), prefixes
 
     def fits(self, max_tokens: int) -> bool:
         """Return True within the budget, and for a single row, which cannot be divided."""
@@ -166,7 +175,7 @@ def microbatches(rows: Sequence[Row], max_tokens: int, share: bool = False) -> l
     Rows with a common prompt stay together if they fit; if not, each microbatch has the prompt once. A single row over
     the budget is a microbatch of its own.
     """
-    groups = group_by_prefix(rows) if share else [[i] for i in range(len(rows))]
+    groups = group_by_prompt(rows) if share else [[i] for i in range(len(rows))]
     elements = [[rows[i] for i in group] for group in groups]
     return [part for group in loss_groups(elements, max_tokens, share) for part in group.microbatches]
 
@@ -180,16 +189,14 @@ def pack(
     packed: list[tuple[list[int], Microbatch]] = []
     leader: Row | None = None
     for number, span in enumerate(spans):
-        added = [rows[i] for i in span]
-        length = sum(len(ids) for ids, _ in added)
-        members, last = packed[-1] if packed else ([], Microbatch([], 0, 0, share))
-        prefixes = shared_prefix_lengths(added, leader) if share else [0] * len(added)
-        joined = Microbatch([*last.rows, *span], last.tokens + length - sum(prefixes), last.row_tokens + length, share)
+        added, following = [rows[i] for i in span], rows[span[-1] + 1 : span[-1] + 2]
+        members, last = packed[-1] if packed else ([], Microbatch([], 0, 0))
+        joined, prefixes = last.with_rows(span, added, leader, following, share)
         if packed and joined.fits(max_tokens):
             packed[-1] = [*members, number], joined
         else:
-            prefixes = shared_prefix_lengths(added) if share else prefixes
-            packed.append(([number], Microbatch(list(span), length - sum(prefixes), length, share)))
+            whole, prefixes = Microbatch([], 0, 0).with_rows(span, added, None, following, share)
+            packed.append(([number], whole))
         leader = next((row for row, prefix in zip(added[::-1], prefixes[::-1]) if not prefix), leader)
     return packed
 
@@ -226,15 +233,15 @@ class Batch:
         return replace(self, ids=self.ids.to(device), loss_mask=self.loss_mask.to(device))
 
 
-def collate(rows: Sequence[Row], share: bool = False) -> Batch:
+def collate(rows: Sequence[Row], prefix_lengths: Sequence[int] = ()) -> Batch:
     """Collate rows (ids, loss mask). ValueError for an empty row or lists of different lengths.
 
-    share: a prompt of neighbouring rows, such as that of several completions, is in the batch once.
+    prefix_lengths: number of first tokens that each row shares with its leader; they are in the batch once.
     """
     for i, (ids, loss_mask) in enumerate(rows):
         if not len(ids) or len(ids) != len(loss_mask):
             raise ValueError(f"row {i} has {len(ids)} ids and a loss mask of {len(loss_mask)}")
-    prefixes = shared_prefix_lengths(rows) if share else [0] * len(rows)
+    prefixes = prefix_lengths or [0] * len(rows)
     own = [(ids[prefix:], loss_mask[prefix:]) for (ids, loss_mask), prefix in zip(rows, prefixes)]
     return Batch(
         ids=torch.tensor(list(chain.from_iterable(ids for ids, _ in own)), dtype=torch.long),
@@ -244,26 +251,35 @@ def collate(rows: Sequence[Row], share: bool = False) -> Batch:
     )
 
 
-def shared_prefix_lengths(rows: Sequence[Row], leader: Row | None = None) -> list[int]:
+def shared_prefix_lengths(rows: Sequence[Row], leader: Row | None = None, following: Sequence[Row] = ()) -> list[int]:
     """Return the number of first tokens that each row shares with its leader, the last row before it that shares none.
 
-    Only a whole prompt is shared, the tokens before a row's first trained token: rows that merely begin alike, as with
-    the same system prompt, share nothing. A row has at least one token of its own, and a prompt of fewer than
-    MIN_SHARED_PREFIX tokens is not shared. leader: that of the rows before these.
+    Rows of one prompt share it whole. A row whose prompt the next row does not repeat shares what it has in common with
+    its leader, such as a system prompt; a prompt that is repeated begins anew, so that its rows can share it. Trained
+    tokens are never shared, a row has at least one token of its own, and fewer than MIN_SHARED_PREFIX tokens are not
+    shared. leader, following: the leader of the rows before these, and the row after them.
 
     >>> prompt = [1, 5, 6, 7, 8, 9, 10, 11]
     >>> shared_prefix_lengths([(prompt + [12], [False] * 8 + [True]), (prompt + [13], [False] * 8 + [True])])
     [0, 8]
     """
-    lengths: list[int] = []
+    prompts = [prompt_ids(row) for row in (*rows, *following)]
     leading = prompt_ids(leader) if leader is not None else []
-    for row in rows:
-        prompt = prompt_ids(row)
-        shared = min(len(prompt), len(row[0]) - 1) if prompt == leading else 0
+    lengths: list[int] = []
+    for i, (ids, _) in enumerate(rows):
+        begins = prompts[i] != leading and prompts[i + 1 : i + 2] == [prompts[i]]
+        shared = 0 if begins else min(common_length(prompts[i], leading), len(ids) - 1)
         lengths.append(shared if shared >= MIN_SHARED_PREFIX else 0)
         if not lengths[-1]:
-            leading = prompt
+            leading = prompts[i]
     return lengths
+
+
+def common_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """Count the first elements that two lists have in common."""
+    if first == second:
+        return len(first)
+    return next((i for i, (a, b) in enumerate(zip(first, second)) if a != b), min(len(first), len(second)))
 
 
 def prompt_ids(row: Row) -> list[int]:
@@ -272,20 +288,23 @@ def prompt_ids(row: Row) -> list[int]:
     return list(ids[: loss_mask.index(True)] if True in loss_mask else ids)
 
 
-def group_by_prefix(rows: Sequence[Row]) -> list[list[int]]:
-    """Group the indices of neighbouring rows that share a prompt."""
+def group_by_prompt(rows: Sequence[Row]) -> list[list[int]]:
+    """Group the indices of neighbouring rows with one prompt, unless it is too short to be shared."""
     groups: list[list[int]] = []
-    for i, prefix in enumerate(shared_prefix_lengths(rows)):
-        if prefix:
+    before: list[int] = []
+    for i, row in enumerate(rows):
+        prompt = prompt_ids(row)
+        if groups and prompt == before and min(len(prompt), len(row[0]) - 1) >= MIN_SHARED_PREFIX:
             groups[-1].append(i)
         else:
             groups.append([i])
+        before = prompt
     return groups
 
 
 def order_by_length(rows: Sequence[Row]) -> list[int]:
     """Return row indices from short to long; neighbours that share a prompt stay together."""
-    groups = sorted(group_by_prefix(rows), key=lambda group: max(len(rows[i][0]) for i in group))
+    groups = sorted(group_by_prompt(rows), key=lambda group: max(len(rows[i][0]) for i in group))
     return list(chain.from_iterable(groups))
 
 

@@ -73,4 +73,4 @@ def minibatches(steps: Sequence[Sequence[Row]], options: OnlineOptions) -> Itera
     for rows in steps:
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
-            yield [[part[i] for i in group] for group in batches.group_by_prefix(part)]
+            yield [[part[i] for i in group] for group in batches.group_by_prompt(part)]

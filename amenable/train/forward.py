@@ -196,7 +196,7 @@ def load(rows: Sequence[Row], part: Microbatch, runtime: Runtime, max_tokens: in
 
     Raises RuntimeError for another number of tokens than planned, or more than `max_tokens` in several rows.
     """
-    batch = collate([rows[i] for i in part.rows], part.share)
+    batch = collate([rows[i] for i in part.rows], part.prefix_lengths)
     if len(batch.ids) != part.tokens or not part.fits(max_tokens):
         raise RuntimeError(f"a pass of {len(batch.ids):,} tokens, planned as {part.tokens:,} of at most {max_tokens:,}")
     return batch.to(runtime.device)

@@ -28,12 +28,12 @@ class Pass:
     """True if the loss is a sum over predictions: logits are then not stored"""
 
 
-def pass_of(rows: Sequence[Row], share: bool = False) -> Pass:
-    """Return the sizes of a batch of rows; share: shared prefixes are computed once."""
+def pass_of(rows: Sequence[Row], tokens: int | None = None) -> Pass:
+    """Return the sizes of a batch of rows; tokens: computed ids, where shared prefixes are computed once."""
     lengths = [len(ids) for ids, _ in rows]
     slots = sum(count * length for count, length in choose_buckets(np.sort(lengths)))
-    tokens = batches.unique_tokens(rows) if share else sum(lengths)
-    return Pass(tokens, slots, sum(sum(trained) for _, trained in rows), len(rows))
+    trained = sum(sum(trained) for _, trained in rows)
+    return Pass(sum(lengths) if tokens is None else tokens, slots, trained, len(rows))
 
 
 def largest_pass(
@@ -43,20 +43,21 @@ def largest_pass(
 
     limit: tokens of a pass. It accumulates if any step takes several passes.
     """
-    size, chosen, several = 0, list[Row](), False
+    size, computed, chosen, several = 0, 0, list[Row](), False
     for elements in steps:
         parts = [part for group in batches.loss_groups(elements, limit, share) for part in group.microbatches]
         rows, several = list(chain.from_iterable(elements)), several or len(parts) > 1
         largest = max(parts, key=lambda part: part.tokens + part.row_tokens)
         if largest.tokens + largest.row_tokens > size:
-            size, chosen = largest.tokens + largest.row_tokens, [rows[i] for i in largest.rows]
-    return replace(pass_of(chosen, share), accumulates=several, summed=summed)
+            size, computed = largest.tokens + largest.row_tokens, largest.tokens
+            chosen = [rows[i] for i in largest.rows]
+    return replace(pass_of(chosen, computed), accumulates=several, summed=summed)
 
 
 def largest_inference_pass(rows: Sequence[Row], limit: int) -> Pass:
     """Return the largest pass over rows that are only read, in the order of `forward.length_sorted_batches`."""
     ordered = [rows[i] for i in batches.order_by_length(rows)]
-    return largest_pass([[[ordered[i] for i in group] for group in batches.group_by_prefix(ordered)]], limit, True)
+    return largest_pass([[[ordered[i] for i in group] for group in batches.group_by_prompt(ordered)]], limit, True)
 
 
 def full_row(prompt: list[int], length: int) -> Row:

@@ -13,7 +13,7 @@ from amenable.data.batches import (
     by_tokens,
     chunk_documents,
     collate,
-    group_by_prefix,
+    group_by_prompt,
     loss_groups,
     microbatches,
     minibatches,
@@ -205,26 +205,40 @@ def test_a_prompt_of_several_answers_is_in_the_batch_once():
         answer_row(5, prompt=other),
         answer_row(6, prompt=other),
     ]
-    batch = collate(rows, share=True)
+    batch = collate(rows, shared_prefix_lengths(rows))
     assert batch.prefix_lengths == (0, 10, 10, 0, 0), "3 tokens are too few; trained ones are never shared"
     assert batch.ids.tolist() == [*PROMPT, 7, 8, 7, 9, 9, 9, *other, 5, *other, 6]
     assert batch.lengths == (12, 11, 13, 4, 4) and len(batch.ids) == unique_tokens(rows)
     before, tokens = targets(batch)
     assert tokens.tolist() == [7, 8, 7, 9, 9, 9, 5, 6]
     assert before.tolist() == [9, 10, 9, 9, 13, 14, 18, 22], "a first own token is predicted from the end of its prefix"
-    assert collate(rows[3:], share=True).prefix_lengths == (), "nothing to share"
+    assert collate(rows[3:], shared_prefix_lengths(rows[3:])).prefix_lengths == (), "nothing to share"
 
 
-def test_only_a_whole_prompt_is_shared() -> None:
+def test_what_prompts_begin_with_is_shared() -> None:
     longer = answer_row(8, prompt=[*PROMPT, 3])
-    assert shared_prefix_lengths([answer_row(7), longer, longer]) == [0, 0, 11], "beginning alike"
-    assert shared_prefix_lengths([longer, answer_row(7), answer_row(9)]) == [0, 0, 10], "a part of the prompt"
-    assert shared_prefix_lengths([answer_row(7), answer_row(8, prompt=[*PROMPT[:9], 3])]) == [0, 0]
+    assert shared_prefix_lengths([answer_row(7), longer, longer]) == [0, 0, 11], "a prompt that is repeated begins anew"
+    assert shared_prefix_lengths([longer, answer_row(7), answer_row(9)]) == [0, 0, 10]
+    assert shared_prefix_lengths([answer_row(7), longer, answer_row(9)]) == [0, 10, 10], "of one that is not, a part"
+    assert shared_prefix_lengths([answer_row(7), answer_row(8, prompt=[*PROMPT[:9], 3])]) == [0, 9]
+    assert shared_prefix_lengths([answer_row(7), answer_row(8, prompt=[*PROMPT[:7], 3])]) == [0, 0], "too few"
     untrained = (PROMPT, [False] * 10)
     assert shared_prefix_lengths([untrained, untrained]) == [0, 9], "a row keeps a token of its own"
     assert shared_prefix_lengths([answer_row(7), answer_row(8, prompt=PROMPT[::-1]), answer_row(9)]) == [0, 0, 0]
     assert shared_prefix_lengths([answer_row(8)], leader=answer_row(7)) == [10]
+    assert shared_prefix_lengths([longer], answer_row(7), [longer]) == [0], "the next row repeats it"
+    assert shared_prefix_lengths([longer], answer_row(7), [answer_row(7)]) == [10]
     assert shared_prefix_lengths([]) == []
+
+
+def test_a_system_prompt_is_computed_once_a_pass() -> None:
+    rows = [answer_row(7, 7, prompt=[*PROMPT, 50 + i]) for i in range(6)]
+    parts = microbatches(rows, 25, share=True)
+    assert [(part.rows, part.tokens, part.row_tokens) for part in parts] == [
+        ([0, 1, 2, 3, 4], 10 + 5 * 3, 5 * 13),
+        ([5], 13, 13),
+    ]
+    assert [part.prefix_lengths for part in parts] == [(0, 10, 10, 10, 10), (0,)]
 
 
 @FEW
@@ -235,7 +249,7 @@ def test_sharing_changes_no_target(drawn):
     prompts = [PROMPT, [*PROMPT[:8], 1, 1], [3, 4]]
     rows = [answer_row(*answer, prompt=prompts[index]) for index, answer in drawn]
     _, plain = targets(collate(rows))
-    batch = collate(rows, share=True)
+    batch = collate(rows, shared_prefix_lengths(rows))
     before, tokens = targets(batch)
     assert torch.equal(tokens, plain)
     expected = [token for ids, mask in rows for token, counts in zip(ids[:-1], mask[1:]) if counts]
@@ -244,8 +258,8 @@ def test_sharing_changes_no_target(drawn):
 
 def test_neighbours_with_a_prompt_in_common_are_grouped():
     other = answer_row(5, prompt=[1, 2, 3])
-    assert group_by_prefix([answer_row(7), answer_row(8), other, answer_row(9), other]) == [[0, 1], [2], [3], [4]]
-    assert group_by_prefix([]) == []
+    assert group_by_prompt([answer_row(7), answer_row(8), other, answer_row(9), other]) == [[0, 1], [2], [3], [4]]
+    assert group_by_prompt([]) == []
 
 
 def test_rows_in_order_of_length_stay_with_their_prompt() -> None:
@@ -313,7 +327,7 @@ def test_planned_tokens_are_those_of_the_batch_and_within_the_budget(elements, b
     for parts in (coupled, alone):
         assert flat([part.rows for part in parts]) == list(range(len(rows))), "every row once, in order"
         for part in parts:
-            batch = collate([rows[i] for i in part.rows], part.share)
+            batch = collate([rows[i] for i in part.rows], part.prefix_lengths)
             assert part.tokens == len(batch.ids) and part.row_tokens == sum(batch.lengths)
             assert len(part.rows) == 1 or (part.tokens <= budget and part.row_tokens <= MAX_REPEATS * budget)
         apart = sum(len(ids) for ids, _ in rows)

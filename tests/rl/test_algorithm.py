@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from amenable.data.batches import collate
+from amenable.data.batches import collate, shared_prefix_lengths
 from amenable.models.decoder import Decoder
 from amenable.rl.algorithm import every, mean_by_answer, policy_logprobs, sum_by_answer
 from amenable.train import forward
@@ -52,5 +52,5 @@ def test_a_column_is_summed_and_averaged_over_each_answer() -> None:
 def test_answers_of_a_shared_prompt_are_summed_apart() -> None:
     prompt = list(range(40, 52))
     rows = [([1, *prompt, end, 99], [False] * 13 + [True] * 2) for end in (60, 61)]
-    batch = collate(rows, share=True)
+    batch = collate(rows, shared_prefix_lengths(rows))
     assert batch.prefix_lengths and sum_by_answer(torch.tensor([1.0, 2.0, 3.0, 4.0]), batch).tolist() == [3.0, 7.0]

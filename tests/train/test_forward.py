@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amenable.data.batches import collate
+from amenable.data.batches import collate, shared_prefix_lengths
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.models.layout import Layout
@@ -154,7 +154,7 @@ def test_the_sum_of_a_rows_log_probabilities(decoder: Decoder) -> None:
     prompt = list(range(20, 30))
     rows = [(prompt + [answer, 3], [False] * 10 + [True] * 2) for answer in (1, 2)] + ROWS
     with torch.no_grad():
-        sums = forward.summed_logprobs(decoder, collate(rows, share=True))
+        sums = forward.summed_logprobs(decoder, collate(rows, shared_prefix_lengths(rows)))
     assert torch.allclose(sums, torch.stack([by_hand(decoder, row).sum() for row in rows]), atol=1e-4)
 
 
