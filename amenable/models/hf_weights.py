@@ -1,26 +1,28 @@
 """Conversion between our parameters and the tensors of published safetensors files.
 
-Weights are loaded as fp32 from any dtype. Nothing is ever unpickled.
+Weights are loaded as fp32 from any dtype, each straight into its parameter. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from amenable.errors import InputError
 from amenable.models.config import DecoderConfig
 from amenable.models.decoder import Decoder
 from amenable.models.hf_config import CONFIG, read_json_object
+from amenable.models.tensor_files import DTYPES, INDEX, WEIGHTS, TensorFile
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 BUFFERS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
 """suffixes of constants that old files store among the weights"""
+
+SPARE_ROWS = 128
+"""room after an embedding's rows, for tokens that a chat template adds: a larger vocabulary needs no second matrix"""
 
 
 @dataclass(frozen=True)
@@ -88,17 +90,16 @@ def llama_parameters(config: DecoderConfig) -> list[ParameterMap]:
 
 
 def published_tensors(decoder: Decoder, model_type: str) -> dict[str, Tensor]:
-    """Return copies of the weights under their published names. ValueError for weights that have none, as adapters."""
+    """Return the weights under their published names, as views. ValueError for weights that have none, as adapters."""
     state = decoder.state_dict()
     tensors: dict[str, Tensor] = {}
     entries = parameter_map(decoder.config, model_type)
     if unknown := sorted(state.keys() - {entry.ours for entry in entries}):
         raise ValueError(f"no published name for {shortened(unknown)}: merge adapters into the weights they change")
     for entry in entries:
-        value = state[entry.ours].detach().cpu()
+        value = state[entry.ours].detach()
         parts = value.split(list(entry.sizes)) if entry.sizes else [value.t() if entry.transposed else value]
-        for name, part in zip(entry.theirs, parts):
-            tensors[name] = part.clone(memory_format=torch.contiguous_format)
+        tensors |= dict(zip(entry.theirs, parts))
     return tensors
 
 
@@ -108,55 +109,72 @@ def load_weights(decoder: Decoder, weights: Weights, model_type: str) -> None:
     state = {}
     for entry in parameter_map(decoder.config, model_type):
         shape = shapes[entry.ours]
-        if entry.sizes:
-            parts = [weights.take(name, (size, *shape[1:])) for name, size in zip(entry.theirs, entry.sizes)]
-            state[entry.ours] = torch.cat(parts)
-        elif entry.transposed:
+        if entry.transposed:
             state[entry.ours] = weights.take(entry.theirs[0], shape[::-1]).t().contiguous()
-        else:
-            state[entry.ours] = weights.take(entry.theirs[0], shape)
+            continue
+        spare = SPARE_ROWS if entry.ours in ("token_embedding.weight", "output.weight") else 0
+        state[entry.ours] = weights.empty((shape[0] + spare, *shape[1:]))[: shape[0]]
+        parts = state[entry.ours].split(list(entry.sizes) or [shape[0]])
+        for name, part in zip(entry.theirs, parts):
+            weights.read(name, part)
     weights.finish()
     decoder.load_state_dict(state, assign=True)
 
 
 class Weights:
-    """Tensors of a folder's safetensors files, taken one by one with their shape checked.
+    """Tensors of a folder's safetensors files, read one by one as fp32 with their shape checked.
 
     Names may lack the base model's prefix ("transformer." or "model."), as in openai-community/gpt2.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.tensors: dict[str, Any] = {}
+    def __init__(self, folder: Path, device: torch.device | str = "cpu"):
+        self.folder, self.device = folder, device
+        self.tensors: dict[str, TensorFile] = {}
         """name -> open file"""
         self.missing: list[str] = []
+        self.dtype = torch.float32
+        """that most numbers of the files have"""
 
     def __enter__(self) -> Weights:
-        for path in weight_files(self.folder):
-            try:
-                file = safe_open(path, framework="pt")
-                self.tensors |= {name: file for name in file.keys() if not name.endswith(BUFFERS)}  # noqa: SIM118
-            except FileNotFoundError:
-                raise InputError("no such file of weights", path) from None
-            except (SafetensorError, OSError) as error:
-                raise InputError(f"not a whole safetensors file ({error})", path, "copy or save it again") from None
+        files, numbers = [], dict.fromkeys(DTYPES, 0)
+        for path, names in weight_files(self.folder).items():
+            files.append(file := TensorFile(path))
+            if names and (absent := sorted(names - file.shapes.keys())):
+                raise InputError(f"lacks {shortened(absent)}, which {INDEX} says it has", path, "copy it again")
+            self.tensors |= {name: file for name in file.shapes if not name.endswith(BUFFERS)}
+        for name, file in self.tensors.items():
+            numbers[file.dtypes[name]] = numbers.get(file.dtypes[name], 0) + math.prod(file.shapes[name])
+        self.files = files
+        self.dtype = DTYPES.get(max(numbers, key=lambda dtype: numbers[dtype]), torch.float32)
         return self
 
     def __exit__(self, *error: object) -> None:
         self.tensors.clear()
+        for file in self.files:
+            file.close()
+
+    def empty(self, shape: tuple[int, ...]) -> Tensor:
+        """Return memory for a tensor, on the device."""
+        return torch.empty(shape, dtype=torch.float32, device=self.device)
 
     def take(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """Return the tensor called `name` in fp32. A missing one is zeros, and an error in `finish`."""
+        """Return the tensor called `name` in fp32 (see `read`)."""
+        out = self.empty(shape)
+        self.read(name, out)
+        return out
+
+    def read(self, name: str, out: Tensor) -> None:
+        """Fill `out`, contiguous, with the tensor called `name`. A missing one is an error in `finish`."""
         short = name.split(".", 1)[1] if name.startswith(("transformer.", "model.")) else name
         name = name if name in self.tensors else short if short in self.tensors else name
         if name not in self.tensors:
             self.missing.append(name)
-            return torch.zeros(shape)
+            return
         file = self.tensors.pop(name)
-        stored = tuple(file.get_slice(name).get_shape())
-        if stored != shape:
-            raise InputError(f"{name} is {list(stored)} where {CONFIG} says {list(shape)}", self.folder)
-        return file.get_tensor(name).to(torch.float32, copy=True)
+        if file.shapes[name] != out.shape:
+            stored = list(file.shapes[name])
+            raise InputError(f"{name} is {stored} where {CONFIG} says {list(out.shape)}", self.folder)
+        file.read(name, out)
 
     def finish(self) -> None:
         """Raise InputError for missing and unused tensors. A tied model's file may repeat the embedding as lm_head."""
@@ -167,19 +185,25 @@ class Weights:
             raise InputError(f"holds {shortened(list(self.tensors))}, which {CONFIG} does not describe", self.folder)
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """List the safetensors files of a model folder: one, or those in its index."""
+def weight_files(folder: Path) -> dict[Path, set[str]]:
+    """Return the safetensors files of a model folder with the tensors that its index says they have: one file, of which
+    nothing is said, or those in its index."""
     if (folder / WEIGHTS).exists():
-        return [folder / WEIGHTS]
+        return {folder / WEIGHTS: set()}
     if not (folder / INDEX).exists():
         pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
         hint = "pickled weights are not read: convert them to safetensors" if pickled else None
         raise InputError(f"has no {WEIGHTS}", folder, hint)
-    names = set(read_json_object(folder / INDEX).get("weight_map", {}).values())
-    strange = [name for name in names if Path(str(name)).name != name]
-    if strange or not names:
-        raise InputError(f"names {shortened(strange)} as its files" if strange else "names no files", folder / INDEX)
-    return [folder / name for name in sorted(names)]
+    weight_map = read_json_object(folder / INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise InputError("names no files", folder / INDEX)
+    strange = [str(name) for name in weight_map.values() if Path(str(name)).name != name]
+    if strange:
+        raise InputError(f"names {shortened(strange)} as its files", folder / INDEX)
+    return {
+        folder / file: {name for name, where in weight_map.items() if where == file}
+        for file in sorted(set(weight_map.values()))
+    }
 
 
 def shortened(names: list[str]) -> str:

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from amenable.errors import InputError
-from amenable.files import write_file, write_text
+from amenable.files import write_text
 from amenable.model_folder import base_folder, is_adapter
 from amenable.models import lora
 from amenable.models.config import DecoderConfig
@@ -36,7 +35,8 @@ from amenable.models.hf_config import (
     read_json_object,
     training_dropout,
 )
-from amenable.models.hf_weights import WEIGHTS, Weights, load_weights, published_tensors
+from amenable.models.hf_weights import Weights, load_weights, published_tensors
+from amenable.models.tensor_files import MAX_SHARD_BYTES, write_weights
 
 GENERATION = "generation_config.json"
 DROPOUTS = ("embd_pdrop", "resid_pdrop")
@@ -51,13 +51,14 @@ def save(
     bos_id: int | None = None,
     generation: Mapping[str, Any] | None = None,
     dtype: torch.dtype | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
     """Write a model folder for transformers' AutoModelForCausalLM or AutoModelForSequenceClassification.
 
     Each file is written atomically, config.json last. A sequence classifier needs `pad_id`: transformers reads the
     score at the last token that is not padding. generation: contents of generation_config.json, if more than these ids.
-    Weights are written in `dtype`, or in their own. Further fields of the config.json that the model was loaded from
-    stay. Raises InputError for a configuration that no published architecture has.
+    Weights are written in `dtype`, or in their own, in several files above `max_shard_bytes`. Further fields of the
+    config.json that the model was loaded from stay. InputError for a configuration that no published architecture has.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,9 +69,9 @@ def save(
     fields = with_origin(published_config(decoder.config, model_type), decoder, folder / CONFIG)
     fields |= {name: ids for name, ids in tokens.items() if name in fields or ids is not None or decoder.origin is None}
     fields["torch_dtype" if "torch_dtype" in fields else "dtype"] = str(dtype).removeprefix("torch.")
-    tensors = {name: tensor.to(dtype) for name, tensor in published_tensors(decoder, model_type).items()}
+    tensors = published_tensors(decoder, model_type)
     if isinstance(model, ScalarModel):
-        tensors["score.weight"] = model.score.weight.detach().to("cpu", dtype).contiguous()
+        tensors["score.weight"] = model.score.weight.detach()
         fields |= {
             "architectures": [CLASSIFIERS[model_type]],
             "id2label": {"0": "score"},
@@ -78,7 +79,7 @@ def save(
             "problem_type": "regression",
             "score_bias": model.score.bias.item(),
         }
-    write_file(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    write_weights(folder, tensors, dtype, max_shard_bytes)
     if not isinstance(model, ScalarModel):
         write_json(folder / GENERATION, tokens if generation is None else generation)
     write_json(folder / CONFIG, fields)
@@ -100,19 +101,19 @@ def with_origin(fields: dict[str, Any], decoder: Decoder, where: Path) -> dict[s
 def load_decoder(folder: Path | str, device: torch.device | str = "cpu", dropout: float = 0.0) -> Decoder:
     """Load a language model from a folder, in fp32. Raises InputError for missing, torn or inconsistent files."""
     if is_adapter(Path(folder)):
-        decoder = load_decoder(base_folder(Path(folder)), "cpu", dropout)
+        decoder = load_decoder(base_folder(Path(folder)), device, dropout)
         lora.load_adapters(Path(folder), decoder)
         lora.merge_adapters(decoder)
-        return decoder.requires_grad_(True).to(device)
+        return decoder.requires_grad_(True)
     folder = Path(folder)
     fields = read_json_object(folder / CONFIG)
     if is_classifier(fields):
         raise InputError("holds a reward model, not a language model", folder)
     decoder = Decoder(replace(decoder_config(fields, folder / CONFIG), dropout=dropout), device="meta")
     decoder.origin = fields
-    with Weights(folder) as weights:
+    with Weights(folder, device) as weights:
         load_weights(decoder, weights, fields["model_type"])
-    return decoder.to(device)
+    return decoder
 
 
 def load_scalar(
@@ -121,7 +122,7 @@ def load_scalar(
     """Load a reward model or critic from a folder, in fp32. Of a classifier with several labels the scalar is the
     logit of `label`. Raises InputError as `load_decoder` does, and for a label that config.json does not name."""
     if is_adapter(Path(folder)):
-        return load_scalar_adapter(Path(folder), label).to(device)
+        return load_scalar_adapter(Path(folder), label, device)
     folder = Path(folder)
     fields = read_json_object(folder / CONFIG)
     if not is_classifier(fields):
@@ -130,7 +131,7 @@ def load_scalar(
     model = ScalarModel(Decoder(config, device="meta"))
     model.decoder.origin = fields
     row, count = label_row(fields, label, folder)
-    with Weights(folder) as weights:
+    with Weights(folder, device) as weights:
         score = weights.take("score.weight", (count, config.hidden_size))[row : row + 1].clone()
         load_weights(model.decoder, weights, fields["model_type"])
     bias = torch.tensor([float(fields.get("score_bias", 0.0))])
@@ -138,13 +139,13 @@ def load_scalar(
     return model.to(device)
 
 
-def load_scalar_adapter(folder: Path, label: str | None) -> ScalarModel:
+def load_scalar_adapter(folder: Path, label: str | None, device: torch.device | str) -> ScalarModel:
     """Load a reward model from an adapter: on a reward model, or on a language model with the adapter's own head."""
     base = base_folder(folder)
     if is_classifier(read_json_object(base / CONFIG)):
-        model = load_scalar(base, label=label)
+        model = load_scalar(base, device, label=label)
     else:
-        model = ScalarModel.from_decoder(load_decoder(base))
+        model = ScalarModel.from_decoder(load_decoder(base, device))
     lora.load_adapters(folder, model)
     lora.merge_adapters(model)
     return model.requires_grad_(True)
@@ -194,13 +195,23 @@ def resize_vocabulary(decoder: Decoder, vocab_size: int, generator: torch.Genera
         old = module.weight.detach()
         added = max(vocab_size - old.shape[0], 0)
         noise = normal(torch.Size([added, old.shape[1]]), 0.02, generator).to(old)
-        rows = torch.cat([old[:vocab_size], old.mean(0) + noise])
+        rows = with_rows(old, vocab_size)
+        rows[len(old) :] = old.mean(0) + noise
         module.weight = nn.Parameter(rows, requires_grad=module.weight.requires_grad)
     decoder.token_embedding.num_embeddings = vocab_size
     if decoder.output is not None:
         decoder.output.out_features = vocab_size
     decoder.config, decoder.num_tokens = replace(decoder.config, vocab_size=vocab_size), vocab_size
     return decoder
+
+
+def with_rows(matrix: Tensor, count: int) -> Tensor:
+    """Return a matrix with `count` rows, the first of them its own: in its memory if that has room for them."""
+    width = matrix.shape[1]
+    room = matrix.untyped_storage().nbytes() // (matrix.element_size() * width)
+    if matrix.is_contiguous() and matrix.storage_offset() == 0 and count <= room:
+        return matrix.as_strided((count, width), (width, 1))
+    return torch.cat([matrix[:count], matrix.new_empty(max(count - len(matrix), 0), width)])
 
 
 def write_json(path: Path, fields: Mapping[str, Any]) -> None:

@@ -31,7 +31,7 @@ def load_policy(
     """Load a language model, in evaluation mode, and its tokenizer. In training mode the model uses `dropout`."""
     require_model(folder, made_by)
     tokenizer = Tokenizer.load(folder)
-    decoder = pretrained.load_decoder(folder, dropout=dropout).to(runtime.device).eval()
+    decoder = pretrained.load_decoder(folder, runtime.device, dropout).eval()
     return fit_vocabulary(decoder, tokenizer, folder), tokenizer
 
 
@@ -44,7 +44,7 @@ def load_reward_model(
     """
     require_model(folder, "amenable reward")
     require_same_tokenizer(tokenizer, Tokenizer.load(folder), folder)
-    model = pretrained.load_scalar(folder, label=label).to(runtime.device).eval()
+    model = pretrained.load_scalar(folder, runtime.device, label=label).eval()
     model.decoder.num_tokens = min(tokenizer.vocab_size, model.decoder.config.vocab_size)
     return runtime.to_inference(model).requires_grad_(False) if frozen else model
 

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from amenable.errors import InputError
-from amenable.models import pretrained
+from amenable.models import pretrained, tensor_files
 from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.heads import ScalarModel
 from amenable.models.hf_config import LANGUAGE_MODELS, model_type_of
@@ -166,11 +166,11 @@ def test_an_interrupted_save_leaves_the_old_model(tmp_path, monkeypatch):
     decoder = lively(GPT)
     pretrained.save(tmp_path, decoder)
 
-    def fail(tensors, path, metadata):
+    def fail(path, tensors, dtype):
         path.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(pretrained, "save_file", fail)
+    monkeypatch.setattr(tensor_files, "write_tensors", fail)
     with pytest.raises(InputError, match=r"model.safetensors: cannot be written \(disk full"):
         pretrained.save(tmp_path, lively(GPT, seed=1))
     assert torch.equal(pretrained.load_decoder(tmp_path).unembedding, decoder.unembedding)

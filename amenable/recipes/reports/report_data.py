@@ -162,10 +162,13 @@ def versions(stages: list[Stage]) -> Figures:
 
 
 def parameter_count(folder: Path) -> int | None:
-    """Return the number of parameters in model.safetensors, read from its header."""
-    path = folder / "model.safetensors"
-    if not path.is_file():
-        return None
+    """Return the number of parameters in a folder's weights, read from the headers of their files."""
+    counts = [parameters_in(path) for path in folder.glob("model*.safetensors")]
+    return None if not counts or None in counts else sum(count or 0 for count in counts)
+
+
+def parameters_in(path: Path) -> int | None:
+    """Return the number of parameters in a safetensors file; None for a torn one."""
     with path.open("rb") as file:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
