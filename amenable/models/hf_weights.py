@@ -6,7 +6,6 @@ Weights are loaded as fp32 from any dtype, each straight into its parameter. Not
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,7 +14,8 @@ from torch import Tensor
 from amenable.errors import InputError
 from amenable.models.config import DecoderConfig
 from amenable.models.decoder import Decoder
-from amenable.models.hf_config import CONFIG, read_json_object
+from amenable.models.family import ParameterMap, family
+from amenable.models.hf_config import CONFIG, model_type_of, read_json_object
 from amenable.models.tensor_files import DTYPES, INDEX, WEIGHTS, TensorFile
 
 BUFFERS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
@@ -25,68 +25,15 @@ SPARE_ROWS = 128
 """room after an embedding's rows, for tokens that a chat template adds: a larger vocabulary needs no second matrix"""
 
 
-@dataclass(frozen=True)
-class ParameterMap:
-    """One of our parameters and its published tensors: several stacked along dimension 0, or one transposed."""
-
-    ours: str
-    theirs: tuple[str, ...]
-    sizes: tuple[int, ...] = ()
-    transposed: bool = False
-
-
 def parameter_map(config: DecoderConfig, model_type: str) -> list[ParameterMap]:
     """Map our parameter names to the published ones."""
-    entries = gpt_parameters(config, model_type) if model_type in ("gpt2", "openai-gpt") else llama_parameters(config)
-    if not config.tie_embeddings:
-        entries.append(ParameterMap("output.weight", ("lm_head.weight",)))
-    return entries
+    entries = family(model_type).parameters(config)
+    return entries if config.tie_embeddings else [*entries, ParameterMap("output.weight", ("lm_head.weight",))]
 
 
-def gpt_parameters(config: DecoderConfig, model_type: str) -> list[ParameterMap]:
-    tokens, positions = ("wte", "wpe") if model_type == "gpt2" else ("tokens_embed", "positions_embed")
-    entries = [
-        ParameterMap("token_embedding.weight", (f"transformer.{tokens}.weight",)),
-        ParameterMap("position_embedding.weight", (f"transformer.{positions}.weight",)),
-    ]
-    # published linear layers store weights as [in, out]
-    linears = {"attention.qkv": "attn.c_attn", "attention.out": "attn.c_proj", "mlp.up": "mlp.c_fc"}
-    linears["mlp.down"] = "mlp.c_proj"
-    norms = {"attention_norm": "ln_1", "mlp_norm": "ln_2"}
-    for i in range(config.num_layers):
-        for ours, theirs in (linears | norms).items():
-            name = f"transformer.h.{i}.{theirs}"
-            entries.append(ParameterMap(f"layers.{i}.{ours}.weight", (f"{name}.weight",), transposed=ours in linears))
-            entries.append(ParameterMap(f"layers.{i}.{ours}.bias", (f"{name}.bias",)))
-    if config.norm_placement == "pre":
-        entries += [ParameterMap(f"final_norm.{kind}", (f"transformer.ln_f.{kind}",)) for kind in ("weight", "bias")]
-    return entries
-
-
-def llama_parameters(config: DecoderConfig) -> list[ParameterMap]:
-    entries = [
-        ParameterMap("token_embedding.weight", ("model.embed_tokens.weight",)),
-        ParameterMap("final_norm.weight", ("model.norm.weight",)),
-    ]
-    queries, keys = config.num_heads * config.head_size, config.kv_head_count * config.head_size
-    linears = {
-        "attention.qkv": (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), (queries, keys, keys)),
-        "attention.out": (("self_attn.o_proj",), ()),
-        "mlp.up": (("mlp.gate_proj", "mlp.up_proj"), (config.mlp_size, config.mlp_size)),
-        "mlp.down": (("mlp.down_proj",), ()),
-    }
-    norms = {"attention_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
-    if config.qk_norm:
-        norms |= {"attention.query_norm": "self_attn.q_norm", "attention.key_norm": "self_attn.k_norm"}
-    for i in range(config.num_layers):
-        for ours, (theirs, sizes) in linears.items():
-            biased = config.has_qkv_bias if ours == "attention.qkv" else config.bias
-            for kind in ("weight", "bias") if biased else ("weight",):
-                names = tuple(f"model.layers.{i}.{name}.{kind}" for name in theirs)
-                entries.append(ParameterMap(f"layers.{i}.{ours}.{kind}", names, sizes))
-        for ours, name in norms.items():
-            entries.append(ParameterMap(f"layers.{i}.{ours}.weight", (f"model.layers.{i}.{name}.weight",)))
-    return entries
+def parameters_of(decoder: Decoder) -> list[ParameterMap]:
+    """Map a decoder's parameters to the published ones of its family."""
+    return parameter_map(decoder.config, model_type_of(decoder.config, decoder.origin))
 
 
 def published_tensors(decoder: Decoder, model_type: str) -> dict[str, Tensor]:

@@ -28,8 +28,8 @@ from amenable.model_folder import ADAPTER, ADAPTER_CONFIG
 from amenable.models.decoder import Decoder
 from amenable.models.dropout import dropout
 from amenable.models.heads import ScalarModel
-from amenable.models.hf_config import model_type_of, read_json_object
-from amenable.models.hf_weights import parameter_map, shortened
+from amenable.models.hf_config import read_json_object
+from amenable.models.hf_weights import parameters_of, shortened
 
 ALL = "all-linear"
 MAX_RANK, MAX_ALPHA = 65_536, 1e6
@@ -145,7 +145,7 @@ def add_adapters(model: Decoder | ScalarModel, options: LoraOptions, seed: int, 
 def published_layers(decoder: Decoder) -> dict[str, list[tuple[str, int]]]:
     """Return, for each linear layer of the blocks, the published layers that it holds, with their output rows."""
     layers: dict[str, list[tuple[str, int]]] = {}
-    for entry in parameter_map(decoder.config, model_type_of(decoder.config)):
+    for entry in parameters_of(decoder):
         name = entry.ours.removesuffix(".weight")
         if name == entry.ours or not name.startswith("layers."):
             continue
@@ -198,7 +198,7 @@ def save_adapters(folder: Path, model: Decoder | ScalarModel) -> None:
         "use_dora": False,
         "target_modules": sorted({short(name) for layer in layers for name, _, has in layer.parts if has}),
         "modules_to_save": ["score"] if scalar else None,
-        "fan_in_fan_out": model_type_of(decoder.config) in ("gpt2", "openai-gpt"),
+        "fan_in_fan_out": any(entry.transposed for entry in parameters_of(decoder)),
         "bias": "none",
         "inference_mode": True,
     }

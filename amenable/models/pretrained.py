@@ -1,7 +1,7 @@
 """Save and load models in the published format: safetensors weights and config.json, as transformers and vLLM read.
 
-    GPT-1 OpenAIGPTLMHeadModel, GPT-2/3 GPT2LMHeadModel, Llama LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM
-    reward models and critics: the same names with ...ForSequenceClassification, one label, weight `score.weight`
+    language models: the class of their family in models/families/, such as LlamaForCausalLM
+    reward models and critics: its ...ForSequenceClassification, one label, weight `score.weight`
 
 transformers gives a sequence classifier's head no bias; ours is `score_bias` in config.json, and transformers' scores
 differ by that constant. Dropout is written, and read as 0. Weights are loaded as fp32. Nothing is ever unpickled.
@@ -24,9 +24,9 @@ from amenable.model_folder import base_folder, is_adapter
 from amenable.models import lora
 from amenable.models.config import DecoderConfig
 from amenable.models.decoder import Decoder, normal
+from amenable.models.family import family
 from amenable.models.heads import ScalarModel
 from amenable.models.hf_config import (
-    CLASSIFIERS,
     CONFIG,
     decoder_config,
     is_classifier,
@@ -63,7 +63,7 @@ def save(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     decoder = model.decoder if isinstance(model, ScalarModel) else model
-    model_type = model_type_of(decoder.config)
+    model_type = model_type_of(decoder.config, decoder.origin)
     tokens = {"bos_token_id": bos_id, "eos_token_id": eos_id, "pad_token_id": pad_id}
     dtype = decoder.token_embedding.weight.dtype if dtype is None else dtype
     fields = with_origin(published_config(decoder.config, model_type), decoder, folder / CONFIG)
@@ -73,7 +73,7 @@ def save(
     if isinstance(model, ScalarModel):
         tensors["score.weight"] = model.score.weight.detach()
         fields |= {
-            "architectures": [CLASSIFIERS[model_type]],
+            "architectures": [family(model_type).CLASSIFIER],
             "id2label": {"0": "score"},
             "label2id": {"score": 0},
             "problem_type": "regression",

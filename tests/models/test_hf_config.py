@@ -8,9 +8,8 @@ import pytest
 from amenable.errors import InputError
 from amenable.models import pretrained
 from amenable.models.decoder import Decoder, DecoderConfig
+from amenable.models.family import family, model_types
 from amenable.models.hf_config import (
-    CLASSIFIERS,
-    LANGUAGE_MODELS,
     decoder_config,
     is_classifier,
     model_type_of,
@@ -21,7 +20,7 @@ from amenable.models.hf_config import (
 GPT = DecoderConfig(61, context_length=32, num_layers=2, hidden_size=32, num_heads=4)
 MODERN = replace(GPT, positions="rope", norm="rms", activation="swiglu", bias=False, norm_eps=1e-6)
 FAMILIES = {
-    "openai-gpt": [replace(GPT, norm_placement="post"), replace(GPT, norm_placement="post", activation="relu")],
+    "openai_gpt": [replace(GPT, norm_placement="post"), replace(GPT, norm_placement="post", activation="relu")],
     "gpt2": [GPT, replace(GPT, activation="relu", mlp_width=80, tie_embeddings=False, norm_eps=1e-6)],
     "llama": [
         replace(MODERN, num_kv_heads=2, tie_embeddings=False, rope_theta=5000.0),
@@ -37,7 +36,7 @@ def test_a_configuration_comes_back_but_for_dropout(model_type):
     for config in FAMILIES[model_type]:
         assert model_type_of(config) == model_type
         facts = published_config(replace(config, dropout=0.2), model_type)
-        assert facts["architectures"] == [LANGUAGE_MODELS[model_type]] and not is_classifier(facts)
+        assert facts["architectures"] == [family(model_type).LANGUAGE_MODEL] and not is_classifier(facts)
         again = decoder_config(facts, Path("config.json"))
         derived = ("kv_head_count", "head_size", "mlp_size", "has_qkv_bias")
         assert [getattr(again, name) for name in derived] == [getattr(config, name) for name in derived]
@@ -46,7 +45,10 @@ def test_a_configuration_comes_back_but_for_dropout(model_type):
 
 
 def test_a_classifier_is_known_by_its_architecture():
-    assert all(is_classifier({"architectures": [name]}) for name in CLASSIFIERS.values())
+    assert all(
+        is_classifier({"architectures": [name]})
+        for name in (family(model_type).CLASSIFIER for model_type in model_types())
+    )
     assert not is_classifier({}) and not is_classifier({"architectures": None})
 
 

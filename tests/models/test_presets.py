@@ -4,7 +4,8 @@ import pytest
 
 from amenable.errors import InputError
 from amenable.models.decoder import count_parameters
-from amenable.models.hf_config import LANGUAGE_MODELS, model_type_of
+from amenable.models.family import model_types
+from amenable.models.hf_config import model_type_of
 from amenable.models.presets import PRESETS, preset
 
 
@@ -53,7 +54,7 @@ def test_micro_is_a_base_of_several_times_nano_at_the_same_context():
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_can_be_saved(name):
-    assert model_type_of(preset(name)) in LANGUAGE_MODELS
+    assert model_type_of(preset(name)) in model_types()
 
 
 def test_vocabulary_is_replaced_and_a_wrong_name_answered():

@@ -8,8 +8,9 @@ from safetensors.torch import load_file
 from amenable.errors import InputError
 from amenable.models import pretrained, tensor_files
 from amenable.models.decoder import Decoder, DecoderConfig
+from amenable.models.family import family
 from amenable.models.heads import ScalarModel
-from amenable.models.hf_config import LANGUAGE_MODELS, model_type_of
+from amenable.models.hf_config import model_type_of
 from amenable.models.layout import Layout
 from amenable.models.rope import RopeScaling
 
@@ -80,7 +81,7 @@ def test_transformers_opens_a_language_model_with_the_same_logits(config, tmp_pa
     pretrained.save(tmp_path, decoder, eos_id=2, pad_id=0, bos_id=1)
     theirs, info = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    assert type(theirs).__name__ == LANGUAGE_MODELS[model_type_of(config)]
+    assert type(theirs).__name__ == family(model_type_of(config)).LANGUAGE_MODEL
     assert theirs.dtype == torch.float32
     assert sum(p.numel() for p in theirs.parameters()) == sum(p.numel() for p in decoder.parameters())
     tokens_of = (theirs.generation_config.bos_token_id, theirs.generation_config.eos_token_id)
@@ -202,7 +203,7 @@ def test_old_rope_settings_are_read(tmp_path):
         ("Qwen2", {"use_sliding_window": True}, "use_sliding_window is True"),
         ("GPT2", {"activation_function": "gelu"}, "activation is 'gelu'"),
         ("GPT2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
-        ("GPT2", {"model_type": "bert"}, "model_type is 'bert'; supported are openai-gpt, gpt2, llama"),
+        ("GPT2", {"model_type": "bert"}, "model_type is 'bert'; supported are gpt2, llama, mistral, openai_gpt"),
         ("GPT2", {"n_embd": "wide"}, "config.json: has a value of the wrong type"),
         ("GPT2", {"n_embd": 48}, r"wte.weight is \[61, 32\] where config.json says \[61, 48\]"),
         ("GPT2", {"n_layer": 3}, "lacks transformer.h.2.attn.c_attn.weight, .* and 9 more"),

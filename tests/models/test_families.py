@@ -1,0 +1,98 @@
+"""Every family against transformers' own random models: in, out, and by any other way that a model is used."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from amenable.models import pretrained
+from amenable.models.family import model_types
+from amenable.models.layout import Layout
+
+transformers = pytest.importorskip("transformers")
+
+LLAMA = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+GPT = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+SHAPES: dict[str, list[dict[str, Any]]] = {
+    "gpt2": [GPT | {"n_inner": 80}, GPT | {"activation_function": "relu", "tie_word_embeddings": False}],
+    "openai_gpt": [GPT],
+    "llama": [LLAMA | {"head_dim": 12}, LLAMA | {"attention_bias": True, "mlp_bias": True}],
+    "mistral": [LLAMA | {"head_dim": 12, "sliding_window": None}],
+    "qwen2": [LLAMA | {"tie_word_embeddings": True}, LLAMA],
+    "qwen3": [LLAMA | {"head_dim": 12}, LLAMA | {"head_dim": 16, "tie_word_embeddings": True}],
+}
+"""shapes of each family, as its config.json has them; vocabulary and ids are those of `theirs`"""
+CASES = [(model_type, index) for model_type, shapes in SHAPES.items() for index in range(len(shapes))]
+every_shape = pytest.mark.parametrize(("model_type", "index"), CASES)
+LENGTHS = [5, 1, 40, 23]
+
+
+def theirs(folder, model_type: str, index: int, classifier: bool = False):
+    """A random model of transformers, every parameter away from its first value, saved to a folder."""
+    ids = {"vocab_size": 61, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    labels = {"num_labels": 1} if classifier else {}
+    published = model_type.replace("openai_gpt", "openai-gpt")
+    config = transformers.AutoConfig.for_model(published, **ids, **SHAPES[model_type][index], **labels)
+    torch.manual_seed(3)
+    kind = transformers.AutoModelForSequenceClassification if classifier else transformers.AutoModelForCausalLM
+    model = kind.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape), alpha=0.1)
+    model.save_pretrained(folder)
+    return model
+
+
+def tokens() -> torch.Tensor:
+    """Ids that are never 0, the padding of these tests."""
+    return torch.randint(1, 61, (sum(LENGTHS),), generator=torch.Generator().manual_seed(0))
+
+
+def padded() -> torch.Tensor:
+    return torch.nn.utils.rnn.pad_sequence(tokens().split(LENGTHS), batch_first=True)
+
+
+def flat(rows: torch.Tensor) -> torch.Tensor:
+    return torch.cat([rows[row, :length] for row, length in enumerate(LENGTHS)])
+
+
+def close(ours: torch.Tensor, other: torch.Tensor) -> None:
+    torch.testing.assert_close(ours, other, rtol=1e-4, atol=1e-4)
+
+
+def test_every_family_is_tested():
+    assert sorted(SHAPES) == list(model_types())
+
+
+@every_shape
+@torch.inference_mode()
+def test_a_language_model_in_and_out(model_type, index, tmp_path):
+    model = theirs(tmp_path / "theirs", model_type, index)
+    expected = model(padded()).logits
+    decoder = pretrained.load_decoder(tmp_path / "theirs").eval()
+    close(decoder.logits(decoder(tokens(), Layout.of(LENGTHS))), flat(expected))
+    pretrained.save(tmp_path / "ours", decoder, bos_id=1, eos_id=2, pad_id=0)
+    again, info = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert type(again) is type(model)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    close(again.eval()(padded()).logits, expected)
+
+
+@every_shape
+@torch.inference_mode()
+def test_a_classifier_in_and_out(model_type, index, tmp_path):
+    model = theirs(tmp_path / "theirs", model_type, index, classifier=True)
+    expected = model(padded()).logits[:, 0]
+    scalar, layout = pretrained.load_scalar(tmp_path / "theirs").eval(), Layout.of(LENGTHS)
+    close(scalar(tokens(), layout, at=layout.last_tokens), expected)
+    pretrained.save(tmp_path / "ours", scalar, bos_id=1, eos_id=2, pad_id=0)
+    again = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "ours").eval()
+    assert type(again) is type(model)
+    close(again(padded()).logits[:, 0], expected)
