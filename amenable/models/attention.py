@@ -2,7 +2,8 @@
 
 On CPU the tokens of each row are gathered to right-padded buckets and attended causally without a mask: padding comes
 after every real token of its row, so no real query sees it. Rows of one length are a view and cost nothing. A shared
-prefix is gathered to each of its rows.
+prefix is gathered to each of its rows. A window limits a token to itself and the window - 1 tokens before it; rows that
+are no longer than the window are attended as without one.
 
 Second derivatives (a Hessian-vector product) need `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)` around the forward
 pass: torch's fused attention has none. Everything else here is differentiable twice.
@@ -10,8 +11,10 @@ pass: torch's fused attention has none. Everything else here is differentiable t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,9 +25,12 @@ from amenable.models.cache import Cache
 from amenable.models.layout import Layout, Padding
 from amenable.models.rope import Rotation
 
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""layer, queries [N, H, W], keys and values [N, K, W] -> [N, H W]"""
+Attend = Callable[[int, Tensor, Tensor, Tensor, int | None], Tensor]
+"""layer, queries [N, H, W], keys and values [N, K, W], window or None -> [N, H W]"""
 
+QUERY_BLOCK = (
+    512  # queries under a window attended together: smaller ones are more calls, larger ones see more masked keys
+)
 TILE_BYTES = 3 << 20  # of keys and values for each thread: larger ones leave its cache, smaller ones are more calls
 
 
@@ -68,26 +74,42 @@ class Rounded(torch.autograd.Function):
         return grads[0], None
 
 
-def attend_rows(layout: Layout, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention inside each row of the batch."""
+def attend_rows(layout: Layout, layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None = None) -> Tensor:
+    """Causal attention inside each row of the batch, to the last `window` tokens."""
     if has_ragged_kernel(q):
-        return varlen(layout, q, k, v)
+        return varlen(layout, q, k, v, window)
     if layout.is_even:
-        return causal(q, k, v, len(layout.lengths), layout.longest)
+        return causal(q, k, v, len(layout.lengths), layout.longest, window)
     padding = layout.padding
     q, k, v = padded(padding, q, k, v)
     parts = zip(padding.buckets, *(x.split(padding.sizes) for x in (q, k, v)))
-    outs = [causal(q, k, v, rows, length) for (rows, length), q, k, v in parts]
+    outs = [causal(q, k, v, rows, length, window) for (rows, length), q, k, v in parts]
     return Unpad.apply(torch.cat(outs) if len(outs) > 1 else outs[0], padding.slots)
 
 
-def causal(q: Tensor, k: Tensor, v: Tensor, rows: int, length: int) -> Tensor:
+def causal(q: Tensor, k: Tensor, v: Tensor, rows: int, length: int, window: int | None = None) -> Tensor:
     """Rows of one length, one after another: [rows * length, H, W] -> [rows * length, H W]."""
     q, k, v = (x.unflatten(0, (rows, length)).transpose(1, 2) for x in (q, k, v))
     grouped = q.shape[1] != k.shape[1]
+    attend = partial(F.scaled_dot_product_attention, enable_gqa=grouped)
     with torch.autocast(q.device.type, enabled=False):
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
+        if window is None or length <= window:
+            out = attend(q, k, v, is_causal=True)
+        else:
+            outs = [attend(q[:, :, :window], k[:, :, :window], v[:, :, :window], is_causal=True)]
+            for start in range(window, length, QUERY_BLOCK):
+                queries, keys = slice(start, start + QUERY_BLOCK), slice(start - window + 1, start + QUERY_BLOCK)
+                mask = band(min(QUERY_BLOCK, length - start), window, q.device)
+                outs.append(attend(q[:, :, queries], k[:, :, keys], v[:, :, keys], mask))
+            out = torch.cat(outs, 2)
     return out.transpose(1, 2).reshape(rows * length, -1)
+
+
+def band(queries: int, window: int, device: torch.device) -> Tensor:
+    """Return a mask [queries, window - 1 + queries], True where a query sees a key: query i the keys i to
+    i + window - 1."""
+    visible = torch.ones(queries, window - 1 + queries, dtype=torch.bool, device=device)
+    return visible.tril_(window - 1).triu_()
 
 
 def has_ragged_kernel(q: Tensor) -> bool:
@@ -103,7 +125,7 @@ def padded(padding: Padding, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, T
     return Pad.apply(q, tokens, slots, None), Pad.apply(k, tokens, slots, extra), Pad.apply(v, tokens, slots, extra)
 
 
-def varlen(layout: Layout, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def varlen(layout: Layout, q: Tensor, k: Tensor, v: Tensor, window: int | None = None) -> Tensor:
     """Flash attention over ragged rows, on CUDA."""
     from torch.nn.attention.varlen import varlen_attn  # imports torch's compiler, which takes a second
 
@@ -113,7 +135,8 @@ def varlen(layout: Layout, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if groups > 1:
         k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
     bounds, longest = layout.offsets, layout.longest
-    out = varlen_attn(q, k, v, bounds, bounds, longest, longest, window_size=(-1, 0))
+    before = -1 if window is None or longest <= window else window - 1
+    out = varlen_attn(q, k, v, bounds, bounds, longest, longest, window_size=(before, 0))
     flat = out.flatten(1)  # type: ignore[union-attr]
     return Unpad.apply(flat, layout.expanded.slots) if layout.prefix_lengths else flat
 
@@ -158,9 +181,9 @@ def prefill_rows(cache: Cache, rows: Tensor, layout: Layout, inside: Attend) -> 
 
     slots = cache.slots(rows, layout.positions)
 
-    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
         cache.write(layer, slots, k, v)
-        return inside(layer, q, k, v)
+        return inside(layer, q, k, v, window)
 
     return attend
 
@@ -173,13 +196,15 @@ def step_rows(cache: Cache, rows: Tensor | None, lengths: Tensor) -> Attend:
     heads from memory, and torch's bf16 attention is slower than both.
     """
     slots = cache.slots(torch.arange(lengths.numel(), device=lengths.device) if rows is None else rows, lengths)
-    blocks = row_blocks(cache, rows, lengths)
+    longest = int(lengths.max()) + 1
+    blocks = functools.cache(functools.partial(row_blocks, cache, rows, lengths))
 
-    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
         cache.write(layer, slots, k, v)
         queries = q.unflatten(1, (k.shape[1], -1))
+        limit = None if window is None or longest <= window else window
         with torch.autocast(q.device.type, enabled=False):  # else the whole cache is cast at every step
-            outs = [block.attend(cache, layer, queries) for block in blocks]
+            outs = [block.attend(cache, layer, queries) for block in blocks(limit)]
         return torch.cat(outs).flatten(1).to(q.dtype)
 
     return attend
@@ -187,45 +212,50 @@ def step_rows(cache: Cache, rows: Tensor | None, lengths: Tensor) -> Attend:
 
 @dataclass(frozen=True)
 class RowBlock:
-    """Neighbouring rows of a step whose attention is computed together, over the `longest` row's tokens."""
+    """Neighbouring rows of a step whose attention is computed together, over the cache's slots `first` to `longest`."""
 
     steps: slice
     """the rows' range in the step"""
     rows: Tensor | slice
     """their rows in the cache"""
+    first: int
+    """0, or where the first row's window begins"""
     longest: int
     mask: Tensor | None
-    """[rows, 1, 1, longest]: -inf beyond a row's length; None if all lengths are equal"""
+    """[rows, 1, 1, slots]: -inf beyond a row's length and before its window; None if all lengths are equal"""
     tile: Tensor | None
-    """[rows, longest, 2, K, W]: buffer that keys and values are copied to; None to read the cache itself"""
+    """[rows, slots, 2, K, W]: buffer that keys and values are copied to; None to read the cache itself"""
 
     def attend(self, cache: Cache, layer: int, queries: Tensor) -> Tensor:
         """Attend from queries [R, K, H / K, W] of all rows of the step -> [rows, K, H / K, W]."""
-        cached = cache.read(layer, self.rows, self.longest)
+        cached = cache.read(layer, self.rows, self.longest, self.first)
         if self.tile is not None:
             cached = self.tile.copy_(cached)
         keys, values = (cached[:, :, i].transpose(1, 2) for i in (0, 1))
         return F.scaled_dot_product_attention(queries[self.steps].to(keys.dtype), keys, values, self.mask)
 
 
-def row_blocks(cache: Cache, rows: Tensor | None, lengths: Tensor) -> list[RowBlock]:
+def row_blocks(cache: Cache, rows: Tensor | None, lengths: Tensor, window: int | None = None) -> list[RowBlock]:
     """Divide the rows of a step [R] into blocks that fit a tile on CPU; one block elsewhere."""
     counts = (lengths + 1).tolist()
     tiled = lengths.device.type == "cpu"
     dtype = torch.float32 if tiled else cache.keys[0].dtype
     padding = torch.zeros(len(counts), max(counts), dtype=dtype, device=lengths.device)
-    padding.masked_fill_(torch.arange(max(counts), device=lengths.device) > lengths[:, None], float("-inf"))
+    slots = torch.arange(max(counts), device=lengths.device)
+    padding.masked_fill_(slots > lengths[:, None], float("-inf"))
+    if window is not None:
+        padding.masked_fill_(slots <= lengths[:, None] - window, float("-inf"))
     token = cache.pairs[0].shape[2:]
     room = TILE_BYTES * torch.get_num_threads() // (dtype.itemsize * token.numel())
     parts = list(block_slices(counts, room)) if tiled else [slice(0, len(counts))]
-    tokens = [(part.stop - part.start) * max(counts[part]) for part in parts]
-    tile = torch.empty(max(tokens), *token, dtype=dtype) if tiled else None
+    spans = [(0 if window is None else max(min(counts[part]) - window, 0), max(counts[part])) for part in parts]
+    sizes = [(part.stop - part.start) * (longest - first) for part, (first, longest) in zip(parts, spans)]
+    tile = torch.empty(max(sizes), *token, dtype=dtype) if tiled else None
     blocks = []
-    for part, size in zip(parts, tokens):
-        longest = max(counts[part])
-        mask = None if min(counts[part]) == longest else padding[part, None, None, :longest]
-        own = None if tile is None else tile[:size].unflatten(0, (-1, longest))
-        blocks.append(RowBlock(part, part if rows is None else rows[part], longest, mask, own))
+    for part, (first, longest), size in zip(parts, spans, sizes):
+        mask = None if min(counts[part]) == longest else padding[part, None, None, first:longest]
+        own = None if tile is None else tile[:size].unflatten(0, (-1, longest - first))
+        blocks.append(RowBlock(part, part if rows is None else rows[part], first, longest, mask, own))
     return blocks
 
 

@@ -46,10 +46,10 @@ class Cache:
         for tensor, new in ((self.keys[layer], keys), (self.values[layer], values)):
             tensor.flatten(0, 1).index_copy_(0, slots, new.to(tensor.dtype))
 
-    def read(self, layer: int, rows: Tensor | slice, longest: int) -> Tensor:
-        """Return the first `longest` keys and values of rows [R, longest, 2, kv_heads, head_width]; a slice gives a
-        view."""
-        return self.pairs[layer][rows, :longest]
+    def read(self, layer: int, rows: Tensor | slice, longest: int, first: int = 0) -> Tensor:
+        """Return keys and values in the slots `first` to `longest` of rows [R, slots, 2, kv_heads, head_width]; a slice
+        gives a view."""
+        return self.pairs[layer][rows, first:longest]
 
     def copy(self, source: Tensor, target: Tensor) -> None:
         """Copy row source[i] to row target[i]; both [n]. No row may be a target twice."""

@@ -40,6 +40,10 @@ class DecoderConfig:
     """the unembedding is the token embedding"""
     rope_theta: float = 10000.0
     rope_scaling: RopeScaling | None = None
+    window: int | None = None
+    """a token attends to itself and the window - 1 tokens before it; None is to all before it"""
+    local_layers: tuple[int, ...] | None = None
+    """layers that the window limits; None is all of them"""
     norm_eps: float = 1e-5
     dropout: float = 0.0
     """of embeddings and residual branches in training; attention has none, for speed, as in current models"""
@@ -47,7 +51,7 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         for name in ("vocab_size", "context_length", "num_layers", "hidden_size", "num_heads"):
             self._require_positive(name)
-        for name in ("num_kv_heads", "head_width", "mlp_width"):
+        for name in ("num_kv_heads", "head_width", "mlp_width", "window"):
             if getattr(self, name) is not None:
                 self._require_positive(name)
         if self.head_width is None and self.hidden_size % self.num_heads:
@@ -57,12 +61,21 @@ class DecoderConfig:
             raise InputError(f"{self.num_heads} heads do not divide into groups for num_kv_heads {self.kv_head_count}")
         if self.positions == "rope" and self.head_size % 2:
             raise InputError(f"rotary positions need an even head width, not {self.head_size}")
+        self._require_layers("local_layers", self.local_layers or ())
         if not 0 <= self.dropout < 1:
             raise InputError(f"dropout is {self.dropout}", how="it must lie in [0, 1)")
 
     def _require_positive(self, name: str) -> None:
         if getattr(self, name) < 1:
             raise InputError(f"{name} is {getattr(self, name)}", how="it must be at least 1")
+
+    def _require_layers(self, name: str, layers: tuple[int, ...]) -> None:
+        if strange := [layer for layer in layers if not 0 <= layer < self.num_layers]:
+            raise InputError(f"{name} has {strange[0]}", how=f"there are layers 0 to {self.num_layers - 1}")
+
+    def window_of(self, layer: int) -> int | None:
+        """Return the window of a layer, None for attention to all tokens before."""
+        return self.window if self.local_layers is None or layer in self.local_layers else None
 
     @property
     def kv_head_count(self) -> int:

@@ -192,7 +192,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: DecoderConfig, index: int):
         super().__init__()
-        self.index, self.head_size = index, config.head_size
+        self.index, self.head_size, self.window = index, config.head_size, config.window_of(index)
         self.sizes = [config.num_heads, config.kv_head_count, config.kv_head_count]
         self.qkv = nn.Linear(config.hidden_size, sum(self.sizes) * self.head_size, bias=config.has_qkv_bias)
         self.out = nn.Linear(config.num_heads * self.head_size, config.hidden_size, bias=config.bias)
@@ -213,7 +213,7 @@ class Attention(nn.Module):
         changed = rotation is not None or self.key_norm is not None
         if changed and k.dtype != dtype:  # as the cache stores keys: training sees what sampling sees
             k = Rounded.apply(k, dtype)
-        return self.out(select_rows(attend(self.index, q, k, v), at).to(dtype))
+        return self.out(select_rows(attend(self.index, q, k, v, self.window), at).to(dtype))
 
 
 class Mlp(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,21 @@ def write_llama(config: DecoderConfig) -> dict[str, Any]:
         "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta, **scaling},
         "attention_dropout": 0.0,
     }
+
+
+def read_window(fields: Mapping[str, Any], layer_types: Sequence[str]) -> dict[str, Any]:
+    """Read sliding_window and layer_types, or these `layer_types` where the fields have none."""
+    layer_types = fields.get("layer_types") or layer_types
+    local = tuple(layer for layer, kind in enumerate(layer_types) if kind == "sliding_attention")
+    window = fields.get("sliding_window") if local else None
+    return {"window": window, "local_layers": None if window is None or len(local) == len(layer_types) else local}
+
+
+def write_window(config: DecoderConfig) -> dict[str, Any]:
+    """Return the fields that `read_window` reads."""
+    windows = [config.window_of(layer) for layer in range(config.num_layers)]
+    kinds = ["full_attention" if window is None else "sliding_attention" for window in windows]
+    return {"sliding_window": config.window, "layer_types": kinds}
 
 
 def llama_parameters(config: DecoderConfig, norms: Mapping[str, str] = NORMS) -> list[ParameterMap]:

@@ -21,12 +21,13 @@ def normal(*shape, seed=0, dtype=torch.float32):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def by_loops(layout, q, k, v):
+def by_loops(layout, q, k, v, window=None):
     """Softmax attention one query at a time, a second way."""
     groups = q.shape[1] // k.shape[1]
     out = torch.zeros(q.shape, dtype=q.dtype)
     for i in range(layout.tokens):
-        visible = slice(int(layout.starts[layout.rows[i]]), i + 1)
+        first = int(layout.starts[layout.rows[i]])
+        visible = slice(first if window is None else max(first, i + 1 - window), i + 1)
         for h in range(q.shape[1]):
             scores = k[visible, h // groups] @ q[i, h] / math.sqrt(q.shape[2])
             out[i, h] = scores.softmax(0) @ v[visible, h // groups]
@@ -35,12 +36,14 @@ def by_loops(layout, q, k, v):
 
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
 @pytest.mark.parametrize("lengths", [(5, 5, 5), (1, 9, 4, 2), (7,)])
-def test_attention_and_its_gradients_stay_inside_rows(kv_heads, lengths):
+@pytest.mark.parametrize("window", [None, 1, 3, 9])
+def test_attention_and_its_gradients_stay_inside_rows(monkeypatch, kv_heads, lengths, window):
+    monkeypatch.setattr(attention, "QUERY_BLOCK", 2)
     layout = Layout.of(lengths)
     inputs = [normal(layout.tokens, heads, 8, seed=i) for i, heads in enumerate((4, kv_heads, kv_heads))]
     above = normal(layout.tokens, 32, seed=9)
     results = []
-    for attend in (partial(attend_rows, layout, 0), partial(by_loops, layout)):
+    for attend in (partial(attend_rows, layout, 0, window=window), partial(by_loops, layout, window=window)):
         leaves = [x.clone().requires_grad_() for x in inputs]
         out = attend(*leaves)
         results.append([out, *torch.autograd.grad(out, leaves, above)])
@@ -97,7 +100,7 @@ def test_a_step_reads_only_what_its_row_holds():
     lengths = torch.tensor([0, 2])
     cache.keys[0][1, :2] = cache.values[0][1, :2] = 0.0
     q, k, v = (normal(2, 2, 8, seed=i) for i in range(3))
-    out = attention.step_rows(cache, None, lengths)(0, q, k, v)
+    out = attention.step_rows(cache, None, lengths)(0, q, k, v, None)
     torch.testing.assert_close(out[0], v[0].flatten())  # the first token of a row sees itself alone
     weight = torch.softmax(torch.stack([torch.zeros(2), torch.zeros(2), (q[1] * k[1]).sum(-1) / 8**0.5]), 0)[2]
     torch.testing.assert_close(out[1], (weight[:, None] * v[1]).flatten())
@@ -106,7 +109,8 @@ def test_a_step_reads_only_what_its_row_holds():
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
 @pytest.mark.parametrize("tile", [1, 2000, 1 << 20], ids=["row by row", "portions", "all rows"])
 @pytest.mark.parametrize("chosen", [None, [3, 0, 6]])
-def test_a_step_equals_attention_over_each_row(monkeypatch, kv_heads, tile, chosen):
+@pytest.mark.parametrize("window", [None, 4])
+def test_a_step_equals_attention_over_each_row(monkeypatch, kv_heads, tile, chosen, window):
     monkeypatch.setattr(attention, "TILE_BYTES", tile)
     held = torch.tensor([11, 11, 9, 0, 3, 15, 2])
     cache = Cache(
@@ -119,12 +123,12 @@ def test_a_step_equals_attention_over_each_row(monkeypatch, kv_heads, tile, chos
     q, k, v = (normal(len(rows), heads, 8, seed=9 + i) for i, heads in enumerate((4, kv_heads, kv_heads)))
     attend = attention.step_rows(cache, None if chosen is None else rows, lengths)
     for layer in (0, 1):
-        out = attend(layer, q, k, v)
+        out = attend(layer, q, k, v, window)
         for position, (row, length) in enumerate(zip(rows.tolist(), lengths.tolist())):
             keys = torch.cat([cache.keys[layer][row, :length], k[position, None]])
             values = torch.cat([cache.values[layer][row, :length], v[position, None]])
             queries = q[position].expand(length + 1, -1, -1)
-            expected = by_loops(Layout.of([length + 1]), queries, keys, values)[-1]
+            expected = by_loops(Layout.of([length + 1]), queries, keys, values, window)[-1]
             torch.testing.assert_close(out[position], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -152,12 +156,21 @@ def test_blocks_are_as_long_as_their_longest_row():
     assert blocks[1].mask is not None and (blocks[1].mask == 0).sum(-1).flatten().tolist() == [7, 6, 10, 10]
 
 
+def test_rows_within_the_window_have_no_mask():
+    cache = Cache(DecoderConfig(10, hidden_size=8, num_heads=2, num_layers=1, context_length=64), 3, 64)
+    (block,) = attention.row_blocks(cache, None, torch.tensor([50, 50, 50]), window=20)
+    assert (block.first, block.longest, block.mask) == (31, 51, None)
+    (block,) = attention.row_blocks(cache, None, torch.tensor([50, 40, 9]), window=20)
+    assert (block.first, block.longest) == (0, 51) and (block.mask == 0).sum(-1).flatten().tolist() == [20, 20, 10]
+    assert attention.band(3, 2, torch.device("cpu")).int().tolist() == [[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]
+
+
 def test_a_half_precision_cache_holds_exactly_what_training_attends_to():
     config = DecoderConfig(61, context_length=48, num_layers=2, hidden_size=32, num_heads=4, num_kv_heads=2)
     decoder, ids, layout = Decoder(config), torch.arange(20), Layout.of([20])
     cache, attended = Cache(config, 1, 20, dtype=torch.bfloat16), []
 
-    def attend(layer, q, k, v):
+    def attend(layer, q, k, v, window):
         attended.append((k, v))
         return attend_rows(layout, layer, q, k, v)
 
@@ -172,9 +185,10 @@ def test_a_half_precision_cache_holds_exactly_what_training_attends_to():
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("kv_heads", [4, 2])
-def test_ragged_kernel_equals_the_padded_way(kv_heads):
+@pytest.mark.parametrize("window", [None, 8])
+def test_ragged_kernel_equals_the_padded_way(kv_heads, window):
     layout = Layout.of([1, 9, 40, 7], device="cuda")
     inputs = [normal(57, heads, 64, seed=i).cuda() for i, heads in enumerate((4, kv_heads, kv_heads))]
-    padded = attend_rows(layout, 0, *inputs)
-    ragged = attend_rows(layout, 0, *(x.bfloat16() for x in inputs))
+    padded = attend_rows(layout, 0, *inputs, window)
+    ragged = attend_rows(layout, 0, *(x.bfloat16() for x in inputs), window)
     torch.testing.assert_close(ragged.float(), padded, rtol=0.03, atol=0.03)

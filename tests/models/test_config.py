@@ -16,6 +16,13 @@ def test_derived_sizes():
     assert DecoderConfig(100, bias=False, qkv_bias=True).has_qkv_bias
 
 
+def test_a_window_is_of_all_layers_or_of_some():
+    everywhere = DecoderConfig(100, num_layers=3, window=4)
+    assert [everywhere.window_of(layer) for layer in range(3)] == [4, 4, 4]
+    some = DecoderConfig(100, num_layers=3, window=4, local_layers=(0, 2))
+    assert [some.window_of(layer) for layer in range(3)] == [4, None, 4]
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -24,6 +31,8 @@ def test_derived_sizes():
         ({"num_layers": 0}, "num_layers is 0"),
         ({"mlp_width": 0}, "mlp_width is 0"),
         ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"window": 0}, "window is 0"),
+        ({"window": 4, "local_layers": (1, 12)}, "local_layers has 12; there are layers 0 to 11"),
         ({"positions": "rope", "hidden_size": 6, "num_heads": 2}, "even head width, not 3"),
     ],
 )

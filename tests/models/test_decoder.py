@@ -181,7 +181,7 @@ def test_gpt1_block_is_post_norm_worked_out():
     block, x = decoder.layers[0], torch.randn(4, 32, generator=torch.Generator().manual_seed(0))
     layout = Layout.of([4])
 
-    def attend(layer, q, k, v):
+    def attend(layer, q, k, v, window):
         return attend_rows(layout, layer, q, k, v)
 
     middle = block.attention_norm(x + block.attention(x, None, attend))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from amenable.models import pretrained
+from amenable.models.cache import Cache
 from amenable.models.family import model_types
 from amenable.models.layout import Layout
 
@@ -19,14 +20,19 @@ LLAMA = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 64,
 }
+WINDOW = {"use_sliding_window": True, "sliding_window": 7}
+SLIDING, FULL = "sliding_attention", "full_attention"
 GPT = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
 SHAPES: dict[str, list[dict[str, Any]]] = {
     "gpt2": [GPT | {"n_inner": 80}, GPT | {"activation_function": "relu", "tie_word_embeddings": False}],
     "openai_gpt": [GPT],
     "llama": [LLAMA | {"head_dim": 12}, LLAMA | {"attention_bias": True, "mlp_bias": True}],
-    "mistral": [LLAMA | {"head_dim": 12, "sliding_window": None}],
-    "qwen2": [LLAMA | {"tie_word_embeddings": True}, LLAMA],
-    "qwen3": [LLAMA | {"head_dim": 12}, LLAMA | {"head_dim": 16, "tie_word_embeddings": True}],
+    "mistral": [LLAMA | {"head_dim": 12, "sliding_window": None}, LLAMA | {"sliding_window": 7}],
+    "qwen2": [LLAMA | {"tie_word_embeddings": True}, LLAMA | WINDOW | {"max_window_layers": 1}],
+    "qwen3": [
+        LLAMA | {"head_dim": 12},
+        LLAMA | WINDOW | {"head_dim": 16, "tie_word_embeddings": True, "layer_types": [SLIDING, FULL, SLIDING]},
+    ],
 }
 """shapes of each family, as its config.json has them; vocabulary and ids are those of `theirs`"""
 CASES = [(model_type, index) for model_type, shapes in SHAPES.items() for index in range(len(shapes))]
@@ -83,6 +89,40 @@ def test_a_language_model_in_and_out(model_type, index, tmp_path):
     assert type(again) is type(model)
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     close(again.eval()(padded()).logits, expected)
+
+
+@every_shape
+@torch.inference_mode()
+def test_cached_steps_continue_as_transformers_does(model_type, index, tmp_path):
+    """20 greedy tokens after prompts of several lengths, past the window where there is one."""
+    model = theirs(tmp_path, model_type, index)
+    decoder, prompts, count = pretrained.load_decoder(tmp_path).eval(), tokens().split(LENGTHS), 20
+    cache = Cache(decoder.config, len(prompts), 64)
+    last = Layout.of(LENGTHS)
+    hidden = decoder(tokens(), last, cache, at=last.last_tokens)
+    chosen = [decoder.logits(hidden).argmax(-1)]
+    while len(chosen) < count:
+        chosen.append(decoder.logits(decoder.step(chosen[-1], cache)).argmax(-1))
+    for row, prompt in enumerate(prompts):
+        out = model.generate(
+            prompt[None], attention_mask=torch.ones_like(prompt)[None], do_sample=False, max_new_tokens=count,
+            min_new_tokens=count, eos_token_id=None,
+        )  # fmt: skip
+        assert out[0, len(prompt) :].tolist() == torch.stack(chosen, 1)[row].tolist()
+
+
+@every_shape
+def test_rows_apart_packed_and_behind_a_prefix_they_share(model_type, index, tmp_path):
+    theirs(tmp_path, model_type, index)
+    decoder = pretrained.load_decoder(tmp_path).eval()
+    prefix, *answers = tokens().split([12, 20, 9, 28])
+    rows = [torch.cat([prefix, answer]) for answer in answers]
+    lengths = [len(row) for row in rows]
+    apart = torch.cat([decoder(row, Layout.of([len(row)]))[12:] for row in rows])
+    packed = decoder(torch.cat(rows), Layout.of(lengths)).split(lengths)
+    close(torch.cat([row[12:] for row in packed]), apart)
+    shared = Layout.of(lengths, prefix_lengths=[0, 12, 12])
+    close(decoder(torch.cat([prefix, *answers]), shared)[12:], apart)
 
 
 @every_shape

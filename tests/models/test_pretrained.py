@@ -200,7 +200,6 @@ def test_old_rope_settings_are_read(tmp_path):
         ("Llama", {"rope_parameters": {"rope_type": "longrope", "factor": 8.0}}, "rope_type is 'longrope'"),
         ("Llama", {"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
         ("Llama", {"attention_bias": True}, "attention_bias is True"),
-        ("Qwen2", {"use_sliding_window": True}, "use_sliding_window is True"),
         ("GPT2", {"activation_function": "gelu"}, "activation is 'gelu'"),
         ("GPT2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
         ("GPT2", {"model_type": "bert"}, "model_type is 'bert'; supported are gpt2, llama, mistral, openai_gpt"),
@@ -253,26 +252,6 @@ def test_a_smaller_vocabulary_drops_the_last_rows():
     first_rows = decoder.unembedding.detach()[:50].clone()
     pretrained.resize_vocabulary(decoder, 50, torch.Generator().manual_seed(0))
     assert torch.equal(decoder.unembedding, first_rows) and decoder.config.vocab_size == 50
-
-
-@pytest.mark.parametrize("window", [None, 64, 24])
-@torch.inference_mode()
-def test_mistral_is_read_and_never_leaves_its_window(window, tmp_path):
-    transformers = pytest.importorskip("transformers")
-    sizes = {"vocab_size": 61, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 12}
-    config = transformers.MistralConfig(**sizes, **heads, max_position_embeddings=48, sliding_window=window)
-    torch.manual_seed(3)
-    theirs = transformers.AutoModelForCausalLM.from_config(config).eval()
-    theirs.save_pretrained(tmp_path)
-    decoder = pretrained.load_decoder(tmp_path).eval()
-    assert decoder.config.context_length == (24 if window == 24 else 48)
-    logits = theirs(padded()).logits
-    expected = torch.cat([logits[row, :length] for row, length in enumerate(LENGTHS)])
-    torch.testing.assert_close(our_logits(decoder), expected, rtol=1e-4, atol=1e-4)
-    pretrained.save(tmp_path / "ours", decoder, eos_id=2, pad_id=0)
-    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours").eval()
-    torch.testing.assert_close(again(padded()).logits, logits, rtol=1e-4, atol=1e-4)
 
 
 @torch.inference_mode()

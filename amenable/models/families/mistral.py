@@ -1,4 +1,4 @@
-"""Mistral (Jiang et al., 2023); rows are as long as its attention window, which they never leave."""
+"""Mistral (Jiang et al., 2023): attention to a window of the last tokens."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ CLASSIFIER = "MistralForSequenceClassification"
 
 
 def read(fields: Mapping[str, Any], where: Path) -> DecoderConfig:
-    context = fields["max_position_embeddings"]
-    return read_llama(fields, where, context_length=min(context, fields.get("sliding_window", 4096) or context))
+    return read_llama(fields, where, window=fields.get("sliding_window", 4096))
 
 
 def write(config: DecoderConfig) -> dict[str, Any]:
-    return write_llama(config) | {"head_dim": config.head_size, "sliding_window": None}
+    return write_llama(config) | {"head_dim": config.head_size, "sliding_window": config.window}
 
 
 def parameters(config: DecoderConfig) -> list[ParameterMap]:

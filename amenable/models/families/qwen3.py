@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from amenable.models.config import DecoderConfig
+from amenable.models.families.qwen2 import read_qwen_window, write_qwen_window
 from amenable.models.family import ParameterMap, require_known
 from amenable.models.llama_like import HEAD_NORMS, NORMS, llama_parameters, read_llama, write_llama
 
@@ -15,14 +16,13 @@ CLASSIFIER = "Qwen3ForSequenceClassification"
 
 
 def read(fields: Mapping[str, Any], where: Path) -> DecoderConfig:
-    require_known(where, "use_sliding_window", fields.get("use_sliding_window", False), (False,))
     require_known(where, "attention_bias", fields.get("attention_bias", False), (False,))
-    return read_llama(fields, where, head_width=fields.get("head_dim", 128), qk_norm=True)
+    return read_llama(fields, where, head_width=fields.get("head_dim", 128), qk_norm=True, **read_qwen_window(fields))
 
 
 def write(config: DecoderConfig) -> dict[str, Any]:
-    own = {"head_dim": config.head_size, "attention_bias": False, "use_sliding_window": False}
-    return write_llama(config) | own
+    own = {"head_dim": config.head_size, "attention_bias": False}
+    return write_llama(config) | own | write_qwen_window(config)
 
 
 def parameters(config: DecoderConfig) -> list[ParameterMap]:
