@@ -8,11 +8,21 @@ from pathlib import Path
 from amenable.errors import InputError
 
 CONFIG, ADAPTER_CONFIG, ADAPTER = "config.json", "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_FOLDER = "adapter"
+"""in a run's folder: its adapters as peft's files; the model itself has them merged"""
 
 
 def is_adapter(folder: Path) -> bool:
     """Return True for a folder that holds an adapter and no model of its own."""
     return (folder / ADAPTER_CONFIG).is_file() and not (folder / CONFIG).exists()
+
+
+def adapter_of(folder: Path) -> Path | None:
+    """Return the folder of the adapter that a model's folder is, or holds beside the merged model; None without one."""
+    if is_adapter(folder):
+        return folder
+    inner = folder / ADAPTER_FOLDER
+    return inner if is_adapter(inner) else None
 
 
 def base_folder(folder: Path) -> Path:

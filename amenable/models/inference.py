@@ -27,17 +27,29 @@ def cast_for_inference(model: Model, dtype: torch.dtype, in_place: bool = False)
     unchanged. Layers with an adapter, a parametrization or a hook stay as they are.
     """
     layers = linear_layers(model)
-    if layers and all(linear.weight.dtype == dtype for linear in layers):
+    stored = [linear.weight for linear in layers] + ([model.unembedding] if isinstance(model, Decoder) else [])
+    if layers and all(weight.dtype == dtype for weight in stored):
         return model
-    twin = model if in_place else copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
-    for linear in linear_layers(twin):
-        linear.weight = frozen(linear.weight, dtype)
-        linear.bias = None if linear.bias is None else frozen(linear.bias, dtype)
+    twin = model if in_place else sharing_copy(model)
+    cast_layers(twin, dtype)
     if isinstance(twin, Decoder):
         output = nn.Linear(twin.config.hidden_size, twin.config.vocab_size, bias=False, device="meta")
         output.weight = frozen(twin.padded_unembedding, dtype)
         twin.output, twin.config = output, replace(twin.config, tie_embeddings=False)
     return twin.eval()
+
+
+def cast_layers(model: Decoder | ScalarModel, dtype: torch.dtype) -> None:
+    """Store the plain linear layers of a model's blocks in `dtype`, frozen."""
+    for linear in linear_layers(model):
+        if linear.weight.dtype != dtype:
+            linear.weight = frozen(linear.weight, dtype)
+            linear.bias = None if linear.bias is None else frozen(linear.bias, dtype)
+
+
+def sharing_copy(model: Model) -> Model:
+    """Return a copy of a model whose parameters are the model's own."""
+    return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
 
 
 def linear_layers(model: Decoder | ScalarModel) -> list[nn.Linear]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from amenable.errors import InputError
 from amenable.files import write_text
 from amenable.model_folder import base_folder, is_adapter
-from amenable.models import lora
+from amenable.models import adapter_files, lora
 from amenable.models.config import DecoderConfig
 from amenable.models.decoder import Decoder, normal
 from amenable.models.family import family
@@ -36,6 +36,7 @@ from amenable.models.hf_config import (
     training_dropout,
 )
 from amenable.models.hf_weights import Weights, load_weights, published_tensors
+from amenable.models.inference import sharing_copy
 from amenable.models.tensor_files import MAX_SHARD_BYTES, write_weights
 
 GENERATION = "generation_config.json"
@@ -102,7 +103,7 @@ def load_decoder(folder: Path | str, device: torch.device | str = "cpu", dropout
     """Load a language model from a folder, in fp32. Raises InputError for missing, torn or inconsistent files."""
     if is_adapter(Path(folder)):
         decoder = load_decoder(base_folder(Path(folder)), device, dropout)
-        lora.load_adapters(Path(folder), decoder)
+        adapter_files.load_adapters(Path(folder), decoder)
         lora.merge_adapters(decoder)
         return decoder.requires_grad_(True)
     folder = Path(folder)
@@ -146,9 +147,27 @@ def load_scalar_adapter(folder: Path, label: str | None, device: torch.device | 
         model = load_scalar(base, device, label=label)
     else:
         model = ScalarModel.from_decoder(load_decoder(base, device))
-    lora.load_adapters(folder, model)
+    adapter_files.load_adapters(folder, model)
     lora.merge_adapters(model)
     return model.requires_grad_(True)
+
+
+def scalar_on(base: Decoder, folder: Path, adapter: Path) -> ScalarModel | None:
+    """Return the reward model of a folder as its adapter and head on the weights of `base`, which are shared.
+
+    None where the folder's own head is not the adapter's: then they are of different runs.
+    """
+    model = ScalarModel.from_decoder(sharing_copy(base))
+    adapter_files.load_adapters(adapter, model)
+    if folder != adapter:
+        fields = read_json_object(folder / CONFIG)
+        with Weights(folder) as weights, torch.no_grad():
+            head = weights.take("score.weight", (1, base.config.hidden_size))
+            ours = model.score.weight.cpu()
+            if not any(torch.equal(head, ours.to(dtype).float()) for dtype in (torch.float32, torch.bfloat16)):
+                return None
+            model.score.bias.fill_(float(fields.get("score_bias", 0.0)))
+    return model.requires_grad_(False).eval()
 
 
 def label_row(fields: Mapping[str, Any], label: str | None, folder: Path) -> tuple[int, int]:

@@ -36,11 +36,19 @@ class ModelReward:
     """of a sequence classifier"""
 
     @classmethod
-    def load(cls, folder: Path, runtime: Runtime, label: str | None = None, max_tokens: int = 8192) -> ModelReward:
-        """Load a folder's reward model, or one label of its sequence classifier, with its tokenizer."""
+    def load(
+        cls,
+        folder: Path,
+        runtime: Runtime,
+        label: str | None = None,
+        max_tokens: int = 8192,
+        base: loading.Base | None = None,
+    ) -> ModelReward:
+        """Load a folder's reward model, or one label of its sequence classifier, with its tokenizer. One that is
+        adapters on the model `base` shares its weights."""
         loading.require_model(folder, "amenable reward")
         tokenizer = Tokenizer.load(folder)
-        model = loading.load_reward_model(folder, runtime, tokenizer, label, frozen=True)
+        model = loading.load_reward_model(folder, runtime, tokenizer, label, frozen=True, base=base)
         return cls(model, tokenizer, runtime, max_tokens, folder, label)
 
     @property

@@ -32,6 +32,7 @@ from amenable.rewards.remote import remote_reward
 from amenable.rewards.rules import is_rule, rule_reward
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.forward import Row
+from amenable.train.loading import Base
 from amenable.train.log import Progress, silent
 from amenable.train.runtime import Runtime
 
@@ -125,19 +126,20 @@ def spec_list(specs: Specs) -> list[Spec]:
     return [specs] if isinstance(specs, (str, Path)) or callable(specs) else list(specs)
 
 
-def load_reward(specs: Specs, runtime: Runtime, max_tokens: int = 8192) -> Reward:
-    """Load everything that the specs name. InputError for a missing file, function, label or server."""
+def load_reward(specs: Specs, runtime: Runtime, max_tokens: int = 8192, base: Base | None = None) -> Reward:
+    """Load everything that the specs name; reward models that are adapters on the model `base` share its weights.
+    InputError for a missing file, function, label or server."""
     several = spec_list(specs)
     if not several:
         raise InputError("no reward is given", how=SPELLINGS)
-    parts = [load_part(spec, runtime, max_tokens) for spec in several]
+    parts = [load_part(spec, runtime, max_tokens, base) for spec in several]
     names = [part.name for part in parts]
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise InputError(f"the reward '{repeated}' is given twice", how="give it once, with a weight: SPEC=WEIGHT")
     return Reward(tuple(parts))
 
 
-def load_part(spec: Spec, runtime: Runtime, max_tokens: int) -> Part:
+def load_part(spec: Spec, runtime: Runtime, max_tokens: int, base: Base | None = None) -> Part:
     """Load one SPEC or SPEC=WEIGHT."""
     if not isinstance(spec, (str, Path)):
         name = getattr(spec, "__name__", type(spec).__name__)
@@ -157,7 +159,7 @@ def load_part(spec: Spec, runtime: Runtime, max_tokens: int) -> Part:
     elif not Path(name).exists():
         raise InputError("no such model folder", name, f"make it with 'amenable reward'; {SPELLINGS}")
     else:
-        function = ModelReward.load(Path(name), runtime, max_tokens=max_tokens)
+        function = ModelReward.load(Path(name), runtime, max_tokens=max_tokens, base=base)
     return Part(name, function, weight)
 
 

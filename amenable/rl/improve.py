@@ -71,7 +71,7 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
     needed = memory.describe(algorithm, models, options, [prompt.ids for prompt in prompts])
     run.log.info("; ".join(f"{name} {plan.parameters(model)}" for name, model in algorithm.models.items()))
     run.log.info(f"{plan.rollouts(options, schedule, len(prompts))}; {needed}")
-    for line in lines:
+    for line in filter(None, [memory.describe_sharing(algorithm, models), *lines]):
         run.log.info(line)
     state: dict[str, Stateful] = {"kl_controller": controller}
     state |= {name: TrainedWeights(model) for name, model in algorithm.models.items()}

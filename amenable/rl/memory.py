@@ -61,6 +61,20 @@ def peak_bytes(algorithm: Algorithm, models: Models, options: OnlineOptions, pro
     return memory.peak_bytes(held + FP32 * best, largest, saved, options.max_steps * count, runtime, other_phase)
 
 
+def describe_sharing(algorithm: Algorithm, models: Models) -> str:
+    """Return a line on weights that several models of a run have in common; empty where there are none."""
+    modules = {**algorithm.models, "reference": models.reference}
+    modules |= {f"reward {reward.folder}": reward.model for reward in models.reward.models}
+    owners: dict[int, list[str]] = {}
+    for name, module in modules.items():
+        for weight in module.parameters():
+            owners.setdefault(id(weight), []).append(name)
+    sizes = {id(weight): weight.nbytes for module in modules.values() for weight in module.parameters()}
+    shared = {key: names for key, names in owners.items() if len(names) > 1}
+    sharing = [name for name in modules if any(name in names for names in shared.values())]
+    return f"{', '.join(sharing)} share {sum(map(sizes.__getitem__, shared)) / 2**20:,.0f} MiB" if sharing else ""
+
+
 def full_answers(prompts: Sequence[Sequence[int]], options: OnlineOptions) -> list[Row]:
     """Return the rows of a rollout of some prompts if every answer is as long as it may be."""
     rows = [full_row(list(ids), options.max_new_tokens) for ids in prompts]

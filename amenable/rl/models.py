@@ -9,7 +9,7 @@ from torch import nn
 
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel, critic_from_policy
-from amenable.models.lora import without_adapters
+from amenable.models.lora import adapters, copy_to_train, without_adapters
 from amenable.rewards.model import ModelReward
 from amenable.rewards.spec import Reward, load_reward, reward_inputs
 from amenable.rl.options import OnlineOptions
@@ -17,6 +17,7 @@ from amenable.seeds import derive_seed
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import defaults, loading
 from amenable.train.defaults import Traits
+from amenable.train.loading import Base
 from amenable.train.optimizer import freeze
 from amenable.train.runtime import Runtime
 
@@ -41,26 +42,37 @@ class Models:
 
 
 def load_models(options: OnlineOptions, runtime: Runtime) -> Models:
-    """Load policy and reference from the SFT model, and the reward; dropout off in all."""
+    """Load policy and reference from the SFT model, and the reward; dropout off in all.
+
+    Reference, and reward models that are adapters on the SFT model, share its weights; so does a policy of adapters.
+    """
     policy, tokenizer = loading.load_policy(options.model, runtime)
-    loading.add_adapters(policy, options.lora, options.seed, options.model)
+    loading.add_adapters(policy, options.lora, options.seed, options.model, runtime)
     freeze(policy, options.frozen_layers)
     reference = loading.load_reference(policy, options.model, runtime)
-    reward = load_reward(options.reward, runtime, options.max_tokens_per_pass)
-    return Models(policy, reference, tokenizer, reward, runtime, (reference, *(m.model for m in reward.models)))
+    base = Base(options.model, reference)
+    reward = load_reward(options.reward, runtime, options.max_tokens_per_pass, base)
+    frozen = (reference, *(model.model for model in reward.models))
+    return Models(policy, reference, tokenizer, reward, runtime, frozen)
 
 
 def load_critic(models: Models, options: OnlineOptions) -> ScalarModel:
     """Load a critic that starts as the reward model (Stiennon et al., 2020), the first of the policy's tokenizer; where
-    the reward has none, as the policy's body with a head of zeros. With adapters the body is the policy's own."""
+    the reward has none, as the policy's body with a head of zeros.
+
+    With adapters the critic's other weights are the reward model's, or the policy's, in memory; a reward model's own
+    adapters are trained on.
+    """
     starts = [model for model in models.reward.models if model.folder is not None and model.reads(models.tokenizer)]
+    if not options.lora.rank:
+        return critic_of(starts[0], models) if starts else critic_from_policy(models.policy)
     if starts:
-        critic = critic_of(starts[0], models)
-    elif options.lora.rank:
-        critic = ScalarModel.from_decoder(without_adapters(models.policy))
+        critic = copy_to_train(starts[0].model)
     else:
-        critic = critic_from_policy(models.policy)
-    loading.add_adapters(critic, options.lora, derive_seed(options.seed, "critic"), options.model)
+        critic = ScalarModel.from_decoder(without_adapters(models.policy))
+    if not adapters(critic):
+        seed = derive_seed(options.seed, "critic")
+        loading.add_adapters(critic, options.lora, seed, options.model, models.runtime)
     return critic
 
 

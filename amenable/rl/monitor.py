@@ -23,6 +23,7 @@ from amenable.rl.models import Models
 from amenable.rl.options import OnlineOptions
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.examples import RejectedRows, fitting_prompts
+from amenable.train.loading import Base
 from amenable.train.log import Log
 from amenable.train.run import Run
 
@@ -126,7 +127,8 @@ def held_out_prompts(
 def load_eval_reward(options: OnlineOptions, models: Models) -> Reward | None:
     """Load the reward that is not trained on; None where none is given."""
     specs = options.eval_reward_model
-    return load_reward(specs, models.runtime, options.max_tokens_per_pass) if specs else None
+    base = Base(options.model, models.reference)
+    return load_reward(specs, models.runtime, options.max_tokens_per_pass, base) if specs else None
 
 
 def evaluate(

@@ -134,7 +134,7 @@ def run(config: Config) -> Path:
         return run.out
     runtime = start_runtime(config.device)
     policy, tokenizer = loading.load_policy(config.model, runtime)
-    loading.add_adapters(policy, config.lora, config.seed, config.model)
+    loading.add_adapters(policy, config.lora, config.seed, config.model, runtime)
     freeze(policy, config.frozen_layers)
     context, limit = policy.config.context_length, config.max_tokens_per_pass
     training, validation = read(config, tokenizer, context, run.rejected)

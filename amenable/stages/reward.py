@@ -142,7 +142,7 @@ def run(config: Config) -> Path:
     steps = EpochBatches(len(elements), per_step, config.epochs, config.seed)
     schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_lr_frac)
     model = ScalarModel.from_decoder(decoder).to(runtime.device)
-    loading.add_adapters(model, config.lora, config.seed, config.model)
+    loading.add_adapters(model, config.lora, config.seed, config.model, runtime)
     freeze(model.decoder, config.frozen_layers)
     objective = RankingObjective(model, config.loss_type)
     measured = [row for items in (training, *sets.values()) for ranking in items for row in ranking.rows]

@@ -91,9 +91,8 @@ def run(config: Config) -> Path:
     decoder, base_tokenizer = loading.load_policy(config.model, runtime, "amenable pretrain", config.dropout)
     tokenizer = base_tokenizer.with_chat_template()
     loading.fit_vocabulary(decoder, tokenizer, config.model)
-    loading.add_adapters(
-        decoder, config.lora, config.seed, config.model, tokenizer.vocab_size - base_tokenizer.vocab_size
-    )
+    added = tokenizer.vocab_size - base_tokenizer.vocab_size
+    loading.add_adapters(decoder, config.lora, config.seed, config.model, runtime, added)
     reward = load_reward(config.reward, runtime, config.max_tokens_per_pass) if config.reward else None
     context, (training, held_out) = decoder.config.context_length, read(config, run.rejected)
     training, rows = fitting_conversations("train", training, tokenizer, context, run.rejected, config.data)

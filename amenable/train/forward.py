@@ -19,6 +19,7 @@ from amenable.functional.kl import linear_kl
 from amenable.functional.logprobs import linear_logprobs, linear_nll
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
+from amenable.models.inference import cast_for_inference
 from amenable.models.layout import Layout
 from amenable.train.log import Progress, silent, tracked
 from amenable.train.runtime import Runtime
@@ -94,8 +95,9 @@ def rounding(
     """
     if not runtime.bf16:
         return 0.0
-    runtimes = (runtime, replace(runtime, bf16=False))
-    rounded, exact = (torch.cat(compute_logprobs(decoder, rows, each, max_tokens, temperature)) for each in runtimes)
+    rounded = torch.cat(compute_logprobs(decoder, rows, runtime, max_tokens, temperature))
+    whole = cast_for_inference(decoder, torch.float32)  # adapters are on matrices in bf16
+    exact = torch.cat(compute_logprobs(whole, rows, replace(runtime, bf16=False), max_tokens, temperature))
     return float((rounded - exact).abs().mean())
 
 

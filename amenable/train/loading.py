@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from amenable.errors import InputError
-from amenable.files import disk_errors
-from amenable.model_folder import base_folder
-from amenable.models import lora, pretrained
+from amenable.files import disk_errors, sha256
+from amenable.model_folder import ADAPTER_FOLDER, adapter_of, base_folder
+from amenable.models import adapter_files, lora, pretrained
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
+from amenable.models.inference import cast_layers, linear_layers
 from amenable.seeds import derive_seed
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import reference_logits
 from amenable.train.runtime import Runtime
 
 SaveDtype = Literal["float32", "bfloat16"]
-ADAPTER_FOLDER = "adapter"
-"""in a model's folder: its adapters as peft's files; the model itself has them merged"""
 VOCABULARY_MULTIPLE = 64
 """a vocabulary that grows becomes a multiple of this, for fast matrix products"""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A model in memory that stays as it is, whose weights adapters of the same folder may share."""
+
+    folder: Path
+    decoder: Decoder
+
+    def holds(self, folder: Path) -> bool:
+        """Return True if the weights in another folder are these: the same folder, or files of the same hashes."""
+        if folder.resolve() == self.folder.resolve():
+            return True
+        ours, theirs = (
+            [(path.name, path.stat().st_size, path) for path in sorted(each.glob("*.safetensors"))]
+            for each in (self.folder, folder)
+        )
+        alike = bool(ours) and [file[:2] for file in ours] == [file[:2] for file in theirs]
+        return alike and all(sha256(a) == sha256(b) for (_, _, a), (_, _, b) in zip(ours, theirs))
 
 
 def load_policy(
@@ -36,15 +55,25 @@ def load_policy(
 
 
 def load_reward_model(
-    folder: Path, runtime: Runtime, tokenizer: Tokenizer, label: str | None = None, frozen: bool = False
+    folder: Path,
+    runtime: Runtime,
+    tokenizer: Tokenizer,
+    label: str | None = None,
+    frozen: bool = False,
+    base: Base | None = None,
 ) -> ScalarModel:
     """Load a reward model, or a classifier's `label`, in evaluation mode. InputError unless `tokenizer` is its own.
 
-    frozen: without gradients, its matrices stored in the dtype of their products; not to be saved.
+    frozen: without gradients, its matrices stored in the dtype of their products; not to be saved. base: a frozen
+    reward model that is adapters on this model shares its weights.
     """
     require_model(folder, "amenable reward")
     require_same_tokenizer(tokenizer, Tokenizer.load(folder), folder)
-    model = pretrained.load_scalar(folder, runtime.device, label=label).eval()
+    adapter, model = adapter_of(folder), None
+    if base is not None and frozen and label is None and adapter is not None and base.holds(base_folder(adapter)):
+        model = pretrained.scalar_on(base.decoder, folder, adapter)
+    if model is None:
+        model = pretrained.load_scalar(folder, runtime.device, label=label).eval()
     model.decoder.num_tokens = min(tokenizer.vocab_size, model.decoder.config.vocab_size)
     return runtime.to_inference(model).requires_grad_(False) if frozen else model
 
@@ -57,14 +86,24 @@ def load_reference(policy: Decoder, folder: Path, runtime: Runtime) -> Decoder:
 
 
 def add_adapters(
-    model: Decoder | ScalarModel, options: lora.LoraOptions, seed: int, folder: Path, new_tokens: int = 0
+    model: Decoder | ScalarModel,
+    options: lora.LoraOptions,
+    seed: int,
+    folder: Path,
+    runtime: Runtime,
+    new_tokens: int = 0,
 ) -> None:
-    """Freeze a model and add adapters, drawn by the seed; without a rank nothing changes. InputError for tokens whose
-    embeddings nothing would train."""
+    """Freeze a model and add adapters, drawn by the seed; without a rank nothing changes.
+
+    In a bf16 run the frozen matrices are stored in bf16, in which their products are; `save_model` reads them again.
+    InputError for tokens whose embeddings nothing would train.
+    """
     if options.rank and new_tokens:
         problem = f"the chat template adds {new_tokens} tokens, whose embeddings adapters do not train"
         raise InputError(problem, folder, "train all weights, or start from a chat model")
     lora.add_adapters(model, options, derive_seed(seed, "adapters"), str(folder))
+    if options.rank and runtime.bf16:
+        cast_layers(model, torch.bfloat16)
 
 
 def save_model(folder: Path, model: Decoder | ScalarModel, tokenizer: Tokenizer, dtype: SaveDtype = "float32") -> None:
@@ -82,7 +121,8 @@ def save_model(folder: Path, model: Decoder | ScalarModel, tokenizer: Tokenizer,
         ids = original | ({"pad": tokenizer.pad_id} if scalar else {})
     if lora.adapters(model):
         with disk_errors(folder):
-            lora.save_adapters(folder / ADAPTER_FOLDER, model)
+            adapter_files.save_adapters(folder / ADAPTER_FOLDER, model)
+        restore_matrices(decoder)
         lora.merge_adapters(model)
     if dtype == "bfloat16":
         round_weights(model, torch.bfloat16)
@@ -98,6 +138,19 @@ def save_model(folder: Path, model: Decoder | ScalarModel, tokenizer: Tokenizer,
             generation=tokenizer.generation_config,
             dtype=torch.bfloat16 if dtype == "bfloat16" else None,
         )
+
+
+def restore_matrices(decoder: Decoder) -> None:
+    """Read the matrices again that a bf16 run has rounded, from the folder that adapters are on."""
+    layers = [linear for linear in linear_layers(decoder) if linear.weight.dtype != torch.float32]
+    if not layers:
+        return
+    whole = pretrained.load_decoder(Path(decoder.adapter_base), decoder.token_embedding.weight.device)
+    originals = {name: module for name, module in whole.named_modules() if isinstance(module, torch.nn.Linear)}
+    for name, module in decoder.named_modules():
+        if module in layers:
+            original = originals[name.removesuffix(".base")]
+            module.weight, module.bias = original.weight, original.bias
 
 
 @torch.no_grad()

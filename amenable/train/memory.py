@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from amenable.functional.logprobs import CACHE_LOGITS, KEEP_LOGITS_BYTES, chunk_size
@@ -51,7 +52,7 @@ class Model:
     bytes: int
     """of the parameters"""
     matrices: int
-    """parameters in the layers' matrices"""
+    """parameters in the layers' matrices, as far as they are in fp32"""
     training: int = 0
     """parameters that train"""
     moments: int = 0
@@ -65,7 +66,7 @@ def model_of(module: nn.Module, optimizer: OptimizerConfig | None = None) -> Mod
     decoder = module.decoder if isinstance(module, ScalarModel) else module
     assert isinstance(decoder, Decoder)
     count, size = sum(p.numel() for p in module.parameters()), sum(p.nbytes for p in module.parameters())
-    matrices = sum(p.numel() for p in decoder.layers.parameters() if p.ndim == 2)
+    matrices = sum(p.numel() for p in decoder.layers.parameters() if p.ndim == 2 and p.dtype == torch.float32)
     if optimizer is None:
         return Model(decoder.config, count, size, matrices, predicts=decoder is module)
     muon = optimizer.muon_learning_rate > 0

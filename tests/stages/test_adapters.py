@@ -1,6 +1,7 @@
 """Adapters in every stage that trains a model: the base stays, the result is merged and saved apart, runs resume."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from amenable.models.lora import LoraOptions, adapters, without_adapters
 from amenable.rl import memory
 from amenable.rl.models import load_critic, load_models
 from amenable.stages import dpo, ppo, reward, rloo, sft
-from amenable.train import defaults, loading
+from amenable.train import defaults, forward, loading
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.runtime import DeviceOptions, Runtime
 
@@ -96,6 +97,102 @@ def test_policy_reference_and_critic_share_one_base(
     assert not theirs & {p.data_ptr() for p in own} and len(adapters(critic)) == len(adapters(models.policy))
 
 
+ROWS = [([1, 40, 41, 50, 51], [False, False, True, True, True]), ([1, 40, 60], [False, True, True])]
+
+
+def of_two_precisions(runtime: Runtime) -> list[tuple[Runtime, float]]:
+    return [(runtime, 1e-5), (replace(runtime, bf16=True), 0.02)]
+
+
+@pytest.fixture
+def adapted_judge(configs: dict[str, tuple[Any, Any]]) -> Path:
+    """A reward model that is adapters on the policy's base."""
+    stage, config = configs["reward"]
+    return stage.run(config)
+
+
+@pytest.mark.parametrize("inner", ["", "adapter"])
+def test_a_reward_model_of_adapters_is_on_the_policys_base(
+    configs: dict[str, tuple[Any, Any]], adapted_judge: Path, inner: str, runtime: Runtime
+) -> None:
+    folder = adapted_judge / inner
+    for each, tolerance in of_two_precisions(runtime):
+        config = replace(configs["ppo"][1], reward=(str(folder),))
+        models = load_models(config, each)
+        critic, reward = load_critic(models, config), models.reward.models[0].model
+        base = {id(p) for layer in models.reference.layers for p in layer.parameters()}
+        for decoder in (models.policy, critic.decoder, reward.decoder):
+            own = {id(p) for layer in without_adapters(decoder).layers for p in layer.parameters()}
+            assert own == base
+        kind = torch.bfloat16 if each.bf16 else torch.float32
+        assert {p.dtype for p in models.policy.layers.parameters() if p.ndim == 2 and not p.requires_grad} == {kind}
+        merged = loading.load_reward_model(folder, each, models.tokenizer, frozen=True)
+        ours, theirs = (forward.compute_rewards(model, ROWS, each, 100) for model in (reward, merged))
+        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+        assert not torch.allclose(theirs, torch.zeros(2), atol=0.05)
+        # the critic starts as the reward model, and leaves it as it is when it trains
+        values, before = (forward.compute_values(critic, ROWS, each, 100)[0][-1], ours.clone())
+        whole = forward.compute_values(merged, ROWS, each, 100)[0][-1]
+        torch.testing.assert_close(values, whole, rtol=tolerance, atol=tolerance)
+        with torch.no_grad():
+            for weight in critic.parameters():
+                if weight.requires_grad:
+                    weight.add_(1.0)
+        assert torch.equal(forward.compute_rewards(reward, ROWS, each, 100), before)
+        assert {"score.weight", "score.bias"} < {name for name, p in critic.named_parameters() if p.requires_grad}
+
+
+def test_a_policy_that_trains_all_weights_shares_its_reference_with_the_reward(
+    configs: dict[str, tuple[Any, Any]], adapted_judge: Path, runtime: Runtime
+) -> None:
+    config = replace(configs["ppo"][1], reward=(str(adapted_judge),), lora=LoraOptions())
+    models = load_models(config, runtime)
+    reward = models.reward.models[0].model
+    ids = {id(p) for p in models.reference.parameters()}
+    assert {id(p) for p in without_adapters(reward.decoder).parameters()} <= ids
+    assert not ids & {id(p) for p in models.policy.parameters()}
+    critic = load_critic(models, config)
+    assert not adapters(critic) and all(p.requires_grad for p in critic.parameters())
+
+
+def test_a_head_of_another_run_beside_the_adapter_is_a_model_of_its_own(
+    configs: dict[str, tuple[Any, Any]], adapted_judge: Path, judge: Path, runtime: Runtime, tmp_path: Path
+) -> None:
+    mixed = shutil.copytree(judge, tmp_path / "mixed")
+    shutil.copytree(adapted_judge / "adapter", mixed / "adapter", dirs_exist_ok=True)
+    models = load_models(replace(configs["ppo"][1], reward=(str(mixed),)), runtime)
+    reward = models.reward.models[0].model
+    assert not adapters(reward)
+    theirs = loading.load_reward_model(judge, runtime, models.tokenizer, frozen=True)
+    ours, theirs = (forward.compute_rewards(model, ROWS, runtime, 100) for model in (reward, theirs))
+    assert torch.equal(ours, theirs)
+
+
+def test_ppo_on_one_base_is_ppo_on_merged_models_and_says_what_is_shared(
+    configs: dict[str, tuple[Any, Any]], adapted_judge: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied = shutil.copytree(adapted_judge, tmp_path / "merged", ignore=shutil.ignore_patterns("adapter"))
+    config = replace(configs["ppo"][1], max_steps=2)
+    one = ppo.run(replace(config, reward=(str(adapted_judge),), out=tmp_path / "one"))
+    assert "policy, critic, reference, reward" in " ".join(capsys.readouterr().err.split())
+    two = ppo.run(replace(config, reward=(str(copied),), out=tmp_path / "two"))
+    ours, theirs = (json.loads((out / "metrics.jsonl").read_text().splitlines()[0]) for out in (one, two))
+    assert ours["objective/scores"] == pytest.approx(theirs["objective/scores"], abs=1e-4)
+    assert ours["loss/value_avg"] == pytest.approx(theirs["loss/value_avg"], rel=1e-3)
+
+
+def test_a_bf16_run_merges_into_the_weights_as_they_are_in_the_folder(
+    configs: dict[str, tuple[Any, Any]], assistant: Path
+) -> None:
+    stage, config = configs["sft"]
+    out = stage.run(replace(config, device=DeviceOptions("cpu", "bf16", 1), epochs=1))
+    base, ours = load_file(assistant / "model.safetensors"), load_file(out / "model.safetensors")
+    tensors = load_file(out / "adapter" / "adapter_model.safetensors")
+    for key in ("model.layers.0.self_attn.v_proj.weight", "model.layers.1.mlp.down_proj.weight"):
+        a, b = (tensors[f"base_model.model.{key[:-6]}lora_{x}.weight"] for x in "AB")
+        torch.testing.assert_close(ours[key], base[key] + 4.0 * (b @ a), rtol=1e-6, atol=1e-6)
+
+
 def test_a_folder_of_adapters_goes_wherever_a_model_goes(
     configs: dict[str, tuple[Any, Any]], assistant: Path, files: Any, tmp_path: Path
 ) -> None:
@@ -119,9 +216,9 @@ def test_the_learning_rate_is_ten_times_that_of_all_weights(assistant: Path) -> 
 def test_new_tokens_are_refused_where_nothing_would_train_their_embeddings(assistant: Path, runtime: Runtime) -> None:
     decoder, _ = loading.load_policy(assistant, runtime)
     with pytest.raises(InputError, match="adds 4 tokens, whose embeddings adapters do not train; train all weights"):
-        loading.add_adapters(decoder, LORA, 0, assistant, new_tokens=4)
+        loading.add_adapters(decoder, LORA, 0, assistant, runtime, new_tokens=4)
     assert not adapters(decoder)
-    loading.add_adapters(decoder, LoraOptions(), 0, assistant, new_tokens=4)
+    loading.add_adapters(decoder, LoraOptions(), 0, assistant, runtime, new_tokens=4)
     assert not adapters(decoder)
 
 
