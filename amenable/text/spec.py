@@ -36,8 +36,8 @@ def without_special_tokens(spec: Mapping[str, Any], special: Collection[str]) ->
     if unknown in special:
         model["unk_token"] = None
     model["vocab"] = {piece: i for piece, i in model["vocab"].items() if piece not in special}
-    merges = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
-    model["merges"] = [list(pair) for pair in merges if not special & {*pair, "".join(pair)}]
+    merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
+    model["merges"] = [pair for pair in merges if special.isdisjoint(pair) and "".join(pair) not in special]
     added = [token for token in spec["added_tokens"] if token["content"] not in special]
     # the library gives an added token that the vocabulary lacks the next free id, which may differ from the token's id
     model["vocab"] |= {token["content"]: token["id"] for token in added}

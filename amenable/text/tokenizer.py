@@ -99,7 +99,7 @@ class Tokenizer:
         self.eos_id, self.end_of_turn_id = ids[eos], ids[self.end_of_turn]
         self.stop_ids = tuple(dict.fromkeys([self.end_of_turn_id, *files.stop_ids, self.eos_id]))
         self.special_ids = frozenset(token["id"] for token in self._special.values())
-        self.vocab_size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
+        self.vocab_size = max(*spec["model"]["vocab"].values(), *ids.values()) + 1
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, chat: bool = False) -> Tokenizer:
@@ -149,7 +149,8 @@ class Tokenizer:
         if not isinstance(backend.model, models.BPE):
             raise InputError(f"a {type(backend.model).__name__} tokenizer", file, "only BPE tokenizers are read")
         files = TokenizerFiles.read(folder)
-        names, known = files.special_tokens_map, backend.get_vocab(with_added_tokens=True)
+        names = files.special_tokens_map
+        known = {name for name in (*EOS_CANDIDATES, BOS) if backend.token_to_id(name) is not None}
         eos = names.get("eos_token") or next((name for name in EOS_CANDIDATES if name in known), EOS)
         bos, pad = names.get("bos_token") or None, names.get("pad_token") or None
         if "bos_token" not in names:
