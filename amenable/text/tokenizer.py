@@ -177,6 +177,11 @@ class Tokenizer:
             config["eos_token_id"] = self.stop_ids[0] if len(self.stop_ids) == 1 else list(self.stop_ids)
         return config
 
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Return tokenizer.json, parsed."""
+        return json.loads(self._backend.to_str())
+
     @cached_property
     def opening_ids(self) -> list[int]:
         """Return the ids before plain text: [bos], or [] where transformers adds no bos for the same folder.
