@@ -69,7 +69,7 @@ def save(
     dtype = decoder.token_embedding.weight.dtype if dtype is None else dtype
     fields = with_origin(published_config(decoder.config, model_type), decoder, folder / CONFIG)
     fields |= {name: ids for name, ids in tokens.items() if name in fields or ids is not None or decoder.origin is None}
-    fields["torch_dtype" if "torch_dtype" in fields else "dtype"] = str(dtype).removeprefix("torch.")
+    fields = with_dtype(fields, dtype)
     tensors = published_tensors(decoder, model_type)
     if isinstance(model, ScalarModel):
         tensors["score.weight"] = model.score.weight.detach()
@@ -84,6 +84,18 @@ def save(
     if not isinstance(model, ScalarModel):
         write_json(folder / GENERATION, tokens if generation is None else generation)
     write_json(folder / CONFIG, fields)
+
+
+def with_dtype(fields: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """Return config.json's fields with the dtype of the weights."""
+    return {**fields, "torch_dtype" if "torch_dtype" in fields else "dtype": str(dtype).removeprefix("torch.")}
+
+
+def stored_dtype(decoder: Decoder) -> torch.dtype:
+    """Return the dtype of the files that a decoder was loaded from; float32 for a new one."""
+    fields = decoder.origin or {}
+    name = fields.get("torch_dtype", fields.get("dtype"))
+    return {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(str(name), torch.float32)
 
 
 def with_origin(fields: dict[str, Any], decoder: Decoder, where: Path) -> dict[str, Any]:
@@ -111,9 +123,9 @@ def load_decoder(folder: Path | str, device: torch.device | str = "cpu", dropout
     if is_classifier(fields):
         raise InputError("holds a reward model, not a language model", folder)
     decoder = Decoder(replace(decoder_config(fields, folder / CONFIG), dropout=dropout), device="meta")
-    decoder.origin = fields
     with Weights(folder, device) as weights:
         load_weights(decoder, weights, fields["model_type"])
+        decoder.origin = with_dtype(fields, weights.dtype)
     return decoder
 
 
@@ -130,11 +142,11 @@ def load_scalar(
         raise InputError("holds a language model, not a reward model", folder, "'amenable reward' makes one")
     config = replace(decoder_config(fields, folder / CONFIG), dropout=dropout, tie_embeddings=True)
     model = ScalarModel(Decoder(config, device="meta"))
-    model.decoder.origin = fields
     row, count = label_row(fields, label, folder)
     with Weights(folder, device) as weights:
         score = weights.take("score.weight", (count, config.hidden_size))[row : row + 1].clone()
         load_weights(model.decoder, weights, fields["model_type"])
+        model.decoder.origin = with_dtype(fields, weights.dtype)
     bias = torch.tensor([float(fields.get("score_bias", 0.0))])
     model.score.load_state_dict({"weight": score, "bias": bias}, assign=True)
     return model.to(device)

@@ -14,13 +14,16 @@ from amenable.model_folder import ADAPTER_FOLDER, adapter_of, base_folder
 from amenable.models import adapter_files, lora, pretrained
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
+from amenable.models.hf_config import model_type_of
+from amenable.models.hf_weights import published_tensors
 from amenable.models.inference import cast_layers, linear_layers
+from amenable.models.tensor_files import MAX_SHARD_BYTES
 from amenable.seeds import derive_seed
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import reference_logits
 from amenable.train.runtime import Runtime
 
-SaveDtype = Literal["float32", "bfloat16"]
+SaveDtype = Literal["source", "float32", "bfloat16", "float16"]
 VOCABULARY_MULTIPLE = 64
 """a vocabulary that grows becomes a multiple of this, for fast matrix products"""
 
@@ -106,11 +109,18 @@ def add_adapters(
         cast_layers(model, torch.bfloat16)
 
 
-def save_model(folder: Path, model: Decoder | ScalarModel, tokenizer: Tokenizer, dtype: SaveDtype = "float32") -> None:
+def save_model(
+    folder: Path,
+    model: Decoder | ScalarModel,
+    tokenizer: Tokenizer,
+    dtype: SaveDtype = "source",
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
     """Write a model folder in the published format, with a tokenizer, and reference logits for `amenable verify`.
 
-    bos, eos and pad ids in config.json are those of the folder that the model was loaded from, if any. bfloat16 rounds
-    the weights of `model` itself, so that the reference logits are those of the saved weights.
+    bos, eos and pad ids in config.json are those of the folder that the model was loaded from, if any, and so is the
+    dtype `source`; a new model's is float32. Half precision rounds the weights of `model` itself, so that the reference
+    logits are those of the saved weights. InputError for weights that float16 cannot hold.
     """
     decoder = model.decoder if isinstance(model, ScalarModel) else model
     scalar = decoder is not model
@@ -124,8 +134,8 @@ def save_model(folder: Path, model: Decoder | ScalarModel, tokenizer: Tokenizer,
             adapter_files.save_adapters(folder / ADAPTER_FOLDER, model)
         restore_matrices(decoder)
         lora.merge_adapters(model)
-    if dtype == "bfloat16":
-        round_weights(model, torch.bfloat16)
+    saved = pretrained.stored_dtype(decoder) if dtype == "source" else getattr(torch, dtype)
+    round_weights(model, saved)
     with disk_errors(folder):
         tokenizer.save(folder)
         reference_logits.save(folder, model)
@@ -136,7 +146,8 @@ def save_model(folder: Path, model: Decoder | ScalarModel, tokenizer: Tokenizer,
             eos_id=ids["eos"],
             pad_id=ids["pad"],
             generation=tokenizer.generation_config,
-            dtype=torch.bfloat16 if dtype == "bfloat16" else None,
+            dtype=saved,
+            max_shard_bytes=max_shard_bytes,
         )
 
 
@@ -154,10 +165,27 @@ def restore_matrices(decoder: Decoder) -> None:
 
 
 @torch.no_grad()
-def round_weights(model: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Round every parameter to the values of `dtype`, keeping its own dtype."""
+def round_weights(model: Decoder | ScalarModel, dtype: torch.dtype) -> None:
+    """Round every parameter to the values of `dtype`, keeping its own dtype. InputError, with none rounded, for numbers
+    beyond those of `dtype`."""
+    for name, weight in weights_by_published_name(model).items():
+        largest = max(float(weight.amax()), -float(weight.amin()))
+        if largest > torch.finfo(dtype).max:
+            problem = f"{name} holds {largest:,.0f}, and {str(dtype).removeprefix('torch.')} holds no number above"
+            hint = "repeat the command with --save-dtype bfloat16, or float32"
+            raise InputError(f"{problem} {torch.finfo(dtype).max:,.0f}", how=hint)
     for parameter in model.parameters():
-        parameter.copy_(parameter.to(dtype))
+        if parameter.dtype != dtype:
+            parameter.copy_(parameter.to(dtype))
+
+
+def weights_by_published_name(model: Decoder | ScalarModel) -> dict[str, torch.Tensor]:
+    """Return the weights of a decoder, or of one with a head, by the names of its files."""
+    decoder = model.decoder if isinstance(model, ScalarModel) else model
+    head = (
+        {"score.weight": model.score.weight, "score.bias": model.score.bias} if isinstance(model, ScalarModel) else {}
+    )
+    return {**published_tensors(decoder, model_type_of(decoder.config, decoder.origin)), **head}
 
 
 def require_model(folder: Path, made_by: str) -> None:

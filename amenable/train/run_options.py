@@ -56,8 +56,9 @@ class TrainingOptions(RunOptions):
     """steps between two checkpoints; 0 saves only when the run is stopped"""
     keep_checkpoints: int = 2
     """newest checkpoints that are kept during the run"""
-    save_dtype: SaveDtype = "float32"
-    """dtype of the final model's weights; bfloat16 rounds them to 8 bits, in half the space. Training is fp32"""
+    save_dtype: SaveDtype = "source"
+    """dtype of the final model's weights: that of the folder it started from (of a new model float32), or another;
+    bfloat16 rounds to 8 bits and float16 to 11, in half the space. Training is fp32"""
     inspect_batch: bool = False
     """show the first batch and its loss mask, and stop before training"""
 

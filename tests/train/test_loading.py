@@ -21,6 +21,7 @@ from amenable.models.layout import Layout
 from amenable.text.chat import render
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import loading, reference_logits
+from amenable.train.loading import SaveDtype
 from amenable.train.runtime import Runtime
 
 
@@ -235,10 +236,67 @@ def test_bf16_folders_come_back_to_the_bit_and_trained_weights_are_rounded_once(
     loading.save_model(tmp_path / "2", loaded, tokenizer, "bfloat16")
     for name in ("model.safetensors", "config.json", "probe.tensors"):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
-    loading.save_model(tmp_path / "3", loaded, tokenizer)
+    loading.save_model(tmp_path / "3", loaded, tokenizer, "float32")
     assert same_weights(loading.load_policy(tmp_path / "3", runtime)[0], loaded)
     small, large = ((tmp_path / n / "model.safetensors").stat().st_size for n in "13")
     assert small < 0.6 * large
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_model_is_saved_in_the_dtype_it_came_in(
+    dtype: SaveDtype, make_decoder: Callable[..., Decoder], words: Tokenizer, runtime: Runtime, tmp_path: Path
+) -> None:
+    """Of the files, whatever config.json says; reference logits are those of the weights that are saved."""
+    loading.save_model(tmp_path / "1", make_decoder(vocab_size=words.vocab_size), words, dtype)
+    facts = json.loads((tmp_path / "1" / "config.json").read_text())
+    assert facts.pop("dtype") == dtype
+    for said in ({}, {"dtype": "float64"}, {"torch_dtype": "bfloat16"}):
+        (tmp_path / "1" / "config.json").write_text(json.dumps(facts | said))
+        model, tokenizer = loading.load_policy(tmp_path / "1", runtime)
+        with torch.no_grad():
+            model.token_embedding.weight += 0.0123456789
+        loading.save_model(tmp_path / "2", model, tokenizer)
+        assert json.loads((tmp_path / "2" / "config.json").read_text())[next(iter(said), "dtype")] == dtype
+        assert {tensor.dtype for tensor in load_file(tmp_path / "2" / "model.safetensors").values()} == {
+            getattr(torch, dtype)
+        }
+        stored, again = reference_logits.read(tmp_path / "2"), loading.load_policy(tmp_path / "2", runtime)[0]
+        assert stored is not None and torch.equal(stored.values, reference_logits.replay(stored, again).values)
+
+
+def test_a_new_model_is_saved_as_fp32_and_a_reward_model_as_its_base(
+    make_decoder: Callable[..., Decoder], words: Tokenizer, runtime: Runtime, tmp_path: Path
+) -> None:
+    loading.save_model(tmp_path / "1", make_decoder(vocab_size=words.vocab_size), words)
+    assert json.loads((tmp_path / "1" / "config.json").read_text())["dtype"] == "float32"
+    loading.save_model(tmp_path / "2", loading.load_policy(tmp_path / "1", runtime)[0], words, "float16")
+    scorer = ScalarModel.from_decoder(loading.load_policy(tmp_path / "2", runtime)[0])
+    loading.save_model(tmp_path / "3", scorer, words)
+    assert load_file(tmp_path / "3" / "model.safetensors")["score.weight"].dtype == torch.float16
+
+
+def test_weights_beyond_float16_are_refused_by_name_with_nothing_rounded(
+    make_decoder: Callable[..., Decoder], words: Tokenizer, tmp_path: Path
+) -> None:
+    model = make_decoder(vocab_size=words.vocab_size)
+    with torch.no_grad():
+        model.layers[1].attention.qkv.weight[-1, 0] = -71_000.0
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    problem = r"v_proj\.weight holds 71,000, and float16 holds no number above 65,504; .*--save-dtype bfloat16, or"
+    with pytest.raises(InputError, match=problem):
+        loading.save_model(tmp_path, model, words, "float16")
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not list(tmp_path.glob("*.safetensors"))
+    loading.save_model(tmp_path, model, words, "bfloat16")
+
+
+def test_large_weights_are_saved_in_parts_and_a_folder_of_parts_is_a_model(
+    make_decoder: Callable[..., Decoder], words: Tokenizer, runtime: Runtime, tmp_path: Path
+) -> None:
+    loading.save_model(tmp_path, make_decoder(vocab_size=words.vocab_size), words, max_shard_bytes=30_000)
+    assert len(list(tmp_path.glob("model-0*.safetensors"))) > 1
+    stored, model = reference_logits.read(tmp_path), loading.load_policy(tmp_path, runtime)[0]
+    assert stored is not None and torch.equal(stored.values, reference_logits.replay(stored, model).values)
 
 
 def test_a_bf16_reward_model_gives_the_rewards_of_its_probe(
