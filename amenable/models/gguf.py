@@ -8,6 +8,7 @@ vector of the frequencies' divisors, rope_freqs.weight.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from amenable.errors import InputError
 from amenable.models.config import DecoderConfig
 from amenable.models.decoder import Decoder
 from amenable.models.gguf_file import COPY_IT, FILE_TYPES, GGUFFile, Kind, gguf_package, write_gguf
-from amenable.models.hf_config import decoder_config, model_type_of
+from amenable.models.hf_config import decoder_config, describes, model_type_of
 from amenable.models.hf_weights import ParameterMap, parameter_map, shortened
 from amenable.models.rope import RopeScaling
 
@@ -66,8 +67,7 @@ def save_decoder(
     Returns the names of the matrices that are f16 since q8_0 cannot have their shape. InputError for a decoder that
     llama.cpp has no architecture for.
     """
-    config = decoder.config
-    architecture = architecture_of(config)
+    architecture, config = architecture_of(decoder.config), without_window(decoder.config)
     state = decoder.state_dict()
     shapes, parameters = dict[str, tuple[int, ...]](), list[tuple[str, str, slice]]()
     for entry, theirs in gguf_names(config, architecture).items():
@@ -93,17 +93,28 @@ def save_decoder(
 
 def architecture_of(config: DecoderConfig) -> str:
     """Return llama.cpp's name of a configuration's architecture. InputError if it has none."""
-    model_type = model_type_of(config)
-    if model_type not in ARCHITECTURES:
-        problem = f"llama.cpp has no architecture for {model_type}"
+    plain = without_window(config)
+    architecture = next((name for name in ARCHITECTURES if describes(name, plain)), None)
+    if architecture is None:
+        problem = f"llama.cpp's architecture of {model_type_of(config)} is not written"
         raise InputError(problem, how="these can be exported: " + ", ".join(ARCHITECTURES))
     if config.activation == "relu":
         raise InputError("llama.cpp's gpt2 has no relu", how="train a model with gelu, as the preset gpt2 has")
     scaling = config.rope_scaling
-    plain = scaling is None or scaling.rope_type != "yarn" or yarn(scaling) == scaling
-    if not plain:
+    if scaling is not None and scaling.rope_type == "yarn" and yarn(scaling) != scaling:
         raise InputError("llama.cpp has no such yarn scaling of positions", how="export it as a folder, without --gguf")
-    return model_type
+    return architecture
+
+
+def without_window(config: DecoderConfig) -> DecoderConfig:
+    """Return a configuration without a window of attention, which llama.cpp does not have in these architectures: its
+    context is at most the window, within which both are the same."""
+    return replace(
+        config,
+        window=None,
+        local_layers=None,
+        context_length=min(config.context_length, config.window or config.context_length),
+    )
 
 
 def gguf_names(config: DecoderConfig, architecture: str) -> dict[ParameterMap, tuple[str, ...]]:

@@ -122,6 +122,11 @@ def test_dynamic_scaling_is_none_within_the_context(tmp_path: Path) -> None:
     assert gguf.load_decoder(GGUFFile.read(tmp_path / "a.gguf")).config.rope_scaling is None
 
 
+def test_a_window_is_the_longest_context(tmp_path: Path) -> None:
+    save(tmp_path / "a.gguf", decoder_of(replace(LLAMA, window=10)))
+    assert gguf.load_decoder(GGUFFile.read(tmp_path / "a.gguf")).config.context_length == 10
+
+
 def test_an_output_that_repeats_the_embedding_is_tied(tmp_path: Path) -> None:
     decoder = decoder_of(replace(GPT2, tie_embeddings=False))
     assert decoder.output is not None
@@ -133,7 +138,10 @@ def test_an_output_that_repeats_the_embedding_is_tied(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"norm_placement": "post", "mlp_width": None}, "llama.cpp has no architecture for openai-gpt; these can be"),
+        (
+            {"norm_placement": "post", "mlp_width": None},
+            "llama.cpp's architecture of openai_gpt is not written; these can be",
+        ),
         ({"activation": "relu"}, "llama.cpp's gpt2 has no relu"),
         ({"norm": "rms"}, "no published architecture is"),
     ],
@@ -172,7 +180,7 @@ def rewrite(path: Path, changes: dict[str, Any], names: dict[str, str | None]) -
         ({"llama.block_count": 3}, {}, "lacks blk.2.attn_k.weight, blk.2.attn_norm.weight"),
         ({"llama.block_count": 2**31}, {}, "has 20 tensors for 2147483648 layers"),
         ({"llama.block_count": 1}, {}, "holds blk.1.attn_k.weight"),
-        ({"llama.embedding_length": 40}, {}, "token_embd.weight is [67, 48] where the metadata say [67, 40]"),
+        ({"llama.embedding_length": 54}, {}, "token_embd.weight is [67, 48] where the metadata say [67, 54]"),
         ({"llama.attention.head_count_kv": [2, 2]}, {}, "llama.attention.head_count_kv is not a number"),
         ({"llama.rope.dimension_count": 4}, {}, "rotates a part of each head"),
         ({"llama.rope.scaling.type": "longrope"}, {}, "its positions are scaled by longrope"),
