@@ -35,8 +35,12 @@ TILE_BYTES = 3 << 20  # of keys and values for each thread: larger ones leave it
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Turn each pair (x_i, x_{i + W/2}) by its angle, [N, H, W] -> [N, H, W]: the "rotate_half" pairing of Llama."""
-    return Rotate.apply(x, *rotation)
+    """Turn each pair (x_i, x_{i + W/2}) by its angle, [N, H, W] -> [N, H, W]: the "rotate_half" pairing of Llama. Of
+    fewer angles W is their double, and the rest of a head stays as it is."""
+    width = 2 * rotation[0].shape[-1]
+    if width == x.shape[-1]:
+        return Rotate.apply(x, *rotation)
+    return torch.cat([Rotate.apply(x[..., :width], *rotation), x[..., width:]], -1)
 
 
 class Rotate(torch.autograd.Function):

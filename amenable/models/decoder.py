@@ -1,7 +1,10 @@
-"""The transformer decoder of GPT-1/2/3, Llama and Qwen, by configuration, over flat batches without padding.
+"""The transformer decoder of GPT, Llama, Qwen, Gemma and others, by configuration, over flat batches without padding.
 
-    pre-norm (GPT-2, Llama):   x = x + attention(norm(x));   x = x + mlp(norm(x));   a norm at the end
-    post-norm (GPT-1):         x = norm(x + attention(x));   x = norm(x + mlp(x))
+    pre (GPT-2, Llama)      x = x + attention(norm(x));         x = x + mlp(norm(x));         a norm at the end
+    branch (OLMo 2)         x = x + norm(attention(x));         x = x + norm(mlp(x));         a norm at the end
+    sandwich (Gemma 3)      x = x + norm(attention(norm(x)));   x = x + norm(mlp(norm(x)));   a norm at the end
+    post (GPT-1)            x = norm(x + attention(x));         x = norm(x + mlp(x))
+    parallel (GPT-NeoX)     x = x + attention(norm(x)) + mlp(norm(x));                        a norm at the end
 
 Linear layers get [N, D], the tokens of all rows one after another. Attention is computed inside each row
 (models/attention.py): a packed batch gives what its rows give alone.
@@ -33,6 +36,8 @@ from amenable.models.rope import rotary
 
 __all__ = ["Decoder", "DecoderConfig", "count_parameters"]
 
+GELU_FORMS = {"gelu": "tanh", "exact_gelu": "none"}
+
 
 class Decoder(nn.Module):
     """Transformer decoder: ids to hidden states, hidden states to logits. Weights are `init_weights` with seed 0."""
@@ -51,7 +56,7 @@ class Decoder(nn.Module):
             self.token_embedding = embedding(config.vocab_size, config.hidden_size)
             self.position_embedding = embedding(config.context_length, config.hidden_size) if learned else None
             self.layers = nn.ModuleList([Block(config, index) for index in range(config.num_layers)])
-            self.final_norm = norm(config) if config.norm_placement == "pre" else None
+            self.final_norm = norm(config) if config.norm_placement != "post" else None
             self.output = (
                 None if config.tie_embeddings else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
             )
@@ -66,7 +71,7 @@ class Decoder(nn.Module):
 
         Drawn on the generator's device: equal weights on every device of the model.
         """
-        pre = self.config.norm_placement == "pre"
+        pre = self.config.norm_placement != "post"
         for name, parameter in self.named_parameters():
             if parameter.ndim == 1:
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
@@ -128,17 +133,28 @@ class Decoder(nn.Module):
     def apply_layers(self, ids: Tensor, positions: Tensor, attend: Attend, at: Tensor | None = None) -> Tensor:
         """Embed ids [N] at positions [N] and apply the layers, with `attend` as attention -> [N, D], or `at` [M, D]."""
         x = self.token_embedding(ids)
+        if self.config.scale_embeddings:
+            x = x * math.sqrt(self.config.hidden_size)
         if self.position_embedding is not None:
             x = x + self.position_embedding(positions)
         x = dropout(x, self.config.dropout, self.training)
-        config = self.config
-        rotation = None
-        if config.positions == "rope":
-            rotation = rotary(positions, config.head_size, config.rope_theta, config.rope_scaling)
-        for layer in self.layers[:-1]:
+        rotations = self.rotations(positions)
+        for layer, rotation in zip(self.layers[:-1], rotations):
             x = layer(x, rotation, attend)
-        x = self.layers[-1](x, rotation, attend, at)
+        x = self.layers[-1](x, rotations[-1], attend, at)
         return x if self.final_norm is None else self.final_norm(x)
+
+    def rotations(self, positions: Tensor) -> list[Rotation | None]:
+        """Return the rotation of positions [N] in each layer, None where there is none."""
+        config = self.config
+        if config.positions == "learned":
+            return [None] * config.num_layers
+        everywhere = rotary(positions, config.rotary_size, config.rope_theta, config.rope_scaling)
+        local = everywhere
+        if config.local_rope_theta is not None:
+            local = rotary(positions, config.rotary_size, config.local_rope_theta)
+        kinds = [everywhere if config.window_of(layer) is None else local for layer in range(config.num_layers)]
+        return [None if layer in config.nope_layers else kind for layer, kind in enumerate(kinds)]
 
     @property
     def unembedding(self) -> Tensor:
@@ -169,19 +185,26 @@ class Block(nn.Module):
     def __init__(self, config: DecoderConfig, index: int):
         super().__init__()
         self.config = config
-        self.attention_norm = norm(config)
+        before = config.norm_placement != "branch"
+        after = config.norm_placement in ("branch", "sandwich")
+        self.attention_norm = norm(config) if before else nn.Identity()
         self.attention = Attention(config, index)
-        self.mlp_norm = norm(config)
+        self.attention_out_norm = norm(config) if after else nn.Identity()
+        self.mlp_norm = norm(config) if before else nn.Identity()
         self.mlp = Mlp(config)
+        self.mlp_out_norm = norm(config) if after else nn.Identity()
 
     def forward(self, x: Tensor, rotation: Rotation | None, attend: Attend, at: Tensor | None = None) -> Tensor:
         """Apply the block, [N, D] -> [N, D], or [M, D] at the flat indices `at` [M]."""
-        if self.config.norm_placement == "pre":
-            mixed = self.attention(self.attention_norm(x), rotation, attend, at)
-            x = select_rows(x, at) + self.drop(mixed)
-            return x + self.drop(self.mlp(self.mlp_norm(x)))
-        x = self.attention_norm(select_rows(x, at) + self.drop(self.attention(x, rotation, attend, at)))
-        return self.mlp_norm(x + self.drop(self.mlp(x)))
+        if self.config.norm_placement == "post":
+            x = self.attention_norm(select_rows(x, at) + self.drop(self.attention(x, rotation, attend, at)))
+            return self.mlp_norm(x + self.drop(self.mlp(x)))
+        mixed = self.attention_out_norm(self.attention(self.attention_norm(x), rotation, attend, at))
+        x = select_rows(x, at)
+        if self.config.parallel_residual:
+            return x + self.drop(mixed) + self.drop(self.mlp(self.mlp_norm(x)))
+        x = x + self.drop(mixed)
+        return x + self.drop(self.mlp_out_norm(self.mlp(self.mlp_norm(x))))
 
     def drop(self, x: Tensor) -> Tensor:
         return dropout(x, self.config.dropout, self.training)
@@ -194,10 +217,13 @@ class Attention(nn.Module):
         super().__init__()
         self.index, self.head_size, self.window = index, config.head_size, config.window_of(index)
         self.sizes = [config.num_heads, config.kv_head_count, config.kv_head_count]
+        self.interleaved = config.interleave_qkv
         self.qkv = nn.Linear(config.hidden_size, sum(self.sizes) * self.head_size, bias=config.has_qkv_bias)
         self.out = nn.Linear(config.num_heads * self.head_size, config.hidden_size, bias=config.bias)
-        self.query_norm = RmsNorm(self.head_size, config.norm_eps) if config.qk_norm else None
-        self.key_norm = RmsNorm(self.head_size, config.norm_eps) if config.qk_norm else None
+        widths = [self.head_size * (1 if config.qk_norm_over == "head" else heads) for heads in self.sizes]
+        self.query_norm = RmsNorm(widths[0], config.norm_eps) if config.qk_norm else None
+        self.key_norm = RmsNorm(widths[1], config.norm_eps) if config.qk_norm else None
+        self.query_scale = math.sqrt(self.head_size / (config.query_pre_attn_scalar or self.head_size))
 
     def forward(self, x: Tensor, rotation: Rotation | None, attend: Attend, at: Tensor | None = None) -> Tensor:
         """Attend, [N, D] -> [N, D], or [M, D] at the flat indices `at` [M]."""
@@ -205,15 +231,24 @@ class Attention(nn.Module):
         dtype = heads.dtype
         if heads.device.type == "cpu":  # fp32 attention is faster than bf16 attention even where bf16 products are fast
             heads = heads.float()
-        q, k, v = heads.split(self.sizes, dim=1)
+        q, k, v = heads.unflatten(1, (-1, 3)).unbind(2) if self.interleaved else heads.split(self.sizes, dim=1)
         if self.query_norm is not None and self.key_norm is not None:
-            q, k = self.query_norm(q), self.key_norm(k)
+            q, k = norm_heads(q, self.query_norm), norm_heads(k, self.key_norm)
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
+        if self.query_scale != 1:
+            q = q * self.query_scale
         changed = rotation is not None or self.key_norm is not None
         if changed and k.dtype != dtype:  # as the cache stores keys: training sees what sampling sees
             k = Rounded.apply(k, dtype)
         return self.out(select_rows(attend(self.index, q, k, v, self.window), at).to(dtype))
+
+
+def norm_heads(heads: Tensor, norm: RmsNorm) -> Tensor:
+    """Apply a norm as wide as a head, or as all heads of a token, [N, H, W] -> [N, H, W]."""
+    if norm.weight.numel() == heads.shape[-1]:
+        return norm(heads)
+    return norm(heads.flatten(1)).view(heads.shape)
 
 
 class Mlp(nn.Module):
@@ -221,20 +256,21 @@ class Mlp(nn.Module):
 
     def __init__(self, config: DecoderConfig):
         super().__init__()
-        self.activation = config.activation
-        gated = config.activation == "swiglu"
-        self.up = nn.Linear(config.hidden_size, (2 if gated else 1) * config.mlp_size, bias=config.bias)
+        self.activation, self.has_gate = config.activation, config.has_gate
+        self.up = nn.Linear(config.hidden_size, (2 if self.has_gate else 1) * config.mlp_size, bias=config.bias)
         self.down = nn.Linear(config.mlp_size, config.hidden_size, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the MLP, [N, D] -> [N, D]."""
-        if self.activation == "gelu" and can_fuse_gelu(self.up):
-            return self.down(linear_gelu(x, self.up))
+        if self.activation in ("gelu", "exact_gelu") and can_fuse_gelu(self.up):
+            return self.down(linear_gelu(x, self.up, GELU_FORMS[self.activation]))
         x = self.up(x)
-        if self.activation == "swiglu":
+        if self.has_gate:
             gate, up = x.chunk(2, dim=-1)
-            return self.down(F.silu(gate) * up)
-        return self.down(F.gelu(x, approximate="tanh") if self.activation == "gelu" else F.relu(x))
+            return self.down((F.silu(gate) if self.activation == "swiglu" else F.gelu(gate, approximate="tanh")) * up)
+        if self.activation == "relu":
+            return self.down(F.relu(x))
+        return self.down(F.gelu(x, approximate=GELU_FORMS[self.activation]))
 
 
 def is_plain(linear: nn.Module) -> bool:
@@ -254,10 +290,10 @@ def can_fuse_gelu(linear: nn.Linear) -> bool:
     return weight.dtype == torch.bfloat16 and weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
 
 
-def linear_gelu(x: Tensor, linear: nn.Linear) -> Tensor:
-    """Compute gelu(linear(x)) (tanh form) fused: on CPU an unfused GELU takes as long as the product."""
+def linear_gelu(x: Tensor, linear: nn.Linear, form: str = "tanh") -> Tensor:
+    """Compute gelu(linear(x)) fused: on CPU an unfused GELU takes as long as the product."""
     product = torch.ops.mkldnn._linear_pointwise
-    return product(x.to(linear.weight.dtype), linear.weight, linear.bias, "gelu", [], "tanh")
+    return product(x.to(linear.weight.dtype), linear.weight, linear.bias, "gelu", [], form)
 
 
 def select_rows(x: Tensor, at: Tensor | None) -> Tensor:

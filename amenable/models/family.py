@@ -27,6 +27,8 @@ class ParameterMap:
     theirs: tuple[str, ...]
     sizes: tuple[int, ...] = ()
     transposed: bool = False
+    offset: float = 0.0
+    """added to the published numbers: 1 for gains that are stored as 1 less"""
 
 
 class Family(Protocol):
@@ -44,7 +46,7 @@ class Family(Protocol):
         """Return config.json's fields of a configuration, except those that all families have."""
 
     def parameters(self, config: DecoderConfig) -> list[ParameterMap]:
-        """Map our parameter names to the published ones, without an untied unembedding."""
+        """Map our parameter names to the published ones."""
 
 
 @functools.cache
@@ -61,6 +63,11 @@ def stem(model_type: str) -> str:
 def family(model_type: str) -> Family:
     """Return the family of a model_type."""
     return cast(Family, importlib.import_module(f"amenable.models.families.{stem(model_type)}"))
+
+
+def unembedding(config: DecoderConfig, theirs: str = "lm_head.weight") -> list[ParameterMap]:
+    """Map the unembedding, where it is not the token embedding."""
+    return [] if config.tie_embeddings else [ParameterMap("output.weight", (theirs,))]
 
 
 def require_known(where: Path, name: str, value: object, known: tuple[object, ...]) -> None:

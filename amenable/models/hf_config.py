@@ -6,6 +6,7 @@ Dropout belongs to a training run, not to a model: config.json has it, `decoder_
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,6 +18,13 @@ from amenable.models.config import DecoderConfig
 from amenable.models.family import family, model_types, stem
 
 CONFIG = "config.json"
+SPECIAL = {
+    "a mixture of experts": ("num_experts", "num_local_experts", "n_routed_experts"),
+    "soft caps on logits": ("attn_logit_softcapping", "final_logit_softcapping"),
+    "an encoder and a decoder": ("is_encoder_decoder",),
+    "code of its own, which is never run": ("auto_map",),
+}
+"""what a family that is not supported has, by the fields of config.json that show it"""
 
 
 def model_type_of(config: DecoderConfig, origin: Mapping[str, Any] | None = None) -> str:
@@ -60,6 +68,8 @@ def explicit(config: DecoderConfig) -> DecoderConfig:
         head_width=config.head_size,
         mlp_width=config.mlp_size,
         qkv_bias=config.has_qkv_bias,
+        rotary_width=config.rotary_size,
+        query_pre_attn_scalar=config.query_pre_attn_scalar or config.head_size,
         dropout=0.0,
     )
 
@@ -68,7 +78,7 @@ def decoder_config(fields: Mapping[str, Any], where: Path) -> DecoderConfig:
     """Read config.json's fields. Raises InputError for an unsupported architecture or setting, naming `where`."""
     model_type = fields.get("model_type")
     if not isinstance(model_type, str) or stem(model_type) not in model_types():
-        raise InputError(f"model_type is '{model_type}'", where, "supported are " + ", ".join(model_types()))
+        raise unknown_family(fields, where)
     try:
         return family(model_type).read(fields, where)
     except KeyError as missing:
@@ -77,10 +87,23 @@ def decoder_config(fields: Mapping[str, Any], where: Path) -> DecoderConfig:
         raise InputError(f"has a value of the wrong type: {error}", where) from None
 
 
+def unknown_family(fields: Mapping[str, Any], where: Path) -> InputError:
+    """Return the error for a model_type that no family has, with what is special in its config.json."""
+    model_type, inner = str(fields.get("model_type")), fields.get("text_config")
+    signs = [sign for sign, names in SPECIAL.items() if any(fields.get(name) for name in names)]
+    if isinstance(inner, Mapping):
+        signs.append(f"more than text around a {inner.get('model_type', 'text')} model")
+    special = f" ({'; '.join(signs)})" if signs else ""
+    near = difflib.get_close_matches(stem(model_type), model_types(), n=1)
+    nearest = f"the nearest is {near[0]}; " if near else ""
+    known = f"{nearest}supported are {', '.join(model_types())}"
+    return InputError(f"model_type is '{model_type}'{special}", where, known)
+
+
 def training_dropout(fields: Mapping[str, Any], where: Path) -> float:
     """Return the dropout of residual branches in config.json, or transformers' default: 0.1 for GPTs, else 0."""
     default = 0.1 if stem(str(fields.get("model_type"))) in ("gpt2", "openai_gpt") else 0.0
-    value = fields.get("resid_pdrop", default)
+    value = fields.get("resid_pdrop", fields.get("hidden_dropout", default))
     if not isinstance(value, (int, float)) or not 0 <= value < 1:
         raise InputError(f"resid_pdrop is {value!r}", where, "it must lie in [0, 1)")
     return float(value)

@@ -18,8 +18,10 @@ from amenable.models.family import ParameterMap, family
 from amenable.models.hf_config import CONFIG, model_type_of, read_json_object
 from amenable.models.tensor_files import DTYPES, INDEX, WEIGHTS, TensorFile
 
-BUFFERS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
+BUFFERS = (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
 """suffixes of constants that old files store among the weights"""
+PREFIXES = ("transformer.", "model.", "gpt_neox.")
+"""of the base model's names, which files may lack"""
 
 SPARE_ROWS = 128
 """room after an embedding's rows, for tokens that a chat template adds: a larger vocabulary needs no second matrix"""
@@ -27,8 +29,7 @@ SPARE_ROWS = 128
 
 def parameter_map(config: DecoderConfig, model_type: str) -> list[ParameterMap]:
     """Map our parameter names to the published ones."""
-    entries = family(model_type).parameters(config)
-    return entries if config.tie_embeddings else [*entries, ParameterMap("output.weight", ("lm_head.weight",))]
+    return family(model_type).parameters(config)
 
 
 def parameters_of(decoder: Decoder) -> list[ParameterMap]:
@@ -45,6 +46,7 @@ def published_tensors(decoder: Decoder, model_type: str) -> dict[str, Tensor]:
         raise ValueError(f"no published name for {shortened(unknown)}: merge adapters into the weights they change")
     for entry in entries:
         value = state[entry.ours].detach()
+        value = value - entry.offset if entry.offset else value
         parts = value.split(list(entry.sizes)) if entry.sizes else [value.t() if entry.transposed else value]
         tensors |= dict(zip(entry.theirs, parts))
     return tensors
@@ -64,6 +66,8 @@ def load_weights(decoder: Decoder, weights: Weights, model_type: str) -> None:
         parts = state[entry.ours].split(list(entry.sizes) or [shape[0]])
         for name, part in zip(entry.theirs, parts):
             weights.read(name, part)
+        if entry.offset:
+            state[entry.ours] += entry.offset
     weights.finish()
     decoder.load_state_dict(state, assign=True)
 
@@ -71,7 +75,7 @@ def load_weights(decoder: Decoder, weights: Weights, model_type: str) -> None:
 class Weights:
     """Tensors of a folder's safetensors files, read one by one as fp32 with their shape checked.
 
-    Names may lack the base model's prefix ("transformer." or "model."), as in openai-community/gpt2.
+    Names may lack the base model's prefix, as in openai-community/gpt2.
     """
 
     def __init__(self, folder: Path, device: torch.device | str = "cpu"):
@@ -112,7 +116,7 @@ class Weights:
 
     def read(self, name: str, out: Tensor) -> None:
         """Fill `out`, contiguous, with the tensor called `name`. A missing one is an error in `finish`."""
-        short = name.split(".", 1)[1] if name.startswith(("transformer.", "model.")) else name
+        short = name.split(".", 1)[1] if name.startswith(PREFIXES) else name
         name = name if name in self.tensors else short if short in self.tensors else name
         if name not in self.tensors:
             self.missing.append(name)

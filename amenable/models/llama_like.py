@@ -8,7 +8,7 @@ from typing import Any
 
 from amenable.errors import InputError
 from amenable.models.config import DecoderConfig
-from amenable.models.family import ParameterMap, require_known
+from amenable.models.family import ParameterMap, require_known, unembedding
 from amenable.models.rope import RopeScaling
 
 NORMS = {"attention_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
@@ -18,8 +18,10 @@ HEAD_NORMS = {"attention.query_norm": "self_attn.q_norm", "attention.key_norm": 
 def read_llama(fields: Mapping[str, Any], where: Path, **differences: Any) -> DecoderConfig:
     """Read config.json's fields; `differences` are fields of DecoderConfig that a family has otherwise than Llama."""
     rope = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
-    require_known(where, "hidden_act", fields.get("hidden_act", "silu"), ("silu",))
-    require_known(where, "partial_rotary_factor", rope.get("partial_rotary_factor", 1.0), (1.0,))
+    if "activation" not in differences:
+        require_known(where, "hidden_act", fields.get("hidden_act", "silu"), ("silu",))
+    if "rotary_width" not in differences:
+        require_known(where, "partial_rotary_factor", rope.get("partial_rotary_factor", 1.0), (1.0,))
     try:
         scaling = RopeScaling.read(rope, fields["max_position_embeddings"])
     except ValueError as error:
@@ -78,19 +80,24 @@ def write_window(config: DecoderConfig) -> dict[str, Any]:
     return {"sliding_window": config.window, "layer_types": kinds}
 
 
-def llama_parameters(config: DecoderConfig, norms: Mapping[str, str] = NORMS) -> list[ParameterMap]:
-    """Map our parameter names to Llama's; `norms` of a layer by our names."""
+def llama_parameters(
+    config: DecoderConfig, norms: Mapping[str, str] = NORMS, fused: Mapping[str, str] | None = None
+) -> list[ParameterMap]:
+    """Map our parameter names to Llama's; `norms` of a layer by our names, and the names of products that are `fused`
+    as ours are."""
     entries = [
+        *unembedding(config),
         ParameterMap("token_embedding.weight", ("model.embed_tokens.weight",)),
         ParameterMap("final_norm.weight", ("model.norm.weight",)),
     ]
     queries, keys = config.num_heads * config.head_size, config.kv_head_count * config.head_size
-    linears = {
+    linears: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
         "attention.qkv": (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), (queries, keys, keys)),
         "attention.out": (("self_attn.o_proj",), ()),
         "mlp.up": (("mlp.gate_proj", "mlp.up_proj"), (config.mlp_size, config.mlp_size)),
         "mlp.down": (("mlp.down_proj",), ()),
     }
+    linears |= {ours: ((name,), ()) for ours, name in (fused or {}).items()}
     for i in range(config.num_layers):
         for ours, (theirs, sizes) in linears.items():
             biased = config.has_qkv_bias if ours == "attention.qkv" else config.bias

@@ -40,7 +40,7 @@ from amenable.models.inference import sharing_copy
 from amenable.models.tensor_files import MAX_SHARD_BYTES, write_weights
 
 GENERATION = "generation_config.json"
-DROPOUTS = ("embd_pdrop", "resid_pdrop")
+DROPOUTS = ("embd_pdrop", "resid_pdrop", "hidden_dropout")
 
 
 def save(

@@ -27,7 +27,7 @@ from amenable.train.runtime import KERNELS, Runtime
 FP32, BF16 = 4, 2
 DROPOUT_BYTES = 2
 """stored for each number under dropout, measured"""
-MLP_WIDTHS = {"swiglu": 4, "gelu": 2, "relu": 1}
+MLP_WIDTHS = {"swiglu": 4, "geglu": 4, "gelu": 2, "exact_gelu": 2, "relu": 1}
 """tensors of the MLP's width stored for the backward pass"""
 LAYER_SHARE = 0.9
 """working memory of one layer, in a backward pass or without gradients, over its activations: 0.70 to 1.04 by shape"""
@@ -81,6 +81,8 @@ def layer_bytes(shape: DecoderConfig, work: Pass, runtime: Runtime) -> tuple[int
     attention = FP32 if runtime.device.type == "cpu" else product  # a processor attends in fp32
     queries, keys = shape.num_heads * shape.head_size, shape.kv_head_count * shape.head_size
     norm = (FP32 + product + (DROPOUT_BYTES if shape.dropout else 0)) * shape.hidden_size
+    if shape.norm_placement == "sandwich":
+        norm *= 2
     # rows of one length are views of the product, which stays beside what rotation makes of it
     stays = shape.qk_norm or (shape.positions == "rope" and work.slots == work.tokens)
     token = norm + product * queries + (attention * (queries + 2 * keys) if stays else 0)

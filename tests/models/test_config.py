@@ -33,7 +33,12 @@ def test_a_window_is_of_all_layers_or_of_some():
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"window": 0}, "window is 0"),
         ({"window": 4, "local_layers": (1, 12)}, "local_layers has 12; there are layers 0 to 11"),
-        ({"positions": "rope", "hidden_size": 6, "num_heads": 2}, "even head width, not 3"),
+        ({"positions": "rope", "hidden_size": 6, "num_heads": 2}, "an even width up to the head's, not 3"),
+        ({"positions": "rope", "rotary_width": 66}, "an even width up to the head's, not 66"),
+        ({"interleave_qkv": True, "num_kv_heads": 4}, "interleave_qkv needs as many heads"),
+        ({"parallel_residual": True, "norm_placement": "post"}, "goes with norm_placement pre, not post"),
+        ({"nope_layers": (-1,)}, "nope_layers has -1"),
+        ({"query_pre_attn_scalar": 0}, "query_pre_attn_scalar is 0"),
     ],
 )
 def test_a_bad_combination_is_refused(wrong, message):

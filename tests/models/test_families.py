@@ -21,6 +21,14 @@ LLAMA = {
     "max_position_embeddings": 64,
 }
 WINDOW = {"use_sliding_window": True, "sliding_window": 7}
+NEOX = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+}
+PARTIAL = {"rope_type": "default", "rope_theta": 5000.0, "partial_rotary_factor": 0.5}
 SLIDING, FULL = "sliding_attention", "full_attention"
 GPT = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
 SHAPES: dict[str, list[dict[str, Any]]] = {
@@ -32,6 +40,23 @@ SHAPES: dict[str, list[dict[str, Any]]] = {
     "qwen3": [
         LLAMA | {"head_dim": 12},
         LLAMA | WINDOW | {"head_dim": 16, "tie_word_embeddings": True, "layer_types": [SLIDING, FULL, SLIDING]},
+    ],
+    "gpt_neox": [
+        NEOX | {"rotary_pct": 0.5, "hidden_act": "gelu"},
+        NEOX
+        | {"use_parallel_residual": False, "hidden_act": "gelu_new", "rotary_pct": 1.0, "tie_word_embeddings": True},
+    ],
+    "olmo2": [LLAMA, LLAMA | {"num_key_value_heads": 4, "tie_word_embeddings": True}],
+    "smollm3": [
+        LLAMA | {"no_rope_layer_interval": 2},
+        LLAMA | WINDOW | {"no_rope_layers": [1, 0, 1], "attention_bias": True, "mlp_bias": True},
+    ],
+    "phi3": [LLAMA | {"sliding_window": 7, "rope_parameters": PARTIAL}, LLAMA | {"tie_word_embeddings": True}],
+    "gemma": [LLAMA | {"head_dim": 12}],
+    "gemma3_text": [
+        LLAMA
+        | {"head_dim": 12, "query_pre_attn_scalar": 20, "sliding_window": 7, "layer_types": [SLIDING, FULL, SLIDING]},
+        LLAMA | {"head_dim": 8, "sliding_window": 64, "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
     ],
 }
 """shapes of each family, as its config.json has them; vocabulary and ids are those of `theirs`"""

@@ -52,6 +52,31 @@ def test_a_classifier_is_known_by_its_architecture():
     assert not is_classifier({}) and not is_classifier({"architectures": None})
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}},
+            "'gemma3' .more than text around a gemma3_",
+        ),
+        ({"model_type": "mixtral", "num_local_experts": 8}, "'mixtral' .a mixture of experts.; the nearest is mistral"),
+        (
+            {"model_type": "gemma2", "final_logit_softcapping": 30.0},
+            "'gemma2' .soft caps on logits.; the nearest is gemma",
+        ),
+        ({"model_type": "own", "auto_map": {"AutoModel": "own.Own"}}, "'own' .code of its own, which is never run"),
+        ({}, "model_type is 'None'; supported are gemma, gemma3_text, gpt2"),
+        ({"model_type": "gemma3_text", "final_logit_softcapping": 30.0}, "final_logit_softcapping is 30.0"),
+        ({"model_type": "phi3", "rope_scaling": {"type": "longrope"}}, "rope_type is 'longrope'"),
+    ],
+)
+def test_what_is_not_supported_is_refused_with_what_is_near(fields, message):
+    sizes = {"vocab_size": 61, "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4}
+    others = {"intermediate_size": 48, "max_position_embeddings": 32}
+    with pytest.raises(InputError, match=message):
+        decoder_config(sizes | others | fields, Path("config.json"))
+
+
 def test_a_file_that_is_no_object_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("[1]")
     with pytest.raises(InputError, match="is not a JSON object"):

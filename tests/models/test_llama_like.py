@@ -22,4 +22,4 @@ def test_fields_come_back_but_for_what_differs():
 def test_tensors_have_llamas_names():
     theirs = [name for entry in llama_parameters(CONFIG, {"mlp_norm": "ffn_norm"}) for name in entry.theirs]
     assert "model.layers.1.mlp.gate_proj.weight" in theirs and "model.layers.0.ffn_norm.weight" in theirs
-    assert len(theirs) == len(set(theirs)) == 2 + 2 * (7 + 1)
+    assert len(theirs) == len(set(theirs)) == 3 + 2 * (7 + 1)

@@ -202,7 +202,7 @@ def test_old_rope_settings_are_read(tmp_path):
         ("Llama", {"attention_bias": True}, "attention_bias is True"),
         ("GPT2", {"activation_function": "gelu"}, "activation is 'gelu'"),
         ("GPT2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True"),
-        ("GPT2", {"model_type": "bert"}, "model_type is 'bert'; supported are gpt2, llama, mistral, openai_gpt"),
+        ("GPT2", {"model_type": "bert"}, "model_type is 'bert'; supported are gemma, gemma3_text, gpt2"),
         ("GPT2", {"n_embd": "wide"}, "config.json: has a value of the wrong type"),
         ("GPT2", {"n_embd": 48}, r"wte.weight is \[61, 32\] where config.json says \[61, 48\]"),
         ("GPT2", {"n_layer": 3}, "lacks transformer.h.2.attn.c_attn.weight, .* and 9 more"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from amenable.models.config import DecoderConfig
-from amenable.models.family import ParameterMap, require_known
+from amenable.models.family import ParameterMap, require_known, unembedding
 
 LANGUAGE_MODEL = "GPT2LMHeadModel"
 CLASSIFIER = "GPT2ForSequenceClassification"
@@ -63,6 +63,7 @@ def size_fields(config: DecoderConfig) -> dict[str, Any]:
 def layer_parameters(config: DecoderConfig, tokens: str, positions: str) -> list[ParameterMap]:
     """Map embeddings and layers. Published linear layers store weights as [in, out]."""
     entries = [
+        *unembedding(config),
         ParameterMap("token_embedding.weight", (f"transformer.{tokens}.weight",)),
         ParameterMap("position_embedding.weight", (f"transformer.{positions}.weight",)),
     ]
