@@ -10,6 +10,7 @@ from amenable.errors import InputError
 CONFIG, ADAPTER_CONFIG, ADAPTER = "config.json", "adapter_config.json", "adapter_model.safetensors"
 ADAPTER_FOLDER = "adapter"
 """in a run's folder: its adapters as peft's files; the model itself has them merged"""
+NAME_BASE = "write the folder of its base model there as base_model_name_or_path"
 
 
 def is_adapter(folder: Path) -> bool:
@@ -26,18 +27,37 @@ def adapter_of(folder: Path) -> Path | None:
 
 
 def base_folder(folder: Path) -> Path:
-    """Return the folder of the model that an adapter's folder is for, or a model's folder itself.
+    """Return the folder of the model that an adapter's folder is for, through adapters on adapters, or a model's folder
+    itself. InputError if there is none."""
+    passed: set[Path] = set()
+    while is_adapter(folder):
+        if folder.resolve() in passed:
+            raise InputError("is an adapter on itself", folder / ADAPTER_CONFIG, NAME_BASE)
+        passed.add(folder.resolve())
+        folder = parent_folder(folder)
+    return folder
 
-    InputError if adapter_config.json names no folder that is there, by its path or beside the adapter.
+
+def parent_folder(folder: Path) -> Path:
+    """Return the folder that an adapter is on: a model's, or another adapter's.
+
+    InputError if adapter_config.json names no such folder, by its path or beside the adapter.
     """
-    if not is_adapter(folder):
-        return folder
     try:
         name = json.loads((folder / ADAPTER_CONFIG).read_text("utf-8")).get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"cannot be read as JSON ({error})", folder / ADAPTER_CONFIG) from None
     for base in (Path(str(name)), folder / str(name)):
-        if name and (base / CONFIG).is_file():
+        if name and ((base / CONFIG).is_file() or is_adapter(base)):
             return base
-    hint = "write the folder of its base model there as base_model_name_or_path"
-    raise InputError(f"its base model '{name}' is no folder here", folder / ADAPTER_CONFIG, hint)
+    raise InputError(f"its base model '{name}' is no folder here", folder / ADAPTER_CONFIG, NAME_BASE)
+
+
+def bases_of(name: str, folder: Path) -> dict[str, Path]:
+    """Return the folders that an adapter's folder is on, as "NAME's base", "NAME's base's base" ...; {} for others."""
+    base_folder(folder)  # refuses a circle
+    bases: dict[str, Path] = {}
+    while is_adapter(folder):
+        name, folder = f"{name}'s base", parent_folder(folder)
+        bases[name] = folder
+    return bases

@@ -153,8 +153,10 @@ class Model:
         folder = Path(folder)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError("is there already", folder, "name a new folder")
-        shutil.copytree(self.folder, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".lock"))
-        return self._save_weights(folder) if "decoder" in self.__dict__ else folder
+        changed = "decoder" in self.__dict__
+        stale = ("adapter", "adapter_config.json", "adapter_model.safetensors") if changed else ()
+        shutil.copytree(self.folder, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".lock", *stale))
+        return self._save_weights(folder) if changed else folder
 
 
 class Result(Model):

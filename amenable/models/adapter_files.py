@@ -89,6 +89,15 @@ def load_adapters(folder: Path, model: Decoder | ScalarModel) -> None:
         raise InputError(f"holds {shortened(sorted(tensors))}, which is no LoRA of a layer", folder)
 
 
+def describe_adapter(folder: Path) -> str:
+    """Return a line on an adapter: rank, scale, layers and base."""
+    fields, options = read_json_object(folder / ADAPTER_CONFIG), read_options(folder / ADAPTER_CONFIG)
+    targets = fields.get("target_modules") or ALL
+    names = targets if isinstance(targets, str) else " ".join(sorted(targets))
+    scale = f"alpha {options.alpha:g}{' by the root of the rank' if options.rslora else ''}"
+    return f"LoRA of rank {options.rank}, {scale}, on {names} of {fields.get('base_model_name_or_path')}"
+
+
 def read_options(file: Path) -> LoraOptions:
     """Read adapter_config.json; InputError for what is more than LoRA with one rank and scale."""
     fields = read_json_object(file)

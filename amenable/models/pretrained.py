@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from amenable.errors import InputError
 from amenable.files import write_text
-from amenable.model_folder import base_folder, is_adapter
+from amenable.model_folder import ADAPTER_CONFIG, base_folder, is_adapter, parent_folder
 from amenable.models import adapter_files, lora
 from amenable.models.config import DecoderConfig
 from amenable.models.decoder import Decoder, normal
@@ -114,7 +114,9 @@ def with_origin(fields: dict[str, Any], decoder: Decoder, where: Path) -> dict[s
 def load_decoder(folder: Path | str, device: torch.device | str = "cpu", dropout: float = 0.0) -> Decoder:
     """Load a language model from a folder, in fp32. Raises InputError for missing, torn or inconsistent files."""
     if is_adapter(Path(folder)):
-        decoder = load_decoder(base_folder(Path(folder)), device, dropout)
+        if is_reward_folder(Path(folder)):
+            raise InputError("holds a reward model, not a language model", folder)
+        decoder = load_decoder(parent_folder(Path(folder)), device, dropout)
         adapter_files.load_adapters(Path(folder), decoder)
         lora.merge_adapters(decoder)
         return decoder.requires_grad_(True)
@@ -154,14 +156,23 @@ def load_scalar(
 
 def load_scalar_adapter(folder: Path, label: str | None, device: torch.device | str) -> ScalarModel:
     """Load a reward model from an adapter: on a reward model, or on a language model with the adapter's own head."""
-    base = base_folder(folder)
-    if is_classifier(read_json_object(base / CONFIG)):
+    base = parent_folder(folder)
+    if is_reward_folder(base):
         model = load_scalar(base, device, label=label)
+    elif not is_reward_folder(folder):
+        raise InputError("holds a language model, not a reward model", folder, "'amenable reward' makes one")
     else:
         model = ScalarModel.from_decoder(load_decoder(base, device))
     adapter_files.load_adapters(folder, model)
     lora.merge_adapters(model)
     return model.requires_grad_(True)
+
+
+def decoder_on(base: Decoder, adapter: Path) -> Decoder:
+    """Return the language model of an adapter on the weights of `base`, which are shared."""
+    decoder = sharing_copy(base)
+    adapter_files.load_adapters(adapter, decoder)
+    return decoder.requires_grad_(False).eval()
 
 
 def scalar_on(base: Decoder, folder: Path, adapter: Path) -> ScalarModel | None:
@@ -180,6 +191,14 @@ def scalar_on(base: Decoder, folder: Path, adapter: Path) -> ScalarModel | None:
                 return None
             model.score.bias.fill_(float(fields.get("score_bias", 0.0)))
     return model.requires_grad_(False).eval()
+
+
+def is_reward_folder(folder: Path) -> bool:
+    """Return True for the folder of a reward model: a sequence classifier, or an adapter of one."""
+    if is_adapter(folder):
+        fields = read_json_object(folder / ADAPTER_CONFIG)
+        return fields.get("task_type") == "SEQ_CLS" or is_reward_folder(parent_folder(folder))
+    return is_classifier(read_json_object(folder / CONFIG))
 
 
 def label_row(fields: Mapping[str, Any], label: str | None, folder: Path) -> tuple[int, int]:

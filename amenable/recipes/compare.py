@@ -16,9 +16,10 @@ from typing import Any
 import tyro
 from rich.console import Console
 
-from amenable.claims.stage_folders import Stage, read_json, read_stage, seed_folders
+from amenable.claims.stage_folders import Stage, read_stage, seed_folders
 from amenable.errors import InputError
-from amenable.models.hf_config import is_classifier
+from amenable.model_folder import CONFIG, is_adapter
+from amenable.models.pretrained import is_reward_folder
 from amenable.recipes.reports import (
     compare_evaluations,
     compare_policies,
@@ -125,11 +126,11 @@ def read_side(folder: Path, name: str) -> Side:
     """Read a run directory; a model or demo becomes a stage without options."""
     if not folder.is_dir():
         raise InputError("no such folder", folder, "name two runs, models or demos")
-    facts, stage = read_json(folder / "config.json"), read_stage(folder)
-    kind = RUN if facts is None else REWARD if is_classifier(facts) else LANGUAGE
+    stage, model = read_stage(folder), (folder / CONFIG).is_file() or is_adapter(folder)
+    kind = RUN if not model else REWARD if is_reward_folder(folder) else LANGUAGE
     if stage is not None:
         return Side(name, EVALUATION if stage.command == "evaluate" else kind, stage)
-    if facts is None:
+    if not model:
         kind = DEMO
         if not seed_folders(folder) and all(read_stage(inner) is None for inner in folder.iterdir()):
             raise InputError("is no run, model or demo", folder, "name a folder that a stage or 'amenable demo' wrote")

@@ -16,6 +16,8 @@ import tyro
 from amenable.claims.stage_folders import read_json, read_yaml
 from amenable.data.files import read_json_lines
 from amenable.errors import InputError
+from amenable.model_folder import adapter_of
+from amenable.models.adapter_files import describe_adapter
 from amenable.recipes.reports.inspector import page
 from amenable.train.run import write_text
 
@@ -27,13 +29,17 @@ class Config:
     """Show what an online algorithm did to single tokens."""
 
     run: tyro.conf.Positional[Path] = Path("runs/ppo")
-    """the run directory of `amenable ppo`, or of another online algorithm"""
+    """the run directory of `amenable ppo`, or of another online algorithm; or an adapter's folder"""
     out: Path | None = None
     """the page; inspect.html in the run directory unless given"""
 
 
 def run(config: Config) -> Path:
-    """Write the page and return its path."""
+    """Write the page and return its path. A model's adapter is described; an adapter alone has no page."""
+    if adapter := adapter_of(config.run):
+        print(f"{adapter}: {describe_adapter(adapter)}")
+        if adapter == config.run:
+            return adapter
     rows = read_traces(config.run)
     out = config.out or config.run / "inspect.html"
     try:

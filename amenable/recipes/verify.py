@@ -4,6 +4,7 @@
     inputs       every input has the hash that it had when it was used
     checkpoints  of a run that has not finished: whole or torn
     probe        the model gives the numbers that it gave when it was saved
+    adapter      a run's adapter on its base gives the merged model's numbers
 
 Prints a line for each: good, bad, or unchecked where there is nothing to compare with. Exit code 2 if any is bad.
 """
@@ -25,10 +26,12 @@ from rich.text import Text
 from amenable.claims.stage_folders import read_json
 from amenable.errors import InputError
 from amenable.files import MANIFEST, sha256
+from amenable.model_folder import ADAPTER_FOLDER, is_adapter
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.models.hf_config import CONFIG, is_classifier, read_json_object
 from amenable.models.hf_weights import shortened
+from amenable.models.pretrained import is_reward_folder
 from amenable.recipes import lineage
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import checkpoint, loading, reference_logits
@@ -40,6 +43,9 @@ State = Literal["good", "bad", "unchecked"]
 COLOURS: dict[State, str] = {"good": "green", "bad": "bold red", "unchecked": "yellow"}
 NOT_LISTED = (MANIFEST, "finished.json", "timings.jsonl", LOCK)
 """files of a run that its manifest leaves out"""
+
+ROUNDED = 0.05
+"""allowed difference of a merged model whose weights were rounded to bf16"""
 
 
 @dataclass(frozen=True)
@@ -173,6 +179,8 @@ def check_model(folder: Path, transformers: bool) -> Iterator[Check]:
         yield Check("probe", "unchecked", "probe: has none, so nobody can say whether the model says what it said")
         return
     yield check_probe(folder, stored)
+    if is_adapter(folder / ADAPTER_FOLDER):
+        yield check_adapter(folder / ADAPTER_FOLDER, stored)
     if transformers:
         yield check_transformers(folder, stored)
 
@@ -201,6 +209,20 @@ def check_probe(folder: Path, stored: reference_logits.Probe) -> Check:
     return Check("probe", "good" if near else "bad", f"{line}; {allowed}")
 
 
+def check_adapter(folder: Path, stored: reference_logits.Probe) -> Check:
+    """Load the run's adapter on its base, and replay the probe of the merged model."""
+    try:
+        now = reference_logits.replay(stored, load(folder, stored.environment))
+    except InputError as error:
+        return Check("adapter", "unchecked", f"adapter: {error}")
+    difference = reference_logits.difference(stored.values, now.values)
+    facts = read_json_object(folder.parent / CONFIG)
+    rounded = "bfloat16" in (facts.get("dtype"), facts.get("torch_dtype"))
+    allowed = ROUNDED if rounded else reference_logits.TOLERANCE
+    line = f"adapter: on its base {difference:.1e} apart from the merged model, as a share of the largest"
+    return Check("adapter", "good" if difference <= allowed else "bad", f"{line}; {allowed:.0e} is allowed")
+
+
 @contextmanager
 def same_threads(environment: dict[str, Any]) -> Iterator[None]:
     """Use as many threads as when the model was saved: their number decides the last bits."""
@@ -216,7 +238,7 @@ def load(folder: Path, environment: dict[str, Any]) -> Decoder | ScalarModel:
     """Load a language or reward model in fp32, on the kind of device where it was saved if there is one here."""
     on_gpu = environment.get("device") == "cuda" and torch.cuda.is_available()
     runtime = Runtime(torch.device("cuda" if on_gpu else "cpu"), False, torch.get_num_threads())
-    if is_classifier(read_json_object(folder / CONFIG)):
+    if is_reward_folder(folder):
         return loading.load_reward_model(folder, runtime, Tokenizer.load(folder))
     return loading.load_policy(folder, runtime)[0]
 

@@ -28,7 +28,7 @@ from amenable.evaluation.answering import LoadedModel
 from amenable.generation.engine import Stream
 from amenable.generation.sampling import Sampling
 from amenable.seeds import mix
-from amenable.serve.conversation import fit_prompt, load_model, stream_answer
+from amenable.serve.conversation import fit_prompt, load_models, stream_answer
 from amenable.train.runtime import Device, DeviceOptions, start_runtime
 
 COMMAND = re.compile(r"/([a-z]+)(?:\s+(.*))?", re.DOTALL)
@@ -80,7 +80,7 @@ def run(config: Config) -> None:
     """Chat until the input ends."""
     runtime = start_runtime(config.device)
     folders = [config.model] if config.compare is None else [config.model, config.compare]
-    models = [load_model(folder, runtime) for folder in folders]
+    models = load_models([(None, folder) for folder in folders], runtime)
     chat = Chat(models, config.sampling, config.system, config.seed)
     is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     frontend: Frontend = TerminalFrontend(models) if is_terminal else PipeFrontend()

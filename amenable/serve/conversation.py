@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,20 +12,43 @@ from amenable.evaluation.answering import LoadedModel
 from amenable.evaluation.entries import ModelEntry
 from amenable.generation.engine import Stream
 from amenable.generation.sampling import Sampling
-from amenable.models.pretrained import load_decoder
+from amenable.model_folder import is_adapter, parent_folder
+from amenable.models.decoder import Decoder
+from amenable.models.pretrained import decoder_on, load_decoder
 from amenable.text.chat import PLAIN_STOP, render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import loading
 from amenable.train.runtime import Runtime
 
 
-def load_model(folder: Path, runtime: Runtime, name: str | None = None) -> LoadedModel:
+def load_models(models: Sequence[tuple[str | None, Path]], runtime: Runtime) -> list[LoadedModel]:
+    """Load (name, folder) for inference; the weights of a model that several are, or are adapters on, once."""
+    users = Counter(weights_of(folder) for _, folder in models)
+    bases: dict[Path, Decoder] = {}
+    for _, folder in models:
+        if users[base := weights_of(folder)] > 1 and base not in bases:
+            loading.require_model(base, "amenable sft")
+            bases[base] = runtime.to_inference(load_decoder(base, runtime.device))
+    return [load_model(folder, runtime, name, bases.get(weights_of(folder))) for name, folder in models]
+
+
+def weights_of(folder: Path) -> Path:
+    """Return the folder whose weights a model is, or an adapter is on."""
+    return (parent_folder(folder) if is_adapter(folder) else folder).resolve()
+
+
+def load_model(folder: Path, runtime: Runtime, name: str | None = None, base: Decoder | None = None) -> LoadedModel:
     """Load a model for inference, named as its folder by default. Unlike in evaluation its vocabulary never grows.
 
-    Raises InputError for a folder without a model, and for a tokenizer of more ordinary tokens than the model has.
+    base: the folder's own decoder, or that which its adapter is on, to share its weights. Raises InputError for a
+    folder without a model, and for a tokenizer of more ordinary tokens than the model has.
     """
     loading.require_model(folder, "amenable sft")
-    decoder, tokenizer = load_decoder(folder, runtime.device), Tokenizer.load(folder)
+    if base is None:
+        decoder = load_decoder(folder, runtime.device)
+    else:
+        decoder = decoder_on(base, folder) if is_adapter(folder) else base
+    tokenizer = Tokenizer.load(folder)
     # a tokenizer may have gained special tokens that its model never had; a prompt with one of those is refused
     ordinary = tokenizer.vocab_size - len(tokenizer.special_ids)
     if ordinary > decoder.config.vocab_size:

@@ -21,7 +21,7 @@ from amenable.feedback import annotators
 from amenable.feedback.store import Store
 from amenable.rewards.model import ModelReward
 from amenable.serve import security
-from amenable.serve.conversation import load_model
+from amenable.serve.conversation import load_models
 from amenable.serve.openai.scheduler import Scheduler
 from amenable.serve.options import PageOptions, ServerOptions, parse_models, require_bounds
 from amenable.serve.tokens import TokenCache, require_token_holder
@@ -107,7 +107,7 @@ def load_state(
     from amenable.serve.openai.app_state import AppState, RewardEndpoint, ServedModel
 
     runtime = start_runtime(config.device)
-    loaded = [load_model(folder, runtime, name) for name, folder in models]
+    loaded = load_models(models, runtime)
     endpoints = {name: RewardEndpoint(ModelReward.load(folder, runtime)) for name, folder in reward_models}
 
     def user_for_token(token: str | None) -> str | None:

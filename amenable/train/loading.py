@@ -10,7 +10,7 @@ import torch
 
 from amenable.errors import InputError
 from amenable.files import disk_errors, sha256
-from amenable.model_folder import ADAPTER_FOLDER, adapter_of, base_folder
+from amenable.model_folder import ADAPTER_FOLDER, adapter_of, base_folder, parent_folder
 from amenable.models import adapter_files, lora, pretrained
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
@@ -73,7 +73,7 @@ def load_reward_model(
     require_model(folder, "amenable reward")
     require_same_tokenizer(tokenizer, Tokenizer.load(folder), folder)
     adapter, model = adapter_of(folder), None
-    if base is not None and frozen and label is None and adapter is not None and base.holds(base_folder(adapter)):
+    if base is not None and frozen and label is None and adapter is not None and base.holds(parent_folder(adapter)):
         model = pretrained.scalar_on(base.decoder, folder, adapter)
     if model is None:
         model = pretrained.load_scalar(folder, runtime.device, label=label).eval()
@@ -132,6 +132,7 @@ def save_model(
     if lora.adapters(model):
         with disk_errors(folder):
             adapter_files.save_adapters(folder / ADAPTER_FOLDER, model)
+            tokenizer.save(folder / ADAPTER_FOLDER)
         restore_matrices(decoder)
         lora.merge_adapters(model)
     saved = pretrained.stored_dtype(decoder) if dtype == "source" else getattr(torch, dtype)

@@ -28,7 +28,7 @@ import yaml
 from amenable import __version__
 from amenable.errors import InputError, Interrupted
 from amenable.files import MANIFEST, WRITING, hash_of, remove_temporaries, sync_folder, write_manifest, write_text
-from amenable.model_folder import base_folder, is_adapter
+from amenable.model_folder import bases_of
 from amenable.train import checkpoint, prolong
 from amenable.train.best import BestWeights
 from amenable.train.environment import record_environment
@@ -63,7 +63,8 @@ class Run:
     ):
         self.out, self.stage, self.config = Path(out), stage, config
         self.inputs = {name: Path(path) for name, path in (inputs or {}).items() if path is not None}
-        self.inputs |= {f"{name}'s base": base_folder(path) for name, path in self.inputs.items() if is_adapter(path)}
+        for name, path in list(self.inputs.items()):
+            self.inputs |= bases_of(name, path)
         self.log = Log(self.out, stage)
         self.lock = Lock(self.out)
         self.before = 0.0
