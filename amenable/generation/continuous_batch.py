@@ -22,7 +22,7 @@ from amenable.generation.sampling import Sampling, adjust, sample
 from amenable.generation.top_logprobs import PromptLogprobs, TopLogprobs, prompt_logprobs, top_logprobs
 from amenable.models.cache import Cache
 from amenable.models.decoder import Decoder
-from amenable.models.inference import cast_for_inference
+from amenable.models.inference import cast_for_inference, output_layer
 from amenable.models.layout import Layout
 from amenable.seeds import uniforms
 
@@ -66,6 +66,7 @@ class ContinuousBatch:
         length: int | None = None,
     ):
         self.decoder, self.sampling, self.decode, self.on_token = autocast_copy(decoder), sampling, decode, on_token
+        self.output_layer = output_layer(self.decoder)
         self.eos_ids, self.stop = eos_tuple(eos_id), tuple(stop)
         self.follow = follow or bool(stop)
         self.waiting = list(reversed(requests))
@@ -153,7 +154,7 @@ class ContinuousBatch:
         if copies:
             source, target = self.on_device(copies).T
             self.cache.copy(source, target)
-        logits = self.decoder.logits(hidden)
+        logits = self.output_layer(hidden)
         logits = logits.repeat_interleave(self.on_device([len(group) for group in groups]), 0)
         return self.record(self.on_device([slot for slot, _ in placed]), logits)
 
@@ -169,7 +170,7 @@ class ContinuousBatch:
     def decode_token(self) -> list[Finished]:
         """Decode one more token in every slot."""
         hidden = self.decoder.step(self.last[: self.width], self.cache)
-        return self.record(torch.arange(self.width, device=self.device), self.decoder.logits(hidden))
+        return self.record(torch.arange(self.width, device=self.device), self.output_layer(hidden))
 
     def record(self, slots: Tensor, logits: Tensor) -> list[Finished]:
         """Sample and store a token for each of these slots; return the completions that it finishes."""

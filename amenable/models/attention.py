@@ -38,9 +38,11 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     """Turn each pair (x_i, x_{i + W/2}) by its angle, [N, H, W] -> [N, H, W]: the "rotate_half" pairing of Llama. Of
     fewer angles W is their double, and the rest of a head stays as it is."""
     width = 2 * rotation[0].shape[-1]
-    if width == x.shape[-1]:
-        return Rotate.apply(x, *rotation)
-    return torch.cat([Rotate.apply(x[..., :width], *rotation), x[..., width:]], -1)
+    if width < x.shape[-1]:
+        return torch.cat([rotate(x[..., :width], rotation), x[..., width:]], -1)
+    if not torch.is_grad_enabled():
+        return turn(x, *(part.to(x.dtype) for part in rotation))
+    return Rotate.apply(x, *rotation)
 
 
 class Rotate(torch.autograd.Function):
@@ -66,8 +68,13 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return turned
 
 
-class Rounded(torch.autograd.Function):
+def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Round x to the values of another dtype but keep its own; straight-through gradient."""
+    return Rounded.apply(x, dtype) if torch.is_grad_enabled() else x.to(dtype).to(x.dtype)
+
+
+class Rounded(torch.autograd.Function):
+    """Rounding whose gradient is that of the identity."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, dtype: torch.dtype) -> Tensor:

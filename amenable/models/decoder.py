@@ -26,12 +26,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from amenable.errors import InputError
-from amenable.models.attention import Attend, Rotation, Rounded, attend_rows, prefill_rows, rotate, step_rows
+from amenable.models.attention import Attend, Rotation, attend_rows, prefill_rows, rotate, rounded, step_rows
 from amenable.models.cache import Cache
 from amenable.models.config import DecoderConfig
 from amenable.models.dropout import dropout
 from amenable.models.layout import Layout
 from amenable.models.norms import RmsNorm
+from amenable.models.packed_linear import PackedLinear
 from amenable.models.rope import rotary
 
 __all__ = ["Decoder", "DecoderConfig", "count_parameters"]
@@ -240,7 +241,7 @@ class Attention(nn.Module):
             q = q * self.query_scale
         changed = rotation is not None or self.key_norm is not None
         if changed and k.dtype != dtype:  # as the cache stores keys: training sees what sampling sees
-            k = Rounded.apply(k, dtype)
+            k = rounded(k, dtype)
         return self.out(select_rows(attend(self.index, q, k, v, self.window), at).to(dtype))
 
 
@@ -278,19 +279,26 @@ def is_plain(linear: nn.Module) -> bool:
 
     Only such a layer may be computed or stored in another way than by calling it.
     """
-    hooks = (linear._forward_pre_hooks, linear._forward_hooks, linear._backward_pre_hooks, linear._backward_hooks)
-    return type(linear) is nn.Linear and not any(hooks)
+    return type(linear) is nn.Linear and not has_hooks(linear)
 
 
-def can_fuse_gelu(linear: nn.Linear) -> bool:
+def has_hooks(module: nn.Module) -> bool:
+    """Return True if calling the module does more than its forward."""
+    hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
+    return any(hooks)
+
+
+def can_fuse_gelu(linear: nn.Module) -> bool:
     """Return True if oneDNN can fuse GELU into this layer's product: bf16 on CPU without gradients."""
+    if isinstance(linear, PackedLinear):
+        return not has_hooks(linear)
     if torch.is_grad_enabled() or not is_plain(linear):
         return False
     weight = linear.weight
     return weight.dtype == torch.bfloat16 and weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
 
 
-def linear_gelu(x: Tensor, linear: nn.Linear, form: str = "tanh") -> Tensor:
+def linear_gelu(x: Tensor, linear: nn.Linear | PackedLinear, form: str = "tanh") -> Tensor:
     """Compute gelu(linear(x)) fused: on CPU an unfused GELU takes as long as the product."""
     product = torch.ops.mkldnn._linear_pointwise
     return product(x.to(linear.weight.dtype), linear.weight, linear.bias, "gelu", [], form)

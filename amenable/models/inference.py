@@ -1,4 +1,5 @@
-"""Inference copies of models: weight matrices are stored in bf16 instead of being cast by autocast at every use.
+"""Inference copies of models: weight matrices are stored in bf16 instead of being cast by autocast at every use, on a
+processor in the layout of its products.
 
 Training needs fp32 weights, since small updates are lost in bf16. A model without updates needs only the cast weights:
 half the memory and the same results.
@@ -7,6 +8,7 @@ half the memory and the same results.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
@@ -15,6 +17,7 @@ from torch import nn
 
 from amenable.models.decoder import Decoder, is_plain
 from amenable.models.heads import ScalarModel
+from amenable.models.packed_linear import PackedLinear, can_pack
 
 Model = TypeVar("Model", Decoder, ScalarModel)
 
@@ -27,10 +30,14 @@ def cast_for_inference(model: Model, dtype: torch.dtype, in_place: bool = False)
     unchanged. Layers with an adapter, a parametrization or a hook stay as they are.
     """
     layers = linear_layers(model)
-    stored = [linear.weight for linear in layers] + ([model.unembedding] if isinstance(model, Decoder) else [])
+    stored = [linear.weight for linear in layers.values()]
+    stored += [model.unembedding] if isinstance(model, Decoder) else []
     if layers and all(weight.dtype == dtype for weight in stored):
         return model
     twin = model if in_place else sharing_copy(model)
+    for name, linear in linear_layers(twin).items():
+        if linear.weight.dtype != dtype and can_pack(linear.weight, dtype):
+            twin.set_submodule(name, PackedLinear(linear.weight, linear.bias))
     cast_layers(twin, dtype)
     if isinstance(twin, Decoder):
         output = nn.Linear(twin.config.hidden_size, twin.config.vocab_size, bias=False, device="meta")
@@ -41,7 +48,7 @@ def cast_for_inference(model: Model, dtype: torch.dtype, in_place: bool = False)
 
 def cast_layers(model: Decoder | ScalarModel, dtype: torch.dtype) -> None:
     """Store the plain linear layers of a model's blocks in `dtype`, frozen."""
-    for linear in linear_layers(model):
+    for linear in linear_layers(model).values():
         if linear.weight.dtype != dtype:
             linear.weight = frozen(linear.weight, dtype)
             linear.bias = None if linear.bias is None else frozen(linear.bias, dtype)
@@ -52,10 +59,20 @@ def sharing_copy(model: Model) -> Model:
     return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
 
 
-def linear_layers(model: Decoder | ScalarModel) -> list[nn.Linear]:
-    """Return the plain linear layers of a model's blocks."""
-    decoder = model.decoder if isinstance(model, ScalarModel) else model
-    return [module for module in decoder.layers.modules() if isinstance(module, nn.Linear) and is_plain(module)]
+def linear_layers(model: Decoder | ScalarModel) -> dict[str, nn.Linear | PackedLinear]:
+    """Return the plain and packed linear layers of a model's blocks, by name."""
+    layers = {}
+    for name, module in model.named_modules():
+        if isinstance(module, PackedLinear) or (isinstance(module, nn.Linear) and is_plain(module)):
+            layers[name] = module
+    return {name: module for name, module in layers.items() if "layers." in name}
+
+
+def output_layer(decoder: Decoder) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return `decoder.logits`, [..., D] -> [..., T], of an inference copy with the unembedding packed too, if it can
+    be."""
+    weight = decoder.unembedding
+    return PackedLinear(weight) if can_pack(weight, weight.dtype) else decoder.logits
 
 
 def frozen(parameter: torch.Tensor, dtype: torch.dtype) -> nn.Parameter:

@@ -154,7 +154,7 @@ def save_model(
 
 def restore_matrices(decoder: Decoder) -> None:
     """Read the matrices again that a bf16 run has rounded, from the folder that adapters are on."""
-    layers = [linear for linear in linear_layers(decoder) if linear.weight.dtype != torch.float32]
+    layers = [linear for linear in linear_layers(decoder).values() if linear.weight.dtype != torch.float32]
     if not layers:
         return
     whole = pretrained.load_decoder(Path(decoder.adapter_base), decoder.token_embedding.weight.device)

@@ -10,8 +10,9 @@ from torch.nn.utils import parametrize
 
 from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.heads import ScalarModel
-from amenable.models.inference import cast_for_inference
+from amenable.models.inference import cast_for_inference, linear_layers, output_layer
 from amenable.models.layout import Layout
+from amenable.models.packed_linear import PackedLinear, can_pack
 from amenable.models.presets import preset
 
 GPT2 = DecoderConfig(61, context_length=48, num_layers=2, hidden_size=32, num_heads=4)
@@ -171,3 +172,27 @@ def test_an_adapter_on_the_unembedding_is_refused(config):
     decoder.set_submodule(name, LowRank(decoder.get_submodule(name), torch.zeros(61, 32)))
     with pytest.raises(TypeError, match="LowRank has no effect"):
         decoder.logits(torch.zeros(1, 32))
+
+
+packs = pytest.mark.skipif(not can_pack(torch.empty(1), torch.bfloat16), reason="this processor has no bf16 products")
+
+
+@packs
+@families
+def test_inference_copies_are_packed_and_count_as_their_weights(config):
+    decoder = Decoder(config)
+    twin = cast_for_inference(decoder, torch.bfloat16)
+    layers = linear_layers(twin)
+    assert len(layers) == 4 * config.num_layers and all(isinstance(layer, PackedLinear) for layer in layers.values())
+    assert sum(p.numel() for p in twin.layers.parameters()) == sum(p.numel() for p in decoder.layers.parameters())
+    hidden = torch.randn(3, config.hidden_size).to(torch.bfloat16)
+    torch.testing.assert_close(output_layer(twin)(hidden), twin.logits(hidden), rtol=0.01, atol=0.01)
+    assert output_layer(decoder) == decoder.logits, "fp32 weights stay as they are"
+
+
+@packs
+def test_a_hook_on_a_packed_layer_is_called():
+    twin = cast_for_inference(Decoder(GPT2), torch.bfloat16)
+    before = bf16_outputs(twin)
+    twin.layers[0].mlp.up.register_forward_hook(lambda module, inputs, output: output + 1)
+    assert not torch.equal(bf16_outputs(twin), before)
