@@ -38,7 +38,8 @@ MAX_LENGTH = 256
 """longest completion in tokens, for any context"""
 TUNED_LENGTH = 64
 """longest completion in tokens in the closed world, where KL coefficient and target were tuned"""
-
+MUON_RATE = 0.02
+"""peak learning rate of Muon for the hidden matrices of a new model (Jordan et al., 2024)"""
 LORA_FACTOR = 10
 """best learning rate of adapters over that of all weights, at any rank and size (Schulman et al., 2025)"""
 
@@ -158,7 +159,16 @@ C = TypeVar("C")
 def pretrain(config: C, model: Traits) -> tuple[C, str]:
     """Fill the options of pretraining for a model of this size; return them, and a line that names them."""
     rate = learning_rate(PRETRAIN, model.parameters)
-    return fill(config, model, {"optimizer.learning_rate": rate, "context": model.context})
+    rates = {"optimizer.learning_rate": rate, "optimizer.muon_learning_rate": MUON_RATE}
+    return fill(config, model, {**rates, "context": model.context})
+
+
+def continue_pretraining(config: Any, model: Traits) -> tuple[Any, str]:
+    """Fill the options of pretraining a trained model further: a tenth of the peak rate, where its cosine has ended,
+    and AdamW alone; return them, and a line that names them."""
+    rate = float(f"{peak_rate(config, PRETRAIN, model) / 10:.2g}")
+    rates = {"optimizer.learning_rate": rate, "optimizer.muon_learning_rate": 0.0}
+    return fill(config, model, {**rates, "context": min(model.context, config.tokens_per_step)})
 
 
 def sft(config: C, model: Traits) -> tuple[C, str]:

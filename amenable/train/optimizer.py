@@ -27,7 +27,7 @@ class OptimizerConfig:
 
     learning_rate: FromModel[float] = FROM_MODEL
     """peak learning rate of AdamW; by default from the model's size"""
-    muon_learning_rate: float = 0.0
+    muon_learning_rate: FromModel[float] = 0.0
     """learning rate of Muon for the hidden matrices; 0 leaves them to AdamW"""
     weight_decay: float = 0.0
     """decoupled decay, on matrices only"""

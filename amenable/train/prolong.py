@@ -22,7 +22,7 @@ LENGTH = ("epochs", "max_steps")
 """options for the length of a run"""
 SCHEDULE = "schedule"
 """key of a run's schedule in its checkpoints"""
-NOT_FROM_OWN_RESULT = ("pretrain", "reward")
+NOT_FROM_OWN_RESULT = ("reward",)
 """stages that cannot start from their own result"""
 
 

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from amenable.errors import InputError
-from amenable.stages import pretrain
+from amenable.models.lora import LoraOptions
+from amenable.stages import pretrain, tokenizer
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, loading
 from amenable.train.runtime import Runtime
@@ -116,3 +119,54 @@ def test_options_that_mean_nothing_are_refused(wrong: dict[str, int]) -> None:
 def test_a_warm_up_longer_than_the_run_shrinks(short: pretrain.Config, capsys: pytest.CaptureFixture) -> None:
     pretrain.run(replace(short, warmup_steps=20))
     assert "8 steps, 1 of them warm-up (the 20 given do not fit)" in capsys.readouterr().err
+
+
+@pytest.fixture
+def further(base: Path, short: pretrain.Config) -> pretrain.Config:
+    """Eight more steps of the session's base model, at the rate that follows from it, with dropout."""
+    return replace(short, model=str(base), tokenizer=None, context=None, optimizer=pretrain.Config().optimizer)
+
+
+def test_a_trained_model_is_trained_on_from_what_it_knows(
+    further: pretrain.Config, base: Path, rows_of: Callable, capsys: pytest.CaptureFixture
+) -> None:
+    out = pretrain.run(further)
+    rows, before = rows_of(out), rows_of(base)[-1]["eval/bpb"]
+    assert [row["step"] for row in rows if "health" not in row] == [*range(9)]
+    assert rows[0]["eval/bpb"] == pytest.approx(before, rel=1e-5)
+    assert f"step 0: {before:.4g} bits per byte" in capsys.readouterr().err
+    assert rows[8]["eval/bpb"] < 1.05 * before and rows[1]["loss"] < 1.5
+    assert "model" in json.loads((out / "lineage.json").read_text())["inputs"]
+    assert loading.load_policy(out, Runtime(torch.device("cpu"), False, 1))[1].vocab_size == 320
+    assert "muon_lr" not in rows[1] and rows[1]["lr"] <= 4e-4  # a tenth of the smallest models' peak
+
+
+def test_more_pretraining_that_was_stopped_goes_on_to_the_bit(
+    further: pretrain.Config, run_in_two: Callable, outcome: Callable, tmp_path: Path
+) -> None:
+    whole = outcome(pretrain.run(replace(further, out=tmp_path / "whole")))
+    assert outcome(run_in_two(pretrain, further, 3)) == whole
+
+
+def test_adapters_are_pretrained_on_a_model_and_not_on_a_preset(further: pretrain.Config, base: Path) -> None:
+    adapted = replace(further, max_steps=2, lora=LoraOptions(rank=2))
+    out = pretrain.run(adapted)
+    assert (out / "adapter" / "adapter_config.json").exists()
+    assert yaml.safe_load((out / "config.yaml").read_text())["optimizer"]["learning_rate"] == 4e-3  # ten times
+    with pytest.raises(InputError, match="a new model has no weights for adapters; name a model's folder"):
+        pretrain.run(replace(adapted, model="two-layers"))
+
+
+def test_what_does_not_belong_to_the_model_is_refused(
+    further: pretrain.Config, tokenizer_folder: Path, files: Any, tmp_path: Path
+) -> None:
+    assert pretrain.prepare(replace(further, tokenizer=tokenizer_folder), Path(further.model))[2].vocab_size == 320
+    other = tokenizer.run(tokenizer.Config(files.text, files.demonstrations, tmp_path / "words", vocab_size=300))
+    for change, message in (
+        ({"tokenizer": other}, "is not the tokenizer of .*; leave out --tokenizer"),
+        ({"context": 65}, "context is 65; the model's is 64"),
+        ({"model": "tw-layers"}, "no preset is called 'tw-layers'; did you mean 'two-layers'"),
+        ({"model": "no/where"}, "no such model folder"),
+    ):
+        with pytest.raises(InputError, match=message):
+            pretrain.run(replace(further, **change))

@@ -144,7 +144,7 @@ def test_an_optimizer_without_a_rate_is_refused() -> None:
 
 
 FOLLOWING = {
-    "pretrain": {"optimizer.learning_rate", "context"},
+    "pretrain": {"optimizer.learning_rate", "optimizer.muon_learning_rate", "context"},
     "sft": {"optimizer.learning_rate", "dropout", "max_new_tokens"},
     "reward": {"optimizer.learning_rate", "head_learning_rate"},
     "dpo": {"optimizer.learning_rate", "max_new_tokens"},
@@ -169,10 +169,11 @@ ALIKE = {
         text_tokens         keep_checkpoints max_bad_rows max_kl""",
     "one rule for runs of every length": "warmup_steps final_lr_frac",
     "the papers' numbers at every size": """
-        beta gamma lam cliprange cliprange_value vf_coef kl_horizon missing_eos_penalty optimizer.muon_learning_rate
+        beta gamma lam cliprange cliprange_value vf_coef kl_horizon missing_eos_penalty
         optimizer.weight_decay optimizer.beta1 optimizer.beta2 optimizer.eps optimizer.max_grad_norm
         evaluate.temperature pretrain.dropout lora.alpha""",
     "off unless it is asked for": """
+        optimizer.muon_learning_rate
         label_smoothing entropy_coef score_clip target_kl ptx_coef frozen_layers empty_share lora.rank lora.dropout
         sampling.top_k sampling.top_p sampling.min_p sampling.repetition_penalty""",
     "before there is a model": "vocab_size agreement",
@@ -189,7 +190,7 @@ def numbers_of(options: Any, path: str = "") -> Iterator[tuple[str, bool]]:
         if is_dataclass(value):
             yield from numbers_of(value, f"{name}.")
         elif hints[option.name] in (int, float, int | None, float | None):
-            yield name, "FromModel" in str(option.type)
+            yield name, "FromModel" in str(option.type) and value is None
 
 
 @pytest.mark.parametrize("stage", FOLLOWING)

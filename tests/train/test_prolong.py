@@ -94,7 +94,7 @@ def test_what_cannot_be_prolonged_says_why_and_what_to_do(tmp_path: Path) -> Non
     with pytest.raises(
         InputError, match=r"cosine .* has ended: it cannot be prolonged; give another --out \(a run with"
     ):
-        prolong.require_same_past(tmp_path, "pretrain", cosine, finished=True)
+        prolong.require_same_past(tmp_path, "reward", cosine, finished=True)
     with pytest.raises(InputError, match="kept no checkpoint"):
         prolong.require_same_past(tmp_path, "ppo", constant, finished=True)
     prolong.require_same_past(tmp_path, "ppo", cosine, finished=False)  # nothing was done yet
