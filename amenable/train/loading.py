@@ -15,7 +15,7 @@ from amenable.models import adapter_files, lora, pretrained
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.models.hf_config import model_type_of
-from amenable.models.hf_weights import published_tensors
+from amenable.models.hf_weights import parameters_of, published_tensors
 from amenable.models.inference import cast_layers, linear_layers
 from amenable.models.tensor_files import MAX_SHARD_BYTES
 from amenable.seeds import derive_seed
@@ -167,17 +167,20 @@ def restore_matrices(decoder: Decoder) -> None:
 
 @torch.no_grad()
 def round_weights(model: Decoder | ScalarModel, dtype: torch.dtype) -> None:
-    """Round every parameter to the values of `dtype`, keeping its own dtype. InputError, with none rounded, for numbers
-    beyond those of `dtype`."""
+    """Round every parameter to the values of `dtype` as its file has it, keeping its own dtype. InputError, with none
+    rounded, for numbers beyond those of `dtype`."""
     for name, weight in weights_by_published_name(model).items():
         largest = max(float(weight.amax()), -float(weight.amin()))
         if largest > torch.finfo(dtype).max:
             problem = f"{name} holds {largest:,.0f}, and {str(dtype).removeprefix('torch.')} holds no number above"
             hint = "repeat the command with --save-dtype bfloat16, or float32"
             raise InputError(f"{problem} {torch.finfo(dtype).max:,.0f}", how=hint)
+    decoder = model.decoder if isinstance(model, ScalarModel) else model
+    offsets = {id(decoder.get_parameter(entry.ours)): entry.offset for entry in parameters_of(decoder)}
     for parameter in model.parameters():
         if parameter.dtype != dtype:
-            parameter.copy_(parameter.to(dtype))
+            offset = offsets.get(id(parameter), 0.0)  # files hold the number without it
+            parameter.copy_((parameter - offset).to(dtype).float() + offset)
 
 
 def weights_by_published_name(model: Decoder | ScalarModel) -> dict[str, torch.Tensor]:

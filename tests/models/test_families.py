@@ -1,14 +1,21 @@
 """Every family against transformers' own random models: in, out, and by any other way that a model is used."""
 
+import json
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from amenable.generation.engine import generate
+from amenable.generation.sampling import Sampling
 from amenable.models import pretrained
-from amenable.models.cache import Cache
+from amenable.models.adapter_files import save_adapters
+from amenable.models.decoder import Decoder
 from amenable.models.family import model_types
+from amenable.models.inference import cast_for_inference
 from amenable.models.layout import Layout
+from amenable.models.lora import LoraOptions, adapters, add_adapters, merge_adapters, published_layers
 
 transformers = pytest.importorskip("transformers")
 
@@ -62,6 +69,7 @@ SHAPES: dict[str, list[dict[str, Any]]] = {
 """shapes of each family, as its config.json has them; vocabulary and ids are those of `theirs`"""
 CASES = [(model_type, index) for model_type, shapes in SHAPES.items() for index in range(len(shapes))]
 every_shape = pytest.mark.parametrize(("model_type", "index"), CASES)
+every_family = pytest.mark.parametrize("model_type", SHAPES)
 LENGTHS = [5, 1, 40, 23]
 
 
@@ -94,6 +102,11 @@ def flat(rows: torch.Tensor) -> torch.Tensor:
     return torch.cat([rows[row, :length] for row, length in enumerate(LENGTHS)])
 
 
+@torch.inference_mode()
+def our_logits(decoder: Decoder) -> torch.Tensor:
+    return decoder.logits(decoder(tokens(), Layout.of(LENGTHS)))
+
+
 def close(ours: torch.Tensor, other: torch.Tensor) -> None:
     torch.testing.assert_close(ours, other, rtol=1e-4, atol=1e-4)
 
@@ -108,7 +121,7 @@ def test_a_language_model_in_and_out(model_type, index, tmp_path):
     model = theirs(tmp_path / "theirs", model_type, index)
     expected = model(padded()).logits
     decoder = pretrained.load_decoder(tmp_path / "theirs").eval()
-    close(decoder.logits(decoder(tokens(), Layout.of(LENGTHS))), flat(expected))
+    close(our_logits(decoder), flat(expected))
     pretrained.save(tmp_path / "ours", decoder, bos_id=1, eos_id=2, pad_id=0)
     again, info = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert type(again) is type(model)
@@ -118,22 +131,58 @@ def test_a_language_model_in_and_out(model_type, index, tmp_path):
 
 @every_shape
 @torch.inference_mode()
-def test_cached_steps_continue_as_transformers_does(model_type, index, tmp_path):
+def test_generation_continues_as_transformers_does(model_type, index, tmp_path):
     """20 greedy tokens after prompts of several lengths, past the window where there is one."""
     model = theirs(tmp_path, model_type, index)
-    decoder, prompts, count = pretrained.load_decoder(tmp_path).eval(), tokens().split(LENGTHS), 20
-    cache = Cache(decoder.config, len(prompts), 64)
-    last = Layout.of(LENGTHS)
-    hidden = decoder(tokens(), last, cache, at=last.last_tokens)
-    chosen = [decoder.logits(hidden).argmax(-1)]
-    while len(chosen) < count:
-        chosen.append(decoder.logits(decoder.step(chosen[-1], cache)).argmax(-1))
-    for row, prompt in enumerate(prompts):
-        out = model.generate(
-            prompt[None], attention_mask=torch.ones_like(prompt)[None], do_sample=False, max_new_tokens=count,
-            min_new_tokens=count, eos_token_id=None,
-        )  # fmt: skip
-        assert out[0, len(prompt) :].tolist() == torch.stack(chosen, 1)[row].tolist()
+    prompts, count = [prompt.tolist() for prompt in tokens().split(LENGTHS)], 20
+    sampling = Sampling(temperature=0.0, max_new_tokens=count)
+    ours = generate(pretrained.load_decoder(tmp_path), prompts, sampling, eos_id=61, max_batch_size=3)
+    settings = {"do_sample": False, "min_new_tokens": count, "max_new_tokens": count, "eos_token_id": None}
+    for prompt, (completion,) in zip(prompts, ours):
+        ids = torch.tensor([prompt])
+        out = model.generate(ids, attention_mask=torch.ones_like(ids), **settings)
+        assert out[0, len(prompt) :].tolist() == completion.ids
+
+
+@every_family
+def test_every_linear_layer_has_its_published_name_and_takes_an_adapter(model_type, tmp_path):
+    """Files are read as peft reads them: a product of two matrices is added to the weight of the layer's name."""
+    model = theirs(tmp_path / "theirs", model_type, 0)
+    decoder = pretrained.load_decoder(tmp_path / "theirs").eval()
+    linear = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, (torch.nn.Linear, transformers.pytorch_utils.Conv1D)) and name != "lm_head"
+    }
+    assert {name for parts in published_layers(decoder).values() for name, _ in parts} == set(linear)
+    add_adapters(decoder, LoraOptions(rank=2, alpha=4.0), seed=0)
+    for layer in adapters(decoder).values():
+        for b in layer.b:
+            torch.nn.init.normal_(b, std=0.2, generator=torch.Generator().manual_seed(len(b)))
+    save_adapters(tmp_path / "adapter", decoder)
+    transposed = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["fan_in_fan_out"]
+    tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    before = our_logits(decoder)
+    with torch.no_grad():
+        for name, module in linear.items():
+            a, b = (tensors[f"base_model.model.{name}.lora_{kind}.weight"] for kind in "AB")
+            module.weight += 2 * (b @ a).T if transposed else 2 * b @ a
+        close(before, flat(model(padded()).logits))
+    merge_adapters(decoder)
+    close(our_logits(decoder), before)
+
+
+@every_family
+def test_an_inference_copy_in_bf16_is_near_and_the_pass_has_gradients(model_type, tmp_path):
+    theirs(tmp_path, model_type, 0)
+    decoder = pretrained.load_decoder(tmp_path).eval()
+    twin, exact = cast_for_inference(decoder, torch.bfloat16), our_logits(decoder)
+    with torch.autocast("cpu", torch.bfloat16):
+        first, second = our_logits(decoder).float(), our_logits(twin).float()
+        torch.testing.assert_close(first, second, rtol=0.02, atol=0.02 * float(first.abs().max()))
+        torch.testing.assert_close(first, exact, rtol=0.05, atol=0.05 * float(first.abs().max()))
+        decoder.logits(decoder(tokens(), Layout.of(LENGTHS))).float().square().mean().backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in decoder.parameters())
 
 
 @every_shape

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
 from amenable.data.types import Message
@@ -182,6 +183,57 @@ def test_a_published_folder_comes_back_file_by_file(
     assert after["config.json"].pop(dtype) == again["config.json"].pop(dtype) == "float32"
     before["config.json"].pop(dtype, None)
     assert after == before and again == before
+
+
+OTHER_FAMILIES: dict[str, dict[str, Any]] = {
+    "gemma3_text": {
+        "norm_placement": "sandwich",
+        "activation": "geglu",
+        "scale_embeddings": True,
+        "window": 8,
+        "local_layers": (0,),
+        "local_rope_theta": 5e3,
+    },
+    "gpt_neox": {
+        "norm": "layer",
+        "bias": True,
+        "qk_norm": False,
+        "parallel_residual": True,
+        "activation": "exact_gelu",
+        "interleave_qkv": True,
+        "rotary_width": 4,
+        "tie_embeddings": False,
+    },
+}
+
+
+@pytest.mark.parametrize("family", OTHER_FAMILIES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_folders_of_other_families_come_back_with_their_spare_rows_and_added_tokens(
+    family: str,
+    dtype: SaveDtype,
+    make_decoder: Callable[..., Decoder],
+    words: Tokenizer,
+    runtime: Runtime,
+    tmp_path: Path,
+) -> None:
+    model = make_decoder(vocab_size=340, **OTHER_FAMILIES[family])
+    loading.round_weights(model, getattr(torch, dtype))
+    files = PUBLISHED["another eos, no pad, several stops"]
+    first = published(tmp_path / "1", model, words, files | {"config.json": files["config.json"] | {"dtype": dtype}})
+    backend = Backend.from_file(str(first / "tokenizer.json"))
+    backend.add_tokens([AddedToken("<extra>", special=False)])
+    backend.save(str(first / "tokenizer.json"))
+    decoder, tokenizer = loading.load_policy(first, runtime)
+    assert (decoder.num_tokens, decoder.config.vocab_size) == (324, 340) and same_weights(decoder, model)
+    assert tokenizer.encode("<extra>") == [323] and 323 not in tokenizer.special_ids
+    loading.save_model(tmp_path / "2", decoder, tokenizer, dtype)
+    before, after = read_folder(first), read_folder(tmp_path / "2")
+    assert after["config.json"]["model_type"] == family
+    if dtype == "float32":
+        assert after == before
+    again = loading.load_policy(tmp_path / "2", runtime)[0]
+    assert same_weights(again, decoder) and again.config == decoder.config
 
 
 def test_a_changed_shape_is_told_and_not_what_the_folder_said(
