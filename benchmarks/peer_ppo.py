@@ -15,17 +15,10 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peer_trl import STEPS, Gate, common, main, own_words, shape
-from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel, PrinterCallback
+from peer_steps import adapters, classifier, language_model, shape, trained_model
+from peer_trl import STEPS, Gate, common, main, own_words
+from transformers import PreTrainedModel, PrinterCallback
 from trl.experimental.ppo import PPOConfig, PPOTrainer
-
-
-class Policy(GPT2LMHeadModel):
-    """Generates with the products that it is trained with; the trainer alone would do it in fp32."""
-
-    def generate(self, *arguments: Any, **options: Any) -> Any:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.config.bf16):
-            return super().generate(*arguments, **options)
 
 
 def ppo(work: dict[str, Any], folder: str) -> Callable[[], Any]:
@@ -48,24 +41,27 @@ def ppo(work: dict[str, Any], folder: str) -> Callable[[], Any]:
     )
     tokenizer = own_words(work)
     tokenizer.padding_side = "left"
-    policy = Policy(shape(work, 0.0, bf16=work["bf16"]))
+    policy, lora = trained_model(work, 0.0), adapters(work)
     policy.generation_config.use_cache = True  # and not in training
+    if work["bf16"]:  # with the products that it is trained with; the trainer alone would generate in fp32
+        policy.generate = torch.autocast("cpu", dtype=torch.bfloat16)(policy.generate)
     trainer = PPOTrainer(
         config,
         tokenizer,
         model=policy,
-        ref_model=frozen(GPT2LMHeadModel(shape(work, 0.0)), work),
+        ref_model=frozen(language_model(shape(work, 0.0)), work) if lora is None else None,  # adapters off
         reward_model=frozen(scalar(work), work),
         value_model=read_in_bf16(scalar(work)) if work["bf16"] else scalar(work),
         train_dataset=Dataset.from_list([{"input_ids": row["prompt"]} for row in work["rows"]]),
         callbacks=[Gate()],
+        peft_config=lora,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer.train
 
 
-def scalar(work: dict[str, Any]) -> GPT2ForSequenceClassification:
-    return GPT2ForSequenceClassification(shape(work, 0.0, num_labels=1, pad_token_id=work["pad"]))
+def scalar(work: dict[str, Any]) -> PreTrainedModel:
+    return classifier(shape(work, 0.0, num_labels=1, pad_token_id=work["pad"]))
 
 
 def frozen(model: torch.nn.Module, work: dict[str, Any]) -> torch.nn.Module:
@@ -74,9 +70,9 @@ def frozen(model: torch.nn.Module, work: dict[str, Any]) -> torch.nn.Module:
     return model.to(torch.bfloat16) if work["bf16"] else model
 
 
-def read_in_bf16(critic: GPT2ForSequenceClassification) -> GPT2ForSequenceClassification:
+def read_in_bf16(critic: PreTrainedModel) -> PreTrainedModel:
     """The critic with bf16 products where the trainer asks it for values, as in its updates."""
-    body = critic.transformer
+    body = getattr(critic, critic.base_model_prefix)
     body.forward = torch.autocast("cpu", dtype=torch.bfloat16)(body.forward)
     return critic
 

@@ -7,7 +7,17 @@ import resource
 import sys
 from typing import Any
 
-from transformers import GPT2Config
+import torch
+from transformers import (
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 
 def wait() -> None:
@@ -27,9 +37,50 @@ def peak_bytes() -> int:
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def shape(work: dict[str, Any], dropout: float, **others: Any) -> GPT2Config:
+def language_model(config: PretrainedConfig) -> PreTrainedModel:
+    """Return a language model with random weights."""
+    return LlamaForCausalLM(config) if isinstance(config, LlamaConfig) else GPT2LMHeadModel(config)
+
+
+def classifier(config: PretrainedConfig) -> PreTrainedModel:
+    """Return a sequence classifier with random weights."""
+    llama = isinstance(config, LlamaConfig)
+    return LlamaForSequenceClassification(config) if llama else GPT2ForSequenceClassification(config)
+
+
+def adapters(work: dict[str, Any]) -> Any:
+    """Return peft's LoRA on all linear layers, or None where all weights train."""
+    if not work.get("lora_rank"):
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(r=work["lora_rank"], lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def trained_model(work: dict[str, Any], dropout: float) -> PreTrainedModel:
+    """Return the model that is trained; under adapters its weights are in bf16, as peft's users load them."""
+    model = language_model(shape(work, dropout))
+    return model.to(torch.bfloat16) if work["bf16"] and work.get("lora_rank") else model
+
+
+def shape(work: dict[str, Any], dropout: float, **others: Any) -> PretrainedConfig:
     """Return the shape as transformers names it."""
     shape = work["shape"]
+    if shape["positions"] == "rope":
+        return LlamaConfig(
+            vocab_size=shape["vocab_size"],
+            max_position_embeddings=shape["context_length"],
+            hidden_size=shape["hidden_size"],
+            intermediate_size=shape["mlp_width"],
+            num_hidden_layers=shape["num_layers"],
+            num_attention_heads=shape["num_heads"],
+            num_key_value_heads=shape["num_kv_heads"],
+            tie_word_embeddings=True,
+            bos_token_id=work["eos"],
+            eos_token_id=work["eos"],
+            use_cache=work["row"] == "decode",
+            **others,
+        )
     return GPT2Config(
         vocab_size=shape["vocab_size"],
         n_positions=shape["context_length"],

@@ -25,14 +25,9 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peer_steps import peak_bytes, report_step, shape, wait
+from peer_steps import adapters, classifier, language_model, peak_bytes, report_step, shape, trained_model, wait
 from peer_words import text, words
-from transformers import (
-    GPT2ForSequenceClassification,
-    GPT2LMHeadModel,
-    PreTrainedTokenizerFast,
-    TrainerCallback,
-)
+from transformers import PreTrainedTokenizerFast, TrainerCallback
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
 STEPS = 1000
@@ -83,9 +78,13 @@ def sft(work: dict[str, Any], folder: str) -> Callable[[], Any]:
             max_length=length,
             completion_only_loss=True,
         )
-        model = GPT2LMHeadModel(shape(work, work["dropout"]))
         trainer = SFTTrainer(
-            model, args=config, train_dataset=data, processing_class=own_words(work), callbacks=[Gate()]
+            trained_model(work, work["dropout"]),
+            args=config,
+            train_dataset=data,
+            processing_class=own_words(work),
+            callbacks=[Gate()],
+            peft_config=adapters(work),
         )
         return same_tokens(trainer, {"input_ids": 1}, sum(len(row["input_ids"]) for row in rows))
 
@@ -106,7 +105,7 @@ def reward(work: dict[str, Any], folder: str) -> Callable[[], Any]:
         gradient_accumulation_steps=len(pairs) // work["at_once"],
         max_length=work["shape"]["context_length"],
     )
-    model = GPT2ForSequenceClassification(shape(work, 0.0, num_labels=1, pad_token_id=work["pad"]))
+    model = classifier(shape(work, 0.0, num_labels=1, pad_token_id=work["pad"]))
     trainer = RewardTrainer(
         model, args=config, train_dataset=Dataset.from_list(pairs), processing_class=own_words(work), callbacks=[Gate()]
     )
@@ -128,11 +127,12 @@ def dpo(work: dict[str, Any], folder: str) -> Callable[[], Any]:
         **common(work, folder, len(pairs)), max_length=work["shape"]["context_length"], precompute_ref_log_probs=True
     )
     trainer = DPOTrainer(
-        GPT2LMHeadModel(shape(work, 0.0)),  # its own reference, so that no second model is held
+        trained_model(work, 0.0),  # its own reference, so that no second model is held
         args=config,
         train_dataset=Dataset.from_list(pairs),
         processing_class=own_words(work),
         callbacks=[Gate()],
+        peft_config=adapters(work),
     )
     handed = sum(2 * len(row["prompt"]) + len(row["chosen"]) + len(row["rejected"]) for row in work["rows"])
     return same_tokens(trainer, {"prompt_ids": 2, "chosen_ids": 1, "rejected_ids": 1}, handed).train
@@ -144,7 +144,7 @@ def decode(work: dict[str, Any], folder: str) -> Callable[[], Any]:
     longest = max(map(len, prompts))
     ids = torch.tensor([[work["pad"]] * (longest - len(prompt)) + prompt for prompt in prompts])
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    model = GPT2LMHeadModel(shape(work, 0.0)).eval()
+    model = language_model(shape(work, 0.0)).eval()
     if work["bf16"]:
         model = model.to(torch.bfloat16)
 

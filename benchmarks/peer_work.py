@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations, count
+from pathlib import Path
 from typing import Any
 
 from amenable.generation.engine import generate
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
+from amenable.models.lora import LoraOptions
 from amenable.stages import dpo, ppo, reward, sft
-from amenable.train import defaults
+from amenable.train import defaults, loading
 from amenable.train.defaults import traits_of
 from amenable.train.forward import Row
 from amenable.train.objective import NextToken, accumulate
@@ -33,6 +35,7 @@ RANKED = 9
 """answers of the ranking"""
 ROLLOUT_ROWS = 128
 """answers that the PPO peer generates at once: its best of 32, 64 and 128"""
+ALL_WEIGHTS, ADAPTERS = LoraOptions(), LoraOptions(rank=16)
 
 Step = Callable[[], None]
 """one step of ours"""
@@ -52,9 +55,10 @@ def handed(row: str, size: Size, rows: list[dict[str, list[int]]], **others: Any
     return {"row": row, "shape": asdict(size.shape), "rows": rows, "eos": EOS, "pad": PAD, **others}
 
 
-def learner(size: Size, rows: list[Row], dropout: float, runtime: Runtime) -> Step:
+def learner(size: Size, rows: list[Row], dropout: float, runtime: Runtime, options: LoraOptions) -> Step:
     """Return an update by the next-token loss, as `sft` makes it."""
     decoder = Decoder(replace(size.shape, dropout=dropout)).train()
+    loading.add_adapters(decoder, options, 0, Path("base"), runtime)
     optimizer = Optimizer([decoder], OptimizerConfig(learning_rate=1e-5))
 
     def make() -> None:
@@ -64,15 +68,15 @@ def learner(size: Size, rows: list[Row], dropout: float, runtime: Runtime) -> St
     return make
 
 
-def sft_work(size: Size, packing: bool = False) -> Work:
+def sft_work(size: Size, packing: bool = False, options: LoraOptions = ALL_WEIGHTS) -> Work:
     """Prompts and answers of natural lengths, answers trained."""
     data = prompts_with_answers(size, 2 * size.rows, 1)
     rows = [{"prompt": prompt, "answer": answers[0]} for prompt, answers in data]
     ours = [(prompt + answers[0], [False] * len(prompt) + [True] * len(answers[0])) for prompt, answers in data]
-    dropout = 0.1  # as in GPT-2, and in the demo
+    dropout = 0.0 if options.rank else 0.1  # as in GPT-2, and in the demo
     return Work(
-        handed("sft", size, rows, packing=packing, dropout=dropout),
-        lambda runtime: learner(size, ours, dropout, runtime),
+        handed("sft", size, rows, packing=packing, dropout=dropout, lora_rank=options.rank),
+        lambda runtime: learner(size, ours, dropout, runtime, options),
         sum(len(ids) for ids, _ in ours),
     )
 
@@ -130,12 +134,13 @@ def reward_work(size: Size, prompts: int, answers: int) -> Work:
     return Work(handed("reward", size, pairs, at_once=at_once), build, tokens)
 
 
-def dpo_work(size: Size) -> Work:
+def dpo_work(size: Size, options: LoraOptions = ALL_WEIGHTS) -> Work:
     """Pairs, the reference's log-probabilities computed before the clock starts on both sides."""
     data = prompts_with_answers(size, size.rows, 2)
 
     def build(runtime: Runtime) -> Step:
         policy = Decoder(size.shape).eval()
+        loading.add_adapters(policy, options, 0, Path("base"), runtime)
         pairs = [Pair(item.rows[0], item.rows[1]) for item in ranking_items(data)]
         limit = dpo.Config().max_tokens_per_pass
         pairs = add_reference_logps(policy, pairs, runtime, limit)
@@ -148,13 +153,13 @@ def dpo_work(size: Size) -> Work:
         return make
 
     tokens = sum(2 * len(prompt) + sum(map(len, answers)) for prompt, answers in data)
-    return Work(handed("dpo", size, pairs_handed(data)), build, tokens)
+    return Work(handed("dpo", size, pairs_handed(data), lora_rank=options.rank), build, tokens)
 
 
-def ppo_work(size: Size) -> Work:
+def ppo_work(size: Size, options: LoraOptions = ALL_WEIGHTS) -> Work:
     """Whole iterations with the stage's own settings, no EOS; the tokens are those generated."""
     new = min(NEW_TOKENS, size.length // 2)
-    config = ppo.Config(prompts_per_step=size.prompts, max_new_tokens=new)
+    config = ppo.Config(prompts_per_step=size.prompts, max_new_tokens=new, lora=options)
     config, _ = defaults.online(config, traits_of(size.shape), traits_of(size.shape))
     prompts = sequences(size, prompt_lengths(size, size.prompts))
 
@@ -175,6 +180,7 @@ def ppo_work(size: Size) -> Work:
         "epochs": config.num_ppo_epochs,
         "minibatches": config.num_mini_batches,
         "rollout_rows": ROLLOUT_ROWS,
+        "lora_rank": options.rank,
     }
     return Work(handed("ppo", size, rows, **settings), build, size.prompts * new)
 
@@ -204,6 +210,10 @@ WORK: dict[str, Callable[[Size], Work]] = {
     "reward-k9": lambda size: reward_work(size, 1, RANKED),
     "dpo": dpo_work,
     "ppo": ppo_work,
+    "sft-lora": lambda size: sft_work(size, options=ADAPTERS),
+    "dpo-lora": lambda size: dpo_work(size, ADAPTERS),
+    "ppo-lora": lambda size: ppo_work(size, ADAPTERS),
+    "decode-1": lambda size: decode_work(size, 1),
     "decode-32": lambda size: decode_work(size, 32),
     "decode-128": lambda size: decode_work(size, 128),
     "vllm-32": lambda size: decode_work(size, 32),

@@ -51,6 +51,9 @@ PRETRAIN = "pretrain"
 VLLM = "vllm-32"
 """the row whose peer is vLLM, which few have for a processor"""
 ROWS = (PRETRAIN, *WORK)
+ONLY_135M = ("sft-lora", "dpo-lora", "ppo-lora", "decode-1")
+SMALL_CHANGES = (*ONLY_135M, "decode-32")
+"""rows at the shape of SmolLM2; the first of them are measured at no other"""
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,8 @@ class Config:
     """another, with the last trl that has PPO, for the row of that name"""
     peer_vllm: Path = Path(".venv-peers-vllm/bin/python")
     """another, with a vLLM for processors, for the row of that name, which is left out where there is none"""
-    size: Literal["both", "5M", "124M", "smoke"] = "both"
-    """smoke runs everything in a minute and says nothing about speed"""
+    size: Literal["both", "5M", "124M", "135M", "smoke"] = "both"
+    """135M is the shape of SmolLM2; smoke runs everything in a minute and says nothing about speed"""
     precision: Literal["fp32", "bf16"] = "bf16"
     only: str = ""
     """rows to measure, with commas between; without it all"""
@@ -87,7 +90,10 @@ class Config:
         """Rows to measure. vLLM is among them if it is set up or named; it has no heads as small as smoke's."""
         if self.only:
             return [row for row in ROWS if row in self.only.split(",")]
-        return [row for row in ROWS if row != VLLM or (self.peer_vllm.exists() and self.size != "smoke")]
+        without = set() if self.peer_vllm.exists() and self.size != "smoke" else {VLLM}
+        if self.size == "135M":
+            return [row for row in ROWS if row in SMALL_CHANGES]
+        return [row for row in ROWS if row not in without and (row not in ONLY_135M or self.size == "smoke")]
 
     @property
     def sizes(self) -> list[SizeName]:
@@ -95,8 +101,9 @@ class Config:
 
     def peer_of(self, row: str) -> tuple[Path, str]:
         """Return the interpreter and the script of the row's peer."""
-        others = {"ppo": (self.peer_ppo, "peer_ppo.py"), VLLM: (self.peer_vllm, "peer_vllm.py")}
-        return others.get(row, (self.peer, "peer_trl.py"))
+        if row.startswith("ppo"):
+            return self.peer_ppo, "peer_ppo.py"
+        return (self.peer_vllm, "peer_vllm.py") if row == VLLM else (self.peer, "peer_trl.py")
 
 
 class Failed(Exception):

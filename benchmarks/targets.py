@@ -41,6 +41,11 @@ TARGETS: dict[tuple[str, str], Target] = {
     ("124M", "decode-32"): Target(2, 4),
     ("124M", "decode-128"): Target(2, 4),
     ("124M", "vllm-32"): Target(1.2, 2),
+    ("135M", "sft-lora"): Target(2.5, 4),
+    ("135M", "dpo-lora"): Target(3, 4),
+    ("135M", "ppo-lora"): Target(2, 4),
+    ("135M", "decode-1"): Target(1.5, 2),
+    ("135M", "decode-32"): Target(2, 4),
 }
 """by size and row"""
 

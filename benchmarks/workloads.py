@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -16,8 +17,10 @@ import torch
 from amenable.data.types import Prompt
 from amenable.generation.engine import generate
 from amenable.generation.sampling import Sampling
+from amenable.models import lora
 from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.heads import ScalarModel
+from amenable.models.lora import copy_to_train
 from amenable.models.presets import preset
 from amenable.rewards.model import ModelReward
 from amenable.rewards.spec import load_reward
@@ -27,7 +30,7 @@ from amenable.rl.models import Models
 from amenable.seeds import seeded_generator
 from amenable.stages import dpo, ppo, pretrain, reward, sft
 from amenable.text.tokenizer import MIN_VOCAB_SIZE, SPECIAL_TOKENS, Tokenizer
-from amenable.train import defaults
+from amenable.train import defaults, loading
 from amenable.train.defaults import traits_of
 from amenable.train.examples import text_row
 from amenable.train.forward import Row
@@ -37,7 +40,21 @@ from amenable.train.rankings import Pair, TokenizedRanking, add_reference_logps
 from amenable.train.runtime import Runtime
 from benchmarks.machine import seconds_of
 
-SizeName = Literal["5M", "124M", "smoke"]
+SizeName = Literal["5M", "124M", "135M", "smoke"]
+LLAMA_135M = DecoderConfig(
+    49152,
+    context_length=2048,
+    num_layers=30,
+    hidden_size=576,
+    num_heads=9,
+    num_kv_heads=3,
+    mlp_width=1536,
+    positions="rope",
+    norm="rms",
+    activation="swiglu",
+    bias=False,
+)
+"""the shape of SmolLM2-135M"""
 
 ANSWERS = 6  # answers to a prompt in the reward model's rankings
 
@@ -58,6 +75,7 @@ class Size:
 SIZES: dict[SizeName, Size] = {
     "5M": Size(preset("tiny-gpt2")),
     "124M": Size(preset("gpt2"), prompts=32),
+    "135M": Size(LLAMA_135M, rows=4, prompts=16),
     "smoke": Size(
         DecoderConfig(320, context_length=64, num_layers=2, hidden_size=32, num_heads=2), rows=2, length=32, prompts=4
     ),
@@ -241,14 +259,24 @@ def scalar_model(shape: DecoderConfig, device: torch.device | str = "cpu") -> Sc
 
 
 def make_ppo(shape: DecoderConfig, runtime: Runtime, config: ppo.Config) -> tuple[ppo.PPO, Models]:
-    """Return PPO and its models with random weights: policy and reference alike, reward model and critic alike."""
+    """Return PPO and its models with random weights: policy and reference alike, reward model and critic alike. With
+    adapters all four have one base."""
     device = runtime.device
-    frozen = Decoder(shape, device).eval(), scalar_model(shape, device)
-    reference, scorer = (runtime.to_inference(model).requires_grad_(False) for model in frozen)
+    policy = Decoder(shape, device).eval()
+    if config.lora.rank:
+        loading.add_adapters(policy, config.lora, 0, Path("policy"), runtime)
+        reference = runtime.inference_copy(lora.without_adapters(policy))
+        scorer = ScalarModel.from_decoder(lora.without_adapters(policy)).eval()
+        loading.add_adapters(scorer, config.lora, 1, Path("policy"), runtime)
+        critic, scorer = copy_to_train(scorer), runtime.to_inference(scorer).requires_grad_(False)
+    else:
+        frozen = Decoder(shape, device).eval(), scalar_model(shape, device)
+        reference, scorer = (runtime.to_inference(model).requires_grad_(False) for model in frozen)
+        critic = scalar_model(shape, device)
     words = Tokenizer.train(["of which EOS alone is read"], MIN_VOCAB_SIZE, chat=True)
     reward = load_reward(ModelReward(scorer, words, runtime, config.max_tokens_per_pass), runtime)
-    models = Models(Decoder(shape, device).eval(), reference, words, reward, runtime, (reference, scorer))
-    return ppo.PPO(models, scalar_model(shape, device), config), models
+    models = Models(policy, reference, words, reward, runtime, (reference, scorer))
+    return ppo.PPO(models, critic, config), models
 
 
 def sample_and_score(

@@ -163,7 +163,7 @@ def test_the_table_goes_on_after_a_row_that_fails(
     assert out.read_text("utf-8") == printed
     lines = printed.splitlines()
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")][2:]
-    rows = [row for row in peers.ROWS if row != peers.VLLM]
+    rows = [row for row in peers.ROWS if row not in (peers.VLLM, *peers.ONLY_135M)]
     assert [(line[0], line[1]) for line in table] == [(size, row) for size in ("5M", "124M") for row in rows]
     assert [line[2:] for line in table if line[1] == "dpo"] == [
         ["failed", *[""] * 5, "the peer: ended with code 1"]
@@ -211,8 +211,9 @@ def test_vllm_is_measured_where_it_is_set_up_or_named(tmp_path: Path) -> None:
 def test_every_row_has_the_peer_that_can_do_it() -> None:
     config = peers.Config()
     scripts = {row: config.peer_of(row)[1] for row in WORK}
-    assert scripts["ppo"] == "peer_ppo.py" and scripts[peers.VLLM] == "peer_vllm.py"
-    assert {script for row, script in scripts.items() if row not in ("ppo", peers.VLLM)} == {"peer_trl.py"}
+    assert scripts["ppo"] == scripts["ppo-lora"] == "peer_ppo.py" and scripts[peers.VLLM] == "peer_vllm.py"
+    others = {script for row, script in scripts.items() if row not in ("ppo", "ppo-lora", peers.VLLM)}
+    assert others == {"peer_trl.py"}
     assert all((peers.HERE / script).exists() for script in scripts.values())
 
 
