@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amenable.errors import InputError
+from amenable.train.known_models import hint_for
 
 if TYPE_CHECKING:
     from amenable.models.decoder import Decoder
@@ -31,7 +32,8 @@ class Model:
 
     def __init__(self, folder: Path, device: str = "auto", precision: str = "auto"):
         if not folder.is_dir():
-            raise InputError("no such model folder", folder, "name the folder of a run, or of a published model")
+            hint = hint_for(folder) or "name the folder of a run, or of a published model"
+            raise InputError("no such model folder", folder, hint)
         self.folder, self._device, self._precision = folder, device, precision
 
     def __repr__(self) -> str:

@@ -21,6 +21,7 @@ from amenable.models.tensor_files import MAX_SHARD_BYTES
 from amenable.seeds import derive_seed
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import reference_logits
+from amenable.train.known_models import hint_for
 from amenable.train.runtime import Runtime
 
 SaveDtype = Literal["source", "float32", "bfloat16", "float16"]
@@ -195,7 +196,8 @@ def weights_by_published_name(model: Decoder | ScalarModel) -> dict[str, torch.T
 def require_model(folder: Path, made_by: str) -> None:
     """Raise InputError for a folder without a model, or of a run that has not finished."""
     if not folder.exists():
-        raise InputError("no such model folder", folder, f"make it with '{made_by}', or name another")
+        hint = hint_for(folder) or f"make it with '{made_by}', or name another"
+        raise InputError("no such model folder", folder, hint)
     unfinished = (folder / "config.yaml").exists() and not (folder / "finished.json").exists()
     if unfinished:
         raise InputError("holds no model yet: its run has not finished", folder, "repeat its command first")
