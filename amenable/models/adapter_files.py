@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from amenable.errors import InputError
 from amenable.files import write_file, write_text
@@ -21,6 +23,15 @@ from amenable.models.hf_config import read_json_object
 from amenable.models.hf_weights import parameters_of, shortened
 from amenable.models.lora import ALL, LoraOptions, adapters, add_adapters, decoder_of, published_layers, short
 
+NOT_READ = (
+    *("layer_replication", "megatron_config", "trainable_token_indices", "target_parameters", "lora_bias"),
+    *("alora_invocation_tokens", "use_qalora", "use_bdlora", "arrow_config", "kasa_config", "monteclora_config"),
+    "velora_config",
+)
+"""fields of adapter_config.json that make an adapter compute something else"""
+CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""starts of peft whose adapters are for a base that is changed, which is not in their folder"""
+
 
 def save_adapters(folder: Path, model: Decoder | ScalarModel) -> None:
     """Write adapter_model.safetensors and adapter_config.json, as peft reads them."""
@@ -29,8 +40,8 @@ def save_adapters(folder: Path, model: Decoder | ScalarModel) -> None:
     prefix = "base_model.model."
     tensors: dict[str, Tensor] = {}
     for layer in layers:
-        for name, a, b in layer.published():
-            tensors |= {f"{prefix}{name}.lora_A.weight": a, f"{prefix}{name}.lora_B.weight": b}
+        for name, own in layer.published():
+            tensors |= {f"{prefix}{name}.{kind}": tensor for kind, tensor in own.items()}
     if isinstance(model, ScalarModel):
         tensors[f"{prefix}score.weight"] = model.score.weight.detach()
     fields: dict[str, Any] = {
@@ -41,8 +52,8 @@ def save_adapters(folder: Path, model: Decoder | ScalarModel) -> None:
         "lora_alpha": options.alpha,
         "lora_dropout": options.dropout,
         "use_rslora": options.rslora,
-        "use_dora": False,
-        "target_modules": sorted({short(name) for layer in layers for name, _, has in layer.parts if has}),
+        "use_dora": options.dora,
+        "target_modules": sorted({short(part.name) for layer in layers for part, _ in layer.adapted}),
         "modules_to_save": ["score"] if scalar else None,
         "fan_in_fan_out": any(entry.transposed for entry in parameters_of(decoder)),
         "bias": "none",
@@ -61,7 +72,7 @@ def load_adapters(folder: Path, model: Decoder | ScalarModel) -> None:
 
     InputError for another kind of adapter, and for one that fits other layers.
     """
-    options = read_options(folder / ADAPTER_CONFIG)
+    fields, options = read_json_object(folder / ADAPTER_CONFIG), read_options(folder / ADAPTER_CONFIG)
     try:
         tensors = load_file(folder / ADAPTER)
     except (OSError, SafetensorError) as error:
@@ -72,19 +83,22 @@ def load_adapters(folder: Path, model: Decoder | ScalarModel) -> None:
     if not names or names - known:
         problem = f"adapts {min(names - known)}" if names - known else "adapts nothing"
         raise InputError(f"{problem}, which its base model does not have", folder, "is it for another model?")
-    add_adapters(model, replace(options, targets=tuple(sorted(names))), seed=0)
+    add_adapters(
+        model, replace(options, targets=tuple(sorted(names))), 0, options_of=partial(options_of, fields, options)
+    )
     with torch.no_grad():
         for layer in adapters(model).values():
-            for name, a, b in layer.published():
-                for ours, kind in ((a, "A"), (b, "B")):
-                    theirs = tensors.pop(f"{name}.lora_{kind}.weight", torch.empty(0))
+            for name, own in layer.published():
+                for kind, ours in own.items():
+                    theirs = tensors.pop(f"{name}.{kind}", torch.empty(0))
                     if ours.shape != theirs.shape:
-                        problem = f"{name}.lora_{kind} is {list(theirs.shape)} where the base needs {list(ours.shape)}"
-                        raise InputError(problem, folder, "is it for another model?")
+                        shapes = f"{list(theirs.shape)} where the base needs {list(ours.shape)}"
+                        raise InputError(f"{name}.{kind} is {shapes}", folder, "is it for another model?")
                     ours.copy_(theirs)
+        load_embeddings(decoder_of(model), tensors, folder)
         if isinstance(model, ScalarModel) and "score.weight" in tensors:
             model.score.weight.copy_(tensors.pop("score.weight"))
-            model.score.bias.fill_(float(read_json_object(folder / ADAPTER_CONFIG).get("score_bias", 0.0)))
+            model.score.bias.fill_(float(fields.get("score_bias", 0.0)))
     if tensors:
         raise InputError(f"holds {shortened(sorted(tensors))}, which is no LoRA of a layer", folder)
 
@@ -95,29 +109,61 @@ def describe_adapter(folder: Path) -> str:
     targets = fields.get("target_modules") or ALL
     names = targets if isinstance(targets, str) else " ".join(sorted(targets))
     scale = f"alpha {options.alpha:g}{' by the root of the rank' if options.rslora else ''}"
-    return f"LoRA of rank {options.rank}, {scale}, on {names} of {fields.get('base_model_name_or_path')}"
+    kind = "DoRA" if options.dora else "LoRA"
+    return f"{kind} of rank {options.rank}, {scale}, on {names} of {fields.get('base_model_name_or_path')}"
+
+
+def load_embeddings(decoder: Decoder, tensors: dict[str, Tensor], folder: Path) -> None:
+    """Take embedding and unembedding out of `tensors`, as far as they are saved whole (modules_to_save); tied ones that
+    are no longer equal are untied. InputError for a shape that does not fit."""
+    inputs = next(entry.theirs[0] for entry in parameters_of(decoder) if entry.ours == "token_embedding.weight")
+    given = {name: tensors.pop(name) for name in (inputs, "lm_head.weight") if name in tensors}
+    if not given:
+        return
+    before, after = decoder.token_embedding.weight, decoder.padded_unembedding
+    embedding = given.get(inputs, before.detach()).to(before)
+    unembedding = given.get("lm_head.weight", after.detach()).to(after)
+    if embedding.shape != unembedding.shape or embedding.shape[1] != decoder.config.hidden_size:
+        shapes = f"{list(embedding.shape)} and {list(unembedding.shape)}"
+        raise InputError(f"embedding and unembedding are {shapes}", folder, "is it for another model?")
+    rows, tied = len(embedding), decoder.output is None and torch.equal(embedding, unembedding)
+    decoder.token_embedding.weight = nn.Parameter(embedding, requires_grad=False)
+    decoder.token_embedding.num_embeddings = rows
+    if not tied:
+        decoder.output = nn.Linear(decoder.config.hidden_size, rows, bias=False, device="meta")
+        decoder.output.weight = nn.Parameter(unembedding, requires_grad=False)
+    decoder.config, decoder.num_tokens = replace(decoder.config, vocab_size=rows, tie_embeddings=tied), rows
+
+
+def options_of(fields: dict[str, Any], options: LoraOptions, name: str) -> LoraOptions:
+    """Return the options of a layer by its published name: rank_pattern and alpha_pattern hold exceptions."""
+
+    def exception(pattern: str) -> Any:
+        keys = dict(fields.get(pattern) or {})
+        return next((value for key, value in keys.items() if re.match(rf"(.*\.)?({key})$", name)), None)
+
+    rank, alpha = exception("rank_pattern"), exception("alpha_pattern")
+    return replace(
+        options,
+        rank=options.rank if rank is None else int(rank),
+        alpha=options.alpha if alpha is None else float(alpha),
+    )
 
 
 def read_options(file: Path) -> LoraOptions:
-    """Read adapter_config.json; InputError for what is more than LoRA with one rank and scale."""
+    """Read adapter_config.json; InputError for kinds of adapters that are not read."""
     fields = read_json_object(file)
-    if fields.get("peft_type") != "LORA" or fields.get("use_dora"):
-        kind = "DoRA" if fields.get("use_dora") else fields.get("peft_type")
-        raise InputError(f"is {kind}", file, "LoRA alone is read")
-    more = (
-        "rank_pattern",
-        "alpha_pattern",
-        "layers_to_transform",
-        "layer_replication",
-        "megatron_config",
-        "eva_config",
-    )
-    if strange := [name for name in more if fields.get(name)] + (
-        ["bias"] if fields.get("bias", "none") != "none" else []
-    ):
-        raise InputError(f"has {strange[0]} {fields[strange[0]]!r}", file, "one rank and scale for all layers is read")
+    if fields.get("peft_type") != "LORA":
+        raise InputError(f"is {fields.get('peft_type')}", file, "LoRA and DoRA are read")
+    strange = [name for name in NOT_READ if fields.get(name)]
+    if fields.get("bias", "none") != "none":
+        strange.append("bias")
+    if str(fields.get("init_lora_weights")).lower().startswith(CHANGED_BASE):
+        strange.append("init_lora_weights")  # such a start takes part of the base's weights into the adapter
+    if strange:
+        raise InputError(f"has {strange[0]} {fields[strange[0]]!r}", file, "LoRA and DoRA of linear layers are read")
     try:
-        rank, alpha = int(fields["r"]), float(fields["lora_alpha"])
-        return LoraOptions(rank, alpha, (ALL,), float(fields.get("lora_dropout", 0.0)), bool(fields.get("use_rslora")))
+        rank, alpha, dropout = int(fields["r"]), float(fields["lora_alpha"]), float(fields.get("lora_dropout", 0.0))
+        return LoraOptions(rank, alpha, (ALL,), dropout, bool(fields.get("use_rslora")), bool(fields.get("use_dora")))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"lacks a number: {error}", file) from None

@@ -1,6 +1,7 @@
 """LoRA: frozen linear layers, each with a trained product of two thin matrices beside it (Hu et al., 2021).
 
     y = W x + s B (A x),    A [r, in], B [out, r],    s = alpha / r,  or alpha / sqrt(r) (rsLoRA; Kalajdzievski, 2023)
+    y = m (W + s B A) x / |W + s B A|,    m [out] and the norm of each row (DoRA; Liu et al., 2024)
 
 B starts at zero, so that nothing changes at first. Layers have their published names: a product of ours that holds
 several (queries, keys and values; gate and up) has an adapter for each, as in peft's files (adapter_files.py).
@@ -10,8 +11,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +44,8 @@ class LoraOptions:
     """of the adapters' input in training"""
     rslora: bool = False
     """scale by alpha / sqrt(rank) instead"""
+    dora: bool = False
+    """train the length of each row of a weight apart from its direction, which adapters change (DoRA)"""
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank <= MAX_RANK:
@@ -59,17 +63,33 @@ class LoraOptions:
         return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
 
+@dataclass(frozen=True)
+class Part:
+    """A published layer among the output rows of a linear layer."""
+
+    name: str
+    size: int
+    """output rows"""
+    options: LoraOptions | None = None
+    """of its adapter; None where it has none"""
+
+
 class LoraLinear(nn.Module):
     """Linear layer with adapters on some of the published layers that its rows hold."""
 
-    def __init__(self, base: nn.Linear, parts: Sequence[tuple[str, int, bool]], options: LoraOptions):
-        """parts: published name, number of output rows, and True with an adapter, of each layer that `base` holds."""
+    def __init__(self, base: nn.Linear, parts: Sequence[Part]):
         super().__init__()
-        self.base, self.options, self.parts = base, options, tuple(parts)
-        adapted = [size for _, size, has_adapter in parts if has_adapter]
-        device, rank = base.weight.device, options.rank
-        self.a = nn.Parameter(torch.zeros(rank * len(adapted), base.in_features, device=device))
-        self.b = nn.ParameterList([nn.Parameter(torch.zeros(size, rank, device=device)) for size in adapted])
+        self.base, self.parts = base, tuple(parts)
+        self.adapted = [(part, part.options) for part in parts if part.options is not None]
+        self.options, self.ranks = self.adapted[0][1], [options.rank for _, options in self.adapted]
+        device = base.weight.device
+        self.a = nn.Parameter(torch.zeros(sum(self.ranks), base.in_features, device=device))
+        pairs = [(part.size, options.rank) for part, options in self.adapted]
+        self.b = nn.ParameterList([nn.Parameter(torch.zeros(size, rank, device=device)) for size, rank in pairs])
+        lengths = [weight.norm(dim=1) for weight in self.weights()] if self.options.dora else []
+        self.m = nn.ParameterList([nn.Parameter(length) for length in lengths])
+        self.lengths: tuple[Any, list[Tensor]] = ((), [])
+        """of the rows of W + s B A, and the state of the weights that they are of"""
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
@@ -79,37 +99,87 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer and its adapters, [N, in] -> [N, out]."""
-        low = F.linear(dropout(x, self.options.dropout, self.training), self.a).split(self.options.rank, dim=-1)
-        deltas = iter([F.linear(part, b) for part, b in zip(low, self.b)])
-        y = self.base(x)
-        if all(has_adapter for _, _, has_adapter in self.parts):
-            return y + self.options.scale * torch.cat(list(deltas), dim=-1)
-        outputs = y.split([size for _, size, _ in self.parts], dim=-1)
-        changed = zip(outputs, self.parts)
-        return torch.cat(
-            [part + self.options.scale * next(deltas) if has else part for part, (_, _, has) in changed], -1
-        )
+        y, dropped = self.base(x), dropout(x, self.options.dropout, self.training)
+        low = F.linear(dropped, self.a).split(self.ranks, dim=-1)
+        deltas = [options.scale * F.linear(part, b) for part, b, (_, options) in zip(low, self.b, self.adapted)]
+        if self.options.dora:
+            deltas = self.with_lengths(deltas, y, None if dropped is x else dropped)
+        rest, sizes = iter(deltas), [part.size for part in self.parts]
+        rows = [y + next(rest) if part.options else y for y, part in zip(y.split(sizes, dim=-1), self.parts)]
+        return rows[0] if len(rows) == 1 else torch.cat(rows, dim=-1)
+
+    def with_lengths(self, deltas: list[Tensor], y: Tensor, dropped: Tensor | None) -> list[Tensor]:
+        """Return what DoRA adds to the base layer's rows: (g - 1) W x + g s B A x, with g = m / |W + s B A|. W x is `y`
+        without its bias, or of the `dropped` input."""
+        if dropped is not None:
+            y = F.linear(dropped, self.base.weight)
+        elif self.base.bias is not None:
+            y = y - self.base.bias
+        gains = [m / length for m, length in zip(self.m, self.row_lengths())]
+        return [(g - 1) * y[..., rows] + g * delta for g, rows, delta in zip(gains, self.slices(), deltas)]
+
+    def row_lengths(self) -> list[Tensor]:
+        """Return |W + s B A| of each adapter's rows, without a gradient (Liu et al., 2024, section 4.3).
+
+        Without gradients they are computed again only where a weight has changed: to read W twice takes twice as long.
+        """
+        weights = (self.a, *self.b, self.base.weight)
+        if torch.is_grad_enabled() or any(each.is_inference() for each in weights):
+            self.lengths = (), []
+            return self.compute_lengths()
+        state = [(id(each), each._version, each.device) for each in weights]
+        if self.lengths[0] != state:
+            self.lengths = state, self.compute_lengths()
+        return self.lengths[1]
+
+    @torch.no_grad()
+    def compute_lengths(self) -> list[Tensor]:
+        with torch.autocast(self.a.device.type, enabled=False):
+            changes = zip(self.weights(), self.b, self.a.split(self.ranks), self.adapted)
+            return [(w + options.scale * (b @ a)).norm(dim=1) for w, b, a, (_, options) in changes]
+
+    def slices(self) -> Iterator[slice]:
+        """Yield the rows of each part with an adapter."""
+        row = 0
+        for part in self.parts:
+            if part.options is not None:
+                yield slice(row, row + part.size)
+            row += part.size
+
+    def weights(self) -> Iterator[Tensor]:
+        """Yield the base weight of each part with an adapter, in fp32."""
+        return (self.base.weight.detach()[rows].float() for rows in self.slices())
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
-        """Return the base layer with the adapters' products added to its weight."""
-        a, b, row = iter(self.a.split(self.options.rank)), iter(self.b), 0
-        for _, size, has_adapter in self.parts:
-            if has_adapter:
-                self.base.weight[row : row + size] += self.options.scale * (next(b) @ next(a))
-            row += size
+        """Return the base layer, its weight changed to what the adapters make of it."""
+        lengths = iter([*self.m])
+        for rows, b, a, (_, options) in zip(self.slices(), self.b, self.a.split(self.ranks), self.adapted):
+            weight = self.base.weight[rows]
+            weight += options.scale * (b @ a)
+            if options.dora:
+                weight *= (next(lengths) / weight.norm(dim=1))[:, None]
         return self.base
 
-    def published(self) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """Yield published name, A and B of each adapter."""
-        names = [name for name, _, has_adapter in self.parts if has_adapter]
-        yield from zip(names, self.a.detach().split(self.options.rank), (b.detach() for b in self.b))
+    def published(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """Yield published name, and tensors by their names in peft's files, of each adapter."""
+        tensors = zip(self.adapted, self.a.detach().split(self.ranks), self.b)
+        for i, ((part, _), a, b) in enumerate(tensors):
+            lengths = {"lora_magnitude_vector": self.m[i].detach()} if self.options.dora else {}
+            yield part.name, {"lora_A.weight": a, "lora_B.weight": b.detach(), **lengths}
 
 
-def add_adapters(model: Decoder | ScalarModel, options: LoraOptions, seed: int, base: str = "") -> None:
+def add_adapters(
+    model: Decoder | ScalarModel,
+    options: LoraOptions,
+    seed: int,
+    base: str = "",
+    options_of: Callable[[str], LoraOptions] | None = None,
+) -> None:
     """Freeze a model and add adapters to its layers; a scalar head stays trained. Rank 0 changes nothing.
 
-    base: name or folder of the model, for the adapter's files. InputError for a target that the model does not have.
+    base: name or folder of the model, for the adapter's files. options_of: options by a layer's published name, where
+    they differ. InputError for a target that the model does not have.
     """
     if not options.rank:
         return
@@ -122,13 +192,18 @@ def add_adapters(model: Decoder | ScalarModel, options: LoraOptions, seed: int, 
         raise InputError(
             f"no layer is called '{unknown[0]}'", how=f"lora.targets are {', '.join(sorted(known))}, or {ALL}"
         )
-    generator = torch.Generator().manual_seed(seed)
-    for name, parts in layers.items():
-        marked = [(each, size, bool({ALL, each, short(each)} & set(options.targets))) for each, size in parts]
-        if any(has_adapter for _, _, has_adapter in marked):
+    generator, targets = torch.Generator().manual_seed(seed), set(options.targets)
+
+    def part(name: str, size: int) -> Part:
+        own = options if options_of is None else options_of(name)
+        return Part(name, size, own if {ALL, name, short(name)} & targets else None)
+
+    for name, published in layers.items():
+        parts = [part(*each) for each in published]
+        if any(part.options for part in parts):
             linear = decoder.get_submodule(name)
             assert isinstance(linear, nn.Linear)
-            layer = LoraLinear(linear, marked, options)
+            layer = LoraLinear(linear, parts)
             layer.init_weights(generator)
             layer.train(decoder.training)
             set_submodule(decoder, name, layer)
@@ -191,7 +266,7 @@ def copy_to_train(model: ScalarModel) -> ScalarModel:
 
 def own_weights(module: nn.Module) -> list[nn.Parameter]:
     """Return the weights of a head, or of a layer's adapters without its base."""
-    return [module.a, *module.b] if isinstance(module, LoraLinear) else list(module.parameters())
+    return [module.a, *module.b, *module.m] if isinstance(module, LoraLinear) else list(module.parameters())
 
 
 def set_submodule(module: nn.Module, name: str, value: nn.Module) -> None:

@@ -99,6 +99,7 @@ class Optimizer:
             for group in part.param_groups:
                 group["lr"] = peak * multiplier
             part.step()
+        torch.autograd.graph.increment_version(self.parameters)  # torch's fused AdamW does not
         for parameter, count, rows in self.paddings:
             parameter.data[count:] = rows
         self.zero_grad()

@@ -1,5 +1,6 @@
 """LoRA: nothing changes at first, the product by hand, merged is unmerged, the base is shared, peft's files."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -15,11 +16,13 @@ from amenable.models.layout import Layout
 from amenable.models.lora import (
     LoraLinear,
     LoraOptions,
+    Part,
     adapters,
     add_adapters,
     merge_adapters,
     without_adapters,
 )
+from amenable.train.optimizer import Optimizer, OptimizerConfig
 from tests.models.adapted import GPT, IDS, LLAMA, OPTIONS, logits, trained
 
 
@@ -40,7 +43,8 @@ def test_rank_0_changes_nothing() -> None:
 
 
 def test_the_product_by_hand() -> None:
-    layer = LoraLinear(nn.Linear(2, 3, bias=False), [("q", 1, True), ("k", 2, True)], LoraOptions(rank=1, alpha=2.0))
+    options = LoraOptions(rank=1, alpha=2.0)
+    layer = LoraLinear(nn.Linear(2, 3, bias=False), [Part("q", 1, options), Part("k", 2, options)])
     with torch.no_grad():
         layer.base.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
         layer.a.copy_(torch.tensor([[1.0, 2.0], [3.0, 0.0]]))
@@ -51,11 +55,85 @@ def test_the_product_by_hand() -> None:
     assert layer.merged()(torch.ones(1, 2)).tolist() == [[4.0, 7.0, -4.0]]
 
 
+def test_dora_by_hand() -> None:
+    options = LoraOptions(rank=1, alpha=2.0, dora=True)
+    base = nn.Linear(2, 2)
+    with torch.no_grad():
+        base.weight.copy_(torch.tensor([[3.0, 4.0], [1.0, 0.0]]))
+        base.bias.copy_(torch.tensor([0.5, 0.0]))
+    layer = LoraLinear(base, [Part("q", 2, options)])
+    assert layer.m[0].tolist() == [5.0, 1.0]
+    assert layer(torch.ones(1, 2)).tolist() == [[7.5, 1.0]]
+    with torch.no_grad():
+        layer.a.copy_(torch.tensor([[0.0, 1.0]]))
+        layer.b[0].copy_(torch.tensor([[-2.0], [0.0]]))
+        layer.m[0].copy_(torch.tensor([10.0, 3.0]))
+    # W + s B A = (3, 0), (1, 0) with norms 3 and 1: rows of length 10 and 3 are (10, 0), (3, 0)
+    torch.testing.assert_close(layer(torch.ones(1, 2)), torch.tensor([[10.5, 3.0]]))
+    torch.testing.assert_close(layer.merged()(torch.ones(1, 2)), torch.tensor([[10.5, 3.0]]))
+
+
+@pytest.mark.parametrize("config", [LLAMA, GPT, replace(LLAMA, qkv_bias=True)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dora_changes_nothing_at_first_and_merged_is_unmerged(config: DecoderConfig, dtype: torch.dtype) -> None:
+    options = replace(OPTIONS, dora=True)
+    decoder = Decoder(config).eval()
+    before = logits(decoder)
+    add_adapters(decoder, options, seed=1)
+    torch.testing.assert_close(logits(decoder), before, rtol=1e-5, atol=1e-6)
+    decoder = trained(config, options)
+    with torch.no_grad():
+        for layer in adapters(decoder).values():
+            for m in layer.m:
+                m.mul_(1.5)
+    unmerged = logits(decoder)
+    assert not torch.allclose(unmerged, logits(without_adapters(decoder)), atol=1e-2)
+    if dtype == torch.bfloat16:
+        with torch.autocast("cpu", dtype=dtype):
+            assert torch.allclose(logits(cast_for_inference(decoder, dtype)).float(), unmerged, atol=0.05)
+    merge_adapters(decoder)
+    torch.testing.assert_close(logits(decoder), unmerged, rtol=1e-4, atol=1e-5)
+
+
+def test_the_lengths_of_dora_follow_every_change_of_the_weights() -> None:
+    layer = adapters(trained(options=replace(OPTIONS, dora=True)))["layers.0.mlp.down"]
+    x = torch.randn(3, layer.base.in_features)
+
+    def lengths() -> torch.Tensor:
+        with torch.no_grad():
+            first = layer.row_lengths()
+            assert layer.row_lengths() is first
+            weight = layer.base.weight + layer.options.scale * layer.b[0] @ layer.a
+            torch.testing.assert_close(first[0], weight.norm(dim=1))
+        return first[0]
+
+    before = lengths()
+    optimizer = Optimizer([layer], OptimizerConfig(learning_rate=0.1))
+    layer(x).square().sum().backward()
+    lengths()  # as a measurement between a backward pass and its step
+    optimizer.step()
+    assert not torch.equal(before, lengths())
+    layer.load_state_dict({name: torch.ones_like(value) for name, value in layer.state_dict().items()})
+    lengths()
+    assert copy.deepcopy(layer).row_lengths() is not layer.row_lengths()
+
+
+def test_dropout_of_dora_is_of_the_whole_input() -> None:
+    layer = adapters(trained(options=replace(OPTIONS, dora=True, dropout=0.5)))["layers.0.mlp.down"]
+    x = torch.randn(4, layer.base.in_features)
+    assert torch.equal(layer(x), layer(x))
+    layer.train()
+    torch.manual_seed(0)
+    mean = torch.stack([layer(x) for _ in range(800)]).mean(0)
+    layer.eval()
+    torch.testing.assert_close(mean, layer(x), rtol=0.1, atol=0.1)
+
+
 def test_a_layer_without_an_adapter_in_a_fused_product_stays() -> None:
     options = replace(OPTIONS, targets=("v_proj", "q_proj"))
     decoder = trained(options=options)
     layer = adapters(decoder)["layers.0.attention.qkv"]
-    assert [has for _, _, has in layer.parts] == [True, False, True] and len(adapters(decoder)) == 2
+    assert [part.options is not None for part in layer.parts] == [True, False, True] and len(adapters(decoder)) == 2
     x = torch.randn(3, 32)
     keys = slice(32, 48)
     assert torch.equal(layer(x)[:, keys], layer.base(x)[:, keys])

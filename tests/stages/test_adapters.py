@@ -70,6 +70,26 @@ def test_it_trains_resumes_and_saves_merged_and_apart(
     torch.testing.assert_close(ours[key], base[key] + 4.0 * (b @ a), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["sft", "ppo"])
+def test_dora_trains_resumes_and_its_adapter_is_the_merged_model(
+    configs: dict[str, tuple[Any, Any]],
+    name: str,
+    run_in_two: Callable[[Any, Any, int], Path],
+    outcome: Callable[[Path], dict[str, Any]],
+) -> None:
+    stage, config = configs[name]
+    config = replace(config, lora=replace(LORA, dora=True))
+    whole = stage.run(config)
+    parted = run_in_two(stage, replace(config, out=config.out.with_name("parted")), 2)
+    assert outcome(whole) == outcome(parted)
+    tensors = load_file(whole / "adapter" / "adapter_model.safetensors")
+    assert json.loads((whole / "adapter" / "adapter_config.json").read_text())["use_dora"]
+    assert len([key for key in tensors if key.endswith("lora_magnitude_vector")]) == len(tensors) / 3
+    ours, merged = (Model(folder, "cpu", "fp32").decoder for folder in (whole / "adapter", whole))
+    for a, b in zip(ours.parameters(), merged.parameters()):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
 def test_checkpoints_hold_the_adapters_alone(
     configs: dict[str, tuple[Any, Any]], stop_at: Callable[[int], None]
 ) -> None:
