@@ -25,6 +25,7 @@ from amenable.models.dropout import dropout
 from amenable.models.heads import ScalarModel
 from amenable.models.hf_weights import parameters_of
 from amenable.models.inference import sharing_copy
+from amenable.models.packed_linear import PackedLinear
 
 ALL = "all-linear"
 MAX_RANK, MAX_ALPHA = 65_536, 1e6
@@ -77,13 +78,13 @@ class Part:
 class LoraLinear(nn.Module):
     """Linear layer with adapters on some of the published layers that its rows hold."""
 
-    def __init__(self, base: nn.Linear, parts: Sequence[Part]):
+    def __init__(self, base: nn.Linear | PackedLinear, parts: Sequence[Part]):
         super().__init__()
         self.base, self.parts = base, tuple(parts)
         self.adapted = [(part, part.options) for part in parts if part.options is not None]
         self.options, self.ranks = self.adapted[0][1], [options.rank for _, options in self.adapted]
         device = base.weight.device
-        self.a = nn.Parameter(torch.zeros(sum(self.ranks), base.in_features, device=device))
+        self.a = nn.Parameter(torch.zeros(sum(self.ranks), base.weight.shape[1], device=device))
         pairs = [(part.size, options.rank) for part, options in self.adapted]
         self.b = nn.ParameterList([nn.Parameter(torch.zeros(size, rank, device=device)) for size, rank in pairs])
         lengths = [weight.norm(dim=1) for weight in self.weights()] if self.options.dora else []
@@ -94,7 +95,7 @@ class LoraLinear(nn.Module):
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
         """Draw A uniformly from +- 1 / sqrt(in) (as peft does); B stays zero."""
-        bound = 1 / math.sqrt(self.base.in_features)
+        bound = 1 / math.sqrt(self.a.shape[1])
         self.a.copy_(torch.empty(self.a.shape).uniform_(-bound, bound, generator=generator))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -148,11 +149,14 @@ class LoraLinear(nn.Module):
 
     def weights(self) -> Iterator[Tensor]:
         """Yield the base weight of each part with an adapter, in fp32."""
-        return (self.base.weight.detach()[rows].float() for rows in self.slices())
+        weight = self.base.weight.detach()
+        weight = weight.to_dense() if weight.is_mkldnn else weight
+        return (weight[rows].float() for rows in self.slices())
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
         """Return the base layer, its weight changed to what the adapters make of it."""
+        assert isinstance(self.base, nn.Linear)
         lengths = iter([*self.m])
         for rows, b, a, (_, options) in zip(self.slices(), self.b, self.a.split(self.ranks), self.adapted):
             weight = self.base.weight[rows]
@@ -202,7 +206,7 @@ def add_adapters(
         parts = [part(*each) for each in published]
         if any(part.options for part in parts):
             linear = decoder.get_submodule(name)
-            assert isinstance(linear, nn.Linear)
+            assert isinstance(linear, (nn.Linear, PackedLinear))
             layer = LoraLinear(linear, parts)
             layer.init_weights(generator)
             layer.train(decoder.training)
@@ -218,8 +222,8 @@ def published_layers(decoder: Decoder) -> dict[str, list[tuple[str, int]]]:
         if name == entry.ours or not name.startswith("layers."):
             continue
         module = decoder.get_submodule(name)
-        if isinstance(module, nn.Linear):
-            sizes = entry.sizes or (module.out_features,)
+        if isinstance(module, (nn.Linear, PackedLinear)):
+            sizes = entry.sizes or (module.weight.shape[0],)
             layers[name] = [(theirs.removesuffix(".weight"), size) for theirs, size in zip(entry.theirs, sizes)]
     return layers
 

@@ -61,13 +61,14 @@ def load_critic(models: Models, options: OnlineOptions) -> ScalarModel:
     the reward has none, as the policy's body with a head of zeros.
 
     With adapters the critic's other weights are the reward model's, or the policy's, in memory; a reward model's own
-    adapters are trained on.
+    adapters are trained on. In bf16 a frozen reward model may be in a form that has no gradients.
     """
     starts = [model for model in models.reward.models if model.folder is not None and model.reads(models.tokenizer)]
     if not options.lora.rank:
         return critic_of(starts[0], models) if starts else critic_from_policy(models.policy)
     if starts:
-        critic = copy_to_train(starts[0].model)
+        shares = adapters(starts[0].model) or not models.runtime.bf16
+        critic = copy_to_train(starts[0].model) if shares else critic_of(starts[0], models)
     else:
         critic = ScalarModel.from_decoder(without_adapters(models.policy))
     if not adapters(critic):

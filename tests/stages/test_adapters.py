@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from amenable.data.batches import collate
 from amenable.errors import InputError
 from amenable.library.model import Model
 from amenable.models.lora import LoraOptions, adapters, without_adapters
@@ -166,13 +167,32 @@ def test_a_policy_that_trains_all_weights_shares_its_reference_with_the_reward(
     configs: dict[str, tuple[Any, Any]], adapted_judge: Path, runtime: Runtime
 ) -> None:
     config = replace(configs["ppo"][1], reward=(str(adapted_judge),), lora=LoraOptions())
-    models = load_models(config, runtime)
-    reward = models.reward.models[0].model
-    ids = {id(p) for p in models.reference.parameters()}
-    assert {id(p) for p in without_adapters(reward.decoder).parameters()} <= ids
-    assert not ids & {id(p) for p in models.policy.parameters()}
-    critic = load_critic(models, config)
-    assert not adapters(critic) and all(p.requires_grad for p in critic.parameters())
+    for each, tolerance in of_two_precisions(runtime):
+        models = load_models(config, each)
+        reward = models.reward.models[0].model
+        ids = {id(p) for p in models.reference.layers.parameters()}
+        assert {id(p) for p in without_adapters(reward.decoder).layers.parameters()} == ids
+        assert not ids & {id(p) for p in models.policy.parameters()}
+        critic = load_critic(models, config)
+        assert not adapters(critic) and all(p.requires_grad for p in critic.parameters())
+        merged = loading.load_reward_model(adapted_judge, each, models.tokenizer, frozen=True)
+        ours, theirs = (forward.compute_rewards(model, ROWS, each, 100) for model in (reward, merged))
+        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
+def test_a_critic_of_adapters_trains_on_a_reward_model_that_has_none(
+    configs: dict[str, tuple[Any, Any]], judge: Path, runtime: Runtime
+) -> None:
+    config = configs["ppo"][1]
+    for each, _ in of_two_precisions(runtime):
+        models = load_models(config, each)
+        critic = load_critic(models, config)
+        batch = collate([ROWS[0]])
+        with each.autocast():
+            forward.masked_values(critic, batch).sum().backward()
+        gradients = {name for name, p in critic.named_parameters() if p.grad is not None}
+        assert gradients == {name for name, p in critic.named_parameters() if p.requires_grad}
+        assert adapters(critic) and not adapters(models.reward.models[0].model)
 
 
 def test_a_head_of_another_run_beside_the_adapter_is_a_model_of_its_own(
