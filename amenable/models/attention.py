@@ -108,19 +108,21 @@ def causal(q: Tensor, k: Tensor, v: Tensor, rows: int, length: int, window: int 
             out = attend(q, k, v, is_causal=True)
         else:
             outs = [attend(q[:, :, :window], k[:, :, :window], v[:, :, :window], is_causal=True)]
+            mask = band(QUERY_BLOCK, window, q.dtype, q.device)
             for start in range(window, length, QUERY_BLOCK):
                 queries, keys = slice(start, start + QUERY_BLOCK), slice(start - window + 1, start + QUERY_BLOCK)
-                mask = band(min(QUERY_BLOCK, length - start), window, q.device)
-                outs.append(attend(q[:, :, queries], k[:, :, keys], v[:, :, keys], mask))
+                count = min(QUERY_BLOCK, length - start)
+                outs.append(attend(q[:, :, queries], k[:, :, keys], v[:, :, keys], mask[:count, : window - 1 + count]))
             out = torch.cat(outs, 2)
     return out.transpose(1, 2).reshape(rows * length, -1)
 
 
-def band(queries: int, window: int, device: torch.device) -> Tensor:
-    """Return a mask [queries, window - 1 + queries], True where a query sees a key: query i the keys i to
-    i + window - 1."""
-    visible = torch.ones(queries, window - 1 + queries, dtype=torch.bool, device=device)
-    return visible.tril_(window - 1).triu_()
+@functools.lru_cache(maxsize=4)
+@torch.inference_mode(False)
+def band(queries: int, window: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return a mask [queries, window - 1 + queries]: 0 where query i sees a key, keys i to i + window - 1, else -inf."""
+    visible = torch.ones(queries, window - 1 + queries, dtype=torch.bool, device=device).tril_(window - 1).triu_()
+    return torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill_(~visible, float("-inf"))
 
 
 def has_ragged_kernel(q: Tensor) -> bool:

@@ -162,7 +162,8 @@ def test_rows_within_the_window_have_no_mask():
     assert (block.first, block.longest, block.mask) == (31, 51, None)
     (block,) = attention.row_blocks(cache, None, torch.tensor([50, 40, 9]), window=20)
     assert (block.first, block.longest) == (0, 51) and (block.mask == 0).sum(-1).flatten().tolist() == [20, 20, 10]
-    assert attention.band(3, 2, torch.device("cpu")).int().tolist() == [[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]
+    mask = attention.band(3, 2, torch.float32, torch.device("cpu"))
+    assert (mask == 0).int().tolist() == [[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]
 
 
 def test_a_half_precision_cache_holds_exactly_what_training_attends_to():
