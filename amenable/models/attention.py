@@ -120,7 +120,7 @@ def causal(q: Tensor, k: Tensor, v: Tensor, rows: int, length: int, window: int 
 @functools.lru_cache(maxsize=4)
 @torch.inference_mode(False)
 def band(queries: int, window: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return a mask [queries, window - 1 + queries]: 0 where query i sees a key, keys i to i + window - 1, else -inf."""
+    """Return a mask [queries, window - 1 + queries]: 0 where query i sees a key (i to i + window - 1), else -inf."""
     visible = torch.ones(queries, window - 1 + queries, dtype=torch.bool, device=device).tril_(window - 1).triu_()
     return torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill_(~visible, float("-inf"))
 

@@ -25,6 +25,8 @@ class ScalarModel(nn.Module):
         super().__init__()
         decoder.output, decoder.config = None, replace(decoder.config, tie_embeddings=True)
         self.decoder = decoder
+        self.pad_id: int | None = None
+        """id of padding that a published classifier also writes as a token: it is scored at the last other token"""
         device = decoder.token_embedding.weight.device
         self.score = nn.utils.skip_init(nn.Linear, decoder.config.hidden_size, 1, device=device)
         if device.type != "meta":

@@ -20,6 +20,8 @@ from amenable.models.tensor_files import DTYPES, INDEX, WEIGHTS, TensorFile
 
 BUFFERS = (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
 """suffixes of constants that old files store among the weights"""
+VALUE_WEIGHT, VALUE_BIAS = "v_head.summary.weight", "v_head.summary.bias"
+"""of the value head that TRL puts beside a language model's weights"""
 PREFIXES = ("transformer.", "model.", "gpt_neox.")
 """of the base model's names, which files may lack"""
 
@@ -128,8 +130,10 @@ class Weights:
         file.read(name, out)
 
     def finish(self) -> None:
-        """Raise InputError for missing and unused tensors. A tied model's file may repeat the embedding as lm_head."""
-        self.tensors.pop("lm_head.weight", None)
+        """Raise InputError for missing and unused tensors. A tied model's file may repeat the embedding as lm_head; a
+        language model's may have a value head."""
+        for name in ("lm_head.weight", "embed_out.weight", VALUE_WEIGHT, VALUE_BIAS):
+            self.tensors.pop(name, None)
         if self.missing:
             raise InputError(f"lacks {shortened(self.missing)}", self.folder, f"does {CONFIG} belong to these weights?")
         if self.tensors:

@@ -35,7 +35,7 @@ from amenable.models.hf_config import (
     read_json_object,
     training_dropout,
 )
-from amenable.models.hf_weights import Weights, load_weights, published_tensors
+from amenable.models.hf_weights import VALUE_BIAS, VALUE_WEIGHT, Weights, load_weights, published_tensors
 from amenable.models.inference import sharing_copy
 from amenable.models.tensor_files import MAX_SHARD_BYTES, write_weights
 
@@ -135,23 +135,33 @@ def load_scalar(
     folder: Path | str, device: torch.device | str = "cpu", dropout: float = 0.0, label: str | None = None
 ) -> ScalarModel:
     """Load a reward model or critic from a folder, in fp32. Of a classifier with several labels the scalar is the
-    logit of `label`. Raises InputError as `load_decoder` does, and for a label that config.json does not name."""
+    logit of `label`; of a language model with TRL's value head it is the value. Raises InputError as `load_decoder`
+    does, and for a label that config.json does not name."""
     if is_adapter(Path(folder)):
         return load_scalar_adapter(Path(folder), label, device)
     folder = Path(folder)
     fields = read_json_object(folder / CONFIG)
-    if not is_classifier(fields):
-        raise InputError("holds a language model, not a reward model", folder, "'amenable reward' makes one")
     config = replace(decoder_config(fields, folder / CONFIG), dropout=dropout, tie_embeddings=True)
     model = ScalarModel(Decoder(config, device="meta"))
-    row, count = label_row(fields, label, folder)
     with Weights(folder, device) as weights:
-        score = weights.take("score.weight", (count, config.hidden_size))[row : row + 1].clone()
+        score, bias = read_head(fields, weights, label, config.hidden_size)
         load_weights(model.decoder, weights, fields["model_type"])
         model.decoder.origin = with_dtype(fields, weights.dtype)
-    bias = torch.tensor([float(fields.get("score_bias", 0.0))])
     model.score.load_state_dict({"weight": score, "bias": bias}, assign=True)
     return model.to(device)
+
+
+def read_head(fields: Mapping[str, Any], weights: Weights, label: str | None, width: int) -> tuple[Tensor, Tensor]:
+    """Read the weight [1, D] and bias [1] of a classifier's `label`, or of a value head."""
+    if is_classifier(fields):
+        row, count = label_row(fields, label, weights.folder)
+        score = weights.take("score.weight", (count, width))[row : row + 1].clone()
+        return score, torch.tensor([float(fields.get("score_bias", 0.0))])
+    if VALUE_WEIGHT not in weights.tensors:
+        raise InputError("holds a language model, not a reward model", weights.folder, "'amenable reward' makes one")
+    if label is not None:
+        raise InputError("has a value head, and no labels", weights.folder, "name the folder alone")
+    return weights.take(VALUE_WEIGHT, (1, width)), weights.take(VALUE_BIAS, (1,))
 
 
 def load_scalar_adapter(folder: Path, label: str | None, device: torch.device | str) -> ScalarModel:

@@ -147,13 +147,24 @@ def compute_values(
 def compute_rewards(
     model: ScalarModel, rows: Sequence[Row], runtime: Runtime, max_tokens: int, progress: Progress = silent
 ) -> Tensor:
-    """Return the reward of each row, [B] on the CPU."""
+    """Return the reward of each row, [B] on the CPU. A published classifier is read before tokens like its padding."""
+    if model.pad_id is not None:
+        rows = [without_padding(row, model.pad_id) for row in rows]
     model = runtime.inference_copy(model)
     out = torch.zeros(len(rows))
     for indices, batch in length_sorted_batches(rows, runtime, max_tokens, progress):
         with runtime.autocast():
             out[torch.tensor(indices)] = rewards(model, batch).float().cpu()
     return out
+
+
+def without_padding(row: Row, pad_id: int) -> Row:
+    """Return a row without the padding ids that it ends with; at least one id stays."""
+    ids, mask = row
+    length = len(ids)
+    while length > 1 and ids[length - 1] == pad_id:
+        length -= 1
+    return ids[:length], mask[:length]
 
 
 def map_rows(

@@ -14,7 +14,7 @@ from amenable.model_folder import ADAPTER_FOLDER, adapter_of, base_folder, paren
 from amenable.models import adapter_files, lora, pretrained
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
-from amenable.models.hf_config import model_type_of
+from amenable.models.hf_config import is_classifier, model_type_of
 from amenable.models.hf_weights import parameters_of, published_tensors
 from amenable.models.inference import cast_layers, linear_layers
 from amenable.models.tensor_files import MAX_SHARD_BYTES
@@ -68,8 +68,9 @@ def load_reward_model(
 ) -> ScalarModel:
     """Load a reward model, or a classifier's `label`, in evaluation mode. InputError unless `tokenizer` is its own.
 
-    frozen: without gradients, its matrices stored in the dtype of their products; not to be saved. base: a frozen
-    reward model that is adapters on this model shares its weights.
+    frozen: without gradients, its matrices stored in the dtype of their products; not to be saved. It scores a row
+    where transformers does, at the last token that is not padding. base: a frozen reward model that is adapters on this
+    model shares its weights.
     """
     require_model(folder, "amenable reward")
     require_same_tokenizer(tokenizer, Tokenizer.load(folder), folder)
@@ -79,7 +80,11 @@ def load_reward_model(
     if model is None:
         model = pretrained.load_scalar(folder, runtime.device, label=label).eval()
     model.decoder.num_tokens = min(tokenizer.vocab_size, model.decoder.config.vocab_size)
-    return runtime.to_inference(model).requires_grad_(False) if frozen else model
+    if not frozen:
+        return model
+    origin = model.decoder.origin or {}
+    model.pad_id = origin.get("pad_token_id") if is_classifier(origin) else None
+    return runtime.to_inference(model).requires_grad_(False)
 
 
 def load_reference(policy: Decoder, folder: Path, runtime: Runtime) -> Decoder:

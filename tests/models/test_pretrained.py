@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from amenable.errors import InputError
 from amenable.models import pretrained, tensor_files
@@ -252,6 +252,26 @@ def test_a_smaller_vocabulary_drops_the_last_rows():
     first_rows = decoder.unembedding.detach()[:50].clone()
     pretrained.resize_vocabulary(decoder, 50, torch.Generator().manual_seed(0))
     assert torch.equal(decoder.unembedding, first_rows) and decoder.config.vocab_size == 50
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@torch.inference_mode()
+def test_a_value_head_beside_a_language_model_is_a_reward_model(tied, tmp_path):
+    """As TRL's AutoModelForCausalLMWithValueHead saves it."""
+    decoder = lively(replace(CONFIGS["Llama"], tie_embeddings=tied))
+    pretrained.save(tmp_path, decoder)
+    head = {"v_head.summary.weight": torch.randn(1, 32), "v_head.summary.bias": torch.tensor([0.5])}
+    save_file(load_file(tmp_path / "model.safetensors") | head, tmp_path / "model.safetensors")
+    layout = Layout.of(LENGTHS)
+    values = decoder(tokens(), layout) @ head["v_head.summary.weight"][0] + 0.5
+    model = pretrained.load_scalar(tmp_path).eval()
+    torch.testing.assert_close(model(tokens(), layout), values, rtol=1e-4, atol=1e-5)
+    assert torch.equal(our_logits(pretrained.load_decoder(tmp_path).eval()), our_logits(decoder))
+    pretrained.save(tmp_path / "reward", model, pad_id=0)
+    again = pretrained.load_scalar(tmp_path / "reward").eval()
+    assert torch.equal(again(tokens(), layout), model(tokens(), layout))
+    with pytest.raises(InputError, match="has a value head, and no labels"):
+        pretrained.load_scalar(tmp_path, label="good")
 
 
 @torch.inference_mode()

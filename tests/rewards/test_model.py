@@ -1,5 +1,7 @@
 """A reward model as a reward function: its scores are those of the rows that it was always given."""
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,3 +55,30 @@ def test_no_passes_above_the_budget(judge: Path, runtime: Runtime) -> None:
     small = replace(whole, max_tokens=40)
     scores = [torch.tensor(reward(PROMPTS * 3, [*ANSWERS[0], *ANSWERS[0]])) for reward in (whole, small)]
     assert torch.allclose(*scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@torch.inference_mode()
+def test_a_published_classifier_is_read_where_transformers_reads_it(
+    side: str, judge: Path, runtime: Runtime, tmp_path: Path
+) -> None:
+    """Its padding is the token that ends a turn: the score is then that of the last token before."""
+    transformers = pytest.importorskip("transformers")
+    shutil.copytree(judge, tmp_path / "published")
+    pad = Tokenizer.load(judge).end_of_turn_id
+    fields = json.loads((judge / "config.json").read_text()) | {"pad_token_id": pad, "score_bias": 0.0}
+    (tmp_path / "published" / "config.json").write_text(json.dumps(fields))
+    reward = ModelReward.load(tmp_path / "published", runtime)
+    prompts = [prompt for prompt, answers in zip(PROMPTS, ANSWERS) for _ in answers]
+    completions = [answer for answers in ANSWERS for answer in answers]
+    rows = [torch.tensor(ids) for ids, _ in reward.rows(prompts, completions)]
+    assert all(row[-1] == pad for row in rows)
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "published").eval()
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad, padding_side=side)
+    lengths = torch.tensor([len(row) for row in rows])
+    seen = torch.arange(ids.shape[1]) < lengths[:, None]
+    mask = (seen if side == "right" else seen.flip(1)).long()
+    expected = theirs(ids, attention_mask=mask).logits[:, 0]
+    scores = torch.tensor(reward(prompts, completions))
+    torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(scores, torch.tensor(ModelReward.load(judge, runtime)(prompts, completions)), atol=1e-3)
