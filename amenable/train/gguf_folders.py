@@ -1,22 +1,33 @@
-"""A GGUF file as a model folder in the published format."""
+"""GGUF files as model folders in the published format, and model folders as GGUF files."""
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from amenable.errors import InputError
 from amenable.files import disk_errors, sha256, temporary_path
-from amenable.models import gguf
+from amenable.models import gguf, pretrained
 from amenable.models.decoder import Decoder
-from amenable.models.gguf_file import GGUFFile
-from amenable.text.gguf import tokenizer_files
+from amenable.models.gguf_file import GGUFFile, Kind
+from amenable.text.gguf import tokenizer_files, tokenizer_metadata
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import loading
 from amenable.train.origin import Origin
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What a GGUF file was written from."""
+
+    tokenizer: Tokenizer
+    context_length: int
+    in_f16: list[str]
+    """matrices that are f16 in a q8_0 file, since blocks do not fill their rows"""
 
 
 def import_gguf(path: Path, out: Path, origin: Origin | None = None) -> Path:
@@ -65,3 +76,26 @@ def origin_of(file: GGUFFile) -> Origin:
 def is_bfloat16(decoder: Decoder) -> bool:
     """Return True if bfloat16 holds every weight exactly."""
     return all(torch.equal(weight, weight.to(torch.bfloat16).float()) for weight in decoder.parameters())
+
+
+def export_gguf(folder: Path, path: Path, kind: Kind) -> Exported:
+    """Write a model folder, or an adapter merged into its base, as a GGUF file. InputError for a reward model, and for
+    an architecture or a tokenizer that llama.cpp does not have."""
+    tokenizer = Tokenizer.load(folder)
+    decoder = loading.fit_vocabulary(pretrained.load_decoder(folder), tokenizer, folder)
+    origin = Origin.read(folder) or Origin()
+    general: dict[str, Any] = {"general.name": folder.resolve().name, "general.license": origin.license}
+    if origin.base_model:
+        organisation, _, name = origin.base_model.rpartition("/")
+        general |= {"general.base_model.count": 1, "general.base_model.0.name": name}
+        if organisation:
+            link = f"https://huggingface.co/{origin.base_model}"
+            general |= {"general.base_model.0.organization": organisation, "general.base_model.0.repo_url": link}
+    try:
+        metadata = tokenizer_metadata(tokenizer, decoder.config.vocab_size)
+        in_f16 = gguf.save_decoder(
+            path, decoder, kind, metadata, {key: value for key, value in general.items() if value}
+        )
+    except InputError as error:
+        raise error if error.where is not None else InputError(error.what, folder, error.how) from None
+    return Exported(tokenizer, gguf.without_window(decoder.config).context_length, in_f16)
