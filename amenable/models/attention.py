@@ -113,7 +113,7 @@ def causal(q: Tensor, k: Tensor, v: Tensor, rows: int, length: int, window: int 
                 queries, keys = slice(start, start + QUERY_BLOCK), slice(start - window + 1, start + QUERY_BLOCK)
                 count = min(QUERY_BLOCK, length - start)
                 outs.append(attend(q[:, :, queries], k[:, :, keys], v[:, :, keys], mask[:count, : window - 1 + count]))
-            out = torch.cat(outs, 2)
+            out = torch.cat([out.transpose(1, 2) for out in outs], 1).transpose(1, 2)
     return out.transpose(1, 2).reshape(rows * length, -1)
 
 

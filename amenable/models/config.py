@@ -100,6 +100,11 @@ class DecoderConfig:
         return self.window if self.local_layers is None or layer in self.local_layers else None
 
     @property
+    def limits_attention(self) -> bool:
+        """True if a row may be longer than the window."""
+        return self.window is not None and self.window < self.context_length
+
+    @property
     def rotary_size(self) -> int:
         return self.head_size if self.rotary_width is None else self.rotary_width
 

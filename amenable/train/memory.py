@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from amenable.functional.logprobs import CACHE_LOGITS, KEEP_LOGITS_BYTES, chunk_size
+from amenable.models.attention import QUERY_BLOCK
 from amenable.models.config import DecoderConfig
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
@@ -80,13 +81,14 @@ def layer_bytes(shape: DecoderConfig, work: Pass, runtime: Runtime) -> tuple[int
     product = product_bytes(runtime)
     attention = FP32 if runtime.device.type == "cpu" else product  # a processor attends in fp32
     queries, keys = shape.num_heads * shape.head_size, shape.kv_head_count * shape.head_size
-    norm = (FP32 + product + (DROPOUT_BYTES if shape.dropout else 0)) * shape.hidden_size
-    if shape.norm_placement == "sandwich":
-        norm *= 2
+    around = {"branch": 2 * product, "sandwich": FP32 + 2 * product}.get(shape.norm_placement, FP32 + product)
+    norm = (around + (DROPOUT_BYTES if shape.dropout else 0)) * shape.hidden_size
     # rows of one length are views of the product, which stays beside what rotation makes of it
     stays = shape.qk_norm or (shape.positions == "rope" and work.slots == work.tokens)
     token = norm + product * queries + (attention * (queries + 2 * keys) if stays else 0)
     slot = attention * 2 * (queries + keys)
+    if shape.limits_attention:  # blocks of queries under a window are joined to a second result
+        slot += attention * queries
     return token * work.tokens + slot * work.slots, norm + MLP_WIDTHS[shape.activation] * product * shape.mlp_size
 
 
@@ -95,7 +97,8 @@ def activation_bytes(model: Model, work: Pass, runtime: Runtime) -> int:
     read tokens with a prediction only."""
     shape, (attention, mlp) = model.shape, layer_bytes(model.shape, work, runtime)
     layers = shape.num_layers * (attention + mlp * work.tokens) - mlp * (work.tokens - work.trained)
-    return cast_bytes(model.matrices, runtime) + layers + 2 * FP32 * shape.hidden_size * work.trained
+    mask = FP32 * QUERY_BLOCK * (QUERY_BLOCK + shape.window) if shape.limits_attention and shape.window else 0
+    return cast_bytes(model.matrices, runtime) + layers + mask + 2 * FP32 * shape.hidden_size * work.trained
 
 
 def head_bytes(model: Model, work: Pass, runtime: Runtime, training: bool = True) -> int:

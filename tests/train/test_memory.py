@@ -65,8 +65,12 @@ def kept_by_torch(shape: DecoderConfig, rows: list[Row], runtime: Runtime) -> in
         replace(PLAIN, positions="rope", activation="relu"),
         replace(MODERN, num_kv_heads=1, qk_norm=False),
         replace(PLAIN, qk_norm=True),
+        replace(MODERN, norm_placement="branch", qk_norm_over="heads"),
+        replace(MODERN, norm_placement="sandwich", activation="geglu", scale_embeddings=True, query_pre_attn_scalar=9),
+        replace(PLAIN, positions="rope", rotary_width=4, parallel_residual=True, interleave_qkv=True),
+        replace(MODERN, window=24, local_layers=(0,)),
     ],
-    ids=["plain", "modern", "dropout", "rope", "grouped", "normed"],
+    ids=["plain", "modern", "dropout", "rope", "grouped", "normed", "olmo2", "gemma3_text", "gpt_neox", "window"],
 )
 def test_what_is_kept_for_the_backward_pass_is_what_torch_keeps(
     shape: DecoderConfig, rows: list[Row], runtime: Runtime
