@@ -78,6 +78,14 @@ class DecoderConfig:
             raise InputError(f"{self.num_heads} heads do not divide into groups for num_kv_heads {self.kv_head_count}")
         if self.positions == "rope" and (self.rotary_size % 2 or self.rotary_size > self.head_size):
             raise InputError(f"rotary positions need an even width up to the head's, not {self.rotary_size}")
+        scaling = self.rope_scaling
+        if (
+            scaling
+            and scaling.rope_type == "longrope"
+            and self.context_length > scaling.original_max_position_embeddings
+        ):
+            original = scaling.original_max_position_embeddings
+            raise InputError(f"rows of {self.context_length} leave the original context of {original} of a longrope")
         if self.interleave_qkv and self.kv_head_count != self.num_heads:
             raise InputError("interleave_qkv needs as many heads of keys and values as of queries")
         if self.parallel_residual and self.norm_placement != "pre":

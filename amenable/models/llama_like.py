@@ -73,6 +73,22 @@ def read_window(fields: Mapping[str, Any], layer_types: Sequence[str]) -> dict[s
     return {"window": window, "local_layers": None if window is None or len(local) == len(layer_types) else local}
 
 
+def read_local_rope(fields: Mapping[str, Any], theta: float, local_theta: float) -> tuple[dict[str, Any], float]:
+    """Return the fields with the rotary positions of layers without a window as those of Llama, and the base of layers
+    with one; `theta` and `local_theta` where the fields have none."""
+    rope = fields.get("rope_parameters") or {}
+    local = rope.get("sliding_attention") or {}
+    full = rope.get("full_attention") or fields.get("rope_scaling") or {}
+    own = {"rope_theta": theta, **fields, "rope_parameters": full}
+    return own, local.get("rope_theta", fields.get("rope_local_base_freq", local_theta))
+
+
+def write_local_rope(config: DecoderConfig, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return rope_parameters of both kinds of layers, from the `fields` of `write_llama`."""
+    local = {"rope_type": "default", "rope_theta": config.local_rope_theta}
+    return {"rope_parameters": {"full_attention": fields["rope_parameters"], "sliding_attention": local}}
+
+
 def write_window(config: DecoderConfig) -> dict[str, Any]:
     """Return the fields that `read_window` reads."""
     windows = [config.window_of(layer) for layer in range(config.num_layers)]

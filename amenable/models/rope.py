@@ -7,6 +7,8 @@ llama3    f / factor where less than low_freq_factor turns fit the original cont
           do, and a blend between                                                              (Llama 3.1)
 yarn      as llama3 with a ramp over pairs, and cosines and sines times an attention factor    (Peng et al., 2023)
 dynamic   f, as within the original context, which rows do not leave here
+longrope  f / short_factor_i, as within the original context, and cosines and sines times an attention factor
+                                                                                               (Ding et al., 2024)
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from torch import Tensor
 
 Rotation = tuple[Tensor, Tensor]
 """cosines and sines of the position angles, [N, 1, W / 2] each"""
-Kind = Literal["linear", "llama3", "yarn", "dynamic"]
+Kind = Literal["linear", "llama3", "yarn", "dynamic", "longrope"]
 FIELDS = {
     "linear": {"factor"},
     "dynamic": {"factor", "original_max_position_embeddings"},
@@ -29,6 +31,10 @@ FIELDS = {
     "yarn": {
         *("factor", "original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow"),
         *("mscale", "mscale_all_dim", "truncate"),
+    },
+    "longrope": {
+        *("factor", "original_max_position_embeddings", "attention_factor"),
+        *("short_factor", "long_factor"),
     },
 }
 """fields of transformers' rope_parameters, by rope_type"""
@@ -49,6 +55,8 @@ class RopeScaling:
     mscale: float | None = None
     mscale_all_dim: float | None = None
     truncate: bool = True
+    short_factor: tuple[float, ...] = ()
+    long_factor: tuple[float, ...] = ()
 
     @classmethod
     def read(cls, fields: Mapping[str, Any], context_length: int) -> RopeScaling | None:
@@ -59,9 +67,11 @@ class RopeScaling:
         if kind not in FIELDS:
             raise ValueError(f"rope_type is {kind!r}: supported are default, {', '.join(FIELDS)}")
         given = {name: fields[name] for name in FIELDS[kind] if fields.get(name) is not None}
+        given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
         if kind == "yarn":
             given.setdefault("original_max_position_embeddings", context_length)
         required = {"factor"} | (FIELDS["llama3"] if kind == "llama3" else set())
+        required |= FIELDS["longrope"] - {"attention_factor"} if kind == "longrope" else set()
         if missing := sorted(required - given.keys()):
             raise ValueError(f"rope_type {kind} lacks {missing[0]}")
         return cls(kind, **given)
@@ -74,10 +84,13 @@ class RopeScaling:
     @property
     def amplitude(self) -> float:
         """Factor of the cosines and sines."""
-        if self.rope_type != "yarn":
+        if self.rope_type not in ("yarn", "longrope"):
             return 1.0
         if self.attention_factor is not None:
             return self.attention_factor
+        if self.rope_type == "longrope":
+            beyond = math.log(self.factor) / math.log(self.original_max_position_embeddings)
+            return 1.0 if self.factor <= 1 else math.sqrt(1 + beyond)
         if self.mscale and self.mscale_all_dim:
             return yarn_amplitude(self.factor, self.mscale) / yarn_amplitude(self.factor, self.mscale_all_dim)
         return yarn_amplitude(self.factor)
@@ -86,6 +99,8 @@ class RopeScaling:
         """Return scaled frequencies [W / 2]."""
         if self.rope_type == "dynamic":
             return frequencies
+        if self.rope_type == "longrope":
+            return frequencies / torch.tensor(self.short_factor, device=frequencies.device)
         slow = frequencies / self.factor
         if self.rope_type == "linear":
             return slow

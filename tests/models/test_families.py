@@ -36,6 +36,14 @@ NEOX = {
     "max_position_embeddings": 64,
 }
 PARTIAL = {"rope_type": "default", "rope_theta": 5000.0, "partial_rotary_factor": 0.5}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+FACTORS = {"short_factor": [1.0, 1.1, 1.5, 2.0], "long_factor": [1.0, 2.0, 4.0, 9.0]}
+LONG = {
+    "rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4, **FACTORS},
+    "max_position_embeddings": 256,
+    "original_max_position_embeddings": 64,
+    "tie_word_embeddings": True,
+}
 SLIDING, FULL = "sliding_attention", "full_attention"
 GPT = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
 SHAPES: dict[str, list[dict[str, Any]]] = {
@@ -54,11 +62,12 @@ SHAPES: dict[str, list[dict[str, Any]]] = {
         | {"use_parallel_residual": False, "hidden_act": "gelu_new", "rotary_pct": 1.0, "tie_word_embeddings": True},
     ],
     "olmo2": [LLAMA, LLAMA | {"num_key_value_heads": 4, "tie_word_embeddings": True}],
+    "olmo3": [LLAMA | {"sliding_window": 7, "layer_types": [SLIDING, FULL, SLIDING], "rope_scaling": YARN}],
     "smollm3": [
         LLAMA | {"no_rope_layer_interval": 2},
         LLAMA | WINDOW | {"no_rope_layers": [1, 0, 1], "attention_bias": True, "mlp_bias": True},
     ],
-    "phi3": [LLAMA | {"sliding_window": 7, "rope_parameters": PARTIAL}, LLAMA | {"tie_word_embeddings": True}],
+    "phi3": [LLAMA | {"sliding_window": 7, "rope_parameters": PARTIAL}, LLAMA | LONG],
     "gemma": [LLAMA | {"head_dim": 12}],
     "gemma3_text": [
         LLAMA

@@ -19,6 +19,13 @@ from amenable.models.hf_config import (
 
 GPT = DecoderConfig(61, context_length=32, num_layers=2, hidden_size=32, num_heads=4)
 MODERN = replace(GPT, positions="rope", norm="rms", activation="swiglu", bias=False, norm_eps=1e-6)
+LONGROPE = {
+    "rope_type": "longrope",
+    "factor": 2.0,
+    "original_max_position_embeddings": 16,
+    "short_factor": [1.0] * 4,
+    "long_factor": [2.0] * 4,
+}
 FAMILIES = {
     "openai_gpt": [replace(GPT, norm_placement="post"), replace(GPT, norm_placement="post", activation="relu")],
     "gpt2": [GPT, replace(GPT, activation="relu", mlp_width=80, tie_embeddings=False, norm_eps=1e-6)],
@@ -67,7 +74,12 @@ def test_a_classifier_is_known_by_its_architecture():
         ({"model_type": "own", "auto_map": {"AutoModel": "own.Own"}}, "'own' .code of its own, which is never run"),
         ({}, "model_type is 'None'; supported are gemma, gemma3_text, gpt2"),
         ({"model_type": "gemma3_text", "final_logit_softcapping": 30.0}, "final_logit_softcapping is 30.0"),
-        ({"model_type": "phi3", "rope_scaling": {"type": "longrope"}}, "rope_type is 'longrope'"),
+        ({"model_type": "phi3", "rope_scaling": {"type": "longrope"}}, "lacks 'original_max_position_embeddings'"),
+        (
+            {"model_type": "llama", "rope_scaling": LONGROPE},
+            "rows of 32 leave the original context of 16 of a longrope",
+        ),
+        ({"model_type": "llama", "rope_scaling": {"type": "su"}}, "rope_type is 'su'"),
     ],
 )
 def test_what_is_not_supported_is_refused_with_what_is_near(fields, message):

@@ -197,7 +197,11 @@ def test_old_rope_settings_are_read(tmp_path):
             {"rope_parameters": {"rope_type": "llama3", "factor": 8.0}},
             "rope_type llama3 lacks high_freq_factor",
         ),
-        ("Llama", {"rope_parameters": {"rope_type": "longrope", "factor": 8.0}}, "rope_type is 'longrope'"),
+        (
+            "Llama",
+            {"rope_parameters": {"rope_type": "longrope", "factor": 8.0}},
+            "rope_type longrope lacks long_factor",
+        ),
         ("Llama", {"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
         ("Llama", {"attention_bias": True}, "attention_bias is True"),
         ("GPT2", {"activation_function": "gelu"}, "activation is 'gelu'"),

@@ -32,6 +32,13 @@ def test_llama3_keeps_fast_pairs_divides_slow_ones_and_blends_between() -> None:
     assert found[1] == pytest.approx((1 - share) * plain[1] / 8 + share * plain[1]) and 0 < share < 1
 
 
+def test_longrope_divides_each_pair_by_its_short_factor_and_scales_the_amplitude() -> None:
+    scaling = RopeScaling("longrope", 16.0, 64, short_factor=(1.0, 2.0, 3.0, 4.0), long_factor=(9.0,) * 4)
+    assert frequencies(scaling) == pytest.approx([f / n for f, n in zip(frequencies(None), (1, 2, 3, 4))])
+    assert scaling.amplitude == pytest.approx(math.sqrt(1 + math.log(16) / math.log(64)))
+    assert RopeScaling.read(scaling.published() | {"short_factor": [1.0, 2.0, 3.0, 4.0]}, 64) == scaling
+
+
 def test_yarn_ramps_over_pairs_and_scales_the_amplitude() -> None:
     scaling = RopeScaling("yarn", 4.0, 63, beta_fast=4.0, beta_slow=1.0)
     # the pair that makes t turns: 8 ln(63 / (2 pi t)) / (2 ln 100): 0.80 for 4, 2.003 for 1; rounded outwards 0 and 3
@@ -71,7 +78,7 @@ def test_what_is_read() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"rope_type": "longrope", "factor": 2.0}, "rope_type is 'longrope': supported are default, linear"),
+        ({"rope_type": "su", "factor": 2.0}, "rope_type is 'su': supported are default, linear"),
         ({"rope_type": "linear"}, "rope_type linear lacks factor"),
         ({"rope_type": "llama3", "factor": 8.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0}, "lacks original_max"),
     ],

@@ -9,7 +9,14 @@ from typing import Any
 from amenable.models.config import DecoderConfig
 from amenable.models.families.gemma import GELUS, gemma_parameters, read_gemma
 from amenable.models.family import ParameterMap, require_known
-from amenable.models.llama_like import HEAD_NORMS, read_window, write_llama, write_window
+from amenable.models.llama_like import (
+    HEAD_NORMS,
+    read_local_rope,
+    read_window,
+    write_llama,
+    write_local_rope,
+    write_window,
+)
 
 LANGUAGE_MODEL = "Gemma3ForCausalLM"
 CLASSIFIER = "Gemma3TextForSequenceClassification"
@@ -25,34 +32,31 @@ def read(fields: Mapping[str, Any], where: Path) -> DecoderConfig:
     require_known(where, "hidden_activation", fields.get("hidden_activation"), GELUS)
     for name in ("attn_logit_softcapping", "final_logit_softcapping"):
         require_known(where, name, fields.get(name), (None,))
-    rope = fields.get("rope_parameters") or {}
-    full = rope.get("full_attention") or fields.get("rope_scaling") or {}
-    local = (rope.get("sliding_attention") or {}).get("rope_theta", fields.get("rope_local_base_freq", 1e4))
+    fields, local = read_local_rope({"sliding_window": 4096, **fields}, 1e6, 1e4)
     period = fields.get("sliding_window_pattern", 6)
     kinds = [
         "sliding_attention" if (layer + 1) % period else "full_attention"
         for layer in range(fields["num_hidden_layers"])
     ]
     return read_gemma(
-        {"sliding_window": 4096, "rope_theta": 1e6, **fields, "rope_parameters": full},
+        fields,
         where,
         norm_placement="sandwich",
         qk_norm=True,
         query_pre_attn_scalar=fields.get("query_pre_attn_scalar", 256),
         local_rope_theta=local,
-        **read_window({"sliding_window": 4096, **fields}, kinds),
+        **read_window(fields, kinds),
     )
 
 
 def write(config: DecoderConfig) -> dict[str, Any]:
     fields = write_llama(config)
-    local = {"rope_type": "default", "rope_theta": config.local_rope_theta}
     return fields | {
         "head_dim": config.head_size,
         "hidden_activation": "gelu_pytorch_tanh",
         "query_pre_attn_scalar": config.query_pre_attn_scalar or config.head_size,
         "rope_local_base_freq": config.local_rope_theta,
-        "rope_parameters": {"full_attention": fields["rope_parameters"], "sliding_attention": local},
+        **write_local_rope(config, fields),
         **write_window(config),
     }
 
