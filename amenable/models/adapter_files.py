@@ -21,7 +21,16 @@ from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.models.hf_config import read_json_object
 from amenable.models.hf_weights import parameters_of, shortened
-from amenable.models.lora import ALL, LoraOptions, adapters, add_adapters, decoder_of, published_layers, short
+from amenable.models.lora import (
+    ALL,
+    LoraOptions,
+    adapters,
+    add_adapters,
+    decoder_of,
+    layer_number,
+    published_layers,
+    short,
+)
 
 NOT_READ = (
     *("layer_replication", "megatron_config", "trainable_token_indices", "target_parameters", "lora_bias"),
@@ -37,6 +46,7 @@ def save_adapters(folder: Path, model: Decoder | ScalarModel) -> None:
     """Write adapter_model.safetensors and adapter_config.json, as peft reads them."""
     decoder, layers = decoder_of(model), list(adapters(model).values())
     options, scalar = layers[0].options, isinstance(model, ScalarModel)
+    numbers = sorted({layer_number(name) for name in adapters(decoder)})
     prefix = "base_model.model."
     tensors: dict[str, Tensor] = {}
     for layer in layers:
@@ -54,6 +64,7 @@ def save_adapters(folder: Path, model: Decoder | ScalarModel) -> None:
         "use_rslora": options.rslora,
         "use_dora": options.dora,
         "target_modules": sorted({short(part.name) for layer in layers for part, _ in layer.adapted}),
+        "layers_to_transform": None if len(numbers) == decoder.config.num_layers else numbers,
         "modules_to_save": ["score"] if scalar else None,
         "fan_in_fan_out": any(entry.transposed for entry in parameters_of(decoder)),
         "bias": "none",

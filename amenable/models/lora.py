@@ -179,11 +179,12 @@ def add_adapters(
     seed: int,
     base: str = "",
     options_of: Callable[[str], LoraOptions] | None = None,
+    lowest: int = 0,
 ) -> None:
     """Freeze a model and add adapters to its layers; a scalar head stays trained. Rank 0 changes nothing.
 
     base: name or folder of the model, for the adapter's files. options_of: options by a layer's published name, where
-    they differ. InputError for a target that the model does not have.
+    they differ. lowest: the first layer with adapters. InputError for a target that the model does not have.
     """
     if not options.rank:
         return
@@ -203,6 +204,8 @@ def add_adapters(
         return Part(name, size, own if {ALL, name, short(name)} & targets else None)
 
     for name, published in layers.items():
+        if layer_number(name) < lowest:
+            continue
         parts = [part(*each) for each in published]
         if any(part.options for part in parts):
             linear = decoder.get_submodule(name)
@@ -251,6 +254,11 @@ def without_adapters(decoder: Decoder) -> Decoder:
 def decoder_of(model: Decoder | ScalarModel) -> Decoder:
     """Return the decoder of a model."""
     return model.decoder if isinstance(model, ScalarModel) else model
+
+
+def layer_number(name: str) -> int:
+    """Return the layer of a module of ours, from 0."""
+    return int(name.split(".")[1])
 
 
 def short(name: str) -> str:

@@ -18,7 +18,6 @@ from amenable.text.tokenizer import Tokenizer
 from amenable.train import defaults, loading
 from amenable.train.defaults import Traits
 from amenable.train.loading import Base
-from amenable.train.optimizer import freeze
 from amenable.train.runtime import Runtime
 
 
@@ -47,8 +46,7 @@ def load_models(options: OnlineOptions, runtime: Runtime) -> Models:
     Reference, and reward models that are adapters on the SFT model, share its weights; so does a policy of adapters.
     """
     policy, tokenizer = loading.load_policy(options.model, runtime)
-    loading.add_adapters(policy, options.lora, options.seed, options.model, runtime)
-    freeze(policy, options.frozen_layers)
+    loading.add_adapters(policy, options.lora, options.seed, options.model, runtime, options.frozen_layers)
     reference = loading.load_reference(policy, options.model, runtime)
     base = Base(options.model, reference)
     reward = load_reward(options.reward, runtime, options.max_tokens_per_pass, base)

@@ -65,8 +65,6 @@ class OnlineOptions(AdapterOptions):
     ptx_data: Path | None = None
     ptx_tokens: int = 1024
     """raw tokens mixed into each update"""
-    frozen_layers: int = 0
-    """lowest layers (with the embeddings) that the policy does not train"""
     keep_weights: Literal["last", "score"] = "last"
     """weights that are saved: the last, or those of the best score on the validation prompts"""
     eval_steps: int = 10
@@ -81,7 +79,7 @@ class OnlineOptions(AdapterOptions):
         super().__post_init__()
         counts = "max_steps prompts_per_step num_generations num_mini_batches num_ppo_epochs max_new_tokens ptx_tokens"
         plan.require_at_least(1, self, *counts.split(), "eval_steps", "sample_steps")
-        sizes = "kl_coef adaptive_kl_target target_kl max_kl score_clip ptx_coef frozen_layers eval_prompts"
+        sizes = "kl_coef adaptive_kl_target target_kl max_kl score_clip ptx_coef eval_prompts"
         plan.require_at_least(0, self, *sizes.split(), "num_traced_prompts", "entropy_coef", "missing_eos_penalty")
         plan.require_above_zero(self, "temperature", "kl_horizon")
         plan.require_minibatches(self)

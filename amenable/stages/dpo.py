@@ -35,7 +35,7 @@ from amenable.train.defaults import FROM_MODEL, FromModel, traits
 from amenable.train.examples import RejectedRows, read_splits
 from amenable.train.fit import Training, fit
 from amenable.train.objective import Output, Stats, mean_stats
-from amenable.train.optimizer import Optimizer, freeze
+from amenable.train.optimizer import Optimizer
 from amenable.train.rankings import Pair, add_reference_logps, margin_statistics, tokenize_pairs, tokenize_splits
 from amenable.train.run import Run
 from amenable.train.run_options import AdapterOptions, OfflineOptions
@@ -75,8 +75,6 @@ class Config(OfflineOptions, AdapterOptions):
     """with --pairs random: maximum number of pairs of a ranking, drawn by the seed; 0 takes all"""
     batch_size: int = 32
     """pairs in one update"""
-    frozen_layers: int = 0
-    """lowest layers (with the embeddings) that are not trained"""
     max_kl: float = 100.0
     """the run stops when objective/kl is above this, in nats a completion; 0 never"""
     eval_steps: int | None = None
@@ -92,7 +90,7 @@ class Config(OfflineOptions, AdapterOptions):
         flips_most = not 0 <= self.label_smoothing < 0.5
         plan.forbid(flips_most, f"label_smoothing is {self.label_smoothing}", "it must lie in [0, 0.5)")
         plan.require_at_least(1, self, "epochs", "batch_size", "eval_steps", "max_new_tokens")
-        plan.require_at_least(0, self, "pairs_per_prompt", "frozen_layers", "eval_prompts", "max_kl")
+        plan.require_at_least(0, self, "pairs_per_prompt", "eval_prompts", "max_kl")
 
 
 class DPO:
@@ -134,8 +132,7 @@ def run(config: Config) -> Path:
         return run.out
     runtime = start_runtime(config.device)
     policy, tokenizer = loading.load_policy(config.model, runtime)
-    loading.add_adapters(policy, config.lora, config.seed, config.model, runtime)
-    freeze(policy, config.frozen_layers)
+    loading.add_adapters(policy, config.lora, config.seed, config.model, runtime, config.frozen_layers)
     context, limit = policy.config.context_length, config.max_tokens_per_pass
     training, validation = read(config, tokenizer, context, run.rejected)
     steps = EpochBatches(len(training), config.batch_size, config.epochs, config.seed)

@@ -142,6 +142,7 @@ def prepare(config: Config, folder: Path | None) -> tuple[Config, str, Tokenizer
     tokenizer."""
     if folder is None:
         plan.forbid(config.lora.rank, "a new model has no weights for adapters", "name a model's folder as --model")
+        plan.forbid(config.frozen_layers, "a new model has no weights to freeze", "name a model's folder as --model")
         shape, path = preset(config.model), config.tokenizer or Path("runs/tokenizer")
         tokenizer = Tokenizer.load(path)
         traits = defaults.traits_of(replace(shape, vocab_size=tokenizer.vocab_size))
@@ -165,7 +166,7 @@ def load(config: Config, folder: Path | None, tokenizer: Tokenizer, runtime: Run
         decoder.init_weights(seeded_generator(config.seed, "init"))
         return decoder
     decoder, _ = loading.load_policy(folder, runtime, "amenable pretrain", config.dropout)
-    loading.add_adapters(decoder, config.lora, config.seed, folder, runtime)
+    loading.add_adapters(decoder, config.lora, config.seed, folder, runtime, config.frozen_layers)
     return decoder
 
 

@@ -39,7 +39,7 @@ from amenable.train.defaults import FROM_MODEL, FromModel, traits
 from amenable.train.examples import RejectedRows, keep_usable, read_rows, read_splits
 from amenable.train.fit import Training, fit
 from amenable.train.objective import Output, Stats, require_zero_outputs
-from amenable.train.optimizer import Optimizer, freeze
+from amenable.train.optimizer import Optimizer
 from amenable.train.rankings import TokenizedRanking
 from amenable.train.run import Run
 from amenable.train.run_options import AdapterOptions, OfflineOptions
@@ -85,13 +85,11 @@ class Config(OfflineOptions, AdapterOptions):
     number a step)"""
     head_learning_rate: FromModel[float] = FROM_MODEL
     """peak learning rate of the new head"""
-    frozen_layers: int = 0
-    """lowest layers (with the embeddings) that are not trained"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         plan.require_at_least(1, self, "epochs", "prompts_per_step")
-        plan.require_at_least(0, self, "frozen_layers", "max_prompts", "head_learning_rate")
+        plan.require_at_least(0, self, "max_prompts", "head_learning_rate")
         divided = self.loss_type == "plackett-luce" and self.batch_unit == "pairs"
         plan.forbid(divided, "--loss-type plackett-luce needs whole rankings", "give --batch-unit prompts")
 
@@ -142,8 +140,7 @@ def run(config: Config) -> Path:
     steps = EpochBatches(len(elements), per_step, config.epochs, config.seed)
     schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_lr_frac)
     model = ScalarModel.from_decoder(decoder).to(runtime.device)
-    loading.add_adapters(model, config.lora, config.seed, config.model, runtime)
-    freeze(model.decoder, config.frozen_layers)
+    loading.add_adapters(model, config.lora, config.seed, config.model, runtime, config.frozen_layers)
     objective = RankingObjective(model, config.loss_type)
     measured = [row for items in (training, *sets.values()) for ranking in items for row in ranking.rows]
     head_config = replace(config.optimizer, learning_rate=config.head_learning_rate)

@@ -92,7 +92,7 @@ def run(config: Config) -> Path:
     tokenizer = base_tokenizer.with_chat_template()
     loading.fit_vocabulary(decoder, tokenizer, config.model)
     added = tokenizer.vocab_size - base_tokenizer.vocab_size
-    loading.add_adapters(decoder, config.lora, config.seed, config.model, runtime, added)
+    loading.add_adapters(decoder, config.lora, config.seed, config.model, runtime, config.frozen_layers, added)
     reward = load_reward(config.reward, runtime, config.max_tokens_per_pass) if config.reward else None
     context, (training, held_out) = decoder.config.context_length, read(config, run.rejected)
     training, rows = fitting_conversations("train", training, tokenizer, context, run.rejected, config.data)

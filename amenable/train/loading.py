@@ -23,6 +23,7 @@ from amenable.text.tokenizer import Tokenizer
 from amenable.train import reference_logits
 from amenable.train.known_models import hint_for
 from amenable.train.runtime import Runtime
+from amenable.train.trained_weights import freeze
 
 SaveDtype = Literal["source", "float32", "bfloat16", "float16"]
 VOCABULARY_MULTIPLE = 64
@@ -100,17 +101,20 @@ def add_adapters(
     seed: int,
     folder: Path,
     runtime: Runtime,
+    frozen_layers: int = 0,
     new_tokens: int = 0,
 ) -> None:
-    """Freeze a model and add adapters, drawn by the seed; without a rank nothing changes.
+    """Freeze the embeddings and the lowest layers, and with a rank all weights but adapters above, drawn by the seed.
 
-    In a bf16 run the frozen matrices are stored in bf16, in which their products are; `save_model` reads them again.
-    InputError for tokens whose embeddings nothing would train.
+    In a bf16 run with adapters the frozen matrices are stored in bf16, in which their products are; `save_model` reads
+    them again. InputError for tokens whose embeddings nothing would train.
     """
-    if options.rank and new_tokens:
-        problem = f"the chat template adds {new_tokens} tokens, whose embeddings adapters do not train"
+    if (options.rank or frozen_layers) and new_tokens:
+        why = "adapters do not train" if options.rank else "are frozen"
+        problem = f"the chat template adds {new_tokens} tokens, whose embeddings {why}"
         raise InputError(problem, folder, "train all weights, or start from a chat model")
-    lora.add_adapters(model, options, derive_seed(seed, "adapters"), str(folder))
+    freeze(model, frozen_layers)
+    lora.add_adapters(model, options, derive_seed(seed, "adapters"), str(folder), lowest=frozen_layers)
     if options.rank and runtime.bf16:
         cast_layers(model, torch.bfloat16)
 

@@ -7,7 +7,6 @@ training it learned facts more reliably than AdamW, so the small presets use it 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -155,21 +154,3 @@ def paddings_of(module: nn.Module) -> list[tuple[Tensor, int, Tensor]]:
 def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
     """Return True for a matrix inside a layer, not an embedding or a head."""
     return parameter.ndim == 2 and ".layers." in name
-
-
-def freeze(module: nn.Module, layers: int) -> int:
-    """Freeze the embeddings and the lowest `layers` layers of a decoder; return the number of trainable parameters."""
-    depth = 1 + max(layer_of(name) for name, _ in module.named_parameters())
-    if layers > depth:
-        raise InputError(f"frozen_layers is {layers} and the model has {depth} layers", how="freeze fewer layers")
-    if layers:
-        for name, parameter in module.named_parameters():
-            if "embedding" in name or 0 <= layer_of(name) < layers:
-                parameter.requires_grad_(False)
-    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
-
-
-def layer_of(name: str) -> int:
-    """Return the layer of a parameter, from 0; -1 if it is in none."""
-    match = re.search(r"layers\.(\d+)", name)
-    return int(match[1]) if match else -1

@@ -91,6 +91,12 @@ class AdapterOptions(TrainingOptions):
     """Options of every stage that trains a model which is there already."""
 
     lora: LoraOptions = field(default_factory=LoraOptions)
+    frozen_layers: int = 0
+    """lowest layers (with the embeddings) that are not trained, nor get adapters; a critic trains all"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        plan.require_at_least(0, self, "frozen_layers")
 
 
 def plain_defaults(config: Any) -> dict[str, Any]:

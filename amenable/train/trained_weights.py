@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from torch import nn
+
+from amenable.errors import InputError
 
 
 def trained_state(module: nn.Module) -> dict[str, Any]:
@@ -26,3 +29,21 @@ class TrainedWeights:
         if differing := sorted(trained_state(self.module).keys() ^ state.keys()):
             raise ValueError(f"a checkpoint of other weights: {', '.join(differing[:3])}")
         self.module.load_state_dict(state, strict=False)
+
+
+def freeze(module: nn.Module, layers: int) -> int:
+    """Freeze the embeddings and the lowest `layers` layers of a decoder; return the number of trainable parameters."""
+    depth = 1 + max(layer_of(name) for name, _ in module.named_parameters())
+    if layers > depth:
+        raise InputError(f"frozen_layers is {layers} and the model has {depth} layers", how="freeze fewer layers")
+    if layers:
+        for name, parameter in module.named_parameters():
+            if "embedding" in name or 0 <= layer_of(name) < layers:
+                parameter.requires_grad_(False)
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+def layer_of(name: str) -> int:
+    """Return the layer of a parameter, from 0; -1 if it is in none."""
+    match = re.search(r"layers\.(\d+)", name)
+    return int(match[1]) if match else -1

@@ -17,7 +17,7 @@ from amenable.library.model import Model
 from amenable.models.lora import LoraOptions, adapters, without_adapters
 from amenable.rl import memory
 from amenable.rl.models import load_critic, load_models
-from amenable.stages import dpo, ppo, reward, rloo, sft
+from amenable.stages import dpo, ppo, pretrain, reward, rloo, sft
 from amenable.train import defaults, forward, loading
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.runtime import DeviceOptions, Runtime
@@ -33,6 +33,18 @@ def configs(assistant: Path, judge: Path, files: Any, tmp_path: Path) -> dict[st
     online = {"model": assistant, "data": files.prompts, "reward": judge, **ONLINE, **RATE, **COMMON}
     offline = {"model": assistant, **RATE, **COMMON}
     return {
+        "pretrain": (
+            pretrain,
+            pretrain.Config(
+                data=files.text,
+                model=str(assistant),
+                out=tmp_path / "pretrain",
+                max_steps=3,
+                context=64,
+                **RATE,
+                **COMMON,
+            ),
+        ),
         "sft": (
             sft,
             sft.Config(data=files.demonstrations, epochs=1, out=tmp_path / "sft", max_new_tokens=8, **offline),
@@ -44,7 +56,7 @@ def configs(assistant: Path, judge: Path, files: Any, tmp_path: Path) -> dict[st
     }
 
 
-@pytest.mark.parametrize("name", ["sft", "reward", "dpo", "ppo", "rloo"])
+@pytest.mark.parametrize("name", ["pretrain", "sft", "reward", "dpo", "ppo", "rloo"])
 def test_it_trains_resumes_and_saves_merged_and_apart(
     configs: dict[str, tuple[Any, Any]],
     name: str,
@@ -89,6 +101,53 @@ def test_dora_trains_resumes_and_its_adapter_is_the_merged_model(
     ours, merged = (Model(folder, "cpu", "fp32").decoder for folder in (whole / "adapter", whole))
     for a, b in zip(ours.parameters(), merged.parameters()):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+@pytest.mark.parametrize("name", ["pretrain", "sft", "reward", "dpo", "ppo", "rloo"])
+def test_frozen_layers_do_not_move_and_get_no_adapters(
+    configs: dict[str, tuple[Any, Any]], name: str, rank: int, assistant: Path
+) -> None:
+    stage, config = configs[name]
+    changes = {"epochs": 1} if hasattr(config, "epochs") else {"max_steps": 2}
+    out = stage.run(replace(config, lora=replace(LORA, rank=rank), frozen_layers=1, **changes))
+    base, ours = load_file(assistant / "model.safetensors"), load_file(out / "model.safetensors")
+    moved = {key for key in ours if key in base and not torch.equal(ours[key], base[key])}
+    assert any(".layers.1." in key for key in moved)
+    assert not [key for key in moved if ".layers.0." in key or "embed" in key]
+    if rank:
+        assert all(".layers.1." in key for key in moved)
+        fields = json.loads((out / "adapter" / "adapter_config.json").read_text())
+        tensors = load_file(out / "adapter" / "adapter_model.safetensors")
+        assert fields["layers_to_transform"] == [1]
+        assert all(".layers.1." in key for key in tensors if "lora" in key)
+
+
+def test_frozen_layers_take_no_moments(configs: dict[str, tuple[Any, Any]], stop_at: Callable[[int], None]) -> None:
+    stage, config = configs["sft"]
+    stop_at(1)
+    with pytest.raises(Exception, match="saved at step 1"):
+        stage.run(replace(config, lora=LoraOptions(), frozen_layers=1))
+    tensors = load_file(config.out / "checkpoint-1" / "state.safetensors")
+    weights = {name: value for name, value in tensors.items() if "/model/" in name}
+    moments = [value for name, value in tensors.items() if "exp_avg" in name]
+    assert weights and not [name for name in weights if "layers.0." in name or "embedding" in name]
+    assert sum(value.numel() for value in moments) == 2 * sum(value.numel() for value in weights.values())
+
+
+def test_tokens_and_models_that_freezing_would_leave_untrained_are_refused(
+    assistant: Path, runtime: Runtime, configs: dict[str, tuple[Any, Any]]
+) -> None:
+    decoder, _ = loading.load_policy(assistant, runtime)
+    with pytest.raises(InputError, match="adds 4 tokens, whose embeddings are frozen"):
+        loading.add_adapters(decoder, LoraOptions(), 0, assistant, runtime, frozen_layers=1, new_tokens=4)
+    config = replace(configs["pretrain"][1], model="nano", lora=LoraOptions(), frozen_layers=1)
+    with pytest.raises(InputError, match="a new model has no weights to freeze"):
+        pretrain.run(config)
+    assert not config.out.exists()
+    stage, config = configs["dpo"]
+    with pytest.raises(InputError, match="nothing is left to train; freeze fewer layers"):
+        stage.run(replace(config, frozen_layers=2))
 
 
 def test_checkpoints_hold_the_adapters_alone(

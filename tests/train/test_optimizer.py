@@ -12,7 +12,8 @@ from amenable.errors import InputError
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.train import checkpoint
-from amenable.train.optimizer import Optimizer, OptimizerConfig, freeze, is_hidden_matrix
+from amenable.train.optimizer import Optimizer, OptimizerConfig, is_hidden_matrix
+from amenable.train.trained_weights import freeze
 
 PLAIN = OptimizerConfig(learning_rate=0.1, max_grad_norm=0.0)
 
