@@ -37,7 +37,7 @@ from amenable.train.best import BestWeights
 from amenable.train.checkpoint import Stateful
 from amenable.train.defaults import traits_of
 from amenable.train.examples import text_row
-from amenable.train.forward import Row
+from amenable.train.forward import Row, checkpoint_activations
 from amenable.train.objective import NextToken, accumulate
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.passes import largest_inference_pass, largest_pass
@@ -377,9 +377,12 @@ class Case:
     steps: int = 8
     system: int = 0
     """tokens of a system prompt that every conversation begins with"""
+    checkpointed: bool = False
+    """True with --checkpoint-activations"""
 
     def __str__(self) -> str:
-        return f"{self.stage}, {self.size}, {self.precision}" + (", system prompt" if self.system else "")
+        extra = (", system prompt" if self.system else "") + (", checkpointed" if self.checkpointed else "")
+        return f"{self.stage}, {self.size}, {self.precision}{extra}"
 
     def preceded(self, row: Row) -> Row:
         """Return the row with the system prompt before it."""
@@ -461,6 +464,7 @@ def next_token(
     """Return updates by the next-token loss; SFT holds its best weights too."""
     steps, limit, keeps = in_steps(len(rows), case), config.max_tokens_per_pass, isinstance(config, sft.Config)
     decoder = Decoder(shape, runtime.device).train()
+    checkpoint_activations([decoder], case.checkpointed)
     work = largest_pass(([[rows[i]] for i in step] for step in steps), limit, summed=True)
     predicted = memory.training_peak(decoder, config.optimizer, work, runtime, case.steps, best=keeps)
     optimizer, best = Optimizer([decoder], config.optimizer), BestWeights(decoder, "eval/loss", lowest=True)
@@ -500,6 +504,7 @@ def rankings(case: Case, count: int) -> list[workloads.TokenizedRanking]:
 def rewarding(case: Case, runtime: Runtime) -> Trained:
     config, _ = defaults.reward(reward.Config(), traits_of(SHAPES[case.size]))
     model = workloads.scalar_model(SHAPES[case.size])
+    checkpoint_activations([model], case.checkpointed)
     items = rankings(case, max(1, case.rows // 2) * case.steps)
     steps = in_steps(len(items), case)
     work = largest_pass(([items[i].rows for i in step] for step in steps), config.max_tokens_per_pass, share=True)
@@ -519,6 +524,7 @@ def rewarding(case: Case, runtime: Runtime) -> Trained:
 def preferring(case: Case, runtime: Runtime) -> Trained:
     config, _ = defaults.dpo(dpo.Config(), traits_of(SHAPES[case.size]))
     policy = Decoder(SHAPES[case.size]).eval()
+    checkpoint_activations([policy], case.checkpointed)
     pairs = [Pair(item.rows[0], item.rows[1]) for item in rankings(case, case.rows * case.steps)]
     steps, limit = in_steps(len(pairs), case), config.max_tokens_per_pass
     rows = [(pair.chosen, pair.rejected) for pair in pairs]
@@ -540,6 +546,7 @@ def reinforcing(case: Case, runtime: Runtime) -> Trained:
     config = ppo.Config(prompts_per_step=size.prompts, max_new_tokens=64, max_steps=case.steps)
     config, _ = defaults.online(config, traits_of(size.shape), traits_of(size.shape))
     algorithm, models = workloads.make_ppo(size.shape, runtime, config)
+    checkpoint_activations(algorithm.models.values(), case.checkpointed)
     prompts = workloads.sequences(size, workloads.prompt_lengths(size, size.prompts * case.steps))
     prompts = [case.preceded((ids, []))[0] for ids in prompts]
     steps = in_steps(len(prompts), case)
@@ -564,6 +571,8 @@ CASES = [
     *(Case(stage, "5M", precision) for stage in STAGES for precision in ("fp32", "bf16")),
     *(Case(stage, "124M", "bf16", rows=4, steps=2) for stage in STAGES),
     *(Case(stage, "12M Llama", "bf16", system=64) for stage in STAGES if stage != "pretrain"),
+    *(Case(stage, "5M", precision, checkpointed=True) for stage in STAGES for precision in ("fp32", "bf16")),
+    *(Case(stage, "124M", "bf16", rows=4, steps=2, checkpointed=True) for stage in ("pretrain", "dpo")),
 ]
 
 

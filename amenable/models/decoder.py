@@ -24,6 +24,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from amenable.errors import InputError
 from amenable.models.attention import Attend, Rotation, attend_rows, prefill_rows, rotate, rounded, step_rows
@@ -50,6 +51,8 @@ class Decoder(nn.Module):
         """config.json of the folder that the weights were loaded from"""
         self.num_tokens = config.vocab_size
         """number of the tokenizer's tokens; later rows of the vocabulary are padding, never sampled or trained"""
+        self.checkpoint_activations = False
+        """True to compute each layer's activations again in the backward pass instead of keeping them"""
         self.adapter_base = ""
         """name of the model that adapters are on, where there are any"""
         learned = config.positions == "learned"
@@ -140,9 +143,12 @@ class Decoder(nn.Module):
             x = x + self.position_embedding(positions)
         x = dropout(x, self.config.dropout, self.training)
         rotations = self.rotations(positions)
-        for layer, rotation in zip(self.layers[:-1], rotations):
+        layers: list[Any] = list(self.layers)
+        if self.checkpoint_activations and torch.is_grad_enabled():
+            layers = [partial(checkpoint, layer, use_reentrant=False) for layer in layers]
+        for layer, rotation in zip(layers[:-1], rotations):
             x = layer(x, rotation, attend)
-        x = self.layers[-1](x, rotations[-1], attend, at)
+        x = layers[-1](x, rotations[-1], attend, at)
         return x if self.final_norm is None else self.final_norm(x)
 
     def rotations(self, positions: Tensor) -> list[Rotation | None]:

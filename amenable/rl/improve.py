@@ -68,6 +68,7 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
     run.begin(schedule, models.runtime)
     controller = AdaptiveKLController(options.kl_coef, options.adaptive_kl_target, options.kl_horizon)
     best = BestWeights(models.policy, "eval/score") if options.keep_weights == "score" else None
+    forward.checkpoint_activations(algorithm.models.values(), options.checkpoint_activations)
     needed = memory.describe(algorithm, models, options, [prompt.ids for prompt in prompts])
     run.log.info("; ".join(f"{name} {plan.parameters(model)}" for name, model in algorithm.models.items()))
     run.log.info(f"{plan.rollouts(options, schedule, len(prompts))}; {needed}")

@@ -58,7 +58,8 @@ def peak_bytes(algorithm: Algorithm, models: Models, options: OnlineOptions, pro
     count = 2 * options.samples * longest // limit + 1 + options.num_ppo_epochs * options.num_mini_batches
     saved = memory.checkpoint_bytes(training, best)
     other_phase = min(generation, max(updates))
-    return memory.peak_bytes(held + FP32 * best, largest, saved, options.max_steps * count, runtime, other_phase)
+    passes, returned = options.max_steps * count, policy.checkpointed
+    return memory.peak_bytes(held + FP32 * best, largest, saved, passes, runtime, other_phase, returned)
 
 
 def describe_sharing(algorithm: Algorithm, models: Models) -> str:

@@ -21,7 +21,7 @@ from amenable.train import first_batch, memory, plan
 from amenable.train.best import BestWeights
 from amenable.train.checkpoint import Stateful
 from amenable.train.first_batch import BatchCheck
-from amenable.train.forward import Row
+from amenable.train.forward import Row, checkpoint_activations
 from amenable.train.objective import Objective, accumulate
 from amenable.train.optimizer import Optimizer
 from amenable.train.passes import largest_inference_pass, largest_pass
@@ -81,6 +81,7 @@ def fit(
     training step, or raises InputError.
     """
     run.begin(task.schedule, runtime)
+    checkpoint_activations([task.model], options.checkpoint_activations)
     run.log.info(f"{plan.parameters(task.model)}, {memory_plan(task, options, runtime)}")
     for line in task.plan:
         run.log.info(line)

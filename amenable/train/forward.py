@@ -8,11 +8,11 @@ They call `progress` before every batch and at the end; batches take about equal
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from amenable.data.batches import Batch, Microbatch, collate, microbatches, order_by_length, targets
 from amenable.functional.kl import linear_kl
@@ -22,10 +22,19 @@ from amenable.models.heads import ScalarModel
 from amenable.models.inference import cast_for_inference
 from amenable.models.layout import Layout
 from amenable.train.log import Progress, silent, tracked
-from amenable.train.runtime import Runtime
+from amenable.train.runtime import Runtime, return_memory
 
 Row = tuple[list[int], list[bool]]
 """ids of one sequence, and its loss mask"""
+
+
+def checkpoint_activations(models: Iterable[nn.Module], on: bool) -> None:
+    """Make the decoders of some models compute their layers' activations again in backward passes, and freed memory
+    go back to the system; or keep both."""
+    for decoder in (module for model in models for module in model.modules() if isinstance(module, Decoder)):
+        decoder.checkpoint_activations = on
+    if on:
+        return_memory()
 
 
 def masked_logprobs(

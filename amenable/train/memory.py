@@ -32,6 +32,8 @@ MLP_WIDTHS = {"swiglu": 4, "geglu": 4, "gelu": 2, "exact_gelu": 2, "relu": 1}
 """tensors of the MLP's width stored for the backward pass"""
 LAYER_SHARE = 0.9
 """working memory of one layer, in a backward pass or without gradients, over its activations: 0.70 to 1.04 by shape"""
+RECOMPUTED_SHARE = 0.2
+"""gradients inside a layer that is computed again, over its activations"""
 LIBRARIES = 16 << 20
 """of torch's kernels and threads, once they are used"""
 FRAGMENTATION = 1.15
@@ -60,6 +62,8 @@ class Model:
     """numbers in the optimizer's state"""
     predicts: bool = True
     """True if it ends in logits"""
+    checkpointed: bool = False
+    """True if layers' activations are computed again in the backward pass"""
 
 
 def model_of(module: nn.Module, optimizer: OptimizerConfig | None = None) -> Model:
@@ -73,7 +77,9 @@ def model_of(module: nn.Module, optimizer: OptimizerConfig | None = None) -> Mod
     muon = optimizer.muon_learning_rate > 0
     trained = [(f"0.{name}", p) for name, p in module.named_parameters() if p.requires_grad]
     moments = sum(p.numel() * (1 if muon and is_hidden_matrix(name, p) else 2) for name, p in trained)
-    return Model(decoder.config, count, size, matrices, sum(p.numel() for _, p in trained), moments, decoder is module)
+    training = sum(p.numel() for _, p in trained)
+    checkpointed = decoder.checkpoint_activations
+    return Model(decoder.config, count, size, matrices, training, moments, decoder is module, checkpointed)
 
 
 def layer_bytes(shape: DecoderConfig, work: Pass, runtime: Runtime) -> tuple[int, int]:
@@ -122,11 +128,31 @@ def working_bytes(model: Model, work: Pass, runtime: Runtime) -> int:
 
 def training_bytes(model: Model, work: Pass, runtime: Runtime) -> int:
     """Return the peak of a forward and backward pass: all activations, or all gradients with the embedding's twice."""
+    if model.checkpointed:
+        return checkpointed_bytes(model, work, runtime)
     shape, gradients = model.shape, FP32 * model.training
     working = max(head_bytes(model, work, runtime), working_bytes(model, work, runtime))
     forward = activation_bytes(model, work, runtime) + working
     backward = gradients + FP32 * shape.hidden_size * (shape.vocab_size + work.tokens)
     return max(forward + (gradients if work.accumulates else 0), backward)
+
+
+def checkpointed_bytes(model: Model, work: Pass, runtime: Runtime) -> int:
+    """Return the peak of a forward and backward pass that keeps the layers' inputs alone: at the head, at a layer whose
+    activations are computed again, or at the embedding."""
+    shape, gradients = model.shape, FP32 * model.training
+    inputs, unembedding = (
+        FP32 * shape.hidden_size * work.tokens * shape.num_layers,
+        shape.vocab_size * shape.hidden_size,
+    )
+    attention, mlp = layer_bytes(shape, work, runtime)
+    layer = attention + mlp * work.tokens + cast_bytes(model.matrices // shape.num_layers, runtime)
+    working, before = working_bytes(model, work, runtime), gradients if work.accumulates else 0
+    forward = cast_bytes(model.matrices, runtime) + max(head_bytes(model, work, runtime), working)
+    head = FP32 * unembedding if model.predicts and not before else 0
+    backward = max(gradients - before, inputs + head) - inputs + round((1 + RECOMPUTED_SHARE) * layer)
+    last = gradients - before - inputs + FP32 * shape.hidden_size * (shape.vocab_size + work.tokens)
+    return before + inputs + max(forward, backward, last)
 
 
 def inference_bytes(model: Model, work: Pass, runtime: Runtime) -> int:
@@ -182,19 +208,24 @@ def training_peak(
     held += model_of(reference).bytes if reference is not None else 0
     peaks = [training_bytes(model, work, runtime), *others]
     peaks += [inference_bytes(model, inference, runtime)] if inference else []
-    return peak_bytes(held, max(peaks), checkpoint_bytes([model], copies), steps, runtime)
+    saved = checkpoint_bytes([model], copies)
+    return peak_bytes(held, max(peaks), saved, steps, runtime, returned=model.checkpointed)
 
 
-def peak_bytes(held: int, largest: int, saved: int, passes: int, runtime: Runtime, other_phase: int = 0) -> int:
+def peak_bytes(
+    held: int, largest: int, saved: int, passes: int, runtime: Runtime, other_phase: int = 0, returned: bool = False
+) -> int:
     """Return the peak of a run: what is held, and the larger of its largest pass and a checkpoint's copy.
 
     other_phase: peak of a phase in every step whose freed blocks stay in a processor's heap and do not fit the largest
-    pass, as generation's beside updates (measured: the heap grows to their sum).
+    pass, as generation's beside updates (measured: the heap grows to their sum). returned: True if freed blocks go back
+    to the system (`runtime.return_memory`).
     """
     if runtime.device.type != "cpu":
         return held + largest
     kernels = KERNEL_BYTES * min(2 * KERNELS, KERNELS_PER_PASS * passes) if runtime.bf16 else 0
-    return LIBRARIES + kernels + held + max(round(FRAGMENTATION * largest), largest + other_phase, saved)
+    heap = largest if returned else max(round(FRAGMENTATION * largest), largest + other_phase)
+    return LIBRARIES + kernels + held + max(heap, saved)
 
 
 def describe(size: int, runtime: Runtime, longest: int, limit: int) -> str:

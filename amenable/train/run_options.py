@@ -17,7 +17,8 @@ from amenable.train.optimizer import OptimizerConfig
 from amenable.train.runtime import Device, DeviceOptions
 
 MAY_CHANGE_ON_RESUME = (
-    *("device", "save_steps", "keep_checkpoints", "max_bad_rows", "save_dtype", "inspect_batch", "max_kl"),
+    *("device", "checkpoint_activations", "save_steps", "keep_checkpoints", "max_bad_rows", "save_dtype"),
+    *("inspect_batch", "max_kl"),
 )
 """options that may change when a run resumes: they say where and how it computes, and not its result"""
 
@@ -52,6 +53,9 @@ class TrainingOptions(RunOptions):
     """share of the peak learning rate at which the cosine ends"""
     max_tokens_per_pass: int = 8192
     """tokens computed at once; the gradient of a larger step is accumulated, with the same result"""
+    checkpoint_activations: bool = False
+    """keep the input of each layer alone and compute its activations again in the backward pass: less memory, about a
+    third more time, the same numbers"""
     save_steps: int = 100
     """steps between two checkpoints; 0 saves only when the run is stopped"""
     keep_checkpoints: int = 2

@@ -129,12 +129,22 @@ def processor_multiplies_bf16() -> bool:
 
 def keep_memory() -> None:
     """Make glibc keep large freed blocks: returning them costs page faults at every step."""
+    set_heap(mmap_threshold=1 << 30, trim_threshold=2**31 - 1, top_pad=64 << 20)
+
+
+def return_memory() -> None:
+    """Make glibc return large freed blocks at once, so that a process has no more than is live: blocks that are kept
+    between passes of many sizes can come to twice of that."""
+    set_heap(mmap_threshold=1 << 20, trim_threshold=1 << 20, top_pad=128 << 10)
+
+
+def set_heap(mmap_threshold: int, trim_threshold: int, top_pad: int) -> None:
+    """Set options of glibc's heap, in bytes, unless the environment does; nothing on other systems."""
     if platform.system() != "Linux" or os.environ.get("MALLOC_TRIM_THRESHOLD_"):
         return
-    mmap_threshold, trim_threshold, top_pad = -3, -1, -2
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
-        for option, value in ((mmap_threshold, 1 << 30), (trim_threshold, 2**31 - 1), (top_pad, 64 << 20)):
+        for option, value in ((-3, mmap_threshold), (-1, trim_threshold), (-2, top_pad)):
             libc.mallopt(option, value)
 
 
