@@ -270,6 +270,10 @@ def one_long_row(attend: Any) -> Any:
     return lambda layout, *rest: attend(Layout.of([layout.tokens]), *rest)
 
 
+def whole_cache(row_blocks: Any) -> Any:
+    return lambda cache, rows, lengths, window=None: row_blocks(cache, rows, lengths)
+
+
 def late_positions(run: Any) -> Any:
     def broken(self: Decoder, ids: torch.Tensor, positions: torch.Tensor, attend: Any, *rest: Any) -> torch.Tensor:
         stepping = "step_rows" in getattr(attend, "__qualname__", "")
@@ -419,6 +423,11 @@ def cached(parts: Parts) -> None:
     tests.test_cached_equals_uncached_for_prompts_of_many_lengths(tests.LLAMA)
 
 
+def cached_with_window(parts: Parts) -> None:
+    tests = file_of("models/test_decoder.py")
+    tests.test_cached_equals_uncached_for_prompts_of_many_lengths(tests.GEMMA3)
+
+
 def packed(parts: Parts) -> None:
     tests = file_of("models/test_decoder.py")
     tests.test_a_packed_batch_is_its_rows_apart_in_values_and_gradients(tests.LLAMA)
@@ -496,6 +505,7 @@ MUTATIONS: list[Mutation] = [
     ("every epoch has the same order", "data.batches:shuffled", lambda f: lambda n, seed, epoch: f(n, seed, 0), ORDERS),
     ("prompts of the training are in the held-out part", "data.sources:_opening", lambda f: id, DIALOGUES),
     ("a row reads the rows before it", "models.attention:attend_rows", one_long_row, packed),
+    ("a cached step forgets the window", "models.attention:row_blocks", whole_cache, cached_with_window),
     ("with a cache, tokens stand one place late", "models.decoder:Decoder.apply_layers", late_positions, cached),
     ("the reward is of the answer without its end", "train.forward:rewards", early_reward, REWARD_PLACE),
     ("the critic sees the action it is to judge", "train.forward:masked_values", late_value, VALUE_PLACE),

@@ -45,7 +45,29 @@ QWEN3 = DecoderConfig(
     qk_norm=True,
     tie_embeddings=False,
 )
-families = pytest.mark.parametrize("config", [GPT1, GPT2, LLAMA, QWEN3], ids=["gpt1", "gpt2", "llama", "qwen3"])
+GEMMA3 = replace(
+    QWEN3,
+    norm_placement="sandwich",
+    activation="geglu",
+    scale_embeddings=True,
+    query_pre_attn_scalar=20,
+    window=4,
+    local_layers=(0,),
+    local_rope_theta=500.0,
+    tie_embeddings=True,
+)
+OLMO2 = replace(QWEN3, norm_placement="branch", qk_norm_over="heads", nope_layers=(0,))
+NEOX = replace(
+    GPT2,
+    positions="rope",
+    parallel_residual=True,
+    activation="exact_gelu",
+    interleave_qkv=True,
+    rotary_width=2,
+    tie_embeddings=False,
+)
+FAMILIES = {"gpt1": GPT1, "gpt2": GPT2, "llama": LLAMA, "qwen3": QWEN3, "gemma3": GEMMA3, "olmo2": OLMO2, "neox": NEOX}
+families = pytest.mark.parametrize("config", FAMILIES.values(), ids=FAMILIES)
 
 
 def lively(config, seed=0):
@@ -248,7 +270,7 @@ def test_logits_use_the_tied_or_the_own_unembedding():
 
 
 def test_count_parameters_counts_those_of_the_model():
-    for config in (GPT1, GPT2, LLAMA, QWEN3):
+    for config in FAMILIES.values():
         assert count_parameters(config) == sum(p.numel() for p in Decoder(config).parameters())
 
 
@@ -270,7 +292,7 @@ def test_a_full_cache_and_a_wrong_layout_are_errors():
         decoder(tokens(5), Layout.of([2, 4]))
 
 
-@pytest.mark.parametrize("config", [GPT1, GPT2, LLAMA], ids=["gpt1", "gpt2", "llama"])
+@families
 def test_a_shared_prefix_equals_a_prefix_in_each_row(config):
     """Hidden states and gradients of all weights: a prompt computed once, or once per completion."""
     decoder = Decoder(config)
