@@ -62,8 +62,12 @@ def describes(model_type: str, config: DecoderConfig) -> bool:
 
 def explicit(config: DecoderConfig) -> DecoderConfig:
     """Return a configuration without dropout, and with values for fields that are None where others decide them."""
+    local = tuple(layer for layer in range(config.num_layers) if config.window_of(layer) is not None)
     return replace(
         config,
+        window=config.window if local else None,
+        local_layers=local,
+        nope_layers=tuple(sorted(set(config.nope_layers))),
         num_kv_heads=config.kv_head_count,
         head_width=config.head_size,
         mlp_width=config.mlp_size,

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from amenable.generation.engine import generate
 from amenable.generation.sampling import Sampling
@@ -108,6 +109,18 @@ def test_rows_apart_packed_and_behind_a_prefix_they_share(model_type, index, tmp
     close(torch.cat([row[12:] for row in packed]), apart)
     shared = Layout.of(lengths, prefix_lengths=[0, 12, 12])
     close(decoder(torch.cat([prefix, *answers]), shared)[12:], apart)
+
+
+@torch.inference_mode()
+def test_old_files_of_gpt_neox_have_constants_and_no_prefix(tmp_path):
+    model = random_model(tmp_path, "gpt_neox", 0)
+    old = {name.removeprefix("gpt_neox."): value for name, value in load_file(tmp_path / "model.safetensors").items()}
+    for layer in range(2):
+        old[f"layers.{layer}.attention.bias"] = torch.ones(1, 1, 64, 64, dtype=torch.bool)
+        old[f"layers.{layer}.attention.masked_bias"] = torch.tensor(-1e9)
+        old[f"layers.{layer}.attention.rotary_emb.inv_freq"] = torch.ones(2)
+    save_file(old, tmp_path / "model.safetensors")
+    close(our_logits(pretrained.load_decoder(tmp_path).eval()), flat(model(padded()).logits))
 
 
 @every_shape

@@ -11,6 +11,7 @@ from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.family import family, model_types
 from amenable.models.hf_config import (
     decoder_config,
+    explicit,
     is_classifier,
     model_type_of,
     published_config,
@@ -49,6 +50,15 @@ def test_a_configuration_comes_back_but_for_dropout(model_type):
         assert [getattr(again, name) for name in derived] == [getattr(config, name) for name in derived]
         optional = {"num_kv_heads": None, "head_width": None, "mlp_width": None, "qkv_bias": None}
         assert replace(again, **optional) == replace(config, **optional)
+
+
+def test_a_configuration_may_be_written_in_several_ways():
+    every, none = replace(MODERN, window=9, local_layers=(1, 0)), replace(MODERN, window=9, local_layers=())
+    assert explicit(every) == explicit(replace(MODERN, window=9)) and explicit(none) == explicit(MODERN)
+    assert [model_type_of(config) for config in (replace(MODERN, window=9), every, none)] == ["mistral"] * 2 + ["llama"]
+    assert model_type_of(replace(MODERN, nope_layers=(1, 0, 1))) == "smollm3"
+    assert model_type_of(MODERN, {"model_type": "mistral"}) == "mistral"
+    assert model_type_of(replace(MODERN, qk_norm=True), {"model_type": "mistral"}) == "qwen3"
 
 
 def test_a_classifier_is_known_by_its_architecture():
