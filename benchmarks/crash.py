@@ -54,7 +54,7 @@ TINY = DecoderConfig(
     qk_norm=True,
 )
 MACHINE = DeviceOptions("cpu", "fp32", 1)
-OWN_FILES = ("config.yaml", "lineage.json", "finished.json", "manifest.json", "timings.jsonl", ".lock")
+OWN_FILES = ("config.yaml", "README.md", "lineage.json", "finished.json", "manifest.json", "timings.jsonl", ".lock")
 """files in which two runs of the same options may differ: their folder's name, seconds, and hashes of these"""
 AT_MOST = 6
 """kills of one run, before it may end"""

@@ -8,6 +8,7 @@ Reads a model folder, a run or an adapter.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,7 +25,7 @@ from amenable.models.hf_weights import shortened
 from amenable.recipes import modelfile
 from amenable.recipes.model_summary import is_reward_model
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import loading
+from amenable.train import loading, model_card
 from amenable.train.gguf_folders import export_gguf
 from amenable.train.loading import SaveDtype
 from amenable.train.origin import Origin
@@ -77,6 +78,8 @@ def export_file(folder: Path, path: Path, kind: Kind) -> Path:
     if exported.in_f16:
         print(f"f16 in place of q8_0, since rows are no multiple of 32: {shortened(exported.in_f16)}")
     temperature = pretrained.read_temperature(folder) or DEFAULT_TEMPERATURE
+    card = model_card.gguf_card(model_name(folder), path.name, kind, model_card.origin_of(folder))
+    write_own(path.with_name(model_card.CARD), card, model_card.MARK)
     text = modelfile.modelfile(exported.tokenizer, path.name, exported.context_length, temperature)
     write_own(path.with_name("Modelfile"), text, modelfile.FIRST_LINE)
     print(f"next: llama-cli -m {path}, or in {path.parent} ollama create {model_name(folder)} -f Modelfile")
@@ -105,6 +108,8 @@ def export_folder(config: Config, out: Path) -> Path:
     if (origin := Origin.read(folder)) is not None:
         with disk_errors(out):
             origin.write(out)
+    for file in (*folder.glob(model_card.CARD), *folder.glob("LICENSE*")):
+        shutil.copy2(file, out / file.name)
     merged = f", merged into {base_folder(folder)}" if is_adapter(folder) else ""
     print(f"{out}: {folder}{merged}, as transformers and vLLM read it ({CONFIG}, safetensors, tokenizer)")
     return out

@@ -8,6 +8,7 @@ metrics.jsonl       a row a step; samples.jsonl: completions
 checkpoint-<n>/     state to resume exactly
 manifest.json       size and hash of every file of the finished run
 stopped.json        if a guard stopped the run: step, reason, and the rows of that batch
+README.md           model card, and origin.json, if the run has made a model (train/model_card.py)
 finished.json       written last: seconds and final metrics; other commands read a run only once it exists
 .lock               process that works here
 """
@@ -38,6 +39,7 @@ from amenable.train.guards import MAX_KL_STEPS, Guards
 from amenable.train.lock import NAME as LOCK
 from amenable.train.lock import Lock
 from amenable.train.log import Log, plain_number
+from amenable.train.model_card import write_card
 from amenable.train.optimizer import Optimizer
 from amenable.train.plan import Schedule
 from amenable.train.run_options import MAY_CHANGE_ON_RESUME, DataOptions, TrainingOptions, plain_defaults, plain_values
@@ -270,6 +272,7 @@ class Run:
         saved = {"checkpoint": self.kept_step} if self.kept_step in checkpoint.steps(self.out) else {}
         result = {"stage": self.stage, "seconds": round(self.seconds, 1), **rate, **plain, **saved, **self.health()}
         self.log.session(self.step, time.monotonic() - self.begun)
+        write_card(self.out, self.stage, self.config, self.inputs, self.step, plain)
         write_run_manifest(self.out)
         write_text(self.out / FINISHED, json.dumps(result, indent=1))
         checkpoint.clear(self.out, keep=self.kept_step)
