@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow check bench bench-peers bench-vllm bench-lm-eval bench-speed bench-labelling clean
+.PHONY: demo test test-slow check bench bench-peers bench-vllm bench-llamacpp bench-lm-eval bench-speed bench-labelling clean
 
 demo: $(READY)
 	$(BIN)/amenable demo $(ARGS)
@@ -31,6 +31,13 @@ bench-peers: .venv-peers/.ready .venv-peers-ppo/.ready
 # a peer that is large and cannot be had everywhere; what it brings for images and sound would need another torch
 bench-vllm: .venv-peers-vllm/.ready
 	.venv-peers-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+
+bench-llamacpp: $(READY_DEV) .venv-peers-llamacpp/.ready
+	$(BIN)/amenable get smollm2
+	$(BIN)/python -m benchmarks.llamacpp_agreement $(ARGS)
+
+# compiled on the spot, which takes some minutes; without the parts for images
+.venv-peers-llamacpp/.ready: export CMAKE_ARGS = -DLLAMA_CURL=OFF -DGGML_NATIVE=ON -DLLAVA_BUILD=OFF
 
 bench-lm-eval: $(READY_DEV) .venv-lm-eval/.ready
 	$(BIN)/python -m benchmarks.lm_eval_agreement $(ARGS)
