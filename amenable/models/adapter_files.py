@@ -70,6 +70,8 @@ def save_adapters(folder: Path, model: Decoder | ScalarModel) -> None:
         "bias": "none",
         "inference_mode": True,
     }
+    if options.bits:
+        fields["base_bits"] = options.bits  # ours: to peft the base is as its folder has it
     if isinstance(model, ScalarModel):
         fields["score_bias"] = model.score.bias.item()  # ours: peft's heads have none
     folder.mkdir(parents=True, exist_ok=True)
@@ -120,7 +122,7 @@ def describe_adapter(folder: Path) -> str:
     targets = fields.get("target_modules") or ALL
     names = targets if isinstance(targets, str) else " ".join(sorted(targets))
     scale = f"alpha {options.alpha:g}{' by the root of the rank' if options.rslora else ''}"
-    kind = "DoRA" if options.dora else "LoRA"
+    kind = ("DoRA" if options.dora else "LoRA") + (f" over {options.bits} bits" if options.bits else "")
     return f"{kind} of rank {options.rank}, {scale}, on {names} of {fields.get('base_model_name_or_path')}"
 
 
@@ -175,6 +177,7 @@ def read_options(file: Path) -> LoraOptions:
         raise InputError(f"has {strange[0]} {fields[strange[0]]!r}", file, "LoRA and DoRA of linear layers are read")
     try:
         rank, alpha, dropout = int(fields["r"]), float(fields["lora_alpha"]), float(fields.get("lora_dropout", 0.0))
-        return LoraOptions(rank, alpha, (ALL,), dropout, bool(fields.get("use_rslora")), bool(fields.get("use_dora")))
+        kinds = bool(fields.get("use_rslora")), bool(fields.get("use_dora"))
+        return LoraOptions(rank, alpha, (ALL,), dropout, *kinds, int(fields.get("base_bits", 0)))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"lacks a number: {error}", file) from None

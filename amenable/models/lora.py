@@ -26,8 +26,10 @@ from amenable.models.heads import ScalarModel
 from amenable.models.hf_weights import parameters_of
 from amenable.models.inference import sharing_copy
 from amenable.models.packed_linear import PackedLinear
+from amenable.models.quantized_linear import QuantizedLinear
 
 ALL = "all-linear"
+LINEAR = (nn.Linear, PackedLinear, QuantizedLinear)
 MAX_RANK, MAX_ALPHA = 65_536, 1e6
 
 
@@ -47,6 +49,8 @@ class LoraOptions:
     """scale by alpha / sqrt(rank) instead"""
     dora: bool = False
     """train the length of each row of a weight apart from its direction, which adapters change (DoRA)"""
+    bits: int = 0
+    """4 or 8: store the frozen matrices in so many bits a number (QLoRA); 0 leaves them"""
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank <= MAX_RANK:
@@ -55,6 +59,9 @@ class LoraOptions:
             raise InputError(f"lora.alpha is {self.alpha}", how=f"it must be above 0, and at most {MAX_ALPHA:,.0f}")
         if not 0 <= self.dropout < 1:
             raise InputError(f"lora.dropout is {self.dropout}", how="it must lie in [0, 1)")
+        if self.bits not in (0, 4, 8) or (self.bits and not self.rank):
+            problem = f"lora.bits is {self.bits}" + (" without adapters" if self.bits in (4, 8) else "")
+            raise InputError(problem, how="use 4 or 8 with --lora.rank, or 0 to leave the weights as they are")
         if not self.targets:
             raise InputError("lora.targets is empty", how=f"name layers, or take {ALL}")
 
@@ -78,7 +85,7 @@ class Part:
 class LoraLinear(nn.Module):
     """Linear layer with adapters on some of the published layers that its rows hold."""
 
-    def __init__(self, base: nn.Linear | PackedLinear, parts: Sequence[Part]):
+    def __init__(self, base: nn.Linear | PackedLinear | QuantizedLinear, parts: Sequence[Part]):
         super().__init__()
         self.base, self.parts = base, tuple(parts)
         self.adapted = [(part, part.options) for part in parts if part.options is not None]
@@ -156,6 +163,7 @@ class LoraLinear(nn.Module):
     @torch.no_grad()
     def merged(self) -> nn.Linear:
         """Return the base layer, its weight changed to what the adapters make of it."""
+        self.base = self.base.dense() if isinstance(self.base, QuantizedLinear) else self.base
         assert isinstance(self.base, nn.Linear)
         lengths = iter([*self.m])
         for rows, b, a, (_, options) in zip(self.slices(), self.b, self.a.split(self.ranks), self.adapted):
@@ -190,6 +198,8 @@ def add_adapters(
         return
     decoder = decoder_of(model)
     decoder.requires_grad_(False)
+    if options.bits:
+        quantize(decoder, options.bits)
     layers = published_layers(decoder)
     whole = {name for parts in layers.values() for name, _ in parts}
     known = {short(name) for name in whole}
@@ -209,7 +219,7 @@ def add_adapters(
         parts = [part(*each) for each in published]
         if any(part.options for part in parts):
             linear = decoder.get_submodule(name)
-            assert isinstance(linear, (nn.Linear, PackedLinear))
+            assert isinstance(linear, LINEAR)
             layer = LoraLinear(linear, parts)
             layer.init_weights(generator)
             layer.train(decoder.training)
@@ -225,10 +235,18 @@ def published_layers(decoder: Decoder) -> dict[str, list[tuple[str, int]]]:
         if name == entry.ours or not name.startswith("layers."):
             continue
         module = decoder.get_submodule(name)
-        if isinstance(module, (nn.Linear, PackedLinear)):
+        if isinstance(module, LINEAR):
             sizes = entry.sizes or (module.weight.shape[0],)
             layers[name] = [(theirs.removesuffix(".weight"), size) for theirs, size in zip(entry.theirs, sizes)]
     return layers
+
+
+def quantize(decoder: Decoder, bits: int) -> None:
+    """Store the matrices of the blocks in 4 or 8 bits."""
+    for name in published_layers(decoder):
+        linear = decoder.get_submodule(name)
+        if isinstance(linear, nn.Linear):
+            set_submodule(decoder, name, QuantizedLinear(linear, bits))
 
 
 def adapters(model: nn.Module) -> dict[str, LoraLinear]:
@@ -237,10 +255,13 @@ def adapters(model: nn.Module) -> dict[str, LoraLinear]:
 
 
 def merge_adapters(model: Decoder | ScalarModel) -> None:
-    """Add the adapters' products to the weights, and leave plain layers."""
+    """Add the adapters' products to the weights, quantized ones as what they stand for, and leave plain layers."""
     decoder = decoder_of(model)
     for name, layer in adapters(decoder).items():
         set_submodule(decoder, name, layer.merged())
+    for name, module in list(decoder.named_modules()):
+        if isinstance(module, QuantizedLinear):
+            set_submodule(decoder, name, module.dense())
 
 
 def without_adapters(decoder: Decoder) -> Decoder:

@@ -12,7 +12,8 @@ from amenable.evaluation.answering import LoadedModel
 from amenable.evaluation.entries import ModelEntry
 from amenable.generation.engine import Stream
 from amenable.generation.sampling import Sampling
-from amenable.model_folder import is_adapter, parent_folder
+from amenable.model_folder import ADAPTER_CONFIG, is_adapter, parent_folder
+from amenable.models.adapter_files import read_options
 from amenable.models.decoder import Decoder
 from amenable.models.pretrained import decoder_on, load_decoder
 from amenable.text.chat import PLAIN_STOP, render_prompt
@@ -33,8 +34,9 @@ def load_models(models: Sequence[tuple[str | None, Path]], runtime: Runtime) -> 
 
 
 def weights_of(folder: Path) -> Path:
-    """Return the folder whose weights a model is, or an adapter is on."""
-    return (parent_folder(folder) if is_adapter(folder) else folder).resolve()
+    """Return the folder whose weights a model is, or an adapter is on: itself for one on a quantized base."""
+    shares = is_adapter(folder) and not read_options(folder / ADAPTER_CONFIG).bits
+    return (parent_folder(folder) if shares else folder).resolve()
 
 
 def load_model(folder: Path, runtime: Runtime, name: str | None = None, base: Decoder | None = None) -> LoadedModel:
@@ -47,7 +49,7 @@ def load_model(folder: Path, runtime: Runtime, name: str | None = None, base: De
     if base is None:
         decoder = load_decoder(folder, runtime.device)
     else:
-        decoder = decoder_on(base, folder) if is_adapter(folder) else base
+        decoder = base if weights_of(folder) == folder.resolve() else decoder_on(base, folder)
     tokenizer = Tokenizer.load(folder)
     # a tokenizer may have gained special tokens that its model never had; a prompt with one of those is refused
     ordinary = tokenizer.vocab_size - len(tokenizer.special_ids)

@@ -10,7 +10,7 @@ import torch
 
 from amenable.errors import InputError
 from amenable.files import disk_errors, sha256
-from amenable.model_folder import ADAPTER_FOLDER, adapter_of, base_folder, parent_folder
+from amenable.model_folder import ADAPTER_CONFIG, ADAPTER_FOLDER, adapter_of, base_folder, parent_folder
 from amenable.models import adapter_files, lora, pretrained
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
@@ -36,9 +36,14 @@ class Base:
 
     folder: Path
     decoder: Decoder
+    bits: int = 0
+    """in which its matrices are stored, where they are quantized"""
 
-    def holds(self, folder: Path) -> bool:
-        """Return True if the weights in another folder are these: the same folder, or files of the same hashes."""
+    def holds(self, adapter: Path) -> bool:
+        """Return True if an adapter is on these weights: in the same folder, or in files of the same hashes."""
+        if adapter_files.read_options(adapter / ADAPTER_CONFIG).bits != self.bits:
+            return False
+        folder = parent_folder(adapter)
         if folder.resolve() == self.folder.resolve():
             return True
         ours, theirs = (
@@ -76,7 +81,7 @@ def load_reward_model(
     require_model(folder, "amenable reward")
     require_same_tokenizer(tokenizer, Tokenizer.load(folder), folder)
     adapter, model = adapter_of(folder), None
-    if base is not None and frozen and label is None and adapter is not None and base.holds(parent_folder(adapter)):
+    if base is not None and frozen and label is None and adapter is not None and base.holds(adapter):
         model = pretrained.scalar_on(base.decoder, folder, adapter)
     if model is None:
         model = pretrained.load_scalar(folder, runtime.device, label=label).eval()

@@ -103,6 +103,66 @@ def test_dora_trains_resumes_and_its_adapter_is_the_merged_model(
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("name", "bits"), [("sft", 4), ("ppo", 8)])
+def test_adapters_on_few_bits_train_resume_and_merge_into_what_these_mean(
+    configs: dict[str, tuple[Any, Any]],
+    name: str,
+    bits: int,
+    assistant: Path,
+    run_in_two: Callable[[Any, Any, int], Path],
+    outcome: Callable[[Path], dict[str, Any]],
+) -> None:
+    stage, config = configs[name]
+    config = replace(config, lora=replace(LORA, bits=bits))
+    whole = stage.run(config)
+    parted = run_in_two(stage, replace(config, out=config.out.with_name("parted")), 2)
+    assert outcome(whole) == outcome(parted)
+    ours, merged, base = (Model(folder, "cpu", "fp32").decoder for folder in (whole / "adapter", whole, assistant))
+    for a, b in zip(ours.parameters(), merged.parameters()):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(merged.layers[0].mlp.down.weight, base.layers[0].mlp.down.weight, atol=1e-5)
+
+
+def test_a_reward_of_a_whole_base_is_not_on_the_policys_few_bits(
+    configs: dict[str, tuple[Any, Any]], adapted_judge: Path, runtime: Runtime
+) -> None:
+    config = replace(configs["ppo"][1], reward=(str(adapted_judge),), lora=replace(LORA, bits=4))
+    models = load_models(config, runtime)
+    shared = {p.data_ptr() for p in without_adapters(models.policy).layers.parameters()}
+    assert {p.data_ptr() for p in models.reference.layers.parameters()} == shared
+    merged = loading.load_reward_model(adapted_judge, runtime, models.tokenizer, frozen=True)
+    ours, theirs = (
+        forward.compute_rewards(model, ROWS, runtime, 100) for model in (models.reward.models[0].model, merged)
+    )
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"torn"), "not a whole safetensors file"),
+        (lambda folder: (folder / "adapter_model.safetensors").unlink(), "adapter_model.safetensors"),
+        (lambda folder: edit(folder, base_model_name_or_path="nowhere"), "its base model 'nowhere' is no folder here"),
+        (lambda folder: edit(folder, r=8), "where the base needs"),
+        (lambda folder: edit(folder, peft_type="IA3"), "is IA3; LoRA and DoRA are read"),
+    ],
+)
+def test_a_bad_adapter_is_one_line_and_nothing_is_made(
+    configs: dict[str, tuple[Any, Any]], adapted_judge: Path, damage: Any, message: str
+) -> None:
+    folder = adapted_judge / "adapter"
+    damage(folder)
+    stage, config = configs["ppo"]
+    with pytest.raises(InputError, match=message):
+        stage.run(replace(config, reward=(str(folder),)))
+    assert not config.out.exists() or not [path for path in config.out.iterdir() if not path.name.startswith(".")]
+
+
+def edit(folder: Path, **changes: object) -> None:
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
 @pytest.mark.parametrize("rank", [0, 4])
 @pytest.mark.parametrize("name", ["pretrain", "sft", "reward", "dpo", "ppo", "rloo"])
 def test_frozen_layers_do_not_move_and_get_no_adapters(
