@@ -5,6 +5,7 @@ Every row starts at slot 0, whatever the length of its prompt: rows of different
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,7 +33,7 @@ class Cache:
             raise ValueError(f"a cache of length {length} for a decoder with context {config.context_length}")
         shape = (rows, length, 2, config.kv_head_count, config.head_size)
         # zeros, not empty: slots beyond a row's length are read under a mask, where a stray nan would survive
-        self.pairs = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.num_layers)]
+        self.pairs = [zeros(shape, torch.device(device), dtype) for _ in range(config.num_layers)]
         self.keys, self.values = [pair[:, :, 0] for pair in self.pairs], [pair[:, :, 1] for pair in self.pairs]
         self.lengths = torch.zeros(rows, dtype=torch.long, device=device)
         self.rows, self.length = rows, length
@@ -59,3 +60,11 @@ class Cache:
         for pair in self.pairs:
             pair[target, :longest] = pair[source, :longest]
         self.lengths[target] = self.lengths[source]
+
+
+def zeros(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return zeros. On a processor they take memory only once they are written: a server's rows are as long as the
+    context, which few conversations fill."""
+    if device.type != "cpu":
+        return torch.zeros(shape, device=device, dtype=dtype)
+    return torch.from_numpy(np.zeros(shape, f"i{dtype.itemsize}")).view(dtype)

@@ -1,3 +1,8 @@
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -58,3 +63,16 @@ def test_impossible_sizes_are_errors():
         Cache(CONFIG, 1, 17)
     with pytest.raises(ValueError, match="0 rows"):
         Cache(CONFIG, 0, 4)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_slots_take_memory_once_they_are_written(dtype):
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    before = resident()
+    cache = Cache(replace(CONFIG, context_length=1 << 20, head_width=32), 2, 1 << 20, dtype=dtype)
+    size = sum(pair.nbytes for pair in cache.pairs)
+    assert size > 700 << 20 and resident() - before < size / 10
+    assert cache.pairs[0].dtype == dtype and not cache.pairs[1][1, -5:].any()
