@@ -94,11 +94,11 @@ def decoder_config(fields: Mapping[str, Any], where: Path) -> DecoderConfig:
 def unknown_family(fields: Mapping[str, Any], where: Path) -> InputError:
     """Return the error for a model_type that no family has, with what is special in its config.json."""
     model_type, inner = str(fields.get("model_type")), fields.get("text_config")
+    inside = str(inner.get("model_type", "text")) if isinstance(inner, Mapping) else ""
     signs = [sign for sign, names in SPECIAL.items() if any(fields.get(name) for name in names)]
-    if isinstance(inner, Mapping):
-        signs.append(f"more than text around a {inner.get('model_type', 'text')} model")
+    signs += [f"more than text around a {inside} model"] if inside else []
+    near = difflib.get_close_matches(stem(inside or model_type), model_types(), n=1)
     special = f" ({'; '.join(signs)})" if signs else ""
-    near = difflib.get_close_matches(stem(model_type), model_types(), n=1)
     nearest = f"the nearest is {near[0]}; " if near else ""
     known = f"{nearest}supported are {', '.join(model_types())}"
     return InputError(f"model_type is '{model_type}'{special}", where, known)

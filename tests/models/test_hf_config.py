@@ -74,7 +74,7 @@ def test_a_classifier_is_known_by_its_architecture():
     [
         (
             {"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}},
-            "'gemma3' .more than text around a gemma3_",
+            "'gemma3' .more than text around a gemma3_text model.; the nearest is gemma3_text",
         ),
         ({"model_type": "mixtral", "num_local_experts": 8}, "'mixtral' .a mixture of experts.; the nearest is mistral"),
         (
@@ -82,6 +82,7 @@ def test_a_classifier_is_known_by_its_architecture():
             "'gemma2' .soft caps on logits.; the nearest is gemma",
         ),
         ({"model_type": "own", "auto_map": {"AutoModel": "own.Own"}}, "'own' .code of its own, which is never run"),
+        ({"model_type": "llava", "text_config": {}}, "'llava' .more than text around a text model"),
         ({}, "model_type is 'None'; supported are gemma, gemma3_text, gpt2"),
         ({"model_type": "gemma3_text", "final_logit_softcapping": 30.0}, "final_logit_softcapping is 30.0"),
         ({"model_type": "phi3", "rope_scaling": {"type": "longrope"}}, "lacks 'original_max_position_embeddings'"),
