@@ -82,3 +82,19 @@ def test_a_published_classifier_is_read_where_transformers_reads_it(
     scores = torch.tensor(reward(prompts, completions))
     torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(scores, torch.tensor(ModelReward.load(judge, runtime)(prompts, completions)), atol=1e-3)
+
+
+def test_scores_are_those_of_transformers_text_classification(judge: Path, runtime: Runtime) -> None:
+    transformers = pytest.importorskip("transformers")
+    reward = ModelReward.load(judge, runtime)
+    chats = [
+        [{"role": "user", "content": prompt[0].content}, {"role": "assistant", "content": answer}]
+        for prompt, answers in zip(PROMPTS, ANSWERS)
+        for answer in answers
+    ]
+    classify = transformers.pipeline("text-classification", model=str(judge), batch_size=2, device="cpu")
+    texts = [classify.tokenizer.apply_chat_template(chat, tokenize=False) for chat in chats]
+    outputs = classify(texts, function_to_apply="none", add_special_tokens=False)
+    scores = reward([prompt for prompt, answers in zip(PROMPTS, ANSWERS) for _ in answers], sum(ANSWERS, ()))
+    bias = json.loads((judge / "config.json").read_text())["score_bias"]
+    assert [output["score"] + bias for output in outputs] == pytest.approx(scores, abs=1e-4)
