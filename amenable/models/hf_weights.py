@@ -140,6 +140,12 @@ class Weights:
             raise InputError(f"holds {shortened(list(self.tensors))}, which {CONFIG} does not describe", self.folder)
 
 
+def count_stored(folder: Path) -> int:
+    """Return the number of numbers in a folder's weights, from the headers of their files."""
+    with Weights(folder) as weights:
+        return sum(math.prod(file.shapes[name]) for name, file in weights.tensors.items())
+
+
 def weight_files(folder: Path) -> dict[Path, set[str]]:
     """Return the safetensors files of a model folder with the tensors that its index says they have: one file, of which
     nothing is said, or those in its index."""

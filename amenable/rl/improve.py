@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from amenable.data import batches, sources
 from amenable.data.batches import Batch
+from amenable.errors import InputError
 from amenable.functional.masked import standardize
 from amenable.functional.rewards import penalize_missing_eos
 from amenable.generation.rollout import collect, pad_to_mask
@@ -65,14 +66,18 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
     ask = partial(collect_experience, algorithm, models, options, bars=run.log.bar)
     monitor = make_monitor(prompts, ask, options, algorithm, models, run)
     schedule = plan.cosine_with_warmup(options.max_steps, options.warmup_steps, options.final_lr_frac, usual=5)
+    forward.checkpoint_activations(algorithm.models.values(), options.checkpoint_activations)
+    try:
+        needed, *warnings = memory.describe(algorithm, models, options, [prompt.ids for prompt in prompts])
+    except InputError:
+        run.lock.release()
+        raise
     run.begin(schedule, models.runtime)
     controller = AdaptiveKLController(options.kl_coef, options.adaptive_kl_target, options.kl_horizon)
     best = BestWeights(models.policy, "eval/score") if options.keep_weights == "score" else None
-    forward.checkpoint_activations(algorithm.models.values(), options.checkpoint_activations)
-    needed = memory.describe(algorithm, models, options, [prompt.ids for prompt in prompts])
     run.log.info("; ".join(f"{name} {plan.parameters(model)}" for name, model in algorithm.models.items()))
     run.log.info(f"{plan.rollouts(options, schedule, len(prompts))}; {needed}")
-    for line in filter(None, [memory.describe_sharing(algorithm, models), *lines]):
+    for line in filter(None, [*warnings, memory.describe_sharing(algorithm, models), *lines]):
         run.log.info(line)
     state: dict[str, Stateful] = {"kl_controller": controller}
     state |= {name: TrainedWeights(model) for name, model in algorithm.models.items()}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+
+from torch import nn
 
 from amenable.data import batches
 from amenable.rl.algorithm import Algorithm
@@ -11,25 +13,53 @@ from amenable.rl.options import OnlineOptions
 from amenable.train import memory
 from amenable.train.forward import Row
 from amenable.train.memory import FP32
+from amenable.train.memory_limit import Choice, require_memory
 from amenable.train.passes import Pass, full_row, largest_inference_pass, largest_pass
 
 STEPS = 50
 """steps whose prompts are searched for the longest"""
 
 
-def describe(algorithm: Algorithm, models: Models, options: OnlineOptions, prompts: Sequence[Sequence[int]]) -> str:
-    """Return a line on the memory of a run, and on rows that are over the budget of a pass."""
+def describe(
+    algorithm: Algorithm, models: Models, options: OnlineOptions, prompts: Sequence[Sequence[int]]
+) -> list[str]:
+    """Return lines on the memory of a run, and on rows that are over the budget of a pass. InputError for a run that
+    does not fit the memory."""
     size, longest = peak_bytes(algorithm, models, options, prompts), max(map(len, prompts)) + options.max_new_tokens
-    return memory.describe(size, models.runtime, longest, options.max_tokens_per_pass)
+    line = memory.describe(size, models.runtime, longest, options.max_tokens_per_pass)
+    if options.inspect_batch:
+        return [line]
+
+    def peak(choice: Choice) -> int:
+        return peak_bytes(algorithm, models, options, prompts, choice)
+
+    choice = Choice(options.max_tokens_per_pass, options.checkpoint_activations)
+    loaded = weight_bytes((*algorithm.models.values(), *models.frozen))
+    adaptable = memory.can_adapt(models.policy, options)
+    warning = require_memory(peak, choice, models.runtime, loaded, longest, adaptable)
+    return [line, warning] if warning else [line]
 
 
-def peak_bytes(algorithm: Algorithm, models: Models, options: OnlineOptions, prompts: Sequence[Sequence[int]]) -> int:
-    """Return the peak of a run where every answer is as long as it may be.
+def weight_bytes(modules: Iterable[nn.Module]) -> int:
+    """Return the bytes of some models' weights; those that several share count once."""
+    return sum({id(weight): weight.nbytes for module in modules for weight in module.parameters()}.values())
 
-    Models that train have an optimizer and gradients each; their activations are held one model at a time.
+
+def peak_bytes(
+    algorithm: Algorithm,
+    models: Models,
+    options: OnlineOptions,
+    prompts: Sequence[Sequence[int]],
+    choice: Choice | None = None,
+) -> int:
+    """Return the peak of a run where every answer is as long as it may be; choice: other options than its own.
+
+    Models that train have an optimizer and gradients each; their activations are held one model at a time. Adapters in
+    place of the weights share those of the frozen models.
     """
-    runtime, limit = models.runtime, options.max_tokens_per_pass
-    training = [memory.model_of(module, options.optimizer) for module in algorithm.models.values()]
+    runtime, limit = models.runtime, choice.max_tokens_per_pass if choice else options.max_tokens_per_pass
+    modules = list(algorithm.models.values())
+    training = [memory.chosen(memory.model_of(m, options.optimizer), m, choice, runtime) for m in modules]
     policy, frozen = training[0], [memory.model_of(module) for module in models.frozen]
     order = batches.EpochOrder(len(prompts), options.seed)
     chosen = [order.step(step, options.prompts_per_step) for step in range(1, min(options.max_steps, STEPS) + 1)]
@@ -50,11 +80,11 @@ def peak_bytes(algorithm: Algorithm, models: Models, options: OnlineOptions, pro
         updates.append(memory.training_bytes(policy, text, runtime) + gradients)
     largest = max([generation, *updates, *(memory.inference_bytes(model, read, runtime) for model in frozen)])
     best = policy.parameters if options.keep_weights == "score" else 0
-    modules = (*algorithm.models.values(), *models.frozen)
-    weights = {
-        id(weight): weight.nbytes for module in modules for weight in module.parameters()
-    }  # adapters share a base
-    held = sum(weights.values()) + FP32 * sum(model.moments for model in training)
+    if choice and choice.rank:
+        weights = weight_bytes(models.frozen) + FP32 * sum(model.training for model in training)
+    else:
+        weights = weight_bytes([*modules, *models.frozen])
+    held = weights + FP32 * sum(model.moments for model in training)
     count = 2 * options.samples * longest // limit + 1 + options.num_ppo_epochs * options.num_mini_batches
     saved = memory.checkpoint_bytes(training, best)
     other_phase = min(generation, max(updates))

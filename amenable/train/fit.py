@@ -16,15 +16,17 @@ from typing import Any, Generic, TypeVar
 from torch import nn
 
 from amenable.data import batches
+from amenable.errors import InputError
 from amenable.seeds import seed_step
 from amenable.train import first_batch, memory, plan
 from amenable.train.best import BestWeights
 from amenable.train.checkpoint import Stateful
 from amenable.train.first_batch import BatchCheck
 from amenable.train.forward import Row, checkpoint_activations
+from amenable.train.memory_limit import Choice, require_memory
 from amenable.train.objective import Objective, accumulate
 from amenable.train.optimizer import Optimizer
-from amenable.train.passes import largest_inference_pass, largest_pass
+from amenable.train.passes import Pass, largest_inference_pass, largest_pass
 from amenable.train.run import Run
 from amenable.train.run_options import TrainingOptions
 from amenable.train.runtime import Runtime
@@ -80,10 +82,15 @@ def fit(
     evaluate(step) returns metrics on held-out data, or none; statistics(step, elements, stats) returns the metrics of a
     training step, or raises InputError.
     """
-    run.begin(task.schedule, runtime)
     checkpoint_activations([task.model], options.checkpoint_activations)
-    run.log.info(f"{plan.parameters(task.model)}, {memory_plan(task, options, runtime)}")
-    for line in task.plan:
+    try:
+        planned = memory_plan(task, options, runtime)
+    except InputError:
+        run.lock.release()
+        raise
+    run.begin(task.schedule, runtime)
+    run.log.info(f"{plan.parameters(task.model)}, {planned[0]}")
+    for line in (*planned[1:], *task.plan):
         run.log.info(line)
     if first_batch.show(run, task.check, options.inspect_batch):
         return False
@@ -115,25 +122,42 @@ def tokens_of(objective: Objective[E], elements: Sequence[E]) -> int:
     return batches.unique_tokens(rows) if objective.share_prefixes else sum(len(ids) for ids, _ in rows)
 
 
-def memory_plan(task: Training[E], options: TrainingOptions, runtime: Runtime) -> str:
-    """Return a line on the peak memory of a run, from the passes of its first epoch."""
-    objective, limit, elements = task.objective, options.max_tokens_per_pass, task.elements
+def memory_plan(task: Training[E], options: TrainingOptions, runtime: Runtime) -> list[str]:
+    """Return lines on the peak memory of a run, from the passes of its first epoch. InputError for one that does not
+    fit the memory."""
+    objective, elements = task.objective, task.elements
     longest = max(range(len(elements)), key=lambda i: tokens_of(objective, [elements[i]]))
     steps = [*task.batches[: getattr(task.batches, "per_epoch", 1)], [longest]]
-    rows = ([objective.rows(elements[i]) for i in step] for step in steps)
-    work = largest_pass(rows, limit, objective.share_prefixes, summed=objective.output == "nll")
-    if objective.output == "scalar":
-        work = replace(work, trained=work.rows)
-    size = memory.training_peak(
-        task.model,
-        options.optimizer,
-        work,
-        runtime,
-        len(task.batches),
-        largest_inference_pass(task.held_out, limit) if task.held_out else None,
-        best=task.best is not None,
-        data_tokens=task.data_tokens,
-        reference=task.reference,
-        others=task.other_peaks,
-    )
-    return memory.describe(size, runtime, work.tokens, limit)
+
+    def work_of(limit: int) -> Pass:
+        rows = ([objective.rows(elements[i]) for i in step] for step in steps)
+        work = largest_pass(rows, limit, objective.share_prefixes, summed=objective.output == "nll")
+        return replace(work, trained=work.rows) if objective.output == "scalar" else work
+
+    def peak(choice: Choice) -> int:
+        limit = choice.max_tokens_per_pass
+        return memory.training_peak(
+            task.model,
+            options.optimizer,
+            work_of(limit),
+            runtime,
+            len(task.batches),
+            largest_inference_pass(task.held_out, limit) if task.held_out else None,
+            best=task.best is not None,
+            data_tokens=task.data_tokens,
+            reference=task.reference,
+            others=task.other_peaks,
+            choice=choice,
+        )
+
+    choice = Choice(options.max_tokens_per_pass, options.checkpoint_activations)
+    longest_row = max(len(ids) for ids, _ in objective.rows(elements[longest]))
+    tokens = work_of(options.max_tokens_per_pass).tokens
+    line = memory.describe(peak(choice), runtime, tokens, options.max_tokens_per_pass)
+    if options.inspect_batch:
+        return [line]
+    modules = [task.model, *([task.reference] if task.reference is not None else [])]
+    loaded = sum(memory.model_of(module).bytes for module in modules) + memory.LIST_BYTES * task.data_tokens
+    adaptable = memory.can_adapt(task.model, options)
+    warning = require_memory(peak, choice, runtime, loaded, longest_row, adaptable)
+    return [line, warning] if warning else [line]

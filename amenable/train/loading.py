@@ -15,13 +15,14 @@ from amenable.models import adapter_files, lora, pretrained
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.models.hf_config import is_classifier, model_type_of
-from amenable.models.hf_weights import parameters_of, published_tensors
+from amenable.models.hf_weights import count_stored, parameters_of, published_tensors
 from amenable.models.inference import cast_layers, linear_layers
 from amenable.models.tensor_files import MAX_SHARD_BYTES
 from amenable.seeds import derive_seed
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import reference_logits
 from amenable.train.known_models import hint_for
+from amenable.train.memory_limit import require_room
 from amenable.train.runtime import Runtime
 from amenable.train.trained_weights import freeze
 
@@ -60,6 +61,7 @@ def load_policy(
     """Load a language model, in evaluation mode, and its tokenizer. In training mode the model uses `dropout`."""
     require_model(folder, made_by)
     tokenizer = Tokenizer.load(folder)
+    require_room(folder, count_stored(base_folder(folder)), runtime)
     decoder = pretrained.load_decoder(folder, runtime.device, dropout).eval()
     return fit_vocabulary(decoder, tokenizer, folder), tokenizer
 
@@ -84,6 +86,7 @@ def load_reward_model(
     if base is not None and frozen and label is None and adapter is not None and base.holds(adapter):
         model = pretrained.scalar_on(base.decoder, folder, adapter)
     if model is None:
+        require_room(folder, count_stored(base_folder(folder)), runtime)
         model = pretrained.load_scalar(folder, runtime.device, label=label).eval()
     model.decoder.num_tokens = min(tokenizer.vocab_size, model.decoder.config.vocab_size)
     if not frozen:

@@ -11,7 +11,8 @@ peaks that `python -m benchmarks.scaling --sweep memory` measures.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,6 +22,8 @@ from amenable.models.attention import QUERY_BLOCK
 from amenable.models.config import DecoderConfig
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
+from amenable.models.lora import LoraOptions, published_layers
+from amenable.train.memory_limit import Choice, gibibytes
 from amenable.train.optimizer import OptimizerConfig, is_hidden_matrix
 from amenable.train.passes import Pass
 from amenable.train.runtime import KERNELS, Runtime
@@ -80,6 +83,35 @@ def model_of(module: nn.Module, optimizer: OptimizerConfig | None = None) -> Mod
     training = sum(p.numel() for _, p in trained)
     checkpointed = decoder.checkpoint_activations
     return Model(decoder.config, count, size, matrices, training, moments, decoder is module, checkpointed)
+
+
+def can_adapt(module: nn.Module, options: Any) -> bool:
+    """Return True if a run trains the weights of a model that adapters could be on: one that was loaded."""
+    decoder = module.decoder if isinstance(module, ScalarModel) else module
+    return getattr(decoder, "origin", None) is not None and not getattr(options, "lora", LoraOptions(rank=1)).rank
+
+
+def chosen(model: Model, module: nn.Module, choice: Choice | None, runtime: Runtime) -> Model:
+    """Return the sizes of a model that trains, as they are under another choice of options."""
+    if choice is None or not model.training:
+        return model
+    model = replace(model, checkpointed=choice.checkpoint_activations)
+    if not choice.rank:
+        return model
+    decoder = module.decoder if isinstance(module, ScalarModel) else module
+    assert isinstance(decoder, Decoder)
+    layers = published_layers(decoder)
+    widths: dict[str, int] = {name: decoder.get_parameter(f"{name}.weight").shape[1] for name in layers}
+    count = sum(choice.rank * (widths[name] + size) for name, parts in layers.items() for _, size in parts)
+    size, cast = model.bytes + FP32 * count, runtime.bf16  # frozen matrices are stored as their products are
+    return replace(
+        model,
+        parameters=model.parameters + count,
+        bytes=size - (FP32 - BF16) * model.matrices if cast else size,
+        matrices=0 if cast else model.matrices,
+        training=count,
+        moments=2 * count,
+    )
 
 
 def layer_bytes(shape: DecoderConfig, work: Pass, runtime: Runtime) -> tuple[int, int]:
@@ -196,13 +228,15 @@ def training_peak(
     data_tokens: int = 0,
     reference: nn.Module | None = None,
     others: Sequence[int] = (),
+    choice: Choice | None = None,
 ) -> int:
     """Return the peak of a run that trains one model on data.
 
     work, inference: its largest passes with and without gradients. best: True if the best weights are kept.
-    data_tokens: tokens in lists. reference: a frozen model. others: peaks of other work, such as generation.
+    data_tokens: tokens in lists. reference: a frozen model. others: peaks of other work, such as generation. choice:
+    other options than the model's own.
     """
-    model = model_of(module, optimizer)
+    model = chosen(model_of(module, optimizer), module, choice, runtime)
     copies = model.parameters if best else 0
     held = model.bytes + FP32 * (model.moments + copies) + LIST_BYTES * data_tokens
     held += model_of(reference).bytes if reference is not None else 0
@@ -230,6 +264,5 @@ def peak_bytes(
 
 def describe(size: int, runtime: Runtime, longest: int, limit: int) -> str:
     """Return a line of a run's plan: the size, the device, and the longest row's tokens if they exceed the limit."""
-    number = f"{size / 2**30:.2g} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
     over = f"; passes of up to {longest:,} tokens, as the longest row has, not {limit:,}" if longest > limit else ""
-    return f"about {number}; {runtime.describe()}{over}"
+    return f"about {gibibytes(size)}; {runtime.describe()}{over}"

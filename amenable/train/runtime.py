@@ -33,6 +33,8 @@ class DeviceOptions:
     """bf16: matrix products in bfloat16, weights in fp32; auto uses it if the device is faster at it"""
     threads: int = 0
     """processor threads; 0 is one for each core"""
+    ignore_memory: bool = False
+    """go on where the plan of a run needs more memory than is free"""
 
     def __post_init__(self) -> None:
         if not 0 <= self.threads <= 4096:
@@ -50,6 +52,7 @@ class Runtime:
     device: torch.device
     bf16: bool
     threads: int
+    ignore_memory: bool = False
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """Return a context of bf16 matrix products, or an empty one in fp32."""
@@ -88,7 +91,7 @@ def start_runtime(options: DeviceOptions) -> Runtime:
         keep_memory()
         keep_few_kernels()
     bf16 = options.precision == "bf16" or (options.precision == "auto" and fast_bf16(device))
-    return Runtime(device, bf16, torch.get_num_threads())
+    return Runtime(device, bf16, torch.get_num_threads(), options.ignore_memory)
 
 
 def pick_device(name: str) -> torch.device:

@@ -44,7 +44,7 @@ def test_rollouts_grow_with_answers_and_not_with_minibatches() -> None:
     assert size(num_mini_batches=1) > size(num_mini_batches=4) >= size(num_mini_batches=16)
     assert size(max_new_tokens=40) > size(max_new_tokens=16)
     assert size(num_mini_batches=1, ptx_coef=1.0, ptx_data=Path("text"), ptx_tokens=8192) > size(num_mini_batches=1)
-    line = rl_memory.describe(algorithm, models, ppo_config(max_new_tokens=64), prompts[:1])
+    line, *_ = rl_memory.describe(algorithm, models, ppo_config(max_new_tokens=64), prompts[:1])
     assert line.endswith("cpu, fp32, 1 thread")
 
 
