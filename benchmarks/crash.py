@@ -289,7 +289,7 @@ def attempt(stage: Any, config: Any, moment: float | None, slowly: bool, tally: 
 
 def write_slowly() -> None:
     """Write this process's checkpoints with pauses between their files."""
-    for name in ("save_file", "write_manifest", "sync_folder", "drop_others"):
+    for name in ("write_tensors", "write_manifest", "sync_folder", "drop_others"):
         setattr(checkpoint, name, paused(getattr(checkpoint, name)))
 
 

@@ -24,7 +24,8 @@ MAX_SHARD_BYTES = 5 * 10**9
 """of one file, as transformers has it"""
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 """by their names in a header"""
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
+WHOLE = {"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8}
+NAMES = {dtype: name for name, dtype in {**DTYPES, **WHOLE, "BOOL": torch.bool}.items()}
 CHUNK = 1 << 22
 """numbers read or written at once"""
 

@@ -86,10 +86,9 @@ def peak_bytes(
         weights = weight_bytes([*modules, *models.frozen])
     held = weights + FP32 * sum(model.moments for model in training)
     count = 2 * options.samples * longest // limit + 1 + options.num_ppo_epochs * options.num_mini_batches
-    saved = memory.checkpoint_bytes(training, best)
     other_phase = min(generation, max(updates))
     passes, returned = options.max_steps * count, policy.checkpointed
-    return memory.peak_bytes(held + FP32 * best, largest, saved, passes, runtime, other_phase, returned)
+    return memory.peak_bytes(held + FP32 * best, largest, passes, runtime, other_phase, returned)
 
 
 def describe_sharing(algorithm: Algorithm, models: Models) -> str:

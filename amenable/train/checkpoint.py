@@ -1,7 +1,8 @@
 """Checkpoints: the state that a run needs to resume exactly, as tensors (safetensors) and facts (JSON), never pickled.
 
-A checkpoint folder is written under a temporary name, synced, then renamed. `manifest.json` holds the size and hash of
-every file, so that a torn checkpoint is recognised and the one before it is used.
+Tensors are written one after another, without a copy of the state. A checkpoint folder is written under a temporary
+name, synced, then renamed. `manifest.json` holds the size and hash of every file, so that a torn checkpoint is
+recognised and the one before it is used.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from amenable.files import MANIFEST, disk_errors, matches_manifest, sync_folder, temporary_path, write_manifest
+from amenable.models.tensor_files import write_tensors
 
 TENSORS, FACTS = "state.safetensors", "state.json"
 TENSOR = "__tensor__"
@@ -43,7 +45,7 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
-            save_file(tensors, temporary / TENSORS)
+            write_tensors(temporary / TENSORS, tensors)
             (temporary / FACTS).write_text(json.dumps({"step": step, "state": facts}), "utf-8")
             write_manifest(temporary)
             shutil.rmtree(target, ignore_errors=True)
@@ -99,7 +101,7 @@ def clear(folder: Path, keep: int = 0) -> None:
 def split(value: Any, path: str, tensors: dict[str, torch.Tensor]) -> Any:
     """Convert a nested state to plain JSON; its tensors are moved to `tensors`, by path."""
     if isinstance(value, torch.Tensor):
-        tensors[path] = value.detach().cpu().contiguous().clone()
+        tensors[path] = value.detach()
         return {TENSOR: path}
     if isinstance(value, dict):
         return {MAP: [[key, split(item, f"{path}/{key}", tensors)] for key, item in value.items()]}

@@ -2,9 +2,8 @@
 
     held        weights, moments of the weights that train, data in lists
     pass        a training pass, an inference pass or generation: the largest of them counts
-    checkpoint  a copy of what is saved
 
-Weights, gradients, moments and checkpoints are exact. Activations are a model with a few constants: within 15 % of the
+Weights, gradients and moments are exact. Activations are a model with a few constants: within 15 % of the
 peaks that `python -m benchmarks.scaling --sweep memory` measures.
 """
 
@@ -202,11 +201,6 @@ def generation_bytes(model: Model, rows: int, length: int, prompt_tokens: int, r
     return cache + casts + max(sampling, inference_bytes(model, Pass(prompt_tokens, prompt_tokens, 0), runtime))
 
 
-def checkpoint_bytes(models: Sequence[Model], best: int = 0) -> int:
-    """Return a copy of the weights and moments of the models that train; best: further numbers saved."""
-    return FP32 * (sum(model.parameters + model.moments for model in models if model.training) + best)
-
-
 def product_bytes(runtime: Runtime) -> int:
     """Return bytes of a number in a matrix product."""
     return BF16 if runtime.bf16 else FP32
@@ -242,14 +236,13 @@ def training_peak(
     held += model_of(reference).bytes if reference is not None else 0
     peaks = [training_bytes(model, work, runtime), *others]
     peaks += [inference_bytes(model, inference, runtime)] if inference else []
-    saved = checkpoint_bytes([model], copies)
-    return peak_bytes(held, max(peaks), saved, steps, runtime, returned=model.checkpointed)
+    return peak_bytes(held, max(peaks), steps, runtime, returned=model.checkpointed)
 
 
 def peak_bytes(
-    held: int, largest: int, saved: int, passes: int, runtime: Runtime, other_phase: int = 0, returned: bool = False
+    held: int, largest: int, passes: int, runtime: Runtime, other_phase: int = 0, returned: bool = False
 ) -> int:
-    """Return the peak of a run: what is held, and the larger of its largest pass and a checkpoint's copy.
+    """Return the peak of a run: what is held, and its largest pass. A checkpoint is written without a copy.
 
     other_phase: peak of a phase in every step whose freed blocks stay in a processor's heap and do not fit the largest
     pass, as generation's beside updates (measured: the heap grows to their sum). returned: True if freed blocks go back
@@ -259,7 +252,7 @@ def peak_bytes(
         return held + largest
     kernels = KERNEL_BYTES * min(2 * KERNELS, KERNELS_PER_PASS * passes) if runtime.bf16 else 0
     heap = largest if returned else max(round(FRAGMENTATION * largest), largest + other_phase)
-    return LIBRARIES + kernels + held + max(heap, saved)
+    return LIBRARIES + kernels + held + heap
 
 
 def describe(size: int, runtime: Runtime, longest: int, limit: int) -> str:

@@ -1,6 +1,8 @@
 """A checkpoint gives back exactly what it was given, and a torn one is passed over."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,3 +115,23 @@ def test_bytes_are_those_of_the_tensors_and_of_the_files(tmp_path: Path) -> None
     assert checkpoint.bytes_in(state) == 24 + 8
     folder = checkpoint.save(tmp_path, 1, state)
     assert checkpoint.bytes_on_disk(tmp_path) == sum(path.stat().st_size for path in folder.iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_checkpoint_is_written_without_a_copy_of_the_state(tmp_path: Path) -> None:
+    """64 MB of weights, transposed ones and whole numbers among them, in a process of their own."""
+    script = """
+import sys, torch
+from pathlib import Path
+from amenable.train import checkpoint
+def status(name):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name)) * 1024
+state = {"a": torch.ones(3000, 4000), "b": torch.ones(1000, 2000).t(), "c": torch.arange(9), "d": torch.tensor([True])}
+before = status("VmRSS")
+checkpoint.save(Path(sys.argv[1]), 1, state)
+print(status("VmHWM") - before)
+again = checkpoint.newest(Path(sys.argv[1]))[1]
+assert all(torch.equal(again[name], state[name]) and again[name].dtype == state[name].dtype for name in state)
+"""
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 25_000_000

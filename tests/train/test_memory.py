@@ -138,14 +138,14 @@ def test_bf16_products_take_less_and_longer_rows_more() -> None:
     assert memory.inference_bytes(model, long, FP32) < memory.training_bytes(model, long, FP32)
 
 
-def test_a_peak_is_held_memory_and_the_largest_pass_or_a_checkpoint() -> None:
+def test_a_peak_is_held_memory_and_the_largest_pass() -> None:
     """On a processor the heap's fragments, or another phase's freed blocks, come on top, and bf16's kernels."""
-    assert memory.peak_bytes(1000, 10**9, 0, 1, replace(FP32, device=torch.device("cuda"))) == 1000 + 10**9
+    assert memory.peak_bytes(1000, 10**9, 1, replace(FP32, device=torch.device("cuda"))) == 1000 + 10**9
     base, grown = memory.LIBRARIES + 1000, round(memory.FRAGMENTATION * 10**9)
-    assert memory.peak_bytes(1000, 10**9, 0, 1, FP32) == base + grown
-    assert memory.peak_bytes(1000, 10**9, 2 * 10**9, 1, FP32) == base + 2 * 10**9
-    assert memory.peak_bytes(1000, 10**9, 0, 1, FP32, other_phase=10**9) == base + 2 * 10**9
-    kernels = [memory.peak_bytes(1000, 10**9, 0, passes, BF16) - base - grown for passes in (1, 10**6)]
+    assert memory.peak_bytes(1000, 10**9, 1, FP32) == base + grown
+    assert memory.peak_bytes(1000, 10**9, 1, FP32, other_phase=10**9, returned=True) == base + 10**9
+    assert memory.peak_bytes(1000, 10**9, 1, FP32, other_phase=10**9) == base + 2 * 10**9
+    kernels = [memory.peak_bytes(1000, 10**9, passes, BF16) - base - grown for passes in (1, 10**6)]
     assert kernels == [memory.KERNEL_BYTES * memory.KERNELS_PER_PASS, 2 * memory.KERNEL_BYTES * KERNELS]
 
 
