@@ -29,21 +29,27 @@ def cast_for_inference(model: Model, dtype: torch.dtype, in_place: bool = False)
     `model` itself. Use the result under autocast of the same dtype, without gradients. A converted model is returned
     unchanged. Layers with an adapter, a parametrization or a hook stay as they are.
     """
-    layers = linear_layers(model)
-    stored = [linear.weight for linear in layers.values()]
-    stored += [model.unembedding] if isinstance(model, Decoder) else []
-    if layers and all(weight.dtype == dtype for weight in stored):
+    if is_cast(model, dtype):
         return model
     twin = model if in_place else sharing_copy(model)
-    for name, linear in linear_layers(twin).items():
-        if linear.weight.dtype != dtype and can_pack(linear.weight, dtype):
+    for name in list(linear_layers(twin)):  # one at a time, so that a converted weight is freed before the next
+        linear = twin.get_submodule(name)
+        if isinstance(linear, nn.Linear) and linear.weight.dtype != dtype and can_pack(linear.weight, dtype):
             twin.set_submodule(name, PackedLinear(linear.weight, linear.bias))
+        del linear
     cast_layers(twin, dtype)
     if isinstance(twin, Decoder):
         output = nn.Linear(twin.config.hidden_size, twin.config.vocab_size, bias=False, device="meta")
         output.weight = frozen(twin.padded_unembedding, dtype)
         twin.output, twin.config = output, replace(twin.config, tie_embeddings=False)
     return twin.eval()
+
+
+def is_cast(model: Decoder | ScalarModel, dtype: torch.dtype) -> bool:
+    """Return True if a model's linear layers and unembedding are stored in `dtype`."""
+    stored = [linear.weight.dtype for linear in linear_layers(model).values()]
+    stored += [model.unembedding.dtype] if isinstance(model, Decoder) else []
+    return bool(linear_layers(model)) and set(stored) == {dtype}
 
 
 def cast_layers(model: Decoder | ScalarModel, dtype: torch.dtype) -> None:
@@ -61,11 +67,12 @@ def sharing_copy(model: Model) -> Model:
 
 def linear_layers(model: Decoder | ScalarModel) -> dict[str, nn.Linear | PackedLinear]:
     """Return the plain and packed linear layers of a model's blocks, by name."""
-    layers = {}
-    for name, module in model.named_modules():
-        if isinstance(module, PackedLinear) or (isinstance(module, nn.Linear) and is_plain(module)):
-            layers[name] = module
-    return {name: module for name, module in layers.items() if "layers." in name}
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if "layers." in name
+        and (isinstance(module, PackedLinear) or (isinstance(module, nn.Linear) and is_plain(module)))
+    }
 
 
 def output_layer(decoder: Decoder) -> Callable[[torch.Tensor], torch.Tensor]:

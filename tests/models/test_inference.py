@@ -1,6 +1,7 @@
 """Inference copies give the outputs of autocast in half the memory."""
 
 import copy
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from amenable.models import inference
 from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.heads import ScalarModel
 from amenable.models.inference import cast_for_inference, linear_layers, output_layer
@@ -196,3 +198,19 @@ def test_a_hook_on_a_packed_layer_is_called():
     before = bf16_outputs(twin)
     twin.layers[0].mlp.up.register_forward_hook(lambda module, inputs, output: output + 1)
     assert not torch.equal(bf16_outputs(twin), before)
+
+
+@packs
+def test_in_place_a_weight_is_freed_before_the_next_is_packed(monkeypatch):
+    decoder = Decoder(LLAMA)
+    weights = [weakref.ref(layer.weight) for layer in linear_layers(decoder).values()]
+    alive = []
+
+    class Counted(PackedLinear):
+        def __init__(self, weight, bias):
+            alive.append(sum(ref() is not None for ref in weights))
+            super().__init__(weight, bias)
+
+    monkeypatch.setattr(inference, "PackedLinear", Counted)
+    cast_for_inference(decoder, torch.bfloat16, in_place=True)
+    assert alive == list(range(len(weights), 0, -1))
