@@ -532,7 +532,7 @@ ZERO_MEANS_SOMETHING = """
     threads max_prompts save_steps pairs_per_prompt eval_prompts num_traced_prompts frozen_layers warmup_steps
     pretrain.max_steps dropout label_smoothing agreement empty_share max_bad_rows min_p top_k kl_coef adaptive_kl_target
     target_kl max_kl gamma lam
-    cliprange cliprange_value vf_coef entropy_coef missing_eos_penalty score_clip ptx_coef lora.rank
+    cliprange cliprange_value vf_coef entropy_coef missing_eos_penalty score_clip ptx_coef lora.rank lora.bits
 """
 """as small as can be, or none, or, of a limit, all"""
 LEGAL: dict[str, tuple[float, ...]] = {

@@ -181,7 +181,7 @@ def test_dropout_is_off_where_answers_are_compared(
         return original(self, *rest, **named)
 
     load = loading.pretrained.load_decoder
-    monkeypatch.setattr(loading.pretrained, "load_decoder", lambda folder, **_: load(folder, dropout=0.5))
+    monkeypatch.setattr(loading.pretrained, "load_decoder", lambda folder, *_, **__: load(folder, dropout=0.5))
     monkeypatch.setattr(forward.Decoder, "forward", watching)
     small: dict[str, Any] = {
         "reward": replace(bench.reward, prompts_per_step=24, epochs=1, warmup_steps=1),
