@@ -42,8 +42,8 @@
 
     function tokens(answer, step) {
       const key = quantity();
-      return answer.tokens.flatMap((place, i) => {
-        const piece = data.pieces[place], word = piece.replace(/^ (?=.)/, "");
+      return answer.tokens.flatMap((index, i) => {
+        const piece = data.pieces[index], word = piece.replace(/^ (?=.)/, "");
         const node = make("span", "piece", visible(word));
         node.style.background = colour(key, answer[key][i]);
         node.classList.toggle("control", isControl(piece));
@@ -55,12 +55,12 @@
 
     function showScale() {
       const key = quantity(), most = data.limits[key], stops = [];
-      const at = (place) => Math.sign(place) * place * place * most;  // the inverse of the square root
-      const value = (place) => key === "ratios" ? Math.exp(at(place)) : at(place);
-      for (let place = -1; place <= 1; place += 0.125) stops.push(colour(key, value(place)));
+      const at = (share) => Math.sign(share) * share * share * most;  // the inverse of the square root
+      const value = (share) => key === "ratios" ? Math.exp(at(share)) : at(share);
+      for (let share = -1; share <= 1; share += 0.125) stops.push(colour(key, value(share)));
       part("gradient").style.background = `linear-gradient(to right, ${stops.join(", ")})`;
       const write = key === "ratios" ? (number) => `\u00d7${plain(number)}` : (number) => signed(number, most < 0.2 ? 3 : 2);
-      part("ticks").replaceChildren(...[-1, -0.5, 0, 0.5, 1].map((place) => make("span", "", write(value(place)))));
+      part("ticks").replaceChildren(...[-1, -0.5, 0, 0.5, 1].map((share) => make("span", "", write(value(share)))));
       part("meaning").textContent = form.querySelector("input[name=quantity]:checked").dataset.meaning;
     }
 
@@ -105,9 +105,9 @@
         ["", "under the reference", percent(Math.exp(answer.logps[i] - answer.kl[i]))],
         ["", "after the updates", percent(Math.min(1, p * answer.ratios[i]))],
       ].map(([name, label, value]) => make("div", name === key ? "now" : "", make("dt", "", label), make("dd", "", value)));
-      const place = make("p", "place", `iteration ${data.steps[step]}, token ${i + 1} of ${answer.tokens.length}`);
+      const heading = make("p", "place", `iteration ${data.steps[step]}, token ${i + 1} of ${answer.tokens.length}`);
       const title = make("p", "title", alone(data.pieces[answer.tokens[i]]));
-      part("detail").replaceChildren(place, title, make("dl", "", ...rows), alternatives(answer, i, p));
+      part("detail").replaceChildren(heading, title, make("dl", "", ...rows), alternatives(answer, i, p));
     }
 
     // What the sampler could have drawn, and the token itself where it is none of the likeliest.
@@ -170,7 +170,7 @@
     root.addEventListener("pointerover", ({ target, pointerType }) => {
       if (pointerType === "mouse" && target.dataset.token !== undefined) showDetail(Number(target.dataset.step), Number(target.dataset.token));
     });
-    for (const place of [part("answer"), part("strip")]) place.addEventListener("pointerleave", rest);
+    for (const area of [part("answer"), part("strip")]) area.addEventListener("pointerleave", rest);
     root.addEventListener("click", ({ target }) => {
       if (target.dataset.token !== undefined) token = Number(target.dataset.token);
       if (target.dataset.step !== undefined) goTo(Number(target.dataset.step));

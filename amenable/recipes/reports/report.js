@@ -10,8 +10,8 @@ function readOut(figure) {
   const written = (value) => String(value).replace("-", "\u2212");
 
   function show(event) {
-    const place = svg.getBoundingClientRect();
-    const at = (event.clientX - place.left) / place.width * svg.viewBox.baseVal.width;
+    const box = svg.getBoundingClientRect();
+    const at = (event.clientX - box.left) / box.width * svg.viewBox.baseVal.width;
     const wanted = xLow + (at - left) / (right - left) * (xHigh - xLow);
     const nearest = series.map(({ points }) => points.reduce((a, b) => Math.abs(b[0] - wanted) < Math.abs(a[0] - wanted) ? b : a));
     const x = nearest.reduce((a, b) => Math.abs(b[0] - wanted) < Math.abs(a[0] - wanted) ? b : a)[0];
@@ -21,8 +21,8 @@ function readOut(figure) {
       dots[i].setAttribute("cx", across(point[0]));
       dots[i].setAttribute("cy", down(point[1]));
     });
-    const rows = series.map(({ name, colour }, i) => made("span", `key c${colour}`, `${name} ${written(nearest[i][1])}`));
-    tip.replaceChildren(made("b", "", `${xName} ${written(Number(x.toPrecision(4)))}`), ...rows);
+    const rows = series.map(({ name, colour }, i) => make("span", `key c${colour}`, `${name} ${written(nearest[i][1])}`));
+    tip.replaceChildren(make("b", "", `${xName} ${written(Number(x.toPrecision(4)))}`), ...rows);
     tip.style.left = across(x) < (left + right) / 2 ? `${across(x) / svg.viewBox.baseVal.width * 100 + 3}%` : "auto";
     tip.style.right = across(x) < (left + right) / 2 ? "auto" : `${103 - across(x) / svg.viewBox.baseVal.width * 100}%`;
     reader.style.visibility = "visible";
@@ -38,7 +38,7 @@ function readOut(figure) {
 }
 
 // An element with a class and a text; what models wrote only ever becomes text.
-function made(tag, kind, text, ...children) {
+function make(tag, kind, text, ...children) {
   const element = document.createElement(tag);
   if (kind) element.className = kind;
   if (text) element.textContent = text;
@@ -49,54 +49,54 @@ function made(tag, kind, text, ...children) {
 // The same prompts, answered by each model: which are shown, in which order, is what the reader asks for.
 function explore(section) {
   const { models, marks, prompts } = JSON.parse(section.querySelector("script").textContent);
-  const asked = section.querySelector(".asking"), cards = section.querySelector(".cards"), more = section.querySelector(".more");
-  const choices = Object.fromEntries([...asked.querySelectorAll("[name]")].map((choice) => [choice.name, choice]));
-  const chips = [...asked.querySelectorAll("[data-set]")];
+  const form = section.querySelector(".asking"), cards = section.querySelector(".cards"), more = section.querySelector(".more");
+  const choices = Object.fromEntries([...form.querySelectorAll("[name]")].map((choice) => [choice.name, choice]));
+  const chips = [...form.querySelectorAll("[data-set]")];
   const few = Number(section.dataset.few);
   let room = few;
 
   const worth = (answer) => answer ? answer[1] ?? answer[2] : null;
   const minus = (a, b) => a === null || b === null ? null : a - b;
-  const told = (prompt) => prompt[4][choices.decoding.value];
+  const answersOf = (prompt) => prompt[4][choices.decoding.value];
   // how far up a prompt comes in each order; null where nothing is known
   const orders = {
     random: () => 0,
-    best: (prompt) => worth(told(prompt)[choices.model.value]),
+    best: (prompt) => worth(answersOf(prompt)[choices.model.value]),
     worst: (prompt) => minus(0, orders.best(prompt)),
-    gain: (prompt) => minus(orders.best(prompt), worth(told(prompt)[choices.against.value])),
+    gain: (prompt) => minus(orders.best(prompt), worth(answersOf(prompt)[choices.against.value])),
     loss: (prompt) => minus(0, orders.gain(prompt)),
   };
 
   function fits(prompt) {
-    const [suite, kind, turns] = prompt, answer = told(prompt)[choices.model.value];
+    const [suite, kind, turns] = prompt, answer = answersOf(prompt)[choices.model.value];
     const wanted = choices.text.value.trim().toLowerCase();
     return (choices.suite.value === "" || suite === choices.suite.value)
       && (choices.kind.value === "" || kind === choices.kind.value)
       && (choices.only.value === "" || Boolean(answer && answer[3].includes(Number(choices.only.value))))
-      && (wanted === "" || [...turns.map((turn) => turn[1]), ...told(prompt).map((one) => one ? one[0] : "")]
+      && (wanted === "" || [...turns.map((turn) => turn[1]), ...answersOf(prompt).map((one) => one ? one[0] : "")]
         .some((text) => text.toLowerCase().includes(wanted)));
   }
 
   function spoken(answer, i) {
     const { name, colour } = models[i];
-    const said = answer[0] ? made("dd", "", answer[0]) : made("dd", "", "", made("span", "empty", "(says nothing)"));
-    const found = answer[3].map((mark) => made("small", `mark ${marks[mark][1]}`, marks[mark][0]));
-    said.append(made("span", "marks", "", ...found));
+    const words = answer[0] ? make("dd", "", answer[0]) : make("dd", "", "", make("span", "empty", "(says nothing)"));
+    const notes = answer[3].map((mark) => make("small", `mark ${marks[mark][1]}`, marks[mark][0]));
+    words.append(make("span", "marks", "", ...notes));
     const value = worth(answer);
-    const figure = made("dd", "figure", value === null ? "" : value.toFixed(2).replace("-", "\u2212"));
-    const row = made("div", i === Number(choices.model.value) ? "chosen" : "", "", made("dt", `c${colour}`, name), said, figure);
+    const figure = make("dd", "figure", value === null ? "" : value.toFixed(2).replace("-", "\u2212"));
+    const row = make("div", i === Number(choices.model.value) ? "chosen" : "", "", make("dt", `c${colour}`, name), words, figure);
     return row;
   }
 
   function card(prompt) {
     const [suite, kind, turns, truth] = prompt;
-    const head = made("div", "", "", made("p", "kind", [kind.replaceAll("_", " "), choices.suite.value ? "" : suite].filter(Boolean).join(", ")));
-    for (const [role, text] of turns) head.append(made("p", `turn ${role === "assistant" || role === "system" ? role : "user"}`, text));
-    if (truth) head.append(made("p", "truth", `truth: ${truth}`));
+    const head = make("div", "", "", make("p", "kind", [kind.replaceAll("_", " "), choices.suite.value ? "" : suite].filter(Boolean).join(", ")));
+    for (const [role, text] of turns) head.append(make("p", `turn ${role === "assistant" || role === "system" ? role : "user"}`, text));
+    if (truth) head.append(make("p", "truth", `truth: ${truth}`));
     const compared = choices.order.value === "gain" || choices.order.value === "loss" ? Number(choices.against.value) : -1;
-    const seen = (i) => choices.all.checked || models[i].shown || i === Number(choices.model.value) || i === compared;
-    const said = told(prompt).map((answer, i) => answer && seen(i) ? spoken(answer, i) : null).filter(Boolean);
-    return made("article", "card", "", head, made("dl", "said", "", ...said));
+    const isShown = (i) => choices.all.checked || models[i].shown || i === Number(choices.model.value) || i === compared;
+    const rows = answersOf(prompt).map((answer, i) => answer && isShown(i) ? spoken(answer, i) : null).filter(Boolean);
+    return make("article", "card", "", head, make("dl", "said", "", ...rows));
   }
 
   function update() {
@@ -126,7 +126,7 @@ function explore(section) {
   for (const choice of Object.values(choices)) choice.addEventListener("input", () => changed(null));
   for (const chip of chips) chip.addEventListener("click", () => { press(chip); changed(chip); });
   more.addEventListener("click", () => { room += 2 * few; update(); });
-  asked.hidden = false;
+  form.hidden = false;
   changed(chips[0]);
 }
 
