@@ -133,7 +133,7 @@ def check_model(folder: Path, peer: Path) -> list[tuple[str, bool]]:
         return [
             check
             for kind, file in files.items()
-            for check in compare(kind, ask(peer, file, prompts, ours), ours, logits, tokenizer)
+            for check in compare(kind, run_llamacpp(peer, file, prompts, ours), ours, logits, tokenizer)
         ]
 
 
@@ -151,7 +151,7 @@ def check_architectures(peer: Path) -> list[tuple[str, bool]]:
             file = Path(folder) / "a.gguf"
             metadata = tokenizer_metadata(words, config.vocab_size)
             gguf.save_decoder(file, decoder, "f32", metadata, {"general.name": name})
-            theirs = ask(peer, file, prompts, ids)
+            theirs = run_llamacpp(peer, file, prompts, ids)
         logits = logits_before(decoder, prompts, ids)
         largest = float((logits - theirs["logits"][:, : words.vocab_size]).abs().max())
         same = [words.encode(text) for text in TEXTS] == theirs["texts"]
@@ -184,8 +184,8 @@ def logits_before(decoder: Decoder, prompts: list[list[int]], continuations: lis
     return torch.cat(rows)
 
 
-def ask(peer: Path, file: Path, prompts: list[list[int]], continuations: list[list[int]]) -> dict[str, Any]:
-    """Run llama.cpp on a file. Its answer: texts, greedy, logits [N, V]."""
+def run_llamacpp(peer: Path, file: Path, prompts: list[list[int]], continuations: list[list[int]]) -> dict[str, Any]:
+    """Run llama.cpp on a file; return its texts, greedy continuations and logits [N, V]."""
     task: dict[str, Any] = {"file": str(file), "texts": TEXTS, "prompts": prompts, "tokens": TOKENS}
     task |= {"continuations": continuations, "logits": str(file.with_suffix(".npy"))}
     script = Path(__file__).with_name("peer_llamacpp.py")

@@ -26,7 +26,7 @@ MAX_CONTEXT = 8192
 
 @dataclass(frozen=True)
 class TurnTexts:
-    """What a chat template writes around contents."""
+    """Text that a chat template writes around contents."""
 
     begin: str
     """before the first turn"""

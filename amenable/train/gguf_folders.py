@@ -22,7 +22,7 @@ from amenable.train.origin import Origin
 
 @dataclass(frozen=True)
 class Exported:
-    """What a GGUF file was written from."""
+    """Source that a GGUF file names in its metadata."""
 
     tokenizer: Tokenizer
     context_length: int

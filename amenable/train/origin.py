@@ -19,7 +19,7 @@ ORIGIN = "origin.json"
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a model's weights are from; empty where that is not known."""
+    """Source of a model's weights; empty where it is not known."""
 
     base_model: str = ""
     """the published model, as the Hub names it"""

@@ -90,9 +90,9 @@ def test_the_better_of_the_peers_counts(allocators: str, ratio: float, monkeypat
 
     monkeypatch.setattr(peers, "start_side", start_side)
     monkeypatch.setattr(peers, "step", lambda one: one)
-    found = peers.compare("ppo", "smoke", peers.Config(size="smoke", allocators=allocators))
-    assert (found.ours, found.tuned, found.default) == (64, 16, 32 if allocators == "both" else None)
-    assert (found.ratio, found.memory) == (ratio, 0.5)
+    measured = peers.compare("ppo", "smoke", peers.Config(size="smoke", allocators=allocators))
+    assert (measured.ours, measured.tuned, measured.default) == (64, 16, 32 if allocators == "both" else None)
+    assert (measured.ratio, measured.memory) == (ratio, 0.5)
 
 
 def acting(script: str) -> list[str]:

@@ -9,6 +9,6 @@ def test_a_file_is_a_family_and_its_name_the_model_type():
 
 
 def test_a_family_is_short():
-    """What families share stands elsewhere."""
+    """Code that families share is in other modules."""
     long = [path.name for path in FOLDER.glob("*.py") if len(path.read_text("utf-8").splitlines()) > 80]
     assert not long

@@ -76,8 +76,8 @@ def test_a_published_classifier_is_read_where_transformers_reads_it(
     theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "published").eval()
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad, padding_side=side)
     lengths = torch.tensor([len(row) for row in rows])
-    seen = torch.arange(ids.shape[1]) < lengths[:, None]
-    mask = (seen if side == "right" else seen.flip(1)).long()
+    inside = torch.arange(ids.shape[1]) < lengths[:, None]
+    mask = (inside if side == "right" else inside.flip(1)).long()
     expected = theirs(ids, attention_mask=mask).logits[:, 0]
     scores = torch.tensor(reward(prompts, completions))
     torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-4)

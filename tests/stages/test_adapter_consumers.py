@@ -204,13 +204,13 @@ def test_serve_lists_every_name_and_holds_the_base_once(
         client = TestClient(api.make_app(state), base_url="http://127.0.0.1")
         assert [model["id"] for model in client.get("/v1/models").json()["data"]] == ["base", "a", "b", "merged"]
 
-        def ask(name: str) -> str:
+        def complete(name: str) -> str:
             message = [{"role": "user", "content": MESSAGES[0].content}]
             body = {"model": name, "messages": message, "temperature": 0, "max_tokens": 12}
             reply = client.post("/v1/chat/completions", json=body)
             return reply.json()["choices"][0]["message"]["content"]
 
-        answers = {name: ask(name) for name, _ in models}
+        answers = {name: complete(name) for name, _ in models}
         assert answers["a"] == answers["merged"] and len({answers[name] for name in ("base", "a", "b")}) == 3
         decoders = {name: served.model.decoder for name, served in state.models.items()}
     base = {id(p) for p in decoders["base"].parameters()}
