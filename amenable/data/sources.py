@@ -1,37 +1,26 @@
-"""Readers of data sources: a file, a folder of files, several of these, or a data set of the Hub.
+"""Examples from data sources: the valid rows of files, and the others with file, line and reason.
 
-Files are .parquet, .jsonl, .json and .txt, the last three also with .gz. Invalid rows are reported with file,
-line and reason; a file without valid rows is an error before any work starts. `columns.py` has the column conventions.
+A file without valid rows is an error before any work starts. `readers.py` has the kinds of files, `columns.py` the
+conventions of columns.
 """
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from amenable.data import columns
 from amenable.data.batches import shuffled
-from amenable.data.files import (
-    BadRow,
-    decode_line,
-    has_lone_surrogate,
-    iter_json_rows,
-    iter_lines,
-    read_csv_rows,
-    read_json_rows,
-    suffix_of,
-)
+from amenable.data.files import BadRow, has_lone_surrogate
+from amenable.data.readers import Source, iter_rows, list_files
 from amenable.data.record import InvalidRow, Record, Usage
 from amenable.data.types import Conversation, Demonstration, Message, Prompt, Ranking, Text
 from amenable.errors import InputError
 
 T = TypeVar("T")
-Source: TypeAlias = str | Path | Sequence[str | Path]
 Known: TypeAlias = dict[str, tuple[Conversation, str]]
 """id -> its prompt and the location of its first row"""
 
@@ -42,10 +31,6 @@ NOUNS = {
     "ranking": "rankings",
 }
 """function of columns.py -> plural of its examples"""
-SUFFIXES = (".jsonl", ".json", ".parquet", ".txt")
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
-PAGE = 20_000
-"""characters after which a long .txt file is cut at the next blank line"""
 
 
 @dataclass(frozen=True)
@@ -117,14 +102,6 @@ def read_rankings(path: Source, *, limit: int | None = None) -> Loaded[Ranking]:
     return _read(path, columns.ranking, limit)
 
 
-def read_rows(file: Path) -> list[tuple[int, Any]]:
-    """Read (number, row) of a file of any columns, also .csv; InputError for the first unreadable row."""
-    kind = suffix_of(file)
-    if kind in (".json", ".jsonl"):
-        return read_json_rows(file)
-    return list(read_csv_rows(file) if kind == ".csv" else _numbered_rows(file, None))
-
-
 def split_holdout(rows: Sequence[T], fraction: float, seed: int) -> tuple[list[T], list[T]]:
     """Split rows into (training, held-out), both in order; about `fraction` of the rows, at least one, is held out.
 
@@ -167,7 +144,7 @@ def _read(path: Source, parse: Callable[[columns.Row, str], T], limit: int | Non
     read: list[str] = []
     known: Known = {}
     tallies: list[Usage] = []
-    for file in _files(path):
+    for file in list_files(path):
         if limit is not None and len(used) >= limit:
             break
         tallies.append(Usage(str(file)))
@@ -192,7 +169,7 @@ def _read_file(
     used: list[T] = []
     rejected: list[Rejected] = []
     name = Path(file).name if isinstance(file, Path) else file
-    for line, row in _numbered_rows(file, limit):
+    for line, row in iter_rows(file, limit):
         try:
             if isinstance(row, BadRow):
                 raise InvalidRow(str(row))
@@ -210,100 +187,6 @@ def _read_file(
         if len(used) == limit:
             break
     return used, rejected
-
-
-def _files(path: Source) -> list[Path | str]:
-    """List the files of a source in order; a name of the Hub stays a string."""
-    if not isinstance(path, str | Path):
-        return [file for part in path for file in _files(part)]
-    root = Path(path).expanduser()
-    if root.is_file():
-        return [root]
-    if root.is_dir():
-        files = sorted(file for file in root.rglob("*") if _is_data(file.relative_to(root)) and file.is_file())
-        if not files:
-            raise InputError("no data files in this folder", root, f"data files end in {', '.join(SUFFIXES)} or .gz")
-        return list(files)
-    if HUB_NAME.fullmatch(str(path)) and not root.parent.exists() and not _is_data(root):
-        return [str(path)]
-    raise InputError("no such file or folder", root, _nearest(root))
-
-
-def _is_data(file: Path) -> bool:
-    return suffix_of(file) in SUFFIXES and not any(part.startswith(".") for part in file.parts)
-
-
-def _nearest(path: Path) -> str:
-    """Return a hint at the nearest existing name."""
-    parent, name = path.parent, path.name
-    while not parent.is_dir() and parent != parent.parent:
-        parent, name = parent.parent, parent.name
-    close = difflib.get_close_matches(name, sorted(child.name for child in parent.iterdir()), n=1, cutoff=0.5)
-    return f"the nearest is {parent / close[0]}" if close else f"{parent} is the part that exists"
-
-
-def _numbered_rows(file: Path | str, limit: int | None) -> Iterator[tuple[int, Any]]:
-    """Yield (line, row) of a file."""
-    if isinstance(file, str):
-        yield from enumerate(_hub_rows(file, limit), start=1)
-        return
-    kind = suffix_of(file)
-    if kind == ".txt":
-        yield from _documents(file)
-    elif kind == ".parquet":
-        yield from enumerate(_parquet_rows(file), start=1)
-    elif kind in (".json", ".jsonl"):
-        yield from iter_json_rows(file)
-    else:
-        hint = f"data files end in {', '.join(SUFFIXES)}, or in one of these and .gz"
-        raise InputError(f"no reader for '{kind or file.name}'", file, hint)
-
-
-def _documents(file: Path) -> Iterator[tuple[int, Any]]:
-    """Yield (first line, document) of a text file."""
-    first, size = 1, 0
-    page: list[str] = []
-    for number, line in iter_lines(file):
-        text = decode_line(line, number, file)
-        separates = text.strip() == "<|endoftext|>"
-        if separates or (size > PAGE and not text.strip()):
-            if size:
-                yield first, {"text": "\n".join(page)}
-            first, page, size = number + 1, [], 0
-        else:
-            page.append(text)
-            size += len(text)
-    if size:
-        yield first, {"text": "\n".join(page)}
-
-
-def _parquet_rows(file: Path) -> Iterator[Any]:
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise InputError("parquet files need pyarrow", file, "pip install 'amenable[parquet]'") from None
-    try:
-        with pyarrow.parquet.ParquetFile(file) as table:
-            for batch in table.iter_batches(batch_size=1024):
-                yield from batch.to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
-        raise InputError(f"not a parquet file: {error}", file) from None
-
-
-def _hub_rows(name: str, limit: int | None) -> Iterator[Any]:
-    """Yield the rows of a data set of the Hub: "owner/name", or "owner/name:split" for a split other than train."""
-    try:
-        import datasets
-    except ImportError:
-        hint = "if it is a data set of the Hub: pip install 'amenable[hub]'"
-        raise InputError("no such file or folder", name, hint) from None
-    repository, _, split = name.partition(":")
-    try:
-        # streaming fetches rows one by one
-        rows = datasets.load_dataset(repository, split=split or "train", streaming=limit is not None)
-        yield from map(dict, rows)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise InputError(f"no such file or folder, and the Hub says: {error}", name) from None
 
 
 def _require_own_id(row: Record, example: Any, location: str, known: Known) -> None:

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from amenable.data import sources
+from amenable.data import readers, sources
 from amenable.data.files import row_location
 from amenable.data.record import InvalidRow, Record, kind
 from amenable.data.types import Demonstration, Ranking
@@ -154,7 +154,7 @@ FORMATS = (
 
 @dataclass
 class Imported:
-    """Labels read from a file. Rows are numbered as in `sources`."""
+    """Labels read from a file. Rows are numbered as in `readers`."""
 
     format: str
     rankings: list[Ranking] = field(default_factory=list)
@@ -225,7 +225,7 @@ def read(file: Path, hints: Hints | None = None) -> Imported:
     """Read the labels of a file in any known format. Raises InputError where there is no usable label."""
     if not file.is_file():
         raise InputError("no such file", file, "give a file of labels: .jsonl, .json, .parquet or .csv")
-    rows = [(number, plain(row)) for number, row in sources.read_rows(file)]
+    rows = [(number, plain(row)) for number, row in readers.read_rows(file)]
     first = next((row for _, row in rows if isinstance(row, dict)), {})
     format = next((format for format in FORMATS if format.matches(first)), None)
     if format is None:

@@ -16,7 +16,7 @@ from itertools import combinations, product
 from pathlib import Path
 from typing import Any, Literal
 
-from amenable.data import sources
+from amenable.data import readers
 from amenable.data.files import row_location
 from amenable.data.record import InvalidRow, Record, is_number, kind
 from amenable.data.types import Conversation
@@ -125,7 +125,7 @@ def from_ranking(
 def read_comparisons(file: Path, annotators: Sequence[str] = ()) -> list[Comparison]:
     """Read the comparisons in a file (.jsonl, .json, .parquet, .csv). Raises InputError by line for a bad row."""
     comparisons: list[Comparison] = []
-    for number, row in sources.read_rows(file):
+    for number, row in readers.read_rows(file):
         try:
             if not isinstance(row, dict):
                 raise InvalidRow(f"it is {kind(row)}, not an object")

@@ -1,8 +1,5 @@
-import gzip
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from hypothesis import given, settings
@@ -21,15 +18,7 @@ from amenable.data.types import Demonstration, Message, Ranking, Text
 from amenable.errors import InputError
 
 
-def jsonl(file: Path, *rows, line_end="\n") -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    lines = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows]
-    data = b"".join(line + line_end.encode() for line in lines)
-    file.write_bytes(gzip.compress(data) if file.suffix == ".gz" else data)
-    return file
-
-
-def test_lines_files_and_reasons(tmp_path):
+def test_lines_files_and_reasons(tmp_path, jsonl):
     file = jsonl(
         tmp_path / "a.jsonl",
         b'\xef\xbb\xbf{"text": "one"}',
@@ -57,11 +46,11 @@ def test_lines_files_and_reasons(tmp_path):
     assert loaded.report() == f"2 rows from 1 file, 7 rejected (first: {first})"
 
 
-def test_a_clean_file_is_reported_in_few_words(tmp_path):
+def test_a_clean_file_is_reported_in_few_words(tmp_path, jsonl):
     assert read_texts(jsonl(tmp_path / "a.jsonl", {"text": "x"})).report() == "1 rows from 1 file, 0 rejected"
 
 
-def test_a_file_of_which_nothing_can_be_used_is_an_error(tmp_path):
+def test_a_file_of_which_nothing_can_be_used_is_an_error(tmp_path, jsonl):
     bad = jsonl(tmp_path / "bad.jsonl", {"a": 1}, {"a": 2}, {"text": ""})
     with pytest.raises(
         InputError, match=r"bad\.jsonl: no text can be read \(line 1: .* among a; line 3: text is empty"
@@ -75,7 +64,7 @@ def test_a_file_of_which_nothing_can_be_used_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.json", "a.json.gz"])
-def test_lines_may_end_either_way_and_gzip_is_transparent(tmp_path, name):
+def test_lines_may_end_either_way_and_gzip_is_transparent(tmp_path, name, jsonl):
     file = jsonl(tmp_path / name, {"text": "one"}, {"text": "two"}, line_end="\r\n")
     assert [row.text for row in read_texts(file).rows] == ["one", "two"]
 
@@ -95,74 +84,7 @@ def test_json_of_a_single_row_or_of_none(tmp_path):
         read_texts(file)
 
 
-def test_parquet(tmp_path):
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    rows = [
-        {"messages": [{"role": "user", "content": f"q{i}"}, {"role": "assistant", "content": "a"}], "n": i}
-        for i in range(3)
-    ]
-    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
-    loaded = read_demonstrations(tmp_path / "a.parquet")
-    assert [row.messages[0].content for row in loaded.rows] == ["q0", "q1", "q2"]
-    assert loaded.rows[2].id == "a.parquet:3" and loaded.rows[2].meta == {"n": 2}
-    (tmp_path / "b.parquet").write_bytes(b"nothing of the kind")
-    with pytest.raises(InputError, match=r"b\.parquet: not a parquet file"):
-        read_demonstrations(tmp_path / "b.parquet")
-
-
-def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    (tmp_path / "a.parquet").write_bytes(b"")
-    with pytest.raises(InputError, match=r"pip install 'amenable\[parquet\]'"):
-        read_texts(tmp_path / "a.parquet")
-
-
-def test_text_files(tmp_path):
-    (tmp_path / "a.txt").write_bytes(b"One\r\n\r\nstill one.\n")
-    assert [row.text for row in read_texts(tmp_path / "a.txt").rows] == ["One\n\nstill one."]
-    (tmp_path / "b.txt").write_text("One\n<|endoftext|>\n\nTwo\n<|endoftext|>\n")
-    rows = read_texts(tmp_path / "b.txt").rows
-    assert [(row.text, row.id) for row in rows] == [("One", "b.txt:1"), ("\nTwo", "b.txt:3")]
-    (tmp_path / "c.txt").write_bytes(b"fine\n\xff\n")
-    with pytest.raises(InputError, match=r"not UTF-8 \(line 2, byte 1 is 0xFF\)"):
-        read_texts(tmp_path / "c.txt")
-
-
-def test_a_long_text_file_is_cut_at_blank_lines_and_nothing_is_lost(tmp_path):
-    paragraphs = [f"Paragraph {i}. " + "word " * 900 for i in range(12)]
-    (tmp_path / "book.txt").write_text("\n\n".join(paragraphs))
-    texts = [row.text for row in read_texts(tmp_path / "book.txt").rows]
-    assert "\n\n".join(texts) == "\n\n".join(paragraphs)
-    assert [len(text) > sources.PAGE for text in texts] == [True, True, False]
-
-
-def test_damaged_gzip_is_an_error_not_half_a_file(tmp_path):
-    whole = gzip.compress(b"".join(b'{"text": "%d"}\n' % i for i in range(5000)))
-    (tmp_path / "cut.jsonl.gz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=r"cut\.jsonl\.gz: the file is cut short"):
-        read_texts(tmp_path / "cut.jsonl.gz")
-    (tmp_path / "not.jsonl.gz").write_bytes(b'{"text": "plain"}\n')
-    with pytest.raises(InputError, match=r"not\.jsonl\.gz: damaged, or no gzip"):
-        read_texts(tmp_path / "not.jsonl.gz")
-
-
-def test_folders_are_read_in_order_and_only_for_data(tmp_path):
-    jsonl(tmp_path / "b" / "x.jsonl.gz", {"text": "second"})
-    jsonl(tmp_path / "a" / "x.jsonl", {"text": "first"})
-    jsonl(tmp_path / ".cache" / "x.jsonl", {"text": "hidden"})
-    (tmp_path / "README.md").write_text("no data")
-    loaded = read_texts(tmp_path)
-    assert [row.text for row in loaded.rows] == ["first", "second"] and len(loaded.files) == 2
-    several = read_texts([tmp_path / "b", str(tmp_path / "a" / "x.jsonl")])
-    assert [row.text for row in several.rows] == ["second", "first"]
-    (tmp_path / "none").mkdir()
-    with pytest.raises(InputError, match="no data files"):
-        read_texts(tmp_path / "none")
-
-
-def test_a_limit_stops_reading(tmp_path):
+def test_a_limit_stops_reading(tmp_path, jsonl):
     jsonl(tmp_path / "a.jsonl", {"text": "1"}, {"text": ""}, {"text": "2"}, b"never read")
     (tmp_path / "b.jsonl").write_text("never opened")
     loaded = read_texts(tmp_path, limit=2)
@@ -173,20 +95,7 @@ def test_a_limit_stops_reading(tmp_path):
         read_texts(tmp_path, limit=0)
 
 
-def test_names_that_do_not_exist_are_answered_with_the_nearest(tmp_path):
-    jsonl(tmp_path / "town" / "train.jsonl", {"text": "x"})
-    with pytest.raises(InputError, match=r"the nearest is .*town/train\.jsonl"):
-        read_texts(tmp_path / "town" / "trian.jsonl")
-    with pytest.raises(InputError, match=r"the nearest is .*town"):
-        read_texts(tmp_path / "twon" / "train.jsonl")
-    with pytest.raises(InputError, match="is the part that exists"):
-        read_texts(tmp_path / "zzzzzzz")
-    (tmp_path / "table.csv").write_text("text\n")
-    with pytest.raises(InputError, match=r"no reader for '\.csv'"):
-        read_texts(tmp_path / "table.csv")
-
-
-def test_every_reader_reads_its_columns(tmp_path):
+def test_every_reader_reads_its_columns(tmp_path, jsonl):
     pair = jsonl(
         tmp_path / "pair.jsonl", {"prompt": "Who?", "chosen": "Tolan.", "rejected": "Nobody.", "annotator": "x"}
     )
@@ -199,59 +108,6 @@ def test_every_reader_reads_its_columns(tmp_path):
     assert len(read_prompts(file).rows) == 2
     loaded = read_demonstrations(file)
     assert len(loaded.rows) == 1 and "labelled as unwanted" in loaded.rejected[0].reason
-
-
-def fake_hub(monkeypatch, answer) -> list:
-    """Install a module `datasets` whose load_dataset returns or raises `answer`; return the list of its calls."""
-    calls: list = []
-    module, exceptions = ModuleType("datasets"), ModuleType("datasets.exceptions")
-
-    class DatasetsError(Exception):
-        pass
-
-    def load_dataset(name, **options):
-        calls.append((name, options))
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    exceptions.DatasetsError = DatasetsError  # type: ignore[attr-defined]
-    module.load_dataset, module.exceptions = load_dataset, exceptions  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "datasets", module)
-    return calls
-
-
-def test_a_name_of_the_hub(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    calls = fake_hub(monkeypatch, [{"text": "one"}, {"text": "two"}])
-    loaded = read_texts("some-org/tales.v1")
-    assert [row.text for row in loaded.rows] == ["one", "two"] and loaded.rows[1].id == "some-org/tales.v1:2"
-    assert loaded.files == ("some-org/tales.v1",)
-    read_texts(Path("some-org/tales:test"), limit=1)
-    assert calls == [
-        ("some-org/tales.v1", {"split": "train", "streaming": False}),
-        ("some-org/tales", {"split": "test", "streaming": True}),
-    ]
-
-
-def test_an_unreachable_hub_is_named(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    fake_hub(monkeypatch, ConnectionError("no network"))
-    with pytest.raises(InputError, match="some-org/tales: no such file or folder, and the Hub says: no network"):
-        read_texts("some-org/tales")
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(InputError, match=r"pip install 'amenable\[hub\]'"):
-        read_texts("some-org/tales")
-
-
-def test_a_missing_file_in_a_folder_that_exists_is_no_hub_name(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    calls = fake_hub(monkeypatch, [])
-    (tmp_path / "runs").mkdir()
-    for name in ("runs/world", "rnus/world.jsonl"):
-        with pytest.raises(InputError, match="no such file or folder"):
-            read_texts(name)
-    assert calls == []
 
 
 @settings(max_examples=60, deadline=None)
@@ -309,7 +165,7 @@ def test_several_rankings_of_a_prompt_share_its_id(tmp_path: Path) -> None:
     assert not sources.read_rankings(tmp_path / "a.jsonl").rejected
 
 
-def test_every_column_is_used_or_named_in_a_line_for_each_file(tmp_path: Path) -> None:
+def test_every_column_is_used_or_named_in_a_line_for_each_file(tmp_path: Path, jsonl) -> None:
     pair = {"question": "Who?", "chosen": "a", "rejected": "b", "source": "x"}
     file = jsonl(tmp_path / "pairs.jsonl", pair, {**pair, "question": None, "prompt": "Who?", "note": " "}, {"txt": 1})
     assert sources.read_rankings(file).plan() == [
@@ -322,25 +178,10 @@ def test_every_column_is_used_or_named_in_a_line_for_each_file(tmp_path: Path) -
     ]
 
 
-def test_files_of_a_folder_with_the_same_columns_share_a_line(tmp_path: Path) -> None:
+def test_files_of_a_folder_with_the_same_columns_share_a_line(tmp_path: Path, jsonl) -> None:
     for name in ("a", "b", "c"):
         jsonl(tmp_path / f"{name}.jsonl", *[{"text": "Once", **({"title": "t"} if name == "c" else {})}] * 2)
     assert sources.read_texts(tmp_path).plan() == [
         f"2 files in {tmp_path}: 4 texts; column text used",
         "c.jsonl: 2 texts; column text used; not used: title",
     ]
-
-
-def test_parquet_fills_with_nulls_and_they_are_absent(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    rows = [
-        {"prompt": "Hi", "completion": "Yes.", "chosen": None},
-        {"messages": [{"role": "user", "content": "Who?"}, {"from": "gpt", "value": "Otto.", "weight": 1}]},
-    ]
-    parquet.write_table(
-        pyarrow.Table.from_pylist([{**dict.fromkeys(rows[1]), **rows[0]}, rows[1]]), tmp_path / "a.parquet"
-    )
-    loaded = sources.read_demonstrations(tmp_path / "a.parquet")
-    assert [[message.content for message in row.messages] for row in loaded.rows] == [["Hi", "Yes."], ["Who?", "Otto."]]
-    assert loaded.rejected == []
