@@ -74,7 +74,8 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
         raise
     run.begin(schedule, models.runtime)
     controller = AdaptiveKLController(options.kl_coef, options.adaptive_kl_target, options.kl_horizon)
-    best = BestWeights(models.policy, "eval/score") if options.keep_weights == "score" else None
+    selects = options.keep_weights == "score" or options.kl_budget
+    best = BestWeights(models.policy, "eval/score", kl="eval/kl", kl_budget=options.kl_budget) if selects else None
     run.log.info("; ".join(f"{name} {plan.parameters(model)}" for name, model in algorithm.models.items()))
     run.log.info(f"{plan.rollouts(options, schedule, len(prompts))}; {needed}")
     for line in filter(None, [*warnings, memory.describe_sharing(algorithm, models), *lines]):
@@ -109,6 +110,8 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
             best.update(metrics, step)
         shown = ("objective/scores", "objective/kl", "eval/score")
         run.record(step, int(experience.rollout.lengths.sum()), shown, **metrics)
+        if best is not None and (reason := best.end_line(metrics)) is not None:
+            run.end(reason)
     if best is not None:
         best.restore()
     loading.save_model(run.out, models.policy, models.tokenizer, options.save_dtype)

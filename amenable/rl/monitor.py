@@ -99,8 +99,9 @@ def make_monitor(
     """Return the monitor that a run's options describe. Nothing is sampled yet."""
     room = models.context_length - options.max_new_tokens
     held_out = held_out_prompts(options.validation, models.tokenizer, room, options.eval_prompts, run.rejected)
-    if options.keep_weights == "score" and not held_out:
-        raise InputError("--keep-weights score has nothing to answer", options.validation, "give shorter prompts")
+    if (options.keep_weights == "score" or options.kl_budget) and not held_out:
+        option = "--kl-budget" if options.kl_budget else "--keep-weights score"
+        raise InputError(f"{option} has nothing to answer", options.validation, "give shorter prompts")
     return Monitor(
         algorithm=algorithm,
         models=models,

@@ -60,6 +60,9 @@ class OnlineOptions(AdapterOptions):
     nats a token, as policy/approxkl_avg; stable-baselines3 waits for 1.5 times as much); 0 never"""
     max_kl: float = 100.0
     """the run stops when objective/kl stays above this, in nats a response; 0 never"""
+    kl_budget: float = 0.0
+    """the run ends, normally, when eval/kl on the validation prompts is above this, in nats a response; the weights of
+    the best eval/score within it are saved; 0 is no budget"""
     ptx_coef: float = 0.0
     """weight of the next-token loss on raw text mixed in (PPO-ptx)"""
     ptx_data: Path | None = None
@@ -79,13 +82,13 @@ class OnlineOptions(AdapterOptions):
         super().__post_init__()
         counts = "max_steps prompts_per_step num_generations num_mini_batches num_ppo_epochs max_new_tokens ptx_tokens"
         plan.require_at_least(1, self, *counts.split(), "eval_steps", "sample_steps")
-        sizes = "kl_coef adaptive_kl_target target_kl max_kl score_clip ptx_coef eval_prompts"
+        sizes = "kl_coef adaptive_kl_target target_kl max_kl kl_budget score_clip ptx_coef eval_prompts"
         plan.require_at_least(0, self, *sizes.split(), "num_traced_prompts", "entropy_coef", "missing_eos_penalty")
         plan.require_above_zero(self, "temperature", "kl_horizon")
         plan.require_minibatches(self)
         plan.forbid(self.ptx_coef and not self.ptx_data, "--ptx-coef needs raw text", "give --ptx-data")
-        unmeasured = self.keep_weights == "score" and not self.validation
-        plan.forbid(unmeasured, "--keep-weights score needs prompts", "give --validation")
+        for name, chosen in (("--keep-weights score", self.keep_weights == "score"), ("--kl-budget", self.kl_budget)):
+            plan.forbid(chosen and not self.validation, f"{name} needs prompts", "give --validation")
 
     @property
     def samples(self) -> int:

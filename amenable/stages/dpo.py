@@ -31,6 +31,7 @@ from amenable.functional.losses import dpo_loss
 from amenable.models.decoder import Decoder
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import defaults, first_batch, forward, loading, plan
+from amenable.train.best import BestWeights
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
 from amenable.train.examples import RejectedRows, read_splits
 from amenable.train.fit import Training, fit
@@ -77,6 +78,8 @@ class Config(OfflineOptions, AdapterOptions):
     """pairs in one update"""
     max_kl: float = 100.0
     """the run stops when objective/kl is above this, in nats a completion; 0 never"""
+    kl_budget: float = 0.0
+    """the run ends, normally, once objective/kl is above this; the weights of least eval/loss within it are saved"""
     eval_steps: int | None = None
     """steps between two evaluations on held-out data; by default 50, and at most a quarter of the steps"""
     eval_prompts: int = 32
@@ -90,7 +93,7 @@ class Config(OfflineOptions, AdapterOptions):
         flips_most = not 0 <= self.label_smoothing < 0.5
         plan.forbid(flips_most, f"label_smoothing is {self.label_smoothing}", "it must lie in [0, 0.5)")
         plan.require_at_least(1, self, "epochs", "batch_size", "eval_steps", "max_new_tokens")
-        plan.require_at_least(0, self, "pairs_per_prompt", "eval_prompts", "max_kl")
+        plan.require_at_least(0, self, "pairs_per_prompt", "eval_prompts", "max_kl", "kl_budget")
 
 
 class DPO:
@@ -119,8 +122,7 @@ class DPO:
         beta, smoothing = self.config.beta, self.config.label_smoothing
         loss, stats = dpo_loss(chosen - ref_chosen, rejected - ref_rejected, beta, smoothing, margin)
         logps = {"logps/chosen": chosen, "logps/rejected": rejected, "logratios/chosen": chosen - ref_chosen}
-        means = {name: values.mean().detach() for name, values in logps.items()}
-        return loss, {"loss": loss.detach(), **stats, **means}
+        return loss, {"loss": loss.detach(), **stats, **{name: each.mean().detach() for name, each in logps.items()}}
 
 
 def run(config: Config) -> Path:
@@ -139,14 +141,16 @@ def run(config: Config) -> Path:
     schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_lr_frac)
     check = first_batch.check_completions([(pair.chosen, pair.rejected) for pair in training], steps[0], tokenizer)
     reference = loading.load_reference(policy, config.model, runtime)
+    rows = [pair.chosen for pair in validation]
+    sizes = config.eval_prompts, config.max_new_tokens, limit, config.seed
+    kl_monitor = divergence.make_kl_monitor(policy, reference, rows, tokenizer, runtime, *sizes, warn=run.log.warn)
+    unmeasured = config.kl_budget and kl_monitor.reference is None
+    plan.forbid(unmeasured, "--kl-budget has no held-out prompts to measure on", "give --validation, --eval-prompts")
     if not config.inspect_batch:
         training, validation = (
             add_reference_logps(reference, pairs, runtime, limit, run.log.bar("reference"))
             for pairs in (training, validation)
         )
-    prompts = [pair.chosen for pair in validation]
-    sizes = config.eval_prompts, config.max_new_tokens, limit, config.seed
-    kl_monitor = divergence.make_kl_monitor(policy, reference, prompts, tokenizer, runtime, *sizes, warn=run.log.warn)
     del reference  # its memory is freed where KL is not measured
     objective = DPO(policy, config)
     task = Training(
@@ -162,6 +166,7 @@ def run(config: Config) -> Path:
         held_out=[row for pair in training for row in (pair.chosen, pair.rejected)],
         reference=kl_monitor.reference,
         other_peaks=kl_monitor.peaks(),
+        best=BestWeights(policy, "eval/loss", True, "objective/kl", config.kl_budget) if config.kl_budget else None,
     )
 
     def evaluate(step: int) -> dict[str, Any]:

@@ -111,8 +111,11 @@ def fit(
         if task.best is not None:
             task.best.update(metrics, step)
         run.record(step, tokens_of(task.objective, elements), task.show, **metrics)
+        if task.best is not None and (reason := task.best.end_line(metrics)) is not None:
+            run.end(reason)
     if task.best is not None:
         task.best.restore()
+        run.log.info(f"weights of step {task.best.step} of {len(task.batches)} are saved")
     return True
 
 

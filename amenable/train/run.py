@@ -74,7 +74,7 @@ class Run:
         self.metrics: dict[str, Any] = {}
         self.guards = Guards(max_kl, max_kl_steps)
         self.rejected = RejectedRows(getattr(config, "max_bad_rows", DataOptions.max_bad_rows))
-        self.step, self.batch_rows = 0, list[int]()
+        self.step, self.batch_rows, self.ended = 0, list[int](), False
         self.longer, self.kept_step = False, 0
         self.schedule: Schedule | None = None
         self.runtime: Runtime | None = None
@@ -185,6 +185,8 @@ class Run:
                     stopping = stop.requested
                     if (save_steps and step % save_steps == 0 and step < total) or step == self.kept_step or stopping:
                         self.save(step, state)
+                    if self.ended:
+                        break
                     if stopping:
                         raise Interrupted(self.out, step)
             except BaseException:
@@ -203,6 +205,11 @@ class Run:
         fatal = self.guards.fatal(step, values)
         if fatal is not None:
             self.stop(*fatal)
+
+    def end(self, reason: str) -> None:
+        """End `steps` after the current one, as if it were the last, and log the reason."""
+        self.ended = True
+        self.log.info(reason)
 
     def note_batch(self, step: int, rows: Sequence[int]) -> None:
         """Note the rows of a step's batch for stopped.json: indices among the usable rows, in the order of the data."""

@@ -18,7 +18,7 @@ from amenable.models.decoder import Decoder
 from amenable.stages import dpo
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, loading
-from amenable.train.objective import accumulate
+from amenable.train.objective import accumulate, mean_stats
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.rankings import Pair, add_reference_logps, tokenize_pairs
 from amenable.train.runtime import DeviceOptions, Runtime
@@ -119,6 +119,37 @@ def test_a_policy_that_leaves_its_reference_is_stopped(config: dpo.Config, tmp_p
     assert not (short.out / "model.safetensors").exists()
     unmeasured = dpo.run(replace(short, out=tmp_path / "unmeasured", eval_prompts=0))
     assert "objective/kl" not in (unmeasured / "metrics.jsonl").read_text()
+
+
+def test_a_run_ends_at_its_kl_budget_with_the_best_weights_within_it(
+    config: dpo.Config,
+    words: Tokenizer,
+    runtime: Runtime,
+    rows_of: Callable,
+    tmp_path: Path,
+    run_in_two: Callable[[Any, Any, int], Path],
+) -> None:
+    free = replace(config, eval_steps=1, epochs=1, beta=0.01)
+    kls = [row["objective/kl"] for row in rows_of(dpo.run(replace(free, out=tmp_path / "free")))]
+    budget = (kls[3] + kls[4]) / 2
+    assert kls[:5] == sorted(kls[:5]) and len(kls) > 6
+    limited = replace(free, out=tmp_path / "limited", kl_budget=budget)
+    out = dpo.run(limited)
+    rows = rows_of(out)
+    assert [row["objective/kl"] for row in rows] == kls[:5] and (out / "finished.json").exists()
+    policy, _ = loading.load_policy(out, runtime)
+    reference, _ = loading.load_policy(config.model, runtime)
+    held_out = add_reference_logps(reference, dpo.read(config, words, 64)[1], runtime, config.max_tokens_per_pass)
+    loss = mean_stats(dpo.DPO(policy, limited), held_out, runtime, config.max_tokens_per_pass)["loss"]
+    assert loss == pytest.approx(min(row["eval/loss"] for row in rows[:4]), abs=1e-5)
+    parted = run_in_two(dpo, replace(limited, out=tmp_path / "parted"), 3)
+    assert (out / "model.safetensors").read_bytes() == (parted / "model.safetensors").read_bytes()
+
+
+def test_a_kl_budget_that_cannot_be_measured_is_refused(config: dpo.Config, tmp_path: Path) -> None:
+    for options in ({"eval_prompts": 0}, {"max_new_tokens": 64}):
+        with pytest.raises(InputError, match="--kl-budget has no held-out prompts to measure on"):
+            dpo.run(replace(config, out=tmp_path / "unmeasured", kl_budget=1.0, **options))
 
 
 def test_chosen_answers_that_become_unlikely_are_told_of(config: dpo.Config, rows_of: Callable, tmp_path: Path) -> None:

@@ -52,3 +52,26 @@ def test_nothing_measured_changes_nothing() -> None:
     again.load_state_dict(BestWeights(module, "eval/score").state_dict())
     again.restore()
     assert module.weight.item() == 7.0 and again.update({"eval/score": -100.0}, 1)
+
+
+def test_weights_beyond_the_kl_budget_are_not_kept() -> None:
+    module = linear(1.0)
+    best = BestWeights(module, "eval/score", kl="eval/kl", kl_budget=2.0)
+    for step, (value, score, kl) in enumerate([(2.0, 0.2, 1.0), (3.0, 0.9, 2.1), (4.0, 0.3, 1.9)], start=1):
+        torch.nn.init.constant_(module.weight, value)
+        metrics = {"eval/score": score, "eval/kl": kl}
+        assert best.update(metrics, step) == (step != 2)
+        assert (best.end_line(metrics) is not None) == (step == 2)
+    best.restore()
+    assert module.weight.item() == 4.0 and best.step == 3
+
+
+def test_the_first_weights_are_kept_where_no_evaluation_is_within_the_budget() -> None:
+    module = linear(1.0)
+    best = BestWeights(module, "eval/score", kl="eval/kl", kl_budget=2.0)
+    torch.nn.init.constant_(module.weight, 5.0)
+    metrics = {"eval/score": 1.0, "eval/kl": 2.5}
+    assert not best.update(metrics, 4)
+    assert "eval/kl is 2.5 nats, above --kl-budget 2: training ends; no evaluation was" in str(best.end_line(metrics))
+    best.restore()
+    assert module.weight.item() == 1.0
