@@ -62,6 +62,9 @@ def dispatch(arguments: list[str]) -> int:
 
         print(f"amenable {__version__}")
         return 0
+    if arguments[0] == "--print-completion":
+        print(completion_script(arguments[1:]), end="")
+        return 0
     name, rest = arguments[0], arguments[1:]
     commands = {command_of(file): package for package, files in command_files().items() for file in files}
     if name not in commands:
@@ -100,13 +103,35 @@ def overview() -> str:
     """Return the text of `amenable --help`: every command with the first line of its file."""
     lines = ["usage: amenable <command> [--option value ...] [--config file.yaml] [--debug]", ""]
     for package, files in command_files().items():
-        lines.append(PACKAGES[package])
-        for file in files:
-            docstring = ast.get_docstring(ast.parse(file.read_text("utf-8"))) or ""
-            lines.append(f"  {command_of(file):<13} {docstring.splitlines()[0] if docstring else ''}")
-        lines.append("")
+        lines += [PACKAGES[package], *(f"  {command_of(file):<13} {summary(file)}" for file in files), ""]
     lines.append("'amenable <command> --help' shows a command's options; each runs bare.")
+    lines.append("'amenable --print-completion bash' (zsh, fish) prints a script that completes them.")
     return "\n".join(lines)
+
+
+def summary(file: Path) -> str:
+    """Return the first line of a command's docstring."""
+    docstring = ast.get_docstring(ast.parse(file.read_text("utf-8"))) or ""
+    return docstring.splitlines()[0] if docstring else ""
+
+
+def completion_script(arguments: list[str]) -> str:
+    """Return the completion script for the shell that is named. InputError for another, or none."""
+    from amenable import completion
+
+    if len(arguments) != 1 or arguments[0] not in completion.SHELLS:
+        hint = f"name one: amenable --print-completion {completion.SHELLS[0]}"
+        raise InputError(f"shells with completion are {', '.join(completion.SHELLS)}", how=hint)
+    commands = [
+        completion.Command(
+            command_of(file),
+            summary(file),
+            tuple(completion.options_of(importlib.import_module(f"amenable.{package}.{file.stem}").Config)),
+        )
+        for package, files in command_files().items()
+        for file in files
+    ]
+    return completion.script(arguments[0], commands)
 
 
 def parse(config_class: type, arguments: list[str], program: str, description: str) -> Any:

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
-from amenable.train.runtime import DeviceOptions, processor_multiplies_bf16, start_runtime
+from amenable.train.runtime import DeviceOptions, processor_instructions, processor_name, start_runtime
 
 T = TypeVar("T")
 Precision = Literal["fp32", "bf16"]
@@ -38,15 +38,8 @@ def machine_line(threads: int) -> str:
 
 
 def processor() -> str:
-    """Return the processor's name, and that of its instructions for bf16."""
-    named = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="ignore") as file:
-            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    except OSError:
-        names = []
-    bf16 = "bf16" if processor_multiplies_bf16() else "no bf16"
-    return f"{names[0] if names else named} ({torch.backends.cpu.get_cpu_capability()}, {bf16} instructions)"
+    """Return the processor's name and instructions."""
+    return f"{processor_name()} ({processor_instructions()})"
 
 
 def alone(function: Callable[..., T], *arguments: Any) -> T | None:

@@ -18,6 +18,7 @@ LAYERS = {
     "seeds": -1,
     "renamed_options": -1,
     "model_folder": -1,
+    "completion": -1,
     "functional": 0,
     "models": 1,
     "text": 1,

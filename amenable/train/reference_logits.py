@@ -8,7 +8,6 @@ another suffix, since servers load every *.safetensors of a folder as weights.
 from __future__ import annotations
 
 import json
-import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from amenable.files import commit_file, temporary_path
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.models.layout import Layout
+from amenable.train.runtime import processor_name
 
 NAME = "probe.tensors"
 LENGTHS = (1, 4, 9, 16)
@@ -88,16 +88,6 @@ def environment(device: torch.device) -> dict[str, Any]:
         processor = f"{processor_name()}, {torch.backends.cpu.get_cpu_capability()}"
     threads = torch.get_num_threads()
     return {"torch": torch.__version__, "device": device.type, "processor": processor, "threads": threads}
-
-
-def processor_name() -> str:
-    """Return the processor's name from /proc/cpuinfo, or else from Python's `platform`."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def write(folder: Path, probe: Probe) -> None:

@@ -130,6 +130,22 @@ def processor_multiplies_bf16() -> bool:
     return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
+def processor_name() -> str:
+    """Return the processor's name from /proc/cpuinfo, or else from Python's `platform`."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def processor_instructions() -> str:
+    """Return torch's word for the processor's vectors, and whether it has instructions for bf16."""
+    bf16 = "bf16" if processor_multiplies_bf16() else "no bf16"
+    return f"{torch.backends.cpu.get_cpu_capability()}, {bf16} instructions"
+
+
 def keep_memory() -> None:
     """Make glibc keep large freed blocks: returning them costs page faults at every step."""
     set_heap(mmap_threshold=1 << 30, trim_threshold=2**31 - 1, top_pad=64 << 20)
