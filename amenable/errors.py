@@ -1,5 +1,6 @@
-"""Errors with a one-line message for the user: a mistake in the input, or an interrupted run."""
+"""Errors with a one-line message for the user: a mistake in the input, a reward that fails, or an interrupted run."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
@@ -13,6 +14,18 @@ class InputError(ValueError):
         self.what, self.where, self.how = what, where, how
         line = what if where is None else f"{where}: {what}"
         super().__init__(line if how is None else f"{line}; {how}")
+
+
+class RewardError(InputError):
+    """Failure of a reward while it scores: an exception, a hang, or scores that are none.
+
+    name: of the reward. rows: the completions that it was to score, each with its prompt, the prompt's columns, and
+    the scores of the rewards before it.
+    """
+
+    def __init__(self, error: InputError, name: str, rows: Sequence[Mapping[str, object]]):
+        super().__init__(error.what, error.where, error.how)
+        self.name, self.rows = name, rows
 
 
 class Interrupted(Exception):

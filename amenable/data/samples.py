@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ class Sample:
     ended: tuple[bool, ...]
     model: str | None = None
     kind: str = ""
+    meta: dict[str, Any] = field(default_factory=dict)
+    """the row's further columns"""
 
 
 def read_samples(file: Path) -> Iterator[tuple[int, Sample]]:
@@ -56,7 +58,7 @@ def sample_of(row: Record, id: str) -> Sample:
     completions = tuple(text_of(text, f"completion {i}") for i, text in enumerate(row["completions"], start=1))
     ended = ended_of(row.get("ended"), len(completions))
     model, topic = (text_of(row.get(name, ""), name) for name in ("model", "kind"))
-    return Sample(row.id(id), prompt, completions, ended, model or None, topic)
+    return Sample(row.id(id), prompt, completions, ended, model or None, topic, row.rest())
 
 
 def ended_of(value: Any, count: int) -> tuple[bool, ...]:

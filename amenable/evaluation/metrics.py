@@ -11,10 +11,12 @@ log n - (n - 1) / n than the policy it is picked from, which is added.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from amenable.data.types import Demonstration, Prompt, Text
 from amenable.evaluation.answering import Answer, LoadedModel, entropy
@@ -22,6 +24,7 @@ from amenable.evaluation.entries import ModelEntry
 from amenable.evaluation.preference import GoldCache, Row
 from amenable.functional.statistics import best_of_n_kl
 from amenable.rewards.functions import columns_of
+from amenable.rewards.options import RewardOptions
 from amenable.rewards.spec import Reward, Specs, load_reward
 from amenable.text.chat import render, render_prompt
 from amenable.text.tokenizer import Tokenizer
@@ -62,37 +65,58 @@ class Scorers:
         runtime: Runtime,
         max_tokens: int,
         bars: Bars = no_bars,
+        scoring: RewardOptions | None = None,
     ) -> Scorers:
         """Load a world, what the specs of a reward name, and the reference in a folder, those that are given."""
         gold = GoldCache(ClosedWorld.load(world)) if world is not None else None
-        loaded_reward = load_reward(reward, runtime, max_tokens) if reward else None
+        options = scoring or RewardOptions()
+        loaded_reward = load_reward(reward, runtime, max_tokens, options=options) if reward else None
         model = LoadedModel.load(ModelEntry("reference", reference), runtime) if reference is not None else None
         return cls(gold, loaded_reward, model, temperature, runtime, max_tokens, bars)
+
+    def require_columns(self, suites: Mapping[str, Sequence[Prompt]]) -> None:
+        """Require the columns that the reward needs in the rows of all suites' prompts."""
+        for name, prompts in suites.items():
+            if self.reward is not None:
+                self.reward.require_columns([prompt.meta for prompt in prompts], f"suite {name}")
 
 
 def measure(
     model: LoadedModel, prompts: Sequence[Prompt], answers: Sequence[Answer], temperature: float, scorers: Scorers
 ) -> list[Row]:
     """Return a row for each answer: text, ended, gold with its fields, reward, logp, kl; None where not applicable."""
-    rewards = compute_rewards(model, prompts, answers, scorers)
+    parts = compute_reward_parts(model, prompts, answers, scorers)
+    rewards = scorers.reward.total(parts).tolist() if scorers.reward is not None else [None] * len(answers)
     kls = compute_kls(model, prompts, answers, temperature, scorers)
     rows = []
-    for prompt, answer, reward, kl in zip(prompts, answers, rewards, kls, strict=True):
+    for i, (prompt, answer, reward, kl) in enumerate(zip(prompts, answers, rewards, kls, strict=True)):
         row: Row = {"text": answer.text, "ended": answer.ended}
         report = scorers.gold.report(prompt.id, row) if scorers.gold is not None else None
         row |= {"gold": report.gold if report else None, "reward": reward, "logp": answer.logp, "kl": kl}
-        rows.append({**row, **{name: getattr(report, name) if report else None for name in GOLD_FIELDS}})
+        row |= {name: getattr(report, name) if report else None for name in GOLD_FIELDS}
+        rows.append(
+            {**row, "rewards": {name: float(part[i]) for name, part in parts.items()}} if len(parts) > 1 else row
+        )
     return rows
 
 
 def compute_rewards(
     model: LoadedModel, prompts: Sequence[Prompt], answers: Sequence[Answer], scorers: Scorers
 ) -> list[float] | list[None]:
-    """Return the reward of every answer to its prompt, without the shots: reward models of a chat model's tokenizer
-    score the sampled ids, and everything else reads the text."""
+    """Return the reward of every answer to its prompt; None where there is no reward."""
+    if scorers.reward is None:
+        return [None] * len(answers)
+    return scorers.reward.total(compute_reward_parts(model, prompts, answers, scorers)).tolist()
+
+
+def compute_reward_parts(
+    model: LoadedModel, prompts: Sequence[Prompt], answers: Sequence[Answer], scorers: Scorers
+) -> dict[str, Tensor]:
+    """Return the scores [B] of answers to their prompts by each part of the reward, by name, without the shots: reward
+    models of a chat model's tokenizer score the sampled ids, and everything else reads the text."""
     reward, tokenizer = scorers.reward, model.tokenizer
     if reward is None:
-        return [None] * len(answers)
+        return {}
     rows = None
     if model.is_chat_model:
         encoded = [render_prompt(tokenizer, prompt.messages) for prompt in prompts]
@@ -100,7 +124,7 @@ def compute_rewards(
     columns = {**columns_of(prompts), "ended": [answer.ended for answer in answers]}
     messages, texts = [prompt.messages for prompt in prompts], [answer.text for answer in answers]
     bar = scorers.bars(f"{model.entry.name}: rewards")
-    return reward.total(reward.scores(messages, texts, columns, rows, tokenizer, bar, cut=True)).tolist()
+    return reward.scores(messages, texts, columns, rows, tokenizer, bar, cut=True)
 
 
 def masked_row(prompt_ids: list[int], ids: list[int], context: int | None = None) -> forward.Row:
@@ -154,6 +178,8 @@ def summarize(rows: Sequence[Row], prompts: Sequence[Prompt], scorers: Scorers) 
         "reward": mean([row["reward"] for row in rows]),
         "kl": mean([row["kl"] for row in rows]),
     }
+    for name in rows[0].get("rewards", {}) if rows else ():
+        metrics[f"rewards/{name}"] = mean([row["rewards"][name] for row in rows])
     if scorers.gold is None:
         return metrics
     reports = [scorers.gold.report(prompt.id, row) for prompt, row in zip(prompts, rows, strict=True)]

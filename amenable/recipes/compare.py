@@ -28,6 +28,7 @@ from amenable.recipes.reports import (
     diff_runs,
     provenance,
 )
+from amenable.rewards.options import RewardOptions, Scoring
 from amenable.rewards.spec import Specs
 from amenable.stages import evaluate
 from amenable.train import plan
@@ -59,9 +60,9 @@ class Config:
     world: Path | None = None
     """the closed world that knows the truth; by default the one behind both runs"""
     reward: Specs = ()
-    """scores the answers, and judges them where there is no world: a reward model's folder, FOLDER:LABEL of a
-    classifier, FILE.py:FUNCTION, length:4-30, ends, regex:PATTERN or an http address; several are added, each SPEC or
-    SPEC=WEIGHT"""
+    """scores the answers, and judges them where there is no world: a reward model's folder, FOLDER:LABEL,
+    FILE.py:FUNCTION, a rule or an http address; several are added, each SPEC or SPEC=WEIGHT"""
+    scoring: Scoring = field(default_factory=RewardOptions)
     max_prompts: int = 0
     """use only the first so many prompts or rankings; 0 uses all"""
     temperature: float = 1.0
@@ -226,6 +227,7 @@ def evaluation_config(a: Side, b: Side, data: Path, world: Path | None, config: 
         data=data,
         world=world,
         reward=config.reward,
+        scoring=config.scoring,
         lm_data=None if world is None else world / "text" / "validation.jsonl",
         reference="a",
         out=out,

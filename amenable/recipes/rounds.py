@@ -15,7 +15,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from amenable.errors import InputError
 from amenable.recipes import demo, rounds_labels, rounds_people, rounds_report
 from amenable.recipes.pipeline import StageRun, run_all, stage_runs
 from amenable.recipes.rounds_labels import Round, write_rows
+from amenable.rewards.options import RewardOptions, Scoring
 from amenable.rewards.spec import Specs, load_reward, spec_list
 from amenable.stages import annotate, evaluate, ppo, reward, sample
 from amenable.train import plan
@@ -48,9 +49,9 @@ class Config:
     people: bool = False
     """wait for rankings made on the labelling page, instead of simulating annotators"""
     judge: Specs = ()
-    """ranks instead of the world's annotators, by score: a reward model's folder, FOLDER:LABEL of a classifier,
-    FILE.py:FUNCTION, length:4-30, ends, regex:PATTERN or an http address; several are added, each SPEC or
-    SPEC=WEIGHT"""
+    """ranks instead of the world's annotators, by score: a reward model's folder, FOLDER:LABEL, FILE.py:FUNCTION, a
+    rule or an http address; several are added, each SPEC or SPEC=WEIGHT"""
+    scoring: Scoring = field(default_factory=RewardOptions)
     labels_db: Path | None = None
     """store of people's rankings; by default labels.db in the base run"""
     include_base_comparisons: Literal["people", "always", "never"] = "people"
@@ -129,7 +130,9 @@ def run(config: Config) -> Path:
     """Go through all rounds, compare their policies, and return the folder that holds them."""
     base = find(config)
     if config.judge:
-        load_reward(config.judge, start_runtime(DeviceOptions()))  # a wrong one is refused before any work
+        load_reward(
+            config.judge, start_runtime(DeviceOptions()), options=config.scoring
+        )  # a wrong one is refused before any work
     new_prompts(config.adaptive_rounds[0], config.rounds * config.pool_size, base, config)
     for turn in config.adaptive_rounds:
         begun = [turn] if turn.before else [turn, *config.one_shot]
@@ -222,6 +225,7 @@ def annotate_runs(turn: Round, samples: Sequence[StageRun], base: BaseRun, confi
         extra_data=tuple(others),
         world=None if config.judge else base.world,
         judge=config.judge,
+        scoring=config.scoring,
         validation_split=config.validation_split,
         agreement=0,
     )
@@ -310,8 +314,9 @@ def label_command(files: Sequence[Path], base: BaseRun, config: Config) -> str:
 def command_of(config: Config) -> str:
     """Return the command that goes on with these rounds, or repeats them."""
     words = ["amenable", "rounds"]
-    for option in fields(config):
-        name, value = option.name.replace("_", "-"), getattr(config, option.name)
+    options = [(option, config) for option in fields(config) if option.name != "scoring"]
+    for option, owner in [*options, *((option, config.scoring) for option in fields(config.scoring))]:
+        name, value = option.name.replace("_", "-"), getattr(owner, option.name)
         if isinstance(value, bool):
             words += [] if value == option.default else [f"--{name}" if value else f"--no-{name}"]
         elif value != option.default:

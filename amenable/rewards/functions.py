@@ -6,7 +6,7 @@ prompts: B conversations (tuples of `Message`); completions: B texts; columns: t
 values each, with `ended`, True for a completion that ended by itself. A function gets the columns that it names, or all
 of them by `**columns`.
 A user's function may take one (prompt, completion, ...) at a time, may be async (all calls are awaited together), and
-may return floats, numpy or torch scalars.
+may return floats, numpy or torch scalars. It is called in a thread, so that one that hangs can be left behind.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import importlib.util
 import inspect
 import math
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ RESERVED = {"prompt", "prompts", "completion", "completions", "ended"}
 """names of arguments: columns of these names are not handed over"""
 
 
-def load_function(file: Path, name: str) -> RewardFunction:
-    """Load the function `name` of a Python file. InputError where the file, or the function, cannot be used."""
+def load_function(file: Path, name: str) -> Callable[..., Any]:
+    """Load the function `name` of a Python file, as it is there. InputError where either cannot be used."""
     if not file.is_file():
         raise InputError("no such file", file, "name a Python file: --reward my_rewards.py:polite")
     spec = importlib.util.spec_from_file_location(f"reward_functions_{file.stem}", file)
@@ -54,12 +55,12 @@ def load_function(file: Path, name: str) -> RewardFunction:
         raise InputError(f"has no function '{name}'", file, f"did you mean '{near[0]}'?" if near else SIGNATURES)
     if not callable(function):
         raise InputError(f"'{name}' is {type(function).__name__}, not a function", file)
-    return checked(function, f"{file}:{name}")
+    return function
 
 
-def checked(function: Callable[..., Any], name: str) -> RewardFunction:
-    """Return a user's function with the common signature. Its exceptions and invalid scores become InputErrors, with
-    `name` as their place."""
+def checked(function: Callable[..., Any], name: str, timeout: float = math.inf) -> RewardFunction:
+    """Return a user's function with the common signature. Its exceptions, invalid scores and calls longer than
+    `timeout` seconds become InputErrors, with `name` as their place."""
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
@@ -75,10 +76,21 @@ def checked(function: Callable[..., Any], name: str) -> RewardFunction:
             calls = [{key: values[row] for key, values in by_row.items()} for row in range(len(completions))]
         else:
             calls = [given]
-        results = call_all(function, [arguments(parameters, call, name) for call in calls], name, single)
+        results = call_all(function, [arguments(parameters, call, name) for call in calls], name, single, timeout)
         return finite_scores(results if single else results[0], len(completions), name)
 
     return reward
+
+
+def required_columns(function: Callable[..., Any]) -> set[str]:
+    """Return the columns that a user's function cannot be called without."""
+    return required(inspect.signature(function).parameters) - RESERVED - {"id"}
+
+
+def required(parameters: Mapping[str, inspect.Parameter]) -> set[str]:
+    """Return the names of parameters without a default."""
+    variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return {k for k, p in parameters.items() if p.default is inspect.Parameter.empty and p.kind not in variadic}
 
 
 def arguments(parameters: Mapping[str, inspect.Parameter], given: dict[str, Any], name: str) -> dict[str, Any]:
@@ -87,50 +99,88 @@ def arguments(parameters: Mapping[str, inspect.Parameter], given: dict[str, Any]
         taken = given
     else:
         taken = {key: value for key, value in given.items() if key in parameters}
-    variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    required = {k for k, p in parameters.items() if p.default is inspect.Parameter.empty and p.kind not in variadic}
-    if missing := sorted(required - taken.keys()):
+    if missing := sorted(required(parameters) - taken.keys()):
         columns = ", ".join(sorted(given.keys() - RESERVED)) or "none"
         raise InputError(f"needs the column '{missing[0]}'", name, f"the data's further columns are: {columns}")
     return taken
 
 
-def call_all(function: Callable[..., Any], calls: Sequence[dict[str, Any]], name: str, single: bool) -> list[Any]:
-    """Call a function with each of `calls`, and await all results together. InputError for the first exception."""
-    results: list[Any] = []
-    for call in calls:
-        try:
-            results.append(function(**call))
-        except Exception as error:
-            results.append(error)
+def call_all(
+    function: Callable[..., Any],
+    calls: Sequence[dict[str, Any]],
+    name: str,
+    single: bool = False,
+    timeout: float = math.inf,
+) -> list[Any]:
+    """Call a function with each of `calls` in a thread, and await all results together. InputError for the first
+    exception, and for a call, or for results that are awaited, of more than `timeout` seconds."""
+    thread = CallThread(function, calls, timeout)
+    thread.start()
+    while thread.is_alive():
+        left = thread.begun + timeout - time.monotonic()
+        if left <= 0:
             break
-    if any(inspect.isawaitable(result) for result in results):
-        results = await_all(results)
+        thread.join(None if math.isinf(left) else left)
+    hangs = thread.is_alive()
+    results = thread.results if not hangs else [*thread.results, TimeoutError()]
     for row, result in enumerate(results, start=1):
         if isinstance(result, InputError):
             raise result
-        if isinstance(result, Exception):
-            row_name = f" for completion {row} of {len(calls)}" if single else ""
+        row_name = f" for completion {row} of {len(calls)}" if single else ""
+        if isinstance(result, TimeoutError) and (hangs or thread.cancelled):
+            where = line_of(thread.stack(), name) if hangs else name
+            problem = f"gave no score{row_name or 's'} within {timeout:g} s"
+            raise InputError(problem, where, "mend it, or raise --reward-timeout")
+        if isinstance(result, BaseException):
             raise InputError(f"raised {describe(result)}{row_name}", location_of(result, name)) from result
     return results
 
 
-def await_all(results: Sequence[Any]) -> list[Any]:
-    """Await all awaitable results together, with exceptions as results; in a thread where an event loop runs already,
-    as in a notebook."""
+class CallThread(threading.Thread):
+    """Calls of a function, one after another; what it returned, or raised, is in `results`."""
 
-    async def value_of(result: Any | Awaitable[Any]) -> Any:
-        return await result if inspect.isawaitable(result) else result
+    def __init__(self, function: Callable[..., Any], calls: Sequence[dict[str, Any]], timeout: float):
+        super().__init__(daemon=True)
+        self.function, self.calls, self.timeout = function, calls, timeout
+        self.results: list[Any] = []
+        self.begun = time.monotonic()
+        """the time at which the current call began"""
+        self.cancelled = False
+        """True where an awaited result took too long"""
 
-    async def gather() -> list[Any]:
+    def run(self) -> None:
+        for call in self.calls:
+            self.begun = time.monotonic()
+            try:
+                self.results.append(self.function(**call))
+            except BaseException as error:
+                self.results.append(error)
+                break
+        if any(inspect.isawaitable(result) for result in self.results):
+            self.begun = time.monotonic() + 1.0  # results that are awaited end by themselves at their timeout
+            try:
+                self.results = asyncio.run(self.gather(self.results))
+            except BaseException as error:
+                self.results = [error]
+
+    async def gather(self, results: Sequence[Any]) -> list[Any]:
+        """Await all awaitable results together, with exceptions as results."""
+
+        async def value_of(result: Any | Awaitable[Any]) -> Any:
+            if not inspect.isawaitable(result):
+                return result
+            try:
+                async with asyncio.timeout(None if math.isinf(self.timeout) else self.timeout) as limit:
+                    return await result
+            except TimeoutError:
+                self.cancelled |= limit.expired()
+                raise
+
         return await asyncio.gather(*map(value_of, results), return_exceptions=True)
 
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(gather())
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, gather()).result()
+    def stack(self) -> traceback.StackSummary:
+        """Return the calls that the thread is in."""
+        return traceback.extract_stack(sys._current_frames().get(self.ident or 0))
 
 
 def finite_scores(values: Any, count: int, name: str) -> list[float]:
@@ -173,6 +223,11 @@ def describe(error: BaseException) -> str:
 
 def location_of(error: BaseException, name: str | Path) -> str:
     """Return the name with the line of the user's file at which an exception was raised, if the traceback has one."""
+    return line_of(traceback.extract_tb(error.__traceback__), name)
+
+
+def line_of(frames: traceback.StackSummary, name: str | Path) -> str:
+    """Return the name with the innermost line of the user's file in some frames, if it is in them."""
     file = str(name).partition(".py:")[0].removesuffix(".py") + ".py"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(file)]
+    lines = [frame.lineno for frame in frames if frame.filename.endswith(file)]
     return f"{name}, line {lines[-1]}" if lines else str(name)

@@ -3,7 +3,7 @@
     runs/reward              a folder of a reward model
     classifier:positive      a folder of a sequence classifier: the logit of one of its labels
     my_rewards.py:polite     a function of a Python file (functions.py)
-    length:4-30              a rule: length, ends, regex, not (rules.py)
+    match:answer             a rule: match, number, format, json, length, characters, ends, regex, not (rules.py)
     http://127.0.0.1:9000/   an HTTP endpoint (remote.py)
 
     --reward runs/reward length:4-30=0.5
@@ -14,22 +14,24 @@ expression or address that ends so takes `=1` behind it. In Python a function, o
 
 from __future__ import annotations
 
+import difflib
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from amenable.data.types import Conversation
-from amenable.errors import InputError
-from amenable.rewards.functions import RewardFunction, checked, load_function
+from amenable.errors import InputError, RewardError
+from amenable.rewards.functions import RewardFunction, checked, load_function, required_columns
 from amenable.rewards.model import ModelReward
+from amenable.rewards.options import RewardOptions
 from amenable.rewards.remote import remote_reward
-from amenable.rewards.rules import is_rule, rule_reward
+from amenable.rewards.rules import is_rule, nearest_rule, parse_rule
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.forward import Row
 from amenable.train.loading import Base
@@ -42,7 +44,22 @@ if TYPE_CHECKING:
 else:
     Specs = tuple[str, ...]
 """type of an option that takes SPECs: words on the command line, and in Python functions and models too"""
-SPELLINGS = "a reward is a folder, FOLDER:LABEL, FILE.py:FUNCTION, length:4-30, ends, regex:PATTERN, or an http address"
+SPELLINGS = (
+    "a reward is a folder, FOLDER:LABEL, FILE.py:FUNCTION, a rule (match:COLUMN, number:COLUMN, format:TEMPLATE, json, "
+    "length:4-30, characters:1-500, ends, regex:PATTERN), or an http address"
+)
+
+
+DEFAULTS = RewardOptions()
+
+
+@runtime_checkable
+class Counts(Protocol):
+    """Reward function that counts what it does."""
+
+    def take_counts(self) -> dict[str, float]:
+        """Return the counts since the last call, by name."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -52,6 +69,10 @@ class Part:
     name: str
     function: RewardFunction
     weight: float = 1.0
+    columns: frozenset[str] = frozenset()
+    """columns of the prompts' rows that it needs"""
+    every_row: bool = False
+    """whether each row must have a value in them"""
 
 
 @dataclass(frozen=True)
@@ -78,12 +99,15 @@ class Reward:
     ) -> dict[str, Tensor]:
         """Return each part's unweighted scores [B], by name. With `rows` of ids that `tokenizer` wrote, models of the
         same tokenizer score these; all other parts read the texts. InputError for a row that is longer than a model's
-        context, unless it may be cut."""
+        context, unless it may be cut; RewardError where another part fails."""
         scores: dict[str, Tensor] = {}
         for part in self.parts:
             model = part.function
             if not isinstance(model, ModelReward):
-                values = model(prompts, completions, **columns)
+                try:
+                    values = model(prompts, completions, **columns)
+                except InputError as error:
+                    raise RewardError(error, part.name, rows_of(prompts, completions, columns, scores)) from error
                 scores[part.name] = torch.tensor(values, dtype=torch.float32)
                 continue
             own = rows if tokenizer is not None and model.reads(tokenizer) else None
@@ -95,6 +119,32 @@ class Reward:
         """Return the weighted sum [B] of the parts' scores, added in double precision."""
         terms = [part.weight * scores[part.name].double() for part in self.parts]
         return torch.stack(terms).sum(0).float()
+
+    def metrics(self, scores: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return mean and standard deviation of each part's scores [B], and what its function has counted since the
+        last call, such as programs that were killed; all under the name of the part."""
+        metrics: dict[str, float] = {}
+        for part in self.parts:
+            own = {"mean": float(scores[part.name].mean()), "std": float(scores[part.name].std(unbiased=False))}
+            if isinstance(part.function, Counts):
+                own |= part.function.take_counts()
+            metrics |= {f"rewards/{part.name}/{key}": value for key, value in own.items()}
+        return metrics
+
+    def require_columns(self, rows: Sequence[Mapping[str, Any]], data: str | Path | None = None) -> None:
+        """Require the columns that the parts need in rows of further columns. InputError for one that is missing."""
+        for part in self.parts:
+            for name in sorted(part.columns):
+                lacking = [number for number, row in enumerate(rows, start=1) if row.get(name) is None]
+                if len(lacking) < len(rows) and not (lacking and part.every_row):
+                    continue
+                problem = f"the reward '{part.name}' needs the column '{name}'"
+                if len(lacking) < len(rows):
+                    problem += f", and {len(lacking)} of {len(rows)} rows lack it, the first of them row {lacking[0]}"
+                known = dict.fromkeys(key for row in rows for key in row if key != name)
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean '{near[0]}'?" if near else f"further columns are: {', '.join(known) or 'none'}"
+                raise InputError(problem, data, hint)
 
     def fits(self, prompt: Conversation, completions: Sequence[str], ended: Sequence[bool] | None = None) -> bool:
         """Return True if these completions are within the context of every reward model among the parts."""
@@ -121,46 +171,81 @@ class Reward:
         return " ".join(weighted)
 
 
+def rows_of(
+    prompts: Sequence[Conversation],
+    completions: Sequence[str],
+    columns: Mapping[str, Sequence[Any]],
+    scores: Mapping[str, Tensor],
+) -> list[dict[str, Any]]:
+    """Return completions as rows of JSON, with their prompts, columns and scores by name."""
+    return [
+        {
+            "prompt": [{"role": turn.role, "content": turn.content} for turn in prompt],
+            "completion": completion,
+            **{name: values[i] for name, values in columns.items()},
+            "rewards": {name: round(float(values[i]), 4) for name, values in scores.items()},
+        }
+        for i, (prompt, completion) in enumerate(zip(prompts, completions))
+    ]
+
+
 def spec_list(specs: Specs) -> list[Spec]:
     """Return specs as a list; a single SPEC is a list of one."""
     return [specs] if isinstance(specs, (str, Path)) or callable(specs) else list(specs)
 
 
-def load_reward(specs: Specs, runtime: Runtime, max_tokens: int = 8192, base: Base | None = None) -> Reward:
+def load_reward(
+    specs: Specs,
+    runtime: Runtime,
+    max_tokens: int = 8192,
+    base: Base | None = None,
+    options: RewardOptions = DEFAULTS,
+) -> Reward:
     """Load everything that the specs name; reward models that are adapters on the model `base` share its weights.
     InputError for a missing file, function, label or server."""
     several = spec_list(specs)
     if not several:
         raise InputError("no reward is given", how=SPELLINGS)
-    parts = [load_part(spec, runtime, max_tokens, base) for spec in several]
+    parts = [load_part(spec, runtime, max_tokens, base, options) for spec in several]
     names = [part.name for part in parts]
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise InputError(f"the reward '{repeated}' is given twice", how="give it once, with a weight: SPEC=WEIGHT")
     return Reward(tuple(parts))
 
 
-def load_part(spec: Spec, runtime: Runtime, max_tokens: int, base: Base | None = None) -> Part:
+def load_part(spec: Spec, runtime: Runtime, max_tokens: int, base: Base | None, options: RewardOptions) -> Part:
     """Load one SPEC or SPEC=WEIGHT."""
     if not isinstance(spec, (str, Path)):
         name = getattr(spec, "__name__", type(spec).__name__)
-        return Part(name, spec if isinstance(spec, (ModelReward, Reward)) else checked(spec, name))
+        if isinstance(spec, (ModelReward, Reward)):
+            return Part(name, spec)
+        return Part(name, checked(spec, name, options.reward_timeout), 1.0, frozenset(required_columns(spec)))
     name, weight = split_weight(str(spec))
     before, _, last = name.rpartition(":")
     if is_rule(name):
-        function = rule_reward(name)
-    elif "://" in name:
-        function = remote_reward(name)
-    elif before.endswith(".py"):
+        rule = parse_rule(name)
+        return Part(name, rule, weight, frozenset({rule.column} if rule.column else ()), every_row=True)
+    if "://" in name:
+        return Part(name, remote_reward(name, options.reward_timeout), weight)
+    if before.endswith(".py"):
         function = load_function(Path(before), last)
-    elif before and not Path(name).exists() and Path(before).is_dir():
-        function = ModelReward.load(Path(before), runtime, last, max_tokens)
-    elif not Path(name).is_dir() and (before or name.endswith(".py")):
-        raise InputError(f"'{name}' is no reward", how=SPELLINGS)
-    elif not Path(name).exists():
+        return Part(
+            name, checked(function, name, options.reward_timeout), weight, frozenset(required_columns(function))
+        )
+    return Part(name, load_model(name, runtime, max_tokens, base), weight)
+
+
+def load_model(name: str, runtime: Runtime, max_tokens: int, base: Base | None) -> ModelReward:
+    """Load the reward model of a SPEC FOLDER or FOLDER:LABEL. InputError for anything else."""
+    before, _, last = name.rpartition(":")
+    if before and not Path(name).exists() and Path(before).is_dir():
+        return ModelReward.load(Path(before), runtime, last, max_tokens)
+    if not Path(name).is_dir() and (before or name.endswith(".py")):
+        near = nearest_rule(name)
+        raise InputError(f"'{name}' is no reward", how=f"did you mean '{near}'? {SPELLINGS}" if near else SPELLINGS)
+    if not Path(name).exists():
         raise InputError("no such model folder", name, f"make it with 'amenable reward'; {SPELLINGS}")
-    else:
-        function = ModelReward.load(Path(name), runtime, max_tokens=max_tokens, base=base)
-    return Part(name, function, weight)
+    return ModelReward.load(Path(name), runtime, max_tokens=max_tokens, base=base)
 
 
 def split_weight(spec: str) -> tuple[str, float]:
@@ -185,7 +270,10 @@ def reward_inputs(specs: Specs, name: str = "reward") -> dict[str, Path | None]:
 
 
 def path_of(name: str) -> Path | None:
-    """Return the folder or Python file that a SPEC without its weight names, None for rules and addresses."""
+    """Return the folder, Python file or schema that a SPEC without its weight names, None for other rules and
+    addresses."""
+    if name.startswith("json:"):
+        return Path(name.removeprefix("json:"))
     if is_rule(name) or "://" in name:
         return None
     before = name.rpartition(":")[0]

@@ -50,6 +50,8 @@ class Experience:
     """of the rollout, each once; the answers to a prompt are neighbours"""
     reward_scores: dict[str, Tensor] = field(default_factory=dict)
     """[B] unweighted scores of each part of the reward, by its name"""
+    reward_metrics: dict[str, float] = field(default_factory=dict)
+    """of each part of the reward"""
 
     def flat(self, chosen: Sequence[int], device: torch.device) -> dict[str, Tensor]:
         """Return `logps` and every column of the chosen answers' tokens, one answer after another, [M] each."""
@@ -85,8 +87,7 @@ def objective_metrics(experience: Experience, kl_coef: float) -> dict[str, float
         "completions/mean_length": float(rollout.lengths.float().mean()),
         "completions/clipped_ratio": float((~rollout.ended).float().mean()),
     }
-    if len(experience.reward_scores) > 1:
-        metrics |= {f"rewards/{name}/mean": float(part.mean()) for name, part in experience.reward_scores.items()}
+    metrics |= experience.reward_metrics
     if "values" in columns and "returns" in columns:
         explained = explained_variance(columns["values"], columns["returns"], mask)
         metrics["value/explained_variance"] = float(explained)
@@ -101,15 +102,20 @@ def mean_of(history: list[dict[str, float]]) -> dict[str, float]:
 
 
 def answer_rows(experience: Experience, decode: Callable[[list[int]], str]) -> list[dict[str, Any]]:
-    """Return a row for each answer of a rollout: text, ended, score (unclipped), KL in nats."""
+    """Return a row for each answer of a rollout: text, ended, score (unclipped), KL in nats; where the score is a sum,
+    its parts by name."""
     rollout = experience.rollout
     kls = masked_sum(rollout.logps - experience.columns["ref_logps"], rollout.mask, dim=1)
-    return [
+    rows: list[dict[str, Any]] = [
         {"completion": decode(response), "ended": ended, "score": round(score, 4), "kl": round(kl, 4)}
         for response, ended, score, kl in zip(
             rollout.completions, rollout.ended.tolist(), experience.raw_scores.tolist(), kls.tolist()
         )
     ]
+    if len(experience.reward_scores) > 1:
+        for i, row in enumerate(rows):
+            row["rewards"] = {name: round(float(part[i]), 4) for name, part in experience.reward_scores.items()}
+    return rows
 
 
 def sample_rows(experience: Experience, decode: Callable[[list[int]], str], count: int = 8) -> list[dict[str, Any]]:

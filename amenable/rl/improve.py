@@ -47,6 +47,7 @@ from amenable.train import first_batch, forward, loading, plan
 from amenable.train.best import BestWeights
 from amenable.train.checkpoint import Stateful
 from amenable.train.examples import RejectedRows, chunk_texts, fitting_prompts, keep_usable, raw_rows
+from amenable.train.failed_rewards import scoring
 from amenable.train.forward import Row
 from amenable.train.log import Bars, no_bars, tracked
 from amenable.train.objective import NextToken, Output, Stats, accumulate
@@ -89,7 +90,8 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
         seed_step(options.seed, step)
         places = order.step(step, options.prompts_per_step)
         run.note_batch(step, places)
-        experience = ask([prompts[i] for i in places], ("rollout", step), options.num_generations)
+        with scoring(run, state):
+            experience = ask([prompts[i] for i in places], ("rollout", step), options.num_generations)
         rounding = partial(measure_rounding, models, experience, options)
         if step == 1:
             require_at_reference(experience, models.runtime.tolerance, rounding)
@@ -100,12 +102,14 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
                 return run.out
         algorithm.estimate(experience, controller.value)
         metrics = objective_metrics(experience, controller.value)
-        monitor.before(step, controller.value)
+        with scoring(run, state):
+            monitor.before(step, controller.value)
         metrics |= update(algorithm, models, experience, raw, step, schedule(step), options, rounding, run.log.bar)
         controller.update(metrics["objective/kl"], options.samples)
         for name, optimizer in algorithm.optimizers.items():
             metrics |= optimizer.rates(NAMES[name][0])
-        metrics |= monitor.after(step, experience)
+        with scoring(run):
+            metrics |= monitor.after(step, experience)
         if best is not None:
             best.update(metrics, step)
         shown = ("objective/scores", "objective/kl", "eval/score")
@@ -127,6 +131,7 @@ def read(
         TokenizedPrompt(*pair)
         for pair in zip(*fitting_prompts(options.data, models.tokenizer, room, rejected=rejected))
     ]
+    models.reward.require_columns([each.prompt.meta for each in prompts], options.data)
     texts = keep_usable(sources.read_texts(options.ptx_data), rejected) if options.ptx_data and options.ptx_coef else []
     return prompts, chunk_texts(texts, models.tokenizer, context)
 
@@ -161,10 +166,11 @@ def collect_experience(
     ref_logps = forward.compute_logprobs(models.reference, rows, runtime, limit, options.temperature, bars("reference"))
     texts = [prompt.prompt for prompt in prompts]
     parts = score_rollout(models.reward, rollout, texts, models.tokenizer, bars("scores"))
+    reward_metrics = models.reward.metrics(parts)
     raw_scores, bound = models.reward.total(parts), options.score_clip or float("inf")
     scores = penalize_missing_eos(raw_scores.clamp(-bound, bound), rollout.ended, options.missing_eos_penalty)
     columns = {"ref_logps": pad_to_mask(ref_logps, rollout.mask)}
-    experience = Experience(rollout, raw_scores, scores, columns, texts, parts)
+    experience = Experience(rollout, raw_scores, scores, columns, texts, parts, reward_metrics)
     algorithm.look(experience, bars)
     return experience
 

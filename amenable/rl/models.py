@@ -49,7 +49,7 @@ def load_models(options: OnlineOptions, runtime: Runtime) -> Models:
     loading.add_adapters(policy, options.lora, options.seed, options.model, runtime, options.frozen_layers)
     reference = loading.load_reference(policy, options.model, runtime)
     base = Base(options.model, reference, options.lora.bits)
-    reward = load_reward(options.reward, runtime, options.max_tokens_per_pass, base)
+    reward = load_reward(options.reward, runtime, options.max_tokens_per_pass, base, options.scoring)
     frozen = (reference, *(model.model for model in reward.models))
     return Models(policy, reference, tokenizer, reward, runtime, frozen)
 

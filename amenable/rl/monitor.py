@@ -102,6 +102,11 @@ def make_monitor(
     if (options.keep_weights == "score" or options.kl_budget) and not held_out:
         option = "--kl-budget" if options.kl_budget else "--keep-weights score"
         raise InputError(f"{option} has nothing to answer", options.validation, "give shorter prompts")
+    eval_reward = load_eval_reward(options, models)
+    if eval_reward is not None:
+        eval_reward.require_columns([each.prompt.meta for each in prompts], options.data)
+    if held_out:
+        models.reward.require_columns([each.prompt.meta for each in held_out], options.validation)
     return Monitor(
         algorithm=algorithm,
         models=models,
@@ -110,7 +115,7 @@ def make_monitor(
         schedule=EvalSchedule(options.sample_steps, options.eval_steps, options.max_steps),
         traced=token_trace.evenly_spaced(prompts, options.num_traced_prompts),
         held_out=held_out,
-        eval_reward=load_eval_reward(options, models),
+        eval_reward=eval_reward,
         settings=token_trace.Settings(options.temperature, options.max_tokens_per_pass),
     )
 
@@ -129,7 +134,8 @@ def load_eval_reward(options: OnlineOptions, models: Models) -> Reward | None:
     """Load the reward that is not trained on; None where none is given."""
     specs = options.eval_reward_model
     base = Base(options.model, models.reference, options.lora.bits)
-    return load_reward(specs, models.runtime, options.max_tokens_per_pass, base) if specs else None
+    limit = options.max_tokens_per_pass
+    return load_reward(specs, models.runtime, limit, base, options.scoring) if specs else None
 
 
 def evaluate(

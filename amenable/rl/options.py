@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from amenable.rewards.options import RewardOptions, Scoring
 from amenable.rewards.spec import Specs
 from amenable.train import plan
 from amenable.train.defaults import FROM_MODEL, FromModel
@@ -20,10 +21,11 @@ class OnlineOptions(AdapterOptions):
     model: Path = Path("runs/sft")
     """policy and reference"""
     reward: Specs = ("runs/reward",)
-    """scores the answers: a reward model's folder, FOLDER:LABEL of a classifier, FILE.py:FUNCTION, length:4-30, ends,
-    regex:PATTERN or an http address; several are added, each SPEC or SPEC=WEIGHT"""
+    """scores the answers: a reward model's folder, FOLDER:LABEL, FILE.py:FUNCTION, a rule such as match:answer or
+    length:4-30, or an http address; several are added, each SPEC or SPEC=WEIGHT"""
     eval_reward_model: Specs = ()
     """another reward, not trained on: a warning is given where its score falls while the trained score rises"""
+    scoring: Scoring = field(default_factory=RewardOptions)
     data: Path = Path("runs/world/prompts/ppo.jsonl")
     """prompts: a file, or a folder of files"""
     validation: Path | None = None

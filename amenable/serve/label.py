@@ -22,6 +22,7 @@ from amenable.feedback import annotators, quality
 from amenable.feedback.queries import SCORED, Rule
 from amenable.feedback.store import Store
 from amenable.generation.sampling import Sampling
+from amenable.rewards.options import RewardOptions, Scoring
 from amenable.rewards.spec import Specs, load_reward, spec_list
 from amenable.seeds import derive_seed, mix
 from amenable.serve import security
@@ -64,14 +65,15 @@ class Config(PageOptions):
     """order of the tasks: as in the files, or by a rule of feedback/queries.py"""
     reward: Specs = ()
     """members of the ensemble for the rules disagreement, uncertainty and disagreement_coreset, each a SPEC: a reward
-    model's folder, FOLDER:LABEL of a classifier, FILE.py:FUNCTION, length:4-30, ends, regex:PATTERN or an http address;
-    SPEC=WEIGHT scales its scores"""
+    model's folder, FOLDER:LABEL of a classifier, FILE.py:FUNCTION, a rule or an http address; SPEC=WEIGHT scales its
+    scores"""
     answers: int = 6
     """K, the most answers in a ranking"""
     model: Path | None = None
     """model for suggestions to those who write; by default runs/demo/ppo, if it exists"""
     judge: Specs = ()
     """reward whose agreement with the annotators the owner's page shows, in the same grammar; several are added"""
+    scoring: Scoring = field(default_factory=RewardOptions)
     instructions: Path | None = None
     """Markdown file of instructions; without it the owner may edit them on the page"""
     gold_items: Path | None = None
@@ -137,7 +139,7 @@ def load_tasks(config: Config) -> list[Task]:
     rewards = []
     if rule in SCORED:
         runtime = start_runtime(config.device)
-        rewards = [load_reward(spec, runtime) for spec in spec_list(config.reward)]
+        rewards = [load_reward(spec, runtime, options=config.scoring) for spec in spec_list(config.reward)]
     tasks = read_tasks(config.data, config.tasks, config.answers, config.overlap, config.seed)
     if rule != "file":
         tasks = order_tasks(tasks, rule, rewards, config.seed)
@@ -179,7 +181,7 @@ def load_scorer(config: Config) -> quality.Score | None:
     """Return the judge's scores as a cached function; None without a judge."""
     if not config.judge:
         return None
-    reward = load_reward(config.judge, start_runtime(config.device))
+    reward = load_reward(config.judge, start_runtime(config.device), options=config.scoring)
     cache: dict[tuple[str, ...], list[float]] = {}
 
     def score(prompt: Sequence[dict[str, str]], completions: Sequence[str], ended: Sequence[bool]) -> list[float]:

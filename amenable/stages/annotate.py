@@ -14,9 +14,8 @@ Some of the training rankings can hold an empty answer, so that a reward model l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -24,14 +23,13 @@ from amenable.data.batches import shuffled
 from amenable.data.types import Ranking
 from amenable.errors import InputError
 from amenable.feedback.candidates import Candidates, add_empty, read_candidates
-from amenable.feedback.judges import from_scores
 from amenable.feedback.ranking_files import write_rankings, write_store
-from amenable.feedback.votes import model_columns
-from amenable.rewards.samples import score_samples
-from amenable.rewards.spec import Reward, Specs, load_reward, reward_inputs
+from amenable.rewards.options import RewardOptions, Scoring
+from amenable.rewards.rankings import rank_by_reward, ranking_of
+from amenable.rewards.spec import Specs, load_reward, reward_inputs
 from amenable.seeds import derive_seed, seeded_generator
 from amenable.train import plan
-from amenable.train.examples import keep_fitting
+from amenable.train.failed_rewards import scoring
 from amenable.train.log import Bars, Progress, no_bars, silent, tracked
 from amenable.train.run import Run
 from amenable.train.run_options import RunOptions
@@ -65,8 +63,9 @@ class Config(RunOptions):
     world: Path | None = None
     """the closed world whose annotators rank; runs/world where no judge is given"""
     judge: Specs = ()
-    """ranks instead, by score: a reward model's folder, FOLDER:LABEL of a classifier, FILE.py:FUNCTION, length:4-30,
-    ends, regex:PATTERN or an http address; several are added, each SPEC or SPEC=WEIGHT"""
+    """ranks instead, by score: a reward model's folder, FOLDER:LABEL, FILE.py:FUNCTION, a rule or an http address;
+    several are added, each SPEC or SPEC=WEIGHT"""
+    scoring: Scoring = field(default_factory=RewardOptions)
     out: Path = Path("runs/annotate")
     extra_data: tuple[Path, ...] = ()
     """more files of samples: answers to the same prompt id are ranked together"""
@@ -96,8 +95,11 @@ def run(config: Config) -> Path:
     run = Run(config.out, "annotate", config, inputs)
     if run.skip_finished():
         return run.out
-    reward = load_reward(config.judge, start_runtime(config.device)) if config.judge else None
+    runtime = start_runtime(config.device) if config.judge else None
+    reward = load_reward(config.judge, runtime, options=config.scoring) if runtime is not None else None
     candidates = read_candidates((config.data, *config.extra_data))
+    if reward is not None:
+        reward.require_columns([{"kind": row.kind, **row.meta} for row in candidates], config.data)
     world = ClosedWorld.load(config.world) if config.world is not None else None
     if world is not None:
         for row in candidates:
@@ -109,7 +111,8 @@ def run(config: Config) -> Path:
     if world is not None:
         rankings, facts = rank_by_annotators(splits, world, config, run.log.bar)
     elif reward is not None:
-        rankings = {name: rank_by_judge(name, rows, reward, run.log.bar(name)) for name, rows in splits.items()}
+        with scoring(run):
+            rankings = {name: rank_by_reward(name, rows, reward, run.log) for name, rows in splits.items()}
     write_store(run.out / "labels.db", [ranking for rows in rankings.values() for ranking in rows])
     untied = {name: [ranking for ranking in rows if len(set(ranking.ranks)) > 1] for name, rows in rankings.items()}
     for name, rows in untied.items():
@@ -170,18 +173,3 @@ def rank_all(
         ranks = world.rank(annotator, row.id, row.completions, row.ended, generator)
         rankings.append(ranking_of(row, ranks, annotator.name))
     return rankings
-
-
-def rank_by_judge(name: str, rows: Sequence[Candidates], reward: Reward, progress: Progress = silent) -> list[Ranking]:
-    """Rank the answers of each row by their scores. Rows that are longer than a model reads are left out."""
-    scores = score_samples(reward, rows, progress)
-    fitting = zip(*keep_fitting(name, rows, scores, "rankings", reward.context_length))
-    return [ranking_of(row, tuple(from_scores(values)), reward.name) for row, values in fitting]
-
-
-def ranking_of(row: Candidates, ranks: tuple[float, ...], annotator: str) -> Ranking:
-    """Make a ranking of a row's answers."""
-    meta: dict[str, Any] = {"ended": list(row.ended), "kind": row.kind}
-    if row.models:
-        meta |= model_columns(row.models)
-    return Ranking(row.prompt, row.completions, ranks, row.id, annotator, meta)

@@ -2,16 +2,15 @@
 
 For each model: gold and its parts where a world knows the truth, reward, KL to a reference, entropy, length, whether
 answers end; bits per byte of raw text, few-shot tasks by likelihood. For each pair of models: how often a judge prefers
-one, shown in both orders, ties half, with Wilson intervals. Much of a gain at temperature 1 can be mere sharpening, so
-both decodings are always shown, and a model can be sharpened to the entropy of another (`@entropy-of-ppo`). For other
-modifiers see evaluation/entries.py.
+one, shown in both orders, ties half, with Wilson intervals. A gain at temperature 1 can be mere sharpening, so both
+decodings are shown, and a model can be sharpened to another's entropy (@entropy-of-ppo; more in evaluation/entries.py).
 
 Reads model directories and prompts; writes evaluation.json and samples.jsonl (every prompt with every model's answer).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from amenable.data import sources
@@ -27,10 +26,12 @@ from amenable.evaluation.prompts import fitting_prompts, readers_of
 from amenable.evaluation.results import Results, write_results
 from amenable.evaluation.runner import Suites, evaluate_model, lm_metrics, plan_lines
 from amenable.generation.sampling import Sampling
+from amenable.rewards.options import RewardOptions, Scoring
 from amenable.rewards.spec import Specs, reward_inputs
 from amenable.train import defaults, loading, plan
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
 from amenable.train.examples import keep_usable
+from amenable.train.failed_rewards import scoring
 from amenable.train.run import Run
 from amenable.train.run_options import RunOptions
 from amenable.train.runtime import start_runtime
@@ -48,9 +49,8 @@ class Config(RunOptions):
     """Compare models on the same prompts."""
 
     models: tuple[str, ...] = ()
-    """name=folder of each model, or name=folder@modifier: @few-shot, @best-of-16, @temperature-0.6,
-    @entropy-of-NAME; by default those of base=runs/pretrain, sft=runs/sft, ppo=runs/ppo and dpo=runs/dpo that are
-    finished"""
+    """name=folder of each model, or name=folder@modifier: @few-shot, @best-of-16, @temperature-0.6, @entropy-of-NAME;
+    by default base=runs/pretrain, sft=runs/sft, ppo=runs/ppo and dpo=runs/dpo, those that are finished"""
     data: Path = Path("runs/world/prompts/test.jsonl")
     """prompts: a file, or a folder of files"""
     suites: tuple[str, ...] = ()
@@ -68,15 +68,14 @@ class Config(RunOptions):
     world: Path | None = None
     """the closed world that knows the truth about these prompts"""
     reward: Specs = ()
-    """scores the answers, and judges them where there is no world: a reward model's folder, FOLDER:LABEL of a
-    classifier, FILE.py:FUNCTION, length:4-30, ends, regex:PATTERN or an http address; several are added, each SPEC or
-    SPEC=WEIGHT"""
+    """scores the answers, and judges them where there is no world; SPECs as those of ppo, several are added"""
+    scoring: Scoring = field(default_factory=RewardOptions)
     lm_data: Path | None = None
     """raw text for bits per byte"""
     demonstrations: Path | None = None
     """conversations whose likelihood is measured"""
     reference: str = "sft"
-    """KL is measured to it: one of the models, or a folder; where it is neither, no KL is measured, and that is said"""
+    """KL is measured to it: one of the models, or a folder; where it is neither, no KL is measured"""
     out: Path = Path("runs/evaluate")
     max_prompts: int = 0
     """take only so many prompts of each suite; 0 takes all"""
@@ -135,7 +134,7 @@ def run(config: Config) -> Path:
     for folder in config.folders:
         loading.require_model(folder, "a training stage")
     limits = (config.temperature, runtime, config.max_tokens_per_pass)
-    scorers = Scorers.load(config.world, config.reward, config.reference_folder, *limits, run.log.bar)
+    scorers = Scorers.load(config.world, config.reward, config.reference_folder, *limits, run.log.bar, config.scoring)
     suites, generation = read(config, scorers, run), generation_settings(config, run)
     run.begin(runtime=runtime)
     for line in [*plan_lines(config.entries, suites, scorers, config.reference), by_default]:
@@ -150,7 +149,8 @@ def run(config: Config) -> Path:
             run.log.info(f"{entry.name}: at temperature {temperature:.3f} its entropy is that of {entry.entropy_of}")
         if str(entry.folder) not in results.known:
             results.known[str(entry.folder)] = lm_metrics(model, suites, scorers)
-        evaluated = evaluate_model(model, temperature, suites, generation, scorers)
+        with scoring(run):
+            evaluated = evaluate_model(model, temperature, suites, generation, scorers)
         for note in evaluated.notes:
             run.log.info(f"{entry.name}: {note}")
         results.add(entry, evaluated)
@@ -178,6 +178,7 @@ def read(config: Config, scorers: Scorers, run: Run) -> Suites:
         name: fitting_prompts(name, path, readers, config.max_new_tokens, run.rejected)[: config.max_prompts or None]
         for name, path in parse_suites(config.data, config.suites).items()
     }
+    scorers.require_columns(prompts)
     texts = keep_usable(sources.read_texts(config.lm_data), run.rejected) if config.lm_data else []
     conversations = config.demonstrations and sources.read_demonstrations(config.demonstrations)
     return Suites(

@@ -3,7 +3,7 @@
 Annotators compare them: Ouyang et al. (2022, section 3.5) showed K = 4 to 9 completions a prompt. Each completion has
 its own random numbers, so that it does not depend on what else is sampled with it.
 
-Reads a model and prompts; writes samples.jsonl: prompt, id, completions, ended, model.
+Reads a model and prompts; writes samples.jsonl: prompt, id, completions, ended, model, and the prompts' other columns.
 """
 
 from __future__ import annotations
@@ -107,12 +107,12 @@ def run(config: Config) -> Path:
 
 
 def row_of(prompt: Prompt, group: list[Completion], tokenizer: Tokenizer, config: Config) -> dict:
-    """Return the row of samples.jsonl of a prompt and its completions."""
+    """Return the row of samples.jsonl of a prompt and its completions, with the further columns of the prompt's row."""
     return {
+        **prompt.meta,
         "id": prompt.id,
         "prompt": [{"role": message.role, "content": message.content} for message in prompt.messages],
         "completions": [decode_completion(tokenizer, completion.ids) for completion in group],
         "ended": [completion.ended for completion in group],
         "model": str(config.model),
-        **{key: value for key, value in prompt.meta.items() if key == "kind"},
     }

@@ -10,7 +10,7 @@ Reads a base model and conversations; writes a published-format model directory 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -20,7 +20,8 @@ from amenable.data.batches import EpochBatches
 from amenable.data.types import Demonstration, Prompt, last_trained
 from amenable.generation.rollout import greedy
 from amenable.models.decoder import Decoder
-from amenable.rewards.on_rollout import total_score
+from amenable.rewards.on_rollout import score_rollout
+from amenable.rewards.options import RewardOptions, Scoring
 from amenable.rewards.spec import Reward, Specs, load_reward, reward_inputs
 from amenable.text.chat import render_prompt
 from amenable.text.tokenizer import Tokenizer
@@ -28,6 +29,7 @@ from amenable.train import defaults, first_batch, forward, loading, plan
 from amenable.train.best import BestWeights
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
 from amenable.train.examples import RejectedRows, fitting_conversations, read_splits
+from amenable.train.failed_rewards import scoring
 from amenable.train.fit import Training, fit
 from amenable.train.objective import NextToken
 from amenable.train.optimizer import Optimizer
@@ -63,9 +65,9 @@ class Config(OfflineOptions, AdapterOptions):
     keep_weights: Literal["last", "loss", "score"] = "last"
     """weights that are saved: those of the last epoch, of the lowest validation loss, or of the best score"""
     reward: Specs = ()
-    """scores greedy completions of validation prompts, for --keep-weights score: a reward model's folder, FOLDER:LABEL
-    of a classifier, FILE.py:FUNCTION, length:4-30, ends, regex:PATTERN or an http address; several are added, each
-    SPEC or SPEC=WEIGHT"""
+    """scores greedy completions of validation prompts, for --keep-weights score: a reward model's folder, FOLDER:LABEL,
+    FILE.py:FUNCTION, a rule or an http address; several are added, each SPEC or SPEC=WEIGHT"""
+    scoring: Scoring = field(default_factory=RewardOptions)
     reward_prompts: int = 100
     """validation prompts that are completed for --keep-weights score"""
     max_new_tokens: FromModel[int] = FROM_MODEL
@@ -93,7 +95,8 @@ def run(config: Config) -> Path:
     loading.fit_vocabulary(decoder, tokenizer, config.model)
     added = tokenizer.vocab_size - base_tokenizer.vocab_size
     loading.add_adapters(decoder, config.lora, config.seed, config.model, runtime, config.frozen_layers, added)
-    reward = load_reward(config.reward, runtime, config.max_tokens_per_pass) if config.reward else None
+    limit, given = config.max_tokens_per_pass, bool(config.reward)
+    reward = load_reward(config.reward, runtime, limit, options=config.scoring) if given else None
     context, (training, held_out) = decoder.config.context_length, read(config, run.rejected)
     training, rows = fitting_conversations("train", training, tokenizer, context, run.rejected, config.data)
     held_out, held_out_rows = fitting_conversations("validation", held_out, tokenizer, context, run.rejected)
@@ -149,6 +152,7 @@ def scored_prompts(
     prompts = [Prompt(row.messages[:-1], row.id, row.meta) for row in held_out]
     prompts = [prompt for prompt in prompts if len(render_prompt(tokenizer, prompt.messages)) <= room]
     plan.forbid(not prompts, f"no held-out prompt is within {room} tokens", "lower --max-new-tokens")
+    reward.require_columns([prompt.meta for prompt in prompts], config.validation or config.data)
     return prompts[: config.reward_prompts]
 
 
@@ -172,5 +176,7 @@ def evaluate(
         ids = [render_prompt(tokenizer, prompt.messages) for prompt in prompts]
         with runtime.autocast():
             rollout = greedy(decoder, ids, config.max_new_tokens, tokenizer.stop_ids, bars("answers"))
-        metrics["eval/score"] = float(total_score(reward, rollout, prompts, tokenizer, bars("rewards")).mean())
+        with scoring(run):
+            scores = score_rollout(reward, rollout, prompts, tokenizer, bars("rewards"))
+        metrics |= {"eval/score": float(reward.total(scores).mean()), **reward.metrics(scores)}
     return metrics

@@ -8,6 +8,7 @@ metrics.jsonl       a row a step; samples.jsonl: completions
 checkpoint-<n>/     state to resume exactly
 manifest.json       size and hash of every file of the finished run
 stopped.json        if a guard stopped the run: step, reason, and the rows of that batch
+failed_rollout.jsonl  if a reward failed: the completions that it was to score
 README.md           model card, and origin.json, if the run has made a model (train/model_card.py)
 finished.json       written last: seconds and final metrics; other commands read a run only once it exists
 .lock               process that works here
@@ -30,7 +31,7 @@ from amenable import __version__
 from amenable.errors import InputError, Interrupted
 from amenable.files import MANIFEST, WRITING, hash_of, remove_temporaries, sync_folder, write_manifest, write_text
 from amenable.model_folder import bases_of
-from amenable.train import checkpoint, prolong
+from amenable.train import checkpoint, failed_rewards, prolong
 from amenable.train.best import BestWeights
 from amenable.train.environment import record_environment
 from amenable.train.examples import RejectedRows
@@ -160,6 +161,7 @@ class Run:
             changes = ", ".join(f"{key} was {old.get(key)!r} and is {new[key]!r}" for key in differing)
             raise InputError(f"was begun with other options: {changes}", self.out, "repeat them, or give another --out")
         changed = [name for name, fact in self.lineage()["inputs"].items() if old_inputs.get(name) != fact]
+        changed = [name for name in changed if not failed_rewards.is_mended(self.out, self.inputs[name])]
         if changed:
             problem = f"was begun with other {', '.join(changed)}: the content has changed"
             raise InputError(problem, self.out, "restore it, or give another --out")
@@ -173,6 +175,8 @@ class Run:
         self.require_space(state, save_steps)
         if self.runtime is not None and (warning := record_environment(self.out, done + 1, self.runtime)):
             self.log.warn(warning)
+        for line in failed_rewards.clear(self.out, done, self.lineage()["inputs"]):
+            self.log.warn(line)
         (self.out / STOPPED).unlink(missing_ok=True)
         for holder in state.values():
             if isinstance(holder, Optimizer):

@@ -18,7 +18,7 @@ from amenable.train.runtime import Device, DeviceOptions
 
 MAY_CHANGE_ON_RESUME = (
     *("device", "checkpoint_activations", "save_steps", "keep_checkpoints", "max_bad_rows", "save_dtype"),
-    *("inspect_batch", "max_kl"),
+    *("inspect_batch", "max_kl", "scoring"),
 )
 """options that may change when a run resumes: they say where and how it computes, and not its result"""
 

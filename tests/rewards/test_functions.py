@@ -13,7 +13,7 @@ import torch
 
 from amenable.data.types import Message, Prompt
 from amenable.errors import InputError
-from amenable.rewards.functions import checked, columns_of, load_function
+from amenable.rewards.functions import checked, columns_of, load_function, required_columns
 
 PROMPTS = [(Message("user", text),) for text in ("one", "two", "three")]
 COMPLETIONS = ["a", "bb", "ccc"]
@@ -142,9 +142,9 @@ def test_functions_of_a_file(tmp_path: Path) -> None:
         "LIKED = 'b'\ndef polite(prompts, completions):\n    return [text.count(LIKED) for text in completions]\n"
         "def fails(completions):\n    return None.x\n"
     )
-    assert load_function(file, "polite")(PROMPTS, COMPLETIONS) == [0.0, 2.0, 0.0]
+    assert checked(load_function(file, "polite"), "polite")(PROMPTS, COMPLETIONS) == [0.0, 2.0, 0.0]
     with pytest.raises(InputError, match=r"mine\.py:fails, line 5: raised AttributeError"):
-        load_function(file, "fails")(PROMPTS, COMPLETIONS)
+        checked(load_function(file, "fails"), f"{file}:fails")(PROMPTS, COMPLETIONS)
     with pytest.raises(InputError, match=r"mine\.py: has no function 'pollite'; did you mean 'polite'\?"):
         load_function(file, "pollite")
     with pytest.raises(InputError, match=r"mine\.py: 'LIKED' is str, not a function"):
@@ -164,3 +164,49 @@ def test_a_file_that_cannot_be_imported(text: str, message: str, tmp_path: Path)
     (tmp_path / "mine.py").write_text(text)
     with pytest.raises(InputError, match=message):
         load_function(tmp_path / "mine.py", "f")
+
+
+def hangs(prompt: Any, completion: str) -> float:
+    time.sleep(10 if completion == "bb" else 0)
+    return 1.0
+
+
+async def hangs_async(prompt: Any, completion: str) -> float:
+    await asyncio.sleep(10 if completion == "bb" else 0)
+    return 1.0
+
+
+@pytest.mark.parametrize("function", [hangs, hangs_async])
+def test_a_call_that_hangs_is_left_behind(function: Callable[..., Any]) -> None:
+    begun = time.monotonic()
+    with pytest.raises(InputError, match=r"gave no score for completion 2 of 3 within 0.2 s; .*--reward-timeout"):
+        checked(function, "f", 0.2)(PROMPTS, COMPLETIONS)
+    assert time.monotonic() - begun < 5
+    assert checked(function, "f", 0.2)(PROMPTS[:1], COMPLETIONS[:1]) == [1.0]
+
+
+def test_a_batch_that_hangs_names_its_line(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text("import time\ndef f(completions):\n    time.sleep(10)\n")
+    reward = checked(load_function(tmp_path / "slow.py", "f"), f"{tmp_path}/slow.py:f", 0.2)
+    with pytest.raises(InputError, match=r"slow\.py:f, line 3: gave no scores within 0.2 s"):
+        reward(PROMPTS, COMPLETIONS)
+
+
+def test_a_function_that_ends_the_process_is_an_error() -> None:
+    with pytest.raises(InputError, match="f: raised SystemExit"):
+        checked(lambda completions: exit(0), "f")(PROMPTS, COMPLETIONS)
+
+
+def test_a_functions_own_timeout_is_an_exception_of_it() -> None:
+    async def gives_up(completion: str) -> float:
+        raise TimeoutError("the server is slow")
+
+    with pytest.raises(InputError, match="raised TimeoutError: the server is slow for completion 1 of 3"):
+        checked(gives_up, "f", 5.0)(PROMPTS, COMPLETIONS)
+
+
+def test_columns_that_a_function_needs() -> None:
+    def reward(completions: Any, id: Any, target: Any, hint: Any = None, **rest: Any) -> list[float]:
+        return []
+
+    assert required_columns(reward) == {"target"}

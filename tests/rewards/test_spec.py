@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from amenable.data.types import Message
-from amenable.errors import InputError
+from amenable.errors import InputError, RewardError
 from amenable.rewards.model import ModelReward
-from amenable.rewards.spec import load_reward, path_of, reward_inputs, split_weight
+from amenable.rewards.rules import parse_rule
+from amenable.rewards.spec import Part, Reward, load_reward, path_of, reward_inputs, split_weight
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.runtime import Runtime
 
@@ -107,7 +108,7 @@ def mistakes() -> Iterator[tuple[Any, str]]:
     yield "{tmp}/none:label", "none:label' is no reward; a reward is a folder"
     yield "{file}", r"mine\.py' is no reward; .* FILE\.py:FUNCTION"
     yield "{file}:word", r"mine\.py: has no function 'word'; did you mean 'words'\?"
-    yield "lenght:4-30", "'lenght:4-30' is no reward; .* length:4-30"
+    yield "lenght:4-30", "'lenght:4-30' is no reward; did you mean 'length:4-30'"
     yield "length:30-4", "no text has 30 to 4 words"
     yield "http://127.0.0.1:1/score", "127.0.0.1:1/score: cannot be reached"
     yield "file:///etc/passwd", "is no address of HTTP"
@@ -164,9 +165,55 @@ def test_room_is_that_of_every_model(judge: Path, make_scalar_model: Callable[..
 
 
 def test_inputs_for_the_lineage(judge: Path, functions: Path) -> None:
+    assert path_of("json:schema.json") == Path("schema.json") and path_of("json") is path_of("match:x") is None
     specs = [f"{judge}=2", "ends", f"{functions}:words", "http://h/x=1", lambda completions: completions]
     assert reward_inputs(specs) == {"reward 1": judge, "reward 2": functions}
     assert reward_inputs([str(judge)], "judge") == {"judge": judge}
     assert reward_inputs(str(judge)) == reward_inputs(judge) == {"reward": judge}
     assert reward_inputs(["ends"]) == {}
     assert path_of(f"{judge}:score") == judge and path_of("runs/none") == Path("runs/none")
+
+
+def test_columns_that_the_data_lacks_are_missed_before_any_work(functions: Path, runtime: Runtime) -> None:
+    functions.write_text("def near(completions, target):\n    return [0.0] * len(completions)\n")
+    rows: list[dict[str, Any]] = [{"answer": 1, "target": 2}, {"answer": None}, {}]
+    load_reward(f"{functions}:near", runtime).require_columns(rows)  # a function has None where a row lacks it
+    with pytest.raises(InputError, match=r"p.jsonl: .*near' needs the column 'target'; further columns are: none"):
+        load_reward(f"{functions}:near", runtime).require_columns([{}], "p.jsonl")
+    with pytest.raises(InputError, match=r"'match:answer' needs the column 'answer', and 2 of 3 rows lack it.* row 2"):
+        load_reward(["ends", "match:answer"], runtime).require_columns(rows)
+    with pytest.raises(InputError, match=r"'number:anwser:0.1' needs the column 'anwser'; did you mean 'answer'"):
+        load_reward("number:anwser:0.1", runtime).require_columns(rows)
+    load_reward(["ends", "match:answer"], runtime).require_columns(rows[:1])
+
+
+def test_a_part_that_fails_hands_on_what_it_was_to_score(functions: Path, runtime: Runtime) -> None:
+    functions.write_text("def bad(completion):\n    return float('nan')\n")
+    with pytest.raises(RewardError, match="scored completion 1 of 2 with nan") as failed:
+        load_reward(["ends", f"{functions}:bad"], runtime)(PROMPTS, COMPLETIONS, ended=ENDED, target=[3, 4])
+    assert failed.value.name == f"{functions}:bad" and failed.value.rows[1] == {
+        "prompt": [{"role": "user", "content": PROMPTS[1][0].content}],
+        "completion": COMPLETIONS[1],
+        "ended": False,
+        "target": 4,
+        "rewards": {"ends": 0.0},
+    }
+
+
+def test_metrics_are_each_parts_and_what_it_counts(runtime: Runtime) -> None:
+    class Counting:
+        calls = 0
+
+        def __call__(self, prompts: Any, completions: Any, **columns: Any) -> list[float]:
+            self.calls += 1
+            return [1.0, 3.0]
+
+        def take_counts(self) -> dict[str, float]:
+            count, self.calls = self.calls, 0
+            return {"calls": float(count)}
+
+    reward = Reward((Part("ends", parse_rule("ends")), Part("own", Counting())))
+    scores = reward.scores(PROMPTS, COMPLETIONS, {"ended": ENDED})
+    expected = {"rewards/ends/mean": 0.5, "rewards/ends/std": 0.5, "rewards/own/mean": 2.0, "rewards/own/std": 1.0}
+    assert reward.metrics(scores) == {**expected, "rewards/own/calls": 1.0}
+    assert reward.metrics(scores) == {**expected, "rewards/own/calls": 0.0}

@@ -206,7 +206,7 @@ def test_a_users_function_is_the_reward_on_the_command_line(
     assert cli.main([*arguments, "--reward", f"{tmp_path}/mine.py:short", "length:2-4=0.5"]) == 0
     row = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[0])
     names = [name for name in row if name.startswith("rewards/")]
-    assert len(names) == 2 and row["objective/scores"] == pytest.approx(
+    assert len(names) == 4 and row["objective/scores"] == pytest.approx(
         row[f"rewards/{tmp_path}/mine.py:short/mean"] + 0.5 * row["rewards/length:2-4/mean"], abs=1e-4
     )
     lineage = json.loads((tmp_path / "out" / "lineage.json").read_text())

@@ -1,0 +1,59 @@
+"""Rewards that fail during a run: their completions are kept for inspection, and the run stops until they are mended.
+
+failed_rollout.jsonl   the completions that the reward was to score, with prompts, columns, and the scores before it
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from amenable.errors import RewardError
+from amenable.files import write_text
+from amenable.train import checkpoint
+from amenable.train.log import as_lines
+
+if TYPE_CHECKING:
+    from amenable.train.run import Run
+
+FAILED_ROLLOUT = "failed_rollout.jsonl"
+
+
+@contextmanager
+def scoring(run: Run, state: Mapping[str, checkpoint.Stateful] | None = None) -> Iterator[None]:
+    """Stop the run where a reward fails in this context: write its completions to failed_rollout.jsonl, and save
+    `state`, if it is still that of the step before, as that step's checkpoint."""
+    try:
+        yield
+    except RewardError as error:
+        write_text(run.out / FAILED_ROLLOUT, as_lines(error.rows))
+        before = run.step - 1
+        if state is not None and before > 0 and before not in checkpoint.steps(run.out):
+            run.save(before, state)
+        where = f"{error.where}: " if error.where is not None else ""
+        hint = f"{error.how}; " if error.how else ""
+        run.stop(f"{where}{error.what}", f"{hint}its {len(error.rows)} completions are in {FAILED_ROLLOUT}")
+
+
+def is_mended(out: Path, file: Path) -> bool:
+    """Return True for an input that may differ from the run's record: a Python file of a reward that has failed."""
+    return file.suffix == ".py" and (out / FAILED_ROLLOUT).exists()
+
+
+def clear(out: Path, step: int, inputs: Mapping[str, Any]) -> list[str]:
+    """Remove failed_rollout.jsonl of a run that goes on after `step`, and record the reward files that were mended in
+    lineage.json, with the hash that each had up to that step. Returns warnings."""
+    if not (out / FAILED_ROLLOUT).exists():
+        return []
+    lineage = json.loads((out / "lineage.json").read_text("utf-8"))
+    old = lineage["inputs"]
+    mended = [name for name, fact in inputs.items() if name in old and old[name] != fact]
+    lineage["mended"] = [*lineage.get("mended", []), *({"name": name, "step": step, **old[name]} for name in mended)]
+    if mended:
+        lineage["inputs"] |= {name: inputs[name] for name in mended}
+        write_text(out / "lineage.json", json.dumps(lineage, indent=1))
+    (out / FAILED_ROLLOUT).unlink()
+    return [f"{inputs[name]['path']} has changed: steps up to {step} were scored as it was" for name in mended]
