@@ -44,6 +44,8 @@ class GenerationConfig:
     max_new_tokens: int = 64
     shots: tuple[Conversation, ...] = ()
     """conversations before the prompt of a few-shot model"""
+    instruction: str = ""
+    """follows the user's last words, in the prompts of an instructed model"""
     transcripts: Mapping[str, Transcript] = field(default_factory=dict)
     """raw-text formats of prompts to base models, by "zero-shot" and "few-shot"; by default user and assistant"""
     max_batch_size: int = 128
@@ -141,7 +143,15 @@ def prompt_ids(model: LoadedModel, prompt: Prompt, generation: GenerationConfig)
     """Return a prompt's ids for a model, and the number of shots dropped to leave room for an answer."""
     room = model.decoder.config.context_length - generation.max_new_tokens
     shots = generation.shots if model.entry.few_shot else ()
-    return prepend_shots(model.tokenizer, prompt.messages, shots, room, generation.transcript_for(model))
+    messages = append_instruction(prompt.messages, generation.instruction if model.entry.instructed else "")
+    return prepend_shots(model.tokenizer, messages, shots, room, generation.transcript_for(model))
+
+
+def append_instruction(messages: Conversation, instruction: str) -> Conversation:
+    """Return a prompt with an instruction after the words of its last message, a space between; "" changes nothing."""
+    if not instruction:
+        return messages
+    return (*messages[:-1], replace(messages[-1], content=f"{messages[-1].content} {instruction}"))
 
 
 def prepend_shots(

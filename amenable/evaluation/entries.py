@@ -2,6 +2,7 @@
 
 name=folder                    as it is
 name=folder@few-shot           with demonstrations as earlier turns
+name=folder@instructed         with an instruction after the user's last words
 name=folder@best-of-16         the best of 16 answers, by the reward model
 name=folder@temperature-0.6    sampled at this temperature
 name=folder@entropy-of-ppo     sampled at the temperature at which its entropy is that of the model `ppo`
@@ -21,7 +22,7 @@ from amenable.evaluation.load_answers import TEST
 
 DEFAULT_MODELS = ("base=runs/pretrain", "sft=runs/sft", "ppo=runs/ppo", "dpo=runs/dpo")
 """entries where none are given, those that have finished"""
-MODIFIERS = "@few-shot, @best-of-16, @temperature-0.6, @entropy-of-NAME"
+MODIFIERS = "@few-shot, @instructed, @best-of-16, @temperature-0.6, @entropy-of-NAME"
 EXAMPLE = "write name=folder, as in --models sft=runs/sft ppo=runs/ppo"
 
 
@@ -32,6 +33,7 @@ class ModelEntry:
     name: str
     folder: Path
     few_shot: bool = False
+    instructed: bool = False
     best_of: int = 1
     """answers sampled to each prompt, of which the best is evaluated"""
     temperature: float | None = None
@@ -53,8 +55,8 @@ class ModelEntry:
 def parse_modifier(modifier: str, entry: str) -> dict[str, Any]:
     """Return the fields that a modifier sets. Raises InputError for an unknown modifier or an impossible value."""
     kind, _, value = modifier.partition("-")
-    if modifier == "few-shot":
-        return {"few_shot": True}
+    if modifier in ("few-shot", "instructed"):
+        return {modifier.replace("-", "_"): True}
     if modifier.startswith("entropy-of-") and (name := modifier.removeprefix("entropy-of-")):
         return {"entropy_of": name}
     if modifier.startswith("best-of-") and (count := modifier.removeprefix("best-of-")).isdecimal() and int(count) > 1:
@@ -92,6 +94,17 @@ def parse_entries(texts: Sequence[str]) -> tuple[ModelEntry, ...]:
         if target.entropy_of is not None or target.best_of > 1:
             raise InputError(wrong, how="name a model that draws one answer at a known temperature")
     return entries
+
+
+def require_options(entries: Sequence[ModelEntry], reward: object, few_shot: Path | None, instruction: str) -> None:
+    """Raise InputError for an entry whose modifier needs an option that is not given."""
+    for entry in entries:
+        if entry.best_of > 1 and not reward:
+            raise InputError(f"nobody can tell the best of {entry.best_of}", entry.name, "name a --reward")
+        if entry.few_shot and few_shot is None:
+            raise InputError("a model @few-shot needs demonstrations", entry.name, "give --few-shot")
+        if entry.instructed and not instruction.strip():
+            raise InputError("a model @instructed needs an instruction", entry.name, 'give --instruction "..."')
 
 
 def default_models() -> tuple[str, ...]:

@@ -84,15 +84,19 @@ class Scorers:
 def measure(
     model: LoadedModel, prompts: Sequence[Prompt], answers: Sequence[Answer], temperature: float, scorers: Scorers
 ) -> list[Row]:
-    """Return a row for each answer: text, ended, gold with its fields, reward, logp, kl; None where not applicable."""
+    """Return a row for each answer: text, ended, gold with its fields, reward, logp, kl, ref_logp and tokens; None
+    where not applicable."""
     parts = compute_reward_parts(model, prompts, answers, scorers)
     rewards = scorers.reward.total(parts).tolist() if scorers.reward is not None else [None] * len(answers)
     kls = compute_kls(model, prompts, answers, temperature, scorers)
+    ref_logps = compute_reference_logps(model, prompts, answers, scorers)
     rows = []
-    for i, (prompt, answer, reward, kl) in enumerate(zip(prompts, answers, rewards, kls, strict=True)):
+    given = zip(prompts, answers, rewards, kls, ref_logps, strict=True)
+    for i, (prompt, answer, reward, kl, ref_logp) in enumerate(given):
         row: Row = {"text": answer.text, "ended": answer.ended}
         report = scorers.gold.report(prompt.id, row) if scorers.gold is not None else None
         row |= {"gold": report.gold if report else None, "reward": reward, "logp": answer.logp, "kl": kl}
+        row |= {"ref_logp": ref_logp, "tokens": len(answer.ids)}
         row |= {name: getattr(report, name) if report else None for name in GOLD_FIELDS}
         rows.append(
             {**row, "rewards": {name: float(part[i]) for name, part in parts.items()}} if len(parts) > 1 else row
@@ -135,21 +139,17 @@ def masked_row(prompt_ids: list[int], ids: list[int], context: int | None = None
 def compute_kls(
     model: LoadedModel, prompts: Sequence[Prompt], answers: Sequence[Answer], temperature: float, scorers: Scorers
 ) -> list[float] | list[None]:
-    """Return the KL to the reference along every answer, in nats, p at `temperature`; the reference sees no shots."""
-    reference, tokenizer = scorers.reference, model.tokenizer
-    if reference is None or not comparable(tokenizer, reference.tokenizer):
+    """Return the KL to the reference along every answer, in nats, p at `temperature`."""
+    reference = reference_of(model, scorers)
+    if reference is None:
         return [None] * len(answers)
-    contexts = (model.decoder.config.context_length, reference.decoder.config.context_length)
-    rows = [masked_row(answer.prompt_ids, answer.ids, contexts[0]) for answer in answers]
-    reference_rows = [
-        masked_row(render_prompt(tokenizer, prompt.messages), answer.ids, contexts[1])
-        for prompt, answer in zip(prompts, answers)
-    ]
+    context = model.decoder.config.context_length
+    rows = [masked_row(answer.prompt_ids, answer.ids, context) for answer in answers]
     kls = forward.compute_kls(
         model.decoder,
         reference.decoder,
         rows,
-        reference_rows,
+        reference_rows(reference, prompts, answers),
         scorers.runtime,
         scorers.max_tokens,
         temperature,
@@ -157,6 +157,31 @@ def compute_kls(
         progress=scorers.bars(f"{model.entry.name}: KL"),
     )
     return [float(kl.sum()) for kl in kls]
+
+
+def compute_reference_logps(
+    model: LoadedModel, prompts: Sequence[Prompt], answers: Sequence[Answer], scorers: Scorers
+) -> list[float] | list[None]:
+    """Return the log-probability of every answer under the reference at temperature 1, in nats."""
+    reference = reference_of(model, scorers)
+    if reference is None:
+        return [None] * len(answers)
+    rows, bar = reference_rows(reference, prompts, answers), scorers.bars(f"{model.entry.name}: likelihood")
+    logps = forward.compute_logprobs(reference.decoder, rows, scorers.runtime, scorers.max_tokens, progress=bar)
+    return [float(row.sum()) for row in logps]
+
+
+def reference_of(model: LoadedModel, scorers: Scorers) -> LoadedModel | None:
+    """Return the reference if it encodes prompts and answers as the model does, else None."""
+    reference = scorers.reference
+    return reference if reference is not None and comparable(model.tokenizer, reference.tokenizer) else None
+
+
+def reference_rows(reference: LoadedModel, prompts: Sequence[Prompt], answers: Sequence[Answer]) -> list[forward.Row]:
+    """Return the rows of answers to the reference: without shots and instruction."""
+    context = reference.decoder.config.context_length
+    encoded = [render_prompt(reference.tokenizer, prompt.messages) for prompt in prompts]
+    return [masked_row(ids, answer.ids, context) for ids, answer in zip(encoded, answers)]
 
 
 def comparable(ours: Tokenizer, theirs: Tokenizer) -> bool:
@@ -177,6 +202,7 @@ def summarize(rows: Sequence[Row], prompts: Sequence[Prompt], scorers: Scorers) 
         "ended": mean([row["ended"] for row in rows]),
         "reward": mean([row["reward"] for row in rows]),
         "kl": mean([row["kl"] for row in rows]),
+        "perplexity": perplexity(rows),
     }
     for name in rows[0].get("rewards", {}) if rows else ():
         metrics[f"rewards/{name}"] = mean([row["rewards"][name] for row in rows])
@@ -184,6 +210,12 @@ def summarize(rows: Sequence[Row], prompts: Sequence[Prompt], scorers: Scorers) 
         return metrics
     reports = [scorers.gold.report(prompt.id, row) for prompt, row in zip(prompts, rows, strict=True)]
     return {**metrics, **gold_figures(reports, [prompt.meta.get("kind", "") for prompt in prompts])}
+
+
+def perplexity(rows: Sequence[Row]) -> float | None:
+    """Return the perplexity of answers under the reference, exp(-sum log ref(y) / tokens); None without a reference."""
+    logps, tokens = [row["ref_logp"] for row in rows], sum(row["tokens"] for row in rows)
+    return math.exp(-math.fsum(logps) / tokens) if tokens and None not in logps else None
 
 
 def sampling_info(answers: Sequence[Answer], temperature: float) -> dict[str, Any]:

@@ -34,6 +34,7 @@ COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("follows", "follows", percent),
     ("reward", "reward", decimals(2)),
     ("kl", "KL", decimals(2)),
+    ("perplexity", "ppl", decimals(1)),
     ("length", "words", decimals(1)),
     ("ended", "ended", percent),
     ("entropy", "entropy", decimals(1)),

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from amenable.data import sources
-from amenable.errors import InputError
+from amenable.evaluation import entries as model_entries
 from amenable.evaluation.answering import GenerationConfig, LoadedModel, read_shots, sampling_temperature
 from amenable.evaluation.base_prompts import read_transcripts
-from amenable.evaluation.entries import ModelEntry, default_models, parse_entries, parse_suites, reference_folder
+from amenable.evaluation.entries import ModelEntry, default_models, parse_entries, parse_suites
 from amenable.evaluation.load_answers import TEST
 from amenable.evaluation.metrics import Scorers
 from amenable.evaluation.multiple_choice import read_tasks
@@ -28,7 +28,7 @@ from amenable.evaluation.runner import Suites, evaluate_model, lm_metrics, plan_
 from amenable.generation.sampling import Sampling
 from amenable.rewards.options import RewardOptions, Scoring
 from amenable.rewards.spec import Specs, reward_inputs
-from amenable.train import defaults, loading, plan
+from amenable.train import defaults, plan
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
 from amenable.train.examples import keep_usable
 from amenable.train.failed_rewards import scoring
@@ -49,8 +49,8 @@ class Config(RunOptions):
     """Compare models on the same prompts."""
 
     models: tuple[str, ...] = ()
-    """name=folder of each model, or name=folder@modifier: @few-shot, @best-of-16, @temperature-0.6, @entropy-of-NAME;
-    by default base=runs/pretrain, sft=runs/sft, ppo=runs/ppo and dpo=runs/dpo, those that are finished"""
+    """name=folder of each model, or name=folder@modifier: @few-shot, @instructed, @best-of-16, @temperature-0.6,
+    @entropy-of-NAME; by default base=runs/pretrain, sft=runs/sft, ppo=runs/ppo and dpo=runs/dpo, those finished"""
     data: Path = Path("runs/world/prompts/test.jsonl")
     """prompts: a file, or a folder of files"""
     suites: tuple[str, ...] = ()
@@ -59,6 +59,8 @@ class Config(RunOptions):
     """how the suites are answered; --data always both ways"""
     few_shot: Path | None = None
     """demonstrations that models @few-shot see before every prompt"""
+    instruction: str = ""
+    """follows the user's last words, in the prompts of models @instructed"""
     transcripts: Path | None = None
     """how base models are asked: rows with name (zero-shot or few-shot), user, assistant, end"""
     tasks: Path | None = None
@@ -91,15 +93,12 @@ class Config(RunOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        plan.require_at_least(1, self, "max_batch_size", "max_tokens_per_pass", "text_tokens", "best_of_prompts")
+        sizes = ("max_batch_size", "max_tokens_per_pass", "text_tokens", "best_of_prompts", "max_new_tokens")
+        plan.require_at_least(1, self, *sizes)
         plan.require_at_least(0, self, "max_prompts")
-        plan.require_at_least(1, self, "max_new_tokens")
-        if not Sampling(temperature=self.temperature).temperature:
-            raise InputError("temperature is 0", how="greedy answers are made anyway; give one for the sampled ones")
-        searches = any(entry.best_of > 1 for entry in self.entries)
-        plan.forbid(searches and not self.reward, "nobody can tell the best of n", "name a --reward")
-        prompted = any(entry.few_shot for entry in self.entries)
-        plan.forbid(prompted and self.few_shot is None, "a model @few-shot needs demonstrations", "give --few-shot")
+        greedy = not Sampling(temperature=self.temperature).temperature
+        plan.forbid(greedy, "temperature is 0", "greedy answers are made anyway; give one for the sampled ones")
+        model_entries.require_options(self.entries, self.reward, self.few_shot, self.instruction)
         parse_suites(self.data, self.suites)
 
     @property
@@ -109,7 +108,7 @@ class Config(RunOptions):
     @property
     def reference_folder(self) -> Path | None:
         """The folder of the model that KL is measured to."""
-        return reference_folder(self.reference, self.entries)
+        return model_entries.reference_folder(self.reference, self.entries)
 
     @property
     def folders(self) -> list[Path]:
@@ -131,8 +130,6 @@ def run(config: Config) -> Path:
     if run.skip_finished():
         return run.out
     runtime = start_runtime(config.device)
-    for folder in config.folders:
-        loading.require_model(folder, "a training stage")
     limits = (config.temperature, runtime, config.max_tokens_per_pass)
     scorers = Scorers.load(config.world, config.reward, config.reference_folder, *limits, run.log.bar, config.scoring)
     suites, generation = read(config, scorers, run), generation_settings(config, run)
@@ -196,5 +193,5 @@ def generation_settings(config: Config, run: Run) -> GenerationConfig:
     """Return the settings of generation, the same for all models."""
     shots = read_shots(config.shots, run.rejected) if config.shots is not None else ()
     transcripts = read_transcripts(config.transcripts) if config.transcripts is not None else {}
-    limits = (config.temperature, config.max_new_tokens)
-    return GenerationConfig(*limits, shots, transcripts, config.max_batch_size, config.seed, run.log.bar)
+    prompting = (config.temperature, config.max_new_tokens, shots, config.instruction, transcripts)
+    return GenerationConfig(*prompting, config.max_batch_size, config.seed, run.log.bar)

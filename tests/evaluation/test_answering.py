@@ -92,6 +92,18 @@ def test_shots_are_earlier_turns(bare: LoadedModel) -> None:
     assert plain.prompt_ids == render_prompt(bare.tokenizer, ASKED[0].messages)  # who is not few-shot sees none
 
 
+def test_an_instruction_follows_the_last_words_of_an_instructed_model_alone(sft: LoadedModel) -> None:
+    generation = replace(GENERATION, instruction="Be brief.")
+    instructed = replace(sft, entry=replace(sft.entry, instructed=True))
+    system = Message("system", "Hello.")
+    prompt = Prompt((system, Message("user", "Ann?"), Message("assistant", "Yes."), Message("user", "Why?")), id="1")
+    longer = (*prompt.messages[:-1], Message("user", "Why? Be brief."))
+    answers = [generate_answers(model, [prompt], generation)[0][0] for model in (instructed, sft)]
+    assert [answer.prompt_ids for answer in answers] == [
+        render_prompt(sft.tokenizer, messages) for messages in (longer, prompt.messages)
+    ]
+
+
 def test_a_base_model_is_asked_in_the_manner_of_its_text(bare: LoadedModel, sft: LoadedModel) -> None:
     forum, desk = Transcript("Post:", "Reply:", "\n"), Transcript("Visitor:", "Clerk:", "\n")
     generation = replace(GENERATION, shots=SHOTS[:1], transcripts={"zero-shot": forum, "few-shot": desk})

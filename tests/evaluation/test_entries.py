@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 
 from amenable.errors import InputError
-from amenable.evaluation.entries import ModelEntry, default_models, parse_entries, parse_suites, reference_folder
+from amenable.evaluation.entries import (
+    ModelEntry,
+    default_models,
+    parse_entries,
+    parse_suites,
+    reference_folder,
+    require_options,
+)
 
 
 @pytest.mark.parametrize(
@@ -15,6 +22,7 @@ from amenable.evaluation.entries import ModelEntry, default_models, parse_entrie
         ("a=runs/x=1", ModelEntry("a", Path("runs/x=1"))),
         ("a=runs@home/sft", ModelEntry("a", Path("runs@home/sft"))),
         ("prompted=runs/base@few-shot", ModelEntry("prompted", Path("runs/base"), few_shot=True)),
+        ("brief=runs/sft@instructed", ModelEntry("brief", Path("runs/sft"), instructed=True)),
         ("best=runs/sft@best-of-16", ModelEntry("best", Path("runs/sft"), best_of=16)),
         ("cold=runs@home/sft@temperature-0.6", ModelEntry("cold", Path("runs@home/sft"), temperature=0.6)),
         ("sharp=runs/sft@entropy-of-ppo-kl", ModelEntry("sharp", Path("runs/sft"), entropy_of="ppo-kl")),
@@ -30,7 +38,9 @@ def test_an_entry_names_a_model_and_how_it_is_asked(entry: str, meant: ModelEntr
     + ["temperature--1", "entropy-of-", "entropy", "like-", ""],
 )
 def test_an_unknown_way_to_ask_is_refused_with_those_that_are_known(modifier: str) -> None:
-    with pytest.raises(InputError, match=f"'@{modifier}' in .* known are @few-shot, @best-of-16, @temperature-0.6"):
+    with pytest.raises(
+        InputError, match=f"'@{modifier}' in .* known are @few-shot, @instructed, @best-of-16, @temperature-0.6"
+    ):
         ModelEntry.parse(f"a=runs/sft@{modifier}")
 
 
@@ -92,3 +102,19 @@ def test_suites_have_names_of_their_own() -> None:
     for texts, message in ((["a"], "not a suite: 'a'"), (["=x"], "not a suite: '=x'"), (["a=x", "a=y"], "two suites")):
         with pytest.raises(InputError, match=message):
             parse_suites(Path("p"), texts)
+
+
+@pytest.mark.parametrize(
+    ("modifier", "problem"),
+    [
+        ("best-of-4", "a: nobody can tell the best of 4; name a --reward"),
+        ("few-shot", "a: a model @few-shot needs demonstrations; give --few-shot"),
+        ("instructed", 'a: a model @instructed needs an instruction; give --instruction "..."'),
+    ],
+)
+def test_an_entry_needs_the_option_of_its_modifier(modifier: str, problem: str) -> None:
+    entries = parse_entries([f"a=x@{modifier}"])
+    with pytest.raises(InputError) as error:
+        require_options(entries, (), None, " ")
+    assert str(error.value) == problem
+    require_options(entries, ("ends",), Path("shots.jsonl"), "Be brief.")

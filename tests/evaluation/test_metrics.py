@@ -16,6 +16,7 @@ from amenable.evaluation.metrics import (
     add_best_of_n_kl,
     comparable,
     compute_kls,
+    compute_reference_logps,
     compute_rewards,
     demonstration_metrics,
     mean,
@@ -102,6 +103,18 @@ def test_shots_are_part_of_the_policy_and_not_of_the_reference(sft: LoadedModel,
     assert kl == pytest.approx(kl_by_hand(answer.prompt_ids, plain, answer.ids, sft, 1.0), abs=1e-4) and kl > 0
 
 
+def test_likelihood_under_the_reference_is_that_of_the_plain_prompt(sft: LoadedModel, by: Scorers) -> None:
+    instructed = replace(sft, entry=replace(sft.entry, instructed=True))
+    answers = [group[0] for group in generate_answers(instructed, QUESTIONS, replace(GENERATION, instruction="Ann?"))]
+    plain = [render_prompt(sft.tokenizer, prompt.messages) for prompt in QUESTIONS]
+    rows = [(ids + a.ids, [False] * len(ids) + [True] * len(a.ids)) for ids, a in zip(plain, answers)]
+    by_hand = [float(logps.sum()) for logps in forward.compute_logprobs(sft.decoder, rows, sft.runtime, 1000)]
+    assert compute_reference_logps(instructed, QUESTIONS, answers, by) == pytest.approx(by_hand)
+    longer = [(a.prompt_ids + a.ids, [False] * len(a.prompt_ids) + [True] * len(a.ids)) for a in answers]
+    own = [float(logps.sum()) for logps in forward.compute_logprobs(sft.decoder, longer, sft.runtime, 1000)]
+    assert own != pytest.approx(by_hand)
+
+
 def test_models_that_write_other_ids_have_no_divergence(
     bare: LoadedModel, sft: LoadedModel, other_judge: Path, by: Scorers
 ) -> None:
@@ -138,7 +151,7 @@ def test_rows_say_all_that_is_known_of_an_answer(sft: LoadedModel, by: Scorers) 
         assert row["reward"] == pytest.approx(reward_of(by, ids), abs=1e-5)
         assert (row["text"], row["ended"], row["logp"]) == (answer.text, answer.ended, answer.logp)
         assert row["gold"] is None and {row[name] for name in GOLD_FIELDS} == {None}
-    assert list(rows[0]) == ["text", "ended", "gold", "reward", "logp", "kl", *GOLD_FIELDS]
+    assert list(rows[0]) == ["text", "ended", "gold", "reward", "logp", "kl", "ref_logp", "tokens", *GOLD_FIELDS]
 
 
 def test_functions_and_models_of_other_tokenizers_read_the_answers(
@@ -190,8 +203,12 @@ def test_summary_is_the_mean(by: Scorers) -> None:
         {"text": "a b c", "ended": True, "reward": 1.0, "kl": 2.0},
         {"text": "a", "ended": False, "reward": -2.0, "kl": 3.0},
     ]
+    logps = [(-6.0, 3), (-1.0, 1)]
+    rows = [{**row, "ref_logp": logp, "tokens": tokens} for row, (logp, tokens) in zip(rows, logps)]
     figures = summarize(rows, QUESTIONS[:2], by)
-    assert figures == {"length": 2.0, "ended": 0.5, "reward": -0.5, "kl": 2.5}
+    perplexity = pytest.approx(math.exp(7 / 4))
+    assert figures == {"length": 2.0, "ended": 0.5, "reward": -0.5, "kl": 2.5, "perplexity": perplexity}
+    assert summarize([{**rows[0], "ref_logp": None}, rows[1]], QUESTIONS[:2], by)["perplexity"] is None
     assert mean([1.0, None]) is None and mean([]) is None
 
 

@@ -12,7 +12,16 @@ def vote(a: str, b: str, wins: float, judges: str = "heldout", decoding: str = "
     return {"a": a, "b": b, "decoding": decoding, "judges": judges, "wins": wins, "low": 0.6, "high": 0.7, "n": 40}
 
 
-SFT = {"gold": -0.24, "reward": 0.061, "kl": 0.0, "length": 14.02, "ended": 1.0, "bpb": 0.59, "text_bits": [1, 2]}
+SFT = {
+    "gold": -0.24,
+    "reward": 0.061,
+    "kl": 0.0,
+    "perplexity": 5.23,
+    "length": 14.02,
+    "ended": 1.0,
+    "bpb": 0.59,
+    "text_bits": [1, 2],
+}
 PPO = {"gold": None, "reward": 1.0, "kl": None, "length": 10.0, "ended": 0.5, "bpb": 0.6}
 EVALUATION = {
     "models": {"sft": {**SFT, "greedy": {**SFT, "reward": 0.2}}, "ppo": {**PPO, "greedy": None}},
@@ -28,10 +37,10 @@ def rows(evaluation: dict[str, Any]) -> list[list[str]]:
 
 def test_every_model_has_a_row_a_decoding_and_every_measure_a_column() -> None:
     assert rows(EVALUATION) == [
-        ["model", "answers", "gold", "reward", "KL", "words", "ended", "bits/byte"],
-        ["sft", "sampled", "-0.24", "0.06", "0.00", "14.0", "100%", "0.590"],
-        ["ppo", "sampled", "–", "1.00", "–", "10.0", "50%", "0.600"],
-        ["sft", "greedy", "-0.24", "0.20", "0.00", "14.0", "100%", "0.590"],
+        ["model", "answers", "gold", "reward", "KL", "ppl", "words", "ended", "bits/byte"],
+        ["sft", "sampled", "-0.24", "0.06", "0.00", "5.2", "14.0", "100%", "0.590"],
+        ["ppo", "sampled", "–", "1.00", "–", "–", "10.0", "50%", "0.600"],
+        ["sft", "greedy", "-0.24", "0.20", "0.00", "5.2", "14.0", "100%", "0.590"],
     ]
 
 

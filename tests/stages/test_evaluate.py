@@ -275,8 +275,9 @@ def test_models_are_named_with_their_folders() -> None:
     ("wrong", "told"),
     [
         ({"models": ("runs/x",)}, "not a model: 'runs/x'; write name=folder"),
-        ({"models": ("a=x@best-of-4",)}, "nobody can tell the best of n"),
+        ({"models": ("a=x@best-of-4",)}, "nobody can tell the best of 4"),
         ({"models": ("a=x@few-shot",)}, "a model @few-shot needs demonstrations; give --few-shot"),
+        ({"models": ("a=x@instructed",)}, "a model @instructed needs an instruction; give --instruction"),
         ({"suites": ("more",)}, "not a suite: 'more'; write name=path"),
         ({"suites": ("test=x",)}, "two suites are called 'test'"),
         ({"suites": ("more=x", "more=y")}, "two suites are called 'more'"),
