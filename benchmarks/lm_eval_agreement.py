@@ -5,7 +5,9 @@
 
 lm_eval's `hf` opens the model's folder; its `local-completions` asks `amenable serve` (fp32), once by ids and once by
 text. `hf` begins a text with BOS where the tokenizer does so, and so does the server with a text, but ids are taken as
-they are: by ids lm_eval needs `add_bos_token=True`. Nothing is fetched: the task is written here.
+they are: by ids lm_eval needs `add_bos_token=True`. A model with a chat template is also asked in its format: by ids,
+which lm_eval renders, and by messages (`local-chat-completions`, texts alone, since a chat has no likelihoods). Nothing
+is fetched: the task is written here.
 """
 
 from __future__ import annotations
@@ -65,21 +67,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         write_tasks(work / "tasks")
-        hf = evaluate(options.peer, work, "hf", f"pretrained={folder},dtype=float32", 1)
+        names, agreed = tuple(TASKS), True
+        plain = f"pretrained={folder},dtype=float32"
+        hf = evaluate(options.peer, work, "hf", plain, names)
         runtime = start_runtime(DeviceOptions(device="cpu", precision="fp32"))
         model = load_model(folder, runtime, "m")
         ours = serve.make_scheduler(model, max_batch_size=32, max_queue=64)
-        ways = {"ids": "add_bos_token=True", "text": "tokenized_requests=False"}
-        agreed = True
+        chat = "chat_template" in json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
         with serving(app_state.ServedModel(model, ours)) as url:
             usual = f"model=m,base_url={url}/v1/completions,tokenizer={folder},tokenizer_backend=huggingface"
-            length = f"max_length={model.decoder.config.context_length}"
-            for way, option in ways.items():
-                results = evaluate(options.peer, work, "local-completions", f"{usual},{length},{option}", 4)
-                for task in TASKS:
-                    differences = compare(hf[task], results[task])
+            usual = f"{usual},max_length={model.decoder.config.context_length}"
+            by_ids, by_text = f"{usual},add_bos_token=True", f"{usual},tokenized_requests=False"
+            ways = [
+                ("by ids", hf, "local-completions", by_ids, names),
+                ("by text", hf, "local-completions", by_text, names),
+            ]
+            if chat:
+                rendered = evaluate(options.peer, work, "hf", f"{plain},add_bos_token=False", names, chat=True)
+                messages = f"model=m,base_url={url}/v1/chat/completions"
+                ways.append(("in the chat format by ids", rendered, "local-completions", usual, names))
+                ways.append(("by messages", rendered, "local-chat-completions", messages, ("amenable_texts",)))
+            for way, expected, kind, model_options, tasks in ways:
+                in_chat = expected is not hf
+                results = evaluate(options.peer, work, kind, model_options, tasks, 1 if in_chat else 4, in_chat)
+                for task in tasks:
+                    differences = compare(expected[task], results[task])
                     agreed = agreed and not differences
-                    print(f"{task} by {way}: {'; '.join(differences) or 'as by transformers'}", flush=True)
+                    print(f"{task} {way}: {'; '.join(differences) or 'as by transformers'}", flush=True)
         ours.close()
     return 0 if agreed else 1
 
@@ -95,17 +109,19 @@ def write_tasks(folder: Path) -> None:
         (folder / f"{name}.yaml").write_text(json.dumps({"task": name, **files, **settings}), "utf-8")
 
 
-def evaluate(peer: Path, work: Path, model: str, options: str, batch: int) -> dict[str, list[Any]]:
+def evaluate(
+    peer: Path, work: Path, model: str, options: str, tasks: Sequence[str], batch: int = 1, chat: bool = False
+) -> dict[str, list[Any]]:
     """Run lm_eval. By task: of every row the log-likelihoods and whether they are greedy, or the text."""
     out = Path(tempfile.mkdtemp(dir=work))
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(work / "cache"), "TOKENIZERS_PARALLELISM": "false"}
     command = [str(peer), "-m", "lm_eval", "run", "--model", model, "--model_args", options, "--device", "cpu"]
-    command += ["--include_path", str(work / "tasks"), "--tasks", ",".join(TASKS), "--batch_size", str(batch)]
-    command += ["--output_path", str(out), "--log_samples"]
+    command += ["--include_path", str(work / "tasks"), "--tasks", ",".join(tasks), "--batch_size", str(batch)]
+    command += ["--output_path", str(out), "--log_samples", *(["--apply_chat_template"] if chat else [])]
     done = subprocess.run(command, env={**os.environ, **offline}, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"lm_eval failed:\n{done.stderr[-2000:]}")
-    return {task: answers_of(next(out.rglob(f"samples_{task}_*.jsonl"))) for task in TASKS}
+    return {task: answers_of(next(out.rglob(f"samples_{task}_*.jsonl"))) for task in tasks}
 
 
 def answers_of(samples: Path) -> list[Any]:

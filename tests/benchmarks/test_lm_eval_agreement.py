@@ -30,10 +30,13 @@ def stand_in(folder: Path, differs: str = "") -> Path:
     return peer
 
 
-def test_two_ways_that_find_the_same_agree(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert agreement.main(["--model", str(base), "--peer", str(stand_in(tmp_path))]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line for line in lines if line.endswith(": as by transformers")] and len(lines) == 4
+def test_ways_that_find_the_same_agree(
+    base: Path, assistant: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for model, count in ((base, 4), (assistant, 7)):  # a model with a chat template is also asked in its format
+        assert agreement.main(["--model", str(model), "--peer", str(stand_in(tmp_path))]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == count and all(line.endswith(": as by transformers") for line in lines)
 
 
 def test_another_likelihood_is_told_by_its_row(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,7 +50,7 @@ def test_a_peer_that_fails_is_told_with_its_last_words(tmp_path: Path) -> None:
     broken.write_text("#!/bin/sh\necho no such module >&2; exit 3\n", "utf-8")
     broken.chmod(0o755)
     with pytest.raises(SystemExit, match="no such module"):
-        agreement.evaluate(broken, tmp_path, "hf", "", 1)
+        agreement.evaluate(broken, tmp_path, "hf", "", ("amenable_texts",))
 
 
 def test_numbers_agree_within_the_tolerance_and_flags_and_texts_exactly() -> None:
