@@ -71,6 +71,7 @@ def plan_lines(entries: Sequence[ModelEntry], suites: Suites, scorers: Scorers, 
     widths = ", ".join(f"{name} ±{half_width(n):.1%} ({n} prompts)" for name, n in sizes.items())
     lines = [f"{work}; {scorers.runtime.describe()}"]
     lines += [f"95 % interval of a preference or a rate, at most: {widths}"]
+    lines += scorers.reward.notes if scorers.reward is not None else []
     if scorers.gold is None and scorers.reward is None:
         lines += ["no judge of the answers: give --reward, or the --world that the prompts are from"]
     if scorers.reference is None:

@@ -4,6 +4,7 @@
     classifier:positive      a folder of a sequence classifier: the logit of one of its labels
     my_rewards.py:polite     a function of a Python file (functions.py)
     match:answer             a rule: match, number, format, json, length, characters, ends, regex, not (rules.py)
+    code:tests               code by its tests, in a sandbox (code.py)
     http://127.0.0.1:9000/   an HTTP endpoint (remote.py)
 
     --reward runs/reward length:4-30=0.5
@@ -27,11 +28,13 @@ from torch import Tensor
 
 from amenable.data.types import Conversation
 from amenable.errors import InputError, RewardError
+from amenable.rewards.code import code_reward
 from amenable.rewards.functions import RewardFunction, checked, load_function, required_columns
 from amenable.rewards.model import ModelReward
 from amenable.rewards.options import RewardOptions
 from amenable.rewards.remote import remote_reward
 from amenable.rewards.rules import is_rule, nearest_rule, parse_rule
+from amenable.rewards.sandbox import Limits
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.forward import Row
 from amenable.train.loading import Base
@@ -46,7 +49,7 @@ else:
 """type of an option that takes SPECs: words on the command line, and in Python functions and models too"""
 SPELLINGS = (
     "a reward is a folder, FOLDER:LABEL, FILE.py:FUNCTION, a rule (match:COLUMN, number:COLUMN, format:TEMPLATE, json, "
-    "length:4-30, characters:1-500, ends, regex:PATTERN), or an http address"
+    "length:4-30, characters:1-500, ends, regex:PATTERN), code:COLUMN, or an http address"
 )
 
 
@@ -73,6 +76,8 @@ class Part:
     """columns of the prompts' rows that it needs"""
     every_row: bool = False
     """whether each row must have a value in them"""
+    note: str = ""
+    """line for the log of a run"""
 
 
 @dataclass(frozen=True)
@@ -130,6 +135,11 @@ class Reward:
                 own |= part.function.take_counts()
             metrics |= {f"rewards/{part.name}/{key}": value for key, value in own.items()}
         return metrics
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines for the log of a run."""
+        return [part.note for part in self.parts if part.note]
 
     def require_columns(self, rows: Sequence[Mapping[str, Any]], data: str | Path | None = None) -> None:
         """Require the columns that the parts need in rows of further columns. InputError for one that is missing."""
@@ -225,6 +235,10 @@ def load_part(spec: Spec, runtime: Runtime, max_tokens: int, base: Base | None, 
     if is_rule(name):
         rule = parse_rule(name)
         return Part(name, rule, weight, frozenset({rule.column} if rule.column else ()), every_row=True)
+    if name.startswith("code:"):
+        column, limits = name.removeprefix("code:"), Limits(options.code_timeout, options.code_memory)
+        reward, note = code_reward(column, options.allow_code_execution, limits, options.code_workers)
+        return Part(name, reward, weight, frozenset({column}), every_row=True, note=note)
     if "://" in name:
         return Part(name, remote_reward(name, options.reward_timeout), weight)
     if before.endswith(".py"):
@@ -274,7 +288,7 @@ def path_of(name: str) -> Path | None:
     addresses."""
     if name.startswith("json:"):
         return Path(name.removeprefix("json:"))
-    if is_rule(name) or "://" in name:
+    if is_rule(name) or "://" in name or name.startswith("code:"):
         return None
     before = name.rpartition(":")[0]
     return Path(before) if before and not Path(name).exists() else Path(name)

@@ -105,6 +105,8 @@ def run(config: Config) -> Path:
         for row in candidates:
             world.truth(row.id)  # every prompt must be the world's own
     run.begin()
+    for note in reward.notes if reward is not None else []:
+        run.log.info(note)
     splits = split(candidates, config)
     rankings: dict[str, list[Ranking]] = {}
     facts: dict[str, float] = {}

@@ -116,6 +116,7 @@ def run(config: Config) -> Path:
         plan=[
             f"{len(rows)} conversations x {config.epochs} epochs / {config.batch_size} a step = {schedule}",
             by_default,
+            *(reward.notes if reward is not None else []),
         ],
         train_mode=True,
         show=("loss", "eval/loss", "eval/score"),
