@@ -1,4 +1,4 @@
-# make demo: the whole method in miniature    make test: the suite    make check: format, lint, types
+# make demo: the whole method in miniature    make real: a real chat model to one's taste    make test: the suite    make check: format, lint, types
 # make bench: speed and memory beside a peer    make bench-speed: ours alone
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +7,12 @@ READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-slow check bench bench-peers bench-vllm bench-llamacpp bench-lm-eval bench-speed bench-labelling clean
+.PHONY: demo real test test-slow check bench bench-peers bench-vllm bench-llamacpp bench-lm-eval bench-speed bench-labelling clean
+
+# a real chat model aligned to a taste of one's own, in 20 minutes
+real: $(READY)
+	$(BIN)/amenable get smollm2
+	$(BIN)/amenable real $(ARGS)
 
 demo: $(READY)
 	$(BIN)/amenable demo $(ARGS)
@@ -60,7 +65,7 @@ bench-labelling: $(READY_DEV)
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) "$$(grep '^torch==' constraints.txt)"
-	$(PIP) -e ".[serve]"
+	$(PIP) -e ".[serve,gguf]"
 	touch $(READY)
 
 # tests, checks and benchmarks need the dev extra too

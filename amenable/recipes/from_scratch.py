@@ -44,7 +44,7 @@ class Config:
 
     data: Path = Path("data")
     """folder with books, speeches, dolly, hh_rlhf and (for bits per byte) wikitext2"""
-    out: Path = Path("runs/real")
+    out: Path = Path("runs/from-scratch")
     minutes: float = 15.0
     """time to use; the number of steps of each stage follows from the speed measured here"""
     model: str = "tiny"

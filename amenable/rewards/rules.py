@@ -8,6 +8,7 @@ match:COLUMN          its answer is the column's, both normalized (rewards/answe
 number:COLUMN         its number is the column's, to a relative 1e-6; number:COLUMN:0.01 to one per cent
 format:<a>...</a>     it is these tags and texts, each once and in this order; ... is any text
 json                  it is JSON and nothing else; json:SCHEMA.json also keeps that JSON schema
+ended:RULE            the rule is kept, and it ended by itself, as in ended:length:4-30
 not:RULE              the rule is not kept, as in not:regex:\bI think\b
 
 A column that is a list holds several right answers.
@@ -27,11 +28,11 @@ from amenable.data.files import read_text
 from amenable.errors import InputError
 from amenable.rewards.answers import matches, same_number
 
-KINDS = ("ends", "length", "characters", "regex", "match", "number", "format", "json", "not")
+KINDS = ("ends", "length", "characters", "regex", "match", "number", "format", "json", "ended", "not")
 RANGE = re.compile(r"(\d*)-(\d*)")
 SPELLINGS = (
     "rules are length:MIN-MAX, characters:MIN-MAX, ends, regex:PATTERN, match:COLUMN, number:COLUMN, "
-    "format:<a>...</a>, json, json:SCHEMA.json, and not: before one"
+    "format:<a>...</a>, json, json:SCHEMA.json, and not: or ended: before one"
 )
 
 
@@ -68,9 +69,11 @@ def parse_rule(spec: str) -> Rule:
     """Parse a rule. InputError for an unknown kind, a range without numbers, a pattern that `re` refuses, a template
     without tags, and a schema that is none."""
     kind, _, value = spec.partition(":")
-    if kind == "not" and is_rule(value):
+    if kind in ("not", "ended") and is_rule(value):
         inner = parse_rule(value)
-        return Rule(lambda *row: not inner.keeps(*row), inner.column)
+        if kind == "not":
+            return Rule(lambda *row: not inner.keeps(*row), inner.column)
+        return Rule(lambda text, ended, column: ended and inner.keeps(text, ended, column), inner.column)
     if kind == "ends" and not value:
         return Rule(lambda text, ended, _: ended)
     if kind == "length":

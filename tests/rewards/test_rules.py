@@ -26,6 +26,7 @@ ENDED = [True, False, True, False]
         (r"not:regex:^one", [1, 0, 0, 1]),
         ("regex:a:b|two", [0, 0, 1, 0]),
         ("not:not:ends", [1, 0, 1, 0]),
+        ("ended:not:regex:^one", [1, 0, 0, 0]),
         ("characters:1-5", [0, 1, 0, 0]),
         ("characters:-3", [1, 1, 0, 0]),
     ],

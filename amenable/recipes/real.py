@@ -1,0 +1,224 @@
+"""Align a real chat model to a taste of one's own, on a laptop, in minutes.
+
+    prompts -> sample -> annotate -> reward, dpo, ppo, rloo (adapters, within a KL budget) -> evaluate -> report
+
+The default taste is counted by a rule, so that no judge can be disputed: an answer that ends by itself and has 4 to 30
+words. The model learns to stop, not to know more, and the report says so. Beside the policies stand the model as it
+was, the model with an instruction in its prompt, and the best of n of its answers. Any reward can be the taste.
+
+Reads a chat model's folder and prompts (900 questions are in the package); writes the stages' run directories,
+report.json and report.html.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from amenable.data import sources
+from amenable.data.batches import shuffled
+from amenable.data.types import Prompt
+from amenable.models.lora import LoraOptions
+from amenable.recipes.from_scratch import write_once
+from amenable.recipes.pipeline import StageRun, run_all, stage_runs
+from amenable.recipes.reports import taste_page
+from amenable.rewards.spec import Specs, load_reward
+from amenable.stages import annotate, dpo, evaluate, ppo, reward, rloo, sample
+from amenable.stages.sample import SamplingOptions
+from amenable.train import loading, plan
+from amenable.train.optimizer import OptimizerConfig
+from amenable.train.runtime import DeviceOptions, start_runtime
+
+QUESTIONS = Path(__file__).parent / "questions.jsonl"
+"""900 questions with reference answers"""
+BRIEF = "ended:length:4-30"
+"""the default taste: an answer that ends by itself and has 4 to 30 words"""
+SIZES = {"test": 120, "validation": 48, "train": 240}
+"""prompts of each split, and their order in the shuffled file"""
+TEMPERATURE, LENGTH = 0.8, 64
+"""of all answers: sampling temperature, maximum length in tokens"""
+BEST_OF = 16
+
+
+@dataclass(frozen=True)
+class Config:
+    """Align a chat model to a taste, compare the ways to do it, and report."""
+
+    model: Path = Path("models/smollm2")
+    """folder of a chat model; `amenable get smollm2` makes the default"""
+    taste: Specs = (BRIEF,)
+    """scores answers: a rule, FILE.py:FUNCTION, a folder of a reward model, judge:FILE.txt or an http address; several
+    are added, each SPEC or SPEC=WEIGHT; by default answers that end by themselves and have 4 to 30 words"""
+    instruction: str = "Answer in one short sentence."
+    """asks for the same in the prompt, as the baseline to beat; "" leaves this baseline out"""
+    data: Path | None = None
+    """prompts: a file, or a folder of files, with a person's answers in the column `reference` if there are any; by
+    default the 900 questions of the package"""
+    out: Path = Path("runs/real")
+    kl_budget: float = 5.0
+    """nats an answer that a policy may be away from the model"""
+    seed: int = 0
+    seeds: int = 1
+    """runs, each with a seed, prompts to train on and prompts to evaluate on of its own; 3 take about an hour"""
+    size: Literal["real", "smoke"] = "real"
+    """smoke: a minute or two, to see that everything works; its policies learn next to nothing"""
+
+    def __post_init__(self) -> None:
+        plan.require_at_least(1, self, "seeds")
+        plan.require_at_least(0, self, "seed")
+        plan.require_above_zero(self, "kl_budget")
+
+    @property
+    def roots(self) -> dict[int, Path]:
+        """The folder of each seed's run."""
+        if self.seeds == 1:
+            return {self.seed: self.out}
+        return {seed: self.out / f"seed-{seed}" for seed in range(self.seed, self.seed + self.seeds)}
+
+
+def run(config: Config) -> Path:
+    """Run every stage for every seed, write the report, and return the folder that holds them."""
+    loading.require_model(config.model, "amenable get smollm2")
+    load_reward(config.taste, start_runtime(DeviceOptions()))  # InputError for a taste that cannot score
+    data = config.data or QUESTIONS
+    prompts = read_prompts(data)
+    for seed, root in config.roots.items():
+        write_prompts(root / "prompts", prompts, data, seed - config.seed)
+    runs = [each for seed, root in config.roots.items() for each in stages(root, seed, config)]
+    run_all(runs if config.size == "real" else [shrink(each) for each in runs])
+    return taste_page.write(config.out, list(config.roots.values()), settings(config))
+
+
+def settings(config: Config) -> taste_page.Settings:
+    """Return what the report says of the configuration."""
+    taste = [str(spec) for spec in (config.taste if isinstance(config.taste, (list, tuple)) else [config.taste])]
+    return taste_page.Settings(" ".join(taste), taste == [BRIEF], config.instruction, config.kl_budget)
+
+
+def read_prompts(data: Path) -> list[Prompt]:
+    """Read the prompts of a file. InputError for too few to train and evaluate on."""
+    prompts = sources.read_prompts(data).rows
+    least = 4 * len(SIZES)
+    plan.forbid(len(prompts) < least, f"{data} has {len(prompts)} prompts", f"give {least} or more; a few hundred")
+    return prompts
+
+
+def write_prompts(folder: Path, prompts: Sequence[Prompt], source: Path, number: int) -> None:
+    """Write the prompts of one run, once: train.jsonl, validation.jsonl and test.jsonl, no prompt in two of them. Runs
+    of other numbers have other prompts in test.jsonl, as far as there are enough."""
+    total = len(prompts)
+    sizes = {name: min(size, total * size // sum(SIZES.values())) for name, size in SIZES.items()}
+    order = shuffled(total, 0, 0)
+    start = number * sizes["test"] % total
+    rotated = [*order[start:], *order[:start]]
+    for name, size in sizes.items():
+        chosen, rotated = rotated[:size], rotated[size:]
+
+        def rows(chosen: list[int] = chosen) -> Iterator[dict[str, Any]]:
+            for prompt in (prompts[i] for i in chosen):
+                turns = [{"role": message.role, "content": message.content} for message in prompt.messages]
+                yield {"id": prompt.id, "prompt": turns, **prompt.meta}
+
+        write_once(folder / f"{name}.jsonl", [source], size, rows)
+
+
+def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
+    """Return every stage of one seed's run."""
+    model, prompts, labels = config.model, root / "prompts", root / "annotate"
+    taste = config.taste
+    adapters = LoraOptions(rank=16)
+    online: dict[str, Any] = {
+        "model": model,
+        "data": prompts / "train.jsonl",
+        "validation": prompts / "validation.jsonl",
+        "lora": adapters,
+        "kl_budget": config.kl_budget,
+        "temperature": TEMPERATURE,
+        "max_new_tokens": LENGTH,
+        "adaptive_kl_target": 0.0,
+        "eval_steps": 3,
+        "eval_prompts": 48,
+        "num_traced_prompts": 2,
+        "sample_steps": 10,
+        "warmup_steps": 1,
+    }
+    entries = {"base": model, "dpo": root / "dpo", "ppo": root / "ppo", "rloo": root / "rloo"}
+    modified = {"best of n": f"{model}@best-of-{BEST_OF}"}
+    if config.instruction:
+        modified |= {"prompted": f"{model}@instructed", "dpo prompted": f"{root / 'dpo'}@instructed"}
+    configs = {
+        "sample": sample.Config(
+            model=model,
+            data=prompts / "train.jsonl",
+            num_generations=8,
+            prompts_per_step=40,
+            sampling=SamplingOptions(temperature=TEMPERATURE, max_new_tokens=LENGTH),
+        ),
+        "annotate": annotate.Config(data=root / "sample" / "samples.jsonl", judge=taste),
+        "reward": reward.Config(
+            model=model,
+            data=labels / "train.jsonl",
+            validation=labels / "validation.jsonl",
+            lora=adapters,
+            warmup_steps=2,
+        ),
+        "dpo": dpo.Config(
+            model=model,
+            data=labels / "train.jsonl",
+            validation=labels / "validation.jsonl",
+            lora=adapters,
+            pairs="best-worst",
+            epochs=2,
+            batch_size=8,
+            kl_budget=config.kl_budget,
+            eval_steps=3,
+            max_new_tokens=LENGTH,
+            warmup_steps=2,
+        ),
+        "ppo": ppo.Config(
+            **online,
+            reward=(str(root / "reward"),),
+            eval_reward_model=taste,
+            max_steps=24,
+            prompts_per_step=32,
+            kl_coef=0.05,
+        ),
+        "rloo": rloo.Config(
+            **online,
+            reward=taste,
+            max_steps=24,
+            prompts_per_step=16,
+            num_generations=8,
+            optimizer=OptimizerConfig(learning_rate=5e-4, eps=1e-5),
+            kl_coef=0.05,
+        ),
+        "evaluate": evaluate.Config(
+            models=tuple(f"{name}={entry}" for name, entry in {**entries, **modified}.items()),
+            data=prompts / "test.jsonl",
+            reward=taste,
+            reference="base",
+            instruction=config.instruction,
+            temperature=TEMPERATURE,
+            max_new_tokens=LENGTH,
+            best_of_prompts=40,
+        ),
+    }
+    return stage_runs(root, seed, configs)
+
+
+def shrink(run: StageRun) -> StageRun:
+    """Return the run at a fraction of its size."""
+    smaller: dict[str, dict[str, Any]] = {
+        "sample": {"num_generations": 4, "sampling": SamplingOptions(temperature=TEMPERATURE, max_new_tokens=12)},
+        "dpo": {"epochs": 1, "max_new_tokens": 12, "eval_prompts": 4},
+        "ppo": {"max_steps": 2, "prompts_per_step": 4, "max_new_tokens": 12, "eval_steps": 1, "eval_prompts": 4},
+        "rloo": {"max_steps": 2, "prompts_per_step": 4, "num_generations": 2, "max_new_tokens": 12}
+        | {"eval_steps": 1, "eval_prompts": 4},
+        "evaluate": {"max_prompts": 8, "max_new_tokens": 12, "best_of_prompts": 2},
+    }
+    changes = smaller.get(run.stage, {})
+    if run.stage == "ppo":
+        changes = {**changes, "num_mini_batches": 2}
+    return StageRun(replace(run.config, **changes))

@@ -1,0 +1,103 @@
+"""The recipe on a chat model, over a tiny one: its prompts, its stages, its report."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amenable.data import sources
+from amenable.errors import InputError
+from amenable.recipes import real
+from amenable.recipes.pipeline import StageRun
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+@pytest.fixture
+def in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages run in this process, one after another."""
+
+    def run_all(runs: Sequence[StageRun]) -> None:
+        for run in runs:
+            run.run()
+
+    monkeypatch.setattr(real, "run_all", run_all)
+
+
+@pytest.fixture
+def data(files: Any, tmp_path: Path) -> Path:
+    """Prompts with a person's answer each."""
+    rows = [{**row, "id": f"q{i}", "reference": "A lemon is yellow."} for i, row in enumerate(rows_of(files.prompts))]
+    path = tmp_path / "questions.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_the_packages_questions_are_read_whole() -> None:
+    prompts = real.read_prompts(real.QUESTIONS)
+    assert len(prompts) == 900 and len({prompt.messages[-1].content for prompt in prompts}) == 900
+    assert all(isinstance(prompt.meta["reference"], str) for prompt in prompts)
+
+
+def test_prompts_are_in_one_split_and_seeds_are_evaluated_on_others(tmp_path: Path) -> None:
+    prompts = real.read_prompts(real.QUESTIONS)
+    tests = []
+    for place in range(3):
+        real.write_prompts(tmp_path / str(place), prompts, real.QUESTIONS, place)
+        splits = {name: rows_of(tmp_path / str(place) / f"{name}.jsonl") for name in real.SIZES}
+        ids = [row["id"] for rows in splits.values() for row in rows]
+        assert {name: len(rows) for name, rows in splits.items()} == real.SIZES and len(set(ids)) == len(ids)
+        tests += [row["id"] for row in splits["test"]]
+    assert len(set(tests)) == 3 * real.SIZES["test"]
+    assert sources.read_prompts(tmp_path / "0" / "test.jsonl").rows[0].meta["reference"]
+
+
+def test_every_way_is_trained_evaluated_and_reported(
+    in_turn: None, assistant: Path, data: Path, tmp_path: Path
+) -> None:
+    taste = tmp_path / "taste.py"
+    taste.write_text("def short(completion):\n    return float(len(completion) % 2)\n")
+    config = real.Config(
+        model=assistant,
+        taste=(f"{taste}:short",),
+        instruction="Briefly.",
+        data=data,
+        out=tmp_path / "real",
+        size="smoke",
+    )
+    out = real.run(config)
+    figures = json.loads((out / "report.json").read_text())
+    assert set(figures["models"]) == {"base", "prompted", "best of n", "dpo", "dpo prompted", "ppo", "rloo"}
+    assert figures["prompts"] == 8 and figures["models"]["base"]["sampled"]["kl"] == pytest.approx(0.0, abs=1e-4)
+    assert figures["models"]["best of n"]["greedy"] is None
+    assert not figures["headline"][0].startswith("The model learned to stop")
+    page = (out / "report.html").read_text()
+    assert "Answers drawn at random" in page and "What got worse" in page and "Briefly." in page
+    before = {path: path.read_bytes() for path in out.rglob("*.safetensors")}
+    assert real.run(config) == out
+    assert {path: path.read_bytes() for path in out.rglob("*.safetensors")} == before
+
+
+def test_seeds_have_folders_of_their_own() -> None:
+    assert real.Config(seeds=1, seed=4).roots == {4: Path("runs/real")}
+    assert real.Config(seeds=2, seed=4).roots == {4: Path("runs/real/seed-4"), 5: Path("runs/real/seed-5")}
+
+
+def test_what_cannot_be_aligned_is_refused_before_any_work(assistant: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few.jsonl"
+    few.write_text('{"prompt": "Why?"}\n')
+    for options, problem in (
+        ({"model": tmp_path / "none"}, "no such model folder.*amenable get smollm2"),
+        ({"taste": ("none.py:short",)}, "none.py"),
+        ({"taste": ("lenght:3-4",)}, "did you mean 'length:3-4'"),
+        ({"data": few}, "has 1 prompts"),
+    ):
+        with pytest.raises(InputError, match=problem):
+            real.run(real.Config(**{"model": assistant, "out": tmp_path / "out", **options}))
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="kl_budget"):
+        real.Config(kl_budget=0.0)
