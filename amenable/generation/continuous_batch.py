@@ -318,4 +318,4 @@ def new_cache(decoder: Decoder, rows: int, length: int) -> Cache:
     weight = decoder.unembedding
     kind = weight.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-    return Cache(decoder.config, rows, length, weight.device, dtype)
+    return Cache(decoder.config, rows, length, weight.device, dtype, decoder.num_virtual_tokens)

@@ -92,6 +92,7 @@ class Model:
     def _save_weights(self, folder: Path) -> Path:
         from amenable.train import loading
 
+        loading.require_base(self.decoder)
         loading.save_model(folder, self.decoder, self.tokenizer)
         return folder
 

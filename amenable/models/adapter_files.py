@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from amenable.errors import InputError
 from amenable.files import write_file, write_text
-from amenable.model_folder import ADAPTER, ADAPTER_CONFIG
+from amenable.model_folder import ADAPTER, ADAPTER_CONFIG, adapter_fields, count_virtual_tokens, is_prompt
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.models.hf_config import read_json_object
@@ -31,6 +31,7 @@ from amenable.models.lora import (
     published_layers,
     short,
 )
+from amenable.models.prompt_tuning import load_prompt, save_prompt
 
 NOT_READ = (
     *("layer_replication", "megatron_config", "trainable_token_indices", "target_parameters", "lora_bias"),
@@ -44,6 +45,9 @@ CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 def save_adapters(folder: Path, model: Decoder | ScalarModel) -> None:
     """Write adapter_model.safetensors and adapter_config.json, as peft reads them."""
+    if decoder_of(model).prompt_embeddings is not None:
+        save_prompt(folder, model)
+        return
     decoder, layers = decoder_of(model), list(adapters(model).values())
     options, scalar = layers[0].options, isinstance(model, ScalarModel)
     numbers = sorted({layer_number(name) for name in adapters(decoder)})
@@ -85,12 +89,11 @@ def load_adapters(folder: Path, model: Decoder | ScalarModel) -> None:
 
     InputError for another kind of adapter, and for one that fits other layers.
     """
+    if is_prompt(folder):
+        load_prompt(folder, model, adapter_fields(folder), read_tensors(folder))
+        return
     fields, options = read_json_object(folder / ADAPTER_CONFIG), read_options(folder / ADAPTER_CONFIG)
-    try:
-        tensors = load_file(folder / ADAPTER)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"not a whole safetensors file ({error})", folder / ADAPTER, "copy or save it again") from None
-    tensors = {name.removeprefix("base_model.model."): tensor.float() for name, tensor in tensors.items()}
+    tensors = {name.removeprefix("base_model.model."): tensor for name, tensor in read_tensors(folder).items()}
     names = {name.removesuffix(".lora_A.weight") for name in tensors if name.endswith(".lora_A.weight")}
     known = {name for parts in published_layers(decoder_of(model)).values() for name, _ in parts}
     if not names or names - known:
@@ -116,8 +119,19 @@ def load_adapters(folder: Path, model: Decoder | ScalarModel) -> None:
         raise InputError(f"holds {shortened(sorted(tensors))}, which is no LoRA of a layer", folder)
 
 
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """Read adapter_model.safetensors, in fp32. InputError for a file that is torn or missing."""
+    try:
+        return {name: tensor.float() for name, tensor in load_file(folder / ADAPTER).items()}
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"not a whole safetensors file ({error})", folder / ADAPTER, "copy or save it again") from None
+
+
 def describe_adapter(folder: Path) -> str:
-    """Return a line on an adapter: rank, scale, layers and base."""
+    """Return a line on an adapter: rank, scale and layers, or virtual tokens; and base."""
+    if is_prompt(folder):
+        count, base = count_virtual_tokens(folder), adapter_fields(folder).get("base_model_name_or_path")
+        return f"prompt tuning: {count} virtual tokens before every row of {base}"
     fields, options = read_json_object(folder / ADAPTER_CONFIG), read_options(folder / ADAPTER_CONFIG)
     targets = fields.get("target_modules") or ALL
     names = targets if isinstance(targets, str) else " ".join(sorted(targets))
@@ -163,11 +177,16 @@ def options_of(fields: dict[str, Any], options: LoraOptions, name: str) -> LoraO
     )
 
 
+def base_bits(folder: Path) -> int:
+    """Return the bits in which an adapter of ours has its base's matrices; 0 for a base as its folder has it."""
+    return 0 if is_prompt(folder) else read_options(folder / ADAPTER_CONFIG).bits
+
+
 def read_options(file: Path) -> LoraOptions:
     """Read adapter_config.json; InputError for kinds of adapters that are not read."""
     fields = read_json_object(file)
     if fields.get("peft_type") != "LORA":
-        raise InputError(f"is {fields.get('peft_type')}", file, "LoRA and DoRA are read")
+        raise InputError(f"is {fields.get('peft_type')}", file, "LoRA, DoRA and prompt tuning are read")
     strange = [name for name in NOT_READ if fields.get(name)]
     if fields.get("bias", "none") != "none":
         strange.append("bias")

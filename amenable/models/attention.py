@@ -142,7 +142,7 @@ def varlen(layout: Layout, q: Tensor, k: Tensor, v: Tensor, window: int | None =
     """Flash attention over ragged rows, on CUDA."""
     from torch.nn.attention.varlen import varlen_attn  # imports torch's compiler, which takes a second
 
-    if layout.prefix_lengths:
+    if layout.shares_tokens:
         q, k, v = padded(layout.expanded, q, k, v)
     groups = q.shape[1] // k.shape[1]
     if groups > 1:
@@ -151,7 +151,7 @@ def varlen(layout: Layout, q: Tensor, k: Tensor, v: Tensor, window: int | None =
     before = -1 if window is None or longest <= window else window - 1
     out = varlen_attn(q, k, v, bounds, bounds, longest, longest, window_size=(before, 0))
     flat = out.flatten(1)  # type: ignore[union-attr]
-    return Unpad.apply(flat, layout.expanded.slots) if layout.prefix_lengths else flat
+    return Unpad.apply(flat, layout.expanded.slots) if layout.shares_tokens else flat
 
 
 class Pad(torch.autograd.Function):
@@ -190,15 +190,22 @@ class Unpad(torch.autograd.Function):
 
 
 def prefill_rows(cache: Cache, rows: Tensor, layout: Layout, inside: Attend) -> Attend:
-    """Return attention `inside` the batch that also writes the cache; rows [N]: cache row of each token."""
-
-    slots = cache.slots(rows, layout.positions)
+    """Return attention `inside` the batch that also writes the cache; rows [B]: cache row of each row of the batch. A
+    shared token is written to each of its rows."""
+    tokens = layout.expanded.tokens if layout.shares_tokens else None
+    lengths = torch.tensor(layout.lengths, device=rows.device)
+    slots = cache.slots(rows.repeat_interleave(lengths), select_rows(layout.positions, tokens))
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
-        cache.write(layer, slots, k, v)
+        cache.write(layer, slots, select_rows(k, tokens), select_rows(v, tokens))
         return inside(layer, q, k, v, window)
 
     return attend
+
+
+def select_rows(x: Tensor, at: Tensor | None) -> Tensor:
+    """Return the rows of x with index `at` [M], or all rows."""
+    return x if at is None else x.index_select(0, at)
 
 
 def step_rows(cache: Cache, rows: Tensor | None, lengths: Tensor) -> Attend:

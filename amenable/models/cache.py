@@ -13,10 +13,11 @@ from amenable.models.config import DecoderConfig
 
 
 class Cache:
-    """A static cache for R rows of up to `length` tokens.
+    """A static cache for R rows of up to `length` tokens, after `virtual_tokens` of the decoder's.
 
-    keys, values: a tensor [R, length, kv_heads, head_width] for each layer, contiguous per row; the two of a layer are
-    views of one tensor, read at once. lengths [R]: tokens in each row.
+    keys, values: a tensor [R, slots, kv_heads, head_width] for each layer, contiguous per row; the two of a layer are
+    views of one tensor, read at once. lengths [R]: slots that are filled in each row; length: slots of a row, those of
+    virtual tokens among them.
     """
 
     def __init__(
@@ -26,11 +27,13 @@ class Cache:
         length: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        virtual_tokens: int = 0,
     ):
         if rows < 1:
             raise ValueError(f"a cache of {rows} rows")
         if not 1 <= length <= config.context_length:
             raise ValueError(f"a cache of length {length} for a decoder with context {config.context_length}")
+        length += virtual_tokens
         shape = (rows, length, 2, config.kv_head_count, config.head_size)
         # zeros, not empty: slots beyond a row's length are read under a mask, where a stray nan would survive
         self.pairs = [zeros(shape, torch.device(device), dtype) for _ in range(config.num_layers)]

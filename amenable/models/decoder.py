@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,7 +28,16 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from amenable.errors import InputError
-from amenable.models.attention import Attend, Rotation, attend_rows, prefill_rows, rotate, rounded, step_rows
+from amenable.models.attention import (
+    Attend,
+    Rotation,
+    attend_rows,
+    prefill_rows,
+    rotate,
+    rounded,
+    select_rows,
+    step_rows,
+)
 from amenable.models.cache import Cache
 from amenable.models.config import DecoderConfig
 from amenable.models.dropout import dropout
@@ -55,6 +65,8 @@ class Decoder(nn.Module):
         """True to compute each layer's activations again in the backward pass instead of keeping them"""
         self.adapter_base = ""
         """name of the model that adapters are on, where there are any"""
+        self.prompt_embeddings: nn.Parameter | None = None
+        """of virtual tokens before every row [P, D] (prompt tuning); set by `set_prompt`"""
         learned = config.positions == "learned"
         with torch.device("meta"):
             self.token_embedding = embedding(config.vocab_size, config.hidden_size)
@@ -100,25 +112,27 @@ class Decoder(nn.Module):
         With `at` the last layer's MLP is computed for M tokens instead of N.
 
         With a cache this is a prefill: row b of the batch overwrites cache row rows[b] (None: row b) from slot 0 on.
-        Raises InputError for a row longer than the context or the cache.
+        Virtual tokens are computed once, before the ids, and have no hidden state here. Raises InputError for a row
+        longer than the context or the cache.
         """
         if ids.numel() != layout.tokens:
             raise ValueError(f"{ids.numel()} ids for a layout of {layout.tokens} tokens")
-        room = self.config.context_length if cache is None else cache.length
+        virtual = self.num_virtual_tokens
+        room = self.config.context_length if cache is None else cache.length - virtual
         if layout.longest > room:
             row, limit = layout.lengths.index(layout.longest), "context" if cache is None else "cache"
             raise InputError(f"row {row} has {layout.longest} tokens; the {limit} holds {room}", how="shorten it")
-        inside = partial(attend_rows, layout)
-        if cache is None:
-            return self.apply_layers(ids, layout.positions, inside, at)
-        if layout.prefix_lengths:
-            raise ValueError("rows with a shared prefix cannot fill a cache")
-        if rows is None:
-            rows = torch.arange(len(layout.lengths), device=ids.device)
-        filling = prefill_rows(cache, rows.index_select(0, layout.rows), layout, inside)
-        hidden = self.apply_layers(ids, layout.positions, filling, at)
-        cache.lengths[rows] = layout.last_tokens - layout.starts + 1
-        return hidden
+        x = self.embed(ids)
+        if self.prompt_embeddings is not None:
+            x, layout = torch.cat([self.prompt_embeddings, x]), layout.after(virtual)
+            at = None if at is None else at + virtual
+        attend: Attend = partial(attend_rows, layout)
+        if cache is not None:
+            rows = torch.arange(len(layout.lengths), device=ids.device) if rows is None else rows
+            attend = prefill_rows(cache, rows, layout, attend)
+            cache.lengths[rows] = torch.tensor(layout.lengths, device=ids.device)
+        hidden = self.apply_layers(x, layout.positions, attend, at)
+        return hidden[virtual:] if virtual and at is None else hidden
 
     def step(self, ids: Tensor, cache: Cache, rows: Tensor | None = None) -> Tensor:
         """Append one token to each of R cache rows, ids [R] -> hidden states [R, D]; advances cache.lengths.
@@ -130,15 +144,31 @@ class Decoder(nn.Module):
         if int(lengths.max()) >= cache.length:
             full = int(lengths.argmax()) if rows is None else int(rows[lengths.argmax()])
             raise InputError(f"cache row {full} is full: it holds {cache.length} tokens", how="make the cache longer")
-        hidden = self.apply_layers(ids, lengths, step_rows(cache, rows, lengths))
+        hidden = self.apply_layers(self.embed(ids), lengths, step_rows(cache, rows, lengths))
         cache.lengths[slice(ids.numel()) if rows is None else rows] = lengths + 1
         return hidden
 
-    def apply_layers(self, ids: Tensor, positions: Tensor, attend: Attend, at: Tensor | None = None) -> Tensor:
-        """Embed ids [N] at positions [N] and apply the layers, with `attend` as attention -> [N, D], or `at` [M, D]."""
+    @property
+    def num_virtual_tokens(self) -> int:
+        """Virtual tokens before every row; the context is what they leave."""
+        return 0 if self.prompt_embeddings is None else len(self.prompt_embeddings)
+
+    def set_prompt(self, embeddings: nn.Parameter | None) -> None:
+        """Put virtual tokens of these embeddings [P, D] before every row, in place of others, or none. InputError where
+        they leave no context."""
+        context = self.config.context_length + self.num_virtual_tokens
+        count = 0 if embeddings is None else len(embeddings)
+        if count >= context:
+            raise InputError(f"{count} virtual tokens leave nothing of a context of {context}", how="take fewer")
+        self.config, self.prompt_embeddings = replace(self.config, context_length=context - count), embeddings
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Return the embeddings of ids, [N] -> [N, D]."""
         x = self.token_embedding(ids)
-        if self.config.scale_embeddings:
-            x = x * math.sqrt(self.config.hidden_size)
+        return x * math.sqrt(self.config.hidden_size) if self.config.scale_embeddings else x
+
+    def apply_layers(self, x: Tensor, positions: Tensor, attend: Attend, at: Tensor | None = None) -> Tensor:
+        """Apply the layers to embeddings [N, D] at positions [N], `attend` as attention; `at` [M] as in `forward`."""
         if self.position_embedding is not None:
             x = x + self.position_embedding(positions)
         x = dropout(x, self.config.dropout, self.training)
@@ -308,11 +338,6 @@ def linear_gelu(x: Tensor, linear: nn.Linear | PackedLinear, form: str = "tanh")
     """Compute gelu(linear(x)) fused: on CPU an unfused GELU takes as long as the product."""
     product = torch.ops.mkldnn._linear_pointwise
     return product(x.to(linear.weight.dtype), linear.weight, linear.bias, "gelu", [], form)
-
-
-def select_rows(x: Tensor, at: Tensor | None) -> Tensor:
-    """Return the rows of x with index `at` [M], or all rows."""
-    return x if at is None else x.index_select(0, at)
 
 
 def norm(config: DecoderConfig) -> nn.Module:

@@ -4,7 +4,8 @@ A batch of B sequences is one list of N tokens, row after row, without padding. 
 right-padded, in a few buckets of rows of similar length, to compute little padding.
 
 A row may share its prefix with an earlier row, such as a prompt with K completions: the prefix is in the list once.
-Linear layers compute a shared prefix once; attention reads it in every row.
+Linear layers compute a shared prefix once; attention reads it in every row. Virtual tokens, with which all rows begin,
+are the first tokens of the batch, once.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class Layout:
     lengths: B row lengths, shared prefixes included. positions [N]: position inside the token's row, from 0. rows [N]:
     row of each token; of a shared prefix the first row that has it. starts, last_tokens [B]: flat index of each row's
     first token of its own, and of its last token. longest: the greatest length. prefix_lengths: number of first tokens
-    that each row shares with the last row before it that shares none; empty if no row shares any.
+    that each row shares with the last row before it that shares none; empty if no row shares any. virtual_tokens:
+    number of tokens that all rows begin with, in the lengths and not in the prefix_lengths.
     """
 
     lengths: tuple[int, ...]
@@ -41,6 +43,7 @@ class Layout:
     last_tokens: Tensor
     longest: int
     prefix_lengths: tuple[int, ...] = ()
+    virtual_tokens: int = 0
 
     @classmethod
     def of(
@@ -61,10 +64,29 @@ class Layout:
         prefix_lengths = tuple(prefix_lengths) if any(prefix_lengths) else ()
         return cls(lengths, index[0], index[1], index[2], index[3], max(lengths), prefix_lengths)
 
+    def after(self, virtual_tokens: int) -> Layout:
+        """Return the layout of the same rows, each after so many virtual tokens, which come first in the batch."""
+        count, first = virtual_tokens, torch.arange(virtual_tokens, device=self.rows.device)
+        return Layout(
+            tuple(length + count for length in self.lengths),
+            torch.cat([first, self.positions + count]),
+            torch.cat([torch.zeros_like(first), self.rows]),
+            self.starts + count,
+            self.last_tokens + count,
+            self.longest + count,
+            self.prefix_lengths,
+            count,
+        )
+
     @property
     def tokens(self) -> int:
         """N, the number of tokens."""
         return self.positions.numel()
+
+    @property
+    def shares_tokens(self) -> bool:
+        """True if a token belongs to several rows."""
+        return self.tokens < sum(self.lengths)
 
     @property
     def is_even(self) -> bool:
@@ -74,14 +96,15 @@ class Layout:
     @cached_property
     def padding(self) -> Padding:
         """The buckets in which attention pads these rows."""
-        return Padding.of(self.lengths, self.positions.device, self.prefix_lengths)
+        return Padding.of(self.lengths, self.positions.device, self.prefix_lengths, self.virtual_tokens)
 
     @cached_property
     def expanded(self) -> Padding:
         """The rows with their shared prefixes repeated and no padding: every row is a bucket of its own."""
         order = np.arange(len(self.lengths))
         buckets = tuple((1, length) for length in self.lengths)
-        return Padding.filled(self.lengths, self.positions.device, self.prefix_lengths, order, buckets)
+        shared = self.prefix_lengths, self.virtual_tokens
+        return Padding.filled(self.lengths, self.positions.device, *shared, order, buckets)
 
     @cached_property
     def offsets(self) -> Tensor:
@@ -99,7 +122,7 @@ class SharedPrefixes:
     starts: np.ndarray
 
     @classmethod
-    def of(cls, lengths: Sequence[int], prefix_lengths: Sequence[int] = ()) -> SharedPrefixes:
+    def of(cls, lengths: Sequence[int] | np.ndarray, prefix_lengths: Sequence[int] = ()) -> SharedPrefixes:
         """Locate the prefixes. ValueError for one as long as its row, or longer than the row it is shared with."""
         prefixes = np.asarray(prefix_lengths if len(prefix_lengths) else [0] * len(lengths), dtype=np.int64)
         if len(prefixes) != len(lengths):
@@ -133,11 +156,18 @@ class Padding:
         return [rows * length for rows, length in self.buckets]
 
     @classmethod
-    def of(cls, lengths: tuple[int, ...], device: torch.device, prefix_lengths: Sequence[int] = ()) -> Padding:
+    def of(
+        cls,
+        lengths: tuple[int, ...],
+        device: torch.device,
+        prefix_lengths: Sequence[int] = (),
+        virtual_tokens: int = 0,
+    ) -> Padding:
         """Return buckets of rows of similar length, chosen to waste little."""
         counts = np.asarray(lengths)
         order = np.argsort(counts, kind="stable")
-        return cls.filled(lengths, device, prefix_lengths, order, tuple(choose_buckets(counts[order])))
+        buckets = tuple(choose_buckets(counts[order]))
+        return cls.filled(lengths, device, prefix_lengths, virtual_tokens, order, buckets)
 
     @classmethod
     def filled(
@@ -145,30 +175,34 @@ class Padding:
         lengths: tuple[int, ...],
         device: torch.device,
         prefix_lengths: Sequence[int],
+        virtual_tokens: int,
         order: np.ndarray,
         buckets: tuple[tuple[int, int], ...],
     ) -> Padding:
         """Fill these buckets with the rows in this order."""
-        counts, prefixes = np.asarray(lengths), SharedPrefixes.of(lengths, prefix_lengths)
+        counts = np.asarray(lengths)
+        prefixes = SharedPrefixes.of(counts - virtual_tokens, prefix_lengths)
         row_start = np.empty_like(counts)
         tokens, first, offset = [], 0, 0
         for size, length in buckets:
             members = order[first : first + size]
             position = np.minimum(np.arange(length)[None, :], counts[members, None] - 1)
             origin = np.where(
-                position < prefixes.lengths[members, None],
+                position - virtual_tokens < prefixes.lengths[members, None],
                 prefixes.prefix_starts[members, None],
                 (prefixes.starts - prefixes.lengths)[members, None],
             )
-            tokens.append((origin + position).ravel())
+            tokens.append((np.where(position < virtual_tokens, 0, origin) + position).ravel())
             row_start[members] = offset + length * np.arange(size)
             first, offset = first + size, offset + size * length
+        virtual, begins = row_start[:, None] + np.arange(virtual_tokens), row_start + virtual_tokens
         copied = prefixes.lengths
-        own = counts - copied
-        slots = np.repeat(row_start + copied - prefixes.starts, own) + np.arange(int(own.sum()))
-        extra = np.repeat(row_start - (copied.cumsum() - copied), copied) + np.arange(int(copied.sum()))
+        own = counts - virtual_tokens - copied
+        slots = np.repeat(begins + copied - prefixes.starts, own) + np.arange(int(own.sum()))
+        extra = np.repeat(begins - (copied.cumsum() - copied), copied) + np.arange(int(copied.sum()))
+        slots, extra = np.concatenate([virtual[0], slots]), np.concatenate([virtual[1:].ravel(), extra])
         index = [torch.from_numpy(a).to(device) for a in (slots, np.concatenate(tokens), extra)]
-        return cls(buckets, index[0], index[1], index[2] if copied.any() else None)
+        return cls(buckets, index[0], index[1], index[2] if extra.size else None)
 
 
 def choose_buckets(lengths: np.ndarray) -> list[tuple[int, int]]:

@@ -254,6 +254,11 @@ def adapters(model: nn.Module) -> dict[str, LoraLinear]:
     return {name: module for name, module in model.named_modules() if isinstance(module, LoraLinear)}
 
 
+def has_adapters(model: Decoder | ScalarModel) -> bool:
+    """Return True for a model with adapters in its layers, or with virtual tokens before its rows."""
+    return bool(adapters(model)) or decoder_of(model).prompt_embeddings is not None
+
+
 def merge_adapters(model: Decoder | ScalarModel) -> None:
     """Add the adapters' products to the weights, quantized ones as what they stand for, and leave plain layers."""
     decoder = decoder_of(model)
@@ -265,8 +270,9 @@ def merge_adapters(model: Decoder | ScalarModel) -> None:
 
 
 def without_adapters(decoder: Decoder) -> Decoder:
-    """Return the decoder as it was before its adapters; the weights are shared, not copied."""
+    """Return the decoder without its adapters and virtual tokens; the weights are shared, not copied."""
     twin = sharing_copy(decoder)
+    twin.set_prompt(None)
     for name, layer in adapters(twin).items():
         set_submodule(twin, name, layer.base)
     return twin
@@ -289,17 +295,18 @@ def short(name: str) -> str:
 
 def copy_to_train(model: ScalarModel) -> ScalarModel:
     """Return a copy whose adapters and head are its own, and train; all other weights are shared, and frozen."""
-    own = {id(weight) for module in (*adapters(model).values(), model.score) for weight in own_weights(module)}
+    own = {id(weight) for weight in own_weights(model)}
     twin = copy.deepcopy(model, {id(weight): weight for weight in model.parameters() if id(weight) not in own})
-    for module in (*adapters(twin).values(), twin.score):
-        for weight in own_weights(module):
-            weight.requires_grad_(True)
+    for weight in own_weights(twin):
+        weight.requires_grad_(True)
     return twin
 
 
-def own_weights(module: nn.Module) -> list[nn.Parameter]:
-    """Return the weights of a head, or of a layer's adapters without its base."""
-    return [module.a, *module.b, *module.m] if isinstance(module, LoraLinear) else list(module.parameters())
+def own_weights(model: ScalarModel) -> list[nn.Parameter]:
+    """Return the weights of a model's head, of its layers' adapters, and of its virtual tokens."""
+    prompt = [] if model.decoder.prompt_embeddings is None else [model.decoder.prompt_embeddings]
+    layers = (weight for layer in adapters(model).values() for weight in (layer.a, *layer.b, *layer.m))
+    return [*model.score.parameters(), *layers, *prompt]
 
 
 def set_submodule(module: nn.Module, name: str, value: nn.Module) -> None:

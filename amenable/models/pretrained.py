@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from amenable.errors import InputError
 from amenable.files import write_text
-from amenable.model_folder import ADAPTER_CONFIG, base_folder, is_adapter, parent_folder
+from amenable.model_folder import ADAPTER_CONFIG, base_folder, count_virtual_tokens, is_adapter, parent_folder
 from amenable.models import adapter_files, lora
 from amenable.models.config import DecoderConfig
 from amenable.models.decoder import Decoder, normal
@@ -224,9 +224,11 @@ def label_row(fields: Mapping[str, Any], label: str | None, folder: Path) -> tup
 
 
 def read_config(folder: Path | str) -> DecoderConfig:
-    """Read the configuration of a saved model, with dropout 0."""
+    """Read the configuration of a saved model, with dropout 0. Its context is what virtual tokens leave."""
     path = base_folder(Path(folder)) / CONFIG
-    return decoder_config(read_json_object(path), path)
+    config = decoder_config(read_json_object(path), path)
+    virtual = count_virtual_tokens(Path(folder))
+    return replace(config, context_length=config.context_length - virtual) if virtual else config
 
 
 def read_dropout(folder: Path | str) -> float:

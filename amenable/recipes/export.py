@@ -17,7 +17,7 @@ import tyro
 
 from amenable.errors import InputError
 from amenable.files import disk_errors, write_text
-from amenable.model_folder import base_folder, is_adapter
+from amenable.model_folder import base_folder, count_virtual_tokens, is_adapter
 from amenable.models import pretrained
 from amenable.models.gguf_file import Kind
 from amenable.models.hf_config import CONFIG
@@ -52,6 +52,9 @@ class Config:
 def run(config: Config) -> Path:
     """Export the model and return the file or folder."""
     loading.require_model(config.model, "amenable sft")
+    if count := count_virtual_tokens(config.model):
+        problem = f"has {count} virtual tokens, which neither a GGUF file nor a model's own folder can hold"
+        raise InputError(problem, config.model, "it is peft's adapter already: copy the folder as it is")
     name = model_name(config.model)
     if config.gguf is None:
         return export_folder(config, config.out or EXPORTS / name)

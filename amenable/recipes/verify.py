@@ -26,7 +26,7 @@ from rich.text import Text
 from amenable.claims.stage_folders import read_json
 from amenable.errors import InputError
 from amenable.files import MANIFEST, sha256
-from amenable.model_folder import ADAPTER_FOLDER, is_adapter
+from amenable.model_folder import ADAPTER_CONFIG, ADAPTER_FOLDER, is_adapter
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.models.hf_config import CONFIG, is_classifier, read_json_object
@@ -71,7 +71,9 @@ class Check:
 
 def run(config: Config) -> Path:
     """Print a line a check and return the folder. InputError if any is bad, or where there is nothing to check."""
-    lineage.require_run(config.run, ("config.yaml", "lineage.json", MANIFEST, CONFIG), "is no run and no model")
+    lineage.require_run(
+        config.run, ("config.yaml", "lineage.json", MANIFEST, CONFIG, ADAPTER_CONFIG), "is no run and no model"
+    )
     console, bad = Console(highlight=False), dict[str, None]()
     for check in checks(config):
         console.print(Text.assemble((f"{check.state:<10}", COLOURS[check.state]), check.line), soft_wrap=True)
@@ -91,7 +93,7 @@ def checks(config: Config) -> Iterator[Check]:
         yield check_manifest(folder)
     if config.inputs:
         yield from check_inputs(folder)
-    if not unfinished and (folder / CONFIG).exists():
+    if not unfinished and ((folder / CONFIG).exists() or is_adapter(folder)):
         yield from check_model(folder, config.transformers)
 
 

@@ -93,7 +93,7 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
         with scoring(run, state):
             experience = ask([prompts[i] for i in places], ("rollout", step), options.num_generations)
         rounding = partial(measure_rounding, models, experience, options)
-        if step == 1:
+        if step == 1 and models.starts_at_reference:
             require_at_reference(experience, models.runtime.tolerance, rounding)
         if step == 1 or options.inspect_batch:
             rollout = experience.rollout

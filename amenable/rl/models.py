@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel, critic_from_policy
-from amenable.models.lora import adapters, copy_to_train, without_adapters
+from amenable.models.lora import copy_to_train, has_adapters, without_adapters
 from amenable.rewards.model import ModelReward
 from amenable.rewards.spec import Reward, load_reward, reward_inputs
 from amenable.rl.options import OnlineOptions
@@ -34,6 +34,11 @@ class Models:
     """every model that is held and only read, the reference among them"""
 
     @property
+    def starts_at_reference(self) -> bool:
+        """True unless the policy starts with new virtual tokens, which its reference does not have."""
+        return self.policy.num_virtual_tokens == self.reference.num_virtual_tokens
+
+    @property
     def context_length(self) -> int:
         """The least context of the policy and of the reward models that score its ids."""
         same = [model for model in self.reward.models if model.reads(self.tokenizer)]
@@ -46,9 +51,9 @@ def load_models(options: OnlineOptions, runtime: Runtime) -> Models:
     Reference, and reward models that are adapters on the SFT model, share its weights; so does a policy of adapters.
     """
     policy, tokenizer = loading.load_policy(options.model, runtime)
-    loading.add_adapters(policy, options.lora, options.seed, options.model, runtime, options.frozen_layers)
+    options.adapt(policy, options.model, tokenizer, runtime)
     reference = loading.load_reference(policy, options.model, runtime)
-    base = Base(options.model, reference, options.lora.bits)
+    base = Base.of(options.model, reference, options.lora.bits)
     reward = load_reward(options.reward, runtime, options.max_tokens_per_pass, base, options.scoring)
     frozen = (reference, *(model.model for model in reward.models))
     return Models(policy, reference, tokenizer, reward, runtime, frozen)
@@ -59,19 +64,22 @@ def load_critic(models: Models, options: OnlineOptions) -> ScalarModel:
     the reward has none, as the policy's body with a head of zeros.
 
     With adapters the critic's other weights are the reward model's, or the policy's, in memory; a reward model's own
-    adapters are trained on. In bf16 a frozen reward model may be in a form that has no gradients.
+    adapters are trained on, and so are the policy's virtual tokens. In bf16 a frozen reward model may be in a form that
+    has no gradients.
     """
     starts = [model for model in models.reward.models if model.folder is not None and model.reads(models.tokenizer)]
-    if not options.lora.rank:
+    if not options.trains_adapters:
         return critic_of(starts[0], models) if starts else critic_from_policy(models.policy)
     if starts:
-        shares = adapters(starts[0].model) or not models.runtime.bf16
+        shares = has_adapters(starts[0].model) or not models.runtime.bf16
         critic = copy_to_train(starts[0].model) if shares else critic_of(starts[0], models)
     else:
         critic = ScalarModel.from_decoder(without_adapters(models.policy))
-    if not adapters(critic):
-        seed = derive_seed(options.seed, "critic")
-        loading.add_adapters(critic, options.lora, seed, options.model, models.runtime)
+        if (prompt := models.policy.prompt_embeddings) is not None:
+            critic.decoder.set_prompt(nn.Parameter(prompt.detach().clone()))
+    if not has_adapters(critic):
+        own = replace(options, seed=derive_seed(options.seed, "critic"), frozen_layers=0)
+        own.adapt(critic, options.model, models.tokenizer, models.runtime)
     return critic
 
 

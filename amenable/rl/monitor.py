@@ -133,7 +133,7 @@ def held_out_prompts(
 def load_eval_reward(options: OnlineOptions, models: Models) -> Reward | None:
     """Load the reward that is not trained on; None where none is given."""
     specs = options.eval_reward_model
-    base = Base(options.model, models.reference, options.lora.bits)
+    base = Base.of(options.model, models.reference, options.lora.bits)
     limit = options.max_tokens_per_pass
     return load_reward(specs, models.runtime, limit, base, options.scoring) if specs else None
 

@@ -12,8 +12,8 @@ from amenable.evaluation.answering import LoadedModel
 from amenable.evaluation.entries import ModelEntry
 from amenable.generation.engine import Stream
 from amenable.generation.sampling import Sampling
-from amenable.model_folder import ADAPTER_CONFIG, is_adapter, parent_folder
-from amenable.models.adapter_files import read_options
+from amenable.model_folder import is_adapter, parent_folder
+from amenable.models.adapter_files import base_bits
 from amenable.models.decoder import Decoder
 from amenable.models.pretrained import decoder_on, load_decoder
 from amenable.text.chat import PLAIN_STOP, render_prompt
@@ -35,7 +35,7 @@ def load_models(models: Sequence[tuple[str | None, Path]], runtime: Runtime) -> 
 
 def weights_of(folder: Path) -> Path:
     """Return the folder whose weights a model is, or an adapter is on: itself for one on a quantized base."""
-    shares = is_adapter(folder) and not read_options(folder / ADAPTER_CONFIG).bits
+    shares = is_adapter(folder) and not base_bits(folder)
     return (parent_folder(folder) if shares else folder).resolve()
 
 

@@ -127,14 +127,14 @@ class DPO:
 
 def run(config: Config) -> Path:
     """Train and return the run directory."""
-    config, by_default = defaults.dpo(config, traits(config.model))
+    config, by_default = defaults.dpo(config, traits(config.model, virtual_tokens=config.prompt_tuning))
     inputs = {"model": config.model, "data": config.data, "validation": config.validation}
     run = Run(config.out, "dpo", config, inputs, config.max_kl, max_kl_steps=1)
     if run.skip_finished():
         return run.out
     runtime = start_runtime(config.device)
     policy, tokenizer = loading.load_policy(config.model, runtime)
-    loading.add_adapters(policy, config.lora, config.seed, config.model, runtime, config.frozen_layers)
+    config.adapt(policy, config.model, tokenizer, runtime)
     context, limit = policy.config.context_length, config.max_tokens_per_pass
     training, validation = read(config, tokenizer, context, run.rejected)
     steps = EpochBatches(len(training), config.batch_size, config.epochs, config.seed)

@@ -67,7 +67,7 @@ class Config(OnlineOptions):
 
 def run(config: Config) -> Path:
     """Train and return the run directory."""
-    policy = traits(config.model)
+    policy = traits(config.model, virtual_tokens=config.prompt_tuning)
     config, by_default = defaults.online(config, policy, critic_traits(config, policy))
     run = Run(config.out, "ppo", config, inputs(config), config.max_kl)
     if run.skip_finished():

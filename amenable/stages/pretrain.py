@@ -141,15 +141,16 @@ def prepare(config: Config, folder: Path | None) -> tuple[Config, str, Tokenizer
     """Fill the options that depend on the preset, or on the model in a folder; return them, a line on them, and the
     tokenizer."""
     if folder is None:
-        plan.forbid(config.lora.rank, "a new model has no weights for adapters", "name a model's folder as --model")
-        plan.forbid(config.frozen_layers, "a new model has no weights to freeze", "name a model's folder as --model")
+        hint = "name a model's folder as --model"
+        plan.forbid(config.trains_adapters, "a new model has no weights for adapters", hint)
+        plan.forbid(config.frozen_layers, "a new model has no weights to freeze", hint)
         shape, path = preset(config.model), config.tokenizer or Path("runs/tokenizer")
         tokenizer = Tokenizer.load(path)
         traits = defaults.traits_of(replace(shape, vocab_size=tokenizer.vocab_size))
         return *defaults.pretrain(replace(config, tokenizer=path), traits), tokenizer
     if not folder.exists() and len(folder.parts) == 1:
         preset(config.model)  # raises an error with the nearest name
-    traits = defaults.traits(folder, "amenable pretrain")
+    traits = defaults.traits(folder, "amenable pretrain", config.prompt_tuning)
     tokenizer = Tokenizer.load(folder)
     other = config.tokenizer is not None and Tokenizer.load(config.tokenizer).fingerprint != tokenizer.fingerprint
     plan.forbid(other, f"{config.tokenizer} is not the tokenizer of {folder}", "leave out --tokenizer")
@@ -166,7 +167,7 @@ def load(config: Config, folder: Path | None, tokenizer: Tokenizer, runtime: Run
         decoder.init_weights(seeded_generator(config.seed, "init"))
         return decoder
     decoder, _ = loading.load_policy(folder, runtime, "amenable pretrain", config.dropout)
-    loading.add_adapters(decoder, config.lora, config.seed, folder, runtime, config.frozen_layers)
+    config.adapt(decoder, folder, tokenizer, runtime)
     return decoder
 
 

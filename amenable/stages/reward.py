@@ -124,13 +124,15 @@ class RankingObjective:
 
 def run(config: Config) -> Path:
     """Train and return the run directory."""
-    config, by_default = defaults.reward(config, traits(config.model))
+    config, by_default = defaults.reward(config, traits(config.model, virtual_tokens=config.prompt_tuning))
     inputs = ("model", "data", "validation", "heldout_annotators", "demonstrations")
     run = Run(config.out, "reward", config, {name: getattr(config, name) for name in inputs})
     if run.skip_finished():
         return run.out
     runtime, limit = start_runtime(config.device), config.max_tokens_per_pass
     decoder, tokenizer = loading.load_policy(config.model, runtime)
+    model = ScalarModel.from_decoder(decoder).to(runtime.device)
+    config.adapt(model, config.model, tokenizer, runtime)
     context = decoder.config.context_length
     training, sets = read(config, tokenizer, context, run.rejected)
     demonstrations = read_rows("demonstrations", config.demonstrations, tokenizer, context, run.rejected)
@@ -139,8 +141,6 @@ def run(config: Config) -> Path:
     elements, per_step = rankings.batch_elements(training, config.batch_unit, config.prompts_per_step)
     steps = EpochBatches(len(elements), per_step, config.epochs, config.seed)
     schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_lr_frac)
-    model = ScalarModel.from_decoder(decoder).to(runtime.device)
-    loading.add_adapters(model, config.lora, config.seed, config.model, runtime, config.frozen_layers)
     objective = RankingObjective(model, config.loss_type)
     measured = [row for items in (training, *sets.values()) for ranking in items for row in ranking.rows]
     head_config = replace(config.optimizer, learning_rate=config.head_learning_rate)

@@ -65,7 +65,7 @@ class Config(OnlineOptions):
 
 def run(config: Config) -> Path:
     """Train and return the run directory."""
-    config, by_default = defaults.online(config, traits(config.model))
+    config, by_default = defaults.online(config, traits(config.model, virtual_tokens=config.prompt_tuning))
     run = Run(config.out, "rloo", config, inputs(config), config.max_kl)
     if run.skip_finished():
         return run.out

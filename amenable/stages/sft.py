@@ -84,7 +84,7 @@ class Config(OfflineOptions, AdapterOptions):
 
 def run(config: Config) -> Path:
     """Fine-tune and return the run directory."""
-    config, by_default = defaults.sft(config, traits(config.model, "amenable pretrain"))
+    config, by_default = defaults.sft(config, traits(config.model, "amenable pretrain", config.prompt_tuning))
     inputs = {name: getattr(config, name) for name in ("model", "data", "validation")}
     run = Run(config.out, "sft", config, inputs | reward_inputs(config.reward))
     if run.skip_finished():
@@ -94,7 +94,7 @@ def run(config: Config) -> Path:
     tokenizer = base_tokenizer.with_chat_template()
     loading.fit_vocabulary(decoder, tokenizer, config.model)
     added = tokenizer.vocab_size - base_tokenizer.vocab_size
-    loading.add_adapters(decoder, config.lora, config.seed, config.model, runtime, config.frozen_layers, added)
+    config.adapt(decoder, config.model, tokenizer, runtime, added)
     limit, given = config.max_tokens_per_pass, bool(config.reward)
     reward = load_reward(config.reward, runtime, limit, options=config.scoring) if given else None
     context, (training, held_out) = decoder.config.context_length, read(config, run.rejected)

@@ -19,6 +19,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar
 
+from amenable.model_folder import count_virtual_tokens
 from amenable.models import pretrained
 from amenable.models.config import DecoderConfig
 from amenable.models.decoder import Decoder
@@ -42,6 +43,8 @@ MUON_RATE = 0.02
 """peak learning rate of Muon for the hidden matrices of a new model (Jordan et al., 2024)"""
 LORA_FACTOR = 10
 """best learning rate of adapters over that of all weights, at any rank and size (Schulman et al., 2025)"""
+PROMPT_FACTOR = 20
+"""learning rate of virtual tokens over that of all weights"""
 
 Table = tuple[tuple[float, float], ...]
 """anchors: parameters, peak learning rate"""
@@ -104,12 +107,20 @@ class Traits:
     """hidden size"""
 
 
-def traits(folder: Path, made_by: str = "amenable sft") -> Traits:
-    """Read the traits of a saved model from config.json and generation_config.json. InputError for a folder without a
-    model, naming the command `made_by` that makes one."""
+def traits(folder: Path, made_by: str = "amenable sft", virtual_tokens: int = 0) -> Traits:
+    """Read the traits of a saved model from config.json and generation_config.json.
+
+    virtual_tokens: those that it will have before every row, which take their place from its context. InputError where
+    they leave none, and for a folder without a model, naming the command `made_by` that makes one.
+    """
     loading.require_model(folder, made_by)
     temperature = pretrained.read_temperature(folder)
     model = replace(traits_of(pretrained.read_config(folder)), dropout=pretrained.read_dropout(folder))
+    new = max(virtual_tokens - count_virtual_tokens(folder), 0)
+    plan.forbid(
+        new >= model.context, f"{new} virtual tokens leave nothing of a context of {model.context}", "take fewer"
+    )
+    model = replace(model, context=model.context - new)
     return model if temperature is None else replace(model, temperature=temperature)
 
 
@@ -130,9 +141,11 @@ def learning_rate(table: Table, parameters: int) -> float:
 
 
 def peak_rate(config: Any, table: Table, model: Traits) -> float:
-    """Return the peak learning rate for a model of this size; LORA_FACTOR times as much with adapters."""
+    """Return the peak learning rate for a model of this size; LORA_FACTOR times as much with adapters, and
+    PROMPT_FACTOR times with virtual tokens."""
     rate = learning_rate(table, model.parameters)
-    return float(f"{rate * LORA_FACTOR:.2g}") if config.lora.rank else rate
+    factor = LORA_FACTOR if config.lora.rank else PROMPT_FACTOR if config.prompt_tuning else 1
+    return rate if factor == 1 else float(f"{rate * factor:.2g}")
 
 
 def answer_length(context: int) -> int:

@@ -10,13 +10,14 @@ import torch
 
 from amenable.errors import InputError
 from amenable.files import disk_errors, sha256
-from amenable.model_folder import ADAPTER_CONFIG, ADAPTER_FOLDER, adapter_of, base_folder, parent_folder
-from amenable.models import adapter_files, lora, pretrained
+from amenable.model_folder import ADAPTER_FOLDER, adapter_of, base_folder, is_prompt, parent_folder
+from amenable.models import adapter_files, lora, pretrained, prompt_tuning
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.models.hf_config import is_classifier, model_type_of
 from amenable.models.hf_weights import count_stored, parameters_of, published_tensors
 from amenable.models.inference import cast_layers, linear_layers
+from amenable.models.prompt_tuning import VirtualTokens
 from amenable.models.tensor_files import MAX_SHARD_BYTES
 from amenable.seeds import derive_seed
 from amenable.text.tokenizer import Tokenizer
@@ -40,9 +41,16 @@ class Base:
     bits: int = 0
     """in which its matrices are stored, where they are quantized"""
 
+    @classmethod
+    def of(cls, folder: Path, decoder: Decoder, bits: int = 0) -> Base:
+        """Return the model of a folder; of virtual tokens, the model that they are for."""
+        if is_prompt(folder):
+            return cls(parent_folder(folder), lora.without_adapters(decoder), bits)
+        return cls(folder, decoder, bits)
+
     def holds(self, adapter: Path) -> bool:
         """Return True if an adapter is on these weights: in the same folder, or in files of the same hashes."""
-        if adapter_files.read_options(adapter / ADAPTER_CONFIG).bits != self.bits:
+        if adapter_files.base_bits(adapter) != self.bits:
             return False
         folder = parent_folder(adapter)
         if folder.resolve() == self.folder.resolve():
@@ -97,9 +105,12 @@ def load_reward_model(
 
 
 def load_reference(policy: Decoder, folder: Path, runtime: Runtime) -> Decoder:
-    """Return the frozen model that a policy starts as: its own weights without their adapters, or the folder's."""
-    if lora.adapters(policy):
-        return runtime.inference_copy(lora.without_adapters(policy))
+    """Return the frozen model of the folder: a policy's own weights without their adapters, or the folder's."""
+    if lora.has_adapters(policy):
+        reference = lora.without_adapters(policy)
+        if is_prompt(folder):
+            adapter_files.load_adapters(folder, reference)
+        return runtime.inference_copy(reference)
     return runtime.to_inference(load_policy(folder, runtime)[0]).requires_grad_(False)
 
 
@@ -111,19 +122,29 @@ def add_adapters(
     runtime: Runtime,
     frozen_layers: int = 0,
     new_tokens: int = 0,
+    virtual_tokens: VirtualTokens | None = None,
 ) -> None:
-    """Freeze the embeddings and the lowest layers, and with a rank all weights but adapters above, drawn by the seed.
+    """Freeze the embeddings and the lowest layers, and with a rank all weights but adapters above, drawn by the seed;
+    with virtual tokens all weights but their embeddings.
 
     In a bf16 run with adapters the frozen matrices are stored in bf16, in which their products are; `save_model` reads
-    them again. InputError for tokens whose embeddings nothing would train.
+    them again. InputError for tokens whose embeddings nothing would train, and for a model with virtual tokens where
+    other weights would train.
     """
-    if (options.rank or frozen_layers) and new_tokens:
-        why = "adapters do not train" if options.rank else "are frozen"
+    adapted = bool(options.rank or virtual_tokens)
+    if (adapted or frozen_layers) and new_tokens:
+        why = "adapters do not train" if adapted else "are frozen"
         problem = f"the chat template adds {new_tokens} tokens, whose embeddings {why}"
         raise InputError(problem, folder, "train all weights, or start from a chat model")
+    if (count := lora.decoder_of(model).num_virtual_tokens) and not (virtual_tokens and is_prompt(folder)):
+        hint = f"train them alone, with --prompt-tuning {count}, or name the model that they are for"
+        hint = hint if is_prompt(folder) else "name a model without any"
+        raise InputError(f"has {count} virtual tokens, which other weights cannot be trained with", folder, hint)
     freeze(model, frozen_layers)
     lora.add_adapters(model, options, derive_seed(seed, "adapters"), str(folder), lowest=frozen_layers)
-    if options.rank and runtime.bf16:
+    if virtual_tokens:
+        prompt_tuning.add_prompt(model, virtual_tokens, derive_seed(seed, "adapters"), str(folder))
+    if adapted and runtime.bf16:
         cast_layers(model, torch.bfloat16)
 
 
@@ -134,7 +155,8 @@ def save_model(
     dtype: SaveDtype = "source",
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
-    """Write a model folder in the published format, with a tokenizer, and reference logits for `amenable verify`.
+    """Write a model folder in the published format, with a tokenizer, and reference logits for `amenable verify`; of a
+    model with virtual tokens a folder of these alone, as peft's files.
 
     bos, eos and pad ids in config.json are those of the folder that the model was loaded from, if any, and so is the
     dtype `source`; a new model's is float32. Half precision rounds the weights of `model` itself, so that the reference
@@ -147,6 +169,13 @@ def save_model(
     if decoder.origin is not None:
         original = {name: decoder.origin.get(f"{name}_token_id") for name in ids}
         ids = original | ({"pad": tokenizer.pad_id} if scalar else {})
+    if decoder.prompt_embeddings is not None:
+        restore_matrices(decoder)
+        with disk_errors(folder):
+            tokenizer.save(folder)
+            adapter_files.save_adapters(folder, model)
+            reference_logits.save(folder, model)
+        return
     if lora.adapters(model):
         with disk_errors(folder):
             adapter_files.save_adapters(folder / ADAPTER_FOLDER, model)
@@ -181,6 +210,18 @@ def restore_matrices(decoder: Decoder) -> None:
         if module in layers:
             original = originals[name.removesuffix(".base")]
             module.weight, module.bias = original.weight, original.bias
+
+
+def require_base(decoder: Decoder) -> None:
+    """Raise InputError for a decoder with virtual tokens whose weights are no longer those of the folder that they are
+    for: it is saved without them."""
+    if decoder.prompt_embeddings is None:
+        return
+    stored = dict(pretrained.load_decoder(Path(decoder.adapter_base), decoder.unembedding.device).named_parameters())
+    ours = lora.without_adapters(decoder).named_parameters()
+    if any(name not in stored or not torch.equal(weight, stored[name]) for name, weight in ours):
+        problem = "other weights than its virtual tokens have changed, and virtual tokens alone are saved"
+        raise InputError(problem, decoder.adapter_base, "train these alone, or a model without any")
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from amenable.models.attention import QUERY_BLOCK
 from amenable.models.config import DecoderConfig
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
-from amenable.models.lora import LoraOptions, published_layers
+from amenable.models.lora import published_layers
 from amenable.train.memory_limit import Choice, gibibytes
 from amenable.train.optimizer import OptimizerConfig, is_hidden_matrix
 from amenable.train.passes import Pass
@@ -87,7 +87,7 @@ def model_of(module: nn.Module, optimizer: OptimizerConfig | None = None) -> Mod
 def can_adapt(module: nn.Module, options: Any) -> bool:
     """Return True if a run trains the weights of a model that adapters could be on: one that was loaded."""
     decoder = module.decoder if isinstance(module, ScalarModel) else module
-    return getattr(decoder, "origin", None) is not None and not getattr(options, "lora", LoraOptions(rank=1)).rank
+    return getattr(decoder, "origin", None) is not None and not getattr(options, "trains_adapters", True)
 
 
 def chosen(model: Model, module: nn.Module, choice: Choice | None, runtime: Runtime) -> Model:

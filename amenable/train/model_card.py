@@ -14,7 +14,9 @@ from typing import Any
 import yaml
 
 from amenable.files import write_text
-from amenable.models.hf_config import CONFIG, is_classifier, read_json_object
+from amenable.model_folder import is_adapter
+from amenable.models.hf_config import CONFIG
+from amenable.models.pretrained import is_reward_folder
 from amenable.train.origin import Origin
 from amenable.train.run_options import plain_defaults, plain_values
 
@@ -31,7 +33,7 @@ def write_card(
     folder: Path, stage: str, config: Any, inputs: Mapping[str, Path], steps: int, facts: Mapping[str, Any]
 ) -> None:
     """Write a finished run's model card, and hand its model's origin on; for a run without a model nothing."""
-    if not (folder / CONFIG).is_file():
+    if not (folder / CONFIG).is_file() and not is_adapter(folder):
         return
     origin = next((origin_of(inputs[name]) for name in SOURCES if name in inputs), Origin())
     if origin != Origin():
@@ -68,11 +70,12 @@ def card(
     origin: Origin,
 ) -> str:
     """Return the text of a run's model card."""
-    scalar = is_classifier(read_json_object(folder / CONFIG))
+    scalar, adapter = is_reward_folder(folder), is_adapter(folder)
     kind = "reward model" if scalar else "language model"
     report = getattr(sys.modules.get(type(config).__module__), "REPORT", None)
     title = report.title if report is not None else stage
-    lines = [front_matter(origin, [stage, kind.replace(" ", "-")]), MARK, f"# {title}", ""]
+    tags, library = [stage, kind.replace(" ", "-")], "peft" if adapter else "transformers"
+    lines = [front_matter(origin, tags, library), MARK, f"# {title}", ""]
     lines += [f"A {kind} by `amenable {stage}`. {report.summary if report is not None else ''}".rstrip(), ""]
     if inputs:
         lines += ["## What it was trained on", ""]
@@ -83,7 +86,7 @@ def card(
     if numbers:
         lines += ["", "What came of it:", ""]
     lines += [f"- {name}: {value:g}" for name, value in list(numbers.items())[:MAX_FACTS]]
-    lines += ["", "## Where its weights are from", "", provenance(origin, inputs), "", *opening_lines(folder, scalar)]
+    lines += ["", "## Where its weights are from", "", provenance(origin, inputs), "", *opening_lines(scalar, adapter)]
     return "\n".join(lines) + "\n"
 
 
@@ -134,9 +137,13 @@ def provenance(origin: Origin, inputs: Mapping[str, Path]) -> str:
     return f"{words}; {origin.remark()}." if origin.remark() else f"{words}."
 
 
-def opening_lines(folder: Path, scalar: bool) -> list[str]:
-    """Return how to open a model."""
+def opening_lines(scalar: bool, adapter: bool = False) -> list[str]:
+    """Return how to open a model, or an adapter with its base."""
     name = "AutoModelForSequenceClassification" if scalar else "AutoModelForCausalLM"
+    load = f'model, tokenizer = {name}.from_pretrained("FOLDER"), AutoTokenizer.from_pretrained("FOLDER")'
+    if adapter:
+        labels = ", num_labels=1" if scalar else ""
+        load = f'model = PeftModel.from_pretrained({name}.from_pretrained("BASE"{labels}), "FOLDER")'
     command = "amenable ppo --model POLICY --reward FOLDER" if scalar else "amenable chat --model FOLDER"
     return [
         "## How to open it",
@@ -146,8 +153,9 @@ def opening_lines(folder: Path, scalar: bool) -> list[str]:
         "```",
         "",
         "```python",
-        f"from transformers import {name}, AutoTokenizer",
+        *(["from peft import PeftModel"] if adapter else []),
+        f"from transformers import {name}" + ("" if adapter else ", AutoTokenizer"),
         "",
-        f'model, tokenizer = {name}.from_pretrained("FOLDER"), AutoTokenizer.from_pretrained("FOLDER")',
+        load,
         "```",
     ]

@@ -10,6 +10,7 @@ from torch import nn
 
 from amenable.errors import InputError
 from amenable.functional import schedules
+from amenable.models.decoder import Decoder
 
 EVAL_STEPS = 50
 """steps between two evaluations, unless more or fewer are given"""
@@ -20,10 +21,12 @@ MAX_COUNT = 10**9
 
 
 def parameters(module: nn.Module) -> str:
-    """Return such as "2.03M parameters", with the number that train if some are frozen."""
+    """Return such as "2.03M parameters", with the number that train if some are frozen, and virtual tokens."""
     total = sum(p.numel() for p in module.parameters())
     training = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    return f"{human_count(total)} parameters" + (f", {human_count(training)} training" if training != total else "")
+    count = f"{human_count(total)} parameters" + (f", {human_count(training)} training" if training != total else "")
+    virtual = sum(part.num_virtual_tokens for part in module.modules() if isinstance(part, Decoder))
+    return f"{count}: {virtual} virtual tokens before every row" if virtual else count
 
 
 def human_count(number: float) -> str:

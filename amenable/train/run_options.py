@@ -10,11 +10,15 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from amenable.models.decoder import Decoder
+from amenable.models.heads import ScalarModel
 from amenable.models.lora import LoraOptions
-from amenable.train import plan
+from amenable.models.prompt_tuning import VirtualTokens
+from amenable.text.tokenizer import Tokenizer
+from amenable.train import loading, plan
 from amenable.train.loading import SaveDtype
 from amenable.train.optimizer import OptimizerConfig
-from amenable.train.runtime import Device, DeviceOptions
+from amenable.train.runtime import Device, DeviceOptions, Runtime
 
 MAY_CHANGE_ON_RESUME = (
     *("device", "checkpoint_activations", "save_steps", "keep_checkpoints", "max_bad_rows", "save_dtype"),
@@ -95,12 +99,39 @@ class AdapterOptions(TrainingOptions):
     """Options of every stage that trains a model which is there already."""
 
     lora: LoraOptions = field(default_factory=LoraOptions)
+    prompt_tuning: int = 0
+    """virtual tokens before every row, whose embeddings are trained in place of the weights; 0 is none"""
+    prompt_tuning_text: str = ""
+    """text as whose tokens they start, repeated or cut to their number; without it tokens are drawn by the seed"""
     frozen_layers: int = 0
     """lowest layers (with the embeddings) that are not trained, nor get adapters; a critic trains all"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        plan.require_at_least(0, self, "frozen_layers")
+        plan.require_at_least(0, self, "frozen_layers", "prompt_tuning")
+        if self.prompt_tuning:
+            names = {"lora.rank": self.lora.rank, "frozen_layers": self.frozen_layers}
+            also = next((f"{name} is {value}" for name, value in names.items() if value), None)
+            plan.forbid(also, f"{also} with prompt_tuning", "virtual tokens are trained alone: leave one out")
+            other = self.save_dtype not in ("source", "float32")
+            plan.forbid(other, f"save_dtype is {self.save_dtype}", "virtual tokens are saved in float32: leave it out")
+        plan.forbid(self.prompt_tuning_text and not self.prompt_tuning, "prompt_tuning is 0", "give their number too")
+
+    @property
+    def trains_adapters(self) -> bool:
+        """True if adapters or virtual tokens are trained in place of the weights."""
+        return bool(self.lora.rank or self.prompt_tuning)
+
+    def adapt(
+        self, model: Decoder | ScalarModel, folder: Path, tokenizer: Tokenizer, runtime: Runtime, new_tokens: int = 0
+    ) -> None:
+        """Freeze what these options do not train of a model loaded from a folder, and add adapters or virtual tokens
+        (see `loading.add_adapters`)."""
+        text = self.prompt_tuning_text
+        ids = [*tokenizer.opening_ids, *tokenizer.encode(text)] if text else []
+        virtual_tokens = VirtualTokens(self.prompt_tuning, ids) if self.prompt_tuning else None
+        layers = self.frozen_layers
+        loading.add_adapters(model, self.lora, self.seed, folder, runtime, layers, new_tokens, virtual_tokens)
 
 
 def plain_defaults(config: Any) -> dict[str, Any]:

@@ -177,7 +177,7 @@ def test_a_half_precision_cache_holds_exactly_what_training_attends_to():
 
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         decoder(ids, layout, cache)
-        decoder.apply_layers(ids, layout.positions, attend)
+        decoder.apply_layers(decoder.embed(ids), layout.positions, attend)
     for layer, (keys, values) in enumerate(attended):
         assert keys.dtype == torch.float32 and torch.equal(cache.keys[layer][0].float(), keys)
         assert torch.equal(cache.values[layer][0].float(), values)

@@ -323,10 +323,15 @@ def test_a_shared_prefix_equals_a_prefix_in_each_row(config):
             torch.testing.assert_close(p.grad, expected[key], rtol=1e-3, atol=1e-5)
 
 
-def test_rows_with_a_shared_prefix_cannot_fill_a_cache():
-    decoder = Decoder(DecoderConfig(50, hidden_size=16, num_heads=4, num_layers=1, context_length=32))
-    with pytest.raises(ValueError, match="cannot fill a cache"):
-        decoder(torch.arange(5), Layout.of([4, 4], prefix_lengths=[0, 3]), Cache(decoder.config, 2, 8))
+@torch.inference_mode()
+def test_a_shared_prefix_fills_the_cache_of_each_of_its_rows():
+    decoder, caches = lively(LLAMA), [Cache(LLAMA, 3, 16) for _ in range(2)]
+    ids, rows = tokens(12), torch.tensor([2, 0])
+    decoder(torch.cat([ids[:9], ids[:3], ids[9:]]), Layout.of([9, 6]), caches[0], rows)
+    decoder(ids, Layout.of([9, 6], prefix_lengths=[0, 3]), caches[1], rows)
+    assert caches[1].lengths.tolist() == [6, 0, 9]
+    for first, second in zip(caches[0].pairs, caches[1].pairs):
+        torch.testing.assert_close(second, first, rtol=1e-5, atol=1e-6)
 
 
 @families

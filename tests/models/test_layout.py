@@ -96,8 +96,8 @@ def test_impossible_prefixes_are_errors(prefix_lengths):
         Layout.of([4, 3], prefix_lengths=prefix_lengths)
 
 
-@given(st.lists(st.tuples(st.integers(1, 30), st.integers(0, 40)), min_size=1, max_size=30))
-def test_every_slot_holds_its_token(rows):
+@given(st.lists(st.tuples(st.integers(1, 30), st.integers(0, 40)), min_size=1, max_size=30), st.sampled_from([0, 3]))
+def test_every_slot_holds_its_token(rows, virtual_tokens):
     """Each padded row is its shared prefix and its own tokens, and every slot of a token is listed."""
     lengths, prefix_lengths, leader = [], [], 0
     for row, (own, wanted) in enumerate(rows):
@@ -105,7 +105,9 @@ def test_every_slot_holds_its_token(rows):
         leader = leader if prefix else own
         lengths.append(prefix + own)
         prefix_lengths.append(prefix)
-    batch = Layout.of(lengths, prefix_lengths=prefix_lengths)
+    batch = Layout.of(lengths, prefix_lengths=prefix_lengths).after(virtual_tokens)
+    lengths = [length + virtual_tokens for length in lengths]
+    assert batch.lengths == tuple(lengths)
     for padding in (batch.padding, batch.expanded):
         assert torch.equal(padding.tokens[padding.slots], torch.arange(batch.tokens))
         offset = 0
