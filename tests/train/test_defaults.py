@@ -174,7 +174,7 @@ ALIKE = {
         evaluate.temperature pretrain.dropout lora.alpha""",
     "off unless it is asked for": """
         optimizer.muon_learning_rate
-        label_smoothing entropy_coef score_clip target_kl ptx_coef frozen_layers empty_share lora.rank
+        label_smoothing entropy_coef score_clip target_kl ptx_coef frozen_layers prompt_tuning empty_share lora.rank
         lora.bits lora.dropout sampling.top_k sampling.top_p sampling.min_p sampling.repetition_penalty""",
     "before there is a model": "vocab_size agreement",
     "a name": "seed",
