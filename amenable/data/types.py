@@ -9,17 +9,39 @@ from typing import Any, TypeAlias
 
 from amenable.errors import InputError
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "developer", "user", "assistant", "tool")
+INSTRUCTING = ("system", "developer")
+"""roles of the message that comes before the conversation, if there is one"""
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """Call of a tool by the assistant."""
+
+    name: str
+    arguments: str
+    """JSON object, as text"""
+    id: str = ""
 
 
 @dataclass(frozen=True)
 class Message:
-    """Turn of a conversation: role (system, user or assistant) and content."""
+    """Turn of a conversation: role (one of ROLES) and content."""
 
     role: str
     content: str
     trained: bool = field(default=True, compare=False)
     """False excludes an assistant's turn of a demonstration from the loss; ignored when messages are compared"""
+    reasoning: str = ""
+    """the assistant's thinking before the content, where it is not a block of the content"""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """tools that the assistant calls after the content"""
+    tool_call_id: str = ""
+    """id of the call that a tool's message answers"""
+    name: str = ""
+    """name of the tool that a tool's message is of"""
+    tools: str = ""
+    """JSON schemas of the tools that the assistant may call, a list as text; in a conversation's first message only"""
 
 
 Conversation: TypeAlias = tuple[Message, ...]
@@ -85,18 +107,30 @@ def last_trained(messages: Conversation) -> Conversation:
 
 
 def conversation_error(messages: Sequence[Message]) -> str | None:
-    """Return the error in a conversation, or None. A system message may come first, then the user speaks."""
+    """Return the error in a conversation, or None. One of the system or developer may come first."""
     if not messages:
         return "the conversation is empty"
     roles = [message.role for message in messages]
     for role in roles:
         if role not in ROLES:
             return f"unknown role '{role}' (known: {', '.join(ROLES)})"
-    if roles.count("system") > 1:
+    instructing = [i for i, role in enumerate(roles) if role in INSTRUCTING]
+    if len(instructing) > 1:
         return "two system messages"
-    if "system" in roles[1:]:
+    if instructing not in ([], [0]):
         return "the system message is not the first"
-    spoken = [role for role in roles if role != "system"]
-    if spoken and spoken[0] == "assistant":
-        return "the assistant speaks before any user"
+    for i, message in enumerate(messages):
+        if message.role == "tool" and (problem := unanswered(messages[:i], message)):
+            return f"message {i + 1} is a tool's, and {problem}"
+    return None
+
+
+def unanswered(before: Sequence[Message], result: Message) -> str | None:
+    """Return the reason why a tool's message answers no call of the messages before it, or None."""
+    called = next((message for message in reversed(before) if message.role != "tool"), None)
+    if called is None or called.role != "assistant":
+        return "no message of the assistant comes before it"
+    ids = [call.id for call in called.tool_calls if call.id]
+    if result.tool_call_id and ids and result.tool_call_id not in ids:
+        return f"answers the call {result.tool_call_id}, which is none of {', '.join(ids)}"
     return None

@@ -1,38 +1,51 @@
 """Rendering of a conversation as token ids, roles and a loss mask, by the tokenizer's chat template.
 
-The loss mask is True for the assistant's words and the end token of each turn, except turns that are context only
-(`Message.trained`). Text and contents on either side of a special token are encoded separately, so no content can
-become a special token; the assistant's words are always tokens of their own, so
+The text is that of transformers' `apply_chat_template`, up to the end of the last turn. The loss mask is True for what
+the assistant generates: its words, thinking and tool calls, and the end token of each turn, except turns that are
+context only (`Message.trained`). Where a template has {% generation %} marks, they decide. Text and contents on either
+side of a special token are encoded separately, so no content can become a special token; what the assistant generates
+is always encoded on its own. So
 
     render(prompt + [completion]).ids == render_prompt(prompt, completion) + render_completion(completion)
 
-holds for every template and every text. Without a chat template (a base model) the conversation is a transcript,
-"User: ...", blank line, "Assistant: ...".
+holds for every template and every completion that the template shows as it is. Without a chat template (a base model)
+the conversation is a transcript, "User: ...", blank line, "Assistant: ...".
 
 The prompt ends where the template lets a model begin to generate. Text that the template writes between there and the
 assistant's words, or between these and the end of the turn (Llama 2: a space each), has to be generated too, so it
-belongs to the completion and is trained. An empty thinking block that a template writes before the assistant's words is
-left out where the completion brings its own.
+belongs to the completion and is trained. There is one thinking block at the most: an empty one that a template writes
+before the assistant's words is left out where the completion brings its own. Where a template leaves out the thinking of
+earlier turns, these turns are context: the model would not have generated them so. The thinking of the last turn is
+always trained.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from amenable.data.types import Message, conversation_error
 from amenable.errors import InputError
+from amenable.text.assistant_turns import AssistantTurn, Boundaries, assistant_turns, hidden_thinking
 from amenable.text.spec import After
 from amenable.text.template import (
+    FORMS,
     PLAIN_TEMPLATE,
     THINKING_BLOCK,
+    THINKING_TAG,
+    TOOLS,
+    WORD,
     Slot,
+    has_generation_marks,
+    render_template,
     strip_thinking_block,
     template_with_slots,
     thinking_tags,
 )
 from amenable.text.tokenizer import Tokenizer
+from amenable.text.traced import Traced, join
 
 PLAIN_STOP = ("\n\nUser:", "\n\n")
 """strings that end a base model's completion of a transcript"""
@@ -46,24 +59,32 @@ class Rendered:
     loss_mask: list[bool] = field(default_factory=list)
     """True for the assistant's words and the end of the turn, where that turn is trained"""
     roles: list[str] = field(default_factory=list)
-    """writer of each token: "template", "system", "user", "assistant", or "untrained assistant" """
+    """writer of each token: "template", "tools", a role of the messages, "untrained assistant", or "assistant template"
+    for special tokens inside what the assistant generates"""
 
 
 def validate(messages: Sequence[Message]) -> None:
-    """Raise InputError for no messages, an unknown role, a misplaced system, or the assistant first."""
+    """Raise InputError for no messages, an unknown role, a misplaced system, or a tool's answer to no call."""
     if (error := conversation_error(messages)) is not None:
         raise InputError(error)
 
 
 def render(tokenizer: Tokenizer, messages: Sequence[Message]) -> Rendered:
-    """Render a whole conversation; after a last message of the assistant comes the end token of the turn."""
+    """Render a whole conversation; after a last message of the assistant comes the end token of the turn.
+
+    InputError for messages that the template refuses, or shows only in part, or whose loss mask is not certain.
+    """
     validate(messages)
-    if messages[-1].role != "assistant":
-        return _render_turns(tokenizer, messages, add_generation_prompt=False)
     last = messages[-1]
-    rendered = _render_turns(tokenizer, messages[:-1], add_generation_prompt=True, completion=last.content)
-    completion = render_completion(tokenizer, last.content)
-    _extend(rendered, completion, last.trained, [_role(last)] * (len(completion) - 1) + ["template"])
+    if last.role != "assistant":
+        return _ids(tokenizer, *_conversation(tokenizer, messages, False, False), messages)
+    tags = thinking_tags(_template(tokenizer), last.content)
+    text, turns = _conversation(tokenizer, messages, False, bool(last.reasoning) or _opens(tags))
+    if turns[-1].hides_thinking or (tags and not _opens(tags)):
+        return _with_raw_completion(tokenizer, messages)
+    rendered = _ids(tokenizer, text.part(0, turns[-1].stop), turns, messages)
+    if not turns[-1].ended:
+        _extend(rendered, [tokenizer.end_of_turn_id], last.trained, ["template"])
     return rendered
 
 
@@ -75,7 +96,7 @@ def render_prompt(tokenizer: Tokenizer, messages: Sequence[Message], completion:
     validate(messages)
     if messages[-1].role == "assistant":
         raise InputError("a prompt ends with the assistant", how="it must end with the user")
-    return _render_turns(tokenizer, messages, add_generation_prompt=True, completion=completion).ids
+    return _ids(tokenizer, *_prompt(tokenizer, messages, completion), messages).ids
 
 
 def render_prompts(tokenizer: Tokenizer, messages: Sequence[Message], completions: Sequence[str]) -> list[list[int]]:
@@ -127,145 +148,175 @@ class _Frame:
     """True if the template's generation prompt has no assistant header: then our prompt ends where the words begin"""
     thinking: bool = False
     """True if the generation prompt opens a thinking block that is missing before a completion without one"""
+    boundaries: Boundaries = Boundaries((), (), False)
 
 
-@dataclass(frozen=True)
-class _TextSpan:
-    """Plain text and contents that are encoded together, as a tokenizer does that reads the whole conversation."""
+def _conversation(
+    tokenizer: Tokenizer, messages: Sequence[Message], add_generation_prompt: bool, thinking: bool
+) -> tuple[Traced, list[AssistantTurn]]:
+    """Return the text of a conversation and the assistant's turns in it."""
+    template, special = _template(tokenizer), tokenizer.special_tokens_map
+    problem: InputError | None = None
+    for form in FORMS if any(message.tool_calls for message in messages) else FORMS[:1]:
+        show = partial(render_template, template, special_tokens=special, thinking=thinking, form=form)
+        try:
+            text = show(messages=messages, add_generation_prompt=add_generation_prompt)
+            hidden = hidden_thinking(text, messages, form)
+        except InputError as error:
+            problem = problem or error
+            continue
+        for i, thought in hidden.items():
+            if any(isinstance(part, int) for part in tokenizer.split_special_tokens(thought)):
+                raise InputError(f"thinking that the chat template leaves out has a special token, in message {i + 1}")
+        text = _without_second_blocks(text, messages, template)
+        boundaries = _frame(tokenizer).boundaries
 
-    parts: tuple[str | Slot, ...]
-    strip_left: bool = False
-    strip_right: bool = False
-    """True where the special token on that side takes the white space next to it"""
+        def prompt(message: int, show: Callable[..., Traced] = show) -> str:
+            return str.__str__(show(messages=messages[:message], add_generation_prompt=True))
 
-    @property
-    def slots(self) -> list[Slot]:
-        return [part for part in self.parts if isinstance(part, Slot)]
-
-    def role(self, messages: Sequence[Message]) -> str | None:
-        """Return the role of the first message in the span."""
-        return messages[self.slots[0].message].role if self.slots else None
+        return text, assistant_turns(text, messages, boundaries, hidden, prompt)
+    assert problem is not None
+    raise problem
 
 
-def _render_turns(
-    tokenizer: Tokenizer, messages: Sequence[Message], add_generation_prompt: bool, completion: str | None = None
-) -> Rendered:
-    """Render messages by the template, and with `add_generation_prompt` the beginning of the turn of `completion`."""
-    rendered = Rendered()
-    after: After = "nothing"
-    turn_open = False  # trained words of the assistant whose turn has not ended yet
-    template = _template(tokenizer)
-    tags = tuple(thinking_tags(template, m.content) if m.role == "assistant" else "" for m in messages)
-    completion_tags = None if completion is None else thinking_tags(template, completion)
-    roles = tuple(message.role for message in messages)
-    for part in _plan(tokenizer, roles, add_generation_prompt, tags, completion_tags):
-        if isinstance(part, int):
-            _extend(rendered, [part], turn_open and part == tokenizer.end_of_turn_id, ["template"])
-            turn_open = False
-        elif part.role(messages) == "assistant":
-            message = messages[part.slots[0].message]
-            words = "".join(text if isinstance(text, str) else message.content for text in part.parts)
-            ids = tokenizer.encode(words, after)
-            _extend(rendered, ids, message.trained, [_role(message)] * len(ids))
-            turn_open = message.trained
-        else:
-            ids, roles_of_ids = _encode_span(tokenizer, messages, part, after)
-            _extend(rendered, ids, False, roles_of_ids)
-            turn_open = turn_open and not part.slots
-        after = "special" if isinstance(part, int) else "text"
+def _prompt(
+    tokenizer: Tokenizer, messages: Sequence[Message], completion: str | None
+) -> tuple[Traced, list[AssistantTurn]]:
+    """Return the text of a prompt for a completion, and the assistant's turns in it."""
+    frame, template = _frame(tokenizer), _template(tokenizer)
+    tags = None if completion is None else thinking_tags(template, completion)
+    if frame.omits_header or (frame.thinking and tags == ""):
+        text, turns = _conversation(tokenizer, [*messages, Message("assistant", WORD)], False, False)
+        return text.part(0, turns[-1].start), turns[:-1]
+    text, turns = _conversation(tokenizer, messages, True, _opens(tags or ""))
+    pieces = text.pieces()
+    if tags and pieces[-1].run.source is None:
+        end = strip_thinking_block(pieces[-1].text, tags)
+        text = text.part(0, pieces[-1].position + len(end))
+    return text, turns
+
+
+def _with_raw_completion(tokenizer: Tokenizer, messages: Sequence[Message]) -> Rendered:
+    """Render a conversation whose template leaves out the thinking of the last turn, with this thinking."""
+    last = messages[-1]
+    completion = last.content
+    if last.reasoning:
+        tag = THINKING_TAG.search(_template(tokenizer))
+        if tag is None or last.tool_calls:
+            raise InputError(
+                f"the chat template does not show the reasoning of message {len(messages)}",
+                how="drop it from the data, or use a model whose template shows it",
+            )
+        completion = f"{tag[0]}\n{last.reasoning}\n</{tag[1]}>\n\n{last.content}"
+    text, turns = _prompt(tokenizer, messages[:-1], completion)
+    rendered = _ids(tokenizer, text, turns, messages)
+    ids = render_completion(tokenizer, completion)
+    _extend(rendered, ids, last.trained, [_role(last.trained)] * (len(ids) - 1) + ["template"])
     return rendered
 
 
-@lru_cache(maxsize=1024)
-def _plan(
-    tokenizer: Tokenizer,
-    roles: tuple[str, ...],
-    add_generation_prompt: bool,
-    tags: tuple[str, ...],
-    completion_tags: str | None,
-) -> tuple[int | _TextSpan, ...]:
-    """Return the special ids and text spans of a conversation. They depend on the roles and the thinking tags alone, so
-    a template is rendered once for each combination of these."""
-    frame, template, special = _frame(tokenizer), _template(tokenizer), tokenizer.special_tokens_map
-    if add_generation_prompt and (frame.omits_header or (frame.thinking and completion_tags == "")):
-        pieces = template_with_slots(template, (*roles, "assistant"), special, add_generation_prompt=False)
-        pieces = pieces[: pieces.index(Slot(len(roles)))]
-    else:
-        pieces = template_with_slots(template, roles, special, add_generation_prompt)
-    if completion_tags and isinstance(pieces[-1], str):
-        pieces[-1] = strip_thinking_block(pieces[-1], completion_tags)
-    plan: list[int | _TextSpan] = []
-    waiting: list[str | Slot] = []
+def _without_second_blocks(text: Traced, messages: Sequence[Message], template: str) -> Traced:
+    """Return the text without thinking blocks that a template writes before contents that begin with their own."""
+    if THINKING_TAG.search(template) is None:
+        return text
+    parts: list[str] = []
+    for piece in text.pieces():
+        source = piece.run.source
+        part: str = text.part(piece.position, piece.end)
+        if parts and source is not None and source.field == "content" and messages[source.message].role == "assistant":
+            before = parts[-1]
+            kept = strip_thinking_block(before, thinking_tags(template, piece.text))
+            parts[-1] = before if len(kept) == len(before) else Traced(before).part(0, len(kept))
+        parts.append(part)
+    whole = join(parts)
+    return whole if isinstance(whole, Traced) else Traced(whole)
 
-    def close(strip_right: bool = False) -> None:
+
+def _ids(
+    tokenizer: Tokenizer, text: Traced, turns: Sequence[AssistantTurn], messages: Sequence[Message]
+) -> Rendered:
+    """Return the ids of a text. Template's and contents' text between special tokens is encoded together, as a
+    tokenizer does that reads the whole conversation; the assistant's turns are encoded on their own."""
+    rendered = Rendered()
+    waiting: list[tuple[str, str]] = []  # texts with their roles
+    after: After = "nothing"
+    strips = False
+
+    def flush(trained: bool, strip_right: bool = False) -> None:
+        nonlocal after, strips
         if waiting:
-            strip_left = bool(plan) and isinstance(plan[-1], int) and tokenizer.strips_whitespace(plan[-1])[1]
-            plan.append(_TextSpan(tuple(waiting), strip_left, strip_right))
+            ids, roles = _encode_span(tokenizer, waiting, after, strips, strip_right)
+            _extend(rendered, ids, trained, roles)
             waiting.clear()
+            after, strips = "text", False
 
-    for piece in _split_assistant_spans(pieces, roles, frame, tags):
-        if isinstance(piece, _TextSpan):
-            close()
-            plan.append(piece)
-        elif isinstance(piece, Slot):
-            waiting.append(piece)
-        else:
-            for part in tokenizer.split_special_tokens(piece):
-                if isinstance(part, int):
-                    close(tokenizer.strips_whitespace(part)[0])
-                    plan.append(part)
-                else:
-                    waiting.append(part)
-    close()
-    return tuple(plan)
+    for turn, parts in _groups(text, turns):
+        trained = turn is not None and turn.trained and messages[turn.message].trained
+        for part, source in parts:
+            if source is None:
+                role = "template" if turn is None else _role(trained)
+                for each in tokenizer.split_special_tokens(part):
+                    if isinstance(each, str):
+                        waiting.append((each, role))
+                        continue
+                    left, right = tokenizer.strips_whitespace(each)
+                    flush(trained, left)
+                    inside = trained and each != tokenizer.end_of_turn_id
+                    _extend(rendered, [each], trained, ["assistant template" if inside else "template"])
+                    after, strips = "special", right
+            elif source == TOOLS:
+                waiting.append((part, "tools"))
+            else:
+                role = messages[source].role
+                waiting.append((part, _role(trained) if role == "assistant" else role))
+        flush(trained)
+    return rendered
 
 
-def _split_assistant_spans(
-    pieces: Sequence[str | Slot], roles: Sequence[str], frame: _Frame, tags: Sequence[str]
-) -> list[str | Slot | _TextSpan]:
-    """Return a template's pieces with each slot of the assistant as a span that includes the frame's lead and trail."""
-    parts: list[str | Slot | _TextSpan] = []
-    for piece in pieces:
-        before = parts[-1] if parts else None
-        if isinstance(piece, Slot) and roles[piece.message] == "assistant":
-            lead = ""
-            if isinstance(before, str):
-                before = strip_thinking_block(before, tags[piece.message])
-                lead = frame.lead if frame.lead.isspace() and before.endswith(frame.lead) else ""
-                parts[-1] = before.removesuffix(lead)
-            parts.append(_TextSpan((lead, piece)))
-        elif isinstance(piece, str) and isinstance(before, _TextSpan) and piece.startswith(frame.trail):
-            parts[-1] = replace(before, parts=(*before.parts, frame.trail))
-            parts.append(piece.removeprefix(frame.trail))
-        else:
-            parts.append(piece)
-    return parts
+def _groups(
+    text: Traced, turns: Sequence[AssistantTurn]
+) -> Iterator[tuple[AssistantTurn | None, list[tuple[str, int | None]]]]:
+    """Yield the assistant's turns and what is between them: texts with the messages that wrote them."""
+    position = 0
+    for turn in (*turns, None):
+        for each, stop in ((None, len(text) if turn is None else turn.start), (turn, turn.stop if turn else 0)):
+            if stop > position or each is not None:
+                pieces = text.part(position, stop).pieces()
+                yield each, [(piece.text, piece.run.source and piece.run.source.message) for piece in pieces]
+                position = stop
 
 
 @lru_cache(maxsize=64)
 def _frame(tokenizer: Tokenizer) -> _Frame:
     """Return the text that the template writes around the assistant's words and not in a generation prompt."""
     template, special = _template(tokenizer), tokenizer.special_tokens_map
+    stops = [i for i in tokenizer.stop_ids if i in tokenizer.special_ids]
+    ends = tuple(tokenizer.decode([i], skip_special_tokens=False) for i in stops)
     try:
-        prompt = template_with_slots(template, ("user",), special, add_generation_prompt=True)
+        prompts = [template_with_slots(template, ("user",), special, True, thinking) for thinking in (False, True)]
+        closed = template_with_slots(template, ("user",), special, add_generation_prompt=False)
         whole = template_with_slots(template, ("user", "assistant"), special, add_generation_prompt=False)
     except InputError:  # raised again when such a conversation is rendered
-        return _Frame()
+        return _Frame(boundaries=Boundaries((), ends, has_generation_marks(template)))
     slot = whole.index(Slot(1))
-    opening, before, rest = (
-        _text(pieces) for pieces in (prompt[-1:], whole[max(slot - 1, 0) : slot], whole[slot + 1 :])
-    )
+    openings = [_text(prompt[-1:]) for prompt in prompts]
+    opening, before, rest = openings[0], _text(whole[max(slot - 1, 0) : slot]), _text(whole[slot + 1 :])
     lead = before.removeprefix(opening) if before.startswith(opening) else ""
     trail = rest.partition(tokenizer.end_of_turn)[0] if tokenizer.end_of_turn in rest else ""
     omits_header = bool(lead.strip()) and not thinking_tags(template, lead)
     block = THINKING_BLOCK.search(opening)
     end = tokenizer.split_special_tokens(before if omits_header else opening)[-1:]
+    headers = {text[len(os.path.commonprefix([text, _text(closed[-1:])])) :] for text in openings}
+    headers |= {THINKING_BLOCK.sub("", header) for header in headers} | ({lead} if omits_header else set())
     return _Frame(
         lead="" if omits_header else lead,
         trail="" if any(isinstance(part, int) for part in tokenizer.split_special_tokens(trail)) else trail,
         after="special" if end and isinstance(end[0], int) else "text",
         omits_header=omits_header,
         thinking=block is not None and block[2] is None and not before.startswith(opening),
+        boundaries=Boundaries(
+            tuple(sorted(headers - {""}, key=len, reverse=True)), ends, has_generation_marks(template)
+        ),
     )
 
 
@@ -285,27 +336,31 @@ def _template(tokenizer: Tokenizer) -> str:
     return PLAIN_TEMPLATE if tokenizer.chat_template is None else tokenizer.chat_template
 
 
+def _opens(tags: str) -> bool:
+    """Return True for the thinking tags of a completion that opens its own thinking block."""
+    return bool(tags) and not tags.startswith("</")
+
+
 def _encode_span(
-    tokenizer: Tokenizer, messages: Sequence[Message], span: _TextSpan, after: After
+    tokenizer: Tokenizer, parts: Sequence[tuple[str, str]], after: After, strip_left: bool, strip_right: bool
 ) -> tuple[list[int], list[str]]:
-    """Return the ids of a span and each token's role: that of the writer of the token's first character."""
-    texts = [part if isinstance(part, str) else part.fill(messages[part.message].content) for part in span.parts]
-    roles = ["template" if isinstance(part, str) else messages[part.message].role for part in span.parts]
-    by_character = [role for text, role in zip(texts, roles) for _ in text]
-    text = "".join(texts)
-    if span.strip_left:
-        by_character = by_character[len(text) - len(text.lstrip()) :]
-        text = text.lstrip()
-    text = text.rstrip() if span.strip_right else text
-    if len(texts) == 1:
+    """Return the ids of texts that are encoded together, and each token's role: that of the text in which the token's
+    first character is. White space beside special tokens that take it is left out."""
+    text = "".join(part for part, _ in parts)
+    stripped = text.lstrip() if strip_left else text
+    begin = len(text) - len(stripped)
+    text = stripped.rstrip() if strip_right else stripped
+    roles = {role for _, role in parts}
+    if len(roles) == 1:
         ids = tokenizer.encode(text, after)
-        return ids, roles * len(ids)
+        return ids, [roles.pop()] * len(ids)
+    by_character = [role for part, role in parts for _ in part][begin:]
     ids, starts = tokenizer.encode_with_starts(text, after)
     return ids, [by_character[start] for start in starts]
 
 
-def _role(message: Message) -> str:
-    return "assistant" if message.trained else "untrained assistant"
+def _role(trained: bool) -> str:
+    return "assistant" if trained else "untrained assistant"
 
 
 def _extend(rendered: Rendered, ids: list[int], trained: bool, roles: list[str]) -> None:
