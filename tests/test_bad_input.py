@@ -46,7 +46,6 @@ FILES = {
     "surrogate.jsonl": '{"text": "\\ud800"}\n',
     "systems.jsonl": lines({"messages": [{"role": "system", "content": "Be kind."}] * 2 + [ASKED, ANSWERED]}),
     "late_system.jsonl": lines({"messages": [ASKED, {"role": "system", "content": "Be kind."}, ANSWERED]}),
-    "assistant_first.jsonl": lines({"messages": [ANSWERED, ASKED, ANSWERED]}),
     "no_turns.jsonl": lines({"messages": []}),
     "long.jsonl": lines({"prompt": "name a red thing, " * 90}),
     "long_pairs.jsonl": lines(*[{"prompt": f"{i}?", "chosen": "a rose " * 90, "rejected": "a"} for i in range(9)]),
@@ -223,7 +222,6 @@ CASES = [
     ("half a character", "tokenizer --data {d}/surrogate.jsonl", "half of a surrogate pair"),
     ("two system messages", "sft {sft} --data {d}/systems.jsonl", "systems.jsonl|line 1: two system messages"),
     ("late system message", "sft {sft} --data {d}/late_system.jsonl", "the system message is not the first"),
-    ("assistant speaks first", "sft {sft} --data {d}/assistant_first.jsonl", "the assistant speaks before any user"),
     ("no turns", "sft {sft} --data {d}/no_turns.jsonl", "the conversation is empty"),
     (
         "long demonstrations",

@@ -15,18 +15,22 @@
 
 `prompt_messages` reads the prompt for all of them. `system` (or `system_prompt`) comes first, then `history`. A passage
 (`input`, then `context`) follows `prompt`, `question` or `instruction` after a blank line, and is itself the prompt if
-none of these and no dialogue is present. Null and blank columns are absent. `meta` holds the unused columns.
+none of these and no dialogue is present. `tools` has JSON schemas, a list or its text, for the chat template. Null and
+blank columns are absent. `meta` holds the unused columns.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from amenable.data.record import InvalidRow, Record, is_number, words_of
-from amenable.data.turns import common_start, conversation, holds, reply, turns
+from amenable.data.turns import common_start, conversation, holds, reply, tool_schemas, turns
 from amenable.data.types import (
+    ANSWERED,
+    INSTRUCTING,
     Conversation,
     Demonstration,
     Message,
@@ -66,6 +70,7 @@ def demonstration(row: Row, id: str) -> Demonstration:
     require_content(messages)
     if not any(message.trained for message in messages if message.role == "assistant"):
         raise InvalidRow("no turn of the assistant is trained: all have the weight 0")
+    messages = with_tools(messages, record)
     return Demonstration(messages, record.id(id), record.rest())
 
 
@@ -80,12 +85,13 @@ def prompt(row: Row, id: str) -> Prompt:
         messages, _ = comparison(record, values)
     else:
         messages = require_prompt(record)
-    while checked(messages) and messages[-1].role != "user":
+    while checked(messages) and messages[-1].role not in ANSWERED:
         messages = messages[:-1]
         if not messages:
             raise InvalidRow("it has no turn of the user")
     described = {"kind": record["kind"]} if "kind" in record else {}
-    return Prompt(require_open(messages), record.id(id), record.rest() | described)
+    messages = with_tools(require_open(messages), record)
+    return Prompt(messages, record.id(id), record.rest() | described)
 
 
 def ranking(row: Row, id: str) -> Ranking:
@@ -113,8 +119,9 @@ def ranking(row: Row, id: str) -> Ranking:
         raise InvalidRow(f"margin is {margin!r}, not a number")
     annotator = record.get("annotator")
     ended = ended_of(record, len(completions))
+    messages = with_tools(require_open(messages), record)
     return Ranking(
-        require_open(messages),
+        messages,
         completions,
         ranks,
         record.id(id),
@@ -215,11 +222,18 @@ def with_system(messages: Conversation, record: Record) -> Conversation:
     if not messages or column is None:
         return messages
     system = Message("system", record[column])
-    if messages[0].role != "system":
+    if messages[0].role not in INSTRUCTING:
         return (system, *messages)
     if messages[0].content.strip() not in ("", system.content.strip()):
         raise InvalidRow(f"the column '{column}' and the system message of the dialogue differ")
     return (system, *messages[1:])
+
+
+def with_tools(messages: Conversation, record: Record) -> Conversation:
+    """Add the schemas of the column `tools` to the first message."""
+    if "tools" not in record.columns or not messages:
+        return messages
+    return (replace(messages[0], tools=tool_schemas(record["tools"], "tools")), *messages[1:])
 
 
 def mentions(text: str, part: str) -> bool:
@@ -330,9 +344,9 @@ def ended_of(record: Record, count: int) -> dict[str, Any]:
 
 def require_open(messages: Conversation) -> Conversation:
     """Return messages that end with the user; InvalidRow otherwise."""
-    if checked(messages)[-1].role != "user":
+    if checked(messages)[-1].role not in ANSWERED:
         raise InvalidRow("the prompt does not end with the user")
-    if not messages[-1].content.strip():
+    if not messages[-1].content.strip() and messages[-1].role == "user":
         raise InvalidRow("the prompt is empty")
     require_content([message for message in messages if message.role == "user"])
     return messages
@@ -341,7 +355,7 @@ def require_open(messages: Conversation) -> Conversation:
 def require_content(messages: Sequence[Message]) -> None:
     """Raise InvalidRow for an empty turn of the user and an empty trained turn of the assistant."""
     for i, message in enumerate(messages, start=1):
-        if message.role == "system" or message.content.strip():
+        if message.role in (*INSTRUCTING, "tool") or message.content.strip() or message.tool_calls:
             continue
         if message.role == "user":
             raise InvalidRow(f"message {i} is empty: the user says nothing")

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 LARGEST = sys.float_info.max
-FIELDS = {"role", "content", "from", "value", "weight", "train", "rank", "completion"}
+FIELDS = {"role", "content", "from", "value", "weight", "train", "rank", "completion", "type", "text"}
 """keys of a column's objects that are read; others are listed as unused, as `column.key`"""
+WHOLE = {"tools", "tool_calls", "function_call", "tool_call_id", "reasoning_content", "reasoning", "thinking"}
+"""columns and keys whose values are read as a whole"""
 
 
 class InvalidRow(ValueError):
@@ -62,7 +64,10 @@ class Record(Mapping[str, Any]):
     def unused(self) -> list[str]:
         """Return the names of unused filled columns, and of unused keys inside used columns."""
         inside = [
-            f"{name}.{key}" for name in self.columns if name in self.used for key in other_keys(self.columns[name])
+            f"{name}.{key}"
+            for name in self.columns
+            if name in self.used and name not in WHOLE
+            for key in other_keys(self.columns[name])
         ]
         return [*filter(self.filled, self.rest()), *dict.fromkeys(inside)]
 
@@ -113,7 +118,7 @@ def other_keys(value: Any) -> Iterator[str]:
             for key, part in entry.items():
                 if key in FIELDS:
                     yield from other_keys(part)
-                else:
+                elif key not in WHOLE and not (key == "name" and entry.get("role") in ("tool", "function")):
                     yield key
 
 

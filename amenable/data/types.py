@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from amenable.errors import InputError
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 INSTRUCTING = ("system", "developer")
 """roles of the message that comes before the conversation, if there is one"""
+ANSWERED = ("user", "tool")
+"""roles of messages that the assistant answers"""
 
 
 @dataclass(frozen=True)
@@ -98,12 +101,31 @@ class Ranking:
             raise InputError(problem, self.id or None, "a margin is a finite number that belongs to a pair")
 
 
-def last_trained(messages: Conversation) -> Conversation:
-    """Return the conversation with only the last trained turn of the assistant trained."""
+def last_trained(messages: Conversation, unit: Literal["last", "exchange"] = "last") -> Conversation:
+    """Return the conversation with only the last trained turn of the assistant trained; with the unit "exchange" all
+    those after the user's last message: calls of tools, and the answer."""
     trained = [i for i, message in enumerate(messages) if message.role == "assistant" and message.trained]
-    return tuple(
-        replace(message, trained=i not in trained[:-1] and message.trained) for i, message in enumerate(messages)
-    )
+    user = max((i for i in range(len(messages)) if messages[i].role == "user"), default=-1)
+    first = next((i for i in trained if i > user), None) if unit == "exchange" else None
+    first = first if first is not None else trained[-1] if trained else 0
+    return tuple(replace(message, trained=message.trained and i >= first) for i, message in enumerate(messages))
+
+
+def message_fields(message: Message) -> dict[str, Any]:
+    """Return a message as it stands in data files, in OpenAI's form; fields that are empty are left out."""
+    fields: dict[str, Any] = {"role": message.role, "content": message.content}
+    for name, key in (("reasoning", "reasoning_content"), ("name", "name"), ("tool_call_id", "tool_call_id")):
+        if value := getattr(message, name):
+            fields[key] = value
+    if message.tool_calls:
+        fields["tool_calls"] = [
+            ({"id": call.id} if call.id else {})
+            | {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+    if message.tools:
+        fields["tools"] = json.loads(message.tools)
+    return fields if message.trained else fields | {"weight": 0}
 
 
 def conversation_error(messages: Sequence[Message]) -> str | None:

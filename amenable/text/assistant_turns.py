@@ -7,6 +7,7 @@ exactly, and a message that the template does not show once and in full, are an 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,7 +50,7 @@ class Boundaries:
     """Texts of a template between which the assistant generates."""
 
     headers: tuple[str, ...]
-    """ends of generation prompts, the longest first; none if the template writes nothing before the assistant's words"""
+    """ends of generation prompts, the longest first; none if the template writes none"""
     ends: tuple[str, ...]
     """tokens that end a turn"""
     marks: bool
@@ -61,7 +62,7 @@ def assistant_turns(
     messages: Sequence[Message],
     boundaries: Boundaries,
     hidden: Mapping[int, str],
-    prompt: Callable[[int], str],
+    prompt: Callable[[int], Traced],
 ) -> list[AssistantTurn]:
     """Return the assistant's turns in a rendered conversation, from the first to the last.
 
@@ -86,9 +87,9 @@ def assistant_turns(
             stop = stop if ended or not marked else marked[-1].end
         else:
             ended = end is not None
-            start = before + lead_start(whole[before:first], whole[:first], boundaries, prompt, before, i)
+            start = before + lead_start(whole[before:first], boundaries.headers, prompt, i)
             if message.tool_calls and not ended:
-                raise InputError(f"the chat template does not end message {i + 1}, which has tool calls", how=MARKS)
+                raise InputError(f"the chat template does not end message {i + 1}, which has tool calls")
         turns.append(AssistantTurn(i, start, stop, ended, is_marked, i in hidden))
     return turns
 
@@ -117,20 +118,16 @@ def first_shown(pieces: Sequence[Piece]) -> Iterator[Piece]:
         shown.add(key)
 
 
-def lead_start(
-    text: str, shown: str, boundaries: Boundaries, prompt: Callable[[int], str], before: int, message: int
-) -> int:
-    """Return the index in a template's text before a message from which on the assistant generates.
-
-    shown: all that is shown before the message's own characters; `text` is its end, from index `before` on.
-    """
-    header = next((header for header in boundaries.headers if header in text), None)
+def lead_start(text: str, headers: Sequence[str], prompt: Callable[[int], Traced], message: int) -> int:
+    """Return the index in a template's text before a message from which on the assistant generates."""
+    header = next((header for header in headers if header in text), None)
     if header is not None:
         return text.rindex(header) + len(header)
-    if not boundaries.headers:
-        begun = prompt(message)
-        if len(begun) >= before and shown.startswith(begun):
-            return len(begun) - before
+    if not headers:
+        last = prompt(message).pieces()[-1]
+        begun = last.text if last.run.source is None else ""
+        if text.startswith(begun):
+            return len(begun)
     raise InputError(
         f"message {message + 1} can't be masked exactly: the chat template writes {text!r} before the assistant's "
         "words, and no prompt for them ends in this way",
@@ -157,15 +154,16 @@ def hidden_thinking(text: Traced, messages: Sequence[Message], form: Form) -> di
     for i, message in enumerate(messages):
         for source, string in sources(message, i, form):
             shown = sorted(ranges[source])
-            if source.field == "content" and any(b[0] < a[1] for a, b in zip(shown, shown[1:])):
+            if source.field == "content" and any(b[0] < a[1] for a, b in itertools.pairwise(shown)):
                 raise InputError(f"the chat template shows message {i + 1} ({message.role}) twice")
             thinking = thinking_end(string, source.field) if message.role == "assistant" else 0
             for start, stop in gaps(shown, len(string)):
                 lost, thought = string[max(start, thinking) : stop].strip(), string[start : min(stop, thinking)]
                 if lost:
                     excerpt = lost if len(lost) <= 40 else lost[:40] + " ..."
+                    part = "a part" if source.field == "content" else "a tool call"
                     raise InputError(
-                        f"the chat template leaves out a part of message {i + 1} ({message.role}): {excerpt!r}",
+                        f"the chat template leaves out {part} of message {i + 1} ({message.role}): {excerpt!r}",
                         how="drop it from the data, or use a model whose template shows it",
                     )
                 if TAG.sub("", thought).strip():

@@ -14,16 +14,15 @@ the conversation is a transcript, "User: ...", blank line, "Assistant: ...".
 The prompt ends where the template lets a model begin to generate. Text that the template writes between there and the
 assistant's words, or between these and the end of the turn (Llama 2: a space each), has to be generated too, so it
 belongs to the completion and is trained. There is one thinking block at the most: an empty one that a template writes
-before the assistant's words is left out where the completion brings its own. Where a template leaves out the thinking of
-earlier turns, these turns are context: the model would not have generated them so. The thinking of the last turn is
+before the assistant's words is left out where the completion brings its own. Where a template leaves out the thinking
+of earlier turns, these turns are context: the model would not have generated them so. The thinking of the last turn is
 always trained.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 
 from amenable.data.types import Message, conversation_error
@@ -38,6 +37,7 @@ from amenable.text.template import (
     TOOLS,
     WORD,
     Slot,
+    begins_thinking,
     has_generation_marks,
     render_template,
     strip_thinking_block,
@@ -79,11 +79,19 @@ def render(tokenizer: Tokenizer, messages: Sequence[Message]) -> Rendered:
     if last.role != "assistant":
         return _ids(tokenizer, *_conversation(tokenizer, messages, False, False), messages)
     tags = thinking_tags(_template(tokenizer), last.content)
-    text, turns = _conversation(tokenizer, messages, False, bool(last.reasoning) or _opens(tags))
-    if turns[-1].hides_thinking or (tags and not _opens(tags)):
+    try:
+        text, turns = _conversation(tokenizer, messages, False, bool(last.reasoning) or begins_thinking(last.content))
+    except InputError:
+        # some templates show system and tools only before the user's last message: a prompt has them, a whole has not
+        if last.tool_calls or last.reasoning or len(messages) == 1:
+            raise
+        return _with_raw_completion(tokenizer, messages)
+    if turns[-1].hides_thinking or (tags and not begins_thinking(last.content)):
         return _with_raw_completion(tokenizer, messages)
     rendered = _ids(tokenizer, text.part(0, turns[-1].stop), turns, messages)
     if not turns[-1].ended:
+        if last.tool_calls:
+            raise InputError(f"the chat template does not end message {len(messages)}, which has tool calls")
         _extend(rendered, [tokenizer.end_of_turn_id], last.trained, ["template"])
     return rendered
 
@@ -148,7 +156,7 @@ class _Frame:
     """True if the template's generation prompt has no assistant header: then our prompt ends where the words begin"""
     thinking: bool = False
     """True if the generation prompt opens a thinking block that is missing before a completion without one"""
-    boundaries: Boundaries = Boundaries((), (), False)
+    boundaries: Boundaries = field(default_factory=lambda: Boundaries((), (), False))
 
 
 def _conversation(
@@ -171,8 +179,8 @@ def _conversation(
         text = _without_second_blocks(text, messages, template)
         boundaries = _frame(tokenizer).boundaries
 
-        def prompt(message: int, show: Callable[..., Traced] = show) -> str:
-            return str.__str__(show(messages=messages[:message], add_generation_prompt=True))
+        def prompt(message: int, show: Callable[..., Traced] = show) -> Traced:
+            return show(messages=messages[:message], add_generation_prompt=True)
 
         return text, assistant_turns(text, messages, boundaries, hidden, prompt)
     assert problem is not None
@@ -188,7 +196,7 @@ def _prompt(
     if frame.omits_header or (frame.thinking and tags == ""):
         text, turns = _conversation(tokenizer, [*messages, Message("assistant", WORD)], False, False)
         return text.part(0, turns[-1].start), turns[:-1]
-    text, turns = _conversation(tokenizer, messages, True, _opens(tags or ""))
+    text, turns = _conversation(tokenizer, messages, True, completion is not None and begins_thinking(completion))
     pieces = text.pieces()
     if tags and pieces[-1].run.source is None:
         end = strip_thinking_block(pieces[-1].text, tags)
@@ -225,16 +233,14 @@ def _without_second_blocks(text: Traced, messages: Sequence[Message], template: 
         part: str = text.part(piece.position, piece.end)
         if parts and source is not None and source.field == "content" and messages[source.message].role == "assistant":
             before = parts[-1]
-            kept = strip_thinking_block(before, thinking_tags(template, piece.text))
-            parts[-1] = before if len(kept) == len(before) else Traced(before).part(0, len(kept))
+            length = len(strip_thinking_block(before, thinking_tags(template, piece.text)))
+            parts[-1] = before[:length]
         parts.append(part)
     whole = join(parts)
     return whole if isinstance(whole, Traced) else Traced(whole)
 
 
-def _ids(
-    tokenizer: Tokenizer, text: Traced, turns: Sequence[AssistantTurn], messages: Sequence[Message]
-) -> Rendered:
+def _ids(tokenizer: Tokenizer, text: Traced, turns: Sequence[AssistantTurn], messages: Sequence[Message]) -> Rendered:
     """Return the ids of a text. Template's and contents' text between special tokens is encoded together, as a
     tokenizer does that reads the whole conversation; the assistant's turns are encoded on their own."""
     rendered = Rendered()
@@ -306,7 +312,7 @@ def _frame(tokenizer: Tokenizer) -> _Frame:
     omits_header = bool(lead.strip()) and not thinking_tags(template, lead)
     block = THINKING_BLOCK.search(opening)
     end = tokenizer.split_special_tokens(before if omits_header else opening)[-1:]
-    headers = {text[len(os.path.commonprefix([text, _text(closed[-1:])])) :] for text in openings}
+    headers = {_after_common(text, _text(closed[-1:])) for text in openings}
     headers |= {THINKING_BLOCK.sub("", header) for header in headers} | ({lead} if omits_header else set())
     return _Frame(
         lead="" if omits_header else lead,
@@ -318,6 +324,11 @@ def _frame(tokenizer: Tokenizer) -> _Frame:
             tuple(sorted(headers - {""}, key=len, reverse=True)), ends, has_generation_marks(template)
         ),
     )
+
+
+def _after_common(text: str, other: str) -> str:
+    """Return the text after the beginning that it has in common with another."""
+    return text[next((i for i, (a, b) in enumerate(zip(text, other)) if a != b), min(len(text), len(other))) :]
 
 
 def _text(pieces: Sequence[str | Slot]) -> str:
@@ -334,11 +345,6 @@ def _strip_frame(tokenizer: Tokenizer, text: str, ended: bool = True) -> str:
 
 def _template(tokenizer: Tokenizer) -> str:
     return PLAIN_TEMPLATE if tokenizer.chat_template is None else tokenizer.chat_template
-
-
-def _opens(tags: str) -> bool:
-    """Return True for the thinking tags of a completion that opens its own thinking block."""
-    return bool(tags) and not tags.startswith("</")
 
 
 def _encode_span(

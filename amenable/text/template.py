@@ -1,15 +1,15 @@
 """Chat templates: Jinja in a sandbox, with the helpers that transformers gives to templates.
 
-A template gets the conversation's own strings, traced (`text.traced`): it writes what transformers' `apply_chat_template`
-writes, and every character is known to be a message's or the template's. So no content is ever taken for the template's
-text, and a message that the template does not show in full is noticed.
+A template gets the conversation's own strings, traced (`text.traced`): it writes what transformers'
+`apply_chat_template` writes, and every character is known to be a message's or the template's. So no content is ever
+taken for the template's text, and a message that the template does not show in full is noticed.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -25,7 +25,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from amenable.data.types import Message
 from amenable.errors import InputError
 from amenable.text import traced
-from amenable.text.traced import Source, Traced
+from amenable.text.traced import Traced
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
@@ -132,12 +132,11 @@ def template_message(message: Message, index: int, developer: bool = True, form:
                 "type": "function",
                 "function": {
                     "name": traced.traced(call.name, index, f"call {i}"),
-                    "arguments": traced.traced(
-                        call.arguments if form.arguments_as_text else json.loads(call.arguments), index, f"arguments {i}"
-                    ),
+                    "arguments": traced.traced(arguments, index, f"arguments {i}"),
                 },
             }
             for i, call in enumerate(message.tool_calls, start=1)
+            for arguments in [call.arguments if form.arguments_as_text else json.loads(call.arguments)]
         ]
     for key in ("name", "tool_call_id"):
         if text := getattr(message, key):
@@ -179,6 +178,11 @@ def template_with_slots(
 def has_generation_marks(template: str) -> bool:
     """Return True for a template that marks what the assistant generates by {% generation %}."""
     return MARK.search(template) is not None
+
+
+def begins_thinking(completion: str) -> bool:
+    """Return True for a completion that begins with a tag such as `<think>`."""
+    return THINKING_TAG.match(completion.lstrip()) is not None
 
 
 def thinking_tags(template: str, completion: str) -> str:
@@ -235,7 +239,7 @@ class _Environment(ImmutableSandboxedEnvironment):
     """Sandbox with transformers' helpers, in which strings keep their sources."""
 
     code_generator_class = _CodeGenerator
-    concat = staticmethod(traced.join)  # type: ignore[assignment]
+    concat = staticmethod(traced.join)
 
     def __init__(self) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"])

@@ -1,4 +1,4 @@
-"""Strings that know the source of each of their characters, through the operations that chat templates apply to strings.
+"""Strings that know the source of each of their characters, through the operations of chat templates.
 
 A template is rendered with the strings of the conversation itself. In the result, characters with a source are a
 message's, and all others are the template's own. An operation that is not followed here returns a plain string, so a
@@ -78,15 +78,15 @@ class Traced(str):
 
     def part(self, start: int, stop: int) -> Traced:
         """Return a substring. An empty one keeps the source of the characters beside it."""
-        kept, beside, position = list[Run](), list[Run](), 0
+        runs, neighbours, position = list[Run](), list[Run](), 0
         for run in self._runs:
             first, last = max(position, start), min(position + run.length, stop)
             if first < last or (run.length == 0 and first == last == position):
-                kept.append(run.part(first - position, last - position))
+                runs.append(run.part(first - position, last - position))
             elif run.source is not None and position <= start <= position + run.length:
-                beside.append(run.part(start - position, start - position))
+                neighbours.append(run.part(start - position, start - position))
             position += run.length
-        return Traced(str.__getitem__(self, slice(start, max(start, stop))), kept or beside[:1])
+        return Traced(str.__getitem__(self, slice(start, max(start, stop))), runs or neighbours[:1])
 
     def generated(self) -> Traced:
         """Return the text with its runs marked as generated."""
@@ -126,10 +126,10 @@ class Traced(str):
     def removesuffix(self, suffix: str, /) -> str:
         return self.part(0, len(self) - len(suffix)) if suffix and self.endswith(suffix) else self
 
-    def split(self, separator: str | None = None, maxsplit: SupportsIndex = -1) -> list[str]:  # type: ignore[override]
+    def split(self, separator: str | None = None, maxsplit: SupportsIndex = -1) -> list[str]:
         return self._located(str.split(self, separator, maxsplit), separator or "")
 
-    def rsplit(self, separator: str | None = None, maxsplit: SupportsIndex = -1) -> list[str]:  # type: ignore[override]
+    def rsplit(self, separator: str | None = None, maxsplit: SupportsIndex = -1) -> list[str]:
         return self._located(str.rsplit(self, separator, maxsplit), separator or "")
 
     def partition(self, separator: str, /) -> tuple[str, str, str]:
@@ -138,7 +138,7 @@ class Traced(str):
     def rpartition(self, separator: str, /) -> tuple[str, str, str]:
         return self._three(str.rpartition(self, separator))
 
-    def splitlines(self, keepends: bool = False) -> list[str]:  # type: ignore[override]
+    def splitlines(self, keepends: bool = False) -> list[str]:
         lines = self._located(str.splitlines(self, keepends=True))
         return lines if keepends else [line.rstrip("\r\n") for line in lines]
 

@@ -294,8 +294,8 @@ def test_another_column_is_used_or_named_and_nothing_else_changes(format, column
         (columns.demonstration, {"messages": ["x"]}, "message 1 of messages is text"),
         (
             columns.demonstration,
-            {"messages": [{"role": "tool", "content": "x"}]},
-            "unknown role 'tool' in message 1 of messages",
+            {"messages": [{"role": "judge", "content": "x"}]},
+            "unknown role 'judge' in message 1 of messages",
         ),
         (columns.demonstration, {"messages": [{"content": "x"}]}, "unknown role None"),
         (
@@ -304,7 +304,6 @@ def test_another_column_is_used_or_named_and_nothing_else_changes(format, column
             "the content of message 2 of messages is null",
         ),
         (columns.demonstration, {"messages": []}, "empty"),
-        (columns.demonstration, {"messages": [A]}, "assistant speaks before"),
         (columns.demonstration, {"messages": [U]}, "does not end with an answer"),
         (columns.demonstration, {"messages": [U, {"role": "assistant", "content": " "}]}, "the answer is empty"),
         (columns.demonstration, {"messages": [U, EMPTY, U, A]}, "message 2 is an empty answer"),

@@ -2,7 +2,16 @@ import dataclasses
 
 import pytest
 
-from amenable.data.types import Demonstration, Message, Ranking, conversation_error, last_trained
+from amenable.data import turns
+from amenable.data.types import (
+    Demonstration,
+    Message,
+    Ranking,
+    ToolCall,
+    conversation_error,
+    last_trained,
+    message_fields,
+)
 from amenable.errors import InputError
 
 U, A, S = Message("user", "hi"), Message("assistant", "hello"), Message("system", "be kind")
@@ -26,7 +35,7 @@ def test_a_margin_belongs_to_a_pair_and_is_finite():
             Ranking((U,), completions, ranks, id="row 7", margin=margin)
 
 
-@pytest.mark.parametrize("messages", [(U,), (U, A), (S, U), (S,), (U, A, U), (U, U, A, A)])
+@pytest.mark.parametrize("messages", [(U,), (U, A), (S, U), (S,), (U, A, U), (U, U, A, A), (A,), (S, A)])
 def test_conversations_without_error(messages):
     assert conversation_error(messages) is None
 
@@ -35,8 +44,8 @@ def test_conversations_without_error(messages):
     ("messages", "says"),
     [
         ((), "empty"),
-        ((A,), "assistant speaks before"),
-        ((S, A), "assistant speaks before"),
+        ((S, Message("developer", "be brief"), U), "two system"),
+        ((U, Message("tool", "4")), "message 2 is a tool's, and no message of the assistant comes before it"),
         ((S, S, U), "two system"),
         ((U, S), "not the first"),
         ((Message("User", "hi"),), "unknown role 'User'"),
@@ -46,15 +55,59 @@ def test_conversations_with_an_error(messages, says):
     assert says in (conversation_error(messages) or "")
 
 
+def test_the_last_exchange_is_all_that_the_assistant_says_to_the_users_last_message():
+    call, result = Message("assistant", "", tool_calls=(ToolCall("look", "{}"),)), Message("tool", "4")
+    off = Message("assistant", "no", trained=False)
+    for messages, expected in (
+        ((U, A, U, call, result, A), [3, 5]),
+        ((U, A, U, off, result, A), [5]),
+        ((U, A, U, off), [1]),
+        ((A,), [0]),
+    ):
+        changed = last_trained(messages, "exchange")
+        assert [i for i, turn in enumerate(changed) if turn.role == "assistant" and turn.trained] == expected
+
+
+def test_a_message_is_written_as_it_is_read():
+    call = ToolCall("look", '{"at": "sky"}', "1")
+    messages = (
+        Message("user", "Is it clear?", tools='[{"type": "function", "function": {"name": "look"}}]'),
+        Message("assistant", "", trained=False, reasoning="I look.", tool_calls=(call,)),
+        Message("tool", "yes", tool_call_id="1", name="look"),
+    )
+    again = turns.turns([message_fields(message) for message in messages], "messages")
+    assert again == messages and [message.trained for message in again] == [True, False, True]
+    assert message_fields(U) == {"role": "user", "content": "hi"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "says"),
+    [
+        (
+            (
+                U,
+                Message("assistant", "", tool_calls=(ToolCall("f", "{}", "1"),)),
+                Message("tool", "", tool_call_id="2"),
+            ),
+            "2",
+        ),
+        ((U, A, U, Message("tool", "")), "no message of the assistant comes before it"),
+    ],
+)
+def test_a_tools_result_that_answers_no_call(messages, says):
+    assert says in (conversation_error(messages) or "")
+    assert conversation_error((U, A, Message("tool", "4"), Message("tool", "5"), A)) is None
+
+
 def test_only_the_last_trained_turn_stays_trained():
     off = Message("assistant", "no", trained=False)
-    for turns, expected in (
+    for messages, expected in (
         ((U, A, U, A), [3]),
         ((U, A, U, off), [1]),
         ((U, off, U, A), [3]),
         ((U, off), []),
         ((S, U, A), [2]),
     ):
-        changed = last_trained(turns)
-        assert changed == turns
+        changed = last_trained(messages)
+        assert changed == messages
         assert [i for i, turn in enumerate(changed) if turn.role == "assistant" and turn.trained] == expected

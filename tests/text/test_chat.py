@@ -164,9 +164,8 @@ def test_documents(ours):
     ("messages", "says"),
     [
         ((), "empty"),
-        ((Message("tool", "x"),), "unknown role 'tool'"),
-        (turns("a hello"), "the assistant speaks before any user"),
-        (turns("s be", "a hello"), "the assistant speaks before any user"),
+        ((Message("judge", "x"),), "unknown role 'judge' .known: system, developer, user, assistant, tool."),
+        ((Message("user", "x"), Message("tool", "x")), "message 2 is a tool's, and no message of the assistant"),
         (turns("s be", "s kind", "u hi"), "two system messages"),
         (turns("u hi", "s be kind"), "the system message is not the first"),
     ],
@@ -192,7 +191,7 @@ def test_a_template_that_refuses_a_role_says_so(qwen):
         render(tokenizer, turns("s be", "u hi"))
 
 
-def test_white_space_is_stripped_where_the_template_strips_it_but_not_from_the_assistant(qwen):
+def test_white_space_is_stripped_where_the_template_strips_it(qwen):
     template = (
         "{% for m in messages %}<|im_start|>{{ m.content | trim }}<|im_end|>{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>{% endif %}"
@@ -200,7 +199,7 @@ def test_white_space_is_stripped_where_the_template_strips_it_but_not_from_the_a
     tokenizer = Tokenizer(qwen._backend, bos=qwen.bos, eos=qwen.eos, pad=qwen.pad, chat_template=template)
     ids = render(tokenizer, turns("u  hi \n", "a  the miller ")).ids
     assert (
-        tokenizer.decode(ids, skip_special_tokens=False) == "<|im_start|>hi<|im_end|><|im_start|> the miller <|im_end|>"
+        tokenizer.decode(ids, skip_special_tokens=False) == "<|im_start|>hi<|im_end|><|im_start|>the miller<|im_end|>"
     )
 
 

@@ -23,21 +23,6 @@ def test_the_transcript_separates_turns_by_a_blank_line():
     ]  # fmt: skip
 
 
-def test_stripping_is_noticed_side_by_side_and_never_done_to_the_assistant():
-    template = "{% for m in messages %}{{ m.content | trim }}|{{ '\n' }}{% endfor %}"
-    assert template_with_slots(template, ("user", "assistant"), {}, False) == [
-        Slot(0, True, True),
-        "|\n",
-        Slot(1),
-        "|\n",
-    ]
-    left = "{% for m in messages %}{{ m.content.lstrip() }}{% endfor %}"
-    assert template_with_slots(left, ("user",), {}, False) == [Slot(0, True, False)]
-    assert Slot(0, True, False).fill("  a \n") == "a \n"
-    assert Slot(0, False, True).fill("  a \n") == "  a"
-    assert Slot(0).fill(" a ") == " a "
-
-
 def test_templates_may_show_messages_in_another_order():
     template = "{% for m in messages[1:] %}{{ m.content }};{% endfor %}{{ messages[0].content }}"
     assert template_with_slots(template, ("system", "user"), {}, False) == [Slot(1), ";", Slot(0)]
