@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo real test test-slow check bench bench-peers bench-vllm bench-llamacpp bench-lm-eval bench-speed bench-labelling clean
+.PHONY: demo real test test-slow check bench bench-peers bench-vllm bench-llamacpp bench-lm-eval bench-speed bench-labelling docs clean
 
 # a real chat model aligned to a taste of one's own, in 20 minutes
 real: $(READY)
@@ -53,6 +53,15 @@ bench-speed: $(READY_DEV)
 bench-labelling: $(READY_DEV)
 	$(BIN)/python -m benchmarks.labelling $(ARGS)
 
+# the pages as a site in site/; its environment has neither torch nor this package
+docs: .venv-docs/.ready
+	.venv-docs/bin/python -m mkdocs build --strict $(ARGS)
+
+.venv-docs/.ready: pyproject.toml
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check "$$(sed -n 's/^docs = \["\(.*\)"\]/\1/p' pyproject.toml)"
+	touch .venv-docs/.ready
+
 # each peer in an environment of its own
 .venv-%/.ready: benchmarks/%.txt constraints.txt
 	$(PYTHON) -m venv .venv-$*
@@ -75,4 +84,4 @@ $(READY_DEV): $(READY)
 	touch $(READY_DEV)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -1,15 +1,19 @@
-"""README.md and docs/: commands, options, targets, files and links exist; Python calls stages with their options."""
+"""README.md and docs/: commands, options, targets, files and links exist; Python calls stages with their options; every
+message of training is explained."""
 
 import ast
 import importlib
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from amenable import cli
 from amenable.errors import InputError
+from amenable.recipes import doctor
+from amenable.train import guards
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -106,14 +110,14 @@ def test_files_named_in_sentences_exist(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_options_named_in_sentences_exist(document: Path) -> None:
     configs = [importlib.import_module(module).Config for module in COMMANDS.values()]
-    known = {"help", "config", "version", "debug", "option"} | {
+    known = {"help", "config", "version", "debug", "option", "print-completion"} | {
         name for config in configs for name in cli.option_names(config)
     }
     lines = [
         line for line in document.read_text("utf-8").splitlines() if "python -m" not in line and "make " not in line
     ]
     for option in re.findall(r"(?<![\w-])--([a-z][a-z-]*(?:\.[a-z-]+)?)", "\n".join(lines)):
-        assert option.split(".")[-1].replace("-", "_") in known, f"{document.name} names --{option}"
+        assert option in known or option.split(".")[-1].replace("-", "_") in known, f"{document.name} names --{option}"
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/design.md"])
@@ -134,3 +138,51 @@ def test_python_in_the_readme_calls_stages_with_their_options() -> None:
         name = ast.unparse(call.func).removeprefix("am.")
         known = cli.option_names(importlib.import_module(COMMANDS[name]).Config)
         assert {keyword.arg for keyword in call.keywords} <= {*known, "out"}, ast.unparse(call)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_python_is_python(document: Path) -> None:
+    for language, block in CODE.findall(document.read_text("utf-8")):
+        if language == "python":
+            ast.parse(block)
+
+
+def test_every_page_is_in_the_site() -> None:
+    pages = re.findall(r":\s(\S+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE)
+    documents = {path.relative_to(ROOT / "docs").as_posix() for path in DOCUMENTS[1:]}
+    assert set(pages) == documents, "mkdocs.yml lists every page of docs/"
+
+
+def test_every_extra_has_its_purpose() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = set(project["optional-dependencies"])
+    text = (ROOT / "docs" / "installation.md").read_text("utf-8")
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == extras == set(doctor.PURPOSES)
+
+
+def messages(path: Path) -> list[str]:
+    """The longest constant part of each message that a module raises, or keeps as `problem` or `failure`."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("InputError") and node.args:
+            text = node.args[0]
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("problem", "failure"):
+            text = node.value
+        else:
+            continue
+        parts = [
+            part.value for part in ast.walk(text) if isinstance(part, ast.Constant) and isinstance(part.value, str)
+        ]
+        found.append(max((part.strip(" ;:('\"") for part in parts), key=len, default=""))
+    return [message for message in found if len(message) >= 10]
+
+
+def test_every_message_of_training_is_explained() -> None:
+    """In docs/troubleshooting.md: by the message's longest constant part, and every warning as it is."""
+    page = " ".join((ROOT / "docs" / "troubleshooting.md").read_text("utf-8").replace("`", "").split())
+    modules = [path for room in ("train", "rl") for path in sorted((ROOT / "amenable" / room).glob("*.py"))]
+    raised = [message for path in modules for message in messages(path)]
+    assert len(raised) >= 40
+    missing = [message for message in raised if message not in page]
+    missing += [check.warning for check in guards.checks() if f"| {check.warning} |" not in page]
+    assert not missing, "docs/troubleshooting.md does not explain these messages"

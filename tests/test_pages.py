@@ -1,0 +1,96 @@
+"""The commands on the pages of docs/ run, with small files and models under the names that the pages use."""
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amenable import cli
+
+ROOT = Path(__file__).parent.parent
+PAGES = [
+    ROOT / "docs" / "README.md",
+    ROOT / "docs" / "coming_from.md",
+    *sorted((ROOT / "docs" / "stages").glob("*.md")),
+]
+CODE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SHOWN = {"json": "prompts.jsonl", "python": "my_rewards.py"}
+"""files that the first page shows, by the language of their block"""
+TINY: dict[str, dict[str, str]] = {
+    "tokenizer": {"vocab-size": "300"},
+    "pretrain": {"max-steps": "1", "tokens-per-step": "256", "context": "32"},
+    "sft": {"epochs": "1", "batch-size": "32"},
+    "sample": {"max-prompts": "4", "num-generations": "2", "sampling.max-new-tokens": "6"},
+    "annotate": {"empty-share": "0"},
+    "reward": {"epochs": "1", "prompts-per-step": "32"},
+    "dpo": {"epochs": "1", "batch-size": "32", "eval-prompts": "4", "max-new-tokens": "6"},
+    "ppo": {"max-steps": "1", "prompts-per-step": "4", "max-new-tokens": "6", "eval-prompts": "4"},
+    "rloo": {"max-steps": "1", "prompts-per-step": "4", "max-new-tokens": "6"},
+    "evaluate": {"max-prompts": "3", "max-new-tokens": "6"},
+    "compare": {"max-prompts": "3", "max-new-tokens": "6"},
+}
+"""by command, options that make it quick"""
+TALK = {"chat", "serve", "label", "arena", "annotators", "export-labels", "inspect", "world", "demo", "doctor", "get"}
+"""commands that wait for people, or read what no page has made: test_documents.py parses them"""
+
+
+def commands(page: Path) -> list[list[str]]:
+    """The commands in the code blocks of a page, as words."""
+    blocks = [block for language, block in CODE.findall(page.read_text("utf-8")) if not language]
+    lines = [line.split("  #")[0] for block in blocks for line in block.splitlines() if line.startswith("amenable ")]
+    return [words for words in map(shlex.split, lines) if words[1] not in TALK and not words[1].startswith("-")]
+
+
+@pytest.fixture
+def desk(tmp_path: Path, files: Any, base: Path, assistant: Path, judge: Path, tokenizer_folder: Path) -> Path:
+    """A folder with the files and models that pages name."""
+    (tmp_path / "models").mkdir()
+    (tmp_path / "runs" / "sample").mkdir(parents=True)
+    shutil.copytree(assistant, tmp_path / "models" / "smollm2")
+    runs = {"pretrain": base, "sft": assistant, "ppo": assistant, "reward": judge, "tokenizer": tokenizer_folder}
+    for name, folder in runs.items():
+        shutil.copytree(folder, tmp_path / "runs" / name)
+    names = {"text": files.text, "demonstrations": files.demonstrations, "comparisons": files.pairs}
+    names |= {"rankings": files.rankings, "held_out": files.prompts}
+    for name, file in names.items():
+        rows = file.read_text("utf-8").splitlines(keepends=True)
+        (tmp_path / f"{name}.jsonl").write_text("".join(rows[:24]), "utf-8")
+    samples = [
+        {
+            "prompt": [{"role": "user", "content": f"Name a {colour} thing."}],
+            "completions": ["A rose.", "It is the sea."],
+        }
+        for colour in ("red", "green", "blue", "white")
+    ]
+    (tmp_path / "runs/sample/samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in samples), "utf-8")
+    for language, block in CODE.findall(PAGES[0].read_text("utf-8")):
+        if language in SHOWN:
+            (tmp_path / SHOWN[language]).write_text(block, "utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_every_command_of_a_page_runs(page: Path, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(desk)
+    for number, (_, name, *options) in enumerate(commands(page)):
+        given = dict.fromkeys(option.removeprefix("--") for option in options if option.startswith("--"))
+        machine = {} if name == "tokenizer" else {"threads": "1", "precision": "fp32"}
+        quick = {**machine, **TINY.get(name, {}), "out": f"out/{number}"}
+        if "num-generations" in given and name == "rloo":
+            quick["num-mini-batches"] = "2"
+        arguments = drop(options, set(quick))
+        added = [word for option, value in quick.items() for word in (f"--{option}", value)]
+        assert cli.main([name, *arguments, *added]) == 0, f"{page.name}: amenable {name} {' '.join(options)}"
+
+
+def drop(options: list[str], names: set[str]) -> list[str]:
+    """Return options without those of these names, and without their values."""
+    kept, dropping = [], False
+    for word in options:
+        dropping = word.removeprefix("--") in names if word.startswith("--") else dropping
+        kept += [] if dropping else [word]
+    return kept
