@@ -32,10 +32,10 @@ import torch
 import tyro
 from torch import Tensor
 
+from amenable.data.rankings import from_scores
 from amenable.errors import InputError
 from amenable.evaluation.load_answers import read_answers
 from amenable.feedback.candidates import Candidates, read_candidates
-from amenable.feedback.judges import from_scores
 from amenable.feedback.queries import RULES, SCORED, Pool, Rule, choose, next_battles
 from amenable.feedback.ratings import SCALE, Comparison, strengths, win_table
 from amenable.functional.statistics import bootstrap_mean

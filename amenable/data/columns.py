@@ -4,30 +4,36 @@
 `InvalidRow` with the reason. The conventions:
 
     text                                     raw text
-    messages | conversations                 dialogue
-    prompt                                   text, dialogue, or transcript (Human: ... Assistant: ...) of hh-rlhf
-    question | instruction                   text; of both, the question follows the instruction
+    messages, prompt, instruction, input ... the prompt (`prompt_columns.py`)
     completion | output | answer | response  completion of any of these
     label                                    false: the completion is not wanted
     chosen, rejected[, margin]               two completions; the prompt is in a column above, or begins both
     completions, ranking                     K completions, 1 the best, ties share a rank
     completions [{rank, completion}]         K completions, 0 the best
 
-`prompt_messages` reads the prompt for all of them. `system` (or `system_prompt`) comes first, then `history`. A passage
-(`input`, then `context`) follows `prompt`, `question` or `instruction` after a blank line, and is itself the prompt if
-none of these and no dialogue is present. `tools` has JSON schemas, a list or its text, for the chat template. Null and
-blank columns are absent. `meta` holds the unused columns.
+Rows of published formats in columns of their own (`published_formats.py`) are converted to these. Null and blank
+columns are absent. Columns of two readings are refused, with the mapping that selects one. `meta` holds the unused
+columns.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, TypeAlias
 
-from amenable.data.record import InvalidRow, Record, is_number, words_of
-from amenable.data.turns import common_start, conversation, holds, reply, tool_schemas, turns
+from amenable.data.prompt_columns import (
+    DIALOGUE_COLUMNS,
+    PASSAGE_COLUMNS,
+    PROMPT_COLUMNS,
+    SYSTEM_COLUMNS,
+    ambiguous,
+    prompt_messages,
+    with_system,
+    with_tools,
+)
+from amenable.data.published_formats import FORMAT_COLUMNS, convert
+from amenable.data.record import InvalidRow, LeftOutRow, Record, is_number, words_of
+from amenable.data.turns import common_start, holds, reply
 from amenable.data.types import (
     ANSWERED,
     INSTRUCTING,
@@ -42,11 +48,15 @@ from amenable.data.types import (
 
 Row: TypeAlias = Mapping[str, Any]
 
-DIALOGUE_COLUMNS = ("messages", "conversations")
-PROMPT_COLUMNS = (*DIALOGUE_COLUMNS, "prompt", "question", "instruction")
-PASSAGE_COLUMNS = ("input", "context")
-SYSTEM_COLUMNS = ("system", "system_prompt")
 COMPLETION_COLUMNS = ("completion", "output", "answer", "response")
+COMPARISON_COLUMNS = ("chosen", "rejected", "margin", "completions", "ranking", "annotator")
+TARGETS = tuple(
+    dict.fromkeys(
+        ("text", *PROMPT_COLUMNS, *SYSTEM_COLUMNS, "history", "tools", *PASSAGE_COLUMNS, *COMPLETION_COLUMNS, "label")
+        + (*COMPARISON_COLUMNS, "id", "kind", "ended", *FORMAT_COLUMNS)
+    )
+)
+"""columns that a mapping may name: the conventional ones, and those of published formats"""
 
 
 def text(row: Row, id: str) -> Text:
@@ -59,11 +69,12 @@ def text(row: Row, id: str) -> Text:
 
 def demonstration(row: Row, id: str) -> Demonstration:
     """Read a conversation that ends with the assistant and has a trained turn."""
-    record = Record.of(row)
+    record = converted(row)
     if record.filled("chosen") or record.filled("completions"):
-        raise InvalidRow("a preference, not a demonstration")
-    if "completion" in record and record.get("label") is False:
-        raise InvalidRow("a completion labelled as unwanted, not a demonstration")
+        hint = "; --columns prompt=prompt completion=chosen trains on what was chosen" if "chosen" in record else ""
+        raise InvalidRow(f"a preference, not a demonstration{hint}")
+    if ("completion" in record or record.sources) and record.get("label") is False:
+        raise LeftOutRow("labelled as unwanted")
     messages = with_completion(record)
     if messages[-1].role != "assistant":
         raise InvalidRow("it does not end with an answer of the assistant")
@@ -79,7 +90,7 @@ def prompt(row: Row, id: str) -> Prompt:
 
     Columns with the solution stay in `meta`.
     """
-    record = Record.of(row)
+    record = converted(row)
     values = compared_values(record)
     if values and ("chosen" in values or not prompt_messages(record)):
         messages, _ = comparison(record, values)
@@ -96,7 +107,8 @@ def prompt(row: Row, id: str) -> Prompt:
 
 def ranking(row: Row, id: str) -> Ranking:
     """Read ranked completions. An empty completion may have any rank, but cannot be `chosen`."""
-    record = Record.of(row)
+    record = converted(row)
+    require_one_comparison(record)
     values = compared_values(record)
     if not values:
         raise InvalidRow(f"no columns 'chosen' and 'rejected', or 'completions' {record}")
@@ -113,7 +125,7 @@ def ranking(row: Row, id: str) -> Ranking:
     if "chosen" in values and not completions[0].strip():
         raise InvalidRow("chosen is empty, and an empty completion cannot be the better one")
     if len(set(ranks)) == 1:
-        raise InvalidRow("all completions are tied")
+        raise LeftOutRow("all completions are tied")
     margin = record["margin"] if "margin" in record and len(completions) == 2 else None
     if margin is not None and not is_number(margin):
         raise InvalidRow(f"margin is {margin!r}, not a number")
@@ -131,115 +143,24 @@ def ranking(row: Row, id: str) -> Ranking:
     )
 
 
-def prompt_messages(record: Record) -> Conversation:
-    """Read the prompt of a row, the system message first; empty if no column has a prompt.
-
-    Of several columns the first of PROMPT_COLUMNS is read. Others count as used if the prompt contains their text.
-    """
-    columns = (*PROMPT_COLUMNS, *PASSAGE_COLUMNS)
-    present = [name for name in columns if name in record and (name in PROMPT_COLUMNS or record.filled(name))]
-    if not present:
-        return ()
-    column = next((name for name in present if is_readable(name, record)), present[0])
-    if column in DIALOGUE_COLUMNS:
-        messages = turns(record[column], column)
-        longer = messages_in(record.columns.get(DIALOGUE_COLUMNS[1]))
-        messages = longer if holds(longer, messages) else messages
-    else:
-        messages = with_history(with_passages(question(record, column), record, repeat=column != "prompt"), record)
-    others = [name for name in present if name not in record.used]
-    record.used.update(name for name in others if repeats(messages, record.columns[name]))
-    return with_system(messages, record)
+def converted(row: Row) -> Record:
+    """Return the record of a row, with conventional columns where it has those of a published format."""
+    record = Record.of(row)
+    convert(record)
+    return record
 
 
-def repeats(messages: Conversation, value: Any) -> bool:
-    """Return True if the conversation contains a column's value: its text, or its consecutive messages."""
-    if isinstance(value, str):
-        return any(mentions(message.content, value) for message in messages)
-    part = messages_in(value)
-    return bool(part) and holds(messages, part)
-
-
-def messages_in(value: Any) -> Conversation:
-    """Return the messages of a value; empty if it is not a list of messages."""
-    try:
-        return turns(value, "")
-    except InvalidRow:
-        return ()
-
-
-def is_readable(column: str, record: Record) -> bool:
-    """Return True if a column has its convention's type: a list of messages, text, or either."""
-    lists, texts = column not in ("question", "instruction"), column not in DIALOGUE_COLUMNS
-    value = record.columns[column]
-    return record.filled(column) and ((lists and isinstance(value, list)) or (texts and isinstance(value, str)))
-
-
-def question(record: Record, column: str) -> Conversation:
-    """Read the prompt from a column other than a dialogue; `question` and `instruction` together."""
-    if column in ("question", "instruction"):
-        columns = [name for name in ("instruction", "question") if name in record and is_readable(name, record)]
-        texts = [words_of(record[name], name) for name in columns or [column]]
-        return (Message("user", "\n\n".join(texts)),)
-    return conversation(record[column], column)
-
-
-def with_passages(messages: Conversation, record: Record, repeat: bool) -> Conversation:
-    """Append the passages to the user's last message; without `repeat` only those that it does not contain."""
-    last = max((i for i, message in enumerate(messages) if message.role == "user"), default=None)
-    if last is None:
-        return messages
-    for column in PASSAGE_COLUMNS:
-        passage = record.columns.get(column)
-        if column not in record.used and isinstance(passage, str) and record.filled(column):
-            words = messages[last].content
-            if repeat or not mentions(words, passage):
-                words = f"{words}\n\n{record[column]}"
-            messages = (*messages[:last], Message("user", words), *messages[last + 1 :])
-    return messages
-
-
-def with_history(messages: Conversation, record: Record) -> Conversation:
-    """Insert the turns of `history` before the prompt: messages, or Alpaca's list of (instruction, output)."""
-    if not messages or not record.filled("history") or not isinstance(record.columns["history"], list):
-        return messages
-    history: list[Message] = []
-    for turn in record["history"]:
-        if isinstance(turn, Mapping):
-            history += turns([turn], "history")
-        elif isinstance(turn, list) and len(turn) == 2 and all(isinstance(part, str) for part in turn):
-            history += [Message("user", turn[0]), Message("assistant", turn[1])]
-        else:
-            raise InvalidRow("history is not a list of (instruction, output)")
-    system = messages[:1] if messages[0].role == "system" else ()
-    return (*system, *history, *messages[len(system) :])
-
-
-def with_system(messages: Conversation, record: Record) -> Conversation:
-    """Prepend the column `system` unless the conversation has the same system message; InvalidRow if they differ."""
-    texts = (name for name in SYSTEM_COLUMNS if isinstance(record.columns.get(name), str))
-    column = next(filter(record.filled, texts), None)
-    if not messages or column is None:
-        return messages
-    system = Message("system", record[column])
-    if messages[0].role not in INSTRUCTING:
-        return (system, *messages)
-    if messages[0].content.strip() not in ("", system.content.strip()):
-        raise InvalidRow(f"the column '{column}' and the system message of the dialogue differ")
-    return (system, *messages[1:])
-
-
-def with_tools(messages: Conversation, record: Record) -> Conversation:
-    """Add the schemas of the column `tools` to the first message."""
-    if "tools" not in record.columns or not messages:
-        return messages
-    return (replace(messages[0], tools=tool_schemas(record["tools"], "tools")), *messages[1:])
-
-
-def mentions(text: str, part: str) -> bool:
-    """Return True if a text contains `part` as whole words."""
-    part = part.strip()
-    return part in text and re.search(rf"(?<!\w){re.escape(part)}(?!\w)", text) is not None
+def require_one_comparison(record: Record) -> None:
+    """Raise InvalidRow for a row with two comparisons, or with labels of the steps of a solution."""
+    if not record.filled("completions"):
+        return
+    several, labels = record.columns["completions"], record.columns.get("labels")
+    if isinstance(labels, list) and "ranking" not in record and not is_graded(several):
+        raise InvalidRow("stepwise supervision (labels of single steps), which no command trains on")
+    if all(map(record.filled, ("chosen", "rejected"))) and ("ranking" in record or is_graded(several)):
+        ranked = "completions=completions" + ("" if is_graded(several) else " ranking=ranking")
+        hint = f"--columns prompt=prompt chosen=chosen rejected=rejected, or prompt=prompt {ranked}, selects one"
+        raise InvalidRow(f"two comparisons: chosen and rejected, and completions; {hint}")
 
 
 def require_prompt(record: Record) -> Conversation:
@@ -251,16 +172,38 @@ def require_prompt(record: Record) -> Conversation:
 
 
 def with_completion(record: Record) -> Conversation:
-    """Read the prompt, and its completion from a column if the dialogue has none."""
+    """Read the prompt, and its completion from a column if the dialogue has none.
+
+    InvalidRow if columns have different completions, or a prompt column and its completion are not as in the dialogue.
+    """
     messages = checked(require_prompt(record))
     present = [column for column in COMPLETION_COLUMNS if column in record]
-    if present and not (messages[-1].role == "assistant" and record.used & set(DIALOGUE_COLUMNS)):
+    answers = {column: text for column in present if (text := completion_text(record, column)) is not None}
+    if messages[-1].role == "assistant" and record.used & set(DIALOGUE_COLUMNS):
+        others = {column: text for column, text in answers.items() if text.strip() != messages[-1].content.strip()}
+        if others and not record.used.isdisjoint({*PROMPT_COLUMNS, *PASSAGE_COLUMNS} - set(DIALOGUE_COLUMNS)):
+            dialogue = next(name for name in DIALOGUE_COLUMNS if name in record.used)
+            raise ambiguous(record, "the last turn of the dialogue and", others, f"messages={dialogue}", "completion")
+        record.used.update(answers.keys() - others.keys())
+    elif present:
+        if len(set(map(str.strip, answers.values()))) > 1:
+            raise ambiguous(record, "", answers, "", "completion")
         column = next(filter(record.filled, present), present[0])
         before, answer = reply(record[column], column)
         if before:
             raise InvalidRow(f"{column} is not one reply of the assistant")
+        record.used.update(answers)
         messages = (*messages, Message("assistant", answer))
     return messages
+
+
+def completion_text(record: Record, column: str) -> str | None:
+    """Return the text of a filled column with one reply; None for any other."""
+    try:
+        before, answer = reply(record.columns[column], column)
+    except InvalidRow:
+        return None
+    return answer if answer.strip() and not before else None
 
 
 def compared_values(record: Record) -> dict[str, Any]:

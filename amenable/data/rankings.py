@@ -1,4 +1,4 @@
-"""Pairs of a ranking's completions."""
+"""Ranks of scores, and pairs of a ranking's completions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from amenable.data.batches import shuffled
 
 PairSelection = Literal["all", "best-worst", "random"]
 """every pair; the best completion against the worst; pairs drawn at random"""
+
+
+def from_scores(scores: Sequence[float]) -> list[float]:
+    """Return the ranks of scores: 1 more than the number of higher scores, so that ties share (1, 1, 3)."""
+    return [1.0 + sum(other > score for other in scores) for score in scores]
 
 
 def pairs_of(ranks: Sequence[float]) -> list[tuple[int, int]]:

@@ -5,13 +5,17 @@ Null means absent: `datasets` and parquet fill missing values with null, also in
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 LARGEST = sys.float_info.max
+INDEX = re.compile(r"-?\d+")
+Derived: TypeAlias = tuple[Any, tuple[str, ...]]
+"""value of a derived column, and the columns that it is made of"""
 FIELDS = {"role", "content", "from", "value", "weight", "train", "rank", "completion", "type", "text"}
 """keys of a column's objects that are read; others are listed as unused, as `column.key`"""
 WHOLE = {"tools", "tool_calls", "function_call", "tool_call_id", "reasoning_content", "reasoning", "thinking"}
@@ -22,11 +26,22 @@ class InvalidRow(ValueError):
     """The reason why a row cannot be used."""
 
 
+class LeftOutRow(InvalidRow):
+    """The reason why a sound row holds no example of the kind that is read, such as a tie: counted, not rejected."""
+
+
 class Record(Mapping[str, Any]):
-    """Columns of a row without nulls. Reading a value marks its column as used; `in` does not."""
+    """Columns of a row without nulls. Reading a value marks its column as used; `in` does not.
+
+    The columns are those of the row, or others made of them (`derive`): renamed by the user's mapping, or the
+    conventional columns of a published format.
+    """
 
     def __init__(self, row: Mapping[str, Any]):
-        self.columns: dict[str, Any] = without_nulls(row) or {}
+        self.row: dict[str, Any] = without_nulls(row) or {}
+        self.columns = self.row
+        self.sources: dict[str, tuple[str, ...]] = {}
+        """derived column -> the columns of the row that it is made of, dotted inside objects"""
         self.used: set[str] = set()
 
     @classmethod
@@ -50,30 +65,48 @@ class Record(Mapping[str, Any]):
 
     def filled(self, column: str) -> bool:
         """Return True for a column that is present, not blank text and not an empty list."""
-        value = self.columns.get(column)
-        return bool(value.strip() if isinstance(value, str) else value is not None and value != [])
+        return is_filled(self.columns.get(column))
+
+    def derive(self, columns: Mapping[str, Derived]) -> None:
+        """Replace the columns by others made of them, each with the names of those that it is made of."""
+        self.sources = {name: tuple(self.origins(sources)) for name, (_, sources) in columns.items()}
+        self.columns = {name: value for name, (value, _) in columns.items()}
+
+    def origins(self, names: Iterable[str]) -> Iterator[str]:
+        """Yield the columns of the row that columns, dotted inside objects, are made of."""
+        for name in names:
+            column, _, rest = name.partition(".")
+            for source in self.sources.get(name) or self.sources.get(column, (column,)):
+                yield source if name in self.sources or not rest else f"{source}.{rest}"
 
     def id(self, default: str) -> str:
         """Return the column `id` as text, or the default."""
-        return str(self.columns.get("id", default))
+        return str(self.columns.get("id", self.row.get("id", default)))
+
+    def has_id(self) -> bool:
+        """Return True for a row with an id of its own."""
+        return "id" in self.columns or "id" in self.row
+
+    def used_sources(self) -> set[str]:
+        """Return the columns of the row that were used, dotted inside objects."""
+        return set(self.origins(self.used))
 
     def rest(self) -> dict[str, Any]:
-        """Return the unused columns and their values, without `id`."""
-        return {name: value for name, value in self.columns.items() if name not in self.used and name != "id"}
+        """Return the unused columns of the row and their values, without `id`."""
+        used = {source if source in self.row else source.split(".")[0] for source in self.used_sources()}
+        return {name: value for name, value in self.row.items() if name not in used and name != "id"}
 
     def unused(self) -> list[str]:
-        """Return the names of unused filled columns, and of unused keys inside used columns."""
+        """Return the names of unused filled columns of the row, and of unused parts inside used columns."""
+        rest, used = self.rest(), self.used_sources()
         inside = [
-            f"{name}.{key}"
-            for name in self.columns
-            if name in self.used and name not in WHOLE
-            for key in other_keys(self.columns[name])
+            path for name in self.row if name not in (*rest, "id") for path in unused_paths(self.row[name], name, used)
         ]
-        return [*filter(self.filled, self.rest()), *dict.fromkeys(inside)]
+        return [*(name for name, value in rest.items() if is_filled(value)), *dict.fromkeys(inside)]
 
     def __str__(self) -> str:
         """Name the columns, for the reason of a rejected row."""
-        return f"among {', '.join(self.columns)}" if self.columns else "in an empty row"
+        return f"among {', '.join(self.row)}" if self.row else "in an empty row"
 
 
 @dataclass
@@ -84,11 +117,14 @@ class Usage:
     rows: int = 0
     used: Counter[str] = field(default_factory=Counter)
     unused: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    """reason -> sound rows that hold no example of the kind that is read"""
 
     def add(self, record: Record) -> None:
         """Count a valid row."""
         self.rows += 1
-        self.used.update(column for column in record if column in record.used or column == "id")
+        columns = [column for column in record if column in record.used or column == "id"]
+        self.used.update(list(dict.fromkeys(record.origins(columns))))
         self.unused.update(record.unused())
 
     def __str__(self) -> str:
@@ -98,7 +134,8 @@ class Usage:
             f"{name} (in {count:,} of {self.rows:,} rows)" if name in self.used else name
             for name, count in self.unused.items()
         ]
-        return named + (f"; not used: {', '.join(left)}" if left else "")
+        reasons = "".join(f"; left out: {count:,} ({reason})" for reason, count in self.left_out.items())
+        return named + (f"; not used: {', '.join(left)}" if left else "") + reasons
 
 
 def without_nulls(value: Any) -> Any:
@@ -109,6 +146,34 @@ def without_nulls(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [without_nulls(part) for part in value]
     return value
+
+
+def is_filled(value: Any) -> bool:
+    """Return True for a value that is not null, not blank text and not an empty list."""
+    return bool(value.strip() if isinstance(value, str) else value is not None and value != [])
+
+
+def unused_paths(value: Any, path: str, used: set[str]) -> Iterator[str]:
+    """Yield the dotted paths inside a column's value that no used path covers; of `messages.0` the other entries."""
+    inner = {other.removeprefix(f"{path}.").split(".")[0] for other in used if other.startswith(f"{path}.")}
+    if path in used and path.split(".")[-1] in WHOLE:
+        return
+    if path in used:
+        yield from (f"{path}.{key}" for key in other_keys(value))
+    elif not inner:
+        yield from [path] if is_filled(value) else []
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from unused_paths(part, f"{path}.{key}", used)
+    elif isinstance(value, list) and all(map(INDEX.fullmatch, inner)):
+        entries = {int(index) % len(value): index for index in inner}
+        for index in entries.values():
+            yield from unused_paths(value[int(index)], f"{path}.{index}", used)
+        if len(entries) < len(value):
+            yield f"{path} (other entries)"
+    elif isinstance(value, list):
+        for part in value:
+            yield from unused_paths(part, path, used)
 
 
 def other_keys(value: Any) -> Iterator[str]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from amenable.data.column_mapping import parse_mapping
 from amenable.data.files import read_json_rows, row_location
 from amenable.data.record import InvalidRow, Record, kind, text_of
 from amenable.data.turns import conversation
 from amenable.data.types import Conversation, conversation_error
 from amenable.errors import InputError
 
+COLUMNS = ("prompt", "completions", "ended", "model", "kind", "id")
 HINT = "give a samples.jsonl of 'amenable sample'"
 
 
@@ -31,15 +33,19 @@ class Sample:
     """the row's further columns"""
 
 
-def read_samples(file: Path) -> Iterator[tuple[int, Sample]]:
-    """Yield (number, row) of a .jsonl or .json file of samples; InputError, with its line, for an invalid row."""
+def read_samples(file: Path, columns: Sequence[str] = ()) -> Iterator[tuple[int, Sample]]:
+    """Yield (number, row) of a .jsonl or .json file of samples; InputError, with its line, for an invalid row.
+
+    columns: entries TARGET=COLUMN, for samples in other columns (`column_mapping.py`).
+    """
     if not file.is_file():
         raise InputError("no such file", file, "make it with 'amenable demo' or 'amenable sample', or give --data")
+    mapping = parse_mapping(columns, COLUMNS)
     for number, row in read_json_rows(file, HINT):
         try:
             if not isinstance(row, dict):
                 raise InvalidRow(f"it is {kind(row)}, not an object")
-            yield number, sample_of(Record(row), str(number))
+            yield number, sample_of(mapping.record(row), str(number))
         except InvalidRow as error:
             raise InputError(f"{row_location(file, number)} is no row of samples ({error})", file, HINT) from None
 

@@ -7,16 +7,18 @@ conventions of columns.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from amenable.data import columns
+from amenable.data import columns as conventions
 from amenable.data.batches import shuffled
+from amenable.data.column_mapping import ColumnMapping, parse_mapping
 from amenable.data.files import BadRow, has_lone_surrogate
+from amenable.data.published_formats import join_rows
 from amenable.data.readers import Source, iter_rows, list_files
-from amenable.data.record import InvalidRow, Record, Usage
+from amenable.data.record import InvalidRow, LeftOutRow, Record, Usage
 from amenable.data.types import Conversation, Demonstration, Message, Prompt, Ranking, Text
 from amenable.errors import InputError
 
@@ -31,6 +33,7 @@ NOUNS = {
     "ranking": "rankings",
 }
 """function of columns.py -> plural of its examples"""
+OTHER_NAMES = "columns of other names are read with --columns TARGET=COLUMN, as in --columns prompt=question"
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class Loaded(Generic[T]):
     """column usage of each file"""
     noun: str = "rows"
     """plural noun for the rows"""
+    left_out: tuple[Rejected, ...] = ()
+    """sound rows without an example of the kind that is read, such as ties: counted in the plan, and not rejected"""
 
     def plan(self) -> list[str]:
         """Return a line per file with its rows and columns; files of a folder with the same columns share a line."""
@@ -76,30 +81,33 @@ class Loaded(Generic[T]):
         return f"{len(self.rows)} rows from {files}, {len(self.rejected)} rejected{first}"
 
 
-def read_texts(path: Source, *, limit: int | None = None) -> Loaded[Text]:
+def read_texts(path: Source, *, limit: int | None = None, columns: Sequence[str] = ()) -> Loaded[Text]:
     """Read documents of raw text: the column `text`, or .txt files.
 
     A .txt file is one document, or several separated by lines of <|endoftext|>; long ones are cut at blank lines, into
     pages of about 20 000 characters.
 
-    limit (of all readers): greatest number of rows.
+    limit (of all readers): greatest number of rows. columns: entries TARGET=COLUMN, where the files have other columns
+    than the conventional ones (`column_mapping.py`).
     """
-    return _read(path, columns.text, limit)
+    return _read(path, conventions.text, limit, columns)
 
 
-def read_demonstrations(path: Source, *, limit: int | None = None) -> Loaded[Demonstration]:
+def read_demonstrations(
+    path: Source, *, limit: int | None = None, columns: Sequence[str] = ()
+) -> Loaded[Demonstration]:
     """Read conversations that end with the assistant: messages, prompt and completion, Alpaca, ShareGPT, problems."""
-    return _read(path, columns.demonstration, limit)
+    return _read(path, conventions.demonstration, limit, columns)
 
 
-def read_prompts(path: Source, *, limit: int | None = None) -> Loaded[Prompt]:
+def read_prompts(path: Source, *, limit: int | None = None, columns: Sequence[str] = ()) -> Loaded[Prompt]:
     """Read prompts; of demonstrations and preferences, the messages before the completion."""
-    return _read(path, columns.prompt, limit)
+    return _read(path, conventions.prompt, limit, columns)
 
 
-def read_rankings(path: Source, *, limit: int | None = None) -> Loaded[Ranking]:
+def read_rankings(path: Source, *, limit: int | None = None, columns: Sequence[str] = ()) -> Loaded[Ranking]:
     """Read preferences: chosen and rejected, or K completions with ranks."""
-    return _read(path, columns.ranking, limit)
+    return _read(path, conventions.ranking, limit, columns)
 
 
 def split_holdout(rows: Sequence[T], fraction: float, seed: int) -> tuple[list[T], list[T]]:
@@ -136,11 +144,15 @@ def _opening(row: Any) -> Any:
     return tuple(messages[: roles.index("assistant")] if "assistant" in roles else messages) or id(row)
 
 
-def _read(path: Source, parse: Callable[[columns.Row, str], T], limit: int | None) -> Loaded[T]:
+def _read(
+    path: Source, parse: Callable[[conventions.Row, str], T], limit: int | None, columns: Sequence[str]
+) -> Loaded[T]:
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}", how="give 1 or more")
+    mapping = parse_mapping(columns, conventions.TARGETS)
     used: list[T] = []
     rejected: list[Rejected] = []
+    left_out: list[Rejected] = []
     read: list[str] = []
     known: Known = {}
     tallies: list[Usage] = []
@@ -148,50 +160,73 @@ def _read(path: Source, parse: Callable[[columns.Row, str], T], limit: int | Non
         if limit is not None and len(used) >= limit:
             break
         tallies.append(Usage(str(file)))
-        usable, bad = _read_file(file, parse, None if limit is None else limit - len(used), known, tallies[-1])
-        if not usable:
-            lines = {row.reason: row.line for row in reversed(bad)}
+        part = _read_file(file, parse, None if limit is None else limit - len(used), mapping, known, tallies[-1])
+        if not part.rows:
+            lines = {row.reason: row.line for row in reversed([*part.rejected, *part.left_out])}
             reasons = "; ".join(f"line {line}: {reason}" for reason, line in reversed(list(lines.items())[-3:]))
-            raise InputError(f"no {parse.__name__} can be read ({reasons or 'it is empty'})", str(file))
-        used += usable
-        rejected += bad
+            problem = f"no {parse.__name__} can be read ({reasons or 'it is empty'})"
+            raise InputError(problem, str(file), OTHER_NAMES if lines and not columns else None)
+        used += part.rows
+        rejected += part.rejected
+        left_out += part.left_out
         read.append(str(file))
-    return Loaded(used, rejected, tuple(read), tuple(tallies), NOUNS[parse.__name__])
+    return Loaded(used, rejected, tuple(read), tuple(tallies), NOUNS[parse.__name__], tuple(left_out))
 
 
 def _read_file(
     file: Path | str,
-    parse: Callable[[columns.Row, str], T],
+    parse: Callable[[conventions.Row, str], T],
     limit: int | None,
+    mapping: ColumnMapping,
     known: Known,
     tally: Usage,
-) -> tuple[list[T], list[Rejected]]:
+) -> Loaded[T]:
     used: list[T] = []
     rejected: list[Rejected] = []
+    left_out: list[Rejected] = []
+    mapped: set[str] = set()
+    names: dict[str, None] = {}
     name = Path(file).name if isinstance(file, Path) else file
-    for line, row in iter_rows(file, limit):
+    rows = iter_records(file, limit, mapping)
+    for line, record in join_rows(rows, mapping) if parse is conventions.ranking else rows:
+        if isinstance(record, Record):
+            mapped.update(record.columns)
+            names.update(dict.fromkeys(record.row))
         try:
-            if isinstance(row, BadRow):
-                raise InvalidRow(str(row))
-            if not isinstance(row, dict):
-                raise InvalidRow("the row is not an object with columns")
-            record = Record(row)
+            if not isinstance(record, Record):
+                raise InvalidRow(str(record))
             example = parse(record, f"{name}:{line}")
-            if has_lone_surrogate(row):
+            if has_lone_surrogate(record.row):
                 raise InvalidRow("half of a surrogate pair is no text")
             _require_own_id(record, example, f"{name}:{line}", known)
             used.append(example)
             tally.add(record)
+        except LeftOutRow as reason:
+            left_out.append(Rejected(str(file), line, str(reason)))
+            tally.left_out[str(reason)] += 1
         except InvalidRow as error:
             rejected.append(Rejected(str(file), line, str(error)))
         if len(used) == limit:
             break
-    return used, rejected
+    if names and len(used) != limit:
+        mapping.require_columns(mapped, names, str(file))
+    return Loaded(used, rejected, (str(file),), left_out=tuple(left_out))
+
+
+def iter_records(file: Path | str, limit: int | None, mapping: ColumnMapping) -> Iterator[tuple[int, Record | BadRow]]:
+    """Yield (line, record of the mapped columns) of a file, or why the row has none."""
+    for line, row in iter_rows(file, limit):
+        if isinstance(row, BadRow):
+            yield line, row
+        elif not isinstance(row, dict):
+            yield line, BadRow("the row is not an object with columns")
+        else:
+            yield line, mapping.record(row)
 
 
 def _require_own_id(row: Record, example: Any, location: str, known: Known) -> None:
     """Raise InvalidRow if the id belongs to another prompt: ids seed completions and join their labels."""
-    if "id" not in row or not isinstance(example, Prompt | Ranking):
+    if not row.has_id() or not isinstance(example, Prompt | Ranking):
         return
     prompt = example.messages if isinstance(example, Prompt) else example.prompt
     other, first = known.setdefault(example.id, (prompt, location))

@@ -24,10 +24,15 @@ def readers_of(folders: Sequence[Path], reward: Reward | None) -> list[Reader]:
 
 
 def fitting_prompts(
-    suite: str, path: Path, readers: Sequence[Reader], max_new_tokens: int, rejected: RejectedRows | None = None
+    suite: str,
+    path: Path,
+    readers: Sequence[Reader],
+    max_new_tokens: int,
+    rejected: RejectedRows | None = None,
+    columns: Sequence[str] = (),
 ) -> list[Prompt]:
     """Read the prompts that leave every reader room for an answer. InputError if none do."""
-    prompts = keep_usable(sources.read_prompts(path), rejected)
+    prompts = keep_usable(sources.read_prompts(path, columns=columns), rejected)
     rows = [prompt if leaves_room(prompt, readers, max_new_tokens) else None for prompt in prompts]
     room = min(context for _, context in readers) - max_new_tokens
     return keep_fitting(suite, prompts, rows, "prompts", room, rejected, path)[0]

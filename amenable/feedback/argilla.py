@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from amenable.data.rankings import from_scores
 from amenable.data.record import InvalidRow, Record, is_number, kind
 from amenable.data.types import Demonstration, Message, Ranking
 from amenable.feedback.formats import (
@@ -26,7 +27,6 @@ from amenable.feedback.formats import (
     texts_of,
 )
 from amenable.feedback.hints import Hints
-from amenable.feedback.judges import from_scores
 
 RESPONSES = ".responses"
 SUGGESTION = "-suggestion"

@@ -18,7 +18,7 @@ class Candidates(Sample):
     models: tuple[tuple[str, ...], ...] = ()
 
 
-def read_candidates(files: Sequence[Path]) -> list[Candidates]:
+def read_candidates(files: Sequence[Path], columns: Sequence[str] = ()) -> list[Candidates]:
     """Read samples and return the prompts that have two or more different completions.
 
     A later file's completions join those of the same id in earlier files. InputError where an id has two prompts, and
@@ -28,7 +28,7 @@ def read_candidates(files: Sequence[Path]) -> list[Candidates]:
     prompts: dict[str, Conversation] = {}
     for path in files:
         earlier = {row.id: index for index, row in reversed(list(enumerate(rows)))}
-        for number, sample in read_samples(path):
+        for number, sample in read_samples(path, columns):
             if prompts.setdefault(sample.id, sample.prompt) != sample.prompt:
                 error = f"line {number} has the id '{sample.id}' of another prompt above it"
                 raise InputError(error, path, "give every prompt an id of its own")

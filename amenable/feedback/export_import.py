@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from amenable.data import readers, sources
+from amenable.data import model_comparisons, readers, sources
 from amenable.data.files import row_location
 from amenable.data.record import InvalidRow, Record, kind
 from amenable.data.types import Demonstration, Ranking
@@ -148,7 +148,7 @@ FORMATS = (
     Format("Argilla, rows of the Hub", argilla.is_flat, argilla.flat_labels),
     Format("Open-Assistant, trees", open_assistant.is_tree, open_assistant.tree_labels),
     Format("Open-Assistant, messages", open_assistant.is_message, open_assistant.tree_labels),
-    Format("comparisons of two models", published.is_comparison, published.comparison_labels),
+    Format("comparisons of two models", model_comparisons.is_comparison, published.comparison_labels),
 )
 
 
@@ -197,7 +197,8 @@ def store_labels(
     hashed = hashlib.sha256(file.read_bytes()).hexdigest()
     meta: dict[str, Any] = {"imported": file.name, "sha256": hashed}
     if hints is not None and hints != Hints():
-        meta["hints"] = json.loads(json.dumps(asdict(hints)))
+        given = asdict(hints) if hints.columns else {k: v for k, v in asdict(hints).items() if k != "columns"}
+        meta["hints"] = json.loads(json.dumps(given))
     for event in store.events("ranking") + store.events("demonstration"):
         known = event.payload.get("meta") or {}
         if known.get("sha256") == hashed and known.get("hints") != meta.get("hints"):
@@ -225,13 +226,15 @@ def read(file: Path, hints: Hints | None = None) -> Imported:
     """Read the labels of a file in any known format. Raises InputError where there is no usable label."""
     if not file.is_file():
         raise InputError("no such file", file, "give a file of labels: .jsonl, .json, .parquet or .csv")
+    hints = hints or Hints()
+    if hints.columns:
+        return read_training_columns(file, hints.columns)
     rows = [(number, plain(row)) for number, row in readers.read_rows(file)]
     first = next((row for _, row in rows if isinstance(row, dict)), {})
     format = next((format for format in FORMATS if format.matches(first)), None)
     if format is None:
         return read_training_columns(file)
     imported = Imported(format.name)
-    hints = hints or Hints()
     for number, row in rows_of_format(format, rows, imported):
         record, before = Record(row), len(imported.rankings) + len(imported.demonstrations)
         try:
@@ -276,18 +279,23 @@ def add(imported: Imported, label: Label, number: int) -> None:
         imported.demonstrations.append(label)
 
 
-def read_training_columns(file: Path) -> Imported:
-    """Read a file in the columns that training reads: rankings, or else demonstrations."""
+def read_training_columns(file: Path, columns: Sequence[str] = ()) -> Imported:
+    """Read a file in the columns that training reads, or in others that are mapped to them: rankings, or else
+    demonstrations."""
     try:
-        rankings = sources.read_rankings(file)
+        rankings = sources.read_rankings(file, columns=columns)
     except InputError as no_rankings:
         try:
-            demonstrations = sources.read_demonstrations(file)
+            demonstrations = sources.read_demonstrations(file, columns=columns)
         except InputError:
             raise no_rankings from None
-        rejected = [(row.line, row.reason) for row in demonstrations.rejected]
-        return Imported("demonstrations", demonstrations=demonstrations.rows, rejected=rejected)
-    return Imported("rankings", rankings.rows, rejected=[(row.line, row.reason) for row in rankings.rejected])
+        return Imported("demonstrations", demonstrations=demonstrations.rows, rejected=reasons_of(demonstrations))
+    return Imported("rankings", rankings.rows, rejected=reasons_of(rankings))
+
+
+def reasons_of(loaded: sources.Loaded[Any]) -> list[tuple[int, str]]:
+    """Return (line, reason) of the rows without a label."""
+    return sorted((row.line, row.reason) for row in (*loaded.rejected, *loaded.left_out))
 
 
 def plain(value: Any) -> Any:

@@ -44,6 +44,8 @@ class Hints:
     buckets: tuple[str, ...] = ()
     """of Label Studio's Ranker: its buckets, the best first"""
     layout: Layout = field(default_factory=Layout)
+    columns: tuple[str, ...] = ()
+    """entries TARGET=COLUMN of files in the columns that training reads"""
 
 
 def read_layout(file: Path | None) -> Layout:

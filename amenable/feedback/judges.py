@@ -21,11 +21,6 @@ class Judge(Protocol):
     ) -> Sequence[float]: ...
 
 
-def from_scores(scores: Sequence[float]) -> list[float]:
-    """Return the ranks of scores: 1 more than the number of higher scores, so that ties share (1, 1, 3)."""
-    return [1.0 + sum(other > score for other in scores) for score in scores]
-
-
 def preference(judge: Judge, prompt: Prompt, a: Answer, b: Answer, generator: torch.Generator) -> float:
     """Return 1 where a is preferred in both orders, 0 where b is, one half where the orders differ or tie."""
     return combine_orders(both_orders(judge, prompt, a, b, generator))

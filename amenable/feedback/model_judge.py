@@ -23,9 +23,10 @@ from pathlib import Path
 import torch
 
 from amenable.data.files import iter_json_rows
+from amenable.data.rankings import from_scores
 from amenable.data.types import Conversation, Message, Prompt
 from amenable.errors import InputError
-from amenable.feedback.judges import combine_orders, from_scores
+from amenable.feedback.judges import combine_orders
 
 Chat = Callable[[Conversation], str]
 """conversation that ends with a user's message -> the assistant's answer"""

@@ -3,7 +3,7 @@
     vote       of the arena: two conversations side by side, and which was better
     ranking    of answers whose models are known: every pair of two models is a comparison (people's, a judge's).
                A text that several models gave counts for each of them
-    a file     rows of rankings with `models`, or comparisons as others publish them (published.py)
+    a file     rows of rankings with `models`, or comparisons as others publish them (data/model_comparisons.py)
 
 Comparisons of one vote or one ranking share a group: they are not independent, and ratings weigh them together.
 """
@@ -18,12 +18,12 @@ from typing import Any, Literal
 
 from amenable.data import readers
 from amenable.data.files import row_location
+from amenable.data.model_comparisons import dialogues, is_comparison, verdict_of
 from amenable.data.record import InvalidRow, Record, is_number, kind
 from amenable.data.types import Conversation
 from amenable.errors import InputError
 from amenable.feedback.export_import import GOLD_PURPOSES
 from amenable.feedback.formats import name_of
-from amenable.feedback.published import dialogues, is_comparison, verdict_of
 from amenable.feedback.ratings import Comparison
 from amenable.feedback.store import Event, Store
 

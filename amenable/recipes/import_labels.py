@@ -42,6 +42,9 @@ class Config:
     """of Label Studio's Ranker: its buckets, the best first; what is in one bucket is tied"""
     label_config: Path | None = None
     """of Label Studio: the code of the labelling interface (XML), which answers all of these"""
+    columns: tuple[str, ...] = ()
+    """TARGET=COLUMN: columns of other names than those that training reads, as in prompt=question chosen=better
+    rejected=worse"""
 
     def __post_init__(self) -> None:
         if (self.left_field is None) != (self.right_field is None):
@@ -52,9 +55,8 @@ def run(config: Config) -> Path:
     """Import the labels and return the store."""
     if config.data is None:
         raise InputError("--data is missing", how="give a file of labels")
-    hints = Hints(
-        config.prompt_field, config.left_field, config.right_field, config.buckets, read_layout(config.label_config)
-    )
+    layout = read_layout(config.label_config)
+    hints = Hints(config.prompt_field, config.left_field, config.right_field, config.buckets, layout, config.columns)
     labels = export_import.read(config.data, hints)
     for line in labels.plan(config.data):
         print(line)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from amenable.data.rankings import from_scores
 from amenable.data.types import Ranking
 from amenable.feedback.candidates import Candidates
-from amenable.feedback.judges import from_scores
 from amenable.feedback.votes import model_columns
 from amenable.rewards.samples import score_parts
 from amenable.rewards.spec import Reward

@@ -129,7 +129,9 @@ def read(
     context, room = models.policy.config.context_length, models.context_length - options.max_new_tokens
     prompts = [
         TokenizedPrompt(*pair)
-        for pair in zip(*fitting_prompts(options.data, models.tokenizer, room, rejected=rejected))
+        for pair in zip(
+            *fitting_prompts(options.data, models.tokenizer, room, rejected=rejected, columns=options.columns)
+        )
     ]
     models.reward.require_columns([each.prompt.meta for each in prompts], options.data)
     texts = keep_usable(sources.read_texts(options.ptx_data), rejected) if options.ptx_data and options.ptx_coef else []

@@ -98,7 +98,8 @@ def make_monitor(
 ) -> Monitor:
     """Return the monitor that a run's options describe. Nothing is sampled yet."""
     room = models.context_length - options.max_new_tokens
-    held_out = held_out_prompts(options.validation, models.tokenizer, room, options.eval_prompts, run.rejected)
+    path, count, columns = options.validation, options.eval_prompts, options.columns
+    held_out = held_out_prompts(path, models.tokenizer, room, count, run.rejected, columns)
     if (options.keep_weights == "score" or options.kl_budget) and not held_out:
         option = "--kl-budget" if options.kl_budget else "--keep-weights score"
         raise InputError(f"{option} has nothing to answer", options.validation, "give shorter prompts")
@@ -121,12 +122,17 @@ def make_monitor(
 
 
 def held_out_prompts(
-    path: Path | None, tokenizer: Tokenizer, room: int, count: int, rejected: RejectedRows | None = None
+    path: Path | None,
+    tokenizer: Tokenizer,
+    room: int,
+    count: int,
+    rejected: RejectedRows | None = None,
+    columns: Sequence[str] = (),
 ) -> list[TokenizedPrompt]:
     """Return the first `count` prompts of a file (0: all) that are within `room` tokens; none without a file."""
     if path is None:
         return []
-    fitting = fitting_prompts(path, tokenizer, room, rejected=rejected, split="validation", required=False)
+    fitting = fitting_prompts(path, tokenizer, room, 0, rejected, "validation", False, columns)
     return [TokenizedPrompt(*pair) for pair in zip(*fitting)][: count or None]
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -189,12 +190,11 @@ def read(
     config: Config, tokenizer: Tokenizer, context: int, rejected: RejectedRows | None = None
 ) -> tuple[list[Pair], list[Pair]]:
     """Read pairs to train on and held-out ones, without a prompt in both."""
-    held_out = config.validation, config.validation_split, config.seed
-    training, validation = read_splits(sources.read_rankings, config.data, *held_out, rejected)
+    reader, seed = partial(sources.read_rankings, columns=config.columns), config.seed
+    training, validation = read_splits(reader, config.data, config.validation, config.validation_split, seed, rejected)
 
     def tokenize(ranking: Ranking) -> list[Pair] | None:
         return tokenize_pairs(ranking, tokenizer, context, config.pairs, config.pairs_per_prompt, config.seed)
 
-    splits = {"train": training, "validation": validation}
-    pairs = tokenize_splits(splits, tokenize, context, config.data, rejected)
+    pairs = tokenize_splits({"train": training, "validation": validation}, tokenize, context, config.data, rejected)
     return list(chain.from_iterable(pairs["train"])), list(chain.from_iterable(pairs["validation"]))

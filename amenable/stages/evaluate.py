@@ -170,9 +170,9 @@ def inputs(config: Config) -> dict[str, Path | None]:
 
 def read(config: Config, scorers: Scorers, run: Run) -> Suites:
     """Read prompts, texts, demonstrations and tasks. Prompts that leave a model no room to answer are left out."""
-    readers = readers_of(config.folders, scorers.reward)
+    readers, limits = readers_of(config.folders, scorers.reward), (config.max_new_tokens, run.rejected, config.columns)
     prompts = {
-        name: fitting_prompts(name, path, readers, config.max_new_tokens, run.rejected)[: config.max_prompts or None]
+        name: fitting_prompts(name, path, readers, *limits)[: config.max_prompts or None]
         for name, path in parse_suites(config.data, config.suites).items()
     }
     scorers.require_columns(prompts)

@@ -14,6 +14,7 @@ Reads a tokenizer, or a model with its own, and text; writes a published-format 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from amenable.data import batches, sources
@@ -175,8 +176,8 @@ def read(
     config: Config, tokenizer: Tokenizer, rejected: RejectedRows | None = None
 ) -> tuple[list[list[int]], list[forward.Row], int]:
     """Read chunks of ids to train on, held-out rows, and the number of bytes that the held-out rows encode."""
-    split, seed = config.validation_split, config.seed
-    texts, held_out = read_splits(sources.read_texts, config.data, config.validation, split, seed, rejected)
+    split, seed, reader = config.validation_split, config.seed, partial(sources.read_texts, columns=config.columns)
+    texts, held_out = read_splits(reader, config.data, config.validation, split, seed, rejected)
     rows, byte_count = validation_rows(held_out, tokenizer, config.context, config.eval_tokens)
     return chunk_texts(texts, tokenizer, config.context), rows, byte_count
 

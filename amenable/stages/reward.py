@@ -184,10 +184,11 @@ def read(
 ) -> tuple[list[TokenizedRanking], dict[str, list[TokenizedRanking]]]:
     """Read rankings to train on, and sets to measure accuracy on: some of those trained on, and held-out ones."""
     held_out = config.validation, config.validation_split, config.seed
-    training, validation = read_splits(sources.read_rankings, config.data, *held_out, rejected)
+    reader = partial(sources.read_rankings, columns=config.columns)
+    training, validation = read_splits(reader, config.data, *held_out, rejected)
     splits = {"train": rankings.first_prompts(training, config.max_prompts), "validation": validation}
     if config.heldout_annotators is not None:
-        splits["heldout"] = keep_usable(sources.read_rankings(config.heldout_annotators), rejected)
+        splits["heldout"] = keep_usable(reader(config.heldout_annotators), rejected)
     tokenize = partial(rankings.tokenize_ranking, tokenizer=tokenizer, context=context)
     sets = rankings.tokenize_splits(splits, tokenize, context, config.data, rejected)
     measured = batches.shuffled(len(sets["train"]), config.seed, 0)[:MEASURED]

@@ -75,7 +75,9 @@ def run(config: Config) -> Path:
     policy, tokenizer = loading.load_policy(config.model, runtime)
     decoder = runtime.to_inference(policy)
     room = decoder.config.context_length - config.sampling.max_new_tokens
-    prompts, ids = fitting_prompts(config.data, tokenizer, room, config.max_prompts, run.rejected, "sample")
+    prompts, ids = fitting_prompts(
+        config.data, tokenizer, room, config.max_prompts, run.rejected, "sample", columns=config.columns
+    )
     run.begin(runtime=runtime)
     total = -(-len(prompts) // config.prompts_per_step)
     run.log.info(f"{len(prompts)} prompts x {config.num_generations} completions; {runtime.describe()}")

@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from amenable.data import sources
 from amenable.data.batches import EpochBatches
+from amenable.data.sources import read_demonstrations
 from amenable.data.types import Demonstration, Prompt, last_trained
 from amenable.generation.rollout import greedy
 from amenable.models.decoder import Decoder
@@ -134,8 +134,8 @@ def run(config: Config) -> Path:
 
 def read(config: Config, rejected: RejectedRows) -> tuple[list[Demonstration], list[Demonstration]]:
     """Read demonstrations to train on, and held-out ones."""
-    split, seed = config.validation_split, config.seed
-    training, held_out = read_splits(sources.read_demonstrations, config.data, config.validation, split, seed, rejected)
+    split, seed, reader = config.validation_split, config.seed, partial(read_demonstrations, columns=config.columns)
+    training, held_out = read_splits(reader, config.data, config.validation, split, seed, rejected)
     if config.train_on == "last":
         training, held_out = (
             [replace(row, messages=last_trained(row.messages)) for row in rows] for rows in (training, held_out)

@@ -66,7 +66,7 @@ def run(config: Config) -> Path:
 
 def read(config: Config, rejected: RejectedRows) -> Iterator[str]:
     """Every text to learn from."""
-    for text in keep_usable(sources.read_texts(config.data), rejected):
+    for text in keep_usable(sources.read_texts(config.data, columns=config.columns), rejected):
         yield text.text
     if config.demonstrations is not None:
         for demonstration in keep_usable(sources.read_demonstrations(config.demonstrations), rejected):

@@ -134,9 +134,10 @@ def fitting_prompts(
     rejected: RejectedRows | None = None,
     split: str = "train",
     required: bool = True,
+    columns: Sequence[str] = (),
 ) -> tuple[list[Prompt], list[list[int]]]:
     """Read prompts of at most `room` tokens, with their ids. InputError if there is none and some are required."""
-    prompts = keep_usable(sources.read_prompts(path, limit=limit or None), rejected)
+    prompts = keep_usable(sources.read_prompts(path, limit=limit or None, columns=columns), rejected)
     ids = [render_prompt(tokenizer, prompt.messages) for prompt in prompts]
     rows = [row if len(row) <= room else None for row in ids]
     return keep_fitting(split, prompts, rows, "prompts", room, rejected, path if required else None)

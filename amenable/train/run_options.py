@@ -10,6 +10,8 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from amenable.data.column_mapping import parse_mapping
+from amenable.data.columns import TARGETS
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.models.lora import LoraOptions
@@ -31,11 +33,16 @@ MAY_CHANGE_ON_RESUME = (
 class DataOptions:
     """Options of every stage that reads data."""
 
+    columns: tuple[str, ...] = ()
+    """TARGET=COLUMN: columns of --data and --validation that have other names, as in prompt=question chosen=better
+    rejected=worse; a part of a column is a dotted path (prompt=conversation.0.text). Columns that it does not name are
+    not read"""
     max_bad_rows: float = 0.01
     """largest share of a file's rows that may be unusable; these are listed in rejected.jsonl"""
 
     def __post_init__(self) -> None:
         plan.require_share(self, "max_bad_rows")
+        parse_mapping(self.columns, TARGETS)
 
 
 @dataclass(frozen=True, kw_only=True)

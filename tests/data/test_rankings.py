@@ -5,7 +5,20 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amenable.data.rankings import pairs_of, select_pairs
+from amenable.data.rankings import from_scores, pairs_of, select_pairs
+
+
+def test_ranks_by_hand():
+    assert from_scores([0.3, 1.2, 1.2, -5.0]) == [3.0, 1.0, 1.0, 4.0]
+    assert from_scores([]) == []
+
+
+@given(st.lists(st.integers(-3, 3), max_size=6))
+def test_ranks_order_as_scores_do(scores):
+    ranks = from_scores(scores)
+    for i, score in enumerate(scores):
+        for j, other in enumerate(scores):
+            assert (score > other) == (ranks[i] < ranks[j])
 
 
 @given(st.lists(st.integers(1, 4), max_size=7))

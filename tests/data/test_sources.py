@@ -107,7 +107,7 @@ def test_every_reader_reads_its_columns(tmp_path, jsonl):
     file = jsonl(tmp_path / "unpaired.jsonl", unpaired, {**unpaired, "label": False})
     assert len(read_prompts(file).rows) == 2
     loaded = read_demonstrations(file)
-    assert len(loaded.rows) == 1 and "labelled as unwanted" in loaded.rejected[0].reason
+    assert len(loaded.rows) == 1 and not loaded.rejected and loaded.left_out[0].reason == "labelled as unwanted"
 
 
 @settings(max_examples=60, deadline=None)
@@ -172,7 +172,7 @@ def test_every_column_is_used_or_named_in_a_line_for_each_file(tmp_path: Path, j
         "pairs.jsonl: 2 rankings; columns question, chosen, rejected, prompt used; not used: source"
     ]
     dialogue = [{"role": "user", "content": "Who?", "name": "kim"}]
-    file = jsonl(tmp_path / "prompts.jsonl", {"prompt": "Who?", "id": 3}, {"messages": dialogue, "prompt": "?"})
+    file = jsonl(tmp_path / "prompts.jsonl", {"prompt": "Who?", "id": 3}, {"messages": dialogue, "prompt": 7})
     assert sources.read_prompts(file).plan() == [
         "prompts.jsonl: 2 prompts; columns prompt, id, messages used; not used: prompt (in 1 of 2 rows), messages.name"
     ]

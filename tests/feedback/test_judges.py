@@ -1,10 +1,9 @@
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
+from amenable.data.rankings import from_scores
 from amenable.data.types import Message, Prompt
-from amenable.feedback.judges import both_orders, from_scores, position_bias, preference
+from amenable.feedback.judges import both_orders, position_bias, preference
 
 PROMPT = Prompt((Message("user", "Say something long."),))
 SHORT, LONG, OTHER_LONG = ("hm", True), ("a long answer", True), ("another answer", False)
@@ -20,19 +19,6 @@ def longest(prompt, completions, ended, generator):
 
 def prefers_what_it_sees_first(prompt, completions, ended, generator):
     return [float(place) for place in range(1, len(completions) + 1)]
-
-
-def test_ranks_by_hand():
-    assert from_scores([0.3, 1.2, 1.2, -5.0]) == [3.0, 1.0, 1.0, 4.0]
-    assert from_scores([]) == []
-
-
-@given(st.lists(st.integers(-3, 3), max_size=6))
-def test_ranks_order_as_scores_do(scores):
-    ranks = from_scores(scores)
-    for i, score in enumerate(scores):
-        for j, other in enumerate(scores):
-            assert (score > other) == (ranks[i] < ranks[j])
 
 
 def test_a_scoring_judge():

@@ -1,148 +1,38 @@
-import json
-
-import pytest
-
 from amenable.data.record import InvalidRow, Record
 from amenable.feedback.hints import Hints
-from amenable.feedback.published import (
-    Verdict,
-    comparison_labels,
-    dialogues,
-    flagged,
-    is_comparison,
-    preferred,
-    verdict_of,
-    winning,
-)
+from amenable.feedback.published import comparison_labels
 
-
-def talk(*texts):
-    return [{"role": role, "content": text} for role, text in zip(("user", "assistant") * 9, texts)]
-
-
-ARENA = {
-    "question_id": "q1", "model_a": "north", "model_b": "south", "winner": "model_b", "judge": "cy",
-    "conversation_a": talk("Why?", "Because."), "conversation_b": talk("Why?", "Since."), "language": "English",
-}  # fmt: skip
-LMSYS = {
-    "id": 30192, "model_a": "north", "model_b": "south",
-    "prompt": '["Why?","And then?"]', "response_a": '["Because.","No."]', "response_b": '["Because.","Yes."]',
-    "winner_model_a": 0, "winner_model_b": 1, "winner_tie": 0,
-}  # fmt: skip
 ALPACA = {
     "instruction": "Why?", "output_1": "Because.", "generator_1": "north", "output_2": "Since.", "generator_2": "south",
     "dataset": "helpful", "annotator": "judge", "preference": 2.0, "raw_completion": "The second is better.",
 }  # fmt: skip
+SIDES = {
+    f"conversation_{side}": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": f"{side}."}]
+    for side in "ab"
+}
+ARENA = {"question_id": "q1", "model_a": "north", "model_b": "south", "judge": "cy", "language": "English", **SIDES}
 
 
 def read(row):
-    (found,) = comparison_labels(Record(row), "file:1", Hints())
-    return found
+    (label,) = comparison_labels(Record(row), "file:1", Hints())
+    return label
 
 
-@pytest.mark.parametrize("row", [ARENA, LMSYS, ALPACA])
-def test_each_form_says_that_the_second_won(row):
-    assert is_comparison(row)
-    verdict = verdict_of(row)
-    assert (verdict.models, verdict.score, verdict.both_bad) == (("north", "south"), 0.0, False)
-    found = read(row)
-    assert found.ranks == (2.0, 1.0) and found.meta["models"] == ["north", "south"]
-    assert found.completions[0] in ("Because.", "No.") and found.completions[1] in ("Since.", "Yes.")
-
-
-def test_what_a_form_has_beside_the_verdict_is_kept():
-    assert (read(ARENA).annotator, read(ARENA).id, read(ARENA).meta["language"]) == ("cy", "q1", "English")
-    assert [turn.content for turn in read(LMSYS).prompt] == ["Why?", "Because.", "And then?"]
-    assert read(LMSYS).id == "30192"
-    alpaca = read({**ALPACA, "preference": 1.4, "input": "Of ducks."})
+def test_a_label_is_a_ranking_with_both_models_and_all_other_columns():
+    label = read({**ARENA, "winner": "model_b"})
+    assert (label.ranks, label.completions, label.meta["models"]) == ((2.0, 1.0), ("a.", "b."), ["north", "south"])
+    assert (label.annotator, label.id, label.meta["language"]) == ("cy", "q1", "English")
+    alpaca = read({**ALPACA, "preference": 1.4})
     assert (alpaca.annotator, alpaca.ranks, alpaca.meta["preference"]) == ("judge", (1.0, 2.0), 1.4)
-    assert alpaca.meta["raw_completion"] == "The second is better."
-    assert alpaca.prompt[0].content == "Why?\n\nOf ducks."
+    assert alpaca.meta["raw_completion"] == "The second is better." and alpaca.id == "file:1"
 
 
-def test_both_bad_is_a_tie_that_is_told():
-    assert verdict_of({**ARENA, "winner": "tie (bothbad)"}) == Verdict(("north", "south"), 0.5, True, "cy")
+def test_ties_are_labels_and_both_bad_is_kept():
     assert read({**ARENA, "winner": "both_bad"}).meta["both_bad"] is True
-    assert (
-        read({**ARENA, "winner": "tie"}).ranks == (1.0, 1.0) and "both_bad" not in read({**ARENA, "winner": "tie"}).meta
-    )
+    tie = read({**ARENA, "winner": "tie"})
+    assert tie.ranks == (1.0, 1.0) and "both_bad" not in tie.meta
 
 
-@pytest.mark.parametrize(
-    ("winner", "models", "score"),
-    [
-        ("model_a", ("x", "y"), 1.0),
-        ("Model_B", ("x", "y"), 0.0),
-        ("tie", ("x", "y"), 0.5),
-        ("A", ("x", "y"), 1.0),
-        ("b", ("x", "y"), 0.0),
-        ("y", ("x", "y"), 0.0),
-        ("A", ("B", "A"), 0.0),
-        ("B", ("B", "A"), 1.0),
-        ("a", ("a", "b"), 1.0),
-        ("a", ("A", "B"), 1.0),
-        ("b", ("x", "b"), 0.0),
-        ("model_a", ("model_a", "model_b"), 1.0),
-    ],
-)
-def test_a_winner_is_a_side_or_a_name(winner, models, score):
-    assert winning(winner, models) == score
-
-
-@pytest.mark.parametrize(
-    ("winner", "models"),
-    [
-        ("model_a", ("model_b", "model_a")),
-        ("tie", ("tie", "x")),
-        ("a", ("B", "A")),
-        ("north", ("x", "y")),
-        ("", ("x", "y")),
-    ],
-)
-def test_a_winner_that_says_two_things_or_nothing_is_refused(winner, models):
-    with pytest.raises(InvalidRow, match="the winner"):
-        winning(winner, models)
-
-
-@pytest.mark.parametrize("column", ["model_a", "model_b"])
-@pytest.mark.parametrize("name", [None, "", " ", ["x"], True, {}])
-def test_nobody_is_rated_without_a_name(column, name):
-    with pytest.raises(InvalidRow, match=column):
-        verdict_of({**ARENA, column: name})
-    assert verdict_of({**ARENA, column: 7}).models.count("7") == 1
-
-
-@pytest.mark.parametrize("flags", [(1, 1, 0), (0, 0, 0), (2, 0, 0), ("yes", 0, 0), (None, None, None), (0.3, 0.3, 0.4)])
-def test_one_column_of_the_winner_is_one(flags):
-    with pytest.raises(InvalidRow, match=r"one of the columns of the winner must be 1|no column 'winner'"):
-        names = ("winner_model_a", "winner_model_b", "winner_tie")
-        verdict_of({"model_a": "x", "model_b": "y", **dict(zip(names, flags))})
-    assert flagged({"winner_model_a": 1.0, "winner_model_b": 0.0, "winner_tie": 0.0}) == 1.0
-    assert flagged({"winner_model_a": "0", "winner_model_b": "1", "winner_tie": "0"}) == 0.0
-    assert flagged({"winner_model_a": False, "winner_model_b": False, "winner_tie": True}) == 0.5
-
-
-def test_preferences_between_one_and_two():
-    assert [preferred(value) for value in (1, 1.25, 1.5, 0, 2.0)] == [1.0, 0.75, 0.5, 0.5, 0.0]
-    for value in (None, 2.5, -1, True, "1", 0.5):
-        with pytest.raises(InvalidRow, match="not from 1 to 2"):
-            preferred(value)
-
-
-def test_conversations_that_part_are_no_ranking_but_a_comparison():
-    row = {**LMSYS, "response_a": json.dumps(["Because of that.", "No."])}
-    assert verdict_of(row).score == 0.0
-    assert "differ before the last answers; 'amenable ratings" in str(read(row))
-    assert "no texts of the two answers" in str(read({name: ARENA[name] for name in ("model_a", "model_b", "winner")}))
-    assert "does not end with an answer" in str(read({**ARENA, "conversation_a": talk("Why?")}))
-
-
-def test_texts_of_answers_are_lists_only_where_the_form_has_lists():
-    assert dialogues({"prompt": "x", "response_a": '["a"]', "response_b": "b"})[0][1].content == '["a"]'
-    first, second = dialogues({**LMSYS, "prompt": "[not json", "response_a": "one", "response_b": "[null]"})
-    assert (first[0].content, first[1].content, second[1].content) == ("[not json", "one", "")
-    with pytest.raises(InvalidRow, match="2 prompts and 1 answers"):
-        dialogues({**LMSYS, "response_a": "one"})
-    with pytest.raises(InvalidRow, match="half of a character"):
-        dialogues({**LMSYS, "response_a": '["\\ud800", "x"]'})
-    assert dialogues({"model_a": "x"}) is None
+def test_a_row_that_compares_nothing_is_rejected_with_the_reason():
+    label = read({"model_a": "x", "model_b": "y", "winner": "tie"})
+    assert isinstance(label, InvalidRow) and "no texts of the two answers" in str(label)

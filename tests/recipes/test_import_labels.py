@@ -43,3 +43,17 @@ def test_a_mistake_makes_no_store(tmp_path, capsys):
         assert cli.main(["import-labels", *options, *store]) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
     assert not (tmp_path / "labels.db").exists()
+
+
+def test_columns_of_other_names_are_mapped(tmp_path, capsys):
+    rows = [{"q": "Hi", "good": "Hello.", "bad": "Go away.", "prompt": "x"}, {"q": "Hi", "good": "", "bad": "y"}]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["import-labels", "--data", str(tmp_path / "pairs.jsonl"), "--labels-db", str(tmp_path / "labels.db")]
+    assert cli.main([*command, "--columns", "prompt=q", "chosen=good", "rejected=bda"]) == 2
+    assert "no column 'bda', which --columns reads as rejected; the nearest is 'bad'" in capsys.readouterr().err
+    mapped = [*command, "--columns", "prompt=q", "chosen=good", "rejected=bad"]
+    for new in (1, 0):
+        assert cli.main(mapped) == 0
+        assert f"1 labels, {new} of them new; 1 rows could not be used" in capsys.readouterr().out
+    with Store(tmp_path / "labels.db") as kept:
+        assert [ranking.completions for ranking in kept.rankings()] == [("Hello.", "Go away.")]

@@ -13,8 +13,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from amenable import cli
+from amenable.data.rankings import from_scores
 from amenable.errors import InputError
-from amenable.feedback.judges import from_scores
 from amenable.feedback.store import Store
 from amenable.models.decoder import Decoder
 from amenable.recipes import rounds, rounds_people, rounds_report

@@ -11,10 +11,10 @@ import pytest
 
 from amenable import cli
 from amenable.data import sources
+from amenable.data.rankings import from_scores
 from amenable.data.types import Ranking
 from amenable.errors import InputError
 from amenable.feedback import ranking_files
-from amenable.feedback.judges import from_scores
 from amenable.feedback.store import Store
 from amenable.rewards.spec import SPELLINGS
 from amenable.stages import annotate

@@ -21,6 +21,7 @@ from amenable.train.run_options import MAY_CHANGE_ON_RESUME, OfflineOptions, Run
         ({"max_bad_rows": float("nan")}, "max_bad_rows is nan"),
         ({"save_steps": -1}, "save_steps is -1"),
         ({"final_lr_frac": 1.1}, "final_lr_frac is 1.1"),
+        ({"columns": ("promt=question",)}, "--columns: unknown target 'promt'; did you mean 'prompt'"),
         ({"max_tokens_per_pass": 0}, "max_tokens_per_pass is 0"),
     ],
 )
