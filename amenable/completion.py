@@ -47,6 +47,12 @@ class Command:
     options: tuple[Option, ...]
 
 
+COMMON = (
+    Option("config", "options of a run: its config.yaml", kind="path"),
+    Option("help", "show the options", kind="switch"),
+)
+
+
 def options_of(config_class: type, prefix: str = "") -> Iterator[Option]:
     """Yield the options of a Config as tyro names them; those of a group begin with its name, unless that is empty."""
     hints = typing.get_type_hints(config_class, include_extras=True)
@@ -85,7 +91,7 @@ def choices_of(hint: Any) -> tuple[str, ...]:
 
 
 def field_helps(config_class: type) -> dict[str, str]:
-    """Return the first line of the docstring below each field, those of base classes included."""
+    """Return the docstring below each field, up to a semicolon; fields of base classes are included."""
     helps = dict[str, str]()
     for base in reversed(config_class.__mro__):
         if base is object:
@@ -93,7 +99,7 @@ def field_helps(config_class: type) -> dict[str, str]:
         body = typing.cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]).body
         for field, text in itertools.pairwise(body):
             if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-                helps[ast.unparse(field.target)] = str(ast.literal_eval(text.value)).strip().splitlines()[0]
+                helps[ast.unparse(field.target)] = " ".join(str(text.value.value).split()).partition(";")[0]
     return helps
 
 
@@ -104,8 +110,7 @@ def script(shell: str, commands: list[Command]) -> str:
 
 def every_option(command: Command) -> list[Option]:
     """Return a command's options with those that all commands have."""
-    common = [Option("help", "show the options"), Option("config", "options of a run: its config.yaml", kind="path")]
-    return [*command.options, *(dataclasses.replace(common[0], kind="switch"), common[1])]
+    return [*command.options, *COMMON]
 
 
 def words(names: list[str] | tuple[str, ...]) -> str:
