@@ -33,7 +33,7 @@ from amenable.data.prompt_columns import (
 )
 from amenable.data.published_formats import FORMAT_COLUMNS, convert
 from amenable.data.record import InvalidRow, LeftOutRow, Record, is_number, words_of
-from amenable.data.turns import common_start, holds, reply
+from amenable.data.turns import common_start, holds, is_transcript, reply
 from amenable.data.types import (
     ANSWERED,
     INSTRUCTING,
@@ -71,7 +71,9 @@ def demonstration(row: Row, id: str) -> Demonstration:
     """Read a conversation that ends with the assistant and has a trained turn."""
     record = converted(row)
     if record.filled("chosen") or record.filled("completions"):
-        hint = "; --columns prompt=prompt completion=chosen trains on what was chosen" if "chosen" in record else ""
+        require_no_steps(record)
+        mapping = chosen_as_completion(record)
+        hint = f"; --columns {mapping} trains on what was chosen" if mapping else ""
         raise InvalidRow(f"a preference, not a demonstration{hint}")
     if ("completion" in record or record.sources) and record.get("label") is False:
         raise LeftOutRow("labelled as unwanted")
@@ -150,13 +152,33 @@ def converted(row: Row) -> Record:
     return record
 
 
+def require_no_steps(record: Record) -> None:
+    """Raise InvalidRow for labels of the steps of a solution, TRL's stepwise supervision."""
+    labels = isinstance(record.columns.get("labels"), list) and record.filled("completions")
+    if labels and "ranking" not in record and not is_graded(record.columns["completions"]):
+        raise InvalidRow("stepwise supervision (labels of single steps), which no command trains on")
+
+
+def chosen_as_completion(record: Record) -> str:
+    """Return the mapping that reads a preference's chosen completion as a demonstration; empty if there is none."""
+    chosen = record.columns.get("chosen")
+    if isinstance(chosen, list) and len(chosen) > 1:
+        return f"messages={next(record.origins(['chosen']))}"
+    if isinstance(chosen, str) and is_transcript(chosen):
+        return f"prompt={next(record.origins(['chosen']))}"
+    prompt = next((name for name in PROMPT_COLUMNS[2:] if record.filled(name)), None)
+    if chosen is None or prompt is None:
+        return ""
+    names = {"system": "system", "prompt": prompt, "completion": "chosen"}
+    return " ".join(f"{to}={next(record.origins([name]))}" for to, name in names.items() if record.filled(name))
+
+
 def require_one_comparison(record: Record) -> None:
     """Raise InvalidRow for a row with two comparisons, or with labels of the steps of a solution."""
     if not record.filled("completions"):
         return
-    several, labels = record.columns["completions"], record.columns.get("labels")
-    if isinstance(labels, list) and "ranking" not in record and not is_graded(several):
-        raise InvalidRow("stepwise supervision (labels of single steps), which no command trains on")
+    require_no_steps(record)
+    several = record.columns["completions"]
     if all(map(record.filled, ("chosen", "rejected"))) and ("ranking" in record or is_graded(several)):
         ranked = "completions=completions" + ("" if is_graded(several) else " ranking=ranking")
         hint = f"--columns prompt=prompt chosen=chosen rejected=rejected, or prompt=prompt {ranked}, selects one"

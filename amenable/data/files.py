@@ -1,7 +1,7 @@
 """Readers of lines, JSON rows and CSV rows.
 
 A file is UTF-8, with or without a byte order mark. Lines end at a line feed (a carriage return before it is dropped),
-never at U+2028, U+2029 or U+0085. Files that end in .gz are decompressed.
+never at U+2028, U+2029 or U+0085. Files that end in .gz or .zst are decompressed.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import codecs
 import csv
 import gzip
+import io
 import json
 import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from amenable.errors import InputError
 
@@ -24,6 +25,9 @@ TOO_DEEP = f"nested: more than {MAX_DEPTH} lists and objects inside each other"
 WRAPPED = re.compile(rb'\{\s*"data"\s*:')
 """beginning of a file that is {"data": list of rows}"""
 BETWEEN = re.compile(r"[ \t\r\n,]*")
+COMPRESSED = (".gz", ".zst")
+PIECE = 1 << 16
+"""bytes of a .zst file that are read at once"""
 WIDE = ((codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"))
 
 
@@ -34,7 +38,7 @@ class BadRow(str):
 def iter_lines(file: Path) -> Iterator[tuple[int, bytes]]:
     """Yield (number from 1, line without its end); InputError for an unreadable, cut or UTF-16 file."""
     try:
-        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+        with open_bytes(file) as stream:
             for number, line in enumerate(stream, start=1):
                 if number == 1:
                     _require_utf8(line, file)
@@ -42,10 +46,65 @@ def iter_lines(file: Path) -> Iterator[tuple[int, bytes]]:
                 yield number, line.removesuffix(b"\n").removesuffix(b"\r")
     except EOFError:
         raise InputError("the file is cut short", file, "fetch it again") from None
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"damaged, or no gzip file: {error}", file, "fetch it again") from None
+    except (gzip.BadGzipFile, zlib.error, Damaged) as error:
+        kind = "zstd" if file.suffix == ".zst" else "gzip"
+        raise InputError(f"damaged, or no {kind} file: {error}", file, "fetch it again") from None
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}", file) from None
+
+
+def open_bytes(file: Path) -> gzip.GzipFile | IO[bytes]:
+    """Open a file to read the bytes that it holds, decompressed."""
+    if file.suffix == ".gz":
+        return gzip.open(file)
+    return io.BufferedReader(ZstdStream(file), PIECE) if file.suffix == ".zst" else file.open("rb")
+
+
+class Damaged(Exception):
+    """A .zst file that cannot be decompressed."""
+
+
+class ZstdStream(io.RawIOBase):
+    """Decompressed bytes of a .zst file of one frame or several. EOFError where the last is cut short."""
+
+    def __init__(self, file: Path):
+        try:
+            import zstandard
+        except ImportError:
+            raise InputError(".zst files need zstandard", file, "pip install 'amenable[zstd]'") from None
+        self.decompressor, self.error = zstandard.ZstdDecompressor(), zstandard.ZstdError
+        self.file = file.open("rb")
+        self.frame: Any = None
+        self.compressed = self.ready = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer with the next bytes, and return their number; 0 at the end of the file."""
+        while not self.ready:
+            self.compressed = self.compressed or self.file.read(PIECE)
+            if not self.compressed and self.frame is not None:
+                raise EOFError
+            if not self.compressed:
+                return 0
+            self.frame = self.frame or self.decompressor.decompressobj()
+            try:
+                self.ready = self.frame.decompress(self.compressed)
+            except self.error as error:
+                raise Damaged(str(error)) from None
+            self.compressed = self.frame.unused_data
+            if self.frame.eof:
+                self.frame = None
+        part, self.ready = self.ready[: len(buffer)], self.ready[len(buffer) :]
+        buffer[: len(part)] = part
+        return len(part)
+
+    def close(self) -> None:
+        """Close the file."""
+        if not self.closed:
+            self.file.close()
+        super().close()
 
 
 def _require_utf8(line: bytes, file: Path) -> None:
@@ -156,8 +215,8 @@ def _parse_whole(file: Path) -> list[Any] | None:
 
 
 def suffix_of(file: Path) -> str:
-    """Return a file's suffix without .gz."""
-    return Path(file.name.removesuffix(".gz")).suffix
+    """Return a file's suffix without .gz or .zst."""
+    return Path(file.stem if file.suffix in COMPRESSED else file.name).suffix
 
 
 def read_json_rows(file: Path, hint: str | None = None) -> list[tuple[int, Any]]:
@@ -178,36 +237,54 @@ def read_json_lines(file: Path) -> list[dict[str, Any]]:
     return [row for _, line in iter_lines(file) if isinstance(row := parse_json(line), dict)]
 
 
-def read_csv_rows(file: Path) -> list[tuple[int, dict[str, str]]]:
-    """Read (line, row) of a .csv file with a header, all values strings; InputError for a row of another width.
+def iter_csv_rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield (line, row) of a .csv or .tsv file with a header, all values strings.
 
-    Quoted values may hold commas and line ends; `line` is the row's first line.
+    Quoted values may hold separators and line ends; `line` is the row's first line. InputError for a row of another
+    width, a quote that is not closed, two columns of a name, and another separator.
     """
-    table = csv.reader(f"{line}\n" for line in read_text(file).split("\n"))
-    rows, start = [], 1
+    delimiter = "\t" if suffix_of(file) == ".tsv" else ","
+    lines = (f"{decode_line(line, number, file)}\n" for number, line in iter_lines(file))
+    table, start = csv.reader(lines, delimiter=delimiter, strict=True), 1
     names: list[str] | None = None
     usual = csv.field_size_limit(2**31 - 1)
     try:
         for values in table:
             if names is None:
-                names = values
+                names = header(values, delimiter, file)
             elif values and len(values) != len(names):
                 raise InputError(f"line {start} has {len(values)} values, and there are {len(names)} columns", file)
             elif values:
-                rows.append((start, dict(zip(names, values))))
+                yield start, dict(zip(names, values))
             start = table.line_num + 1
     except csv.Error as error:
         raise InputError(f"line {start} is not CSV: {error}", file) from None
     finally:
         csv.field_size_limit(usual)
-    return rows
+
+
+def header(names: list[str], delimiter: str, file: Path) -> list[str]:
+    """Return the names of the columns; InputError for a name that is there twice, and for another separator."""
+    other = next((mark for mark in ";\t,|" if mark in names[0] and mark != delimiter), None) if names else None
+    if other is not None and len(names) == 1:
+        problem = f"its columns are parted by {other!r}, not by {delimiter!r}"
+        raise InputError(problem, file, "write it with commas (.csv) or with tabs (.tsv)")
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"two columns are named '{twice}'", file, "give every column a name of its own")
+    return names
+
+
+def read_csv_rows(file: Path) -> list[tuple[int, dict[str, str]]]:
+    """Read all rows of `iter_csv_rows`."""
+    return list(iter_csv_rows(file))
 
 
 def row_location(file: Path, number: int) -> str:
     """Locate a row by its number in its reader: "line 3", "row 2 (line 17)" of a JSON list, "row 2" of parquet."""
-    if suffix_of(file) == ".parquet":
+    kind = suffix_of(file)
+    if kind not in (".json", ".jsonl", ".csv", ".tsv"):
         return f"row {number}"
-    if _parse_whole(file) is None:
+    if kind in (".csv", ".tsv") or _parse_whole(file) is None:
         return f"line {number}"
     text, scan = read_text(file), json.JSONDecoder().raw_decode
     start = at = text.find("[") + 1

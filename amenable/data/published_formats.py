@@ -65,6 +65,8 @@ class PublishedFormat:
 
 def convert(record: Record) -> None:
     """Replace the columns of a published format by conventional ones; InvalidRow if the row fits several formats."""
+    if MARKS.isdisjoint(record.columns):
+        return
     formats = [format for format in FORMATS if format.matches(record.columns)]
     names = [format.name for format in formats]
     if formats and record.filled("chosen") and record.filled("rejected"):
@@ -312,6 +314,8 @@ FORMATS = (
     PublishedFormat("a comparison of two models", (), comparison_of_models, model_comparisons.is_comparison),
     PublishedFormat("Llama-Factory's KTO", ("kto_tag",), kto),
 )
+MARKS = frozenset({"model_a", "generator_1"}.union(format.columns[-1] for format in FORMATS if format.columns))
+"""columns one of which every format has: most rows have none, and need no closer look"""
 FORMAT_COLUMNS = tuple(
     dict.fromkeys(
         [name for format in FORMATS for name in format.columns]
@@ -347,7 +351,7 @@ def join_rows(
 
 def group_key(record: Record | BadRow) -> list[Any] | None:
     """Return the format and the values that are equal in all rows of a ranking; None for other rows."""
-    if not isinstance(record, Record):
+    if not isinstance(record, Record) or MARKS.isdisjoint(record.columns):
         return None
     formats = [format for format in FORMATS if format.group_by and format.matches(record.columns)]
     return [[format.name, *(record.columns.get(name) for name in format.group_by)] for format in formats] or None

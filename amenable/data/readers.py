@@ -1,32 +1,52 @@
 """Readers of rows: a file, a folder of files, several of these, or a data set of the Hub.
 
-Files are .parquet, .jsonl, .json and .txt, the last three also with .gz.
+Files are .jsonl, .json, .csv, .tsv and .txt, also with .gz or .zst, .parquet, and .arrow (a stream or a file of Arrow
+IPC). The folder that `Dataset.save_to_disk` writes has the rows of its shards, in order.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from amenable.data.files import decode_line, iter_json_rows, iter_lines, read_csv_rows, read_json_rows, suffix_of
+from amenable.data.files import (
+    COMPRESSED,
+    decode_line,
+    iter_csv_rows,
+    iter_json_rows,
+    iter_lines,
+    read_json_rows,
+    read_text,
+    suffix_of,
+)
 from amenable.errors import InputError
 
 Source: TypeAlias = str | Path | Sequence[str | Path]
-SUFFIXES = (".jsonl", ".json", ".parquet", ".txt")
+TABLES_OF_TEXT = (".csv", ".tsv")
+"""files whose values are all text"""
+SUFFIXES = (".jsonl", ".json", ".parquet", ".arrow", *TABLES_OF_TEXT, ".txt")
+KINDS = f"{', '.join(SUFFIXES)}, or in one of these and {' or '.join(COMPRESSED)}"
+SAVED_STATE, SAVED_SPLITS = "state.json", "dataset_dict.json"
+"""files of a folder of `Dataset.save_to_disk`, and of `DatasetDict.save_to_disk`"""
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+ARROW_FILE = b"ARROW1"
+"""beginning of an Arrow IPC file; a stream has none"""
+BATCH = 1024
+"""rows of an Arrow table that are converted at once"""
 PAGE = 20_000
 """characters after which a long .txt file is cut at the next blank line"""
 
 
 def read_rows(file: Path) -> list[tuple[int, Any]]:
-    """Read (number, row) of a file of any columns, also .csv; InputError for the first unreadable row."""
+    """Read (number, row) of a file of any columns; InputError for the first unreadable row."""
     kind = suffix_of(file)
     if kind in (".json", ".jsonl"):
         return read_json_rows(file)
-    return list(read_csv_rows(file) if kind == ".csv" else iter_rows(file, None))
+    return list(iter_rows(file, None))
 
 
 def list_files(path: Source) -> list[Path | str]:
@@ -36,14 +56,33 @@ def list_files(path: Source) -> list[Path | str]:
     root = Path(path).expanduser()
     if root.is_file():
         return [root]
+    if root.is_dir() and (root / SAVED_STATE).is_file():
+        return list(_saved_shards(root))
     if root.is_dir():
+        if (root / SAVED_SPLITS).is_file():
+            splits = [child for child in sorted(root.iterdir()) if (child / SAVED_STATE).is_file()]
+            names = ", ".join(child.name for child in splits) or "none is there"
+            raise InputError(
+                f"a data set of splits ({names})", root, f"name one, as in {splits[-1] if splits else root}"
+            )
         files = sorted(file for file in root.rglob("*") if _is_data(file.relative_to(root)) and file.is_file())
         if not files:
-            raise InputError("no data files in this folder", root, f"data files end in {', '.join(SUFFIXES)} or .gz")
+            raise InputError("no data files in this folder", root, f"data files end in {KINDS}")
         return list(files)
     if HUB_NAME.fullmatch(str(path)) and not root.parent.exists() and not _is_data(root):
         return [str(path)]
     raise InputError("no such file or folder", root, _nearest(root))
+
+
+def _saved_shards(folder: Path) -> list[Path]:
+    """List the Arrow files of a saved data set; InputError where its state is unreadable or a file is missing."""
+    try:
+        files = [folder / entry["filename"] for entry in json.loads(read_text(folder / SAVED_STATE))["_data_files"]]
+    except (ValueError, KeyError, TypeError):
+        raise InputError("no state of a saved data set", folder / SAVED_STATE, "save it again") from None
+    if missing := next((file for file in files if not file.is_file()), None):
+        raise InputError(f"a file of the saved data set is missing: {missing.name}", folder, "save or copy it again")
+    return files
 
 
 def _is_data(file: Path) -> bool:
@@ -67,13 +106,14 @@ def iter_rows(file: Path | str, limit: int | None) -> Iterator[tuple[int, Any]]:
     kind = suffix_of(file)
     if kind == ".txt":
         yield from _documents(file)
-    elif kind == ".parquet":
-        yield from enumerate(_parquet_rows(file), start=1)
+    elif kind in (".parquet", ".arrow"):
+        yield from enumerate(_columnar_rows(file), start=1)
+    elif kind in TABLES_OF_TEXT:
+        yield from iter_csv_rows(file)
     elif kind in (".json", ".jsonl"):
         yield from iter_json_rows(file)
     else:
-        hint = f"data files end in {', '.join(SUFFIXES)}, or in one of these and .gz"
-        raise InputError(f"no reader for '{kind or file.name}'", file, hint)
+        raise InputError(f"no reader for '{kind or file.name}'", file, f"data files end in {KINDS}")
 
 
 def _documents(file: Path) -> Iterator[tuple[int, Any]]:
@@ -94,17 +134,44 @@ def _documents(file: Path) -> Iterator[tuple[int, Any]]:
         yield first, {"text": "\n".join(page)}
 
 
-def _parquet_rows(file: Path) -> Iterator[Any]:
+def _columnar_rows(file: Path) -> Iterator[Any]:
+    """Yield the rows of a .parquet or .arrow file."""
+    kind = suffix_of(file).removeprefix(".")
     try:
-        import pyarrow.parquet
+        import pyarrow
     except ImportError:
-        raise InputError("parquet files need pyarrow", file, "pip install 'amenable[parquet]'") from None
+        raise InputError(f"{kind} files need pyarrow", file, "pip install 'amenable[parquet]'") from None
+    if file.suffix in COMPRESSED:
+        raise InputError(f"a compressed {kind} file", file, f"decompress it: {kind} files are compressed inside")
     try:
-        with pyarrow.parquet.ParquetFile(file) as table:
-            for batch in table.iter_batches(batch_size=1024):
-                yield from batch.to_pylist()
+        for batch in _parquet_batches(file) if kind == "parquet" else _arrow_batches(file):
+            for start in range(0, batch.num_rows, BATCH):
+                yield from batch.slice(start, BATCH).to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
-        raise InputError(f"not a parquet file: {error}", file) from None
+        problem = str(error).splitlines()[0]
+        raise InputError(f"no {kind} file, or damaged: {problem}", file, "fetch it again") from None
+
+
+def _parquet_batches(file: Path) -> Iterator[Any]:
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(file) as table:
+        yield from table.iter_batches(batch_size=BATCH)
+
+
+def _arrow_batches(file: Path) -> Iterator[Any]:
+    """Yield the batches of an Arrow IPC file, or stream."""
+    import pyarrow.ipc
+
+    with pyarrow.OSFile(str(file)) as opened:
+        is_file = opened.read(len(ARROW_FILE)) == ARROW_FILE
+        opened.seek(0)
+        if is_file:
+            with pyarrow.ipc.open_file(opened) as table:
+                yield from (table.get_batch(i) for i in range(table.num_record_batches))
+        else:
+            with pyarrow.ipc.open_stream(opened) as stream:
+                yield from stream
 
 
 def _hub_rows(name: str, limit: int | None) -> Iterator[Any]:

@@ -72,6 +72,12 @@ class Record(Mapping[str, Any]):
         self.sources = {name: tuple(self.origins(sources)) for name, (_, sources) in columns.items()}
         self.columns = {name: value for name, (value, _) in columns.items()}
 
+    def replace(self, columns: Mapping[str, Any]) -> None:
+        """Replace the values of columns, in the row as well; columns that are not among them are absent."""
+        changed = {next(self.origins([name])): value for name, value in columns.items()}
+        self.row = {**self.row, **{name: value for name, value in changed.items() if name in self.row}}
+        self.columns = dict(columns)
+
     def origins(self, names: Iterable[str]) -> Iterator[str]:
         """Yield the columns of the row that columns, dotted inside objects, are made of."""
         for name in names:
@@ -89,11 +95,15 @@ class Record(Mapping[str, Any]):
 
     def used_sources(self) -> set[str]:
         """Return the columns of the row that were used, dotted inside objects."""
-        return set(self.origins(self.used))
+        if not self.sources:
+            return self.used
+        return set(self.origins([*self.used, *(["id"] if "id" in self.sources else [])]))
 
     def rest(self) -> dict[str, Any]:
         """Return the unused columns of the row and their values, without `id`."""
-        used = {source if source in self.row else source.split(".")[0] for source in self.used_sources()}
+        used = self.used
+        if self.sources:
+            used = {source if source in self.row else source.split(".")[0] for source in self.used_sources()}
         return {name: value for name, value in self.row.items() if name not in used and name != "id"}
 
     def unused(self) -> list[str]:
@@ -124,7 +134,7 @@ class Usage:
         """Count a valid row."""
         self.rows += 1
         columns = [column for column in record if column in record.used or column == "id"]
-        self.used.update(list(dict.fromkeys(record.origins(columns))))
+        self.used.update(list(dict.fromkeys(record.origins(columns))) if record.sources else columns)
         self.unused.update(record.unused())
 
     def __str__(self) -> str:

@@ -15,10 +15,11 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from amenable.data import columns as conventions
 from amenable.data.batches import shuffled
 from amenable.data.column_mapping import ColumnMapping, parse_mapping
-from amenable.data.files import BadRow, has_lone_surrogate
+from amenable.data.files import BadRow, has_lone_surrogate, suffix_of
 from amenable.data.published_formats import join_rows
-from amenable.data.readers import Source, iter_rows, list_files
+from amenable.data.readers import TABLES_OF_TEXT, Source, iter_rows, list_files
 from amenable.data.record import InvalidRow, LeftOutRow, Record, Usage
+from amenable.data.text_values import from_text
 from amenable.data.types import Conversation, Demonstration, Message, Prompt, Ranking, Text
 from amenable.errors import InputError
 
@@ -221,7 +222,14 @@ def iter_records(file: Path | str, limit: int | None, mapping: ColumnMapping) ->
         elif not isinstance(row, dict):
             yield line, BadRow("the row is not an object with columns")
         else:
-            yield line, mapping.record(row)
+            record = mapping.record(row)
+            if isinstance(file, Path) and suffix_of(file) in TABLES_OF_TEXT:
+                try:
+                    record.replace(from_text(record.columns))
+                except InvalidRow as error:
+                    yield line, BadRow(str(error))
+                    continue
+            yield line, record
 
 
 def _require_own_id(row: Record, example: Any, location: str, known: Known) -> None:

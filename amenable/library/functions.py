@@ -8,9 +8,9 @@
     print(policy.chat("Where does Anna live?"), policy.metrics["objective/scores"][-1])
 
 Functions are found in stages/, as commands are: am.NAME(...) is `amenable NAME`, its keywords are the options. A folder
-is a path or a `Model`; a file of data is a path, a list of rows, or a `datasets.Dataset`; a reward is any SPEC of
-rewards/spec.py, a `Model` or a function. With `out` the run directory is the command's, and the same call goes on after
-a stop; without it, files are temporary and go with the result.
+is a path or a `Model`; a file of data is a path, a list of rows, a `datasets.Dataset` or a pandas DataFrame; a reward
+is any SPEC of rewards/spec.py, a `Model` or a function. With `out` the run directory is the command's, and the same
+call goes on after a stop; without it, files are temporary and go with the result.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import difflib
 import importlib
 import inspect
 import json
+import math
 import shutil
 import tempfile
 import typing
@@ -206,12 +207,35 @@ def file_of(value: Any, file: Path, where: str) -> Path:
         )
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w", encoding="utf-8") as lines:
-        for number, row in enumerate(value, start=1):
+        for number, row in enumerate(rows_of(value), start=1):
             if not isinstance(row, Mapping):
                 problem = f"row {number} of '{file.stem}' is {type(row).__name__}"
                 raise InputError(problem, where, "rows are mappings, such as {'prompt': ...} or {'messages': [...]}")
             try:
-                lines.write(json.dumps(dict(row), ensure_ascii=False) + "\n")
+                lines.write(json.dumps(dict(row), ensure_ascii=False, default=plain_value) + "\n")
             except (TypeError, ValueError) as error:
                 raise InputError(f"row {number} of '{file.stem}' is no JSON: {error}", where) from None
     return file
+
+
+def rows_of(value: Iterable[Any]) -> Iterable[Any]:
+    """Return the rows of a pandas DataFrame, missing values as None; other rows unchanged."""
+    if not (hasattr(value, "iloc") and hasattr(value, "to_dict")):
+        return value
+    return (
+        {name: None if is_missing(cell) else cell for name, cell in row.items()} for row in value.to_dict("records")
+    )
+
+
+def is_missing(cell: Any) -> bool:
+    """Return True for pandas' marks of a missing value: nan, NaT and NA."""
+    return type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, float) and math.isnan(cell))
+
+
+def plain_value(value: Any) -> Any:
+    """Return a value that JSON lacks as one that it has: numpy's as lists and numbers, dates as text."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    raise TypeError(f"a value of the type {type(value).__name__}")

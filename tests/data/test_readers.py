@@ -1,4 +1,5 @@
 import gzip
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +23,7 @@ def test_parquet(tmp_path):
     assert [row.messages[0].content for row in loaded.rows] == ["q0", "q1", "q2"]
     assert loaded.rows[2].id == "a.parquet:3" and loaded.rows[2].meta == {"n": 2}
     (tmp_path / "b.parquet").write_bytes(b"nothing of the kind")
-    with pytest.raises(InputError, match=r"b\.parquet: not a parquet file"):
+    with pytest.raises(InputError, match=r"b\.parquet: no parquet file, or damaged: "):
         read_demonstrations(tmp_path / "b.parquet")
 
 
@@ -85,9 +86,9 @@ def test_names_that_do_not_exist_are_answered_with_the_nearest(tmp_path, jsonl):
         read_texts(tmp_path / "twon" / "train.jsonl")
     with pytest.raises(InputError, match="is the part that exists"):
         read_texts(tmp_path / "zzzzzzz")
-    (tmp_path / "table.csv").write_text("text\n")
-    with pytest.raises(InputError, match=r"no reader for '\.csv'"):
-        read_texts(tmp_path / "table.csv")
+    (tmp_path / "table.xlsx").write_text("text\n")
+    with pytest.raises(InputError, match=r"no reader for '\.xlsx'; data files end in \.jsonl"):
+        read_texts(tmp_path / "table.xlsx")
 
 
 def fake_hub(monkeypatch, answer) -> list:
@@ -156,3 +157,119 @@ def test_parquet_fills_with_nulls_and_they_are_absent(tmp_path: Path) -> None:
     loaded = sources.read_demonstrations(tmp_path / "a.parquet")
     assert [[message.content for message in row.messages] for row in loaded.rows] == [["Hi", "Yes."], ["Who?", "Otto."]]
     assert loaded.rejected == []
+
+
+PAIRS = [{"prompt": f"{i}?", "chosen": "a", "rejected": "b", "margin": i / 2, "note": "x"} for i in range(3)]
+
+
+def arrow_file(file: Path, rows: list, stream: bool = True) -> Path:
+    """Write rows as Arrow IPC, two to a batch."""
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.Table.from_pylist(rows)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with (pyarrow.ipc.new_stream if stream else pyarrow.ipc.new_file)(str(file), table.schema) as writer:
+        writer.write_table(table, max_chunksize=2)
+    return file
+
+
+def saved_dataset(folder: Path, shards: int = 2) -> Path:
+    """Write the folder of `Dataset.save_to_disk`."""
+    files = [f"data-{i:05}-of-{shards:05}.arrow" for i in range(shards)]
+    for i, name in enumerate(files):
+        arrow_file(folder / name, PAIRS[i::shards])
+    state = {"_data_files": [{"filename": name} for name in files], "_fingerprint": "7", "_split": "train"}
+    (folder / "state.json").write_text(json.dumps(state))
+    (folder / "dataset_info.json").write_text('{"citation": "", "features": {}}')
+    return folder
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_arrow_of_either_form_and_its_damages(tmp_path: Path, stream: bool) -> None:
+    file = arrow_file(tmp_path / "a.arrow", PAIRS, stream)
+    loaded = sources.read_rankings(file)
+    assert [(row.id, row.margin) for row in loaded.rows] == [(f"a.arrow:{i + 1}", i / 2) for i in range(3)]
+    assert loaded.plan()[0].endswith("not used: note")
+    (tmp_path / "b.arrow").write_bytes(file.read_bytes()[:500])
+    with pytest.raises(InputError, match=r"b\.arrow: no arrow file, or damaged: .*; fetch it again") as error:
+        sources.read_rankings(tmp_path / "b.arrow")
+    assert "\n" not in str(error.value)
+
+
+def test_a_saved_data_set_is_read_shard_by_shard(tmp_path: Path) -> None:
+    folder = saved_dataset(tmp_path / "saved" / "train")
+    assert [row.prompt[0].content for row in sources.read_rankings(folder).rows] == ["0?", "2?", "1?"]
+    (tmp_path / "saved" / "dataset_dict.json").write_text('{"splits": ["train"]}')
+    with pytest.raises(InputError, match=r"saved: a data set of splits \(train\); name one, as in .*train"):
+        sources.read_rankings(tmp_path / "saved")
+    (folder / "data-00001-of-00002.arrow").unlink()
+    with pytest.raises(InputError, match=r"a file of the saved data set is missing: data-00001-of-00002\.arrow"):
+        sources.read_rankings(folder)
+    (folder / "state.json").write_text("[]")
+    with pytest.raises(InputError, match=r"state\.json: no state of a saved data set"):
+        sources.read_rankings(folder)
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_zstd_is_transparent_and_a_cut_file_is_an_error(tmp_path: Path, frames: int) -> None:
+    zstandard = pytest.importorskip("zstandard")
+    lines = [b'{"text": "%d"}\n' % i for i in range(30_000)]
+    parts = [b"".join(lines[i::frames]) for i in range(frames)]
+    data = b"".join(map(zstandard.ZstdCompressor(write_checksum=True).compress, parts))
+    (tmp_path / "a.jsonl.zst").write_bytes(data)
+    assert len(read_texts(tmp_path / "a.jsonl.zst").rows) == 30_000
+    (tmp_path / "a.csv.zst").write_bytes(zstandard.ZstdCompressor().compress(b"text,n\nOnce,1\n"))
+    assert [row.text for row in read_texts(tmp_path / "a.csv.zst").rows] == ["Once"]
+    for name, content, problem in (
+        ("cut.jsonl.zst", data[:-100], "cut short"),
+        ("torn.jsonl.zst", data[:100] + bytes(50) + data[150:], "damaged, or no zstd file"),
+        ("plain.jsonl.zst", lines[0], "damaged, or no zstd file"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=f"{name}: .*{problem}.*; fetch it again"):
+            read_texts(tmp_path / name)
+
+
+def test_compressed_files_without_their_library_say_what_to_install(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    (tmp_path / "a.jsonl.zst").write_bytes(b"")
+    with pytest.raises(InputError, match=r"\.zst files need zstandard; pip install 'amenable\[zstd\]'"):
+        read_texts(tmp_path / "a.jsonl.zst")
+    (tmp_path / "a.parquet.gz").write_bytes(b"")
+    with pytest.raises(InputError, match="parquet files are compressed inside"):
+        read_texts(tmp_path / "a.parquet.gz")
+
+
+def test_tables_of_text_are_read_as_their_columns_need(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(
+        "prompt,chosen,rejected,margin,annotator,note\n"
+        '"Who, then?",a,b,1.5,,\n'
+        '"[{""role"": ""user"", ""content"": ""Who?""}]","[1] is it",3,,kim,7\n'
+    )
+    loaded = sources.read_rankings(tmp_path / "a.csv")
+    assert [(row.prompt[0].content, row.completions, row.margin, row.annotator) for row in loaded.rows] == [
+        ("Who, then?", ("a", "b"), 1.5, None),
+        ("Who?", ("[1] is it", "3"), None, "kim"),
+    ]
+    assert loaded.plan() == [
+        "a.csv: 2 rankings; columns prompt, chosen, rejected, margin, annotator used; not used: note"
+    ]
+    turns = json.dumps([{"role": "user", "content": "Who?", "name": "kim"}, {"role": "assistant", "content": "T."}])
+    quoted = turns.replace('"', '""')
+    (tmp_path / "b.tsv").write_text(f'messages\ttags\n"{quoted}"\tx\nno list\ty\n')
+    loaded = read_demonstrations(tmp_path / "b.tsv", columns=("messages=messages",))
+    assert loaded.rows[0].messages[1].content == "T." and loaded.rejected[0].line == 3
+    assert "messages is no JSON" in loaded.rejected[0].reason
+    assert loaded.plan() == ["b.tsv: 1 demonstration; column messages used; not used: tags, messages.name"]
+
+
+def test_ragged_and_mistaken_tables_are_named_with_their_line(tmp_path: Path) -> None:
+    for content, problem in (
+        (b"text,n\nOnce,1\nTwice\n", "line 3 has 1 values, and there are 2 columns"),
+        (b"text;n\nOnce;1\n", "its columns are parted by ';', not by ','"),
+        (b"text,text\nOnce,1\n", "two columns are named 'text'"),
+        (b'text,n\nOnce,"1\nTwice,2\n', "line 2 is not CSV: unexpected end of data"),
+        (b"text,n\nCaf\xe9,1\n", r"not UTF-8 \(line 2, byte 4 is 0xE9\); convert it, as in: iconv"),
+    ):
+        (tmp_path / "a.csv").write_bytes(content)
+        with pytest.raises(InputError, match=rf"a\.csv: {problem}"):
+            read_texts(tmp_path / "a.csv")

@@ -1,5 +1,6 @@
 """The library: its documentation runs, keywords are options, models and rows are inputs, files are temporary."""
 
+import datetime
 import gc
 import json
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import amenable as am
 from amenable import cli
@@ -180,6 +182,33 @@ def test_a_dataset_is_rows(base: Path, files: Any) -> None:
     rows = rows_of(files.demonstrations)
     results = [am.sft(base, data=data, **SFT).rows for data in (Dataset(rows), rows, files.demonstrations)]
     assert results[0] == results[1] == results[2]
+
+
+def test_rows_of_a_table_and_values_that_json_lacks(tmp_path: Path) -> None:
+    class NAType:
+        """pandas' mark of a missing value."""
+
+    class DataFrame:
+        """As pandas' class, as far as it is read."""
+
+        iloc = None
+
+        def __iter__(self) -> Iterator[str]:
+            return iter(["prompt", "when", "score"])
+
+        def to_dict(self, orient: str) -> list[dict[str, Any]]:
+            assert orient == "records"
+            when = datetime.date(2026, 1, 2)
+            return [
+                {"prompt": "Who?", "when": when, "score": float("nan")},
+                {"prompt": NAType(), "when": None, "score": torch.tensor([1, 2])},
+            ]
+
+    file = functions.file_of(DataFrame(), tmp_path / "data.jsonl", "am.sft")
+    assert rows_of(file) == [
+        {"prompt": "Who?", "when": "2026-01-02", "score": None},
+        {"prompt": None, "when": None, "score": [1, 2]},
+    ]
 
 
 @pytest.mark.parametrize(
