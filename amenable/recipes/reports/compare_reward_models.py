@@ -22,7 +22,7 @@ from amenable.recipes.reports.compare_policies import mean_row
 from amenable.seeds import seeded_generator
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, loading
-from amenable.train.examples import keep_usable
+from amenable.train.examples import RejectedRows, keep_usable
 from amenable.train.rankings import TokenizedRanking, tokenize_ranking
 from amenable.train.runtime import Runtime
 
@@ -64,7 +64,7 @@ def compare(a: Path, b: Path, rankings: Sequence[Ranking], runtime: Runtime, max
 
 def read(data: Path, limit: int = 0) -> list[Ranking]:
     """Read the rankings of a file, or the first `limit` of them."""
-    return keep_usable(sources.read_rankings(data, limit=limit or None))
+    return keep_usable(sources.read_rankings(data, limit=limit or None), RejectedRows())
 
 
 def tokenize(folder: Path, rankings: Sequence[Ranking]) -> list[TokenizedRanking | None]:

@@ -21,6 +21,7 @@ from amenable.data.samples import read_samples
 from amenable.data.types import Conversation, Ranking
 from amenable.errors import InputError
 from amenable.feedback.store import turns
+from amenable.train.examples import RejectedRows, keep_usable
 
 Kind = Literal["rank", "compare", "demonstrate", "converse"]
 Purpose = Literal["label", "overlap", "calibration", "screening"]
@@ -131,7 +132,8 @@ def read_gold_tasks(file: Path | None, purpose: Purpose) -> list[Task]:
     """Return the gold items of a file of rankings or comparisons."""
     if file is None:
         return []
-    return [gold_task(ranking, purpose, file) for ranking in sources.read_rankings(file).rows]
+    rankings = keep_usable(sources.read_rankings(file), RejectedRows())
+    return [gold_task(ranking, purpose, file) for ranking in rankings]
 
 
 def gold_task(ranking: Ranking, purpose: Purpose, file: Path) -> Task:
