@@ -42,7 +42,8 @@ FREE_DISK = 2 << 30
 PURPOSES = {
     "hub": "models and data sets of the Hub",
     "gguf": "GGUF files: get, export",
-    "parquet": "data in .parquet files",
+    "parquet": "data in .parquet and .arrow files",
+    "zstd": "data in files with .zst",
     "serve": "pages and API: serve, label, arena",
     "docs": "these documents as pages: make docs",
     "dev": "tests and checks: make test",
