@@ -547,7 +547,8 @@ HUGE = 10**12
 ZERO_MEANS_SOMETHING = """
     head_learning_rate
     learning_rate muon_learning_rate weight_decay max_grad_norm beta1 beta2 critic_learning_rate final_lr_frac
-    threads max_prompts save_steps pairs_per_prompt eval_prompts num_traced_prompts frozen_layers prompt_tuning warmup_steps
+    threads max_prompts save_steps pairs_per_prompt eval_prompts num_traced_prompts frozen_layers warmup_steps
+    prompt_tuning
     pretrain.max_steps dropout label_smoothing agreement empty_share max_bad_rows min_p top_k kl_coef adaptive_kl_target
     target_kl max_kl gamma lam
     cliprange cliprange_value vf_coef entropy_coef missing_eos_penalty score_clip ptx_coef lora.rank lora.bits

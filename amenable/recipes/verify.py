@@ -26,10 +26,10 @@ from rich.text import Text
 from amenable.claims.stage_folders import read_json
 from amenable.errors import InputError
 from amenable.files import MANIFEST, sha256
-from amenable.model_folder import ADAPTER_CONFIG, ADAPTER_FOLDER, is_adapter
+from amenable.model_folder import ADAPTER_CONFIG, ADAPTER_FOLDER, is_adapter, parent_folder
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
-from amenable.models.hf_config import CONFIG, is_classifier, read_json_object
+from amenable.models.hf_config import CONFIG, read_json_object
 from amenable.models.hf_weights import shortened
 from amenable.models.pretrained import is_reward_folder
 from amenable.recipes import lineage
@@ -247,8 +247,9 @@ def load(folder: Path, environment: dict[str, Any]) -> Decoder | ScalarModel:
 
 def check_transformers(folder: Path, stored: reference_logits.Probe) -> Check:
     """Check the outputs of the model as transformers opens it: near ones, as its sums are ordered otherwise."""
-    if importlib.util.find_spec("transformers") is None:
-        return Check("transformers", "unchecked", "transformers: is not installed")
+    for name in ("transformers", *(["peft"] if is_adapter(folder) else [])):
+        if importlib.util.find_spec(name) is None:
+            return Check("transformers", "unchecked", f"{name}: is not installed")
     try:
         values = transformers_outputs(folder, stored)
     except Exception as error:  # whatever another library raises is the finding
@@ -260,13 +261,21 @@ def check_transformers(folder: Path, stored: reference_logits.Probe) -> Check:
 
 @torch.inference_mode()
 def transformers_outputs(folder: Path, stored: reference_logits.Probe) -> torch.Tensor:
-    """Compute logits [B, V], or rewards [B]: a classifier's head has no bias there, ours is in config.json."""
+    """Compute logits [B, V], or rewards [B]: a classifier's head has no bias there, ours is in the configuration. An
+    adapter is put on its base by peft."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    facts = read_json_object(folder / CONFIG)
-    if is_classifier(facts):
-        classifier = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
-        scores = [classifier(row[None]).logits[0, 0] for row in stored.rows()]
-        return torch.stack(scores) + float(facts.get("score_bias", 0.0))
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    return torch.stack([model(row[None]).logits[0, -1] for row in stored.rows()])
+    adapter, scalar = is_adapter(folder), is_reward_folder(folder)
+    source = parent_folder(folder) if adapter else folder
+    if scalar:
+        labels = {"num_labels": 1} if adapter else {}
+        model = AutoModelForSequenceClassification.from_pretrained(source, dtype=torch.float32, **labels)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    if adapter:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, folder)
+    outputs = torch.stack([model.eval()(input_ids=row[None]).logits[0, 0 if scalar else -1] for row in stored.rows()])
+    facts = read_json_object(folder / (ADAPTER_CONFIG if adapter else CONFIG))
+    return outputs + float(facts.get("score_bias", 0.0)) if scalar else outputs

@@ -66,6 +66,10 @@ class Model:
     """True if it ends in logits"""
     checkpointed: bool = False
     """True if layers' activations are computed again in the backward pass"""
+    virtual_tokens: int = 0
+    """before every row, beyond the tokens of a pass"""
+    keeps_inputs: bool = True
+    """True if matrices of the layers train: the inputs of their products are kept for the gradient"""
 
 
 def model_of(module: nn.Module, optimizer: OptimizerConfig | None = None) -> Model:
@@ -74,14 +78,18 @@ def model_of(module: nn.Module, optimizer: OptimizerConfig | None = None) -> Mod
     assert isinstance(decoder, Decoder)
     count, size = sum(p.numel() for p in module.parameters()), sum(p.nbytes for p in module.parameters())
     matrices = sum(p.numel() for p in decoder.layers.parameters() if p.ndim == 2 and p.dtype == torch.float32)
+    model = Model(
+        decoder.config, count, size, matrices, predicts=decoder is module, virtual_tokens=decoder.num_virtual_tokens
+    )
     if optimizer is None:
-        return Model(decoder.config, count, size, matrices, predicts=decoder is module)
+        return model
     muon = optimizer.muon_learning_rate > 0
     trained = [(f"0.{name}", p) for name, p in module.named_parameters() if p.requires_grad]
     moments = sum(p.numel() * (1 if muon and is_hidden_matrix(name, p) else 2) for name, p in trained)
     training = sum(p.numel() for _, p in trained)
+    keeps_inputs = any(p.requires_grad for p in decoder.layers.parameters() if p.ndim == 2)
     checkpointed = decoder.checkpoint_activations
-    return Model(decoder.config, count, size, matrices, training, moments, decoder is module, checkpointed)
+    return replace(model, training=training, moments=moments, checkpointed=checkpointed, keeps_inputs=keeps_inputs)
 
 
 def can_adapt(module: nn.Module, options: Any) -> bool:
@@ -134,6 +142,9 @@ def activation_bytes(model: Model, work: Pass, runtime: Runtime) -> int:
     read tokens with a prediction only."""
     shape, (attention, mlp) = model.shape, layer_bytes(model.shape, work, runtime)
     layers = shape.num_layers * (attention + mlp * work.tokens) - mlp * (work.tokens - work.trained)
+    if not model.keeps_inputs:  # of the products after norms and after the gate
+        widths = shape.mlp_size + (2 * shape.hidden_size if shape.norm_placement in ("pre", "sandwich") else 0)
+        layers -= product_bytes(runtime) * shape.num_layers * widths * work.tokens
     mask = FP32 * QUERY_BLOCK * (QUERY_BLOCK + shape.window) if shape.limits_attention and shape.window else 0
     return cast_bytes(model.matrices, runtime) + layers + mask + 2 * FP32 * shape.hidden_size * work.trained
 
@@ -159,6 +170,7 @@ def working_bytes(model: Model, work: Pass, runtime: Runtime) -> int:
 
 def training_bytes(model: Model, work: Pass, runtime: Runtime) -> int:
     """Return the peak of a forward and backward pass: all activations, or all gradients with the embedding's twice."""
+    work = work.after(model.virtual_tokens)
     if model.checkpointed:
         return checkpointed_bytes(model, work, runtime)
     shape, gradients = model.shape, FP32 * model.training
@@ -188,6 +200,7 @@ def checkpointed_bytes(model: Model, work: Pass, runtime: Runtime) -> int:
 
 def inference_bytes(model: Model, work: Pass, runtime: Runtime) -> int:
     """Return the peak of a pass without gradients."""
+    work = work.after(model.virtual_tokens)
     copy = cast_bytes(model.matrices, runtime) if model.training else 0  # a model that trains is cast for inference
     return copy + max(working_bytes(model, work, runtime), head_bytes(model, work, runtime, training=False))
 
@@ -195,10 +208,11 @@ def inference_bytes(model: Model, work: Pass, runtime: Runtime) -> int:
 def generation_bytes(model: Model, rows: int, length: int, prompt_tokens: int, runtime: Runtime) -> int:
     """Return the peak of generating `rows` completions at once, each at most `length` tokens with its prompt."""
     shape, product = model.shape, product_bytes(runtime)
-    cache = 2 * shape.num_layers * rows * length * shape.kv_head_count * shape.head_size * product
+    slots = rows * (length + model.virtual_tokens)
+    cache = 2 * shape.num_layers * slots * shape.kv_head_count * shape.head_size * product
     casts = cast_bytes(model.matrices + shape.vocab_size * shape.hidden_size, runtime)
     sampling = (product + 4 * FP32) * rows * shape.vocab_size
-    return cache + casts + max(sampling, inference_bytes(model, Pass(prompt_tokens, prompt_tokens, 0), runtime))
+    return cache + casts + max(sampling, inference_bytes(model, Pass(prompt_tokens, prompt_tokens, 0, rows), runtime))
 
 
 def product_bytes(runtime: Runtime) -> int:

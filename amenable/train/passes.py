@@ -27,6 +27,10 @@ class Pass:
     summed: bool = False
     """True if the loss is a sum over predictions: logits are then not stored"""
 
+    def after(self, virtual_tokens: int) -> Pass:
+        """Return the pass of the same rows after virtual tokens, which are computed once and read in every row."""
+        return replace(self, tokens=self.tokens + virtual_tokens, slots=self.slots + virtual_tokens * self.rows)
+
 
 def pass_of(rows: Sequence[Row], tokens: int | None = None) -> Pass:
     """Return the sizes of a batch of rows; tokens: computed ids, where shared prefixes are computed once."""

@@ -286,6 +286,16 @@ def test_a_checkpoint_holds_them_alone(configs: dict[str, tuple[Any, Any]], stop
     assert [name.rsplit("/", 1)[-1] for name in names if "/model/" in name] == ["prompt_embeddings"]
 
 
+@pytest.mark.parametrize("name", ["sft", "reward"])
+def test_peft_opens_a_run_with_its_outputs(
+    configs: dict[str, tuple[Any, Any]], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("peft")
+    stage, config = configs[name]
+    verify.run(verify.Config(stage.run(config), transformers=True))
+    assert "good      transformers" in capsys.readouterr().out
+
+
 def test_a_bf16_run_saves_what_its_folder_computes(configs: dict[str, tuple[Any, Any]], tmp_path: Path) -> None:
     stage, config = configs["dpo"]
     out = stage.run(replace(config, device=DeviceOptions("cpu", "bf16", 1)))

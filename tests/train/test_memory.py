@@ -12,6 +12,7 @@ from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.heads import ScalarModel
 from amenable.models.layout import Layout
 from amenable.models.presets import preset
+from amenable.models.prompt_tuning import VirtualTokens, add_prompt
 from amenable.train import memory
 from amenable.train.forward import Row
 from amenable.train.optimizer import Optimizer, OptimizerConfig
@@ -34,9 +35,8 @@ def answers(*lengths: int) -> list[Row]:
     return [([7] * length, [place >= length // 2 for place in range(length)]) for length in lengths]
 
 
-def kept_by_torch(shape: DecoderConfig, rows: list[Row], runtime: Runtime) -> int:
+def kept_by_torch(decoder: Decoder, rows: list[Row], runtime: Runtime) -> int:
     """Bytes that a forward pass keeps for the backward pass, the weights themselves left out."""
-    decoder = Decoder(shape).train()
     own = {p.untyped_storage().data_ptr() for p in decoder.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
 
@@ -76,8 +76,27 @@ def test_what_is_kept_for_the_backward_pass_is_what_torch_keeps(
     shape: DecoderConfig, rows: list[Row], runtime: Runtime
 ) -> None:
     model = memory.model_of(Decoder(shape), OptimizerConfig())
-    expected = kept_by_torch(shape, rows, runtime)
+    expected = kept_by_torch(Decoder(shape).train(), rows, runtime)
     assert memory.activation_bytes(model, pass_of(rows), runtime) == pytest.approx(expected, rel=0.1)
+
+
+@pytest.mark.parametrize("runtime", [FP32, BF16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "shape", [PLAIN, MODERN, replace(MODERN, norm_placement="branch")], ids=["gpt2", "llama", "olmo"]
+)
+def test_virtual_tokens_keep_themselves_and_no_inputs_of_frozen_matrices(
+    shape: DecoderConfig, runtime: Runtime
+) -> None:
+    rows, decoder = answers(50, 30, 45, 51), Decoder(shape)
+    add_prompt(decoder, VirtualTokens(10), seed=0)
+    model, work = memory.model_of(decoder, OptimizerConfig()), pass_of(rows)
+    expected = kept_by_torch(decoder.train(), rows, runtime)
+    assert memory.activation_bytes(model, work.after(10), runtime) == pytest.approx(expected, rel=0.15)
+    assert (model.training, model.virtual_tokens) == (10 * shape.hidden_size, 10)
+    longer = memory.generation_bytes(model, 8, 40, 80, runtime), memory.generation_bytes(model, 8, 50, 80, runtime)
+    plain = replace(model, virtual_tokens=0)
+    assert longer[0] >= memory.generation_bytes(plain, 8, 50, 80, runtime) and longer[1] > longer[0]
+    assert memory.inference_bytes(model, work, runtime) > memory.inference_bytes(plain, work, runtime)
 
 
 def test_a_layer_by_hand() -> None:
