@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +13,11 @@ from amenable.evaluation.answering import LoadedModel
 from amenable.evaluation.entries import ModelEntry
 from amenable.generation.engine import Stream
 from amenable.generation.sampling import Sampling
-from amenable.model_folder import is_adapter, parent_folder
+from amenable.model_folder import adapter_of, is_adapter, parent_folder
 from amenable.models.adapter_files import base_bits
 from amenable.models.decoder import Decoder
-from amenable.models.pretrained import decoder_on, load_decoder
+from amenable.models.pretrained import decoder_on, is_reward_folder, load_decoder
+from amenable.rewards.model import ModelReward
 from amenable.text.chat import PLAIN_STOP, render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import loading
@@ -24,13 +26,32 @@ from amenable.train.runtime import Runtime
 
 def load_models(models: Sequence[tuple[str | None, Path]], runtime: Runtime) -> list[LoadedModel]:
     """Load (name, folder) for inference; the weights of a model that several are, or are adapters on, once."""
-    users = Counter(weights_of(folder) for _, folder in models)
+    return load_with_rewards(models, (), runtime)[0]
+
+
+def load_with_rewards(
+    models: Sequence[tuple[str | None, Path]], reward_models: Sequence[Path], runtime: Runtime
+) -> tuple[list[LoadedModel], list[ModelReward]]:
+    """Load (name, folder) and the folders of reward models for inference; the weights of a language model that several
+    are, or are adapters on, once."""
+    of_models, of_rewards = [weights_of(folder) for _, folder in models], [base_of(folder) for folder in reward_models]
+    users = Counter([*of_models, *filter(None, of_rewards)])
     bases: dict[Path, Decoder] = {}
-    for _, folder in models:
-        if users[base := weights_of(folder)] > 1 and base not in bases:
-            loading.require_model(base, "amenable sft")
-            bases[base] = runtime.to_inference(load_decoder(base, runtime.device))
-    return [load_model(folder, runtime, name, bases.get(weights_of(folder))) for name, folder in models]
+    for folder in (folder for folder, count in users.items() if count > 1):
+        loading.require_model(folder, "amenable sft")
+        bases[folder] = runtime.to_inference(load_decoder(folder, runtime.device))
+    loaded = [load_model(folder, runtime, name, bases.get(base)) for (name, folder), base in zip(models, of_models)]
+    shared = [loading.Base(base, bases[base]) if base in bases else None for base in of_rewards]
+    return loaded, [ModelReward.load(folder, runtime, base=base) for folder, base in zip(reward_models, shared)]
+
+
+def base_of(folder: Path) -> Path | None:
+    """Return the folder of the language model that a reward model is, or has beside it, adapters on; None without."""
+    adapter = adapter_of(folder)
+    with contextlib.suppress(InputError):  # a merged model is read without the base of its adapters
+        if adapter is not None and (base := weights_of(adapter)) != adapter.resolve() and not is_reward_folder(base):
+            return base
+    return None
 
 
 def weights_of(folder: Path) -> Path:

@@ -19,9 +19,8 @@ from amenable.errors import InputError
 from amenable.evaluation.answering import LoadedModel
 from amenable.feedback import annotators
 from amenable.feedback.store import Store
-from amenable.rewards.model import ModelReward
 from amenable.serve import security
-from amenable.serve.conversation import load_models
+from amenable.serve.conversation import load_with_rewards
 from amenable.serve.openai.scheduler import Scheduler
 from amenable.serve.options import PageOptions, ServerOptions, parse_models, require_bounds
 from amenable.serve.tokens import TokenCache, require_token_holder
@@ -107,8 +106,8 @@ def load_state(
     from amenable.serve.openai.app_state import AppState, RewardEndpoint, ServedModel
 
     runtime = start_runtime(config.device)
-    loaded = load_models(models, runtime)
-    endpoints = {name: RewardEndpoint(ModelReward.load(folder, runtime)) for name, folder in reward_models}
+    loaded, rewards = load_with_rewards(models, [folder for _, folder in reward_models], runtime)
+    endpoints = {name: RewardEndpoint(reward) for (name, _), reward in zip(reward_models, rewards)}
 
     def user_for_token(token: str | None) -> str | None:
         if tokens is None:

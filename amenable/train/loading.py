@@ -52,7 +52,10 @@ class Base:
         """Return True if an adapter is on these weights: in the same folder, or in files of the same hashes."""
         if adapter_files.base_bits(adapter) != self.bits:
             return False
-        folder = parent_folder(adapter)
+        try:
+            folder = parent_folder(adapter)
+        except InputError:  # a merged model is read without the base of its adapters
+            return False
         if folder.resolve() == self.folder.resolve():
             return True
         ours, theirs = (

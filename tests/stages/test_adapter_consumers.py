@@ -27,7 +27,7 @@ from amenable.rewards.model import ModelReward
 from amenable.rewards.spec import load_reward
 from amenable.serve import arena, serve
 from amenable.serve.chat import Chat
-from amenable.serve.conversation import load_model, load_models
+from amenable.serve.conversation import load_model, load_models, load_with_rewards
 from amenable.stages import annotate, dpo, evaluate, sample, sft
 from amenable.train import forward, loading
 from amenable.train.optimizer import OptimizerConfig
@@ -220,6 +220,27 @@ def test_serve_lists_every_name_and_holds_the_base_once(
             p.nbytes for p in decoders["base"].parameters()
         )
     assert not base & {id(p) for p in decoders["merged"].parameters()}
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_reward_models_of_adapters_share_the_base_of_the_policies(
+    policy: Folders, scorer: Folders, runtime: Runtime, bf16: bool
+) -> None:
+    each, close = replace(runtime, bf16=bf16), {"rtol": 0.02, "atol": 0.05} if bf16 else {"rtol": 1e-4, "atol": 1e-4}
+    models = [("base", policy.base), ("a", policy.adapter)]
+    (base, _), rewards = load_with_rewards(models, [scorer.adapter, scorer.merged], each)
+    shared = {id(p) for p in base.decoder.layers.parameters()}
+    alone = [ModelReward.load(folder, each) for folder in (scorer.adapter, scorer.merged)]
+    for ours, theirs in zip(rewards, alone):
+        assert {id(p) for p in without_adapters(ours.model.decoder).layers.parameters()} == shared
+        scores = [torch.tensor(reward([p.messages for p in PROMPTS], ANSWERS)) for reward in (ours, theirs)]
+        torch.testing.assert_close(*scores, **close)
+    # without its base the merged model is read as it is
+    fields = json.loads((scorer.merged / "adapter" / "adapter_config.json").read_text())
+    moved = shutil.copytree(scorer.merged, policy.merged.with_name(f"moved-{bf16}"))
+    (moved / "adapter" / "adapter_config.json").write_text(json.dumps(fields | {"base_model_name_or_path": "gone"}))
+    _, (reward,) = load_with_rewards(models, [moved], each)
+    assert not adapters(reward.model)
 
 
 def test_two_adapters_share_a_base_that_is_not_served(policy: Folders, second: Folders, runtime: Runtime) -> None:
