@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from amenable.data.types import message_fields
 from amenable.evaluation.entries import ModelEntry
 from amenable.evaluation.load_answers import TEST
 from amenable.evaluation.metrics import Scorers
@@ -71,7 +72,7 @@ class Results:
         for suite, prompts in suites.prompts.items():
             by_model = self.answers.get(suite, {})
             for i, prompt in enumerate(prompts):
-                messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
+                messages = [message_fields(message) for message in prompt.messages]
                 row = {"suite": suite, "id": prompt.id, "kind": prompt.meta.get("kind"), "prompt": messages}
                 answers = {name: answers_at(i, by_decoding) for name, by_decoding in by_model.items()}
                 rows.append({**row, "answers": {name: answer for name, answer in answers.items() if answer}})

@@ -24,7 +24,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from amenable.data.types import Conversation, Demonstration, Message, Ranking
+from amenable.data.turns import message
+from amenable.data.types import Conversation, Demonstration, Ranking, message_fields
 from amenable.errors import InputError
 
 VERSION = 2
@@ -196,15 +197,12 @@ class Store:
 
 def turns(conversation: Conversation) -> list[dict[str, Any]]:
     """Return messages as in rows of data; messages without loss have the weight 0."""
-    return [
-        {"role": message.role, "content": message.content, **({} if message.trained else {"weight": 0})}
-        for message in conversation
-    ]
+    return [message_fields(message) for message in conversation]
 
 
 def conversation_of(turns: Sequence[Mapping[str, Any]]) -> Conversation:
     """Return the messages of `turns`."""
-    return tuple(Message(turn["role"], turn["content"], turn.get("weight") != 0) for turn in turns)
+    return tuple(message(turn, "a message") for turn in turns)
 
 
 def payload_of(ranking: Ranking) -> dict[str, Any]:

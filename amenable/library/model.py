@@ -197,12 +197,14 @@ class Result(Model):
 
 def conversation(prompt: Messages) -> Any:
     """Return messages of a prompt. InputError for what is neither a text nor a conversation."""
+    from amenable.data.record import InvalidRow
+    from amenable.data.turns import turns
     from amenable.data.types import Message
 
     if isinstance(prompt, str):
         return (Message("user", prompt),)
     try:
-        return tuple(Message(message["role"], message["content"]) for message in prompt)
-    except (TypeError, KeyError):
+        return turns(list(prompt), "the prompt")
+    except (TypeError, InvalidRow) as error:
         hint = "give a text, or a list of {'role': ..., 'content': ...}"
-        raise InputError(f"{prompt!r:.80} is no conversation", how=hint) from None
+        raise InputError(f"{prompt!r:.80} is no conversation: {error}", how=hint) from None

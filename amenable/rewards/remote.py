@@ -19,7 +19,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from amenable.data.types import Conversation
+from amenable.data.types import Conversation, message_fields
 from amenable.errors import InputError
 from amenable.rewards.functions import RewardFunction, finite_scores
 
@@ -52,7 +52,7 @@ def request_body(
     prompts: Sequence[Conversation], completions: Sequence[str], columns: Mapping[str, Sequence[Any]], url: str
 ) -> bytes:
     """Return a request as JSON. InputError for a column that has no JSON."""
-    messages = [[{"role": turn.role, "content": turn.content} for turn in prompt] for prompt in prompts]
+    messages = [[message_fields(message) for message in prompt] for prompt in prompts]
     body = {"prompts": messages, "completions": list(completions), **columns}
     try:
         return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()

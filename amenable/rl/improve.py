@@ -79,6 +79,7 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
     best = BestWeights(models.policy, "eval/score", kl="eval/kl", kl_budget=options.kl_budget) if selects else None
     run.log.info("; ".join(f"{name} {plan.parameters(model)}" for name, model in algorithm.models.items()))
     run.log.info(f"{plan.rollouts(options, schedule, len(prompts))}; {needed}")
+    lines = [*lines, *plan.template_notes(models.tokenizer)]
     for line in filter(None, [*warnings, *models.reward.notes, memory.describe_sharing(algorithm, models), *lines]):
         run.log.info(line)
     state: dict[str, Stateful] = {"kl_controller": controller}

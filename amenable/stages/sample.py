@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from amenable.data.types import Prompt
+from amenable.data.types import Prompt, message_fields
 from amenable.generation.engine import Completion, generate
 from amenable.generation.sampling import Sampling
 from amenable.seeds import derive_seed
@@ -113,7 +113,7 @@ def row_of(prompt: Prompt, group: list[Completion], tokenizer: Tokenizer, config
     return {
         **prompt.meta,
         "id": prompt.id,
-        "prompt": [{"role": message.role, "content": message.content} for message in prompt.messages],
+        "prompt": [message_fields(message) for message in prompt.messages],
         "completions": [decode_completion(tokenizer, completion.ids) for completion in group],
         "ended": [completion.ended for completion in group],
         "model": str(config.model),

@@ -54,8 +54,9 @@ class Config(OfflineOptions, AdapterOptions):
     model: Path = Path("runs/pretrain")
     data: Path = Path("runs/world/demonstrations/train.jsonl")
     """conversations: a file, or a folder of files"""
-    train_on: Literal["all", "last"] = "all"
-    """assistant turns that are trained: all, or the last of each conversation; never those with weight 0"""
+    train_on: Literal["all", "exchange", "last"] = "all"
+    """assistant turns that are trained: all, all after the user's last message (calls of tools and the answer), or the
+    last of each conversation; never those with weight 0"""
     out: Path = Path("runs/sft")
     epochs: int = 5
     batch_size: int = 8
@@ -136,9 +137,10 @@ def read(config: Config, rejected: RejectedRows) -> tuple[list[Demonstration], l
     """Read demonstrations to train on, and held-out ones."""
     split, seed, reader = config.validation_split, config.seed, partial(read_demonstrations, columns=config.columns)
     training, held_out = read_splits(reader, config.data, config.validation, split, seed, rejected)
-    if config.train_on == "last":
+    if config.train_on != "all":
         training, held_out = (
-            [replace(row, messages=last_trained(row.messages)) for row in rows] for rows in (training, held_out)
+            [replace(row, messages=last_trained(row.messages, config.train_on)) for row in rows]
+            for rows in (training, held_out)
         )
     return training, held_out
 

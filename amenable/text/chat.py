@@ -61,6 +61,8 @@ class Rendered:
     roles: list[str] = field(default_factory=list)
     """writer of each token: "template", "tools", a role of the messages, "untrained assistant", or "assistant template"
     for special tokens inside what the assistant generates"""
+    hidden_turns: int = 0
+    """turns of the assistant that are context because the template leaves out their thinking"""
 
 
 def validate(messages: Sequence[Message]) -> None:
@@ -81,11 +83,14 @@ def render(tokenizer: Tokenizer, messages: Sequence[Message]) -> Rendered:
     tags = thinking_tags(_template(tokenizer), last.content)
     try:
         text, turns = _conversation(tokenizer, messages, False, bool(last.reasoning) or begins_thinking(last.content))
-    except InputError:
+    except InputError as error:
         # some templates show system and tools only before the user's last message: a prompt has them, a whole has not
         if last.tool_calls or last.reasoning or len(messages) == 1:
             raise
-        return _with_raw_completion(tokenizer, messages)
+        try:
+            return _with_raw_completion(tokenizer, messages)
+        except InputError:
+            raise error from None
     if turns[-1].hides_thinking or (tags and not begins_thinking(last.content)):
         return _with_raw_completion(tokenizer, messages)
     rendered = _ids(tokenizer, text.part(0, turns[-1].stop), turns, messages)
@@ -243,7 +248,7 @@ def _without_second_blocks(text: Traced, messages: Sequence[Message], template: 
 def _ids(tokenizer: Tokenizer, text: Traced, turns: Sequence[AssistantTurn], messages: Sequence[Message]) -> Rendered:
     """Return the ids of a text. Template's and contents' text between special tokens is encoded together, as a
     tokenizer does that reads the whole conversation; the assistant's turns are encoded on their own."""
-    rendered = Rendered()
+    rendered = Rendered(hidden_turns=sum(turn.hides_thinking for turn in turns))
     waiting: list[tuple[str, str]] = []  # texts with their roles
     after: After = "nothing"
     strips = False

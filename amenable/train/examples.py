@@ -23,6 +23,7 @@ from amenable.text.tokenizer import Tokenizer
 from amenable.train.forward import Row
 
 T = TypeVar("T")
+E = TypeVar("E", Prompt, Demonstration)
 R = TypeVar("R")
 WARN_ABOVE = 0.05
 """share of rows left out above which a run warns"""
@@ -126,6 +127,28 @@ def keep_fitting(
     return [example for example, _ in fitting], [row for _, row in fitting]
 
 
+def keep_shown(
+    examples: Sequence[E], rendering: Callable[[E], R], rejected: RejectedRows | None = None
+) -> tuple[list[E], list[R]]:
+    """Return the examples that the chat template can show, and their renderings; the others are unusable rows."""
+    shown, renderings, refused = list[E](), list[R](), list[sources.Rejected]()
+    first: InputError | None = None
+    for number, example in enumerate(examples, start=1):
+        try:
+            renderings.append(rendering(example))
+            shown.append(example)
+        except InputError as error:
+            first = first or InputError(error.what, example.id or f"row {number}", error.how)
+            file, _, line = example.id.rpartition(":")
+            at = (file, int(line)) if line.isdigit() else (example.id, number)
+            refused.append(sources.Rejected(*at, error.what))
+    if first is not None and not shown:
+        raise first
+    files = tuple(dict.fromkeys(row.file for row in refused))
+    (rejected or RejectedRows()).filter(sources.Loaded(shown, refused, files))
+    return shown, renderings
+
+
 def fitting_prompts(
     path: Path,
     tokenizer: Tokenizer,
@@ -138,7 +161,7 @@ def fitting_prompts(
 ) -> tuple[list[Prompt], list[list[int]]]:
     """Read prompts of at most `room` tokens, with their ids. InputError if there is none and some are required."""
     prompts = keep_usable(sources.read_prompts(path, limit=limit or None, columns=columns), rejected)
-    ids = [render_prompt(tokenizer, prompt.messages) for prompt in prompts]
+    prompts, ids = keep_shown(prompts, lambda prompt: render_prompt(tokenizer, prompt.messages), rejected)
     rows = [row if len(row) <= room else None for row in ids]
     return keep_fitting(split, prompts, rows, "prompts", room, rejected, path if required else None)
 
@@ -152,7 +175,11 @@ def fitting_conversations(
     required: Path | None = None,
 ) -> tuple[list[Demonstration], list[Row]]:
     """Return the demonstrations that are within the context, and their rows. Errors are those of `keep_fitting`."""
-    rendered = [render(tokenizer, demonstration.messages) for demonstration in demonstrations]
+    demonstrations, rendered = keep_shown(demonstrations, lambda each: render(tokenizer, each.messages), rejected)
+    if hidden := sum(row.hidden_turns for row in rendered):
+        print(
+            f"data  {split}: {hidden:,} turns are context: the chat template leaves out their thinking", file=sys.stderr
+        )
     rows = [(row.ids, row.loss_mask) if len(row.ids) <= context else None for row in rendered]
     return keep_fitting(split, demonstrations, rows, "conversations", context, rejected, required)
 
@@ -212,7 +239,10 @@ def ranking_rows(ranking: Ranking, tokenizer: Tokenizer, context: int) -> list[R
     ended = ranking.meta.get("ended")
     if not isinstance(ended, list) or len(ended) != len(ranking.completions):
         ended = [True] * len(ranking.completions)
-    rows = completion_rows(tokenizer, ranking.prompt, ranking.completions, ended)
+    try:
+        rows = completion_rows(tokenizer, ranking.prompt, ranking.completions, ended)
+    except InputError as error:
+        raise InputError(error.what, ranking.id or None, error.how) from None
     return None if max(len(ids) for ids, _ in rows) > context else rows
 
 

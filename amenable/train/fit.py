@@ -90,7 +90,7 @@ def fit(
         raise
     run.begin(task.schedule, runtime)
     run.log.info(f"{plan.parameters(task.model)}, {planned[0]}")
-    for line in (*planned[1:], *task.plan):
+    for line in (*planned[1:], *task.plan, *plan.template_notes(task.check.tokenizer)):
         run.log.info(line)
     if first_batch.show(run, task.check, options.inspect_batch):
         return False

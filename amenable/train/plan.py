@@ -11,6 +11,8 @@ from torch import nn
 from amenable.errors import InputError
 from amenable.functional import schedules
 from amenable.models.decoder import Decoder
+from amenable.text.default_system import default_system_prompt
+from amenable.text.tokenizer import Tokenizer
 
 EVAL_STEPS = 50
 """steps between two evaluations, unless more or fewer are given"""
@@ -116,6 +118,13 @@ def cosine_with_warmup(total: int, warmup_steps: int | None, floor: float, usual
 def eval_steps(given: int | None, total: int) -> int:
     """Return the steps between two evaluations: those given, or EVAL_STEPS and at most a quarter of the run."""
     return given or max(1, min(EVAL_STEPS, total // 4))
+
+
+def template_notes(tokenizer: Tokenizer) -> list[str]:
+    """Return a line on the system prompt that the chat template adds, [] without one."""
+    words = default_system_prompt(tokenizer)
+    excerpt = words if len(words) <= 80 else words[:80] + " ..."
+    return [f"the chat template adds to conversations without a system prompt: {excerpt!r}"] if words else []
 
 
 def rollouts(options: Any, schedule: Schedule, prompts: int) -> str:

@@ -217,7 +217,7 @@ def test_rows_of_a_table_and_values_that_json_lacks(tmp_path: Path) -> None:
         ({"epoch": 1}, "am.sft: unknown option 'epoch'; did you mean 'epochs'"),
         ({"select": "loss"}, "am.sft: unknown option 'select'; the option is called 'keep_weights' now"),
         ({"epochs": "two"}, "'epochs' is 'two', not int"),
-        ({"train_on": "some"}, "'train_on' is 'some'.*one of all, last"),
+        ({"train_on": "some"}, "'train_on' is 'some'.*one of all, exchange, last"),
         ({"learning_rate": "fast"}, "'learning_rate' is 'fast', not float"),
         ({"optimizer": {"learning_rat": 1.0}}, "unknown option 'learning_rat'; did you mean 'learning_rate'"),
         ({"model": "elsewhere"}, "'model' is given twice"),

@@ -99,6 +99,7 @@ def test_the_loss_is_over_the_assistants_tokens_alone(words: Tokenizer) -> None:
         ("all", [1, 0], ["a rose"]),
         ("last", [1, 1], ["lime"]),
         ("last", [1, 0], ["a rose"]),
+        ("exchange", [1, 1], ["lime"]),
     ],
 )
 def test_turns_without_weight_are_context(

@@ -1,13 +1,14 @@
 """Small tokenizers: one of ours, and two as GPT-2 and Qwen publish theirs."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
-from amenable.text.tokenizer import SPLIT_PATTERN, Tokenizer
+from amenable.text.tokenizer import EOS, SPLIT_PATTERN, Tokenizer
 
 CORPUS = [
     "The baker of Velm sells bread and honey cakes to the miller.",
@@ -25,6 +26,13 @@ CHATML = (
     "{%- endif %}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
 )
+
+
+TEMPLATES = Path(__file__).parent / "templates"
+SPECIAL = re.compile(r"<\|\w+\|>|<｜[\w▁]+｜>|<(?:start|end)_of_turn>|<bos>|</?s>|\[/?(?:INST|[A-Z]+_[A-Z]+)\]")
+"""special tokens of published templates"""
+BEGINNINGS = ("<|begin_of_text|>", "<bos>", "<s>", "<｜begin▁of▁sentence｜>")
+ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<｜end▁of▁sentence｜>", "</s>")
 
 
 def trained(pre_tokenizer, normalizer=None) -> Backend:
@@ -96,3 +104,21 @@ def qwen(qwen_folder) -> Tokenizer:
 @pytest.fixture(scope="session")
 def everyone(ours, base, gpt2, qwen) -> dict[str, Tokenizer]:
     return {"ours": ours, "base": base, "gpt2": gpt2, "gpt2 chat": gpt2.with_chat_template(), "qwen": qwen}
+
+
+@pytest.fixture(scope="session")
+def published_tokenizers(tmp_path_factory) -> dict[str, Tokenizer]:
+    """A small tokenizer with each published template and its special tokens, loaded from a folder."""
+    base = Tokenizer.train(["The baker of Velm sells bread, who asks? It is clear."] * 3, 300)
+    loaded = {}
+    for file in sorted(TEMPLATES.glob("*.jinja")):
+        template = file.read_text("utf-8")
+        names = sorted(set(SPECIAL.findall(template)))
+        backend = Backend.from_str(base._backend.to_str())
+        backend.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
+        bos = next((name for name in BEGINNINGS if name in names), base.bos)
+        eos = next((name for name in ENDS if name in names), EOS)
+        folder = tmp_path_factory.mktemp(file.stem)
+        Tokenizer(backend, bos=bos, eos=eos, pad=base.pad, chat_template=template).save(folder)
+        loaded[file.stem] = Tokenizer.load(folder)
+    return loaded

@@ -5,24 +5,18 @@ prompt, tools and thinking; trained is what the assistant generates. A template 
 """
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import AddedToken
 
 from amenable.data.columns import demonstration
 from amenable.data.types import Conversation, Message, ToolCall
 from amenable.errors import InputError
 from amenable.text.chat import Rendered, render, render_completion, render_prompt
-from amenable.text.tokenizer import EOS, Tokenizer
+from amenable.text.tokenizer import Tokenizer
 
 FOLDER = Path(__file__).parent / "templates"
-SPECIAL = re.compile(r"<\|\w+\|>|<｜[\w▁]+｜>|<(?:start|end)_of_turn>|<bos>|</?s>|\[/?(?:INST|[A-Z]+_[A-Z]+)\]")
-BEGINNINGS = ("<|begin_of_text|>", "<bos>", "<s>", "<｜begin▁of▁sentence｜>")
-ENDS = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<｜end▁of▁sentence｜>", "</s>")
-
 WEATHER = {
     "type": "function",
     "function": {
@@ -90,25 +84,9 @@ OWN_WAY = {
 """conversations that are more than transformers renders, and why"""
 
 
-def template_of(name: str) -> str:
-    return (FOLDER / f"{name}.jinja").read_text("utf-8")
-
-
 @pytest.fixture(scope="module")
-def tokenizers(tmp_path_factory) -> dict[str, Tokenizer]:
-    base = Tokenizer.train(["The baker of Velm sells bread, who asks? It is clear."] * 3, 300)
-    made = {}
-    for file in sorted(FOLDER.glob("*.jinja")):
-        template = file.read_text("utf-8")
-        names = sorted(set(SPECIAL.findall(template)))
-        backend = type(base._backend).from_str(base._backend.to_str())
-        backend.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
-        bos = next((name for name in BEGINNINGS if name in names), base.bos)
-        eos = next((name for name in ENDS if name in names), EOS)
-        folder = tmp_path_factory.mktemp(file.stem)
-        Tokenizer(backend, bos=bos, eos=eos, pad=base.pad, chat_template=template).save(folder)
-        made[file.stem] = Tokenizer.load(folder)
-    return made
+def tokenizers(published_tokenizers) -> dict[str, Tokenizer]:
+    return published_tokenizers
 
 
 @pytest.fixture(scope="module")

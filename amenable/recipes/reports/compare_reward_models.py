@@ -13,7 +13,7 @@ from torch import Tensor
 
 from amenable.data import sources
 from amenable.data.rankings import pairs_of
-from amenable.data.types import Ranking
+from amenable.data.types import Ranking, message_fields
 from amenable.errors import InputError
 from amenable.evaluation.ranking_accuracy import correct, ranking_metrics
 from amenable.functional.statistics import bootstrap_mean, clustered_share
@@ -149,7 +149,7 @@ def disagreement(a: ScoredRanking, b: ScoredRanking) -> Row | None:
     return {
         "id": a.ranking.id,
         "annotator": a.ranking.annotator,
-        "prompt": [{"role": message.role, "content": message.content} for message in a.ranking.prompt],
+        "prompt": [message_fields(message) for message in a.ranking.prompt],
         "strength": strength,
         "answers": [
             {

@@ -19,7 +19,7 @@ from pydantic import Field
 from amenable.errors import InputError
 from amenable.feedback import annotators, export_import
 from amenable.feedback.annotators import Person
-from amenable.feedback.store import Event
+from amenable.feedback.store import Event, turns
 from amenable.serve.errors import APIError
 from amenable.serve.labelling.task_queue import Assignment, TaskQueue
 from amenable.serve.labelling.tasks import Kind
@@ -319,7 +319,7 @@ def previous_answer_view(assignment: Assignment) -> dict[str, Any] | None:
 
 
 def prompt_turns(assignment: Assignment) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": message.content} for message in assignment.task.prompt]
+    return turns(assignment.task.prompt)
 
 
 def ranking_payload(assignment: Assignment, body: RankRequest) -> dict[str, Any]:

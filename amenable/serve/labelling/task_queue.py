@@ -18,8 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from amenable.data.types import Message
-from amenable.feedback.store import Event, Store, turns
+from amenable.feedback.store import Event, Store, conversation_of, turns
 from amenable.serve.errors import APIError
 from amenable.serve.labelling.tasks import Kind, Purpose, Task, digest
 
@@ -312,7 +311,7 @@ def assignment_of(event: Event) -> Assignment:
     task = Task(
         id=p["task"],
         kind=p["task_kind"],
-        prompt=tuple(Message(turn["role"], turn["content"]) for turn in p["prompt"]),
+        prompt=conversation_of(p["prompt"]),
         completions=tuple(p["completions"]),
         sources=tuple(p["sources"]),
         other_sources=tuple(map(tuple, p.get("other_sources", []))),

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 
-from amenable.data.types import Ranking, conversation_error
+from amenable.data.types import Ranking, conversation_error, message_fields
 from amenable.feedback.store import payload_of
 from amenable.serve.errors import APIError
 from amenable.serve.openai.app_state import AppState
@@ -30,7 +30,7 @@ def add_feedback(app: FastAPI, state: AppState) -> None:
         if error:
             raise APIError(400, error, "messages")
         payload = {
-            "messages": [{"role": message.role, "content": message.content} for message in messages],
+            "messages": [message_fields(message) for message in messages],
             "up": body.up,
             "model": body.model,
             "sampling": body.sampling,
