@@ -22,7 +22,7 @@ from amenable.generation.sampling import Sampling, adjust, sample
 from amenable.generation.top_logprobs import PromptLogprobs, TopLogprobs, prompt_logprobs, top_logprobs
 from amenable.models.cache import Cache
 from amenable.models.decoder import Decoder
-from amenable.models.inference import cast_for_inference, output_layer
+from amenable.models.inference import cast_for_inference, output_layer, pack_for_decoding
 from amenable.models.layout import Layout
 from amenable.seeds import uniforms
 
@@ -306,11 +306,11 @@ def prefill_chunks(placed: list[Placed]) -> Iterator[list[Placed]]:
 
 
 def autocast_copy(decoder: Decoder) -> Decoder:
-    """Return the decoder with the weights that autocast would cast at every step, if autocast is on."""
+    """Return the decoder with the weights that autocast would cast at every step, packed, if autocast is on."""
     kind = decoder.unembedding.device.type
     if not torch.is_autocast_enabled(kind):
         return decoder
-    return cast_for_inference(decoder, torch.get_autocast_dtype(kind))
+    return pack_for_decoding(cast_for_inference(decoder, torch.get_autocast_dtype(kind)))
 
 
 def new_cache(decoder: Decoder, rows: int, length: int) -> Cache:

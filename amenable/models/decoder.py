@@ -45,6 +45,7 @@ from amenable.models.layout import Layout
 from amenable.models.norms import RmsNorm
 from amenable.models.packed_linear import PackedLinear
 from amenable.models.rope import rotary
+from amenable.models.swiglu import swiglu
 
 __all__ = ["Decoder", "DecoderConfig", "count_parameters"]
 
@@ -303,8 +304,10 @@ class Mlp(nn.Module):
             return self.down(linear_gelu(x, self.up, GELU_FORMS[self.activation]))
         x = self.up(x)
         if self.has_gate:
+            if self.activation == "swiglu":
+                return self.down(swiglu(x))
             gate, up = x.chunk(2, dim=-1)
-            return self.down((F.silu(gate) if self.activation == "swiglu" else F.gelu(gate, approximate="tanh")) * up)
+            return self.down(F.gelu(gate, approximate="tanh") * up)
         if self.activation == "relu":
             return self.down(F.relu(x))
         return self.down(F.gelu(x, approximate=GELU_FORMS[self.activation]))

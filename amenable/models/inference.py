@@ -15,8 +15,9 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from amenable.models.decoder import Decoder, is_plain
+from amenable.models.decoder import Decoder, has_hooks, is_plain
 from amenable.models.heads import ScalarModel
+from amenable.models.low_rank import HasInferenceLayer
 from amenable.models.packed_linear import PackedLinear, can_pack
 
 Model = TypeVar("Model", Decoder, ScalarModel)
@@ -27,11 +28,14 @@ def cast_for_inference(model: Model, dtype: torch.dtype, in_place: bool = False)
 
     Embeddings, norms and a scalar head stay in fp32, as under autocast, and are shared with `model`. in_place: convert
     `model` itself. Use the result under autocast of the same dtype, without gradients. A converted model is returned
-    unchanged. Layers with an adapter, a parametrization or a hook stay as they are.
+    unchanged. Adapters are cast too, and their base is shared with `model`; layers with DoRA, a parametrization or a
+    hook stay as they are.
     """
-    if is_cast(model, dtype):
+    if is_cast(model, dtype) and not adapted_layers(model, dtype):
         return model
     twin = model if in_place else sharing_copy(model)
+    for name, layer in adapted_layers(twin, dtype).items():
+        twin.set_submodule(name, layer)
     for name in list(linear_layers(twin)):  # one at a time, so that a converted weight is freed before the next
         linear = twin.get_submodule(name)
         if isinstance(linear, nn.Linear) and linear.weight.dtype != dtype and can_pack(linear.weight, dtype):
@@ -43,6 +47,24 @@ def cast_for_inference(model: Model, dtype: torch.dtype, in_place: bool = False)
         output.weight = frozen(twin.padded_unembedding, dtype)
         twin.output, twin.config = output, replace(twin.config, tie_embeddings=False)
     return twin.eval()
+
+
+def adapted_layers(model: Decoder | ScalarModel, dtype: torch.dtype) -> dict[str, nn.Module]:
+    """Return the inference layers of a model's layers with adapters, by name."""
+    layers = {name: module for name, module in model.named_modules() if not has_hooks(module)}
+    casts = {name: m.inference_layer(dtype) for name, m in layers.items() if isinstance(m, HasInferenceLayer)}
+    return {name: cast for name, cast in casts.items() if cast is not None}
+
+
+def pack_for_decoding(model: Model) -> Model:
+    """Return a model whose plain bf16 layers, such as those below adapters, are packed: their products with few rows
+    take two thirds of the time. They are copies; everything else is shared with `model`."""
+    plain = {name: linear for name, linear in linear_layers(model).items() if isinstance(linear, nn.Linear)}
+    plain = {name: linear for name, linear in plain.items() if can_pack(linear.weight, linear.weight.dtype)}
+    twin = sharing_copy(model) if plain else model
+    for name, linear in plain.items():
+        twin.set_submodule(name, PackedLinear(linear.weight, linear.bias))
+    return twin
 
 
 def is_cast(model: Decoder | ScalarModel, dtype: torch.dtype) -> bool:

@@ -25,8 +25,9 @@ from amenable.models.dropout import dropout
 from amenable.models.heads import ScalarModel
 from amenable.models.hf_weights import parameters_of
 from amenable.models.inference import sharing_copy
+from amenable.models.low_rank import FrozenLinear, LowRankLinear, LowRankProduct, block_diagonal, scaled
 from amenable.models.packed_linear import PackedLinear
-from amenable.models.quantized_linear import QuantizedLinear
+from amenable.models.quantized_linear import QuantizedLinear, product_dtype
 
 ALL = "all-linear"
 LINEAR = (nn.Linear, PackedLinear, QuantizedLinear)
@@ -85,11 +86,12 @@ class Part:
 class LoraLinear(nn.Module):
     """Linear layer with adapters on some of the published layers that its rows hold."""
 
-    def __init__(self, base: nn.Linear | PackedLinear | QuantizedLinear, parts: Sequence[Part]):
+    def __init__(self, base: FrozenLinear, parts: Sequence[Part]):
         super().__init__()
         self.base, self.parts = base, tuple(parts)
         self.adapted = [(part, part.options) for part in parts if part.options is not None]
         self.options, self.ranks = self.adapted[0][1], [options.rank for _, options in self.adapted]
+        self.scales, self.rows = [options.scale for _, options in self.adapted], list(self.slices())
         device = base.weight.device
         self.a = nn.Parameter(torch.zeros(sum(self.ranks), base.weight.shape[1], device=device))
         pairs = [(part.size, options.rank) for part, options in self.adapted]
@@ -107,24 +109,35 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer and its adapters, [N, in] -> [N, out]."""
-        y, dropped = self.base(x), dropout(x, self.options.dropout, self.training)
-        low = F.linear(dropped, self.a).split(self.ranks, dim=-1)
-        deltas = [options.scale * F.linear(part, b) for part, b, (_, options) in zip(low, self.b, self.adapted)]
+        x = x.to(product_dtype(x))
+        dropped = dropout(x, self.options.dropout, self.training)
+        z = None if dropped is x else dropped
         if self.options.dora:
-            deltas = self.with_lengths(deltas, y, None if dropped is x else dropped)
-        rest, sizes = iter(deltas), [part.size for part in self.parts]
-        rows = [y + next(rest) if part.options else y for y, part in zip(y.split(sizes, dim=-1), self.parts)]
-        return rows[0] if len(rows) == 1 else torch.cat(rows, dim=-1)
+            return self.with_lengths(x, z)
+        return LowRankProduct.apply(x, z, self.base, self.rows, self.scales, self.a, *self.b)
 
-    def with_lengths(self, deltas: list[Tensor], y: Tensor, dropped: Tensor | None) -> list[Tensor]:
-        """Return what DoRA adds to the base layer's rows: (g - 1) W x + g s B A x, with g = m / |W + s B A|. W x is `y`
-        without its bias, or of the `dropped` input."""
+    def inference_layer(self, dtype: torch.dtype) -> LowRankLinear | None:
+        """Return the layer for products in `dtype` without gradients; None for DoRA, which reads W itself."""
+        if self.options.dora:
+            return None
+        b = block_diagonal(scaled([*self.b], self.scales), self.rows, self.base.weight.shape[0], dtype)
+        return LowRankLinear(self.base, self.a.detach().to(dtype), b.detach())
+
+    def with_lengths(self, x: Tensor, dropped: Tensor | None) -> Tensor:
+        """Apply the layer as DoRA: W x + b + (g - 1) W z + g s B A z, with g = m / |W + s B A|. z is `dropped`, or x
+        where that is None."""
+        y = self.base(x)
+        low = F.linear(x if dropped is None else dropped, self.a).split(self.ranks, dim=-1)
+        deltas = [scale * F.linear(part, b) for part, b, scale in zip(low, self.b, self.scales)]
+        product = y
         if dropped is not None:
-            y = F.linear(dropped, self.base.weight)
+            product = F.linear(dropped, self.base.weight)
         elif self.base.bias is not None:
-            y = y - self.base.bias
+            product = y - self.base.bias
         gains = [m / length for m, length in zip(self.m, self.row_lengths())]
-        return [(g - 1) * y[..., rows] + g * delta for g, rows, delta in zip(gains, self.slices(), deltas)]
+        changes = iter([(g - 1) * product[:, rows] + g * d for g, rows, d in zip(gains, self.rows, deltas)])
+        whole = zip(y.split([part.size for part in self.parts], dim=-1), self.parts)
+        return torch.cat([y + next(changes) if part.options else y for y, part in whole], dim=-1)
 
     def row_lengths(self) -> list[Tensor]:
         """Return |W + s B A| of each adapter's rows, without a gradient (Liu et al., 2024, section 4.3).

@@ -43,8 +43,7 @@ class QuantizedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer, [..., in] -> [..., out]."""
-        kind = x.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        dtype = product_dtype(x)
         y = Product.apply(x, self, dtype) if torch.is_grad_enabled() and x.requires_grad else product(x, self, dtype)
         return y if self.bias is None else y + self.bias.to(dtype)
 
@@ -67,6 +66,12 @@ class Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         return (gradient @ ctx.layer.weight.to(gradient.dtype)).to(ctx.dtype), None, None
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """Return the dtype of matrix products with x: autocast's, or its own."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def product(x: Tensor, layer: QuantizedLinear, dtype: torch.dtype) -> Tensor:

@@ -16,6 +16,7 @@ from amenable.models.inference import cast_for_inference, linear_layers, output_
 from amenable.models.layout import Layout
 from amenable.models.packed_linear import PackedLinear, can_pack
 from amenable.models.presets import preset
+from tests.models.adapted import OPTIONS, trained
 
 GPT2 = DecoderConfig(61, context_length=48, num_layers=2, hidden_size=32, num_heads=4)
 LLAMA = replace(
@@ -214,3 +215,22 @@ def test_in_place_a_weight_is_freed_before_the_next_is_packed(monkeypatch):
     monkeypatch.setattr(inference, "PackedLinear", Counted)
     cast_for_inference(decoder, torch.bfloat16, in_place=True)
     assert alive == list(range(len(weights), 0, -1))
+
+
+@pytest.mark.skipif(not can_pack(torch.empty(1), torch.bfloat16), reason="this processor has no bf16 products")
+def test_plain_layers_below_adapters_are_packed_for_decoding():
+    decoder = trained(options=replace(OPTIONS, targets=("q_proj", "down_proj")))
+    inference.cast_layers(decoder, torch.bfloat16)  # as a bf16 run stores them
+    copy = cast_for_inference(decoder, torch.bfloat16)
+    packed = inference.pack_for_decoding(copy)
+    assert isinstance(packed.layers[0].attention.qkv.base, PackedLinear) and isinstance(
+        copy.layers[0].mlp.up, nn.Linear
+    )
+    assert (
+        isinstance(packed.layers[0].mlp.up, PackedLinear)
+        and packed.token_embedding.weight is decoder.token_embedding.weight
+    )
+    torch.testing.assert_close(bf16_outputs(packed), bf16_outputs(decoder), rtol=0.05, atol=0.05)
+    assert inference.pack_for_decoding(packed) is packed
+    whole = Decoder(LLAMA)
+    assert inference.pack_for_decoding(whole) is whole

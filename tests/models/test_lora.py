@@ -11,7 +11,7 @@ from torch import nn
 from amenable.errors import InputError
 from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.heads import ScalarModel
-from amenable.models.inference import cast_for_inference
+from amenable.models.inference import cast_for_inference, cast_layers
 from amenable.models.layout import Layout
 from amenable.models.lora import (
     LoraLinear,
@@ -22,6 +22,7 @@ from amenable.models.lora import (
     merge_adapters,
     without_adapters,
 )
+from amenable.models.low_rank import LowRankLinear
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from tests.models.adapted import GPT, IDS, LLAMA, OPTIONS, logits, trained
 
@@ -171,9 +172,16 @@ def test_an_inference_copy_keeps_the_adapters() -> None:
     copy = cast_for_inference(decoder, torch.bfloat16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         ours, theirs = logits(decoder).float(), logits(copy).float()
-    assert torch.allclose(ours, theirs, atol=0.05) and adapters(copy)
+    assert torch.allclose(ours, theirs, atol=0.05)
     assert not torch.allclose(theirs, logits(without_adapters(decoder)), atol=0.2)
+    assert isinstance(copy.get_submodule("layers.0.mlp.up"), LowRankLinear)
+    assert cast_for_inference(copy, torch.bfloat16) is copy
     assert adapters(decoder)["layers.0.mlp.up"].base.weight.dtype == torch.float32
+    cast_layers(decoder, torch.bfloat16)
+    assert (
+        cast_for_inference(decoder, torch.float32).get_submodule("layers.0.mlp.up.base").weight.dtype == torch.float32
+    )
+    assert adapters(decoder)["layers.0.mlp.up"].base.weight.dtype == torch.bfloat16
 
 
 def test_gradients_reach_the_adapters_alone() -> None:
