@@ -39,6 +39,7 @@ from amenable.models.attention import (
     step_rows,
 )
 from amenable.models.cache import Cache
+from amenable.models.cast_weight import CastWeight
 from amenable.models.config import DecoderConfig
 from amenable.models.dropout import dropout
 from amenable.models.layout import Layout
@@ -64,6 +65,7 @@ class Decoder(nn.Module):
         """number of the tokenizer's tokens; later rows of the vocabulary are padding, never sampled or trained"""
         self.checkpoint_activations = False
         """True to compute each layer's activations again in the backward pass instead of keeping them"""
+        self.cast_weight = CastWeight()
         self.adapter_base = ""
         """name of the model that adapters are on, where there are any"""
         self.prompt_embeddings: nn.Parameter | None = None
@@ -199,6 +201,11 @@ class Decoder(nn.Module):
         """The unembedding matrix [T, D] of the tokenizer's T tokens."""
         weight = self.padded_unembedding
         return weight if len(weight) == self.num_tokens else weight[: self.num_tokens]
+
+    @property
+    def product_unembedding(self) -> Tensor:
+        """The unembedding matrix [T, D] for autocast's products: a frozen one is cast once, not in every pass."""
+        return self.cast_weight.of(self.padded_unembedding)[: self.num_tokens]
 
     @property
     def padded_unembedding(self) -> Tensor:

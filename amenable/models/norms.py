@@ -46,6 +46,6 @@ class RmsNormFunction(torch.autograd.Function):
         s = square.div_(width).add_(ctx.eps).rsqrt_().to(x.dtype)
         product = grad * x
         mean = (product @ weight.to(x.dtype)).unsqueeze(-1).div_(width)
-        weight_grad = s.flatten() @ product.reshape(-1, width)
+        weight_grad = s.flatten() @ product.reshape(-1, width) if ctx.needs_input_grad[1] else None
         x_grad = torch.mul(grad, weight.to(x.dtype)).mul_(s).addcmul_(x, mean.mul_(s * s * s), value=-1)
-        return x_grad, weight_grad.to(weight.dtype), None
+        return x_grad, None if weight_grad is None else weight_grad.to(weight.dtype), None

@@ -44,14 +44,14 @@ def masked_logprobs(
     distribution [M]."""
     index, tokens = targets(batch)
     hidden = decoder(batch.ids, layout_of(batch), at=index)
-    return linear_logprobs(hidden, decoder.unembedding, tokens, temperature=temperature, entropy=entropy)
+    return linear_logprobs(hidden, decoder.product_unembedding, tokens, temperature=temperature, entropy=entropy)
 
 
 def masked_nll(decoder: Decoder, batch: Batch, scale: float) -> Tensor:
     """Return -scale times the sum of the log-probabilities in the loss mask, a scalar (fp32)."""
     index, tokens = targets(batch)
     hidden = decoder(batch.ids, layout_of(batch), at=index)
-    return linear_nll(hidden, decoder.unembedding, tokens, scale)
+    return linear_nll(hidden, decoder.product_unembedding, tokens, scale)
 
 
 def masked_values(critic: ScalarModel, batch: Batch) -> Tensor:
