@@ -1,5 +1,6 @@
 """The commands on the pages of docs/ run, with small files and models under the names that the pages use."""
 
+import csv
 import json
 import re
 import shlex
@@ -18,7 +19,7 @@ PAGES = [
     *sorted((ROOT / "docs" / "stages").glob("*.md")),
 ]
 CODE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-SHOWN = {"json": "prompts.jsonl", "python": "my_rewards.py"}
+SHOWN = {"csv": "prompts.csv", "python": "my_rewards.py"}
 """files that the first page shows, by the language of their block"""
 TINY: dict[str, dict[str, str]] = {
     "tokenizer": {"vocab-size": "300"},
@@ -70,6 +71,9 @@ def desk(tmp_path: Path, files: Any, base: Path, assistant: Path, judge: Path, t
     for language, block in CODE.findall(PAGES[0].read_text("utf-8")):
         if language in SHOWN:
             (tmp_path / SHOWN[language]).write_text(block, "utf-8")
+    with (tmp_path / "prompts.csv").open(encoding="utf-8", newline="") as table:
+        prompts = list(csv.DictReader(table))
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts), "utf-8")
     return tmp_path
 
 
