@@ -47,6 +47,11 @@ bench-llamacpp: $(READY_DEV) .venv-peers-llamacpp/.ready
 bench-lm-eval: $(READY_DEV) .venv-lm-eval/.ready
 	$(BIN)/python -m benchmarks.lm_eval_agreement $(ARGS)
 
+# wandb and trackio, which the suite does without
+.PHONY: test-trackers
+test-trackers: .venv-trackers/.ready
+	.venv-trackers/bin/python -m pytest tests/train/test_trackers.py $(ARGS)
+
 bench-speed: $(READY_DEV)
 	$(BIN)/python -m benchmarks.speed $(ARGS)
 

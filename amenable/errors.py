@@ -16,6 +16,11 @@ class InputError(ValueError):
         super().__init__(line if how is None else f"{line}; {how}")
 
 
+def describe(error: BaseException) -> str:
+    """Return an exception's type and its message, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
 class RewardError(InputError):
     """Failure of a reward while it scores: an exception, a hang, or scores that are none.
 

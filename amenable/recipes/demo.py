@@ -18,9 +18,10 @@ from typing import Any, Literal
 from amenable.claims import claims
 from amenable.errors import InputError
 from amenable.recipes import report
-from amenable.recipes.pipeline import StageRun, run_all, stage_runs
+from amenable.recipes.pipeline import StageRun, run_all, stage_runs, with_trackers
 from amenable.stages import annotate, dpo, evaluate, ppo, pretrain, reward, sample, sft, tokenizer, world
 from amenable.train.optimizer import OptimizerConfig
+from amenable.train.trackers import TrackerName
 
 BRIEF = ("b", "c", "d", "e", "f", "g", "i", "m", "n", "o")
 """the claims that fit into ten minutes"""
@@ -46,6 +47,8 @@ class Config:
     """only what these claims need, by letter; without any: those that fit, or all with --full"""
     size: Literal["demo", "smoke"] = "demo"
     """smoke: a minute or two, to see that everything works; its models learn next to nothing"""
+    track: tuple[TrackerName, ...] = ()
+    """trackers of the stages that train: tensorboard, wandb, trackio"""
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -70,6 +73,7 @@ class Config:
 def run(config: Config) -> Path:
     """Run every stage that the claims need and return the folder that holds them."""
     runs = [run for seed, root in config.roots.items() for run in needed(plan(root, seed), config)]
+    runs = with_trackers(runs, config.track)
     run_all(runs if config.size == "demo" else [shrink(run) for run in runs])
     folder = report.renew(config.out)
     print_next_commands(next(iter(config.roots.values())))

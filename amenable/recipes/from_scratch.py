@@ -25,13 +25,14 @@ from amenable.files import sha256
 from amenable.models.decoder import Decoder
 from amenable.models.presets import preset
 from amenable.recipes import report
-from amenable.recipes.pipeline import StageRun, run_all, stage_runs
+from amenable.recipes.pipeline import StageRun, run_all, stage_runs, with_trackers
 from amenable.stages import dpo, evaluate, ppo, pretrain, reward, sft, tokenizer
 from amenable.train.examples import text_row
 from amenable.train.objective import NextToken, accumulate
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import write_text
 from amenable.train.runtime import DeviceOptions, start_runtime
+from amenable.train.trackers import TrackerName, require_installed
 
 SHARES = {"pretrain": 0.50, "sft": 0.10, "reward": 0.10, "ppo": 0.14, "dpo": 0.10}
 """of the time, by stage; the rest is for reading, evaluation and the report"""
@@ -52,6 +53,8 @@ class Config:
     vocab_size: int = 4096
     context: int = 256
     seed: int = 0
+    track: tuple[TrackerName, ...] = ()
+    """trackers of the stages that train: tensorboard, wandb, trackio"""
 
     def __post_init__(self) -> None:
         if not self.minutes > 0:
@@ -72,11 +75,12 @@ class Files:
 
 def run(config: Config) -> Path:
     """Run every stage and return the folder that holds them."""
+    require_installed(config.track)
     files = find(config.data)
     text = gather_text(config, files)
     speed = measured_speed(config)
     steps = steps_for(config, speed, files)
-    run_all(plan(config, files, text, steps))
+    run_all(with_trackers(plan(config, files, text, steps), config.track))
     return report.renew(config.out)
 
 

@@ -25,6 +25,7 @@ from amenable.errors import InputError, Interrupted
 from amenable.files import write_text
 from amenable.train.lock import is_held
 from amenable.train.run_options import plain_values
+from amenable.train.trackers import TrackerName, require_installed
 
 MAX_PARALLEL = 2
 """stages at once"""
@@ -76,6 +77,13 @@ def stage_runs(root: Path, seed: int, configs: Mapping[str, Any]) -> list[StageR
     """Return runs of Configs by the name of their folder in `root`, with the seed where they have one."""
     seeds = {name: {"seed": seed} if hasattr(config, "seed") else {} for name, config in configs.items()}
     return [StageRun(replace(config, out=root / name, **seeds[name])) for name, config in configs.items()]
+
+
+def with_trackers(runs: Sequence[StageRun], names: tuple[TrackerName, ...]) -> list[StageRun]:
+    """Return the runs, with these trackers where a stage trains. InputError for one that is not installed."""
+    require_installed(names)
+    tracked = (replace(run.config, track=names) if names and hasattr(run.config, "track") else None for run in runs)
+    return [StageRun(config) if config is not None else run for run, config in zip(runs, tracked)]
 
 
 def paths_of(value: Any) -> Iterator[Path]:

@@ -22,13 +22,14 @@ from typing import Any, Literal
 from amenable.claims.stage_folders import seed_folders
 from amenable.errors import InputError
 from amenable.recipes import demo, rounds_labels, rounds_people, rounds_report
-from amenable.recipes.pipeline import StageRun, run_all, stage_runs
+from amenable.recipes.pipeline import StageRun, run_all, stage_runs, with_trackers
 from amenable.recipes.rounds_labels import Round, write_rows
 from amenable.rewards.options import RewardOptions, Scoring
 from amenable.rewards.spec import Specs, load_reward, spec_list
 from amenable.stages import annotate, evaluate, ppo, reward, sample
 from amenable.train import plan
 from amenable.train.runtime import DeviceOptions, start_runtime
+from amenable.train.trackers import TrackerName
 
 SPARE = 4
 """prompts for which people get one more, in place of unclear ones"""
@@ -69,6 +70,8 @@ class Config:
     seed: int = 0
     size: Literal["demo", "smoke"] = "demo"
     """smoke: to see that everything works; its models learn next to nothing"""
+    track: tuple[TrackerName, ...] = ()
+    """trackers of the stages that train: tensorboard, wandb, trackio"""
 
     def __post_init__(self) -> None:
         plan.require_at_least(1, self, "rounds", "new_label_weight")
@@ -302,6 +305,7 @@ def evaluation_run(base: BaseRun, config: Config) -> StageRun:
 
 def run_stages(runs: Sequence[StageRun], config: Config) -> None:
     """Run stages at the size of the configuration. Finished ones only check that they are the same."""
+    runs = with_trackers(runs, config.track)
     run_all([demo.shrink(run) for run in runs] if config.size == "smoke" else runs)
 
 
@@ -320,7 +324,7 @@ def command_of(config: Config) -> str:
         if isinstance(value, bool):
             words += [] if value == option.default else [f"--{name}" if value else f"--no-{name}"]
         elif value != option.default:
-            words += [f"--{name}", *map(str, spec_list(value) if option.name == "judge" else [value])]
+            words += [f"--{name}", *map(str, value if isinstance(value, tuple) else spec_list(value))]
     return shlex.join(words)
 
 

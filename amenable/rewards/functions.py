@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from amenable.data.types import Prompt
-from amenable.errors import InputError
+from amenable.errors import InputError, describe
 
 RewardFunction = Callable[..., Sequence[float]]
 """(prompts, completions, **columns) -> a score for each completion, higher is better"""
@@ -214,11 +214,6 @@ def columns_of(prompts: Sequence[Prompt], samples: int = 1) -> dict[str, list[An
     rows = [prompt for prompt in prompts for _ in range(samples)]
     columns = {name: [prompt.meta.get(name) for prompt in rows] for name in names}
     return {"id": [prompt.id for prompt in rows], **columns}
-
-
-def describe(error: BaseException) -> str:
-    """Return an exception's type and its message, in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def location_of(error: BaseException, name: str | Path) -> str:

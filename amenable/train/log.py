@@ -24,6 +24,7 @@ from rich.table import Column, Table
 from amenable.data.files import read_json_lines
 from amenable.files import disk_errors, sync_file, sync_folder, write_text
 from amenable.train import guards
+from amenable.train.trackers import Trackers
 
 FILES = ("metrics", "samples", "traces", "answers", "timings")
 """files of rows, each row with its step; a run that resumes drops the rows of steps that it repeats"""
@@ -64,6 +65,7 @@ class Log:
 
     def __init__(self, folder: Path, name: str):
         self.folder, self.name = folder, name
+        self.trackers: Trackers | None = None
         self.console = Console(file=sys.stderr, highlight=False)
         self.display: Display | None = None
         self.steps: TaskID | None = None
@@ -100,10 +102,14 @@ class Log:
         """Append a row to metrics.jsonl. Tensors are written as numbers, numbers that are not finite as null."""
         plain = {key: plain_number(value) for key, value in values.items()}
         append(self.folder / "metrics.jsonl", [{"step": step, **plain}])
+        if self.trackers is not None:
+            self.trackers.metrics(step, plain)
 
     def samples(self, step: int, rows: list[dict[str, Any]]) -> None:
         """Append rows to samples.jsonl: completions with their scores."""
         self.rows("samples", step, rows)
+        if self.trackers is not None:
+            self.trackers.samples(step, rows)
 
     def rows(self, name: str, step: int, rows: list[dict[str, Any]]) -> None:
         """Append rows to one of FILES; step 0 is before any training."""
@@ -139,6 +145,12 @@ class Log:
         path = self.folder / "metrics.jsonl"
         rows = lines_of(path) if path.exists() else []
         return {key: value for key, value in json.loads(rows[-1]).items() if key != "step"} if rows else {}
+
+    def last_step(self) -> int:
+        """Return the newest step in metrics.jsonl, or 0."""
+        path = self.folder / "metrics.jsonl"
+        steps = [row["step"] for line in lines_of(path)[-2:] if (row := parse(line))] if path.exists() else []
+        return max(steps, default=0)
 
     def open(self, done: int, total: int) -> None:
         """Start the bar of the steps, or in a pipe the time of progress lines."""
@@ -241,11 +253,17 @@ def lines_of(path: Path) -> list[str]:
 
 def is_before(line: str, step: int) -> bool:
     """Return True if a row is of a step up to `step`; False for a torn line and for the summary of all steps."""
+    row = parse(line)
+    return row is not None and "health" not in row and max(row["step"], 1) <= step
+
+
+def parse(line: str) -> dict[str, Any] | None:
+    """Return a row with its step, None for a torn line."""
     try:
         row = json.loads(line)
-        return "health" not in row and max(row["step"], 1) <= step
+        return row if row["step"] >= 0 else None
     except (ValueError, KeyError, TypeError):
-        return False
+        return None
 
 
 def plain_number(value: Any) -> Any:

@@ -31,7 +31,7 @@ from amenable import __version__
 from amenable.errors import InputError, Interrupted
 from amenable.files import MANIFEST, WRITING, hash_of, remove_temporaries, sync_folder, write_manifest, write_text
 from amenable.model_folder import bases_of
-from amenable.train import checkpoint, failed_rewards, prolong
+from amenable.train import checkpoint, failed_rewards, prolong, trackers
 from amenable.train.best import BestWeights
 from amenable.train.environment import record_environment
 from amenable.train.examples import RejectedRows
@@ -83,8 +83,10 @@ class Run:
     def skip_finished(self) -> bool:
         """Return True if this run has already finished; otherwise lock an existing directory to resume it.
 
-        Raises InputError for a directory that holds another run or other files, or that another process works in.
+        Raises InputError for a directory that holds another run or other files, or that another process works in, and
+        for a tracker that is not installed.
         """
+        trackers.require_installed(getattr(self.config, "track", ()))
         if self.out.is_file():
             raise InputError("is a file", self.out, "give --out a folder")
         if not (self.out / OPTIONS).exists():
@@ -171,6 +173,7 @@ class Run:
         if self.longer:
             self.reopen()
         self.kept_step = prolong.checkpoint_to_keep(self.schedule, save_steps)
+        sent = self.log.last_step()
         done = self.restore(state)
         self.require_space(state, save_steps)
         if self.runtime is not None and (warning := record_environment(self.out, done + 1, self.runtime)):
@@ -181,6 +184,9 @@ class Run:
         for holder in state.values():
             if isinstance(holder, Optimizer):
                 holder.on_nonfinite = self.stop
+        names, project = getattr(self.config, "track", ()), getattr(self.config, "track_project", "")
+        tracked = trackers.TrackedRun(self.out, project, yaml.safe_load(self.yaml()), done, sent)
+        self.log.trackers = trackers.start(names, tracked, self.log.warn)
         self.log.open(done, total)
         with GracefulStop(lambda: self.log.info("saves and stops after this step (repeat to stop at once)")) as stop:
             try:
@@ -194,6 +200,7 @@ class Run:
                     if stopping:
                         raise Interrupted(self.out, step)
             except BaseException:
+                self.log.trackers.finish()
                 self.lock.release()
                 raise
             finally:
@@ -283,6 +290,8 @@ class Run:
         saved = {"checkpoint": self.kept_step} if self.kept_step in checkpoint.steps(self.out) else {}
         result = {"stage": self.stage, "seconds": round(self.seconds, 1), **rate, **plain, **saved, **self.health()}
         self.log.session(self.step, time.monotonic() - self.begun)
+        if self.log.trackers is not None:
+            self.log.trackers.finish({key: plain_number(value) for key, value in {**self.metrics, **facts}.items()})
         write_card(self.out, self.stage, self.config, self.inputs, self.step, plain)
         write_run_manifest(self.out)
         write_text(self.out / FINISHED, json.dumps(result, indent=1))
@@ -363,7 +372,7 @@ def bytes_of(state: Mapping[str, checkpoint.Stateful]) -> int:
 def write_run_manifest(out: Path) -> None:
     """Sync the run's files and write their sizes and hashes to manifest.json, without checkpoints."""
     checkpoints = {f"checkpoint-{step}" for step in checkpoint.steps(out)}
-    write_manifest(out, {MANIFEST, FINISHED, LOCK, "timings.jsonl", *checkpoints})
+    write_manifest(out, {MANIFEST, FINISHED, LOCK, "timings.jsonl", *checkpoints, *trackers.FOLDERS})
 
 
 def is_same(old: Any, new: Any) -> bool:

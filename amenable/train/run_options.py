@@ -21,10 +21,11 @@ from amenable.train import loading, plan
 from amenable.train.loading import SaveDtype
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.runtime import Device, DeviceOptions, Runtime
+from amenable.train.trackers import TrackerName
 
 MAY_CHANGE_ON_RESUME = (
     *("device", "checkpoint_activations", "save_steps", "keep_checkpoints", "max_bad_rows", "save_dtype"),
-    *("inspect_batch", "max_kl", "scoring"),
+    *("inspect_batch", "max_kl", "scoring", "track", "track_project"),
 )
 """options that may change when a run resumes: they say where and how it computes, and not its result"""
 
@@ -74,6 +75,10 @@ class TrainingOptions(RunOptions):
     save_dtype: SaveDtype = "source"
     """dtype of the final model's weights: that of the folder it started from (of a new model float32), or another;
     bfloat16 rounds to 8 bits and float16 to 11, in half the space. Training is fp32"""
+    track: tuple[TrackerName, ...] = ()
+    """trackers that get metrics, samples and options besides the files: tensorboard, wandb, trackio"""
+    track_project: str = "amenable"
+    """project of the run at wandb and trackio"""
     inspect_batch: bool = False
     """show the first batch and its loss mask, and stop before training"""
 

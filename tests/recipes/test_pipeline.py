@@ -10,7 +10,7 @@ import yaml
 from amenable.cli import from_yaml
 from amenable.errors import InputError
 from amenable.recipes import pipeline
-from amenable.recipes.pipeline import StageRun, run_all, runs_alone, with_one_thread
+from amenable.recipes.pipeline import StageRun, run_all, runs_alone, with_one_thread, with_trackers
 from amenable.stages import dpo, evaluate, reward, sft, tokenizer
 
 
@@ -154,3 +154,11 @@ def test_side_by_side_means_one_thread_each(tmp_path: Path) -> None:
     assert with_one_thread(StageRun(dpo.Config())).config.device.threads == 1
     call = token_call(tmp_path, "tok")
     assert with_one_thread(call) == call
+
+
+def test_trackers_go_to_the_stages_that_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [token_call(tmp_path, "tokens"), StageRun(sft.Config(out=tmp_path / "sft"))]
+    assert with_trackers(runs, ()) == runs
+    monkeypatch.setattr(pipeline, "require_installed", lambda names: None)
+    tokens, tuned = with_trackers(runs, ("tensorboard", "wandb"))
+    assert tokens == runs[0] and tuned.config.track == ("tensorboard", "wandb")
