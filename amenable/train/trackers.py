@@ -164,11 +164,12 @@ class Wandb:
         self.wandb, self.first = wandb, run.sent + 1
         options: dict[str, Any] = {"dir": str(run.out), "id": run.id, "name": run.name, "resume": "allow"}
         options |= {"project": os.environ.get("WANDB_PROJECT", run.project), "config": dict(run.options)}
-        options["settings"] = wandb.Settings(console="off")
+        options["settings"] = wandb.Settings(console="off", init_timeout=30)
         try:
             self.run = wandb.init(**options)
         except Exception as error:
             warn(f"wandb works offline, for `wandb sync {run.out}/wandb/offline-*`: {describe(error)}")
+            wandb.teardown()  # the run that could not be begun holds its identity
             self.run = wandb.init(**options, mode="offline")
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
