@@ -7,7 +7,7 @@ model decides. A share of preferences has Wilson's interval.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any, Literal
 
@@ -29,6 +29,8 @@ ROUNDING = 2.0**-32
 
 Row = dict[str, Any]
 """an answer: its text, whether it ended, and its metrics"""
+Compare = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
+"""(answers to the first prompts by one model, by another) -> 1 where the first is preferred, 0 the second, or half"""
 AnswerRows = Mapping[str, Sequence[Row] | None]
 """a model's answers by decoding"""
 
@@ -81,11 +83,17 @@ def by_reward(a: Sequence[Row], b: Sequence[Row]) -> Tensor:
 
 
 def preferences(
-    models: Mapping[str, AnswerRows], ids: Sequence[str], gold: GoldCache | None, has_rewards: bool, seed: int
+    models: Mapping[str, AnswerRows],
+    ids: Sequence[str],
+    gold: GoldCache | None,
+    has_rewards: bool,
+    seed: int,
+    compare: Compare | None = None,
 ) -> list[dict[str, Any]]:
     """Return the win rate of the first of two models: a row for each pair, decoding and kind of judge.
 
-    A model that answered only the first prompts is compared on these. Without gold the rewards decide, if any.
+    A model that answered only the first prompts is compared on these. Without gold the rewards decide, if any; a judge
+    that compares texts decides besides.
     """
     table = []
     for decoding in DECODINGS:
@@ -100,6 +108,9 @@ def preferences(
                 votes = {judges: outcomes(gold, ids[:n], of_a, of_b, judges, seed) for judges in ANNOTATOR_SETS}
             elif has_rewards:
                 votes = {"reward": by_reward(of_a, of_b)}
+            if compare is not None:
+                texts = [[row["text"] for row in rows] for rows in (of_a, of_b)]
+                votes["judge"] = torch.tensor(compare(*texts), dtype=torch.float64)
             for judges, shares in votes.items():
                 table.append({"a": a, "b": b, "decoding": decoding, "judges": judges, **mean_win_rate(shares)})
     return table

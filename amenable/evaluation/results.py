@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 from amenable.data.types import message_fields
@@ -56,14 +57,17 @@ class Results:
 
     def evaluation(self, suites: Suites, scorers: Scorers, seed: int) -> dict[str, Any]:
         """Return the contents of evaluation.json. The seed is that of the annotators' votes."""
-        ids = [prompt.id for prompt in suites.prompts[TEST]]
+        prompts = suites.prompts[TEST]
+        ids = [prompt.id for prompt in prompts]
+        judge = scorers.reward.judge if scorers.reward is not None else None
+        compare = partial(judge.preferences, [prompt.messages for prompt in prompts]) if judge is not None else None
         has_rewards = scorers.reward is not None
         return {
             "models": self.figures[TEST],
             "suites": {suite: metrics for suite, metrics in self.figures.items() if suite != TEST},
             "tasks": self.tasks,
             "best_of": self.curves,
-            "preference": preferences(self.answers[TEST], ids, scorers.gold, has_rewards, seed),
+            "preference": preferences(self.answers[TEST], ids, scorers.gold, has_rewards, seed, compare),
         }
 
     def side_by_side(self, suites: Suites) -> list[Row]:

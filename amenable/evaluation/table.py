@@ -11,7 +11,7 @@ from rich.table import Table
 from amenable.evaluation.preference import DECODINGS
 
 NOTHING = "–"
-JUDGES = ("heldout", "reward", "training")
+JUDGES = ("heldout", "judge", "reward", "training")
 """kinds of judges, the first of which with votes is shown"""
 
 

@@ -49,7 +49,7 @@ class Config:
     model: Path = Path("models/smollm2")
     """folder of a chat model; `amenable get smollm2` makes the default"""
     taste: Specs = (BRIEF,)
-    """scores answers: a rule, FILE.py:FUNCTION, a folder of a reward model, judge:FILE.txt or an http address; several
+    """scores answers: a rule, FILE.py:FUNCTION, a folder of a reward model, judge:URL:MODEL or an http address; several
     are added, each SPEC or SPEC=WEIGHT; by default answers that end by themselves and have 4 to 30 words"""
     instruction: str = "Answer in one short sentence."
     """asks for the same in the prompt, as the baseline to beat; "" leaves this baseline out"""

@@ -1,4 +1,4 @@
-"""Rankings of answers by a reward: the higher score is the better rank."""
+"""Rankings of answers by a reward: the higher score is the better rank. A model as the only judge compares them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from amenable.data.rankings import from_scores
 from amenable.data.types import Ranking
 from amenable.feedback.candidates import Candidates
 from amenable.feedback.votes import model_columns
+from amenable.rewards.model_judge import ModelJudge
 from amenable.rewards.samples import score_parts
 from amenable.rewards.spec import Reward
 from amenable.train.examples import keep_fitting
-from amenable.train.log import Log
+from amenable.train.log import Log, tracked
 
 
 def rank_by_reward(name: str, rows: Sequence[Candidates], reward: Reward, log: Log) -> list[Ranking]:
     """Rank the answers of each row by their scores, and log the parts' figures under the name of the split. Rows that
     are longer than a model reads are left out."""
+    if reward.judge is not None:
+        return rank_by_judge(name, rows, reward.judge, reward.name, log)
     scores = score_parts(reward, rows, log.bar(name))
     fitting, parts = keep_fitting(name, rows, scores, "rankings", reward.context_length)
     if parts:
@@ -31,6 +34,23 @@ def rank_by_reward(name: str, rows: Sequence[Candidates], reward: Reward, log: L
         ranking_of(row, tuple(from_scores(reward.total(each).tolist())), reward.name, each)
         for row, each in zip(fitting, parts)
     ]
+
+
+def rank_by_judge(name: str, rows: Sequence[Candidates], judge: ModelJudge, annotator: str, log: Log) -> list[Ranking]:
+    """Rank the answers of each row by a model's verdicts on every two of them, in both orders, and log its counts and
+    how much the order counts."""
+    rankings = []
+    for batch in tracked(range(0, len(rows), judge.workers), log.bar(name)):
+        part = rows[batch : batch + judge.workers]
+        ranks = judge.rank_all([row.prompt for row in part], [row.completions for row in part])
+        rankings += [ranking_of(row, tuple(values), annotator) for row, values in zip(part, ranks)]
+    pairs = [(row.prompt, *row.completions[:2]) for row in rows if len(row.completions) > 1]
+    first, consistent = judge.bias(*zip(*pairs)) if pairs else (0.5, 1.0)
+    counts = ", ".join(f"{value:.0f} {key}" for key, value in judge.take_counts().items())
+    log.info(
+        f"{name}: {counts}; the answer shown first wins {first:.0%}, {consistent:.0%} of pairs alike in both orders"
+    )
+    return rankings
 
 
 def ranking_of(

@@ -75,13 +75,15 @@ def require_listener(url: str) -> None:
         raise InputError(f"cannot be reached: {error}", url, "start the reward server, or mend the address") from None
 
 
-def post(url: str, data: bytes, timeout: float, pauses: Sequence[float]) -> bytes:
+def post(
+    url: str, data: bytes, timeout: float, pauses: Sequence[float], headers: Mapping[str, str] | None = None
+) -> bytes:
     """Send JSON and return the body of the reply. InputError once all tries have failed, and for 3xx and 4xx."""
     opener = urllib.request.OpenerDirector()  # of HTTP alone: no files, no proxies, no redirects
     for handler in (urllib.request.HTTPHandler, urllib.request.HTTPSHandler, urllib.request.HTTPErrorProcessor):
         opener.add_handler(handler())
     opener.add_handler(urllib.request.HTTPDefaultErrorHandler())
-    request = urllib.request.Request(url, data, {"content-type": "application/json"})
+    request = urllib.request.Request(url, data, {"content-type": "application/json", **(headers or {})})
     problem = ""
     for pause in (0.0, *pauses):
         time.sleep(pause)

@@ -5,6 +5,7 @@
     my_rewards.py:polite     a function of a Python file (functions.py)
     match:answer             a rule: match, number, format, json, length, characters, ends, regex, not (rules.py)
     code:tests               code by its tests, in a sandbox (code.py)
+    judge:http://h/v1:MODEL  a model behind an OpenAI-compatible API, with a rubric (model_judge.py)
     http://127.0.0.1:9000/   an HTTP endpoint (remote.py)
 
     --reward runs/reward length:4-30=0.5
@@ -31,6 +32,7 @@ from amenable.errors import InputError, RewardError
 from amenable.rewards.code import code_reward
 from amenable.rewards.functions import RewardFunction, checked, load_function, required_columns
 from amenable.rewards.model import ModelReward
+from amenable.rewards.model_judge import ModelJudge, load_judge
 from amenable.rewards.options import RewardOptions
 from amenable.rewards.remote import remote_reward
 from amenable.rewards.rules import is_rule, nearest_rule, parse_rule
@@ -49,7 +51,8 @@ else:
 """type of an option that takes SPECs: words on the command line, and in Python functions and models too"""
 SPELLINGS = (
     "a reward is a folder, FOLDER:LABEL, FILE.py:FUNCTION, a rule (match:COLUMN, number:COLUMN, format:TEMPLATE, json, "
-    "length:4-30, characters:1-500, ends, regex:PATTERN), code:COLUMN, or an http address"
+    "length:4-30, characters:1-500, ends, regex:PATTERN), code:COLUMN, "
+    "judge:URL:MODEL, or an http address"
 )
 
 
@@ -135,6 +138,12 @@ class Reward:
                 own |= part.function.take_counts()
             metrics |= {f"rewards/{part.name}/{key}": value for key, value in own.items()}
         return metrics
+
+    @property
+    def judge(self) -> ModelJudge | None:
+        """The judge, where it is the only part: it can compare answers, not only score them."""
+        function = self.parts[0].function
+        return function if len(self.parts) == 1 and isinstance(function, ModelJudge) else None
 
     @property
     def notes(self) -> list[str]:
@@ -239,6 +248,9 @@ def load_part(spec: Spec, runtime: Runtime, max_tokens: int, base: Base | None, 
         column, limits = name.removeprefix("code:"), Limits(options.code_timeout, options.code_memory)
         reward, note = code_reward(column, options.allow_code_execution, limits, options.code_workers)
         return Part(name, reward, weight, frozenset({column}), every_row=True, note=note)
+    if name.startswith("judge:"):
+        files = options.judge_rubric, options.judge_cache
+        return Part(name, load_judge(name, *files, options.judge_workers, options.reward_timeout), weight)
     if "://" in name:
         return Part(name, remote_reward(name, options.reward_timeout), weight)
     if before.endswith(".py"):
@@ -276,11 +288,14 @@ def split_weight(spec: str) -> tuple[str, float]:
     return name, weight
 
 
-def reward_inputs(specs: Specs, name: str = "reward") -> dict[str, Path | None]:
-    """List the folders and files that specs name, for a run's lineage: `reward`, or `reward 1`, `reward 2` ..."""
+def reward_inputs(specs: Specs, name: str = "reward", rubric: Path | None = None) -> dict[str, Path | None]:
+    """List the folders and files that specs name, for a run's lineage: `reward`, or `reward 1`, `reward 2` ...; and the
+    rubric of a judge."""
     texts = [split_weight(str(spec))[0] for spec in spec_list(specs) if isinstance(spec, (str, Path))]
     paths = [path for path in map(path_of, texts) if path is not None]
-    return {name if len(paths) == 1 else f"{name} {number}": path for number, path in enumerate(paths, start=1)}
+    numbered = enumerate(paths, start=1)
+    named: dict[str, Path | None] = {name if len(paths) == 1 else f"{name} {number}": path for number, path in numbered}
+    return named | ({"judge_rubric": rubric} if rubric is not None else {})
 
 
 def path_of(name: str) -> Path | None:

@@ -92,7 +92,11 @@ def critic_of(reward: ModelReward, models: Models) -> ScalarModel:
 def inputs(options: OnlineOptions) -> dict[str, Path | None]:
     """Return the files and folders that a run reads, for its lineage."""
     read = {name: getattr(options, name) for name in ("model", "data", "validation", "ptx_data")}
-    return read | reward_inputs(options.reward) | reward_inputs(options.eval_reward_model, "eval_reward_model")
+    return (
+        read
+        | reward_inputs(options.reward, rubric=options.scoring.judge_rubric)
+        | reward_inputs(options.eval_reward_model, "eval_reward_model")
+    )
 
 
 def critic_traits(options: OnlineOptions, policy: Traits) -> Traits:

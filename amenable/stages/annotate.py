@@ -90,7 +90,7 @@ def run(config: Config) -> Path:
     """Annotate and return the run directory."""
     config = with_default_world(config)
     inputs: dict[str, Path | None] = {"data": config.data, "world": config.world}
-    inputs |= reward_inputs(config.judge, "judge")
+    inputs |= reward_inputs(config.judge, "judge", config.scoring.judge_rubric)
     inputs |= {f"also {number}": path for number, path in enumerate(config.extra_data, start=1)}
     run = Run(config.out, "annotate", config, inputs)
     if run.skip_finished():

@@ -164,7 +164,9 @@ def inputs(config: Config) -> dict[str, Path | None]:
     suites = parse_suites(config.data, config.suites)
     prompts = {"data" if name == TEST else f"suite {name}": path for name, path in suites.items()}
     names = ("lm_data", "demonstrations", "tasks", "transcripts", "world")
-    others = {name: getattr(config, name) for name in names} | reward_inputs(config.reward)
+    others = {name: getattr(config, name) for name in names} | reward_inputs(
+        config.reward, rubric=config.scoring.judge_rubric
+    )
     return {**models, **prompts, **others, "few_shot": config.shots, "reference": config.reference_folder}
 
 

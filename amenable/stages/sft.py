@@ -87,7 +87,7 @@ def run(config: Config) -> Path:
     """Fine-tune and return the run directory."""
     config, by_default = defaults.sft(config, traits(config.model, "amenable pretrain", config.prompt_tuning))
     inputs = {name: getattr(config, name) for name in ("model", "data", "validation")}
-    run = Run(config.out, "sft", config, inputs | reward_inputs(config.reward))
+    run = Run(config.out, "sft", config, inputs | reward_inputs(config.reward, rubric=config.scoring.judge_rubric))
     if run.skip_finished():
         return run.out
     runtime = start_runtime(config.device)

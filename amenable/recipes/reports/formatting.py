@@ -25,6 +25,7 @@ DISPLAY_NAMES = {
 JUDGES = {
     "heldout": "Annotators who took no part in training",
     "training": "The annotators of the training comparisons",
+    "judge": "A model as judge",
     "reward": "The reward model, for want of other judges,",
 }
 

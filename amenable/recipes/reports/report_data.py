@@ -132,7 +132,7 @@ def preference_of(figures: Figures, a: str, b: str, decoding: str, judges: str) 
 def headline_judges(figures: Figures) -> str | None:
     """Return the judges of the headline: annotators held out of all training where there are any."""
     present = {row["judges"] for row in figures["preference"]}
-    return next((name for name in ("heldout", "reward", "training") if name in present), None)
+    return next((name for name in ("heldout", "judge", "reward", "training") if name in present), None)
 
 
 def headline_pair(figures: Figures) -> tuple[str, str] | None:
