@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 
-from amenable.data.types import Prompt
+from amenable.data.types import Conversation, Message, Prompt
 from amenable.generation.engine import generate
 from amenable.generation.sampling import Sampling
 from amenable.models import lora
@@ -176,6 +176,8 @@ def ppo_row(size: Size, runtime: Runtime) -> Workload:
     config, _ = defaults.online(config, traits_of(size.shape), traits_of(size.shape))
     algorithm, models = make_ppo(size.shape, runtime, config)
     prompts = sequences(size, prompt_lengths(size, size.prompts))
+    by_function, texts = load_reward(near_twenty_words, runtime), ["word " * config.max_new_tokens] * 1000
+    messages = [(Message("user", "word " * size.length),)] * 1000
 
     def step(number: int) -> Work:
         gathering, experience = seconds_of(lambda: sample_and_score(algorithm, models, config, prompts, number))
@@ -184,10 +186,17 @@ def ppo_row(size: Size, runtime: Runtime) -> Workload:
         lengths = [len(ids) for ids, _ in rollout.rows()]
         generated = int(rollout.lengths.sum())
         flops = ppo_flops(size.shape, lengths, generated, config.num_ppo_epochs)
-        note = f"learning {learning / (gathering + learning):.0%} of the time"
+        scoring, _ = seconds_of(lambda: by_function(messages, texts, ended=[True] * 1000))
+        whole = gathering + learning
+        note = f"learning {learning / whole:.0%} of the time, 1,000 rewards by a function {scoring / whole:.2%}"
         return Work({"ppo, generated": generated, "ppo, all": sum(lengths)}, flops, note)
 
     return Workload(f"{config.samples} answers of {config.max_new_tokens}", step)
+
+
+def near_twenty_words(prompt: Conversation, completion: str, ended: bool) -> float:
+    """Return a reward as a user writes one: of one completion."""
+    return ended - abs(len(completion.split()) - 20) / 20
 
 
 def decode_row(size: Size, runtime: Runtime, answers: int) -> Workload:
