@@ -178,8 +178,8 @@ class ModelJudge:
             value, attempts = read(reply), attempts + 1
         self.add(key, value, attempts)
         if self.unclear > MAX_UNCLEAR * self.questions and self.questions >= MIN_QUESTIONS:
-            what = "score" if read is read_score else "verdict"
-            problem = f"{self.unclear} of {self.questions} replies have no {what}; the last is {reply!r:.80}"
+            kind = "score" if read is read_score else "verdict"
+            problem = f"{self.unclear} of {self.questions} replies have no {kind}; the last is {reply!r:.80}"
             raise InputError(problem, f"judge:{self.name}", "give a larger model, or a clearer --judge-rubric")
         return value
 
