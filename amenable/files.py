@@ -127,16 +127,16 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
-def hash_of(path: Path) -> str:
+def hash_of(path: Path, hash_file: Callable[[Path], str] = sha256) -> str:
     """Return the hash of a file; of a model folder that of its MODEL_FILES; of another folder that of all its files."""
     if path.is_file():
-        return sha256(path)
+        return hash_file(path)
     if not path.exists():
         raise InputError("no such file or folder", path, "check the path")
     model = {file for pattern in MODEL_FILES for file in path.glob(pattern)}
     digest = hashlib.sha256()
     for file in sorted(model or visible_files(path)):
-        digest.update(f"{file.relative_to(path)}:{sha256(file)}\n".encode())
+        digest.update(f"{file.relative_to(path)}:{hash_file(file)}\n".encode())
     return digest.hexdigest()
 
 

@@ -19,6 +19,7 @@ LAYERS = {
     "renamed_options": -1,
     "model_folder": -1,
     "completion": -1,
+    "hash_cache": 0,
     "functional": 0,
     "models": 1,
     "text": 1,
@@ -41,7 +42,8 @@ LAYERS = {
 SIBLINGS = {("text", "data"), ("feedback", "data"), ("recipes", "stages")}
 """the few imports within a layer: a conversation is made of data's messages"""
 
-READ_BY = {"optimizer", "save_steps", "max_kl"} | {field.name for field in dataclasses.fields(OnlineOptions)}
+READ_BY = {field.name for field in dataclasses.fields(OnlineOptions)}
+READ_BY |= {"optimizer", "save_steps", "max_kl", "validation_split"}
 """options that a stage repeats with another default: the code that all stages share reads them"""
 
 UNUSED = {

@@ -17,6 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -25,7 +26,6 @@ from hypothesis import strategies as st
 from amenable.data import sources
 from amenable.data.batches import (
     Row,
-    by_tokens,
     chunk_documents,
     collate,
     microbatches,
@@ -33,6 +33,7 @@ from amenable.data.batches import (
     shuffled,
     targets,
 )
+from amenable.data.orders import batch_starts
 from amenable.data.types import Message
 from amenable.errors import InputError
 from amenable.functional import losses
@@ -136,7 +137,9 @@ def test_packing_loses_nothing_and_predicts_every_token_once(
     seen: list[tuple[int, int]] = []
     rows = [(piece, [False] + [True] * (len(piece) - 1)) for piece in pieces]
     sizes = [len(piece) for piece in pieces]
-    for chosen in by_tokens(sizes, budget, shuffled(len(sizes), seed, 0)):
+    order = shuffled(len(sizes), seed, 0)
+    for start, end in pairwise(batch_starts(np.array([sizes[i] for i in order], np.int64), budget).tolist()):
+        chosen = order[start:end]
         lengths = [len(pieces[i]) for i in chosen]
         assert sum(lengths) <= budget or len(chosen) == 1
         for part in microbatches([rows[i] for i in chosen], max(1, budget // 2)):

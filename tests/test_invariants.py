@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from amenable.data.mixture import Mixed
 from amenable.data.sources import read_demonstrations, read_texts
 from amenable.rl.experience import Experience, Ratios, require_same_distribution
 from amenable.rl.models import load_critic, load_models
@@ -103,7 +104,7 @@ def bench(
         [text_row(piece) for piece in chunk_texts(texts, words, 23)],
         [(row.ids, row.loss_mask) for row in rendered],
         reward.read(reward_config, words, 64)[0][:5],
-        add_reference_logps(loaded.policy, dpo.read(of_dpo, words, 64)[0][:5], runtime, WHOLE),
+        add_reference_logps(loaded.policy, Mixed([""], [dpo.read(of_dpo, words, 64)[0][:5]]), runtime, WHOLE),
         reward_config,
         of_dpo,
         of_ppo,

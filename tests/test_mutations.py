@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 
+from amenable.data.mixture import Mixed
 from amenable.data.types import Message
 from amenable.errors import InputError
 from amenable.functional import losses
@@ -164,7 +165,9 @@ def dpo_loss_by_hand(parts: Parts) -> None:
     tests, rows = file_of("stages/test_dpo.py"), file_of("train/test_forward.py").ROWS
     config = dpo.Config(device=DeviceOptions("cpu", "fp32", 1))
     pairs = [Pair(rows[i % 4], rows[(i + 1) % 4]) for i in range(6)]
-    pairs = add_reference_logps(parts.make_decoder(seed=7), pairs, parts.runtime, config.max_tokens_per_pass)
+    pairs = add_reference_logps(
+        parts.make_decoder(seed=7), Mixed([""], [pairs]), parts.runtime, config.max_tokens_per_pass
+    )
     tests.test_the_loss_by_hand(config, pairs, parts.make_decoder, parts.runtime, 0.0, 0.5)
 
 

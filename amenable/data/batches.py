@@ -10,13 +10,15 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain, pairwise
-from typing import overload
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 Row = tuple[Sequence[int], Sequence[bool]]
 """token ids, and the loss mask: True for ids that are trained"""
+Indices = np.ndarray[Any, np.dtype[np.int64]]
 MIN_SHARED_PREFIX = 8
 """a shorter prompt costs less to compute again than to share"""
 MAX_REPEATS = 4
@@ -24,11 +26,16 @@ MAX_REPEATS = 4
 completions of one prompt fit the budget and not the memory"""
 
 
-def shuffled(n: int, seed: int, epoch: int) -> list[int]:
-    """Return a permutation of range(n) that depends on seed and epoch."""
+def permutation(n: int, seed: int, epoch: int) -> Indices:
+    """Return a permutation of range(n) that depends on seed and epoch, as an array of 8 bytes an index."""
     digest = hashlib.blake2b(f"{seed}/{epoch}".encode(), digest_size=8).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
-    return torch.randperm(n, generator=generator).tolist()
+    return torch.randperm(n, generator=generator).numpy()
+
+
+def shuffled(n: int, seed: int, epoch: int) -> list[int]:
+    """Return a permutation of range(n) that depends on seed and epoch, as a list."""
+    return permutation(n, seed, epoch).tolist()
 
 
 def shuffled_groups(groups: int, size: int, seed: int, epoch: int) -> list[int]:
@@ -43,76 +50,6 @@ def minibatches(groups: int, size: int, count: int, epochs: int, seed: int) -> l
     """
     step, orders = groups * size // count, (shuffled_groups(groups, size, seed, epoch) for epoch in range(epochs))
     return [order[start : start + step] for order in orders for start in range(0, groups * size, step)]
-
-
-class EpochOrder:
-    """Endless order of n rows: each epoch is a permutation of its own, drawn once, a function of seed and epoch."""
-
-    def __init__(self, n: int, seed: int):
-        self.n, self.seed = n, seed
-        self.epoch, self.order = -1, list[int]()
-
-    def __getitem__(self, position: int) -> int:
-        """Return the row at a position, from 0."""
-        epoch, within = divmod(position, self.n)
-        if epoch != self.epoch:
-            self.epoch, self.order = epoch, shuffled(self.n, self.seed, epoch)
-        return self.order[within]
-
-    def step(self, step: int, size: int) -> list[int]:
-        """Return the rows of a step, from 1, of `size` rows each: an epoch's remainder joins the next epoch."""
-        return [self[position] for position in range((step - 1) * size, step * size)]
-
-
-class EpochBatches(Sequence[list[int]]):
-    """The rows of every step: each epoch passes once over n rows, `size` a step, in an order of its own.
-
-    An epoch's last step has the rows that are left.
-    """
-
-    def __init__(self, n: int, size: int, epochs: int, seed: int):
-        if n < 1 or size < 1 or epochs < 1:
-            raise ValueError(f"{epochs} epochs of {n} rows, {size} a step")
-        self.n, self.size, self.epochs, self.seed = n, size, epochs, seed
-        self.order = EpochOrder(n, seed)
-
-    @property
-    def per_epoch(self) -> int:
-        """Steps of an epoch."""
-        return -(-self.n // self.size)
-
-    def __len__(self) -> int:
-        return self.epochs * self.per_epoch
-
-    @overload
-    def __getitem__(self, step: int) -> list[int]: ...
-    @overload
-    def __getitem__(self, step: slice) -> list[list[int]]: ...
-    def __getitem__(self, step: int | slice) -> list[int] | list[list[int]]:
-        """Return the rows of a step, from 0."""
-        if isinstance(step, slice):
-            return [self[i] for i in range(*step.indices(len(self)))]
-        if not 0 <= step < len(self):
-            raise IndexError(f"step {step} of {len(self)}")
-        epoch, within = divmod(step, self.per_epoch)
-        start, end = epoch * self.n + within * self.size, (epoch + 1) * self.n
-        return [self.order[position] for position in range(start, min(start + self.size, end))]
-
-
-def by_tokens(lengths: Sequence[int], budget: int, order: Sequence[int]) -> list[list[int]]:
-    """Return rows in the given order, in batches of at most `budget` tokens; a longer row is a batch of its own."""
-    if budget < 1:
-        raise ValueError(f"a budget of {budget} tokens")
-    batches: list[list[int]] = []
-    used = budget
-    for row in order:
-        if batches and used + lengths[row] <= budget:
-            batches[-1].append(row)
-            used += lengths[row]
-        else:
-            batches.append([row])
-            used = lengths[row]
-    return batches
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
+import numpy as np
+
 from amenable.data import columns as conventions
-from amenable.data.batches import shuffled
 from amenable.data.column_mapping import ColumnMapping, parse_mapping
 from amenable.data.files import BadRow, has_lone_surrogate, suffix_of
 from amenable.data.published_formats import join_rows
 from amenable.data.readers import TABLES_OF_TEXT, Source, iter_rows, list_files
 from amenable.data.record import InvalidRow, LeftOutRow, Record, Usage
+from amenable.data.splits import held_out_rows
 from amenable.data.text_values import from_text
 from amenable.data.types import Conversation, Demonstration, Message, Prompt, Ranking, Text
 from amenable.errors import InputError
@@ -82,16 +84,23 @@ class Loaded(Generic[T]):
         return f"{len(self.rows)} rows from {files}, {len(self.rejected)} rejected{first}"
 
 
-def read_texts(path: Source, *, limit: int | None = None, columns: Sequence[str] = ()) -> Loaded[Text]:
+def read_texts(
+    path: Source,
+    *,
+    limit: int | None = None,
+    columns: Sequence[str] = (),
+    convert: Callable[[Text], Any] | None = None,
+) -> Loaded[Any]:
     """Read documents of raw text: the column `text`, or .txt files.
 
     A .txt file is one document, or several separated by lines of <|endoftext|>; long ones are cut at blank lines, into
     pages of about 20 000 characters.
 
     limit (of all readers): greatest number of rows. columns: entries TARGET=COLUMN, where the files have other columns
-    than the conventional ones (`column_mapping.py`).
+    than the conventional ones (`column_mapping.py`). convert: called with each text as it is read; what it returns
+    stands in the text's place, so that not all texts are in memory.
     """
-    return _read(path, conventions.text, limit, columns)
+    return _read(path, conventions.text, limit, columns, convert)
 
 
 def read_demonstrations(
@@ -117,26 +126,14 @@ def split_holdout(rows: Sequence[T], fraction: float, seed: int) -> tuple[list[T
     Rows with the same first user turns stay together, so no held-out prompt is trained on. If all rows begin alike,
     they are divided individually.
     """
-    if not 0 < fraction < 1:
-        raise InputError(f"the held-out fraction is {fraction}", how="give a number between 0 and 1")
-    if len(rows) < 2:
-        raise InputError(f"{len(rows)} rows cannot be divided", how="give more rows, or held-out ones of their own")
-    groups: dict[Any, list[int]] = defaultdict(list)
-    for i, row in enumerate(rows):
-        groups[_opening(row)].append(i)
-    parts: list[list[int]] = list(groups.values()) if len(groups) > 1 else [[i] for i in range(len(rows))]
-    wanted = min(max(1, round(fraction * len(rows))), len(rows) - 1)
-    held: set[int] = set()
-    order = shuffled(len(parts), seed, 0)
-    for part in (parts[i] for i in order):
-        if len(held) + len(part) <= wanted:
-            held.update(part)
-    if not held:
-        held.update(parts[min(order, key=lambda i: len(parts[i]))])
-    return [row for i, row in enumerate(rows) if i not in held], [rows[i] for i in sorted(held)]
+    groups: dict[Any, int] = {}
+    keys = np.array([groups.setdefault(opening(row), len(groups)) for row in rows], np.int64)
+    held = held_out_rows(keys, fraction, seed).tolist()
+    training, held_out = ([row for row, is_held in zip(rows, held) if is_held == wanted] for wanted in (False, True))
+    return training, held_out
 
 
-def _opening(row: Any) -> Any:
+def opening(row: Any) -> Any:
     """Return the beginning of a row: its text, or its turns before the assistant's first."""
     if isinstance(row, Text):
         return row.text
@@ -146,7 +143,11 @@ def _opening(row: Any) -> Any:
 
 
 def _read(
-    path: Source, parse: Callable[[conventions.Row, str], T], limit: int | None, columns: Sequence[str]
+    path: Source,
+    parse: Callable[[conventions.Row, str], T],
+    limit: int | None,
+    columns: Sequence[str],
+    convert: Callable[[T], T] | None = None,
 ) -> Loaded[T]:
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}", how="give 1 or more")
@@ -161,7 +162,8 @@ def _read(
         if limit is not None and len(used) >= limit:
             break
         tallies.append(Usage(str(file)))
-        part = _read_file(file, parse, None if limit is None else limit - len(used), mapping, known, tallies[-1])
+        room = None if limit is None else limit - len(used)
+        part = _read_file(file, parse, room, mapping, known, tallies[-1], convert)
         if not part.rows:
             lines = {row.reason: row.line for row in reversed([*part.rejected, *part.left_out])}
             reasons = "; ".join(f"line {line}: {reason}" for reason, line in reversed(list(lines.items())[-3:]))
@@ -181,6 +183,7 @@ def _read_file(
     mapping: ColumnMapping,
     known: Known,
     tally: Usage,
+    convert: Callable[[T], T] | None = None,
 ) -> Loaded[T]:
     used: list[T] = []
     rejected: list[Rejected] = []
@@ -200,7 +203,7 @@ def _read_file(
             if has_lone_surrogate(record.row):
                 raise InvalidRow("half of a surrogate pair is no text")
             _require_own_id(record, example, f"{name}:{line}", known)
-            used.append(example)
+            used.append(example if convert is None else convert(example))
             tally.add(record)
         except LeftOutRow as reason:
             left_out.append(Rejected(str(file), line, str(reason)))

@@ -82,8 +82,11 @@ def linear_logprobs(
         return cast(tuple[Tensor, Tensor | None], outputs)
 
 
-def linear_nll(hidden: Tensor, weight: Tensor, tokens: Tensor, scale: float = 1.0, chunk: int | None = None) -> Tensor:
-    """-scale sum log p(y) over the rows, a scalar in fp32; dtypes and gradients as those of `linear_logprobs`.
+def linear_nll(
+    hidden: Tensor, weight: Tensor, tokens: Tensor, scale: float = 1.0, chunk: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """-scale sum log p(y) over the rows, a scalar in fp32, and log p(y) [M] without gradient; dtypes and gradients as
+    those of `linear_logprobs`.
 
     All tokens count alike, so a chunk's gradients are computed with its logits, in the forward pass: only the gradients
     are kept, and no logits are computed twice. `scale` costs less than multiplying the loss later.
@@ -92,8 +95,9 @@ def linear_nll(hidden: Tensor, weight: Tensor, tokens: Tensor, scale: float = 1.
     learns = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
     with torch.autocast(hidden.device.type, enabled=False):
         if not learns:
-            return forward(hidden, weight, tokens, 1.0, size, dtype, entropy=False, keep_logits=False)[0].sum() * -scale
-        return cast(Tensor, LinearNll.apply(hidden, weight, tokens, scale, size, dtype))
+            logps, _, _ = forward(hidden, weight, tokens, 1.0, size, dtype, entropy=False, keep_logits=False)
+            return logps.sum() * -scale, logps
+        return cast(tuple[Tensor, Tensor], LinearNll.apply(hidden, weight, tokens, scale, size, dtype))
 
 
 def chunk_rows(hidden: Tensor, weight: Tensor, tokens: Tensor, chunk: int | None) -> tuple[int, torch.dtype]:
@@ -154,7 +158,7 @@ class LinearNll(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, tokens: Tensor, scale: float, size: int, dtype: torch.dtype
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         rows, columns = hidden.to(dtype), weight.to(dtype)
         gradients = Gradients(rows, columns, weight, ctx.needs_input_grad, scale)
         logps = torch.empty_like(tokens, dtype=at_least_fp32(rows[:0]).dtype)
@@ -163,11 +167,12 @@ class LinearNll(torch.autograd.Function):
             logps[part] = logits_to_nll_grad_(logits, tokens[part])
             gradients.add(logits, part)
         ctx.save_for_backward(*gradients.cast(hidden.dtype, weight.dtype))
-        return logps.sum() * -scale
+        ctx.mark_non_differentiable(logps)
+        return logps.sum() * -scale, logps
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         gradients = ctx.saved_tensors
         if grad != 1:
             gradients = (saved * grad.to(saved.dtype) if saved is not None else None for saved in gradients)

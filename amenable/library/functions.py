@@ -8,9 +8,9 @@
     print(policy.chat("Where does Anna live?"), policy.metrics["objective/scores"][-1])
 
 Functions are found in stages/, as commands are: am.NAME(...) is `amenable NAME`, its keywords are the options. A folder
-is a path or a `Model`; a file of data is a path, a list of rows, a `datasets.Dataset` or a pandas DataFrame; a reward
-is any SPEC of rewards/spec.py, a `Model` or a function. With `out` the run directory is the command's, and the same
-call goes on after a stop; without it, files are temporary and go with the result.
+is a path or a `Model`; data is a path, a list of rows, a `datasets.Dataset`, a pandas DataFrame, several of these, or
+{path: weight}; a reward is any SPEC of rewards/spec.py, a `Model` or a function. With `out` the run directory is the
+command's, and the same call goes on after a stop; without it, files are temporary and go with the result.
 """
 
 from __future__ import annotations
@@ -171,11 +171,19 @@ def option(hint: Any, name: str, value: Any, inputs: Path, where: str) -> Any:
     if hint is Path or (Path in inner and type(None) in inner):
         return file_of(value, inputs / f"{name}.jsonl", where) if value is not None else None
     if typing.get_origin(hint) is tuple:
+        if inner[0] is Path and not is_several(value):
+            return (file_of(value, inputs / f"{name}.jsonl", where),)
         items = list_of(value, name)
         if inner[0] is Path:
             return tuple(file_of(item, inputs / f"{name}-{i}.jsonl", where) for i, item in enumerate(items))
         return tuple(item if callable(item) else convert(inner[0], item, Path(where), name) for item in items)
     return convert(hint, value, Path(where), name)
+
+
+def is_several(value: Any) -> bool:
+    """Return True for {path: weight}, or a list of sources: paths, models or data sets, not the rows of one."""
+    rows = isinstance(value, (list, tuple)) and any(isinstance(item, Mapping) for item in value)
+    return isinstance(value, (list, tuple, Mapping)) and not rows
 
 
 def list_of(value: Any, name: str) -> list[Any]:

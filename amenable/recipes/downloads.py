@@ -7,7 +7,6 @@ the weights in safetensors, the configuration and the tokenizer.
 from __future__ import annotations
 
 import importlib
-import os
 import re
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from typing import Any
 
 from amenable.errors import InputError
 from amenable.files import commit_file, disk_errors, sha256, temporary_path
+from amenable.hash_cache import cache_folder
 from amenable.models.hf_config import CONFIG, decoder_config, read_json_object
 from amenable.models.tensor_files import INDEX, WEIGHTS
 from amenable.train.known_models import KnownModel
@@ -33,11 +33,6 @@ HUB_FILES = (
 """files of a repository that are fetched beside its weights"""
 SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-
-
-def cache_folder() -> Path:
-    """Return the folder in which fetched files stay: XDG_CACHE_HOME/amenable, or ~/.cache/amenable."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "amenable"
 
 
 def fetch_known(model: KnownModel) -> Path:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from amenable.data import mixture
 from amenable.data.types import Conversation
 from amenable.errors import InputError, RewardError
 from amenable.rewards.code import code_reward
@@ -276,15 +277,11 @@ def load_model(name: str, runtime: Runtime, max_tokens: int, base: Base | None) 
 
 def split_weight(spec: str) -> tuple[str, float]:
     """Split SPEC=WEIGHT; the weight is 1 where none is written. InputError for a weight of 0, nan or inf."""
-    name, equals, number = spec.rpartition("=")
-    try:
-        weight = float(number)
-    except ValueError:
-        return spec, 1.0
-    if not equals or Path(spec).exists():
+    name, weight = mixture.split_weight(spec)
+    if weight is None:
         return spec, 1.0
     if not math.isfinite(weight) or weight == 0 or not name:
-        raise InputError(f"'{spec}' has the weight {number}", how="write SPEC=WEIGHT with a number other than 0")
+        raise InputError(f"'{spec}' has the weight {weight:g}", how="write SPEC=WEIGHT with a number other than 0")
     return name, weight
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from amenable.data import batches, sources
 from amenable.data.batches import Batch
+from amenable.data.orders import Draws, EpochOrder
 from amenable.errors import InputError
 from amenable.functional.masked import standardize
 from amenable.functional.rewards import penalize_missing_eos
@@ -86,7 +87,7 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
     state |= {name: TrainedWeights(model) for name, model in algorithm.models.items()}
     state |= {f"{name}_optimizer": optimizer for name, optimizer in algorithm.optimizers.items()}
     state |= {"best": best} if best is not None else {}
-    order = batches.EpochOrder(len(prompts), options.seed)
+    order = Draws(EpochOrder(len(prompts), options.seed))
     for step in run.steps(options.max_steps, state, options.save_steps):
         seed_step(options.seed, step)
         places = order.step(step, options.prompts_per_step)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from torch import nn
 
 from amenable.data import batches
+from amenable.data.orders import Draws, EpochOrder
 from amenable.rl.algorithm import Algorithm
 from amenable.rl.models import Models
 from amenable.rl.options import OnlineOptions
@@ -61,7 +62,7 @@ def peak_bytes(
     modules = list(algorithm.models.values())
     training = [memory.chosen(memory.model_of(m, options.optimizer), m, choice, runtime) for m in modules]
     policy, frozen = training[0], [memory.model_of(module) for module in models.frozen]
-    order = batches.EpochOrder(len(prompts), options.seed)
+    order = Draws(EpochOrder(len(prompts), options.seed))
     chosen = [order.step(step, options.prompts_per_step) for step in range(1, min(options.max_steps, STEPS) + 1)]
     steps = [full_answers([prompts[i] for i in places], options) for places in chosen]
     read = max((largest_inference_pass(rows, limit) for rows in steps), key=lambda work: work.tokens + work.slots)

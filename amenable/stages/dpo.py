@@ -15,8 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +22,20 @@ import torch
 from torch import Tensor
 
 from amenable.data import sources
-from amenable.data.batches import Batch, EpochBatches
+from amenable.data.batches import Batch
+from amenable.data.mixture import Mixed, Sources, data_inputs, mixture_batches
 from amenable.data.rankings import PairSelection
-from amenable.data.types import Ranking
 from amenable.evaluation import divergence
 from amenable.functional.losses import dpo_loss
 from amenable.models.decoder import Decoder
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import defaults, first_batch, forward, loading, plan
+from amenable.train import defaults, first_batch, forward, loading, plan, rankings
 from amenable.train.best import BestWeights
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
 from amenable.train.examples import RejectedRows, read_splits
 from amenable.train.fit import Training, fit
-from amenable.train.objective import Output, Stats, mean_stats
+from amenable.train.objective import Output, Stats, eval_metrics, mean_stats
 from amenable.train.optimizer import Optimizer
-from amenable.train.rankings import Pair, add_reference_logps, margin_statistics, tokenize_pairs, tokenize_splits
 from amenable.train.run import Run
 from amenable.train.run_options import AdapterOptions, OfflineOptions
 from amenable.train.runtime import start_runtime
@@ -64,8 +61,8 @@ class Config(OfflineOptions, AdapterOptions):
 
     model: Path = Path("runs/sft")
     """policy and reference"""
-    data: Path = Path("runs/annotate/train.jsonl")
-    """rankings or pairs: a file, or a folder of files"""
+    data: Sources = (Path("runs/annotate/train.jsonl"),)
+    """rankings or pairs: a file, or a folder of files; several are mixed, each SOURCE or SOURCE=WEIGHT"""
     out: Path = Path("runs/dpo")
     beta: float = 0.1
     label_smoothing: float = 0.0
@@ -106,16 +103,16 @@ class DPO:
     def __init__(self, policy: Decoder, config: Config):
         self.policy, self.config = policy, config
 
-    def rows(self, pair: Pair) -> list[forward.Row]:
+    def rows(self, pair: rankings.Pair) -> list[forward.Row]:
         return [pair.chosen, pair.rejected]
 
-    def weight(self, pair: Pair) -> float:
+    def weight(self, pair: rankings.Pair) -> float:
         return 1.0
 
     def outputs(self, batch: Batch) -> Tensor:
         return forward.summed_logprobs(self.policy, batch)
 
-    def loss(self, pairs: Sequence[Pair], sums: Tensor) -> tuple[Tensor, Stats]:
+    def loss(self, pairs: Sequence[rankings.Pair], sums: Tensor) -> tuple[Tensor, Stats]:
         """Return loss and statistics; sums [2 * pairs]: log-probability of each chosen and each rejected row."""
         chosen, rejected = sums.view(len(pairs), 2).unbind(1)
         given = [(pair.ref_chosen, pair.ref_rejected, pair.margin) for pair in pairs]
@@ -129,7 +126,7 @@ class DPO:
 def run(config: Config) -> Path:
     """Train and return the run directory."""
     config, by_default = defaults.dpo(config, traits(config.model, virtual_tokens=config.prompt_tuning))
-    inputs = {"model": config.model, "data": config.data, "validation": config.validation}
+    inputs = {"model": config.model, **data_inputs(config.data), "validation": config.validation}
     run = Run(config.out, "dpo", config, inputs, config.max_kl, max_kl_steps=1)
     if run.skip_finished():
         return run.out
@@ -138,7 +135,7 @@ def run(config: Config) -> Path:
     config.adapt(policy, config.model, tokenizer, runtime)
     context, limit = policy.config.context_length, config.max_tokens_per_pass
     training, validation = read(config, tokenizer, context, run.rejected)
-    steps = EpochBatches(len(training), config.batch_size, config.epochs, config.seed)
+    steps, mixture = mixture_batches(config.data, training, config.batch_size, config.epochs, config.seed)
     schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_lr_frac)
     check = first_batch.check_completions([(pair.chosen, pair.rejected) for pair in training], steps[0], tokenizer)
     reference = loading.load_reference(policy, config.model, runtime)
@@ -149,11 +146,12 @@ def run(config: Config) -> Path:
     plan.forbid(unmeasured, "--kl-budget has no held-out prompts to measure on", "give --validation, --eval-prompts")
     if not config.inspect_batch:
         training, validation = (
-            add_reference_logps(reference, pairs, runtime, limit, run.log.bar("reference"))
+            rankings.add_reference_logps(reference, pairs, runtime, limit, run.log.bar("reference"))
             for pairs in (training, validation)
         )
     del reference  # its memory is freed where KL is not measured
     objective = DPO(policy, config)
+    line = f"{len(training)} pairs x {config.epochs} epochs / {config.batch_size} a step = {schedule}"
     task = Training(
         objective=objective,
         elements=training,
@@ -162,7 +160,7 @@ def run(config: Config) -> Path:
         optimizers={"": Optimizer([policy], config.optimizer)},
         schedule=schedule,
         check=check,
-        plan=[f"{len(training)} pairs x {config.epochs} epochs / {config.batch_size} a step = {schedule}", by_default],
+        plan=[line, *mixture, by_default],
         show=("loss", "rewards/accuracies", "objective/kl"),
         held_out=[row for pair in training for row in (pair.chosen, pair.rejected)],
         reference=kl_monitor.reference,
@@ -174,13 +172,12 @@ def run(config: Config) -> Path:
         if step % plan.eval_steps(config.eval_steps, len(steps)) and step != len(steps):
             return {}
         policy.eval()
-        stats = mean_stats(objective, validation, runtime, limit, run.log.bar("validation"))
-        metrics = {"eval/loss": stats["loss"], "eval/accuracy": stats["rewards/accuracies"]} if stats else {}
+        metrics = eval_metrics(mean_stats(objective, validation, runtime, limit, run.log.bar("validation")))
         kl_metrics, samples = kl_monitor.measure(run.log.bar)
         run.log.samples(step, samples)
         return metrics | kl_metrics
 
-    if not fit(run, task, config, runtime, evaluate, margin_statistics(training)):
+    if not fit(run, task, config, runtime, evaluate, rankings.margin_statistics(training)):
         return run.out
     loading.save_model(run.out, policy, tokenizer, config.save_dtype)
     return run.finish(**run.metrics)
@@ -188,13 +185,11 @@ def run(config: Config) -> Path:
 
 def read(
     config: Config, tokenizer: Tokenizer, context: int, rejected: RejectedRows | None = None
-) -> tuple[list[Pair], list[Pair]]:
-    """Read pairs to train on and held-out ones, without a prompt in both."""
-    reader, seed = partial(sources.read_rankings, columns=config.columns), config.seed
-    training, validation = read_splits(reader, config.data, config.validation, config.validation_split, seed, rejected)
-
-    def tokenize(ranking: Ranking) -> list[Pair] | None:
-        return tokenize_pairs(ranking, tokenizer, context, config.pairs, config.pairs_per_prompt, config.seed)
-
-    pairs = tokenize_splits({"train": training, "validation": validation}, tokenize, context, config.data, rejected)
-    return list(chain.from_iterable(pairs["train"])), list(chain.from_iterable(pairs["validation"]))
+) -> tuple[Mixed[rankings.Pair], Mixed[rankings.Pair]]:
+    """Read pairs to train on and held-out ones by source, without a prompt in both."""
+    splits = read_splits(sources.read_rankings, config, rejected)
+    selection = config.pairs, config.pairs_per_prompt, config.seed
+    pairs = rankings.tokenize_splits(
+        splits, lambda row: rankings.tokenize_pairs(row, tokenizer, context, *selection), context, config.data, rejected
+    )
+    return pairs["train"].flatten(), pairs["validation"].flatten()

@@ -14,17 +14,15 @@ Reads a tokenizer, or a model with its own, and text; writes a published-format 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
-from amenable.data import batches, sources
+from amenable.data.mixture import Sources, data_inputs, token_batches
 from amenable.models.decoder import Decoder
 from amenable.models.presets import PRESETS, preset
 from amenable.seeds import seeded_generator
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import defaults, first_batch, forward, loading, plan
 from amenable.train.defaults import FROM_MODEL, FromModel
-from amenable.train.examples import RejectedRows, chunk_texts, read_splits, text_row, validation_rows
 from amenable.train.fit import Metrics, Training, fit
 from amenable.train.objective import NextToken
 from amenable.train.optimizer import Optimizer, OptimizerConfig
@@ -32,6 +30,7 @@ from amenable.train.run import Run
 from amenable.train.run_options import AdapterOptions, OfflineOptions
 from amenable.train.runtime import Runtime, start_runtime
 from amenable.train.stage_report import StageReport
+from amenable.train.text_chunks import read_chunks
 
 REPORT = StageReport(
     "Pretraining",
@@ -49,8 +48,8 @@ REPORT = StageReport(
 class Config(OfflineOptions, AdapterOptions):
     """Pretrain a decoder on raw text."""
 
-    data: Path = Path("runs/world/text/train.jsonl")
-    """text: a file, or a folder of files"""
+    data: Sources = (Path("runs/world/text/train.jsonl"),)
+    """text: a file, or a folder of files; several are mixed, each SOURCE or SOURCE=WEIGHT, a share of the tokens"""
     validation_split: float = field(default=0.02, kw_only=True)
     """share of the documents held out where no validation file is given"""
     tokenizer: Path | None = None
@@ -91,45 +90,45 @@ def run(config: Config) -> Path:
     """Train and return the run directory."""
     folder = None if config.model in PRESETS else Path(config.model)
     config, by_default, tokenizer = prepare(config, folder)
-    inputs = {"data": config.data, "validation": config.validation, "tokenizer": config.tokenizer, "model": folder}
-    run = Run(config.out, "pretrain", config, inputs)
+    inputs = {"validation": config.validation, "tokenizer": config.tokenizer, "model": folder}
+    run = Run(config.out, "pretrain", config, data_inputs(config.data) | inputs)
     if run.skip_finished():
         return run.out
     runtime = start_runtime(config.device)
     decoder = load(config, folder, tokenizer, runtime)
-    training, held_out, byte_count = read(config, tokenizer, run.rejected)
-    steps = epoch_plan(config, [len(row) for row in training])
+    texts = read_chunks(config, tokenizer, config.context, config.eval_tokens, run.rejected, run.log.bar)
+    training, held_out = texts.training, texts.held_out
+    length = config.max_steps or config.epochs
+    steps, mixture = token_batches(config.data, texts.lengths, config.tokens_per_step, length, config.seed)
     schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_lr_frac, usual=20)
-    tokens = sum(map(len, training))
-    epochs = len(steps) * config.tokens_per_step / tokens
-    line = f"{tokens:,} tokens in {len(training):,} chunks, {config.tokens_per_step} a step: {epochs:.2f} epochs"
+    tokens = int(steps.lengths.sum(dtype="int64"))
+    line = f"{tokens:,} tokens in {len(training):,} chunks, {config.tokens_per_step} a step: {steps.epochs:.2f} epochs"
     task = Training(
         objective=NextToken(decoder),
-        elements=[text_row(chunk) for chunk in training],
+        elements=training,
         batches=steps,
         model=decoder,
         optimizers={"": Optimizer([decoder], config.optimizer)},
         schedule=schedule,
-        check=first_batch.check_chunks([text_row(training[i]) for i in steps[0]], tokenizer),
-        plan=[f"{'model' if folder else 'preset'} {config.model}; {line} in {schedule}", by_default],
+        check=first_batch.check_chunks([training[i] for i in steps[0]], tokenizer),
+        plan=[f"{'model' if folder else 'preset'} {config.model}; {line} in {schedule}", *mixture, by_default],
         train_mode=True,
         show=("loss", "eval/bpb"),
         held_out=held_out,
-        data_tokens=tokens,
     )
 
-    def measure() -> float:
+    def measure() -> Metrics:
         limit, bar = config.max_tokens_per_pass, run.log.bar("validation")
-        return forward.bits_per_byte(decoder.eval(), held_out, byte_count, runtime, limit, bar)
+        return forward.bits_per_byte_by_source(decoder.eval(), held_out, texts.byte_counts, runtime, limit, bar)
 
     def evaluate(step: int) -> Metrics:
-        return {} if step % config.eval_steps and step != len(steps) else {"eval/bpb": measure()}
+        return {} if step % config.eval_steps and step != len(steps) else measure()
 
     def evaluate_first(step: int, _: list[forward.Row], stats: Metrics) -> Metrics:
         """Log the bits per byte of a trained model before its first update."""
         if folder is not None and step == 1:
-            run.log.row(0, {"eval/bpb": (before := measure())})
-            run.log.info(f"step 0: {before:.4g} bits per byte of held-out text")
+            run.log.row(0, before := measure())
+            run.log.info(f"step 0: {before['eval/bpb']:.4g} bits per byte of held-out text")
         return stats
 
     if not fit(run, task, config, runtime, evaluate, evaluate_first):
@@ -170,28 +169,3 @@ def load(config: Config, folder: Path | None, tokenizer: Tokenizer, runtime: Run
     decoder, _ = loading.load_policy(folder, runtime, "amenable pretrain", config.dropout)
     config.adapt(decoder, folder, tokenizer, runtime)
     return decoder
-
-
-def read(
-    config: Config, tokenizer: Tokenizer, rejected: RejectedRows | None = None
-) -> tuple[list[list[int]], list[forward.Row], int]:
-    """Read chunks of ids to train on, held-out rows, and the number of bytes that the held-out rows encode."""
-    split, seed, reader = config.validation_split, config.seed, partial(sources.read_texts, columns=config.columns)
-    texts, held_out = read_splits(reader, config.data, config.validation, split, seed, rejected)
-    rows, byte_count = validation_rows(held_out, tokenizer, config.context, config.eval_tokens)
-    return chunk_texts(texts, tokenizer, config.context), rows, byte_count
-
-
-def epoch_plan(config: Config, lengths: list[int]) -> list[list[int]]:
-    """Return the chunks of every step. They depend on the seed alone, so a step number is the data cursor.
-
-    lengths: tokens of each chunk.
-    """
-    total = config.max_steps or max(1, round(sum(lengths) * config.epochs / config.tokens_per_step))
-    steps: list[list[int]] = []
-    epoch = 0
-    while len(steps) < total:
-        order = batches.shuffled(len(lengths), config.seed, epoch)
-        steps += batches.by_tokens(lengths, config.tokens_per_step, order)
-        epoch += 1
-    return steps[:total]

@@ -27,7 +27,8 @@ import torch
 from torch import Tensor
 
 from amenable.data import batches, sources
-from amenable.data.batches import Batch, EpochBatches
+from amenable.data.batches import Batch
+from amenable.data.mixture import Mixed, Sources, data_inputs, mixture_batches
 from amenable.data.rankings import pairs_of
 from amenable.evaluation.empty_answers import rank_of_empty
 from amenable.evaluation.ranking_accuracy import measure_accuracies
@@ -64,8 +65,8 @@ class Config(OfflineOptions, AdapterOptions):
 
     model: Path = Path("runs/sft")
     """body of the reward model: the SFT model, or another one with the same tokenizer"""
-    data: Path = Path("runs/annotate/train.jsonl")
-    """rankings or pairs: a file, or a folder of files"""
+    data: Sources = (Path("runs/annotate/train.jsonl"),)
+    """rankings or pairs: a file, or a folder of files; several are mixed, each SOURCE or SOURCE=WEIGHT"""
     validation_split: float = field(default=0.1, kw_only=True)
     """share of the prompts held out where no validation file is given"""
     heldout_annotators: Path | None = None
@@ -73,7 +74,7 @@ class Config(OfflineOptions, AdapterOptions):
     demonstrations: Path | None = None
     """conversations whose mean reward becomes 0; without any it is that of the completions trained on"""
     max_prompts: int = 0
-    """train on the rankings of the first prompts only, at most this many; 0 takes all"""
+    """train on the rankings of the first prompts of each source only, at most this many; 0 takes all"""
     out: Path = Path("runs/reward")
     epochs: int = 1
     prompts_per_step: int = 8
@@ -125,8 +126,9 @@ class RankingObjective:
 def run(config: Config) -> Path:
     """Train and return the run directory."""
     config, by_default = defaults.reward(config, traits(config.model, virtual_tokens=config.prompt_tuning))
-    inputs = ("model", "data", "validation", "heldout_annotators", "demonstrations")
-    run = Run(config.out, "reward", config, {name: getattr(config, name) for name in inputs})
+    files = ("model", "validation", "heldout_annotators", "demonstrations")
+    inputs = {name: getattr(config, name) for name in files} | data_inputs(config.data)
+    run = Run(config.out, "reward", config, inputs)
     if run.skip_finished():
         return run.out
     runtime, limit = start_runtime(config.device), config.max_tokens_per_pass
@@ -139,7 +141,7 @@ def run(config: Config) -> Path:
     zero_rows = demonstrations or [row for ranking in training for row in ranking.rows]
     zero_name = "demonstrations" if demonstrations else "completions trained on (--demonstrations to change it)"
     elements, per_step = rankings.batch_elements(training, config.batch_unit, config.prompts_per_step)
-    steps = EpochBatches(len(elements), per_step, config.epochs, config.seed)
+    steps, mixture = mixture_batches(config.data, elements, per_step, config.epochs, config.seed)
     schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_lr_frac)
     objective = RankingObjective(model, config.loss_type)
     measured = [row for items in (training, *sets.values()) for ranking in items for row in ranking.rows]
@@ -154,6 +156,7 @@ def run(config: Config) -> Path:
         check=first_batch.check_completions([ranking.rows for ranking in elements], steps[0], tokenizer),
         plan=[
             f"{rankings.describe(training)}, {per_step} {config.batch_unit} a step, {config.epochs} epochs: {schedule}",
+            *mixture,
             by_default,
             f"reward 0 will be the mean of {len(zero_rows)} {zero_name}",
         ],
@@ -176,19 +179,18 @@ def run(config: Config) -> Path:
         return run.out
     model.center(forward.compute_rewards(model, zero_rows, runtime, limit, run.log.bar("centring")))
     loading.save_model(run.out, model, tokenizer, config.save_dtype)
-    return run.finish(**measure_accuracies(model, sets, runtime, limit, config.seed, run.log))
+    return run.finish(**measure_accuracies(model, rankings.with_sources(sets), runtime, limit, config.seed, run.log))
 
 
 def read(
     config: Config, tokenizer: Tokenizer, context: int, rejected: RejectedRows | None = None
-) -> tuple[list[TokenizedRanking], dict[str, list[TokenizedRanking]]]:
-    """Read rankings to train on, and sets to measure accuracy on: some of those trained on, and held-out ones."""
-    held_out = config.validation, config.validation_split, config.seed
-    reader = partial(sources.read_rankings, columns=config.columns)
-    training, validation = read_splits(reader, config.data, *held_out, rejected)
-    splits = {"train": rankings.first_prompts(training, config.max_prompts), "validation": validation}
+) -> tuple[Mixed[TokenizedRanking], dict[str, Sequence[TokenizedRanking]]]:
+    """Read rankings to train on, by source, and sets to measure accuracy on: some trained on, and held-out ones."""
+    splits = read_splits(sources.read_rankings, config, rejected)
+    splits["train"] = splits["train"].map(partial(rankings.first_prompts, count=config.max_prompts))
     if config.heldout_annotators is not None:
-        splits["heldout"] = keep_usable(reader(config.heldout_annotators), rejected)
+        others = keep_usable(sources.read_rankings(config.heldout_annotators, columns=config.columns), rejected)
+        splits["heldout"] = Mixed(["heldout"], [others])
     tokenize = partial(rankings.tokenize_ranking, tokenizer=tokenizer, context=context)
     sets = rankings.tokenize_splits(splits, tokenize, context, config.data, rejected)
     measured = batches.shuffled(len(sets["train"]), config.seed, 0)[:MEASURED]

@@ -10,13 +10,14 @@ Reads a base model and conversations; writes a published-format model directory 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from amenable.data.batches import EpochBatches
-from amenable.data.sources import read_demonstrations
+from amenable.data import sources
+from amenable.data.mixture import Mixed, Sources, data_inputs, mixture_batches
 from amenable.data.types import Demonstration, Prompt, last_trained
 from amenable.generation.rollout import greedy
 from amenable.models.decoder import Decoder
@@ -28,7 +29,7 @@ from amenable.text.tokenizer import Tokenizer
 from amenable.train import defaults, first_batch, forward, loading, plan
 from amenable.train.best import BestWeights
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
-from amenable.train.examples import RejectedRows, fitting_conversations, read_splits
+from amenable.train.examples import RejectedRows, fit_sources, fitting_conversations, read_splits
 from amenable.train.failed_rewards import scoring
 from amenable.train.fit import Training, fit
 from amenable.train.objective import NextToken
@@ -52,8 +53,8 @@ class Config(OfflineOptions, AdapterOptions):
     """Fine-tune a base model on demonstrations."""
 
     model: Path = Path("runs/pretrain")
-    data: Path = Path("runs/world/demonstrations/train.jsonl")
-    """conversations: a file, or a folder of files"""
+    data: Sources = (Path("runs/world/demonstrations/train.jsonl"),)
+    """conversations: a file, or a folder of files; several are mixed, each SOURCE or SOURCE=WEIGHT"""
     train_on: Literal["all", "exchange", "last"] = "all"
     """assistant turns that are trained: all, all after the user's last message (calls of tools and the answer), or the
     last of each conversation; never those with weight 0"""
@@ -86,7 +87,7 @@ class Config(OfflineOptions, AdapterOptions):
 def run(config: Config) -> Path:
     """Fine-tune and return the run directory."""
     config, by_default = defaults.sft(config, traits(config.model, "amenable pretrain", config.prompt_tuning))
-    inputs = {name: getattr(config, name) for name in ("model", "data", "validation")}
+    inputs = {"model": config.model, **data_inputs(config.data), "validation": config.validation}
     run = Run(config.out, "sft", config, inputs | reward_inputs(config.reward, rubric=config.scoring.judge_rubric))
     if run.skip_finished():
         return run.out
@@ -99,11 +100,12 @@ def run(config: Config) -> Path:
     limit, given = config.max_tokens_per_pass, bool(config.reward)
     reward = load_reward(config.reward, runtime, limit, options=config.scoring) if given else None
     context, (training, held_out) = decoder.config.context_length, read(config, run.rejected)
-    training, rows = fitting_conversations("train", training, tokenizer, context, run.rejected, config.data)
-    held_out, held_out_rows = fitting_conversations("validation", held_out, tokenizer, context, run.rejected)
+    fitting = partial(fitting_conversations, tokenizer=tokenizer, context=context, rejected=run.rejected)
+    training, rows = fit_sources("train", training, fitting, config.data)
+    held_out, held_out_rows = fit_sources("validation", held_out, fitting)
     problem = f"--keep-weights {config.keep_weights} has nothing to validate on"
     plan.forbid(not held_out and config.keep_weights != "last", problem, "give other data, or --keep-weights last")
-    steps = EpochBatches(len(rows), config.batch_size, config.epochs, config.seed)
+    steps, mixture = mixture_batches(config.data, rows, config.batch_size, config.epochs, config.seed)
     schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_lr_frac)
     best = {"loss": BestWeights(decoder, "eval/loss", lowest=True), "score": BestWeights(decoder, "eval/score")}
     task = Training(
@@ -116,6 +118,7 @@ def run(config: Config) -> Path:
         check=first_batch.check_conversations(rows, steps[0], training, tokenizer),
         plan=[
             f"{len(rows)} conversations x {config.epochs} epochs / {config.batch_size} a step = {schedule}",
+            *mixture,
             by_default,
             *(reward.notes if reward is not None else []),
         ],
@@ -133,20 +136,20 @@ def run(config: Config) -> Path:
     return run.out
 
 
-def read(config: Config, rejected: RejectedRows) -> tuple[list[Demonstration], list[Demonstration]]:
-    """Read demonstrations to train on, and held-out ones."""
-    split, seed, reader = config.validation_split, config.seed, partial(read_demonstrations, columns=config.columns)
-    training, held_out = read_splits(reader, config.data, config.validation, split, seed, rejected)
+def read(config: Config, rejected: RejectedRows) -> tuple[Mixed[Demonstration], Mixed[Demonstration]]:
+    """Read demonstrations to train on, and held-out ones, by source."""
+    training, held_out = read_splits(sources.read_demonstrations, config, rejected).values()
     if config.train_on != "all":
+        narrow = partial(last_trained, unit=config.train_on)
         training, held_out = (
-            [replace(row, messages=last_trained(row.messages, config.train_on)) for row in rows]
+            rows.map(lambda part: [replace(row, messages=narrow(row.messages)) for row in part])
             for rows in (training, held_out)
         )
     return training, held_out
 
 
 def scored_prompts(
-    held_out: list[Demonstration], reward: Reward | None, tokenizer: Tokenizer, context: int, config: Config
+    held_out: Sequence[Demonstration], reward: Reward | None, tokenizer: Tokenizer, context: int, config: Config
 ) -> list[Prompt]:
     """Return the first held-out prompts that leave policy and reward room for a completion; [] without a reward."""
     if reward is None or not held_out:
@@ -155,13 +158,14 @@ def scored_prompts(
     prompts = [Prompt(row.messages[:-1], row.id, row.meta) for row in held_out]
     prompts = [prompt for prompt in prompts if len(render_prompt(tokenizer, prompt.messages)) <= room]
     plan.forbid(not prompts, f"no held-out prompt is within {room} tokens", "lower --max-new-tokens")
-    reward.require_columns([prompt.meta for prompt in prompts], config.validation or config.data)
+    source = config.validation or " ".join(map(str, data_inputs(config.data).values()))
+    reward.require_columns([prompt.meta for prompt in prompts], source)
     return prompts[: config.reward_prompts]
 
 
 def evaluate(
     decoder: Decoder,
-    rows: list[forward.Row],
+    rows: Mixed[forward.Row],
     prompts: list[Prompt],
     reward: Reward | None,
     tokenizer: Tokenizer,
@@ -174,7 +178,7 @@ def evaluate(
         return {}
     decoder.eval()
     bars = run.log.bar
-    metrics = {"eval/loss": forward.mean_loss(decoder, rows, runtime, config.max_tokens_per_pass, bars("validation"))}
+    metrics = forward.mean_losses(decoder, rows, runtime, config.max_tokens_per_pass, bars("validation"))
     if reward is not None:
         ids = [render_prompt(tokenizer, prompt.messages) for prompt in prompts]
         with runtime.autocast():

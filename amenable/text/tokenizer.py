@@ -232,6 +232,11 @@ class Tokenizer:
         backend = Backend.from_str(self._backend.to_str())
         return Tokenizer(backend, bos=self.bos, eos=self.eos, pad=pad, chat_template=self.chat_template, files=files)
 
+    @property
+    def content_backend(self) -> Backend:
+        """The library's tokenizer of contents that come after nothing, without special tokens."""
+        return self._encoders["nothing"]
+
     def encode(self, text: str, after: After = "nothing") -> list[int]:
         """Return the ids of a content that comes after nothing, a special token or text; none of them is special."""
         return self._encoder(after).encode(_require_unicode(text), add_special_tokens=False).ids

@@ -11,10 +11,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from amenable.data import sources
 from amenable.data.batches import chunk_documents
+from amenable.data.mixture import Mixed, Sources, parse_sources
 from amenable.data.types import Conversation, Demonstration, Prompt, Ranking, Text
 from amenable.errors import InputError
 from amenable.seeds import derive_seed
@@ -81,19 +82,42 @@ def keep_usable(loaded: sources.Loaded[T], rejected: RejectedRows | None = None)
     return (rejected or RejectedRows()).filter(loaded)
 
 
+class SplitOptions(Protocol):
+    """Options that decide what is trained on, and what is held out: see `OfflineOptions`."""
+
+    @property
+    def data(self) -> Sources: ...
+    @property
+    def validation(self) -> Path | None: ...
+    @property
+    def validation_split(self) -> float: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def columns(self) -> Sequence[str]: ...
+
+
 def read_splits(
-    read: Callable[[Path], sources.Loaded[T]],
-    data: Path,
-    validation: Path | None,
-    validation_split: float,
-    seed: int,
-    rejected: RejectedRows | None = None,
-) -> tuple[list[T], list[T]]:
-    """Read (training, held-out) rows: held-out ones from `validation`, or without it a share of the data's prompts."""
-    training = keep_usable(read(data), rejected)
-    if validation is None:
-        return sources.split_holdout(training, validation_split, seed)
-    return training, keep_usable(read(validation), rejected)
+    read: Callable[..., sources.Loaded[T]], options: SplitOptions, rejected: RejectedRows | None = None
+) -> dict[str, Mixed[T]]:
+    """Read the rows to train on, "train", and held-out ones, "validation", by source: held-out ones are those of
+    `options.validation`, or a share of each source's prompts, which are held out of every other source too."""
+    mixture, validation = parse_sources(options.data), options.validation
+    names = [source.name for source in mixture]
+    parts = [keep_usable(read(source.path, columns=options.columns), rejected) for source in mixture]
+    if validation is not None:
+        return {
+            "train": Mixed(names, parts),
+            "validation": Mixed([""], [keep_usable(read(validation, columns=options.columns), rejected)]),
+        }
+    splits = [sources.split_holdout(part, options.validation_split, options.seed) for part in parts]
+    held = [{sources.opening(row) for row in held_out} for _, held_out in splits]
+    for number, (training, held_out) in enumerate(splits):
+        elsewhere = set().union(*held[:number], *held[number + 1 :])
+        further = [row for row in training if sources.opening(row) in elsewhere]
+        rest = [row for row in training if sources.opening(row) not in elsewhere] if further else training
+        splits[number] = rest, [*held_out, *further]
+    return {name: Mixed(names, [split[i] for split in splits]) for i, name in enumerate(("train", "validation"))}
 
 
 def keep_fitting(
@@ -121,7 +145,10 @@ def keep_fitting(
         warning = "warning: " if left.count > WARN_ABOVE * left.total else ""
         print(f"data  {warning}{left}", file=sys.stderr)
     if left.count and not fitting:
-        print(f"data  {split}: nothing is left{' to validate on' if split == 'validation' else ''}", file=sys.stderr)
+        print(
+            f"data  {split}: nothing is left{' to validate on' if split.startswith('validation') else ''}",
+            file=sys.stderr,
+        )
     if rejected is not None and left.count:
         rejected.left_out.append(left)
     return [example for example, _ in fitting], [row for _, row in fitting]
@@ -147,6 +174,25 @@ def keep_shown(
     files = tuple(dict.fromkeys(row.file for row in refused))
     (rejected or RejectedRows()).filter(sources.Loaded(shown, refused, files))
     return shown, renderings
+
+
+def fit_sources(
+    split: str,
+    examples: Mixed[T],
+    fitting: Callable[..., tuple[list[T], list[R]]],
+    required: Sources | None = None,
+) -> tuple[Mixed[T], Mixed[R]]:
+    """Return what `fitting`, called as (split, examples, required=file), returns for each source; the file is that of
+    `required`, or None."""
+    several = len(examples.parts) > 1
+    paths: Sequence[Path | None] = [None] * len(examples.parts)
+    if required is not None:
+        paths = [source.path for source in parse_sources(required)]
+    pairs = [
+        fitting(f"{split} of {name}" if several else split, part, required=path)
+        for name, part, path in zip(examples.names, examples.parts, paths, strict=True)
+    ]
+    return Mixed(examples.names, [pair[0] for pair in pairs]), Mixed(examples.names, [pair[1] for pair in pairs])
 
 
 def fitting_prompts(
@@ -194,7 +240,7 @@ def read_rows(
     return fitting_conversations(split, demonstrations, tokenizer, context, rejected, path)[1]
 
 
-def chunk_texts(texts: list[Text], tokenizer: Tokenizer, context: int) -> list[list[int]]:
+def chunk_texts(texts: Sequence[Text], tokenizer: Tokenizer, context: int) -> list[list[int]]:
     """Tokenize documents and cut them into chunks of at most `context` ids."""
     return chunk_documents([render_document(tokenizer, text.text) for text in texts], context)
 
@@ -204,7 +250,7 @@ def text_row(ids: list[int]) -> Row:
     return ids, [False] + [True] * (len(ids) - 1)
 
 
-def validation_rows(texts: list[Text], tokenizer: Tokenizer, context: int, tokens: int) -> tuple[list[Row], int]:
+def validation_rows(texts: Sequence[Text], tokenizer: Tokenizer, context: int, tokens: int) -> tuple[list[Row], int]:
     """Return rows of the first whole documents, together at most `tokens` tokens (at least one document), and the
     number of bytes of their text."""
     rows: list[Row] = []

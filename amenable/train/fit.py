@@ -16,6 +16,8 @@ from typing import Any, Generic, TypeVar
 from torch import nn
 
 from amenable.data import batches
+from amenable.data.mixture import Mixed
+from amenable.data.orders import TokenBatches
 from amenable.errors import InputError
 from amenable.seeds import seed_step
 from amenable.train import first_batch, memory, plan
@@ -32,6 +34,8 @@ from amenable.train.run_options import TrainingOptions
 from amenable.train.runtime import Runtime
 from amenable.train.trained_weights import TrainedWeights
 
+PLANNED_STEPS = 64
+"""steps of most tokens whose memory is planned where an epoch may have millions"""
 E = TypeVar("E")
 Metrics = dict[str, Any]
 
@@ -59,8 +63,6 @@ class Training(Generic[E]):
     """metrics beside the progress bar"""
     held_out: Sequence[Row] = ()
     """validation rows"""
-    data_tokens: int = 0
-    """tokens of the data, held as lists"""
     reference: nn.Module | None = None
     """frozen model, such as DPO's reference"""
     other_peaks: Sequence[int] = ()
@@ -102,7 +104,8 @@ def fit(
         run.note_batch(step, task.batches[step - 1])
         elements = [task.elements[i] for i in task.batches[step - 1]]
         task.model.train(task.train_mode)
-        stats = accumulate(task.objective, elements, runtime, options.max_tokens_per_pass)
+        sources = task.elements.sources_of(task.batches[step - 1]) if isinstance(task.elements, Mixed) else None
+        stats = accumulate(task.objective, elements, runtime, options.max_tokens_per_pass, sources=sources)
         metrics = statistics(step, elements, dict(stats))
         norms = [optimizer.step(task.schedule(step)) for optimizer in task.optimizers.values()]
         metrics |= {"grad_norm": math.hypot(*norms), **evaluate(step)}
@@ -129,8 +132,13 @@ def memory_plan(task: Training[E], options: TrainingOptions, runtime: Runtime) -
     """Return lines on the peak memory of a run, from the passes of its first epoch. InputError for one that does not
     fit the memory."""
     objective, elements = task.objective, task.elements
-    longest = max(range(len(elements)), key=lambda i: tokens_of(objective, [elements[i]]))
-    steps = [*task.batches[: getattr(task.batches, "per_epoch", 1)], [longest]]
+    steps: list[Sequence[int]]
+    if isinstance(task.batches, TokenBatches):
+        longest, planned = int(task.batches.lengths.argmax()), task.batches.largest(PLANNED_STEPS)
+        steps = [*(task.batches[i] for i in planned), [longest]]
+    else:
+        longest = max(range(len(elements)), key=lambda i: tokens_of(objective, [elements[i]]))
+        steps = [*task.batches[: getattr(task.batches, "per_epoch", 1)], [longest]]
 
     def work_of(limit: int) -> Pass:
         rows = ([objective.rows(elements[i]) for i in step] for step in steps)
@@ -147,7 +155,6 @@ def memory_plan(task: Training[E], options: TrainingOptions, runtime: Runtime) -
             len(task.batches),
             largest_inference_pass(task.held_out, limit) if task.held_out else None,
             best=task.best is not None,
-            data_tokens=task.data_tokens,
             reference=task.reference,
             others=task.other_peaks,
             choice=choice,
@@ -160,7 +167,7 @@ def memory_plan(task: Training[E], options: TrainingOptions, runtime: Runtime) -
     if options.inspect_batch:
         return [line]
     modules = [task.model, *([task.reference] if task.reference is not None else [])]
-    loaded = sum(memory.model_of(module).bytes for module in modules) + memory.LIST_BYTES * task.data_tokens
+    loaded = sum(memory.model_of(module).bytes for module in modules)
     adaptable = memory.can_adapt(task.model, options)
     warning = require_memory(peak, choice, runtime, loaded, longest_row, adaptable)
     return [line, warning] if warning else [line]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from amenable.data.batches import Batch, Microbatch, collate, microbatches, order_by_length, targets
+from amenable.data.mixture import Mixed
 from amenable.functional.kl import linear_kl
 from amenable.functional.logprobs import linear_logprobs, linear_nll
 from amenable.models.decoder import Decoder
@@ -47,8 +48,9 @@ def masked_logprobs(
     return linear_logprobs(hidden, decoder.product_unembedding, tokens, temperature=temperature, entropy=entropy)
 
 
-def masked_nll(decoder: Decoder, batch: Batch, scale: float) -> Tensor:
-    """Return -scale times the sum of the log-probabilities in the loss mask, a scalar (fp32)."""
+def masked_nll(decoder: Decoder, batch: Batch, scale: float) -> tuple[Tensor, Tensor]:
+    """Return -scale times the sum of the log-probabilities in the loss mask, a scalar (fp32), and the log-probabilities
+    [M] without gradient."""
     index, tokens = targets(batch)
     hidden = decoder(batch.ids, layout_of(batch), at=index)
     return linear_nll(hidden, decoder.product_unembedding, tokens, scale)
@@ -228,9 +230,26 @@ def mean_loss(
     decoder: Decoder, rows: Sequence[Row], runtime: Runtime, max_tokens: int, progress: Progress = silent
 ) -> float:
     """Return the mean negative log-probability of the loss mask's tokens, in nats a token."""
+    return mean_losses(decoder, Mixed([""], [rows]), runtime, max_tokens, progress)["eval/loss"]
+
+
+def mean_losses(
+    decoder: Decoder, rows: Mixed[Row], runtime: Runtime, max_tokens: int, progress: Progress = silent
+) -> dict[str, float]:
+    """Return the mean loss of some rows, in nats a token, as `eval/loss`; of several sources `eval/loss/NAME` too."""
     logps = compute_logprobs(decoder, rows, runtime, max_tokens, progress=progress)
-    count = sum(part.numel() for part in logps)
-    return -sum(float(part.double().sum()) for part in logps) / max(count, 1)
+    return by_source("eval/loss", rows, [-float(part.double().sum()) for part in logps], [len(part) for part in logps])
+
+
+def by_source(
+    name: str, rows: Mixed[Row], sums: Sequence[float], counts: Sequence[float], factor: float = 1.0
+) -> dict[str, float]:
+    """Return factor * sum(sums) / sum(counts) over all rows as `name`, and of several sources as `name/SOURCE` too."""
+    spans = {name: slice(None)}
+    if len(rows.parts) > 1:
+        starts = zip(rows.names, rows.starts, rows.sizes)
+        spans |= {f"{name}/{source}": slice(start, start + size) for source, start, size in starts if size}
+    return {key: factor * sum(sums[span]) / max(sum(counts[span]), 1) for key, span in spans.items()}
 
 
 def bits_per_byte(
@@ -242,5 +261,22 @@ def bits_per_byte(
     progress: Progress = silent,
 ) -> float:
     """Return the model's bits per byte of the text that the rows encode: comparable between vocabularies."""
+    counts = [byte_count, *[0] * (len(rows) - 1)]
+    return bits_per_byte_by_source(decoder, Mixed([""], [rows]), counts, runtime, max_tokens, progress)["eval/bpb"]
+
+
+def bits_per_byte_by_source(
+    decoder: Decoder,
+    rows: Mixed[Row],
+    byte_counts: Sequence[int],
+    runtime: Runtime,
+    max_tokens: int,
+    progress: Progress = silent,
+) -> dict[str, float]:
+    """Return the bits per byte of some rows as `eval/bpb`; of several sources `eval/bpb/NAME` too.
+
+    byte_counts: bytes of the text of each row.
+    """
     logps = compute_logprobs(decoder, rows, runtime, max_tokens, progress=progress)
-    return -sum(float(part.double().sum()) for part in logps) / math.log(2) / byte_count
+    nats = [-float(part.double().sum()) for part in logps]
+    return by_source("eval/bpb", rows, nats, byte_counts, 1 / math.log(2))

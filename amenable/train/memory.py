@@ -42,8 +42,6 @@ FRAGMENTATION = 1.15
 """peak over live bytes in a processor's heap: 1.0 after one step, 1.03 to 1.35 after eight steps of different sizes"""
 KERNEL_BYTES, KERNELS_PER_PASS = 1_000_000, 16
 """cached bf16 products of a processor's library: bytes of one, 0.7 to 1.3 million; products of each size of a pass"""
-LIST_BYTES = 48
-"""of one token of the data in Python lists: an id, its reference, its mark"""
 GENERATION_ROWS, PREFILL_TOKENS = 128, 8192
 """completions generated at once, and prompt tokens read at once"""
 
@@ -233,7 +231,6 @@ def training_peak(
     steps: int = 1,
     inference: Pass | None = None,
     best: bool = False,
-    data_tokens: int = 0,
     reference: nn.Module | None = None,
     others: Sequence[int] = (),
     choice: Choice | None = None,
@@ -241,12 +238,12 @@ def training_peak(
     """Return the peak of a run that trains one model on data.
 
     work, inference: its largest passes with and without gradients. best: True if the best weights are kept.
-    data_tokens: tokens in lists. reference: a frozen model. others: peaks of other work, such as generation. choice:
+    reference: a frozen model. others: peaks of other work, such as generation. choice:
     other options than the model's own.
     """
     model = chosen(model_of(module, optimizer), module, choice, runtime)
     copies = model.parameters if best else 0
-    held = model.bytes + FP32 * (model.moments + copies) + LIST_BYTES * data_tokens
+    held = model.bytes + FP32 * (model.moments + copies)
     held += model_of(reference).bytes if reference is not None else 0
     peaks = [training_bytes(model, work, runtime), *others]
     peaks += [inference_bytes(model, inference, runtime)] if inference else []

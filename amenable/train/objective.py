@@ -7,14 +7,15 @@ many microbatches as a budget of tokens needs, and the gradient does not depend 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from amenable.data.batches import Batch, LossGroup, loss_groups, microbatches
+from amenable.data.mixture import Mixed
 from amenable.models.decoder import Decoder
 from amenable.train.forward import Row, load, masked_nll
 from amenable.train.log import Progress, silent, tracked
@@ -24,6 +25,8 @@ E = TypeVar("E")
 E_contra = TypeVar("E_contra", contravariant=True)
 Stats = dict[str, Tensor]
 """scalars without gradient, by metric name"""
+BY_SOURCE = frozenset({"loss", "accuracy", "rewards/accuracies"})
+"""statistics that are also computed by source"""
 Output = Literal["nll", "logprobs", "scalar"]
 """the summed loss of the trained tokens; a log-probability of each; one number a row"""
 
@@ -65,8 +68,11 @@ def accumulate(
     max_tokens: int,
     progress: Progress = silent,
     scale: float = 1.0,
+    sources: Sequence[str] | None = None,
 ) -> dict[str, float]:
     """Add the gradient of scale * (the mean loss over the elements); with gradients off, none. Returns mean statistics.
+
+    sources: name of each element's source; loss and accuracy are then also returned by source, as `loss/NAME`.
 
     Several objectives over the same elements, such as those of a policy and its critic, are computed and
     backpropagated one after another in each microbatch, so that one model's activations are held at a time. Elements
@@ -77,6 +83,8 @@ def accumulate(
     """
     objectives = list(objectives) if isinstance(objectives, Sequence) else [objectives]
     first, stats = objectives[0], Stats()
+    by_source = SourceStats()
+    names = [name for name, element in zip(sources or (), elements) if first.weight(element)]
     elements = [element for element in elements if first.weight(element)]
     of_elements = [first.rows(element) for element in elements]
     rows, weights = list(chain.from_iterable(of_elements)), [first.weight(element) for element in elements]
@@ -93,15 +101,58 @@ def accumulate(
                     (compute(objective, [part], runtime) * slope).sum().backward()
             for name, value in figures.items():
                 stats[name] = stats.get(name, torch.zeros(())) + share * value.detach().float().cpu()
-    return {name: float(value) for name, value in stats.items()}
+            if sources is not None:
+                by_source.add(objective, members, outputs, [names[i] for i in group.elements])
+    return {name: float(value) for name, value in stats.items()} | by_source.means()
+
+
+class SourceStats:
+    """Mean statistics by source, from the outputs of some groups of elements."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.weights: dict[str, float] = {}
+
+    def add(self, objective: Objective[E], elements: Sequence[E], outputs: Any, sources: Sequence[str]) -> None:
+        """Add the statistics of elements, each of the source that `sources` names."""
+        if isinstance(outputs, TokenLoss):
+            parts = outputs.logps.split([int(objective.weight(element)) for element in elements])
+        else:
+            parts = outputs.detach().split([len(objective.rows(element)) for element in elements])
+        for source in dict.fromkeys(sources):
+            mine = [i for i, name in enumerate(sources) if name == source]
+            part = torch.cat([parts[i] for i in mine])
+            own = TokenLoss(-part.mean(), part) if isinstance(outputs, TokenLoss) else part
+            weight = sum(objective.weight(elements[i]) for i in mine)
+            _, stats = objective.loss([elements[i] for i in mine], own)
+            for name in BY_SOURCE & stats.keys():
+                key = f"{name}/{source}"
+                self.sums[key] = self.sums.get(key, 0.0) + weight * float(stats[name])
+                self.weights[key] = self.weights.get(key, 0.0) + weight
+
+    def means(self) -> dict[str, float]:
+        """Return the weighted mean of each statistic."""
+        return {key: self.sums[key] / self.weights[key] for key in sorted(self.sums)}
 
 
 @torch.no_grad()
 def mean_stats(
-    objective: Objective[E], elements: Sequence[E], runtime: Runtime, max_tokens: int, progress: Progress = silent
+    objective: Objective[E],
+    elements: Sequence[E],
+    runtime: Runtime,
+    max_tokens: int,
+    progress: Progress = silent,
 ) -> dict[str, float]:
-    """Return the mean statistics over held-out elements, without gradients; {} where there are none."""
-    return accumulate(objective, elements, runtime, max_tokens, progress) if elements else {}
+    """Return the mean statistics over held-out elements, by source too if they are of several; {} where there are none.
+    Without gradients."""
+    sources = elements.sources_of(range(len(elements))) if isinstance(elements, Mixed) else None
+    return accumulate(objective, elements, runtime, max_tokens, progress, sources=sources) if elements else {}
+
+
+def eval_metrics(stats: Mapping[str, float]) -> dict[str, float]:
+    """Return loss and accuracy, by source too, among the statistics of held-out pairs: eval/loss, eval/accuracy."""
+    named = {f"eval/{key.replace('rewards/accuracies', 'accuracy')}": value for key, value in stats.items()}
+    return {key: value for key, value in named.items() if key.startswith(("eval/loss", "eval/accuracy"))}
 
 
 def require_zero_outputs(objective: Objective[E], elements: Sequence[E], loss: float) -> None:
@@ -132,6 +183,15 @@ def compute(objective: Objective[Any], parts: Sequence[Batch], runtime: Runtime)
     return outputs.requires_grad_(torch.is_grad_enabled())
 
 
+class TokenLoss(NamedTuple):
+    """Loss of a batch's trained tokens."""
+
+    mean: Tensor
+    """mean negative log-probability, a scalar with gradient"""
+    logps: Tensor
+    """[M] log-probability of each trained token, without gradient"""
+
+
 class NextToken:
     """Mean negative log-probability of the trained tokens: pretraining, fine-tuning, PPO-ptx. An element is a row."""
 
@@ -147,8 +207,8 @@ class NextToken:
     def weight(self, row: Row) -> float:
         return float(sum(row[1]))
 
-    def outputs(self, batch: Batch) -> Tensor:
-        return masked_nll(self.decoder, batch, 1 / int(batch.loss_mask.sum()))
+    def outputs(self, batch: Batch) -> TokenLoss:
+        return TokenLoss(*masked_nll(self.decoder, batch, 1 / int(batch.loss_mask.sum())))
 
-    def loss(self, rows: Sequence[Row], mean: Tensor) -> tuple[Tensor, Stats]:
-        return mean, {self.name: mean.detach()}
+    def loss(self, rows: Sequence[Row], outputs: TokenLoss) -> tuple[Tensor, Stats]:
+        return outputs.mean, {self.name: outputs.mean.detach()}

@@ -8,13 +8,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, TypeVar
 
+from amenable.data.mixture import Mixed, Sources
 from amenable.data.rankings import PairSelection, pairs_of, select_pairs
 from amenable.data.types import Ranking
 from amenable.models.decoder import Decoder
 from amenable.seeds import derive_seed
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward
-from amenable.train.examples import RejectedRows, keep_fitting, ranking_rows
+from amenable.train.examples import RejectedRows, fit_sources, keep_fitting, ranking_rows
 from amenable.train.forward import Row
 from amenable.train.log import Progress, silent
 from amenable.train.runtime import Runtime
@@ -88,23 +89,26 @@ def split_into_pairs(rankings: Sequence[TokenizedRanking]) -> list[TokenizedRank
 
 
 def add_reference_logps(
-    reference: Decoder, pairs: Sequence[Pair], runtime: Runtime, max_tokens: int, progress: Progress = silent
-) -> list[Pair]:
+    reference: Decoder, pairs: Mixed[Pair], runtime: Runtime, max_tokens: int, progress: Progress = silent
+) -> Mixed[Pair]:
     """Return the pairs with the reference's log-probabilities of both completions. max_tokens: tokens of a pass."""
     rows = [row for pair in pairs for row in (pair.chosen, pair.rejected)]
     logps = forward.compute_logprobs(reference, rows, runtime, max_tokens, progress=progress)
     sums = [float(part.sum()) for part in logps]
-    return [replace(pair, ref_chosen=sums[2 * i], ref_rejected=sums[2 * i + 1]) for i, pair in enumerate(pairs)]
+    chosen, rejected = iter(sums[::2]), iter(sums[1::2])
+    return pairs.map(
+        lambda part: [replace(pair, ref_chosen=next(chosen), ref_rejected=next(rejected)) for pair in part]
+    )
 
 
 def batch_elements(
-    rankings: list[TokenizedRanking], unit: Literal["prompts", "pairs"], prompts_per_step: int
-) -> tuple[list[TokenizedRanking], int]:
+    rankings: Mixed[TokenizedRanking], unit: Literal["prompts", "pairs"], prompts_per_step: int
+) -> tuple[Mixed[TokenizedRanking], int]:
     """Return the elements that are shuffled, and their number in a step: rankings, or their pairs, as many as
     `prompts_per_step` prompts have on average."""
     if unit == "prompts":
         return rankings, prompts_per_step
-    pairs = split_into_pairs(rankings)
+    pairs = rankings.map(split_into_pairs)
     return pairs, max(1, round(prompts_per_step * len(pairs) / len(rankings)))
 
 
@@ -115,29 +119,32 @@ def describe(rankings: Sequence[TokenizedRanking]) -> str:
     return f"{len(rankings)} rankings, {completions} completions, {pairs} pairs"
 
 
-def first_prompts(rankings: list[Ranking], count: int) -> list[Ranking]:
+def first_prompts(rankings: Sequence[Ranking], count: int) -> list[Ranking]:
     """Return the rankings of the first `count` prompts; all of them for 0."""
     prompts = set(list(dict.fromkeys(ranking.prompt for ranking in rankings))[: count or None])
     return [ranking for ranking in rankings if ranking.prompt in prompts]
 
 
 def tokenize_splits(
-    splits: Mapping[str, Sequence[Ranking]],
+    splits: Mapping[str, Mixed[Ranking]],
     tokenize: Callable[[Ranking], R | None],
     context: int,
-    required: Path,
+    required: Sources,
     rejected: RejectedRows | None = None,
-) -> dict[str, list[R]]:
+) -> dict[str, Mixed[R]]:
     """Return what `tokenize` makes of the rankings of each split, without those for which it returns None.
 
-    InputError, naming the file `required`, if nothing is left of the split "train".
+    InputError, naming the source of `required`, if nothing of it is left in the split "train".
     """
-    tokenized = {}
-    for name, rankings in splits.items():
-        rows = [tokenize(ranking) for ranking in rankings]
-        file = required if name == "train" else None
-        _, tokenized[name] = keep_fitting(name, rankings, rows, "rankings", context, rejected, file)
-    return tokenized
+
+    def fitting(split: str, part: Sequence[Ranking], required: Path | None) -> tuple[list[Ranking], list[R]]:
+        rows = [tokenize(ranking) for ranking in part]
+        return keep_fitting(split, part, rows, "rankings", context, rejected, required)
+
+    return {
+        name: fit_sources(name, rankings, fitting, required if name == "train" else None)[1]
+        for name, rankings in splits.items()
+    }
 
 
 def margin_statistics(elements: Sequence[M]) -> Callable[[int, Sequence[M], dict[str, Any]], dict[str, Any]]:
@@ -145,3 +152,11 @@ def margin_statistics(elements: Sequence[M]) -> Callable[[int, Sequence[M], dict
     if not any(element.margin for element in elements):
         return lambda step, batch, stats: stats
     return lambda step, batch, stats: stats | {"margin/given": fmean(element.margin for element in batch)}
+
+
+def with_sources(sets: Mapping[str, Sequence[TokenizedRanking]]) -> dict[str, Sequence[TokenizedRanking]]:
+    """Return the sets, and those of several sources by source too, as `validation/NAME`."""
+    several = {name: rows for name, rows in sets.items() if isinstance(rows, Mixed) and len(rows.parts) > 1}
+    return dict(sets) | {
+        f"{name}/{part}": own for name, rows in several.items() for part, own in zip(rows.names, rows.parts)
+    }

@@ -30,6 +30,7 @@ import yaml
 from amenable import __version__
 from amenable.errors import InputError, Interrupted
 from amenable.files import MANIFEST, WRITING, hash_of, remove_temporaries, sync_folder, write_manifest, write_text
+from amenable.hash_cache import cached_sha256
 from amenable.model_folder import bases_of
 from amenable.train import checkpoint, failed_rewards, prolong, trackers
 from amenable.train.best import BestWeights
@@ -325,7 +326,8 @@ class Run:
 
     def lineage(self) -> dict[str, Any]:
         """Return the hash of every input, and the versions of amenable, torch and Python."""
-        inputs = {name: {"path": str(path), "sha256": hash_of(path)} for name, path in self.inputs.items()}
+        hashes = {name: hash_of(path, cached_sha256) for name, path in self.inputs.items()}
+        inputs = {name: {"path": str(path), "sha256": hashes[name]} for name, path in self.inputs.items()}
         versions = {"amenable": __version__, "torch": torch.__version__, "python": platform.python_version()}
         return {"stage": self.stage, "inputs": inputs, "versions": versions}
 

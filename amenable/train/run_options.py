@@ -12,6 +12,7 @@ from typing import Any
 
 from amenable.data.column_mapping import parse_mapping
 from amenable.data.columns import TARGETS
+from amenable.data.mixture import parse_sources
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.models.lora import LoraOptions
@@ -101,6 +102,7 @@ class OfflineOptions(TrainingOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        parse_sources(getattr(self, "data", "data"))  # each stage has it, with a default of its own
         outside = self.validation is None and not 0 < self.validation_split < 1
         hint = "it must lie between 0 and 1, or give --validation"
         plan.forbid(outside, f"validation_split is {self.validation_split}", hint)

@@ -8,9 +8,6 @@ from hypothesis import strategies as st
 from amenable.data.batches import (
     MAX_REPEATS,
     Batch,
-    EpochBatches,
-    EpochOrder,
-    by_tokens,
     chunk_documents,
     collate,
     group_by_prompt,
@@ -48,64 +45,7 @@ def test_epochs_and_seeds_are_unrelated():
     assert len(set(orders)) == 100, "seed 1 epoch 0 is not seed 0 epoch 1"
 
 
-@FEW
-@given(n=st.integers(1, 100), size=st.integers(1, 20), seed=SEEDS)
-def test_an_epoch_covers_each_row_once_in_full_batches(n, size, seed):
-    steps = EpochBatches(n, size, 5, seed)
-    of_epoch = steps[3 * steps.per_epoch : 4 * steps.per_epoch]
-    assert flat(of_epoch) == shuffled(n, seed, 3)
-    assert [len(batch) for batch in of_epoch] == [size] * (n // size) + [n % size] * (n % size > 0)
-    assert len(steps) == 5 * len(of_epoch)
-
-
-def test_steps_in_any_order_are_the_same_and_an_epoch_is_shuffled_once(monkeypatch):
-    drawn = []
-    shuffle = lambda n, seed, epoch: drawn.append(epoch) or shuffled(n, seed, epoch)  # noqa: E731
-    monkeypatch.setattr("amenable.data.batches.shuffled", shuffle)
-    steps = EpochBatches(10, 3, 2, 7)
-    forward = list(steps)
-    assert drawn == [0, 1] and len(forward) == 8
-    assert [steps[i] for i in reversed(range(8))] == forward[::-1]
-    with pytest.raises(IndexError):
-        steps[8]
-
-
-@FEW
-@given(n=st.integers(1, 9), size=st.integers(1, 7), seed=SEEDS)
-def test_steps_of_an_endless_order_have_every_row_once_an_epoch(n, size, seed):
-    order = EpochOrder(n, seed)
-    steps = [order.step(step, size) for step in range(1, n + 1)]
-    assert {len(step) for step in steps} == {size}
-    # n steps of `size` rows are `size` whole epochs
-    assert flat(steps) == flat([shuffled(n, seed, epoch) for epoch in range(size)])
-    assert EpochOrder(n, seed).step(n, size) == steps[-1], "a step can be had without the steps before it"
-
-
-def test_an_endless_order_is_shuffled_once_an_epoch(monkeypatch):
-    drawn = []
-    shuffle = lambda n, seed, epoch: drawn.append(epoch) or shuffled(n, seed, epoch)  # noqa: E731
-    monkeypatch.setattr("amenable.data.batches.shuffled", shuffle)
-    order = EpochOrder(10, 7)
-    for step in range(1, 8):
-        order.step(step, 4)
-    assert drawn == [0, 1, 2]
-
-
-@FEW
-@given(lengths=LENGTHS, budget=st.integers(1, 120), seed=SEEDS)
-def test_batches_meet_the_token_budget_and_have_each_row_once(lengths, budget, seed):
-    order = shuffled(len(lengths), seed, 0)
-    in_order = by_tokens(lengths, budget, order)
-    assert flat(in_order) == order
-    for batch in in_order:
-        assert batch and (sum(lengths[row] for row in batch) <= budget or len(batch) == 1)
-    for first, second in pairwise(in_order):
-        assert sum(lengths[row] for row in first) + lengths[second[0]] > budget, "as full as the order allows"
-
-
 def test_batches_by_hand():
-    assert by_tokens([3, 3, 3, 9, 1], 6, [0, 1, 2, 3, 4]) == [[0, 1], [2], [3], [4]]
-    assert by_tokens([3, 3, 3, 9, 1], 6, [4, 2]) == [[4, 2]]
     rows = [([7] * 5, [False] + [True] * 4)] * 3
     assert [(part.rows, part.tokens) for part in microbatches(rows, 10)] == [([0, 1], 10), ([2], 5)]
     assert microbatches([], 10) == []
@@ -125,8 +65,6 @@ def test_minibatches_pass_over_every_row_once_an_epoch():
 
 
 def test_sizes_below_1_are_errors():
-    with pytest.raises(ValueError, match="of 0 rows"):
-        EpochBatches(0, 1, 1, 0)
     with pytest.raises(ValueError, match="0 tokens"):
         microbatches([([1], [False])], 0)
 

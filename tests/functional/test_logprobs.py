@@ -96,7 +96,7 @@ def test_gradients_against_finite_differences(chunk, keep):
     assert torch.autograd.gradcheck(lambda h, w: both(h, w)[1], (hidden, weight))
 
 
-@pytest.mark.parametrize("of", [lambda *given: linear_logprobs(*given)[0].sum(), linear_nll])
+@pytest.mark.parametrize("of", [lambda *given: linear_logprobs(*given)[0].sum(), lambda *given: linear_nll(*given)[0]])
 def test_a_second_backward_over_a_retained_graph_gives_the_same_gradient(of):
     hidden, weight, tokens = problem()
     hidden.requires_grad_()
@@ -160,7 +160,7 @@ def test_never_holds_the_logits_of_the_whole_batch():
         (logps.sum() + entropies.sum()).backward()
     assert largest.size == 2048  # 256 * 64 = 16384 logits in all
     with Largest() as largest:
-        linear_nll(hidden, weight, tokens, chunk=2048).backward()
+        linear_nll(hidden, weight, tokens, chunk=2048)[0].backward()
     assert largest.size == 2048
 
 
@@ -187,7 +187,7 @@ def test_nll_equals_plain_in_value_and_gradient(rows, vocabulary, scale, upstrea
     for fused in (True, False):
         h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
         if fused:
-            loss = linear_nll(h, w, tokens, scale, chunk)
+            loss = linear_nll(h, w, tokens, scale, chunk)[0]
         else:
             loss = -scale * token_logprobs(h @ w.T, tokens).sum()
         (upstream * loss).backward()
@@ -201,7 +201,7 @@ def test_nll_gradients_against_finite_differences(chunk):
     hidden, weight, tokens = problem(5, 3, 5, torch.float64)
     hidden.requires_grad_()
     weight.requires_grad_()
-    assert torch.autograd.gradcheck(lambda h, w: linear_nll(h, w, tokens, 0.3, chunk), (hidden, weight))
+    assert torch.autograd.gradcheck(lambda h, w: linear_nll(h, w, tokens, 0.3, chunk)[0], (hidden, weight))
 
 
 @pytest.mark.parametrize("frozen", ["hidden", "weight"])
@@ -210,7 +210,7 @@ def test_nll_of_something_frozen(frozen):
     asked, still = (weight, hidden) if frozen == "hidden" else (hidden, weight)
     asked.requires_grad_()
     plain = torch.autograd.grad(-token_logprobs(hidden @ weight.T, tokens).sum(), asked)[0]
-    linear_nll(hidden, weight, tokens, chunk=22).backward()
+    linear_nll(hidden, weight, tokens, chunk=22)[0].backward()
     assert torch.allclose(asked.grad, plain, atol=1e-5) and still.grad is None
 
 
@@ -218,16 +218,16 @@ def test_nll_without_gradients_is_the_value_alone():
     hidden, weight, tokens = problem()
     weight.requires_grad_()
     with torch.no_grad():
-        loss = linear_nll(hidden, weight, tokens, 0.5)
-    assert loss.grad_fn is None and loss.item() == pytest.approx(linear_nll(hidden, weight, tokens, 0.5).item())
-    assert linear_nll(hidden, weight.detach(), tokens).grad_fn is None
+        loss = linear_nll(hidden, weight, tokens, 0.5)[0]
+    assert loss.grad_fn is None and loss.item() == pytest.approx(linear_nll(hidden, weight, tokens, 0.5)[0].item())
+    assert linear_nll(hidden, weight.detach(), tokens)[0].grad_fn is None
 
 
 def test_nll_multiplies_in_bf16_and_sums_in_fp32():
     hidden, weight, tokens = problem(64, 32, 40)
     h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = linear_nll(h, w, tokens, 1 / 64, chunk=160)
+        loss = linear_nll(h, w, tokens, 1 / 64, chunk=160)[0]
     loss.backward()
     assert loss.dtype == h.grad.dtype == w.grad.dtype == torch.float32
     plain_h, plain_w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
@@ -244,7 +244,7 @@ def test_nll_of_an_impossible_token_is_finite():
     """A probability that fp32 rounds to 0 has a logarithm that it can hold; the gradient is that of one step up."""
     hidden = torch.tensor([[1e4], [-1e4]], requires_grad=True)
     weight = torch.tensor([[1.0], [0.0], [-1.0]], requires_grad=True)
-    loss = linear_nll(hidden, weight, torch.tensor([0, 0]))
+    loss = linear_nll(hidden, weight, torch.tensor([0, 0]))[0]
     loss.backward()
     assert loss.item() == pytest.approx(2e4)
     assert hidden.grad.tolist() == [[0.0], [-2.0]] and weight.grad.tolist() == [[1e4], [0.0], [-1e4]]
@@ -259,7 +259,7 @@ def test_pieces_change_nothing(monkeypatch):
         h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logps, entropies = linear_logprobs(h, w, tokens, 0.9, chunk=110, entropy=True)
-            ((logps * logps).sum() + entropies.sum() + linear_nll(h, w, tokens, chunk=110)).backward()
+            ((logps * logps).sum() + entropies.sum() + linear_nll(h, w, tokens, chunk=110)[0]).backward()
         results.append((logps, entropies, h.grad, w.grad))
     for whole, divided in zip(*results):
         assert torch.allclose(whole, divided, atol=1e-6, rtol=1e-5)
@@ -282,7 +282,7 @@ def test_shapes_and_temperature_are_checked():
     with pytest.raises(ValueError, match=r"\[M, D\]"):
         linear_logprobs(hidden, weight[:, :-1], tokens)
     with pytest.raises(ValueError, match=r"\[M, D\]"):
-        linear_nll(hidden, weight, tokens[:-1])
+        linear_nll(hidden, weight, tokens[:-1])[0]
     with pytest.raises(ValueError, match="temperature"):
         linear_logprobs(hidden, weight, tokens, temperature=0.0)
 
@@ -292,5 +292,5 @@ def test_the_next_token_loss_by_hand():
     p = torch.tensor([0.01, 0.05, 0.02, 0.30, 0.90], dtype=torch.float64)
     hidden, weight = (p / (1 - p)).log()[:, None], torch.tensor([[1.0], [0.0]], dtype=torch.float64)
     tokens = torch.zeros(5, dtype=torch.long)
-    assert linear_nll(hidden, weight, tokens, 1 / 5).item() == pytest.approx(2.5645, abs=1e-4)
-    assert linear_nll(hidden[3:], weight, tokens[3:], 1 / 2).item() == pytest.approx(0.6547, abs=1e-4)
+    assert linear_nll(hidden, weight, tokens, 1 / 5)[0].item() == pytest.approx(2.5645, abs=1e-4)
+    assert linear_nll(hidden[3:], weight, tokens[3:], 1 / 2)[0].item() == pytest.approx(0.6547, abs=1e-4)

@@ -182,6 +182,8 @@ def test_a_dataset_is_rows(base: Path, files: Any) -> None:
     rows = rows_of(files.demonstrations)
     results = [am.sft(base, data=data, **SFT).rows for data in (Dataset(rows), rows, files.demonstrations)]
     assert results[0] == results[1] == results[2]
+    mixed = am.sft(base, data=[Dataset(rows[:48]), rows[48:]], **SFT)
+    assert {"loss/data-0", "loss/data-1"} <= mixed.rows[0].keys()
 
 
 def test_rows_of_a_table_and_values_that_json_lacks(tmp_path: Path) -> None:
@@ -222,7 +224,9 @@ def test_rows_of_a_table_and_values_that_json_lacks(tmp_path: Path) -> None:
         ({"optimizer": {"learning_rat": 1.0}}, "unknown option 'learning_rat'; did you mean 'learning_rate'"),
         ({"model": "elsewhere"}, "'model' is given twice"),
         ({"data": 3}, "'data' is int; give a path, or rows"),
-        ({"data": ["a text"]}, "row 1 of 'data' is str; rows are mappings"),
+        ({"data": [{"text": "a"}, "a text"]}, "row 2 of 'data' is str; rows are mappings"),
+        ({"data": ["nowhere.jsonl"]}, "nowhere.jsonl"),
+        ({"data": {"a.jsonl": 0}}, "'a.jsonl=0' has the weight 0"),
         ({"data": [{"text": {1, 2}}]}, "row 1 of 'data' is no JSON"),
         ({"data": "nowhere.jsonl"}, "nowhere.jsonl"),
         ({"batch_size": 0}, "batch_size is 0"),

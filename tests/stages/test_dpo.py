@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from amenable.data.mixture import Mixed
 from amenable.data.types import Message, Ranking
 from amenable.errors import InputError
 from amenable.evaluation.divergence import KLMonitor, first_prompts
@@ -53,7 +54,7 @@ def trained(config: dpo.Config) -> Path:
 def pairs(config: dpo.Config, words: Tokenizer, runtime: Runtime, make_decoder: Callable[..., Decoder]) -> list[Pair]:
     """Six pairs, with another model's log-probabilities as the reference's."""
     training, _ = dpo.read(config, words, 64)
-    return add_reference_logps(make_decoder(seed=7), training[:6], runtime, config.max_tokens_per_pass)
+    return add_reference_logps(make_decoder(seed=7), Mixed([""], [training[:6]]), runtime, config.max_tokens_per_pass)
 
 
 def gradient(model: Decoder) -> torch.Tensor:

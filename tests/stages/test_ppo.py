@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from amenable.data import sources
-from amenable.data.batches import EpochOrder, minibatches
+from amenable.data.batches import minibatches
+from amenable.data.orders import Draws, EpochOrder
 from amenable.data.types import Prompt
 from amenable.errors import InputError
 from amenable.files import hash_of
@@ -107,7 +108,7 @@ def loaded(config: ppo.Config, runtime: Runtime) -> Loaded:
 
 def first(prompts: list[list[int]], count: int) -> list[list[int]]:
     """Return the prompts of a run's first step."""
-    return [prompts[i] for i in EpochOrder(len(prompts), 0).step(1, count)]
+    return [prompts[i] for i in Draws(EpochOrder(len(prompts), 0)).step(1, count)]
 
 
 @pytest.fixture

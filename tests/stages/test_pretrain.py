@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from amenable.errors import InputError
 from amenable.models.lora import LoraOptions
@@ -19,6 +17,12 @@ from amenable.stages import pretrain, tokenizer
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, loading
 from amenable.train.runtime import Runtime
+from amenable.train.text_chunks import TextSplits, read_chunks
+
+
+def read(config: pretrain.Config, words: Tokenizer) -> TextSplits:
+    assert config.context is not None
+    return read_chunks(config, words, config.context, config.eval_tokens)
 
 
 @pytest.fixture
@@ -39,7 +43,8 @@ def test_the_saved_model_has_the_loss_that_was_told(
     base: Path, pretrain_config: pretrain.Config, runtime: Runtime, rows_of: Callable[[Path], list[dict[str, Any]]]
 ) -> None:
     decoder, words = loading.load_policy(base, runtime)
-    _, held_out, byte_count = pretrain.read(pretrain_config, words)
+    texts = read(pretrain_config, words)
+    held_out, byte_count = texts.held_out, sum(texts.byte_counts)
     nats = forward.mean_loss(decoder, held_out, runtime, 500) * sum(sum(trained) for _, trained in held_out)
     told = rows_of(base)[-1]["eval/bpb"]
     assert nats / math.log(2) / byte_count == pytest.approx(told, rel=1e-4)
@@ -71,43 +76,21 @@ def test_validation_text_of_its_own(short: pretrain.Config, tokenizer_folder: Pa
     own = tmp_path / "own.txt"
     own.write_text("The rose is red.")
     words = Tokenizer.load(tokenizer_folder)
-    training, held_out, byte_count = pretrain.read(replace(short, validation=own), words)
-    assert [ids for ids, _ in held_out] == [[words.bos_id, *words.encode("The rose is red."), words.eos_id]]
-    assert byte_count == 16 and len(training) == 240
+    texts = read(replace(short, validation=own), words)
+    assert [ids for ids, _ in texts.held_out] == [[words.bos_id, *words.encode("The rose is red."), words.eos_id]]
+    assert texts.byte_counts == [16] and len(texts.training) == 240
 
 
 def test_held_out_text_is_not_trained_on_and_keeps_to_its_budget(
     short: pretrain.Config, tokenizer_folder: Path
 ) -> None:
     words = Tokenizer.load(tokenizer_folder)
-    training, held_out, _ = pretrain.read(short, words)
-    assert not {tuple(ids) for ids, _ in held_out} & {tuple(ids) for ids in training}
-    _, few, few_bytes = pretrain.read(replace(short, eval_tokens=60), words)
+    texts = read(short, words)
+    assert not {tuple(ids) for ids, _ in texts.held_out} & {tuple(ids) for ids, _ in texts.training}
+    small = read(replace(short, eval_tokens=60), words)
+    few = small.held_out
     assert 0 < sum(len(ids) for ids, _ in few) <= 60
-    assert few_bytes == sum(len(words.decode(ids).encode()) for ids, _ in few)
-
-
-@given(st.lists(st.integers(2, 40), min_size=1, max_size=30), st.integers(1, 90), st.integers(1, 4))
-def test_the_plan_takes_every_piece_once_an_epoch(lengths: list[int], budget: int, epochs: int) -> None:
-    config = pretrain.Config(tokens_per_step=budget, max_steps=120)
-    steps = pretrain.epoch_plan(config, lengths)
-    assert len(steps) == 120
-    order = [piece for step in steps for piece in step]
-    for epoch in range(epochs):
-        assert sorted(order[epoch * len(lengths) : (epoch + 1) * len(lengths)]) == list(range(len(lengths)))
-    assert all(len(step) == 1 or sum(lengths[i] for i in step) <= budget for step in steps)
-
-
-def test_epochs_decide_the_steps_where_no_number_is_given() -> None:
-    config = pretrain.Config(tokens_per_step=100, epochs=2.5)
-    assert len(pretrain.epoch_plan(config, [20] * 50)) == 25
-    assert len(pretrain.epoch_plan(replace(config, max_steps=7), [20] * 50)) == 7
-
-
-def test_the_seed_decides_the_order() -> None:
-    config = pretrain.Config(tokens_per_step=100, max_steps=10)
-    assert pretrain.epoch_plan(config, [20] * 50) == pretrain.epoch_plan(config, [20] * 50)
-    assert pretrain.epoch_plan(config, [20] * 50) != pretrain.epoch_plan(replace(config, seed=1), [20] * 50)
+    assert sum(small.byte_counts) == sum(len(words.decode(ids).encode()) for ids, _ in few)
 
 
 @pytest.mark.parametrize("wrong", [{"context": 1}, {"max_steps": -1}, {"epochs": 0}, {"tokens_per_step": 0}])

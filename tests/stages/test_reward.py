@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from amenable.data import batches
+from amenable.data.mixture import Mixed
+from amenable.data.orders import EpochBatches
 from amenable.data.types import Message, Ranking
 from amenable.errors import InputError
 from amenable.models.heads import ScalarModel
@@ -162,7 +163,7 @@ def test_a_margin_counts_in_units_of_reward(
     stats = accumulate(reward.RankingObjective(model), items, runtime, short.max_tokens_per_pass)
     assert stats["loss"] == pytest.approx(float(sum(terms)) / 5, rel=1e-4)
     assert stats["margin"] == pytest.approx(sum(float(better - worse) for better, worse in scores) / 5, abs=1e-4)
-    apart = batch_elements(items, "pairs", short.prompts_per_step)[0]
+    apart = batch_elements(Mixed(["graded"], [items]), "pairs", short.prompts_per_step)[0]
     assert accumulate(reward.RankingObjective(model), apart, runtime, short.max_tokens_per_pass)[
         "loss"
     ] == pytest.approx(stats["loss"], rel=1e-5)
@@ -256,7 +257,7 @@ def test_pairs_of_a_prompt_are_scattered(short: reward.Config, words: Tokenizer)
     training, _ = reward.read(config, words, 64)
     pairs, per_step = batch_elements(training, config.batch_unit, config.prompts_per_step)
     assert (len(training), len(pairs), per_step) == (72, 144, 24)
-    step = batches.EpochBatches(len(pairs), per_step, 1, config.seed)[0]
+    step = EpochBatches(len(pairs), per_step, 1, config.seed)[0]
     prompts = {str(row[0][: row[1].index(True)]) for i in step for row in pairs[i].rows}
     assert len(prompts) > 12, "prompts of their own would be twelve"
 
@@ -276,8 +277,8 @@ def test_fewer_prompts_are_the_first_ones_with_all_their_rankings(short: reward.
     few, same = reward.read(replace(short, max_prompts=5), words, 64)
     asked = [str(item.rows[0][0][: item.rows[0][1].index(True)]) for item in whole]
     first = list(dict.fromkeys(asked))[:5]
-    assert few == [item for item, prompt in zip(whole, asked) if prompt in first] and len(few) >= 5
-    assert same["validation"] == sets["validation"], "what is held out stays, so that runs can be compared"
+    assert list(few) == [item for item, prompt in zip(whole, asked) if prompt in first] and len(few) >= 5
+    assert list(same["validation"]) == list(sets["validation"]), "what is held out stays, so that runs can be compared"
     assert sorted(map(str, same["train"])) == sorted(map(str, few)), "all of so few are measured again"
 
 

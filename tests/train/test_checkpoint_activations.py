@@ -40,7 +40,7 @@ def gradients(model: Decoder | ScalarModel, on: bool, runtime: Runtime, share: b
         elif share:
             loss = masked_logprobs(model, batch)[0].square().mean()
         else:
-            loss = masked_nll(model, batch, 0.1)
+            loss = masked_nll(model, batch, 0.1)[0]
     loss.backward()
     found = [p.grad for p in model.parameters() if p.grad is not None]
     for parameter in model.parameters():
@@ -74,10 +74,10 @@ def test_each_layer_is_computed_twice_and_only_for_gradients(monkeypatch: pytest
     monkeypatch.setattr(Block, "forward", lambda self, *a: calls.append(self) or forward(self, *a))
     model, batch = Decoder(PLAIN), collate(ROWS)
     checkpoint_activations([model], True)
-    masked_nll(model, batch, 1.0).backward()
+    masked_nll(model, batch, 1.0)[0].backward()
     assert len(calls) == 2 * 3
     with torch.inference_mode():
-        masked_nll(model, batch, 1.0)
+        masked_nll(model, batch, 1.0)[0]
     assert len(calls) == 3 * 3
 
 
@@ -86,7 +86,7 @@ def test_random_numbers_after_the_backward_pass_are_those_without() -> None:
     for on in (False, True):
         checkpoint_activations([model], on)
         seed_step(1, 1)
-        masked_nll(model, collate(ROWS), 1.0).backward()
+        masked_nll(model, collate(ROWS), 1.0)[0].backward()
         draws.append(torch.rand(3))
     assert torch.equal(*draws)
 

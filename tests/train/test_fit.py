@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from amenable.data.batches import EpochBatches
+from amenable.data.orders import EpochBatches
 from amenable.models.decoder import Decoder
 from amenable.train import checkpoint, first_batch, plan
 from amenable.train.best import BestWeights

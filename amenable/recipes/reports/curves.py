@@ -14,6 +14,8 @@ from amenable.recipes.reports.formatting import display_name
 from amenable.recipes.reports.report_data import Figures
 from amenable.recipes.reports.stage_cards import report_of
 
+BY_SOURCE = ("loss", "eval/loss", "eval/bpb", "accuracy", "rewards/accuracies", "eval/accuracy")
+"""metrics that runs on several sources have by source too, as KEY/SOURCE"""
 COLOURS = 10
 """number of colours in the style sheet"""
 
@@ -34,7 +36,7 @@ def panels(stages: Sequence[Stage], figures: Figures) -> list[Panel]:
     for command in sorted({stage.command for stage in stages}, key=order_of):
         runs = [stage for stage in stages if stage.command == command and stage.metrics]
         report = report_of(command, dict.fromkeys(name for run in runs for name in metric_names(run)))
-        charts = [chart for name, keys in report.curves for chart in charts_of(name, keys, runs)]
+        charts = [chart for name, keys in report.curves for chart in charts_of(name, with_sources(keys, runs), runs)]
         if charts:
             charts.insert(1, gold_by_step(figures["over_optimisation"], runs))
         not_empty = [chart for chart in charts if chart is not None]
@@ -42,6 +44,16 @@ def panels(stages: Sequence[Stage], figures: Figures) -> list[Panel]:
             legend = [(display_name(run.name), colour_of(i)) for i, run in enumerate(runs)]
             panels.append(Panel(report.title, legend if len(runs) > 1 else [], not_empty))
     return panels
+
+
+def with_sources(keys: Sequence[tuple[str, str]], runs: Sequence[Stage]) -> list[tuple[str, str]]:
+    """Return a chart's keys, and after each of them those of the sources that any run measured apart."""
+    names = dict.fromkeys(name for run in runs for name in metric_names(run))
+    return [
+        (name, label if name == key else f"{label}, {name.removeprefix(f'{key}/')}")
+        for key, label in keys
+        for name in (key, *(name for name in names if key in BY_SOURCE and name.startswith(f"{key}/")))
+    ]
 
 
 def charts_of(name: str, keys: Sequence[tuple[str, str]], runs: Sequence[Stage]) -> list[Markup | None]:

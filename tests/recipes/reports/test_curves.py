@@ -73,3 +73,13 @@ def test_a_band_has_the_rows_with_an_interval() -> None:
     series = curves.measured_series("x", rows, "kl", "gold", 3)
     assert series.points == [(1.0, 2.0), (2.0, 3.0)] and series.band == [(1.0, 1.5, 2.5)] and series.colour == 3
     assert curves.measured_series("x", rows, "kl", "gold", 3, with_band=False).band == ()
+
+
+def test_sources_of_a_mixture_have_curves_of_their_own(demo_run: Path) -> None:
+    file = demo_run / "sft" / "metrics.jsonl"
+    rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    for row in rows:
+        row |= {"loss/books": row.get("loss", 1.0) + 1} if "loss" in row else {}
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    chart = data_of(panels(demo_run)["Fine-tuning"].charts[0])
+    assert [series["name"] for series in chart["series"]] == ["held out", "training", "training, books"]
