@@ -24,6 +24,8 @@ SPLIT_PATTERNS = frozenset({SPLIT_PATTERN, f"{CONTRACTIONS}\\p{{N}}{REST}", f"{C
 RUN = re.compile(r"\s{2,}")
 MARK = "\x00"
 """stands for a space beside other white space, where texts are not divided"""
+ENDED = re.compile(r"""([A-Za-z]+)([.,;:!?"')\]]{1,3})""")
+"""a word, and punctuation, which is a piece of its own in all these tokenizers"""
 MAX_WORD, MAX_WORDS = 64, 500_000
 """characters of a word that is kept, and number of words: at most about 100 MB"""
 
@@ -66,9 +68,16 @@ class Words(dict[str, bytes]):
     def __init__(self, encoder: BulkEncoder):
         super().__init__()
         self.encoder = encoder
+        self.marks: dict[str, bytes] = {}
+        """ids of the punctuation that words end in"""
 
     def __missing__(self, word: str) -> bytes:
-        ids = self.encoder.to_bytes(self.encoder.tokenizer.encode(" " + word.replace(MARK, " ")))
+        if ended := ENDED.fullmatch(word):
+            if ended[2] not in self.marks:
+                self.marks[ended[2]] = self.encoder.to_bytes(self.encoder.tokenizer.encode(ended[2]))
+            ids = self[ended[1]] + self.marks[ended[2]]
+        else:
+            ids = self.encoder.to_bytes(self.encoder.tokenizer.encode(" " + word.replace(MARK, " ")))
         if len(word) <= MAX_WORD and len(self) < MAX_WORDS:
             self[word] = ids
         return ids

@@ -25,8 +25,11 @@ TEXTS = [
     " ",
     "  ",
     "null \x00 byte  x",
+    "it ends. It (really) ends, \"so\" it's 'over'! Yes?) no:",
 ]
-ALPHABET = st.sampled_from(list(" \n\t\rab'sTé́1 2.,!東\u00a0\u2003\x1c\u0085") + ["  ", " a", "'ll", "the "])
+ALPHABET = st.sampled_from(
+    [*" \n\t\rab'sTé́1 2.,!東\u00a0\u2003\x1c\u0085", "  ", " a", "'ll", "the ", "a. ", 'b")', "'d ", "a?!) "]
+)
 
 
 def trained(pre_tokenizer: pre_tokenizers.PreTokenizer, normalizer: normalizers.Normalizer | None = None) -> Tokenizer:
