@@ -75,7 +75,7 @@ def demonstration(row: Row, id: str) -> Demonstration:
         mapping = chosen_as_completion(record)
         hint = f"; --columns {mapping} trains on what was chosen" if mapping else ""
         raise InvalidRow(f"a preference, not a demonstration{hint}")
-    if ("completion" in record or record.sources) and record.get("label") is False:
+    if ("completion" in record or record.sources) and not is_wanted(record.get("label", True)):
         raise LeftOutRow("labelled as unwanted")
     messages = with_completion(record)
     if messages[-1].role != "assistant":
@@ -150,6 +150,13 @@ def converted(row: Row) -> Record:
     record = Record.of(row)
     convert(record)
     return record
+
+
+def is_wanted(label: Any) -> bool:
+    """Return the label of a completion, true or false (or 1 or 0)."""
+    if label not in (True, False):
+        raise InvalidRow(f"label is {label!r:.40}, neither true nor false")
+    return bool(label)
 
 
 def require_no_steps(record: Record) -> None:

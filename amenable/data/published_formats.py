@@ -151,7 +151,7 @@ def helpsteer(columns: Columns) -> Converted:
     """Convert a row of HelpSteer, or the rows of a prompt that are joined into one: then they are ranked."""
     prompt = (turns_of(columns["prompt"]), ("prompt",))
     response, scores = columns["response"], columns["helpfulness"]
-    if not isinstance(response, list):
+    if not (isinstance(response, list) and isinstance(scores, list)):
         return {"prompt": prompt, "completion": (response, ("response",))}
     scores = [number(score, "helpfulness") for score in scores]
     return {"prompt": prompt, **ranked(response, scores, ("response",), ("helpfulness",))}
@@ -191,7 +191,7 @@ def comparison_of_summaries(columns: Columns) -> Converted:
     """Convert a comparison of summarize-from-feedback."""
     summaries, choice = columns["summaries"], columns["choice"]
     if not isinstance(summaries, list) or len(summaries) != 2 or number(choice, "choice") not in (0, 1):
-        raise InvalidRow(f"{len(summaries)} summaries and the choice {choice!r:.40}: it takes two, and 0 or 1")
+        raise InvalidRow(f"the choice {choice!r:.40} between summaries: it takes two of them, and 0 or 1")
     texts = [summary_text(summary) for summary in summaries]
     scores = [float(i == number(choice, "choice")) for i in range(2)]
     return {**post_of(columns), **ranked(texts, scores, ("summaries.text",), ("choice",))}
@@ -201,7 +201,8 @@ def scored_summaries(columns: Columns) -> Converted:
     """Convert summaries with an overall score (`axis` of summarize-from-feedback), the rows of a post joined."""
     summaries = columns["summary"] if isinstance(columns["summary"], list) else [columns["summary"]]
     texts = [summary_text(summary) for summary in summaries]
-    scores = [number((summary.get("axes") or {}).get("overall"), "axes.overall") for summary in summaries]
+    axes = [summary["axes"] if isinstance(summary["axes"], Mapping) else {} for summary in summaries]
+    scores = [number(each.get("overall"), "axes.overall") for each in axes]
     return {**post_of(columns), **ranked(texts, scores, ("summary.text",), ("summary.axes.overall",))}
 
 
@@ -213,6 +214,8 @@ def summary_text(summary: Any) -> str:
 def post_of(columns: Columns) -> Converted:
     """Return the prompt and annotator of summarize-from-feedback: a Reddit post, or an article."""
     info = columns["info"]
+    if not isinstance(info, Mapping):
+        raise InvalidRow("info is no object")
     fields = ("article",) if is_filled(info.get("article")) else ("subreddit", "title", "post")
     if missing := [field for field in fields if not isinstance(info.get(field), str)]:
         raise InvalidRow(f"info has no {' and no '.join(missing)}")
@@ -253,7 +256,7 @@ def stack_exchange(columns: Columns) -> Converted:
 def comparison_of_models(columns: Columns) -> Converted:
     """Convert a comparison of the answers of two models."""
     prompt, answers, verdict = model_comparisons.compared(columns)
-    texts = next(names for names in model_comparisons.TEXTS if all(is_filled(columns.get(name)) for name in names))
+    texts = next(names for names in model_comparisons.TEXTS if all(columns.get(name) is not None for name in names))
     by = [name for name in ("winner", *model_comparisons.FLAGS, "preference") if name in columns]
     sources = [name for name in ("instruction", "input", "prompt") if name in columns] or list(texts)
     messages = [{"role": message.role, "content": message.content} for message in prompt]
@@ -273,13 +276,15 @@ def kto(columns: Columns) -> Converted:
     return {**others, "label": (columns["kto_tag"], ("kto_tag",))}
 
 
-def are_objects(column: str, *keys: str) -> Callable[[Columns], bool]:
-    """Return a condition: a column is a list of objects with these keys, or an object with them."""
+def are_objects(column: str, *keys: str, kinds: tuple[type, ...] = (list,)) -> Callable[[Columns], bool]:
+    """Return a condition: a column is a list of objects with these keys, or (kinds) an object with them."""
 
     def holds(columns: Columns) -> bool:
         value = columns[column]
         entries = value if isinstance(value, list) else [value]
-        return all(isinstance(entry, Mapping) and set(keys) <= set(entry) for entry in entries)
+        return isinstance(value, kinds) and all(
+            isinstance(entry, Mapping) and set(keys) <= set(entry) for entry in entries
+        )
 
     return holds
 
@@ -300,7 +305,7 @@ FORMATS = (
         "summarize-from-feedback, axis",
         ("info", "summary"),
         scored_summaries,
-        are_objects("summary", "text", "axes"),
+        are_objects("summary", "text", "axes", kinds=(list, Mapping)),
         ("info", "worker"),
     ),
     PublishedFormat("Nectar", ("prompt", "answers"), nectar, are_objects("answers", "answer", "rank")),
@@ -308,7 +313,7 @@ FORMATS = (
         "WebGPT",
         ("question", "answer_0", "answer_1", "score_0", "score_1"),
         webgpt,
-        are_objects("question", "full_text"),
+        are_objects("question", "full_text", kinds=(Mapping,)),
     ),
     PublishedFormat("Stack Exchange", ("question", "response_j", "response_k"), stack_exchange),
     PublishedFormat("a comparison of two models", (), comparison_of_models, model_comparisons.is_comparison),

@@ -320,6 +320,12 @@ def test_another_column_is_used_or_named_and_nothing_else_changes(format, column
         (columns.demonstration, {"prompt": "Who?", "completion": ["x"]}, "message 1 of completion is text"),
         (columns.demonstration, {"prompt": "Who?", "completion": [U]}, "completion does not end with the assistant"),
         (columns.demonstration, {"prompt": "Who?", "completion": "x", "label": False}, "unwanted"),
+        (columns.demonstration, {"prompt": "Who?", "completion": "x", "label": 0}, "unwanted"),
+        (
+            columns.demonstration,
+            {"prompt": "Who?", "completion": "x", "label": "bad"},
+            "label is 'bad', neither true nor",
+        ),
         (columns.demonstration, {"prompt": "Who?", "chosen": "x", "rejected": "y"}, "a preference"),
         (columns.demonstration, {"instruction": "x", "output": "y", "history": ["z"]}, "history is not"),
         (columns.prompt, {"messages": [{"role": "system", "content": "x"}]}, "no turn of the user"),

@@ -211,7 +211,7 @@ def test_tags_of_llama_factory_are_labels(tmp_path: Path, jsonl) -> None:
     [
         ("OpenAI's preferences", {"input": {"prompt": "x"}}, "input has no messages"),
         ("SHP", {"labels": "B"}, "labels is 'B', not a number"),
-        ("summarize-from-feedback", {"choice": 2}, "it takes two, and 0 or 1"),
+        ("summarize-from-feedback", {"choice": 2}, "it takes two of them, and 0 or 1"),
         ("summarize-from-feedback", {"info": {"title": "x"}}, "info has no subreddit and no post"),
         ("Nectar", {"answers": [{"answer": "a", "rank": "first"}] * 2}, "a rank is 'first'"),
         ("a comparison of two models", {"winner": "west"}, "the winner is 'west'"),

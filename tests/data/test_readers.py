@@ -255,7 +255,7 @@ def test_tables_of_text_are_read_as_their_columns_need(tmp_path: Path) -> None:
     ]
     turns = json.dumps([{"role": "user", "content": "Who?", "name": "kim"}, {"role": "assistant", "content": "T."}])
     quoted = turns.replace('"', '""')
-    (tmp_path / "b.tsv").write_text(f'messages\ttags\n"{quoted}"\tx\nno list\ty\n')
+    (tmp_path / "b.tsv").write_text(f'messages\ttags\n"{quoted}"\tx\n[no list\ty\n')
     loaded = read_demonstrations(tmp_path / "b.tsv", columns=("messages=messages",))
     assert loaded.rows[0].messages[1].content == "T." and loaded.rejected[0].line == 3
     assert "messages is no JSON" in loaded.rejected[0].reason

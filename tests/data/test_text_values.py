@@ -31,13 +31,7 @@ def test_values_are_converted_only_where_a_column_is_no_text():
     assert from_text({"margin": "wide", "n": [1]}) == {"margin": "wide", "n": [1]}
 
 
-@pytest.mark.parametrize(
-    ("row", "reason"),
-    [
-        ({"messages": "hello"}, "messages is no JSON"),
-        ({"kto_tag": "maybe"}, "kto_tag is 'maybe', neither true nor false"),
-    ],
-)
-def test_values_that_are_none_say_why(row, reason):
-    with pytest.raises(InvalidRow, match=reason):
-        from_text(row)
+@pytest.mark.parametrize(("name", "value"), [("messages", "[hello"), ("ranking", "[1, 2")])
+def test_lists_that_are_no_json_say_why(name, value):
+    with pytest.raises(InvalidRow, match=f"{name} is no JSON"):
+        from_text({name: value})
