@@ -92,7 +92,7 @@ def content_text(content: Any, name: str, role: str) -> str:
     if not isinstance(content, list):
         return text_of(content, f"the content of {name}")
     for part in content:
-        type = part.get("type", "text") if isinstance(part, Mapping) else kind(part)
+        type = part.get("type", "text") if isinstance(part, Mapping) else None
         if type != "text":
             raise InvalidRow(f"the content of {name} has a part of type {type!r}; messages are text alone")
     return "".join(text_of(part.get("text"), f"a part of {name}") for part in content)

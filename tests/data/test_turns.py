@@ -127,6 +127,7 @@ def assistant(**parts):
             "has a part of type 'image'; messages are text",
         ),
         ({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, "a part of type 'image_url'"),
+        ({"role": "user", "content": ["Who?"]}, "a part of type None"),
         ({"role": "user", "content": {"a": 1}}, "content of it is an object, not text"),
         (assistant(tool_calls=[{"function": {"arguments": {}}}]), "call 1 of it has no name of a tool"),
         (assistant(tool_calls=[{"name": "f", "arguments": "{city"}]), "arguments of call 1 of it are not JSON"),
