@@ -57,7 +57,11 @@ def ambiguous(record: Record, before: str, columns: Iterable[str], other: str, t
     before: a reading other than by one of the columns, and `other` its mapping.
     """
     names = [next(record.origins([name])) for name in columns]
-    others = [name for name in ("system", "prompt", "question", "chosen", "rejected") if record.filled(name)]
+    others = [
+        name
+        for name in ("system", "prompt", "question", "instruction", "input", "chosen", "rejected")
+        if record.filled(name)
+    ]
     rest = " ".join(
         f"{name}={next(record.origins([name]))}" for name in others if name != target and name not in columns
     )

@@ -1,6 +1,7 @@
 import pytest
 
 from amenable.data import columns
+from amenable.data.column_mapping import parse_mapping
 from amenable.data.prompt_columns import prompt_messages
 from amenable.data.record import InvalidRow, Record
 
@@ -55,6 +56,16 @@ def test_two_completions_are_refused_with_the_mappings_that_select_one(row: dict
     with pytest.raises(InvalidRow) as error:
         columns.demonstration(row, "f:1")
     assert str(error.value) == reason
+
+
+def test_the_mapping_of_a_refused_row_reads_it() -> None:
+    row = {"instruction": "Sort.", "input": "b a", "output": "a b", "response": "none"}
+    with pytest.raises(InvalidRow) as error:
+        columns.demonstration(row, "f:1")
+    entries = str(error.value).split("--columns ")[1].split(" or ")[0].split()
+    record = parse_mapping(entries, columns.TARGETS).record(row)
+    assert [message.content for message in columns.demonstration(record, "f:1").messages] == ["Sort.\n\nb a", "a b"]
+    assert record.unused() == ["response"]
 
 
 def test_equal_completions_are_one_and_both_columns_are_used() -> None:
