@@ -13,7 +13,7 @@ report.json and report.html.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from amenable.models.lora import LoraOptions
 from amenable.recipes.from_scratch import write_once
 from amenable.recipes.pipeline import StageRun, run_all, stage_runs
 from amenable.recipes.reports import taste_page
+from amenable.rewards.options import RewardOptions, Scoring
 from amenable.rewards.spec import Specs, load_reward
 from amenable.stages import annotate, dpo, evaluate, ppo, reward, rloo, sample
 from amenable.stages.sample import SamplingOptions
@@ -51,6 +52,7 @@ class Config:
     taste: Specs = (BRIEF,)
     """scores answers: a rule, FILE.py:FUNCTION, a folder of a reward model, judge:URL:MODEL or an http address; several
     are added, each SPEC or SPEC=WEIGHT; by default answers that end by themselves and have 4 to 30 words"""
+    scoring: Scoring = field(default_factory=RewardOptions)
     instruction: str = "Answer in one short sentence."
     """asks for the same in the prompt, as the baseline to beat; "" leaves this baseline out"""
     data: Path | None = None
@@ -81,7 +83,9 @@ class Config:
 def run(config: Config) -> Path:
     """Run every stage for every seed, write the report, and return the folder that holds them."""
     loading.require_model(config.model, "amenable get smollm2")
-    load_reward(config.taste, start_runtime(DeviceOptions()))  # InputError for a taste that cannot score
+    load_reward(
+        config.taste, start_runtime(DeviceOptions()), options=config.scoring
+    )  # InputError for a taste that cannot score
     data = config.data or QUESTIONS
     prompts = read_prompts(data)
     for seed, root in config.roots.items():
@@ -133,6 +137,7 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
         "model": model,
         "data": prompts / "train.jsonl",
         "validation": prompts / "validation.jsonl",
+        "scoring": config.scoring,
         "lora": adapters,
         "kl_budget": config.kl_budget,
         "temperature": TEMPERATURE,
@@ -156,7 +161,7 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
             prompts_per_step=40,
             sampling=SamplingOptions(temperature=TEMPERATURE, max_new_tokens=LENGTH),
         ),
-        "annotate": annotate.Config(data=root / "sample" / "samples.jsonl", judge=taste),
+        "annotate": annotate.Config(data=root / "sample" / "samples.jsonl", judge=taste, scoring=config.scoring),
         "reward": reward.Config(
             model=model,
             data=labels / "train.jsonl",
@@ -198,6 +203,7 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
             models=tuple(f"{name}={entry}" for name, entry in {**entries, **modified}.items()),
             data=prompts / "test.jsonl",
             reward=taste,
+            scoring=config.scoring,
             reference="base",
             instruction=config.instruction,
             temperature=TEMPERATURE,

@@ -31,6 +31,8 @@ class CodeReward:
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[str], **columns: Sequence[Any]) -> list[float]:
         """Return the share of its tests that each completion's program passes."""
+        if self.column not in columns:
+            raise InputError(f"needs the column '{self.column}'", f"code:{self.column}", "the data has no such column")
         tests = [listed_tests(value, self.column) for value in columns[self.column]]
         programs = list(zip(map(program_of, completions), tests, strict=True))
         outcomes = run_all(programs, self.limits, self.workers)

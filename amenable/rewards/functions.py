@@ -126,7 +126,7 @@ def call_all(
     for row, result in enumerate(results, start=1):
         if isinstance(result, InputError):
             raise result
-        row_name = f" for completion {row} of {len(calls)}" if single else ""
+        row_name = f" for completion {row} of {len(calls)}" if single and row <= len(calls) else ""
         if isinstance(result, TimeoutError) and (hangs or thread.cancelled):
             where = line_of(thread.stack(), name) if hangs else name
             problem = f"gave no score{row_name or 's'} within {timeout:g} s"

@@ -48,6 +48,8 @@ class Rule:
     def __call__(self, prompts: Sequence[Any], completions: Sequence[str], **columns: Sequence[Any]) -> list[float]:
         """Return 1 where a completion keeps the rule, else 0."""
         ended = columns.get("ended") or [True] * len(completions)
+        if self.column is not None and self.column not in columns:
+            raise InputError(f"needs the column '{self.column}'", how="the data has no such column")
         values = columns[self.column] if self.column is not None else [None] * len(completions)
         return [float(self.keeps(*row)) for row in zip(completions, ended, values, strict=True)]
 

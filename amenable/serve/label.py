@@ -140,6 +140,8 @@ def load_tasks(config: Config) -> list[Task]:
     if rule in SCORED:
         runtime = start_runtime(config.device)
         rewards = [load_reward(spec, runtime, options=config.scoring) for spec in spec_list(config.reward)]
+        for reward in rewards:
+            reward.require_columns([{}])
     tasks = read_tasks(config.data, config.tasks, config.answers, config.overlap, config.seed)
     if rule != "file":
         tasks = order_tasks(tasks, rule, rewards, config.seed)
@@ -182,6 +184,7 @@ def load_scorer(config: Config) -> quality.Score | None:
     if not config.judge:
         return None
     reward = load_reward(config.judge, start_runtime(config.device), options=config.scoring)
+    reward.require_columns([{}])
     cache: dict[tuple[str, ...], list[float]] = {}
 
     def score(prompt: Sequence[dict[str, str]], completions: Sequence[str], ended: Sequence[bool]) -> list[float]:

@@ -210,3 +210,12 @@ def test_columns_that_a_function_needs() -> None:
         return []
 
     assert required_columns(reward) == {"target"}
+
+
+def test_an_async_function_that_blocks_is_left_behind() -> None:
+    async def blocks(completion: str) -> float:
+        time.sleep(5)
+        return 1.0
+
+    with pytest.raises(InputError, match=r"f: gave no scores within 0.2 s"):
+        checked(blocks, "f", 0.2)(PROMPTS, COMPLETIONS)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from amenable import cli
 from amenable.data.types import Conversation, Message
 from amenable.errors import InputError
 from amenable.evaluation.preference import preferences
@@ -149,6 +150,27 @@ def test_an_endpoint_scores_and_compares(api: str, tmp_path: Path, runtime: Runt
     models = {name: {"sampled": rows, "greedy": None} for name, rows in answers.items()}
     (row_of_pair,) = preferences(models, ["a"], None, False, 0, lambda a, b: alone.judge.preferences([PROMPT], a, b))
     assert (row_of_pair["judges"], row_of_pair["wins"]) == ("judge", 0.0)
+
+
+def test_annotate_ranks_by_its_comparisons(api: str, tmp_path: Path) -> None:
+    rows = [
+        {"id": str(i), "prompt": f"{i}?", "completions": ["a", "b" * (i + 2)], "ended": [True] * 2} for i in range(8)
+    ]
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "rubric.txt").write_text("Longer is better.")
+    words = [
+        "--data",
+        str(tmp_path / "samples.jsonl"),
+        "--judge",
+        f"judge:{api}:wise:8b",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert cli.main(["annotate", *words, "--judge-rubric", str(tmp_path / "rubric.txt"), "--device", "cpu"]) == 0
+    rankings = [json.loads(line) for line in (tmp_path / "out/train.jsonl").read_text().splitlines()]
+    assert rankings and all(row["ranking"] == [2.0, 1.0] for row in rankings)
+    lineage = json.loads((tmp_path / "out/lineage.json").read_text())
+    assert lineage["inputs"]["judge_rubric"]["path"].endswith("rubric.txt")
 
 
 def test_a_judge_that_cannot_be_used_is_a_line(api: str, tmp_path: Path) -> None:

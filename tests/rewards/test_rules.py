@@ -49,6 +49,8 @@ def test_answers_are_those_of_a_column() -> None:
     assert scores("match:gold", texts, gold=["#### 1000", 999, ["1", "1000"]]) == [1, 1, 1]
     assert scores("match:gold", texts, gold=["999", "1000", "x"]) == [0, 0, 0]
     assert scores("not:match:gold", texts, gold=["1000"] * 3) == [0, 1, 0]
+    with pytest.raises(InputError, match="needs the column 'gold'"):
+        scores("match:gold", texts)
     assert parse_rule("match:gold").column == "gold" == parse_rule("not:number:gold:0.1").column
 
 
