@@ -43,8 +43,9 @@ MUON_RATE = 0.02
 """peak learning rate of Muon for the hidden matrices of a new model (Jordan et al., 2024)"""
 LORA_FACTOR = 10
 """best learning rate of adapters over that of all weights, at any rank and size (Schulman et al., 2025)"""
-PROMPT_FACTOR = 20
-"""learning rate of virtual tokens over that of all weights"""
+PROMPT_RATE = 0.03
+"""peak learning rate of virtual tokens, for every size: with 16 of them the held-out loss of SmolLM2-135M-Instruct after
+25 steps of sft was 3.16 at 2e-4, 2.61 at 0.01, 2.43 at 0.05, 2.47 at 0.2; the closed world's best is at 0.003 to 0.03"""
 
 Table = tuple[tuple[float, float], ...]
 """anchors: parameters, peak learning rate"""
@@ -141,11 +142,10 @@ def learning_rate(table: Table, parameters: int) -> float:
 
 
 def peak_rate(config: Any, table: Table, model: Traits) -> float:
-    """Return the peak learning rate for a model of this size; LORA_FACTOR times as much with adapters, and
-    PROMPT_FACTOR times with virtual tokens."""
+    """Return the peak learning rate for a model of this size; LORA_FACTOR times as much with adapters, and PROMPT_RATE
+    with virtual tokens."""
     rate = learning_rate(table, model.parameters)
-    factor = LORA_FACTOR if config.lora.rank else PROMPT_FACTOR if config.prompt_tuning else 1
-    return rate if factor == 1 else float(f"{rate * factor:.2g}")
+    return PROMPT_RATE if config.prompt_tuning else float(f"{rate * LORA_FACTOR:.2g}") if config.lora.rank else rate
 
 
 def answer_length(context: int) -> int:
@@ -179,7 +179,8 @@ def pretrain(config: C, model: Traits) -> tuple[C, str]:
 def continue_pretraining(config: Any, model: Traits) -> tuple[Any, str]:
     """Fill the options of pretraining a trained model further: a tenth of the peak rate, where its cosine has ended,
     and AdamW alone; return them, and a line that names them."""
-    rate = float(f"{peak_rate(config, PRETRAIN, model) / 10:.2g}")
+    rate = peak_rate(config, PRETRAIN, model)
+    rate = rate if config.prompt_tuning else float(f"{rate / 10:.2g}")
     rates = {"optimizer.learning_rate": rate, "optimizer.muon_learning_rate": 0.0}
     return fill(config, model, {**rates, "context": min(model.context, config.tokens_per_step)})
 

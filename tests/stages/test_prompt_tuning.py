@@ -430,8 +430,11 @@ def test_a_folder_that_moved_with_its_base_is_read_from_anywhere(
 
 def test_the_plan_and_the_learning_rate(assistant: Path, policy: Prompted) -> None:
     traits = defaults.traits(assistant)
-    rates = [defaults.dpo(dpo.Config(prompt_tuning=n), traits)[0].optimizer.learning_rate for n in (COUNT, 0)]
-    assert rates[0] == pytest.approx(defaults.PROMPT_FACTOR * rates[1])
+    filled = [
+        defaults.dpo(dpo.Config(prompt_tuning=COUNT), traits)[0],
+        defaults.continue_pretraining(pretrain.Config(prompt_tuning=COUNT), traits)[0],
+    ]
+    assert [each.optimizer.learning_rate for each in filled] == [defaults.PROMPT_RATE] * 2
     width = policy.model.config.hidden_size
     expected = f"{plan.human_count(COUNT * width)} training: {COUNT} virtual tokens before every row"
     assert plan.parameters(policy.model).endswith(expected)
