@@ -31,7 +31,7 @@ from amenable.models.lora import (
     published_layers,
     short,
 )
-from amenable.models.prompt_tuning import load_prompt, save_prompt
+from amenable.models.prompt_tuning import load_prompt, prompt_files
 
 NOT_READ = (
     *("layer_replication", "megatron_config", "trainable_token_indices", "target_parameters", "lora_bias"),
@@ -45,9 +45,18 @@ CHANGED_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 def save_adapters(folder: Path, model: Decoder | ScalarModel) -> None:
     """Write adapter_model.safetensors and adapter_config.json, as peft reads them."""
-    if decoder_of(model).prompt_embeddings is not None:
-        save_prompt(folder, model)
-        return
+    has_prompt = decoder_of(model).prompt_embeddings is not None
+    fields, tensors = prompt_files(model) if has_prompt else lora_files(model)
+    if isinstance(model, ScalarModel):
+        fields["score_bias"] = model.score.bias.item()  # ours: peft's heads have none
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    write_file(folder / ADAPTER, lambda path: save_file(whole, path, metadata={"format": "pt"}))
+    write_text(folder / ADAPTER_CONFIG, json.dumps(fields, indent=2))
+
+
+def lora_files(model: Decoder | ScalarModel) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the fields of adapter_config.json and the tensors of adapter_model.safetensors of adapters in layers."""
     decoder, layers = decoder_of(model), list(adapters(model).values())
     options, scalar = layers[0].options, isinstance(model, ScalarModel)
     numbers = sorted({layer_number(name) for name in adapters(decoder)})
@@ -76,12 +85,7 @@ def save_adapters(folder: Path, model: Decoder | ScalarModel) -> None:
     }
     if options.bits:
         fields["base_bits"] = options.bits  # ours: to peft the base is as its folder has it
-    if isinstance(model, ScalarModel):
-        fields["score_bias"] = model.score.bias.item()  # ours: peft's heads have none
-    folder.mkdir(parents=True, exist_ok=True)
-    whole = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_file(folder / ADAPTER, lambda path: save_file(whole, path, metadata={"format": "pt"}))
-    write_text(folder / ADAPTER_CONFIG, json.dumps(fields, indent=2))
+    return fields, tensors
 
 
 def load_adapters(folder: Path, model: Decoder | ScalarModel) -> None:

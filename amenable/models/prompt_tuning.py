@@ -9,19 +9,16 @@ scales its embeddings does not scale these.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from amenable.errors import InputError
-from amenable.files import write_file, write_text
-from amenable.model_folder import ADAPTER, ADAPTER_CONFIG, PROMPT_TUNING, count_virtual_tokens, parent_folder
+from amenable.model_folder import PROMPT_TUNING, count_virtual_tokens, parent_folder
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.models.hf_weights import shortened
@@ -66,11 +63,11 @@ def first_ids(tokens: VirtualTokens, num_tokens: int, seed: int) -> list[int]:
     return (ids * -(-tokens.count // len(ids)))[: tokens.count]
 
 
-def save_prompt(folder: Path, model: Decoder | ScalarModel) -> None:
-    """Write adapter_model.safetensors and adapter_config.json, as peft reads them."""
+def prompt_files(model: Decoder | ScalarModel) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the fields of adapter_config.json and the tensors of adapter_model.safetensors, as peft reads them."""
     decoder, scalar = decoder_of(model), isinstance(model, ScalarModel)
     assert decoder.prompt_embeddings is not None
-    tensors = {"prompt_embeddings": decoder.prompt_embeddings}
+    tensors: dict[str, Tensor] = {"prompt_embeddings": decoder.prompt_embeddings}
     fields: dict[str, Any] = {
         "peft_type": PROMPT_TUNING,
         "task_type": "SEQ_CLS" if scalar else "CAUSAL_LM",
@@ -86,11 +83,7 @@ def save_prompt(folder: Path, model: Decoder | ScalarModel) -> None:
     }
     if isinstance(model, ScalarModel):
         tensors["base_model.score.weight"] = model.score.weight
-        fields["score_bias"] = model.score.bias.item()  # ours: peft's heads have none
-    folder.mkdir(parents=True, exist_ok=True)
-    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_file(folder / ADAPTER, lambda path: save_file(whole, path, metadata={"format": "pt"}))
-    write_text(folder / ADAPTER_CONFIG, json.dumps(fields, indent=2))
+    return fields, tensors
 
 
 def load_prompt(folder: Path, model: Decoder | ScalarModel, fields: dict[str, Any], tensors: dict[str, Tensor]) -> None:

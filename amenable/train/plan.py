@@ -11,6 +11,7 @@ from torch import nn
 from amenable.errors import InputError
 from amenable.functional import schedules
 from amenable.models.decoder import Decoder
+from amenable.models.quantized_linear import QuantizedLinear
 from amenable.text.default_system import default_system_prompt
 from amenable.text.tokenizer import Tokenizer
 
@@ -24,7 +25,9 @@ MAX_COUNT = 10**9
 
 def parameters(module: nn.Module) -> str:
     """Return such as "2.03M parameters", with the number that train if some are frozen, and virtual tokens."""
+    packed = [part for part in module.modules() if isinstance(part, QuantizedLinear)]
     total = sum(p.numel() for p in module.parameters())
+    total += sum(part.shape.numel() - part.packed.numel() - part.scales.numel() for part in packed)
     training = sum(p.numel() for p in module.parameters() if p.requires_grad)
     count = f"{human_count(total)} parameters" + (f", {human_count(training)} training" if training != total else "")
     virtual = sum(part.num_virtual_tokens for part in module.modules() if isinstance(part, Decoder))

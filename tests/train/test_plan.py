@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amenable.errors import InputError
+from amenable.models.decoder import Decoder
+from amenable.models.lora import LoraOptions, add_adapters
 from amenable.train import plan
+from tests.models.adapted import GPT
 
 
 def test_warm_up_rises_in_equal_parts_and_the_cosine_follows() -> None:
@@ -67,6 +70,16 @@ def test_counts_are_told_in_words_that_can_be_read() -> None:
     module.weight.requires_grad_(False)
     assert plan.parameters(module) == "2k parameters, 1 training"
     assert [plan.human_count(n) for n in (12, 43_210, 124_439_808, 1_557_611_200)] == ["12", "43.2k", "124M", "1.56B"]
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_packed_weights_count_as_the_numbers_that_they_are(bits: int) -> None:
+    counts = []
+    for stored in (0, bits):
+        decoder = Decoder(GPT)
+        add_adapters(decoder, LoraOptions(rank=2, bits=stored), seed=0)
+        counts.append(plan.parameters(decoder))
+    assert counts[0] == counts[1]
 
 
 @dataclass(frozen=True)
