@@ -48,7 +48,6 @@ READ_BY |= {"optimizer", "save_steps", "max_kl", "validation_split"}
 
 UNUSED = {
     "token_logprobs": "the definition that linear_logprobs is tested against",
-    "grpo_advantages": "GRPO",
     "discounted_returns": "REINFORCE without a critic",
     "ppo_kl_penalty_loss": "PPO with a KL penalty instead of a clip",
     "adapt_kl_penalty": "the same",

@@ -23,7 +23,7 @@ import torch
 from amenable.data.mixture import Mixed
 from amenable.data.types import Message
 from amenable.errors import InputError
-from amenable.functional import losses
+from amenable.functional import kl, losses
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
@@ -417,6 +417,21 @@ def stopped_and_resumed(parts: Parts) -> None:
     file_of("train/test_run.py").test_a_stop_saves_and_the_same_command_goes_on_exactly(folder, signal.SIGINT)
 
 
+def ratio_of_itself(group_policy_losses: Any) -> Any:
+    return lambda logp, old, *rest, **options: group_policy_losses(logp, logp.detach(), *rest, **options)
+
+
+def learning_weights(group_policy_losses: Any) -> Any:
+    """CISPO without its stop-gradient: the weight learns, and not the log-probability alone."""
+
+    def broken(logp: Any, old: Any, advantages: Any, *rest: Any, form: str = "clip", **options: Any) -> Any:
+        if form == "clip":
+            return group_policy_losses(logp, old, advantages, *rest, **options)
+        return -(logp - old).exp().clamp(max=1.2) * advantages * logp, {"clip_fraction": torch.tensor(0.25)}
+
+    return broken
+
+
 def accumulated(parts: Parts) -> None:
     file_of("train/test_objective.py").test_many_passes_are_one(parts.make_decoder, parts.runtime, 5)
 
@@ -496,6 +511,17 @@ SAMPLED = engine_test(
     Sampling(temperature=0.6, max_new_tokens=20),
 )
 
+PASS_AT_K = suite_test("functional/test_advantages.py", "test_pass_at_k_by_hand")
+GROUP_SCALES = suite_test("functional/test_advantages.py", "test_the_scale_and_the_baseline_are_arguments")
+RLOO_BY_HAND = suite_test("functional/test_advantages.py", "test_rloo_by_hand")
+GROUP_LOSSES = suite_test("functional/test_losses.py", "test_group_losses_by_hand")
+DUAL_CLIP = suite_test("functional/test_losses.py", "test_clip_higher_and_dual_clip_by_hand", -1, 4.0, -3.0, 0)
+CLIP_HIGHER = suite_test("functional/test_losses.py", "test_clip_higher_and_dual_clip_by_hand", 1, 1.5, 1.28, 0)
+TOKEN_MEANS = suite_test("functional/test_losses.py", "test_means_of_tokens_by_hand")
+KL_LOSSES = suite_test(
+    "functional/test_kl.py", "test_which_gradient_each_estimate_has_as_a_loss", "k2", [0.263080, -0.175387, -0.087693]
+)
+
 Mutation = tuple[str, str, Callable[[Any], Any], Callable[[Parts], None]]
 MUTATIONS: list[Mutation] = [
     # what would go wrong silently, what is replaced, by what, and the check that notices
@@ -552,6 +578,26 @@ MUTATIONS: list[Mutation] = [
     ("the critic is held to nothing", "functional.losses:value_loss", clipped_at_the_targets, VALUE_BY_HAND),
     ("the policy is never held back", "functional.losses:ppo_policy_loss", nothing_clipped, ppo_losses_by_hand),
     ("the critic is never held back", "functional.losses:value_loss", clipped_at_itself, ppo_losses_by_hand),
+    ("an answer is compared with itself", "functional.advantages:rloo_advantages",
+     lambda f: lambda scores: scores - scores.mean(1, keepdim=True), RLOO_BY_HAND),
+    ("the group's deviation is of one answer more", "functional.advantages:grpo_advantages",
+     lambda f: lambda scores, *rest, **more: f(scores, *rest, **more) * 1.1547, GROUP_SCALES),
+    ("the best of k is among one more", "functional.advantages:pass_at_k_advantages",
+     lambda f: lambda scores, k: f(scores, k + 1), PASS_AT_K),
+    ("the group's ratio is never above 1", "functional.losses:group_policy_losses", ratio_of_itself, GROUP_LOSSES),
+    ("CISPO's weights learn", "functional.losses:group_policy_losses", learning_weights, GROUP_LOSSES),
+    ("advantages have the wrong sign", "functional.losses:clipped_surrogate",
+     lambda f: lambda ratio, advantages, *rest: f(ratio, -advantages, *rest), GROUP_LOSSES),
+    ("large ratios of bad answers are not held", "functional.losses:clipped_surrogate",
+     lambda f: lambda ratio, advantages, clip, high=None, dual=0.0: f(ratio, advantages, clip, high), DUAL_CLIP),
+    ("the higher clip is the lower one", "functional.losses:clipped_surrogate",
+     lambda f: lambda ratio, advantages, clip, high=None, dual=0.0: f(ratio, advantages, clip, clip), CLIP_HIGHER),
+    ("long answers count more than short ones", "functional.losses:mean_of_tokens",
+     lambda f: lambda numbers, answers, count, mean_over, constant=1: f(numbers, answers, count, "tokens"),
+     TOKEN_MEANS),
+    ("the mean of an answer is of the tokens before it", "functional.masked:segment_means",
+     lambda f: lambda x, segments, count: f(x.roll(1), segments, count), GROUP_LOSSES),
+    ("KL in the loss has the gradient of the other KL", "functional.kl:k2", lambda f: kl.k3, KL_LOSSES),
     ("KL is between two temperatures", "train.forward:compute_logprobs", reference_at_one,
      passes_test("test_row_logprobs_are_each_rows_own", "runtime", 8, 0.7)),
     ("an answer that never ended is rewarded for it", "functional.rewards:penalize_missing_eos",

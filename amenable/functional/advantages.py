@@ -5,6 +5,9 @@ Letters: B rows, T steps, P prompts, K samples of a prompt. No gradient is meant
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -52,13 +55,42 @@ def rloo_advantages(scores: Tensor) -> Tensor:
     return (scores - scores.mean(1, keepdim=True)) * size / (size - 1)
 
 
-def grpo_advantages(scores: Tensor, epsilon: float = 1e-4) -> Tensor:
-    """(score - mean) / (std + epsilon) within a prompt (GRPO; Shao et al., 2024). [P, K] -> [P, K], K >= 2.
+def grpo_advantages(
+    scores: Tensor,
+    scale: Literal["group", "batch", "none"] = "group",
+    baselines: Tensor | None = None,
+    epsilon: float = 1e-4,
+) -> Tensor:
+    """(score - baseline) / (std + epsilon) within a prompt (GRPO; Shao et al., 2024). [P, K] -> [P, K], K >= 2.
 
-    std divides by K - 1. A prompt whose scores are all equal has advantages 0.
+    baselines [P, K]: by default the mean of the prompt's scores, which the score itself is part of; that of the greedy
+    completion is ReMax (Li et al., 2024). scale: std of the prompt's scores, of all scores (Lite PPO), or none (Dr.
+    GRPO; Liu et al., 2025); it divides by K - 1. A prompt of equal scores has advantages 0 around its mean.
     """
     group_size(scores)
-    return (scores - scores.mean(1, keepdim=True)) / (scores.std(1, keepdim=True) + epsilon)
+    advantages = scores - (scores.mean(1, keepdim=True) if baselines is None else baselines)
+    if scale == "none":
+        return advantages
+    return advantages / ((scores.std(1, keepdim=True) if scale == "group" else scores.std()) + epsilon)
+
+
+def pass_at_k_advantages(scores: Tensor, k: int) -> Tensor:
+    """Advantages for the expected best of k samples, pass@k where scores are 0 or 1. [P, K] -> [P, K], 2 <= k <= K.
+
+        A_i = k mean over sets T of k - 1 other samples  max(score_i - max of T, 0)
+
+    The mean of A_i grad log pi(y_i) is an unbiased estimate of the gradient of E[max of k] (Walder and Karkhanis, 2025,
+    with the baseline that leaves the sample itself out). The j-th smallest of a sample's others is the best of
+    C(j - 1, k - 2) of the C(K - 1, k - 1) sets.
+    """
+    size = group_size(scores)
+    if not 2 <= k <= size:
+        raise ValueError(f"k is {k}, which is not from 2 to the {size} samples of a prompt")
+    ordered, order = scores.sort(1)
+    shares = [math.comb(j, k - 2) / math.comb(size - 1, k - 1) for j in range(size)]
+    above = (ordered[:, :, None] - ordered[:, None, :]).clamp(min=0)  # [P, sample, other]; 0 for those that rank higher
+    advantages = k * (above * torch.tensor(shares, dtype=scores.dtype, device=scores.device)).sum(2)
+    return torch.zeros_like(scores).scatter(1, order, advantages)
 
 
 def group_size(scores: Tensor) -> int:

@@ -1,14 +1,23 @@
 """KL divergence: estimates from samples, the exact sum, and two rules that adapt a penalty's coefficient.
 
 The estimators (Schulman, "Approximating KL divergence", 2020) take log-probabilities of tokens drawn from the policy
-and estimate KL(policy || reference). Any may be reported. As a *loss*, k1 has gradient 0 in expectation, k2 the
-right one and k3 that of KL(reference || policy) (Tang and Munos, 2025); as a *reward*, k1 is right.
+and estimate KL(policy || reference). Any may be reported. On the policy's own samples, with r = log pi - log ref:
+
+    in the loss     k1: gradient 0 in expectation     k2: the right one     k3: that of KL(reference || policy)
+                    |k1|: that of E|r|, sign(r) in place of r; full: the right one, without the samples' noise
+    in the reward   k1: the right gradient, future states included     full: the same, with less noise
+                    k2, k3: that of another divergence, sum pi r^2 / 2 or k3's; |k1|: that of E|r|
+
+(Tang and Munos, 2025). A loss at a token leaves out what the token does to later states; a reward does not.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from amenable.functional.logprobs import CHUNK_CPU, at_least_fp32, log_softmax, row_slices
 
@@ -29,6 +38,20 @@ def k3(logp: Tensor, ref_logp: Tensor) -> Tensor:
     return torch.expm1(log_ratio) - log_ratio
 
 
+def abs_k1(logp: Tensor, ref_logp: Tensor) -> Tensor:
+    """|log pi - log ref|: never negative, an estimate of E|log pi - log ref| and not of KL. Any shape, elementwise."""
+    return (logp - ref_logp).abs()
+
+
+Estimator = Literal["k1", "k2", "k3", "abs"]
+
+
+def estimate(estimator: Estimator, logp: Tensor, ref_logp: Tensor) -> Tensor:
+    """Return the estimate k1, k2, k3 or |k1| ("abs"). Any shape, elementwise."""
+    estimates = {"k1": k1, "k2": k2, "k3": k3, "abs": abs_k1}
+    return estimates[estimator](logp, ref_logp)
+
+
 def exact_kl(logits: Tensor, ref_logits: Tensor, temperature: float = 1.0, ref_temperature: float = 1.0) -> Tensor:
     """sum_v pi_v (log pi_v - log ref_v) at every position, in fp32 nats. logits [..., V] twice -> [...].
 
@@ -43,7 +66,6 @@ def exact_kl(logits: Tensor, ref_logits: Tensor, temperature: float = 1.0, ref_t
         return torch.einsum("...v,...v->...", probabilities, gaps)
 
 
-@torch.no_grad()
 def linear_kl(
     hidden: Tensor,
     weight: Tensor,
@@ -56,16 +78,23 @@ def linear_kl(
     """`exact_kl` at every position, from hidden states: at most `chunk` logits of either model are held at once.
 
     hidden [M, D] and weight [V, D] of the policy, ref_hidden [M, E] and ref_weight [V, E] of the reference -> [M],
-    fp32 nats, without gradient. Products are fp32 under autocast too: logits rounded to bf16 add 9 % to a KL of 0.001
-    nats and more than double one of 0.0001.
+    fp32 nats. The gradient is the policy's; a backward pass computes a chunk's logits again. Products are fp32 under
+    autocast too: logits rounded to bf16 add 9 % to a KL of 0.001 nats and more than double one of 0.0001.
     """
     hidden, weight, ref_hidden, ref_weight = map(at_least_fp32, (hidden, weight, ref_hidden, ref_weight))
-    kls = torch.empty(len(hidden), device=hidden.device)
+    ref_hidden, ref_weight = ref_hidden.detach(), ref_weight.detach()
+
+    def of_chunk(states: Tensor, ref_states: Tensor) -> Tensor:
+        return exact_kl(states @ weight.t(), ref_states @ ref_weight.t(), temperature, ref_temperature)
+
+    def again(*states: Tensor) -> Tensor:
+        return checkpoint(of_chunk, *states, use_reentrant=False, preserve_rng_state=False)
+
+    compute, kls = again if torch.is_grad_enabled() else of_chunk, [hidden.new_empty(0)]
     with torch.autocast(hidden.device.type, enabled=False):
         for rows in row_slices(len(hidden), max(1, chunk // len(weight))):
-            logits, ref_logits = hidden[rows] @ weight.t(), ref_hidden[rows] @ ref_weight.t()
-            kls[rows] = exact_kl(logits, ref_logits, temperature, ref_temperature)
-    return kls
+            kls.append(compute(hidden[rows], ref_hidden[rows]))
+    return torch.cat(kls)
 
 
 MAX_CHANGE = 0.2

@@ -6,12 +6,14 @@ and scalars without, by metric name. `preference_losses` and `dpo_losses` return
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from amenable.functional import kl
-from amenable.functional.masked import masked_mean, zero_outside
+from amenable.functional.masked import masked_mean, segment_means, zero_outside
 
 Stats = dict[str, Tensor]
 LOG_RATIO_LIMIT = 20.0
@@ -19,22 +21,94 @@ LOG_RATIO_LIMIT = 20.0
 
 
 def ppo_policy_loss(
-    logp: Tensor, old_logp: Tensor, advantages: Tensor, mask: Tensor, clip: float
+    logp: Tensor,
+    old_logp: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    clip: float,
+    clip_high: float | None = None,
+    dual_clip: float = 0.0,
 ) -> tuple[Tensor, Stats]:
     """Clipped surrogate (Schulman et al., 2017, eq. 7), negated so that lower is better.
 
-        ratio = exp(logp - old_logp)      L = -mean min(ratio A, clamp(ratio, 1 +- clip) A)
+        ratio = exp(logp - old_logp)      L = -mean clipped_surrogate(ratio, A)
 
     logp, old_logp, advantages, mask: one shape, [B, T] or flat. Only logp carries gradient. The log-ratio is clamped at
-    +-20. Stats, means over the mask: clip_fraction (the clipped term is the smaller), approx_kl and k1 (estimates
-    k3 and k1 of KL(old || new)), ratio, clamped_fraction (log-ratios that were clamped).
+    +-20. An infinite clip leaves L^CPI (eq. 6). Stats, means over the mask: clip_fraction (a clipped term is taken),
+    approx_kl and k1 (estimates k3 and k1 of KL(old || new)), ratio, clamped_fraction (log-ratios that were clamped).
     """
     log_ratio, ratio, advantages = ratios(logp, old_logp, advantages, mask)
+    terms, clipped = clipped_surrogate(ratio, advantages, clip, clip_high, dual_clip)
+    clip_fraction = masked_mean(clipped.float(), mask)
+    return -masked_mean(terms, mask), {"clip_fraction": clip_fraction, **ratio_stats(log_ratio, ratio, mask)}
+
+
+def clipped_surrogate(
+    ratio: Tensor, advantages: Tensor, clip: float, clip_high: float | None = None, dual_clip: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """min(ratio A, clamp(ratio, 1 - clip, 1 + clip_high) A), and True where a bound has taken its gradient.
+
+    ratio, advantages: one shape, as both results. clip_high: None is clip; larger is DAPO's clip-higher (Yu et al.,
+    2025). dual_clip c above 1: where A < 0 no less than c A, which bounds large ratios (Ye et al., 2020; the two-sided
+    clip of INTELLECT-2); 0 is none.
+    """
     unclipped = ratio * advantages
-    clipped = ratio.clamp(1 - clip, 1 + clip) * advantages
-    loss = -masked_mean(torch.minimum(unclipped, clipped), mask)
-    clip_fraction = masked_mean((clipped < unclipped).float(), mask)
-    return loss, {"clip_fraction": clip_fraction, **ratio_stats(log_ratio, ratio, mask)}
+    clipped = ratio.clamp(1 - clip, 1 + (clip if clip_high is None else clip_high)) * advantages
+    terms, bounded = torch.minimum(unclipped, clipped), clipped < unclipped
+    if dual_clip:
+        least = torch.where(advantages < 0, dual_clip * advantages, -torch.inf)
+        terms, bounded = torch.maximum(terms, least), bounded | (terms < least)
+    return terms, bounded
+
+
+def group_policy_losses(
+    logp: Tensor,
+    old_logp: Tensor,
+    advantages: Tensor,
+    answers: Tensor,
+    count: int,
+    clip: float,
+    clip_high: float | None = None,
+    dual_clip: float = 0.0,
+    ratio_of: Literal["token", "sequence"] = "token",
+    form: Literal["clip", "cispo"] = "clip",
+) -> tuple[Tensor, Stats]:
+    """Losses of GRPO and its relatives, one a token; `mean_of_tokens` makes the loss of them.
+
+        token      rho_t = exp(logp_t - old_logp_t)                                  GRPO (Shao et al., 2024)
+        sequence   rho_t = exp(mean over its answer of (logp - old_logp))            GSPO (Zheng et al., 2025)
+        clip       l_t = -clipped_surrogate(rho_t, A_t)
+        cispo      l_t = -stop_gradient(min(rho_t, 1 + clip_high)) A_t logp_t        CISPO (MiniMax, 2025)
+
+    logp, old_logp, advantages, answers (each token's answer, 0 to count - 1): [M], as the losses. Only logp carries
+    gradient; by sequence every token's logp has the gradient of its answer's mean. Stats: clip_fraction, over tokens.
+    """
+    log_ratio = logp - old_logp.detach()
+    if ratio_of == "sequence":
+        log_ratio = segment_means(log_ratio, answers, count)[answers]
+    ratio, advantages = log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp(), advantages.detach()
+    if form == "cispo":
+        most = 1 + (clip if clip_high is None else clip_high)
+        weights, bounded = ratio.detach().clamp(max=most), ratio > most
+        return -weights * advantages * logp, {"clip_fraction": bounded.float().mean()}
+    terms, bounded = clipped_surrogate(ratio, advantages, clip, clip_high, dual_clip)
+    return -terms, {"clip_fraction": bounded.float().mean()}
+
+
+def mean_of_tokens(
+    numbers: Tensor, answers: Tensor, count: int, mean_over: Literal["tokens", "answers", "constant"], constant: int = 1
+) -> Tensor:
+    """Mean of numbers [M] of tokens that belong to `count` answers (answers [M]: 0 to count - 1), a scalar.
+
+    tokens     mean over all tokens                                        BNPO, DAPO (Yu et al., 2025)
+    answers    mean over answers of the mean over their tokens             GRPO (Shao et al., 2024)
+    constant   mean over answers of the sum over their tokens / constant   Dr. GRPO (Liu et al., 2025)
+    """
+    if mean_over == "tokens":
+        return numbers.mean()
+    if mean_over == "answers":
+        return segment_means(numbers, answers, count).mean()
+    return numbers.sum() / (count * constant)
 
 
 def ppo_kl_penalty_loss(

@@ -51,3 +51,13 @@ def standardize(x: Tensor, mask: Tensor) -> Tensor:
 def scale(x: Tensor, mask: Tensor) -> Tensor:
     """`standardize`, with the mean put back: variance 1, the mean as it was. Same shape, 0 outside the mask."""
     return zero_outside(standardize(x, mask) + masked_mean(x, mask), mask)
+
+
+def segment_sums(x: Tensor, segments: Tensor, count: int) -> Tensor:
+    """Sum of x [M] over each of `count` segments; segments [M]: each number's, from 0. -> [count]."""
+    return torch.zeros(count, dtype=x.dtype, device=x.device).index_add(0, segments, x)
+
+
+def segment_means(x: Tensor, segments: Tensor, count: int) -> Tensor:
+    """Mean of x [M] over each of `count` segments, none of them empty; segments [M]: each number's, from 0."""
+    return segment_sums(x, segments, count) / segment_sums(torch.ones_like(x), segments, count)

@@ -9,13 +9,16 @@ from amenable.functional import kl
 from amenable.functional.masked import zero_outside
 
 
-def token_rewards(logp: Tensor, ref_logp: Tensor, score: Tensor, mask: Tensor, kl_coef: float) -> Tensor:
+def token_rewards(
+    logp: Tensor, ref_logp: Tensor, score: Tensor, mask: Tensor, kl_coef: float, estimator: kl.Estimator = "k1"
+) -> Tensor:
     """r_t = -kl_coef (log pi(y_t) - log ref(y_t)), plus the score on the last token (Ziegler et al., 2019, eq. 2).
 
     logp, ref_logp, mask [B, T], score [B] -> [B, T], 0 outside the mask. The last token is the last True of the row's
     mask: EOS where the completion has one. A row with an empty mask has no token to reward and is 0 throughout.
+    estimator: another estimate of KL in place of k1, log pi - log ref.
     """
-    penalty = kl_coef * zero_outside(kl.k1(logp, ref_logp), mask)
+    penalty = kl_coef * zero_outside(kl.estimate(estimator, logp, ref_logp), mask)
     remaining = mask.flip(1).cumsum(1).flip(1)  # tokens of the completion from here on, this one included
     last = mask & (remaining == 1)
     return torch.where(last, score[:, None] - penalty, -penalty)
@@ -24,3 +27,11 @@ def token_rewards(logp: Tensor, ref_logp: Tensor, score: Tensor, mask: Tensor, k
 def penalize_missing_eos(score: Tensor, ended: Tensor, penalty: float) -> Tensor:
     """Return the score [B], less the penalty where the completion has no EOS (ended [B] is False)."""
     return torch.where(ended, score, score - penalty)
+
+
+def overlong_penalty(lengths: Tensor, limit: int, buffer: int) -> Tensor:
+    """Soft penalty of long completions (DAPO; Yu et al., 2025, eq. 13), from 0 to -1. lengths [B], in tokens -> [B].
+
+    0 up to limit - buffer tokens, then falling on a line to -1 at `limit` tokens and beyond; buffer >= 1
+    """
+    return ((limit - buffer - lengths) / buffer).clamp(-1, 0)

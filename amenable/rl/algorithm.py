@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from amenable.data.batches import Batch
+from amenable.functional import kl
 from amenable.functional.losses import LOG_RATIO_LIMIT, ratio_stats
+from amenable.functional.masked import masked_sum, segment_means, segment_sums
+from amenable.functional.rewards import token_rewards
 from amenable.models.decoder import Decoder
 from amenable.rl.experience import Experience
+from amenable.rl.models import Models
+from amenable.rl.options import OnlineOptions
 from amenable.train import forward
 from amenable.train.log import Bars
 from amenable.train.objective import Stats
@@ -67,6 +72,19 @@ class Algorithm(Protocol):
         ...
 
 
+@runtime_checkable
+class Adaptive(Protocol):
+    """An algorithm with numbers of its own that go on from step to step, such as a baseline: a checkpoint has them."""
+
+    def adapt(self, experience: Experience) -> dict[str, float]:
+        """Move its numbers, once the updates on a step's experience are done; return metrics."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None: ...
+
+
 def policy_logprobs(
     policy: Decoder, batch: Batch, old: Columns, runtime: Runtime, temperature: float, entropy_coef: float = 0.0
 ) -> tuple[Tensor, Tensor, Stats]:
@@ -93,15 +111,67 @@ def policy_logprobs(
     )
 
 
+def divergences(experience: Experience, options: OnlineOptions) -> Tensor:
+    """Return the estimate of KL from the reference at every response token, [B, T], as the rewards have it."""
+    columns, logps = experience.columns, experience.rollout.logps
+    estimator = options.estimator
+    return columns["full_kl"] if estimator == "full" else kl.estimate(estimator, logps, columns["ref_logps"])
+
+
+def penalized_scores(experience: Experience, kl_coef: float, options: OnlineOptions) -> Tensor:
+    """Return the scores [B], less the price of KL summed over each answer unless that stands in the loss."""
+    if options.kl_in == "loss":
+        return experience.scores
+    return experience.scores - kl_coef * masked_sum(divergences(experience, options), experience.rollout.mask, 1)
+
+
+def penalized_rewards(experience: Experience, kl_coef: float, options: OnlineOptions) -> Tensor:
+    """Return token rewards [B, T]: the score on the last token, less the price of KL unless that stands in the loss."""
+    coef = kl_coef if options.kl_in == "reward" else 0.0
+    mask, scores = experience.rollout.mask, experience.scores
+    if options.estimator == "full":
+        full = experience.columns.get("full_kl", torch.zeros(mask.shape))
+        return token_rewards(full, torch.zeros_like(full), scores, mask, coef)
+    ref_logps = experience.columns["ref_logps"]
+    return token_rewards(experience.rollout.logps, ref_logps, scores, mask, coef, options.estimator)
+
+
+def kl_in_loss(models: Models, options: OnlineOptions, batch: Batch, logps: Tensor, old: Columns) -> Tensor:
+    """Return the estimate of KL from the reference at every token [M] of a minibatch, with its gradient."""
+    if options.estimator != "full":
+        return kl.estimate(options.estimator, logps, old["ref_logps"])
+    with models.runtime.autocast():
+        return forward.masked_kls(models.policy, models.reference, batch, options.temperature)
+
+
+def regularizers(
+    models: Models,
+    options: OnlineOptions,
+    kl_coef: float,
+    batch: Batch,
+    logps: Tensor,
+    entropies: Tensor,
+    old: Columns,
+) -> Tensor:
+    """Return each token's terms [M] of the loss beside its surrogate: kl_coef times the KL from the reference where
+    that stands in the loss, less entropy_coef times the entropy."""
+    terms = -options.entropy_coef * entropies if options.entropy_coef else torch.zeros_like(logps)
+    return terms + kl_coef * kl_in_loss(models, options, batch, logps, old) if options.kl_in == "loss" else terms
+
+
+def answers_of(batch: Batch) -> tuple[Tensor, int]:
+    """Return the answer [M] that each token of the loss mask belongs to, from 0, and the number of answers."""
+    return forward.layout_of(batch).rows[batch.loss_mask], len(batch.lengths)
+
+
 def sum_by_answer(column: Tensor, batch: Batch) -> Tensor:
     """Return the sum [B] of a flat column [M] over each answer's tokens."""
-    answers = forward.layout_of(batch).rows[batch.loss_mask]
-    return torch.zeros(len(batch.lengths), dtype=column.dtype, device=column.device).index_add(0, answers, column)
+    return segment_sums(column, *answers_of(batch))
 
 
 def mean_by_answer(column: Tensor, batch: Batch) -> Tensor:
     """Return the mean [B] of a flat column [M] over each answer's tokens."""
-    return sum_by_answer(column, batch) / sum_by_answer(torch.ones_like(column), batch)
+    return segment_means(column, *answers_of(batch))
 
 
 def every(column: Tensor) -> Tensor:

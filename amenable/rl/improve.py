@@ -24,12 +24,13 @@ from amenable.data.batches import Batch
 from amenable.data.orders import Draws, EpochOrder
 from amenable.errors import InputError
 from amenable.functional.masked import standardize
-from amenable.functional.rewards import penalize_missing_eos
-from amenable.generation.rollout import collect, pad_to_mask
+from amenable.functional.rewards import overlong_penalty, penalize_missing_eos
+from amenable.generation.rollout import Rollout, collect, pad_to_mask
 from amenable.generation.sampling import Sampling
 from amenable.rewards.on_rollout import score_rollout
 from amenable.rl import memory
-from amenable.rl.algorithm import Algorithm, Loss, MeanOver
+from amenable.rl.algorithm import Adaptive, Algorithm, Loss, MeanOver
+from amenable.rl.dynamic_sampling import collect_varied
 from amenable.rl.experience import (
     Experience,
     Ratios,
@@ -87,13 +88,14 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
     state |= {name: TrainedWeights(model) for name, model in algorithm.models.items()}
     state |= {f"{name}_optimizer": optimizer for name, optimizer in algorithm.optimizers.items()}
     state |= {"best": best} if best is not None else {}
+    state |= {"algorithm": algorithm} if isinstance(algorithm, Adaptive) else {}
     order = Draws(EpochOrder(len(prompts), options.seed))
     for step in run.steps(options.max_steps, state, options.save_steps):
         seed_step(options.seed, step)
         places = order.step(step, options.prompts_per_step)
         run.note_batch(step, places)
         with scoring(run, state):
-            experience = ask([prompts[i] for i in places], ("rollout", step), options.num_generations)
+            experience, sampled = collect_varied(ask, prompts, places, step, options)
         rounding = partial(measure_rounding, models, experience, options)
         if step == 1 and models.starts_at_reference:
             require_at_reference(experience, models.runtime.tolerance, rounding)
@@ -103,10 +105,12 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
             if first_batch.show(run, first_batch.check_samples(*samples, models.tokenizer), options.inspect_batch):
                 return run.out
         algorithm.estimate(experience, controller.value)
-        metrics = objective_metrics(experience, controller.value)
+        metrics = objective_metrics(experience, controller.value) | sampled
         with scoring(run, state):
             monitor.before(step, controller.value)
         metrics |= update(algorithm, models, experience, raw, step, schedule(step), options, rounding, run.log.bar)
+        if isinstance(algorithm, Adaptive):
+            metrics |= algorithm.adapt(experience)
         controller.update(metrics["objective/kl"], options.samples)
         for name, optimizer in algorithm.optimizers.items():
             metrics |= optimizer.rates(NAMES[name][0])
@@ -170,13 +174,26 @@ def collect_experience(
     ref_logps = forward.compute_logprobs(models.reference, rows, runtime, limit, options.temperature, bars("reference"))
     texts = [prompt.prompt for prompt in prompts]
     parts = score_rollout(models.reward, rollout, texts, models.tokenizer, bars("scores"))
-    reward_metrics = models.reward.metrics(parts)
-    raw_scores, bound = models.reward.total(parts), options.score_clip or float("inf")
-    scores = penalize_missing_eos(raw_scores.clamp(-bound, bound), rollout.ended, options.missing_eos_penalty)
+    reward_metrics, raw_scores = models.reward.metrics(parts), models.reward.total(parts)
+    scores = shape_scores(raw_scores, rollout, options)
     columns = {"ref_logps": pad_to_mask(ref_logps, rollout.mask)}
+    if options.estimator == "full" and options.kl_in == "reward":
+        two = models.policy, models.reference
+        kls = forward.compute_kls(*two, rows, rows, runtime, limit, options.temperature, options.temperature)
+        columns["full_kl"] = pad_to_mask(kls, rollout.mask)
     experience = Experience(rollout, raw_scores, scores, columns, texts, parts, reward_metrics)
     algorithm.look(experience, bars)
     return experience
+
+
+def shape_scores(raw_scores: Tensor, rollout: Rollout, options: OnlineOptions) -> Tensor:
+    """Return the scores [B] that are learned from: clipped, less the penalties of a missing end and of length."""
+    bound = options.score_clip or float("inf")
+    scores = penalize_missing_eos(raw_scores.clamp(-bound, bound), rollout.ended, options.missing_eos_penalty)
+    if not options.overlong_buffer:
+        return scores
+    long = overlong_penalty(rollout.lengths, options.max_new_tokens, options.overlong_buffer)
+    return scores + options.overlong_penalty * long
 
 
 def update(

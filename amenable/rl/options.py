@@ -13,6 +13,8 @@ from amenable.train.defaults import FROM_MODEL, FromModel
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.run_options import AdapterOptions
 
+KLEstimator = Literal["k1", "k2", "k3", "abs", "full"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineOptions(AdapterOptions):
@@ -52,9 +54,19 @@ class OnlineOptions(AdapterOptions):
     tokens, and in proportion more for longer ones"""
     kl_horizon: float = 600.0
     """samples over which the coefficient changes by a fifth; below the samples of a step it does so in every step"""
+    kl_in: Literal["reward", "loss"] = "reward"
+    """where the KL penalty stands: in the rewards that advantages are of, or as a term of the loss"""
+    kl_estimator: KLEstimator | None = None
+    """estimate of KL that is penalised: k1, k2, k3, |k1| (abs), or the sum over the vocabulary (full); by default k1 in
+    the reward and k2 in the loss, whose gradients are right (functional/kl.py says which are)"""
     entropy_coef: float = 0.0
     missing_eos_penalty: float = 1.0
     """taken from the score of an answer that was cut by the length limit"""
+    overlong_buffer: int = 0
+    """tokens before max_new_tokens over which the score falls to less overlong_penalty (DAPO); 0 is none"""
+    overlong_penalty: float = 1.0
+    dynamic_sampling: int = 0
+    """times in a step that prompts whose answers all have one score give way to others (DAPO); 0 never"""
     score_clip: float = 0.0
     """scores are clipped to this size; 0 leaves them"""
     target_kl: float = 0.0
@@ -84,15 +96,53 @@ class OnlineOptions(AdapterOptions):
         super().__post_init__()
         counts = "max_steps prompts_per_step num_generations num_mini_batches num_ppo_epochs max_new_tokens ptx_tokens"
         plan.require_at_least(1, self, *counts.split(), "eval_steps", "sample_steps")
+        plan.require_at_least(0, self, "overlong_buffer", "overlong_penalty", "dynamic_sampling")
         sizes = "kl_coef adaptive_kl_target target_kl max_kl kl_budget score_clip ptx_coef eval_prompts"
         plan.require_at_least(0, self, *sizes.split(), "num_traced_prompts", "entropy_coef", "missing_eos_penalty")
         plan.require_above_zero(self, "temperature", "kl_horizon")
         plan.require_minibatches(self)
         plan.forbid(self.ptx_coef and not self.ptx_data, "--ptx-coef needs raw text", "give --ptx-data")
+        problem = "k1 as a loss has gradient 0 in expectation: it keeps no policy near its reference"
+        plan.forbid(
+            self.kl_in == "loss" and self.kl_estimator == "k1", problem, "give --kl-estimator k2, or --kl-in reward"
+        )
+        problem = f"dynamic_sampling compares the answers to a prompt, and num_generations is {self.num_generations}"
+        plan.forbid(self.dynamic_sampling and self.num_generations < 2, problem, "sample 2 or more")
+        if self.max_new_tokens is not None:
+            problem = f"overlong_buffer {self.overlong_buffer} is more than max_new_tokens {self.max_new_tokens}"
+            plan.forbid(self.overlong_buffer > self.max_new_tokens, problem, "give a smaller one")
         for name, chosen in (("--keep-weights score", self.keep_weights == "score"), ("--kl-budget", self.kl_budget)):
             plan.forbid(chosen and not self.validation, f"{name} needs prompts", "give --validation")
+
+    @property
+    def estimator(self) -> KLEstimator:
+        """Estimate of KL that is penalised."""
+        return self.kl_estimator or ("k1" if self.kl_in == "reward" else "k2")
 
     @property
     def samples(self) -> int:
         """Answers of a step."""
         return self.prompts_per_step * self.num_generations
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipOptions(OnlineOptions):
+    """Options of algorithms whose ratio to the sampling policy is clipped."""
+
+    cliprange: float = 0.2
+    cliprange_high: float | None = None
+    """how far above 1 a ratio may rise where that is not cliprange (DAPO's clip-higher: 0.28)"""
+    dual_clip: float = 0.0
+    """bound above 1 on ratios of what had a negative advantage (dual clip: 3); 0 is none"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        plan.require_at_least(0, self, "cliprange", "cliprange_high", "dual_clip")
+        high = self.cliprange if self.cliprange_high is None else self.cliprange_high
+        problem = f"dual_clip {self.dual_clip} is not above 1 + cliprange {high}, where ratios are clipped already"
+        plan.forbid(0 < self.dual_clip <= 1 + high, problem, "give a larger one, such as 3")
+
+    @property
+    def clips(self) -> tuple[float, float | None, float]:
+        """The bounds of the ratio, as the losses take them: cliprange, cliprange_high, dual_clip."""
+        return self.cliprange, self.cliprange_high, self.dual_clip

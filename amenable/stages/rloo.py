@@ -15,20 +15,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from amenable.data.batches import Batch
 from amenable.errors import InputError
-from amenable.functional import kl
 from amenable.functional.advantages import rloo_advantages
 from amenable.functional.losses import ppo_policy_loss
-from amenable.functional.masked import masked_sum
-from amenable.rl.algorithm import Columns, MeanOver, every, mean_by_answer, policy_logprobs, sum_by_answer
+from amenable.rl.algorithm import (
+    Columns,
+    MeanOver,
+    every,
+    kl_in_loss,
+    mean_by_answer,
+    penalized_scores,
+    policy_logprobs,
+    sum_by_answer,
+)
 from amenable.rl.experience import Experience
 from amenable.rl.improve import improve
 from amenable.rl.models import Models, inputs, load_models
-from amenable.rl.options import OnlineOptions
-from amenable.train import defaults, plan
+from amenable.rl.options import ClipOptions
+from amenable.train import defaults
 from amenable.train.defaults import traits
 from amenable.train.log import Bars
 from amenable.train.objective import Stats
@@ -41,7 +49,7 @@ REPORT = online_report("RLOO", "The policy learns which of its answers to a prom
 
 
 @dataclass(frozen=True)
-class Config(OnlineOptions):
+class Config(ClipOptions):
     """Train a policy on each answer's advantage over the other answers to its prompt."""
 
     out: Path = Path("runs/rloo")
@@ -51,13 +59,9 @@ class Config(OnlineOptions):
     num_mini_batches: int = 1
     loss_on: Literal["sequence", "token"] = "sequence"
     """what has a probability ratio, and is averaged over: whole answers, or their tokens"""
-    kl_in: Literal["reward", "loss"] = "reward"
-    """where the KL penalty stands"""
-    cliprange: float = 0.2
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        plan.require_at_least(0, self, "cliprange")
         if self.num_generations < 2:
             problem = f"num_generations is {self.num_generations}: an answer is compared with the others to its prompt"
             raise InputError(problem, how="sample 2 or more, such as --num-generations 4")
@@ -79,7 +83,7 @@ class RLOO:
     standardize_advantages = False
 
     def __init__(self, models: Models, config: Config):
-        self.policy, self.runtime, self.config = models.policy, models.runtime, config
+        self.all, self.policy, self.runtime, self.config = models, models.policy, models.runtime, config
         self.models = {"policy": self.policy}
         self.optimizers = {"policy": Optimizer([self.policy], config.optimizer)}
         self.losses = (self.loss,)
@@ -92,9 +96,8 @@ class RLOO:
 
     def estimate(self, experience: Experience, kl_coef: float) -> None:
         """Add each answer's advantage to all of its tokens, and remember the coefficient for the loss."""
-        mask, scores, self.kl_coef = experience.rollout.mask, experience.scores, kl_coef
-        if self.config.kl_in == "reward":
-            scores = scores - kl_coef * masked_sum(experience.rollout.logps - experience.columns["ref_logps"], mask, 1)
+        mask, self.kl_coef = experience.rollout.mask, kl_coef
+        scores = penalized_scores(experience, kl_coef, self.config)
         advantages = rloo_advantages(scores.view(-1, self.group)).view(-1)
         experience.columns["advantages"] = advantages[:, None] * mask
 
@@ -104,11 +107,11 @@ class RLOO:
         temperature, entropy_coef = config.temperature, config.entropy_coef
         logps, entropies, stats = policy_logprobs(self.policy, batch, old, self.runtime, temperature, entropy_coef)
         ours, theirs, advantages = logps, old["logps"], old["advantages"]
-        penalty = kl.k2(logps, old["ref_logps"])
+        penalty = kl_in_loss(self.all, config, batch, logps, old) if config.kl_in == "loss" else torch.zeros_like(logps)
         if config.loss_on == "sequence":
             ours, theirs, penalty = (sum_by_answer(column, batch) for column in (ours, theirs, penalty))
             advantages, entropies = (mean_by_answer(column, batch) for column in (advantages, entropies))
-        loss, surrogate = ppo_policy_loss(ours, theirs, advantages, every(ours), config.cliprange)
+        loss, surrogate = ppo_policy_loss(ours, theirs, advantages, every(ours), *config.clips)
         stats |= {"loss/policy_avg": loss.detach(), "policy/clipfrac_avg": surrogate["clip_fraction"]}
         if config.kl_in == "loss":
             loss = loss + self.kl_coef * penalty.mean()

@@ -139,6 +139,15 @@ def compute_kls(
     return map_rows(kls, rows, runtime, max_tokens, progress)
 
 
+def masked_kls(policy: Decoder, reference: Decoder, batch: Batch, temperature: float) -> Tensor:
+    """Return KL(policy || reference), summed over the vocabulary, before every token in the loss mask, [M], with the
+    policy's gradient."""
+    with torch.no_grad():
+        ref_states = masked_hidden(reference, batch)
+    states = masked_hidden(policy, batch)
+    return linear_kl(states, policy.unembedding, ref_states, reference.unembedding, temperature, temperature)
+
+
 def masked_hidden(decoder: Decoder, batch: Batch) -> Tensor:
     """Return the hidden state [M, D] before every token in the loss mask."""
     index, _ = targets(batch)

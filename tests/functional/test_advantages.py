@@ -1,11 +1,19 @@
 import math
+from itertools import combinations, product
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amenable.functional.advantages import discounted_returns, gae, grpo_advantages, masked_gae, rloo_advantages
+from amenable.functional.advantages import (
+    discounted_returns,
+    gae,
+    grpo_advantages,
+    masked_gae,
+    pass_at_k_advantages,
+    rloo_advantages,
+)
 
 
 def double(rows):
@@ -107,6 +115,56 @@ def test_grpo_by_hand():
     one_right = grpo_advantages(torch.tensor([[1.0, 0.0, 0.0, 0.0]]))[0].tolist()
     assert one_right == pytest.approx([1.4997, -0.4999, -0.4999, -0.4999], abs=1e-4)
     assert grpo_advantages(torch.full((2, 3), 0.7)).tolist() == [[0.0] * 3] * 2
+
+
+def test_the_scale_and_the_baseline_are_arguments():
+    scores = torch.stack([GROUP[0], 2 * GROUP[0] + 1])
+    centred = torch.tensor([[0.6, -0.4, 0.1, -0.3], [1.2, -0.8, 0.2, -0.6]]).double()
+    assert torch.allclose(grpo_advantages(scores, "none"), centred)  # Dr. GRPO: RLOO times (K - 1) / K
+    assert torch.allclose(grpo_advantages(scores, "none"), rloo_advantages(scores) * 3 / 4)
+    assert torch.allclose(grpo_advantages(scores, "batch", epsilon=0.0), centred / scores.std())
+    remax = grpo_advantages(scores, "none", torch.full_like(scores, 0.5))
+    assert remax[0].tolist() == pytest.approx([0.5, -0.5, 0.0, -0.4])
+
+
+def best_of_sets(scores, k):
+    """k times the mean, over sets of k - 1 others, of what a sample adds to their best."""
+    rows = []
+    for i, score in enumerate(scores):
+        sets = list(combinations(scores[:i] + scores[i + 1 :], k - 1))
+        rows.append(k * sum(max(score - max(others), 0.0) for others in sets) / len(sets))
+    return rows
+
+
+def test_pass_at_k_by_hand():
+    # 1 beats {0, .5}, {0, .1}, {.5, .1} by .5, .9, .5; .5 beats {0, .1} of its three sets by .4
+    assert pass_at_k_advantages(GROUP, 3)[0].tolist() == pytest.approx([1.9, 0.0, 0.4, 0.0], abs=1e-9)
+
+
+@given(st.lists(st.floats(-3, 3), min_size=2, max_size=6), st.data())
+def test_pass_at_k_equals_all_sets(scores, data):
+    k = data.draw(st.integers(2, len(scores)))
+    assert pass_at_k_advantages(double([scores]), k)[0].tolist() == pytest.approx(best_of_sets(scores, k), abs=1e-9)
+
+
+def test_pass_at_k_has_the_gradient_of_the_expected_best():
+    """Over all 3^4 groups of four samples of three actions; the best of two, by autograd."""
+    logits = double([0.3, -0.2, 0.5]).requires_grad_()
+    scores, logps = double([1.0, 0.2, -0.5]), logits.log_softmax(0)
+    best = sum(logps[[i, j]].sum().exp() * torch.maximum(scores[i], scores[j]) for i, j in product(range(3), repeat=2))
+    (expected,) = torch.autograd.grad(best, logits, retain_graph=True)
+    estimate = torch.zeros(3).double()
+    for group in product(range(3), repeat=4):
+        advantages = pass_at_k_advantages(scores[list(group)][None], 2)[0]
+        (gradient,) = torch.autograd.grad((advantages * logps[list(group)]).mean(), logits, retain_graph=True)
+        estimate += logps[list(group)].sum().exp().detach() * gradient
+    assert torch.allclose(estimate, expected) and expected.abs().max() > 0.1
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_pass_at_k_needs_k_of_the_group(k):
+    with pytest.raises(ValueError, match=f"k is {k}"):
+        pass_at_k_advantages(GROUP, k)
 
 
 @pytest.mark.parametrize("advantages", [rloo_advantages, grpo_advantages])

@@ -157,3 +157,34 @@ def test_the_adaptive_coefficient_stays_positive_and_moves_towards_the_target(co
 @pytest.mark.parametrize(("seen", "after"), [(0.0066, 0.5), (0.007, 1.0), (0.0149, 1.0), (0.0151, 2.0)])
 def test_coefficient_halves_and_doubles_outside_its_band(seen, after):
     assert kl.adapt_kl_penalty(1.0, seen, target=0.01) == after
+
+
+@pytest.mark.parametrize(("name", "estimate"), [("k1", kl.k1), ("k2", kl.k2), ("k3", kl.k3), ("abs", kl.abs_k1)])
+def test_an_estimate_by_its_name(name, estimate):
+    assert torch.equal(kl.estimate(name, LOGP, REF), estimate(LOGP, REF))
+    assert kl.abs_k1(LOGP, REF).tolist() == pytest.approx([0.2, 0.2, 0.5, 0.0], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("k1", [0.0, 0.0, 0.0]), ("k2", [0.263080, -0.175387, -0.087693]), ("k3", [0.3, -0.2, -0.1])],
+)
+def test_which_gradient_each_estimate_has_as_a_loss(name, expected):
+    """In expectation over the policy's own tokens (Tang and Munos, 2025): k2's is that of KL, k3's is pi - ref."""
+    logits = PI.log().requires_grad_()
+    terms = kl.estimate(name, logits.log_softmax(0), REFERENCE.log())
+    (gradient,) = torch.autograd.grad((PI * terms).sum(), logits)
+    assert gradient.tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [7, 1 << 20])
+def test_the_kl_from_hidden_states_has_the_policys_gradient(chunk):
+    draw = torch.Generator().manual_seed(2)
+    hidden, weight, ref_hidden, ref_weight = (torch.randn(5, 4, generator=draw).double() for _ in range(4))
+    ours, columns = hidden.requires_grad_(), weight.requires_grad_()
+    found = torch.autograd.grad(
+        kl.linear_kl(ours, columns, ref_hidden, ref_weight, 0.5, 2.0, chunk).sum(), (ours, columns)
+    )
+    exact = kl.exact_kl(ours @ columns.t(), ref_hidden @ ref_weight.t(), 0.5, 2.0).sum()
+    expected = torch.autograd.grad(exact, (ours, columns))
+    assert all(torch.allclose(*pair) for pair in zip(found, expected))

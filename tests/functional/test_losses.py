@@ -292,3 +292,69 @@ def test_means_are_taken_over_the_mask_not_over_the_batch():
     advantages = torch.tensor([[4.0, 0, 0], [0, 0, 0]])
     loss, _ = losses.ppo_policy_loss(logp, logp, advantages, mask, 0.2)
     assert loss.item() == -1.0 == -masked_mean(advantages, mask).item()
+
+
+@pytest.mark.parametrize(
+    ("advantage", "ratio", "expected", "slope"),
+    [
+        (1, 1.5, 1.28, 0),
+        (1, 1.25, 1.25, 1.25),
+        (-1, 0.7, -0.8, 0),
+        (-1, 2.5, -2.5, -2.5),
+        (-1, 4.0, -3.0, 0),
+        (1, 0.1, 0.1, 0.1),
+    ],
+)
+def test_clip_higher_and_dual_clip_by_hand(advantage, ratio, expected, slope):
+    """Bounds 0.8 and 1.28 for both signs, and 3 where the advantage is negative."""
+    logp = tensor(math.log(ratio)).requires_grad_()
+    loss, stats = losses.ppo_policy_loss(logp, tensor(0.0), tensor(advantage), everywhere(logp), 0.2, 0.28, 3.0)
+    loss.backward()
+    assert -loss.item() == pytest.approx(expected) and -logp.grad.item() == pytest.approx(slope)
+    assert stats["clip_fraction"].item() == (slope == 0)
+
+
+def test_an_infinite_clip_leaves_the_surrogate_as_it_is():
+    logp = tensor(math.log(5.0), math.log(0.1)).requires_grad_()
+    loss, stats = losses.ppo_policy_loss(logp, tensor(0.0, 0.0), tensor(1.0, -1.0), everywhere(logp), math.inf)
+    assert loss.item() == pytest.approx(-(5.0 - 0.1) / 2) and stats["clip_fraction"] == 0
+
+
+# two answers of three tokens and one; log-ratios of the reference oracle, whose mean ratio is 1.068939
+RATIOS, ANSWERS = tensor(0.1, -0.2, 0.3, 0.0), torch.tensor([0, 0, 0, 1])
+
+
+def group_losses(**options):
+    logp = RATIOS.clone().requires_grad_()
+    advantages = tensor(1.0, 1.0, 1.0, -2.0)
+    terms, stats = losses.group_policy_losses(logp, torch.zeros_like(RATIOS), advantages, ANSWERS, 2, 0.2, **options)
+    return terms, stats["clip_fraction"].item(), torch.autograd.grad(terms.sum(), logp)[0].tolist()
+
+
+def test_group_losses_by_hand():
+    terms, clipped, slopes = group_losses()
+    assert terms.tolist() == pytest.approx([-1.105171, -0.818731, -1.2, 2.0], abs=1e-6) and clipped == 0.25
+    assert slopes == pytest.approx([-1.105171, -0.818731, 0.0, 2.0], abs=1e-6)
+    terms, clipped, slopes = group_losses(ratio_of="sequence")
+    assert terms.tolist() == pytest.approx([-1.068939] * 3 + [2.0], abs=1e-6) and clipped == 0
+    assert slopes == pytest.approx([-1.068939] * 3 + [2.0], abs=1e-6)  # a third of the mean's, three times
+    terms, clipped, slopes = group_losses(form="cispo")
+    assert terms.tolist() == pytest.approx([-0.1105171, 0.1637462, -0.36, 0.0], abs=1e-6) and clipped == 0.25
+    assert slopes == pytest.approx([-1.105171, -0.818731, -1.2, 2.0], abs=1e-6)  # a clipped token still learns
+
+
+@pytest.mark.parametrize("options", [{}, {"ratio_of": "sequence"}, {"form": "cispo"}])
+def test_at_ratio_one_every_group_loss_has_the_policy_gradient(options):
+    logp, advantages = tensor(-1.0, -2.0, -3.0, -0.5).requires_grad_(), tensor(0.5, 0.5, 0.5, -1.0)
+    terms, _ = losses.group_policy_losses(logp, logp.detach(), advantages, ANSWERS, 2, 0.2, **options)
+    losses.mean_of_tokens(terms, ANSWERS, 2, "tokens").backward()
+    assert torch.allclose(logp.grad, -advantages / 4)
+
+
+def test_means_of_tokens_by_hand():
+    """Nine ones and a ten in one answer, four ones and a ten in the other: 2.35, 2.2 and 1.65."""
+    numbers = torch.tensor([1.0] * 9 + [10.0] + [1.0] * 4 + [10.0])
+    answers = torch.tensor([0] * 10 + [1] * 5)
+    expected = {"answers": 2.35, "tokens": 33 / 15, "constant": 1.65}
+    means = {name: losses.mean_of_tokens(numbers, answers, 2, name, 10).item() for name in expected}
+    assert means == pytest.approx(expected)

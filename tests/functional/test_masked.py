@@ -5,7 +5,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amenable.functional.masked import masked_mean, masked_sum, masked_var, scale, standardize, zero_outside
+from amenable.functional.masked import (
+    masked_mean,
+    masked_sum,
+    masked_var,
+    scale,
+    segment_means,
+    segment_sums,
+    standardize,
+    zero_outside,
+)
 
 BAD = (math.nan, math.inf, -math.inf)
 
@@ -96,3 +105,9 @@ def test_standardize_has_mean_zero_and_scale_keeps_the_mean(data):
     assert masked_mean(scale(x, mask), mask).item() == pytest.approx(masked_mean(x, mask).item(), abs=1e-6)
     if masked_var(x, mask) > 1e-2:
         assert masked_var(standardize(x, mask), mask).item() == pytest.approx(1, abs=1e-5)
+
+
+def test_segments_by_hand():
+    x, segments = torch.tensor([1.0, 2.0, 5.0]), torch.tensor([1, 1, 0])
+    assert segment_sums(x, segments, 2).tolist() == [5.0, 3.0]
+    assert segment_means(x, segments, 2).tolist() == [5.0, 1.5]

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amenable.functional.rewards import penalize_missing_eos, token_rewards
+from amenable.functional.rewards import overlong_penalty, penalize_missing_eos, token_rewards
 
 LOGP = torch.tensor([[-1.2, -0.7, -2.0, -0.1]])
 REF = torch.tensor([[-1.0, -0.9, -2.5, -0.1]])
@@ -40,3 +40,13 @@ def test_a_row_sums_to_score_less_penalty_whatever_stands_outside(rows, outside)
 def test_missing_eos_is_subtracted():
     scores = penalize_missing_eos(torch.tensor([0.5, 0.5, -2.0]), torch.tensor([True, False, False]), 1.0)
     assert scores.tolist() == [0.5, -0.5, -3.0]
+
+
+def test_another_estimate_of_kl_takes_k1s_place():
+    rewards = token_rewards(LOGP, REF, torch.tensor([0.4]), torch.ones(1, 4, dtype=torch.bool), 0.5, "k2")
+    assert rewards[0].tolist() == pytest.approx([-0.01, -0.01, -0.0625, 0.4], abs=1e-6)
+
+
+def test_the_overlong_penalty_falls_on_a_line():
+    penalties = overlong_penalty(torch.tensor([3, 6, 7, 9, 10, 12]), 10, 4)
+    assert penalties.tolist() == [0.0, 0.0, -0.25, -0.75, -1.0, -1.0]

@@ -1,13 +1,26 @@
 """Log-probabilities and statistics that every online algorithm's loss begins with."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
 from amenable.data.batches import collate, shared_prefix_lengths
+from amenable.generation.rollout import Rollout, length_mask
 from amenable.models.decoder import Decoder
-from amenable.rl.algorithm import every, mean_by_answer, policy_logprobs, sum_by_answer
+from amenable.rl.algorithm import (
+    every,
+    mean_by_answer,
+    penalized_rewards,
+    penalized_scores,
+    policy_logprobs,
+    regularizers,
+    sum_by_answer,
+)
+from amenable.rl.experience import Experience
+from amenable.rl.models import Models
+from amenable.rl.options import OnlineOptions
 from amenable.train import forward
 from amenable.train.runtime import Runtime
 
@@ -54,3 +67,40 @@ def test_answers_of_a_shared_prompt_are_summed_apart() -> None:
     rows = [([1, *prompt, end, 99], [False] * 13 + [True] * 2) for end in (60, 61)]
     batch = collate(rows, shared_prefix_lengths(rows))
     assert batch.prefix_lengths and sum_by_answer(torch.tensor([1.0, 2.0, 3.0, 4.0]), batch).tolist() == [3.0, 7.0]
+
+
+def test_kl_is_paid_for_in_the_scores_in_the_rewards_or_in_the_loss() -> None:
+    mask, logps = length_mask([2, 1]), torch.tensor([[-1.0, -2.0], [-3.0, 0.0]])
+    rollout = Rollout([[1], [1]], [[5, 6], [7]], torch.tensor([True, True]), mask, logps)
+    columns = {
+        "ref_logps": torch.tensor([[-1.5, -2.0], [-2.8, 9.0]]),
+        "full_kl": torch.tensor([[0.3, 0.1], [0.2, 0.0]]),
+    }
+    scores = torch.tensor([1.0, 2.0])
+    experience = Experience(rollout, scores, scores, columns)
+    expected = {"k1": (0.5, -0.2), "k2": (0.125, 0.02), "abs": (0.5, 0.2), "full": (0.4, 0.2)}
+    for estimator, (first, second) in expected.items():
+        options = OnlineOptions(kl_estimator=estimator)
+        paid = penalized_scores(experience, 0.1, options)
+        assert paid.tolist() == pytest.approx([1 - 0.1 * first, 2 - 0.1 * second])
+        rewards = penalized_rewards(experience, 0.1, options)
+        assert rewards.sum(1).tolist() == pytest.approx(paid.tolist()) and rewards[1, 1] == 0
+    options = OnlineOptions(kl_in="loss")
+    assert torch.equal(penalized_scores(experience, 0.1, options), scores)
+    assert penalized_rewards(experience, 0.1, options).tolist() == [[0.0, 1.0], [2.0, 0.0]]
+
+
+@pytest.mark.parametrize("estimator", ["k2", "full"])
+def test_kl_and_entropy_in_the_loss(make_decoder: Callable[..., Decoder], runtime: Runtime, estimator: Any) -> None:
+    """Of a policy that differs from its reference: each token's terms, and the gradient that the vocabulary gives."""
+    policy, reference = make_decoder(), make_decoder(seed=5)
+    models = Models(policy, reference, None, None, runtime)  # type: ignore[arg-type]
+    options = OnlineOptions(kl_in="loss", kl_estimator=estimator, entropy_coef=0.5, temperature=0.7)
+    batch, old = collate(ROWS), {"logps": torch.zeros(3), "ref_logps": torch.full((3,), -4.0)}
+    logps, entropies, _ = policy_logprobs(policy, batch, old, runtime, 0.7, entropy_coef=0.5)
+    terms = regularizers(models, options, 2.0, batch, logps, entropies, old)
+    kls = forward.compute_kls(policy, reference, ROWS, ROWS, runtime, 100, 0.7, 0.7)
+    penalty = torch.cat(kls) if estimator == "full" else (logps + 4).square() / 2
+    assert torch.allclose(terms, 2.0 * penalty - 0.5 * entropies, atol=1e-5)
+    terms.sum().backward()
+    assert all(p.grad is None for p in reference.parameters()) and policy.token_embedding.weight.grad is not None

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from amenable.errors import InputError
-from amenable.rl.options import OnlineOptions
+from amenable.rl.options import ClipOptions, OnlineOptions
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,9 @@ from amenable.rl.options import OnlineOptions
         ({"keep_weights": "score"}, "--keep-weights score needs prompts"),
         ({"final_lr_frac": 1.5}, "final_lr_frac is 1.5"),
         ({"keep_checkpoints": 0}, "keep_checkpoints is 0"),
+        ({"kl_in": "loss", "kl_estimator": "k1"}, "gradient 0 in expectation"),
+        ({"dynamic_sampling": 1}, "dynamic_sampling compares .* num_generations is 1"),
+        ({"overlong_buffer": -1}, "overlong_buffer is -1"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(wrong: dict[str, Any], message: str) -> None:
@@ -30,3 +33,15 @@ def test_options_that_mean_nothing_are_refused(wrong: dict[str, Any], message: s
 def test_samples_are_prompts_times_generations() -> None:
     assert OnlineOptions(prompts_per_step=6, num_generations=4).samples == 24
     assert OnlineOptions(ptx_coef=1.0, ptx_data=Path("text")).ptx_coef == 1.0
+
+
+def test_the_estimator_is_by_default_one_with_the_right_gradient() -> None:
+    assert (OnlineOptions().estimator, OnlineOptions(kl_in="loss").estimator) == ("k1", "k2")
+    assert OnlineOptions(kl_estimator="k3").estimator == "k3"
+
+
+def test_the_clips_bounds_are_checked() -> None:
+    assert ClipOptions(cliprange=0.1, cliprange_high=0.3, dual_clip=2.0).clips == (0.1, 0.3, 2.0)
+    for wrong in ({"cliprange": -0.1}, {"cliprange_high": -1.0}, {"dual_clip": 1.2}, {"dual_clip": -3.0}):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            ClipOptions(**wrong)

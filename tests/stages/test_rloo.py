@@ -72,7 +72,7 @@ def four_answers() -> Experience:
 
 
 def advantages(kl_in: str, kl_coef: float) -> list[float]:
-    algorithm = SimpleNamespace(config=SimpleNamespace(kl_in=kl_in), group=4)
+    algorithm = SimpleNamespace(config=SimpleNamespace(kl_in=kl_in, estimator="k1"), group=4)
     experience = four_answers()
     rloo.RLOO.estimate(algorithm, experience, kl_coef)  # type: ignore[arg-type]
     column = experience.columns["advantages"]
