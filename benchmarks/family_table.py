@@ -1,7 +1,7 @@
 """The table of families: what of a published model comes in, is used and goes out as transformers has it.
 
-    python -m benchmarks.family_table                                 # measured on random models of transformers
-    python -m benchmarks.family_table --templates FOLDER              # also the chat templates (*.jinja) of this folder
+    python -m benchmarks.family_table                       # random models of transformers, templates of tests/text
+    python -m benchmarks.family_table --templates FOLDER    # the chat templates (*.jinja) of another folder
 
 FOLDER may be the `chat_templates` of an unpacked trl wheel. Numbers are the largest difference over all shapes of a
 family (benchmarks/family_models.py), in fp32.
@@ -11,24 +11,28 @@ text            of 20 greedy tokens after prompts of several lengths, all are th
 reward          scores of a sequence classifier
 adapter         logits with LoRA on every linear layer, beside its products added to transformers' own weights
 template        ids of a conversation, with and without a system prompt, equal `apply_chat_template`
-mask            what is trained is the assistant's words and the token that ends each turn, and nothing else
+tools, thinking the same of a conversation with calls of tools, and of one with a thinking block; empty where no
+                template of the family shows them, and such rows are refused
+mask            what is trained is the assistant's words, calls and thinking, and the token that ends each turn
 GGUF            llama.cpp's architecture that it is exported as
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 import tyro
 
-from amenable.data.types import Message
+from amenable.data.columns import demonstration
 from amenable.errors import InputError
 from amenable.generation.engine import generate
 from amenable.generation.sampling import Sampling
@@ -38,25 +42,49 @@ from amenable.models.family import model_types
 from amenable.models.layout import Layout
 from amenable.models.lora import LoraOptions, adapters, add_adapters
 from amenable.text.chat import render
-from amenable.text.tokenizer import Tokenizer
+from amenable.text.tokenizer import EOS, Tokenizer
 from benchmarks import family_models
 from benchmarks.family_models import LENGTHS, SHAPES, flat, our_logits, padded, random_model, tokens
 from benchmarks.machine import print_lines
 
-COLUMNS = ("family", "logits in", "logits out", "text", "reward", "adapter", "template", "mask", "GGUF")
+COLUMNS = (
+    *("family", "logits in", "logits out", "text", "reward", "adapter"),
+    *("template", "tools", "thinking", "mask", "GGUF"),
+)
+FOLDER = Path(__file__).parents[1] / "tests" / "text" / "templates"
 TEMPLATES = {
     "gemma": ("gemma",),
     "gemma3_text": ("gemma3",),
-    "llama": ("llama3", "llama3_1", "llama3_2"),
+    "llama": ("llama2", "llama3", "llama3_1", "llama3_2", "smollm2", "zephyr"),
+    "mistral": ("mistral_v1", "mistral_v3"),
+    "olmo2": ("olmo2",),
     "phi3": ("phi3", "phi3_5"),
-    "qwen2": ("qwen2_5",),
-    "qwen3": ("qwen3", "qwen3_instruct_2507"),
+    "qwen2": ("chatml", "qwen2_5"),
+    "qwen3": ("qwen3",),
 }
-"""names of the families' templates in trl's folder"""
-SPECIAL = re.compile(r"<\|[A-Za-z0-9_]+\|>|<(?:start|end)_of_turn>|<bos>|<eos>|</?s>")
+"""names of the families' templates, of which a folder may lack some"""
+SPECIAL = re.compile(r"<\|\w+\|>|<(?:start|end)_of_turn>|<bos>|<eos>|</?s>|\[/?(?:INST|[A-Z]+_[A-Z]+)\]")
 """special tokens of published templates"""
-BEGINNINGS, END = ("<|begin_of_text|>", "<bos>", "<s>"), "<|endoftext|>"
-TURNS = (("user", "hello fox"), ("assistant", "the world says 12"), ("user", "more"), ("assistant", "brown words"))
+BEGINNINGS, ENDS = ("<|begin_of_text|>", "<bos>", "<s>"), ("</s>", EOS)
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+CALL = {"id": "call00001", "type": "function", "function": {"name": "look", "arguments": {"at": 'the "world"', "n": 2}}}
+PLAIN: list[dict[str, Any]] = [
+    {"role": "user", "content": "hello fox"},
+    {"role": "assistant", "content": "the world says 12"},
+    {"role": "user", "content": "more"},
+    {"role": "assistant", "content": "brown words"},
+]
+CONVERSATIONS: dict[str, list[dict[str, Any]]] = {
+    "template": PLAIN,
+    "system": [{"role": "system", "content": "be brown"}, *PLAIN[:2]],
+    "tools": [
+        PLAIN[0],
+        {"role": "assistant", "content": "", "tool_calls": [CALL]},
+        {"role": "tool", "name": "look", "tool_call_id": "call00001", "content": "12"},
+        PLAIN[1],
+    ],
+    "thinking": [PLAIN[0], {**PLAIN[1], "reasoning_content": "brown words"}],
+}
 GREEDY = 20
 
 
@@ -64,8 +92,8 @@ GREEDY = 20
 class Config:
     """Measure every family beside transformers."""
 
-    templates: Path | None = None
-    """folder of chat templates, as in trl's wheel; without it their columns are empty"""
+    templates: Path = FOLDER
+    """folder of chat templates, as in trl's wheel"""
     out: Path | None = None
     """also write the table to this file"""
 
@@ -74,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table. Returns 2 for a mistake, else 0."""
     try:
         config = tyro.cli(Config, args=arguments, prog="benchmarks.family_table", description=__doc__)
-        if config.templates is not None and not any(config.templates.glob("*.jinja")):
+        if not any(config.templates.glob("*.jinja")):
             raise InputError("has no templates (*.jinja)", config.templates, "name the chat_templates of a trl wheel")
     except InputError as error:
         print(f"benchmarks.family_table: {error}", file=sys.stderr)
@@ -92,7 +120,7 @@ def table(config: Config) -> Iterator[str]:
         yield f"| {' | '.join(measure(model_type, config.templates))} |"
 
 
-def measure(model_type: str, templates: Path | None) -> list[str]:
+def measure(model_type: str, templates: Path) -> list[str]:
     """Return a family's cells."""
     with tempfile.TemporaryDirectory() as name:
         shapes = range(len(SHAPES[model_type]))
@@ -101,8 +129,8 @@ def measure(model_type: str, templates: Path | None) -> list[str]:
         scores = [classifier(model_type, index, folder / "classifier") for index, folder in zip(shapes, folders)]
         adapted = adapter(model_type, folders[0] / "adapted")
         exported = gguf_architecture(folders[0] / "theirs")
-        files = [templates / f"{each}.jinja" for each in TEMPLATES.get(model_type, ())] if templates else []
-        chats = [template(file, Path(name)) for file in files]
+        files = [templates / f"{each}.jinja" for each in TEMPLATES.get(model_type, ())]
+        chats = [template(file, Path(name)) for file in files if file.is_file()]
     same = all(text for _, _, text in pairs)
     return [
         f"`{model_type}`",
@@ -111,8 +139,7 @@ def measure(model_type: str, templates: Path | None) -> list[str]:
         "equal" if same else "other",
         f"{max(scores):.0e}",
         f"{adapted:.0e}",
-        verdict([ids for ids, _ in chats]),
-        verdict([mask for _, mask in chats]),
+        *(verdict([chat[column] for chat in chats if column in chat]) for column in COLUMNS[6:10]),
         exported,
     ]
 
@@ -163,33 +190,62 @@ def gguf_architecture(folder: Path) -> str:
         return "no"
 
 
-def template(file: Path, folder: Path) -> tuple[bool, bool]:
-    """Return True if our ids of a conversation are those of `apply_chat_template`, and True if what is trained is the
-    assistant's words with the end of each turn."""
+def template(file: Path, folder: Path) -> dict[str, bool]:
+    """Return by column whether our ids are those of `apply_chat_template`, for the conversations that the template
+    shows, and whether what is trained is what the assistant generates."""
+    ours, theirs = tokenizers(file, folder / file.stem)
+    equal, masked = dict[str, bool](), list[bool]()
+    for name, turns in CONVERSATIONS.items():
+        tools = [TOOL] if name == "tools" else None
+        try:
+            rendered = render(ours, demonstration({"messages": turns, "tools": tools}, name).messages)
+        except InputError:  # this template has no system prompt, no tools, or no thinking
+            continue
+        thinking = name == "thinking"
+        text = theirs.apply_chat_template(turns, tools=tools, tokenize=False, enable_thinking=thinking)
+        ids = theirs(text, add_special_tokens=False)["input_ids"]
+        after = str(theirs.decode(ids[len(rendered.ids) :])).strip()  # a template may write more after the last turn
+        same = rendered.ids == ids[: len(rendered.ids)] and after in ("", theirs.eos_token)
+        column = name if name in COLUMNS else "template"
+        # Mistral's template shows a system prompt only before a last message of the user, and so never in a whole text
+        if name != "system" or "be brown" in text:
+            equal[column] = equal.get(column, True) and same
+        trained = theirs.decode([i for i, trained in zip(rendered.ids, rendered.loss_mask) if trained])
+        masked.append(is_generated(trained.split(ours.end_of_turn), turns))
+    return equal | {"mask": bool(masked) and all(masked)}
+
+
+def tokenizers(file: Path, folder: Path) -> tuple[Tokenizer, Any]:
+    """Return our tokenizer and transformers' of a folder with a template and its special tokens."""
     source = file.read_text("utf-8")
     names = sorted(set(SPECIAL.findall(source)))
-    Tokenizer.train([" ".join(content for _, content in TURNS)] * 3, 300).save(folder / file.stem)
-    theirs = transformers.AutoTokenizer.from_pretrained(folder / file.stem)
+    Tokenizer.train([" ".join(turn["content"] for turn in PLAIN)] * 3, 300).save(folder)
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
     theirs.add_special_tokens({"additional_special_tokens": names})
-    theirs.eos_token, theirs.chat_template = END, source
+    theirs.eos_token, theirs.chat_template = next(end for end in ENDS if end in (*names, EOS)), source
     if first := [name for name in BEGINNINGS if name in names]:
         theirs.bos_token = first[0]
-    theirs.save_pretrained(folder / file.stem)
-    ours = Tokenizer.load(folder / file.stem)
-    equal, masked = [], []
-    for turns in (TURNS, (("system", "be brown"), *TURNS)):
-        messages = [{"role": role, "content": content} for role, content in turns]
-        try:
-            text = theirs.apply_chat_template(messages, tokenize=False, enable_thinking=False)
-        except Exception:  # Jinja's: this template has no system prompt
-            continue
-        ids = theirs(text, add_special_tokens=False)["input_ids"]
-        rendered = render(ours, [Message(role, content) for role, content in turns])
-        after = str(theirs.decode(ids[len(rendered.ids) :])).strip()  # a template may write more after the last turn
-        equal.append(rendered.ids == ids[: len(rendered.ids)] and after in ("", END))
-        trained = theirs.decode([i for i, trained in zip(rendered.ids, rendered.loss_mask) if trained])
-        masked.append(trained == "".join(content + ours.end_of_turn for role, content in turns if role == "assistant"))
-    return bool(equal) and all(equal), bool(masked) and all(masked)
+    theirs.save_pretrained(folder)
+    return Tokenizer.load(folder), theirs
+
+
+def is_generated(trained: Sequence[str], turns: Sequence[dict[str, Any]]) -> bool:
+    """Return True if trained texts, split at the ends of turns, are the assistant's words, calls and thinking."""
+    answers = [turn for turn in turns if turn["role"] == "assistant"]
+    if len(trained) != len(answers) + 1 or trained[-1]:
+        return False
+    for text, answer in zip(trained, answers):
+        if calls := answer.get("tool_calls"):
+            written = json.dumps(calls[0]["function"]["arguments"])
+            if not (calls[0]["function"]["name"] in text and written in text and text.strip()[0] in "<[{"):
+                return False
+        elif "reasoning_content" in answer:
+            whole = re.fullmatch(r"<think>\s*(.*?)\s*</think>\s*(.*)", text.strip())
+            if whole is None or whole.groups() != (answer["reasoning_content"], answer["content"]):
+                return False
+        elif text.strip() != answer["content"]:
+            return False
+    return True
 
 
 def verdict(results: Sequence[bool]) -> str:

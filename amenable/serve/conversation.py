@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from amenable.data.types import Message
@@ -91,25 +92,33 @@ def fit_prompt(
 ) -> tuple[list[int], int]:
     """Return the ids of a prompt with a prefix of its answer, and the number of oldest `turns` dropped to fit.
 
-    Pairs of turns are dropped until `max_new_tokens`, or half the context, are left. Raises InputError for a message
+    The tools of the first or last of all messages stay. Pairs of turns (and tools' calls and results with them) are
+    dropped until `max_new_tokens`, or half the context, are left. Raises InputError for a message
     that is too long by itself, and for a token that the model does not have.
     """
     context = model.decoder.config.context_length
     room = min(max_new_tokens, context // 2)
     dropped = 0
+    tools = message.tools or next((turn.tools for turn in (*system, *turns)), "")
     while True:
-        ids = [*render_prompt(model.tokenizer, (*system, *turns[dropped:], message)), *prefix]
+        first, *rest = (*system, *turns[dropped:], replace(message, tools=""))
+        ids = [*render_prompt(model.tokenizer, (replace(first, tools=tools), *rest)), *prefix]
         if max(ids) >= model.decoder.num_tokens:
             raise InputError(f"token {max(ids)} of the message is unknown to the model", model.entry.name)
         if len(ids) + room <= context:
             return ids, dropped
         if dropped >= len(turns):
             break
-        dropped += 2
+        dropped = next_user(turns, dropped + 2)
     if len(ids) < context:
         return ids, dropped
     sizes = f"{len(ids)} tokens with what belongs to it, and {model.entry.name} reads {context}"
     raise InputError(f"the message is too long: {sizes}", how="shorten it")
+
+
+def next_user(turns: Sequence[Message], index: int) -> int:
+    """Return the index of the first message of the user from `index` on: no tool's result comes without its call."""
+    return next((i for i in range(index, len(turns)) if turns[i].role == "user"), len(turns)) if index else 0
 
 
 def stop_strings(model: LoadedModel) -> tuple[str, ...]:

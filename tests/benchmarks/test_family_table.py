@@ -19,11 +19,21 @@ def test_a_family_is_measured(tmp_path: Path) -> None:
     row = dict(zip(family_table.COLUMNS, family_table.measure("qwen2", tmp_path)))
     assert float(row["logits in"]) < 1e-4 and float(row["reward"]) < 1e-4 and float(row["adapter"]) < 1e-4
     assert (row["text"], row["template"], row["mask"], row["GGUF"]) == ("equal", "equal", "equal", "qwen2")
+    assert row["tools"] == row["thinking"] == ""
 
 
 def test_a_template_that_writes_after_the_last_turn_is_not_equal(tmp_path: Path) -> None:
     (tmp_path / "more.jinja").write_text(CHATML + "and more")
-    assert family_table.template(tmp_path / "more.jinja", tmp_path / "tokenizers") == (False, True)
+    assert family_table.template(tmp_path / "more.jinja", tmp_path / "tokenizers") == {"template": False, "mask": True}
+
+
+def test_what_is_trained_is_compared_with_what_the_assistant_says() -> None:
+    said = [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]
+    assert family_table.is_generated(["a", ""], said)
+    assert not any(family_table.is_generated(texts, said) for texts in (["a"], ["b", ""], ["a", "b", ""], ["a", "b"]))
+    thought = [{"role": "assistant", "content": "a", "reasoning_content": "c"}]
+    assert family_table.is_generated(["<think>\nc\n</think>\n\na", ""], thought)
+    assert not family_table.is_generated(["a", ""], thought)
 
 
 def test_the_page_has_every_family_near_transformers() -> None:

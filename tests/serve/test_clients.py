@@ -40,7 +40,7 @@ def test_three_turns_as_every_tutorial_has_them(client: openai.OpenAI) -> None:
 def test_what_is_not_here_is_refused_by_name(client: openai.OpenAI) -> None:
     usual: Any = {"model": "tiny", "messages": ASKED}
     for wrong, param in (
-        ({"tools": [TOOL]}, "tools"),
+        ({"tools": [TOOL], "tool_choice": "required"}, "tool_choice"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"logit_bias": {"5": 100}}, "logit_bias"),
     ):

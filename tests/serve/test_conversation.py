@@ -8,7 +8,7 @@ import torch
 from amenable.data.types import Message
 from amenable.errors import InputError
 from amenable.generation.sampling import Sampling
-from amenable.serve.conversation import fit_prompt, load_model, stop_strings, stream_answer
+from amenable.serve.conversation import fit_prompt, load_model, next_user, stop_strings, stream_answer
 from amenable.text.chat import PLAIN_STOP, render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.runtime import Runtime
@@ -21,6 +21,23 @@ def model(words: Tokenizer) -> Any:
     """A model of 96 tokens context that never computes anything."""
     decoder = SimpleNamespace(num_tokens=words.vocab_size, config=SimpleNamespace(context_length=96))
     return SimpleNamespace(decoder=decoder, tokenizer=words, entry=SimpleNamespace(name="m"), is_chat_model=True)
+
+
+def test_a_tools_result_is_dropped_with_its_call() -> None:
+    turns = [Message(role, "") for role in ("user", "assistant", "tool", "assistant", "user", "assistant")]
+    assert [next_user(turns, i) for i in (0, 1, 2, 4, 5, 9)] == [0, 4, 4, 4, 6, 6]
+
+
+def test_tools_stay_where_turns_are_dropped(model: Any, words: Tokenizer) -> None:
+    template = "{% if tools %}{{ tools | tojson }}{% endif %}{{ messages[0].content }}" + "{{ m.content }}".join(
+        ("{% for m in messages[1:] %}", "{% endfor %}")
+    )
+    model.tokenizer = Tokenizer(words._backend, bos=words.bos, eos=words.eos, pad=words.pad, chat_template=template)
+    tools = '[{"type": "function", "function": {"name": "look"}}]'
+    turns = [Message("user", "the sea " * 30, tools=tools), Message("assistant", "blue")]
+    for message in (MESSAGE, Message("user", "a rose", tools=tools)):
+        ids, dropped = fit_prompt(model, [], turns, message, 8)
+        assert dropped == 2 and words.decode(ids) == f"{tools}a rose"
 
 
 def test_whole_turns_are_dropped_and_the_system_message_stays(model: Any, words: Tokenizer) -> None:

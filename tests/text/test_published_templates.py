@@ -68,6 +68,7 @@ SHOWN = {
     "llama3_2": (*PLAIN, "opened", "call", "tools"),
     "mistral_v1": PLAIN,
     "mistral_v3": ("plain", "system", "call", "tools", "block"),
+    "olmo2": (*PLAIN, "opened"),
     "phi3": (*PLAIN, "opened"),
     "phi3_5": (*PLAIN, "opened"),
     "qwen2_5": (*PLAIN, "opened", "call", "tools", "words and call"),

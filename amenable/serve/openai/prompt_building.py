@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
-from amenable.data.types import Message, conversation_error
-from amenable.serve.conversation import fit_prompt
+from amenable.data.types import ANSWERED, INSTRUCTING, Message, conversation_error
+from amenable.serve.conversation import fit_prompt, next_user
 from amenable.serve.errors import APIError
 from amenable.serve.openai.app_state import ServedModel
 from amenable.serve.openai.schemas import ChatRequest, CompletionRequest, Turn
 from amenable.text.chat import render_completion, render_prompt
 
-ADVICE = "one system message may come first, then the user and the assistant speak in turns, and the user last"
+ADVICE = "one system message may come first, then user and assistant speak in turns, and the user or a tool last"
 NOT_CONTINUED = (
     "the last message is not a user's: end with one, or set continue_final_message to true to have the assistant's "
     "message continued"
@@ -23,15 +24,18 @@ NO_NEW_TURN = (
 )
 
 
-def prompt_messages(turns: Sequence[Turn]) -> list[Message]:
-    """Return a conversation that ends with the user. Raises APIError 400 for any other."""
+def prompt_messages(turns: Sequence[Turn], tools: str = "") -> list[Message]:
+    """Return a conversation that ends with the user or a tool. Raises APIError 400 for any other.
+
+    tools: JSON schemas of the tools that the model may call.
+    """
     messages = [turn.message for turn in turns]
     error = conversation_error(messages) or (
-        None if messages[-1].role == "user" else "the last message is not a user's"
+        None if messages[-1].role in ANSWERED else "the last message is not a user's"
     )
     if error:
         raise APIError(400, f"{error}: {ADVICE}", "messages")
-    return messages
+    return [replace(messages[0], tools=tools), *messages[1:]]
 
 
 def split_prefix(body: ChatRequest) -> tuple[list[Message], str]:
@@ -45,7 +49,7 @@ def split_prefix(body: ChatRequest) -> tuple[list[Message], str]:
             raise APIError(400, NO_NEW_TURN, "add_generation_prompt")
         if last.role == "assistant":
             raise APIError(400, NOT_CONTINUED, "messages")
-        return prompt_messages(body.messages), ""
+        return prompt_messages(body.messages, body.tools), ""
     if last.role != "assistant":
         raise APIError(400, "the last message is not the assistant's: leave it out", "continue_final_message")
     if body.add_generation_prompt:
@@ -53,7 +57,7 @@ def split_prefix(body: ChatRequest) -> tuple[list[Message], str]:
         raise APIError(400, message, "add_generation_prompt")
     if end == 0:
         raise APIError(400, f"the assistant speaks before any user: {ADVICE}", "messages")
-    return prompt_messages(body.messages[:-1]), last.message.content
+    return prompt_messages(body.messages[:-1], body.tools), last.message.content
 
 
 def chat_prompt_ids(
@@ -65,10 +69,13 @@ def chat_prompt_ids(
     """
     prefix_ids = render_completion(served.tokenizer, prefix, ended=False) if prefix else []
     if drop:
-        system = [message for message in messages[:-1] if message.role == "system"]
-        turns = [message for message in messages[:-1] if message.role != "system"]
-        old = min_dropped_turns(turns, served)
-        ids, dropped = fit_prompt(served.model, system, turns[old:], messages[-1], limit, prefix_ids)
+        system = [message for message in messages[:-1] if message.role in INSTRUCTING]
+        turns = [message for message in messages[:-1] if message.role not in INSTRUCTING]
+        old = next_user(turns, min_dropped_turns(turns, served))
+        message = (
+            replace(messages[-1], tools=messages[0].tools) if messages[0].role not in INSTRUCTING else messages[-1]
+        )
+        ids, dropped = fit_prompt(served.model, system, turns[old:], message, limit, prefix_ids)
         return ids, old + dropped
     return require_fit(served, [*render_prompt(served.tokenizer, messages), *prefix_ids], "messages"), 0
 

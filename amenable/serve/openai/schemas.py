@@ -8,9 +8,12 @@ unknown fields are refused unless they are empty (serve/openai/fields.py).
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
-from amenable.data.types import Message
+from amenable.data.record import InvalidRow
+from amenable.data.turns import tool_calls, tool_schemas
+from amenable.data.types import Message, ToolCall
 from amenable.generation.sampling import Sampling
 from amenable.serve.openai.fields import Body, ClientBody, Ignored, field_error, limit_fields, unsupported
 
@@ -20,10 +23,14 @@ MAX_PROMPTS = 1024
 Text = Annotated[str, Field(max_length=200_000)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Stop = Annotated[str, Field(min_length=1, max_length=200)]
-ROLES = ("system", "developer", "user", "assistant")
+ROLES = ("system", "developer", "user", "assistant", "tool")
 
-NO_TOOLS = "no tools are called here: leave it out, and write into a message what the model should know"
-NO_ROLE = f"roles are {', '.join(ROLES)}; no tools are called here: send a tool's result in a user's message"
+NO_TOOLS = "tools are named in `tools`, and called in `tool_calls`: leave it out"
+NO_CHOICE = (
+    "a call cannot be forced here: leave it out; a model that calls a tool writes the call into its answer's text, as "
+    "its chat template has it"
+)
+NO_ROLE = f"roles are {', '.join(ROLES)}"
 NO_SOUND = "answers are text alone: leave it out"
 NO_IMAGES = "messages are text alone: send parts of type text, and describe images, sounds and files in words"
 NO_FORMAT = (
@@ -39,6 +46,26 @@ NO_MODERATION = "nothing is moderated here: leave it out, and judge answers your
 NO_REASONING = "models do not reason before they answer here: leave it out"
 NO_VERBOSITY = "leave it out, and say in a message how long an answer should be"
 NO_SUFFIX = "texts are continued, not filled in: leave it out"
+
+
+def read_calls(value: Any) -> tuple[ToolCall, ...]:
+    """Return a message's calls of tools. Raises PydanticCustomError for any other value."""
+    try:
+        return tool_calls(value, "the message")
+    except InvalidRow as error:
+        raise refused(error) from None
+
+
+def read_tools(value: Any) -> str:
+    """Return the schemas of tools as JSON text. Raises PydanticCustomError for any other value."""
+    try:
+        return tool_schemas(value, "tools")
+    except InvalidRow as error:
+        raise refused(error) from None
+
+
+def refused(error: InvalidRow) -> PydanticCustomError:
+    return PydanticCustomError("refused_field", "{advice}", {"advice": str(error), "code": "invalid_value"})
 
 
 class Part(ClientBody):
@@ -68,19 +95,22 @@ class Part(ClientBody):
 class Turn(ClientBody):
     """A message of a conversation, as clients write it or as this API returned it."""
 
-    role: Annotated[Literal["system", "developer", "user", "assistant"], unsupported(NO_ROLE, *ROLES)]
+    role: Annotated[Literal["system", "developer", "user", "assistant", "tool"], unsupported(NO_ROLE, *ROLES)]
     content: Text | Annotated[list[Part], Field(max_length=100, fail_fast=True)] | None = None
     refusal: Text | None = None
     """an assistant's text in place of `content`"""
     prefix: bool = False
     """continue this last message of the assistant (Mistral's and DeepSeek's switch)"""
-    tool_calls: Annotated[Any, unsupported(NO_TOOLS, [])] = None
-    tool_call_id: Annotated[Any, unsupported(NO_ROLE)] = None
+    tool_calls: Annotated[Any, AfterValidator(read_calls)] = ()
+    tool_call_id: Name | None = None
+    """of a tool's message: the call that it answers"""
     function_call: Annotated[Any, unsupported(NO_TOOLS)] = None
     audio: Annotated[Any, unsupported(NO_SOUND)] = None
     name: Ignored = None
+    """used of a tool's message alone"""
     annotations: Ignored = None
-    reasoning_content: Ignored = None
+    reasoning_content: Text | None = None
+    """an assistant's thinking, for chat templates that show it"""
     thinking_blocks: Ignored = None
     provider_specific_fields: Ignored = None
 
@@ -98,7 +128,16 @@ class Turn(ClientBody):
             text = "".join(part.content_text for part in self.content)
         else:
             text = self.content or self.refusal or ""
-        return Message("system" if self.role == "developer" else self.role, text)
+        if self.role == "assistant":
+            return Message(self.role, text, reasoning=self.reasoning_content or "", tool_calls=self.tool_calls)
+        if self.role == "tool":
+            return Message(self.role, text, tool_call_id=self.tool_call_id or "", name=str(self.name or ""))
+        return Message(self.role, text)
+
+    @property
+    def ignored(self) -> list[str]:
+        """Names of the fields that were set and have no effect."""
+        return [name for name in super().ignored if self.role != "tool" or name != "name"]
 
 
 Turns = Annotated[list[Turn], Field(min_length=1, max_length=1000, fail_fast=True)]
@@ -162,9 +201,10 @@ class ChatRequest(SamplingRequest):
     """begin a turn of the assistant: always, unless its last message is continued (vLLM's name)"""
     truncation: Literal["auto", "disabled"] = "disabled"
     """auto: the oldest turns are dropped where all do not fit; the header x-dropped-messages counts them"""
-    tools: Annotated[Any, unsupported(NO_TOOLS, [])] = None
-    tool_choice: Annotated[Any, unsupported(NO_TOOLS, "none", "auto")] = None
-    parallel_tool_calls: Annotated[Any, unsupported(NO_TOOLS, True, False)] = None
+    tools: Annotated[Any, AfterValidator(read_tools)] = ""
+    """JSON schemas for the chat template; calls are not taken out of the answer's text"""
+    tool_choice: Annotated[Any, unsupported(NO_CHOICE, "none", "auto")] = None
+    parallel_tool_calls: Annotated[Any, unsupported(NO_CHOICE, True, False)] = None
     functions: Annotated[Any, unsupported(NO_TOOLS, [])] = None
     function_call: Annotated[Any, unsupported(NO_TOOLS, "none", "auto")] = None
     modalities: Annotated[Any, unsupported(NO_SOUND, [], ["text"])] = None

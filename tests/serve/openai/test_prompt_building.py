@@ -1,10 +1,11 @@
+import json
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
-from amenable.data.types import Message
+from amenable.data.types import Message, ToolCall
 from amenable.serve import conversation
 from amenable.serve.errors import APIError
 from amenable.serve.openai.prompt_building import (
@@ -162,3 +163,23 @@ def test_a_very_long_conversation_costs_little(http: httpx.Client, monkeypatch: 
     reply = http.post("/v1/chat/completions", json=body)
     assert reply.status_code == 200 and int(reply.headers["x-dropped-messages"]) == 998
     assert 1 <= len(rendered) < 10
+
+
+CALL = {"id": "1", "type": "function", "function": {"name": "look", "arguments": '{"at": "sky"}'}}
+
+
+def test_tools_their_calls_and_results_are_context() -> None:
+    turns = [
+        {"role": "user", "content": "Is it clear?"},
+        {"role": "assistant", "content": None, "tool_calls": [CALL], "reasoning_content": "I look."},
+        {"role": "tool", "content": "yes", "tool_call_id": "1"},
+    ]
+    tools = [{"type": "function", "function": {"name": "look", "parameters": {}}}]
+    messages, prefix = split_prefix(ChatRequest(model="m", messages=turns, tools=tools))
+    assert prefix == "" and json.loads(messages[0].tools) == tools
+    assert messages[1:] == [
+        Message("assistant", "", reasoning="I look.", tool_calls=(ToolCall("look", '{"at": "sky"}', "1"),)),
+        Message("tool", "yes", tool_call_id="1"),
+    ]
+    with pytest.raises(APIError, match="answers the call 2, which is none of 1"):
+        split_prefix(ChatRequest(model="m", messages=[*turns[:2], {**turns[2], "tool_call_id": "2"}]))

@@ -41,7 +41,7 @@ def test_what_is_said_becomes_settings() -> None:
 def test_turns_in_parts_and_developers_are_read() -> None:
     parts = [{"type": "text", "text": "a "}, {"type": "text", "text": "rose"}]
     assert Turn(role="user", content=parts).message == Message("user", "a rose")
-    assert Turn(role="developer", content="Be kind.").message == Message("system", "Be kind.")
+    assert Turn(role="developer", content="Be kind.").message == Message("developer", "Be kind.")
     assert Turn(role="user", content=[]).message == Message("user", "")
 
 
@@ -59,7 +59,7 @@ def test_an_answer_that_is_sent_back_is_read() -> None:
         {"temperature": -1}, {"temperature": float("nan")}, {"temperature": "1"}, {"top_p": 0}, {"top_p": 1.01},
         {"top_k": -1}, {"n": 0}, {"n": 17}, {"n": True}, {"max_tokens": 0}, {"max_tokens": 1.5}, {"seed": 2**63},
         {"stop": ""}, {"stop": ["a"] * 17}, {"logprobs": 2}, {"top_logprobs": 21}, {"presence_penalty": 0.5},
-        {"model": ""}, {"messages": []}, {"messages": [{"role": "tool", "content": "x"}]}, {"top_logprobs": 3},
+        {"model": ""}, {"messages": []}, {"messages": [{"role": "judge", "content": "x"}]}, {"top_logprobs": 3},
         {"messages": [{"role": "user", "content": "x" * 200_001}]},
         {"stream_options": {"include_usage": True, "more": 1}}, {"truncation": "yes"},
     ],
@@ -155,9 +155,10 @@ CALL = {"id": "1", "type": "function", "function": {"name": "weather", "argument
 @pytest.mark.parametrize(
     ("body", "fields", "param", "advice"),
     [
-        (ChatRequest, {"tools": [TOOL]}, "tools", "write into a message"),
-        (ChatRequest, {"tool_choice": "required"}, "tool_choice", "no tools are called"),
-        (ChatRequest, {"functions": [{"name": "weather"}]}, "functions", "no tools are called"),
+        (ChatRequest, {"tools": [{"type": "function"}]}, "tools", "schema 1 of tools has no name of a tool"),
+        (ChatRequest, {"tools": "weather"}, "tools", "tools are not JSON"),
+        (ChatRequest, {"tool_choice": "required"}, "tool_choice", "writes the call into its answer's text"),
+        (ChatRequest, {"functions": [{"name": "weather"}]}, "functions", "tools are named in `tools`"),
         (ChatRequest, {"response_format": {"type": "json_object"}}, "response_format", "ask for JSON in a message"),
         (ChatRequest, {"response_format": {"type": "json_schema"}}, "response_format", "check what comes"),
         (ChatRequest, {"logit_bias": {"5": 1}}, "logit_bias", "leave it out"),
@@ -166,9 +167,11 @@ CALL = {"id": "1", "type": "function", "function": {"name": "weather", "argument
         (ChatRequest, {"web_search_options": {}}, "web_search_options", "nothing is searched for"),
         (ChatRequest, {"reasoning_effort": "high"}, "reasoning_effort", "leave it out"),
         (ChatRequest, {"verbosity": "low"}, "verbosity", "say in a message"),
-        (ChatRequest, {"messages": [{"role": "tool", "tool_call_id": "1"}]}, "messages.0.role", "in a user's message"),
+        (ChatRequest, {"messages": [{"role": "tool", "tool_call_id": "1"}]}, "messages.0.content", "needs one"),
+        (ChatRequest, {"messages": [{"role": "judge", "content": "a"}]}, "messages.0.role", "developer, user"),
         (ChatRequest, {"messages": [{**TURN, "content": None}]}, "messages.0.content", "needs one"),
-        (ChatRequest, {"messages": [{"role": "assistant", "tool_calls": [CALL]}]}, "messages.0.tool_calls", "no tools"),
+        (ChatRequest, {"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}]}, "messages.0.tool_calls",
+         "no name of a tool"),
         (ChatRequest, {"messages": [{**TURN, "refusal": "b"}]}, "messages.0.refusal", "put all"),
         (ChatRequest, {"messages": [{**TURN, "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
          "messages.0.content.0.type", "images"),
