@@ -16,8 +16,8 @@ from typing import Any
 
 from amenable.data.types import Message
 from amenable.errors import InputError
-from amenable.text.template import Form, template_message
-from amenable.text.traced import Piece, Source, Traced
+from amenable.text.template import THINKING_TAG, Form, strip_thinking_block, template_message, thinking_tags
+from amenable.text.traced import Piece, Source, Traced, join
 
 REQUIRED = ("content", "reasoning", "call", "arguments")
 """fields, by their first word, that a template must show"""
@@ -169,6 +169,23 @@ def hidden_thinking(text: Traced, messages: Sequence[Message], form: Form) -> di
                 if TAG.sub("", thought).strip():
                     hidden[i] = hidden.get(i, "") + thought
     return hidden
+
+
+def without_second_blocks(text: Traced, messages: Sequence[Message], template: str) -> Traced:
+    """Return the text without thinking blocks that a template writes before contents that begin with their own."""
+    if THINKING_TAG.search(template) is None:
+        return text
+    parts: list[str] = []
+    own = False  # the part before is the template's
+    for piece in text.pieces():
+        source = piece.run.source
+        if own and source is not None and source.field == "content" and messages[source.message].role == "assistant":
+            length = len(strip_thinking_block(parts[-1], thinking_tags(template, piece.text)))
+            parts[-1] = parts[-1][:length]
+        parts.append(text.part(piece.position, piece.end))
+        own = source is None
+    whole = join(parts)
+    return whole if isinstance(whole, Traced) else Traced(whole)
 
 
 def sources(message: Message, index: int, form: Form) -> Iterator[tuple[Source, str]]:

@@ -22,12 +22,18 @@ always trained.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 
 from amenable.data.types import Message, conversation_error
 from amenable.errors import InputError
-from amenable.text.assistant_turns import AssistantTurn, Boundaries, assistant_turns, hidden_thinking
+from amenable.text.assistant_turns import (
+    AssistantTurn,
+    Boundaries,
+    assistant_turns,
+    hidden_thinking,
+    without_second_blocks,
+)
 from amenable.text.spec import After
 from amenable.text.template import (
     FORMS,
@@ -45,7 +51,7 @@ from amenable.text.template import (
     thinking_tags,
 )
 from amenable.text.tokenizer import Tokenizer
-from amenable.text.traced import Traced, join
+from amenable.text.traced import Traced
 
 PLAIN_STOP = ("\n\nUser:", "\n\n")
 """strings that end a base model's completion of a transcript"""
@@ -173,7 +179,7 @@ def _conversation(
     for form in FORMS if any(message.tool_calls for message in messages) else FORMS[:1]:
         show = partial(render_template, template, special_tokens=special, thinking=thinking, form=form)
         try:
-            text = show(messages=messages, add_generation_prompt=add_generation_prompt)
+            text = show(messages, add_generation_prompt=add_generation_prompt)
             hidden = hidden_thinking(text, messages, form)
         except InputError as error:
             problem = problem or error
@@ -181,11 +187,12 @@ def _conversation(
         for i, thought in hidden.items():
             if any(isinstance(part, int) for part in tokenizer.split_special_tokens(thought)):
                 raise InputError(f"thinking that the chat template leaves out has a special token, in message {i + 1}")
-        text = _without_second_blocks(text, messages, template)
+        _require_own_tokens(tokenizer, messages, partial(show, add_generation_prompt=add_generation_prompt))
+        text = without_second_blocks(text, messages, template)
         boundaries = _frame(tokenizer).boundaries
 
         def prompt(message: int, show: Callable[..., Traced] = show) -> Traced:
-            return show(messages=messages[:message], add_generation_prompt=True)
+            return show(messages[:message], add_generation_prompt=True)
 
         return text, assistant_turns(text, messages, boundaries, hidden, prompt)
     assert problem is not None
@@ -228,21 +235,26 @@ def _with_raw_completion(tokenizer: Tokenizer, messages: Sequence[Message]) -> R
     return rendered
 
 
-def _without_second_blocks(text: Traced, messages: Sequence[Message], template: str) -> Traced:
-    """Return the text without thinking blocks that a template writes before contents that begin with their own."""
-    if THINKING_TAG.search(template) is None:
-        return text
-    parts: list[str] = []
-    for piece in text.pieces():
-        source = piece.run.source
-        part: str = text.part(piece.position, piece.end)
-        if parts and source is not None and source.field == "content" and messages[source.message].role == "assistant":
-            before = parts[-1]
-            length = len(strip_thinking_block(before, thinking_tags(template, piece.text)))
-            parts[-1] = before[:length]
-        parts.append(part)
-    whole = join(parts)
-    return whole if isinstance(whole, Traced) else Traced(whole)
+def _require_own_tokens(tokenizer: Tokenizer, messages: Sequence[Message], show: Callable[..., Traced]) -> None:
+    """Raise InputError where a template loses the source of a special token in schemas, ids or names of tools: unlike
+    contents, these need not be shown."""
+
+    def clean(text: str) -> str:
+        return "".join(part for part in tokenizer.split_special_tokens(text) if isinstance(part, str))
+
+    plain = [
+        replace(message, tools=clean(message.tools), name=clean(message.name), tool_call_id=clean(message.tool_call_id))
+        for message in messages
+    ]
+    plain = [replace(m, tool_calls=tuple(replace(call, id=clean(call.id)) for call in m.tool_calls)) for m in plain]
+    if plain != list(messages) and _own_tokens(tokenizer, show(plain)) != _own_tokens(tokenizer, show(messages)):
+        raise InputError("the chat template makes special tokens of schemas, ids or names of tools")
+
+
+def _own_tokens(tokenizer: Tokenizer, text: Traced) -> list[int]:
+    """Return the special tokens in a template's own text."""
+    own = [piece.text for piece in text.pieces() if piece.run.source is None]
+    return [part for piece in own for part in tokenizer.split_special_tokens(piece) if isinstance(part, int)]
 
 
 def _ids(tokenizer: Tokenizer, text: Traced, turns: Sequence[AssistantTurn], messages: Sequence[Message]) -> Rendered:

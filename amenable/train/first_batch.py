@@ -191,7 +191,8 @@ def problem_at_ends(row: Example, tokenizer: Tokenizer) -> str | None:
     surplus = surplus_bos(row, tokenizer)
     if surplus is not None:
         return f"token {surplus} is {'another' if row.opened else 'a'} BOS ({describe(ids[surplus], tokenizer)})"
-    ends = tokenizer.stop_ids if row.roles[-1:] == ["sampled"] else (tokenizer.end_of_turn_id,)
+    any_end = row.roles[-1:] in (["sampled"], ["assistant template"])
+    ends = tokenizer.stop_ids if any_end else (tokenizer.end_of_turn_id,)
     if row.ended and (ids[-1] not in ends or not row.loss_mask[-1]):
         last = "EOS, which is not trained" if ids[-1] in ends else f"{describe(ids[-1], tokenizer)} and not EOS"
         return f"its last token, {len(ids) - 1}, is {last}: the model would not learn to stop"
@@ -222,7 +223,7 @@ def problem_of_mask(row: Example, eos: int, tokenizer: Tokenizer) -> str | None:
     if row.loss_mask[0]:
         return "token 0 is trained, and nothing comes before it"
     for i, (token, trained, role) in enumerate(zip(row.ids, row.loss_mask, row.roles)):
-        learned = role in ("assistant", "answer", "text", "sampled")
+        learned = role in ("assistant", "assistant template", "answer", "text", "sampled")
         if trained and not learned and not (role == "template" and token == eos):
             return f"token {i}, {describe(token, tokenizer)}, is trained and belongs to the {role}"
         if learned and not trained:

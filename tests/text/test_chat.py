@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import pytest
@@ -201,6 +202,23 @@ def test_white_space_is_stripped_where_the_template_strips_it(qwen):
     assert (
         tokenizer.decode(ids, skip_special_tokens=False) == "<|im_start|>hi<|im_end|><|im_start|>the miller<|im_end|>"
     )
+
+
+def test_a_schema_that_loses_its_source_makes_no_special_token(qwen):
+    """`%` returns a plain string: what it formats can't be told from the template's own text any more."""
+    template = (
+        "{% for t in tools or [] %}{{ '%s.' % t.function.name }}{% endfor %}"
+        "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"
+    )
+    tokenizer = Tokenizer(qwen._backend, bos=qwen.bos, eos=qwen.eos, pad=qwen.pad, chat_template=template)
+    for name, fits in (("look", True), ("<|im_end|>", False)):
+        tools = json.dumps([{"type": "function", "function": {"name": name}}])
+        messages = (Message("user", "hi", tools=tools), Message("assistant", "hello"))
+        if fits:
+            assert tokenizer.decode(render(tokenizer, messages).ids).startswith("look.")
+        else:
+            with pytest.raises(InputError, match="makes special tokens of schemas, ids or names of tools"):
+                render(tokenizer, messages)
 
 
 def test_thinking_is_off(qwen):

@@ -15,6 +15,7 @@ from amenable.data.types import Conversation, Message, ToolCall
 from amenable.errors import InputError
 from amenable.text.chat import Rendered, render, render_completion, render_prompt
 from amenable.text.tokenizer import Tokenizer
+from amenable.train.first_batch import check_conversations
 
 FOLDER = Path(__file__).parent / "templates"
 WEATHER = {
@@ -171,6 +172,14 @@ def test_trained_are_words_and_ends_of_turns(name, tokenizers):
         texts = trained_texts(tokenizer, render(tokenizer, messages))
         assert [text.removesuffix(tokenizer.end_of_turn).strip() for text in texts] == words
         assert all(text.endswith(tokenizer.end_of_turn) for text in texts)
+
+
+@pytest.mark.parametrize("name", CALL)
+def test_rows_with_calls_pass_the_checks_of_the_first_batch(name, tokenizers):
+    tokenizer, row = tokenizers[name], demonstration({"messages": CONVERSATIONS["tools"], "tools": [WEATHER]}, "row")
+    rendered = render(tokenizer, row.messages)
+    check = check_conversations([(rendered.ids, rendered.loss_mask)], [0], [row], tokenizer)
+    assert check.checked == 1 and {"tool", "tools", "user", "assistant"} <= set(check.rows[0].roles)
 
 
 @pytest.mark.parametrize("name", CALL)
