@@ -225,7 +225,7 @@ def _with_raw_completion(tokenizer: Tokenizer, messages: Sequence[Message]) -> R
         if tag is None or last.tool_calls:
             raise InputError(
                 f"the chat template does not show the reasoning of message {len(messages)}",
-                how="drop it from the data, or use a model whose template shows it",
+                how="put it into the content as <think>...</think>, or use a model whose template shows it",
             )
         completion = f"{tag[0]}\n{last.reasoning}\n</{tag[1]}>\n\n{last.content}"
     text, turns = _prompt(tokenizer, messages[:-1], completion)
