@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from amenable.data import sources
-from amenable.data.types import Conversation, Prompt
+from amenable.data.types import INSTRUCTING, Conversation, Prompt
 from amenable.evaluation.base_prompts import Transcript
 from amenable.evaluation.entries import ModelEntry
 from amenable.generation.engine import generate
@@ -162,7 +162,7 @@ def prepend_shots(
     transcript: Transcript | None = None,
 ) -> tuple[list[int], int]:
     """Return the ids of shots and prompt, and the number of shots dropped, the first ones, to fit `room` tokens."""
-    system = messages[:1] if messages[0].role == "system" else ()
+    system = messages[:1] if messages[0].role in INSTRUCTING else ()
     for dropped in range(len(shots) + 1):
         earlier = tuple(message for shot in shots[dropped:] for message in shot)
         ids = encode_prompt(tokenizer, (*system, *earlier, *messages[len(system) :]), transcript)

@@ -29,8 +29,13 @@ class Transcript:
     end: str
 
     def render(self, messages: Conversation) -> str:
-        """Return the conversation as text, ending where the answer begins. A system message has no label."""
-        labels = {"user": f"{self.user} ", "assistant": f"{self.assistant} ", "system": ""}
+        """Return the conversation as text, ending where the answer begins. A system message has no label.
+
+        InputError for calls and results of tools.
+        """
+        labels = {"user": f"{self.user} ", "assistant": f"{self.assistant} ", "system": "", "developer": ""}
+        if any(message.role not in labels or message.tool_calls for message in messages):
+            raise InputError("a base model's transcript has no tools", how="leave out the prompts with calls of tools")
         turns = [f"{labels[message.role]}{message.content}{self.end}" for message in messages]
         return "".join(turns) + self.assistant
 

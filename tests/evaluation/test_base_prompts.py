@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from amenable.data.types import Message
+from amenable.data.types import Message, ToolCall
 from amenable.errors import InputError
 from amenable.evaluation.base_prompts import Transcript, read_transcripts
 
@@ -19,6 +19,14 @@ def test_a_conversation_ends_where_the_assistant_is_to_speak() -> None:
         Message("user", "And she?"),
     )
     assert FORUM.render(said) == "Be kind.\nPost: Who is it?\nReply: A cat.\nPost: And she?\nReply:"
+
+
+def test_a_transcript_has_no_tools() -> None:
+    assert FORUM.render((Message("developer", "Be kind."), Message("user", "Who?"))) == "Be kind.\nPost: Who?\nReply:"
+    called = Message("assistant", "", tool_calls=(ToolCall("look", "{}"),))
+    for messages in ((called, Message("user", "Who?")), (Message("user", "Who?"), Message("tool", "4"))):
+        with pytest.raises(InputError, match="transcript has no tools"):
+            FORUM.render(messages)
 
 
 def test_an_answer_ends_with_its_turn() -> None:
