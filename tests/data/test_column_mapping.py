@@ -11,6 +11,7 @@ from amenable.errors import InputError
 from amenable.stages import dpo, pretrain, reward, sft
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.examples import RejectedRows, fitting_prompts
+from amenable.train.text_chunks import read_chunks
 
 
 def test_a_mapping_reads_the_columns_that_it_names_and_no_others(tmp_path: Path, jsonl) -> None:
@@ -88,8 +89,8 @@ def test_every_stage_maps_the_columns_of_its_data(tmp_path: Path, jsonl, tokeniz
     for stage in (dpo, reward):
         config = stage.Config(data=data, validation=data, columns=pair)
         assert len(stage.read(config, words, 200)[0]) == 4
-    chunks, _, _ = pretrain.read(pretrain.Config(data=data, validation=data, context=64, columns=("text=body",)), words)
-    assert "rose 2" in words.decode(chunks[2])
+    config = pretrain.Config(data=data, validation=data, context=64, columns=("text=body",))
+    assert "rose 2" in words.decode(read_chunks(config, words, 64, 1000).training[2][0])
     prompts, _ = fitting_prompts(data, words, 100, columns=("prompt=q",))
     assert [prompt.messages[0].content for prompt in prompts] == ["0?", "1?", "2?", "3?"]
 
