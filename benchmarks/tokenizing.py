@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,9 @@ def train(file: Path, folder: Path) -> None:
     """Train the tokenizer on the first 5 MB."""
     from amenable.text.tokenizer import Tokenizer
 
-    Tokenizer.train(texts_of(file)[:2000], VOCABULARY).save(folder)
+    with file.open(encoding="utf-8") as lines:
+        texts = [json.loads(line)["text"] for line in islice(lines, 2000)]
+    Tokenizer.train(texts, VOCABULARY).save(folder)
 
 
 def library(file: Path, folder: Path) -> dict[str, float]:
