@@ -179,6 +179,12 @@ CASES = [
     ),
     ("beta below 0", "dpo {dpo} --beta -1", "beta is -1.0|above 0"),
     ("half of the labels", "dpo {dpo} --label-smoothing 0.5", "label_smoothing is 0.5"),
+    (
+        "smoothing of a loss without",
+        "dpo {dpo} --loss ipo --label-smoothing 0.1",
+        "loss is ipo|sigmoid, robust, exo, aot",
+    ),
+    ("loss that needs a reference", "dpo {dpo} --loss bco --reference none", "reference is none and loss is bco"),
     ("chosen as rejected", "dpo {dpo} --data {d}/same.jsonl", "same.jsonl|chosen and rejected are the same"),
     (
         "model without a name",

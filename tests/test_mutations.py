@@ -171,6 +171,32 @@ def dpo_loss_by_hand(parts: Parts) -> None:
     tests.test_the_loss_by_hand(config, pairs, parts.make_decoder, parts.runtime, 0.0, 0.5)
 
 
+def pair_by_hand(name: str) -> Callable[[Parts], None]:
+    """The numbers worked by hand of one loss on pairs."""
+
+    def check(parts: Parts) -> None:
+        tests = file_of("functional/test_preference_losses.py")
+        if name == "aot_losses":
+            tests.test_aot_by_hand()
+        for row in tests.BY_HAND:
+            if row[0] == name:
+                tests.test_a_pair_by_hand(*row)
+
+    return check
+
+
+def step_by_hand(loss: str) -> Callable[[Parts], None]:
+    """The mean over two pairs of one loss, from log-probabilities and lengths."""
+
+    def check(parts: Parts) -> None:
+        tests = file_of("train/test_pair_loss.py")
+        for chosen, expected in tests.BY_HAND:
+            if chosen.loss == loss and chosen.reference == "model":
+                tests.test_the_mean_of_two_pairs_by_hand(chosen, expected)
+
+    return check
+
+
 def kl_of_two_is_above_zero(parts: Parts) -> None:
     tests = file_of("evaluation/test_divergence.py")
     policy, reference = (parts.make_decoder(seed=seed, vocab_size=10) for seed in (1, 2))
@@ -333,6 +359,37 @@ def own_reference(loss: Any) -> Any:
         return loss(self, [replace(pair, ref_chosen=a, ref_rejected=b) for pair, (a, b) in zip(pairs, own)], sums)
 
     return broken
+
+
+def swapped(loss: Any) -> Any:
+    return lambda chosen, rejected, *rest: loss(rejected, chosen, *rest)
+
+
+def turned(loss: Any) -> Any:
+    return lambda gap, *rest: loss(-gap, *rest)
+
+
+def beta_divides(loss: Any) -> Any:
+    return lambda chosen, rejected, beta, *rest: loss(chosen, rejected, 1 / beta, *rest)
+
+
+def beta_twice(loss: Any) -> Any:
+    return lambda chosen, rejected: loss(0.1 * chosen, 0.1 * rejected)
+
+
+def no_reference(loss: Any) -> Any:
+    return lambda options, pairs, sums: loss(
+        options, [replace(pair, ref_chosen=0.0, ref_rejected=0.0) for pair in pairs], sums
+    )
+
+
+def prompts_counted(loss: Any) -> Any:
+    def whole(row: forward.Row) -> forward.Row:
+        return row[0], [True] * len(row[0])
+
+    return lambda options, pairs, sums: loss(
+        options, [replace(pair, chosen=whole(pair.chosen), rejected=whole(pair.rejected)) for pair in pairs], sums
+    )
 
 
 def mean_of_means(accumulate: Any) -> Any:
@@ -628,6 +685,28 @@ MUTATIONS: list[Mutation] = [
     ("an interval ends before it begins", "functional.statistics:wilson", lambda f: lambda *a: f(*a)[::-1],
      WILSON_BY_HAND),
 ]  # fmt: skip
+
+TWO_SIDED = ("dpo", "ipo", "nca", "sppo", "aot", "apo_zero", "apo_down", "bco", "odds_ratio")
+OF_REWARDS = ("nca", "apo_zero", "apo_down", "bco")
+ON_PAIRS: list[tuple[str, Callable[[Any], Any], tuple[str, ...]]] = [
+    ("the rejected is preferred", swapped, TWO_SIDED),
+    ("the rejected is preferred", turned, ("robust", "hinge", "exo")),
+    ("beta divides", beta_divides, ("dpo", "ipo", "sppo", "aot")),
+    ("beta is in twice", beta_twice, OF_REWARDS),
+]
+MUTATIONS += [
+    (f"{what} in {name}", f"functional.preference_losses:{name}_losses", broken, pair_by_hand(f"{name}_losses"))
+    for what, broken, names in ON_PAIRS
+    for name in names
+]
+MUTATIONS += [
+    (f"no reference in {loss}", "train.pair_loss:pair_loss", no_reference, step_by_hand(loss))
+    for loss in ("sigmoid", "hinge", "ipo", "sppo", "aot", "apo_zero")
+]
+MUTATIONS += [
+    (f"prompts are counted in {loss}", "train.pair_loss:pair_loss", prompts_counted, step_by_hand(loss))
+    for loss in ("ipo", "apo_zero")
+]
 
 
 @pytest.mark.parametrize(("what", "target", "broken", "check"), MUTATIONS, ids=[row[0] for row in MUTATIONS])

@@ -116,7 +116,7 @@ class KLMonitor:
 
 def make_kl_monitor(
     policy: Decoder,
-    reference: Decoder,
+    reference: Decoder | None,
     rows: Sequence[forward.Row],
     tokenizer: Tokenizer,
     runtime: Runtime,
@@ -128,8 +128,10 @@ def make_kl_monitor(
 ) -> KLMonitor:
     """Return a monitor over the first `count` prompts of the rows that leave room for `max_new_tokens`.
 
-    Where there are none it has no reference; that is a warning if `count` is above 0.
+    Where there are none it has no reference; that is a warning if `count` is above 0. Without a reference it has no
+    prompts.
     """
+    count = 0 if reference is None else count
     prompts = first_prompts(rows, count, policy.config.context_length - max_new_tokens)
     if count and not prompts:
         problem = f"no held-out prompt leaves room for --max-new-tokens {max_new_tokens}"

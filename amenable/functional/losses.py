@@ -1,7 +1,8 @@
 """Loss functions. (Next-token cross-entropy is `logprobs.linear_nll`.)
 
 Letters: B rows, T steps, P prompts, R completions of all prompts. A loss returns (loss, stats): a scalar with gradient,
-and scalars without, by metric name. `preference_losses` and `dpo_losses` return a loss for each pair.
+and scalars without, by metric name. `preference_losses` returns a loss for each pair; those of policies on pairs are in
+`preference_losses.py`.
 """
 
 from __future__ import annotations
@@ -234,44 +235,3 @@ def prompt_weights(owners: Tensor, dtype: torch.dtype) -> Tensor:
 @torch.no_grad()
 def ranking_stats(gaps: Tensor, weights: Tensor) -> Stats:
     return {"accuracy": (weights * ((gaps.sign() + 1) / 2)).sum(), "margin": (weights * gaps).sum()}
-
-
-def dpo_losses(
-    chosen_logratio: Tensor,
-    rejected_logratio: Tensor,
-    beta: float,
-    label_smoothing: float = 0.0,
-    margin: Tensor | float = 0.0,
-) -> Tensor:
-    """DPO losses (Rafailov et al., 2023, eq. 7): `preference_losses` of the implicit reward beta log(pi / ref).
-
-        h = beta (chosen_logratio - rejected_logratio) - margin      L = -log sigma(h)
-
-    Log-ratios [B] and [B], summed over a completion's tokens, EOS included -> [B]. label_smoothing e > 0 is
-    conservative DPO: (1 - e) L(h) + e L(-h). margin, a number or [B], in units of reward (Amini et al., 2024: DPO with
-    an offset).
-    """
-    return preference_losses(beta * chosen_logratio, beta * rejected_logratio, margin, label_smoothing)
-
-
-def dpo_loss(
-    chosen_logratio: Tensor,
-    rejected_logratio: Tensor,
-    beta: float,
-    label_smoothing: float = 0.0,
-    margin: Tensor | float = 0.0,
-) -> tuple[Tensor, Stats]:
-    """Mean of `dpo_losses` over B pairs, with the same arguments.
-
-    Stats, means over the pairs: rewards/chosen, rewards/rejected, rewards/margins (of the implicit rewards, whatever
-    `margin` is), rewards/accuracies (equal rewards one half).
-    """
-    loss = dpo_losses(chosen_logratio, rejected_logratio, beta, label_smoothing, margin).mean()
-    chosen, rejected = beta * chosen_logratio.detach(), beta * rejected_logratio.detach()
-    margins = chosen - rejected
-    return loss, {
-        "rewards/chosen": chosen.mean(),
-        "rewards/rejected": rejected.mean(),
-        "rewards/margins": margins.mean(),
-        "rewards/accuracies": ((margins.sign() + 1) / 2).mean(),
-    }

@@ -251,6 +251,7 @@ class MinibatchLoss:
     device: torch.device
     mean_over: MeanOver = "tokens"
     share_prefixes: bool = True
+    couples_elements: bool = False
     output: Output = "logprobs"
 
     def rows(self, answer: int) -> list[Row]:

@@ -2,10 +2,11 @@
 
     L = -log sigma(beta [(log pi(y_w) - log ref(y_w)) - (log pi(y_l) - log ref(y_l))] - m)
 
-the reward model's loss with the implicit reward beta * log(pi / ref). m is 0, or the `margin` that the data gives for a
-pair, in units of reward (Amini et al., 2024). Log-probabilities are summed over a completion's tokens, EOS included;
-the reference's are computed once. Rafailov et al. (2023, eq. 7). The loss keeps the policy near its reference only on
-the completions of the data, so KL(policy || reference) is also measured on the policy's own completions.
+the reward model's loss with the implicit reward beta * log(pi / ref). m is 0, or the `margin` of --margin and of the
+data, in units of reward (Amini et al., 2024). Log-probabilities are summed over a completion's tokens, EOS included;
+the reference's are computed once. Rafailov et al. (2023, eq. 7); its relatives (--loss, --reference none) are in
+functional/preference_losses.py. The loss keeps the policy near its reference only on the completions of the data, so
+KL(policy || reference) is also measured on the policy's own completions.
 
 Reads the SFT model and pairs or rankings (all pairs that are not tied, or fewer: see --pairs); writes a model directory
 and some of the policy's completions of held-out prompts (samples.jsonl).
@@ -18,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from amenable.data import sources
@@ -26,7 +26,6 @@ from amenable.data.batches import Batch
 from amenable.data.mixture import Mixed, Sources, data_inputs, mixture_batches
 from amenable.data.rankings import PairSelection
 from amenable.evaluation import divergence
-from amenable.functional.losses import dpo_loss
 from amenable.models.decoder import Decoder
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import defaults, first_batch, forward, loading, plan, rankings
@@ -36,6 +35,7 @@ from amenable.train.examples import RejectedRows, read_splits
 from amenable.train.fit import Training, fit
 from amenable.train.objective import Output, Stats, eval_metrics, mean_stats
 from amenable.train.optimizer import Optimizer
+from amenable.train.pair_loss import PairLossOptions, describe, pair_loss
 from amenable.train.run import Run
 from amenable.train.run_options import AdapterOptions, OfflineOptions
 from amenable.train.runtime import start_runtime
@@ -56,17 +56,14 @@ REPORT = StageReport(
 
 
 @dataclass(frozen=True)
-class Config(OfflineOptions, AdapterOptions):
-    """Fit a policy to comparisons, by DPO."""
+class Config(PairLossOptions, OfflineOptions, AdapterOptions):
+    """Fit a policy to comparisons, by DPO or a relative of it."""
 
     model: Path = Path("runs/sft")
     """policy and reference"""
     data: Sources = (Path("runs/annotate/train.jsonl"),)
     """rankings or pairs: a file, or a folder of files; several are mixed, each SOURCE or SOURCE=WEIGHT"""
     out: Path = Path("runs/dpo")
-    beta: float = 0.1
-    label_smoothing: float = 0.0
-    """share of labels taken to be flipped (conservative DPO)"""
     epochs: int = 1
     pairs: PairSelection = "random"
     """of each ranking: all its pairs, the best completion against the worst, or pairs at random"""
@@ -87,21 +84,21 @@ class Config(OfflineOptions, AdapterOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        plan.require_above_zero(self, "beta")
-        flips_most = not 0 <= self.label_smoothing < 0.5
-        plan.forbid(flips_most, f"label_smoothing is {self.label_smoothing}", "it must lie in [0, 0.5)")
         plan.require_at_least(1, self, "epochs", "batch_size", "eval_steps", "max_new_tokens")
         plan.require_at_least(0, self, "pairs_per_prompt", "eval_prompts", "max_kl", "kl_budget")
+        budgeted = self.reference == "none" and self.kl_budget
+        plan.forbid(budgeted, "kl_budget without a reference model", "leave --reference none out, or the budget")
 
 
 class DPO:
-    """Mean DPO loss over pairs, from the summed log-probabilities of both completions."""
+    """Mean loss over pairs (`pair_loss`), from the summed log-probabilities of both completions."""
 
     share_prefixes = True
     output: Output = "logprobs"
 
     def __init__(self, policy: Decoder, config: Config):
         self.policy, self.config = policy, config
+        self.couples_elements = config.loss == "aot"
 
     def rows(self, pair: rankings.Pair) -> list[forward.Row]:
         return [pair.chosen, pair.rejected]
@@ -114,13 +111,7 @@ class DPO:
 
     def loss(self, pairs: Sequence[rankings.Pair], sums: Tensor) -> tuple[Tensor, Stats]:
         """Return loss and statistics; sums [2 * pairs]: log-probability of each chosen and each rejected row."""
-        chosen, rejected = sums.view(len(pairs), 2).unbind(1)
-        given = [(pair.ref_chosen, pair.ref_rejected, pair.margin) for pair in pairs]
-        ref_chosen, ref_rejected, margin = torch.tensor(given, device=sums.device).unbind(1)
-        beta, smoothing = self.config.beta, self.config.label_smoothing
-        loss, stats = dpo_loss(chosen - ref_chosen, rejected - ref_rejected, beta, smoothing, margin)
-        logps = {"logps/chosen": chosen, "logps/rejected": rejected, "logratios/chosen": chosen - ref_chosen}
-        return loss, {"loss": loss.detach(), **stats, **{name: each.mean().detach() for name, each in logps.items()}}
+        return pair_loss(self.config, pairs, sums)
 
 
 def run(config: Config) -> Path:
@@ -138,13 +129,13 @@ def run(config: Config) -> Path:
     steps, mixture = mixture_batches(config.data, training, config.batch_size, config.epochs, config.seed)
     schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_lr_frac)
     check = first_batch.check_completions([(pair.chosen, pair.rejected) for pair in training], steps[0], tokenizer)
-    reference = loading.load_reference(policy, config.model, runtime)
+    reference = None if config.reference == "none" else loading.load_reference(policy, config.model, runtime)
     rows = [pair.chosen for pair in validation]
     sizes = config.eval_prompts, config.max_new_tokens, limit, config.seed
     kl_monitor = divergence.make_kl_monitor(policy, reference, rows, tokenizer, runtime, *sizes, warn=run.log.warn)
     unmeasured = config.kl_budget and kl_monitor.reference is None
     plan.forbid(unmeasured, "--kl-budget has no held-out prompts to measure on", "give --validation, --eval-prompts")
-    if not config.inspect_batch:
+    if reference is not None and not config.inspect_batch:
         training, validation = (
             rankings.add_reference_logps(reference, pairs, runtime, limit, run.log.bar("reference"))
             for pairs in (training, validation)
@@ -160,7 +151,7 @@ def run(config: Config) -> Path:
         optimizers={"": Optimizer([policy], config.optimizer)},
         schedule=schedule,
         check=check,
-        plan=[line, *mixture, by_default],
+        plan=[line, *describe(config, training), *mixture, by_default],
         show=("loss", "rewards/accuracies", "objective/kl"),
         held_out=[row for pair in training for row in (pair.chosen, pair.rejected)],
         reference=kl_monitor.reference,

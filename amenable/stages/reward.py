@@ -99,6 +99,7 @@ class RankingObjective:
     """Mean ranking loss over prompts, from the scores of their completions. An element is a prompt's ranking."""
 
     share_prefixes = True
+    couples_elements = False
     output: Output = "scalar"
 
     def __init__(self, model: ScalarModel, loss_type: str = "bradley-terry"):

@@ -44,6 +44,11 @@ class Objective(Protocol[E_contra]):
         """Kind of the model's outputs, which decides the memory they take."""
         ...
 
+    @property
+    def couples_elements(self) -> bool:
+        """True where the loss of an element depends on the others of its step, which are then one group."""
+        ...
+
     def rows(self, element: E_contra, /) -> Sequence[Row]:
         """Return the rows of an element."""
         ...
@@ -78,8 +83,9 @@ def accumulate(
     backpropagated one after another in each microbatch, so that one model's activations are held at a time. Elements
     of weight 0 are left out.
 
-    Elements of several rows that are over the budget are computed in parts p, exactly as long as outputs do not depend
-    on chance (dropout is off): o = (o_p)_p without gradients; g = dL/do; for each part the gradient of sum(g_p o_p).
+    Elements of several rows that are over the budget, and coupled ones, are computed in parts p, exactly as long as
+    outputs do not depend on chance (dropout is off): o = (o_p)_p without gradients; g = dL/do; for each part the
+    gradient of sum(g_p o_p).
     """
     objectives = list(objectives) if isinstance(objectives, Sequence) else [objectives]
     first, stats = objectives[0], Stats()
@@ -88,7 +94,7 @@ def accumulate(
     elements = [element for element in elements if first.weight(element)]
     of_elements = [first.rows(element) for element in elements]
     rows, weights = list(chain.from_iterable(of_elements)), [first.weight(element) for element in elements]
-    for group in tracked(divide(of_elements, max_tokens, first.share_prefixes), progress):
+    for group in tracked(divide(first, of_elements, max_tokens), progress):
         members, share = [elements[i] for i in group.elements], sum(weights[i] for i in group.elements) / sum(weights)
         parts = [load(rows, part, runtime, max_tokens) for part in group.microbatches]
         for objective in objectives:
@@ -165,8 +171,12 @@ def require_zero_outputs(objective: Objective[E], elements: Sequence[E], loss: f
         raise RuntimeError(f"{problem}; likely causes: a head trained before, weights that do not sum to 1")
 
 
-def divide(elements: Sequence[Sequence[Row]], max_tokens: int, share: bool) -> list[LossGroup]:
+def divide(objective: Objective[Any], elements: Sequence[Sequence[Row]], max_tokens: int) -> list[LossGroup]:
     """Group elements into microbatches of at most `max_tokens` ids; those of one row each are never divided further."""
+    share = objective.share_prefixes
+    if objective.couples_elements and elements:
+        whole = loss_groups([list(chain.from_iterable(elements))], max_tokens, share)
+        return [LossGroup(list(range(len(elements))), whole[0].microbatches)]
     if any(len(rows) > 1 for rows in elements):
         return loss_groups(elements, max_tokens, share)
     parts = microbatches([row for rows in elements for row in rows], max_tokens, share)
@@ -196,6 +206,7 @@ class NextToken:
     """Mean negative log-probability of the trained tokens: pretraining, fine-tuning, PPO-ptx. An element is a row."""
 
     share_prefixes = False
+    couples_elements = False
     output: Output = "nll"
 
     def __init__(self, decoder: Decoder, name: str = "loss"):

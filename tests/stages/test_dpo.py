@@ -207,6 +207,35 @@ def test_a_stopped_run_goes_on_to_the_bit(
     assert outcome(run_in_two(dpo, short, stop)) == whole
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"loss": "ipo", "rpo_alpha": 0.1},
+        {"loss": "aot"},
+        {"loss": "orpo", "reference": "none", "beta": 1.0},
+        {"reference": "none", "length_normalization": True, "beta": 2.0, "margin": 1.0},
+    ],
+    ids=lambda options: options.get("loss", "simpo"),
+)
+def test_relatives_of_dpo_learn_the_same_preferences(
+    config: dpo.Config,
+    rows_of: Callable,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+) -> None:
+    """Without a reference none is loaded."""
+    if "reference" in options:
+        monkeypatch.setattr(loading, "load_reference", None)
+    rows = rows_of(dpo.run(replace(config, out=tmp_path / "run", eval_steps=4, **options)))
+    assert rows[-1]["rewards/margins"] > rows[0]["rewards/margins"] + 0.01
+    assert rows[-1]["eval/loss"] < rows[3]["eval/loss"] and rows[-1]["eval/accuracy"] > 0.85
+    measured = "reference" not in options
+    assert ("objective/kl" in rows[-1], "logratios/chosen" in rows[-1]) == (measured, measured)
+    assert ("no reference model (--reference none)" in " ".join(capsys.readouterr().err.split())) != measured
+
+
 @pytest.mark.parametrize("given", [0.0, 0.7])
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_the_loss_by_hand(
@@ -306,3 +335,8 @@ def test_pairs_are_those_that_are_not_tied_and_at_most_so_many(config: dpo.Confi
 def test_options_that_mean_nothing_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):
         dpo.Config(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_kl_budget_needs_a_reference() -> None:
+    with pytest.raises(InputError, match="kl_budget without a reference model"):
+        dpo.Config(reference="none", kl_budget=1.0)

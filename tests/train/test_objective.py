@@ -91,6 +91,7 @@ class Coupled:
     """An element's loss needs all of its rows: the logsumexp of their outputs."""
 
     share_prefixes = True
+    couples_elements = False
     output: Output = "logprobs"
 
     def __init__(self, decoder: Decoder):
@@ -164,6 +165,7 @@ class Scores:
     """One number a row, its square as the loss: the smallest objective with scalar outputs."""
 
     share_prefixes = False
+    couples_elements = False
     output: Output = "scalar"
 
     def rows(self, row: Row) -> list[Row]:

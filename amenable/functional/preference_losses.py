@@ -1,0 +1,137 @@
+"""Losses of a policy on pairs, a chosen and a rejected completion of a prompt: DPO and its relatives.
+
+    r(y) = log pi(y) - log ref(y)      the log-ratio of a completion: of its tokens' sum, EOS included, or of their mean
+    h = beta (r_w - r_l) - m           the gap of the implicit rewards beta r, less a margin m (number or [B])
+
+without a reference, log ref = 0. Arguments are [B], one number a pair, and so are the returned losses L.
+label_smoothing e: share of labels taken to be flipped.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from amenable.functional.losses import Stats, preference_losses
+
+
+def dpo_losses(
+    chosen_logratio: Tensor,
+    rejected_logratio: Tensor,
+    beta: float,
+    label_smoothing: float = 0.0,
+    margin: Tensor | float = 0.0,
+) -> Tensor:
+    """DPO losses (Rafailov et al., 2023, eq. 7): `preference_losses` of the implicit reward beta r.
+
+        L = -log sigma(h)
+
+    label_smoothing e > 0 is conservative DPO: (1 - e) L(h) + e L(-h). margin, in units of reward: DPO with an offset
+    (Amini et al., 2024). Of means and without a reference it is SimPO (Meng et al., 2024, eq. 6, m = gamma).
+    """
+    return preference_losses(beta * chosen_logratio, beta * rejected_logratio, margin, label_smoothing)
+
+
+def robust_losses(gap: Tensor, label_smoothing: float) -> Tensor:
+    """Robust DPO (Ray Chowdhury et al., 2024): unbiased where a share e < 1/2 of the labels is flipped.
+
+    L = [-(1 - e) log sigma(h) + e log sigma(-h)] / (1 - 2e)      unbounded below
+    """
+    clean, flipped = -F.logsigmoid(gap), -F.logsigmoid(-gap)
+    return ((1 - label_smoothing) * clean - label_smoothing * flipped) / (1 - 2 * label_smoothing)
+
+
+def hinge_losses(gap: Tensor) -> Tensor:
+    """Hinge loss of SLiC (Zhao et al., 2023; on implicit rewards in Liu et al., 2024, RSO): L = max(0, 1 - h)."""
+    return F.relu(1 - gap)
+
+
+def ipo_losses(chosen_logratio: Tensor, rejected_logratio: Tensor, beta: float) -> Tensor:
+    """IPO (Azar et al., 2024, eq. 17): L = (r_w - r_l - 1 / (2 beta))^2, with r of mean log-probabilities."""
+    return (chosen_logratio - rejected_logratio - 1 / (2 * beta)).square()
+
+
+def exo_losses(gap: Tensor, label_smoothing: float) -> Tensor:
+    """EXO on pairs (Ji et al., 2024, eq. 16): KL of the policy's choice from the label smoothed by e > 0.
+
+    L = sigma(h) [log sigma(h) - log(1 - e)] + sigma(-h) [log sigma(-h) - log e]
+    """
+    chosen = gap.sigmoid() * (F.logsigmoid(gap) - math.log1p(-label_smoothing))
+    return chosen + (-gap).sigmoid() * (F.logsigmoid(-gap) - math.log(label_smoothing))
+
+
+def nca_losses(chosen_reward: Tensor, rejected_reward: Tensor) -> Tensor:
+    """NCA on pairs (Chen et al., 2024, noise contrastive alignment), of implicit rewards beta r.
+
+    L = -log sigma(beta r_w) - 1/2 [log sigma(-beta r_w) + log sigma(-beta r_l)]
+    """
+    noise = F.logsigmoid(-chosen_reward) + F.logsigmoid(-rejected_reward)
+    return -F.logsigmoid(chosen_reward) - noise / 2
+
+
+def sppo_losses(chosen_logratio: Tensor, rejected_logratio: Tensor, beta: float) -> Tensor:
+    """SPPO with hard labels (Wu et al., 2024, eq. 4.7): L = (r_w - 1 / (2 beta))^2 + (r_l + 1 / (2 beta))^2."""
+    return (chosen_logratio - 0.5 / beta).square() + (rejected_logratio + 0.5 / beta).square()
+
+
+def aot_losses(logp_gap: Tensor, ref_logp_gap: Tensor, beta: float, label_smoothing: float = 0.0) -> Tensor:
+    """AOT on pairs (Melnyk et al., 2024): `preference_losses` of sorted gaps, which couples all pairs of a step.
+
+        L_k = -log sigma(beta [d_(k) - ref_(k)]),      d = log pi(y_w) - log pi(y_l), sorted, as is the reference's
+
+    The distribution of the policy's gaps is to dominate that of the reference's, whichever pair has them.
+    """
+    dominance = logp_gap.sort().values - ref_logp_gap.sort().values
+    return preference_losses(beta * dominance, torch.zeros_like(dominance), 0.0, label_smoothing)
+
+
+def apo_zero_losses(chosen_reward: Tensor, rejected_reward: Tensor) -> Tensor:
+    """APO-zero (D'Oosterlinck et al., 2024, eq. 7): chosen completions gain on the reference, rejected ones lose.
+
+    L = 1 - sigma(beta r_w) + sigma(beta r_l), for chosen completions that are better than the policy's own
+    """
+    return 1 - chosen_reward.sigmoid() + rejected_reward.sigmoid()
+
+
+def apo_down_losses(chosen_reward: Tensor, rejected_reward: Tensor) -> Tensor:
+    """APO-down (D'Oosterlinck et al., 2024, eq. 8): both lose, the rejected more.
+
+    L = sigma(beta r_w) + 1 - sigma(beta (r_w - r_l)), for chosen completions that are worse than the policy's own
+    """
+    return chosen_reward.sigmoid() + 1 - (chosen_reward - rejected_reward).sigmoid()
+
+
+def bco_losses(chosen_reward: Tensor, rejected_reward: Tensor) -> Tensor:
+    """BCO on pairs (Jung et al., 2024), a classifier of single completions, without the paper's reward shift.
+
+    L = -log sigma(beta r_w) - log sigma(-beta r_l)
+    """
+    return -F.logsigmoid(chosen_reward) - F.logsigmoid(-rejected_reward)
+
+
+def odds_ratio_losses(chosen_mean_logp: Tensor, rejected_mean_logp: Tensor) -> Tensor:
+    """Odds ratio term of ORPO (Hong et al., 2024, eq. 7), of mean log-probabilities a token: no reference.
+
+        L = -log sigma(log odds(y_w) - log odds(y_l)),      odds = p / (1 - p),  p = exp(mean log-probability)
+
+    A mean is taken as -1e-6 at most, where 1 - p is still above 0.
+    """
+    chosen, rejected = (logp.clamp(max=-1e-6) for logp in (chosen_mean_logp, rejected_mean_logp))
+    log_odds = (chosen - torch.log(-torch.expm1(chosen))) - (rejected - torch.log(-torch.expm1(rejected)))
+    return -F.logsigmoid(log_odds)
+
+
+@torch.no_grad()
+def implicit_reward_stats(chosen_reward: Tensor, rejected_reward: Tensor) -> Stats:
+    """Return means over B pairs of implicit rewards: rewards/chosen, rewards/rejected, rewards/margins, and
+    rewards/accuracies (equal rewards one half)."""
+    margins = chosen_reward - rejected_reward
+    return {
+        "rewards/chosen": chosen_reward.mean(),
+        "rewards/rejected": rejected_reward.mean(),
+        "rewards/margins": margins.mean(),
+        "rewards/accuracies": ((margins.sign() + 1) / 2).mean(),
+    }
