@@ -48,9 +48,6 @@ READ_BY |= {"optimizer", "save_steps", "max_kl", "validation_split"}
 
 UNUSED = {
     "token_logprobs": "the definition that linear_logprobs is tested against",
-    "discounted_returns": "REINFORCE without a critic",
-    "ppo_kl_penalty_loss": "PPO with a KL penalty instead of a clip",
-    "adapt_kl_penalty": "the same",
 }
 """functions of functional/ that no command uses yet, and what they are for"""
 

@@ -44,6 +44,22 @@ def masked_gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam:
     return nothing.scatter(1, order, advantages), nothing.scatter(1, order, targets)
 
 
+def n_step_advantages(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, n: int) -> tuple[Tensor, Tensor]:
+    """Advantages and value targets of n-step returns (Mnih et al., 2016), [B, T] each, 0 outside the mask.
+
+        target_t = r_t + gamma r_{t+1} + ... + gamma^(n-1) r_{t+n-1} + gamma^n V_{t+n}       A_t = target_t - V_t
+
+    Inputs are those of `masked_gae`, and so are steps outside the mask; an n of a row's length or more makes its whole
+    return.
+    """
+    order = torch.argsort(~mask, dim=1, stable=True)
+    rewards, values = (zero_outside(x, mask).gather(1, order) for x in (rewards, values))
+    nothing, targets = torch.zeros_like(rewards), values
+    for _ in range(min(n, rewards.shape[1])):
+        targets = rewards + gamma * torch.cat([targets[:, 1:], nothing[:, :1]], dim=1)
+    return nothing.scatter(1, order, targets - values), nothing.scatter(1, order, targets)
+
+
 def discounted_returns(rewards: Tensor, mask: Tensor, gamma: float) -> Tensor:
     """G_t = r_t + gamma G_{t+1}, [B, T], 0 outside the mask: `masked_gae` with values of 0 and lam = 1."""
     return masked_gae(rewards, torch.zeros_like(rewards), mask, gamma, 1.0)[0]

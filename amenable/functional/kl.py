@@ -4,9 +4,9 @@ The estimators (Schulman, "Approximating KL divergence", 2020) take log-probabil
 and estimate KL(policy || reference). Any may be reported. On the policy's own samples, with r = log pi - log ref:
 
     in the loss     k1: gradient 0 in expectation     k2: the right one     k3: that of KL(reference || policy)
-                    |k1|: that of E|r|, sign(r) in place of r; full: the right one, without the samples' noise
-    in the reward   k1: the right gradient, future states included     full: the same, with less noise
-                    k2, k3: that of another divergence, sum pi r^2 / 2 or k3's; |k1|: that of E|r|
+                    |k1|: sign(r) in place of r; full, the sum over the vocabulary: the right one, without noise
+    in the reward   k1: the right gradient, future states included     k2, k3, |k1|: that of another divergence
+                    full: none at its own token, which it does not depend on
 
 (Tang and Munos, 2025). A loss at a token leaves out what the token does to later states; a reward does not.
 """

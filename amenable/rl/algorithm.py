@@ -113,9 +113,8 @@ def policy_logprobs(
 
 def divergences(experience: Experience, options: OnlineOptions) -> Tensor:
     """Return the estimate of KL from the reference at every response token, [B, T], as the rewards have it."""
-    columns, logps = experience.columns, experience.rollout.logps
-    estimator = options.estimator
-    return columns["full_kl"] if estimator == "full" else kl.estimate(estimator, logps, columns["ref_logps"])
+    assert options.estimator != "full"
+    return kl.estimate(options.estimator, experience.rollout.logps, experience.columns["ref_logps"])
 
 
 def penalized_scores(experience: Experience, kl_coef: float, options: OnlineOptions) -> Tensor:
@@ -127,13 +126,10 @@ def penalized_scores(experience: Experience, kl_coef: float, options: OnlineOpti
 
 def penalized_rewards(experience: Experience, kl_coef: float, options: OnlineOptions) -> Tensor:
     """Return token rewards [B, T]: the score on the last token, less the price of KL unless that stands in the loss."""
-    coef = kl_coef if options.kl_in == "reward" else 0.0
-    mask, scores = experience.rollout.mask, experience.scores
-    if options.estimator == "full":
-        full = experience.columns.get("full_kl", torch.zeros(mask.shape))
-        return token_rewards(full, torch.zeros_like(full), scores, mask, coef)
-    ref_logps = experience.columns["ref_logps"]
-    return token_rewards(experience.rollout.logps, ref_logps, scores, mask, coef, options.estimator)
+    rollout, ref_logps = experience.rollout, experience.columns["ref_logps"]
+    if options.kl_in == "loss" or options.estimator == "full":
+        return token_rewards(rollout.logps, ref_logps, experience.scores, rollout.mask, 0.0)
+    return token_rewards(rollout.logps, ref_logps, experience.scores, rollout.mask, kl_coef, options.estimator)
 
 
 def kl_in_loss(models: Models, options: OnlineOptions, batch: Batch, logps: Tensor, old: Columns) -> Tensor:

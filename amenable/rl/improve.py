@@ -177,10 +177,6 @@ def collect_experience(
     reward_metrics, raw_scores = models.reward.metrics(parts), models.reward.total(parts)
     scores = shape_scores(raw_scores, rollout, options)
     columns = {"ref_logps": pad_to_mask(ref_logps, rollout.mask)}
-    if options.estimator == "full" and options.kl_in == "reward":
-        two = models.policy, models.reference
-        kls = forward.compute_kls(*two, rows, rows, runtime, limit, options.temperature, options.temperature)
-        columns["full_kl"] = pad_to_mask(kls, rollout.mask)
     experience = Experience(rollout, raw_scores, scores, columns, texts, parts, reward_metrics)
     algorithm.look(experience, bars)
     return experience

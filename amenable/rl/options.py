@@ -57,8 +57,8 @@ class OnlineOptions(AdapterOptions):
     kl_in: Literal["reward", "loss"] = "reward"
     """where the KL penalty stands: in the rewards that advantages are of, or as a term of the loss"""
     kl_estimator: KLEstimator | None = None
-    """estimate of KL that is penalised: k1, k2, k3, |k1| (abs), or the sum over the vocabulary (full); by default k1 in
-    the reward and k2 in the loss, whose gradients are right (functional/kl.py says which are)"""
+    """estimate of KL that is penalised: k1, k2, k3, |k1| (abs), or in the loss the sum over the vocabulary (full); by
+    default k1 in the reward and k2 in the loss, whose gradients are right (functional/kl.py says which are)"""
     entropy_coef: float = 0.0
     missing_eos_penalty: float = 1.0
     """taken from the score of an answer that was cut by the length limit"""
@@ -106,6 +106,11 @@ class OnlineOptions(AdapterOptions):
         plan.forbid(
             self.kl_in == "loss" and self.kl_estimator == "k1", problem, "give --kl-estimator k2, or --kl-in reward"
         )
+        problem = (
+            "the sum over the vocabulary does not depend on the token drawn: as a reward it teaches that token nothing"
+        )
+        full = self.kl_in == "reward" and self.kl_estimator == "full"
+        plan.forbid(full, problem, "give --kl-in loss, or --kl-estimator k1")
         problem = f"dynamic_sampling compares the answers to a prompt, and num_generations is {self.num_generations}"
         plan.forbid(self.dynamic_sampling and self.num_generations < 2, problem, "sample 2 or more")
         if self.max_new_tokens is not None:

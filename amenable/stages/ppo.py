@@ -4,9 +4,12 @@
     A   = GAE(r, V), standardised over the batch
     L   = ppo_policy_loss - entropy_coef H,   L_V = vf_coef value_loss,   and  -ptx_coef log pi(raw text)  (PPO-ptx)
 
+The policy's loss is --objective clip, L^CPI as it is (none), or L^CPI with a penalty on KL(old || new) in place of the
+clip, whose coefficient is halved or doubled after each step to hold KL near --penalty-target (kl-penalty).
+
 Policy and reference start as the SFT model, the critic as the reward model (as the policy where the reward is no
 model); dropout is off everywhere; the sampling temperature divides the logits in every log-probability. Schulman et al.
-(2017); Stiennon et al. (2020); Ouyang et al. (2022, eq. 2 and appendix C.4).
+(2017, eq. 6 to 8); Stiennon et al. (2020); Ouyang et al. (2022, eq. 2 and appendix C.4).
 
 Reads run directories of `sft` (policy, reference) and `reward` (or another reward: --reward), and prompts. Writes a
 model directory, answers to held-out prompts (answers.jsonl), and traces of single tokens (traces.jsonl, `amenable
@@ -15,25 +18,28 @@ inspect`). The loop (sampling, scores, KL control, updates, evaluation) is every
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from amenable.data.batches import Batch
+from amenable.functional import kl
 from amenable.functional.advantages import masked_gae
-from amenable.functional.losses import ppo_policy_loss, value_loss
+from amenable.functional.losses import ppo_kl_penalty_loss, ppo_policy_loss
 from amenable.functional.masked import scale
-from amenable.functional.rewards import token_rewards
-from amenable.generation.rollout import pad_to_mask
 from amenable.models.heads import ScalarModel
-from amenable.rl.algorithm import Columns, MeanOver, every, policy_logprobs
+from amenable.rl.algorithm import Columns, MeanOver, every, penalized_rewards, policy_logprobs, regularizers
+from amenable.rl.critic import CriticOptions, add_values, critic_loss, critic_optimizer
 from amenable.rl.experience import Experience
 from amenable.rl.improve import improve
 from amenable.rl.models import Models, critic_traits, inputs, load_critic, load_models
-from amenable.rl.options import OnlineOptions
+from amenable.rl.options import ClipOptions
 from amenable.train import defaults, forward, plan
-from amenable.train.defaults import FROM_MODEL, FromModel, traits
+from amenable.train.defaults import traits
 from amenable.train.log import Bars
 from amenable.train.objective import Stats
 from amenable.train.optimizer import Optimizer
@@ -45,24 +51,27 @@ REPORT = online_report("PPO", "The policy learns to please the reward model with
 
 
 @dataclass(frozen=True)
-class Config(OnlineOptions):
+class Config(CriticOptions, ClipOptions):
     """Train a policy to please a reward model without leaving its reference behind."""
 
     out: Path = Path("runs/ppo")
-    critic_learning_rate: FromModel[float] = FROM_MODEL
-    """by default from the size of the critic"""
-    gamma: float = 1.0
-    lam: float = 0.95
-    cliprange: float = 0.2
+    objective: Literal["clip", "none", "kl-penalty"] = "clip"
+    """what keeps the policy near the one that sampled: the clip, nothing, or a penalty on its KL"""
+    penalty_coef: float = 1.0
+    """first coefficient of that penalty"""
+    penalty_target: float = 0.01
+    """nats a token from the policy that sampled, after a step's updates; the penalty's coefficient adapts to it"""
     cliprange_value: float = 0.2
-    vf_coef: float = 0.1
     whiten_rewards: bool = False
     """divide the token rewards by their standard deviation"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        plan.require_at_least(0, self, "cliprange", "cliprange_value", "vf_coef", "critic_learning_rate")
-        plan.require_share(self, "gamma", "lam")
+        plan.require_at_least(0, self, "cliprange_value")
+        plan.require_above_zero(self, "penalty_coef", "penalty_target")
+        bounds = (self.cliprange_high is not None or self.dual_clip > 0) and self.objective != "clip"
+        problem = f"--objective {self.objective} has no clip"
+        plan.forbid(bounds, problem, "leave out --cliprange-high and --dual-clip, or give --objective clip")
 
 
 def run(config: Config) -> Path:
@@ -73,7 +82,8 @@ def run(config: Config) -> Path:
     if run.skip_finished():
         return run.out
     models = load_models(config, start_runtime(config.device))
-    algorithm = PPO(models, load_critic(models, config), config)
+    kind = PenaltyPPO if config.objective == "kl-penalty" else PPO
+    algorithm = kind(models, load_critic(models, config), config)
     return improve(algorithm, models, config, run, [by_default])
 
 
@@ -86,45 +96,69 @@ class PPO:
 
     def __init__(self, models: Models, critic: ScalarModel, config: Config):
         self.policy, self.critic, self.runtime, self.config = models.policy, critic, models.runtime, config
-        critic_config = replace(config.optimizer, learning_rate=config.critic_learning_rate)
+        self.all, self.kl_coef = models, 0.0
         self.models = {"policy": self.policy, "critic": critic}
         self.optimizers = {
             "policy": Optimizer([self.policy], config.optimizer),
-            "critic": Optimizer([critic], critic_config),
+            "critic": critic_optimizer(critic, config),
         }
         self.losses = (self.policy_loss, self.value_loss)
 
     def look(self, experience: Experience, bars: Bars) -> None:
         """Add the critic's values of the state before every response token."""
-        rows, limit = experience.rollout.rows(), self.config.max_tokens_per_pass
-        values = forward.compute_values(self.critic, rows, self.runtime, limit, bars("values"))
-        experience.columns["values"] = pad_to_mask(values, experience.rollout.mask)
+        add_values(self.critic, experience, self.runtime, self.config, bars)
 
     def estimate(self, experience: Experience, kl_coef: float) -> None:
-        """Add token rewards, advantages and value targets."""
-        rollout, columns, config = experience.rollout, experience.columns, self.config
-        rewards = token_rewards(rollout.logps, columns["ref_logps"], experience.scores, rollout.mask, kl_coef)
+        """Add token rewards, advantages and value targets, and remember the coefficient for the loss."""
+        rollout, columns, config, self.kl_coef = experience.rollout, experience.columns, self.config, kl_coef
+        rewards = penalized_rewards(experience, kl_coef, config)
         if config.whiten_rewards:
             rewards = scale(rewards, rollout.mask)
         advantages, returns = masked_gae(rewards, columns["values"], rollout.mask, config.gamma, config.lam)
         columns.update(rewards=rewards, advantages=advantages, returns=returns)
 
     def policy_loss(self, batch: Batch, old: Columns) -> tuple[Tensor, Stats]:
-        """L = ppo_policy_loss - entropy_coef H."""
+        """L, with the penalty of KL from the reference in the loss."""
         config = self.config
         temperature, entropy_coef = config.temperature, config.entropy_coef
         logps, entropies, stats = policy_logprobs(self.policy, batch, old, self.runtime, temperature, entropy_coef)
-        loss, surrogate = ppo_policy_loss(logps, old["logps"], old["advantages"], every(logps), config.cliprange)
-        stats |= {"loss/policy_avg": loss.detach(), "policy/clipfrac_avg": surrogate["clip_fraction"]}
-        return loss - entropy_coef * entropies.mean() if entropy_coef else loss, stats
+        loss, surrogate = self.surrogate(logps, old)
+        stats |= {"loss/policy_avg": loss.detach()}
+        stats |= {"policy/clipfrac_avg": surrogate["clip_fraction"]} if "clip_fraction" in surrogate else {}
+        return loss + regularizers(self.all, config, self.kl_coef, batch, logps, entropies, old).mean(), stats
+
+    def surrogate(self, logps: Tensor, old: Columns) -> tuple[Tensor, Stats]:
+        """Return the clipped surrogate, or L^CPI, and its statistics."""
+        bounds = self.config.clips if self.config.objective == "clip" else (math.inf,)
+        return ppo_policy_loss(logps, old["logps"], old["advantages"], every(logps), *bounds)
 
     def value_loss(self, batch: Batch, old: Columns) -> tuple[Tensor, Stats]:
         """L_V = vf_coef value_loss."""
-        with self.runtime.autocast():
-            values = forward.masked_values(self.critic, batch)
-        clip = self.config.cliprange_value
-        loss, stats = value_loss(values, old["values"], old["returns"], every(values), clip)
-        return self.config.vf_coef * loss, {
-            "loss/value_avg": loss.detach(),
-            "value/clipfrac_avg": stats["clip_fraction"],
-        }
+        return critic_loss(self.critic, batch, old, self.runtime, self.config.vf_coef, self.config.cliprange_value)
+
+
+class PenaltyPPO(PPO):
+    """PPO with an adaptive KL penalty in place of the clip (Schulman et al., 2017, section 4)."""
+
+    def __init__(self, models: Models, critic: ScalarModel, config: Config):
+        super().__init__(models, critic, config)
+        self.penalty_coef = config.penalty_coef
+
+    def surrogate(self, logps: Tensor, old: Columns) -> tuple[Tensor, Stats]:
+        """Return the penalised surrogate and its statistics."""
+        return ppo_kl_penalty_loss(logps, old["logps"], old["advantages"], every(logps), self.penalty_coef)
+
+    def adapt(self, experience: Experience) -> dict[str, float]:
+        """Measure KL(old || new) on the step's answers, and adapt the coefficient to it."""
+        rows, limit, rollout = experience.rollout.rows(), self.config.max_tokens_per_pass, experience.rollout
+        logps = forward.compute_logprobs(self.policy, rows, self.runtime, limit, self.config.temperature)
+        moved = kl.k3(rollout.logps[rollout.mask], torch.cat(logps)).mean()
+        metrics = {"policy/penalty_coef": self.penalty_coef, "policy/penalty_kl": float(moved)}
+        self.penalty_coef = kl.adapt_kl_penalty(self.penalty_coef, float(moved), self.config.penalty_target)
+        return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"penalty_coef": self.penalty_coef}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.penalty_coef = state["penalty_coef"]

@@ -11,6 +11,7 @@ from amenable.functional.advantages import (
     gae,
     grpo_advantages,
     masked_gae,
+    n_step_advantages,
     pass_at_k_advantages,
     rloo_advantages,
 )
@@ -98,6 +99,29 @@ def test_with_lambda_one_targets_are_the_discounted_returns():
     mask = torch.tensor([[True, True, False, True]])
     _, targets = masked_gae(REWARDS, VALUES, mask, 0.9, 1.0)
     assert torch.allclose(targets, discounted_returns(REWARDS, mask, 0.9))
+
+
+@pytest.mark.parametrize(("n", "first"), [(1, -0.1), (2, -0.104), (9, 0.1795)])
+def test_n_step_advantages_by_hand(n, first):
+    """gamma .9, two steps: 0 - .9 x .1 + .81 x .6 - .5; one step of gamma 1 is GAE at lambda 0."""
+    gamma = 1.0 if n == 1 else 0.9
+    advantages, targets = n_step_advantages(REWARDS, VALUES, WHOLE, gamma, n)
+    by_loop = []
+    for t in range(4):
+        steps = range(t, min(t + n, 4))
+        value = gamma**n * float(VALUES[0, t + n]) if t + n < 4 else 0.0
+        by_loop.append(sum(gamma ** (i - t) * float(REWARDS[0, i]) for i in steps) + value - float(VALUES[0, t]))
+    assert advantages[0].tolist() == pytest.approx(by_loop)
+    assert advantages[0, 0].item() == pytest.approx(first) and torch.equal(targets, advantages + VALUES)
+
+
+def test_n_steps_skip_what_is_masked_and_end_in_the_whole_return():
+    mask = torch.tensor([[True, False, True, True]])
+    rewards, values = torch.where(mask, REWARDS, math.nan), torch.where(mask, VALUES, math.inf)
+    advantages, _ = n_step_advantages(rewards, values, mask, 0.9, 1)
+    assert advantages[0].tolist() == pytest.approx([0.9 * 0.6 - 0.5, 0.0, 0.05 + 0.9 * 0.8 - 0.6, 0.2])
+    whole = n_step_advantages(rewards, values, mask, 0.9, 4)
+    assert all(torch.allclose(*pair) for pair in zip(whole, masked_gae(rewards, values, mask, 0.9, 1.0)))
 
 
 def test_rloo_by_hand():

@@ -72,13 +72,10 @@ def test_answers_of_a_shared_prompt_are_summed_apart() -> None:
 def test_kl_is_paid_for_in_the_scores_in_the_rewards_or_in_the_loss() -> None:
     mask, logps = length_mask([2, 1]), torch.tensor([[-1.0, -2.0], [-3.0, 0.0]])
     rollout = Rollout([[1], [1]], [[5, 6], [7]], torch.tensor([True, True]), mask, logps)
-    columns = {
-        "ref_logps": torch.tensor([[-1.5, -2.0], [-2.8, 9.0]]),
-        "full_kl": torch.tensor([[0.3, 0.1], [0.2, 0.0]]),
-    }
+    columns = {"ref_logps": torch.tensor([[-1.5, -2.0], [-2.8, 9.0]])}
     scores = torch.tensor([1.0, 2.0])
     experience = Experience(rollout, scores, scores, columns)
-    expected = {"k1": (0.5, -0.2), "k2": (0.125, 0.02), "abs": (0.5, 0.2), "full": (0.4, 0.2)}
+    expected = {"k1": (0.5, -0.2), "k2": (0.125, 0.02), "abs": (0.5, 0.2)}
     for estimator, (first, second) in expected.items():
         options = OnlineOptions(kl_estimator=estimator)
         paid = penalized_scores(experience, 0.1, options)

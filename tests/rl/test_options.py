@@ -21,6 +21,7 @@ from amenable.rl.options import ClipOptions, OnlineOptions
         ({"final_lr_frac": 1.5}, "final_lr_frac is 1.5"),
         ({"keep_checkpoints": 0}, "keep_checkpoints is 0"),
         ({"kl_in": "loss", "kl_estimator": "k1"}, "gradient 0 in expectation"),
+        ({"kl_estimator": "full"}, "does not depend on the token drawn.*--kl-in loss"),
         ({"dynamic_sampling": 1}, "dynamic_sampling compares .* num_generations is 1"),
         ({"overlong_buffer": -1}, "overlong_buffer is -1"),
     ],

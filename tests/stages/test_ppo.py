@@ -586,3 +586,25 @@ def test_options_that_need_a_file_say_which() -> None:
         ppo.Config(ptx_coef=1.0)
     with pytest.raises(InputError, match="give --validation"):
         ppo.Config(keep_weights="score")
+
+
+def test_the_penalty_adapts_and_a_stopped_run_goes_on_to_the_bit(
+    short: ppo.Config, rows_of: Callable[[Path], Any], tmp_path: Path, run_in_two: Callable[[Any, Any, int], Path]
+) -> None:
+    config = replace(short, objective="kl-penalty", penalty_coef=4.0, penalty_target=1e-4, max_steps=3)
+    whole = ppo.run(replace(config, out=tmp_path / "whole"))
+    parted = run_in_two(ppo, replace(config, out=tmp_path / "parted"), 2)
+    assert (whole / "model.safetensors").read_bytes() == (parted / "model.safetensors").read_bytes()
+    rows = rows_of(whole)
+    for before, after in pairwise(rows):
+        measured, target = before["policy/penalty_kl"], 1e-4
+        factor = 0.5 if measured < target / 1.5 else 2.0 if measured > target * 1.5 else 1.0
+        assert after["policy/penalty_coef"] == before["policy/penalty_coef"] * factor
+    assert rows[0]["policy/penalty_coef"] == 4.0 and len({row["policy/penalty_coef"] for row in rows}) > 1
+    assert "policy/clipfrac_avg" not in rows[0]
+
+
+@pytest.mark.parametrize("objective", ["none", "kl-penalty"])
+def test_bounds_of_a_clip_that_is_not_there_are_refused(objective: Any) -> None:
+    with pytest.raises(InputError, match=f"--objective {objective} has no clip"):
+        ppo.Config(objective=objective, cliprange_high=0.3)

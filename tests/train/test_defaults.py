@@ -169,11 +169,13 @@ ALIKE = {
         text_tokens         keep_checkpoints max_bad_rows max_kl""",
     "one rule for runs of every length": "warmup_steps final_lr_frac",
     "the papers' numbers at every size": """
+        cliprange_high dual_clip penalty_coef penalty_target overlong_penalty
         beta gamma lam cliprange cliprange_value vf_coef kl_horizon missing_eos_penalty
         optimizer.weight_decay optimizer.beta1 optimizer.beta2 optimizer.eps optimizer.max_grad_norm
         evaluate.temperature pretrain.dropout lora.alpha""",
     "off unless it is asked for": """
         optimizer.muon_learning_rate
+        overlong_buffer dynamic_sampling
         label_smoothing entropy_coef score_clip target_kl ptx_coef frozen_layers prompt_tuning empty_share lora.rank
         lora.bits lora.dropout sampling.top_k sampling.top_p sampling.min_p sampling.repetition_penalty""",
     "before there is a model": "vocab_size agreement",

@@ -1,0 +1,112 @@
+"""A2C from any reward: sample, score, estimate advantages with a critic, take one step of both, repeat.
+
+    r_t = -kl_coef (log pi(y_t) - log ref(y_t)),  plus the score on the last token
+    A_t = r_t + gamma r_{t+1} + ... + gamma^n V_{t+n} - V_t   (--n-steps n),   or GAE(r, V)
+    L   = -mean over tokens  log pi(y_t) A_t  - entropy_coef H,           L_V = vf_coef (V_t - A_t - V_t^old)^2 / 2
+
+One update a rollout, so that no ratio is needed. --kl-in loss has the KL in the loss, as GopherCite does. Mnih et al.
+(2016, A3C; A2C is its synchronous form); Menick et al. (2022, GopherCite); Glaese et al. (2022, Sparrow). Policy,
+reference, critic and loop are PPO's: rl/improve.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from amenable.data.batches import Batch
+from amenable.functional.advantages import masked_gae, n_step_advantages
+from amenable.models.heads import ScalarModel
+from amenable.rl.algorithm import Columns, MeanOver, penalized_rewards, policy_logprobs, regularizers
+from amenable.rl.critic import CriticOptions, add_values, critic_loss, critic_optimizer
+from amenable.rl.experience import Experience
+from amenable.rl.improve import improve
+from amenable.rl.models import Models, critic_traits, inputs, load_critic, load_models
+from amenable.train import defaults, plan
+from amenable.train.defaults import traits
+from amenable.train.log import Bars
+from amenable.train.objective import Stats
+from amenable.train.optimizer import Optimizer
+from amenable.train.run import Run
+from amenable.train.runtime import start_runtime
+from amenable.train.stage_report import online_report
+
+REPORT = online_report("A2C", "The policy learns what the critic did not expect, one update a rollout.")
+
+
+@dataclass(frozen=True)
+class Config(CriticOptions):
+    """Train a policy by advantage actor-critic, one update a rollout."""
+
+    out: Path = Path("runs/a2c")
+    num_mini_batches: int = 1
+    n_steps: int = 0
+    """rewards in an advantage before the critic's value takes their place; 0 is GAE with lam"""
+    normalize_advantages: bool = False
+    """standardise advantages over a step's tokens"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        plan.require_at_least(0, self, "n_steps")
+        several = self.num_mini_batches * self.num_ppo_epochs > 1
+        problem = "A2C makes one update a rollout: its loss has no ratio to the sampling policy"
+        plan.forbid(several, problem, "leave out --num-mini-batches and --num-ppo-epochs, or use amenable ppo")
+
+
+def run(config: Config) -> Path:
+    """Train and return the run directory."""
+    policy = traits(config.model)
+    config, by_default = defaults.online(config, policy, critic_traits(config, policy))
+    run = Run(config.out, "a2c", config, inputs(config), config.max_kl)
+    if run.skip_finished():
+        return run.out
+    models = load_models(config, start_runtime(config.device))
+    return improve(A2C(models, load_critic(models, config), config), models, config, run, [by_default])
+
+
+class A2C:
+    """Advantage actor-critic (Mnih et al., 2016), a KL penalty in every token's reward or in the loss."""
+
+    mean_over: MeanOver = "tokens"
+    group = 1
+
+    def __init__(self, models: Models, critic: ScalarModel, config: Config):
+        self.all, self.critic, self.config = models, critic, config
+        self.models = {"policy": models.policy, "critic": critic}
+        self.optimizers = {
+            "policy": Optimizer([models.policy], config.optimizer),
+            "critic": critic_optimizer(critic, config),
+        }
+        self.losses = (self.policy_loss, self.value_loss)
+        self.standardize_advantages = config.normalize_advantages
+        self.kl_coef = 0.0
+
+    def look(self, experience: Experience, bars: Bars) -> None:
+        """Add the critic's values of the state before every response token."""
+        add_values(self.critic, experience, self.all.runtime, self.config, bars)
+
+    def estimate(self, experience: Experience, kl_coef: float) -> None:
+        """Add token rewards, advantages and value targets, and remember the coefficient for the loss."""
+        config, mask, self.kl_coef = self.config, experience.rollout.mask, kl_coef
+        rewards, values = penalized_rewards(experience, kl_coef, config), experience.columns["values"]
+        if config.n_steps:
+            advantages, returns = n_step_advantages(rewards, values, mask, config.gamma, config.n_steps)
+        else:
+            advantages, returns = masked_gae(rewards, values, mask, config.gamma, config.lam)
+        experience.columns.update(rewards=rewards, advantages=advantages, returns=returns)
+
+    def policy_loss(self, batch: Batch, old: Columns) -> tuple[Tensor, Stats]:
+        """L, with the penalty of KL in the loss."""
+        config, models = self.config, self.all
+        logps, entropies, stats = policy_logprobs(
+            models.policy, batch, old, models.runtime, config.temperature, config.entropy_coef
+        )
+        loss = -(logps * old["advantages"]).mean()
+        others = regularizers(models, config, self.kl_coef, batch, logps, entropies, old).mean()
+        return loss + others, {**stats, "loss/policy_avg": loss.detach()}
+
+    def value_loss(self, batch: Batch, old: Columns) -> tuple[Tensor, Stats]:
+        """L_V, unclipped."""
+        return critic_loss(self.critic, batch, old, self.all.runtime, self.config.vf_coef)
