@@ -407,7 +407,7 @@ def clipped_at_the_targets(value_loss: Any) -> Any:
 
 
 def nothing_clipped(loss: Any) -> Any:
-    return lambda logp, old, advantages, mask, clip: loss(logp, logp.detach(), advantages, mask, clip)
+    return lambda logp, old, advantages, mask, *clips: loss(logp, logp.detach(), advantages, mask, *clips)
 
 
 def clipped_at_itself(value_loss: Any) -> Any:
@@ -434,8 +434,8 @@ def always_ended(ranking_rows: Any) -> Any:
 
 
 def the_larger_term(loss: Any) -> Any:
-    def broken(logp: Any, old: Any, advantages: Any, mask: Any, clip: float) -> Any:
-        found, stats = loss(logp, old, -advantages, mask, clip)
+    def broken(logp: Any, old: Any, advantages: Any, mask: Any, *clips: Any) -> Any:
+        found, stats = loss(logp, old, -advantages, mask, *clips)
         return -found, stats
 
     return broken
@@ -568,6 +568,8 @@ SAMPLED = engine_test(
     Sampling(temperature=0.6, max_new_tokens=20),
 )
 
+BASELINES = suite_test("stages/test_reinforce.py", "test_no_baseline_has_the_answers_own_return_in_it")
+N_STEPS = suite_test("functional/test_advantages.py", "test_n_step_advantages_by_hand", 2, -0.104)
 PASS_AT_K = suite_test("functional/test_advantages.py", "test_pass_at_k_by_hand")
 GROUP_SCALES = suite_test("functional/test_advantages.py", "test_the_scale_and_the_baseline_are_arguments")
 RLOO_BY_HAND = suite_test("functional/test_advantages.py", "test_rloo_by_hand")
@@ -637,6 +639,10 @@ MUTATIONS: list[Mutation] = [
     ("the critic is never held back", "functional.losses:value_loss", clipped_at_itself, ppo_losses_by_hand),
     ("an answer is compared with itself", "functional.advantages:rloo_advantages",
      lambda f: lambda scores: scores - scores.mean(1, keepdim=True), RLOO_BY_HAND),
+    ("REINFORCE's baseline has the answer's own return in it", "stages.reinforce:Reinforce.baselines",
+     lambda f: lambda self, totals: totals.mean().expand_as(totals), BASELINES),
+    ("n-step returns have one step more", "functional.advantages:n_step_advantages",
+     lambda f: lambda rewards, values, mask, gamma, n: f(rewards, values, mask, gamma, n + 1), N_STEPS),
     ("the group's deviation is of one answer more", "functional.advantages:grpo_advantages",
      lambda f: lambda scores, *rest, **more: f(scores, *rest, **more) * 1.1547, GROUP_SCALES),
     ("the best of k is among one more", "functional.advantages:pass_at_k_advantages",
