@@ -24,7 +24,7 @@ def everywhere(x):
 )
 def test_ppo_clip_by_hand(advantage, ratio, expected, slope):
     logp = tensor(math.log(ratio)).requires_grad_()
-    loss, stats = losses.ppo_policy_loss(logp, tensor(0.0), tensor(advantage), everywhere(logp), clip=0.2)
+    loss, stats = losses.ppo_policy_loss(logp, tensor(0.0), tensor(advantage), everywhere(logp), 0.2)
     loss.backward()
     assert loss.item() == pytest.approx(expected)
     assert logp.grad.item() == pytest.approx(slope)  # d ratio / d logp = ratio; 0 where clipped
@@ -37,7 +37,7 @@ def test_ppo_clip_by_hand(advantage, ratio, expected, slope):
 def test_ppo_at_the_first_step_is_the_policy_gradient():
     logp = tensor(-1.0, -2.0, -3.0).requires_grad_()
     advantages = tensor(0.5, -1.0, 2.0)
-    loss, stats = losses.ppo_policy_loss(logp, logp.detach(), advantages, everywhere(logp), clip=0.2)
+    loss, stats = losses.ppo_policy_loss(logp, logp.detach(), advantages, everywhere(logp), 0.2)
     loss.backward()
     assert torch.allclose(logp.grad, -advantages / 3)
     assert stats["ratio"] == 1 and stats["approx_kl"] == 0 and stats["clip_fraction"] == 0
@@ -45,7 +45,7 @@ def test_ppo_at_the_first_step_is_the_policy_gradient():
 
 def test_ppo_huge_ratios_are_clamped_and_counted():
     logp = tensor(500.0, 0.0).requires_grad_()
-    loss, stats = losses.ppo_policy_loss(logp, tensor(0.0, 0.0), tensor(-1.0, 1.0), everywhere(logp), clip=0.2)
+    loss, stats = losses.ppo_policy_loss(logp, tensor(0.0, 0.0), tensor(-1.0, 1.0), everywhere(logp), 0.2)
     loss.backward()
     assert loss.item() == pytest.approx((math.exp(20) - 1) / 2)
     assert stats["clamped_fraction"].item() == 0.5
@@ -243,7 +243,7 @@ def test_ppo_on_a_bandit_reaches_the_closed_form_optimum():
             advantages = total - (old.exp() * total).sum()
         logp = logits.log_softmax(0)
         # each arm counts as often as it is drawn: scale its advantage by its probability
-        loss, _ = losses.ppo_policy_loss(logp, old, advantages * old.exp() * 3, everywhere(logp), clip=0.2)
+        loss, _ = losses.ppo_policy_loss(logp, old, advantages * old.exp() * 3, everywhere(logp), 0.2)
         (gradient,) = torch.autograd.grad(loss, logits)
         with torch.no_grad():
             logits -= 1.0 * gradient
