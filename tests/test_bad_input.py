@@ -127,7 +127,7 @@ CASES = [
     ("config that is no json", "sft {sft} --model {d}/unread", "unread/config.json"),
     ("reward model as model", "sft {sft} --model {judge}", "holds a reward model, not a language model"),
     ("no reward", "sft {sft} --keep-weights score", "--keep-weights score needs a reward|give --reward"),
-    ("wrong reward", "sft {sft} --reward lenght:4-30", "'lenght:4-30' is no reward|length:4-30, ends"),
+    ("wrong reward", "sft {sft} --reward lenght:4-30", "'lenght:4-30' is no reward|did you mean 'length:4-30'"),
     ("no epochs", "sft {sft} --epochs 0", "epochs is 0|1 or more"),
     ("a word for a number", "sft {sft} --epochs many", "many"),
     (
@@ -556,7 +556,7 @@ ZERO_MEANS_SOMETHING = """
     threads max_prompts save_steps pairs_per_prompt eval_prompts num_traced_prompts frozen_layers warmup_steps
     prompt_tuning
     pretrain.max_steps dropout label_smoothing agreement empty_share max_bad_rows min_p top_k kl_coef adaptive_kl_target
-    target_kl max_kl gamma lam
+    target_kl max_kl kl_budget code_workers gamma lam
     cliprange cliprange_high dual_clip cliprange_value overlong_buffer overlong_penalty dynamic_sampling pass_at_k
     n_steps baseline_decay
     vf_coef entropy_coef missing_eos_penalty score_clip ptx_coef lora.rank lora.bits

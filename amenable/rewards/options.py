@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,10 @@ from typing import Annotated
 from tyro.conf import arg
 
 from amenable.errors import InputError
+
+MAX_SECONDS = 86_400.0
+BOUNDS = {"code_workers": (0, 1024), "code_memory": (64, 2**20), "judge_workers": (1, 1024)}
+"""least and largest value of an option"""
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,11 @@ class RewardOptions:
 
     def __post_init__(self) -> None:
         for name in ("reward_timeout", "code_timeout"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"{name} is {getattr(self, name)}", how="give a number of seconds above 0")
-        for name, least in (("code_workers", 0), ("code_memory", 64), ("judge_workers", 1)):
-            if getattr(self, name) < least:
-                raise InputError(f"{name} is {getattr(self, name)}", how=f"it must be {least} or more")
+            if not 0 < getattr(self, name) <= MAX_SECONDS:
+                raise InputError(f"{name} is {getattr(self, name)}", how="give seconds, above 0 and at most a day")
+        for name, (least, most) in BOUNDS.items():
+            if not least <= getattr(self, name) <= most:
+                raise InputError(f"{name} is {getattr(self, name)}", how=f"it must be {least} to {most:,}")
 
 
 Scoring = Annotated[RewardOptions, arg(name="")]

@@ -163,10 +163,12 @@ ALIKE = {
         epochs max_steps batch_size prompts_per_step tokens_per_step num_generations num_mini_batches num_ppo_epochs
         pairs_per_prompt max_prompts validation_split ptx_tokens""",
     "how much is computed at once: of the machine": """
-        max_tokens_per_pass max_batch_size device.threads""",
+        max_tokens_per_pass max_batch_size device.threads scoring.code_workers scoring.code_memory
+        scoring.judge_workers""",
+    "how long is waited": "scoring.reward_timeout scoring.code_timeout",
     "how often is looked and saved, and on how much": """
         eval_steps eval_tokens eval_prompts sample_steps num_traced_prompts save_steps reward_prompts best_of_prompts
-        text_tokens         keep_checkpoints max_bad_rows max_kl""",
+        text_tokens keep_checkpoints max_bad_rows max_kl""",
     "one rule for runs of every length": "warmup_steps final_lr_frac",
     "the papers' numbers at every size": """
         cliprange_high dual_clip penalty_coef penalty_target overlong_penalty
@@ -175,7 +177,7 @@ ALIKE = {
         evaluate.temperature pretrain.dropout lora.alpha""",
     "off unless it is asked for": """
         optimizer.muon_learning_rate
-        overlong_buffer dynamic_sampling
+        kl_budget overlong_buffer dynamic_sampling margin rpo_alpha
         label_smoothing entropy_coef score_clip target_kl ptx_coef frozen_layers prompt_tuning empty_share lora.rank
         lora.bits lora.dropout sampling.top_k sampling.top_p sampling.min_p sampling.repetition_penalty""",
     "before there is a model": "vocab_size agreement",
