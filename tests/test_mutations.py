@@ -185,6 +185,17 @@ def pair_by_hand(name: str) -> Callable[[Parts], None]:
     return check
 
 
+def kto_by_hand(parts: Parts) -> None:
+    tests = file_of("functional/test_preference_losses.py")
+    for row in tests.KTO:
+        tests.test_kto_by_hand(*row)
+
+
+def kto_step_by_hand(parts: Parts) -> None:
+    tests = file_of("stages/test_kto.py")
+    tests.test_the_loss_by_hand(tests.kto.Config())
+
+
 def step_by_hand(loss: str) -> Callable[[Parts], None]:
     """The mean over two pairs of one loss, from log-probabilities and lengths."""
 
@@ -705,6 +716,19 @@ MUTATIONS += [
     for what, broken, names in ON_PAIRS
     for name in names
 ]
+MUTATIONS += [
+    ("the undesirable is preferred by kto", "functional.preference_losses:kto_losses",
+     lambda f: lambda r, kl, desirable, *rest: f(r, kl, ~desirable, *rest), kto_by_hand),
+    ("beta divides in kto", "functional.preference_losses:kto_losses",
+     lambda f: lambda r, kl, desirable, beta, *rest: f(r, kl, desirable, 1 / beta, *rest), kto_by_hand),
+    ("kto's estimate of the KL is left out", "functional.preference_losses:kto_losses",
+     lambda f: lambda r, kl, *rest: f(r, 0 * kl, *rest), kto_by_hand),
+    ("kto's weights are exchanged", "functional.preference_losses:kto_losses",
+     lambda f: lambda r, kl, desirable, beta, ours, theirs: f(r, kl, desirable, beta, theirs, ours), kto_by_hand),
+    ("no reference in kto", "stages.kto:KTO.loss",
+     lambda f: lambda self, rows, sums: f(self, [replace(row, ref_logp=0.0, ref_mismatched=0.0) for row in rows], sums),
+     kto_step_by_hand),
+]  # fmt: skip
 MUTATIONS += [
     (f"no reference in {loss}", "train.pair_loss:pair_loss", no_reference, step_by_hand(loss))
     for loss in ("sigmoid", "hinge", "ipo", "sppo", "aot", "apo_zero")

@@ -39,6 +39,7 @@ from amenable.data.types import (
     INSTRUCTING,
     Conversation,
     Demonstration,
+    LabeledCompletion,
     Message,
     Prompt,
     Ranking,
@@ -113,6 +114,8 @@ def ranking(row: Row, id: str) -> Ranking:
     require_one_comparison(record)
     values = compared_values(record)
     if not values:
+        if "label" in record:
+            raise InvalidRow("a completion with a label, not a comparison; 'amenable kto' trains on these")
         raise InvalidRow(f"no columns 'chosen' and 'rejected', or 'completions' {record}")
     if "chosen" in values and values["chosen"] == values["rejected"]:
         raise InvalidRow("chosen and rejected are the same")
@@ -143,6 +146,21 @@ def ranking(row: Row, id: str) -> Ranking:
         record.rest() | ended,
         None if margin is None else float(margin),
     )
+
+
+def unpaired(row: Row, id: str) -> LabeledCompletion:
+    """Read a prompt with a completion and its label, which is true where the completion is desirable."""
+    record = converted(row)
+    if record.filled("chosen") or record.filled("completions"):
+        raise InvalidRow("a comparison, not a completion with a label; 'amenable dpo' trains on comparisons")
+    if "label" not in record:
+        raise InvalidRow(f"no column 'label' {record}")
+    label = is_wanted(record["label"])
+    messages = with_completion(record)
+    if messages[-1].role != "assistant":
+        raise InvalidRow("it does not end with an answer of the assistant")
+    prompt = with_tools(require_open(messages[:-1]), record)
+    return LabeledCompletion(prompt, messages[-1].content, label, record.id(id), record.rest())
 
 
 def converted(row: Row) -> Record:

@@ -22,7 +22,7 @@ from amenable.data.readers import TABLES_OF_TEXT, Source, iter_rows, list_files
 from amenable.data.record import InvalidRow, LeftOutRow, Record, Usage
 from amenable.data.splits import held_out_rows
 from amenable.data.text_values import from_text
-from amenable.data.types import Conversation, Demonstration, Message, Prompt, Ranking, Text
+from amenable.data.types import Conversation, Demonstration, LabeledCompletion, Message, Prompt, Ranking, Text
 from amenable.errors import InputError
 
 T = TypeVar("T")
@@ -34,6 +34,7 @@ NOUNS = {
     "demonstration": "demonstrations",
     "prompt": "prompts",
     "ranking": "rankings",
+    "unpaired": "labelled completions",
 }
 """function of columns.py -> plural of its examples"""
 OTHER_NAMES = "columns of other names are read with --columns TARGET=COLUMN, as in --columns prompt=question"
@@ -118,6 +119,11 @@ def read_prompts(path: Source, *, limit: int | None = None, columns: Sequence[st
 def read_rankings(path: Source, *, limit: int | None = None, columns: Sequence[str] = ()) -> Loaded[Ranking]:
     """Read preferences: chosen and rejected, or K completions with ranks."""
     return _read(path, conventions.ranking, limit, columns)
+
+
+def read_unpaired(path: Source, *, limit: int | None = None, columns: Sequence[str] = ()) -> Loaded[LabeledCompletion]:
+    """Read completions with a label each: prompt, completion and label."""
+    return _read(path, conventions.unpaired, limit, columns)
 
 
 def split_holdout(rows: Sequence[T], fraction: float, seed: int) -> tuple[list[T], list[T]]:

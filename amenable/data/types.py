@@ -78,6 +78,17 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class LabeledCompletion:
+    """Completion of a prompt with a label: True where it is desirable."""
+
+    prompt: Conversation
+    completion: str
+    label: bool
+    id: str = ""
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Ranking:
     """Completions of a prompt with an annotator's ranks; a comparison is a ranking of two.
 

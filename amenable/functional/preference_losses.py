@@ -1,4 +1,4 @@
-"""Losses of a policy on pairs, a chosen and a rejected completion of a prompt: DPO and its relatives.
+"""Losses of a policy on pairs, a chosen and a rejected completion of a prompt, DPO and its relatives; and KTO.
 
     r(y) = log pi(y) - log ref(y)      the log-ratio of a completion: of its tokens' sum, EOS included, or of their mean
     h = beta (r_w - r_l) - m           the gap of the implicit rewards beta r, less a margin m (number or [B])
@@ -122,6 +122,34 @@ def odds_ratio_losses(chosen_mean_logp: Tensor, rejected_mean_logp: Tensor) -> T
     chosen, rejected = (logp.clamp(max=-1e-6) for logp in (chosen_mean_logp, rejected_mean_logp))
     log_odds = (chosen - torch.log(-torch.expm1(chosen))) - (rejected - torch.log(-torch.expm1(rejected)))
     return -F.logsigmoid(log_odds)
+
+
+def kto_losses(
+    logratio: Tensor, kl: Tensor, desirable: Tensor, beta: float, desirable_weight: float, undesirable_weight: float
+) -> Tensor:
+    """KTO of single completions (Ethayarajh et al., 2024, eq. 8), with a weight for each label.
+
+        L = w_D [1 - sigma(beta (r - z))]  if desirable,    w_U [1 - sigma(beta (z - r))]  if not
+
+    logratio r [B], desirable [B] (bool), kl z: a scalar without gradient, in nats, max(0, mean r of mismatched pairs).
+    """
+    gap = torch.where(desirable, 1.0, -1.0) * beta * (logratio - kl.detach())
+    return torch.where(desirable, desirable_weight, undesirable_weight) * (1 - gap.sigmoid())
+
+
+@torch.no_grad()
+def labeled_reward_stats(reward: Tensor, desirable: Tensor) -> Stats:
+    """Return means of the implicit rewards of B completions by label [B] (bool): rewards/chosen of desirable ones,
+    rewards/rejected of others; of all couples of the two rewards/margins and rewards/accuracies (equal rewards one
+    half). A label without completions has no statistics."""
+    chosen, rejected = reward[desirable], reward[~desirable]
+    stats = {
+        name: part.mean() for name, part in (("rewards/chosen", chosen), ("rewards/rejected", rejected)) if len(part)
+    }
+    if len(stats) == 2:
+        margins = chosen[:, None] - rejected
+        stats |= {"rewards/margins": margins.mean(), "rewards/accuracies": ((margins.sign() + 1) / 2).mean()}
+    return stats
 
 
 @torch.no_grad()

@@ -20,19 +20,20 @@ from amenable.data.column_mapping import ColumnMapping
 from amenable.data.format_examples import EXAMPLES, FormatExample
 from amenable.data.published_formats import join_rows
 from amenable.data.record import InvalidRow, LeftOutRow, Record
-from amenable.data.types import Conversation, Ranking, Text
+from amenable.data.types import Conversation, LabeledCompletion, Ranking, Text
 from amenable.errors import InputError
 
 READERS: dict[str, tuple[Callable[..., Any], Callable[..., sources.Loaded[Any]]]] = {
     "pretrain": (conventions.text, sources.read_texts),
     "sft": (conventions.demonstration, sources.read_demonstrations),
     "reward, dpo": (conventions.ranking, sources.read_rankings),
+    "kto": (conventions.unpaired, sources.read_unpaired),
     "ppo, rloo": (conventions.prompt, sources.read_prompts),
 }
 """commands -> the reader of a row, and that of files; `tokenizer` reads as pretrain, `sample` and `evaluate` as ppo"""
 
 
-OBVIOUS = ("no column", "does not end with an answer", "a preference, not a demonstration")
+OBVIOUS = ("no column", "does not end with an answer", "a preference, not a demonstration", "with a label")
 """parts of reasons that the table does not repeat: the format has no columns for the command"""
 
 
@@ -76,8 +77,10 @@ def shown(row: Any) -> list[str]:
     """Return an example as lines: its messages by role, and ranked completions."""
     if isinstance(row, Text):
         return [f"text       {clipped(row.text)}"]
-    messages: Conversation = row.prompt if isinstance(row, Ranking) else row.messages
+    messages: Conversation = row.prompt if isinstance(row, Ranking | LabeledCompletion) else row.messages
     lines = [f"{message.role:10} {clipped(message.content)}" for message in messages]
+    if isinstance(row, LabeledCompletion):
+        lines.append(f"{str(row.label).lower():10} {clipped(row.completion)}")
     if isinstance(row, Ranking):
         ordered = sorted(zip(row.ranks, row.completions), key=lambda pair: pair[0])
         lines += [f"rank {rank:<5g} {clipped(text)}" for rank, text in ordered]

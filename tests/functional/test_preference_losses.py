@@ -81,6 +81,36 @@ def test_aot_by_hand():
     assert smoothed.tolist() == pytest.approx([0.644397 + 0.1 * 0.1, 0.598139 + 0.1 * 0.2], abs=1e-6)
 
 
+KTO = [
+    (True, 1.0, 0.1, 0.482507),  # 1 - sigma(.1 x .7)
+    (False, -2.0, 0.1, 0.442752),  # 1 - sigma(.1 x 2.3)
+    (True, 1.0, 2.0, 0.197816),  # 1 - sigma(2 x .7)
+]
+
+
+@pytest.mark.parametrize(("label", "logratio", "beta", "expected"), KTO)
+def test_kto_by_hand(label, logratio, beta, expected):
+    """z = 0.3, without gradient; weights 1 and 3."""
+    kl = tensor(0.3).requires_grad_()
+    r = tensor(logratio).requires_grad_()
+    loss = losses.kto_losses(r, kl, torch.tensor([label]), beta, 1.0, 3.0).sum()
+    loss.backward()
+    assert loss.item() == pytest.approx(expected * (1 if label else 3), abs=1e-5)
+    assert kl.grad is None and (r.grad < 0) == label
+
+
+def test_rewards_by_label_by_hand():
+    stats = losses.labeled_reward_stats(tensor(0.4, -0.2, -0.1), torch.tensor([True, True, False]))
+    assert {key: round(value.item(), 6) for key, value in stats.items()} == {
+        "rewards/chosen": 0.1,
+        "rewards/rejected": -0.1,
+        "rewards/margins": 0.2,
+        "rewards/accuracies": 0.5,
+    }
+    alone = losses.labeled_reward_stats(tensor(0.4), torch.tensor([False]))
+    assert set(alone) == {"rewards/rejected"}
+
+
 @given(st.floats(-5, 5), st.floats(0.01, 0.49))
 def test_robust_dpo_is_unbiased_under_flips(gap, e):
     """The mean over labels that are flipped with probability e is DPO's loss of the true labels."""

@@ -24,10 +24,12 @@ def test_the_table_says_what_every_command_reads() -> None:
         "",
         "",
         "yes",
+        "",
         "yes",
         "",
     ]
-    assert rows["TRL: language modeling"][3:] == ["yes", "", "", "", ""]
+    assert rows["TRL: language modeling"][3:] == ["yes", "", "", "", "", ""]
+    assert rows["TRL: unpaired preference"][3:-1] == ["", "yes", "", "yes", "yes"]
     assert rows["TRL: unpaired preference"][-1] == "left out and counted: labelled as unwanted"
     assert "stepwise supervision" in rows["TRL: stepwise supervision"][-1]
     assert all("yes" in cells for cells in rows.values())
@@ -40,7 +42,7 @@ def test_a_file_is_described_with_a_row_as_it_is_read(tmp_path: Path, capsys: py
     assert cli.main(["formats", str(file)]) == 2
     captured = capsys.readouterr()
     assert "no command can read a row; 'amenable formats' lists what they read" in captured.err
-    assert captured.out.count(": no; no ") == 4
+    assert captured.out.count(": no; no ") == 5
     columns = ["--columns", "prompt=q", "chosen=good", "rejected=bad", "margin=gap"]
     assert cli.main(["formats", str(file), *columns]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -50,6 +52,12 @@ def test_a_file_is_described_with_a_row_as_it_is_read(tmp_path: Path, capsys: py
         "  user       Who keeps the ferry?" in lines and "  rank 2     Nobody." in lines and "  margin     2" in lines
     )
     assert any(line.startswith("  rank 1     Tolan. Tolan.") and line.endswith("...") for line in lines)
+
+
+def test_a_label_is_shown_with_its_completion(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "labels.jsonl").write_text(json.dumps({"prompt": "Who?", "completion": "Tolan.", "label": False}))
+    assert cli.main(["formats", str(tmp_path / "labels.jsonl")]) == 0
+    assert "  false      Tolan." in capsys.readouterr().out.splitlines()
 
 
 def test_text_is_shown_as_text(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
