@@ -34,6 +34,9 @@ def lines(*rows: Any) -> str:
 
 
 FILES = {
+    "labels.jsonl": lines(
+        *({"prompt": [ASKED], "completion": f"a {word}", "label": True} for word in ("rose", "frog"))
+    ),
     "cut.jsonl.gz": SQUEEZED[:-9],
     "torn.jsonl.gz": SQUEEZED[:12] + bytes(8) + SQUEEZED[20:],
     "plain.jsonl.gz": TEXTS,
@@ -185,6 +188,13 @@ CASES = [
         "loss is ipo|sigmoid, robust, exo, aot",
     ),
     ("loss that needs a reference", "dpo {dpo} --loss bco --reference none", "reference is none and loss is bco"),
+    ("labels for dpo", "dpo {dpo} --data {d}/labels.jsonl", "labels.jsonl|'amenable kto' trains on these"),
+    ("pairs for kto", "kto --model {assistant} --data {d}/same.jsonl", "same.jsonl|'amenable dpo' trains on"),
+    (
+        "labels of one prompt",
+        "kto --model {assistant} --data {d}/labels.jsonl",
+        "labels.jsonl: no completion of another",
+    ),
     ("chosen as rejected", "dpo {dpo} --data {d}/same.jsonl", "same.jsonl|chosen and rejected are the same"),
     (
         "model without a name",

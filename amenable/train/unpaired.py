@@ -54,7 +54,7 @@ def tokenize_splits(
         if required is None and len({tuple(split_prompt(each.row)[0]) for each in fits}) == 1:
             print(f"data  {split}: all of one prompt, so that the KL has no estimate: not used", file=sys.stderr)
             return [], []
-        return examples, mismatch(fits, context)
+        return examples, mismatch(fits, context, required)
 
     return {
         name: fit_sources(name, examples, fitting, required if name == "train" else None)[1]
@@ -69,9 +69,9 @@ def tokenize(example: LabeledCompletion, tokenizer: Tokenizer, context: int) -> 
     return LabeledRow(row, example.label) if len(row[0]) <= context else None
 
 
-def mismatch(rows: Sequence[LabeledRow], context: int) -> list[LabeledRow]:
+def mismatch(rows: Sequence[LabeledRow], context: int, file: Path | None = None) -> list[LabeledRow]:
     """Return the rows, each with the next row's completion, in a circle, that is of another prompt and fits the
-    context. InputError where a row has none."""
+    context. InputError, naming the file, where a row has none."""
     parts = [split_prompt(each.row) for each in rows]
     several = len({tuple(prompt) for prompt, _ in parts}) > 1
     mismatched = []
@@ -81,7 +81,8 @@ def mismatch(rows: Sequence[LabeledRow], context: int) -> list[LabeledRow]:
         if completion is None:
             raise InputError(
                 "no completion of another prompt fits after a prompt, to estimate the KL with",
-                how="give completions of two prompts or more, or shorter ones",
+                file,
+                "give completions of two prompts or more, or shorter ones",
             )
         row = [*prompt, *completion], [False] * len(prompt) + [True] * len(completion)
         mismatched.append(replace(rows[i], mismatched=row))
