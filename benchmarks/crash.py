@@ -33,7 +33,23 @@ from amenable.errors import InputError
 from amenable.files import manifest_of
 from amenable.models import presets
 from amenable.models.config import DecoderConfig
-from amenable.stages import annotate, dpo, evaluate, ppo, pretrain, reward, rloo, sample, sft, tokenizer, world
+from amenable.stages import (
+    a2c,
+    annotate,
+    dpo,
+    evaluate,
+    grpo,
+    kto,
+    ppo,
+    pretrain,
+    reinforce,
+    reward,
+    rloo,
+    sample,
+    sft,
+    tokenizer,
+    world,
+)
 from amenable.stages.sample import SamplingOptions
 from amenable.train import checkpoint
 from amenable.train.optimizer import OptimizerConfig
@@ -208,6 +224,20 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
         save_steps=2,
         device=MACHINE,
     )
+    sizes = ("model", "reward", "data", "max_steps", "prompts_per_step", "num_generations", "max_new_tokens")
+    limits = ("warmup_steps", "max_kl", "sample_steps", "save_steps", "device")
+    online = {name: getattr(grouped, name) for name in (*sizes, *limits)}
+    labelled = kto.Config(
+        model=tuned.out,
+        data=labels / "train.jsonl",
+        validation=labels / "validation.jsonl",
+        out=root / "kto",
+        batch_size=4,
+        warmup_steps=1,
+        eval_steps=3,
+        save_steps=2,
+        device=MACHINE,
+    )
     paired = dpo.Config(
         model=tuned.out,
         data=labels / "train.jsonl",
@@ -243,6 +273,14 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
         "ppo": (ppo, replace(policy, optimizer=quick)),
         "ppo-ptx": (ppo, replace(mixed, optimizer=quick)),
         "rloo": (rloo, replace(grouped, optimizer=quick)),
+        **{
+            stage.__name__.rpartition(".")[2]: (
+                stage,
+                stage.Config(**online, out=root / stage.__name__.rpartition(".")[2], optimizer=quick),
+            )
+            for stage in (grpo, reinforce, a2c)
+        },
+        "kto": (kto, replace(labelled, optimizer=quick)),
         "dpo": (dpo, replace(paired, optimizer=quick)),
         "evaluate": (evaluate, compared),
     }

@@ -12,6 +12,7 @@ from itertools import combinations, count
 from pathlib import Path
 from typing import Any
 
+from amenable.data.mixture import Mixed
 from amenable.generation.engine import generate
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
@@ -143,7 +144,7 @@ def dpo_work(size: Size, options: LoraOptions = ALL_WEIGHTS) -> Work:
         loading.add_adapters(policy, options, 0, Path("base"), runtime)
         pairs = [Pair(item.rows[0], item.rows[1]) for item in ranking_items(data)]
         limit = dpo.Config().max_tokens_per_pass
-        pairs = add_reference_logps(policy, pairs, runtime, limit)
+        pairs = add_reference_logps(policy, Mixed([""], [pairs]), runtime, limit)
         optimizer = Optimizer([policy], OptimizerConfig(learning_rate=1e-5))
 
         def make() -> None:

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 import tyro
 
+from amenable.data.mixture import Mixed
 from amenable.errors import InputError
 from amenable.generation.engine import generate
 from amenable.generation.sampling import Sampling
@@ -531,7 +532,7 @@ def preferring(case: Case, runtime: Runtime) -> Trained:
     work = largest_pass(([rows[i] for i in step] for step in steps), limit, share=True)
     inference = largest_inference_pass([row for pair in rows for row in pair], limit)
     predicted = memory.training_peak(policy, config.optimizer, work, runtime, case.steps, inference)
-    pairs = add_reference_logps(policy, pairs, runtime, config.max_tokens_per_pass)
+    pairs = add_reference_logps(policy, Mixed([""], [pairs]), runtime, config.max_tokens_per_pass)
     optimizer = Optimizer([policy], config.optimizer)
 
     def step(number: int) -> None:

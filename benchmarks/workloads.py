@@ -14,6 +14,7 @@ from typing import Literal
 
 import torch
 
+from amenable.data.mixture import Mixed
 from amenable.data.types import Conversation, Message, Prompt
 from amenable.generation.engine import generate
 from amenable.generation.sampling import Sampling
@@ -158,7 +159,7 @@ def dpo_row(size: Size, runtime: Runtime) -> Workload:
     policy = Decoder(size.shape, runtime.device).eval()
     items = rankings(size, max(1, config.batch_size * size.rows // 16))
     pairs = [Pair(item.rows[0], item.rows[1]) for item in items]
-    pairs = add_reference_logps(policy, pairs, runtime, config.max_tokens_per_pass)
+    pairs = add_reference_logps(policy, Mixed([""], [pairs]), runtime, config.max_tokens_per_pass)
     optimizer = Optimizer([policy], config.optimizer)
     rows = [row for pair in pairs for row in (pair.chosen, pair.rejected)]
 

@@ -25,7 +25,7 @@ from amenable.recipes import demo, rounds_labels, rounds_people, rounds_report
 from amenable.recipes.pipeline import StageRun, run_all, stage_runs, with_trackers
 from amenable.recipes.rounds_labels import Round, write_rows
 from amenable.rewards.options import RewardOptions, Scoring
-from amenable.rewards.spec import Specs, load_reward, spec_list
+from amenable.rewards.spec import Specs, load_reward
 from amenable.stages import annotate, evaluate, ppo, reward, sample
 from amenable.train import plan
 from amenable.train.runtime import DeviceOptions, start_runtime
@@ -324,7 +324,7 @@ def command_of(config: Config) -> str:
         if isinstance(value, bool):
             words += [] if value == option.default else [f"--{name}" if value else f"--no-{name}"]
         elif value != option.default:
-            words += [f"--{name}", *map(str, value if isinstance(value, tuple) else spec_list(value))]
+            words += [f"--{name}", *map(str, value if isinstance(value, (tuple, list)) else [value])]
     return shlex.join(words)
 
 

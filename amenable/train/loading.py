@@ -104,7 +104,8 @@ def load_reward_model(
         return model
     origin = model.decoder.origin or {}
     model.pad_id = origin.get("pad_token_id") if is_classifier(origin) else None
-    return runtime.to_inference(model).requires_grad_(False)
+    # adapters on a shared base stay as they are, since a critic may train a copy of them
+    return (model if lora.has_adapters(model) else runtime.to_inference(model)).requires_grad_(False)
 
 
 def load_reference(policy: Decoder, folder: Path, runtime: Runtime) -> Decoder:

@@ -16,7 +16,7 @@ from amenable.recipes.reports.curves import panels
 from amenable.recipes.reports.report_data import collect
 from amenable.recipes.reports.stage_cards import card
 
-MODULE = '''"""GRPO: advantages are standardized within the answers to one prompt."""
+MODULE = '''"""Ranked: advantages are standardized within the answers to one prompt."""
 
 from dataclasses import dataclass
 
@@ -29,50 +29,50 @@ class Config:
 
 
 @pytest.fixture
-def grpo(demo_run: Path, tmp_path: Path, a_row: Callable, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def ranked(demo_run: Path, tmp_path: Path, a_row: Callable, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A demo with a run of an algorithm that declares no REPORT and traces no values."""
     (tmp_path / "plugin").mkdir()
-    (tmp_path / "plugin" / "grpo.py").write_text(MODULE)
+    (tmp_path / "plugin" / "ranked.py").write_text(MODULE)
     monkeypatch.setattr(amenable.stages, "__path__", [*amenable.stages.__path__, str(tmp_path / "plugin")])
-    for name in ("grpo", "grpo-large"):
+    for name in ("ranked", "ranked-large"):
         run = demo_run / name
         run.mkdir()
-        options = {"command": "grpo", "out": str(run), "seed": 3, "num_traced_prompts": 2, "num_generations": 8}
+        options = {"command": "ranked", "out": str(run), "seed": 3, "num_traced_prompts": 2, "num_generations": 8}
         (run / "config.yaml").write_text(yaml.safe_dump(options))
-        (run / "finished.json").write_text(json.dumps({"stage": "grpo", "seconds": 2.0, "objective/scores": 1.5}))
-        (run / "lineage.json").write_text(json.dumps({"stage": "grpo", "inputs": {}, "versions": {}}))
+        (run / "finished.json").write_text(json.dumps({"stage": "ranked", "seconds": 2.0, "objective/scores": 1.5}))
+        (run / "lineage.json").write_text(json.dumps({"stage": "ranked", "inputs": {}, "versions": {}}))
         metrics = [{"step": i, "objective/scores": i / 4, "policy/group_std": 1 / (i + 1)} for i in range(5)]
         (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in metrics))
         traces = [{key: value for key, value in a_row(i, 0).items() if key != "values"} for i in (1, 4)]
         (run / "traces.jsonl").write_text("".join(json.dumps(row) + "\n" for row in traces))
         (run / MANIFEST).write_text("{}")
-    yield demo_run / "grpo"
-    sys.modules.pop("amenable.stages.grpo", None)
-    vars(amenable.stages).pop("grpo", None)
+    yield demo_run / "ranked"
+    sys.modules.pop("amenable.stages.ranked", None)
+    vars(amenable.stages).pop("ranked", None)
 
 
-def test_report_shows_its_card_and_its_charts(grpo: Path) -> None:
-    stages = read_stages(grpo.parent)
-    assert [stage.name for stage in stages][-3:] == ["grpo", "grpo-large", "evaluate"]
+def test_report_shows_its_card_and_its_charts(ranked: Path) -> None:
+    stages = read_stages(ranked.parent)
+    assert [stage.name for stage in stages][-3:] == ["ranked", "ranked-large", "evaluate"]
     shown = card(stages[-3])
-    assert (shown["title"], shown["facts"]) == ("grpo", [("objective/scores", "1.50")])
+    assert (shown["title"], shown["facts"]) == ("ranked", [("objective/scores", "1.50")])
     assert shown["spark_name"] == "objective/scores" and shown["spark"] is not None
-    assert shown["what"] == "GRPO: advantages are standardized within the answers to one prompt."
-    panel = next(panel for panel in panels(stages, collect(stages)) if panel.title == "grpo")
-    assert [name for name, _ in panel.keys] == ["grpo", "grpo-large"] and len(panel.charts) == 2
-    html = (report.run(report.Config(run=grpo.parent)) / "report.html").read_text("utf-8")
-    assert "GRPO: advantages" in html and "policy/group_std" in html
+    assert shown["what"] == "Ranked: advantages are standardized within the answers to one prompt."
+    panel = next(panel for panel in panels(stages, collect(stages)) if panel.title == "ranked")
+    assert [name for name, _ in panel.keys] == ["ranked", "ranked-large"] and len(panel.charts) == 2
+    html = (report.run(report.Config(run=ranked.parent)) / "report.html").read_text("utf-8")
+    assert "Ranked: advantages" in html and "policy/group_std" in html
 
 
-def test_inspect_shows_the_columns_that_are_there(grpo: Path) -> None:
-    html = inspect.run(inspect.Config(run=grpo)).read_text("utf-8")
+def test_inspect_shows_the_columns_that_are_there(ranked: Path) -> None:
+    html = inspect.run(inspect.Config(run=ranked)).read_text("utf-8")
     assert "advantages" in html and "what the critic expects" not in html
 
 
-def test_compare_lineage_and_verify_take_it(grpo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = compare.run(compare.Config(run_a=grpo, run_b=grpo.with_name("grpo-large"), out=tmp_path / "compare"))
+def test_compare_lineage_and_verify_take_it(ranked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = compare.run(compare.Config(run_a=ranked, run_b=ranked.with_name("ranked-large"), out=tmp_path / "compare"))
     names = [row["name"] for row in json.loads((out / "compare.json").read_text("utf-8"))["metrics"]]
     assert names == ["objective/scores", "policy/group_std"]
-    lineage.run(lineage.Config(run=grpo))
+    lineage.run(lineage.Config(run=ranked))
     assert "num_generations=8" in capsys.readouterr().out
-    assert verify.run(verify.Config(run=grpo)) == grpo
+    assert verify.run(verify.Config(run=ranked)) == ranked

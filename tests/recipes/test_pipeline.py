@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def test_options_are_written_so_that_the_command_repeats_them(tmp_path: Path) ->
     call = StageRun(dpo.Config(out=tmp_path / "dpo", beta=0.25, data=tmp_path / "x.jsonl"))
     path = call.write_plan()
     assert path == tmp_path / "plan" / "dpo.yaml" and yaml.safe_load(path.read_text())["command"] == "dpo"
-    assert from_yaml(dpo.Config, path) == call.config
+    assert from_yaml(dpo.Config, path) == replace(call.config, data=(call.config.data,))
 
 
 def test_a_call_reads_those_whose_folders_its_options_name(tmp_path: Path) -> None:

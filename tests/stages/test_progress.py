@@ -46,7 +46,8 @@ def test_pretrain_and_sft_show_their_validation(
             max_steps=2, eval_steps=1, eval_tokens=500, validation_split=0.2, **quick,
         )
     )  # fmt: skip
-    assert set(calls) == {"validation"} and whole(calls.pop("validation"))
+    assert set(calls) == {"tokenizing", "validation"} and all(map(whole, calls.values()))
+    calls.clear()
     sft.run(
         sft.Config(
             model=base, data=files.demonstrations, out=tmp_path / "b", epochs=1, batch_size=64, validation_split=0.2,
@@ -123,8 +124,8 @@ def test_evaluate_shows_all_its_work_and_ends_with_a_table(
     }
     assert parts == {
         "base": {"answers", "rewards", "text", "demonstrations"},  # no KL: it has no template
-        "sft": {"answers", "rewards", "KL", "text", "demonstrations"},
-        "best": {"answers", "rewards", "KL"},
+        "sft": {"answers", "rewards", "KL", "likelihood", "text", "demonstrations"},
+        "best": {"answers", "rewards", "KL", "likelihood"},
     }
     told = capsys.readouterr().err
     assert told.index("bits/byte") < told.index("done in")
