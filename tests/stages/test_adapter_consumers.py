@@ -247,7 +247,7 @@ def test_two_adapters_share_a_base_that_is_not_served(policy: Folders, second: F
     for each in (runtime, replace(runtime, bf16=True)):
         a, b = load_models([("a", policy.adapter), ("b", second.adapter)], each)
         sizes, other = ({id(p): p.nbytes for p in model.decoder.parameters()} for model in (a, b))
-        assert sum(size for key, size in sizes.items() if key not in other) < 0.2 * sum(sizes.values())
+        assert sum(size for key, size in sizes.items() if key not in other) < 0.3 * sum(sizes.values())
         assert sizes.keys() != other.keys()
         with each.autocast():
             for model, folders in ((a, policy), (b, second)):
