@@ -28,9 +28,14 @@ TINY: dict[str, dict[str, str]] = {
     "sample": {"max-prompts": "4", "num-generations": "2", "sampling.max-new-tokens": "6"},
     "annotate": {"empty-share": "0"},
     "reward": {"epochs": "1", "prompts-per-step": "32"},
+    "kto": {"epochs": "1", "batch-size": "32", "eval-prompts": "4", "max-new-tokens": "6"},
     "dpo": {"epochs": "1", "batch-size": "32", "eval-prompts": "4", "max-new-tokens": "6"},
     "ppo": {"max-steps": "1", "prompts-per-step": "4", "max-new-tokens": "6", "eval-prompts": "4"},
     "rloo": {"max-steps": "1", "prompts-per-step": "4", "max-new-tokens": "6"},
+    **dict.fromkeys(
+        ("grpo", "reinforce", "a2c"),
+        {"max-steps": "1", "prompts-per-step": "4", "num-generations": "2", "max-new-tokens": "6"},
+    ),
     "evaluate": {"max-prompts": "3", "max-new-tokens": "6"},
     "compare": {"max-prompts": "3", "max-new-tokens": "6"},
 }
@@ -56,7 +61,13 @@ def desk(tmp_path: Path, files: Any, base: Path, assistant: Path, judge: Path, t
     for name, folder in runs.items():
         shutil.copytree(folder, tmp_path / "runs" / name)
     names = {"text": files.text, "demonstrations": files.demonstrations, "comparisons": files.pairs}
+    labelled = [
+        json.dumps({"prompt": row["prompt"], "completion": row[name], "label": name == "chosen"}) + "\n"
+        for row in map(json.loads, files.pairs.read_text("utf-8").splitlines())
+        for name in ("chosen", "rejected")
+    ]
     names |= {"rankings": files.rankings, "held_out": files.prompts}
+    (tmp_path / "labelled.jsonl").write_text("".join(labelled[:24]), "utf-8")
     for name, file in names.items():
         rows = file.read_text("utf-8").splitlines(keepends=True)
         (tmp_path / f"{name}.jsonl").write_text("".join(rows[:24]), "utf-8")
