@@ -32,10 +32,10 @@ TINY: dict[str, dict[str, str]] = {
     "dpo": {"epochs": "1", "batch-size": "32", "eval-prompts": "4", "max-new-tokens": "6"},
     "ppo": {"max-steps": "1", "prompts-per-step": "4", "max-new-tokens": "6", "eval-prompts": "4"},
     "rloo": {"max-steps": "1", "prompts-per-step": "4", "max-new-tokens": "6"},
-    **dict.fromkeys(
-        ("grpo", "reinforce", "a2c"),
-        {"max-steps": "1", "prompts-per-step": "4", "num-generations": "2", "max-new-tokens": "6"},
-    ),
+    **{
+        name: {"max-steps": "1", "prompts-per-step": "4", "num-generations": "2", "max-new-tokens": "6"}
+        for name in ("grpo", "reinforce", "a2c")
+    },
     "evaluate": {"max-prompts": "3", "max-new-tokens": "6"},
     "compare": {"max-prompts": "3", "max-new-tokens": "6"},
 }
