@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -95,19 +96,24 @@ def test_a_shard_that_is_missing_torn_or_another_is_named(tmp_path):
         pretrained.load_decoder(tmp_path)
 
 
-def peak_and_weights(folder):
-    """Bytes that a process of its own needs to load a folder beyond its imports, at most; and those of the weights."""
+def peak_and_weights(folder, small):
+    """Bytes that a process of its own needs to load a folder after a small one, at most; and those of the weights."""
     script = """
 import sys
 from amenable.models import pretrained
 def status(name):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name)) * 1024
+def load(folder):
+    model = pretrained.load_decoder(folder)
+    pretrained.resize_vocabulary(model, model.config.vocab_size + 64, __import__("torch").Generator())
+    return model
+load(sys.argv[2])
+open("/proc/self/clear_refs", "w").write("5")  # the peak is that of now
 before = status("VmRSS")
-model = pretrained.load_decoder(sys.argv[1])
-pretrained.resize_vocabulary(model, model.config.vocab_size + 64, __import__("torch").Generator())
+model = load(sys.argv[1])
 print(status("VmHWM") - before, sum(p.nbytes for p in model.parameters()))
 """
-    done = subprocess.run([sys.executable, "-c", script, folder], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", script, folder, small], capture_output=True, text=True, check=True)
     return [int(number) for number in done.stdout.split()]
 
 
@@ -118,6 +124,7 @@ def test_loading_takes_the_weights_memory_once(dtype, limit, tmp_path):
     shape = DecoderConfig(10_000, 128, 4, 512, 8, mlp_width=1024, positions="rope", norm="rms", activation="swiglu")
     pretrained.save(tmp_path, Decoder(shape), dtype=dtype, max_shard_bytes=limit)
     assert len(list(tmp_path.glob("*.safetensors"))) == (1 if limit == 10**9 else 4)
-    peak, weights = peak_and_weights(tmp_path)
+    pretrained.save(tmp_path / "small", Decoder(replace(shape, vocab_size=100, num_layers=1)), dtype=dtype)
+    peak, weights = peak_and_weights(tmp_path, tmp_path / "small")
     assert weights > 50_000_000
     assert peak < 1.2 * weights
