@@ -130,8 +130,8 @@ ROWS: dict[str, tuple[Callable[[Path, Path], dict[str, float]], str]] = {
 
 def measure(name: str, file: Path, folder: Path, cache: Path) -> dict[str, float]:
     """Run one row in a process of its own with one thread; return its figures and its peak of memory in MB."""
-    one = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    environment = {**os.environ, **one, "AMENABLE_CACHE": str(cache)}
+    single_thread = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **single_thread, "AMENABLE_CACHE": str(cache)}
     command = [sys.executable, "-m", "benchmarks.tokenizing", "--row", name, "--data", str(file), "--out", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
     if done.returncode:
@@ -141,8 +141,8 @@ def measure(name: str, file: Path, folder: Path, cache: Path) -> dict[str, float
 
 def measure_peer(python: Path, file: Path, folder: Path, cache: Path) -> dict[str, float]:
     """Run `datasets.map` in the peers' environment with one thread."""
-    one = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    environment = {**os.environ, **one, "HF_HOME": str(cache / "hf")}
+    single_thread = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, **single_thread, "HF_HOME": str(cache / "hf")}
     environment.pop("PYTHONPATH", None)
     script = [str(python), str(Path(__file__).with_name("peer_datasets.py"))]
     command = [*script, str(file), str(folder / "tokenizer.json"), str(cache / "datasets")]

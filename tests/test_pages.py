@@ -40,7 +40,20 @@ TINY: dict[str, dict[str, str]] = {
     "compare": {"max-prompts": "3", "max-new-tokens": "6"},
 }
 """by command, options that make it quick"""
-TALK = {"chat", "serve", "label", "arena", "annotators", "export-labels", "inspect", "world", "demo", "doctor", "get"}
+TALK = {
+    "chat",
+    "serve",
+    "label",
+    "arena",
+    "annotators",
+    "export-labels",
+    "inspect",
+    "world",
+    "demo",
+    "real",
+    "doctor",
+    "get",
+}
 """commands that wait for people, or read what no page has made: test_documents.py parses them"""
 
 

@@ -173,7 +173,7 @@ def _read(
         if not part.rows:
             lines = {row.reason: row.line for row in reversed([*part.rejected, *part.left_out])}
             reasons = "; ".join(f"line {line}: {reason}" for reason, line in reversed(list(lines.items())[-3:]))
-            problem = f"no {parse.__name__} can be read ({reasons or 'it is empty'})"
+            problem = f"no {NOUNS[parse.__name__].removesuffix('s')} can be read ({reasons or 'it is empty'})"
             raise InputError(problem, str(file), OTHER_NAMES if lines and not columns else None)
         used += part.rows
         rejected += part.rejected

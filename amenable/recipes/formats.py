@@ -112,7 +112,7 @@ def table_row(example: FormatExample) -> list[str]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a reader made of the rows of a format: columns used and not used, and reasons other than lacking columns."""
+    """Result of reading the rows of a format: columns used, columns not used, reasons of refused rows."""
 
     used: Sequence[str]
     unused: Sequence[str]

@@ -115,7 +115,7 @@ class ModelJudge:
     def score(self, prompt: Conversation, answer: str) -> float:
         """Return the score of an answer, from 1 to 10."""
         text = GRADING.format(rubric=self.rubric, prompt=transcript(prompt), answer=answer, ending=SCORE_LINE)
-        score = self.ask(text, read_score, SCORE_LINE)
+        score = self.query(text, read_score, SCORE_LINE)
         return LOWEST if score is None else score
 
     def rank(self, prompt: Conversation, completions: Sequence[str]) -> list[float]:
@@ -151,7 +151,7 @@ class ModelJudge:
     def first_wins(self, prompt: Conversation, first: str, second: str) -> float:
         """Return 1 where the verdict is for the answer shown first, 0 where it is for the second, else one half."""
         parts = {"prompt": transcript(prompt), "first": first, "second": second}
-        verdict = self.ask(
+        verdict = self.query(
             COMPARISON.format(rubric=self.rubric, ending=VERDICT_LINE, **parts), read_verdict, VERDICT_LINE
         )
         return 0.5 if verdict is None else verdict
@@ -160,7 +160,7 @@ class ModelJudge:
         """Return (win rate of the answer shown first, share of pairs that are consistent in both orders)."""
         return position_bias([self.both_orders(*pair) for pair in zip(prompts, a, b, strict=True)])
 
-    def ask(self, question: str, read: Callable[[str], float | None], ending: str) -> float | None:
+    def query(self, question: str, read: Callable[[str], float | None], ending: str) -> float | None:
         """Return what `read` reads in the model's reply; None where no reply of ATTEMPTS has it, which is counted.
 
         InputError where more than MAX_UNCLEAR of the questions have none.

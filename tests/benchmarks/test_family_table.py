@@ -28,9 +28,11 @@ def test_a_template_that_writes_after_the_last_turn_is_not_equal(tmp_path: Path)
 
 
 def test_what_is_trained_is_compared_with_what_the_assistant_says() -> None:
-    said = [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]
-    assert family_table.is_generated(["a", ""], said)
-    assert not any(family_table.is_generated(texts, said) for texts in (["a"], ["b", ""], ["a", "b", ""], ["a", "b"]))
+    messages = [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]
+    assert family_table.is_generated(["a", ""], messages)
+    assert not any(
+        family_table.is_generated(texts, messages) for texts in (["a"], ["b", ""], ["a", "b", ""], ["a", "b"])
+    )
     thought = [{"role": "assistant", "content": "a", "reasoning_content": "c"}]
     assert family_table.is_generated(["<think>\nc\n</think>\n\na", ""], thought)
     assert not family_table.is_generated(["a", ""], thought)

@@ -85,8 +85,8 @@ def test_every_format_is_a_ranking_a_prompt_and_no_demonstration(tmp_path: Path,
     (ranking,) = read_rankings(file).rows
     ordered = sorted(zip(ranking.ranks, ranking.completions))
     assert [text for _, text in ordered] == [TOLAN, NOBODY] and set(ranking.ranks) == {1.0, 2.0}
-    asked = ASK if name != "summarize-from-feedback" else published_formats.TLDR.format(**POST)
-    assert [(m.role, m.content) for m in ranking.prompt] == [("user", asked)]
+    expected = ASK if name != "summarize-from-feedback" else published_formats.TLDR.format(**POST)
+    assert [(m.role, m.content) for m in ranking.prompt] == [("user", expected)]
     assert read_prompts(file).rows[0].messages == ranking.prompt
     with pytest.raises(ValueError, match="a preference, not a demonstration"):
         read_demonstrations(file)
@@ -160,8 +160,10 @@ def test_rows_of_a_prompt_of_helpsteer_are_ranked_together(tmp_path: Path, jsonl
     assert "columns prompt, response, helpfulness used; not used: correctness" in loaded.plan()[0]
     assert len(read_demonstrations(file).rows) == 4 and len(read_prompts(file).rows) == 4
     turns = f"Hi\n<extra_id_1>Assistant\nHello\n<extra_id_1>User\n{ASK}"
-    asked = columns.demonstration({**rows[0], "prompt": turns}, "f:1").messages
-    assert [message.role for message in asked] == ["user", "assistant", "user", "assistant"] and asked[2].content == ASK
+    messages = columns.demonstration({**rows[0], "prompt": turns}, "f:1").messages
+    assert [message.role for message in messages] == ["user", "assistant", "user", "assistant"] and messages[
+        2
+    ].content == ASK
 
 
 def test_scored_summaries_of_a_post_are_ranked_by_worker(tmp_path: Path, jsonl) -> None:

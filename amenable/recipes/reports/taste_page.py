@@ -50,7 +50,7 @@ SAMPLES, WORSE = 8, 6
 
 @dataclass(frozen=True)
 class Settings:
-    """What the report says of a run's configuration."""
+    """Configuration of a run as the report names it."""
 
     taste: str
     is_brief: bool
