@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -127,6 +127,8 @@ class Usage:
     rows: int = 0
     used: Counter[str] = field(default_factory=Counter)
     unused: Counter[str] = field(default_factory=Counter)
+    rest: set[str] = field(default_factory=set)
+    """further columns of the rows, which rewards may read"""
     left_out: Counter[str] = field(default_factory=Counter)
     """reason -> sound rows that hold no example of the kind that is read"""
 
@@ -136,16 +138,26 @@ class Usage:
         columns = [column for column in record if column in record.used or column == "id"]
         self.used.update(list(dict.fromkeys(record.origins(columns))) if record.sources else columns)
         self.unused.update(record.unused())
+        self.rest.update(record.rest())
 
-    def __str__(self) -> str:
-        """Name the used and unused columns; for a column that only some rows use, the number of others."""
-        named = f"column{'' if len(self.used) == 1 else 's'} {', '.join(self.used)} used"
+    def line(self, reward_reads: Callable[[str], bool]) -> str:
+        """Name the used columns, those that the run's reward reads, and the unused ones; for a column that only some
+        rows use, the number of others."""
+        scored = [name for name in self.unused if name in self.rest and reward_reads(name)]
         left = [
             f"{name} (in {count:,} of {self.rows:,} rows)" if name in self.used else name
             for name, count in self.unused.items()
+            if name not in scored
         ]
+        named = f"column{'' if len(self.used) == 1 else 's'} {', '.join(self.used)} used"
+        named += f"; {', '.join(scored)} used by the reward" if scored else ""
         reasons = "".join(f"; left out: {count:,} ({reason})" for reason, count in self.left_out.items())
         return named + (f"; not used: {', '.join(left)}" if left else "") + reasons
+
+
+def no_column(name: str) -> bool:
+    """Return False for every column, as a run without a reward reads none for it."""
+    return False
 
 
 def without_nulls(value: Any) -> Any:

@@ -19,7 +19,7 @@ from amenable.data.column_mapping import ColumnMapping, parse_mapping
 from amenable.data.files import BadRow, has_lone_surrogate, suffix_of
 from amenable.data.published_formats import join_rows
 from amenable.data.readers import TABLES_OF_TEXT, Source, iter_rows, list_files
-from amenable.data.record import InvalidRow, LeftOutRow, Record, Usage
+from amenable.data.record import InvalidRow, LeftOutRow, Record, Usage, no_column
 from amenable.data.splits import held_out_rows
 from amenable.data.text_values import from_text
 from amenable.data.types import Conversation, Demonstration, LabeledCompletion, Message, Prompt, Ranking, Text
@@ -66,11 +66,14 @@ class Loaded(Generic[T]):
     left_out: tuple[Rejected, ...] = ()
     """sound rows without an example of the kind that is read, such as ties: counted in the plan, and not rejected"""
 
-    def plan(self) -> list[str]:
-        """Return a line per file with its rows and columns; files of a folder with the same columns share a line."""
+    def plan(self, reward_reads: Callable[[str], bool] = no_column) -> list[str]:
+        """Return a line per file with its rows and columns; files of a folder with the same columns share a line.
+
+        reward_reads: True for a column that the run's reward reads.
+        """
         groups: dict[tuple[str, str], list[Usage]] = defaultdict(list)
         for usage in self.columns:
-            groups[str(Path(usage.file).parent), str(usage)].append(usage)
+            groups[str(Path(usage.file).parent), usage.line(reward_reads)].append(usage)
         lines = []
         for (folder, used), group in groups.items():
             name = Path(group[0].file).name if len(group) == 1 else f"{len(group)} files in {folder}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from amenable.data import sources
+from amenable.data.record import no_column
 from amenable.data.types import Prompt
 from amenable.models import pretrained
 from amenable.rewards.spec import Reward
@@ -30,9 +31,10 @@ def fitting_prompts(
     max_new_tokens: int,
     rejected: RejectedRows | None = None,
     columns: Sequence[str] = (),
+    reward_reads: Callable[[str], bool] = no_column,
 ) -> list[Prompt]:
     """Read the prompts that leave every reader room for an answer. InputError if none do."""
-    prompts = keep_usable(sources.read_prompts(path, columns=columns), rejected)
+    prompts = keep_usable(sources.read_prompts(path, columns=columns), rejected, reward_reads)
     rows = [prompt if leaves_room(prompt, readers, max_new_tokens) else None for prompt in prompts]
     room = min(context for _, context in readers) - max_new_tokens
     return keep_fitting(suite, prompts, rows, "prompts", room, rejected, path)[0]

@@ -87,6 +87,14 @@ def required_columns(function: Callable[..., Any]) -> set[str]:
     return required(inspect.signature(function).parameters) - RESERVED - {"id"}
 
 
+def named_columns(function: Callable[..., Any]) -> set[str] | None:
+    """Return the columns that a user's function has parameters for; None for all columns, by **columns."""
+    parameters = inspect.signature(function).parameters
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return None
+    return set(parameters) - RESERVED
+
+
 def required(parameters: Mapping[str, inspect.Parameter]) -> set[str]:
     """Return the names of parameters without a default."""
     variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)

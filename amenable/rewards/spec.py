@@ -31,7 +31,7 @@ from amenable.data import mixture
 from amenable.data.types import Conversation
 from amenable.errors import InputError, RewardError
 from amenable.rewards.code import code_reward
-from amenable.rewards.functions import RewardFunction, checked, load_function, required_columns
+from amenable.rewards.functions import RewardFunction, checked, load_function, named_columns, required_columns
 from amenable.rewards.model import ModelReward
 from amenable.rewards.model_judge import ModelJudge, load_judge
 from amenable.rewards.options import RewardOptions
@@ -80,6 +80,8 @@ class Part:
     """columns of the prompts' rows that it needs"""
     every_row: bool = False
     """whether each row must have a value in them"""
+    reads: frozenset[str] | None = frozenset()
+    """columns that it reads where there are any, beside those that it needs; None for all"""
     note: str = ""
     """line for the log of a run"""
 
@@ -153,7 +155,7 @@ class Reward:
 
     def require_columns(self, rows: Sequence[Mapping[str, Any]], data: str | Path | None = None) -> None:
         """Require the columns that the parts need in rows of further columns. InputError for one that is missing."""
-        for part in self.parts:
+        for part in self.all_parts:
             for name in sorted(part.columns):
                 lacking = [number for number, row in enumerate(rows, start=1) if row.get(name) is None]
                 if len(lacking) < len(rows) and not (lacking and part.every_row):
@@ -165,6 +167,12 @@ class Reward:
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f"did you mean '{near[0]}'?" if near else f"further columns are: {', '.join(known) or 'none'}"
                 raise InputError(problem, data, hint)
+
+    @property
+    def all_parts(self) -> list[Part]:
+        """The parts, and those of rewards among them."""
+        inner = [part.function.all_parts if isinstance(part.function, Reward) else [part] for part in self.parts]
+        return [part for parts in inner for part in parts]
 
     def fits(self, prompt: Conversation, completions: Sequence[str], ended: Sequence[bool] | None = None) -> bool:
         """Return True if these completions are within the context of every reward model among the parts."""
@@ -239,7 +247,7 @@ def load_part(spec: Spec, runtime: Runtime, max_tokens: int, base: Base | None, 
         name = getattr(spec, "__name__", type(spec).__name__)
         if isinstance(spec, (ModelReward, Reward)):
             return Part(name, spec)
-        return Part(name, checked(spec, name, options.reward_timeout), 1.0, frozenset(required_columns(spec)))
+        return function_part(spec, name, 1.0, options)
     name, weight = split_weight(str(spec))
     before, _, last = name.rpartition(":")
     if is_rule(name):
@@ -253,13 +261,24 @@ def load_part(spec: Spec, runtime: Runtime, max_tokens: int, base: Base | None, 
         files = options.judge_rubric, options.judge_cache
         return Part(name, load_judge(name, *files, options.judge_workers, options.reward_timeout), weight)
     if "://" in name:
-        return Part(name, remote_reward(name, options.reward_timeout), weight)
+        return Part(name, remote_reward(name, options.reward_timeout), weight, reads=None)
     if before.endswith(".py"):
-        function = load_function(Path(before), last)
-        return Part(
-            name, checked(function, name, options.reward_timeout), weight, frozenset(required_columns(function))
-        )
+        return function_part(load_function(Path(before), last), name, weight, options)
     return Part(name, load_model(name, runtime, max_tokens, base), weight)
+
+
+def function_part(function: Callable[..., Any], name: str, weight: float, options: RewardOptions) -> Part:
+    """Return a user's function as a part, with the columns that it has parameters for."""
+    reward = checked(function, name, options.reward_timeout)
+    named = named_columns(function)
+    reads = frozenset(named) if named is not None else None
+    return Part(name, reward, weight, frozenset(required_columns(function)), reads=reads)
+
+
+def reads_column(*rewards: Reward | None) -> Callable[[str], bool]:
+    """Return a function that is True for a column that one of the rewards reads, for the plan's lines about data."""
+    parts = [part for reward in rewards if reward is not None for part in reward.all_parts]
+    return lambda name: any(name in part.columns or part.reads is None or name in part.reads for part in parts)
 
 
 def load_model(name: str, runtime: Runtime, max_tokens: int, base: Base | None) -> ModelReward:

@@ -28,6 +28,7 @@ from amenable.functional.rewards import overlong_penalty, penalize_missing_eos
 from amenable.generation.rollout import Rollout, collect, pad_to_mask
 from amenable.generation.sampling import Sampling
 from amenable.rewards.on_rollout import score_rollout
+from amenable.rewards.spec import Reward, reads_column
 from amenable.rl import memory
 from amenable.rl.algorithm import Adaptive, Algorithm, Loss, MeanOver
 from amenable.rl.dynamic_sampling import collect_varied
@@ -42,7 +43,7 @@ from amenable.rl.experience import (
 )
 from amenable.rl.kl_controller import AdaptiveKLController
 from amenable.rl.models import Models
-from amenable.rl.monitor import Purpose, make_monitor
+from amenable.rl.monitor import Purpose, load_eval_reward, make_monitor
 from amenable.rl.options import OnlineOptions
 from amenable.seeds import derive_seed, seed_step
 from amenable.train import first_batch, forward, loading, plan
@@ -65,9 +66,10 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
 
     lines: of the plan, such as options that follow from the model.
     """
-    prompts, raw = read(options, models, run.rejected)
+    eval_reward = load_eval_reward(options, models)
+    prompts, raw = read(options, models, run.rejected, eval_reward)
     ask = partial(collect_experience, algorithm, models, options, bars=run.log.bar)
-    monitor = make_monitor(prompts, ask, options, algorithm, models, run)
+    monitor = make_monitor(prompts, ask, options, algorithm, models, run, eval_reward)
     schedule = plan.cosine_with_warmup(options.max_steps, options.warmup_steps, options.final_lr_frac, usual=5)
     forward.checkpoint_activations(algorithm.models.values(), options.checkpoint_activations)
     try:
@@ -129,14 +131,17 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
 
 
 def read(
-    options: OnlineOptions, models: Models, rejected: RejectedRows
+    options: OnlineOptions, models: Models, rejected: RejectedRows, eval_reward: Reward | None = None
 ) -> tuple[list[TokenizedPrompt], list[list[int]]]:
     """Return prompts to learn on, and pieces of raw text for PPO-ptx."""
+    reads = reads_column(models.reward, eval_reward)
     context, room = models.policy.config.context_length, models.context_length - options.max_new_tokens
     prompts = [
         TokenizedPrompt(*pair)
         for pair in zip(
-            *fitting_prompts(options.data, models.tokenizer, room, rejected=rejected, columns=options.columns)
+            *fitting_prompts(
+                options.data, models.tokenizer, room, rejected=rejected, columns=options.columns, reward_reads=reads
+            )
         )
     ]
     models.reward.require_columns([each.prompt.meta for each in prompts], options.data)

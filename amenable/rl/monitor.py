@@ -12,9 +12,10 @@ from pathlib import Path
 
 import torch
 
+from amenable.data.record import no_column
 from amenable.errors import InputError
 from amenable.rewards.on_rollout import total_score
-from amenable.rewards.spec import Reward, load_reward
+from amenable.rewards.spec import Reward, load_reward, reads_column
 from amenable.rl import experience as experiences
 from amenable.rl import token_trace
 from amenable.rl.algorithm import Algorithm
@@ -94,16 +95,22 @@ class Monitor:
 
 
 def make_monitor(
-    prompts: list[TokenizedPrompt], ask: Ask, options: OnlineOptions, algorithm: Algorithm, models: Models, run: Run
+    prompts: list[TokenizedPrompt],
+    ask: Ask,
+    options: OnlineOptions,
+    algorithm: Algorithm,
+    models: Models,
+    run: Run,
+    eval_reward: Reward | None = None,
 ) -> Monitor:
     """Return the monitor that a run's options describe. Nothing is sampled yet."""
     room = models.context_length - options.max_new_tokens
     path, count, columns = options.validation, options.eval_prompts, options.columns
-    held_out = held_out_prompts(path, models.tokenizer, room, count, run.rejected, columns)
+    reads = reads_column(models.reward)
+    held_out = held_out_prompts(path, models.tokenizer, room, count, run.rejected, columns, reads)
     if (options.keep_weights == "score" or options.kl_budget) and not held_out:
         option = "--kl-budget" if options.kl_budget else "--keep-weights score"
         raise InputError(f"{option} has nothing to answer", options.validation, "give shorter prompts")
-    eval_reward = load_eval_reward(options, models)
     if eval_reward is not None:
         eval_reward.require_columns([each.prompt.meta for each in prompts], options.data)
     if held_out:
@@ -128,11 +135,12 @@ def held_out_prompts(
     count: int,
     rejected: RejectedRows | None = None,
     columns: Sequence[str] = (),
+    reward_reads: Callable[[str], bool] = no_column,
 ) -> list[TokenizedPrompt]:
     """Return the first `count` prompts of a file (0: all) that are within `room` tokens; none without a file."""
     if path is None:
         return []
-    fitting = fitting_prompts(path, tokenizer, room, 0, rejected, "validation", False, columns)
+    fitting = fitting_prompts(path, tokenizer, room, 0, rejected, "validation", False, columns, reward_reads)
     return [TokenizedPrompt(*pair) for pair in zip(*fitting)][: count or None]
 
 

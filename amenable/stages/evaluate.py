@@ -27,7 +27,7 @@ from amenable.evaluation.results import Results, write_results
 from amenable.evaluation.runner import Suites, evaluate_model, lm_metrics, plan_lines
 from amenable.generation.sampling import Sampling
 from amenable.rewards.options import RewardOptions, Scoring
-from amenable.rewards.spec import Specs, reward_inputs
+from amenable.rewards.spec import Specs, reads_column, reward_inputs
 from amenable.train import defaults, plan
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
 from amenable.train.examples import keep_usable
@@ -172,7 +172,8 @@ def inputs(config: Config) -> dict[str, Path | None]:
 
 def read(config: Config, scorers: Scorers, run: Run) -> Suites:
     """Read prompts, texts, demonstrations and tasks. Prompts that leave a model no room to answer are left out."""
-    readers, limits = readers_of(config.folders, scorers.reward), (config.max_new_tokens, run.rejected, config.columns)
+    readers = readers_of(config.folders, scorers.reward)
+    limits = (config.max_new_tokens, run.rejected, config.columns, reads_column(scorers.reward))
     prompts = {
         name: fitting_prompts(name, path, readers, *limits)[: config.max_prompts or None]
         for name, path in parse_suites(config.data, config.suites).items()

@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar
 from amenable.data import sources
 from amenable.data.batches import chunk_documents
 from amenable.data.mixture import Mixed, Sources, parse_sources
+from amenable.data.record import no_column
 from amenable.data.types import Conversation, Demonstration, Prompt, Ranking, Text
 from amenable.errors import InputError
 from amenable.seeds import derive_seed
@@ -73,11 +74,13 @@ class RejectedRows:
         return "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in dict.fromkeys(self.rows))
 
 
-def keep_usable(loaded: sources.Loaded[T], rejected: RejectedRows | None = None) -> list[T]:
+def keep_usable(
+    loaded: sources.Loaded[T], rejected: RejectedRows | None = None, reward_reads: Callable[[str], bool] = no_column
+) -> list[T]:
     """Return the usable rows, and print the columns that they were read from. Pass a run's `rejected` to enforce its
-    limit; without it unusable rows are only reported."""
+    limit; without it unusable rows are only reported. reward_reads: True for a column that the run's reward reads."""
     if rejected is not None:
-        for line in loaded.plan():
+        for line in loaded.plan(reward_reads):
             print(f"data  {line}", file=sys.stderr)
     return (rejected or RejectedRows()).filter(loaded)
 
@@ -204,9 +207,10 @@ def fitting_prompts(
     split: str = "train",
     required: bool = True,
     columns: Sequence[str] = (),
+    reward_reads: Callable[[str], bool] = no_column,
 ) -> tuple[list[Prompt], list[list[int]]]:
     """Read prompts of at most `room` tokens, with their ids. InputError if there is none and some are required."""
-    prompts = keep_usable(sources.read_prompts(path, limit=limit or None, columns=columns), rejected)
+    prompts = keep_usable(sources.read_prompts(path, limit=limit or None, columns=columns), rejected, reward_reads)
     prompts, ids = keep_shown(prompts, lambda prompt: render_prompt(tokenizer, prompt.messages), rejected)
     rows = [row if len(row) <= room else None for row in ids]
     return keep_fitting(split, prompts, rows, "prompts", room, rejected, path if required else None)

@@ -178,6 +178,17 @@ def test_every_column_is_used_or_named_in_a_line_for_each_file(tmp_path: Path, j
     ]
 
 
+def test_columns_that_a_reward_reads_are_named_as_used_by_it(tmp_path: Path, jsonl) -> None:
+    dialogue = [{"role": "user", "content": "Who?", "name": "kim"}]
+    file = jsonl(tmp_path / "prompts.jsonl", {"messages": dialogue, "answer": "Kim", "level": 2, "empty": " "})
+    rest = "prompts.jsonl: 1 prompt; column messages used; "
+    loaded = sources.read_prompts(file)
+    assert loaded.plan({"answer", "id"}.__contains__) == [
+        rest + "answer used by the reward; not used: level, messages.name"
+    ]
+    assert loaded.plan(lambda name: True) == [rest + "answer, level used by the reward; not used: messages.name"]
+
+
 def test_files_of_a_folder_with_the_same_columns_share_a_line(tmp_path: Path, jsonl) -> None:
     for name in ("a", "b", "c"):
         jsonl(tmp_path / f"{name}.jsonl", *[{"text": "Once", **({"title": "t"} if name == "c" else {})}] * 2)

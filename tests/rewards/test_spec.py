@@ -13,7 +13,7 @@ from amenable.data.types import Message
 from amenable.errors import InputError, RewardError
 from amenable.rewards.model import ModelReward
 from amenable.rewards.rules import parse_rule
-from amenable.rewards.spec import Part, Reward, load_reward, path_of, reward_inputs, split_weight
+from amenable.rewards.spec import Part, Reward, load_reward, path_of, reads_column, reward_inputs, split_weight
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.runtime import Runtime
 
@@ -172,6 +172,28 @@ def test_inputs_for_the_lineage(judge: Path, functions: Path) -> None:
     assert reward_inputs(str(judge)) == reward_inputs(judge) == {"reward": judge}
     assert reward_inputs(["ends"]) == {}
     assert path_of(f"{judge}:score") == judge and path_of("runs/none") == Path("runs/none")
+
+
+@pytest.mark.parametrize(
+    ("spec", "read", "unread"),
+    [
+        ("match:answer", {"answer"}, {"ended", "source"}),
+        (lambda completions, answer, level=1: [0.0] * len(completions), {"answer", "level"}, {"source"}),
+        (lambda completions, **columns: [0.0] * len(completions), {"answer", "source"}, set()),
+        ("ends", set(), {"answer", "ended"}),
+    ],
+)
+def test_the_columns_that_a_reward_reads(spec: Any, read: set[str], unread: set[str], runtime: Runtime) -> None:
+    reward = load_reward([spec, "length:1-"], runtime)
+    nested = load_reward([reward], runtime)  # type: ignore[list-item]
+    for reads in (reads_column(reward), reads_column(None, nested)):
+        assert all(map(reads, read)) and not any(map(reads, unread))
+    assert not reads_column(None)("answer")
+
+
+def test_a_reward_of_rewards_needs_their_columns(runtime: Runtime) -> None:
+    with pytest.raises(InputError, match="needs the column 'answer'"):
+        load_reward([load_reward("match:answer", runtime)], runtime).require_columns([{}])
 
 
 def test_columns_that_the_data_lacks_are_missed_before_any_work(functions: Path, runtime: Runtime) -> None:

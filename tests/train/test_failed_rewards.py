@@ -57,7 +57,9 @@ def test_a_run_goes_on_once_its_reward_is_mended(config: rloo.Config, tmp_path: 
     assert len(steps.splitlines()) == 2
     (tmp_path / "mine.py").write_text(FUNCTION.replace("== 3", "== 99"))
     rloo.run(config)
-    assert "has changed: steps up to 2 were scored as it was" in " ".join(capsys.readouterr().err.split())
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "prompts.jsonl: 4 prompts; column prompt used; target used by the reward" in printed
+    assert "has changed: steps up to 2 were scored as it was" in printed
     assert (config.out / "metrics.jsonl").read_text().startswith(steps) and not (config.out / FAILED_ROLLOUT).exists()
     lineage = json.loads((config.out / "lineage.json").read_text())
     assert [entry["step"] for entry in lineage["mended"]] == [2]
