@@ -50,7 +50,7 @@ from amenable.train import first_batch, forward, loading, plan
 from amenable.train.best import BestWeights
 from amenable.train.checkpoint import Stateful
 from amenable.train.examples import RejectedRows, chunk_texts, fitting_prompts, keep_usable, raw_rows
-from amenable.train.failed_rewards import scoring
+from amenable.train.failed_rewards import PendingStep, scoring
 from amenable.train.forward import Row
 from amenable.train.log import Bars, no_bars, tracked
 from amenable.train.objective import NextToken, Output, Stats, accumulate
@@ -69,7 +69,8 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
     eval_reward = load_eval_reward(options, models)
     prompts, raw = read(options, models, run.rejected, eval_reward)
     ask = partial(collect_experience, algorithm, models, options, bars=run.log.bar)
-    monitor = make_monitor(prompts, ask, options, algorithm, models, run, eval_reward)
+    pending = PendingStep()
+    monitor = make_monitor(prompts, ask, options, algorithm, models, run, pending, eval_reward)
     schedule = plan.cosine_with_warmup(options.max_steps, options.warmup_steps, options.final_lr_frac, usual=5)
     forward.checkpoint_activations(algorithm.models.values(), options.checkpoint_activations)
     try:
@@ -86,7 +87,7 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
     lines = [*lines, *plan.template_notes(models.tokenizer)]
     for line in filter(None, [*warnings, *models.reward.notes, memory.describe_sharing(algorithm, models), *lines]):
         run.log.info(line)
-    state: dict[str, Stateful] = {"kl_controller": controller}
+    state: dict[str, Stateful] = {"kl_controller": controller, "pending": pending}
     state |= {name: TrainedWeights(model) for name, model in algorithm.models.items()}
     state |= {f"{name}_optimizer": optimizer for name, optimizer in algorithm.optimizers.items()}
     state |= {"best": best} if best is not None else {}
@@ -96,32 +97,36 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
         seed_step(options.seed, step)
         places = order.step(step, options.prompts_per_step)
         run.note_batch(step, places)
-        with scoring(run, state):
-            experience, sampled = collect_varied(ask, prompts, places, step, options)
-        rounding = partial(measure_rounding, models, experience, options)
-        if step == 1 and models.starts_at_reference:
-            require_at_reference(experience, models.runtime.tolerance, rounding)
-        if step == 1 or options.inspect_batch:
-            rollout = experience.rollout
-            samples = rollout.prompts, rollout.completions, rollout.ended.tolist()
-            if first_batch.show(run, first_batch.check_samples(*samples, models.tokenizer), options.inspect_batch):
-                return run.out
-        algorithm.estimate(experience, controller.value)
-        metrics = objective_metrics(experience, controller.value) | sampled
-        with scoring(run, state):
-            monitor.before(step, controller.value)
-        metrics |= update(algorithm, models, experience, raw, step, schedule(step), options, rounding, run.log.bar)
-        if isinstance(algorithm, Adaptive):
-            metrics |= algorithm.adapt(experience)
-        controller.update(metrics["objective/kl"], options.samples)
-        for name, optimizer in algorithm.optimizers.items():
-            metrics |= optimizer.rates(NAMES[name][0])
-        with scoring(run):
-            metrics |= monitor.after(step, experience)
+        if not pending.metrics or options.inspect_batch:
+            with scoring(run, state):
+                experience, sampled = collect_varied(ask, prompts, places, step, options)
+            rounding = partial(measure_rounding, models, experience, options)
+            if step == 1 and models.starts_at_reference:
+                require_at_reference(experience, models.runtime.tolerance, rounding)
+            if step == 1 or options.inspect_batch:
+                rollout = experience.rollout
+                samples = rollout.prompts, rollout.completions, rollout.ended.tolist()
+                if first_batch.show(run, first_batch.check_samples(*samples, models.tokenizer), options.inspect_batch):
+                    return run.out
+            algorithm.estimate(experience, controller.value)
+            metrics = objective_metrics(experience, controller.value) | sampled
+            with scoring(run, state):
+                metrics |= monitor.before(step, experience, controller.value)
+            metrics |= update(algorithm, models, experience, raw, step, schedule(step), options, rounding, run.log.bar)
+            if isinstance(algorithm, Adaptive):
+                metrics |= algorithm.adapt(experience)
+            controller.update(metrics["objective/kl"], options.samples)
+            for name, optimizer in algorithm.optimizers.items():
+                metrics |= optimizer.rates(NAMES[name][0])
+            monitor.after(step)
+            pending.metrics = metrics
+        with scoring(run, state, pending):
+            metrics = pending.metrics | monitor.evaluate(step)
+        pending.write(run.log)
         if best is not None:
             best.update(metrics, step)
         shown = ("objective/scores", "objective/kl", "eval/score")
-        run.record(step, int(experience.rollout.lengths.sum()), shown, **metrics)
+        run.record(step, round(metrics["completions/mean_length"] * options.samples), shown, **metrics)
         if best is not None and (reason := best.end_line(metrics)) is not None:
             run.end(reason)
     if best is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,8 +25,8 @@ from amenable.rl.models import Models
 from amenable.rl.options import OnlineOptions
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.examples import RejectedRows, fitting_prompts
+from amenable.train.failed_rewards import PendingStep
 from amenable.train.loading import Base
-from amenable.train.log import Log
 from amenable.train.run import Run
 
 Purpose = tuple[object, ...]
@@ -54,12 +55,12 @@ class EvalSchedule:
 
 @dataclass
 class Monitor:
-    """One run's monitor, called before and after each step's updates: it writes rows and returns metrics."""
+    """One run's monitor, called before and after each step's updates: it returns metrics, and adds rows to a step's."""
 
     algorithm: Algorithm
     models: Models
     ask: Ask
-    log: Log
+    pending: PendingStep
     schedule: EvalSchedule
     traced: list[TokenizedPrompt]
     """prompts whose answers are traced token by token"""
@@ -69,25 +70,33 @@ class Monitor:
     settings: token_trace.Settings
     trace: token_trace.Trace | None = None
 
-    def before(self, step: int, kl_coef: float) -> None:
-        """Sample traced answers as the policy is before the updates of a step; answers of step 0 before the first."""
+    def before(self, step: int, experience: Experience, kl_coef: float) -> dict[str, float]:
+        """Return metrics of a step's experience, before its updates, and add rows of it. Sample traced answers, and
+        before the first step answers of step 0."""
         if step == 1 and self.held_out:
-            evaluate(self.ask, self.held_out, self.decode, self.log, 0)
+            self.answer(0)
         self.trace = None
         if self.schedule.samples(step) and self.traced:
-            experience = self.ask(self.traced, ("watched",), self.algorithm.group)
             names = [prompt.prompt.id for prompt in self.traced]
-            self.trace = token_trace.observe(self.algorithm, self.models, names, experience, kl_coef, self.settings)
-
-    def after(self, step: int, experience: Experience) -> dict[str, float]:
-        """Write rows, and return metrics, once the updates on a step's experience are done."""
+            traced = self.ask(self.traced, ("watched",), self.algorithm.group)
+            self.trace = token_trace.observe(self.algorithm, self.models, names, traced, kl_coef, self.settings)
         if self.schedule.samples(step):
-            self.log.samples(step, experiences.sample_rows(experience, self.decode))
+            self.pending.rows.append(("samples", step, experiences.sample_rows(experience, self.decode)))
+        return heldout_reward_metrics(self.eval_reward, experience, self.models.tokenizer)
+
+    def after(self, step: int) -> None:
+        """Add the rows of traced answers once a step's updates are done."""
         if self.trace is not None:
-            self.log.rows("traces", step, token_trace.rows_of(self.trace, self.models))
-        metrics = heldout_reward_metrics(self.eval_reward, experience, self.models.tokenizer)
-        if self.held_out and self.schedule.evaluates(step):
-            metrics |= evaluate(self.ask, self.held_out, self.decode, self.log, step)
+            self.pending.rows.append(("traces", step, token_trace.rows_of(self.trace, self.models)))
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Return the metrics of answers to held-out prompts after a step's updates; {} in steps without evaluation."""
+        return self.answer(step) if self.held_out and self.schedule.evaluates(step) else {}
+
+    def answer(self, step: int) -> dict[str, float]:
+        """Answer the held-out prompts: add rows of answers.jsonl, and return their mean score and KL."""
+        metrics, rows = evaluate(self.ask, self.held_out, self.decode)
+        self.pending.rows.append(("answers", step, rows))
         return metrics
 
     def decode(self, ids: list[int]) -> str:
@@ -101,9 +110,10 @@ def make_monitor(
     algorithm: Algorithm,
     models: Models,
     run: Run,
+    pending: PendingStep,
     eval_reward: Reward | None = None,
 ) -> Monitor:
-    """Return the monitor that a run's options describe. Nothing is sampled yet."""
+    """Return the monitor that a run's options describe, which adds rows to `pending`. Nothing is sampled yet."""
     room = models.context_length - options.max_new_tokens
     path, count, columns = options.validation, options.eval_prompts, options.columns
     reads = reads_column(models.reward)
@@ -119,7 +129,7 @@ def make_monitor(
         algorithm=algorithm,
         models=models,
         ask=ask,
-        log=run.log,
+        pending=pending,
         schedule=EvalSchedule(options.sample_steps, options.eval_steps, options.max_steps),
         traced=token_trace.evenly_spaced(prompts, options.num_traced_prompts),
         held_out=held_out,
@@ -153,14 +163,14 @@ def load_eval_reward(options: OnlineOptions, models: Models) -> Reward | None:
 
 
 def evaluate(
-    ask: Ask, held_out: list[TokenizedPrompt], decode: Callable[[list[int]], str], log: Log, step: int
-) -> dict[str, float]:
-    """Answer the held-out prompts: write rows of answers.jsonl, and return their mean score and KL."""
+    ask: Ask, held_out: list[TokenizedPrompt], decode: Callable[[list[int]], str]
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """Answer the held-out prompts; return their mean score and KL, and a row for each."""
     experience = ask(held_out, ("held out",), 1)
     answers = experiences.answer_rows(experience, decode)
     rows = [{"id": prompt.prompt.id, **answer} for prompt, answer in zip(held_out, answers)]
-    log.rows("answers", step, rows)
-    return {"eval/score": float(experience.scores.mean()), "eval/kl": sum(row["kl"] for row in answers) / len(answers)}
+    kl = sum(row["kl"] for row in answers) / len(answers)
+    return {"eval/score": float(experience.scores.mean()), "eval/kl": kl}, rows
 
 
 def heldout_reward_metrics(reward: Reward | None, experience: Experience, tokenizer: Tokenizer) -> dict[str, float]:

@@ -93,8 +93,8 @@ def steps(folder: Path) -> list[int]:
 
 
 def clear(folder: Path, keep: int = 0) -> None:
-    """Remove all checkpoints of a run but that of step `keep`."""
-    for step in set(steps(folder)) - {keep}:
+    """Remove all checkpoints of a run but that of step `keep`, if it is above 0."""
+    for step in set(steps(folder)) - ({keep} if keep else set()):
         shutil.rmtree(folder / f"checkpoint-{step}", ignore_errors=True)
 
 

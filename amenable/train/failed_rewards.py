@@ -1,6 +1,9 @@
 """Rewards that fail during a run: their completions are kept for inspection, and the run stops until they are mended.
 
 failed_rollout.jsonl   the completions that the reward was to score, with prompts, columns, and the scores before it
+
+The run goes on from the step before. Where the reward failed after the updates of a step, on held-out prompts, these
+updates are kept, and that step goes on with its evaluation.
 """
 
 from __future__ import annotations
@@ -8,13 +11,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amenable.errors import RewardError
 from amenable.files import write_text
 from amenable.train import checkpoint
-from amenable.train.log import as_lines
+from amenable.train.log import Log, as_lines
 
 if TYPE_CHECKING:
     from amenable.train.run import Run
@@ -22,17 +26,46 @@ if TYPE_CHECKING:
 FAILED_ROLLOUT = "failed_rollout.jsonl"
 
 
+@dataclass
+class PendingStep:
+    """What a step has measured until it is recorded: metrics, and rows of the log as (file, step, rows). With metrics,
+    its updates are done and its evaluation is not."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    rows: list[tuple[str, int, list[dict[str, Any]]]] = field(default_factory=list)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"metrics": self.metrics, "rows": json.dumps(self.rows if self.metrics else [])}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.metrics, self.rows = dict(state["metrics"]), json.loads(state["rows"])
+
+    def write(self, log: Log) -> None:
+        """Write the rows to the log, and forget them and the metrics."""
+        for name, step, rows in self.rows:
+            if name == "samples":
+                log.samples(step, rows)
+            else:
+                log.rows(name, step, rows)
+        self.metrics, self.rows = {}, []
+
+
 @contextmanager
-def scoring(run: Run, state: Mapping[str, checkpoint.Stateful] | None = None) -> Iterator[None]:
+def scoring(
+    run: Run, state: Mapping[str, checkpoint.Stateful] | None = None, pending: PendingStep | None = None
+) -> Iterator[None]:
     """Stop the run where a reward fails in this context: write its completions to failed_rollout.jsonl, and save
-    `state`, if it is still that of the step before, as that step's checkpoint."""
+    `state`, if there is one, as a checkpoint of the step before. With the metrics of a `pending` step among it, the
+    run goes on with the evaluation of that step."""
     try:
         yield
     except RewardError as error:
         write_text(run.out / FAILED_ROLLOUT, as_lines(error.rows))
-        before = run.step - 1
-        if state is not None and before > 0 and before not in checkpoint.steps(run.out):
-            run.save(before, state)
+        before, updated = run.step - 1, pending is not None and bool(pending.metrics)
+        is_missing = before > 0 and before not in checkpoint.steps(run.out)
+        is_kept = before > 0 and before == run.kept_step  # a longer run begins there, without these updates
+        if state is not None and (is_missing or (updated and not is_kept)):
+            run.save(before, state, updated=updated)
         where = f"{error.where}: " if error.where is not None else ""
         hint = f"{error.how}; " if error.how else ""
         run.stop(f"{where}{error.what}", f"{hint}its {len(error.rows)} completions are in {FAILED_ROLLOUT}")

@@ -43,8 +43,10 @@ def facts_of(schedule: Schedule | None) -> dict[str, Any] | None:
 
 
 def schedule_of(folder: Path) -> Schedule | None:
-    """Read the schedule of a checkpoint's run; None from a torn checkpoint, or one without a schedule."""
-    facts = checkpoint.fact(folder, SCHEDULE) if checkpoint.is_whole(folder) else None
+    """Read the schedule of a checkpoint's run; None from a torn checkpoint, one without a schedule, and one that has
+    the updates of the next step as well."""
+    is_usable = checkpoint.is_whole(folder) and not checkpoint.fact(folder, "updated")
+    facts = checkpoint.fact(folder, SCHEDULE) if is_usable else None
     return None if facts is None else Schedule(**facts)
 
 

@@ -275,11 +275,11 @@ class Run:
                 "make room, lower --keep-checkpoints, or give --out a folder on another disk",
             )
 
-    def save(self, step: int, state: Mapping[str, checkpoint.Stateful]) -> None:
-        """Sync the log, then write a checkpoint."""
+    def save(self, step: int, state: Mapping[str, checkpoint.Stateful], updated: bool = False) -> None:
+        """Sync the log, then write a checkpoint. updated: True if `state` has the updates of the next step as well."""
         self.log.sync()
         held = {key: holder.state_dict() for key, holder in state.items()}
-        facts = {"seconds": self.seconds, prolong.SCHEDULE: prolong.facts_of(self.schedule)}
+        facts = {"seconds": self.seconds, "updated": updated, prolong.SCHEDULE: prolong.facts_of(self.schedule)}
         checkpoint.save(self.out, step, {**facts, "state": held}, self.keep_checkpoints)
         self.log.session(step, time.monotonic() - self.begun)
 
@@ -288,7 +288,9 @@ class Run:
         run from, and release the lock. Returns the run directory."""
         plain = {key: plain_number(value) for key, value in facts.items()}
         rate = {"tokens_per_second": round(self.log.tokens / self.log.seconds)} if self.log.seconds else {}
-        saved = {"checkpoint": self.kept_step} if self.kept_step in checkpoint.steps(self.out) else {}
+        saved = (
+            {"checkpoint": self.kept_step} if self.kept_step and self.kept_step in checkpoint.steps(self.out) else {}
+        )
         result = {"stage": self.stage, "seconds": round(self.seconds, 1), **rate, **plain, **saved, **self.health()}
         self.log.session(self.step, time.monotonic() - self.begun)
         if self.log.trackers is not None:

@@ -31,7 +31,6 @@ from amenable.stages import ppo
 from amenable.text.chat import render_prompt
 from amenable.train import forward, loading
 from amenable.train.examples import chunk_texts, fitting_prompts, raw_rows
-from amenable.train.log import Log
 from amenable.train.objective import accumulate
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.runtime import DeviceOptions, Runtime
@@ -476,9 +475,9 @@ def test_the_weights_of_the_best_score_are_kept(
 ) -> None:
     seen: list[torch.Tensor] = []
 
-    def scores(ask: Any, held_out: list[TokenizedPrompt], decode: Any, log: Log, step: int) -> dict[str, float]:
+    def scores(ask: Any, held_out: list[TokenizedPrompt], decode: Any) -> tuple[dict[str, float], list[Any]]:
         seen.append(weights(ask.args[1].policy).clone())
-        return {"eval/score": [5.0, 0.0, 2.0, 1.0, -1.0][step]}
+        return {"eval/score": [5.0, 0.0, 2.0, 1.0, -1.0][len(seen) - 1]}, []
 
     monkeypatch.setattr(monitor, "evaluate", scores)
     out = ppo.run(replace(short, keep_weights="score", validation=files.prompts, eval_steps=1))
@@ -506,23 +505,20 @@ def test_held_out_prompts_are_answered_as_the_policy_learns(
         assert metrics[step]["eval/kl"] == pytest.approx(sum(row["kl"] for row in of_step) / 6, abs=1e-3)
 
 
-def test_held_out_answers_are_drawn_with_the_same_numbers(loaded: Loaded, short: ppo.Config, tmp_path: Path) -> None:
+def test_held_out_answers_are_drawn_with_the_same_numbers(loaded: Loaded, short: ppo.Config) -> None:
     known, ids = fitting_prompts(short.data, loaded.models.tokenizer, 44)
-    asked, log = [TokenizedPrompt(*pair) for pair in zip(known, ids)], Log(tmp_path, "x")
+    held_out = [TokenizedPrompt(*pair) for pair in zip(known, ids)]
 
-    def told(held_out: list[TokenizedPrompt], step: int, config: ppo.Config) -> dict[str, float]:
+    def completions(count: int, config: ppo.Config) -> list[str]:
         ask = partial(collect_experience, loaded.algorithm(config), loaded.models, config)
-        return monitor.evaluate(ask, held_out, loaded.models.tokenizer.decode, log, step)
+        metrics, rows = monitor.evaluate(ask, held_out[:count], loaded.models.tokenizer.decode)
+        assert metrics["eval/kl"] == pytest.approx(sum(row["kl"] for row in rows) / count, abs=1e-3)
+        return [row["completion"] for row in rows]
 
-    first = told(asked, 1, short)
-    assert told(asked, 2, short) == first
-    assert told(asked[:9], 3, short) != first  # fewer prompts, each answered the same
-    assert told(asked[:9], 4, replace(short, seed=1)) != first
-    assert told(asked[:9], 5, replace(short, temperature=1.5)) != first
-    rows = rows_in(tmp_path / "answers.jsonl")
-    said = {step: [row["completion"] for row in rows if row["step"] == step] for step in range(1, 6)}
-    assert said[1] == said[2] and said[1][:9] == said[3]
-    assert said[3] != said[4] and said[3] != said[5]
+    first, fewer = completions(len(held_out), short), completions(9, short)
+    assert completions(len(held_out), short) == first and fewer == first[:9]
+    assert completions(9, replace(short, seed=1)) != fewer
+    assert completions(9, replace(short, temperature=1.5)) != fewer
 
 
 def test_watching_leaves_the_training_as_it_is(

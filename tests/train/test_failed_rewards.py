@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from amenable.errors import InputError, RewardError
+from amenable.rl import improve
 from amenable.stages import rloo
 from amenable.train import checkpoint
 from amenable.train.failed_rewards import FAILED_ROLLOUT, clear, is_mended, scoring
@@ -66,6 +67,43 @@ def test_a_run_goes_on_once_its_reward_is_mended(config: rloo.Config, tmp_path: 
     assert lineage["mended"][0]["sha256"] != lineage["inputs"]["reward"]["sha256"]
     whole = rloo.run(replace(config, out=tmp_path / "whole"))
     assert (whole / "metrics.jsonl").read_text() == (config.out / "metrics.jsonl").read_text()
+
+
+HELD_OUT = """
+def score(completions, target):
+    global count
+    count += target[0] == "lily"
+    if count == FAILING and target[0] == "lily":
+        raise ValueError("not these")
+    return [float(len(text) % 5) for text in completions]
+
+count = 0
+"""
+
+
+@pytest.mark.parametrize(("failing", "step", "saved"), [(1, 1, []), (2, 1, [0]), (5, 4, [3])])
+def test_a_step_goes_on_with_its_evaluation_where_the_reward_failed_there(
+    config: rloo.Config, tmp_path: Path, failing: int, step: int, saved: list[int], monkeypatch: Any
+) -> None:
+    rows = [{"prompt": f"{name} asks: name a red thing.", "target": "lily"} for name in ("Eve", "Flo")]
+    (tmp_path / "held_out.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "mine.py").write_text(HELD_OUT.replace("FAILING", str(failing)))
+    options = {"validation": tmp_path / "held_out.jsonl", "eval_steps": 1, "num_traced_prompts": 1, "sample_steps": 1}
+    config = replace(config, **options, keep_weights="score")
+    with pytest.raises(InputError, match=f"stopped in step {step}: .*not these; its 2 completions"):
+        rloo.run(config)
+    assert (config.out / FAILED_ROLLOUT).exists() and sorted(checkpoint.steps(config.out)) == saved
+    assert len((config.out / "metrics.jsonl").read_text().splitlines() if step > 1 else []) == step - 1
+    (tmp_path / "mine.py").write_text(HELD_OUT.replace("FAILING", "99"))
+    updates = []
+    update = improve.update
+    monkeypatch.setattr(improve, "update", lambda *args: updates.append(args[4]) or update(*args))
+    rloo.run(config)
+    assert updates == list(range(step + bool(saved), 5))
+    whole = rloo.run(replace(config, out=tmp_path / "whole"))
+    for name in ("metrics.jsonl", "answers.jsonl", "samples.jsonl", "traces.jsonl", "model.safetensors"):
+        assert (whole / name).read_bytes() == (config.out / name).read_bytes(), name
+    assert checkpoint.steps(config.out) == []
 
 
 def test_only_a_failed_rewards_python_file_may_change(tmp_path: Path) -> None:
