@@ -541,7 +541,7 @@ class Number(NamedTuple):
 
 
 def config_of(stage: str) -> Any:
-    return importlib.import_module(f"amenable.stages.{stage}").Config
+    return importlib.import_module(f"amenable.stages.{stage.replace('-', '_')}").Config
 
 
 def numbers_of(stage: str, options: Any, path: tuple[str, ...] = ()) -> Iterator[Number]:

@@ -196,6 +196,23 @@ def kto_step_by_hand(parts: Parts) -> None:
     tests.test_the_loss_by_hand(tests.kto.Config())
 
 
+def distillation_by_hand(parts: Parts) -> None:
+    tests = file_of("train/test_distillation.py")
+    tests.test_the_loss_is_the_mean_kl_over_completion_tokens(parts.make_decoder, parts.runtime, 1000)
+
+
+def without_rest(f: Callable) -> Callable:
+    def broken(logps: torch.Tensor, ref_logps: torch.Tensor, k: int) -> torch.Tensor:
+        top = logps.topk(k, dim=-1)
+        return (top.values.exp() * (top.values - ref_logps.gather(-1, top.indices))).sum(-1)
+
+    return broken
+
+
+def top_k_by_hand(parts: Parts) -> None:
+    file_of("functional/test_kl.py").test_top_k_kl_by_hand()
+
+
 def step_by_hand(loss: str) -> Callable[[Parts], None]:
     """The mean over two pairs of one loss, from log-probabilities and lengths."""
 
@@ -728,6 +745,13 @@ MUTATIONS += [
     ("no reference in kto", "stages.kto:KTO.loss",
      lambda f: lambda self, rows, sums: f(self, [replace(row, ref_logp=0.0, ref_mismatched=0.0) for row in rows], sums),
      kto_step_by_hand),
+]  # fmt: skip
+MUTATIONS += [
+    ("the student's KL from the teacher, in place of the teacher's", "train.distillation:linear_kl",
+     lambda f: lambda a, b, c, d, **rest: f(c, d, a, b, **rest), distillation_by_hand),
+    ("the teacher reads no context", "train.distillation:DistilledRow.teacher_row",
+     lambda f: property(lambda self: self.row), distillation_by_hand),
+    ("the rest is left out of the top k", "functional.kl:top_k_kl", without_rest, top_k_by_hand),
 ]  # fmt: skip
 MUTATIONS += [
     (f"no reference in {loss}", "train.pair_loss:pair_loss", no_reference, step_by_hand(loss))

@@ -30,6 +30,7 @@ TINY: dict[str, dict[str, str]] = {
     "reward": {"epochs": "1", "prompts-per-step": "32"},
     "kto": {"epochs": "1", "batch-size": "32", "eval-prompts": "4", "max-new-tokens": "6"},
     "dpo": {"epochs": "1", "batch-size": "32", "eval-prompts": "4", "max-new-tokens": "6"},
+    "distill-context": {"epochs": "1", "batch-size": "32", "eval-prompts": "4", "max-new-tokens": "6"},
     "ppo": {"max-steps": "1", "prompts-per-step": "4", "max-new-tokens": "6", "eval-prompts": "4"},
     "rloo": {"max-steps": "1", "prompts-per-step": "4", "max-new-tokens": "6"},
     **{

@@ -17,46 +17,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from amenable.data import sources
 from amenable.data.batches import Batch
-from amenable.data.mixture import Mixed, Sources, data_inputs, mixture_batches
+from amenable.data.mixture import Mixed, Sources
 from amenable.data.rankings import PairSelection
-from amenable.evaluation import divergence
 from amenable.models.decoder import Decoder
+from amenable.rl.offline import OfflinePolicyOptions, PolicyTask, load_policy, start, train_policy
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import defaults, first_batch, forward, loading, plan, rankings
-from amenable.train.best import BestWeights
-from amenable.train.defaults import FROM_MODEL, FromModel, traits
+from amenable.train import defaults, forward, loading, plan, rankings
+from amenable.train.defaults import traits
 from amenable.train.examples import RejectedRows, read_splits
-from amenable.train.fit import Training, fit
-from amenable.train.objective import Output, Stats, eval_metrics, mean_stats
-from amenable.train.optimizer import Optimizer
+from amenable.train.first_batch import check_completions
+from amenable.train.objective import Output, Stats
 from amenable.train.pair_loss import PairLossOptions, describe, pair_loss
-from amenable.train.run import Run
-from amenable.train.run_options import AdapterOptions, OfflineOptions
-from amenable.train.runtime import start_runtime
-from amenable.train.stage_report import StageReport
+from amenable.train.runtime import Runtime
+from amenable.train.stage_report import offline_report
 
-REPORT = StageReport(
-    "DPO",
-    "The same comparisons, without a reward model.",
-    "loss",
-    (("accuracy", "rewards/accuracies"), ("margin", "rewards/margins"), ("KL, nats", "objective/kl")),
-    (
-        ("Loss", (("loss", "training"), ("eval/loss", "held out"))),
-        ("Accuracy", (("rewards/accuracies", "training"), ("eval/accuracy", "held out"))),
-        ("Margin of the implicit reward", (("rewards/margins", "margin"),)),
-        ("KL to SFT, nats a completion", (("objective/kl", "held out"),)),
-    ),
-)
+REPORT = offline_report("DPO", "The same comparisons, without a reward model.")
 
 
 @dataclass(frozen=True)
-class Config(PairLossOptions, OfflineOptions, AdapterOptions):
+class Config(PairLossOptions, OfflinePolicyOptions):
     """Fit a policy to comparisons, by DPO or a relative of it."""
 
     model: Path = Path("runs/sft")
@@ -64,28 +48,14 @@ class Config(PairLossOptions, OfflineOptions, AdapterOptions):
     data: Sources = (Path("runs/annotate/train.jsonl"),)
     """rankings or pairs: a file, or a folder of files; several are mixed, each SOURCE or SOURCE=WEIGHT"""
     out: Path = Path("runs/dpo")
-    epochs: int = 1
     pairs: PairSelection = "random"
     """of each ranking: all its pairs, the best completion against the worst, or pairs at random"""
     pairs_per_prompt: int = 0
     """with --pairs random: maximum number of pairs of a ranking, drawn by the seed; 0 takes all"""
-    batch_size: int = 32
-    """pairs in one update"""
-    max_kl: float = 100.0
-    """the run stops when objective/kl is above this, in nats a completion; 0 never"""
-    kl_budget: float = 0.0
-    """the run ends, normally, once objective/kl is above this; the weights of least eval/loss within it are saved"""
-    eval_steps: int | None = None
-    """steps between two evaluations on held-out data; by default 50, and at most a quarter of the steps"""
-    eval_prompts: int = 32
-    """held-out prompts that the policy completes each time, to measure its KL to the reference; 0 is none"""
-    max_new_tokens: FromModel[int] = FROM_MODEL
-    """maximum length of these completions"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        plan.require_at_least(1, self, "epochs", "batch_size", "eval_steps", "max_new_tokens")
-        plan.require_at_least(0, self, "pairs_per_prompt", "eval_prompts", "max_kl", "kl_budget")
+        plan.require_at_least(0, self, "pairs_per_prompt")
         budgeted = self.reference == "none" and self.kl_budget
         plan.forbid(budgeted, "kl_budget without a reference model", "leave --reference none out, or the budget")
 
@@ -117,61 +87,29 @@ class DPO:
 def run(config: Config) -> Path:
     """Train and return the run directory."""
     config, by_default = defaults.dpo(config, traits(config.model, virtual_tokens=config.prompt_tuning))
-    inputs = {"model": config.model, **data_inputs(config.data), "validation": config.validation}
-    run = Run(config.out, "dpo", config, inputs, config.max_kl, max_kl_steps=1)
-    if run.skip_finished():
-        return run.out
-    runtime = start_runtime(config.device)
-    policy, tokenizer = loading.load_policy(config.model, runtime)
-    config.adapt(policy, config.model, tokenizer, runtime)
-    context, limit = policy.config.context_length, config.max_tokens_per_pass
-    training, validation = read(config, tokenizer, context, run.rejected)
-    steps, mixture = mixture_batches(config.data, training, config.batch_size, config.epochs, config.seed)
-    schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_lr_frac)
-    check = first_batch.check_completions([(pair.chosen, pair.rejected) for pair in training], steps[0], tokenizer)
-    reference = None if config.reference == "none" else loading.load_reference(policy, config.model, runtime)
-    rows = [pair.chosen for pair in validation]
-    sizes = config.eval_prompts, config.max_new_tokens, limit, config.seed
-    kl_monitor = divergence.make_kl_monitor(policy, reference, rows, tokenizer, runtime, *sizes, warn=run.log.warn)
-    unmeasured = config.kl_budget and kl_monitor.reference is None
-    plan.forbid(unmeasured, "--kl-budget has no held-out prompts to measure on", "give --validation, --eval-prompts")
-    if reference is not None and not config.inspect_batch:
-        training, validation = (
-            rankings.add_reference_logps(reference, pairs, runtime, limit, run.log.bar("reference"))
-            for pairs in (training, validation)
-        )
-    del reference  # its memory is freed where KL is not measured
-    objective = DPO(policy, config)
-    line = f"{len(training)} pairs x {config.epochs} epochs / {config.batch_size} a step = {schedule}"
-    task = Training(
-        objective=objective,
-        elements=training,
-        batches=steps,
-        model=policy,
-        optimizers={"": Optimizer([policy], config.optimizer)},
-        schedule=schedule,
-        check=check,
-        plan=[line, *describe(config, training), *mixture, by_default],
+    if (run := start(config, "dpo")) is None:
+        return config.out
+    runtime, policy, tokenizer = load_policy(config)
+    training, validation = read(config, tokenizer, policy.config.context_length, run.rejected)
+    limit = config.max_tokens_per_pass
+    task = PolicyTask(
+        objective=DPO(policy, config),
+        training=training,
+        validation=validation,
+        unit="pairs",
+        plan=describe(config, training),
+        load_reference=lambda: reference_of(config, policy, runtime),
+        add_reference=lambda reference, pairs, bar: rankings.add_reference_logps(reference, pairs, runtime, limit, bar),
+        check=lambda first: check_completions([(each.chosen, each.rejected) for each in training], first, tokenizer),
         show=("loss", "rewards/accuracies", "objective/kl"),
-        held_out=[row for pair in training for row in (pair.chosen, pair.rejected)],
-        reference=kl_monitor.reference,
-        other_peaks=kl_monitor.peaks(),
-        best=BestWeights(policy, "eval/loss", True, "objective/kl", config.kl_budget) if config.kl_budget else None,
+        statistics=rankings.margin_statistics(training),
     )
+    return train_policy(run, config, runtime, policy, tokenizer, by_default, task)
 
-    def evaluate(step: int) -> dict[str, Any]:
-        if step % plan.eval_steps(config.eval_steps, len(steps)) and step != len(steps):
-            return {}
-        policy.eval()
-        metrics = eval_metrics(mean_stats(objective, validation, runtime, limit, run.log.bar("validation")))
-        kl_metrics, samples = kl_monitor.measure(run.log.bar)
-        run.log.samples(step, samples)
-        return metrics | kl_metrics
 
-    if not fit(run, task, config, runtime, evaluate, rankings.margin_statistics(training)):
-        return run.out
-    loading.save_model(run.out, policy, tokenizer, config.save_dtype)
-    return run.finish(**run.metrics)
+def reference_of(config: Config, policy: Decoder, runtime: Runtime) -> Decoder | None:
+    """Return the frozen model that the loss holds the policy against; None with --reference none."""
+    return None if config.reference == "none" else loading.load_reference(policy, config.model, runtime)
 
 
 def read(

@@ -15,46 +15,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from amenable.data import sources
 from amenable.data.batches import Batch
-from amenable.data.mixture import Mixed, Sources, data_inputs, mixture_batches
-from amenable.evaluation import divergence
+from amenable.data.mixture import Mixed, Sources
 from amenable.functional.preference_losses import kto_losses, labeled_reward_stats
 from amenable.models.decoder import Decoder
+from amenable.rl.offline import OfflinePolicyOptions, PolicyTask, load_policy, start, train_policy
 from amenable.text.tokenizer import Tokenizer
-from amenable.train import defaults, first_batch, forward, loading, plan, unpaired
-from amenable.train.defaults import FROM_MODEL, FromModel, traits
+from amenable.train import defaults, forward, loading, plan, unpaired
+from amenable.train.defaults import traits
 from amenable.train.examples import RejectedRows, read_splits
-from amenable.train.fit import Training, fit
-from amenable.train.objective import Output, Stats, eval_metrics, mean_stats
-from amenable.train.optimizer import Optimizer
-from amenable.train.run import Run
-from amenable.train.run_options import AdapterOptions, OfflineOptions
-from amenable.train.runtime import start_runtime
-from amenable.train.stage_report import StageReport
+from amenable.train.first_batch import check_completions
+from amenable.train.objective import Output, Stats
+from amenable.train.stage_report import offline_report
 from amenable.train.unpaired import LabeledRow
 
-REPORT = StageReport(
-    "KTO",
-    "Completions with a label each, without pairs.",
-    "loss",
-    (("accuracy", "rewards/accuracies"), ("margin", "rewards/margins"), ("KL, nats", "objective/kl")),
-    (
-        ("Loss", (("loss", "training"), ("eval/loss", "held out"))),
-        ("Accuracy", (("rewards/accuracies", "training"), ("eval/accuracy", "held out"))),
-        ("Margin of the implicit reward", (("rewards/margins", "margin"),)),
-        ("KL to SFT, nats a completion", (("objective/kl", "held out"),)),
-    ),
-)
+REPORT = offline_report("KTO", "Completions with a label each, without pairs.")
 
 
 @dataclass(frozen=True)
-class Config(OfflineOptions, AdapterOptions):
+class Config(OfflinePolicyOptions):
     """Fit a policy to labelled completions, by KTO."""
 
     model: Path = Path("runs/sft")
@@ -67,24 +51,11 @@ class Config(OfflineOptions, AdapterOptions):
     desirable_weight: float = 1.0
     undesirable_weight: float = 1.0
     """best such that desirable completions count 1 to 1.5 times as much as undesirable ones; the plan has the ratio"""
-    epochs: int = 1
-    batch_size: int = 32
-    """completions in one update, two or more; they share the estimate of the KL"""
-    max_kl: float = 100.0
-    """the run stops when objective/kl is above this, in nats a completion; 0 never"""
-    eval_steps: int | None = None
-    """steps between two evaluations on held-out data; by default 50, and at most a quarter of the steps"""
-    eval_prompts: int = 32
-    """held-out prompts that the policy completes each time, to measure its KL to the reference; 0 is none"""
-    max_new_tokens: FromModel[int] = FROM_MODEL
-    """maximum length of these completions"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         plan.require_above_zero(self, "beta", "desirable_weight", "undesirable_weight")
         plan.require_at_least(2, self, "batch_size")
-        plan.require_at_least(1, self, "epochs", "eval_steps", "max_new_tokens")
-        plan.require_at_least(0, self, "eval_prompts", "max_kl")
 
 
 class KTO:
@@ -127,59 +98,23 @@ class KTO:
 def run(config: Config) -> Path:
     """Train and return the run directory."""
     config, by_default = defaults.dpo(config, traits(config.model, virtual_tokens=config.prompt_tuning))
-    inputs = {"model": config.model, **data_inputs(config.data), "validation": config.validation}
-    run = Run(config.out, "kto", config, inputs, config.max_kl, max_kl_steps=1)
-    if run.skip_finished():
-        return run.out
-    runtime = start_runtime(config.device)
-    policy, tokenizer = loading.load_policy(config.model, runtime)
-    config.adapt(policy, config.model, tokenizer, runtime)
-    limit = config.max_tokens_per_pass
+    if (run := start(config, "kto")) is None:
+        return config.out
+    runtime, policy, tokenizer = load_policy(config)
     training, validation = read(config, tokenizer, policy.config.context_length, run.rejected)
-    steps, mixture = mixture_batches(config.data, training, config.batch_size, config.epochs, config.seed)
-    schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_lr_frac)
-    check = first_batch.check_completions([[each.row] for each in training], steps[0], tokenizer)
-    reference = loading.load_reference(policy, config.model, runtime)
-    rows = [each.row for each in validation]
-    sizes = config.eval_prompts, config.max_new_tokens, limit, config.seed
-    kl_monitor = divergence.make_kl_monitor(policy, reference, rows, tokenizer, runtime, *sizes, warn=run.log.warn)
-    if not config.inspect_batch:
-        training, validation = (
-            unpaired.add_reference_logps(reference, part, runtime, limit, run.log.bar("reference"))
-            for part in (training, validation)
-        )
-    del reference  # its memory is freed where KL is not measured
-    objective = KTO(policy, config)
-    line = f"{len(training)} completions x {config.epochs} epochs / {config.batch_size} a step = {schedule}"
-    balance = unpaired.label_balance(training, config.desirable_weight, config.undesirable_weight)
-    task = Training(
-        objective=objective,
-        elements=training,
-        batches=steps,
-        model=policy,
-        optimizers={"": Optimizer([policy], config.optimizer)},
-        schedule=schedule,
-        check=check,
-        plan=[line, balance, *mixture, by_default],
+    limit = config.max_tokens_per_pass
+    task = PolicyTask(
+        objective=KTO(policy, config),
+        training=training,
+        validation=validation,
+        unit="completions",
+        plan=[unpaired.label_balance(training, config.desirable_weight, config.undesirable_weight)],
+        load_reference=lambda: loading.load_reference(policy, config.model, runtime),
+        add_reference=lambda reference, rows, bar: unpaired.add_reference_logps(reference, rows, runtime, limit, bar),
+        check=lambda first: check_completions([[each.row] for each in training], first, tokenizer),
         show=("loss", "rewards/margins", "objective/kl"),
-        held_out=[row for each in training for row in (each.row, each.mismatched)],
-        reference=kl_monitor.reference,
-        other_peaks=kl_monitor.peaks(),
     )
-
-    def evaluate(step: int) -> dict[str, Any]:
-        if step % plan.eval_steps(config.eval_steps, len(steps)) and step != len(steps):
-            return {}
-        policy.eval()
-        metrics = eval_metrics(mean_stats(objective, validation, runtime, limit, run.log.bar("validation")))
-        kl_metrics, samples = kl_monitor.measure(run.log.bar)
-        run.log.samples(step, samples)
-        return metrics | kl_metrics
-
-    if not fit(run, task, config, runtime, evaluate):
-        return run.out
-    loading.save_model(run.out, policy, tokenizer, config.save_dtype)
-    return run.finish(**run.metrics)
+    return train_policy(run, config, runtime, policy, tokenizer, by_default, task)
 
 
 def read(

@@ -217,6 +217,12 @@ def dpo(config: C, model: Traits) -> tuple[C, str]:
     return fill(config, model, {"optimizer.learning_rate": rate, "max_new_tokens": answer_length(model.context)})
 
 
+def distill_context(config: C, model: Traits) -> tuple[C, str]:
+    """Fill the options of context distillation for its student; return them, and a line that names them."""
+    rate = peak_rate(config, SFT, model)
+    return fill(config, model, {"optimizer.learning_rate": rate, "max_new_tokens": answer_length(model.context)})
+
+
 def online(config: Any, policy: Traits, critic: Traits | None = None) -> tuple[Any, str]:
     """Fill the options of an online algorithm for its policy and, if it has a critic, the critic's initial model;
     return them, and a line that names them."""

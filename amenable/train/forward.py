@@ -144,8 +144,8 @@ def masked_kls(policy: Decoder, reference: Decoder, batch: Batch, temperature: f
     policy's gradient."""
     with torch.no_grad():
         ref_states = masked_hidden(reference, batch)
-    states = masked_hidden(policy, batch)
-    return linear_kl(states, policy.unembedding, ref_states, reference.unembedding, temperature, temperature)
+    states, ref_weight = masked_hidden(policy, batch), reference.unembedding.detach()
+    return linear_kl(states, policy.unembedding, ref_states, ref_weight, temperature, temperature)
 
 
 def masked_hidden(decoder: Decoder, batch: Batch) -> Tensor:

@@ -27,8 +27,9 @@ Stats = dict[str, Tensor]
 """scalars without gradient, by metric name"""
 BY_SOURCE = frozenset({"loss", "accuracy", "rewards/accuracies"})
 """statistics that are also computed by source"""
-Output = Literal["nll", "logprobs", "scalar"]
-"""the summed loss of the trained tokens; a log-probability of each; one number a row"""
+Output = Literal["nll", "logprobs", "scalar", "states"]
+"""the summed loss of the trained tokens; a log-probability of each; one number a row; the hidden state before each
+trained token, of elements of one row"""
 
 
 class Objective(Protocol[E_contra]):
@@ -123,6 +124,8 @@ class SourceStats:
         """Add the statistics of elements, each of the source that `sources` names."""
         if isinstance(outputs, TokenLoss):
             parts = outputs.logps.split([int(objective.weight(element)) for element in elements])
+        elif objective.output == "states":
+            parts = outputs.detach().split([int(objective.weight(element)) for element in elements])
         else:
             parts = outputs.detach().split([len(objective.rows(element)) for element in elements])
         for source in dict.fromkeys(sources):

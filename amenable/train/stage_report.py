@@ -38,3 +38,15 @@ def online_report(title: str, summary: str) -> StageReport:
     """Return the report of an online algorithm."""
     facts = (("score", "objective/scores"), ("KL, nats", "objective/kl"), ("step kept", "selected_step"))
     return StageReport(title, summary, "objective/scores", facts, SCORE_AND_KL)
+
+
+def offline_report(title: str, summary: str) -> StageReport:
+    """Return the report of a policy's offline training on what people prefer."""
+    facts = (("accuracy", "rewards/accuracies"), ("margin", "rewards/margins"), ("KL, nats", "objective/kl"))
+    curves = (
+        ("Loss", (("loss", "training"), ("eval/loss", "held out"))),
+        ("Accuracy", (("rewards/accuracies", "training"), ("eval/accuracy", "held out"))),
+        ("Margin of the implicit reward", (("rewards/margins", "margin"),)),
+        ("KL to SFT, nats a completion", (("objective/kl", "held out"),)),
+    )
+    return StageReport(title, summary, "loss", facts, curves)

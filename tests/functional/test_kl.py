@@ -188,3 +188,42 @@ def test_the_kl_from_hidden_states_has_the_policys_gradient(chunk):
     exact = kl.exact_kl(ours @ columns.t(), ref_hidden @ ref_weight.t(), 0.5, 2.0).sum()
     expected = torch.autograd.grad(exact, (ours, columns))
     assert all(torch.allclose(*pair) for pair in zip(found, expected))
+
+
+@pytest.mark.parametrize("chunk", [7, 1 << 20])
+def test_the_kl_from_hidden_states_has_the_references_gradient_too(chunk):
+    """As context distillation learns: of KL(teacher || student) the student is the reference. d/dz = ref - pi."""
+    draw = torch.Generator().manual_seed(3)
+    hidden, weight, ref_hidden, ref_weight = (torch.randn(5, 4, generator=draw).double() for _ in range(4))
+    theirs = ref_hidden.requires_grad_()
+    (gradient,) = torch.autograd.grad(kl.linear_kl(hidden, weight, theirs, ref_weight, chunk=chunk).sum(), theirs)
+    by_hand = ((theirs @ ref_weight.t()).softmax(-1) - (hidden @ weight.t()).softmax(-1)) @ ref_weight
+    assert torch.allclose(gradient, by_hand)
+
+
+def test_top_k_kl_by_hand():
+    """Of PI the likeliest token is .7: (.7, .3) against (.4, .6)."""
+    divergence = kl.top_k_kl(PI.log(), REFERENCE.log(), 1)
+    assert divergence.item() == pytest.approx(0.7 * math.log(0.7 / 0.4) + 0.3 * math.log(0.3 / 0.6), abs=1e-6)
+    assert divergence.item() == pytest.approx(0.183787, abs=1e-6)  # .2 / .4 and .1 / .2 are alike, so nothing is lost
+
+
+def test_top_k_kl_is_a_lower_bound_that_reaches_the_exact_one():
+    draw = torch.Generator().manual_seed(4)
+    logits, ref = torch.randn(6, 9, generator=draw).double(), torch.randn(6, 9, generator=draw).double()
+    exact = kl.exact_kl(logits, ref)
+    bounds = [kl.top_k_kl(logits.log_softmax(-1), ref.log_softmax(-1), k) for k in range(1, 12)]
+    assert all((low <= high + 1e-12).all() for low, high in zip(bounds, [*bounds[1:], exact]))
+    assert (bounds[0] < exact - 1e-3).any() and torch.allclose(bounds[7], exact) and torch.allclose(bounds[-1], exact)
+
+
+@pytest.mark.parametrize("k", [2, 50])
+def test_top_k_kl_from_hidden_states_is_that_of_the_logits(k):
+    draw = torch.Generator().manual_seed(5)
+    hidden, weight, ref_hidden, ref_weight = (torch.randn(5, 4, generator=draw).double() for _ in range(4))
+    theirs = ref_hidden.requires_grad_()
+    logps, ref_logps = (hidden @ weight.t()).log_softmax(-1), (theirs @ ref_weight.t()).log_softmax(-1)
+    whole, parts = kl.top_k_kl(logps, ref_logps, k), kl.linear_kl(hidden, weight, theirs, ref_weight, chunk=7, top_k=k)
+    assert torch.allclose(whole, parts)
+    gradients = [torch.autograd.grad(each.sum(), theirs)[0] for each in (whole, parts)]
+    assert torch.allclose(*gradients) and gradients[0].norm() > 0.1
