@@ -169,21 +169,28 @@ class Evidence:
         return Estimate(gap.value * len(first) / size, gap.error * len(first) / size)
 
     def over_optimisation(self, stage: str) -> dict[str, Curve] | None:
-        """Return gold and proxy of a PPO run's answers to the same prompts along its way, against their KL."""
-        rows = read_json_lines(self.run / stage / "answers.jsonl")
-        if not rows or self.gold is None or not (self.run / stage / "finished.json").exists():
+        """Return gold and proxy of a finished PPO run's answers to the same prompts along its way."""
+        if self.gold is None or not (self.run / stage / "finished.json").exists():
             return None
-        steps = sorted({row["step"] for row in rows})
-        by_step = {step: {row["id"]: row for row in rows if row["step"] == step} for step in steps}
-        ids = [name for name in by_step[steps[0]] if all(name in by_step[step] for step in steps)]
-        rows_by_step = [[by_step[step][name] for name in ids] for step in steps]
-        kls = torch.tensor([[row["kl"] for row in step_rows] for step_rows in rows_by_step], dtype=torch.float64)
-        proxy = torch.tensor([[row["score"] for row in step_rows] for step_rows in rows_by_step], dtype=torch.float64)
-        answers = [[{**row, "text": row["completion"]} for row in step_rows] for step_rows in rows_by_step]
-        golds = [[self.gold.report(row["id"], row).gold for row in step_rows] for step_rows in answers]
-        gold = torch.tensor(golds, dtype=torch.float64)
-        kl = kls.mean(1)
-        return {"gold": Curve(steps, kl, gold), "proxy": Curve(steps, kl, proxy)}
+        return curves_of(self.run / stage, self.gold)
+
+
+def curves_of(folder: Path, gold: GoldCache) -> dict[str, Curve] | None:
+    """Return gold and proxy of an online run's answers to held-out prompts along its way, against their KL; None where
+    it answered none."""
+    rows = read_json_lines(folder / "answers.jsonl")
+    if not rows:
+        return None
+    steps = sorted({row["step"] for row in rows})
+    by_step = {step: {row["id"]: row for row in rows if row["step"] == step} for step in steps}
+    ids = [name for name in by_step[steps[0]] if all(name in by_step[step] for step in steps)]
+    rows_by_step = [[by_step[step][name] for name in ids] for step in steps]
+    kls = torch.tensor([[row["kl"] for row in step_rows] for step_rows in rows_by_step], dtype=torch.float64)
+    proxy = torch.tensor([[row["score"] for row in step_rows] for step_rows in rows_by_step], dtype=torch.float64)
+    answers = [[{**row, "text": row["completion"]} for row in step_rows] for step_rows in rows_by_step]
+    golds = [[gold.report(row["id"], row).gold for row in step_rows] for step_rows in answers]
+    kl = kls.mean(1)
+    return {"gold": Curve(steps, kl, torch.tensor(golds, dtype=torch.float64)), "proxy": Curve(steps, kl, proxy)}
 
 
 def share(values: Tensor) -> Estimate:

@@ -36,6 +36,7 @@ PRESETS = {
     "gpt3-175b": DecoderConfig(GPT2_VOCAB, context_length=2048, num_layers=96, hidden_size=12288, num_heads=96),
     # for laptops
     "tiny-gpt2": DecoderConfig(8192, context_length=512, num_layers=4, hidden_size=256, num_heads=4),
+    "pico": replace(MODERN, context_length=256, num_layers=2, hidden_size=96, num_heads=3),
     "nano": replace(MODERN, context_length=256, hidden_size=192, num_heads=3),
     "micro": replace(MODERN, context_length=256, num_layers=5, hidden_size=384, num_heads=6),
     "tiny": replace(MODERN, vocab_size=8192, context_length=512, hidden_size=256, num_heads=4),

@@ -24,6 +24,7 @@ from rich.table import Column, Table
 from amenable.data.files import read_json_lines
 from amenable.files import disk_errors, sync_file, sync_folder, write_text
 from amenable.train import guards
+from amenable.train.memory_limit import peak_bytes
 from amenable.train.trackers import Trackers
 
 FILES = ("metrics", "samples", "traces", "answers", "timings")
@@ -116,9 +117,10 @@ class Log:
         append(self.folder / f"{name}.jsonl", [{"step": step, **row} for row in rows])
 
     def session(self, step: int, seconds: float) -> None:
-        """Append a row with the begin and end of this session, in Unix time, to timings.jsonl; seconds: its length."""
+        """Append a row to timings.jsonl: the begin and end of this session, in Unix time, and the peak memory of its
+        process; seconds: its length."""
         now = time.time()
-        self.rows("timings", step, [{"began": now - seconds, "ended": now}])
+        self.rows("timings", step, [{"began": now - seconds, "ended": now, "peak_bytes": peak_bytes()}])
 
     def truncate_after(self, step: int) -> None:
         """Remove rows of later steps, which a resumed run repeats; rows of step 0 are repeated with step 1."""

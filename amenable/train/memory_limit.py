@@ -7,6 +7,7 @@ and warned of below that.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
@@ -143,3 +144,13 @@ def read(path: Path) -> str:
 def gibibytes(size: float) -> str:
     """Return such as "2.1 GiB", or "300 MiB" below one."""
     return f"{size / 2**30:.2g} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+def peak_bytes() -> int | None:
+    """Return the peak memory of this process so far, in bytes; None where the system does not say (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
