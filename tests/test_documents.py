@@ -76,7 +76,9 @@ def test_the_readme_lists_every_command() -> None:
 
 
 def test_the_readme_is_short() -> None:
-    assert len((ROOT / "README.md").read_text("utf-8").split()) <= 1300
+    """Its text; the table of commands grows with them."""
+    lines = (ROOT / "README.md").read_text("utf-8").splitlines()
+    assert len(" ".join(line for line in lines if not line.startswith("|")).split()) <= 650
 
 
 def test_every_target_shown_is_one() -> None:

@@ -64,7 +64,7 @@ class Config:
     def __post_init__(self) -> None:
         plan.require_at_least(1, self, "seeds")
         plan.require_at_least(0, self, "seed", "kl_coef")
-        plan.require_at_least(TUNING_SHARE * BATCH, self, "answers")
+        plan.require_at_least(BATCH, self, "answers")
         plan.forbid(not self.learning_rates, "no learning rate is given", "give some, such as 1e-4 3e-4")
         names = list(algorithms(self, self.out))
         for name in self.algorithms:
@@ -144,7 +144,7 @@ def labels(config: Config, root: Path) -> dict[str, Any]:
 def run(config: Config) -> Path:
     """Run every algorithm and write the report. Returns the folder that holds them."""
     require_base_run(config.base_run)
-    brief = replace(config, answers=config.answers // TUNING_SHARE)
+    brief = replace(config, answers=max(BATCH, config.answers // TUNING_SHARE))
     train(brief, {config.seed: config.tuning}, dict.fromkeys(config.names, config.learning_rates))
     tuned = tuning_table(config)
     best = {name: [max(golds, key=lambda rate: golds[rate])] for name, golds in tuned.items()}

@@ -4,11 +4,23 @@ import json
 import math
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+
+from amenable.models.decoder import Decoder
+from amenable.models.heads import ScalarModel
+from amenable.recipes import overopt, race, real
+from amenable.recipes.pipeline import StageRun
+from amenable.stages import annotate, sample
+from amenable.text.tokenizer import Tokenizer
+from amenable.train.loading import save_model
+from amenable.train.runtime import DeviceOptions
+from amenable.world.closed_world import ClosedWorld
+from amenable.world.settings import Sizes
 
 SECONDS = {
     "world": 1.4,
@@ -296,3 +308,58 @@ def a_row() -> Callable[..., dict]:
 def data_of() -> Callable[[str], dict]:
     """Reads what a page's script reads."""
     return script_data
+
+
+@pytest.fixture
+def in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages of recipes run in this process, one after another."""
+
+    def run_all(runs: Sequence[StageRun]) -> None:
+        for run in runs:
+            run.run()
+
+    for recipe in (overopt, race, real):
+        monkeypatch.setattr(recipe, "run_all", run_all)
+
+
+@pytest.fixture(scope="session")
+def small_demo(tmp_path_factory: pytest.TempPathFactory, make_decoder: Callable[..., Decoder]) -> Path:
+    """A demo of a small world whose models have learned nothing: world, tokenizer, pretrain, sft, reward, sample and
+    annotate."""
+    root = tmp_path_factory.mktemp("demo")
+    sizes = Sizes(
+        people=6,
+        documents=20,
+        validation_documents=4,
+        demonstrations=20,
+        validation_demonstrations=4,
+        reward_prompts=24,
+        ppo_prompts=24,
+        validation_prompts=6,
+        test_prompts=6,
+    )
+    world = ClosedWorld.make(0, sizes)
+    world.write(root / "world")
+    words = Tokenizer.train([row["text"] for row in world.rows["text/train.jsonl"]], 320, chat=True)
+    words = words.with_chat_template()
+    decoder = make_decoder(vocab_size=words.vocab_size, context_length=320)
+    words.save(root / "tokenizer")
+    for name in ("pretrain", "sft"):
+        save_model(root / name, decoder, words)
+    scorer = ScalarModel.from_decoder(decoder, torch.Generator().manual_seed(1))
+    save_model(root / "reward", scorer, words)
+    for name in ("world", "tokenizer", "pretrain", "sft", "reward"):
+        (root / name / "finished.json").write_text("{}")
+    one_thread = DeviceOptions(device="cpu", threads=1)
+    sample.run(
+        sample.Config(
+            model=root / "sft",
+            data=root / "world" / "prompts" / "reward.jsonl",
+            out=root / "sample",
+            num_generations=4,
+            sampling=sample.SamplingOptions(max_new_tokens=12),
+            device=one_thread,
+        )
+    )
+    annotate.run(annotate.Config(data=root / "sample" / "samples.jsonl", world=root / "world", out=root / "annotate"))
+    return root

@@ -1,7 +1,6 @@
 """The recipe on a chat model, over a tiny one: its prompts, its stages, its report."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +9,10 @@ import pytest
 from amenable.data import sources
 from amenable.errors import InputError
 from amenable.recipes import real
-from amenable.recipes.pipeline import StageRun
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-
-
-@pytest.fixture
-def in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stages run in this process, one after another."""
-
-    def run_all(runs: Sequence[StageRun]) -> None:
-        for run in runs:
-            run.run()
-
-    monkeypatch.setattr(real, "run_all", run_all)
 
 
 @pytest.fixture

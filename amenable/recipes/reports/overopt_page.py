@@ -320,8 +320,8 @@ def charts(figures: Row) -> list[Markup]:
         ("Gold by algorithm, at the centre", algorithms),
         ("PPO at the centre: gold and reward", truth),
     )
-    made = [line_chart(title, lines, "root of KL") for title, lines in drawn]
-    return [chart for chart in made if chart is not None]
+    drawn_charts = [line_chart(title, lines, "root of KL") for title, lines in drawn]
+    return [chart for chart in drawn_charts if chart is not None]
 
 
 def page(figures: Row, command: str) -> str:

@@ -1,0 +1,73 @@
+"""The report of over-optimization: curves, fits, the loss after the peak, the advice."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from amenable.functional.overoptimization import law_at
+from amenable.recipes.reports import overopt_page
+from amenable.recipes.reports.overopt_page import Curve, Settings
+
+KL = torch.tensor([0.0, 0.25, 1.0, 4.0, 9.0, 16.0, 25.0], dtype=torch.float64)
+
+
+def curve(alpha: float, beta: float, noise: float = 0.02) -> Curve:
+    """A policy whose gold follows the law on the mean of 40 prompts."""
+    gains = [0.0, *(law_at(math.sqrt(kl), alpha, beta, "rl") for kl in KL[1:].tolist())]
+    spread = torch.randn(len(KL), 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    spread = spread - spread.mean(1, keepdim=True)
+    gold = torch.tensor(gains, dtype=torch.float64)[:, None] + noise * spread
+    return Curve("rl", KL, gold, gold + KL.sqrt()[:, None])
+
+
+def test_a_curve_gives_back_its_law_and_peak() -> None:
+    row = overopt_page.figures_of(curve(1.0, 0.6), seed=0)
+    law = row["law"]
+    assert law["alpha"]["value"] == pytest.approx(1.0) and law["beta"]["value"] == pytest.approx(0.6)
+    assert law["beta"]["low"] < 0.6 < law["beta"]["high"] and law["explained"] == pytest.approx(1.0)
+    assert law["peak_kl"]["value"] == pytest.approx(math.exp(1 / 0.6 - 1) ** 2)
+    assert row["peak_kl"] == 4.0 and row["end"]["kl"] == 25.0
+    assert row["points"][0]["gold"] == 0.0 and row["end"]["reward"] == pytest.approx(row["end"]["gold"] + 5.0)
+    lost = law_at(5.0, 1.0, 0.6, "rl") - law_at(2.0, 1.0, 0.6, "rl")
+    assert row["lost"]["value"] == pytest.approx(lost, abs=0.02) and row["lost"]["high"] < 0
+
+
+def test_a_curve_that_rises_loses_nothing_and_has_no_peak() -> None:
+    row = overopt_page.figures_of(curve(0.1, -0.3), seed=0)
+    assert row["law"]["peak_kl"]["value"] is None and row["lost"]["value"] == 0.0
+    assert "was not shown to fall up to 25.0 nats" in overopt_page.advice(row)
+    assert not overopt_page.shows_fall(row) and overopt_page.shows_fall(overopt_page.figures_of(curve(1.0, 0.6), 0))
+
+
+def test_the_advice_is_where_gold_was_highest() -> None:
+    assert overopt_page.advice(overopt_page.figures_of(curve(1.0, 0.6), 0)).startswith("Stop PPO at about 4.0 nats")
+
+
+def test_too_few_settings_have_no_law() -> None:
+    whole = curve(1.0, 0.6)
+    short = Curve("rl", whole.kl[:3], whole.gold[:3], whole.reward[:3])
+    assert overopt_page.figures_of(short, 0)["law"] is None
+
+
+def test_the_best_of_n_is_exact(tmp_path: Path) -> None:
+    rows = [
+        {"id": "a", "reward": [1.0, 2.0], "gold": [5.0, 3.0]},
+        {"id": "b", "reward": [0.0, 4.0], "gold": [1.0, 2.0]},
+    ]
+    path = tmp_path / "centre.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    best = overopt_page.best_of_n(path)
+    assert best.gold.tolist() == [[4.0, 1.5], [3.0, 2.0]] and best.reward.tolist() == [[1.5, 2.0], [2.0, 4.0]]
+    assert best.kl.tolist() == pytest.approx([0.0, math.log(2) - 0.5])
+
+
+def test_the_headline_names_the_curves_without_a_fall() -> None:
+    falls, rises = (overopt_page.figures_of(each, 0) for each in (curve(1.0, 0.6), curve(0.1, -0.3)))
+    rows: dict[str, Any] = {"ppo-centre": falls, "ppo-priced": rises, "ppo-ensemble": falls, "rloo": rises}
+    lines = overopt_page.headline(rows, Settings(Path("out"), ["centre"], "centre", 0))
+    assert lines[0].startswith("Stop PPO at about 4.0 nats")
+    assert lines[-1].endswith("for: PPO, with a price on KL, RLOO.")

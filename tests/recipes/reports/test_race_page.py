@@ -1,0 +1,53 @@
+"""The report of a race: gains paired over prompts and pooled over seeds, gold at equal seconds, the sentences."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amenable.recipes.reports import race_page
+
+
+def answer(gold: float, kl: float = 0.0) -> dict[str, Any]:
+    return {"gold": gold, "reward": gold / 2, "kl": kl, "tokens": 5}
+
+
+def rows(lift: float) -> list[dict[str, Any]]:
+    """Four prompts, on each of which the policy's gold is `lift` above the SFT model's."""
+    models = {"sft": lambda i: answer(float(i)), "rloo": lambda i: answer(i + lift, kl=2.0)}
+    return [{"answers": {name: {"sampled": of(i), "greedy": of(i)} for name, of in models.items()}} for i in range(4)]
+
+
+def test_a_gain_is_paired_and_pooled_over_seeds() -> None:
+    gain = race_page.change([rows(0.5), rows(1.0)], "rloo", "sampled", "gold")
+    assert gain["value"] == pytest.approx(0.75) and gain["seeds"] == pytest.approx([0.5, 1.0])
+    assert gain["low"] == pytest.approx(0.75) == gain["high"]  # every prompt gains alike
+    assert race_page.means([rows(0.5)], "rloo") == {"gold": 2.0, "reward": 1.0, "kl": 2.0, "tokens": 5.0}
+
+
+def test_gold_at_equal_seconds_lies_between_two_steps() -> None:
+    curve = [{"share": share, "gold": gold} for share, gold in ((0.0, 0.0), (0.5, 2.0), (1.0, 3.0))]
+    assert race_page.at_seconds({"seconds": 100.0, "curve": curve}, 25.0) == pytest.approx(1.0)
+    assert race_page.at_seconds({"seconds": 100.0, "curve": curve}, 100.0) == pytest.approx(3.0)
+    assert race_page.at_seconds({"seconds": 100.0, "curve": []}, 25.0) is None
+
+
+def test_the_sentences_name_who_is_not_shown_to_be_better() -> None:
+    def row(low: float) -> dict[str, Any]:
+        gain = {"value": low + 0.2, "low": low, "high": low + 0.4}
+        return {"gain": gain, "gain_greedy": gain}
+
+    figures = {"sft": {"gold": 0.5}, "algorithms": {"ppo": row(0.1), "kto": row(-0.1)}}
+    assert race_page.headline(figures) == [
+        "ppo gains most gold: +0.30 (0.10 to 0.50) over the SFT model's 0.50.",
+        "Greedy against greedy, above the SFT model beyond chance: ppo.",
+        "Not shown to be above it: kto +0.10 (−0.10 to 0.30).",
+    ]
+
+
+def test_memory_is_that_of_the_largest_process(tmp_path: Path) -> None:
+    assert race_page.peak_of(tmp_path) is None
+    timings = [{"step": 1, "peak_bytes": 5}, {"step": 2, "peak_bytes": 9}, {"step": 3, "peak_bytes": None}]
+    (tmp_path / "timings.jsonl").write_text("".join(json.dumps(row) + "\n" for row in timings))
+    assert race_page.peak_of(tmp_path) == 9
