@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import signal
 import sys
 from collections.abc import Callable
@@ -602,6 +603,10 @@ PASS_AT_K = suite_test("functional/test_advantages.py", "test_pass_at_k_by_hand"
 GROUP_SCALES = suite_test("functional/test_advantages.py", "test_the_scale_and_the_baseline_are_arguments")
 RLOO_BY_HAND = suite_test("functional/test_advantages.py", "test_rloo_by_hand")
 GROUP_LOSSES = suite_test("functional/test_losses.py", "test_group_losses_by_hand")
+IMPORTANCE_WEIGHTS = suite_test(
+    "functional/test_importance_sampling.py", "test_weights_by_hand", "truncate", "sequence",
+    [2.0, 2.0, math.exp(-0.9), math.exp(-0.9)], [1, 1, 0, 0],
+)  # fmt: skip
 DUAL_CLIP = suite_test("functional/test_losses.py", "test_clip_higher_and_dual_clip_by_hand", -1, 4.0, -3.0, 0)
 CLIP_HIGHER = suite_test("functional/test_losses.py", "test_clip_higher_and_dual_clip_by_hand", 1, 1.5, 1.28, 0)
 TOKEN_MEANS = suite_test("functional/test_losses.py", "test_means_of_tokens_by_hand")
@@ -676,6 +681,13 @@ MUTATIONS: list[Mutation] = [
     ("the best of k is among one more", "functional.advantages:pass_at_k_advantages",
      lambda f: lambda scores, k: f(scores, k + 1), PASS_AT_K),
     ("the group's ratio is never above 1", "functional.losses:group_policy_losses", ratio_of_itself, GROUP_LOSSES),
+    ("the sampler's correction is upside down", "functional.importance_sampling:importance_weights",
+     lambda f: lambda logp, sampler_logp, *rest: f(sampler_logp, logp, *rest), IMPORTANCE_WEIGHTS),
+    ("the sampler's correction is not bounded", "functional.importance_sampling:importance_weights",
+     lambda f: lambda logp, sampled, answers, count, cap=2.0, *rest: f(logp, sampled, answers, count, 1e9, *rest),
+     IMPORTANCE_WEIGHTS),
+    ("the sampler's correction is of another answer", "functional.masked:segment_sums",
+     lambda f: lambda x, segments, count: f(x, segments.roll(1), count), IMPORTANCE_WEIGHTS),
     ("CISPO's weights learn", "functional.losses:group_policy_losses", learning_weights, GROUP_LOSSES),
     ("advantages have the wrong sign", "functional.losses:clipped_surrogate",
      lambda f: lambda ratio, advantages, *rest: f(ratio, -advantages, *rest), GROUP_LOSSES),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from amenable.data.batches import Batch
 from amenable.functional import kl
+from amenable.functional.importance_sampling import importance_weights
 from amenable.functional.losses import LOG_RATIO_LIMIT, ratio_stats
 from amenable.functional.masked import masked_sum, segment_means, segment_sums
 from amenable.functional.rewards import token_rewards
@@ -24,7 +25,7 @@ from amenable.train.optimizer import Optimizer
 from amenable.train.runtime import Runtime
 
 Columns = Mapping[str, Tensor]
-"""flat [M]: a number for each response token of a minibatch, by name; `logps` are the sampler's"""
+"""flat [M]: a number for each response token of a minibatch, by name"""
 Loss = Callable[[Batch, Columns], tuple[Tensor, Stats]]
 """the mean loss over a batch's response tokens, or answers, and statistics by metric name"""
 MeanOver = Literal["tokens", "answers"]
@@ -86,29 +87,53 @@ class Adaptive(Protocol):
 
 
 def policy_logprobs(
-    policy: Decoder, batch: Batch, old: Columns, runtime: Runtime, temperature: float, entropy_coef: float = 0.0
-) -> tuple[Tensor, Tensor, Stats]:
-    """Return log-probabilities [M] of a batch's response tokens, the entropies [M] there, and statistics of both.
+    policy: Decoder, batch: Batch, old: Columns, runtime: Runtime, options: OnlineOptions
+) -> tuple[Tensor, Tensor, Columns, Stats]:
+    """Return log-probabilities [M] of a batch's response tokens, the entropies [M] there, the columns that a loss
+    reads, and statistics.
 
-    Without an `entropy_coef` no gradient of the entropies is computed.
+    The column `logps` is the old policy's: the trainer's before a step's updates. Where `old` has none nothing has
+    moved yet, and it is these log-probabilities themselves, so that every ratio is exactly 1 and has its gradient. The
+    column `advantages` is weighted by the correction for the sampler. Without an entropy_coef no gradient of the
+    entropies is computed.
     """
     with runtime.autocast():
-        logps, entropies = forward.masked_logprobs(policy, batch, temperature, entropy=True)
+        logps, entropies = forward.masked_logprobs(policy, batch, options.temperature, entropy=True)
     assert entropies is not None
-    entropies = entropies if entropy_coef else entropies.detach()
-    log_ratio = (logps - old["logps"]).detach()
+    entropies = entropies if options.entropy_coef else entropies.detach()
+    columns = {"logps": logps.detach(), **old}
+    log_ratio = logps.detach() - columns["logps"]
     moved = ratio_stats(log_ratio, log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp(), every(logps))
-    return (
-        logps,
-        entropies,
-        {
-            "policy/entropy_avg": entropies.detach().mean(),
-            "policy/approxkl_avg": moved["approx_kl"],
-            "policy/ratio": moved["ratio"],
-            "policy/ratio_var": log_ratio.exp().var(unbiased=False),
-            "sampling/logp_difference": log_ratio.abs().mean(),
-        },
-    )
+    stats = {
+        "policy/entropy_avg": entropies.detach().mean(),
+        "policy/approxkl_avg": moved["approx_kl"],
+        "policy/ratio": moved["ratio"],
+    }
+    stats |= sampler_stats(columns["logps"] - old["sampler_logps"])
+    if options.sampler_correction != "none":
+        weights, bounded = importance_weights(
+            columns["logps"],
+            old["sampler_logps"],
+            *answers_of(batch),
+            options.sampler_correction_cap,
+            options.sampler_correction,
+            options.sampler_correction_level,
+        )
+        columns["advantages"] = weights * old["advantages"]
+        stats |= {"sampling/weight": weights.mean(), "sampling/weights_bounded": bounded.float().mean()}
+    return logps, entropies, columns, stats
+
+
+def sampler_stats(log_ratio: Tensor) -> Stats:
+    """Return statistics of the trainer's log-probabilities less the sampler's [M]; sampling/kl estimates KL(sampler ||
+    trainer) in nats a token (k3)."""
+    ratio = log_ratio.exp()
+    return {
+        "sampling/logp_difference": log_ratio.abs().mean(),
+        "sampling/kl": kl.k3(torch.zeros_like(log_ratio), log_ratio).mean(),
+        "sampling/ratio": ratio.mean(),
+        "sampling/ratio_var": ratio.var(unbiased=False),
+    }
 
 
 def divergences(experience: Experience, options: OnlineOptions) -> Tensor:

@@ -45,7 +45,8 @@ class Experience:
     scores: Tensor
     """[B] after clipping and the penalty of a missing end"""
     columns: dict[str, Tensor] = field(default_factory=dict)
-    """such as ref_logps, values, rewards, advantages, returns"""
+    """such as ref_logps, values, rewards, advantages, returns; `logps` are the trainer's before a step's updates, from
+    the first of several on"""
     prompts: Sequence[Prompt] = ()
     """of the rollout, each once; the answers to a prompt are neighbours"""
     reward_scores: dict[str, Tensor] = field(default_factory=dict)
@@ -54,10 +55,10 @@ class Experience:
     """of each part of the reward"""
 
     def flat(self, chosen: Sequence[int], device: torch.device) -> dict[str, Tensor]:
-        """Return `logps` and every column of the chosen answers' tokens, one answer after another, [M] each."""
+        """Return `sampler_logps` and all columns of the chosen answers' tokens, one answer after another, [M] each."""
         index = torch.tensor(chosen)
         mask = self.rollout.mask[index]
-        columns = {"logps": self.rollout.logps, **self.columns}
+        columns = {"sampler_logps": self.rollout.logps, **self.columns}
         return {name: column[index][mask].to(device) for name, column in columns.items()}
 
 
@@ -95,10 +96,11 @@ def objective_metrics(experience: Experience, kl_coef: float) -> dict[str, float
 
 
 def mean_of(history: list[dict[str, float]]) -> dict[str, float]:
-    """Return the mean of every statistic over a step's updates, and their number `updates`. Of
-    sampling/logp_difference it is the first update's, before which nothing has moved."""
+    """Return the mean of every statistic over a step's updates, and their number `updates`. Statistics `sampling/` are
+    the first update's, before which nothing has moved."""
     mean = {key: sum(stats[key] for stats in history) / len(history) for key in history[0]}
-    return {**mean, "sampling/logp_difference": history[0]["sampling/logp_difference"], "updates": len(history)}
+    mean |= {key: value for key, value in history[0].items() if key.startswith("sampling/")}
+    return {**mean, "updates": len(history)}
 
 
 def answer_rows(experience: Experience, decode: Callable[[list[int]], str]) -> list[dict[str, Any]]:

@@ -223,16 +223,17 @@ def update(
     history: list[dict[str, float]] = []
     sizes = (options.prompts_per_step, options.num_generations, options.num_mini_batches, options.num_ppo_epochs)
     order = batches.minibatches(*sizes, derive_seed(options.seed, "minibatch", step))
-    device, mean_over = models.runtime.device, algorithm.mean_over
-    objectives = [MinibatchLoss(experience, loss, device, mean_over) for loss in algorithm.losses]
+    objectives = [
+        MinibatchLoss(experience, loss, models.runtime.device, algorithm.mean_over) for loss in algorithm.losses
+    ]
     for chosen in tracked(order, bars("updates")):
         stats = accumulate(objectives, chosen, models.runtime, options.max_tokens_per_pass)
         if not history:
-            tokens = int(experience.rollout.mask[chosen].sum())
-            ratios = Ratios(
-                tokens, *(stats[name] for name in ("sampling/logp_difference", "policy/ratio", "policy/ratio_var"))
-            )
+            names = ("sampling/logp_difference", "sampling/ratio", "sampling/ratio_var")
+            ratios = Ratios(int(experience.rollout.mask[chosen].sum()), *(stats[name] for name in names))
             require_same_distribution(ratios, models.runtime.tolerance, models.policy.training, rounding)
+            if len(order) > 1:
+                add_old_logprobs(experience, sorted({i for later in order[1:] for i in later}), models, options)
         elif options.target_kl and stats["policy/approxkl_avg"] > options.target_kl:
             for optimizer in algorithm.optimizers.values():
                 optimizer.zero_grad()
@@ -246,6 +247,22 @@ def update(
             stats[f"{NAMES[name][1]}/grad_norm"] = optimizer.step(multiplier)
         history.append(stats)
     return mean_of(history)
+
+
+def add_old_logprobs(experience: Experience, answers: Sequence[int], models: Models, options: OnlineOptions) -> None:
+    """Add the column `logps` of the policy that sampled, for the answers that later updates read.
+
+    In fp32 it is the sampler's, which agree. In bf16 the trainer computes it, since rounding alone moves a ratio of
+    whole answers as far as a clip.
+    """
+    rollout, runtime = experience.rollout, models.runtime
+    logps = rollout.logps.clone()
+    if runtime.bf16 or options.sampler_correction != "none":
+        rows, limit = rollout.rows(answers), options.max_tokens_per_pass
+        mask = torch.zeros_like(rollout.mask)
+        mask[answers] = rollout.mask[answers]
+        logps[mask] = torch.cat(forward.compute_logprobs(models.policy, rows, runtime, limit, options.temperature))
+    experience.columns["logps"] = logps
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,12 @@ class OnlineOptions(AdapterOptions):
     """estimate of KL that is penalised: k1, k2, k3, |k1| (abs), or in the loss the sum over the vocabulary (full); by
     default k1 in the reward and k2 in the loss, whose gradients are right (functional/kl.py says which are)"""
     entropy_coef: float = 0.0
+    sampler_correction: Literal["none", "truncate", "mask"] = "none"
+    """weighs advantages by the trainer's probabilities over the sampler's, where the two are not one (their rounding in
+    bf16, say): truncated at the cap (TIS), or 0 beyond 1 / cap and cap"""
+    sampler_correction_level: Literal["token", "sequence"] = "token"
+    """what has such a weight: a token, or a whole answer"""
+    sampler_correction_cap: float = 2.0
     missing_eos_penalty: float = 1.0
     """taken from the score of an answer that was cut by the length limit"""
     overlong_buffer: int = 0
@@ -100,6 +106,7 @@ class OnlineOptions(AdapterOptions):
         sizes = "kl_coef adaptive_kl_target target_kl max_kl kl_budget score_clip ptx_coef eval_prompts"
         plan.require_at_least(0, self, *sizes.split(), "num_traced_prompts", "entropy_coef", "missing_eos_penalty")
         plan.require_above_zero(self, "temperature", "kl_horizon")
+        plan.require_at_least(1, self, "sampler_correction_cap")
         plan.require_minibatches(self)
         plan.forbid(self.ptx_coef and not self.ptx_data, "--ptx-coef needs raw text", "give --ptx-data")
         problem = "k1 as a loss has gradient 0 in expectation: it keeps no policy near its reference"

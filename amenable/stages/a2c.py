@@ -100,9 +100,7 @@ class A2C:
     def policy_loss(self, batch: Batch, old: Columns) -> tuple[Tensor, Stats]:
         """L, with the penalty of KL in the loss."""
         config, models = self.config, self.all
-        logps, entropies, stats = policy_logprobs(
-            models.policy, batch, old, models.runtime, config.temperature, config.entropy_coef
-        )
+        logps, entropies, old, stats = policy_logprobs(models.policy, batch, old, models.runtime, config)
         loss = -(logps * old["advantages"]).mean()
         others = regularizers(models, config, self.kl_coef, batch, logps, entropies, old).mean()
         return loss + others, {**stats, "loss/policy_avg": loss.detach()}

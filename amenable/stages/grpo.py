@@ -133,9 +133,7 @@ class GRPO:
     def loss(self, batch: Batch, old: Columns) -> tuple[Tensor, Stats]:
         """L, less entropy_coef H."""
         config, models = self.config, self.all
-        logps, entropies, stats = policy_logprobs(
-            models.policy, batch, old, models.runtime, config.temperature, config.entropy_coef
-        )
+        logps, entropies, old, stats = policy_logprobs(models.policy, batch, old, models.runtime, config)
         answers, count = answers_of(batch)
         level, form = config.importance_sampling_level, config.surrogate
         terms, surrogate = group_policy_losses(

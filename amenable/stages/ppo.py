@@ -120,8 +120,7 @@ class PPO:
     def policy_loss(self, batch: Batch, old: Columns) -> tuple[Tensor, Stats]:
         """L, with the penalty of KL from the reference in the loss."""
         config = self.config
-        temperature, entropy_coef = config.temperature, config.entropy_coef
-        logps, entropies, stats = policy_logprobs(self.policy, batch, old, self.runtime, temperature, entropy_coef)
+        logps, entropies, old, stats = policy_logprobs(self.policy, batch, old, self.runtime, config)
         loss, surrogate = self.surrogate(logps, old)
         stats |= {"loss/policy_avg": loss.detach()}
         stats |= {"policy/clipfrac_avg": surrogate["clip_fraction"]} if "clip_fraction" in surrogate else {}
@@ -152,7 +151,8 @@ class PenaltyPPO(PPO):
         """Measure KL(old || new) on the step's answers, and adapt the coefficient to it."""
         rows, limit, rollout = experience.rollout.rows(), self.config.max_tokens_per_pass, experience.rollout
         logps = forward.compute_logprobs(self.policy, rows, self.runtime, limit, self.config.temperature)
-        moved = kl.k3(rollout.logps[rollout.mask], torch.cat(logps)).mean()
+        old = experience.columns.get("logps", rollout.logps)
+        moved = kl.k3(old[rollout.mask], torch.cat(logps)).mean()
         metrics = {"policy/penalty_coef": self.penalty_coef, "policy/penalty_kl": float(moved)}
         self.penalty_coef = kl.adapt_kl_penalty(self.penalty_coef, float(moved), self.config.penalty_target)
         return metrics

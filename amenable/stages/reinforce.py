@@ -108,9 +108,7 @@ class Reinforce:
     def loss(self, batch: Batch, old: Columns) -> tuple[Tensor, Stats]:
         """L, with the penalty of KL in the loss, less entropy_coef H; sums over an answer's tokens."""
         config, models = self.config, self.all
-        logps, entropies, stats = policy_logprobs(
-            models.policy, batch, old, models.runtime, config.temperature, config.entropy_coef
-        )
+        logps, entropies, old, stats = policy_logprobs(models.policy, batch, old, models.runtime, config)
         answers, count = answers_of(batch)
         terms, surrogate = group_policy_losses(logps, old["logps"], old["advantages"], answers, count, *config.clips)
         loss = mean_of_tokens(terms, answers, count, "constant")

@@ -104,8 +104,7 @@ class RLOO:
     def loss(self, batch: Batch, old: Columns) -> tuple[Tensor, Stats]:
         """L, with the penalty of KL in the loss, less entropy_coef H."""
         config = self.config
-        temperature, entropy_coef = config.temperature, config.entropy_coef
-        logps, entropies, stats = policy_logprobs(self.policy, batch, old, self.runtime, temperature, entropy_coef)
+        logps, entropies, old, stats = policy_logprobs(self.policy, batch, old, self.runtime, config)
         ours, theirs, advantages = logps, old["logps"], old["advantages"]
         penalty = kl_in_loss(self.all, config, batch, logps, old) if config.kl_in == "loss" else torch.zeros_like(logps)
         if config.loss_on == "sequence":
@@ -115,4 +114,4 @@ class RLOO:
         stats |= {"loss/policy_avg": loss.detach(), "policy/clipfrac_avg": surrogate["clip_fraction"]}
         if config.kl_in == "loss":
             loss = loss + self.kl_coef * penalty.mean()
-        return loss - entropy_coef * entropies.mean() if entropy_coef else loss, stats
+        return loss - config.entropy_coef * entropies.mean() if config.entropy_coef else loss, stats

@@ -1,6 +1,7 @@
 """Log-probabilities and statistics that every online algorithm's loss begins with."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -32,22 +33,52 @@ def decoder(make_decoder: Callable[..., Decoder]) -> Decoder:
     return make_decoder()
 
 
-def test_statistics_compare_with_the_sampler(decoder: Decoder, runtime: Runtime) -> None:
-    sampled = torch.cat(forward.compute_logprobs(decoder, ROWS, runtime, 100, 0.7))
-    moved = torch.tensor([0.1, -0.3, 0.0])
-    logps, entropies, stats = policy_logprobs(decoder, collate(ROWS), {"logps": sampled - moved}, runtime, 0.7)
-    assert torch.allclose(logps, sampled, atol=1e-5) and logps.requires_grad
-    assert float(stats["sampling/logp_difference"]) == pytest.approx(0.4 / 3, abs=1e-5)
-    assert float(stats["policy/ratio_var"]) == pytest.approx(float(moved.exp().var(unbiased=False)), rel=1e-3)
+OPTIONS = OnlineOptions(temperature=0.7)
+
+
+def test_statistics_compare_with_the_old_policy_and_with_the_sampler(decoder: Decoder, runtime: Runtime) -> None:
+    now = torch.cat(forward.compute_logprobs(decoder, ROWS, runtime, 100, 0.7))
+    moved, rounded = torch.tensor([0.1, -0.3, 0.0]), torch.tensor([0.02, 0.0, -0.07])
+    old = {"logps": now - moved, "sampler_logps": now - moved - rounded}
+    logps, entropies, columns, stats = policy_logprobs(decoder, collate(ROWS), old, runtime, OPTIONS)
+    assert torch.allclose(logps, now, atol=1e-5) and logps.requires_grad and columns == old
     assert float(stats["policy/entropy_avg"]) == pytest.approx(float(entropies.mean())) and float(entropies.min()) > 0
     assert float(stats["policy/ratio"]) == pytest.approx(float(moved.exp().mean()), rel=1e-4)
     assert float(stats["policy/approxkl_avg"]) == pytest.approx(float((moved.exp() - 1 - moved).mean()), rel=1e-3)
+    assert float(stats["sampling/logp_difference"]) == pytest.approx(0.03, abs=1e-5)
+    assert float(stats["sampling/ratio"]) == pytest.approx(float(rounded.exp().mean()), rel=1e-4)
+    assert float(stats["sampling/ratio_var"]) == pytest.approx(float(rounded.exp().var(unbiased=False)), rel=1e-3)
+    assert float(stats["sampling/kl"]) == pytest.approx(float((rounded.exp() - 1 - rounded).mean()), rel=1e-3)
+
+
+def test_before_any_update_ratios_are_exactly_one_whatever_the_sampler(decoder: Decoder, runtime: Runtime) -> None:
+    old = {"sampler_logps": torch.tensor([-1.0, -2.0, -3.0])}
+    logps, _, columns, stats = policy_logprobs(decoder, collate(ROWS), old, runtime, OPTIONS)
+    assert torch.equal(columns["logps"], logps) and not columns["logps"].requires_grad
+    assert stats["policy/ratio"] == 1 and stats["policy/approxkl_avg"] == 0 and stats["sampling/logp_difference"] > 0.1
+
+
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_the_correction_weighs_advantages_by_trainer_over_sampler(
+    decoder: Decoder, runtime: Runtime, level: Any
+) -> None:
+    now = torch.cat(forward.compute_logprobs(decoder, ROWS, runtime, 100, 0.7))
+    rounded, advantages = torch.tensor([0.3, -0.2, 0.9]), torch.tensor([1.0, -1.0, 2.0])
+    options = replace(OPTIONS, sampler_correction="truncate", sampler_correction_level=level)
+    old = {"sampler_logps": now - rounded, "advantages": advantages}
+    _, _, columns, stats = policy_logprobs(decoder, collate(ROWS), old, runtime, options)
+    weights = rounded.exp() if level == "token" else torch.tensor([0.1, 0.1, 0.9]).exp()
+    weights[2] = 2.0
+    assert torch.allclose(columns["advantages"], weights * advantages, atol=1e-4)
+    assert float(stats["sampling/weight"]) == pytest.approx(float(weights.mean()), rel=1e-4)
+    assert float(stats["sampling/weights_bounded"]) == pytest.approx(1 / 3)
+    assert "sampling/weight" not in policy_logprobs(decoder, collate(ROWS), old, runtime, OPTIONS)[-1]
 
 
 def test_the_entropy_has_a_gradient_only_where_it_is_rewarded(decoder: Decoder, runtime: Runtime) -> None:
-    old = {"logps": torch.zeros(3)}
-    _, entropy, _ = policy_logprobs(decoder, collate(ROWS), old, runtime, 1.0)
-    _, rewarded, _ = policy_logprobs(decoder, collate(ROWS), old, runtime, 1.0, entropy_coef=0.1)
+    old = {"sampler_logps": torch.zeros(3)}
+    _, entropy, *_ = policy_logprobs(decoder, collate(ROWS), old, runtime, OPTIONS)
+    _, rewarded, *_ = policy_logprobs(decoder, collate(ROWS), old, runtime, replace(OPTIONS, entropy_coef=0.1))
     assert not entropy.requires_grad and rewarded.requires_grad
     assert torch.allclose(entropy, rewarded.detach())
 
@@ -93,8 +124,8 @@ def test_kl_and_entropy_in_the_loss(make_decoder: Callable[..., Decoder], runtim
     policy, reference = make_decoder(), make_decoder(seed=5)
     models = Models(policy, reference, None, None, runtime)  # type: ignore[arg-type]
     options = OnlineOptions(kl_in="loss", kl_estimator=estimator, entropy_coef=0.5, temperature=0.7)
-    batch, old = collate(ROWS), {"logps": torch.zeros(3), "ref_logps": torch.full((3,), -4.0)}
-    logps, entropies, _ = policy_logprobs(policy, batch, old, runtime, 0.7, entropy_coef=0.5)
+    batch, old = collate(ROWS), {"sampler_logps": torch.zeros(3), "ref_logps": torch.full((3,), -4.0)}
+    logps, entropies, *_ = policy_logprobs(policy, batch, old, runtime, options)
     terms = regularizers(models, options, 2.0, batch, logps, entropies, old)
     kls = forward.compute_kls(policy, reference, ROWS, ROWS, runtime, 100, 0.7, 0.7)
     penalty = torch.cat(kls) if estimator == "full" else (logps + 4).square() / 2

@@ -63,7 +63,7 @@ def test_what_lies_outside_the_mask_changes_nothing(experience: Experience) -> N
 
 def test_the_tokens_of_chosen_answers_lie_one_after_another(experience: Experience) -> None:
     columns = experience.flat([1, 0], torch.device("cpu"))
-    assert columns["logps"].tolist() == [-3.0, -1.0, -2.0, -0.5] and columns["advantages"].tolist() == [
+    assert columns["sampler_logps"].tolist() == [-3.0, -1.0, -2.0, -0.5] and columns["advantages"].tolist() == [
         6.0,
         1.0,
         2.0,

@@ -13,9 +13,10 @@ from torch import Tensor
 from amenable.data.batches import Batch
 from amenable.rl.algorithm import Columns, MeanOver, policy_logprobs
 from amenable.rl.experience import Experience, TokenizedPrompt
-from amenable.rl.improve import collect_experience, grad_norm, improve, mix_in
+from amenable.rl.improve import collect_experience, grad_norm, improve, mix_in, update
 from amenable.rl.models import Models, load_models
 from amenable.rl.options import OnlineOptions
+from amenable.stages import rloo
 from amenable.train.examples import fitting_prompts
 from amenable.train.log import Bars
 from amenable.train.objective import NextToken, Stats, accumulate
@@ -46,7 +47,7 @@ class Plain:
         experience.columns["advantages"] = (experience.scores - kl_coef * kl)[:, None] * rollout.mask
 
     def loss(self, batch: Batch, old: Columns) -> tuple[Tensor, Stats]:
-        logps, _, stats = policy_logprobs(self.policy, batch, old, self.runtime, self.options.temperature)
+        logps, _, old, stats = policy_logprobs(self.policy, batch, old, self.runtime, self.options)
         loss = -(logps * old["advantages"]).mean()
         return loss, {**stats, "loss/policy_avg": loss.detach()}
 
@@ -118,6 +119,26 @@ def test_mixed_in_text_adds_its_gradient_and_reports_both_norms(options: OnlineO
 
 def gradients(models: Models) -> Mapping[str, Tensor]:
     return {name: p.grad.clone() for name, p in models.policy.named_parameters() if p.grad is not None}
+
+
+def test_in_bf16_a_whole_answers_ratio_is_to_the_trainers_log_probabilities(
+    options: OnlineOptions, runtime: Runtime
+) -> None:
+    """A sampler whose rounding takes every answer beyond the clip: nothing is clipped before the policy moves."""
+    config = rloo.Config(**{**vars(options), "num_generations": 4, "cliprange": 0.02, "num_ppo_epochs": 2})
+    models = load_models(config, replace(runtime, bf16=True))
+    algorithm = rloo.RLOO(models, config)
+    prompts = [TokenizedPrompt(*pair) for pair in zip(*fitting_prompts(options.data, models.tokenizer, 44))][:8]
+    experience = collect_experience(algorithm, models, config, prompts, ("a",), 4)
+    rollout, signs = experience.rollout, torch.tensor([1.0, -1.0]).repeat(16)[:, None]
+    rounded = 0.008 * signs * rollout.mask
+    assert (rounded.sum(1).abs() > 0.03).all()
+    experience = replace(experience, rollout=replace(rollout, logps=rollout.logps + rounded))
+    algorithm.estimate(experience, 0.0)
+    stats = update(algorithm, models, experience, [], 1, 0.0, config, lambda: 0.0)
+    assert stats["updates"] == 4 and stats["policy/clipfrac_avg"] == 0 and stats["policy/approxkl_avg"] < 1e-5
+    assert stats["sampling/logp_difference"] == pytest.approx(0.008, abs=1e-3)
+    assert stats["sampling/kl"] == pytest.approx(0.008**2 / 2, rel=0.3)
 
 
 def test_answers_are_a_function_of_seed_and_purpose(options: OnlineOptions, runtime: Runtime) -> None:

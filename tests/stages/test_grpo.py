@@ -51,13 +51,14 @@ def models(config: grpo.Config, runtime: Runtime) -> Models:
 
 @pytest.fixture
 def experience(models: Models, config: grpo.Config) -> Experience:
-    """Sampled answers of two prompts; the sampler's and the reference's log-probabilities are off by known amounts."""
+    """Sampled answers of two prompts; old and reference log-probabilities are off by known amounts."""
     prompts = [TokenizedPrompt(*pair) for pair in zip(*fitting_prompts(config.data, models.tokenizer, 44))][:2]
     answers = collect_experience(grpo.GRPO(models, config), models, config, prompts, ("rollout", 1), 4)
     draw, rollout = torch.Generator().manual_seed(1), answers.rollout
     moved = 0.3 * torch.randn(rollout.mask.shape, generator=draw) * rollout.mask
-    columns = {**answers.columns, "ref_logps": answers.columns["ref_logps"] - 0.3 * rollout.mask}
-    return replace(answers, rollout=replace(rollout, logps=rollout.logps + moved), columns=columns)
+    columns = {**answers.columns, "logps": rollout.logps + moved}
+    columns["ref_logps"] = answers.columns["ref_logps"] - 0.3 * rollout.mask
+    return replace(answers, columns=columns)
 
 
 def gradient(models: Models, experience: Experience, config: grpo.Config, limit: int = 8192) -> Tensor:
@@ -83,7 +84,7 @@ def by_hand(models: Models, experience: Experience, config: grpo.Config) -> Tens
     for i, row in enumerate(rows):
         mask = experience.rollout.mask[i]
         logps = forward.masked_logprobs(models.policy, collate([row]), 0.7)[0]
-        change = logps - experience.rollout.logps[i][mask]
+        change = logps - experience.columns["logps"][i][mask]
         if config.importance_sampling_level == "sequence":
             change = change.mean().expand_as(change)
         ratio, advantage = change.exp(), advantages[i]

@@ -60,7 +60,7 @@ class Reinforce:
         experience.columns["advantages"] = advantages[:, None] * experience.rollout.mask
 
     def loss(self, batch, old):
-        logps, _, stats = policy_logprobs(self.policy, batch, old, self.runtime, self.config.temperature)
+        logps, _, old, stats = policy_logprobs(self.policy, batch, old, self.runtime, self.config)
         loss = -(logps * old["advantages"]).mean()
         return loss, {**stats, "loss/policy_avg": loss.detach()}
 '''

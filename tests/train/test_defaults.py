@@ -171,7 +171,7 @@ ALIKE = {
         text_tokens keep_checkpoints max_bad_rows max_kl""",
     "one rule for runs of every length": "warmup_steps final_lr_frac",
     "the papers' numbers at every size": """
-        cliprange_high dual_clip penalty_coef penalty_target overlong_penalty
+        cliprange_high dual_clip penalty_coef penalty_target overlong_penalty sampler_correction_cap
         beta gamma lam cliprange cliprange_value vf_coef kl_horizon missing_eos_penalty
         optimizer.weight_decay optimizer.beta1 optimizer.beta2 optimizer.eps optimizer.max_grad_norm
         evaluate.temperature pretrain.dropout lora.alpha""",
