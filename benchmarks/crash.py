@@ -38,6 +38,7 @@ from amenable.stages import (
     annotate,
     dpo,
     evaluate,
+    expert_iteration,
     grpo,
     kto,
     ppo,
@@ -278,7 +279,7 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
                 stage,
                 stage.Config(**online, out=root / stage.__name__.rpartition(".")[2], optimizer=quick),
             )
-            for stage in (grpo, reinforce, a2c)
+            for stage in (grpo, reinforce, a2c, expert_iteration)
         },
         "kto": (kto, replace(labelled, optimizer=quick)),
         "dpo": (dpo, replace(paired, optimizer=quick)),

@@ -109,6 +109,12 @@ def pass_at_k_advantages(scores: Tensor, k: int) -> Tensor:
     return torch.zeros_like(scores).scatter(1, order, advantages)
 
 
+def best_of_group(scores: Tensor, count: int = 1) -> Tensor:
+    """1 for the `count` highest of a prompt's scores, 0 for the others; of equal scores the first. [P, K] -> [P, K]."""
+    best = scores.argsort(dim=1, descending=True, stable=True)[:, :count]
+    return torch.zeros_like(scores).scatter(1, best, 1.0)
+
+
 def group_size(scores: Tensor) -> int:
     """Return K of scores [P, K]; ValueError for K below 2, where a score has no other to be compared with."""
     if scores.ndim != 2 or scores.shape[1] < 2:

@@ -86,6 +86,15 @@ class Adaptive(Protocol):
     def load_state_dict(self, state: dict[str, Any], /) -> None: ...
 
 
+@runtime_checkable
+class Selective(Protocol):
+    """An algorithm that learns from some of a step's answers."""
+
+    def select(self, experience: Experience) -> Sequence[int]:
+        """Return the answers that the updates are of, once their advantages are estimated."""
+        ...
+
+
 def policy_logprobs(
     policy: Decoder, batch: Batch, old: Columns, runtime: Runtime, options: OnlineOptions
 ) -> tuple[Tensor, Tensor, Columns, Stats]:

@@ -30,7 +30,7 @@ from amenable.generation.sampling import Sampling
 from amenable.rewards.on_rollout import score_rollout
 from amenable.rewards.spec import Reward, reads_column
 from amenable.rl import memory
-from amenable.rl.algorithm import Adaptive, Algorithm, Loss, MeanOver
+from amenable.rl.algorithm import Adaptive, Algorithm, Loss, MeanOver, Selective
 from amenable.rl.dynamic_sampling import collect_varied
 from amenable.rl.experience import (
     Experience,
@@ -221,8 +221,7 @@ def update(
         advantages = experience.columns["advantages"]
         experience.columns["advantages"] = standardize(advantages, experience.rollout.mask)
     history: list[dict[str, float]] = []
-    sizes = (options.prompts_per_step, options.num_generations, options.num_mini_batches, options.num_ppo_epochs)
-    order = batches.minibatches(*sizes, derive_seed(options.seed, "minibatch", step))
+    order = minibatches(algorithm, experience, options, step)
     objectives = [
         MinibatchLoss(experience, loss, models.runtime.device, algorithm.mean_over) for loss in algorithm.losses
     ]
@@ -247,6 +246,15 @@ def update(
             stats[f"{NAMES[name][1]}/grad_norm"] = optimizer.step(multiplier)
         history.append(stats)
     return mean_of(history)
+
+
+def minibatches(algorithm: Algorithm, experience: Experience, options: OnlineOptions, step: int) -> list[list[int]]:
+    """Return the answers of every update of a step: all in a new order each epoch, or those that are selected."""
+    splits = options.num_mini_batches, options.num_ppo_epochs, derive_seed(options.seed, "minibatch", step)
+    if not isinstance(algorithm, Selective):
+        return batches.minibatches(options.prompts_per_step, options.num_generations, *splits)
+    answers = algorithm.select(experience)
+    return [[answers[i] for i in part] for part in batches.minibatches(len(answers), 1, *splits)]
 
 
 def add_old_logprobs(experience: Experience, answers: Sequence[int], models: Models, options: OnlineOptions) -> None:

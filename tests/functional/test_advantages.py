@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amenable.functional.advantages import (
+    best_of_group,
     discounted_returns,
     gae,
     grpo_advantages,
@@ -158,6 +159,12 @@ def best_of_sets(scores, k):
         sets = list(combinations(scores[:i] + scores[i + 1 :], k - 1))
         rows.append(k * sum(max(score - max(others), 0.0) for others in sets) / len(sets))
     return rows
+
+
+def test_the_best_of_a_group_are_marked_and_of_equal_scores_the_first():
+    scores = double([[0.5, 2.0, 1.0], [1.0, 1.0, 0.0]])
+    assert best_of_group(scores).tolist() == [[0, 1, 0], [1, 0, 0]]
+    assert best_of_group(scores, 2).tolist() == [[0, 1, 1], [1, 1, 0]]
 
 
 def test_pass_at_k_by_hand():

@@ -23,7 +23,7 @@ from amenable.rl.algorithm import Adaptive
 from amenable.rl.experience import Experience, TokenizedPrompt
 from amenable.rl.improve import MinibatchLoss, collect_experience, update
 from amenable.rl.models import Models
-from amenable.stages import a2c, grpo, ppo, reinforce, rloo
+from amenable.stages import a2c, expert_iteration, grpo, ppo, reinforce, rloo
 from amenable.train import forward
 from amenable.train.objective import accumulate
 from amenable.train.optimizer import OptimizerConfig
@@ -126,7 +126,8 @@ def build(stage: Any, models: Models, **options: Any) -> tuple[Any, Any]:
         critic = critic_from_policy(models.policy)
         kind = ppo.PenaltyPPO if options.get("objective") == "kl-penalty" else ppo.PPO
         return (a2c.A2C(models, critic, config) if stage is a2c else kind(models, critic, config)), config
-    return {grpo: grpo.GRPO, rloo: rloo.RLOO, reinforce: reinforce.Reinforce}[stage](models, config), config
+    kinds = {grpo: grpo.GRPO, rloo: rloo.RLOO, reinforce: reinforce.Reinforce}
+    return (kinds | {expert_iteration: expert_iteration.ExpertIteration})[stage](models, config), config
 
 
 CRITIC: dict[str, Any] = {"lam": 1.0, "critic_learning_rate": 0.02, "vf_coef": 1.0}
@@ -167,6 +168,22 @@ def test_grpo_comes_to_the_optimum_that_its_deviation_makes(models: Models, esti
         deviation = ((best * scores.square()).sum() - (best * scores).sum().square()).sqrt()
         best = optimum(models, 1, price * float(deviation)) / 2 + best / 2
     train(algorithm, models, config, 200)
+    assert distance(models, best, 1) < 0.02
+
+
+def test_an_expert_iteration_comes_to_the_distribution_of_the_best_of_n(models: Models) -> None:
+    """P(best of n is y) = F(y)^n - F(below y)^n, F the reference's probability of answers that score at most r(y)."""
+    options: dict[str, Any] = {"kl_coef": 0.0, "max_new_tokens": 1, "num_generations": 4, "prompts_per_step": 4096}
+    algorithm, config = build(expert_iteration, models, **options, num_ppo_epochs=60)
+    own, order = probabilities(models.reference, models.runtime, 1), SCORES.diagonal().argsort()
+    at_most = own[order].cumsum(0)
+    best = torch.empty_like(own)
+    best[order] = at_most**4 - (at_most - own[order]) ** 4
+    assert distance(models, best, 1) > 0.25
+    prompts = [TokenizedPrompt(Prompt((), str(i)), [PROMPT]) for i in range(config.prompts_per_step)]
+    experience = collect_experience(algorithm, models, config, prompts, ("rollout", 1), 4)
+    algorithm.estimate(experience, 0.0)
+    update(algorithm, models, experience, [], 1, 1.0, config, lambda: 0.0)
     assert distance(models, best, 1) < 0.02
 
 

@@ -1,9 +1,7 @@
-"""`amenable grpo`: gradients from answers one at a time, its relatives, and a stopped run goes on to the bit."""
+"""`amenable grpo`: gradients from answers one at a time, and its relatives. More in test_online.py."""
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,29 +17,12 @@ from amenable.stages import grpo
 from amenable.train import forward
 from amenable.train.examples import fitting_prompts
 from amenable.train.objective import accumulate
-from amenable.train.optimizer import OptimizerConfig
-from amenable.train.runtime import DeviceOptions, Runtime
+from amenable.train.runtime import Runtime
 
 
 @pytest.fixture
-def config(assistant: Path, judge: Path, files: Any, tmp_path: Path) -> grpo.Config:
-    return grpo.Config(
-        model=assistant,
-        reward=judge,
-        data=files.prompts,
-        out=tmp_path / "run",
-        max_steps=3,
-        prompts_per_step=4,
-        num_generations=4,
-        temperature=0.7,
-        max_new_tokens=20,
-        kl_coef=0.05,
-        adaptive_kl_target=0.0,
-        optimizer=OptimizerConfig(learning_rate=3e-3, eps=1e-5),
-        save_steps=0,
-        num_traced_prompts=1,
-        device=DeviceOptions("cpu", "fp32", 1),
-    )
+def config(online: Callable[..., Any]) -> grpo.Config:
+    return online(grpo, max_new_tokens=20)
 
 
 @pytest.fixture
@@ -152,34 +133,6 @@ def test_the_greedy_answers_score_is_remaxs_baseline(models: Models, config: grp
     expected = answers.scores - cold.scores
     assert torch.allclose(answers.columns["advantages"][:, 0], expected, atol=1e-5)
     assert torch.equal(answers.columns["advantages"] != 0, answers.rollout.mask & (expected != 0)[:, None])
-
-
-def test_the_score_rises(config: grpo.Config, rows_of: Callable[[Path], list[dict[str, Any]]]) -> None:
-    config = replace(
-        config, max_steps=10, prompts_per_step=8, num_mini_batches=2, dynamic_sampling=1, overlong_buffer=4
-    )
-    rows = rows_of(grpo.run(config))
-    scores = [row["objective/scores"] for row in rows]
-    assert sum(scores[-3:]) / 3 > sum(scores[:2]) / 2 + 0.1
-    assert rows[0]["objective/kl"] == pytest.approx(0, abs=1e-3) and rows[-1]["objective/kl"] > 0.01
-    assert all(math.isfinite(row["sampling/equal_groups"]) for row in rows) and "policy/clipfrac_avg" in rows[0]
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"mean_over": "tokens", "cliprange_high": 0.28, "num_mini_batches": 2, "dynamic_sampling": 2},
-        {"importance_sampling_level": "sequence", "baseline": "greedy", "scale_rewards": "none"},
-        {"pass_at_k": 2, "surrogate": "cispo", "mean_over": "constant", "kl_estimator": "full"},
-    ],
-)
-def test_a_stopped_run_goes_on_to_the_bit(
-    config: grpo.Config, options: dict[str, Any], tmp_path: Path, run_in_two: Callable[[Any, Any, int], Path]
-) -> None:
-    config = replace(config, **options)
-    whole = grpo.run(replace(config, out=tmp_path / "whole"))
-    parted = run_in_two(grpo, replace(config, out=tmp_path / "parted"), 2)
-    assert (whole / "model.safetensors").read_bytes() == (parted / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,92 @@
+"""What the loop gives to every online algorithm: the score rises, resume to the bit, guards, adapters, first batch."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from amenable.errors import InputError
+from amenable.models.lora import LoraOptions
+from amenable.stages import a2c, expert_iteration, grpo, reinforce, rloo
+from amenable.train import checkpoint
+
+RowsOf = Callable[[Path], list[dict[str, Any]]]
+Options = dict[str, Any]
+CRITIC: Options = {"critic_learning_rate": 5e-3, "num_generations": 1, "prompts_per_step": 8}
+STAGES: list[tuple[ModuleType, Options]] = [
+    (rloo, {}),
+    (rloo, {"loss_on": "token", "kl_in": "loss", "num_mini_batches": 2, "sampler_correction": "mask"}),
+    (grpo, {"mean_over": "tokens", "cliprange_high": 0.28, "num_mini_batches": 2, "dynamic_sampling": 2}),
+    (grpo, {"importance_sampling_level": "sequence", "baseline": "greedy", "scale_rewards": "none"}),
+    (grpo, {"pass_at_k": 2, "surrogate": "cispo", "mean_over": "constant", "kl_estimator": "full"}),
+    (reinforce, {"baseline": "running", "num_mini_batches": 2}),
+    (reinforce, {"baseline": "leave-one-out", "normalize_advantages": True, "kl_in": "loss"}),
+    (a2c, CRITIC | {"n_steps": 4}),
+    (a2c, CRITIC | {"kl_in": "loss", "entropy_coef": 0.01}),
+    (expert_iteration, {"num_ppo_epochs": 2, "num_best": 2, "num_mini_batches": 2}),
+]
+"""every online algorithm with options that have state or columns of their own; ppo's are in test_ppo.py"""
+EACH = pytest.mark.parametrize(
+    ("stage", "options"), [next(row for row in STAGES if row[0] is s) for s in dict(STAGES)], ids=lambda x: name(x)
+)
+
+
+def name(value: Any) -> str:
+    return value.__name__.rpartition(".")[2] if isinstance(value, ModuleType) else " ".join(value)
+
+
+@pytest.mark.parametrize(("stage", "options"), STAGES, ids=name)
+def test_a_stopped_run_goes_on_to_the_bit(
+    stage: Any, options: Options, online: Callable[..., Any], tmp_path: Path, run_in_two: Any, outcome: Any
+) -> None:
+    whole = stage.run(online(stage, **options, out=tmp_path / "whole"))
+    parted = run_in_two(stage, online(stage, **options, out=tmp_path / "parted"), 2)
+    assert outcome(whole) == outcome(parted)
+
+
+@pytest.mark.parametrize(
+    ("stage", "options"),
+    [
+        (rloo, {"cliprange": 0.3, "num_mini_batches": 2}),
+        (grpo, {"num_mini_batches": 2, "dynamic_sampling": 1, "overlong_buffer": 4, "max_new_tokens": 20}),
+        (reinforce, {"num_generations": 1, "prompts_per_step": 24}),
+        (a2c, CRITIC | {"prompts_per_step": 24, "normalize_advantages": True}),
+        (expert_iteration, {"num_mini_batches": 2}),
+    ],
+    ids=name,
+)
+def test_the_score_rises(stage: Any, options: Options, online: Callable[..., Any], rows_of: RowsOf) -> None:
+    rows = rows_of(stage.run(online(stage, **{"max_steps": 10, "prompts_per_step": 8} | options)))
+    scores = [row["objective/scores"] for row in rows]
+    assert sum(scores[-3:]) / 3 > sum(scores[:2]) / 2 + 0.05
+    assert rows[0]["objective/kl"] == pytest.approx(0, abs=1e-3) and rows[-1]["objective/kl"] > 0.01
+    assert rows[0]["policy/ratio"] == pytest.approx(1, abs=0.2) and rows[0]["sampling/logp_difference"] < 1e-3
+    assert all(math.isfinite(value) for row in rows for value in row.values() if isinstance(value, float))
+    assert bool([key for row in rows for key in row if key.startswith("value/")]) == (stage is a2c)
+
+
+@EACH
+def test_a_policy_that_leaves_its_reference_is_stopped(
+    stage: Any, options: Options, online: Callable[..., Any]
+) -> None:
+    config = online(stage, **options | {"max_kl": 1e-9, "max_steps": 6})
+    with pytest.raises(InputError, match="objective/kl"):
+        stage.run(config)
+    assert json.loads((config.out / "stopped.json").read_text())["step"] < 6
+
+
+@EACH
+def test_adapters_are_trained_alone_and_the_first_batch_is_shown(
+    stage: Any, options: Options, online: Callable[..., Any]
+) -> None:
+    config = online(stage, **options | {"lora": LoraOptions(rank=2), "max_steps": 1, "save_steps": 1})
+    out = stage.run(config)
+    assert (out / "adapter_model.safetensors").exists() and not (out / "model.safetensors").exists()
+    assert (out / "first_batch.html").exists() and (out / "traces.jsonl").exists()
+    assert checkpoint.newest(out) is None, "a finished run keeps none"
+    stage.run(online(stage, **options, out=out.parent / "shown", inspect_batch=True))
+    assert not (out.parent / "shown" / "metrics.jsonl").exists()
