@@ -171,6 +171,7 @@ def test_grpo_comes_to_the_optimum_that_its_deviation_makes(models: Models, esti
     assert distance(models, best, 1) < 0.02
 
 
+@SLOW
 def test_an_expert_iteration_comes_to_the_distribution_of_the_best_of_n(models: Models) -> None:
     """P(best of n is y) = F(y)^n - F(below y)^n, F the reference's probability of answers that score at most r(y)."""
     options: dict[str, Any] = {"kl_coef": 0.0, "max_new_tokens": 1, "num_generations": 4, "prompts_per_step": 4096}

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +14,7 @@ from amenable.errors import InputError
 from amenable.models.lora import LoraOptions
 from amenable.stages import a2c, expert_iteration, grpo, reinforce, rloo
 from amenable.train import checkpoint
+from amenable.train.optimizer import OptimizerConfig
 
 RowsOf = Callable[[Path], list[dict[str, Any]]]
 Options = dict[str, Any]
@@ -85,8 +87,26 @@ def test_adapters_are_trained_alone_and_the_first_batch_is_shown(
 ) -> None:
     config = online(stage, **options | {"lora": LoraOptions(rank=2), "max_steps": 1, "save_steps": 1})
     out = stage.run(config)
-    assert (out / "adapter_model.safetensors").exists() and not (out / "model.safetensors").exists()
+    assert (out / "adapter" / "adapter_model.safetensors").exists()
     assert (out / "first_batch.html").exists() and (out / "traces.jsonl").exists()
     assert checkpoint.newest(out) is None, "a finished run keeps none"
     stage.run(online(stage, **options, out=out.parent / "shown", inspect_batch=True))
     assert not (out.parent / "shown" / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("stage", [rloo, expert_iteration], ids=name)
+def test_a_run_ends_at_its_kl_budget_and_goes_on_to_the_same_bit(
+    stage: Any, online: Callable[..., Any], files: Any, rows_of: RowsOf, tmp_path: Path, run_in_two: Any, outcome: Any
+) -> None:
+    config = online(stage, max_steps=12, validation=files.prompts, eval_prompts=12, eval_steps=1, kl_coef=0.0,
+                    optimizer=OptimizerConfig(learning_rate=1e-3))  # fmt: skip
+    free = rows_of(stage.run(replace(config, out=tmp_path / "free")))
+    budget = max(row["eval/kl"] for row in free[:5])
+    last = next(row["step"] for row in free if row["eval/kl"] > budget)
+    limited = replace(config, kl_budget=budget)
+    out = stage.run(replace(limited, out=tmp_path / "limited"))
+    rows = rows_of(out)
+    assert last < 12 and [row["eval/kl"] for row in rows] == [row["eval/kl"] for row in free[:last]]
+    best = max(rows[:-1], key=lambda row: row["eval/score"])
+    assert json.loads((out / "finished.json").read_text())["selected_step"] == best["step"]
+    assert outcome(out) == outcome(run_in_two(stage, replace(limited, out=tmp_path / "parted"), 3))
