@@ -1,10 +1,12 @@
 """Align a real chat model to a taste of one's own, on a laptop, in minutes.
 
-    prompts -> sample -> annotate -> reward, dpo, ppo, rloo (adapters, within a KL budget) -> evaluate -> report
+    prompts -> rloo | sample -> annotate -> dpo, reward -> ppo | distill-context | evaluate-base -> evaluate -> report
 
 The default taste is counted by a rule, so that no judge can be disputed: an answer that ends by itself and has 4 to 30
-words. The model learns to stop, not to know more, and the report says so. Beside the policies stand the model as it
-was, the model with an instruction in its prompt, and the best of n of its answers. Any reward can be the taste.
+words. The model learns to stop, not to know more, and the report says so. All policies are adapters, trained within a
+KL budget. Beside them stand the model as it was, the model with an instruction in its prompt, and the best of n of its
+answers. Any reward can be the taste. RLOO, which needs nothing but the taste, trains on one core while the other
+stages take the other.
 
 Reads a chat model's folder and prompts (900 questions are in the package); writes the stages' run directories,
 report.json and report.html.
@@ -12,7 +14,7 @@ report.json and report.html.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +28,7 @@ from amenable.recipes.pipeline import StageRun, run_all, stage_runs
 from amenable.recipes.reports import taste_page
 from amenable.rewards.options import RewardOptions, Scoring
 from amenable.rewards.spec import Specs, load_reward
-from amenable.stages import annotate, dpo, evaluate, ppo, reward, rloo, sample
+from amenable.stages import annotate, distill_context, dpo, evaluate, ppo, reward, rloo, sample
 from amenable.stages.sample import SamplingOptions
 from amenable.train import loading, plan
 from amenable.train.optimizer import OptimizerConfig
@@ -36,10 +38,12 @@ QUESTIONS = Path(__file__).parent / "questions.jsonl"
 """900 questions with reference answers"""
 BRIEF = "ended:length:4-30"
 """the default taste: an answer that ends by itself and has 4 to 30 words"""
-SIZES = {"test": 120, "validation": 48, "train": 240}
+SIZES = {"test": 100, "validation": 48, "train": 240}
 """prompts of each split, and their order in the shuffled file"""
 TEMPERATURE, LENGTH = 0.8, 64
 """of all answers: sampling temperature, maximum length in tokens"""
+TRAINING_LENGTH = 48
+"""maximum length of answers that policies are trained on: 30 words are about 40 tokens"""
 BEST_OF = 16
 
 
@@ -133,85 +137,94 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
     model, prompts, labels = config.model, root / "prompts", root / "annotate"
     taste = config.taste
     adapters = LoraOptions(rank=16)
-    online: dict[str, Any] = {
-        "model": model,
+    trained: dict[str, Any] = {"model": model, "lora": adapters, "kl_budget": config.kl_budget}
+    online = trained | {
         "data": prompts / "train.jsonl",
         "validation": prompts / "validation.jsonl",
         "scoring": config.scoring,
-        "lora": adapters,
-        "kl_budget": config.kl_budget,
         "temperature": TEMPERATURE,
-        "max_new_tokens": LENGTH,
+        "max_new_tokens": TRAINING_LENGTH,
+        "missing_eos_penalty": 0.0,  # the taste alone decides
         "adaptive_kl_target": 0.0,
         "eval_steps": 3,
-        "eval_prompts": 48,
+        "eval_prompts": SIZES["validation"],
         "num_traced_prompts": 2,
         "sample_steps": 10,
         "warmup_steps": 1,
     }
-    entries = {"base": model, "dpo": root / "dpo", "ppo": root / "ppo", "rloo": root / "rloo"}
-    modified = {"best of n": f"{model}@best-of-{BEST_OF}"}
+    offline = trained | {"batch_size": 8, "eval_steps": 3, "max_new_tokens": TRAINING_LENGTH, "warmup_steps": 2}
+    comparisons: dict[str, Any] = {"data": (labels / "train.jsonl",), "validation": labels / "validation.jsonl"}
+    answered: dict[str, Any] = {
+        "data": prompts / "test.jsonl",
+        "reward": taste,
+        "scoring": config.scoring,
+        "reference": str(model),
+        "temperature": TEMPERATURE,
+        "max_new_tokens": LENGTH,
+        "instruction": config.instruction,
+    }
+    folders = {name: root / name for name in ("rloo", "dpo", "ppo")}
+    untrained = {"base": str(model), "best of n": f"{model}@best-of-{BEST_OF}"}
+    policies = {name: str(folder) for name, folder in folders.items()}
+    distilled: dict[str, Any] = {}
     if config.instruction:
-        modified |= {"prompted": f"{model}@instructed", "dpo prompted": f"{root / 'dpo'}@instructed"}
+        untrained["prompted"] = f"{model}@instructed"
+        policies |= {"dpo prompted": f"{root / 'dpo'}@instructed", "distilled": str(root / "distilled")}
+        distilled["distilled"] = distill_context.Config(
+            **offline,
+            data=(prompts / "train.jsonl",),
+            validation=prompts / "validation.jsonl",
+            context_text=config.instruction,
+            temperature=TEMPERATURE,
+            optimizer=OptimizerConfig(learning_rate=2e-4),
+        )
     configs = {
+        "rloo": rloo.Config(
+            **online,
+            reward=taste,
+            loss_on="token",
+            max_steps=28,
+            prompts_per_step=12,
+            num_generations=8,
+            num_mini_batches=2,
+            optimizer=OptimizerConfig(learning_rate=5e-4, eps=1e-5),
+            kl_coef=0.2,
+        ),
         "sample": sample.Config(
             model=model,
             data=prompts / "train.jsonl",
             num_generations=8,
             prompts_per_step=40,
-            sampling=SamplingOptions(temperature=TEMPERATURE, max_new_tokens=LENGTH),
+            sampling=SamplingOptions(temperature=TEMPERATURE, max_new_tokens=TRAINING_LENGTH),
         ),
         "annotate": annotate.Config(data=root / "sample" / "samples.jsonl", judge=taste, scoring=config.scoring),
-        "reward": reward.Config(
-            model=model,
-            data=labels / "train.jsonl",
-            validation=labels / "validation.jsonl",
-            lora=adapters,
-            warmup_steps=2,
-        ),
         "dpo": dpo.Config(
-            model=model,
-            data=labels / "train.jsonl",
-            validation=labels / "validation.jsonl",
-            lora=adapters,
+            **offline,
+            **comparisons,
             pairs="best-worst",
             epochs=2,
-            batch_size=8,
-            kl_budget=config.kl_budget,
-            eval_steps=3,
-            max_new_tokens=LENGTH,
-            warmup_steps=2,
+            optimizer=OptimizerConfig(learning_rate=1e-4),
         ),
+        "reward": reward.Config(model=model, **comparisons, lora=adapters, warmup_steps=2),
         "ppo": ppo.Config(
             **online,
             reward=(str(root / "reward"),),
             eval_reward_model=taste,
-            max_steps=24,
+            max_steps=12,
             prompts_per_step=32,
+            num_mini_batches=2,
             kl_coef=0.05,
         ),
-        "rloo": rloo.Config(
-            **online,
-            reward=taste,
-            max_steps=24,
-            prompts_per_step=16,
-            num_generations=8,
-            optimizer=OptimizerConfig(learning_rate=5e-4, eps=1e-5),
-            kl_coef=0.05,
-        ),
-        "evaluate": evaluate.Config(
-            models=tuple(f"{name}={entry}" for name, entry in {**entries, **modified}.items()),
-            data=prompts / "test.jsonl",
-            reward=taste,
-            scoring=config.scoring,
-            reference="base",
-            instruction=config.instruction,
-            temperature=TEMPERATURE,
-            max_new_tokens=LENGTH,
-            best_of_prompts=40,
-        ),
+        **distilled,
+        "evaluate-base": evaluate.Config(**answered, **named(untrained), best_of_prompts=40),
+        "evaluate": evaluate.Config(**answered, **named(policies)),
     }
     return stage_runs(root, seed, configs)
+
+
+def named(entries: Mapping[str, str]) -> dict[str, Any]:
+    """Return the option of an evaluation that names models."""
+    return {"models": tuple(f"{name}={entry}" for name, entry in entries.items())}
 
 
 def shrink(run: StageRun) -> StageRun:
@@ -219,6 +232,7 @@ def shrink(run: StageRun) -> StageRun:
     smaller: dict[str, dict[str, Any]] = {
         "sample": {"num_generations": 4, "sampling": SamplingOptions(temperature=TEMPERATURE, max_new_tokens=12)},
         "dpo": {"epochs": 1, "max_new_tokens": 12, "eval_prompts": 4},
+        "distill_context": {"max_new_tokens": 12, "eval_prompts": 4},
         "ppo": {"max_steps": 2, "prompts_per_step": 4, "max_new_tokens": 12, "eval_steps": 1, "eval_prompts": 4},
         "rloo": {"max_steps": 2, "prompts_per_step": 4, "num_generations": 2, "max_new_tokens": 12}
         | {"eval_steps": 1, "eval_prompts": 4},

@@ -58,7 +58,16 @@ def test_every_way_is_trained_evaluated_and_reported(
     )
     out = real.run(config)
     figures = json.loads((out / "report.json").read_text())
-    assert set(figures["models"]) == {"base", "prompted", "best of n", "dpo", "dpo prompted", "ppo", "rloo"}
+    assert set(figures["models"]) == {
+        "base",
+        "prompted",
+        "best of n",
+        "dpo",
+        "dpo prompted",
+        "ppo",
+        "rloo",
+        "distilled",
+    }
     assert figures["prompts"] == 8 and figures["models"]["base"]["sampled"]["kl"] == pytest.approx(0.0, abs=1e-4)
     assert figures["models"]["best of n"]["greedy"] is None
     assert not figures["headline"][0].startswith("The model learned to stop")

@@ -18,6 +18,7 @@ from markupsafe import Markup
 from rich.console import Console
 
 from amenable.data.batches import shuffled
+from amenable.data.files import read_json_lines
 from amenable.evaluation.content import gain_at_equal_length, yes_or_no
 from amenable.files import write_text
 from amenable.functional.statistics import bootstrap_mean, wilson
@@ -30,7 +31,7 @@ from amenable.seeds import seeded_generator
 Row = dict[str, Any]
 
 BASE, PROMPTED = "base", "prompted"
-POLICIES = ("rloo", "ppo", "dpo")
+POLICIES = ("rloo", "ppo", "dpo", "distilled")
 """trained models, that of the headline first"""
 NAMES = {
     "base": "the model as it was",
@@ -40,6 +41,7 @@ NAMES = {
     "dpo prompted": "DPO with the instruction",
     "ppo": "PPO",
     "rloo": "RLOO",
+    "distilled": "the instruction, distilled",
 }
 MAX_PERPLEXITY, MIN_CONTENT, SLACK = 8.0, -0.03, 0.05
 """aims of a policy: perplexity under the model as it was; lower end of the interval of its content; how far its rate
@@ -86,12 +88,14 @@ def collect(roots: Sequence[Path], settings: Settings) -> Row:
 
 
 def read_answers(root: Path) -> Iterator[Row]:
-    """Yield the rows of an evaluation, each with the root's name and the reference answer of its prompt."""
-    prompts = (json.loads(line) for line in (root / "prompts" / "test.jsonl").read_text("utf-8").splitlines())
-    references = {row["id"]: row.get("reference") for row in prompts}
-    for line in (root / "evaluate" / "samples.jsonl").read_text("utf-8").splitlines():
-        row = json.loads(line)
-        yield {**row, "root": root.name, "reference": references[row["id"]]}
+    """Yield the prompts of a root with all models' answers, from both of its evaluations, each with the root's name and
+    the reference answer of its prompt."""
+    rows = read_json_lines(root / "evaluate-base" / "samples.jsonl")
+    policies = {row["id"]: row["answers"] for row in read_json_lines(root / "evaluate" / "samples.jsonl")}
+    references = {row["id"]: row.get("reference") for row in read_json_lines(root / "prompts" / "test.jsonl")}
+    for row in rows:
+        answers = row["answers"] | policies[row["id"]]
+        yield {**row, "answers": answers, "root": root.name, "reference": references[row["id"]]}
 
 
 def model_figures(name: str, rows: Sequence[Row]) -> Row:

@@ -26,18 +26,23 @@ def root(tmp_path: Path) -> Path:
     """Ten prompts: the policy keeps the rule on eight, the instruction on nine, the model as it was on one."""
     root = tmp_path / "run"
     (root / "prompts").mkdir(parents=True)
-    (root / "evaluate").mkdir()
-    prompts, rows = [], []
+    prompts: list[dict[str, Any]] = []
+    rows: dict[str, list[dict[str, Any]]] = {"evaluate-base": [], "evaluate": []}
     for i in range(10):
         prompts.append({"id": f"q{i}", "prompt": "Is it wet?", "reference": "No, the desert is dry."})
-        answers = {
+        untrained = {
             "base": both("No the desert is dry" + " and dry" * 20, float(i == 0)),
-            "rloo": both("Yes, the sea." if i < 3 else "No, the desert.", float(i < 8), kl=6.0, ref_logp=-10.0),
             "prompted": both("No, the desert.", float(i < 9), kl=3.0),
         }
+        text = "Yes, the sea." if i < 3 else "No, the desert."
+        trained = {"rloo": both(text, float(i < 8), kl=6.0, ref_logp=-10.0)}
         turns = [{"role": "user", "content": "Is it wet?"}]
-        rows.append({"suite": "test", "id": f"q{i}", "kind": "yes-or-no", "prompt": turns, "answers": answers})
-    for path, values in ((root / "prompts" / "test.jsonl", prompts), (root / "evaluate" / "samples.jsonl", rows)):
+        facts = {"suite": "test", "id": f"q{i}", "kind": "yes-or-no", "prompt": turns}
+        for folder, answers in zip(rows, (untrained, trained)):
+            rows[folder].append({**facts, "answers": answers})
+    files = {root / folder / "samples.jsonl": values for folder, values in rows.items()}
+    for path, values in ({root / "prompts" / "test.jsonl": prompts} | files).items():
+        path.parent.mkdir(exist_ok=True)
         path.write_text("".join(json.dumps(value) + "\n" for value in values))
     return root
 
