@@ -32,6 +32,14 @@ def wilson(wins: float, n: float, z: float = Z95) -> tuple[float, float]:
     return max(0.0, below), min(1.0, above)
 
 
+def decisive_size(share: float, z: float = Z95) -> float:
+    """Return the least n for which the interval of a share p (`wilson`) leaves out one half; infinite for a half.
+
+    |p - 1/2| > z sqrt(1/4n), the score test, which Wilson's interval inverts:   n > z^2 / (2p - 1)^2
+    """
+    return math.inf if share == 0.5 else math.floor(z * z / (2 * share - 1) ** 2) + 1
+
+
 def clustered_share(values: Tensor, clusters: Tensor) -> tuple[float, float, float]:
     """Mean and interval (share, low, high) of values [N] from 0 to 1 in clusters [N], such as the pairs of a prompt.
 

@@ -30,6 +30,8 @@ class Round:
     before: tuple[Round, ...] = ()
     rounds: int = 1
     """number of rounds whose labels it collects"""
+    policy_stage: str = "ppo"
+    """the stage that trains its policy, which names the folder"""
 
     @property
     def name(self) -> str:
@@ -59,7 +61,7 @@ class Round:
     @property
     def policy(self) -> Path:
         """Its policy."""
-        return self.folder / "ppo"
+        return self.folder / self.policy_stage
 
     @property
     def rankings(self) -> list[Row]:

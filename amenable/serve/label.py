@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,7 +30,7 @@ from amenable.serve import security
 from amenable.serve.conversation import fit_prompt, load_model, stream_answer
 from amenable.serve.labelling.task_order import order_tasks, require_ensemble
 from amenable.serve.labelling.task_queue import AssignmentPolicy, TaskQueue
-from amenable.serve.labelling.tasks import Kind, Task, read_gold_tasks, read_tasks
+from amenable.serve.labelling.tasks import Kind, Task, read_gold_tasks, read_tasks, with_repeats
 from amenable.serve.options import PageOptions, require_bounds
 from amenable.serve.tokens import require_token_holder
 from amenable.train.runtime import start_runtime
@@ -67,6 +68,10 @@ class Config(PageOptions):
     """members of the ensemble for the rules disagreement, uncertainty and disagreement_coreset, each a SPEC: a reward
     model's folder, FOLDER:LABEL of a classifier, FILE.py:FUNCTION, a rule or an http address; SPEC=WEIGHT scales its
     scores"""
+    one_key: bool = False
+    """answer comparisons by one key or tap, left, right or equal, without strength, ratings and flags"""
+    repeats: int = 0
+    """comparisons shown a second time, later, to see how far a person agrees with themselves"""
     answers: int = 6
     """K, the most answers in a ranking"""
     model: Path | None = None
@@ -99,6 +104,7 @@ class Config(PageOptions):
         require_bounds(
             self,
             answers=(2, 9),
+            repeats=(0, 10**4),
             raters=(2, 100),
             overlap=(0, 1),
             gold_every=(2, 10**6),
@@ -146,7 +152,7 @@ def load_tasks(config: Config) -> list[Task]:
     if rule != "file":
         tasks = order_tasks(tasks, rule, rewards, config.seed)
     gold = read_gold_tasks(config.gold_items, "calibration")
-    return [*tasks, *gold, *read_gold_tasks(config.qualification, "screening")]
+    return [*with_repeats(tasks, config.repeats), *gold, *read_gold_tasks(config.qualification, "screening")]
 
 
 def read_instructions(config: Config) -> str | None:
@@ -221,8 +227,23 @@ def make_label_app(
         instructions=current_instructions,
         figures=lambda: quality.figures(store, config.seed, score),
         suggest=suggest,
+        one_key=config.one_key,
         local_owner=not config.needs_tokens,
     )
+
+
+@contextmanager
+def background_page(config: Config, label_app: LabelApp) -> Iterator[str]:
+    """Serve a page from a thread while the block lasts, and give its address."""
+    with security.listen(config.host, config.port) as sock:
+        server = security.make_server(protect(config, label_app))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
+        thread.start()
+        try:
+            yield security.address_of(sock, config.host)
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 def print_summary(config: Config, tasks: Sequence[Task], address: str, suggests: bool) -> None:

@@ -9,6 +9,7 @@ from amenable.functional.statistics import (
     best_of_n_kl,
     bootstrap_mean,
     clustered_share,
+    decisive_size,
     explained_variance,
     mean_interval,
     t95,
@@ -156,3 +157,12 @@ def test_best_of_n_kl_is_the_divergence_of_the_best_of_n_uniform_scores():
     u = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
     density = 8 * u**7  # of the largest of 8
     assert best_of_n_kl(8) == pytest.approx(float((density * density.log()).mean()), abs=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.55, 0.6, 0.7, 0.9, 1.0, 0.3])
+def test_a_decisive_size_is_the_first_whose_interval_leaves_out_a_half(share: float) -> None:
+    size = decisive_size(share)
+    for n, decides in ((size - 1, False), (size, True)):
+        low, high = wilson(share * n, n)
+        assert (high < 0.5 or low > 0.5) == decides
+    assert decisive_size(0.5) == math.inf

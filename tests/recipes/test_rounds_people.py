@@ -112,10 +112,47 @@ def test_a_stop_between_two_files_changes_nothing(
     assert rows["labels"] == ["p0", "p1", "p2"] and sorted(rows["train"] + rows["validation"]) == rows["labels"]
 
 
-def test_too_few_prompts_and_nothing_but_ties_are_told(pool: list[Path], tmp_path: Path) -> None:
+def test_too_few_prompts_and_nothing_but_ties_are_refused(pool: list[Path], tmp_path: Path) -> None:
     store, turn = tmp_path / "labels.db", Round(tmp_path / "round-1", "people")
     with pytest.raises(InputError, match="holds 4 prompts, and 5 are to be ranked"):
         rounds_people.collect(turn, pool, store, 5, 0.3, 0)
     add(store, ranking(0), *(ranking(number, (1, 1, 1)) for number in range(1, 4)))
-    with pytest.raises(InputError, match="nearly all of it are ties"):
+    with pytest.raises(InputError, match=r"1 of 4 rankings prefer an answer.*too few.*1 more needed"):
         rounds_people.collect(turn, pool, store, 4, 0.3, 0)
+    assert not rounds_people.has_labels(turn), "labels are still collected"
+
+
+def test_contradictory_labels_are_named_and_left_out(
+    pool: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    store, turn = tmp_path / "labels.db", Round(tmp_path / "round-1", "people")
+    add(store, *(ranking(number, (1, 2), ANSWERS[:2]) for number in range(4)))
+    add(store, ranking(1, (2, 1), ANSWERS[:2]), ranking(2, (1, 2), ANSWERS[:2]))
+    rounds_people.collect(turn, pool, store, 4, 0.3, 0, least=3)
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "to the other" in line)
+    assert line.startswith("ann preferred") and "1 pair" in line and "'1?': 'one' and 'two'" in line
+    rows = {name: [json.loads(text) for text in (turn.annotations / f"{name}.jsonl").open()] for name in PARTS}
+    assert len(rows["labels"]) == 6, "nothing is lost"
+    taught = [row["id"] for row in rows["train"] + rows["validation"]]
+    assert sorted(taught) == ["p0", "p2", "p3"], "a pair labelled alike twice counts once"
+
+
+def test_rankings_that_are_ties_are_made_up_for_by_more_prompts(
+    pool: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    store, turn = tmp_path / "labels.db", Round(tmp_path / "round-1", "people")
+    later = iter([ranking(0, (1, 1, 1)), ranking(1), ranking(2), ranking(3)])
+    rounds_people.collect(turn, pool, store, 2, 0.3, 0, pause=lambda: add(store, next(later)) and None, least=3)
+    assert next(later, None) is None
+    shown = capsys.readouterr().err
+    assert "1 of 2 rankings prefer an answer" in shown and "2 more needed (3: ±57 %)" in shown
+
+
+def test_a_pool_of_skipped_prompts_is_at_its_end(pool: list[Path], tmp_path: Path) -> None:
+    store, turn = tmp_path / "labels.db", Round(tmp_path / "round-1", "people")
+    add(store, *(ranking(number) for number in range(3)))
+    with Store(store) as kept:
+        task = kept.append("shown", {"prompt": [{"role": "user", "content": "3?"}]}, 0.0)
+        kept.append("skip", {"assignment": task}, 0.0)
+    with pytest.raises(InputError, match=r"3 of 3 rankings.*1 more needed"):
+        rounds_people.collect(turn, pool, store, 4, 0.3, 0, max_skips=1)

@@ -306,6 +306,83 @@ def test_two_answers_are_compared_and_the_owner_sees_it(served: tuple[str, Any],
     assert "owner" in browser.js("document.querySelector('table').innerText")
 
 
+@pytest.fixture
+def choices(tmp_path: Path) -> Iterator[tuple[str, Any]]:
+    """Address and store of a page of five comparisons by one key, which asks for four; a long answer was cut."""
+    from amenable.feedback.store import Store
+    from amenable.serve import label
+
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": f"{n}. Name a thing."}],
+            "completions": ["A rose.", "Well, " * 30],
+            "ended": [True, False],
+        }
+        for n in range(5)
+    ]
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = label.Config(
+        data=(tmp_path / "samples.jsonl",),
+        tasks=("compare",),
+        one_key=True,
+        overlap=0.0,
+        labels_db=tmp_path / "labels.db",
+        port=0,
+    )
+    with Store(config.labels_db) as store:
+        app = label.make_label_app(config, store, label.load_tasks(config), "# Which do you like better?", None, None)
+        app.goal, app.thanks = 4, "That is enough."
+        app.is_complete = lambda: len(store.rankings()) >= 4
+        with label.background_page(config, app) as address:
+            yield address, store
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)])
+def test_one_key_or_tap_answers_a_comparison(
+    choices: tuple[str, Any], browser: Browser, width: int, height: int
+) -> None:
+    address, store = choices
+    browser.size(width, height)
+    browser.go(address)
+    browser.until("document.querySelector('dialog[open]')")
+    assert "Which do you like better?" in browser.js("document.querySelector('dialog[open]').textContent")
+    browser.js("document.querySelector('dialog[open]').close()")
+
+    def side_of_the_short_one() -> str:
+        browser.until("document.querySelectorAll('.side').length === 2")
+        cut = browser.js("[...document.querySelectorAll('.side')].map(side => Boolean(side.querySelector('.cut')))")
+        assert sorted(cut) == [False, True], "the answer that was cut is marked"
+        return "ArrowLeft" if cut[1] else "ArrowRight"
+
+    def answered(count: int) -> None:
+        browser.until(f"document.querySelector('#progress').textContent.includes('{count} of 4 ')")
+        assert len(store.rankings()) == count
+
+    browser.press(side_of_the_short_one())
+    answered(1)
+    browser.press("u")
+    browser.until("document.querySelector('.side.chosen')")
+    assert not browser.js("document.querySelector('.side.chosen .cut')"), "what was chosen shows when it is taken back"
+    browser.press("=")
+    answered(1)
+    side = 0 if side_of_the_short_one() == "ArrowLeft" else 2
+    assert browser.js("document.documentElement.scrollWidth") <= width
+    browser.js(f"document.querySelectorAll('.choices button')[{side}].click()")
+    answered(2)
+    question = browser.js("document.querySelector('#asked').innerText")
+    browser.press("x")
+    browser.until(f"document.querySelector('#asked').innerText !== {json.dumps(question)}")
+    browser.press("e")
+    answered(3)
+    browser.press(side_of_the_short_one())
+    browser.until("document.querySelector('.done')")
+    assert "That is enough." in browser.js("document.querySelector('.done').textContent")
+    events = [event.payload for event in store.active("ranking")]
+    assert [payload["ranking"][payload["completions"].index("A rose.")] for payload in events] == [1, 1, 1, 1]
+    assert sum(len(set(payload["ranking"])) == 1 for payload in events) == 2
+    assert all(payload["strength"] is None for payload in events) and len(store.events("skip")) == 1
+
+
 def test_every_control_has_a_name_and_the_words_stand_out(served: tuple[str, Any], browser: Browser) -> None:
     contrast = """(() => {
         const linear = (v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);

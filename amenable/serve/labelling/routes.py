@@ -14,17 +14,25 @@ from typing import Annotated, Any, Literal
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import Field
 
 from amenable.errors import InputError
 from amenable.feedback import annotators, export_import
 from amenable.feedback.annotators import Person
 from amenable.feedback.store import Event, turns
 from amenable.serve.errors import APIError
+from amenable.serve.labelling.schemas import (
+    AssignmentRequest,
+    InstructionsRequest,
+    NextRequest,
+    RankRequest,
+    SkipRequest,
+    SuggestRequest,
+    Turn,
+    WriteRequest,
+)
 from amenable.serve.labelling.task_queue import Assignment, TaskQueue
 from amenable.serve.labelling.tasks import Kind
 from amenable.serve.login import add_login
-from amenable.serve.openai.fields import Body
 from amenable.serve.security import COOKIE, headers_of, token_of
 from amenable.serve.web_pages import add_static, static_routes
 
@@ -60,6 +68,14 @@ class LabelApp:
     instructions: Callable[[], str]
     figures: Callable[[], dict[str, Any]]
     suggest: SuggestFn | None = None
+    one_key: bool = False
+    """comparisons are answered by one key, without strength, ratings and flags"""
+    goal: int = 0
+    """labels of a kind that the page asks for; 0 is one for each task"""
+    is_complete: Callable[[], bool] = lambda: False
+    """True once there are enough labels: no further task is given"""
+    thanks: str = "Every task of this kind is answered, or in somebody’s hands. Thank you."
+    """shown where no task is left"""
     local_owner: bool = True
     """a request without a token is the owner's: only where nobody else can reach the page"""
     people: dict[str, Person] = field(default_factory=dict)
@@ -85,62 +101,6 @@ class LabelApp:
         with self.queue.lock:
             self.queue.refresh()
             return annotators.person_for_token(self.people.values(), token) is not None
-
-
-Text = Annotated[str, Field(max_length=20_000)]
-Seconds = Annotated[float, Field(ge=0, le=1e6)]
-Rating = Annotated[int, Field(ge=1, le=7)]
-Flags = Annotated[list[Annotated[str, Field(max_length=100)]], Field(max_length=99)]
-
-
-class NextRequest(Body):
-    kind: Kind
-
-
-class AssignmentRequest(Body):
-    """A request that names an assignment."""
-
-    assignment: Annotated[int, Field(ge=1, le=2**53)]
-
-
-class RankRequest(AssignmentRequest):
-    """A ranking or comparison; its lists are in the order shown."""
-
-    ranks: Annotated[list[Annotated[int, Field(ge=1, le=99)]], Field(min_length=2, max_length=99)]
-    """1 the best, ties share a rank"""
-    strength: Annotated[int, Field(ge=-4, le=4)] | None = None
-    """of a comparison: below 0 the left one is better, 0 equal, above 0 the right one"""
-    ratings: Annotated[list[Rating | None], Field(max_length=99)] = Field(default_factory=list)
-    flags: Annotated[list[Flags], Field(max_length=99)] = Field(default_factory=list)
-    notes: Text = ""
-    seconds: Seconds = 0.0
-
-
-class Turn(Body):
-    role: Literal["user", "assistant"]
-    content: Annotated[str, Field(min_length=1, max_length=20_000)]
-    suggestion: int | None = None
-    """id of the suggestion that the text began as"""
-
-
-class WriteRequest(AssignmentRequest):
-    turns: Annotated[list[Turn], Field(min_length=1, max_length=100)]
-    notes: Text = ""
-    seconds: Seconds = 0.0
-
-
-class SkipRequest(AssignmentRequest):
-    reason: Annotated[str, Field(max_length=100)]
-    notes: Text = ""
-    seconds: Seconds = 0.0
-
-
-class SuggestRequest(AssignmentRequest):
-    turns: Annotated[list[Turn], Field(max_length=100)] = Field(default_factory=list)
-
-
-class InstructionsRequest(Body):
-    text: Annotated[str, Field(max_length=100_000)]
 
 
 PersonOf = Callable[[Request], Person]
@@ -200,7 +160,8 @@ def add_account(app: FastAPI, label_app: LabelApp, person_of: PersonOf) -> None:
         return {
             **{"name": person.name, "role": person.role, "kinds": label_app.kinds, "flags": FLAGS, "reasons": REASONS},
             **{"instructions": label_app.instructions(), "suggests": label_app.suggest is not None},
-            **{"lease": label_app.queue.policy.timeout, "entered": bool(person.hash)},
+            **{"lease": label_app.queue.policy.timeout, "entered": bool(person.hash), "one_key": label_app.one_key},
+            "thanks": label_app.thanks,
         }
 
 
@@ -212,9 +173,10 @@ def add_tasks(app: FastAPI, label_app: LabelApp, person_of: PersonOf) -> None:
     def next_task(body: NextRequest, person: Annotated[Person, Depends(person_of)]) -> dict[str, Any]:
         if body.kind not in label_app.kinds:
             raise APIError(404, "Such tasks are not given here.")
-        assignment = queue.next(person.name, body.kind, qualify=not person.is_owner)
+        qualify = not person.is_owner
+        assignment = None if label_app.is_complete() else queue.next(person.name, body.kind, qualify)
         task = None if assignment is None else task_view(assignment, label_app)
-        return {"task": task, "progress": queue.progress(person.name, body.kind)}
+        return {"task": task, "progress": progress_view(label_app, person, body.kind)}
 
     @app.post("/api/rank")
     def rank(body: RankRequest, person: Annotated[Person, Depends(person_of)]) -> dict[str, Any]:
@@ -231,7 +193,7 @@ def add_tasks(app: FastAPI, label_app: LabelApp, person_of: PersonOf) -> None:
     @app.post("/api/undo")
     def undo(person: Annotated[Person, Depends(person_of)]) -> dict[str, Any]:
         assignment = queue.undo(person.name)
-        progress = queue.progress(person.name, assignment.task.kind)
+        progress = progress_view(label_app, person, assignment.task.kind)
         return {"task": task_view(assignment, label_app), "progress": progress}
 
     @app.post("/api/hold")
@@ -292,12 +254,19 @@ def ack(event_id: int) -> dict[str, Any]:
     return {"kept": event_id}
 
 
+def progress_view(label_app: LabelApp, person: Person, kind: Kind) -> dict[str, int]:
+    """Return the person's number of labels of a kind, all people's, and how many there are to be."""
+    progress = label_app.queue.progress(person.name, kind)
+    return {**progress, "tasks": label_app.goal or progress["tasks"]}
+
+
 def task_view(assignment: Assignment, label_app: LabelApp) -> dict[str, Any]:
     """Return a task for the browser: completions in the order shown, without sources and purpose."""
     return {
         **{"assignment": assignment.id, "kind": assignment.task.kind, "former": previous_answer_view(assignment)},
         "prompt": prompt_turns(assignment),
         "completions": [assignment.task.completions[i] for i in assignment.order],
+        "ended": [assignment.task.ended[i] for i in assignment.order],
         "seconds": max(0.0, label_app.queue.clock() - assignment.shown),
     }
 

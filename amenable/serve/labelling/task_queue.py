@@ -159,7 +159,7 @@ class TaskQueue:
 
     def free_slot(self, annotator: str, task: Task) -> str | None:
         """Return the first free slot of a task that the annotator has not answered and others have not skipped."""
-        if task.purpose not in ("label", "overlap"):
+        if task.purpose not in ("label", "overlap", "repeat"):
             return None
         slots = [str(number) for number in range(self.policy.raters if task.purpose == "overlap" else 1)]
         earlier = [self.assignments[i] for slot in slots for i in self.slots.get((task.id, slot), [])]

@@ -10,7 +10,7 @@ import hashlib
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,8 +24,10 @@ from amenable.feedback.store import turns
 from amenable.train.examples import RejectedRows, keep_usable
 
 Kind = Literal["rank", "compare", "demonstrate", "converse"]
-Purpose = Literal["label", "overlap", "calibration", "screening"]
+Purpose = Literal["label", "overlap", "repeat", "calibration", "screening"]
 """as stored in events"""
+REPEAT_EVERY, REPEAT_AFTER = 8, 10
+"""one comparison in so many is shown again, after so many others"""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,18 @@ def read_tasks(
     if not tasks and any(kind != "converse" for kind in kinds):
         raise InputError("no prompt has two different answers", files[0], "sample more answers a prompt")
     return tasks
+
+
+def with_repeats(tasks: Sequence[Task], count: int) -> list[Task]:
+    """Return the tasks with up to `count` of the comparisons a second time, REPEAT_AFTER comparisons later."""
+    comparisons = [task for task in tasks if task.kind == "compare" and task.purpose in ("label", "overlap")]
+    after = {
+        comparisons[i + REPEAT_AFTER].id: replace(
+            comparisons[i], id=digest("repeat", comparisons[i].id), purpose="repeat"
+        )
+        for i in range(0, len(comparisons) - REPEAT_AFTER, REPEAT_EVERY)[:count]
+    }
+    return [each for task in tasks for each in (task, after.get(task.id)) if each is not None]
 
 
 def pool_samples(files: Sequence[Path]) -> dict[Conversation, list[Candidate]]:

@@ -1,4 +1,4 @@
-// Forms for rankings, with ties, by keys, buttons or dragging; and for comparisons of two, with a slider.
+// Forms for rankings, with ties, by keys, buttons or dragging; and for comparisons of two, with a slider or at once.
 
 import { completion, el, folded, nth, plural } from "./elements.js";
 
@@ -43,6 +43,9 @@ function ratingAndFlags(i, k, state, page) {
 const instructions = () => (matchMedia("(pointer: coarse)").matches
   ? "Tap “Place next” from the best answer to the worst, or drag them here by their numbers."
   : "Press the numbers of the answers from best to worst, or drag them here.");
+
+// A note under an answer that was cut at its greatest length.
+const cutNote = (task, i) => (task.ended[i] ? null : el("p", { class: "cut" }, "… cut off here, at the greatest length"));
 
 const initialState = (k, given) => ({
   ratings: given?.ratings?.length === k ? given.ratings : Array(k).fill(null),
@@ -98,7 +101,7 @@ export function rankForm(task, given, page) {
          button("=", tied ? "Untie" : "Tie with the one above", () => tie(i), { disabled: at === 0 && !tied, "aria-pressed": String(tied) }), button("×", "Take out", () => out(i))];
     return el("article", { class: "card", tabindex: 0, "data-answer": i, "aria-label": `Answer ${i + 1}, ${where}`, "aria-describedby": `text-${i}` },
       el("span", { class: "grip", "aria-hidden": "true", title: "Drag", onpointerdown: (event) => startDrag(event, i) }, String(i + 1)),
-      el("div", { class: "answer" }, texts[i]),
+      el("div", { class: "answer" }, texts[i], cutNote(task, i)),
       el("div", { class: "moves" }, moves), ratingAndFlags(i, k, state, page));
   }
   function draw() {
@@ -196,7 +199,7 @@ export function compareForm(task, given, page) {
   const state = { ...initialState(2, given), value: given?.strength ?? null };
   const names = ["Left", "Right"];
   const cards = names.map((name, i) => el("article", { class: "card side", "aria-label": `${name} answer` },
-    el("h2", {}, name), folded(completion(task.completions[i]), task.completions[i]), ratingAndFlags(i, 2, state, page)));
+    el("h2", {}, name), folded(completion(task.completions[i]), task.completions[i]), cutNote(task, i), ratingAndFlags(i, 2, state, page)));
   const words = el("output", { for: "strength" });
   const slider = el("input", { type: "range", id: "strength", min: -4, max: 4, step: 1, value: state.value ?? 0, "aria-label": "Which is better, and by how much", oninput: () => set(Number(slider.value)), onpointerup: () => set(Number(slider.value)) });
   const choice = (text, value) => el("button", { type: "button", "data-value": value, onclick: () => set(value) }, text);
@@ -236,5 +239,35 @@ export function compareForm(task, given, page) {
     body: () => ({ ranks: state.value < 0 ? [1, 2] : state.value > 0 ? [2, 1] : [1, 1], strength: state.value, ratings: state.ratings, flags: state.flags }),
     focus: () => slider.focus({ preventScroll: true }),
     keys: [["← →", "lean to the left or the right answer"], ["1 – 9", "far left to far right; 5 is equal"], ["=", "equal"], ["X", "can’t tell"], ["Enter", "send"]],
+  };
+}
+
+// A comparison answered at once, by one key or tap: no strength, ratings or flags.
+export function choiceForm(task, given, page) {
+  let choice = given?.ranks ? given.ranks[1] - given.ranks[0] : null;
+  const names = ["Left", "Right"];
+  const cards = names.map((name, i) => el("article", { class: "card side", "aria-label": `${name} answer` },
+    el("h2", {}, name), folded(completion(task.completions[i]), task.completions[i]), cutNote(task, i)));
+  const button = (text, key, act) => el("button", { type: "button", onclick: act }, text, el("kbd", {}, key));
+  const choices = el("div", { class: "choices" }, button("Left is better", "←", () => choose(1)), button("Equal", "=", () => choose(0)),
+    button("Right is better", "→", () => choose(-1)), button("Can’t tell", "X", () => page.skip("cannot tell")));
+  const node = el("div", { class: "comparison at-once", tabindex: -1 }, el("div", { class: "sides" }, cards), el("div", { class: "scale" }, choices));
+  const draw = () => cards.forEach((card, i) => card.classList.toggle("chosen", choice !== null && choice * (i ? -1 : 1) > 0));
+  function choose(value) { choice = value; draw(); page.announce(value ? `${names[value > 0 ? 0 : 1]} is better` : "They are equal"); page.send(); }
+  function key(event) {
+    const value = { ArrowLeft: 1, ArrowRight: -1, 1: 1, 2: -1, "=": 0, e: 0 }[event.key];
+    if (event.key === "x") page.skip("cannot tell");
+    else if (value === undefined || event.repeat) return false;
+    else choose(value);
+    return true;
+  }
+  draw();
+  return {
+    node, key, path: "/api/rank", quiet: true,
+    ready: () => (choice === null ? "choose a side, or equal" : ""),
+    state: () => ({}),
+    body: () => ({ ranks: choice > 0 ? [1, 2] : choice < 0 ? [2, 1] : [1, 1] }),
+    focus: () => node.focus({ preventScroll: true }),
+    keys: [["←  1", "the left answer is better"], ["→  2", "the right answer is better"], ["=", "equal"], ["X", "can’t tell"]],
   };
 }

@@ -1,7 +1,7 @@
 // The labelling page: login, tasks, the time at work on each, and the answers.
 
 import { $, el, markdown, plural, turn } from "./elements.js";
-import { compareForm, rankForm } from "./label-rank.js";
+import { choiceForm, compareForm, rankForm } from "./label-rank.js";
 import { writeForm } from "./label-write.js";
 import { addLogin, ask } from "./requests.js";
 
@@ -67,16 +67,17 @@ function show({ task: newTask, progress }) {
   $("asked").replaceChildren();
   if (!task) {
     form = null;
-    $("work").replaceChildren(el("div", { class: "done" }, el("h1", {}, "Nothing left here"), el("p", {}, "Every task of this kind is answered, or in somebody’s hands. Thank you.")));
+    $("work").replaceChildren(el("div", { class: "done" }, el("h1", {}, "Nothing left here"), el("p", {}, me.thanks)));
     return;
   }
   const draft = JSON.parse(stored(`draft ${task.assignment}`) ?? "null") ?? task.former;
-  const page = { flags: me.flags, suggests: me.suggests, post, changed, announce, skip };
-  const make = { rank: rankForm, compare: compareForm }[task.kind] ?? writeForm;
+  const page = { flags: me.flags, suggests: me.suggests, post, changed, announce, skip, send };
+  const make = { rank: rankForm, compare: me.one_key ? choiceForm : compareForm }[task.kind] ?? writeForm;
   form = make(task, draft, page);
   $("asked").replaceChildren(...(task.prompt.length ? [el("h1", {}, "What was asked"), ...task.prompt.map(turn)] : [el("h1", {}, "A conversation of your own"), el("p", { class: "note" }, "You play both sides: ask something as a person would, and answer as a good assistant would.")]));
   $("work").replaceChildren(form.node);
   document.body.dataset.kind = task.kind;
+  document.body.classList.toggle("one-key", me.one_key && task.kind === "compare");
   $("notes").value = draft?.notes ?? "";
   $("keys").replaceChildren(...[...form.keys, ["U", "take the last answer back"], ["S", "skip"], ["?", "this list"]].flatMap(([k, meaning]) => [el("dt", {}, el("kbd", {}, k)), el("dd", {}, meaning)]));
   $("send").replaceChildren("Send", el("kbd", {}, ["demonstrate", "converse"].includes(task.kind) ? "Ctrl Enter" : "Enter"));
@@ -113,17 +114,15 @@ async function finish(path, body, words) {
   $("send").disabled = true;
   const { assignment } = task;
   const { status, data } = await call(path, { assignment, notes: $("notes").value, seconds: Math.round(worked * 10) / 10, ...body });
-  busy = false;
   if (status === 200) {
     localStorage.removeItem(`draft ${assignment}`);
-    toast(words);
-    return next();
-  }
-  toast(data.error, true);
-  if (status === 409 || status === 404) return next(); // answered in another tab, or with somebody else by now
+    if (words) toast(words);
+  } else toast(data.error, true);
+  if ([200, 404, 409].includes(status)) await next(); // not 200: answered in another tab, or with somebody else by now
+  busy = false;
   if (form) changed();
 }
-function send() { if (form && !form.ready()) finish(form.path, form.body(), "Kept. Thank you."); }
+function send() { if (form && !form.ready()) finish(form.path, form.body(), form.quiet ? "" : "Kept. Thank you."); }
 function skip(reason, notes) { finish("/api/skip", { reason, ...(notes ? { notes } : {}) }, "Skipped."); }
 async function undo() {
   saveDraft();

@@ -89,7 +89,7 @@ def test_a_token_becomes_a_cookie_that_scripts_cannot_read_and_ends_when_revoked
 
 def test_a_ranking_is_kept_as_it_was_meant(place, ann):
     task = next_of(ann)
-    assert set(task) == {"assignment", "kind", "former", "prompt", "completions", "seconds"}
+    assert set(task) == {"assignment", "kind", "former", "prompt", "completions", "ended", "seconds"}
     assert "secret" not in json.dumps(task), "who wrote an answer stays hidden"
     said = {
         "assignment": task["assignment"],
@@ -251,3 +251,35 @@ def test_the_pages_are_few_have_no_inline_script_and_come_with_a_policy(ann):
             assert "<script>" not in reply.text
     for path in ("/label.html", "/../label.py", "/%2e%2e/label.py", "/pages/label.html", "/docs", "/openapi.json"):
         assert ann.get(path).status_code == 404
+
+
+def test_a_page_with_a_goal_ends_there_and_one_key_answers_a_comparison(place, ann):
+    _, label_app, _ = place
+    label_app.one_key, label_app.goal, label_app.thanks = True, 2, "Enough."
+    label_app.is_complete = lambda: label_app.queue.progress("ann", "compare")["answered"] >= 2
+    me = ann.get("/api/me").json()
+    assert me["one_key"] and me["thanks"] == "Enough."
+    for count in range(2):
+        reply = ann.post("/api/next", json={"kind": "compare"}).json()
+        assert reply["progress"] == {"mine": count, "tasks": 2, "answered": count}
+        body = {"assignment": reply["task"]["assignment"], "ranks": [1, 2]}
+        assert reply["task"]["ended"] == [True, True] and ann.post("/api/rank", json=body).status_code == 200
+    assert ann.post("/api/next", json={"kind": "compare"}).json()["task"] is None
+    assert ann.post("/api/undo", json={}).json()["task"]["former"]["ranks"] == [1, 2]
+    assert ann.post("/api/next", json={"kind": "compare"}).json()["task"] is not None
+
+
+def test_a_repeated_comparison_is_given_to_who_answered_the_first(tmp_path):
+    rows = [{"prompt": [{"role": "user", "content": f"{n}"}], "completions": ["a", "b"]} for n in range(11)]
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = label.Config(
+        data=(tmp_path / "samples.jsonl",), tasks=("compare",), repeats=1, overlap=0.0, labels_db=tmp_path / "labels.db"
+    )
+    with Store(config.labels_db) as store:
+        owner = client_of(label.make_label_app(config, store, label.load_tasks(config), None, None, None))
+        prompts = []
+        while task := next_of(owner, "compare"):
+            prompts.append(task["prompt"][0]["content"])
+            owner.post("/api/rank", json={"assignment": task["assignment"], "ranks": [1, 2]})
+        purposes = [event.payload["purpose"] for event in store.events("ranking")]
+    assert len(prompts) == 12 and prompts[0] == prompts[-1] and purposes == ["label"] * 11 + ["repeat"]

@@ -6,7 +6,14 @@ import pytest
 
 from amenable.data.types import Message
 from amenable.errors import InputError
-from amenable.serve.labelling.tasks import Candidate, pool_samples, read_gold_tasks, read_tasks
+from amenable.serve.labelling.tasks import (
+    REPEAT_AFTER,
+    Candidate,
+    pool_samples,
+    read_gold_tasks,
+    read_tasks,
+    with_repeats,
+)
 
 
 def samples(path, *rows):
@@ -82,3 +89,20 @@ def test_items_of_known_order_are_read_from_rankings(files):
     tasks = read_gold_tasks(files.rankings, "calibration")
     assert len(tasks) == 96 and tasks[0].gold_ranks == (2.0, 1.0, 2.0) and tasks[0].purpose == "calibration"
     assert read_gold_tasks(None, "screening") == []
+
+
+def test_some_comparisons_come_a_second_time_later(tmp_path):
+    file = samples(
+        tmp_path / "samples.jsonl", *({"prompt": asked(f"{n}?"), "completions": ["a", "b"]} for n in range(30))
+    )
+    tasks = read_tasks([file], ("compare", "demonstrate"), 6, overlap=0.0)
+    assert with_repeats(tasks, 0) == tasks
+    repeated = with_repeats(tasks, 2)
+    assert [task for task in repeated if task.purpose != "repeat"] == tasks
+    order = [task for task in repeated if task.kind == "compare"]
+    for later in (task for task in order if task.purpose == "repeat"):
+        (first,) = (task for task in order if task.prompt == later.prompt and task is not later)
+        assert later.completions == first.completions and later.id != first.id
+        assert order.index(later) - order.index(first) > REPEAT_AFTER
+    assert sum(task.purpose == "repeat" for task in order) == 2
+    assert sum(task.purpose == "repeat" for task in with_repeats(tasks, 99)) == 3, "all that fit in"
