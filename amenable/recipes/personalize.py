@@ -35,6 +35,7 @@ from amenable.recipes.rounds_labels import Round, unused_prompts, write_rows, wr
 from amenable.serve import label, security
 from amenable.stages import dpo, evaluate, sample
 from amenable.stages.sample import SamplingOptions
+from amenable.text.tokenizer import Tokenizer
 from amenable.train import loading, plan
 from amenable.train.optimizer import OptimizerConfig
 
@@ -107,6 +108,10 @@ class Config:
 def run(config: Config) -> Path:
     """Go through all rounds, compare the model before and after, and return the folder that holds them."""
     loading.require_model(config.model, "amenable get smollm2")
+    base = Tokenizer.load(config.model).chat_template is None
+    plan.forbid(
+        base, f"{config.model} has no chat template, it cannot chat", "give a chat model, as after amenable sft"
+    )
     security.require_server()
     data = config.data or real.QUESTIONS
     real.write_prompts(config.out / "prompts", real.read_prompts(data), data, config.seed)

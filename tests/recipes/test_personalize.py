@@ -166,11 +166,14 @@ def test_a_person_who_contradicts_themselves_is_shown_the_pair(
     assert len(taught) == 16 and len(rows_of(out / "round-1" / "people" / "labels.jsonl")) == 18, "one more was asked"
 
 
-def test_what_cannot_be_trained_is_refused_before_any_work(config: personalize.Config, tmp_path: Path) -> None:
+def test_what_cannot_be_trained_is_refused_before_any_work(
+    config: personalize.Config, base: Path, tmp_path: Path
+) -> None:
     few = tmp_path / "few.jsonl"
     few.write_text("".join(json.dumps({"prompt": f"Why {n}?"}) + "\n" for n in range(20)))
     for options, problem in (
         ({"model": tmp_path / "none"}, r"no such model folder.*amenable get smollm2"),
+        ({"model": base}, "cannot chat"),
         ({"data": few}, "more questions are needed and"),
     ):
         with pytest.raises(InputError, match=problem):
