@@ -585,7 +585,7 @@ NAN_OUTSIDE = suite_test(
 )
 WILSON_BY_HAND = suite_test("functional/test_statistics.py", "test_wilson_by_hand", 55, 100, 0.452446, 0.643855)
 ORDERS = suite_test("data/test_batches.py", "test_epochs_and_seeds_are_unrelated")
-DIALOGUES = suite_test("data/test_sources.py", "test_dialogues_that_open_alike_stay_together")
+DIALOGUES = suite_test("data/test_splits.py", "test_dialogues_that_open_alike_have_one_key")
 SEEDS = suite_test("test_seeds.py", "test_seeds_are_stable_and_differ_by_purpose")
 LOGPROBS = passes_test("test_row_logprobs_are_each_rows_own", "runtime", 8, 1.0)
 REWARD_PLACE = passes_test("test_a_reward_is_read_at_the_last_token_even_if_it_is_no_end", "words", "runtime")
@@ -624,7 +624,8 @@ MUTATIONS: list[Mutation] = [
     ("a user writes the assistant's turn", "text.tokenizer:Tokenizer.encode", contents_as_templates, encoded_by_hand),
     ("a token is predicted from itself", "data.batches:targets", prediction_of_itself, LOGPROBS),
     ("every epoch has the same order", "data.batches:shuffled", lambda f: lambda n, seed, epoch: f(n, seed, 0), ORDERS),
-    ("prompts of the training are in the held-out part", "data.sources:opening", lambda f: id, DIALOGUES),
+    ("prompts of the training are in the held-out part", "data.splits:opening_key", lambda f: lambda turns, name: name,
+     DIALOGUES),
     ("a row reads the rows before it", "models.attention:attend_rows", one_long_row, packed),
     ("a cached step forgets the window", "models.attention:row_blocks", whole_cache, cached_with_window),
     ("with a cache, tokens stand one place late", "models.decoder:Decoder.apply_layers", late_positions, cached),

@@ -123,7 +123,8 @@ class Mixed(Sequence[T_co]):
     """Rows of several sources as one sequence, source after source."""
 
     def __init__(self, names: Sequence[str], parts: Sequence[Sequence[T_co]]):
-        self.names, self.parts = list(names), list(parts)
+        self.names: list[str] = list(names)
+        self.parts: list[Any] = list(parts)
         self.sizes = [len(part) for part in parts]
         self.starts = [sum(self.sizes[:i]) for i in range(len(parts))]
 
@@ -149,7 +150,7 @@ class Mixed(Sequence[T_co]):
         """Return the name of the source of each of some rows; None where there is one source."""
         return [self.names[self.source_of(i)] for i in indices] if len(self.parts) > 1 else None
 
-    def map(self, function: Callable[[Sequence[Any]], Sequence[R]]) -> Mixed[R]:
+    def map(self, function: Callable[[Any], Sequence[R]]) -> Mixed[R]:
         """Return what a function makes of each source's rows."""
         return Mixed(self.names, [function(part) for part in self.parts])
 

@@ -97,6 +97,11 @@ class EpochBatches(Sequence[list[int]]):
         start, end = epoch * self.n + within * self.size, (epoch + 1) * self.n
         return self.draws.range(start, min(start + self.size, end))
 
+    def largest(self, count: int, lengths: np.ndarray[Any, Any]) -> list[int]:
+        """Return the `count` steps of the first epoch with the most tokens, in order. lengths: tokens of each row."""
+        sizes = np.add.reduceat(lengths[self.order.indices(0)], np.arange(0, self.n, self.size))
+        return np.sort(np.argsort(-sizes, kind="stable")[:count]).tolist()
+
 
 class TokenBatches(Sequence[list[int]]):
     """The rows of `total` steps: rows as an order draws them, each step as many as fit a budget of tokens.

@@ -12,22 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
-import numpy as np
-
 from amenable.data import columns as conventions
 from amenable.data.column_mapping import ColumnMapping, parse_mapping
 from amenable.data.files import BadRow, has_lone_surrogate, suffix_of
 from amenable.data.published_formats import join_rows
 from amenable.data.readers import TABLES_OF_TEXT, Source, iter_rows, list_files
 from amenable.data.record import InvalidRow, LeftOutRow, Record, Usage, no_column
-from amenable.data.splits import held_out_rows
 from amenable.data.text_values import from_text
-from amenable.data.types import Conversation, Demonstration, LabeledCompletion, Message, Prompt, Ranking, Text
+from amenable.data.types import Demonstration, LabeledCompletion, Prompt, Ranking, Text
 from amenable.errors import InputError
 
 T = TypeVar("T")
-Known: TypeAlias = dict[str, tuple[Conversation, str]]
-"""id -> its prompt and the location of its first row"""
+Known: TypeAlias = dict[str, tuple[int, str]]
+"""id -> hash of its prompt, and the location of its first row"""
 
 NOUNS = {
     "text": "texts",
@@ -100,18 +97,23 @@ def read_texts(
     A .txt file is one document, or several separated by lines of <|endoftext|>; long ones are cut at blank lines, into
     pages of about 20 000 characters.
 
-    limit (of all readers): greatest number of rows. columns: entries TARGET=COLUMN, where the files have other columns
-    than the conventional ones (`column_mapping.py`). convert: called with each text as it is read; what it returns
-    stands in the text's place, so that not all texts are in memory.
+    Of all readers: limit is the greatest number of rows; columns are entries TARGET=COLUMN, where the files have other
+    columns than the conventional ones (`column_mapping.py`); convert is called with each example as it is read, and
+    what it returns stands in the example's place, so that not all are in memory. It may raise InvalidRow, from an
+    InputError with a hint.
     """
     return _read(path, conventions.text, limit, columns, convert)
 
 
 def read_demonstrations(
-    path: Source, *, limit: int | None = None, columns: Sequence[str] = ()
-) -> Loaded[Demonstration]:
+    path: Source,
+    *,
+    limit: int | None = None,
+    columns: Sequence[str] = (),
+    convert: Callable[[Demonstration], Any] | None = None,
+) -> Loaded[Any]:
     """Read conversations that end with the assistant: messages, prompt and completion, Alpaca, ShareGPT, problems."""
-    return _read(path, conventions.demonstration, limit, columns)
+    return _read(path, conventions.demonstration, limit, columns, convert)
 
 
 def read_prompts(path: Source, *, limit: int | None = None, columns: Sequence[str] = ()) -> Loaded[Prompt]:
@@ -119,36 +121,26 @@ def read_prompts(path: Source, *, limit: int | None = None, columns: Sequence[st
     return _read(path, conventions.prompt, limit, columns)
 
 
-def read_rankings(path: Source, *, limit: int | None = None, columns: Sequence[str] = ()) -> Loaded[Ranking]:
+def read_rankings(
+    path: Source,
+    *,
+    limit: int | None = None,
+    columns: Sequence[str] = (),
+    convert: Callable[[Ranking], Any] | None = None,
+) -> Loaded[Any]:
     """Read preferences: chosen and rejected, or K completions with ranks."""
-    return _read(path, conventions.ranking, limit, columns)
+    return _read(path, conventions.ranking, limit, columns, convert)
 
 
-def read_unpaired(path: Source, *, limit: int | None = None, columns: Sequence[str] = ()) -> Loaded[LabeledCompletion]:
+def read_unpaired(
+    path: Source,
+    *,
+    limit: int | None = None,
+    columns: Sequence[str] = (),
+    convert: Callable[[LabeledCompletion], Any] | None = None,
+) -> Loaded[Any]:
     """Read completions with a label each: prompt, completion and label."""
-    return _read(path, conventions.unpaired, limit, columns)
-
-
-def split_holdout(rows: Sequence[T], fraction: float, seed: int) -> tuple[list[T], list[T]]:
-    """Split rows into (training, held-out), both in order; about `fraction` of the rows, at least one, is held out.
-
-    Rows with the same first user turns stay together, so no held-out prompt is trained on. If all rows begin alike,
-    they are divided individually.
-    """
-    groups: dict[Any, int] = {}
-    keys = np.array([groups.setdefault(opening(row), len(groups)) for row in rows], np.int64)
-    held = held_out_rows(keys, fraction, seed).tolist()
-    training, held_out = ([row for row, is_held in zip(rows, held) if is_held == wanted] for wanted in (False, True))
-    return training, held_out
-
-
-def opening(row: Any) -> Any:
-    """Return the beginning of a row: its text, or its turns before the assistant's first."""
-    if isinstance(row, Text):
-        return row.text
-    messages: Sequence[Message] = row.messages if hasattr(row, "messages") else getattr(row, "prompt", ())
-    roles = [message.role for message in messages]
-    return tuple(messages[: roles.index("assistant")] if "assistant" in roles else messages) or id(row)
+    return _read(path, conventions.unpaired, limit, columns, convert)
 
 
 def _read(
@@ -156,12 +148,21 @@ def _read(
     parse: Callable[[conventions.Row, str], T],
     limit: int | None,
     columns: Sequence[str],
-    convert: Callable[[T], T] | None = None,
-) -> Loaded[T]:
+    convert: Callable[[T], Any] | None = None,
+) -> Loaded[Any]:
+    refusals: list[InvalidRow] = []
+
+    def converted(example: T) -> Any:
+        try:
+            return example if convert is None else convert(example)
+        except InvalidRow as error:
+            refusals.append(error)
+            raise
+
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}", how="give 1 or more")
     mapping = parse_mapping(columns, conventions.TARGETS)
-    used: list[T] = []
+    used: list[Any] = []
     rejected: list[Rejected] = []
     left_out: list[Rejected] = []
     read: list[str] = []
@@ -172,12 +173,13 @@ def _read(
             break
         tallies.append(Usage(str(file)))
         room = None if limit is None else limit - len(used)
-        part = _read_file(file, parse, room, mapping, known, tallies[-1], convert)
+        part = _read_file(file, parse, room, mapping, known, tallies[-1], converted)
         if not part.rows:
             lines = {row.reason: row.line for row in reversed([*part.rejected, *part.left_out])}
             reasons = "; ".join(f"line {line}: {reason}" for reason, line in reversed(list(lines.items())[-3:]))
             problem = f"no {NOUNS[parse.__name__].removesuffix('s')} can be read ({reasons or 'it is empty'})"
-            raise InputError(problem, str(file), OTHER_NAMES if lines and not columns else None)
+            hint = OTHER_NAMES if lines and not columns else None
+            raise InputError(problem, str(file), getattr(refusals[0].__cause__, "how", None) if refusals else hint)
         used += part.rows
         rejected += part.rejected
         left_out += part.left_out
@@ -192,9 +194,9 @@ def _read_file(
     mapping: ColumnMapping,
     known: Known,
     tally: Usage,
-    convert: Callable[[T], T] | None = None,
-) -> Loaded[T]:
-    used: list[T] = []
+    convert: Callable[[T], Any],
+) -> Loaded[Any]:
+    used: list[Any] = []
     rejected: list[Rejected] = []
     left_out: list[Rejected] = []
     mapped: set[str] = set()
@@ -212,7 +214,7 @@ def _read_file(
             if has_lone_surrogate(record.row):
                 raise InvalidRow("half of a surrogate pair is no text")
             _require_own_id(record, example, f"{name}:{line}", known)
-            used.append(example if convert is None else convert(example))
+            used.append(convert(example))
             tally.add(record)
         except LeftOutRow as reason:
             left_out.append(Rejected(str(file), line, str(reason)))
@@ -249,6 +251,6 @@ def _require_own_id(row: Record, example: Any, location: str, known: Known) -> N
     if not row.has_id() or not isinstance(example, Prompt | Ranking):
         return
     prompt = example.messages if isinstance(example, Prompt) else example.prompt
-    other, first = known.setdefault(example.id, (prompt, location))
-    if other != prompt:
+    other, first = known.setdefault(example.id, (hash(prompt), location))
+    if other != hash(prompt):
         raise InvalidRow(f"the id '{example.id}' belongs to another prompt ({first})")

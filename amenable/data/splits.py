@@ -1,12 +1,19 @@
-"""Held-out rows: a share of the groups of rows that belong together, drawn by the seed."""
+"""Held-out rows: a share of the groups of rows that belong together, drawn by the seed.
+
+Conversations with the same turns before the assistant's first belong together, so no held-out prompt is trained on.
+"""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from amenable.data.batches import permutation
+from amenable.data.types import Conversation
 from amenable.errors import InputError
 
 
@@ -40,3 +47,25 @@ def held_out_rows(keys: np.ndarray[Any, Any], fraction: float, seed: int) -> np.
     if not used:
         held[drawn[np.argmin(sizes[drawn])]] = True
     return held[group]
+
+
+def held_out_of_sources(
+    keys: Sequence[np.ndarray[Any, Any]], fraction: float, seed: int
+) -> list[np.ndarray[Any, np.dtype[np.bool_]]]:
+    """Return True for the held-out rows of each source: a share of its own, and those with the key of a held-out row of
+    another source."""
+    held = [held_out_rows(own, fraction, seed) for own in keys]
+    held_keys = [own[mask] for own, mask in zip(keys, held)]
+    for number, own in enumerate(keys):
+        others = [other for i, other in enumerate(held_keys) if i != number]
+        if others:
+            held[number] |= np.isin(own, np.concatenate(others))
+    return held
+
+
+def opening_key(messages: Conversation, name: str) -> bytes:
+    """Return a hash, 8 bytes, of the turns before the assistant's first; of the row's name where there is none."""
+    roles = [message.role for message in messages]
+    turns = messages[: roles.index("assistant")] if "assistant" in roles else messages
+    opening = [replace(message, trained=True) for message in turns]
+    return hashlib.blake2b(repr(opening or name).encode(), digest_size=8).digest()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from amenable.errors import InputError
 
@@ -110,6 +110,26 @@ class Ranking:
         if self.margin is not None and (len(self.completions) != 2 or not math.isfinite(self.margin)):
             problem = f"a margin of {self.margin} for {len(self.completions)} completions"
             raise InputError(problem, self.id or None, "a margin is a finite number that belongs to a pair")
+
+
+E = TypeVar("E", Demonstration, Ranking, LabeledCompletion)
+
+
+def example_to_json(example: Demonstration | Ranking | LabeledCompletion) -> str:
+    """Return an example as JSON, for `example_from_json`; values that JSON has not, such as dates, as text."""
+    return json.dumps(asdict(example), ensure_ascii=False, default=str)
+
+
+def example_from_json(kind: type[E], content: str | bytes) -> E:
+    """Return the example of a type that `example_to_json` wrote."""
+    fields: dict[str, Any] = json.loads(content)
+    for name in {"messages", "prompt"} & fields.keys():
+        fields[name] = tuple(
+            Message(**message | {"tool_calls": tuple(ToolCall(**call) for call in message["tool_calls"])})
+            for message in fields[name]
+        )
+    lists = {name: tuple(fields[name]) for name in ("completions", "ranks") if name in fields}
+    return kind(**fields | lists)
 
 
 def last_trained(messages: Conversation, unit: Literal["last", "exchange"] = "last") -> Conversation:

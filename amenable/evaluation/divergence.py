@@ -8,7 +8,7 @@ PPO reports it; without the noise of single tokens, and never negative, so that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -117,7 +117,7 @@ class KLMonitor:
 def make_kl_monitor(
     policy: Decoder,
     reference: Decoder | None,
-    rows: Sequence[forward.Row],
+    rows: Iterable[forward.Row],
     tokenizer: Tokenizer,
     runtime: Runtime,
     count: int,
@@ -140,8 +140,13 @@ def make_kl_monitor(
     return KLMonitor(policy, monitored, prompts, tokenizer, runtime, max_new_tokens, max_tokens, seed)
 
 
-def first_prompts(rows: Sequence[forward.Row], count: int, room: int) -> list[list[int]]:
+def first_prompts(rows: Iterable[forward.Row], count: int, room: int) -> list[list[int]]:
     """Return the first `count` prompts of the rows (the ids before the first trained one), each once, that have at most
     `room` tokens."""
-    prompts = dict.fromkeys(tuple(ids[: loss_mask.index(True)]) for ids, loss_mask in rows)
-    return [list(prompt) for prompt in prompts if len(prompt) <= room][:count]
+    prompts = dict[tuple[int, ...], None]()
+    rows = iter(rows)
+    while len(prompts) < count and (row := next(rows, None)) is not None:
+        ids, loss_mask = row
+        if loss_mask.index(True) <= room:
+            prompts[tuple(ids[: loss_mask.index(True)])] = None
+    return list(map(list, prompts))

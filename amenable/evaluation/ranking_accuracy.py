@@ -36,10 +36,9 @@ def measure_accuracies(
     accuracies = {}
     for name, rankings in sets.items():
         if rankings:
-            rows = [row for ranking in rankings for row in ranking.rows]
-            scores = forward.compute_rewards(model, rows, runtime, max_tokens, log.bar(name))
-            of_rankings = scores.split([len(ranking.rows) for ranking in rankings])
-            accuracies[name] = ranking_metrics(rankings, of_rankings, seeded_generator(seed, "bootstrap"))
+            bar = log.bar(name)
+            scores = forward.element_rewards(model, rankings, lambda each: each.rows, runtime, max_tokens, bar)
+            accuracies[name] = ranking_metrics(rankings, scores, seeded_generator(seed, "bootstrap"))
             log.info(f"{name}: {describe(accuracies[name])}")
     return accuracies
 

@@ -23,6 +23,7 @@ from amenable.train.fit import Training, fit
 from amenable.train.log import Progress
 from amenable.train.objective import Objective, eval_metrics, mean_stats
 from amenable.train.optimizer import Optimizer
+from amenable.train.passes import longest_rows
 from amenable.train.run import Run
 from amenable.train.run_options import AdapterOptions, OfflineOptions
 from amenable.train.runtime import Runtime, start_runtime
@@ -67,7 +68,7 @@ class PolicyTask(Generic[E]):
     """lines to print before training, beside those on steps and data"""
     load_reference: Callable[[], Decoder | None]
     check: Callable[[Sequence[int]], BatchCheck]
-    """(indices of the first step's elements) -> its rows, once all rows are checked"""
+    """(indices of the first step's elements) -> its rows"""
     show: tuple[str, ...]
     """metrics beside the progress bar"""
     add_reference: Callable[[Decoder, Mixed[E], Progress], Mixed[E]] = lambda reference, elements, progress: elements
@@ -101,7 +102,7 @@ def train_policy(
     schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_lr_frac)
     check = task.check(steps[0])
     reference = task.load_reference()
-    rows = [task.objective.rows(each)[0] for each in validation]
+    rows = (task.objective.rows(each)[0] for each in validation)
     sizes = config.eval_prompts, config.max_new_tokens, limit, config.seed
     kl_monitor = divergence.make_kl_monitor(policy, reference, rows, tokenizer, runtime, *sizes, warn=run.log.warn)
     unmeasured = config.kl_budget and kl_monitor.reference is None
@@ -123,7 +124,7 @@ def train_policy(
         check=check,
         plan=[line, *task.plan, *mixture, by_default],
         show=task.show,
-        held_out=[row for each in training for row in task.objective.rows(each)],
+        held_out=longest_rows(training, task.objective.rows),
         reference=kl_monitor.reference,
         other_peaks=kl_monitor.peaks(),
         best=best,

@@ -32,7 +32,7 @@ from amenable.text.tokenizer import Tokenizer
 from amenable.train import defaults, loading, plan
 from amenable.train.defaults import traits
 from amenable.train.distillation import HHH, Distillation, DistilledRow, context_length, read_context, tokenize
-from amenable.train.examples import RejectedRows, fit_sources, read_splits
+from amenable.train.examples import RejectedRows, fit_sources, read_lists
 from amenable.train.first_batch import BatchCheck, check_samples
 from amenable.train.log import Progress
 from amenable.train.runtime import Runtime
@@ -117,9 +117,9 @@ def read(
     """Read prompts to train on and held-out ones by source, as rows whose completions are those of the data, if any."""
     sampled = config.completions == "teacher"
     splits: Mapping[str, Mixed[Any]] = (
-        read_splits(sources.read_prompts, config, rejected)
+        read_lists(sources.read_prompts, config, rejected)
         if sampled
-        else read_splits(sources.read_demonstrations, config, rejected)
+        else read_lists(sources.read_demonstrations, config, rejected)
     )
     fitting = partial(tokenize, tokenizer=tokenizer, context=context, room=room, rejected=rejected)
     training, validation = (

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
-from amenable.data import sources
 from amenable.data.batches import Batch
 from amenable.data.mixture import Mixed, Sources
 from amenable.data.rankings import PairSelection
@@ -29,10 +29,12 @@ from amenable.rl.offline import OfflinePolicyOptions, PolicyTask, load_policy, s
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import defaults, forward, loading, plan, rankings
 from amenable.train.defaults import traits
-from amenable.train.examples import RejectedRows, read_splits
+from amenable.train.examples import RejectedRows
 from amenable.train.first_batch import check_completions
+from amenable.train.log import Bars, no_bars
 from amenable.train.objective import Output, Stats
 from amenable.train.pair_loss import PairLossOptions, describe, pair_loss
+from amenable.train.row_cache import RANKINGS, keep_fitting, read_splits
 from amenable.train.runtime import Runtime
 from amenable.train.stage_report import offline_report
 
@@ -90,7 +92,7 @@ def run(config: Config) -> Path:
     if (run := start(config, "dpo")) is None:
         return config.out
     runtime, policy, tokenizer = load_policy(config)
-    training, validation = read(config, tokenizer, policy.config.context_length, run.rejected)
+    training, validation = read(config, tokenizer, policy.config.context_length, run.rejected, run.log.bar)
     limit = config.max_tokens_per_pass
     task = PolicyTask(
         objective=DPO(policy, config),
@@ -100,7 +102,9 @@ def run(config: Config) -> Path:
         plan=describe(config, training),
         load_reference=lambda: reference_of(config, policy, runtime),
         add_reference=lambda reference, pairs, bar: rankings.add_reference_logps(reference, pairs, runtime, limit, bar),
-        check=lambda first: check_completions([(each.chosen, each.rejected) for each in training], first, tokenizer),
+        check=lambda first: check_completions(
+            [row for i in first for row in (training[i].chosen, training[i].rejected)], tokenizer
+        ),
         show=("loss", "rewards/accuracies", "objective/kl"),
         statistics=rankings.margin_statistics(training),
     )
@@ -113,12 +117,10 @@ def reference_of(config: Config, policy: Decoder, runtime: Runtime) -> Decoder |
 
 
 def read(
-    config: Config, tokenizer: Tokenizer, context: int, rejected: RejectedRows | None = None
+    config: Config, tokenizer: Tokenizer, context: int, rejected: RejectedRows | None = None, bars: Bars = no_bars
 ) -> tuple[Mixed[rankings.Pair], Mixed[rankings.Pair]]:
     """Read pairs to train on and held-out ones by source, without a prompt in both."""
-    splits = read_splits(sources.read_rankings, config, rejected)
-    selection = config.pairs, config.pairs_per_prompt, config.seed
-    pairs = rankings.tokenize_splits(
-        splits, lambda row: rankings.tokenize_pairs(row, tokenizer, context, *selection), context, config.data, rejected
-    )
-    return pairs["train"].flatten(), pairs["validation"].flatten()
+    splits = read_splits(RANKINGS, config, tokenizer, rejected, bars)
+    splits = keep_fitting(splits, RANKINGS.noun, context, config.data, rejected)
+    select = partial(rankings.lazy_pairs, selection=config.pairs, count=config.pairs_per_prompt, seed=config.seed)
+    return splits["train"].map(select), splits["validation"].map(select)

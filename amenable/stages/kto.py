@@ -19,7 +19,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from amenable.data import sources
 from amenable.data.batches import Batch
 from amenable.data.mixture import Mixed, Sources
 from amenable.functional.preference_losses import kto_losses, labeled_reward_stats
@@ -28,9 +27,11 @@ from amenable.rl.offline import OfflinePolicyOptions, PolicyTask, load_policy, s
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import defaults, forward, loading, plan, unpaired
 from amenable.train.defaults import traits
-from amenable.train.examples import RejectedRows, read_splits
+from amenable.train.examples import RejectedRows
 from amenable.train.first_batch import check_completions
+from amenable.train.log import Bars, no_bars
 from amenable.train.objective import Output, Stats
+from amenable.train.row_cache import LABELED, keep_fitting, read_splits
 from amenable.train.stage_report import offline_report
 from amenable.train.unpaired import LabeledRow
 
@@ -101,7 +102,7 @@ def run(config: Config) -> Path:
     if (run := start(config, "kto")) is None:
         return config.out
     runtime, policy, tokenizer = load_policy(config)
-    training, validation = read(config, tokenizer, policy.config.context_length, run.rejected)
+    training, validation = read(config, tokenizer, policy.config.context_length, run.rejected, run.log.bar)
     limit = config.max_tokens_per_pass
     task = PolicyTask(
         objective=KTO(policy, config),
@@ -111,16 +112,16 @@ def run(config: Config) -> Path:
         plan=[unpaired.label_balance(training, config.desirable_weight, config.undesirable_weight)],
         load_reference=lambda: loading.load_reference(policy, config.model, runtime),
         add_reference=lambda reference, rows, bar: unpaired.add_reference_logps(reference, rows, runtime, limit, bar),
-        check=lambda first: check_completions([[each.row] for each in training], first, tokenizer),
+        check=lambda first: check_completions([training[i].row for i in first], tokenizer),
         show=("loss", "rewards/margins", "objective/kl"),
     )
     return train_policy(run, config, runtime, policy, tokenizer, by_default, task)
 
 
 def read(
-    config: Config, tokenizer: Tokenizer, context: int, rejected: RejectedRows | None = None
+    config: Config, tokenizer: Tokenizer, context: int, rejected: RejectedRows | None = None, bars: Bars = no_bars
 ) -> tuple[Mixed[LabeledRow], Mixed[LabeledRow]]:
     """Read labelled completions to train on and held-out ones by source, without a prompt in both."""
-    splits = read_splits(sources.read_unpaired, config, rejected)
-    rows = unpaired.tokenize_splits(splits, tokenizer, context, config.data, rejected)
-    return rows["train"], rows["validation"]
+    splits = read_splits(LABELED, config, tokenizer, rejected, bars)
+    splits = keep_fitting(splits, LABELED.noun, context, config.data, rejected)
+    return unpaired.lazy_splits(splits, context, config.data)

@@ -26,7 +26,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from amenable.data import batches, sources
+from amenable.data import batches
 from amenable.data.batches import Batch
 from amenable.data.mixture import Mixed, Sources, data_inputs, mixture_batches
 from amenable.data.rankings import pairs_of
@@ -37,11 +37,14 @@ from amenable.models.heads import ScalarModel
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import defaults, first_batch, forward, loading, plan, rankings
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
-from amenable.train.examples import RejectedRows, keep_usable, read_rows, read_splits
+from amenable.train.examples import RejectedRows
 from amenable.train.fit import Training, fit
+from amenable.train.log import Bars, no_bars
 from amenable.train.objective import Output, Stats, require_zero_outputs
 from amenable.train.optimizer import Optimizer
+from amenable.train.passes import longest_rows
 from amenable.train.rankings import TokenizedRanking
+from amenable.train.row_cache import RANKINGS, keep_fitting, read_examples, read_splits
 from amenable.train.run import Run
 from amenable.train.run_options import AdapterOptions, OfflineOptions
 from amenable.train.runtime import start_runtime
@@ -137,15 +140,13 @@ def run(config: Config) -> Path:
     model = ScalarModel.from_decoder(decoder).to(runtime.device)
     config.adapt(model, config.model, tokenizer, runtime)
     context = decoder.config.context_length
-    training, sets = read(config, tokenizer, context, run.rejected)
-    demonstrations = read_rows("demonstrations", config.demonstrations, tokenizer, context, run.rejected)
-    zero_rows = demonstrations or [row for ranking in training for row in ranking.rows]
-    zero_name = "demonstrations" if demonstrations else "completions trained on (--demonstrations to change it)"
+    training, sets = read(config, tokenizer, context, run.rejected, run.log.bar)
+    zero = rankings.read_demonstrations(config.demonstrations, tokenizer, context, run.rejected) or training
+    zero_name = "completions trained on (--demonstrations to change it)" if zero is training else "demonstrations"
     elements, per_step = rankings.batch_elements(training, config.batch_unit, config.prompts_per_step)
     steps, mixture = mixture_batches(config.data, elements, per_step, config.epochs, config.seed)
     schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_lr_frac)
     objective = RankingObjective(model, config.loss_type)
-    measured = [row for items in (training, *sets.values()) for ranking in items for row in ranking.rows]
     head_config = replace(config.optimizer, learning_rate=config.head_learning_rate)
     task = Training(
         objective=objective,
@@ -154,15 +155,15 @@ def run(config: Config) -> Path:
         model=model,
         optimizers={"": Optimizer([model.decoder], config.optimizer), "head_": Optimizer([model.score], head_config)},
         schedule=schedule,
-        check=first_batch.check_completions([ranking.rows for ranking in elements], steps[0], tokenizer),
+        check=first_batch.check_completions([row for i in steps[0] for row in elements[i].rows], tokenizer),
         plan=[
             f"{rankings.describe(training)}, {per_step} {config.batch_unit} a step, {config.epochs} epochs: {schedule}",
             *mixture,
             by_default,
-            f"reward 0 will be the mean of {len(zero_rows)} {zero_name}",
+            f"reward 0 will be the mean of {rankings.count_completions(zero)} {zero_name}",
         ],
         show=("loss", "accuracy"),
-        held_out=[*measured, *zero_rows],
+        held_out=longest_rows(Mixed([], [training, *sets.values(), zero]), objective.rows),
     )
     add_margins = rankings.margin_statistics(elements)
 
@@ -178,21 +179,22 @@ def run(config: Config) -> Path:
 
     if not fit(run, task, config, runtime, evaluate, statistics):
         return run.out
-    model.center(forward.compute_rewards(model, zero_rows, runtime, limit, run.log.bar("centring")))
+    bar = run.log.bar("centring")
+    model.center(torch.cat(forward.element_rewards(model, zero, objective.rows, runtime, limit, bar)))
     loading.save_model(run.out, model, tokenizer, config.save_dtype)
     return run.finish(**measure_accuracies(model, rankings.with_sources(sets), runtime, limit, config.seed, run.log))
 
 
 def read(
-    config: Config, tokenizer: Tokenizer, context: int, rejected: RejectedRows | None = None
+    config: Config, tokenizer: Tokenizer, context: int, rejected: RejectedRows | None = None, bars: Bars = no_bars
 ) -> tuple[Mixed[TokenizedRanking], dict[str, Sequence[TokenizedRanking]]]:
     """Read rankings to train on, by source, and sets to measure accuracy on: some trained on, and held-out ones."""
-    splits = read_splits(sources.read_rankings, config, rejected)
+    splits = read_splits(RANKINGS, config, tokenizer, rejected, bars)
     splits["train"] = splits["train"].map(partial(rankings.first_prompts, count=config.max_prompts))
     if config.heldout_annotators is not None:
-        others = keep_usable(sources.read_rankings(config.heldout_annotators, columns=config.columns), rejected)
+        others = read_examples(config.heldout_annotators, RANKINGS, tokenizer, rejected, config.columns)
         splits["heldout"] = Mixed(["heldout"], [others])
-    tokenize = partial(rankings.tokenize_ranking, tokenizer=tokenizer, context=context)
-    sets = rankings.tokenize_splits(splits, tokenize, context, config.data, rejected)
+    splits = keep_fitting(splits, RANKINGS.noun, context, config.data, rejected)
+    sets = {name: examples.map(rankings.lazy_rankings) for name, examples in splits.items()}
     measured = batches.shuffled(len(sets["train"]), config.seed, 0)[:MEASURED]
     return sets["train"], {**sets, "train": [sets["train"][i] for i in measured]}

@@ -11,14 +11,14 @@ Reads a base model and conversations; writes a published-format model directory 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from amenable.data import sources
 from amenable.data.mixture import Mixed, Sources, data_inputs, mixture_batches
-from amenable.data.types import Demonstration, Prompt, last_trained
+from amenable.data.types import Demonstration, Prompt
 from amenable.generation.rollout import greedy
 from amenable.models.decoder import Decoder
 from amenable.rewards.on_rollout import score_rollout
@@ -29,11 +29,14 @@ from amenable.text.tokenizer import Tokenizer
 from amenable.train import defaults, first_batch, forward, loading, plan
 from amenable.train.best import BestWeights
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
-from amenable.train.examples import RejectedRows, fit_sources, fitting_conversations, read_splits
+from amenable.train.examples import RejectedRows
 from amenable.train.failed_rewards import scoring
 from amenable.train.fit import Training, fit
+from amenable.train.log import Bars, no_bars
 from amenable.train.objective import NextToken
 from amenable.train.optimizer import Optimizer
+from amenable.train.passes import longest_rows
+from amenable.train.row_cache import demonstrations, keep_fitting, read_splits
 from amenable.train.run import Run
 from amenable.train.run_options import AdapterOptions, OfflineOptions
 from amenable.train.runtime import Runtime, start_runtime
@@ -99,10 +102,9 @@ def run(config: Config) -> Path:
     config.adapt(decoder, config.model, tokenizer, runtime, added)
     limit, given = config.max_tokens_per_pass, bool(config.reward)
     reward = load_reward(config.reward, runtime, limit, options=config.scoring) if given else None
-    context, (training, held_out) = decoder.config.context_length, read(config, run.rejected)
-    fitting = partial(fitting_conversations, tokenizer=tokenizer, context=context, rejected=run.rejected)
-    training, rows = fit_sources("train", training, fitting, config.data)
-    held_out, held_out_rows = fit_sources("validation", held_out, fitting)
+    context = decoder.config.context_length
+    training, held_out = read(config, tokenizer, context, run.rejected, run.log.bar)
+    rows, held_out_rows = (part.map(lambda source: source.as_rows()) for part in (training, held_out))
     problem = f"--keep-weights {config.keep_weights} has nothing to validate on"
     plan.forbid(not held_out and config.keep_weights != "last", problem, "give other data, or --keep-weights last")
     steps, mixture = mixture_batches(config.data, rows, config.batch_size, config.epochs, config.seed)
@@ -115,7 +117,7 @@ def run(config: Config) -> Path:
         model=decoder,
         optimizers={"": Optimizer([decoder], config.optimizer)},
         schedule=schedule,
-        check=first_batch.check_conversations(rows, steps[0], training, tokenizer),
+        check=first_batch.check_conversations([rows[i] for i in steps[0]], [training[i] for i in steps[0]], tokenizer),
         plan=[
             f"{len(rows)} conversations x {config.epochs} epochs / {config.batch_size} a step = {schedule}",
             *mixture,
@@ -124,7 +126,7 @@ def run(config: Config) -> Path:
         ],
         train_mode=True,
         show=("loss", "eval/loss", "eval/score"),
-        held_out=held_out_rows,
+        held_out=longest_rows(held_out_rows, lambda row: [row]),
         best=best.get(config.keep_weights),
     )
     prompts = scored_prompts(held_out, reward, tokenizer, context, config)
@@ -136,16 +138,18 @@ def run(config: Config) -> Path:
     return run.out
 
 
-def read(config: Config, rejected: RejectedRows) -> tuple[Mixed[Demonstration], Mixed[Demonstration]]:
-    """Read demonstrations to train on, and held-out ones, by source."""
-    training, held_out = read_splits(sources.read_demonstrations, config, rejected).values()
-    if config.train_on != "all":
-        narrow = partial(last_trained, unit=config.train_on)
-        training, held_out = (
-            rows.map(lambda part: [replace(row, messages=narrow(row.messages)) for row in part])
-            for rows in (training, held_out)
-        )
-    return training, held_out
+def read(
+    config: Config,
+    tokenizer: Tokenizer,
+    context: int,
+    rejected: RejectedRows | None = None,
+    bars: Bars = no_bars,
+) -> tuple[Mixed[Demonstration], Mixed[Demonstration]]:
+    """Read demonstrations to train on, and held-out ones, by source, with their rows."""
+    kind = demonstrations(config.train_on)
+    splits = read_splits(kind, config, tokenizer, rejected, bars)
+    splits = keep_fitting(splits, kind.noun, context, config.data, rejected)
+    return splits["train"], splits["validation"]
 
 
 def scored_prompts(
@@ -155,12 +159,13 @@ def scored_prompts(
     if reward is None or not held_out:
         return []
     room = min(context, reward.context_length) - config.max_new_tokens
-    prompts = [Prompt(row.messages[:-1], row.id, row.meta) for row in held_out]
-    prompts = [prompt for prompt in prompts if len(render_prompt(tokenizer, prompt.messages)) <= room]
+    every = (Prompt(row.messages[:-1], row.id, row.meta) for row in held_out)
+    fitting = (prompt for prompt in every if len(render_prompt(tokenizer, prompt.messages)) <= room)
+    prompts = list(islice(fitting, config.reward_prompts))
     plan.forbid(not prompts, f"no held-out prompt is within {room} tokens", "lower --max-new-tokens")
     source = config.validation or " ".join(map(str, data_inputs(config.data).values()))
     reward.require_columns([prompt.meta for prompt in prompts], source)
-    return prompts[: config.reward_prompts]
+    return prompts
 
 
 def evaluate(

@@ -51,6 +51,11 @@ class DistilledRow:
         return to_row(self.prompt, self.completion)
 
     @property
+    def tokens(self) -> int:
+        """Tokens of the student's row."""
+        return len(self.prompt) + len(self.completion)
+
+    @property
     def teacher_row(self) -> Row:
         """The teacher's row, with the same tokens in the loss mask."""
         return to_row(self.teacher_prompt, self.completion)

@@ -11,20 +11,25 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
 
 from amenable.data import sources
 from amenable.data.batches import chunk_documents
+from amenable.data.lazy import Array
 from amenable.data.mixture import Mixed, Sources, parse_sources
 from amenable.data.record import no_column
+from amenable.data.splits import held_out_of_sources, opening_key
 from amenable.data.types import Conversation, Demonstration, Prompt, Ranking, Text
 from amenable.errors import InputError
 from amenable.seeds import derive_seed
-from amenable.text.chat import render, render_completion, render_document, render_prompt, render_prompts
+from amenable.text.chat import render_completion, render_document, render_prompt, render_prompts
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.forward import Row
 
 T = TypeVar("T")
+P = TypeVar("P", bound=Sequence[Any])
 E = TypeVar("E", Prompt, Demonstration)
 R = TypeVar("R")
 WARN_ABOVE = 0.05
@@ -101,26 +106,37 @@ class SplitOptions(Protocol):
 
 
 def read_splits(
-    read: Callable[..., sources.Loaded[T]], options: SplitOptions, rejected: RejectedRows | None = None
-) -> dict[str, Mixed[T]]:
+    read: Callable[[Path], P],
+    keys: Callable[[P], Array],
+    select: Callable[[P, Array], P],
+    options: SplitOptions,
+) -> dict[str, Mixed[Any]]:
     """Read the rows to train on, "train", and held-out ones, "validation", by source: held-out ones are those of
-    `options.validation`, or a share of each source's prompts, which are held out of every other source too."""
+    `options.validation`, or a share of each source's prompts, which are held out of every other source too.
+
+    read: returns the rows of a path. keys: of the rows that stay together. select: (rows, True for some) -> those.
+    """
     mixture, validation = parse_sources(options.data), options.validation
-    names = [source.name for source in mixture]
-    parts = [keep_usable(read(source.path, columns=options.columns), rejected) for source in mixture]
+    names, parts = [source.name for source in mixture], [read(source.path) for source in mixture]
     if validation is not None:
-        return {
-            "train": Mixed(names, parts),
-            "validation": Mixed([""], [keep_usable(read(validation, columns=options.columns), rejected)]),
-        }
-    splits = [sources.split_holdout(part, options.validation_split, options.seed) for part in parts]
-    held = [{sources.opening(row) for row in held_out} for _, held_out in splits]
-    for number, (training, held_out) in enumerate(splits):
-        elsewhere = set().union(*held[:number], *held[number + 1 :])
-        further = [row for row in training if sources.opening(row) in elsewhere]
-        rest = [row for row in training if sources.opening(row) not in elsewhere] if further else training
-        splits[number] = rest, [*held_out, *further]
-    return {name: Mixed(names, [split[i] for split in splits]) for i, name in enumerate(("train", "validation"))}
+        return {"train": Mixed(names, parts), "validation": Mixed([""], [read(validation)])}
+    held = held_out_of_sources([keys(part) for part in parts], options.validation_split, options.seed)
+    return {
+        "train": Mixed(names, [select(part, ~mask) for part, mask in zip(parts, held)]),
+        "validation": Mixed(names, [select(part, mask) for part, mask in zip(parts, held)]),
+    }
+
+
+def read_lists(
+    read: Callable[..., sources.Loaded[E]], options: SplitOptions, rejected: RejectedRows | None = None
+) -> dict[str, Mixed[E]]:
+    """Read the splits of `read_splits` as lists. read: a function of `data.sources`."""
+    return read_splits(
+        lambda path: keep_usable(read(path, columns=options.columns), rejected),
+        lambda rows: np.frombuffer(b"".join(opening_key(row.messages, row.id) for row in rows), np.uint64),
+        lambda rows, chosen: [row for row, is_chosen in zip(rows, chosen) if is_chosen],
+        options,
+    )
 
 
 def keep_fitting(
@@ -138,7 +154,21 @@ def keep_fitting(
     the file `required`, or only prints a line if that is None.
     """
     fitting = [(example, row) for example, row in zip(examples, rows, strict=True) if row is not None]
-    left = LeftOut(split, len(examples) - len(fitting), len(examples), unit, context)
+    report_left_out(split, len(fitting), len(examples), unit, context, rejected, required)
+    return [example for example, _ in fitting], [row for _, row in fitting]
+
+
+def report_left_out(
+    split: str,
+    fitting: int,
+    total: int,
+    unit: str,
+    context: int,
+    rejected: RejectedRows | None = None,
+    required: Path | None = None,
+) -> None:
+    """Print how many examples of a split are longer than the context, and note it in `rejected`; as `keep_fitting`."""
+    left = LeftOut(split, total - fitting, total, unit, context)
     if left.count and required and not fitting:
         hint = (
             "lower the number of new tokens" if unit == "prompts" else "shorten them, or use a model with more context"
@@ -154,7 +184,6 @@ def keep_fitting(
         )
     if rejected is not None and left.count:
         rejected.left_out.append(left)
-    return [example for example, _ in fitting], [row for _, row in fitting]
 
 
 def keep_shown(
@@ -214,34 +243,6 @@ def fitting_prompts(
     prompts, ids = keep_shown(prompts, lambda prompt: render_prompt(tokenizer, prompt.messages), rejected)
     rows = [row if len(row) <= room else None for row in ids]
     return keep_fitting(split, prompts, rows, "prompts", room, rejected, path if required else None)
-
-
-def fitting_conversations(
-    split: str,
-    demonstrations: Sequence[Demonstration],
-    tokenizer: Tokenizer,
-    context: int,
-    rejected: RejectedRows | None = None,
-    required: Path | None = None,
-) -> tuple[list[Demonstration], list[Row]]:
-    """Return the demonstrations that are within the context, and their rows. Errors are those of `keep_fitting`."""
-    demonstrations, rendered = keep_shown(demonstrations, lambda each: render(tokenizer, each.messages), rejected)
-    if hidden := sum(row.hidden_turns for row in rendered):
-        print(
-            f"data  {split}: {hidden:,} turns are context: the chat template leaves out their thinking", file=sys.stderr
-        )
-    rows = [(row.ids, row.loss_mask) if len(row.ids) <= context else None for row in rendered]
-    return keep_fitting(split, demonstrations, rows, "conversations", context, rejected, required)
-
-
-def read_rows(
-    split: str, path: Path | None, tokenizer: Tokenizer, context: int, rejected: RejectedRows | None = None
-) -> list[Row]:
-    """Read demonstrations within the context as rows; [] without a path, InputError if no demonstration fits."""
-    if path is None:
-        return []
-    demonstrations = keep_usable(sources.read_demonstrations(path), rejected)
-    return fitting_conversations(split, demonstrations, tokenizer, context, rejected, path)[1]
 
 
 def chunk_texts(texts: Sequence[Text], tokenizer: Tokenizer, context: int) -> list[list[int]]:

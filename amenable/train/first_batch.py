@@ -1,4 +1,4 @@
-"""First batch: all rows are checked, and those of the first step shown and saved, before any training.
+"""First batch: all rows are checked as they are tokenized, and those of the first step shown and saved.
 
 Rules: every row has the BOS that its template writes, and never two in succession; a completion that ended has EOS in
 the loss mask; the loss mask has at least one token and none of the context; no id is padding or outside the vocabulary.
@@ -59,10 +59,9 @@ class Example:
 
 @dataclass(frozen=True)
 class BatchCheck:
-    """Rows of the first step, and the number of all rows that were checked."""
+    """Rows of the first step."""
 
     rows: list[Example]
-    checked: int
     unit: str
     """plural name of a row, such as "conversations" """
     tokenizer: Tokenizer
@@ -74,41 +73,35 @@ def check_chunks(rows: Sequence[Row], tokenizer: Tokenizer) -> BatchCheck:
         Example(ids, loss_mask, ["context"] + ["text"] * (len(ids) - 1), None, opened=ids[:1] == [tokenizer.bos_id])
         for ids, loss_mask in rows
     ]
-    return check_rows(examples, range(len(examples)), tokenizer, "pieces of documents")
+    return check_rows(examples, tokenizer, "pieces of documents")
 
 
 def check_conversations(
-    rows: Sequence[Row], first: Sequence[int], demonstrations: Sequence[Demonstration], tokenizer: Tokenizer
+    rows: Sequence[Row], demonstrations: Sequence[Demonstration], tokenizer: Tokenizer
 ) -> BatchCheck:
-    """Check the rows of conversations: each must end in a trained EOS, unless its last turn is context.
-
-    first: indices of the first step's rows, which get the speaker of every token.
-    """
-    opened, bos_inside = template_bos(tokenizer)
-    shown = set(first)
-    examples = [
-        Example(
-            ids,
-            loss_mask,
-            render(tokenizer, demonstration.messages).roles if i in shown else roles_of_mask(loss_mask),
-            ended=True if demonstration.messages[-1].trained else None,
-            opened=opened,
-            bos_inside=bos_inside,
-        )
-        for i, ((ids, loss_mask), demonstration) in enumerate(zip(rows, demonstrations, strict=True))
-    ]
-    return check_rows(examples, first, tokenizer, "conversations")
+    """Check the rows of conversations: each must end in a trained EOS, unless its last turn is context."""
+    roles = [render(tokenizer, demonstration.messages).roles for demonstration in demonstrations]
+    bos = template_bos(tokenizer)
+    examples = [conversation_example(*each, bos) for each in zip(rows, roles, demonstrations, strict=True)]
+    return check_rows(examples, tokenizer, "conversations")
 
 
-def check_completions(groups: Sequence[Sequence[Row]], first: Sequence[int], tokenizer: Tokenizer) -> BatchCheck:
-    """Check prompts with completions, a group for each ranking or pair. first: indices of the first step's groups."""
-    opened, bos_inside = template_bos(tokenizer)
-    examples = [
-        [Example(ids, loss_mask, roles_of_mask(loss_mask), None, opened, bos_inside) for ids, loss_mask in group]
-        for group in groups
-    ]
-    check = check_rows([row for group in examples for row in group], (), tokenizer, "answers")
-    return replace(check, rows=[row for i in first for row in examples[i]])
+def conversation_example(row: Row, roles: list[str], demonstration: Demonstration, bos: tuple[bool, bool]) -> Example:
+    """Return the row of a conversation with the facts it is checked against. bos: those of `template_bos`."""
+    opened, inside = bos
+    return Example(*row, roles, True if demonstration.messages[-1].trained else None, opened, inside)
+
+
+def check_completions(rows: Sequence[Row], tokenizer: Tokenizer) -> BatchCheck:
+    """Check prompts with completions."""
+    bos = template_bos(tokenizer)
+    return check_rows([completion_example(row, bos) for row in rows], tokenizer, "answers")
+
+
+def completion_example(row: Row, bos: tuple[bool, bool]) -> Example:
+    """Return the row of a completion with the facts it is checked against. bos: those of `template_bos`."""
+    ids, loss_mask = row
+    return Example(ids, loss_mask, ["answer" if trained else "context" for trained in loss_mask], None, *bos)
 
 
 def check_samples(
@@ -127,7 +120,7 @@ def check_samples(
         )
         for prompt, response, end in zip(prompts, responses, ended, strict=True)
     ]
-    return check_rows(examples, range(len(examples)), tokenizer, "sampled answers")
+    return check_rows(examples, tokenizer, "sampled answers")
 
 
 def template_bos(tokenizer: Tokenizer) -> tuple[bool, bool]:
@@ -145,22 +138,22 @@ def template_bos(tokenizer: Tokenizer) -> tuple[bool, bool]:
     return begins == {True}, inside or len(begins) > 1
 
 
-def roles_of_mask(loss_mask: Sequence[bool]) -> list[str]:
-    """Return "answer" for tokens in the loss mask and "context" for others."""
-    return ["answer" if trained else "context" for trained in loss_mask]
-
-
-def check_rows(examples: Sequence[Example], first: Sequence[int], tokenizer: Tokenizer, unit: str) -> BatchCheck:
-    """Check all rows and return those of the `first` step. InputError for the first that breaks a rule."""
+def check_rows(examples: Sequence[Example], tokenizer: Tokenizer, unit: str) -> BatchCheck:
+    """Check rows and return them. InputError for the first that breaks a rule."""
     for number, row in enumerate(examples, start=1):
-        wrong = problem(row, tokenizer)
-        if wrong is not None:
-            raise InputError(
-                f"row {number} of the {unit} can't be trained on: {wrong}",
-                how="the tokenizer or its chat template does not write what training needs: see that it opens a "
-                "conversation with BOS, if at all, and closes the assistant's turn with EOS",
-            )
-    return BatchCheck([examples[i] for i in first], len(examples), unit, tokenizer)
+        require_sound(row, tokenizer, f"row {number} of the {unit}")
+    return BatchCheck(list(examples), unit, tokenizer)
+
+
+def require_sound(row: Example, tokenizer: Tokenizer, name: str) -> None:
+    """Raise InputError for a row that breaks a rule; name: what the message calls it."""
+    wrong = problem(row, tokenizer)
+    if wrong is not None:
+        raise InputError(
+            f"{name} can't be trained on: {wrong}",
+            how="the tokenizer or its chat template does not write what training needs: see that it opens a "
+            "conversation with BOS, if at all, and closes the assistant's turn with EOS",
+        )
 
 
 def problem(row: Example, tokenizer: Tokenizer) -> str | None:

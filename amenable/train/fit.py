@@ -16,8 +16,9 @@ from typing import Any, Generic, TypeVar
 from torch import nn
 
 from amenable.data import batches
+from amenable.data.lazy import column
 from amenable.data.mixture import Mixed
-from amenable.data.orders import TokenBatches
+from amenable.data.orders import EpochBatches, TokenBatches
 from amenable.errors import InputError
 from amenable.seeds import seed_step
 from amenable.train import first_batch, memory, plan
@@ -46,7 +47,7 @@ class Training(Generic[E]):
 
     objective: Objective[E]
     elements: Sequence[E]
-    batches: Sequence[Sequence[int]]
+    batches: EpochBatches | TokenBatches
     """indices of every step's elements"""
     model: nn.Module
     """the model that trains"""
@@ -132,13 +133,12 @@ def memory_plan(task: Training[E], options: TrainingOptions, runtime: Runtime) -
     """Return lines on the peak memory of a run, from the passes of its first epoch. InputError for one that does not
     fit the memory."""
     objective, elements = task.objective, task.elements
-    steps: list[Sequence[int]]
     if isinstance(task.batches, TokenBatches):
         longest, planned = int(task.batches.lengths.argmax()), task.batches.largest(PLANNED_STEPS)
-        steps = [*(task.batches[i] for i in planned), [longest]]
     else:
-        longest = max(range(len(elements)), key=lambda i: tokens_of(objective, [elements[i]]))
-        steps = [*task.batches[: getattr(task.batches, "per_epoch", 1)], [longest]]
+        sizes = column(elements, "tokens")
+        longest, planned = int(sizes.argmax()), task.batches.largest(PLANNED_STEPS, sizes)
+    steps = [*(task.batches[i] for i in planned), [longest]]
 
     def work_of(limit: int) -> Pass:
         rows = ([objective.rows(elements[i]) for i in step] for step in steps)

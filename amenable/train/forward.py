@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +29,9 @@ from amenable.train.runtime import Runtime, return_memory
 
 Row = tuple[list[int], list[bool]]
 """ids of one sequence, and its loss mask"""
+E = TypeVar("E")
+SPAN = 1 << 14
+"""rows, or elements of several rows, that are in memory at a time where all of a data set are computed"""
 
 
 def checkpoint_activations(models: Iterable[nn.Module], on: bool) -> None:
@@ -207,13 +212,64 @@ def map_rows(
 def length_sorted_batches(
     rows: Sequence[Row], runtime: Runtime, max_tokens: int, progress: Progress = silent
 ) -> Iterator[tuple[list[int], Batch]]:
-    """Yield (row indices, batch) of rows of similar length, at most `max_tokens` computed ids a batch.
+    """Yield (row indices, batch) of rows of similar length, at most `max_tokens` computed ids a batch; SPAN rows are
+    ordered, and in memory, at a time.
 
     Neighbours with a shared prefix stay together if they fit, and have it computed once.
     """
-    order = order_by_length(rows)
-    for indices, batch in ordered_batches([rows[i] for i in order], runtime, max_tokens, progress=progress):
-        yield [order[i] for i in indices], batch
+    for start, part, bar in spans(rows, progress):
+        order = order_by_length(part)
+        for indices, batch in ordered_batches([part[i] for i in order], runtime, max_tokens, progress=bar):
+            yield [start + order[i] for i in indices], batch
+
+
+def spans(elements: Sequence[E], progress: Progress = silent) -> Iterator[tuple[int, Sequence[E], Progress]]:
+    """Yield (index of the first, SPAN neighbouring elements, the progress of their share of the work)."""
+    count = max(1, -(-len(elements) // SPAN))
+    for number, start in enumerate(range(0, len(elements), SPAN)):
+        bar = partial(progress_of_share, progress, number, count) if count > 1 else progress
+        yield start, elements[start : start + SPAN], bar
+
+
+def progress_of_share(progress: Progress, number: int, count: int, done: int, total: int) -> None:
+    """Call `progress` for the work of which `done` of `total` is the share `number` of `count` equal ones."""
+    progress(number * total + done, count * total)
+
+
+def element_logprobs(
+    decoder: Decoder,
+    elements: Sequence[E],
+    rows: Callable[[E], Sequence[Row]],
+    runtime: Runtime,
+    max_tokens: int,
+    progress: Progress = silent,
+) -> list[list[float]]:
+    """Return the summed log-probability of each of an element's rows, by element; SPAN elements are in memory at a
+    time."""
+    sums = list[list[float]]()
+    for _, part, bar in spans(elements, progress):
+        of_elements = [rows(element) for element in part]
+        flat = [row for own in of_elements for row in own]
+        parts = iter(compute_logprobs(decoder, flat, runtime, max_tokens, progress=bar))
+        sums += [[float(next(parts).sum()) for _ in own] for own in of_elements]
+    return sums
+
+
+def element_rewards(
+    model: ScalarModel,
+    elements: Sequence[E],
+    rows: Callable[[E], Sequence[Row]],
+    runtime: Runtime,
+    max_tokens: int,
+    progress: Progress = silent,
+) -> list[Tensor]:
+    """Return the rewards of each element's rows, [rows] on the CPU; SPAN elements are in memory at a time."""
+    scores = list[Tensor]()
+    for _, part, bar in spans(elements, progress):
+        of_elements = [rows(element) for element in part]
+        flat = [row for own in of_elements for row in own]
+        scores += compute_rewards(model, flat, runtime, max_tokens, bar).split([len(own) for own in of_elements])
+    return scores
 
 
 def ordered_batches(

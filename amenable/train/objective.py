@@ -17,7 +17,7 @@ from torch import Tensor
 from amenable.data.batches import Batch, LossGroup, loss_groups, microbatches
 from amenable.data.mixture import Mixed
 from amenable.models.decoder import Decoder
-from amenable.train.forward import Row, load, masked_nll
+from amenable.train.forward import Row, load, masked_nll, spans
 from amenable.train.log import Progress, silent, tracked
 from amenable.train.runtime import Runtime
 
@@ -153,9 +153,24 @@ def mean_stats(
     progress: Progress = silent,
 ) -> dict[str, float]:
     """Return the mean statistics over held-out elements, by source too if they are of several; {} where there are none.
-    Without gradients."""
-    sources = elements.sources_of(range(len(elements))) if isinstance(elements, Mixed) else None
-    return accumulate(objective, elements, runtime, max_tokens, progress, sources=sources) if elements else {}
+    Without gradients. The elements of a span (`forward.spans`) are in memory at a time, and coupled in it if at all.
+    """
+    sums, weights = dict[str, float](), dict[str, float]()
+    for start, part, bar in spans(elements, progress):
+        numbers = range(start, start + len(part))
+        sources = elements.sources_of(numbers) if isinstance(elements, Mixed) else None
+        stats = accumulate(objective, part, runtime, max_tokens, bar, sources=sources)
+        if len(part) == len(elements):
+            return stats
+        weight = {"": 0.0}
+        for element, source in zip(part, sources or [""] * len(part)):
+            weight[source] = weight.get(source, 0.0) + objective.weight(element)
+        weight[""] = sum(weight.values())
+        for name, value in stats.items():
+            source = next((each for each in weight if name in {f"{base}/{each}" for base in BY_SOURCE}), "")
+            sums[name] = sums.get(name, 0.0) + weight[source] * value
+            weights[name] = weights.get(name, 0.0) + weight[source]
+    return {name: sums[name] / weights[name] for name in sums}
 
 
 def eval_metrics(stats: Mapping[str, float]) -> dict[str, float]:

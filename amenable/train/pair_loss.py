@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from amenable.data.lazy import column
 from amenable.functional import preference_losses as losses
 from amenable.train import plan
 from amenable.train.objective import Stats
@@ -88,7 +89,7 @@ def describe(options: PairLossOptions, pairs: Sequence[Pair]) -> list[str]:
     lines = [f"loss {options.loss}{means}{nll}"] if options.loss != "sigmoid" or means or nll else []
     if options.reference == "none":
         lines.append("no reference model (--reference none): none is loaded, and no KL is measured")
-    if options.loss not in OF_GAPS and any(pair.margin for pair in pairs):
+    if options.loss not in OF_GAPS and column(pairs, "margin").any():
         lines.append(f"the margins of the data are not used: --loss {options.loss} has none")
     return lines
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import TypeVar
 
 import numpy as np
 
 from amenable.data import batches
+from amenable.data.lazy import column
 from amenable.models.layout import choose_buckets
 from amenable.train.forward import Row
+
+E = TypeVar("E")
+PLANNED = 4096
+"""elements whose memory is planned where a data set may have millions"""
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,15 @@ def largest_inference_pass(rows: Sequence[Row], limit: int) -> Pass:
     """Return the largest pass over rows that are only read, in the order of `forward.length_sorted_batches`."""
     ordered = [rows[i] for i in batches.order_by_length(rows)]
     return largest_pass([[[ordered[i] for i in group] for group in batches.group_by_prompt(ordered)]], limit, True)
+
+
+def longest_rows(elements: Sequence[E], rows: Callable[[E], Sequence[Row]]) -> list[Row]:
+    """Return the rows of the elements with the most tokens, in order, PLANNED of them at most: the largest pass over
+    all of them is one over these."""
+    chosen: Sequence[int] = range(len(elements))
+    if len(elements) > PLANNED:
+        chosen = np.sort(np.argsort(-column(elements, "tokens"), kind="stable")[:PLANNED]).tolist()
+    return [row for index in chosen for row in rows(elements[index])]
 
 
 def full_row(prompt: list[int], length: int) -> Row:

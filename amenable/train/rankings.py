@@ -8,19 +8,21 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, TypeVar
 
-from amenable.data.mixture import Mixed, Sources
+import numpy as np
+
+from amenable.data.lazy import Lazy, changed, column
+from amenable.data.mixture import Mixed
 from amenable.data.rankings import PairSelection, pairs_of, select_pairs
 from amenable.data.types import Ranking
 from amenable.models.decoder import Decoder
 from amenable.seeds import derive_seed
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward
-from amenable.train.examples import RejectedRows, fit_sources, keep_fitting, ranking_rows
+from amenable.train.examples import RejectedRows, ranking_rows
 from amenable.train.forward import Row
 from amenable.train.log import Progress, silent
+from amenable.train.row_cache import Examples, read_rows
 from amenable.train.runtime import Runtime
-
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,21 @@ class TokenizedRanking:
     annotator: str
     margin: float = 0.0
     """difference of rewards that each pair should reach"""
+
+    @property
+    def completions(self) -> int:
+        """Number of completions."""
+        return len(self.rows)
+
+    @property
+    def pairs(self) -> int:
+        """Number of pairs that are not tied."""
+        return len(pairs_of(self.ranks))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all rows."""
+        return sum(len(ids) for ids, _ in self.rows)
 
 
 @dataclass(frozen=True)
@@ -57,48 +74,75 @@ M = TypeVar("M", TokenizedRanking, Pair)
 def tokenize_ranking(ranking: Ranking, tokenizer: Tokenizer, context: int) -> TokenizedRanking | None:
     """Tokenize a ranking; None if a completion is longer than the context."""
     rows = ranking_rows(ranking, tokenizer, context)
-    if rows is None:
-        return None
+    return None if rows is None else with_rows(ranking, rows)
+
+
+def with_rows(ranking: Ranking, rows: list[Row]) -> TokenizedRanking:
+    """Return a ranking with the rows of its completions."""
     lengths = [len(text) for text in ranking.completions]
     return TokenizedRanking(rows, list(ranking.ranks), lengths, ranking.annotator or "", ranking.margin or 0.0)
 
 
-def tokenize_pairs(
-    ranking: Ranking, tokenizer: Tokenizer, context: int, selection: PairSelection, count: int, seed: int
-) -> list[Pair] | None:
-    """Tokenize the selected pairs of a ranking (`select_pairs`); None if a completion is longer than the context."""
-    rows = ranking_rows(ranking, tokenizer, context)
-    if rows is None:
-        return None
-    pairs = select_pairs(ranking.ranks, selection, count, derive_seed(seed, "pairs", ranking.id))
-    return [Pair(rows[better], rows[worse], ranking.margin or 0.0) for better, worse in pairs]
+def lazy_rankings(part: Examples[Ranking]) -> Lazy[TokenizedRanking]:
+    """Return the rankings of a source, read as they are needed."""
+    ranks = [part.targets(index) for index in range(len(part))]
+    counts = {"completions": np.array(list(map(len, ranks)), int)}
+    counts["pairs"] = np.array([len(pairs_of(of_ranking)) for of_ranking in ranks], int)
+    tokens, margins = part.sum_of_rows(), part.column("margins")
+    return Lazy(lambda index: with_rows(part[index], part.rows(index)), tokens, margin=margins, **counts)
 
 
-def split_into_pairs(rankings: Sequence[TokenizedRanking]) -> list[TokenizedRanking]:
+def lazy_pairs(part: Examples[Ranking], selection: PairSelection, count: int, seed: int) -> Lazy[Pair]:
+    """Return the selected pairs (`select_pairs`) of a source's rankings, read as they are needed."""
+    owners, numbers = list[int](), list[tuple[int, int]]()
+    for index in range(len(part)):
+        pairs, rows = pairs_of(part.targets(index)), part.row_numbers(index)
+        if len(pairs) > 1:
+            pair_seed = derive_seed(seed, "pairs", part[index].id)
+            pairs = select_pairs(part.targets(index), selection, count, pair_seed)
+        owners += [index] * len(pairs)
+        numbers += [(rows[better], rows[worse]) for better, worse in pairs]
+    pair_rows, margins = np.array(numbers, int).reshape(-1, 2), part.column("margins")[np.array(owners, int)]
+
+    def make(index: int) -> Pair:
+        better, worse = pair_rows[index].tolist()
+        return Pair(part.row(better), part.row(worse), float(margins[index]))
+
+    return Lazy(make, part.row_lengths()[pair_rows].sum(1), margin=margins)
+
+
+def read_demonstrations(
+    path: Path | None, tokenizer: Tokenizer, context: int, rejected: RejectedRows | None = None
+) -> Sequence[TokenizedRanking]:
+    """Read conversations, each as a ranking of one completion; [] without a path, InputError if none fits."""
+    rows = read_rows("demonstrations", path, tokenizer, context, rejected)
+    make, ones = (lambda index: TokenizedRanking([rows[index]], [1.0], [0], "")), np.ones(len(rows), int)
+    return Lazy(make, column(rows, "tokens"), completions=ones)
+
+
+def split_into_pairs(rankings: Sequence[TokenizedRanking]) -> Lazy[TokenizedRanking]:
     """Return every pair as a ranking of two, the better first: a completion appears once for each of its pairs."""
-    return [
-        replace(
-            ranking,
-            rows=[ranking.rows[i] for i in pair],
-            ranks=[1.0, 2.0],
-            lengths=[ranking.lengths[i] for i in pair],
-        )
-        for ranking in rankings
-        for pair in pairs_of(ranking.ranks)
-    ]
+    pairs = [(index, pair) for index, ranking in enumerate(rankings) for pair in pairs_of(ranking.ranks)]
+    owners = np.array([index for index, _ in pairs], int)
+
+    def make(index: int) -> TokenizedRanking:
+        owner, pair = pairs[index]
+        ranking = rankings[owner]
+        rows, lengths = [ranking.rows[i] for i in pair], [ranking.lengths[i] for i in pair]
+        return replace(ranking, rows=rows, ranks=[1.0, 2.0], lengths=lengths)
+
+    margins = column(rankings, "margin").astype(float)[owners]
+    return Lazy(make, column(rankings, "tokens").astype(int)[owners], margin=margins)
 
 
 def add_reference_logps(
     reference: Decoder, pairs: Mixed[Pair], runtime: Runtime, max_tokens: int, progress: Progress = silent
 ) -> Mixed[Pair]:
     """Return the pairs with the reference's log-probabilities of both completions. max_tokens: tokens of a pass."""
-    rows = [row for pair in pairs for row in (pair.chosen, pair.rejected)]
-    logps = forward.compute_logprobs(reference, rows, runtime, max_tokens, progress=progress)
-    sums = [float(part.sum()) for part in logps]
-    chosen, rejected = iter(sums[::2]), iter(sums[1::2])
-    return pairs.map(
-        lambda part: [replace(pair, ref_chosen=next(chosen), ref_rejected=next(rejected)) for pair in part]
+    sums = forward.element_logprobs(
+        reference, pairs, lambda pair: (pair.chosen, pair.rejected), runtime, max_tokens, progress
     )
+    return changed(pairs, lambda pair, i: replace(pair, ref_chosen=sums[i][0], ref_rejected=sums[i][1]))
 
 
 def batch_elements(
@@ -112,44 +156,27 @@ def batch_elements(
     return pairs, max(1, round(prompts_per_step * len(pairs) / len(rankings)))
 
 
+def count_completions(rankings: Sequence[TokenizedRanking]) -> int:
+    """Count the completions of some rankings."""
+    return int(column(rankings, "completions").sum())
+
+
 def describe(rankings: Sequence[TokenizedRanking]) -> str:
     """Return the number of rankings, their completions and their pairs as text."""
-    completions = sum(len(ranking.rows) for ranking in rankings)
-    pairs = sum(len(pairs_of(ranking.ranks)) for ranking in rankings)
-    return f"{len(rankings)} rankings, {completions} completions, {pairs} pairs"
+    pairs = int(column(rankings, "pairs").sum())
+    return f"{len(rankings)} rankings, {count_completions(rankings)} completions, {pairs} pairs"
 
 
-def first_prompts(rankings: Sequence[Ranking], count: int) -> list[Ranking]:
+def first_prompts(rankings: Examples[Ranking], count: int) -> Examples[Ranking]:
     """Return the rankings of the first `count` prompts; all of them for 0."""
-    prompts = set(list(dict.fromkeys(ranking.prompt for ranking in rankings))[: count or None])
-    return [ranking for ranking in rankings if ranking.prompt in prompts]
-
-
-def tokenize_splits(
-    splits: Mapping[str, Mixed[Ranking]],
-    tokenize: Callable[[Ranking], R | None],
-    context: int,
-    required: Sources,
-    rejected: RejectedRows | None = None,
-) -> dict[str, Mixed[R]]:
-    """Return what `tokenize` makes of the rankings of each split, without those for which it returns None.
-
-    InputError, naming the source of `required`, if nothing of it is left in the split "train".
-    """
-
-    def fitting(split: str, part: Sequence[Ranking], required: Path | None) -> tuple[list[Ranking], list[R]]:
-        rows = [tokenize(ranking) for ranking in part]
-        return keep_fitting(split, part, rows, "rankings", context, rejected, required)
-
-    return {
-        name: fit_sources(name, rankings, fitting, required if name == "train" else None)[1]
-        for name, rankings in splits.items()
-    }
+    prompts = rankings.column("prompts")
+    firsts = np.sort(np.unique(prompts, return_index=True)[1])[: count or None]
+    return rankings.select(np.isin(prompts, prompts[firsts]))
 
 
 def margin_statistics(elements: Sequence[M]) -> Callable[[int, Sequence[M], dict[str, Any]], dict[str, Any]]:
     """Return the `statistics` of `fit`: unchanged, or with the mean of the elements' margins if the data has any."""
-    if not any(element.margin for element in elements):
+    if not column(elements, "margin").any():
         return lambda step, batch, stats: stats
     return lambda step, batch, stats: stats | {"margin/given": fmean(element.margin for element in batch)}
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 
 from amenable.data.batches import Indices
 from amenable.data.mixture import Mixed, parse_sources
-from amenable.data.splits import held_out_rows
+from amenable.data.splits import held_out_of_sources
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.examples import RejectedRows, SplitOptions, text_row
 from amenable.train.forward import Row
@@ -80,7 +80,7 @@ def read_chunks(
     mixture = parse_sources(options.data)
     names, texts = [source.name for source in mixture], [read(source.path) for source in mixture]
     if options.validation is None:
-        held = held_out_documents(texts, options.validation_split, options.seed)
+        held = held_out_of_sources([part.keys for part in texts], options.validation_split, options.seed)
         validation = [(part, np.flatnonzero(mask)) for part, mask in zip(texts, held)]
     else:
         held = [np.zeros(len(part.ends), bool) for part in texts]
@@ -94,20 +94,6 @@ def read_chunks(
         held_out=Mixed(names if options.validation is None else [""], [part for part, _ in rows]),
         byte_counts=[size for _, sizes in rows for size in sizes],
     )
-
-
-def held_out_documents(
-    texts: Sequence[TokenizedTexts], fraction: float, seed: int
-) -> list[np.ndarray[Any, np.dtype[np.bool_]]]:
-    """Return True for the held-out documents of each source: a share of its own, and those that are equal to a held-out
-    document of another source."""
-    held = [held_out_rows(part.keys, fraction, seed) for part in texts]
-    keys = [part.keys[mask] for part, mask in zip(texts, held)]
-    for number, part in enumerate(texts):
-        others = [own for i, own in enumerate(keys) if i != number]
-        if others:
-            held[number] |= np.isin(part.keys, np.concatenate(others))
-    return held
 
 
 def first_rows(texts: TokenizedTexts, documents: Indices, context: int, tokens: int) -> tuple[list[Row], list[int]]:

@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from amenable.data.mixture import Mixed, Sources
+import numpy as np
+
+from amenable.data.lazy import Array, Lazy, changed, column
+from amenable.data.mixture import Mixed, Sources, parse_sources
 from amenable.data.types import LabeledCompletion
 from amenable.errors import InputError
 from amenable.models.decoder import Decoder
-from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward
-from amenable.train.examples import RejectedRows, completion_rows, fit_sources, keep_fitting
 from amenable.train.forward import Row
 from amenable.train.log import Progress, silent
+from amenable.train.row_cache import Examples
 from amenable.train.runtime import Runtime
 
 
@@ -33,60 +35,65 @@ class LabeledRow:
     ref_mismatched: float = 0.0
 
 
-def tokenize_splits(
-    splits: Mapping[str, Mixed[LabeledCompletion]],
-    tokenizer: Tokenizer,
-    context: int,
-    required: Sources,
-    rejected: RejectedRows | None = None,
-) -> dict[str, Mixed[LabeledRow]]:
-    """Return the rows of each split, those longer than the context left out, with mismatched completions.
+def lazy_splits(
+    splits: Mapping[str, Mixed[LabeledCompletion]], context: int, required: Sources
+) -> tuple[Mixed[LabeledRow], Mixed[LabeledRow]]:
+    """Return the rows of the splits "train" and "validation". InputErrors name the sources of `required`."""
+    training, held_out = splits["train"], splits["validation"]
+    paths = [source.path for source in parse_sources(required)]
+    rows = [lazy_rows("train", part, context, path) for part, path in zip(training.parts, paths)]
+    return Mixed(training.names, rows), held_out.map(lambda part: lazy_rows("validation", part, context))
 
-    InputError, naming the source of `required`, if nothing of it is left in the split "train". Held-out rows that are
-    all of one prompt have no mismatched completions and are left out, with a line on stderr.
+
+def lazy_rows(
+    split: str, part: Examples[LabeledCompletion], context: int, required: Path | None = None
+) -> Lazy[LabeledRow]:
+    """Return the rows of a source with mismatched completions, read as they are needed.
+
+    required: file that an InputError names if a row has no mismatched completion. Without it rows that are all of one
+    prompt are left out, with a line on stderr.
     """
+    prompts = part.column("prompts")
+    if required is None and len(np.unique(prompts)) == 1:
+        print(f"data  {split}: all of one prompt, so that the KL has no estimate: not used", file=sys.stderr)
+        part = part.select(np.empty(0, int))
+        prompts = part.column("prompts")
+    prompt_lengths, lengths = part.column("prompt_lengths"), part.sum_of_rows()
+    others = mismatch(prompts, prompt_lengths, lengths - prompt_lengths, context, required)
+    labels = np.array([part.targets(index)[0] > 0 for index in range(len(part))], bool)
 
-    def fitting(
-        split: str, part: Sequence[LabeledCompletion], required: Path | None
-    ) -> tuple[list[LabeledCompletion], list[LabeledRow]]:
-        rows = [tokenize(example, tokenizer, context) for example in part]
-        examples, fits = keep_fitting(split, part, rows, "completions", context, rejected, required)
-        if required is None and len({tuple(split_prompt(each.row)[0]) for each in fits}) == 1:
-            print(f"data  {split}: all of one prompt, so that the KL has no estimate: not used", file=sys.stderr)
-            return [], []
-        return examples, mismatch(fits, context, required)
+    def make(index: int) -> LabeledRow:
+        (row,), (other,) = part.rows(index), part.rows(others[index])
+        (prompt, _), (_, completion) = split_prompt(row), split_prompt(other)
+        mismatched = [*prompt, *completion], [False] * len(prompt) + [True] * len(completion)
+        return LabeledRow(row, bool(labels[index]), mismatched)
 
-    return {
-        name: fit_sources(name, examples, fitting, required if name == "train" else None)[1]
-        for name, examples in splits.items()
-    }
-
-
-def tokenize(example: LabeledCompletion, tokenizer: Tokenizer, context: int) -> LabeledRow | None:
-    """Tokenize a completion with its prompt; None if they are longer than the context."""
-    ended = bool(example.meta.get("ended", True))
-    (row,) = completion_rows(tokenizer, example.prompt, (example.completion,), [ended])
-    return LabeledRow(row, example.label) if len(row[0]) <= context else None
+    of_others = np.array(others, int)
+    return Lazy(make, lengths + prompt_lengths + (lengths - prompt_lengths)[of_others], label=labels)
 
 
-def mismatch(rows: Sequence[LabeledRow], context: int, file: Path | None = None) -> list[LabeledRow]:
-    """Return the rows, each with the next row's completion, in a circle, that is of another prompt and fits the
-    context. InputError, naming the file, where a row has none."""
-    parts = [split_prompt(each.row) for each in rows]
-    several = len({tuple(prompt) for prompt, _ in parts}) > 1
-    mismatched = []
-    for i, (prompt, _) in enumerate(parts):
-        others = (parts[(i + step) % len(parts)] for step in range(1, len(parts) if several else 0))
-        completion = next((own for other, own in others if other != prompt and len(prompt) + len(own) <= context), None)
-        if completion is None:
+def mismatch(
+    prompts: Array, prompt_lengths: Array, completion_lengths: Array, context: int, file: Path | None = None
+) -> list[int]:
+    """Return for each row the index of the next one, in a circle, that is of another prompt and whose completion fits
+    the context after the row's prompt. InputError, naming the file, where there is none.
+
+    prompts [n]: a hash of each row's prompt. prompt_lengths, completion_lengths [n]: tokens.
+    """
+    keys, before, after = prompts.tolist(), prompt_lengths.tolist(), completion_lengths.tolist()
+    count, several = len(keys), len(set(keys)) > 1
+    partners = list[int]()
+    for i in range(count):
+        others = ((i + step) % count for step in range(1, count if several else 0))
+        fitting = (j for j in others if keys[j] != keys[i] and before[i] + after[j] <= context)
+        if (other := next(fitting, None)) is None:
             raise InputError(
                 "no completion of another prompt fits after a prompt, to estimate the KL with",
                 file,
                 "give completions of two prompts or more, or shorter ones",
             )
-        row = [*prompt, *completion], [False] * len(prompt) + [True] * len(completion)
-        mismatched.append(replace(rows[i], mismatched=row))
-    return mismatched
+        partners.append(other)
+    return partners
 
 
 def split_prompt(row: Row) -> tuple[list[int], list[int]]:
@@ -100,16 +107,15 @@ def add_reference_logps(
     reference: Decoder, rows: Mixed[LabeledRow], runtime: Runtime, max_tokens: int, progress: Progress = silent
 ) -> Mixed[LabeledRow]:
     """Return the rows with the reference's log-probabilities of both completions. max_tokens: tokens of a pass."""
-    both = [row for each in rows for row in (each.row, each.mismatched)]
-    logps = forward.compute_logprobs(reference, both, runtime, max_tokens, progress=progress)
-    sums = [float(part.sum()) for part in logps]
-    own, mismatched = iter(sums[::2]), iter(sums[1::2])
-    return rows.map(lambda part: [replace(each, ref_logp=next(own), ref_mismatched=next(mismatched)) for each in part])
+    sums = forward.element_logprobs(
+        reference, rows, lambda each: (each.row, each.mismatched), runtime, max_tokens, progress
+    )
+    return changed(rows, lambda each, i: replace(each, ref_logp=sums[i][0], ref_mismatched=sums[i][1]))
 
 
 def label_balance(rows: Sequence[LabeledRow], desirable_weight: float, undesirable_weight: float) -> str:
     """Return a line on the labels and their weights; Ethayarajh et al. (2024) want the weighted ratio in [1, 1.5]."""
-    desirable = sum(each.label for each in rows)
+    desirable = int(column(rows, "label").sum())
     undesirable = len(rows) - desirable
     line = f"{desirable} desirable and {undesirable} undesirable completions"
     if not (desirable and undesirable):

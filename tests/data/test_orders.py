@@ -102,3 +102,13 @@ def test_batches_by_hand():
         EpochBatches(0, 1, 1, 0)
     with pytest.raises(ValueError, match="a budget of 0"):
         batch_starts(np.array([1]), 0)
+
+
+@pytest.mark.parametrize("size", [1, 3, 7])
+def test_the_steps_of_most_tokens(size: int) -> None:
+    lengths = np.random.default_rng(size).integers(1, 50, 20)
+    steps = EpochBatches(20, size, 2, 0)
+    sizes = [int(lengths[step].sum()) for step in steps[: steps.per_epoch]]
+    chosen = steps.largest(3, lengths)
+    assert chosen == sorted(chosen) and sorted(sizes)[-3:] == sorted(sizes[i] for i in chosen)
+    assert steps.largest(100, lengths) == [*range(steps.per_epoch)]

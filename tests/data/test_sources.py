@@ -2,8 +2,6 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from amenable.data import sources
 from amenable.data.sources import (
@@ -12,9 +10,8 @@ from amenable.data.sources import (
     read_prompts,
     read_rankings,
     read_texts,
-    split_holdout,
 )
-from amenable.data.types import Demonstration, Message, Ranking, Text
+from amenable.data.types import Message
 from amenable.errors import InputError
 
 
@@ -108,45 +105,6 @@ def test_every_reader_reads_its_columns(tmp_path, jsonl):
     assert len(read_prompts(file).rows) == 2
     loaded = read_demonstrations(file)
     assert len(loaded.rows) == 1 and not loaded.rejected and loaded.left_out[0].reason == "labelled as unwanted"
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    openings=st.lists(st.integers(0, 30), min_size=2, max_size=60),
-    fraction=st.floats(0.01, 0.9),
-    seed=st.integers(0, 99),
-)
-def test_held_out_prompts_are_never_trained_on(openings, fraction, seed):
-    rows = [Ranking((Message("user", str(n)),), ("a", "b"), (1, 2), id=str(i)) for i, n in enumerate(openings)]
-    training, held_out = split_holdout(rows, fraction, seed)
-    assert sorted(training + held_out, key=lambda row: int(row.id)) == rows and training and held_out
-    assert [int(row.id) for row in training] == sorted(int(row.id) for row in training)
-    if len(set(openings)) > 1:
-        assert not {row.prompt for row in training} & {row.prompt for row in held_out}
-    assert split_holdout(rows, fraction, seed) == (training, held_out)
-
-
-def test_the_held_out_fraction_is_that_of_the_option():
-    rows = [Text(str(i)) for i in range(200)]
-    training, held_out = split_holdout(rows, 0.1, 0)
-    assert len(held_out) == 20 and len(training) == 180
-    assert split_holdout(rows, 0.1, 1)[1] != held_out
-
-
-def test_dialogues_that_open_alike_stay_together():
-    opening = (Message("user", "hi"), Message("assistant", "hello"))
-    long = Demonstration((*opening, Message("user", "more"), Message("assistant", "no")), "long")
-    others = [Demonstration((Message("user", str(i)), Message("assistant", "x")), str(i)) for i in range(9)]
-    for seed in range(20):
-        training, _ = split_holdout([Demonstration(opening, "short"), *others, long], 0.3, seed)
-        assert len({"short", "long"} & {row.id for row in training}) in (0, 2)
-
-
-def test_what_cannot_be_divided():
-    with pytest.raises(InputError, match="1 rows cannot be divided"):
-        split_holdout([Text("a")], 0.5, 0)
-    with pytest.raises(InputError, match="between 0 and 1"):
-        split_holdout([Text("a"), Text("b")], 1.0, 0)
 
 
 def test_an_id_that_stands_for_two_prompts_is_a_bad_row(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amenable.data.batches import shuffled
-from amenable.data.splits import held_out_rows
+from amenable.data.splits import held_out_of_sources, held_out_rows, opening_key
+from amenable.data.types import Message
 from amenable.errors import InputError
 
 
@@ -42,3 +43,24 @@ def test_what_cannot_be_divided_is_refused() -> None:
         held_out_rows(np.array([1]), 0.5, 0)
     with pytest.raises(InputError, match="the held-out fraction is 1"):
         held_out_rows(np.array([1, 2]), 1.0, 0)
+
+
+def test_the_held_out_fraction_is_that_of_the_option() -> None:
+    held = held_out_rows(np.arange(200), 0.1, 0)
+    assert held.sum() == 20 and held_out_rows(np.arange(200), 0.1, 1).tolist() != held.tolist()
+
+
+def test_what_a_source_holds_out_no_other_trains_on() -> None:
+    first, second = np.arange(20), np.arange(10, 30)
+    for seed in range(10):
+        held = held_out_of_sources([first, second], 0.2, seed)
+        inside = {*first[held[0]], *second[held[1]]}
+        assert not inside & {*first[~held[0]], *second[~held[1]]} and len(inside) > 4
+
+
+def test_dialogues_that_open_alike_have_one_key() -> None:
+    asked, more = Message("user", "hi"), Message("user", "more")
+    answers = [Message("assistant", text) for text in ("hello", "no")]
+    assert opening_key((asked, answers[0]), "a") == opening_key((asked, answers[1], more, answers[0]), "b")
+    assert opening_key((asked,), "a") != opening_key((more,), "a")
+    assert opening_key((answers[0], asked), "a") != opening_key((answers[0], asked), "b")

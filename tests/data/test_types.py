@@ -5,10 +5,13 @@ import pytest
 from amenable.data import turns
 from amenable.data.types import (
     Demonstration,
+    LabeledCompletion,
     Message,
     Ranking,
     ToolCall,
     conversation_error,
+    example_from_json,
+    example_to_json,
     last_trained,
     message_fields,
 )
@@ -111,3 +114,16 @@ def test_only_the_last_trained_turn_stays_trained():
         changed = last_trained(messages)
         assert changed == messages
         assert [i for i, turn in enumerate(changed) if turn.role == "assistant" and turn.trained] == expected
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        Demonstration((S, U, Message("assistant", "", False, "hm", (ToolCall("f", "{}", "1"),)), A), "a", {"n": [1.5]}),
+        Ranking((U,), ("x", "é\u2028"), (1.0, 2.0), "b", "ann", {"ended": [True, False]}, 0.5),
+        LabeledCompletion((U, A, U), "x", False, "c", {"deep": {"k": None}}),
+    ],
+)
+def test_examples_come_back_from_json(example):
+    back = example_from_json(type(example), example_to_json(example).encode())
+    assert back == example and repr(back) == repr(example)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from amenable.data.mixture import Mixed
-from amenable.data.types import Message, Ranking
 from amenable.errors import InputError
 from amenable.evaluation.divergence import KLMonitor, first_prompts
 from amenable.files import hash_of
@@ -21,7 +20,7 @@ from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, loading
 from amenable.train.objective import accumulate, mean_stats
 from amenable.train.optimizer import OptimizerConfig
-from amenable.train.rankings import Pair, add_reference_logps, tokenize_pairs
+from amenable.train.rankings import Pair, add_reference_logps
 from amenable.train.runtime import DeviceOptions, Runtime
 
 
@@ -303,30 +302,34 @@ def test_without_gradients_nothing_is_left_behind(
     assert stats["loss"] > 0 and all(p.grad is None for p in policy.parameters())
 
 
-def tokens_of(ranking: Ranking, words: Tokenizer, config: dpo.Config) -> list[Pair] | None:
-    return tokenize_pairs(ranking, words, 64, config.pairs, config.pairs_per_prompt, config.seed)
+def pairs_of_ranking(row: dict[str, Any], words: Tokenizer, config: dpo.Config, folder: Path) -> Sequence[Pair]:
+    """Return the pairs of a file with one ranking."""
+    file = folder / "one.jsonl"
+    file.write_text(json.dumps({"prompt": "name a rose", "id": "x", **row}) + "\n", "utf-8")
+    return dpo.read(replace(config, data=file, validation=file), words, 64)[0]
 
 
-def test_every_pair_of_a_ranking_is_trained_on_by_default(words: Tokenizer) -> None:
+def test_every_pair_of_a_ranking_is_trained_on_by_default(words: Tokenizer, tmp_path: Path) -> None:
     """Nine answers have 36 pairs."""
-    ranking = Ranking((Message("user", "name a rose"),), ("lime",) * 9, tuple(map(float, range(1, 10))), id="x")
-    pairs = tokens_of(ranking, words, dpo.Config())
-    assert pairs is not None and len(pairs) == 36
+    row = {"completions": [f"lime {i}" for i in range(9)], "ranking": list(range(1, 10))}
+    assert len(pairs_of_ranking(row, words, dpo.Config(), tmp_path)) == 36
 
 
-def test_pairs_are_those_that_are_not_tied_and_at_most_so_many(config: dpo.Config, words: Tokenizer) -> None:
-    asked = (Message("user", "name a rose"),)
-    ranking = Ranking(asked, ("a rose", "lime", "plum", "sea"), (2.0, 1.0, 2.0, 3.0), id="x")
+def test_pairs_are_those_that_are_not_tied_and_at_most_so_many(
+    config: dpo.Config, words: Tokenizer, tmp_path: Path
+) -> None:
+    ranking = {"completions": ["a rose", "lime", "plum", "sea"], "ranking": [2, 1, 2, 3]}
 
     def found(limit: int, seed: int = 0) -> list[tuple[str, str]]:
-        some = tokens_of(ranking, words, replace(config, pairs_per_prompt=limit, seed=seed))
+        some = pairs_of_ranking(ranking, words, replace(config, pairs_per_prompt=limit, seed=seed), tmp_path)
         return [tuple(words.decode([t for t, on in zip(*row) if on]) for row in (p.chosen, p.rejected)) for p in some]  # type: ignore[misc]
 
     every = {("lime", "a rose"), ("lime", "plum"), ("lime", "sea"), ("a rose", "sea"), ("plum", "sea")}
     assert set(found(0)) == every and len(found(0)) == 5
     assert len(found(2)) == 2 and set(found(2)) < every
     assert found(2) == found(2) and len({str(found(2, seed)) for seed in range(6)}) > 1
-    assert tokens_of(replace(ranking, completions=("a rose " * 40, "lime", "plum", "sea")), words, config) is None
+    with pytest.raises(InputError, match="none of the 1 rankings is within 64 tokens"):
+        pairs_of_ranking({**ranking, "completions": ["a rose " * 40, "lime", "plum", "sea"]}, words, config, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,10 @@ from amenable.models.heads import ScalarModel
 from amenable.stages import reward
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, loading
-from amenable.train.examples import read_rows
 from amenable.train.objective import accumulate
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.rankings import TokenizedRanking, batch_elements, tokenize_ranking
+from amenable.train.row_cache import read_rows
 from amenable.train.runtime import Runtime
 
 

@@ -20,10 +20,10 @@ from amenable.models.decoder import Decoder
 from amenable.rewards.model import ModelReward
 from amenable.rewards.spec import Reward, load_reward
 from amenable.stages import sft
-from amenable.text.chat import render_prompt
+from amenable.text.chat import render, render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import loading
-from amenable.train.examples import RejectedRows, fitting_conversations
+from amenable.train.row_cache import Examples
 from amenable.train.runtime import Runtime
 
 
@@ -86,7 +86,8 @@ def test_the_loss_is_over_the_assistants_tokens_alone(words: Tokenizer) -> None:
         Message("user", "more"),
         Message("assistant", "lime"),
     )
-    _, ((ids, trained),) = fitting_conversations("train", [Demonstration(said)], words, 64, RejectedRows())
+    rendered = render(words, said)
+    ids, trained = rendered.ids, rendered.loss_mask
     kept = [token for token, mark in zip(ids, trained) if mark]
     assert kept == [*words.encode("a rose"), words.eos_id, *words.encode("lime"), words.eos_id]
 
@@ -112,8 +113,8 @@ def test_turns_without_weight_are_context(
     data = tmp_path / "turns.jsonl"
     data.write_text((json.dumps({"messages": [asked, first, more, last]}) + "\n") * 4, "utf-8")
     config = replace(short, data=data, validation=data, train_on=train_on)
-    for split in sft.read(config, RejectedRows()):
-        _, rows = fitting_conversations("train", split, words, 64, RejectedRows())
+    for split in sft.read(config, words, 64):
+        rows = split.map(Examples.as_rows)
         kept = [token for token, mark in zip(*rows[0]) if mark]
         assert kept == [token for text in wanted for token in (*words.encode(text), words.eos_id)]
         assert words.decode(rows[0][0]).count("a rose") == 2 and len(rows) == 4

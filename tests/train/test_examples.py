@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 
 from amenable.data import sources
-from amenable.data.types import Message, Ranking, Text, last_trained
+from amenable.data.types import Message, Ranking, Text
 from amenable.errors import InputError
 from amenable.text.chat import render_completion, render_prompt
 from amenable.text.tokenizer import Tokenizer
@@ -194,57 +193,3 @@ def test_held_out_prompts_may_all_be_too_long(files: Any, words: Tokenizer, caps
 def test_the_columns_of_what_a_run_reads_are_told(files: Any, capsys: pytest.CaptureFixture) -> None:
     examples.keep_usable(sources.read_rankings(files.pairs), examples.RejectedRows())
     assert capsys.readouterr().err == "data  pairs.jsonl: 96 rankings; columns prompt, chosen, rejected, id used\n"
-
-
-CALLS = [
-    {"from": "human", "value": "name a red thing"},
-    {"from": "function_call", "value": '{"name": "look", "arguments": {"at": "sky"}}'},
-    {"from": "observation", "value": "red"},
-    {"from": "gpt", "value": "a rose"},
-]
-"""a row as Llama-Factory has them"""
-TEMPLATE = (
-    "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}"
-    "{% for c in m.tool_calls %}{{ c.function | tojson }}{% endfor %}{{ eos_token }}{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-
-
-def write_rows(path: Path, *rows: dict[str, Any]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return path
-
-
-def test_conversations_that_the_chat_template_cannot_show_are_unusable_rows(
-    words: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    plain = {"messages": [{"role": "user", "content": "name it"}, {"role": "assistant", "content": "a rose"}]}
-    data = write_rows(tmp_path / "rows.jsonl", plain, {"conversations": CALLS})
-    rows, rejected = sources.read_demonstrations(data).rows, examples.RejectedRows()
-    assert len(examples.fitting_conversations("train", rows, words, 64, rejected)[1]) == 1
-    reason = "the chat template refuses the turns user assistant tool assistant: unknown role tool"
-    assert [(row.file, row.line, row.reason) for row in rejected.rows] == [("rows.jsonl", 2, reason)]
-    assert "1 rejected (first: rows.jsonl:2 the chat template refuses" in capsys.readouterr().err
-    with pytest.raises(InputError, match=r"rows.jsonl:2: the chat template refuses .*; 1 of 2 rows cannot be used"):
-        examples.fitting_conversations("train", rows, words, 64, examples.RejectedRows(0.1))
-    with pytest.raises(InputError, match=r"rows.jsonl:2: the chat template refuses"):
-        examples.fitting_conversations("train", rows[1:], words, 64, examples.RejectedRows())
-    assert len(examples.fitting_prompts(data, words, 64, rejected=rejected)[0]) == 1
-
-
-@pytest.mark.parametrize(
-    ("train_on", "expected"),
-    [("all", ["look", "a rose", "a hen"]), ("exchange", ["a hen"]), ("last", ["a hen"])],
-)
-def test_calls_of_tools_are_trained(words: Tokenizer, tmp_path: Path, train_on: Any, expected: list[str]) -> None:
-    tokenizer = Tokenizer(words._backend, bos=words.bos, eos=words.eos, pad=words.pad, chat_template=TEMPLATE)
-    more = [{"from": "human", "value": "more"}, {"from": "gpt", "value": "a hen"}]
-    tools = json.dumps([{"name": "look", "parameters": {"type": "object"}}])
-    data = write_rows(tmp_path / "rows.jsonl", {"conversations": [*CALLS, *more], "tools": tools})
-    (row,) = sources.read_demonstrations(data).rows
-    row = replace(row, messages=row.messages if train_on == "all" else last_trained(row.messages, train_on))
-    _, ((ids, loss_mask),) = examples.fitting_conversations("train", [row], tokenizer, 999)
-    trained = tokenizer.decode([i for i, mark in zip(ids, loss_mask) if mark], skip_special_tokens=False)
-    turns = trained.split(tokenizer.eos)[:-1]
-    assert len(turns) == len(expected) and all(each in turn for each, turn in zip(expected, turns))
-    assert tokenizer.decode(ids).startswith('[{"type": "function", "function": {"name": "look"')

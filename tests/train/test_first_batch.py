@@ -32,7 +32,7 @@ def row(words: Tokenizer) -> Example:
 
 
 def proof_of(words: Tokenizer, *rows: Example) -> first_batch.BatchCheck:
-    return first_batch.BatchCheck(list(rows), len(rows), "rows", words)
+    return first_batch.BatchCheck(list(rows), "rows", words)
 
 
 def shifted(row: Example, by: int) -> Example:
@@ -107,7 +107,7 @@ BREAKS: dict[str, tuple[Callable[[Example, Tokenizer], Example], str]] = {
 def test_every_broken_rule_is_named(name: str, row: Example, words: Tokenizer) -> None:
     change, said = BREAKS[name]
     with pytest.raises(InputError, match=f"row 2 of the rows can't be trained on: .*{said}"):
-        first_batch.check_rows([row, change(row, words)], [0], words, "rows")
+        first_batch.check_rows([row, change(row, words)], words, "rows")
 
 
 CHATML = (
@@ -174,16 +174,15 @@ def test_pieces_after_the_first_have_no_bos(words: Tokenizer) -> None:
 
 def test_conversations_know_who_speaks(words: Tokenizer) -> None:
     rendered = render(words, SAID.messages)
-    rows = [(rendered.ids, rendered.loss_mask)] * 2
-    proof = first_batch.check_conversations(rows, [1], [SAID, SAID], words)
-    assert [row.roles for row in proof.rows] == [rendered.roles] and proof.checked == 2
+    proof = first_batch.check_conversations([(rendered.ids, rendered.loss_mask)], [SAID], words)
+    assert [row.roles for row in proof.rows] == [rendered.roles]
 
 
 def test_a_conversation_without_its_end_is_refused(words: Tokenizer) -> None:
     rendered = render(words, SAID.messages)
     cut = rendered.ids[:-3], rendered.loss_mask[:-3]
-    with pytest.raises(InputError, match="not learn to stop"):
-        first_batch.check_conversations([cut], [], [SAID], words)
+    with pytest.raises(InputError, match=r"tokens, .* loss mask values and .* roles"):
+        first_batch.check_conversations([cut], [SAID], words)
 
 
 def test_turns_that_are_context_are_shown_as_that(words: Tokenizer) -> None:
@@ -191,7 +190,7 @@ def test_turns_that_are_context_are_shown_as_that(words: Tokenizer) -> None:
     for turns, roles in (((first, *ASKED, last), "assistant"), ((last, *ASKED, first), "assistant")):
         row = render(words, (*ASKED, *turns))
         proof = first_batch.check_conversations(
-            [(row.ids, row.loss_mask)], [0], [Demonstration((*ASKED, *turns))], words
+            [(row.ids, row.loss_mask)], [Demonstration((*ASKED, *turns))], words
         ).rows[0]
         assert {role for role, mark in zip(proof.roles, proof.loss_mask) if mark} <= {roles, "template"}
         assert "untrained assistant" in proof.roles
@@ -203,7 +202,7 @@ def test_turns_that_are_context_are_shown_as_that(words: Tokenizer) -> None:
 
 def test_an_answer_that_says_nothing_is_shown_as_such(words: Tokenizer) -> None:
     empty, full = ranking_rows(Ranking(ASKED, ("", "A rose."), (2.0, 1.0)), words, 64) or []
-    proof = first_batch.check_completions([[full, empty]], [0], words)
+    proof = first_batch.check_completions([full, empty], words)
     assert [first_batch.NOTHING in first_batch.shortened(row, words).plain for row in proof.rows] == [False, True]
     assert first_batch.page(proof, "reward").count(f'<i>{first_batch.NOTHING}</i><span class="eos"') == 1
 

@@ -5,9 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from amenable.data.lazy import Lazy
 from amenable.data.orders import EpochBatches
 from amenable.models.decoder import Decoder
 from amenable.train import checkpoint, first_batch, plan
@@ -29,7 +31,7 @@ def task(make_decoder: Callable[..., Decoder], words: Any) -> Training:
     steps = EpochBatches(len(rows), 4, 2, 0)
     return Training(
         objective=NextToken(decoder),
-        elements=rows,
+        elements=Lazy(rows.__getitem__, np.full(6, 4)),
         batches=steps,
         model=decoder,
         optimizers={"": Optimizer([decoder], OptimizerConfig(learning_rate=1e-2))},

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amenable.data.batches import collate, shared_prefix_lengths
+from amenable.data.mixture import Mixed
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel
 from amenable.models.layout import Layout
@@ -20,6 +21,7 @@ from amenable.text.chat import render_document
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward
 from amenable.train.examples import text_row
+from amenable.train.objective import NextToken, mean_stats
 from amenable.train.runtime import Runtime
 
 ROWS: list[forward.Row] = [
@@ -198,3 +200,30 @@ def test_bits_per_byte_of_a_uniform_model(
 def test_bits_per_byte_is_nats_over_log_2_and_bytes(decoder: Decoder, runtime: Runtime) -> None:
     nats = -sum(by_hand(decoder, row).sum().item() for row in ROWS)
     assert forward.bits_per_byte(decoder, ROWS, 17, runtime, 8) == pytest.approx(nats / math.log(2) / 17, rel=1e-5)
+
+
+def test_spans_change_nothing_but_what_is_in_memory(
+    make_decoder: Callable[..., Decoder], runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder, elements, done = make_decoder(), [ROWS[i % 4] for i in range(9)], list[tuple[int, int]]()
+    both = decoder, elements, lambda row: [row, ROWS[0]], runtime, 64
+    whole, rows = forward.element_logprobs(*both), forward.compute_logprobs(decoder, elements, runtime, 64)
+    assert [sums[0] for sums in whole] == pytest.approx([float(part.sum()) for part in rows], abs=1e-5)
+    assert len({round(sums[1], 4) for sums in whole}) == 1
+    monkeypatch.setattr(forward, "SPAN", 2)
+    apart = forward.element_logprobs(*both, lambda *each: done.append(each))
+    assert [sum(sums) for sums in apart] == pytest.approx([sum(sums) for sums in whole], abs=1e-4)
+    shares = [number / total for number, total in done]
+    assert shares == sorted(shares) and shares[-1] == 1.0 and len(set(shares)) > 4
+
+
+def test_held_out_elements_are_evaluated_span_by_span(
+    make_decoder: Callable[..., Decoder], runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixed = Mixed(["a", "b"], [[ROWS[i % 4] for i in range(5)], [ROWS[0], ROWS[2]]])
+    objective = NextToken(make_decoder())
+    whole = mean_stats(objective, mixed, runtime, 64)
+    assert whole.keys() == {"loss", "loss/a", "loss/b"}
+    monkeypatch.setattr(forward, "SPAN", 2)
+    assert mean_stats(objective, mixed, runtime, 64) == pytest.approx(whole, rel=1e-5)
+    assert mean_stats(objective, [], runtime, 64) == {}

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
+
+from amenable.data.lazy import Lazy
+from amenable.train import passes
 from amenable.train.forward import Row
 from amenable.train.passes import full_row, largest_inference_pass, largest_pass, pass_of
 
@@ -41,3 +46,11 @@ def test_slots_are_padded() -> None:
 
 def test_a_full_row_trains_its_completion() -> None:
     assert full_row([5, 6], 3) == ([5, 6, 0, 0, 0], [False, False, True, True, True])
+
+
+def test_of_many_elements_the_longest_are_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = [3, 9, 4, 9, 8]
+    elements = Lazy(lambda i: ([i] * lengths[i], [True] * lengths[i]), np.array(lengths))
+    assert passes.longest_rows(elements, lambda row: [row]) == list(elements)
+    monkeypatch.setattr(passes, "PLANNED", 3)
+    assert passes.longest_rows(elements, lambda row: [row]) == [elements[1], elements[3], elements[4]]

@@ -1,8 +1,10 @@
 """Tokenized rankings and pairs."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,8 +12,6 @@ from hypothesis import strategies as st
 
 from amenable.data.mixture import Mixed
 from amenable.data.rankings import pairs_of
-from amenable.data.types import Message, Ranking
-from amenable.errors import InputError
 from amenable.models.decoder import Decoder
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward
@@ -22,12 +22,13 @@ from amenable.train.rankings import (
     batch_elements,
     describe,
     first_prompts,
+    lazy_pairs,
+    lazy_rankings,
     margin_statistics,
     split_into_pairs,
-    tokenize_pairs,
     tokenize_ranking,
-    tokenize_splits,
 )
+from amenable.train.row_cache import RANKINGS, read_examples
 from amenable.train.runtime import Runtime
 
 
@@ -60,26 +61,33 @@ def test_a_batch_of_pairs_has_as_many_as_its_prompts_have_on_average() -> None:
     assert describe(rankings) == "2 rankings, 6 completions, 5 pairs"
 
 
-def test_the_first_prompts_have_all_their_rankings() -> None:
-    rankings = [Ranking((Message("user", text),), ("x", "y"), (1.0, 2.0)) for text in "abab"]
-    assert first_prompts(rankings, 1) == rankings[::2] and first_prompts(rankings, 0) == rankings
+def ranking_file(folder: Path, *rows: dict[str, Any]) -> Path:
+    file = folder / "rankings.jsonl"
+    file.write_text("".join(json.dumps({"prompt": "name a rose", **row}) + "\n" for row in rows), "utf-8")
+    return file
 
 
-def test_rankings_that_are_too_long_are_left_out_of_each_split(words: Tokenizer, tmp_path: Path) -> None:
-    short = Ranking((Message("user", "name a rose"),), ("lime", "plum", "sea"), (2.0, 1.0, 2.0), "a")
-    long = replace(short, completions=("lime " * 60, "plum", "sea"))
-    splits = {"train": Mixed(["a"], [[short, long]]), "validation": Mixed(["a"], [[long]])}
-    sets = tokenize_splits(splits, lambda ranking: tokenize_ranking(ranking, words, 64), 64, tmp_path)
-    (only,) = sets["train"]
-    assert only.ranks == [2.0, 1.0, 2.0] and only.lengths == [4, 4, 3] and only.margin == 0.0
-    assert list(sets["validation"]) == []
-    with pytest.raises(InputError, match="none of the 1 rankings is within 64 tokens"):
-        tokenize_splits(
-            {"train": Mixed(["a"], [[long]])}, lambda ranking: tokenize_ranking(ranking, words, 64), 64, tmp_path
-        )
-    pairs = tokenize_pairs(short, words, 64, "all", 0, 0) or []
-    assert [(pair.chosen, pair.rejected) for pair in pairs] == [(only.rows[1], only.rows[i]) for i in (0, 2)]
-    assert tokenize_pairs(long, words, 64, "all", 0, 0) is None
+def test_the_first_prompts_have_all_their_rankings(words: Tokenizer, tmp_path: Path) -> None:
+    rows = [{"prompt": text, "completions": ["x", "y"], "ranking": [1, 2]} for text in "abab"]
+    rankings = read_examples(ranking_file(tmp_path, *rows), RANKINGS, words)
+    assert list(first_prompts(rankings, 1)) == rankings[::2] and list(first_prompts(rankings, 0)) == rankings[:]
+
+
+def test_elements_are_read_as_they_are_needed(words: Tokenizer, tmp_path: Path) -> None:
+    row = {"completions": ["lime", "plum", "sea"], "ranking": [2, 1, 2], "annotator": "b"}
+    graded = {"chosen": "a rose", "rejected": "lime", "margin": 1.5}
+    examples = read_examples(ranking_file(tmp_path, row, graded), RANKINGS, words)
+    rankings, pairs = lazy_rankings(examples), lazy_pairs(examples, "all", 0, 0)
+    assert list(rankings) == [tokenize_ranking(example, words, 64) for example in examples]
+    for elements in (rankings, pairs, split_into_pairs(rankings)):
+        for name in elements.columns.keys() - {"tokens"}:
+            assert elements.columns[name].tolist() == [getattr(element, name) for element in elements]
+    assert rankings.columns["tokens"].tolist() == [ranking.tokens for ranking in rankings]
+    whole = rankings[0].rows
+    assert list(pairs)[:2] == [Pair(whole[1], whole[0]), Pair(whole[1], whole[2])]
+    assert pairs[2] == Pair(*rankings[1].rows, 1.5) and len(pairs) == 3
+    assert [pair.rows for pair in split_into_pairs(rankings)] == [[pair.chosen, pair.rejected] for pair in pairs]
+    assert len(lazy_pairs(examples, "random", 1, 0)) == 2
 
 
 def test_reference_logps_are_sums_over_the_completions(make_decoder: Callable[..., Decoder], runtime: Runtime) -> None:

@@ -1,58 +1,61 @@
 """Rows of labelled completions, and the mismatched completions that the KL is estimated with."""
 
+import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from amenable.data.mixture import Mixed
-from amenable.data.types import LabeledCompletion, Message
+from amenable.data.types import LabeledCompletion
 from amenable.errors import InputError
 from amenable.text.tokenizer import Tokenizer
-from amenable.train.unpaired import LabeledRow, label_balance, mismatch, split_prompt, tokenize, tokenize_splits
+from amenable.train.row_cache import LABELED, Examples, read_examples
+from amenable.train.unpaired import LabeledRow, label_balance, lazy_rows, mismatch, split_prompt
 
 
-def labelled(prompt: str, completion: str, label: bool = True, **meta: Any) -> LabeledCompletion:
-    return LabeledCompletion((Message("user", prompt),), completion, label, prompt, meta)
+def read(folder: Path, words: Tokenizer, *rows: tuple[str, str, bool], **columns: Any) -> Examples[LabeledCompletion]:
+    file = folder / "labelled.jsonl"
+    names = ("prompt", "completion", "label")
+    file.write_text("".join(json.dumps(dict(zip(names, row)) | columns) + "\n" for row in rows), "utf-8")
+    return read_examples(file, LABELED, words)
 
 
-def row(prompt: list[int], completion: list[int]) -> LabeledRow:
-    return LabeledRow((prompt + completion, [False] * len(prompt) + [True] * len(completion)), True)
+def test_a_completion_ends_in_eos_unless_it_was_cut(words: Tokenizer, tmp_path: Path) -> None:
+    whole, cut = (
+        read(tmp_path, words, ("name a rose", "lime", True), ended=ended).rows(0)[0] for ended in (True, False)
+    )
+    assert split_prompt(whole)[1] == [*split_prompt(cut)[1], words.end_of_turn_id]
 
 
-def test_a_completion_ends_in_eos_unless_it_was_cut(words: Tokenizer) -> None:
-    whole, cut = (tokenize(labelled("name a rose", "lime", ended=ended), words, 64) for ended in (True, False))
-    assert whole is not None and cut is not None
-    assert split_prompt(whole.row)[1] == [*split_prompt(cut.row)[1], words.end_of_turn_id]
-    assert tokenize(labelled("name a rose", "lime " * 80), words, 64) is None
+def partners(prompts: list[int], before: list[int], after: list[int], context: int) -> list[int]:
+    return mismatch(np.array(prompts), np.array(before), np.array(after), context)
 
 
 def test_a_mismatched_completion_is_the_next_of_another_prompt() -> None:
-    rows = mismatch([row([1], [5]), row([1], [6, 7]), row([2], [8])], 10)
-    assert [each.mismatched[0] for each in rows] == [[1, 8], [1, 8], [2, 5]]
-    assert rows[2].mismatched[1] == [False, True]
-    assert [each.mismatched[0] for each in mismatch([row([1], [5]), row([1, 3], [6, 7]), row([2], [8])], 3)] == [
-        [1, 6, 7],
-        [1, 3, 8],
-        [2, 5],
-    ]
+    assert partners([1, 1, 2], [1, 1, 1], [1, 2, 1], 10) == [2, 2, 0]
+    assert partners([1, 3, 2], [1, 2, 1], [1, 2, 1], 3) == [1, 2, 0]
 
 
 def test_mismatched_completions_need_two_prompts() -> None:
     with pytest.raises(InputError, match="no completion of another prompt"):
-        mismatch([row([1], [5]), row([1], [6])], 10)
-    assert mismatch([], 10) == []
+        partners([1, 1], [1, 1], [1, 1], 10)
+    assert partners([], [], [], 10) == []
 
 
-def test_rows_too_long_are_left_out_before_completions_are_mismatched(words: Tokenizer) -> None:
-    part = [labelled("name a rose", "lime"), labelled("a sea", "lime " * 80), labelled("name a sea", "plum", False)]
-    rows = tokenize_splits({"validation": Mixed(["one"], [part])}, words, 64, ())["validation"]
-    assert [each.label for each in rows] == [True, False]
+def test_rows_have_the_completion_of_another_prompt(words: Tokenizer, tmp_path: Path) -> None:
+    examples = read(tmp_path, words, ("name a rose", "lime", True), ("name a sea", "plum plum", False))
+    rows = lazy_rows("train", examples, 64, tmp_path)
+    assert [each.label for each in rows] == rows.columns["label"].tolist() == [True, False]
     assert split_prompt(rows[0].mismatched) == (split_prompt(rows[0].row)[0], split_prompt(rows[1].row)[1])
+    assert rows.columns["tokens"].tolist() == [len(each.row[0]) + len(each.mismatched[0]) for each in rows]
 
 
-def test_held_out_rows_of_one_prompt_are_left_out(words: Tokenizer, capsys: pytest.CaptureFixture) -> None:
-    part = [labelled("name a rose", "lime"), labelled("name a rose", "plum", False)]
-    assert not tokenize_splits({"validation": Mixed(["one"], [part])}, words, 64, ())["validation"]
+def test_held_out_rows_of_one_prompt_are_left_out(
+    words: Tokenizer, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    examples = read(tmp_path, words, ("name a rose", "lime", True), ("name a rose", "plum", False))
+    assert not lazy_rows("validation", examples, 64)
     assert "validation: all of one prompt" in capsys.readouterr().err
 
 
