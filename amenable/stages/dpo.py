@@ -93,18 +93,16 @@ def run(config: Config) -> Path:
         return config.out
     runtime, policy, tokenizer = load_policy(config)
     training, validation = read(config, tokenizer, policy.config.context_length, run.rejected, run.log.bar)
-    limit = config.max_tokens_per_pass
+    limit, objective = config.max_tokens_per_pass, DPO(policy, config)
     task = PolicyTask(
-        objective=DPO(policy, config),
+        objective=objective,
         training=training,
         validation=validation,
         unit="pairs",
         plan=describe(config, training),
         load_reference=lambda: reference_of(config, policy, runtime),
         add_reference=lambda reference, pairs, bar: rankings.add_reference_logps(reference, pairs, runtime, limit, bar),
-        check=lambda first: check_completions(
-            [row for i in first for row in (training[i].chosen, training[i].rejected)], tokenizer
-        ),
+        check=lambda first: check_completions([row for i in first for row in objective.rows(training[i])], tokenizer),
         show=("loss", "rewards/accuracies", "objective/kl"),
         statistics=rankings.margin_statistics(training),
     )

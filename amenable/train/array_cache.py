@@ -213,8 +213,9 @@ def map_file(file: Path, kind: str) -> Array:
 
 def facts_of(loaded: Loaded[None]) -> dict[str, Any]:
     """Return how a source was read, without its rows, as values of JSON."""
+    plain: dict[type, Callable[[Any], Any]] = {Counter: dict, set: sorted}
     usages = [
-        {name: dict(value) if isinstance(value, Counter) else value for name, value in vars(usage).items()}
+        {name: plain.get(type(value), lambda same: same)(value) for name, value in vars(usage).items()}
         for usage in loaded.columns
     ]
     rows = {name: [asdict(row) for row in getattr(loaded, name)] for name in ("rejected", "left_out")}
@@ -223,12 +224,11 @@ def facts_of(loaded: Loaded[None]) -> dict[str, Any]:
 
 def loaded_of(facts: Mapping[str, Any], conversion: Conversion) -> Loaded[None]:
     """Return how a source was read, from `facts_of`, with nothing in the place of each row."""
-    usages = []
-    for row in facts["columns"]:
-        values: dict[str, Any] = {
-            key: Counter(value) if isinstance(value, dict) else value for key, value in row.items()
-        }
-        usages.append(Usage(**values))
+    types: dict[type, Callable[[Any], Any]] = {dict: Counter, list: set}
+    usages = [
+        Usage(**{name: types.get(type(value), lambda same: same)(value) for name, value in usage.items()})
+        for usage in facts["columns"]
+    ]
     rejected, left_out = ([Rejected(**row) for row in facts[name]] for name in ("rejected", "left_out"))
     files, rows = tuple(facts["files"]), [None] * facts["count"]
     return Loaded(rows, rejected, files, tuple(usages), conversion.noun, tuple(left_out))
