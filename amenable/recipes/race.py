@@ -22,7 +22,7 @@ from amenable.errors import InputError
 from amenable.recipes.from_scratch import write_once
 from amenable.recipes.pipeline import StageRun, run_all, stage_runs
 from amenable.recipes.reports import race_page
-from amenable.stages import a2c, annotate, dpo, evaluate, grpo, kto, ppo, reinforce, rloo, sample
+from amenable.stages import a2c, annotate, dpo, evaluate, expert_iteration, grpo, kto, ppo, reinforce, rloo, sample
 from amenable.stages.sample import SamplingOptions
 from amenable.train import plan
 
@@ -118,6 +118,7 @@ def algorithms(config: Config, root: Path) -> dict[str, Any]:
         "reinforce": reinforce.Config(**alone),
         "rloo": rloo.Config(**grouped),
         "grpo": grpo.Config(**grouped),
+        "expert-iteration": expert_iteration.Config(**grouped),
         "dpo": dpo.Config(**offline, **splits(root / "annotate"), pairs="best-worst"),
         "kto": kto.Config(**offline, **splits(root / "labelled")),
     }
@@ -237,6 +238,6 @@ def shrink(run: StageRun) -> StageRun:
         "dpo": {"max_new_tokens": 12, "eval_prompts": 4, "epochs": 1},
         "kto": {"max_new_tokens": 12, "eval_prompts": 4, "epochs": 1},
         "evaluate": {"max_prompts": 12, "max_new_tokens": 12},
-        **dict.fromkeys(("ppo", "a2c", "reinforce", "rloo", "grpo"), online),
+        **dict.fromkeys(("ppo", "a2c", "reinforce", "rloo", "grpo", "expert_iteration"), online),
     }
     return StageRun(replace(run.config, **smaller.get(run.stage, {})))
