@@ -22,8 +22,8 @@ from amenable.feedback.agreement import agreements, pair_labels
 from amenable.feedback.store import Event, Store
 from amenable.functional.statistics import wilson
 
-Score = Callable[[Sequence[dict[str, str]], Sequence[str], Sequence[bool]], Sequence[float]]
-"""(prompt, completions, ended) -> a score for each completion, of a reward model"""
+Score = Callable[[Sequence[dict[str, str]], Sequence[str], Sequence[bool]], Sequence[float] | None]
+"""(prompt, completions, ended) -> a score for each completion, of a reward; None where it has none"""
 FAST_DEVIATIONS = 3.0
 """robust deviations of log seconds below the median, from which a ranking is too fast to have been read"""
 SHOWN = 20
@@ -152,12 +152,15 @@ def with_interval(
 
 
 def reward_model_agreement(ranked: Sequence[Ranked], score: Score) -> dict[str, Any]:
-    """Return the share of pairs that a reward model orders as annotators do, of all and by annotator."""
+    """Return the share of pairs that a reward orders as annotators do, of all and by annotator; rankings that it does
+    not score are left out."""
     by_annotator: dict[str, list[Tensor]] = defaultdict(list)
     for row in ranked:
         payload = row.event.payload
         ended = payload["meta"].get("ended") or [True] * len(row.ranks)
         scores = score(payload["prompt"], payload["completions"], ended)
+        if scores is None:
+            continue
         labels = pair_labels([row.ranks, [-float(value) for value in scores]])
         by_annotator[row.annotator].append(agreements(labels))
     people = [{"name": name, **asdict(agreement.share_of(tasks))} for name, tasks in sorted(by_annotator.items())]

@@ -24,11 +24,12 @@ from amenable.feedback.queries import SCORED, Rule
 from amenable.feedback.store import Store
 from amenable.generation.sampling import Sampling
 from amenable.rewards.options import RewardOptions, Scoring
+from amenable.rewards.samples import score_samples
 from amenable.rewards.spec import Specs, load_reward, spec_list
 from amenable.seeds import derive_seed, mix
 from amenable.serve import security
 from amenable.serve.conversation import fit_prompt, load_model, stream_answer
-from amenable.serve.labelling.task_order import order_tasks, require_ensemble
+from amenable.serve.labelling.task_order import order_tasks, require_ensemble, sample_of
 from amenable.serve.labelling.task_queue import AssignmentPolicy, TaskQueue
 from amenable.serve.labelling.tasks import Kind, Task, read_gold_tasks, read_tasks, with_repeats
 from amenable.serve.options import PageOptions, require_bounds
@@ -129,7 +130,7 @@ def run(config: Config) -> None:
     """Serve until Ctrl-C."""
     security.require_server()
     tasks, instructions = load_tasks(config), read_instructions(config)
-    suggest, score = load_suggester(config), load_scorer(config)
+    suggest, score = load_suggester(config), load_scorer(config, tasks)
     sock = security.listen(config.host, config.port)
     with sock, Store(config.labels_db) as store:
         if config.needs_tokens:
@@ -146,9 +147,9 @@ def load_tasks(config: Config) -> list[Task]:
     if rule in SCORED:
         runtime = start_runtime(config.device)
         rewards = [load_reward(spec, runtime, options=config.scoring) for spec in spec_list(config.reward)]
-        for reward in rewards:
-            reward.require_columns([{}])
     tasks = read_tasks(config.data, config.tasks, config.answers, config.overlap, config.seed)
+    for reward in rewards:
+        reward.require_columns([task.columns for task in tasks], config.data[0])
     if rule != "file":
         tasks = order_tasks(tasks, rule, rewards, config.seed)
     gold = read_gold_tasks(config.gold_items, "calibration")
@@ -185,22 +186,26 @@ def load_suggester(config: Config) -> SuggestFn | None:
     return suggest
 
 
-def load_scorer(config: Config) -> quality.Score | None:
-    """Return the judge's scores as a cached function; None without a judge."""
+def load_scorer(config: Config, tasks: Sequence[Task]) -> quality.Score | None:
+    """Return the judge's scores as a cached function; None without a judge. It reads the columns of the tasks' prompts,
+    and gives no scores to answers that are longer than its context, and to other prompts where it needs columns."""
     if not config.judge:
         return None
     reward = load_reward(config.judge, start_runtime(config.device), options=config.scoring)
-    reward.require_columns([{}])
-    cache: dict[tuple[str, ...], list[float]] = {}
+    columns = {task.prompt: task.columns for task in tasks if task.columns}
+    reward.require_columns(list(columns.values()), config.data[0])
+    needed = {name for part in reward.all_parts for name in part.columns}
+    cache: dict[tuple[str, ...], list[float] | None] = {}
 
-    def score(prompt: Sequence[dict[str, str]], completions: Sequence[str], ended: Sequence[bool]) -> list[float]:
+    def score(
+        prompt: Sequence[dict[str, str]], completions: Sequence[str], ended: Sequence[bool]
+    ) -> list[float] | None:
         key = (str(prompt), *completions)
         if key not in cache:
             messages = tuple(Message(turn["role"], turn["content"]) for turn in prompt)
-            # answers beyond a model's context all score 0
-            fits = reward.fits(messages, completions, ended)
-            prompts = [messages] * len(completions)
-            cache[key] = reward(prompts, completions, ended=ended) if fits else [0.0] * len(completions)
+            known = columns.get(messages, {})
+            sample = sample_of(messages, completions, ended, known)
+            cache[key] = score_samples(reward, [sample])[0] if needed <= known.keys() else None
         return cache[key]
 
     return score

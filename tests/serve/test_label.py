@@ -96,13 +96,13 @@ def test_a_model_suggests_and_another_try_is_another_answer(config, assistant):
 
 
 def test_a_reward_model_scores_what_people_ranked(config, judge):
-    score = label.load_scorer(changed(config, judge=(str(judge),)))
+    score = label.load_scorer(changed(config, judge=(str(judge),)), [])
     prompt = [{"role": "user", "content": "Ann asks: name a red thing."}]
     glad, grim = score(prompt, ["Gladly: a rose, it is red.", "Grimly: a rose, it is red."], [True, True])
     assert glad > grim
-    assert score(prompt, ["word " * 500, "b"], [True, True]) == [0.0, 0.0]
-    assert label.load_scorer(config) is None
-    words = label.load_scorer(changed(config, judge=("length:2-", "ends=0.5")))
+    assert score(prompt, ["word " * 500, "b"], [True, True]) is None
+    assert label.load_scorer(config, []) is None
+    words = label.load_scorer(changed(config, judge=("length:2-", "ends=0.5")), [])
     assert words(prompt, ["a", "a b"], [True, False]) == [0.5, 1.0]
 
 

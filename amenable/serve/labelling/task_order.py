@@ -7,12 +7,14 @@ it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from amenable.data.samples import Sample
+from amenable.data.types import Conversation
 from amenable.errors import InputError
 from amenable.feedback.queries import SCORED, Pool, Rule, choose, word_vectors
 from amenable.rewards.samples import score_samples
@@ -51,10 +53,18 @@ def order_tasks(tasks: Sequence[Task], rule: Rule, ensemble: Sequence[Reward], s
     return ordered
 
 
+def sample_of(
+    prompt: Conversation, completions: Sequence[str], ended: Sequence[bool], columns: Mapping[str, Any]
+) -> Sample:
+    """Return completions as a row of samples, with the columns of its prompt."""
+    identity, topic = str(columns.get("id", "")), str(columns.get("kind", ""))
+    return Sample(identity, prompt, tuple(completions), tuple(ended), kind=topic, meta=dict(columns))
+
+
 def scores_of(tasks: Sequence[Task], ensemble: Sequence[Reward]) -> Tensor:
     """Return the scores [M, N, K] of N tasks' completions by M rewards; nan where a task has none or too long ones."""
     scores = torch.full((len(ensemble), len(tasks), max(len(task.completions) for task in tasks)), math.nan)
-    samples = [Sample(task.id, task.prompt, task.completions, task.ended) for task in tasks]
+    samples = [sample_of(task.prompt, task.completions, task.ended, task.columns) for task in tasks]
     for m, reward in enumerate(ensemble):
         for n, values in enumerate(score_samples(reward, samples)):
             if values is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -46,6 +47,8 @@ class Task:
     purpose: Purpose = "label"
     other_sources: tuple[tuple[dict[str, Any], ...], ...] = ()
     """of each completion: further models that gave the same text; empty where no completion has any"""
+    columns: dict[str, Any] = field(default_factory=dict)
+    """of the prompt's row, which rewards may read"""
 
     @property
     def source_fields(self) -> dict[str, Any]:
@@ -63,6 +66,14 @@ class Candidate:
     sources: list[dict[str, Any]] = field(default_factory=list)
 
 
+@dataclass
+class PooledPrompt:
+    """The different completions to a prompt over all files, and the columns of its rows, the first file's first."""
+
+    candidates: dict[str, Candidate] = field(default_factory=dict)
+    columns: dict[str, Any] = field(default_factory=dict)
+
+
 def read_tasks(
     files: Sequence[Path], kinds: Sequence[Kind], max_completions: int, overlap: float = 0.1, seed: int = 0
 ) -> list[Task]:
@@ -72,7 +83,8 @@ def read_tasks(
     tasks is for several annotators. Raises InputError where no prompt has two different completions.
     """
     tasks = []
-    for prompt, candidates in pool_samples(files).items():
+    for prompt, pooled in pool_samples(files).items():
+        candidates = list(pooled.candidates.values())
         for kind in kinds:
             if kind == "converse":
                 continue
@@ -97,6 +109,7 @@ def read_tasks(
                     other_sources=tuple(tuple(candidate.sources[1:]) for candidate in chosen),
                     ended=tuple(candidate.ended for candidate in chosen),
                     purpose="overlap" if overlaps else "label",
+                    columns=pooled.columns,
                 )
             )
     if not tasks and any(kind != "converse" for kind in kinds):
@@ -116,18 +129,18 @@ def with_repeats(tasks: Sequence[Task], count: int) -> list[Task]:
     return [each for task in tasks for each in (task, after.get(task.id)) if each is not None]
 
 
-def pool_samples(files: Sequence[Path]) -> dict[Conversation, list[Candidate]]:
+def pool_samples(files: Sequence[Path]) -> dict[Conversation, PooledPrompt]:
     """Return the different completions to each prompt over all files; all blank ones are the empty text."""
-    pool: dict[Conversation, dict[str, Candidate]] = {}
+    pool: dict[Conversation, PooledPrompt] = defaultdict(PooledPrompt)
     for file in files:
         settings = sampling_settings(file)
         for _, row in read_samples(file):
             source = {"model": row.model, **settings}
-            candidates = pool.setdefault(row.prompt, {})
+            pool[row.prompt].columns = {**row.meta, "id": row.id, "kind": row.kind} | pool[row.prompt].columns
             for text, ended in zip((text if text.strip() else "" for text in row.completions), row.ended):
-                candidate = candidates.setdefault(text, Candidate(text, ended))
+                candidate = pool[row.prompt].candidates.setdefault(text, Candidate(text, ended))
                 candidate.sources += [source] if source not in candidate.sources else []
-    return {prompt: list(candidates.values()) for prompt, candidates in pool.items()}
+    return dict(pool)
 
 
 def sampling_settings(file: Path) -> dict[str, Any]:

@@ -111,6 +111,27 @@ def test_any_rewards_make_the_ensemble(samples, tmp_path):
     assert uncertainty(task_order.scores_of(tasks, [reward]))[-1] == pytest.approx(float(1 - p), abs=1e-5)
 
 
+def test_rewards_read_the_columns_of_the_prompts_rows(samples, tmp_path):
+    rows = [json.loads(line) for line in samples.read_text().splitlines()]
+    samples.write_text("".join(json.dumps({**row, "things": row["completions"][0]}) + "\n" for row in rows))
+    (tmp_path / "more.jsonl").write_text(json.dumps({**rows[0], "things": "other", "level": 3}) + "\n")
+    options = {"query_strategy": "uncertainty", "reward": ("match:things",), "judge": ("match:things",)}
+    config = label.Config(data=(samples, tmp_path / "more.jsonl"), tasks=("compare",), **options)
+    tasks = label.load_tasks(config)
+    first = next(task for task in tasks if task.prompt[0].content == rows[0]["prompt"][0]["content"])
+    assert first.columns == {"things": rows[0]["completions"][0], "level": 3, "id": "1", "kind": ""}
+    score = label.load_scorer(config, tasks)
+    prompt = [{"role": "user", "content": first.prompt[0].content}]
+    assert score(prompt, [first.columns["things"], "other"], [True, True]) == [1.0, 0.0]
+    assert score([{"role": "user", "content": "Unknown?"}], ["a", "b"], [True, True]) is None
+    with pytest.raises(
+        InputError, match=r"samples.jsonl: the reward 'match:thing' needs the column 'thing'; did you mean"
+    ):
+        label.load_tasks(label.Config(**{**vars(config), "reward": ("match:thing",)}))
+    with pytest.raises(InputError, match="needs the column 'thing'"):
+        label.load_scorer(label.Config(**{**vars(config), "judge": ("match:thing",)}), tasks)
+
+
 @pytest.mark.parametrize("spec", ["lenght:4-30", "{tmp}/none"])
 def test_a_wrong_reward_is_refused_with_the_grammar(spec, samples, tmp_path):
     config = label.Config(
@@ -119,7 +140,7 @@ def test_a_wrong_reward_is_refused_with_the_grammar(spec, samples, tmp_path):
     with pytest.raises(InputError, match=re.escape(SPELLINGS)):
         label.load_tasks(config)
     with pytest.raises(InputError, match=re.escape(SPELLINGS)):
-        label.load_scorer(label.Config(data=(samples,), judge=config.reward))
+        label.load_scorer(label.Config(data=(samples,), judge=config.reward), [])
 
 
 def test_the_page_asks_in_that_order(samples, tmp_path):

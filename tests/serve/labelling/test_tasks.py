@@ -35,8 +35,8 @@ def test_answers_of_several_models_to_a_prompt_come_together(tmp_path):
     (tmp_path / "one" / "config.yaml").write_text("command: sample\nseed: 3\nsampling: {temperature: 0.5}\nrows: 4\n")
     two = samples(tmp_path / "two.jsonl", {"prompt": asked("Hi"), "completions": ["c", "b"], "model": "y"})
     x, y = {"model": "x", "sampling": {"temperature": 0.5}, "seed": 3}, {"model": "y"}
-    candidates = pool_samples([one, two])[(Message("user", "Hi"),)]
-    assert candidates == [
+    pooled = pool_samples([one, two])[(Message("user", "Hi"),)]
+    assert list(pooled.candidates.values()) == [
         Candidate("a", True, [x]), Candidate("b", False, [x, y]), Candidate("", True, [x]), Candidate("c", True, [y])
     ]  # fmt: skip
     tasks = read_tasks([one, two], ("rank", "compare", "demonstrate", "converse"), 6, overlap=0.0)
