@@ -24,7 +24,7 @@ from amenable.data.batches import shuffled
 from amenable.data.types import Prompt
 from amenable.models.lora import LoraOptions
 from amenable.recipes.from_scratch import write_once
-from amenable.recipes.pipeline import StageRun, run_all, stage_runs
+from amenable.recipes.pipeline import StageRun, run_all, stage_runs, with_trackers
 from amenable.recipes.reports import taste_page
 from amenable.rewards.options import RewardOptions, Scoring
 from amenable.rewards.spec import Specs, load_reward
@@ -33,6 +33,7 @@ from amenable.stages.sample import SamplingOptions
 from amenable.train import loading, plan
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.runtime import DeviceOptions, start_runtime
+from amenable.train.trackers import TrackerName, require_installed
 
 QUESTIONS = Path(__file__).parent / "questions.jsonl"
 """900 questions with reference answers"""
@@ -66,6 +67,8 @@ class Config:
     kl_budget: float = 5.0
     """nats an answer that a policy may be away from the model"""
     seed: int = 0
+    track: tuple[TrackerName, ...] = ()
+    """trackers of the stages that train: tensorboard, wandb, trackio"""
     seeds: int = 1
     """runs, each with a seed, prompts to train on and prompts to evaluate on of its own; 3 take about an hour"""
     size: Literal["real", "smoke"] = "real"
@@ -87,6 +90,7 @@ class Config:
 def run(config: Config) -> Path:
     """Run every stage for every seed, write the report, and return the folder that holds them."""
     loading.require_model(config.model, "amenable get smollm2")
+    require_installed(config.track)
     load_reward(
         config.taste, start_runtime(DeviceOptions()), options=config.scoring
     )  # InputError for a taste that cannot score
@@ -95,6 +99,7 @@ def run(config: Config) -> Path:
     for seed, root in config.roots.items():
         write_prompts(root / "prompts", prompts, data, seed - config.seed)
     runs = [each for seed, root in config.roots.items() for each in stages(root, seed, config)]
+    runs = with_trackers(runs, config.track)
     run_all(runs if config.size == "real" else [shrink(each) for each in runs])
     return taste_page.write(config.out, list(config.roots.values()), settings(config))
 

@@ -2,6 +2,7 @@ r"""Rewards by rule: 1 for a completion that keeps it, else 0.
 
 length:4-30           4 to 30 words; length:4- and length:-30 are open on one side
 characters:1-500      so many characters, likewise
+tokens:4-64           so many tokens of the model that answers; tokens:4-64:FOLDER counts those of a folder's tokenizer
 ends                  it ended by itself, not by the length limit
 regex:PATTERN         the pattern of Python's `re` occurs in it
 match:COLUMN          its answer is the column's, both normalized (rewards/answers.py)
@@ -18,40 +19,49 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from amenable.data.files import read_text
 from amenable.errors import InputError
 from amenable.rewards.answers import matches, same_number
+from amenable.text.tokenizer import Tokenizer
 
-KINDS = ("ends", "length", "characters", "regex", "match", "number", "format", "json", "ended", "not")
+KINDS = ("ends", "length", "characters", "tokens", "regex", "match", "number", "format", "json", "ended", "not")
 RANGE = re.compile(r"(\d*)-(\d*)")
 SPELLINGS = (
-    "rules are length:MIN-MAX, characters:MIN-MAX, ends, regex:PATTERN, match:COLUMN, number:COLUMN, "
+    "rules are length:MIN-MAX, characters:MIN-MAX, tokens:MIN-MAX, ends, regex:PATTERN, match:COLUMN, number:COLUMN, "
     "format:<a>...</a>, json, json:SCHEMA.json, and not: or ended: before one"
 )
+
+TOKENIZER_HINT = "name a folder with a tokenizer behind the range, as in tokens:4-64:models/smollm2"
 
 
 @dataclass(frozen=True)
 class Rule:
     """Reward function of a rule."""
 
-    keeps: Callable[[str, bool, Any], bool]
-    """(completion, True if it ended by itself, value of the column) -> True if the rule is kept"""
+    keeps: Callable[[str, bool, Any, Tokenizer | None], bool]
+    """(completion, True if it ended by itself, value of the column, tokenizer) -> True if the rule is kept"""
     column: str | None = None
     """column of the prompts' rows that the rule reads"""
+    counts_tokens: bool = False
+    """whether the rule needs the tokenizer of the model that answers"""
+    tokenizer: Tokenizer | None = None
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[str], **columns: Sequence[Any]) -> list[float]:
         """Return 1 where a completion keeps the rule, else 0."""
         ended = columns.get("ended") or [True] * len(completions)
+        if self.counts_tokens and self.tokenizer is None:
+            raise InputError("no model's tokens are counted", how=TOKENIZER_HINT)
         if self.column is not None and self.column not in columns:
             raise InputError(f"needs the column '{self.column}'", how="the data has no such column")
         values = columns[self.column] if self.column is not None else [None] * len(completions)
-        return [float(self.keeps(*row)) for row in zip(completions, ended, values, strict=True)]
+        return [float(self.keeps(*row, self.tokenizer)) for row in zip(completions, ended, values, strict=True)]
 
 
 def is_rule(spec: str) -> bool:
@@ -74,18 +84,20 @@ def parse_rule(spec: str) -> Rule:
     if kind in ("not", "ended") and is_rule(value):
         inner = parse_rule(value)
         if kind == "not":
-            return Rule(lambda *row: not inner.keeps(*row), inner.column)
-        return Rule(lambda text, ended, column: ended and inner.keeps(text, ended, column), inner.column)
+            return replace(inner, keeps=lambda *row: not inner.keeps(*row))
+        return replace(inner, keeps=lambda text, ended, *others: ended and inner.keeps(text, ended, *others))
     if kind == "ends" and not value:
-        return Rule(lambda text, ended, _: ended)
+        return Rule(lambda text, ended, *_: ended)
     if kind == "length":
-        return range_rule(value, spec, "words", lambda text: len(text.split()))
+        return range_rule(value, spec, "words", lambda text, _: len(text.split()))
     if kind == "characters":
-        return range_rule(value, spec, "characters", len)
+        return range_rule(value, spec, "characters", lambda text, _: len(text))
+    if kind == "tokens":
+        return token_rule(value, spec)
     if kind == "regex" and value:
         return regex_rule(value, spec)
     if kind == "match" and value:
-        return Rule(lambda text, _, answer: any(matches(text, each) for each in listed(answer)), value)
+        return Rule(lambda text, _, answer, *rest: any(matches(text, each) for each in listed(answer)), value)
     if kind == "number" and value:
         return number_rule(value, spec)
     if kind == "format" and value:
@@ -103,17 +115,27 @@ def listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def range_rule(value: str, spec: str, unit: str, size: Callable[[str], int]) -> Rule:
-    """Parse MIN-MAX, a range of words or characters that is open on the side without a number."""
+def range_rule(value: str, spec: str, unit: str, size: Callable[[str, Any], int]) -> Rule:
+    """Parse MIN-MAX, a range of words, characters or tokens that is open on the side without a number. size(completion,
+    tokenizer): the length of a completion."""
     bounds = RANGE.fullmatch(value)
-    name = spec.partition(":")[0]
+    name = spec.split(":")[0]
     if bounds is None or not any(bounds.groups()):
         hint = f"write {name}:4-30, {name}:4- or {name}:-30"
         raise InputError(f"'{value}' is no range of {unit}", spec, hint)
     least, most = int(bounds[1] or 0), int(bounds[2]) if bounds[2] else None
     if most is not None and most < least:
         raise InputError(f"no text has {least} to {most} {unit}", spec, "write the smaller number first")
-    return Rule(lambda text, *_: least <= size(text) and (most is None or size(text) <= most))
+    return Rule(lambda text, *row: least <= size(text, row[-1]) <= (math.inf if most is None else most))
+
+
+def token_rule(value: str, spec: str) -> Rule:
+    """Parse MIN-MAX or MIN-MAX:FOLDER, a range of tokens of a completion's text, without the token that ends it."""
+    bounds, _, folder = value.partition(":")
+    rule = range_rule(bounds, spec, "tokens", lambda text, tokenizer: len(tokenizer.encode(text)))
+    if not folder:
+        return replace(rule, counts_tokens=True)
+    return replace(rule, tokenizer=Tokenizer.load(Path(folder)))
 
 
 def regex_rule(pattern: str, spec: str) -> Rule:
@@ -136,7 +158,9 @@ def number_rule(value: str, spec: str) -> Rule:
         column, relative = value, 1e-6
     if not 0 <= relative < 1 or not column:
         raise InputError(f"the tolerance is {tolerance}", spec, "write number:COLUMN:0.01 for one per cent")
-    return Rule(lambda text, _, answer: any(same_number(text, each, relative) for each in listed(answer)), column)
+    return Rule(
+        lambda text, _, answer, *rest: any(same_number(text, each, relative) for each in listed(answer)), column
+    )
 
 
 def format_rule(template: str, spec: str) -> Rule:

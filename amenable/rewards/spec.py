@@ -3,7 +3,7 @@
     runs/reward              a folder of a reward model
     classifier:positive      a folder of a sequence classifier: the logit of one of its labels
     my_rewards.py:polite     a function of a Python file (functions.py)
-    match:answer             a rule: match, number, format, json, length, characters, ends, regex, not (rules.py)
+    match:answer             a rule, such as number, format, json, length, tokens, ends, regex, not (rules.py)
     code:tests               code by its tests, in a sandbox (code.py)
     judge:http://h/v1:MODEL  a model behind an OpenAI-compatible API, with a rubric (model_judge.py)
     http://127.0.0.1:9000/   an HTTP endpoint (remote.py)
@@ -20,7 +20,7 @@ import difflib
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -36,7 +36,7 @@ from amenable.rewards.model import ModelReward
 from amenable.rewards.model_judge import ModelJudge, load_judge
 from amenable.rewards.options import RewardOptions
 from amenable.rewards.remote import remote_reward
-from amenable.rewards.rules import is_rule, nearest_rule, parse_rule
+from amenable.rewards.rules import TOKENIZER_HINT, Rule, is_rule, nearest_rule, parse_rule
 from amenable.rewards.sandbox import Limits
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.forward import Row
@@ -52,7 +52,7 @@ else:
 """type of an option that takes SPECs: words on the command line, and in Python functions and models too"""
 SPELLINGS = (
     "a reward is a folder, FOLDER:LABEL, FILE.py:FUNCTION, a rule (match:COLUMN, number:COLUMN, format:TEMPLATE, json, "
-    "length:4-30, characters:1-500, ends, regex:PATTERN), code:COLUMN, "
+    "length:4-30, characters:1-500, tokens:1-64, ends, regex:PATTERN), code:COLUMN, "
     "judge:URL:MODEL, or an http address"
 )
 
@@ -115,6 +115,8 @@ class Reward:
         for part in self.parts:
             model = part.function
             if not isinstance(model, ModelReward):
+                if isinstance(model, Rule) and model.counts_tokens:
+                    model = replace(model, tokenizer=tokenizer)
                 try:
                     values = model(prompts, completions, **columns)
                 except InputError as error:
@@ -173,6 +175,14 @@ class Reward:
         """The parts, and those of rewards among them."""
         inner = [part.function.all_parts if isinstance(part.function, Reward) else [part] for part in self.parts]
         return [part for parts in inner for part in parts]
+
+    def require_tokenizers(self) -> None:
+        """Require that no part counts the tokens of a model that answers, for commands that read finished answers."""
+        for part in self.all_parts:
+            if isinstance(part.function, Rule) and part.function.counts_tokens:
+                raise InputError(
+                    f"the reward '{part.name}' counts tokens, and no model answers here", how=TOKENIZER_HINT
+                )
 
     def fits(self, prompt: Conversation, completions: Sequence[str], ended: Sequence[bool] | None = None) -> bool:
         """Return True if these completions are within the context of every reward model among the parts."""
@@ -317,8 +327,12 @@ def reward_inputs(specs: Specs, name: str = "reward", rubric: Path | None = None
 def path_of(name: str) -> Path | None:
     """Return the folder, Python file or schema that a SPEC without its weight names, None for other rules and
     addresses."""
+    while name.startswith(("not:", "ended:")):
+        name = name.partition(":")[2]
     if name.startswith("json:"):
         return Path(name.removeprefix("json:"))
+    if name.startswith("tokens:") and name.count(":") > 1:
+        return Path(name.split(":", 2)[2])
     if is_rule(name) or "://" in name or name.startswith("code:"):
         return None
     before = name.rpartition(":")[0]

@@ -149,6 +149,7 @@ def load_tasks(config: Config) -> list[Task]:
         rewards = [load_reward(spec, runtime, options=config.scoring) for spec in spec_list(config.reward)]
     tasks = read_tasks(config.data, config.tasks, config.answers, config.overlap, config.seed)
     for reward in rewards:
+        reward.require_tokenizers()
         reward.require_columns([task.columns for task in tasks], config.data[0])
     if rule != "file":
         tasks = order_tasks(tasks, rule, rewards, config.seed)
@@ -193,6 +194,7 @@ def load_scorer(config: Config, tasks: Sequence[Task]) -> quality.Score | None:
         return None
     reward = load_reward(config.judge, start_runtime(config.device), options=config.scoring)
     columns = {task.prompt: task.columns for task in tasks if task.columns}
+    reward.require_tokenizers()
     reward.require_columns(list(columns.values()), config.data[0])
     needed = {name for part in reward.all_parts for name in part.columns}
     cache: dict[tuple[str, ...], list[float] | None] = {}

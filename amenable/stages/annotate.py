@@ -99,6 +99,7 @@ def run(config: Config) -> Path:
     reward = load_reward(config.judge, runtime, options=config.scoring) if runtime is not None else None
     candidates = read_candidates((config.data, *config.extra_data), config.columns)
     if reward is not None:
+        reward.require_tokenizers()
         reward.require_columns([{"kind": row.kind, **row.meta} for row in candidates], config.data)
     world = ClosedWorld.load(config.world) if config.world is not None else None
     if world is not None:

@@ -55,8 +55,10 @@ def test_every_way_is_trained_evaluated_and_reported(
         data=data,
         out=tmp_path / "real",
         size="smoke",
+        track=("tensorboard",),
     )
     out = real.run(config)
+    assert {path.name for path in out.iterdir() if (path / "tensorboard").is_dir()} == {"dpo", "ppo", "reward", "rloo"}
     figures = json.loads((out / "report.json").read_text())
     assert set(figures["models"]) == {
         "base",
@@ -91,6 +93,7 @@ def test_what_cannot_be_aligned_is_refused_before_any_work(assistant: Path, tmp_
         ({"taste": ("none.py:short",)}, "none.py"),
         ({"taste": ("lenght:3-4",)}, "did you mean 'length:3-4'"),
         ({"data": few}, "has 1 prompts"),
+        ({"track": ("absent",)}, "--track absent: it is not installed"),
     ):
         with pytest.raises(InputError, match=problem):
             real.run(real.Config(**{"model": assistant, "out": tmp_path / "out", **options}))

@@ -1,5 +1,6 @@
 """Rewards by rule, and rules that cannot be read."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from amenable.errors import InputError
 from amenable.rewards.rules import is_rule, parse_rule
+from amenable.text.tokenizer import Tokenizer
 
 TEXTS = ["", "one", "one two three", "I think  so\n"]
 ENDED = [True, False, True, False]
@@ -42,6 +44,22 @@ def test_a_completion_without_a_mark_ended() -> None:
 
 def scores(spec: str, texts: list[str], **columns: list[Any]) -> list[float]:
     return parse_rule(spec)([()] * len(texts), texts, **columns)
+
+
+def test_tokens_are_those_of_the_model_that_answers_or_of_a_folder(assistant: Path, words: Tokenizer) -> None:
+    texts = ["Gladly: a rose, it is red.", "a rose"]
+    most = len(words.encode(texts[0]))
+    assert most > len(words.encode(texts[1])) > 0
+    rule = parse_rule(f"ended:tokens:{most}-")
+    with pytest.raises(InputError, match="no model's tokens are counted; name a folder with a tokenizer"):
+        rule([()] * 2, texts)
+    for given in (replace(rule, tokenizer=words), parse_rule(f"ended:tokens:{most}-:{assistant}")):
+        assert given([()] * 2, texts) == [1.0, 0.0] and given([()] * 2, texts, ended=[False, True]) == [0.0, 0.0]
+    assert scores(f"tokens:-{most - 1}:{assistant}", texts) == [0.0, 1.0]
+    with pytest.raises(InputError, match="is no range of tokens; write tokens:4-30"):
+        parse_rule("tokens:many")
+    with pytest.raises(InputError, match="none: "):
+        parse_rule("tokens:1-4:none")
 
 
 def test_answers_are_those_of_a_column() -> None:

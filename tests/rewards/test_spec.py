@@ -165,6 +165,7 @@ def test_room_is_that_of_every_model(judge: Path, make_scalar_model: Callable[..
 
 
 def test_inputs_for_the_lineage(judge: Path, functions: Path) -> None:
+    assert path_of("not:tokens:1-2:models/a") == Path("models/a") and path_of("tokens:1-2") is None
     assert path_of("json:schema.json") == Path("schema.json") and path_of("json") is path_of("match:x") is None
     specs = [f"{judge}=2", "ends", f"{functions}:words", "http://h/x=1", lambda completions: completions]
     assert reward_inputs(specs) == {"reward 1": judge, "reward 2": functions}
@@ -194,6 +195,14 @@ def test_the_columns_that_a_reward_reads(spec: Any, read: set[str], unread: set[
 def test_a_reward_of_rewards_needs_their_columns(runtime: Runtime) -> None:
     with pytest.raises(InputError, match="needs the column 'answer'"):
         load_reward([load_reward("match:answer", runtime)], runtime).require_columns([{}])
+
+
+def test_tokens_are_counted_by_the_tokenizer_that_is_handed_over(words: Tokenizer, runtime: Runtime) -> None:
+    reward = load_reward([f"tokens:{len(words.encode(COMPLETIONS[0]))}-", "length:1-"], runtime)
+    with pytest.raises(InputError, match="counts tokens, and no model answers here; name a folder"):
+        reward.require_tokenizers()
+    assert reward.total(reward.scores(PROMPTS, COMPLETIONS, {}, tokenizer=words)).tolist() == [2.0, 1.0]
+    load_reward("length:1-", runtime).require_tokenizers()
 
 
 def test_columns_that_the_data_lacks_are_missed_before_any_work(functions: Path, runtime: Runtime) -> None:

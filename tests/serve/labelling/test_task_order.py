@@ -128,6 +128,9 @@ def test_rewards_read_the_columns_of_the_prompts_rows(samples, tmp_path):
         InputError, match=r"samples.jsonl: the reward 'match:thing' needs the column 'thing'; did you mean"
     ):
         label.load_tasks(label.Config(**{**vars(config), "reward": ("match:thing",)}))
+    for options in ({"reward": ("tokens:1-",)}, {"reward": ("ends",), "judge": ("tokens:1-",)}):
+        with pytest.raises(InputError, match="counts tokens, and no model answers here"):
+            label.load_scorer(changed := label.Config(**{**vars(config), **options}), label.load_tasks(changed))
     with pytest.raises(InputError, match="needs the column 'thing'"):
         label.load_scorer(label.Config(**{**vars(config), "judge": ("match:thing",)}), tasks)
 
