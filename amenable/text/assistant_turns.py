@@ -70,11 +70,12 @@ def assistant_turns(
     prompt: returns the generation prompt before a message, for templates without headers.
     """
     whole, pieces = str.__str__(text), text.pieces()
+    shown = list(first_shown(pieces))
     turns = []
     for i, message in enumerate(messages):
         if message.role != "assistant":
             continue
-        before, first, last, after = extent(pieces, i, len(whole))
+        before, first, last, after = extent(pieces, shown, i, len(whole))
         end = end_of_turn(whole[last:after], boundaries.ends)
         stop = last if end is None else last + end
         is_marked = True
@@ -94,10 +95,10 @@ def assistant_turns(
     return turns
 
 
-def extent(pieces: Sequence[Piece], message: int, length: int) -> tuple[int, int, int, int]:
+def extent(pieces: Sequence[Piece], shown: Sequence[Piece], message: int, length: int) -> tuple[int, int, int, int]:
     """Return four positions: the end of what other messages show before a message, its first and last own characters,
-    and the beginning of what others show after it."""
-    own = [piece for piece in first_shown(pieces) if piece.run.source and piece.run.source.message == message]
+    and the beginning of what others show after it. shown: the pieces as `first_shown` yields them."""
+    own = [piece for piece in shown if piece.run.source and piece.run.source.message == message]
     if not own:
         raise InputError(f"the chat template does not show message {message + 1}")
     first, last = own[0].position, own[-1].end
@@ -190,6 +191,10 @@ def without_second_blocks(text: Traced, messages: Sequence[Message], template: s
 
 def sources(message: Message, index: int, form: Form) -> Iterator[tuple[Source, str]]:
     """Yield the texts of a message that a template must show, with their sources."""
+    if not (message.reasoning or message.tool_calls):
+        if message.content:
+            yield Source(index, "content"), message.content
+        return
     values: list[Any] = [template_message(message, index, form=form)]
     while values:
         value = values.pop()

@@ -239,6 +239,9 @@ def _require_own_tokens(tokenizer: Tokenizer, messages: Sequence[Message], show:
     """Raise InputError where a template loses the source of a special token in schemas, ids or names of tools: unlike
     contents, these need not be shown."""
 
+    if not any(message.tools or message.name or message.tool_call_id or message.tool_calls for message in messages):
+        return
+
     def clean(text: str) -> str:
         return "".join(part for part in tokenizer.split_special_tokens(text) if isinstance(part, str))
 
@@ -254,7 +257,19 @@ def _require_own_tokens(tokenizer: Tokenizer, messages: Sequence[Message], show:
 def _own_tokens(tokenizer: Tokenizer, text: Traced) -> list[int]:
     """Return the special tokens in a template's own text."""
     own = [piece.text for piece in text.pieces() if piece.run.source is None]
-    return [part for piece in own for part in tokenizer.split_special_tokens(piece) if isinstance(part, int)]
+    return [part for piece in own for part in _split_own_text(tokenizer, piece) if isinstance(part, int)]
+
+
+@lru_cache(maxsize=1024)
+def _split_own_text(tokenizer: Tokenizer, text: str) -> Sequence[int | str]:
+    """Return a template's own text, which conversations have in common, as special ids and the text between them."""
+    return tuple(tokenizer.split_special_tokens(text))
+
+
+@lru_cache(maxsize=1024)
+def _encode_own_text(tokenizer: Tokenizer, text: str, after: After) -> Sequence[int]:
+    """Return the ids of a template's own text between special tokens, which conversations have in common."""
+    return tuple(tokenizer.encode(text, after))
 
 
 def _ids(tokenizer: Tokenizer, text: Traced, turns: Sequence[AssistantTurn], messages: Sequence[Message]) -> Rendered:
@@ -278,7 +293,7 @@ def _ids(tokenizer: Tokenizer, text: Traced, turns: Sequence[AssistantTurn], mes
         for part, source in parts:
             if source is None:
                 role = "template" if turn is None else _role(trained)
-                for each in tokenizer.split_special_tokens(part):
+                for each in _split_own_text(tokenizer, part):
                     if isinstance(each, str):
                         waiting.append((each, role))
                         continue
@@ -366,7 +381,7 @@ def _template(tokenizer: Tokenizer) -> str:
 
 def _encode_span(
     tokenizer: Tokenizer, parts: Sequence[tuple[str, str]], after: After, strip_left: bool, strip_right: bool
-) -> tuple[list[int], list[str]]:
+) -> tuple[Sequence[int], list[str]]:
     """Return the ids of texts that are encoded together, and each token's role: that of the text in which the token's
     first character is. White space beside special tokens that take it is left out."""
     text = "".join(part for part, _ in parts)
@@ -374,6 +389,9 @@ def _encode_span(
     begin = len(text) - len(stripped)
     text = stripped.rstrip() if strip_right else stripped
     roles = {role for _, role in parts}
+    if roles == {"template"}:
+        own = _encode_own_text(tokenizer, text, after)
+        return own, ["template"] * len(own)
     if len(roles) == 1:
         ids = tokenizer.encode(text, after)
         return ids, [roles.pop()] * len(ids)
@@ -386,7 +404,7 @@ def _role(trained: bool) -> str:
     return "assistant" if trained else "untrained assistant"
 
 
-def _extend(rendered: Rendered, ids: list[int], trained: bool, roles: list[str]) -> None:
+def _extend(rendered: Rendered, ids: Sequence[int], trained: bool, roles: list[str]) -> None:
     rendered.ids.extend(ids)
     rendered.loss_mask.extend([trained] * len(ids))
     rendered.roles.extend(roles)

@@ -8,7 +8,7 @@ message that passed through it lacks characters in the result; `text.template` r
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, SupportsIndex
 
 
@@ -54,6 +54,7 @@ class Traced(str):
     """Text of several runs. Texts of the template alone stay plain strings."""
 
     _runs: tuple[Run, ...]
+    _pieces: tuple[Piece, ...] | None = None
 
     def __new__(cls, text: str, runs: Iterable[Run] | None = None) -> Traced:
         """Return a text with the runs of its characters, by default one of the template."""
@@ -61,23 +62,21 @@ class Traced(str):
         traced._runs = (Run(len(text)),) if runs is None else tuple(runs)
         return traced
 
-    def pieces(self) -> list[Piece]:
+    def pieces(self) -> Sequence[Piece]:
         """Return the runs with their texts, neighbours of the template's own text as one."""
-        pieces: list[Piece] = []
-        position = 0
-        for run in self._runs:
-            before = pieces[-1] if pieces else None
-            text = str.__getitem__(self, slice(position, position + run.length))
-            position += run.length
-            if before and before.run.source is None is run.source and before.run.generated == run.generated:
-                whole = before.text + text
-                pieces[-1] = Piece(whole, before.position, before.run._replace(length=len(whole)))
-            else:
-                pieces.append(Piece(text, position - run.length, run))
-        return pieces
+        if self._pieces is None:
+            text, position = str.__str__(self), 0
+            pieces: list[Piece] = []
+            for run in merged(self._runs):
+                pieces.append(Piece(text[position : position + run.length], position, run))
+                position += run.length
+            self._pieces = tuple(pieces)
+        return self._pieces
 
     def part(self, start: int, stop: int) -> Traced:
         """Return a substring. An empty one keeps the source of the characters beside it."""
+        if start == 0 and stop == len(self):
+            return self
         runs, neighbours, position = list[Run](), list[Run](), 0
         for run in self._runs:
             first, last = max(position, start), min(position + run.length, stop)
@@ -184,10 +183,27 @@ def join(parts: Iterable[str], separator: str = "") -> str:
     if separator and parts:
         parts = [each for part in parts for each in (separator, part)][1:]
     text = "".join(parts)
-    if not any(isinstance(part, Traced) for part in parts):
-        return text
-    runs = (run for part in parts for run in (part._runs if isinstance(part, Traced) else (Run(len(part)),)))
-    return Traced(text, (run for run in runs if run.length or run.source is not None))
+    runs: list[Run] = []
+    is_traced = False
+    for part in parts:
+        if isinstance(part, Traced):
+            is_traced = True
+            runs += part._runs
+        elif part:
+            runs.append(Run(len(part)))
+    return Traced(text, merged(run for run in runs if run.length or run.source is not None)) if is_traced else text
+
+
+def merged(runs: Iterable[Run]) -> list[Run]:
+    """Return the runs, neighbours of the template's own text as one."""
+    result: list[Run] = []
+    for run in runs:
+        before = result[-1] if result else None
+        if before and run.source is None is before.source and run.generated == before.generated:
+            result[-1] = Run(before.length + run.length, generated=run.generated)
+        else:
+            result.append(run)
+    return result
 
 
 def traced(value: Any, message: int, field: str) -> Any:
