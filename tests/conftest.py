@@ -9,8 +9,10 @@ import json
 import os
 import random
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from amenable import http_client
 from amenable.data.types import Message
 from amenable.errors import Interrupted
 from amenable.models import presets
@@ -306,3 +309,56 @@ def rows_of() -> Callable[[Path], list[dict[str, Any]]]:
         return [row for row in found if "health" not in row]
 
     return rows
+
+
+class ChatAPI:
+    """OpenAI-compatible API that keeps its requests; `reply(body)` returns (status, headers, body)."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[dict[str, str], Any]] = []
+        self.models: list[str] | None = ["wise"]
+        self.reply: Callable[[Any], tuple[int, dict[str, str], Any]] = self.answer
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                listed = outer.models is not None
+                self.send(200 if listed else 404, {}, {"data": [{"id": name} for name in outer.models or ()]})
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                outer.requests.append(({name.lower(): value for name, value in self.headers.items()}, body))
+                self.send(*outer.reply(body))
+
+            def send(self, status: int, headers: dict[str, str], body: Any) -> None:
+                data = body if isinstance(body, bytes) else json.dumps(body).encode()
+                self.send_response(status)
+                for name, value in {**headers, "content-length": str(len(data))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_address[1]}/v1"
+
+    def answer(self, body: Any) -> tuple[int, dict[str, str], Any]:
+        """Answer with the last words of the question and the seed."""
+        text = f"{body['messages'][-1]['content'].split()[-1]} {body['seed']}"
+        choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        return 200, {}, {"choices": [choice], "usage": {"completion_tokens": 2}}
+
+
+@pytest.fixture
+def chat_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatAPI]:
+    """A model `wise` behind an API; replies are kept in a cache folder of the test's own, and tries follow at once."""
+    monkeypatch.setenv("AMENABLE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr(http_client.time, "sleep", lambda seconds: None)
+    api = ChatAPI()
+    threading.Thread(target=api.http.serve_forever, args=(0.01,), daemon=True).start()
+    yield api
+    api.http.shutdown()
+    api.http.server_close()

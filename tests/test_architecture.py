@@ -20,6 +20,7 @@ LAYERS = {
     "model_folder": -1,
     "completion": -1,
     "hash_cache": 0,
+    "http_client": -1,
     "functional": 0,
     "models": 1,
     "text": 1,

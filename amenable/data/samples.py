@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,13 @@ def sample_of(row: Record, id: str) -> Sample:
     ended = ended_of(row.get("ended"), len(completions))
     model, topic = (text_of(row.get(name, ""), name) for name in ("model", "kind"))
     return Sample(row.id(id), prompt, completions, ended, model or None, topic, row.rest())
+
+
+def demonstration_rows(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a row `prompt, completion` for each completion of a row of samples that ended and is not blank."""
+    rest = {name: value for name, value in row.items() if name not in ("step", "completions", "ended")}
+    pairs = zip(row["completions"], row["ended"], strict=True)
+    return [{**rest, "completion": text} for text, ended in pairs if ended and text.strip()]
 
 
 def ended_of(value: Any, count: int) -> tuple[bool, ...]:

@@ -165,7 +165,8 @@ def check_source(folder: Path, name: str, path: str, sha256: str | None, hashes:
     """Locate one input of the run in `folder` and hash it again."""
     location = locate(path, folder, sha256, hashes)
     if location is None or sha256 is None:
-        return Source(name, path, location, sha256, None, "gone" if location is None else "not hashed")
+        is_gone = location is None and "://" not in path
+        return Source(name, path, location, sha256, None, "gone" if is_gone else "not hashed")
     now = cached_hash(location, hashes)
     return Source(name, path, location, sha256, now, "same" if now == sha256 else "changed")
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -29,7 +28,8 @@ from amenable.data.rankings import from_scores
 from amenable.data.types import Conversation, Message
 from amenable.errors import InputError
 from amenable.feedback.judges import combine_orders, position_bias
-from amenable.rewards.remote import PAUSES, TIMEOUT, post, require_listener
+from amenable.generation.remote_model import api_headers, choice_of, parse_address
+from amenable.http_client import PAUSES, TIMEOUT, post, require_listener
 
 Chat = Callable[[Conversation], str]
 """conversation that ends with a user's message -> the assistant's answer"""
@@ -69,7 +69,6 @@ VERDICT = re.compile(r"verdict\W*(a|b|tie)\b", re.IGNORECASE)
 VERDICT_ALONE = re.compile(r"\W*(?:answer\s+)?(a|b|tie)\W*", re.IGNORECASE)
 SCORE = re.compile(r"score\W*(\d+(?:\.\d+)?)", re.IGNORECASE)
 SCORE_ALONE = re.compile(r"\W*(\d+(?:\.\d+)?)\s*(?:/\s*10)?\W*")
-ADDRESS = re.compile(r"(https?://[^/]+/[^:]*):(.+)")
 LOWEST, HIGHEST = 1.0, 10.0
 ATTEMPTS = 3
 """times that a question is asked until its reply has a score or verdict"""
@@ -208,15 +207,12 @@ def load_judge(spec: str, rubric: Path | None, cache: Path | None, workers: int,
 
     InputError for another spelling, a rubric that cannot be read, and an address where nothing listens.
     """
-    parts = ADDRESS.fullmatch(spec.removeprefix("judge:"))
-    if parts is None:
-        raise InputError(f"'{spec}' names no model of an API", how="write judge:http://127.0.0.1:8018/v1:MODEL")
+    url, model = parse_address(spec, "judge:")
     if rubric is not None and not rubric.is_file():
         raise InputError("no such file", rubric, "--judge-rubric names a text file")
-    require_listener(parts[1])
+    require_listener(url)
     text = read_text(rubric).strip() if rubric is not None else RUBRIC
-    chat = endpoint(parts[1], parts[2], os.environ.get("OPENAI_API_KEY"), timeout=timeout)
-    return ModelJudge(chat, f"{parts[1]}:{parts[2]}", text, cache, workers)
+    return ModelJudge(endpoint(url, model, timeout=timeout), f"{url}:{model}", text, cache, workers)
 
 
 def transcript(prompt: Conversation) -> str:
@@ -258,7 +254,6 @@ def read_cache(file: Path) -> dict[str, float | None]:
 def endpoint(
     url: str,
     model: str,
-    key: str | None = None,
     max_tokens: int = 512,
     timeout: float = TIMEOUT,
     pauses: Sequence[float] = PAUSES,
@@ -268,16 +263,11 @@ def endpoint(
     A call raises InputError where the API cannot be reached, refuses, or answers anything but a completion.
     """
     address = f"{url.rstrip('/')}/chat/completions"
-    headers = {"authorization": f"Bearer {key}"} if key else {}
 
     def chat(conversation: Conversation) -> str:
         messages = [{"role": message.role, "content": message.content} for message in conversation]
         body = {"model": model, "messages": messages, "temperature": 0, "max_tokens": max_tokens, "seed": 0}
-        reply = post(address, json.dumps(body).encode(), timeout, pauses, headers)
-        try:
-            return str(json.loads(reply)["choices"][0]["message"]["content"] or "")
-        except (ValueError, KeyError, IndexError, TypeError):
-            shown = reply[:80].decode("utf-8", "replace")
-            raise InputError(f"answered {shown!r}, which is no chat completion", address) from None
+        reply = post(address, json.dumps(body).encode(), timeout, pauses, api_headers())
+        return str(choice_of(reply, address)["message"]["content"] or "")
 
     return chat

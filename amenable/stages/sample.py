@@ -4,22 +4,32 @@ Annotators compare them: Ouyang et al. (2022, section 3.5) showed K = 4 to 9 com
 its own random numbers, so that it does not depend on what else is sampled with it.
 
 Reads a model and prompts; writes samples.jsonl: prompt, id, completions, ended, model, and the prompts' other columns.
+
+A model behind an OpenAI-compatible API, `--model http://127.0.0.1:8018/v1:MODEL`, answers as well: a teacher, whose
+completions that ended are in demonstrations.jsonl too, to be fine-tuned on (Kim and Rush, 2016; Taori et al., 2023).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from amenable.data import sources
+from amenable.data.samples import demonstration_rows
 from amenable.data.types import Prompt, message_fields
+from amenable.files import write_text
 from amenable.generation.engine import Completion, generate
+from amenable.generation.remote_model import RemoteModel, Reply, api_options, parse_address
 from amenable.generation.sampling import Sampling
+from amenable.http_client import TIMEOUT
 from amenable.seeds import derive_seed
 from amenable.text.chat import decode_completion
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import defaults, loading, plan
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
-from amenable.train.examples import fitting_prompts
+from amenable.train.examples import fitting_prompts, keep_usable
+from amenable.train.log import as_lines
 from amenable.train.run import Run
 from amenable.train.run_options import RunOptions
 from amenable.train.runtime import start_runtime
@@ -45,7 +55,8 @@ class SamplingOptions(Sampling):
 class Config(RunOptions):
     """Sample K completions of every prompt."""
 
-    model: Path = Path("runs/sft")
+    model: str | Path = Path("runs/sft")
+    """folder of a model, or URL:MODEL of an OpenAI-compatible API; OPENAI_API_KEY is its key"""
     data: Path = Path("runs/world/prompts/reward.jsonl")
     """prompts: a file, or a folder of files"""
     out: Path = Path("runs/sample")
@@ -58,21 +69,29 @@ class Config(RunOptions):
     """prompts between two saves"""
     max_batch_size: int = 128
     """completions decoded at once"""
+    api_workers: int = 8
+    """requests to an API at once"""
+    api_timeout: float = TIMEOUT
+    """seconds without a byte after which a request to an API has failed, and is tried again"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        plan.require_at_least(1, self, "num_generations", "prompts_per_step", "max_batch_size")
+        plan.require_at_least(1, self, "num_generations", "prompts_per_step", "max_batch_size", "api_workers")
         plan.require_at_least(0, self, "max_prompts")
+        plan.require_above_zero(self, "api_timeout")
 
 
 def run(config: Config) -> Path:
     """Sample and return the run directory."""
-    config, by_default = defaults.sample(config, traits(config.model))
-    run = Run(config.out, "sample", config, {"model": config.model, "data": config.data})
+    if "://" in str(config.model):
+        return run_remotely(config)
+    folder = Path(config.model)
+    config, by_default = defaults.sample(config, traits(folder))
+    run = Run(config.out, "sample", config, {"model": folder, "data": config.data})
     if run.skip_finished():
         return run.out
     runtime = start_runtime(config.device)
-    policy, tokenizer = loading.load_policy(config.model, runtime)
+    policy, tokenizer = loading.load_policy(folder, runtime)
     decoder = runtime.to_inference(policy)
     room = decoder.config.context_length - config.sampling.max_new_tokens
     prompts, ids = fitting_prompts(
@@ -97,24 +116,66 @@ def run(config: Config) -> Path:
                 max_batch_size=config.max_batch_size,
                 progress=run.log.bar("answers"),
             )
-        run.log.samples(
-            step, [row_of(prompt, group, tokenizer, config) for prompt, group in zip(prompts[part], groups)]
-        )
-        completions = [completion for group in groups for completion in group]
-        tokens = sum(len(completion.ids) for completion in completions)
-        ended = sum(completion.ended for completion in completions) / len(completions)
-        run.record(step, tokens, ("ended",), ended=ended, length=tokens / len(completions))
+        replies = [[reply_of(completion, tokenizer) for completion in group] for group in groups]
+        record(run, step, prompts[part], replies, config)
 
     return run.finish(prompts=len(prompts))
 
 
-def row_of(prompt: Prompt, group: list[Completion], tokenizer: Tokenizer, config: Config) -> dict:
-    """Return the row of samples.jsonl of a prompt and its completions, with the further columns of the prompt's row."""
-    return {
-        **prompt.meta,
-        "id": prompt.id,
-        "prompt": [message_fields(message) for message in prompt.messages],
-        "completions": [decode_completion(tokenizer, completion.ids) for completion in group],
-        "ended": [completion.ended for completion in group],
-        "model": str(config.model),
-    }
+def run_remotely(config: Config) -> Path:
+    """Sample from a model behind an API, and return the run directory."""
+    url, model = parse_address(str(config.model))
+    run = Run(config.out, "sample", config, {"data": config.data}, addresses={"model": f"{url}:{model}"})
+    if run.skip_finished():
+        return run.out
+    teacher = RemoteModel(url, model, api_options(config.sampling), config.api_workers, config.api_timeout)
+    loaded = sources.read_prompts(config.data, limit=config.max_prompts or None, columns=config.columns)
+    prompts = keep_usable(loaded, run.rejected)
+    tools = any(message.tools for prompt in prompts for message in prompt.messages)
+    plan.forbid(tools, "prompts have tools, which are not sent to an API", "leave the column out")
+    teacher.require_model()
+    run.begin()
+    total = -(-len(prompts) // config.prompts_per_step)
+    run.log.info(f"{len(prompts)} prompts x {config.num_generations} completions of {teacher.name}")
+    run.log.info(f"replies are kept in {teacher.cache_file}")
+    for step in run.steps(total, {}, save_steps=1):
+        part = prompts[(step - 1) * config.prompts_per_step : step * config.prompts_per_step]
+        repeated = [(prompt, i) for prompt in part for i in range(config.num_generations)]
+        seeds = [derive_seed(config.seed, "sample", prompt.id, i) for prompt, i in repeated]
+        replies = teacher.complete([prompt.messages for prompt, _ in repeated], seeds)
+        record(
+            run,
+            step,
+            part,
+            [replies[i : i + config.num_generations] for i in range(0, len(replies), config.num_generations)],
+            config,
+        )
+    rows = [demonstration for row in run.log.read("samples") for demonstration in demonstration_rows(row)]
+    write_text(run.out / "demonstrations.jsonl", as_lines(rows))
+    made = f"{len(rows):,} completions that ended: amenable sft --data {run.out}/demonstrations.jsonl"
+    run.log.info(f"{teacher.requests:,} requests; {made}")
+    return run.finish(prompts=len(prompts), demonstrations=len(rows))
+
+
+def reply_of(completion: Completion, tokenizer: Tokenizer) -> Reply:
+    """Return a completion as text."""
+    return Reply(decode_completion(tokenizer, completion.ids), completion.ended, len(completion.ids))
+
+
+def record(run: Run, step: int, prompts: Sequence[Prompt], groups: Sequence[Sequence[Reply]], config: Config) -> None:
+    """Write the rows of samples.jsonl, with the further columns of the prompts' rows, and the step's metrics."""
+    rows = [
+        {
+            **prompt.meta,
+            "id": prompt.id,
+            "prompt": [message_fields(message) for message in prompt.messages],
+            "completions": [reply.text for reply in group],
+            "ended": [reply.ended for reply in group],
+            "model": str(config.model),
+        }
+        for prompt, group in zip(prompts, groups, strict=True)
+    ]
+    run.log.samples(step, rows)
+    replies = [reply for group in groups for reply in group]
+    tokens, ended = sum(reply.tokens for reply in replies), sum(reply.ended for reply in replies)
+    run.record(step, tokens, ("ended",), ended=ended / len(replies), length=tokens / len(replies))

@@ -34,6 +34,7 @@ from amenable.text.assistant_turns import (
     hidden_thinking,
     without_second_blocks,
 )
+from amenable.text.spans import encode_span, split_own_text
 from amenable.text.spec import After
 from amenable.text.template import (
     FORMS,
@@ -257,19 +258,7 @@ def _require_own_tokens(tokenizer: Tokenizer, messages: Sequence[Message], show:
 def _own_tokens(tokenizer: Tokenizer, text: Traced) -> list[int]:
     """Return the special tokens in a template's own text."""
     own = [piece.text for piece in text.pieces() if piece.run.source is None]
-    return [part for piece in own for part in _split_own_text(tokenizer, piece) if isinstance(part, int)]
-
-
-@lru_cache(maxsize=1024)
-def _split_own_text(tokenizer: Tokenizer, text: str) -> Sequence[int | str]:
-    """Return a template's own text, which conversations have in common, as special ids and the text between them."""
-    return tuple(tokenizer.split_special_tokens(text))
-
-
-@lru_cache(maxsize=1024)
-def _encode_own_text(tokenizer: Tokenizer, text: str, after: After) -> Sequence[int]:
-    """Return the ids of a template's own text between special tokens, which conversations have in common."""
-    return tuple(tokenizer.encode(text, after))
+    return [part for piece in own for part in split_own_text(tokenizer, piece) if isinstance(part, int)]
 
 
 def _ids(tokenizer: Tokenizer, text: Traced, turns: Sequence[AssistantTurn], messages: Sequence[Message]) -> Rendered:
@@ -283,7 +272,7 @@ def _ids(tokenizer: Tokenizer, text: Traced, turns: Sequence[AssistantTurn], mes
     def flush(trained: bool, strip_right: bool = False) -> None:
         nonlocal after, strips
         if waiting:
-            ids, roles = _encode_span(tokenizer, waiting, after, strips, strip_right)
+            ids, roles = encode_span(tokenizer, waiting, after, strips, strip_right)
             _extend(rendered, ids, trained, roles)
             waiting.clear()
             after, strips = "text", False
@@ -293,7 +282,7 @@ def _ids(tokenizer: Tokenizer, text: Traced, turns: Sequence[AssistantTurn], mes
         for part, source in parts:
             if source is None:
                 role = "template" if turn is None else _role(trained)
-                for each in _split_own_text(tokenizer, part):
+                for each in split_own_text(tokenizer, part):
                     if isinstance(each, str):
                         waiting.append((each, role))
                         continue
@@ -377,27 +366,6 @@ def _strip_frame(tokenizer: Tokenizer, text: str, ended: bool = True) -> str:
 
 def _template(tokenizer: Tokenizer) -> str:
     return PLAIN_TEMPLATE if tokenizer.chat_template is None else tokenizer.chat_template
-
-
-def _encode_span(
-    tokenizer: Tokenizer, parts: Sequence[tuple[str, str]], after: After, strip_left: bool, strip_right: bool
-) -> tuple[Sequence[int], list[str]]:
-    """Return the ids of texts that are encoded together, and each token's role: that of the text in which the token's
-    first character is. White space beside special tokens that take it is left out."""
-    text = "".join(part for part, _ in parts)
-    stripped = text.lstrip() if strip_left else text
-    begin = len(text) - len(stripped)
-    text = stripped.rstrip() if strip_right else stripped
-    roles = {role for _, role in parts}
-    if roles == {"template"}:
-        own = _encode_own_text(tokenizer, text, after)
-        return own, ["template"] * len(own)
-    if len(roles) == 1:
-        ids = tokenizer.encode(text, after)
-        return ids, [roles.pop()] * len(ids)
-    by_character = [role for part, role in parts for _ in part][begin:]
-    ids, starts = tokenizer.encode_with_starts(text, after)
-    return ids, [by_character[start] for start in starts]
 
 
 def _role(trained: bool) -> str:

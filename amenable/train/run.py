@@ -64,9 +64,12 @@ class Run:
         inputs: dict[str, Path | None] | None = None,
         max_kl: float = 0.0,
         max_kl_steps: int = MAX_KL_STEPS,
+        addresses: Mapping[str, str] | None = None,
     ):
+        """addresses: inputs that are no files, such as a model behind an API."""
         self.out, self.stage, self.config = Path(out), stage, config
         self.inputs = {name: Path(path) for name, path in (inputs or {}).items() if path is not None}
+        self.addresses = dict(addresses or {})
         for name, path in list(self.inputs.items()):
             self.inputs |= bases_of(name, path)
         self.log = Log(self.out, stage)
@@ -329,7 +332,8 @@ class Run:
     def lineage(self) -> dict[str, Any]:
         """Return the hash of every input, and the versions of amenable, torch and Python."""
         hashes = {name: hash_of(path, cached_sha256) for name, path in self.inputs.items()}
-        inputs = {name: {"path": str(path), "sha256": hashes[name]} for name, path in self.inputs.items()}
+        inputs: dict[str, Any] = {name: {"path": url, "sha256": None} for name, url in self.addresses.items()}
+        inputs |= {name: {"path": str(path), "sha256": hashes[name]} for name, path in self.inputs.items()}
         versions = {"amenable": __version__, "torch": torch.__version__, "python": platform.python_version()}
         return {"stage": self.stage, "inputs": inputs, "versions": versions}
 

@@ -175,7 +175,7 @@ def test_annotate_ranks_by_its_comparisons(api: str, tmp_path: Path) -> None:
 
 def test_a_judge_that_cannot_be_used_is_a_line(api: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="answered 404"):
-        ModelJudge(endpoint(api, "unwise", "secret", pauses=()), "unwise").rank(PROMPT, ["a", "bb"])
+        ModelJudge(endpoint(api, "unwise", pauses=()), "unwise").rank(PROMPT, ["a", "bb"])
     with pytest.raises(InputError, match="no such file"):
         load_judge(f"judge:{api}:m", tmp_path / "none.txt", None, 1, 5.0)
     with pytest.raises(InputError, match="cannot be reached"):

@@ -114,7 +114,7 @@ def test_a_server_that_hangs_is_left_after_the_time_out(server: Server) -> None:
 @pytest.mark.parametrize(
     ("reply", "message"),
     [
-        ((404, {}, b"no such route"), "answered 404: no such route; it takes a POST"),
+        ((404, {}, b"no such route"), "answered 404: no such route; check the address"),
         ((302, {"location": "file:///etc/passwd"}, b""), "answered 302: file:///etc/passwd; .*without a redirect"),
         ((307, {"location": "http://127.0.0.1:1/"}, b""), "answered 307"),
         ((200, {}, b"<html>"), "answered '<html>', not"),
@@ -154,5 +154,5 @@ def test_what_is_no_address_of_http(url: str, message: str) -> None:
 def test_nobody_listens() -> None:
     with Server() as server:
         url = server.url
-    with pytest.raises(InputError, match=r"cannot be reached: .*; start the reward server"):
+    with pytest.raises(InputError, match=r"cannot be reached: .*; start the server"):
         remote_reward(url)

@@ -1,5 +1,7 @@
 """What people's programs ask of the API: the official client's conversations, and lm_eval's requests as they are."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,11 @@ import torch
 
 from amenable.data.types import Message
 from amenable.models import pretrained
+from amenable.stages import sample
 from amenable.text.chat import render_completion, render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward
-from amenable.train.runtime import Runtime
+from amenable.train.runtime import DeviceOptions, Runtime
 
 ASKED: Any = [{"role": "user", "content": "Ann asks: name a red thing."}]
 TOOL: Any = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
@@ -166,3 +169,21 @@ def test_a_prompt_alone_may_fill_the_context(http: httpx.Client, base: Path, run
     assert made["usage"] == {"prompt_tokens": 64, "completion_tokens": 0, "total_tokens": 64}
     assert made["choices"][0]["finish_reason"] == "length"
     assert http.post("/v1/completions", json={**body, "max_tokens": 1}).status_code == 400
+
+
+def test_a_served_model_is_a_teacher(
+    served: Any, assistant: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AMENABLE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "Ann asks: name a red thing."}\n')
+    config = sample.Config(
+        model=f"{served.url}/v1:tiny",
+        data=tmp_path / "prompts.jsonl",
+        out=tmp_path / "run",
+        num_generations=2,
+        sampling=sample.SamplingOptions(temperature=0.0, max_new_tokens=24),
+    )
+    (row,) = (json.loads(line) for line in (sample.run(config) / "samples.jsonl").read_text().splitlines())
+    local = sample.run(replace(config, model=assistant, out=tmp_path / "local", device=DeviceOptions("cpu", "fp32", 1)))
+    (own,) = (json.loads(line) for line in (local / "samples.jsonl").read_text().splitlines())
+    assert row["completions"] == own["completions"] and row["ended"] == own["ended"]

@@ -11,8 +11,10 @@ import pytest
 from amenable.data import sources
 from amenable.errors import InputError
 from amenable.generation.sampling import Sampling
-from amenable.stages import sample
+from amenable.recipes import lineage
+from amenable.stages import sample, sft
 from amenable.train.runtime import DeviceOptions
+from tests.conftest import ChatAPI
 
 
 @pytest.fixture
@@ -78,3 +80,71 @@ def test_no_room_for_an_answer_is_an_error(config: sample.Config) -> None:
     with pytest.raises(InputError, match="none of the 10 prompts is within 0 tokens"):
         sample.run(replace(config, sampling=Sampling(max_new_tokens=64)))
     assert not config.out.exists()
+
+
+def test_a_model_behind_an_api_writes_demonstrations_that_sft_reads(
+    config: sample.Config, chat_api: ChatAPI, assistant: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+
+    def reply(body: Any) -> tuple[int, dict[str, str], Any]:
+        status, headers, answer = chat_api.answer(body)
+        answer["choices"][0]["finish_reason"] = "length" if body["seed"] % 3 == 0 else "stop"
+        return status, headers, answer
+
+    chat_api.reply = reply
+    teacher = replace(config, model=f"{chat_api.url}:wise", sampling=sample.SamplingOptions(temperature=0.3))
+    out = sample.run(teacher)
+    rows = samples(out)
+    assert [row["step"] for row in rows] == [1] * 4 + [2] * 4 + [3] * 2 and rows[0]["model"] == f"{chat_api.url}:wise"
+    assert len(chat_api.requests) == 30 and all(body["temperature"] == 0.3 for _, body in chat_api.requests)
+    loaded = sources.read_demonstrations(out / "demonstrations.jsonl").rows
+    pairs = [(row["id"], text) for row in rows for text, end in zip(row["completions"], row["ended"]) if end]
+    assert [(row.id, row.messages[-1].content) for row in loaded] == pairs and 0 < len(pairs) < 30
+    told = json.loads((out / "lineage.json").read_text())["inputs"]["model"]
+    assert told == {"path": f"{chat_api.url}:wise", "sha256": None}
+    (source,) = [each for each in lineage.trace(out).sources if each.name == "model"]
+    assert source.state == "not hashed"
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"sk-secret" in path.read_bytes()]
+    assert sample.run(teacher) == out
+    again = sample.run(replace(teacher, out=tmp_path / "again", prompts_per_step=7))
+    assert [row["completions"] for row in samples(again)] == [row["completions"] for row in rows]
+    assert len(chat_api.requests) == 30, "nothing is asked for twice"
+    student = sft.Config(model=assistant, data=out / "demonstrations.jsonl", out=tmp_path / "student", epochs=1)
+    assert (sft.run(replace(student, device=config.device)) / "finished.json").exists()
+
+
+def test_a_teacher_that_stops_answering_goes_on_where_it_stopped(
+    config: sample.Config, chat_api: ChatAPI, tmp_path: Path
+) -> None:
+    teacher = replace(config, model=f"{chat_api.url}:wise", api_workers=1)
+    chat_api.reply = lambda body: chat_api.answer(body) if len(chat_api.requests) < 18 else (429, {}, b"slow down")
+    with pytest.raises(InputError, match=r"answered 429: slow down \(4 tries\); wait"):
+        sample.run(teacher)
+    assert len(samples(teacher.out)) == 4
+    chat_api.reply = chat_api.answer
+    before = len(chat_api.requests)
+    sample.run(teacher)
+    assert 13 <= len(chat_api.requests) - before <= 14, "at most the request that was under way is sent again"
+    whole = sample.run(replace(teacher, out=tmp_path / "whole"))
+    for name in ("samples.jsonl", "demonstrations.jsonl", "metrics.jsonl"):
+        assert (whole / name).read_bytes() == (teacher.out / name).read_bytes()
+
+
+def test_a_teacher_that_is_none_is_refused_before_any_work(
+    config: sample.Config, chat_api: ChatAPI, tmp_path: Path
+) -> None:
+    tools = tmp_path / "tools.jsonl"
+    schema = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    tools.write_text(json.dumps({"prompt": "Hi", "tools": [schema]}) + "\n")
+    for options, problem in (
+        ({"model": f"{chat_api.url}:unwise"}, "has no model 'unwise'; its models are: wise"),
+        ({"model": "http://127.0.0.1:9/v1:wise"}, "cannot be reached"),
+        ({"model": "http://127.0.0.1:9"}, "names no model of an API"),
+        ({"model": f"{chat_api.url}:wise", "data": tools}, "prompts have tools"),
+    ):
+        with pytest.raises(InputError, match=problem):
+            sample.run(replace(config, **options))
+    assert not config.out.exists()
+    with pytest.raises(InputError, match="api_workers"):
+        replace(config, api_workers=0)
