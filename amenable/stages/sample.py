@@ -152,8 +152,8 @@ def run_remotely(config: Config) -> Path:
         )
     rows = [demonstration for row in run.log.read("samples") for demonstration in demonstration_rows(row)]
     write_text(run.out / "demonstrations.jsonl", as_lines(rows))
-    made = f"{len(rows):,} completions that ended: amenable sft --data {run.out}/demonstrations.jsonl"
-    run.log.info(f"{teacher.requests:,} requests; {made}")
+    summary = f"{len(rows):,} completions that ended: amenable sft --data {run.out}/demonstrations.jsonl"
+    run.log.info(f"{teacher.requests:,} requests; {summary}")
     return run.finish(prompts=len(prompts), demonstrations=len(rows))
 
 
