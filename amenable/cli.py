@@ -6,6 +6,7 @@ There is no table of commands: the file system is the table. Heavy imports happe
 from __future__ import annotations
 
 import ast
+import codecs
 import contextlib
 import dataclasses
 import difflib
@@ -34,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command and return the exit code: 0 done, 2 wrong input, 130 interrupted, 141 closed pipe."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
+    replace_unknown_characters(sys.stdout, sys.stderr)
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         return dispatch(arguments)
@@ -50,6 +52,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 141
+
+
+def replace_unknown_characters(*streams: Any) -> None:
+    """Let streams of another encoding than UTF-8, such as a pipe on Windows, show "?" for a character they lack."""
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper) and codecs.lookup(stream.encoding).name != "utf-8":
+            stream.reconfigure(errors="replace")
 
 
 def dispatch(arguments: list[str]) -> int:

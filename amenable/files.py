@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +112,20 @@ def sha256(path: Path) -> str:
 
 
 def sync_file(path: Path) -> None:
+    """Sync a file's content to the disk."""
     with path.open("rb+" if sys.platform == "win32" else "rb") as file:
-        os.fsync(file.fileno())
+        sync_handle(file.fileno())
+
+
+def sync_handle(handle: int) -> None:
+    """Sync what an open file or folder has; on macOS also the disk's own cache, which fsync leaves."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        with suppress(OSError):  # a disk that cannot
+            fcntl.fcntl(handle, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(handle)
 
 
 def sync_folder(path: Path) -> None:
@@ -122,7 +134,7 @@ def sync_folder(path: Path) -> None:
         return
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        sync_handle(handle)
     finally:
         os.close(handle)
 
@@ -135,8 +147,9 @@ def hash_of(path: Path, hash_file: Callable[[Path], str] = sha256) -> str:
         raise InputError("no such file or folder", path, "check the path")
     model = {file for pattern in MODEL_FILES for file in path.glob(pattern)}
     digest = hashlib.sha256()
-    for file in sorted(model or visible_files(path)):
-        digest.update(f"{file.relative_to(path)}:{hash_file(file)}\n".encode())
+    inner = (file.relative_to(path) for file in model or visible_files(path))
+    for name in sorted(inner, key=lambda name: name.parts):  # the same on every system
+        digest.update(f"{name.as_posix()}:{hash_file(path / name)}\n".encode())
     return digest.hexdigest()
 
 

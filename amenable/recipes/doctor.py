@@ -142,7 +142,7 @@ def check_packages(distribution: str) -> Iterator[Diagnosis]:
         needed, _, marker = requirement.partition(";")
         if extra := re.search(r"extra == ['\"](\w+)['\"]", marker):
             extras.setdefault(extra[1], []).append(needed.strip())
-        else:
+        elif f"!= '{sys.platform}'" not in marker.replace('"', "'"):
             yield check_needed(needed.strip())
     for extra_name, names in extras.items():
         yield check_extra(extra_name, names)

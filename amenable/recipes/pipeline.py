@@ -23,6 +23,7 @@ import yaml
 from amenable.claims.stage_folders import path_in
 from amenable.errors import InputError, Interrupted
 from amenable.files import write_text
+from amenable.train.graceful_stop import ask_to_stop, creation_flags
 from amenable.train.lock import is_held
 from amenable.train.run_options import plain_values
 from amenable.train.trackers import TrackerName, require_installed
@@ -166,8 +167,15 @@ class StageProcess:
     def __init__(self, run: StageRun):
         self.run = run
         arguments = [sys.executable, "-m", "amenable", run.stage, "--config", str(run.write_plan())]
-        environment = {**os.environ, "RAYON_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=environment)
+        environment = {**os.environ, "RAYON_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
+        self.process = subprocess.Popen(
+            arguments,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            env=environment,
+            creationflags=creation_flags(),
+        )
         self.listener = threading.Thread(target=self.forward_lines, daemon=True)
         self.listener.start()
 
@@ -189,7 +197,7 @@ class StageProcess:
     def end(self) -> None:
         """Ask the process to save and stop, and wait until it has."""
         if self.process.poll() is None:
-            self.process.terminate()
+            ask_to_stop(self.process)
         self.process.wait()
 
 

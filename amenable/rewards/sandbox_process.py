@@ -18,7 +18,6 @@ import ctypes
 import json
 import os
 import platform
-import resource
 import struct
 import sys
 
@@ -48,6 +47,8 @@ WRITES = 0b1111111111110010 & ~0b1100
 
 def set_limits(seconds: float, memory: int) -> None:
     """Limit this process: seconds of the processor, MiB of address space."""
+    import resource  # Windows, where the constants of this file are read, has none
+
     limits = [
         (resource.RLIMIT_CPU, int(seconds) + 1),
         (resource.RLIMIT_AS, memory * 2**20),
@@ -62,6 +63,13 @@ def set_limits(seconds: float, memory: int) -> None:
             resource.setrlimit(name, (bound, bound))
         except (ValueError, OSError):
             continue
+
+
+def forbid_processes() -> None:
+    """Let this process start no other by its user's limit, which root does not have."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
 
 
 def drop_capabilities(libc: ctypes.CDLL) -> None:
@@ -111,14 +119,14 @@ def protect(seconds: float, memory: int) -> list[str]:
     """Protect the machine from this process and return the names of the protections that hold."""
     set_limits(seconds, memory)
     if sys.platform != "linux":
-        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+        forbid_processes()
         return ["limits"]
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(38, 1, 0, 0, 0)  # no new privileges
     drop_capabilities(libc)
     writes, calls = confine_writes(libc), filter_calls(libc)
     if not calls:
-        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+        forbid_processes()
     return ["limits", *(["landlock"] if writes else []), *(["seccomp"] if calls else [])]
 
 

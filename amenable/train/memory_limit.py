@@ -6,12 +6,14 @@ and warned of below that.
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -108,7 +110,10 @@ def available_bytes(device: torch.device) -> int | None:
 
 
 def system_bytes(root: Path) -> int | None:
-    """Return what Linux says is available, and not more than the process's control groups leave."""
+    """Return what the system says is available; on Linux not more than the process's control groups leave."""
+    if sys.platform != "linux":
+        psutil = process_library()
+        return int(psutil.virtual_memory().available) if psutil is not None else None
     match = re.search(r"MemAvailable:\s+(\d+) kB", read(root / "proc/meminfo"))
     if match is None:
         return None
@@ -147,10 +152,19 @@ def gibibytes(size: float) -> str:
 
 
 def peak_bytes() -> int | None:
-    """Return the peak memory of this process so far, in bytes; None where the system does not say (Windows)."""
-    try:
-        import resource
-    except ImportError:
-        return None
+    """Return the peak memory of this process so far, in bytes; None where the system does not say."""
+    if sys.platform == "win32":
+        psutil = process_library()
+        return int(psutil.Process().memory_info().peak_wset) if psutil is not None else None
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def process_library() -> Any:
+    """Return psutil, which is installed where Linux's files of the system are missing; None without it."""
+    try:
+        return importlib.import_module("psutil")
+    except ImportError:
+        return None

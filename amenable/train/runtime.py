@@ -9,6 +9,8 @@ import contextlib
 import ctypes
 import os
 import platform
+import subprocess
+import sys
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -131,7 +133,11 @@ def processor_multiplies_bf16() -> bool:
 
 
 def processor_name() -> str:
-    """Return the processor's name from /proc/cpuinfo, or else from Python's `platform`."""
+    """Return the processor's name from /proc/cpuinfo, macOS's sysctl, or else from Python's `platform`."""
+    if sys.platform == "darwin":
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+            return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
