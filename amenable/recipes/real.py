@@ -22,6 +22,7 @@ from typing import Any, Literal
 from amenable.data import sources
 from amenable.data.batches import shuffled
 from amenable.data.types import Prompt
+from amenable.errors import InputError
 from amenable.models.lora import LoraOptions
 from amenable.recipes.from_scratch import write_once
 from amenable.recipes.pipeline import StageRun, run_all, stage_runs, with_trackers
@@ -30,6 +31,7 @@ from amenable.rewards.options import RewardOptions, Scoring
 from amenable.rewards.spec import Specs, load_reward
 from amenable.stages import annotate, distill_context, dpo, evaluate, ppo, reward, rloo, sample
 from amenable.stages.sample import SamplingOptions
+from amenable.text.tokenizer import Tokenizer
 from amenable.train import loading, plan
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.runtime import DeviceOptions, start_runtime
@@ -90,6 +92,7 @@ class Config:
 def run(config: Config) -> Path:
     """Run every stage for every seed, write the report, and return the folder that holds them."""
     loading.require_model(config.model, "amenable get smollm2")
+    require_chat_model(config.model)
     require_installed(config.track)
     load_reward(
         config.taste, start_runtime(DeviceOptions()), options=config.scoring
@@ -102,6 +105,13 @@ def run(config: Config) -> Path:
     runs = with_trackers(runs, config.track)
     run_all(runs if config.size == "real" else [shrink(each) for each in runs])
     return taste_page.write(config.out, list(config.roots.values()), settings(config))
+
+
+def require_chat_model(folder: Path) -> None:
+    """Raise InputError for a model without a chat template: it continues texts, and answers nobody."""
+    if Tokenizer.load(folder).chat_template is None:
+        hint = "give a chat model, such as 'amenable get smollm2' fetches, or make it one: amenable sft"
+        raise InputError("has no chat template: this model continues texts, and cannot chat", folder, hint)
 
 
 def settings(config: Config) -> taste_page.Settings:

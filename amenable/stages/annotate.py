@@ -21,14 +21,14 @@ import torch
 
 from amenable.data.batches import shuffled
 from amenable.data.types import Ranking
-from amenable.errors import InputError
+from amenable.errors import InputError, RewardError
 from amenable.feedback.candidates import Candidates, add_empty, read_candidates
-from amenable.feedback.ranking_files import write_rankings, write_store
+from amenable.feedback.ranking_files import row_of, write_rankings, write_store
 from amenable.rewards.options import RewardOptions, Scoring
 from amenable.rewards.rankings import rank_by_reward, ranking_of
-from amenable.rewards.spec import Specs, load_reward, reward_inputs
+from amenable.rewards.spec import Reward, Specs, load_reward, reward_inputs
 from amenable.seeds import derive_seed, seeded_generator
-from amenable.train import plan
+from amenable.train import failed_rewards, plan
 from amenable.train.failed_rewards import scoring
 from amenable.train.log import Bars, Progress, no_bars, silent, tracked
 from amenable.train.run import Run
@@ -106,6 +106,8 @@ def run(config: Config) -> Path:
         for row in candidates:
             world.truth(row.id)  # every prompt must be the world's own
     run.begin()
+    for line in failed_rewards.clear(run.out, 0, run.lineage()["inputs"]):
+        run.log.warn(line)
     for note in reward.notes if reward is not None else []:
         run.log.info(note)
     splits = split(candidates, config)
@@ -116,6 +118,7 @@ def run(config: Config) -> Path:
     elif reward is not None:
         with scoring(run):
             rankings = {name: rank_by_reward(name, rows, reward, run.log) for name, rows in splits.items()}
+            require_differences(rankings["train"], reward)
     write_store(run.out / "labels.db", [ranking for rows in rankings.values() for ranking in rows])
     untied = {name: [ranking for ranking in rows if len(set(ranking.ranks)) > 1] for name, rows in rankings.items()}
     for name, rows in untied.items():
@@ -124,6 +127,14 @@ def run(config: Config) -> Path:
         answers = sum(len(ranking.completions) for ranking in rows)
         run.log.info(f"{name}: {len(rows)} rankings of {answers} answers{tied}")
     return run.finish(**{name: len(rows) for name, rows in untied.items()}, agreement=facts)
+
+
+def require_differences(rankings: Sequence[Ranking], reward: Reward) -> None:
+    """Raise RewardError for a reward that ranks the answers to every prompt alike: nothing can be learned from it."""
+    if rankings and not any(len(set(ranking.ranks)) > 1 for ranking in rankings):
+        problem = f"all answers to each of {len(rankings)} prompts have the same rank"
+        hint = "give a judge that tells them apart, or sample more answers, at a higher temperature"
+        raise RewardError(InputError(problem, reward.name, hint), reward.name, list(map(row_of, rankings)))
 
 
 def with_default_world(config: Config) -> Config:

@@ -89,4 +89,5 @@ def clear(out: Path, step: int, inputs: Mapping[str, Any]) -> list[str]:
         lineage["inputs"] |= {name: inputs[name] for name in mended}
         write_text(out / "lineage.json", json.dumps(lineage, indent=1))
     (out / FAILED_ROLLOUT).unlink()
-    return [f"{inputs[name]['path']} has changed: steps up to {step} were scored as it was" for name in mended]
+    scored = f"steps up to {step} were scored as it was" if step else "everything is scored anew"
+    return [f"{inputs[name]['path']} has changed: {scored}" for name in mended]

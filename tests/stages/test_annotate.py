@@ -21,6 +21,7 @@ from amenable.stages import annotate
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, loading
 from amenable.train.examples import ranking_rows
+from amenable.train.failed_rewards import FAILED_ROLLOUT
 from amenable.train.runtime import Runtime
 from amenable.world.closed_world import ClosedWorld
 
@@ -207,17 +208,36 @@ def test_a_python_function_judges(judged: Path, tmp_path: Path) -> None:
         "async def long(prompt, completion, ended, id):\n"
         "    assert prompt[-1].role == 'user' and id\n"
         "    return len(completion) + 1000 * (not ended)\n\n\n"
-        "def equal(completions):\n    return [0.0] * len(completions)\n"
+        "def odd(prompt, completion):\n    return len(completion) * (len(prompt[-1].content) % 2)\n"
     )
     assert command(judged, out, "--judge", f"{file}:long") == 0
     assert inputs_of(out)["judge"] == str(file)
     for ranking in rankings_of(out):
         values = [len(text) + 1000 * (not end) for text, end in zip(ranking.completions, ranking.meta["ended"])]
         assert list(ranking.ranks) == from_scores(values) and ranking.annotator == f"{file}:long"
-    assert command(judged, tmp_path / "tied", "--judge", f"{file}:equal") == 0
+    assert command(judged, tmp_path / "tied", "--judge", f"{file}:odd") == 0
     with Store(tmp_path / "tied" / "labels.db") as store:
-        assert {row.ranks for row in store.rankings()} == {(1.0, 1.0, 1.0)}
-    assert (tmp_path / "tied" / "train.jsonl").read_text() == ""
+        tied = [row for row in store.rankings() if set(row.ranks) == {1.0}]
+        assert 0 < len(tied) < len(list(store.rankings())) == 12
+    files = [(tmp_path / "tied" / f"{name}.jsonl").read_text() for name in ("train", "validation")]
+    assert sum(len(text.splitlines()) for text in files) == 12 - len(tied)
+
+
+def test_a_judge_that_scores_all_alike_is_refused_until_it_is_mended(
+    judged: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    file, out = tmp_path / "mine.py", tmp_path / "run"
+    file.write_text("def equal(completions):\n    return [0.5] * len(completions)\n")
+    assert command(judged, out, "--judge", f"{file}:equal") == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "mine.py:equal: all answers to each of 10 prompts have the same rank; give a judge that tells them" in said
+    assert len((out / FAILED_ROLLOUT).read_text().splitlines()) == 10 and not (out / "train.jsonl").exists()
+    before = json.loads((out / "lineage.json").read_text())["inputs"]["judge"]["sha256"]
+    file.write_text("def equal(completions):\n    return [float(len(text)) for text in completions]\n")
+    assert command(judged, out, "--judge", f"{file}:equal") == 0
+    assert 0 < len(rankings_of(out)) <= 12 and not (out / FAILED_ROLLOUT).exists()
+    lineage = json.loads((out / "lineage.json").read_text())
+    assert lineage["inputs"]["judge"]["sha256"] != before == lineage["mended"][0]["sha256"]
 
 
 def test_rules_with_weights_judge(judged: Path, tmp_path: Path) -> None:
