@@ -239,9 +239,12 @@ def headline(rows: Mapping[str, Row], settings: Settings) -> list[str]:
         f" given {signed(centre['peak_gold'])}."
     )
     lines.append(f"Against the mean of three reward models: {signed(ensemble['end']['gold'])} gold at the end.")
-    straight = [label(name) for name, row in rows.items() if not shows_fall(row)]
+    straight = [name for name, row in rows.items() if not shows_fall(row)]
     if straight:
-        lines.append(f"No fall of gold is shown, as Gao et al. have it, for: {', '.join(straight)}.")
+        lines.append(
+            f"Gao et al. have gold fall in the end on every curve; here {len(straight)} of {len(rows)} do not show it"
+            " (the table says which)."
+        )
     return lines
 
 
@@ -273,17 +276,19 @@ def label(name: str) -> str:
 
 def table(figures: Row) -> Grid:
     """Return curves x measures."""
-    heads = ("", "alpha", "beta", "peak of the law, nats", "explained", "highest gold", "at, nats", "lost by the end")
-    rows = []
+    measures = ("alpha", "beta", "peak of the law, nats", "explained", "falls")
+    heads = ("", *measures, "highest gold", "at, nats", "lost by the end")
+    rows: list[tuple[str, ...]] = []
     for name, row in figures["curves"].items():
         law = row["law"]
         cells = (bounds(law["alpha"]), bounds(law["beta"]), bounds(law["peak_kl"])) if law else (NONE, NONE, NONE)
         explained = f"{100 * law['explained']:.0f}%" if law else NONE
+        falls = "yes" if shows_fall(row) else "not shown"
         measured = (signed(row["peak_gold"]), decimal(row["peak_kl"]), bounds(row["lost"]))
-        rows.append((label(name), *cells, explained, *measured))
+        rows.append((label(name), *cells, explained, falls, *measured))
     for row in figures["dpo"]:
         rows.append(
-            (row["name"].replace("dpo-", "DPO, beta "), *4 * (NONE,), signed(row["gold"]), decimal(row["kl"]), NONE)
+            (row["name"].replace("dpo-", "DPO, beta "), *5 * (NONE,), signed(row["gold"]), decimal(row["kl"]), NONE)
         )
     note = f"Gains over the SFT model on {figures['prompts']} held-out prompts; intervals over prompts, one seed."
     return Grid("The laws, and what was measured", heads, rows, note)
