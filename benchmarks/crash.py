@@ -41,6 +41,7 @@ from amenable.stages import (
     expert_iteration,
     grpo,
     kto,
+    online_dpo,
     ppo,
     pretrain,
     reinforce,
@@ -49,6 +50,7 @@ from amenable.stages import (
     sample,
     sft,
     tokenizer,
+    trpo,
     world,
 )
 from amenable.stages.sample import SamplingOptions
@@ -279,7 +281,7 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
                 stage,
                 stage.Config(**online, out=root / stage.__name__.rpartition(".")[2], optimizer=quick),
             )
-            for stage in (grpo, reinforce, a2c, expert_iteration)
+            for stage in (grpo, reinforce, a2c, trpo, expert_iteration, online_dpo)
         },
         "kto": (kto, replace(labelled, optimizer=quick)),
         "dpo": (dpo, replace(paired, optimizer=quick)),

@@ -35,7 +35,7 @@ TINY: dict[str, dict[str, str]] = {
     "rloo": {"max-steps": "1", "prompts-per-step": "4", "max-new-tokens": "6"},
     **{
         name: {"max-steps": "1", "prompts-per-step": "4", "num-generations": "2", "max-new-tokens": "6"}
-        for name in ("grpo", "reinforce", "a2c", "expert-iteration")
+        for name in ("grpo", "reinforce", "a2c", "trpo", "expert-iteration", "online-dpo")
     },
     "evaluate": {"max-prompts": "3", "max-new-tokens": "6"},
     "compare": {"max-prompts": "3", "max-new-tokens": "6"},

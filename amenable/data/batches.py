@@ -46,9 +46,11 @@ def shuffled_groups(groups: int, size: int, seed: int, epoch: int) -> list[int]:
 def minibatches(groups: int, size: int, count: int, epochs: int, seed: int) -> list[list[int]]:
     """Return the rows of every update: `count` minibatches per epoch over all rows, in a new order each epoch.
 
-    Groups of `size` rows stay together as far as the minibatch size allows; `count` divides groups * size.
+    Groups of `size` rows stay together as far as the minibatch size allows. Where `count` does not divide groups *
+    size, the last minibatch of an epoch is smaller, or there are fewer.
     """
-    step, orders = groups * size // count, (shuffled_groups(groups, size, seed, epoch) for epoch in range(epochs))
+    step = max(1, -(-groups * size // count))
+    orders = (shuffled_groups(groups, size, seed, epoch) for epoch in range(epochs))
     return [order[start : start + step] for order in orders for start in range(0, groups * size, step)]
 
 

@@ -54,11 +54,29 @@ class ScalarModel(nn.Module):
 
     def forward(self, ids: Tensor, layout: Layout, at: Tensor | None = None) -> Tensor:
         """Return a scalar per token, ids [N] -> [N] in fp32, or [M] at the flat indices `at` [M]."""
-        hidden = self.decoder(ids, layout, at=at)
-        with torch.autocast(hidden.device.type, enabled=False):
-            if not is_plain(self.score):
-                return self.score(hidden.float()).squeeze(-1)
-            return F.linear(hidden.float(), self.score.weight.float(), self.score.bias.float()).squeeze(-1)
+        return scalars(self.score, self.decoder(ids, layout, at=at))
+
+
+class ValueHead(nn.Module):
+    """Linear layer to one scalar on the hidden states of a decoder, which is no part of it; it starts at zero."""
+
+    def __init__(self, decoder: Decoder):
+        super().__init__()
+        self.score = nn.Linear(decoder.config.hidden_size, 1, device=decoder.token_embedding.weight.device)
+        nn.init.zeros_(self.score.weight)
+        nn.init.zeros_(self.score.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return a scalar per hidden state, [M, D] -> [M] in fp32."""
+        return scalars(self.score, hidden)
+
+
+def scalars(score: nn.Linear, hidden: Tensor) -> Tensor:
+    """Return a linear layer's scalar per hidden state, [M, D] -> [M] in fp32, under autocast too."""
+    with torch.autocast(hidden.device.type, enabled=False):
+        if not is_plain(score):
+            return score(hidden.float()).squeeze(-1)
+        return F.linear(hidden.float(), score.weight.float(), score.bias.float()).squeeze(-1)
 
 
 def critic_from_policy(policy: Decoder) -> ScalarModel:

@@ -15,12 +15,13 @@ from amenable.functional.losses import LOG_RATIO_LIMIT, ratio_stats
 from amenable.functional.masked import masked_sum, segment_means, segment_sums
 from amenable.functional.rewards import token_rewards
 from amenable.models.decoder import Decoder
+from amenable.models.heads import ValueHead
 from amenable.rl.experience import Experience
 from amenable.rl.models import Models
 from amenable.rl.options import OnlineOptions
 from amenable.train import forward
 from amenable.train.log import Bars
-from amenable.train.objective import Stats
+from amenable.train.objective import Objective, Stats
 from amenable.train.optimizer import Optimizer
 from amenable.train.runtime import Runtime
 
@@ -88,15 +89,29 @@ class Adaptive(Protocol):
 
 @runtime_checkable
 class Selective(Protocol):
-    """An algorithm that learns from some of a step's answers."""
+    """An algorithm that learns from some of a step's answers, or from pairs of them."""
 
-    def select(self, experience: Experience) -> Sequence[int]:
-        """Return the answers that the updates are of, once their advantages are estimated."""
+    def select(self, experience: Experience) -> Sequence[Any]:
+        """Return the answers, or pairs, that the updates are of, once advantages are estimated."""
+        ...
+
+
+@runtime_checkable
+class Paired(Selective, Protocol):
+    """An algorithm with a loss on pairs of answers in place of `losses`."""
+
+    def objective(self, experience: Experience) -> Objective[Any]:
+        """Return the loss on an experience; an element is what `select` returns."""
         ...
 
 
 def policy_logprobs(
-    policy: Decoder, batch: Batch, old: Columns, runtime: Runtime, options: OnlineOptions
+    policy: Decoder,
+    batch: Batch,
+    old: Columns,
+    runtime: Runtime,
+    options: OnlineOptions,
+    head: ValueHead | None = None,
 ) -> tuple[Tensor, Tensor, Columns, Stats]:
     """Return log-probabilities [M] of a batch's response tokens, the entropies [M] there, the columns that a loss
     reads, and statistics.
@@ -104,13 +119,14 @@ def policy_logprobs(
     The column `logps` is the old policy's: the trainer's before a step's updates. Where `old` has none nothing has
     moved yet, and it is these log-probabilities themselves, so that every ratio is exactly 1 and has its gradient. The
     column `advantages` is weighted by the correction for the sampler. Without an entropy_coef no gradient of the
-    entropies is computed.
+    entropies is computed. With a head on the policy's trunk, the column `new_values` is its values, with gradient.
     """
     with runtime.autocast():
-        logps, entropies = forward.masked_logprobs(policy, batch, options.temperature, entropy=True)
+        hidden = forward.masked_hidden(policy, batch)
+        logps, entropies = forward.logprobs_of_hidden(policy, hidden, batch, options.temperature, entropy=True)
     assert entropies is not None
     entropies = entropies if options.entropy_coef else entropies.detach()
-    columns = {"logps": logps.detach(), **old}
+    columns = {"logps": logps.detach(), **old} | ({} if head is None else {"new_values": head(hidden)})
     log_ratio = logps.detach() - columns["logps"]
     moved = ratio_stats(log_ratio, log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp(), every(logps))
     stats = {

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ from amenable.generation.sampling import Sampling
 from amenable.rewards.on_rollout import score_rollout
 from amenable.rewards.spec import Reward, reads_column
 from amenable.rl import memory
-from amenable.rl.algorithm import Adaptive, Algorithm, Loss, MeanOver, Selective
+from amenable.rl.algorithm import Adaptive, Algorithm, Loss, MeanOver, Paired, Selective
 from amenable.rl.dynamic_sampling import collect_varied
 from amenable.rl.experience import (
     Experience,
@@ -53,7 +54,7 @@ from amenable.train.examples import RejectedRows, chunk_texts, fitting_prompts, 
 from amenable.train.failed_rewards import PendingStep, scoring
 from amenable.train.forward import Row
 from amenable.train.log import Bars, no_bars, tracked
-from amenable.train.objective import NextToken, Output, Stats, accumulate
+from amenable.train.objective import NextToken, Objective, Output, Stats, accumulate
 from amenable.train.run import Run
 from amenable.train.trained_weights import TrainedWeights
 
@@ -222,16 +223,15 @@ def update(
         experience.columns["advantages"] = standardize(advantages, experience.rollout.mask)
     history: list[dict[str, float]] = []
     order = minibatches(algorithm, experience, options, step)
-    objectives = [
-        MinibatchLoss(experience, loss, models.runtime.device, algorithm.mean_over) for loss in algorithm.losses
-    ]
+    objectives = objectives_of(algorithm, experience, models.runtime.device)
     for chosen in tracked(order, bars("updates")):
         stats = accumulate(objectives, chosen, models.runtime, options.max_tokens_per_pass)
         if not history:
             names = ("sampling/logp_difference", "sampling/ratio", "sampling/ratio_var")
-            ratios = Ratios(int(experience.rollout.mask[chosen].sum()), *(stats[name] for name in names))
+            tokens = int(experience.rollout.mask[torch.tensor(chosen)].sum())
+            ratios = Ratios(tokens, *(stats[name] for name in names))
             require_same_distribution(ratios, models.runtime.tolerance, models.policy.training, rounding)
-            if len(order) > 1:
+            if len(order) > 1 and not isinstance(algorithm, Paired):
                 add_old_logprobs(experience, sorted({i for later in order[1:] for i in later}), models, options)
         elif options.target_kl and stats["policy/approxkl_avg"] > options.target_kl:
             for optimizer in algorithm.optimizers.values():
@@ -245,16 +245,23 @@ def update(
         for name, optimizer in algorithm.optimizers.items():
             stats[f"{NAMES[name][1]}/grad_norm"] = optimizer.step(multiplier)
         history.append(stats)
-    return mean_of(history)
+    return mean_of(history) if history else {"updates": 0}
 
 
-def minibatches(algorithm: Algorithm, experience: Experience, options: OnlineOptions, step: int) -> list[list[int]]:
-    """Return the answers of every update of a step: all in a new order each epoch, or those that are selected."""
+def minibatches(algorithm: Algorithm, experience: Experience, options: OnlineOptions, step: int) -> list[list[Any]]:
+    """Return the answers of every update of a step: all in a new order each epoch, or what is selected of them."""
     splits = options.num_mini_batches, options.num_ppo_epochs, derive_seed(options.seed, "minibatch", step)
     if not isinstance(algorithm, Selective):
         return batches.minibatches(options.prompts_per_step, options.num_generations, *splits)
-    answers = algorithm.select(experience)
-    return [[answers[i] for i in part] for part in batches.minibatches(len(answers), 1, *splits)]
+    elements = algorithm.select(experience)
+    return [[elements[i] for i in part] for part in batches.minibatches(len(elements), 1, *splits)]
+
+
+def objectives_of(algorithm: Algorithm, experience: Experience, device: torch.device) -> list[Objective[Any]]:
+    """Return an algorithm's losses on an experience."""
+    if isinstance(algorithm, Paired):
+        return [algorithm.objective(experience)]
+    return [MinibatchLoss(experience, loss, device, algorithm.mean_over) for loss in algorithm.losses]
 
 
 def add_old_logprobs(experience: Experience, answers: Sequence[int], models: Models, options: OnlineOptions) -> None:

@@ -8,6 +8,7 @@ from torch import nn
 
 from amenable.data import batches
 from amenable.data.orders import Draws, EpochOrder
+from amenable.models.heads import ValueHead
 from amenable.rl.algorithm import Algorithm
 from amenable.rl.models import Models
 from amenable.rl.options import OnlineOptions
@@ -59,7 +60,7 @@ def peak_bytes(
     place of the weights share those of the frozen models.
     """
     runtime, limit = models.runtime, choice.max_tokens_per_pass if choice else options.max_tokens_per_pass
-    modules = list(algorithm.models.values())
+    modules = [module for module in algorithm.models.values() if not isinstance(module, ValueHead)]
     training = [memory.chosen(memory.model_of(m, options.optimizer), m, choice, runtime) for m in modules]
     policy, frozen = training[0], [memory.model_of(module) for module in models.frozen]
     order = Draws(EpochOrder(len(prompts), options.seed))
@@ -85,7 +86,11 @@ def peak_bytes(
         weights = weight_bytes(models.frozen) + FP32 * sum(model.training for model in training)
     else:
         weights = weight_bytes([*modules, *models.frozen])
+    weights += 4 * weight_bytes(module for module in algorithm.models.values() if isinstance(module, ValueHead))
     held = weights + FP32 * sum(model.moments for model in training)
+    held += FP32 * sum(
+        model.training * optimizer.extra_vectors for model, optimizer in zip(training, algorithm.optimizers.values())
+    )
     count = 2 * options.samples * longest // limit + 1 + options.num_ppo_epochs * options.num_mini_batches
     other_phase = min(generation, max(updates))
     passes, returned = options.max_steps * count, policy.checkpointed

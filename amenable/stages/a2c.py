@@ -18,12 +18,20 @@ from torch import Tensor
 
 from amenable.data.batches import Batch
 from amenable.functional.advantages import masked_gae, n_step_advantages
-from amenable.models.heads import ScalarModel
 from amenable.rl.algorithm import Columns, MeanOver, penalized_rewards, policy_logprobs, regularizers
-from amenable.rl.critic import CriticOptions, add_values, critic_loss, critic_optimizer
+from amenable.rl.critic import (
+    Critic,
+    CriticOptions,
+    add_value_loss,
+    add_values,
+    critic_loss,
+    critic_optimizer,
+    head_of,
+    make_critic,
+)
 from amenable.rl.experience import Experience
 from amenable.rl.improve import improve
-from amenable.rl.models import Models, critic_traits, inputs, load_critic, load_models
+from amenable.rl.models import Models, critic_traits, inputs, load_models
 from amenable.train import defaults, plan
 from amenable.train.defaults import traits
 from amenable.train.log import Bars
@@ -63,7 +71,7 @@ def run(config: Config) -> Path:
     if run.skip_finished():
         return run.out
     models = load_models(config, start_runtime(config.device))
-    return improve(A2C(models, load_critic(models, config), config), models, config, run, [by_default])
+    return improve(A2C(models, make_critic(models, config), config), models, config, run, [by_default])
 
 
 class A2C:
@@ -72,20 +80,20 @@ class A2C:
     mean_over: MeanOver = "tokens"
     group = 1
 
-    def __init__(self, models: Models, critic: ScalarModel, config: Config):
+    def __init__(self, models: Models, critic: Critic, config: Config):
         self.all, self.critic, self.config = models, critic, config
         self.models = {"policy": models.policy, "critic": critic}
         self.optimizers = {
             "policy": Optimizer([models.policy], config.optimizer),
             "critic": critic_optimizer(critic, config),
         }
-        self.losses = (self.policy_loss, self.value_loss)
+        self.losses = (self.policy_loss,) if head_of(critic) else (self.policy_loss, self.value_loss)
         self.standardize_advantages = config.normalize_advantages
         self.kl_coef = 0.0
 
     def look(self, experience: Experience, bars: Bars) -> None:
         """Add the critic's values of the state before every response token."""
-        add_values(self.critic, experience, self.all.runtime, self.config, bars)
+        add_values(self.critic, experience, self.all, self.config, bars)
 
     def estimate(self, experience: Experience, kl_coef: float) -> None:
         """Add token rewards, advantages and value targets, and remember the coefficient for the loss."""
@@ -98,13 +106,13 @@ class A2C:
         experience.columns.update(rewards=rewards, advantages=advantages, returns=returns)
 
     def policy_loss(self, batch: Batch, old: Columns) -> tuple[Tensor, Stats]:
-        """L, with the penalty of KL in the loss."""
-        config, models = self.config, self.all
-        logps, entropies, old, stats = policy_logprobs(models.policy, batch, old, models.runtime, config)
+        """L, with the penalty of KL in the loss; plus L_V where the critic is a head on the policy's trunk."""
+        config, models, head = self.config, self.all, head_of(self.critic)
+        logps, entropies, old, stats = policy_logprobs(models.policy, batch, old, models.runtime, config, head)
         loss = -(logps * old["advantages"]).mean()
         others = regularizers(models, config, self.kl_coef, batch, logps, entropies, old).mean()
-        return loss + others, {**stats, "loss/policy_avg": loss.detach()}
+        return add_value_loss(loss + others, {**stats, "loss/policy_avg": loss.detach()}, old, config.vf_coef)
 
     def value_loss(self, batch: Batch, old: Columns) -> tuple[Tensor, Stats]:
         """L_V, unclipped."""
-        return critic_loss(self.critic, batch, old, self.all.runtime, self.config.vf_coef)
+        return critic_loss(self.critic, self.all, batch, old, self.config.vf_coef)

@@ -31,12 +31,20 @@ from amenable.functional import kl
 from amenable.functional.advantages import masked_gae
 from amenable.functional.losses import ppo_kl_penalty_loss, ppo_policy_loss
 from amenable.functional.masked import scale
-from amenable.models.heads import ScalarModel
 from amenable.rl.algorithm import Columns, MeanOver, every, penalized_rewards, policy_logprobs, regularizers
-from amenable.rl.critic import CriticOptions, add_values, critic_loss, critic_optimizer
+from amenable.rl.critic import (
+    Critic,
+    CriticOptions,
+    add_value_loss,
+    add_values,
+    critic_loss,
+    critic_optimizer,
+    head_of,
+    make_critic,
+)
 from amenable.rl.experience import Experience
 from amenable.rl.improve import improve
-from amenable.rl.models import Models, critic_traits, inputs, load_critic, load_models
+from amenable.rl.models import Models, critic_traits, inputs, load_models
 from amenable.rl.options import ClipOptions
 from amenable.train import defaults, forward, plan
 from amenable.train.defaults import traits
@@ -83,7 +91,7 @@ def run(config: Config) -> Path:
         return run.out
     models = load_models(config, start_runtime(config.device))
     kind = PenaltyPPO if config.objective == "kl-penalty" else PPO
-    algorithm = kind(models, load_critic(models, config), config)
+    algorithm = kind(models, make_critic(models, config), config)
     return improve(algorithm, models, config, run, [by_default])
 
 
@@ -94,7 +102,7 @@ class PPO:
     standardize_advantages = True
     group = 1
 
-    def __init__(self, models: Models, critic: ScalarModel, config: Config):
+    def __init__(self, models: Models, critic: Critic, config: Config):
         self.policy, self.critic, self.runtime, self.config = models.policy, critic, models.runtime, config
         self.all, self.kl_coef = models, 0.0
         self.models = {"policy": self.policy, "critic": critic}
@@ -102,11 +110,11 @@ class PPO:
             "policy": Optimizer([self.policy], config.optimizer),
             "critic": critic_optimizer(critic, config),
         }
-        self.losses = (self.policy_loss, self.value_loss)
+        self.losses = (self.policy_loss,) if head_of(critic) else (self.policy_loss, self.value_loss)
 
     def look(self, experience: Experience, bars: Bars) -> None:
         """Add the critic's values of the state before every response token."""
-        add_values(self.critic, experience, self.runtime, self.config, bars)
+        add_values(self.critic, experience, self.all, self.config, bars)
 
     def estimate(self, experience: Experience, kl_coef: float) -> None:
         """Add token rewards, advantages and value targets, and remember the coefficient for the loss."""
@@ -118,13 +126,14 @@ class PPO:
         columns.update(rewards=rewards, advantages=advantages, returns=returns)
 
     def policy_loss(self, batch: Batch, old: Columns) -> tuple[Tensor, Stats]:
-        """L, with the penalty of KL from the reference in the loss."""
-        config = self.config
-        logps, entropies, old, stats = policy_logprobs(self.policy, batch, old, self.runtime, config)
+        """L, with the penalty of KL in the loss; plus L_V where the critic is a head on the trunk."""
+        config, head = self.config, head_of(self.critic)
+        logps, entropies, old, stats = policy_logprobs(self.policy, batch, old, self.runtime, config, head)
         loss, surrogate = self.surrogate(logps, old)
         stats |= {"loss/policy_avg": loss.detach()}
         stats |= {"policy/clipfrac_avg": surrogate["clip_fraction"]} if "clip_fraction" in surrogate else {}
-        return loss + regularizers(self.all, config, self.kl_coef, batch, logps, entropies, old).mean(), stats
+        loss = loss + regularizers(self.all, config, self.kl_coef, batch, logps, entropies, old).mean()
+        return add_value_loss(loss, stats, old, config.vf_coef, config.cliprange_value)
 
     def surrogate(self, logps: Tensor, old: Columns) -> tuple[Tensor, Stats]:
         """Return the clipped surrogate, or L^CPI, and its statistics."""
@@ -133,13 +142,13 @@ class PPO:
 
     def value_loss(self, batch: Batch, old: Columns) -> tuple[Tensor, Stats]:
         """L_V = vf_coef value_loss."""
-        return critic_loss(self.critic, batch, old, self.runtime, self.config.vf_coef, self.config.cliprange_value)
+        return critic_loss(self.critic, self.all, batch, old, self.config.vf_coef, self.config.cliprange_value)
 
 
 class PenaltyPPO(PPO):
     """PPO with an adaptive KL penalty in place of the clip (Schulman et al., 2017, section 4)."""
 
-    def __init__(self, models: Models, critic: ScalarModel, config: Config):
+    def __init__(self, models: Models, critic: Critic, config: Config):
         super().__init__(models, critic, config)
         self.penalty_coef = config.penalty_coef
 

@@ -21,7 +21,7 @@ from amenable.data.mixture import Mixed
 from amenable.functional.kl import linear_kl
 from amenable.functional.logprobs import linear_logprobs, linear_nll
 from amenable.models.decoder import Decoder
-from amenable.models.heads import ScalarModel
+from amenable.models.heads import ScalarModel, ValueHead
 from amenable.models.inference import cast_for_inference
 from amenable.models.layout import Layout
 from amenable.train.log import Progress, silent, tracked
@@ -48,8 +48,14 @@ def masked_logprobs(
 ) -> tuple[Tensor, Tensor | None]:
     """Return the log-probability [M] of every token in the loss mask (fp32), and with `entropy` that of its
     distribution [M]."""
-    index, tokens = targets(batch)
-    hidden = decoder(batch.ids, layout_of(batch), at=index)
+    return logprobs_of_hidden(decoder, masked_hidden(decoder, batch), batch, temperature, entropy)
+
+
+def logprobs_of_hidden(
+    decoder: Decoder, hidden: Tensor, batch: Batch, temperature: float = 1.0, entropy: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Return what `masked_logprobs` does from the hidden states [M, D] before the loss mask's tokens."""
+    _, tokens = targets(batch)
     return linear_logprobs(hidden, decoder.product_unembedding, tokens, temperature=temperature, entropy=entropy)
 
 
@@ -73,9 +79,9 @@ def rewards(model: ScalarModel, batch: Batch) -> Tensor:
     return model(batch.ids, layout, at=layout.last_tokens)
 
 
-def summed_logprobs(decoder: Decoder, batch: Batch) -> Tensor:
+def summed_logprobs(decoder: Decoder, batch: Batch, temperature: float = 1.0) -> Tensor:
     """Return the summed log-probability [B] of each row's loss mask (fp32)."""
-    logps, _ = masked_logprobs(decoder, batch)
+    logps, _ = masked_logprobs(decoder, batch, temperature)
     rows = layout_of(batch).rows[batch.loss_mask]
     return torch.zeros(len(batch.lengths), device=logps.device).index_add(0, rows, logps)
 
@@ -166,6 +172,20 @@ def compute_values(
     """Return the critic's values before the tokens of each row's loss mask, one tensor a row, on the CPU."""
     critic = runtime.inference_copy(critic)
     return map_rows(lambda _, batch: masked_values(critic, batch), rows, runtime, max_tokens, progress)
+
+
+@torch.inference_mode()
+def compute_head_values(
+    policy: Decoder,
+    head: ValueHead,
+    rows: Sequence[Row],
+    runtime: Runtime,
+    max_tokens: int,
+    progress: Progress = silent,
+) -> list[Tensor]:
+    """Return the values of a head on the policy's hidden states, as `compute_values` does."""
+    policy = runtime.inference_copy(policy)
+    return map_rows(lambda _, batch: head(masked_hidden(policy, batch)), rows, runtime, max_tokens, progress)
 
 
 @torch.inference_mode()

@@ -50,6 +50,9 @@ class OptimizerConfig:
 class Optimizer:
     """AdamW, and Muon if configured, over the trainable parameters of some modules, stepped together."""
 
+    extra_vectors = 0
+    """vectors of the weights' size that a step holds beyond the moments"""
+
     def __init__(self, modules: list[nn.Module], config: OptimizerConfig):
         if config.learning_rate is FROM_MODEL:
             raise InputError("no learning rate is given", how="give optimizer.learning_rate, or fill it by the model")

@@ -23,7 +23,7 @@ from amenable.rl.algorithm import Adaptive
 from amenable.rl.experience import Experience, TokenizedPrompt
 from amenable.rl.improve import MinibatchLoss, collect_experience, update
 from amenable.rl.models import Models
-from amenable.stages import a2c, expert_iteration, grpo, ppo, reinforce, rloo
+from amenable.stages import a2c, expert_iteration, grpo, ppo, reinforce, rloo, trpo
 from amenable.train import forward
 from amenable.train.objective import accumulate
 from amenable.train.optimizer import OptimizerConfig
@@ -122,10 +122,10 @@ def distance(models: Models, best: Tensor, length: int) -> float:
 def build(stage: Any, models: Models, **options: Any) -> tuple[Any, Any]:
     """An algorithm of a stage, and its options."""
     config = stage.Config(**COMMON | options)
-    if stage in (ppo, a2c):
-        critic = critic_from_policy(models.policy)
-        kind = ppo.PenaltyPPO if options.get("objective") == "kl-penalty" else ppo.PPO
-        return (a2c.A2C(models, critic, config) if stage is a2c else kind(models, critic, config)), config
+    if stage in (ppo, a2c, trpo):
+        clipped = ppo.PenaltyPPO if options.get("objective") == "kl-penalty" else ppo.PPO
+        kind = {a2c: a2c.A2C, trpo: trpo.TRPO}.get(stage, clipped)
+        return kind(models, critic_from_policy(models.policy), config), config
     kinds = {grpo: grpo.GRPO, rloo: rloo.RLOO, reinforce: reinforce.Reinforce}
     return (kinds | {expert_iteration: expert_iteration.ExpertIteration})[stage](models, config), config
 
@@ -147,6 +147,7 @@ SLOW = pytest.mark.slow
         pytest.param(ppo, {**CRITIC, "num_mini_batches": 2}, marks=SLOW),
         pytest.param(ppo, {**CRITIC, "num_mini_batches": 2, "objective": "kl-penalty"}, marks=SLOW),
         pytest.param(ppo, {**CRITIC, "objective": "none"}, marks=SLOW),
+        pytest.param(trpo, {**CRITIC, "trust_region": 0.02, "cg_damping": 1e-3}, marks=SLOW),
     ],
     ids=str,
 )  # fmt: skip

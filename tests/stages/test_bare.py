@@ -26,7 +26,7 @@ def test_only_a_stages_own_input_is_a_file_of_the_closed_world(stage: str) -> No
     config = importlib.import_module(f"amenable.stages.{stage.replace('-', '_')}").Config()
     named = {field.name: str(getattr(config, field.name)) for field in dataclasses.fields(config)}
     assert {name for name, value in named.items() if "runs/world" in value} <= {"out" if stage == "world" else "data"}
-    online = ("ppo", "rloo", "grpo", "reinforce", "a2c", "expert-iteration")
+    online = ("ppo", "rloo", "grpo", "reinforce", "a2c", "trpo", "expert-iteration", "online-dpo")
     judging = {"reward": {"out"}, **{name: {"reward"} for name in online}}.get(stage, set())
     assert {name for name, value in named.items() if "runs/reward" in value} == judging
 
