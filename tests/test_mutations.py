@@ -31,6 +31,7 @@ from amenable.models.heads import ScalarModel
 from amenable.models.layout import Layout
 from amenable.rl import experience
 from amenable.rl import models as roles
+from amenable.rl.critic import loss_of_values
 from amenable.rl.models import Models
 from amenable.stages import dpo, ppo
 from amenable.text import chat
@@ -412,6 +413,28 @@ def no_reference(loss: Any) -> Any:
     )
 
 
+def trunk_moves(loss: Any) -> Any:
+    def broken(critic: Any, models: Any, batch: Any, old: Any, vf_coef: float, clip: float = math.inf) -> Any:
+        return loss_of_values(critic(forward.masked_hidden(models.policy, batch)), old, vf_coef, clip)
+
+    return broken
+
+
+def head_on_the_trunk(parts: Parts) -> None:
+    tests = file_of("rl/test_critic.py")
+    tests.test_a_head_on_the_trunk_learns_with_the_policy_or_alone(parts.make_decoder, parts.runtime)
+
+
+def fisher_product_by_hand(parts: Parts) -> None:
+    tests = file_of("rl/test_trust_region.py")
+    tests.test_the_product_is_that_of_the_explicit_fisher_matrix(parts.make_decoder, parts.runtime, "top")
+
+
+def step_within_the_constraint(parts: Parts) -> None:
+    tests = file_of("rl/test_trust_region.py")
+    tests.test_a_step_lowers_the_loss_within_the_constraint(parts.make_decoder, parts.runtime, "all", 0.3)
+
+
 def prompts_counted(loss: Any) -> Any:
     def whole(row: forward.Row) -> forward.Row:
         return row[0], [True] * len(row[0])
@@ -603,6 +626,12 @@ PASS_AT_K = suite_test("functional/test_advantages.py", "test_pass_at_k_by_hand"
 GROUP_SCALES = suite_test("functional/test_advantages.py", "test_the_scale_and_the_baseline_are_arguments")
 RLOO_BY_HAND = suite_test("functional/test_advantages.py", "test_rloo_by_hand")
 GROUP_LOSSES = suite_test("functional/test_losses.py", "test_group_losses_by_hand")
+CONJUGATE_GRADIENT = suite_test("functional/test_natural_gradient.py", "test_conjugate_gradient_by_hand")
+TRUST_REGION = suite_test("functional/test_natural_gradient.py", "test_the_step_by_hand")
+BEST_OF_GROUP = suite_test(
+    "functional/test_advantages.py", "test_the_best_of_a_group_are_marked_and_of_equal_scores_the_first"
+)
+ONLINE_PAIRS = suite_test("stages/test_online_dpo.py", "test_pairs_and_their_loss_by_hand")
 IMPORTANCE_WEIGHTS = suite_test(
     "functional/test_importance_sampling.py", "test_weights_by_hand", "truncate", "sequence",
     [2.0, 2.0, math.exp(-0.9), math.exp(-0.9)], [1, 1, 0, 0],
@@ -689,6 +718,35 @@ MUTATIONS: list[Mutation] = [
      IMPORTANCE_WEIGHTS),
     ("the sampler's correction is of another answer", "functional.masked:segment_sums",
      lambda f: lambda x, segments, count: f(x, segments.roll(1), count), IMPORTANCE_WEIGHTS),
+    ("the natural gradient's step raises the loss", "functional.natural_gradient:trust_region_step",
+     lambda f: lambda *arguments, **more: -f(*arguments, **more), TRUST_REGION),
+    ("the trust region is four times as wide", "functional.natural_gradient:trust_region_step",
+     lambda f: lambda product, gradient, delta, *rest, **more: f(product, gradient, 4 * delta, *rest, **more),
+     TRUST_REGION),
+    ("the damping is left out", "functional.natural_gradient:trust_region_step",
+     lambda f: lambda product, gradient, delta, damping=0.1, *rest: f(product, gradient, delta, 0.0, *rest),
+     TRUST_REGION),
+    ("conjugate gradient ends a product early", "functional.natural_gradient:conjugate_gradient",
+     lambda f: lambda product, b, iterations=10, *rest, **more: f(product, b, min(iterations, 2) - 1, *rest, **more),
+     CONJUGATE_GRADIENT),
+    ("the Fisher matrix is of another temperature", "rl.trust_region:fisher_product",
+     lambda f: lambda policy, rows, vector, runtime, limit, temperature=1.0: f(policy, rows, vector, runtime, limit),
+     fisher_product_by_hand),
+    ("the Fisher matrix is a mean over all tokens", "rl.trust_region:fisher_product",
+     lambda f: lambda policy, rows, *rest: f(policy, [(i, [False, *[True] * (len(i) - 1)]) for i, _ in rows], *rest),
+     fisher_product_by_hand),
+    ("the constraint is not checked", "rl.trust_region:TrustRegion.divergence", lambda f: lambda self, old: 0.0,
+     step_within_the_constraint),
+    ("the worst answers are imitated", "functional.advantages:best_of_group",
+     lambda f: lambda scores, *count: f(-scores, *count), BEST_OF_GROUP),
+    ("an answer more is imitated", "functional.advantages:best_of_group",
+     lambda f: lambda scores, count=1: f(scores, count + 1), BEST_OF_GROUP),
+    ("online-dpo prefers the worse answer", "stages.online_dpo:OnlineDPO.select",
+     lambda f: lambda *a: [pair[::-1] for pair in f(*a)], ONLINE_PAIRS),
+    ("online-dpo has no reference", "train.pair_loss:pair_loss", no_reference, ONLINE_PAIRS),
+    ("the value head on the trunk learns nothing", "rl.critic:add_value_loss",
+     lambda f: lambda loss, stats, *rest: (loss, stats), head_on_the_trunk),
+    ("a value head beside trpo moves the policy", "rl.critic:critic_loss", trunk_moves, head_on_the_trunk),
     ("CISPO's weights learn", "functional.losses:group_policy_losses", learning_weights, GROUP_LOSSES),
     ("advantages have the wrong sign", "functional.losses:clipped_surrogate",
      lambda f: lambda ratio, advantages, *rest: f(ratio, -advantages, *rest), GROUP_LOSSES),

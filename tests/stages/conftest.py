@@ -1,5 +1,6 @@
 """A closed world of six people, for the stages that ask it, and online algorithms at their smallest."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,21 @@ def small_world(tmp_path_factory: pytest.TempPathFactory) -> ClosedWorld:
 def world_folder(small_world: ClosedWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of `small_world`."""
     return small_world.write(tmp_path_factory.mktemp("world") / "run")
+
+
+@pytest.fixture(scope="session")
+def labelled(files: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Each pair as two rows, some of the undesirable ones left out."""
+    pairs = [json.loads(line) for line in files.pairs.read_text("utf-8").splitlines()]
+    rows = [
+        {"prompt": pair["prompt"], "completion": pair[name], "label": name == "chosen"}
+        for i, pair in enumerate(pairs)
+        for name in ("chosen", "rejected")
+        if name == "chosen" or i % 4
+    ]
+    file = tmp_path_factory.mktemp("labelled") / "labelled.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return file
 
 
 @pytest.fixture

@@ -11,17 +11,38 @@ import pytest
 import torch
 
 from amenable.recipes import verify
-from amenable.stages import dpo, ppo, pretrain, reward, sft
+from amenable.stages import (
+    a2c,
+    dpo,
+    expert_iteration,
+    grpo,
+    kto,
+    online_dpo,
+    ppo,
+    pretrain,
+    reinforce,
+    reward,
+    rloo,
+    sft,
+    trpo,
+)
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.runtime import DeviceOptions
 
 MACHINE = DeviceOptions("cpu", "fp32", 1)
-STAGES = ("pretrain", "sft", "reward", "ppo", "ppo-ptx", "ppo-bf16", "dpo")
+ONLINE = {"rloo": rloo, "grpo": grpo, "reinforce": reinforce, "a2c": a2c, "trpo": trpo,
+          "expert-iteration": expert_iteration, "online-dpo": online_dpo}  # fmt: skip
+STAGES = ("pretrain", "sft", "reward", "ppo", "ppo-ptx", "ppo-bf16", "dpo", "kto", *ONLINE)
 
 
 @pytest.fixture(scope="module")
 def calls(
-    files: Any, pretrain_config: pretrain.Config, sft_config: sft.Config, reward_config: reward.Config, judge: Path
+    files: Any,
+    labelled: Path,
+    pretrain_config: pretrain.Config,
+    sft_config: sft.Config,
+    reward_config: reward.Config,
+    judge: Path,
 ) -> dict[str, tuple[Any, Any]]:
     """Every stage at its smallest, with whatever it draws at random at work: order, dropout, answers, minibatches."""
     policy = ppo.Config(
@@ -38,6 +59,10 @@ def calls(
         num_traced_prompts=1,
         device=MACHINE,
     )
+    names = "model reward data prompts_per_step max_new_tokens optimizer warmup_steps num_traced_prompts device"
+    sizes = {name: getattr(policy, name) for name in names.split()}
+    sizes |= {"max_steps": 1, "num_generations": 2, "num_mini_batches": 1}
+    unpaired = kto.Config(model=reward_config.model, data=(labelled,), batch_size=48, eval_steps=3, eval_prompts=4)
     preferences = dpo.Config(model=reward_config.model, data=files.rankings, epochs=1, batch_size=24, eval_steps=3)
     return {
         "pretrain": (pretrain, replace(pretrain_config, max_steps=3, warmup_steps=1, eval_steps=3, dropout=0.1)),
@@ -47,6 +72,8 @@ def calls(
         "ppo-ptx": (ppo, replace(policy, ptx_coef=0.5, ptx_data=files.text, ptx_tokens=60)),
         "ppo-bf16": (ppo, replace(policy, device=replace(MACHINE, precision="bf16"))),
         "dpo": (dpo, replace(preferences, validation_split=0.25, warmup_steps=1, device=MACHINE)),
+        "kto": (kto, replace(unpaired, validation_split=0.25, warmup_steps=1, device=MACHINE)),
+        **{name: (stage, stage.Config(**sizes)) for name, stage in ONLINE.items()},
     }
 
 

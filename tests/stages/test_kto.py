@@ -1,6 +1,5 @@
 """`amenable kto`: desirable completions gain on undesirable ones, without pairs, against a reference that stays."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,21 +16,6 @@ from amenable.train.objective import accumulate
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.runtime import DeviceOptions, Runtime
 from amenable.train.unpaired import LabeledRow, add_reference_logps
-
-
-@pytest.fixture(scope="module")
-def labelled(files: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Each pair as two rows, some of the undesirable ones left out."""
-    pairs = [json.loads(line) for line in files.pairs.read_text("utf-8").splitlines()]
-    rows = [
-        {"prompt": pair["prompt"], "completion": pair[name], "label": name == "chosen"}
-        for i, pair in enumerate(pairs)
-        for name in ("chosen", "rejected")
-        if name == "chosen" or i % 4
-    ]
-    file = tmp_path_factory.mktemp("labelled") / "labelled.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return file
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,17 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from amenable.data.batches import collate
 from amenable.errors import InputError
+from amenable.generation.rollout import Rollout, length_mask
 from amenable.rl.experience import Experience, TokenizedPrompt
 from amenable.rl.improve import collect_experience, minibatches, update
 from amenable.rl.models import Models, load_models
@@ -18,6 +21,7 @@ from amenable.stages import online_dpo
 from amenable.train import forward
 from amenable.train.examples import fitting_prompts
 from amenable.train.objective import accumulate
+from amenable.train.optimizer import OptimizerConfig
 from amenable.train.runtime import Runtime
 
 
@@ -53,6 +57,30 @@ def test_the_best_answer_is_paired_with_the_worst_and_equal_ones_with_none(
     assert pairs == expected
     updates = minibatches(algorithm, experience, replace(config, num_mini_batches=2), 1)
     assert sorted(pair for part in updates for pair in part) == expected and [len(part) for part in updates] == [2, 1]
+
+
+def by_hand() -> tuple[online_dpo.Config, Experience]:
+    """Four answers to a prompt; the reference gives the first -11 and the second -12 nats."""
+    mask = length_mask([2, 1, 1, 1])
+    rollout = Rollout([[1]] * 4, [[5, 6], [7], [8], [9]], torch.ones(4, dtype=torch.bool), mask, torch.zeros(4, 2))
+    ref_logps = torch.tensor([[-5.0, -6.0], [-12.0, 9.0], [-1.0, 9.0], [-1.0, 9.0]])
+    scores = torch.tensor([1.0, 0.0, 0.5, 0.1])
+    return online_dpo.Config(num_generations=4), Experience(rollout, scores, scores, {"ref_logps": ref_logps})
+
+
+def test_pairs_and_their_loss_by_hand() -> None:
+    config, experience = by_hand()
+    models: Any = SimpleNamespace(policy=nn.Linear(1, 1))
+    algorithm = online_dpo.OnlineDPO(models, replace(config, optimizer=OptimizerConfig(learning_rate=1.0)))
+    algorithm.estimate(experience, 0.0)
+    assert experience.columns["advantages"].tolist() == [[1, 1], [-1, 0], [0, 0], [0, 0]]
+    assert algorithm.select(experience) == [(0, 1)]
+    sums = torch.tensor([-10.0, -14.0], requires_grad=True)
+    loss, stats = algorithm.objective(experience).loss([(0, 1)], sums)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(0.554355, abs=1e-5)  # h = (-10 + 11) - (-14 + 12) = 3, beta 0.1
+    assert sums.grad is not None and sums.grad.tolist() == pytest.approx([-0.042556, 0.042556], abs=1e-5)
+    assert float(stats["sampling/logp_difference"]) == pytest.approx((10 / 2 + 14) / 2)
 
 
 def test_the_gradient_is_that_of_dpo_on_the_pairs(
