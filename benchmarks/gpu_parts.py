@@ -221,7 +221,7 @@ def step_bytes(shape: DecoderConfig, rows: int, length: float, runtime: Runtime)
     return width * (weights + shape.vocab_size * shape.hidden_size + cache)
 
 
-def ppo_iteration(setting: Setting) -> Iterator[Figure]:
+def online_iteration(setting: Setting) -> Iterator[Figure]:
     """Take one PPO iteration of four 0.6B models, after one that warms up."""
     shape, prompts, answer = (TINY, 4, 8) if setting.tiny else (SMALL_QWEN, 64, 128)
     size = workloads.Size(shape, length=32 if setting.tiny else 512, prompts=prompts)
@@ -229,7 +229,7 @@ def ppo_iteration(setting: Setting) -> Iterator[Figure]:
     config, _ = defaults.online(config, traits_of(shape), traits_of(shape))
     algorithm, models = workloads.make_ppo(shape, setting.runtime, config)
     ids = workloads.sequences(size, workloads.prompt_lengths(size, prompts))
-    workloads.ppo_iteration(algorithm, models, config, ids, 0)
+    workloads.online_iteration(algorithm, models, config, ids, 0)
     gathered: list[Any] = []
     sampling = setting.seconds_of(
         lambda: gathered.append(workloads.sample_and_score(algorithm, models, config, ids, 1))
@@ -282,6 +282,6 @@ PARTS = [
     Part("tests", cuda_tests, TEST_SECONDS + 10),
     Part("training", training, 60),
     Part("decoding", decoding, 80),
-    Part("ppo", ppo_iteration, 110),
+    Part("ppo", online_iteration, 110),
     Part("demo", demo_stages, 90),
 ]

@@ -28,7 +28,18 @@ from datasets import Dataset
 from peer_steps import adapters, classifier, language_model, peak_bytes, report_step, shape, trained_model, wait
 from peer_words import text, words
 from transformers import PreTrainedTokenizerFast, TrainerCallback
-from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
+from trl import (
+    DPOConfig,
+    DPOTrainer,
+    GRPOConfig,
+    GRPOTrainer,
+    RewardConfig,
+    RewardTrainer,
+    RLOOConfig,
+    RLOOTrainer,
+    SFTConfig,
+    SFTTrainer,
+)
 
 STEPS = 1000
 """more than anybody will ask for"""
@@ -138,6 +149,80 @@ def dpo(work: dict[str, Any], folder: str) -> Callable[[], Any]:
     return same_tokens(trainer, {"prompt_ids": 2, "chosen_ids": 1, "rejected_ids": 1}, handed).train
 
 
+def grouped(work: dict[str, Any], folder: str, config_of: Any, trainer_of: Any) -> Callable[[], Any]:
+    """GRPOTrainer or RLOOTrainer: answers in groups, all in one batch and one update, none of them ended by EOS."""
+    config = config_of(
+        **sampling(work, folder, len(work["rows"]) * work["samples"]),
+        num_generations=work["samples"],
+        max_completion_length=work["new_tokens"],
+        temperature=work["temperature"],
+        beta=work["beta"],
+        generation_kwargs={"min_new_tokens": work["new_tokens"]},
+    )
+    return trainer_of(
+        policy_of(work, folder),
+        reward_funcs=distinct,
+        args=config,
+        train_dataset=prompts_of(work),
+        processing_class=left_padded(work),
+        callbacks=[Gate()],
+    ).train
+
+
+def online_dpo(work: dict[str, Any], folder: str) -> Callable[[], Any]:
+    """OnlineDPOTrainer: two answers to each prompt, all in one batch and one update, none of them ended by EOS."""
+    from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
+
+    config = OnlineDPOConfig(
+        **sampling(work, folder, len(work["rows"])),
+        max_new_tokens=work["new_tokens"],
+        max_length=work["shape"]["context_length"],
+        temperature=work["temperature"],
+        generation_kwargs={"min_new_tokens": work["new_tokens"]},
+    )
+    return OnlineDPOTrainer(
+        policy_of(work, folder),
+        reward_funcs=distinct,
+        args=config,
+        train_dataset=prompts_of(work),
+        processing_class=left_padded(work),
+        callbacks=[Gate()],
+    ).train
+
+
+def sampling(work: dict[str, Any], folder: str, size: int) -> dict[str, Any]:
+    """Return options of trainers that sample: those of all, but for the one on data sets that they lack."""
+    options = common(work, folder, size)
+    del options["dataset_num_proc"]
+    return options
+
+
+def policy_of(work: dict[str, Any], folder: str) -> Any:
+    """Return the model that is trained, saved where a trainer loads its reference from; it generates with the products
+    that it is trained with."""
+    model, path = trained_model(work, 0.0), f"{folder}/model"
+    model.save_pretrained(path)
+    model.config._name_or_path = path
+    if work["bf16"]:
+        model.generate = torch.autocast("cpu", dtype=torch.bfloat16)(model.generate)
+    return model
+
+
+def prompts_of(work: dict[str, Any]) -> Dataset:
+    return Dataset.from_list([{"prompt": text(row["prompt"])} for row in work["rows"]])
+
+
+def left_padded(work: dict[str, Any]) -> PreTrainedTokenizerFast:
+    tokenizer = own_words(work)
+    tokenizer.padding_side = "left"
+    return tokenizer
+
+
+def distinct(prompts: Any, completions: list[str], **_: Any) -> list[float]:
+    """Reward that costs nothing: the number of different ids of an answer."""
+    return [float(len(set(completion.split()))) for completion in completions]
+
+
 def decode(work: dict[str, Any], folder: str) -> Callable[[], Any]:
     """generate over left-padded prompts of mixed lengths, sampling, no EOS."""
     prompts = [row["prompt"] for row in work["rows"]]
@@ -171,6 +256,9 @@ ROWS: dict[str, Callable[[dict[str, Any], str], Callable[[], Any]]] = {
     "sft": sft,
     "reward": reward,
     "dpo": dpo,
+    "grpo": lambda work, folder: grouped(work, folder, GRPOConfig, GRPOTrainer),
+    "rloo": lambda work, folder: grouped(work, folder, RLOOConfig, RLOOTrainer),
+    "online-dpo": online_dpo,
     "decode": decode,
 }
 

@@ -17,7 +17,9 @@ from amenable.generation.engine import generate
 from amenable.generation.sampling import Sampling
 from amenable.models.decoder import Decoder
 from amenable.models.lora import LoraOptions
-from amenable.stages import dpo, ppo, reward, sft
+from amenable.rl.algorithm import Algorithm
+from amenable.rl.models import Models
+from amenable.stages import dpo, grpo, online_dpo, ppo, reward, rloo, sft
 from amenable.train import defaults, loading
 from amenable.train.defaults import traits_of
 from amenable.train.forward import Row
@@ -26,7 +28,16 @@ from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.rankings import Pair, TokenizedRanking, add_reference_logps
 from amenable.train.runtime import Runtime
 from benchmarks import workloads
-from benchmarks.workloads import Size, SizeName, make_ppo, ppo_iteration, prompt_lengths, scalar_model, sequences
+from benchmarks.workloads import (
+    Size,
+    SizeName,
+    make_policy,
+    make_ppo,
+    online_iteration,
+    prompt_lengths,
+    scalar_model,
+    sequences,
+)
 
 SIZES: dict[SizeName, Size] = {**workloads.SIZES, "124M": replace(workloads.SIZES["124M"], rows=4, prompts=16)}
 """as benchmarks/workloads.py has them, but GPT-2 small with a quarter of the rows: three processes are there at once"""
@@ -170,7 +181,7 @@ def ppo_work(size: Size, options: LoraOptions = ALL_WEIGHTS) -> Work:
         numbers = count()
 
         def make() -> None:
-            ppo_iteration(algorithm, models, config, prompts, next(numbers))
+            online_iteration(algorithm, models, config, prompts, next(numbers))
 
         return make
 
@@ -184,6 +195,27 @@ def ppo_work(size: Size, options: LoraOptions = ALL_WEIGHTS) -> Work:
         "lora_rank": options.rank,
     }
     return Work(handed("ppo", size, rows, **settings), build, size.prompts * new)
+
+
+def grouped_work(size: Size, stage: Any, algorithm: Callable[[Models, Any], Algorithm], samples: int) -> Work:
+    """Whole iterations of an algorithm without a critic, `samples` answers to a prompt, no EOS, one update."""
+    new, prompts = min(NEW_TOKENS, size.length // 2), max(1, size.prompts // samples)
+    config = stage.Config(prompts_per_step=prompts, num_generations=samples, max_new_tokens=new)
+    config, _ = defaults.online(config, traits_of(size.shape))
+    ids = sequences(size, prompt_lengths(size, prompts))
+
+    def build(runtime: Runtime) -> Step:
+        models, numbers = make_policy(size.shape, runtime), count()
+        learning = algorithm(models, config)
+
+        def make() -> None:
+            online_iteration(learning, models, config, ids, next(numbers))
+
+        return make
+
+    name = stage.__name__.rpartition(".")[2].replace("_", "-")
+    settings = {"new_tokens": new, "temperature": config.temperature, "samples": samples, "beta": 0.04}
+    return Work(handed(name, size, [{"prompt": prompt} for prompt in ids], **settings), build, prompts * samples * new)
 
 
 def decode_work(size: Size, rows: int) -> Work:
@@ -211,6 +243,9 @@ WORK: dict[str, Callable[[Size], Work]] = {
     "reward-k9": lambda size: reward_work(size, 1, RANKED),
     "dpo": dpo_work,
     "ppo": ppo_work,
+    "grpo": lambda size: grouped_work(size, grpo, grpo.GRPO, min(8, size.prompts)),
+    "rloo": lambda size: grouped_work(size, rloo, rloo.RLOO, 4),
+    "online-dpo": lambda size: grouped_work(size, online_dpo, online_dpo.OnlineDPO, 2),
     "sft-lora": lambda size: sft_work(size, options=ADAPTERS),
     "dpo-lora": lambda size: dpo_work(size, ADAPTERS),
     "ppo-lora": lambda size: ppo_work(size, ADAPTERS),

@@ -334,7 +334,7 @@ def of_rollout(prompts: int, runtime: Runtime) -> dict[str, Timed]:
 
     def iteration(number: int) -> tuple[int, float]:
         start = perf_counter()
-        experience = workloads.ppo_iteration(algorithm, models, config, ids, number)
+        experience = workloads.online_iteration(algorithm, models, config, ids, number)
         return int(experience.rollout.lengths.sum()), perf_counter() - start
 
     return {"sampling and scoring": gathering, "whole iteration": iteration}
@@ -555,7 +555,7 @@ def reinforcing(case: Case, runtime: Runtime) -> Trained:
 
     def step(number: int) -> None:
         ids = [prompts[i] for i in steps[number]]
-        workloads.ppo_iteration(algorithm, models, config, ids, number)
+        workloads.online_iteration(algorithm, models, config, ids, number)
 
     state: dict[str, Stateful] = {**algorithm.models}
     return Trained(predicted, step, state | {f"{name}_optimizer": each for name, each in algorithm.optimizers.items()})

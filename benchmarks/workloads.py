@@ -6,13 +6,16 @@ computed and the operations that it needed.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from amenable.data.mixture import Mixed
 from amenable.data.types import Conversation, Message, Prompt
@@ -25,9 +28,11 @@ from amenable.models.lora import copy_to_train
 from amenable.models.presets import preset
 from amenable.rewards.model import ModelReward
 from amenable.rewards.spec import load_reward
+from amenable.rl.algorithm import Algorithm
 from amenable.rl.experience import Experience, TokenizedPrompt, objective_metrics
 from amenable.rl.improve import collect_experience, measure_rounding, update
 from amenable.rl.models import Models
+from amenable.rl.options import OnlineOptions
 from amenable.seeds import seeded_generator
 from amenable.stages import dpo, ppo, pretrain, reward, sft
 from amenable.text.tokenizer import MIN_VOCAB_SIZE, SPECIAL_TOKENS, Tokenizer
@@ -289,15 +294,43 @@ def make_ppo(shape: DecoderConfig, runtime: Runtime, config: ppo.Config) -> tupl
     return ppo.PPO(models, critic, config), models
 
 
+class DistinctTokens:
+    """Reward that costs nothing: the number of different ids of an answer."""
+
+    models: tuple[ModelReward, ...] = ()
+
+    def reads_texts(self, tokenizer: Any) -> bool:
+        return False
+
+    def scores(self, messages: Any, texts: Any, columns: Any, rows: Sequence[Row], *rest: Any) -> dict[str, Tensor]:
+        answers = [{token for token, counts in zip(*row) if counts} for row in rows]
+        return {"distinct": torch.tensor([float(len(answer)) for answer in answers])}
+
+    def total(self, parts: dict[str, Tensor]) -> Tensor:
+        return parts["distinct"]
+
+    def metrics(self, parts: dict[str, Tensor]) -> dict[str, float]:
+        return {}
+
+
+def make_policy(shape: DecoderConfig, runtime: Runtime) -> Models:
+    """Return a policy and a reference with random weights, for an algorithm without a critic, and a reward."""
+    policy = Decoder(shape, runtime.device).eval()
+    reference = runtime.to_inference(copy.deepcopy(policy)).requires_grad_(False)
+    words: Any = SimpleNamespace(stop_ids=())
+    reward: Any = DistinctTokens()
+    return Models(policy, reference, words, reward, runtime, (reference,))
+
+
 def sample_and_score(
-    algorithm: ppo.PPO, models: Models, config: ppo.Config, prompts: list[list[int]], number: int
+    algorithm: Algorithm, models: Models, config: OnlineOptions, prompts: list[list[int]], number: int
 ) -> Experience:
     """Return the experience of iteration `number` on prompts of these ids."""
     tokenized = [TokenizedPrompt(Prompt((), str(i)), ids) for i, ids in enumerate(prompts)]
     return collect_experience(algorithm, models, config, tokenized, ("rollout", number), config.num_generations)
 
 
-def learn(algorithm: ppo.PPO, models: Models, config: ppo.Config, experience: Experience, number: int) -> None:
+def learn(algorithm: Algorithm, models: Models, config: OnlineOptions, experience: Experience, number: int) -> None:
     """Take the updates of an iteration on its experience, and compute its metrics."""
     algorithm.estimate(experience, config.kl_coef)
     objective_metrics(experience, config.kl_coef)
@@ -306,8 +339,8 @@ def learn(algorithm: ppo.PPO, models: Models, config: ppo.Config, experience: Ex
     )
 
 
-def ppo_iteration(
-    algorithm: ppo.PPO, models: Models, config: ppo.Config, prompts: list[list[int]], number: int
+def online_iteration(
+    algorithm: Algorithm, models: Models, config: OnlineOptions, prompts: list[list[int]], number: int
 ) -> Experience:
     """Sample, score and learn; return the experience."""
     experience = sample_and_score(algorithm, models, config, prompts, number)

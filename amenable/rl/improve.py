@@ -232,7 +232,8 @@ def update(
             ratios = Ratios(tokens, *(stats[name] for name in names))
             require_same_distribution(ratios, models.runtime.tolerance, models.policy.training, rounding)
             if len(order) > 1 and not isinstance(algorithm, Paired):
-                add_old_logprobs(experience, sorted({i for later in order[1:] for i in later}), models, options)
+                exact = options.ratio_of_answers or ratios.gap > models.runtime.tolerance
+                add_old_logprobs(experience, sorted({i for later in order[1:] for i in later}), models, options, exact)
         elif options.target_kl and stats["policy/approxkl_avg"] > options.target_kl:
             for optimizer in algorithm.optimizers.values():
                 optimizer.zero_grad()
@@ -264,15 +265,19 @@ def objectives_of(algorithm: Algorithm, experience: Experience, device: torch.de
     return [MinibatchLoss(experience, loss, device, algorithm.mean_over) for loss in algorithm.losses]
 
 
-def add_old_logprobs(experience: Experience, answers: Sequence[int], models: Models, options: OnlineOptions) -> None:
+def add_old_logprobs(
+    experience: Experience, answers: Sequence[int], models: Models, options: OnlineOptions, exact: bool = True
+) -> None:
     """Add the column `logps` of the policy that sampled, for the answers that later updates read.
 
-    In fp32 it is the sampler's, which agree. In bf16 the trainer computes it, since rounding alone moves a ratio of
-    whole answers as far as a clip.
+    In fp32 it is the sampler's, which agree. In bf16, where `exact`, the trainer computes it in a pass of its own: the
+    rounding of a sampler's cache alone moves the ratio of a whole answer as far as a clip, and in a deep model that of
+    a token by some hundredths. Elsewhere the pass, a fifteenth of an iteration of PPO, would change a ratio by less
+    than a hundredth.
     """
     rollout, runtime = experience.rollout, models.runtime
     logps = rollout.logps.clone()
-    if runtime.bf16 or options.sampler_correction != "none":
+    if (runtime.bf16 and exact) or options.sampler_correction != "none":
         rows, limit = rollout.rows(answers), options.max_tokens_per_pass
         mask = torch.zeros_like(rollout.mask)
         mask[answers] = rollout.mask[answers]

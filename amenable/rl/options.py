@@ -132,6 +132,11 @@ class OnlineOptions(AdapterOptions):
         return self.kl_estimator or ("k1" if self.kl_in == "reward" else "k2")
 
     @property
+    def ratio_of_answers(self) -> bool:
+        """True where a loss has probability ratios of whole answers."""
+        return False
+
+    @property
     def samples(self) -> int:
         """Answers of a step."""
         return self.prompts_per_step * self.num_generations

@@ -82,6 +82,10 @@ class Config(ClipOptions):
         dual = self.surrogate == "cispo" and self.dual_clip > 0
         plan.forbid(dual, "--surrogate cispo has no dual clip", "leave out --dual-clip")
 
+    @property
+    def ratio_of_answers(self) -> bool:
+        return self.importance_sampling_level == "sequence"
+
 
 def run(config: Config) -> Path:
     """Train and return the run directory."""

@@ -66,6 +66,10 @@ class Config(ClipOptions):
             problem = f"num_generations is {self.num_generations}: an answer is compared with the others to its prompt"
             raise InputError(problem, how="sample 2 or more, such as --num-generations 4")
 
+    @property
+    def ratio_of_answers(self) -> bool:
+        return self.loss_on == "sequence"
+
 
 def run(config: Config) -> Path:
     """Train and return the run directory."""

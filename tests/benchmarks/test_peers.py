@@ -18,6 +18,7 @@ from benchmarks.peer_work import EOS, PAD, WORK
 from benchmarks.workloads import SIZES, Size
 
 SMOKE = SIZES["smoke"]
+HANDED = ("sft", "reward", "dpo", "ppo", "grpo", "rloo", "online-dpo", "decode")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def test_our_side_makes_steps(row: str, one_thread: Runtime) -> None:
     step = work.ours(one_thread)
     step()
     step()
-    assert work.tokens > 0 and json.loads(json.dumps(work.handed))["row"] in ("sft", "reward", "dpo", "ppo", "decode")
+    assert work.tokens > 0 and json.loads(json.dumps(work.handed))["row"] in HANDED
 
 
 def test_tokens_are_counted_as_the_peer_has_them() -> None:
@@ -43,7 +44,8 @@ def test_tokens_are_counted_as_the_peer_has_them() -> None:
         2 * len(r["prompt"]) + len(r["chosen"]) + len(r["rejected"]) for r in ranked.handed["rows"]
     )
     assert WORK["decode-32"](SMOKE).tokens == 32 * 16
-    assert WORK["ppo"](SMOKE).tokens == SMOKE.prompts * 16, "of an iteration, what is generated"
+    for row in ("ppo", "grpo", "rloo", "online-dpo"):
+        assert WORK[row](SMOKE).tokens == SMOKE.prompts * 16, "of an iteration, what is generated"
 
 
 def test_all_rows_of_the_iteration_have_full_length(one_thread: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,6 +139,10 @@ def test_in_bf16_a_whole_answers_ratio_is_to_the_trainers_log_probabilities(
     assert stats["updates"] == 4 and stats["policy/clipfrac_avg"] == 0 and stats["policy/approxkl_avg"] < 1e-5
     assert stats["sampling/logp_difference"] == pytest.approx(0.008, abs=1e-3)
     assert stats["sampling/kl"] == pytest.approx(0.008**2 / 2, rel=0.3)
+    by_token = rloo.RLOO(models, replace(config, loss_on="token"))
+    del experience.columns["logps"]
+    update(by_token, models, experience, [], 1, 0.0, by_token.config, lambda: 0.0)
+    assert torch.equal(experience.columns["logps"], experience.rollout.logps), "of tokens, rounding is far from a clip"
 
 
 def test_answers_are_a_function_of_seed_and_purpose(options: OnlineOptions, runtime: Runtime) -> None:

@@ -8,6 +8,7 @@ import torch
 
 from amenable.models.config import DecoderConfig
 from amenable.rl import memory as rl_memory
+from amenable.rl.critic import make_critic
 from amenable.stages import ppo
 from amenable.train import memory
 from amenable.train.optimizer import OptimizerConfig
@@ -56,6 +57,17 @@ def test_activations_of_policy_and_critic_are_not_held_together() -> None:
     both = rl_memory.peak_bytes(algorithm, models, config, prompts)
     critic = sum(p.numel() for p in algorithm.models.pop("critic").parameters())
     assert both - rl_memory.peak_bytes(algorithm, models, config, prompts) == 4 * 4 * critic
+
+
+def test_a_value_head_on_the_trunk_has_no_critics_memory() -> None:
+    prompts, config = [[1] * 40] * 8, ppo_config(prompts_per_step=64, max_steps=2, max_new_tokens=24)
+    algorithm, models = workloads.make_ppo(SHAPE, FP32, config)
+    separate = rl_memory.peak_bytes(algorithm, models, config, prompts)
+    critic = sum(p.numel() for p in algorithm.models["critic"].parameters())
+    config = replace(config, critic="shared")
+    shared = ppo.PPO(models, make_critic(models, config), config)
+    head = sum(p.numel() for p in shared.models["critic"].parameters())
+    assert separate - rl_memory.peak_bytes(shared, models, config, prompts) == 4 * 4 * (critic - head)
 
 
 def test_only_a_run_that_keeps_the_best_weights_holds_them_twice() -> None:
