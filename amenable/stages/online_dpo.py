@@ -131,11 +131,11 @@ class PairObjective:
         """Return loss and statistics; sums [2 * pairs]: log-probability of each answer of each pair."""
         answers, refs = torch.tensor(pairs).flatten(), self.ref_sums.tolist()
         rows = [(self.rollout.rows(pair), pair) for pair in pairs]
-        made = [
+        preferences = [
             Pair(chosen, rejected, ref_chosen=refs[best], ref_rejected=refs[worst])
             for (chosen, rejected), (best, worst) in rows
         ]
-        loss, stats = pair_loss(self.config, made, sums)
+        loss, stats = pair_loss(self.config, preferences, sums)
         stats["loss/policy_avg"] = stats.pop("loss")
         moved = (sums.detach().cpu() - self.sampler_sums[answers]) / self.rollout.lengths[answers]
         return loss, stats | sampler_stats(moved)
