@@ -89,6 +89,19 @@ def lookup(file: Path, folder: Path) -> dict[str, float]:
     return {"seconds": time.process_time() - begun}
 
 
+def long_word(file: Path, folder: Path) -> dict[str, float]:
+    """Time a word of 400,000 letters; `ratio` to one of 100,000, 4 in linear time."""
+    from amenable.text.bulk import BulkEncoder
+    from amenable.text.tokenizer import Tokenizer
+
+    encoder, times = BulkEncoder(Tokenizer.load(folder)), []
+    for length in (100_000, 400_000):
+        begun = time.process_time()
+        encoder.encode(f"It is {'re' * (length // 2)} so.")
+        times.append(time.process_time() - begun)
+    return {"seconds": times[1], "ratio": times[1] / times[0]}
+
+
 def to_cache(file: Path, folder: Path) -> dict[str, float]:
     """Time from a file to memory maps: reading, checking of rows, tokenizing, hashes, writing."""
     from amenable.text.tokenizer import Tokenizer
@@ -122,6 +135,7 @@ def start(file: Path, folder: Path) -> dict[str, float]:
 ROWS: dict[str, tuple[Callable[[Path, Path], dict[str, float]], str]] = {
     "library": (library, "`tokenizers`, `encode_batch_fast`"),
     "lookup": (lookup, "looking up words"),
+    "long_word": (long_word, "a word of 400,000 letters, times as long as one of 100,000:"),
     "to_cache": (to_cache, "file to memory maps"),
     "start": (start, "start from the cache, first time"),
     "start_again": (start, "start from the cache"),
@@ -159,7 +173,8 @@ def table(megabytes: float, figures: dict[str, dict[str, float]]) -> list[str]:
     for name, row in figures.items():
         seconds = row.get("seconds", row.get("load", 0.0) + row.get("map", 0.0))
         words = names.get(name, "`datasets.load_dataset` and `map`")
-        speed = "" if name.startswith("start") else f"{megabytes / seconds:.1f}"
+        speed = "" if name.startswith(("start", "long")) else f"{megabytes / seconds:.1f}"
+        words += f" {row['ratio']:.1f}" if "ratio" in row else ""
         lines.append(f"| {words} | {seconds:.2f} | {speed} | {row.get('peak', 0) or ''} |")
     if "datasets" in figures:
         lines.append(

@@ -4,17 +4,23 @@ Any bytes go in and come out unchanged. The special tokens that structure a conv
 produce. Sennrich et al. (2016); byte level as in Radford et al. (2019, section 2.2).
 
 Reads text (and, if given, demonstrations, so that their words are tokens too); writes tokenizer.json and its company.
+Texts go through a temporary file (TMPDIR), so that memory holds their words and not the texts.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile, gettempdir
+from typing import TextIO
 
 from amenable.data import sources
+from amenable.data.types import Demonstration, Text
 from amenable.errors import InputError
 from amenable.files import disk_errors
+from amenable.text.bulk import BulkEncoder
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import plan
 from amenable.train.examples import RejectedRows, keep_usable
@@ -53,22 +59,41 @@ def run(config: Config) -> Path:
     run = Run(config.out, "tokenizer", config, {"data": config.data, "demonstrations": config.demonstrations})
     if run.skip_finished():
         return run.out
-    texts = list(read(config, run.rejected))
-    run.begin()
-    tokenizer = Tokenizer.train(texts, config.vocab_size)
+    with (
+        disk_errors(Path(gettempdir()), "make room there, or set TMPDIR"),
+        TemporaryFile("w+", encoding="utf-8") as file,
+    ):
+        read(config, run.rejected, file)
+        run.begin()
+        tokenizer = Tokenizer.train(texts_of(file), config.vocab_size)
+        encoder, tokens, size = BulkEncoder(tokenizer), 0, 0
+        for text in texts_of(file):
+            tokens += len(encoder.encode(text)) // encoder.item_size
+            size += len(text.encode())
     with disk_errors(run.out):
         tokenizer.save(run.out)
-    sizes = [(len(ids), len(text.encode())) for text, ids in zip(texts, tokenizer.encode_batch(texts))]
-    tokens, size = sum(n for n, _ in sizes), sum(n for _, n in sizes)
     run.log.info(f"{tokenizer.vocab_size} tokens; {size:,} bytes are {tokens:,} tokens, {size / tokens:.2f} bytes each")
     return run.finish(vocab_size=tokenizer.vocab_size, bytes_per_token=size / tokens, tokens=tokens)
 
 
-def read(config: Config, rejected: RejectedRows) -> Iterator[str]:
-    """Every text to learn from."""
-    for text in keep_usable(sources.read_texts(config.data, columns=config.columns), rejected):
-        yield text.text
+def read(config: Config, rejected: RejectedRows, file: TextIO) -> None:
+    """Write every text to learn from to a file, each as a line of JSON."""
+
+    def write(*texts: str) -> None:
+        file.writelines(json.dumps(text, ensure_ascii=False) + "\n" for text in texts)
+
+    def write_text(text: Text) -> None:
+        write(text.text)
+
+    def write_contents(demonstration: Demonstration) -> None:
+        write(*(message.content for message in demonstration.messages))
+
+    keep_usable(sources.read_texts(config.data, columns=config.columns, convert=write_text), rejected)
     if config.demonstrations is not None:
-        for demonstration in keep_usable(sources.read_demonstrations(config.demonstrations), rejected):
-            for message in demonstration.messages:
-                yield message.content
+        keep_usable(sources.read_demonstrations(config.demonstrations, convert=write_contents), rejected)
+
+
+def texts_of(file: TextIO) -> Iterator[str]:
+    """Yield the texts that `read` wrote."""
+    file.seek(0)
+    return map(json.loads, file)

@@ -26,6 +26,8 @@ MARK = "\x00"
 """stands for a space beside other white space, where texts are not divided"""
 ENDED = re.compile(r"""([A-Za-z]+)([.,;:!?"')\]]{1,3})""")
 """a word, and punctuation, which is a piece of its own in all these tokenizers"""
+LINES = re.compile(r"""([A-Za-z]+)([.,;:!?"')\]]{0,3}\n+)(\S.*)""", re.DOTALL)
+"""a word, what ends its line, and the next line's beginning: no piece goes on over a line feed to what can be seen"""
 MAX_WORD, MAX_WORDS = 64, 500_000
 """characters of a word that is kept, and number of words: at most about 100 MB"""
 
@@ -40,17 +42,41 @@ class BulkEncoder:
 
     def __init__(self, tokenizer: Tokenizer):
         self.tokenizer, self.dtype = tokenizer, id_type(tokenizer.vocab_size)
-        self.code = "H" if self.dtype == "uint16" else "I"
-        self.words = Words(self) if divides_at_spaces(tokenizer.content_backend) else None
+        self.code, self.item_size = ("H", 2) if self.dtype == "uint16" else ("I", 4)
+        self.words = Words(self, " ") if divides_at_spaces(tokenizer.content_backend) else None
+        self.starts = Words(self, "")
+        self.marks: dict[str, bytes] = {}
 
     def encode(self, text: str) -> bytes:
         """Return the ids of a text, as `Tokenizer.encode` gives them."""
         if self.words is None or MARK in text:
             return self.to_bytes(self.tokenizer.encode(text))
-        first, *words = RUN.sub(mark_spaces, text).split(" ")
-        return self.to_bytes(self.tokenizer.encode(first.replace(MARK, " "))) + b"".join(
-            map(self.words.__getitem__, words)
-        )
+        try:
+            return self.encode_words(text.split(" "), self.words)
+        except CrowdedSpace:
+            return self.encode_words(RUN.sub(mark_spaces, text).split(" "), self.words)
+
+    def encode_words(self, parts: list[str], words: Words) -> bytes:
+        """Return the ids of a text that is divided at single spaces. CrowdedSpace if a space is beside white space."""
+        if len(parts) == 1:
+            return self.encode_whole(parts[0])
+        first, last = parts[0], parts.pop()
+        if first[-1:].isspace() or last[:1].isspace():
+            raise CrowdedSpace
+        middle = b"".join(map(words.__getitem__, parts[1:]))
+        return self.encode_whole(first) + middle + self.encode_whole(" " + last)
+
+    def encode_whole(self, text: str) -> bytes:
+        """Return the ids of a text that is not divided, with spaces for MARK."""
+        return self.to_bytes(self.tokenizer.encode(text.replace(MARK, " ")))
+
+    def encode_mark(self, text: str) -> bytes:
+        """Return the ids of the punctuation or line feeds that words end in; before the next line, if there is one."""
+        if text not in self.marks:
+            follows = "a" if text.endswith("\n") else ""
+            ids = self.tokenizer.encode(text + follows)
+            self.marks[text] = self.to_bytes(ids[: len(ids) - len(self.tokenizer.encode(follows))])
+        return self.marks[text]
 
     def encode_document(self, text: str) -> bytes:
         """Return the ids of a pretraining text, as `render_document` gives them: with what begins it, and eos."""
@@ -62,22 +88,30 @@ class BulkEncoder:
         return array(self.code, ids).tobytes()
 
 
-class Words(dict[str, bytes]):
-    """The ids of words after a space, looked up by the word; a new one is encoded, and kept if there is room."""
+class CrowdedSpace(Exception):
+    """A space beside other white space, where a text cannot be divided."""
 
-    def __init__(self, encoder: BulkEncoder):
+
+class Words(dict[str, bytes]):
+    """The ids of words after a space, or at the start of a line, looked up by the word.
+
+    A new word is encoded, and kept if there is room. CrowdedSpace for one with white space at an end.
+    """
+
+    def __init__(self, encoder: BulkEncoder, lead: str):
+        """lead: the space, or nothing."""
         super().__init__()
-        self.encoder = encoder
-        self.marks: dict[str, bytes] = {}
-        """ids of the punctuation that words end in"""
+        self.encoder, self.lead = encoder, lead
 
     def __missing__(self, word: str) -> bytes:
+        if not word or word[0].isspace() or word[-1].isspace():
+            raise CrowdedSpace
         if ended := ENDED.fullmatch(word):
-            if ended[2] not in self.marks:
-                self.marks[ended[2]] = self.encoder.to_bytes(self.encoder.tokenizer.encode(ended[2]))
-            ids = self[ended[1]] + self.marks[ended[2]]
+            ids = self[ended[1]] + self.encoder.encode_mark(ended[2])
+        elif lines := LINES.fullmatch(word):
+            return self[lines[1]] + self.encoder.encode_mark(lines[2]) + self.encoder.starts[lines[3]]
         else:
-            ids = self.encoder.to_bytes(self.encoder.tokenizer.encode(" " + word.replace(MARK, " ")))
+            ids = self.encoder.encode_whole(self.lead + word)
         if len(word) <= MAX_WORD and len(self) < MAX_WORDS:
             self[word] = ids
         return ids

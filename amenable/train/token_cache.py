@@ -52,13 +52,13 @@ class Writer:
 
     def __init__(self, tokenizer: Tokenizer):
         self.encoder = BulkEncoder(tokenizer)
-        self.item_size, self.end = np.dtype(self.encoder.dtype).itemsize, 0
+        self.end = 0
 
     def add(self, text: Text, files: ArrayFiles) -> int:
         """Write a document."""
         content = text.text.encode()
         ids = self.encoder.encode_document(text.text)
-        self.end += len(ids) // self.item_size
+        self.end += len(ids) // self.encoder.item_size
         files.write("ids", ids)
         files.write_int("ends", self.end)
         files.write_int("byte_counts", len(content))

@@ -1,6 +1,7 @@
 """`amenable tokenizer`: a vocabulary from files, the same every time."""
 
 import json
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from amenable.stages import tokenizer
 from amenable.text.tokenizer import SPECIAL_TOKENS, Tokenizer
+from amenable.train.examples import RejectedRows
 
 
 @pytest.fixture
@@ -36,6 +38,19 @@ def test_what_it_tells_is_what_the_files_hold(config: tokenizer.Config) -> None:
     assert told["vocab_size"] == 300
     assert told["tokens"] == sum(len(words.encode(text)) for text in texts)
     assert told["bytes_per_token"] == pytest.approx(sum(map(len, texts)) / told["tokens"])
+
+
+def test_texts_are_not_all_in_memory(config: tokenizer.Config, tmp_path: Path) -> None:
+    """Ten megabytes of text, read and read again in less than two of memory."""
+    data = tmp_path / "large.jsonl"
+    data.write_text((json.dumps({"text": "The rose is red. " * 600}) + "\n") * 1000, "utf-8")
+    with (tmp_path / "texts").open("w+", encoding="utf-8") as file:
+        tracemalloc.start()
+        tokenizer.read(replace(config, data=data), RejectedRows(), file)
+        size = sum(map(len, tokenizer.texts_of(file)))
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert size > 10e6 > 5 * peak
 
 
 def test_demonstrations_count_as_text(files: Any, config: tokenizer.Config, tmp_path: Path) -> None:

@@ -111,3 +111,23 @@ def test_long_words_are_not_kept_and_a_full_table_takes_no_more(monkeypatch: pyt
 
 def test_ids_have_the_smallest_type() -> None:
     assert id_type(1 << 16) == "uint16" and id_type((1 << 16) + 1) == "uint32"
+
+
+def test_lines_are_divided_where_no_piece_goes_on(tokenizer: Tokenizer) -> None:
+    encoder = BulkEncoder(tokenizer)
+    lines = [
+        f"{word}{end}{start}" for word in ("red", "it") for end in ("\n", ".\n\n", '!"\n', "\r\n") for start in "a'7東."
+    ]
+    text = " ".join(["It is", *lines, "so."])
+    assert ids_of(encoder, text) == tokenizer.encode(text)
+    assert encoder.starts.keys() >= {"a", "'", "7", "東", "."} and '!"\n' in encoder.marks
+    assert not any("\n" in word for word in encoder.words if "\r" not in word)
+
+
+@pytest.mark.parametrize("letters", ["a", "re"])
+def test_a_word_of_four_hundred_thousand_letters(letters: str) -> None:
+    """In quadratic time it would take hours (benchmarks/tokenizing.py has the ratio of times)."""
+    tokenizer = TOKENIZERS["ours"]()
+    encoder, text = BulkEncoder(tokenizer), f"It is {letters * (400_000 // len(letters))} so."
+    ids = ids_of(encoder, text)
+    assert tokenizer.decode(ids) == text and not any(len(word) > bulk.MAX_WORD for word in encoder.words or {})
