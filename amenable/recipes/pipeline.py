@@ -101,8 +101,9 @@ def paths_of(value: Any) -> Iterator[Path]:
             yield from paths_of(item)
 
 
-def run_all(runs: Sequence[StageRun]) -> None:
-    """Run every stage once its inputs exist: up to MAX_PARALLEL side by side, in the order given.
+def run_all(runs: Sequence[StageRun], parallel: int = MAX_PARALLEL) -> None:
+    """Run every stage once its inputs exist: up to `parallel` side by side, in the order given; one at a time has all
+    threads, and memory of its own.
 
     A stage that nothing can run beside runs in this process, with all threads. So does one that has finished, which
     only compares its options and its inputs' hashes. After a failure nothing new begins, the others are asked to save
@@ -113,7 +114,7 @@ def run_all(runs: Sequence[StageRun]) -> None:
         if not (run.is_finished and run.plan.exists()):
             run.write_plan()
     needs = {run.out: {other.out for other in runs if run.reads(other)} for run in runs}
-    alone = runs_alone(needs)
+    alone = runs_alone(needs) if parallel > 1 else set()
     waiting, running = list(runs), list[StageProcess]()
     try:
         while waiting or running:
@@ -127,8 +128,8 @@ def run_all(runs: Sequence[StageRun]) -> None:
                 run.run()
                 waiting.remove(run)
                 continue
-            for run in ready[: MAX_PARALLEL - len(running)]:
-                running.append(StageProcess(with_one_thread(run)))
+            for run in ready[: parallel - len(running)]:
+                running.append(StageProcess(with_one_thread(run) if parallel > 1 else run))
                 waiting.remove(run)
             for process in wait_for_any(running):
                 running.remove(process)

@@ -34,7 +34,7 @@ from amenable.stages.sample import SamplingOptions
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import loading, plan
 from amenable.train.optimizer import OptimizerConfig
-from amenable.train.runtime import DeviceOptions, start_runtime
+from amenable.train.runtime import Device, DeviceOptions, start_runtime
 from amenable.train.trackers import TrackerName, require_installed
 
 QUESTIONS = Path(__file__).parent / "questions.jsonl"
@@ -73,11 +73,14 @@ class Config:
     """trackers of the stages that train: tensorboard, wandb, trackio"""
     seeds: int = 1
     """runs, each with a seed, prompts to train on and prompts to evaluate on of its own; 3 take about an hour"""
+    parallel: int = 2
+    """stages at once; 1 takes half of the memory, less than 8 GiB, and more time"""
+    device: Device = field(default_factory=DeviceOptions)
     size: Literal["real", "smoke"] = "real"
     """smoke: a minute or two, to see that everything works; its policies learn next to nothing"""
 
     def __post_init__(self) -> None:
-        plan.require_at_least(1, self, "seeds")
+        plan.require_at_least(1, self, "seeds", "parallel")
         plan.require_at_least(0, self, "seed")
         plan.require_above_zero(self, "kl_budget")
 
@@ -95,15 +98,15 @@ def run(config: Config) -> Path:
     require_chat_model(config.model)
     require_installed(config.track)
     load_reward(
-        config.taste, start_runtime(DeviceOptions()), options=config.scoring
-    )  # InputError for a taste that cannot score
+        config.taste, start_runtime(config.device), options=config.scoring
+    )  # InputError for one that cannot score
     data = config.data or QUESTIONS
     prompts = read_prompts(data)
     for seed, root in config.roots.items():
         write_prompts(root / "prompts", prompts, data, seed - config.seed)
     runs = [each for seed, root in config.roots.items() for each in stages(root, seed, config)]
     runs = with_trackers(runs, config.track)
-    run_all(runs if config.size == "real" else [shrink(each) for each in runs])
+    run_all(runs if config.size == "real" else [shrink(each) for each in runs], config.parallel)
     return taste_page.write(config.out, list(config.roots.values()), settings(config))
 
 
@@ -235,7 +238,10 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
         "evaluate-base": evaluate.Config(**answered, **named(untrained), best_of_prompts=40),
         "evaluate": evaluate.Config(**answered, **named(policies)),
     }
-    return stage_runs(root, seed, configs)
+    on_device = {
+        name: replace(each, device=config.device) if hasattr(each, "device") else each for name, each in configs.items()
+    }
+    return stage_runs(root, seed, on_device)
 
 
 def named(entries: Mapping[str, str]) -> dict[str, Any]:

@@ -314,7 +314,7 @@ def data_of() -> Callable[[str], dict]:
 def in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stages of recipes run in this process, one after another."""
 
-    def run_all(runs: Sequence[StageRun]) -> None:
+    def run_all(runs: Sequence[StageRun], parallel: int = 2) -> None:
         for run in runs:
             run.run()
 

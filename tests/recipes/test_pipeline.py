@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -91,6 +92,22 @@ def test_nothing_begins_before_what_it_reads_has_ended(tmp_path: Path) -> None:
         run_all([StageRun(last), *calls])
     assert "no such file" not in str(error.value)
     assert all((call.out / "finished.json").exists() for call in calls)
+
+
+def test_one_at_a_time_is_a_process_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+
+    class Recorded(pipeline.StageProcess):
+        def __init__(self, run: StageRun):
+            assert all(process.poll() is not None for process in processes), "another is running"
+            begun.append(run.out.name)
+            super().__init__(run)
+            processes.append(self.process)
+
+    processes: list[Any] = []
+    monkeypatch.setattr(pipeline, "StageProcess", Recorded)
+    run_all([token_call(tmp_path, "one"), token_call(tmp_path, "two", 280)], parallel=1)
+    assert begun == ["one", "two"] and (tmp_path / "two" / "finished.json").exists()
 
 
 def test_who_is_alone_is_read_off_the_plan() -> None:
