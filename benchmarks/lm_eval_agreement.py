@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runtime = start_runtime(DeviceOptions(device="cpu", precision="fp32"))
         model = load_model(folder, runtime, "m")
         ours = serve.make_scheduler(model, max_batch_size=32, max_queue=64)
-        chat = "chat_template" in json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+        chat = model.tokenizer.chat_template is not None
         with serving(app_state.ServedModel(model, ours)) as url:
             usual = f"model=m,base_url={url}/v1/completions,tokenizer={folder},tokenizer_backend=huggingface"
             usual = f"{usual},max_length={model.decoder.config.context_length}"

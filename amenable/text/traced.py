@@ -79,12 +79,16 @@ class Traced(str):
             return self
         runs, neighbours, position = list[Run](), list[Run](), 0
         for run in self._runs:
-            first, last = max(position, start), min(position + run.length, stop)
-            if first < last or (run.length == 0 and first == last == position):
+            end = position + run.length
+            if position > max(start, stop):
+                break
+            if start <= position and end <= stop:
+                runs.append(run)
+            elif (first := max(position, start)) < (last := min(end, stop)):
                 runs.append(run.part(first - position, last - position))
-            elif run.source is not None and position <= start <= position + run.length:
+            elif run.source is not None and position <= start <= end:
                 neighbours.append(run.part(start - position, start - position))
-            position += run.length
+            position = end
         return Traced(str.__getitem__(self, slice(start, max(start, stop))), runs or neighbours[:1])
 
     def generated(self) -> Traced:
