@@ -121,7 +121,7 @@ def run(config: Config) -> Path:
         run_all([training_run(turn, config)])
     run_all([evaluation_run(config)])
     command = shlex.join(["amenable", "personalize", "--model", str(config.model), "--out", str(config.out)])
-    personal_page.write(config.out, f"evaluate-{config.rounds}", config.turns, command)
+    personal_page.write(config.out, f"evaluate-{config.rounds}", config.turns, config.kl_budget, command)
     print_next_steps(config)
     return config.out
 

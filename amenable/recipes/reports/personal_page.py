@@ -41,9 +41,10 @@ NOTE = (
 )
 
 
-def write(folder: Path, evaluation: str, turns: Sequence[Round], command: str) -> None:
-    """Write report.json and report.html into a folder that holds an evaluation, and print the table."""
-    figures = collect(folder, evaluation, turns)
+def write(folder: Path, evaluation: str, turns: Sequence[Round], kl_budget: float, command: str) -> None:
+    """Write report.json and report.html into a folder that holds an evaluation, and print the table. kl_budget: nats an
+    answer that the policies were to be within."""
+    figures = collect(folder, evaluation, turns, kl_budget)
     write_text(folder / "report.json", json.dumps(figures, indent=1, ensure_ascii=False, allow_nan=False))
     grid = table(figures)
     page = render("personal.jinja", css="report.css", figures=figures, grid=grid, command=command)
@@ -53,7 +54,7 @@ def write(folder: Path, evaluation: str, turns: Sequence[Round], command: str) -
     print_lines(console, [*figures["headline"], f"report: {folder / 'report.html'}"], soft_wrap=True)
 
 
-def collect(folder: Path, evaluation: str, turns: Sequence[Round]) -> Row:
+def collect(folder: Path, evaluation: str, turns: Sequence[Round], kl_budget: float) -> Row:
     """Return everything that report.json holds."""
     prompts = {str(row["id"]): row for row in read_json_lines(folder / "prompts" / "test.jsonl")}
     rows = read_json_lines(folder / evaluation / "samples.jsonl")
@@ -62,6 +63,8 @@ def collect(folder: Path, evaluation: str, turns: Sequence[Round]) -> Row:
     names = [BEFORE, *(turn.name for turn in turns)]
     figures: Row = {
         "prompts": len(rows),
+        "kl_budget": kl_budget,
+        "budget_prompts": len({row["id"] for row in read_json_lines(turns[-1].labels / "validation.jsonl")}),
         "labels": label_figures(labels),
         "models": {name: {each: answer_figures(name, each, rows) for each in DECODINGS} for name in names},
     }
@@ -170,6 +173,11 @@ def headline(figures: Row) -> list[str]:
         f" place of {decimal(before['words'], 0)} (change {change}), and {percent(after['ended'])} end by themselves in"
         f" place of {percent(before['ended'])}, at {decimal(after['kl'])} nats from the model as it was."
     )
+    if after["kl"] > figures["kl_budget"]:
+        lines.append(
+            f"That is above the budget of {figures['kl_budget']:g} nats: training measures the KL on its"
+            f" {figures['budget_prompts']} held-out comparisons, which is rough; a lower --kl-budget stays closer."
+        )
     return lines
 
 

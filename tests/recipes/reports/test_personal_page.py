@@ -55,6 +55,7 @@ def run(tmp_path: Path) -> Path:
         ("prompts/test.jsonl", prompts),
         ("evaluate-1/samples.jsonl", rows),
         ("round-1/people/labels.jsonl", LABELS),
+        ("round-1/labels/validation.jsonl", LABELS[:2]),
     ):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -63,7 +64,7 @@ def run(tmp_path: Path) -> Path:
 
 def test_labels_and_answers_are_counted(run: Path, capsys: pytest.CaptureFixture) -> None:
     turns = [Round(run / "round-1", "people", policy_stage="dpo")]
-    personal_page.write(run, "evaluate-1", turns, "amenable personalize")
+    personal_page.write(run, "evaluate-1", turns, 1.0, "amenable personalize")
     figures = json.loads((run / "report.json").read_text("utf-8"))
     labels = figures["labels"]
     assert (labels["comparisons"], labels["prompts"], labels["decided"], labels["contradictions"]) == (7, 5, 4, 1)
@@ -78,6 +79,7 @@ def test_labels_and_answers_are_counted(run: Path, capsys: pytest.CaptureFixture
     assert (
         "The shorter answer was preferred in 75% (30–95%) of 4: too few to tell from chance, about 12 more" in printed
     )
+    assert "That is above the budget of 1 nats: training measures the KL on its 2 held-out comparisons" in printed
     page = (run / "report.html").read_text("utf-8")
     assert "&lt;b&gt;Yellow" in page and "<b>Yellow" not in page and "… cut off" in page
 
@@ -86,7 +88,7 @@ def test_without_repeats_references_and_decisions_the_figures_are_left_out(run: 
     (run / "round-1" / "people" / "labels.jsonl").write_text(json.dumps(LABELS[3]) + "\n")
     file = run / "prompts" / "test.jsonl"
     file.write_text("".join(json.dumps({"id": f"t{i}", "prompt": QUESTION}) + "\n" for i in range(6)))
-    figures = personal_page.collect(run, "evaluate-1", [Round(run / "round-1", "people", policy_stage="dpo")])
+    figures = personal_page.collect(run, "evaluate-1", [Round(run / "round-1", "people", policy_stage="dpo")], 2.0)
     assert {figures["labels"][key] for key in ("shorter", "ended", "repeated_alike")} == {None}
     assert figures["models"]["round-1"]["sampled"]["content"] is None and len(figures["headline"]) == 2
     assert personal_page.interval_text(None, 1) == "–"
