@@ -121,13 +121,15 @@ def fisher_product(
     """Return F v [P] in fp32, F the mean over the loss mask's tokens of the Fisher matrix of their distributions.
 
     F = E[grad log pi (grad log pi)^T] is the second derivative of KL(old || new) where both are one, and F v the
-    gradient of (gradient of the KL) . v. vector [P]: of the parameters that train, one after another.
+    gradient of (gradient of the KL) . v. vector [P]: of the parameters that train, one after another. Matrix products
+    are fp32, but for those with matrices that are stored in bf16.
     """
     parameters = [p for p in policy.parameters() if p.requires_grad]
-    exact, direction = replace(runtime, bf16=False), unflatten(vector, parameters)
+    rounded = any(p.dtype == torch.bfloat16 for p in policy.parameters())  # frozen matrices below adapters
+    products, direction = replace(runtime, bf16=rounded), unflatten(vector, parameters)
     total = torch.zeros_like(vector)
-    for _, batch in forward.ordered_batches(rows, exact, max_tokens):
-        with sdpa_kernel(SDPBackend.MATH):  # torch's fused attention has no second derivative
+    for _, batch in forward.ordered_batches(rows, products, max_tokens):
+        with sdpa_kernel(SDPBackend.MATH), products.autocast():  # torch's fused attention has no second derivative
             logits = policy.logits(forward.masked_hidden(policy, batch))
             kl = exact_kl(logits.detach(), logits, temperature, temperature).sum()
             slopes = torch.autograd.grad(kl, parameters, create_graph=True, allow_unused=True)

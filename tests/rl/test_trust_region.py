@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from amenable.functional.natural_gradient import flatten
 from amenable.models.decoder import Decoder
 from amenable.models.lora import LoraOptions, add_adapters
 from amenable.rl.trust_region import TrustRegion, TrustRegionOptions, fisher_product
-from amenable.train import forward
+from amenable.train import forward, loading
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.runtime import Runtime
 from amenable.train.trained_weights import freeze
@@ -73,6 +74,21 @@ def test_the_product_is_that_of_the_explicit_fisher_matrix(
         product = fisher_product(decoder, ROWS, vector, replace(runtime, bf16=True), limit, 0.7)
         assert torch.allclose(product, matrix @ vector, rtol=1e-3, atol=1e-4 * float(product.abs().max()))
     assert product.abs().max() > 1e-3
+
+
+def test_below_adapters_the_matrices_may_be_in_bf16(make_decoder: Callable[..., Decoder], runtime: Runtime) -> None:
+    products = []
+    for bf16 in (False, True):
+        decoder, own = make_decoder(), replace(runtime, bf16=bf16)
+        loading.add_adapters(decoder, LoraOptions(rank=2), 0, Path("base"), own)
+        with torch.no_grad():
+            for parameter in trained(decoder):
+                parameter += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+        assert any(p.dtype == torch.bfloat16 for p in decoder.parameters()) == bf16
+        vector = torch.randn(sum(p.numel() for p in trained(decoder)), generator=torch.Generator().manual_seed(2))
+        products.append(fisher_product(decoder, ROWS, vector, own, 4096, 0.7))
+    assert float(torch.cosine_similarity(*products, dim=0)) > 0.98 and products[0].norm() > 0.1
+    assert float(products[1].norm() / products[0].norm()) == pytest.approx(1, abs=0.3)
 
 
 def region(decoder: Decoder, runtime: Runtime, sign: float = -1.0, **options: Any) -> TrustRegion:
