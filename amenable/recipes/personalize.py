@@ -19,8 +19,8 @@ import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from dataclasses import dataclass, fields
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +108,9 @@ class Config:
 def run(config: Config) -> Path:
     """Go through all rounds, compare the model before and after, and return the folder that holds them."""
     loading.require_model(config.model, "amenable get smollm2")
-    base = Tokenizer.load(config.model).chat_template is None
+    is_base = Tokenizer.load(config.model).chat_template is None
     plan.forbid(
-        base, f"{config.model} has no chat template, it cannot chat", "give a chat model, as after amenable sft"
+        is_base, f"{config.model} cannot chat: it has no chat template", "give a chat model, as of amenable sft"
     )
     security.require_server()
     data = config.data or real.QUESTIONS
@@ -120,8 +120,7 @@ def run(config: Config) -> Path:
         write_training_set(turn, None, None, 1)
         run_all([training_run(turn, config)])
     run_all([evaluation_run(config)])
-    command = shlex.join(["amenable", "personalize", "--model", str(config.model), "--out", str(config.out)])
-    personal_page.write(config.out, f"evaluate-{config.rounds}", config.turns, config.kl_budget, command)
+    personal_page.write(config.out, f"evaluate-{config.rounds}", config.turns, config.kl_budget, command_of(config))
     print_next_steps(config)
     return config.out
 
@@ -244,6 +243,13 @@ def evaluation_run(config: Config) -> StageRun:
     )
     (run,) = stage_runs(config.out, config.seed, {f"evaluate-{config.rounds}": evaluation})
     return run
+
+
+def command_of(config: Config) -> str:
+    """Return the command that repeats a run, with the options that are not the defaults."""
+    given = [(option.name, getattr(config, option.name), option.default) for option in fields(config)]
+    words = [[f"--{name.replace('_', '-')}", str(value)] for name, value, default in given if value != default]
+    return shlex.join(["amenable", "personalize", *chain.from_iterable(words)])
 
 
 def print_next_steps(config: Config) -> None:

@@ -184,6 +184,12 @@ def test_what_cannot_be_trained_is_refused_before_any_work(
             replace(config, **wrong)
 
 
+def test_the_command_of_a_run_names_what_is_not_the_default() -> None:
+    assert personalize.command_of(personalize.Config()) == "amenable personalize"
+    config = personalize.Config(out=Path("runs/my own"), rounds=2)
+    assert personalize.command_of(config) == "amenable personalize --out 'runs/my own' --rounds 2"
+
+
 def test_the_pair_has_few_words_in_common_and_an_answer_that_ended() -> None:
     texts = ["a red fish swims", "a red fish swims on", "blue sky above us", "green"]
     assert personalize.most_different(texts, [True] * 4) == (0, 2)
