@@ -3,8 +3,8 @@
 import importlib.util
 import json
 import shutil
-import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +13,7 @@ import pytest
 
 from amenable.feedback.store import Store
 from amenable.recipes import report
-from amenable.serve import label, security
+from amenable.serve import label
 
 HERE = Path(__file__).parent
 CHROMIUM = next(
@@ -54,19 +54,21 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     browser.close()
 
 
+@contextmanager
+def labelling(folder: Path, **options: Any) -> Iterator[str]:
+    """The address of a labelling server with a fresh store."""
+    (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    config = label.Config(data=(folder / "samples.jsonl",), labels_db=folder / "labels.db", port=0, **options)
+    with Store(config.labels_db) as store:
+        label_app = label.make_label_app(config, store, label.load_tasks(config), None, None, None)
+        with label.background_page(config, label_app) as address:
+            yield address
+
+
 @pytest.fixture
 def label_page(tmp_path: Path) -> Iterator[str]:
-    """The address of a labelling server with a fresh store."""
-    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    config = label.Config(data=(tmp_path / "samples.jsonl",), labels_db=tmp_path / "labels.db", port=0)
-    with Store(config.labels_db) as store, security.listen(config.host, config.port) as door:
-        label_app = label.make_label_app(config, store, label.load_tasks(config), None, None, None)
-        server = security.make_server(label.protect(config, label_app))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [door]}, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{door.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(5)
+    with labelling(tmp_path) as address:
+        yield address
 
 
 def violations(browser: Any) -> Any:
@@ -98,6 +100,18 @@ def test_the_labelling_pages(chromium: Any, label_page: str, width: int, dark: b
     assert violations(chromium) == [] and chromium.js("document.documentElement.scrollWidth") <= width
     overlap = """[...document.querySelectorAll('.tile')].some((tile) => tile.scrollWidth > tile.clientWidth + 1)"""
     assert not chromium.js(overlap), "a caption runs into its neighbour"
+
+
+@pytest.mark.parametrize(("width", "dark"), SIZES)
+def test_the_page_of_comparisons_by_one_key(chromium: Any, tmp_path: Path, width: int, dark: bool) -> None:
+    with labelling(tmp_path, tasks=("compare",), one_key=True) as address:
+        open_page(chromium, address, width, dark, "document.querySelector('dialog[open]')")
+        assert violations(chromium) == [], "instructions"
+        chromium.js("document.querySelector('dialog[open]').close()")
+        chromium.until("document.querySelector('.at-once')")
+        assert violations(chromium) == [] and chromium.js("document.documentElement.scrollWidth") <= width
+        chromium.js("document.querySelector('.choices button').click()")
+        chromium.until("document.querySelector('#progress').textContent.startsWith('1 by you')")
 
 
 @pytest.mark.parametrize(("width", "dark"), SIZES)
