@@ -215,6 +215,18 @@ def top_k_by_hand(parts: Parts) -> None:
     file_of("functional/test_kl.py").test_top_k_kl_by_hand()
 
 
+def pair_options_by_hand(parts: Parts) -> None:
+    tests = file_of("train/test_pair_loss.py")
+    tests.test_another_divergence_by_hand()
+    tests.test_tokens_beyond_the_shorter_completion_by_hand()
+    tests.test_pairs_weigh_what_the_policy_makes_of_them_by_hand()
+    tests.test_a_mixture_is_the_weighted_sum()
+
+
+def bco_by_hand(parts: Parts) -> None:
+    file_of("functional/test_preference_losses.py").test_unpaired_bco_by_hand()
+
+
 def step_by_hand(loss: str) -> Callable[[Parts], None]:
     """The mean over two pairs of one loss, from log-probabilities and lengths."""
 
@@ -823,6 +835,20 @@ MUTATIONS += [
     ("the teacher reads no context", "train.distillation:DistilledRow.teacher_row",
      lambda f: property(lambda self: self.row), distillation_by_hand),
     ("the rest is left out of the top k", "functional.kl:top_k_kl", without_rest, top_k_by_hand),
+]  # fmt: skip
+MUTATIONS += [
+    ("forward KL is held as reverse", "functional.preference_losses:f_divergence_scores",
+     lambda f: lambda r, divergence, alpha: f(r, "reverse_kl", alpha), pair_options_by_hand),
+    ("the shorter completion's tokens count less", "functional.preference_losses:desensitized_logps",
+     lambda f: lambda logps, longer, alpha: f(logps, ~longer, alpha), pair_options_by_hand),
+    ("pairs are weighted by sums", "functional.preference_losses:on_policy_weights",
+     lambda f: lambda logps, collisions, lengths: f(logps, collisions, 0 * lengths + 1), pair_options_by_hand),
+    ("weights of losses are not read", "train.pair_loss:parse_losses",
+     lambda f: lambda specs: dict.fromkeys(f(specs), 1.0), pair_options_by_hand),
+    ("bco without its shift", "functional.preference_losses:bco_unpaired_losses",
+     lambda f: lambda reward, shift, *rest: f(reward, 0 * shift, *rest), bco_by_hand),
+    ("bco's labels are exchanged", "functional.preference_losses:bco_unpaired_losses",
+     lambda f: lambda reward, shift, labels, *rest: f(reward, shift, ~labels, *rest), bco_by_hand),
 ]  # fmt: skip
 MUTATIONS += [
     (f"no reference in {loss}", "train.pair_loss:pair_loss", no_reference, step_by_hand(loss))

@@ -100,6 +100,21 @@ def linear_nll(
         return cast(tuple[Tensor, Tensor], LinearNll.apply(hidden, weight, tokens, scale, size, dtype))
 
 
+@torch.no_grad()
+def linear_log_collisions(hidden: Tensor, weight: Tensor, chunk: int | None = None) -> Tensor:
+    """log sum_v p_v^2 with p = softmax(hidden weight^T): the log-probability that two tokens drawn of p are the same.
+
+    hidden [M, D], weight [V, D] -> [M], fp32, without gradient. At most `chunk` logits are computed at once.
+    """
+    size, dtype = chunk_rows(hidden, weight, hidden.new_zeros(len(hidden)), chunk)
+    rows, columns, out = hidden.to(dtype), weight.to(dtype), [at_least_fp32(hidden.new_empty(0))]
+    with torch.autocast(hidden.device.type, enabled=False):
+        for part in row_slices(len(hidden), size):
+            logps = log_softmax(rows[part] @ columns.t(), 1.0)
+            out.append((2 * logps).logsumexp(-1))
+    return torch.cat(out)
+
+
 def chunk_rows(hidden: Tensor, weight: Tensor, tokens: Tensor, chunk: int | None) -> tuple[int, torch.dtype]:
     """Return the rows of a chunk, and the dtype of matrix products. ValueError if the shapes do not fit."""
     if hidden.ndim != 2 or weight.ndim != 2 or hidden.shape[1] != weight.shape[1] or tokens.shape != hidden.shape[:1]:

@@ -10,12 +10,15 @@ label_smoothing e: share of labels taken to be flipped.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from amenable.functional.losses import Stats, preference_losses
+
+FDivergence = Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"]
 
 
 def dpo_losses(
@@ -33,6 +36,42 @@ def dpo_losses(
     (Amini et al., 2024). Of means and without a reference it is SimPO (Meng et al., 2024, eq. 6, m = gamma).
     """
     return preference_losses(beta * chosen_logratio, beta * rejected_logratio, margin, label_smoothing)
+
+
+def f_divergence_scores(logratio: Tensor, divergence: FDivergence, alpha: float = 0.5) -> Tensor:
+    """f'(u) at u = pi / ref, what a log-ratio becomes where the policy is held by an f-divergence (Wang et al., 2024).
+
+        reverse_kl  log u      forward_kl  1 - 1 / u      js_divergence  log (2 u / (1 + u))
+        alpha_divergence  (u^(a - 1) - 1) / (a - 1), forward KL at a = 0 and reverse KL at its limit a = 1
+
+    up to constants, which a gap does not have. logratio r = log u, any shape; powers of u are cut at e^80.
+    """
+    if divergence == "reverse_kl" or (divergence == "alpha_divergence" and alpha == 1):
+        return logratio
+    if divergence == "js_divergence":
+        return math.log(2) + F.logsigmoid(logratio)
+    power = -1.0 if divergence == "forward_kl" else alpha - 1
+    return torch.expm1((power * logratio).clamp(max=80)) / power
+
+
+def desensitized_logps(logps: Tensor, longer: Tensor, alpha: float) -> Tensor:
+    """Log-probabilities in which the tokens that a completion has more than the other count alpha (LD-DPO, Liu et al.,
+    2024, eq. 12): log p(first l tokens) + alpha log p(the rest), with l the length of the shorter one.
+
+    logps [B, 3]: of chosen, rejected, and of the longer one's first l tokens; longer [B, 2] (bool), True for the longer
+    one -> [B, 2].
+    """
+    return torch.where(longer, alpha * logps[:, :2] + (1 - alpha) * logps[:, 2:], logps[:, :2])
+
+
+def on_policy_weights(logps: Tensor, log_collisions: Tensor, lengths: Tensor) -> Tensor:
+    """Weight of each pair by how likely the policy is to write both completions (WPO, Zhou et al., 2024, eq. 2).
+
+        w = prod_{w, l} exp(1 / |y| sum_t [log pi(y_t) - log sum_v pi(v)^2])      without gradient
+
+    logps, log_collisions [B, 2]: sums over a completion's tokens of both logarithms; lengths [B, 2] -> [B].
+    """
+    return ((logps - log_collisions) / lengths).detach().sum(-1).exp()
 
 
 def robust_losses(gap: Tensor, label_smoothing: float) -> Tensor:
@@ -135,6 +174,19 @@ def kto_losses(
     """
     gap = torch.where(desirable, 1.0, -1.0) * beta * (logratio - kl.detach())
     return torch.where(desirable, desirable_weight, undesirable_weight) * (1 - gap.sigmoid())
+
+
+def bco_unpaired_losses(
+    reward: Tensor, shift: Tensor, desirable: Tensor, desirable_weight: float, undesirable_weight: float
+) -> Tensor:
+    """BCO of single completions (Jung et al., 2024, eq. 8), a classifier of the labels, with a weight for each.
+
+        L = -w_D log sigma(beta r - d)  if desirable,    -w_U log sigma(d - beta r)  if not
+
+    reward beta r [B], desirable [B] (bool), shift d: a scalar without gradient, the middle of the labels' mean rewards.
+    """
+    gap = torch.where(desirable, 1.0, -1.0) * (reward - shift.detach())
+    return -torch.where(desirable, desirable_weight, undesirable_weight) * F.logsigmoid(gap)
 
 
 @torch.no_grad()

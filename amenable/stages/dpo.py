@@ -33,7 +33,7 @@ from amenable.train.examples import RejectedRows
 from amenable.train.first_batch import check_completions
 from amenable.train.log import Bars, no_bars
 from amenable.train.objective import Output, Stats
-from amenable.train.pair_loss import PairLossOptions, describe, pair_loss
+from amenable.train.pair_loss import PairLossOptions, describe, pair_loss, parse_losses
 from amenable.train.row_cache import RANKINGS, keep_fitting, read_splits
 from amenable.train.runtime import Runtime
 from amenable.train.stage_report import offline_report
@@ -70,20 +70,20 @@ class DPO:
 
     def __init__(self, policy: Decoder, config: Config):
         self.policy, self.config = policy, config
-        self.couples_elements = config.loss == "aot"
+        self.couples_elements = "aot" in parse_losses(config.loss)
 
     def rows(self, pair: rankings.Pair) -> list[forward.Row]:
-        return [pair.chosen, pair.rejected]
+        return pair.rows(self.config.front)
 
     def weight(self, pair: rankings.Pair) -> float:
         return 1.0
 
     def outputs(self, batch: Batch) -> Tensor:
-        return forward.summed_logprobs(self.policy, batch)
+        return forward.summed_logprobs(self.policy, batch, collisions=self.config.use_weighting)
 
-    def loss(self, pairs: Sequence[rankings.Pair], sums: Tensor) -> tuple[Tensor, Stats]:
-        """Return loss and statistics; sums [2 * pairs]: log-probability of each chosen and each rejected row."""
-        return pair_loss(self.config, pairs, sums)
+    def loss(self, pairs: Sequence[rankings.Pair], outputs: Tensor) -> tuple[Tensor, Stats]:
+        """Return loss and statistics, from the log-probability of each of the pairs' rows (see `pair_loss`)."""
+        return pair_loss(self.config, pairs, outputs)
 
 
 def run(config: Config) -> Path:
@@ -101,7 +101,9 @@ def run(config: Config) -> Path:
         unit="pairs",
         plan=describe(config, training),
         load_reference=lambda: reference_of(config, policy, runtime),
-        add_reference=lambda reference, pairs, bar: rankings.add_reference_logps(reference, pairs, runtime, limit, bar),
+        add_reference=lambda reference, pairs, bar: rankings.add_reference_logps(
+            reference, pairs, runtime, limit, bar, config.front
+        ),
         check=lambda first: check_completions([row for i in first for row in objective.rows(training[i])], tokenizer),
         show=("loss", "rewards/accuracies", "objective/kl"),
         statistics=rankings.margin_statistics(training),

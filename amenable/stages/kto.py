@@ -1,10 +1,14 @@
-"""KTO: fit the policy to completions that are labelled desirable or not, without pairs.
+"""KTO and BCO: fit the policy to completions that are labelled desirable or not, without pairs.
 
     r = log pi(y) - log ref(y)      z = max(0, mean r of mismatched completions)
     L = lambda_D (1 - sigma(beta (r - z)))  of a desirable y,    lambda_U (1 - sigma(beta (z - r)))  of another
 
 z estimates KL(pi || ref), without gradient, from the prompts of a step with completions of other prompts: each row has
 the next one in the data. The reference's log-probabilities are computed once. Ethayarajh et al. (2024, eq. 8).
+
+BCO (--loss bco) is a classifier of the two labels by the implicit reward, -log sigma(+-(beta r - d)), and needs no
+mismatched completions; d is the middle of the labels' mean rewards, of a step where Jung et al. (2024) take a running
+mean.
 
 Reads the SFT model and rows of prompt, completion and label; writes a model directory and some of the policy's
 completions of held-out prompts (samples.jsonl).
@@ -15,13 +19,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from amenable.data.batches import Batch
 from amenable.data.mixture import Mixed, Sources
-from amenable.functional.preference_losses import kto_losses, labeled_reward_stats
+from amenable.functional.preference_losses import bco_unpaired_losses, kto_losses, labeled_reward_stats
 from amenable.models.decoder import Decoder
 from amenable.rl.offline import OfflinePolicyOptions, PolicyTask, load_policy, start, train_policy
 from amenable.text.tokenizer import Tokenizer
@@ -47,6 +52,7 @@ class Config(OfflinePolicyOptions):
     data: Sources = (Path("labelled.jsonl"),)
     """prompts with a completion and a label, true or false; several are mixed, each SOURCE or SOURCE=WEIGHT"""
     out: Path = Path("runs/kto")
+    loss: Literal["kto", "bco"] = "kto"
     beta: float = 0.1
     """scale of the implicit reward, log(policy / reference): higher stays nearer"""
     desirable_weight: float = 1.0
@@ -70,7 +76,7 @@ class KTO:
         self.policy, self.config = policy, config
 
     def rows(self, element: LabeledRow) -> list[forward.Row]:
-        return [element.row, element.mismatched]
+        return [element.row, element.mismatched] if self.config.loss == "kto" else [element.row]
 
     def weight(self, element: LabeledRow) -> float:
         return 1.0
@@ -79,21 +85,28 @@ class KTO:
         return forward.summed_logprobs(self.policy, batch)
 
     def loss(self, elements: Sequence[LabeledRow], sums: Tensor) -> tuple[Tensor, Stats]:
-        """Return loss and statistics; sums [2 * elements]: log-probability of each completion and mismatched one."""
+        """Return loss and statistics; sums: log-probability of each completion and, of KTO, of the mismatched one after
+        each."""
         refs = torch.tensor([(each.ref_logp, each.ref_mismatched) for each in elements], device=sums.device)
         labels = torch.tensor([each.label for each in elements], device=sums.device)
-        logp, _ = sums.view(len(elements), 2).unbind(1)
-        logratio, mismatched = (sums.view(len(elements), 2) - refs).unbind(1)
-        kl = mismatched.detach().mean().clamp(min=0)
-        beta, weights = self.config.beta, (self.config.desirable_weight, self.config.undesirable_weight)
-        loss = kto_losses(logratio, kl, labels, beta, *weights).mean()
-        stats = labeled_reward_stats(beta * logratio.detach(), labels)
-        for name, label in (("chosen", True), ("rejected", False)):
+        logps = sums.view(len(elements), -1)
+        logp, logratios = logps[:, 0], logps - refs[:, : logps.shape[1]]
+        logratio, reward = logratios[:, 0], self.config.beta * logratios[:, 0]
+        weights = self.config.desirable_weight, self.config.undesirable_weight
+        if self.config.loss == "kto":
+            name, center = "kl", logratios[:, 1].detach().mean().clamp(min=0)
+            loss = kto_losses(logratio, center, labels, self.config.beta, *weights).mean()
+        else:
+            parts = [reward.detach()[labels == label] for label in (True, False)]
+            name, center = "reward_shift", torch.stack([part.mean() for part in parts if len(part)]).mean()
+            loss = bco_unpaired_losses(reward, center, labels, *weights).mean()
+        stats = labeled_reward_stats(reward.detach(), labels)
+        for key, label in (("chosen", True), ("rejected", False)):
             if (labels == label).any():
-                stats[f"logps/{name}"] = logp[labels == label].mean().detach()
+                stats[f"logps/{key}"] = logp[labels == label].mean().detach()
         if labels.any():
             stats["logratios/chosen"] = logratio[labels].mean().detach()
-        return loss, {"loss": loss.detach(), "kl": kl, **stats}
+        return loss, {"loss": loss.detach(), name: center, **stats}
 
 
 def run(config: Config) -> Path:

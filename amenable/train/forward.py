@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from amenable.data.batches import Batch, Microbatch, collate, microbatches, order_by_length, targets
 from amenable.data.mixture import Mixed
 from amenable.functional.kl import linear_kl
-from amenable.functional.logprobs import linear_logprobs, linear_nll
+from amenable.functional.logprobs import linear_log_collisions, linear_logprobs, linear_nll
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel, ValueHead
 from amenable.models.inference import cast_for_inference
@@ -79,11 +79,17 @@ def rewards(model: ScalarModel, batch: Batch) -> Tensor:
     return model(batch.ids, layout, at=layout.last_tokens)
 
 
-def summed_logprobs(decoder: Decoder, batch: Batch, temperature: float = 1.0) -> Tensor:
-    """Return the summed log-probability [B] of each row's loss mask (fp32)."""
-    logps, _ = masked_logprobs(decoder, batch, temperature)
-    rows = layout_of(batch).rows[batch.loss_mask]
-    return torch.zeros(len(batch.lengths), device=logps.device).index_add(0, rows, logps)
+def summed_logprobs(decoder: Decoder, batch: Batch, temperature: float = 1.0, collisions: bool = False) -> Tensor:
+    """Return the summed log-probability [B] of each row's loss mask (fp32); with `collisions` [B, 2], the second column
+    the sum of `linear_log_collisions` at temperature 1, without gradient."""
+    index, tokens = targets(batch)
+    layout = layout_of(batch)
+    hidden, weight = decoder(batch.ids, layout, at=index), decoder.product_unembedding
+    logps, _ = linear_logprobs(hidden, weight, tokens, temperature=temperature)
+    if collisions:
+        logps = torch.stack([logps, linear_log_collisions(hidden, weight)], dim=1)
+    sums = torch.zeros(len(batch.lengths), *logps.shape[1:], device=logps.device)
+    return sums.index_add(0, layout.rows[batch.loss_mask], logps)
 
 
 def layout_of(batch: Batch) -> Layout:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,19 +11,21 @@ import torch
 from torch import Tensor
 
 from amenable.data.lazy import column
+from amenable.data.mixture import split_weight
 from amenable.functional import preference_losses as losses
+from amenable.functional.preference_losses import FDivergence
 from amenable.train import plan
 from amenable.train.objective import Stats
 from amenable.train.rankings import Pair
 from amenable.train.run_options import TrainingOptions
 
-PairLoss = Literal[
-    "sigmoid", "ipo", "hinge", "robust", "exo", "nca", "sppo", "aot", "apo_zero", "apo_down", "bco", "orpo"
-]
+PAIR_LOSSES = ("sigmoid", "ipo", "hinge", "robust", "exo", "nca", "sppo", "aot", "apo_zero", "apo_down", "bco", "orpo")
+SFT = "sft"
+"""the chosen completions' negative log-probability a token, as a term beside a loss on pairs"""
 SMOOTHED = ("sigmoid", "robust", "exo", "aot")
 """losses with label smoothing"""
 OF_GAPS = ("sigmoid", "hinge", "robust", "exo")
-"""losses of the gap of implicit rewards alone, which a margin may be taken from"""
+"""losses of the gap of implicit rewards alone, which a margin may be taken from, or which another divergence has"""
 REFERENCE_FREE = (*OF_GAPS, "ipo", "orpo")
 """losses that mean something without a reference: others hold each completion against it"""
 OF_MEANS = ("ipo", "orpo")
@@ -33,8 +36,10 @@ OF_MEANS = ("ipo", "orpo")
 class PairLossOptions(TrainingOptions):
     """Options of a loss on pairs."""
 
-    loss: PairLoss = "sigmoid"
-    """sigmoid (DPO), or a relative of it; ipo is of mean log-probabilities, and orpo has no reference"""
+    loss: tuple[str, ...] = ("sigmoid",)
+    """sigmoid (DPO), or a relative: ipo, hinge, robust, exo, nca, sppo, aot, apo_zero, apo_down, bco, orpo; ipo is of
+    mean log-probabilities, and orpo has no reference. Several are added, each NAME or NAME=WEIGHT, and sft with them:
+    the negative log-probability of the chosen completions a token"""
     beta: float = 0.1
     """scale of the implicit reward, log(policy / reference): higher stays nearer; with orpo the weight of its odds
     ratio term"""
@@ -47,6 +52,14 @@ class PairLossOptions(TrainingOptions):
     """take the mean log-probability of a completion's tokens in place of the sum"""
     rpo_alpha: float = 0.0
     """weight of the chosen completions' negative log-probability a token, added to the loss (RPO, CPO)"""
+    f_divergence_type: FDivergence = "reverse_kl"
+    """divergence from the reference that holds the policy (f-DPO); for sigmoid, hinge, robust and exo"""
+    f_alpha_divergence_coef: float = 0.5
+    """alpha of alpha_divergence: forward KL at 0, reverse KL at 1"""
+    ld_alpha: float = 1.0
+    """weight of the tokens that a completion has more than the other of its pair (LD-DPO); 1 counts all alike"""
+    use_weighting: bool = False
+    """weight pairs by how likely the policy is to write them itself (WPO)"""
     reference: Literal["model", "none"] = "model"
     """none: no reference model, and no KL from it (SimPO, CPO, ORPO)"""
 
@@ -54,76 +67,133 @@ class PairLossOptions(TrainingOptions):
         super().__post_init__()
         plan.require_above_zero(self, "beta")
         plan.require_at_least(0, self, "margin", "rpo_alpha")
-        smoothing, loss = f"label_smoothing is {self.label_smoothing}", f"loss is {self.loss}"
-        plan.forbid(not 0 <= self.label_smoothing < 0.5, smoothing, "it must lie in [0, 0.5)")
-        smoothed = self.label_smoothing and self.loss not in SMOOTHED
-        plan.forbid(smoothed, f"{smoothing} and {loss}", f"it is defined for {', '.join(SMOOTHED)}")
-        plan.forbid(self.loss == "exo" and not self.label_smoothing, f"{smoothing} and {loss}", "give 0.001 or more")
-        shifted = self.margin and self.loss not in OF_GAPS
-        plan.forbid(shifted, f"margin is {self.margin} and {loss}", f"it is defined for {', '.join(OF_GAPS)}")
-        held = self.reference == "none" and self.loss not in REFERENCE_FREE
-        others = ", ".join(REFERENCE_FREE)
-        plan.forbid(held, f"reference is none and {loss}", f"it holds completions against a reference: take {others}")
-        with_reference = self.loss == "orpo" and self.reference != "none"
-        plan.forbid(with_reference, f"{loss} with a reference model", "give --reference none")
-        twice = self.loss == "orpo" and self.rpo_alpha
+        plan.require_share(self, "ld_alpha", "f_alpha_divergence_coef")
         plan.forbid(
-            twice, f"rpo_alpha is {self.rpo_alpha} and {loss}", "orpo has that term with weight 1: leave it out"
+            not 0 <= self.label_smoothing < 0.5, f"label_smoothing is {self.label_smoothing}", "give less than .5"
         )
+        names = list(parse_losses(self.loss))
+        self.require_defined("label_smoothing", self.label_smoothing, names, SMOOTHED)
+        self.require_defined("margin", self.margin, names, OF_GAPS)
+        divergence = "" if self.f_divergence_type == "reverse_kl" else self.f_divergence_type
+        self.require_defined("f_divergence_type", divergence, names, OF_GAPS)
+        self.require_defined("reference", self.reference == "none" and "none", names, REFERENCE_FREE)
+        paired = [name for name in PAIR_LOSSES if name != "aot"]
+        self.require_defined("use_weighting", self.use_weighting, names, paired)
+        smoothing = f"label_smoothing is {self.label_smoothing} and loss is exo"
+        plan.forbid("exo" in names and not self.label_smoothing, smoothing, "give 0.001 or more")
+        orpo = "orpo" in names
+        plan.forbid(orpo and self.reference != "none", "loss is orpo with a reference model", "give --reference none")
+        unheld = divergence and self.reference == "none"
+        plan.forbid(unheld, f"f_divergence_type is {divergence} without a reference model", "leave one out")
+        twice = sum([orpo, SFT in names, self.rpo_alpha > 0]) > 1
+        problem = f"rpo_alpha is {self.rpo_alpha} and loss is {' '.join(names)}"
+        plan.forbid(
+            twice, problem, "rpo_alpha, sft and orpo each have the chosen completions' log-probability: take one"
+        )
+
+    def require_defined(self, option: str, value: object, names: Sequence[str], defined: Sequence[str]) -> None:
+        """Raise InputError for an option's value that is not "" or 0, where a loss among the names does not have it."""
+        other = next((name for name in names if name not in (*defined, SFT)), "")
+        problem = f"{option} is {value} and loss is {other}"
+        plan.forbid(value and other, problem, f"it is defined for {', '.join(defined)}")
 
     @property
     def of_means(self) -> bool:
-        """True where log-probabilities are means over a completion's tokens."""
-        return self.length_normalization or self.loss in OF_MEANS
+        """True where implicit rewards, as metrics, are of means over a completion's tokens."""
+        return self.length_normalization or next(iter(parse_losses(self.loss))) in OF_MEANS
 
     @property
     def nll_weight(self) -> float:
         """Weight of the chosen completions' negative log-probability a token."""
-        return 1.0 if self.loss == "orpo" else self.rpo_alpha
+        terms = parse_losses(self.loss)
+        return terms.get("orpo", 0.0) + terms.get(SFT, 0.0) + self.rpo_alpha
+
+    @property
+    def front(self) -> bool:
+        """True where the loss reads the first tokens of the longer completion apart."""
+        return self.ld_alpha < 1
+
+
+def parse_losses(specs: str | Sequence[str]) -> dict[str, float]:
+    """Return the weight of each loss of `--loss`, 1 where none is written. InputError for an unknown name, a weight
+    that is not above 0, a name twice, or sft alone."""
+    pairs = [split_weight(spec) for spec in ([specs] if isinstance(specs, str) else specs)]
+    weights = {name: 1.0 if weight is None else weight for name, weight in pairs}
+    known = f"known are {', '.join((*PAIR_LOSSES, SFT))}"
+    unknown = next((name for name in weights if name not in (*PAIR_LOSSES, SFT)), None)
+    plan.forbid(unknown is not None, f"loss is {unknown}", known)
+    plan.forbid(len(weights) < len(pairs), "loss has a name twice", "give each once, with a weight")
+    wrong = next((name for name, weight in weights.items() if not 0 < weight < math.inf), None)
+    plan.forbid(wrong, f"loss {wrong} has the weight {weights.get(wrong or '')}", "it must be above 0")
+    plan.forbid(set(weights) <= {SFT}, "loss has no loss on pairs", f"add one, or use 'amenable sft'; {known}")
+    return weights
 
 
 def describe(options: PairLossOptions, pairs: Sequence[Pair]) -> list[str]:
     """Return lines for the plan: the loss, if it is not DPO's, and what is not measured or not used."""
+    terms = parse_losses(options.loss)
+    text = " + ".join(name if weight == 1 else f"{weight:g} {name}" for name, weight in terms.items())
     means = ", of mean log-probabilities" if options.of_means else ""
-    nll = f", plus {options.nll_weight:g} times the NLL of the chosen" if options.nll_weight else ""
-    lines = [f"loss {options.loss}{means}{nll}"] if options.loss != "sigmoid" or means or nll else []
+    nll = (
+        f", plus {options.nll_weight:g} times the NLL of the chosen" if options.nll_weight and SFT not in terms else ""
+    )
+    divergence = f", held by {options.f_divergence_type}" if options.f_divergence_type != "reverse_kl" else ""
+    desensitized = f", tokens beyond the shorter completion x {options.ld_alpha:g}" if options.front else ""
+    weighted = ", pairs weighted by the policy's own likelihood" if options.use_weighting else ""
+    rest = means + nll + divergence + desensitized + weighted
+    lines = [f"loss {text}{rest}"] if text != "sigmoid" or rest else []
     if options.reference == "none":
         lines.append("no reference model (--reference none): none is loaded, and no KL is measured")
-    if options.loss not in OF_GAPS and column(pairs, "margin").any():
-        lines.append(f"the margins of the data are not used: --loss {options.loss} has none")
+    unused = [name for name in terms if name not in (*OF_GAPS, SFT)]
+    if unused and column(pairs, "margin").any():
+        lines.append(f"the margins of the data are not used: --loss {unused[0]} has none")
     return lines
 
 
-def pair_loss(options: PairLossOptions, pairs: Sequence[Pair], sums: Tensor) -> tuple[Tensor, Stats]:
+def pair_loss(options: PairLossOptions, pairs: Sequence[Pair], outputs: Tensor) -> tuple[Tensor, Stats]:
     """Return the mean loss of N pairs and its statistics.
 
-    sums [2 N]: log-probability of each chosen and each rejected row, summed over its loss mask. Stats: loss, those of
-    `implicit_reward_stats`; logps/chosen, logps/rejected and, with a reference, logratios/chosen, sums whatever the
-    loss is of; nll_loss where it is a term.
+    outputs [R N]: log-probability of each of the pairs' rows (`Pair.rows`, R a pair), summed over its loss mask; with
+    --use-weighting [R N, 2], the second column log-collisions. Stats: loss, those of `implicit_reward_stats`;
+    logps/chosen, logps/rejected and, with a reference, logratios/chosen, sums whatever the loss is of; nll_loss where
+    it is a term; weight where pairs are weighted.
     """
-    logps = sums.view(len(pairs), 2)
-    refs = torch.tensor([(pair.ref_chosen, pair.ref_rejected) for pair in pairs], device=sums.device)
-    margin = torch.tensor([pair.margin for pair in pairs], device=sums.device) + options.margin
-    lengths = logps.new_tensor([(sum(pair.chosen[1]), sum(pair.rejected[1])) for pair in pairs])
+    columns = outputs.view(len(pairs), -1, 2 if options.use_weighting else 1)
+    refs = torch.tensor([(pair.ref_chosen, pair.ref_rejected, pair.ref_front) for pair in pairs], device=outputs.device)
+    lengths = columns.new_tensor([pair.lengths for pair in pairs])
+    logps, whole = columns[..., 0], columns[:, :2, 0]
+    if options.front:
+        longer = lengths > lengths.flip(1)
+        logps, refs = (losses.desensitized_logps(each, longer, options.ld_alpha) for each in (logps, refs))
+    refs, nll = refs[:, :2], -(whole / lengths)[:, 0].mean()
+    stats = {"logps/chosen": whole[:, 0].mean().detach(), "logps/rejected": whole[:, 1].mean().detach()}
     units = lengths if options.of_means else torch.ones_like(lengths)
-    each = losses_of(options, logps / units, refs / units, margin)
-    loss, nll = each.mean(), -(logps / lengths)[:, 0].mean()
-    stats = losses.implicit_reward_stats(*(options.beta * (logps - refs) / units).detach().unbind(1))
-    stats |= {"logps/chosen": logps[:, 0].mean().detach(), "logps/rejected": logps[:, 1].mean().detach()}
+    stats |= losses.implicit_reward_stats(*(options.beta * (logps - refs) / units).detach().unbind(1))
     if options.reference != "none":
         stats["logratios/chosen"] = (logps - refs)[:, 0].mean().detach()
+    weights = torch.ones_like(whole[:, 0])
+    if options.use_weighting:
+        weights = losses.on_policy_weights(whole, columns[:, :2, 1], lengths)
+        stats["weight"] = weights.mean()
+    margin = torch.tensor([pair.margin for pair in pairs], device=outputs.device) + options.margin
+    loss = options.nll_weight * nll
+    for name, weight in parse_losses(options.loss).items():
+        if name != SFT:
+            units = lengths if options.length_normalization or name in OF_MEANS else torch.ones_like(lengths)
+            loss = loss + weight * (weights * losses_of(name, options, logps / units, refs / units, margin)).mean()
     if options.nll_weight:
-        loss = loss + options.nll_weight * nll
         stats["nll_loss"] = nll.detach()
     return loss, {"loss": loss.detach(), **stats}
 
 
-def losses_of(options: PairLossOptions, logps: Tensor, refs: Tensor, margin: Tensor) -> Tensor:
-    """Return the loss of each pair, [N]. logps, refs [N, 2]: log-probabilities of chosen and rejected completions."""
+def losses_of(name: str, options: PairLossOptions, logps: Tensor, refs: Tensor, margin: Tensor) -> Tensor:
+    """Return the loss `name` of each pair, [N]. logps, refs [N, 2]: log-probabilities of chosen and rejected
+    completions."""
     beta, smoothing = options.beta, options.label_smoothing
-    chosen, rejected = (logps - refs).unbind(1)
+    scores = losses.f_divergence_scores(logps - refs, options.f_divergence_type, options.f_alpha_divergence_coef)
+    chosen, rejected = scores.unbind(1)
     gap = beta * (chosen - rejected) - margin
-    match options.loss:
+    match name:
         case "sigmoid":
             return losses.dpo_losses(chosen, rejected, beta, smoothing, margin)
         case "robust":
@@ -148,3 +218,4 @@ def losses_of(options: PairLossOptions, logps: Tensor, refs: Tensor, margin: Ten
             return losses.bco_losses(beta * chosen, beta * rejected)
         case "orpo":
             return beta * losses.odds_ratio_losses(chosen, rejected)
+    raise ValueError(f"no loss on pairs: {name}")

@@ -66,6 +66,24 @@ class Pair:
     ref_chosen: float = 0.0
     """log-probability of the chosen completion under the reference, summed over its tokens"""
     ref_rejected: float = 0.0
+    ref_front: float = 0.0
+    """that of `front`, where it is read"""
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """Tokens of the chosen and of the rejected completion."""
+        return sum(self.chosen[1]), sum(self.rejected[1])
+
+    @property
+    def front(self) -> Row:
+        """The row of the longer completion, cut to as many tokens as the shorter one has."""
+        (ids, loss_mask), length = max(self.chosen, self.rejected, key=lambda row: sum(row[1])), min(self.lengths)
+        stop = loss_mask.index(True) + length
+        return ids[:stop], loss_mask[:stop]
+
+    def rows(self, front: bool = False) -> list[Row]:
+        """Return the rows of both completions, and with `front` that of the longer one's first tokens."""
+        return [self.chosen, self.rejected, *([self.front] if front else [])]
 
 
 M = TypeVar("M", TokenizedRanking, Pair)
@@ -136,13 +154,18 @@ def split_into_pairs(rankings: Sequence[TokenizedRanking]) -> Lazy[TokenizedRank
 
 
 def add_reference_logps(
-    reference: Decoder, pairs: Mixed[Pair], runtime: Runtime, max_tokens: int, progress: Progress = silent
+    reference: Decoder,
+    pairs: Mixed[Pair],
+    runtime: Runtime,
+    max_tokens: int,
+    progress: Progress = silent,
+    front: bool = False,
 ) -> Mixed[Pair]:
-    """Return the pairs with the reference's log-probabilities of both completions. max_tokens: tokens of a pass."""
-    sums = forward.element_logprobs(
-        reference, pairs, lambda pair: (pair.chosen, pair.rejected), runtime, max_tokens, progress
-    )
-    return changed(pairs, lambda pair, i: replace(pair, ref_chosen=sums[i][0], ref_rejected=sums[i][1]))
+    """Return the pairs with the reference's log-probabilities of both completions, and with `front` of the longer one's
+    first tokens. max_tokens: tokens of a pass."""
+    sums = forward.element_logprobs(reference, pairs, lambda pair: pair.rows(front), runtime, max_tokens, progress)
+    names = ("ref_chosen", "ref_rejected", "ref_front")
+    return changed(pairs, lambda pair, i: replace(pair, **dict(zip(names, sums[i]))))
 
 
 def batch_elements(

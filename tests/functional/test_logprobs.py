@@ -294,3 +294,12 @@ def test_the_next_token_loss_by_hand():
     tokens = torch.zeros(5, dtype=torch.long)
     assert linear_nll(hidden, weight, tokens, 1 / 5)[0].item() == pytest.approx(2.5645, abs=1e-4)
     assert linear_nll(hidden[3:], weight, tokens[3:], 1 / 2)[0].item() == pytest.approx(0.6547, abs=1e-4)
+
+
+@pytest.mark.parametrize("chunk", [3, None])
+def test_log_collisions_by_hand(chunk):
+    """Two draws of (.5, .25, .25) are alike with probability .375."""
+    hidden = torch.tensor([[1.0], [0.0]], requires_grad=True)
+    weight = torch.tensor([[0.5], [0.25], [0.25]]).log()
+    collisions = logprobs.linear_log_collisions(hidden, weight, chunk)
+    assert collisions.tolist() == pytest.approx([math.log(0.375), math.log(1 / 3)]) and not collisions.requires_grad

@@ -132,3 +132,43 @@ def test_odds_of_certain_completions_are_finite():
     loss = losses.odds_ratio_losses(logps, logps.flip(0)).sum()
     loss.backward()
     assert torch.isfinite(loss) and torch.isfinite(logps.grad).all()
+
+
+@pytest.mark.parametrize(
+    ("divergence", "alpha", "expected"),
+    [
+        ("reverse_kl", 0.5, 0.693147),
+        ("forward_kl", 0.5, 0.5),  # 1 - 1/2
+        ("js_divergence", 0.5, 0.287682),  # log 4/3
+        ("alpha_divergence", 0.5, 0.585786),  # (2^-.5 - 1) / -.5
+        ("alpha_divergence", 0.0, 0.5),
+        ("alpha_divergence", 1.0, 0.693147),
+    ],
+)
+def test_f_divergence_scores_by_hand(divergence, alpha, expected):
+    """At a ratio of 2; each rises with the ratio, and at a ratio of 1 is 0 with slope 1, but JS, whose slope is 1/2."""
+    r = tensor(math.log(2), 0.0, -200.0).requires_grad_()
+    scores = losses.f_divergence_scores(r, divergence, alpha)
+    (slope,) = torch.autograd.grad(scores.sum(), r)
+    assert scores[:2].tolist() == pytest.approx([expected, 0.0], abs=1e-6) and scores.isfinite().all()
+    assert slope[1].item() == pytest.approx(0.5 if divergence == "js_divergence" else 1.0) and (slope >= 0).all()
+
+
+def test_desensitized_logps_by_hand():
+    logps = tensor(-10.0, -4.0, -6.0)[None]
+    assert losses.desensitized_logps(logps, torch.tensor([[True, False]]), 0.5).tolist() == [[-8.0, -4.0]]
+    assert losses.desensitized_logps(logps, torch.tensor([[False, False]]), 0.5).tolist() == [[-10.0, -4.0]]
+
+
+def test_on_policy_weights_by_hand():
+    weights = losses.on_policy_weights(tensor(-3.0, -1.0)[None], tensor(-1.0, -0.5)[None], tensor(2.0, 1.0)[None])
+    assert weights.tolist() == pytest.approx([0.223130])  # e^(-1 - .5)
+
+
+def test_unpaired_bco_by_hand():
+    """Rewards .3 and -.2 around .1, without its gradient; weights 1 and 3."""
+    reward, shift = tensor(0.3, -0.2).requires_grad_(), tensor(0.1).requires_grad_()
+    each = losses.bco_unpaired_losses(reward, shift, torch.tensor([True, False]), 1.0, 3.0)
+    each.sum().backward()
+    assert each.tolist() == pytest.approx([0.598139, 3 * 0.554355], abs=1e-6)
+    assert shift.grad is None and reward.grad[0] < 0 < reward.grad[1]

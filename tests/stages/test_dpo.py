@@ -74,6 +74,15 @@ def test_it_learns_what_people_like(trained: Path, rows_of: Callable) -> None:
     assert json.loads((trained / "finished.json").read_text())["eval/accuracy"] == told[-1]["eval/accuracy"]
 
 
+def test_the_reference_reads_the_same_tokens_where_longer_completions_count_less(
+    config: dpo.Config, tmp_path: Path, rows_of: Callable
+) -> None:
+    mixed = replace(config, loss=("sigmoid=2", "hinge"), ld_alpha=0.3, epochs=1, out=tmp_path / "run")
+    rows = rows_of(dpo.run(mixed))
+    assert rows[0]["loss"] == pytest.approx(2 * math.log(2) + 1, abs=1e-4)  # it starts as its reference
+    assert rows[-1]["loss"] < rows[0]["loss"] and rows[-1]["rewards/accuracies"] > 0.8
+
+
 def test_the_distance_from_the_reference_is_measured_on_answers_to_held_out_prompts(
     trained: Path, config: dpo.Config, words: Tokenizer, runtime: Runtime, rows_of: Callable
 ) -> None:

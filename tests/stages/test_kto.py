@@ -95,6 +95,19 @@ def test_the_loss_by_hand(config: kto.Config) -> None:
     assert sums.grad is not None and sums.grad[0] < 0 < sums.grad[2] and sums.grad[1] == sums.grad[3] == 0
 
 
+def test_bco_by_hand_and_on_the_labels(config: kto.Config, rows_of: Callable, tmp_path: Path) -> None:
+    """Log-ratios 1 (desirable) and -2, beta .1: rewards .1 and -.2 around -.05."""
+    row = ([1, 2], [False, True])
+    elements = [LabeledRow(row, True, row, -3.0), LabeledRow(row, False, row, -1.0)]
+    objective = kto.KTO(None, replace(config, loss="bco", beta=0.1))  # type: ignore[arg-type]
+    loss, stats = objective.loss(elements, torch.tensor([-2.0, -3.0]))
+    assert loss.item() == pytest.approx(0.620957, abs=1e-6) and stats["reward_shift"].item() == pytest.approx(-0.05)
+    assert [len(objective.rows(each)) for each in elements] == [1, 1]
+    rows = rows_of(kto.run(replace(config, loss="bco", epochs=1, out=tmp_path / "run")))
+    assert rows[0]["loss"] == pytest.approx(0.693147, abs=1e-4)
+    assert rows[-1]["rewards/margins"] > rows[0]["rewards/margins"] and rows[-1]["eval/loss"] < 0.69
+
+
 def test_pairs_and_labels_name_each_others_command(config: kto.Config, labelled: Path, files: Any) -> None:
     with pytest.raises(InputError, match="a comparison, not a completion with a label; 'amenable dpo' trains on"):
         kto.run(replace(config, data=(files.pairs,), out=config.out.parent / "pairs"))
