@@ -1,8 +1,8 @@
 """Chat with a model in the terminal, or with two side by side.
 
-Answers stream as they are sampled. When a conversation no longer fits the model's context, its oldest turns are
-dropped, with a note. With input or output piped, every input line is a message and only the answers are printed; notes
-go to stderr.
+Answers stream as they are sampled; with --best-of N the one of N that a reward prefers comes whole. When a conversation
+no longer fits the model's context, its oldest turns are dropped, with a note. With input or output piped, every input
+line is a message and only the answers are printed; notes go to stderr.
 
 A model without a chat template (pretrained only) continues a plain transcript, up to where the next turn begins.
 """
@@ -27,8 +27,9 @@ from amenable.errors import InputError
 from amenable.evaluation.answering import LoadedModel
 from amenable.generation.engine import Stream
 from amenable.generation.sampling import Sampling
+from amenable.rewards.best_of import BestOf, BestOfOptions, load_best_of
 from amenable.seeds import mix
-from amenable.serve.conversation import fit_prompt, load_models, stream_answer
+from amenable.serve.conversation import best_answer, fit_prompt, load_models, stream_answer
 from amenable.train.runtime import Device, DeviceOptions, start_runtime
 
 COMMAND = re.compile(r"/([a-z]+)(?:\s+(.*))?", re.DOTALL)
@@ -43,7 +44,7 @@ Ctrl-C stops an answer; its text so far stays in the conversation."""
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(BestOfOptions):
     """The model, and its sampling settings."""
 
     model: Path = Path("runs/sft")
@@ -63,6 +64,7 @@ class Config:
     device: Device = field(default_factory=DeviceOptions)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.sampling  # noqa: B018 - refuses impossible settings before a model is loaded
 
     @property
@@ -81,7 +83,7 @@ def run(config: Config) -> None:
     runtime = start_runtime(config.device)
     folders = [config.model] if config.compare is None else [config.model, config.compare]
     models = load_models([(None, folder) for folder in folders], runtime)
-    chat = Chat(models, config.sampling, config.system, config.seed)
+    chat = Chat(models, config.sampling, config.system, config.seed, load_best_of(config, runtime, own_columns=False))
     is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     frontend: Frontend = TerminalFrontend(models) if is_terminal else PipeFrontend()
     with runtime.autocast():
@@ -106,8 +108,16 @@ def repl(chat: Chat, frontend: Frontend) -> None:
 class Chat:
     """A conversation with one or more models; each remembers its own answers."""
 
-    def __init__(self, models: Sequence[LoadedModel], sampling: Sampling, system: str | None = None, seed: int = 0):
+    def __init__(
+        self,
+        models: Sequence[LoadedModel],
+        sampling: Sampling,
+        system: str | None = None,
+        seed: int = 0,
+        best_of: BestOf | None = None,
+    ):
         self.models, self.sampling, self.system, self.seed = list(models), sampling, system, seed
+        self.best_of = best_of
         self.turns: list[list[Message]] = [[] for _ in models]
         """of each model, without the system message"""
         self.num_messages = 0
@@ -124,7 +134,12 @@ class Chat:
             if dropped:
                 del turns[:dropped]
                 frontend.note(f"the context of {model.entry.name} is full: its {dropped} oldest messages are dropped")
-            streams.append(strip_control(stream_answer(model, ids, self.sampling, seed)))
+            if self.best_of is None:
+                stream: Iterator[str] | Stream = stream_answer(model, ids, self.sampling, seed)
+            else:
+                messages = (*system, *turns, message)
+                stream = best_answer(self.best_of, model, messages, ids, self.sampling, seed)
+            streams.append(strip_control(stream))
         names = [model.entry.name for model in self.models]
         for name, turns, answer in zip(names, self.turns, frontend.answer(names, streams)):
             if answer.strip():

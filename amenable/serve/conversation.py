@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from amenable.data.types import Message
+from amenable.data.types import Message, Prompt
 from amenable.errors import InputError
 from amenable.evaluation.answering import LoadedModel
 from amenable.evaluation.entries import ModelEntry
-from amenable.generation.engine import Stream
+from amenable.generation.engine import Stream, generate
 from amenable.generation.sampling import Sampling
 from amenable.model_folder import adapter_of, is_adapter, parent_folder
 from amenable.models.adapter_files import base_bits
 from amenable.models.decoder import Decoder
 from amenable.models.pretrained import decoder_on, is_reward_folder, load_decoder
+from amenable.rewards.best_of import BestOf
 from amenable.rewards.model import ModelReward
 from amenable.text.chat import PLAIN_STOP, render_prompt
 from amenable.text.tokenizer import Tokenizer
@@ -137,3 +138,21 @@ def stream_answer(model: LoadedModel, ids: list[int], sampling: Sampling, seed: 
         seed=seed,
         stop=stop_strings(model),
     )
+
+
+def best_answer(
+    best_of: BestOf, model: LoadedModel, messages: Sequence[Message], ids: list[int], sampling: Sampling, seed: int
+) -> Iterator[str]:
+    """Yield the answer's text to a prompt that a reward chooses among n. ids: the prompt's, of `messages`."""
+    (completions,) = generate(
+        model.decoder,
+        [ids],
+        sampling,
+        eos_id=model.tokenizer.stop_ids,
+        seeds=[seed],
+        samples=best_of.n,
+        stop=stop_strings(model),
+        decode=model.tokenizer.decode,
+    )
+    (best,), _ = best_of.choose(Prompt(tuple(messages)), ids, completions, model.tokenizer, cut=True)
+    yield completions[best].text or ""

@@ -3,8 +3,9 @@
     amenable serve --models assistant=runs/demo/ppo plain=runs/demo/sft --reward-models judge=runs/demo/reward
 
 Requests to a model are decoded together (continuous batching); where too many wait, the next is refused with a time to
-retry. Thumbs and rankings of answers on the page are stored as labels. On this machine alone (127.0.0.1) no token is
-needed; with --host for others everybody needs one: `amenable annotators add NAME` makes it.
+retry. With --best-of N --reward SPEC an answer of the chat API is the one of N that the reward prefers. Thumbs and
+rankings of answers on the page are stored as labels. On this machine alone (127.0.0.1) no token is needed; with --host
+for others everybody needs one: `amenable annotators add NAME` makes it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from amenable.errors import InputError
 from amenable.evaluation.answering import LoadedModel
 from amenable.feedback import annotators
 from amenable.feedback.store import Store
+from amenable.rewards.best_of import BestOfOptions, load_best_of
 from amenable.serve import security
 from amenable.serve.conversation import load_with_rewards
 from amenable.serve.openai.scheduler import Scheduler
@@ -35,7 +37,7 @@ DEFAULT_REWARD_MODEL = Path("runs/demo/reward")
 
 
 @dataclass(frozen=True)
-class Config(ServerOptions):
+class Config(ServerOptions, BestOfOptions):
     """The models, the address, and the limits of the server."""
 
     port: int = 8018
@@ -46,7 +48,8 @@ class Config(ServerOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_bounds(self, max_new_tokens=(1, 10**6))
+        BestOfOptions.__post_init__(self)
+        require_bounds(self, max_new_tokens=(1, 10**6), best_of=(1, self.max_batch_size))
         parse_models([*self.models, *self.reward_models])
 
 
@@ -114,7 +117,8 @@ def load_state(
             return "owner"
         return None if token is None else tokens.user_for_token(token)
 
-    state = AppState({}, endpoints, store, user_for_token, config.secure_cookies)
+    best_of = load_best_of(config, runtime, own_columns=False) if isinstance(config, BestOfOptions) else None
+    state = AppState({}, endpoints, store, user_for_token, config.secure_cookies, best_of)
     try:
         for model in loaded:
             scheduler = make_scheduler(model, config.max_batch_size, config.max_queue)

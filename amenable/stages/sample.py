@@ -1,7 +1,8 @@
 """Sample K completions of every prompt of a file.
 
 Annotators compare them: Ouyang et al. (2022, section 3.5) showed K = 4 to 9 completions a prompt. Each completion has
-its own random numbers, so that it does not depend on what else is sampled with it.
+its own random numbers, so that it does not depend on what else is sampled with it. With --best-of N each is the one of
+highest reward among N.
 
 Reads a model and prompts; writes samples.jsonl: prompt, id, completions, ended, model, and the prompts' other columns.
 
@@ -13,7 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from statistics import fmean
 
 from amenable.data import sources
 from amenable.data.samples import demonstration_rows
@@ -23,12 +26,15 @@ from amenable.generation.engine import Completion, generate
 from amenable.generation.remote_model import RemoteModel, Reply, api_options, parse_address
 from amenable.generation.sampling import Sampling
 from amenable.http_client import TIMEOUT
+from amenable.rewards.best_of import BestOfOptions, load_best_of
+from amenable.rewards.spec import reward_inputs
 from amenable.seeds import derive_seed
 from amenable.text.chat import decode_completion
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import defaults, loading, plan
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
 from amenable.train.examples import fitting_prompts, keep_usable
+from amenable.train.failed_rewards import scoring
 from amenable.train.log import as_lines
 from amenable.train.run import Run
 from amenable.train.run_options import RunOptions
@@ -52,7 +58,7 @@ class SamplingOptions(Sampling):
 
 
 @dataclass(frozen=True)
-class Config(RunOptions):
+class Config(BestOfOptions, RunOptions):
     """Sample K completions of every prompt."""
 
     model: str | Path = Path("runs/sft")
@@ -75,7 +81,10 @@ class Config(RunOptions):
     """seconds without a byte after which a request to an API has failed, and is tried again"""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        BestOfOptions.__post_init__(self)
+        RunOptions.__post_init__(self)
+        remote = "://" in str(self.model) and self.best_of > 1
+        plan.forbid(remote, "best_of with a model behind an API", "name a folder, or leave --best-of out")
         plan.require_at_least(1, self, "num_generations", "prompts_per_step", "max_batch_size", "api_workers")
         plan.require_at_least(0, self, "max_prompts")
         plan.require_above_zero(self, "api_timeout")
@@ -87,19 +96,24 @@ def run(config: Config) -> Path:
         return run_remotely(config)
     folder = Path(config.model)
     config, by_default = defaults.sample(config, traits(folder))
-    run = Run(config.out, "sample", config, {"model": folder, "data": config.data})
+    inputs = reward_inputs(config.reward, rubric=config.scoring.judge_rubric)
+    run = Run(config.out, "sample", config, {"model": folder, "data": config.data, **inputs})
     if run.skip_finished():
         return run.out
     runtime = start_runtime(config.device)
     policy, tokenizer = loading.load_policy(folder, runtime)
     decoder = runtime.to_inference(policy)
-    room = decoder.config.context_length - config.sampling.max_new_tokens
+    best_of, context = load_best_of(config, runtime), decoder.config.context_length
+    room = min(context, best_of.reward.context_length if best_of else context) - config.sampling.max_new_tokens
     prompts, ids = fitting_prompts(
         config.data, tokenizer, room, config.max_prompts, run.rejected, "sample", columns=config.columns
     )
+    if best_of is not None:
+        best_of.reward.require_columns([prompt.meta for prompt in prompts], config.data)
     run.begin(runtime=runtime)
     total = -(-len(prompts) // config.prompts_per_step)
-    run.log.info(f"{len(prompts)} prompts x {config.num_generations} completions; {runtime.describe()}")
+    chosen = f", each the best of {config.best_of} by {best_of.reward.name}" if best_of is not None else ""
+    run.log.info(f"{len(prompts)} prompts x {config.num_generations} completions{chosen}; {runtime.describe()}")
     run.log.info(by_default)
 
     for step in run.steps(total, {}, save_steps=1):
@@ -112,12 +126,16 @@ def run(config: Config) -> Path:
                 config.sampling,
                 eos_id=tokenizer.stop_ids,
                 seeds=seeds,
-                samples=config.num_generations,
+                samples=config.num_generations * config.best_of,
                 max_batch_size=config.max_batch_size,
                 progress=run.log.bar("answers"),
             )
+        rewards: list[list[float]] = []
+        if best_of is not None:
+            with scoring(run):
+                groups, rewards = best_of.choose_groups(prompts[part], ids[part], groups, tokenizer)
         replies = [[reply_of(completion, tokenizer) for completion in group] for group in groups]
-        record(run, step, prompts[part], replies, config)
+        record(run, step, prompts[part], replies, config, rewards)
 
     return run.finish(prompts=len(prompts))
 
@@ -162,8 +180,16 @@ def reply_of(completion: Completion, tokenizer: Tokenizer) -> Reply:
     return Reply(decode_completion(tokenizer, completion.ids), completion.ended, len(completion.ids))
 
 
-def record(run: Run, step: int, prompts: Sequence[Prompt], groups: Sequence[Sequence[Reply]], config: Config) -> None:
-    """Write the rows of samples.jsonl, with the further columns of the prompts' rows, and the step's metrics."""
+def record(
+    run: Run,
+    step: int,
+    prompts: Sequence[Prompt],
+    groups: Sequence[Sequence[Reply]],
+    config: Config,
+    rewards: Sequence[list[float]] = (),
+) -> None:
+    """Write the rows of samples.jsonl, with the further columns of the prompts' rows and the completions' rewards, if
+    any, and the step's metrics."""
     rows = [
         {
             **prompt.meta,
@@ -175,7 +201,8 @@ def record(run: Run, step: int, prompts: Sequence[Prompt], groups: Sequence[Sequ
         }
         for prompt, group in zip(prompts, groups, strict=True)
     ]
-    run.log.samples(step, rows)
+    run.log.samples(step, [row | {"rewards": each} for row, each in zip(rows, rewards)] if rewards else rows)
+    mean = {"reward": fmean(chain.from_iterable(rewards))} if rewards else {}
     replies = [reply for group in groups for reply in group]
     tokens, ended = sum(reply.tokens for reply in replies), sum(reply.ended for reply in replies)
-    run.record(step, tokens, ("ended",), ended=ended / len(replies), length=tokens / len(replies))
+    run.record(step, tokens, ("ended", *mean), ended=ended / len(replies), length=tokens / len(replies), **mean)

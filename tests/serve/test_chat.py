@@ -1,6 +1,7 @@
 import io
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ from amenable.evaluation.answering import LoadedModel
 from amenable.generation.engine import generate
 from amenable.models import pretrained
 from amenable.models.decoder import Decoder, DecoderConfig
+from amenable.rewards.best_of import BestOf
+from amenable.rewards.spec import load_reward
 from amenable.seeds import mix
 from amenable.serve import chat
 from amenable.serve.chat import Chat, Config, TerminalFrontend, interleave, run, strip_control
 from amenable.serve.conversation import load_model
 from amenable.text.chat import PLAIN_STOP, render_prompt
 from amenable.text.tokenizer import Tokenizer
-from amenable.train.runtime import DeviceOptions
+from amenable.train.runtime import DeviceOptions, Runtime
 
 TEXTS = ["hello there, how are you today?", "the answer is blue.\n\nUser: and then", "tell me a story of two cats"]
 CONTEXT = 96
@@ -260,3 +263,37 @@ def test_a_terminal_session_reads_until_the_end_of_input(model, runtime, monkeyp
     terminal, screen = make_terminal(load_model(model, runtime))
     assert list(terminal.lines()) == ["hello", "/help"]
     assert "parameters" in screen.getvalue() and "Ctrl-D or /quit leaves" in screen.getvalue()
+
+
+def test_an_answer_is_the_best_of_several(model: Path, runtime: Runtime) -> None:
+    """Of four, by their length, whatever the first is; and the second turn goes on from it."""
+    sampling = replace(Config().sampling, temperature=1.5, max_new_tokens=16)
+    longest = BestOf(load_reward(lambda completions, **_: [float(len(text)) for text in completions], runtime), 4)
+    loaded, frontend = load_model(model, runtime), Recorded()
+    session = Chat([loaded], sampling, best_of=longest)
+    session.send("Ann asks: name a red thing.", frontend)
+    ids = render_prompt(loaded.tokenizer, [Message("user", "Ann asks: name a red thing.")])
+    (group,) = generate(
+        loaded.decoder, [ids], sampling, eos_id=loaded.tokenizer.stop_ids, seeds=[mix(0, 0)], samples=4,
+        decode=loaded.tokenizer.decode,
+    )  # fmt: skip
+    longest_text = max((each.text or "" for each in group), key=len)
+    assert frontend.answers == ["".join(strip_control(iter([longest_text]))).strip()]
+    assert [turn.content for turn in session.turns[0]] == ["Ann asks: name a red thing.", frontend.answers[0]]
+
+
+class Recorded:
+    """A frontend that keeps the answers."""
+
+    def __init__(self) -> None:
+        self.answers: list[str] = []
+
+    def lines(self) -> Any:
+        return iter(())
+
+    def note(self, text: str) -> None:
+        raise AssertionError(text)
+
+    def answer(self, names: Any, streams: Any) -> list[str]:
+        self.answers = ["".join(stream).strip() for stream in streams]
+        return self.answers

@@ -148,3 +148,29 @@ def test_a_teacher_that_is_none_is_refused_before_any_work(
     assert not config.out.exists()
     with pytest.raises(InputError, match="api_workers"):
         replace(config, api_workers=0)
+
+
+def test_the_best_of_several_by_a_reward(config: sample.Config, tmp_path: Path, rows_of: Callable) -> None:
+    """Groups of four neighbours among twelve completions, each with its longest kept."""
+    every = samples(sample.run(replace(config, num_generations=12, out=tmp_path / "every")))
+    best = replace(
+        config,
+        best_of=4,
+        out=tmp_path / "best",
+        reward=(lambda completions, **_: [float(len(text)) for text in completions],),
+    )
+    out = sample.run(best)
+    for row, whole in zip(samples(out), every, strict=True):
+        groups = [whole["completions"][k : k + 4] for k in (0, 4, 8)]
+        assert row["completions"] == [max(group, key=len) for group in groups]
+        assert row["rewards"] == [len(text) for text in row["completions"]]
+    assert rows_of(out)[0]["reward"] == pytest.approx(sum(sum(row["rewards"]) for row in samples(out)[:4]) / 12)
+    with pytest.raises(InputError, match="best_of is 4 without a reward"):
+        replace(config, best_of=4)
+    with pytest.raises(InputError, match="a reward chooses among one completion"):
+        replace(config, reward=("ends",))
+    with pytest.raises(InputError, match="best_of with a model behind an API"):
+        replace(config, model="http://127.0.0.1:9/v1:wise", best_of=4, reward=("ends",))
+    with pytest.raises(InputError, match="needs the column 'answer'"):
+        sample.run(replace(config, best_of=4, reward=("match:answer",), out=tmp_path / "lacking"))
+    assert not (tmp_path / "lacking").exists()

@@ -29,7 +29,15 @@ from amenable.seeds import mix
 from amenable.serve.conversation import stop_strings
 from amenable.serve.errors import APIError
 from amenable.serve.login import add_login
-from amenable.serve.openai.app_state import AppState, model_info, model_list, model_of, prometheus, reward_model_of
+from amenable.serve.openai.app_state import (
+    AppState,
+    chooser,
+    model_info,
+    model_list,
+    model_of,
+    prometheus,
+    reward_model_of,
+)
 from amenable.serve.openai.errors import Json, add_errors
 from amenable.serve.openai.feedback_routes import add_feedback
 from amenable.serve.openai.prompt_building import chat_prompt_ids, completion_prompt_ids, prompt_messages, split_prefix
@@ -87,11 +95,13 @@ def add_models(app: FastAPI, state: AppState) -> None:
         drop = body.truncation == "auto"
         ids, dropped = await run_in_threadpool(chat_prompt_ids, served, messages, limit, drop, prefix)
         stops = (*body.stops, *stop_strings(served.model))
-        generation = GenerationRequest(
-            ids, body.sampling(limit), seed_of(body), body.n or 1, stops, body.top_logprobs or 0
-        )
-        form = ChatFormat(bool(body.logprobs))
-        response = CompletionResponse(served, [generation], body, form, continues=bool(prefix))
+        best_of = 1 if state.best_of is None else state.best_of.n
+        if best_of > 1 and prefix:
+            raise APIError(400, "answers are the best of several here, and none continues a message", "messages")
+        samples = best_of * (body.n or 1)
+        generation = GenerationRequest(ids, body.sampling(limit), seed_of(body), samples, stops, body.top_logprobs or 0)
+        form, choose = ChatFormat(bool(body.logprobs)), chooser(state, served, messages, ids)
+        response = CompletionResponse(served, [generation], body, form, bool(prefix), best_of, choose)
         return await response.response(request, {"x-dropped-messages": str(dropped), **ignored_by(body)})
 
     @app.post("/v1/completions")

@@ -6,17 +6,23 @@ import json
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from amenable.data.types import Message, Prompt
 from amenable.evaluation.answering import LoadedModel
 from amenable.feedback.store import Store
+from amenable.generation.requests import Completion
+from amenable.rewards.best_of import BestOf
 from amenable.rewards.functions import RewardFunction
 from amenable.serve.errors import APIError
 from amenable.serve.openai.scheduler import Scheduler
 from amenable.serve.security import Scope, headers_of, token_of
 from amenable.text.tokenizer import Tokenizer
+
+Choose = Callable[[Sequence[Completion]], int]
+"""completions of a prompt -> the index of the best"""
 
 
 @dataclass
@@ -61,6 +67,10 @@ class AppState:
     """maps an access token to a user name; None for an unknown one"""
     secure: bool = False
     """cookies are sent over https alone"""
+    best_of: BestOf | None = None
+    """choice of chat answers among several; None sends each that is sampled"""
+    choosing: threading.Lock = field(default_factory=threading.Lock)
+    """one request's answers are scored at a time"""
     started: float = field(default_factory=time.time)
 
     def user_of(self, scope: Scope) -> str:
@@ -75,6 +85,20 @@ def model_of(state: AppState, name: str) -> ServedModel:
     if name not in state.models:
         raise model_not_found(name)
     return state.models[name]
+
+
+def chooser(state: AppState, served: ServedModel, messages: Sequence[Message], ids: Sequence[int]) -> Choose | None:
+    """Return the choice among completions of a prompt; None where the server sends each."""
+    best_of = state.best_of
+    if best_of is None:
+        return None
+
+    def choose(completions: Sequence[Completion]) -> int:
+        with state.choosing:
+            best, _ = best_of.choose(Prompt(tuple(messages)), ids, completions, served.tokenizer, cut=True)
+        return best[0]
+
+    return choose
 
 
 def reward_model_of(state: AppState, name: str) -> RewardEndpoint:

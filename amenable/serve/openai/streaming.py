@@ -7,6 +7,7 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastapi import Request
@@ -15,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 
 from amenable.errors import InputError
 from amenable.serve.errors import APIError
-from amenable.serve.openai.app_state import ServedModel
+from amenable.serve.openai.app_state import Choose, ServedModel
 from amenable.serve.openai.errors import Json, error_object
 from amenable.serve.openai.response_formats import ChatFormat, TextFormat
 from amenable.serve.openai.scheduler import (
@@ -41,11 +42,14 @@ class CompletionResponse:
         body: SamplingRequest,
         form: ChatFormat | TextFormat,
         continues: bool = False,
+        best_of: int = 1,
+        choose: Choose | None = None,
     ):
         self.served, self.requests, self.body, self.form = served, requests, body, form
         self.id = f"{form.prefix}-{secrets.token_hex(12)}"
         self.created = int(time.time())
-        self.prompts = [request.ids for request in requests for _ in range(request.samples)]
+        self.best_of, self.choose = best_of, choose
+        self.prompts = [request.ids for request in requests for _ in range(request.samples // best_of)]
         """by choice"""
         self.completion_tokens = 0
         self.active: list[ActiveRequest] = []
@@ -78,7 +82,10 @@ class CompletionResponse:
     def submit(self) -> None:
         """Submit all requests; where one is refused, none."""
         loop, first = asyncio.get_running_loop(), 0
-        count, limit = len(self.prompts), self.served.scheduler.max_batch_size + self.served.scheduler.max_queue
+        count, limit = (
+            len(self.prompts) * self.best_of,
+            self.served.scheduler.max_batch_size + self.served.scheduler.max_queue,
+        )
         if count > limit:
             message = f"{count} answers at once; ask for at most {limit}, of all prompts together"
             raise APIError(400, message, "n" if len(self.requests) <= limit else "prompt")
@@ -87,10 +94,10 @@ class CompletionResponse:
 
                 def on_event(event: StreamEvent, first: int = first) -> None:
                     sample = 0 if isinstance(event, Failed) else event.sample
-                    loop.call_soon_threadsafe(self.queue.put_nowait, (first + sample, event))
+                    loop.call_soon_threadsafe(self.queue.put_nowait, (first + sample // self.best_of, event))
 
                 self.active.append(self.served.scheduler.submit(request, on_event))
-                first += request.samples
+                first += request.samples // self.best_of
         except QueueFull as full:
             self.cancel()
             raise APIError(429, str(full), code="overloaded", retry_after=full.retry_after) from None
@@ -104,14 +111,34 @@ class CompletionResponse:
             self.served.scheduler.cancel(active)
 
     async def events(self) -> AsyncIterator[tuple[int, StreamEvent]]:
-        """Yield (choice, event) as they come, until all choices have finished or one has failed."""
-        unfinished = len(self.prompts)
+        """Yield (choice, event) as they come, until all choices have finished or one has failed. A choice of several
+        completions is one event, once all of them have finished."""
+        unfinished, candidates = len(self.prompts), dict[int, list[Finished]]()
         while unfinished:
             choice, event = await self.queue.get()
+            if self.choose is not None and not isinstance(event, Failed):
+                if isinstance(event, Chunk):
+                    continue
+                group = candidates.setdefault(choice, [])
+                group.append(event)
+                if len(group) < self.best_of:
+                    continue
+                event = await run_in_threadpool(self.best, group)
             unfinished -= isinstance(event, Finished)
             yield choice, event
             if isinstance(event, Failed):
                 return
+
+    def best(self, group: list[Finished]) -> Finished | Failed:
+        """Return the chosen completion with its whole text, and count the tokens of the others."""
+        assert self.choose is not None
+        group = sorted(group, key=lambda event: event.sample)
+        try:
+            chosen = group[self.choose([event.completion for event in group])]
+        except InputError as error:
+            return Failed(f"the reward that chooses an answer failed: {error.what}")
+        self.completion_tokens += sum(len(each.completion.ids) for each in group if each is not chosen)
+        return replace(chosen, tail=chosen.completion.text or "")
 
     async def whole(self) -> dict[str, Any]:
         """Return OpenAI's completion object once all choices have finished."""
