@@ -227,6 +227,13 @@ def bco_by_hand(parts: Parts) -> None:
     file_of("functional/test_preference_losses.py").test_unpaired_bco_by_hand()
 
 
+def ranking_types_by_hand(parts: Parts) -> None:
+    tests = file_of("functional/test_losses.py")
+    tests.test_the_best_of_k_by_hand()
+    tests.test_the_binary_loss_by_hand()
+    tests.test_smoothing_and_centering_of_rankings_by_hand()
+
+
 def step_by_hand(loss: str) -> Callable[[Parts], None]:
     """The mean over two pairs of one loss, from log-probabilities and lengths."""
 
@@ -849,6 +856,15 @@ MUTATIONS += [
      lambda f: lambda reward, shift, *rest: f(reward, 0 * shift, *rest), bco_by_hand),
     ("bco's labels are exchanged", "functional.preference_losses:bco_unpaired_losses",
      lambda f: lambda reward, shift, labels, *rest: f(reward, shift, ~labels, *rest), bco_by_hand),
+]  # fmt: skip
+MUTATIONS += [
+    ("good and bad are exchanged in the binary loss", "functional.losses:binary_ranking_loss",
+     lambda f: lambda scores, ranks, *rest: f(scores, -ranks, *rest), ranking_types_by_hand),
+    ("the best of k is the whole order", "functional.losses:plackett_luce_loss",
+     lambda f: lambda *arguments, best_only: f(*arguments), ranking_types_by_hand),
+    ("centring takes the difference", "functional.losses:centering_penalty",
+     lambda f: lambda scores, ranks, prompts: f(scores * torch.tensor([1.0, -1.0, -1.0, 1.0, -1.0]), ranks, prompts),
+     ranking_types_by_hand),
 ]  # fmt: skip
 MUTATIONS += [
     (f"no reference in {loss}", "train.pair_loss:pair_loss", no_reference, step_by_hand(loss))

@@ -84,6 +84,12 @@ EXAMPLES = (
         "OpenAI: preference fine-tuning",
         {"input": {"messages": [USER]}, "preferred_output": [BETTER], "non_preferred_output": [WORSE]},
     ),
+    example(
+        "completions with a score, such as votes",
+        {"prompt": QUESTION, "completion": GOOD, "score": 12},
+        {"prompt": QUESTION, "completion": BAD, "score": -1},
+    ),
+    example("K completions with scores", {"prompt": QUESTION, "completions": [GOOD, BAD], "scores": [12, -1]}),
     example("Dolly", {"instruction": QUESTION, "context": "", "response": GOOD, "category": "closed_qa"}),
     example("GSM8K", {"question": "What is 2 + 2?", "answer": "2 + 2 is <<2+2=4>>4\n#### 4"}),
     example("HH-RLHF", {"chosen": DIALOGUE + GOOD, "rejected": DIALOGUE + BAD}),

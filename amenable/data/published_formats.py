@@ -12,6 +12,7 @@
     Stack Exchange, paired          question, response_j (preferred), response_k
     comparisons of two models       Chatbot Arena, LMSYS, AlpacaEval (`model_comparisons.py`)
     Llama-Factory's KTO             kto_tag is the `label` of the completion
+    scored completions              prompt, completions, scores; or prompt, completion, score, rows of a prompt ranked
 
 A strength of preference that annotators gave (HelpSteer2-Preference, HelpSteer3) is the margin of the pair, as in
 Touvron et al. (2023, eq. 2); differences of scores are none.
@@ -29,7 +30,7 @@ from amenable.data import model_comparisons
 from amenable.data.column_mapping import ColumnMapping
 from amenable.data.files import BadRow
 from amenable.data.rankings import from_scores
-from amenable.data.record import Derived, InvalidRow, Record, is_filled, is_number, text_of
+from amenable.data.record import Derived, InvalidRow, LeftOutRow, Record, is_filled, is_number, text_of
 
 Columns: TypeAlias = Mapping[str, Any]
 Converted: TypeAlias = dict[str, Derived]
@@ -40,7 +41,7 @@ ARTICLE = "Article:\n{article}\n\nTL;DR:\n"
 """prompts of summarize-from-feedback: of Reddit posts, and of news (Stiennon et al., 2020)"""
 
 
-JOINED = ("response", "helpfulness", "summary")
+JOINED = ("response", "helpfulness", "summary", "completion", "score")
 """columns that are compared between the rows of a prompt"""
 
 
@@ -155,6 +156,20 @@ def helpsteer(columns: Columns) -> Converted:
         return {"prompt": prompt, "completion": (response, ("response",))}
     scores = [number(score, "helpfulness") for score in scores]
     return {"prompt": prompt, **ranked(response, scores, ("response",), ("helpfulness",))}
+
+
+def scored(columns: Columns) -> Converted:
+    """Convert completions with scores, such as votes: lists, or the joined rows of a prompt; one row is unranked."""
+    names = ("completions", "scores") if "scores" in columns else ("completion", "score")
+    texts, scores = (columns[name] for name in names)
+    prompt = {"prompt": (columns["prompt"], ("prompt",))}
+    if not isinstance(texts, list) and "scores" not in columns:
+        return {**prompt, "completion": (texts, ("completion",))}
+    if not (isinstance(scores, list) and isinstance(texts, list) and len(scores) == len(texts)):
+        raise InvalidRow(f"scores {scores!r:.40} of the completions: it takes a list of numbers, one for each")
+    if len(texts) == 1:
+        raise LeftOutRow("the prompt has one completion, which nothing is compared with")
+    return prompt | ranked(texts, [number(score, names[1]) for score in scores], names[:1], names[1:])
 
 
 def helpsteer_preference(columns: Columns) -> Converted:
@@ -318,6 +333,14 @@ FORMATS = (
     PublishedFormat("Stack Exchange", ("question", "response_j", "response_k"), stack_exchange),
     PublishedFormat("a comparison of two models", (), comparison_of_models, model_comparisons.is_comparison),
     PublishedFormat("Llama-Factory's KTO", ("kto_tag",), kto),
+    PublishedFormat("scored completions", ("prompt", "completions", "scores"), scored),
+    PublishedFormat(
+        "completions with a score",
+        ("prompt", "completion", "score"),
+        scored,
+        lambda columns: columns["score"] is not None and "label" not in columns,
+        group_by=("prompt",),
+    ),
 )
 MARKS = frozenset({"model_a", "generator_1"}.union(format.columns[-1] for format in FORMATS if format.columns))
 """columns one of which every format has: most rows have none, and need no closer look"""

@@ -177,7 +177,11 @@ def preference_losses(
 
 
 def ranking_loss(
-    scores: Tensor, ranks: Tensor, prompts: Tensor | None = None, margins: Tensor | None = None
+    scores: Tensor,
+    ranks: Tensor,
+    prompts: Tensor | None = None,
+    margins: Tensor | None = None,
+    label_smoothing: float = 0.0,
 ) -> tuple[Tensor, Stats]:
     """Bradley-Terry loss over all pairs of ranked completions (Ouyang et al., 2022, eq. 1).
 
@@ -187,17 +191,21 @@ def ranking_loss(
     None for a single prompt), margins m [P] (in the units of the scores, as in `preference_losses`; None for 0). A
     prompt without a pair carries no weight; ValueError if no prompt has one. Stats, averaged in the same way: accuracy
     (share of pairs whose better completion scores higher, equal scores one half) and margin (better score less worse
-    score, whatever m is).
+    score, whatever m is). label_smoothing: that of `preference_losses`.
     """
     better, worse, owners = comparisons(ranks, prompts)
     weights = prompt_weights(owners, scores.dtype)
     margin = 0.0 if margins is None else margins[owners]
-    loss = (weights * preference_losses(scores[better], scores[worse], margin)).sum()
+    loss = (weights * preference_losses(scores[better], scores[worse], margin, label_smoothing)).sum()
     return loss, ranking_stats(scores[better] - scores[worse], weights)
 
 
 def plackett_luce_loss(
-    scores: Tensor, ranks: Tensor, prompts: Tensor | None = None, margins: Tensor | None = None
+    scores: Tensor,
+    ranks: Tensor,
+    prompts: Tensor | None = None,
+    margins: Tensor | None = None,
+    best_only: bool = False,
 ) -> tuple[Tensor, Stats]:
     """Plackett-Luce negative log likelihood of rankings: each completion is the choice among itself and all worse ones.
 
@@ -205,16 +213,45 @@ def plackett_luce_loss(
 
     k runs over the completions that have a worse one; without ties that is Plackett (1975) divided by the number of
     choices. Completions of equal rank do not compete, and two completions make the Bradley-Terry loss. Arguments,
-    errors and stats are those of `ranking_loss`.
+    errors and stats are those of `ranking_loss`. best_only: k runs over a prompt's best alone, -log of the softmax over
+    its completions, as of a person who names the best of K (Ziegler et al., 2019, eq. 1).
     """
     better, worse, owners = comparisons(ranks, prompts)
+    stats = ranking_stats(scores[better] - scores[worse], prompt_weights(owners, scores.dtype))
+    if best_only:
+        lowest = ranks.new_full((int(owners.max()) + 1,), torch.inf).scatter_reduce(0, owners, ranks[better], "amin")
+        best = ranks[better] == lowest[owners]
+        better, worse, owners = better[best], worse[best], owners[best]
     chosen, choice = better.unique(return_inverse=True)
     rivals = scores.new_full((len(chosen), len(scores)), -torch.inf).index_put((choice, worse), scores[worse])
     chosen_owners = owners.new_zeros(len(chosen)).index_put((choice,), owners)
     margin = 0.0 if margins is None else margins[chosen_owners]
     losses = preference_losses(scores[chosen], rivals.logsumexp(1), margin)
-    loss = (prompt_weights(chosen_owners, scores.dtype) * losses).sum()
-    return loss, ranking_stats(scores[better] - scores[worse], prompt_weights(owners, scores.dtype))
+    return (prompt_weights(chosen_owners, scores.dtype) * losses).sum(), stats
+
+
+def binary_ranking_loss(
+    scores: Tensor, ranks: Tensor, prompts: Tensor | None = None, margins: Tensor | None = None
+) -> tuple[Tensor, Stats]:
+    """Loss of a classifier of good and bad completions, each read alone (Askell et al., 2021, section 4).
+
+        L = -mean over prompts  mean over pairs  1/2 [log sigma(r_better) + log sigma(-r_worse)]
+
+    For preference model pretraining on naturally ranked text. Arguments, errors and stats are those of `ranking_loss`;
+    with a margin m it is log sigma(r_better - m / 2) and log sigma(-r_worse - m / 2).
+    """
+    better, worse, owners = comparisons(ranks, prompts)
+    weights = prompt_weights(owners, scores.dtype)
+    half = 0.0 if margins is None else margins[owners] / 2
+    losses = -(F.logsigmoid(scores[better] - half) + F.logsigmoid(-scores[worse] - half)) / 2
+    return (weights * losses).sum(), ranking_stats(scores[better] - scores[worse], weights)
+
+
+def centering_penalty(scores: Tensor, ranks: Tensor, prompts: Tensor | None = None) -> Tensor:
+    """Mean over prompts of the mean over pairs of (r_better + r_worse)^2: 0 where both lie around 0 (Eisenstein et al.,
+    2023, section 2). Arguments are those of `ranking_loss`."""
+    better, worse, owners = comparisons(ranks, prompts)
+    return (prompt_weights(owners, scores.dtype) * (scores[better] + scores[worse]).square()).sum()
 
 
 def comparisons(ranks: Tensor, prompts: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

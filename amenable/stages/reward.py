@@ -4,8 +4,9 @@
 
 m is 0, or the `margin` that the data gives, in units of reward (Touvron et al., 2023, eq. 2). All pairs of a prompt are
 one element of the batch: each completion is computed once, ties count for nothing. `--batch-unit pairs` shuffles the
-pairs into one list instead: a completion is trained on up to K-1 times an epoch, which overfits. `--loss-type
-plackett-luce` takes the likelihood of the whole order: each completion is the choice among itself and all worse ones.
+pairs into one list instead: a completion is trained on up to K-1 times an epoch, which overfits. Other likelihoods of a
+ranking (--loss-type) are in functional/losses.py; `binary`, on text ranked by votes or edits, is preference model
+pretraining (Askell et al., 2021), and a second run goes on from that model.
 
 The body is the SFT model (or any model with the same tokenizer) without its unembedding; a scalar head, with a learning
 rate of its own, reads the last token. The head starts at zero, so the first loss is that of equal rewards (ln 2). In
@@ -24,30 +25,28 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from amenable.data import batches
-from amenable.data.batches import Batch
 from amenable.data.mixture import Mixed, Sources, data_inputs, mixture_batches
-from amenable.data.rankings import pairs_of
 from amenable.evaluation.empty_answers import rank_of_empty
 from amenable.evaluation.ranking_accuracy import measure_accuracies
-from amenable.functional.losses import plackett_luce_loss, ranking_loss
 from amenable.models.heads import ScalarModel
+from amenable.models.pretrained import is_reward_folder
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import defaults, first_batch, forward, loading, plan, rankings
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
 from amenable.train.examples import RejectedRows
 from amenable.train.fit import Training, fit
 from amenable.train.log import Bars, no_bars
-from amenable.train.objective import Output, Stats, require_zero_outputs
+from amenable.train.objective import require_zero_outputs
 from amenable.train.optimizer import Optimizer
 from amenable.train.passes import longest_rows
+from amenable.train.ranking_objective import RankingLossOptions, RankingObjective
 from amenable.train.rankings import TokenizedRanking
 from amenable.train.row_cache import RANKINGS, keep_fitting, read_examples, read_splits
 from amenable.train.run import Run
 from amenable.train.run_options import AdapterOptions, OfflineOptions
-from amenable.train.runtime import start_runtime
+from amenable.train.runtime import Runtime, start_runtime
 from amenable.train.stage_report import StageReport
 
 REPORT = StageReport(
@@ -63,11 +62,12 @@ MEASURED = 200
 
 
 @dataclass(frozen=True)
-class Config(OfflineOptions, AdapterOptions):
+class Config(RankingLossOptions, OfflineOptions, AdapterOptions):
     """Train a reward model from rankings."""
 
     model: Path = Path("runs/sft")
-    """body of the reward model: the SFT model, or another one with the same tokenizer"""
+    """body of the reward model: the SFT model, or another one with the same tokenizer; a reward model goes on as it is,
+    such as one pretrained on votes"""
     data: Sources = (Path("runs/annotate/train.jsonl"),)
     """rankings or pairs: a file, or a folder of files; several are mixed, each SOURCE or SOURCE=WEIGHT"""
     validation_split: float = field(default=0.1, kw_only=True)
@@ -82,8 +82,6 @@ class Config(OfflineOptions, AdapterOptions):
     epochs: int = 1
     prompts_per_step: int = 8
     """prompts in one update, with all their completions"""
-    loss_type: Literal["bradley-terry", "plackett-luce"] = "bradley-terry"
-    """likelihood of each pair of a prompt's completions, or of their whole order"""
     batch_unit: Literal["prompts", "pairs"] = "prompts"
     """batch by prompt (all K-choose-2 pairs of a prompt together) or by pair (pairs shuffled across prompts; the same
     number a step)"""
@@ -94,37 +92,8 @@ class Config(OfflineOptions, AdapterOptions):
         super().__post_init__()
         plan.require_at_least(1, self, "epochs", "prompts_per_step")
         plan.require_at_least(0, self, "max_prompts", "head_learning_rate")
-        divided = self.loss_type == "plackett-luce" and self.batch_unit == "pairs"
-        plan.forbid(divided, "--loss-type plackett-luce needs whole rankings", "give --batch-unit prompts")
-
-
-class RankingObjective:
-    """Mean ranking loss over prompts, from the scores of their completions. An element is a prompt's ranking."""
-
-    share_prefixes = True
-    couples_elements = False
-    output: Output = "scalar"
-
-    def __init__(self, model: ScalarModel, loss_type: str = "bradley-terry"):
-        self.model = model
-        self.ranking_loss = plackett_luce_loss if loss_type == "plackett-luce" else ranking_loss
-
-    def rows(self, ranking: TokenizedRanking) -> list[forward.Row]:
-        return ranking.rows
-
-    def weight(self, ranking: TokenizedRanking) -> float:
-        return 1.0 if pairs_of(ranking.ranks) else 0.0
-
-    def outputs(self, batch: Batch) -> Tensor:
-        return forward.rewards(self.model, batch)
-
-    def loss(self, elements: Sequence[TokenizedRanking], scores: Tensor) -> tuple[Tensor, Stats]:
-        """Return loss and statistics; scores [R]: those of all completions of the elements."""
-        ranks = torch.tensor([rank for ranking in elements for rank in ranking.ranks], device=scores.device)
-        prompts = torch.tensor([i for i, ranking in enumerate(elements) for _ in ranking.rows], device=scores.device)
-        margins = torch.tensor([ranking.margin for ranking in elements], device=scores.device)
-        loss, stats = self.ranking_loss(scores, ranks, prompts, margins)
-        return loss, {"loss": loss.detach(), **stats, "mean_reward": scores.detach().mean()}
+        divided = self.loss_type in ("plackett-luce", "best-of-k") and self.batch_unit == "pairs"
+        plan.forbid(divided, f"--loss-type {self.loss_type} needs whole rankings", "give --batch-unit prompts")
 
 
 def run(config: Config) -> Path:
@@ -136,17 +105,16 @@ def run(config: Config) -> Path:
     if run.skip_finished():
         return run.out
     runtime, limit = start_runtime(config.device), config.max_tokens_per_pass
-    decoder, tokenizer = loading.load_policy(config.model, runtime)
-    model = ScalarModel.from_decoder(decoder).to(runtime.device)
+    model, tokenizer, new_head = load_initial(config.model, runtime)
     config.adapt(model, config.model, tokenizer, runtime)
-    context = decoder.config.context_length
+    context = model.decoder.config.context_length
     training, sets = read(config, tokenizer, context, run.rejected, run.log.bar)
     zero = rankings.read_demonstrations(config.demonstrations, tokenizer, context, run.rejected) or training
     zero_name = "completions trained on (--demonstrations to change it)" if zero is training else "demonstrations"
     elements, per_step = rankings.batch_elements(training, config.batch_unit, config.prompts_per_step)
     steps, mixture = mixture_batches(config.data, elements, per_step, config.epochs, config.seed)
     schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_lr_frac)
-    objective = RankingObjective(model, config.loss_type)
+    objective = RankingObjective(model, config)
     head_config = replace(config.optimizer, learning_rate=config.head_learning_rate)
     task = Training(
         objective=objective,
@@ -169,7 +137,7 @@ def run(config: Config) -> Path:
 
     def statistics(step: int, batch: list[TokenizedRanking], stats: dict[str, Any]) -> dict[str, Any]:
         stats = {"loss": 0.0, "accuracy": 0.0, "margin": 0.0, "mean_reward": 0.0, **stats}
-        if step == 1:
+        if step == 1 and new_head:
             require_zero_outputs(objective, batch, stats["loss"])
         return add_margins(step, batch, stats)
 
@@ -183,6 +151,16 @@ def run(config: Config) -> Path:
     model.center(torch.cat(forward.element_rewards(model, zero, objective.rows, runtime, limit, bar)))
     loading.save_model(run.out, model, tokenizer, config.save_dtype)
     return run.finish(**measure_accuracies(model, rankings.with_sources(sets), runtime, limit, config.seed, run.log))
+
+
+def load_initial(folder: Path, runtime: Runtime) -> tuple[ScalarModel, Tokenizer, bool]:
+    """Load a reward model as it is, or a language model with a new head; the last is True for a new head."""
+    loading.require_model(folder, "amenable sft")
+    if is_reward_folder(folder):
+        tokenizer = Tokenizer.load(folder)
+        return loading.load_reward_model(folder, runtime, tokenizer), tokenizer, False
+    decoder, tokenizer = loading.load_policy(folder, runtime)
+    return ScalarModel.from_decoder(decoder).to(runtime.device), tokenizer, True
 
 
 def read(

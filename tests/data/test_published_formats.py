@@ -166,6 +166,19 @@ def test_rows_of_a_prompt_of_helpsteer_are_ranked_together(tmp_path: Path, jsonl
     ].content == ASK
 
 
+def test_rows_of_a_prompt_with_scores_are_ranked_together(tmp_path: Path, jsonl) -> None:
+    votes = [("Who?", TOLAN, 12), ("Who?", NOBODY, -1), ("Who?", "Ann.", 12), ("Why?", "So.", 3)]
+    rows = [{"prompt": prompt, "completion": text, "score": score} for prompt, text, score in votes]
+    loaded = read_rankings(jsonl(tmp_path / "votes.jsonl", rows))
+    (ranking,) = loaded.rows
+    assert ranking.completions == (TOLAN, NOBODY, "Ann.") and ranking.ranks == (1.0, 3.0, 1.0)
+    assert loaded.rejected == [] and "left out: 1 (the prompt has one completion" in loaded.plan()[0]
+    assert len(read_demonstrations(tmp_path / "votes.jsonl").rows) == 4
+    lists = [{"prompt": "Who?", "completions": [TOLAN, NOBODY], "scores": scores} for scores in ([1, 2], [1])]
+    loaded = read_rankings(jsonl(tmp_path / "lists.jsonl", lists))
+    assert loaded.rows[0].ranks == (2.0, 1.0) and "takes a list of numbers" in loaded.rejected[0].reason
+
+
 def test_scored_summaries_of_a_post_are_ranked_by_worker(tmp_path: Path, jsonl) -> None:
     def row(text: str, overall: int, worker: str = "w1") -> dict:
         axes = {"overall": overall, "accuracy": 7, "coverage": 3, "coherence": 7}
@@ -227,5 +240,6 @@ def test_rows_of_a_format_that_cannot_be_used_say_why(name: str, change: dict, r
 
 def test_every_format_has_a_row_here() -> None:
     own = {"HelpSteer", "summarize-from-feedback, axis", "Llama-Factory's KTO"}
+    own |= {"scored completions", "completions with a score"}
     assert {format.name for format in published_formats.FORMATS} == set(ROWS) | own
     assert all(json.dumps(row) for row in ROWS.values())

@@ -219,6 +219,35 @@ def test_plackett_luce_is_the_mean_of_prompts():
     assert torch.allclose(moved, (alone[0] + expected) / 2)
 
 
+def test_the_best_of_k_by_hand():
+    """-log [e^1.2 / (e^1.2 + e^.3 + 1 + e^-.5)], whatever the order of the rest; with two best ones their mean."""
+    loss, stats = losses.plackett_luce_loss(SCORES, tensor(1, 3, 2, 4), best_only=True)
+    assert loss.item() == pytest.approx(-(SCORES[0] - SCORES.logsumexp(0)).item(), abs=1e-6)
+    assert stats["accuracy"].item() == pytest.approx(5 / 6)
+    two, _ = losses.plackett_luce_loss(SCORES[:3], tensor(1, 1, 2), best_only=True)
+    assert torch.allclose(two, losses.preference_losses(SCORES[:2], SCORES[2]).mean())
+    both = torch.cat([SCORES, SCORES[:2]]), tensor(1, 3, 2, 4, 2, 1), tensor(0, 0, 0, 0, 1, 1).long()
+    other = losses.preference_losses(SCORES[1], SCORES[0])
+    assert torch.allclose(losses.plackett_luce_loss(*both, best_only=True)[0], (loss + other) / 2)
+
+
+def test_the_binary_loss_by_hand():
+    """Scores .4 and -.2 of a pair: -1/2 [log sigma(.4) + log sigma(.2)]; with a margin of .2, of .3 and .1."""
+    scores = tensor(0.4, -0.2)
+    loss, stats = losses.binary_ranking_loss(scores, tensor(1, 2))
+    assert loss.item() == pytest.approx((0.513015 + 0.598139) / 2, abs=1e-6) and stats["accuracy"].item() == 1
+    shifted, _ = losses.binary_ranking_loss(scores, tensor(1, 2), torch.zeros(2, dtype=torch.long), tensor(0.2))
+    assert shifted.item() == pytest.approx((0.554355 + 0.644397) / 2, abs=1e-6)
+
+
+def test_smoothing_and_centering_of_rankings_by_hand():
+    smooth, _ = losses.ranking_loss(tensor(0.3, 0.0), tensor(1, 2), label_smoothing=0.1)
+    assert smooth.item() == pytest.approx(0.554355 + 0.1 * 0.3, abs=1e-6)
+    scores, prompts = tensor(1.0, 2.0, -1.0, 0.5, -0.5), tensor(0, 0, 0, 1, 1).long()
+    penalty = losses.centering_penalty(scores, tensor(1, 2, 2, 1, 2), prompts)
+    assert penalty.item() == pytest.approx(((9 + 0) / 2 + 0) / 2)
+
+
 def test_plackett_luce_probabilities_of_all_orders_sum_to_one():
     orders = [torch.tensor(order) for order in permutations(range(1, 5))]
     total = sum(torch.exp(-3 * losses.plackett_luce_loss(SCORES, order)[0]) for order in orders)

@@ -83,6 +83,28 @@ def test_a_head_that_does_not_start_at_zero_stops_the_run(
     assert not (short.out / "metrics.jsonl").exists(), "no step was taken"
 
 
+def test_a_model_pretrained_on_votes_goes_on_as_it_is(
+    short: reward.Config, files: Any, rows_of: Callable, tmp_path: Path
+) -> None:
+    """By the binary loss on completions with a score each, in rows; then on rankings, from what it has learned."""
+    rankings = [json.loads(line) for line in files.rankings.read_text("utf-8").splitlines()]
+    votes = tmp_path / "votes.jsonl"
+    rows = [
+        {"prompt": row["prompt"], "completion": text, "votes": 10 - 4 * rank}
+        for row in rankings
+        for text, rank in zip(row["completions"], row["ranking"])
+    ]
+    votes.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    columns = ("prompt=prompt", "completion=completion", "score=votes")
+    pretraining = replace(short, data=(votes,), columns=columns, loss_type="binary", epochs=6, heldout_annotators=None)
+    pretraining = replace(pretraining, prompts_per_step=6)
+    pretrained = reward.run(replace(pretraining, out=tmp_path / "pmp"))
+    first = rows_of(pretrained)[0]
+    assert first["loss"] == pytest.approx(0.693147, abs=1e-5) and rows_of(pretrained)[-1]["accuracy"] > 0.9
+    second = rows_of(reward.run(replace(short, model=pretrained, out=tmp_path / "second")))
+    assert second[0]["loss"] < 0.4 and second[0]["accuracy"] > 0.8
+
+
 def test_the_head_has_a_learning_rate_of_its_own(
     short: reward.Config, words: Tokenizer, runtime: Runtime, rows_of: Callable, tmp_path: Path
 ) -> None:
