@@ -164,8 +164,10 @@ def add_reference_logps(
     """Return the pairs with the reference's log-probabilities of both completions, and with `front` of the longer one's
     first tokens. max_tokens: tokens of a pass."""
     sums = forward.element_logprobs(reference, pairs, lambda pair: pair.rows(front), runtime, max_tokens, progress)
-    names = ("ref_chosen", "ref_rejected", "ref_front")
-    return changed(pairs, lambda pair, i: replace(pair, **dict(zip(names, sums[i]))))
+    sums = [[*each, 0.0][:3] for each in sums]
+    return changed(
+        pairs, lambda pair, i: replace(pair, ref_chosen=sums[i][0], ref_rejected=sums[i][1], ref_front=sums[i][2])
+    )
 
 
 def batch_elements(
