@@ -31,12 +31,12 @@ class RankingLossOptions(TrainingOptions):
     """share of pairs taken to be ranked the wrong way round; of bradley-terry"""
     center_rewards_coefficient: float = 0.0
     """weight of the square of the sum of both scores of a pair, which holds scores around 0 (TRL: 0.01)"""
-    score_l2: float = 0.0
+    score_penalty: float = 0.0
     """weight of the mean square of the scores"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        plan.require_at_least(0, self, "center_rewards_coefficient", "score_l2")
+        plan.require_at_least(0, self, "center_rewards_coefficient", "score_penalty")
         smoothing = f"label_smoothing is {self.label_smoothing}"
         plan.forbid(not 0 <= self.label_smoothing < 0.5, smoothing, "it must lie in [0, 0.5)")
         other = self.label_smoothing and self.loss_type != "bradley-terry"
@@ -77,6 +77,9 @@ class RankingObjective:
         loss, stats = self.ranking_loss(scores, ranks, prompts, margins)
         if self.options.center_rewards_coefficient:
             loss = loss + self.options.center_rewards_coefficient * losses.centering_penalty(scores, ranks, prompts)
-        if self.options.score_l2:
-            loss = loss + self.options.score_l2 * (losses.prompt_weights(prompts, scores.dtype) * scores.square()).sum()
+        if self.options.score_penalty:
+            loss = (
+                loss
+                + self.options.score_penalty * (losses.prompt_weights(prompts, scores.dtype) * scores.square()).sum()
+            )
         return loss, {"loss": loss.detach(), **stats, "mean_reward": scores.detach().mean()}

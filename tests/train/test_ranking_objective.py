@@ -42,7 +42,7 @@ def test_penalties_are_added_by_hand() -> None:
     centering = (((1.0 + 0.2) ** 2 + (1.0 - 0.5) ** 2 + (0.2 - 0.5) ** 2) / 3 + 0.9**2) / 2
     squares = ((1.0 + 0.04 + 0.25) / 3 + (0.09 + 0.36) / 2) / 2
     assert loss_of(center_rewards_coefficient=0.1) - loss_of() == pytest.approx(0.1 * centering, abs=1e-6)
-    assert loss_of(score_l2=0.5) - loss_of() == pytest.approx(0.5 * squares, abs=1e-6)
+    assert loss_of(score_penalty=0.5) - loss_of() == pytest.approx(0.5 * squares, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_penalties_are_added_by_hand() -> None:
     [
         ({"label_smoothing": 0.5}, "label_smoothing is 0.5"),
         ({"label_smoothing": 0.1, "loss_type": "binary"}, "label_smoothing is 0.1 and loss_type is binary"),
-        ({"score_l2": -1.0}, "score_l2"),
+        ({"score_penalty": -1.0}, "score_penalty"),
         ({"center_rewards_coefficient": -0.1}, "center_rewards_coefficient"),
     ],
 )
