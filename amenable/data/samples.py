@@ -11,7 +11,7 @@ from amenable.data.column_mapping import parse_mapping
 from amenable.data.files import read_json_rows, row_location
 from amenable.data.record import InvalidRow, Record, kind, text_of
 from amenable.data.turns import conversation
-from amenable.data.types import Conversation, conversation_error
+from amenable.data.types import Conversation, Prompt, conversation_error, message_fields
 from amenable.errors import InputError
 
 COLUMNS = ("prompt", "completions", "ended", "model", "kind", "id")
@@ -81,3 +81,10 @@ def ended_of(value: Any, count: int) -> tuple[bool, ...]:
     if not isinstance(value, list) or len(value) != count or not all(isinstance(mark, bool) for mark in value):
         raise InvalidRow(f"ended is not a list of {count} times true or false, one per completion")
     return tuple(value)
+
+
+def sample_row(prompt: Prompt, completions: list[str], ended: list[bool], model: str) -> dict[str, Any]:
+    """Return the row of samples.jsonl of a prompt and its completions, with the further columns of the prompt's row."""
+    messages = [message_fields(message) for message in prompt.messages]
+    own = {"id": prompt.id, "prompt": messages, "completions": completions, "ended": ended, "model": model}
+    return {**prompt.meta, **own}

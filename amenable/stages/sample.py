@@ -19,8 +19,8 @@ from pathlib import Path
 from statistics import fmean
 
 from amenable.data import sources
-from amenable.data.samples import demonstration_rows
-from amenable.data.types import Prompt, message_fields
+from amenable.data.samples import demonstration_rows, sample_row
+from amenable.data.types import Prompt
 from amenable.files import write_text
 from amenable.generation.engine import Completion, generate
 from amenable.generation.remote_model import RemoteModel, Reply, api_options, parse_address
@@ -161,13 +161,8 @@ def run_remotely(config: Config) -> Path:
         repeated = [(prompt, i) for prompt in part for i in range(config.num_generations)]
         seeds = [derive_seed(config.seed, "sample", prompt.id, i) for prompt, i in repeated]
         replies = teacher.complete([prompt.messages for prompt, _ in repeated], seeds)
-        record(
-            run,
-            step,
-            part,
-            [replies[i : i + config.num_generations] for i in range(0, len(replies), config.num_generations)],
-            config,
-        )
+        count = config.num_generations
+        record(run, step, part, [replies[i : i + count] for i in range(0, len(replies), count)], config)
     rows = [demonstration for row in run.log.read("samples") for demonstration in demonstration_rows(row)]
     write_text(run.out / "demonstrations.jsonl", as_lines(rows))
     summary = f"{len(rows):,} completions that ended: amenable sft --data {run.out}/demonstrations.jsonl"
@@ -190,17 +185,11 @@ def record(
 ) -> None:
     """Write the rows of samples.jsonl, with the further columns of the prompts' rows and the completions' rewards, if
     any, and the step's metrics."""
-    rows = [
-        {
-            **prompt.meta,
-            "id": prompt.id,
-            "prompt": [message_fields(message) for message in prompt.messages],
-            "completions": [reply.text for reply in group],
-            "ended": [reply.ended for reply in group],
-            "model": str(config.model),
-        }
-        for prompt, group in zip(prompts, groups, strict=True)
+    of_prompts = zip(prompts, groups, strict=True)
+    texts = [
+        (prompt, [reply.text for reply in group], [reply.ended for reply in group]) for prompt, group in of_prompts
     ]
+    rows = [sample_row(*each, str(config.model)) for each in texts]
     run.log.samples(step, [row | {"rewards": each} for row, each in zip(rows, rewards)] if rewards else rows)
     mean = {"reward": fmean(chain.from_iterable(rewards))} if rewards else {}
     replies = [reply for group in groups for reply in group]

@@ -4,11 +4,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amenable.data.samples import Sample, read_samples
-from amenable.data.types import Message
+from amenable.data.samples import Sample, read_samples, sample_row
+from amenable.data.types import Message, Prompt
 from amenable.errors import InputError
 
 ROW = {"id": "a", "prompt": [{"role": "user", "content": "Hi"}], "completions": ["x", "y"], "model": "m"}
+SAMPLE_FIELDS = ((Message("user", "Hi"),), ("x", "y"), (True, True))
 SAMPLE = Sample("a", (Message("user", "Hi"),), ("x", "y"), (True, True), "m")
 
 
@@ -16,6 +17,13 @@ def write(tmp_path, *rows):
     file = tmp_path / "samples.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
+
+
+def test_a_row_that_is_written_is_read_again(tmp_path):
+    row = sample_row(Prompt((Message("user", "Hi"),), "a", {"source": "s"}), ["x", "y"], [True, True], "m")
+    assert row == {**ROW, "ended": [True, True], "source": "s"}
+    ((_, sample),) = read_samples(write(tmp_path, row))
+    assert (sample.prompt, sample.completions, sample.ended, sample.meta) == (*SAMPLE_FIELDS, {"source": "s"})
 
 
 def test_absent_columns_have_defaults(tmp_path):
