@@ -22,7 +22,7 @@ WRITING = ".*.writing*"
 MODEL_FILES = (
     *("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "adapter_config.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
-    *("vocab.json", "merges.txt", "tokenizer.model"),
+    *("vocab.json", "merges.txt", "tokenizer.model", "ensemble.json", "member-*/*.safetensors"),
 )
 """files of a model or tokenizer folder that decide what the model computes: weights, configuration, tokenizer"""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -35,3 +37,21 @@ def overlong_penalty(lengths: Tensor, limit: int, buffer: int) -> Tensor:
     0 up to limit - buffer tokens, then falling on a line to -1 at `limit` tokens and beyond; buffer >= 1
     """
     return ((limit - buffer - lengths) / buffer).clamp(-1, 0)
+
+
+Combination = Literal["mean", "min", "std", "var"]
+
+
+def combine_scores(scores: Tensor, combination: Combination, coefficient: float = 1.0) -> Tensor:
+    """One score of those of M reward models (Coste et al., 2024, section 3). scores [M, B] -> [B].
+
+        mean  m      min  the least      std  m - k s      var  m - k s^2      s^2 = 1/M sum_i (r_i - m)^2
+
+    min is their worst-case optimization, var their uncertainty-weighted one. coefficient k >= 0.
+    """
+    if combination == "min":
+        return scores.amin(0)
+    mean = scores.mean(0)
+    variance = (scores - mean).square().mean(0)
+    penalty = {"mean": torch.zeros_like(mean), "std": variance.sqrt(), "var": variance}[combination]
+    return mean - coefficient * penalty

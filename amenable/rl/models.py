@@ -55,7 +55,7 @@ def load_models(options: OnlineOptions, runtime: Runtime) -> Models:
     reference = loading.load_reference(policy, options.model, runtime)
     base = Base.of(options.model, reference, options.lora.bits)
     reward = load_reward(options.reward, runtime, options.max_tokens_per_pass, base, options.scoring)
-    frozen = (reference, *(model.model for model in reward.models))
+    frozen = (reference, *(each.model for model in reward.models for each in model.members))
     return Models(policy, reference, tokenizer, reward, runtime, frozen)
 
 

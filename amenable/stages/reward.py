@@ -10,8 +10,9 @@ pretraining (Askell et al., 2021), and a second run goes on from that model.
 
 The body is the SFT model (or any model with the same tokenizer) without its unembedding; a scalar head, with a learning
 rate of its own, reads the last token. The head starts at zero, so the first loss is that of equal rewards (ln 2). In
-the end the bias is shifted so that demonstrations (without any, the completions trained on) have mean reward 0. Ouyang
-et al. (2022, eq. 1, section 3.5, appendix C.2); Stiennon et al. (2020).
+the end the bias is shifted so that demonstrations (without any, the completions trained on) have mean reward 0. With
+--members the folder is an ensemble (rewards/ensemble.py), whose members differ in the order of their data, or in their
+bodies. Ouyang et al. (2022, eq. 1, section 3.5, appendix C.2); Stiennon et al. (2020).
 
 Reads rankings (pairs are rankings of two); writes a sequence-classification model directory.
 """
@@ -32,6 +33,7 @@ from amenable.evaluation.empty_answers import rank_of_empty
 from amenable.evaluation.ranking_accuracy import measure_accuracies
 from amenable.models.heads import ScalarModel
 from amenable.models.pretrained import is_reward_folder
+from amenable.rewards.ensemble import EnsembleOptions, train_members
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import defaults, first_batch, forward, loading, plan, rankings
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
@@ -62,7 +64,7 @@ MEASURED = 200
 
 
 @dataclass(frozen=True)
-class Config(RankingLossOptions, OfflineOptions, AdapterOptions):
+class Config(RankingLossOptions, EnsembleOptions, OfflineOptions, AdapterOptions):
     """Train a reward model from rankings."""
 
     model: Path = Path("runs/sft")
@@ -101,7 +103,7 @@ def run(config: Config) -> Path:
     config, by_default = defaults.reward(config, traits(config.model, virtual_tokens=config.prompt_tuning))
     files = ("model", "validation", "heldout_annotators", "demonstrations")
     inputs = {name: getattr(config, name) for name in files} | data_inputs(config.data)
-    run = Run(config.out, "reward", config, inputs)
+    run = Run(config.out, "reward", config, inputs | config.member_inputs)
     if run.skip_finished():
         return run.out
     runtime, limit = start_runtime(config.device), config.max_tokens_per_pass
@@ -112,7 +114,7 @@ def run(config: Config) -> Path:
     zero = rankings.read_demonstrations(config.demonstrations, tokenizer, context, run.rejected) or training
     zero_name = "completions trained on (--demonstrations to change it)" if zero is training else "demonstrations"
     elements, per_step = rankings.batch_elements(training, config.batch_unit, config.prompts_per_step)
-    steps, mixture = mixture_batches(config.data, elements, per_step, config.epochs, config.seed)
+    steps, mixture = mixture_batches(config.data, elements, per_step, config.epochs, config.order_seed)
     schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_lr_frac)
     objective = RankingObjective(model, config)
     head_config = replace(config.optimizer, learning_rate=config.head_learning_rate)
@@ -150,7 +152,18 @@ def run(config: Config) -> Path:
     bar = run.log.bar("centring")
     model.center(torch.cat(forward.element_rewards(model, zero, objective.rows, runtime, limit, bar)))
     loading.save_model(run.out, model, tokenizer, config.save_dtype)
+    if config.members > 1:
+        try:
+            train_members(config, run.out, train_member)
+        except BaseException:
+            run.lock.release()
+            raise
     return run.finish(**measure_accuracies(model, rankings.with_sources(sets), runtime, limit, config.seed, run.log))
+
+
+def train_member(config: Config) -> None:
+    """Train a further member of an ensemble."""
+    run(config)
 
 
 def load_initial(folder: Path, runtime: Runtime) -> tuple[ScalarModel, Tokenizer, bool]:

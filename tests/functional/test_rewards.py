@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amenable.functional.rewards import overlong_penalty, penalize_missing_eos, token_rewards
+from amenable.functional.rewards import combine_scores, overlong_penalty, penalize_missing_eos, token_rewards
 
 LOGP = torch.tensor([[-1.2, -0.7, -2.0, -0.1]])
 REF = torch.tensor([[-1.0, -0.9, -2.5, -0.1]])
@@ -50,3 +50,13 @@ def test_another_estimate_of_kl_takes_k1s_place():
 def test_the_overlong_penalty_falls_on_a_line():
     penalties = overlong_penalty(torch.tensor([3, 6, 7, 9, 10, 12]), 10, 4)
     assert penalties.tolist() == [0.0, 0.0, -0.25, -0.75, -1.0, -1.0]
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [("mean", [2.0, 1.0]), ("min", [1.0, 1.0]), ("std", [2 - 0.5 * 0.816497, 1.0]), ("var", [2 - 0.5 * 0.666667, 1.0])],
+)
+def test_combinations_of_scores_by_hand(how, expected):
+    """Scores 1, 2, 3 and three times 1: variances 2/3 and 0; half of the deviation is taken off."""
+    scores = torch.tensor([[1.0, 1.0], [2.0, 1.0], [3.0, 1.0]])
+    assert combine_scores(scores, how, 0.5).tolist() == pytest.approx(expected, abs=1e-6)
