@@ -31,7 +31,7 @@ from amenable.train.defaults import FromModel, traits
 from amenable.train.log import Bars
 from amenable.train.objective import Output, Stats
 from amenable.train.optimizer import Optimizer
-from amenable.train.pair_loss import PairLossOptions, pair_loss
+from amenable.train.pair_loss import PairLossOptions, pair_loss, parse_losses
 from amenable.train.rankings import Pair
 from amenable.train.run import Run
 from amenable.train.runtime import start_runtime
@@ -57,7 +57,10 @@ class Config(PairLossOptions, OnlineOptions):
         super().__post_init__()
         problem = f"num_generations is {self.num_generations}: a pair has two answers"
         plan.forbid(self.num_generations < 2, problem, "sample 2 or more")
-        plan.forbid(self.loss == "aot", "loss is aot, of all pairs of a step at once", "use it in amenable dpo")
+        coupled = "aot" in parse_losses(self.loss)
+        plan.forbid(coupled, "loss is aot, of all pairs of a step at once", "use it in amenable dpo")
+        apart = "ld_alpha" if self.front else "use_weighting" if self.use_weighting else ""
+        plan.forbid(apart, f"{apart} reads more of a pair than its log-probabilities", "use it in amenable dpo")
         unused = {"entropy_coef": self.entropy_coef, "target_kl": self.target_kl, "kl_in loss": self.kl_in == "loss"}
         unused |= {"sampler_correction": self.sampler_correction != "none"}
         given = next((name for name, value in unused.items() if value), None)

@@ -170,12 +170,12 @@ def test_tokens_beyond_the_shorter_completion_by_hand() -> None:
 
 
 def test_pairs_weigh_what_the_policy_makes_of_them_by_hand() -> None:
-    """Collisions as likely as the tokens weigh 1; of the second pair e^(-5 + 3) x e^((-8 + 8) / 2)."""
-    outputs = torch.stack([SUMS, torch.tensor([-10.0, -14.0, -3.0, -8.0])], dim=1).requires_grad_()
+    """Collisions as likely as the tokens weigh 1; of the second pair e^(-5 + 3) x e^((-8 + 7) / 2)."""
+    outputs = torch.stack([SUMS, torch.tensor([-10.0, -14.0, -3.0, -7.0])], dim=1).requires_grad_()
     loss, stats = pair_loss(options("hinge", use_weighting=True), PAIRS, outputs)
     loss.backward()
-    assert loss.item() == pytest.approx((0.7 + 1.8 * 0.135335) / 2, abs=1e-5)
-    assert stats["weight"].item() == pytest.approx((1 + 0.135335) / 2, abs=1e-5)
+    assert loss.item() == pytest.approx((0.7 + 1.8 * 0.082085) / 2, abs=1e-5)
+    assert stats["weight"].item() == pytest.approx((1 + 0.082085) / 2, abs=1e-5)
     assert outputs.grad is not None and not outputs.grad[:, 1].any()
 
 
