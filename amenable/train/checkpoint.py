@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file
 
+from amenable.errors import InputError
 from amenable.files import MANIFEST, disk_errors, matches_manifest, sync_folder, temporary_path, write_manifest
 from amenable.models.tensor_files import write_tensors
 
@@ -78,6 +80,15 @@ def newest(folder: Path) -> tuple[int, dict[str, Any], list[str]] | None:
         facts = json.loads((checkpoint / FACTS).read_text("utf-8"))
         return step, join(facts["state"], tensors), torn
     return None
+
+
+def load(holders: Mapping[str, Stateful], saved: Mapping[str, Any], folder: Path) -> None:
+    """Load a checkpoint's state into its holders. InputError where a holder's state is missing, unless it may be."""
+    for key, holder in holders.items():
+        if key in saved:
+            holder.load_state_dict(saved[key])
+        elif not getattr(holder, "optional", False):
+            raise InputError(f"its checkpoint lacks '{key}': another version wrote it", folder, "give another --out")
 
 
 def fact(folder: Path, name: str) -> Any:

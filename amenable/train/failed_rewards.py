@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from amenable.errors import RewardError
 from amenable.files import write_text
@@ -33,6 +33,8 @@ class PendingStep:
 
     metrics: dict[str, float] = field(default_factory=dict)
     rows: list[tuple[str, int, list[dict[str, Any]]]] = field(default_factory=list)
+    optional: ClassVar[bool] = True
+    """whether a checkpoint may lack it: earlier versions wrote none"""
 
     def state_dict(self) -> dict[str, Any]:
         return {"metrics": self.metrics, "rows": json.dumps(self.rows if self.metrics else [])}

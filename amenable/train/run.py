@@ -255,8 +255,7 @@ class Run:
         step, saved, torn = newest
         for name in torn:
             self.log.warn(f"{name} is torn or altered, and not used")
-        for key, holder in state.items():
-            holder.load_state_dict(saved["state"][key])
+        checkpoint.load(state, saved["state"], self.out)
         self.before, self.step = saved["seconds"], step
         self.log.truncate_after(step)
         self.metrics = self.log.latest_row()

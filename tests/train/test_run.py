@@ -19,6 +19,7 @@ from amenable import files
 from amenable.errors import InputError, Interrupted
 from amenable.train import checkpoint
 from amenable.train.best import BestWeights
+from amenable.train.failed_rewards import PendingStep
 from amenable.train.optimizer import Optimizer, OptimizerConfig
 from amenable.train.run import Run, bytes_of, is_same
 from amenable.train.runtime import DeviceOptions
@@ -361,3 +362,14 @@ def test_torn_checkpoints_are_named(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_an_option_of_one_item_is_the_same_with_and_without_its_list() -> None:
     assert is_same("runs/reward", ["runs/reward"]) and is_same(["runs/reward"], "runs/reward") and is_same(3, 3)
     assert not is_same("runs/reward", ["runs/reward", "ends"]) and not is_same(None, []) and not is_same(3, 4)
+
+
+def test_a_checkpoint_of_another_version_is_named_and_a_pending_step_may_lack(tmp_path: Path) -> None:
+    run = a_run(tmp_path)
+    run.begin()
+    with pytest.raises(Interrupted):
+        work(run, stop_at=2)
+    pending, counter = PendingStep(), Counter()
+    assert a_run(tmp_path).restore({"counter": counter, "pending": pending}) == 2 and counter.total == 3
+    with pytest.raises(InputError, match="its checkpoint lacks 'other': another version wrote it; give another --out"):
+        a_run(tmp_path).restore({"counter": counter, "other": Counter()})
