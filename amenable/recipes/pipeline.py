@@ -44,6 +44,11 @@ class StageRun:
         return type(self.config).__module__.rpartition(".")[2]
 
     @property
+    def command(self) -> str:
+        """The stage as a command."""
+        return self.stage.replace("_", "-")
+
+    @property
     def out(self) -> Path:
         """Its run directory."""
         return Path(self.config.out)
@@ -65,7 +70,7 @@ class StageRun:
     def write_plan(self) -> Path:
         """Write the options as a file that `--config` reads."""
         self.plan.parent.mkdir(parents=True, exist_ok=True)
-        values = {"command": self.stage, **plain_values(asdict(self.config))}
+        values = {"command": self.command, **plain_values(asdict(self.config))}
         write_text(self.plan, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
         return self.plan
 
@@ -167,7 +172,7 @@ class StageProcess:
 
     def __init__(self, run: StageRun):
         self.run = run
-        arguments = [sys.executable, "-m", "amenable", run.stage, "--config", str(run.write_plan())]
+        arguments = [sys.executable, "-m", "amenable", run.command, "--config", str(run.write_plan())]
         environment = {**os.environ, "RAYON_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
         self.process = subprocess.Popen(
             arguments,

@@ -22,7 +22,21 @@ from amenable.errors import InputError
 from amenable.recipes.from_scratch import write_once
 from amenable.recipes.pipeline import StageRun, run_all, stage_runs
 from amenable.recipes.reports import race_page
-from amenable.stages import a2c, annotate, dpo, evaluate, expert_iteration, grpo, kto, ppo, reinforce, rloo, sample
+from amenable.stages import (
+    a2c,
+    annotate,
+    dpo,
+    evaluate,
+    expert_iteration,
+    grpo,
+    kto,
+    online_dpo,
+    ppo,
+    reinforce,
+    rloo,
+    sample,
+    trpo,
+)
 from amenable.stages.sample import SamplingOptions
 from amenable.train import plan
 
@@ -53,7 +67,7 @@ class Config:
     answers: int = 5120
     """sampled answers of every algorithm"""
     learning_rates: tuple[float, ...] = (1e-4, 3e-4)
-    """tried for every algorithm"""
+    """tried for every algorithm; TRPO's trust region is a hundred times as much"""
     kl_coef: float = 0.1
     """price of a nat, in units of the reward, for every online algorithm"""
     seed: int = 0
@@ -116,9 +130,11 @@ def algorithms(config: Config, root: Path) -> dict[str, Any]:
         "ppo-kl-penalty": ppo.Config(**alone, objective="kl-penalty"),
         "a2c": a2c.Config(**alone),
         "reinforce": reinforce.Config(**alone),
+        "trpo": trpo.Config(**alone),
         "rloo": rloo.Config(**grouped),
         "grpo": grpo.Config(**grouped),
         "expert-iteration": expert_iteration.Config(**grouped),
+        "online-dpo": online_dpo.Config(**grouped | {"kl_coef": 0.0}),
         "dpo": dpo.Config(**offline, **splits(root / "annotate"), pairs="best-worst"),
         "kto": kto.Config(**offline, **splits(root / "labelled")),
     }
@@ -198,8 +214,7 @@ def plan_of(config: Config, root: Path, seed: int, rates: Rates) -> list[StageRu
     trained: dict[str, Any] = {}
     for name, algorithm in algorithms(config, root).items():
         for rate in rates.get(name, ()):
-            optimizer = replace(algorithm.optimizer, learning_rate=rate)
-            trained[trial(name, rate, rates)] = replace(algorithm, optimizer=optimizer)
+            trained[trial(name, rate, rates)] = with_rate(algorithm, rate)
     base = config.base_run
     folders = {SFT: base / SFT, **{name: root / name for name in trained}}
     split = "validation" if root == config.tuning else "test"
@@ -213,6 +228,13 @@ def plan_of(config: Config, root: Path, seed: int, rates: Rates) -> list[StageRu
         max_new_tokens=LENGTH,
     )
     return stage_runs(root, seed, {**trained, "evaluate": evaluation})
+
+
+def with_rate(algorithm: Any, rate: float) -> Any:
+    """Return an algorithm's Config with a learning rate; TRPO's is a hundredth of its trust region."""
+    if isinstance(algorithm, trpo.Config):
+        return replace(algorithm, trust_region=100 * rate)
+    return replace(algorithm, optimizer=replace(algorithm.optimizer, learning_rate=rate))
 
 
 def trial(name: str, rate: float, rates: Rates) -> str:
@@ -238,6 +260,6 @@ def shrink(run: StageRun) -> StageRun:
         "dpo": {"max_new_tokens": 12, "eval_prompts": 4, "epochs": 1},
         "kto": {"max_new_tokens": 12, "eval_prompts": 4, "epochs": 1},
         "evaluate": {"max_prompts": 12, "max_new_tokens": 12},
-        **dict.fromkeys(("ppo", "a2c", "reinforce", "rloo", "grpo", "expert_iteration"), online),
+        **dict.fromkeys(("ppo", "a2c", "reinforce", "trpo", "rloo", "grpo", "expert_iteration", "online_dpo"), online),
     }
     return StageRun(replace(run.config, **smaller.get(run.stage, {})))

@@ -13,7 +13,7 @@ from amenable.cli import from_yaml
 from amenable.errors import InputError
 from amenable.recipes import pipeline
 from amenable.recipes.pipeline import StageRun, run_all, runs_alone, with_one_thread, with_trackers
-from amenable.stages import dpo, evaluate, reward, sft, tokenizer
+from amenable.stages import distill_context, dpo, evaluate, reward, sft, tokenizer
 
 
 def text_file(folder: Path) -> Path:
@@ -92,6 +92,14 @@ def test_nothing_begins_before_what_it_reads_has_ended(tmp_path: Path) -> None:
         run_all([StageRun(last), *calls])
     assert "no such file" not in str(error.value)
     assert all((call.out / "finished.json").exists() for call in calls)
+
+
+def test_a_stage_of_two_words_is_the_command_with_a_hyphen(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    run = StageRun(distill_context.Config(model=tmp_path / "none", out=tmp_path / "d"))
+    assert (run.stage, run.command) == ("distill_context", "distill-context")
+    with pytest.raises(InputError, match="ended with exit code 2"):
+        run_all([run, token_call(tmp_path, "tok")])
+    assert "no command" not in capfd.readouterr().err and "command: distill-context" in run.plan.read_text()
 
 
 def test_one_at_a_time_is_a_process_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

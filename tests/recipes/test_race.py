@@ -57,6 +57,13 @@ def test_all_algorithms_have_the_same_number_of_answers(tmp_path: Path) -> None:
     assert samples.max_prompts * samples.num_generations == 1280
 
 
+def test_a_rate_is_the_learning_rate_or_sets_the_trust_region(tmp_path: Path) -> None:
+    algorithms = race.algorithms(race.Config(), tmp_path)
+    assert race.with_rate(algorithms["trpo"], 3e-4).trust_region == pytest.approx(0.03)
+    others = {name: each for name, each in algorithms.items() if name != "trpo"}
+    assert {race.with_rate(each, 3e-4).optimizer.learning_rate for each in others.values()} == {3e-4}
+
+
 def test_what_cannot_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"there is no algorithm 'rlo'.*ppo-kl-penalty"):
         race.Config(algorithms=("rlo",))
