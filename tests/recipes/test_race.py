@@ -15,7 +15,7 @@ RATES = (1e-4, 1e-3)
 def config(small_demo: Path, tmp_path: Path) -> race.Config:
     return race.Config(
         base_run=small_demo,
-        algorithms=("rloo", "kto"),
+        algorithms=("expert-iteration", "kto"),
         out=tmp_path / "race",
         answers=256,
         learning_rates=RATES,
@@ -27,13 +27,13 @@ def config(small_demo: Path, tmp_path: Path) -> race.Config:
 def test_every_algorithm_runs_with_the_best_of_its_rates(in_turn: None, config: race.Config) -> None:
     out = race.run(config)
     figures = json.loads((out / "race.json").read_text())
-    assert set(figures["algorithms"]) == {"rloo", "kto"} and figures["seeds"] == 1
+    assert set(figures["algorithms"]) == {"expert-iteration", "kto"} and figures["seeds"] == 1
     for name, golds in figures["tuning"].items():
         best = max(golds, key=lambda rate: golds[rate])
         written = (out / "seed-0" / name / "config.yaml").read_text()
         assert f"learning_rate: {float(best)}" in written
-    row = figures["algorithms"]["rloo"]
-    assert row["file"] == "amenable/stages/rloo.py" and row["lines"] > 50 and row["peak_bytes"] > 0
+    row = figures["algorithms"]["expert-iteration"]
+    assert row["file"] == "amenable/stages/expert_iteration.py" and row["lines"] > 50 and row["peak_bytes"] > 0
     assert [point["step"] for point in row["curve"]] == [0, 1, 2] and len(row["gain"]["seeds"]) == 1
     assert figures["algorithms"]["kto"]["curve"] == [] and figures["algorithms"]["kto"]["gold_in_time"] is None
     page = (out / "race.html").read_text()

@@ -82,7 +82,7 @@ def figures_of(name: str, roots: Sequence[Path], answers: Sequence[Sequence[Row]
     folders = [root / name for root in roots]
     finished = [read_json(folder / "finished.json") or {} for folder in folders]
     stage = finished[0]["stage"]
-    source = Path(str(importlib.import_module(f"amenable.stages.{stage}").__file__))
+    source = Path(str(importlib.import_module(f"amenable.stages.{stage.replace('-', '_')}").__file__))
     curves = [curve for folder in folders if (curve := curves_of(folder, gold)) is not None]
     learning = mean([row["seconds"] for row in finished])
     labelling = 0.0 if curves else mean([label_seconds(root) for root in roots])
