@@ -19,6 +19,7 @@ from amenable.rewards.options import RewardOptions, Scoring
 from amenable.rewards.spec import Reward, Specs, load_reward
 from amenable.text.chat import decode_completion
 from amenable.text.tokenizer import Tokenizer
+from amenable.train.examples import to_row
 from amenable.train.runtime import Runtime
 
 MAX_BEST_OF = 1024
@@ -78,7 +79,7 @@ class BestOf:
         """
         count = len(completions)
         texts = [decode_completion(tokenizer, each.ids) for each in completions]
-        rows = [([*ids, *each.ids], [False] * len(ids) + [True] * len(each.ids)) for each in completions]
+        rows = [to_row(ids, each.ids) for each in completions]
         columns = {**columns_of([prompt], count), "ended": [each.ended for each in completions]}
         scores = self.reward.total(
             self.reward.scores([prompt.messages] * count, texts, columns, rows, tokenizer, cut=cut)

@@ -31,6 +31,8 @@ from amenable.data import batches
 from amenable.data.mixture import Mixed, Sources, data_inputs, mixture_batches
 from amenable.evaluation.empty_answers import rank_of_empty
 from amenable.evaluation.ranking_accuracy import measure_accuracies
+from amenable.evaluation.reward_attacks import describe as describe_attacks
+from amenable.evaluation.reward_attacks import measure_attacks
 from amenable.models.heads import ScalarModel
 from amenable.models.pretrained import is_reward_folder
 from amenable.rewards.ensemble import EnsembleOptions, train_members
@@ -145,7 +147,10 @@ def run(config: Config) -> Path:
 
     def evaluate(step: int) -> dict[str, Any]:
         last = sets["validation"][:MEASURED] if step == len(steps) else []
-        return rank_of_empty(model.eval(), last, tokenizer, runtime, limit)
+        attacks = measure_attacks(model.eval(), last, tokenizer, runtime, limit)
+        if attacks:
+            run.log.info(describe_attacks(attacks))
+        return rank_of_empty(model, last, tokenizer, runtime, limit) | attacks
 
     if not fit(run, task, config, runtime, evaluate, statistics):
         return run.out

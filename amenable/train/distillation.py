@@ -24,7 +24,7 @@ from amenable.functional.kl import linear_kl
 from amenable.models.decoder import Decoder
 from amenable.text.chat import render_completion, render_prompt
 from amenable.text.tokenizer import Tokenizer
-from amenable.train.examples import RejectedRows, keep_fitting, keep_shown, keep_usable
+from amenable.train.examples import RejectedRows, keep_fitting, keep_shown, keep_usable, to_row
 from amenable.train.forward import Row, masked_hidden, ordered_batches
 from amenable.train.objective import Output, Stats
 from amenable.train.runtime import Runtime
@@ -59,11 +59,6 @@ class DistilledRow:
     def teacher_row(self) -> Row:
         """The teacher's row, with the same tokens in the loss mask."""
         return to_row(self.teacher_prompt, self.completion)
-
-
-def to_row(prompt: list[int], completion: list[int]) -> Row:
-    """Return a prompt and a completion as one row; the loss mask is True on the completion."""
-    return prompt + completion, [False] * len(prompt) + [True] * len(completion)
 
 
 def read_context(file: Path, text: str = "", rejected: RejectedRows | None = None) -> Conversation:

@@ -303,4 +303,9 @@ def completion_rows(
     """Return a row for each completion: the loss mask is True on the completion, and on EOS if it ended or is empty."""
     prompts = render_prompts(tokenizer, prompt, completions)
     rendered = [render_completion(tokenizer, text, end or not text) for text, end in zip(completions, ended)]
-    return [(before + ids, [False] * len(before) + [True] * len(ids)) for before, ids in zip(prompts, rendered)]
+    return [to_row(*pair) for pair in zip(prompts, rendered)]
+
+
+def to_row(prompt: Sequence[int], completion: Sequence[int]) -> Row:
+    """Return the ids of a prompt and a completion as one row; the loss mask is True on the completion."""
+    return [*prompt, *completion], [False] * len(prompt) + [True] * len(completion)
