@@ -36,6 +36,7 @@ from amenable.models.config import DecoderConfig
 from amenable.stages import (
     a2c,
     annotate,
+    distill_context,
     dpo,
     evaluate,
     expert_iteration,
@@ -232,10 +233,23 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
     online = {name: getattr(grouped, name) for name in (*sizes, *limits)}
     labelled = kto.Config(
         model=tuned.out,
-        data=labels / "train.jsonl",
-        validation=labels / "validation.jsonl",
+        data=labelled_rows(root / "labelled.jsonl"),
+        validation_split=0.25,
         out=root / "kto",
         batch_size=4,
+        warmup_steps=1,
+        eval_steps=3,
+        save_steps=2,
+        device=MACHINE,
+    )
+    distilled = distill_context.Config(
+        model=tuned.out,
+        data=policy.data,
+        validation=town / "prompts" / "validation.jsonl",
+        context_text="Answer in one word.",
+        out=root / "distill_context",
+        batch_size=4,
+        max_new_tokens=12,
         warmup_steps=1,
         eval_steps=3,
         save_steps=2,
@@ -284,9 +298,18 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
             for stage in (grpo, reinforce, a2c, trpo, expert_iteration, online_dpo)
         },
         "kto": (kto, replace(labelled, optimizer=quick)),
+        "distill_context": (distill_context, replace(distilled, optimizer=quick)),
         "dpo": (dpo, replace(paired, optimizer=quick)),
         "evaluate": (evaluate, compared),
     }
+
+
+def labelled_rows(file: Path) -> Path:
+    """Write completions with a label each, for kto; return their file."""
+    rows = [{"prompt": f"Who is {i}?", "completion": f"{i} is {i}.", "label": i % 2 == 0} for i in range(32)]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return file
 
 
 def torture(stage: Any, config: Any, folder: Path, kills: int, seconds: float, draw: random.Random) -> Tally:
