@@ -43,7 +43,7 @@ FEWER = (4, 16)
 FLIPPED = 0.25
 """share of the rankings that are turned round"""
 MEMBERS = 3
-"""reward models of the ensemble, the centre among them"""
+"""reward models of the ensemble, whose score is that of the worst"""
 BATCH, GROUP = 128, 4
 """answers of a step of an online algorithm; answers to a prompt where they are compared with each other"""
 BETAS = (0.03, 0.1, 0.3)
@@ -99,15 +99,8 @@ def run(config: Config) -> Path:
         run_stages(runs_of({"annotate": labelling(config)}, config), config)
     count = write_flipped(config)
     rewards = reward_models(config, count)
-    members = {f"member-{i}": rewards[f"reward-{CENTRE}"] for i in range(1, MEMBERS)}
-    other_seeds = [
-        run
-        for i, name in enumerate(members, 1)
-        for run in stage_runs(config.out, config.seed + i, {name: members[name]})
-    ]
-    run_stages(
-        [*runs_of({**bodies(config), **rewards}, config), *other_seeds, *runs_of(policies(config), config)], config
-    )
+    worst = replace(rewards[f"reward-{CENTRE}"], members=MEMBERS, combination="min")
+    run_stages(runs_of({**bodies(config), **rewards, "ensemble": worst, **policies(config)}, config), config)
     settings = overopt_page.Settings(
         config.out, [name.removeprefix("reward-") for name in rewards], CENTRE, config.seed
     )
@@ -201,7 +194,6 @@ def policies(config: Config) -> dict[str, Any]:
     }
     alone = online | {"prompts_per_step": BATCH, "critic_learning_rate": 4e-4}
     grouped = online | {"prompts_per_step": BATCH // GROUP, "num_generations": GROUP, "reward": (rewards[CENTRE],)}
-    members = [rewards[CENTRE], *(str(config.out / f"member-{i}") for i in range(1, MEMBERS))]
     runs: dict[str, Any] = {
         "answers": sample.Config(
             model=base / "sft",
@@ -212,7 +204,7 @@ def policies(config: Config) -> dict[str, Any]:
         ),
         **{f"ppo-{name}": ppo.Config(**alone, reward=(folder,)) for name, folder in rewards.items()},
         "ppo-priced": ppo.Config(**alone | {"kl_coef": PRICE}, reward=(rewards[CENTRE],)),
-        "ppo-ensemble": ppo.Config(**alone, reward=tuple(f"{folder}={1 / MEMBERS:.4f}" for folder in members)),
+        "ppo-ensemble": ppo.Config(**alone, reward=(str(config.out / "ensemble"),)),
         "rloo": rloo.Config(**grouped),
         "grpo": grpo.Config(**grouped),
     }

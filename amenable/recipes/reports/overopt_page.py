@@ -51,7 +51,7 @@ NAMES = {
     "labels-16": "a sixteenth of the labels",
     "flipped": "a quarter of the labels wrong",
     "priced": "with a price on KL",
-    "ensemble": "mean of three reward models",
+    "ensemble": "the worst of three reward models",
 }
 COMPARED = ("ppo-ensemble", "ppo-priced", "rloo", "grpo")
 """beside PPO at the centre"""
@@ -238,7 +238,7 @@ def headline(rows: Mapping[str, Row], settings: Settings) -> list[str]:
         f" {signed(centre['end']['gold'])} at {decimal(centre['end']['kl'])}; stopping at the highest gold would have"
         f" given {signed(centre['peak_gold'])}."
     )
-    lines.append(f"Against the mean of three reward models: {signed(ensemble['end']['gold'])} gold at the end.")
+    lines.append(f"Against the worst of three reward models: {signed(ensemble['end']['gold'])} gold at the end.")
     straight = [name for name, row in rows.items() if not shows_fall(row)]
     if straight:
         lines.append(
