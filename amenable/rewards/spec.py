@@ -1,6 +1,6 @@
 """The grammar of `--reward` and `--judge`: one or more SPEC or SPEC=WEIGHT, whose weighted scores are summed.
 
-    runs/reward              a folder of a reward model
+    runs/reward              a folder of a reward model, or of an ensemble (runs/reward:min: another combination)
     classifier:positive      a folder of a sequence classifier: the logit of one of its labels
     my_rewards.py:polite     a function of a Python file (functions.py)
     match:answer             a rule, such as number, format, json, length, tokens, ends, regex, not (rules.py)
