@@ -138,7 +138,7 @@ def test_packing_loses_nothing_and_predicts_every_token_once(
     rows = [(piece, [False] + [True] * (len(piece) - 1)) for piece in pieces]
     sizes = [len(piece) for piece in pieces]
     order = shuffled(len(sizes), seed, 0)
-    for start, end in pairwise(batch_starts(np.array([sizes[i] for i in order], np.int64), budget).tolist()):
+    for start, end in pairwise(batch_starts(np.array(sizes, np.int64), np.array(order, np.int64), budget).tolist()):
         chosen = order[start:end]
         lengths = [len(pieces[i]) for i in chosen]
         assert sum(lengths) <= budget or len(chosen) == 1

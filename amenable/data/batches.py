@@ -18,7 +18,7 @@ from torch import Tensor
 
 Row = tuple[Sequence[int], Sequence[bool]]
 """token ids, and the loss mask: True for ids that are trained"""
-Indices = np.ndarray[Any, np.dtype[np.int64]]
+Indices = np.ndarray[Any, np.dtype[np.signedinteger]]
 MIN_SHARED_PREFIX = 8
 """a shorter prompt costs less to compute again than to share"""
 MAX_REPEATS = 4
@@ -26,11 +26,17 @@ MAX_REPEATS = 4
 completions of one prompt fit the budget and not the memory"""
 
 
+def index_type(n: int) -> np.dtype[np.signedinteger]:
+    """Return the type of the numbers from 0 to n: int32, or int64 where they need it."""
+    return np.dtype(np.int32 if n < 1 << 31 else np.int64)
+
+
 def permutation(n: int, seed: int, epoch: int) -> Indices:
-    """Return a permutation of range(n) that depends on seed and epoch, as an array of 8 bytes an index."""
+    """Return a permutation of range(n) that depends on seed and epoch, of the type `index_type(n)`."""
     digest = hashlib.blake2b(f"{seed}/{epoch}".encode(), digest_size=8).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
-    return torch.randperm(n, generator=generator).numpy()
+    kind = torch.int32 if index_type(n) == np.int32 else torch.int64
+    return torch.randperm(n, generator=generator, dtype=kind).numpy()
 
 
 def shuffled(n: int, seed: int, epoch: int) -> list[int]:

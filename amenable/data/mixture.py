@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 
-from amenable.data.batches import Indices, permutation
-from amenable.data.orders import EpochBatches, EpochOrder, Order, TokenBatches
+from amenable.data.batches import Indices, index_type, permutation
+from amenable.data.orders import BLOCK, EpochBatches, EpochOrder, Order, TokenBatches
 from amenable.errors import InputError
 from amenable.seeds import derive_seed
 
@@ -175,21 +175,30 @@ class MixtureOrder:
     def indices(self, epoch: int) -> Indices:
         """Return the n rows of an epoch, in order."""
         first = epoch * self.n
-        points = np.arange(first, first + self.n, dtype=np.uint64) * np.uint64(GOLDEN_STEP) + np.uint64(self.shift)
-        owner = np.searchsorted(np.array(self.bounds[:-1], dtype=np.uint64), points, side="right")
-        rows = np.empty(self.n, dtype=np.int64)
+        owner = np.empty(self.n, np.min_scalar_type(len(self.sizes)))
+        for start in range(0, self.n, BLOCK):
+            part = owner[start : start + BLOCK]
+            positions = np.arange(first + start, first + start + len(part), dtype=np.uint64)
+            points = positions * np.uint64(GOLDEN_STEP) + np.uint64(self.shift)
+            part[:] = np.searchsorted(np.array(self.bounds[:-1], dtype=np.uint64), points, side="right")
+        rows = np.empty(self.n, dtype=index_type(self.n))
         before = self.drawn(first)
         for number, start in enumerate(np.cumsum([0, *self.sizes[:-1]]).tolist()):
             mine = owner == number
-            rows[mine] = start + self.rows_of(number, before[number], int(mine.sum()))
+            rows[mine] = self.rows_of(number, before[number], int(mine.sum()))
+            np.add(rows, start, out=rows, where=mine)
         return rows
 
     def rows_of(self, number: int, start: int, count: int) -> Indices:
         """Return `count` rows of a source, from its draw `start` on."""
         size, seed = self.sizes[number], derive_seed(self.seed, "source", number)
         passes = range(start // size, (start + count - 1) // size + 1) if count else range(0)
-        orders = [permutation(size, seed, epoch) for epoch in passes]
-        return np.concatenate(orders or [np.empty(0, np.int64)])[start % size :][:count]
+        rows, begin = np.empty(count, index_type(size)), start % size
+        for epoch in passes:
+            part = permutation(size, seed, epoch)[begin:][:count]
+            rows[len(rows) - count :][: len(part)] = part
+            begin, count = 0, count - len(part)
+        return rows
 
     def drawn(self, position: int) -> list[int]:
         """Return the number of draws of each source before a position."""
@@ -266,8 +275,8 @@ def token_batches(
     lengths: tokens of each row, by source. length: number of steps, an int; or epochs, a float.
     """
     sources, sizes = parse_sources(data), [len(part) for part in lengths]
-    means = [float(part.sum()) / max(1, len(part)) for part in lengths]
-    order, every = order_of(sources, sizes, seed, means), np.concatenate(lengths)
+    means = [float(part.sum(dtype=np.int64)) / max(1, len(part)) for part in lengths]
+    order, every = order_of(sources, sizes, seed, means), lengths[0] if len(lengths) == 1 else np.concatenate(lengths)
     tokens = int(every.sum(dtype=np.int64))
     total = length if isinstance(length, int) else max(1, round(tokens * length / budget))
     draws = round(total * budget / tokens * len(every))

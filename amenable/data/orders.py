@@ -1,18 +1,22 @@
 """Orders: which rows a step has, as a function of seed and step, so that the step number is a run's data cursor.
 
 An order is endless and comes in epochs; batches cut it into steps, by a number of rows or a budget of tokens. Memory is
-a few arrays of an epoch's length, whatever the length of the run.
+an array or two of an epoch's length, whatever the length of the run.
 """
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any, Protocol, overload
 
 import numpy as np
 
-from amenable.data.batches import Indices, permutation
+from amenable.data.batches import Indices, index_type, permutation
+
+BLOCK = 1 << 16
+"""rows, or steps, whose numbers are computed at once, without further arrays of an epoch's length"""
 
 
 class Order(Protocol):
@@ -52,6 +56,7 @@ class Draws:
         while start < end:
             epoch, within = divmod(start, self.order.n)
             if epoch != self.epoch:
+                self.epoch, self.indices = -1, np.empty(0, np.int64)  # one epoch is held at a time
                 self.epoch, self.indices = epoch, self.order.indices(epoch)
             rows += self.indices[within : within + end - start].tolist()
             start = min(end, (epoch + 1) * self.order.n)
@@ -106,8 +111,8 @@ class EpochBatches(Sequence[list[int]]):
 class TokenBatches(Sequence[list[int]]):
     """The rows of `total` steps: rows as an order draws them, each step as many as fit a budget of tokens.
 
-    A row over the budget is a step of its own, and no step goes beyond an epoch of the order. Held in memory are a few
-    arrays of the order's length; the first step of an epoch follows from the epochs before it.
+    A row over the budget is a step of its own, and no step goes beyond an epoch of the order. Held in memory are an
+    epoch's order and the starts of its steps; the first step of an epoch follows from the epochs before it.
     """
 
     def __init__(self, lengths: Sequence[int] | np.ndarray[Any, Any], budget: int, total: int, order: Order):
@@ -138,8 +143,9 @@ class TokenBatches(Sequence[list[int]]):
         """Order and pack an epoch, unless it is the one that is held."""
         if epoch == self.epoch:
             return
+        self.epoch, self.indices = -1, np.empty(0, np.int64)  # one epoch is held at a time
         self.epoch, self.indices = epoch, self.order.indices(epoch)
-        self.starts = batch_starts(self.lengths[self.indices], self.budget)
+        self.starts = batch_starts(self.lengths, self.indices, self.budget)
         if epoch == len(self.first_steps) - 1:
             self.first_steps.append(self.first_steps[-1] + len(self.starts) - 1)
 
@@ -151,20 +157,36 @@ class TokenBatches(Sequence[list[int]]):
     def largest(self, count: int) -> list[int]:
         """Return the `count` steps of the first epoch with the most tokens."""
         self.load(0)
-        sizes = np.add.reduceat(self.lengths[self.indices], self.starts[:-1])[: self.total]
-        return np.argsort(-sizes, kind="stable")[:count].tolist()
+        best, most = np.empty(0, np.int64), np.empty(0, np.int64)
+        steps = min(self.total, len(self.starts) - 1)
+        for first in range(0, steps, BLOCK):
+            bounds = self.starts[first : min(first + BLOCK, steps) + 1]
+            rows = self.indices[bounds[0] : bounds[-1]]
+            tokens = np.add.reduceat(self.lengths[rows], bounds[:-1] - bounds[0], dtype=np.int64)
+            best, most = np.append(best, first + np.arange(len(tokens))), np.append(most, tokens)
+            chosen = np.argsort(-most, kind="stable")[:count]
+            best, most = best[chosen], most[chosen]
+        return best.tolist()
 
 
-def batch_starts(lengths: np.ndarray[Any, Any], budget: int) -> Indices:
+def batch_starts(lengths: np.ndarray[Any, Any], order: Indices, budget: int) -> Indices:
     """Return where each batch begins if rows are taken in order, as many as fit a budget of tokens, and the end.
 
-    lengths [n]: tokens of each row; a row over the budget is a batch of its own.
+    lengths: tokens of each row; a row over the budget is a batch of its own. order [n]: numbers of rows. The result are
+    positions in the order.
     """
     if budget < 1:
         raise ValueError(f"a budget of {budget} tokens")
-    ends = np.cumsum(lengths, dtype=np.int64)
-    following = np.maximum(np.searchsorted(ends, ends - lengths + budget, side="right"), np.arange(1, len(ends) + 1))
-    starts, jump = [0], memoryview(following)
-    while starts[-1] < len(ends):
-        starts.append(jump[starts[-1]])
-    return np.array(starts, dtype=np.int64)
+    kind = index_type(len(order))
+    starts, size = array(kind.char, [0]), BLOCK
+    while starts[-1] < len(order):
+        first = starts[-1]
+        tokens = lengths[order[first : first + size]]
+        ends, count = np.cumsum(tokens, dtype=np.int64), len(tokens)
+        following = np.searchsorted(ends, ends - tokens + budget, side="right")
+        jump, row = memoryview(np.maximum(following, np.arange(1, count + 1))), 0
+        while row < count and (jump[row] < count or first + count == len(order)):
+            row = jump[row]
+            starts.append(first + row)
+        size = BLOCK if row else 2 * size  # a batch may go on beyond the block
+    return np.frombuffer(starts, kind)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from amenable.data.batches import permutation
+from amenable.data.batches import Indices, index_type, permutation
 from amenable.data.types import Conversation
 from amenable.errors import InputError
 
@@ -28,18 +28,13 @@ def held_out_rows(keys: np.ndarray[Any, Any], fraction: float, seed: int) -> np.
     count = len(keys)
     if count < 2:
         raise InputError(f"{count} rows cannot be divided", how="give more rows, or held-out ones of their own")
-    _, first, group, sizes = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
-    if len(first) == 1:
-        group, sizes = np.arange(count), np.ones(count, np.int64)
-    else:  # groups are numbered as they come
-        order = np.argsort(first, kind="stable")
-        rank = np.empty_like(order)
-        rank[order] = np.arange(len(order))
-        group, sizes = rank[group], sizes[order]
+    group, sizes = groups_of(keys)
+    if len(sizes) == 1:
+        group, sizes = np.arange(count, dtype=index_type(count)), np.ones(count, index_type(count))
     wanted = min(max(1, round(fraction * count)), count - 1)
     held, used = np.zeros(len(sizes), bool), 0
     drawn = permutation(len(sizes), seed, 0)
-    for number, size in zip(drawn.tolist(), sizes[drawn].tolist()):
+    for number, size in zip(drawn.data, sizes[drawn].data):
         if used + size <= wanted:
             held[number], used = True, used + size
             if used == wanted:
@@ -47,6 +42,21 @@ def held_out_rows(keys: np.ndarray[Any, Any], fraction: float, seed: int) -> np.
     if not used:
         held[drawn[np.argmin(sizes[drawn])]] = True
     return held[group]
+
+
+def groups_of(keys: np.ndarray[Any, Any]) -> tuple[Indices, Indices]:
+    """Return the number of each row's group, [n], and the rows of each group. Rows with one key are a group; groups are
+    numbered as they come."""
+    kind = index_type(len(keys))
+    order = np.argsort(keys, kind="stable").astype(kind)
+    ordered = keys[order]
+    bounds = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1], [True]])).astype(kind)
+    del ordered
+    sizes, first = np.diff(bounds), np.argsort(order[bounds[:-1]])
+    numbers, group = np.empty(len(first), kind), np.empty(len(keys), kind)
+    numbers[first] = np.arange(len(first), dtype=kind)
+    group[order] = np.repeat(numbers, sizes)
+    return group, sizes[first]
 
 
 def held_out_of_sources(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
 import numpy as np
 
-from amenable.data.batches import Indices
+from amenable.data.batches import Indices, index_type
+from amenable.data.lazy import Array
 from amenable.data.mixture import Mixed, parse_sources
+from amenable.data.orders import BLOCK
 from amenable.data.splits import held_out_of_sources
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.examples import RejectedRows, SplitOptions, text_row
@@ -26,15 +29,26 @@ class Chunks(Sequence[Row]):
         """documents: numbers of the documents, in order."""
         if context < 2:
             raise ValueError(f"a context of {context} tokens leaves nothing to predict")
-        self.ids, step = texts.ids, context - 1
-        starts, ends = texts.starts[documents], texts.ends[documents]
-        counts = np.maximum(-(-(ends - starts - 1) // step), 0)
-        first = np.repeat(np.cumsum(counts) - counts, counts)
-        self.starts = np.repeat(starts, counts) + (np.arange(counts.sum()) - first) * step
-        self.lengths = np.minimum(np.repeat(ends, counts) - self.starts, context).astype(np.int32)
+        self.texts, self.documents, self.step = texts, documents, context - 1
+        bounds = np.zeros(len(documents) + 1, np.int64)  # the first chunk of each document, and the end
+        for start, sizes in self.sizes():
+            bounds[start + 1 :][: len(sizes)] = np.maximum(-(-(sizes - 1) // self.step), 0)
+        np.cumsum(bounds, out=bounds)
+        count = int(bounds[-1])
+        self.bounds = bounds.astype(index_type(count))
+        self.lengths = np.full(count, context, np.min_scalar_type(context))
+        for start, sizes in self.sizes():
+            ends, counts = self.bounds[start + 1 :][: len(sizes)], np.diff(self.bounds[start:][: len(sizes) + 1])
+            self.lengths[(ends - 1)[counts > 0]] = (sizes - (counts - 1) * self.step)[counts > 0]
+
+    def sizes(self) -> Iterator[tuple[int, Array]]:
+        """Yield the tokens of each document, by blocks, with the position of the block's first."""
+        for start in range(0, len(self.documents), BLOCK):
+            numbers = self.documents[start : start + BLOCK]
+            yield start, self.texts.ends[numbers] - self.texts.starts(numbers)
 
     def __len__(self) -> int:
-        return len(self.starts)
+        return len(self.lengths)
 
     @overload
     def __getitem__(self, index: int) -> Row: ...
@@ -43,8 +57,10 @@ class Chunks(Sequence[Row]):
     def __getitem__(self, index: int | slice) -> Row | list[Row]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        start = self.starts[index]
-        return text_row(self.ids[start : start + self.lengths[index]].tolist())
+        index = range(len(self))[index]
+        document = bisect_right(self.bounds, index) - 1
+        start = int(self.texts.starts(self.documents[document])) + (index - int(self.bounds[document])) * self.step
+        return text_row(self.texts.ids[start : start + int(self.lengths[index])].tolist())
 
 
 @dataclass(frozen=True)
@@ -53,7 +69,7 @@ class TextSplits:
 
     training: Mixed[Row]
     """chunks by source"""
-    lengths: list[Indices]
+    lengths: list[Array]
     """tokens of each chunk, by source"""
     held_out: Mixed[Row]
     byte_counts: list[int]
@@ -86,7 +102,8 @@ def read_chunks(
         held = [np.zeros(len(part.ends), bool) for part in texts]
         other = read(options.validation)
         validation = [(other, np.arange(len(other.ends)))]
-    chunks = [Chunks(part, np.flatnonzero(~mask), context) for part, mask in zip(texts, held)]
+    trained = [np.flatnonzero(~mask).astype(index_type(len(mask))) for mask in held]
+    chunks = [Chunks(part, documents, context) for part, documents in zip(texts, trained)]
     rows = [first_rows(part, documents, context, eval_tokens // len(validation)) for part, documents in validation]
     return TextSplits(
         training=Mixed(names, chunks),

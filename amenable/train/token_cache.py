@@ -41,10 +41,9 @@ class TokenizedTexts:
     keys: Array
     """[D] hash of each document's text: equal texts have one key"""
 
-    @property
-    def starts(self) -> Array:
-        """[D] start of each document in ids."""
-        return np.concatenate([[0], self.ends[:-1]])
+    def starts(self, documents: Array) -> Array:
+        """Return the start of some documents in ids. documents: their numbers."""
+        return np.where(documents > 0, self.ends[documents - 1], 0)
 
 
 class Writer:

@@ -1,5 +1,6 @@
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from amenable.data.batches import (
     microbatches,
     minibatches,
     order_by_length,
+    permutation,
     shared_prefix_lengths,
     shuffled,
     shuffled_groups,
@@ -38,6 +40,13 @@ def test_an_order_is_a_permutation_that_seed_and_epoch_decide(n, seed, epoch):
     assert sorted(order) == list(range(n))
     torch.manual_seed(1)  # the global state has no part in it
     assert shuffled(n, seed, epoch) == order
+
+
+def test_a_permutation_is_the_same_in_four_bytes_and_in_eight(monkeypatch: pytest.MonkeyPatch) -> None:
+    short = permutation(100_000, 3, 1)
+    monkeypatch.setattr("amenable.data.batches.index_type", lambda n: np.dtype(np.int64))
+    long = permutation(100_000, 3, 1)
+    assert (short.dtype, long.dtype) == (np.int32, np.int64) and np.array_equal(short, long)
 
 
 def test_epochs_and_seeds_are_unrelated():

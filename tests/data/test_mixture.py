@@ -101,6 +101,9 @@ def test_every_prefix_has_the_shares_and_every_epoch_of_a_source_each_row_once(
         own = [row - mixed.starts[number] for row, owner in zip(drawn, owners) if owner == number]
         for epoch in range(len(own) // size):
             assert own[epoch * size :][:size] == shuffled(size, derive_seed(seed, "source", number), epoch)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("amenable.data.mixture.BLOCK", 5)
+        assert order.indices(1).tolist() == drawn[order.n : 2 * order.n], "the size of blocks changes no row"
     assert order.indices(3).tolist() == drawn[3 * order.n : 4 * order.n], "an epoch can be had without those before"
 
 

@@ -95,13 +95,23 @@ def test_batches_of_tokens_in_any_order_are_the_same(lengths, budget, seed):
     assert [sizes[i] for i in lazy.largest(3)] == sorted(sizes, reverse=True)[:3]
 
 
+@FEW
+@given(LENGTHS.filter(len), st.integers(1, 120), SEEDS, st.integers(1, 9))
+def test_the_size_of_blocks_changes_no_step(lengths, budget, seed, block):
+    whole, parts = (TokenBatches(lengths, budget, 90, EpochOrder(len(lengths), seed)) for _ in range(2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("amenable.data.orders.BLOCK", block)
+        in_parts, largest = list(parts), parts.largest(5)
+    assert in_parts == list(whole) and largest == whole.largest(5)
+
+
 def test_batches_by_hand():
-    assert batch_starts(np.array([3, 3, 3, 9, 1]), 6).tolist() == [0, 2, 3, 4, 5]
-    assert batch_starts(np.array([1, 3]), 6).tolist() == [0, 2]
+    assert batch_starts(np.array([3, 3, 3, 9, 1]), np.arange(5), 6).tolist() == [0, 2, 3, 4, 5]
+    assert batch_starts(np.array([3, 1]), np.array([1, 0]), 6).tolist() == [0, 2]
     with pytest.raises(ValueError, match="of 0 rows"):
         EpochBatches(0, 1, 1, 0)
     with pytest.raises(ValueError, match="a budget of 0"):
-        batch_starts(np.array([1]), 0)
+        batch_starts(np.array([1]), np.arange(1), 0)
 
 
 @pytest.mark.parametrize("size", [1, 3, 7])

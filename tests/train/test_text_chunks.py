@@ -1,5 +1,6 @@
 """Chunks of documents are those of `chunk_documents`, and what is held out is trained on in no source."""
 
+import tracemalloc
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amenable.data.batches import chunk_documents
+from amenable.data.mixture import token_batches
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.examples import text_row
 from amenable.train.text_chunks import Chunks, first_rows, read_chunks
@@ -25,10 +27,31 @@ def texts_of(documents: list[list[int]]) -> TokenizedTexts:
 @given(st.lists(st.lists(st.integers(0, 60000), min_size=1, max_size=25), min_size=1, max_size=8), st.integers(2, 9))
 def test_chunks_are_those_of_lists(documents: list[list[int]], context: int) -> None:
     chosen = np.arange(0, len(documents), 2)
-    chunks = Chunks(texts_of(documents), chosen, context)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("amenable.train.text_chunks.BLOCK", 3)
+        chunks = Chunks(texts_of(documents), chosen, context)
     expected = [text_row(chunk) for chunk in chunk_documents([documents[i] for i in chosen], context)]
     assert list(chunks) == expected and chunks.lengths.tolist() == [len(ids) for ids, _ in expected]
     assert chunks[1:3] == expected[1:3]
+
+
+@pytest.mark.parametrize("documents", [20_000, pytest.param(3_400_000, marks=pytest.mark.slow)])
+def test_memory_is_a_few_bytes_a_chunk(documents: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """10 GB of text are tens of millions of chunks, each of which every array of their number pays for."""
+    for module in ("data.orders", "data.mixture", "train.text_chunks"):
+        monkeypatch.setattr(f"amenable.{module}.BLOCK", 4096)
+    ends = np.arange(1, documents + 1) * 2551  # 10 chunks of 256
+    texts = TokenizedTexts(np.empty(0, np.uint16), ends, ends, ends)
+    tracemalloc.start()
+    chunks = Chunks(texts, np.arange(len(ends)), 256)
+    steps, _ = token_batches("text", [chunks.lengths], 2048, 3.0, 0)
+    largest, of_last_epoch = steps.largest(64), steps[len(steps) - 1]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(chunks) == 10 * documents and len(largest) == 64 and of_last_epoch
+    order = steps.order.indices(0).nbytes  # torch's memory, which is not traced
+    print(f"{len(chunks):,} chunks: {peak + order >> 20:,} MiB, {(peak + order) / len(chunks):.1f} bytes a chunk")
+    assert order == 4 * len(chunks) and peak + order < 16 * len(chunks)
 
 
 def test_a_context_of_one_predicts_nothing() -> None:
