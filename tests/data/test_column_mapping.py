@@ -10,7 +10,7 @@ from amenable.data.types import Message
 from amenable.errors import InputError
 from amenable.stages import dpo, pretrain, reward, sft
 from amenable.text.tokenizer import Tokenizer
-from amenable.train.examples import RejectedRows, fitting_prompts
+from amenable.train.examples import fitting_prompts
 from amenable.train.text_chunks import read_chunks
 
 
@@ -84,7 +84,7 @@ def test_every_stage_maps_the_columns_of_its_data(tmp_path: Path, jsonl, tokeniz
     rows = [{"q": f"{i}?", "x": "a rose", "y": "a frog", "body": f"rose {i}", "text": "no"} for i in range(4)]
     data = jsonl(tmp_path / "a.jsonl", *rows)
     pair = ("prompt=q", "chosen=x", "rejected=y")
-    training, held_out = sft.read(sft.Config(data=data, columns=("prompt=q", "completion=y")), RejectedRows())
+    training, held_out = sft.read(sft.Config(data=data, columns=("prompt=q", "completion=y")), words, 200)
     assert {row.messages[1].content for row in (*training, *held_out)} == {"a frog"} and len(training) == 3
     for stage in (dpo, reward):
         config = stage.Config(data=data, validation=data, columns=pair)

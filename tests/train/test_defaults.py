@@ -164,20 +164,21 @@ ALIKE = {
         pairs_per_prompt max_prompts validation_split ptx_tokens""",
     "how much is computed at once: of the machine": """
         max_tokens_per_pass max_batch_size device.threads scoring.code_workers scoring.code_memory
-        scoring.judge_workers""",
-    "how long is waited": "scoring.reward_timeout scoring.code_timeout",
+        scoring.judge_workers api_workers""",
+    "how long is waited": "scoring.reward_timeout scoring.code_timeout api_timeout",
     "how often is looked and saved, and on how much": """
         eval_steps eval_tokens eval_prompts sample_steps num_traced_prompts save_steps reward_prompts best_of_prompts
         text_tokens keep_checkpoints max_bad_rows max_kl""",
     "one rule for runs of every length": "warmup_steps final_lr_frac",
     "the papers' numbers at every size": """
         cliprange_high dual_clip penalty_coef penalty_target overlong_penalty sampler_correction_cap
-        beta gamma lam cliprange cliprange_value vf_coef kl_horizon missing_eos_penalty
+        f_alpha_divergence_coef beta gamma lam cliprange cliprange_value vf_coef kl_horizon missing_eos_penalty
         optimizer.weight_decay optimizer.beta1 optimizer.beta2 optimizer.eps optimizer.max_grad_norm
         evaluate.temperature pretrain.dropout lora.alpha""",
     "off unless it is asked for": """
         optimizer.muon_learning_rate
-        kl_budget overlong_buffer dynamic_sampling margin rpo_alpha
+        kl_budget overlong_buffer dynamic_sampling margin rpo_alpha best_of ld_alpha
+        members member combination_coefficient center_rewards_coefficient score_penalty
         label_smoothing entropy_coef score_clip target_kl ptx_coef frozen_layers prompt_tuning empty_share lora.rank
         lora.bits lora.dropout sampling.top_k sampling.top_p sampling.min_p sampling.repetition_penalty""",
     "before there is a model": "vocab_size agreement",
