@@ -326,6 +326,12 @@ CASES = [
     ("out around the data", "tokenizer --data {d}/thesis/chapter.txt --out {d}/thesis", "thesis: holds the data that"),
     ("out inside the model", "sft {sft} --out {base}/sft", "sft: lies inside the model that is read|its own"),
     ("out around the model", "sft {sft} --model {d}/torn --out {d}", "holds the model that is read"),
+    (
+        "weights of sources",
+        "sample {sample} --data {d}/one.jsonl=2 {d}/some.jsonl",
+        "data has weights|name the sources",
+    ),
+    ("a prompt file twice", "ppo {ppo} --data {d}/ids.jsonl=2 {d}/ids.jsonl", "ids.jsonl: is given twice|SOURCE=2"),
     ("no such CUDA device", "sample {sample} --device cuda:77", "CUDA device"),
     ("a device that is no place", "sample {sample} --device meta", "device 'meta'|cpu"),
     ("too many threads", "sample {sample} --threads 1000000", "threads is 1000000"),

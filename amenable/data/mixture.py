@@ -119,6 +119,11 @@ def data_inputs(data: Sources, name: str = "data") -> dict[str, Path | None]:
     return {name if len(paths) == 1 else f"{name} {number}": path for number, path in enumerate(paths, start=1)}
 
 
+def join_paths(data: Sources) -> str:
+    """Return the paths of an option's sources as a text, for messages."""
+    return " ".join(str(source.path) for source in parse_sources(data))
+
+
 class Mixed(Sequence[T_co]):
     """Rows of several sources as one sequence, source after source."""
 

@@ -1,8 +1,8 @@
 """Dynamic sampling (DAPO; Yu et al., 2025): prompts whose answers all have one score give way to others.
 
 Such a group has no advantages: it costs its samples and teaches nothing. Up to `dynamic_sampling` times in a step its
-prompt is replaced by a random one that the step has not drawn yet, or by itself with new random numbers where there is
-none left.
+prompt is replaced by a random one of the same source that the step has not drawn yet, or by itself with new random
+numbers where there is none left.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from amenable.data.mixture import Mixed
 from amenable.generation.rollout import Rollout
 from amenable.rl.experience import Experience, TokenizedPrompt
 from amenable.rl.options import OnlineOptions
@@ -23,10 +24,10 @@ Ask = Callable[[Sequence[TokenizedPrompt], tuple[object, ...], int], Experience]
 
 
 def collect_varied(
-    ask: Ask, prompts: Sequence[TokenizedPrompt], places: Sequence[int], step: int, options: OnlineOptions
+    ask: Ask, prompts: Mixed[TokenizedPrompt], places: Sequence[int], step: int, options: OnlineOptions
 ) -> tuple[Experience, dict[str, float]]:
-    """Return a step's experience on the prompts at `places`, some of them replaced, and metrics: the share of groups of
-    equal scores that are left, and the prompts that were drawn in addition."""
+    """Return a step's experience on the prompts at `places`, some of them replaced by others of the same source, and
+    metrics: the share of groups of equal scores that are left, and the prompts that were drawn in addition."""
     samples, drawn = options.num_generations, list(places)
     experience = ask([prompts[i] for i in places], ("rollout", step), samples)
     if samples < 2:
@@ -35,8 +36,8 @@ def collect_varied(
         groups = equal_groups(experience.scores, samples)
         if not groups:
             break
-        others = unused(len(prompts), drawn, len(groups), derive_seed(options.seed, "dynamic sampling", step, attempt))
-        others += [drawn[group] for group in groups[len(others) :]]
+        seed = derive_seed(options.seed, "dynamic sampling", step, attempt)
+        others = replacements(prompts, drawn, [places[group] for group in groups], seed)
         drawn += others
         fresh = ask([prompts[i] for i in others], ("rollout", step, attempt), samples)
         experience = replace_groups(experience, fresh, groups, samples)
@@ -50,11 +51,18 @@ def equal_groups(scores: Tensor, samples: int) -> list[int]:
     return (low == high).nonzero().flatten().tolist()
 
 
-def unused(count: int, drawn: Sequence[int], size: int, seed: int) -> list[int]:
-    """Return up to `size` numbers below `count` in a random order, none of those that are drawn already."""
-    left = sorted(set(range(count)) - set(drawn))
+def replacements(
+    prompts: Mixed[TokenizedPrompt], drawn: Sequence[int], replaced: Sequence[int], seed: int
+) -> list[int]:
+    """Return a random prompt of the same source for each that is replaced, none of those that are drawn already; the
+    same prompt where its source has none left."""
+    left = sorted(set(range(len(prompts))) - set(drawn))
     order = torch.randperm(len(left), generator=seeded_generator(seed)).tolist()
-    return [left[i] for i in order[:size]]
+    waiting: list[list[int]] = [[] for _ in prompts.parts]
+    for i in reversed(order):
+        waiting[prompts.source_of(left[i])].append(left[i])
+    queues = [waiting[prompts.source_of(i)] for i in replaced]
+    return [queue.pop() if queue else i for queue, i in zip(queues, replaced)]
 
 
 def replace_groups(experience: Experience, fresh: Experience, groups: Sequence[int], samples: int) -> Experience:

@@ -95,6 +95,20 @@ def objective_metrics(experience: Experience, kl_coef: float) -> dict[str, float
     return metrics
 
 
+def scores_by_source(scores: Tensor, sources: Sequence[str] | None) -> dict[str, float]:
+    """Return the mean of the scores [B] of each source's answers, as `objective/scores/NAME`; {} without sources.
+
+    sources: name of the source of each prompt; the answers to a prompt are neighbours.
+    """
+    if sources is None:
+        return {}
+    of_prompts = scores.view(len(sources), -1)
+    return {
+        f"objective/scores/{name}": float(of_prompts[[source == name for source in sources]].mean())
+        for name in sorted(set(sources))
+    }
+
+
 def mean_of(history: list[dict[str, float]]) -> dict[str, float]:
     """Return the mean of every statistic over a step's updates, and their number `updates`. Statistics `sampling/` are
     the first update's, before which nothing has moved."""

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from amenable.data import batches, sources
 from amenable.data.batches import Batch
-from amenable.data.orders import Draws, EpochOrder
+from amenable.data.mixture import Mixed, describe, join_paths, order_of, parse_sources
+from amenable.data.orders import Draws
 from amenable.errors import InputError
 from amenable.functional.masked import standardize
 from amenable.functional.rewards import overlong_penalty, penalize_missing_eos
@@ -41,6 +42,7 @@ from amenable.rl.experience import (
     objective_metrics,
     require_at_reference,
     require_same_distribution,
+    scores_by_source,
 )
 from amenable.rl.kl_controller import AdaptiveKLController
 from amenable.rl.models import Models
@@ -69,6 +71,8 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
     """
     eval_reward = load_eval_reward(options, models)
     prompts, raw = read(options, models, run.rejected, eval_reward)
+    mixture = parse_sources(options.data)
+    order = order_of(mixture, prompts.sizes, options.seed)
     ask = partial(collect_experience, algorithm, models, options, bars=run.log.bar)
     pending = PendingStep()
     monitor = make_monitor(prompts, ask, options, algorithm, models, run, pending, eval_reward)
@@ -85,7 +89,8 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
     best = BestWeights(models.policy, "eval/score", kl="eval/kl", kl_budget=options.kl_budget) if selects else None
     run.log.info("; ".join(f"{name} {plan.parameters(model)}" for name, model in algorithm.models.items()))
     run.log.info(f"{plan.rollouts(options, schedule, len(prompts))}; {needed}")
-    lines = [*lines, *plan.template_notes(models.tokenizer)]
+    shares = describe(mixture, prompts.sizes, order, options.max_steps * options.prompts_per_step)
+    lines = [*shares, *lines, *plan.template_notes(models.tokenizer)]
     for line in filter(None, [*warnings, *models.reward.notes, memory.describe_sharing(algorithm, models), *lines]):
         run.log.info(line)
     state: dict[str, Stateful] = {"kl_controller": controller, "pending": pending}
@@ -93,10 +98,10 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
     state |= {f"{name}_optimizer": optimizer for name, optimizer in algorithm.optimizers.items()}
     state |= {"best": best} if best is not None else {}
     state |= {"algorithm": algorithm} if isinstance(algorithm, Adaptive) else {}
-    order = Draws(EpochOrder(len(prompts), options.seed))
+    draws = Draws(order)
     for step in run.steps(options.max_steps, state, options.save_steps):
         seed_step(options.seed, step)
-        places = order.step(step, options.prompts_per_step)
+        places = draws.step(step, options.prompts_per_step)
         run.note_batch(step, places)
         if not pending.metrics or options.inspect_batch:
             with scoring(run, state):
@@ -111,6 +116,7 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
                     return run.out
             algorithm.estimate(experience, controller.value)
             metrics = objective_metrics(experience, controller.value) | sampled
+            metrics |= scores_by_source(experience.raw_scores, prompts.sources_of(places))
             with scoring(run, state):
                 metrics |= monitor.before(step, experience, controller.value)
             metrics |= update(algorithm, models, experience, raw, step, schedule(step), options, rounding, run.log.bar)
@@ -138,21 +144,17 @@ def improve(algorithm: Algorithm, models: Models, options: OnlineOptions, run: R
 
 def read(
     options: OnlineOptions, models: Models, rejected: RejectedRows, eval_reward: Reward | None = None
-) -> tuple[list[TokenizedPrompt], list[list[int]]]:
-    """Return prompts to learn on, and pieces of raw text for PPO-ptx."""
+) -> tuple[Mixed[TokenizedPrompt], list[list[int]]]:
+    """Return prompts to learn on, by source, and pieces of raw text for PPO-ptx."""
     reads = reads_column(models.reward, eval_reward)
     context, room = models.policy.config.context_length, models.context_length - options.max_new_tokens
-    prompts = [
-        TokenizedPrompt(*pair)
-        for pair in zip(
-            *fitting_prompts(
-                options.data, models.tokenizer, room, rejected=rejected, columns=options.columns, reward_reads=reads
-            )
-        )
-    ]
-    models.reward.require_columns([each.prompt.meta for each in prompts], options.data)
+    prompts, ids = fitting_prompts(
+        options.data, models.tokenizer, room, rejected=rejected, columns=options.columns, reward_reads=reads
+    )
+    models.reward.require_columns([prompt.meta for prompt in prompts], join_paths(options.data))
+    pairs = Mixed(prompts.names, [list(map(TokenizedPrompt, *part)) for part in zip(prompts.parts, ids.parts)])
     texts = keep_usable(sources.read_texts(options.ptx_data), rejected) if options.ptx_data and options.ptx_coef else []
-    return prompts, chunk_texts(texts, models.tokenizer, context)
+    return pairs, chunk_texts(texts, models.tokenizer, context)
 
 
 def collect_experience(

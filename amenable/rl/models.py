@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
+from amenable.data.mixture import data_inputs
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel, critic_from_policy
 from amenable.models.lora import copy_to_train, has_adapters, without_adapters
@@ -91,9 +92,9 @@ def critic_of(reward: ModelReward, models: Models) -> ScalarModel:
 
 def inputs(options: OnlineOptions) -> dict[str, Path | None]:
     """Return the files and folders that a run reads, for its lineage."""
-    read = {name: getattr(options, name) for name in ("model", "data", "validation", "ptx_data")}
     return (
-        read
+        {"model": options.model, **data_inputs(options.data)}
+        | {"validation": options.validation, "ptx_data": options.ptx_data}
         | reward_inputs(options.reward, rubric=options.scoring.judge_rubric)
         | reward_inputs(options.eval_reward_model, "eval_reward_model")
     )

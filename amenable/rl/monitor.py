@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from amenable.data.mixture import join_paths
 from amenable.data.record import no_column
 from amenable.errors import InputError
 from amenable.rewards.on_rollout import total_score
@@ -104,7 +105,7 @@ class Monitor:
 
 
 def make_monitor(
-    prompts: list[TokenizedPrompt],
+    prompts: Sequence[TokenizedPrompt],
     ask: Ask,
     options: OnlineOptions,
     algorithm: Algorithm,
@@ -122,7 +123,7 @@ def make_monitor(
         option = "--kl-budget" if options.kl_budget else "--keep-weights score"
         raise InputError(f"{option} has nothing to answer", options.validation, "give shorter prompts")
     if eval_reward is not None:
-        eval_reward.require_columns([each.prompt.meta for each in prompts], options.data)
+        eval_reward.require_columns([each.prompt.meta for each in prompts], join_paths(options.data))
     if held_out:
         models.reward.require_columns([each.prompt.meta for each in held_out], options.validation)
     return Monitor(

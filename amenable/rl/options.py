@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from amenable.data.mixture import Sources, parse_sources
 from amenable.rewards.options import RewardOptions, Scoring
 from amenable.rewards.spec import Specs
 from amenable.train import plan
@@ -28,8 +29,8 @@ class OnlineOptions(AdapterOptions):
     eval_reward_model: Specs = ()
     """another reward, not trained on: a warning is given where its score falls while the trained score rises"""
     scoring: Scoring = field(default_factory=RewardOptions)
-    data: Path = Path("runs/world/prompts/ppo.jsonl")
-    """prompts: a file, or a folder of files"""
+    data: Sources = (Path("runs/world/prompts/ppo.jsonl"),)
+    """prompts: a file, or a folder of files; several are mixed, each SOURCE or SOURCE=WEIGHT"""
     validation: Path | None = None
     """held-out prompts: answered every eval_steps, with the same random numbers each time"""
     max_steps: int = 40
@@ -100,6 +101,7 @@ class OnlineOptions(AdapterOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        parse_sources(self.data)
         counts = "max_steps prompts_per_step num_generations num_mini_batches num_ppo_epochs max_new_tokens ptx_tokens"
         plan.require_at_least(1, self, *counts.split(), "eval_steps", "sample_steps")
         plan.require_at_least(0, self, "overlong_buffer", "overlong_penalty", "dynamic_sampling")

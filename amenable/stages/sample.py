@@ -18,7 +18,7 @@ from itertools import chain
 from pathlib import Path
 from statistics import fmean
 
-from amenable.data import sources
+from amenable.data.mixture import Sources, data_inputs, join_paths, parse_sources
 from amenable.data.samples import demonstration_rows, sample_row
 from amenable.data.types import Prompt
 from amenable.files import write_text
@@ -33,7 +33,7 @@ from amenable.text.chat import decode_completion
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import defaults, loading, plan
 from amenable.train.defaults import FROM_MODEL, FromModel, traits
-from amenable.train.examples import fitting_prompts, keep_usable
+from amenable.train.examples import fitting_prompts, read_prompts
 from amenable.train.failed_rewards import scoring
 from amenable.train.log import as_lines
 from amenable.train.run import Run
@@ -63,13 +63,13 @@ class Config(BestOfOptions, RunOptions):
 
     model: str | Path = Path("runs/sft")
     """folder of a model, or URL:MODEL of an OpenAI-compatible API; OPENAI_API_KEY is its key"""
-    data: Path = Path("runs/world/prompts/reward.jsonl")
-    """prompts: a file, or a folder of files"""
+    data: Sources = (Path("runs/world/prompts/reward.jsonl"),)
+    """prompts: files, or folders of files"""
     out: Path = Path("runs/sample")
     num_generations: int = 6
     """K, the completions of each prompt"""
     max_prompts: int = 0
-    """complete the first prompts only, at most this many; 0 takes all"""
+    """complete the first prompts of each source only, at most this many; 0 takes all"""
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     prompts_per_step: int = 100
     """prompts between two saves"""
@@ -84,6 +84,8 @@ class Config(BestOfOptions, RunOptions):
         BestOfOptions.__post_init__(self)
         RunOptions.__post_init__(self)
         remote = "://" in str(self.model) and self.best_of > 1
+        weighted = any(source.weight is not None for source in parse_sources(self.data))
+        plan.forbid(weighted, "data has weights, and sample completes every prompt once", "name the sources alone")
         plan.forbid(remote, "best_of with a model behind an API", "name a folder, or leave --best-of out")
         plan.require_at_least(1, self, "num_generations", "prompts_per_step", "max_batch_size", "api_workers")
         plan.require_at_least(0, self, "max_prompts")
@@ -97,7 +99,7 @@ def run(config: Config) -> Path:
     folder = Path(config.model)
     config, by_default = defaults.sample(config, traits(folder))
     inputs = reward_inputs(config.reward, rubric=config.scoring.judge_rubric)
-    run = Run(config.out, "sample", config, {"model": folder, "data": config.data, **inputs})
+    run = Run(config.out, "sample", config, {"model": folder, **data_inputs(config.data), **inputs})
     if run.skip_finished():
         return run.out
     runtime = start_runtime(config.device)
@@ -109,7 +111,7 @@ def run(config: Config) -> Path:
         config.data, tokenizer, room, config.max_prompts, run.rejected, "sample", columns=config.columns
     )
     if best_of is not None:
-        best_of.reward.require_columns([prompt.meta for prompt in prompts], config.data)
+        best_of.reward.require_columns([prompt.meta for prompt in prompts], join_paths(config.data))
     run.begin(runtime=runtime)
     total = -(-len(prompts) // config.prompts_per_step)
     chosen = f", each the best of {config.best_of} by {best_of.reward.name}" if best_of is not None else ""
@@ -143,12 +145,11 @@ def run(config: Config) -> Path:
 def run_remotely(config: Config) -> Path:
     """Sample from a model behind an API, and return the run directory."""
     url, model = parse_address(str(config.model))
-    run = Run(config.out, "sample", config, {"data": config.data}, addresses={"model": f"{url}:{model}"})
+    run = Run(config.out, "sample", config, data_inputs(config.data), addresses={"model": f"{url}:{model}"})
     if run.skip_finished():
         return run.out
     teacher = RemoteModel(url, model, api_options(config.sampling), config.api_workers, config.api_timeout)
-    loaded = sources.read_prompts(config.data, limit=config.max_prompts or None, columns=config.columns)
-    prompts = keep_usable(loaded, run.rejected)
+    prompts = read_prompts(config.data, config.max_prompts, run.rejected, config.columns)
     tools = any(message.tools for prompt in prompts for message in prompt.messages)
     plan.forbid(tools, "prompts have tools, which are not sent to an API", "leave the column out")
     teacher.require_model()

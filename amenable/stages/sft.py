@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from amenable.data.mixture import Mixed, Sources, data_inputs, mixture_batches
+from amenable.data.mixture import Mixed, Sources, data_inputs, join_paths, mixture_batches
 from amenable.data.types import Demonstration, Prompt
 from amenable.generation.rollout import greedy
 from amenable.models.decoder import Decoder
@@ -163,8 +163,7 @@ def scored_prompts(
     fitting = (prompt for prompt in every if len(render_prompt(tokenizer, prompt.messages)) <= room)
     prompts = list(islice(fitting, config.reward_prompts))
     plan.forbid(not prompts, f"no held-out prompt is within {room} tokens", "lower --max-new-tokens")
-    source = config.validation or " ".join(map(str, data_inputs(config.data).values()))
-    reward.require_columns([prompt.meta for prompt in prompts], source)
+    reward.require_columns([prompt.meta for prompt in prompts], config.validation or join_paths(config.data))
     return prompts
 
 

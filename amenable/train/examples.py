@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import random
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -227,8 +229,30 @@ def fit_sources(
     return Mixed(examples.names, [pair[0] for pair in pairs]), Mixed(examples.names, [pair[1] for pair in pairs])
 
 
+def read_prompts(
+    data: Sources,
+    limit: int = 0,
+    rejected: RejectedRows | None = None,
+    columns: Sequence[str] = (),
+    reward_reads: Callable[[str], bool] = no_column,
+) -> Mixed[Prompt]:
+    """Read the first prompts of every source, at most `limit` of each (0: all).
+
+    An id that two sources have gets its source's name in front: ids seed completions and join their labels.
+    """
+    mixture = parse_sources(data)
+    loaded = [sources.read_prompts(source.path, limit=limit or None, columns=columns) for source in mixture]
+    parts = [keep_usable(part, rejected, reward_reads) for part in loaded]
+    counts = Counter(chain.from_iterable({prompt.id for prompt in part} for part in parts))
+    named = [
+        [replace(prompt, id=f"{source.name}:{prompt.id}") if counts[prompt.id] > 1 else prompt for prompt in part]
+        for source, part in zip(mixture, parts)
+    ]
+    return Mixed([source.name for source in mixture], named)
+
+
 def fitting_prompts(
-    path: Path,
+    data: Sources,
     tokenizer: Tokenizer,
     room: int,
     limit: int = 0,
@@ -237,12 +261,17 @@ def fitting_prompts(
     required: bool = True,
     columns: Sequence[str] = (),
     reward_reads: Callable[[str], bool] = no_column,
-) -> tuple[list[Prompt], list[list[int]]]:
-    """Read prompts of at most `room` tokens, with their ids. InputError if there is none and some are required."""
-    prompts = keep_usable(sources.read_prompts(path, limit=limit or None, columns=columns), rejected, reward_reads)
-    prompts, ids = keep_shown(prompts, lambda prompt: render_prompt(tokenizer, prompt.messages), rejected)
-    rows = [row if len(row) <= room else None for row in ids]
-    return keep_fitting(split, prompts, rows, "prompts", room, rejected, path if required else None)
+) -> tuple[Mixed[Prompt], Mixed[list[int]]]:
+    """Read prompts of at most `room` tokens, with their ids, by source. InputError for a source that has none, if some
+    are required."""
+
+    def fitting(split: str, prompts: list[Prompt], required: Path | None) -> tuple[list[Prompt], list[list[int]]]:
+        shown, ids = keep_shown(prompts, lambda prompt: render_prompt(tokenizer, prompt.messages), rejected)
+        rows = [row if len(row) <= room else None for row in ids]
+        return keep_fitting(split, shown, rows, "prompts", room, rejected, required)
+
+    prompts = read_prompts(data, limit, rejected, columns, reward_reads)
+    return fit_sources(split, prompts, fitting, data if required else None)
 
 
 def chunk_texts(texts: Sequence[Text], tokenizer: Tokenizer, context: int) -> list[list[int]]:

@@ -5,13 +5,15 @@ from collections.abc import Sequence
 import pytest
 import torch
 
+from amenable.data.mixture import Mixed
 from amenable.data.types import Prompt
 from amenable.generation.rollout import Rollout, length_mask
-from amenable.rl.dynamic_sampling import collect_varied, equal_groups, unused
+from amenable.rl.dynamic_sampling import collect_varied, equal_groups, replacements
 from amenable.rl.experience import Experience, TokenizedPrompt
 from amenable.rl.options import OnlineOptions
 
-PROMPTS = [TokenizedPrompt(Prompt((), str(i)), [i]) for i in range(6)]
+PROMPTS = Mixed(["all"], [[TokenizedPrompt(Prompt((), str(i)), [i]) for i in range(6)]])
+SOURCES = Mixed(["low", "high"], [PROMPTS[:3], PROMPTS[3:]])
 
 
 class Answers:
@@ -32,9 +34,11 @@ class Answers:
         return Experience(rollout, scores, scores, columns, [p.prompt for p in prompts], {"all": scores})
 
 
-def sample(answers: Answers, rounds: int, places: Sequence[int] = (0, 3, 1)) -> tuple[Experience, dict[str, float]]:
+def sample(
+    answers: Answers, rounds: int, places: Sequence[int] = (0, 3, 1), prompts: Mixed[TokenizedPrompt] = PROMPTS
+) -> tuple[Experience, dict[str, float]]:
     options = OnlineOptions(num_generations=2, prompts_per_step=3, num_mini_batches=1, dynamic_sampling=rounds)
-    return collect_varied(answers, PROMPTS, places, 7, options)
+    return collect_varied(answers, prompts, places, 7, options)
 
 
 def test_groups_of_equal_scores_are_replaced_with_all_their_numbers() -> None:
@@ -67,6 +71,13 @@ def test_without_rounds_nothing_is_drawn_anew() -> None:
 
 
 def test_others_are_those_not_drawn_in_an_order_of_the_seed() -> None:
-    assert set(unused(6, [0, 3, 1], 9, 1)) == {2, 4, 5}
-    orders = {tuple(unused(6, [0], 3, seed)) for seed in range(8)}
-    assert len(orders) > 2 and unused(6, [0], 3, 1) == unused(6, [0], 3, 1)
+    assert sorted(replacements(PROMPTS, [0, 3, 1], [0, 3, 1, 1], 1)) == [1, 2, 4, 5]
+    orders = {tuple(replacements(PROMPTS, [0, 1, 2], [0, 1, 2], seed)) for seed in range(8)}
+    assert len(orders) > 2 and replacements(PROMPTS, [0], [0], 1) == replacements(PROMPTS, [0], [0], 1)
+
+
+def test_a_prompt_gives_way_to_one_of_its_source() -> None:
+    experience, _ = sample(Answers({2, 4}), 3, (0, 5, 2), SOURCES)
+    numbers = [ids[0] for ids in experience.rollout.prompts][::2]
+    assert numbers[1:] == [4, 2] and numbers[0] in (0, 1), "of the low ones 2 is drawn already, and none else varies"
+    assert [replacements(SOURCES, [0, 4], [0, 4], seed)[1] > 2 for seed in range(8)] == [True] * 8

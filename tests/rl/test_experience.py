@@ -15,6 +15,7 @@ from amenable.rl.experience import (
     require_at_reference,
     require_same_distribution,
     sample_rows,
+    scores_by_source,
 )
 
 MASK = torch.tensor([[True, True, True], [True, False, False]])
@@ -34,6 +35,12 @@ def experience() -> Experience:
         "advantages": torch.tensor([[1.0, 2.0, 3.0], [6.0, 0.0, 0.0]]),
     }
     return Experience(rollout, torch.tensor([2.0, 0.5]), torch.tensor([2.0, -0.5]), columns)
+
+
+def test_scores_of_a_source_are_those_of_its_prompts_answers() -> None:
+    scores = torch.tensor([1.0, 2.0, 5.0, 7.0, 0.0, 3.0])
+    assert scores_by_source(scores, ["b", "a", "b"]) == {"objective/scores/a": 6.0, "objective/scores/b": 1.5}
+    assert scores_by_source(scores, None) == {}
 
 
 def test_objective_metrics_by_hand(experience: Experience) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
+from amenable.data.mixture import MixtureOrder, order_of, parse_sources
 from amenable.errors import InputError
-from amenable.stages import dpo, pretrain, reward, sft
+from amenable.stages import dpo, grpo, ppo, pretrain, reward, rloo, sft
+from amenable.text.tokenizer import Tokenizer
 from amenable.train.optimizer import OptimizerConfig
 
 
@@ -85,6 +87,52 @@ def test_a_mixture_is_drawn_by_weight_and_measured_by_source(
     assert outcome(run_in_two(stage, again, 2)) == outcome(out)
 
 
+@pytest.mark.parametrize(
+    ("stage", "options"),
+    [(rloo, {}), (grpo, {"dynamic_sampling": 1}), (ppo, {"num_generations": 1, "prompts_per_step": 8})],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_online_prompts_are_drawn_by_weight_and_scored_by_source(
+    stage: Any,
+    options: dict[str, Any],
+    online: Callable,
+    files: Any,
+    rows_of: Callable,
+    run_in_two: Callable,
+    outcome: Callable,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    config = online(stage, **options, data=halves(files.prompts, tmp_path), save_steps=1)
+    out = stage.run(config)
+    draws = 3 * config.prompts_per_step
+    order = order_of(parse_sources(config.data), [11, 21], config.seed)
+    assert isinstance(order, MixtureOrder)
+    expected, drawn = order.drawn(draws)[0], 0.0
+    line = f"mixture by rows: first {expected / draws:.1%}, {expected / 11:.2f} epochs of 11"
+    assert line in capsys.readouterr().err and abs(expected - draws * 3 / 4) < 2
+    for row in rows_of(out):
+        first, second = (row[f"objective/scores/{source}"] for source in ("first", "second"))
+        count = config.prompts_per_step * (row["objective/scores"] - second) / (first - second)
+        assert count == pytest.approx(round(count), abs=0.01), "the score is the mean of the prompts of both"
+        drawn += count
+    assert drawn == pytest.approx(expected, abs=0.01)
+    lineage = json.loads((out / "lineage.json").read_text("utf-8"))["inputs"]
+    assert Path(lineage["data 1"]["path"]).name == "first.jsonl" and lineage["data 2"]["sha256"]
+    assert outcome(run_in_two(stage, replace(config, out=tmp_path / "again"), 2)) == outcome(out)
+
+
+def test_online_sources_without_weights_are_drawn_as_one_file(online: Callable, files: Any, tmp_path: Path) -> None:
+    rows = files.prompts.read_text("utf-8").splitlines(keepends=True)
+    parts = [tmp_path / name for name in ("first.jsonl", "second.jsonl")]
+    for path, part in zip(parts, (rows[:10], rows[10:])):
+        path.write_text("".join(part), "utf-8")
+    whole, apart = (
+        rloo.run(online(rloo, data=data, out=tmp_path / str(n))) for n, data in enumerate((files.prompts, parts))
+    )
+    assert (whole / "model.safetensors").read_bytes() == (apart / "model.safetensors").read_bytes()
+
+
 def test_the_plan_says_shares_and_epochs(configs: dict[str, Any], capsys: pytest.CaptureFixture) -> None:
     sft.run(replace(configs["sft"], inspect_batch=True))
     line = next(line for line in capsys.readouterr().err.splitlines() if "mixture" in line)
@@ -92,10 +140,12 @@ def test_the_plan_says_shares_and_epochs(configs: dict[str, Any], capsys: pytest
     assert "mixture by rows: first 75.0%, 3.50 epochs of 12; second 25.0%, 0.32 epochs of 44" in line
 
 
-def test_held_out_prompts_of_one_source_are_trained_on_in_none(configs: dict[str, Any], files: Any) -> None:
+def test_held_out_prompts_of_one_source_are_trained_on_in_none(
+    configs: dict[str, Any], files: Any, words: Tokenizer
+) -> None:
     same = configs["sft"].data[0].partition("=")[0]
     config = replace(configs["sft"], data=[same, str(files.demonstrations)])
-    training, held_out = sft.read(config, sft.RejectedRows())
+    training, held_out = sft.read(config, words, 200)
     assert len(held_out.parts) == 2 and all(held_out.parts)
     openings = {row.messages[0] for row in held_out}
     assert len(training) + len(held_out) == 32 + 96, "no row is lost"

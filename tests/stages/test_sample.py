@@ -76,6 +76,21 @@ def test_annotators_can_read_what_was_sampled(config: sample.Config) -> None:
     ]
 
 
+def test_prompts_of_several_sources_are_completed_each_as_alone(config: sample.Config, tmp_path: Path) -> None:
+    rows = config.data.read_text("utf-8").splitlines(keepends=True)
+    paths = [tmp_path / name for name in ("easy.jsonl", "hard.jsonl")]
+    for path, part in zip(paths, (rows[:5], rows[5:])):
+        path.write_text("".join(part), "utf-8")
+    out = sample.run(replace(config, data=paths, max_prompts=3))
+    ids = [f"{path.name}:{line}" for path in paths for line in (1, 2, 3)]
+    assert [row["id"] for row in samples(out)] == ids, "the first of each source"
+    alone = samples(sample.run(replace(config, data=paths[1], max_prompts=3, out=tmp_path / "alone")))
+    assert [row["completions"] for row in samples(out)[3:]] == [row["completions"] for row in alone]
+    assert {"data 1", "data 2"} <= set(json.loads((out / "lineage.json").read_text())["inputs"])
+    with pytest.raises(InputError, match="data has weights, and sample completes every prompt"):
+        replace(config, data=[f"{paths[0]}=2", paths[1]])
+
+
 def test_no_room_for_an_answer_is_an_error(config: sample.Config) -> None:
     with pytest.raises(InputError, match="none of the 10 prompts is within 0 tokens"):
         sample.run(replace(config, sampling=Sampling(max_new_tokens=64)))

@@ -33,6 +33,27 @@ def test_prompts_that_fit_are_kept_with_their_ids(files: Any, words: Tokenizer, 
     assert len(examples.fitting_prompts(files.prompts, words, room=64, limit=5)[0]) == 5
 
 
+def test_an_id_of_two_sources_gets_the_name_of_its_source(files: Any, words: Tokenizer, tmp_path: Path) -> None:
+    rows = files.prompts.read_text("utf-8").splitlines(keepends=True)
+    paths = [tmp_path / name / "train.jsonl" for name in ("easy", "hard")]
+    for path, part in zip(paths, (rows[:3], rows[3:5])):
+        path.parent.mkdir()
+        path.write_text("".join(part), "utf-8")
+    prompts, ids = examples.fitting_prompts(paths, words, room=64, limit=2)
+    assert prompts.names == ["easy/train", "hard/train"] and prompts.sizes == ids.sizes == [2, 2]
+    assert [prompt.id for prompt in prompts] == [
+        f"{name}/train:train.jsonl:{line}" for name in ("easy", "hard") for line in (1, 2)
+    ]
+    three = examples.read_prompts(paths)
+    assert [prompt.id for prompt in three][2] == "train.jsonl:3", "an id of one source stays as it is"
+    alone = examples.read_prompts(paths[1])
+    assert [prompt.id for prompt in alone] == ["train.jsonl:1", "train.jsonl:2"]
+    room = max(map(len, ids))
+    paths[1].write_text("".join(row.replace("name a", "name a very, very, very") for row in rows[3:5]), "utf-8")
+    with pytest.raises(InputError, match=rf"^{paths[1]}: none of the 2 prompts is within {room} tokens"):
+        examples.fitting_prompts(paths, words, room)
+
+
 @pytest.mark.parametrize("room", [3, 0, -20])
 def test_no_fitting_prompt_is_an_error(files: Any, words: Tokenizer, room: int) -> None:
     with pytest.raises(InputError, match=f"none of the 32 prompts is within {room} tokens; lower"):
@@ -186,7 +207,10 @@ def test_only_a_required_split_must_have_something_left(capsys: pytest.CaptureFi
 
 
 def test_held_out_prompts_may_all_be_too_long(files: Any, words: Tokenizer, capsys: pytest.CaptureFixture) -> None:
-    assert examples.fitting_prompts(files.prompts, words, 3, split="validation", required=False) == ([], [])
+    assert [*map(list, examples.fitting_prompts(files.prompts, words, 3, split="validation", required=False))] == [
+        [],
+        [],
+    ]
     assert "nothing is left to validate on" in capsys.readouterr().err
 
 

@@ -14,7 +14,7 @@ from amenable.recipes.reports.formatting import display_name
 from amenable.recipes.reports.report_data import Figures
 from amenable.recipes.reports.stage_cards import report_of
 
-BY_SOURCE = ("loss", "eval/loss", "eval/bpb", "accuracy", "rewards/accuracies", "eval/accuracy")
+BY_SOURCE = ("loss", "eval/loss", "eval/bpb", "accuracy", "rewards/accuracies", "eval/accuracy", "objective/scores")
 """metrics that runs on several sources have by source too, as KEY/SOURCE"""
 COLOURS = 10
 """number of colours in the style sheet"""
