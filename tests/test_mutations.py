@@ -527,8 +527,10 @@ def drawn_by(**changes: Any) -> Callable[[Any], Any]:
     )
 
 
-def no_temperature(masked_logprobs: Any) -> Any:
-    return lambda decoder, batch, temperature=1.0, entropy=False: masked_logprobs(decoder, batch, 1.0, entropy)
+def no_temperature(logprobs_of_hidden: Any) -> Any:
+    return lambda decoder, hidden, batch, temperature=1.0, entropy=False: logprobs_of_hidden(
+        decoder, hidden, batch, 1.0, entropy
+    )
 
 
 def contents_as_templates(encode: Any) -> Any:
@@ -679,10 +681,10 @@ MUTATIONS: list[Mutation] = [
     ("with a cache, tokens stand one place late", "models.decoder:Decoder.apply_layers", late_positions, cached),
     ("the reward is of the answer without its end", "train.forward:rewards", early_reward, REWARD_PLACE),
     ("the critic sees the action it is to judge", "train.forward:masked_values", late_value, VALUE_PLACE),
-    ("the ratio compares two temperatures", "train.forward:masked_logprobs", no_temperature, ppo_iteration),
+    ("the ratio compares two temperatures", "train.forward:logprobs_of_hidden", no_temperature, ppo_iteration),
     ("the updates are of another policy than the samples", "train.loading:load_policy", dropout_left_on,
      ppo_iteration),
-    ("in bf16 the ratio compares two temperatures", "train.forward:masked_logprobs", no_temperature, COOL),
+    ("in bf16 the ratio compares two temperatures", "train.forward:logprobs_of_hidden", no_temperature, COOL),
     ("in bf16 the updates are of another policy", "train.loading:load_policy", dropout_left_on, COOL),
     ("in bf16 samples have the probabilities of others", "generation.sampling:sample", plain_logprobs, COOL),
     ("in bf16 the samples are of a temperature near by", "generation.rollout:generate", drawn_by(temperature=0.75),

@@ -168,7 +168,8 @@ def unknown_option(name: str, known: Sequence[str], where: str) -> InputError:
 def option(hint: Any, name: str, value: Any, inputs: Path, where: str) -> Any:
     """Return an option's value: folders of models, files of rows, and everything else checked by its type."""
     inner = typing.get_args(hint)
-    if hint is Path or (Path in inner and type(None) in inner):
+    named = str in inner and isinstance(value, str)  # a folder, or an address
+    if hint is Path or (Path in inner and typing.get_origin(hint) is not tuple and not named):
         return file_of(value, inputs / f"{name}.jsonl", where) if value is not None else None
     if typing.get_origin(hint) is tuple:
         if inner[0] is Path and not is_several(value):

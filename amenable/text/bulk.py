@@ -26,7 +26,7 @@ MARK = "\x00"
 """stands for a space beside other white space, where texts are not divided"""
 ENDED = re.compile(r"""([A-Za-z]+)([.,;:!?"')\]]{1,3})""")
 """a word, and punctuation, which is a piece of its own in all these tokenizers"""
-LINES = re.compile(r"""([A-Za-z]+)([.,;:!?"')\]]{0,3}\n+)(\S.*)""", re.DOTALL)
+LINES = re.compile(r"""([A-Za-z]+)([.,;:!?"')\]]{0,3}\n+)([^\s\0].*)""", re.DOTALL)
 """a word, what ends its line, and the next line's beginning: no piece goes on over a line feed to what can be seen"""
 MAX_WORD, MAX_WORDS = 64, 500_000
 """characters of a word that is kept, and number of words: at most about 100 MB"""

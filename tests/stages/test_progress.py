@@ -54,6 +54,7 @@ def test_pretrain_and_sft_show_their_validation(
             reward=judge, keep_weights="score", max_new_tokens=8, **quick,
         )
     )  # fmt: skip
+    assert calls.pop("tokenizing")
     assert set(calls) == {"validation", "answers", "rewards"} and all(map(whole, calls.values()))
 
 
@@ -80,6 +81,7 @@ def test_reward_shows_what_it_measures_at_its_end(
         prompts_per_step=12, warmup_steps=0, optimizer=QUICK, max_tokens_per_pass=256, device=CPU,
     )  # fmt: skip
     reward.run(config)
+    assert calls.pop("tokenizing")
     assert set(calls) == {"centring", "train", "validation"} and all(map(whole, calls.values()))
     assert all(len(heard) > 2 for heard in calls.values()), "a call a pass"
 
@@ -92,6 +94,7 @@ def test_dpo_shows_its_reference_and_its_validation(
         max_tokens_per_pass=256, device=CPU,
     )  # fmt: skip
     dpo.run(config)
+    assert calls.pop("tokenizing")
     assert set(calls) == {"reference", "validation", "answers", "KL"} and all(map(whole, calls.values()))
     assert len(calls["reference"]) > 4
 

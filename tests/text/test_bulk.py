@@ -4,7 +4,7 @@ from array import array
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
@@ -80,6 +80,7 @@ def test_words_are_looked_up_and_have_the_ids_of_the_whole_text(tokenizer: Token
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(ALPHABET, max_size=30).map("".join))
+@example(" a\n \na ")  # a line of a space alone
 def test_any_text_has_the_ids_of_encode(tokenizer: Tokenizer, text: str) -> None:
     assert ids_of(BulkEncoder(tokenizer), text) == tokenizer.encode(text)
 
