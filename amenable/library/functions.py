@@ -178,7 +178,7 @@ def option(hint: Any, name: str, value: Any, inputs: Path, where: str) -> Any:
         if inner[0] is Path:
             return tuple(file_of(item, inputs / f"{name}-{i}.jsonl", where) for i, item in enumerate(items))
         return tuple(item if callable(item) else convert(inner[0], item, Path(where), name) for item in items)
-    return convert(hint, value, Path(where), name)
+    return convert(hint, plain(value), Path(where), name)
 
 
 def is_several(value: Any) -> bool:
