@@ -8,7 +8,8 @@ import pytest
 from benchmarks import tokenizing
 
 
-def test_the_made_text_has_frequent_and_rare_words(tmp_path: Path) -> None:
+def test_the_made_text_has_frequent_and_rare_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenizing, "WORDS", 20_000)
     tokenizing.make_text(tmp_path / "a.jsonl", 0.3)
     tokenizing.make_text(tmp_path / "b.jsonl", 0.3)
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
@@ -19,6 +20,7 @@ def test_the_made_text_has_frequent_and_rare_words(tmp_path: Path) -> None:
 def test_every_row_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AMENABLE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(tokenizing, "VOCABULARY", 400)
+    monkeypatch.setattr(tokenizing, "WORDS", 20_000)
     file = tmp_path / "texts.jsonl"
     tokenizing.make_text(file, 0.3)
     tokenizing.train(file, tmp_path / "tokenizer")
