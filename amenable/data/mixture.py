@@ -254,8 +254,9 @@ def describe(
         return []
     counts = order.drawn(draws) if isinstance(order, MixtureOrder) else [draws * size / sum(sizes) for size in sizes]
     drawn = [count * mean for count, mean in zip(counts, means or [1.0] * len(sizes))]
+    total = sum(drawn) or 1.0  # fewer tokens than a row has come to no draw
     parts = [
-        f"{source.name} {own / sum(drawn):.1%}, {count / size:.2f} epochs of {size:,}"
+        f"{source.name} {own / total:.1%}, {count / size:.2f} epochs of {size:,}"
         for source, own, count, size in zip(sources, drawn, counts, sizes)
     ]
     return [f"mixture by {'tokens' if means else 'rows'}: {'; '.join(parts)}"]

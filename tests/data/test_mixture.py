@@ -126,6 +126,8 @@ def test_without_weights_an_epoch_has_every_row_once() -> None:
         "mixture by rows: a 75.0%, 2.00 epochs of 3; b 25.0%, 2.00 epochs of 1"
     ]
     assert describe(parse_sources("a"), [3], order_of(parse_sources("a"), [3], 0), 8) == []
+    (none,) = describe(plain, [3, 1], order_of(plain, [3, 1], 0), 0)
+    assert "0.0%, 0.00 epochs of 3" in none
 
 
 def test_weights_are_shares_of_tokens_where_rows_have_lengths() -> None:
