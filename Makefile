@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 .PHONY: demo real test test-slow check bench bench-peers bench-vllm bench-llamacpp bench-lm-eval bench-speed bench-labelling docs clean
 
-# a real chat model aligned to a taste of one's own, in 20 minutes
+# a real chat model aligned to a taste of one's own
 real: $(READY)
 	$(BIN)/amenable get smollm2
 	$(BIN)/amenable real $(ARGS)

@@ -71,7 +71,7 @@ class Config:
     max_steps: int = 48
     """iterations of every online algorithm"""
     quick: bool = False
-    """half an hour: the centre, a quarter of the labels and wrong ones, without larger and smaller bodies"""
+    """less of it: the centre, a quarter of the labels and wrong ones, without larger and smaller bodies"""
     seed: int = 0
     size: Literal["overopt", "smoke"] = "overopt"
     """smoke: to see that everything works; its policies learn next to nothing"""

@@ -1,4 +1,4 @@
-"""Align a real chat model to a taste of one's own, on a laptop, in minutes.
+"""Align a real chat model to a taste of one's own, on a laptop.
 
     prompts -> rloo | sample -> annotate -> dpo, reward -> ppo | distill-context | evaluate-base -> evaluate -> report
 
@@ -72,9 +72,9 @@ class Config:
     track: tuple[TrackerName, ...] = ()
     """trackers of the stages that train: tensorboard, wandb, trackio"""
     seeds: int = 1
-    """runs, each with a seed, prompts to train on and prompts to evaluate on of its own; 3 take about an hour"""
+    """runs, each with a seed, prompts to train on and prompts to evaluate on of its own; each takes as long"""
     parallel: int = 2
-    """stages at once; 1 takes half of the memory, less than 8 GiB, and more time"""
+    """stages at once; 1 takes less memory, and more time"""
     device: Device = field(default_factory=DeviceOptions)
     size: Literal["real", "smoke"] = "real"
     """smoke: a minute or two, to see that everything works; its policies learn next to nothing"""

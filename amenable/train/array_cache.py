@@ -70,7 +70,7 @@ class Converter(Protocol[T_contra]):
 
 @dataclass(frozen=True)
 class Conversion:
-    """What becomes of the rows of a source."""
+    """Conversion of a source's rows into arrays: how they are read and written, and the arrays' types."""
 
     read: Callable[..., Loaded[Any]]
     """reads the examples of a path: a function of `data.sources`"""

@@ -28,7 +28,7 @@ FAILED_ROLLOUT = "failed_rollout.jsonl"
 
 @dataclass
 class PendingStep:
-    """What a step has measured until it is recorded: metrics, and rows of the log as (file, step, rows). With metrics,
+    """Measurements of a step until it is recorded: metrics, and rows of the log as (file, step, rows). With metrics,
     its updates are done and its evaluation is not."""
 
     metrics: dict[str, float] = field(default_factory=dict)

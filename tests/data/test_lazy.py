@@ -1,4 +1,4 @@
-"""Lazy elements are those of a list, made when they are read."""
+"""Lazy elements are those of a list, computed when they are read."""
 
 from dataclasses import dataclass, replace
 
@@ -15,21 +15,21 @@ class Element:
     weight: float = 0.0
 
 
-def lazy(sizes: list[int], made: list[int] | None = None) -> Lazy[Element]:
+def lazy(sizes: list[int], computed: list[int] | None = None) -> Lazy[Element]:
     def make(index: int) -> Element:
-        if made is not None:
-            made.append(index)
+        if computed is not None:
+            computed.append(index)
         return Element(sizes[index], index / 2)
 
     return Lazy(make, np.array(sizes), weight=np.arange(len(sizes)) / 2)
 
 
 def test_elements_are_made_when_they_are_read() -> None:
-    made = list[int]()
-    elements = lazy([5, 6, 7], made)
-    assert len(elements) == 3 and column(elements, "tokens").sum() == 18 and not made
+    computed = list[int]()
+    elements = lazy([5, 6, 7], computed)
+    assert len(elements) == 3 and column(elements, "tokens").sum() == 18 and not computed
     assert elements[-1] == Element(7, 1.0) and elements[1:] == [Element(6, 0.5), Element(7, 1.0)]
-    assert made == [2, 1, 2] and list(elements) == elements[:]
+    assert computed == [2, 1, 2] and list(elements) == elements[:]
     with pytest.raises(IndexError):
         elements[3]
 
@@ -41,8 +41,8 @@ def test_a_column_is_that_of_all_parts() -> None:
 
 
 def test_elements_are_changed_as_they_are_read() -> None:
-    made = list[int]()
-    mixed = Mixed(["a", "b"], [[Element(9)], lazy([5, 6], made)])
+    computed = list[int]()
+    mixed = Mixed(["a", "b"], [[Element(9)], lazy([5, 6], computed)])
     after = changed(mixed, lambda element, index: replace(element, weight=10.0 + index))
-    assert not made and [each.weight for each in after] == [10.0, 11.0, 12.0]
+    assert not computed and [each.weight for each in after] == [10.0, 11.0, 12.0]
     assert [each.tokens for each in after] == column(after, "tokens").tolist() == [9, 5, 6]

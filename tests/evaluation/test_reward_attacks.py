@@ -20,8 +20,8 @@ ASKED = [("name a white thing.", ("a rose", "salt")), ("name a red thing.", ("a 
 @pytest.fixture
 def items(words: Tokenizer) -> list[TokenizedRanking]:
     rankings = [Ranking((Message("user", text),), answers, (2.0, 1.0)) for text, answers in ASKED]
-    found = [tokenize_ranking(ranking, words, 64) for ranking in rankings]
-    return [item for item in found if item is not None]
+    tokenized = [tokenize_ranking(ranking, words, 64) for ranking in rankings]
+    return [item for item in tokenized if item is not None]
 
 
 def test_the_rows_of_each_attack(items: list[TokenizedRanking], words: Tokenizer) -> None:

@@ -59,7 +59,7 @@ COMPARED = ("ppo-ensemble", "ppo-priced", "rloo", "grpo")
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the runs are, and which of them there are."""
+    """Folder of the runs, and the names of their reward models."""
 
     out: Path
     rewards: Sequence[str]
