@@ -8,6 +8,7 @@ PPO reports it; without the noise of single tokens, and never negative, so that 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -42,16 +43,20 @@ def answers_with_kl(
     seeds: Sequence[int],
     runtime: Runtime,
     max_tokens: int,
+    samples: int = 1,
     bars: Bars = no_bars,
 ) -> tuple[Rollout, Tensor]:
-    """Return an answer of the policy to each of B prompts, at temperature 1, and its KL to the reference in nats [B].
+    """Return `samples` answers of the policy to each prompt, B in all, at temperature 1, and the KL of each to the
+    reference in nats [B].
 
-    An answer's random numbers come from its prompt's seed alone. max_tokens: tokens of a pass.
+    An answer's random numbers come from its prompt's seed and its number alone. max_tokens: tokens of a pass.
     """
     policy = runtime.inference_copy(policy)
     sampling = Sampling(temperature=1.0, max_new_tokens=max_new_tokens)
     with runtime.autocast():
-        rollout = collect(policy, prompts, sampling, eos_id=eos_id, seeds=seeds, progress=bars("answers"))
+        rollout = collect(
+            policy, prompts, sampling, eos_id=eos_id, seeds=seeds, samples=samples, progress=bars("answers")
+        )
     rows = rollout.rows()
     kls = forward.compute_kls(policy, reference, rows, rows, runtime, max_tokens, progress=bars("KL"))
     return rollout, torch.stack([kl.sum() for kl in kls])
@@ -83,10 +88,12 @@ class KLMonitor:
     max_tokens: int
     """of a pass"""
     seed: int
+    samples: int = 1
+    """answers to each prompt"""
 
     def measure(self, bars: Bars = no_bars) -> tuple[dict[str, float], list[dict[str, Any]]]:
-        """Return mean KL and mean length of the completions as metrics, and the first completions as rows of
-        samples.jsonl; ({}, []) without a reference, where there are no prompts."""
+        """Return mean KL and mean length of the completions as metrics, and completions of the first prompts as
+        rows of samples.jsonl; ({}, []) without a reference, where there are no prompts."""
         if self.reference is None:
             return {}, []
         rollout, kls = answers_with_kl(
@@ -98,20 +105,22 @@ class KLMonitor:
             seeds=[derive_seed(self.seed, "held out", i) for i in range(len(self.prompts))],
             runtime=self.runtime,
             max_tokens=self.max_tokens,
+            samples=self.samples,
             bars=bars,
         )
         decode = self.tokenizer.decode
-        answers = zip(self.prompts, rollout.completions, rollout.ended.tolist(), kls.tolist())
+        answers = zip(rollout.prompts, rollout.completions, rollout.ended.tolist(), kls.tolist())
         rows = [
             {"prompt": decode(prompt), "completion": decode(answer), "ended": ended, "kl": round(kl, 4)}
-            for prompt, answer, ended, kl in islice(answers, SAMPLES)
+            for prompt, answer, ended, kl in islice(answers, 0, SAMPLES * self.samples, self.samples)
         ]
         length = float(rollout.lengths.float().mean())
         return {"objective/kl": float(kls.mean()), "completions/mean_length": length}, rows
 
     def peaks(self) -> list[int]:
         """Return the bytes that a measurement needs at its peaks."""
-        return peaks(self.policy, self.prompts, self.max_new_tokens, self.max_tokens, self.runtime)
+        prompts = [prompt for prompt in self.prompts for _ in range(self.samples)]
+        return peaks(self.policy, prompts, self.max_new_tokens, self.max_tokens, self.runtime)
 
 
 def make_kl_monitor(
@@ -126,7 +135,8 @@ def make_kl_monitor(
     seed: int,
     warn: Callable[[str], object],
 ) -> KLMonitor:
-    """Return a monitor over the first `count` prompts of the rows that leave room for `max_new_tokens`.
+    """Return a monitor over the first `count` prompts of the rows that leave room for `max_new_tokens`; over all of
+    them, each answered several times, where there are fewer: `count` answers or a few more, for a mean that is steady.
 
     Where there are none it has no reference; that is a warning if `count` is above 0. Without a reference it has no
     prompts.
@@ -137,7 +147,8 @@ def make_kl_monitor(
         problem = f"no held-out prompt leaves room for --max-new-tokens {max_new_tokens}"
         warn(f"{problem}: the KL to the reference is not measured")
     monitored = reference if prompts else None
-    return KLMonitor(policy, monitored, prompts, tokenizer, runtime, max_new_tokens, max_tokens, seed)
+    samples = math.ceil(count / len(prompts)) if prompts else 1
+    return KLMonitor(policy, monitored, prompts, tokenizer, runtime, max_new_tokens, max_tokens, seed, samples)
 
 
 def first_prompts(rows: Iterable[forward.Row], count: int, room: int) -> list[list[int]]:

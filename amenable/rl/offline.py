@@ -45,7 +45,8 @@ class OfflinePolicyOptions(OfflineOptions, AdapterOptions):
     eval_steps: int | None = None
     """steps between two evaluations on held-out data; by default 50, and at most a quarter of the steps"""
     eval_prompts: int = 32
-    """held-out prompts that the policy completes each time, to measure its KL to the reference; 0 is none"""
+    """held-out prompts that the policy completes each time, to measure its KL to the reference; fewer prompts are
+    completed several times; 0 is none"""
     max_new_tokens: FromModel[int] = FROM_MODEL
     """maximum length of these completions"""
 

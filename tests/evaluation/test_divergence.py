@@ -6,9 +6,10 @@ from itertools import product
 import pytest
 import torch
 
-from amenable.evaluation.divergence import answers_with_kl, peaks
+from amenable.evaluation.divergence import answers_with_kl, make_kl_monitor, peaks
 from amenable.models.decoder import Decoder
 from amenable.models.layout import Layout
+from amenable.text.tokenizer import Tokenizer
 from amenable.train.runtime import Runtime
 
 EOS = 2
@@ -83,3 +84,20 @@ def test_what_it_needs_grows_with_what_is_asked(policy: Decoder, runtime: Runtim
     assert peaks(policy, [], 8, 500, runtime) == []
     few, many = peaks(policy, PROMPTS, 8, 500, runtime), peaks(policy, PROMPTS * 4, 32, 500, runtime)
     assert all(0 < small < large for small, large in zip(few, many, strict=True))
+
+
+def test_few_prompts_are_answered_several_times(
+    make_decoder: Callable[..., Decoder], words: Tokenizer, runtime: Runtime
+) -> None:
+    policy, reference = (make_decoder(seed=seed, vocab_size=words.vocab_size) for seed in (1, 2))
+    rows = [([*prompt, 3], [False] * len(prompt) + [True]) for prompt in [*PROMPTS, PROMPTS[0]]]
+    monitors = {
+        count: make_kl_monitor(policy, reference, rows, words, runtime, count, 8, 500, 0, pytest.fail)
+        for count in (1, 2, 5)
+    }
+    assert [len(each.prompts) * each.samples for each in monitors.values()] == [1, 2, 6], "at least as many answers"
+    assert monitors[5].peaks()[0] > monitors[2].peaks()[0]
+    metrics, samples = monitors[5].measure()
+    assert [row["prompt"] for row in samples] == [words.decode(prompt) for prompt in PROMPTS], "one of each prompt"
+    single = monitors[2].measure()[0]["objective/kl"]
+    assert metrics["objective/kl"] == monitors[5].measure()[0]["objective/kl"] != single

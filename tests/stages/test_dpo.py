@@ -101,7 +101,9 @@ def test_the_distance_from_the_reference_is_measured_on_answers_to_held_out_prom
     policy, _ = loading.load_policy(trained, runtime)
     reference, _ = loading.load_policy(config.model, runtime)
     sizes = config.max_new_tokens, config.max_tokens_per_pass, config.seed
-    found, _ = KLMonitor(policy, reference, prompts, words, runtime, *sizes).measure()
+    samples = math.ceil(config.eval_prompts / len(prompts))
+    assert samples > 1, "fewer prompts than answers"
+    found, _ = KLMonitor(policy, reference, prompts, words, runtime, *sizes, samples).measure()
     assert found["objective/kl"] == pytest.approx(kls[-1], rel=1e-3) and found["completions/mean_length"] > 3
     assert KLMonitor(reference, reference, prompts, words, runtime, *sizes).measure()[0]["objective/kl"] < 1e-3
 
