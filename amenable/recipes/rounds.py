@@ -1,4 +1,4 @@
-"""Rounds of labelling and training that start from a finished demo.
+"""Rounds of labelling and training that start from a finished demo, or from a chat model.
 
     answers of the newest policy and of the best before it -> ranked by annotators, by a judge, or by people on the
     labelling page -> reward model, on the labels of all rounds so far -> PPO from SFT -> the next round
@@ -21,7 +21,8 @@ from typing import Any, Literal
 
 from amenable.claims.stage_folders import seed_folders
 from amenable.errors import InputError
-from amenable.recipes import demo, rounds_labels, rounds_people, rounds_report
+from amenable.models.lora import LoraOptions
+from amenable.recipes import demo, real, rounds_labels, rounds_people, rounds_report
 from amenable.recipes.pipeline import StageRun, run_all, stage_runs, with_trackers
 from amenable.recipes.rounds_labels import Round, write_rows
 from amenable.rewards.options import RewardOptions, Scoring
@@ -40,13 +41,14 @@ class Config:
     """Learn from comparisons in rounds, each of answers of the policies before."""
 
     base_run: Path = Path("runs/demo")
-    """a finished demo, or any folder with a finished sft/"""
+    """a finished demo, any folder with a finished sft/, or the folder of a chat model"""
     out: Path = Path("runs/rounds")
     rounds: int = 3
     prompts_per_round: int = 300
     """prompts ranked in a round"""
     num_generations: int = 6
-    """answers to a prompt; from the second round on half of them are the best earlier policy's"""
+    """answers to a prompt, two to compare by one key; from the second round on half of them are the best earlier
+    policy's"""
     people: bool = False
     """wait for rankings made on the labelling page, instead of simulating annotators"""
     judge: Specs = ()
@@ -54,7 +56,7 @@ class Config:
     rule or an http address; several are added, each SPEC or SPEC=WEIGHT"""
     scoring: Scoring = field(default_factory=RewardOptions)
     labels_db: Path | None = None
-    """store of people's rankings; by default labels.db in the base run"""
+    """store of people's rankings; by default labels.db in the base run; with a chat model, in `out`"""
     include_base_comparisons: Literal["people", "always", "never"] = "people"
     """learn from the base run's comparisons as well: if people rank, always, or never"""
     new_label_weight: int = 4
@@ -67,6 +69,7 @@ class Config:
     """prompts to rank answers to and to improve on, where the base run has no world"""
     test: Path | None = None
     """prompts that the policies are compared on, where the base run has no world"""
+    lora: LoraOptions = field(default_factory=LoraOptions)
     seed: int = 0
     size: Literal["demo", "smoke"] = "demo"
     """smoke: to see that everything works; its models learn next to nothing"""
@@ -151,7 +154,10 @@ def run(config: Config) -> Path:
 def find(config: Config) -> BaseRun:
     """Return the parts of the base run. InputError where it lacks what the rounds need."""
     root = config.base_run
-    if not (root / "sft" / "finished.json").exists():
+    is_model = (root / "config.json").exists()
+    if is_model:
+        real.require_chat_model(root)
+    elif not (root / "sft" / "finished.json").exists():
         seeds = seed_folders(root) if root.is_dir() else []
         hint = f"name one of its seeds: --base-run {seeds[0]}" if seeds else "'amenable demo' makes one"
         raise InputError("holds no finished sft", root, hint)
@@ -167,7 +173,7 @@ def find(config: Config) -> BaseRun:
         return next((root / name for name in names if (root / name).exists()), None)
 
     return BaseRun(
-        sft=root / "sft",
+        sft=root if is_model else root / "sft",
         world=world,
         prompts=config.prompts or prompts / "reward.jsonl",
         ppo_prompts=config.prompts or prompts / "ppo.jsonl",
@@ -176,7 +182,7 @@ def find(config: Config) -> BaseRun:
         held_out=existing("annotate/heldout.jsonl"),
         samples=existing("sample/samples.jsonl"),
         policy=root / "ppo" if (root / "ppo" / "finished.json").exists() else None,
-        store=config.labels_db or root / "labels.db",
+        store=config.labels_db or (config.out if is_model else root) / "labels.db",
     )
 
 
@@ -277,8 +283,9 @@ def training_runs(turn: Round, base: BaseRun, config: Config) -> list[StageRun]:
         validation=turn.labels / "validation.jsonl",
         heldout_annotators=heldout if heldout.exists() else None,
         demonstrations=None if base.world is None else base.world / "demonstrations" / "train.jsonl",
+        lora=config.lora,
     )
-    policy = ppo.Config(model=base.sft, reward=(str(turn.reward),), data=base.ppo_prompts)
+    policy = ppo.Config(model=base.sft, reward=(str(turn.reward),), data=base.ppo_prompts, lora=config.lora)
     return stage_runs(turn.folder, config.seed, {turn.reward.name: rewards, turn.policy.name: policy})
 
 
@@ -311,20 +318,27 @@ def run_stages(runs: Sequence[StageRun], config: Config) -> None:
 
 def label_command(files: Sequence[Path], base: BaseRun, config: Config) -> str:
     """Return the command that opens the page on which a round's answers are ranked."""
-    options = [*files, "--labels-db", base.store, "--tasks", "rank", "--answers", min(config.num_generations, 9)]
+    rank = ["--tasks", "rank", "--answers", min(config.num_generations, 9)]
+    compare = ["--tasks", "compare", "--one-key"]
+    options = [*files, "--labels-db", base.store, *(compare if config.num_generations == 2 else rank)]
     return shlex.join(["amenable", "label", "--data", *map(str, options)])
 
 
 def command_of(config: Config) -> str:
     """Return the command that goes on with these rounds, or repeats them."""
     words = ["amenable", "rounds"]
-    options = [(option, config) for option in fields(config) if option.name != "scoring"]
-    for option, owner in [*options, *((option, config.scoring) for option in fields(config.scoring))]:
+    groups: dict[str, Any] = {"": config, "lora.": config.lora}
+    options = [(prefix, option, owner) for prefix, owner in groups.items() for option in fields(owner)]
+    options = [each for each in options if each[1].name not in ("scoring", "lora")]
+    options += [("", option, config.scoring) for option in fields(config.scoring)]
+    for prefix, option, owner in options:
         name, value = option.name.replace("_", "-"), getattr(owner, option.name)
+        if value == option.default:
+            continue
         if isinstance(value, bool):
-            words += [] if value == option.default else [f"--{name}" if value else f"--no-{name}"]
-        elif value != option.default:
-            words += [f"--{name}", *map(str, value if isinstance(value, (tuple, list)) else [value])]
+            words.append(f"--{prefix}{name}" if value else f"--{prefix}no-{name}")
+        else:
+            words += [f"--{prefix}{name}", *map(str, value if isinstance(value, (tuple, list)) else [value])]
     return shlex.join(words)
 
 

@@ -17,6 +17,7 @@ from amenable.data.rankings import from_scores
 from amenable.errors import InputError
 from amenable.feedback.store import Store
 from amenable.models.decoder import Decoder
+from amenable.models.lora import LoraOptions
 from amenable.recipes import rounds, rounds_people, rounds_report
 from amenable.recipes.pipeline import StageRun
 from amenable.rewards.spec import SPELLINGS
@@ -368,6 +369,26 @@ def test_a_wrong_judge_is_refused_before_any_work(config: rounds.Config, calls: 
     with pytest.raises(InputError, match="people and a judge cannot both rank"):
         replace(config, judge=("ends",), people=True)
     assert not calls and not config.out.exists()
+
+
+def test_rounds_of_a_chat_model_train_adapters_on_comparisons(
+    config: rounds.Config, home: Path, calls: list[StageRun], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    data = {"prompts": home / "world" / "prompts" / "reward.jsonl", "test": home / "world" / "prompts" / "test.jsonl"}
+    monkeypatch.setattr(rounds_people, "wait", lambda pool, *_: [{**row, "id": str(n)} for n, row in enumerate(RANKED)])
+    given = replace(
+        config, base_run=home / "sft", people=True, num_generations=2, rounds=1, lora=LoraOptions(4), **data
+    )
+    with pytest.raises(InputError, match="name --prompts and --test"):
+        rounds.run(replace(given, prompts=None))
+    out = rounds.run(given)
+    assert f"--labels-db {out / 'labels.db'} --tasks compare --one-key" in capsys.readouterr().err
+    trained = {call.stage: call.config for call in calls if call.stage in ("reward", "ppo")}
+    assert {each.lora.rank for each in trained.values()} == {4}
+    assert {each.model for each in trained.values()} == {home / "sft"}
+    (last,) = (call.config for call in calls if call.stage == "evaluate")
+    assert last.models[0] == f"sft={home / 'sft'}" and last.reference == str(home / "sft")
+    assert cli.parse(rounds.Config, shlex.split(rounds.command_of(given))[2:], "rounds", "") == given
 
 
 RANKED = [
