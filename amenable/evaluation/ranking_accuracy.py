@@ -1,4 +1,4 @@
-"""Agreement of scores with rankings: accuracy and loss on pairs, by annotator, at equal length, and calibration."""
+"""Agreement of scores with rankings: accuracy and loss on pairs, by annotator, by length, and calibration."""
 
 from __future__ import annotations
 
@@ -55,35 +55,45 @@ def describe(accuracy: dict[str, Any]) -> str:
 def ranking_metrics(
     rankings: Sequence[TokenizedRanking], scores: Sequence[Tensor], generator: torch.Generator
 ) -> dict[str, Any]:
-    """Return accuracy and loss of scores on the rankings' pairs: equal scores count one half; intervals are over
-    prompts. The order of scores counts, not their difference: the rankings' margins are left out.
-
-    accuracy, low, high, loss (mean of -log sigma(gap)), loss_low, loss_high, pairs, longer_wins (accuracy of always
-    preferring the longer completion), accuracy_length_matched (accuracy where lengths are within 10 %), by_annotator,
-    and calibration: for bins of the score gap the mean predicted probability sigma(gap), the share of correct pairs,
-    and the count.
-    """
-    hits, longer, gaps, prompts, names, matched = [], [], [], [], [], []
+    """Return the `pair_metrics` of scores on the rankings' pairs; intervals are over rankings. The order of scores
+    counts, not their difference: the rankings' margins are left out."""
+    gaps, lengths, owners, names = list[float](), list[tuple[int, int]](), list[int](), list[str]()
     for number, (ranking, score) in enumerate(zip(rankings, scores)):
         for better, worse in pairs_of(ranking.ranks):
-            first, second = ranking.lengths[better], ranking.lengths[worse]
-            gap = float(score[better] - score[worse])
-            hits.append(correct(gap))
-            longer.append(correct(first - second))
-            matched.append(abs(first - second) <= 0.1 * max(first, second))
-            gaps.append(gap)
-            prompts.append(number)
+            gaps.append(float(score[better] - score[worse]))
+            lengths.append((ranking.lengths[better], ranking.lengths[worse]))
+            owners.append(number)
             names.append(ranking.annotator)
-    if not hits:
+    pairs = torch.tensor(gaps, dtype=torch.float64), torch.tensor(lengths).view(-1, 2), torch.tensor(owners)
+    return pair_metrics(*pairs, names, generator)
+
+
+def pair_metrics(
+    gaps: Tensor, lengths: Tensor, prompts: Tensor, annotators: Sequence[str], generator: torch.Generator
+) -> dict[str, Any]:
+    """Return accuracy, loss, length bias and calibration on N pairs; equal scores count one half; intervals are over
+    prompts.
+
+    gaps: score of the better completion less that of the worse, [N]. lengths: characters of both, [N, 2]. prompts:
+    number of each pair's prompt, [N]. annotators: name of each pair's annotator.
+
+    accuracy, low, high; loss (mean of -log sigma(gap)), loss_low, loss_high; brier (mean of (1 - sigma(gap))^2; Brier,
+    1950); ece (expected calibration error over the bins of `calibration`; Naeini et al., 2015); pairs. Of length:
+    longer_wins (accuracy of always preferring the longer completion), accuracy_length_matched (accuracy where lengths
+    are within 10 %), accuracy_longer and accuracy_shorter (where the longer, or the shorter, was preferred; None
+    without such pairs). by_annotator, and calibration: for bins of the score gap the mean predicted probability
+    sigma(gap), the share of correct pairs, and the count.
+    """
+    if not len(gaps):
         return {
             **{"accuracy": 0.5, "low": 0.0, "high": 1.0, "loss": math.log(2), "loss_low": None, "loss_high": None},
             **{"pairs": 0, "longer_wins": 0.5, "by_annotator": {}},
         }
-    owners = torch.tensor(prompts)
-    mean, low, high = clustered_share(torch.tensor(hits), owners)
-    losses = -F.logsigmoid(torch.tensor(gaps, dtype=torch.float64))
-    loss, loss_low, loss_high = bootstrap_mean(losses, generator, clusters=owners)
-    close = [hit for hit, near in zip(hits, matched) if near]
+    hits, longer = correct(gaps), correct(lengths[:, 0] - lengths[:, 1])
+    mean, low, high = clustered_share(hits, prompts)
+    loss, loss_low, loss_high = bootstrap_mean(-F.logsigmoid(gaps), generator, clusters=prompts)
+    matched = (lengths[:, 0] - lengths[:, 1]).abs() <= 0.1 * lengths.max(1).values
+    bins = calibration(gaps)
     return {
         "accuracy": mean,
         "low": low,
@@ -91,37 +101,53 @@ def ranking_metrics(
         "loss": loss,
         "loss_low": loss_low if math.isfinite(loss_low) else None,
         "loss_high": loss_high if math.isfinite(loss_high) else None,
-        "pairs": len(hits),
-        "longer_wins": sum(longer) / len(longer),
-        "accuracy_length_matched": sum(close) / len(close) if close else None,
-        "by_annotator": accuracy_by_annotator(hits, names),
-        "calibration": calibration(gaps),
+        "brier": float(torch.sigmoid(-gaps).square().mean()),
+        "ece": sum(part["count"] * abs(part["predicted"] - part["actual"]) for part in bins) / len(gaps),
+        "pairs": len(gaps),
+        "longer_wins": float(longer.mean()),
+        "accuracy_length_matched": mean_where(hits, matched),
+        "accuracy_longer": mean_where(hits, longer == 1),
+        "accuracy_shorter": mean_where(hits, longer == 0),
+        "by_annotator": accuracy_by_group(hits, prompts, annotators),
+        "calibration": bins,
     }
 
 
-def correct(gap: float) -> float:
-    """Return 1 if the better completion's score is higher (gap above 0), one half if both are equal, else 0."""
-    return 1.0 if gap > 0 else 0.5 if gap == 0 else 0.0
+def correct(gaps: Tensor) -> Tensor:
+    """Return for each gap 1 if the better completion's score is higher (gap above 0), one half if both are equal, else
+    0."""
+    return (gaps > 0).double() + (gaps == 0).double() / 2
 
 
-def accuracy_by_annotator(hits: Sequence[float], annotators: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return {name: {accuracy, pairs}} of the pairs of each annotator; hits and annotators have an entry a pair."""
-    by_name: dict[str, list[float]] = defaultdict(list)
-    for hit, name in zip(hits, annotators):
-        by_name[name].append(hit)
-    return {name: {"accuracy": sum(own) / len(own), "pairs": len(own)} for name, own in sorted(by_name.items())}
+def mean_where(values: Tensor, mask: Tensor) -> float | None:
+    """Return the mean of the values [N] where the mask [N] is True; None where it is nowhere."""
+    return float(values[mask].mean()) if mask.any() else None
 
 
-def calibration(gaps: list[float], bins: int = 8) -> list[dict[str, float]]:
-    """Return predicted and actual accuracy of pairs sorted by the size of their gap, in bins of equal count.
+def accuracy_by_group(hits: Tensor, prompts: Tensor, groups: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return {group: {accuracy, low, high, pairs}} of pairs that are right or wrong, hits [N], each of a prompt [N] and
+    of a group, such as its annotator; intervals are over prompts."""
+    members = defaultdict[str, list[int]](list)
+    for pair, group in enumerate(groups):
+        members[group].append(pair)
+    shares = {name: clustered_share(hits[own], prompts[own]) for name, own in sorted(members.items())}
+    return {
+        name: {"accuracy": mean, "low": low, "high": high, "pairs": len(members[name])}
+        for name, (mean, low, high) in shares.items()
+    }
+
+
+def calibration(gaps: Tensor, bins: int = 8) -> list[dict[str, float]]:
+    """Return predicted and actual accuracy of pairs [N] sorted by the size of their gap, in bins of equal count.
 
     Most gaps of a reward model are small: bins of equal width would leave those of large gaps nearly empty.
     """
-    sizes = torch.tensor(gaps)
-    order = sizes.abs().argsort()
-    out = []
-    for part in order.chunk(min(bins, len(gaps))):
-        gap = sizes[part]
-        actual = sum(correct(float(value)) for value in gap) / len(part)
-        out.append({"predicted": float(torch.sigmoid(gap.abs()).mean()), "actual": actual, "count": len(part)})
-    return out
+    parts = gaps[gaps.abs().argsort()].chunk(min(bins, len(gaps)))
+    return [
+        {
+            "predicted": float(torch.sigmoid(part.abs()).mean()),
+            "actual": float(correct(part).mean()),
+            "count": len(part),
+        }
+        for part in parts
+    ]

@@ -43,6 +43,8 @@ SCHEMA = (
     f"PRAGMA user_version = {VERSION}",
 )
 """format 1, and its extensions since"""
+MAGIC = b"SQLite format 3\0"
+"""beginning of an SQLite file"""
 INSERT = "INSERT INTO events (kind, time, payload, once) VALUES (?, ?, ?, ?)"
 WAIT = 30.0
 """seconds to wait while another process writes"""
@@ -193,6 +195,14 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def is_store(path: Path) -> bool:
+    """Return True for an SQLite file, as stores are."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
 
 
 def turns(conversation: Conversation) -> list[dict[str, Any]]:

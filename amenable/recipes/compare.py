@@ -1,14 +1,15 @@
-"""Comparison of two runs, models or demos: their options, their metrics, and which one is better.
+"""Comparison of two runs, models or demos, or of several rewards: options, metrics, and which one is better.
 
 Runs are compared by options, inputs, closing figures and metrics. Besides, two language models answer the same prompts,
-two reward models score the same answers, two evaluations or demos stand side by side. All differences are of the second
-against the first. Writes compare.html and compare.json.
+two evaluations or demos stand side by side. All differences are of the second against the first. Two and more rewards
+score the same held-out rankings: which one predicts people best. Writes compare.html and compare.json.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ import tyro
 from rich.console import Console
 
 from amenable.claims.stage_folders import Stage, read_stage, seed_folders
+from amenable.data.column_mapping import parse_mapping
+from amenable.data.columns import TARGETS
 from amenable.errors import InputError
 from amenable.model_folder import CONFIG, is_adapter
 from amenable.models.pretrained import is_reward_folder
@@ -29,7 +32,8 @@ from amenable.recipes.reports import (
     provenance,
 )
 from amenable.rewards.options import RewardOptions, Scoring
-from amenable.rewards.spec import Specs
+from amenable.rewards.rules import is_rule
+from amenable.rewards.spec import Spec, Specs, load_reward, spec_list
 from amenable.stages import evaluate
 from amenable.train import plan
 from amenable.train.defaults import FROM_MODEL, FromModel
@@ -46,17 +50,21 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Config:
-    """Compare two runs, models or demos."""
+    """Compare two runs, models or demos, or several rewards."""
 
-    run_a: tyro.conf.Positional[Path] = Path("runs/sft")
-    """run directory, model folder or demo that is compared with"""
-    run_b: tyro.conf.Positional[Path] = Path("runs/ppo")
-    """another of its kind"""
+    runs: tyro.conf.Positional[Specs] = ("runs/sft", "runs/ppo")
+    """two run directories, model folders or demos; or two rewards and more: each the folder of a reward model, or
+    another SPEC of --reward"""
     out: Path = Path("runs/compare")
     preference: bool = True
     """compare models by their outputs; otherwise only the runs' records are compared"""
     data: Path | None = None
-    """prompts for two language models, or rankings for two reward models; by default those that both runs used"""
+    """prompts for two language models; for rewards held-out rankings, or a store of labels (labels.db); by default
+    those that all runs used"""
+    columns: tuple[str, ...] = ()
+    """TARGET=COLUMN: columns of rankings that have other names, as in prompt=question chosen=better"""
+    group_by: str = ""
+    """further column of the rankings, such as the annotator's country: accuracy for each of its values"""
     world: Path | None = None
     """the closed world that knows the truth; by default the one behind both runs"""
     reward: Specs = ()
@@ -78,6 +86,8 @@ class Config:
     def __post_init__(self) -> None:
         plan.require_at_least(1, self, "max_new_tokens", "max_tokens_per_pass", "max_batch_size")
         plan.require_at_least(0, self, "max_prompts")
+        parse_mapping(self.columns, TARGETS)
+        plan.forbid(len(spec_list(self.runs)) < 2, "there is nothing to compare with", "name two runs, or more rewards")
 
 
 @dataclass(frozen=True)
@@ -98,25 +108,40 @@ class Side:
 
 def run(config: Config) -> Path:
     """Write compare.html and compare.json, print the tables, return the folder."""
-    a, b = sides(config.run_a, config.run_b)
-    comparison = compare(a, b, config)
+    runs = spec_list(config.runs)
+    if len(runs) > 2 or any(is_spec(each) for each in runs):
+        comparison, charts = compare_rewards(runs, config), []
+    else:
+        a, b = sides(*(Path(str(each)) for each in runs))
+        comparison, charts = compare(a, b, config), diff_runs.charts(a.stage, b.stage, (a.name, b.name))
     try:
         config.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot be made: {error.strerror}", config.out, "give --out another folder") from None
-    charts = diff_runs.charts(a.stage, b.stage, (a.name, b.name))
-    page, command = config.out / "compare.html", f"amenable compare {config.run_a} {config.run_b}"
+    page, command = config.out / "compare.html", f"amenable compare {' '.join(map(name_of, runs))}"
     write_text(config.out / "compare.json", json.dumps(comparison, indent=1, ensure_ascii=False, allow_nan=False))
     write_text(page, comparison_page.page(comparison, charts, command))
     comparison_page.print_comparison(comparison, page, Console())
     return config.out
 
 
+def is_spec(run: Spec) -> bool:
+    """Return True for a reward that is no folder, such as a rule or FILE.py:FUNCTION."""
+    if not isinstance(run, (str, Path)):
+        return True
+    return not Path(run).is_dir() and (":" in str(run) or is_rule(str(run)))
+
+
+def name_of(run: Spec) -> str:
+    """Return a run as it was named; a function or model of Python by its own name."""
+    return str(run) if isinstance(run, (str, Path)) else getattr(run, "__name__", type(run).__name__)
+
+
 def sides(a: Path, b: Path) -> tuple[Side, Side]:
     """Read both folders; InputError where they are the same, or of kinds that cannot be compared."""
     if a.resolve() == b.resolve():
         raise InputError("is named twice", a, "name two folders")
-    first, second = (read_side(folder, name) for folder, name in zip((a, b), names_of(a, b)))
+    first, second = (read_side(folder, name) for folder, name in zip((a, b), names_of([a, b])))
     if {first.kind, second.kind} > {DEMO}:
         kinds = " and ".join(f"{side.folder} is a {side.kind}" for side in (first, second))
         raise InputError(f"nothing to compare: {kinds}", how="name a stage's folder within the demo")
@@ -138,16 +163,30 @@ def read_side(folder: Path, name: str) -> Side:
     return Side(name, kind, Stage(folder.name, DEMO if kind == DEMO else MODEL, folder, {}, {}, None, []))
 
 
-def names_of(a: Path, b: Path) -> tuple[str, str]:
-    """Return the ends of two paths, as long as it takes to tell them apart.
+def names_of(folders: Sequence[Path]) -> list[str]:
+    """Return the ends of paths, as long as it takes to tell them apart.
 
-    >>> names_of(Path("/runs/one/ppo"), Path("/runs/two/ppo"))
-    ('one/ppo', 'two/ppo')
+    >>> names_of([Path("/runs/one/ppo"), Path("/runs/two/ppo")])
+    ['one/ppo', 'two/ppo']
     """
-    parts_a, parts_b = a.resolve().parts, b.resolve().parts
-    most = max(len(parts_a), len(parts_b))
-    depth = next((n for n in range(1, most) if parts_a[-n:] != parts_b[-n:]), most)
-    return "/".join(parts_a[-depth:]), "/".join(parts_b[-depth:])
+    parts = [folder.resolve().parts for folder in folders]
+    most = max(map(len, parts), default=1)
+    depth = next((n for n in range(1, most) if len({each[-n:] for each in parts}) == len(parts)), most)
+    return ["/".join(each[-depth:]) for each in parts]
+
+
+def compare_rewards(runs: Sequence[Spec], config: Config) -> Row:
+    """Return everything that compare.json holds of several rewards."""
+    folders = [Path(str(run)) for run in runs if not is_spec(run)]
+    names = dict(zip(folders, names_of(folders)))
+    named = {name_of(run) if is_spec(run) else names[Path(str(run))]: run for run in runs}
+    if len(named) < len(runs):
+        raise InputError("a reward is named twice", how="name each once")
+    rankings, lacking = compare_scores(named, folders if len(folders) == len(runs) else [], config)
+    if rankings is None:
+        raise InputError(*lacking)
+    empty: Row = {name: [] for name in ("options", "inputs", "versions", "figures", "metrics", "evaluations", "claims")}
+    return {"notes": [], "answers": None, "rankings": rankings, **empty}
 
 
 def compare(a: Side, b: Side, config: Config) -> Row:
@@ -177,7 +216,8 @@ def compare(a: Side, b: Side, config: Config) -> Row:
             comparison["answers"], lacking = compare_answers(a, b, config)
             comparison["notes"] += lacking
         elif a.kind == REWARD:
-            comparison["rankings"], lacking = compare_scores(a, b, config)
+            named = {side.name: str(side.folder) for side in (a, b)}
+            comparison["rankings"], lacking = compare_scores(named, [a.folder, b.folder], config)
             comparison["notes"] += lacking
     return comparison
 
@@ -241,14 +281,20 @@ def evaluation_config(a: Side, b: Side, data: Path, world: Path | None, config: 
     )
 
 
-def compare_scores(a: Side, b: Side, config: Config) -> tuple[Row | None, list[str]]:
-    """Give both reward models the same rankings; returns the comparison, or a note on why there is none."""
-    data = config.data or provenance.shared_input(a.folder, b.folder, ("heldout_annotators", "validation"))
+def compare_scores(specs: Mapping[str, Spec], folders: Sequence[Path], config: Config) -> tuple[Row | None, list[str]]:
+    """Give all rewards, by name, the same rankings; returns the comparison, or a note on why there is none.
+
+    folders: those of all the rewards' runs, where each has one.
+    """
+    data = config.data or provenance.shared_input(folders, ("heldout_annotators", "validation"))
     if data is None:
-        return None, ["There are no held-out rankings that both runs had; name some with --data."]
+        return None, ["There are no held-out rankings that all runs had; name some with --data."]
     runtime = start_runtime(config.device)
-    rankings = compare_reward_models.read(data, config.max_prompts)
+    rewards = {
+        name: load_reward((spec,), runtime, config.max_tokens_per_pass, options=config.scoring)
+        for name, spec in specs.items()
+    }
     figures = compare_reward_models.compare(
-        a.folder, b.folder, rankings, runtime, config.max_tokens_per_pass, config.seed
+        rewards, data, config.seed, config.max_prompts, config.columns, config.group_by
     )
     return {"data": str(data), **figures}, []

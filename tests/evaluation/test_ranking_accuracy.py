@@ -37,12 +37,19 @@ def test_summary_by_hand() -> None:
     terms = [math.log(1 + math.exp(-gap)) for gap in (-1.0, -1.0, 0.0, 3.0)]
     assert found["loss"] == pytest.approx(sum(terms) / 4)
     assert found["by_annotator"] == {
-        "a": {"accuracy": pytest.approx(0.5 / 3), "pairs": 3},
-        "b": {"accuracy": 1.0, "pairs": 1},
+        name: {"accuracy": pytest.approx(share), "low": pytest.approx(low), "high": pytest.approx(high), "pairs": pairs}
+        for name, share, pairs in (("a", 0.5 / 3, 3), ("b", 1.0, 1))
+        for low, high in (wilson(share, 1),)
     }
     # the better ones have 10:10, 10:30, 10:30 and 20:40 characters
     assert found["longer_wins"] == pytest.approx(0.5 / 4)
     assert found["accuracy_length_matched"] == 0.0
+    # the shorter one was preferred in three pairs of different lengths, the longer one in none
+    assert found["accuracy_shorter"] == pytest.approx(1.5 / 3) and found["accuracy_longer"] is None
+    sigmoids = [1 / (1 + math.exp(-gap)) for gap in (-1.0, -1.0, 0.0, 3.0)]
+    assert found["brier"] == pytest.approx(sum((1 - sigmoid) ** 2 for sigmoid in sigmoids) / 4)
+    # a bin each: predicted 0.731 and wrong, twice; 0.5 and half right; 0.953 and right
+    assert found["ece"] == pytest.approx((2 * (1 - sigmoids[0]) + 0 + (1 - sigmoids[3])) / 4)
     assert found["low"] <= found["accuracy"] <= found["high"]
     assert sum(part["count"] for part in found["calibration"]) == 4
 
@@ -75,11 +82,11 @@ def test_nothing_to_compare_is_said_and_not_divided() -> None:
 
 @pytest.mark.parametrize(("gap", "hit"), [(0.1, 1.0), (0.0, 0.5), (-2.0, 0.0)])
 def test_a_level_pair_is_half_right(gap: float, hit: float) -> None:
-    assert correct(gap) == hit
+    assert float(correct(torch.tensor([gap]))) == hit
 
 
 def test_calibration_sorts_by_size_and_tells_the_share_that_was_right() -> None:
-    found = calibration([3.0, -0.1, 0.1, -2.0], bins=2)
+    found = calibration(torch.tensor([3.0, -0.1, 0.1, -2.0]), bins=2)
     small, large = found
     assert small["count"] == large["count"] == 2
     assert small["predicted"] == pytest.approx(1 / (1 + math.exp(-0.1))) and small["actual"] == 0.5
@@ -89,11 +96,11 @@ def test_calibration_sorts_by_size_and_tells_the_share_that_was_right() -> None:
 
 @given(st.lists(st.floats(-5, 5, width=32), min_size=1, max_size=40))
 def test_every_gap_is_in_one_bin(gaps: list[float]) -> None:
-    bins = calibration(gaps)
+    bins = calibration(torch.tensor(gaps))
     assert sum(part["count"] for part in bins) == len(gaps) and len(bins) <= 8
     assert all(0.5 <= part["predicted"] <= 1 and 0 <= part["actual"] <= 1 for part in bins)
     total = sum(part["actual"] * part["count"] for part in bins)
-    assert total == pytest.approx(sum(correct(gap) for gap in gaps), abs=1e-4)
+    assert total == pytest.approx(float(correct(torch.tensor(gaps)).sum()), abs=1e-4)
 
 
 def test_a_model_is_measured_on_each_set_that_is_not_empty(

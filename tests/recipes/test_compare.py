@@ -26,7 +26,9 @@ ONE_THREAD = DeviceOptions(device="cpu", precision="fp32", threads=1)
 @pytest.fixture
 def config(assistant: Path, untrained: Path, tmp_path: Path) -> compare.Config:
     """The session's assistant against a model that has learned nothing."""
-    return compare.Config(untrained, assistant, tmp_path / "out", max_prompts=12, max_new_tokens=16, device=ONE_THREAD)
+    return compare.Config(
+        (untrained, assistant), out=tmp_path / "out", max_prompts=12, max_new_tokens=16, device=ONE_THREAD
+    )
 
 
 @pytest.fixture
@@ -74,9 +76,7 @@ def test_two_models_judged_by_a_world(config: compare.Config, world: Path) -> No
 def test_the_other_way_round_is_the_opposite(config: compare.Config, world: Path, tmp_path: Path) -> None:
     config = replace(config, world=world, max_prompts=20, max_new_tokens=4)
     forth = compared(config)["answers"]["sampled"]
-    back = compared(replace(config, run_a=config.run_b, run_b=config.run_a, out=tmp_path / "back"))["answers"][
-        "sampled"
-    ]
+    back = compared(replace(config, runs=config.runs[::-1], out=tmp_path / "back"))["answers"]["sampled"]
     assert back["gold"]["value"] == pytest.approx(-forth["gold"]["value"])
     assert back["preference"]["wins"] == pytest.approx(1 - forth["preference"]["wins"])
 
@@ -90,7 +90,7 @@ def test_another_comparison_takes_the_place_of_the_first(config: compare.Config,
 def test_a_base_model_has_no_kl_and_answers_all_the_same(
     config: compare.Config, base: Path, assistant: Path, files: Any
 ) -> None:
-    found = compared(replace(config, run_a=base, run_b=assistant, data=files.prompts))
+    found = compared(replace(config, runs=(base, assistant), data=files.prompts))
     assert found["answers"]["sampled"]["kl"] is None and found["answers"]["judges"] is None
     told = " ".join(found["notes"])
     assert "No KL" in told and "Nobody judges" in told and "‘pretrain’" in told
@@ -107,33 +107,57 @@ def test_without_prompts_or_preference_only_the_runs_are_compared(config: compar
 def test_two_reward_models(config: compare.Config, judge: Path, files: Any, tmp_path: Path) -> None:
     other = tmp_path / "again"
     shutil.copytree(judge, other)
-    found = compared(replace(config, run_a=judge, run_b=other, max_prompts=0))
+    found = compared(replace(config, runs=(judge, other), max_prompts=0))
     assert found["rankings"]["data"] == str(files.pairs), "the rankings that both had"
-    assert found["rankings"]["agreement"]["value"] == 1.0 and found["rankings"]["b"]["accuracy"] > 0.9
+    rankings = found["rankings"]
+    assert rankings["agreement"][0]["value"] == 1.0 and rankings["models"]["again"]["accuracy"] > 0.9
     assert found["options"] == [] == found["inputs"]
     (other / "lineage.json").write_text("{}")
-    assert "name some with --data" in compared(replace(config, run_a=judge, run_b=other))["notes"][-1]
+    assert "name some with --data" in compared(replace(config, runs=(judge, other)))["notes"][-1]
     assert (
-        compared(replace(config, run_a=judge, run_b=other, data=files.rankings, max_prompts=7))["rankings"]["rankings"]
-        == 7
+        compared(replace(config, runs=(judge, other), data=files.rankings, max_prompts=7))["rankings"]["rankings"] == 7
     )
+
+
+def test_several_rewards(config: compare.Config, judge: Path, assistant: Path, files: Any, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def brief(prompts, completions):\n    return [-len(c) for c in completions]\n")
+    runs = (str(judge), f"{tmp_path / 'mine.py'}:brief", "length:1-4")
+    config = replace(config, runs=runs, data=files.rankings, max_prompts=0)
+    found = compared(config)
+    rankings = found["rankings"]
+    assert rankings["best"] == judge.name and set(rankings["models"]) == {judge.name, *runs[1:]}
+    assert rankings["models"]["length:1-4"]["difference"]["high"] < 0 and len(rankings["agreement"]) == 3
+    by_country = [{**row, "land": "xy"[i % 2]} for i, row in enumerate(read_json_lines(files.rankings))]
+    (tmp_path / "land.jsonl").write_text("".join(json.dumps(row) + "\n" for row in by_country))
+    found = compared(replace(config, data=tmp_path / "land.jsonl", group_by="land"))
+    assert set(found["rankings"]["models"][judge.name]["by_group"]) == {"x", "y"}
+    for wrong, message in (
+        ({"runs": (*runs, runs[1])}, "named twice"),
+        ({"runs": (*runs, str(assistant))}, f"{assistant}.*reward"),
+        ({"runs": (*runs, "gone")}, "gone: no such model folder"),
+        ({"data": None}, "no held-out rankings"),
+        ({"data": tmp_path / "gone.jsonl"}, "gone.jsonl"),
+        ({"group_by": "country"}, "no ranking has the column 'country'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            compare.run(replace(config, **wrong))
 
 
 def test_two_evaluations_and_two_demos(config: compare.Config, demo_run: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(demo_run, other)
-    found = compared(replace(config, run_a=demo_run / "evaluate", run_b=other / "evaluate"))
+    found = compared(replace(config, runs=(demo_run / "evaluate", other / "evaluate")))
     assert found["a"]["name"] == "demo/evaluate" and {row["model"] for row in found["evaluations"]} >= {"base", "ppo"}
     for demo in (demo_run, other):
         claim = {"id": "a", "claim": "PPO is preferred.", "verdict": "holds"}
         (demo / "report.json").write_text(json.dumps({"models": {}, "claims": [claim]}))
-    found = compared(replace(config, run_a=demo_run, run_b=other))
+    found = compared(replace(config, runs=(demo_run, other)))
     assert found["a"]["kind"] == "demo" and found["claims"][0]["b"]["verdict"] == "holds"
 
 
 def test_runs_of_different_stages_and_unfinished_ones(config: compare.Config, demo_run: Path) -> None:
     (demo_run / "dpo" / "finished.json").unlink()
-    found = compared(replace(config, run_a=demo_run / "sft", run_b=demo_run / "dpo"))
+    found = compared(replace(config, runs=(demo_run / "sft", demo_run / "dpo")))
     assert any("‘sft’ and dpo of ‘dpo’" in note for note in found["notes"])
     assert "dpo has not finished." in found["notes"] and [row["name"] for row in found["metrics"]] == ["loss"]
 
@@ -141,37 +165,37 @@ def test_runs_of_different_stages_and_unfinished_ones(config: compare.Config, de
 def test_a_metric_that_only_one_run_kept_is_told(config: compare.Config, demo_run: Path, tmp_path: Path) -> None:
     shutil.copytree(demo_run / "sft", tmp_path / "short")
     (tmp_path / "short" / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
-    found = compared(replace(config, run_a=tmp_path / "short", run_b=demo_run / "sft"))
+    found = compared(replace(config, runs=(tmp_path / "short", demo_run / "sft")))
     assert "Metrics that only sft keeps: eval/loss." in found["notes"]
 
 
 def test_a_language_model_and_a_reward_model(config: compare.Config, assistant: Path, judge: Path, files: Any) -> None:
-    found = compared(replace(config, run_a=assistant, run_b=judge, data=files.prompts))
+    found = compared(replace(config, runs=(assistant, judge), data=files.prompts))
     assert found["answers"] is None is found["rankings"]
     assert any("they cannot be put to the same test" in note for note in found["notes"])
 
 
 def test_what_cannot_be_compared_is_said_in_one_line(
-    config: compare.Config, demo_run: Path, world: Path, tmp_path: Path
+    config: compare.Config, assistant: Path, demo_run: Path, world: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
     for wrong, told in (
-        ({"run_a": tmp_path / "gone"}, "gone: no such folder"),
-        ({"run_a": tmp_path / "empty"}, "is no run, model or demo"),
-        ({"run_a": config.run_b}, "is named twice"),
-        ({"run_a": demo_run}, "demo is a demo and .* is a language model"),
+        ({"runs": (tmp_path / "gone", assistant)}, "gone: no such folder"),
+        ({"runs": (tmp_path / "empty", assistant)}, "is no run, model or demo"),
+        ({"runs": (assistant, assistant)}, "is named twice"),
+        ({"runs": (demo_run, assistant)}, "demo is a demo and .* is a language model"),
         ({"world": tmp_path / "empty", "data": tmp_path / "gone.jsonl"}, "gone.jsonl"),
     ):
         with pytest.raises(InputError, match=told):
             compare.run(replace(config, **wrong))
     assert not (tmp_path / "out" / "compare.html").exists()
     for demo, town in ((demo_run, "x"), (tmp_path / "other", "y")):
-        shutil.copytree(config.run_b, demo / "model")
+        shutil.copytree(assistant, demo / "model")
         (demo / "world").mkdir(exist_ok=True)
         (demo / "world" / "world.json").write_text(json.dumps({"fingerprint": town}))
         lineage = {"inputs": {"data": {"path": str(demo / "world" / "prompts.jsonl"), "sha256": town}}}
         (demo / "model" / "lineage.json").write_text(json.dumps(lineage))
-    apart = replace(config, run_a=demo_run / "model", run_b=tmp_path / "other" / "model")
+    apart = replace(config, runs=(demo_run / "model", tmp_path / "other" / "model"))
     with pytest.raises(InputError, match="made in different worlds"):
         compare.run(apart)
     assert compared(replace(apart, preference=False))["inputs"][0]["name"] == "data"
@@ -181,6 +205,8 @@ def test_options_that_mean_nothing_are_refused() -> None:
     for wrong in ({"max_prompts": -1}, {"max_batch_size": 0}, {"max_new_tokens": 0}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             compare.Config(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="nothing to compare with"):
+        compare.Config(runs=("runs/sft",))
 
 
 def test_both_folders_stand_bare_on_the_command_line(

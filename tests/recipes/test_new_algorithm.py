@@ -70,7 +70,7 @@ def test_inspect_shows_the_columns_that_are_there(ranked: Path) -> None:
 
 
 def test_compare_lineage_and_verify_take_it(ranked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = compare.run(compare.Config(run_a=ranked, run_b=ranked.with_name("ranked-large"), out=tmp_path / "compare"))
+    out = compare.run(compare.Config((ranked, ranked.with_name("ranked-large")), out=tmp_path / "compare"))
     names = [row["name"] for row in json.loads((out / "compare.json").read_text("utf-8"))["metrics"]]
     assert names == ["objective/scores", "policy/group_std"]
     lineage.run(lineage.Config(run=ranked))

@@ -363,11 +363,11 @@ def test_inspect_names_rank_layers_and_base(policy: Folders, capsys: pytest.Capt
 
 
 def test_compare_of_adapters(policy: Folders, scorer: Folders, judge: Path, files: Any, tmp_path: Path) -> None:
-    config = compare.Config(policy.adapter, policy.merged, tmp_path / "same", max_prompts=4, device=CPU)
+    config = compare.Config((policy.adapter, policy.merged), out=tmp_path / "same", max_prompts=4, device=CPU)
     config = replace(config, data=files.prompts, reward=(str(scorer.adapter),), max_new_tokens=8)
 
     def same(a: Path, b: Path) -> float:
-        out = compare.run(replace(config, run_a=a, run_b=b, out=tmp_path / b.parent.name / b.name))
+        out = compare.run(replace(config, runs=(a, b), out=tmp_path / b.parent.name / b.name))
         return json.loads((out / "compare.json").read_text())["answers"]["greedy"]["same"]
 
     assert same(policy.adapter, policy.merged) == 1.0 and same(policy.adapter, policy.base) < 1.0

@@ -220,7 +220,7 @@ def test_a_copy_and_changed_weights_of_the_library(policy: Prompted, tmp_path: P
 
 
 def test_compare_tells_it_from_its_base(policy: Prompted, scorer: Prompted, files: Any, tmp_path: Path) -> None:
-    config = compare.Config(policy.folder, policy.base, tmp_path / "out", max_prompts=4, device=CPU)
+    config = compare.Config((policy.folder, policy.base), out=tmp_path / "out", max_prompts=4, device=CPU)
     out = compare.run(replace(config, data=files.prompts, reward=(str(scorer.folder),), max_new_tokens=8))
     assert json.loads((out / "compare.json").read_text())["answers"]["greedy"]["same"] < 1.0
     assert compare.read_side(scorer.folder, "x").kind == "reward model"

@@ -1,10 +1,16 @@
-"""Two reward models on the same rankings: each one's accuracy and loss, and their agreement with each other."""
+"""Rewards on the same held-out rankings: which one predicts people best, on whom it fails, and where they disagree.
+
+Rankings are read and scored a block at a time; of each pair only the gaps of the scores are kept.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import combinations, permutations
+import sys
+import time
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,151 +19,215 @@ from torch import Tensor
 
 from amenable.data import sources
 from amenable.data.rankings import pairs_of
+from amenable.data.samples import Sample
 from amenable.data.types import Ranking, message_fields
 from amenable.errors import InputError
-from amenable.evaluation.ranking_accuracy import correct, ranking_metrics
-from amenable.functional.statistics import bootstrap_mean, clustered_share
-from amenable.models import pretrained
-from amenable.recipes.reports.compare_policies import mean_row
+from amenable.evaluation.ranking_accuracy import accuracy_by_group, correct, pair_metrics
+from amenable.feedback.export_import import training_rankings
+from amenable.feedback.store import Store, is_store, ranking_of
+from amenable.functional.statistics import FEW, bootstrap_mean, clustered_share
+from amenable.rewards.samples import score_samples
+from amenable.rewards.spec import Reward
 from amenable.seeds import seeded_generator
-from amenable.text.tokenizer import Tokenizer
-from amenable.train import forward, loading
 from amenable.train.examples import RejectedRows, keep_usable
-from amenable.train.rankings import TokenizedRanking, tokenize_ranking
-from amenable.train.runtime import Runtime
 
 Row = dict[str, Any]
 
+BLOCK = 256
+"""rankings scored at once"""
+PAUSE = 10.0
+"""seconds between two lines of progress"""
 SHOWN = 6
 """disagreements shown"""
+MIN_PAIRS = 20
+"""pairs of a group, below which it is not named as the worst"""
 
 
-@dataclass(frozen=True)
-class ScoredRanking:
-    """One ranking with the scores that a reward model gives its answers."""
+@dataclass
+class ScoredPairs:
+    """Every pair that an annotator ordered, with the gaps of several rewards' scores."""
 
-    ranking: Ranking
-    item: TokenizedRanking
-    scores: Tensor
-    """[K]"""
+    gaps: list[array[float]]
+    """of each reward: score of the better answer less that of the worse"""
+    lengths: array[int] = field(default_factory=lambda: array("q"))
+    """characters of the better and of the worse answer, one after the other"""
+    prompts: array[int] = field(default_factory=lambda: array("q"))
+    annotators: list[str] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+    rankings: int = 0
+    left_out: int = 0
+    """rankings that are longer than the context of one of the rewards"""
+    disputes: list[Row] = field(default_factory=list)
 
-
-def compare(a: Path, b: Path, rankings: Sequence[Ranking], runtime: Runtime, max_tokens: int, seed: int) -> Row:
-    """Return accuracy and loss of each model, the gain in accuracy from a to b, agreement and disagreements."""
-    tokenized = [tokenize(folder, rankings) for folder in (a, b)]
-    fitting = [i for i in range(len(rankings)) if all(items[i] is not None for items in tokenized)]
-    if not fitting:
-        raise InputError("no ranking fits the context of both models", how="give --data with shorter ones")
-    first, second = (
-        score(folder, [(rankings[i], item) for i in fitting if (item := items[i]) is not None], runtime, max_tokens)
-        for folder, items in zip((a, b), tokenized)
-    )
-    return {
-        "rankings": len(fitting),
-        "a": accuracy(first, seed),
-        "b": accuracy(second, seed),
-        "gain": mean_gain([gains(x, y) for x, y in zip(first, second)], seed),
-        "agreement": mean_agreement([agreements(x.scores, y.scores) for x, y in zip(first, second)]),
-        "disputes": disagreements(first, second),
-    }
+    def add(self, ranking: Ranking, scores: Sequence[Sequence[float]], prompt: int, group: str) -> None:
+        """Add the pairs of a ranking; scores: those of its answers by each reward."""
+        for better, worse in pairs_of(ranking.ranks):
+            for gaps, own in zip(self.gaps, scores):
+                gaps.append(own[better] - own[worse])
+            self.lengths.extend((len(ranking.completions[better]), len(ranking.completions[worse])))
+            self.prompts.append(prompt)
+            self.annotators.append(sys.intern(ranking.annotator or ""))
+            self.groups.append(sys.intern(group))
+        self.rankings += 1
 
 
-def read(data: Path, limit: int = 0) -> list[Ranking]:
-    """Read the rankings of a file, or the first `limit` of them."""
-    return keep_usable(sources.read_rankings(data, limit=limit or None), RejectedRows())
+def compare(
+    rewards: Mapping[str, Reward],
+    data: Path,
+    seed: int,
+    limit: int = 0,
+    columns: Sequence[str] = (),
+    group_by: str = "",
+) -> Row:
+    """Return the figures of each reward by its name, the name of the best, their agreement, and disagreements.
 
-
-def tokenize(folder: Path, rankings: Sequence[Ranking]) -> list[TokenizedRanking | None]:
-    """Tokenize rankings for a model; None for one that does not fit its context."""
-    tokenizer, context = Tokenizer.load(folder), pretrained.read_config(folder).context_length
-    return [tokenize_ranking(ranking, tokenizer, context) for ranking in rankings]
-
-
-def score(
-    folder: Path, items: Sequence[tuple[Ranking, TokenizedRanking]], runtime: Runtime, max_tokens: int
-) -> list[ScoredRanking]:
-    """Return every ranking with a model's scores."""
-    model = loading.load_reward_model(folder, runtime, Tokenizer.load(folder), frozen=True)
-    scores = forward.compute_rewards(model, [row for _, item in items for row in item.rows], runtime, max_tokens)
-    parts = scores.split([len(item.rows) for _, item in items])
-    return [ScoredRanking(ranking, item, part) for (ranking, item), part in zip(items, parts)]
-
-
-def accuracy(scored: Sequence[ScoredRanking], seed: int) -> Row:
-    """Return the share of pairs ordered as the annotators did, and the loss, both with intervals."""
-    items, scores = [ranking.item for ranking in scored], [ranking.scores for ranking in scored]
-    figures = ranking_metrics(items, scores, seeded_generator(seed, "compare"))
-    return {key: figures[key] for key in ("accuracy", "low", "high", "loss", "loss_low", "loss_high", "pairs")}
-
-
-def gains(a: ScoredRanking, b: ScoredRanking) -> list[float]:
-    """Return for each pair that the annotator ordered: 1 if b is right and a wrong, -1 the other way round."""
-    pairs = pairs_of(a.item.ranks)
-    return [correct(gap(b.scores, better, worse)) - correct(gap(a.scores, better, worse)) for better, worse in pairs]
-
-
-def agreements(a: Tensor, b: Tensor) -> list[float]:
-    """Return for each pair of answers, scores [K]: 1 if both put the same answer first, 0.5 if either sees a tie.
-
-    >>> agreements(torch.tensor([3.0, 2.0, 1.0]), torch.tensor([1.0, 1.0, 5.0]))
-    [0.5, 0.0, 0.0]
+    data: rankings, or a store of labels. limit: rankings that are read; 0 reads all. columns: entries TARGET=COLUMN.
+    group_by: a further column of the rankings, such as the annotator's country, whose values are compared too.
     """
-    return [correct(gap(a, i, j) * gap(b, i, j)) for i, j in combinations(range(len(a)), 2)]
-
-
-def gap(scores: Tensor, i: int, j: int) -> float:
-    """Return the score of answer i less that of answer j."""
-    return float(scores[i] - scores[j])
-
-
-def mean_gain(values: Sequence[Sequence[float]], seed: int) -> Row | None:
-    """Return the mean of values that come several a prompt, its interval over prompts, and their number."""
-    flat, clusters = flatten(values)
-    if not len(flat):
-        return None
-    mean, low, high = bootstrap_mean(flat, seeded_generator(seed, "compare"), clusters=clusters)
-    return {**mean_row(mean, low, high), "n": len(flat)}
-
-
-def mean_agreement(values: Sequence[Sequence[float]]) -> Row | None:
-    """Return the mean of shares that come several a prompt, with its interval, and their number."""
-    flat, clusters = flatten(values)
-    if not len(flat):
-        return None
-    mean, low, high = clustered_share(flat, clusters)
-    return {"value": mean, "low": low, "high": high, "n": len(flat)}
-
-
-def flatten(values: Sequence[Sequence[float]]) -> tuple[Tensor, Tensor]:
-    """Return the values [N] of all prompts, and the index [N] of each one's prompt."""
-    clusters = [i for i, part in enumerate(values) for _ in part]
-    return torch.tensor([value for part in values for value in part]), torch.tensor(clusters)
-
-
-def disagreements(a: Sequence[ScoredRanking], b: Sequence[ScoredRanking]) -> list[Row]:
-    """Return pairs of answers of which each model clearly prefers another, one a prompt, the strongest first."""
-    rows = [row for x, y in zip(a, b) if (row := disagreement(x, y)) is not None]
-    return sorted(rows, key=lambda row: row["strength"], reverse=True)[:SHOWN]
-
-
-def disagreement(a: ScoredRanking, b: ScoredRanking) -> Row | None:
-    """Return the pair of a prompt's answers that divides the models most: `strength` is the lesser of their gaps."""
-    pairs = permutations(range(len(a.scores)), 2)
-    strength, i, j = max((min(gap(a.scores, i, j), gap(b.scores, j, i)), i, j) for i, j in pairs)
-    if strength <= 0:
-        return None
-    return {
-        "id": a.ranking.id,
-        "annotator": a.ranking.annotator,
-        "prompt": [message_fields(message) for message in a.ranking.prompt],
-        "strength": strength,
-        "answers": [
-            {
-                "text": a.ranking.completions[k],
-                "rank": a.ranking.ranks[k],
-                "a": float(a.scores[k]),
-                "b": float(b.scores[k]),
-            }
-            for k in (i, j)
-        ],
+    scored = score(rewards, data, limit, columns, group_by)
+    gaps = {name: torch.tensor(own, dtype=torch.float64) for name, own in zip(rewards, scored.gaps)}
+    prompts, lengths = torch.tensor(scored.prompts), torch.tensor(scored.lengths).view(-1, 2)
+    models = {
+        name: pair_metrics(own, lengths, prompts, scored.annotators, seeded_generator(seed, "compare"))
+        for name, own in gaps.items()
     }
+    best = max(models, key=lambda name: (models[name]["accuracy"], -models[name]["loss"]))
+    for name, figures in models.items():
+        hits = correct(gaps[name])
+        if name != best:
+            figures["difference"] = mean_difference(hits - correct(gaps[best]), prompts, seed)
+        if group_by:
+            figures["by_group"] = accuracy_by_group(hits, prompts, scored.groups)
+        figures["worst"] = worst_group(figures["by_group" if group_by else "by_annotator"])
+    return {
+        "rankings": scored.rankings,
+        "left_out": scored.left_out,
+        "pairs": len(prompts),
+        "group_by": group_by or "annotator",
+        "models": models,
+        "best": best,
+        "agreement": [
+            {"a": a, "b": b, **share_of(correct(gaps[a] * gaps[b]), prompts)} for a, b in combinations(rewards, 2)
+        ],
+        "disputes": scored.disputes,
+    }
+
+
+def score(rewards: Mapping[str, Reward], data: Path, limit: int, columns: Sequence[str], group_by: str) -> ScoredPairs:
+    """Score all rankings by every reward. InputError where none fits the context of all of them."""
+    scored, prompts, last = ScoredPairs([array("d") for _ in rewards]), dict[int, int](), time.monotonic()
+
+    def add(block: Sequence[Ranking]) -> None:
+        nonlocal last
+        samples = list(map(sample_of, block))
+        if not scored.rankings + scored.left_out:
+            require(rewards, samples, data, group_by)
+        several = [score_samples(reward, samples) for reward in rewards.values()]
+        for ranking, *scores in zip(block, *several):
+            fitting = [own for own in scores if own is not None]
+            if len(fitting) < len(rewards):
+                scored.left_out += 1
+                continue
+            group = ranking.meta.get(group_by)
+            prompt = prompts.setdefault(hash(ranking.prompt), len(prompts))
+            scored.add(ranking, fitting, prompt, "" if group is None else str(group))
+            scored.disputes += disagreement(ranking, dict(zip(rewards, fitting)))
+        scored.disputes = sorted(scored.disputes, key=lambda row: row["strength"], reverse=True)[:SHOWN]
+        if time.monotonic() - last > PAUSE:
+            last = time.monotonic()
+            print(f"compare  {scored.rankings:,} rankings scored", file=sys.stderr)
+
+    for_each_block(data, limit, columns, add)
+    if not scored.rankings:
+        raise InputError("no ranking fits the context of every reward", data, "give --data with shorter ones")
+    return scored
+
+
+def require(rewards: Mapping[str, Reward], samples: Sequence[Sample], data: Path, group_by: str) -> None:
+    """Require the columns that the rewards need, and that of the groups, in the first rows."""
+    for reward in rewards.values():
+        reward.require_tokenizers()
+        reward.require_columns([{"kind": sample.kind, **sample.meta} for sample in samples], data)
+    if group_by and all(sample.meta.get(group_by) is None for sample in samples):
+        known = dict.fromkeys(name for sample in samples for name in sample.meta)
+        raise InputError(
+            f"no ranking has the column '{group_by}' of --group-by", data, f"columns are: {', '.join(known) or 'none'}"
+        )
+
+
+def for_each_block(data: Path, limit: int, columns: Sequence[str], use: Callable[[Sequence[Ranking]], None]) -> None:
+    """Call `use` with the rankings of a file, a folder of files or a store of labels, BLOCK at a time."""
+    block: list[Ranking] = []
+
+    def add(ranking: Ranking) -> None:
+        block.append(ranking)
+        if len(block) == BLOCK:
+            use(block)
+            block.clear()
+
+    if is_store(data):
+        with Store(data) as store:
+            events = training_rankings(store)[: limit or None]
+        if not events:
+            raise InputError("there is no label to compare with", data, "'amenable label' collects them")
+        for event in events:
+            add(ranking_of(event.payload))
+    else:
+        keep_usable(sources.read_rankings(data, limit=limit or None, columns=columns, convert=add), RejectedRows())
+    if block:
+        use(block)
+
+
+def sample_of(ranking: Ranking) -> Sample:
+    """Return the answers of a ranking as a row of samples."""
+    ended = tuple(ranking.meta.get("ended") or [True] * len(ranking.completions))
+    kind = str(ranking.meta.get("kind") or "")
+    return Sample(ranking.id, ranking.prompt, ranking.completions, ended, None, kind, ranking.meta)
+
+
+def mean_difference(values: Tensor, prompts: Tensor, seed: int) -> Row:
+    """Return the mean of values [N] of pairs, and its interval over prompts [N]; None for that of fewer than FEW."""
+    mean, low, high = bootstrap_mean(values, seeded_generator(seed, "compare"), clusters=prompts)
+    enough = len(prompts.unique()) >= FEW
+    return {"value": mean, "low": low if enough else None, "high": high if enough else None}
+
+
+def share_of(values: Tensor, prompts: Tensor) -> Row:
+    """Return the mean of shares [N] of pairs, and its interval over prompts [N]."""
+    return dict(zip(("value", "low", "high"), clustered_share(values, prompts)))
+
+
+def worst_group(groups: Mapping[str, Row]) -> str | None:
+    """Return the group, of several with MIN_PAIRS or more, whose pairs are predicted worst; None for fewer."""
+    large = {name: row["accuracy"] for name, row in groups.items() if name and row["pairs"] >= MIN_PAIRS}
+    return min(large, key=lambda name: large[name]) if len(large) > 1 else None
+
+
+def disagreement(ranking: Ranking, scores: Mapping[str, Sequence[float]]) -> list[Row]:
+    """Return the pair of answers that divides the rewards most, or none; `strength` is the lesser of the largest gaps
+    of one reward each way."""
+    strongest: tuple[float, int, int] = (0.0, 0, 0)
+    for i, j in combinations(range(len(ranking.completions)), 2):
+        gaps = [own[i] - own[j] for own in scores.values()]
+        strongest = max(strongest, (min(max(gaps), -min(gaps)), i, j))
+    strength, *pair = strongest
+    if strength <= 0:
+        return []
+    answers = [
+        {
+            "text": ranking.completions[k],
+            "rank": ranking.ranks[k],
+            "scores": {name: own[k] for name, own in scores.items()},
+        }
+        for k in pair
+    ]
+    prompt = [message_fields(message) for message in ranking.prompt]
+    return [
+        {
+            "id": ranking.id,
+            "annotator": ranking.annotator,
+            "prompt": prompt,
+            "strength": strength,
+            "answers": answers,
+        }
+    ]

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from amenable.evaluation.load_answers import TEST
 from amenable.evaluation.preference import DECODINGS
-from amenable.recipes.reports import claims_table, formatting
-from amenable.recipes.reports.formatting import NONE, change, decimal, display_name, percent, share
+from amenable.recipes.reports import claims_table, formatting, reward_comparison
+from amenable.recipes.reports.formatting import NONE, change, decimal, display_name, percent
 from amenable.recipes.reports.rendering import render
 from amenable.recipes.reports.report_page import preference_tile
 from amenable.recipes.reports.tables import MEASURES
@@ -26,11 +26,10 @@ GROUPS = {"won": "Where {b} does best against {a}", "lost": "Where {b} does wors
 
 def headline(comparison: Row) -> list[str]:
     """Return the result in a few sentences."""
-    a, b = comparison["a"]["name"], comparison["b"]["name"]
-    if comparison["answers"] is not None:
-        return policy_sentences(comparison["answers"], a, b)
     if comparison["rankings"] is not None:
-        return reward_model_sentences(comparison["rankings"], a, b)
+        return reward_comparison.sentences(comparison["rankings"])
+    if comparison["answers"] is not None:
+        return policy_sentences(comparison["answers"], *side_names(comparison))
     if comparison["claims"]:
         both = [row for row in comparison["claims"] if "a" in row and "b" in row]
         same = sum(row["a"]["verdict"] == row["b"]["verdict"] for row in both)
@@ -41,9 +40,21 @@ def headline(comparison: Row) -> list[str]:
     return [f"They differ in {formatting.plural(len(comparison['options']), 'option')}."]
 
 
+def side_names(comparison: Row) -> tuple[str, str]:
+    """Return the names of both sides; empty where several rewards are compared."""
+    a, b = ((comparison.get(side) or {}).get("name", "") for side in ("a", "b"))
+    return a, b
+
+
+def title(comparison: Row) -> str:
+    """Return the title of the comparison."""
+    a, b = side_names(comparison)
+    return f"{b} against {a}" if a else " · ".join(comparison["rankings"]["models"])
+
+
 def tiles(comparison: Row) -> list[Row]:
     """Return the preferences and the changes of gold as large numbers."""
-    answers, a, b = comparison["answers"], comparison["a"]["name"], comparison["b"]["name"]
+    answers, (a, b) = comparison["answers"], side_names(comparison)
     if answers is None:
         return []
     tiles: list[Row] = [
@@ -79,31 +90,18 @@ def gains_by_decoding(gains: Row) -> str:
     return " and ".join(f"{change(row)} {decoding}" for decoding, row in gains.items() if row is not None)
 
 
-def reward_model_sentences(rankings: Row, a: str, b: str) -> list[str]:
-    """Return agreement and accuracy of two reward models as sentences."""
-    agreement, gain = rankings["agreement"], rankings["gain"]
-    sentences = []
-    if agreement is not None:
-        rate, bounds = percent(agreement["value"]), formatting.interval(agreement["low"], agreement["high"])
-        sentences.append(f"{a} and {b} agree on {rate} of {agreement['n']:,} pairs of answers ({bounds}).")
-    if gain is not None:
-        points = change({key: None if gain[key] is None else 100 * gain[key] for key in ("value", "low", "high")})
-        sentences.append(f"The accuracy of {b} differs from that of {a} by {points} percentage points.")
-    return sentences
-
-
 def result_grids(comparison: Row) -> list[Grid]:
     """Return the tables of what both sides were measured on: answers, rankings, evaluations."""
-    a, b = comparison["a"]["name"], comparison["b"]["name"]
+    a, b = side_names(comparison)
     answers, rankings = comparison["answers"], comparison["rankings"]
     grids = [answer_grid(answers, decoding, a, b) for decoding in DECODINGS] if answers is not None else []
-    grids += [ranking_grid(rankings, a, b)] if rankings is not None else []
+    grids += reward_comparison.grids(rankings) if rankings is not None else []
     return grids + [evaluation_grid(row, a, b) for row in comparison["evaluations"]]
 
 
 def run_grids(comparison: Row) -> list[Grid]:
     """Return the tables of differences between the run directories, leaving out empty ones."""
-    a, b = comparison["a"]["name"], comparison["b"]["name"]
+    a, b = side_names(comparison)
     inputs = [(row["name"], *sides(row, address)) for row in comparison["inputs"]]
     figures = [
         (row["name"], *sides(row), difference(row.get("a"), row.get("b"), to_text))
@@ -129,22 +127,6 @@ def answer_grid(answers: Row, decoding: str, a: str, b: str) -> Grid:
         rows.append((label, formatter(row["a"]), formatter(row["b"]), difference(row["a"], row["b"], formatter)))
     note = f"{answers['prompts']} prompts, {percent(answers[decoding]['same'])} of the answers are the same"
     return Grid(f"Answers, {decoding}", ("", a, b, "difference"), rows, note)
-
-
-def ranking_grid(rankings: Row, a: str, b: str) -> Grid:
-    """Return accuracy and loss of two reward models on the same rankings."""
-
-    def loss(value: float) -> str:
-        return decimal(value, 3)
-
-    a_row, b_row = rankings["a"], rankings["b"]
-    accuracy = difference(a_row["accuracy"], b_row["accuracy"], percent)
-    rows = [
-        ("Accuracy", share(a_row, "accuracy"), share(b_row, "accuracy"), accuracy),
-        ("Loss", loss(a_row["loss"]), loss(b_row["loss"]), difference(a_row["loss"], b_row["loss"], loss)),
-    ]
-    note = f"{rankings['rankings']} rankings, {a_row['pairs']} pairs"
-    return Grid("The same rankings", ("", a, b, "difference"), rows, note)
 
 
 def evaluation_grid(row: Row, a: str, b: str) -> Grid:
@@ -205,7 +187,7 @@ def difference(a: float | None, b: float | None, formatter: Callable[[float], st
 def print_comparison(comparison: Row, page: Path, console: Console) -> None:
     """Print the comparison on a terminal."""
     console = fixed_width(console, 110)
-    print_lines(console, [f"{comparison['b']['name']} against {comparison['a']['name']}", *comparison["notes"]])
+    print_lines(console, [title(comparison), *comparison["notes"]])
     for grid in (*result_grids(comparison), *run_grids(comparison)):
         print_lines(console, ["", f"{grid.title}{': ' if grid.note else ''}{grid.note}"])
         console.print(rich_table(grid))
@@ -229,18 +211,23 @@ def claims(comparison: Row) -> list[Row]:
 
 def page(comparison: Row, charts: Sequence[Markup], command: str) -> str:
     """Return the whole page."""
+    a, b = side_names(comparison)
+    rankings = comparison["rankings"]
     return render(
         "compare.jinja",
         css="report.css",
         js="report.js",
         comparison=comparison,
-        a=comparison["a"]["name"],
-        b=comparison["b"]["name"],
+        title=title(comparison),
+        a=a,
+        b=b,
         headline=headline(comparison),
         tiles=tiles(comparison),
         groups=GROUPS,
         judge=formatting.JUDGES.get((comparison["answers"] or {}).get("judges") or ""),
         result_grids=result_grids(comparison),
+        rewards=list(reward_comparison.by_accuracy(rankings)) if rankings is not None else [],
+        calibration=reward_comparison.charts(rankings) if rankings is not None else [],
         run_grids=run_grids(comparison),
         claims=claims(comparison),
         charts=charts,

@@ -1,4 +1,4 @@
-"""Provenance of runs: the closed world behind a run, and the inputs that two runs have in common."""
+"""Provenance of runs: the closed world behind a run, and the inputs that runs have in common."""
 
 from __future__ import annotations
 
@@ -46,12 +46,13 @@ def same_world(folders: Sequence[Path]) -> Path | None:
     return next(iter(worlds.values()), None)
 
 
-def shared_input(a: Path, b: Path, names: Sequence[str]) -> Path | None:
-    """Return the first of the named inputs that both runs read with the same content and that still exists."""
-    inputs_a, inputs_b = inputs_of(a), inputs_of(b)
+def shared_input(runs: Sequence[Path], names: Sequence[str]) -> Path | None:
+    """Return the first of the named inputs that all runs read with the same content and that still exists."""
+    inputs = [inputs_of(run) for run in runs]
     for name in names:
-        if name in inputs_a and name in inputs_b and inputs_a[name]["sha256"] == inputs_b[name]["sha256"]:
-            path = Path(inputs_a[name]["path"])
+        facts = [own.get(name) for own in inputs]
+        if facts and facts[0] and all(fact and fact["sha256"] == facts[0]["sha256"] for fact in facts):
+            path = Path(facts[0]["path"])
             if path.exists():
                 return path
     return None

@@ -1,6 +1,7 @@
-"""Two reward models on the same rankings."""
+"""Rewards on the same held-out rankings."""
 
 import json
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,21 +11,21 @@ import torch
 
 from amenable.data.types import Message, Ranking
 from amenable.errors import InputError
+from amenable.feedback.store import Store
 from amenable.models.heads import ScalarModel
 from amenable.recipes.reports import compare_reward_models
+from amenable.rewards.spec import Reward, load_reward
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.loading import save_model
-from amenable.train.rankings import TokenizedRanking
 from amenable.train.runtime import Runtime
 
+PROMPT = (Message("user", "name a rose"),)
 
-def judged(scores: list[float], ranks: list[float], name: str = "r") -> compare_reward_models.ScoredRanking:
-    asked = (Message("user", "name a rose"),)
-    texts = tuple(f"answer {place}" for place in range(len(scores)))
-    ranking = Ranking(asked, texts, tuple(ranks), name, "annotator")
-    return compare_reward_models.ScoredRanking(
-        ranking, TokenizedRanking([], ranks, [], "annotator"), torch.tensor(scores)
-    )
+
+@pytest.fixture
+def load(runtime: Runtime) -> Callable[..., dict[str, Reward]]:
+    """Loads rewards by name."""
+    return lambda **specs: {name: load_reward(spec, runtime, 2000) for name, spec in specs.items()}
 
 
 @pytest.fixture
@@ -34,76 +35,139 @@ def untrained(make_scalar_model: Callable[..., ScalarModel], words: Tokenizer, t
     return tmp_path / "untrained"
 
 
-def test_a_trained_one_against_an_untrained_one(untrained: Path, judge: Path, files: Any, runtime: Runtime) -> None:
-    rankings = compare_reward_models.read(files.rankings)
-    found = compare_reward_models.compare(untrained, judge, rankings, runtime, 2000, 0)
-    assert found["rankings"] == 96 and found["a"]["pairs"] == found["b"]["pairs"] == found["gain"]["n"] == 192
-    assert found["b"]["accuracy"] > 0.95 > 0.75 > found["a"]["accuracy"] and found["b"]["loss"] < found["a"]["loss"]
-    assert found["gain"]["value"] == pytest.approx(found["b"]["accuracy"] - found["a"]["accuracy"])
-    assert found["gain"]["low"] > 0 and found["agreement"]["n"] == 288
-    back = compare_reward_models.compare(judge, untrained, rankings, runtime, 2000, 0)
-    assert back["gain"]["value"] == -found["gain"]["value"] and back["agreement"] == found["agreement"]
+def by_length(prompts: Any, completions: Any, **columns: Any) -> list[float]:
+    return [float(len(completion)) for completion in completions]
+
+
+def shortest(prompts: Any, completions: Any, **columns: Any) -> list[float]:
+    return [-float(len(completion)) for completion in completions]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_a_trained_model_predicts_best_and_is_measured_in_pairs(
+    load: Callable[..., dict[str, Reward]], untrained: Path, judge: Path, files: Any
+) -> None:
+    found = compare_reward_models.compare(load(untrained=untrained, judge=judge, long=by_length), files.rankings, 0)
+    models = found["models"]
+    assert found["best"] == "judge" and (found["rankings"], found["pairs"], found["left_out"]) == (96, 192, 0)
+    assert models["judge"]["accuracy"] > 0.95 > 0.75 > models["untrained"]["accuracy"]
+    assert models["judge"]["loss"] < models["untrained"]["loss"] and models["judge"]["brier"] < 0.25
+    for name in ("untrained", "long"):
+        gap = models[name]["difference"]
+        assert gap["value"] == pytest.approx(models[name]["accuracy"] - models["judge"]["accuracy"])
+        assert gap["high"] < 0
+    assert "difference" not in models["judge"] and set(models["judge"]["by_annotator"]) == {"a", "b"}
+    assert models["long"]["accuracy_longer"] == 1.0 and models["long"]["accuracy_shorter"] == 0.0
+    assert found["agreement"][0]["a"] == "untrained" and found["agreement"][0]["b"] == "judge"
     json.dumps(found, allow_nan=False)
 
 
-def test_a_model_agrees_with_itself(judge: Path, files: Any, runtime: Runtime) -> None:
-    found = compare_reward_models.compare(
-        judge, judge, compare_reward_models.read(files.pairs, limit=10), runtime, 2000, 0
-    )
-    assert found["rankings"] == 10 and found["gain"]["value"] == 0.0 and found["gain"]["low"] is None
-    assert found["agreement"]["value"] == 1.0 and found["disputes"] == [] and found["agreement"]["low"] < 0.8
-
-
-def test_models_of_different_tokenizers_can_be_compared(
-    judge: Path, other_judge: Path, files: Any, runtime: Runtime
-) -> None:
-    found = compare_reward_models.compare(judge, other_judge, compare_reward_models.read(files.pairs), runtime, 2000, 0)
-    assert 0 < found["rankings"] <= 96 and found["a"]["accuracy"] > found["b"]["accuracy"]
-
-
-def test_rankings_that_do_not_fit_are_left_out(judge: Path, runtime: Runtime) -> None:
-    asked = (Message("user", "name a rose"),)
-    long, short = Ranking(asked, ("a rose " * 60, "lime"), (1, 2)), Ranking(asked, ("a rose", "lime"), (1, 2))
-    assert compare_reward_models.compare(judge, judge, [long, short], runtime, 2000, 0)["rankings"] == 1
-    with pytest.raises(InputError, match="no ranking fits"):
-        compare_reward_models.compare(judge, judge, [long], runtime, 2000, 0)
-
-
-def test_gains_and_agreements_by_hand() -> None:
-    a, b = judged([3, 2, 1], [1, 2, 2]), judged([3, 4, 3], [1, 2, 2])
-    assert compare_reward_models.gains(a, b) == [-1.0, -0.5], (
-        "the better first answer: lost to the second, level with the third"
-    )
-    assert compare_reward_models.agreements(a.scores, b.scores) == [0.0, 0.5, 1.0]
-
-
-def test_the_intervals_are_over_prompts() -> None:
-    found = compare_reward_models.mean_gain([[1.0] * 50, [0.0] * 50], 0)
-    assert found is not None and (found["value"], found["low"], found["high"], found["n"]) == (0.5, 0.0, 1.0, 100)
-    share = compare_reward_models.mean_agreement([[1.0] * 50, [0.0] * 50])
-    assert share is not None and (share["value"], share["n"]) == (0.5, 100)
-    assert (share["low"], share["high"]) == pytest.approx((0.0945, 0.9055), abs=1e-4), "two values, not a hundred"
-    assert (
-        compare_reward_models.mean_gain([[], []], 0) is None and compare_reward_models.mean_agreement([[], []]) is None
-    )
-
-
-def test_a_single_prompt_and_no_difference_at_all_leave_no_interval_or_a_wide_one() -> None:
-    for values in ([[1.0, 1.0, 0.0]], [[0.0, 0.0]] * 20):
-        found = compare_reward_models.mean_gain(values, 0)
-        assert found is not None and found["low"] is None and found["high"] is None
-    share = compare_reward_models.mean_agreement([[1.0, 1.0]] * 20)
-    assert share is not None and share["low"] == pytest.approx(20 / (20 + 1.959964**2)) and share["high"] == 1.0
-
-
-def test_a_dispute_is_about_the_pair_that_divides_most() -> None:
-    found = compare_reward_models.disagreement(judged([3, 2, 0], [1, 2, 3]), judged([1, 2, 9], [1, 2, 3]))
-    assert found is not None and found["strength"] == 3.0
-    assert [(answer["text"], answer["a"], answer["b"]) for answer in found["answers"]] == [
-        ("answer 0", 3.0, 1.0),
-        ("answer 2", 0.0, 9.0),
+def test_figures_by_hand_and_the_worst_group_is_named(load: Callable[..., dict[str, Reward]], tmp_path: Path) -> None:
+    """Of 20 pairs the people of one country prefer the longer answer, those of another the shorter."""
+    rows = [
+        {"prompt": f"name {i}", "chosen": pair[0], "rejected": pair[1], "country": country, "annotator": f"w{i % 4}"}
+        for i in range(20)
+        for country, pair in (("north", ("a long one", "one")), ("south", ("one", "a long one")))
     ]
-    assert compare_reward_models.disagreement(judged([3, 2], [1, 2]), judged([9, 1], [1, 2])) is None
-    mild, sharp = judged([1, 0], [1, 2], "mild"), judged([5, 0], [1, 2], "sharp")
-    told = compare_reward_models.disagreements([mild, sharp], [judged([0, 1], [1, 2]), judged([0, 5], [1, 2])])
-    assert [row["id"] for row in told] == ["sharp", "mild"]
+    data = write(tmp_path / "rows.jsonl", rows)
+    found = compare_reward_models.compare(load(long=by_length, short=shortest), data, 0, group_by="country")
+    groups = found["models"]["long"]["by_group"]
+    assert groups["north"]["accuracy"] == 1.0 and groups["south"]["accuracy"] == 0.0 and groups["south"]["pairs"] == 20
+    assert found["models"]["long"]["worst"] == "south" and found["models"]["short"]["worst"] == "north"
+    assert found["models"]["short"]["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert found["agreement"] == [
+        {"a": "long", "b": "short", "value": 0.0, "low": 0.0, "high": pytest.approx(0.161, abs=1e-3)}
+    ]
+    assert [row["strength"] for row in found["disputes"]] == [7.0] * 6
+    with pytest.raises(InputError, match="no ranking has the column 'land' of --group-by; columns are: country"):
+        compare_reward_models.compare(load(long=by_length, short=shortest), data, 0, group_by="land")
+
+
+def test_blocks_change_nothing(
+    load: Callable[..., dict[str, Reward]], judge: Path, files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewards = load(judge=judge, long=by_length)
+    whole = compare_reward_models.compare(rewards, files.rankings, 0)
+    monkeypatch.setattr(compare_reward_models, "BLOCK", 7)
+    parts = compare_reward_models.compare(rewards, files.rankings, 0)
+    for name, figures in whole["models"].items():
+        for key in ("accuracy", "low", "high", "loss", "loss_low", "brier", "ece", "pairs", "accuracy_shorter"):
+            assert parts["models"][name][key] == pytest.approx(figures[key], abs=1e-5), key
+    assert [row["id"] for row in parts["disputes"]] == [row["id"] for row in whole["disputes"]]
+    assert compare_reward_models.compare(rewards, files.rankings, 0, limit=10)["rankings"] == 10
+
+
+def test_a_store_of_labels_is_data_too(load: Callable[..., dict[str, Reward]], tmp_path: Path) -> None:
+    rewards = load(long=by_length, short=shortest)
+    with Store(tmp_path / "labels.db") as store:
+        with pytest.raises(InputError, match="there is no label to compare with"):
+            compare_reward_models.compare(rewards, store.path, 0)
+        answers = ("a rose", "a red rose")
+        store.add_rankings([Ranking(PROMPT, answers, (2.0, 1.0), "r", name) for name in ("Ann", "Bo")])
+        store.add_rankings([Ranking(PROMPT, answers, (1.0, 1.0), "r", "Cy")])  # a tie
+    found = compare_reward_models.compare(rewards, tmp_path / "labels.db", 0)
+    assert found["best"] == "long" and found["models"]["short"]["accuracy"] == 0.0
+    assert set(found["models"]["long"]["by_annotator"]) == {"Ann", "Bo"}
+    assert found["models"]["short"]["difference"]["low"] is None, "a single prompt has no interval"
+
+
+def test_models_of_different_tokenizers_and_rankings_that_do_not_fit(
+    load: Callable[..., dict[str, Reward]], judge: Path, other_judge: Path, files: Any, tmp_path: Path
+) -> None:
+    rewards = load(judge=judge, other=other_judge)
+    found = compare_reward_models.compare(rewards, files.pairs, 0)
+    assert 0 < found["rankings"] <= 96 and found["left_out"] == 96 - found["rankings"]
+    assert found["models"]["judge"]["accuracy"] > found["models"]["other"]["accuracy"]
+    long = {"prompt": "name a rose", "chosen": "a rose " * 60, "rejected": "lime"}
+    short = {"prompt": "name a leaf", "chosen": "a leaf", "rejected": "lime"}
+    rewards = load(judge=judge, again=f"{judge}=2")
+    found = compare_reward_models.compare(rewards, write(tmp_path / "two.jsonl", [long, short]), 0)
+    assert (found["rankings"], found["left_out"]) == (1, 1)
+    with pytest.raises(InputError, match="no ranking fits"):
+        compare_reward_models.compare(rewards, write(tmp_path / "one.jsonl", [long]), 0)
+
+
+def test_what_a_reward_lacks_is_said_before_any_score(
+    load: Callable[..., dict[str, Reward]], assistant: Path, files: Any
+) -> None:
+    with pytest.raises(InputError, match=r"run: .*reward"):
+        load(judge=assistant)
+    with pytest.raises(InputError, match="needs the column 'answer'"):
+        compare_reward_models.compare(load(a="match:answer", b=by_length), files.pairs, 0)
+    with pytest.raises(InputError, match="counts tokens"):
+        compare_reward_models.compare(load(a="tokens:1-9", b=by_length), files.pairs, 0)
+
+
+def test_a_prompt_that_several_people_judged_is_one_cluster() -> None:
+    scored = compare_reward_models.ScoredPairs([array("d")])
+    ranking = Ranking(PROMPT, ("a", "b", "c"), (1.0, 2.0, 2.0), "r", "Ann")
+    scored.add(ranking, [[3.0, 1.0, 0.0]], 4, "north")
+    assert list(scored.gaps[0]) == [2.0, 3.0] and list(scored.prompts) == [4, 4] and scored.groups == ["north"] * 2
+    assert list(scored.lengths) == [1, 1, 1, 1] and scored.rankings == 1
+    values, prompts = torch.tensor([1.0] * 50 + [0.0] * 50), torch.tensor([0] * 50 + [1] * 50)
+    gap = compare_reward_models.mean_difference(values, prompts, 0)
+    assert gap == {"value": 0.5, "low": None, "high": None}, "two prompts have no interval, however many pairs"
+    gap = compare_reward_models.mean_difference(values, prompts * 10 + torch.arange(100) % 10, 0)
+    assert gap["low"] < 0.35 and gap["high"] > 0.65, "twenty values, not a hundred"
+
+
+def test_a_group_of_few_pairs_is_not_the_worst() -> None:
+    groups = {
+        "a": {"accuracy": 0.7, "pairs": 50},
+        "b": {"accuracy": 0.6, "pairs": 20},
+        "c": {"accuracy": 0, "pairs": 3},
+    }
+    assert compare_reward_models.worst_group(groups) == "b"
+    assert compare_reward_models.worst_group({name: groups[name] for name in "ac"}) is None
+
+
+def test_the_pair_that_divides_the_rewards_most() -> None:
+    ranking = Ranking(PROMPT, ("a", "b", "c"), (1.0, 2.0, 3.0), "r", "Ann")
+    (row,) = compare_reward_models.disagreement(ranking, {"x": [3, 2, 0], "y": [1, 2, 9], "z": [0, 0, 0]})
+    assert row["strength"] == 3 and [answer["text"] for answer in row["answers"]] == ["a", "c"]
+    assert row["answers"][1]["scores"] == {"x": 0, "y": 9, "z": 0}
+    assert compare_reward_models.disagreement(ranking, {"x": [3, 2, 1], "y": [9, 1, 0]}) == []

@@ -20,8 +20,13 @@ def a_comparison() -> dict:
     row = {"id": "p1", "kind": "open_question", "prompt": [{"role": "user", "content": SCRIPT}], "gain": 0.0, **said}
     measures = [{"name": "gold", "a": -1.0, "b": -0.5}, {"name": "rude", "a": 0.25, "b": 0.0}]
     outcome = {"preference": preference, "gold": change, "reward": None, "kl": 1.25, "same": 0.1, "measures": measures}
-    judged = {"accuracy": 0.6, "low": 0.5, "high": 0.7, "loss": 0.65, "loss_low": 0.6, "loss_high": 0.7, "pairs": 90}
-    answers = [{"text": SCRIPT, "rank": 2.0, "a": 1.0, "b": -1.0}, {"text": "yes", "rank": 1.0, "a": 0.0, "b": 0.5}]
+    judged = {"accuracy": 0.6, "low": 0.5, "high": 0.7, "loss": 0.65, "brier": 0.2, "ece": 0.1, "pairs": 90}
+    judged |= {"accuracy_longer": None, "accuracy_shorter": 0.5, "by_annotator": {}, "calibration": [], "worst": None}
+    models = {"one/sft": judged, "two/sft": {**judged, "difference": change}}
+    answers = [
+        {"text": SCRIPT, "rank": 2.0, "scores": {"one/sft": 1.0, "two/sft": -1.0}},
+        {"text": "yes", "rank": 1.0, "scores": {"one/sft": 0.0, "two/sft": 0.5}},
+    ]
     verdict = {"verdict": "holds", "measured": 0.7, "low": 0.6, "high": 0.8, "null": 0.5, "unit": "share"}
     return {
         "a": {"name": "one/sft", "folder": "runs/one/sft", "kind": "language model"},
@@ -41,10 +46,12 @@ def a_comparison() -> dict:
         },
         "rankings": {
             "rankings": 30,
-            "a": judged,
-            "b": judged,
-            "gain": {**change, "n": 90},
-            "agreement": {"value": 0.8, "low": 0.7, "high": 0.9, "n": 1200},
+            "left_out": 0,
+            "pairs": 90,
+            "group_by": "annotator",
+            "models": models,
+            "best": "one/sft",
+            "agreement": [{"a": "one/sft", "b": "two/sft", "value": 0.8, "low": 0.7, "high": 0.9}],
             "disputes": [{"id": "r1", "annotator": "Bo", "prompt": row["prompt"], "strength": 1.0, "answers": answers}],
         },
         "evaluations": [
@@ -94,15 +101,19 @@ def test_the_terminal_tells_the_same(width: int) -> None:
 
 def test_the_headline_tells_what_was_measured_and_nothing_else() -> None:
     found = a_comparison()
+    rankings = found.pop("rankings")
+    found["rankings"] = None
     assert comparison_page.headline(found) == [
         "two/sft is preferred to one/sft on 62% of 80 prompts (55–70%) sampled.",
         "Its gold changes by +0.50 (+0.25 to +0.75) sampled.",
         "It is 1.25 nats an answer away from one/sft (KL, sampled).",
     ]
     found["answers"] = None
-    assert comparison_page.headline(found)[0] == "one/sft and two/sft agree on 80% of 1,200 pairs of answers (70–90%)."
-    assert comparison_page.headline(found)[1].endswith("by +50.00 (+25.00 to +75.00) percentage points.")
-    found["rankings"] = None
+    assert comparison_page.headline({**found, "rankings": rankings}) == [
+        "one/sft predicts people best: it orders 60% (50–70%) of 90 pairs as they did.",
+        "two/sft, paired with it: +50.00 (+25.00 to +75.00) percentage points, not shown to be worse.",
+        "one/sft and two/sft agree on 80% of the pairs (70–90%).",
+    ]
     assert comparison_page.headline(found) == ["Of 0 claims that both examined, 0 came to the same verdict."]
     found["claims"] = []
     assert comparison_page.headline(found) == ["Both measured PPO."]

@@ -62,6 +62,6 @@ def test_the_first_input_that_both_share_and_that_is_there(tmp_path: Path) -> No
         run(tmp_path / "a", heldout_annotators=gone, validation=there),
         run(tmp_path / "b", heldout_annotators=gone, validation=there),
     )
-    assert provenance.shared_input(a, b, ("heldout", "validation")) == there
-    assert provenance.shared_input(a, b, ("heldout",)) is None
-    assert provenance.shared_input(a, run(tmp_path / "c", validation=gone), ("validation",)) is None
+    assert provenance.shared_input([a, b], ("heldout", "validation")) == there
+    assert provenance.shared_input([a, b], ("heldout",)) is None and provenance.shared_input([], ("heldout",)) is None
+    assert provenance.shared_input([a, run(tmp_path / "c", validation=gone)], ("validation",)) is None
