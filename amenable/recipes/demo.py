@@ -157,6 +157,7 @@ def alignment(root: Path) -> dict[str, Any]:
         validation=labels / "validation.jsonl",
         heldout_annotators=labels / "heldout.jsonl",
         demonstrations=root / "world" / "demonstrations" / "train.jsonl",
+        world=root / "world",
         optimizer=OptimizerConfig(learning_rate=5e-4),
         warmup_steps=10,
     )

@@ -20,6 +20,7 @@ from amenable.functional.rewards import Combination
 from amenable.rewards.model import ENSEMBLE
 from amenable.seeds import derive_seed
 from amenable.train import plan
+from amenable.train.run import Run
 from amenable.train.run_options import TrainingOptions
 
 MAX_MEMBERS = 100
@@ -60,8 +61,9 @@ class EnsembleOptions(TrainingOptions):
         return {f"member_models {number}": path for number, path in enumerate(self.member_models, start=2)}
 
 
-def train_members(config: Any, folder: Path, train: Callable[[Any], object]) -> None:
-    """Train the further members of an ensemble in folders below the first one's, and write which they are.
+def train_members(config: Any, run: Run, train: Callable[[Any], object]) -> None:
+    """Train the further members of an ensemble in folders below the first one's, and write which they are. Where one
+    fails, the first one's run is released.
 
     config: the first member's, with `EnsembleOptions`; train: the stage's `run`, which passes over a finished one.
     """
@@ -69,6 +71,10 @@ def train_members(config: Any, folder: Path, train: Callable[[Any], object]) -> 
     alone = replace(config, members=1, member_models=())
     for number, name in enumerate(names, start=2):
         body = config.member_models[number - 2] if config.member_models else config.model
-        train(replace(alone, member=number, model=body, out=folder / name))
+        try:
+            train(replace(alone, member=number, model=body, out=run.out / name))
+        except BaseException:
+            run.lock.release()
+            raise
     combined = {"combination": config.combination, "coefficient": config.combination_coefficient}
-    write_text(folder / ENSEMBLE, json.dumps({"members": names, **combined}, indent=1))
+    write_text(run.out / ENSEMBLE, json.dumps({"members": names, **combined}, indent=1))

@@ -29,6 +29,7 @@ import torch
 
 from amenable.data import batches
 from amenable.data.mixture import Mixed, Sources, data_inputs, mixture_batches
+from amenable.evaluation.attack_search import AttackOptions, search_attack
 from amenable.evaluation.empty_answers import rank_of_empty
 from amenable.evaluation.ranking_accuracy import measure_accuracies
 from amenable.evaluation.reward_attacks import describe as describe_attacks
@@ -57,7 +58,11 @@ REPORT = StageReport(
     "Reward model",
     "A scalar head learns to order completions as annotators do.",
     "loss",
-    (("accuracy", "validation.accuracy"), ("with other annotators", "heldout.accuracy")),
+    (
+        ("accuracy", "validation.accuracy"),
+        ("with other annotators", "heldout.accuracy"),
+        ("attack gains, deviations", "attack.gain"),
+    ),
     (("Loss", (("loss", "training"),)), ("Accuracy on the step’s pairs", (("accuracy", "training"),))),
 )
 
@@ -66,7 +71,7 @@ MEASURED = 200
 
 
 @dataclass(frozen=True)
-class Config(RankingLossOptions, EnsembleOptions, OfflineOptions, AdapterOptions):
+class Config(RankingLossOptions, EnsembleOptions, AttackOptions, OfflineOptions, AdapterOptions):
     """Train a reward model from rankings."""
 
     model: Path = Path("runs/sft")
@@ -103,7 +108,7 @@ class Config(RankingLossOptions, EnsembleOptions, OfflineOptions, AdapterOptions
 def run(config: Config) -> Path:
     """Train and return the run directory."""
     config, by_default = defaults.reward(config, traits(config.model, virtual_tokens=config.prompt_tuning))
-    files = ("model", "validation", "heldout_annotators", "demonstrations")
+    files = ("model", "validation", "heldout_annotators", "demonstrations", "world")
     inputs = {name: getattr(config, name) for name in files} | data_inputs(config.data)
     run = Run(config.out, "reward", config, inputs | config.member_inputs)
     if run.skip_finished():
@@ -113,6 +118,7 @@ def run(config: Config) -> Path:
     config.adapt(model, config.model, tokenizer, runtime)
     context = model.decoder.config.context_length
     training, sets = read(config, tokenizer, context, run.rejected, run.log.bar)
+    gold = config.load_gold(sets["validation"])
     zero = rankings.read_demonstrations(config.demonstrations, tokenizer, context, run.rejected) or training
     zero_name = "completions trained on (--demonstrations to change it)" if zero is training else "demonstrations"
     elements, per_step = rankings.batch_elements(training, config.batch_unit, config.prompts_per_step)
@@ -148,8 +154,7 @@ def run(config: Config) -> Path:
     def evaluate(step: int) -> dict[str, Any]:
         last = sets["validation"][:MEASURED] if step == len(steps) else []
         attacks = measure_attacks(model.eval(), last, tokenizer, runtime, limit)
-        if attacks:
-            run.log.info(describe_attacks(attacks))
+        run.log.info(describe_attacks(attacks))
         return rank_of_empty(model, last, tokenizer, runtime, limit) | attacks
 
     if not fit(run, task, config, runtime, evaluate, statistics):
@@ -158,12 +163,11 @@ def run(config: Config) -> Path:
     model.center(torch.cat(forward.element_rewards(model, zero, objective.rows, runtime, limit, bar)))
     loading.save_model(run.out, model, tokenizer, config.save_dtype)
     if config.members > 1:
-        try:
-            train_members(config, run.out, train_member)
-        except BaseException:
-            run.lock.release()
-            raise
-    return run.finish(**measure_accuracies(model, rankings.with_sources(sets), runtime, limit, config.seed, run.log))
+        train_members(config, run, train_member)
+    search = (limit, config.attack_queries, config.seed, run.log, gold)
+    attack = search_attack(model, sets["validation"], tokenizer, runtime, *search)
+    facts = measure_accuracies(model, rankings.with_sources(sets), runtime, limit, config.seed, run.log)
+    return run.finish(**facts, attack=attack)
 
 
 def train_member(config: Config) -> None:

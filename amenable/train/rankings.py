@@ -38,6 +38,8 @@ class TokenizedRanking:
     annotator: str
     margin: float = 0.0
     """difference of rewards that each pair should reach"""
+    id: str = ""
+    """of the prompt"""
 
     @property
     def completions(self) -> int:
@@ -98,7 +100,8 @@ def tokenize_ranking(ranking: Ranking, tokenizer: Tokenizer, context: int) -> To
 def with_rows(ranking: Ranking, rows: list[Row]) -> TokenizedRanking:
     """Return a ranking with the rows of its completions."""
     lengths = [len(text) for text in ranking.completions]
-    return TokenizedRanking(rows, list(ranking.ranks), lengths, ranking.annotator or "", ranking.margin or 0.0)
+    facts = (ranking.annotator or "", ranking.margin or 0.0, ranking.id)
+    return TokenizedRanking(rows, list(ranking.ranks), lengths, *facts)
 
 
 def lazy_rankings(part: Examples[Ranking]) -> Lazy[TokenizedRanking]:
