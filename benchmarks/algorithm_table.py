@@ -1,4 +1,4 @@
-"""Write lines, gold and KL of each algorithm into the table of docs/algorithms.md, from a race.
+"""Write lines, gold, verdict and KL of each algorithm into the table of docs/algorithms.md, from a race.
 
 python -m benchmarks.algorithm_table runs/race/race.json
 """
@@ -13,11 +13,13 @@ from typing import Any
 import tyro
 
 from amenable.errors import InputError
+from amenable.recipes.reports.formatting import decimal
+from amenable.recipes.reports.race_page import gain_text, verdict
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "algorithms.md"
-MEASURED = 3
-"""columns that are written: lines, gold over SFT, KL"""
+MEASURED = 4
+"""columns that are written: lines, gold over SFT sampled and greedy, KL"""
 
 
 def main(race: tyro.conf.Positional[Path], page: Path = PAGE) -> None:
@@ -42,8 +44,8 @@ def rewritten(line: str, algorithms: Mapping[str, Mapping[str, Any]]) -> str:
 
 def measured(row: Mapping[str, Any]) -> list[str]:
     """Return the measured cells of an algorithm."""
-    gain = row["gain"]
-    return [str(row["lines"]), f"{gain['value']:+.2f} ({gain['low']:.2f} to {gain['high']:.2f})", f"{row['kl']:.2f}"]
+    greedy = f"{gain_text(row['gain_greedy'])}, {verdict(row)}"
+    return [str(row["lines"]), gain_text(row["gain"]), greedy, decimal(row["kl"])]
 
 
 if __name__ == "__main__":

@@ -8,20 +8,23 @@ import pytest
 from amenable.errors import InputError
 from benchmarks import algorithm_table
 
-ROW = {"lines": 118, "gain": {"value": 0.5, "low": 0.25, "high": 0.75}, "kl": 2.345}
+GAIN = {"value": 0.5, "low": 0.25, "high": 0.75, "seeds": [0.5]}
+ROW = {"lines": 118, "gain": GAIN, "gain_greedy": GAIN, "reward_gain_greedy": GAIN, "kl": 2.346}
 
 
 def test_raced_algorithms_get_their_numbers(tmp_path: Path) -> None:
     page, race = tmp_path / "page.md", tmp_path / "race.json"
-    page.write_text("# Algorithms\n\n| rloo | $R$ | a.py | | | |\n| dpo | $D$ | b.py | 1 | 2 | 3 |\n\nrloo is here\n")
+    page.write_text(
+        "# Algorithms\n\n| rloo | $R$ | a.py | | | | |\n| dpo | $D$ | b.py | 1 | 2 | 3 | 4 |\n\nrloo is here\n"
+    )
     race.write_text(json.dumps({"algorithms": {"rloo": ROW}}))
     for _ in range(2):
         algorithm_table.main(race, page)
         assert page.read_text().splitlines() == [
             "# Algorithms",
             "",
-            "| rloo | $R$ | a.py | 118 | +0.50 (0.25 to 0.75) | 2.35 |",
-            "| dpo | $D$ | b.py | 1 | 2 | 3 |",
+            "| rloo | $R$ | a.py | 118 | +0.50 (0.25 to 0.75) | +0.50 (0.25 to 0.75), beats it | 2.35 |",
+            "| dpo | $D$ | b.py | 1 | 2 | 3 | 4 |",
             "",
             "rloo is here",
         ]
@@ -31,7 +34,12 @@ def test_the_page_has_a_row_for_each_file_that_it_names() -> None:
     text = algorithm_table.PAGE.read_text("utf-8")
     rows = [line for line in text.splitlines() if "`amenable/stages/" in line and line.startswith("|")]
     files = {line.split("`amenable/")[1].split("`")[0] for line in rows}
-    assert len(rows) >= 8 and all((algorithm_table.ROOT / "amenable" / file).is_file() for file in files)
+    names = [line.split("|")[1].strip() for line in rows]
+    assert (
+        len(rows) >= 8
+        and len(set(names)) == len(names)
+        and all((algorithm_table.ROOT / "amenable" / file).is_file() for file in files)
+    )
 
 
 def test_a_missing_race_is_refused(tmp_path: Path) -> None:

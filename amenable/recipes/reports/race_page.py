@@ -1,7 +1,7 @@
 """Report of `amenable race`: what each algorithm makes of the same number of answers, over seeds.
 
-Gold is the closed world's utility, reward what the algorithms learn from. Differences from the SFT model are paired
-over test prompts and averaged over seeds, with a 95 % interval from the prompts' spread.
+Gold is the closed world's utility, reward what the algorithms learn from. Differences from the SFT model are paired: of
+each test prompt the mean over seeds, with a 95 % interval from the prompts' spread.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from rich.console import Console
 
 from amenable.claims.evidence import curves_of
 from amenable.claims.stage_folders import read_json
-from amenable.claims.verdicts import Curve, Estimate, Part, paired
+from amenable.claims.verdicts import Curve
 from amenable.data.files import read_json_lines
 from amenable.evaluation.preference import GoldCache
 from amenable.files import write_text
+from amenable.functional.statistics import mean_interval
 from amenable.recipes.reports.charts import Series, line_chart
 from amenable.recipes.reports.formatting import NONE, decimal, plural, signed
 from amenable.recipes.reports.rendering import render
@@ -94,6 +95,7 @@ def figures_of(name: str, roots: Sequence[Path], answers: Sequence[Sequence[Row]
         "gain": change(answers, name, "sampled", "gold"),
         "gain_greedy": change(answers, name, "greedy", "gold"),
         "reward_gain": change(answers, name, "sampled", "reward"),
+        "reward_gain_greedy": change(answers, name, "greedy", "reward"),
         "entropy": mean_of_present([row.get("objective/entropy") for row in finished]),
         "seconds": learning + labelling,
         "peak_bytes": mean_of_present([peak_of(folder) for folder in folders]),
@@ -108,16 +110,34 @@ def means(answers: Sequence[Sequence[Row]], name: str) -> Row:
 
 
 def change(answers: Sequence[Sequence[Row]], name: str, decoding: str, key: str) -> Row:
-    """Return the rise of a figure from the SFT model to another, paired over prompts, pooled over seeds."""
+    """Return the rise of a figure from the SFT model to another: the mean over prompts of the mean over seeds, with its
+    interval over prompts, and the mean of each seed."""
+    model, sft = (
+        torch.tensor([[row["answers"][of][decoding][key] for row in rows] for rows in answers], dtype=torch.float64)
+        for of in (name, SFT)
+    )
+    mean, low, high = mean_interval((model - sft).mean(0))
+    return {"value": mean, "low": low, "high": high, "seeds": (model - sft).mean(1).tolist()}
 
-    def of_seed(rows: Sequence[Row]) -> Estimate:
-        values = [[row["answers"][model][decoding][key] for row in rows] for model in (name, SFT)]
-        return paired(*(torch.tensor(column, dtype=torch.float64) for column in values))
 
-    part = Part(key, tuple(of_seed(rows) for rows in answers))
-    assert part.pooled is not None
-    low, high = part.interval
-    return {"value": part.pooled.value, "low": low, "high": high, "seeds": [seed.value for seed in part.seeds]}
+def beats_sft(row: Row) -> bool:
+    """Return True where an algorithm's greedy answers have more gold than the SFT model's, beyond chance and with every
+    seed."""
+    return bool(row["gain_greedy"]["low"] > 0 and min(row["gain_greedy"]["seeds"]) > 0)
+
+
+def verdict(row: Row) -> str:
+    """Return whether an algorithm beats the SFT model, greedy against greedy, and if it does not, why."""
+    gold, reward = row["gain_greedy"], row["reward_gain_greedy"]
+    if beats_sft(row):
+        return "beats it"
+    if gold["low"] > 0:
+        return "does not with every seed"
+    if reward["low"] <= 0:
+        return "does not: nor does its reward rise"
+    if gold["high"] < 0:
+        return "does not: its reward rises, gold falls"
+    return "does not: its reward rises, gold does not beyond chance"
 
 
 def label_seconds(root: Path) -> float:
@@ -173,16 +193,14 @@ def mean_of_present(values: Sequence[float | None]) -> float | None:
 def headline(figures: Row) -> list[str]:
     """Return the result in sentences: who beats the SFT model in gold, greedy against greedy, and who does not."""
     rows = figures["algorithms"]
-    better = [name for name, row in rows.items() if row["gain_greedy"]["low"] > 0]
+    better = [name for name, row in rows.items() if beats_sft(row)]
     rest = [name for name in rows if name not in better]
     best = max(rows, key=lambda name: rows[name]["gain"]["value"])
     start = decimal(figures["sft"]["gold"])
     lines = [f"{best} gains most gold: {gain_text(rows[best]['gain'])} over the SFT model's {start}."]
-    if better:
-        lines.append(f"Greedy against greedy, above the SFT model beyond chance: {', '.join(better)}.")
-    if rest:
-        texts = [f"{name} {gain_text(rows[name]['gain_greedy'])}" for name in rest]
-        lines.append(f"Not shown to be above it: {'; '.join(texts)}.")
+    count, names = f"{len(better)} of {len(rows)}", f": {', '.join(better)}" if better else ""
+    lines.append(f"Greedy against greedy, {count} beat the SFT model beyond chance{names}.")
+    lines += [f"{name} {verdict(rows[name])} ({gain_text(rows[name]['gain_greedy'])})." for name in rest]
     return lines
 
 
@@ -194,7 +212,15 @@ def gain_text(row: Row) -> str:
 def table(figures: Row) -> Grid:
     """Return algorithms x measures."""
     in_time = f"gold at {figures['equal_seconds']:.0f} s"
-    measures = ("gold over SFT", "greedy", "reward over SFT", "KL, nats", "entropy", "tokens")
+    measures = (
+        "gold over SFT",
+        "greedy over SFT",
+        "greedy against greedy",
+        "reward over SFT",
+        "KL, nats",
+        "entropy",
+        "tokens",
+    )
     rows = []
     ranked = sorted(figures["algorithms"].items(), key=lambda item: -item[1]["gain"]["value"])
     for name, row in ranked:
@@ -204,6 +230,7 @@ def table(figures: Row) -> Grid:
                 name,
                 gain_text(row["gain"]),
                 gain_text(row["gain_greedy"]),
+                verdict(row),
                 gain_text(row["reward_gain"]),
                 decimal(row["kl"]),
                 decimal(row["entropy"], 1),
@@ -217,8 +244,8 @@ def table(figures: Row) -> Grid:
     count = figures["seeds"]
     note = (
         f"{figures['answers']} sampled answers each, {plural(count, 'seed')}, {figures['prompts']} test prompts; the"
-        f" SFT model's gold is {decimal(figures['sft']['gold'])}; intervals over prompts. Seconds of one thread, two"
-        " runs side by side; those of offline algorithms hold the sampling and labelling of what they learn from."
+        f" SFT model's gold is {decimal(figures['sft']['gold'])}; intervals over prompts, paired. Seconds of one"
+        " thread, two runs side by side; those of offline algorithms hold sampling and labelling."
     )
     heads = ("", *measures, in_time, "seconds", "memory", "lines")
     return Grid("The same number of answers", heads, rows, note)

@@ -23,6 +23,11 @@ def test_a_gain_is_paired_and_pooled_over_seeds() -> None:
     gain = race_page.change([rows(0.5), rows(1.0)], "rloo", "sampled", "gold")
     assert gain["value"] == pytest.approx(0.75) and gain["seeds"] == pytest.approx([0.5, 1.0])
     assert gain["low"] == pytest.approx(0.75) == gain["high"]  # every prompt gains alike
+    spread = rows(0.0)
+    spread[0]["answers"]["rloo"]["greedy"] = answer(4.0)
+    gain = race_page.change([spread, spread, spread], "rloo", "greedy", "gold")
+    # gains of 4, 0, 0 and 0, three times the same: four prompts, not twelve
+    assert gain["value"] == 1.0 and gain["high"] - 1.0 == pytest.approx(3.1824 * 2.0 / 2)
     assert race_page.means([rows(0.5)], "rloo") == {"gold": 2.0, "reward": 1.0, "kl": 2.0, "tokens": 5.0}
 
 
@@ -33,16 +38,35 @@ def test_gold_at_equal_seconds_lies_between_two_steps() -> None:
     assert race_page.at_seconds({"seconds": 100.0, "curve": []}, 25.0) is None
 
 
-def test_the_sentences_name_who_is_not_shown_to_be_better() -> None:
-    def row(low: float) -> dict[str, Any]:
-        gain = {"value": low + 0.2, "low": low, "high": low + 0.4}
-        return {"gain": gain, "gain_greedy": gain}
+def row(gold: float, reward: float = 1.0, seeds: tuple[float, ...] = ()) -> dict[str, Any]:
+    """An algorithm whose gains have intervals of 0.2 to either side."""
+    gains = [
+        {"value": value, "low": value - 0.2, "high": value + 0.2, "seeds": seeds or (value,)}
+        for value in (gold, reward)
+    ]
+    return {"gain": gains[0], "gain_greedy": gains[0], "reward_gain_greedy": gains[1]}
 
-    figures = {"sft": {"gold": 0.5}, "algorithms": {"ppo": row(0.1), "kto": row(-0.1)}}
+
+@pytest.mark.parametrize(
+    ("figures", "text"),
+    [
+        (row(0.3), "beats it"),
+        (row(0.3, seeds=(0.7, -0.1)), "does not with every seed"),
+        (row(0.1, 0.1), "does not: nor does its reward rise"),
+        (row(-0.3), "does not: its reward rises, gold falls"),
+        (row(0.1), "does not: its reward rises, gold does not beyond chance"),
+    ],
+)
+def test_a_verdict_has_a_reason(figures: dict[str, Any], text: str) -> None:
+    assert race_page.verdict(figures) == text
+
+
+def test_the_sentences_name_who_does_not_beat_the_sft_model() -> None:
+    figures = {"sft": {"gold": 0.5}, "algorithms": {"ppo": row(0.3), "kto": row(0.1, 0.1)}}
     assert race_page.headline(figures) == [
         "ppo gains most gold: +0.30 (0.10 to 0.50) over the SFT model's 0.50.",
-        "Greedy against greedy, above the SFT model beyond chance: ppo.",
-        "Not shown to be above it: kto +0.10 (−0.10 to 0.30).",
+        "Greedy against greedy, 1 of 2 beat the SFT model beyond chance: ppo.",
+        "kto does not: nor does its reward rise (+0.10 (−0.10 to 0.30)).",
     ]
 
 
