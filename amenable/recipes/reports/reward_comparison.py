@@ -72,7 +72,7 @@ def grids(rankings: Row) -> list[Grid]:
 
 def measure_grid(rankings: Row, models: Mapping[str, Row]) -> Grid:
     """Return rewards x measures."""
-    heads = ("accuracy", "points from the best", "log loss", "Brier", "calibration error")
+    heads = ("accuracy", "points from the best", "log loss", "Brier", "ECE")
     lengths = ("longer preferred", "shorter preferred")
     rows = [
         (
@@ -93,6 +93,7 @@ def measure_grid(rankings: Row, models: Mapping[str, Row]) -> Grid:
     if rankings["left_out"]:
         note += f"; {rankings['left_out']:,} left out: longer than a context"
     note += ". Accuracy where people preferred the longer answer, and where the shorter, shows the bias of length."
+    note += " ECE: expected calibration error."
     return Grid("Held-out rankings", ("", *heads, *lengths, f"worst {rankings['group_by']}"), rows, note)
 
 
@@ -129,5 +130,5 @@ def charts(rankings: Row) -> list[Markup]:
     groups = [
         (name, row["calibration"], colour) for colour, (name, row) in enumerate(by_accuracy(rankings).items(), start=1)
     ]
-    chart = calibration_chart("Calibration: predicted against actual", groups)
+    chart = calibration_chart("Predicted against actual", groups)
     return [chart] if chart is not None else []
