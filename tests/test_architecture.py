@@ -44,7 +44,7 @@ SIBLINGS = {("text", "data"), ("feedback", "data"), ("recipes", "stages")}
 """the few imports within a layer: a conversation is made of data's messages"""
 
 READ_BY = {field.name for field in dataclasses.fields(OnlineOptions)}
-READ_BY |= {"optimizer", "save_steps", "max_kl", "validation_split"}
+READ_BY |= {"optimizer", "save_steps", "max_kl", "out", "validation_split"}
 """options that a stage repeats with another default: the code that all stages share reads them"""
 
 UNUSED = {

@@ -27,18 +27,14 @@ from amenable.rl.critic import (
     critic_loss,
     critic_optimizer,
     head_of,
-    make_critic,
 )
 from amenable.rl.experience import Experience
-from amenable.rl.improve import improve
-from amenable.rl.models import Models, critic_traits, inputs, load_models
-from amenable.train import defaults, plan
-from amenable.train.defaults import traits
+from amenable.rl.models import Models
+from amenable.rl.online import run_online, with_critic
+from amenable.train import plan
 from amenable.train.log import Bars
 from amenable.train.objective import Stats
 from amenable.train.optimizer import Optimizer
-from amenable.train.run import Run
-from amenable.train.runtime import start_runtime
 from amenable.train.stage_report import online_report
 
 REPORT = online_report("A2C", "The policy learns what the critic did not expect, one update a rollout.")
@@ -65,13 +61,7 @@ class Config(CriticOptions):
 
 def run(config: Config) -> Path:
     """Train and return the run directory."""
-    policy = traits(config.model)
-    config, by_default = defaults.online(config, policy, critic_traits(config, policy))
-    run = Run(config.out, "a2c", config, inputs(config), config.max_kl)
-    if run.skip_finished():
-        return run.out
-    models = load_models(config, start_runtime(config.device))
-    return improve(A2C(models, make_critic(models, config), config), models, config, run, [by_default])
+    return run_online("a2c", config, with_critic(A2C))
 
 
 class A2C:

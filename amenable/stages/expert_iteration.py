@@ -22,16 +22,13 @@ from amenable.data.batches import Batch
 from amenable.functional.advantages import best_of_group
 from amenable.rl.algorithm import Columns, MeanOver, penalized_scores, policy_logprobs, regularizers
 from amenable.rl.experience import Experience
-from amenable.rl.improve import improve
-from amenable.rl.models import Models, inputs, load_models
+from amenable.rl.models import Models
+from amenable.rl.online import run_online
 from amenable.rl.options import OnlineOptions
-from amenable.train import defaults, plan
-from amenable.train.defaults import traits
+from amenable.train import plan
 from amenable.train.log import Bars
 from amenable.train.objective import Stats
 from amenable.train.optimizer import Optimizer
-from amenable.train.run import Run
-from amenable.train.runtime import start_runtime
 from amenable.train.stage_report import online_report
 
 REPORT = online_report("Expert iteration", "The policy imitates the best of its own answers to a prompt.")
@@ -59,14 +56,9 @@ class Config(OnlineOptions):
 
 def run(config: Config) -> Path:
     """Train and return the run directory."""
-    config, by_default = defaults.online(config, traits(config.model, virtual_tokens=config.prompt_tuning))
-    run = Run(config.out, "expert-iteration", config, inputs(config), config.max_kl)
-    if run.skip_finished():
-        return run.out
-    models = load_models(config, start_runtime(config.device))
     best = config.prompts_per_step * config.num_best
     size = f"{best} best answers / {config.num_mini_batches} = {best // config.num_mini_batches} an update"
-    return improve(ExpertIteration(models, config), models, config, run, [size, by_default])
+    return run_online("expert-iteration", config, ExpertIteration, [size])
 
 
 class ExpertIteration:

@@ -30,16 +30,14 @@ from amenable.generation.rollout import greedy
 from amenable.rewards.on_rollout import total_score
 from amenable.rl.algorithm import Columns, MeanOver, answers_of, penalized_scores, policy_logprobs, regularizers
 from amenable.rl.experience import Experience
-from amenable.rl.improve import improve, shape_scores
-from amenable.rl.models import Models, inputs, load_models
+from amenable.rl.improve import shape_scores
+from amenable.rl.models import Models
+from amenable.rl.online import run_online
 from amenable.rl.options import ClipOptions, KLEstimator
-from amenable.train import defaults, plan
-from amenable.train.defaults import traits
+from amenable.train import plan
 from amenable.train.log import Bars
 from amenable.train.objective import Stats
 from amenable.train.optimizer import Optimizer
-from amenable.train.run import Run
-from amenable.train.runtime import start_runtime
 from amenable.train.stage_report import online_report
 
 REPORT = online_report("GRPO", "The policy learns which of its answers to a prompt score above their mean.")
@@ -89,12 +87,7 @@ class Config(ClipOptions):
 
 def run(config: Config) -> Path:
     """Train and return the run directory."""
-    config, by_default = defaults.online(config, traits(config.model))
-    run = Run(config.out, "grpo", config, inputs(config), config.max_kl)
-    if run.skip_finished():
-        return run.out
-    models = load_models(config, start_runtime(config.device))
-    return improve(GRPO(models, config), models, config, run, [by_default])
+    return run_online("grpo", config, GRPO)
 
 
 class GRPO:

@@ -23,18 +23,16 @@ from amenable.functional.advantages import best_of_group
 from amenable.functional.masked import masked_sum
 from amenable.rl.algorithm import Loss, MeanOver, penalized_scores, sampler_stats
 from amenable.rl.experience import Experience
-from amenable.rl.improve import improve
-from amenable.rl.models import Models, inputs, load_models
+from amenable.rl.models import Models
+from amenable.rl.online import run_online
 from amenable.rl.options import OnlineOptions
-from amenable.train import defaults, forward, plan
-from amenable.train.defaults import FromModel, traits
+from amenable.train import forward, plan
+from amenable.train.defaults import FromModel
 from amenable.train.log import Bars
 from amenable.train.objective import Output, Stats
 from amenable.train.optimizer import Optimizer
 from amenable.train.pair_loss import PairLossOptions, pair_loss, parse_losses
 from amenable.train.rankings import Pair
-from amenable.train.run import Run
-from amenable.train.runtime import start_runtime
 from amenable.train.stage_report import online_report
 
 REPORT = online_report("Online DPO", "The policy learns to prefer the better of its own answers to a prompt.")
@@ -69,12 +67,7 @@ class Config(PairLossOptions, OnlineOptions):
 
 def run(config: Config) -> Path:
     """Train and return the run directory."""
-    config, by_default = defaults.online(config, traits(config.model, virtual_tokens=config.prompt_tuning))
-    run = Run(config.out, "online-dpo", config, inputs(config), config.max_kl)
-    if run.skip_finished():
-        return run.out
-    models = load_models(config, start_runtime(config.device))
-    return improve(OnlineDPO(models, config), models, config, run, [by_default])
+    return run_online("online-dpo", config, OnlineDPO)
 
 
 class OnlineDPO:

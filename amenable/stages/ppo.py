@@ -40,19 +40,15 @@ from amenable.rl.critic import (
     critic_loss,
     critic_optimizer,
     head_of,
-    make_critic,
 )
 from amenable.rl.experience import Experience
-from amenable.rl.improve import improve
-from amenable.rl.models import Models, critic_traits, inputs, load_models
+from amenable.rl.models import Models
+from amenable.rl.online import run_online, with_critic
 from amenable.rl.options import ClipOptions
-from amenable.train import defaults, forward, plan
-from amenable.train.defaults import traits
+from amenable.train import forward, plan
 from amenable.train.log import Bars
 from amenable.train.objective import Stats
 from amenable.train.optimizer import Optimizer
-from amenable.train.run import Run
-from amenable.train.runtime import start_runtime
 from amenable.train.stage_report import online_report
 
 REPORT = online_report("PPO", "The policy learns to please the reward model without leaving SFT far behind.")
@@ -84,15 +80,7 @@ class Config(CriticOptions, ClipOptions):
 
 def run(config: Config) -> Path:
     """Train and return the run directory."""
-    policy = traits(config.model, virtual_tokens=config.prompt_tuning)
-    config, by_default = defaults.online(config, policy, critic_traits(config, policy))
-    run = Run(config.out, "ppo", config, inputs(config), config.max_kl)
-    if run.skip_finished():
-        return run.out
-    models = load_models(config, start_runtime(config.device))
-    kind = PenaltyPPO if config.objective == "kl-penalty" else PPO
-    algorithm = kind(models, make_critic(models, config), config)
-    return improve(algorithm, models, config, run, [by_default])
+    return run_online("ppo", config, with_critic(PenaltyPPO if config.objective == "kl-penalty" else PPO))
 
 
 class PPO:

@@ -22,16 +22,13 @@ from amenable.functional.advantages import discounted_returns, rloo_advantages
 from amenable.functional.losses import group_policy_losses, mean_of_tokens
 from amenable.rl.algorithm import Columns, MeanOver, answers_of, penalized_rewards, policy_logprobs, regularizers
 from amenable.rl.experience import Experience
-from amenable.rl.improve import improve
-from amenable.rl.models import Models, inputs, load_models
+from amenable.rl.models import Models
+from amenable.rl.online import run_online
 from amenable.rl.options import ClipOptions
-from amenable.train import defaults, plan
-from amenable.train.defaults import traits
+from amenable.train import plan
 from amenable.train.log import Bars
 from amenable.train.objective import Stats
 from amenable.train.optimizer import Optimizer
-from amenable.train.run import Run
-from amenable.train.runtime import start_runtime
 from amenable.train.stage_report import online_report
 
 REPORT = online_report("REINFORCE", "The policy learns what its rewards exceed a baseline by.")
@@ -64,12 +61,7 @@ class Config(ClipOptions):
 
 def run(config: Config) -> Path:
     """Train and return the run directory."""
-    config, by_default = defaults.online(config, traits(config.model))
-    run = Run(config.out, "reinforce", config, inputs(config), config.max_kl)
-    if run.skip_finished():
-        return run.out
-    models = load_models(config, start_runtime(config.device))
-    return improve(Reinforce(models, config), models, config, run, [by_default])
+    return run_online("reinforce", config, Reinforce)
 
 
 class Reinforce:

@@ -33,16 +33,12 @@ from amenable.rl.algorithm import (
     sum_by_answer,
 )
 from amenable.rl.experience import Experience
-from amenable.rl.improve import improve
-from amenable.rl.models import Models, inputs, load_models
+from amenable.rl.models import Models
+from amenable.rl.online import run_online
 from amenable.rl.options import ClipOptions
-from amenable.train import defaults
-from amenable.train.defaults import traits
 from amenable.train.log import Bars
 from amenable.train.objective import Stats
 from amenable.train.optimizer import Optimizer
-from amenable.train.run import Run
-from amenable.train.runtime import start_runtime
 from amenable.train.stage_report import online_report
 
 REPORT = online_report("RLOO", "The policy learns which of its answers to a prompt the reward prefers.")
@@ -73,12 +69,7 @@ class Config(ClipOptions):
 
 def run(config: Config) -> Path:
     """Train and return the run directory."""
-    config, by_default = defaults.online(config, traits(config.model, virtual_tokens=config.prompt_tuning))
-    run = Run(config.out, "rloo", config, inputs(config), config.max_kl)
-    if run.skip_finished():
-        return run.out
-    models = load_models(config, start_runtime(config.device))
-    return improve(RLOO(models, config), models, config, run, [by_default])
+    return run_online("rloo", config, RLOO)
 
 
 class RLOO:

@@ -24,17 +24,15 @@ from amenable.data.batches import Batch
 from amenable.functional.advantages import masked_gae
 from amenable.functional.losses import ppo_policy_loss
 from amenable.rl.algorithm import Columns, MeanOver, every, penalized_rewards, policy_logprobs, regularizers
-from amenable.rl.critic import Critic, CriticOptions, add_values, critic_loss, critic_optimizer, make_critic
+from amenable.rl.critic import Critic, CriticOptions, add_values, critic_loss, critic_optimizer
 from amenable.rl.experience import Experience
-from amenable.rl.improve import MinibatchLoss, add_old_logprobs, improve
-from amenable.rl.models import Models, critic_traits, inputs, load_models
+from amenable.rl.improve import MinibatchLoss, add_old_logprobs
+from amenable.rl.models import Models
+from amenable.rl.online import run_online, with_critic
 from amenable.rl.trust_region import TrustRegion, TrustRegionOptions
-from amenable.train import defaults, plan
-from amenable.train.defaults import traits
+from amenable.train import plan
 from amenable.train.log import Bars
 from amenable.train.objective import Stats, accumulate
-from amenable.train.run import Run
-from amenable.train.runtime import start_runtime
 from amenable.train.stage_report import online_report
 
 REPORT = online_report("TRPO", "The policy takes the longest step that keeps it near the one that sampled.")
@@ -58,13 +56,7 @@ class Config(CriticOptions, TrustRegionOptions):
 
 def run(config: Config) -> Path:
     """Train and return the run directory."""
-    policy = traits(config.model, virtual_tokens=config.prompt_tuning)
-    config, by_default = defaults.online(config, policy, critic_traits(config, policy))
-    run = Run(config.out, "trpo", config, inputs(config), config.max_kl)
-    if run.skip_finished():
-        return run.out
-    models = load_models(config, start_runtime(config.device))
-    return improve(TRPO(models, make_critic(models, config), config), models, config, run, [by_default])
+    return run_online("trpo", config, with_critic(TRPO))
 
 
 class TRPO:
