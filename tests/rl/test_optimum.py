@@ -1,4 +1,4 @@
-"""A task of two tokens with every answer enumerable: each online algorithm comes to its known optimum.
+"""A task of two tokens with every answer enumerable: each online algorithm, and DPO, comes to its known optimum.
 
 With scores r and price beta the optimum is pi* ~ ref exp(r / beta); the distance is total variation over all answers.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import permutations
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,10 +24,11 @@ from amenable.rl.algorithm import Adaptive
 from amenable.rl.experience import Experience, TokenizedPrompt
 from amenable.rl.improve import MinibatchLoss, collect_experience, update
 from amenable.rl.models import Models
-from amenable.stages import a2c, expert_iteration, grpo, ppo, reinforce, rloo, trpo
+from amenable.stages import a2c, dpo, expert_iteration, grpo, ppo, reinforce, rloo, trpo
 from amenable.train import forward
 from amenable.train.objective import accumulate
-from amenable.train.optimizer import OptimizerConfig
+from amenable.train.optimizer import Optimizer, OptimizerConfig
+from amenable.train.rankings import Pair
 from amenable.train.runtime import Runtime
 
 EOS, PROMPT, BETA = 0, 6, 0.5
@@ -169,6 +171,38 @@ def test_grpo_comes_to_the_optimum_that_its_deviation_makes(models: Models, esti
         deviation = ((best * scores.square()).sum() - (best * scores).sum().square()).sqrt()
         best = optimum(models, 1, price * float(deviation)) / 2 + best / 2
     train(algorithm, models, config, 200)
+    assert distance(models, best, 1) < 0.02
+
+
+@SLOW
+def test_grpo_without_a_price_on_kl_comes_to_the_best_answer_alone(models: Models) -> None:
+    algorithm, config = build(grpo, models, max_new_tokens=1, kl_coef=0.0, num_generations=64)
+    scores = torch.stack([score(ids) for ids in answers(1)])
+    best = torch.nn.functional.one_hot(scores.argmax(), len(scores)).float()
+    assert distance(models, best, 1) > 0.25
+    train(algorithm, models, config, 150)
+    assert distance(models, best, 1) < 0.02
+
+
+@SLOW
+def test_dpo_on_enumerated_preferences_comes_to_the_closed_form(models: Models) -> None:
+    """Of each two answers i is preferred in w_i of w_i + w_j pairs, so that r = log w in Bradley and Terry's model."""
+    worth = (1, 3, 3, 1, 1, 3)
+    own = probabilities(models.reference, models.runtime, 1).log().tolist()
+    rows = [([PROMPT, *ids], [False, True]) for ids in answers(1)]
+    pairs = [
+        Pair(rows[i], rows[j], ref_chosen=own[i], ref_rejected=own[j])
+        for i, j in permutations(range(len(rows)), 2)
+        for _ in range(12 * worth[i] // (worth[i] + worth[j]))
+    ]
+    weights = torch.tensor(own).exp() * torch.tensor(worth) ** (1 / BETA)
+    best = weights / weights.sum()
+    assert len(pairs) == 15 * 12 and distance(models, best, 1) > 0.25
+    config = dpo.Config(beta=BETA, optimizer=OptimizerConfig(learning_rate=0.02))
+    objective, optimizer = dpo.DPO(models.policy, config), Optimizer([models.policy], config.optimizer)
+    for step in range(200):
+        accumulate(objective, pairs, models.runtime, 4096)
+        optimizer.step(1 - step / 200)
     assert distance(models, best, 1) < 0.02
 
 
