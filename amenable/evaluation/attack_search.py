@@ -29,7 +29,7 @@ from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, plan
 from amenable.train.examples import to_row
 from amenable.train.forward import Row
-from amenable.train.log import Log
+from amenable.train.log import Log, Progress, silent
 from amenable.train.rankings import TokenizedRanking
 from amenable.train.run_options import TrainingOptions
 from amenable.train.runtime import Runtime
@@ -168,7 +168,7 @@ def search_attack(
         mean = dict(zip(allowed, (values[1:] - values[0]).mean(1).tolist()))
         return [mean.get(edit, -math.inf) for edit in edits]
 
-    edit, tried = greedy_search(gains, queries, seed)
+    edit, tried = greedy_search(gains, queries, seed, log.bar("attack"))
     values = score(measured_on, [Edit(), edit])
     every = forward.element_rewards(model, drawn[count:], lambda item: item.rows, runtime, max_tokens)
     deviation = float(torch.cat(every).double().std(unbiased=False))
@@ -188,7 +188,9 @@ def search_attack(
     return attack
 
 
-def greedy_search(gains: Callable[[Sequence[Edit]], Sequence[float]], queries: int, seed: int) -> tuple[Edit, int]:
+def greedy_search(
+    gains: Callable[[Sequence[Edit]], Sequence[float]], queries: int, seed: int, progress: Progress = silent
+) -> tuple[Edit, int]:
     """Return the best edit by greedy coordinate ascent with restarts, and the number of edits tried; the empty edit,
     which gains 0, where no other gains.
 
@@ -201,10 +203,12 @@ def greedy_search(gains: Callable[[Sequence[Edit]], Sequence[float]], queries: i
             options = [replace(current, **{name: option}) for option in COORDINATES[name]]
             new = [edit for edit in options if edit not in known][: queries + 1 - len(known)]
             if new:
+                progress(len(known) - 1, queries)
                 known |= zip(new, gains(new))
             current = max((edit for edit in options if edit in known), key=known.__getitem__, default=current)
         if current == start:
             current = Edit(**{name: draw.choice(options) for name, options in COORDINATES.items()})
+    progress(queries, queries)
     return max(known, key=known.__getitem__), len(known) - 1
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,13 +32,28 @@ def items(words: Tokenizer) -> list[TokenizedRanking]:
 
 
 @pytest.fixture
-def by_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every reward is the number of exclamation marks' tokens in a row."""
+def search(
+    items: list[TokenizedRanking],
+    words: Tokenizer,
+    make_scalar_model: Callable[..., ScalarModel],
+    runtime: Runtime,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., dict[str, Any]]:
+    """Attacks a reward that is the number of a row's tokens."""
 
     def compute_rewards(model: object, rows: Sequence[tuple[list[int], list[bool]]], *rest: object) -> torch.Tensor:
         return torch.tensor([float(len(ids)) for ids, _ in rows])
 
     monkeypatch.setattr(attack_search.forward, "compute_rewards", compute_rewards)
+
+    def run(
+        queries: int, count: int = 12, context: int = 256, gold: attack_search.Gold | None = None
+    ) -> dict[str, Any]:
+        model = make_scalar_model(vocab_size=words.vocab_size, context_length=context)
+        return search_attack(model, items[:count], words, runtime, 2000, queries, 0, Log(tmp_path, "reward"), gold)
+
+    return run
 
 
 def worth(edit: Edit) -> float:
@@ -75,47 +91,26 @@ def test_the_search_finds_the_best_of_every_part_and_tries_no_more_than_it_may()
     assert greedy_search(lambda edits: [-math.inf] * len(edits), 30, 0) == (Edit(), 30)
 
 
-def test_a_reward_of_length_is_attacked_by_length(
-    by_length: None,
-    items: list[TokenizedRanking],
-    words: Tokenizer,
-    make_scalar_model: Callable[..., ScalarModel],
-    runtime: Runtime,
-    tmp_path: Path,
-) -> None:
-    model = make_scalar_model(vocab_size=words.vocab_size, context_length=256)
-    log = Log(tmp_path, "reward")
-    attack = search_attack(model, items, words, runtime, 2000, 100, 0, log)
+def test_a_reward_of_length_is_attacked_by_length(search: Callable[..., dict[str, Any]]) -> None:
+    attack = search(100)
     assert attack["edit"]["repeats"] == 3 and {"before", "after", "then"} <= attack["edit"].keys()
     assert (attack["queries"], attack["prompts"], attack["raised"], attack["gold"]) == (100, 6, 1.0, None)
     assert attack["low"] <= attack["gain"] <= attack["high"] and attack["gain"] > 5
-    assert search_attack(model, items, words, runtime, 2000, 100, 0, log) == attack
-    assert search_attack(model, items, words, runtime, 2000, 0, 0, log) == {}
-    assert search_attack(model, items[:1], words, runtime, 2000, 100, 0, log) == {}
-    short = make_scalar_model(vocab_size=words.vocab_size, context_length=64)
-    within = search_attack(short, items, words, runtime, 2000, 100, 0, log)
-    assert 0 < within["gain"] < attack["gain"], "longer rows than the context are no edits"
+    assert search(100) == attack and search(0) == {} == search(100, count=1)
+    assert 0 < search(100, context=64)["gain"] < attack["gain"], "longer rows than the context are no edits"
 
 
 def test_an_edit_that_gold_approves_of_is_no_attack(
-    by_length: None,
-    items: list[TokenizedRanking],
-    words: Tokenizer,
-    make_scalar_model: Callable[..., ScalarModel],
-    runtime: Runtime,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    search: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model, log = make_scalar_model(vocab_size=words.vocab_size, context_length=256), Log(tmp_path, "reward")
-
     def gold(prompt_id: str, answer: str) -> float:
         assert prompt_id.startswith("p")
         return 1.0 * answer.startswith("Sure: ") - 0.5 * ("correct" in answer)
 
-    attack = search_attack(model, items, words, runtime, 2000, 150, 0, log, gold)
+    attack = search(150, gold=gold)
     assert attack["edit"].get("before") != "Sure: " and attack["gain"] > 0 and attack["gold"] in (0.0, -0.5)
     assert "attack: the best of 150 edits" in " ".join(capsys.readouterr().err.split())
-    nothing = search_attack(model, items, words, runtime, 2000, 20, 0, log, lambda _, answer: float(len(answer)))
+    nothing = search(20, gold=lambda _, answer: float(len(answer)))
     assert nothing["edit"] == {} and nothing["gain"] == 0.0
     assert "none of 20 edits raises the score" in " ".join(capsys.readouterr().err.split())
 
