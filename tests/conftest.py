@@ -288,9 +288,11 @@ def run_in_two(stop_at: Callable[[int], None]) -> Callable[[Any, Any, int], Path
 def of_run(folder: Path) -> dict[str, Any]:
     """What must be equal, bit for bit, of two runs that did the same."""
     rows = ("metrics.jsonl", "samples.jsonl", "answers.jsonl")
-    names = ("model.safetensors", *rows, "config.json", "tokenizer.json")
+    names = ("model.safetensors", "policy.safetensors", *rows, "config.json", "tokenizer.json")
     done = json.loads((folder / "finished.json").read_text("utf-8"))
-    facts = {name: fact for name, fact in done.items() if name not in ("seconds", "tokens_per_second")}
+    facts = {
+        name: fact for name, fact in done.items() if name not in ("seconds", "tokens_per_second", "steps_per_second")
+    }
     return {name: (folder / name).read_bytes() for name in names if (folder / name).exists()} | {"facts": facts}
 
 

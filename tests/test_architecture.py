@@ -32,6 +32,7 @@ LAYERS = {
     "rewards": 3,
     "evaluation": 4,
     "rl": 5,
+    "control": 5,
     "stages": 6,
     "serve": 6,
     "claims": 6,

@@ -9,6 +9,7 @@ Schulman et al. (2015, TRPO, section 6 and appendix C). Vectors are flat, [P].
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,6 +55,42 @@ def trust_region_step(
     x = conjugate_gradient(damped, gradient, iterations)
     length = x.dot(damped(x))
     return torch.zeros_like(x) if length <= 0 else -(2 * delta / length).sqrt() * x
+
+
+class LineSearch(NamedTuple):
+    """Step that a line search has taken: its KL and the fall of the loss, 0 for none, and the times it was halved."""
+
+    kl: float
+    fall: float
+    halvings: int
+
+
+@torch.no_grad()
+def line_search(
+    parameters: Sequence[Tensor],
+    step: Tensor,
+    loss: float,
+    measure: Callable[[], tuple[float, float]],
+    limit: float,
+    halvings: int,
+) -> LineSearch:
+    """Add to the parameters the longest of step, step / 2, ... that lowers the loss with a KL of at most `limit`.
+
+    step [P]. loss: before the step. measure: () -> (loss, KL from where it began) at the parameters as they are. If
+    none does after `halvings` halvings the parameters are as before, and the result has halvings + 1.
+    """
+    start = [p.clone() for p in parameters]
+    for halved in range(halvings + 1):
+        for parameter, origin, change in zip(parameters, start, unflatten(step, parameters)):
+            parameter.copy_(origin + change / 2**halved)
+        torch.autograd.graph.increment_version(parameters)
+        after, kl = measure()
+        if after < loss and kl <= limit:
+            return LineSearch(kl, loss - after, halved)
+    for parameter, origin in zip(parameters, start):
+        parameter.copy_(origin)
+    torch.autograd.graph.increment_version(parameters)
+    return LineSearch(0.0, 0.0, halvings + 1)
 
 
 def flatten(tensors: Sequence[Tensor | None], like: Sequence[Tensor]) -> Tensor:

@@ -102,7 +102,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype 
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in names:
-            for part in tensors[name].detach().contiguous().view(-1).split(CHUNK):
+            for part in tensors[name].detach().contiguous().view(-1).split(CHUNK) if tensors[name].numel() else ():
                 file.write(part.to("cpu", dtype or part.dtype).view(torch.uint8).numpy().data)
 
 

@@ -45,6 +45,7 @@ PURPOSES = {
     "parquet": "data in .parquet and .arrow files",
     "zstd": "data in files with .zst",
     "serve": "pages and API: serve, label, arena",
+    "control": "agents in environments: control",
     "track": "trackers: --track",
     "docs": "these documents as pages: make docs",
     "dev": "tests and checks: make test",

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from amenable.functional.kl import exact_kl
-from amenable.functional.natural_gradient import flatten, trust_region_step, unflatten
+from amenable.functional.natural_gradient import flatten, line_search, trust_region_step, unflatten
 from amenable.models.decoder import Decoder
 from amenable.rl.options import OnlineOptions
 from amenable.train import forward, plan
@@ -90,18 +90,9 @@ class TrustRegion(Optimizer):
         """Take the longest of step, step / 2, ... that lowers the loss with a KL of at most `limit`, or none; return
         the KL in nats a token, the fall of the loss, and the halvings."""
         frozen = {id(p): p for p in self.policy.parameters() if not p.requires_grad}
-        old, before, start = copy.deepcopy(self.policy, frozen), self.loss(), [p.clone() for p in self.parameters]
-        for halvings in range(self.options.line_search_steps + 1):
-            for parameter, origin, change in zip(self.parameters, start, unflatten(step, self.parameters)):
-                parameter.copy_(origin + change / 2**halvings)
-            torch.autograd.graph.increment_version(self.parameters)
-            after, kl = self.loss(), self.divergence(old)
-            if after < before and kl <= limit:
-                return {"policy/kl": kl, "policy/loss_fall": before - after, "policy/halvings": halvings}
-        for parameter, origin in zip(self.parameters, start):
-            parameter.copy_(origin)
-        torch.autograd.graph.increment_version(self.parameters)
-        return {"policy/kl": 0.0, "policy/loss_fall": 0.0, "policy/halvings": self.options.line_search_steps + 1}
+        old, before, halvings = copy.deepcopy(self.policy, frozen), self.loss(), self.options.line_search_steps
+        taken = line_search(self.parameters, step, before, lambda: (self.loss(), self.divergence(old)), limit, halvings)
+        return {"policy/kl": taken.kl, "policy/loss_fall": taken.fall, "policy/halvings": taken.halvings}
 
     def divergence(self, old: Decoder) -> float:
         """Return the mean KL(old || policy) over the rollout's tokens, summed over the vocabulary, in nats a token."""

@@ -32,6 +32,7 @@ FILES = ("metrics", "samples", "traces", "answers", "timings")
 BAR_WIDTH = 24
 """columns; a narrow terminal cuts the numbers after the bar"""
 PIPE_WIDTH = 130
+UNITS = {"tokens": "tok/s", "steps": "steps/s"}
 PAUSE = 10.0
 """seconds between two progress lines in a pipe"""
 
@@ -73,6 +74,8 @@ class Log:
         self.last_line = 0.0
         self.latest = ""
         self.tokens, self.seconds = 0, 0.0
+        self.unit = "tokens"
+        """what `advance` counts: tokens, or steps of an environment"""
 
     def info(self, line: str) -> None:
         """Print a line, unless it is empty."""
@@ -164,11 +167,11 @@ class Log:
             self.steps = display.add_task(f"[bold]{self.name}", total=total, completed=done, latest="")
 
     def advance(self, done: int, tokens: int, values: dict[str, Any]) -> None:
-        """Move the bar to `done` steps; in a pipe print a line every PAUSE seconds."""
+        """Move the bar to `done` steps, after `tokens` more of the unit; in a pipe print every PAUSE seconds."""
         now = time.monotonic()
         self.tokens += tokens
         self.seconds = now - self.begun
-        rate = f"{self.tokens / max(self.seconds, 1e-9):,.0f} tok/s  " if self.tokens else ""
+        rate = f"{self.tokens / max(self.seconds, 1e-9):,.0f} {UNITS[self.unit]}  " if self.tokens else ""
         self.latest = rate + "  ".join(f"{key} {short(value)}" for key, value in values.items())
         if self.display is not None and self.steps is not None:
             self.display.update(self.steps, completed=done, latest=self.latest)

@@ -289,7 +289,7 @@ class Run:
         """Print the run's health, write manifest.json and finished.json, remove all checkpoints but one to prolong the
         run from, and release the lock. Returns the run directory."""
         plain = {key: plain_number(value) for key, value in facts.items()}
-        rate = {"tokens_per_second": round(self.log.tokens / self.log.seconds)} if self.log.seconds else {}
+        rate = {f"{self.log.unit}_per_second": round(self.log.tokens / self.log.seconds)} if self.log.seconds else {}
         saved = (
             {"checkpoint": self.kept_step} if self.kept_step and self.kept_step in checkpoint.steps(self.out) else {}
         )

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from amenable.functional.natural_gradient import conjugate_gradient, flatten, trust_region_step, unflatten
+from amenable.functional.natural_gradient import conjugate_gradient, flatten, line_search, trust_region_step, unflatten
 
 F = torch.tensor([[2.0, 0.5], [0.5, 1.0]])
 GRADIENT = torch.tensor([1.0, -1.0])
@@ -64,3 +64,13 @@ def test_vectors_come_back_as_tensors() -> None:
     assert vector.tolist() == [0, 1, 2, 3, 4, 5, 0, 0, 0, 0]
     first, second = unflatten(vector, like)
     assert first.tolist() == [[0, 1, 2], [3, 4, 5]] and second.tolist() == [0] * 4
+
+
+@pytest.mark.parametrize(("limit", "halvings", "end"), [(100.0, 1, 2.0), (1.5, 2, 1.0), (0.1, 4, 0.0)])
+def test_the_line_search_takes_the_longest_step_that_is_better_and_allowed(
+    limit: float, halvings: int, end: float
+) -> None:
+    """x^2 - 2.5 x at 0, step 4: 6 at 4, -1 at 2, -1.5 at 1; the KL is x. None of four is allowed by a limit of .1."""
+    x = torch.zeros(1)
+    taken = line_search([x], torch.tensor([4.0]), 0.0, lambda: (float(x**2 - 2.5 * x), float(x)), limit, 3)
+    assert x.item() == end and taken == (end, 2.5 * end - end**2, halvings)

@@ -22,7 +22,11 @@ FLOATS = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 def test_a_file_is_that_of_the_library_to_the_byte(dtype, tmp_path):
     generator = torch.Generator().manual_seed(0)
     tensors = {f"t{i}.é": torch.randn(3, 4 + i, generator=generator).to(kind) for i, kind in enumerate(FLOATS)}
-    tensors |= {"scalar": torch.tensor(2.0), "turned": torch.randn(3, 5, generator=generator).t()}
+    tensors |= {
+        "scalar": torch.tensor(2.0),
+        "empty": torch.zeros(0, 2),
+        "turned": torch.randn(3, 5, generator=generator).t(),
+    }
     write_tensors(tmp_path / "ours", tensors, dtype)
     cast = {name: tensor.to(dtype or tensor.dtype).contiguous() for name, tensor in tensors.items()}
     save_file(cast, tmp_path / "theirs", {"format": "pt"})

@@ -11,6 +11,7 @@ from amenable.claims.stage_folders import Stage, number, paths_of
 from amenable.recipes.reports import charts, formatting
 from amenable.recipes.reports.diff_runs import flat, metric_names
 from amenable.train.guards import warning_line
+from amenable.train.log import UNITS
 from amenable.train.stage_report import StageReport
 
 
@@ -28,8 +29,9 @@ def card(stage: Stage) -> dict[str, Any]:
     report = report_of(stage.command, metric_names(stage))
     facts = [(label, value) for label, key in report.facts if (value := number(stage.finished, key)) is not None]
     facts = facts or first_numbers(stage.finished or {})
-    if rate := number(stage.finished, "tokens_per_second"):
-        facts = [*facts, ("tokens a second", rate)]
+    for unit in UNITS:
+        if rate := number(stage.finished, f"{unit}_per_second"):
+            facts = [*facts, (f"{unit} a second", rate)]
     health = (stage.finished or {}).get("health") or {"fine": [], "warnings": []}
     return {
         "name": stage.name,
@@ -62,7 +64,7 @@ def config_file(stage: Stage) -> Path:
 
 def first_numbers(finished: dict[str, Any], most: int = 4) -> list[tuple[str, float]]:
     """Return the first few numbers of finished.json, for a stage that declares no facts."""
-    keys = [key for key in finished if key not in {"seconds", "tokens_per_second", "seed"}]
+    keys = [key for key in finished if key not in {"seconds", "seed", *(f"{unit}_per_second" for unit in UNITS)}]
     numbers = [(key.replace("_", " "), value) for key in keys if (value := number(finished, key)) is not None]
     return numbers[:most]
 

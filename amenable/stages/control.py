@@ -1,0 +1,130 @@
+"""Control: an agent learns to act in a gymnasium environment from its reward.
+
+    reinforce   -mean log pi(a | s) (G - V), on whole episodes                      control/reinforce.py
+    a2c         the same with n-step returns, on short rollouts                     control/a2c.py
+    trpo        the natural gradient's step within a KL constraint                  control/trpo.py
+    ppo         epochs of clipped steps                                             control/ppo.py
+
+Advantages are GAE, and a time limit is no end: the value of the observation that it cut off stands for what would have
+followed. The same functional/ as for language: [E, T] is environment x step here, response x token there.
+
+Reads nothing; needs `pip install 'amenable[control]'`. Writes policy.safetensors, policy.json and metrics.jsonl;
+`--env` is any gymnasium id, or amenable/Gridworld-v0, amenable/MovingDot-v0, amenable/Backflip-v0 (docs/control.md).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from amenable.control import saved_policy
+from amenable.control.a2c import A2C
+from amenable.control.agent import Agent
+from amenable.control.environments import Environments
+from amenable.control.options import AgentOptions, fill
+from amenable.control.ppo import PPO
+from amenable.control.reinforce import Reinforce
+from amenable.control.saved_policy import Description
+from amenable.control.training import Training, evaluate, train
+from amenable.control.trpo import TRPO
+from amenable.errors import InputError
+from amenable.seeds import derive_seed
+from amenable.train import plan
+from amenable.train.run import Run
+from amenable.train.stage_report import StageReport
+from amenable.train.trackers import TrackerName
+
+ALGORITHMS: dict[str, type[Agent]] = {"reinforce": Reinforce, "a2c": A2C, "trpo": TRPO, "ppo": PPO}
+REPORT = StageReport(
+    "Control",
+    "An agent learns to act in an environment from its reward.",
+    "episode/return",
+    (("return", "eval/return"), ("return in training", "episode/return"), ("steps", "timesteps")),
+    (
+        ("Return of the last 100 episodes", (("episode/return", "training"),)),
+        ("Entropy of the policy, nats", (("policy/entropy", "policy"),)),
+        ("KL from the policy that acted", (("policy/approx_kl", "policy"),)),
+        ("Explained variance of the critic", (("value/explained_variance", "critic"),)),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Config(AgentOptions):
+    """Train an agent in an environment, from its reward."""
+
+    algorithm: Literal["reinforce", "a2c", "trpo", "ppo"] = "ppo"
+    env: str = "CartPole-v1"
+    """a gymnasium id, or one of ours: amenable/Gridworld-v0, amenable/MovingDot-v0, amenable/Backflip-v0"""
+    env_options: tuple[str, ...] = ()
+    """NAME=VALUE: options of the environment itself, as in slip=0.2"""
+    fixed_length: bool = False
+    """episodes end at the time limit alone, so that their length says nothing of the task"""
+    total_timesteps: int = 100_000
+    """steps in all copies of the environment together"""
+    out: Path = Path("runs/control")
+    seed: int = 0
+    eval_episodes: int = 20
+    """episodes played at the end by the likeliest actions; 0 is none"""
+    save_steps: int = 50
+    """rollouts between two checkpoints; 0 saves only when the run is stopped"""
+    keep_checkpoints: int = 2
+    track: tuple[TrackerName, ...] = ()
+    """trackers that get metrics besides the files: tensorboard, wandb, trackio"""
+    track_project: str = "amenable"
+    """project of the run at wandb and trackio"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        plan.require_at_least(1, self, "total_timesteps")
+        plan.require_at_least(0, self, "eval_episodes", "save_steps")
+        plan.forbid(self.keep_checkpoints < 1, f"keep_checkpoints is {self.keep_checkpoints}", "it must be 1 or more")
+        read_options(self.env_options)
+
+
+def run(config: Config) -> Path:
+    """Train and return the run directory."""
+    algorithm = ALGORITHMS[config.algorithm]
+    config = fill(config, algorithm.defaults)
+    run = Run(config.out, "control", config)
+    if run.skip_finished():
+        return run.out
+    options = read_options(config.env_options)
+    environments = Environments(config.env, config.num_envs, config.seed, config.fixed_length, **options)
+    agent = algorithm(environments.spaces, config, config.seed)
+    training = Training(agent, environments, config.total_timesteps)
+    run.log.info(f"{config.algorithm} in {config.env}, {environments.spaces}: {plan.parameters(agent.policy)}")
+    run.begin()
+    metrics = train(training, run, config.save_steps)
+    facts: dict[str, Any] = {name: metrics[name] for name in ("timesteps", "episodes")}
+    facts["episode/return"] = metrics.get("episode/return")
+    if config.eval_episodes:
+        seed = derive_seed(config.seed, "evaluation")
+        copies = Environments(config.env, config.eval_episodes, seed, config.fixed_length, **options)
+        facts |= evaluate(copies, agent.policy, training.normalizer)
+    saved_policy.save(run.out, agent.policy, training.normalizer, describe(config, training))
+    return run.finish(**facts)
+
+
+def read_options(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """Return NAME=VALUE pairs as options: values are JSON, or else text. InputError for one without a name."""
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise InputError(f"'{pair}' is not NAME=VALUE", "env_options", "as in --env-options slip=0.2")
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value
+    return options
+
+
+def describe(config: Config, training: Training) -> Description:
+    """Return what a saved policy is for."""
+    spaces = training.environments.spaces
+    sizes = list(spaces.shape), spaces.num_actions, spaces.is_discrete
+    networks = list(config.hidden), config.activation, training.normalizer.enabled
+    return Description(config.env, read_options(config.env_options), *sizes, *networks)

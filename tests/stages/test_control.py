@@ -1,0 +1,70 @@
+"""amenable control: learns, resumes to the bit, and refuses what it cannot do in one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amenable import cli
+from amenable.control import saved_policy
+from amenable.errors import InputError
+from amenable.stages import control
+from amenable.stages.control import Config
+
+SMALL = Config(
+    total_timesteps=1200, num_envs=4, num_steps=50, num_epochs=3, hidden=(16,), eval_episodes=3, save_steps=2
+)
+
+
+def test_cartpole_gets_better(tmp_path: Path, rows_of: Callable[[Path], list[dict[str, Any]]]) -> None:
+    config = replace(SMALL, out=tmp_path / "run", total_timesteps=6000, num_epochs=10)
+    config = replace(config, optimizer=replace(config.optimizer, learning_rate=3e-3))
+    out = control.run(config)
+    rows, finished = rows_of(out), json.loads((out / "finished.json").read_text())
+    assert len(rows) == 30 and rows[-1]["timesteps"] == 6000
+    assert finished["eval/return"] > 2 * rows[0]["episode/return"] and finished["steps_per_second"] > 0
+    policy, _, description = saved_policy.load(out)
+    assert description.env == "CartPole-v1" and policy.num_actions == 2
+    assert control.run(config) == out, "it is done already"
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "env"),
+    [("ppo", "Pendulum-v1"), ("a2c", "CartPole-v1"), ("trpo", "amenable/Gridworld-v0"), ("reinforce", "CartPole-v1")],
+)
+def test_a_stopped_run_goes_on_to_the_bit(
+    algorithm: Any,
+    env: str,
+    tmp_path: Path,
+    outcome: Callable[[Path], Any],
+    run_in_two: Callable[[Any, Any, int], Path],
+) -> None:
+    options = ("slip=0.2",) if "Grid" in env else ()
+    config = replace(SMALL, algorithm=algorithm, env=env, env_options=options, out=tmp_path / "whole")
+    whole = outcome(control.run(config))
+    assert outcome(run_in_two(control, replace(config, out=tmp_path / "two"), 3)) == whole
+
+
+def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = ["--out", str(tmp_path / "run")]
+    for options, problem in (
+        (["--env", "CartPole-v9"], "did you mean"),
+        (["--env", "Blackjack-v1"], "observations are Tuple"),
+        (["--env-options", "slip"], "'slip' is not NAME=VALUE"),
+        (["--env", "amenable/Gridworld-v0", "--env-options", "slip=3"], "slip is 3"),
+    ):
+        assert cli.main(["control", *out, *options]) == 2
+        line = capsys.readouterr().err
+        assert problem in line and len(line.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_options_of_the_environment_are_json_or_text() -> None:
+    assert control.read_options(('rows=["SM"]', "slip=0.1", "name=x")) == {"rows": ["SM"], "slip": 0.1, "name": "x"}
+    with pytest.raises(InputError, match="NAME=VALUE"):
+        Config(env_options=("=3",))
