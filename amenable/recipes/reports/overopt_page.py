@@ -7,7 +7,6 @@ prompts, and hold no spread between seeds.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,20 +15,19 @@ from typing import Any
 
 import torch
 from markupsafe import Markup
-from rich.console import Console
 from torch import Tensor
 
 from amenable.data.files import read_json_lines
 from amenable.data.samples import Sample
 from amenable.data.turns import conversation
 from amenable.evaluation.best_of import expected, sizes
-from amenable.files import write_text
 from amenable.functional.overoptimization import Law, bootstrap_gains, fit_law, law_at, peak_distance
 from amenable.functional.statistics import best_of_n_kl
 from amenable.recipes.reports.charts import Series, line_chart
 from amenable.recipes.reports.formatting import NONE, decimal, signed
+from amenable.recipes.reports.publish import publish
 from amenable.recipes.reports.rendering import render
-from amenable.recipes.reports.terminal import Grid, fixed_width, print_lines, rich_table
+from amenable.recipes.reports.terminal import Grid
 from amenable.seeds import seeded_generator
 
 Row = dict[str, Any]
@@ -84,13 +82,8 @@ def write(settings: Settings, gold: Gold, best_of: Sequence[Path]) -> Path:
     best_of: files of gold and reward of many answers to each prompt, one a reward model.
     """
     figures = collect(settings, gold, best_of)
-    folder = settings.out
-    write_text(folder / "overopt.json", json.dumps(figures, indent=1, ensure_ascii=False))
-    write_text(folder / "overopt.html", page(figures, f"amenable overopt --out {folder}"))
-    console = fixed_width(Console(stderr=True), 150)
-    console.print(rich_table(table(figures)))
-    print_lines(console, [*figures["headline"], f"report: {folder / 'overopt.html'}"], soft_wrap=True)
-    return folder
+    html = page(figures, f"amenable overopt --out {settings.out}")
+    return publish(settings.out, "overopt", figures, html, table(figures))
 
 
 def collect(settings: Settings, gold: Gold, best_of: Sequence[Path]) -> Row:

@@ -5,7 +5,6 @@ Figures of answers are means over held-out prompts, changes are paired by prompt
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,18 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from amenable.data.batches import shuffled
 from amenable.data.files import read_json_lines
 from amenable.evaluation.content import gain_at_equal_length
 from amenable.evaluation.preference import DECODINGS, mean_win_rate
 from amenable.feedback.consistency import order_of, split_contradictory
-from amenable.files import write_text
 from amenable.functional.statistics import bootstrap_mean, decisive_size
 from amenable.recipes.reports.formatting import NONE, decimal, duration, percent, plural, share
+from amenable.recipes.reports.publish import publish
 from amenable.recipes.reports.rendering import render
-from amenable.recipes.reports.terminal import Grid, fixed_width, print_lines, rich_table
+from amenable.recipes.reports.terminal import Grid
 from amenable.recipes.rounds_labels import Round, prompt_key
 from amenable.seeds import seeded_generator
 
@@ -45,13 +43,9 @@ def write(folder: Path, evaluation: str, turns: Sequence[Round], kl_budget: floa
     """Write report.json and report.html into a folder that holds an evaluation, and print the table. kl_budget: nats an
     answer that the policies were to be within."""
     figures = collect(folder, evaluation, turns, kl_budget)
-    write_text(folder / "report.json", json.dumps(figures, indent=1, ensure_ascii=False, allow_nan=False))
     grid = table(figures)
     page = render("personal.jinja", css="report.css", figures=figures, grid=grid, command=command)
-    write_text(folder / "report.html", page)
-    console = fixed_width(Console(stderr=True), 130)
-    console.print(rich_table(grid))
-    print_lines(console, [*figures["headline"], f"report: {folder / 'report.html'}"], soft_wrap=True)
+    publish(folder, "report", figures, page, grid, 130)
 
 
 def collect(folder: Path, evaluation: str, turns: Sequence[Round], kl_budget: float) -> Row:

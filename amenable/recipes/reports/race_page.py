@@ -7,7 +7,6 @@ each test prompt the mean over seeds, with a 95 % interval from the prompts' spr
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,19 +14,18 @@ from typing import Any
 
 import torch
 from markupsafe import Markup
-from rich.console import Console
 
 from amenable.claims.evidence import curves_of
 from amenable.claims.stage_folders import read_json
 from amenable.claims.verdicts import Curve
 from amenable.data.files import read_json_lines
 from amenable.evaluation.preference import GoldCache
-from amenable.files import write_text
 from amenable.functional.statistics import mean_interval
 from amenable.recipes.reports.charts import Series, line_chart
 from amenable.recipes.reports.formatting import NONE, decimal, plural, signed
+from amenable.recipes.reports.publish import publish
 from amenable.recipes.reports.rendering import render
-from amenable.recipes.reports.terminal import Grid, fixed_width, print_lines, rich_table
+from amenable.recipes.reports.terminal import Grid
 from amenable.world.closed_world import ClosedWorld
 
 Row = dict[str, Any]
@@ -49,12 +47,7 @@ class Settings:
 def write(folder: Path, roots: Sequence[Path], settings: Settings) -> Path:
     """Write race.json and race.html, print the table, and return the folder."""
     figures = collect(roots, settings)
-    write_text(folder / "race.json", json.dumps(figures, indent=1, ensure_ascii=False))
-    write_text(folder / "race.html", page(figures, f"amenable race --out {folder}"))
-    console = fixed_width(Console(stderr=True), 150)
-    console.print(rich_table(table(figures)))
-    print_lines(console, [*figures["headline"], f"report: {folder / 'race.html'}"], soft_wrap=True)
-    return folder
+    return publish(folder, "race", figures, page(figures, f"amenable race --out {folder}"), table(figures))
 
 
 def collect(roots: Sequence[Path], settings: Settings) -> Row:
