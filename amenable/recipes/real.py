@@ -1,12 +1,12 @@
 """Align a real chat model to a taste of one's own, on a laptop.
 
-    prompts -> rloo | sample -> annotate -> dpo, reward -> ppo | distill-context | evaluate-base -> evaluate -> report
+    prompts -> ppo | sample -> annotate -> dpo, reward -> rloo | distill-context | evaluate-base -> evaluate -> report
 
 The default taste is counted by a rule, so that no judge can be disputed: an answer that ends by itself and has 4 to 30
 words. The model learns to stop, not to know more, and the report says so. All policies are adapters, trained within a
 KL budget. Beside them stand the model as it was, the model with an instruction in its prompt, and the best of n of its
-answers. Any reward can be the taste. RLOO, which needs nothing but the taste, trains on one core while the other
-stages take the other.
+answers. Any reward can be the taste. PPO learns from the taste itself, with a critic on its own trunk, on one core
+while the other stages take the other; RLOO learns from a reward model of the taste's labels.
 
 Reads a chat model's folder and prompts (900 questions are in the package); writes the stages' run directories,
 report.json and report.html.
@@ -164,7 +164,7 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
         "max_new_tokens": TRAINING_LENGTH,
         "missing_eos_penalty": 0.0,  # the taste alone decides
         "adaptive_kl_target": 0.0,
-        "eval_steps": 3,
+        "eval_steps": 4,
         "eval_prompts": SIZES["validation"],
         "num_traced_prompts": 2,
         "sample_steps": 10,
@@ -181,7 +181,7 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
         "max_new_tokens": LENGTH,
         "instruction": config.instruction,
     }
-    folders = {name: root / name for name in ("rloo", "dpo", "ppo")}
+    folders = {name: root / name for name in ("ppo", "dpo", "rloo")}
     untrained = {"base": str(model), "best of n": f"{model}@best-of-{BEST_OF}"}
     policies = {name: str(folder) for name, folder in folders.items()}
     distilled: dict[str, Any] = {}
@@ -197,16 +197,16 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
             optimizer=OptimizerConfig(learning_rate=2e-4),
         )
     configs = {
-        "rloo": rloo.Config(
+        "ppo": ppo.Config(
             **online,
             reward=taste,
-            loss_on="token",
-            max_steps=24,
-            prompts_per_step=12,
-            num_generations=8,
+            critic="shared",
+            vf_coef=1.0,
+            max_steps=16,
+            prompts_per_step=24,
+            num_generations=4,
             num_mini_batches=2,
-            optimizer=OptimizerConfig(learning_rate=5e-4, eps=1e-5),
-            final_lr_frac=0.3,
+            optimizer=OptimizerConfig(learning_rate=4.5e-4, eps=1e-5),
             kl_coef=0.1,
         ),
         "sample": sample.Config(
@@ -226,15 +226,16 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
             optimizer=OptimizerConfig(learning_rate=2e-4),
         ),
         "reward": reward.Config(model=model, **comparisons, lora=adapters, warmup_steps=2),
-        "ppo": ppo.Config(
+        "rloo": rloo.Config(
             **online,
             reward=(str(root / "reward"),),
             eval_reward_model=taste,
-            critic="shared",
+            loss_on="token",
             max_steps=8,
-            prompts_per_step=32,
+            prompts_per_step=12,
+            num_generations=8,
             num_mini_batches=2,
-            optimizer=OptimizerConfig(learning_rate=3e-4, eps=1e-5),
+            optimizer=OptimizerConfig(learning_rate=5e-4, eps=1e-5),
             kl_coef=0.05,
         ),
         **distilled,

@@ -31,7 +31,7 @@ from amenable.seeds import seeded_generator
 Row = dict[str, Any]
 
 BASE, PROMPTED = "base", "prompted"
-POLICIES = ("rloo", "ppo", "dpo", "distilled")
+POLICIES = ("ppo", "rloo", "dpo", "distilled")
 """trained models, that of the headline first"""
 NAMES = {
     "base": "the model as it was",
@@ -40,7 +40,7 @@ NAMES = {
     "dpo": "DPO",
     "dpo prompted": "DPO with the instruction",
     "ppo": "PPO",
-    "rloo": "RLOO",
+    "rloo": "RLOO from a reward model",
     "distilled": "the instruction, distilled",
 }
 MAX_PERPLEXITY, MIN_CONTENT, SLACK = 8.0, -0.03, 0.05
@@ -167,7 +167,7 @@ def headline(figures: Row, settings: Settings) -> list[str]:
     after, before = models[policy], models[BASE]
     where = f"{after['n']} questions that it was not trained on"
     lines.append(
-        f"{NAMES[policy]}'s answers score {score_text(after)} on {where}, at {decimal(after['kl'])} nats from the"
+        f"Answers of {NAMES[policy]} score {score_text(after)} on {where}, at {decimal(after['kl'])} nats from the"
         f" model as it was, whose answers score {score_text(before)}."
     )
     if PROMPTED in models:
