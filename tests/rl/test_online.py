@@ -22,11 +22,11 @@ def config(assistant: Path, files: Any, tmp_path: Path) -> reinforce.Config:
 def test_the_algorithm_has_models_and_options_with_their_defaults(
     config: reinforce.Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[Any] = []
-    monkeypatch.setattr(online, "improve", lambda *arguments: made.append(arguments) or config.out)
+    calls: list[Any] = []
+    monkeypatch.setattr(online, "improve", lambda *arguments: calls.append(arguments) or config.out)
     algorithm = SimpleNamespace()
     out = online.run_online("mine", config, lambda models, filled: algorithm, ["a line"])
-    ((given, models, filled, run, lines),) = made
+    ((given, models, filled, run, lines),) = calls
     assert given is algorithm and out == config.out and run.stage == "mine"
     assert filled.kl_coef is not None and filled.max_new_tokens and models.policy is not None
     assert lines[0] == "a line" and lines[1].startswith("by default")
@@ -38,11 +38,11 @@ def test_with_a_critic_its_rate_has_a_default_too(
     options = a2c.Config(
         model=config.model, reward=(str(judge),), data=config.data, device=config.device, out=config.out
     )
-    made: list[Any] = []
-    monkeypatch.setattr(online, "improve", lambda *arguments: made.append(arguments) or config.out)
+    calls: list[Any] = []
+    monkeypatch.setattr(online, "improve", lambda *arguments: calls.append(arguments) or config.out)
     online.run_online("mine", options, online.with_critic(lambda *arguments: arguments))  # type: ignore[arg-type,return-value]
-    models, critic, filled = made[0][0]
-    assert filled.critic_learning_rate > 0 and critic is not models.policy and made[0][1] is models
+    models, critic, filled = calls[0][0]
+    assert filled.critic_learning_rate > 0 and critic is not models.policy and calls[0][1] is models
 
 
 @pytest.mark.parametrize("stage", [a2c, grpo, ppo, reinforce])

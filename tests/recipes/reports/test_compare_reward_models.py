@@ -51,9 +51,13 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 def test_a_trained_model_predicts_best_and_is_measured_in_pairs(
     load: Callable[..., dict[str, Reward]], untrained: Path, judge: Path, files: Any
 ) -> None:
-    found = compare_reward_models.compare(load(untrained=untrained, judge=judge, long=by_length), files.rankings, 0)
-    models = found["models"]
-    assert found["best"] == "judge" and (found["rankings"], found["pairs"], found["left_out"]) == (96, 192, 0)
+    compared = compare_reward_models.compare(load(untrained=untrained, judge=judge, long=by_length), files.rankings, 0)
+    models = compared["models"]
+    assert compared["best"] == "judge" and (compared["rankings"], compared["pairs"], compared["left_out"]) == (
+        96,
+        192,
+        0,
+    )
     assert models["judge"]["accuracy"] > 0.95 > 0.75 > models["untrained"]["accuracy"]
     assert models["judge"]["loss"] < models["untrained"]["loss"] and models["judge"]["brier"] < 0.25
     for name in ("untrained", "long"):
@@ -62,8 +66,8 @@ def test_a_trained_model_predicts_best_and_is_measured_in_pairs(
         assert gap["high"] < 0
     assert "difference" not in models["judge"] and set(models["judge"]["by_annotator"]) == {"a", "b"}
     assert models["long"]["accuracy_longer"] == 1.0 and models["long"]["accuracy_shorter"] == 0.0
-    assert found["agreement"][0]["a"] == "untrained" and found["agreement"][0]["b"] == "judge"
-    json.dumps(found, allow_nan=False)
+    assert compared["agreement"][0]["a"] == "untrained" and compared["agreement"][0]["b"] == "judge"
+    json.dumps(compared, allow_nan=False)
 
 
 def test_figures_by_hand_and_the_worst_group_is_named(load: Callable[..., dict[str, Reward]], tmp_path: Path) -> None:
@@ -74,15 +78,15 @@ def test_figures_by_hand_and_the_worst_group_is_named(load: Callable[..., dict[s
         for country, pair in (("north", ("a long one", "one")), ("south", ("one", "a long one")))
     ]
     data = write(tmp_path / "rows.jsonl", rows)
-    found = compare_reward_models.compare(load(long=by_length, short=shortest), data, 0, group_by="country")
-    groups = found["models"]["long"]["by_group"]
+    compared = compare_reward_models.compare(load(long=by_length, short=shortest), data, 0, group_by="country")
+    groups = compared["models"]["long"]["by_group"]
     assert groups["north"]["accuracy"] == 1.0 and groups["south"]["accuracy"] == 0.0 and groups["south"]["pairs"] == 20
-    assert found["models"]["long"]["worst"] == "south" and found["models"]["short"]["worst"] == "north"
-    assert found["models"]["short"]["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
-    assert found["agreement"] == [
+    assert compared["models"]["long"]["worst"] == "south" and compared["models"]["short"]["worst"] == "north"
+    assert compared["models"]["short"]["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert compared["agreement"] == [
         {"a": "long", "b": "short", "value": 0.0, "low": 0.0, "high": pytest.approx(0.161, abs=1e-3)}
     ]
-    assert [row["strength"] for row in found["disputes"]] == [7.0] * 6
+    assert [row["strength"] for row in compared["disputes"]] == [7.0] * 6
     with pytest.raises(InputError, match="no ranking has the column 'land' of --group-by; columns are: country"):
         compare_reward_models.compare(load(long=by_length, short=shortest), data, 0, group_by="land")
 
@@ -109,29 +113,29 @@ def test_a_store_of_labels_is_data_too(load: Callable[..., dict[str, Reward]], t
         answers = ("a rose", "a red rose")
         store.add_rankings([Ranking(PROMPT, answers, (2.0, 1.0), "r", name) for name in ("Ann", "Bo")])
         store.add_rankings([Ranking(PROMPT, answers, (1.0, 1.0), "r", "Cy")])  # a tie
-    found = compare_reward_models.compare(rewards, tmp_path / "labels.db", 0)
-    assert found["best"] == "long" and found["models"]["short"]["accuracy"] == 0.0
-    assert set(found["models"]["long"]["by_annotator"]) == {"Ann", "Bo"}
-    assert found["models"]["short"]["difference"]["low"] is None, "a single prompt has no interval"
+    compared = compare_reward_models.compare(rewards, tmp_path / "labels.db", 0)
+    assert compared["best"] == "long" and compared["models"]["short"]["accuracy"] == 0.0
+    assert set(compared["models"]["long"]["by_annotator"]) == {"Ann", "Bo"}
+    assert compared["models"]["short"]["difference"]["low"] is None, "a single prompt has no interval"
 
 
 def test_models_of_different_tokenizers_and_rankings_that_do_not_fit(
     load: Callable[..., dict[str, Reward]], judge: Path, other_judge: Path, files: Any, tmp_path: Path
 ) -> None:
     rewards = load(judge=judge, other=other_judge)
-    found = compare_reward_models.compare(rewards, files.pairs, 0)
-    assert 0 < found["rankings"] <= 96 and found["left_out"] == 96 - found["rankings"]
-    assert found["models"]["judge"]["accuracy"] > found["models"]["other"]["accuracy"]
+    compared = compare_reward_models.compare(rewards, files.pairs, 0)
+    assert 0 < compared["rankings"] <= 96 and compared["left_out"] == 96 - compared["rankings"]
+    assert compared["models"]["judge"]["accuracy"] > compared["models"]["other"]["accuracy"]
     long = {"prompt": "name a rose", "chosen": "a rose " * 60, "rejected": "lime"}
     short = {"prompt": "name a leaf", "chosen": "a leaf", "rejected": "lime"}
     rewards = load(judge=judge, again=f"{judge}=2")
-    found = compare_reward_models.compare(rewards, write(tmp_path / "two.jsonl", [long, short]), 0)
-    assert (found["rankings"], found["left_out"]) == (1, 1)
+    compared = compare_reward_models.compare(rewards, write(tmp_path / "two.jsonl", [long, short]), 0)
+    assert (compared["rankings"], compared["left_out"]) == (1, 1)
     with pytest.raises(InputError, match="no ranking fits"):
         compare_reward_models.compare(rewards, write(tmp_path / "one.jsonl", [long]), 0)
 
 
-def test_what_a_reward_lacks_is_said_before_any_score(
+def test_what_a_reward_lacks_stops_it_before_any_score(
     load: Callable[..., dict[str, Reward]], assistant: Path, files: Any
 ) -> None:
     with pytest.raises(InputError, match=r"run: .*reward"):

@@ -31,36 +31,36 @@ LEVEL = {"value": -0.01, "low": -0.03, "high": 0.01}
 
 
 def test_two_rewards() -> None:
-    found = rankings(x=figures(0.6, difference=LESS), y=figures(0.7))
-    assert reward_comparison.sentences(found) == [
+    comparison = rankings(x=figures(0.6, difference=LESS), y=figures(0.7))
+    assert reward_comparison.sentences(comparison) == [
         "y predicts people best: it orders 70% (65–75%) of 80 pairs as they did.",
         "x, paired with it: −10.00 (−15.00 to −5.00) percentage points.",
         "y does worst on a, of 2 by annotator: 70% (40–90%) of 40 pairs.",
         "x and y agree on 80% of the pairs (70–90%).",
     ]
-    measures, annotators = reward_comparison.grids(found)
+    measures, annotators = reward_comparison.grids(comparison)
     assert [row[0] for row in measures.rows] == ["y", "x"] and measures.rows[0][2] == "–"
     assert measures.rows[1][-3:] == ("90%", "–", "a 60% (40–90%)") and "2 left out" in measures.note
     assert annotators.title == "Accuracy by annotator" and annotators.rows[0][0] == "a"
 
 
 def test_several_rewards_and_their_page() -> None:
-    found = rankings(x=figures(0.6, difference=LESS), y=figures(0.7), z=figures(0.69, difference=LEVEL))
+    comparison = rankings(x=figures(0.6, difference=LESS), y=figures(0.7), z=figures(0.69, difference=LEVEL))
     assert "z, paired with it: −1.00 (−3.00 to +1.00) percentage points, not shown to be worse." in (
-        reward_comparison.sentences(found)
+        reward_comparison.sentences(comparison)
     )
-    assert [grid.title for grid in reward_comparison.grids(found)][-1] == "Agreement"
-    assert len(reward_comparison.charts(found)) == 1
+    assert [grid.title for grid in reward_comparison.grids(comparison)][-1] == "Agreement"
+    assert len(reward_comparison.charts(comparison)) == 1
     empty: dict[str, Any] = {
         name: [] for name in ("options", "inputs", "versions", "figures", "metrics", "evaluations", "claims", "notes")
     }
     answers = [{"text": "<b>", "rank": 1.0, "scores": {"x": 1.0, "y": -1.0, "z": 0.0}}] * 2
-    found["disputes"] = [{"id": "r", "annotator": "a", "prompt": [], "strength": 1.0, "answers": answers}]
-    comparison = {**empty, "answers": None, "rankings": found}
-    html = comparison_page.page(comparison, [], "amenable compare x y z")
-    assert comparison_page.title(comparison) == "x · y · z" and "<h1>x · y · z</h1>" in html
+    comparison["disputes"] = [{"id": "r", "annotator": "a", "prompt": [], "strength": 1.0, "answers": answers}]
+    whole = {**empty, "answers": None, "rankings": comparison}
+    html = comparison_page.page(whole, [], "amenable compare x y z")
+    assert comparison_page.title(whole) == "x · y · z" and "<h1>x · y · z</h1>" in html
     assert "Where they disagree most" in html and "&lt;b&gt;" in html and "Calibration" in html
-    assert comparison_page.tiles(comparison) == []
+    assert comparison_page.tiles(whole) == []
 
 
 def test_many_annotators_are_cut_to_the_worst() -> None:
