@@ -316,14 +316,19 @@ def raw_rows(chunks: list[list[int]], tokens: int, seed: int, step: int, update:
 
 def ranking_rows(ranking: Ranking, tokenizer: Tokenizer, context: int) -> list[Row] | None:
     """Return the rows of a ranking's completions, or None if one is longer than the context: nothing is cut."""
-    ended = ranking.meta.get("ended")
-    if not isinstance(ended, list) or len(ended) != len(ranking.completions):
-        ended = [True] * len(ranking.completions)
     try:
-        rows = completion_rows(tokenizer, ranking.prompt, ranking.completions, ended)
+        rows = completion_rows(tokenizer, ranking.prompt, ranking.completions, ended_flags(ranking))
     except InputError as error:
         raise InputError(error.what, ranking.id or None, error.how) from None
     return None if max(len(ids) for ids, _ in rows) > context else rows
+
+
+def ended_flags(ranking: Ranking) -> list[bool]:
+    """Return a flag for each completion, False where the length limit cut it; True for all where none are known."""
+    ended = ranking.meta.get("ended")
+    if isinstance(ended, list) and len(ended) == len(ranking.completions):
+        return ended
+    return [True] * len(ranking.completions)
 
 
 def completion_rows(

@@ -18,7 +18,7 @@ from amenable.models.decoder import Decoder
 from amenable.seeds import derive_seed
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward
-from amenable.train.examples import RejectedRows, ranking_rows
+from amenable.train.examples import RejectedRows
 from amenable.train.forward import Row
 from amenable.train.log import Progress, silent
 from amenable.train.row_cache import Examples, read_rows
@@ -89,12 +89,6 @@ class Pair:
 
 
 M = TypeVar("M", TokenizedRanking, Pair)
-
-
-def tokenize_ranking(ranking: Ranking, tokenizer: Tokenizer, context: int) -> TokenizedRanking | None:
-    """Tokenize a ranking; None if a completion is longer than the context."""
-    rows = ranking_rows(ranking, tokenizer, context)
-    return None if rows is None else with_rows(ranking, rows)
 
 
 def with_rows(ranking: Ranking, rows: list[Row]) -> TokenizedRanking:

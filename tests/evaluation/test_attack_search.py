@@ -14,8 +14,9 @@ from amenable.evaluation import attack_search
 from amenable.evaluation.attack_search import AFTER, COORDINATES, AttackOptions, Edit, greedy_search, search_attack
 from amenable.models.heads import ScalarModel
 from amenable.text.tokenizer import Tokenizer
+from amenable.train.examples import ranking_rows
 from amenable.train.log import Log
-from amenable.train.rankings import TokenizedRanking, tokenize_ranking
+from amenable.train.rankings import TokenizedRanking, with_rows
 from amenable.train.runtime import Runtime
 from amenable.world.closed_world import ClosedWorld
 from amenable.world.settings import Sizes
@@ -28,7 +29,7 @@ def items(words: Tokenizer) -> list[TokenizedRanking]:
         Ranking((Message("user", f"name thing {i}."),), ("a rose", f"salt {i}."), (2.0, 1.0), f"p{i}")
         for i in range(12)
     ]
-    return [item for each in rankings if (item := tokenize_ranking(each, words, 256)) is not None]
+    return [with_rows(each, ranking_rows(each, words, 256) or []) for each in rankings]
 
 
 @pytest.fixture

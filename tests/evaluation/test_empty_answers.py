@@ -12,7 +12,7 @@ from amenable.models.heads import ScalarModel
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward
 from amenable.train.examples import ranking_rows
-from amenable.train.rankings import TokenizedRanking, tokenize_ranking
+from amenable.train.rankings import TokenizedRanking, with_rows
 from amenable.train.runtime import Runtime
 
 ASKED = [
@@ -30,8 +30,7 @@ def rankings(*extra: str) -> list[Ranking]:
 
 
 def items_of(words: Tokenizer, *extra: str) -> list[TokenizedRanking]:
-    found = [tokenize_ranking(ranking, words, 64) for ranking in rankings(*extra)]
-    return [item for item in found if item is not None]
+    return [with_rows(ranking, ranking_rows(ranking, words, 64) or []) for ranking in rankings(*extra)]
 
 
 @pytest.mark.parametrize("seed", range(4))

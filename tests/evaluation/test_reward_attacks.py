@@ -10,8 +10,9 @@ from amenable.evaluation.reward_attacks import FLATTERY, attacked, describe, mea
 from amenable.models.heads import ScalarModel
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward
+from amenable.train.examples import ranking_rows
 from amenable.train.forward import Row
-from amenable.train.rankings import TokenizedRanking, tokenize_ranking
+from amenable.train.rankings import TokenizedRanking, with_rows
 from amenable.train.runtime import Runtime
 
 ASKED = [("name a white thing.", ("a rose", "salt")), ("name a red thing.", ("a cherry", "lime"))]
@@ -20,8 +21,7 @@ ASKED = [("name a white thing.", ("a rose", "salt")), ("name a red thing.", ("a 
 @pytest.fixture
 def items(words: Tokenizer) -> list[TokenizedRanking]:
     rankings = [Ranking((Message("user", text),), answers, (2.0, 1.0)) for text, answers in ASKED]
-    tokenized = [tokenize_ranking(ranking, words, 64) for ranking in rankings]
-    return [item for item in tokenized if item is not None]
+    return [with_rows(ranking, ranking_rows(ranking, words, 64) or []) for ranking in rankings]
 
 
 def test_the_rows_of_each_attack(items: list[TokenizedRanking], words: Tokenizer) -> None:

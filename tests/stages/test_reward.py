@@ -13,7 +13,6 @@ import torch
 
 from amenable.data.mixture import Mixed
 from amenable.data.orders import EpochBatches
-from amenable.data.types import Message, Ranking
 from amenable.errors import InputError
 from amenable.models.heads import ScalarModel
 from amenable.stages import reward
@@ -21,7 +20,7 @@ from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, loading
 from amenable.train.objective import accumulate
 from amenable.train.optimizer import OptimizerConfig
-from amenable.train.rankings import TokenizedRanking, batch_elements, tokenize_ranking
+from amenable.train.rankings import TokenizedRanking, batch_elements
 from amenable.train.row_cache import read_rows
 from amenable.train.runtime import Runtime
 
@@ -325,14 +324,6 @@ def test_frozen_layers_do_not_move(short: reward.Config, words: Tokenizer, runti
     moved = {name for name in after if not torch.equal(before[name], after[name])}
     assert moved and not [name for name in moved if "embedding" in name or "layers.0." in name]
     assert [name for name in moved if "layers.1." in name]
-
-
-def test_an_answer_too_long_for_the_context_leaves_its_prompt_out(words: Tokenizer) -> None:
-    asked = (Message("user", "name a rose"),)
-    assert tokenize_ranking(Ranking(asked, ("a rose " * 40, "lime"), (1.0, 2.0)), words, 64) is None
-    item = tokenize_ranking(Ranking(asked, ("a rose", "lime"), (1.0, 2.0), annotator="b"), words, 64)
-    assert item is not None
-    assert (item.ranks, item.lengths, item.annotator, len(item.rows)) == ([1.0, 2.0], [6, 4], "b", 2)
 
 
 def test_held_out_prompts_are_not_trained_on(short: reward.Config, words: Tokenizer) -> None:

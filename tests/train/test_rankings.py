@@ -15,6 +15,7 @@ from amenable.data.rankings import pairs_of
 from amenable.models.decoder import Decoder
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward
+from amenable.train.examples import ranking_rows
 from amenable.train.rankings import (
     Pair,
     TokenizedRanking,
@@ -26,7 +27,7 @@ from amenable.train.rankings import (
     lazy_rankings,
     margin_statistics,
     split_into_pairs,
-    tokenize_ranking,
+    with_rows,
 )
 from amenable.train.row_cache import RANKINGS, read_examples
 from amenable.train.runtime import Runtime
@@ -78,7 +79,9 @@ def test_elements_are_read_as_they_are_needed(words: Tokenizer, tmp_path: Path) 
     graded = {"chosen": "a rose", "rejected": "lime", "margin": 1.5}
     examples = read_examples(ranking_file(tmp_path, row, graded), RANKINGS, words)
     rankings, pairs = lazy_rankings(examples), lazy_pairs(examples, "all", 0, 0)
-    assert list(rankings) == [tokenize_ranking(example, words, 64) for example in examples]
+    assert list(rankings) == [with_rows(example, ranking_rows(example, words, 64) or []) for example in examples]
+    assert (rankings[0].ranks, rankings[0].lengths, rankings[0].annotator) == ([2.0, 1.0, 2.0], [4, 4, 3], "b")
+    assert rankings[0].id == examples[0].id
     for elements in (rankings, pairs, split_into_pairs(rankings)):
         for name in elements.columns.keys() - {"tokens"}:
             assert elements.columns[name].tolist() == [getattr(element, name) for element in elements]

@@ -29,7 +29,7 @@ from amenable.functional.statistics import FEW, bootstrap_mean, clustered_share
 from amenable.rewards.samples import score_samples
 from amenable.rewards.spec import Reward
 from amenable.seeds import seeded_generator
-from amenable.train.examples import RejectedRows, keep_usable
+from amenable.train.examples import RejectedRows, ended_flags, keep_usable
 
 Row = dict[str, Any]
 
@@ -180,7 +180,7 @@ def for_each_block(data: Path, limit: int, columns: Sequence[str], use: Callable
 
 def sample_of(ranking: Ranking) -> Sample:
     """Return the answers of a ranking as a row of samples."""
-    ended = tuple(ranking.meta.get("ended") or [True] * len(ranking.completions))
+    ended = tuple(ended_flags(ranking))
     kind = str(ranking.meta.get("kind") or "")
     return Sample(ranking.id, ranking.prompt, ranking.completions, ended, None, kind, ranking.meta)
 
