@@ -571,6 +571,7 @@ ZERO_MEANS_SOMETHING = """
     learning_rate muon_learning_rate weight_decay max_grad_norm beta1 beta2 critic_learning_rate final_lr_frac
     eval_episodes
     threads max_prompts save_steps pairs_per_prompt eval_prompts num_traced_prompts frozen_layers warmup_steps
+    attack_queries
     prompt_tuning
     pretrain.max_steps dropout label_smoothing agreement empty_share max_bad_rows min_p top_k kl_coef adaptive_kl_target
     target_kl max_kl kl_budget code_workers rpo_alpha dpo.margin online-dpo.margin gamma lam
