@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo real test test-slow check bench bench-peers bench-vllm bench-llamacpp bench-lm-eval bench-speed bench-labelling docs clean
+.PHONY: demo real test test-slow check bench bench-peers bench-vllm bench-control bench-llamacpp bench-lm-eval bench-speed bench-labelling docs clean
 
 # a real chat model aligned to a taste of one's own
 real: $(READY)
@@ -36,6 +36,9 @@ bench-peers: .venv-peers/.ready .venv-peers-ppo/.ready
 # a peer that is large and cannot be had everywhere; what it brings for images and sound would need another torch
 bench-vllm: .venv-peers-vllm/.ready
 	.venv-peers-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+
+bench-control: $(READY_DEV) .venv-peers-control/.ready
+	$(BIN)/python -m benchmarks.control $(ARGS)
 
 bench-llamacpp: $(READY_DEV) .venv-peers-llamacpp/.ready
 	$(BIN)/amenable get smollm2

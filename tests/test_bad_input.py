@@ -591,6 +591,7 @@ LEGAL: dict[str, tuple[float, ...]] = {
     "sampling.repetition_penalty": (HUGE,),  # nothing is said twice
     "sampling.top_k": (0, HUGE),  # all tokens
     "world.seed": (0, HUGE),
+    "control.max_grad_norm": (0,),
     "max_grad_norm": (0, HUGE),  # no gradient is scaled down
     "optimizer.learning_rate": (0, HUGE),  # weights that overflow stop the run in its first steps
     "muon_learning_rate": (0, HUGE),

@@ -3,16 +3,19 @@ one a file: each says how policy and critic are updated."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from amenable.control.environments import Spaces
 from amenable.control.experience import Experience
 from amenable.control.options import AgentOptions
 from amenable.control.policies import Critic, Policy
+from amenable.control.vector_optimizer import VectorOptimizer
 from amenable.functional.advantages import gae
 from amenable.functional.losses import value_loss
 from amenable.functional.statistics import explained_variance
@@ -43,7 +46,7 @@ class Agent:
 
     def make_optimizers(self) -> Mapping[str, Optimizer]:
         """Return the optimizers by name; one for both networks, so that one norm limits their gradient."""
-        return {"both": Optimizer([self.policy, self.critic], self.options.optimizer)}
+        return {"both": VectorOptimizer([self.policy, self.critic], self.options.adam)}
 
     def learn(self, experience: Experience, multiplier: float) -> Metrics:
         """Estimate advantages, update, and return metrics. multiplier: of the learning rates."""
@@ -87,10 +90,13 @@ class Agent:
             for start in range(0, len(experience), size):
                 yield {name: column[start : start + size] for name, column in shuffled.items()}
 
-    def value_loss(self, batch: Minibatch, clip: float = float("inf")) -> Tensor:
-        """Return vf_coef (V - R)^2 / 2, the worse of clipped and unclipped."""
-        values, mask = self.critic(batch["observations"]), torch.ones_like(batch["returns"], dtype=torch.bool)
-        return self.options.vf_coef * value_loss(values, batch["values"], batch["returns"], mask, clip)[0]
+    def value_loss(self, batch: Minibatch, clip: float = math.inf) -> Tensor:
+        """Return vf_coef (V - R)^2 / 2, the worse of clipped and unclipped where there is a clip."""
+        values, targets = self.critic(batch["observations"]), batch["returns"]
+        if math.isinf(clip):
+            return self.options.vf_coef / 2 * F.mse_loss(values, targets)
+        every = torch.ones_like(targets, dtype=torch.bool)
+        return self.options.vf_coef * value_loss(values, batch["values"], targets, every, clip)[0]
 
     @property
     def parts(self) -> dict[str, Stateful]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from amenable.control.policies import Activation
@@ -45,10 +45,11 @@ class AgentOptions:
     entropy_coef: float = 0.0
     vf_coef: float = 1.0
     """of the halved squared error; stable-baselines3's .5 is of the whole one"""
-    optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(beta1=0.9, beta2=0.999, eps=1e-5, max_grad_norm=0.5)
-    )
-    """Adam; learning rate by default 3e-4 for ppo, 7e-4 for a2c, 1e-3 for reinforce and trpo's critic"""
+    learning_rate: float | None = None
+    """of Adam; by default 3e-4 for ppo, 7e-4 for a2c, 1e-3 for reinforce and trpo's critic"""
+    max_grad_norm: float = 0.5
+    """the gradient is scaled down to this norm; 0 leaves it"""
+    adam_eps: float = 1e-5
     final_lr_frac: float = 0.0
     """share of the learning rate at the end, to which it falls in a straight line"""
     normalize_observations: bool = True
@@ -66,10 +67,19 @@ class AgentOptions:
         if self.lam is not None:
             plan.require_share(self, "lam")
         plan.require_at_least(0, self, "cliprange", "cliprange_value", "target_kl", "cg_damping", "entropy_coef")
-        plan.require_at_least(0, self, "vf_coef")
-        plan.require_above_zero(self, "trust_region")
+        plan.require_at_least(0, self, "vf_coef", "learning_rate", "max_grad_norm")
+        plan.require_above_zero(self, "trust_region", "adam_eps")
         if not self.hidden or min(self.hidden) < 1 or max(self.hidden) > 2**16:
             raise InputError(f"hidden is {self.hidden}", how="give the width of each layer, from 1 to 65536")
+
+    @property
+    def adam(self) -> OptimizerConfig:
+        """Adam's options, without weight decay. ValueError before `fill` has given the learning rate."""
+        if self.learning_rate is None:
+            raise ValueError("the learning rate is the algorithm's: fill the options first")
+        betas = {"beta1": 0.9, "beta2": 0.999}
+        norm, rate = self.max_grad_norm, self.learning_rate
+        return OptimizerConfig(learning_rate=rate, eps=self.adam_eps, max_grad_norm=norm, **betas)
 
 
 Options = TypeVar("Options", bound=AgentOptions)
@@ -77,9 +87,5 @@ Options = TypeVar("Options", bound=AgentOptions)
 
 def fill(options: Options, defaults: Mapping[str, float]) -> Options:
     """Return the options with an algorithm's defaults in place of None."""
-    values: dict[str, Any] = {
-        name: value for name, value in defaults.items() if name != "learning_rate" and getattr(options, name) is None
-    }
-    if options.optimizer.learning_rate is None:
-        values["optimizer"] = replace(options.optimizer, learning_rate=defaults["learning_rate"])
+    values: dict[str, Any] = {name: value for name, value in defaults.items() if getattr(options, name) is None}
     return replace(options, **values)

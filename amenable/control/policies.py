@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -28,14 +29,18 @@ class Categorical:
 
     logits: Tensor
 
+    @cached_property
+    def logps(self) -> Tensor:
+        """Log-probabilities [B, A]."""
+        return F.log_softmax(self.logits, -1)
+
     def log_prob(self, actions: Tensor) -> Tensor:
         """Return the log-probability [B] of actions [B]."""
-        return F.log_softmax(self.logits, -1).gather(-1, actions[..., None])[..., 0]
+        return self.logps.gather(-1, actions[..., None])[..., 0]
 
     def entropy(self) -> Tensor:
         """Return the entropy [B], in nats."""
-        logp = F.log_softmax(self.logits, -1)
-        return -(logp.exp() * logp).sum(-1)
+        return -(self.logps.exp() * self.logps).sum(-1)
 
     def kl(self, other: Categorical) -> Tensor:
         """Return KL(self || other) [B]."""

@@ -8,6 +8,7 @@ docs/control.md lists the 37 implementation details of Huang et al. (2022), and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -37,11 +38,13 @@ class PPO(Agent):
             every = torch.ones_like(batch["logps"], dtype=torch.bool)
             advantages = standardize(batch["advantages"], every)
             distribution = self.policy(batch["observations"])
-            logps, entropy = distribution.log_prob(batch["actions"]), distribution.entropy().mean()
+            logps = distribution.log_prob(batch["actions"])
+            with torch.set_grad_enabled(options.entropy_coef > 0):
+                entropy = distribution.entropy().mean()
             policy, stats = ppo_policy_loss(logps, batch["logps"], advantages, every, options.cliprange)
             if options.target_kl and stats["approx_kl"] > options.target_kl:
                 break
-            value = self.value_loss(batch, options.cliprange_value or float("inf"))
+            value = self.value_loss(batch, options.cliprange_value or math.inf)
             loss = policy + value - options.entropy_coef * entropy
             loss.backward()
             optimizer.step(multiplier)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from amenable.control.agent import Agent, Metrics, means
 from amenable.control.experience import Experience
+from amenable.control.vector_optimizer import VectorOptimizer
 from amenable.functional.losses import ppo_policy_loss
 from amenable.functional.masked import standardize
 from amenable.functional.natural_gradient import flatten, line_search, trust_region_step
@@ -38,7 +39,7 @@ class TRPO(Agent):
 
     def make_optimizers(self) -> Mapping[str, Optimizer]:
         """Return the critic's optimizer; the policy's step has no state."""
-        return {"critic": Optimizer([self.critic], self.options.optimizer)}
+        return {"critic": VectorOptimizer([self.critic], self.options.adam)}
 
     def update(self, experience: Experience, multiplier: float) -> Metrics:
         """Step the policy, then the critic. The constraint has the multiplier squared, the step its root."""

@@ -16,14 +16,13 @@ from amenable.control.environments import Spaces
 from amenable.control.experience import Experience
 from amenable.control.options import AgentOptions, fill
 from amenable.control.ppo import PPO
-from amenable.train.optimizer import OptimizerConfig
 
 SPACES = Spaces("tiny", Box(-1, 1, (2,), np.float32), Discrete(3))
 
 
 def agent(kind: type[Agent], spaces: Spaces = SPACES, **options: object) -> Agent:
-    rate = OptimizerConfig(learning_rate=1e-3, max_grad_norm=0)
-    return kind(spaces, fill(AgentOptions(hidden=(8,), optimizer=rate, **options), kind.defaults), 0)  # type: ignore[arg-type]
+    given = AgentOptions(hidden=(8,), learning_rate=1e-3, max_grad_norm=0.0, **options)  # type: ignore[arg-type]
+    return kind(spaces, fill(given, kind.defaults), 0)
 
 
 def experience(own: Agent, seed: int = 0) -> Experience:

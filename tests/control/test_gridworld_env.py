@@ -22,3 +22,9 @@ def test_steps_are_drawn_from_the_dynamics() -> None:
     shares = env.world.transitions[0, 1]
     assert (np.abs(counts / 1000 - shares) <= 4 * np.sqrt(shares * (1 - shares) / 1000)).all()
     assert counts[3] == 0
+
+
+def test_a_random_start_is_any_cell_that_ends_nothing() -> None:
+    env = Gridworld(["S.", "TB"], random_start=True)
+    assert {int(env.reset(seed=seed)[0]) for seed in range(40)} == {0, 1, 3}
+    assert {int(Gridworld(["S.", "TB"]).reset(seed=seed)[0]) for seed in range(9)} == {0}

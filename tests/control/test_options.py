@@ -5,15 +5,13 @@ import pytest
 from amenable.control.options import AgentOptions, fill
 from amenable.control.ppo import PPO
 from amenable.errors import InputError
-from amenable.train.optimizer import OptimizerConfig
 
 
 def test_only_what_is_not_given_is_filled() -> None:
     options = fill(AgentOptions(num_steps=7), PPO.defaults)
     assert (options.num_steps, options.num_epochs, options.minibatch_size, options.lam) == (7, 10, 64, 0.95)
-    assert options.optimizer.learning_rate == 3e-4 and options.optimizer.eps == 1e-5
-    given = fill(AgentOptions(optimizer=OptimizerConfig(learning_rate=0.1)), PPO.defaults)
-    assert given.optimizer.learning_rate == 0.1
+    assert options.adam.learning_rate == 3e-4 and options.adam.eps == 1e-5 and options.adam.weight_decay == 0
+    assert fill(AgentOptions(learning_rate=0.1), PPO.defaults).adam.learning_rate == 0.1
 
 
 def test_layers_without_width_are_refused() -> None:

@@ -13,7 +13,6 @@ from amenable.control.gridworld import world_of
 from amenable.control.options import AgentOptions, fill
 from amenable.control.ppo import PPO
 from amenable.control.training import Training, evaluate, one_thread
-from amenable.train.optimizer import OptimizerConfig
 
 MAP = ["S..", "TB.", "..M"]
 """the way through the broom is as short as that around it, and costs 1"""
@@ -26,9 +25,8 @@ def trained(kind: type[Agent], seed: int, reward: object = None) -> Training:
     """An agent trained briefly on the map."""
     copies = Environments("amenable/Gridworld-v0", 4, seed, rows=MAP, max_episode_steps=30)
     steps, rollouts = SIZES[kind.__name__]
-    rate = OptimizerConfig(learning_rate=1e-2, beta1=0.9, beta2=0.999, max_grad_norm=0.5)
     options = AgentOptions(
-        num_envs=4, num_steps=steps, gamma=GAMMA, num_epochs=4, optimizer=rate, hidden=(32,), entropy_coef=0.01
+        num_envs=4, num_steps=steps, gamma=GAMMA, num_epochs=4, learning_rate=1e-2, hidden=(32,), entropy_coef=0.01
     )
     agent = kind(copies.spaces, fill(options, kind.defaults), seed)
     training = Training(agent, copies, rollouts * steps * 4, reward)  # type: ignore[arg-type]

@@ -22,8 +22,7 @@ SMALL = Config(
 
 
 def test_cartpole_gets_better(tmp_path: Path, rows_of: Callable[[Path], list[dict[str, Any]]]) -> None:
-    config = replace(SMALL, out=tmp_path / "run", total_timesteps=6000, num_epochs=10)
-    config = replace(config, optimizer=replace(config.optimizer, learning_rate=3e-3))
+    config = replace(SMALL, out=tmp_path / "run", total_timesteps=6000, num_epochs=10, learning_rate=3e-3)
     out = control.run(config)
     rows, finished = rows_of(out), json.loads((out / "finished.json").read_text())
     assert len(rows) == 30 and rows[-1]["timesteps"] == 6000
