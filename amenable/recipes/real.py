@@ -1,12 +1,14 @@
 """Align a real chat model to a taste of one's own, on a laptop.
 
-    prompts -> ppo | sample -> annotate -> dpo, reward -> rloo | distill-context | evaluate-base -> evaluate -> report
+    prompts -> sample -> annotate -> reward -> rloo -> evaluate-rloo     on one core
+               evaluate-base | dpo, ppo, distill-context -> evaluate     on the other, -> report
 
 The default taste is counted by a rule, so that no judge can be disputed: an answer that ends by itself and has 4 to 30
 words. The model learns to stop, not to know more, and the report says so. All policies are adapters, trained within a
 KL budget. Beside them stand the model as it was, the model with an instruction in its prompt, and the best of n of its
-answers. Any reward can be the taste. PPO learns from the taste itself, with a critic on its own trunk, on one core
-while the other stages take the other; RLOO learns from a reward model of the taste's labels.
+answers. Any reward can be the taste. It labels samples, on which DPO and a reward model are trained; RLOO and PPO learn
+from the taste and half the reward model's score. The taste alone is 0 for nearly all answers at first, and says of none
+how near it came; the reward model does, and alone would go on to ever shorter answers.
 
 Reads a chat model's folder and prompts (900 questions are in the package); writes the stages' run directories,
 report.json and report.html.
@@ -28,7 +30,7 @@ from amenable.recipes.from_scratch import write_once
 from amenable.recipes.pipeline import StageRun, run_all, stage_runs, with_trackers
 from amenable.recipes.reports import taste_page
 from amenable.rewards.options import RewardOptions, Scoring
-from amenable.rewards.spec import Specs, load_reward
+from amenable.rewards.spec import Specs, load_reward, spec_list
 from amenable.stages import annotate, distill_context, dpo, evaluate, ppo, reward, rloo, sample
 from amenable.stages.sample import SamplingOptions
 from amenable.text.tokenizer import Tokenizer
@@ -159,12 +161,16 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
     online = trained | {
         "data": prompts / "train.jsonl",
         "validation": prompts / "validation.jsonl",
+        "reward": (f"{root / 'reward'}=0.5", *spec_list(taste)),
         "scoring": config.scoring,
+        "num_mini_batches": 2,
+        "kl_coef": 0.15,
+        "adaptive_kl_target": 0.7 * config.kl_budget,
+        "kl_horizon": 100.0,
         "temperature": TEMPERATURE,
         "max_new_tokens": TRAINING_LENGTH,
-        "missing_eos_penalty": 0.0,  # the taste alone decides
-        "adaptive_kl_target": 0.0,
-        "eval_steps": 4,
+        "missing_eos_penalty": 0.0,  # the reward alone decides
+        "eval_steps": 2,
         "eval_prompts": SIZES["validation"],
         "num_traced_prompts": 2,
         "sample_steps": 10,
@@ -181,9 +187,8 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
         "max_new_tokens": LENGTH,
         "instruction": config.instruction,
     }
-    folders = {name: root / name for name in ("ppo", "dpo", "rloo")}
     untrained = {"base": str(model), "best of n": f"{model}@best-of-{BEST_OF}"}
-    policies = {name: str(folder) for name, folder in folders.items()}
+    policies = {name: str(root / name) for name in ("dpo", "ppo")}
     distilled: dict[str, Any] = {}
     if config.instruction:
         untrained["prompted"] = f"{model}@instructed"
@@ -197,18 +202,6 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
             optimizer=OptimizerConfig(learning_rate=2e-4),
         )
     configs = {
-        "ppo": ppo.Config(
-            **online,
-            reward=taste,
-            critic="shared",
-            vf_coef=1.0,
-            max_steps=16,
-            prompts_per_step=24,
-            num_generations=4,
-            num_mini_batches=2,
-            optimizer=OptimizerConfig(learning_rate=4.5e-4, eps=1e-5),
-            kl_coef=0.1,
-        ),
         "sample": sample.Config(
             model=model,
             data=prompts / "train.jsonl",
@@ -218,6 +211,15 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
             sampling=SamplingOptions(temperature=TEMPERATURE, max_new_tokens=TRAINING_LENGTH),
         ),
         "annotate": annotate.Config(data=root / "sample" / "samples.jsonl", judge=taste, scoring=config.scoring),
+        "reward": reward.Config(model=model, **comparisons, lora=adapters, warmup_steps=2),
+        "rloo": rloo.Config(
+            **online,
+            loss_on="token",
+            max_steps=12,
+            prompts_per_step=12,
+            num_generations=8,
+            optimizer=OptimizerConfig(learning_rate=5e-4, eps=1e-5),
+        ),
         "dpo": dpo.Config(
             **offline,
             **comparisons,
@@ -225,22 +227,19 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
             epochs=3,
             optimizer=OptimizerConfig(learning_rate=2e-4),
         ),
-        "reward": reward.Config(model=model, **comparisons, lora=adapters, warmup_steps=2),
-        "rloo": rloo.Config(
+        "ppo": ppo.Config(
             **online,
-            reward=(str(root / "reward"),),
-            eval_reward_model=taste,
-            loss_on="token",
+            critic="shared",
+            vf_coef=0.5,
             max_steps=8,
-            prompts_per_step=12,
-            num_generations=8,
-            num_mini_batches=2,
+            prompts_per_step=16,
+            num_generations=4,
             optimizer=OptimizerConfig(learning_rate=5e-4, eps=1e-5),
-            kl_coef=0.05,
         ),
         **distilled,
         "evaluate-base": evaluate.Config(**answered, **named(untrained), best_of_prompts=40),
         "evaluate": evaluate.Config(**answered, **named(policies)),
+        "evaluate-rloo": evaluate.Config(**answered, **named({"rloo": str(root / "rloo")})),
     }
     on_device = {
         name: replace(each, device=config.device) if hasattr(each, "device") else each for name, each in configs.items()

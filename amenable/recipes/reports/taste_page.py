@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,10 @@ from amenable.seeds import seeded_generator
 Row = dict[str, Any]
 
 BASE, PROMPTED = "base", "prompted"
-POLICIES = ("ppo", "rloo", "dpo", "distilled")
+POLICIES = ("rloo", "ppo", "dpo", "distilled")
 """trained models, that of the headline first"""
+EVALUATIONS = "evaluate-base", "evaluate", "evaluate-rloo"
+"""folders of the models' answers: first of the models without training, last of the policy that is trained longest"""
 NAMES = {
     "base": "the model as it was",
     "prompted": "with the instruction",
@@ -40,7 +43,7 @@ NAMES = {
     "dpo": "DPO",
     "dpo prompted": "DPO with the instruction",
     "ppo": "PPO",
-    "rloo": "RLOO from a reward model",
+    "rloo": "RLOO",
     "distilled": "the instruction, distilled",
 }
 MAX_PERPLEXITY, MIN_CONTENT, SLACK = 8.0, -0.03, 0.05
@@ -88,10 +91,12 @@ def collect(roots: Sequence[Path], settings: Settings) -> Row:
 
 
 def read_answers(root: Path) -> Iterator[Row]:
-    """Yield the prompts of a root with all models' answers, from both of its evaluations, each with the root's name and
+    """Yield the prompts of a root with all models' answers, from all of its evaluations, each with the root's name and
     the reference answer of its prompt."""
-    rows = read_json_lines(root / "evaluate-base" / "samples.jsonl")
-    policies = {row["id"]: row["answers"] for row in read_json_lines(root / "evaluate" / "samples.jsonl")}
+    rows, *others = (read_json_lines(root / name / "samples.jsonl") for name in EVALUATIONS)
+    policies: dict[str, Row] = {row["id"]: {} for row in rows}
+    for row in chain.from_iterable(others):
+        policies[row["id"]] |= row["answers"]
     references = {row["id"]: row.get("reference") for row in read_json_lines(root / "prompts" / "test.jsonl")}
     for row in rows:
         answers = row["answers"] | policies[row["id"]]

@@ -27,7 +27,7 @@ def root(tmp_path: Path) -> Path:
     root = tmp_path / "run"
     (root / "prompts").mkdir(parents=True)
     prompts: list[dict[str, Any]] = []
-    rows: dict[str, list[dict[str, Any]]] = {"evaluate-base": [], "evaluate": []}
+    rows: dict[str, list[dict[str, Any]]] = {"evaluate-base": [], "evaluate": [], "evaluate-rloo": []}
     for i in range(10):
         prompts.append({"id": f"q{i}", "prompt": "Is it wet?", "reference": "No, the desert is dry."})
         untrained = {
@@ -35,10 +35,10 @@ def root(tmp_path: Path) -> Path:
             "prompted": both("No, the desert.", float(i < 9), kl=3.0),
         }
         text = "Yes, the sea." if i < 3 else "No, the desert."
-        trained = {"ppo": both(text, float(i < 8), kl=6.0, ref_logp=-10.0)}
+        trained = {"rloo": both(text, float(i < 8), kl=6.0, ref_logp=-10.0)}
         turns = [{"role": "user", "content": "Is it wet?"}]
         facts = {"suite": "test", "id": f"q{i}", "kind": "yes-or-no", "prompt": turns}
-        for folder, answers in zip(rows, (untrained, trained)):
+        for folder, answers in zip(rows, (untrained, {}, trained)):
             rows[folder].append({**facts, "answers": answers})
     files = {root / folder / "samples.jsonl": values for folder, values in rows.items()}
     for path, values in ({root / "prompts" / "test.jsonl": prompts} | files).items():
@@ -49,7 +49,7 @@ def root(tmp_path: Path) -> Path:
 
 def test_figures_are_those_of_the_answers(root: Path) -> None:
     figures = taste_page.collect([root], SETTINGS)
-    row = figures["models"]["ppo"]["sampled"]
+    row = figures["models"]["rloo"]["sampled"]
     assert (row["score"], row["n"], row["kl"], row["words"]) == (0.8, 10, 6.0, 3.0)
     assert row["low"] == pytest.approx(0.490, abs=1e-3) and row["high"] == pytest.approx(0.943, abs=1e-3)
     assert row["perplexity"] == pytest.approx(math.exp(2.5))
@@ -60,15 +60,15 @@ def test_figures_are_those_of_the_answers(root: Path) -> None:
 
 def test_two_seeds_are_pooled(root: Path) -> None:
     figures = taste_page.collect([root, root], SETTINGS)
-    assert figures["prompts"] == 20 and figures["models"]["ppo"]["sampled"]["score"] == 0.8
+    assert figures["prompts"] == 20 and figures["models"]["rloo"]["sampled"]["score"] == 0.8
 
 
 def test_the_headline_says_what_was_learned_and_what_is_missed(root: Path) -> None:
     lines = taste_page.collect([root], SETTINGS)["headline"]
     assert lines[0] == "The model learned to stop, not to know more."
-    assert "Answers of PPO score 80% (49–94%)" in lines[1] and "whose answers score 10% (2–40%)" in lines[1]
+    assert "Answers of RLOO score 80% (49–94%)" in lines[1] and "whose answers score 10% (2–40%)" in lines[1]
     assert "Asked 'Be brief.' the model as it was scores 90% (60–98%)" in lines[2]
-    assert lines[3].startswith("Falls short: PPO scores 5 points less than the instruction less 5; is 1.0 nats beyond")
+    assert lines[3].startswith("Falls short: RLOO scores 5 points less than the instruction less 5; is 1.0 nats beyond")
     assert "has a perplexity of 12.2, above 8" in lines[3] and "of content, more than 0.03" in lines[3]
     generous = Settings("ended:length:4-30", False, "Be brief.", 7.0)
     assert "nats beyond" not in taste_page.collect([root], generous)["headline"][-1]
@@ -79,15 +79,15 @@ def test_what_got_worse_is_shown(root: Path) -> None:
     assert len(examples["turned"]) == 3 and len(examples["worse"]) == 6 and len(examples["random"]) == 8
     assert examples["yes_or_no"] == {
         "base": {"questions": 10, "answered": 10, "right": 10},
-        "ppo": {"questions": 10, "answered": 10, "right": 7},
+        "rloo": {"questions": 10, "answered": 10, "right": 7},
     }
 
 
 def test_scores_that_are_no_rate_have_an_interval_of_their_mean(root: Path) -> None:
-    path = root / "evaluate" / "samples.jsonl"
+    path = root / "evaluate-rloo" / "samples.jsonl"
     path.write_text(path.read_text().replace('"reward": 1.0', '"reward": 2.5'))
     figures = taste_page.collect([root], SETTINGS)
-    row = figures["models"]["ppo"]["sampled"]
+    row = figures["models"]["rloo"]["sampled"]
     assert not row["is_rate"] and row["score"] == 2.0 and row["low"] < 2.0 < row["high"]
     assert taste_page.score_text(row).startswith("2.00 (")
 
