@@ -6,7 +6,6 @@ new words that are in a person's reference, less that of the first model's answe
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,17 +15,16 @@ from typing import Any
 
 import torch
 from markupsafe import Markup
-from rich.console import Console
 
 from amenable.data.batches import shuffled
 from amenable.data.files import read_json_lines
 from amenable.evaluation.content import gain_at_equal_length, yes_or_no
-from amenable.files import write_text
 from amenable.functional.statistics import bootstrap_mean, wilson
 from amenable.recipes.reports.charts import Series, line_chart
 from amenable.recipes.reports.formatting import NONE, decimal, interval, percent
+from amenable.recipes.reports.publish import publish
 from amenable.recipes.reports.rendering import render
-from amenable.recipes.reports.terminal import Grid, fixed_width, print_lines, rich_table
+from amenable.recipes.reports.terminal import Grid
 from amenable.seeds import seeded_generator
 
 Row = dict[str, Any]
@@ -67,12 +65,8 @@ class Settings:
 def write(folder: Path, roots: Sequence[Path], settings: Settings) -> Path:
     """Write report.json and report.html, print the table, and return the folder."""
     figures = collect(roots, settings)
-    write_text(folder / "report.json", json.dumps(figures, indent=1, ensure_ascii=False))
-    write_text(folder / "report.html", page(figures, f"amenable real --out {folder}"))
-    console = fixed_width(Console(stderr=True), 120)
-    console.print(rich_table(table(figures)))
-    print_lines(console, [*figures["headline"], f"report: {folder / 'report.html'}"], soft_wrap=True)
-    return folder
+    page = report_page(figures, f"amenable real --out {folder}")
+    return publish(folder, "report", figures, page, table(figures), 120)
 
 
 def collect(roots: Sequence[Path], settings: Settings) -> Row:
@@ -291,7 +285,7 @@ def example(row: Row, models: Sequence[str]) -> Row:
     return {"prompt": row["prompt"], "kind": row["kind"], "reference": row["reference"], "answers": answers}
 
 
-def page(figures: Row, command: str) -> str:
+def report_page(figures: Row, command: str) -> str:
     """Return the whole page; nothing in it is fetched from anywhere."""
     return render(
         "taste.jinja",
