@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from amenable import cli
+from amenable.data import sources
+from amenable.feedback.store import Store
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -71,7 +73,8 @@ def desk(tmp_path: Path, files: Any, base: Path, assistant: Path, judge: Path, t
     (tmp_path / "models").mkdir()
     (tmp_path / "runs" / "sample").mkdir(parents=True)
     shutil.copytree(assistant, tmp_path / "models" / "smollm2")
-    runs = {"pretrain": base, "sft": assistant, "ppo": assistant, "reward": judge, "tokenizer": tokenizer_folder}
+    runs = {"pretrain": base, "sft": assistant, "ppo": assistant, "tokenizer": tokenizer_folder}
+    runs |= {"reward": judge, "reward-2": judge}
     for name, folder in runs.items():
         shutil.copytree(folder, tmp_path / "runs" / name)
     names = {"text": files.text, "demonstrations": files.demonstrations, "comparisons": files.pairs}
@@ -85,6 +88,11 @@ def desk(tmp_path: Path, files: Any, base: Path, assistant: Path, judge: Path, t
     for name, file in names.items():
         rows = file.read_text("utf-8").splitlines(keepends=True)
         (tmp_path / f"{name}.jsonl").write_text("".join(rows[:24]), "utf-8")
+    held_out = [json.loads(line) for line in files.rankings.read_text("utf-8").splitlines()[24:48]]
+    rows = [json.dumps({**row, "country": ("Chile", "Ghana")[i % 2]}) + "\n" for i, row in enumerate(held_out)]
+    (tmp_path / "heldout.jsonl").write_text("".join(rows), "utf-8")
+    with Store(tmp_path / "runs" / "labels.db") as store:
+        store.add_rankings(sources.read_rankings(tmp_path / "heldout.jsonl").rows)
     samples = [
         {
             "prompt": [{"role": "user", "content": f"Name a {colour} thing."}],

@@ -164,9 +164,8 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
         "reward": (f"{root / 'reward'}=0.5", *spec_list(taste)),
         "scoring": config.scoring,
         "num_mini_batches": 2,
-        "kl_coef": 0.15,
-        "adaptive_kl_target": 0.7 * config.kl_budget,
-        "kl_horizon": 100.0,
+        "kl_coef": 0.3,
+        "adaptive_kl_target": 0.0,
         "temperature": TEMPERATURE,
         "max_new_tokens": TRAINING_LENGTH,
         "missing_eos_penalty": 0.0,  # the reward alone decides
