@@ -48,9 +48,7 @@ READ_BY = {field.name for field in dataclasses.fields(OnlineOptions)}
 READ_BY |= {"optimizer", "save_steps", "max_kl", "out", "validation_split"}
 """options that a stage repeats with another default: the code that all stages share reads them"""
 
-UNUSED = {
-    "token_logprobs": "the definition that linear_logprobs is tested against",
-}
+UNUSED: dict[str, str] = {}
 """functions of functional/ that no command uses yet, and what they are for"""
 
 QUESTION = re.compile(r"(What|Whether|Which|How|Who|Whose|Where|When|Why|Of)\b")

@@ -572,7 +572,7 @@ ZERO_MEANS_SOMETHING = """
     eval_episodes
     threads max_prompts save_steps pairs_per_prompt eval_prompts num_traced_prompts frozen_layers warmup_steps
     attack_queries
-    prompt_tuning
+    prompt_tuning ngram.vocab_size num_samples
     pretrain.max_steps dropout label_smoothing agreement empty_share max_bad_rows min_p top_k kl_coef adaptive_kl_target
     target_kl max_kl kl_budget code_workers rpo_alpha dpo.margin online-dpo.margin gamma lam
     cliprange cliprange_high dual_clip cliprange_value overlong_buffer overlong_penalty dynamic_sampling pass_at_k

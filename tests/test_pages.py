@@ -25,6 +25,7 @@ SHOWN = {"csv": "prompts.csv", "python": "my_rewards.py"}
 """files that the first page shows, by the language of their block"""
 TINY: dict[str, dict[str, str]] = {
     "tokenizer": {"vocab-size": "300"},
+    "ngram": {"order": "3"},
     "pretrain": {"max-steps": "1", "tokens-per-step": "256", "context": "32"},
     "sft": {"epochs": "1", "batch-size": "32"},
     "sample": {"max-prompts": "4", "num-generations": "2", "sampling.max-new-tokens": "6"},

@@ -17,7 +17,7 @@ from amenable.evaluation.entries import ModelEntry
 from amenable.generation.engine import generate
 from amenable.generation.requests import Completion
 from amenable.generation.sampling import Sampling
-from amenable.models.decoder import Decoder
+from amenable.models.language_model import LanguageModel
 from amenable.seeds import derive_seed
 from amenable.text.chat import PLAIN_STOP, clean_completion, render_prompt
 from amenable.text.tokenizer import Tokenizer
@@ -69,14 +69,14 @@ class LoadedModel:
     """A model ready to generate: its entry, decoder (an inference copy), tokenizer and device."""
 
     entry: ModelEntry
-    decoder: Decoder
+    decoder: LanguageModel
     tokenizer: Tokenizer
     runtime: Runtime
 
     @classmethod
     def load(cls, entry: ModelEntry, runtime: Runtime) -> LoadedModel:
         """Load the model in the entry's folder; InputError where there is none."""
-        decoder, tokenizer = loading.load_policy(entry.folder, runtime, "a training stage")
+        decoder, tokenizer = loading.load_language_model(entry.folder, runtime, "a training stage")
         return cls(entry, runtime.to_inference(decoder), tokenizer, runtime)
 
     @property

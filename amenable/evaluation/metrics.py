@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ from amenable.evaluation.answering import Answer, LoadedModel, entropy
 from amenable.evaluation.entries import ModelEntry
 from amenable.evaluation.preference import GoldCache, Row
 from amenable.functional.statistics import best_of_n_kl
+from amenable.models.decoder import Decoder
 from amenable.rewards.functions import columns_of
 from amenable.rewards.options import RewardOptions
 from amenable.rewards.spec import Reward, Specs, load_reward
 from amenable.text.chat import render, render_prompt
 from amenable.text.tokenizer import Tokenizer
+from amenable.text.words import uncovered_bytes
 from amenable.train import forward
 from amenable.train.examples import keep_fitting, validation_rows
 from amenable.train.log import Bars, no_bars
@@ -139,14 +142,15 @@ def masked_row(prompt_ids: list[int], ids: list[int], context: int | None = None
 def compute_kls(
     model: LoadedModel, prompts: Sequence[Prompt], answers: Sequence[Answer], temperature: float, scorers: Scorers
 ) -> list[float] | list[None]:
-    """Return the KL to the reference along every answer, in nats, p at `temperature`."""
-    reference = reference_of(model, scorers)
-    if reference is None:
+    """Return the KL to the reference along every answer, in nats, p at `temperature`; None without a reference, and
+    where one of the two is an n-gram model."""
+    reference, policy = reference_of(model, scorers), model.decoder
+    if reference is None or not isinstance(policy, Decoder) or not isinstance(reference.decoder, Decoder):
         return [None] * len(answers)
     context = model.decoder.config.context_length
     rows = [masked_row(answer.prompt_ids, answer.ids, context) for answer in answers]
     kls = forward.compute_kls(
-        model.decoder,
+        policy,
         reference.decoder,
         rows,
         reference_rows(reference, prompts, answers),
@@ -230,13 +234,17 @@ def mean(values: Sequence[float | None]) -> float | None:
 
 
 def text_metrics(model: LoadedModel, texts: list[Text], tokens: int, scorers: Scorers) -> dict[str, Any]:
-    """Return bits per byte of raw text, and the bits of each of its rows, so that two models can be paired by row."""
+    """Return bits per byte of raw text, and the bits of each of its rows, so that two models can be paired by row.
+
+    A byte of a word that a word-level tokenizer does not know costs eight bits.
+    """
     context = model.decoder.config.context_length
     rows, byte_count = validation_rows(texts, model.tokenizer, context, tokens)
     bar = scorers.bars(f"{model.entry.name}: text")
     logps = forward.compute_logprobs(model.decoder, rows, scorers.runtime, scorers.max_tokens, progress=bar)
     bits = [-float(row_logps.double().sum()) / math.log(2) for row_logps in logps]
-    return {"bpb": sum(bits) / byte_count, "text_bits": bits, "text_bytes": byte_count}
+    spelled = 8 * uncovered_bytes(model.tokenizer, chain.from_iterable(ids for ids, _ in rows), byte_count)
+    return {"bpb": (sum(bits) + spelled) / byte_count, "text_bits": bits, "text_bytes": byte_count}
 
 
 def demonstration_metrics(model: LoadedModel, rows: Sequence[Demonstration], scorers: Scorers) -> dict[str, Any]:

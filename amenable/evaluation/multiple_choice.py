@@ -16,7 +16,7 @@ from typing import Any
 from amenable.data.files import read_json_rows
 from amenable.errors import InputError
 from amenable.functional.statistics import wilson
-from amenable.models.decoder import Decoder
+from amenable.models.language_model import LanguageModel
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward
 from amenable.train.log import Progress, silent
@@ -68,7 +68,7 @@ def question_of(row: Any) -> Question:
 
 
 def accuracy(
-    decoder: Decoder,
+    decoder: LanguageModel,
     tokenizer: Tokenizer,
     questions: Sequence[Question],
     runtime: Runtime,

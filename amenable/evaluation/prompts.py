@@ -20,7 +20,7 @@ Reader = tuple[Tokenizer, int]
 
 def readers_of(folders: Sequence[Path], reward: Reward | None) -> list[Reader]:
     """Return tokenizer and context of the models in folders and of the reward models."""
-    readers = [(Tokenizer.load(folder), pretrained.read_config(folder).context_length) for folder in folders]
+    readers = [(Tokenizer.load(folder), pretrained.read_context(folder)) for folder in folders]
     return [*readers, *((model.tokenizer, model.context_length) for model in (reward.models if reward else ()))]
 
 

@@ -20,9 +20,8 @@ from amenable.generation.detokenizer import Decode, IncrementalDetokenizer
 from amenable.generation.requests import Completion, EosIds, FinishReason, SampleRequest, eos_tuple
 from amenable.generation.sampling import Sampling, adjust, sample
 from amenable.generation.top_logprobs import PromptLogprobs, TopLogprobs, prompt_logprobs, top_logprobs
-from amenable.models.cache import Cache
-from amenable.models.decoder import Decoder
-from amenable.models.inference import cast_for_inference, output_layer, pack_for_decoding
+from amenable.models.inference import for_generation
+from amenable.models.language_model import LanguageModel
 from amenable.models.layout import Layout
 from amenable.seeds import uniforms
 
@@ -54,7 +53,7 @@ class ContinuousBatch:
 
     def __init__(
         self,
-        decoder: Decoder,
+        decoder: LanguageModel,
         requests: Sequence[SampleRequest],
         sampling: Sampling,
         eos_id: EosIds,
@@ -65,18 +64,18 @@ class ContinuousBatch:
         follow: bool = False,
         length: int | None = None,
     ):
-        self.decoder, self.sampling, self.decode, self.on_token = autocast_copy(decoder), sampling, decode, on_token
-        self.output_layer = output_layer(self.decoder)
+        self.decoder, self.output_layer = for_generation(decoder)
+        self.sampling, self.decode, self.on_token = sampling, decode, on_token
         self.eos_ids, self.stop = eos_tuple(eos_id), tuple(stop)
         self.follow = follow or bool(stop)
         self.waiting = list(reversed(requests))
         self.running: dict[int, Running] = {}
         self.size = max_batch_size if length else max(1, min(max_batch_size, len(requests)))
         self.width = 0
-        self.device = decoder.unembedding.device
+        self.device = decoder.device
         self.eos_tensor = torch.tensor(self.eos_ids, dtype=torch.long, device=self.device)
         row_length = length or max(len(request.ids) + request.limit for request in requests)
-        self.cache = new_cache(decoder, self.size, row_length)
+        self.cache = decoder.new_cache(self.size, row_length)
         longest = length or max(request.limit for request in requests)
         self.tokens = torch.zeros(self.size, longest, dtype=torch.long, device=self.device)
         self.logps = torch.zeros(self.size, longest, device=self.device)
@@ -303,19 +302,3 @@ def prefill_chunks(placed: list[Placed]) -> Iterator[list[Placed]]:
         chunk += members
         tokens += length
     yield chunk
-
-
-def autocast_copy(decoder: Decoder) -> Decoder:
-    """Return the decoder with the weights that autocast would cast at every step, packed, if autocast is on."""
-    kind = decoder.unembedding.device.type
-    if not torch.is_autocast_enabled(kind):
-        return decoder
-    return pack_for_decoding(cast_for_inference(decoder, torch.get_autocast_dtype(kind)))
-
-
-def new_cache(decoder: Decoder, rows: int, length: int) -> Cache:
-    """Return an empty cache in the dtype in which keys and values are computed."""
-    weight = decoder.unembedding
-    kind = weight.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-    return Cache(decoder.config, rows, length, weight.device, dtype, decoder.num_virtual_tokens)

@@ -16,13 +16,13 @@ from amenable.generation.continuous_batch import ContinuousBatch, OnToken
 from amenable.generation.detokenizer import Decode
 from amenable.generation.requests import Completion, EosIds, check_stops, make_requests
 from amenable.generation.sampling import Sampling
-from amenable.models.decoder import Decoder
+from amenable.models.language_model import LanguageModel
 
 Progress = Callable[[int, int], None]
 
 
 def generate(
-    decoder: Decoder,
+    decoder: LanguageModel,
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
     *,
@@ -83,7 +83,7 @@ class Stream:
 
     def __init__(
         self,
-        decoder: Decoder,
+        decoder: LanguageModel,
         prompt: Sequence[int],
         sampling: Sampling,
         *,

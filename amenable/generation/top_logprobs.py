@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from amenable.models.decoder import Decoder
+from amenable.models.language_model import LanguageModel
 
 TopLogprobs = list[tuple[int, float]]
 """(id, log-probability) of the most probable tokens at a position, best first"""
@@ -34,7 +34,7 @@ def top_logprobs(logps: Tensor, count: int) -> list[TopLogprobs]:
     ]
 
 
-def prompt_logprobs(decoder: Decoder, hidden: Tensor, ids: Sequence[int], count: int) -> PromptLogprobs:
+def prompt_logprobs(decoder: LanguageModel, hidden: Tensor, ids: Sequence[int], count: int) -> PromptLogprobs:
     """Compute log p(ids[i] | ids[:i]) for i > 0 and the `count` most probable tokens; hidden [L, D] of ids [L]."""
     targets = torch.tensor(ids[1:], dtype=torch.long, device=hidden.device)
     size = max(1, CHUNK_LOGITS // decoder.num_tokens)

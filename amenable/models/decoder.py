@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from amenable.errors import InputError
+from amenable.functional.logprobs import linear_logprobs
 from amenable.models.attention import (
     Attend,
     Rotation,
@@ -42,6 +43,7 @@ from amenable.models.cache import Cache
 from amenable.models.cast_weight import CastWeight
 from amenable.models.config import DecoderConfig
 from amenable.models.dropout import dropout
+from amenable.models.language_model import LanguageModel
 from amenable.models.layout import Layout
 from amenable.models.norms import RmsNorm
 from amenable.models.packed_linear import PackedLinear
@@ -53,12 +55,12 @@ __all__ = ["Decoder", "DecoderConfig", "count_parameters"]
 GELU_FORMS = {"gelu": "tanh", "exact_gelu": "none"}
 
 
-class Decoder(nn.Module):
+class Decoder(LanguageModel):
     """Transformer decoder: ids to hidden states, hidden states to logits. Weights are `init_weights` with seed 0."""
 
     def __init__(self, config: DecoderConfig, device: torch.device | str = "cpu"):
         super().__init__()
-        self.config = config
+        self.config: DecoderConfig = config
         self.origin: Mapping[str, Any] | None = None
         """config.json of the folder that the weights were loaded from"""
         self.num_tokens = config.vocab_size
@@ -215,9 +217,27 @@ class Decoder(nn.Module):
             raise TypeError(f"losses read the unembedding's weight alone: {type(matrix).__name__} has no effect")
         return matrix.weight
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return self.unembedding.device
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Return logits of the tokenizer's tokens, [..., D] -> [..., T]."""
         return F.linear(hidden, self.unembedding)
+
+    def logprobs(
+        self, hidden: Tensor, tokens: Tensor, temperature: float = 1.0, entropy: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return log-probabilities [M] of tokens [M] after hidden states [M, D]; see `linear_logprobs`."""
+        return linear_logprobs(hidden, self.product_unembedding, tokens, temperature=temperature, entropy=entropy)
+
+    def new_cache(self, rows: int, length: int) -> Cache:
+        """Return an empty cache in the dtype in which keys and values are computed."""
+        weight = self.unembedding
+        kind = weight.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        return Cache(self.config, rows, length, weight.device, dtype, self.num_virtual_tokens)
 
     def padded_logits(self, hidden: Tensor) -> Tensor:
         """Return logits with those of the padding rows, as transformers does, [..., D] -> [..., V]."""

@@ -17,10 +17,11 @@ from torch import nn
 
 from amenable.models.decoder import Decoder, has_hooks, is_plain
 from amenable.models.heads import ScalarModel
+from amenable.models.language_model import LanguageModel
 from amenable.models.low_rank import HasInferenceLayer
 from amenable.models.packed_linear import PackedLinear, can_pack
 
-Model = TypeVar("Model", Decoder, ScalarModel)
+Model = TypeVar("Model", bound=LanguageModel | ScalarModel)
 
 
 def cast_for_inference(model: Model, dtype: torch.dtype, in_place: bool = False) -> Model:
@@ -46,10 +47,11 @@ def cast_for_inference(model: Model, dtype: torch.dtype, in_place: bool = False)
         output = nn.Linear(twin.config.hidden_size, twin.config.vocab_size, bias=False, device="meta")
         output.weight = frozen(twin.padded_unembedding, dtype)
         twin.output, twin.config = output, replace(twin.config, tie_embeddings=False)
-    return twin.eval()
+    twin.eval()
+    return twin
 
 
-def adapted_layers(model: Decoder | ScalarModel, dtype: torch.dtype) -> dict[str, nn.Module]:
+def adapted_layers(model: nn.Module, dtype: torch.dtype) -> dict[str, nn.Module]:
     """Return the inference layers of a model's layers with adapters, by name."""
     layers = {name: module for name, module in model.named_modules() if not has_hooks(module)}
     casts = {name: m.inference_layer(dtype) for name, m in layers.items() if isinstance(m, HasInferenceLayer)}
@@ -67,14 +69,14 @@ def pack_for_decoding(model: Model) -> Model:
     return twin
 
 
-def is_cast(model: Decoder | ScalarModel, dtype: torch.dtype) -> bool:
+def is_cast(model: nn.Module, dtype: torch.dtype) -> bool:
     """Return True if a model's linear layers and unembedding are stored in `dtype`."""
     stored = [linear.weight.dtype for linear in linear_layers(model).values()]
     stored += [model.unembedding.dtype] if isinstance(model, Decoder) else []
     return bool(linear_layers(model)) and set(stored) == {dtype}
 
 
-def cast_layers(model: Decoder | ScalarModel, dtype: torch.dtype) -> None:
+def cast_layers(model: nn.Module, dtype: torch.dtype) -> None:
     """Store the plain linear layers of a model's blocks in `dtype`, frozen."""
     for linear in linear_layers(model).values():
         if linear.weight.dtype != dtype:
@@ -87,7 +89,7 @@ def sharing_copy(model: Model) -> Model:
     return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
 
 
-def linear_layers(model: Decoder | ScalarModel) -> dict[str, nn.Linear | PackedLinear]:
+def linear_layers(model: nn.Module) -> dict[str, nn.Linear | PackedLinear]:
     """Return the plain and packed linear layers of a model's blocks, by name."""
     return {
         name: module
@@ -97,11 +99,19 @@ def linear_layers(model: Decoder | ScalarModel) -> dict[str, nn.Linear | PackedL
     }
 
 
-def output_layer(decoder: Decoder) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return `decoder.logits`, [..., D] -> [..., T], of an inference copy with the unembedding packed too, if it can
-    be."""
-    weight = decoder.unembedding
-    return PackedLinear(weight) if can_pack(weight, weight.dtype) else decoder.logits
+def for_generation(model: LanguageModel) -> tuple[LanguageModel, Callable[[torch.Tensor], torch.Tensor]]:
+    """Return a model and its `logits`, states to logits, as they are fastest where rows grow by a token.
+
+    Of a decoder: with the weights, packed, that autocast would cast at every step if it is on, and the unembedding
+    packed too, if it can be.
+    """
+    if not isinstance(model, Decoder):
+        return model, model.logits
+    kind = model.device.type
+    if torch.is_autocast_enabled(kind):
+        model = pack_for_decoding(cast_for_inference(model, torch.get_autocast_dtype(kind)))
+    weight = model.unembedding
+    return model, PackedLinear(weight) if can_pack(weight, weight.dtype) else model.logits
 
 
 def frozen(parameter: torch.Tensor, dtype: torch.dtype) -> nn.Parameter:

@@ -37,6 +37,7 @@ from amenable.models.hf_config import (
 )
 from amenable.models.hf_weights import VALUE_BIAS, VALUE_WEIGHT, Weights, load_weights, published_tensors
 from amenable.models.inference import sharing_copy
+from amenable.models.ngram.tables import CONTEXT, is_ngram
 from amenable.models.tensor_files import MAX_SHARD_BYTES, write_weights
 
 GENERATION = "generation_config.json"
@@ -124,6 +125,7 @@ def load_decoder(folder: Path | str, device: torch.device | str = "cpu", dropout
     fields = read_json_object(folder / CONFIG)
     if is_classifier(fields):
         raise InputError("holds a reward model, not a language model", folder)
+    refuse_ngram(folder)
     decoder = Decoder(replace(decoder_config(fields, folder / CONFIG), dropout=dropout), device="meta")
     with Weights(folder, device) as weights:
         load_weights(decoder, weights, fields["model_type"])
@@ -223,8 +225,21 @@ def label_row(fields: Mapping[str, Any], label: str | None, folder: Path) -> tup
     return names.index(label), len(names)
 
 
+def refuse_ngram(folder: Path) -> None:
+    """Raise InputError for an n-gram model where a transformer is needed."""
+    if is_ngram(folder):
+        hint = "name a transformer's folder; sample, evaluate, chat and serve take n-gram models"
+        raise InputError("holds an n-gram model, which is counted, not trained", folder, hint)
+
+
+def read_context(folder: Path) -> int:
+    """Read the context of any language model: the most tokens of a row."""
+    return CONTEXT if is_ngram(folder) else read_config(folder).context_length
+
+
 def read_config(folder: Path | str) -> DecoderConfig:
     """Read the configuration of a saved model, with dropout 0. Its context is what virtual tokens leave."""
+    refuse_ngram(Path(folder))
     path = base_folder(Path(folder)) / CONFIG
     config = decoder_config(read_json_object(path), path)
     virtual = count_virtual_tokens(Path(folder))

@@ -2,9 +2,10 @@
 
     world -> tokenizer -> pretrain -> sft -> sample -> annotate -> reward -> ppo, dpo -> evaluate -> report
 
-and beside them the models that the paper compares: a few-shot prompted base, a larger base, one tuned on public tasks,
-the best of n, PPO-ptx ... Each stage is called as a user would; its options lie in <out>/plan. Stopped and started
-again, it goes on where it stopped. A claim names the stages it is measured from, so `--claims` runs those alone.
+and beside them an n-gram model, and the models that the paper compares: a few-shot prompted base, a larger base, one
+tuned on public tasks, the best of n, PPO-ptx ... Each stage is called as a user would; its options lie in <out>/plan.
+Stopped and started again, it goes on where it stopped. A claim names the stages it is measured from, so `--claims` runs
+those alone.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from amenable.claims import claims
 from amenable.errors import InputError
 from amenable.recipes import report
 from amenable.recipes.pipeline import StageRun, run_all, stage_runs, with_trackers
-from amenable.stages import annotate, dpo, evaluate, ppo, pretrain, reward, sample, sft, tokenizer, world
+from amenable.stages import annotate, dpo, evaluate, ngram, ppo, pretrain, reward, sample, sft, tokenizer, world
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.trackers import TrackerName
 
 BRIEF = ("b", "c", "d", "e", "f", "g", "i", "m", "n", "o")
 """the claims that fit into ten minutes"""
-ALWAYS = ("ppo", "dpo", "evaluate-dpo")
+ALWAYS = ("ppo", "dpo", "evaluate-dpo", "evaluate-ngram")
 """stages of every demo, whichever claims it checks"""
 SEEDS = 3
 """of a full demo"""
@@ -140,6 +141,7 @@ def models(root: Path) -> dict[str, Any]:
         "world": world.Config(),
         "tokenizer": tokenizer.Config(data=text / "train.jsonl", demonstrations=demonstrations / "train.jsonl"),
         "pretrain": base,
+        "ngram": ngram.Config(data=base.data, validation=base.validation, tokenizer=base.tokenizer),
         "sft": imitate(demonstrations),
         "large": replace(base, model="micro"),
         "public": imitate(root / "world" / "public"),
@@ -232,6 +234,7 @@ def evaluations(root: Path) -> dict[str, Any]:
     return {
         "evaluate": examine("sft=sft", suites=news),
         "evaluate-base": examine("base=pretrain", "prompted=pretrain@few-shot", suites=about),
+        "evaluate-ngram": examine("ngram=ngram"),
         "evaluate-best": examine("best16=sft@best-of-16"),
         "evaluate-ppo": examine("ppo=ppo", "sharpened=sft@entropy-of-ppo", suites=news),
         "evaluate-dpo": examine("dpo=dpo"),

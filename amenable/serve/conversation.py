@@ -17,6 +17,7 @@ from amenable.generation.sampling import Sampling
 from amenable.model_folder import adapter_of, is_adapter, parent_folder
 from amenable.models.adapter_files import base_bits
 from amenable.models.decoder import Decoder
+from amenable.models.ngram.tables import is_ngram
 from amenable.models.pretrained import decoder_on, is_reward_folder, load_decoder
 from amenable.rewards.best_of import BestOf
 from amenable.rewards.model import ModelReward
@@ -39,7 +40,7 @@ def load_with_rewards(
     of_models, of_rewards = [weights_of(folder) for _, folder in models], [base_of(folder) for folder in reward_models]
     users = Counter([*of_models, *filter(None, of_rewards)])
     bases: dict[Path, Decoder] = {}
-    for folder in (folder for folder, count in users.items() if count > 1):
+    for folder in (folder for folder, count in users.items() if count > 1 and not is_ngram(folder)):
         loading.require_model(folder, "amenable sft")
         bases[folder] = runtime.to_inference(load_decoder(folder, runtime.device))
     loaded = [load_model(folder, runtime, name, bases.get(base)) for (name, folder), base in zip(models, of_models)]
@@ -68,6 +69,8 @@ def load_model(folder: Path, runtime: Runtime, name: str | None = None, base: De
     base: the folder's own decoder, or that which its adapter is on, to share its weights. Raises InputError for a
     folder without a model, and for a tokenizer of more ordinary tokens than the model has.
     """
+    if is_ngram(folder):
+        return LoadedModel.load(ModelEntry(name or str(folder), folder), runtime)
     loading.require_model(folder, "amenable sft")
     if base is None:
         decoder = load_decoder(folder, runtime.device)

@@ -29,7 +29,7 @@ from amenable.generation.sampling import Sampling
 from amenable.rewards.options import RewardOptions, Scoring
 from amenable.rewards.spec import Specs, reads_column, reward_inputs
 from amenable.train import defaults, plan
-from amenable.train.defaults import FROM_MODEL, FromModel, traits
+from amenable.train.defaults import FROM_MODEL, FromModel, sampling_traits
 from amenable.train.examples import keep_usable
 from amenable.train.failed_rewards import scoring
 from amenable.train.run import Run
@@ -125,7 +125,9 @@ class Config(RunOptions):
 def run(config: Config) -> Path:
     """Evaluate and return the run directory."""
     config = config if config.models else replace(config, models=default_models())
-    config, by_default = defaults.evaluate(config, [traits(folder, "a training stage") for folder in config.folders])
+    config, by_default = defaults.evaluate(
+        config, [sampling_traits(folder, "a training stage") for folder in config.folders]
+    )
     run = Run(config.out, "evaluate", config, inputs(config))
     if run.skip_finished():
         return run.out

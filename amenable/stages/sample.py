@@ -32,7 +32,7 @@ from amenable.seeds import derive_seed
 from amenable.text.chat import decode_completion
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import defaults, loading, plan
-from amenable.train.defaults import FROM_MODEL, FromModel, traits
+from amenable.train.defaults import FROM_MODEL, FromModel, sampling_traits
 from amenable.train.examples import fitting_prompts, read_prompts
 from amenable.train.failed_rewards import scoring
 from amenable.train.log import as_lines
@@ -97,13 +97,13 @@ def run(config: Config) -> Path:
     if "://" in str(config.model):
         return run_remotely(config)
     folder = Path(config.model)
-    config, by_default = defaults.sample(config, traits(folder))
+    config, by_default = defaults.sample(config, sampling_traits(folder))
     inputs = reward_inputs(config.reward, rubric=config.scoring.judge_rubric)
     run = Run(config.out, "sample", config, {"model": folder, **data_inputs(config.data), **inputs})
     if run.skip_finished():
         return run.out
     runtime = start_runtime(config.device)
-    policy, tokenizer = loading.load_policy(folder, runtime)
+    policy, tokenizer = loading.load_language_model(folder, runtime)
     decoder = runtime.to_inference(policy)
     best_of, context = load_best_of(config, runtime), decoder.config.context_length
     room = min(context, best_of.reward.context_length if best_of else context) - config.sampling.max_new_tokens

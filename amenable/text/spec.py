@@ -36,8 +36,9 @@ def without_special_tokens(spec: Mapping[str, Any], special: Collection[str]) ->
     if unknown in special:
         model["unk_token"] = None
     model["vocab"] = {piece: i for piece, i in model["vocab"].items() if piece not in special}
-    merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
-    model["merges"] = [pair for pair in merges if special.isdisjoint(pair) and "".join(pair) not in special]
+    if "merges" in model:
+        merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
+        model["merges"] = [pair for pair in merges if special.isdisjoint(pair) and "".join(pair) not in special]
     added = [token for token in spec["added_tokens"] if token["content"] not in special]
     # the library gives an added token that the vocabulary lacks the next free id, which may differ from the token's id
     model["vocab"] |= {token["content"]: token["id"] for token in added}

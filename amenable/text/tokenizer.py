@@ -146,8 +146,9 @@ class Tokenizer:
             backend = Backend.from_str(file.read_text(encoding="utf-8"))
         except Exception as error:  # the library raises bare Exception
             raise InputError(f"not a tokenizer: {error}", file) from None
-        if not isinstance(backend.model, models.BPE):
-            raise InputError(f"a {type(backend.model).__name__} tokenizer", file, "only BPE tokenizers are read")
+        if not isinstance(backend.model, (models.BPE, models.WordLevel)):
+            hint = "only BPE and word-level tokenizers are read"
+            raise InputError(f"a {type(backend.model).__name__} tokenizer", file, hint)
         files = TokenizerFiles.read(folder)
         names = files.special_tokens_map
         known = {name for name in (*EOS_CANDIDATES, BOS) if backend.token_to_id(name) is not None}

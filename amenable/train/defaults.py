@@ -23,6 +23,7 @@ from amenable.model_folder import count_virtual_tokens
 from amenable.models import pretrained
 from amenable.models.config import DecoderConfig
 from amenable.models.decoder import Decoder
+from amenable.models.ngram.tables import count_ngrams, is_ngram
 from amenable.train import loading, plan
 
 T = TypeVar("T")
@@ -124,6 +125,14 @@ def traits(folder: Path, made_by: str = "amenable sft", virtual_tokens: int = 0)
     )
     model = replace(model, context=model.context - new)
     return model if temperature is None else replace(model, temperature=temperature)
+
+
+def sampling_traits(folder: Path, made_by: str = "amenable sft") -> Traits:
+    """Read the traits of a saved model that will not train; an n-gram model's parameters are its n-grams."""
+    if not is_ngram(folder):
+        return traits(folder, made_by)
+    loading.require_model(folder, made_by)
+    return Traits(count_ngrams(folder), pretrained.read_context(folder))
 
 
 def traits_of(shape: DecoderConfig) -> Traits:

@@ -23,6 +23,7 @@ from amenable.functional.logprobs import linear_log_collisions, linear_logprobs,
 from amenable.models.decoder import Decoder
 from amenable.models.heads import ScalarModel, ValueHead
 from amenable.models.inference import cast_for_inference
+from amenable.models.language_model import LanguageModel
 from amenable.models.layout import Layout
 from amenable.train.log import Progress, silent, tracked
 from amenable.train.runtime import Runtime, return_memory
@@ -44,7 +45,7 @@ def checkpoint_activations(models: Iterable[nn.Module], on: bool) -> None:
 
 
 def masked_logprobs(
-    decoder: Decoder, batch: Batch, temperature: float = 1.0, entropy: bool = False
+    decoder: LanguageModel, batch: Batch, temperature: float = 1.0, entropy: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """Return the log-probability [M] of every token in the loss mask (fp32), and with `entropy` that of its
     distribution [M]."""
@@ -52,11 +53,11 @@ def masked_logprobs(
 
 
 def logprobs_of_hidden(
-    decoder: Decoder, hidden: Tensor, batch: Batch, temperature: float = 1.0, entropy: bool = False
+    decoder: LanguageModel, hidden: Tensor, batch: Batch, temperature: float = 1.0, entropy: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """Return what `masked_logprobs` does from the hidden states [M, D] before the loss mask's tokens."""
     _, tokens = targets(batch)
-    return linear_logprobs(hidden, decoder.product_unembedding, tokens, temperature=temperature, entropy=entropy)
+    return decoder.logprobs(hidden, tokens, temperature, entropy)
 
 
 def masked_nll(decoder: Decoder, batch: Batch, scale: float) -> tuple[Tensor, Tensor]:
@@ -99,7 +100,7 @@ def layout_of(batch: Batch) -> Layout:
 
 @torch.inference_mode()
 def compute_logprobs(
-    decoder: Decoder,
+    decoder: LanguageModel,
     rows: Sequence[Row],
     runtime: Runtime,
     max_tokens: int,
@@ -165,7 +166,7 @@ def masked_kls(policy: Decoder, reference: Decoder, batch: Batch, temperature: f
     return linear_kl(states, policy.unembedding, ref_states, ref_weight, temperature, temperature)
 
 
-def masked_hidden(decoder: Decoder, batch: Batch) -> Tensor:
+def masked_hidden(decoder: LanguageModel, batch: Batch) -> Tensor:
     """Return the hidden state [M, D] before every token in the loss mask."""
     index, _ = targets(batch)
     return decoder(batch.ids, layout_of(batch), at=index)
@@ -344,7 +345,7 @@ def by_source(
 
 
 def bits_per_byte(
-    decoder: Decoder,
+    decoder: LanguageModel,
     rows: Sequence[Row],
     byte_count: int,
     runtime: Runtime,
@@ -357,7 +358,7 @@ def bits_per_byte(
 
 
 def bits_per_byte_by_source(
-    decoder: Decoder,
+    decoder: LanguageModel,
     rows: Mixed[Row],
     byte_counts: Sequence[int],
     runtime: Runtime,

@@ -17,6 +17,9 @@ from amenable.models.heads import ScalarModel
 from amenable.models.hf_config import is_classifier, model_type_of
 from amenable.models.hf_weights import count_stored, parameters_of, published_tensors
 from amenable.models.inference import cast_layers, linear_layers
+from amenable.models.language_model import LanguageModel
+from amenable.models.ngram.model import NGramModel
+from amenable.models.ngram.tables import is_ngram
 from amenable.models.prompt_tuning import VirtualTokens
 from amenable.models.tensor_files import MAX_SHARD_BYTES
 from amenable.seeds import derive_seed
@@ -75,6 +78,21 @@ def load_policy(
     require_room(folder, count_stored(base_folder(folder)), runtime)
     decoder = pretrained.load_decoder(folder, runtime.device, dropout).eval()
     return fit_vocabulary(decoder, tokenizer, folder), tokenizer
+
+
+def load_language_model(
+    folder: Path, runtime: Runtime, made_by: str = "amenable sft"
+) -> tuple[LanguageModel, Tokenizer]:
+    """Load a language model that will not train, a decoder or an n-gram model, in evaluation mode, and its
+    tokenizer."""
+    if not is_ngram(folder):
+        return load_policy(folder, runtime, made_by)
+    require_model(folder, made_by)
+    model, tokenizer = NGramModel.load(folder, runtime.device), Tokenizer.load(folder)
+    if tokenizer.vocab_size != model.num_tokens:
+        sizes = f"{tokenizer.vocab_size} tokens, and the model {model.num_tokens}"
+        raise InputError(f"its tokenizer has {sizes}", folder, "count the n-grams again with this tokenizer")
+    return model, tokenizer
 
 
 def load_reward_model(

@@ -64,6 +64,15 @@ class Chunks(Sequence[Row]):
 
 
 @dataclass(frozen=True)
+class Documents:
+    """Some documents of a source."""
+
+    texts: TokenizedTexts
+    numbers: Indices
+    """of the documents, in order"""
+
+
+@dataclass(frozen=True)
 class TextSplits:
     """Text to train on, and held-out text."""
 
@@ -84,33 +93,44 @@ def read_chunks(
     rejected: RejectedRows | None = None,
     bars: Bars = no_bars,
 ) -> TextSplits:
-    """Read and tokenize texts, or take their tokens from the cache, and divide them.
+    """Read texts as `split_documents` does, and cut them into chunks of at most `context` ids.
 
-    Held out are the documents of `options.validation`, or a share of each source's, and equal ones of other sources.
     eval_tokens: maximum tokens of the held-out rows, divided among the sources.
     """
-
-    def read(path: Path) -> TokenizedTexts:
-        return read_texts(path, tokenizer, rejected, bars("tokenizing"), options.columns)
-
-    mixture = parse_sources(options.data)
-    names, texts = [source.name for source in mixture], [read(source.path) for source in mixture]
-    if options.validation is None:
-        held = held_out_of_sources([part.keys for part in texts], options.validation_split, options.seed)
-        validation = [(part, np.flatnonzero(mask)) for part, mask in zip(texts, held)]
-    else:
-        held = [np.zeros(len(part.ends), bool) for part in texts]
-        other = read(options.validation)
-        validation = [(other, np.arange(len(other.ends)))]
-    trained = [np.flatnonzero(~mask).astype(index_type(len(mask))) for mask in held]
-    chunks = [Chunks(part, documents, context) for part, documents in zip(texts, trained)]
-    rows = [first_rows(part, documents, context, eval_tokens // len(validation)) for part, documents in validation]
+    names = [source.name for source in parse_sources(options.data)]
+    training, validation = split_documents(options, tokenizer, rejected, bars)
+    chunks = [Chunks(part.texts, part.numbers, context) for part in training]
+    rows = [first_rows(part.texts, part.numbers, context, eval_tokens // len(validation)) for part in validation]
     return TextSplits(
         training=Mixed(names, chunks),
         lengths=[part.lengths for part in chunks],
         held_out=Mixed(names if options.validation is None else [""], [part for part, _ in rows]),
         byte_counts=[size for _, sizes in rows for size in sizes],
     )
+
+
+def split_documents(
+    options: SplitOptions, tokenizer: Tokenizer, rejected: RejectedRows | None = None, bars: Bars = no_bars
+) -> tuple[list[Documents], list[Documents]]:
+    """Read and tokenize texts, or take their tokens from the cache; return the documents to train on, by source, and
+    the held-out ones.
+
+    Held out are the documents of `options.validation`, or a share of each source's, and equal ones of other sources.
+    """
+
+    def read(path: Path) -> TokenizedTexts:
+        return read_texts(path, tokenizer, rejected, bars("tokenizing"), options.columns)
+
+    texts = [read(source.path) for source in parse_sources(options.data)]
+    if options.validation is None:
+        held = held_out_of_sources([part.keys for part in texts], options.validation_split, options.seed)
+        validation = [Documents(part, np.flatnonzero(mask)) for part, mask in zip(texts, held)]
+    else:
+        held = [np.zeros(len(part.ends), bool) for part in texts]
+        other = read(options.validation)
+        validation = [Documents(other, np.arange(len(other.ends)))]
+    trained = [np.flatnonzero(~mask).astype(index_type(len(mask))) for mask in held]
+    return [Documents(part, numbers) for part, numbers in zip(texts, trained)], validation
 
 
 def first_rows(texts: TokenizedTexts, documents: Indices, context: int, tokens: int) -> tuple[list[Row], list[int]]:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from amenable.generation import continuous_batch
-from amenable.generation.continuous_batch import ContinuousBatch, new_cache
+from amenable.generation.continuous_batch import ContinuousBatch
 from amenable.generation.engine import generate
 from amenable.generation.requests import Completion, make_requests
 from amenable.generation.sampling import Sampling
@@ -103,6 +103,6 @@ def test_the_batch_is_compacted_once_nothing_waits(decoder):
 
 
 def test_a_cache_has_the_dtype_of_autocast(decoder):
-    assert new_cache(decoder, 2, 8).keys[0].dtype == torch.float32
+    assert decoder.new_cache(2, 8).keys[0].dtype == torch.float32
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert new_cache(decoder, 2, 8).keys[0].dtype == torch.bfloat16
+        assert decoder.new_cache(2, 8).keys[0].dtype == torch.bfloat16

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 from amenable.models import inference
 from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.heads import ScalarModel
-from amenable.models.inference import cast_for_inference, linear_layers, output_layer
+from amenable.models.inference import cast_for_inference, for_generation, linear_layers
 from amenable.models.layout import Layout
 from amenable.models.packed_linear import PackedLinear, can_pack
 from amenable.models.presets import preset
@@ -189,8 +189,8 @@ def test_inference_copies_are_packed_and_count_as_their_weights(config):
     assert len(layers) == 4 * config.num_layers and all(isinstance(layer, PackedLinear) for layer in layers.values())
     assert sum(p.numel() for p in twin.layers.parameters()) == sum(p.numel() for p in decoder.layers.parameters())
     hidden = torch.randn(3, config.hidden_size).to(torch.bfloat16)
-    torch.testing.assert_close(output_layer(twin)(hidden), twin.logits(hidden), rtol=0.01, atol=0.01)
-    assert output_layer(decoder) == decoder.logits, "fp32 weights stay as they are"
+    torch.testing.assert_close(for_generation(twin)[1](hidden), twin.logits(hidden), rtol=0.01, atol=0.01)
+    assert for_generation(decoder)[1] == decoder.logits, "fp32 weights stay as they are"
 
 
 @packs

@@ -156,6 +156,7 @@ FOLLOWING = {
     "evaluate": {"max_new_tokens"},
     "annotate": set(),
     "tokenizer": set(),
+    "ngram": set(),
 }
 """the options that depend on the model"""
 ALIKE = {
@@ -181,7 +182,7 @@ ALIKE = {
         members member combination_coefficient center_rewards_coefficient score_penalty
         label_smoothing entropy_coef score_clip target_kl ptx_coef frozen_layers prompt_tuning empty_share lora.rank
         lora.bits lora.dropout sampling.top_k sampling.top_p sampling.min_p sampling.repetition_penalty""",
-    "before there is a model": "vocab_size agreement",
+    "before there is a model": "vocab_size agreement order k min_count num_samples ngram.max_new_tokens",
     "a name": "seed",
 }
 """options whose default is the same for every model, by the reason"""

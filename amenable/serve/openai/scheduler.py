@@ -25,7 +25,7 @@ from amenable.generation.detokenizer import Decode
 from amenable.generation.engine import evaluating
 from amenable.generation.requests import Completion, EosIds, SampleRequest, completion_limit
 from amenable.generation.sampling import Sampling
-from amenable.models.decoder import Decoder
+from amenable.models.language_model import LanguageModel
 from amenable.seeds import mix
 from amenable.train.runtime import Runtime
 
@@ -122,7 +122,7 @@ class Scheduler:
 
     def __init__(
         self,
-        decoder: Decoder,
+        decoder: LanguageModel,
         decode: Decode,
         eos_id: EosIds,
         runtime: Runtime,
