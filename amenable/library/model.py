@@ -19,6 +19,7 @@ from amenable.train.known_models import hint_for
 if TYPE_CHECKING:
     from amenable.models.decoder import Decoder
     from amenable.models.heads import ScalarModel
+    from amenable.models.language_model import LanguageModel
     from amenable.rewards.model import ModelReward
     from amenable.text.tokenizer import Tokenizer
     from amenable.train.runtime import Runtime
@@ -66,8 +67,13 @@ class Model:
         return loading.load_policy(self.folder, self.runtime, "a training stage")[0]
 
     @cached_property
-    def _generator(self) -> Decoder:
-        """The language model as an inference copy."""
+    def _generator(self) -> LanguageModel:
+        """The language model, a decoder or an n-gram model, as an inference copy."""
+        from amenable.models.ngram.tables import is_ngram
+        from amenable.train import loading
+
+        if is_ngram(self.folder):
+            return loading.load_language_model(self.folder, self.runtime)[0]
         return self.runtime.inference_copy(self.decoder)
 
     @cached_property
@@ -110,7 +116,7 @@ class Model:
 
         tokenizer, settings = self.tokenizer, self._sampling(sampling)
         ids = [render_prompt(tokenizer, conversation(prompt)) for prompt in prompts]
-        room = self.decoder.config.context_length - settings.max_new_tokens
+        room = self._generator.config.context_length - settings.max_new_tokens
         if too_long := [len(row) for row in ids if len(row) > room]:
             problem = f"a prompt has {too_long[0]} tokens, and {settings.max_new_tokens} new ones leave room for {room}"
             raise InputError(problem, how="shorten the prompt, or lower max_new_tokens")

@@ -109,7 +109,9 @@ def count_words(options: SplitOptions, rejected: RejectedRows) -> Counter[str]:
 def with_vocabulary(text: NGramText, min_count: int, max_words: int) -> NGramText:
     """Return a text whose words are those that its documents to count have `min_count` times, at most `max_words` of
     the most frequent (0: all); every other word is <unk>."""
-    counts = sum(np.bincount(ids, minlength=len(text.new_ids)) for ids, _ in text.blocks())
+    counts = np.zeros(len(text.new_ids), np.int64)
+    for ids, _ in text.blocks():
+        counts += np.bincount(ids, minlength=len(counts))
     vocabulary = text.tokenizer.spec["model"]["vocab"]
     marks = {vocabulary[name] for name in (UNKNOWN, BEGIN, END)}
     order = [token for token in np.argsort(-counts, kind="stable").tolist() if token not in marks]

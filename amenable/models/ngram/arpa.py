@@ -88,23 +88,23 @@ def read_arpa(path: Path, ids: Mapping[str, int], vocab_size: int) -> NGramTable
     InputError, with the line, for what is no ARPA file, a word without an id, an n-gram that is there twice, and one
     whose context is not there.
     """
-    columns: dict[int, list[tuple[list[int], float, float]]] = {}
+    columns: dict[int, list[tuple[list[int], tuple[float, float]]]] = {}
     with path.open(encoding="utf-8") as file:
         for order, number, words, values in entries(path, file):
             unknown = next((word for word in words if word not in ids), None)
             if unknown is not None:
                 hint = "name the tokenizer that it was made with, or none for a model of words"
                 raise InputError(f"the tokenizer has no token '{unknown}'", f"{path}:{number}", hint)
-            columns.setdefault(order, []).append(([ids[word] for word in words], *values))
+            columns.setdefault(order, []).append(([ids[word] for word in words], values))
     if sorted(columns) != list(range(1, len(columns) + 1)):
         raise InputError("no n-grams of order 1, or an order is missing", path, FORM)
     logprobs, backoffs = np.full(vocab_size, -np.inf, np.float32), np.zeros(vocab_size, np.float32)
-    for (token,), logp, weight in columns[1]:
+    for (token,), (logp, weight) in columns[1]:
         logprobs[token], backoffs[token] = logp, weight
     tables = NGramTables(vocab_size, [], [logprobs], [])
     for order in range(2, len(columns) + 1):
-        ngrams = np.array([words for words, _, _ in columns[order]])
-        values = np.array([values for _, *values in columns[order]], np.float32)
+        ngrams = np.array([words for words, _ in columns[order]])
+        values = np.array([values for _, values in columns[order]], np.float32)
         contexts = ngrams[:, 0]
         for i in range(1, order - 1):
             contexts = np.where(contexts < 0, -1, look_up(tables.keys[i - 1], contexts * vocab_size + ngrams[:, i]))
@@ -143,10 +143,10 @@ def entries(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, int, list[s
         elif text == "\\end\\":
             break
         elif order and text:
-            values, *rest = text.split()
+            logp, *rest = text.split()
             words, weight = rest[:order], rest[order:]
             try:
-                numbers = natural(values), natural(weight[0]) if weight else 0.0
+                numbers = natural(logp), natural(weight[0]) if weight else 0.0
             except ValueError:
                 words = []
             if len(words) < order or len(weight) > 1:
