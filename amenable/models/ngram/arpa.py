@@ -104,7 +104,7 @@ def read_arpa(path: Path, ids: Mapping[str, int], vocab_size: int) -> NGramTable
     tables = NGramTables(vocab_size, [], [logprobs], [])
     for order in range(2, len(columns) + 1):
         ngrams = np.array([words for words, _ in columns[order]])
-        values = np.array([values for _, values in columns[order]], np.float32)
+        numbers = np.array([values for _, values in columns[order]], np.float32)
         contexts = ngrams[:, 0]
         for i in range(1, order - 1):
             contexts = np.where(contexts < 0, -1, look_up(tables.keys[i - 1], contexts * vocab_size + ngrams[:, i]))
@@ -121,10 +121,10 @@ def read_arpa(path: Path, ids: Mapping[str, int], vocab_size: int) -> NGramTable
         tables = NGramTables(
             vocab_size,
             [*tables.keys, keys],
-            [*tables.logprobs, values[sequence, 0]],
+            [*tables.logprobs, numbers[sequence, 0]],
             [*tables.backoffs, backoffs],
         )
-        backoffs = values[sequence, 1]
+        backoffs = numbers[sequence, 1]
     return tables
 
 
