@@ -141,7 +141,7 @@ class Model:
         known = [field.name for field in fields(SamplingOptions)]
         if unknown := [name for name in given if name not in known]:
             raise InputError(f"unknown option '{unknown[0]}'", how=f"known are: {', '.join(known)}")
-        traits = defaults.sampling_traits(self.folder, "a training stage")
+        traits = defaults.sampling_traits(self.folder)
         usual = {"temperature": traits.temperature, "max_new_tokens": defaults.answer_length(traits.context)}
         return SamplingOptions(**{**usual, **given})
 

@@ -125,9 +125,7 @@ class Config(RunOptions):
 def run(config: Config) -> Path:
     """Evaluate and return the run directory."""
     config = config if config.models else replace(config, models=default_models())
-    config, by_default = defaults.evaluate(
-        config, [sampling_traits(folder, "a training stage") for folder in config.folders]
-    )
+    config, by_default = defaults.evaluate(config, [sampling_traits(folder) for folder in config.folders])
     run = Run(config.out, "evaluate", config, inputs(config))
     if run.skip_finished():
         return run.out

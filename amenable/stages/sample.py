@@ -97,7 +97,7 @@ def run(config: Config) -> Path:
     if "://" in str(config.model):
         return run_remotely(config)
     folder = Path(config.model)
-    config, by_default = defaults.sample(config, sampling_traits(folder))
+    config, by_default = defaults.sample(config, sampling_traits(folder, "amenable sft"))
     inputs = reward_inputs(config.reward, rubric=config.scoring.judge_rubric)
     run = Run(config.out, "sample", config, {"model": folder, **data_inputs(config.data), **inputs})
     if run.skip_finished():

@@ -127,7 +127,7 @@ def traits(folder: Path, made_by: str = "amenable sft", virtual_tokens: int = 0)
     return model if temperature is None else replace(model, temperature=temperature)
 
 
-def sampling_traits(folder: Path, made_by: str = "amenable sft") -> Traits:
+def sampling_traits(folder: Path, made_by: str = "a training stage") -> Traits:
     """Read the traits of a saved model that will not train; an n-gram model's parameters are its n-grams."""
     if not is_ngram(folder):
         return traits(folder, made_by)
