@@ -98,8 +98,8 @@ class Config(RunOptions):
         plan.forbid(outside, f"validation_split is {self.validation_split}", hint)
         odd = self.tokenizer is not None and self.unit != "tokens"
         plan.forbid(odd, f"a tokenizer for units of {self.unit}", "leave one of --tokenizer and --unit out")
-        kept = self.write_arpa and self.smoothing == "add-k" and self.arpa is None
-        plan.forbid(kept, "add-k in an ARPA file, whose models back off", "take another --smoothing")
+        no_arpa = self.write_arpa and self.smoothing == "add-k" and self.arpa is None
+        plan.forbid(no_arpa, "add-k in an ARPA file, whose models back off", "take another --smoothing")
 
 
 def run(config: Config) -> Path:

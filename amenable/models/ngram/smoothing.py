@@ -168,8 +168,8 @@ def katz(contexts: Contexts, ratios: Array) -> Estimates:
     something must be left. A context that every token was counted after loses nothing.
     """
     counts = contexts.counts
-    kept = np.append(ratios, 1.0)[np.minimum(counts, len(ratios)).astype(np.int64)]
-    discounted = counts * kept if ratios[1] < 1 else counts - 0.5
+    shares = np.append(ratios, 1.0)[np.minimum(counts, len(ratios)).astype(np.int64)]
+    discounted = counts * shares if ratios[1] < 1 else counts - 0.5
     totals = contexts.total(counts)
     unseen = 1 - contexts.total(contexts.lower)
     left = totals - contexts.total(discounted)
