@@ -90,8 +90,8 @@ def load_language_model(
     require_model(folder, made_by)
     model, tokenizer = NGramModel.load(folder, runtime.device), Tokenizer.load(folder)
     if tokenizer.vocab_size != model.num_tokens:
-        sizes = f"{tokenizer.vocab_size} tokens, and the model {model.num_tokens}"
-        raise InputError(f"its tokenizer has {sizes}", folder, "count the n-grams again with this tokenizer")
+        problem = f"the tokenizer has {tokenizer.vocab_size} tokens and the model {model.num_tokens}"
+        raise InputError(problem, folder, "count the n-grams again with this tokenizer")
     return model, tokenizer
 
 

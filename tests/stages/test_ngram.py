@@ -196,5 +196,5 @@ def test_its_tokenizer_must_be_its_own(counted: Path, tmp_path: Path) -> None:
     shutil.copytree(counted, folder)
     words = ngram.word_tokenizer(["a"])
     words.save(folder)
-    with pytest.raises(InputError, match="its tokenizer has 4 tokens"):
+    with pytest.raises(InputError, match="the tokenizer has 4 tokens"):
         LoadedModel.load(ModelEntry("n", folder), start_runtime(ONE_THREAD))
