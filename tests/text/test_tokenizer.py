@@ -345,8 +345,8 @@ def test_folders_that_hold_no_tokenizer_say_so(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(InputError, match="not a tokenizer"):
         Tokenizer.load(tmp_path)
-    Backend(models.WordLevel({"a": 0}, unk_token="a")).save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(InputError, match="only BPE"):
+    Backend(models.WordPiece({"a": 0}, unk_token="a")).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(InputError, match="only BPE and word-level"):
         Tokenizer.load(tmp_path)
     merging_backend().save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text("[1]")
