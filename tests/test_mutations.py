@@ -367,6 +367,11 @@ def own_next_value(gae: Any) -> Any:
     return broken
 
 
+def cuts_as_ends(rollout: Any) -> Any:
+    nothing = rollout.truncated & False
+    return replace(rollout, terminated=rollout.ended, truncated=nothing, cut_observations=rollout.cut_observations[:0])
+
+
 def padding_counted(standardize: Any) -> Any:
     return lambda x, mask: standardize(x, torch.ones_like(mask))
 
@@ -876,6 +881,27 @@ MUTATIONS += [
     (f"prompts are counted in {loss}", "train.pair_loss:pair_loss", prompts_counted, step_by_hand(loss))
     for loss in ("ipo", "apo_zero")
 ]
+CUTS_BY_HAND = suite_test("control/test_experience.py", "test_by_hand")
+MUTATIONS += [
+    ("a time limit is taken for an end", "control.experience:prepare",
+     lambda f: lambda rollout, *rest: f(cuts_as_ends(rollout), *rest), CUTS_BY_HAND),
+    ("the next episode's first value stands for the cut one", "control.experience:prepare",
+     lambda f: lambda rollout, *rest: f(
+         replace(rollout, cut_observations=rollout.last_observations[: len(rollout.cut_observations)]), *rest
+     ), CUTS_BY_HAND),
+    ("an end is valued as if more came", "control.experience:prepare",
+     lambda f: lambda rollout, *rest: f(replace(rollout, terminated=rollout.truncated), *rest), CUTS_BY_HAND),
+    ("steps that were not scale the rewards", "control.normalization:RewardScaler.scale",
+     lambda f: lambda self, rewards, ended, mask: f(self, rewards, ended, mask | True),
+     suite_test("control/test_normalization.py", "test_steps_that_were_not_are_not_counted")),
+    ("the line search does not look at the KL", "functional.natural_gradient:line_search",
+     lambda f: lambda parameters, step, loss, measure, limit, halvings: f(
+         parameters, step, loss, measure, math.inf, halvings
+     ), suite_test(
+         "functional/test_natural_gradient.py",
+         "test_the_line_search_takes_the_longest_step_that_is_better_and_allowed", 1.5, 2, 1.0,
+     )),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("what", "target", "broken", "check"), MUTATIONS, ids=[row[0] for row in MUTATIONS])
