@@ -42,6 +42,7 @@ from amenable.stages import (
     expert_iteration,
     grpo,
     kto,
+    ngram,
     online_dpo,
     ppo,
     pretrain,
@@ -282,6 +283,7 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
     return {
         "world": (world, world.Config(out=town, sizes=Sizes(6, 60, 6, 40, 6, 60, 24, 6, 40))),
         "tokenizer": (tokenizer, tokenizer.Config(data=text, demonstrations=shown, out=base.tokenizer, vocab_size=320)),
+        "ngram": (ngram, ngram.Config(data=(text,), tokenizer=base.tokenizer, out=root / "ngram", device=MACHINE)),
         "pretrain": (pretrain, base),
         "sft": (sft, replace(tuned, optimizer=quick, warmup_steps=1, device=MACHINE)),
         "sample": (sample, replace(sampled, sampling=brief, prompts_per_step=4, device=MACHINE)),

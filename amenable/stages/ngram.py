@@ -126,11 +126,10 @@ def run(config: Config) -> Path:
     model = NGramModel.load(run.out, runtime.device)
     sizes = ", ".join(f"{size:,}" for size in tables.sizes)
     run.log.info(f"{text.tokens:,} {config.unit} of text; n-grams of order 1 to {tables.order}: {sizes}")
-    figures = measure(model, text, config, runtime)
-    run.log.row(0, figures)
-    run.log.info(", ".join(f"{name} {value:.5g}" for name, value in figures.items()))
-    sample(model, text, config, run)
-    return run.finish(**figures, num_ngrams=sum(tables.sizes), vocab_size=tables.vocab_size)
+    for step in run.steps(1, {}):
+        run.record(step, text.tokens, ("eval/bpb", "eval/perplexity"), **measure(model, text, config, runtime))
+        sample(model, text, config, run, step)
+    return run.finish(**run.metrics, num_ngrams=sum(tables.sizes), vocab_size=tables.vocab_size)
 
 
 def read(config: Config, run: Run) -> NGramText:
@@ -182,7 +181,7 @@ def measure(model: NGramModel, text: NGramText, config: Config, runtime: Runtime
     return {**figures, "eval/tokens": tokens, "eval/impossible_tokens": impossible}
 
 
-def sample(model: NGramModel, text: NGramText, config: Config, run: Run) -> None:
+def sample(model: NGramModel, text: NGramText, config: Config, run: Run, step: int) -> None:
     """Sample texts from their beginning into samples.jsonl."""
     if not config.num_samples:
         return
@@ -196,5 +195,5 @@ def sample(model: NGramModel, text: NGramText, config: Config, run: Run) -> None
         samples=config.num_samples,
         decode=tokenizer.decode,
     )
-    run.log.samples(0, [{"text": completion.text, "ended": completion.ended} for completion in completions])
+    run.log.samples(step, [{"text": completion.text, "ended": completion.ended} for completion in completions])
     run.log.info(f"sampled: {(completions[0].text or '')[:200]!r}")

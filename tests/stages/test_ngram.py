@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,10 +43,18 @@ def test_longer_contexts_predict_better(config: ngram.Config, counted: Path, tmp
     assert len(texts) == 3 and all(text.startswith("The ") for text in texts)
 
 
-def test_the_same_command_gives_the_same_files(config: ngram.Config, counted: Path, outcome: Callable, tmp_path: Path):
+def test_the_same_command_gives_the_same_files(config: ngram.Config, counted: Path, tmp_path: Path) -> None:
     again = ngram.run(replace(config, out=tmp_path / "again"))
     assert (again / "model.safetensors").read_bytes() == (counted / "model.safetensors").read_bytes()
     assert (again / "samples.jsonl").read_bytes() == (counted / "samples.jsonl").read_bytes()
+
+
+def test_a_run_that_was_killed_begins_again(config: ngram.Config, counted: Path, tmp_path: Path) -> None:
+    out = ngram.run(replace(config, out=tmp_path / "run"))
+    (out / "finished.json").unlink()
+    again = ngram.run(replace(config, out=out))
+    for name in ("metrics.jsonl", "samples.jsonl", "model.safetensors"):
+        assert (again / name).read_bytes() == (counted / name).read_bytes()
 
 
 def test_text_beyond_a_block_is_counted_on_disk(
