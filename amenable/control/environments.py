@@ -102,12 +102,12 @@ class Environments:
     def __init__(self, name: str, num_envs: int, seed: int, fixed_length: bool = False, **options: Any):
         self.name, self.seed = name, seed
         self.envs = [make(name, **options) for _ in range(num_envs)]
-        limit = self.envs[0].spec.max_episode_steps if self.envs[0].spec is not None else None
-        if fixed_length and limit is None:
-            raise InputError("has no time limit", name, "episodes of one length need it: leave out --fixed-length")
+        self.spaces = Spaces(name, self.envs[0].observation_space, self.envs[0].action_space)
+        if self.envs[0].spec is None or self.envs[0].spec.max_episode_steps is None:
+            hint = "an episode may never end: give one, as in --env-options max_episode_steps=500"
+            raise InputError("has no time limit", name, hint)
         if fixed_length:
             self.envs = [FixedLength(env) for env in self.envs]
-        self.spaces = Spaces(name, self.envs[0].observation_space, self.envs[0].action_space)
         self.episodes = [0] * num_envs
         self.played: list[list[Any]] = [[] for _ in range(num_envs)]
         """actions of each copy's running episode"""

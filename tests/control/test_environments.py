@@ -96,6 +96,12 @@ def test_fixed_length_ends_at_the_limit_alone() -> None:
     assert truncated.all() and [length for _, length in copies.finished] == [60, 60]
 
 
+def test_an_environment_without_a_time_limit_needs_one() -> None:
+    with pytest.raises(InputError, match="CliffWalking-v1: has no time limit; an episode may never end"):
+        Environments("CliffWalking-v1", 1, 0)
+    assert Environments("CliffWalking-v1", 1, 0, max_episode_steps=9).spaces.shape == (48,)
+
+
 def test_spaces() -> None:
     grid = Environments("amenable/Gridworld-v0", 1, 0, rows=["SBM"]).spaces
     assert grid.shape == (3,) and grid.is_discrete and grid.num_actions == 4 and not grid.is_vector
