@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -84,6 +85,8 @@ class FixedLength:
     def __init__(self, env: Any):
         self.env = env
         self.observation_space, self.action_space, self.spec = env.observation_space, env.action_space, env.spec
+        self.unwrapped = env.unwrapped
+        warnings.filterwarnings("ignore", message=".*already returned terminated = True")
 
     def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
         """Begin an episode."""

@@ -16,7 +16,7 @@ class Gridworld(gymnasium.Env[np.int64, np.int64]):
 
     def __init__(self, rows: Sequence[str] = DEFAULT_MAP, slip: float = 0.0, random_start: bool = False):
         """random_start: begin in any cell that ends no episode, each as likely, in place of S."""
-        self.world = world_of(rows, slip)
+        self.rows, self.world = tuple(rows), world_of(rows, slip)
         self.observation_space = gymnasium.spaces.Discrete(len(self.world.rewards))
         self.action_space = gymnasium.spaces.Discrete(len(MOVES))
         self.cumulative = self.world.transitions.cumsum(axis=2)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from amenable.control.agent import Agent
 from amenable.control.environments import Environments
@@ -54,12 +55,19 @@ class Training:
         generator = seeded_generator(agent.seed, "actions", iteration)
         policy, normalizer = agent.policy, self.normalizer
         rollout = collect(self.environments, policy, normalizer, self.num_steps, generator, agent.whole_episodes)
-        rewards = rollout.rewards if self.reward is None else self.reward(rollout.observations, rollout.executed)
+        rewards, facts = self.rewards_of(rollout, iteration)
         scaled = torch.from_numpy(self.scaler.scale(rewards, rollout.ended, rollout.mask))
         experience = prepare(rollout, scaled, policy, agent.critic, normalizer, agent.options.gamma)
         metrics = agent.learn(experience, self.multiplier(iteration))
         normalizer.update(rollout.observations[rollout.mask])
-        return rollout, {**self.progress.add(rollout, self.environments), **metrics}
+        return rollout, {**self.progress.add(rollout, self.environments), **facts, **metrics}
+
+    def rewards_of(self, rollout: Rollout, iteration: int) -> tuple[NDArray, dict[str, Any]]:
+        """Return the rewards [T, E] that a rollout is learned from, and metrics of them."""
+        return rollout.rewards if self.reward is None else self.reward(rollout.observations, rollout.executed), {}
+
+    def wait(self, iteration: int, run: Run) -> None:
+        """Wait for what an iteration needs from outside; nothing, unless people are in the loop."""
 
     def multiplier(self, iteration: int) -> float:
         """Return the share of the learning rate in an iteration: it falls in a straight line."""
@@ -101,6 +109,7 @@ def train(training: Training, run: Run, save_steps: int) -> dict[str, Any]:
         optimizer.on_nonfinite = run.stop
     with one_thread():
         for iteration in run.steps(training.iterations, training.state, save_steps):
+            training.wait(iteration, run)
             rollout, metrics = training.step(iteration)
             run.record(iteration, rollout.num_steps, ("episode/return", "policy/entropy"), **metrics)
             if training.progress.timesteps >= training.progress.total and iteration < training.iterations:

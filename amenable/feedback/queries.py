@@ -2,6 +2,7 @@
 
     random                  the pool in random order: the baseline
     disagreement            where the reward models of an ensemble differ most about which answer is better
+    information_gain        where the answer is expected to tell most about which of them is right
     uncertainty             where their mean prediction is closest to a tie
     coreset                 prompts that are far from each other and from those labelled before
     disagreement_coreset    of what they disagree about most, prompts that are far from each other
@@ -26,9 +27,9 @@ from torch import Tensor
 
 from amenable.feedback.ratings import Comparison, groups_of, strengths, win_table
 
-Rule = Literal["random", "disagreement", "uncertainty", "coreset", "disagreement_coreset"]
+Rule = Literal["random", "disagreement", "information_gain", "uncertainty", "coreset", "disagreement_coreset"]
 RULES: tuple[Rule, ...] = get_args(Rule)
-SCORED: tuple[Rule, ...] = ("disagreement", "uncertainty", "disagreement_coreset")
+SCORED: tuple[Rule, ...] = ("disagreement", "information_gain", "uncertainty", "disagreement_coreset")
 """rules that need scores"""
 CANDIDATE_FACTOR = 4
 """`disagreement_coreset` chooses among so many times the budget"""
@@ -56,7 +57,8 @@ def choose(rule: Rule, pool: Pool, budget: int, generator: torch.Generator, labe
     if rule == "coreset":
         return farthest_first(required(pool.embeddings, rule, "embeddings"), budget, left, labelled)
     scores = required(pool.scores, rule, "scores")
-    values = uncertainty(scores) if rule == "uncertainty" else disagreement(scores)
+    value = {"uncertainty": uncertainty, "information_gain": information_gain}.get(rule, disagreement)
+    values = value(scores)
     ordered = round_robin(largest(values, left), pool.keys, labelled)
     if rule != "disagreement_coreset":
         return ordered[:budget]
@@ -86,10 +88,33 @@ def disagreement(scores: Tensor) -> Tensor:
     With pairs, the rule of Christiano et al. (2017, section 2.2.4), who found it worse than chance in some tasks.
     scores [M, N, K]; M at least 2.
     """
+    p = members_preferences(scores)
+    return over_pairs((p - p.mean(dim=0)).square().mean(dim=0))
+
+
+def information_gain(scores: Tensor) -> Tensor:
+    """Return the information [N], in nats, that an answer is expected to give about which model is right, averaged over
+    the pairs: the entropy of the mean prediction less the mean entropy of the predictions.
+
+        I = H(mean_m p_m) - mean_m H(p_m)       H(p) = -p log p - (1 - p) log(1 - p)
+
+    BALD (Houlsby et al., 2011), with the ensemble as the sample of the posterior; an item that each model holds for a
+    coin's toss gives nothing. scores [M, N, K]; M at least 2.
+    """
+    p = members_preferences(scores)
+    return over_pairs(bernoulli_entropy(p.mean(dim=0)) - bernoulli_entropy(p).mean(dim=0))
+
+
+def bernoulli_entropy(p: Tensor) -> Tensor:
+    """Return the entropy, in nats, of events of probability p, any shape."""
+    return torch.special.entr(p) + torch.special.entr(1 - p)
+
+
+def members_preferences(scores: Tensor) -> Tensor:
+    """Return `preferences` of an ensemble's scores [M, N, K]. Raises ValueError for a single model."""
     if scores.shape[0] < 2:
         raise ValueError("one model cannot disagree with itself: an ensemble has two or more")
-    p = preferences(scores.double())
-    return over_pairs((p - p.mean(dim=0)).square().mean(dim=0))
+    return preferences(scores.double())
 
 
 def uncertainty(scores: Tensor) -> Tensor:

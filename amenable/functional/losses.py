@@ -7,6 +7,7 @@ and scalars without, by metric name. `preference_losses` returns a loss for each
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -162,18 +163,28 @@ def value_loss(values: Tensor, old_values: Tensor, targets: Tensor, mask: Tensor
 
 
 def preference_losses(
-    chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0, label_smoothing: float = 0.0
+    chosen: Tensor,
+    rejected: Tensor,
+    margin: Tensor | float = 0.0,
+    label_smoothing: Tensor | float = 0.0,
+    noise: float = 0.0,
 ) -> Tensor:
     """Bradley-Terry negative log likelihood of 'chosen beats rejected', for each pair. Scores [B] and [B] -> [B].
 
-        h = chosen - rejected - margin      L = -((1 - e) log sigma(h) + e log sigma(-h))
+        h = chosen - rejected - margin      L = -((1 - e) log p(h) + e log p(-h))      p(h) = (1 - n) sigma(h) + n / 2
 
     margin, a number or [B], in the units of the scores: how far apart a grade wants them (Touvron et al., 2023, eq. 2).
-    label_smoothing e: share of labels taken to be flipped; the loss is least at chosen - rejected = margin +
-    log((1 - e) / e).
+    label_smoothing e, a number or [B]: share of labels taken to be flipped; one half for 'equally good'. The loss is
+    least at chosen - rejected = margin + log((1 - e) / e) where there is no noise.
+    noise n: share of labels taken to be a fair coin's (Christiano et al., 2017, section 2.2.3: .1). No single label
+    then costs more than -log(n / 2), however large h is.
     """
     gap = chosen - rejected - margin
-    return -((1 - label_smoothing) * F.logsigmoid(gap) + label_smoothing * F.logsigmoid(-gap))
+    wins, losses = F.logsigmoid(gap), F.logsigmoid(-gap)
+    if noise:
+        coin = torch.full_like(gap, math.log(noise / 2))
+        wins, losses = (torch.logaddexp(each + math.log1p(-noise), coin) for each in (wins, losses))
+    return -((1 - label_smoothing) * wins + label_smoothing * losses)
 
 
 def ranking_loss(

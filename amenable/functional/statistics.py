@@ -1,4 +1,5 @@
-"""Confidence intervals of shares and means, the explained variance of a value function, and the KL of best-of-n."""
+"""Confidence intervals of shares and means, rank correlation, the explained variance of a value function, and the KL of
+best-of-n."""
 
 from __future__ import annotations
 
@@ -145,3 +146,21 @@ def best_of_n_kl(n: int) -> float:
     if n < 1:
         raise ValueError(f"the best of {n}")
     return math.log(n) - (n - 1) / n
+
+
+def spearman(first: Tensor, second: Tensor) -> float:
+    """Spearman's rank correlation of two samples [N], Pearson's of their ranks; equal values share their mean rank.
+
+    nan where one of them does not vary.
+    """
+    ranks = torch.stack([mean_ranks(first), mean_ranks(second)])
+    centred = ranks - ranks.mean(dim=1, keepdim=True)
+    norms = centred.square().sum(dim=1).prod().sqrt()
+    return float((centred[0] * centred[1]).sum() / norms) if norms > 0 else math.nan
+
+
+def mean_ranks(values: Tensor) -> Tensor:
+    """Return the ranks of values [N] from 1, the least first; equal values have the mean of their ranks."""
+    _, owner, counts = values.double().flatten().unique(return_inverse=True, return_counts=True)
+    last = counts.cumsum(0).double()
+    return (last - (counts - 1) / 2)[owner]

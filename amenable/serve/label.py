@@ -66,9 +66,9 @@ class Config(PageOptions):
     query_strategy: Literal["file", Rule] = "file"
     """order of the tasks: as in the files, or by a rule of feedback/queries.py"""
     reward: Specs = ()
-    """members of the ensemble for the rules disagreement, uncertainty and disagreement_coreset, each a SPEC: a reward
-    model's folder, FOLDER:LABEL of a classifier, FILE.py:FUNCTION, a rule or an http address; SPEC=WEIGHT scales its
-    scores"""
+    """members of the ensemble for the rules disagreement, information_gain, uncertainty and disagreement_coreset, each
+    a SPEC: a reward model's folder, FOLDER:LABEL of a classifier, FILE.py:FUNCTION, a rule or an http address;
+    SPEC=WEIGHT scales its scores"""
     one_key: bool = False
     """answer comparisons by one key or tap, left, right or equal, without strength, ratings and flags"""
     repeats: int = 0
@@ -261,7 +261,7 @@ def print_summary(config: Config, tasks: Sequence[Task], address: str, suggests:
     print(f"label at {address}   the owner's page: {address}/owner   Ctrl-C ends", flush=True)
 
 
-def protect(config: Config, label_app: LabelApp) -> security.SecurityMiddleware:
+def protect(config: PageOptions, label_app: LabelApp) -> security.SecurityMiddleware:
     """Return the application behind its security checks; without a token only the page and the login are served."""
     from amenable.serve.labelling.routes import FILES, make_app
 

@@ -15,6 +15,7 @@ from amenable.feedback.queries import (
     disagreement,
     farthest_first,
     groups_of,
+    information_gain,
     largest,
     next_battles,
     preferences,
@@ -57,6 +58,16 @@ def test_disagreement_by_hand():
     assert disagreement(far).tolist() == pytest.approx([0.03])
     with pytest.raises(ValueError, match="two or more"):
         disagreement(pair(0.5))
+
+
+def test_information_gain_by_hand():
+    # both sure, of opposite answers: log 2; both at a coin's toss: nothing
+    assert information_gain(pair(1 - 1e-12, 1e-12)).tolist() == pytest.approx([math.log(2)], abs=1e-6)
+    assert information_gain(pair(0.5, 0.5)).tolist() == pytest.approx([0.0])
+    h = -(0.9 * math.log(0.9) + 0.1 * math.log(0.1))
+    assert information_gain(pair(0.9, 0.1)).tolist() == pytest.approx([math.log(2) - h])
+    with pytest.raises(ValueError, match="two or more"):
+        information_gain(pair(0.5))
 
 
 def test_closeness_by_hand():
@@ -139,7 +150,7 @@ def test_no_prompt_is_asked_again_while_others_wait(rule, pool):
 def test_chance_decides_at_random(pool):
     assert choose("random", pool, 10, draw(0)) != choose("random", pool, 10, draw(1))
     even = Pool(size=100, scores=torch.zeros(2, 100, 2))
-    for rule in ("disagreement", "uncertainty"):  # nothing to go by
+    for rule in ("disagreement", "information_gain", "uncertainty"):  # nothing to go by
         assert choose(rule, even, 10, draw(0)) != choose(rule, even, 10, draw(1))
 
 

@@ -121,6 +121,18 @@ def test_preference_losses_by_hand():
     assert smoothed.tolist() == pytest.approx([0.9 * 0.313262 + 0.1 * 1.313262, 0.693147], abs=1e-6)
 
 
+def test_a_share_of_answers_by_a_coin():
+    """.9 sigma(1) + .05 = .7079527; no gap costs more than -log(.05)."""
+    zero, one = tensor(0.0), tensor(1.0)
+    assert losses.preference_losses(one, zero, noise=0.1).tolist() == pytest.approx([-math.log(0.7079527)], abs=1e-6)
+    assert losses.preference_losses(zero, 1e6 * one, noise=0.1).tolist() == pytest.approx([-math.log(0.05)])
+    assert losses.preference_losses(1e6 * one, zero, noise=0.1).tolist() == pytest.approx([-math.log(0.95)])
+    assert losses.preference_losses(one, zero, noise=0.0).tolist() == losses.preference_losses(one, zero).tolist()
+    both = [losses.preference_losses(*pair, noise=0.1).item() for pair in ((one, zero), (zero, one))]
+    tie = losses.preference_losses(one, zero, label_smoothing=tensor(0.5), noise=0.1)
+    assert tie.tolist() == pytest.approx([sum(both) / 2]) and sum(math.exp(-each) for each in both) == pytest.approx(1)
+
+
 @given(st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5)), min_size=1, max_size=5), st.floats(-50, 50))
 def test_preference_losses_depend_on_differences_only(pairs, shift):
     chosen, rejected = (tensor(*side) for side in zip(*pairs))

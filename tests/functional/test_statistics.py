@@ -12,6 +12,7 @@ from amenable.functional.statistics import (
     decisive_size,
     explained_variance,
     mean_interval,
+    spearman,
     t95,
     wilson,
 )
@@ -166,3 +167,11 @@ def test_a_decisive_size_is_the_first_whose_interval_leaves_out_a_half(share: fl
         low, high = wilson(share * n, n)
         assert (high < 0.5 or low > 0.5) == decides
     assert decisive_size(0.5) == math.inf
+
+
+def test_spearman_by_hand():
+    first, second = torch.tensor([1.0, 7.0, 7.0, 9.0]), torch.tensor([20, 10, 30, 40])
+    # centred ranks -1.5 0 0 1.5 and -.5 -1.5 .5 1.5: product 3, squares 4.5 and 5
+    assert spearman(first, second) == pytest.approx(3 / math.sqrt(4.5 * 5))
+    assert spearman(first, first.exp()) == pytest.approx(1) and spearman(first, -first) == pytest.approx(-1)
+    assert math.isnan(spearman(first, torch.ones(4)))

@@ -49,12 +49,45 @@ def test_a_stopped_run_goes_on_to_the_bit(
     assert outcome(run_in_two(control, replace(config, out=tmp_path / "two"), 3)) == whole
 
 
+COMPARED = replace(
+    SMALL,
+    learn_from="comparisons",
+    max_labels=60,
+    reward_updates=10,
+    clip_steps=10,
+    reward_hidden=(16,),
+    ensemble_size=2,
+)
+
+
+def test_an_agent_learns_from_comparisons(tmp_path: Path, rows_of: Callable[[Path], list[dict[str, Any]]]) -> None:
+    """On Pendulum the learned reward orders clips as the true one does, which training never reads."""
+    config = replace(COMPARED, env="Pendulum-v1", out=tmp_path / "run", total_timesteps=2400)
+    out = control.run(config)
+    rows, finished = rows_of(out), json.loads((out / "finished.json").read_text())
+    assert rows[-1]["labels"] == 60 == finished["labels"] and finished["eval_rm/spearman"] > 0.7
+    assert finished["eval/length"] == 200
+    assert (out / "reward.safetensors").exists()
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "Pendulum-v1"])
+def test_a_stopped_run_from_comparisons_goes_on_to_the_bit(
+    env: str, tmp_path: Path, outcome: Callable[[Path], Any], run_in_two: Callable[[Any, Any, int], Path]
+) -> None:
+    config = replace(COMPARED, env=env, out=tmp_path / "whole", query_strategy="disagreement")
+    whole = outcome(control.run(config))
+    assert outcome(run_in_two(control, replace(config, out=tmp_path / "two"), 3)) == whole
+
+
 def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = ["--out", str(tmp_path / "run")]
     for options, problem in (
         (["--env", "CartPole-v9"], "did you mean"),
         (["--env", "Blackjack-v1"], "observations are Tuple"),
         (["--env-options", "slip"], "'slip' is not NAME=VALUE"),
+        (["--from", "comparisons", "--judge", "nobody"], "there is no judge 'nobody'"),
+        (["--from", "comparisons", "--clip-steps", "900"], "a clip has 900 steps and an episode 500"),
+        (["--from", "comparisons", "--judge", "people", "--env", "amenable/MovingDot-v0"], "no picture is known"),
         (["--env", "amenable/Gridworld-v0", "--env-options", "slip=3"], "slip is 3"),
     ):
         assert cli.main(["control", *out, *options]) == 2

@@ -37,7 +37,13 @@ from amenable.serve.security import COOKIE, headers_of, token_of
 from amenable.serve.web_pages import add_static, static_routes
 
 FILES = static_routes(
-    {"/": "label.html", "/owner": "owner.html"}, "label.css", "label.js", "label-rank.js", "label-write.js", "owner.js"
+    {"/": "label.html", "/owner": "owner.html"},
+    "label.css",
+    "label.js",
+    "label-rank.js",
+    "label-write.js",
+    "clip.js",
+    "owner.js",
 )
 FLAGS = (
     "fails to follow the instruction",
@@ -70,6 +76,8 @@ class LabelApp:
     suggest: SuggestFn | None = None
     one_key: bool = False
     """comparisons are answered by one key, without strength, ratings and flags"""
+    clips: bool = False
+    """answers are clips, which the page draws; where none is left it asks again, as more will come"""
     goal: int = 0
     """labels of a kind that the page asks for; 0 is one for each task"""
     is_complete: Callable[[], bool] = lambda: False
@@ -161,7 +169,7 @@ def add_account(app: FastAPI, label_app: LabelApp, person_of: PersonOf) -> None:
             **{"name": person.name, "role": person.role, "kinds": label_app.kinds, "flags": FLAGS, "reasons": REASONS},
             **{"instructions": label_app.instructions(), "suggests": label_app.suggest is not None},
             **{"lease": label_app.queue.policy.timeout, "entered": bool(person.hash), "one_key": label_app.one_key},
-            "thanks": label_app.thanks,
+            **{"thanks": label_app.thanks, "clips": label_app.clips},
         }
 
 

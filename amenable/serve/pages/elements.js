@@ -8,7 +8,7 @@ export const $ = (id) => document.getElementById(id);
 export function el(tag, options = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(options)) {
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    if (name.startsWith("on") && value) node.addEventListener(name.slice(2), value);
     else if (name === "class") node.className = value;
     else if (value === true) node.setAttribute(name, "");
     else if (value !== false && value !== null && value !== undefined) node.setAttribute(name, value);

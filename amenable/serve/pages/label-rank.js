@@ -1,5 +1,6 @@
 // Forms for rankings, with ties, by keys, buttons or dragging; and for comparisons of two, with a slider or at once.
 
+import { clip } from "./clip.js";
 import { completion, el, folded, nth, plural } from "./elements.js";
 
 const STRENGTHS = ["far better", "clearly better", "better", "slightly better"];
@@ -246,8 +247,9 @@ export function compareForm(task, given, page) {
 export function choiceForm(task, given, page) {
   let choice = given?.ranks ? given.ranks[1] - given.ranks[0] : null;
   const names = ["Left", "Right"];
-  const cards = names.map((name, i) => el("article", { class: "card side", "aria-label": `${name} answer` },
-    el("h2", {}, name), folded(completion(task.completions[i]), task.completions[i]), cutNote(task, i)));
+  const shown = (name, i) => (page.clips ? clip(task.completions[i], `${name} clip`) : [folded(completion(task.completions[i]), task.completions[i]), cutNote(task, i)]);
+  const cards = names.map((name, i) => el("article", { class: "card side", "aria-label": `${name} ${page.clips ? "clip" : "answer"}`, onclick: page.clips ? () => choose(i ? -1 : 1) : null },
+    el("h2", {}, name), shown(name, i)));
   const button = (text, key, act) => el("button", { type: "button", onclick: act }, text, el("kbd", {}, key));
   const choices = el("div", { class: "choices" }, button("Left is better", "←", () => choose(1)), button("Equal", "=", () => choose(0)),
     button("Right is better", "→", () => choose(-1)), button("Can’t tell", "X", () => page.skip("cannot tell")));

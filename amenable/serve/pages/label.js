@@ -6,6 +6,7 @@ import { writeForm } from "./label-write.js";
 import { addLogin, ask } from "./requests.js";
 
 const NAMES = { rank: "Rank", compare: "Compare", demonstrate: "Write", converse: "Converse" };
+const POLL = 2; // seconds after which the page looks for further clips
 const IDLE = 60; // seconds without activity that no longer count as work
 let me = null;
 let task = null;
@@ -67,14 +68,16 @@ function show({ task: newTask, progress }) {
   $("asked").replaceChildren();
   if (!task) {
     form = null;
-    $("work").replaceChildren(el("div", { class: "done" }, el("h1", {}, "Nothing left here"), el("p", {}, me.thanks)));
+    $("work").replaceChildren(el("div", { class: "done" }, el("h1", {}, me.clips ? "Waiting for clips" : "Nothing left here"), el("p", {}, me.thanks)));
+    if (me.clips) setTimeout(() => { if (!task) next(); }, POLL * 1000);
     return;
   }
   const draft = JSON.parse(stored(`draft ${task.assignment}`) ?? "null") ?? task.former;
-  const page = { flags: me.flags, suggests: me.suggests, post, changed, announce, skip, send };
+  const page = { flags: me.flags, suggests: me.suggests, clips: me.clips, post, changed, announce, skip, send };
   const make = { rank: rankForm, compare: me.one_key ? choiceForm : compareForm }[task.kind] ?? writeForm;
   form = make(task, draft, page);
-  $("asked").replaceChildren(...(task.prompt.length ? [el("h1", {}, "What was asked"), ...task.prompt.map(turn)] : [el("h1", {}, "A conversation of your own"), el("p", { class: "note" }, "You play both sides: ask something as a person would, and answer as a good assistant would.")]));
+  const heading = me.clips ? "Which clip is better?" : "What was asked";
+  $("asked").replaceChildren(...(task.prompt.length || me.clips ? [el("h1", {}, heading), ...task.prompt.map(turn)] : [el("h1", {}, "A conversation of your own"), el("p", { class: "note" }, "You play both sides: ask something as a person would, and answer as a good assistant would.")]));
   $("work").replaceChildren(form.node);
   document.body.dataset.kind = task.kind;
   document.body.classList.toggle("one-key", me.one_key && task.kind === "compare");

@@ -45,7 +45,9 @@ def others(make_scalar_model, words, runtime):
     return [load_reward(ModelReward(model, words, runtime), runtime) for model in models]
 
 
-@pytest.mark.parametrize("rule", ["random", "disagreement", "uncertainty", "coreset", "disagreement_coreset"])
+@pytest.mark.parametrize(
+    "rule", ["random", "disagreement", "information_gain", "uncertainty", "coreset", "disagreement_coreset"]
+)
 def test_every_task_has_its_place(tasks, others, rule, monkeypatch):
     monkeypatch.setattr(task_order, "BATCH", 3)
     found = task_order.order_tasks(tasks, rule, others, 0)

@@ -1,0 +1,30 @@
+"""Options of comparisons that cannot be are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from amenable.control.comparison_options import ComparisonOptions
+from amenable.errors import InputError
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_labels": 0},
+        {"ensemble_size": 1},
+        {"clip_steps": 1},
+        {"first_labels": 1.5},
+        {"holdout": 1.0},
+        {"label_noise": 1.0},
+        {"label_annealing": 0.0},
+        {"judge_error_rate": -0.1},
+        {"judge_rationality": -1.0},
+        {"reward_hidden": (0,)},
+    ],
+)
+def test_impossible_options_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=next(iter(options))):
+        ComparisonOptions(**options)
