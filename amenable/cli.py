@@ -16,6 +16,7 @@ import inspect
 import io
 import re
 import sys
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -180,12 +181,15 @@ def in_order_of_help(config_class: type) -> type:
 
 
 def option_names(config_class: type) -> list[str]:
-    """Return the names of a Config's options; those of a nested group by their own and by their dotted names."""
-    names = list[str]()
+    """Return the names of a Config's options, of its fields and of the command line; those of a nested group by their
+    own and by their dotted names."""
+    names, hints = list[str](), typing.get_type_hints(config_class, include_extras=True)
     for field in dataclasses.fields(config_class):
         group: Any = field.default_factory
         inner = [option.name for option in dataclasses.fields(group)] if dataclasses.is_dataclass(group) else []
-        names += [field.name, *inner, *(f"{field.name}.{name}" for name in inner)]
+        marks = getattr(hints[field.name], "__metadata__", ())
+        renamed = [mark.name for mark in marks if getattr(mark, "name", None)]
+        names += [field.name, *renamed, *inner, *(f"{field.name}.{name}" for name in inner)]
     return names
 
 
