@@ -97,6 +97,9 @@ def judge_clips(judge: Judge, numbers: range, left: Clips, right: Clips) -> dict
     """Return a judge's answers by number."""
     answers: dict[int, float | None] = {}
     for row, number in enumerate(numbers):
-        pair = (Clip(side.observations[row], side.actions[row], side.rewards[row]) for side in (left, right))
-        answers[number] = judge(*pair, number) if isinstance(judge, SyntheticJudge) else judge(*pair)
+        first, second = (Clip(side.observations[row], side.actions[row], side.rewards[row]) for side in (left, right))
+        if isinstance(judge, SyntheticJudge):
+            answers[number] = judge(first, second, number)
+        else:
+            answers[number] = judge(first, second)
     return answers

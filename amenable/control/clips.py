@@ -7,7 +7,7 @@ random step of the episode on, so that its last steps are in clips as often as i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,8 @@ class Clips:
 
     def __getitem__(self, rows: NDArray | Sequence[int] | slice) -> Clips:
         """Return the clips of these rows."""
-        return Clips(*(column[rows] for column in self.columns))
+        observations, actions, rewards, pictures = (column[rows] for column in self.columns)
+        return Clips(observations, actions, rewards, pictures)
 
     @property
     def columns(self) -> tuple[NDArray, ...]:
@@ -50,7 +51,7 @@ class Clips:
 
     def without_pictures(self) -> Clips:
         """Return the clips without what they are drawn from."""
-        return Clips(*self.columns[:3], self.pictures[..., :0])
+        return replace(self, pictures=self.pictures[..., :0])
 
     def state_dict(self) -> dict[str, Any]:
         return {name: torch.from_numpy(column.copy()) for name, column in vars(self).items()}
@@ -97,7 +98,7 @@ class ClipCutter:
             if (complete := self.filled == self.length).any():
                 full.append(self.begun[np.nonzero(complete)[0]])
                 self.filled[complete] = 0
-            for index in np.nonzero(rollout.ended[t])[0]:
+            for index in np.nonzero(rollout.ended[t])[0].tolist():
                 self.episodes[index] += 1
                 self.filled[index], self.skip[index] = 0, self.offset(index)
         return join(*full)

@@ -104,7 +104,7 @@ def trajectories(
     start = int(draw.choice(np.nonzero(~world.terminal)[0]))
     pair = []
     for _ in range(2):
-        moves = policies[draw.integers(len(policies))]
+        moves = policies[int(draw.integers(len(policies)))]
         steps, rewards, state = np.zeros((STEPS, len(world.rewards)), np.float32), np.zeros(STEPS), start
         for t in range(STEPS):
             move = draw.integers(world.num_actions) if draw.random() < CHANCE else moves[state]

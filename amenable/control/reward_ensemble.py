@@ -61,13 +61,14 @@ class RewardEnsemble(nn.Module):
         """Return every member's rewards of clips, [M, N, L]."""
         count, length = clips.rewards.shape
         flat = (column.reshape(count * length, *column.shape[2:]) for column in clips.columns[:2])
-        return self(*flat).view(-1, count, length)
+        return self(*flat).view(len(self.networks), count, length)
 
     @torch.no_grad()
     def returns(self, clips: Clips) -> Tensor:
         """Return every member's rewards of clips, added up over their steps, [M, N]."""
         size = max(1, BATCH // clips.rewards.shape[1])
-        return torch.cat([self.of_clips(clips[i : i + size]).sum(2) for i in range(0, len(clips), size)], dim=1)
+        starts = range(0, max(len(clips), 1), size)
+        return torch.cat([self.of_clips(clips[i : i + size]).sum(2) for i in starts], dim=1)
 
     @torch.no_grad()
     def normalize_by(self, clips: Clips) -> None:

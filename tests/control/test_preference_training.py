@@ -94,7 +94,8 @@ def test_rewards_of_a_rollout_are_the_newest_predictors() -> None:
 def test_short_rollouts_still_give_clips() -> None:
     own = training(num_steps=8)
     run(own, 6)
-    assert own.clips.clips is not None and own.cutter.episodes.sum() == 0 and len(own.comparisons) > 10
+    assert own.cutter.episodes.sum() == 0 and len(own.comparisons) > 10
+    assert own.probes.clips is not None and len(own.probes.clips) == 16, "each copy filled four clips of 10 in 48 steps"
 
 
 @pytest.mark.parametrize("rule", ["random", "information_gain", "uncertainty"])
