@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from amenable.control.gridworld import DEFAULT_MAP, world_of
+from amenable.control.gridworld import world_of
 from amenable.control.gridworld_preferences import learn_rewards, share_optimal, trajectories
 
 SMALL = ["S..", "TB.", "..M"]
@@ -23,9 +23,8 @@ def test_comparisons_of_trajectories_give_the_optimal_policy() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize("rows", [SMALL, DEFAULT_MAP], ids=["small", "default"])
-def test_two_hundred_comparisons_are_enough_on_every_seed(rows: list[str], seed: int) -> None:
-    assert learn_rewards(world_of(rows), GAMMA, 200, seed).rounds[-1] == (200, 1.0)
+def test_two_hundred_comparisons_are_enough_on_every_seed(seed: int) -> None:
+    assert learn_rewards(world_of(SMALL), GAMMA, 200, seed).rounds[-1] == (200, 1.0)
 
 
 def test_trajectories_begin_together_and_are_worth_their_discounted_return() -> None:
