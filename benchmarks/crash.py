@@ -36,6 +36,7 @@ from amenable.models.config import DecoderConfig
 from amenable.stages import (
     a2c,
     annotate,
+    control,
     distill_context,
     dpo,
     evaluate,
@@ -285,6 +286,18 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
         "tokenizer": (tokenizer, tokenizer.Config(data=text, demonstrations=shown, out=base.tokenizer, vocab_size=320)),
         "ngram": (ngram, ngram.Config(data=(text,), tokenizer=base.tokenizer, out=root / "ngram", device=MACHINE)),
         "pretrain": (pretrain, base),
+        "control": (
+            control,
+            control.Config(
+                env="amenable/Gridworld-v0",
+                num_envs=2,
+                num_steps=32,
+                total_timesteps=1024,
+                eval_episodes=2,
+                save_steps=2,
+                out=root / "control",
+            ),
+        ),
         "sft": (sft, replace(tuned, optimizer=quick, warmup_steps=1, device=MACHINE)),
         "sample": (sample, replace(sampled, sampling=brief, prompts_per_step=4, device=MACHINE)),
         "annotate": (annotate, ranked),

@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -247,7 +246,8 @@ def online_iteration(setting: Setting) -> Iterator[Figure]:
 def demo_stages(setting: Setting) -> Iterator[Figure]:
     """Run the demo's first stages: world, tokenizer, pretraining, SFT."""
     with tempfile.TemporaryDirectory() as folder:
-        first = dict(islice(demo.models(Path(folder)).items(), 4))
+        runs = demo.models(Path(folder))
+        first = {name: runs[name] for name in ("world", "tokenizer", "pretrain", "sft")}
         for run in stage_runs(Path(folder), 0, first):
             config = demo.shrink(run).config if setting.tiny else run.config
             if hasattr(config, "sizes") and setting.tiny:
