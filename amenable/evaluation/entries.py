@@ -22,6 +22,7 @@ from amenable.evaluation.load_answers import TEST
 
 DEFAULT_MODELS = ("base=runs/pretrain", "sft=runs/sft", "ppo=runs/ppo", "dpo=runs/dpo")
 """entries where none are given, those that have finished"""
+DEFAULT_PROMPTS = Path("runs/world/prompts/test.jsonl")
 MODIFIERS = "@few-shot, @instructed, @best-of-16, @temperature-0.6, @entropy-of-NAME"
 EXAMPLE = "write name=folder, as in --models sft=runs/sft ppo=runs/ppo"
 
@@ -123,10 +124,12 @@ def reference_folder(reference: str, entries: Sequence[ModelEntry]) -> Path | No
     return Path(reference) if "/" in reference or (reference and Path(reference).is_dir()) else None
 
 
-def parse_suites(data: Path, texts: Sequence[str]) -> dict[str, Path]:
-    """Return the prompts of every suite by its name, `data` as the suite "test". Raises InputError for a text that is
-    not name=path, and for a name used twice."""
-    suites = {TEST: data}
+def parse_suites(data: Path | None, texts: Sequence[str], tasks: Sequence[str] = ()) -> dict[str, Path]:
+    """Return the prompts of every suite by its name, `data` as the suite "test"; by default DEFAULT_PROMPTS, and none
+    where there are tasks alone. Raises InputError for a text that is not name=path, and for a name used twice."""
+    if data is None and tasks and not texts:
+        return {}
+    suites = {TEST: data or DEFAULT_PROMPTS}
     for text in texts:
         name, _, path = text.partition("=")
         if not name or not path:

@@ -12,7 +12,7 @@ from amenable.evaluation.load_answers import TEST
 from amenable.evaluation.metrics import Scorers
 from amenable.evaluation.preference import AnswerRows, Row, preferences
 from amenable.evaluation.runner import Metrics, ModelResults, Suites
-from amenable.evaluation.table import preference_lines, table_of
+from amenable.evaluation.table import preference_lines, table_of, task_table
 from amenable.files import write_text
 from amenable.train.run import Run
 
@@ -46,10 +46,10 @@ class Results:
         for suite, metrics in results.metrics.items():
             self.figures.setdefault(suite, {})[name] = metrics
             self.answers.setdefault(suite, {})[name] = results.answers[suite]
-        metrics = results.metrics[TEST] | known["figures"]
+        metrics = results.metrics.get(TEST, {"greedy": None}) | known["figures"]
         if metrics["greedy"] is not None:
             metrics["greedy"] = {**metrics["greedy"], "bpb": metrics["bpb"]}
-        self.figures[TEST][name] = metrics
+        self.figures.setdefault(TEST, {})[name] = metrics
         for task, task_metrics in known["tasks"].items():
             self.tasks.setdefault(task, {})[name] = task_metrics
         if results.curve is not None:
@@ -57,7 +57,7 @@ class Results:
 
     def evaluation(self, suites: Suites, scorers: Scorers, seed: int) -> dict[str, Any]:
         """Return the contents of evaluation.json. The seed is that of the annotators' votes."""
-        prompts = suites.prompts[TEST]
+        prompts = suites.prompts.get(TEST, ())
         ids = [prompt.id for prompt in prompts]
         judge = scorers.reward.judge if scorers.reward is not None else None
         compare = partial(judge.preferences, [prompt.messages for prompt in prompts]) if judge is not None else None
@@ -67,7 +67,7 @@ class Results:
             "suites": {suite: metrics for suite, metrics in self.figures.items() if suite != TEST},
             "tasks": self.tasks,
             "best_of": self.curves,
-            "preference": preferences(self.answers[TEST], ids, scorers.gold, has_rewards, seed, compare),
+            "preference": preferences(self.answers.get(TEST, {}), ids, scorers.gold, has_rewards, seed, compare),
         }
 
     def side_by_side(self, suites: Suites) -> list[Row]:
@@ -88,7 +88,10 @@ def write_results(run: Run, results: Results, suites: Suites, scorers: Scorers, 
     evaluation = results.evaluation(suites, scorers, seed)
     write_text(run.out / "evaluation.json", json.dumps(evaluation, indent=1))
     run.log.replace("samples", len(results.figures[TEST]), results.side_by_side(suites))
-    run.log.show(table_of(evaluation))
+    if suites.prompts or suites.texts:
+        run.log.show(table_of(evaluation))
+    if results.tasks:
+        run.log.show(task_table(results.tasks))
     for line in preference_lines(evaluation, reference):
         run.log.info(line)
 

@@ -23,8 +23,9 @@ from amenable.evaluation.metrics import (
     summarize,
     text_metrics,
 )
-from amenable.evaluation.multiple_choice import Question, accuracy
 from amenable.evaluation.preference import DECODINGS, AnswerRows, Decoding, Row, half_width
+from amenable.evaluation.tasks.form import Examinee
+from amenable.evaluation.tasks.forms import Task
 
 Metrics = dict[str, Any]
 
@@ -43,7 +44,7 @@ class Suites:
     text_tokens: int = 30_000
     """at most so many tokens of the texts"""
     demonstrations: Sequence[Demonstration] = ()
-    tasks: Mapping[str, Sequence[Question]] = field(default_factory=dict)
+    tasks: Mapping[str, Task] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,17 @@ class ModelResults:
 def plan_lines(entries: Sequence[ModelEntry], suites: Suites, scorers: Scorers, reference: str) -> list[str]:
     """Return lines on the work ahead, on the widest intervals to expect, by which the number of prompts can be chosen,
     and on what is not measured. reference: the name or folder that KL is to be measured to."""
+    tasks = [f"{name} ({task.form.name}, {len(task.rows)} rows)" for name, task in suites.tasks.items()]
+    task_lines = [f"tasks: {', '.join(tasks)}"] if tasks else []
+    if not suites.prompts:
+        return [f"{len(entries)} models; {scorers.runtime.describe()}", *task_lines]
     prompts = suites.prompts[TEST]
     work = f"{len(entries)} models x {len(prompts)} prompts x {len(DECODINGS)} decodings"
     sizes = {name: len(suite) for name, suite in suites.prompts.items()}
     if any(entry.best_of > 1 for entry in entries):
         sizes["best of n"] = min(len(prompts), suites.best_of_prompts)
     widths = ", ".join(f"{name} ±{half_width(n):.1%} ({n} prompts)" for name, n in sizes.items())
-    lines = [f"{work}; {scorers.runtime.describe()}"]
+    lines = [f"{work}; {scorers.runtime.describe()}", *task_lines]
     lines += [f"95 % interval of a preference or a rate, at most: {widths}"]
     lines += scorers.reward.notes if scorers.reward is not None else []
     if scorers.gold is None and scorers.reward is None:
@@ -83,7 +88,7 @@ def evaluate_model(
     model: LoadedModel, temperature: float, suites: Suites, generation: GenerationConfig, scorers: Scorers
 ) -> ModelResults:
     """Evaluate a model on all suites; sampled answers are drawn at `temperature`."""
-    if model.entry.best_of > 1:
+    if model.entry.best_of > 1 and suites.prompts:
         return evaluate_best_of_n(model, temperature, suites, generation, scorers)
     metrics: dict[str, Metrics] = {}
     answers: dict[str, AnswerRows] = {}
@@ -151,22 +156,19 @@ def golds(prompts: Sequence[Prompt], groups: Sequence[Sequence[Answer]], scorers
     return torch.tensor(rows, dtype=torch.float64)
 
 
-def lm_metrics(model: LoadedModel, suites: Suites, scorers: Scorers) -> dict[str, Metrics]:
-    """Return metrics of a model that need no answers: likelihood of texts and demonstrations, accuracy on tasks."""
+def lm_metrics(
+    model: LoadedModel, suites: Suites, scorers: Scorers, generation: GenerationConfig
+) -> dict[str, Metrics]:
+    """Return metrics of a model that need no answers to prompts: likelihood of texts and demonstrations, and tasks."""
     metrics: Metrics = {"bpb": None}
     if suites.texts:
         metrics |= text_metrics(model, suites.texts, suites.text_tokens, scorers)
     if suites.demonstrations:
         metrics |= demonstration_metrics(model, suites.demonstrations, scorers)
     tasks = {
-        name: accuracy(
-            model.decoder,
-            model.tokenizer,
-            questions,
-            scorers.runtime,
-            scorers.max_tokens,
-            scorers.bars(f"{model.entry.name}: {name}"),
+        name: task.evaluate(
+            Examinee(model, scorers.max_tokens, generation, scorers.bars(f"{model.entry.name}: {name}"))
         )
-        for name, questions in suites.tasks.items()
+        for name, task in suites.tasks.items()
     }
     return {"figures": metrics, "tasks": tasks}

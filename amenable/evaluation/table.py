@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -61,6 +61,27 @@ def table_of(evaluation: dict[str, Any]) -> Table:
         values = [(figures.get(key), written) for key, _, written in columns]
         table.add_row(name, decoding, *[NOTHING if value is None else written(value) for value, written in values])
     return table
+
+
+def task_table(tasks: dict[str, dict[str, dict[str, Any]]]) -> Table:
+    """Return the table of tasks x models: every metric with its 95 % interval."""
+    names = list(dict.fromkeys(name for models in tasks.values() for name in models))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("task", "rows", "metric", *names):
+        table.add_column(heading, justify="left" if heading in ("task", "metric") else "right", no_wrap=True)
+    for task, models in tasks.items():
+        first = next(iter(models.values()))
+        for metric in first["metrics"]:
+            cells = [interval(models[name]["metrics"].get(metric)) if name in models else NOTHING for name in names]
+            table.add_row(task, str(first["n"]), metric, *cells)
+            task = ""
+    return table
+
+
+def interval(values: Sequence[float | None] | None) -> str:
+    """Return (value, low, high) as text with three decimals; without ends, the value alone."""
+    numbers = [f"{value:.3f}" for value in values or () if value is not None]
+    return f"{numbers[0]} [{numbers[1]}, {numbers[2]}]" if len(numbers) == 3 else "".join(numbers) or NOTHING
 
 
 def preference_lines(evaluation: dict[str, Any], reference: str) -> Iterator[str]:

@@ -220,7 +220,7 @@ def evaluations(root: Path) -> dict[str, Any]:
             models=tuple(f"{model.split('=')[0]}={root / model.split('=')[1]}" for model in models),
             data=home / "prompts" / "test.jsonl",
             suites=tuple(f"{suite}={home / 'suites' / suite}.jsonl" for suite in suites),
-            tasks=home / "tasks",
+            tasks=(str(home / "tasks"),),
             few_shot=home / "few_shot.jsonl",
             transcripts=home / "transcripts.jsonl",
             demonstrations=home / "demonstrations" / "validation.jsonl",

@@ -20,11 +20,11 @@ from amenable.evaluation.base_prompts import read_transcripts
 from amenable.evaluation.entries import ModelEntry, default_models, parse_entries, parse_suites
 from amenable.evaluation.load_answers import TEST
 from amenable.evaluation.metrics import Scorers
-from amenable.evaluation.multiple_choice import read_tasks
 from amenable.evaluation.preference import DECODINGS, Decoding
 from amenable.evaluation.prompts import fitting_prompts, readers_of
 from amenable.evaluation.results import Results, write_results
 from amenable.evaluation.runner import Suites, evaluate_model, lm_metrics, plan_lines
+from amenable.evaluation.tasks.forms import Tasking, TaskOptions, parse_task, read_tasks
 from amenable.generation.sampling import Sampling
 from amenable.rewards.options import RewardOptions, Scoring
 from amenable.rewards.spec import Specs, reads_column, reward_inputs
@@ -37,11 +37,7 @@ from amenable.train.run_options import RunOptions
 from amenable.train.runtime import start_runtime
 from amenable.train.stage_report import StageReport
 
-REPORT = StageReport(
-    "Evaluation",
-    "Models answer the same prompts, which none of them has seen.",
-    facts=(("prompts", "prompts"),),
-)
+REPORT = StageReport("Evaluation", "Models answer the same prompts, new to all.", facts=(("prompts", "prompts"),))
 
 
 @dataclass(frozen=True)
@@ -51,8 +47,8 @@ class Config(RunOptions):
     models: tuple[str, ...] = ()
     """name=folder of each model, or name=folder@modifier: @few-shot, @instructed, @best-of-16, @temperature-0.6,
     @entropy-of-NAME; by default base=runs/pretrain, sft=runs/sft, ppo=runs/ppo and dpo=runs/dpo, those finished"""
-    data: Path = Path("runs/world/prompts/test.jsonl")
-    """prompts: a file, or a folder of files"""
+    data: Path | None = None
+    """prompts: a file, or a folder of files; by default runs/world/prompts/test.jsonl, and none beside --tasks"""
     suites: tuple[str, ...] = ()
     """name=path of further prompts, each with figures of its own"""
     suite_decoding: tuple[Decoding, ...] = DECODINGS
@@ -63,8 +59,9 @@ class Config(RunOptions):
     """follows the user's last words, in the prompts of models @instructed"""
     transcripts: Path | None = None
     """how base models are asked: rows with name (zero-shot or few-shot), user, assistant, end"""
-    tasks: Path | None = None
-    """few-shot tasks by likelihood: a file, or a folder of them"""
+    tasks: tuple[str, ...] = ()
+    """files of published tests, FILE or FORM:FILE, or folders of them"""
+    tasking: Tasking = field(default_factory=TaskOptions)
     best_of_prompts: int = 600
     """models @best-of-N answer only so many prompts"""
     world: Path | None = None
@@ -99,7 +96,7 @@ class Config(RunOptions):
         greedy = not Sampling(temperature=self.temperature).temperature
         plan.forbid(greedy, "temperature is 0", "greedy answers are made anyway; give one for the sampled ones")
         model_entries.require_options(self.entries, self.reward, self.few_shot, self.instruction)
-        parse_suites(self.data, self.suites)
+        parse_suites(self.data, self.suites, self.tasks)
 
     @property
     def entries(self) -> tuple[ModelEntry, ...]:
@@ -113,8 +110,8 @@ class Config(RunOptions):
     @property
     def folders(self) -> list[Path]:
         """The folders of all language models, each once."""
-        folders = [*(entry.folder for entry in self.entries), *filter(None, [self.reference_folder])]
-        return list(dict.fromkeys(folders))
+        folders = [entry.folder for entry in self.entries]
+        return list(dict.fromkeys([*folders, *filter(None, [self.reference_folder])]))
 
     @property
     def shots(self) -> Path | None:
@@ -141,32 +138,34 @@ def run(config: Config) -> Path:
     for step in run.steps(len(config.entries), {"results": results}, save_steps=1):
         entry = config.entries[step - 1]
         model = LoadedModel.load(entry, runtime)
-        temperature = sampling_temperature(model, config.entries, suites.prompts[TEST], generation)
+        temperature = sampling_temperature(model, config.entries, suites.prompts.get(TEST, ()), generation)
         if entry.entropy_of is not None:
             run.log.info(f"{entry.name}: at temperature {temperature:.3f} its entropy is that of {entry.entropy_of}")
         if str(entry.folder) not in results.known:
-            results.known[str(entry.folder)] = lm_metrics(model, suites, scorers)
+            results.known[str(entry.folder)] = lm_metrics(model, suites, scorers, generation)
         with scoring(run):
             evaluated = evaluate_model(model, temperature, suites, generation, scorers)
         for note in evaluated.notes:
             run.log.info(f"{entry.name}: {note}")
         results.add(entry, evaluated)
-        numbers = {key: value for key, value in evaluated.metrics[TEST].items() if not isinstance(value, (dict, list))}
+        numbers = {
+            key: value for key, value in evaluated.metrics.get(TEST, {}).items() if not isinstance(value, (dict, list))
+        }
         run.record(step, 0, ("model", "gold"), model=entry.name, **numbers)
 
     write_results(run, results, suites, scorers, config.reference, config.seed)
-    return run.finish(prompts=len(suites.prompts[TEST]))
+    return run.finish(prompts=len(suites.prompts.get(TEST, ())))
 
 
 def inputs(config: Config) -> dict[str, Path | None]:
     """Return every file and folder that is read, by its name in the lineage."""
     models: dict[str, Path | None] = {f"model {entry.name}": entry.folder for entry in config.entries}
-    suites = parse_suites(config.data, config.suites)
+    suites = parse_suites(config.data, config.suites, config.tasks)
     prompts = {"data" if name == TEST else f"suite {name}": path for name, path in suites.items()}
-    names = ("lm_data", "demonstrations", "tasks", "transcripts", "world")
-    others = {name: getattr(config, name) for name in names} | reward_inputs(
-        config.reward, rubric=config.scoring.judge_rubric
-    )
+    prompts |= {f"task {spec}": parse_task(spec)[1] for spec in config.tasks}
+    names = ("lm_data", "demonstrations", "transcripts", "world")
+    others = {name: getattr(config, name) for name in names} | {"fewshot_data": config.tasking.fewshot_data}
+    others |= reward_inputs(config.reward, rubric=config.scoring.judge_rubric)
     return {**models, **prompts, **others, "few_shot": config.shots, "reference": config.reference_folder}
 
 
@@ -176,7 +175,7 @@ def read(config: Config, scorers: Scorers, run: Run) -> Suites:
     limits = (config.max_new_tokens, run.rejected, config.columns, reads_column(scorers.reward))
     prompts = {
         name: fitting_prompts(name, path, readers, *limits)[: config.max_prompts or None]
-        for name, path in parse_suites(config.data, config.suites).items()
+        for name, path in parse_suites(config.data, config.suites, config.tasks).items()
     }
     scorers.require_columns(prompts)
     texts = keep_usable(sources.read_texts(config.lm_data), run.rejected) if config.lm_data else []
@@ -188,7 +187,7 @@ def read(config: Config, scorers: Scorers, run: Run) -> Suites:
         texts=texts,
         text_tokens=config.text_tokens,
         demonstrations=keep_usable(conversations, run.rejected) if conversations else [],
-        tasks=read_tasks(config.tasks) if config.tasks is not None else {},
+        tasks=read_tasks(config.tasks, config.tasking),
     )
 
 

@@ -184,16 +184,22 @@ class Tokenizer:
         return json.loads(self._backend.to_str())
 
     @cached_property
+    def added_ids(self) -> list[int]:
+        """Return the ids that transformers puts before a text of the same folder: [bos], or [] where it adds none."""
+        add_bos = self._files.config.get("add_bos_token")
+        if self.bos_id is None or add_bos is False:
+            return []
+        return [self.bos_id] if add_bos or self._backend.encode("").ids[:1] == [self.bos_id] else []
+
+    @cached_property
     def opening_ids(self) -> list[int]:
         """Return the ids before plain text: [bos], or [] where transformers adds no bos for the same folder.
 
         A token that both ends a document and begins the next (GPT-2) begins the first document too.
         """
-        add_bos = self._files.config.get("add_bos_token")
-        if self.bos_id is None or add_bos is False:
-            return []
-        add_bos = add_bos or self.bos_id == self.eos_id or self._backend.encode("").ids[:1] == [self.bos_id]
-        return [self.bos_id] if add_bos else []
+        if self.bos_id is None or self.bos_id != self.eos_id or self._files.config.get("add_bos_token") is False:
+            return self.added_ids
+        return [self.bos_id]
 
     @cached_property
     def fingerprint(self) -> str:

@@ -118,3 +118,10 @@ def test_an_entry_needs_the_option_of_its_modifier(modifier: str, problem: str) 
         require_options(entries, (), None, " ")
     assert str(error.value) == problem
     require_options(entries, ("ends",), Path("shots.jsonl"), "Be brief.")
+
+
+def test_tasks_alone_have_no_suites() -> None:
+    assert parse_suites(None, (), ("arc.jsonl",)) == {}
+    assert parse_suites(None, ()) == {"test": Path("runs/world/prompts/test.jsonl")}
+    assert list(parse_suites(None, ("more=x",), ("arc.jsonl",))) == ["test", "more"]
+    assert parse_suites(Path("p"), (), ("arc.jsonl",)) == {"test": Path("p")}

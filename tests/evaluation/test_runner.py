@@ -11,10 +11,13 @@ from amenable.evaluation import best_of
 from amenable.evaluation.answering import GenerationConfig, LoadedModel, generate_answers
 from amenable.evaluation.entries import ModelEntry
 from amenable.evaluation.metrics import Scorers, compute_rewards, demonstration_metrics, text_metrics
-from amenable.evaluation.multiple_choice import Question, accuracy
 from amenable.evaluation.runner import Suites, evaluate_model, lm_metrics, plan_lines
+from amenable.evaluation.tasks.form import Examinee
+from amenable.evaluation.tasks.forms import FORMS, Task
+from amenable.evaluation.tasks.likelihood import ChoiceRow
 from amenable.functional.statistics import best_of_n_kl
 from amenable.rewards.spec import load_reward
+from amenable.train.log import silent
 from amenable.train.runtime import Runtime
 
 GENERATION = GenerationConfig(max_new_tokens=10, max_batch_size=8)
@@ -102,11 +105,16 @@ def test_shots_that_do_not_fit_are_told(sft: LoadedModel, by: Scorers) -> None:
 
 
 def test_what_a_model_knows(sft: LoadedModel, by: Scorers) -> None:
-    texts, question = [Text("The rose is red.")], Question("The rose is", (" red", " blue"), 0)
+    texts, row = [Text("The rose is red.")], ChoiceRow("The rose is", (" red", " blue"), (0,), "")
+    form = next(form for form in FORMS if form.name == "choices")
     shown = [Demonstration((Message("user", "a?"), Message("assistant", "b.")))]
     found = lm_metrics(
-        sft, Suites({}, texts=texts, text_tokens=50, demonstrations=shown, tasks={"facts": [question]}), by
+        sft,
+        Suites({}, texts=texts, text_tokens=50, demonstrations=shown, tasks={"facts": Task(form, [row])}),
+        by,
+        GENERATION,
     )
     assert found["figures"] == {**text_metrics(sft, texts, 50, by), **demonstration_metrics(sft, shown, by)}
-    assert found["tasks"] == {"facts": accuracy(sft.decoder, sft.tokenizer, [question], by.runtime, 1000)}
-    assert lm_metrics(sft, Suites({}), by) == {"figures": {"bpb": None}, "tasks": {}}
+    expected = form.measure(Examinee(sft, 1000, GENERATION, silent), [row])
+    assert found["tasks"] == {"facts": {"form": "choices", **expected}}
+    assert lm_metrics(sft, Suites({}), by, GENERATION) == {"figures": {"bpb": None}, "tasks": {}}

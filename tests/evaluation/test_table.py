@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from amenable.evaluation.table import preference_lines, table_of
+from amenable.evaluation.table import preference_lines, table_of, task_table
 
 
 def vote(a: str, b: str, wins: float, judges: str = "heldout", decoding: str = "sampled") -> dict[str, Any]:
@@ -57,3 +57,15 @@ def test_models_are_compared_with_the_reference_either_way_round() -> None:
 
 def test_nobody_judges() -> None:
     assert list(preference_lines({**EVALUATION, "preference": []}, "sft")) == []
+
+
+def test_tasks_show_every_metric_with_its_interval() -> None:
+    metrics = {"acc": (0.5, 0.25, 0.75), "perplexity": (9.0, 8.0, 10.5)}
+    table = task_table({"words": {"base": {"n": 4, "metrics": metrics}}})
+    cells = [list(column.cells) for column in table.columns]
+    assert cells == [
+        ["words", ""],
+        ["4", "4"],
+        ["acc", "perplexity"],
+        ["0.500 [0.250, 0.750]", "9.000 [8.000, 10.500]"],
+    ]

@@ -185,7 +185,7 @@ def asked_otherwise(config: evaluate.Config, files: Any, base: Path, assistant: 
         suites=(f"more={files.pairs}",),
         suite_decoding=("greedy",),
         few_shot=few_shot_file(folder),
-        tasks=folder / "colours.jsonl",
+        tasks=(str(folder / "colours.jsonl"),),
         demonstrations=files.demonstrations,
         best_of_prompts=5,
         max_prompts=8,
@@ -213,6 +213,23 @@ def test_a_model_is_asked_in_many_ways(asked_otherwise: Path) -> None:
     sizes = {(row["a"], row["b"], row["decoding"]): row["n"] for row in found["preference"]}
     assert sizes["cold", "best", "sampled"] == 5 and sizes["cold", "alike", "greedy"] == 8
     assert ("cold", "best", "greedy") not in sizes and len(sizes) == 6 + 3
+
+
+def test_tasks_alone_need_no_prompts(
+    config: evaluate.Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is generated; two entries of one folder share their figures."""
+    task = tmp_path / "words.jsonl"
+    task.write_text("".join(json.dumps({"text": f"The {thing} is red."}) + "\n" for thing in ("rose", "sea")))
+    models = (config.models[0], config.models[0].replace("base=", "again="))
+    alone = replace(config, models=models, data=None, reward=(), lm_data=None, tasks=(str(task),), reference="")
+    out = evaluate.run(replace(alone, out=tmp_path / "run"))
+    tasks = results(out)["tasks"]["words"]
+    assert tasks["base"]["form"] == "lambada" and tasks["base"] == tasks["again"] and tasks["base"]["n"] == 2
+    assert said(out) == [] and results(out)["preference"] == []
+    inputs = json.loads((out / "lineage.json").read_text())["inputs"]
+    assert inputs[f"task {task}"]["path"] == str(task) and "data" not in inputs
+    assert "words (lambada, 2 rows)" in capsys.readouterr().err
 
 
 def test_answers_are_read_again_by_suite(asked_otherwise: Path, done: Path) -> None:

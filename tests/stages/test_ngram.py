@@ -106,7 +106,7 @@ def test_evaluation_compares_it_with_a_transformer(counted: Path, base: Path, fi
             models=(f"base={base}", f"ngram={counted}"),
             data=files.prompts,
             lm_data=files.text,
-            tasks=tasks,
+            tasks=(str(tasks),),
             reference=str(base),
             max_prompts=3,
             max_new_tokens=6,

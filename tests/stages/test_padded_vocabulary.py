@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from amenable.evaluation import multiple_choice
+from amenable.evaluation.answering import LoadedModel
+from amenable.evaluation.entries import ModelEntry
+from amenable.evaluation.tasks.likelihood import Request, score
 from amenable.generation.engine import generate
 from amenable.generation.sampling import Sampling
 from amenable.models import pretrained
@@ -131,9 +133,11 @@ def test_log_probabilities_are_of_the_tokens_alone(both: tuple[Decoder, Decoder,
         assert torch.allclose(one, other, atol=1e-5)
     kls = forward.compute_kls(padded, plain, rows, rows, runtime, 100)
     assert max(float(kl.abs().max()) for kl in kls) < 1e-5
-    question = multiple_choice.Question("the rose is", (" red.", " blue."), 0)
-    found = [multiple_choice.accuracy(decoder, words, [question], runtime, 100) for decoder in (plain, padded)]
-    assert found[0] == found[1]
+    requests = [Request("the rose is", choice) for choice in (" red.", " blue.")]
+    models = [LoadedModel(ModelEntry("m", Path("m")), decoder, words, runtime) for decoder in (plain, padded)]
+    first, other = (score(model, requests, 100) for model in models)
+    assert [each.logp for each in first] == pytest.approx([each.logp for each in other], abs=1e-5)
+    assert [each.greedy for each in first] == [each.greedy for each in other]
 
 
 def test_a_chat_knows_how_many_tokens_there_are(folders: dict[str, Path], words: Tokenizer, runtime: Runtime) -> None:

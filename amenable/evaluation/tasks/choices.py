@@ -1,0 +1,157 @@
+"""Multiple choice by likelihood: ARC, HellaSwag, MMLU, PIQA, BoolQ, RACE, and rows of one's own.
+
+Of a row's choices, after its context, the most likely is the model's answer (prompts as in lm-evaluation-harness):
+
+    acc        argmax log p(choice | context)
+    acc_norm   the same per character of the choice, acc_bytes per byte, acc_tokens per token
+    acc_mutual_info   argmax log p(choice | context) - log p(choice)     (Brown et al., 2020, section 2.4)
+
+Without dividing, the shortest choice would win too often; bytes are the same for every tokenizer, tokens are not.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Sequence
+
+from amenable.evaluation.tasks.form import Columns, Examinee, Form, Metrics, by_group, index, metrics_of, share, text
+from amenable.evaluation.tasks.likelihood import ChoiceRow, Likelihood, Request, score, score_choices
+
+LETTERS = "ABCDEFGHIJ"
+UNCONDITIONAL = "acc_mutual_info"
+
+
+def arc(columns: Columns) -> list[ChoiceRow]:
+    """Convert a row of ARC (Clark et al., 2018)."""
+    (question,), choices = text(columns, "question"), columns["choices"]
+    right = index(columns["answerKey"], choices["label"], len(choices["text"]))
+    return [ChoiceRow(f"Question: {question}\nAnswer:", tuple(choices["text"]), (right,))]
+
+
+def hellaswag(columns: Columns) -> list[ChoiceRow]:
+    """Convert a row of HellaSwag (Zellers et al., 2019)."""
+    activity, first, second = text(columns, "activity_label", "ctx_a", "ctx_b")
+    endings = tuple(map(without_titles, columns["endings"]))
+    context = without_titles(f"{activity}: {first} {second.capitalize()}")
+    return [ChoiceRow(context, endings, (index(columns["label"], (), len(endings)),))]
+
+
+def without_titles(text: str) -> str:
+    """Return a text without WikiHow's marks in brackets."""
+    plain = re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". "))
+    return plain.replace("  ", " ")
+
+
+def mmlu(columns: Columns) -> list[ChoiceRow]:
+    """Convert a row of MMLU (Hendrycks et al., 2021): the choices stand in the context, and letters are scored."""
+    (question,), choices = text(columns, "question"), list(columns["choices"])
+    letters = tuple(LETTERS[: len(choices)])
+    if not all(isinstance(choice, str) and choice for choice in choices):
+        raise ValueError("a choice is empty, or no text")  # letters stand for it
+    listed = "".join(f"\n{letter}. {choice}" for letter, choice in zip(letters, choices))
+    subject = str(columns.get("subject") or "")
+    about = f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n"
+    right = index(columns["answer"], letters, len(choices))
+    context = f"{question.strip()}{listed}\nAnswer:"
+    return [ChoiceRow(context, letters, (right,), description=about if subject else "", group=subject)]
+
+
+def piqa(columns: Columns) -> list[ChoiceRow]:
+    """Convert a row of PIQA (Bisk et al., 2020)."""
+    goal, *solutions = text(columns, "goal", "sol1", "sol2")
+    return [ChoiceRow(f"Question: {goal}\nAnswer:", tuple(solutions), (index(columns["label"], (), 2),))]
+
+
+def boolq(columns: Columns) -> list[ChoiceRow]:
+    """Convert a row of BoolQ (Clark et al., 2019): `label` is 0 or 1, or `answer` false or true."""
+    passage, question = text(columns, "passage", "question")
+    right = index(columns["label"], (), 2) if "label" in columns else int(columns["answer"])
+    return [ChoiceRow(f"{passage}\nQuestion: {question}?\nAnswer:", ("no", "yes"), (right,))]
+
+
+def race(columns: Columns) -> list[ChoiceRow]:
+    """Convert a row of RACE (Lai et al., 2017): `problems` of an article, of which the last is asked, or one problem in
+    columns of its own."""
+    (article,) = text(columns, "article")
+    problems = ast.literal_eval(columns["problems"]) if "problems" in columns else [columns]
+    context = f"Article: {article}\n\n"
+    for problem in problems[:-1]:
+        answer, question = problem["options"][LETTERS.index(problem["answer"])], problem["question"]
+        blank = question.endswith("  _  .")
+        context += f"{question[:-5]}{answer}\n" if blank else f"Question: {question}\nAnswer: {answer}\n"
+    last = problems[-1]
+    right = index(last["answer"], LETTERS, len(last["options"]))
+    return [ChoiceRow(context + last["question"], tuple(last["options"]), (right,))]
+
+
+def own(columns: Columns) -> list[ChoiceRow]:
+    """Convert a row with a context, whole continuations of it, and the index of the right one."""
+    (context,), choices = text(columns, "context"), tuple(columns["choices"])
+    if type(columns["answer"]) is not int:
+        raise ValueError("the answer is the index of a choice")
+    if len(choices) < 2:
+        raise ValueError("there are at least two choices")
+    return [ChoiceRow(context, choices, (index(columns["answer"], (), len(choices)),), delimiter="")]
+
+
+def multiple_choice(main: str, unconditional: bool = False) -> Callable[[Examinee, Sequence[ChoiceRow]], Metrics]:
+    """Return the measurement of a multiple-choice test whose main metric is `main`; with `unconditional` also
+    `acc_mutual_info`, which scores each choice without the context too."""
+
+    def measure(examinee: Examinee, rows: Sequence[ChoiceRow]) -> Metrics:
+        scores = score_choices(examinee.model, rows, examinee.max_tokens, examinee.progress)
+        answers = {
+            name: [best(rate, row, own) for row, own in zip(rows, scores, strict=True)] for name, rate in RATES.items()
+        }
+        if unconditional:
+            answers[UNCONDITIONAL] = mutual_information(examinee, rows, scores)
+        hits = {name: [choice in row.right for choice, row in zip(chosen, rows)] for name, chosen in answers.items()}
+        others = {name: share(values) for name, values in hits.items() if name != main}
+        groups = by_group([row.group for row in rows], hits[main])
+        return {**metrics_of(main, hits[main], others), **({"groups": groups} if groups else {})}
+
+    return measure
+
+
+RATES: dict[str, Callable[[Likelihood, str], float]] = {
+    "acc": lambda score, choice: score.logp,
+    "acc_norm": lambda score, choice: score.logp / len(choice),
+    "acc_bytes": lambda score, choice: score.logp / len(choice.encode()),
+    "acc_tokens": lambda score, choice: score.logp / max(score.tokens, 1),
+}
+"""log-likelihoods per unit of length, of which the highest is the answer"""
+
+
+def best(rate: Callable[[Likelihood, str], float], row: ChoiceRow, scores: Sequence[Likelihood]) -> int:
+    """Return the index of the choice with the highest rate, the first of several."""
+    rates = [rate(score, choice) for score, choice in zip(scores, row.choices, strict=True)]
+    return rates.index(max(rates))
+
+
+def mutual_information(
+    examinee: Examinee, rows: Sequence[ChoiceRow], scores: Sequence[Sequence[Likelihood]]
+) -> list[int]:
+    """Return the answers by log p(choice | context) - log p(choice)."""
+    requests = [Request("", request.continuation) for row in rows for request in row.requests]
+    alone = iter(score(examinee.model, requests, examinee.max_tokens, examinee.progress))
+    gains = [[given.logp - next(alone).logp for given in own] for own in scores]
+    return [own.index(max(own)) for own in gains]
+
+
+FORMS = (
+    Form("arc", ("question", "choices", "answerKey"), arc, multiple_choice("acc_norm", unconditional=True)),
+    Form("hellaswag", ("activity_label", "ctx_a", "ctx_b", "endings", "label"), hellaswag, multiple_choice("acc_norm")),
+    Form("mmlu", ("question", "choices", "answer"), mmlu, multiple_choice("acc")),
+    Form("piqa", ("goal", "sol1", "sol2", "label"), piqa, multiple_choice("acc_norm")),
+    Form(
+        "boolq",
+        ("passage", "question"),
+        boolq,
+        multiple_choice("acc"),
+        lambda columns: "label" in columns or type(columns.get("answer")) is bool,
+    ),
+    Form("race", ("article", "problems"), race, multiple_choice("acc", unconditional=True)),
+    Form("race", ("article", "question", "options", "answer"), race, multiple_choice("acc", unconditional=True)),
+    Form("choices", ("context", "choices", "answer"), own, multiple_choice("acc_bytes")),
+)

@@ -1,0 +1,100 @@
+"""Form of a test: the columns of its rows, the task rows made of these, and the measurement of a model on them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from amenable.evaluation.answering import GenerationConfig, LoadedModel
+from amenable.functional.statistics import bootstrap_mean, wilson
+from amenable.seeds import seeded_generator
+from amenable.train.log import Progress
+
+Columns = Mapping[str, Any]
+Metrics = dict[str, Any]
+Interval = tuple[float, float | None, float | None]
+"""value, and the ends of its 95 % interval"""
+
+
+@dataclass(frozen=True)
+class Examinee:
+    """A model with the settings of its evaluation on tasks."""
+
+    model: LoadedModel
+    max_tokens: int
+    """ids of one pass"""
+    generation: GenerationConfig
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Form:
+    """Form of a published test."""
+
+    name: str
+    columns: tuple[str, ...]
+    """columns that all of its rows have"""
+    convert: Callable[[Columns], Sequence[Any]]
+    """row of the file -> task rows; raises ValueError, KeyError, TypeError, IndexError where it is none"""
+    measure: Callable[[Examinee, Sequence[Any]], Metrics]
+    """model, task rows -> metrics: accuracy, low, high and n of the test's main metric, right or values row by row,
+    and others under "metrics", as (value, low, high)"""
+    fits: Callable[[Columns], bool] = lambda columns: True
+    """a further condition that tells the form from others with these columns"""
+
+    def matches(self, columns: Columns) -> bool:
+        """Return True for a row of this form."""
+        return all(columns.get(name) is not None for name in self.columns) and self.fits(columns)
+
+
+def share(hits: Sequence[bool]) -> Interval:
+    """Return the share of True with Wilson's interval, (share, low, high)."""
+    return (sum(hits) / len(hits), *wilson(sum(hits), len(hits)))
+
+
+def mean(values: Sequence[float]) -> Interval:
+    """Return a mean with its bootstrap interval, (mean, low, high); a single value has no interval."""
+    value, low, high = bootstrap_mean(torch.tensor(values, dtype=torch.float64), seeded_generator(0, "task"))
+    return (value, low, high) if math.isfinite(low) else (value, None, None)
+
+
+def metrics_of(main: str, values: Sequence[float], others: Mapping[str, Interval]) -> Metrics:
+    """Return the metrics of a test: `values` of its rows are those of the metric `main` (True and False give a share,
+    numbers a mean), `others` stand beside it."""
+    hits = all(type(value) is bool for value in values)
+    value, low, high = share([bool(value) for value in values]) if hits else mean(values)
+    return {
+        **{"metric": main, "accuracy": value, "low": low, "high": high, "n": len(values)},
+        "right" if hits else "values": list(values),
+        "metrics": {main: (value, low, high), **others},
+    }
+
+
+def by_group(groups: Sequence[str], values: Sequence[bool]) -> dict[str, Interval]:
+    """Return the share of True in each group, (share, low, high), where there are several groups."""
+    names = sorted(set(groups))
+    parts = {name: [value for group, value in zip(groups, values) if group == name] for name in names}
+    return {name: share(part) for name, part in parts.items()} if len(names) > 1 else {}
+
+
+def text(columns: Columns, *names: str) -> list[str]:
+    """Return the texts of some columns. Raises ValueError for one that is no text."""
+    values = [columns[name] for name in names]
+    if not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{' and '.join(names)} must be text")
+    return values
+
+
+def index(value: Any, labels: Sequence[str], count: int) -> int:
+    """Return the number of a right choice, given as a number from 0, as digits or as one of `labels`. Raises ValueError
+    where it is none of `count` choices."""
+    position, names = value, list(labels)
+    if isinstance(value, str):
+        position = names.index(value) if value in names else int(value) if value.isdecimal() else -1
+    if type(position) is bool or not isinstance(position, int) or not 0 <= position < count:
+        raise ValueError(f"the answer {value!r} is none of its {count} choices")
+    return position

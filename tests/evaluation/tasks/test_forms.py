@@ -1,0 +1,117 @@
+"""Task files by their columns; shots; what is refused, in one line."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amenable.errors import InputError
+from amenable.evaluation.tasks.form import Examinee
+from amenable.evaluation.tasks.forms import FORMS, TaskOptions, parse_task, read_tasks
+from tests.evaluation.tasks.test_choices import ARC, HELLASWAG, MMLU, RACE
+from tests.evaluation.tasks.test_truthfulqa import ROW
+
+OWN = {"id": "a", "context": "The rose is", "choices": [" red", " blue"], "answer": 0}
+PIQA = {"goal": "g", "sol1": "a", "sol2": "b", "label": 1}
+ROWS: dict[str, dict[str, Any]] = {
+    "arc": {"id": "1", **ARC},
+    "hellaswag": {"ind": 1, **HELLASWAG},
+    "mmlu": MMLU,
+    "piqa": PIQA,
+    "boolq": {"passage": "P.", "question": "is it", "label": 1},
+    "race": RACE,
+    "choices": OWN,
+    "truthfulqa": ROW,
+    "lambada": {"text": "The rose is red"},
+}
+
+
+def test_forms_are_recognised_by_their_columns(write: Callable[..., Path], tmp_path: Path) -> None:
+    for name, row in ROWS.items():
+        write(name, row)
+    tasks = read_tasks([str(tmp_path)])
+    assert {name: task.form.name for name, task in tasks.items()} == {name: name for name in ROWS}
+    assert set(ROWS) == {form.name for form in FORMS}
+
+
+def test_every_form_measures_a_model(write: Callable[..., Path], tmp_path: Path, examinee: Examinee) -> None:
+    for name, row in ROWS.items():
+        write(name, row)
+    for task in read_tasks([str(tmp_path)]).values():
+        metrics = task.evaluate(examinee)
+        assert metrics["form"] == task.form.name and metrics["n"] >= 1
+        ends = [(low, value, high) for value, low, high in metrics["metrics"].values() if low is not None]
+        assert ends and all(low <= value <= high for low, value, high in ends)
+
+
+def test_a_file_is_one_task_and_may_be_cut(write: Callable[..., Path]) -> None:
+    file = write("some", OWN, {**OWN, "answer": 1}, OWN)
+    assert [row.right for row in read_tasks([f"choices:{file}"])["some"].rows] == [(0,), (1,), (0,)]
+    assert len(read_tasks([str(file)], TaskOptions(task_rows=2))["some"].rows) == 2
+
+
+def test_shots_are_the_first_examples_of_a_file(write: Callable[..., Path]) -> None:
+    test = write("test", ARC)
+    train = write("train", *[{**ARC, "question": f"Why {i}?"} for i in range(3)])
+    options = TaskOptions(num_fewshot=2, fewshot_data=train)
+    tasks = read_tasks([str(test), str(write("other", PIQA))], options)
+    (row,) = tasks["test"].rows
+    shots = "Question: Why 0?\nAnswer: no\n\nQuestion: Why 1?\nAnswer: no\n\n"
+    assert row.requests[0].context == f"{shots}Question: Why?\nAnswer:"
+    assert tasks["other"].rows[0].shots == ""
+    with pytest.raises(InputError, match="3 examples for 4 shots"):
+        read_tasks([str(test)], TaskOptions(num_fewshot=4, fewshot_data=train))
+    with pytest.raises(InputError, match="no task has the form of the examples, arc"):
+        read_tasks([str(write("piqa", PIQA))], options)
+
+
+def test_an_example_that_is_in_the_test_is_refused(write: Callable[..., Path]) -> None:
+    train = write("train", {**ARC, "question": "Other?"}, {**ARC, "question": " WHY?"})
+    with pytest.raises(InputError, match=r"train\.jsonl: example 2 is a row of the task 'test'; take examples"):
+        read_tasks([str(write("test", ARC))], TaskOptions(num_fewshot=2, fewshot_data=train))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{**OWN, "choices": [" red", ""]}], "line 1.*a choice is empty"),
+        ([OWN, {**OWN, "answer": 2}], "line 2.*the answer 2 is none of its 2 choices"),
+        ([{**OWN, "answer": True}], "the answer is the index of a choice"),
+        ([{**OWN, "choices": [" red"]}], "at least two choices"),
+        ([{**OWN, "context": 1}], "context must be text"),
+        ([{**MMLU, "choices": ["a", ""]}], "a choice is empty"),
+        ([{**ARC, "answerKey": "E"}], "the answer 'E' is none of its 2 choices"),
+        ([{**ARC, "choices": {"text": ["a"]}}], "it has no 'label'"),
+        ([{**RACE, "problems": "[{"}], "no row of 'race'"),
+        ([OWN, PIQA], "a row of 'piqa' among rows of 'choices'"),
+        ([{"question": "q", "choice": ["a"], "answer": 0}], "the nearest form, mmlu, has question, choices, answer"),
+        ([], "no rows"),
+    ],
+)
+def test_bad_rows_are_refused_by_their_line(
+    rows: list[dict[str, Any]], message: str, write: Callable[..., Path]
+) -> None:
+    with pytest.raises(InputError, match=message):
+        read_tasks([str(write("bad", *rows))])
+
+
+def test_an_unknown_form_is_answered_with_the_nearest(write: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"unknown form 'helaswag' of a task.*the nearest is hellaswag"):
+        parse_task("helaswag:x.jsonl")
+    with pytest.raises(InputError, match="the test 'arc' needs its file; write arc:FILE"):
+        parse_task("arc")
+    with pytest.raises(InputError, match="no known task has the columns"):
+        read_tasks([f"arc:{write('own', OWN)}"])
+    with pytest.raises(InputError, match="no such file or folder"):
+        read_tasks([str(tmp_path / "none.jsonl")])
+    (tmp_path / "more").mkdir()
+    twice = [str(write("own", OWN)), str(write("more/own", OWN))]
+    with pytest.raises(InputError, match="two tasks are called 'own'"):
+        read_tasks(twice)
+
+
+@pytest.mark.parametrize("wrong", [{"num_fewshot": -1}, {"task_rows": -1}, {"num_fewshot": 1}])
+def test_options_that_mean_nothing_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(InputError, match=next(iter(wrong)).replace("_", "[_-]")):
+        TaskOptions(**wrong)

@@ -1,0 +1,80 @@
+"""Likelihoods of continuations: by hand from the model's logits, whatever the batch, and at the token's border."""
+
+import pytest
+import torch
+
+from amenable.evaluation.tasks.form import Examinee
+from amenable.evaluation.tasks.likelihood import ChoiceRow, Request, encode, move_space, score, score_choices
+from amenable.models.layout import Layout
+from amenable.text.tokenizer import Tokenizer
+
+REQUESTS = [
+    Request(f"The {thing} is", f" {colour}.")
+    for thing in ("rose", "sea", "leaf")
+    for colour in ("red", "green", "blue")
+]
+
+
+def by_hand(examinee: Examinee, request: Request) -> tuple[float, bool]:
+    words, decoder = examinee.model.tokenizer, examinee.model.decoder
+    context = [*words.added_ids, *words.encode(request.context)]
+    ids = [*words.added_ids, *words.encode(request.context + request.continuation)]
+    with torch.inference_mode():
+        layout = Layout.of([len(ids)], decoder.device)
+        logps = decoder.logits(decoder(torch.tensor(ids), layout)).float().log_softmax(-1)
+    targets = list(enumerate(ids))[len(context) :]
+    return (
+        sum(float(logps[i - 1, token]) for i, token in targets),
+        all(int(logps[i - 1].argmax()) == token for i, token in targets),
+    )
+
+
+def test_likelihoods_are_those_of_the_logits(examinee: Examinee) -> None:
+    scores = score(examinee.model, REQUESTS, 200)
+    for request, value in zip(REQUESTS, scores, strict=True):
+        logp, greedy = by_hand(examinee, request)
+        assert value.logp == pytest.approx(logp, abs=1e-4) and value.greedy == greedy
+
+
+def test_batches_and_repeats_change_nothing(examinee: Examinee) -> None:
+    together = score(examinee.model, REQUESTS, 2000)
+    again = score(examinee.model, [*REQUESTS[::-1], REQUESTS[0]], 20)
+    assert [value.logp for value in again] == pytest.approx(
+        [value.logp for value in [*together[::-1], together[0]]], abs=1e-4
+    )
+
+
+def test_a_row_has_a_score_for_each_choice(examinee: Examinee) -> None:
+    rows = [ChoiceRow("The rose is", ("red.", "blue."), (0,)), ChoiceRow("A sea is", ("blue.",), (0,))]
+    scores = score_choices(examinee.model, rows, 200)
+    assert [len(row) for row in scores] == [2, 1]
+    assert scores[0][0].logp == pytest.approx(by_hand(examinee, Request("The rose is", " red."))[0], abs=1e-4)
+
+
+def test_the_continuation_alone_counts(words: Tokenizer) -> None:
+    ((ids, counts),) = encode(words, [Request("The rose is", " red.")], 100)
+    assert ids[: len(words.added_ids)] == words.added_ids and words.decode(ids) == "The rose is red."
+    assert words.decode([token for token, counted in zip(ids, counts) if counted]) == " red."
+
+
+def test_white_space_at_the_end_of_a_context_is_the_continuations() -> None:
+    assert move_space(Request("The rose is \n", "red")) == ("The rose is", " \nred")
+
+
+def test_an_empty_context_is_the_beginning_of_a_text(words: Tokenizer) -> None:
+    ((ids, counts),) = encode(words, [Request("", " red.")], 100)
+    assert ids == [words.bos_id, *words.encode(" red.")] and counts == [False, *[True] * (len(ids) - 1)]
+
+
+def test_a_long_context_loses_its_beginning(words: Tokenizer) -> None:
+    ((whole, _),) = encode(words, [Request("A leaf is green. The rose is", " red.")], 100)
+    ((ids, counts),) = encode(words, [Request("A leaf is green. The rose is", " red.")], 8)
+    opening = words.added_ids
+    assert ids == [*opening, *whole[len(whole) - 8 + len(opening) :]] and len(counts) == 8 and not counts[0]
+    assert words.decode([token for token, counted in zip(ids, counts) if counted]) == " red."
+
+
+def test_shots_and_description_come_before_the_context() -> None:
+    row = ChoiceRow("c", ("x", "y"), (1,), description="about\n\n", shots="s t\n\n")
+    assert row.requests == [Request("about\n\ns t\n\nc", " x"), Request("about\n\ns t\n\nc", " y")]
+    assert row.example == "c y"
