@@ -33,13 +33,13 @@ from amenable.control.reward_learning import RewardLearner
 from amenable.feedback.queries import Pool, choose
 from amenable.seeds import derive_seed, seeded_generator
 
-MEMBERS, ROUND, CANDIDATES = 4, 20, 200
+MEMBERS, ROUND, CANDIDATES = 4, 10, 100
 """reward predictors; comparisons between two fits; pairs that those of a round are chosen from"""
 STEPS = 30
 """longest trajectory"""
-CHANCE = 0.3
+CHANCE = 0.4
 """share of the moves of a trajectory that are drawn at random"""
-UPDATES, LEARNING_RATE, DECAY = 150, 0.1, 0.003
+UPDATES, LEARNING_RATE = 200, 0.1
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class LearnedRewards:
     """[S], in the predictors' unit: that of a preference's logit"""
     rounds: list[tuple[int, float]]
     """after each round: comparisons so far, and the share of the cells in which the move is optimal"""
+    scaled: Array
+    """[S], in the unit in which they are nearest to the world's own, by least squares"""
 
 
 def learn_rewards(world: MarkovDecisionProcess, gamma: float, num_labels: int, seed: int) -> LearnedRewards:
@@ -57,7 +59,7 @@ def learn_rewards(world: MarkovDecisionProcess, gamma: float, num_labels: int, s
     cells = len(world.rewards)
     spaces: Any = SimpleNamespace(shape=(cells,), num_actions=1, is_discrete=True, is_image=False, is_vector=False)
     ensemble = RewardEnsemble(spaces, MEMBERS, (), seed)
-    learner = RewardLearner(ensemble, LEARNING_RATE, 64, 0.0, DECAY, seed)
+    learner = RewardLearner(ensemble, LEARNING_RATE, 64, 0.0, 0.0, seed)
     comparisons, judge = Comparisons(MEMBERS, 0.0, seed), SyntheticJudge(None, 0.0, 1.0, seed)
     members, rounds = np.zeros((MEMBERS, cells)), list[tuple[int, float]]()
     while len(comparisons) < num_labels:
@@ -74,7 +76,9 @@ def learn_rewards(world: MarkovDecisionProcess, gamma: float, num_labels: int, s
         learner.fit(comparisons, UPDATES)
         members = cell_rewards(ensemble)
         rounds.append((len(comparisons), share_optimal(world, members.mean(0), gamma)))
-    return LearnedRewards(members.mean(0), rounds)
+    rewards = members.mean(0)
+    scale = max(0.0, float(rewards @ world.rewards)) / max(float(rewards @ rewards), 1e-12)
+    return LearnedRewards(rewards, rounds, scale * rewards)
 
 
 def cell_rewards(ensemble: RewardEnsemble) -> Array:
@@ -99,18 +103,20 @@ def share_optimal(world: MarkovDecisionProcess, rewards: Array, gamma: float) ->
 def trajectories(
     world: MarkovDecisionProcess, policies: Sequence[NDArray[np.int64]], gamma: float, draw: np.random.Generator
 ) -> tuple[Clips, Clips]:
-    """Return two trajectories of one start, as clips of STEPS steps: gamma^t at the cell of each arrival, and 0 after
-    the end. Each follows one of the policies [S], with chance moves."""
+    """Return two trajectories of one start, each as a clip of a single step: the sum of gamma^t over the arrivals in
+    each cell, which is all that a predictor linear in it reads. Each follows one of the policies [S], with chance
+    moves."""
     start = int(draw.choice(np.nonzero(~world.terminal)[0]))
     pair = []
     for _ in range(2):
         moves = policies[int(draw.integers(len(policies)))]
-        steps, rewards, state = np.zeros((STEPS, len(world.rewards)), np.float32), np.zeros(STEPS), start
+        arrivals, state = np.zeros(len(world.rewards)), start
         for t in range(STEPS):
             move = draw.integers(world.num_actions) if draw.random() < CHANCE else moves[state]
             state = int(draw.choice(len(world.rewards), p=world.transitions[state, move]))
-            steps[t, state], rewards[t] = gamma**t, gamma**t * world.rewards[state]
+            arrivals[state] += gamma**t
             if world.terminal[state]:
                 break
-        pair.append(Clips(steps, np.zeros(STEPS, np.int64), rewards, np.zeros((STEPS, 0), np.float32)))
+        returns = (arrivals @ world.rewards)[None]
+        pair.append(Clips(arrivals[None].astype(np.float32), np.zeros(1, np.int64), returns, np.zeros((1, 0))))
     return pair[0], pair[1]

@@ -38,7 +38,7 @@ class RewardLearner:
         """batch: comparisons in an update. weight_decay: at the start; 0 stays 0."""
         self.ensemble, self.batch, self.noise, self.seed = ensemble, batch, noise, seed
         self.weight_decay, self.fits = weight_decay, 0
-        self.optimizer = torch.optim.AdamW(ensemble.parameters(), learning_rate, weight_decay=weight_decay)
+        self.optimizer = torch.optim.AdamW(ensemble.parameters(), learning_rate, weight_decay=weight_decay, fused=True)
 
     def losses(self, comparisons: Comparisons, numbers: Tensor) -> Tensor:
         """Return every member's loss of comparisons with answers, by their numbers: [M, B]."""

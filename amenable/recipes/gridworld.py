@@ -30,6 +30,7 @@ from amenable.control.dynamic_programming import (
     value_iteration,
 )
 from amenable.control.gridworld import DEFAULT_MAP, check_map, world_of
+from amenable.control.gridworld_preferences import LearnedRewards, greedy, learn_rewards
 from amenable.errors import InputError
 from amenable.files import disk_errors, write_text
 from amenable.recipes.reports import gridworld_page
@@ -59,6 +60,9 @@ class Config:
     """discount, below 1"""
     model: Path | None = None
     """run of amenable control on this map whose policy is shown, in the optimal one's place"""
+    comparisons: int = 0
+    """comparisons of trajectories from which the reward of each cell is learned, and a policy from these, shown in the
+    optimal one's place and beside the true rewards; 0 is none"""
     page: Path | None = None
     """file to which a page is written: the map with sliders for slip and discount"""
     seed: int = 0
@@ -69,17 +73,20 @@ class Config:
     def __post_init__(self) -> None:
         plan.require_share(self, "slip")
         plan.require_below_one(self, "gamma")
-        plan.require_at_least(0, self, "seed", "delay")
+        plan.require_at_least(0, self, "seed", "delay", "comparisons")
+        if self.comparisons and self.model is not None:
+            raise InputError("model and comparisons are given", how="show the policy of one of them")
 
 
 def run(config: Config) -> Path | None:
     """Show the world; write the page, if one is named, and return its path."""
     rows = read_map(config.map) if config.map is not None else list(DEFAULT_MAP)
     world = world_of(rows, config.slip)
-    if config.model is None:
+    learned = learn_rewards(world, config.gamma, config.comparisons, config.seed) if config.comparisons else None
+    if config.model is None and learned is None:
         values, actions, _ = policy_iteration(world, config.gamma)
     else:
-        actions = actions_of(config.model, len(world.rewards))
+        actions = actions_of(config, world, learned)
         values = evaluate_policy(world, deterministic(actions, world.num_actions), config.gamma)
     best, sweeps = value_iteration(world, config.gamma)
     walk = simulate(world, deterministic(actions, world.num_actions), np.random.default_rng(config.seed), MAX_STEPS)
@@ -91,11 +98,14 @@ def run(config: Config) -> Path | None:
                 time.sleep(config.delay)
     else:
         console.print(picture(rows, values, actions))
+    if learned is not None:
+        print_lines(console, learned_summary(rows, learned), soft_wrap=True)
     print_lines(console, summary(rows, config, world, values, best, sweeps, walk), soft_wrap=True)
     if config.page is not None:
+        compared = gridworld_page.comparison(rows, world, config.gamma, learned) if learned is not None else None
         with disk_errors(config.page):
             config.page.parent.mkdir(parents=True, exist_ok=True)
-            write_text(config.page, gridworld_page.page(rows, f"amenable gridworld --page {config.page}"))
+            write_text(config.page, gridworld_page.page(rows, command_of(config), compared))
         print_lines(console, [f"page: {config.page}"], soft_wrap=True)
     return config.page
 
@@ -110,10 +120,30 @@ def read_map(path: Path) -> list[str]:
     return rows
 
 
-def actions_of(folder: Path, states: int) -> np.ndarray:
-    """Return the likeliest action [S] in every state of a trained agent. InputError for an agent of another world."""
+def command_of(config: Config) -> str:
+    """Return the command that makes the page."""
+    compared = f" --comparisons {config.comparisons} --slip {config.slip:g} --gamma {config.gamma:g}"
+    return f"amenable gridworld{compared if config.comparisons else ''} --page {config.page}"
+
+
+def learned_summary(rows: Sequence[str], learned: LearnedRewards) -> list[str]:
+    """Return lines on rewards learned from comparisons: those of each cell in the true ones' unit, and the policy."""
+    width, numbers = len(rows[0]), [f"{reward:7.1f}" for reward in learned.scaled]
+    count, share = learned.rounds[-1]
+    lines = ["".join(numbers[i : i + width]) for i in range(0, len(numbers), width)]
+    optimal = f"{share:.0%} of the cells have an optimal move"
+    return [f"rewards learned from {count} comparisons, in the true ones' unit; {optimal}", *lines]
+
+
+def actions_of(config: Config, world: MarkovDecisionProcess, learned: LearnedRewards | None) -> np.ndarray:
+    """Return the action [S] in every state that learned rewards recommend, or the likeliest of a trained agent.
+    InputError for an agent of another world."""
     from amenable.control import saved_policy
 
+    if learned is not None:
+        return greedy(world, learned.rewards, config.gamma)
+    assert config.model is not None
+    folder, states = config.model, len(world.rewards)
     policy, normalizer, description = saved_policy.load(folder)
     if description.shape != [states] or not policy.discrete or policy.num_actions != len(ARROWS):
         problem = f"is an agent of {description.env} with observations of {description.shape}, not of {states} cells"
@@ -131,7 +161,7 @@ def pictures(
 ) -> Iterator[Table]:
     """Yield pictures of value iteration, if the policy is the optimal one, and of a walk."""
     current = np.zeros(len(values))
-    for _ in range(FRAMES if config.model is None else 0):
+    for _ in range(FRAMES if config.model is None and not config.comparisons else 0):
         quality = action_values(world, current, config.gamma)
         current = quality.max(axis=1)
         yield picture(rows, current, quality.argmax(axis=1))
@@ -165,7 +195,7 @@ def summary(
 ) -> list[str]:
     """Return lines on the value of the start, the sweeps of value iteration, and the walk."""
     start, (states, _, rewards) = world.start, walk
-    optimal = f" (the optimal policy: {best[start]:.3f})" if config.model is not None else ""
+    optimal = f" (the optimal policy: {best[start]:.3f})" if config.model is not None or config.comparisons else ""
     cells = " ".join(f"{state // len(rows[0])},{state % len(rows[0])}" for state in states[:SHOWN_CELLS])
     cells += " ..." if len(states) > SHOWN_CELLS else ""
     return [

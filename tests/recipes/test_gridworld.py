@@ -86,3 +86,15 @@ def test_the_walk_is_a_function_of_the_seed(capsys: pytest.CaptureFixture) -> No
         gridworld.run(Config(slip=0.5, seed=seed))
         outputs.append(capsys.readouterr().out)
     assert outputs[0] == outputs[1] != outputs[2] and np.all([len(text) > 100 for text in outputs])
+
+
+def test_rewards_learned_from_comparisons_give_the_policy(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "map.txt").write_text("S.M\n.B.\n")
+    options = ["--map", str(tmp_path / "map.txt"), "--slip", "0", "--gamma", "0.9", "--comparisons", "100"]
+    assert cli.main(["gridworld", *options, "--page", str(tmp_path / "page.html")]) == 0
+    shown = capsys.readouterr().out
+    assert "rewards learned from 100 comparisons" in shown and "100% of the cells have an optimal move" in shown
+    assert "start 90.000 (the optimal policy: 90.000)" in shown
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert "learned from 100 comparisons" in page and "--comparisons 100 --slip 0 --gamma 0.9" in page
+    assert cli.main(["gridworld", "--comparisons", "60", "--model", str(tmp_path)]) == 2

@@ -11,26 +11,53 @@ from typing import Any
 import numpy as np
 
 from amenable.control.dynamic_programming import (
+    MarkovDecisionProcess,
     deterministic,
     discounted_return,
     evaluate_policy,
     optimal_actions,
     policy_iteration,
     simulate,
+    value_iteration,
 )
 from amenable.control.gridworld import REWARDS, world_of
+from amenable.control.gridworld_preferences import LearnedRewards, greedy
 from amenable.recipes.reports.rendering import render
 
 SLIPS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
 DISCOUNTS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
+ARROWS = "↑→↓←"
+"""of the actions, in their order"""
 WALKS, MAX_STEPS = 3, 80
 """trajectories of each position of the sliders, and their greatest length"""
 
 
-def page(rows: Sequence[str], command: str) -> str:
-    """Return the page of a map. command: the one that makes it."""
+def page(rows: Sequence[str], command: str, compared: dict[str, Any] | None = None) -> str:
+    """Return the page of a map. command: the one that makes it. compared: learned rewards, by `comparison`."""
     values = {"data": solutions(rows), "slips": SLIPS, "discounts": DISCOUNTS, "rewards": REWARDS}
-    return render("gridworld.jinja", css="report.css", js="gridworld.js", command=command, **values)
+    return render("gridworld.jinja", css="report.css", js="gridworld.js", command=command, compared=compared, **values)
+
+
+def comparison(
+    rows: Sequence[str], world: MarkovDecisionProcess, gamma: float, learned: LearnedRewards
+) -> dict[str, Any]:
+    """Return true and learned rewards of each cell, with the moves that are optimal for them, as the page shows."""
+    best = optimal_actions(world, value_iteration(world, gamma)[0], gamma)
+    moves, letters, most = greedy(world, learned.rewards, gamma), "".join(rows), np.abs(world.rewards).max()
+    arrows = [
+        ["".join(ARROWS[a] for a in np.nonzero(row)[0]) for row in best],
+        [ARROWS[move] for move in moves],
+    ]
+    maps = [
+        [
+            {"letter": letters[i].strip("."), "reward": float(reward), "arrows": "" if world.terminal[i] else own[i]}
+            | {"strength": round(0.75 * min(1, abs(reward) / most) ** 0.5, 3), "wrong": bool(not best[i, moves[i]])}
+            for i, reward in enumerate(rewards)
+        ]
+        for own, rewards in zip(arrows, (world.rewards, learned.scaled))
+    ]
+    names = "true reward", f"learned from {learned.rounds[-1][0]} comparisons"
+    return {"columns": len(rows[0]), "maps": list(zip(names, maps)), "rounds": learned.rounds}
 
 
 def solutions(rows: Sequence[str]) -> dict[str, Any]:

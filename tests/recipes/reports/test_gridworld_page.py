@@ -8,6 +8,7 @@ import pytest
 
 from amenable.control.dynamic_programming import value_iteration
 from amenable.control.gridworld import DEFAULT_MAP, world_of
+from amenable.control.gridworld_preferences import LearnedRewards
 from amenable.recipes.reports import gridworld_page
 from amenable.recipes.reports.gridworld_page import DISCOUNTS, SLIPS
 
@@ -27,3 +28,14 @@ def test_solutions_are_those_of_value_iteration() -> None:
     values, _ = value_iteration(world_of(DEFAULT_MAP, 0.2), 0.9)
     assert np.abs(values - solution["values"]).max() <= 0.005 + 1e-9 and solution["random"] < values[0]
     assert all(walk["states"][0] == 0 and len(walk["states"]) <= 81 for walk in solution["walks"])
+
+
+def test_learned_rewards_stand_beside_the_true_ones() -> None:
+    world = world_of(["SBM"])
+    learned = LearnedRewards(np.array([0.0, 3.0, -5.0]), [(20, 0.5)], np.array([0.0, 60.0, -100.0]))
+    compared = gridworld_page.comparison(["SBM"], world, 0.5, learned)
+    (_, true), (name, own) = compared["maps"]
+    assert [cell["reward"] for cell in true] == [0, -1, 100] and [cell["reward"] for cell in own] == [0, 60, -100]
+    assert true[0]["arrows"] == "→" and own[1]["arrows"] != "→" and own[1]["wrong"] and own[2]["arrows"] == ""
+    page = gridworld_page.page(["SBM"], "amenable gridworld --comparisons 20", compared)
+    assert name == "learned from 20 comparisons" in page and "-100.0" in page and "50 %" in page
