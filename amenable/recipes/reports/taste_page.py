@@ -171,9 +171,12 @@ def headline(figures: Row, settings: Settings) -> list[str]:
     )
     if PROMPTED in models:
         lines.append(f"Asked '{settings.instruction}' the model as it was scores {score_text(models[PROMPTED])}.")
-    missed = [f"{NAMES[name]} {'; '.join(misses(models, name, settings))}" for name in POLICIES if name in models]
-    missed = [line for line in missed if not line.endswith(" ")]
-    lines.append(f"Falls short: {'. '.join(missed)}." if missed else "Every policy met every aim.")
+    missed = {NAMES[name]: misses(models, name, settings) for name in POLICIES if name in models}
+    if met := [name for name, lacks in missed.items() if not lacks]:
+        lines.append(f"Every aim is met by {', '.join(met)}.")
+    short = [f"{name[:1].upper()}{name[1:]} {'; '.join(lacks)}" for name, lacks in missed.items() if lacks]
+    if short:
+        lines.append(f"Falls short: {'. '.join(short)}.")
     return lines
 
 

@@ -74,6 +74,16 @@ def test_the_headline_says_what_was_learned_and_what_is_missed(root: Path) -> No
     assert "nats beyond" not in taste_page.collect([root], generous)["headline"][-1]
 
 
+def test_who_meets_every_aim_is_named(root: Path) -> None:
+    path = root / "evaluate-rloo" / "samples.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row["answers"]["rloo"] = both("No, the desert.", 1.0, kl=2.0)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lines = taste_page.collect([root], SETTINGS)["headline"]
+    assert lines[3:] == ["Every aim is met by RLOO."]
+
+
 def test_what_got_worse_is_shown(root: Path) -> None:
     examples = taste_page.collect([root], SETTINGS)["examples"]
     assert len(examples["turned"]) == 3 and len(examples["worse"]) == 6 and len(examples["random"]) == 8
