@@ -64,7 +64,7 @@ class ModelResults:
 def plan_lines(entries: Sequence[ModelEntry], suites: Suites, scorers: Scorers, reference: str) -> list[str]:
     """Return lines on the work ahead, on the widest intervals to expect, by which the number of prompts can be chosen,
     and on what is not measured. reference: the name or folder that KL is to be measured to."""
-    tasks = [f"{name} ({task.form.name}, {len(task.rows)} rows)" for name, task in suites.tasks.items()]
+    tasks = [f"{name} ({task.describe()})" for name, task in suites.tasks.items()]
     task_lines = [f"tasks: {', '.join(tasks)}"] if tasks else []
     if not suites.prompts:
         return [f"{len(entries)} models; {scorers.runtime.describe()}", *task_lines]

@@ -24,7 +24,7 @@ from amenable.evaluation.preference import DECODINGS, Decoding
 from amenable.evaluation.prompts import fitting_prompts, readers_of
 from amenable.evaluation.results import Results, write_results
 from amenable.evaluation.runner import Suites, evaluate_model, lm_metrics, plan_lines
-from amenable.evaluation.tasks.forms import Tasking, TaskOptions, parse_task, read_tasks
+from amenable.evaluation.tasks.forms import Tasking, TaskOptions, read_tasks, task_inputs
 from amenable.generation.sampling import Sampling
 from amenable.rewards.options import RewardOptions, Scoring
 from amenable.rewards.spec import Specs, reads_column, reward_inputs
@@ -162,11 +162,11 @@ def inputs(config: Config) -> dict[str, Path | None]:
     models: dict[str, Path | None] = {f"model {entry.name}": entry.folder for entry in config.entries}
     suites = parse_suites(config.data, config.suites, config.tasks)
     prompts = {"data" if name == TEST else f"suite {name}": path for name, path in suites.items()}
-    prompts |= {f"task {spec}": parse_task(spec)[1] for spec in config.tasks}
+    tasks = task_inputs(config.tasks, config.tasking)
     names = ("lm_data", "demonstrations", "transcripts", "world")
-    others = {name: getattr(config, name) for name in names} | {"fewshot_data": config.tasking.fewshot_data}
+    others = {name: getattr(config, name) for name in names}
     others |= reward_inputs(config.reward, rubric=config.scoring.judge_rubric)
-    return {**models, **prompts, **others, "few_shot": config.shots, "reference": config.reference_folder}
+    return {**models, **prompts, **tasks, **others, "few_shot": config.shots, "reference": config.reference_folder}
 
 
 def read(config: Config, scorers: Scorers, run: Run) -> Suites:

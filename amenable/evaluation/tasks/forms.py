@@ -19,11 +19,19 @@ from tyro.conf import arg
 from amenable.data.files import BadRow, row_location
 from amenable.data.readers import list_files, read_rows
 from amenable.errors import InputError
-from amenable.evaluation.tasks import choices, cloze, truthfulqa
-from amenable.evaluation.tasks.form import Columns, Examinee, Form, Metrics
+from amenable.evaluation.tasks import behaviour, bias, choices, cloze, generated, truthfulqa
+from amenable.evaluation.tasks.form import Columns, Examinee, Form, Metrics, share
+from amenable.evaluation.tasks.overlap import contaminated
 from amenable.train import plan
 
-FORMS: tuple[Form, ...] = (*choices.FORMS, *truthfulqa.FORMS, *cloze.FORMS)
+FORMS: tuple[Form, ...] = (
+    *choices.FORMS,
+    *truthfulqa.FORMS,
+    *cloze.FORMS,
+    *generated.FORMS,
+    *bias.FORMS,
+    *behaviour.FORMS,
+)
 SHOT_END = "\n\n"
 
 
@@ -35,6 +43,8 @@ class TaskOptions:
     """examples before every row of a task, the first of --fewshot-data"""
     fewshot_data: Path | None = None
     """file of examples in the columns of the tasks; tasks of another form have none"""
+    train_data: tuple[Path, ...] = ()
+    """training files: rows of tasks that share 13 words in a row with them are counted as contaminated"""
     task_rows: int = 0
     """take only so many rows of each task, the first; 0 takes all"""
 
@@ -55,10 +65,24 @@ class Task:
 
     form: Form
     rows: Sequence[Any]
+    contaminated: tuple[bool, ...] | None = None
+    """of each row whether training files hold it; None where there are none to compare"""
 
     def evaluate(self, examinee: Examinee) -> Metrics:
-        """Return the metrics of a model, with the form's name."""
-        return {"form": self.form.name, **self.form.measure(examinee, self.rows)}
+        """Return the metrics of a model, with the form's name, the number of contaminated rows, and the share that is
+        right of the others."""
+        metrics = {"form": self.form.name, **self.form.measure(examinee, self.rows)}
+        if self.contaminated is None:
+            return metrics
+        clean = [hit for hit, held in zip(metrics.get("right", ()), self.contaminated) if not held]
+        if clean and len(metrics["right"]) == len(self.rows):
+            metrics["metrics"]["clean"] = share(clean)
+        return {**metrics, "contaminated": sum(self.contaminated)}
+
+    def describe(self) -> str:
+        """Return form and sizes as a line."""
+        held = "" if self.contaminated is None else f", {sum(self.contaminated)} of them contaminated"
+        return f"{self.form.name}, {len(self.rows)} rows{held}"
 
 
 def read_tasks(specs: Sequence[str], options: TaskOptions | None = None) -> dict[str, Task]:
@@ -74,7 +98,17 @@ def read_tasks(specs: Sequence[str], options: TaskOptions | None = None) -> dict
             if name in tasks:
                 raise InputError(f"two tasks are called '{name}'", file, "rename a file")
             tasks[name] = task
+    if options.train_data:
+        for name, task in tasks.items():
+            flags = contaminated([row.example for row in task.rows], options.train_data)
+            tasks[name] = replace(task, contaminated=tuple(flags))
     return with_shots(tasks, options) if options.num_fewshot else tasks
+
+
+def task_inputs(specs: Sequence[str], options: TaskOptions) -> dict[str, Path | None]:
+    """Return every file and folder that tasks read, by its name in the lineage."""
+    training = {f"train data {path}": path for path in options.train_data}
+    return {**{f"task {spec}": parse_task(spec)[1] for spec in specs}, **training, "fewshot_data": options.fewshot_data}
 
 
 def parse_task(spec: str) -> tuple[str | None, Path]:
@@ -136,7 +170,7 @@ def convert(form: Form, columns: Columns, where: str) -> Sequence[Any]:
     try:
         rows = form.convert(columns)
         for row in rows:
-            row.require_choices()
+            row.require_complete()
         return rows
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, SyntaxError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)

@@ -71,7 +71,7 @@ class ChoiceRow:
         context = self.description + self.shots + self.context
         return [Request(context, self.delimiter + choice) for choice in self.choices]
 
-    def require_choices(self) -> None:
+    def require_complete(self) -> None:
         """Raise ValueError for a choice that is empty or no text."""
         if not all(isinstance(choice, str) and choice for choice in self.choices):
             raise ValueError("a choice is empty, or no text")
@@ -83,6 +83,12 @@ def score_choices(
     """Return the likelihood of each row's choices."""
     scores = iter(score(model, [request for row in rows for request in row.requests], max_tokens, progress))
     return [[next(scores) for _ in row.choices] for row in rows]
+
+
+def likeliest(scores: Sequence[Likelihood]) -> int:
+    """Return the index of the most likely choice, the first of several."""
+    logps = [score.logp for score in scores]
+    return logps.index(max(logps))
 
 
 def score(

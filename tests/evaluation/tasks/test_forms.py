@@ -8,8 +8,11 @@ import pytest
 
 from amenable.errors import InputError
 from amenable.evaluation.tasks.form import Examinee
-from amenable.evaluation.tasks.forms import FORMS, TaskOptions, parse_task, read_tasks
+from amenable.evaluation.tasks.forms import FORMS, TaskOptions, parse_task, read_tasks, task_inputs
+from tests.evaluation.tasks.test_behaviour import ROW as BEHAVIOUR
+from tests.evaluation.tasks.test_bias import PAIR, QUESTION
 from tests.evaluation.tasks.test_choices import ARC, HELLASWAG, MMLU, RACE
+from tests.evaluation.tasks.test_generated import INSTRUCTED, PROBLEM
 from tests.evaluation.tasks.test_truthfulqa import ROW
 
 OWN = {"id": "a", "context": "The rose is", "choices": [" red", " blue"], "answer": 0}
@@ -24,6 +27,11 @@ ROWS: dict[str, dict[str, Any]] = {
     "choices": OWN,
     "truthfulqa": ROW,
     "lambada": {"text": "The rose is red"},
+    "gsm8k": PROBLEM,
+    "ifeval": INSTRUCTED,
+    "crows-pairs": PAIR,
+    "bbq": QUESTION,
+    "behaviour": BEHAVIOUR,
 }
 
 
@@ -64,6 +72,23 @@ def test_shots_are_the_first_examples_of_a_file(write: Callable[..., Path]) -> N
         read_tasks([str(test)], TaskOptions(num_fewshot=4, fewshot_data=train))
     with pytest.raises(InputError, match="no task has the form of the examples, arc"):
         read_tasks([str(write("piqa", PIQA))], options)
+
+
+def test_rows_that_training_files_hold_are_counted(
+    write: Callable[..., Path], examinee: Examinee, tmp_path: Path
+) -> None:
+    long = "the old miller of the town by the river sold his white horse to a"
+    train = write("train", {"text": f"Once {long} baker."})
+    test = write("test", {"text": f"{long} baker"}, {"text": "The rose is red"})
+    options = TaskOptions(train_data=(train,))
+    (task,) = read_tasks([str(test)], options).values()
+    assert task.contaminated == (True, False) and task.describe() == "lambada, 2 rows, 1 of them contaminated"
+    metrics = task.evaluate(examinee)
+    assert metrics["contaminated"] == 1 and metrics["metrics"]["clean"][0] == float(metrics["right"][1])
+    assert task_inputs([f"lambada:{test}"], options) == {
+        **{f"task lambada:{test}": test, f"train data {train}": train},
+        "fewshot_data": None,
+    }
 
 
 def test_an_example_that_is_in_the_test_is_refused(write: Callable[..., Path]) -> None:

@@ -4,7 +4,16 @@ import pytest
 import torch
 
 from amenable.evaluation.tasks.form import Examinee
-from amenable.evaluation.tasks.likelihood import ChoiceRow, Request, encode, move_space, score, score_choices
+from amenable.evaluation.tasks.likelihood import (
+    ChoiceRow,
+    Likelihood,
+    Request,
+    encode,
+    likeliest,
+    move_space,
+    score,
+    score_choices,
+)
 from amenable.models.layout import Layout
 from amenable.text.tokenizer import Tokenizer
 
@@ -78,3 +87,9 @@ def test_shots_and_description_come_before_the_context() -> None:
     row = ChoiceRow("c", ("x", "y"), (1,), description="about\n\n", shots="s t\n\n")
     assert row.requests == [Request("about\n\ns t\n\nc", " x"), Request("about\n\ns t\n\nc", " y")]
     assert row.example == "c y"
+
+
+def test_a_choice_that_is_empty_is_refused_and_the_first_of_equal_ones_wins() -> None:
+    with pytest.raises(ValueError, match="a choice is empty"):
+        ChoiceRow("c", ("x", ""), (0,)).require_complete()
+    assert likeliest([Likelihood(logp, False, 1) for logp in (-2.0, -1.0, -1.0)]) == 1

@@ -1,0 +1,90 @@
+"""GSM8K's extraction and IFEval's shares by hand; answers of a model that was trained on them."""
+
+from pathlib import Path
+
+import pytest
+
+from amenable.errors import InputError
+from amenable.evaluation.answering import GenerationConfig, LoadedModel
+from amenable.evaluation.entries import ModelEntry
+from amenable.evaluation.tasks import generated
+from amenable.evaluation.tasks.form import Examinee
+from amenable.evaluation.tasks.generated import PromptRow
+from amenable.train.log import silent
+from amenable.train.runtime import Runtime
+
+PROBLEM = {"question": "1 + 1?", "answer": "It is <<1+1=2>>2.\n#### 2"}
+INSTRUCTED = {"prompt": "Say it.", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{"keywords": None}]}
+
+
+@pytest.mark.parametrize(
+    ("answer", "strict", "flexible"),
+    [
+        ("So 3.\n#### 1,234", "1234", "1234"),
+        ("#### 5 and then 7.", "5", "7"),
+        ("She has $42.", "[invalid]", "42"),
+        ("#### -3.", "-3", "-3"),
+        ("none", "[invalid]", "[invalid]"),
+    ],
+)
+def test_numbers_are_extracted_in_two_ways(answer: str, strict: str, flexible: str) -> None:
+    assert generated.plain_number(generated.strict_answer(answer)) == strict
+    assert generated.plain_number(generated.flexible_answer(answer)) == flexible
+
+
+def test_a_problem_is_a_prompt_with_its_worked_answer_as_a_shot() -> None:
+    (row,) = generated.gsm8k(PROBLEM)
+    assert row.context == "Question: 1 + 1?\nAnswer:" and "Question:" in row.stop
+    assert row.example == f"Question: 1 + 1?\nAnswer: {PROBLEM['answer']}"
+    assert generated.plain_number(row.answer) == "2"
+    with pytest.raises(ValueError, match="no number after ####"):
+        generated.gsm8k({"question": "q", "answer": "####"})
+
+
+def test_instructions_without_a_checker_are_counted() -> None:
+    (row,) = generated.ifeval(
+        {
+            **INSTRUCTED,
+            "instruction_id_list": ["language:response_language", "punctuation:no_comma"],
+            "kwargs": [{}, {}],
+        }
+    )
+    assert row.unchecked == 1 and [name for name, _ in row.instructions] == ["punctuation:no_comma"]
+    with pytest.raises(ValueError, match="1 kwargs for 2 instructions"):
+        generated.ifeval({**INSTRUCTED, "instruction_id_list": ["a", "b"]})
+    with pytest.raises(KeyError, match="num_words"):
+        generated.ifeval({**INSTRUCTED, "instruction_id_list": ["length_constraints:number_words"]})
+    with pytest.raises(ValueError, match="the prompt is empty"):
+        PromptRow(" ").require_complete()
+
+
+def test_loose_answers_lack_lines_and_asterisks() -> None:
+    assert generated.variants("Sure:\n*A*\nBye") == [
+        *("Sure:\n*A*\nBye", "*A*\nBye", "Sure:\n*A*", "*A*"),
+        *("Sure:\nA\nBye", "A\nBye", "Sure:\nA", "A"),
+    ]
+
+
+def test_answers_are_measured(examinee: Examinee, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [generated.gsm8k({**PROBLEM, "question": f"{i}?"})[0] for i in range(3)]
+    monkeypatch.setattr(generated, "generate_texts", lambda *_: ["#### 2", "it is 2", "3"])
+    metrics = generated.exact_match(examinee, rows)
+    assert metrics["right"] == [True, False, False] and metrics["metrics"]["flexible"][0] == pytest.approx(2 / 3)
+    checks = (("punctuation:no_comma", {}), ("startend:end_checker", {"end_phrase": "end"}))
+    prompts = [PromptRow("a", instructions=checks), PromptRow("b", instructions=checks), PromptRow("c", unchecked=1)]
+    monkeypatch.setattr(generated, "generate_texts", lambda *_: ["the end", "well,\nthe end"])
+    metrics = generated.instruction_following(examinee, prompts)
+    assert metrics["right"] == [True, False] and metrics["unchecked"] == 1
+    assert metrics["metrics"]["instruction_strict"][0] == 0.75
+    assert metrics["metrics"]["prompt_loose"][0] == metrics["metrics"]["instruction_loose"][0] == 1.0
+    with pytest.raises(InputError, match="no row of the task has instructions"):
+        generated.instruction_following(examinee, prompts[2:])
+
+
+def test_a_base_model_goes_on_and_a_chat_model_answers(examinee: Examinee, assistant: Path, runtime: Runtime) -> None:
+    (text,) = generated.generate_texts(examinee, [PromptRow("The rose is", stop=(".",))])
+    assert text and "." not in text
+    chat = LoadedModel.load(ModelEntry("sft", assistant), runtime)
+    turn = PromptRow("name a red thing.", is_turn=True)
+    (answer,) = generated.generate_texts(Examinee(chat, 200, GenerationConfig(max_new_tokens=20), silent), [turn])
+    assert answer and "name a" not in answer
