@@ -901,6 +901,19 @@ MUTATIONS += [
          "functional/test_natural_gradient.py",
          "test_the_line_search_takes_the_longest_step_that_is_better_and_allowed", 1.5, 2, 1.0,
      )),
+    ("clips go over the end of an episode", "control.clips:ClipCutter.add",
+     lambda f: lambda self, rollout, pictures: f(
+         self, replace(rollout, truncated=rollout.truncated & False), pictures
+     ), suite_test("control/test_clips.py", "test_clips_go_on_in_the_next_rollout_and_never_over_an_end")),
+    ("comparisons that are held out are learned from", "control.comparisons:Comparisons.draw_samples",
+     lambda f: lambda self: (f(self), setattr(self, "weights", self.weights + self.held_out)),
+     suite_test("control/test_comparisons.py", "test_samples_and_held_out_do_not_depend_on_what_comes_later")),
+    ("no answer is taken for a coin's", "functional.losses:preference_losses",
+     lambda f: lambda *scores, noise=0.0, **more: f(*scores, **more),
+     suite_test("control/test_reward_learning.py", "test_the_loss_is_that_of_each_member_on_its_own_sample")),
+    ("the better clip is taken for the worse", "control.comparisons:Comparisons.answer",
+     lambda f: lambda self, answers: f(self, {number: 1 - value for number, value in answers.items()}),
+     suite_test("control/test_reward_learning.py", "test_what_is_learned_orders_comparisons_that_are_held_out")),
 ]  # fmt: skip
 
 

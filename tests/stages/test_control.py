@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from amenable import cli
-from amenable.control import saved_policy
+from amenable.control import people_labels, saved_policy
 from amenable.errors import InputError
 from amenable.stages import control
 from amenable.stages.control import Config
@@ -77,6 +77,36 @@ def test_a_stopped_run_from_comparisons_goes_on_to_the_bit(
     config = replace(COMPARED, env=env, out=tmp_path / "whole", query_strategy="disagreement")
     whole = outcome(control.run(config))
     assert outcome(run_in_two(control, replace(config, out=tmp_path / "two"), 3)) == whole
+
+
+def test_people_are_waited_for_and_a_stopped_run_reads_their_answers_again(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    outcome: Callable[[Path], Any],
+    run_in_two: Callable[[Any, Any, int], Path],
+) -> None:
+    """A person who prefers the left clip answers all that wait, whenever training does."""
+
+    def answer(labels: people_labels.PeopleLabels, *more: Any) -> None:
+        done = {event.payload["task"] for event in labels.store.events("ranking")}
+        for pair in labels.store.events("clip_pair"):
+            if pair.payload["task"] not in done:
+                labels.store.append("ranking", {"task": pair.payload["task"], "ranking": [1, 2]}, 0.0)
+
+    pauses: list[float] = []
+
+    def wait(labels: people_labels.PeopleLabels, needed: int, run: Any, save: Callable[[], None]) -> None:
+        labels.pause = lambda seconds: (pauses.append(seconds), answer(labels))  # type: ignore[assignment]
+        waits(labels, needed, run, save)
+
+    waits = people_labels.PeopleLabels.wait
+    monkeypatch.setattr(people_labels.PeopleLabels, "wait", wait)
+    people = replace(COMPARED, env="Pendulum-v1", judge="people", label_lag=0, labels_db=tmp_path / "clips.db")
+    out = control.run(replace(people, out=tmp_path / "whole"))
+    finished = json.loads((out / "finished.json").read_text())
+    assert len(pauses) >= 2 and 40 < finished["labels"] <= 60
+    other = replace(people, out=tmp_path / "two", labels_db=tmp_path / "other.db")
+    assert outcome(run_in_two(control, other, 3)) == outcome(out)
 
 
 def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
