@@ -222,6 +222,7 @@ def training_run(turn: Round, config: Config) -> StageRun:
         epochs=math.ceil(STEPS / math.ceil(pairs / BATCH)),
         batch_size=BATCH,
         kl_budget=config.kl_budget,
+        kl_prompts=config.out / "prompts" / "validation.jsonl",
         eval_steps=2,
         max_new_tokens=config.max_new_tokens,
         warmup_steps=2,

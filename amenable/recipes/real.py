@@ -176,6 +176,7 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
         "warmup_steps": 1,
     }
     offline = trained | {"batch_size": 8, "eval_steps": 3, "max_new_tokens": TRAINING_LENGTH, "warmup_steps": 2}
+    offline |= {"kl_prompts": prompts / "validation.jsonl"}
     comparisons: dict[str, Any] = {"data": (labels / "train.jsonl",), "validation": labels / "validation.jsonl"}
     answered: dict[str, Any] = {
         "data": prompts / "test.jsonl",

@@ -6,7 +6,7 @@ policy's own completions of held-out prompts (`evaluation/divergence.py`), and m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -18,8 +18,10 @@ from amenable.text.tokenizer import Tokenizer
 from amenable.train import loading, plan
 from amenable.train.best import BestWeights
 from amenable.train.defaults import FROM_MODEL, FromModel
+from amenable.train.examples import fitting_prompts
 from amenable.train.first_batch import BatchCheck
 from amenable.train.fit import Training, fit
+from amenable.train.forward import Row
 from amenable.train.log import Progress
 from amenable.train.objective import Objective, eval_metrics, mean_stats
 from amenable.train.optimizer import Optimizer
@@ -49,6 +51,9 @@ class OfflinePolicyOptions(OfflineOptions, AdapterOptions):
     completed several times; 0 is none"""
     max_new_tokens: FromModel[int] = FROM_MODEL
     """maximum length of these completions"""
+    kl_prompts: Path | None = None
+    """file of these prompts; by default those of the validation data, which may be easier than most: pairs, say, are of
+    prompts whose completions differ"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,6 +86,7 @@ class PolicyTask(Generic[E]):
 def start(config: Any, stage: str, **inputs: Path | None) -> Run | None:
     """Return the run of a stage's options, or None where it has finished before. inputs: files beside the data's."""
     inputs = {"model": config.model, **data_inputs(config.data), "validation": config.validation, **inputs}
+    inputs |= {"kl_prompts": config.kl_prompts} if config.kl_prompts is not None else {}
     run = Run(config.out, stage, config, inputs, config.max_kl, max_kl_steps=1)
     return None if run.skip_finished() else run
 
@@ -103,7 +109,13 @@ def train_policy(
     schedule = plan.cosine_with_warmup(len(steps), config.warmup_steps, config.final_lr_frac)
     check = task.check(steps[0])
     reference = task.load_reference()
-    rows = (task.objective.rows(each)[0] for each in validation)
+    rows: Iterable[Row] = (task.objective.rows(each)[0] for each in validation)
+    if config.kl_prompts is not None:
+        room = policy.config.context_length - config.max_new_tokens
+        _, prompts = fitting_prompts(
+            config.kl_prompts, tokenizer, room, config.eval_prompts, run.rejected, "kl_prompts"
+        )
+        rows = (([*ids, tokenizer.eos_id], [False] * len(ids) + [True]) for part in prompts.parts for ids in part)
     sizes = config.eval_prompts, config.max_new_tokens, limit, config.seed
     kl_monitor = divergence.make_kl_monitor(policy, reference, rows, tokenizer, runtime, *sizes, warn=run.log.warn)
     unmeasured = config.kl_budget and kl_monitor.reference is None

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import torch
 
+from amenable.data import sources
 from amenable.data.mixture import Mixed
 from amenable.errors import InputError
 from amenable.evaluation.divergence import KLMonitor, first_prompts
 from amenable.files import hash_of
 from amenable.models.decoder import Decoder
 from amenable.stages import dpo
+from amenable.text.chat import render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward, loading
 from amenable.train.objective import accumulate, mean_stats
@@ -106,6 +108,19 @@ def test_the_distance_from_the_reference_is_measured_on_answers_to_held_out_prom
     found, _ = KLMonitor(policy, reference, prompts, words, runtime, *sizes, samples).measure()
     assert found["objective/kl"] == pytest.approx(kls[-1], rel=1e-3) and found["completions/mean_length"] > 3
     assert KLMonitor(reference, reference, prompts, words, runtime, *sizes).measure()[0]["objective/kl"] < 1e-3
+
+
+def test_the_prompts_on_which_kl_is_measured_may_be_named(
+    config: dpo.Config, files: Any, words: Tokenizer, tmp_path: Path
+) -> None:
+    named = replace(config, kl_prompts=files.prompts, eval_prompts=3, epochs=1, out=tmp_path / "run")
+    run = dpo.run(named)
+    (first,) = {json.loads(line)["prompt"] for line in (run / "samples.jsonl").read_text().splitlines()[:1]}
+    prompt = sources.read_prompts(files.prompts).rows[0]
+    assert first == words.decode(render_prompt(words, prompt.messages))
+    assert str(files.prompts) in (run / "lineage.json").read_text()
+    with pytest.raises(InputError, match=r"none\.jsonl"):
+        dpo.run(replace(named, kl_prompts=tmp_path / "none.jsonl", out=tmp_path / "other"))
 
 
 def test_held_out_prompts_are_few_distinct_and_leave_room(config: dpo.Config, words: Tokenizer) -> None:
