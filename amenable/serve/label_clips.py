@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from amenable.control.people_labels import NAME
 from amenable.errors import InputError
 from amenable.feedback import annotators, quality
 from amenable.feedback.store import Store
@@ -76,7 +77,7 @@ def run_name(folder: Path | None) -> str | None:
     if folder is None:
         return None
     try:
-        return str(json.loads((folder / "clips.json").read_text("utf-8"))["run"])
+        return str(json.loads((folder / NAME).read_text("utf-8"))["run"])
     except (OSError, ValueError, KeyError, TypeError):
         hint = "name a run of amenable control --from comparisons --judge people"
         raise InputError("has no clips for people", folder, hint) from None

@@ -15,8 +15,8 @@ which of two clips is better, an ensemble of reward predictors learns from that,
     P(left) = (1 - n) sigma(sum_t r(left_t) - sum_t r(right_t)) + n / 2             control/reward_learning.py
 
 Reads nothing; needs `pip install 'amenable[control]'`. Writes policy.safetensors, policy.json, metrics.jsonl and, from
-comparisons, reward.safetensors;
-`--env` is any gymnasium id, or amenable/Gridworld-v0, amenable/MovingDot-v0, amenable/Backflip-v0 (docs/control.md).
+comparisons, reward.safetensors; `--env` is any gymnasium id, or amenable/Gridworld-v0, amenable/MovingDot-v0,
+amenable/Backflip-v0 (docs/control.md).
 """
 
 from __future__ import annotations

@@ -113,6 +113,7 @@ def test_in_a_browser_clips_move_and_keys_answer(browser: Any, page: str, traini
         browser.until(f"document.querySelector('.clip').dataset.frame !== '{frame}'")
         assert min(browser.js(DRAWN)) > 500, "something is drawn in both"
         assert browser.js("document.documentElement.scrollWidth") <= width
+        assert browser.js("document.querySelector('#asked').innerText.trim()") == "Which hops better?"
         before = training.count()
         browser.press("ArrowLeft")
         browser.until(f"document.getElementById('progress').textContent.startsWith('{before + 1} by you')")

@@ -5,13 +5,11 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
+from amenable.control.people_labels import CLIP_PAIR
 from amenable.data.types import Message
 from amenable.feedback.store import Event
 from amenable.serve.labelling.task_queue import TaskQueue
 from amenable.serve.labelling.tasks import Task
-
-CLIP_PAIR = "clip_pair"
-"""kind of event: a comparison that a run waits for (control/people_labels.py)"""
 
 
 @dataclass

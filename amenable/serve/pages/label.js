@@ -76,8 +76,8 @@ function show({ task: newTask, progress }) {
   const page = { flags: me.flags, suggests: me.suggests, clips: me.clips, post, changed, announce, skip, send };
   const make = { rank: rankForm, compare: me.one_key ? choiceForm : compareForm }[task.kind] ?? writeForm;
   form = make(task, draft, page);
-  const heading = me.clips ? "Which clip is better?" : "What was asked";
-  $("asked").replaceChildren(...(task.prompt.length || me.clips ? [el("h1", {}, heading), ...task.prompt.map(turn)] : [el("h1", {}, "A conversation of your own"), el("p", { class: "note" }, "You play both sides: ask something as a person would, and answer as a good assistant would.")]));
+  const question = el("h1", {}, task.prompt[0]?.content ?? "Which clip is better?");
+  $("asked").replaceChildren(...(me.clips ? [question] : task.prompt.length ? [el("h1", {}, "What was asked"), ...task.prompt.map(turn)] : [el("h1", {}, "A conversation of your own"), el("p", { class: "note" }, "You play both sides: ask something as a person would, and answer as a good assistant would.")]));
   $("work").replaceChildren(form.node);
   document.body.dataset.kind = task.kind;
   document.body.classList.toggle("one-key", me.one_key && task.kind === "compare");
