@@ -1,0 +1,199 @@
+"""Published tests beside lm_eval's hf backend in one run: the same figures on the same rows, and seconds.
+
+    python -m benchmarks.lm_eval_tasks --model runs/demo/pretrain              # agreement
+    python -m benchmarks.lm_eval_tasks --shapes gpt2 --rows 8                  # speed at 124M, random weights
+
+lm_eval reads its own prompts (its task files, with the rows of ours in place of the Hub's). Rows are made here, in the
+data sets' columns. Seconds are of the tasks alone, without imports and loading; one thread unless --threads says more.
+`make bench-lm-eval` sets .venv-lm-eval up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from amenable.evaluation.answering import GenerationConfig, LoadedModel
+from amenable.evaluation.entries import ModelEntry
+from amenable.evaluation.tasks.form import Examinee
+from amenable.evaluation.tasks.forms import read_tasks
+from amenable.models import presets
+from amenable.models.decoder import Decoder
+from amenable.text.tokenizer import Tokenizer
+from amenable.train.loading import save_model
+from amenable.train.log import silent
+from amenable.train.runtime import DeviceOptions, start_runtime
+
+PEER = Path(".venv-lm-eval/bin/python")
+WORDS = (
+    "the",
+    "town",
+    "is",
+    "old",
+    "and",
+    "a",
+    "rose",
+    "red",
+    "blue",
+    "caf\u00e9",
+    "river",
+    "\u201cday\u201d",
+    "king",
+    "4,5",
+    "snow",
+)
+
+
+def texts(generator: random.Random, least: int, most: int) -> str:
+    """Random words of the vocabulary."""
+    return " ".join(generator.choices(WORDS, k=generator.randint(least, most)))
+
+
+def make_rows(form: str, count: int) -> list[dict[str, Any]]:
+    """Rows of a form, the same for the same count."""
+    generator, rows = random.Random(form), []
+    for i in range(count):
+        choices = [f"{texts(generator, 1, 9)}{letter}" for letter in "wxyz"]
+        question, passage = texts(generator, 5, 20), texts(generator, 30, 60)
+        targets = {"choices": choices, "labels": [1, 0, 0, 0]}
+        row: dict[str, Any] = {
+            "arc": {
+                "question": question,
+                "choices": {"text": choices, "label": list("ABCD")},
+                "answerKey": "ABCD"[i % 4],
+            },
+            "hellaswag": {
+                **{"activity_label": "Cooking", "ctx_a": passage, "ctx_b": question},
+                **{"endings": choices, "label": str(i % 4)},
+            },
+            "piqa": {"goal": question, "sol1": choices[0], "sol2": choices[1], "label": i % 2},
+            "boolq": {"passage": passage, "question": question, "label": i % 2},
+            "truthfulqa": {
+                **{"question": question, "mc1_targets": targets},
+                "mc2_targets": {**targets, "labels": [1, 0, 1, 0]},
+            },
+            "lambada": {"text": f"{passage} {generator.choice(WORDS)}"},
+            "crows-pairs": {"sent_more": choices[0], "sent_less": choices[1]},
+        }[form]
+        rows.append(row)
+    return rows
+
+
+TASKS: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "arc": ("arc/arc_easy.yaml", {"acc": "acc", "acc_norm": "acc_norm"}),
+    "hellaswag": ("hellaswag/hellaswag.yaml", {"acc": "acc", "acc_norm": "acc_norm"}),
+    "piqa": ("piqa/piqa.yaml", {"acc": "acc", "acc_norm": "acc_norm"}),
+    "boolq": ("super_glue/boolq/default.yaml", {"acc": "acc"}),
+    "truthfulqa": ("truthfulqa/truthfulqa_mc2.yaml", {"mc2": "acc"}),
+    "lambada": ("lambada/lambada_openai.yaml", {"acc": "acc", "perplexity": "perplexity"}),
+    "crows-pairs": (
+        "crows_pairs/crows_pairs_english.yaml",
+        {"pct_stereotype": "pct_stereotype", "likelihood_diff": "likelihood_diff"},
+    ),
+}
+"""by form: lm_eval's task file, and its name of each of our metrics"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print a line a form; the exit code, 1 where a figure differs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--model", type=Path, default=Path("runs/demo/pretrain"), help="model, or tokenizer of --shapes"
+    )
+    parser.add_argument("--shapes", default="", help="preset of a model with random weights")
+    parser.add_argument("--peer", type=Path, default=PEER, help="the interpreter of an environment with lm_eval")
+    parser.add_argument("--rows", type=int, default=40)
+    parser.add_argument("--forms", nargs="*", default=list(TASKS))
+    parser.add_argument("--batch-size", type=int, default=8, help="of lm_eval")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        folder = random_model(options.shapes, options.model, work / "model") if options.shapes else options.model
+        write_tasks(work, options.forms, options.rows, options.peer)
+        names = ",".join(f"local_{form.replace('-', '_')}" for form in options.forms)
+        script = str(Path(__file__).with_name("peer_lm_eval.py"))
+        command = [str(options.peer), script, str(folder.resolve()), str(work / "yaml"), names]
+        command += [str(options.batch_size), str(options.threads)]
+        done = subprocess.run(command, capture_output=True, text=True, env=offline(work))
+        if done.returncode:
+            raise SystemExit(f"lm_eval failed:\n{done.stderr[-2000:]}")
+        theirs = json.loads(done.stdout.splitlines()[-1])
+        ours = evaluate(folder, work, options.forms, options.threads)
+    agreed = True
+    for form in options.forms:
+        peer = theirs[f"local_{form.replace('-', '_')}"]
+        pairs = [
+            (metric, ours[form]["metrics"][metric][0], peer["figures"][name]) for metric, name in TASKS[form][1].items()
+        ]
+        same = all(abs(a - b) <= 1e-4 * max(1.0, abs(b)) for _, a, b in pairs)
+        agreed = agreed and same
+        figures = ", ".join(f"{metric} {a:.4f} (lm_eval {b:.4f})" for metric, a, b in pairs)
+        ratio = peer["seconds"] / ours[form]["seconds"]
+        times = f"{ours[form]['seconds']:.2f} s beside {peer['seconds']:.2f} s: {ratio:.1f}x"
+        print(f"{form}: {figures}; {'same' if same else 'DIFFERENT'}; {times}", flush=True)
+    return 0 if agreed else 1
+
+
+def random_model(shapes: str, tokenizer: Path, folder: Path) -> Path:
+    """Save a model of a preset's shapes with random weights and a folder's tokenizer."""
+    words = Tokenizer.load(tokenizer)
+    decoder = Decoder(presets.preset(shapes, words.vocab_size))
+    decoder.init_weights(torch.Generator().manual_seed(0))
+    save_model(folder, decoder.eval(), words)
+    return folder
+
+
+def write_tasks(work: Path, forms: Sequence[str], rows: int, peer: Path) -> None:
+    """Write the rows, and task files of lm_eval that read them."""
+    find = "import lm_eval, pathlib; print(pathlib.Path(lm_eval.__file__).parent / 'tasks')"
+    library = subprocess.run([str(peer), "-c", find], capture_output=True, text=True, check=True).stdout.strip()
+    (work / "yaml").mkdir()
+    for form in forms:
+        file = work / f"{form}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in make_rows(form, rows)), "utf-8")
+        splits = {"training_split": None, "validation_split": None, "fewshot_split": None, "test_split": "test"}
+        task = {
+            **{
+                "include": f"{library.splitlines()[-1]}/{TASKS[form][0]}",
+                "task": f"local_{form.replace('-', '_')}",
+                "tag": None,
+            },
+            **{"dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": {"test": str(file)}}},
+            **splits,
+        }
+        (work / "yaml" / f"{form}.yaml").write_text(json.dumps(task), "utf-8")  # JSON is YAML too
+
+
+def offline(work: Path) -> dict[str, str]:
+    """The environment of lm_eval without a network."""
+    own = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(work / "cache"), "TOKENIZERS_PARALLELISM": "false"}
+    return {**os.environ, **own}
+
+
+def evaluate(folder: Path, work: Path, forms: Sequence[str], threads: int) -> dict[str, dict[str, Any]]:
+    """Our metrics and seconds by form."""
+    runtime = start_runtime(DeviceOptions("cpu", "fp32", threads))
+    model = LoadedModel.load(ModelEntry("m", folder), runtime)
+    report = {}
+    for form in forms:
+        start = time.perf_counter()
+        (task,) = read_tasks([str(work / f"{form}.jsonl")]).values()
+        metrics = task.evaluate(Examinee(model, 2048, GenerationConfig(), silent))
+        report[form] = {**metrics, "seconds": time.perf_counter() - start}
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(main())
