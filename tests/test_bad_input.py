@@ -571,7 +571,8 @@ ZERO_MEANS_SOMETHING = """
     learning_rate muon_learning_rate weight_decay max_grad_norm beta1 beta2 critic_learning_rate final_lr_frac
     eval_episodes
     threads max_prompts save_steps pairs_per_prompt eval_prompts num_traced_prompts frozen_layers warmup_steps
-    attack_queries
+    attack_queries num_fewshot task_rows
+    first_labels label_lag reward_weight_decay label_noise holdout judge_rationality judge_error_rate judge_discount
     prompt_tuning ngram.vocab_size num_samples
     pretrain.max_steps dropout label_smoothing agreement empty_share max_bad_rows min_p top_k kl_coef adaptive_kl_target
     target_kl max_kl kl_budget code_workers rpo_alpha dpo.margin online-dpo.margin gamma lam

@@ -107,6 +107,7 @@ def test_seconds_of_steps_and_checkpoints_are_measured(tmp_path: Path) -> None:
     assert told["step"] >= 0.1 and told["save"] > 0 and told["bytes"] > 100
 
 
+@pytest.mark.slow
 def test_what_checkpoints_cost_is_told_of_every_stage_that_has_some(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

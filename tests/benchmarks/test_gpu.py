@@ -46,6 +46,7 @@ def test_every_part_runs_on_a_processor(tmp_path: Path, capsys: pytest.CaptureFi
     assert all(f"| {part} | {name} |" in printed for part, name in values)
 
 
+@pytest.mark.slow
 def test_a_killed_part_loses_no_other() -> None:
     parts = [Part("first", good, 60), Part("killed", killed, 60), Part("last", good, 60)]
     first, dead, last = gpu.run_parts(parts, ONE_THREAD, True, 200)

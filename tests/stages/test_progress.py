@@ -82,7 +82,7 @@ def test_reward_shows_what_it_measures_at_its_end(
     )  # fmt: skip
     reward.run(config)
     assert calls.pop("tokenizing")
-    assert set(calls) == {"centring", "train", "validation"} and all(map(whole, calls.values()))
+    assert set(calls) == {"attack", "centring", "train", "validation"} and all(map(whole, calls.values()))
     assert all(len(heard) > 2 for heard in calls.values()), "a call a pass"
 
 

@@ -169,7 +169,7 @@ ALIKE = {
     "how long is waited": "scoring.reward_timeout scoring.code_timeout api_timeout",
     "how often is looked and saved, and on how much": """
         eval_steps eval_tokens eval_prompts sample_steps num_traced_prompts save_steps reward_prompts best_of_prompts
-        attack_queries text_tokens keep_checkpoints max_bad_rows max_kl""",
+        attack_queries tasking.task_rows text_tokens keep_checkpoints max_bad_rows max_kl""",
     "one rule for runs of every length": "warmup_steps final_lr_frac",
     "the papers' numbers at every size": """
         cliprange_high dual_clip penalty_coef penalty_target overlong_penalty sampler_correction_cap
@@ -178,7 +178,7 @@ ALIKE = {
         evaluate.temperature pretrain.dropout lora.alpha""",
     "off unless it is asked for": """
         optimizer.muon_learning_rate
-        kl_budget overlong_buffer dynamic_sampling margin rpo_alpha best_of ld_alpha
+        tasking.num_fewshot kl_budget overlong_buffer dynamic_sampling margin rpo_alpha best_of ld_alpha
         members member combination_coefficient center_rewards_coefficient score_penalty
         label_smoothing entropy_coef score_clip target_kl ptx_coef frozen_layers prompt_tuning empty_share lora.rank
         lora.bits lora.dropout sampling.top_k sampling.top_p sampling.min_p sampling.repetition_penalty""",
