@@ -9,6 +9,8 @@ import pytest
 
 from benchmarks import llamacpp_agreement as agreement
 
+pytestmark = pytest.mark.slow
+
 STAND_IN = """#!{python}
 import json, pathlib, sys, tempfile; sys.path.insert(0, {root!r})
 import numpy as np, torch
@@ -52,7 +54,6 @@ def test_the_same_model_agrees(assistant: Path, tmp_path: Path, capsys: pytest.C
     assert "f16: 20 of 20 greedy continuations are the same" in lines[1]
 
 
-@pytest.mark.slow
 def test_another_model_does_not(assistant: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert agreement.main(["--model", str(assistant), "--peer", str(stand_in(tmp_path, "9.0"))]) == 1
     lines = capsys.readouterr().out.splitlines()
@@ -60,7 +61,6 @@ def test_another_model_does_not(assistant: Path, tmp_path: Path, capsys: pytest.
     assert "f16: 19 of 20 greedy continuations are the same" in lines[1]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("off", "code"), [("0.0", 0), ("0.01", 1)])
 def test_each_architecture_is_a_line(
     off: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

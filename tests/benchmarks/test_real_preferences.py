@@ -23,6 +23,7 @@ def config(assistant: Path, files: Any, tmp_path: Path) -> real_preferences.Conf
     )
 
 
+@pytest.mark.slow
 def test_the_curve_and_the_policy(
     config: real_preferences.Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
