@@ -4,6 +4,7 @@ one a file: each says how policy and critic are updated."""
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -28,7 +29,7 @@ Minibatch = Mapping[str, Tensor]
 """[B, ...] by name: observations, actions, logps, values, advantages, returns"""
 
 
-class Agent:
+class Agent(ABC):
     """Policy and critic that learn from their own experience. An algorithm overrides `update`."""
 
     defaults: ClassVar[Mapping[str, float]] = {}
@@ -63,9 +64,9 @@ class Agent:
         e, lam = experience, self.options.lam
         experience.estimate(*gae(e.rewards, e.values, e.discounts, 1.0 if lam is None else lam, e.last_values))
 
+    @abstractmethod
     def update(self, experience: Experience, multiplier: float) -> Metrics:
-        """Update policy and critic."""
-        raise NotImplementedError
+        """Update policy and critic on an experience with advantages, and return metrics."""
 
     def policy_gradient_step(self, experience: Experience, advantages: Tensor, multiplier: float) -> Metrics:
         """Take one step on -mean log pi(a | s) A - entropy_coef H + vf_coef (V - R)^2 / 2 over a whole experience."""
@@ -100,7 +101,7 @@ class Agent:
 
     @property
     def parts(self) -> dict[str, Stateful]:
-        """What a checkpoint holds, by name."""
+        """Networks and optimizers that a checkpoint holds, by name."""
         optimizers = {f"optimizer/{name}": optimizer for name, optimizer in self.optimizers.items()}
         return {"policy": self.policy, "critic": self.critic, **optimizers}
 

@@ -25,7 +25,7 @@ Segments = list[tuple[float, float, float, float]]
 
 @dataclass(frozen=True)
 class Scene:
-    """What does not move, and how segments are drawn."""
+    """Still parts of the picture, and the way in which segments are drawn."""
 
     box: tuple[float, float, float, float]
     """left, bottom, right and top of the view"""

@@ -14,13 +14,13 @@ Answers = dict[int, float | None]
 
 
 class LabelSource(Protocol):
-    """Somebody who compares clips."""
+    """Source of labels of pairs of clips: a judge, or people."""
 
     ahead: int
     """comparisons that are kept waiting for an answer, so that nobody waits for them"""
 
-    def ask(self, numbers: range, left: Clips, right: Clips) -> None:
-        """Show comparisons of these numbers."""
+    def submit(self, numbers: range, left: Clips, right: Clips) -> None:
+        """Submit pairs of clips, by their numbers, to be labelled."""
 
     def wait(self, needed: int, run: Run, save: Callable[[], None]) -> None:
         """Return once there are `needed` answers in all; save the run first if it has to wait."""
@@ -37,7 +37,7 @@ class JudgeLabels:
     def __init__(self, judge: Judge):
         self.judge, self.waiting = judge, Answers()
 
-    def ask(self, numbers: range, left: Clips, right: Clips) -> None:
+    def submit(self, numbers: range, left: Clips, right: Clips) -> None:
         """Judge the comparisons."""
         self.waiting |= judge_clips(self.judge, numbers, left, right)
 

@@ -60,7 +60,7 @@ class PeopleLabels:
         """Return the name of a comparison in the store."""
         return f"{self.name} {number}"
 
-    def ask(self, numbers: range, left: Clips, right: Clips) -> None:
+    def submit(self, numbers: range, left: Clips, right: Clips) -> None:
         """Write comparisons into the store, each once."""
         sides = [[clip_json(self.scene, pictures) for pictures in side.pictures] for side in (left, right)]
         rows = [

@@ -98,7 +98,7 @@ class PreferenceTraining(Training):
         """Before the first iteration compare clips of the untrained policy; wait for labels that are due."""
         if not len(self.comparisons):
             self.clips.add(self.first_clips())
-            self.ask(0, self.due(0))
+            self.query_labels(0, self.due(0))
         needed = self.due(self.progress.timesteps) - self.comparing.label_lag
         self.labels.wait(max(1, needed), run, lambda: run.save(iteration - 1, self.state))
 
@@ -121,8 +121,8 @@ class PreferenceTraining(Training):
         share = math.log1p(timesteps / tau) / math.log1p(self.progress.total / tau)
         return max(1, min(options.max_labels, first + round((options.max_labels - first) * share)))
 
-    def ask(self, iteration: int, due: int) -> None:
-        """Show as many comparisons as are missing to those due, of pairs of recent clips."""
+    def query_labels(self, iteration: int, due: int) -> None:
+        """Submit as many pairs of recent clips as are missing to the labels that are due."""
         comparisons, clips = self.comparisons, self.clips.clips
         wanted = min(due + self.labels.ahead, self.comparing.max_labels) - comparisons.num_labels
         wanted -= comparisons.num_open
@@ -136,7 +136,7 @@ class PreferenceTraining(Training):
         pool = Pool(count, torch.stack([returns[:, first], returns[:, second]], dim=2))
         chosen = choose(self.comparing.query_strategy, pool, wanted, generator)
         left, right = clips[first[chosen].numpy()], clips[second[chosen].numpy()]
-        self.labels.ask(comparisons.add(left, right), left, right)
+        self.labels.submit(comparisons.add(left, right), left, right)
 
     def rewards_of(self, rollout: Rollout, iteration: int) -> tuple[NDArray, dict[str, Any]]:
         """Cut clips, take in answers, learn the reward, and return the rollout's rewards [T, E] by it, with metrics."""
@@ -144,7 +144,7 @@ class PreferenceTraining(Training):
         self.clips.add(new)
         self.probes.add(new[np.linspace(0, max(len(new) - 1, 0), min(len(new), PROBES_PER_ROLLOUT)).astype(int)])
         self.ensemble.normalizer.update(rollout.observations[rollout.mask])
-        self.ask(iteration, self.due(self.progress.timesteps + rollout.num_steps))
+        self.query_labels(iteration, self.due(self.progress.timesteps + rollout.num_steps))
         self.comparisons.answer(self.labels.answers(iteration))
         updates = self.comparing.reward_updates * (1 if self.learner.fits else FIRST_UPDATES)
         metrics = self.learner.fit(self.comparisons, updates)

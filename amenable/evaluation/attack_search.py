@@ -90,7 +90,7 @@ class AttackOptions(TrainingOptions):
 
 @dataclass(frozen=True)
 class Edit:
-    """What is added to an answer."""
+    """Phrases that are added to an answer."""
 
     before: str = ""
     after: str = ""
@@ -110,7 +110,7 @@ class Edit:
 
     @property
     def parts(self) -> dict[str, Any]:
-        """What is added, by name."""
+        """Phrases that are added, by name."""
         return {name: value for name, value in asdict(self).items() if value}
 
 

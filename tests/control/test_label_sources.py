@@ -14,5 +14,5 @@ def test_a_judge_answers_once() -> None:
     left, right = (
         Clips(np.zeros((2, 1, 1)), np.zeros((2, 1)), np.array(r), np.zeros((2, 1, 0))) for r in ([[1], [0]], [[0], [3]])
     )
-    labels.ask(range(5, 7), left, right)
+    labels.submit(range(5, 7), left, right)
     assert labels.answers(1) == {5: 1.0, 6: 0.0} and labels.answers(2) == {} and labels.ahead == 0

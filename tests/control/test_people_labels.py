@@ -19,7 +19,7 @@ from amenable.control.people_labels import PeopleLabels
 @pytest.fixture
 def labels(tmp_path: Path) -> PeopleLabels:
     own = PeopleLabels(tmp_path / "clips.db", tmp_path, Painter(make("CartPole-v1")).scene)
-    own.ask(range(3), clips(3), clips(3))
+    own.submit(range(3), clips(3), clips(3))
     return own
 
 
@@ -32,7 +32,7 @@ def rank(labels: PeopleLabels, number: int, ranking: list[int], **more: Any) -> 
 
 
 def test_pairs_are_written_once(labels: PeopleLabels) -> None:
-    labels.ask(range(3), clips(3), clips(3))
+    labels.submit(range(3), clips(3), clips(3))
     pairs = labels.store.events("clip_pair")
     assert [pair.payload["number"] for pair in pairs] == [0, 1, 2] and len(pairs[0].payload["completions"]) == 2
 
@@ -63,7 +63,7 @@ def test_a_repeated_iteration_reads_what_it_read_before(labels: PeopleLabels, tm
 def test_another_runs_answers_are_not_read(labels: PeopleLabels, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     other = PeopleLabels(tmp_path / "clips.db", tmp_path / "other", labels.scene)
-    other.ask(range(1), clips(1), clips(1))
+    other.submit(range(1), clips(1), clips(1))
     rank(other, 0, [1, 2])
     assert labels.answers(1) == {} and other.answers(1) == {0: 1.0}
 
