@@ -36,7 +36,7 @@ def training(tmp_path: Path) -> PeopleLabels:
     pictures = copies.take_pictures().swapaxes(0, 1)
     clips = Clips(np.repeat(np.stack(steps, 1), 20, 1), np.zeros((10, 20, 3)), np.zeros((10, 20)), pictures)
     labels = PeopleLabels(tmp_path / "clips.db", tmp_path, copies.painter.scene)
-    labels.ask(range(5), clips[:5], clips[5:])
+    labels.submit(range(5), clips[:5], clips[5:])
     return labels
 
 
