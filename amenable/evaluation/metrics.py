@@ -91,8 +91,7 @@ def measure(
     where not applicable."""
     parts = compute_reward_parts(model, prompts, answers, scorers)
     rewards = scorers.reward.total(parts).tolist() if scorers.reward is not None else [None] * len(answers)
-    kls = compute_kls(model, prompts, answers, temperature, scorers)
-    ref_logps = compute_reference_logps(model, prompts, answers, scorers)
+    kls, ref_logps = compare_with_reference(model, prompts, answers, temperature, scorers)
     rows = []
     given = zip(prompts, answers, rewards, kls, ref_logps, strict=True)
     for i, (prompt, answer, reward, kl, ref_logp) in enumerate(given):
@@ -139,40 +138,26 @@ def masked_row(prompt_ids: list[int], ids: list[int], context: int | None = None
     return (prompt_ids + ids)[:context], ([False] * len(prompt_ids) + [True] * len(ids))[:context]
 
 
-def compute_kls(
+def compare_with_reference(
     model: LoadedModel, prompts: Sequence[Prompt], answers: Sequence[Answer], temperature: float, scorers: Scorers
-) -> list[float] | list[None]:
-    """Return the KL to the reference along every answer, in nats, p at `temperature`; None without a reference, and
-    where one of the two is an n-gram model."""
+) -> tuple[list[float] | list[None], list[float] | list[None]]:
+    """Return two numbers of every answer, in nats: the KL to the reference along it, the policy at `temperature`, and
+    its log-probability under the reference at temperature 1. None without a reference; the KL is None too where one of
+    the two is an n-gram model."""
     reference, policy = reference_of(model, scorers), model.decoder
-    if reference is None or not isinstance(policy, Decoder) or not isinstance(reference.decoder, Decoder):
-        return [None] * len(answers)
-    context = model.decoder.config.context_length
-    rows = [masked_row(answer.prompt_ids, answer.ids, context) for answer in answers]
-    kls = forward.compute_kls(
-        policy,
-        reference.decoder,
-        rows,
-        reference_rows(reference, prompts, answers),
-        scorers.runtime,
-        scorers.max_tokens,
-        temperature,
-        scorers.temperature,
-        progress=scorers.bars(f"{model.entry.name}: KL"),
-    )
-    return [float(kl.sum()) for kl in kls]
-
-
-def compute_reference_logps(
-    model: LoadedModel, prompts: Sequence[Prompt], answers: Sequence[Answer], scorers: Scorers
-) -> list[float] | list[None]:
-    """Return the log-probability of every answer under the reference at temperature 1, in nats."""
-    reference = reference_of(model, scorers)
+    none: list[None] = [None] * len(answers)
     if reference is None:
-        return [None] * len(answers)
-    rows, bar = reference_rows(reference, prompts, answers), scorers.bars(f"{model.entry.name}: likelihood")
-    logps = forward.compute_logprobs(reference.decoder, rows, scorers.runtime, scorers.max_tokens, progress=bar)
-    return [float(row.sum()) for row in logps]
+        return none, none
+    ref_rows, limits = reference_rows(reference, prompts, answers), (scorers.runtime, scorers.max_tokens)
+    bar = scorers.bars(f"{model.entry.name}: KL")
+    if not isinstance(policy, Decoder) or not isinstance(reference.decoder, Decoder):
+        logps = forward.compute_logprobs(reference.decoder, ref_rows, *limits, progress=bar)
+        return none, [float(row.sum()) for row in logps]
+    context = policy.config.context_length
+    rows = [masked_row(answer.prompt_ids, answer.ids, context) for answer in answers]
+    models, temperatures = (policy, reference.decoder), (temperature, scorers.temperature)
+    parts = forward.compute_kls(*models, rows, ref_rows, *limits, *temperatures, progress=bar, ref_logps=True)
+    return [float(part[:, 0].sum()) for part in parts], [float(part[:, 1].sum()) for part in parts]
 
 
 def reference_of(model: LoadedModel, scorers: Scorers) -> LoadedModel | None:

@@ -141,20 +141,25 @@ def compute_kls(
     temperature: float = 1.0,
     ref_temperature: float = 1.0,
     progress: Progress = silent,
+    ref_logps: bool = False,
 ) -> list[Tensor]:
     """Return KL(policy || reference), summed over the vocabulary, at each row's loss mask; one tensor a row, on CPU.
 
-    ref_rows: the same tokens in the loss mask after the reference's own prompts.
+    ref_rows: the same tokens in the loss mask after the reference's own prompts. With `ref_logps` the tensors are
+    [M, 2], and the second column is the reference's log-probability of the token at temperature 1, from the same pass.
     """
     policy, reference = runtime.inference_copy(policy), runtime.inference_copy(reference)
 
-    def kls(indices: list[int], batch: Batch) -> Tensor:
+    def of_batch(indices: list[int], batch: Batch) -> Tensor:
         ours = masked_hidden(policy, batch)
         ref_batches = ordered_batches([ref_rows[i] for i in indices], runtime, max_tokens)
         theirs = torch.cat([masked_hidden(reference, ref_batch) for _, ref_batch in ref_batches])
-        return linear_kl(ours, policy.unembedding, theirs, reference.unembedding, temperature, ref_temperature)
+        kls = linear_kl(ours, policy.unembedding, theirs, reference.unembedding, temperature, ref_temperature)
+        if not ref_logps:
+            return kls
+        return torch.stack([kls, reference.logprobs(theirs, targets(batch)[1])[0]], dim=1)
 
-    return map_rows(kls, rows, runtime, max_tokens, progress)
+    return map_rows(of_batch, rows, runtime, max_tokens, progress)
 
 
 def masked_kls(policy: Decoder, reference: Decoder, batch: Batch, temperature: float) -> Tensor:

@@ -15,8 +15,7 @@ from amenable.evaluation.metrics import (
     Scorers,
     add_best_of_n_kl,
     comparable,
-    compute_kls,
-    compute_reference_logps,
+    compare_with_reference,
     compute_rewards,
     demonstration_metrics,
     mean,
@@ -73,19 +72,20 @@ def kl_by_hand(ours: list[int], theirs: list[int], said: list[int], sft: LoadedM
 def test_divergence_by_hand(sft: LoadedModel, by: Scorers) -> None:
     """The sharpened model against itself at temperature 1: two passes of one model at two temperatures."""
     answers = answers_of(sft, QUESTIONS, 0.5)
-    for answer, kl in zip(answers, compute_kls(sft, QUESTIONS, answers, 0.5, by)):
+    for answer, kl in zip(answers, compare_with_reference(sft, QUESTIONS, answers, 0.5, by)[0]):
         assert (
             kl == pytest.approx(kl_by_hand(answer.prompt_ids, answer.prompt_ids, answer.ids, sft, 0.5), abs=1e-4)
             and kl > 0
         )
-    assert compute_kls(sft, QUESTIONS, answers, 1.0, by) == pytest.approx([0.0] * 3)  # the reference itself
+    kls, _ = compare_with_reference(sft, QUESTIONS, answers, 1.0, by)  # the reference itself
+    assert kls == pytest.approx([0.0] * 3)
 
 
 def test_the_mean_divergence_is_the_mean_log_ratio(sft: LoadedModel, by: Scorers) -> None:
     """What the sum over the vocabulary stands for: the same expectation, with less noise."""
     groups = generate_answers(sft, QUESTIONS[:1], GENERATION.at(0.5), samples=300)
     answers = groups[0]
-    kls = torch.tensor(compute_kls(sft, QUESTIONS[:1] * 300, answers, 0.5, by))
+    kls = torch.tensor(compare_with_reference(sft, QUESTIONS[:1] * 300, answers, 0.5, by)[0])
     rows = [(a.prompt_ids + a.ids, [False] * len(a.prompt_ids) + [True] * len(a.ids)) for a in answers]
     cold, usual = (forward.compute_logprobs(sft.decoder, rows, sft.runtime, 1000, t) for t in (0.5, 1.0))
     ratios = torch.tensor([float((a - b).sum()) for a, b in zip(cold, usual)])
@@ -99,7 +99,7 @@ def test_shots_are_part_of_the_policy_and_not_of_the_reference(sft: LoadedModel,
     answer = generate_answers(shown, QUESTIONS[:1], replace(GENERATION, shots=(shot,)))[0][0]
     plain = render_prompt(sft.tokenizer, QUESTIONS[0].messages)
     assert len(answer.prompt_ids) > len(plain)
-    (kl,) = compute_kls(shown, QUESTIONS[:1], [answer], 1.0, by)
+    (kl,), _ = compare_with_reference(shown, QUESTIONS[:1], [answer], 1.0, by)
     assert kl == pytest.approx(kl_by_hand(answer.prompt_ids, plain, answer.ids, sft, 1.0), abs=1e-4) and kl > 0
 
 
@@ -109,7 +109,8 @@ def test_likelihood_under_the_reference_is_that_of_the_plain_prompt(sft: LoadedM
     plain = [render_prompt(sft.tokenizer, prompt.messages) for prompt in QUESTIONS]
     rows = [(ids + a.ids, [False] * len(ids) + [True] * len(a.ids)) for ids, a in zip(plain, answers)]
     by_hand = [float(logps.sum()) for logps in forward.compute_logprobs(sft.decoder, rows, sft.runtime, 1000)]
-    assert compute_reference_logps(instructed, QUESTIONS, answers, by) == pytest.approx(by_hand)
+    _, ref_logps = compare_with_reference(instructed, QUESTIONS, answers, 0.5, by)
+    assert ref_logps == pytest.approx(by_hand)
     longer = [(a.prompt_ids + a.ids, [False] * len(a.prompt_ids) + [True] * len(a.ids)) for a in answers]
     own = [float(logps.sum()) for logps in forward.compute_logprobs(sft.decoder, longer, sft.runtime, 1000)]
     assert own != pytest.approx(by_hand)
@@ -122,8 +123,9 @@ def test_models_that_write_other_ids_have_no_divergence(
     assert not comparable(sft.tokenizer, Tokenizer.load(other_judge))
     assert not comparable(bare.tokenizer, bare.tokenizer)  # a transcript is no conversation
     answers = answers_of(bare, QUESTIONS)
-    assert compute_kls(bare, QUESTIONS, answers, 1.0, by) == [None] * 3
-    assert compute_kls(sft, QUESTIONS, answers, 1.0, replace(by, reference=None)) == [None] * 3
+    nothing = [None] * 3, [None] * 3
+    assert compare_with_reference(bare, QUESTIONS, answers, 1.0, by) == nothing
+    assert compare_with_reference(sft, QUESTIONS, answers, 1.0, replace(by, reference=None)) == nothing
 
 
 def reward_of(by: Scorers, ids: list[int]) -> float:
