@@ -35,7 +35,9 @@ class Suites:
     """Prompts, texts and tasks that every model is evaluated on."""
 
     prompts: Mapping[str, Sequence[Prompt]]
-    """by suite; those of the suite "test" are answered under both decodings"""
+    """by suite"""
+    test_decodings: Sequence[Decoding] = DECODINGS
+    """of the suite "test"; "sampled" is among them"""
     decodings: Sequence[Decoding] = DECODINGS
     """of the other suites"""
     best_of_prompts: int = 600
@@ -69,7 +71,7 @@ def plan_lines(entries: Sequence[ModelEntry], suites: Suites, scorers: Scorers, 
     if not suites.prompts:
         return [f"{len(entries)} models; {scorers.runtime.describe()}", *task_lines]
     prompts = suites.prompts[TEST]
-    work = f"{len(entries)} models x {len(prompts)} prompts x {len(DECODINGS)} decodings"
+    work = f"{len(entries)} models x {len(prompts)} prompts x {len(suites.test_decodings)} decodings"
     sizes = {name: len(suite) for name, suite in suites.prompts.items()}
     if any(entry.best_of > 1 for entry in entries):
         sizes["best of n"] = min(len(prompts), suites.best_of_prompts)
@@ -96,7 +98,7 @@ def evaluate_model(
     for suite, prompts in suites.prompts.items():
         by_decoding = {
             decoding: evaluate_decoding(decoding, model, prompts, temperature, generation, scorers)
-            for decoding in (DECODINGS if suite == TEST else suites.decodings)
+            for decoding in (suites.test_decodings if suite == TEST else suites.decodings)
         }
         metrics[suite] = {**(by_decoding["sampled"][0] if "sampled" in by_decoding else {}), "greedy": None}
         if "greedy" in by_decoding:

@@ -169,10 +169,10 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
         "temperature": TEMPERATURE,
         "max_new_tokens": TRAINING_LENGTH,
         "missing_eos_penalty": 0.0,  # the reward alone decides
-        "eval_steps": 2,
+        "eval_steps": 3,
         "eval_prompts": SIZES["validation"],
-        "num_traced_prompts": 2,
-        "sample_steps": 10,
+        "num_traced_prompts": 1,
+        "sample_steps": 12,
         "warmup_steps": 1,
     }
     offline = trained | {"batch_size": 8, "eval_steps": 3, "max_new_tokens": TRAINING_LENGTH, "warmup_steps": 2}
@@ -194,12 +194,12 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
         untrained["prompted"] = f"{model}@instructed"
         policies |= {"dpo prompted": f"{root / 'dpo'}@instructed", "distilled": str(root / "distilled")}
         distilled["distilled"] = distill_context.Config(
-            **offline,
+            **offline | {"batch_size": 16, "eval_steps": 5},
             data=(prompts / "train.jsonl",),
             validation=prompts / "validation.jsonl",
             context_text=config.instruction,
             temperature=TEMPERATURE,
-            optimizer=OptimizerConfig(learning_rate=2e-4),
+            optimizer=OptimizerConfig(learning_rate=4e-4),
         )
     configs = {
         "sample": sample.Config(
@@ -231,14 +231,14 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
             **online,
             critic="shared",
             vf_coef=0.5,
-            max_steps=8,
+            max_steps=6,
             prompts_per_step=16,
             num_generations=4,
             optimizer=OptimizerConfig(learning_rate=5e-4, eps=1e-5),
         ),
         **distilled,
-        "evaluate-base": evaluate.Config(**answered, **named(untrained), best_of_prompts=40),
-        "evaluate": evaluate.Config(**answered, **named(policies)),
+        "evaluate-base": evaluate.Config(**answered, **named(untrained), best_of_prompts=30),
+        "evaluate": evaluate.Config(**answered, **named(policies), greedy=False),
         "evaluate-rloo": evaluate.Config(**answered, **named({"rloo": str(root / "rloo")})),
     }
     on_device = {

@@ -52,7 +52,9 @@ class Config(RunOptions):
     suites: tuple[str, ...] = ()
     """name=path of further prompts, each with figures of its own"""
     suite_decoding: tuple[Decoding, ...] = DECODINGS
-    """how the suites are answered; --data always both ways"""
+    """how the suites are answered"""
+    greedy: bool = True
+    """answer --data greedily too, beside the sampled answers"""
     few_shot: Path | None = None
     """demonstrations that models @few-shot see before every prompt"""
     instruction: str = ""
@@ -63,7 +65,7 @@ class Config(RunOptions):
     """files of published tests, FILE or FORM:FILE, or folders of them"""
     tasking: Tasking = field(default_factory=TaskOptions)
     best_of_prompts: int = 600
-    """models @best-of-N answer only so many prompts"""
+    """of models @best-of-N"""
     world: Path | None = None
     """the closed world that knows the truth about these prompts"""
     reward: Specs = ()
@@ -79,7 +81,7 @@ class Config(RunOptions):
     max_prompts: int = 0
     """take only so many prompts of each suite; 0 takes all"""
     temperature: float = 1.0
-    """of the sampled answers; greedy ones are always made as well"""
+    """of the sampled answers"""
     max_new_tokens: FromModel[int] = FROM_MODEL
     """by default a quarter of the least context of the models, at most 256"""
     text_tokens: int = 30_000
@@ -93,8 +95,8 @@ class Config(RunOptions):
         sizes = ("max_batch_size", "max_tokens_per_pass", "text_tokens", "best_of_prompts", "max_new_tokens")
         plan.require_at_least(1, self, *sizes)
         plan.require_at_least(0, self, "max_prompts")
-        greedy = not Sampling(temperature=self.temperature).temperature
-        plan.forbid(greedy, "temperature is 0", "greedy answers are made anyway; give one for the sampled ones")
+        sampling, hint = Sampling(temperature=self.temperature), "--greedy makes greedy answers; give one above 0"
+        plan.forbid(not sampling.temperature, "temperature is 0", hint)
         model_entries.require_options(self.entries, self.reward, self.few_shot, self.instruction)
         parse_suites(self.data, self.suites, self.tasks)
 
@@ -134,7 +136,6 @@ def run(config: Config) -> Path:
     for line in [*plan_lines(config.entries, suites, scorers, config.reference), by_default]:
         run.log.info(line)
     results = Results()
-
     for step in run.steps(len(config.entries), {"results": results}, save_steps=1):
         entry = config.entries[step - 1]
         model = LoadedModel.load(entry, runtime)
@@ -163,8 +164,7 @@ def inputs(config: Config) -> dict[str, Path | None]:
     suites = parse_suites(config.data, config.suites, config.tasks)
     prompts = {"data" if name == TEST else f"suite {name}": path for name, path in suites.items()}
     tasks = task_inputs(config.tasks, config.tasking)
-    names = ("lm_data", "demonstrations", "transcripts", "world")
-    others = {name: getattr(config, name) for name in names}
+    others = {name: getattr(config, name) for name in ("lm_data", "demonstrations", "transcripts", "world")}
     others |= reward_inputs(config.reward, rubric=config.scoring.judge_rubric)
     return {**models, **prompts, **tasks, **others, "few_shot": config.shots, "reference": config.reference_folder}
 
@@ -178,15 +178,16 @@ def read(config: Config, scorers: Scorers, run: Run) -> Suites:
         for name, path in parse_suites(config.data, config.suites, config.tasks).items()
     }
     scorers.require_columns(prompts)
-    texts = keep_usable(sources.read_texts(config.lm_data), run.rejected) if config.lm_data else []
-    conversations = config.demonstrations and sources.read_demonstrations(config.demonstrations)
+    texts = config.lm_data and keep_usable(sources.read_texts(config.lm_data), run.rejected)
+    shown = config.demonstrations and keep_usable(sources.read_demonstrations(config.demonstrations), run.rejected)
     return Suites(
         prompts=prompts,
         decodings=config.suite_decoding,
+        test_decodings=DECODINGS if config.greedy else ("sampled",),
         best_of_prompts=config.best_of_prompts,
-        texts=texts,
+        texts=texts or [],
         text_tokens=config.text_tokens,
-        demonstrations=keep_usable(conversations, run.rejected) if conversations else [],
+        demonstrations=shown or [],
         tasks=read_tasks(config.tasks, config.tasking),
     )
 

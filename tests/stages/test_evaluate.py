@@ -194,6 +194,11 @@ def asked_otherwise(config: evaluate.Config, files: Any, base: Path, assistant: 
     return evaluate.run(asked)
 
 
+def test_greedy_answers_can_be_left_out(config: evaluate.Config, tmp_path: Path) -> None:
+    models = results(evaluate.run(replace(config, greedy=False, max_prompts=4, out=tmp_path / "run")))["models"]
+    assert all(figures["greedy"] is None and figures["length"] > 0 for figures in models.values())
+
+
 def test_a_model_is_asked_in_many_ways(asked_otherwise: Path) -> None:
     found = results(asked_otherwise)
     models = found["models"]
