@@ -43,7 +43,7 @@ QUESTIONS = Path(__file__).parent / "questions.jsonl"
 """900 questions with reference answers"""
 BRIEF = "ended:length:4-30"
 """the default taste: an answer that ends by itself and has 4 to 30 words"""
-SIZES = {"test": 100, "validation": 48, "train": 240}
+SIZES = {"test": 100, "validation": 48, "train": 160}
 """prompts of each split, and their order in the shuffled file"""
 TEMPERATURE, LENGTH = 0.8, 64
 """of all answers: sampling temperature, maximum length in tokens"""
@@ -169,7 +169,7 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
         "temperature": TEMPERATURE,
         "max_new_tokens": TRAINING_LENGTH,
         "missing_eos_penalty": 0.0,  # the reward alone decides
-        "eval_steps": 3,
+        "eval_steps": 4,
         "eval_prompts": SIZES["validation"],
         "num_traced_prompts": 1,
         "sample_steps": 12,
@@ -187,35 +187,34 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
         "max_new_tokens": LENGTH,
         "instruction": config.instruction,
     }
-    untrained = {"base": str(model), "best of n": f"{model}@best-of-{BEST_OF}"}
+    untrained = {"base": str(model), "best of n": f"{model}@best-of-{BEST_OF}"}  # answered greedily too
     policies = {name: str(root / name) for name in ("dpo", "ppo")}
     distilled: dict[str, Any] = {}
     if config.instruction:
-        untrained["prompted"] = f"{model}@instructed"
-        policies |= {"dpo prompted": f"{root / 'dpo'}@instructed", "distilled": str(root / "distilled")}
+        policies |= {"prompted": f"{model}@instructed", "dpo prompted": f"{root / 'dpo'}@instructed"}
+        policies["distilled"] = str(root / "distilled")
         distilled["distilled"] = distill_context.Config(
             **offline | {"batch_size": 16, "eval_steps": 5},
             data=(prompts / "train.jsonl",),
             validation=prompts / "validation.jsonl",
             context_text=config.instruction,
             temperature=TEMPERATURE,
-            optimizer=OptimizerConfig(learning_rate=4e-4),
+            optimizer=OptimizerConfig(learning_rate=5e-4),
         )
     configs = {
         "sample": sample.Config(
             model=model,
             data=prompts / "train.jsonl",
-            max_prompts=160,
             num_generations=6,
             prompts_per_step=40,
             sampling=SamplingOptions(temperature=TEMPERATURE, max_new_tokens=TRAINING_LENGTH),
         ),
         "annotate": annotate.Config(data=root / "sample" / "samples.jsonl", judge=taste, scoring=config.scoring),
-        "reward": reward.Config(model=model, **comparisons, lora=adapters, warmup_steps=2),
+        "reward": reward.Config(model=model, **comparisons, lora=adapters, warmup_steps=2, attack_queries=0),
         "rloo": rloo.Config(
             **online,
             loss_on="token",
-            max_steps=12,
+            max_steps=11,
             prompts_per_step=12,
             num_generations=8,
             optimizer=OptimizerConfig(learning_rate=5e-4, eps=1e-5),
@@ -231,13 +230,13 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
             **online,
             critic="shared",
             vf_coef=0.5,
-            max_steps=6,
+            max_steps=5,
             prompts_per_step=16,
             num_generations=4,
             optimizer=OptimizerConfig(learning_rate=5e-4, eps=1e-5),
         ),
         **distilled,
-        "evaluate-base": evaluate.Config(**answered, **named(untrained), best_of_prompts=30),
+        "evaluate-base": evaluate.Config(**answered, **named(untrained), best_of_prompts=25),
         "evaluate": evaluate.Config(**answered, **named(policies), greedy=False),
         "evaluate-rloo": evaluate.Config(**answered, **named({"rloo": str(root / "rloo")})),
     }

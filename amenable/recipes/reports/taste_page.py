@@ -33,7 +33,7 @@ BASE, PROMPTED = "base", "prompted"
 POLICIES = ("rloo", "ppo", "dpo", "distilled")
 """trained models, that of the headline first"""
 EVALUATIONS = "evaluate-base", "evaluate", "evaluate-rloo"
-"""folders of the models' answers: first of the models without training, last of the policy that is trained longest"""
+"""folders of answers: first those of the model as it was, last those of the policy that is trained longest"""
 NAMES = {
     "base": "the model as it was",
     "prompted": "with the instruction",
