@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
-import warnings
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -80,22 +80,40 @@ def make(name: str, **options: Any) -> Any:
 
 
 class FixedLength:
-    """An environment whose episodes end at the time limit alone: the end of an episode says nothing of the task."""
+    """An environment whose episodes end at the time limit alone: the end of an episode says nothing of the task.
+
+    A state in which the task ends absorbs (Kostrikov et al., 2019): the observation stays as it is, and every reward
+    after it is 0. So an episode's return is that of the task, and reward is a function of the state.
+    """
 
     def __init__(self, env: Any):
         self.env = env
         self.observation_space, self.action_space, self.spec = env.observation_space, env.action_space, env.spec
         self.unwrapped = env.unwrapped
-        warnings.filterwarnings("ignore", message=".*already returned terminated = True")
+        self.steps = 0
+        self.absorbed: Any = None
+        """the observation at which the task has ended"""
 
     def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
         """Begin an episode."""
+        self.steps, self.absorbed = 0, None
         return self.env.reset(**options)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Step, and go on where the task has ended."""
-        observation, reward, _, truncated, info = self.env.step(action)
-        return observation, float(reward), False, truncated, info
+        """Step, or stay where the task has ended."""
+        self.steps += 1
+        is_last = self.steps >= self.spec.max_episode_steps
+        if self.absorbed is not None:
+            return self.absorbed, 0.0, False, is_last, {}
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self.absorbed = observation if terminated else None
+        return observation, float(reward), False, truncated or is_last, info
+
+
+def endless(name: str) -> dict[str, Any]:
+    """Return the option by which a MuJoCo environment goes on with a body that has fallen; {} for others."""
+    parameters = inspect.signature(type(make(name).unwrapped).__init__).parameters
+    return {"terminate_when_unhealthy": False} if "terminate_when_unhealthy" in parameters else {}
 
 
 class Environments:
@@ -104,6 +122,7 @@ class Environments:
 
     def __init__(self, name: str, num_envs: int, seed: int, fixed_length: bool = False, **options: Any):
         self.name, self.seed = name, seed
+        options = {**endless(name), **options} if fixed_length else options
         self.envs = [make(name, **options) for _ in range(num_envs)]
         self.spaces = Spaces(name, self.envs[0].observation_space, self.envs[0].action_space)
         if self.envs[0].spec is None or self.envs[0].spec.max_episode_steps is None:

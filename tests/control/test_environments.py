@@ -96,6 +96,25 @@ def test_fixed_length_ends_at_the_limit_alone() -> None:
     assert truncated.all() and [length for _, length in copies.finished] == [60, 60]
 
 
+def test_a_state_in_which_the_task_ends_absorbs() -> None:
+    task, copies = Environments("CartPole-v1", 1, 0), Environments("CartPole-v1", 1, 0, True, max_episode_steps=60)
+    rewards, ended = 0.0, False
+    while not ended:
+        reward, terminated, _, last = task.step(np.array([0]), EVERY[:1])
+        rewards, ended = rewards + reward[0], terminated[0]
+    paid = [copies.step(np.array([0]), EVERY[:1])[0][0] for _ in range(59)]
+    assert sum(paid) == rewards < 20 and set(paid[20:]) == {0.0}
+    assert (copies.observations[0] == last[0]).all()
+    copies.step(np.array([0]), EVERY[:1])
+    assert (copies.observations[0] != last[0]).any() and copies.finished == [(rewards, 60)]
+
+
+def test_bodies_that_have_fallen_go_on() -> None:
+    copies = Environments("Hopper-v5", 1, 0, True, max_episode_steps=80)
+    rewards = [copies.step(np.full((1, 3), 1.0), EVERY[:1])[0][0] for _ in range(79)]
+    assert len(set(rewards[60:])) == 19 and not copies.envs[0].unwrapped.is_healthy
+
+
 def test_an_environment_without_a_time_limit_needs_one() -> None:
     with pytest.raises(InputError, match="CliffWalking-v1: has no time limit; an episode may never end"):
         Environments("CliffWalking-v1", 1, 0)
