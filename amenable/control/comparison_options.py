@@ -58,7 +58,11 @@ class ComparisonOptions:
 
     def __post_init__(self) -> None:
         plan.require_at_least(1, self, "max_labels", "candidate_factor", "reward_batch", "reward_updates")
-        plan.require_at_least(2, self, "clip_steps", "ensemble_size")
+        plan.require_at_least(2, self, "clip_steps")
+        plan.require_at_least(1, self, "ensemble_size")
+        alone = self.ensemble_size == 1 and self.query_strategy in ("disagreement", "information_gain")
+        hint = "give --query-strategy random, or more predictors"
+        plan.forbid(alone, f"one predictor has no {self.query_strategy.replace('_', ' ')}", hint)
         plan.require_at_least(0, self, "label_lag", "reward_weight_decay", "judge_rationality")
         plan.require_share(self, "first_labels", "judge_error_rate", "judge_discount")
         plan.require_below_one(self, "holdout", "label_noise")

@@ -1,6 +1,9 @@
+import pytest
+
 from benchmarks import crash_label
 
 
+@pytest.mark.slow
 def test_a_few_kills_lose_no_label(tmp_path):
     result = crash_label.measure(tmp_path, kills=3, tasks=500, seed=1)
     assert result["acknowledged"] >= 4

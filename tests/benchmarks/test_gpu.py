@@ -31,6 +31,7 @@ def killed(setting: Setting) -> Iterator[Figure]:
     yield
 
 
+@pytest.mark.slow
 def test_every_part_runs_on_a_processor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "gpu.json"
     arguments = ["--device", "cpu", "--tiny", "--threads", "1", "--seconds", "300", "--out", str(out)]

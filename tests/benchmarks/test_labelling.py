@@ -1,8 +1,11 @@
 import json
 
+import pytest
+
 from benchmarks import labelling
 
 
+@pytest.mark.slow
 def test_every_label_is_counted_and_kept(tmp_path):
     payloads, times, seconds = labelling.people(tmp_path / "people", 2, 7)
     assert len(times) == 7 and len(payloads) == 14

@@ -16,6 +16,7 @@ def config(small_demo: Path, tmp_path: Path) -> overopt.Config:
     )
 
 
+@pytest.mark.slow
 def test_every_curve_is_measured_on_the_same_prompts(in_turn: None, config: overopt.Config) -> None:
     out = overopt.run(config)
     figures = json.loads((out / "overopt.json").read_text())
