@@ -47,7 +47,7 @@ SIZES = {"test": 100, "validation": 48, "train": 160}
 """prompts of each split, and their order in the shuffled file"""
 TEMPERATURE, LENGTH = 0.8, 64
 """of all answers: sampling temperature, maximum length in tokens"""
-TRAINING_LENGTH = 48
+TRAINING_LENGTH = 42
 """maximum length of answers that policies are trained on: 30 words are about 40 tokens"""
 BEST_OF = 16
 
@@ -172,7 +172,7 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
         "eval_steps": 4,
         "eval_prompts": SIZES["validation"],
         "num_traced_prompts": 1,
-        "sample_steps": 12,
+        "sample_steps": 14,
         "warmup_steps": 1,
     }
     offline = trained | {"batch_size": 8, "eval_steps": 3, "max_new_tokens": TRAINING_LENGTH, "warmup_steps": 2}
@@ -214,7 +214,7 @@ def stages(root: Path, seed: int, config: Config) -> list[StageRun]:
         "rloo": rloo.Config(
             **online,
             loss_on="token",
-            max_steps=11,
+            max_steps=14,
             prompts_per_step=12,
             num_generations=8,
             optimizer=OptimizerConfig(learning_rate=5e-4, eps=1e-5),
