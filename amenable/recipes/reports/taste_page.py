@@ -157,12 +157,15 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def headline(figures: Row, settings: Settings) -> list[str]:
-    """Return the result in sentences: what was learned, the rates, and by how much the aims are missed."""
+    """Return the result in sentences: what was learned and by how much the policy misses the aims, the rates, and by
+    how much the other policies miss the aims."""
     models = {name: row["sampled"] for name, row in figures["models"].items()}
-    policy = next((name for name in POLICIES if name in models), None)
-    if policy is None:
+    trained = [name for name in POLICIES if name in models]
+    if not trained:
         return ["No policy was trained."]
-    lines = ["The model learned to stop, not to know more."] if settings.is_brief else []
+    policy, *others = trained
+    lessons = "The model learned to stop, not to know more; " if settings.is_brief else ""
+    lines = [f"{lessons}{verdict(models, policy, settings)}."]
     after, before = models[policy], models[BASE]
     where = f"{after['n']} questions that it was not trained on"
     lines.append(
@@ -171,27 +174,29 @@ def headline(figures: Row, settings: Settings) -> list[str]:
     )
     if PROMPTED in models:
         lines.append(f"Asked '{settings.instruction}' the model as it was scores {score_text(models[PROMPTED])}.")
-    missed = {NAMES[name]: misses(models, name, settings) for name in POLICIES if name in models}
-    if met := [name for name, lacks in missed.items() if not lacks]:
-        lines.append(f"Every aim is met by {', '.join(met)}.")
-    short = [f"{name[:1].upper()}{name[1:]} {'; '.join(lacks)}" for name, lacks in missed.items() if lacks]
-    if short:
-        lines.append(f"Falls short: {'. '.join(short)}.")
+    if others:
+        lines.append(f"Beside it: {'. '.join(verdict(models, name, settings) for name in others)}.")
     return lines
+
+
+def verdict(models: Mapping[str, Row], name: str, settings: Settings) -> str:
+    """Return whether a policy meets every aim, or by how much it falls short."""
+    lacks = misses(models, name, settings)
+    return f"{NAMES[name]} falls short: it {', '.join(lacks)}" if lacks else f"{NAMES[name]} meets every aim"
 
 
 def misses(models: Mapping[str, Row], name: str, settings: Settings) -> list[str]:
     """Return the aims that a policy misses, and by how much."""
     row, missed = models[name], []
-    if PROMPTED in models and (gap := models[PROMPTED]["score"] - SLACK - row["score"]) > 0:
-        missed.append(f"scores {100 * gap:.0f} points less than the instruction less 5" if row["is_rate"] else "")
+    if PROMPTED in models and row["is_rate"] and (gap := models[PROMPTED]["score"] - row["score"]) > SLACK:
+        missed.append(f"scores {100 * gap:.0f} points less than the instruction ({100 * SLACK:.0f} are allowed)")
     if row["kl"] > settings.kl_budget:
         missed.append(f"is {row['kl'] - settings.kl_budget:.1f} nats beyond the KL budget")
     if row["perplexity"] > MAX_PERPLEXITY:
         missed.append(f"has a perplexity of {row['perplexity']:.1f}, above {MAX_PERPLEXITY:g}")
     if row["content"] is not None and row["content"]["low"] < MIN_CONTENT:
         missed.append(f"may lose {-row['content']['low']:.3f} of content, more than {-MIN_CONTENT:g}")
-    return [line for line in missed if line]
+    return missed
 
 
 def score_text(row: Row) -> str:

@@ -65,13 +65,15 @@ def test_two_seeds_are_pooled(root: Path) -> None:
 
 def test_the_headline_says_what_was_learned_and_what_is_missed(root: Path) -> None:
     lines = taste_page.collect([root], SETTINGS)["headline"]
-    assert lines[0] == "The model learned to stop, not to know more."
+    assert lines[0].startswith(
+        "The model learned to stop, not to know more; RLOO falls short: it scores 10 points less"
+    )
+    assert "10 points less than the instruction (5 are allowed), is 1.0 nats beyond the KL budget, has a" in lines[0]
+    assert "a perplexity of 12.2, above 8, may lose" in lines[0] and "of content, more than 0.03" in lines[0]
     assert "Answers of RLOO score 80% (49–94%)" in lines[1] and "whose answers score 10% (2–40%)" in lines[1]
     assert "Asked 'Be brief.' the model as it was scores 90% (60–98%)" in lines[2]
-    assert lines[3].startswith("Falls short: RLOO scores 5 points less than the instruction less 5; is 1.0 nats beyond")
-    assert "has a perplexity of 12.2, above 8" in lines[3] and "of content, more than 0.03" in lines[3]
     generous = Settings("ended:length:4-30", False, "Be brief.", 7.0)
-    assert "nats beyond" not in taste_page.collect([root], generous)["headline"][-1]
+    assert "nats beyond" not in taste_page.collect([root], generous)["headline"][0]
 
 
 def test_who_meets_every_aim_is_named(root: Path) -> None:
@@ -81,7 +83,7 @@ def test_who_meets_every_aim_is_named(root: Path) -> None:
         row["answers"]["rloo"] = both("No, the desert.", 1.0, kl=2.0)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     lines = taste_page.collect([root], SETTINGS)["headline"]
-    assert lines[3:] == ["Every aim is met by RLOO."]
+    assert lines[0] == "The model learned to stop, not to know more; RLOO meets every aim."
 
 
 def test_what_got_worse_is_shown(root: Path) -> None:
