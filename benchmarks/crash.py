@@ -33,9 +33,11 @@ from amenable.errors import InputError
 from amenable.files import manifest_of
 from amenable.models import presets
 from amenable.models.config import DecoderConfig
+from amenable.models.lora import LoraOptions
 from amenable.stages import (
     a2c,
     annotate,
+    classify,
     control,
     distill_context,
     dpo,
@@ -244,6 +246,20 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
         save_steps=2,
         device=MACHINE,
     )
+    classified = classify.Config(
+        model=base.out,
+        data=labelled_texts(root / "texts.jsonl"),
+        task="entailment",
+        validation_split=0.25,
+        out=root / "classify",
+        batch_size=4,
+        dropout=0.1,
+        lora=LoraOptions(rank=2),
+        keep_weights="loss",
+        warmup_steps=1,
+        save_steps=2,
+        device=MACHINE,
+    )
     distilled = distill_context.Config(
         model=tuned.out,
         data=policy.data,
@@ -299,6 +315,7 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
             ),
         ),
         "sft": (sft, replace(tuned, optimizer=quick, warmup_steps=1, device=MACHINE)),
+        "classify": (classify, replace(classified, optimizer=quick)),
         "sample": (sample, replace(sampled, sampling=brief, prompts_per_step=4, device=MACHINE)),
         "annotate": (annotate, ranked),
         "reward": (reward, replace(judge, optimizer=quick)),
@@ -322,6 +339,14 @@ def plan(root: Path) -> dict[str, tuple[Any, Any]]:
 def labelled_rows(file: Path) -> Path:
     """Write completions with a label each, for kto; return their file."""
     rows = [{"prompt": f"Who is {i}?", "completion": f"{i} is {i}.", "label": i % 2 == 0} for i in range(32)]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return file
+
+
+def labelled_texts(file: Path) -> Path:
+    """Write pairs of texts with a label each, for classify; return their file."""
+    rows = [{"premise": f"{i} is {i}.", "hypothesis": f"It is {i % 3}.", "label": i % 2} for i in range(32)]
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return file

@@ -37,6 +37,16 @@ FILES = {
     "labels.jsonl": lines(
         *({"prompt": [ASKED], "completion": f"a {word}", "label": True} for word in ("rose", "frog"))
     ),
+    "classes.jsonl": lines(*({"text": f"It is {i}.", "label": ("bad", "good")[i % 2]} for i in range(9))),
+    "one_class.jsonl": lines(*({"text": f"It is {i}.", "label": 1} for i in range(10))),
+    "blank.jsonl": lines({"sentence": "  ", "label": 1}),
+    "two_texts.jsonl": lines({"sentence1": "A rose.", "sentence2": "A sea.", "label": 1}),
+    "mixed.jsonl": lines(
+        *({"sentence1": f"{i}", "sentence2": "A sea.", "label": 2.5 if i else "alike"} for i in range(9))
+    ),
+    "decimals.jsonl": lines({"text": "A rose.", "label": 0.5}),
+    "no_choice.jsonl": lines({"question": "Who?", "choices": ["a", "b"], "answer": "D"}),
+    "long_texts.jsonl": lines(*({"text": f"{i} a rose " * 90, "label": i % 2} for i in range(9))),
     "cut.jsonl.gz": SQUEEZED[:-9],
     "torn.jsonl.gz": SQUEEZED[:12] + bytes(8) + SQUEEZED[20:],
     "plain.jsonl.gz": TEXTS,
@@ -194,6 +204,33 @@ CASES = [
         "labels of one prompt",
         "kto --model {assistant} --data {d}/labels.jsonl",
         "labels.jsonl: no completion of another",
+    ),
+    ("texts of one class", "classify {classify} --data {d}/one_class.jsonl", "all 9 training rows have the label '1'"),
+    (
+        "classes that nothing trains",
+        "classify {classify} --validation {d}/one_class.jsonl",
+        "label '1' is no training row",
+    ),
+    ("text that is empty", "classify {classify} --data {d}/blank.jsonl", "blank.jsonl|line 1: sentence is empty"),
+    ("two texts as one", "classify {classify} --data {d}/two_texts.jsonl", "are two texts, for --task entailment"),
+    ("one text as two", "classify {classify} --task entailment", "no two texts (premise and hypothesis"),
+    (
+        "numbers and names",
+        "classify {classify} --task similarity --data {d}/mixed.jsonl",
+        "the label is 'alike', and those",
+    ),
+    ("labels with decimals", "classify {classify} --data {d}/decimals.jsonl", "label is 0.5, not the number or name"),
+    (
+        "choice that is none",
+        "classify {classify} --task multiple-choice --data {d}/no_choice.jsonl",
+        "no_choice.jsonl|line 1: the answer 'D' is none of its 2 choices",
+    ),
+    ("long texts", "classify {classify} --data {d}/long_texts.jsonl", "none of the 8 examples is within 64 tokens"),
+    ("names of other classes", "classify {classify} --labels a b c", "--labels: 3 names for 2 labels; name each of"),
+    (
+        "classifier with virtual tokens",
+        "classify {classify} --prompt-tuning 4",
+        "virtual tokens cannot be saved|--lora.rank",
     ),
     ("chosen as rejected", "dpo {dpo} --data {d}/same.jsonl", "same.jsonl|chosen and rejected are the same"),
     (
@@ -427,9 +464,11 @@ def names(
     ppo = f"--model {assistant} --reward {judge} --data {files.prompts} --prompts-per-step 8 --max-new-tokens 8"
     return paths | {
         "samples": str(samples),
+        "classes": str(d / "classes.jsonl"),
         "port": str(busy_port),
         "pretrain": f"--data {files.text} --tokenizer {tokenizer_folder} --model nano --context 64",
         "sft": f"--model {base} --data {files.demonstrations}",
+        "classify": f"--model {base} --data {d}/classes.jsonl",
         "sample": f"--model {assistant} --data {files.prompts} --sampling.max-new-tokens 8",
         "reward": f"--model {assistant} --data {files.rankings} --demonstrations {files.demonstrations}",
         "ppo": ppo,
@@ -502,6 +541,7 @@ SPOILT = "{not json\n"
 READS = {
     "pretrain": ("data", "validation"),
     "sft": ("data", "validation"),
+    "classify": ("data", "validation"),
     "sample": ("data",),
     "reward": ("data", "validation", "heldout_annotators", "demonstrations"),
     "ppo": ("data", "validation", "ptx_data"),
@@ -509,7 +549,7 @@ READS = {
     "evaluate": ("data", "lm_data", "demonstrations", "few_shot"),
 }
 KIND_OF = {"demonstrations": "demonstrations", "few_shot": "demonstrations", "lm_data": "text", "ptx_data": "text"}
-KINDS = {"pretrain": "text", "sft": "demonstrations", "reward": "rankings", "dpo": "rankings"}
+KINDS = {"pretrain": "text", "sft": "demonstrations", "classify": "classes", "reward": "rankings", "dpo": "rankings"}
 
 
 @pytest.mark.parametrize(("stage", "option"), [(stage, option) for stage in READS for option in READS[stage]])
@@ -567,7 +607,7 @@ STAGES = [cli.command_of(file) for file in cli.command_files()["stages"]]
 NUMBERS = [number for stage in STAGES for number in numbers_of(stage, config_of(stage)())]
 HUGE = 10**12
 ZERO_MEANS_SOMETHING = """
-    head_learning_rate
+    head_learning_rate lm_coef
     learning_rate muon_learning_rate weight_decay max_grad_norm beta1 beta2 critic_learning_rate final_lr_frac
     eval_episodes
     threads max_prompts save_steps pairs_per_prompt eval_prompts num_traced_prompts frozen_layers warmup_steps

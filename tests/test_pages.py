@@ -13,6 +13,8 @@ import pytest
 from amenable import cli
 from amenable.data import sources
 from amenable.feedback.store import Store
+from amenable.stages import classify
+from tests.conftest import ONE_THREAD, write_rows
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -31,6 +33,8 @@ TINY: dict[str, dict[str, str]] = {
     "sample": {"max-prompts": "4", "num-generations": "2", "sampling.max-new-tokens": "6"},
     "annotate": {"empty-share": "0"},
     "reward": {"epochs": "1", "prompts-per-step": "32"},
+    "classify": {"epochs": "1"},
+    "classify-ablations": {"epochs": "1"},
     "kto": {"epochs": "1", "batch-size": "32", "eval-prompts": "4", "max-new-tokens": "6"},
     "dpo": {"epochs": "1", "batch-size": "32", "eval-prompts": "4", "max-new-tokens": "6"},
     "distill-context": {"epochs": "1", "batch-size": "32", "eval-prompts": "4", "max-new-tokens": "6"},
@@ -68,17 +72,46 @@ def commands(page: Path) -> list[list[str]]:
     return [words for words in map(shlex.split, lines) if words[1] not in TALK and not words[1].startswith("-")]
 
 
+TASKS: dict[str, list[dict[str, Any]]] = {
+    "reviews": [{"text": f"{('Bad', 'Good')[i % 2]}, I say {i}.", "label": i % 2} for i in range(24)],
+    "nli": [{"premise": f"It is {i}.", "hypothesis": f"It is {i + i % 2}.", "label": i % 2} for i in range(24)],
+    "choices": [{"context": f"{i}?", "choices": ["so", "as"], "answer": i % 2} for i in range(24)],
+}
+"""rows of the files of `classify`"""
+
+
+@pytest.fixture(scope="module")
+def sentiment(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier of two labels."""
+    folder = tmp_path_factory.mktemp("sentiment")
+    data = write_rows(folder / "reviews.jsonl", TASKS["reviews"])
+    return classify.run(
+        classify.Config(
+            model=base,
+            data=(data,),
+            labels=("negative", "positive"),
+            epochs=1,
+            out=folder / "run",
+            device=ONE_THREAD,
+        )
+    )
+
+
 @pytest.fixture
-def desk(tmp_path: Path, files: Any, base: Path, assistant: Path, judge: Path, tokenizer_folder: Path) -> Path:
+def desk(
+    tmp_path: Path, files: Any, base: Path, assistant: Path, judge: Path, tokenizer_folder: Path, sentiment: Path
+) -> Path:
     """A folder with the files and models that pages name."""
     (tmp_path / "models").mkdir()
     (tmp_path / "runs" / "sample").mkdir(parents=True)
     shutil.copytree(assistant, tmp_path / "models" / "smollm2")
     runs = {"pretrain": base, "sft": assistant, "ppo": assistant, "tokenizer": tokenizer_folder}
-    runs |= {"reward": judge, "reward-2": judge}
+    runs |= {"reward": judge, "reward-2": judge, "sentiment": sentiment}
     for name, folder in runs.items():
         shutil.copytree(folder, tmp_path / "runs" / name)
     names = {"text": files.text, "demonstrations": files.demonstrations, "comparisons": files.pairs}
+    for name, own in TASKS.items():
+        write_rows(tmp_path / f"{name}.jsonl", own)
     labelled = [
         json.dumps({"prompt": row["prompt"], "completion": row[name], "label": name == "chosen"}) + "\n"
         for row in map(json.loads, files.pairs.read_text("utf-8").splitlines())

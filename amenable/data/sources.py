@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from amenable.data import columns as conventions
+from amenable.data import task_columns
 from amenable.data.column_mapping import ColumnMapping, parse_mapping
 from amenable.data.files import BadRow, has_lone_surrogate, suffix_of
 from amenable.data.published_formats import join_rows
 from amenable.data.readers import TABLES_OF_TEXT, Source, iter_rows, list_files
 from amenable.data.record import InvalidRow, LeftOutRow, Record, Usage, no_column
+from amenable.data.task_columns import TASK_COLUMNS, TaskExample
 from amenable.data.text_values import from_text
 from amenable.data.types import Demonstration, LabeledCompletion, Prompt, Ranking, Text
 from amenable.errors import InputError
@@ -32,8 +34,10 @@ NOUNS = {
     "prompt": "prompts",
     "ranking": "rankings",
     "unpaired": "labelled completions",
+    **dict.fromkeys(("classification", "entailment", "similarity", "multiple_choice"), "examples"),
 }
-"""function of columns.py -> plural of its examples"""
+"""function of columns.py or task_columns.py -> plural of its examples"""
+TASKS = (task_columns.classification, task_columns.entailment, task_columns.similarity, task_columns.multiple_choice)
 OTHER_NAMES = "columns of other names are read with --columns TARGET=COLUMN, as in --columns prompt=question"
 
 
@@ -143,12 +147,19 @@ def read_unpaired(
     return _read(path, conventions.unpaired, limit, columns, convert)
 
 
+def read_task(path: Source, task: str, *, columns: Sequence[str] = ()) -> Loaded[TaskExample]:
+    """Read labelled texts of a task: classification, entailment, similarity or multiple-choice (`task_columns.py`)."""
+    parse = next(function for function in TASKS if function.__name__ == task.replace("-", "_"))
+    return _read(path, parse, None, columns, targets=TASK_COLUMNS)
+
+
 def _read(
     path: Source,
-    parse: Callable[[conventions.Row, str], T],
+    parse: Callable[[conventions.Row, str], Any],
     limit: int | None,
     columns: Sequence[str],
-    convert: Callable[[T], Any] | None = None,
+    convert: Callable[[Any], Any] | None = None,
+    targets: Sequence[str] = conventions.TARGETS,
 ) -> Loaded[Any]:
     refusals: list[InvalidRow] = []
 
@@ -161,7 +172,7 @@ def _read(
 
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}", how="give 1 or more")
-    mapping = parse_mapping(columns, conventions.TARGETS)
+    mapping = parse_mapping(columns, targets)
     used: list[Any] = []
     rejected: list[Rejected] = []
     left_out: list[Rejected] = []

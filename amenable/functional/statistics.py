@@ -1,9 +1,10 @@
-"""Confidence intervals of shares and means, rank correlation, the explained variance of a value function, and the KL of
-best-of-n."""
+"""Confidence intervals of shares, means and other statistics, a paired test, correlations, the explained variance of a
+value function, and the KL of best-of-n."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -129,6 +130,33 @@ def bootstrap_mean(
     return float(values.mean()), low, high
 
 
+def bootstrap(
+    statistic: Callable[[Tensor], float], count: int, generator: torch.Generator, n: int = 1000
+) -> tuple[float, float, float]:
+    """Value of a statistic of `count` rows and its percentile interval (value, low, high) over n resamples; infinite
+    where no resample has a value. statistic: indices of rows [count] -> its value, nan where it has none.
+    """
+    value = statistic(torch.arange(count))
+    drawn = torch.randint(count, (n, count), generator=generator)
+    values = torch.tensor([statistic(rows) for rows in drawn], dtype=torch.float64)
+    values = values[~values.isnan()]
+    if not len(values):
+        return value, -math.inf, math.inf
+    low, high = torch.quantile(values, values.new_tensor([0.025, 0.975])).tolist()
+    return value, low, high
+
+
+def mcnemar(first: int, second: int) -> float:
+    """Exact two-sided p-value of McNemar's test (1947): of the rows on which two classifiers differ, `first` are right
+    by the first alone, and `second` by the second alone.
+
+    2 sum_{k <= min} C(n, k) / 2^n with n = first + second, at most 1
+    """
+    n = first + second
+    tail = sum(math.comb(n, k) for k in range(min(first, second) + 1))
+    return min(1.0, 2 * tail / 2**n)
+
+
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
     """1 - var(returns - values) / var(returns) over the mask, a scalar; all [B, T]. nan where returns do not vary.
 
@@ -153,8 +181,13 @@ def spearman(first: Tensor, second: Tensor) -> float:
 
     nan where one of them does not vary.
     """
-    ranks = torch.stack([mean_ranks(first), mean_ranks(second)])
-    centred = ranks - ranks.mean(dim=1, keepdim=True)
+    return pearson(mean_ranks(first), mean_ranks(second))
+
+
+def pearson(first: Tensor, second: Tensor) -> float:
+    """Pearson's correlation of two samples [N]; nan where one of them does not vary."""
+    samples = torch.stack([first.double().flatten(), second.double().flatten()])
+    centred = samples - samples.mean(dim=1, keepdim=True)
     norms = centred.square().sum(dim=1).prod().sqrt()
     return float((centred[0] * centred[1]).sum() / norms) if norms > 0 else math.nan
 

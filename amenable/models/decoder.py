@@ -72,6 +72,8 @@ class Decoder(LanguageModel):
         """name of the model that adapters are on, where there are any"""
         self.prompt_embeddings: nn.Parameter | None = None
         """of virtual tokens before every row [P, D] (prompt tuning); set by `set_prompt`"""
+        self.new_embeddings: nn.Parameter | None = None
+        """of the last tokens, which train beside a frozen matrix (models/new_tokens.py)"""
         learned = config.positions == "learned"
         with torch.device("meta"):
             self.token_embedding = embedding(config.vocab_size, config.hidden_size)
@@ -170,6 +172,9 @@ class Decoder(LanguageModel):
     def embed(self, ids: Tensor) -> Tensor:
         """Return the embeddings of ids, [N] -> [N, D]."""
         x = self.token_embedding(ids)
+        if (new := self.new_embeddings) is not None:
+            number = ids - (self.num_tokens - len(new))
+            x = torch.where((number >= 0)[:, None], F.embedding(number.clamp(min=0), new), x)
         return x * math.sqrt(self.config.hidden_size) if self.config.scale_embeddings else x
 
     def apply_layers(self, x: Tensor, positions: Tensor, attend: Attend, at: Tensor | None = None) -> Tensor:

@@ -1,9 +1,10 @@
-"""Scalar heads on a decoder: reward models and critics."""
+"""Linear heads on a decoder: reward models, critics and classifiers."""
 
 from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -21,14 +22,14 @@ class ScalarModel(nn.Module):
     `model(ids, layout, at=layout.last_tokens)`. The decoder is not copied; an untied unembedding is removed from it.
     """
 
-    def __init__(self, decoder: Decoder):
+    def __init__(self, decoder: Decoder, outputs: int = 1):
         super().__init__()
         decoder.output, decoder.config = None, replace(decoder.config, tie_embeddings=True)
         self.decoder = decoder
         self.pad_id: int | None = None
         """id of padding that a published classifier also writes as a token: it is scored at the last other token"""
         device = decoder.token_embedding.weight.device
-        self.score = nn.utils.skip_init(nn.Linear, decoder.config.hidden_size, 1, device=device)
+        self.score = nn.utils.skip_init(nn.Linear, decoder.config.hidden_size, outputs, device=device)
         if device.type != "meta":
             nn.init.zeros_(self.score.weight)
             nn.init.zeros_(self.score.bias)
@@ -53,8 +54,36 @@ class ScalarModel(nn.Module):
         self.score.bias -= rewards.mean().to(self.score.bias.device)
 
     def forward(self, ids: Tensor, layout: Layout, at: Tensor | None = None) -> Tensor:
-        """Return a scalar per token, ids [N] -> [N] in fp32, or [M] at the flat indices `at` [M]."""
+        """Return a scalar per token, ids [N] -> [N] in fp32, or [M] at the flat indices `at` [M]; of K > 1 outputs
+        [N, K], or [M, K]."""
         return scalars(self.score, self.decoder(ids, layout, at=at))
+
+
+class Classifier(ScalarModel):
+    """Decoder with a linear layer to a logit for each of K labels (`score`, without bias), read at the last token of a
+    row (Radford et al., 2018, section 3.2). One label is a number: a regression's, or the score of a choice.
+
+    predicts_tokens: keep the unembedding, for an auxiliary language-model loss.
+    """
+
+    def __init__(self, decoder: Decoder, labels: Sequence[str], predicts_tokens: bool = False):
+        output, config = decoder.output, decoder.config
+        super().__init__(decoder, len(labels))
+        self.labels, self.predicts_tokens = tuple(labels), predicts_tokens
+        if predicts_tokens:
+            decoder.output, decoder.config = output, config
+        self.score.bias.requires_grad_(False)
+
+    def drop_unembedding(self) -> None:
+        """Remove an untied unembedding, which a saved classifier does not have."""
+        self.decoder.output, self.decoder.config = None, replace(self.decoder.config, tie_embeddings=True)
+        self.predicts_tokens = False
+
+    @torch.no_grad()
+    def rescale(self, scale: float, shift: float) -> None:
+        """Change outputs s, in place, to scale * s + shift."""
+        self.score.weight *= scale
+        self.score.bias.mul_(scale).add_(shift)
 
 
 class ValueHead(nn.Module):
@@ -72,7 +101,7 @@ class ValueHead(nn.Module):
 
 
 def scalars(score: nn.Linear, hidden: Tensor) -> Tensor:
-    """Return a linear layer's scalar per hidden state, [M, D] -> [M] in fp32, under autocast too."""
+    """Return a linear layer's scalar per hidden state, [M, D] -> [M], or [M, K] of K outputs; fp32 under autocast."""
     with torch.autocast(hidden.device.type, enabled=False):
         if not is_plain(score):
             return score(hidden.float()).squeeze(-1)

@@ -2,18 +2,21 @@
 
     language models: the class of their family in models/families/, such as LlamaForCausalLM
     reward models and critics: its ...ForSequenceClassification, one label, weight `score.weight`
+    classifiers: the same, a row of `score.weight` for each label
 
-transformers gives a sequence classifier's head no bias; ours is `score_bias` in config.json, and transformers' scores
-differ by that constant. Dropout is written, and read as 0. Weights are loaded as fp32. Nothing is ever unpickled.
+transformers gives a sequence classifier's head no bias; that of one label is `score_bias` in config.json, and
+transformers' scores differ by that constant. Dropout is written, and read as 0. Weights are loaded as fp32. Nothing is
+ever unpickled.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +28,7 @@ from amenable.models import adapter_files, lora
 from amenable.models.config import DecoderConfig
 from amenable.models.decoder import Decoder, normal
 from amenable.models.family import family
-from amenable.models.heads import ScalarModel
+from amenable.models.heads import Classifier, ScalarModel
 from amenable.models.hf_config import (
     CONFIG,
     decoder_config,
@@ -74,17 +77,21 @@ def save(
     tensors = published_tensors(decoder, model_type)
     if isinstance(model, ScalarModel):
         tensors["score.weight"] = model.score.weight.detach()
-        fields |= {
-            "architectures": [family(model_type).CLASSIFIER],
-            "id2label": {"0": "score"},
-            "label2id": {"score": 0},
-            "problem_type": "regression",
-            "score_bias": model.score.bias.item(),
-        }
+        fields |= {"architectures": [family(model_type).CLASSIFIER], **label_fields(model)}
     write_weights(folder, tensors, dtype, max_shard_bytes)
     if not isinstance(model, ScalarModel):
         write_json(folder / GENERATION, tokens if generation is None else generation)
     write_json(folder / CONFIG, fields)
+
+
+def label_fields(model: ScalarModel) -> dict[str, Any]:
+    """Return the fields of config.json on a model's labels."""
+    labels = model.labels if isinstance(model, Classifier) else ("score",)
+    fields: dict[str, Any] = {"id2label": {str(i): label for i, label in enumerate(labels)}}
+    fields["label2id"] = {label: i for i, label in enumerate(labels)}
+    if len(labels) > 1:
+        return {**fields, "problem_type": "single_label_classification"}
+    return {**fields, "problem_type": "regression", "score_bias": model.score.bias.item()}
 
 
 def with_dtype(fields: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
@@ -144,13 +151,33 @@ def load_scalar(
     folder = Path(folder)
     fields = read_json_object(folder / CONFIG)
     config = replace(decoder_config(fields, folder / CONFIG), dropout=dropout, tie_embeddings=True)
-    model = ScalarModel(Decoder(config, device="meta"))
     with Weights(folder, device) as weights:
-        score, bias = read_head(fields, weights, label, config.hidden_size)
-        load_weights(model.decoder, weights, fields["model_type"])
-        model.decoder.origin = with_dtype(fields, weights.dtype)
-    model.score.load_state_dict({"weight": score, "bias": bias}, assign=True)
-    return model.to(device)
+        head = read_head(fields, weights, label, config.hidden_size)
+        return fill(ScalarModel(Decoder(config, device="meta")), head, weights, fields).to(device)
+
+
+def load_classifier(folder: Path | str, device: torch.device | str = "cpu") -> Classifier:
+    """Load a sequence classifier with all of its labels from a folder, in fp32; errors are those of `load_decoder`."""
+    folder = Path(folder)
+    fields = read_json_object(folder / CONFIG)
+    if not is_classifier(fields):
+        raise InputError("holds no classifier", folder, "'amenable classify' makes one")
+    config, names = replace(decoder_config(fields, folder / CONFIG), tie_embeddings=True), label_names(fields)
+    with Weights(folder, device) as weights:
+        score = weights.take("score.weight", (len(names), config.hidden_size))
+        head = score, torch.full((len(names),), float(fields.get("score_bias", 0.0)))
+        return fill(Classifier(Decoder(config, device="meta"), names), head, weights, fields).to(device)
+
+
+S = TypeVar("S", bound=ScalarModel)
+
+
+def fill(model: S, head: tuple[Tensor, Tensor], weights: Weights, fields: Mapping[str, Any]) -> S:
+    """Load the weights of a folder, and weight and bias of the head, into a model on the meta device."""
+    load_weights(model.decoder, weights, fields["model_type"])
+    model.decoder.origin = with_dtype(fields, weights.dtype)
+    model.score.load_state_dict({"weight": head[0], "bias": head[1]}, assign=True)
+    return model
 
 
 def read_head(fields: Mapping[str, Any], weights: Weights, label: str | None, width: int) -> tuple[Tensor, Tensor]:
@@ -215,14 +242,29 @@ def is_reward_folder(folder: Path) -> bool:
 
 def label_row(fields: Mapping[str, Any], label: str | None, folder: Path) -> tuple[int, int]:
     """Return a label's row in a classifier's head, and the number of rows. Without a label the head has one row."""
-    names = [str(name) for _, name in sorted(dict(fields.get("id2label") or {}).items(), key=lambda item: int(item[0]))]
-    if label is None and len(names) <= 1:
+    if label is None and len(dict(fields.get("id2label") or {})) <= 1:
         return 0, 1
-    names = names or ["LABEL_0", "LABEL_1"]  # transformers writes no names where they are these
+    names = label_names(fields)
+    return label_index(names, label, folder), len(names)
+
+
+def label_index(names: Sequence[str], label: str | None, folder: Path) -> int:
+    """Return the number of a label among the names of a classifier's; of a single one without a name 0. InputError for
+    an unknown label, with the nearest, and for none among several."""
+    if label is None and len(names) == 1:
+        return 0
     if label not in names:
         problem = f"has {len(names)} labels" if label is None else f"has no label '{label}'"
-        raise InputError(problem, folder, f"name one as {folder}:LABEL; its labels are {', '.join(names)}")
-    return names.index(label), len(names)
+        near = difflib.get_close_matches(label or "", names, n=1, cutoff=0.4)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise InputError(problem, folder, f"{hint}name one as {folder}:LABEL; its labels are {', '.join(names)}")
+    return names.index(label)
+
+
+def label_names(fields: Mapping[str, Any]) -> list[str]:
+    """Return the names of a classifier's labels, in the order of its head's rows."""
+    names = [str(name) for _, name in sorted(dict(fields.get("id2label") or {}).items(), key=lambda item: int(item[0]))]
+    return names or ["LABEL_0", "LABEL_1"]  # transformers writes no names where they are these
 
 
 def refuse_ngram(folder: Path) -> None:

@@ -35,6 +35,7 @@ from amenable.models.pretrained import is_reward_folder
 from amenable.recipes import lineage
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import checkpoint, loading, reference_logits
+from amenable.train.classification import task_of
 from amenable.train.lock import NAME as LOCK
 from amenable.train.lock import is_held
 from amenable.train.runtime import Runtime
@@ -240,6 +241,8 @@ def load(folder: Path, environment: dict[str, Any]) -> Decoder | ScalarModel:
     """Load a language or reward model in fp32, on the kind of device where it was saved if there is one here."""
     on_gpu = environment.get("device") == "cuda" and torch.cuda.is_available()
     runtime = Runtime(torch.device("cuda" if on_gpu else "cpu"), False, torch.get_num_threads())
+    if task_of(folder) is not None:
+        return loading.load_classifier(folder, runtime)[0]
     if is_reward_folder(folder):
         return loading.load_reward_model(folder, runtime, Tokenizer.load(folder))
     return loading.load_policy(folder, runtime)[0]
@@ -261,8 +264,8 @@ def check_transformers(folder: Path, stored: reference_logits.Probe) -> Check:
 
 @torch.inference_mode()
 def transformers_outputs(folder: Path, stored: reference_logits.Probe) -> torch.Tensor:
-    """Compute logits [B, V], or rewards [B]: a classifier's head has no bias there, ours is in the configuration. An
-    adapter is put on its base by peft."""
+    """Compute logits [B, V], rewards [B] or the logits of labels [B, K]: a classifier's head has no bias there, ours is
+    in the configuration. An adapter is put on its base by peft."""
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     adapter, scalar = is_adapter(folder), is_reward_folder(folder)
@@ -276,6 +279,7 @@ def transformers_outputs(folder: Path, stored: reference_logits.Probe) -> torch.
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, folder)
-    outputs = torch.stack([model.eval()(input_ids=row[None]).logits[0, 0 if scalar else -1] for row in stored.rows()])
+    logits = [model.eval()(input_ids=row[None]).logits[0] for row in stored.rows()]
+    outputs = torch.stack(logits).squeeze(1) if scalar else torch.stack([each[-1] for each in logits])
     facts = read_json_object(folder / (ADAPTER_CONFIG if adapter else CONFIG))
     return outputs + float(facts.get("score_bias", 0.0)) if scalar else outputs

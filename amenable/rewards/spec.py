@@ -2,6 +2,7 @@
 
     runs/reward              a folder of a reward model, or of an ensemble (runs/reward:min: another combination)
     classifier:positive      a folder of a sequence classifier: the logit of one of its labels
+    runs/classify:positive   a folder of amenable classify: the log-odds of a label, of the completion (classifier.py)
     my_rewards.py:polite     a function of a Python file (functions.py)
     match:answer             a rule, such as number, format, json, length, tokens, ends, regex, not (rules.py)
     code:tests               code by its tests, in a sandbox (code.py)
@@ -30,6 +31,7 @@ from torch import Tensor
 from amenable.data import mixture
 from amenable.data.types import Conversation
 from amenable.errors import InputError, RewardError
+from amenable.rewards.classifier import ClassifierReward
 from amenable.rewards.code import code_reward
 from amenable.rewards.functions import RewardFunction, checked, load_function, named_columns, required_columns
 from amenable.rewards.model import ModelReward
@@ -39,6 +41,7 @@ from amenable.rewards.remote import remote_reward
 from amenable.rewards.rules import TOKENIZER_HINT, Rule, is_rule, nearest_rule, parse_rule
 from amenable.rewards.sandbox import Limits
 from amenable.text.tokenizer import Tokenizer
+from amenable.train.classification import task_of
 from amenable.train.forward import Row
 from amenable.train.loading import Base
 from amenable.train.log import Progress, silent
@@ -291,11 +294,15 @@ def reads_column(*rewards: Reward | None) -> Callable[[str], bool]:
     return lambda name: any(name in part.columns or part.reads is None or name in part.reads for part in parts)
 
 
-def load_model(name: str, runtime: Runtime, max_tokens: int, base: Base | None) -> ModelReward:
-    """Load the reward model of a SPEC FOLDER or FOLDER:LABEL. InputError for anything else."""
+def load_model(name: str, runtime: Runtime, max_tokens: int, base: Base | None) -> ModelReward | ClassifierReward:
+    """Load the reward model or classifier of a SPEC FOLDER or FOLDER:LABEL. InputError for anything else."""
     before, _, last = name.rpartition(":")
-    if before and not Path(name).exists() and Path(before).is_dir():
-        return ModelReward.load(Path(before), runtime, last, max_tokens)
+    labelled = before and not Path(name).exists() and Path(before).is_dir()
+    folder, label = (Path(before), last) if labelled else (Path(name), None)
+    if task_of(folder) is not None:
+        return ClassifierReward.load(folder, runtime, label, max_tokens)
+    if labelled:
+        return ModelReward.load(folder, runtime, label, max_tokens)
     if not Path(name).is_dir() and (before or name.endswith(".py")):
         near = nearest_rule(name)
         raise InputError(f"'{name}' is no reward", how=f"did you mean '{near}'? {SPELLINGS}" if near else SPELLINGS)

@@ -215,13 +215,19 @@ class Tokenizer:
         """Return a tokenizer with our chat template, role tokens and a pad other than eos; self if it has one."""
         if self.chat_template is not None:
             return self
+        return self.with_tokens((SYSTEM, USER, ASSISTANT), CHAT_TEMPLATE)
+
+    def with_tokens(self, names: Sequence[str], chat_template: str | None = None) -> Tokenizer:
+        """Return a tokenizer with further special tokens and a pad other than eos, as far as they are missing, at the
+        end of its vocabulary, and with another chat template if one is given."""
         backend = Backend.from_str(self._backend.to_str())
         pad = PAD if self.pad in (None, self.eos) else self.pad
-        new = [AddedToken(name, special=True, normalized=False) for name in (pad, SYSTEM, USER, ASSISTANT)]
+        new = [AddedToken(name, special=True, normalized=False) for name in (pad, *names)]
         backend.add_special_tokens([token for token in new if backend.token_to_id(token.content) is None])
-        special = {**self.special_tokens_map, "pad_token": pad}
-        files = self._files.with_special_tokens(special, CHAT_TEMPLATE).without_vocabulary()
-        return Tokenizer(backend, bos=self.bos, eos=self.eos, pad=pad, chat_template=CHAT_TEMPLATE, files=files)
+        template = chat_template or self.chat_template
+        files = self._files.with_special_tokens({**self.special_tokens_map, "pad_token": pad}, template)
+        files = files.without_vocabulary()
+        return Tokenizer(backend, bos=self.bos, eos=self.eos, pad=pad, chat_template=template, files=files)
 
     def with_padding(self) -> Tokenizer:
         """Return a tokenizer whose pad, chosen among its tokens, ends no conversation; self if its pad is such already.

@@ -211,6 +211,13 @@ def reward(config: C, model: Traits) -> tuple[C, str]:
     return fill(config, model, rates)
 
 
+def classify(config: C, model: Traits) -> tuple[C, str]:
+    """Fill the options of a classifier for the model that it starts from; return them, and a line that names them."""
+    rate = peak_rate(config, SFT, model)
+    values = {"dropout": model.dropout, "head_learning_rate": head_learning_rate(model.width)}
+    return fill(config, model, {"optimizer.learning_rate": rate, **values})
+
+
 def head_learning_rate(width: int) -> float:
     """Return the peak learning rate of a scalar head on hidden states of D numbers: 1 / D, to two significant digits.
 

@@ -36,7 +36,10 @@ STYLES = {"context": "dim", "trained": "green", "eos": "bold black on green", "e
 """style on the screen of each token class; first_batch.jinja has the same names"""
 NOTHING = "(says nothing)"
 """shown before the EOS of an empty completion"""
-NOTES = {"reward": "; a reward is read at the last token of each row, and nowhere else"}
+NOTES = {
+    "reward": "; a reward is read at the last token of each row, and nowhere else",
+    "classify": "; the label is read at the last token of each row",
+}
 """added to the summary of a stage whose loss is not one over the loss mask's tokens"""
 
 

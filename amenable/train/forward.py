@@ -204,11 +204,12 @@ def compute_head_values(
 def compute_rewards(
     model: ScalarModel, rows: Sequence[Row], runtime: Runtime, max_tokens: int, progress: Progress = silent
 ) -> Tensor:
-    """Return the reward of each row, [B] on the CPU. A published classifier is read before tokens like its padding."""
+    """Return the reward of each row, [B] on the CPU; of a classifier of K > 1 labels the logits [B, K]. A published
+    classifier is read before tokens like its padding."""
     if model.pad_id is not None:
         rows = [without_padding(row, model.pad_id) for row in rows]
     model = runtime.inference_copy(model)
-    out = torch.zeros(len(rows))
+    out = torch.zeros(len(rows), model.score.out_features).squeeze(1)
     for indices, batch in length_sorted_batches(rows, runtime, max_tokens, progress):
         with runtime.autocast():
             out[torch.tensor(indices)] = rewards(model, batch).float().cpu()

@@ -13,11 +13,12 @@ from amenable.files import disk_errors, sha256
 from amenable.model_folder import ADAPTER_FOLDER, adapter_of, base_folder, is_prompt, parent_folder
 from amenable.models import adapter_files, lora, pretrained, prompt_tuning
 from amenable.models.decoder import Decoder
-from amenable.models.heads import ScalarModel
+from amenable.models.heads import Classifier, ScalarModel
 from amenable.models.hf_config import is_classifier, model_type_of
 from amenable.models.hf_weights import count_stored, parameters_of, published_tensors
 from amenable.models.inference import cast_layers, linear_layers
 from amenable.models.language_model import LanguageModel
+from amenable.models.new_tokens import merge_new_tokens
 from amenable.models.ngram.model import NGramModel
 from amenable.models.ngram.tables import is_ngram
 from amenable.models.prompt_tuning import VirtualTokens
@@ -126,6 +127,16 @@ def load_reward_model(
     return (model if lora.has_adapters(model) else runtime.to_inference(model)).requires_grad_(False)
 
 
+def load_classifier(folder: Path, runtime: Runtime) -> tuple[Classifier, Tokenizer]:
+    """Load a sequence classifier with all of its labels, in evaluation mode, and its tokenizer."""
+    require_model(folder, "amenable classify")
+    tokenizer = Tokenizer.load(folder)
+    require_room(folder, count_stored(folder), runtime)
+    model = pretrained.load_classifier(folder, runtime.device).eval()
+    model.decoder.num_tokens = min(tokenizer.vocab_size, model.decoder.config.vocab_size)
+    return model, tokenizer
+
+
 def load_reference(policy: Decoder, folder: Path, runtime: Runtime) -> Decoder:
     """Return the frozen model of the folder: a policy's own weights without their adapters, or the folder's."""
     if lora.has_adapters(policy):
@@ -178,7 +189,8 @@ def save_model(
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
     """Write a model folder in the published format, with a tokenizer, and reference logits for `amenable verify`; of a
-    model with virtual tokens a folder of these alone, as peft's files.
+    model with virtual tokens a folder of these alone, as peft's files. A classifier's adapters are merged alone: they
+    are of no use without the embeddings of its new tokens.
 
     bos, eos and pad ids in config.json are those of the folder that the model was loaded from, if any, and so is the
     dtype `source`; a new model's is float32. Half precision rounds the weights of `model` itself, so that the reference
@@ -186,6 +198,9 @@ def save_model(
     """
     decoder = model.decoder if isinstance(model, ScalarModel) else model
     scalar = decoder is not model
+    merge_new_tokens(decoder)
+    if isinstance(model, Classifier):
+        model.drop_unembedding()
     tokenizer = tokenizer.with_padding() if scalar else tokenizer
     ids = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
     if decoder.origin is not None:
@@ -199,9 +214,10 @@ def save_model(
             reference_logits.save(folder, model)
         return
     if lora.adapters(model):
-        with disk_errors(folder):
-            adapter_files.save_adapters(folder / ADAPTER_FOLDER, model)
-            tokenizer.save(folder / ADAPTER_FOLDER)
+        if not isinstance(model, Classifier):
+            with disk_errors(folder):
+                adapter_files.save_adapters(folder / ADAPTER_FOLDER, model)
+                tokenizer.save(folder / ADAPTER_FOLDER)
         restore_matrices(decoder)
         lora.merge_adapters(model)
     saved = pretrained.stored_dtype(decoder) if dtype == "source" else getattr(torch, dtype)

@@ -20,7 +20,7 @@ from amenable.functional.logprobs import CACHE_LOGITS, KEEP_LOGITS_BYTES, chunk_
 from amenable.models.attention import QUERY_BLOCK
 from amenable.models.config import DecoderConfig
 from amenable.models.decoder import Decoder
-from amenable.models.heads import ScalarModel
+from amenable.models.heads import Classifier, ScalarModel
 from amenable.models.lora import published_layers
 from amenable.train.memory_limit import Choice, gibibytes
 from amenable.train.optimizer import OptimizerConfig, is_hidden_matrix
@@ -76,9 +76,8 @@ def model_of(module: nn.Module, optimizer: OptimizerConfig | None = None) -> Mod
     assert isinstance(decoder, Decoder)
     count, size = sum(p.numel() for p in module.parameters()), sum(p.nbytes for p in module.parameters())
     matrices = sum(p.numel() for p in decoder.layers.parameters() if p.ndim == 2 and p.dtype == torch.float32)
-    model = Model(
-        decoder.config, count, size, matrices, predicts=decoder is module, virtual_tokens=decoder.num_virtual_tokens
-    )
+    predicts = decoder is module or (isinstance(module, Classifier) and module.predicts_tokens)
+    model = Model(decoder.config, count, size, matrices, predicts=predicts, virtual_tokens=decoder.num_virtual_tokens)
     if optimizer is None:
         return model
     muon = optimizer.muon_learning_rate > 0

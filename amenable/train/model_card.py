@@ -71,7 +71,7 @@ def card(
 ) -> str:
     """Return the text of a run's model card."""
     scalar, adapter = is_reward_folder(folder), is_adapter(folder)
-    kind = "reward model" if scalar else "language model"
+    kind = "classifier" if stage == "classify" else "reward model" if scalar else "language model"
     report = getattr(sys.modules.get(type(config).__module__), "REPORT", None)
     title = report.title if report is not None else stage
     tags, library = [stage, kind.replace(" ", "-")], "peft" if adapter else "transformers"

@@ -179,10 +179,11 @@ def eval_metrics(stats: Mapping[str, float]) -> dict[str, float]:
     return {key: value for key, value in named.items() if key.startswith(("eval/loss", "eval/accuracy"))}
 
 
-def require_zero_outputs(objective: Objective[E], elements: Sequence[E], loss: float) -> None:
-    """Raise RuntimeError unless `loss`, the first of a new scalar head, is that of outputs that are all 0."""
+def require_zero_outputs(objective: Objective[E], elements: Sequence[E], loss: float, *width: int) -> None:
+    """Raise RuntimeError unless `loss`, the first of a new head, is that of outputs that are all 0: a number a row, or
+    `width` numbers."""
     elements = [element for element in elements if objective.weight(element)]
-    outputs = torch.zeros(sum(len(objective.rows(element)) for element in elements))
+    outputs = torch.zeros(sum(len(objective.rows(element)) for element in elements), *width)
     expected = float(objective.loss(elements, outputs)[0]) if elements else 0.0
     if abs(loss - expected) > 1e-5:
         problem = f"the first loss is {loss:.6g} and must be {expected:.6g}, as the new head is zero"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from amenable.data.column_mapping import parse_mapping
 from amenable.data.columns import TARGETS
@@ -41,10 +41,11 @@ class DataOptions:
     not read"""
     max_bad_rows: float = 0.01
     """largest share of a file's rows that may be unusable; these are listed in rejected.jsonl"""
+    column_targets: ClassVar[tuple[str, ...]] = TARGETS
 
     def __post_init__(self) -> None:
         plan.require_share(self, "max_bad_rows")
-        parse_mapping(self.columns, TARGETS)
+        parse_mapping(self.columns, self.column_targets)
 
 
 @dataclass(frozen=True, kw_only=True)

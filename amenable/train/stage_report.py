@@ -19,6 +19,8 @@ class StageReport:
     facts: tuple[tuple[str, str], ...] = ()
     """(label, key in finished.json), most important first; without any, the first numbers are shown"""
     curves: tuple[Curve, ...] = ()
+    matrix: str = ""
+    """key in finished.json of an object with `labels` and a `confusion` matrix, a row a label, if any"""
 
 
 SCORE_AND_KL: tuple[Curve, ...] = (

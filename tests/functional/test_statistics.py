@@ -7,11 +7,14 @@ from hypothesis import strategies as st
 
 from amenable.functional.statistics import (
     best_of_n_kl,
+    bootstrap,
     bootstrap_mean,
     clustered_share,
     decisive_size,
     explained_variance,
+    mcnemar,
     mean_interval,
+    pearson,
     spearman,
     t95,
     wilson,
@@ -175,3 +178,25 @@ def test_spearman_by_hand():
     assert spearman(first, second) == pytest.approx(3 / math.sqrt(4.5 * 5))
     assert spearman(first, first.exp()) == pytest.approx(1) and spearman(first, -first) == pytest.approx(-1)
     assert math.isnan(spearman(first, torch.ones(4)))
+
+
+def test_a_bootstrap_of_any_statistic():
+    """Of a mean it is near the t interval; a statistic that resamples may lack is taken from those that have it."""
+    values = torch.randn(100, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    generator = torch.Generator().manual_seed(1)
+    value, low, high = bootstrap(lambda rows: float(values[rows].mean()), 100, generator)
+    assert (value, low, high) == pytest.approx(mean_interval(values), abs=0.03) and low < value < high
+    some = bootstrap(lambda rows: 1.0 if 0 in rows else math.nan, 5, generator)
+    assert some == (1.0, 1.0, 1.0)
+    assert bootstrap(lambda rows: math.nan, 5, generator)[1:] == (-math.inf, math.inf)
+
+
+@pytest.mark.parametrize(("first", "second", "p"), [(0, 0, 1.0), (1, 1, 1.0), (0, 5, 0.0625), (9, 1, 22 / 1024)])
+def test_mcnemar_by_hand(first, second, p):
+    assert mcnemar(first, second) == mcnemar(second, first) == pytest.approx(p)
+
+
+def test_pearson_by_hand():
+    """Deviations (-1, 0, 1) and (-1, 1, 0): 1 / 2."""
+    assert pearson(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 3.0, 2.0])) == pytest.approx(0.5)
+    assert math.isnan(pearson(torch.ones(3), torch.arange(3)))

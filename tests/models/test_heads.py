@@ -1,10 +1,11 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from amenable.models.decoder import Decoder, DecoderConfig
-from amenable.models.heads import ScalarModel, critic_from_policy
+from amenable.models.heads import Classifier, ScalarModel, critic_from_policy
 from amenable.models.layout import Layout
 
 CONFIG = DecoderConfig(31, context_length=32, num_layers=1, hidden_size=16, num_heads=2)
@@ -95,3 +96,24 @@ def test_a_centred_model_has_mean_reward_zero() -> None:
         rewards = model(tokens(8), Layout.of([3, 5]))
         model.center(rewards)
         assert rewards.mean().abs() > 1e-3 and model(tokens(8), Layout.of([3, 5])).mean().abs() < 1e-6
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_classifier_has_logits_and_keeps_the_unembedding_while_it_predicts(tied):
+    decoder = Decoder(replace(CONFIG, tie_embeddings=tied))
+    before = decoder.padded_unembedding
+    model = Classifier(decoder, ("no", "yes", "maybe"), predicts_tokens=True).eval()
+    layout = Layout.of([3, 5])
+    assert not model(tokens(8), layout).any() and model(tokens(8), layout, at=layout.last_tokens).shape == (2, 3)
+    assert decoder.padded_unembedding is before and not model.score.bias.requires_grad
+    model.drop_unembedding()
+    assert decoder.output is None and decoder.config.tie_embeddings
+    assert Classifier(Decoder(CONFIG), ("score",))(tokens(8), layout).shape == (8,), "one label is a number"
+
+
+def test_outputs_are_rescaled_in_place():
+    model = Classifier(Decoder(CONFIG), ("score",)).eval()
+    torch.nn.init.normal_(model.score.weight, generator=torch.Generator().manual_seed(0))
+    before = model(tokens(3), Layout.of([3]))
+    model.rescale(2.0, -1.0)
+    torch.testing.assert_close(model(tokens(3), Layout.of([3])), 2 * before - 1)

@@ -13,6 +13,7 @@ import torch
 from amenable.recipes import verify
 from amenable.stages import (
     a2c,
+    classify,
     dpo,
     expert_iteration,
     grpo,
@@ -28,11 +29,15 @@ from amenable.stages import (
 )
 from amenable.train.optimizer import OptimizerConfig
 from amenable.train.runtime import DeviceOptions
+from tests.conftest import write_rows
 
 MACHINE = DeviceOptions("cpu", "fp32", 1)
 ONLINE = {"rloo": rloo, "grpo": grpo, "reinforce": reinforce, "a2c": a2c, "trpo": trpo,
           "expert-iteration": expert_iteration, "online-dpo": online_dpo}  # fmt: skip
-STAGES = ("pretrain", "sft", "reward", "ppo", "ppo-ptx", "ppo-bf16", "dpo", "kto", *ONLINE)
+STAGES = ("pretrain", "sft", "classify", "reward", "ppo", "ppo-ptx", "ppo-bf16", "dpo", "kto", *ONLINE)
+
+
+LABELLED = [{"text": f"{('Bad', 'Good')[i % 2]} {i}", "label": i % 2} for i in range(40)]
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +48,7 @@ def calls(
     sft_config: sft.Config,
     reward_config: reward.Config,
     judge: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, tuple[Any, Any]]:
     """Every stage at its smallest, with whatever it draws at random at work: order, dropout, answers, minibatches."""
     policy = ppo.Config(
@@ -64,9 +70,14 @@ def calls(
     sizes |= {"max_steps": 1, "num_generations": 2, "num_mini_batches": 1}
     unpaired = kto.Config(model=reward_config.model, data=(labelled,), batch_size=48, eval_steps=3, eval_prompts=4)
     preferences = dpo.Config(model=reward_config.model, data=files.rankings, epochs=1, batch_size=24, eval_steps=3)
+    texts = write_rows(tmp_path_factory.mktemp("texts") / "texts.jsonl", LABELLED)
+    tagged = classify.Config(
+        model=sft_config.model, data=(texts,), epochs=1, batch_size=16, dropout=0.1, device=MACHINE
+    )
     return {
         "pretrain": (pretrain, replace(pretrain_config, max_steps=3, warmup_steps=1, eval_steps=3, dropout=0.1)),
         "sft": (sft, replace(sft_config, epochs=1, batch_size=24, dropout=0.2)),
+        "classify": (classify, tagged),
         "reward": (reward, replace(reward_config, epochs=1, prompts_per_step=24)),
         "ppo": (ppo, policy),
         "ppo-ptx": (ppo, replace(policy, ptx_coef=0.5, ptx_data=files.text, ptx_tokens=60)),

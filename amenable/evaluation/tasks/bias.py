@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from amenable.data.task_columns import choice_index as index
 from amenable.evaluation.tasks.form import (
     Columns,
     Examinee,
@@ -21,7 +22,6 @@ from amenable.evaluation.tasks.form import (
     Interval,
     Metrics,
     by_group,
-    index,
     mean,
     metrics_of,
     share,

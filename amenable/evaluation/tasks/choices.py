@@ -15,10 +15,11 @@ import ast
 import re
 from collections.abc import Callable, Sequence
 
-from amenable.evaluation.tasks.form import Columns, Examinee, Form, Metrics, by_group, index, metrics_of, share, text
+from amenable.data.task_columns import LETTERS
+from amenable.data.task_columns import choice_index as index
+from amenable.evaluation.tasks.form import Columns, Examinee, Form, Metrics, by_group, metrics_of, share, text
 from amenable.evaluation.tasks.likelihood import ChoiceRow, Likelihood, Request, score, score_choices
 
-LETTERS = "ABCDEFGHIJ"
 UNCONDITIONAL = "acc_mutual_info"
 
 

@@ -87,14 +87,3 @@ def text(columns: Columns, *names: str) -> list[str]:
     if not all(isinstance(value, str) for value in values):
         raise ValueError(f"{' and '.join(names)} must be text")
     return values
-
-
-def index(value: Any, labels: Sequence[str], count: int) -> int:
-    """Return the number of a right choice, given as a number from 0, as digits or as one of `labels`. Raises ValueError
-    where it is none of `count` choices."""
-    position, names = value, list(labels)
-    if isinstance(value, str):
-        position = names.index(value) if value in names else int(value) if value.isdecimal() else -1
-    if type(position) is bool or not isinstance(position, int) or not 0 <= position < count:
-        raise ValueError(f"the answer {value!r} is none of its {count} choices")
-    return position

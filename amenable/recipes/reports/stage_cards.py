@@ -41,6 +41,7 @@ def card(stage: Stage) -> dict[str, Any]:
         "state": state(stage),
         "seconds": formatting.duration(stage.seconds) if stage.finished is not None else state(stage),
         "facts": [(label, formatting.amount(value)) for label, value in facts],
+        "matrix": confusion(stage.finished or {}, report.matrix),
         "reads": input_paths(stage),
         "warnings": [warning_line(warning) for warning in health["warnings"]],
         "fine": ", ".join(health["fine"]),
@@ -49,6 +50,12 @@ def card(stage: Stage) -> dict[str, Any]:
         "options": options(stage.config),
         "command": f"amenable {stage.command} --config {config_file(stage)}",
     }
+
+
+def confusion(finished: dict[str, Any], key: str) -> dict[str, Any] | None:
+    """Return the object of finished.json with labels and a confusion matrix; None without one."""
+    figures = finished.get(key) or {} if key else {}
+    return figures if "confusion" in figures else None
 
 
 def state(stage: Stage) -> str:

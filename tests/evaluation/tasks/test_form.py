@@ -2,7 +2,7 @@
 
 import pytest
 
-from amenable.evaluation.tasks.form import Form, by_group, index, mean, metrics_of, share, text
+from amenable.evaluation.tasks.form import Form, by_group, mean, metrics_of, share, text
 from amenable.functional.statistics import wilson
 
 
@@ -25,17 +25,6 @@ def test_intervals_hold_their_values() -> None:
 def test_groups_are_named_where_there_are_several() -> None:
     assert by_group(["a", "b", "a"], [True, False, False]) == {"a": share([True, False]), "b": share([False])}
     assert by_group(["a", "a"], [True, False]) == {}
-
-
-@pytest.mark.parametrize(("value", "position"), [(1, 1), ("1", 1), ("B", 1)])
-def test_a_right_choice_is_a_number_or_a_label(value: object, position: int) -> None:
-    assert index(value, "ABC", 3) == position
-
-
-@pytest.mark.parametrize("value", [3, -1, "3", "D", "", None, True, 0.0])
-def test_a_right_choice_that_is_none_is_refused(value: object) -> None:
-    with pytest.raises(ValueError, match="is none of its 3 choices"):
-        index(value, "ABC", 3)
 
 
 def test_columns_are_texts_and_all_there() -> None:
