@@ -17,8 +17,10 @@ neither their end nor their length says how well it goes.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,10 +41,12 @@ from amenable.control.rollout import Rollout, collect
 from amenable.control.training import Training
 from amenable.errors import InputError
 from amenable.feedback.queries import Pool, choose
+from amenable.files import write_text
 from amenable.functional.statistics import spearman
 from amenable.seeds import derive_seed, seeded_generator
 from amenable.train.run import Run
 
+PROBES = "probes.json"
 RECENT_CLIPS = 200
 """clips that pairs are drawn from, and whose rewards normalise the predictors"""
 PROBES_PER_ROLLOUT = 4
@@ -171,6 +175,12 @@ class PreferenceTraining(Training):
         if probes is None:
             return torch.zeros(0), torch.zeros(0)
         return self.ensemble.returns(probes).mean(0), torch.from_numpy(probes.returns)
+
+
+def write_probes(path: Path, training: PreferenceTraining) -> None:
+    """Write learned and true returns of the clips on which the two are compared, as {"learned": [N], "true": [N]}."""
+    learned, true = training.probe_returns()
+    write_text(path, json.dumps({"learned": learned.tolist(), "true": true.tolist()}))
 
 
 class Memory:

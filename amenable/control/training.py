@@ -19,6 +19,7 @@ from amenable.control.environments import Environments
 from amenable.control.experience import prepare
 from amenable.control.normalization import ObservationNormalizer, RewardScaler
 from amenable.control.policies import Policy
+from amenable.control.recorded_episodes import EpisodeRecorder, Moment
 from amenable.control.rollout import RewardFunction, Rollout, collect
 from amenable.functional.statistics import mean_interval
 from amenable.seeds import seeded_generator
@@ -102,18 +103,27 @@ class Progress:
         self.recent = [(value, length) for value, length in state["recent"]]
 
 
-def train(training: Training, run: Run, save_steps: int) -> dict[str, Any]:
-    """Train to the end, or resume; return the last metrics."""
+def train(training: Training, run: Run, save_steps: int, recorder: EpisodeRecorder | None = None) -> dict[str, Any]:
+    """Train to the end, or resume; return the last metrics. recorder: of episodes before, midway and after."""
     run.log.unit = "steps"
+
+    def record(moment: Moment) -> None:
+        if recorder is not None:
+            recorder.record(moment, training.progress.timesteps, training.agent.policy, training.normalizer)
+
+    moments: dict[int, Moment] = {training.iterations // 2 + 1: "midway", 1: "before"}
     for optimizer in training.agent.optimizers.values():
         optimizer.on_nonfinite = run.stop
     with one_thread():
         for iteration in run.steps(training.iterations, training.state, save_steps):
+            if iteration in moments:
+                record(moments[iteration])
             training.wait(iteration, run)
             rollout, metrics = training.step(iteration)
             run.record(iteration, rollout.num_steps, ("episode/return", "policy/entropy"), **metrics)
             if training.progress.timesteps >= training.progress.total and iteration < training.iterations:
                 run.end(f"{training.progress.timesteps:,} steps are taken")
+        record("after")
     return run.metrics
 
 

@@ -24,7 +24,7 @@ from amenable.claims.stage_folders import read_stage, read_stages, seed_folders
 from amenable.errors import InputError
 from amenable.evaluation.preference import DECODINGS
 from amenable.files import sha256, visible_files, write_text
-from amenable.recipes.reports import formatting, report_data, summary
+from amenable.recipes.reports import control_page, formatting, report_data, summary
 from amenable.recipes.reports.formatting import display_name
 from amenable.recipes.reports.merge_evaluations import merge, preference_across
 from amenable.recipes.reports.report_data import Figures, by_decoding
@@ -51,11 +51,13 @@ class Config:
     """Write the report of a demo."""
 
     run: Path = Path("runs/demo")
-    """the folder that holds the stages' run directories"""
+    """the folder that holds the stages' run directories, or the run directory of `amenable control`"""
 
 
 def run(config: Config) -> Path:
     """Write report.json and report.html into the run's folder, print the main table, return the folder."""
+    if control_page.is_control(config.run):
+        return control_page.write(config.run)
     state = state_of(config.run)
     seeds = [
         seed for seed in seed_folders(config.run) if any(read_stage(stage) is not None for stage in seed.iterdir())

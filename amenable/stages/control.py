@@ -15,8 +15,8 @@ which of two clips is better, an ensemble of reward predictors learns from that,
     P(left) = (1 - n) sigma(sum_t r(left_t) - sum_t r(right_t)) + n / 2             control/reward_learning.py
 
 Reads nothing; needs `pip install 'amenable[control]'`. Writes policy.safetensors, policy.json, metrics.jsonl and, from
-comparisons, reward.safetensors; `--env` is any gymnasium id, or amenable/Gridworld-v0, amenable/MovingDot-v0,
-amenable/Backflip-v0 (docs/control.md).
+comparisons, reward.safetensors and probes.json; episodes.jsonl has the episodes that `amenable report --run` plays.
+`--env` is any gymnasium id, or amenable/Gridworld-v0, amenable/MovingDot-v0, amenable/Backflip-v0 (docs/control.md).
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ from amenable.control.label_sources import JudgeLabels, LabelSource
 from amenable.control.options import AgentOptions, fill
 from amenable.control.people_labels import PeopleLabels
 from amenable.control.ppo import PPO
-from amenable.control.preference_training import PreferenceTraining
+from amenable.control.preference_training import PROBES, PreferenceTraining, write_probes
+from amenable.control.recorded_episodes import EpisodeRecorder
 from amenable.control.reinforce import Reinforce
 from amenable.control.saved_policy import Description
 from amenable.control.training import Training, evaluate, train
@@ -112,6 +113,11 @@ class Config(AgentOptions, ComparisonOptions):
         plan.forbid(self.keep_checkpoints < 1, f"keep_checkpoints is {self.keep_checkpoints}", "it must be 1 or more")
         read_options(self.env_options)
 
+    @property
+    def ends_at_limit(self) -> bool:
+        """True where episodes end at the time limit alone."""
+        return self.fixed_length or self.learn_from == "comparisons"
+
 
 def run(config: Config) -> Path:
     """Train and return the run directory."""
@@ -124,7 +130,7 @@ def run(config: Config) -> Path:
     agent = training.agent
     run.log.info(f"{config.algorithm} in {config.env}, {training.environments.spaces}: {plan.parameters(agent.policy)}")
     run.begin()
-    metrics = train(training, run, config.save_steps)
+    metrics = train(training, run, config.save_steps, EpisodeRecorder(run.out, partial(one_recorded, config)))
     facts: dict[str, Any] = {name: metrics[name] for name in ("timesteps", "episodes")}
     facts |= {name: metrics[name] for name in RESULTS if name in metrics}
     if config.eval_episodes:
@@ -134,6 +140,7 @@ def run(config: Config) -> Path:
     saved_policy.save(run.out, agent.policy, training.normalizer, describe(config, training))
     if isinstance(training, PreferenceTraining):
         write_tensors(run.out / "reward.safetensors", training.ensemble.tensors)
+        write_probes(run.out / PROBES, training)
     return run.finish(**facts)
 
 
@@ -155,9 +162,14 @@ def make_training(config: Config, algorithm: type[Agent]) -> Training:
 
 def make_environments(config: Config, count: int, seed: int, recorded: bool = False) -> Environments:
     """Return copies of the environment, in which an end says nothing of the task if clips are compared."""
-    fixed = config.fixed_length or config.learn_from == "comparisons"
     kind = RecordedEnvironments if recorded else Environments
-    return kind(config.env, count, seed, fixed, **read_options(config.env_options))
+    return kind(config.env, count, seed, config.ends_at_limit, **read_options(config.env_options))
+
+
+def one_recorded(config: Config) -> RecordedEnvironments:
+    """Return one copy of the environment, always with the same start, whose pictures are kept."""
+    seed, options = derive_seed(config.seed, "recorded episode"), read_options(config.env_options)
+    return RecordedEnvironments(config.env, 1, seed, config.ends_at_limit, **options)
 
 
 def read_options(pairs: tuple[str, ...]) -> dict[str, Any]:

@@ -110,6 +110,21 @@ def calibration_chart(title: str, groups: Sequence[tuple[str, Sequence[dict[str,
     return chart(title, "".join(key(name, colour) for name, _, colour in groups), shapes)
 
 
+def scatter_chart(title: str, points: Sequence[Point], colour: int = 1) -> Markup | None:
+    """Draw points alone; None for none."""
+    if not points:
+        return None
+    frame = frame_of(points)
+    xs = [x for x, _ in points]
+    margin = 0.03 * (max(xs) - min(xs))
+    frame = Frame(frame.x_low - margin, frame.x_high + margin, frame.y_low, frame.y_high)
+    dots = [
+        f'<circle class="dot c{colour}" cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="2.4"/>'
+        for x, y in evenly_spaced(points)
+    ]
+    return chart(title, "", [axes(frame), *dots])
+
+
 def chart(
     title: str, legend: str, shapes: Sequence[str], ends: str = "", data: str = "", output: str = "", tip: str = ""
 ) -> Markup:

@@ -17,6 +17,7 @@ from amenable.recipes.reports.charts import (
     frame_of,
     line_chart,
     running_mean,
+    scatter_chart,
     short,
     sparkline,
     ticks,
@@ -123,3 +124,10 @@ def test_ticks_are_round_and_within(low: float, width: float) -> None:
 )
 def test_short_numbers(value: float, told: str) -> None:
     assert short(value) == told
+
+
+def test_a_scatter_has_a_dot_a_point() -> None:
+    drawn = scatter_chart("Learned against true", [(0.0, 1.0), (10.0, 3.0), (5.0, 2.0)])
+    xs = [float(x) for x in re.findall(r'<circle class="dot c1" cx="([\d.]+)"', str(drawn))]
+    assert len(xs) == 3 and xs[0] < xs[2] < xs[1] and xs[2] == pytest.approx((xs[0] + xs[1]) / 2, abs=0.1)
+    assert scatter_chart("nothing", []) is None
