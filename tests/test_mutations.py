@@ -198,6 +198,18 @@ def kto_step_by_hand(parts: Parts) -> None:
     tests.test_the_loss_by_hand(tests.kto.Config())
 
 
+def task_by_hand(task: str) -> Callable[[Parts], None]:
+    """The loss of a classifier's task, each row alone through the decoder."""
+
+    def check(parts: Parts) -> None:
+        tests = file_of("train/test_classification.py")
+        tokenizer = parts.words.with_tokens(tests.TASK_TOKENS)
+        make = tests.classifiers(parts.make_decoder, tokenizer)
+        tests.test_the_loss_by_hand(make, tokenizer, parts.runtime, task, 0.5)
+
+    return check
+
+
 def distillation_by_hand(parts: Parts) -> None:
     tests = file_of("train/test_distillation.py")
     tests.test_the_loss_is_the_mean_kl_over_completion_tokens(parts.make_decoder, parts.runtime, 1000)
@@ -842,6 +854,15 @@ MUTATIONS += [
     ("no reference in kto", "stages.kto:KTO.loss",
      lambda f: lambda self, rows, sums: f(self, [replace(row, ref_logp=0.0, ref_mismatched=0.0) for row in rows], sums),
      kto_step_by_hand),
+]  # fmt: skip
+MUTATIONS += [
+    ("one order of two texts is read", "train.classification:example_logits",
+     lambda f: lambda task, outputs, counts: 2 * outputs[0::2] if task == "similarity" else f(task, outputs, counts),
+     task_by_hand("similarity")),
+    ("the auxiliary loss is that of the tokens themselves", "train.classification:targets",
+     lambda f: lambda batch: (f(batch)[0] + 1, f(batch)[1]), task_by_hand("entailment")),
+    ("the label is read at the token before the last", "models.heads:scalars",
+     lambda f: lambda score, hidden: f(score, hidden.roll(1, 0)), task_by_hand("classification")),
 ]  # fmt: skip
 MUTATIONS += [
     ("the student's KL from the teacher, in place of the teacher's", "train.distillation:linear_kl",

@@ -47,6 +47,12 @@ def tokenizer(tokenizer_folder):
 
 @pytest.fixture
 def make_classifier(make_decoder, tokenizer):
+    return classifiers(make_decoder, tokenizer)
+
+
+def classifiers(make_decoder, tokenizer):
+    """Return a function that makes a classifier with a drawn head."""
+
     def make(labels=("no", "yes"), predicts=True, **changes):
         decoder = make_decoder(vocab_size=tokenizer.vocab_size, **changes)
         model = Classifier(decoder, labels, predicts)

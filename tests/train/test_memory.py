@@ -9,7 +9,7 @@ import torch
 
 from amenable.data.batches import collate, targets
 from amenable.models.decoder import Decoder, DecoderConfig
-from amenable.models.heads import ScalarModel
+from amenable.models.heads import Classifier, ScalarModel
 from amenable.models.layout import Layout
 from amenable.models.presets import preset
 from amenable.models.prompt_tuning import VirtualTokens, add_prompt
@@ -119,6 +119,8 @@ def test_weights_and_moments() -> None:
     assert muon.moments == 2 * count - matrices
     judge = memory.model_of(ScalarModel(decoder))
     assert (judge.parameters, judge.training, judge.moments, judge.predicts) == (count + 33, 0, 0, False)
+    kinds = [memory.model_of(Classifier(Decoder(PLAIN), ("a", "b"), predicts)).predicts for predicts in (True, False)]
+    assert kinds == [True, False], "the auxiliary loss predicts tokens"
     decoder.layers[0].requires_grad_(False)
     assert memory.model_of(decoder, OptimizerConfig()).training == count - 12 * 32 * 32 - 13 * 32
 
