@@ -861,8 +861,8 @@ MUTATIONS += [
      task_by_hand("similarity")),
     ("the auxiliary loss is that of the tokens themselves", "train.classification:targets",
      lambda f: lambda batch: (f(batch)[0] + 1, f(batch)[1]), task_by_hand("entailment")),
-    ("the label is read at the token before the last", "models.heads:scalars",
-     lambda f: lambda score, hidden: f(score, hidden.roll(1, 0)), task_by_hand("classification")),
+    ("the label is read at the token before the last", "train.forward:layout_of",
+     lambda f: lambda batch: replace(f(batch), last_tokens=f(batch).last_tokens - 1), task_by_hand("classification")),
 ]  # fmt: skip
 MUTATIONS += [
     ("the student's KL from the teacher, in place of the teacher's", "train.distillation:linear_kl",

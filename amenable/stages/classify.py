@@ -85,7 +85,7 @@ class Config(OfflineOptions, AdapterOptions):
     head_learning_rate: FromModel[float] = FROM_MODEL
     """peak learning rate of the new head"""
     keep_weights: Literal["last", "loss"] = "last"
-    """weights that are saved: those of the last epoch, or of the lowest held-out loss"""
+    """weights that are saved: those of the last epoch, or of the lowest held-out loss of the labels"""
     column_targets = TASK_COLUMNS
 
     def __post_init__(self) -> None:
@@ -136,7 +136,7 @@ def run(config: Config) -> Path:
         train_mode=True,
         show=("loss", "accuracy", "eval/accuracy"),
         held_out=longest_rows(validation, objective.rows),
-        best=BestWeights(model, "eval/loss", lowest=True) if config.keep_weights == "loss" else None,
+        best=BestWeights(model, "eval/task_loss", lowest=True) if config.keep_weights == "loss" else None,
     )
 
     def statistics(step: int, batch: list[LabeledRows], stats: dict[str, Any]) -> dict[str, Any]:
