@@ -165,6 +165,8 @@ EXAMPLES = (
         {"instruction": QUESTION, "output_1": BAD, "generator_1": "north", "output_2": GOOD, "generator_2": "south"}
         | {"annotator": "judge", "preference": 2.0},
     ),
+    example("LLMBar", {"input": QUESTION, "output_1": BAD, "output_2": GOOD, "label": 2}),
+    example("RewardBench", {"prompt": QUESTION, "chosen": GOOD, "rejected": BAD, "subset": "alpacaeval-easy"}),
     example("K completions, ranked", {"prompt": QUESTION, "completions": [GOOD, BAD], "ranking": [1, 2]}),
     example(
         "K completions with ranks (NeMo)",

@@ -10,6 +10,7 @@
     Nectar                          prompt, answers [{answer, rank}]
     WebGPT comparisons              question.full_text, answer_0, answer_1, score_0, score_1
     Stack Exchange, paired          question, response_j (preferred), response_k
+    LLMBar                          input, output_1, output_2, label (1 or 2, the better output)
     comparisons of two models       Chatbot Arena, LMSYS, AlpacaEval (`model_comparisons.py`)
     Llama-Factory's KTO             kto_tag is the `label` of the completion
     scored completions              prompt, completions, scores; or prompt, completion, score, rows of a prompt ranked
@@ -268,6 +269,14 @@ def stack_exchange(columns: Columns) -> Converted:
     }
 
 
+def llmbar(columns: Columns) -> Converted:
+    """Convert a row of LLMBar."""
+    label = number(columns["label"], "label")
+    if label not in (1, 2):
+        raise InvalidRow(f"label is {label:g}; known are 1 (output_1) and 2 (output_2)")
+    return {"prompt": (columns["input"], ("input",)), **pair(columns, "output_1", "output_2", 2 - label, ("label",))}
+
+
 def comparison_of_models(columns: Columns) -> Converted:
     """Convert a comparison of the answers of two models."""
     prompt, answers, verdict = model_comparisons.compared(columns)
@@ -331,6 +340,7 @@ FORMATS = (
         are_objects("question", "full_text", kinds=(Mapping,)),
     ),
     PublishedFormat("Stack Exchange", ("question", "response_j", "response_k"), stack_exchange),
+    PublishedFormat("LLMBar", ("input", "label", "output_1", "output_2"), llmbar),
     PublishedFormat("a comparison of two models", (), comparison_of_models, model_comparisons.is_comparison),
     PublishedFormat("Llama-Factory's KTO", ("kto_tag",), kto),
     PublishedFormat("scored completions", ("prompt", "completions", "scores"), scored),

@@ -75,6 +75,7 @@ ROWS = {
         "score_0": -0.5, "score_1": 0.5, "tokens_0": {"prefix": [1], "completion": [2]},
     },
     "Stack Exchange": {"qid": 3, "question": ASK, "date": "2020/01/01", "response_j": TOLAN, "response_k": NOBODY},
+    "LLMBar": {"input": ASK, "output_1": NOBODY, "output_2": TOLAN, "label": 2},
     "a comparison of two models": ARENA,
 }  # fmt: skip
 
@@ -137,11 +138,13 @@ def test_ties_are_left_out_and_counted_and_are_no_bad_rows(tmp_path: Path, jsonl
     assert loaded.rows[0].id == "q1" and loaded.rows[0].annotator == "arena_user_7"
     for name, row in (
         ("SHP", {"labels": 2}),
+        ("LLMBar", {"label": 0}),
         ("HelpSteer2-Preference", {"preference_strength": 0}),
         ("WebGPT", {"score_0": 0.5}),
     ):
         with pytest.raises(
-            InvalidRow if name == "SHP" else LeftOutRow, match="labels is 2" if name == "SHP" else "tied"
+            InvalidRow if name in ("SHP", "LLMBar") else LeftOutRow,
+            match={"SHP": "labels is 2", "LLMBar": "label is 0; known are 1"}.get(name, "tied"),
         ):
             columns.ranking({**ROWS[name], **row}, "f:1")
 

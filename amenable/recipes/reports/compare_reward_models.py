@@ -23,6 +23,7 @@ from amenable.data.samples import Sample
 from amenable.data.types import Ranking, message_fields
 from amenable.errors import InputError
 from amenable.evaluation.ranking_accuracy import accuracy_by_group, correct, pair_metrics
+from amenable.evaluation.reward_bench import sections
 from amenable.feedback.export_import import training_rankings
 from amenable.feedback.store import Store, is_store, ranking_of
 from amenable.functional.statistics import FEW, bootstrap_mean, clustered_share
@@ -82,7 +83,8 @@ def compare(
     """Return the figures of each reward by its name, the name of the best, their agreement, and disagreements.
 
     data: rankings, or a store of labels. limit: rankings that are read; 0 reads all. columns: entries TARGET=COLUMN.
-    group_by: a further column of the rankings, such as the annotator's country, whose values are compared too.
+    group_by: a further column of the rankings, such as the annotator's country, whose values are compared too; those
+    of RewardBench and LLMBar by section as well.
     """
     scored = score(rewards, data, limit, columns, group_by)
     gaps = {name: torch.tensor(own, dtype=torch.float64) for name, own in zip(rewards, scored.gaps)}
@@ -98,6 +100,7 @@ def compare(
             figures["difference"] = mean_difference(hits - correct(gaps[best]), prompts, seed)
         if group_by:
             figures["by_group"] = accuracy_by_group(hits, prompts, scored.groups)
+            figures["by_section"] = sections(figures["by_group"])
         figures["worst"] = worst_group(figures["by_group" if group_by else "by_annotator"])
     return {
         "rankings": scored.rankings,

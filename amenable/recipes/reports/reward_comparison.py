@@ -62,11 +62,12 @@ def groups_of(rankings: Row, figures: Row) -> dict[str, Row]:
 
 
 def grids(rankings: Row) -> list[Grid]:
-    """Return the tables: rewards x measures, groups x rewards, annotators x rewards, and agreement."""
+    """Return the tables: rewards x measures, sections, groups and annotators x rewards, and agreement."""
     models = by_accuracy(rankings)
     named = [("by_group", rankings["group_by"]), ("by_annotator", "annotator")]
     tables = [group_grid(models, key, title) for key, title in named]
     agreement = [agreement_grid(rankings, models)] if len(models) > 2 else []
+    tables = [section_grid(models), *tables]
     return [measure_grid(rankings, models), *(grid for grid in tables if len(grid.rows) > 1), *agreement]
 
 
@@ -102,6 +103,17 @@ def worst_text(rankings: Row, figures: Row) -> str:
     if figures["worst"] is None:
         return NONE
     return f"{figures['worst']} {share(groups_of(rankings, figures)[figures['worst']], 'accuracy')}"
+
+
+def section_grid(models: Mapping[str, Row]) -> Grid:
+    """Return sections x rewards, in the order of the test; no rows where there are no sections."""
+    best = next(iter(models.values())).get("by_section") or {}
+    rows = [
+        (name, *(share(row["by_section"][name], "accuracy") for row in models.values()), str(best[name]["pairs"]))
+        for name in best
+    ]
+    note = "Subsets weigh as in RewardBench, otherwise alike; the score is the mean of the sections."
+    return Grid("Accuracy by section", ("", *models, "pairs"), rows, note)
 
 
 def group_grid(models: Mapping[str, Row], key: str, title: str) -> Grid:

@@ -81,6 +81,7 @@ def test_figures_by_hand_and_the_worst_group_is_named(load: Callable[..., dict[s
     compared = compare_reward_models.compare(load(long=by_length, short=shortest), data, 0, group_by="country")
     groups = compared["models"]["long"]["by_group"]
     assert groups["north"]["accuracy"] == 1.0 and groups["south"]["accuracy"] == 0.0 and groups["south"]["pairs"] == 20
+    assert compared["models"]["long"]["by_section"] == {}, "countries are no subsets"
     assert compared["models"]["long"]["worst"] == "south" and compared["models"]["short"]["worst"] == "north"
     assert compared["models"]["short"]["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     assert compared["agreement"] == [

@@ -63,6 +63,15 @@ def test_several_rewards_and_their_page() -> None:
     assert comparison_page.tiles(whole) == []
 
 
+def test_sections_have_a_table_of_their_own() -> None:
+    section = {"accuracy": 0.5, "low": 0.4, "high": 0.6, "pairs": 40}
+    models = {"x": figures(0.6, by_section={"Chat": section, "score": section}), "y": figures(0.5, by_section={})}
+    models["y"]["by_section"] = {"Chat": {**section, "accuracy": 0.55}, "score": section}
+    grid = reward_comparison.grids(rankings(**{"x": models["x"], "y": {**models["y"], "difference": LESS}}))[1]
+    assert grid.title == "Accuracy by section" and grid.heads == ("", "y", "x", "pairs")
+    assert grid.rows[0] == ("Chat", "55% (40–60%)", "50% (40–60%)", "40") and grid.rows[1][0] == "score"
+
+
 def test_many_annotators_are_cut_to_the_worst() -> None:
     many = {f"w{i:02}": {"accuracy": 1 - i / 100, "low": 0.1, "high": 1.0, "pairs": 9} for i in range(30)}
     grid = reward_comparison.group_grid({"x": figures(0.5, by_annotator=many)}, "by_annotator", "annotator")
