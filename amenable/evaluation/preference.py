@@ -1,7 +1,12 @@
 """Preference between two answers, with its interval.
 
 A world's annotators see both answers in both orders, and ties count half; where no world knows the truth, the reward
-model decides. A share of preferences has Wilson's interval.
+model decides. A share of preferences has Wilson's interval. Judges and reward models like long answers: the regression
+of length-controlled AlpacaEval (Dubois et al., 2024) says how often an answer is preferred at equal length,
+
+    P(a preferred to b) = sigma(theta + phi tanh((length_a - length_b) / spread))         win rate = sigma(theta)
+
+without its term of a prompt's difficulty, which takes the answers of many models.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from amenable.feedback.ratings import Comparison, expected_score, rate_length_controlled
 from amenable.functional.statistics import Z95, wilson
 from amenable.seeds import seeded_generator
 from amenable.world.closed_world import ClosedWorld
@@ -112,8 +118,26 @@ def preferences(
                 texts = [[row["text"] for row in rows] for rows in (of_a, of_b)]
                 votes["judge"] = torch.tensor(compare(*texts), dtype=torch.float64)
             for judges, shares in votes.items():
-                table.append({"a": a, "b": b, "decoding": decoding, "judges": judges, **mean_win_rate(shares)})
+                row = {"a": a, "b": b, "decoding": decoding, "judges": judges, **mean_win_rate(shares)}
+                if judges in ("judge", "reward"):
+                    row["length_controlled"] = length_controlled(shares, of_a, of_b)
+                table.append(row)
     return table
+
+
+def length_controlled(shares: Tensor, a: Sequence[Row], b: Sequence[Row]) -> dict[str, float] | None:
+    """Return the win rate of `a` at equal length with its 95 % interval (wins, low, high), and the Elo points that an
+    answer gains by being longer by a usual difference (length_effect); None where all lengths are equal.
+
+    shares: of preferences for `a` [N].
+    """
+    gaps = [float(len(x["text"]) - len(y["text"])) for x, y in zip(a, b, strict=True)]
+    if not any(gaps):
+        return None
+    comparisons = [Comparison("a", "b", share) for share in shares.tolist()]
+    ratings, effect = rate_length_controlled(comparisons, gaps, anchor="b", level=0.0)
+    wins, low, high = (expected_score(rating, 0.0) for rating in ratings["a"])
+    return {"wins": wins, "low": low, "high": high, "length_effect": effect.rating}
 
 
 def half_width(n: int) -> float:

@@ -92,10 +92,15 @@ def preference_lines(evaluation: dict[str, Any], reference: str) -> Iterator[str
     for row in votes:
         if row["judges"] == judges and before in (row["a"], row["b"]):
             first = row["b"] == before
-            wins, low, high = (
-                (row["wins"], row["low"], row["high"]) if first else (1 - row["wins"], 1 - row["high"], 1 - row["low"])
-            )
+            equal = row.get("length_controlled")
+            at_equal_length = f"; at equal length {win_rate(equal, first)})" if equal is not None else ""
             yield (
-                f"{row['a'] if first else row['b']} preferred to {before}, {row['decoding']}: {wins:.0%} "
-                f"({low:.0%} to {high:.0%}, {row['n']} prompts, judges: {judges})"
+                f"{row['a'] if first else row['b']} preferred to {before}, {row['decoding']}: {win_rate(row, first)}, "
+                f"{row['n']} prompts, judges: {judges}){at_equal_length}"
             )
+
+
+def win_rate(row: dict[str, Any], first: bool) -> str:
+    """Return a win rate of the first model, or of the second, as text with its interval in an open bracket."""
+    values = (row["wins"], row["low"], row["high"]) if first else (1 - row["wins"], 1 - row["high"], 1 - row["low"])
+    return "{:.0%} ({:.0%} to {:.0%}".format(*values)

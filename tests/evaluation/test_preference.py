@@ -9,7 +9,16 @@ import pytest
 import torch
 
 from amenable.data.types import Prompt
-from amenable.evaluation.preference import GoldCache, by_reward, half_width, mean_win_rate, outcomes, preferences
+from amenable.evaluation.preference import (
+    GoldCache,
+    by_reward,
+    half_width,
+    length_controlled,
+    mean_win_rate,
+    outcomes,
+    preferences,
+)
+from amenable.feedback.ratings import LENGTH_SCALE
 from amenable.functional.statistics import wilson
 from amenable.world.closed_world import ClosedWorld
 
@@ -97,6 +106,42 @@ def test_the_table_counts_pairs_on_the_prompts_that_both_answered() -> None:
 def test_the_reward_model_decides_where_the_answers_differ() -> None:
     a, b = said("x", "y", "z", rewards=(1.0, 2.0, 0.0)), said("u", "v", "z", rewards=(2.0, 1.0, 5.0))
     assert by_reward(a, b).tolist() == [0.0, 1.0, 0.5]
+
+
+def test_a_judge_of_length_prefers_nobody_at_equal_length() -> None:
+    """The longer answer wins nine times of ten, and those of `a` are longer three times of four."""
+    a, b = ([{"text": "x" * n} for n in own * 50] for own in ([30, 30, 30, 10], [20, 20, 20, 20]))
+    shares = torch.tensor([0.9, 0.9, 0.9, 0.1] * 50, dtype=torch.float64)
+    figures = length_controlled(shares, a, b)
+    assert mean_win_rate(shares)["wins"] == pytest.approx(0.7) and figures is not None
+    assert figures["wins"] == pytest.approx(0.5, abs=0.02) and figures["low"] < 0.5 < figures["high"]
+    assert figures["length_effect"] == pytest.approx(LENGTH_SCALE * math.log(9) / math.tanh(1), rel=0.03)
+    back = length_controlled(1 - shares, b, a)
+    assert back is not None and back["wins"] == pytest.approx(1 - figures["wins"])
+    assert (back["low"], back["high"]) == pytest.approx((1 - figures["high"], 1 - figures["low"]))
+
+
+def test_the_regression_on_length_is_at_its_maximum() -> None:
+    """Both derivatives of the likelihood with the prior's ties, of theta / 2, -theta / 2 and phi with 0, are zero."""
+    lengths, shares = [3, 9, 1, 4, 12, 7], torch.tensor([1.0, 0.5, 0.0, 1.0, 1.0, 0.0], dtype=torch.float64)
+    a, b = ([{"text": "x" * n} for n in own] for own in (lengths, [6] * 6))
+    figures = length_controlled(shares, a, b)
+    assert figures is not None
+    theta, phi = math.log(figures["wins"] / (1 - figures["wins"])), figures["length_effect"] / LENGTH_SCALE
+    gaps = torch.tensor(lengths, dtype=torch.float64) - 6
+    term = torch.tanh(gaps / gaps.square().mean().sqrt())
+    rest = shares - torch.sigmoid(theta + phi * term)
+    half, own = torch.sigmoid(torch.tensor([theta / 2, phi], dtype=torch.float64)).tolist()
+    assert float(rest.sum()) + (0.5 - half) == pytest.approx(0, abs=1e-6)
+    assert float((rest * term).sum()) + (0.5 - own) == pytest.approx(0, abs=1e-6)
+
+
+def test_equal_lengths_need_no_control() -> None:
+    assert length_controlled(torch.tensor([1.0, 0.0]), [{"text": "ab"}] * 2, [{"text": "cd"}] * 2) is None
+    table = preferences(
+        {n: {"sampled": said(t, rewards=(1.0,))} for n, t in (("a", "xyz"), ("b", "u"))}, IDS, None, True, 0
+    )
+    assert table[0]["length_controlled"]["low"] < table[0]["length_controlled"]["high"]
 
 
 def test_intervals() -> None:

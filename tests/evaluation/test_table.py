@@ -55,6 +55,14 @@ def test_models_are_compared_with_the_reference_either_way_round() -> None:
     assert list(preference_lines(EVALUATION, "runs/elsewhere")) == list(preference_lines(EVALUATION, "sft"))
 
 
+def test_a_win_rate_at_equal_length_stands_beside() -> None:
+    row = {**vote("sft", "ppo", 0.65, "judge"), "length_controlled": {"wins": 0.5, "low": 0.4, "high": 0.55}}
+    evaluation = {**EVALUATION, "preference": [row]}
+    assert list(preference_lines(evaluation, "sft")) == [
+        "ppo preferred to sft, sampled: 35% (30% to 40%, 40 prompts, judges: judge); at equal length 50% (45% to 60%)"
+    ]
+
+
 def test_nobody_judges() -> None:
     assert list(preference_lines({**EVALUATION, "preference": []}, "sft")) == []
 
