@@ -1,6 +1,7 @@
 """Published tests beside lm_eval's hf backend in one run: the same figures on the same rows, and seconds.
 
     python -m benchmarks.lm_eval_tasks --model runs/demo/pretrain              # agreement
+    python -m benchmarks.lm_eval_tasks --model models/smollm2 --num-shots 2    # with examples, the first of a file
     python -m benchmarks.lm_eval_tasks --shapes gpt2 --rows 8                  # speed at 124M, random weights
 
 lm_eval reads its own prompts (its task files, with the rows of ours in place of the Hub's). Rows are made here, in the
@@ -26,6 +27,7 @@ import torch
 
 from amenable.evaluation.answering import GenerationConfig, LoadedModel
 from amenable.evaluation.entries import ModelEntry
+from amenable.evaluation.prompting import PromptingOptions
 from amenable.evaluation.tasks.form import Examinee
 from amenable.evaluation.tasks.forms import read_tasks
 from amenable.models import presets
@@ -60,9 +62,9 @@ def texts(generator: random.Random, least: int, most: int) -> str:
     return " ".join(generator.choices(WORDS, k=generator.randint(least, most)))
 
 
-def make_rows(form: str, count: int) -> list[dict[str, Any]]:
-    """Rows of a form, the same for the same count."""
-    generator, rows = random.Random(form), []
+def make_rows(form: str, count: int, purpose: str = "") -> list[dict[str, Any]]:
+    """Rows of a form, the same for the same count and purpose."""
+    generator, rows = random.Random(form + purpose), []
     for i in range(count):
         choices = [f"{texts(generator, 1, 9)}{letter}" for letter in "wxyz"]
         question, passage = texts(generator, 5, 20), texts(generator, 30, 60)
@@ -83,6 +85,7 @@ def make_rows(form: str, count: int) -> list[dict[str, Any]]:
                 **{"question": question, "mc1_targets": targets},
                 "mc2_targets": {**targets, "labels": [1, 0, 1, 0]},
             },
+            "gsm8k": {"question": question, "answer": f"{texts(generator, 3, 9)}\n#### {generator.randint(1, 50)}"},
             "lambada": {"text": f"{passage} {generator.choice(WORDS)}"},
             "crows-pairs": {"sent_more": choices[0], "sent_less": choices[1]},
         }[form]
@@ -96,6 +99,10 @@ TASKS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "piqa": ("piqa/piqa.yaml", {"acc": "acc", "acc_norm": "acc_norm"}),
     "boolq": ("super_glue/boolq/default.yaml", {"acc": "acc"}),
     "truthfulqa": ("truthfulqa/truthfulqa_mc2.yaml", {"mc2": "acc"}),
+    "gsm8k": (
+        "gsm8k/gsm8k.yaml",
+        {"strict": "exact_match,strict-match", "flexible": "exact_match,flexible-extract"},
+    ),
     "lambada": ("lambada/lambada_openai.yaml", {"acc": "acc", "perplexity": "perplexity"}),
     "crows-pairs": (
         "crows_pairs/crows_pairs_english.yaml",
@@ -115,13 +122,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--peer", type=Path, default=PEER, help="the interpreter of an environment with lm_eval")
     parser.add_argument("--rows", type=int, default=40)
     parser.add_argument("--forms", nargs="*", default=list(TASKS))
+    parser.add_argument("--num-shots", type=int, default=0, help="examples before every row")
     parser.add_argument("--batch-size", type=int, default=8, help="of lm_eval")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         folder = random_model(options.shapes, options.model, work / "model") if options.shapes else options.model
-        write_tasks(work, options.forms, options.rows, options.peer)
+        write_tasks(work, options.forms, options.rows, options.peer, options.num_shots)
         names = ",".join(f"local_{form.replace('-', '_')}" for form in options.forms)
         script = str(Path(__file__).with_name("peer_lm_eval.py"))
         command = [str(options.peer), script, str(folder.resolve()), str(work / "yaml"), names]
@@ -130,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if done.returncode:
             raise SystemExit(f"lm_eval failed:\n{done.stderr[-2000:]}")
         theirs = json.loads(done.stdout.splitlines()[-1])
-        ours = evaluate(folder, work, options.forms, options.threads)
+        ours = evaluate(folder, work, options.forms, options.threads, options.num_shots)
     agreed = True
     for form in options.forms:
         peer = theirs[f"local_{form.replace('-', '_')}"]
@@ -155,22 +163,29 @@ def random_model(shapes: str, tokenizer: Path, folder: Path) -> Path:
     return folder
 
 
-def write_tasks(work: Path, forms: Sequence[str], rows: int, peer: Path) -> None:
-    """Write the rows, and task files of lm_eval that read them."""
+def write_tasks(work: Path, forms: Sequence[str], rows: int, peer: Path, num_shots: int) -> None:
+    """Write the rows and the examples, and task files of lm_eval that read them."""
     find = "import lm_eval, pathlib; print(pathlib.Path(lm_eval.__file__).parent / 'tasks')"
     library = subprocess.run([str(peer), "-c", find], capture_output=True, text=True, check=True).stdout.strip()
     (work / "yaml").mkdir()
     for form in forms:
-        file = work / f"{form}.jsonl"
-        file.write_text("".join(json.dumps(row) + "\n" for row in make_rows(form, rows)), "utf-8")
-        splits = {"training_split": None, "validation_split": None, "fewshot_split": None, "test_split": "test"}
+        files = {"test": work / f"{form}.jsonl", "shots": work / f"{form}-shots.jsonl"}
+        for split, count, purpose in (("test", rows, ""), ("shots", max(num_shots, 1), "shots")):
+            lines = [json.dumps(row) + "\n" for row in make_rows(form, count, purpose)]
+            files[split].write_text("".join(lines), "utf-8")
+        splits = {"training_split": None, "validation_split": None, "fewshot_split": "shots", "test_split": "test"}
+        splits |= {"num_fewshot": num_shots, "fewshot_config": {"sampler": "first_n", "split": "shots"}}
         task = {
             **{
                 "include": f"{library.splitlines()[-1]}/{TASKS[form][0]}",
                 "task": f"local_{form.replace('-', '_')}",
                 "tag": None,
             },
-            **{"dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": {"test": str(file)}}},
+            **{
+                "dataset_path": "json",
+                "dataset_name": None,
+                "dataset_kwargs": {"data_files": {split: str(file) for split, file in files.items()}},
+            },
             **splits,
         }
         (work / "yaml" / f"{form}.yaml").write_text(json.dumps(task), "utf-8")  # JSON is YAML too
@@ -182,15 +197,16 @@ def offline(work: Path) -> dict[str, str]:
     return {**os.environ, **own}
 
 
-def evaluate(folder: Path, work: Path, forms: Sequence[str], threads: int) -> dict[str, dict[str, Any]]:
+def evaluate(folder: Path, work: Path, forms: Sequence[str], threads: int, shots: int) -> dict[str, dict[str, Any]]:
     """Our metrics and seconds by form."""
     runtime = start_runtime(DeviceOptions("cpu", "fp32", threads))
     model = LoadedModel.load(ModelEntry("m", folder), runtime)
     report = {}
     for form in forms:
         start = time.perf_counter()
-        (task,) = read_tasks([str(work / f"{form}.jsonl")]).values()
-        metrics = task.evaluate(Examinee(model, 2048, GenerationConfig(), silent))
+        prompting = PromptingOptions((work / f"{form}-shots.jsonl",), shots) if shots else None
+        (task,) = read_tasks([str(work / f"{form}.jsonl")], prompting=prompting).values()
+        metrics = task.evaluate(Examinee(model, 2048, GenerationConfig(max_new_tokens=256), silent))
         report[form] = {**metrics, "seconds": time.perf_counter() - start}
     return report
 

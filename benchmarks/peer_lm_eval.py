@@ -21,7 +21,8 @@ def main(folder: str, tasks: str, names: str, batch_size: str, threads: str) -> 
         start = time.perf_counter()
         results = lm_eval.simple_evaluate(model, tasks=[name], task_manager=manager, bootstrap_iters=0)["results"][name]
         seconds = time.perf_counter() - start
-        figures = {key.partition(",")[0]: value for key, value in results.items() if isinstance(value, float)}
+        numbers = {key: value for key, value in results.items() if isinstance(value, float)}
+        figures = numbers | {key.partition(",")[0]: value for key, value in numbers.items()}
         report[name] = {"seconds": seconds, "figures": figures}
     print(json.dumps(report))
 
