@@ -40,6 +40,9 @@ NEW_NAMES: dict[str, tuple[str, ...]] = {
     "calibration": ("gold_items",),
     "calibration_every": ("gold_every",),
     "lease_minutes": ("assignment_timeout_minutes",),
+    "few_shot": ("shots",),
+    "num_fewshot": ("num_shots",),
+    "fewshot_data": ("shots",),
 }
 """by old name, the new names it has in the commands that had it"""
 STILL_ACCEPTED = {"reward_model", "ensemble"}

@@ -542,13 +542,13 @@ READS = {
     "pretrain": ("data", "validation"),
     "sft": ("data", "validation"),
     "classify": ("data", "validation"),
-    "sample": ("data",),
+    "sample": ("data", "shots"),
     "reward": ("data", "validation", "heldout_annotators", "demonstrations"),
     "ppo": ("data", "validation", "ptx_data"),
     "dpo": ("data", "validation"),
-    "evaluate": ("data", "lm_data", "demonstrations", "few_shot"),
+    "evaluate": ("data", "lm_data", "demonstrations", "shots"),
 }
-KIND_OF = {"demonstrations": "demonstrations", "few_shot": "demonstrations", "lm_data": "text", "ptx_data": "text"}
+KIND_OF = {"demonstrations": "demonstrations", "shots": "demonstrations", "lm_data": "text", "ptx_data": "text"}
 KINDS = {"pretrain": "text", "sft": "demonstrations", "classify": "classes", "reward": "rankings", "dpo": "rankings"}
 
 
@@ -561,7 +561,7 @@ def test_every_stage_counts_the_bad_rows_of_all_it_reads(
     spoilt.write_text(Path(names[kind]).read_text() + 9 * SPOILT)
     arguments = [*shlex.split(f"{stage} {names[stage]}"), f"--{option.replace('_', '-')}", str(spoilt)]
     arguments += ["--ptx-coef", "1"] if option == "ptx_data" else []
-    arguments += ["--models", f"sft={names['assistant']}@few-shot"] if option == "few_shot" else []
+    arguments += ["--models", f"sft={names['assistant']}@few-shot"] if (stage, option) == ("evaluate", "shots") else []
     assert cli.main([*arguments, "--out", str(tmp_path / "run")]) == 2
     told = capsys.readouterr().err.splitlines()[-1]
     assert f"{spoilt}:" in told and "9 of " in told and "--max-bad-rows" in told
@@ -611,7 +611,7 @@ ZERO_MEANS_SOMETHING = """
     learning_rate muon_learning_rate weight_decay max_grad_norm beta1 beta2 critic_learning_rate final_lr_frac
     eval_episodes
     threads max_prompts save_steps pairs_per_prompt eval_prompts num_traced_prompts frozen_layers warmup_steps
-    attack_queries num_fewshot task_rows
+    attack_queries num_shots task_rows self_consistency
     first_labels label_lag reward_weight_decay label_noise holdout judge_rationality judge_error_rate judge_discount
     prompt_tuning ngram.vocab_size num_samples
     pretrain.max_steps dropout label_smoothing agreement empty_share max_bad_rows min_p top_k kl_coef adaptive_kl_target

@@ -8,12 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from amenable.data import sources
-from amenable.data.types import INSTRUCTING, Conversation, Prompt
+from amenable.data.types import Conversation, Prompt
 from amenable.evaluation.base_prompts import Transcript
 from amenable.evaluation.entries import ModelEntry
+from amenable.evaluation.prompting import Prompting, add_prefix, prepend
 from amenable.generation.engine import generate
 from amenable.generation.requests import Completion
 from amenable.generation.sampling import Sampling
@@ -22,7 +21,6 @@ from amenable.seeds import derive_seed
 from amenable.text.chat import PLAIN_STOP, clean_completion, render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import loading
-from amenable.train.examples import RejectedRows, keep_usable
 from amenable.train.log import Bars, no_bars
 from amenable.train.runtime import Runtime
 
@@ -42,8 +40,8 @@ class GenerationConfig:
     temperature: float = 1.0
     """of sampled answers"""
     max_new_tokens: int = 64
-    shots: tuple[Conversation, ...] = ()
-    """conversations before the prompt of a few-shot model"""
+    prompting: Prompting = field(default_factory=Prompting)
+    """prefix and examples before the prompt of a few-shot model"""
     instruction: str = ""
     """follows the user's last words, in the prompts of an instructed model"""
     transcripts: Mapping[str, Transcript] = field(default_factory=dict)
@@ -99,11 +97,6 @@ class Answer:
     """sum over the answer's tokens under the distribution they were drawn from; of a greedy answer at temperature 1"""
 
 
-def read_shots(path: Path, rejected: RejectedRows | None = None) -> tuple[Conversation, ...]:
-    """Return the demonstrations in a file, as shots for few-shot prompts."""
-    return tuple(row.messages for row in keep_usable(sources.read_demonstrations(path), rejected))
-
-
 def generate_answers(
     model: LoadedModel, prompts: Sequence[Prompt], generation: GenerationConfig, samples: int = 1
 ) -> list[list[Answer]]:
@@ -142,8 +135,9 @@ def to_answer(
 def prompt_ids(model: LoadedModel, prompt: Prompt, generation: GenerationConfig) -> tuple[list[int], int]:
     """Return a prompt's ids for a model, and the number of shots dropped to leave room for an answer."""
     room = model.decoder.config.context_length - generation.max_new_tokens
-    shots = generation.shots if model.entry.few_shot else ()
+    prompting = generation.prompting if model.entry.few_shot else Prompting()
     messages = append_instruction(prompt.messages, generation.instruction if model.entry.instructed else "")
+    messages, shots = add_prefix(messages, prompting.prefix), prompting.shots(prompt.messages)
     return prepend_shots(model.tokenizer, messages, shots, room, generation.transcript_for(model))
 
 
@@ -162,10 +156,8 @@ def prepend_shots(
     transcript: Transcript | None = None,
 ) -> tuple[list[int], int]:
     """Return the ids of shots and prompt, and the number of shots dropped, the first ones, to fit `room` tokens."""
-    system = messages[:1] if messages[0].role in INSTRUCTING else ()
     for dropped in range(len(shots) + 1):
-        earlier = tuple(message for shot in shots[dropped:] for message in shot)
-        ids = encode_prompt(tokenizer, (*system, *earlier, *messages[len(system) :]), transcript)
+        ids = encode_prompt(tokenizer, prepend(shots[dropped:], messages), transcript)
         if len(ids) <= room:
             break
     return ids, dropped

@@ -1,7 +1,7 @@
 """Models to evaluate, as entries of --models: a name, a folder, and a modifier of how answers are generated.
 
 name=folder                    as it is
-name=folder@few-shot           with demonstrations as earlier turns
+name=folder@few-shot           with a prefix, and examples as earlier turns
 name=folder@instructed         with an instruction after the user's last words
 name=folder@best-of-16         the best of 16 answers, by the reward model
 name=folder@temperature-0.6    sampled at this temperature
@@ -97,15 +97,21 @@ def parse_entries(texts: Sequence[str]) -> tuple[ModelEntry, ...]:
     return entries
 
 
-def require_options(entries: Sequence[ModelEntry], reward: object, few_shot: Path | None, instruction: str) -> None:
-    """Raise InputError for an entry whose modifier needs an option that is not given."""
+def require_options(entries: Sequence[ModelEntry], reward: object, prompted: bool, instruction: str) -> None:
+    """Raise InputError for an entry whose modifier needs an option that is not given. prompted: True where there are
+    examples or a prefix."""
     for entry in entries:
         if entry.best_of > 1 and not reward:
             raise InputError(f"nobody can tell the best of {entry.best_of}", entry.name, "name a --reward")
-        if entry.few_shot and few_shot is None:
-            raise InputError("a model @few-shot needs demonstrations", entry.name, "give --few-shot")
+        if entry.few_shot and not prompted:
+            raise InputError("a model @few-shot needs examples", entry.name, "give --shots FILE, or --prefix")
         if entry.instructed and not instruction.strip():
             raise InputError("a model @instructed needs an instruction", entry.name, 'give --instruction "..."')
+
+
+def any_few_shot(entries: Sequence[ModelEntry]) -> bool:
+    """Return True if an entry is @few-shot."""
+    return any(entry.few_shot for entry in entries)
 
 
 def default_models() -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from amenable.evaluation.preference import GoldCache, Row
 from amenable.functional.statistics import best_of_n_kl
 from amenable.models.decoder import Decoder
 from amenable.rewards.functions import columns_of
+from amenable.rewards.model_judge import ModelJudge
 from amenable.rewards.options import RewardOptions
 from amenable.rewards.spec import Reward, Specs, load_reward
 from amenable.text.chat import render, render_prompt
@@ -76,6 +77,11 @@ class Scorers:
         loaded_reward = load_reward(reward, runtime, max_tokens, options=options) if reward else None
         model = LoadedModel.load(ModelEntry("reference", reference), runtime) if reference is not None else None
         return cls(gold, loaded_reward, model, temperature, runtime, max_tokens, bars)
+
+    @property
+    def judge(self) -> ModelJudge | None:
+        """The model that judges answers, where the reward is one."""
+        return self.reward.judge if self.reward is not None else None
 
     def require_columns(self, suites: Mapping[str, Sequence[Prompt]]) -> None:
         """Require the columns that the reward needs in the rows of all suites' prompts."""

@@ -59,7 +59,7 @@ class Results:
         """Return the contents of evaluation.json. The seed is that of the annotators' votes."""
         prompts = suites.prompts.get(TEST, ())
         ids = [prompt.id for prompt in prompts]
-        judge = scorers.reward.judge if scorers.reward is not None else None
+        judge = scorers.judge
         compare = partial(judge.preferences, [prompt.messages for prompt in prompts]) if judge is not None else None
         has_rewards = scorers.reward is not None
         return {

@@ -26,6 +26,7 @@ from amenable.evaluation.metrics import (
 from amenable.evaluation.preference import DECODINGS, AnswerRows, Decoding, Row, half_width
 from amenable.evaluation.tasks.form import Examinee
 from amenable.evaluation.tasks.forms import Task
+from amenable.evaluation.tasks.options import TaskOptions
 
 Metrics = dict[str, Any]
 
@@ -47,6 +48,7 @@ class Suites:
     """at most so many tokens of the texts"""
     demonstrations: Sequence[Demonstration] = ()
     tasks: Mapping[str, Task] = field(default_factory=dict)
+    tasking: TaskOptions = field(default_factory=TaskOptions)
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ class ModelResults:
     """the best of 1, 2, 4 .. of a best-of-n model"""
     notes: list[str]
     """lines for the log"""
+
+    @property
+    def numbers(self) -> Metrics:
+        """Metrics of the suite "test" that are single numbers."""
+        return {key: value for key, value in self.metrics.get(TEST, {}).items() if not isinstance(value, dict | list)}
 
 
 def plan_lines(entries: Sequence[ModelEntry], suites: Suites, scorers: Scorers, reference: str) -> list[str]:
@@ -167,10 +174,10 @@ def lm_metrics(
         metrics |= text_metrics(model, suites.texts, suites.text_tokens, scorers)
     if suites.demonstrations:
         metrics |= demonstration_metrics(model, suites.demonstrations, scorers)
-    tasks = {
-        name: task.evaluate(
-            Examinee(model, scorers.max_tokens, generation, scorers.bars(f"{model.entry.name}: {name}"))
-        )
-        for name, task in suites.tasks.items()
-    }
+
+    def examine(name: str, task: Task) -> Metrics:
+        bars = scorers.bars(f"{model.entry.name}: {name}")
+        return task.evaluate(Examinee(model, scorers.max_tokens, generation, bars, suites.tasking, scorers.judge))
+
+    tasks = {name: examine(name, task) for name, task in suites.tasks.items()}
     return {"figures": metrics, "tasks": tasks}

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from amenable.claims import claims
 from amenable.errors import InputError
+from amenable.evaluation.prompting import PromptingOptions
 from amenable.recipes import report
 from amenable.recipes.pipeline import StageRun, run_all, stage_runs, with_trackers
 from amenable.stages import annotate, dpo, evaluate, ngram, ppo, pretrain, reward, sample, sft, tokenizer, world
@@ -214,6 +215,7 @@ def evaluations(root: Path) -> dict[str, Any]:
     home = root / "world"
     about = ("truthful", "closed", "respect")
     news = (*about, "familiar", "phrasings", "entities")
+    shots = (home / "few_shot.jsonl",)
 
     def examine(*models: str, suites: tuple[str, ...] = ()) -> evaluate.Config:
         return evaluate.Config(
@@ -221,7 +223,7 @@ def evaluations(root: Path) -> dict[str, Any]:
             data=home / "prompts" / "test.jsonl",
             suites=tuple(f"{suite}={home / 'suites' / suite}.jsonl" for suite in suites),
             tasks=(str(home / "tasks"),),
-            few_shot=home / "few_shot.jsonl",
+            prompting=PromptingOptions(shots=shots if any(model.endswith("@few-shot") for model in models) else ()),
             transcripts=home / "transcripts.jsonl",
             demonstrations=home / "demonstrations" / "validation.jsonl",
             world=home,

@@ -17,7 +17,7 @@ from amenable.generation.requests import Completion
 from amenable.rewards.functions import columns_of
 from amenable.rewards.options import RewardOptions, Scoring
 from amenable.rewards.spec import Reward, Specs, load_reward
-from amenable.text.chat import decode_completion
+from amenable.text.chat import decode_completion, render_prompt
 from amenable.text.tokenizer import Tokenizer
 from amenable.train.examples import to_row
 from amenable.train.runtime import Runtime
@@ -90,14 +90,14 @@ class BestOf:
     def choose_groups(
         self,
         prompts: Sequence[Prompt],
-        ids: Sequence[list[int]],
         groups: Sequence[list[Completion]],
         tokenizer: Tokenizer,
     ) -> tuple[list[list[Completion]], list[list[float]]]:
-        """Return the chosen completions of each prompt, and their scores."""
+        """Return the chosen completions of each prompt, and their scores after the prompt alone: what came before it
+        when they were sampled does not count."""
         chosen, rewards = list[list[Completion]](), list[list[float]]()
-        for prompt, prompt_ids, group in zip(prompts, ids, groups, strict=True):
-            best, scores = self.choose(prompt, prompt_ids, group, tokenizer)
+        for prompt, group in zip(prompts, groups, strict=True):
+            best, scores = self.choose(prompt, render_prompt(tokenizer, prompt.messages), group, tokenizer)
             chosen.append([group[i] for i in best])
             rewards.append(scores[best].tolist())
         return chosen, rewards

@@ -63,6 +63,11 @@ GRADING = """\
 {answer}
 
 How good is the answer, from 1, the worst, to 10, the best? {ending}"""
+REFERENCE = """
+
+[A reference answer]
+{reference}"""
+"""after the conversation, where a right answer is known"""
 VERDICT_LINE = 'End with one line that is "Verdict: A", "Verdict: B" or "Verdict: tie".'
 SCORE_LINE = 'End with one line that is "Score: N", where N is a number from 1 to 10.'
 VERDICT = re.compile(r"verdict\W*(a|b|tie)\b", re.IGNORECASE)
@@ -108,14 +113,22 @@ class ModelJudge:
         self, prompts: Sequence[Conversation], completions: Sequence[str], **columns: Sequence[Any]
     ) -> list[float]:
         """Return the score of each completion, from 1 to 10; InputError where too many get none."""
-        with ThreadPoolExecutor(self.workers) as pool:
-            return list(pool.map(self.score, prompts, completions))
+        scores = self.grade(prompts, completions, [""] * len(completions))
+        return [LOWEST if score is None else score for score in scores]
 
-    def score(self, prompt: Conversation, answer: str) -> float:
-        """Return the score of an answer, from 1 to 10."""
-        text = GRADING.format(rubric=self.rubric, prompt=transcript(prompt), answer=answer, ending=SCORE_LINE)
-        score = self.query(text, read_score, SCORE_LINE)
-        return LOWEST if score is None else score
+    def grade(
+        self, prompts: Sequence[Conversation], completions: Sequence[str], references: Sequence[str]
+    ) -> list[float | None]:
+        """Return the score of each completion, from 1 to 10, None where it gets none; references: right answers to the
+        prompts' last turns, or ""."""
+        with ThreadPoolExecutor(self.workers) as pool:
+            return list(pool.map(self.score, prompts, completions, references))
+
+    def score(self, prompt: Conversation, answer: str, reference: str = "") -> float | None:
+        """Return the score of an answer, from 1 to 10, None where no reply has one."""
+        text = transcript(prompt) + (REFERENCE.format(reference=reference) if reference else "")
+        question = GRADING.format(rubric=self.rubric, prompt=text, answer=answer, ending=SCORE_LINE)
+        return self.query(question, read_score, SCORE_LINE)
 
     def rank(self, prompt: Conversation, completions: Sequence[str]) -> list[float]:
         """Return the ranks of K completions, 1 the best; K (K - 1) questions where none is cached."""

@@ -4,7 +4,8 @@ Answers stream as they are sampled; with --best-of N the one of N that a reward 
 no longer fits the model's context, its oldest turns are dropped, with a note. With input or output piped, every input
 line is a message and only the answers are printed; notes go to stderr.
 
-A model without a chat template (pretrained only) continues a plain transcript, up to where the next turn begins.
+A model without a chat template (pretrained only) continues a plain transcript, up to where the next turn begins. The
+prefix and examples of --prefix and --shots stay before the conversation.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from rich.text import Text
 from amenable.data.types import Message
 from amenable.errors import InputError
 from amenable.evaluation.answering import LoadedModel
+from amenable.evaluation.prompting import Prompting, PromptingField, PromptingOptions
 from amenable.generation.engine import Stream
 from amenable.generation.sampling import Sampling
 from amenable.rewards.best_of import BestOf, BestOfOptions, load_best_of
@@ -53,6 +55,7 @@ class Config(BestOfOptions):
     """a second model, for answers side by side"""
     system: str | None = None
     """system message"""
+    prompting: PromptingField = field(default_factory=PromptingOptions)
     temperature: float = 0.7
     top_p: float = 0.95
     top_k: int = 0
@@ -80,10 +83,11 @@ class Config(BestOfOptions):
 
 def run(config: Config) -> None:
     """Chat until the input ends."""
-    runtime = start_runtime(config.device)
+    prompting, runtime = Prompting.read(config.prompting, config.seed), start_runtime(config.device)
     folders = [config.model] if config.compare is None else [config.model, config.compare]
     models = load_models([(None, folder) for folder in folders], runtime)
-    chat = Chat(models, config.sampling, config.system, config.seed, load_best_of(config, runtime, own_columns=False))
+    best_of = load_best_of(config, runtime, own_columns=False)
+    chat = Chat(models, config.sampling, config.system, config.seed, best_of, prompting)
     is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     frontend: Frontend = TerminalFrontend(models) if is_terminal else PipeFrontend()
     with runtime.autocast():
@@ -115,9 +119,10 @@ class Chat:
         system: str | None = None,
         seed: int = 0,
         best_of: BestOf | None = None,
+        prompting: Prompting | None = None,
     ):
         self.models, self.sampling, self.system, self.seed = list(models), sampling, system, seed
-        self.best_of = best_of
+        self.best_of, self.prompting = best_of, prompting or Prompting()
         self.turns: list[list[Message]] = [[] for _ in models]
         """of each model, without the system message"""
         self.num_messages = 0
@@ -126,7 +131,8 @@ class Chat:
         """Answer a message and remember both. Raises InputError, without effect, where the prompt does not fit."""
         system = [Message("system", self.system)] if self.system else []
         message, limit = Message("user", text), self.sampling.max_new_tokens
-        prompts = [fit_prompt(model, system, turns, message, limit) for model, turns in zip(self.models, self.turns)]
+        before = self.prompting.apply((*system, message))[:-1]
+        prompts = [fit_prompt(model, before, turns, message, limit) for model, turns in zip(self.models, self.turns)]
         seed = mix(self.seed, self.num_messages)
         self.num_messages += 1
         streams = []

@@ -146,7 +146,8 @@ def stream_answer(model: LoadedModel, ids: list[int], sampling: Sampling, seed: 
 def best_answer(
     best_of: BestOf, model: LoadedModel, messages: Sequence[Message], ids: list[int], sampling: Sampling, seed: int
 ) -> Iterator[str]:
-    """Yield the answer's text to a prompt that a reward chooses among n. ids: the prompt's, of `messages`."""
+    """Yield the answer's text to a prompt that a reward chooses among n by its `messages`. ids: the prompt's, which may
+    have more before it."""
     (completions,) = generate(
         model.decoder,
         [ids],
@@ -157,5 +158,7 @@ def best_answer(
         stop=stop_strings(model),
         decode=model.tokenizer.decode,
     )
-    (best,), _ = best_of.choose(Prompt(tuple(messages)), ids, completions, model.tokenizer, cut=True)
+    prompt = Prompt(tuple(messages))
+    own = render_prompt(model.tokenizer, prompt.messages)
+    (best,), _ = best_of.choose(prompt, own, completions, model.tokenizer, cut=True)
     yield completions[best].text or ""

@@ -15,16 +15,18 @@ from pathlib import Path
 
 from amenable.data import sources
 from amenable.evaluation import entries as model_entries
-from amenable.evaluation.answering import GenerationConfig, LoadedModel, read_shots, sampling_temperature
+from amenable.evaluation.answering import GenerationConfig, LoadedModel, sampling_temperature
 from amenable.evaluation.base_prompts import read_transcripts
 from amenable.evaluation.entries import ModelEntry, default_models, parse_entries, parse_suites
 from amenable.evaluation.load_answers import TEST
 from amenable.evaluation.metrics import Scorers
 from amenable.evaluation.preference import DECODINGS, Decoding
+from amenable.evaluation.prompting import Prompting, PromptingField, PromptingOptions
 from amenable.evaluation.prompts import fitting_prompts, readers_of
 from amenable.evaluation.results import Results, write_results
 from amenable.evaluation.runner import Suites, evaluate_model, lm_metrics, plan_lines
-from amenable.evaluation.tasks.forms import Tasking, TaskOptions, read_tasks, task_inputs
+from amenable.evaluation.tasks.forms import read_tasks, task_inputs, without_tasks
+from amenable.evaluation.tasks.options import Tasking, TaskOptions
 from amenable.generation.sampling import Sampling
 from amenable.rewards.options import RewardOptions, Scoring
 from amenable.rewards.spec import Specs, reads_column, reward_inputs
@@ -55,8 +57,7 @@ class Config(RunOptions):
     """how the suites are answered"""
     greedy: bool = True
     """answer --data greedily too, beside the sampled answers"""
-    few_shot: Path | None = None
-    """demonstrations that models @few-shot see before every prompt"""
+    prompting: PromptingField = field(default_factory=PromptingOptions)
     instruction: str = ""
     """follows the user's last words, in the prompts of models @instructed"""
     transcripts: Path | None = None
@@ -97,7 +98,7 @@ class Config(RunOptions):
         plan.require_at_least(0, self, "max_prompts")
         sampling, hint = Sampling(temperature=self.temperature), "--greedy makes greedy answers; give one above 0"
         plan.forbid(not sampling.temperature, "temperature is 0", hint)
-        model_entries.require_options(self.entries, self.reward, self.few_shot, self.instruction)
+        model_entries.require_options(self.entries, self.reward, self.prompting.is_given, self.instruction)
         parse_suites(self.data, self.suites, self.tasks)
 
     @property
@@ -115,11 +116,6 @@ class Config(RunOptions):
         folders = [entry.folder for entry in self.entries]
         return list(dict.fromkeys([*folders, *filter(None, [self.reference_folder])]))
 
-    @property
-    def shots(self) -> Path | None:
-        """The demonstrations of few-shot entries, where there are such entries."""
-        return self.few_shot if any(entry.few_shot for entry in self.entries) else None
-
 
 def run(config: Config) -> Path:
     """Evaluate and return the run directory."""
@@ -131,7 +127,8 @@ def run(config: Config) -> Path:
     runtime = start_runtime(config.device)
     limits = (config.temperature, runtime, config.max_tokens_per_pass)
     scorers = Scorers.load(config.world, config.reward, config.reference_folder, *limits, run.log.bar, config.scoring)
-    suites, generation = read(config, scorers, run), generation_settings(config, run)
+    suites = read(config, scorers, run)
+    generation = generation_settings(config, suites, run)
     run.begin(runtime=runtime)
     for line in [*plan_lines(config.entries, suites, scorers, config.reference), by_default]:
         run.log.info(line)
@@ -149,10 +146,7 @@ def run(config: Config) -> Path:
         for note in evaluated.notes:
             run.log.info(f"{entry.name}: {note}")
         results.add(entry, evaluated)
-        numbers = {
-            key: value for key, value in evaluated.metrics.get(TEST, {}).items() if not isinstance(value, (dict, list))
-        }
-        run.record(step, 0, ("model", "gold"), model=entry.name, **numbers)
+        run.record(step, 0, ("model", "gold"), model=entry.name, **evaluated.numbers)
 
     write_results(run, results, suites, scorers, config.reference, config.seed)
     return run.finish(prompts=len(suites.prompts.get(TEST, ())))
@@ -166,7 +160,7 @@ def inputs(config: Config) -> dict[str, Path | None]:
     tasks = task_inputs(config.tasks, config.tasking)
     others = {name: getattr(config, name) for name in ("lm_data", "demonstrations", "transcripts", "world")}
     others |= reward_inputs(config.reward, rubric=config.scoring.judge_rubric)
-    return {**models, **prompts, **tasks, **others, "few_shot": config.shots, "reference": config.reference_folder}
+    return {**models, **prompts, **tasks, **others, **config.prompting.inputs, "reference": config.reference_folder}
 
 
 def read(config: Config, scorers: Scorers, run: Run) -> Suites:
@@ -178,6 +172,7 @@ def read(config: Config, scorers: Scorers, run: Run) -> Suites:
         for name, path in parse_suites(config.data, config.suites, config.tasks).items()
     }
     scorers.require_columns(prompts)
+    few_shot, has_judge = model_entries.any_few_shot(config.entries), scorers.judge is not None
     texts = config.lm_data and keep_usable(sources.read_texts(config.lm_data), run.rejected)
     shown = config.demonstrations and keep_usable(sources.read_demonstrations(config.demonstrations), run.rejected)
     return Suites(
@@ -188,13 +183,17 @@ def read(config: Config, scorers: Scorers, run: Run) -> Suites:
         texts=texts or [],
         text_tokens=config.text_tokens,
         demonstrations=shown or [],
-        tasks=read_tasks(config.tasks, config.tasking),
+        tasks=read_tasks(config.tasks, config.tasking, config.prompting, config.seed, has_judge, few_shot),
+        tasking=config.tasking,
     )
 
 
-def generation_settings(config: Config, run: Run) -> GenerationConfig:
-    """Return the settings of generation, the same for all models."""
-    shots = read_shots(config.shots, run.rejected) if config.shots is not None else ()
+def generation_settings(config: Config, suites: Suites, run: Run) -> GenerationConfig:
+    """Return the settings of generation, the same for all models. InputError for an example that is a prompt."""
+    options = replace(config.prompting, shots=without_tasks(config.prompting.shots, suites.tasks))
+    options = options if model_entries.any_few_shot(config.entries) else PromptingOptions()
+    prompting = Prompting.read(options, config.seed, run.rejected)
+    prompting.require_no_leak(suites.prompts)
+    settings = (config.temperature, config.max_new_tokens, prompting, config.instruction)
     transcripts = read_transcripts(config.transcripts) if config.transcripts is not None else {}
-    prompting = (config.temperature, config.max_new_tokens, shots, config.instruction, transcripts)
-    return GenerationConfig(*prompting, config.max_batch_size, config.seed, run.log.bar)
+    return GenerationConfig(*settings, transcripts, config.max_batch_size, config.seed, run.log.bar)

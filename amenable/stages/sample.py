@@ -2,7 +2,7 @@
 
 Annotators compare them: Ouyang et al. (2022, section 3.5) showed K = 4 to 9 completions a prompt. Each completion has
 its own random numbers, so that it does not depend on what else is sampled with it. With --best-of N each is the one of
-highest reward among N.
+highest reward among N. What --prefix and --shots put before a prompt is not in its row: others can learn without it.
 
 Reads a model and prompts; writes samples.jsonl: prompt, id, completions, ended, model, and the prompts' other columns.
 
@@ -21,6 +21,7 @@ from statistics import fmean
 from amenable.data.mixture import Sources, data_inputs, join_paths, parse_sources
 from amenable.data.samples import demonstration_rows, sample_row
 from amenable.data.types import Prompt
+from amenable.evaluation.prompting import Prompting, PromptingField, PromptingOptions
 from amenable.files import write_text
 from amenable.generation.engine import Completion, generate
 from amenable.generation.remote_model import RemoteModel, Reply, api_options, parse_address
@@ -71,6 +72,7 @@ class Config(BestOfOptions, RunOptions):
     max_prompts: int = 0
     """complete the first prompts of each source only, at most this many; 0 takes all"""
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
+    prompting: PromptingField = field(default_factory=PromptingOptions)
     prompts_per_step: int = 100
     """prompts between two saves"""
     max_batch_size: int = 128
@@ -98,7 +100,7 @@ def run(config: Config) -> Path:
         return run_remotely(config)
     folder = Path(config.model)
     config, by_default = defaults.sample(config, sampling_traits(folder, "amenable sft"))
-    inputs = reward_inputs(config.reward, rubric=config.scoring.judge_rubric)
+    inputs = reward_inputs(config.reward, rubric=config.scoring.judge_rubric) | config.prompting.inputs
     run = Run(config.out, "sample", config, {"model": folder, **data_inputs(config.data), **inputs})
     if run.skip_finished():
         return run.out
@@ -107,27 +109,26 @@ def run(config: Config) -> Path:
     decoder = runtime.to_inference(policy)
     best_of, context = load_best_of(config, runtime), decoder.config.context_length
     room = min(context, best_of.reward.context_length if best_of else context) - config.sampling.max_new_tokens
-    prompts, ids = fitting_prompts(
-        config.data, tokenizer, room, config.max_prompts, run.rejected, "sample", columns=config.columns
-    )
+    prompting = Prompting.read(config.prompting, config.seed, run.rejected)
+    limits = (config.max_prompts, run.rejected, "sample", True, config.columns)
+    prompts, ids = fitting_prompts(config.data, tokenizer, room, *limits, prompting=prompting.apply)
+    prompting.require_no_leak({"data": prompts})
     if best_of is not None:
         best_of.reward.require_columns([prompt.meta for prompt in prompts], join_paths(config.data))
     run.begin(runtime=runtime)
-    total = -(-len(prompts) // config.prompts_per_step)
     chosen = f", each the best of {config.best_of} by {best_of.reward.name}" if best_of is not None else ""
     run.log.info(f"{len(prompts)} prompts x {config.num_generations} completions{chosen}; {runtime.describe()}")
     run.log.info(by_default)
 
-    for step in run.steps(total, {}, save_steps=1):
+    for step in run.steps(-(-len(prompts) // config.prompts_per_step), {}, save_steps=1):
         part = slice((step - 1) * config.prompts_per_step, step * config.prompts_per_step)
-        seeds = [derive_seed(config.seed, "sample", prompt.id) for prompt in prompts[part]]
         with runtime.autocast():
             groups = generate(
                 decoder,
                 ids[part],
                 config.sampling,
                 eos_id=tokenizer.stop_ids,
-                seeds=seeds,
+                seeds=[derive_seed(config.seed, "sample", prompt.id) for prompt in prompts[part]],
                 samples=config.num_generations * config.best_of,
                 max_batch_size=config.max_batch_size,
                 progress=run.log.bar("answers"),
@@ -135,7 +136,7 @@ def run(config: Config) -> Path:
         rewards: list[list[float]] = []
         if best_of is not None:
             with scoring(run):
-                groups, rewards = best_of.choose_groups(prompts[part], ids[part], groups, tokenizer)
+                groups, rewards = best_of.choose_groups(prompts[part], groups, tokenizer)
         replies = [[reply_of(completion, tokenizer) for completion in group] for group in groups]
         record(run, step, prompts[part], replies, config, rewards)
 
@@ -145,24 +146,26 @@ def run(config: Config) -> Path:
 def run_remotely(config: Config) -> Path:
     """Sample from a model behind an API, and return the run directory."""
     url, model = parse_address(str(config.model))
-    run = Run(config.out, "sample", config, data_inputs(config.data), addresses={"model": f"{url}:{model}"})
+    inputs = {**data_inputs(config.data), **config.prompting.inputs}
+    run = Run(config.out, "sample", config, inputs, addresses={"model": f"{url}:{model}"})
     if run.skip_finished():
         return run.out
     teacher = RemoteModel(url, model, api_options(config.sampling), config.api_workers, config.api_timeout)
+    prompting = Prompting.read(config.prompting, config.seed, run.rejected)
     prompts = read_prompts(config.data, config.max_prompts, run.rejected, config.columns)
+    prompting.require_no_leak({"data": prompts})
     tools = any(message.tools for prompt in prompts for message in prompt.messages)
     plan.forbid(tools, "prompts have tools, which are not sent to an API", "leave the column out")
     teacher.require_model()
     run.begin()
-    total = -(-len(prompts) // config.prompts_per_step)
-    run.log.info(f"{len(prompts)} prompts x {config.num_generations} completions of {teacher.name}")
+    total, count = -(-len(prompts) // config.prompts_per_step), config.num_generations
+    run.log.info(f"{len(prompts)} prompts x {count} completions of {teacher.name}")
     run.log.info(f"replies are kept in {teacher.cache_file}")
     for step in run.steps(total, {}, save_steps=1):
         part = prompts[(step - 1) * config.prompts_per_step : step * config.prompts_per_step]
-        repeated = [(prompt, i) for prompt in part for i in range(config.num_generations)]
+        repeated = [(prompt, i) for prompt in part for i in range(count)]
         seeds = [derive_seed(config.seed, "sample", prompt.id, i) for prompt, i in repeated]
-        replies = teacher.complete([prompt.messages for prompt, _ in repeated], seeds)
-        count = config.num_generations
+        replies = teacher.complete([prompting.apply(prompt.messages) for prompt, _ in repeated], seeds)
         record(run, step, part, [replies[i : i + count] for i in range(0, len(replies), count)], config)
     rows = [demonstration for row in run.log.read("samples") for demonstration in demonstration_rows(row)]
     write_text(run.out / "demonstrations.jsonl", as_lines(rows))
@@ -186,11 +189,10 @@ def record(
 ) -> None:
     """Write the rows of samples.jsonl, with the further columns of the prompts' rows and the completions' rewards, if
     any, and the step's metrics."""
-    of_prompts = zip(prompts, groups, strict=True)
-    texts = [
-        (prompt, [reply.text for reply in group], [reply.ended for reply in group]) for prompt, group in of_prompts
+    rows = [
+        sample_row(prompt, [reply.text for reply in group], [reply.ended for reply in group], str(config.model))
+        for prompt, group in zip(prompts, groups, strict=True)
     ]
-    rows = [sample_row(*each, str(config.model)) for each in texts]
     run.log.samples(step, [row | {"rewards": each} for row, each in zip(rows, rewards)] if rewards else rows)
     mean = {"reward": fmean(chain.from_iterable(rewards))} if rewards else {}
     replies = [reply for group in groups for reply in group]

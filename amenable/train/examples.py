@@ -261,12 +261,13 @@ def fitting_prompts(
     required: bool = True,
     columns: Sequence[str] = (),
     reward_reads: Callable[[str], bool] = no_column,
+    prompting: Callable[[Conversation], Conversation] = lambda messages: messages,
 ) -> tuple[Mixed[Prompt], Mixed[list[int]]]:
     """Read prompts of at most `room` tokens, with their ids, by source. InputError for a source that has none, if some
-    are required."""
+    are required. prompting: adds what comes before a prompt, in its ids alone."""
 
     def fitting(split: str, prompts: list[Prompt], required: Path | None) -> tuple[list[Prompt], list[list[int]]]:
-        shown, ids = keep_shown(prompts, lambda prompt: render_prompt(tokenizer, prompt.messages), rejected)
+        shown, ids = keep_shown(prompts, lambda each: render_prompt(tokenizer, prompting(each.messages)), rejected)
         rows = [row if len(row) <= room else None for row in ids]
         return keep_fitting(split, shown, rows, "prompts", room, rejected, required)
 

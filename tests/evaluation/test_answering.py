@@ -17,12 +17,12 @@ from amenable.evaluation.answering import (
     generate_answers,
     match_entropy,
     prepend_shots,
-    read_shots,
     sampling_temperature,
     to_answer,
 )
 from amenable.evaluation.base_prompts import Transcript
 from amenable.evaluation.entries import ModelEntry
+from amenable.evaluation.prompting import Prompting
 from amenable.generation.requests import Completion
 from amenable.text.chat import render_prompt
 from amenable.text.tokenizer import Tokenizer
@@ -85,10 +85,10 @@ def test_a_base_model_stops_where_its_turn_ends(bare: LoadedModel, sft: LoadedMo
 
 
 def test_shots_are_earlier_turns(bare: LoadedModel) -> None:
-    answer = generate_answers(few_shot(bare), ASKED[:1], replace(GENERATION, shots=SHOTS[:1]))[0][0]
+    answer = generate_answers(few_shot(bare), ASKED[:1], replace(GENERATION, prompting=Prompting.of(SHOTS[:1])))[0][0]
     transcript = "User: Ann?\n\nAssistant: Yes.\n\nUser: name a red thing.\n\nAssistant:"
     assert bare.tokenizer.decode(answer.prompt_ids) == transcript
-    plain = generate_answers(bare, ASKED[:1], replace(GENERATION, shots=SHOTS))[0][0]
+    plain = generate_answers(bare, ASKED[:1], replace(GENERATION, prompting=Prompting.of(SHOTS)))[0][0]
     assert plain.prompt_ids == render_prompt(bare.tokenizer, ASKED[0].messages)  # who is not few-shot sees none
 
 
@@ -106,7 +106,9 @@ def test_an_instruction_follows_the_last_words_of_an_instructed_model_alone(sft:
 
 def test_a_base_model_is_asked_in_the_manner_of_its_text(bare: LoadedModel, sft: LoadedModel) -> None:
     forum, desk = Transcript("Post:", "Reply:", "\n"), Transcript("Visitor:", "Clerk:", "\n")
-    generation = replace(GENERATION, shots=SHOTS[:1], transcripts={"zero-shot": forum, "few-shot": desk})
+    generation = replace(
+        GENERATION, prompting=Prompting.of(SHOTS[:1]), transcripts={"zero-shot": forum, "few-shot": desk}
+    )
     plain, prompted = (
         generate_answers(bare, ASKED[:1], generation)[0][0],
         generate_answers(few_shot(bare), ASKED[:1], generation)[0][0],
@@ -144,14 +146,10 @@ def test_a_system_message_stays_the_first(words: Tokenizer) -> None:
 def test_shortened_prompts_are_counted(bare: LoadedModel) -> None:
     room = bare.decoder.config.context_length - GENERATION.max_new_tokens
     fits = [prepend_shots(bare.tokenizer, prompt.messages, SHOTS, room)[1] == 0 for prompt in ASKED]
-    assert count_dropped_shots(few_shot(bare), ASKED, replace(GENERATION, shots=SHOTS)) == fits.count(False)
-    assert count_dropped_shots(few_shot(bare), ASKED, replace(GENERATION, shots=SHOTS * 4)) == 3
-
-
-def test_shots_are_read_as_demonstrations(tmp_path: Path) -> None:
-    file = tmp_path / "shots.jsonl"
-    file.write_text('{"messages": [{"role": "user", "content": "Ann?"}, {"role": "assistant", "content": "Yes."}]}\n')
-    assert read_shots(file) == SHOTS[:1]
+    assert count_dropped_shots(few_shot(bare), ASKED, replace(GENERATION, prompting=Prompting.of(SHOTS))) == fits.count(
+        False
+    )
+    assert count_dropped_shots(few_shot(bare), ASKED, replace(GENERATION, prompting=Prompting.of(SHOTS * 4))) == 3
 
 
 def test_entropy_is_the_mean_surprise(sft: LoadedModel) -> None:

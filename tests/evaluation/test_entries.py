@@ -108,16 +108,16 @@ def test_suites_have_names_of_their_own() -> None:
     ("modifier", "problem"),
     [
         ("best-of-4", "a: nobody can tell the best of 4; name a --reward"),
-        ("few-shot", "a: a model @few-shot needs demonstrations; give --few-shot"),
+        ("few-shot", "a: a model @few-shot needs examples; give --shots FILE, or --prefix"),
         ("instructed", 'a: a model @instructed needs an instruction; give --instruction "..."'),
     ],
 )
 def test_an_entry_needs_the_option_of_its_modifier(modifier: str, problem: str) -> None:
     entries = parse_entries([f"a=x@{modifier}"])
     with pytest.raises(InputError) as error:
-        require_options(entries, (), None, " ")
+        require_options(entries, (), False, " ")
     assert str(error.value) == problem
-    require_options(entries, ("ends",), Path("shots.jsonl"), "Be brief.")
+    require_options(entries, ("ends",), True, "Be brief.")
 
 
 def test_tasks_alone_have_no_suites() -> None:

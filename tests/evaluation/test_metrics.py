@@ -25,6 +25,7 @@ from amenable.evaluation.metrics import (
     text_metrics,
 )
 from amenable.evaluation.preference import GoldCache
+from amenable.evaluation.prompting import Prompting
 from amenable.functional.kl import exact_kl
 from amenable.models.layout import Layout
 from amenable.rewards.spec import load_reward
@@ -96,7 +97,7 @@ def test_the_mean_divergence_is_the_mean_log_ratio(sft: LoadedModel, by: Scorers
 def test_shots_are_part_of_the_policy_and_not_of_the_reference(sft: LoadedModel, by: Scorers) -> None:
     shown = replace(sft, entry=replace(sft.entry, few_shot=True))
     shot = (Message("user", "Ann?"), Message("assistant", "Yes."))
-    answer = generate_answers(shown, QUESTIONS[:1], replace(GENERATION, shots=(shot,)))[0][0]
+    answer = generate_answers(shown, QUESTIONS[:1], replace(GENERATION, prompting=Prompting.of([shot])))[0][0]
     plain = render_prompt(sft.tokenizer, QUESTIONS[0].messages)
     assert len(answer.prompt_ids) > len(plain)
     (kl,), _ = compare_with_reference(shown, QUESTIONS[:1], [answer], 1.0, by)

@@ -11,6 +11,7 @@ from amenable.evaluation import best_of
 from amenable.evaluation.answering import GenerationConfig, LoadedModel, generate_answers
 from amenable.evaluation.entries import ModelEntry
 from amenable.evaluation.metrics import Scorers, compute_rewards, demonstration_metrics, text_metrics
+from amenable.evaluation.prompting import Prompting
 from amenable.evaluation.runner import Suites, evaluate_model, lm_metrics, plan_lines
 from amenable.evaluation.tasks.form import Examinee
 from amenable.evaluation.tasks.forms import FORMS, Task
@@ -97,11 +98,11 @@ def test_the_best_of_n_is_the_one_of_the_highest_reward(sft: LoadedModel, by: Sc
 def test_shots_that_do_not_fit_are_told(sft: LoadedModel, by: Scorers) -> None:
     shown = replace(sft, entry=replace(sft.entry, few_shot=True))
     shot = (Message("user", "one two three four five"), Message("assistant", "six seven eight nine ten"))
-    assert evaluate_model(shown, 1.0, SUITES, replace(GENERATION, shots=(shot,) * 5), by).notes == [
+    assert evaluate_model(shown, 1.0, SUITES, replace(GENERATION, prompting=Prompting.of([shot] * 5)), by).notes == [
         "3 of 3 prompts of 'test' leave no room for all the shots",
         "2 of 2 prompts of 'more' leave no room for all the shots",
     ]
-    assert evaluate_model(sft, 1.0, SUITES, replace(GENERATION, shots=(shot,) * 5), by).notes == []
+    assert evaluate_model(sft, 1.0, SUITES, replace(GENERATION, prompting=Prompting.of([shot] * 5)), by).notes == []
 
 
 def test_what_a_model_knows(sft: LoadedModel, by: Scorers) -> None:

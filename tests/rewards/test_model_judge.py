@@ -106,6 +106,7 @@ def test_nonsense_is_asked_again_with_the_form_of_the_reply() -> None:
 def test_nonsense_to_the_end_is_counted_and_stops_a_run_of_it() -> None:
     judge = ModelJudge(lambda _: "who knows", "lost", workers=1)
     assert judge([PROMPT], ["a"]) == [LOWEST] and judge.rank(PROMPT, ["a", "b"]) == [1, 1]
+    assert judge.grade([PROMPT], ["a"], [""]) == [None]
     assert judge.take_counts() == {"questions": 3.0, "repeated": 3.0, "unclear": 3.0}
     with pytest.raises(InputError, match="judge:lost: 20 of 20 replies have no score; the last is 'who knows'"):
         judge([PROMPT] * 40, [str(i) for i in range(40)])

@@ -12,6 +12,7 @@ from rich.console import Console
 from amenable.data.types import Message
 from amenable.errors import InputError
 from amenable.evaluation.answering import LoadedModel
+from amenable.evaluation.prompting import Prompting
 from amenable.generation.engine import generate
 from amenable.models import pretrained
 from amenable.models.decoder import Decoder, DecoderConfig
@@ -280,6 +281,24 @@ def test_an_answer_is_the_best_of_several(model: Path, runtime: Runtime) -> None
     longest_text = max((each.text or "" for each in group), key=len)
     assert frontend.answers == ["".join(strip_control(iter([longest_text]))).strip()]
     assert [turn.content for turn in session.turns[0]] == ["Ann asks: name a red thing.", frontend.answers[0]]
+
+
+def test_examples_stay_before_the_conversation(model: Path, runtime: Runtime) -> None:
+    sampling = replace(Config().sampling, temperature=0.0, max_new_tokens=8)
+    shot = (Message("user", "a?"), Message("assistant", "b."))
+    loaded, frontend = load_model(model, runtime), Recorded()
+    session = Chat([loaded], sampling, "Be.", prompting=Prompting.of([shot], "Hi."))
+    turns: list[Message] = []
+    for text in ("blue?", "you?"):
+        session.send(text, frontend)
+        turns.append(Message("user", text))
+        ids = render_prompt(loaded.tokenizer, [Message("system", "Hi.\n\nBe."), *shot, *turns])
+        (group,) = generate(
+            loaded.decoder, [ids], sampling, eos_id=loaded.tokenizer.stop_ids, decode=loaded.tokenizer.decode
+        )
+        assert frontend.answers == ["".join(strip_control(iter([group[0].text or ""]))).strip()]
+        turns.append(Message("assistant", frontend.answers[0]))
+    assert session.turns == [turns]
 
 
 class Recorded:

@@ -13,6 +13,8 @@ from amenable import cli
 from amenable.data import sources
 from amenable.errors import InputError
 from amenable.evaluation.load_answers import read_answers
+from amenable.evaluation.prompting import PromptingOptions
+from amenable.evaluation.tasks.options import TaskOptions
 from amenable.functional.statistics import best_of_n_kl, wilson
 from amenable.rewards.spec import SPELLINGS
 from amenable.stages import evaluate
@@ -184,7 +186,7 @@ def asked_otherwise(config: evaluate.Config, files: Any, base: Path, assistant: 
         reference=str(assistant),
         suites=(f"more={files.pairs}",),
         suite_decoding=("greedy",),
-        few_shot=few_shot_file(folder),
+        prompting=PromptingOptions(shots=(few_shot_file(folder),)),
         tasks=(str(folder / "colours.jsonl"),),
         demonstrations=files.demonstrations,
         best_of_prompts=5,
@@ -192,6 +194,55 @@ def asked_otherwise(config: evaluate.Config, files: Any, base: Path, assistant: 
         out=folder / "run",
     )
     return evaluate.run(asked)
+
+
+def test_tasks_and_prompted_models_share_files_of_examples(config: evaluate.Config, base: Path, tmp_path: Path) -> None:
+    """Rows of a task's form come before its rows, conversations before the prompts of models @few-shot alone."""
+    task = {"context": "The rose is", "choices": [" red.", " blue."], "answer": 0}
+    (tmp_path / "test.jsonl").write_text(json.dumps(task) + "\n")
+    (tmp_path / "shots.jsonl").write_text(json.dumps({**task, "context": "A brick is"}) + "\n")
+    options = replace(config, tasks=(str(tmp_path / "test.jsonl"),), lm_data=None, greedy=False, max_prompts=3)
+    shots = (tmp_path / "shots.jsonl", few_shot_file(tmp_path))
+    options = replace(options, prompting=PromptingOptions(shots, prefix="Hello."), tasking=TaskOptions(calibrate=True))
+    models = (f"base={base}", f"prompted={base}@few-shot")
+    out = evaluate.run(replace(options, models=models, out=tmp_path / "run"))
+    figures = results(out)["tasks"]["test"]
+    assert figures["base"] == figures["prompted"] and "acc_calibrated" in figures["base"]["metrics"]
+    rows = said(out)
+    assert any(
+        row["answers"]["base"]["sampled"]["text"] != row["answers"]["prompted"]["sampled"]["text"] for row in rows
+    )
+    alone = replace(options, models=models[:1], data=None, reward=(), out=tmp_path / "alone")
+    assert results(evaluate.run(alone))["tasks"]["test"]["base"] == figures["base"]
+    lonely = replace(alone, prompting=PromptingOptions(shots[1:]), out=tmp_path / "none")
+    with pytest.raises(InputError, match=r"few_shot\.jsonl: the examples have the form of no task"):
+        evaluate.run(lonely)
+
+
+def test_a_judge_grades_turns_and_compares_at_equal_length(
+    config: evaluate.Config, chat_api: Any, base: Path, assistant: Path, tmp_path: Path
+) -> None:
+    """MT-Bench's grades, and the win rate by a judge in both orders with length control."""
+
+    def judge(body: dict[str, Any]) -> tuple[int, dict[str, str], Any]:
+        text = body["messages"][0]["content"]
+        first, _, rest = text.partition("[Answer A]\n")[2].partition("\n\n[Answer B]\n")
+        longer = len(first) > len(rest.partition("\n\nWhich answer")[0])
+        reply = f"Verdict: {'A' if longer else 'B'}" if "[Answer A]" in text else "Score: 7"
+        return 200, {}, {"choices": [{"message": {"content": reply}, "finish_reason": "stop"}]}
+
+    chat_api.reply = judge
+    turns = {"turns": ["Bo asks: name a red thing.", "And a blue one?"], "category": "writing"}
+    (tmp_path / "mt_bench.jsonl").write_text(json.dumps(turns) + "\n")
+    options = replace(config, reward=(f"judge:{chat_api.url}:wise",), lm_data=None, greedy=False, out=tmp_path / "run")
+    out = evaluate.run(replace(options, tasks=(str(tmp_path / "mt_bench.jsonl"),), max_prompts=8, max_new_tokens=8))
+    figures = results(out)["tasks"]["mt_bench"]["sft"]
+    assert figures["form"] == "mt-bench" and figures["grades"] == [[7.0, 7.0]] and len(figures["texts"][0]) == 2
+    rows = results(out)["preference"]
+    (row,) = [each for each in rows if each["judges"] == "judge"]
+    equal = row["length_controlled"]
+    assert equal["low"] < equal["wins"] < equal["high"] and equal["length_effect"] > 0
+    assert abs(equal["wins"] - 0.5) <= abs(row["wins"] - 0.5)
 
 
 def test_greedy_answers_can_be_left_out(config: evaluate.Config, tmp_path: Path) -> None:
@@ -285,12 +336,12 @@ def test_an_evaluation_of_many_ways_goes_on_after_a_stop(
 
 def test_models_are_named_with_their_folders() -> None:
     shots = Path("shots.jsonl")
-    named = {"models": ("a=runs/x=1", "b=y@few-shot"), "few_shot": shots}
+    named = {"models": ("a=runs/x=1", "b=y@few-shot"), "prompting": PromptingOptions(shots=(shots,))}
     config = evaluate.Config(**named, reference="b", suites=("more=p.jsonl",))
     assert [one.folder for one in config.entries] == [Path("runs/x=1"), Path("y")]
-    assert config.reference_folder == Path("y") and config.shots == shots
-    plain = evaluate.Config(models=("a=x",), reference="", few_shot=shots)
-    assert plain.reference_folder is plain.shots is None
+    assert config.reference_folder == Path("y")
+    assert evaluate.inputs(config)["shots shots.jsonl"] == shots and evaluate.inputs(config)["prefix"] is None
+    assert evaluate.Config(models=("a=x",), reference="").reference_folder is None
 
 
 @pytest.mark.parametrize(
@@ -298,7 +349,7 @@ def test_models_are_named_with_their_folders() -> None:
     [
         ({"models": ("runs/x",)}, "not a model: 'runs/x'; write name=folder"),
         ({"models": ("a=x@best-of-4",)}, "nobody can tell the best of 4"),
-        ({"models": ("a=x@few-shot",)}, "a model @few-shot needs demonstrations; give --few-shot"),
+        ({"models": ("a=x@few-shot",)}, "a model @few-shot needs examples; give --shots FILE"),
         ({"models": ("a=x@instructed",)}, "a model @instructed needs an instruction; give --instruction"),
         ({"suites": ("more",)}, "not a suite: 'more'; write name=path"),
         ({"suites": ("test=x",)}, "two suites are called 'test'"),

@@ -9,11 +9,17 @@ from typing import Any
 import pytest
 
 from amenable.data import sources
+from amenable.data.types import Message
 from amenable.errors import InputError
+from amenable.evaluation.prompting import PromptingOptions
+from amenable.generation.engine import generate
 from amenable.generation.sampling import Sampling
 from amenable.recipes import lineage
+from amenable.serve.conversation import load_model
 from amenable.stages import sample, sft
-from amenable.train.runtime import DeviceOptions
+from amenable.text.chat import decode_completion, render_prompt
+from amenable.text.tokenizer import Tokenizer
+from amenable.train.runtime import DeviceOptions, start_runtime
 from tests.conftest import ChatAPI
 
 
@@ -94,6 +100,46 @@ def test_prompts_of_several_sources_are_completed_each_as_alone(config: sample.C
 def test_no_room_for_an_answer_is_an_error(config: sample.Config) -> None:
     with pytest.raises(InputError, match="none of the 10 prompts is within 0 tokens"):
         sample.run(replace(config, sampling=Sampling(max_new_tokens=64)))
+    assert not config.out.exists()
+
+
+@pytest.fixture
+def prompting(tmp_path: Path) -> PromptingOptions:
+    """Two examples, of which one is drawn, and a prefix."""
+    rows = [{"prompt": f"name a {colour} thing.", "completion": f"Gladly: {colour}."} for colour in ("red", "blue")]
+    (tmp_path / "shots.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return PromptingOptions((tmp_path / "shots.jsonl",), 1, "similar", "Hi.")
+
+
+def test_examples_come_before_every_prompt_and_not_into_its_row(
+    config: sample.Config, prompting: PromptingOptions, chat_api: ChatAPI, tmp_path: Path
+) -> None:
+    """As turns, of a model in a folder and of one behind an API."""
+    out = sample.run(replace(config, prompting=prompting, max_prompts=3, sampling=Sampling(0.0, max_new_tokens=8)))
+    rows = samples(out)
+    words, loaded = Tokenizer.load(config.model), load_model(Path(config.model), start_runtime(config.device))
+    for row in rows:
+        asked = row["prompt"][0]["content"]
+        colour = "red" if "red" in asked else "blue"
+        assert len(row["prompt"]) == 1
+        if "red" in asked or "blue" in asked:
+            shot = (Message("user", f"name a {colour} thing."), Message("assistant", f"Gladly: {colour}."))
+            ids = render_prompt(words, (Message("system", "Hi."), *shot, Message("user", asked)))
+            (group,) = generate(loaded.decoder, [ids], Sampling(0.0, max_new_tokens=8), eos_id=words.stop_ids)
+            assert row["completions"] == [decode_completion(words, group[0].ids)] * 3
+    assert {*json.loads((out / "lineage.json").read_text())["inputs"]} >= {f"shots {prompting.shots[0]}"}
+    teacher = replace(config, model=f"{chat_api.url}:wise", out=tmp_path / "api", max_prompts=1, prompting=prompting)
+    sample.run(teacher)
+    assert [each["content"] for each in chat_api.requests[0][1]["messages"]][:3] == [
+        *("Hi.", "name a red thing.", "Gladly: red.")
+    ]
+    assert len(samples(tmp_path / "api")[0]["prompt"]) == 1
+
+
+def test_an_example_among_the_prompts_is_refused(config: sample.Config, files: Any) -> None:
+    leaking = replace(config, prompting=PromptingOptions((files.demonstrations,)), sampling=Sampling(max_new_tokens=4))
+    with pytest.raises(InputError, match=r"demonstrations\.jsonl: example \d+ is a row of the test 'data'"):
+        sample.run(replace(leaking, prompting=PromptingOptions((files.demonstrations,), 1)))
     assert not config.out.exists()
 
 

@@ -178,7 +178,8 @@ ALIKE = {
         evaluate.temperature pretrain.dropout lora.alpha""",
     "off unless it is asked for": """
         optimizer.muon_learning_rate
-        tasking.num_fewshot kl_budget overlong_buffer dynamic_sampling margin rpo_alpha best_of ld_alpha
+        prompting.num_shots tasking.self_consistency
+        kl_budget overlong_buffer dynamic_sampling margin rpo_alpha best_of ld_alpha
         members member combination_coefficient center_rewards_coefficient score_penalty
         label_smoothing entropy_coef score_clip target_kl ptx_coef frozen_layers prompt_tuning empty_share lora.rank
         lora.bits lora.dropout sampling.top_k sampling.top_p sampling.min_p sampling.repetition_penalty""",

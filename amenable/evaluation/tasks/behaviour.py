@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from amenable.evaluation.tasks.form import Columns, Examinee, Form, Metrics, mean, metrics_of, share, text
+from amenable.evaluation.tasks.form import Columns, Examinee, Form, Metrics, mean_by_group, metrics_of, share, text
 from amenable.evaluation.tasks.likelihood import ChoiceRow, score_choices
 
 CHOICE = re.compile(r"^( ?\(([A-Z])\) ?)(.*)$", re.MULTILINE)
@@ -60,7 +60,7 @@ def measure(examinee: Examinee, rows: Sequence[ChoiceRow]) -> Metrics:
         others["first_choice"] = share([first[i] for span in both for i in span])
         others["consistent"] = share([matches[span[0]] == matches[span[1]] for span in both])
     names = [rows[span[0]].group for span in questions]
-    parts = {name: mean([value for other, value in zip(names, values) if other == name]) for name in sorted(set(names))}
+    parts = mean_by_group(names, values)
     return {**metrics_of("matching", values, others), **({"groups": parts} if len(parts) > 1 else {})}
 
 

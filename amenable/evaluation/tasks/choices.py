@@ -5,8 +5,11 @@ Of a row's choices, after its context, the most likely is the model's answer (pr
     acc        argmax log p(choice | context)
     acc_norm   the same per character of the choice, acc_bytes per byte, acc_tokens per token
     acc_mutual_info   argmax log p(choice | context) - log p(choice)     (Brown et al., 2020, section 2.4)
+    acc_calibrated    argmax log p(choice | context) - log p(choice | context of N/A)
 
-Without dividing, the shortest choice would win too often; bytes are the same for every tokenizer, tokens are not.
+Without dividing, the shortest choice would win too often; bytes are the same for every tokenizer, tokens are not. After
+a context whose content is N/A a model's choice shows what it prefers whatever the content is, for the examples' order
+and answers too: contextual calibration (Zhao et al., 2021, section 4) divides by it.
 """
 
 from __future__ import annotations
@@ -20,14 +23,17 @@ from amenable.data.task_columns import choice_index as index
 from amenable.evaluation.tasks.form import Columns, Examinee, Form, Metrics, by_group, metrics_of, share, text
 from amenable.evaluation.tasks.likelihood import ChoiceRow, Likelihood, Request, score, score_choices
 
-UNCONDITIONAL = "acc_mutual_info"
+UNCONDITIONAL, CALIBRATED = "acc_mutual_info", "acc_calibrated"
+NA = "N/A"
+"""content of a content-free context"""
 
 
 def arc(columns: Columns) -> list[ChoiceRow]:
     """Convert a row of ARC (Clark et al., 2018)."""
     (question,), choices = text(columns, "question"), columns["choices"]
     right = index(columns["answerKey"], choices["label"], len(choices["text"]))
-    return [ChoiceRow(f"Question: {question}\nAnswer:", tuple(choices["text"]), (right,))]
+    context, neutral = (f"Question: {content}\nAnswer:" for content in (question, NA))
+    return [ChoiceRow(context, tuple(choices["text"]), (right,), content_free=neutral)]
 
 
 def hellaswag(columns: Columns) -> list[ChoiceRow]:
@@ -35,7 +41,7 @@ def hellaswag(columns: Columns) -> list[ChoiceRow]:
     activity, first, second = text(columns, "activity_label", "ctx_a", "ctx_b")
     endings = tuple(map(without_titles, columns["endings"]))
     context = without_titles(f"{activity}: {first} {second.capitalize()}")
-    return [ChoiceRow(context, endings, (index(columns["label"], (), len(endings)),))]
+    return [ChoiceRow(context, endings, (index(columns["label"], (), len(endings)),), content_free=f"{NA}: {NA}")]
 
 
 def without_titles(text: str) -> str:
@@ -50,25 +56,32 @@ def mmlu(columns: Columns) -> list[ChoiceRow]:
     letters = tuple(LETTERS[: len(choices)])
     if not all(isinstance(choice, str) and choice for choice in choices):
         raise ValueError("a choice is empty, or no text")  # letters stand for it
-    listed = "".join(f"\n{letter}. {choice}" for letter, choice in zip(letters, choices))
     subject = str(columns.get("subject") or "")
     about = f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n"
     right = index(columns["answer"], letters, len(choices))
-    context = f"{question.strip()}{listed}\nAnswer:"
-    return [ChoiceRow(context, letters, (right,), description=about if subject else "", group=subject)]
+
+    def context(question: str, choices: Sequence[str]) -> str:
+        listed = "".join(f"\n{letter}. {choice}" for letter, choice in zip(letters, choices))
+        return f"{question.strip()}{listed}\nAnswer:"
+
+    own, neutral = context(question, choices), context(NA, [NA] * len(choices))
+    description = about if subject else ""
+    return [ChoiceRow(own, letters, (right,), description=description, content_free=neutral, group=subject)]
 
 
 def piqa(columns: Columns) -> list[ChoiceRow]:
     """Convert a row of PIQA (Bisk et al., 2020)."""
     goal, *solutions = text(columns, "goal", "sol1", "sol2")
-    return [ChoiceRow(f"Question: {goal}\nAnswer:", tuple(solutions), (index(columns["label"], (), 2),))]
+    context, neutral = (f"Question: {content}\nAnswer:" for content in (goal, NA))
+    return [ChoiceRow(context, tuple(solutions), (index(columns["label"], (), 2),), content_free=neutral)]
 
 
 def boolq(columns: Columns) -> list[ChoiceRow]:
     """Convert a row of BoolQ (Clark et al., 2019): `label` is 0 or 1, or `answer` false or true."""
     passage, question = text(columns, "passage", "question")
     right = index(columns["label"], (), 2) if "label" in columns else int(columns["answer"])
-    return [ChoiceRow(f"{passage}\nQuestion: {question}?\nAnswer:", ("no", "yes"), (right,))]
+    context, neutral = (f"{a}\nQuestion: {b}?\nAnswer:" for a, b in ((passage, question), (NA, NA)))
+    return [ChoiceRow(context, ("no", "yes"), (right,), content_free=neutral)]
 
 
 def race(columns: Columns) -> list[ChoiceRow]:
@@ -83,7 +96,8 @@ def race(columns: Columns) -> list[ChoiceRow]:
         context += f"{question[:-5]}{answer}\n" if blank else f"Question: {question}\nAnswer: {answer}\n"
     last = problems[-1]
     right = index(last["answer"], LETTERS, len(last["options"]))
-    return [ChoiceRow(context + last["question"], tuple(last["options"]), (right,))]
+    neutral = f"Article: {NA}\n\n{NA}"
+    return [ChoiceRow(context + last["question"], tuple(last["options"]), (right,), content_free=neutral)]
 
 
 def own(columns: Columns) -> list[ChoiceRow]:
@@ -93,12 +107,14 @@ def own(columns: Columns) -> list[ChoiceRow]:
         raise ValueError("the answer is the index of a choice")
     if len(choices) < 2:
         raise ValueError("there are at least two choices")
-    return [ChoiceRow(context, choices, (index(columns["answer"], (), len(choices)),), delimiter="")]
+    right = index(columns["answer"], (), len(choices))
+    return [ChoiceRow(context, choices, (right,), delimiter="", content_free=NA)]
 
 
 def multiple_choice(main: str, unconditional: bool = False) -> Callable[[Examinee, Sequence[ChoiceRow]], Metrics]:
     """Return the measurement of a multiple-choice test whose main metric is `main`; with `unconditional` also
-    `acc_mutual_info`, which scores each choice without the context too."""
+    `acc_mutual_info`, which scores each choice without the context too, and where the options say so
+    `acc_calibrated`."""
 
     def measure(examinee: Examinee, rows: Sequence[ChoiceRow]) -> Metrics:
         scores = score_choices(examinee.model, rows, examinee.max_tokens, examinee.progress)
@@ -106,7 +122,11 @@ def multiple_choice(main: str, unconditional: bool = False) -> Callable[[Examine
             name: [best(rate, row, own) for row, own in zip(rows, scores, strict=True)] for name, rate in RATES.items()
         }
         if unconditional:
-            answers[UNCONDITIONAL] = mutual_information(examinee, rows, scores)
+            alone = [[Request("", request.continuation) for request in row.requests] for row in rows]
+            answers[UNCONDITIONAL] = largest_ratios(examinee, scores, alone)
+        if examinee.options.calibrate:
+            neutral = [row.requests_after(row.content_free) for row in rows]
+            answers[CALIBRATED] = largest_ratios(examinee, scores, neutral)
         hits = {name: [choice in row.right for choice, row in zip(chosen, rows)] for name, chosen in answers.items()}
         others = {name: share(values) for name, values in hits.items() if name != main}
         groups = by_group([row.group for row in rows], hits[main])
@@ -130,29 +150,42 @@ def best(rate: Callable[[Likelihood, str], float], row: ChoiceRow, scores: Seque
     return rates.index(max(rates))
 
 
-def mutual_information(
-    examinee: Examinee, rows: Sequence[ChoiceRow], scores: Sequence[Sequence[Likelihood]]
+def largest_ratios(
+    examinee: Examinee, scores: Sequence[Sequence[Likelihood]], others: Sequence[Sequence[Request]]
 ) -> list[int]:
-    """Return the answers by log p(choice | context) - log p(choice)."""
-    requests = [Request("", request.continuation) for row in rows for request in row.requests]
+    """Return of each row the choice with the largest ratio of its probability to that of another request for it, the
+    first of several."""
+    requests = [request for row in others for request in row]
     alone = iter(score(examinee.model, requests, examinee.max_tokens, examinee.progress))
-    gains = [[given.logp - next(alone).logp for given in own] for own in scores]
-    return [own.index(max(own)) for own in gains]
+    ratios = [[given.logp - next(alone).logp for given in own] for own in scores]
+    return [own.index(max(own)) for own in ratios]
+
+
+def choice_form(
+    name: str,
+    columns: tuple[str, ...],
+    convert: Callable[[Columns], Sequence[ChoiceRow]],
+    main: str,
+    unconditional: bool = False,
+    fits: Callable[[Columns], bool] = lambda columns: True,
+) -> Form:
+    """Return the form of a multiple-choice test; `main` and `unconditional` as in `multiple_choice`."""
+    return Form(name, columns, convert, multiple_choice(main, unconditional), fits, frozenset({"calibrate"}))
 
 
 FORMS = (
-    Form("arc", ("question", "choices", "answerKey"), arc, multiple_choice("acc_norm", unconditional=True)),
-    Form("hellaswag", ("activity_label", "ctx_a", "ctx_b", "endings", "label"), hellaswag, multiple_choice("acc_norm")),
-    Form("mmlu", ("question", "choices", "answer"), mmlu, multiple_choice("acc")),
-    Form("piqa", ("goal", "sol1", "sol2", "label"), piqa, multiple_choice("acc_norm")),
-    Form(
+    choice_form("arc", ("question", "choices", "answerKey"), arc, "acc_norm", unconditional=True),
+    choice_form("hellaswag", ("activity_label", "ctx_a", "ctx_b", "endings", "label"), hellaswag, "acc_norm"),
+    choice_form("mmlu", ("question", "choices", "answer"), mmlu, "acc"),
+    choice_form("piqa", ("goal", "sol1", "sol2", "label"), piqa, "acc_norm"),
+    choice_form(
         "boolq",
         ("passage", "question"),
         boolq,
-        multiple_choice("acc"),
-        lambda columns: "label" in columns or type(columns.get("answer")) is bool,
+        "acc",
+        fits=lambda columns: "label" in columns or type(columns.get("answer")) is bool,
     ),
-    Form("race", ("article", "problems"), race, multiple_choice("acc", unconditional=True)),
-    Form("race", ("article", "question", "options", "answer"), race, multiple_choice("acc", unconditional=True)),
-    Form("choices", ("context", "choices", "answer"), own, multiple_choice("acc_bytes")),
+    choice_form("race", ("article", "problems"), race, "acc", unconditional=True),
+    choice_form("race", ("article", "question", "options", "answer"), race, "acc", unconditional=True),
+    choice_form("choices", ("context", "choices", "answer"), own, "acc_bytes"),
 )

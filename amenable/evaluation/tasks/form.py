@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from amenable.evaluation.answering import GenerationConfig, LoadedModel
+from amenable.evaluation.tasks.options import TaskOptions
 from amenable.functional.statistics import bootstrap_mean, wilson
+from amenable.rewards.model_judge import ModelJudge
 from amenable.seeds import seeded_generator
 from amenable.train.log import Progress
 
@@ -29,6 +31,9 @@ class Examinee:
     """ids of one pass"""
     generation: GenerationConfig
     progress: Progress
+    options: TaskOptions = field(default_factory=TaskOptions)
+    judge: ModelJudge | None = None
+    """grades answers; None where there is none"""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class Form:
     and others under "metrics", as (value, low, high)"""
     fits: Callable[[Columns], bool] = lambda columns: True
     """a further condition that tells the form from others with these columns"""
+    reads: frozenset[str] = frozenset()
+    """options of tasks that the measurement reads; "judge" where it needs one"""
 
     def matches(self, columns: Columns) -> bool:
         """Return True for a row of this form."""
@@ -79,6 +86,12 @@ def by_group(groups: Sequence[str], values: Sequence[bool]) -> dict[str, Interva
     names = sorted(set(groups))
     parts = {name: [value for group, value in zip(groups, values) if group == name] for name in names}
     return {name: share(part) for name, part in parts.items()} if len(names) > 1 else {}
+
+
+def mean_by_group(groups: Sequence[str], values: Sequence[float]) -> dict[str, Interval]:
+    """Return the mean of values in each group, (mean, low, high)."""
+    names = sorted(set(groups))
+    return {name: mean([value for other, value in zip(groups, values) if other == name]) for name in names}
 
 
 def text(columns: Columns, *names: str) -> list[str]:

@@ -1,62 +1,37 @@
 """Task files: each is recognised by its columns, or by the name before it (`arc:questions.jsonl`).
 
-A task is the rows of a file in one form. Shots are the first rows of another file in the same form; one of them that is
-in the test too is refused.
+A task is the rows of a file in one form. Shots are rows of another file in the same form; a file that has a row of the
+test too is refused.
 """
 
 from __future__ import annotations
 
 import difflib
-import hashlib
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
-
-from tyro.conf import arg
+from typing import Any
 
 from amenable.data.files import BadRow, row_location
-from amenable.data.readers import list_files, read_rows
+from amenable.data.readers import iter_rows, list_files, read_rows
 from amenable.errors import InputError
-from amenable.evaluation.tasks import behaviour, bias, choices, cloze, generated, truthfulqa
+from amenable.evaluation.prompting import PromptingOptions, read_prefix
+from amenable.evaluation.shots import require_no_leak
+from amenable.evaluation.tasks import behaviour, bias, choices, cloze, generated, mt_bench, truthfulqa
 from amenable.evaluation.tasks.form import Columns, Examinee, Form, Metrics, share
+from amenable.evaluation.tasks.likelihood import SHOT_END
+from amenable.evaluation.tasks.options import TaskOptions
 from amenable.evaluation.tasks.overlap import contaminated
-from amenable.train import plan
 
 FORMS: tuple[Form, ...] = (
     *choices.FORMS,
     *truthfulqa.FORMS,
     *cloze.FORMS,
     *generated.FORMS,
+    *mt_bench.FORMS,
     *bias.FORMS,
     *behaviour.FORMS,
 )
-SHOT_END = "\n\n"
-
-
-@dataclass(frozen=True)
-class TaskOptions:
-    """Options of the tasks."""
-
-    num_fewshot: int = 0
-    """examples before every row of a task, the first of --fewshot-data"""
-    fewshot_data: Path | None = None
-    """file of examples in the columns of the tasks; tasks of another form have none"""
-    train_data: tuple[Path, ...] = ()
-    """training files: rows of tasks that share 13 words in a row with them are counted as contaminated"""
-    task_rows: int = 0
-    """take only so many rows of each task, the first; 0 takes all"""
-
-    def __post_init__(self) -> None:
-        plan.require_at_least(0, self, "num_fewshot", "task_rows")
-        plan.forbid(
-            self.num_fewshot and self.fewshot_data is None, "--num-fewshot takes examples", "give --fewshot-data FILE"
-        )
-
-
-Tasking = Annotated[TaskOptions, arg(name="")]
-"""field of a Config: its options are the command's own"""
 
 
 @dataclass(frozen=True)
@@ -85,10 +60,21 @@ class Task:
         return f"{self.form.name}, {len(self.rows)} rows{held}"
 
 
-def read_tasks(specs: Sequence[str], options: TaskOptions | None = None) -> dict[str, Task]:
+def read_tasks(
+    specs: Sequence[str],
+    options: TaskOptions | None = None,
+    prompting: PromptingOptions | None = None,
+    seed: int = 0,
+    has_judge: bool = False,
+    has_prompts: bool = False,
+) -> dict[str, Task]:
     """Read the tasks of files, FILE or FORM:FILE, and of the files in folders, by file name. InputError for a row that
-    is none of its form, a name used twice, and shots that are in the test."""
-    options = options or TaskOptions()
+    is none of its form, a name used twice, options that no task reads, and examples that are in the test.
+
+    seed: of the examples that are drawn. has_judge: True where a judge grades answers. has_prompts: True where examples
+    that are of no task's form come before other prompts.
+    """
+    options, prompting = options or TaskOptions(), prompting or PromptingOptions()
     tasks: dict[str, Task] = {}
     for spec in specs:
         form, path = parse_task(spec)
@@ -98,17 +84,33 @@ def read_tasks(specs: Sequence[str], options: TaskOptions | None = None) -> dict
             if name in tasks:
                 raise InputError(f"two tasks are called '{name}'", file, "rename a file")
             tasks[name] = task
+    require_options(tasks, options, has_judge)
     if options.train_data:
         for name, task in tasks.items():
             flags = contaminated([row.example for row in task.rows], options.train_data)
             tasks[name] = replace(task, contaminated=tuple(flags))
-    return with_shots(tasks, options) if options.num_fewshot else tasks
+    shown = with_shots(tasks, prompting, seed)
+    if prompting.shots and not has_prompts and not any(row.shots for task in shown.values() for row in task.rows):
+        raise InputError("the examples have the form of no task", prompting.names, "give rows in the columns of a task")
+    return shown
+
+
+def require_options(tasks: dict[str, Task], options: TaskOptions, has_judge: bool) -> None:
+    """Raise InputError for an option that no task reads, and for a task that needs a judge where there is none."""
+    forms = [task.form for task in tasks.values()]
+    for name in ("calibrate", "self_consistency", "chat_template"):
+        if getattr(options, name) and not any(name in form.reads for form in forms):
+            known = ", ".join(dict.fromkeys(form.name for form in FORMS if name in form.reads))
+            raise InputError(f"no task reads --{name.replace('_', '-')}", how=f"tests that do are {known}")
+    for name, task in tasks.items():
+        if "judge" in task.form.reads and not has_judge:
+            raise InputError("a judge grades its answers", name, "give --reward judge:URL:MODEL, and no other reward")
 
 
 def task_inputs(specs: Sequence[str], options: TaskOptions) -> dict[str, Path | None]:
     """Return every file and folder that tasks read, by its name in the lineage."""
     training = {f"train data {path}": path for path in options.train_data}
-    return {**{f"task {spec}": parse_task(spec)[1] for spec in specs}, **training, "fewshot_data": options.fewshot_data}
+    return {**{f"task {spec}": parse_task(spec)[1] for spec in specs}, **training}
 
 
 def parse_task(spec: str) -> tuple[str | None, Path]:
@@ -177,35 +179,42 @@ def convert(form: Form, columns: Columns, where: str) -> Sequence[Any]:
         raise InputError(f"no row of '{form.name}': {reason}", where, f"a row has {', '.join(form.columns)}") from None
 
 
-def with_shots(tasks: dict[str, Task], options: TaskOptions) -> dict[str, Task]:
-    """Return the tasks with the first examples of a file before every row of the same form."""
-    file, count = options.fewshot_data, options.num_fewshot
-    assert file is not None
-    examples = read_task(file)
-    if not any(task.form.name == examples.form.name for task in tasks.values()):
-        raise InputError(f"no task has the form of the examples, {examples.form.name}", file)
-    if len(examples.rows) < count:
-        raise InputError(f"{len(examples.rows)} examples for {count} shots", file, "lower --num-fewshot")
-    shots = examples.rows[:count]
-    before = "".join(row.example + SHOT_END for row in shots)
-    return {
-        name: replace(task, rows=[replace(row, shots=before) for row in without_leak(name, task, shots, file)])
-        if task.form.name == examples.form.name
-        else task
-        for name, task in tasks.items()
-    }
+def with_shots(tasks: dict[str, Task], prompting: PromptingOptions, seed: int) -> dict[str, Task]:
+    """Return the tasks with the prefix, and with examples of a file of the same form, before every row."""
+    prefix = read_prefix(prompting.prefix)
+    if prefix:
+        prefix += SHOT_END
+        tasks = {
+            name: replace(task, rows=[replace(row, description=prefix + row.description) for row in task.rows])
+            for name, task in tasks.items()
+        }
+    for file in prompting.shots:
+        form = form_of(file)
+        names = [name for name, task in tasks.items() if form is not None and task.form.name == form.name]
+        if not names:
+            continue
+        examples = read_task(file).rows
+        contexts = [row.context for row in examples]
+        selector = replace(prompting, shots=(file,)).selector(contexts, [row.label for row in examples], seed)
+        for name in names:
+            require_no_leak(contexts, [row.context for row in tasks[name].rows], name, file)
+            rows = [
+                replace(row, shots=tuple(examples[i] for i in selector.choose(row.context))) for row in tasks[name].rows
+            ]
+            tasks[name] = replace(tasks[name], rows=rows)
+    return tasks
 
 
-def without_leak(name: str, task: Task, shots: Sequence[Any], file: Path) -> Sequence[Any]:
-    """Return the rows of a task; InputError if a shot has the context of one."""
-    tested = Counter(digest(row.context) for row in task.rows)
-    for number, shot in enumerate(shots, start=1):
-        if digest(shot.context) in tested:
-            hint = "take examples from another split"
-            raise InputError(f"example {number} is a row of the task '{name}'", file, hint)
-    return task.rows
+def form_of(file: Path) -> Form | None:
+    """Return the form of a file's first row; None where it is no row of a task."""
+    _, columns = next(iter_rows(file, None), (0, None))
+    if not isinstance(columns, dict) or not any(form.matches(columns) for form in FORMS):
+        return None
+    return recognise(columns, None, str(file))
 
 
-def digest(text: str) -> bytes:
-    """Return a hash of a text in which case and white space do not count."""
-    return hashlib.sha256(" ".join(text.casefold().split()).encode()).digest()
+def without_tasks(files: Sequence[Path], tasks: Mapping[str, Task]) -> tuple[Path, ...]:
+    """Return the files of examples that are in the form of no task, for prompts; all files where each is in one."""
+    forms = {task.form.name for task in tasks.values()}
+    own = [file for file in files if (form := form_of(file)) is None or form.name not in forms]
+    return tuple(own or files)

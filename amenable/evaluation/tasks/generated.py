@@ -1,27 +1,34 @@
 """Tests of generated answers: GSM8K by exact match, IFEval by checked instructions. Decoding is greedy.
 
 GSM8K (Cobbe et al., 2021) is asked as plain text, with worked examples as shots (chain of thought; Wei et al., 2022).
-`strict` takes the number after ####, `flexible` the last number of the text, as lm-evaluation-harness does. IFEval's
-prompts are a chat model's user turns. Its `loose` accuracy forgives asterisks, and a first and last line.
+`strict` takes the number after ####, `flexible` the last number of the text, as lm-evaluation-harness does. `maj@n`
+takes the number that most of n sampled answers have (self-consistency; Wang et al., 2023). IFEval's prompts are a chat
+model's user turns. Its `loose` accuracy forgives asterisks, and a first and last line.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from amenable.data.types import Message
+from amenable.data.types import Conversation, Message
 from amenable.errors import InputError
+from amenable.evaluation.prompting import add_prefix
 from amenable.evaluation.tasks.form import Columns, Examinee, Form, Metrics, metrics_of, share, text
 from amenable.evaluation.tasks.instructions import CHECKERS, follows
+from amenable.evaluation.tasks.likelihood import SHOT_END
 from amenable.generation.engine import generate
 from amenable.generation.sampling import Sampling
+from amenable.seeds import derive_seed
 from amenable.text.chat import clean_completion, render_prompt
 
 STRICT = re.compile(r"#### (-?[0-9.,]+)")
 FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
+INVALID = "[invalid]"
+"""in place of a number, where an answer has none"""
 QUESTION_STOPS = ("Question:", "</s>", "<|im_end|>")
 
 
@@ -35,17 +42,43 @@ class PromptRow:
     stop: tuple[str, ...] = ()
     """texts that end an answer"""
     is_turn: bool = False
-    """True for a user's turn, which a chat model gets in its format"""
+    """True for a user's turn, which a chat model always gets in its format"""
+    turns: tuple[str, ...] = ()
+    """the user's further turns, each after an answer"""
+    references: tuple[str, ...] = ()
+    """answers that a judge may compare with, of each turn"""
+    group: str = ""
+    """part of the test, such as a category"""
     instructions: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     """names and arguments of what the answer is checked for"""
     unchecked: int = 0
     """instructions that no checker knows"""
-    shots: str = ""
+    description: str = ""
+    """before the examples"""
+    shots: tuple[PromptRow, ...] = ()
+    """examples before the prompt"""
+
+    @property
+    def label(self) -> str:
+        """Class of the row: its answer."""
+        return self.answer
 
     @property
     def example(self) -> str:
         """The row as a shot: prompt and right answer."""
         return f"{self.context} {self.answer}"
+
+    @property
+    def text(self) -> str:
+        """The whole prompt as plain text."""
+        return self.description + "".join(shot.example + SHOT_END for shot in self.shots) + self.context
+
+    @property
+    def messages(self) -> Conversation:
+        """The whole prompt as a conversation: each example is a turn of the user and one of the assistant."""
+        pairs = [(Message("user", shot.context), Message("assistant", shot.answer)) for shot in self.shots]
+        turns = (*(message for pair in pairs for message in pair), Message("user", self.context))
+        return add_prefix(turns, self.description.strip())
 
     def require_complete(self) -> None:
         """Raise ValueError for an empty prompt."""
@@ -80,56 +113,105 @@ def without_nulls(arguments: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def generate_texts(examinee: Examinee, rows: Sequence[PromptRow]) -> list[str]:
     """Return the greedy answer to each prompt, cut before a stop. A prompt that is too long loses its beginning."""
+    return [group[0] for group in decode(examinee, rows, 0.0)]
+
+
+def decode(examinee: Examinee, rows: Sequence[PromptRow], temperature: float, samples: int = 1) -> list[list[str]]:
+    """Return answers to each prompt, cut before a stop; the random numbers of a row are a function of its prompt."""
     model, generation = examinee.model, examinee.generation
-    room = model.decoder.config.context_length - generation.max_new_tokens
-    words = model.tokenizer
-    prompts = []
-    for row in rows:
-        if row.is_turn and model.is_chat_model:
-            prompts.append(render_prompt(words, (Message("user", row.context),))[-room:])
-        else:
-            opening = words.added_ids
-            prompts.append([*opening, *words.encode(row.shots + row.context)[-(room - len(opening)) :]])
+    words, opening = model.tokenizer, model.tokenizer.added_ids
+    room = model.decoder.config.context_length - generation.max_new_tokens - len(opening)
+    prompts = [
+        render_prompt(words, row.messages)
+        if model.is_chat_model and (row.is_turn or examinee.options.chat_template)
+        else [*opening, *words.encode(row.text)[-room:]]
+        for row in rows
+    ]
     stop = tuple(dict.fromkeys(mark for row in rows for mark in row.stop))
+    return decode_prompts(examinee, prompts, [row.context for row in rows], stop, temperature, samples)
+
+
+def decode_prompts(
+    examinee: Examinee,
+    prompts: Sequence[list[int]],
+    names: Sequence[object],
+    stop: tuple[str, ...],
+    temperature: float,
+    samples: int = 1,
+) -> list[list[str]]:
+    """Return answers to each prompt of ids, cut before a stop. A prompt that is too long loses its beginning.
+
+    names: of the prompts; the random numbers of an answer are a function of the seed and its prompt's name.
+    """
+    model, generation = examinee.model, examinee.generation
+    words = model.tokenizer
+    room = model.decoder.config.context_length - generation.max_new_tokens
     with model.runtime.autocast():
         groups = generate(
             model.decoder,
-            prompts,
-            Sampling(temperature=0.0, max_new_tokens=generation.max_new_tokens),
+            [ids[-room:] for ids in prompts],
+            Sampling(temperature=temperature, max_new_tokens=generation.max_new_tokens),
             eos_id=words.stop_ids,
+            seeds=[derive_seed(generation.seed, "task", name) for name in names],
+            samples=samples,
             stop=stop,
             decode=words.decode,
             max_batch_size=generation.max_batch_size,
             progress=examinee.progress,
         )
-    return [clean_completion(words, group[0].text or "") for group in groups]
+    return [[clean_completion(words, each.text or "") for each in group] for group in groups]
 
 
 def exact_match(examinee: Examinee, rows: Sequence[PromptRow]) -> Metrics:
-    """Return the share of answers whose number is the right one, by both extractions."""
-    texts = generate_texts(examinee, rows)
+    """Return the share of answers whose number is the right one, by both extractions; with self-consistency also that
+    of the numbers that most of the sampled answers have."""
+    texts, count = generate_texts(examinee, rows), examinee.options.self_consistency
     golds = [plain_number(row.answer) for row in rows]
-    strict = [plain_number(strict_answer(answer)) == gold for answer, gold in zip(texts, golds)]
-    flexible = [plain_number(flexible_answer(answer)) == gold for answer, gold in zip(texts, golds)]
-    return {**metrics_of("strict", strict, {"flexible": share(flexible)}), "texts": texts}
+    hits = {name: [read(answer) == gold for answer, gold in zip(texts, golds)] for name, read in EXTRACTIONS.items()}
+    if not count:
+        return {**metrics_of("strict", hits["strict"], {"flexible": share(hits["flexible"])}), "texts": texts}
+    sampled = decode(examinee, rows, examinee.generation.temperature, count)
+    for name, read in EXTRACTIONS.items():
+        numbers = [majority([read(answer) for answer in group]) for group in sampled]
+        hits[f"{name} maj@{count}"] = [number == gold for number, gold in zip(numbers, golds)]
+    others = {name: share(own) for name, own in hits.items() if name != "strict"}
+    return {**metrics_of("strict", hits["strict"], others), "texts": texts, "sampled": sampled}
+
+
+def majority(numbers: Sequence[str]) -> str:
+    """Return the number that most answers have, of several the one that comes first; an answer without a number has no
+    vote.
+
+    >>> majority(["[invalid]", "3", "4", "4", "3", "[invalid]", "[invalid]"])
+    '3'
+    """
+    votes = Counter(number for number in numbers if number != INVALID)
+    return votes.most_common(1)[0][0] if votes else INVALID
 
 
 def strict_answer(answer: str) -> str:
     """Return the first number after ####; a text that is no number where there is none."""
     match = STRICT.search(answer)
-    return match[1].strip() if match else "[invalid]"
+    return match[1].strip() if match else INVALID
 
 
 def flexible_answer(answer: str) -> str:
     """Return the last number of a text; a text that is no number where there is none."""
     matches = FLEXIBLE.findall(answer)
-    return next((part.strip() for part in matches[-1] if part), "[invalid]") if matches else "[invalid]"
+    return next((part.strip() for part in matches[-1] if part), INVALID) if matches else INVALID
 
 
 def plain_number(answer: str) -> str:
     """Return an answer without commas, $, all before ####, and a full stop at the end, in lower case."""
     plain = re.sub(r"(?s).*#### ", "", answer.replace(",", "").replace("$", ""))
     return re.sub(r"\.$", "", plain).lower()
+
+
+EXTRACTIONS: dict[str, Callable[[str], str]] = {
+    "strict": lambda answer: plain_number(strict_answer(answer)),
+    "flexible": lambda answer: plain_number(flexible_answer(answer)),
+}
+"""answer -> its number"""
 
 
 def instruction_following(examinee: Examinee, rows: Sequence[PromptRow]) -> Metrics:
@@ -163,6 +245,13 @@ def variants(answer: str) -> list[str]:
 
 
 FORMS = (
-    Form("gsm8k", ("question", "answer"), gsm8k, exact_match, lambda columns: "####" in str(columns["answer"])),
+    Form(
+        "gsm8k",
+        ("question", "answer"),
+        gsm8k,
+        exact_match,
+        lambda columns: "####" in str(columns["answer"]),
+        frozenset({"self_consistency", "chat_template"}),
+    ),
     Form("ifeval", ("prompt", "instruction_id_list", "kwargs"), ifeval, instruction_following),
 )

@@ -23,6 +23,9 @@ from amenable.text.tokenizer import Tokenizer
 from amenable.train import forward
 from amenable.train.log import Progress, silent
 
+SHOT_END = "\n\n"
+"""after an example"""
+
 
 class Request(NamedTuple):
     """A continuation to score after a context."""
@@ -53,8 +56,10 @@ class ChoiceRow:
     """between the context and a choice"""
     description: str = ""
     """before the shots"""
-    shots: str = ""
+    shots: tuple[ChoiceRow, ...] = ()
     """examples before the context"""
+    content_free: str = ""
+    """the context with N/A in place of its content; empty where there is none"""
     group: str = ""
     """part of the test, such as a subject"""
     fields: dict[str, object] = field(default_factory=dict, compare=False)
@@ -66,10 +71,19 @@ class ChoiceRow:
         return f"{self.context}{self.delimiter}{self.choices[self.right[0]]}"
 
     @property
+    def label(self) -> str:
+        """Class of the row: the position of its first right choice."""
+        return str(self.right[0])
+
+    @property
     def requests(self) -> list[Request]:
         """A request for each choice."""
-        context = self.description + self.shots + self.context
-        return [Request(context, self.delimiter + choice) for choice in self.choices]
+        return self.requests_after(self.context)
+
+    def requests_after(self, context: str) -> list[Request]:
+        """Return a request for each choice after another context and the row's own examples."""
+        before = self.description + "".join(shot.example + SHOT_END for shot in self.shots)
+        return [Request(before + context, self.delimiter + choice) for choice in self.choices]
 
     def require_complete(self) -> None:
         """Raise ValueError for a choice that is empty or no text."""

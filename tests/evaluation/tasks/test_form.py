@@ -2,7 +2,7 @@
 
 import pytest
 
-from amenable.evaluation.tasks.form import Form, by_group, mean, metrics_of, share, text
+from amenable.evaluation.tasks.form import Form, by_group, mean, mean_by_group, metrics_of, share, text
 from amenable.functional.statistics import wilson
 
 
@@ -25,6 +25,7 @@ def test_intervals_hold_their_values() -> None:
 def test_groups_are_named_where_there_are_several() -> None:
     assert by_group(["a", "b", "a"], [True, False, False]) == {"a": share([True, False]), "b": share([False])}
     assert by_group(["a", "a"], [True, False]) == {}
+    assert mean_by_group(["b", "a", "b"], [1.0, 3.0, 2.0]) == {"a": (3.0, None, None), "b": mean([1.0, 2.0])}
 
 
 def test_columns_are_texts_and_all_there() -> None:

@@ -1,18 +1,24 @@
 """Task files by their columns; shots; what is refused, in one line."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from amenable.errors import InputError
+from amenable.evaluation.prompting import PromptingOptions
+from amenable.evaluation.shots import Selection
 from amenable.evaluation.tasks.form import Examinee
-from amenable.evaluation.tasks.forms import FORMS, TaskOptions, parse_task, read_tasks, task_inputs
+from amenable.evaluation.tasks.forms import FORMS, parse_task, read_tasks, task_inputs, without_tasks
+from amenable.evaluation.tasks.options import TaskOptions
+from amenable.rewards.model_judge import ModelJudge
 from tests.evaluation.tasks.test_behaviour import ROW as BEHAVIOUR
 from tests.evaluation.tasks.test_bias import PAIR, QUESTION
 from tests.evaluation.tasks.test_choices import ARC, HELLASWAG, MMLU, RACE
 from tests.evaluation.tasks.test_generated import INSTRUCTED, PROBLEM
+from tests.evaluation.tasks.test_mt_bench import QUESTION as TURNS
 from tests.evaluation.tasks.test_truthfulqa import ROW
 
 OWN = {"id": "a", "context": "The rose is", "choices": [" red", " blue"], "answer": 0}
@@ -29,6 +35,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "lambada": {"text": "The rose is red"},
     "gsm8k": PROBLEM,
     "ifeval": INSTRUCTED,
+    "mt-bench": TURNS,
     "crows-pairs": PAIR,
     "bbq": QUESTION,
     "behaviour": BEHAVIOUR,
@@ -38,7 +45,7 @@ ROWS: dict[str, dict[str, Any]] = {
 def test_forms_are_recognised_by_their_columns(write: Callable[..., Path], tmp_path: Path) -> None:
     for name, row in ROWS.items():
         write(name, row)
-    tasks = read_tasks([str(tmp_path)])
+    tasks = read_tasks([str(tmp_path)], has_judge=True)
     assert {name: task.form.name for name, task in tasks.items()} == {name: name for name in ROWS}
     assert set(ROWS) == {form.name for form in FORMS}
 
@@ -46,11 +53,12 @@ def test_forms_are_recognised_by_their_columns(write: Callable[..., Path], tmp_p
 def test_every_form_measures_a_model(write: Callable[..., Path], tmp_path: Path, examinee: Examinee) -> None:
     for name, row in ROWS.items():
         write(name, row)
-    for task in read_tasks([str(tmp_path)]).values():
-        metrics = task.evaluate(examinee)
+    judge = ModelJudge(lambda _: f"Score: {len(_[0].content) % 10 + 1}", "mine", workers=1)
+    for task in read_tasks([str(tmp_path)], has_judge=True).values():
+        metrics = task.evaluate(replace(examinee, judge=judge))
         assert metrics["form"] == task.form.name and metrics["n"] >= 1
         ends = [(low, value, high) for value, low, high in metrics["metrics"].values() if low is not None]
-        assert ends and all(low <= value <= high for low, value, high in ends)
+        assert all(low <= value <= high for low, value, high in ends) and (ends or task.form.name == "mt-bench")
 
 
 def test_a_file_is_one_task_and_may_be_cut(write: Callable[..., Path]) -> None:
@@ -62,16 +70,74 @@ def test_a_file_is_one_task_and_may_be_cut(write: Callable[..., Path]) -> None:
 def test_shots_are_the_first_examples_of_a_file(write: Callable[..., Path]) -> None:
     test = write("test", ARC)
     train = write("train", *[{**ARC, "question": f"Why {i}?"} for i in range(3)])
-    options = TaskOptions(num_fewshot=2, fewshot_data=train)
-    tasks = read_tasks([str(test), str(write("other", PIQA))], options)
+    prompting = PromptingOptions((train,), 2)
+    tasks = read_tasks([str(test), str(write("other", PIQA))], None, prompting)
     (row,) = tasks["test"].rows
     shots = "Question: Why 0?\nAnswer: no\n\nQuestion: Why 1?\nAnswer: no\n\n"
     assert row.requests[0].context == f"{shots}Question: Why?\nAnswer:"
-    assert tasks["other"].rows[0].shots == ""
+    assert tasks["other"].rows[0].shots == ()
     with pytest.raises(InputError, match="3 examples for 4 shots"):
-        read_tasks([str(test)], TaskOptions(num_fewshot=4, fewshot_data=train))
-    with pytest.raises(InputError, match="no task has the form of the examples, arc"):
-        read_tasks([str(write("piqa", PIQA))], options)
+        read_tasks([str(test)], None, PromptingOptions((train,), 4))
+    piqa = [str(write("piqa", PIQA))]
+    with pytest.raises(InputError, match=r"train\.jsonl: the examples have the form of no task; give rows in the"):
+        read_tasks(piqa, None, prompting)
+    assert read_tasks(piqa, None, prompting, has_prompts=True)["piqa"].rows[0].shots == ()
+
+
+@pytest.mark.parametrize(("selection", "last"), [("similar", 4), ("random", None), ("balanced", None)])
+def test_shots_are_chosen_for_each_row(selection: Selection, last: int | None, write: Callable[..., Path]) -> None:
+    rows = [{**ARC, "question": f"Why {word}?", "answerKey": "AB"[i % 2]} for i, word in enumerate("pqrst")]
+    train, test = write("train", *rows), write("test", *({**ARC, "question": f"Is it {w}?"} for w in "tttuvwxyz"))
+    (task,) = read_tasks([str(test)], None, PromptingOptions((train,), 2, selection)).values()
+    assert all(len(set(row.shots)) == 2 for row in task.rows)
+    assert task.rows[0].shots == task.rows[2].shots, "equal rows have equal examples"
+    if last is not None:
+        assert task.rows[0].shots[-1].context == f"Question: {rows[last]['question']}\nAnswer:"
+    else:
+        assert len({row.shots for row in task.rows}) > 3
+    if selection == "balanced":
+        assert all({shot.label for shot in row.shots} == {"0", "1"} for row in task.rows)
+
+
+def test_a_prefix_comes_before_all_examples(write: Callable[..., Path]) -> None:
+    train, problem = write("train", {**PROBLEM, "question": "2 + 2?", "answer": "#### 4"}), write("test", PROBLEM)
+    prompting = PromptingOptions((train,), prefix="Solve:")
+    tasks = read_tasks([str(problem), str(write("mmlu", MMLU))], None, prompting)
+    (row,) = tasks["test"].rows
+    assert row.text == "Solve:\n\nQuestion: 2 + 2?\nAnswer: #### 4\n\nQuestion: 1 + 1?\nAnswer:"
+    assert [(each.role, each.content) for each in row.messages] == [
+        ("system", "Solve:"),
+        ("user", "Question: 2 + 2?\nAnswer:"),
+        ("assistant", "#### 4"),
+        ("user", "Question: 1 + 1?\nAnswer:"),
+    ]
+    assert tasks["mmlu"].rows[0].requests[0].context.startswith("Solve:\n\nThe following are multiple choice")
+
+
+def test_examples_of_no_task_are_for_prompts(write: Callable[..., Path]) -> None:
+    tasks = read_tasks([str(write("test", ARC))])
+    own, problems, turns = (
+        write("own", ARC),
+        write("problems", PROBLEM),
+        write("turns", {"prompt": "a", "completion": "b"}),
+    )
+    assert without_tasks((own, problems, turns), tasks) == (problems, turns)
+    assert without_tasks((own,), tasks) == (own,) and without_tasks((), tasks) == ()
+
+
+def test_options_that_no_task_reads_are_refused(write: Callable[..., Path]) -> None:
+    arc, problem = str(write("arc", ARC)), str(write("problem", PROBLEM))
+    for options, specs, message in (
+        (TaskOptions(calibrate=True), [problem], "no task reads --calibrate; tests that do are arc, hellaswag, mmlu"),
+        (TaskOptions(self_consistency=3), [arc], "no task reads --self-consistency; tests that do are gsm8k"),
+        (TaskOptions(chat_template=True), [arc], "no task reads --chat-template; tests that do are gsm8k"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_tasks(specs, options)
+    with pytest.raises(InputError, match="turns: a judge grades its answers; give --reward judge:URL:MODEL"):
+        read_tasks([str(write("turns", TURNS))])
+    for options in (TaskOptions(calibrate=True), TaskOptions(self_consistency=3), TaskOptions(chat_template=True)):
+        assert read_tasks([arc, problem], options)
 
 
 def test_rows_that_training_files_hold_are_counted(
@@ -86,15 +152,15 @@ def test_rows_that_training_files_hold_are_counted(
     metrics = task.evaluate(examinee)
     assert metrics["contaminated"] == 1 and metrics["metrics"]["clean"][0] == float(metrics["right"][1])
     assert task_inputs([f"lambada:{test}"], options) == {
-        **{f"task lambada:{test}": test, f"train data {train}": train},
-        "fewshot_data": None,
+        f"task lambada:{test}": test,
+        f"train data {train}": train,
     }
 
 
 def test_an_example_that_is_in_the_test_is_refused(write: Callable[..., Path]) -> None:
     train = write("train", {**ARC, "question": "Other?"}, {**ARC, "question": " WHY?"})
-    with pytest.raises(InputError, match=r"train\.jsonl: example 2 is a row of the task 'test'; take examples"):
-        read_tasks([str(write("test", ARC))], TaskOptions(num_fewshot=2, fewshot_data=train))
+    with pytest.raises(InputError, match=r"train\.jsonl: example 2 is a row of the test 'test'; take examples"):
+        read_tasks([str(write("test", ARC))], None, PromptingOptions((train,), 1))
 
 
 @pytest.mark.parametrize(
@@ -134,9 +200,3 @@ def test_an_unknown_form_is_answered_with_the_nearest(write: Callable[..., Path]
     twice = [str(write("own", OWN)), str(write("more/own", OWN))]
     with pytest.raises(InputError, match="two tasks are called 'own'"):
         read_tasks(twice)
-
-
-@pytest.mark.parametrize("wrong", [{"num_fewshot": -1}, {"task_rows": -1}, {"num_fewshot": 1}])
-def test_options_that_mean_nothing_are_refused(wrong: dict[str, int]) -> None:
-    with pytest.raises(InputError, match=next(iter(wrong)).replace("_", "[_-]")):
-        TaskOptions(**wrong)

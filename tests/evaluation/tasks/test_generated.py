@@ -1,15 +1,20 @@
 """GSM8K's extraction and IFEval's shares by hand; answers of a model that was trained on them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from amenable.data.types import Message
 from amenable.errors import InputError
 from amenable.evaluation.answering import GenerationConfig, LoadedModel
 from amenable.evaluation.entries import ModelEntry
 from amenable.evaluation.tasks import generated
 from amenable.evaluation.tasks.form import Examinee
 from amenable.evaluation.tasks.generated import PromptRow
+from amenable.evaluation.tasks.options import TaskOptions
+from amenable.generation.requests import Completion
+from amenable.text.chat import render_prompt
 from amenable.train.log import silent
 from amenable.train.runtime import Runtime
 
@@ -79,6 +84,58 @@ def test_answers_are_measured(examinee: Examinee, monkeypatch: pytest.MonkeyPatc
     assert metrics["metrics"]["prompt_loose"][0] == metrics["metrics"]["instruction_loose"][0] == 1.0
     with pytest.raises(InputError, match="no row of the task has instructions"):
         generated.instruction_following(examinee, prompts[2:])
+
+
+def test_self_consistency_is_the_majority_of_sampled_numbers(
+    examinee: Examinee, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three answers each: two agree; all differ, so that the first counts; and two have no number at all."""
+    rows = [generated.gsm8k({**PROBLEM, "question": f"{i}?"})[0] for i in range(3)]
+    sampled = [
+        ["#### 3", "It is 2", "#### 2."],
+        ["#### 4", "#### 2", "#### 5"],
+        ["none", "#### 2", "nothing"],
+    ]
+    monkeypatch.setattr(generated, "decode", lambda *given: sampled if len(given) == 4 else [["1"]] * 3)
+    settings = replace(examinee, options=TaskOptions(self_consistency=3))
+    metrics = generated.exact_match(settings, rows)
+    shares = {name: values[0] for name, values in metrics["metrics"].items()}
+    # strict: 3 and 2 have a vote each in the first row, and 3 comes first
+    assert shares == {"strict": 0, "flexible": 0, "strict maj@3": 1 / 3, "flexible maj@3": 2 / 3}
+    assert metrics["sampled"] == sampled and metrics["texts"] == ["1"] * 3
+
+
+def test_sampled_answers_are_a_function_of_seed_and_row(examinee: Examinee) -> None:
+    rows = [PromptRow(f"The {thing} is") for thing in ("rose", "sea")]
+    first = generated.decode(examinee, rows, 1.0, 4)
+    assert [len(group) for group in first] == [4, 4] and len(set(first[0])) > 1
+    assert generated.decode(examinee, rows[::-1], 1.0, 4) == first[::-1]
+    other = replace(examinee, generation=replace(examinee.generation, seed=1))
+    assert generated.decode(other, rows, 1.0, 4) != first
+    assert generated.majority(["[invalid]"]) == "[invalid]"
+
+
+def test_a_chat_model_gets_examples_as_turns(
+    examinee: Examinee, assistant: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a base model plain text, and a chat model too where no chat template is wanted."""
+    chat = LoadedModel.load(ModelEntry("sft", assistant), runtime)
+    prompts = list[list[int]]()
+
+    def generate(decoder: object, ids: list[list[int]], *_: object, **__: object) -> list[list[Completion]]:
+        prompts.extend(ids)
+        return [[Completion([], [], "stop", "")] for _ in ids]
+
+    monkeypatch.setattr(generated, "generate", generate)
+    row = PromptRow("2 + 2?", "4", description="Add.\n\n", shots=(PromptRow("1 + 1?", "2"),))
+    settings = Examinee(chat, 200, GenerationConfig(max_new_tokens=4), silent, TaskOptions(chat_template=True))
+    for model in (settings, replace(settings, options=TaskOptions()), replace(settings, model=examinee.model)):
+        generated.generate_texts(model, [row])
+    words = chat.tokenizer
+    turns = (Message("user", "1 + 1?"), Message("assistant", "2"), Message("user", "2 + 2?"))
+    assert prompts[0] == render_prompt(words, (Message("system", "Add."), *turns))
+    plain = "Add.\n\n1 + 1? 2\n\n2 + 2?"
+    assert [words.decode(ids) for ids in prompts[1:]] == [plain, plain]
 
 
 def test_a_base_model_goes_on_and_a_chat_model_answers(examinee: Examinee, assistant: Path, runtime: Runtime) -> None:

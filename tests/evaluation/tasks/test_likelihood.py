@@ -84,9 +84,12 @@ def test_a_long_context_loses_its_beginning(words: Tokenizer) -> None:
 
 
 def test_shots_and_description_come_before_the_context() -> None:
-    row = ChoiceRow("c", ("x", "y"), (1,), description="about\n\n", shots="s t\n\n")
-    assert row.requests == [Request("about\n\ns t\n\nc", " x"), Request("about\n\ns t\n\nc", " y")]
-    assert row.example == "c y"
+    shots = (ChoiceRow("s", ("u", "t"), (1,), description="no\n\n"), ChoiceRow("v", (" w",), (0,), delimiter=""))
+    row = ChoiceRow("c", ("x", "y"), (1,), description="about\n\n", shots=shots, content_free="N/A")
+    before = "about\n\ns t\n\nv w\n\n"
+    assert row.requests == [Request(f"{before}c", " x"), Request(f"{before}c", " y")]
+    assert row.requests_after("N/A") == [Request(f"{before}N/A", " x"), Request(f"{before}N/A", " y")]
+    assert row.example == "c y" and row.label == "1"
 
 
 def test_a_choice_that_is_empty_is_refused_and_the_first_of_equal_ones_wins() -> None:
