@@ -41,7 +41,6 @@ TLDR = "SUBREDDIT: r/{subreddit}\n\nTITLE: {title}\n\nPOST: {post}\n\nTL;DR:"
 ARTICLE = "Article:\n{article}\n\nTL;DR:\n"
 """prompts of summarize-from-feedback: of Reddit posts, and of news (Stiennon et al., 2020)"""
 
-
 JOINED = ("response", "helpfulness", "summary", "completion", "score")
 """columns that are compared between the rows of a prompt"""
 
@@ -115,13 +114,16 @@ def openai_preference(columns: Columns) -> Converted:
     }
 
 
-def shp(columns: Columns) -> Converted:
-    """Convert a row of the Stanford Human Preferences."""
-    label = number(columns["labels"], "labels")
-    if label not in (0, 1):
-        raise InvalidRow(f"labels is {label:g}; known are 1 (human_ref_A) and 0 (human_ref_B)")
-    rows = pair(columns, "human_ref_A", "human_ref_B", label, ("labels",))
-    return {"prompt": (columns["history"], ("history",)), **rows}
+def labelled(name: str, prompt: str, first: str, second: str, by: str, other: int) -> PublishedFormat:
+    """Return the format of two columns of which a label names the better: 1 the first, `other` the second."""
+
+    def convert(columns: Columns) -> Converted:
+        label = number(columns[by], by)
+        if label not in (1, other):
+            raise InvalidRow(f"{by} is {label:g}; known are 1 ({first}) and {other} ({second})")
+        return {"prompt": (columns[prompt], (prompt,)), **pair(columns, first, second, float(label == 1), (by,))}
+
+    return PublishedFormat(name, (prompt, by, first, second), convert)
 
 
 def ultrafeedback(columns: Columns) -> Converted:
@@ -269,14 +271,6 @@ def stack_exchange(columns: Columns) -> Converted:
     }
 
 
-def llmbar(columns: Columns) -> Converted:
-    """Convert a row of LLMBar."""
-    label = number(columns["label"], "label")
-    if label not in (1, 2):
-        raise InvalidRow(f"label is {label:g}; known are 1 (output_1) and 2 (output_2)")
-    return {"prompt": (columns["input"], ("input",)), **pair(columns, "output_1", "output_2", 2 - label, ("label",))}
-
-
 def comparison_of_models(columns: Columns) -> Converted:
     """Convert a comparison of the answers of two models."""
     prompt, answers, verdict = model_comparisons.compared(columns)
@@ -315,7 +309,7 @@ def are_objects(column: str, *keys: str, kinds: tuple[type, ...] = (list,)) -> C
 
 FORMATS = (
     PublishedFormat("OpenAI's preferences", ("input", "preferred_output", "non_preferred_output"), openai_preference),
-    PublishedFormat("SHP", ("history", "human_ref_A", "human_ref_B", "labels"), shp),
+    labelled("SHP", "history", "human_ref_A", "human_ref_B", "labels", 0),
     PublishedFormat(
         "UltraFeedback", ("instruction", "completions"), ultrafeedback, are_objects("completions", "response")
     ),
@@ -340,7 +334,7 @@ FORMATS = (
         are_objects("question", "full_text", kinds=(Mapping,)),
     ),
     PublishedFormat("Stack Exchange", ("question", "response_j", "response_k"), stack_exchange),
-    PublishedFormat("LLMBar", ("input", "label", "output_1", "output_2"), llmbar),
+    labelled("LLMBar", "input", "output_1", "output_2", "label", 2),
     PublishedFormat("a comparison of two models", (), comparison_of_models, model_comparisons.is_comparison),
     PublishedFormat("Llama-Factory's KTO", ("kto_tag",), kto),
     PublishedFormat("scored completions", ("prompt", "completions", "scores"), scored),
