@@ -373,7 +373,7 @@ CASES = [
     ("a device that is no place", "sample {sample} --device meta", "device 'meta'|cpu"),
     ("too many threads", "sample {sample} --threads 1000000", "threads is 1000000"),
     ("precision of a word", "sample {sample} --precision fp7", "fp7"),
-    ("choice that is none", "sft {sft} --keep-weights best", "best"),
+    ("choice of a task that is none", "sft {sft} --keep-weights best", "best"),
     ("a port in use", "label --data {samples} --labels-db {d}/labels.db --port {port}", "{port}|give another --port"),
     ("a port that is none", "label --data {samples} --labels-db {d}/labels.db --port 99999", "port is 99999"),
     ("list for yaml", "sft --config {d}/list.yaml", "list.yaml: a configuration is a mapping"),

@@ -39,6 +39,8 @@ from amenable.text.tokenizer import Tokenizer
 from amenable.train import loading, plan
 from amenable.train.optimizer import OptimizerConfig
 
+SIZES = {"test": 100, "validation": 48, "train": 240}
+"""prompts of each split"""
 LEAST = 16
 """comparisons that prefer an answer, at least: they tell a share to within 25 points"""
 SPARE = 4
@@ -114,7 +116,7 @@ def run(config: Config) -> Path:
     )
     security.require_server()
     data = config.data or real.QUESTIONS
-    real.write_prompts(config.out / "prompts", real.read_prompts(data), data, config.seed)
+    real.write_prompts(config.out / "prompts", real.read_prompts(data), data, config.seed, SIZES)
     for turn in config.turns:
         collect_comparisons(turn, config)
         write_training_set(turn, None, None, 1)

@@ -133,11 +133,13 @@ def read_prompts(data: Path) -> list[Prompt]:
     return prompts
 
 
-def write_prompts(folder: Path, prompts: Sequence[Prompt], source: Path, number: int) -> None:
+def write_prompts(
+    folder: Path, prompts: Sequence[Prompt], source: Path, number: int, wanted: Mapping[str, int] = SIZES
+) -> None:
     """Write the prompts of one run, once: train.jsonl, validation.jsonl and test.jsonl, no prompt in two of them. Runs
     of other numbers have other prompts in test.jsonl, as far as there are enough."""
     total = len(prompts)
-    sizes = {name: min(size, total * size // sum(SIZES.values())) for name, size in SIZES.items()}
+    sizes = {name: min(size, total * size // sum(wanted.values())) for name, size in wanted.items()}
     order = shuffled(total, 0, 0)
     start = number * sizes["test"] % total
     rotated = [*order[start:], *order[:start]]

@@ -55,6 +55,7 @@ class Stage:
         return run.finish()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("honest", [True, False])
 def test_kills_are_counted_and_a_lost_state_is_noticed(tmp_path: Path, honest: bool) -> None:
     config = Config(tmp_path / "whole", honest=honest)

@@ -10,11 +10,17 @@ from amenable.control.comparison_options import ComparisonOptions
 from amenable.errors import InputError
 
 
+def test_one_predictor_has_nothing_to_disagree_with() -> None:
+    with pytest.raises(InputError, match="one predictor has no disagreement; give --query-strategy random"):
+        ComparisonOptions(ensemble_size=1)
+    assert ComparisonOptions(ensemble_size=1, query_strategy="random").ensemble_size == 1
+
+
 @pytest.mark.parametrize(
     "options",
     [
         {"max_labels": 0},
-        {"ensemble_size": 1},
+        {"ensemble_size": 0},
         {"clip_steps": 1},
         {"first_labels": 1.5},
         {"holdout": 1.0},

@@ -141,7 +141,7 @@ SLOW = pytest.mark.slow
     ("stage", "options"),
     [
         pytest.param(rloo, {}, marks=SLOW),
-        (reinforce, {"baseline": "batch"}),
+        pytest.param(reinforce, {"baseline": "batch"}, marks=SLOW),
         pytest.param(reinforce, {"baseline": "running"}, marks=SLOW),
         pytest.param(reinforce, {"normalize_advantages": True}, marks=SLOW),
         pytest.param(grpo, GROUPS, marks=SLOW),

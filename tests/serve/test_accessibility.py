@@ -26,7 +26,12 @@ pytestmark = [
     pytest.mark.skipif(not AXE.is_file(), reason="no axe-core here: make test installs it"),
 ]
 VIOLATIONS = "axe.run().then(r => r.violations.map(v => [v.id, ...v.nodes.slice(0, 3).map(n => n.html.slice(0, 200))]))"
-SIZES = [(1280, False), (1280, True), (390, False), (390, True)]
+SIZES = [
+    (1280, False),
+    (390, True),
+    pytest.param(1280, True, marks=pytest.mark.slow),
+    pytest.param(390, False, marks=pytest.mark.slow),
+]
 LONG = "This goes on and on. " * 400
 HEBREW, ARABIC = "שלום, מה שלומך?", "هذا نص عربي، وكلمة English في الوسط."
 ROWS = [

@@ -28,6 +28,13 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: the 
 ATTACK = "<img src=x onerror='window.bad=1'><script>window.bad=1</script>"
 NAMES = ("plain", f"tiny {ATTACK}")
 
+SIZES = [
+    (1280, False),
+    (390, True),
+    pytest.param(1280, True, marks=pytest.mark.slow),
+    pytest.param(390, False, marks=pytest.mark.slow),
+]
+
 
 def neighbour(name: str) -> Any:
     """Another file of tests, for the browser that it drives or what it looks for."""
@@ -205,7 +212,7 @@ def test_it_fits_a_phone_and_says_what_it_is(page: Any, running: Running, dark: 
     assert page.js("document.documentElement.scrollWidth") <= 390
 
 
-@pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (390, False), (390, True)])
+@pytest.mark.parametrize(("width", "dark"), SIZES)
 def test_axe_finds_nothing(browser: Any, running: Running, width: int, dark: bool) -> None:
     look = neighbour("test_accessibility")
     if not look.AXE.is_file():

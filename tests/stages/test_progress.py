@@ -127,8 +127,8 @@ def test_evaluate_shows_all_its_work_and_ends_with_a_table(
     }
     assert parts == {
         "base": {"answers", "rewards", "text", "demonstrations"},  # no KL: it has no template
-        "sft": {"answers", "rewards", "KL", "likelihood", "text", "demonstrations"},
-        "best": {"answers", "rewards", "KL", "likelihood"},
+        "sft": {"answers", "rewards", "KL", "text", "demonstrations"},
+        "best": {"answers", "rewards", "KL"},
     }
     told = capsys.readouterr().err
     assert told.index("bits/byte") < told.index("done in")

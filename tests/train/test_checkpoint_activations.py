@@ -129,6 +129,7 @@ def test_a_stage_trains_the_same_model(
     assert any(asked)
 
 
+@pytest.mark.slow
 def test_a_run_uses_less_and_its_plan_knows() -> None:
     """Half of the memory of a run that keeps them, which test_memory.py measures too."""
     case = scaling.Case("pretrain", "5M", "fp32", rows=16, steps=2)

@@ -186,6 +186,7 @@ def test_describe() -> None:
     assert memory.describe(1, FP32, 70, 60).endswith("; passes of up to 70 tokens, as the longest row has, not 60")
 
 
+@pytest.mark.slow
 def test_what_a_process_used_is_near_what_was_said() -> None:
     """A model of 5M parameters in a process of its own, two steps and a checkpoint; and answers to prompts after one
     system prompt, where the model is of a published family."""
