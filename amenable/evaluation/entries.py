@@ -97,9 +97,13 @@ def parse_entries(texts: Sequence[str]) -> tuple[ModelEntry, ...]:
     return entries
 
 
-def require_options(entries: Sequence[ModelEntry], reward: object, prompted: bool, instruction: str) -> None:
-    """Raise InputError for an entry whose modifier needs an option that is not given. prompted: True where there are
-    examples or a prefix."""
+def require_options(
+    entries: Sequence[ModelEntry], reward: object, prompted: bool, instruction: str, tasks: Sequence[str] = ()
+) -> None:
+    """Raise InputError for an entry whose modifier needs an option that is not given, and for examples or a prefix,
+    where they are given (`prompted`), that neither an entry nor a task reads."""
+    if prompted and not tasks and not any_few_shot(entries):
+        raise InputError("nothing reads --shots and --prefix", how="compare a model @few-shot, or give --tasks")
     for entry in entries:
         if entry.best_of > 1 and not reward:
             raise InputError(f"nobody can tell the best of {entry.best_of}", entry.name, "name a --reward")

@@ -98,7 +98,8 @@ class Config(RunOptions):
         plan.require_at_least(0, self, "max_prompts")
         sampling, hint = Sampling(temperature=self.temperature), "--greedy makes greedy answers; give one above 0"
         plan.forbid(not sampling.temperature, "temperature is 0", hint)
-        model_entries.require_options(self.entries, self.reward, self.prompting.is_given, self.instruction)
+        prompted = self.prompting.is_given
+        model_entries.require_options(self.entries, self.reward, prompted, self.instruction, self.tasks)
         parse_suites(self.data, self.suites, self.tasks)
 
     @property

@@ -117,7 +117,11 @@ def test_an_entry_needs_the_option_of_its_modifier(modifier: str, problem: str) 
     with pytest.raises(InputError) as error:
         require_options(entries, (), False, " ")
     assert str(error.value) == problem
-    require_options(entries, ("ends",), True, "Be brief.")
+    few_shot = [*entries, *parse_entries(["b=y@few-shot"])]
+    require_options(few_shot, ("ends",), True, "Be brief.")
+    require_options(entries[:0], (), True, "", ("arc.jsonl",))
+    with pytest.raises(InputError, match="nothing reads --shots and --prefix; compare a model @few-shot, or give --ta"):
+        require_options(parse_entries(["a=x"]), (), True, "")
 
 
 def test_tasks_alone_have_no_suites() -> None:

@@ -170,7 +170,7 @@ def choice_form(
     fits: Callable[[Columns], bool] = lambda columns: True,
 ) -> Form:
     """Return the form of a multiple-choice test; `main` and `unconditional` as in `multiple_choice`."""
-    return Form(name, columns, convert, multiple_choice(main, unconditional), fits, frozenset({"calibrate"}))
+    return Form(name, columns, convert, multiple_choice(main, unconditional), fits, reads=frozenset({"calibrate"}))
 
 
 FORMS = (

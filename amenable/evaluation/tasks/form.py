@@ -50,6 +50,8 @@ class Form:
     and others under "metrics", as (value, low, high)"""
     fits: Callable[[Columns], bool] = lambda columns: True
     """a further condition that tells the form from others with these columns"""
+    generates: bool = False
+    """True where answers are generated"""
     reads: frozenset[str] = frozenset()
     """options of tasks that the measurement reads; "judge" where it needs one"""
 

@@ -44,15 +44,23 @@ class Task:
     """of each row whether training files hold it; None where there are none to compare"""
 
     def evaluate(self, examinee: Examinee) -> Metrics:
-        """Return the metrics of a model, with the form's name, the number of contaminated rows, and the share that is
-        right of the others."""
-        metrics = {"form": self.form.name, **self.form.measure(examinee, self.rows)}
+        """Return the metrics of a model, with the form's name, the number of rows of which the beginning is cut, the
+        number of contaminated rows, and the share that is right of the others."""
+        metrics = {"form": self.form.name, **self.form.measure(examinee, self.rows), "cut": self.count_cut(examinee)}
         if self.contaminated is None:
             return metrics
         clean = [hit for hit, held in zip(metrics.get("right", ()), self.contaminated) if not held]
         if clean and len(metrics["right"]) == len(self.rows):
             metrics["metrics"]["clean"] = share(clean)
         return {**metrics, "contaminated": sum(self.contaminated)}
+
+    def count_cut(self, examinee: Examinee) -> int:
+        """Return the number of rows with a prefix or examples that are longer than the context, with their answers."""
+        words, room = examinee.model.tokenizer, examinee.model.decoder.config.context_length
+        rows = [row for row in self.rows if row.shots or row.description]
+        lengths = map(len, words.encode_batch([row.whole for row in rows]))
+        before = len(words.added_ids) + (examinee.generation.max_new_tokens if self.form.generates else 0)
+        return sum(before + length > room for length in lengths)
 
     def describe(self) -> str:
         """Return form and sizes as a line."""
@@ -91,7 +99,8 @@ def read_tasks(
             tasks[name] = replace(task, contaminated=tuple(flags))
     shown = with_shots(tasks, prompting, seed)
     if prompting.shots and not has_prompts and not any(row.shots for task in shown.values() for row in task.rows):
-        raise InputError("the examples have the form of no task", prompting.names, "give rows in the columns of a task")
+        hint = "give rows in the columns of a task, or compare a model @few-shot"
+        raise InputError("the examples have the form of no task", prompting.names, hint)
     return shown
 
 

@@ -69,7 +69,7 @@ class PromptRow:
         return f"{self.context} {self.answer}"
 
     @property
-    def text(self) -> str:
+    def whole(self) -> str:
         """The whole prompt as plain text."""
         return self.description + "".join(shot.example + SHOT_END for shot in self.shots) + self.context
 
@@ -124,7 +124,7 @@ def decode(examinee: Examinee, rows: Sequence[PromptRow], temperature: float, sa
     prompts = [
         render_prompt(words, row.messages)
         if model.is_chat_model and (row.is_turn or examinee.options.chat_template)
-        else [*opening, *words.encode(row.text)[-room:]]
+        else [*opening, *words.encode(row.whole)[-room:]]
         for row in rows
     ]
     stop = tuple(dict.fromkeys(mark for row in rows for mark in row.stop))
@@ -251,7 +251,8 @@ FORMS = (
         gsm8k,
         exact_match,
         lambda columns: "####" in str(columns["answer"]),
+        True,
         frozenset({"self_consistency", "chat_template"}),
     ),
-    Form("ifeval", ("prompt", "instruction_id_list", "kwargs"), ifeval, instruction_following),
+    Form("ifeval", ("prompt", "instruction_id_list", "kwargs"), ifeval, instruction_following, generates=True),
 )

@@ -80,6 +80,11 @@ class ChoiceRow:
         """A request for each choice."""
         return self.requests_after(self.context)
 
+    @property
+    def whole(self) -> str:
+        """The longest text of the row: all before a choice, and the choice."""
+        return max((request.context + request.continuation for request in self.requests), key=len)
+
     def requests_after(self, context: str) -> list[Request]:
         """Return a request for each choice after another context and the row's own examples."""
         before = self.description + "".join(shot.example + SHOT_END for shot in self.shots)

@@ -76,6 +76,8 @@ def reply(examinee: Examinee, conversations: Sequence[Conversation]) -> list[str
 
 
 FORMS = (
-    Form("mt-bench", ("turns", "category"), mt_bench, measure, reads=frozenset({"judge"})),
-    Form("mt-bench", ("prompt", "follow_ups", "category"), mt_bench, measure, reads=frozenset({"judge"})),
+    Form("mt-bench", ("turns", "category"), mt_bench, measure, generates=True, reads=frozenset({"judge"})),
+    Form(
+        "mt-bench", ("prompt", "follow_ups", "category"), mt_bench, measure, generates=True, reads=frozenset({"judge"})
+    ),
 )
