@@ -206,7 +206,8 @@ def with_shots(tasks: dict[str, Task], prompting: PromptingOptions, seed: int) -
         contexts = [row.context for row in examples]
         selector = replace(prompting, shots=(file,)).selector(contexts, [row.label for row in examples], seed)
         for name in names:
-            require_no_leak(contexts, [row.context for row in tasks[name].rows], name, file)
+            prompts = [row.context or row.example for row in tasks[name].rows]
+            require_no_leak([row.context or row.example for row in examples], prompts, name, file)
             rows = [
                 replace(row, shots=tuple(examples[i] for i in selector.choose(row.context))) for row in tasks[name].rows
             ]

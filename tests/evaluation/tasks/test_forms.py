@@ -176,6 +176,8 @@ def test_rows_that_training_files_hold_are_counted(
 
 def test_an_example_that_is_in_the_test_is_refused(write: Callable[..., Path]) -> None:
     train = write("train", {**ARC, "question": "Other?"}, {**ARC, "question": " WHY?"})
+    pairs = write("pairs", PAIR), PromptingOptions((write("more", {**PAIR, "sent_more": "Other."}),))
+    assert read_tasks([str(pairs[0])], None, pairs[1])["pairs"].rows[0].shots, "sentences have no context"
     with pytest.raises(InputError, match=r"train\.jsonl: example 2 is a row of the test 'test'; take examples"):
         read_tasks([str(write("test", ARC))], None, PromptingOptions((train,), 1))
 
