@@ -58,3 +58,10 @@ def test_what_the_guards_found_is_told() -> None:
     assert told["fine"] == "entropy holds, EOS is said"
     assert told["warnings"] == ["no answer ends (2 of 9 steps, first at 4); raise the limit"]
     assert stage_cards.card(Stage("ppo", "ppo", Path("ppo"), {}, {}, None, []))["warnings"] == []
+
+
+def test_a_confusion_matrix_is_that_of_finished_json() -> None:
+    figures = {"n": 3, "labels": ["no", "yes"], "confusion": [[1, 0], [1, 1]]}
+    assert stage_cards.confusion({"validation": figures}, "validation") == figures
+    for finished, key in (({"validation": {"n": 3}}, "validation"), ({}, "validation"), ({"validation": figures}, "")):
+        assert stage_cards.confusion(finished, key) is None
