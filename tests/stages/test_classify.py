@@ -128,12 +128,13 @@ def test_a_stopped_run_goes_on_to_the_bit(
 def test_adapters_frozen_layers_and_no_auxiliary_loss(
     options: dict[str, Any], config: classify.Config, runtime: Runtime, rows_of: Callable, tmp_path: Path
 ) -> None:
-    config = replace(config, out=tmp_path / "run", **options)
+    frozen = "lora" in options or "frozen_layers" in options
+    config = replace(config, out=tmp_path / "run", epochs=1 if frozen else config.epochs, **options)
     out, labels = classify.run(config), Labels(("Gladly", "Grimly"), {})
     ours, tokenizer = loading.load_classifier(out, runtime)
     start, _, _ = classify.load(replace(config, lora=LoraOptions(), frozen_layers=0, dropout=0.0), labels, runtime)
     before, after = start.decoder.token_embedding.weight, ours.decoder.token_embedding.weight
-    frozen, count = "lora" in options or "frozen_layers" in options, tokenizer.vocab_size
+    count = tokenizer.vocab_size
     assert torch.equal(before[: count - 3], after[: count - 3]) == frozen
     assert not torch.isclose(before[count - 3 : count], after[count - 3 : count]).all(1)[[0, 2]].any()
     assert frozen or finished(out)["validation"]["accuracy"]["value"] > 0.7
