@@ -197,22 +197,24 @@ def with_shots(tasks: dict[str, Task], prompting: PromptingOptions, seed: int) -
             name: replace(task, rows=[replace(row, description=prefix + row.description) for row in task.rows])
             for name, task in tasks.items()
         }
-    for file in prompting.shots:
-        form = form_of(file)
-        names = [name for name, task in tasks.items() if form is not None and task.form.name == form.name]
-        if not names:
-            continue
-        examples = read_task(file).rows
-        contexts = [row.context for row in examples]
-        selector = replace(prompting, shots=(file,)).selector(contexts, [row.label for row in examples], seed)
-        for name in names:
-            prompts = [row.context or row.example for row in tasks[name].rows]
-            require_no_leak([row.context or row.example for row in examples], prompts, name, file)
-            rows = [
-                replace(row, shots=tuple(examples[i] for i in selector.choose(row.context))) for row in tasks[name].rows
-            ]
-            tasks[name] = replace(tasks[name], rows=rows)
+    forms = {file: form_of(file) for file in prompting.shots}
+    for name, task in tasks.items():
+        files = tuple(file for file, form in forms.items() if form is not None and form.name == task.form.name)
+        if files:
+            tasks = {
+                **tasks,
+                name: replace(task, rows=rows_with_shots(name, task, replace(prompting, shots=files), seed)),
+            }
     return tasks
+
+
+def rows_with_shots(name: str, task: Task, prompting: PromptingOptions, seed: int) -> list[Any]:
+    """Return the rows of a task with examples of files of its form; InputError for one that is in the test."""
+    examples = [row for file in prompting.shots for row in read_task(file, task.form.name).rows]
+    selector = prompting.selector([row.context for row in examples], [row.label for row in examples], seed)
+    tested, own = ([row.context or row.example for row in rows] for rows in (task.rows, examples))
+    require_no_leak(own, tested, name, prompting.names)
+    return [replace(row, shots=tuple(examples[i] for i in selector.choose(row.context))) for row in task.rows]
 
 
 def form_of(file: Path) -> Form | None:

@@ -78,6 +78,9 @@ def test_shots_are_the_first_examples_of_a_file(write: Callable[..., Path]) -> N
     assert tasks["other"].rows[0].shots == ()
     with pytest.raises(InputError, match="3 examples for 4 shots"):
         read_tasks([str(test)], None, PromptingOptions((train,), 4))
+    more = write("more", {**ARC, "question": "More?"})
+    (row,) = read_tasks([str(test)], None, PromptingOptions((train, more)))["test"].rows
+    assert len(row.shots) == 4 and row.shots[-1].context == "Question: More?\nAnswer:", "of all files of the form"
     piqa = [str(write("piqa", PIQA))]
     with pytest.raises(InputError, match=r"train\.jsonl: the examples have the form of no task; give rows in the"):
         read_tasks(piqa, None, prompting)
