@@ -18,6 +18,7 @@ def test_an_untrained_pole_falls() -> None:
     assert 10 < untrained_return(replace(TASKS["cartpole"], fixed_length=True)) < 40
 
 
+@pytest.mark.slow
 def test_shares_are_between_the_untrained_and_the_true_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = replace(TASKS["cartpole"], total_timesteps=2048, num_steps=128, max_labels=8, reward_updates=2)
     monkeypatch.setattr(control_preferences, "TASKS", {"cartpole": tiny})

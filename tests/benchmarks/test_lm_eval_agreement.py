@@ -30,6 +30,7 @@ def stand_in(folder: Path, differs: str = "") -> Path:
     return peer
 
 
+@pytest.mark.slow
 def test_ways_that_find_the_same_agree(
     base: Path, assistant: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -39,6 +40,7 @@ def test_ways_that_find_the_same_agree(
         assert len(lines) == count and all(line.endswith(": as by transformers") for line in lines)
 
 
+@pytest.mark.slow
 def test_another_likelihood_is_told_by_its_row(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     peer = stand_in(tmp_path, "amenable_likelihoods")
     assert agreement.main(["--model", str(base), "--peer", str(peer)]) == 1

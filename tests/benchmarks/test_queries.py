@@ -87,6 +87,7 @@ def config(demo: Path, tmp_path: Path) -> queries.Config:
     )
 
 
+@pytest.mark.slow
 def test_everything_is_measured_and_told(config, capsys):
     found = queries.main(config)
     shown = capsys.readouterr().out

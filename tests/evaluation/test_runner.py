@@ -117,5 +117,5 @@ def test_what_a_model_knows(sft: LoadedModel, by: Scorers) -> None:
     )
     assert found["figures"] == {**text_metrics(sft, texts, 50, by), **demonstration_metrics(sft, shown, by)}
     expected = form.measure(Examinee(sft, 1000, GENERATION, silent), [row])
-    assert found["tasks"] == {"facts": {"form": "choices", **expected}}
+    assert found["tasks"] == {"facts": {"form": "choices", **expected, "cut": 0}}
     assert lm_metrics(sft, Suites({}), by, GENERATION) == {"figures": {"bpb": None}, "tasks": {}}

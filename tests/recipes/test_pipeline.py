@@ -102,6 +102,7 @@ def test_a_stage_of_two_words_is_the_command_with_a_hyphen(tmp_path: Path, capfd
     assert "no command" not in capfd.readouterr().err and "command: distill-context" in run.plan.read_text()
 
 
+@pytest.mark.slow
 def test_one_at_a_time_is_a_process_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[str] = []
 
@@ -151,6 +152,7 @@ def test_finished_calls_look_whether_they_are_the_same_without_a_process(
         run_all(calls)
 
 
+@pytest.mark.slow
 def test_a_call_that_has_not_finished_is_repeated_beside_one_that_has(tmp_path: Path) -> None:
     calls = [token_call(tmp_path, "one"), token_call(tmp_path, "two", 280)]
     run_all(calls)

@@ -161,6 +161,7 @@ def test_with_kl_in_the_reward_it_comes_to_the_closed_form(models: Models, stage
     assert distance(models, best, 2) < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["k2", pytest.param("full", marks=SLOW)])
 def test_grpo_comes_to_the_optimum_that_its_deviation_makes(models: Models, estimator: str) -> None:
     """Scores are divided by their deviation under the policy, so the price is beta times it at the fixed point."""

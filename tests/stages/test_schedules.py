@@ -73,6 +73,7 @@ def test_lr_is_the_rate_and_a_short_run_warms_up_for_a_short_time(
 
 LONGER = {"pretrain": {"max_steps": 7}, "sft": {"epochs": 3}, "reward": {"epochs": 3}, "dpo": {"epochs": 3}}
 LONGER["ppo"] = {"max_steps": 6}
+FINISHED = [name if name in ("sft", "ppo") else pytest.param(name, marks=pytest.mark.slow) for name in LONGER]
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,7 @@ def made(folder: Path) -> dict[str, Any]:
     return {**files, "config.yaml": options, "figures": facts}
 
 
-@pytest.mark.parametrize("name", LONGER)
+@pytest.mark.parametrize("name", FINISHED)
 def test_a_finished_run_goes_on_as_if_it_had_been_longer_from_the_start(
     name: str, lasting: dict[str, tuple[Any, Any]], tmp_path: Path
 ) -> None:
