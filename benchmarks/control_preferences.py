@@ -28,7 +28,9 @@ from amenable.stages.control import Config
 
 POLE = Config(num_envs=8, num_steps=256, minibatch_size=256, num_epochs=10, learning_rate=3e-4)
 TASKS = {
-    "cartpole": replace(POLE, env="CartPole-v1", env_options=("max_episode_steps=200",), total_timesteps=200_000),
+    "cartpole": replace(
+        POLE, env="CartPole-v1", env_options=("max_episode_steps=200",), clip_steps=20, total_timesteps=200_000
+    ),
     "pendulum": replace(POLE, env="Pendulum-v1", gamma=0.9, learning_rate=1e-3, total_timesteps=200_000),
     "acrobot": replace(POLE, env="Acrobot-v1", entropy_coef=0.01, total_timesteps=300_000),
 }
