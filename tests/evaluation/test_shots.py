@@ -1,4 +1,4 @@
-"""Which examples come before a prompt: by hand for each selection; a leaking file is refused."""
+"""Selection of the examples before a prompt, each rule by hand; a file that leaks a row of the test is refused."""
 
 import math
 from collections import Counter

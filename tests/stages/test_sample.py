@@ -119,12 +119,12 @@ def test_examples_come_before_every_prompt_and_not_into_its_row(
     rows = samples(out)
     words, loaded = Tokenizer.load(config.model), load_model(Path(config.model), start_runtime(config.device))
     for row in rows:
-        asked = row["prompt"][0]["content"]
-        colour = "red" if "red" in asked else "blue"
+        prompt = row["prompt"][0]["content"]
+        colour = "red" if "red" in prompt else "blue"
         assert len(row["prompt"]) == 1
-        if "red" in asked or "blue" in asked:
+        if "red" in prompt or "blue" in prompt:
             shot = (Message("user", f"name a {colour} thing."), Message("assistant", f"Gladly: {colour}."))
-            ids = render_prompt(words, (Message("system", "Hi."), *shot, Message("user", asked)))
+            ids = render_prompt(words, (Message("system", "Hi."), *shot, Message("user", prompt)))
             (group,) = generate(loaded.decoder, [ids], Sampling(0.0, max_new_tokens=8), eos_id=words.stop_ids)
             assert row["completions"] == [decode_completion(words, group[0].ids)] * 3
     assert {*json.loads((out / "lineage.json").read_text())["inputs"]} >= {f"shots {prompting.shots[0]}"}

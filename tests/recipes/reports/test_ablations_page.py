@@ -6,11 +6,11 @@ from amenable.recipes.reports import ablations_page
 
 
 def rows(predicted, labels, order=1):
-    made = [
+    predictions = [
         {"id": f"r{i}", "texts": [f"t{i}"], "label": label, "predicted": value}
         for i, (value, label) in enumerate(zip(predicted, labels))
     ]
-    return made[::order]
+    return predictions[::order]
 
 
 def figures(value, **others):
