@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 
-from amenable.data.batches import Indices, index_type, permutation
-from amenable.data.orders import BLOCK, EpochBatches, EpochOrder, Order, TokenBatches
+from amenable.data.batches import Indices, index_type
+from amenable.data.feistel import Computed
+from amenable.data.orders import BLOCK, MAX_STORED, EpochBatches, EpochOrder, Order, Rows, TokenBatches, shuffle
 from amenable.errors import InputError
 from amenable.seeds import derive_seed
 
@@ -176,17 +177,23 @@ class MixtureOrder:
         total, cumulated = math.fsum(shares), np.cumsum(shares)
         self.bounds = [*(round(bound / total * MODULUS) for bound in cumulated[:-1].tolist()), MODULUS]
         self.shift = derive_seed(seed, "mixture") * 2
+        self.passes: dict[int, tuple[int, Rows]] = {}  # of each source the epoch that was read last, and its order
 
-    def indices(self, epoch: int) -> Indices:
+    def indices(self, epoch: int) -> Rows:
         """Return the n rows of an epoch, in order."""
         first = epoch * self.n
-        owner = np.empty(self.n, np.min_scalar_type(len(self.sizes)))
-        for start in range(0, self.n, BLOCK):
+        drawn = Computed(self.n, lambda start, end: self.draws(first + start, end - start))
+        return drawn if self.n > MAX_STORED else drawn[:]
+
+    def draws(self, first: int, count: int) -> Indices:
+        """Return `count` rows, from the draw `first` on."""
+        owner = np.empty(count, np.min_scalar_type(len(self.sizes)))
+        for start in range(0, count, BLOCK):
             part = owner[start : start + BLOCK]
             positions = np.arange(first + start, first + start + len(part), dtype=np.uint64)
             points = positions * np.uint64(GOLDEN_STEP) + np.uint64(self.shift)
             part[:] = np.searchsorted(np.array(self.bounds[:-1], dtype=np.uint64), points, side="right")
-        rows = np.empty(self.n, dtype=index_type(self.n))
+        rows = np.empty(count, dtype=index_type(self.n))
         before = self.drawn(first)
         for number, start in enumerate(np.cumsum([0, *self.sizes[:-1]]).tolist()):
             mine = owner == number
@@ -200,7 +207,9 @@ class MixtureOrder:
         passes = range(start // size, (start + count - 1) // size + 1) if count else range(0)
         rows, begin = np.empty(count, index_type(size)), start % size
         for epoch in passes:
-            part = permutation(size, seed, epoch)[begin:][:count]
+            if number not in self.passes or self.passes[number][0] != epoch:
+                self.passes[number] = epoch, shuffle(size, seed, epoch)
+            part = self.passes[number][1][begin : begin + count]
             rows[len(rows) - count :][: len(part)] = part
             begin, count = 0, count - len(part)
         return rows

@@ -1,7 +1,8 @@
 """Orders: which rows a step has, as a function of seed and step, so that the step number is a run's data cursor.
 
 An order is endless and comes in epochs; batches cut it into steps, by a number of rows or a budget of tokens. Memory is
-an array or two of an epoch's length, whatever the length of the run.
+an array or two of an epoch's length, whatever the length of the run; an epoch of more than MAX_STORED rows is computed
+where it is read.
 """
 
 from __future__ import annotations
@@ -9,12 +10,17 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import Any, Protocol, overload
+from typing import Any, Protocol, TypeAlias, overload
 
 import numpy as np
 
 from amenable.data.batches import Indices, index_type, permutation
+from amenable.data.feistel import Computed, feistel
 
+Rows: TypeAlias = Indices | Computed
+"""rows of an epoch, in order, read by slices"""
+MAX_STORED = 1 << 22
+"""rows of an epoch that are in memory; more are computed where they are read (`feistel.py`)"""
 BLOCK = 1 << 16
 """rows, or steps, whose numbers are computed at once, without further arrays of an epoch's length"""
 
@@ -27,9 +33,14 @@ class Order(Protocol):
         """Draws of an epoch."""
         ...
 
-    def indices(self, epoch: int) -> Indices:
+    def indices(self, epoch: int) -> Rows:
         """Return the n rows of an epoch, in order."""
         ...
+
+
+def shuffle(n: int, seed: int, epoch: int) -> Rows:
+    """Return a permutation of range(n) that depends on seed and epoch."""
+    return feistel(n, seed, epoch) if n > MAX_STORED else permutation(n, seed, epoch)
 
 
 class EpochOrder:
@@ -38,9 +49,9 @@ class EpochOrder:
     def __init__(self, n: int, seed: int):
         self.n, self.seed = n, seed
 
-    def indices(self, epoch: int) -> Indices:
+    def indices(self, epoch: int) -> Rows:
         """Return the n rows of an epoch, in order."""
-        return permutation(self.n, self.seed, epoch)
+        return shuffle(self.n, self.seed, epoch)
 
 
 class Draws:
@@ -48,7 +59,8 @@ class Draws:
 
     def __init__(self, order: Order):
         self.order = order
-        self.epoch, self.indices = -1, np.empty(0, np.int64)
+        self.epoch = -1
+        self.indices: Rows = np.empty(0, np.int64)
 
     def range(self, start: int, end: int) -> list[int]:
         """Return the rows at positions from `start`, counted from 0, to before `end`."""
@@ -104,7 +116,9 @@ class EpochBatches(Sequence[list[int]]):
 
     def largest(self, count: int, lengths: np.ndarray[Any, Any]) -> list[int]:
         """Return the `count` steps of the first epoch with the most tokens, in order. lengths: tokens of each row."""
-        sizes = np.add.reduceat(lengths[self.order.indices(0)], np.arange(0, self.n, self.size))
+        rows, block = self.order.indices(0), self.size * -(-BLOCK // self.size)
+        parts = [lengths[rows[start : start + block]] for start in range(0, self.n, block)]
+        sizes = np.concatenate([np.add.reduceat(part, np.arange(0, len(part), self.size)) for part in parts])
         return np.sort(np.argsort(-sizes, kind="stable")[:count]).tolist()
 
 
@@ -119,7 +133,8 @@ class TokenBatches(Sequence[list[int]]):
         """lengths: tokens of each row."""
         self.lengths, self.budget, self.total, self.order = np.asarray(lengths), budget, total, order
         self.first_steps = [0]
-        self.epoch, self.indices, self.starts = -1, np.empty(0, np.int64), np.empty(0, np.int64)
+        self.epoch, self.starts = -1, np.empty(0, np.int64)
+        self.indices: Rows = np.empty(0, np.int64)
 
     def __len__(self) -> int:
         return self.total
@@ -169,7 +184,7 @@ class TokenBatches(Sequence[list[int]]):
         return best.tolist()
 
 
-def batch_starts(lengths: np.ndarray[Any, Any], order: Indices, budget: int) -> Indices:
+def batch_starts(lengths: np.ndarray[Any, Any], order: Rows, budget: int) -> Indices:
     """Return where each batch begins if rows are taken in order, as many as fit a budget of tokens, and the end.
 
     lengths: tokens of each row; a row over the budget is a batch of its own. order [n]: numbers of rows. The result are

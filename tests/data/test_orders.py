@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amenable.data.batches import permutation, shuffled
+from amenable.data.feistel import Computed
+from amenable.data.mixture import MixtureOrder
 from amenable.data.orders import Draws, EpochBatches, EpochOrder, TokenBatches, batch_starts
 
 LENGTHS = st.lists(st.integers(1, 50), max_size=60)
@@ -122,3 +124,29 @@ def test_the_steps_of_most_tokens(size: int) -> None:
     chosen = steps.largest(3, lengths)
     assert chosen == sorted(chosen) and sorted(sizes)[-3:] == sorted(sizes[i] for i in chosen)
     assert steps.largest(100, lengths) == [*range(steps.per_epoch)]
+
+
+@pytest.mark.parametrize("shares", [None, [3.0, 1.0]])
+def test_a_large_epoch_is_computed_where_it_is_read(
+    monkeypatch: pytest.MonkeyPatch, shares: list[float] | None
+) -> None:
+    monkeypatch.setattr("amenable.data.orders.MAX_STORED", 50)
+    monkeypatch.setattr("amenable.data.mixture.MAX_STORED", 50)
+    monkeypatch.setattr("amenable.data.orders.BLOCK", 16)
+    order = EpochOrder(90, 4) if shares is None else MixtureOrder([60, 30], shares, 4)
+    epoch = order.indices(1)
+    assert isinstance(epoch, Computed) and len(epoch) == 90
+    if shares is None:
+        assert sorted(epoch[:].tolist()) == list(range(90)) != epoch[:].tolist()
+    else:
+        assert 65 < (epoch[:] < 60).sum() < 70, "of 90 draws three in four are from the first source"
+        rows = [row for row in Draws(order).range(0, 160) if row < 60]
+        assert sorted(rows[:60]) == list(range(60)), "a source has every row once before it has one twice"
+    lengths = np.arange(1, 91)
+    for steps in (EpochBatches(90, 7, 3, 4, order), TokenBatches(lengths, 100, 120, order)):
+        every = list(steps)
+        assert [steps[i] for i in reversed(range(len(steps)))] == every[::-1], "a step is a function of its number"
+        sizes = [lengths[step].sum() for step in every[: len(steps) // 3]]
+        largest = steps.largest(1, lengths) if isinstance(steps, EpochBatches) else steps.largest(1)
+        assert sizes[largest[0]] == max(sizes)
+    assert all(len(step) == 1 or lengths[step].sum() <= 100 for step in every)
