@@ -4,12 +4,14 @@
 
 New words are those that are neither in the prompt nor among the most frequent function words. A shorter answer keeps
 its first and surest words, so its precision is higher without it knowing more. Two models are therefore compared at
-equal length: the baseline's answer is cut to the number of words of the other (`gain_at_equal_length`).
+equal length: the baseline's answer is cut to the number of words of the other (`gain_at_equal_length`). Two texts are
+compared by the F1 of their words (ROUGE-1), and one with itself by the n-grams that it repeats.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
@@ -41,6 +43,22 @@ def gain_at_equal_length(answer: str, baseline: str, prompt: str, reference: str
     """Return the precision of an answer less that of a baseline's answer, cut to as many words."""
     words = words_of(answer)
     return precision(words, prompt, reference) - precision(words_of(baseline)[: len(words)], prompt, reference)
+
+
+def word_f1(first: str, second: str) -> float:
+    """Return the F1 of the words that two texts share, counted as often as both have them (ROUGE-1); 1 for two texts
+    without words."""
+    a, b = Counter(words_of(first)), Counter(words_of(second))
+    total = a.total() + b.total()
+    return 2 * (a & b).total() / total if total else 1.0
+
+
+def repetition(text: str, n: int = 4) -> float:
+    """Return the share of a text's n-grams of words that stand earlier in it (Welleck et al., 2020, seq-rep-n); 0 for a
+    text of fewer words."""
+    words = words_of(text)
+    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def yes_or_no(text: str) -> str | None:

@@ -1,5 +1,5 @@
-"""Confidence intervals of shares, means and other statistics, a paired test, correlations, the explained variance of a
-value function, and the KL of best-of-n."""
+"""Confidence intervals of shares, means and other statistics, paired tests, correlations, the explained
+variance of a value function, and the KL of best-of-n."""
 
 from __future__ import annotations
 
@@ -155,6 +155,25 @@ def mcnemar(first: int, second: int) -> float:
     n = first + second
     tail = sum(math.comb(n, k) for k in range(min(first, second) + 1))
     return min(1.0, 2 * tail / 2**n)
+
+
+def sign_flip(differences: Tensor, generator: torch.Generator, n: int = 10_000) -> float:
+    """Two-sided p-value of a paired randomization test (Fisher, 1935) of differences [N]: where two models are alike,
+    each difference is as likely with the other sign.
+
+    (1 + #{|mean of the flipped| >= |mean|}) / (1 + n) over n flips of all signs; 1 where all differences are 0.
+    """
+    values = differences.double().flatten()
+    values = values[values != 0]
+    if not len(values):
+        return 1.0
+    observed = values.sum().abs() * (1 - 1e-12)  # sums of the same numbers in another order round differently
+    least, block = 0, 500
+    for start in range(0, n, block):
+        size = min(block, n - start)
+        signs = 1 - 2 * torch.randint(2, (size, len(values)), generator=generator)
+        least += int(((signs * values).sum(1).abs() >= observed).sum())
+    return (1 + least) / (1 + n)
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:

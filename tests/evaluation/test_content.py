@@ -2,7 +2,7 @@
 
 import pytest
 
-from amenable.evaluation.content import gain_at_equal_length, precision, words_of, yes_or_no
+from amenable.evaluation.content import gain_at_equal_length, precision, repetition, word_f1, words_of, yes_or_no
 
 PROMPT, REFERENCE = "What causes tides?", "The gravity of the moon and, less, of the sun."
 
@@ -40,3 +40,15 @@ def test_only_the_first_word_says_yes_or_no() -> None:
         None,
         None,
     ]
+
+
+def test_f1_of_words_by_hand() -> None:
+    assert word_f1("A goat, a cow.", "a COW") == pytest.approx(2 * 2 / 6)  # a and cow, each once
+    assert word_f1("one", "two") == 0.0 and word_f1("", "!") == 1.0 and word_f1("", "one") == 0.0
+
+
+def test_repetition_is_the_share_of_ngrams_that_come_again() -> None:
+    assert repetition("a b c d e f") == 0.0 == repetition("a b c")
+    assert repetition("a b c d a b c d") == pytest.approx(1 / 5)  # abcd bcda cdab dabc abcd
+    assert repetition("no no no no no no") == pytest.approx(2 / 3)
+    assert repetition("a b a b", n=2) == pytest.approx(1 / 3)

@@ -15,6 +15,7 @@ from amenable.functional.statistics import (
     mcnemar,
     mean_interval,
     pearson,
+    sign_flip,
     spearman,
     t95,
     wilson,
@@ -200,3 +201,14 @@ def test_pearson_by_hand():
     """Deviations (-1, 0, 1) and (-1, 1, 0): 1 / 2."""
     assert pearson(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 3.0, 2.0])) == pytest.approx(0.5)
     assert math.isnan(pearson(torch.ones(3), torch.arange(3)))
+
+
+def test_sign_flips_by_hand():
+    generator = torch.Generator().manual_seed(0)
+    assert sign_flip(torch.zeros(5), generator) == 1.0
+    # of 2^3 sums of 1, 2, 4 with signs only 7 and -7 are as large: 2 / 8
+    assert sign_flip(torch.tensor([1.0, 2.0, 4.0, 0.0]), generator, 20_000) == pytest.approx(0.25, abs=0.015)
+    # a mean of 1 over 1, 1, 1, 1: 2 / 16; a mean of 0 is never exceeded by chance less often than always
+    assert sign_flip(torch.ones(4), generator, 20_000) == pytest.approx(0.125, abs=0.015)
+    assert sign_flip(torch.tensor([1.0, -1.0]), generator) == 1.0
+    assert sign_flip(torch.full((40,), 0.1), generator) < 0.001

@@ -6,6 +6,7 @@ Of a row's choices, after its context, the most likely is the model's answer (pr
     acc_norm   the same per character of the choice, acc_bytes per byte, acc_tokens per token
     acc_mutual_info   argmax log p(choice | context) - log p(choice)     (Brown et al., 2020, section 2.4)
     acc_calibrated    argmax log p(choice | context) - log p(choice | context of N/A)
+    ece        calibration error of p(likeliest choice | context) / sum over the choices, against acc
 
 Without dividing, the shortest choice would win too often; bytes are the same for every tokenizer, tokens are not. After
 a context whose content is N/A a model's choice shows what it prefers whatever the content is, for the examples' order
@@ -15,12 +16,23 @@ and answers too: contextual calibration (Zhao et al., 2021, section 4) divides b
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Callable, Sequence
 
 from amenable.data.task_columns import LETTERS
 from amenable.data.task_columns import choice_index as index
-from amenable.evaluation.tasks.form import Columns, Examinee, Form, Metrics, by_group, metrics_of, share, text
+from amenable.evaluation.tasks.form import (
+    Columns,
+    Examinee,
+    Form,
+    Metrics,
+    by_group,
+    calibration_metrics,
+    metrics_of,
+    share,
+    text,
+)
 from amenable.evaluation.tasks.likelihood import ChoiceRow, Likelihood, Request, score, score_choices
 
 UNCONDITIONAL, CALIBRATED = "acc_mutual_info", "acc_calibrated"
@@ -112,9 +124,9 @@ def own(columns: Columns) -> list[ChoiceRow]:
 
 
 def multiple_choice(main: str, unconditional: bool = False) -> Callable[[Examinee, Sequence[ChoiceRow]], Metrics]:
-    """Return the measurement of a multiple-choice test whose main metric is `main`; with `unconditional` also
-    `acc_mutual_info`, which scores each choice without the context too, and where the options say so
-    `acc_calibrated`."""
+    """Return the measurement of a multiple-choice test whose main metric is `main`, with the calibration error (`ece`)
+    of the likeliest choices' probabilities; with `unconditional` also `acc_mutual_info`, which scores each choice
+    without the context too, and where the options say so `acc_calibrated`."""
 
     def measure(examinee: Examinee, rows: Sequence[ChoiceRow]) -> Metrics:
         scores = score_choices(examinee.model, rows, examinee.max_tokens, examinee.progress)
@@ -128,9 +140,11 @@ def multiple_choice(main: str, unconditional: bool = False) -> Callable[[Examine
             neutral = [row.requests_after(row.content_free) for row in rows]
             answers[CALIBRATED] = largest_ratios(examinee, scores, neutral)
         hits = {name: [choice in row.right for choice, row in zip(chosen, rows)] for name, chosen in answers.items()}
-        others = {name: share(values) for name, values in hits.items() if name != main}
+        calibrated = calibration_metrics([probability(own) for own in scores], hits["acc"])
+        others = {name: share(values) for name, values in hits.items() if name != main} | calibrated["metrics"]
         groups = by_group([row.group for row in rows], hits[main])
-        return {**metrics_of(main, hits[main], others), **({"groups": groups} if groups else {})}
+        metrics = {**metrics_of(main, hits[main], others), "reliability": calibrated["reliability"]}
+        return {**metrics, **({"groups": groups} if groups else {})}
 
     return measure
 
@@ -148,6 +162,12 @@ def best(rate: Callable[[Likelihood, str], float], row: ChoiceRow, scores: Seque
     """Return the index of the choice with the highest rate, the first of several."""
     rates = [rate(score, choice) for score, choice in zip(scores, row.choices, strict=True)]
     return rates.index(max(rates))
+
+
+def probability(scores: Sequence[Likelihood]) -> float:
+    """Return the probability of the likeliest choice, of all choices together."""
+    most = max(score.logp for score in scores)
+    return 1 / math.fsum(math.exp(score.logp - most) for score in scores)
 
 
 def largest_ratios(
@@ -176,7 +196,7 @@ def choice_form(
 FORMS = (
     choice_form("arc", ("question", "choices", "answerKey"), arc, "acc_norm", unconditional=True),
     choice_form("hellaswag", ("activity_label", "ctx_a", "ctx_b", "endings", "label"), hellaswag, "acc_norm"),
-    choice_form("mmlu", ("question", "choices", "answer"), mmlu, "acc"),
+    choice_form("mmlu", ("question", "choices", "answer"), mmlu, "acc", fits=lambda columns: "opinions" not in columns),
     choice_form("piqa", ("goal", "sol1", "sol2", "label"), piqa, "acc_norm"),
     choice_form(
         "boolq",

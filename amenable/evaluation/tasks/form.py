@@ -11,6 +11,7 @@ import torch
 
 from amenable.evaluation.answering import GenerationConfig, LoadedModel
 from amenable.evaluation.tasks.options import TaskOptions
+from amenable.functional.calibration import calibration_error, reliability
 from amenable.functional.statistics import bootstrap_mean, wilson
 from amenable.rewards.model_judge import ModelJudge
 from amenable.seeds import seeded_generator
@@ -67,7 +68,12 @@ def share(hits: Sequence[bool]) -> Interval:
 
 def mean(values: Sequence[float]) -> Interval:
     """Return a mean with its bootstrap interval, (mean, low, high); a single value has no interval."""
-    value, low, high = bootstrap_mean(torch.tensor(values, dtype=torch.float64), seeded_generator(0, "task"))
+    return finite_interval(bootstrap_mean(torch.tensor(values, dtype=torch.float64), seeded_generator(0, "task")))
+
+
+def finite_interval(values: tuple[float, float, float]) -> Interval:
+    """Return (value, low, high) with None for ends that are infinite."""
+    value, low, high = values
     return (value, low, high) if math.isfinite(low) else (value, None, None)
 
 
@@ -75,12 +81,43 @@ def metrics_of(main: str, values: Sequence[float], others: Mapping[str, Interval
     """Return the metrics of a test: `values` of its rows are those of the metric `main` (True and False give a share,
     numbers a mean), `others` stand beside it."""
     hits = all(type(value) is bool for value in values)
-    value, low, high = share([bool(value) for value in values]) if hits else mean(values)
+    value, low, high = summary(values)
     return {
         **{"metric": main, "accuracy": value, "low": low, "high": high, "n": len(values)},
         "right" if hits else "values": list(values),
         "metrics": {main: (value, low, high), **others},
     }
+
+
+def measured_rows(
+    main: str,
+    measures: Mapping[str, Sequence[float | None]],
+    examples: Sequence[Mapping[str, Any]],
+    others: Mapping[str, Interval] | None = None,
+) -> Metrics:
+    """Return the metrics of a test with several measures of each row, so that two models can be compared by each.
+
+    measures: of each row True or False, a number, or None where a measure does not apply; `main` is one that always
+    does. examples: of each row its `prompt` and `answers`, a list of texts. others: metrics of all rows together.
+    """
+    known = {name: [value for value in values if value is not None] for name, values in measures.items()}
+    intervals = {name: summary(values) for name, values in known.items() if values and name != main}
+    metrics = metrics_of(main, known[main], {**intervals, **(others or {})})
+    texts = [text for example in examples for text in example["answers"]]
+    shown = {name: list(measures[name]) for name in (main, *intervals)}
+    return {**metrics, "rows": shown, "examples": list(examples), "texts": texts}
+
+
+def summary(values: Sequence[float]) -> Interval:
+    """Return the share of True, or the mean of numbers, with its interval."""
+    return share([bool(value) for value in values]) if all(type(value) is bool for value in values) else mean(values)
+
+
+def calibration_metrics(confidence: Sequence[float], right: Sequence[bool]) -> Metrics:
+    """Return the calibration error under "metrics", as (value, low, high), and the bins of the reliability diagram."""
+    p, hits = torch.tensor(confidence, dtype=torch.float64), torch.tensor(right, dtype=torch.float64)
+    error = finite_interval(calibration_error(p, hits, seeded_generator(0, "calibration")))
+    return {"metrics": {"ece": error}, "reliability": reliability(p, hits)}
 
 
 def by_group(groups: Sequence[str], values: Sequence[bool]) -> dict[str, Interval]:

@@ -17,7 +17,21 @@ from amenable.data.readers import iter_rows, list_files, read_rows
 from amenable.errors import InputError
 from amenable.evaluation.prompting import PromptingOptions, read_prefix
 from amenable.evaluation.shots import require_no_leak
-from amenable.evaluation.tasks import behaviour, bias, choices, cloze, generated, mt_bench, truthfulqa
+from amenable.evaluation.tasks import (
+    behaviour,
+    bias,
+    choices,
+    closed_domain,
+    cloze,
+    generated,
+    mt_bench,
+    paraphrases,
+    refusals,
+    self_knowledge,
+    sycophancy,
+    truthfulness,
+    truthfulqa,
+)
 from amenable.evaluation.tasks.form import Columns, Examinee, Form, Metrics, share
 from amenable.evaluation.tasks.likelihood import SHOT_END
 from amenable.evaluation.tasks.options import TaskOptions
@@ -31,6 +45,12 @@ FORMS: tuple[Form, ...] = (
     *mt_bench.FORMS,
     *bias.FORMS,
     *behaviour.FORMS,
+    *truthfulness.FORMS,
+    *closed_domain.FORMS,
+    *refusals.FORMS,
+    *sycophancy.FORMS,
+    *paraphrases.FORMS,
+    *self_knowledge.FORMS,
 )
 
 

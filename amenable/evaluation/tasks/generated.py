@@ -11,11 +11,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from amenable.data.types import Conversation, Message
 from amenable.errors import InputError
+from amenable.evaluation.answering import encode_prompt
 from amenable.evaluation.prompting import add_prefix
 from amenable.evaluation.tasks.form import Columns, Examinee, Form, Metrics, metrics_of, share, text
 from amenable.evaluation.tasks.instructions import CHECKERS, follows
@@ -23,7 +24,7 @@ from amenable.evaluation.tasks.likelihood import SHOT_END
 from amenable.generation.engine import generate
 from amenable.generation.sampling import Sampling
 from amenable.seeds import derive_seed
-from amenable.text.chat import clean_completion, render_prompt
+from amenable.text.chat import PLAIN_STOP, clean_completion, render_prompt
 
 STRICT = re.compile(r"#### (-?[0-9.,]+)")
 FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
@@ -57,6 +58,8 @@ class PromptRow:
     """before the examples"""
     shots: tuple[PromptRow, ...] = ()
     """examples before the prompt"""
+    fields: dict[str, Any] = field(default_factory=dict, compare=False)
+    """further columns that a metric reads"""
 
     @property
     def label(self) -> str:
@@ -160,6 +163,19 @@ def decode_prompts(
             progress=examinee.progress,
         )
     return [[clean_completion(words, each.text or "") for each in group] for group in groups]
+
+
+def reply(examinee: Examinee, conversations: Sequence[Conversation], samples: int = 0) -> list[list[str]]:
+    """Return the greedy answer to each conversation, or `samples` answers at the temperature of the evaluation, by chat
+    template or as a transcript; a conversation that is too long loses its beginning."""
+    model, generation = examinee.model, examinee.generation
+    transcript = generation.transcript_for(model)
+    prompts = [encode_prompt(model.tokenizer, messages, transcript) for messages in conversations]
+    stop = PLAIN_STOP if transcript is None else (transcript.end,)
+    temperature = generation.temperature if samples else 0.0
+    names = range(len(prompts))
+    groups = decode_prompts(examinee, prompts, names, () if model.is_chat_model else stop, temperature, max(samples, 1))
+    return groups if transcript is None else [[transcript.answer(text) for text in group] for group in groups]
 
 
 def exact_match(examinee: Examinee, rows: Sequence[PromptRow]) -> Metrics:

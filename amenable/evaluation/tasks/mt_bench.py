@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from amenable.data.types import Conversation, Message
+from amenable.data.types import Message
 from amenable.evaluation.tasks.form import Columns, Examinee, Form, Metrics, mean, mean_by_group, metrics_of, text
-from amenable.evaluation.tasks.generated import PromptRow, decode_prompts
-from amenable.text.chat import PLAIN_STOP, render_prompt
+from amenable.evaluation.tasks.generated import PromptRow, reply
 
 
 def mt_bench(columns: Columns) -> list[PromptRow]:
@@ -43,7 +42,7 @@ def measure(examinee: Examinee, rows: Sequence[PromptRow]) -> Metrics:
                 question = Message("user", rows[i].turns[turn - 1])
                 conversations[i] = (*conversations[i], Message("assistant", texts[i][-1]), question)
         prompts = [conversations[i] for i in going]
-        answers = reply(examinee, prompts)
+        answers = [group[0] for group in reply(examinee, prompts)]
         references = ["".join(rows[i].references[turn : turn + 1]) for i in going]
         for i, answer, grade in zip(going, answers, judge.grade(prompts, answers, references), strict=True):
             texts[i].append(answer)
@@ -64,15 +63,6 @@ def mean_grade(grades: Sequence[float | None]) -> float:
     """Return the mean of the grades that are clear."""
     clear = [grade for grade in grades if grade is not None]
     return sum(clear) / len(clear)
-
-
-def reply(examinee: Examinee, conversations: Sequence[Conversation]) -> list[str]:
-    """Return the greedy answer to each conversation, by chat template or as a transcript; one that is too long loses
-    its beginning."""
-    model = examinee.model
-    prompts = [render_prompt(model.tokenizer, messages) for messages in conversations]
-    stop = () if model.is_chat_model else PLAIN_STOP
-    return [group[0] for group in decode_prompts(examinee, prompts, range(len(prompts)), stop, 0.0)]
 
 
 FORMS = (

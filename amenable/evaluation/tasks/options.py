@@ -23,7 +23,8 @@ class TaskOptions:
     """of multiple choice, also divide the choices' probabilities by those after a context whose content is N/A
     (contextual calibration)"""
     self_consistency: int = 0
-    """of problems, also sample this many answers at --temperature and take the number that most of them have"""
+    """of problems, also sample this many answers at --temperature and take the number that most of them have; of
+    paraphrases, measure how far the samples agree"""
     chat_template: bool = False
     """ask chat models problems as a user, with the examples as earlier turns; otherwise they continue plain text"""
 

@@ -84,7 +84,7 @@ def test_answers_are_the_likeliest_choices(examinee: Examinee) -> None:
         for i, thing in enumerate(("rose", "leaf", "sea", "frog"))
     ]
     metrics = choices.multiple_choice("acc_norm", unconditional=True)(examinee, rows)
-    right, mutual = [], []
+    right, mutual, gaps = [], [], []
     for row in rows:
         logps = [each.logp for each in score(examinee.model, row.requests, 200)]
         alone = [each.logp for each in score(examinee.model, [Request("", f" {c}") for c in row.choices], 200)]
@@ -92,9 +92,14 @@ def test_answers_are_the_likeliest_choices(examinee: Examinee) -> None:
         right.append(rates.index(max(rates)) in row.right)
         gains = [logp - base for logp, base in zip(logps, alone)]
         mutual.append(gains.index(max(gains)) in row.right)
+        confidence = max(math.exp(logp) for logp in logps) / sum(math.exp(logp) for logp in logps)
+        gaps.append((int(confidence * 10), confidence - (logps.index(max(logps)) in row.right)))
     assert metrics["right"] == right and metrics["accuracy"] == sum(right) / 4 and metrics["n"] == 4
     assert metrics["metrics"]["acc_mutual_info"][0] == sum(mutual) / 4
-    assert set(metrics["metrics"]) == {*RATES, "acc_mutual_info"} and set(metrics["groups"]) == {"a", "b"}
+    errors = [abs(sum(gap for own, gap in gaps if own == i)) for i in range(10)]
+    assert metrics["metrics"]["ece"][0] == pytest.approx(sum(errors) / 4)
+    assert sum(part["count"] for part in metrics["reliability"]) == 4
+    assert set(metrics["metrics"]) == {*RATES, "acc_mutual_info", "ece"} and set(metrics["groups"]) == {"a", "b"}
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,14 @@ from amenable.rewards.model_judge import ModelJudge
 from tests.evaluation.tasks.test_behaviour import ROW as BEHAVIOUR
 from tests.evaluation.tasks.test_bias import PAIR, QUESTION
 from tests.evaluation.tasks.test_choices import ARC, HELLASWAG, MMLU, RACE
+from tests.evaluation.tasks.test_closed_domain import ROW as PASSAGE
 from tests.evaluation.tasks.test_generated import INSTRUCTED, PROBLEM
 from tests.evaluation.tasks.test_mt_bench import QUESTION as TURNS
+from tests.evaluation.tasks.test_paraphrases import ROW as WORDINGS
+from tests.evaluation.tasks.test_refusals import ROW as SAFE
+from tests.evaluation.tasks.test_self_knowledge import ROW as KNOWN
+from tests.evaluation.tasks.test_sycophancy import ROW as OPINIONS
+from tests.evaluation.tasks.test_truthfulness import ROW as ANSWERS
 from tests.evaluation.tasks.test_truthfulqa import ROW
 
 OWN = {"id": "a", "context": "The rose is", "choices": [" red", " blue"], "answer": 0}
@@ -39,6 +45,12 @@ ROWS: dict[str, dict[str, Any]] = {
     "crows-pairs": PAIR,
     "bbq": QUESTION,
     "behaviour": BEHAVIOUR,
+    "truthfulqa-answers": ANSWERS,
+    "closed-domain": PASSAGE,
+    "xstest": SAFE,
+    "sycophancy": OPINIONS,
+    "paraphrases": WORDINGS,
+    "p-true": KNOWN,
 }
 
 
@@ -149,7 +161,11 @@ def test_options_that_no_task_reads_are_refused(write: Callable[..., Path]) -> N
     arc, problem = str(write("arc", ARC)), str(write("problem", PROBLEM))
     for options, specs, message in (
         (TaskOptions(calibrate=True), [problem], "no task reads --calibrate; tests that do are arc, hellaswag, mmlu"),
-        (TaskOptions(self_consistency=3), [arc], "no task reads --self-consistency; tests that do are gsm8k"),
+        (
+            TaskOptions(self_consistency=3),
+            [arc],
+            "no task reads --self-consistency; tests that do are gsm8k, para",
+        ),
         (TaskOptions(chat_template=True), [arc], "no task reads --chat-template; tests that do are gsm8k"),
     ):
         with pytest.raises(InputError, match=message):

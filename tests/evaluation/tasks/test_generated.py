@@ -8,10 +8,11 @@ import pytest
 from amenable.data.types import Message
 from amenable.errors import InputError
 from amenable.evaluation.answering import GenerationConfig, LoadedModel
+from amenable.evaluation.base_prompts import Transcript
 from amenable.evaluation.entries import ModelEntry
 from amenable.evaluation.tasks import generated
 from amenable.evaluation.tasks.form import Examinee
-from amenable.evaluation.tasks.generated import PromptRow
+from amenable.evaluation.tasks.generated import PromptRow, reply
 from amenable.evaluation.tasks.options import TaskOptions
 from amenable.generation.requests import Completion
 from amenable.text.chat import render_prompt
@@ -145,3 +146,17 @@ def test_a_base_model_goes_on_and_a_chat_model_answers(examinee: Examinee, assis
     turn = PromptRow("name a red thing.", is_turn=True)
     (answer,) = generated.generate_texts(Examinee(chat, 200, GenerationConfig(max_new_tokens=20), silent), [turn])
     assert answer and "name a" not in answer
+
+
+def test_a_model_answers_in_its_own_format(examinee: Examinee, assistant: Path, runtime: Runtime) -> None:
+    chat = LoadedModel.load(ModelEntry("sft", assistant), runtime)
+    conversations = [(Message("user", "Ann asks: name a red thing."),)]
+    settings = GenerationConfig(max_new_tokens=20)
+    ((answer,),) = reply(Examinee(chat, 200, settings, silent), conversations)
+    ((text,),) = reply(examinee, conversations)
+    assert "it is red" in answer and "\n\n" not in text
+    labels = {"zero-shot": Transcript("Post:", "Reply:", " ")}
+    ((word,),) = reply(replace(examinee, generation=replace(settings, transcripts=labels)), conversations)
+    assert " " not in word
+    (sampled,) = reply(replace(examinee, generation=replace(settings, temperature=2.0)), conversations, samples=3)
+    assert len(set(sampled)) == 3

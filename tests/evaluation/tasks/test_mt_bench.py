@@ -1,19 +1,14 @@
 """MT-Bench's two turns: the second follows the model's own first answer, and a judge's grades are averaged by hand."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from amenable.data.types import Conversation, Message
-from amenable.evaluation.answering import GenerationConfig, LoadedModel
-from amenable.evaluation.entries import ModelEntry
 from amenable.evaluation.tasks import mt_bench
 from amenable.evaluation.tasks.form import Examinee
 from amenable.rewards.model_judge import ModelJudge
-from amenable.train.log import silent
-from amenable.train.runtime import Runtime
 
 QUESTION = {
     **{"question_id": 101, "category": "reasoning", "turns": ["Name a red thing.", "And a blue one?"]},
@@ -54,9 +49,9 @@ def test_turns_follow_the_models_answers_and_grades_are_averaged(
 ) -> None:
     received = list[Conversation]()
 
-    def reply(_: Examinee, conversations: list[Conversation]) -> list[str]:
+    def reply(_: Examinee, conversations: list[Conversation]) -> list[list[str]]:
         received.extend(conversations)
-        return [f"answer {len(messages)} to {messages[0].content}" for messages in conversations]
+        return [[f"answer {len(messages)} to {messages[0].content}"] for messages in conversations]
 
     monkeypatch.setattr(mt_bench, "reply", reply)
     rows = [
@@ -83,11 +78,3 @@ def test_turns_follow_the_models_answers_and_grades_are_averaged(
     second = next(text for text in questions if "answer 3 to Name" in text)
     assert "user: And a blue one?\n\n[A reference answer]\nThe sea.\n\n[The answer]\nanswer 3" in second
     assert "A rose." not in second and not any("reference" in text for text in questions if "Write." in text)
-
-
-def test_a_model_answers_in_its_own_format(examinee: Examinee, assistant: Path, runtime: Runtime) -> None:
-    chat = LoadedModel.load(ModelEntry("sft", assistant), runtime)
-    conversations = [(Message("user", "Ann asks: name a red thing."),)]
-    (answer,) = mt_bench.reply(Examinee(chat, 200, GenerationConfig(max_new_tokens=20), silent), conversations)
-    (text,) = mt_bench.reply(examinee, conversations)
-    assert "it is red" in answer and "\n\n" not in text
