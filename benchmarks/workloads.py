@@ -26,6 +26,7 @@ from amenable.models.decoder import Decoder, DecoderConfig
 from amenable.models.heads import ScalarModel
 from amenable.models.lora import copy_to_train
 from amenable.models.presets import preset
+from amenable.recipes.planning.workload import forward_flops
 from amenable.rewards.model import ModelReward
 from amenable.rewards.spec import load_reward
 from amenable.rl.algorithm import Algorithm
@@ -363,27 +364,6 @@ def training_work(label: str, shape: DecoderConfig, rows: list[Row], unembedded:
         else forward_flops(shape, lengths, 0, len(rows))
     )
     return Work({label: sum(lengths)}, 3 * needed)
-
-
-def forward_flops(shape: DecoderConfig, lengths: Sequence[int], predicted: int, read: int) -> float:
-    """Operations of one pass: 2 for each weight of a matrix and token it multiplies, and causal attention.
-
-        sum_b (2 N T_b + 2 L h T_b (T_b + 1)) - 2 n (sum_b T_b - R) + 2 V D M
-
-    N weights of the layers' matrices, L layers, h = heads x head width, R tokens whose hidden states are read, M of
-    them to be unembedded. After its attention the last layer, n weights, is needed at the tokens read alone. With every
-    token predicted, three times this is the "6N + attention" of Kaplan et al. (2020) and Chowdhery et al. (2022),
-    attention counted where it is causal.
-    """
-    layers = Decoder(shape, "meta").layers
-    weights = sum(p.numel() for p in layers.parameters() if p.ndim == 2)
-    last = sum(
-        p.numel() for part in (layers[-1].attention.out, layers[-1].mlp) for p in part.parameters() if p.ndim == 2
-    )
-    width = shape.num_heads * shape.head_size
-    attention = sum(2 * shape.num_layers * width * length * (length + 1) for length in lengths)
-    spared = 2 * last * (sum(lengths) - read)
-    return 2 * weights * sum(lengths) + attention - spared + 2 * shape.vocab_size * shape.hidden_size * predicted
 
 
 def ppo_flops(shape: DecoderConfig, lengths: Sequence[int], generated: int, epochs: int) -> float:

@@ -68,6 +68,8 @@ class Model:
     """before every row, beyond the tokens of a pass"""
     keeps_inputs: bool = True
     """True if matrices of the layers train: the inputs of their products are kept for the gradient"""
+    residual: int = FP32
+    """bytes of a number between layers: fp32 here, bf16 in programs that cast their weights instead of products"""
 
 
 def model_of(module: nn.Module, optimizer: OptimizerConfig | None = None) -> Model:
@@ -118,12 +120,13 @@ def chosen(model: Model, module: nn.Module, choice: Choice | None, runtime: Runt
     )
 
 
-def layer_bytes(shape: DecoderConfig, work: Pass, runtime: Runtime) -> tuple[int, int]:
-    """Return bytes that one layer keeps for the backward pass: attention's, and the MLP's of one token."""
+def layer_bytes(shape: DecoderConfig, work: Pass, runtime: Runtime, residual: int = FP32) -> tuple[int, int]:
+    """Return bytes that one layer keeps for the backward pass: attention's, and the MLP's of one token. residual: bytes
+    of a number between layers."""
     product = product_bytes(runtime)
     attention = FP32 if runtime.device.type == "cpu" else product  # a processor attends in fp32
     queries, keys = shape.num_heads * shape.head_size, shape.kv_head_count * shape.head_size
-    around = {"branch": 2 * product, "sandwich": FP32 + 2 * product}.get(shape.norm_placement, FP32 + product)
+    around = {"branch": 2 * product, "sandwich": residual + 2 * product}.get(shape.norm_placement, residual + product)
     norm = (around + (DROPOUT_BYTES if shape.dropout else 0)) * shape.hidden_size
     # rows of one length are views of the product, which stays beside what rotation makes of it
     stays = shape.qk_norm or (shape.positions == "rope" and work.slots == work.tokens)
@@ -137,7 +140,7 @@ def layer_bytes(shape: DecoderConfig, work: Pass, runtime: Runtime) -> tuple[int
 def activation_bytes(model: Model, work: Pass, runtime: Runtime) -> int:
     """Return bytes kept for the backward pass, the layers' matrices in bf16 included. The last MLP and the final norm
     read tokens with a prediction only."""
-    shape, (attention, mlp) = model.shape, layer_bytes(model.shape, work, runtime)
+    shape, (attention, mlp) = model.shape, layer_bytes(model.shape, work, runtime, model.residual)
     layers = shape.num_layers * (attention + mlp * work.tokens) - mlp * (work.tokens - work.trained)
     if not model.keeps_inputs:  # of the products after norms and after the gate
         widths = shape.mlp_size + (2 * shape.hidden_size if shape.norm_placement in ("pre", "sandwich") else 0)
@@ -161,7 +164,7 @@ def head_bytes(model: Model, work: Pass, runtime: Runtime, training: bool = True
 
 def working_bytes(model: Model, work: Pass, runtime: Runtime) -> int:
     """Return the working memory of one layer."""
-    attention, mlp = layer_bytes(model.shape, work, runtime)
+    attention, mlp = layer_bytes(model.shape, work, runtime, model.residual)
     return round(LAYER_SHARE * (attention + mlp * work.tokens))
 
 
@@ -182,10 +185,10 @@ def checkpointed_bytes(model: Model, work: Pass, runtime: Runtime) -> int:
     activations are computed again, or at the embedding."""
     shape, gradients = model.shape, FP32 * model.training
     inputs, unembedding = (
-        FP32 * shape.hidden_size * work.tokens * shape.num_layers,
+        model.residual * shape.hidden_size * work.tokens * shape.num_layers,
         shape.vocab_size * shape.hidden_size,
     )
-    attention, mlp = layer_bytes(shape, work, runtime)
+    attention, mlp = layer_bytes(shape, work, runtime, model.residual)
     layer = attention + mlp * work.tokens + cast_bytes(model.matrices // shape.num_layers, runtime)
     working, before = working_bytes(model, work, runtime), gradients if work.accumulates else 0
     forward = cast_bytes(model.matrices, runtime) + max(head_bytes(model, work, runtime), working)

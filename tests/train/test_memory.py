@@ -104,6 +104,8 @@ def test_a_layer_by_hand() -> None:
     attention its result; a slot keeps queries, keys, values and result; the MLP both sides of its GELU, 2 x 128."""
     work = Pass(tokens=10, slots=12, trained=10)
     assert memory.layer_bytes(PLAIN, work, FP32) == (10 * 4 * 96 + 12 * 4 * 4 * 32, 4 * (2 * 32 + 2 * 128))
+    narrow = memory.layer_bytes(PLAIN, work, FP32, residual=2)
+    assert narrow == (10 * (4 * 96 - 2 * 32) + 12 * 4 * 4 * 32, 4 * (2 * 32 + 2 * 128) - 2 * 32), "bf16 between layers"
     dropped = memory.layer_bytes(replace(PLAIN, dropout=0.1), work, FP32)
     assert dropped == (10 * (4 * 96 + 2 * 32) + 12 * 4 * 4 * 32, 4 * 320 + 2 * 32)
 
