@@ -161,7 +161,7 @@ def parse(config_class: type, arguments: list[str], program: str, description: s
                 default=default,
                 prog=program,
                 description=description,
-                config=(tyro.conf.AvoidSubcommands,),
+                config=(tyro.conf.AvoidSubcommands, tyro.conf.HelptextFromCommentsOff),
             )
             return config_class(**{name: getattr(values, name) for name in names})
     except SystemExit as end:

@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import importlib
+import inspect
 import json
 import math
 import shlex
@@ -653,24 +654,39 @@ def extremes(number: Number) -> tuple[float, ...]:
     return (-1, 0, HUGE) if isinstance(number.default, int) else (-1.0, 0.0, 1e12, math.inf, -math.inf, math.nan)
 
 
-@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: f"{number.stage}-{'.'.join(number.path)}")
+def by_declaration(numbers: list[Number]) -> list[list[Number]]:
+    """Numbers in groups: an option is one and the same in all stages that have it from one dataclass."""
+    groups: dict[Any, list[Number]] = {}
+    for number in numbers:
+        options = config_of(number.stage)()
+        for name in number.path[:-1]:
+            options = getattr(options, name)
+        owner = next(kind for kind in type(options).__mro__ if number.path[-1] in inspect.get_annotations(kind))
+        groups.setdefault((owner, number.path), []).append(number)
+    return list(groups.values())
+
+
+@pytest.mark.parametrize(
+    "group", by_declaration(NUMBERS), ids=lambda group: f"{group[0].stage}-{'.'.join(group[0].path)}"
+)
 def test_a_number_is_refused_unless_it_is_known_to_mean_something(
-    number: Number, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+    group: list[Number], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    allowed = legal(number)
-    for value in extremes(number):
-        if value in allowed:
-            number.config(value)
-            continue
-        with pytest.raises(InputError, match=number.path[-1]) as caught:
-            number.config(value)
-        assert caught.value.how, "how to mend it"
-    flat = [name for name in number.path]
-    option = f"--{'.'.join(flat).replace('_', '-')}"
-    assert cli.main([number.stage, option, "-1" if -1 not in allowed else "many"]) == 2
+    for number in group:
+        allowed = legal(number)
+        for value in extremes(number):
+            if value in allowed:
+                number.config(value)
+                continue
+            with pytest.raises(InputError, match=number.path[-1]) as caught:
+                number.config(value)
+            assert caught.value.how, "how to mend it"
+    number = group[0]
+    option = f"--{'.'.join(number.path).replace('_', '-')}"
+    assert cli.main([number.stage, option, "-1" if -1 not in legal(number) else "many"]) == 2
     told = capsys.readouterr().err
-    assert flat[-1].replace("-", "_") in told.replace("-", "_") and 0 < len(told.splitlines()) <= 2
+    assert number.path[-1].replace("-", "_") in told.replace("-", "_") and 0 < len(told.splitlines()) <= 2
     assert not list(tmp_path.iterdir())
 
 
