@@ -18,7 +18,9 @@ from typing import Any
 from amenable.files import sha256, write_text
 
 LARGE = 1 << 25
-"""bytes from which a file's hash is kept, and its tokens are"""
+"""bytes from which the tokens of a source are kept"""
+HASHED = 1 << 22
+"""bytes from which a file's hash is kept"""
 SAMPLES, SAMPLE_BYTES = 64, 4096
 SETTLED_SECONDS = 2.0
 
@@ -44,7 +46,7 @@ def file_state(path: Path) -> dict[str, Any]:
 
 def cached_sha256(path: Path) -> str:
     """Return the sha256 of a file; of a large one out of the cache, if the file has not changed since."""
-    if path.stat().st_size < LARGE:
+    if path.stat().st_size < HASHED:
         return sha256(path)
     resolved = path.resolve()
     entry = cache_folder() / "hashes" / f"{hashlib.sha256(str(resolved).encode()).hexdigest()[:32]}.json"

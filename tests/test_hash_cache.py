@@ -16,7 +16,7 @@ from amenable.hash_cache import cache_folder, cached_sha256
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file that counts as large, and has not been changed for a while as far as the clock tells."""
     monkeypatch.setenv("AMENABLE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(hash_cache, "LARGE", 1000)
+    monkeypatch.setattr(hash_cache, "HASHED", 1000)
     now = time.time
     monkeypatch.setattr(hash_cache.time, "time", lambda: now() + 10)
     path = tmp_path / "data.bin"

@@ -1,28 +1,29 @@
 """Array cache: the arrays that a source's rows become, written once while they are read, and memory maps after that.
 
-    CACHE/tokens/KEY/     KEY: of the files' contents, the columns' conventions, the tokenizer, and what is made of them
-        NAME.bin          an array, in the machine's order of bytes
-        arrays.json       type and hash of each array, rejected rows and columns used
+    CACHE/tokens/KEY/     arrays of a shard, a file or several (`array_folder.py`). KEY: of the files' contents, the
+                          columns' conventions, the tokenizer, and what is made of them
+    CACHE/tokens/KEY/     of a source of several shards, the arrays that are joined; the others stay in the shards
+    CACHE/locks/KEY       lock of a folder that is being written
 
-CACHE is AMENABLE_CACHE, or ~/.cache/amenable. It can be removed at any time. A source that changes has another key; a
-folder that is torn or altered is made anew; two runs that make the same folder do not disturb each other. Sources below
-32 MiB become arrays in memory at each start.
+CACHE is AMENABLE_CACHE, or ~/.cache/amenable. It can be removed at any time. A file that changes has another key; a
+folder that is torn or altered is made anew. A start after a stop makes the shards that are not there; processes that
+start together make different ones, and have the same maps in the end, which the operating system holds once. Sources
+below 32 MiB become arrays in memory at each start.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -30,58 +31,37 @@ import amenable
 from amenable import hash_cache
 from amenable.data.lazy import Array
 from amenable.data.readers import list_files
-from amenable.data.record import Usage
-from amenable.data.sources import Loaded, Rejected
+from amenable.data.sharded_array import ShardedArray
+from amenable.data.sources import Loaded
 from amenable.errors import InputError
-from amenable.files import disk_errors, sync_file, sync_folder, write_text
 from amenable.hash_cache import cache_folder, cached_sha256
 from amenable.text.tokenizer import Tokenizer
+from amenable.train.array_folder import (
+    ArrayFiles,
+    Conversion,
+    build,
+    convert,
+    loaded_of,
+    map_file,
+    read_facts,
+    write_arrays,
+)
 from amenable.train.examples import RejectedRows, keep_usable
 from amenable.train.log import Progress, silent
+from amenable.train.shared_work import share_work
 
-T_contra = TypeVar("T_contra", contravariant=True)
-FACTS = "arrays.json"
-
-
-class ArrayFiles:
-    """Files that arrays are appended to, with a hash of each."""
-
-    def __init__(self, files: Mapping[str, BinaryIO]):
-        self.files = files
-        self.digests = {name: hashlib.sha256() for name in files}
-
-    def write(self, name: str, content: bytes) -> None:
-        """Append to an array."""
-        self.files[name].write(content)
-        self.digests[name].update(content)
-
-    def write_int(self, name: str, number: int) -> None:
-        """Append to an array of type int64."""
-        self.write(name, number.to_bytes(8, sys.byteorder, signed=True))
-
-
-class Converter(Protocol[T_contra]):
-    """Makes entries of arrays from examples."""
-
-    def add(self, example: T_contra, files: ArrayFiles) -> int:
-        """Append an example's entries; return the bytes that it takes in its source, about."""
-        ...
+MAX_SHARDS = 4096
+"""shards that a source is divided into at most, about"""
 
 
 @dataclass(frozen=True)
-class Conversion:
-    """Conversion of a source's rows into arrays: how they are read and written, and the arrays' types."""
+class Shard:
+    """Some files of a source, and the folder of their arrays."""
 
-    read: Callable[..., Loaded[Any]]
-    """reads the examples of a path: a function of `data.sources`"""
-    converter: Callable[[], Converter[Any]]
-    """makes a converter, once a source is read"""
-    types: Mapping[str, str]
-    """type of each array, as numpy names it"""
-    noun: str
-    """plural of the examples"""
-    key: Sequence[Any]
-    """values of JSON that decide the arrays, beside the files and the columns' mapping"""
+    folder: Path
+    files: Sequence[Path]
+    size: int
+    """bytes of the files"""
 
 
 def tokenizer_key(tokenizer: Tokenizer) -> list[Any]:
@@ -96,27 +76,24 @@ def read_arrays(
     rejected: RejectedRows | None = None,
     progress: Progress = silent,
     columns: Sequence[str] = (),
-) -> dict[str, Array]:
+) -> dict[str, Any]:
     """Return the arrays of a source, made now or before, by name. InputError as `conversion.read`, for a source that
     changes while it is read, and for a cache without room."""
     files = [file for file in list_files(path) if isinstance(file, Path)]
-    size = sum(file.stat().st_size for file in files)
-    if size < hash_cache.LARGE:
+    sizes = [file.stat().st_size for file in files]
+    if sum(sizes) < hash_cache.LARGE:
         return arrays_in_memory(path, conversion, rejected, progress, columns)
-    folder = cache_folder() / "tokens" / key_of(files, conversion, columns)
-    arrays, loaded = open_arrays(folder, conversion) or (None, None)
-    if arrays is None:
-        if folder.exists():
-            print(f"data  {folder} is torn or altered: tokenizes {path} anew", file=sys.stderr)
-            shutil.rmtree(folder)
-        else:
-            print(f"data  tokenizes {path} ({size / 1e6:,.0f} MB) once, into {folder}", file=sys.stderr)
-        build(folder, path, conversion, files, progress, columns)
-        arrays, loaded = open_arrays(folder, conversion) or (None, None)
-    if arrays is None or loaded is None:
-        raise InputError("cannot be read again after it was written", folder, "check the disk")
+    root = cache_folder() / "tokens"
+    parts = [range(len(files))] if conversion.whole else divide(sizes)
+    shards = [
+        Shard(root / key_of(files[part.start : part.stop], conversion, columns), files[part.start : part.stop], size)
+        for part, size in ((part, sum(sizes[part.start : part.stop])) for part in parts)
+    ]
+    loaded = make_shards(path, shards, conversion, progress, columns)
+    arrays = join_shards(path, shards, conversion) if len(shards) > 1 else map_shard(shards[0], conversion)
     keep_usable(loaded, rejected)
-    print(f"data  {path}: {len(arrays['ids']):,} tokens from {folder}", file=sys.stderr)
+    location = f"{len(shards):,} shards in {root}" if len(shards) > 1 else shards[0].folder
+    print(f"data  {path}: {len(arrays['ids']):,} tokens from {location}", file=sys.stderr)
     return arrays
 
 
@@ -134,101 +111,122 @@ def arrays_in_memory(
     return {name: np.frombuffer(buffers[name].getbuffer(), kind) for name, kind in conversion.types.items()}
 
 
-def convert(
-    path: Path, conversion: Conversion, files: ArrayFiles, size: int, progress: Progress, columns: Sequence[str]
-) -> Loaded[None]:
-    """Write the arrays of a source while it is read. size: its bytes, for the progress."""
-    converter, count, read = conversion.converter(), 0, 0
+def divide(sizes: Sequence[int]) -> list[range]:
+    """Divide files, by their bytes, into shards of neighbours: a shard ends with the file that makes it as large as a
+    source that is kept in the cache, or larger by a power of two where there would be more than MAX_SHARDS.
 
-    def add(example: Any) -> None:
-        nonlocal count, read
-        read += converter.add(example, files)
-        count += 1
-        if count % 256 == 0:
-            progress(min(read, size), size)
+    A file that is added at the end changes no shard but the last.
+    """
+    least = hash_cache.LARGE
+    while sum(sizes) > MAX_SHARDS * least:
+        least *= 2
+    shards, start, held = list[range](), 0, 0
+    for end, size in enumerate(sizes, start=1):
+        held += size
+        if held >= least or end == len(sizes):
+            shards.append(range(start, end))
+            start, held = end, 0
+    return shards
 
-    loaded = conversion.read(path, columns=columns, convert=add)
-    progress(size, size)
-    return loaded
 
-
-def key_of(files: list[Path], conversion: Conversion, columns: Sequence[str]) -> str:
+def key_of(files: Sequence[Path], conversion: Conversion, columns: Sequence[str]) -> str:
     """Return the name of the folder of some files' arrays."""
     kinds = [amenable.__version__, sys.byteorder, dict(conversion.types), list(conversion.key)]
-    facts = [*kinds, list(columns), [(file.name, cached_sha256(file)) for file in files]]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
+    return hash_json([*kinds, list(columns), [(file.name, cached_sha256(file)) for file in files]])
 
 
-def build(
-    folder: Path,
-    path: Path,
-    conversion: Conversion,
-    files: list[Path],
-    progress: Progress = silent,
-    columns: Sequence[str] = (),
-) -> None:
-    """Write the arrays of a source into a folder, which appears whole or not at all."""
-    before = [hash_cache.file_state(file) for file in files]
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.writing")
-    try:
-        with disk_errors(folder, "make room there, or set AMENABLE_CACHE to a folder on another disk"):
-            temporary.mkdir(parents=True, exist_ok=True)
-            with ExitStack() as stack:
-                names = conversion.types
-                outputs = {name: stack.enter_context((temporary / f"{name}.bin").open("wb")) for name in names}
-                arrays = ArrayFiles(outputs)
-                loaded = convert(path, conversion, arrays, sum(state["bytes"] for state in before), progress, columns)
-            for name in names:
-                sync_file(temporary / f"{name}.bin")
-            if [hash_cache.file_state(file) for file in files] != before:
-                source = files[0].parent if len(files) > 1 else files[0]
-                raise InputError("has changed while it was read", source, "repeat the command once it is whole")
-            hashes = {name: digest.hexdigest() for name, digest in arrays.digests.items()}
-            write_text(temporary / FACTS, json.dumps({"sha256": hashes, **facts_of(loaded)}))
-            if not folder.exists():
-                temporary.rename(folder)
-                sync_folder(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def hash_json(value: Any) -> str:
+    """Return the hash of a value of JSON, as a folder's name."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:24]
 
 
-def open_arrays(folder: Path, conversion: Conversion) -> tuple[dict[str, Array], Loaded[None]] | None:
-    """Return the memory maps of a folder, and how its source was read; None if it is missing, torn or altered."""
-    try:
-        facts = json.loads((folder / FACTS).read_text("utf-8"))
-        files = {name: folder / f"{name}.bin" for name in conversion.types}
-        if any(cached_sha256(file) != facts["sha256"][name] for name, file in files.items()):
-            return None
-        return {name: map_file(file, conversion.types[name]) for name, file in files.items()}, loaded_of(
-            facts, conversion
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def make_shards(
+    path: Path, shards: Sequence[Shard], conversion: Conversion, progress: Progress, columns: Sequence[str]
+) -> Loaded[None]:
+    """Write the folders of the shards that have none, beside other processes, and return how all of them were read."""
+    names, root, size = conversion.types, shards[0].folder.parent, sum(shard.size for shard in shards)
+    facts = {shard.folder: read_facts(shard.folder, names) for shard in shards}
+    missing = {shard.folder.name: shard for shard in shards if facts[shard.folder] is None}
+    done = size - sum(shard.size for shard in missing.values())
+
+    def make(name: str) -> None:
+        nonlocal done
+        shard = missing[name]
+        if read_facts(shard.folder, names) is None:
+            if shard.folder.exists():
+                print(f"data  {shard.folder} is torn or altered: tokenizes {path} anew", file=sys.stderr)
+                shutil.rmtree(shard.folder)
+            build(shard.folder, shard.files, conversion, lambda read, _: progress(done + read, size), columns)
+        done += shard.size
+
+    if new := sum(not shard.folder.exists() for shard in missing.values()):
+        count = f", {new:,} of {len(shards):,} shards" if len(shards) > 1 else ""
+        into = root if len(shards) > 1 else shards[0].folder
+        print(f"data  tokenizes {path} ({size / 1e6:,.0f} MB{count}) once, into {into}", file=sys.stderr)
+    if missing:
+        share_work(missing, locks(), make, lambda owner: say_waits(owner, path))
+        progress(size, size)
+    parts = []
+    for shard in shards:
+        if (entry := facts[shard.folder] or read_facts(shard.folder, names)) is None:
+            raise InputError("cannot be read again after it was written", shard.folder, "check the disk")
+        parts.append(loaded_of(entry, shard.files, conversion.noun))
+    return merge(parts)
 
 
-def map_file(file: Path, kind: str) -> Array:
-    """Return the memory map of an array; an empty file, which cannot be mapped, is an empty array."""
-    return np.memmap(file, kind, "r") if file.stat().st_size else np.empty(0, kind)
+def locks() -> Path:
+    """Return the folder of the locks."""
+    return cache_folder() / "locks"
 
 
-def facts_of(loaded: Loaded[None]) -> dict[str, Any]:
-    """Return how a source was read, without its rows, as values of JSON."""
-    plain: dict[type, Callable[[Any], Any]] = {Counter: dict, set: sorted}
-    usages = [
-        {name: plain.get(type(value), lambda same: same)(value) for name, value in vars(usage).items()}
-        for usage in loaded.columns
-    ]
-    rows = {name: [asdict(row) for row in getattr(loaded, name)] for name in ("rejected", "left_out")}
-    return {"count": len(loaded.rows), "files": loaded.files, "columns": usages, **rows}
+def say_waits(owner: str, path: Path) -> None:
+    """Print that another process has the rest of the work."""
+    print(f"data  waits for {owner}, which tokenizes {path}", file=sys.stderr)
 
 
-def loaded_of(facts: Mapping[str, Any], conversion: Conversion) -> Loaded[None]:
-    """Return how a source was read, from `facts_of`, with nothing in the place of each row."""
-    types: dict[type, Callable[[Any], Any]] = {dict: Counter, list: set}
-    usages = [
-        Usage(**{name: types.get(type(value), lambda same: same)(value) for name, value in usage.items()})
-        for usage in facts["columns"]
-    ]
-    rejected, left_out = ([Rejected(**row) for row in facts[name]] for name in ("rejected", "left_out"))
-    files, rows = tuple(facts["files"]), [None] * facts["count"]
-    return Loaded(rows, rejected, files, tuple(usages), conversion.noun, tuple(left_out))
+def merge(parts: Sequence[Loaded[None]]) -> Loaded[None]:
+    """Return how a source was read, from how its shards were."""
+    if len(parts) == 1:
+        return parts[0]
+    return Loaded(
+        rows=[None] * sum(len(part.rows) for part in parts),
+        rejected=list(chain.from_iterable(part.rejected for part in parts)),
+        files=tuple(chain.from_iterable(part.files for part in parts)),
+        columns=tuple(chain.from_iterable(part.columns for part in parts)),
+        noun=parts[0].noun,
+        left_out=tuple(chain.from_iterable(part.left_out for part in parts)),
+    )
+
+
+def map_shard(shard: Shard, conversion: Conversion) -> dict[str, Any]:
+    """Return the memory maps of a shard's arrays."""
+    return {name: map_file(shard.folder / f"{name}.bin", kind) for name, kind in conversion.types.items()}
+
+
+def join_shards(path: Path, shards: Sequence[Shard], conversion: Conversion) -> dict[str, Any]:
+    """Return the arrays of a source, shard after shard: flat ones as they are in the shards, the others joined in a
+    folder of the source, with ends counted through all shards."""
+    joined = {name: kind for name, kind in conversion.types.items() if name not in conversion.flat}
+    folder = shards[0].folder.with_name(hash_json(["joined", [shard.folder.name for shard in shards]]))
+
+    def make(_: str) -> None:
+        if read_facts(folder, joined) is None:
+            shutil.rmtree(folder, ignore_errors=True)
+            write_arrays(folder, joined, write)
+
+    def write(files: ArrayFiles) -> dict[str, Any]:
+        before = Counter[str]()
+        for shard in shards:
+            arrays = map_shard(shard, conversion)
+            for name, kind in joined.items():
+                start = before[conversion.counted[name]] if name in conversion.counted else 0
+                files.write(name, (arrays[name] + start if start else arrays[name]).astype(kind).tobytes())
+            before.update({name: len(array) for name, array in arrays.items()})
+        return {}
+
+    if read_facts(folder, joined) is None:
+        share_work([folder.name], locks(), make, lambda owner: say_waits(owner, path))
+    arrays: dict[str, Any] = {name: map_file(folder / f"{name}.bin", kind) for name, kind in joined.items()}
+    for name in conversion.flat:
+        arrays[name] = ShardedArray([shard.folder / f"{name}.bin" for shard in shards], conversion.types[name])
+    return arrays

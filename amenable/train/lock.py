@@ -1,4 +1,4 @@
-"""Lock of a run directory: one process at a time.
+"""Lock of a run directory, or of work that several processes share: one process at a time.
 
 The operating system releases the lock when its owner ends, however it ends; the file stays. `lockf` locks belong to the
 process, so opening a run twice in one process does not conflict.
@@ -23,8 +23,8 @@ FAR = 1 << 20
 class Lock:
     """Lock of a folder, with its owner's name in a file."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, name: str = NAME):
+        self.folder, self.name = folder, name
         self.handle: int | None = None
 
     @property
@@ -33,19 +33,25 @@ class Lock:
 
     def acquire(self) -> None:
         """Acquire the lock of an existing folder. InputError if another process holds it."""
+        if owner := self.try_acquire():
+            problem = f"another process is at work here ({owner})"
+            raise InputError(problem, self.folder, "wait until it ends, or stop it")
+
+    def try_acquire(self) -> str:
+        """Acquire the lock of an existing folder and return ""; or return the name of the process that holds it."""
         if self.held:
-            return
+            return ""
         with disk_errors(self.folder):
-            handle = os.open(self.folder / NAME, os.O_RDWR | os.O_CREAT, 0o644)
+            handle = os.open(self.folder / self.name, os.O_RDWR | os.O_CREAT, 0o644)
         if not lock(handle):
             owner = os.read(handle, 200).decode("utf-8", "replace") or "unknown"
             os.close(handle)
-            problem = f"another process is at work here ({owner})"
-            raise InputError(problem, self.folder, "wait until it ends, or stop it")
+            return owner
         self.handle = handle
         with disk_errors(self.folder):
             os.ftruncate(handle, 0)
             os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        return ""
 
     def release(self) -> None:
         if self.handle is not None:

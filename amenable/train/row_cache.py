@@ -47,7 +47,8 @@ from amenable.text.bulk import id_type
 from amenable.text.chat import render
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import examples, first_batch
-from amenable.train.array_cache import ArrayFiles, Conversion, read_arrays, tokenizer_key
+from amenable.train.array_cache import read_arrays, tokenizer_key
+from amenable.train.array_folder import ArrayFiles, Conversion
 from amenable.train.examples import RejectedRows, SplitOptions, completion_rows, ranking_rows, report_left_out
 from amenable.train.forward import Row
 from amenable.train.log import Bars, no_bars
@@ -158,7 +159,7 @@ def targets_of(example: Demonstration | Ranking | LabeledCompletion) -> Sequence
 class Examples(Sequence[E]):
     """Some examples of a source, with their rows."""
 
-    def __init__(self, kind: type[E], arrays: dict[str, Array], numbers: Indices | None = None):
+    def __init__(self, kind: type[E], arrays: dict[str, Any], numbers: Indices | None = None):
         """arrays: those of the source. numbers: examples of the source, in order; by default all."""
         self.kind: type[E] = kind
         self.arrays = arrays
@@ -242,7 +243,12 @@ def read_examples(
     `read_arrays`, and those of rows that cannot be trained on."""
     types = {"ids": id_type(tokenizer.vocab_size), **TYPES}
     key = ["rows", VERSION, kind.noun, kind.options, tokenizer_key(tokenizer)]
-    conversion = Conversion(kind.read, partial(Writer, kind, tokenizer), types, kind.noun, key)
+    conversion = Conversion(
+        *(kind.read, partial(Writer, kind, tokenizer), types, kind.noun, key),
+        flat=("ids", "loss_mask", "records"),
+        counted={"row_ends": "ids", "example_ends": "row_ends", "record_ends": "records"},
+        whole=kind.example is Ranking,  # an id belongs to one prompt in all files
+    )
     return Examples(kind.example, read_arrays(path, conversion, rejected, bars("tokenizing"), columns))
 
 

@@ -18,10 +18,12 @@ import numpy as np
 
 from amenable.data import sources
 from amenable.data.lazy import Array
+from amenable.data.sharded_array import ShardedArray
 from amenable.data.types import Text
 from amenable.text.bulk import BulkEncoder, id_type
 from amenable.text.tokenizer import Tokenizer
-from amenable.train.array_cache import ArrayFiles, Conversion, read_arrays, tokenizer_key
+from amenable.train.array_cache import read_arrays, tokenizer_key
+from amenable.train.array_folder import ArrayFiles, Conversion
 from amenable.train.examples import RejectedRows
 from amenable.train.log import Progress, silent
 
@@ -32,7 +34,7 @@ VERSION = 2
 class TokenizedTexts:
     """D documents of a source as ids, N in all."""
 
-    ids: Array
+    ids: Array | ShardedArray
     """[N] ids of all documents, one after another"""
     ends: Array
     """[D] end of each document in ids"""
@@ -69,7 +71,9 @@ def conversion(tokenizer: Tokenizer) -> Conversion:
     """Return how texts become arrays."""
     types = {"ids": id_type(tokenizer.vocab_size), "ends": "int64", "byte_counts": "int64", "keys": "uint64"}
     key = ["texts", VERSION, tokenizer_key(tokenizer), tokenizer.eos_id]
-    return Conversion(sources.read_texts, partial(Writer, tokenizer), types, sources.NOUNS["text"], key)
+    return Conversion(
+        sources.read_texts, partial(Writer, tokenizer), types, sources.NOUNS["text"], key, counted={"ends": "ids"}
+    )
 
 
 def read_texts(

@@ -63,3 +63,9 @@ def test_a_process_may_open_its_own_twice_and_gives_it_back(tmp_path: Path) -> N
 def test_a_folder_without_a_lock_is_free(tmp_path: Path) -> None:
     assert not is_held(tmp_path) and not is_held(tmp_path / "none")
     assert not list(tmp_path.iterdir())
+
+
+def test_locks_of_a_folder_are_apart_by_their_names(tmp_path: Path, owner: subprocess.Popen[str]) -> None:
+    assert Lock(tmp_path).try_acquire().startswith(f"process {owner.pid} on ")
+    other = Lock(tmp_path, "other")
+    assert other.try_acquire() == "" and other.held and (tmp_path / "other").exists()

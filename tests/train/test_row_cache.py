@@ -69,6 +69,29 @@ def test_examples_and_rows_are_those_that_were_read(files: Any, words: Tokenizer
     assert some.sum_of_rows().tolist() == [sum(lengths[5]), sum(lengths[2])]
 
 
+def test_shards_have_the_examples_of_one_file(files: Any, words: Tokenizer, cache: Path, tmp_path: Path) -> None:
+    lines = files.demonstrations.read_text("utf-8").splitlines(keepends=True)
+    for number in range(3):
+        part = tmp_path / "shards" / f"{number}.jsonl"
+        part.parent.mkdir(exist_ok=True)
+        part.write_text("".join(lines[number * 20 : number * 20 + 20]), "utf-8")
+    shards = read_examples(tmp_path / "shards", demonstrations(), words)
+    whole = read_examples(files.demonstrations, demonstrations(), words)
+    assert [example.messages for example in shards] == [example.messages for example in whole][:60]
+    assert [*shards.as_rows()] == [*whole.as_rows()][:60]
+    assert shards.sum_of_rows().tolist() == whole.sum_of_rows().tolist()[:60]
+
+
+def test_an_id_belongs_to_one_prompt_in_all_files(words: Tokenizer, cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "pairs").mkdir()
+    for name in ("first", "second"):
+        row = {"id": "7", "prompt": f"the {name}", "chosen": "a", "rejected": "b"}
+        write_rows(tmp_path / "pairs" / f"{name}.jsonl", row, {**row, "id": name})
+    rejected = RejectedRows()
+    assert len(read_examples(tmp_path / "pairs", RANKINGS, words, rejected)) == 3
+    assert [row.reason for row in rejected.rows] == ["the id '7' belongs to another prompt (first.jsonl:1)"]
+
+
 def test_values_that_json_has_not_are_text(words: Tokenizer, tmp_path: Path) -> None:
     parquet, pyarrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
     from datetime import date

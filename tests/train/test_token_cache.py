@@ -19,7 +19,8 @@ from amenable.stages import pretrain
 from amenable.text.chat import render_document
 from amenable.text.tokenizer import Tokenizer
 from amenable.train import token_cache
-from amenable.train.array_cache import ArrayFiles, arrays_in_memory
+from amenable.train.array_cache import arrays_in_memory
+from amenable.train.array_folder import ArrayFiles
 from amenable.train.examples import RejectedRows
 from amenable.train.token_cache import TokenizedTexts, read_texts
 
@@ -29,6 +30,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of the test's own, for sources of any size."""
     monkeypatch.setenv("AMENABLE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(hash_cache, "LARGE", 1)
+    monkeypatch.setattr(hash_cache, "HASHED", 1)
     monkeypatch.setattr(hash_cache, "SETTLED_SECONDS", -3600.0)
     return tmp_path / "cache" / "tokens"
 
