@@ -22,9 +22,9 @@ from amenable.models.presets import preset
 from amenable.models.published_shapes import PUBLISHED
 from amenable.recipes.planning.gpus import GIB, Cluster, Gpu, parse_gpus
 from amenable.recipes.planning.layout_memory import gathered_bytes, phases_of
-from amenable.recipes.planning.layouts import Layout, local_model
+from amenable.recipes.planning.layouts import ParallelLayout, local_model
 from amenable.recipes.planning.step_time import Assumptions, step_times, token_seconds
-from amenable.recipes.planning.workload import CUDA, Workload, roles, sized
+from amenable.recipes.planning.workload import CUDA, StepWork, roles, sized
 from amenable.train import memory
 from amenable.train.memory import BF16, FP32
 from amenable.train.passes import Pass
@@ -80,9 +80,11 @@ OPT = {"6.7B": (4096, 32, 32), "13B": (5120, 40, 40), "30B": (7168, 48, 56), "66
 OPT_350M = gpt(1024, 24, 16, 2048)
 
 
-def training_rate(shape: DecoderConfig, cluster: Cluster, layout: Layout, rows: int, length: int, passes: int) -> float:
+def training_rate(
+    shape: DecoderConfig, cluster: Cluster, layout: ParallelLayout, rows: int, length: int, passes: int
+) -> float:
     """Return planned tokens a second for each GPU: `passes` passes of `rows` rows on each rank."""
-    work = Workload("pretrain", rows * passes * layout.ranks, 0, length)
+    work = StepWork("pretrain", rows * passes * layout.ranks, 0, length)
     share = work.shared(layout.ranks)
     step = share.pass_within(rows * length) if share else None
     assert step is not None
@@ -96,7 +98,7 @@ def trained(
 ) -> Point:
     """Return a row of llm-foundry's tables: FSDP over all GPUs; `again`: with activation checkpointing."""
     cluster, shape = parse_gpus(gpus), gpt(*MPT[size], length)
-    layout = Layout(shards=cluster.count, checkpointed=again)
+    layout = ParallelLayout(shards=cluster.count, checkpointed=again)
     name = f"MPT {size}, {gpus}, {micro} x {length} tokens a pass" + (", layers again" if again else "")
     return Point(
         name,
@@ -108,7 +110,7 @@ def trained(
     )
 
 
-def llama_rate(name: str, gpus: str, rows: int, length: int, layout: Layout, rate: float, source: str) -> Point:
+def llama_rate(name: str, gpus: str, rows: int, length: int, layout: ParallelLayout, rate: float, source: str) -> Point:
     shape, cluster = PUBLISHED[name], parse_gpus(gpus)
     again = ", layers again" if layout.checkpointed else ""
     text = f"{name}, {gpus}, {rows} x {length} tokens a pass{again}" + (", LoRA" if layout.rank else "")
@@ -122,7 +124,7 @@ def fsdp_bytes(shape: DecoderConfig, shards: int, tokens: int, logits: int, sele
     selective: of each layer its input, every other product and attention's result are kept ("selective op" there), else
     its input alone.
     """
-    layout = Layout(shards=shards, checkpointed=True)
+    layout = ParallelLayout(shards=shards, checkpointed=True)
     model = replace(sized(shape), predicts=False, residual=BF16)
     local = local_model(model, layout)
     step = Pass(tokens, tokens, tokens, accumulates=True)
@@ -169,10 +171,10 @@ QWEN_7B = replace(PUBLISHED["Llama-2-7B"], vocab_size=151936, qkv_bias=True)
 
 def cpu_bytes(shape: DecoderConfig, rows: int, length: int, again: bool) -> float:
     """Return the planned memory of `amenable pretrain` on a processor, all rows in one pass."""
-    work = Workload("pretrain", rows, 0, length)
+    work = StepWork("pretrain", rows, 0, length)
     step = work.pass_within(rows * length)
     assert step is not None
-    layout, models = Layout(checkpointed=again), roles(work, shape, None, 0)
+    layout, models = ParallelLayout(checkpointed=again), roles(work, shape, None, 0)
     phases = phases_of(work, models, layout, parse_gpus("cpu"), replace(step, accumulates=False))
     return phases["training"].total
 
@@ -181,8 +183,8 @@ def chat_hours(size: str, gpus: str) -> float:
     """Return the planned hours of DeepSpeed-Chat's third step: 131,900 prompts of 256 tokens, 1,024 a step, each
     completed by 256; critic and reward model of 350M."""
     cluster, shape = parse_gpus(gpus), gpt(*OPT[size], 2048)
-    work = Workload("ppo", 1024, 256, 256)
-    layout = Layout(shards=cluster.count, checkpointed=True)
+    work = StepWork("ppo", 1024, 256, 256)
+    layout = ParallelLayout(shards=cluster.count, checkpointed=True)
     policy, critic, reference, reward = roles(work, shape, OPT_350M, 0)
     small = replace(critic, model=sized(OPT_350M, scalar=True))
     models = [policy, small, reference, reward]
@@ -263,13 +265,13 @@ def time_points() -> Iterator[Point]:
     yield trained("13B", 2048, "64xH100", 2, 1, 4800, False)
     yield trained("30B", 2048, "8xH100", 3, 21, 2002, True)
     yield trained("70B", 2048, "64xH100", 8, 4, 1039, True)
-    yield llama_rate("Llama-3.2-3B", "A100", 2, 4096, Layout(), 9174, TORCHTUNE)
-    yield llama_rate("Llama-3.2-3B", "A100", 2, 4096, Layout(checkpointed=True), 7210, TORCHTUNE)
-    lora = Layout(checkpointed=True, rank=8)
+    yield llama_rate("Llama-3.2-3B", "A100", 2, 4096, ParallelLayout(), 9174, TORCHTUNE)
+    yield llama_rate("Llama-3.2-3B", "A100", 2, 4096, ParallelLayout(checkpointed=True), 7210, TORCHTUNE)
+    lora = ParallelLayout(checkpointed=True, rank=8)
     yield llama_rate("Llama-3.1-8B", "4090", 2, 2048, lora, 3083, "torchtune, README.md, memory and training speed")
     for gpus, rate in (("8xH100", 6667), ("128xH100", 6514)):
         cluster = replace(parse_gpus(gpus), gpu=hbm2e())
-        layout = Layout(shards=cluster.count)
+        layout = ParallelLayout(shards=cluster.count)
         planned = partial(training_rate, PUBLISHED["Llama-3.1-8B"], cluster, layout, 2, 8192, 1)
         name = f"Llama-3.1-8B, {gpus} of 500 W, 2 x 8192 tokens a pass"
         yield Point(name, "time", rate, "tokens/s/GPU", planned, TORCHTITAN)
@@ -292,7 +294,7 @@ def time_points() -> Iterator[Point]:
         planned = partial(token_milliseconds, "Llama-3.1-8B", gpu, rows, context)
         yield Point(f"decoding Llama-3.1-8B, {gpu}, {rows} rows", "time", milliseconds, "ms/token", planned, source)
     for size, rows, length, rate in (("5M", 16, 256, 6905), ("124M", 16, 256, 400)):
-        planned = partial(training_rate, SHAPES[size], parse_gpus("cpu"), Layout(), rows, length, 1)
+        planned = partial(training_rate, SHAPES[size], parse_gpus("cpu"), ParallelLayout(), rows, length, 1)
         yield Point(f"pretraining {size}, two cores, {rows} x {length} tokens", "time", rate, "tokens/s", planned, OURS)
 
     for size, rows, rate in (("5M", 32, 4509), ("5M", 128, 5190), ("124M", 32, 381)):
@@ -309,7 +311,7 @@ def decoding_rate(shape: DecoderConfig, rows: int) -> float:
 
 def ppo_rate() -> float:
     """Return planned generated tokens a second of PPO on two cores."""
-    cluster, work, layout = parse_gpus("cpu"), Workload("ppo", 128, 72, 96, updates=4), Layout()
+    cluster, work, layout = parse_gpus("cpu"), StepWork("ppo", 128, 72, 96, updates=4), ParallelLayout()
     step = work.pass_within(8192)
     assert step is not None
     models = roles(work, SHAPES["5M"], SHAPES["5M"], 0)
@@ -318,8 +320,8 @@ def ppo_rate() -> float:
 
 
 NOT_COMPARED = {
-    "runs of benchmarks/RESULTS.md on batches of many lengths": "`amenable plan` takes rows of one length; their own "
-    "plans are in that file's table of memory",
+    "memory of runs in benchmarks/RESULTS.md on batches of many lengths": "`amenable plan` takes rows of one length; "
+    "their own plans are in that file's tables",
     "H200 of our own": "none has been measured yet",
     "torchtitan with tensor, context or pipeline parallelism": "they divide the sequence too, in fp8",
     "verl's and NeMo RL's tables": "mixtures of experts, which the decoder has not",

@@ -83,13 +83,13 @@ PUBLISHED = {
     "Llama-3.2-3B": llama(128256, 3072, 28, 24, 8, 8192, 131072, tie_embeddings=True),
     "Mistral-7B-v0.1": llama(32000, 4096, 32, 32, 8, 14336, 32768),
     "Mistral-7B-v0.3": llama(32768, 4096, 32, 32, 8, 14336, 32768),
-    "Mistral-Nemo-12B": llama(131072, 5120, 40, 32, 8, 14336, 131072, head_width=128),
+    "Mistral-Nemo": llama(131072, 5120, 40, 32, 8, 14336, 131072, head_width=128),
     "Mistral-Small-24B": llama(131072, 5120, 40, 32, 8, 32768, 32768, head_width=128),
     "SmolLM2-135M": llama(49152, 576, 30, 9, 3, 1536, 8192, tie_embeddings=True),
     "SmolLM2-360M": llama(49152, 960, 32, 15, 5, 2560, 8192, tie_embeddings=True),
     "SmolLM2-1.7B": llama(49152, 2048, 24, 32, 32, 8192, 8192, tie_embeddings=True),
     "SmolLM3-3B": llama(128256, 2048, 36, 16, 4, 11008, 65536, tie_embeddings=True),
-    "OLMo-2-7B": llama(
+    "OLMo-2-1124-7B": llama(
         100352, 4096, 32, 32, 32, 11008, 4096, norm_placement="branch", qk_norm=True, qk_norm_over="heads"
     ),
     "Phi-3-mini": llama(32064, 3072, 32, 32, 32, 8192, 4096),
@@ -104,15 +104,21 @@ PUBLISHED = {
 }
 
 
+VARIANTS = {"instruct", "chat", "base", "it", "hf"}
+"""parts of names that say how a shape was trained, or stored"""
+
+
 def shape_of(name: str) -> DecoderConfig:
     """Return the shape of a model: of a folder, by its config.json; of a published model or a preset, by its name, with
-    or without its owner and what follows its size (Qwen/Qwen3-8B-Base). InputError for another, with the nearest."""
+    or without its owner, VARIANTS, and what follows its size (mistralai/Mistral-7B-Instruct-v0.3). InputError for
+    another, with the nearest."""
     if Path(name).is_dir():
         file = Path(name) / hf_config.CONFIG
         return hf_config.decoder_config(hf_config.read_json_object(file), file)
     if name in PRESETS:
         return PRESETS[name]
-    key = name.rpartition("/")[2].lower().removeprefix("meta-")
+    parts = name.rpartition("/")[2].lower().removeprefix("meta-").split("-")
+    key = "-".join(part for part in parts if part not in VARIANTS)
     shapes = {known.lower(): shape for known, shape in PUBLISHED.items()}
     matching = [known for known in shapes if key == known or key.startswith(f"{known}-")]
     if matching:

@@ -23,9 +23,9 @@ from amenable.models.published_shapes import shape_of
 from amenable.recipes.planning import assumptions
 from amenable.recipes.planning.gpus import GIB, MAX_GPUS, Cluster, parse_gpus
 from amenable.recipes.planning.layout_memory import PARTS
-from amenable.recipes.planning.search import Candidate, Task, candidates, distinct, scaled
+from amenable.recipes.planning.search import PlannedLayout, PlanRequest, candidates, distinct, scaled
 from amenable.recipes.planning.step_time import Assumptions, step_volumes
-from amenable.recipes.planning.workload import STAGES, Workload, sized, step_flops
+from amenable.recipes.planning.workload import STAGES, StepWork, sized, step_flops
 from amenable.train import plan as checks
 from amenable.train.plan import human_count
 
@@ -103,12 +103,12 @@ class Config:
         return (self.num_generations or traits.group) if traits.scored else traits.group
 
     @property
-    def work(self) -> Workload:
+    def work(self) -> StepWork:
         """Work of a step; stages that sample nothing go over its rows once."""
         online = STAGES[self.stage].scored
         epochs, updates = (self.num_ppo_epochs, self.num_mini_batches) if online else (1, 1)
         sizes = self.batch_size, self.prompt_tokens, self.max_new_tokens
-        return Workload(self.stage, *sizes, self.group, epochs, updates)
+        return StepWork(self.stage, *sizes, self.group, epochs, updates)
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -116,7 +116,7 @@ class Config:
         return {"both": (0, self.lora_rank), "weights": (0,), "adapters": (self.lora_rank,)}[self.train]
 
 
-def run(config: Config) -> list[Candidate]:
+def run(config: Config) -> list[PlannedLayout]:
     """Print the plan and return the layouts that fit. InputError where none does, with what would."""
     cluster = parse_gpus(config.gpus, config.gpus_per_node, config.network)
     task = task_of(config, cluster)
@@ -132,17 +132,17 @@ def run(config: Config) -> list[Candidate]:
     return fitting
 
 
-def task_of(config: Config, cluster: Cluster) -> Task:
+def task_of(config: Config, cluster: Cluster) -> PlanRequest:
     """Return what is planned. InputError for rows beyond the model's context."""
     shape, work = shape_of(config.model), config.work
     problem = f"rows of {work.length:,} tokens are beyond the {shape.context_length:,} of {config.model}"
     checks.forbid(work.length > shape.context_length, problem, "give fewer --prompt-tokens or --max-new-tokens")
     reward = None if config.reward_model == NO_MODEL else shape_of(config.reward_model or config.model)
     assumed = Assumptions(config.efficiency or cluster.gpu.efficiency, config.overlap, config.max_staleness)
-    return Task(work, shape, reward, config.ranks, assumed)
+    return PlanRequest(work, shape, reward, config.ranks, assumed)
 
 
-def no_layout(config: Config, task: Task, cluster: Cluster, every: Sequence[Candidate]) -> InputError:
+def no_layout(config: Config, task: PlanRequest, cluster: Cluster, every: Sequence[PlannedLayout]) -> InputError:
     """Return the error for a task that fits in no layout, with changes that would fit."""
     if not every:
         problem = f"no layout of {cluster} has a row for each rank: the step has {config.batch_size} rows"
@@ -153,7 +153,7 @@ def no_layout(config: Config, task: Task, cluster: Cluster, every: Sequence[Cand
     return InputError(f"{problem}: {needs}", how="; ".join(remedies(config, task, cluster)) or "use a smaller model")
 
 
-def remedies(config: Config, task: Task, cluster: Cluster) -> Iterator[str]:
+def remedies(config: Config, task: PlanRequest, cluster: Cluster) -> Iterator[str]:
     """Yield changes of a plan that fit: more GPUs, adapters, shorter rows."""
     count = cluster.count
     while count < MAX_PLANNED:
@@ -182,7 +182,7 @@ def simulated_counts(config: Config, cluster: Cluster) -> list[int]:
 
 
 def lines(
-    config: Config, task: Task, cluster: Cluster, every: Sequence[Candidate], counts: Sequence[int]
+    config: Config, task: PlanRequest, cluster: Cluster, every: Sequence[PlannedLayout], counts: Sequence[int]
 ) -> Iterator[str]:
     """Yield the lines of the plan: what is planned, the layouts, the memory of the first, and what is assumed."""
     fitting = [candidate for candidate in every if candidate.fits]
@@ -206,7 +206,7 @@ def lines(
     yield from (f"- {line}" for line in assumptions.lines(task, cluster, counts))
 
 
-def describe_step(task: Task) -> str:
+def describe_step(task: PlanRequest) -> str:
     """Return a step's rows in words."""
     work = task.work
     kind = (
@@ -220,7 +220,7 @@ def describe_step(task: Task) -> str:
     return text + (f"; {work.epochs} x {work.updates} updates" if work.epochs * work.updates > 1 else "")
 
 
-def describe(candidate: Candidate, task: Task) -> str:
+def describe(candidate: PlannedLayout, task: PlanRequest) -> str:
     """Return a layout in words."""
     layout = candidate.layout
     parts = [layout.division(), f"adapters of rank {layout.rank}" if layout.rank else "all weights"]
@@ -229,7 +229,7 @@ def describe(candidate: Candidate, task: Task) -> str:
     return ", ".join(parts)
 
 
-def layout_table(task: Task, cluster: Cluster, chosen: Sequence[Candidate]) -> Iterator[str]:
+def layout_table(task: PlanRequest, cluster: Cluster, chosen: Sequence[PlannedLayout]) -> Iterator[str]:
     """Yield a Markdown table of layouts, the fastest first; seconds of a step by parts."""
     online = task.work.traits.scored
     names = ["layout", "trains", "layers again", *(["samples on"] if online else []), "tokens a pass", "GiB a GPU"]
@@ -248,7 +248,7 @@ def layout_table(task: Task, cluster: Cluster, chosen: Sequence[Candidate]) -> I
         yield row([*cells, f"{100 * candidate.utilization(task, cluster):.0f} %"])
 
 
-def memory_table(candidate: Candidate) -> Iterator[str]:
+def memory_table(candidate: PlannedLayout) -> Iterator[str]:
     """Yield a Markdown table of a GPU's memory in GiB, by parts and phases of a step."""
     phases = candidate.phases
     yield row(["GiB a GPU", *phases])
@@ -260,7 +260,7 @@ def memory_table(candidate: Candidate) -> Iterator[str]:
     yield row(["total", *(gibibytes(phase.total) for phase in phases.values())])
 
 
-def volumes_line(task: Task, candidate: Candidate) -> str:
+def volumes_line(task: PlanRequest, candidate: PlannedLayout) -> str:
     """Return a line on a step's operations, and on the bytes that each GPU gets from others."""
     models = task.models(candidate.layout.rank)
     volumes = step_volumes(task.work, models, candidate.layout, candidate.step)
@@ -276,7 +276,7 @@ def volumes_line(task: Task, candidate: Candidate) -> str:
     return f"{needed} A GPU exchanges in a step: {', '.join(sent) or 'nothing'}"
 
 
-def simulation_table(task: Task, cluster: Cluster, counts: Sequence[int]) -> Iterator[str]:
+def simulation_table(task: PlanRequest, cluster: Cluster, counts: Sequence[int]) -> Iterator[str]:
     """Yield a Markdown table of the fastest layout for each number of GPUs: with as many rows a GPU as at first (weak
     scaling), and with the same rows in all (strong scaling)."""
     names = ["GPUs", "nodes", "rows in proportion", "s a step", "tokens/s/GPU", "efficiency"]
@@ -298,14 +298,14 @@ def simulation_table(task: Task, cluster: Cluster, counts: Sequence[int]) -> Ite
         yield row(cells)
 
 
-def fastest(task: Task, cluster: Cluster) -> Candidate | None:
+def fastest(task: PlanRequest, cluster: Cluster) -> PlannedLayout | None:
     """Return the fastest layout that fits; None where none does."""
     first = next(iter(candidates(task, cluster)), None)
     return first if first is not None and first.fits else None
 
 
 def as_data(
-    config: Config, task: Task, cluster: Cluster, fitting: Sequence[Candidate], counts: Sequence[int]
+    config: Config, task: PlanRequest, cluster: Cluster, fitting: Sequence[PlannedLayout], counts: Sequence[int]
 ) -> dict[str, Any]:
     """Return the plan as plain data: bytes and seconds."""
     listed = [
@@ -323,7 +323,7 @@ def as_data(
     return {"config": asdict(config), "layouts": listed, "simulated": simulated, "assumed": assumed}
 
 
-def fastest_data(task: Task, cluster: Cluster, count: int) -> dict[str, Any] | None:
+def fastest_data(task: PlanRequest, cluster: Cluster, count: int) -> dict[str, Any] | None:
     """Return the fastest layout on another number of GPUs with rows in proportion, as plain data."""
     work = replace(task.work, rows=task.work.rows * count // cluster.count)
     best = fastest(replace(task, work=work), scaled(cluster, count))

@@ -37,13 +37,13 @@ COUNTS = {
     "Llama-3.2-3B": 3_212_749_824,
     "Mistral-7B-v0.1": 7_241_732_096,
     "Mistral-7B-v0.3": 7_248_023_552,
-    "Mistral-Nemo-12B": 12_247_782_400,
+    "Mistral-Nemo": 12_247_782_400,
     "Mistral-Small-24B": 23_572_403_200,
     "SmolLM2-135M": 134_515_008,
     "SmolLM2-360M": 361_821_120,
     "SmolLM2-1.7B": 1_711_376_384,
     "SmolLM3-3B": 3_075_098_624,
-    "OLMo-2-7B": 7_298_617_344,
+    "OLMo-2-1124-7B": 7_298_617_344,
     "Phi-3-mini": 3_821_079_552,
     "gemma-2b": 2_506_172_416,
     "gemma-7b": 8_537_680_896,
@@ -72,6 +72,14 @@ def test_names_are_read_with_owners_and_endings(name: str) -> None:
 def test_the_longest_name_counts() -> None:
     assert shape_of("meta-llama/Meta-Llama-3-8B-Instruct") == PUBLISHED["Llama-3-8B"]
     assert shape_of("Llama-3.1-8B-Instruct") == PUBLISHED["Llama-3.1-8B"]
+    assert shape_of("mistralai/Mistral-7B-Instruct-v0.3") == PUBLISHED["Mistral-7B-v0.3"]
+    assert shape_of("mistralai/Mistral-Nemo-Instruct-2407") == PUBLISHED["Mistral-Nemo"]
+    assert shape_of("google/gemma-3-1b-it") == PUBLISHED["gemma-3-1b"]
+
+
+def test_a_mixture_of_experts_is_not_taken_for_a_dense_model() -> None:
+    with pytest.raises(InputError, match="'Qwen3-30B-A3B'; did you mean"):
+        shape_of("Qwen3-30B-A3B")
 
 
 def test_presets_and_folders_are_read(tmp_path: Path) -> None:

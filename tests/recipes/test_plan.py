@@ -29,6 +29,14 @@ def test_a_plan_of_ppo(capsys: pytest.CaptureFixture) -> None:
     assert "A GPU exchanges in a step" in text and "Assumed:" in text and "on paper" in text
 
 
+def test_the_page_shows_what_the_command_prints(capsys: pytest.CaptureFixture) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "scale.md").read_text("utf-8")
+    commands = [line for line in page.splitlines() if line.startswith("amenable plan ")]
+    text = printed(commands[0].removeprefix("amenable plan "), capsys).splitlines()
+    shown = text[: text.index("Assumed:")]
+    assert len(shown) > 20 and not [line for line in shown if line not in page], "put its output into docs/scale.md"
+
+
 @pytest.mark.parametrize("stage", ["pretrain", "sft", "reward", "dpo", "grpo", "rloo"])
 def test_every_stage_is_planned(stage: str, capsys: pytest.CaptureFixture) -> None:
     text = printed(f"{stage} --model Qwen2.5-0.5B --gpus A100 --batch-size 64", capsys)

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from amenable.recipes.planning.communication import BUSY
 from amenable.recipes.planning.gpus import USABLE, Cluster
 from amenable.recipes.planning.layout_memory import SAMPLER_ROWS, SAMPLER_WORKSPACE
-from amenable.recipes.planning.search import Task
+from amenable.recipes.planning.search import PlanRequest
 
 GPU_HOURS = 16_384 * 54 * 24 / 419
 """GPU-hours from one unexpected interruption to the next: 419 in 54 days on 16,384 H100 (Llama 3 Team, 2024, section
 3.3.4)"""
 
 
-def lines(task: Task, cluster: Cluster, counts: Sequence[int] = ()) -> Iterator[str]:
+def lines(task: PlanRequest, cluster: Cluster, counts: Sequence[int] = ()) -> Iterator[str]:
     """Yield a plan's assumptions; `counts`: numbers of GPUs that are simulated."""
     gpu, assumed = cluster.gpu, task.assumed
     reached = f"{100 * assumed.efficiency:.0f} % of {gpu.flops / 1e12:,.4g} TFLOP/s"
@@ -39,7 +39,7 @@ def lines(task: Task, cluster: Cluster, counts: Sequence[int] = ()) -> Iterator[
         yield "every node is as far from every other: no switch is shared"
 
 
-def communication_lines(task: Task, cluster: Cluster) -> Iterator[str]:
+def communication_lines(task: PlanRequest, cluster: Cluster) -> Iterator[str]:
     """Yield what is assumed of several GPUs."""
     gpu, hidden = cluster.gpu, f"{100 * task.assumed.overlap:.0f} %"
     rates = f"{gpu.link / 1e9:.4g} GB/s within a node and {gpu.network / 1e9:.3g} GB/s a GPU between nodes"
@@ -49,7 +49,7 @@ def communication_lines(task: Task, cluster: Cluster) -> Iterator[str]:
     yield "layouts of several GPUs are computed on paper: amenable itself has not been run on them"
 
 
-def sampling_lines(task: Task, cluster: Cluster) -> Iterator[str]:
+def sampling_lines(task: PlanRequest, cluster: Cluster) -> Iterator[str]:
     """Yield what is assumed of sampling."""
     sampler = "our own sampler on a processor" if cluster.gpu.name == "cpu" else "vLLM"
     yield (

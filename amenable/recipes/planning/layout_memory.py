@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 
 from amenable.models.config import DecoderConfig
 from amenable.recipes.planning.gpus import Cluster
-from amenable.recipes.planning.layouts import Layout, local_model
-from amenable.recipes.planning.workload import CPU, CUDA, Role, Workload, matrix_numbers
+from amenable.recipes.planning.layouts import ParallelLayout, local_model
+from amenable.recipes.planning.workload import CPU, CUDA, Role, StepWork, matrix_numbers, whole_model
 from amenable.train import memory
 from amenable.train.memory import BF16, FP32
 from amenable.train.passes import Pass
+from amenable.train.runtime import KERNELS
 
 SAMPLER_WORKSPACE = 2 << 30
 """bytes of a sampler's activations and CUDA graphs: what vLLM takes beside weights and cache, about"""
@@ -31,7 +32,7 @@ GATHERED = 2
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryParts:
     """Bytes of one GPU at its peak, by parts."""
 
     weights: float = 0.0
@@ -67,24 +68,24 @@ PARTS = {
     "cache": "KV cache",
     "overhead": "fragments, libraries",
 }
-"""parts of Memory -> their names in tables"""
+"""parts -> their names in tables"""
 
 
 def phases_of(
-    work: Workload, models: Sequence[Role], layout: Layout, cluster: Cluster, step: Pass
-) -> dict[str, Memory]:
+    work: StepWork, models: Sequence[Role], layout: ParallelLayout, cluster: Cluster, step: Pass
+) -> dict[str, MemoryParts]:
     """Return the memory of a GPU that trains, by phases of a step: training, scoring (passes without gradients), and
     sampling where it samples too. `step` is a pass of one rank; a model that takes more counts in each."""
     runtime = CPU if cluster.gpu.name == "cpu" else CUDA
     parts = [(role, local_model(role.model, layout)) for role in models]
     trained = [part for role, part in parts if role.trains]
-    held = Memory(
+    held = MemoryParts(
         weights=sum(part.bytes for part in trained),
         frozen=sum(part.bytes for role, part in parts if not role.trains),
         moments=FP32 * sum(part.moments for part in trained),
     )
     gradients = FP32 * sum(part.training for part in trained)
-    phases: dict[str, list[Memory]] = {"training": [], "scoring": []}
+    phases: dict[str, list[MemoryParts]] = {"training": [], "scoring": []}
     for role, part in parts:
         if role.trains:
             activations = memory.training_bytes(part, step, runtime) - step.accumulates * FP32 * part.training
@@ -98,24 +99,23 @@ def phases_of(
         phases["sampling"] = [sampling(work, models[0].model.shape, layout, cluster, held)]
     largest = {name: max(some, key=lambda phase: phase.total) for name, some in phases.items() if some}
     if runtime is CPU:
-        passes = 2 * (work.tokens // step.tokens + 1)
-        largest = {name: with_heap(phase, held, passes) for name, phase in largest.items()}
+        largest = {name: with_heap(phase, held) for name, phase in largest.items()}
     return largest
 
 
-def with_heap(phase: Memory, held: Memory, passes: int) -> Memory:
-    """Return the memory of a phase on a processor, with its libraries and what fragments."""
-    whole = memory.peak_bytes(round(held.total), round(phase.total - held.total), passes, CPU)
+def with_heap(phase: MemoryParts, held: MemoryParts) -> MemoryParts:
+    """Return the memory of a phase on a processor after many steps, with its libraries and what fragments."""
+    whole = memory.peak_bytes(round(held.total), round(phase.total - held.total), KERNELS, CPU)
     return replace(phase, overhead=whole - phase.total)
 
 
-def gathered_bytes(model: memory.Model, layout: Layout, trains: bool = False) -> float:
+def gathered_bytes(model: memory.Model, layout: ParallelLayout, trains: bool = False) -> float:
     """Return the buffers of FSDP2: the weights of two layers and of the embeddings in bf16, and where the model trains
     the gradients of a layer before they are divided, in fp32 (`fully_shard` of each block, embeddings in the root)."""
     if layout.shards == 1:
         return 0.0
     layer, rest = layer_numbers(model.shape)
-    share = min(1.0, model.training / model.parameters) if trains and model.parameters else 0.0
+    share = model.training / whole_model(model.shape).parameters if trains else 0.0
     return (BF16 * (GATHERED * layer + rest) + FP32 * share * layer) / layout.tensor
 
 
@@ -137,7 +137,9 @@ def cache_bytes(shape: DecoderConfig, tensor: int) -> float:
     return 2 * shape.num_layers * shape.kv_head_count * shape.head_size * BF16 / tensor
 
 
-def sampling(work: Workload, shape: DecoderConfig, layout: Layout, cluster: Cluster, held: Memory) -> Memory:
+def sampling(
+    work: StepWork, shape: DecoderConfig, layout: ParallelLayout, cluster: Cluster, held: MemoryParts
+) -> MemoryParts:
     """Return the memory of a GPU while it samples beside what it holds."""
     own = sampler_weights(shape, layout.sampler_tensor)
     own += SAMPLER_WORKSPACE if cluster.gpu.name != "cpu" else 0
@@ -147,17 +149,17 @@ def sampling(work: Workload, shape: DecoderConfig, layout: Layout, cluster: Clus
 
 
 def sampled_rows(
-    work: Workload, shape: DecoderConfig, layout: Layout, cluster: Cluster, phases: Mapping[str, Memory]
+    work: StepWork, shape: DecoderConfig, layout: ParallelLayout, cluster: Cluster, phases: Mapping[str, MemoryParts]
 ) -> int:
     """Return the rows that a copy of the sampler decodes at once; 0 where too few fit, or nothing is sampled."""
     if not work.traits.scored:
         return 0
-    phase = phases["sampling"] if "sampling" in phases else sampling(work, shape, layout, cluster, Memory())
+    phase = phases["sampling"] if "sampling" in phases else sampling(work, shape, layout, cluster, MemoryParts())
     row = work.length * cache_bytes(shape, layout.sampler_tensor)
     return cached_rows(work, layout, cluster.usable - phase.total + phase.cache, row)
 
 
-def cached_rows(work: Workload, layout: Layout, room: float, row: float) -> int:
+def cached_rows(work: StepWork, layout: ParallelLayout, room: float, row: float) -> int:
     """Return the rows whose cache fits a room, at most those of a copy of the sampler; 0 for fewer than LEAST_ROWS."""
     copies = (layout.sampler or layout.trainers) // layout.sampler_tensor
     wanted = min(SAMPLER_ROWS, -(-work.rows // copies))

@@ -14,7 +14,7 @@ TENSOR_SIZES = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True)
-class Layout:
+class ParallelLayout:
     """Division of a training group of replicas x shards x tensor GPUs, and of the sampler beside or on it."""
 
     replicas: int = 1
@@ -64,7 +64,7 @@ class Layout:
         return (f"{self.sampler} more" if self.sampler else "the same") + tensor
 
 
-def layouts(cluster: Cluster, shape: DecoderConfig, ranks: tuple[int, ...], online: bool) -> Iterator[Layout]:
+def layouts(cluster: Cluster, shape: DecoderConfig, ranks: tuple[int, ...], online: bool) -> Iterator[ParallelLayout]:
     """Yield the layouts that the shape and the cluster allow; `ranks`: of adapters, 0 for all weights.
 
     Tensor parallel groups lie within a node. FSDP divides a copy among all GPUs, hybrid FSDP among those of a node.
@@ -80,7 +80,7 @@ def layouts(cluster: Cluster, shape: DecoderConfig, ranks: tuple[int, ...], onli
         sizes = tensor_sizes(cluster, shape) if online else (1,)
         for (replicas, shards), checkpointed, rank, size in product(sorted(divisions), (False, True), ranks, sizes):
             if (sampler or trainers) % size == 0:
-                yield Layout(replicas, shards, tensor, checkpointed, rank, sampler, size)
+                yield ParallelLayout(replicas, shards, tensor, checkpointed, rank, sampler, size)
 
 
 def sampler_counts(cluster: Cluster) -> list[int]:
@@ -110,7 +110,7 @@ def tensor_part(shape: DecoderConfig, tensor: int) -> DecoderConfig:
     )
 
 
-def local_model(model: memory.Model, layout: Layout) -> memory.Model:
+def local_model(model: memory.Model, layout: ParallelLayout) -> memory.Model:
     """Return the sizes of one GPU's part of a model. Sharded weights are cast as they are gathered: no cast is held."""
     pieces = layout.pieces
     return replace(

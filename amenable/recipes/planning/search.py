@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 
 from amenable.models.config import DecoderConfig
 from amenable.recipes.planning.gpus import Cluster
-from amenable.recipes.planning.layout_memory import Memory, phases_of, sampled_rows
-from amenable.recipes.planning.layouts import Layout, layouts
+from amenable.recipes.planning.layout_memory import MemoryParts, phases_of, sampled_rows
+from amenable.recipes.planning.layouts import ParallelLayout, layouts
 from amenable.recipes.planning.step_time import Assumptions, Times, step_times
-from amenable.recipes.planning.workload import Role, Workload, roles, step_flops
+from amenable.recipes.planning.workload import Role, StepWork, roles, step_flops
 from amenable.train.passes import Pass
 
 PASSES = tuple(1 << power for power in range(15, 8, -1))
@@ -18,10 +18,10 @@ PASSES = tuple(1 << power for power in range(15, 8, -1))
 
 
 @dataclass(frozen=True)
-class Task:
+class PlanRequest:
     """What is planned: a step's work, the shapes of its models, and what is assumed."""
 
-    work: Workload
+    work: StepWork
     shape: DecoderConfig
     reward: DecoderConfig | None
     """shape of the reward model; None where the reward is a function"""
@@ -35,22 +35,22 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class PlannedLayout:
     """A layout with its largest pass that fits, or the smallest where none does."""
 
-    layout: Layout
+    layout: ParallelLayout
     step: Pass
-    phases: Mapping[str, Memory]
+    phases: Mapping[str, MemoryParts]
     """memory of a GPU that trains, by phases of a step"""
     fits: bool
     times: Times = field(default_factory=Times)
 
     @property
-    def memory(self) -> Memory:
+    def memory(self) -> MemoryParts:
         """Memory of the largest phase."""
         return max(self.phases.values(), key=lambda phase: phase.total)
 
-    def utilization(self, task: Task, cluster: Cluster) -> float:
+    def utilization(self, task: PlanRequest, cluster: Cluster) -> float:
         """Return the operations that the step needs over what all GPUs could do in its time (MFU): gradients of frozen
         weights and layers that are computed again do not count."""
         flops = 0.0
@@ -60,7 +60,7 @@ class Candidate:
         return flops / (self.times.step * cluster.count * cluster.gpu.flops)
 
 
-def candidates(task: Task, cluster: Cluster) -> list[Candidate]:
+def candidates(task: PlanRequest, cluster: Cluster) -> list[PlannedLayout]:
     """Return every layout that has a row for each rank: those that fit, the fastest first, then the others, the
     smallest first."""
     models = {rank: task.models(rank) for rank in task.ranks}
@@ -74,19 +74,21 @@ def candidates(task: Task, cluster: Cluster) -> list[Candidate]:
     return fitting + sorted((c for c in every if not c.fits), key=lambda c: c.memory.total)
 
 
-def evaluate(task: Task, models: Sequence[Role], layout: Layout, cluster: Cluster) -> Iterator[Candidate]:
+def evaluate(
+    task: PlanRequest, models: Sequence[Role], layout: ParallelLayout, cluster: Cluster
+) -> Iterator[PlannedLayout]:
     """Yield a layout with the largest pass that fits, or the smallest that does not; nothing without rows for all."""
     share = task.work.shared(layout.ranks)
     if share is None:
         return
-    smallest: Candidate | None = None
+    smallest: PlannedLayout | None = None
     for limit in PASSES:
         step = share.pass_within(limit)
         if step is None or (smallest is not None and step == smallest.step):
             continue
         phases = phases_of(task.work, models, layout, cluster, step)
         rows = sampled_rows(task.work, task.shape, layout, cluster, phases)
-        smallest = Candidate(layout, step, phases, False)
+        smallest = PlannedLayout(layout, step, phases, False)
         if smallest.memory.total <= cluster.usable and (rows or not task.work.traits.scored):
             times = step_times(task.work, models, layout, cluster, step, rows, task.assumed)
             yield replace(smallest, fits=True, times=times)
@@ -95,9 +97,9 @@ def evaluate(task: Task, models: Sequence[Role], layout: Layout, cluster: Cluste
         yield smallest
 
 
-def distinct(fitting: Sequence[Candidate]) -> list[Candidate]:
+def distinct(fitting: Sequence[PlannedLayout]) -> list[PlannedLayout]:
     """Return the fastest of the layouts that differ in the size of a copy of the sampler alone, in order."""
-    chosen: dict[Layout, Candidate] = {}
+    chosen: dict[ParallelLayout, PlannedLayout] = {}
     for candidate in fitting:
         chosen.setdefault(replace(candidate.layout, sampler_tensor=1), candidate)
     return list(chosen.values())

@@ -14,8 +14,8 @@ from amenable.models.config import DecoderConfig
 from amenable.recipes.planning.communication import all_gather_seconds, all_reduce_seconds, exposed_seconds
 from amenable.recipes.planning.gpus import Cluster
 from amenable.recipes.planning.layout_memory import cache_bytes, sampler_weights
-from amenable.recipes.planning.layouts import Layout
-from amenable.recipes.planning.workload import Role, Workload, head_flops, matrix_numbers, step_flops, whole_model
+from amenable.recipes.planning.layouts import ParallelLayout
+from amenable.recipes.planning.workload import Role, StepWork, head_flops, matrix_numbers, step_flops, whole_model
 from amenable.train import memory
 from amenable.train.memory import BF16, FP32
 from amenable.train.passes import Pass
@@ -75,9 +75,9 @@ class Times:
 
 
 def step_times(
-    work: Workload,
+    work: StepWork,
     models: Sequence[Role],
-    layout: Layout,
+    layout: ParallelLayout,
     cluster: Cluster,
     step: Pass,
     rows: int,
@@ -100,10 +100,11 @@ def step_times(
             compute = work.epochs * compute_seconds(share, model, layout, cluster, assumed, trains=True)
             updates = work.epochs * work.updates
             count = max(work.epochs * passes, updates)
-            hidden = count * (2 * gathered + scatter_seconds(model, layout, cluster))
-            hidden += updates * replica_seconds(model, layout, cluster)
             training += compute
-            communication += exposed_seconds(hidden, compute, assumed.overlap)
+            shards = count * (2 * gathered + scatter_seconds(model, layout, cluster))
+            communication += exposed_seconds(shards, compute, assumed.overlap)
+            replicas, last = updates * replica_seconds(model, layout, cluster), updates / count * compute
+            communication += exposed_seconds(replicas, last, assumed.overlap)  # under the last pass of an update
             collectives = 6 if layout.checkpointed else 4
             communication += count * tensor_seconds(model.shape, layout, cluster, step, collectives)
             numbers = model.training / layout.pieces
@@ -115,7 +116,12 @@ def step_times(
 
 
 def compute_seconds(
-    work: Workload, model: memory.Model, layout: Layout, cluster: Cluster, assumed: Assumptions, trains: bool = False
+    work: StepWork,
+    model: memory.Model,
+    layout: ParallelLayout,
+    cluster: Cluster,
+    assumed: Assumptions,
+    trains: bool = False,
 ) -> float:
     """Return the computing of a rank's rows: a forward pass, or with its backward pass.
 
@@ -127,7 +133,7 @@ def compute_seconds(
     predicted = work.rows * work.predicted if model.predicts else 0
     again = 0.0
     if trains:
-        products = 3 if model.training > model.parameters // 2 and model.keeps_inputs and not layout.rank else 2
+        products = 2 if layout.rank else 3
         elements = 4 if layout.checkpointed else 3
         again = forward - head_flops(shape, predicted) if layout.checkpointed else 0.0
     flops = (products * forward + again) / layout.tensor
@@ -152,7 +158,7 @@ class Volumes:
     """hidden states in bf16, by all-reduces of tensor parallelism"""
 
 
-def step_volumes(work: Workload, models: Sequence[Role], layout: Layout, step: Pass) -> Volumes:
+def step_volumes(work: StepWork, models: Sequence[Role], layout: ParallelLayout, step: Pass) -> Volumes:
     """Return the volumes of a step: FSDP gathers the weights in every forward and every backward pass and divides the
     gradients after it (Rajbhandari et al., 2020, section 7: three times the weights), replicas add theirs an update."""
     share = work.shared(layout.ranks)
@@ -163,13 +169,8 @@ def step_volumes(work: Workload, models: Sequence[Role], layout: Layout, step: P
         model = role.model
         updates = work.epochs * work.updates
         count = max(work.epochs * passes, updates) if role.trains else 0
-        gathered += (
-            sharded
-            * (role.inferences * passes + 2 * count)
-            * BF16
-            * whole_model(model.shape).parameters
-            / layout.tensor
-        )
+        weights = BF16 * whole_model(model.shape).parameters / layout.tensor
+        gathered += sharded * (role.inferences * passes + 2 * count) * weights
         scattered += sharded * count * FP32 * model.training / layout.tensor
         replicas += (layout.replicas > 1) * role.trains * updates * FP32 * model.training / layout.pieces
         states = BF16 * step.tokens * model.shape.hidden_size * model.shape.num_layers
@@ -178,7 +179,7 @@ def step_volumes(work: Workload, models: Sequence[Role], layout: Layout, step: P
     return Volumes(gathered, scattered, replicas, tensors)
 
 
-def gather_seconds(shape: DecoderConfig, layout: Layout, cluster: Cluster) -> float:
+def gather_seconds(shape: DecoderConfig, layout: ParallelLayout, cluster: Cluster) -> float:
     """Return the time of gathering a model's weights in bf16, layer after layer (FSDP: once in a forward pass, once in
     the backward pass)."""
     if layout.shards == 1:
@@ -188,7 +189,7 @@ def gather_seconds(shape: DecoderConfig, layout: Layout, cluster: Cluster) -> fl
     return parts * all_gather_seconds(size / parts, layout.shards, in_node, cluster)
 
 
-def scatter_seconds(model: memory.Model, layout: Layout, cluster: Cluster) -> float:
+def scatter_seconds(model: memory.Model, layout: ParallelLayout, cluster: Cluster) -> float:
     """Return the time of adding and dividing the gradients in fp32, layer after layer, after a backward pass."""
     if layout.shards == 1:
         return 0.0
@@ -197,13 +198,15 @@ def scatter_seconds(model: memory.Model, layout: Layout, cluster: Cluster) -> fl
     return parts * all_gather_seconds(size / parts, layout.shards, in_node, cluster)
 
 
-def replica_seconds(model: memory.Model, layout: Layout, cluster: Cluster) -> float:
+def replica_seconds(model: memory.Model, layout: ParallelLayout, cluster: Cluster) -> float:
     """Return the time of adding the gradients of all replicas in fp32, once an update."""
     in_node = max(1, cluster.per_node // layout.pieces)
     return all_reduce_seconds(FP32 * model.training / layout.pieces, layout.replicas, in_node, cluster)
 
 
-def tensor_seconds(shape: DecoderConfig, layout: Layout, cluster: Cluster, step: Pass, collectives: int) -> float:
+def tensor_seconds(
+    shape: DecoderConfig, layout: ParallelLayout, cluster: Cluster, step: Pass, collectives: int
+) -> float:
     """Return the time of the all-reduces of a pass under tensor parallelism: after attention and MLP of each layer in a
     forward pass, as many in a backward pass (Shoeybi et al., 2019, figure 4). Nothing computes meanwhile."""
     size = BF16 * step.tokens * shape.hidden_size
@@ -212,7 +215,7 @@ def tensor_seconds(shape: DecoderConfig, layout: Layout, cluster: Cluster, step:
 
 
 def sampling_seconds(
-    work: Workload, shape: DecoderConfig, layout: Layout, cluster: Cluster, rows: int, assumed: Assumptions
+    work: StepWork, shape: DecoderConfig, layout: ParallelLayout, cluster: Cluster, rows: int, assumed: Assumptions
 ) -> float:
     """Return the time of sampling a step's completions, all as long as they may be: prompts read once a group, then
     waves of `rows` rows on each copy of the sampler, a token after another."""
@@ -240,7 +243,7 @@ def token_seconds(
     return work / gpu.decoding + 2 * shape.num_layers * single
 
 
-def handover_seconds(shape: DecoderConfig, layout: Layout, cluster: Cluster) -> float:
+def handover_seconds(shape: DecoderConfig, layout: ParallelLayout, cluster: Cluster) -> float:
     """Return the time of giving the sampler the new weights in bf16: gathered where the sampler is on the same GPUs,
     sent through one GPU's link or network where it has its own."""
     size = sampler_weights(shape, layout.sampler_tensor)

@@ -50,7 +50,7 @@ STAGES = {
 
 
 @dataclass(frozen=True)
-class Workload:
+class StepWork:
     """A step: `rows` rows, each a prompt and a completion, `group` of them with the same prompt."""
 
     stage: str
@@ -89,7 +89,7 @@ class Workload:
         """Tokens of the step."""
         return self.rows // self.group * self.group_tokens
 
-    def shared(self, ranks: int) -> Workload | None:
+    def shared(self, ranks: int) -> StepWork | None:
         """Return one rank's part of the step; None where there are fewer groups than ranks."""
         groups = self.rows // self.group
         return None if groups < ranks else replace(self, rows=-(-groups // ranks) * self.group)
@@ -118,7 +118,7 @@ class Role:
     """passes over the rows of a step without gradients"""
 
 
-def roles(work: Workload, shape: DecoderConfig, reward: DecoderConfig | None, rank: int) -> list[Role]:
+def roles(work: StepWork, shape: DecoderConfig, reward: DecoderConfig | None, rank: int) -> list[Role]:
     """Return the models of a step, the one that is trained first.
 
     reward: shape of the reward model, None for a reward that is no model. rank: of adapters in place of the weights, 0
@@ -203,7 +203,7 @@ def head_flops(shape: DecoderConfig, predicted: int) -> float:
     return 2 * shape.vocab_size * shape.hidden_size * predicted
 
 
-def step_flops(work: Workload, model: memory.Model) -> float:
+def step_flops(work: StepWork, model: memory.Model) -> float:
     """Return the operations of a pass over all rows of a step without gradients."""
     predicted = work.predicted if model.predicts else 0
     lengths = [work.length] * work.group

@@ -5,12 +5,12 @@ from dataclasses import replace
 from amenable.models.published_shapes import PUBLISHED
 from amenable.recipes.planning.assumptions import GPU_HOURS, lines
 from amenable.recipes.planning.gpus import parse_gpus
-from amenable.recipes.planning.search import Task
+from amenable.recipes.planning.search import PlanRequest
 from amenable.recipes.planning.step_time import Assumptions
-from amenable.recipes.planning.workload import Workload
+from amenable.recipes.planning.workload import StepWork
 
 SHAPE = PUBLISHED["Qwen3-8B"]
-TASK = Task(Workload("ppo", 512, 512, 512), SHAPE, SHAPE, (0, 16), Assumptions(0.4, 0.7))
+TASK = PlanRequest(StepWork("ppo", 512, 512, 512), SHAPE, SHAPE, (0, 16), Assumptions(0.4, 0.7))
 
 
 def test_assumptions_have_their_numbers() -> None:
@@ -21,11 +21,11 @@ def test_assumptions_have_their_numbers() -> None:
 
 
 def test_a_single_gpu_and_a_processor_assume_less() -> None:
-    sft = replace(TASK, work=Workload("sft", 512, 512, 512), ranks=(0,))
+    sft = replace(TASK, work=StepWork("sft", 512, 512, 512), ranks=(0,))
     alone = "\n".join(lines(sft, parse_gpus("H100")))
     assert "links" not in alone and "sampler" not in alone and "adapters" not in alone
     assert "our own sampler on a processor" in "\n".join(lines(TASK, parse_gpus("cpu")))
-    dpo = replace(sft, work=Workload("dpo", 512, 512, 512, group=2))
+    dpo = replace(sft, work=StepWork("dpo", 512, 512, 512, group=2))
     assert any("computed once, before the first step" in line for line in lines(dpo, parse_gpus("H100")))
     ahead = replace(TASK, assumed=Assumptions(0.4, max_staleness=1))
     assert any("--max-staleness" in line for line in lines(ahead, parse_gpus("8xH100")))

@@ -12,15 +12,15 @@ from amenable.recipes.planning.gpus import GIB, parse_gpus
 from amenable.recipes.planning.layout_memory import (
     PARTS,
     SAMPLER_WORKSPACE,
-    Memory,
+    MemoryParts,
     cache_bytes,
     gathered_bytes,
     phases_of,
     sampled_rows,
     sampler_weights,
 )
-from amenable.recipes.planning.layouts import Layout
-from amenable.recipes.planning.workload import CPU, CUDA, Workload, roles, sized
+from amenable.recipes.planning.layouts import ParallelLayout
+from amenable.recipes.planning.workload import CPU, CUDA, StepWork, roles, sized
 from amenable.train import memory
 from amenable.train.optimizer import OptimizerConfig
 
@@ -28,7 +28,7 @@ SHAPE = PUBLISHED["Qwen3-8B"]
 COUNT = 8_190_735_360
 
 
-def phases(work: Workload, layout: Layout, gpus: str, shape: DecoderConfig = SHAPE, tokens: int = 4096) -> dict:
+def phases(work: StepWork, layout: ParallelLayout, gpus: str, shape: DecoderConfig = SHAPE, tokens: int = 4096) -> dict:
     step = work.pass_within(tokens)
     assert step is not None
     return phases_of(work, roles(work, shape, shape, layout.rank), layout, parse_gpus(gpus), step)
@@ -36,7 +36,7 @@ def phases(work: Workload, layout: Layout, gpus: str, shape: DecoderConfig = SHA
 
 def test_states_of_fsdp_are_sixteen_bytes_a_weight() -> None:
     """Rajbhandari et al. (2020, figure 1): 7.5 billion weights on 64 GPUs leave 1.9 GB of states on each."""
-    training = phases(Workload("sft", 512, 512, 512), Layout(shards=64), "64xH100")["training"]
+    training = phases(StepWork("sft", 512, 512, 512), ParallelLayout(shards=64), "64xH100")["training"]
     states = training.weights + training.moments + training.gradients
     assert states == pytest.approx(16 * COUNT / 64, rel=1e-6)
     assert 7.5e9 / COUNT * states == pytest.approx(1.9e9, rel=0.02)
@@ -53,41 +53,43 @@ def test_buffers_of_fsdp() -> None:
     """Two layers and the embeddings in bf16, the gradients of a layer in fp32; none where nothing is sharded."""
     layer, embeddings = (COUNT - 2 * 151936 * 4096) / 36, 2 * 151936 * 4096
     model = sized(SHAPE)
-    assert gathered_bytes(model, Layout(shards=8), trains=True) == pytest.approx(
+    assert gathered_bytes(model, ParallelLayout(shards=8), trains=True) == pytest.approx(
         2 * (2 * layer + embeddings) + 4 * layer, rel=1e-3
     )
-    assert gathered_bytes(model, Layout(shards=8)) == pytest.approx(2 * (2 * layer + embeddings), rel=1e-3)
-    assert gathered_bytes(model, Layout(shards=4, tensor=2)) == gathered_bytes(model, Layout(shards=8)) / 2
-    assert gathered_bytes(model, Layout(replicas=8)) == 0
+    assert gathered_bytes(model, ParallelLayout(shards=8)) == pytest.approx(2 * (2 * layer + embeddings), rel=1e-3)
+    assert (
+        gathered_bytes(model, ParallelLayout(shards=4, tensor=2)) == gathered_bytes(model, ParallelLayout(shards=8)) / 2
+    )
+    assert gathered_bytes(model, ParallelLayout(replicas=8)) == 0
 
 
 def test_one_gpu_is_what_a_run_plans() -> None:
     """The plan that a run prints (train/memory.py), part by part."""
     shape = preset("gpt2")
-    work = Workload("pretrain", 64, 0, 1024)
+    work = StepWork("pretrain", 64, 0, 1024)
     step = work.pass_within(8192)
     assert step is not None
     for checkpointed in (False, True):
-        training = phases(work, Layout(checkpointed=checkpointed), "H100", shape, 8192)["training"]
+        training = phases(work, ParallelLayout(checkpointed=checkpointed), "H100", shape, 8192)["training"]
         model = replace(sized(shape), checkpointed=checkpointed)
         held = model.bytes + 4 * model.moments
         assert training.total == pytest.approx(held + memory.training_bytes(model, step, CUDA))
 
 
 def test_a_processor_has_libraries_and_fragments() -> None:
-    shape, work = preset("nano", 1536), Workload("pretrain", 16, 0, 256)
+    shape, work = preset("nano", 1536), StepWork("pretrain", 16, 0, 256)
     step = work.pass_within(4096)
     assert step is not None
     step = replace(step, accumulates=False)
-    taken = phases_of(work, roles(work, shape, None, 0), Layout(), parse_gpus("cpu"), step)["training"]
-    expected = memory.training_peak(Decoder(shape, "meta"), OptimizerConfig(), step, CPU, steps=4)
+    taken = phases_of(work, roles(work, shape, None, 0), ParallelLayout(), parse_gpus("cpu"), step)["training"]
+    expected = memory.training_peak(Decoder(shape, "meta"), OptimizerConfig(), step, CPU, steps=100)
     assert taken.total == pytest.approx(expected, rel=0.01) and taken.overhead > 0
 
 
 def test_layers_that_are_computed_again_need_less() -> None:
-    work = Workload("sft", 64, 512, 512)
+    work = StepWork("sft", 64, 512, 512)
     stored, again = (
-        phases(work, Layout(shards=8, checkpointed=flag), "8xH100", tokens=16384)["training"].activations
+        phases(work, ParallelLayout(shards=8, checkpointed=flag), "8xH100", tokens=16384)["training"].activations
         for flag in (False, True)
     )
     assert again < stored / 5
@@ -95,16 +97,16 @@ def test_layers_that_are_computed_again_need_less() -> None:
 
 def test_tensor_parallel_divides_all_but_the_hidden_states() -> None:
     """Korthikanti et al. (2022, equation 2): 10 / 34 of a layer's activations stay on every GPU."""
-    work, shape = Workload("sft", 64, 512, 512), PUBLISHED["Llama-2-7B"]
+    work, shape = StepWork("sft", 64, 512, 512), PUBLISHED["Llama-2-7B"]
     whole, part = (
-        phases(work, Layout(shards=8 // size, tensor=size), "8xH100", shape, 16384)["training"].activations
+        phases(work, ParallelLayout(shards=8 // size, tensor=size), "8xH100", shape, 16384)["training"].activations
         for size in (1, 8)
     )
     assert 1 / 8 < part / whole < 10 / 34 + 1 / 8
 
 
 def test_a_sampler_has_what_the_states_leave() -> None:
-    work, layout, cluster = Workload("ppo", 512, 512, 512), Layout(shards=8), parse_gpus("8xH100")
+    work, layout, cluster = StepWork("ppo", 512, 512, 512), ParallelLayout(shards=8), parse_gpus("8xH100")
     some = phases(work, layout, "8xH100")
     rows = sampled_rows(work, SHAPE, layout, cluster, some)
     assert rows == 64 and some["sampling"].cache == 64 * 1024 * cache_bytes(SHAPE, 1)
@@ -116,11 +118,11 @@ def test_a_sampler_has_what_the_states_leave() -> None:
 
 
 def test_a_cache_too_small_for_eight_rows_does_not_fit() -> None:
-    work, layout = Workload("ppo", 512, 16384, 16384), Layout(replicas=1)
+    work, layout = StepWork("ppo", 512, 16384, 16384), ParallelLayout(replicas=1)
     cluster = parse_gpus("A100-40")
     assert sampled_rows(work, SHAPE, layout, cluster, phases(work, layout, "A100-40", tokens=32768)) == 0
 
 
 def test_parts_add_up() -> None:
-    some = Memory(*(GIB * 2.0**index for index in range(len(PARTS))))
+    some = MemoryParts(*(GIB * 2.0**index for index in range(len(PARTS))))
     assert some.total == GIB * (2 ** len(PARTS) - 1)

@@ -7,7 +7,14 @@ import pytest
 from amenable.models.decoder import Decoder
 from amenable.models.published_shapes import PUBLISHED
 from amenable.recipes.planning.gpus import parse_gpus
-from amenable.recipes.planning.layouts import Layout, layouts, local_model, sampler_counts, tensor_part, tensor_sizes
+from amenable.recipes.planning.layouts import (
+    ParallelLayout,
+    layouts,
+    local_model,
+    sampler_counts,
+    tensor_part,
+    tensor_sizes,
+)
 from amenable.recipes.planning.workload import matrix_numbers, sized
 
 SHAPE = PUBLISHED["Qwen3-8B"]
@@ -54,14 +61,17 @@ def test_parts_of_a_model_add_up(name: str) -> None:
 
 def test_states_are_divided_among_shards_and_tensors() -> None:
     model = sized(SHAPE)
-    local = local_model(model, Layout(replicas=2, shards=4, tensor=2))
+    local = local_model(model, ParallelLayout(replicas=2, shards=4, tensor=2))
     assert (local.bytes, local.training, local.moments) == (model.bytes // 8, model.training // 8, model.moments // 8)
     assert local.matrices == 0, "sharded weights are cast as they are gathered"
-    assert local_model(model, Layout(replicas=4, tensor=2)).matrices == model.matrices // 2
+    assert local_model(model, ParallelLayout(replicas=4, tensor=2)).matrices == model.matrices // 2
 
 
 def test_layouts_are_named() -> None:
-    assert Layout(replicas=2, shards=4).division() == "hybrid FSDP 2 x 4"
-    assert Layout(tensor=8).division() == "tensor 8"
-    assert Layout(sampler=2, sampler_tensor=2).sampling(True) == "2 more, tensor 2"
-    assert replace(Layout(), sampler_tensor=1).sampling(True) == "the same" and Layout().sampling(False) == ""
+    assert ParallelLayout(replicas=2, shards=4).division() == "hybrid FSDP 2 x 4"
+    assert ParallelLayout(tensor=8).division() == "tensor 8"
+    assert ParallelLayout(sampler=2, sampler_tensor=2).sampling(True) == "2 more, tensor 2"
+    assert (
+        replace(ParallelLayout(), sampler_tensor=1).sampling(True) == "the same"
+        and ParallelLayout().sampling(False) == ""
+    )

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 from amenable.models.published_shapes import PUBLISHED
 from amenable.recipes.planning.gpus import parse_gpus
-from amenable.recipes.planning.layouts import Layout
-from amenable.recipes.planning.search import PASSES, Task, candidates, distinct, scaled
+from amenable.recipes.planning.layouts import ParallelLayout
+from amenable.recipes.planning.search import PASSES, PlanRequest, candidates, distinct, scaled
 from amenable.recipes.planning.step_time import Assumptions
-from amenable.recipes.planning.workload import Workload
+from amenable.recipes.planning.workload import StepWork
 
 SHAPE = PUBLISHED["Qwen3-8B"]
-TASK = Task(Workload("ppo", 512, 512, 512), SHAPE, SHAPE, (0, 16), Assumptions(0.5))
+TASK = PlanRequest(StepWork("ppo", 512, 512, 512), SHAPE, SHAPE, (0, 16), Assumptions(0.5))
 
 
 def test_what_fits_comes_first_and_the_fastest_of_it() -> None:
@@ -32,16 +32,16 @@ def test_data_parallel_training_of_all_weights_does_not_fit() -> None:
 
 
 def test_the_largest_pass_that_fits_is_taken() -> None:
-    some = [c for c in candidates(TASK, parse_gpus("8xH100")) if c.layout == Layout(shards=8)]
+    some = [c for c in candidates(TASK, parse_gpus("8xH100")) if c.layout == ParallelLayout(shards=8)]
     assert len(some) == 1 and some[0].step.tokens in PASSES
     larger = candidates(TASK, parse_gpus("8xH200"))
-    assert next(c for c in larger if c.layout == Layout(shards=8)).step.tokens > some[0].step.tokens
+    assert next(c for c in larger if c.layout == ParallelLayout(shards=8)).step.tokens > some[0].step.tokens
 
 
 def test_no_layout_has_more_ranks_than_groups() -> None:
-    few = replace(TASK, work=Workload("ppo", 4, 512, 512))
+    few = replace(TASK, work=StepWork("ppo", 4, 512, 512))
     assert {c.layout.ranks for c in candidates(few, parse_gpus("8xH100"))} <= {1, 2, 3, 4}
-    assert candidates(replace(TASK, work=Workload("ppo", 4, 40_000, 512)), parse_gpus("8xH100")) == []
+    assert candidates(replace(TASK, work=StepWork("ppo", 4, 40_000, 512)), parse_gpus("8xH100")) == []
 
 
 def test_sizes_of_a_samplers_copy_are_listed_once() -> None:

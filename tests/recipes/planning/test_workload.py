@@ -12,7 +12,7 @@ from amenable.models.inference import cast_for_inference
 from amenable.models.presets import preset
 from amenable.recipes.planning.workload import (
     STAGES,
-    Workload,
+    StepWork,
     forward_flops,
     frozen,
     head_flops,
@@ -32,7 +32,7 @@ UNTIED = replace(UNTIED, tie_embeddings=False)
 
 
 def test_a_prompt_is_computed_once_a_group() -> None:
-    work = Workload("grpo", 16, 10, 4, group=8)
+    work = StepWork("grpo", 16, 10, 4, group=8)
     assert (work.length, work.group_tokens, work.tokens, work.predicted) == (14, 42, 84, 4)
     whole = Pass(42, 8 * 14, 8 * 4, 8, accumulates=True)
     assert work.pass_within(42) == work.pass_within(83) == whole
@@ -42,14 +42,14 @@ def test_a_prompt_is_computed_once_a_group() -> None:
 
 
 def test_ranks_share_whole_groups() -> None:
-    work = Workload("rloo", 24, 10, 4, group=4)
+    work = StepWork("rloo", 24, 10, 4, group=4)
     shares = [work.shared(ranks) for ranks in (1, 4, 6, 7)]
     assert [share.rows if share else None for share in shares] == [24, 8, 4, None]
 
 
 def test_what_is_predicted() -> None:
-    assert Workload("pretrain", 4, 6, 2).predicted == 8 and Workload("sft", 4, 6, 2).predicted == 2
-    step = Workload("pretrain", 4, 6, 2).pass_within(16)
+    assert StepWork("pretrain", 4, 6, 2).predicted == 8 and StepWork("sft", 4, 6, 2).predicted == 2
+    step = StepWork("pretrain", 4, 6, 2).pass_within(16)
     assert step == Pass(16, 16, 16, 2, accumulates=True, summed=True)
 
 
@@ -60,7 +60,7 @@ def test_operations_of_shared_prompts() -> None:
     attention = 2 * 2 * 2 * 32 * 3 * 4
     assert forward_flops(PLAIN, [3, 3], 0, 4, tokens=4) == 2 * weights * 4 + attention
     assert head_flops(PLAIN, 5) == 2 * 100 * 32 * 5
-    work = Workload("grpo", 4, 2, 1, group=2)
+    work = StepWork("grpo", 4, 2, 1, group=2)
     group = 2 * weights * 4 + attention - 2 * last * (4 - 2) + head_flops(PLAIN, 2)
     assert step_flops(work, whole_model(PLAIN)) == 2 * group
 
@@ -73,15 +73,15 @@ def test_a_frozen_model_is_an_inference_copy(shape: DecoderConfig) -> None:
 
 
 def test_models_of_a_step() -> None:
-    names = {stage: [role.name for role in roles(Workload(stage, 8, 4, 4), PLAIN, PLAIN, 0)] for stage in STAGES}
+    names = {stage: [role.name for role in roles(StepWork(stage, 8, 4, 4), PLAIN, PLAIN, 0)] for stage in STAGES}
     assert names["ppo"] == ["policy", "critic", "reference", "reward"]
     assert names["grpo"] == names["rloo"] == ["policy", "reference", "reward"]
     assert {tuple(names[stage]) for stage in ("pretrain", "sft", "reward", "dpo")} == {("policy",)}
-    assert [r.name for r in roles(Workload("grpo", 8, 4, 4), PLAIN, None, 0)] == ["policy", "reference"]
+    assert [r.name for r in roles(StepWork("grpo", 8, 4, 4), PLAIN, None, 0)] == ["policy", "reference"]
 
 
 def test_a_critic_is_a_scalar_model_that_trains() -> None:
-    policy, critic, reference, _ = roles(Workload("ppo", 8, 4, 4), UNTIED, UNTIED, 0)
+    policy, critic, reference, _ = roles(StepWork("ppo", 8, 4, 4), UNTIED, UNTIED, 0)
     expected = memory.model_of(ScalarModel(Decoder(UNTIED, "meta")), OptimizerConfig())
     head = UNTIED.hidden_size + 1
     assert critic.model.training == expected.training - head and not critic.model.predicts
@@ -90,14 +90,14 @@ def test_a_critic_is_a_scalar_model_that_trains() -> None:
 
 
 def test_adapters_share_one_base() -> None:
-    policy, critic, reference, reward = roles(Workload("ppo", 8, 4, 4), UNTIED, UNTIED, 4)
+    policy, critic, reference, reward = roles(StepWork("ppo", 8, 4, 4), UNTIED, UNTIED, 4)
     assert critic.model.bytes == 4 * critic.model.training and reference.model.bytes == reward.model.bytes == 0
     whole = sized(UNTIED)
     assert policy.model.bytes == whole.bytes - 2 * whole.matrices + 4 * policy.model.training
-    other = roles(Workload("ppo", 8, 4, 4), UNTIED, PLAIN, 4)[-1]
+    other = roles(StepWork("ppo", 8, 4, 4), UNTIED, PLAIN, 4)[-1]
     assert other.model.bytes > 0, "a reward model of another shape has weights of its own"
 
 
 def test_probabilities_before_several_updates_are_a_pass_of_their_own() -> None:
-    counts = [roles(Workload("ppo", 8, 4, 4, updates=n), PLAIN, PLAIN, 0)[0].inferences for n in (1, 2)]
+    counts = [roles(StepWork("ppo", 8, 4, 4, updates=n), PLAIN, PLAIN, 0)[0].inferences for n in (1, 2)]
     assert counts == [0, 1]
